@@ -1,0 +1,73 @@
+# make            set up .venv and run the line: raw data to a report and a served prediction
+# make test       everything tested in under 15 minutes; make test-all adds the long tests
+# make lint       ruff, and mypy strict on serve
+# make study NAME=mnist-exercise     one study; its table goes to results/studies
+# make all        every recipe; make full: the papers' sizes (a GPU)
+# make bench      the benchmarks that fit this machine
+# make clean      delete what was made (out/); .venv and the DVC cache stay
+
+PYTHON ?= python3
+READY := .venv/.ready
+FIRST := lenet5-digits dilated-waves
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+export OMP_WAIT_POLICY ?= PASSIVE
+.DEFAULT_GOAL := line
+.PHONY: readme line welcome scm test test-all lint study all full bench clean lock
+
+line: welcome $(READY) scm
+	python -m dvc repro $(addprefix infer@,$(FIRST))
+	python -m dvc repro
+	@echo; grep '^|' results/README.md; echo; echo "report: $(CURDIR)/out/report/index.html"
+
+welcome:
+	@echo "Convline: raw data to trained, exported, checked and served networks."
+	@test -f $(READY) || echo "  set-up    about 3 GB to download, 6.5 GB in .venv (PyTorch with CUDA); 1 to 5 minutes"
+	@echo "  first     lenet5 and the dilated forecaster, about 2 minutes; then the other entries, about 6 (two cores)"
+	@if command -v nvidia-smi >/dev/null 2>&1; then echo "  device    NVIDIA GPU seen; params.yaml has 'device: auto'"; \
+	else echo "  device    no NVIDIA GPU seen: training and serving on the CPU"; fi
+	@echo "  result    out/report/index.html, packages in out/dist, metrics in results (0.1 GB beside .venv)"
+
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else f"make: Python 3.11 or newer is needed, $(PYTHON) is {v[0]}.{v[1]}; run make PYTHON=python3.12")'
+	@test -x .venv/bin/python || $(PYTHON) -m venv .venv
+	@.venv/bin/python -m pip install --quiet --disable-pip-version-check uv
+	.venv/bin/python -m uv pip install --quiet --python .venv/bin/python -r requirements.lock
+	.venv/bin/python -m uv pip install --quiet --python .venv/bin/python --no-deps -e .
+	@touch $(READY)
+
+# A copy without .git (a ZIP, a container) works too: DVC is told that there is no git.
+scm: $(READY)
+	@test -e .git || python -m dvc config --local --quiet core.no_scm true
+
+test: $(READY) scm
+	python -m pytest -m "not long"
+
+test-all: $(READY) scm
+	python -m pytest
+
+lint: $(READY)
+	python -m ruff check .
+	python -m mypy
+
+study: $(READY)
+	python -m pipeline.study $(NAME)
+
+all full: $(READY)
+	@test -e .git || { echo "make $@: needs git for dvc exp run; without it, edit 'line:' or 'size:' in params.yaml and run make"; exit 1; }
+	python -m dvc exp run $(if $(filter full,$@),-S size=full,-S "line=[$$(python -m pipeline.params --names)]")
+	@echo "params.yaml holds this run's values now; 'git checkout params.yaml' goes back"
+
+bench: $(READY)
+	python benchmarks/gpu.py
+
+# The table of results/README.md on the front page.
+readme: $(READY)
+	python -m pipeline.report --readme
+
+clean:
+	rm -rf out
+
+# Exact versions, without any index's address in the file.
+lock:
+	.venv/bin/python -m uv pip compile --quiet pyproject.toml --extra train --extra dev --universal --python-version 3.11 \
+	  --no-header --no-annotate --output-file requirements.lock

@@ -1,0 +1,112 @@
+"""What a network is made of: a layer table like Keras's summary, parameter counts, and the least input it accepts.
+
+Everything runs on the meta device (shapes without numbers), so VGG-16 costs no memory; `layer_table` also takes a real
+network. Counts follow the notes, which is Keras's convention: moving statistics of batch normalisation and other fixed
+numbers count as parameters that are not trainable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import models
+
+
+def layer_table(model: nn.Module, input_shape: tuple[int, ...]) -> list[dict[str, Any]]:
+    """Return one row per layer, in order of execution, for one sample of `input_shape` (without N).
+
+    A row is {"layer": name in the network, "type": class, "output": shape without N, "parameters": all, "trainable": of
+    these}, ready for JSON. A layer is a module without children, or one that holds parameters of its own.
+    """
+    rows: list[dict[str, Any]] = []
+    hooks = [
+        module.register_forward_hook(_record(rows, name))
+        for name, module in model.named_modules()
+        if not list(module.children()) or _own(module)
+    ]
+    training = model.training
+    try:
+        model.eval()  # batch normalisation refuses to learn from a single sample
+        with torch.no_grad():
+            model(torch.zeros(1, *input_shape, device=_device(model)))
+    finally:
+        model.train(training)
+        for hook in hooks:
+            hook.remove()
+    return rows
+
+
+def trainable(module: nn.Module) -> int:
+    """Return how many parameters training changes."""
+    return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
+
+
+def total(module: nn.Module) -> int:
+    """Return how many numbers the network keeps: parameters, moving statistics, fixed codes, but no step counters."""
+    return sum(tensor.numel() for tensor in module.state_dict().values() if tensor.is_floating_point())
+
+
+def on_meta(arch: str, options: dict[str, Any]) -> nn.Module:
+    """Return the network on the meta device, in eval mode: right shapes and counts, no weights."""
+    with torch.device("meta"):
+        return models.build(arch, **options).eval()
+
+
+def least_input(arch: str, reference: dict[str, Any]) -> int:
+    """Return the least square image side, or series length, that builds and runs; bisects below the reference's own."""
+    too_small, enough = 0, reference["input"][1 if _is_image(reference) else 0]
+    while enough - too_small > 1:
+        middle = (too_small + enough) // 2
+        if _runs(arch, reference, middle):
+            enough = middle
+        else:
+            too_small = middle
+    return enough
+
+
+def _runs(arch: str, reference: dict[str, Any], extent: int) -> bool:
+    options, (first, *_, last) = reference["options"], reference["input"]
+    if _is_image(reference):
+        options, shape = options | {"size": (extent, extent)}, (first, extent, extent)
+    else:
+        shape = (extent, last)
+    try:
+        on_meta(arch, options)(torch.zeros(1, *shape, device="meta"))
+    except (ValueError, RuntimeError):  # our own refusals, and torch's for a map that has vanished
+        return False
+    return True
+
+
+def _is_image(reference: dict[str, Any]) -> bool:
+    return "size" in reference["options"]
+
+
+def _record(rows: list[dict[str, Any]], name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
+    def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        seen = any(row["layer"] == name for row in rows)  # a layer used twice has its parameters once
+        own = [] if seen else _own(module)
+        rows.append(
+            {
+                "layer": name,
+                "type": type(module).__name__,
+                "output": list(output.shape[1:]),
+                "parameters": sum(tensor.numel() for tensor in own),
+                "trainable": sum(tensor.numel() for tensor in own if tensor.requires_grad),
+            }
+        )
+
+    return hook
+
+
+def _own(module: nn.Module) -> list[Tensor]:
+    """Return the module's own parameters and fixed numbers, not its children's."""
+    state = module.state_dict(keep_vars=True)
+    return [tensor for name, tensor in state.items() if "." not in name and tensor.is_floating_point()]
+
+
+def _device(model: nn.Module) -> torch.device:
+    return next(model.parameters()).device

@@ -1,0 +1,15 @@
+"""The stages of the line, one module each: params, data, train, export, check, package, wheel, infer, report, study.
+
+The environment is set here because it must be set before torch or onnxruntime is imported: OpenMP threads spin at
+barriers, and a second busy process on the same cores then slows a step 10 to 50 times (DESIGN.md, measured).
+"""
+
+import importlib.util
+import os
+import sys
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # deterministic cuBLAS, read at its first call
+
+if missing := [name for name in ("numpy", "PIL", "tqdm") if importlib.util.find_spec(name) is None]:
+    sys.exit(f"error: {missing[0]} is not installed in {sys.executable}; run `make`, or `source .venv/bin/activate`")

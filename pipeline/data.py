@@ -1,0 +1,289 @@
+"""Stage data: the source as arrays at the entry's input size, with the statistics of its training split.
+
+Reads out/params/<entry>/data.json and the source. Writes out/<entry>/data/ (arrays, statistics, raw files for the last
+stage) and results/<entry>/data.json (counts, balance, content hash, the input contract).
+Fails when the source is missing or malformed, or a split leaks: says what was expected and where.
+
+    python -m pipeline.data ENTRY
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import itertools
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from pipeline import params, sources
+from pipeline.recipe import image_rule
+from pipeline.stage import OUT, RESULTS, StageError, fresh, of_entry, progress, read_json, run, write_json
+from serve.errors import InputError
+from serve.image import ImageRule, read_image
+
+SPLITS = ("train", "validation", "test")
+RAW = 400  # at most this many raw test files for the last stage
+RAW_WINDOWS = 50
+
+
+@dataclass
+class Data:
+    """An entry's data in memory.
+
+    Images: `x[split]` uint8 (N, H, W, C), `y[split]` int64 (N,); mean and scale float32 (C, H, W) or (C, 1, 1).
+    Series: `x[split]` float64 (rows, D) with `starts[split]` (segments + 1,); mean and scale float32 (D,).
+    Standardised is (x - mean) * scale. `about` is what results/<entry>/data.json holds.
+    """
+
+    x: dict[str, np.ndarray]
+    y: dict[str, np.ndarray]
+    mean: np.ndarray
+    scale: np.ndarray
+    about: dict[str, Any]
+    times: dict[str, np.ndarray] = field(default_factory=dict)
+
+    @property
+    def task(self) -> str:
+        return str(self.about["task"])
+
+    def windows(self, split: str, stride: int = 1) -> tuple[np.ndarray, np.ndarray]:
+        """Return every window of the split as float32 history (M, T, D) and target (M, S, D), in raw units."""
+        context, horizon = self.about["input"]["context"], self.about["forecast"]["horizon"]
+        rows = window_rows(self.y[split], context + horizon, stride)
+        both = self.x[split][rows].astype(np.float32)  # (M, T + S, D)
+        return both[:, :context], both[:, context:]
+
+    def served(self, split: str) -> np.ndarray:
+        """Return the split as the served graph takes it: uint8 (N, H, W, C), or raw history float32 (M, T, D)."""
+        if self.task == "classification":
+            return np.asarray(self.x[split])
+        return self.windows(split, self.about["stride"])[0]
+
+    def example(self) -> np.ndarray:
+        """Return one training sample as the served graph takes it: uint8 (1, H, W, C), or float32 (1, T, D)."""
+        if self.task == "classification":
+            return np.asarray(self.x["train"][:1])
+        return self.x["train"][None, : self.about["input"]["context"]].astype(np.float32)
+
+
+def window_rows(starts: np.ndarray, length: int, stride: int) -> np.ndarray:
+    """Return the row numbers (M, length) of all windows that lie within one segment."""
+    firsts = [np.arange(a, b - length + 1, stride) for a, b in itertools.pairwise(starts)]
+    return np.concatenate(firsts)[:, None] + np.arange(length)
+
+
+def make(recipe: dict[str, Any]) -> tuple[Data, dict[str, list[sources.Sample]] | None]:
+    """Return the data of a resolved `data:` block and, for images, the samples behind each array."""
+    if "size" in recipe:
+        splits, labels = sources.images(recipe["spec"])
+        return image_data(recipe, splits, labels), splits
+    return series_data(recipe), None
+
+
+def image_data(recipe: dict[str, Any], splits: dict[str, list[sources.Sample]], labels: list[str]) -> Data:
+    rule = image_rule(recipe)
+    ids = [s.id for samples in splits.values() for s in samples]
+    if len(set(ids)) < len(ids):
+        raise StageError(f"data: a split leaks, {len(ids) - len(set(ids))} images stand in two splits")
+    x = {split: decode(samples, rule, split) for split, samples in splits.items()}
+    y = {split: np.array([s.label for s in samples], np.int64) for split, samples in splits.items()}
+    for label, name in enumerate(labels):
+        if not (y["train"] == label).any():
+            raise StageError(f"data: class {name!r} has no training image; give it some, or ask for larger splits")
+    mean, scale = image_statistics(x["train"], recipe["standardise"])
+    balance = {s: {name: int((y[s] == k).sum()) for k, name in enumerate(labels)} for s in SPLITS}
+    seen = {row.tobytes() for split in ("train", "validation") for row in x[split]}
+    twins = sum(row.tobytes() in seen for row in x["test"])
+    about = {
+        "task": "classification",
+        "source": recipe["spec"]["source"],
+        "licence": recipe["spec"]["licence"],
+        **{split: len(rows) for split, rows in x.items()},
+        "labels": labels,
+        "balance": balance,
+        "hash": content_hash(x, y),
+        "notes": [f"{twins} test images equal a training or validation image pixel by pixel"] if twins else [],
+        "input": rule.to_dict(),
+    }
+    return Data(x, y, mean, scale, about)
+
+
+def decode(samples: list[sources.Sample], rule: ImageRule, split: str) -> np.ndarray:
+    """Return the samples as uint8 (N, H, W, C); an unreadable file is an error that names it."""
+    out = np.empty((len(samples), *rule.size, rule.channels), np.uint8)
+    bar = progress(len(samples), split, "image")
+    for row, sample in zip(out, samples, strict=True):
+        try:
+            row[:] = read_image(sample.image, rule)
+        except InputError as error:
+            raise StageError(f"data: {sample.id}: {error}; repair or remove the file") from None
+        bar.update()
+    bar.close()
+    return out
+
+
+def image_statistics(x: np.ndarray, kind: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return mean and scale for (x - mean) * scale, from uint8 training images (N, H, W, C).
+
+    pixel: T20, (x - mean) / (std + 1e-4) at each pixel and channel; a pixel that never changes standardises to 0. One
+    that hardly ever changes gets a huge scale: a single grey level in 1,000 training images has std .03, and a bright
+    test value there becomes thousands. Prefer channel where many pixels are nearly constant, as at 8 x 8.
+    channel: by one mean and std a channel. unit: x / 255. none: x as it is.
+    """
+    channels = x.shape[3]
+    if kind in ("none", "unit"):
+        scale = 1 if kind == "none" else 1 / 255
+        return np.zeros((channels, 1, 1), np.float32), np.full((channels, 1, 1), scale, np.float32)
+    axes: tuple[int, ...] = (0,) if kind == "pixel" else (0, 1, 2)
+    total, square = (np.zeros(x.shape[1:] if kind == "pixel" else (channels,)) for _ in range(2))
+    for part in np.array_split(x, max(1, len(x) // 256)):  # in parts: float64 of a whole set would be 8 times its size
+        values = part.astype(np.float64)
+        total += values.sum(axes)
+        square += (values**2).sum(axes)
+    n = len(x) * (1 if kind == "pixel" else x.shape[1] * x.shape[2])
+    mean = total / n
+    std = np.sqrt(np.maximum(square / n - mean**2, 0))
+    scale = np.where(std > 1e-6, 1 / (std + 1e-4), 0)
+    layout = (lambda a: a.transpose(2, 0, 1)) if kind == "pixel" else (lambda a: a.reshape(channels, 1, 1))
+    return layout(mean).astype(np.float32), layout(scale).astype(np.float32)
+
+
+def series_data(recipe: dict[str, Any]) -> Data:
+    parts, facts = sources.series(recipe["spec"], recipe["context"], recipe["horizon"])
+    x = {split: np.concatenate([s.values for s in part]) for split, part in parts.items()}
+    starts = {split: np.cumsum([0, *(len(s.values) for s in part)]) for split, part in parts.items()}
+    times = {split: np.concatenate([s.times for s in part]) for split, part in parts.items()}
+    flat = np.flatnonzero(np.ptp(x["train"], axis=0) == 0)  # std of equal values need not be exactly 0
+    if flat.size:
+        raise StageError(f"data: column {facts['columns'][flat[0]]!r} never changes in the training rows; leave it out")
+    season, shortest = recipe["spec"]["season"], int(np.diff(starts["train"]).min())
+    if season >= shortest:
+        raise StageError(f"data: expected season below the {shortest} rows of training, got {season}; lower `season:`")
+    length = recipe["context"] + recipe["horizon"]
+    step = facts["step"]
+    about = {
+        "task": "forecasting",
+        "source": recipe["spec"]["source"],
+        "licence": recipe["spec"]["licence"],
+        **{s: len(window_rows(starts[s], length, 1 if s == "train" else recipe["stride"])) for s in SPLITS},
+        "columns": facts["columns"],
+        "season": recipe["spec"]["season"],
+        "stride": recipe["stride"],
+        "filled": facts["filled"],
+        "hash": content_hash(x, starts),
+        "notes": series_notes(recipe["spec"], facts["filled"]),
+        "input": {
+            "kind": "series",
+            "context": recipe["context"],
+            "columns": facts["columns"],
+            "id": facts["id"],
+            "time": facts["time"],
+            "gaps": facts["gaps"],
+            "step": {"unit": step.unit, "count": step.count},
+        },
+        "forecast": {"horizon": recipe["horizon"], "quantiles": recipe["quantiles"]},
+    }
+    mean, scale = x["train"].mean(0).astype(np.float32), (1 / x["train"].std(0)).astype(np.float32)
+    return Data(x, starts, mean, scale, about, times)
+
+
+def series_notes(spec: dict[str, Any], filled: int) -> list[str]:
+    """Return what a reader of the results should know about the series."""
+    notes = [f"{filled} missing values filled by linear interpolation"] if filled else []
+    if spec["source"] == "waves" and spec["test_noise"] != spec["noise"]:
+        notes.append(
+            f"training curves carry noise {spec['noise']}, test curves {spec['test_noise']}: bands, made from noisy "
+            "validation curves, cover more than their nominal share of the test"
+        )
+    return notes
+
+
+def content_hash(*groups: dict[str, np.ndarray]) -> str:
+    """Return a sha256 over the arrays' shapes, types and bytes."""
+    total = hashlib.sha256()
+    for group in groups:
+        for split in SPLITS:
+            total.update(f"{split} {group[split].shape} {group[split].dtype}".encode())
+            total.update(np.ascontiguousarray(group[split]).tobytes())
+    return total.hexdigest()
+
+
+def spread(n: int, at_most: int) -> np.ndarray:
+    """Return up to `at_most` row numbers spread evenly over n rows."""
+    return np.unique(np.linspace(0, n - 1, min(n, at_most)).round().astype(int))
+
+
+def write_raw_images(folder: Path, samples: list[sources.Sample], labels: list[str]) -> None:
+    """Write test images as a user would hold them: files in class folders, and raw.csv (file, row, label)."""
+    with (folder.parent / "raw.csv").open("w", newline="", encoding="utf-8") as file:
+        rows = csv.writer(file)
+        rows.writerow(["file", "row", "label"])
+        for row in spread(len(samples), RAW):
+            sample = samples[row]
+            suffix = sample.image.suffix if isinstance(sample.image, Path) else ".png"
+            target = folder / f"{sample.label:03d}" / f"{row:06d}{suffix}"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if isinstance(sample.image, Image.Image):
+                sample.image.save(target)
+            else:
+                shutil.copyfile(sample.image, target)
+            rows.writerow([target.relative_to(folder.parent), row, labels[sample.label]])
+
+
+def write_raw_series(folder: Path, data: Data) -> None:
+    """Write test histories as a user would hold them, under the source's own column names.
+
+    With an id column, one file whose ids are the windows' row numbers; without, one file a window, named by it.
+    """
+    given = data.about["input"]
+    length = given["context"] + data.about["forecast"]["horizon"]
+    rows = window_rows(data.y["test"], length, data.about["stride"])[:, : given["context"]]
+    header = [name for name in (given["id"], given["time"]) if name] + given["columns"]
+    written: dict[Path, list[list[Any]]] = {}
+    for window in spread(len(rows), RAW_WINDOWS):
+        file = folder / ("series.csv" if given["id"] else f"window-{window:06d}.csv")
+        for row in rows[window]:
+            keys = [f"{window:06d}"] * bool(given["id"]) + [data.times["test"][row]] * bool(given["time"])
+            written.setdefault(file, [header]).append([*keys, *map(repr, data.x["test"][row].tolist())])
+    for file, lines in written.items():
+        with file.open("w", newline="", encoding="utf-8") as stream:
+            csv.writer(stream).writerows(lines)
+
+
+def save(folder: Path, data: Data) -> None:
+    for split in SPLITS:
+        np.save(folder / f"{split}_x.npy", data.x[split])
+        np.save(folder / f"{split}_y.npy", data.y[split])
+    np.savez(folder / "statistics.npz", mean=data.mean, scale=data.scale)
+
+
+def load(name: str) -> Data:
+    """Return the data that stage data wrote for the entry, arrays memory-mapped."""
+    folder = OUT / name / "data"
+    about = read_json(RESULTS / name / "data.json", f"data@{name}")
+    x, y = ({s: np.load(folder / f"{s}_{part}.npy", mmap_mode="r") for s in SPLITS} for part in "xy")
+    with np.load(folder / "statistics.npz") as statistics:
+        return Data(x, y, statistics["mean"], statistics["scale"], about)
+
+
+def main() -> None:
+    with of_entry("data") as name:
+        data, samples = make(params.entry(name)["data"])
+        folder = fresh(OUT / name / "data")
+        save(folder, data)
+        raw = folder / "raw"
+        raw.mkdir()
+        if samples is not None:
+            write_raw_images(raw, samples["test"], data.about["labels"])
+        else:
+            write_raw_series(raw, data)
+        write_json(RESULTS / name / "data.json", data.about)
+
+
+if __name__ == "__main__":
+    run(main)

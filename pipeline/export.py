@@ -1,0 +1,201 @@
+"""Stage export: one self-contained .onnx, and torch's answers on the test split, which `check` compares without torch.
+
+Reads out/<entry>/data, out/<entry>/train/weights.pt, out/params/<entry> and results/<entry>. Writes out/<entry>/export/
+(model.onnx, torch.npz) and results/<entry>/export.json.
+Fails when the exporter or the ONNX checker complains, a batch axis is not dynamic, or an answer is not finite.
+
+    python -m pipeline.export ENTRY
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import subprocess
+import sys
+import warnings
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+
+from pipeline import data, network, params
+from pipeline.stage import OUT, RESULTS, StageError, fresh, of_entry, read_json, run, write_json
+from serve import contract
+
+GOLDEN = 4  # samples that travel inside the file
+NAMES = {"classification": ("images", ["probabilities"]), "forecasting": ("series", ["forecast", "quantiles"])}
+PACKAGES = ("torch", "onnx", "onnxruntime-gpu", "onnxruntime", "numpy", "pillow")  # of the two in the middle, one
+
+
+def random_inputs(source: data.Data, seed: int, count: int) -> np.ndarray:
+    """Return fresh input of the served kind: uint8 noise (N, H, W, C), or float32 noise at the series' own scale."""
+    rng = np.random.default_rng(seed)
+    shape = (count, *source.served("test").shape[1:])
+    if source.task == "classification":
+        return rng.integers(0, 256, shape, np.uint8)
+    return (source.mean + rng.standard_normal(shape) / source.scale).astype(np.float32)
+
+
+@torch.no_grad()
+def answers(net: torch.nn.Module, x: np.ndarray, batch: int = 256) -> list[np.ndarray]:
+    """Return torch's outputs for x, on the CPU in fp32; an answer that is not finite is an error."""
+    parts = []
+    for rows in np.array_split(x, max(1, -(-len(x) // batch))):
+        outputs = net(torch.from_numpy(np.array(rows)))
+        parts.append(outputs if isinstance(outputs, tuple) else (outputs,))
+    columns = [torch.cat(column).numpy() for column in zip(*parts, strict=True)]
+    if bad := sum(int((~np.isfinite(column)).any(axis=tuple(range(1, column.ndim))).sum()) for column in columns):
+        raise StageError(f"export: torch's answers to {bad} of {len(x)} inputs are not finite; retrain with a lower lr")
+    return columns
+
+
+def to_onnx(net: torch.nn.Module, example: np.ndarray, task: str) -> onnx.ModelProto:
+    """Return the checked graph with a dynamic first axis.
+
+    The example has two rows: with one, the exporter would take the batch for a constant.
+    """
+    name, outputs = NAMES[task]
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter's own deprecations; what matters is checked below
+        try:
+            program = torch.onnx.export(
+                net,
+                (torch.from_numpy(np.array(example[:2])),),
+                dynamo=True,
+                verbose=False,
+                input_names=[name],
+                output_names=outputs,
+                dynamic_shapes=({0: torch.export.Dim("N")},),
+            )
+        except torch.onnx.OnnxExporterError as error:
+            reason = " ".join(str(error.__cause__ or error).split())[:300]
+            what = f"{type(net).__name__} ({reason})"
+            raise StageError(f"export: the exporter cannot trace {what}; change the network's code") from error
+    assert program is not None  # None only with dynamo=False
+    check_graph(program.model_proto)
+    return without_traces(program.model_proto)
+
+
+def without_traces(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return the model without the exporter's notes: they hold paths, and differ from folder to folder."""
+    for graph in (model.graph, *model.functions):
+        graph.ClearField("metadata_props")
+        for kind in ("node", "value_info", "input", "output", "initializer"):
+            for part in getattr(graph, kind, ()):
+                if not isinstance(part, str):  # a function's inputs and outputs are names
+                    part.ClearField("metadata_props")
+    return model
+
+
+def check_graph(graph: onnx.ModelProto) -> None:
+    """Raise StageError where the ONNX checker complains or the first axis of an input or output is not dynamic."""
+    try:
+        onnx.checker.check_model(graph, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise StageError(f"export: the ONNX checker refuses the graph ({reason}); change the network's code") from error
+    for value in [*graph.graph.input, *graph.graph.output]:
+        batch = value.type.tensor_type.shape.dim[0]
+        if not batch.dim_param:
+            cure = "take the batch from x.shape[0] in forward, not from a constant"
+            raise StageError(f"export: the batch axis of {value.name!r} is frozen at {batch.dim_value}; {cure}")
+
+
+def document(
+    name: str,
+    recipe: dict[str, Any],
+    about: dict[str, Any],
+    metrics: dict[str, Any],  # results/<entry>/train.json
+    x: np.ndarray,
+    y: list[np.ndarray],
+    atol: float,
+) -> dict[str, Any]:
+    """Return the JSON document that makes the graph a Convline model (serve/schema.py); golden are the first of x."""
+    forecasting = about["task"] == "forecasting"
+    task = {"forecast": about["forecast"]} if forecasting else {"labels": about["labels"]}
+    return {
+        "format": 1,
+        "name": name,
+        "task": about["task"],
+        **task,
+        "input": about["input"],
+        "provenance": {
+            "data": {key: about[key] for key in ("source", "hash", "licence")},
+            "params": {key: recipe[key] for key in ("arch", "data", "net", "train", "size")},
+            "revision": revision(),
+            "versions": versions(),
+            "metrics": {"validation": metrics["validation"], "parameters": metrics["parameters"]},
+            "licence": about["licence"],
+        },
+        "golden": {
+            "input": contract.pack(x[:GOLDEN]),
+            "outputs": {n: contract.pack(o[:GOLDEN]) for n, o in zip(NAMES[about["task"]][1], y, strict=True)},
+            "atol": atol,
+        },
+    }
+
+
+def versions() -> dict[str, str]:
+    """Return the installed version of each of PACKAGES, without those that are not installed."""
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def revision() -> str:
+    """Return the git revision, "-dirty" where files differ from it, or "no git": a copy without .git is fine too."""
+    if not Path(".git").exists() or not shutil.which("git"):
+        return "no git"
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    found = subprocess.run(command, capture_output=True, text=True, check=False)
+    return found.stdout.strip() if found.returncode == 0 else "no git"
+
+
+def limit(outputs: list[np.ndarray], relative: float) -> float:
+    """Return the largest difference allowed: `relative` of probabilities, and of the spread (std) of forecasts.
+
+    Forecasts far from zero are granted four units in their last place of float32 besides.
+    """
+    if outputs[0].ndim == 2:
+        return relative
+    spread = float(outputs[0].std()) or 1.0
+    return relative * spread + 4 * float(np.finfo(np.float32).eps) * max(float(np.abs(o).max()) for o in outputs)
+
+
+def main() -> None:
+    with of_entry("export") as name:
+        recipe, source = params.entry(name), data.load(name)
+        net = network.build(recipe, source)
+        net.load_state_dict(torch.load(OUT / name / "train" / "weights.pt", weights_only=True))
+        net.eval()
+        checks = params.load().check
+        x = {"test": source.served("test"), "random": random_inputs(source, checks["seed"], checks["random"])}
+        y = {kind: answers(net, rows) for kind, rows in x.items()}
+        graph = to_onnx(net, x["test"], source.task)
+        metrics, atol = read_json(RESULTS / name / "train.json", f"train@{name}"), limit(y["test"], checks["atol"])
+        about = document(name, recipe, source.about, metrics, x["test"], y["test"], atol)
+        sealed = contract.seal(graph.SerializeToString(), about)
+        folder = fresh(OUT / name / "export")
+        (folder / "model.onnx").write_bytes(sealed)
+        arrays = {f"{kind}_{i}": o for kind, outputs in y.items() for i, o in enumerate(outputs)}
+        np.savez(folder / "torch.npz", random=x["random"], **arrays)
+        facts = {
+            "bytes": len(sealed),
+            "nodes": len(graph.graph.node),
+            "opset": next(o.version for o in graph.opset_import if o.domain == ""),
+        }
+        write_json(RESULTS / name / "export.json", facts)
+        print(f"   {facts['nodes']} nodes, {facts['bytes']:,} bytes", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    run(main)

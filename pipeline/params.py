@@ -1,0 +1,213 @@
+"""Stage params: params.yaml checked whole and laid out, one small file for each entry and concern.
+
+Reads params.yaml and models/. Writes out/params/<entry>/data.json and train.json: the entry's recipe with the `full:`
+block laid over it where `size: full`, defaults filled in, and the digest of the architecture's file; and the same of
+each study of the line, out/claims/<study>.json. The stages of an entry depend on its files alone, so a change
+elsewhere in params.yaml or models/ reruns nothing of it.
+Fails on any mistake in params.yaml, with the place, the choices and the cure.
+
+    python -m pipeline.params
+    python -m pipeline.params --names     every recipe, for `dvc exp run -S "line=[...]"`
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline import schema
+from pipeline.recipe import MODELS, SETTING, check_recipe, laid_full, overlay, resolve
+from pipeline.schema import Field, ParamsError, check_section, hint
+
+FILE = Path("params.yaml")
+OUT = Path("out/params")
+CLAIMS = Path("out/claims")
+TOP = {
+    "size": Field(str, "small", choices=("small", "full")),
+    "device": Field(str, "auto", choices=("auto", "cuda", "cpu")),
+    "deterministic": Field(bool, True),
+    "line": Field(list, item=str),
+    "line_studies": Field(list, [], item=str),
+    "data": Field(dict),
+    "check": Field(dict, {}),
+    "models": Field(dict),
+    "studies": Field(dict, {}),
+}
+
+
+@dataclass(frozen=True)
+class Params:
+    """params.yaml, checked: `models` holds every recipe resolved for `size`, `raw` the file as it is."""
+
+    size: str
+    device: str
+    deterministic: bool
+    line: list[str]
+    line_studies: list[str]
+    check: dict[str, Any]
+    sets: dict[str, dict[str, Any]]
+    models: dict[str, dict[str, Any]]
+    studies: dict[str, dict[str, Any]]
+    raw: dict[str, Any]
+
+
+def load(path: Path = FILE) -> Params:
+    """Return the checked params; raise `ParamsError` at the first mistake, be it in a recipe that nothing uses."""
+    raw = read_yaml(path)
+    try:
+        top = check_section("", raw, TOP)
+        sets = {name: check_set(name, spec) for name, spec in top["data"].items()}
+        models = {name: check_recipe(name, recipe, sets, top["size"]) for name, recipe in top["models"].items()}
+        fields = {key: top[key] for key in ("size", "device", "deterministic", "line", "line_studies")}
+        studies = {
+            name: check_section(f"studies.{name}", study, schema.STUDY) for name, study in top["studies"].items()
+        }
+        for key, known in (("line", models), ("line_studies", studies)):
+            check_names(key, top[key], known)
+        check = check_section("check", top["check"], schema.CHECK)
+        every = Params(**fields, check=check, sets=sets, models=models, studies=studies, raw=raw)
+        for name, study in studies.items():
+            check_study(name, study, every)
+    except ParamsError as error:
+        raise ParamsError(f"{path.name} {str(error).lstrip('.')}") from None
+    return every
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Return the file's mapping, read as DVC reads it (YAML 1.2)."""
+    from ruamel.yaml import YAML  # here: training on a bare GPU machine needs this module, not its parser
+    from ruamel.yaml.error import YAMLError
+
+    if not path.exists():
+        raise ParamsError(f"{path.name}: not found in {Path.cwd()}; run the command in the repository's root")
+    try:
+        content = YAML(typ="safe").load(path)
+    except YAMLError as error:
+        raise ParamsError(f"{path.name}: not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise ParamsError(f"{path.name}: expected a mapping, got {type(content).__name__}")
+    return content
+
+
+def check_names(key: str, names: list[str], known: dict[str, Any]) -> None:
+    for name in names:
+        if name not in known:
+            raise ParamsError(f"{key}: nothing is named {name!r}; {hint(name, list(known))}")
+    if len(set(names)) < len(names):
+        raise ParamsError(f"{key}: a name stands twice in {names}; name each once")
+
+
+def check_set(name: str, spec: Any) -> dict[str, Any]:
+    place = f"data.{name}"
+    if not isinstance(spec, dict) or "source" not in spec:
+        raise ParamsError(f"{place}.source: missing; choices: {', '.join(schema.SOURCES)}")
+    source = str(spec["source"])
+    if source not in schema.SOURCES:
+        raise ParamsError(f"{place}.source: unknown source {source!r}; {hint(source, list(schema.SOURCES))}")
+    return check_section(place, spec, {"source": Field(str), **schema.SOURCES[source]})
+
+
+def check_study(name: str, study: dict[str, Any], every: Params) -> None:
+    """Resolve every setting of a study, so that a mistake in the last one does not wait for hours."""
+    place = f"studies.{name}"
+    if study["recipe"] not in every.models:
+        known = list(every.models)
+        raise ParamsError(f"{place}.recipe: no recipe {study['recipe']!r}; {hint(study['recipe'], known)}")
+    if not study["settings"]:
+        raise ParamsError(f"{place}.settings: expected at least one, got {study['settings']!r}")
+    for setting, layer in study["settings"].items():
+        where = f"{place}.settings.{setting}"
+        check_section(where, layer, SETTING)
+        source = resolve(where, studied(study, layer, every), every.sets)["data"]["spec"]["source"]
+        kind = "image" if source in schema.IMAGE_SOURCES else "series"
+        fitting = [measure for measure, takes in schema.MEASURES.items() if takes in (kind, "any")]
+        for measure in study["measures"]:
+            if measure not in fitting:
+                raise ParamsError(f"{place}.measures: {measure!r} is none for {kind} data; {hint(measure, fitting)}")
+
+
+def studied(study: dict[str, Any], setting: dict[str, Any], every: Params) -> dict[str, Any]:
+    """Return the recipe of one setting: the study's, its `full:` block if that is the size, `base`, the setting."""
+    raw = every.raw["models"][study["recipe"]]
+    raw = laid_full(raw) if every.size == "full" else {key: value for key, value in raw.items() if key != "full"}
+    for layer in (study["base"], setting):
+        raw = overlay(raw, layer)
+        if "arch" in layer:
+            raw["net"] = copy.deepcopy(layer.get("net", {}))  # another architecture's options would not fit
+    return raw
+
+
+def entry(name: str) -> dict[str, Any]:
+    """Return the resolved recipe that stage params wrote for `name`: {"arch", "data", "net", "train", ...}."""
+    parts = [OUT / name / f"{part}.json" for part in ("data", "train")]
+    if not all(part.exists() for part in parts):
+        raise ParamsError(f"{name}: no resolved recipe in {OUT}; put the name under `line:` and run `dvc repro params`")
+    return {"data": json.loads(parts[0].read_text()), **json.loads(parts[1].read_text())}
+
+
+def digest(*paths: Path) -> str:
+    """Return one sha256 over the named files' contents."""
+    return hashlib.sha256(b"".join(hashlib.sha256(p.read_bytes()).digest() for p in paths)).hexdigest()
+
+
+def lay_out(params: Params, name: str) -> dict[str, dict[str, Any]]:
+    """Return what stage params writes for one entry: the contents of data.json and train.json."""
+    recipe = params.models[name]
+    train = {key: recipe[key] for key in ("arch", "net", "train")} | {"size": params.size}
+    return {"data.json": recipe["data"], "train.json": train | circumstances(params, recipe)}
+
+
+def lay_out_study(params: Params, name: str) -> dict[str, Any]:
+    """Return all that a study's numbers depend on, but for the stages' own code."""
+    study = params.studies[name]
+    recipes = {s: resolve(name, studied(study, layer, params), params.sets) for s, layer in study["settings"].items()}
+    return {"study": study, "recipes": {s: recipe | circumstances(params, recipe) for s, recipe in recipes.items()}}
+
+
+def circumstances(params: Params, recipe: dict[str, Any]) -> dict[str, Any]:
+    """Return what training depends on besides the recipe."""
+    code = digest(MODELS / f"{recipe['arch']}.py")
+    return {"device": params.device, "deterministic": params.deterministic, "code": code}
+
+
+def remove_unknown(params: Params) -> None:
+    """Delete what entries left behind that no longer exist: nothing of them may reach a report or a manifest."""
+    for folder, known in (
+        (Path("results"), params.models),
+        (Path("out"), params.models),
+        (Path("out/dist"), params.line),
+    ):
+        for path in folder.glob("*/"):
+            made_by_entry = (
+                (path / "data.json").exists() or (path / "manifest.json").exists() or (path / "data").exists()
+            )
+            if made_by_entry and path.name not in known:
+                shutil.rmtree(path)
+
+
+def main() -> None:
+    params = load()
+    if sys.argv[1:] == ["--names"]:
+        print(",".join(params.models))
+        return
+    remove_unknown(params)
+    files = {OUT / name / file: content for name in params.line for file, content in lay_out(params, name).items()}
+    files |= {CLAIMS / f"{name}.json": lay_out_study(params, name) for name in params.line_studies}
+    for folder in (OUT, CLAIMS):
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+    for path, content in files.items():
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
+
+
+if __name__ == "__main__":
+    from pipeline.stage import run
+
+    run(main)

@@ -1,0 +1,155 @@
+"""One recipe of params.yaml: its `full:` block laid over it, its data set laid out, every block checked.
+
+The fields of `net:` are read from the constructor in models/<arch>.py: torch stays out.
+"""
+
+from __future__ import annotations
+
+import ast
+import copy
+import re
+from pathlib import Path
+from typing import Any
+
+from pipeline import schema
+from pipeline.schema import Field, ParamsError, check_section, hint
+from serve.image import ImageRule
+from serve.schema import QUANTILES
+
+MODELS = Path("models")
+SETTING = {"arch": Field(str, ""), **{key: Field(dict, {}) for key in ("data", "net", "train")}}
+RECIPE = {**SETTING, "arch": Field(str), "full": Field(dict, {})}
+
+
+def check_recipe(name: Any, recipe: Any, sets: dict[str, dict[str, Any]], size: str) -> dict[str, Any]:
+    """Return the recipe of `models.<name>`, resolved for `size`; its `full:` block is checked whatever the size is."""
+    place = f"models.{name}"
+    if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", str(name)) or name in schema.RESERVED:
+        raise ParamsError(
+            f"{place}: names are lower-case letters, digits and single hyphens, as in lenet5-digits, and none of "
+            f"{', '.join(schema.RESERVED)}"
+        )
+    recipe = check_section(place, recipe, RECIPE)
+    check_section(f"{place}.full", recipe["full"], SETTING)
+    small = resolve(place, recipe, sets)
+    if not recipe["full"]:
+        return small
+    full = resolve(f"{place} (with its full block)", laid_full(recipe), sets)
+    return full if size == "full" else small
+
+
+def laid_full(recipe: dict[str, Any]) -> dict[str, Any]:
+    """Return the recipe with its `full:` block laid over it, and without the block."""
+    full = recipe.get("full") or {}
+    return overlay({key: value for key, value in recipe.items() if key != "full"}, full)
+
+
+def resolve(place: str, recipe: Any, sets: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Return a recipe complete: arch, data (with its set laid out as "spec"), net, train."""
+    recipe = check_section(place, recipe, RECIPE)
+    arch = recipe["arch"]
+    if arch not in (known := architectures()):
+        raise ParamsError(f"{place}.arch: unknown architecture {arch!r}; {hint(arch, known)}")
+    set_name = str(recipe["data"].get("set", "none"))
+    if set_name not in sets:
+        raise ParamsError(f"{place}.data.set: unknown data set {set_name!r}; {hint(set_name, list(sets))}")
+    image = sets[set_name]["source"] in schema.IMAGE_SOURCES
+    data = check_section(f"{place}.data", recipe["data"], schema.IMAGE_DATA if image else schema.SERIES_DATA)
+    check_geometry(f"{place}.data", data) if image else check_quantiles(f"{place}.data", data)
+    train = check_train(f"{place}.train", recipe["train"], image)
+    check_net(f"{place}.net", arch, recipe["net"], image)
+    return {"arch": arch, "data": {**data, "spec": sets[set_name]}, "net": recipe["net"], "train": train}
+
+
+def check_geometry(place: str, data: dict[str, Any]) -> None:
+    try:
+        image_rule(data)
+    except ValueError as error:
+        raise ParamsError(f"{place}: {str(error).removeprefix('ImageRule.')}") from None
+
+
+def image_rule(data: dict[str, Any]) -> ImageRule:
+    """Return the geometry of a `data:` block; serving uses the same object."""
+    height, width = data["size"]
+    red, green, blue = data["background"]
+    keys = ("colour", "fit", "shorter_px", "interpolation")
+    return ImageRule(size=(height, width), background=(red, green, blue), **{key: data[key] for key in keys})
+
+
+def check_quantiles(place: str, data: dict[str, Any]) -> None:
+    expected, holds = QUANTILES
+    if not holds(data["quantiles"]):
+        raise ParamsError(f"{place}.quantiles: expected {expected}, got {data['quantiles']!r}")
+
+
+def check_train(place: str, section: Any, image: bool) -> dict[str, Any]:
+    """Return the `train:` block with defaults; a loss or an augmentation of the other task is a mistake."""
+    train = check_section(place, section, schema.TRAIN)
+    losses = ("auto", "cross-entropy", "softmax-clip") if image else ("auto", "mse")
+    if train["loss"] not in losses:
+        kind = "images" if image else "series"
+        raise ParamsError(f"{place}.loss: {train['loss']!r} is not for {kind}; choices: {', '.join(losses)}")
+    if train["augment"] is not None:
+        if not image:
+            raise ParamsError(f"{place}.augment: there is none for series; leave it out")
+        train["augment"] = check_section(f"{place}.augment", train["augment"], schema.AUGMENT)
+        if train["augment"]["zoom"][0] > train["augment"]["zoom"][1]:
+            raise ParamsError(f"{place}.augment.zoom: expected [least, largest], got {train['augment']['zoom']}")
+    return train
+
+
+def overlay(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """Return `base` with `over` laid on it, mapping by mapping; everything else of `over` replaces."""
+    merged = copy.deepcopy(base)
+    for key, value in over.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = overlay(merged[key], value) if both else copy.deepcopy(value)
+    return merged
+
+
+def check_net(place: str, arch: str, options: dict[str, Any], image: bool) -> None:
+    """Compare `net:` with the keywords of the architecture's constructor, read from its source: torch stays out."""
+    given = {"in_channels", "size", "classes"} if image else {"series", "horizon"}
+    keywords = constructor(arch)
+    if not given <= set(keywords):
+        kind = "images" if image else "series"
+        raise ParamsError(f"{place}: models/{arch}.py does not take {kind}; choose another data set or architecture")
+    fields = {key: field for key, field in keywords.items() if key not in given}
+    if options and not fields:
+        raise ParamsError(f"{place}.{next(iter(options))}: unknown option; models/{arch}.py has none")
+    check_section(place, options, fields)
+
+
+def architectures() -> list[str]:
+    """Return the names of models/*.py that define an architecture (their last line binds `Model`)."""
+    return sorted(path.stem for path in MODELS.glob("*.py") if re.search(r"^Model = \w+", path.read_text(), re.M))
+
+
+# How a keyword of a constructor may be annotated so that params are checked against it; others are not.
+ANNOTATIONS: dict[str, tuple[type, type | None]] = {
+    "int": (int, None),
+    "float": (float, None),
+    "bool": (bool, None),
+    "str": (str, None),
+    "Sequence[int]": (list, int),
+}
+
+
+def constructor(arch: str) -> dict[str, Field]:
+    """Return the keywords of `Model.__init__` in models/<arch>.py as fields, from its annotations and defaults."""
+    source = (MODELS / f"{arch}.py").read_text()
+    bound = re.findall(r"^Model = (\w+)", source, re.M)[-1]
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.ClassDef) and node.name == bound:
+            for method in node.body:
+                if isinstance(method, ast.FunctionDef) and method.name == "__init__":
+                    pairs = zip(method.args.kwonlyargs, method.args.kw_defaults, strict=True)
+                    return {a.arg: keyword(a, default) for a, default in pairs}
+    raise ParamsError(f"models/{arch}.py: expected a class {bound} with an __init__ of keyword-only options")
+
+
+def keyword(argument: ast.arg, default: ast.expr | None) -> Field:
+    """Return the field of one keyword; None stands for its own default."""
+    annotation = ast.unparse(argument.annotation) if argument.annotation else ""
+    kind, item = ANNOTATIONS.get(annotation, (object, None))
+    return Field(kind, item=item) if default is None else Field((kind, type(None)), None, item=item)

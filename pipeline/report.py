@@ -1,0 +1,240 @@
+"""Stage report: everything that the line has measured, as one static folder that opens from disk.
+
+Reads results/ and out/<entry>/ of the entries and studies that params.yaml names, whatever of it is made already.
+Writes out/report/ (index.html, one page per entry, img/) and results/README.md, and prints the table.
+Fails when a file of an earlier stage is there but cannot be read; what is not there is shown as pending.
+
+    python -m pipeline.report
+    python -m pipeline.report --readme     the table of results/README.md on the front page
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+from markupsafe import Markup
+
+from pipeline import figures, params, table
+from pipeline.evidence import MAKERS, Entry, Study
+from pipeline.figures import Picture
+from pipeline.stage import run
+
+TEMPLATES = Path(__file__).parent / "templates"
+TASKS = {"classification": "Classification", "forecasting": "Forecasting", None: "Not made yet"}
+MOST_WRONG = 24  # pictures; what a reader looks at before losing interest
+CONFUSION_LABELS = 40  # a larger matrix cannot be read; the most frequent confusions are listed instead
+MARKS = ("<!-- results: `make readme` writes this table -->", "<!-- /results -->")
+README = """# Results
+
+Written by `python -m pipeline.report`: every entry of `line` in params.yaml (size: {size}) on its test split, in
+brackets its 95 % interval. Timings differ from run to run and stand in out/report/index.html only; "pending" is not
+made yet.
+
+{table}"""
+
+
+def build(line: list[str], recipes: dict[str, dict], studies: dict[str, dict], root: Path, size: str = "small") -> str:
+    """Write out/report/ and results/README.md under `root`; return the table of entries as text.
+
+    studies: name -> {"claim": ...}, those to show
+    """
+    entries = [Entry(name, recipes[name], root) for name in line]
+    site = root / "out" / "report"
+    if site.exists():
+        shutil.rmtree(site)  # the page of a removed entry must not survive
+    (site / "img").mkdir(parents=True)
+    pages = environment()
+    for entry in entries:
+        html = pages.get_template("entry.html.j2").render(**entry_page(entry, site / "img"))
+        (site / f"{entry.name}.html").write_text(html, encoding="utf-8")
+    shown = [Study(name, study["claim"], root) for name, study in studies.items()]
+    html = pages.get_template("index.html.j2").render(size=size, **index_page(entries, shown, site / "img"))
+    (site / "index.html").write_text(html, encoding="utf-8")
+    summary = table.markdown(table.entry_table(entries, timings=False))
+    (root / "results").mkdir(exist_ok=True)
+    (root / "results" / "README.md").write_text(README.format(size=size, table=summary), encoding="utf-8")
+    return table.text(table.entry_table(entries, timings=True))
+
+
+def environment() -> jinja2.Environment:
+    """Return templates that escape everything, with style and script put into each page."""
+    pages = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    pages.globals |= {file.replace(".", "_"): inline(file) for file in ("style.css", "sort.js")}
+    pages.globals["made"] = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")
+    pages.filters |= {"scaled": table.scaled, "percent": lambda share: f"{100 * share:.0f}\u00a0%"}
+    pages.filters["pretty"] = lambda value: json.dumps(value, indent=2, ensure_ascii=False)
+    return pages
+
+
+def inline(file: str) -> Markup:
+    """Return one of our own files, not to be escaped."""
+    return Markup((TEMPLATES / file).read_text(encoding="utf-8"))
+
+
+def index_page(entries: list[Entry], studies: list[Study], img: Path) -> dict[str, Any]:
+    """Return what index.html.j2 shows."""
+    groups = []
+    for task, title in TASKS.items():
+        members = [entry for entry in entries if entry.task == task]
+        if members:
+            groups.append({"title": title, "task": task, "table": table.entry_table(members, timings=True)})
+            groups[-1]["curves"] = small_curves(members, img)
+    pending = {entry.name: entry.pending for entry in entries if entry.pending}
+    machines = [entry.results["speed"]["machine"] for entry in entries if "speed" in entry.results]
+    return {
+        "groups": groups,
+        "entries": len(entries),
+        "pending": pending,
+        "studies": [study_section(study, img) for study in studies],
+        "machines": [machine for i, machine in enumerate(machines) if machine not in machines[:i]],
+    }
+
+
+def small_curves(entries: list[Entry], img: Path) -> list[tuple[str, Picture]]:
+    """Return (entry name, its loss curve) on one scale, for the entries trained already."""
+    trained = [entry for entry in entries if entry.history]
+    limits = figures.loss_limits([entry.history for entry in trained])
+    return [
+        (entry.name, figures.small_curve(entry.history, best_epoch(entry), limits, img / f"{entry.name}.loss.png"))
+        for entry in trained
+    ]
+
+
+def best_epoch(entry: Entry) -> int | None:
+    return entry.results.get("train", {}).get("best_epoch")
+
+
+def study_section(study: Study, img: Path) -> dict[str, Any]:
+    """Return what the index shows of one study."""
+    alt = f"Result of the study {study.name}; the table beside it holds the same numbers."
+    picture = figures.adopt(study.picture, img / f"study.{study.name}.png", alt) if study.picture else None
+    return {"study": study, "picture": picture}
+
+
+def entry_page(entry: Entry, img: Path) -> dict[str, Any]:
+    """Return what entry.html.j2 shows."""
+    return {
+        "entry": entry,
+        "metric": table.metric_cell(entry.metric) if entry.metric else None,
+        "made_of": {file: entry.results.get(file) for file in MAKERS},
+        "rows": table.detail_rows(entry),
+        "serve": serve_command(entry),
+        "curves": learning_curves(entry, img),
+        "classifier": classifier_part(entry, img) if entry.task == "classification" else None,
+        "forecaster": forecaster_part(entry, img) if entry.task == "forecasting" else None,
+    }
+
+
+def serve_command(entry: Entry) -> str:
+    """Return the command that a user types, on the raw files that stage data has left."""
+    raw = f"out/{entry.name}/data/raw"
+    forecasts = entry.task == "forecasting"
+    return f"infer series {entry.name} {raw}/*.csv" if forecasts else f"infer images {entry.name} {raw}"
+
+
+def learning_curves(entry: Entry, img: Path) -> list[Picture]:
+    """Return one picture for each measure that training recorded; none before it has run."""
+    recorded = entry.history[0] if entry.history else {}
+    return [
+        figures.learning_curve(entry.history, measure, best_epoch(entry), img / f"{entry.name}.curve-{measure}.png")
+        for measure in ("loss", "accuracy")
+        if f"validation_{measure}" in recorded
+    ]
+
+
+def classifier_part(entry: Entry, img: Path) -> dict[str, Any] | None:
+    """Return the confusion matrix and the most wrong samples, or None before check has run."""
+    if entry.answers is None:
+        return None
+    labels, truth, probabilities = entry.results["data"]["labels"], entry.answers["y"], entry.answers["probabilities"]
+    counts = confusion(truth, probabilities)
+    wrong = most_wrong(truth, probabilities)
+    return {
+        "labels": labels,
+        "matrix": counts.tolist() if len(labels) <= CONFUSION_LABELS else None,
+        "pairs": frequent_confusions(counts, labels),
+        "errors": int((probabilities.argmax(1) != truth).sum()),
+        "n": len(truth),
+        "wrong": wrong_samples(entry, wrong, img),
+    }
+
+
+def confusion(truth: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """Return counts (K, K): row is the true class, column the predicted one."""
+    counts = np.zeros((probabilities.shape[1],) * 2, np.int64)
+    np.add.at(counts, (truth, probabilities.argmax(1)), 1)
+    return counts
+
+
+def frequent_confusions(counts: np.ndarray, labels: list[str], most: int = 10) -> list[tuple[str, str, int]]:
+    """Return (true label, predicted label, count) of the commonest mistakes, commonest first."""
+    off = counts - np.diag(np.diag(counts))
+    order = np.argsort(-off, axis=None, kind="stable")[:most]
+    cells = [np.unravel_index(cell, off.shape) for cell in order if off.flat[cell] > 0]
+    return [(labels[i], labels[j], int(off[i, j])) for i, j in cells]
+
+
+def most_wrong(truth: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """Return rows of wrong answers, the one given with the highest probability first."""
+    rows = np.flatnonzero(probabilities.argmax(1) != truth)
+    return rows[np.argsort(-probabilities[rows].max(1), kind="stable")][:MOST_WRONG]
+
+
+def wrong_samples(entry: Entry, rows: np.ndarray, img: Path) -> list[dict[str, Any]] | None:
+    """Return picture, labels and probability of each row, or None where the test images are not there."""
+    if entry.images is None:
+        return None
+    labels, truth, probabilities = entry.results["data"]["labels"], entry.answers["y"], entry.answers["probabilities"]
+    samples = []
+    for place, row in enumerate(rows):
+        answer = int(probabilities[row].argmax())
+        sample = {"row": int(row), "true": labels[truth[row]], "answer": labels[answer]}
+        sample |= {"probability": float(probabilities[row, answer]), "of_true": float(probabilities[row, truth[row]])}
+        alt = f"Test sample {row}: {sample['true']}, taken for {sample['answer']}."
+        sample["picture"] = figures.enlarge(entry.images[row], img / f"{entry.name}.wrong{place:02d}.png", alt)
+        samples.append(sample)
+    return samples
+
+
+def forecaster_part(entry: Entry, img: Path) -> dict[str, Any] | None:
+    """Return example forecasts and the error by step, or None before check has run."""
+    if entry.answers is None or entry.metric is None:
+        return None
+    columns = entry.results["data"]["columns"]
+    return {
+        "examples": figures.forecast_examples(entry.answers, columns, img / f"{entry.name}.forecasts.png"),
+        "steps": figures.error_by_step(entry.metric["by_step"], img / f"{entry.name}.steps.png"),
+    }
+
+
+def update_readme(readme: Path, results: Path) -> None:
+    """Put the table of results/README.md between the marks of the front page, so that both say the same."""
+    table_lines = results.read_text(encoding="utf-8").split("\n\n", 2)[2]
+    head, rest = readme.read_text(encoding="utf-8").split(MARKS[0], 1)
+    tail = rest.split(MARKS[1], 1)[1]
+    readme.write_text(f"{head}{MARKS[0]}\n\n{table_lines.strip()}\n\n{MARKS[1]}{tail}", encoding="utf-8")
+
+
+def main() -> None:
+    if sys.argv[1:] == ["--readme"]:
+        return update_readme(Path("README.md"), Path("results/README.md"))
+    settings = params.load()
+    print(build(settings.line, settings.models, settings.studies, Path(), settings.size))
+    print(f"\nreport: {(Path('out') / 'report' / 'index.html').resolve()}")
+
+
+if __name__ == "__main__":
+    run(main)

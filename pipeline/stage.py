@@ -1,0 +1,115 @@
+"""What every stage shares: its header line with time left, its errors in one sentence, its JSON files."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from pipeline.schema import ParamsError
+from serve.errors import ServeError
+
+RESULTS = Path("results")
+OUT = Path("out")
+SECONDS = OUT / "seconds.json"  # how long each stage took for each entry when it last ran
+
+
+class StageError(Exception):
+    """A stage that cannot go on or a gate that refuses; the message is one sentence with the cure."""
+
+
+def run(main: Callable[[], None]) -> None:
+    """Run a stage's `main` and exit: 0, 1 with a one-sentence error, or 130 after Ctrl-C. A traceback is a bug."""
+    try:
+        main()
+    except (ParamsError, ServeError, StageError) as error:
+        sys.exit(f"error: {error}")
+    except FileNotFoundError as error:
+        sys.exit(f"error: {error.filename}: not made yet; run `dvc repro`")
+    except ModuleNotFoundError as error:
+        sys.exit(
+            f"error: {error.name} is not installed in {sys.executable}; run `make`, or `pip install -e '.[train]'`"
+        )
+    except KeyboardInterrupt:
+        print("\nstopped; run `dvc repro` again to continue", file=sys.stderr)
+        sys.exit(130)
+
+
+@contextmanager
+def of_entry(stage: str) -> Iterator[str]:
+    """Yield the entry named on the command line, framed by a header (k of n, time left) and the time it took."""
+    if len(sys.argv) != 2:
+        raise StageError(f"usage: python -m pipeline.{stage} ENTRY")
+    name = sys.argv[1]
+    folder = OUT / "params"
+    names = sorted(p.name for p in folder.iterdir()) if folder.exists() else []
+    if name not in names:
+        choices = ", ".join(names) or "nothing yet: run `dvc repro params`"
+        raise StageError(f"{stage}: no entry {name!r} under `line:` of params.yaml; it has {choices}")
+    log = json.loads(SECONDS.read_text()) if SECONDS.exists() else {}
+    if log.get("run") != os.getpgrp():  # a new `dvc repro`: count from the start again
+        log = {"run": os.getpgrp(), "done": {}, "seconds": log.get("seconds", {})}
+    done, seconds = log["done"].setdefault(stage, []), log["seconds"].setdefault(stage, {})
+    print(header(stage, name, names, done, seconds), file=sys.stderr, flush=True)
+    start = time.perf_counter()
+    yield name
+    took = time.perf_counter() - start
+    done += [name] if name not in done else []
+    seconds[name] = round(took, 1)
+    write_json(SECONDS, log)
+    print(f"   {took:.1f} s", file=sys.stderr, flush=True)
+
+
+def header(stage: str, name: str, names: list[str], done: list[str], seconds: dict[str, float]) -> str:
+    """Return `── train  lenet5-digits  3 of 8, about 40 s left in this stage`, estimated from earlier runs."""
+    done = [other for other in done if other != name]  # run by hand, an entry may come twice
+    line = f"── {stage}  {name}  {len(done) + 1} of {len(names)}"
+    if not seconds:
+        return line
+    mean = sum(seconds.values()) / len(seconds)
+    left = sum(seconds.get(other, mean) for other in names if other not in done)
+    return f"{line}, about {left:.0f} s left in this stage"
+
+
+def progress(total: int, what: str, unit: str, done: int = 0) -> tqdm:
+    """Return a progress bar on stderr after 2 s: live on a terminal, a line now and then elsewhere."""
+    live = sys.stderr.isatty()
+    return tqdm(
+        total=total,
+        initial=done,
+        desc=f"   {what}",
+        unit=unit,
+        delay=2,
+        mininterval=0.5 if live else 20,
+        ascii=not live,
+    )
+
+
+def fresh(folder: Path) -> Path:
+    """Return the folder, emptied: DVC links outputs to its cache, so writing over an old file would damage that."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    return folder
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write readable, repeatable JSON, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    part.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    part.replace(path)
+
+
+def read_json(path: Path, made_by: str) -> Any:
+    """Return the file's content, or say which stage makes it."""
+    if not path.exists():
+        raise StageError(f"{path}: not made yet; run `dvc repro {made_by}`")
+    return json.loads(path.read_text(encoding="utf-8"))

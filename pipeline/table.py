@@ -1,0 +1,159 @@
+"""The table of entries, built once and written three ways: HTML (by the templates), Markdown, and plain text."""
+
+from __future__ import annotations
+
+import html
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.evidence import Entry
+
+PENDING = "pending"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Text to show, the value to sort by (None sorts last), a state that colours it, and where it leads."""
+
+    text: str
+    value: float | str | None = None
+    state: str = ""  # "", "pending", "good" or "bad"
+    link: str = ""
+
+
+@dataclass(frozen=True)
+class Column:
+    """A heading; `number` columns are aligned to the right and sorted by size."""
+
+    title: str
+    number: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    columns: list[Column]
+    rows: list[list[Cell]]
+
+
+def entry_table(entries: list[Entry], *, timings: bool) -> Table:
+    """Return one row per entry; without timings it holds only what repeats on the same machine."""
+    providers = list(dict.fromkeys(name for entry in entries for name in entry.latencies)) if timings else []
+    titles = [
+        *[Column(title) for title in ("Entry", "Architecture")],
+        *[Column(title, number=True) for title in ("Test metric [95\u00a0%]", "Parameters", "MACs", "File")],
+        *[Column(f"{short_provider(name)}\u00a0p50, batch\u00a01", number=True) for name in providers],
+        *[Column(title) for title in ("Gate", "Served = trained")],
+    ]
+    return Table(titles, [entry_row(entry, providers) for entry in entries])
+
+
+def entry_row(entry: Entry, providers: list[str]) -> list[Cell]:
+    """Return the cells of one entry, those not made yet marked pending."""
+    train, export = entry.results.get("train"), entry.results.get("export")
+    check, infer = entry.results.get("check"), entry.results.get("infer")
+    missing = Cell(PENDING, state="pending")
+    return [
+        Cell(entry.name, entry.name, link=f"{entry.name}.html"),
+        Cell(entry.arch, entry.arch),
+        metric_cell(entry.metric) if entry.metric else missing,
+        Cell(f"{train['parameters']:,}", train["parameters"]) if train else missing,
+        Cell(scaled(train["macs"]).strip(), train["macs"]) if train else missing,
+        Cell(scaled(export["bytes"]) + "B", export["bytes"]) if export else missing,
+        *[latency_cell(entry.latencies.get(name)) if entry.latencies else missing for name in providers],
+        verdict_cell(check["passed"], "passed", "failed") if check else missing,
+        verdict_cell(infer["equal"], "yes", "no") if infer else missing,
+    ]
+
+
+def metric_cell(metric: dict) -> Cell:
+    """Return the metric with its 95 % interval: accuracy in percent, errors to three digits."""
+    if metric["name"] == "accuracy":
+        value, low, high = (f"{100 * metric[key]:.1f}" for key in ("value", "low", "high"))
+        return Cell(f"{value} % [{low}, {high}]", metric["value"])
+    value, low, high = (f"{metric[key]:#.3g}" for key in ("value", "low", "high"))
+    return Cell(f"{metric['name'].upper()} {value} [{low}, {high}]", metric["value"])
+
+
+def latency_cell(p50_ms: float | None) -> Cell:
+    return Cell(f"{p50_ms:#.3g} ms", p50_ms) if p50_ms is not None else Cell("–")  # not offered where it was measured
+
+
+def verdict_cell(holds: bool, yes: str, no: str) -> Cell:
+    return Cell(f"✓ {yes}", 1, "good") if holds else Cell(f"✗ {no}", 0, "bad")
+
+
+def short_provider(name: str) -> str:
+    """CPUExecutionProvider -> CPU; devices are named in the same way."""
+    return {"cpu": "CPU", "cuda": "CUDA", "tensorrt": "TensorRT"}.get(name, name.removesuffix("ExecutionProvider"))
+
+
+def scaled(number: float) -> str:
+    """Return three digits with a decimal prefix: 61706 -> '61.7 k'."""
+    for factor, prefix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if number >= 0.9995 * factor:  # 999,500 would print as 1e+03 k
+            return f"{number / factor:#.3g}".rstrip(".") + f" {prefix}"
+    return f"{number:.0f} "
+
+
+def detail_rows(entry: Entry) -> dict[str, list[list[Any]]]:
+    """Return the rows of an entry's own tables, by table; one whose stage has not run is left out."""
+    made, rows = entry.results, {}
+    if "check" in made:
+        rows["parity"] = [parity_row(row) for row in made["check"]["rows"]]
+    if "speed" in made:
+        rows["speed"] = [speed_row(row) for row in made["speed"]["rows"]]
+    if entry.layers:
+        rows["layers"] = [layer_row(row) for row in entry.layers]
+    if entry.metric and "baselines" in entry.metric:
+        errors = {"this entry": entry.metric["value"], **entry.metric["baselines"]}
+        rows["baselines"] = [[name, f"{error:#.3g}"] for name, error in errors.items()]
+    if balance := made.get("data", {}).get("balance"):
+        labels = made["data"]["labels"]
+        rows["balance"] = [[label, *[counts.get(label, 0) for counts in balance.values()]] for label in labels]
+    return rows
+
+
+def layer_row(row: dict[str, Any]) -> list[str]:
+    """Return name, type, output shape (without N), parameters."""
+    return [row["layer"], row["type"], " × ".join(map(str, row["output"])), f"{row['parameters']:,}"]
+
+
+def parity_row(row: dict[str, Any]) -> list[Any]:
+    """Return provider, input, batch, differences, limit, verdict, and for classifiers agreement of the top class."""
+    agreement = row.get("top1_agreement")
+    return [
+        short_provider(row["provider"]),
+        row["input"],
+        row["batch"],
+        *[f"{row[key]:.1e}" for key in ("max_difference", "mean_difference", "limit")],
+        verdict_cell(row["passed"], "passed", "failed").text,
+        *([] if agreement is None else [f"{100 * agreement:.1f} %"]),
+    ]
+
+
+def speed_row(row: dict[str, Any]) -> list[Any]:
+    """Return provider, batch, p50, p90, p99 in milliseconds, samples per second."""
+    times = [f"{row[key]:#.3g}" for key in ("p50_ms", "p90_ms", "p99_ms")]
+    return [short_provider(row["provider"]), row["batch"], *times, f"{row['per_second']:,.0f}"]
+
+
+def markdown(table: Table) -> str:
+    """Return a GitHub table; every cell is escaped."""
+
+    def line(cells: list[str]) -> str:
+        return "| " + " | ".join(cells) + " |"
+
+    rule = ["---:" if column.number else "---" for column in table.columns]
+    rows = [[html.escape(cell.text).replace("|", "\\|") for cell in row] for row in table.rows]
+    return "\n".join([line([column.title for column in table.columns]), line(rule), *map(line, rows)]) + "\n"
+
+
+def text(table: Table, without: tuple[str, ...] = ("Architecture", "MACs")) -> str:
+    """Return columns padded to equal width; without those that a terminal has no room for."""
+    kept = [i for i, column in enumerate(table.columns) if column.title not in without]
+    table = Table([table.columns[i] for i in kept], [[row[i] for i in kept] for row in table.rows])
+    rows = [[column.title for column in table.columns], *[[cell.text for cell in row] for row in table.rows]]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    sides = [">" if column.number else "<" for column in table.columns]
+    padded = [[f"{word:{side}{n}}" for word, side, n in zip(row, sides, widths, strict=True)] for row in rows]
+    return "\n".join("  ".join(words).rstrip() for words in padded)

@@ -1,0 +1,299 @@
+"""Stage train: one loop for every architecture; the epoch is chosen, and training stopped, on the validation split.
+
+Reads out/params/<entry>/train.json, out/<entry>/data and models/<arch>.py. Writes out/<entry>/train/ (weights, history,
+gradients, layer table, snapshots), out/<entry>/curves (DVCLive) and results/<entry>/train.json.
+Fails when the loss is not finite. Interrupted, it goes on from its last checkpoint and ends with the same numbers.
+
+    python -m pipeline.train ENTRY
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from models.summary import layer_table
+from pipeline import augment, data, device, network, params
+from pipeline.loss import autocast, make_optimizer, objective, penalty
+from pipeline.schedule import lr_at
+from pipeline.stage import OUT, RESULTS, StageError, fresh, of_entry, progress, run, write_json
+
+CHECKPOINTS = OUT / "checkpoints"
+CHECKPOINT_EVERY_S = 1.0
+CODE = [f"pipeline/{module}.py" for module in ("train", "data", "loss", "network", "schedule", "augment", "device")]
+
+
+@dataclass
+class State:
+    """Everything that training carries from epoch to epoch besides the network and the optimizer."""
+
+    epoch: int = 0
+    history: list[dict[str, float]] = field(default_factory=list)
+    gradients: list[dict[str, float]] = field(default_factory=list)  # mean |gradient| of each weight, last batch
+    best_epoch: int = 0
+    chosen_epoch: int = 0  # whose weights ship: the best or the last, by params
+    best: dict[str, Tensor] = field(default_factory=dict)
+    snapshots: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+
+    @property
+    def chosen(self) -> dict[str, float]:
+        """The history row of the weights that ship."""
+        return self.history[self.chosen_epoch - 1]
+
+
+@dataclass
+class Batches:
+    """A split on the device: inputs as the network takes them, targets as the loss takes them."""
+
+    x: Tensor  # uint8 (N, C, H, W) or standardised (M, T, D)
+    y: Tensor  # int64 (N,) or standardised (M, S, D)
+
+
+def fit(
+    recipe: dict[str, Any],
+    source: data.Data,
+    *,
+    on: torch.device,
+    label: str,
+    checkpoint: Path | None = None,
+    on_epoch: Callable[[dict[str, float]], None] = lambda row: None,
+) -> tuple[network.Classifier | network.Forecaster, State]:
+    """Return the trained network, with the chosen epoch's weights, and the training's state."""
+    train = recipe["train"]
+    device.make_deterministic(recipe.get("deterministic", True))
+    torch.manual_seed(train["seed"])
+    net = network.build(recipe, source).to(on)
+    if on.type == "cuda" and source.task == "classification":
+        net = net.to(memory_format=torch.channels_last)
+    optimizer = make_optimizer(train, net)
+    state = restore(checkpoint, net, optimizer) if checkpoint and checkpoint.exists() else State()
+    for row in state.history:
+        on_epoch(row)
+    fitting, validation = (batches(source, split, net, on) for split in ("train", "validation"))
+    change = augment.build(train["augment"], fitting.x) if source.task == "classification" else (lambda x: x)
+    saved = time.monotonic()
+    bar = progress(train["epochs"], label, "epoch", state.epoch)
+    while state.epoch < train["epochs"] and not out_of_patience(state, train["patience"]):
+        row = one_epoch(recipe, net, optimizer, fitting, validation, change, state, label)
+        on_epoch(row)
+        bar.update()
+        bar.set_postfix_str(f"validation loss {row['validation_loss']:.4g}", refresh=False)
+        if checkpoint and time.monotonic() - saved > CHECKPOINT_EVERY_S:
+            store(checkpoint, net, optimizer, state)
+            saved = time.monotonic()
+    bar.close()
+    state.chosen_epoch = state.best_epoch if train["choose"] == "best" else state.epoch
+    if train["choose"] == "best":
+        net.load_state_dict(state.best)
+    net.eval()  # a resume after the last epoch has not been through `evaluate`
+    if isinstance(net, network.Forecaster):
+        set_offsets(net, source, validation)
+    return net, state
+
+
+def one_epoch(
+    recipe: dict[str, Any],
+    net: Any,
+    optimizer: torch.optim.Optimizer,
+    fitting: Batches,
+    validation: Batches,
+    change: augment.Augment,
+    state: State,
+    label: str,
+) -> dict[str, float]:
+    """Train one epoch, look at the validation split, and record both in `state`; return the new history row."""
+    train, epoch = recipe["train"], state.epoch
+    # Seeded by the epoch, not carried along: order, dropout and augmentation repeat after a resume.
+    torch.manual_seed(train["seed"] * 1_000_003 + epoch)
+    order = torch.randperm(len(fitting.x)).to(fitting.x.device).split(train["batch"])
+    order = [rows for rows in order if len(rows) > 1 or len(order) == 1]  # batch norm cannot train on one sample
+    net.train()
+    total, right, seen = 0.0, 0.0, 0
+    for i, rows in enumerate(order):
+        for group in optimizer.param_groups:
+            group["lr"] = lr_at(train, epoch + i / len(order))
+        loss, correct = step(recipe, net, optimizer, change(fitting.x[rows]), fitting.y[rows])
+        total, right, seen = total + loss * len(rows), right + correct, seen + len(rows)
+    row = {"epoch": epoch + 1, "lr": optimizer.param_groups[0]["lr"], "train_loss": total / seen}
+    row["validation_loss"], accuracy = evaluate(recipe, net, validation)
+    if fitting.y.dtype == torch.int64:
+        row |= {"train_accuracy": right / seen, "validation_accuracy": accuracy}
+    if not math.isfinite(row["train_loss"]) or not math.isfinite(row["validation_loss"]):
+        raise StageError(
+            f"train {label}: the loss is not finite in epoch {epoch + 1} (train {row['train_loss']}, validation "
+            f"{row['validation_loss']}); lower train.lr ({train['lr']}), add warmup, or set clip_norm"
+        )
+    record(state, net, row, epoch + 1 in train["snapshots"])
+    return row
+
+
+def step(
+    recipe: dict[str, Any], net: Any, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor
+) -> tuple[float, float]:
+    """Take one optimizer step; return the batch's loss without penalties and the number of right answers."""
+    train = recipe["train"]
+    optimizer.zero_grad(set_to_none=True)  # here, not after the step: the last batch's gradients stay readable
+    with autocast(train["precision"], x.device):
+        output = net.logits(x) if y.dtype == torch.int64 else net.net(x)
+    loss = objective(output.float(), y, train)
+    (loss + penalty(net, train)).backward()
+    if train["clip_norm"]:
+        nn.utils.clip_grad_norm_(net.parameters(), train["clip_norm"])
+    optimizer.step()
+    correct = float((output.argmax(1) == y).sum()) if y.dtype == torch.int64 else 0.0
+    return float(loss.detach()), correct
+
+
+def record(state: State, net: nn.Module, row: dict[str, float], snapshot: bool) -> None:
+    """Add the epoch to `state`; keep its weights if they are the best so far or a snapshot is asked for."""
+    state.epoch += 1
+    state.history.append(row)
+    weights = [(name, p) for name, p in net.named_parameters() if p.grad is not None and p.dim() > 1]
+    state.gradients.append(
+        {name.removeprefix("net."): float(p.grad.abs().mean()) for name, p in weights if p.grad is not None}
+    )
+    if state.best_epoch == 0 or row["validation_loss"] < state.history[state.best_epoch - 1]["validation_loss"]:
+        state.best_epoch, state.best = state.epoch, copy_of(net)
+    if snapshot:
+        state.snapshots[f"{state.epoch:03d}"] = copy_of(net)
+
+
+def copy_of(net: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.detach().cpu().clone() for name, tensor in net.state_dict().items()}
+
+
+def out_of_patience(state: State, patience: int | None) -> bool:
+    return patience is not None and state.epoch - state.best_epoch >= patience
+
+
+def batches(source: data.Data, split: str, net: Any, on: torch.device) -> Batches:
+    """Return a split on the device. Series windows are standardised here once, by the network's own arithmetic."""
+    if source.task == "classification":
+        images = torch.from_numpy(np.array(source.x[split])).permute(0, 3, 1, 2).contiguous()
+        return Batches(images.to(on), torch.from_numpy(np.array(source.y[split])).to(on))
+    stride = 1 if split == "train" else source.about["stride"]
+    history, target = (torch.from_numpy(part).to(on) for part in source.windows(split, stride))
+    return Batches(net.standardise(history), net.standardise(target))
+
+
+@torch.no_grad()
+def evaluate(recipe: dict[str, Any], net: Any, split: Batches, batch: int = 500) -> tuple[float, float]:
+    """Return the mean loss (no penalty, no smoothing) and the accuracy of a split; for forecasts the accuracy is 0."""
+    net.eval()
+    total, right = 0.0, 0.0
+    plain = recipe["train"] | {"label_smoothing": 0.0}
+    for x, y in zip(split.x.split(batch), split.y.split(batch), strict=True):
+        output = net.logits(x) if y.dtype == torch.int64 else net.net(x)
+        total += float(objective(output, y, plain)) * len(x)
+        right += float((output.argmax(1) == y).sum()) if y.dtype == torch.int64 else 0.0
+    return total / len(split.x), right / len(split.x)
+
+
+@torch.no_grad()
+def set_offsets(net: network.Forecaster, source: data.Data, validation: Batches) -> None:
+    """Set the quantiles that the graph adds to its forecast: those of the validation residuals, at each step ahead."""
+    residuals = (validation.y - torch.cat([net.net(x) for x in validation.x.split(500)])) / net.scale.reshape(1, 1, -1)
+    levels = torch.tensor(source.about["forecast"]["quantiles"], dtype=residuals.dtype, device=residuals.device)
+    net.offsets.copy_(torch.quantile(residuals, levels, dim=0).permute(1, 2, 0))
+
+
+def store(path: Path, net: nn.Module, optimizer: torch.optim.Optimizer, state: State) -> None:
+    """Write a checkpoint, whole or not at all: a kill while writing leaves the one before."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    torch.save({"net": net.state_dict(), "optimizer": optimizer.state_dict(), "state": vars(state)}, part)
+    os.replace(part, path)
+
+
+def restore(path: Path, net: nn.Module, optimizer: torch.optim.Optimizer) -> State:
+    saved = torch.load(path, weights_only=True)
+    net.load_state_dict(saved["net"])
+    optimizer.load_state_dict(saved["optimizer"])
+    state = State(**saved["state"])
+    print(f"   continuing after epoch {state.epoch}, from the checkpoint of an interrupted run", file=sys.stderr)
+    return state
+
+
+def checkpoint_path(name: str, recipe: dict[str, Any], source: data.Data, on: torch.device) -> Path:
+    """Return this run's checkpoint: its key holds recipe, data, code and device, so none is resumed under another."""
+    code = params.digest(*map(Path, CODE))
+    key = json.dumps([recipe, source.about["hash"], code, torch.__version__, on.type], sort_keys=True)
+    return CHECKPOINTS / f"{name}@{hashlib.sha256(key.encode()).hexdigest()[:16]}.pt"
+
+
+def save(name: str, net: network.Classifier | network.Forecaster, state: State, source: data.Data) -> None:
+    """Write the entry's weights, history and facts."""
+    folder = OUT / name / "train"
+    torch.save(copy_of(net), folder / "weights.pt")
+    for epoch, weights in state.snapshots.items():
+        (folder / "snapshots").mkdir(exist_ok=True)
+        torch.save(weights, folder / "snapshots" / f"epoch-{epoch}.pt")
+    write_json(folder / "history.json", state.history)
+    write_json(folder / "gradients.json", state.gradients)
+    sample = torch.from_numpy(np.array(source.example())).to(net.mean.device)
+    inner = sample.permute(0, 3, 1, 2).float() if source.task == "classification" else sample
+    write_json(folder / "layers.json", layer_table(net.net, tuple(inner.shape[1:])))
+    facts = {
+        "parameters": sum(p.numel() for p in net.parameters()),
+        "macs": network.multiply_adds(net, sample),
+        "epochs": state.epoch,
+        "best_epoch": state.chosen_epoch,  # of the weights that ship
+    }
+    chosen = state.chosen
+    for split in ("train", "validation"):
+        facts[split] = {key: chosen[f"{split}_{key}"] for key in ("loss", "accuracy") if f"{split}_{key}" in chosen}
+    write_json(RESULTS / name / "train.json", facts)
+
+
+@contextmanager
+def curves(folder: Path) -> Iterator[Callable[[dict[str, float]], None]]:
+    """Yield a function that adds an epoch's row to DVCLive's curves, which `dvc plots` shows while training goes on."""
+    from dvclive import Live  # 2 s to import, not needed by studies
+    from scmrepo.exceptions import SCMError
+
+    try:
+        live = Live(str(folder), dvcyaml=None, report=None, save_dvc_exp=False)
+    except SCMError as error:
+        raise StageError(f"train: DVCLive asks git for the revision: {error}; make a first commit") from None
+
+    def log(row: dict[str, float]) -> None:
+        for key in sorted(set(row) - {"epoch"}):
+            live.log_metric(key.replace("_", "/"), row[key], plot=True)
+        live.next_step()
+
+    with live:
+        yield log
+    Path(live.metrics_file).unlink()  # the last epoch's values; results/<entry>/train.json has the chosen one's
+
+
+def main() -> None:
+    with of_entry("train") as name:
+        recipe, source = params.entry(name), data.load(name)
+        on = device.choose(recipe["device"])
+        print(f"   device {recipe['device']}: {device.describe(on)}", file=sys.stderr)
+        checkpoint = checkpoint_path(name, recipe, source, on)
+        for old in CHECKPOINTS.glob(f"{name}@*.pt"):
+            if old != checkpoint:
+                old.unlink()
+        fresh(OUT / name / "train")
+        with curves(OUT / name / "curves") as log:
+            net, state = fit(recipe, source, on=on, label=name, checkpoint=checkpoint, on_epoch=log)
+        save(name, net, state, source)
+        checkpoint.unlink(missing_ok=True)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,43 @@
+"""Run a session on tensors bound to its device, so that a batch is copied there once and its buffers are known.
+
+The device is a value: on the CPU the same lines run, and tests execute them there.
+"""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+MEMORY = {"cpu": "cpu", "cuda": "cuda", "tensorrt": "cuda"}  # where the tensors of a device live
+
+
+def bind(session: Any, batch: Array, device: str) -> Any:
+    """Return an onnxruntime IOBinding: `batch` copied to the device's memory, the outputs to be allocated there."""
+    import onnxruntime
+
+    place, binding = MEMORY[device], session.io_binding()
+    value = onnxruntime.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(batch), place, 0)
+    binding.bind_ortvalue_input(session.get_inputs()[0].name, value)
+    for output in session.get_outputs():
+        binding.bind_output(output.name, place, 0)
+    return binding
+
+
+def run_bound(session: Any, binding: Any) -> None:
+    """Run on what is bound, and wait until the device is done; inputs and outputs stay where they are."""
+    binding.synchronize_inputs()
+    session.run_with_iobinding(binding)
+    binding.synchronize_outputs()
+
+
+def fetch(binding: Any) -> list[Array]:
+    """Return the outputs of the last run, copied to the host, in the session's order."""
+    return [np.asarray(array) for array in binding.copy_outputs_to_cpu()]
+
+
+def pad(batch: Array, to: int) -> Array:
+    """Return the batch with its last row repeated up to `to` rows: engines with fixed shapes run whole buckets."""
+    if not 0 < len(batch) <= to:
+        raise ValueError(f"pad: expected 1 to {to} rows, got {len(batch)}; cut the batch first")
+    return np.concatenate([batch, np.repeat(batch[-1:], to - len(batch), axis=0)])

@@ -1,0 +1,30 @@
+"""The errors that a user of `serve` can meet.
+
+    ServeError                  anything the user can cure; `infer` prints it and exits with code 1
+    |-- ModelFileError          the .onnx file, its metadata or its package cannot be trusted or used
+    |-- DeviceError             the device that was asked for is not there
+    +-- InputError              one input cannot be read: an image, a CSV file, one series of it
+
+Messages have the shape `<where>: <expected>, got <value>; <cure>` and are one sentence.
+"""
+
+
+class ServeError(Exception):
+    """What `infer` turns into one line on stderr and exit code 1."""
+
+
+class ModelFileError(ServeError):
+    """The model file, its metadata or its package cannot be trusted or used."""
+
+
+class DeviceError(ServeError):
+    """The device that was asked for is not there."""
+
+
+class InputError(ServeError):
+    """One input cannot be used: `where` names it, `reason` is one sentence; str() is both."""
+
+    def __init__(self, where: str, reason: str) -> None:
+        super().__init__(f"{where}: {reason}")
+        self.where = where
+        self.reason = reason

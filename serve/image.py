@@ -1,0 +1,187 @@
+"""Raw image files to uint8 arrays: the geometry of training and of serving, written once.
+
+The rule travels in the model's contract. Policies that are not options, and are the same for every model: the EXIF
+orientation is applied, alpha is composited over `background` before anything else, 16-bit grey keeps its high byte
+(grey = value // 256), an animation gives its first frame, JPEG `draft` decoding is never used, a floating-point image
+is refused because its range is not known.
+"""
+
+import io
+import stat
+import struct
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from serve.errors import InputError
+
+# What Pillow may be asked to decode: raster formats with a decoder inside the Pillow wheel. EPS and WMF are left out:
+# they start other programs.
+FORMATS = {
+    "PNG": (".png", ".apng"), "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"), "GIF": (".gif",), "BMP": (".bmp",),
+    "WEBP": (".webp",), "TIFF": (".tif", ".tiff"), "PPM": (".ppm", ".pgm", ".pbm", ".pnm"), "TGA": (".tga",),
+    "JPEG2000": (".jp2", ".j2k", ".jpx"), "AVIF": (".avif",), "ICO": (".ico",), "DIB": (".dib",), "PCX": (".pcx",),
+    "SGI": (".sgi",), "QOI": (".qoi",), "PSD": (".psd",),
+}  # fmt: skip
+SUFFIXES = frozenset(suffix for suffixes in FORMATS.values() for suffix in suffixes)
+
+# Pillow's own limit: 89 million pixels, a quarter of a GiB as rgb. Above it Pillow only warns, up to twice it; here it
+# is an error, because a small file can claim any size (a decompression bomb).
+MAX_PIXELS = 1024 * 1024 * 1024 // 4 // 3
+
+# What Pillow's decoders raise on hostile bytes: they were written for honest files, and promise no one exception.
+DECODER_ERRORS = (
+    OSError, ValueError, TypeError, SyntaxError, LookupError, ArithmeticError, AttributeError, RuntimeError,
+    EOFError, MemoryError, Warning, struct.error, zlib.error,
+    Image.DecompressionBombError,
+)  # fmt: skip
+
+ORIENTATION = 0x0112  # EXIF tag
+RESAMPLING = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+FIXED = {"exif": "apply", "sixteen_bit": "high byte", "frames": "first", "draft": False}
+
+
+@dataclass(frozen=True)
+class ImageRule:
+    """How any image becomes uint8 (H, W, C): C is 1 for "grey" (ITU-R 601 luma) and 3 for "rgb".
+
+    ImageRule((28, 28), "grey")                             # the whole image, stretched to 28 x 28
+    ImageRule((224, 224), "rgb", "crop", shorter_px=256)    # shorter side to 256, then the centre 224 x 224
+    """
+
+    size: tuple[int, int]  # (H, W)
+    colour: str  # "grey" | "rgb"
+    fit: str = "stretch"  # "stretch" | "crop"
+    shorter_px: int | None = None  # crop only
+    interpolation: str = "bilinear"
+    background: tuple[int, int, int] = (0, 0, 0)
+
+    def __post_init__(self) -> None:
+        for name, value, choices in (
+            ("colour", self.colour, ("grey", "rgb")),
+            ("fit", self.fit, ("stretch", "crop")),
+            ("interpolation", self.interpolation, tuple(RESAMPLING)),
+        ):
+            if value not in choices:
+                raise ValueError(f"ImageRule.{name}: expected one of {', '.join(choices)}, got {value!r}")
+        if self.fit == "crop" and (self.shorter_px is None or self.shorter_px < max(self.size)):
+            raise ValueError(f"ImageRule.shorter_px: expected at least {max(self.size)} to crop, got {self.shorter_px}")
+        if self.fit == "stretch" and self.shorter_px is not None:
+            raise ValueError(f"ImageRule.shorter_px: expected None with fit 'stretch', got {self.shorter_px}")
+
+    @property
+    def channels(self) -> int:
+        return 1 if self.colour == "grey" else 3
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the `input` object of the model document."""
+        crop = {"shorter_px": self.shorter_px} if self.fit == "crop" else {}
+        return {
+            "kind": "image", "size": list(self.size), "colour": self.colour, "fit": self.fit, **crop,
+            "interpolation": self.interpolation, "background": list(self.background), **FIXED,
+        }  # fmt: skip
+
+    @classmethod
+    def from_dict(cls, document: dict[str, Any]) -> "ImageRule":
+        """Return the rule of an `input` object that `serve.schema` has checked."""
+        height, width = document["size"]
+        red, green, blue = document["background"]
+        return cls(
+            size=(height, width), colour=document["colour"], fit=document["fit"],
+            shorter_px=document.get("shorter_px"), interpolation=document["interpolation"],
+            background=(red, green, blue),
+        )  # fmt: skip
+
+
+def read_image(source: str | Path | bytes | Image.Image, rule: ImageRule) -> npt.NDArray[np.uint8]:
+    """Return uint8 (H, W, C) for a path, the bytes of a file, or a Pillow image; InputError says why not."""
+    if isinstance(source, Image.Image):
+        return _to_array(source, rule, "Pillow image")
+    where = "image bytes" if isinstance(source, bytes) else str(source)
+    try:
+        with _open(source, where) as file, Image.open(file, formats=list(FORMATS)) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise InputError(where, f"expected at most {MAX_PIXELS} pixels, got {image.width} x {image.height}")
+            image.load()
+            return _to_array(image, rule, where)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise InputError(where, f"expected at most {MAX_PIXELS} pixels, got a decompression bomb") from error
+    except UnidentifiedImageError as error:
+        raise InputError(where, "expected an image, got bytes of no known image format") from error
+    except DECODER_ERRORS as error:
+        reason = " ".join(str(error).split()) or repr(error)
+        raise InputError(where, f"the image cannot be decoded: {reason}") from error
+
+
+def _open(source: str | Path | bytes, where: str) -> IO[bytes]:
+    """Return an open file with at least one byte; pipes and devices are refused because reading them may hang."""
+    if isinstance(source, bytes):
+        if not source:
+            raise InputError(where, "expected an image, got zero bytes")
+        return io.BytesIO(source)
+    path = Path(source)
+    try:
+        status = path.stat()
+        if stat.S_ISDIR(status.st_mode):
+            raise InputError(where, "expected an image file, got a folder")
+        if not stat.S_ISREG(status.st_mode):
+            raise InputError(where, "expected an image file, got a pipe, socket or device")
+        if status.st_size == 0:
+            raise InputError(where, "expected an image, got zero bytes")
+        return path.open("rb")
+    except FileNotFoundError as error:
+        raise InputError(where, "no such file") from error
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        raise InputError(where, f"the file cannot be opened: {getattr(error, 'strerror', None) or error}") from error
+
+
+def _to_array(image: Image.Image, rule: ImageRule, where: str) -> npt.NDArray[np.uint8]:
+    image = _to_colour(_upright(image), rule, where)
+    array = np.asarray(_to_size(image, rule), dtype=np.uint8)
+    return np.ascontiguousarray(array.reshape(*rule.size, rule.channels))
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Return the image as its EXIF orientation says that it is seen."""
+    if image.getexif().get(ORIENTATION, 1) == 1:  # exif_transpose would copy all pixels for nothing
+        return image
+    return ImageOps.exif_transpose(image)
+
+
+def _to_colour(image: Image.Image, rule: ImageRule, where: str) -> Image.Image:
+    """Return the image in mode L or RGB, alpha composited over the rule's background."""
+    target = "L" if rule.colour == "grey" else "RGB"
+    if image.mode == "F":
+        raise InputError(where, "expected integer pixels, got floating-point pixels whose range is not known")
+    if image.mode == "I" or image.mode.startswith("I;16"):
+        # Pillow's own conversion clips at 255. Mode "I" is 16 bits as well: Pillow reads PGM and some TIFF files so.
+        high = np.clip(np.asarray(image).astype(np.int64), 0, 65535) >> 8
+        image = Image.fromarray(high.astype(np.uint8))
+    if image.has_transparency_data:
+        backdrop = Image.new("RGBA", image.size, (*rule.background, 255))
+        image = Image.alpha_composite(backdrop, image.convert("RGBA")).convert("RGB")
+    return image if image.mode == target else image.convert(target)
+
+
+def _to_size(image: Image.Image, rule: ImageRule) -> Image.Image:
+    """Return the image at the rule's size by at most one resampling; none where it has that size already."""
+    height, width = rule.size
+    resample = RESAMPLING[rule.interpolation]
+    if rule.shorter_px is None:  # stretch
+        return image if image.size == (width, height) else image.resize((width, height), resample)
+    # The centre crop in source pixels: what remains of it after scaling the shorter side to shorter_px.
+    scale = rule.shorter_px / min(image.size)
+    box_width, box_height = min(width / scale, image.width), min(height / scale, image.height)
+    left, top = (image.width - box_width) / 2, (image.height - box_height) / 2
+    box = (left, top, min(left + box_width, image.width), min(top + box_height, image.height))
+    return image.resize((width, height), resample, box=box)

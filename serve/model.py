@@ -1,0 +1,173 @@
+"""A model file opened on a device: `load` gives a Classifier or a Forecaster, checked against its own contract."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from serve import contract as contracts
+from serve.contract import Contract
+from serve.errors import ModelFileError, ServeError
+from serve.image import ImageRule
+from serve.series import Step
+from serve.session import describe_device, open_session, session_errors
+
+Array = npt.NDArray[Any]
+Tensors = dict[str, tuple[str, list[int | None]]]  # name -> (element type, shape; None is a dynamic dimension)
+
+
+class _Model:
+    """What both kinds share: the contract, the session, its device, and the golden samples."""
+
+    def __init__(self, contract: Contract, session: Any, device: str) -> None:
+        self.contract = contract
+        self.session = session
+        self.device = device  # in words: "cpu (auto: no NVIDIA GPU seen)"
+        self._check_signature()
+
+    @property
+    def name(self) -> str:
+        return self.contract.name
+
+    @property
+    def golden_atol(self) -> float:
+        """The largest difference from the golden outputs that the exporter allows."""
+        return float(self.contract.document["golden"]["atol"])
+
+    def replay_golden(self) -> float:
+        """Return the largest absolute difference of this provider's answer from the golden outputs."""
+        golden = self.contract.document["golden"]
+        expected = {name: contracts.unpack(packed) for name, packed in golden["outputs"].items()}
+        got = self._run([*expected], contracts.unpack(golden["input"]))
+        for name, array in zip(expected, got, strict=True):
+            if array.shape != expected[name].shape:
+                shapes = f"{expected[name].shape}, got {array.shape}"
+                raise ModelFileError(f"{self.name}: golden output {name!r}: expected shape {shapes}; export it again")
+        gaps = [np.abs(a.astype(np.float64) - b) for a, b in zip(got, expected.values(), strict=True)]
+        return max(float(gap.max(initial=0.0)) for gap in gaps)
+
+    def _inputs(self) -> Tensors:
+        raise NotImplementedError
+
+    def _outputs(self) -> Tensors:
+        raise NotImplementedError
+
+    def _check_signature(self) -> None:
+        """Raise ModelFileError where names, types or dimensions of the graph are not those of the contract."""
+        for kind, nodes, promised in (
+            ("input", self.session.get_inputs(), self._inputs()),
+            ("output", self.session.get_outputs(), self._outputs()),
+        ):
+            found = {node.name: node for node in nodes}
+            if kind == "input" and {*found} - {*promised}:
+                extra = sorted({*found} - {*promised})[0]
+                raise ModelFileError(f"{self.contract.path}: the contract has no input {extra!r}; export it again")
+            for name, (element, shape) in promised.items():
+                if name not in found:
+                    have = ", ".join(found) or "none"
+                    raise ModelFileError(
+                        f"{self.contract.path}: expected graph {kind} {name!r}, got {have}; export it again"
+                    )
+                node = found[name]
+                if node.type != f"tensor({element})" or not _fits(node.shape, shape):
+                    wanted = f"{element} {['N' if n is None else n for n in shape]}"
+                    raise ModelFileError(
+                        f"{self.contract.path}: graph {kind} {name!r}: expected {wanted} as the contract says, "
+                        f"got {node.type} {node.shape}; export it again"
+                    )
+
+    def _run(self, outputs: Sequence[str], batch: Array) -> list[Array]:
+        try:
+            return list(self.session.run(list(outputs), {next(iter(self._inputs())): batch}))
+        except session_errors() as error:
+            reason = " ".join(str(error).split())[:300]
+            raise ServeError(f"{self.name}: onnxruntime cannot run a batch of {batch.shape} ({reason})") from error
+
+
+class Classifier(_Model):
+    """load("lenet5.onnx").predict_proba(images)   # uint8 (N, H, W, C) -> float32 (N, K)"""
+
+    @property
+    def labels(self) -> list[str]:
+        return self.contract.labels
+
+    @property
+    def rule(self) -> ImageRule:
+        return ImageRule.from_dict(self.contract.document["input"])
+
+    def predict_proba(self, batch: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """Return probabilities float32 (N, K) in the order of `labels` for images uint8 (N, H, W, C)."""
+        expected = (*self.rule.size, self.rule.channels)
+        if batch.dtype != np.uint8 or batch.shape[1:] != expected:
+            raise ValueError(f"predict_proba: expected uint8 (N, {expected}), got {batch.dtype} {batch.shape}")
+        return np.asarray(self._run(["probabilities"], batch)[0])
+
+    def _inputs(self) -> Tensors:
+        return {"images": ("uint8", [None, *self.rule.size, self.rule.channels])}
+
+    def _outputs(self) -> Tensors:
+        return {"probabilities": ("float", [None, len(self.labels)])}
+
+
+class Forecaster(_Model):
+    """load("dilated.onnx").predict(values)   # (N, T, D) -> forecast (N, S, D), quantiles (N, S, D, Q)"""
+
+    @property
+    def context(self) -> int:
+        """Rows that the network reads, T."""
+        return int(self.contract.document["input"]["context"])
+
+    @property
+    def columns(self) -> list[str]:
+        return list(self.contract.document["input"]["columns"])
+
+    @property
+    def step(self) -> Step:
+        return Step.from_dict(self.contract.document["input"]["step"])
+
+    @property
+    def horizon(self) -> int:
+        """Rows that one run answers, S."""
+        return int(self.contract.document["forecast"]["horizon"])
+
+    @property
+    def quantiles(self) -> list[float]:
+        return list(self.contract.document["forecast"]["quantiles"])
+
+    def predict(self, values: npt.NDArray[np.floating[Any]]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """Return forecast (N, S, D) and quantiles (N, S, D, Q), float32 in the units of `values` (N, T, D)."""
+        expected = (self.context, len(self.columns))
+        if values.shape[1:] != expected:
+            raise ValueError(f"predict: expected values (N, {expected}), got {values.shape}")
+        with np.errstate(over="ignore"):  # beyond float32 is inf, which the caller's finite check names
+            batch = values.astype(np.float32)
+        forecast, quantiles = self._run(["forecast", "quantiles"], batch)
+        return forecast, quantiles
+
+    def _inputs(self) -> Tensors:
+        return {"series": ("float", [None, self.context, len(self.columns)])}
+
+    def _outputs(self) -> Tensors:
+        shape = [None, self.horizon, len(self.columns)]
+        return {"forecast": ("float", shape), "quantiles": ("float", [*shape, len(self.quantiles)])}
+
+
+def load(path: str | Path, device: str = "auto", *, sha256: str | None = None) -> Classifier | Forecaster:
+    """Open a model file: ModelFileError where it cannot be trusted, DeviceError where the device is not there."""
+    contract = contracts.read(path, sha256)
+    session = open_session(contract.bytes, device)
+    described = describe_device(session, device)
+    try:
+        kind = Classifier if contract.task == "classification" else Forecaster
+        return kind(contract, session, described)
+    except ValueError as error:
+        raise ModelFileError(f"{path}: metadata key 'input': {error}; export the model again") from error
+
+
+def _fits(actual: list[int | str | None], promised: list[int | None]) -> bool:
+    """True where ranks agree, the batch is dynamic, and every other dimension is equal or dynamic."""
+    if len(actual) != len(promised) or isinstance(actual[0], int):
+        return False
+    return all(not isinstance(a, int) or a == p for a, p in zip(actual[1:], promised[1:], strict=True))

@@ -1,0 +1,100 @@
+"""The images that a user names, one by one and in order: files, folders, globs, and lists on stdin."""
+
+import glob
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import IO
+
+from serve.image import SUFFIXES
+
+
+@dataclass(frozen=True)
+class Source:
+    """One output row to be: a path to decode, or the reason why it is not even tried."""
+
+    path: str
+    error: str | None = None
+
+
+class ImageSources:
+    """Iterate over the sources of `paths`; `skipped` then counts what was passed over inside folders.
+
+    A folder gives its image files recursively, sorted by name; hidden names and other suffixes are skipped. A link
+    inside it is followed to a file in the same folder only: one that leads outside is an error row, one to a folder
+    inside is skipped, since the files there are met under their own names. A path that is given is always tried.
+    """
+
+    def __init__(self, paths: Sequence[str], stdin: IO[bytes], *, nul: bool = False) -> None:
+        self.paths = paths
+        self.stdin = stdin
+        self.separator = b"\0" if nul else b"\n"
+        self.skipped = 0
+
+    def __iter__(self) -> Iterator[Source]:
+        for path in self.paths:
+            if path == "-":
+                for name in _split(self.stdin, self.separator):
+                    yield from self._expand(os.fsdecode(name))
+            elif glob.has_magic(path) and not os.path.lexists(path):
+                matches = sorted(glob.glob(path, recursive=True))
+                if not matches:
+                    yield Source(path, "no file matches this pattern")
+                for match in matches:
+                    yield from self._expand(match)
+            else:
+                yield from self._expand(path)
+
+    def _expand(self, path: str) -> Iterator[Source]:
+        if not os.path.isdir(path):
+            yield Source(path)
+            return
+        found = False
+        for source in self._walk(path):
+            found = True
+            yield source
+        if not found:
+            yield Source(path, "the folder holds no image files")
+
+    def _walk(self, root: str) -> Iterator[Source]:
+        """Yield the sources below a folder, depth first; a stack, because folders may nest deeper than Python calls."""
+        inside = os.path.join(os.path.realpath(root), "")
+        waiting: list[str | os.DirEntry[str]] = [root]
+        while waiting:
+            entry = waiting.pop()
+            if isinstance(entry, str) or entry.is_dir(follow_symlinks=False):
+                try:
+                    with os.scandir(entry) as scan:
+                        entries = sorted(scan, key=lambda e: e.name, reverse=True)
+                except OSError as error:
+                    yield Source(os.fspath(entry), f"the folder cannot be read: {error.strerror}")
+                    continue
+                visible = [e for e in entries if not e.name.startswith(".")]
+                self.skipped += len(entries) - len(visible)
+                waiting.extend(visible)
+            else:
+                yield from self._file(entry, inside)
+
+    def _file(self, entry: os.DirEntry[str], inside: str) -> Iterator[Source]:
+        is_image = os.path.splitext(entry.name)[1].lower() in SUFFIXES
+        if entry.is_symlink():
+            target = os.path.realpath(entry.path)
+            leads_outside = not os.path.join(target, "").startswith(inside)
+            if leads_outside and (is_image or os.path.isdir(target)):
+                yield Source(entry.path, "a symbolic link that leads outside of the given folder is not followed")
+                return
+            is_image = is_image and not os.path.isdir(target)
+        if is_image:
+            yield Source(entry.path)
+        else:
+            self.skipped += 1
+
+
+def _split(stream: IO[bytes], separator: bytes) -> Iterator[bytes]:
+    """Yield the non-empty parts of a stream as they come, without reading it whole."""
+    rest = b""
+    while chunk := stream.read1(65536) if hasattr(stream, "read1") else stream.read(65536):
+        *whole, rest = (rest + chunk).split(separator)
+        yield from (part.removesuffix(b"\r") if separator == b"\n" else part for part in whole if part.strip(b"\r"))
+    if rest.strip(b"\r"):
+        yield rest

@@ -1,0 +1,79 @@
+"""What the tests of the pipeline share: a workspace, and recipes that train in a second."""
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from recipes import ROOT, SETS
+
+from pipeline import data, params, schema
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder to work in, with models/ and pipeline/ of the repository: stages write below it."""
+    folder = tmp_path / "work space"  # paths with spaces work
+    folder.mkdir()
+    for name in ("models", "pipeline"):
+        (folder / name).symlink_to(ROOT / name)
+    monkeypatch.chdir(folder)
+    return folder
+
+
+@pytest.fixture
+def resolved(monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, Any]]:
+    """A function that resolves a recipe as stage params does; keywords are laid over its blocks."""
+    monkeypatch.setattr("pipeline.recipe.MODELS", ROOT / "models")
+
+    def resolve(recipe: dict[str, Any], sets: dict[str, Any] = SETS, **blocks: Any) -> dict[str, Any]:
+        known = {name: params.check_set(name, spec) for name, spec in sets.items()}
+        return params.resolve("models.tiny", params.overlay(copy.deepcopy(recipe), blocks), known)
+
+    return resolve
+
+
+@pytest.fixture
+def images_of() -> Callable[..., data.Data]:
+    """A function that wraps uint8 images (N, H, W, C) and labels as an entry's data: thirds as splits."""
+
+    def wrap(x: np.ndarray, y: np.ndarray) -> data.Data:
+        splits = {split: slice(k, None, 3) for k, split in enumerate(data.SPLITS)}
+        labels = [str(k) for k in range(int(y.max()) + 1)]
+        colour = "grey" if x.shape[3] == 1 else "rgb"
+        about = {"task": "classification", "labels": labels, "hash": "none"}
+        about["input"] = {"size": list(x.shape[1:3]), "colour": colour}
+        mean, scale = data.image_statistics(x[splits["train"]], "channel")
+        return data.Data({k: x[s] for k, s in splits.items()}, {k: y[s] for k, s in splits.items()}, mean, scale, about)
+
+    return wrap
+
+
+@pytest.fixture
+def photo_folder(tmp_path: Path) -> Callable[..., Path]:
+    """A function that writes PNG files: classes are {name: images}; answers the folder above them."""
+
+    def write(classes: dict[str, int], at: str = "photos") -> Path:
+        rng = np.random.default_rng(0)
+        for k, (name, count) in enumerate(classes.items()):
+            (tmp_path / at / name).mkdir(parents=True, exist_ok=True)
+            for i in range(count):
+                pixels = rng.integers(0, 256, (6, 5, 3), np.uint8)
+                Image.fromarray(pixels).save(tmp_path / at / name / f"{k}-{i:02d}.png")
+        return tmp_path / at
+
+    return write
+
+
+@pytest.fixture
+def spec_of() -> Callable[..., dict[str, Any]]:
+    """A function that completes a data set's spec with its defaults."""
+
+    def complete(source: str, **options: Any) -> dict[str, Any]:
+        licence = {} if "licence" not in schema.SOURCES[source] else {"licence": "own"}
+        return params.check_set("mine", {"source": source, **licence, **options})
+
+    return complete

@@ -1,0 +1,143 @@
+"""A whole tiny line, made once a session: a linear classifier on the digits and a causal forecaster on waves.
+
+Nothing is faked: the stages' own `main` made it, in a folder of its own. Tests copy it and break the copy.
+"""
+
+from __future__ import annotations
+
+import atexit
+import csv
+import functools
+import importlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+
+from serve import contract
+
+REPOSITORY = Path(__file__).parents[1]
+DIGITS, WAVES = "fcnn0-digits", "causal-waves"
+STAGES = ("data", "train", "export", "check", "package", "infer")  # those of one entry; params and wheel beside them
+PARAMS = """
+device: cpu
+line: [fcnn0-digits, causal-waves]
+data:
+  digits: {source: digits}
+  waves: {source: waves, train: 40, validation: 20, test: 12, length: 40, season: 14, seed: 1}
+check: {random: 16, latency_batches: [1, 4], latency_s: 0.0}
+models:
+  fcnn0-digits:
+    arch: fcnn
+    data: {set: digits, size: [8, 8], colour: grey}
+    net: {hidden: [], dropout: 0.0}
+    train: {epochs: 2, batch: 64, lr: 0.02}
+  causal-waves:
+    arch: causal
+    data: {set: waves, context: 20, horizon: 4}
+    net: {channels: 4, kernel_size: 3, dilations: [1, 2], activation: relu}
+    train: {epochs: 2, batch: 32, lr: 0.01}
+"""
+
+
+@functools.cache
+def made() -> Path:
+    """Return the folder of the finished line; it goes when the session ends."""
+    root = Path(tempfile.mkdtemp(prefix="convline-line-"))
+    atexit.register(shutil.rmtree, root, ignore_errors=True)
+    for folder in ("models", "pipeline"):
+        (root / folder).symlink_to(REPOSITORY / folder)
+    shutil.copytree(REPOSITORY / "serve", root / "serve", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(REPOSITORY / "pyproject.toml", root)
+    (root / "params.yaml").write_text(PARAMS)
+    with inside(root):
+        run("params")
+        run("wheel")
+        for name in (DIGITS, WAVES):
+            for stage in STAGES:
+                run(stage, name)
+    return root
+
+
+@contextmanager
+def inside(root: Path) -> Iterator[None]:
+    before = Path.cwd()
+    os.chdir(root)
+    try:
+        yield
+    finally:
+        os.chdir(before)
+
+
+def copy_to(folder: Path) -> Path:
+    """Return a copy of the line that a test may break."""
+    root = folder / "a line"  # paths with spaces are a way to use the project
+    shutil.copytree(made(), root, symlinks=True)
+    return root
+
+
+def run(stage: str, *arguments: str) -> None:
+    """Run a stage's `main` in this process and the working directory; its errors come through."""
+    before, sys.argv = sys.argv, [f"pipeline/{stage}.py", *arguments]
+    try:
+        importlib.import_module(f"pipeline.{stage}").main()
+    finally:
+        sys.argv = before
+
+
+def run_without_torch(stage: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a stage as its command does, in a process of its own where torch cannot be imported."""
+    code = (
+        "import sys; sys.modules['torch'] = None; sys.argv = sys.argv[1:]; from pipeline.stage import run; "
+        f"import pipeline.{stage} as stage; run(stage.main)"
+    )
+    command = [sys.executable, "-c", code, stage, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def results(name: str, stage: str) -> Any:
+    return json.loads(Path("results", name, f"{stage}.json").read_text())
+
+
+def rows(path: str | Path) -> list[dict[str, str]]:
+    """Return the rows of a CSV or JSON lines file by column."""
+    if Path(path).suffix == ".jsonl":
+        return [json.loads(row) for row in Path(path).read_text(encoding="utf-8").splitlines()]
+    with Path(path).open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def model_path(name: str) -> Path:
+    return Path("out", name, "export", "model.onnx")
+
+
+def change_model(
+    name: str,
+    graph: Callable[[onnx.ModelProto], None] = lambda graph: None,
+    document: Callable[[dict[str, Any]], None] = lambda document: None,
+) -> None:
+    """Change the exported file's graph or document and seal it again: the digest is right, the content is not."""
+    path = model_path(name)
+    proto, about = onnx.load(path), contract.read(path).document
+    graph(proto)
+    document(about)
+    path.write_bytes(contract.seal(proto.SerializeToString(), about))
+
+
+def change_weights(proto: onnx.ModelProto, change: Callable[[np.ndarray], None], ending: str) -> None:
+    """Apply `change` to the float weights whose name ends so; at least one must."""
+    found = [w for w in proto.graph.initializer if w.name.endswith(ending)]
+    assert found, [w.name for w in proto.graph.initializer]
+    for weight in found:
+        array = onnx.numpy_helper.to_array(weight).copy()
+        change(array)
+        weight.CopyFrom(onnx.numpy_helper.from_array(array, weight.name))

@@ -1,0 +1,231 @@
+"""Raw images to arrays: every mode and policy against numpy or Pillow's plain operations."""
+
+import io
+import os
+import struct
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from serve.errors import InputError
+from serve.image import MAX_PIXELS, ImageRule, read_image
+from serve.schema import INTERPOLATIONS
+
+GREY = ImageRule((4, 6), "grey")
+RGB = ImageRule((4, 6), "rgb", background=(10, 20, 30))
+
+
+def noise(*shape: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+
+
+def encode(image: Image.Image, form: str = "PNG", **options: Any) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, form, **options)
+    return stream.getvalue()
+
+
+def test_right_size_is_untouched() -> None:
+    """Oracle: a lossless file of the rule's size gives its own pixels, whatever the interpolation."""
+    for rule, shape in ((GREY, (4, 6, 1)), (RGB, (4, 6, 3))):
+        pixels = noise(*shape)
+        for source in (Image.fromarray(pixels.squeeze()), encode(Image.fromarray(pixels.squeeze()))):
+            found = read_image(source, rule)
+            assert found.dtype == np.uint8 and found.flags.c_contiguous and (found == pixels).all()
+
+
+def test_paths_and_bytes_agree(tmp_path: Path) -> None:
+    """Oracle: the same file, three ways."""
+    path = tmp_path / "räum \n.png"
+    path.write_bytes(encode(Image.fromarray(noise(20, 30, 3))))
+    arrays = [read_image(source, RGB) for source in (path, str(path), path.read_bytes())]
+    assert (arrays[0] == arrays[1]).all() and (arrays[0] == arrays[2]).all()
+
+
+@pytest.mark.parametrize("interpolation", INTERPOLATIONS)
+def test_stretch_is_one_resize(interpolation: str) -> None:
+    """Oracle: Pillow's resize to (W, H)."""
+    image = Image.fromarray(noise(31, 17, 3))
+    rule = ImageRule((4, 6), "rgb", interpolation=interpolation)
+    expected = np.asarray(image.resize((6, 4), Image.Resampling[interpolation.upper()]))
+    assert (read_image(image, rule) == expected).all()
+
+
+@pytest.mark.parametrize(("width", "height"), [(40, 20), (20, 40), (20, 20), (33, 21), (5, 3)])
+def test_crop_is_the_centre_of_the_scaled_image(width: int, height: int) -> None:
+    """Oracle: a linear ramp; after scaling its shorter side to 10, the crop's centre has the image's centre value,
+    and neighbouring columns differ by the ramp's slope divided by the scale."""
+    slope = 4.0
+    ramp = np.tile(slope * np.arange(width), (height, 1)).astype(np.uint8)
+    found = read_image(Image.fromarray(ramp), ImageRule((8, 8), "grey", "crop", shorter_px=10))[:, :, 0]
+    scale = 10 / min(width, height)
+    if scale <= 1:  # an enlarged image is flat at its borders
+        centre = slope * (width - 1) / 2
+        expected = centre + slope / scale * (np.arange(8) - 3.5)
+        np.testing.assert_allclose(found, np.tile(expected, (8, 1)), rtol=0, atol=1.5)
+    assert found.shape == (8, 8)
+
+
+def test_crop_without_scaling_cuts_pixels() -> None:
+    """Oracle: numpy slicing."""
+    pixels = noise(10, 16, 3)
+    found = read_image(Image.fromarray(pixels), ImageRule((6, 8), "rgb", "crop", shorter_px=10))
+    assert (found == pixels[2:8, 4:12]).all()
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_applied(orientation: int) -> None:
+    """Oracle: the eight orientations of EXIF 2.3, tag 0x0112, as numpy flips and turns."""
+    upright = noise(4, 6)
+    turns = {
+        1: upright, 2: upright[:, ::-1], 3: upright[::-1, ::-1], 4: upright[::-1], 5: upright.T,
+        6: np.rot90(upright, 1), 7: upright[::-1, ::-1].T, 8: np.rot90(upright, -1),
+    }  # fmt: skip
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored = encode(Image.fromarray(np.ascontiguousarray(turns[orientation])), exif=exif)
+    assert (read_image(stored, GREY)[:, :, 0] == upright).all()
+
+
+def half_transparent(kind: str) -> Image.Image | bytes:
+    """Return 4 x 6 pixels: three opaque columns of grey 90, three transparent ones of grey 200."""
+    values = np.tile(np.repeat(np.array([90, 200], np.uint8), 3), (4, 1))
+    opaque = np.where(values == 90, 255, 0).astype(np.uint8)
+    grey = Image.fromarray(values)
+    with_alpha = Image.merge("LA", (grey, Image.fromarray(opaque)))
+    if kind == "colour key":
+        return encode(grey.convert("RGB"), transparency=(200, 200, 200))
+    if kind == "palette entry":
+        plain = Image.fromarray((values == 200).astype(np.uint8), "P")
+        plain.putpalette([90, 90, 90, 200, 200, 200])
+        return encode(plain, transparency=1)
+    if kind == "PA":
+        return with_alpha.convert("RGBA").convert("PA")  # no file format that Pillow writes has it
+    return encode(with_alpha.convert(kind))
+
+
+@pytest.mark.parametrize("kind", ["RGBA", "LA", "PA", "colour key", "palette entry"])
+def test_alpha_is_composited_over_the_background(kind: str) -> None:
+    """Oracle: where alpha is 0 the background shows, where it is 255 the pixel."""
+    found = read_image(half_transparent(kind), RGB)
+    assert (found[:, :3] == 90).all() and (found[:, 3:] == RGB.background).all()
+
+
+def test_half_alpha() -> None:
+    """Oracle: 128/255 of 255 over black, rounded: 128."""
+    image = Image.new("LA", (6, 4), (255, 128))
+    assert (read_image(image, ImageRule((4, 6), "grey")) == 128).all()
+
+
+@pytest.mark.parametrize("form", ["PNG", "TIFF", "PPM"])
+def test_sixteen_bit_keeps_the_high_byte(form: str) -> None:
+    """Oracle: value // 256 (Pillow's own conversion would clip all of these to 255)."""
+    values = np.random.default_rng(3).integers(0, 65536, (4, 6), dtype=np.uint16)
+    found = read_image(encode(Image.fromarray(values), form), GREY)
+    assert (found[:, :, 0] == values >> 8).all()
+
+
+def test_other_modes() -> None:
+    """Oracle: white stays white, black stays black, in 1-bit, CMYK JPEG, YCbCr, HSV and 32-bit files."""
+    for white, mode in (((0, 0, 0, 0), "CMYK"), (1, "1"), ((255, 128, 128), "YCbCr"), ((0, 0, 255), "HSV")):
+        assert (read_image(Image.new(mode, (9, 9), white), RGB) >= 254).all(), mode
+    assert (read_image(encode(Image.new("CMYK", (9, 9), 0), "JPEG"), RGB) >= 253).all()
+    assert (read_image(Image.new("I", (6, 4), 1 << 20), GREY) == 255).all()
+    with pytest.raises(InputError, match="floating-point pixels"):
+        read_image(Image.new("F", (6, 4), 0.5), GREY)
+
+
+def test_grey_is_luma_601() -> None:
+    """Oracle: L = (299 R + 587 G + 114 B) / 1000 (ITU-R 601-2)."""
+    pixels = noise(4, 6, 3)
+    expected = pixels @ np.array([0.299, 0.587, 0.114])
+    np.testing.assert_allclose(read_image(Image.fromarray(pixels), GREY)[:, :, 0], expected, rtol=0, atol=1)
+
+
+@pytest.mark.parametrize("form", ["GIF", "PNG", "WEBP"])
+def test_animations_give_the_first_frame(form: str) -> None:
+    """Oracle: the first frame is white, the others black."""
+    frames = [Image.new("L", (6, 4), value) for value in (255, 0, 0)]
+    data = encode(frames[0], form, save_all=True, append_images=frames[1:])
+    assert (read_image(data, GREY) == 255).all()
+
+
+def bomb_png(width: int, height: int) -> bytes:
+    """A PNG whose header claims a size that its data do not have."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"\0" * 1000)) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", "got zero bytes"),
+        (b"hello, this is text", "no known image format"),
+        (encode(Image.fromarray(noise(64, 64, 3)))[:3000], "cannot be decoded"),
+        (encode(Image.fromarray(noise(64, 64, 3)), "JPEG")[:900], "cannot be decoded"),
+        (bomb_png(30_000, 30_000), "decompression bomb|pixels"),
+        (bomb_png(MAX_PIXELS // 9_000, 9_010), "decompression bomb|pixels"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n", "no known image format"),
+    ],
+    ids=["empty", "text", "png-cut", "jpeg-cut", "bomb", "small-bomb", "postscript"],
+)
+def test_bad_bytes_have_a_reason(data: bytes, reason: str) -> None:
+    """Oracle: each is broken in one known way; EPS would start another program and is not read."""
+    with pytest.raises(InputError, match=reason) as caught:
+        read_image(data, RGB)
+    assert "\n" not in caught.value.reason
+
+
+def test_every_cut_of_a_file_is_an_input_error() -> None:
+    """Oracle: whatever the decoders raise on a truncated file, only InputError comes out."""
+    for form in ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "TGA", "PPM", "ICO", "JPEG2000", "QOI", "PCX", "SGI"):
+        data = encode(Image.fromarray(noise(8, 8, 3)), form)
+        for stop in range(1, len(data), max(len(data) // 25, 1)):
+            try:
+                assert read_image(data[:stop], RGB).shape == (4, 6, 3)
+            except InputError as error:
+                assert error.reason
+
+
+def test_noise_in_a_file_is_an_image_or_an_input_error() -> None:
+    """Oracle: 40 random bytes overwritten per file; no other exception, no crash."""
+    generator = np.random.default_rng(5)
+    for form in ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "JPEG2000", "PSD"):
+        if form == "PSD":
+            data = b"8BPS\0\1" + generator.bytes(200)
+        else:
+            data = encode(Image.fromarray(noise(16, 16, 3)), form)
+        for _ in range(15):
+            broken = bytearray(data)
+            for place in generator.integers(0, len(data), 40):
+                broken[place] = generator.integers(256)
+            try:
+                read_image(bytes(broken), RGB)
+            except InputError as error:
+                assert error.reason
+
+
+def test_bad_paths_have_a_reason(tmp_path: Path) -> None:
+    """Oracle: missing, a folder, a pipe (reading it would hang), a NUL in the name."""
+    os.mkfifo(tmp_path / "pipe.png")
+    cases = ((tmp_path / "none.png", "no such file"), (tmp_path, "a folder"), (tmp_path / "pipe.png", "pipe"))
+    for path, reason in (*cases, ("a\0b.png", "cannot be opened")):
+        with pytest.raises(InputError, match=reason):
+            read_image(path, RGB)
+
+
+def test_rules_round_trip_and_refuse() -> None:
+    """Oracle: the document form gives the same rule back; options that contradict are refused with the values."""
+    for rule in (GREY, RGB, ImageRule((224, 200), "rgb", "crop", 256, "lanczos", (1, 2, 3))):
+        assert ImageRule.from_dict(rule.to_dict()) == rule
+    for options in ({"colour": "cmyk"}, {"fit": "pad"}, {"interpolation": "area"}, {"fit": "crop"}, {"shorter_px": 9}):
+        with pytest.raises(ValueError, match=r"ImageRule\.\w+: expected .*, got "):
+            ImageRule(**({"size": (8, 8), "colour": "grey"} | options))

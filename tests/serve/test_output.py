@@ -1,0 +1,112 @@
+"""The same rows in three forms, written as they come and renamed when whole."""
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import pyarrow.parquet
+import pytest
+
+from serve.errors import ServeError
+from serve.output import Columns, Row, open_table
+
+COLUMNS: Columns = {"path": str, "score": float, "error": str}
+ROWS: list[Row] = [
+    {"path": "a.png", "score": 1 / 3, "error": None},
+    {"path": 'quo"ted, and\nbroken.png', "score": 1234567.0, "error": None},
+    {"path": "raw\udcff.png", "score": 1.2345678e-7, "error": None},
+    {"path": "naïve 写真.png", "score": None, "error": "no such file"},
+]
+
+
+def write(path: Path, rows: list[Row]) -> None:
+    with open_table(str(path), COLUMNS, io.BytesIO()) as append:
+        for row in rows:  # one by one, as batches of one
+            append([row])
+
+
+def test_three_forms_are_one_table(tmp_path: Path) -> None:
+    """Oracle: numbers rounded to 6 digits by hand, lone bytes shown; each form read by its standard reader."""
+    expected = [
+        ("a.png", 0.333333, None),
+        ('quo"ted, and\nbroken.png', 1.23457e6, None),
+        ("raw\\udcff.png", 1.23457e-7, None),
+        ("naïve 写真.png", None, "no such file"),
+    ]
+    for suffix in (".csv", ".jsonl", ".parquet"):
+        write(tmp_path / f"t{suffix}", ROWS)
+    with (tmp_path / "t.csv").open(encoding="utf-8", newline="") as file:
+        text = list(csv.DictReader(file))
+    from_csv = [(r["path"], float(r["score"]) if r["score"] else None, r["error"] or None) for r in text]
+    lines = (tmp_path / "t.jsonl").read_text().splitlines()
+    from_json = [tuple(json.loads(line).values()) for line in lines]
+    from_parquet = [tuple(row.values()) for row in pyarrow.parquet.read_table(tmp_path / "t.parquet").to_pylist()]
+    assert from_csv == from_json == from_parquet == expected
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["t.csv", "t.jsonl", "t.parquet"]
+
+
+def test_no_rows_is_an_empty_table(tmp_path: Path) -> None:
+    """Oracle: a header and nothing else; Parquet keeps the types."""
+    write(tmp_path / "t.csv", [])
+    write(tmp_path / "t.parquet", [])
+    assert (tmp_path / "t.csv").read_text() == "path,score,error\n"
+    assert [str(field.type) for field in pyarrow.parquet.read_schema(tmp_path / "t.parquet")] == [
+        "string", "double", "string",
+    ]  # fmt: skip
+
+
+def test_parquet_row_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Oracle: 25 rows in groups of at least 10; none lost, order kept."""
+    monkeypatch.setattr("serve.output.ROWS_PER_GROUP", 10)
+    rows: list[Row] = [{"path": str(i), "score": float(i), "error": None} for i in range(25)]
+    write(tmp_path / "t.parquet", rows)
+    file = pyarrow.parquet.ParquetFile(tmp_path / "t.parquet")
+    assert [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)] == [10, 10, 5]
+    assert file.read().to_pylist() == rows
+
+
+@pytest.mark.parametrize("text", ["=1+1", "+cmd", "-x.png", "@sum", "\tx", "\rx", "=cmd|' /C calc'!A0"])
+def test_formulas_are_defused_in_csv_alone(tmp_path: Path, text: str) -> None:
+    """Oracle: OWASP's list of first characters (CSV injection); the quote mark is in CSV only."""
+    write(tmp_path / "t.csv", [{"path": text, "score": -1.0, "error": None}])
+    write(tmp_path / "t.jsonl", [{"path": text, "score": -1.0, "error": None}])
+    with (tmp_path / "t.csv").open(newline="") as file:
+        assert list(csv.reader(file))[1] == [f"'{text}", "-1", ""]
+    assert json.loads((tmp_path / "t.jsonl").read_text())["path"] == text
+
+
+def test_plain_negative_numbers_are_left_alone(tmp_path: Path) -> None:
+    """Oracle: a time index of -5 is text in the table and no formula."""
+    write(tmp_path / "t.csv", [{"path": "-5", "score": 0.0, "error": "+1.5"}])
+    assert (tmp_path / "t.csv").read_text().splitlines()[1] == "-5,0,+1.5"
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+def test_an_interrupted_table_is_never_seen(tmp_path: Path, suffix: str) -> None:
+    """Oracle: an exception half-way leaves an older file as it was."""
+    path = tmp_path / f"t{suffix}"
+    path.write_text("old")
+    with pytest.raises(KeyboardInterrupt), open_table(str(path), COLUMNS, io.BytesIO()) as append:
+        append(ROWS[:2])
+        raise KeyboardInterrupt
+    assert path.read_text() == "old"
+
+
+def test_rows_are_visible_while_it_runs(tmp_path: Path) -> None:
+    """Oracle: the part file holds the row before the table is closed; stdout stays open afterwards."""
+    stdout = io.BytesIO()
+    with open_table(str(tmp_path / "t.csv"), COLUMNS, stdout) as append:
+        append(ROWS[:1])
+        assert (tmp_path / "t.csv.part").read_text() == "path,score,error\na.png,0.333333,\n"
+    with open_table("-", COLUMNS, stdout) as append:
+        append(ROWS[:1])
+    assert stdout.getvalue() == b"path,score,error\na.png,0.333333,\n"
+
+
+def test_places_that_cannot_be_written(tmp_path: Path) -> None:
+    """Oracle: a folder that does not exist, and a folder of that name."""
+    (tmp_path / "f.csv").mkdir()
+    for name, reason in (("none/t.csv", "make the folder"), ("f.csv", "got a folder")):
+        with pytest.raises(ServeError, match=reason):
+            write(tmp_path / name, [])

@@ -1,0 +1,131 @@
+"""CSV files to regular series: what is read, and every way in which a file is refused."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from serve.errors import InputError
+from serve.series import Step, Table, read_csv
+
+
+def read(text: str, **options) -> Table:
+    return read_csv(io.StringIO(text), **{"time": "ds"} | options)
+
+
+def days(*cells: str, start: str = "2024-01-01") -> str:
+    dates = pd.date_range(start, periods=len(cells)).strftime("%Y-%m-%d")
+    return "ds,y\n" + "\n".join(f"{date},{cell}" for date, cell in zip(dates, cells, strict=True)) + "\n"
+
+
+def test_a_plain_file(tmp_path: Path) -> None:
+    """Oracle: pandas.read_csv of the same file; a byte order mark and CRLF change nothing."""
+    path = tmp_path / "shop.csv"
+    path.write_bytes(b"\xef\xbb\xbf" + days("1", " 2.5", "-3e2").replace("\n", "\r\n").encode())
+    table = read_csv(path, time="ds")
+    frame = pd.read_csv(path, parse_dates=["ds"], encoding="utf-8-sig")
+    assert (table.columns, table.step, table.filled) == (["y"], Step("seconds", 86400), 0)
+    [series] = table.series
+    assert series.id == "shop" and series.values.dtype == np.float64
+    assert (series.values[:, 0] == frame["y"]).all() and (series.times == frame["ds"].to_numpy("datetime64[s]")).all()
+
+
+def test_numeric_columns_are_found() -> None:
+    """Oracle: text, empty, time and id columns are left out; order is the file's."""
+    text = "id,ds,b,name,void,a\nx,1,10,anna,,0.5\nx,2,11,7,,0.25\n"
+    table = read(text, id="id")
+    assert table.columns == ["b", "a"] and table.series[0].values.tolist() == [[10, 0.5], [11, 0.25]]
+    assert read(text, id="id", columns=["a"]).series[0].values.tolist() == [[0.5], [0.25]]
+
+
+def test_many_series_in_one_file() -> None:
+    """Oracle: order of first appearance, rows may interleave, lengths may differ, one row is enough for one of them."""
+    table = read("ds,u,y\n1,b,10\n5,a,1\n2,b,20\n6,a,2\n9,c,5\n7,a,3\n", id="u")
+    assert [(s.id, s.times.tolist(), s.values[:, 0].tolist()) for s in table.series] == [
+        ("b", [1, 2], [10, 20]), ("a", [5, 6, 7], [1, 2, 3]), ("c", [9], [5]),
+    ]  # fmt: skip
+
+
+def test_without_a_time_column_rows_are_counted() -> None:
+    """Oracle: 0, 1, 2 within each series."""
+    table = read_csv(io.StringIO("u,y\na,1\nb,2\na,3\n"), id="u")
+    assert [s.times.tolist() for s in table.series] == [[0, 1], [0]] and table.step == Step("index", 1)
+
+
+def test_interpolation_is_linear_and_counted() -> None:
+    """Oracle: two empty cells and a missing day between 1 and 5: numpy.interp by hand."""
+    text = "ds,y\n2024-01-01,1\n2024-01-02,\n2024-01-03,NaN\n2024-01-05,5\n2024-01-06,6\n"
+    table = read(text, gaps="interpolate")
+    assert table.series[0].values[:, 0].tolist() == [1, 2, 3, 4, 5, 6] and table.filled == 3
+    assert [str(t)[:10] for t in table.series[0].times] == [f"2024-01-0{d}" for d in range(1, 7)]
+
+
+def test_monthly_gap() -> None:
+    """Oracle: months count as equal steps; February is missing."""
+    table = read("ds,y\n2024-01,1\n2024-03,3\n2024-04,4\n2024-05,5\n", gaps="interpolate")
+    assert table.step == Step("months", 1) and table.filled == 1
+    assert table.series[0].values[:, 0].tolist() == [1, 2, 3, 4, 5]
+    assert str(table.series[0].times[1]) == "2024-02-01T00:00:00"
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "message"),
+    [
+        (days("1", "2").replace("2024-01-02", "2023-12-31"), {}, r"line 3: .*2023-12-31 after 2024-01-01"),
+        (days("1", "2").replace("2024-01-02", "2024-01-01"), {}, r"line 3: .*duplicate \(2024-01-01\)"),
+        (days("1", "2", "3", "4").replace("2024-01-04", "2024-01-05"), {}, "line 5: .*2024-01-05 after 2024-01-03"),
+        (days("1", "", "3"), {}, "line 3, column 'y': expected a number, got a missing value"),
+        (days("1", "nan", "3"), {}, "line 3, column 'y'"),
+        (days("1", "two", "3"), {"columns": ["y"]}, "line 3, column 'y': expected a number, got 'two'"),
+        (days("1", "inf", "3"), {"columns": ["y"]}, "line 3, column 'y': expected a number, got 'inf'"),
+        (days("1", "2"), {"columns": ["z"]}, "expected a column 'z', got ds, y"),
+        (days("1", "2"), {"time": "when"}, "expected a column 'when', got ds, y"),
+        (days("1", "2"), {"id": "shop"}, "expected a column 'shop', got ds, y"),
+        (days("1", "2").replace("2024-01-02", "soon"), {}, "line 3, column 'ds': expected a time .*'soon'"),
+        (days("1", "2", "3", "4").replace("01-04", "01-03T05:00"), {}, "line 5: .*whole steps of 86400 seconds"),
+        (days("a", "b"), {}, "expected a column of numbers, got only ds, y"),
+        ("ds,y\n1,2,3\n", {}, "line 2: expected 2 cells as in the header, got 3"),
+        ("ds,y\n1,1\n2\n", {}, "line 3: expected 2 cells as in the header, got 1"),
+        ("ds,y,y\n1,2,3\n", {}, "got 'y' twice"),
+        ('ds,y\n"1,2\n', {}, "expected comma-separated values"),
+        ("", {}, "got 0 lines"),
+        ("ds,y\n", {}, "got 1 lines"),
+        ("ds,y\n2024-01-01,5\n", {}, "expected at least two rows"),
+        ("ds,u,y\n1,a,1\n2,a,2\n1,b,1\n3,b,2\n", {"id": "u"}, r"one step for all series, .*\(series 'b'\)"),
+        (days("", "2", "3"), {"gaps": "interpolate"}, "line 2, column 'y': expected a number in the first"),
+        (days("1", "2", ""), {"gaps": "interpolate"}, "line 4, column 'y': expected a number in the first"),
+        ("ds,y\n1,1\n2,2\n900000000000,3\n", {"gaps": "interpolate"}, "expected at most 100 steps a row"),
+    ],
+)
+def test_refusals_name_file_line_and_value(text: str, options: dict, message: str) -> None:
+    """Oracle: one mistake is made in a good file."""
+    with pytest.raises(InputError, match=message) as caught:
+        read(text, **options)
+    assert "\n" not in str(caught.value)
+
+
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+    """Oracle: missing, a folder, not UTF-8; the path is in the message."""
+    (tmp_path / "latin.csv").write_bytes(b"ds,y\n1,\xe9\n")
+    for name, reason in (("none.csv", "no such file"), ("", "directory"), ("latin.csv", "UTF-8 text, got byte 7")):
+        with pytest.raises(InputError, match=reason) as caught:
+            read_csv(tmp_path / name)
+        assert str(tmp_path) in str(caught.value)
+
+
+@pytest.mark.parametrize("gap", [0, 3, 10])
+def test_random_gaps_are_found_again(gap: int) -> None:
+    """Oracle: a straight line survives interpolation exactly, whichever inner rows are removed (seeded)."""
+    generator = np.random.default_rng(gap)
+    dates = pd.date_range("2020-02-25", periods=60, freq="h")
+    lost = generator.choice(np.arange(1, 59), gap, replace=False)
+    kept = [i for i in range(60) if i not in lost]
+    text = "ds,y\n" + "".join(f"{dates[i].isoformat()},{2 * i + 1}\n" for i in kept)
+    table = read(text, gaps="interpolate")
+    np.testing.assert_allclose(table.series[0].values[:, 0], 2 * np.arange(60) + 1, rtol=1e-12, atol=0)
+    assert table.filled == gap
+    if gap:
+        with pytest.raises(InputError, match="expected a row every 3600 seconds"):
+            read(text)

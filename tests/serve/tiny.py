@@ -1,0 +1,119 @@
+"""Real, tiny ONNX files that the tests of `serve` run: their arithmetic is simple enough to do again in numpy."""
+
+import json
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from serve import contract
+from serve.image import ImageRule
+
+SIDE, LABELS = 8, ["dark", "middle", "bright"]
+WEIGHT = np.array([[-6.0, 0.0, 6.0]], np.float32)  # (1, K): logits of the mean brightness in [0, 1]
+BIAS = np.array([3.0, 1.0, -3.0], np.float32)
+CONTEXT, HORIZON, QUANTILES, SPREAD = 4, 3, [0.1, 0.5, 0.9], np.array([-1.0, 0.0, 1.0], np.float32)
+
+
+def classify_by_brightness(images: np.ndarray) -> np.ndarray:
+    """The classifier's oracle: softmax of WEIGHT * mean / 255 + BIAS, (N, K)."""
+    mean = images.reshape(len(images), -1).astype(np.float64).mean(axis=1, keepdims=True) / 255
+    logits = mean @ WEIGHT.astype(np.float64) + BIAS
+    exponent = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return exponent / exponent.sum(axis=1, keepdims=True)
+
+
+def classifier_graph(labels: int = len(LABELS)) -> onnx.ModelProto:
+    """uint8 (N, 8, 8, 1) -> mean -> Gemm -> Softmax, float32 (N, K)."""
+    nodes = [
+        helper.make_node("Cast", ["images"], ["real"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceMean", ["real", "axes"], ["mean"], keepdims=0),
+        helper.make_node("Div", ["mean", "white"], ["unit"]),
+        helper.make_node("Unsqueeze", ["unit", "one"], ["column"]),
+        helper.make_node("Gemm", ["column", "weight", "bias"], ["logits"]),
+        helper.make_node("Softmax", ["logits"], ["probabilities"], axis=1),
+    ]
+    constants = {
+        "axes": np.array([1, 2, 3]), "white": np.float32(255), "one": np.array([1]),
+        "weight": WEIGHT[:, :labels], "bias": BIAS[:labels],
+    }  # fmt: skip
+    inputs = [helper.make_tensor_value_info("images", TensorProto.UINT8, ["N", SIDE, SIDE, 1])]
+    outputs = [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["N", labels])]
+    return finish_graph(nodes, inputs, outputs, constants)
+
+
+def forecaster_graph(columns: int = 1) -> onnx.ModelProto:
+    """float32 (N, 4, D) -> the last value plus 1, 2, 3; quantiles the forecast plus SPREAD."""
+    nodes = [
+        helper.make_node("Gather", ["series", "last"], ["newest"], axis=1),  # (N, 1, D)
+        helper.make_node("Add", ["newest", "rise"], ["forecast"]),  # (N, S, D)
+        helper.make_node("Unsqueeze", ["forecast", "fourth"], ["wide"]),
+        helper.make_node("Add", ["wide", "spread"], ["quantiles"]),  # (N, S, D, Q)
+    ]
+    rise = np.arange(1, HORIZON + 1, dtype=np.float32).reshape(1, HORIZON, 1)
+    constants = {"last": np.array([CONTEXT - 1]), "rise": rise, "fourth": np.array([3]), "spread": SPREAD}
+    inputs = [helper.make_tensor_value_info("series", TensorProto.FLOAT, ["N", CONTEXT, columns])]
+    outputs = [
+        helper.make_tensor_value_info("forecast", TensorProto.FLOAT, ["N", HORIZON, columns]),
+        helper.make_tensor_value_info("quantiles", TensorProto.FLOAT, ["N", HORIZON, columns, len(QUANTILES)]),
+    ]
+    return finish_graph(nodes, inputs, outputs, constants)
+
+
+def finish_graph(nodes: list, inputs: list, outputs: list, constants: dict[str, Any]) -> onnx.ModelProto:
+    initializers = [numpy_helper.from_array(np.asarray(array), name) for name, array in constants.items()]
+    graph = helper.make_graph(nodes, "tiny", inputs, outputs, initializers)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    onnx.checker.check_model(model)
+    return model
+
+
+def classifier_document() -> dict[str, Any]:
+    images = np.random.default_rng(0).integers(0, 256, (5, SIDE, SIDE, 1), dtype=np.uint8)
+    return {
+        "format": 1,
+        "name": "brightness",
+        "task": "classification",
+        "labels": LABELS,
+        "input": ImageRule((SIDE, SIDE), "grey").to_dict(),
+        "provenance": {"data": "none", "metrics": {"accuracy": 1.0}, "licence": "MIT"},
+        "golden": {
+            "input": contract.pack(images),
+            "outputs": {"probabilities": contract.pack(classify_by_brightness(images).astype(np.float32))},
+            "atol": 1e-5,
+        },
+    }
+
+
+def forecaster_document(columns: tuple[str, ...] = ("y",), **rule: Any) -> dict[str, Any]:
+    series = np.random.default_rng(0).normal(size=(2, CONTEXT, len(columns))).astype(np.float32)
+    forecast = series[:, -1:] + np.arange(1, HORIZON + 1, dtype=np.float32).reshape(1, HORIZON, 1)
+    quantiles = forecast[..., None] + SPREAD
+    return {
+        "format": 1,
+        "name": "riser",
+        "task": "forecasting",
+        "input": {
+            "kind": "series", "context": CONTEXT, "columns": list(columns), "id": None, "time": "ds", "gaps": "error",
+            "step": {"unit": "seconds", "count": 86400}, **rule,
+        },
+        "forecast": {"horizon": HORIZON, "quantiles": QUANTILES},
+        "provenance": {"data": "none"},
+        "golden": {
+            "input": contract.pack(series),
+            "outputs": {"forecast": contract.pack(forecast), "quantiles": contract.pack(quantiles)},
+            "atol": 1e-5,
+        },
+    }  # fmt: skip
+
+
+def reseal(document: dict[str, Any], graph: onnx.ModelProto | None = None) -> bytes:
+    """Seal without any check: the digest is right, the document and the graph may say anything."""
+    proto = graph if graph is not None else classifier_graph()
+    document = {key: value for key, value in document.items() if key != "digest"}
+    digest = contract._digest([memoryview(proto.SerializeToString())], document)
+    sealed = onnx.ModelProto()
+    sealed.CopyFrom(proto)
+    sealed.metadata_props.add(key="convline", value=json.dumps(document | {"digest": digest}))
+    return sealed.SerializeToString()

@@ -1,0 +1,221 @@
+"""Stage data: arrays, statistics of the training split alone, and what results/<entry>/data.json records."""
+
+import csv
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from recipes import IMAGE_RECIPE, SERIES_RECIPE, SETS
+
+from pipeline import data
+from pipeline.stage import StageError, of_entry
+from serve.image import ImageRule, read_image
+from serve.series import read_csv
+
+Resolve = Callable[..., dict[str, Any]]
+
+
+def test_channel_statistics(resolved: Resolve) -> None:
+    """Oracle: numpy's mean and std of the training pixels; T20's 1e-4 beside the std."""
+    made, _ = data.make(resolved(IMAGE_RECIPE)["data"])
+    x = made.x["train"].astype(np.float64)
+    assert made.mean.shape == made.scale.shape == (1, 1, 1)
+    np.testing.assert_allclose(made.mean.item(), x.mean(), rtol=1e-6)
+    np.testing.assert_allclose(made.scale.item(), 1 / (x.std() + 1e-4), rtol=1e-6)
+
+
+def test_pixel_statistics_and_constant_pixels() -> None:
+    """Oracle: T20 in numpy, float64; a pixel that never changes in training standardises to 0 whatever comes."""
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 256, (600, 5, 4, 3), np.uint8)
+    x[:, 0, 0] = 200
+    mean, scale = data.image_statistics(x, "pixel")
+    assert mean.shape == scale.shape == (3, 5, 4)
+    channels_first = x.transpose(0, 3, 1, 2).astype(np.float64)
+    std = channels_first.std(0)
+    np.testing.assert_allclose(mean, channels_first.mean(0), rtol=1e-6)
+    changing = std > 0
+    np.testing.assert_allclose(scale[changing], 1 / (std[changing] + 1e-4), rtol=1e-6)
+    assert changing.sum() == 3 * 19 and (scale[~changing] == 0).all()
+
+
+@pytest.mark.parametrize(("kind", "scale"), [("none", 1.0), ("unit", 1 / 255)])
+def test_fixed_standardisations(kind: str, scale: float) -> None:
+    mean, got = data.image_statistics(np.full((3, 2, 2, 3), 9, np.uint8), kind)
+    assert mean.shape == got.shape == (3, 1, 1)
+    assert not mean.any() and (got == np.float32(scale)).all()
+
+
+@pytest.mark.parametrize("recipe", [IMAGE_RECIPE, SERIES_RECIPE], ids=["images", "series"])
+def test_statistics_see_the_training_split_alone(
+    resolved: Resolve, recipe: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Everything outside the training split is made wild: mean and scale stay, bit for bit."""
+    block = resolved(recipe)["data"]
+    before, _ = data.make(block)
+
+    if before.task == "classification":
+        real = data.decode
+        monkeypatch.setattr(
+            data, "decode", lambda s, rule, k: real(s, rule, k) if k == "train" else 255 - real(s, rule, k)
+        )
+    else:
+        real_series = data.sources.series
+
+        def wild(*arguments: Any) -> Any:
+            parts, facts = real_series(*arguments)
+            for split in ("validation", "test"):
+                for one in parts[split]:
+                    one.values[:] += 1e6
+            return parts, facts
+
+        monkeypatch.setattr(data.sources, "series", wild)
+    after, _ = data.make(block)
+    assert not np.array_equal(before.x["test"], after.x["test"])
+    np.testing.assert_array_equal(before.mean, after.mean)
+    np.testing.assert_array_equal(before.scale, after.scale)
+    assert before.about["hash"] != after.about["hash"]
+
+
+def test_series_statistics(resolved: Resolve) -> None:
+    """Oracle: numpy over the training rows, each once."""
+    made, _ = data.make(resolved(SERIES_RECIPE)["data"])
+    np.testing.assert_allclose(made.mean, made.x["train"].mean(0), rtol=1e-6)
+    np.testing.assert_allclose(made.scale, 1 / made.x["train"].std(0), rtol=1e-6)
+
+
+def test_windows_lie_within_a_series() -> None:
+    """Oracle: by hand. Two series of 5 and 4 rows, windows of 3."""
+    rows = data.window_rows(np.array([0, 5, 9]), 3, 1)
+    assert rows.tolist() == [[0, 1, 2], [1, 2, 3], [2, 3, 4], [5, 6, 7], [6, 7, 8]]
+    assert data.window_rows(np.array([0, 5, 9]), 3, 2)[:, 0].tolist() == [0, 2, 5]
+
+
+def test_images_in_two_splits_are_a_leak(resolved: Resolve, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = data.sources.images
+
+    def leaking(spec: dict[str, Any]) -> Any:
+        splits, labels = real(spec)
+        return {**splits, "test": [*splits["test"], splits["train"][0]]}, labels
+
+    monkeypatch.setattr(data.sources, "images", leaking)
+    with pytest.raises(StageError, match="data: a split leaks, 1 images stand in two splits"):
+        data.make(resolved(IMAGE_RECIPE)["data"])
+
+
+def test_twins_are_counted_and_recorded(resolved: Resolve, photo_folder: Callable[..., Path]) -> None:
+    """Two files with the same pixels, one of them for testing: not a leak of files, but it is said."""
+    root = photo_folder({"train/a": 4, "train/b": 4, "val/a": 1, "val/b": 1, "test/a": 2, "test/b": 2})
+    (root / "test/a/0-00.png").write_bytes((root / "train/a/0-00.png").read_bytes())
+    (root / "test/b/twin.png").write_bytes((root / "train/a/0-00.png").read_bytes())
+    sets = {"mine": {"source": "folder", "path": str(root), "licence": "own"}}
+    recipe = {"arch": "cnn1", "data": {"set": "mine", "size": [6, 5], "colour": "rgb"}, "train": {"epochs": 1}}
+    made, _ = data.make(resolved(recipe, sets)["data"])
+    assert made.about["notes"] == ["2 test images equal a training or validation image pixel by pixel"]
+    assert made.about["balance"] == {
+        "train": {"a": 4, "b": 4},
+        "validation": {"a": 1, "b": 1},
+        "test": {"a": 3, "b": 3},
+    }
+
+
+def table(resolved: Resolve, folder: Path, text: str, **options: Any) -> dict[str, Any]:
+    (folder / "mine.csv").write_text(text)
+    sets = {"mine": {"source": "csv", "path": str(folder / "mine.csv"), "licence": "own", **options}}
+    recipe = {**SERIES_RECIPE, "data": {"set": "mine", "context": 5, "horizon": 3}}
+    return resolved(recipe, sets)["data"]
+
+
+def test_a_constant_column(resolved: Resolve, tmp_path: Path) -> None:
+    """Ten times .1 has a std that is not exactly 0 in floating point."""
+    text = "a,b\n" + "".join(f"{i},0.1\n" for i in range(60))
+    with pytest.raises(StageError, match="data: column 'b' never changes in the training rows; leave it out"):
+        data.make(table(resolved, tmp_path, text))
+
+
+def test_a_season_longer_than_the_data(resolved: Resolve, tmp_path: Path) -> None:
+    text = "a\n" + "".join(f"{i}\n" for i in range(60))
+    with pytest.raises(
+        StageError, match="data: expected season below the 42 rows of training, got 42; lower `season:`"
+    ):
+        data.make(table(resolved, tmp_path, text, season=42))
+
+
+def make_stage(workspace: Path, monkeypatch: pytest.MonkeyPatch, name: str, recipe: dict[str, Any]) -> dict[str, Any]:
+    """Run stage data on a resolved recipe, as the command does."""
+    folder = workspace / "out/params" / name
+    folder.mkdir(parents=True)
+    (folder / "data.json").write_text(json.dumps(recipe["data"]))
+    (folder / "train.json").write_text(json.dumps({key: recipe[key] for key in ("arch", "net", "train")}))
+    monkeypatch.setattr(sys, "argv", ["data", name])
+    data.main()
+    return json.loads((workspace / "results" / name / "data.json").read_text())
+
+
+def test_the_stage_writes_images(workspace: Path, monkeypatch: pytest.MonkeyPatch, resolved: Resolve) -> None:
+    """The raw files, read by serve, are the test arrays; what is loaded is what was made; a second run is equal."""
+    recipe = resolved(IMAGE_RECIPE, {**SETS, "digits": {"source": "digits", "validation": 900, "test": 500}})
+    about = make_stage(workspace, monkeypatch, "tiny", recipe)
+    loaded = data.load("tiny")
+    made, _ = data.make(recipe["data"])
+    for split in data.SPLITS:
+        np.testing.assert_array_equal(loaded.x[split], made.x[split])
+        assert about["balance"][split] == dict(zip("0123456789", np.bincount(made.y[split]).tolist(), strict=True))
+    assert (about["train"], about["validation"], about["test"]) == (397, 900, 500)
+    assert about["hash"] == made.about["hash"] and len(about["hash"]) == 64
+    folder = workspace / "out/tiny/data"
+    with (folder / "raw.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == data.RAW
+    for row in rows[::40]:
+        np.testing.assert_array_equal(
+            read_image(folder / row["file"], ImageRule.from_dict(about["input"])), loaded.x["test"][int(row["row"])]
+        )
+        assert row["label"] == about["labels"][loaded.y["test"][int(row["row"])]]
+
+
+def test_the_stage_writes_series(workspace: Path, monkeypatch: pytest.MonkeyPatch, resolved: Resolve) -> None:
+    """The raw CSV, read by serve, holds the test histories that `served` answers, bit for bit."""
+    about = make_stage(workspace, monkeypatch, "wave", resolved(SERIES_RECIPE))
+    loaded = data.load("wave")
+    read = read_csv(workspace / "out/wave/data/raw/series.csv", time="ds", id="unique_id")
+    history = loaded.served("test")
+    assert len(read.series) == data.RAW_WINDOWS and len(history) == about["test"]
+    for one in read.series:
+        np.testing.assert_array_equal(one.values.astype(np.float32), history[int(one.id)])
+
+
+def test_an_entry_that_is_not_there(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Oracle: the sentence; before any params stage, and after one."""
+    monkeypatch.setattr(sys, "argv", ["data", "nobody"])
+    with pytest.raises(StageError, match=r"data: no entry 'nobody' under `line:` .* it has nothing yet: run `dvc"):
+        data.main()
+    (workspace / "out/params/tiny").mkdir(parents=True)
+    with pytest.raises(StageError, match=r"data: no entry 'nobody' under `line:` of params.yaml; it has tiny$"):
+        data.main()
+    monkeypatch.setattr(sys, "argv", ["data"])
+    with pytest.raises(StageError, match=r"usage: python -m pipeline.data ENTRY"):
+        data.main()
+
+
+def test_the_header_counts_and_estimates(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """k of n; time left from earlier runs; the same entry again does not count twice."""
+    for name in ("a", "b"):
+        (workspace / "out/params" / name).mkdir(parents=True)
+    lines = []
+    for name in ("a", "a", "b"):
+        monkeypatch.setattr(sys, "argv", ["train", name])
+        with of_entry("train"):
+            pass
+        lines.append(capsys.readouterr().err.splitlines()[0])
+    assert lines == [
+        "── train  a  1 of 2",
+        "── train  a  1 of 2, about 0 s left in this stage",
+        "── train  b  2 of 2, about 0 s left in this stage",
+    ]

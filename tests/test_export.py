@@ -1,0 +1,170 @@
+"""Stage export: what is in the file is what torch computes, at any batch, and what torch answered is on record."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import line
+import numpy as np
+import onnx
+import pytest
+import torch
+from torch import nn
+
+from pipeline import data, export, network, params
+from pipeline.stage import StageError
+from serve import contract
+from serve.model import Classifier, load
+
+BATCHES = (1, 7, 300)  # one, odd, large
+ATOL = 1e-6  # float32: probabilities and waves are of size 1
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the made line, as the working directory."""
+    monkeypatch.chdir(line.copy_to(tmp_path))
+    return Path.cwd()
+
+
+def trained(name: str) -> tuple[network.Classifier | network.Forecaster, data.Data]:
+    """The trained network in torch, and its data."""
+    source = data.load(name)
+    net = network.build(params.entry(name), source)
+    net.load_state_dict(torch.load(f"out/{name}/train/weights.pt", weights_only=True))
+    return net.eval(), source
+
+
+@pytest.mark.usefixtures("root")
+@pytest.mark.parametrize("name", [line.DIGITS, line.WAVES])
+@pytest.mark.parametrize("batch", BATCHES)
+def test_the_graph_is_the_network_at_any_batch(name: str, batch: int) -> None:
+    """Oracle: torch on fresh random inputs of a seed that no stage uses."""
+    net, source = trained(name)
+    x = export.random_inputs(source, seed=4711 + batch, count=batch)
+    model = load(line.model_path(name), "cpu")
+    got = [model.predict_proba(x)] if isinstance(model, Classifier) else model.predict(x)
+    with torch.no_grad():
+        outputs = net(torch.from_numpy(x))
+    expected = outputs if isinstance(outputs, tuple) else (outputs,)
+    for g, e in zip(got, expected, strict=True):
+        assert g.shape == tuple(e.shape) and len(g) == batch
+        np.testing.assert_allclose(g, e.numpy(), rtol=0, atol=ATOL)
+
+
+@pytest.mark.usefixtures("root")
+@pytest.mark.parametrize(("name", "outputs"), [(line.DIGITS, 1), (line.WAVES, 2)])
+def test_torchs_answers_are_on_record(name: str, outputs: int) -> None:
+    """Oracle: the network asked again, on the test split and on the recorded random inputs."""
+    net, source = trained(name)
+    saved = np.load(f"out/{name}/export/torch.npz")
+    assert set(saved) == {"random"} | {f"{kind}_{i}" for kind in ("test", "random") for i in range(outputs)}
+    assert len(saved["random"]) == 16 and len(saved["test_0"]) == len(source.served("test"))
+    for kind, x in (("test", source.served("test")), ("random", saved["random"])):
+        for i, answer in enumerate(export.answers(net, x, batch=50)):
+            np.testing.assert_allclose(saved[f"{kind}_{i}"], answer, rtol=0, atol=ATOL)
+
+
+@pytest.mark.usefixtures("root")
+@pytest.mark.parametrize("name", [line.DIGITS, line.WAVES])
+def test_the_document_says_where_the_model_comes_from(name: str) -> None:
+    """Oracle: the stages' own files; the golden samples are the first test inputs and replay within their limit."""
+    about, document = line.results(name, "data"), contract.read(line.model_path(name)).document
+    assert document["name"] == name and document["input"] == about["input"]
+    for key in ("labels", "forecast"):
+        assert document.get(key) == about.get(key)
+    provenance, recipe = document["provenance"], params.entry(name)
+    assert provenance["data"]["hash"] == about["hash"] and provenance["licence"] == about["licence"]
+    assert provenance["params"]["train"] == recipe["train"] and provenance["params"]["net"] == recipe["net"]
+    assert provenance["versions"]["torch"] == torch.__version__.split("+")[0]
+    assert provenance["metrics"]["parameters"] == line.results(name, "train")["parameters"]
+    golden = contract.unpack(document["golden"]["input"])
+    np.testing.assert_array_equal(golden, data.load(name).served("test")[: export.GOLDEN])
+    assert load(line.model_path(name), "cpu").replay_golden() <= document["golden"]["atol"]
+
+
+def test_the_limit_is_relative_to_the_spread_of_forecasts() -> None:
+    """Oracle: by hand; probabilities keep 1e-4, forecasts 300 +- 2 get 2e-4 and four units of 2^-23 of 302."""
+    assert export.limit([np.full((3, 2), 0.5)], 1e-4) == 1e-4
+    forecasts = np.array([298.0, 302.0]).reshape(2, 1, 1)
+    expected = 1e-4 * 2 + 4 * 2**-23 * 302
+    assert export.limit([forecasts, forecasts[..., None]], 1e-4) == pytest.approx(expected, rel=1e-12)
+
+
+def test_random_series_have_the_series_scale() -> None:
+    """Oracle: the statistics that were put in; another seed answers other noise."""
+    about = {"task": "forecasting", "stride": 1, "input": {"context": 50}, "forecast": {"horizon": 2}}
+    rows = {"test": np.zeros((60, 2))}
+    source = data.Data(rows, {"test": np.array([0, 60])}, np.float32([3, -4]), np.float32([0.1, 2]), about)
+    noise = export.random_inputs(source, seed=0, count=400)
+    assert noise.dtype == np.float32 and noise.shape == (400, 50, 2)
+    np.testing.assert_allclose(noise.mean((0, 1)), [3, -4], atol=0.3)
+    np.testing.assert_allclose(noise.std((0, 1)), [10, 0.5], rtol=0.02)
+    assert not np.array_equal(noise, export.random_inputs(source, seed=1, count=400))
+
+
+@pytest.mark.usefixtures("root")
+def test_weights_that_are_not_finite_stop_the_line() -> None:
+    """Oracle: the sentence; one NaN weight reaches the answer to every image."""
+    path = f"out/{line.DIGITS}/train/weights.pt"
+    weights = torch.load(path, weights_only=True)
+    weights["net.head.weight"][3, 20] = float("nan")
+    torch.save(weights, path)
+    with pytest.raises(StageError, match=r"torch's answers to 360 of 360 inputs are not finite; .*lower lr"):
+        line.run("export", line.DIGITS)
+
+
+@pytest.mark.usefixtures("root")
+def test_a_frozen_batch_axis_is_refused() -> None:
+    """Oracle: the sentence names the axis' owner and its size."""
+    graph = onnx.load(line.model_path(line.WAVES))
+    export.check_graph(graph)
+    graph.graph.output[1].type.tensor_type.shape.dim[0].dim_value = 2
+    with pytest.raises(StageError, match=r"batch axis of 'quantiles' is frozen at 2; take the batch from x.shape"):
+        export.check_graph(graph)
+
+
+class Reshaping(nn.Module):
+    """A network with the mistake that freezes a batch: its own constant instead of x.shape[0]."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return images.float().reshape(2, 64).softmax(1)
+
+
+class Branching(nn.Module):
+    """A network whose path depends on the values that it is given: it cannot be one graph."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        grey = images.float().flatten(1)
+        return grey.softmax(1) if grey.mean() > 3 else grey.sigmoid()
+
+
+@pytest.mark.parametrize(
+    ("net", "sentence"),
+    [
+        (Reshaping(), "the batch axis of 'images' is frozen at 2; take the batch from x.shape"),
+        (Branching(), "the exporter cannot trace Branching .*change the network's code"),
+    ],
+)
+def test_a_network_that_cannot_be_exported(net: nn.Module, sentence: str) -> None:
+    """Oracle: the sentence; torch's exporter writes the first one's file without a word."""
+    with pytest.raises(StageError, match=sentence):
+        export.to_onnx(net, np.zeros((2, 8, 8, 1), np.uint8), "classification")
+
+
+@pytest.mark.usefixtures("root")
+def test_a_graph_that_the_checker_refuses() -> None:
+    """Oracle: onnx's checker; a node of an operator that does not exist."""
+    graph = onnx.load(line.model_path(line.DIGITS))
+    graph.graph.node[0].op_type = "Transposed"
+    with pytest.raises(StageError, match=r"the ONNX checker refuses the graph .*Transposed.*change the network's code"):
+        export.check_graph(graph)
+
+
+@pytest.mark.usefixtures("root")
+@pytest.mark.parametrize("name", [line.DIGITS, line.WAVES])
+def test_the_file_holds_no_path_of_this_machine(name: str) -> None:
+    """The exporter notes where each node was traced; what ships is the same from any folder."""
+    shipped = line.model_path(name).read_bytes()
+    assert str(Path(network.__file__).parents[1]).encode() not in shipped
+    assert b"stack_trace" not in shipped and b".py" not in shipped

@@ -1,0 +1,119 @@
+"""Accuracy, forecast errors, their intervals, and the baselines that a forecast must beat."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from recipes import SERIES_RECIPE
+
+from pipeline import baselines, data, metrics, sources
+
+RNG = np.random.default_rng
+
+
+def test_wilson_interval() -> None:
+    """Oracle: statsmodels' proportion_confint; at p = 1 the interval still has a width."""
+    from statsmodels.stats.proportion import proportion_confint
+
+    for right, n in ((0, 10), (7, 10), (355, 360), (10, 10)):
+        np.testing.assert_allclose(metrics.wilson(right, n), proportion_confint(right, n, method="wilson"), atol=1e-4)
+
+
+def test_bootstrap_interval() -> None:
+    """Oracle: the normal interval of the mean of 4,000 values, to a tenth of its width; the seed is fixed."""
+    values = RNG(0).exponential(size=4000)
+    low, high = metrics.bootstrap(values)
+    half = 1.96 * values.std() / np.sqrt(4000)
+    assert abs(low - (values.mean() - half)) < 0.2 * half and abs(high - (values.mean() + half)) < 0.2 * half
+    assert metrics.bootstrap(values) == (low, high)
+
+
+def test_accuracy() -> None:
+    """By hand: 3 of 4 right, torch 2 of 4."""
+    y = np.array([0, 1, 1, 0])
+    got, torch_says = np.eye(2)[[0, 1, 1, 1]], np.eye(2)[[1, 1, 1, 1]]
+    answer = metrics.classification(got, torch_says, y)
+    assert (answer["value"], answer["torch"], answer["n"]) == (0.75, 0.5, 4)
+    assert answer["low"] < 0.75 < answer["high"]
+
+
+def test_forecast_errors(resolved: Callable[..., dict[str, Any]]) -> None:
+    """By hand: a forecast that is off by .5 everywhere, quantiles that hold half of the targets."""
+    source, _ = data.make(resolved(SERIES_RECIPE)["data"])
+    _, target = source.windows("test", source.about["stride"])
+    forecast = target + np.float32(0.5)
+    width = np.where(np.arange(len(target)) % 2, 1.0, 0.1)[:, None, None]
+    quantiles = np.stack([forecast - width, forecast, forecast + width], axis=-1)
+    answer = metrics.forecasting([forecast, quantiles], forecast, source)
+    assert answer["value"] == pytest.approx(0.25, rel=1e-5) and answer["torch"] == pytest.approx(0.25, rel=1e-5)
+    assert answer["mae"] == pytest.approx(0.5, rel=1e-5)
+    scale = baselines.mase_scale(source.x["train"], source.y["train"], 14)
+    assert answer["mase"] == pytest.approx(0.5 / scale.item(), rel=1e-5)
+    assert answer["coverage"] == {"nominal": 0.8, "measured": pytest.approx(0.5, abs=0.5 / len(target))}
+    assert answer["by_step"] == pytest.approx([0.25] * 4, rel=1e-5)
+    assert set(answer["baselines"]) == {"last value", "seasonal naive", "AR(4)", "linear window"}
+
+
+HISTORY = np.array([[[1.0, 10], [2, 20], [3, 30], [4, 40]]])  # (1, 4, 2)
+
+
+def test_last_value() -> None:
+    assert baselines.last_value(HISTORY, 3).tolist() == [[[4, 40]] * 3]
+
+
+@pytest.mark.parametrize(("season", "first"), [(1, [4, 4, 4, 4, 4]), (3, [2, 3, 4, 2, 3]), (9, [1, 2, 3, 4, 1])])
+def test_seasonal_naive(season: int, first: list[float]) -> None:
+    """By hand; a season longer than the history repeats the history."""
+    assert baselines.seasonal_naive(HISTORY, 5, season)[0, :, 0].tolist() == first
+
+
+def test_ar4_is_exact_on_waves_without_noise(spec_of: Callable[..., dict[str, Any]]) -> None:
+    """F09: two frequencies obey a recurrence of 4 taps: the coefficients of
+    (1 - 2 cos(19 pi/137) z + z^2)(1 - 2 cos(21 pi/137) z + z^2), its constant 0."""
+    parts, _ = sources.series(spec_of("waves", noise=0), 128, 10)
+    x = np.concatenate([s.values for s in parts["train"]])
+    starts = np.arange(801) * 138
+    got = baselines.fit_autoregression(x, starts, order=4)[:, 0]
+    a, b = (2 * np.cos(k * np.pi / 137) for k in (19, 21))
+    np.testing.assert_allclose(got, [a + b, -2 - a * b, a + b, -1, 0], rtol=0, atol=1e-9)
+    np.testing.assert_allclose(got[:4], [3.58570, -5.21390, 3.58570, -1], rtol=0, atol=1e-5)
+    residual = x[4:138, 0] - sum(got[k] * x[3 - k : 137 - k, 0] for k in range(4))
+    assert np.abs(residual).max() < 1e-12
+    test = np.stack([s.values for s in parts["test"]])  # (200, 228, 1)
+    ahead = baselines.autoregression(test[:, :128], 100, baselines.fit_autoregression(x, starts, order=4))
+    assert np.abs(ahead - test[:, 128:]).max() < 1e-6  # 100 steps of feeding back multiply the error
+
+
+def test_an_autoregression_does_not_look_across_series() -> None:
+    """Two straight lines with a jump between them: x_t = x_(t-1) + 1 holds within each, so it is found exactly."""
+    x = np.concatenate([np.arange(20.0), 500 + np.arange(20.0)])[:, None]
+    coefficients = baselines.fit_autoregression(x, np.array([0, 20, 40]), order=1)
+    np.testing.assert_allclose(coefficients[:, 0], [1, 1], atol=1e-9)
+    ahead = baselines.autoregression(x[None, -3:], 4, coefficients)
+    np.testing.assert_allclose(ahead[0, :, 0], [520, 521, 522, 523], rtol=1e-9)
+
+
+def test_the_linear_window_is_ridge_regression() -> None:
+    """Oracle: scikit-learn's Ridge with the same penalty, on centred columns of its own; and feeding back."""
+    from sklearn.linear_model import Ridge
+
+    rng = RNG(0)
+    history, target = rng.standard_normal((50, 6, 1)), rng.standard_normal((50, 3, 1))
+    weights = baselines.fit_linear(history, target)
+    other = Ridge(alpha=1e-3 * 50 * history.var()).fit(history[..., 0], target[..., 0])
+    np.testing.assert_allclose(weights[0, :-1], other.coef_.T, rtol=1e-8)
+    np.testing.assert_allclose(weights[0, -1], other.intercept_, rtol=1e-8)
+    once = baselines.linear(history, 3, weights)
+    np.testing.assert_allclose(once[..., 0], other.predict(history[..., 0]), rtol=1e-8)
+    twice = baselines.linear(history, 5, weights)
+    fed_back = np.concatenate([history[:, 3:], once], axis=1)
+    np.testing.assert_array_equal(twice[:, :3], once)
+    np.testing.assert_allclose(twice[:, 3:], baselines.linear(fed_back, 2, weights), rtol=1e-12)
+
+
+def test_mase_scale() -> None:
+    """By hand: differences over 2 rows within each series: 2, 2 and 10; a series as short as the season has none."""
+    x = np.array([0.0, 1, 2, 3, 100, 101, 110, 7, 8])[:, None]
+    assert baselines.mase_scale(x, np.array([0, 4, 7, 9]), 2).tolist() == [(2 + 2 + 10) / 3]
+    assert baselines.mase_scale(x, np.array([0, 4, 7, 9]), 3).tolist() == [3]

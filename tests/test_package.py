@@ -1,0 +1,147 @@
+"""Stage package: what is shipped is what was checked, with hashes, a licence, and a configuration that Triton reads."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import line
+import pytest
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
+
+from pipeline.stage import StageError
+from serve.errors import ModelFileError
+from serve.locate import locate
+
+Kind = descriptor_pb2.FieldDescriptorProto
+
+
+@pytest.fixture(autouse=True)
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the made line, as the working directory."""
+    monkeypatch.chdir(line.copy_to(tmp_path))
+    return Path.cwd()
+
+
+def package(name: str) -> Path:
+    return Path("out", "dist", name)
+
+
+@pytest.mark.parametrize("name", [line.DIGITS, line.WAVES])
+def test_the_manifest_is_true_and_made_without_torch(name: str) -> None:
+    """Oracle: sha256 of the files themselves, and the checked metric."""
+    done = line.run_without_torch("package", name)
+    assert done.returncode == 0, done.stderr
+    manifest, checked = json.loads((package(name) / "manifest.json").read_text()), line.results(name, "check")
+    assert set(manifest["files"]) == {"model.onnx"} and manifest["name"] == name
+    for file, sha256 in manifest["files"].items():
+        assert hashlib.sha256((package(name) / file).read_bytes()).hexdigest() == sha256
+    served = package(name) / "triton" / name / "1" / "model.onnx"
+    assert served.read_bytes() == line.model_path(name).read_bytes() == (package(name) / "model.onnx").read_bytes()
+    assert manifest["digest"] == Path("out", name, "check", "digest").read_text()
+    assert manifest["metric"] == {key: checked["metric"][key] for key in manifest["metric"]}
+    assert manifest["licence"] == line.results(name, "data")["licence"] != ""
+    assert locate(name) == (package(name) / "model.onnx", manifest["files"]["model.onnx"])
+
+
+def assert_refused(name: str, sentence: str) -> None:
+    """The stage raises the sentence and leaves nothing that `infer` would take for a model."""
+    with pytest.raises(StageError, match=sentence):
+        line.run("package", name)
+    assert not any(package(name).iterdir())
+    with pytest.raises(ModelFileError, match="no such model"):
+        locate(name)
+
+
+def change_json(path: str, **values: Any) -> None:
+    file = Path(path)
+    file.write_text(json.dumps(json.loads(file.read_text()) | values))
+
+
+def test_what_was_not_checked_is_not_packaged() -> None:
+    """Oracle: the sentence gives the command."""
+    Path("results", line.DIGITS, "check.json").unlink()
+    assert_refused(line.DIGITS, rf"check.json: not made yet; run `dvc repro check@{line.DIGITS}`")
+
+
+def test_what_failed_its_check_is_not_packaged() -> None:
+    """Oracle: the verdict is in the sentence."""
+    change_json(f"results/{line.DIGITS}/check.json", passed=False, verdict="onnxruntime differs from torch")
+    assert_refused(line.DIGITS, "not packaged, its check failed: onnxruntime differs from torch")
+
+
+def test_another_file_than_the_checked_one_is_not_packaged() -> None:
+    """Oracle: the file changes after its check, with a right digest of its own."""
+    line.change_model(line.DIGITS, document=lambda document: document["provenance"].update(revision="other"))
+    assert_refused(line.DIGITS, rf"check.json is of another file; dvc repro check@{line.DIGITS}")
+
+
+@pytest.mark.parametrize("licence", ["", None])
+def test_a_licence_must_be_stated(licence: str | None) -> None:
+    """Oracle: the sentence says where to state it."""
+
+    def change(document: dict[str, Any]) -> None:
+        document["provenance"]["licence"] = licence
+        if licence is None:
+            del document["provenance"]["licence"]
+
+    line.change_model(line.DIGITS, document=change)
+    digest = line.contract.read(line.model_path(line.DIGITS)).digest
+    Path("out", line.DIGITS, "check", "digest").write_text(digest)
+    assert_refused(line.DIGITS, r"no licence is stated for its data; add `licence:` to its set under `data:`")
+
+
+def triton_message() -> Any:
+    """Return a ModelConfig with the fields and types of Triton's model_config.proto that our files use."""
+    file = descriptor_pb2.FileDescriptorProto(name="model_config.proto", package="inference", syntax="proto3")
+    kinds = file.enum_type.add(name="DataType")
+    for name, number in (("TYPE_INVALID", 0), ("TYPE_UINT8", 2), ("TYPE_FP32", 11)):
+        kinds.value.add(name=name, number=number)
+    tensor = file.message_type.add(name="Tensor")
+    tensor.field.add(name="name", number=1, type=Kind.TYPE_STRING, label=Kind.LABEL_OPTIONAL)
+    tensor.field.add(
+        name="data_type", number=2, type=Kind.TYPE_ENUM, type_name=".inference.DataType", label=Kind.LABEL_OPTIONAL
+    )
+    tensor.field.add(name="dims", number=3, type=Kind.TYPE_INT64, label=Kind.LABEL_REPEATED)
+    file.message_type.add(name="Batching")
+    config = file.message_type.add(name="ModelConfig")
+    for number, name in ((1, "name"), (17, "backend")):
+        config.field.add(name=name, number=number, type=Kind.TYPE_STRING, label=Kind.LABEL_OPTIONAL)
+    config.field.add(name="max_batch_size", number=4, type=Kind.TYPE_INT32, label=Kind.LABEL_OPTIONAL)
+    for number, name, kind, label in (
+        (5, "input", "Tensor", Kind.LABEL_REPEATED),
+        (6, "output", "Tensor", Kind.LABEL_REPEATED),
+        (11, "dynamic_batching", "Batching", Kind.LABEL_OPTIONAL),
+    ):
+        config.field.add(name=name, number=number, type=Kind.TYPE_MESSAGE, type_name=f".inference.{kind}", label=label)
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName("inference.ModelConfig"))()
+
+
+@pytest.mark.parametrize(
+    ("name", "inputs", "outputs"),
+    [
+        (line.DIGITS, {"images": (2, [8, 8, 1])}, {"probabilities": (11, [10])}),
+        (line.WAVES, {"series": (11, [20, 1])}, {"forecast": (11, [4, 1]), "quantiles": (11, [4, 1, 3])}),
+    ],
+)
+def test_triton_reads_the_configuration(name: str, inputs: dict[str, Any], outputs: dict[str, Any]) -> None:
+    """Oracle: protobuf's own text parser with Triton's field names and enum numbers; dims by hand from the recipes."""
+    config = text_format.Parse((package(name) / "triton" / name / "config.pbtxt").read_text(), triton_message())
+    assert (config.name, config.backend) == (name, "onnxruntime")
+    assert config.max_batch_size > 1 and config.HasField("dynamic_batching")
+    for expected, found in ((inputs, config.input), (outputs, config.output)):
+        assert {tensor.name: (tensor.data_type, list(tensor.dims)) for tensor in found} == expected
+
+
+def test_a_repository_folder_is_as_triton_wants_it() -> None:
+    """Oracle: Triton's layout, <repository>/<model>/<version>/model.onnx beside config.pbtxt, version a number."""
+    files = {str(p.relative_to(package(line.DIGITS) / "triton")) for p in package(line.DIGITS).rglob("triton/**/*.*")}
+    assert {re.sub(r"/\d+/", "/N/", file) for file in files} == {
+        f"{line.DIGITS}/config.pbtxt",
+        f"{line.DIGITS}/N/model.onnx",
+    }

@@ -1,0 +1,245 @@
+"""params.yaml: every mistake is one sentence with the place, what was expected or the choices, and the cure."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from recipes import IMAGE_RECIPE, ROOT, SERIES_RECIPE, SETS, copy_params
+from ruamel.yaml import YAML
+
+from pipeline import params
+from pipeline.recipe import architectures
+from pipeline.schema import ParamsError
+
+GOOD = {"line": ["tiny"], "data": SETS, "models": {"tiny": IMAGE_RECIPE, "wave": SERIES_RECIPE}}
+STUDY = {"claim": "c", "recipe": "tiny", "settings": {"a": {}}, "seeds": [1], "measures": ["accuracy"]}
+
+
+def write(content: Any) -> Path:
+    YAML().dump(content, Path("params.yaml"))
+    return Path("params.yaml")
+
+
+def changed(*path: str, to: Any) -> dict[str, Any]:
+    """Return GOOD with the value at `path` replaced, or removed where `to` is None."""
+    content = json.loads(json.dumps(GOOD))
+    at = content
+    for key in path[:-1]:
+        at = at.setdefault(key, {})
+    if to is None:
+        del at[path[-1]]
+    else:
+        at[path[-1]] = to
+    return content
+
+
+TINY = ("models", "tiny")
+WAVE = ("models", "wave")
+MISTAKES = [
+    # unknown keys, at each level
+    (("lines",), [], "params.yaml lines: unknown key; did you mean 'line'? choices: check, data, "),
+    (("data", "digits", "sed"), 1, "data.digits.sed: unknown key; did you mean 'seed'?"),
+    ((*TINY, "trian"), {}, "models.tiny.trian: unknown key; did you mean 'train'?"),
+    ((*TINY, "data", "colur"), "grey", "models.tiny.data.colur: unknown key; did you mean 'colour'?"),
+    ((*TINY, "train", "learning_rate"), 1, "models.tiny.train.learning_rate: unknown key; "),
+    (
+        (*TINY, "train", "augment"),
+        {"spin": 1},
+        "models.tiny.train.augment.spin: unknown key; choices: colour, crop_pad",
+    ),
+    (
+        (*TINY, "net", "hiden"),
+        [3],
+        "models.tiny.net.hiden: unknown key; did you mean 'hidden'? choices: dropout, hidden",
+    ),
+    ((*TINY, "full"), {"trian": {}}, "models.tiny.full.trian: unknown key; did you mean 'train'?"),
+    (("check", "tolerance"), 1, "check.tolerance: unknown key; choices: atol"),
+    # unknown names
+    (
+        (*TINY, "arch"),
+        "fcn",
+        "models.tiny.arch: unknown architecture 'fcn'; did you mean 'fcnn'? choices: causal, cnn1",
+    ),
+    (("data", "digits", "source"), "digit", "data.digits.source: unknown source 'digit'; did you mean 'digits'?"),
+    (("data", "digits", "source"), ["a"], "data.digits.source: unknown source \"['a']\"; choices: csv, digits"),
+    ((*TINY, "train", "optimizer"), "sdg", "models.tiny.train.optimizer: unknown value 'sdg'; did you mean 'sgd'?"),
+    ((*TINY, "train", "schedule"), "cos", "models.tiny.train.schedule: unknown value 'cos'; "),
+    ((*TINY, "data", "set"), "digts", "models.tiny.data.set: unknown data set 'digts'; did you mean 'digits'?"),
+    ((*TINY, "data", "set"), ["digits"], "models.tiny.data.set: unknown data set"),
+    (("line",), ["tiny", "tinny"], "line: nothing is named 'tinny'; did you mean 'tiny'? choices: tiny, wave"),
+    (("line_studies",), ["s"], "line_studies: nothing is named 's'; "),
+    (("line",), ["tiny", "tiny"], "line: a name stands twice in ['tiny', 'tiny']; name each once"),
+    (("models", "Tiny_Net"), IMAGE_RECIPE, "models.Tiny_Net: names are lower-case letters, digits and single hyphens"),
+    (("size",), "large", "size: unknown value 'large'; choices: full, small"),
+    # wrong types and limits
+    ((*TINY, "train", "epochs"), "ten", "models.tiny.train.epochs: expected a whole number, got 'ten'"),
+    ((*TINY, "train", "epochs"), True, "models.tiny.train.epochs: expected a whole number, got True"),
+    ((*TINY, "train", "epochs"), 0, "models.tiny.train.epochs: expected at least 1, got 0"),
+    ((*TINY, "train", "lr"), float("nan"), "models.tiny.train.lr: expected a finite number, got nan"),
+    ((*TINY, "train", "label_smoothing"), 2, "models.tiny.train.label_smoothing: expected at most 1, got 2.0"),
+    (
+        (*TINY, "train", "snapshots"),
+        ["one"],
+        "models.tiny.train.snapshots: expected a list of a whole number, got ['one']",
+    ),
+    ((*TINY, "data", "size"), [8], "models.tiny.data.size: expected 2 values, got [8]"),
+    ((*TINY, "data", "size"), [0, 8], "models.tiny.data.size: expected at least 1, got 0"),
+    ((*TINY, "data", "fit"), "crop", "models.tiny.data: shorter_px: expected at least 8 to crop, got None"),
+    ((*TINY, "net", "hidden"), 16, "models.tiny.net.hidden: expected a list, got 16"),
+    ((*TINY, "net", "dropout"), "much", "models.tiny.net.dropout: expected a number, got 'much'"),
+    (
+        (*WAVE, "data", "quantiles"),
+        [0.9, 0.1],
+        "models.wave.data.quantiles: expected rising levels in (0, 1), symmetric",
+    ),
+    (("deterministic",), "yes", "deterministic: expected true or false, got 'yes'"),
+    ((*TINY, "train"), 3, "models.tiny.train: expected a mapping, got 3"),
+    (("models", "tiny"), "fcnn", "models.tiny: expected a mapping with arch, data, net, train, full, got 'fcnn'"),
+    (("data", "digits"), 3, "data.digits.source: missing; choices: digits, torchvision"),
+    # missing keys
+    (("models",), None, "models: missing; add it (a mapping)"),
+    ((*TINY, "train", "epochs"), None, "models.tiny.train.epochs: missing; add it (a whole number)"),
+    ((*TINY, "net", "dropout"), None, "models.tiny.net.dropout: missing; add it (a number)"),
+    ((*TINY, "data", "set"), None, "models.tiny.data.set: unknown data set 'none'; choices: digits, waves"),
+    # one task's options for the other
+    ((*WAVE, "arch"), "cnn1", "models.wave.net: models/cnn1.py does not take series; choose another data set or"),
+    ((*TINY, "arch"), "causal", "models.tiny.net: models/causal.py does not take images; "),
+    ((*TINY, "train", "loss"), "mse", "models.tiny.train.loss: 'mse' is not for images; choices: auto, cross-entropy"),
+    ((*WAVE, "train", "loss"), "softmax-clip", "models.wave.train.loss: 'softmax-clip' is not for series; "),
+    ((*WAVE, "train", "augment"), {"rotate": 3}, "models.wave.train.augment: there is none for series; leave it out"),
+    # in a `full:` block, although the size is small; in a study's last setting
+    (
+        (*TINY, "full"),
+        {"train": {"lr": "low"}},
+        "models.tiny (with its full block).train.lr: expected a number, got 'low'",
+    ),
+    (("studies", "s"), {**STUDY, "recipe": "tinny"}, "studies.s.recipe: no recipe 'tinny'; did you mean 'tiny'?"),
+    (("studies", "s"), {**STUDY, "seeds": []}, "studies.s.seeds: expected at least one value, got []"),
+    (
+        ("studies", "s"),
+        {**STUDY, "settings": {"a": {}, "b": {"train": {"lrr": 1}}}},
+        "studies.s.settings.b.train.lrr: unknown key; did you mean 'lr'?",
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("path", "to", "sentence"), MISTAKES, ids=lambda v: ".".join(v) if isinstance(v, tuple) else ""
+)
+def test_a_mistake_is_one_sentence(workspace: Path, path: tuple[str, ...], to: Any, sentence: str) -> None:
+    """Oracle: the sentence, written by hand."""
+    with pytest.raises(ParamsError) as error:
+        params.load(write(changed(*path, to=to)))
+    message = str(error.value)
+    assert message.startswith("params.yaml ") and sentence in message
+    assert "\n" not in message
+
+
+def test_good_params_load_with_defaults(workspace: Path) -> None:
+    """Oracle: pipeline/schema.py's defaults, and the set's own spec laid out in the recipe."""
+    loaded = params.load(write(GOOD))
+    tiny = loaded.models["tiny"]
+    assert (loaded.size, loaded.device, loaded.deterministic) == ("small", "auto", True)
+    assert tiny["train"]["optimizer"] == "adam" and tiny["data"]["spec"]["test"] == 1297
+    assert isinstance(tiny["train"]["lr"], float)
+
+
+def test_full_lays_its_block_over_the_recipe(workspace: Path) -> None:
+    """Mapping by mapping: what the block does not name stays, and the small size does not see it."""
+    full = {"train": {"batch": 7}, "data": {"size": [16, 16]}}
+    content = changed(*TINY, "full", to=full)
+    small, large = (params.load(write({**content, "size": size})).models["tiny"] for size in ("small", "full"))
+    assert (small["train"]["batch"], small["data"]["size"]) == (64, [8, 8])
+    assert (large["train"]["batch"], large["data"]["size"]) == (7, [16, 16])
+    assert large["train"]["epochs"] == small["train"]["epochs"] == 3
+
+
+def test_a_study_setting_wins_over_the_full_block(workspace: Path) -> None:
+    """Order: recipe, full, base, setting; another architecture drops the recipe's net options."""
+    content = changed(*TINY, "full", to={"train": {"batch": 7, "lr": 1}})
+    study = {**STUDY, "base": {"train": {"batch": 8}}, "settings": {"a": {"arch": "cnn1", "train": {"epochs": 9}}}}
+    every = params.load(write({**content, "size": "full", "studies": {"s": study}}))
+    made = params.studied(every.studies["s"], every.studies["s"]["settings"]["a"], every)
+    assert made["train"] == {"epochs": 9, "batch": 8, "lr": 1}
+    assert (made["arch"], made["net"], "full" in made) == ("cnn1", {}, False)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("line: [a\nmodels: {", "params.yaml: not YAML: "),
+        ("- a\n- b\n", "params.yaml: expected a mapping, got list"),
+        ("", "params.yaml: expected a mapping, got NoneType"),
+        ("size: small\nsize: full\n", "params.yaml: not YAML: "),
+    ],
+)
+def test_what_is_not_a_yaml_mapping(workspace: Path, text: str, sentence: str) -> None:
+    """Oracle: the sentence. A key that stands twice is an error, not the last one."""
+    Path("params.yaml").write_text(text)
+    with pytest.raises(ParamsError) as error:
+        params.load()
+    assert str(error.value).startswith(sentence) and "\n" not in str(error.value)
+
+
+def test_no_params_file(workspace: Path) -> None:
+    with pytest.raises(ParamsError, match=r"params.yaml: not found in .*; run the command in the repository's root"):
+        params.load()
+
+
+def stage(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "pipeline.params", *arguments]
+    return subprocess.run(
+        command, cwd=folder, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}
+    )
+
+
+def test_the_stage_says_its_error_without_a_traceback(workspace: Path) -> None:
+    write(changed(*TINY, "arch", to="fcn"))
+    done = stage(workspace)
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [
+        "error: params.yaml models.tiny.arch: unknown architecture 'fcn'; did you mean 'fcnn'? "
+        f"choices: {', '.join(architectures())}"
+    ]
+
+
+def test_the_stage_lays_out_each_entry_and_forgets_removed_ones(workspace: Path) -> None:
+    """The repository's own params.yaml: one folder for each name of `line:`, the same bytes again."""
+    copy_params(workspace)
+    gone = [workspace / "results/gone/data.json", workspace / "out/dist/gone/manifest.json"]
+    for path in gone:
+        path.parent.mkdir(parents=True)
+        path.write_text("{}")
+    assert stage(workspace).returncode == 0
+    loaded = params.load()
+    made = {p: p.read_bytes() for p in Path("out/params").rglob("*.json")}
+    assert {p.parent.name for p in made} == set(loaded.line)
+    assert not any(path.exists() for path in gone)
+    (workspace / "out/params/old").mkdir()
+    assert stage(workspace).returncode == 0
+    assert {p: p.read_bytes() for p in Path("out/params").rglob("*.json")} == made and not Path(
+        "out/params/old"
+    ).exists()
+    name = loaded.line[0]
+    assert params.entry(name)["data"] == loaded.models[name]["data"]
+    with pytest.raises(ParamsError, match="nobody: no resolved recipe in out/params; put the name under `line:`"):
+        params.entry("nobody")
+
+
+def test_one_recipe_changes_only_its_own_files(workspace: Path) -> None:
+    """Issue 2, show 2: DVC compares these files, so another entry's must not change by a byte."""
+    before, after = (
+        params.load(write({**changed(*TINY, "train", "lr", to=lr), "line": ["tiny", "wave"]})) for lr in (0.01, 0.02)
+    )
+    assert params.lay_out(before, "wave") == params.lay_out(after, "wave")
+    assert params.lay_out(before, "tiny")["data.json"] == params.lay_out(after, "tiny")["data.json"]
+    assert params.lay_out(before, "tiny")["train.json"] != params.lay_out(after, "tiny")["train.json"]
+
+
+def test_names_prints_every_recipe(workspace: Path) -> None:
+    write(GOOD)
+    assert stage(workspace, "--names").stdout == "tiny,wave\n"

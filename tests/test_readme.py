@@ -1,0 +1,58 @@
+"""The front page says what is true: commands run as written, the table is the measured one, links lead somewhere."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from journey import ROOT, copy_tree
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+MAKEFILE = (ROOT / "Makefile").read_text()
+
+
+def commands(start: str) -> list[str]:
+    """Return the lines of the README's shell blocks that begin with `start`, comments cut."""
+    blocks = re.findall(r"```sh\n(.*?)```", README, re.S)
+    lines = [line.split("#")[0].strip() for block in blocks for line in block.splitlines()]
+    return [line for line in lines if line.startswith(start)]
+
+
+def test_links_lead_somewhere() -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", README):
+        assert (ROOT / target).exists(), target
+
+
+def test_make_targets_exist() -> None:
+    for target in re.findall(r"`make ([a-z-]+)", README) + [c.removeprefix("make ") for c in commands("make ")]:
+        assert re.search(rf"^(?:[a-z -]+ )?{target}(?: [a-z ]+)?:", MAKEFILE, re.M), target
+
+
+def test_the_gate_runs_the_readmes_test_command() -> None:
+    assert "make test" in commands("make") and "make test" in (ROOT / ".ci" / "run").read_text()
+
+
+def test_table_is_the_measured_one() -> None:
+    """The same rows as results/README.md, which stage report writes; `make readme` carries them over."""
+    rows = [line for line in (ROOT / "results" / "README.md").read_text().splitlines() if line.startswith("|")]
+    assert len(rows) > 2, "results/README.md holds no table; run `dvc repro report`"
+    assert "\n".join(rows) in README, "run `make readme`"
+
+
+@pytest.mark.long
+def test_make_as_a_new_user_in_a_fresh_copy(tmp_path: Path) -> None:
+    """`make` with a short line: sets up .venv, serves a first prediction, ends with the table and the report."""
+    folder = copy_tree(tmp_path / "fresh copy", git=True)
+    done = subprocess.run(
+        ["make", f"PYTHON={Path(sys.base_prefix) / 'bin' / 'python3'}"],
+        cwd=folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert "set-up" in done.stdout.splitlines()[1]
+    assert done.stdout.index("infer  lenet5-digits") < done.stdout.index("fcnn0-digits  ")
+    last = done.stdout.splitlines()[-1]
+    assert last == f"report: {folder}/out/report/index.html" and (folder / "out" / "report" / "index.html").exists()
+    assert "| fcnn0-digits | fcnn |" in done.stdout

@@ -1,0 +1,174 @@
+"""Stage study: intervals, the table, baselines, and runs that are made once."""
+
+import copy
+import csv
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from recipes import IMAGE_RECIPE, SERIES_RECIPE, SETS
+from ruamel.yaml import YAML
+from scipy import stats
+
+from pipeline import data, params, schema, study, train
+from pipeline.schema import ParamsError
+from pipeline.stage import StageError
+
+WAVES = {
+    "claim": "More channels help.",
+    "recipe": "wave",
+    "base": {"train": {"epochs": 1}},
+    "seeds": [1, 2],
+    "measures": ["mse 10 ahead", "validation loss"],
+    "settings": {"narrow": {}, "wide": {"net": {"channels": 8}}},
+}
+DIGITS = {
+    "claim": "cnn1 learns.",
+    "recipe": "tiny",
+    "seeds": [1],
+    "measures": ["accuracy"],
+    "better": "higher",
+    "settings": {"fcNN": {}, "cnn1": {"arch": "cnn1"}},
+}
+PARAMS = {
+    "line": [],
+    "data": SETS,
+    "models": {"tiny": IMAGE_RECIPE, "wave": SERIES_RECIPE},
+    "studies": {"waves": WAVES, "digits": DIGITS},
+}
+
+
+@pytest.fixture
+def loaded(workspace: Path) -> params.Params:
+    YAML().dump(copy.deepcopy(PARAMS), Path("params.yaml"))
+    return params.load()
+
+
+def test_the_interval_of_a_mean() -> None:
+    """Oracle: scipy's t interval; of the logarithms for errors, so the middle is the geometric mean."""
+    values = [0.91, 0.95, 0.93]
+    got = study.interval(values, log=False)
+    low, high = stats.t.interval(0.95, 2, loc=np.mean(values), scale=stats.sem(values))
+    assert got == pytest.approx((np.mean(values), low, high), rel=1e-12)
+    errors = [1e-3, 1e-2, 1e-4]
+    got = study.interval(errors, log=True)
+    low, high = np.exp(stats.t.interval(0.95, 2, loc=np.log(errors).mean(), scale=stats.sem(np.log(errors))))
+    assert got == pytest.approx((1e-3, low, high), rel=1e-9)
+    assert study.interval([0.5], log=False) == (0.5, 0.5, 0.5)
+
+
+def test_runs_are_made_once_and_again_where_they_change(loaded: params.Params, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counted at train.fit: 4 runs; none the second time; those of one setting when it changes. Same rows again."""
+    fitted: list[str] = []
+    real = train.fit
+    monkeypatch.setattr(train, "fit", lambda *a, **k: fitted.append(k["label"]) or real(*a, **k))
+    waves = loaded.studies["waves"]
+    rows = study.run_all("waves", waves, loaded)
+    assert fitted == ["narrow 1", "narrow 2", "wide 1", "wide 2"]
+    assert study.run_all("waves", waves, loaded) == rows and len(fitted) == 4
+    runs = sorted(Path("out/studies/waves/runs").iterdir())
+    runs[0].unlink()  # as if stopped before it
+    assert study.run_all("waves", waves, loaded) == rows and len(fitted) == 5
+    changed = copy.deepcopy(waves)
+    changed["settings"]["wide"]["net"]["channels"] = 9
+    fitted.clear()
+    study.run_all("waves", changed, loaded)
+    assert fitted == ["wide 1", "wide 2"]
+    values = [r["value"] for r in rows if r["setting"] == "narrow" and r["measure"] == "mse 10 ahead"]
+    assert len(set(values)) == 2  # the seeds differ
+    rivals = ["last value", "seasonal naive", "AR(4)", "linear window"]
+    assert [r["setting"] for r in rows[-4:]] == [f"{rival} (waves)" for rival in rivals]
+
+
+def test_the_baselines_see_the_same_windows(loaded: params.Params) -> None:
+    """Oracle: by hand, last value of each test curve's first 32 samples against the 10 after them."""
+    recipe = study.recipe_of(loaded.studies["waves"], {}, 1, loaded)
+    source, _ = data.make(recipe["data"])
+    curves = source.x["test"].reshape(20, 60)
+    expected = ((curves[:, 32:42] - curves[:, 31:32]) ** 2).mean()
+    assert study.rivals(recipe, ["mse 10 ahead"])["last value"]["mse 10 ahead"] == pytest.approx(expected, rel=1e-12)
+
+
+def test_forecasts_are_fed_back(loaded: params.Params) -> None:
+    """Oracle: the network called by hand, 4 steps at a time, on histories that take in its own answers."""
+    import torch
+
+    recipe = study.recipe_of(loaded.studies["waves"], {}, 1, loaded)
+    source, _ = data.make(recipe["data"])
+    net, _ = train.fit(recipe, source, on=torch.device("cpu"), label="tiny")
+    history, _ = study.first_windows(source, 10)
+    got = study.roll_out(net, history, 10)
+    path = history.astype(np.float32)
+    with torch.no_grad():
+        for _ in range(3):
+            path = np.concatenate([path, net(torch.from_numpy(path[:, -32:]))[0].numpy()], axis=1)
+    np.testing.assert_array_equal(got, path[:, 32:42].astype(np.float64))
+
+
+def test_too_short_test_curves(loaded: params.Params) -> None:
+    recipe = study.recipe_of(loaded.studies["waves"], {}, 1, loaded)
+    source, _ = data.make(recipe["data"])
+    with pytest.raises(StageError, match="the test series have 60 samples, 132 are needed; set a longer `length:`"):
+        study.first_windows(source, 100)
+
+
+@pytest.mark.parametrize("measure", ["mse 10 ahed", "accuracy"])
+def test_a_measure_that_there_is_not(workspace: Path, measure: str) -> None:
+    """A slip, and a measure of images on series: refused with the whole of params.yaml, before any training."""
+    studies = {"waves": {**WAVES, "measures": [measure]}}
+    YAML().dump(copy.deepcopy({**PARAMS, "studies": studies}), Path("params.yaml"))
+    with pytest.raises(
+        ParamsError, match=rf"studies.waves.measures: '{measure}' is none for series data; .*mse 10 ahead"
+    ):
+        params.load()
+
+
+def test_params_know_every_measure() -> None:
+    assert set(schema.MEASURES) == set(study.MEASURES)
+
+
+def test_the_table(workspace: Path) -> None:
+    """Oracle: written by hand; geometric mean of 1e-2 and 1e-4 is 1e-3."""
+    rows = [study.tidy("s", "a", seed, "mse", value) for seed, value in ((1, 1e-2), (2, 1e-4))]
+    rows.append(study.tidy("s", "last value", "", "mse", 0.123456789))
+    described = {"claim": "It helps.", "seeds": [1, 2], "measures": ["mse"], "better": "lower"}
+    study.write_table("s", described, rows)
+    low, mid, high = 1e-3 * np.exp(
+        -np.array([1, 0, -1]) * stats.t.ppf(0.975, 1) * np.log(100) / np.sqrt(2) / np.sqrt(2)
+    )
+    assert (study.FOLDER / "s.md").read_text().splitlines() == [
+        "# s: It helps.",
+        "",
+        "Test split, geometric mean [95 % t interval] over seeds [1, 2].",
+        "",
+        "| setting | mse |",
+        "| --- | ---: |",
+        f"| a | {mid:.3g} [{low:.3g}, {high:.3g}] |",
+        "| last value | 0.123 |",
+    ]
+    with (study.FOLDER / "s.csv").open() as file:
+        assert list(csv.DictReader(file))[-1] == {
+            "study": "s", "setting": "last value", "seed": "", "measure": "mse", "value": "0.123457",
+        }  # fmt: skip
+
+
+@pytest.mark.slow
+def test_the_stage_writes_table_and_picture(
+    loaded: params.Params, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A classifier's study: two architectures, both far above chance (.1)."""
+    monkeypatch.setattr(sys, "argv", ["study", "digits"])
+    study.main()
+    with (study.FOLDER / "digits.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [r["setting"] for r in rows] == ["fcNN", "cnn1"]
+    assert all(float(r["value"]) > 0.5 for r in rows)
+    assert "Test split, mean [95 % t interval] over seeds [1]." in capsys.readouterr().out
+    assert Path("out/studies/digits.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_an_unknown_study(loaded: params.Params, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["study", "wave"])
+    with pytest.raises(StageError, match=r"usage: python -m pipeline.study NAME, .* one of: waves, digits$"):
+        study.main()

@@ -1,0 +1,116 @@
+"""Stage wheel: `serve` and nothing else, on its own four dependencies; installed anew it predicts without torch."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import zipfile
+from email import message_from_string
+from pathlib import Path
+
+import line
+import numpy as np
+import pytest
+
+from pipeline import wheel
+from pipeline.stage import StageError
+
+UV = Path(sys.executable).with_name("uv")
+
+
+@pytest.fixture(autouse=True)
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the made line, as the working directory."""
+    monkeypatch.chdir(line.copy_to(tmp_path))
+    return Path.cwd()
+
+
+def built() -> Path:
+    return next(wheel.DIST.glob("*.whl"))
+
+
+def test_the_wheel_holds_serve_alone() -> None:
+    """Oracle: the files of serve/, and the metadata's own lists."""
+    with zipfile.ZipFile(built()) as archive:
+        names = archive.namelist()
+        about = next(name for name in names if name.endswith(".dist-info/METADATA"))
+        metadata = message_from_string(archive.read(about).decode())
+        entry_points = archive.read(about.replace("METADATA", "entry_points.txt")).decode()
+    code = {name for name in names if ".dist-info/" not in name}
+    assert code == {str(path) for path in Path("serve").rglob("*") if path.suffix in (".py", ".typed")}
+    required = metadata.get_all("Requires-Dist") or []
+    assert {item.split(">")[0] for item in required if "extra ==" not in item} == {"numpy", "pillow", "click"}
+    assert {"cpu", "gpu", "parquet"} <= set(metadata.get_all("Provides-Extra") or [])
+    assert "infer = serve.cli:main" in entry_points
+
+
+def test_it_runs_where_nothing_else_is(tmp_path: Path) -> None:
+    """Oracle: the clean environment's own interpreter; what it may import is what the wheel declares."""
+    python = wheel.clean_environment(tmp_path / "clean", built())
+    code = "import importlib.util as u, sys; print(*[n for n in sys.argv[1:] if u.find_spec(n)])"
+    wanted = ["serve", "numpy", "PIL", "click", "onnxruntime"]
+    never = ["torch", "onnx", "torchvision", "pipeline", "models", "dvc", "pyarrow", "sklearn"]
+    done = subprocess.run([python, "-I", "-c", code, *wanted, *never], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == wanted
+    wheel.try_out(built())
+
+
+@pytest.mark.parametrize(
+    ("file", "code", "sentence"),
+    [
+        ("serve/model.py", "import torch\n", r"import serve.classify.*No module named 'torch'"),
+        ("serve/cli.py", "import pipeline.stage\n", r"from serve.cli import main.*No module named 'pipeline'"),
+    ],
+)
+def test_an_import_that_is_not_declared_is_found(file: str, code: str, sentence: str) -> None:
+    """Oracle: the sentence; the import is written into the line's own copy of serve/, and the wheel built from it."""
+    path = Path(file)
+    path.write_text(path.read_text() + code)
+    with pytest.raises(StageError, match=rf"(?s)wheel: in a clean environment .*{sentence}"):
+        line.run("wheel")
+
+
+def test_a_build_that_fails_says_why() -> None:
+    """Oracle: hatchling's own complaint is in the sentence."""
+    project = Path("pyproject.toml")
+    project.write_text(project.read_text().replace('requires-python = ">=3.11', 'requires-python = ">=three'))
+    with pytest.raises(StageError, match=r"(?s)wheel: hatchling failed: .*requires-python"):
+        line.run("wheel")
+
+
+@pytest.fixture
+def installed(tmp_path: Path) -> Path:
+    """The bin folder of a fresh environment into which uv installs the wheel with its `cpu` extra; skips without."""
+    if not UV.exists():
+        pytest.skip(f"no uv beside {sys.executable}")
+    folder, package = tmp_path / "fresh", f"convline[cpu] @ {built().resolve().as_uri()}"
+    commands = (
+        [UV, "venv", "-q", "--python", sys.executable, folder],
+        [UV, "pip", "install", "-q", "--python", folder / "bin" / "python", package],
+    )
+    for command in commands:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+        if done.returncode:
+            reason = " ".join(done.stderr.split())
+            unreachable = ("error sending request", "dns error", "Failed to fetch", "not found in the package registry")
+            assert any(sign in reason for sign in unreachable), reason
+            pytest.skip(f"no package registry to install from: {reason[:200]}")
+    return folder / "bin"
+
+
+@pytest.mark.slow
+def test_installed_anew_it_predicts(installed: Path) -> None:
+    """Oracle: what the check recorded for the same raw files; torch is not importable there."""
+    found = subprocess.run([installed / "python", "-c", "import torch"], capture_output=True, text=True, check=False)
+    assert "No module named 'torch'" in found.stderr
+    raw = sorted(Path("out", line.DIGITS, "data", "raw").rglob("*.png"))
+    infer = [installed / "infer", "images", f"out/dist/{line.DIGITS}", *raw, "-o", "labels.csv"]
+    subprocess.run(infer, check=True, capture_output=True, text=True)
+    rows = line.rows("labels.csv")
+    probabilities = np.load(f"out/{line.DIGITS}/check/test.npz")["probabilities"]
+    assert [row["label"] for row in rows] == [str(probabilities[int(path.stem)].argmax()) for path in raw]
+    series = [installed / "infer", "series", f"out/dist/{line.WAVES}", f"out/{line.WAVES}/data/raw/series.csv"]
+    subprocess.run([*series, "-o", "forecast.csv"], check=True, capture_output=True, text=True)
+    forecast = [float(row["yhat"]) for row in line.rows("forecast.csv")]
+    expected = np.load(f"out/{line.WAVES}/check/test.npz")["forecast"].ravel()
+    np.testing.assert_allclose(forecast, expected, rtol=1e-5, atol=1e-6)
