@@ -52,6 +52,15 @@ def paper(arch: str) -> str:
     return _file(arch).PAPER
 
 
+def published(arch: str, state: dict[str, Any] | None, options: dict[str, Any]) -> dict[str, Any]:
+    """Return published weights under the network's own keys: `state` as somebody stored it; None: torchvision's own."""
+    file = _file(arch)
+    if state is None and not hasattr(file, "torchvision_weights"):
+        raise ValueError(f"models/{arch}.py: torchvision has no weights for it; name a file")
+    state = file.torchvision_weights(**options) if state is None else state
+    return file.weights_from(state) if hasattr(file, "weights_from") else state
+
+
 def _file(arch: str) -> ModuleType:
     if arch not in names():
         raise ValueError(f"models: unknown architecture {arch!r}; models/ has {', '.join(names())}")

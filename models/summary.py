@@ -61,14 +61,15 @@ def least_input(arch: str, reference: dict[str, Any]) -> int:
     too_small, enough = 0, reference["input"][1 if _is_image(reference) else 0]
     while enough - too_small > 1:
         middle = (too_small + enough) // 2
-        if _runs(arch, reference, middle):
+        if runs(arch, reference, middle):
             enough = middle
         else:
             too_small = middle
     return enough
 
 
-def _runs(arch: str, reference: dict[str, Any], extent: int) -> bool:
+def runs(arch: str, reference: dict[str, Any], extent: int) -> bool:
+    """Return whether the network builds and runs at this image side or series length."""
     options, (first, *_, last) = reference["options"], reference["input"]
     if _is_image(reference):
         options, shape = options | {"size": (extent, extent)}, (first, extent, extent)

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from pipeline import params, sources
+from pipeline import params, series, sources
 from pipeline.recipe import image_rule
 from pipeline.stage import OUT, RESULTS, StageError, fresh, of_entry, progress, read_json, run, write_json
 from serve.errors import InputError
@@ -29,6 +29,7 @@ from serve.image import ImageRule, read_image
 SPLITS = ("train", "validation", "test")
 RAW = 400  # at most this many raw test files for the last stage
 RAW_WINDOWS = 50
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean and std of red, green, blue in [0, 1]
 
 
 @dataclass
@@ -93,7 +94,7 @@ def image_data(recipe: dict[str, Any], splits: dict[str, list[sources.Sample]], 
     x = {split: decode(samples, rule, split) for split, samples in splits.items()}
     y = {split: np.array([s.label for s in samples], np.int64) for split, samples in splits.items()}
     for label, name in enumerate(labels):
-        if not (y["train"] == label).any():
+        if recipe["spec"].get("labels") != "imagenet" and not (y["train"] == label).any():
             raise StageError(f"data: class {name!r} has no training image; give it some, or ask for larger splits")
     mean, scale = image_statistics(x["train"], recipe["standardise"])
     balance = {s: {name: int((y[s] == k).sum()) for k, name in enumerate(labels)} for s in SPLITS}
@@ -133,9 +134,13 @@ def image_statistics(x: np.ndarray, kind: str) -> tuple[np.ndarray, np.ndarray]:
     pixel: T20, (x - mean) / (std + 1e-4) at each pixel and channel; a pixel that never changes standardises to 0. One
     that hardly ever changes gets a huge scale: a single grey level in 1,000 training images has std .03, and a bright
     test value there becomes thousands. Prefer channel where many pixels are nearly constant, as at 8 x 8.
-    channel: by one mean and std a channel. unit: x / 255. none: x as it is.
+    channel: by one mean and std a channel. unit: x / 255. none: x as it is. imagenet: by the means and stds that
+    torchvision's published weights were trained with.
     """
     channels = x.shape[3]
+    if kind == "imagenet":
+        mean, std = (np.array(v, np.float32).reshape(3, 1, 1) * 255 for v in IMAGENET)
+        return mean, 1 / std
     if kind in ("none", "unit"):
         scale = 1 if kind == "none" else 1 / 255
         return np.zeros((channels, 1, 1), np.float32), np.full((channels, 1, 1), scale, np.float32)
@@ -154,7 +159,7 @@ def image_statistics(x: np.ndarray, kind: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def series_data(recipe: dict[str, Any]) -> Data:
-    parts, facts = sources.series(recipe["spec"], recipe["context"], recipe["horizon"])
+    parts, facts = series.series(recipe["spec"], recipe["context"], recipe["horizon"])
     x = {split: np.concatenate([s.values for s in part]) for split, part in parts.items()}
     starts = {split: np.cumsum([0, *(len(s.values) for s in part)]) for split, part in parts.items()}
     times = {split: np.concatenate([s.times for s in part]) for split, part in parts.items()}

@@ -117,6 +117,8 @@ def document(
 ) -> dict[str, Any]:
     """Return the JSON document that makes the graph a Convline model (serve/schema.py); golden are the first of x."""
     forecasting = about["task"] == "forecasting"
+    weights = recipe.get("weights")
+    licence = about["licence"] + (f"; weights: {weights['licence']}" if weights else "")
     task = {"forecast": about["forecast"]} if forecasting else {"labels": about["labels"]}
     return {
         "format": 1,
@@ -130,7 +132,7 @@ def document(
             "revision": revision(),
             "versions": versions(),
             "metrics": {"validation": metrics["validation"], "parameters": metrics["parameters"]},
-            "licence": about["licence"],
+            "licence": licence,
         },
         "golden": {
             "input": contract.pack(x[:GOLDEN]),

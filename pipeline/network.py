@@ -5,6 +5,7 @@ Standardisation, layout, softmax and un-standardisation live here and nowhere el
 
 from __future__ import annotations
 
+import pickle
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 import models
+from pipeline import disk
 from pipeline.data import Data
 from pipeline.stage import StageError
 
@@ -29,7 +31,10 @@ class Classifier(nn.Module):
         self.register_buffer("scale", scale)
 
     def logits(self, images: Tensor) -> Tensor:
-        """Return logits (N, K) for uint8 or float images in grey levels (N, C, H, W)."""
+        """Return logits (N, K) for uint8 or float images in grey levels (N, C, H, W).
+
+        In training, a network with auxiliary heads answers a tuple of them, its own first.
+        """
         return self.net((images.float() - self.mean) * self.scale)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -68,6 +73,25 @@ def build(recipe: dict[str, Any], data: Data) -> Classifier | Forecaster:
         reason = " ".join(str(error).split())
         raise StageError(f"models/{recipe['arch']}.py does not fit its recipe: {reason}") from None
     return net.train()
+
+
+def start(net: Classifier | Forecaster, recipe: dict[str, Any]) -> None:
+    """Load the published weights that the recipe names, if any, into the network; they must fit it exactly."""
+    if not (weights := recipe.get("weights")):
+        return
+    path = disk.weights_path(weights["file"])
+    try:
+        state = None if path is None else torch.load(path, map_location="cpu", weights_only=True)
+        net.net.load_state_dict(models.published(recipe["arch"], state, recipe["net"]))
+    except (pickle.UnpicklingError, EOFError) as error:
+        raise StageError(f"weights: {path}: not a state dict ({' '.join(str(error).split())[:120]})") from None
+    except OSError as error:
+        raise StageError(
+            f"weights: torchvision's are not below TORCH_HOME, and the download failed ({error})"
+        ) from None
+    except (ValueError, RuntimeError, AttributeError, KeyError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise StageError(f"weights: {weights['file']} does not fit models/{recipe['arch']}.py: {reason}") from None
 
 
 def assemble(recipe: dict[str, Any], data: Data) -> Classifier | Forecaster:

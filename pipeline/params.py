@@ -7,7 +7,7 @@ elsewhere in params.yaml or models/ reruns nothing of it.
 Fails on any mistake in params.yaml, with the place, the choices and the cure.
 
     python -m pipeline.params
-    python -m pipeline.params --names     every recipe, for `dvc exp run -S "line=[...]"`
+    python -m pipeline.params --names     every recipe whose files are here, for `dvc exp run -S "line=[...]"`
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline import schema
+from pipeline import disk, schema
 from pipeline.recipe import MODELS, SETTING, check_recipe, laid_full, overlay, resolve
 from pipeline.schema import Field, ParamsError, check_section, hint
 
@@ -119,6 +119,9 @@ def check_study(name: str, study: dict[str, Any], every: Params) -> None:
     if study["recipe"] not in every.models:
         known = list(every.models)
         raise ParamsError(f"{place}.recipe: no recipe {study['recipe']!r}; {hint(study['recipe'], known)}")
+    for curve in study["curves"]:
+        if curve not in schema.CURVES:
+            raise ParamsError(f"{place}.curves: unknown curve {curve!r}; {hint(curve, list(schema.CURVES))}")
     if not study["settings"]:
         raise ParamsError(f"{place}.settings: expected at least one, got {study['settings']!r}")
     for setting, layer in study["settings"].items():
@@ -126,7 +129,7 @@ def check_study(name: str, study: dict[str, Any], every: Params) -> None:
         check_section(where, layer, SETTING)
         source = resolve(where, studied(study, layer, every), every.sets)["data"]["spec"]["source"]
         kind = "image" if source in schema.IMAGE_SOURCES else "series"
-        fitting = [measure for measure, takes in schema.MEASURES.items() if takes in (kind, "any")]
+        fitting = [measure for measure, (takes, _) in schema.MEASURES.items() if takes in (kind, "any")]
         for measure in study["measures"]:
             if measure not in fitting:
                 raise ParamsError(f"{place}.measures: {measure!r} is none for {kind} data; {hint(measure, fitting)}")
@@ -159,7 +162,7 @@ def digest(*paths: Path) -> str:
 def lay_out(params: Params, name: str) -> dict[str, dict[str, Any]]:
     """Return what stage params writes for one entry: the contents of data.json and train.json."""
     recipe = params.models[name]
-    train = {key: recipe[key] for key in ("arch", "net", "train")} | {"size": params.size}
+    train = {key: recipe[key] for key in ("arch", "net", "train", "weights")} | {"size": params.size}
     return {"data.json": recipe["data"], "train.json": train | circumstances(params, recipe)}
 
 
@@ -172,8 +175,10 @@ def lay_out_study(params: Params, name: str) -> dict[str, Any]:
 
 def circumstances(params: Params, recipe: dict[str, Any]) -> dict[str, Any]:
     """Return what training depends on besides the recipe."""
-    code = digest(MODELS / f"{recipe['arch']}.py")
-    return {"device": params.device, "deterministic": params.deterministic, "code": code}
+    files = [MODELS / f"{recipe['arch']}.py", MODELS / "layers.py"]
+    if recipe["weights"] and (path := disk.weights_path(recipe["weights"]["file"])):
+        files.append(path)
+    return {"device": params.device, "deterministic": params.deterministic, "code": digest(*files)}
 
 
 def remove_unknown(params: Params) -> None:
@@ -194,7 +199,10 @@ def remove_unknown(params: Params) -> None:
 def main() -> None:
     params = load()
     if sys.argv[1:] == ["--names"]:
-        print(",".join(params.models))
+        absent = [name for name, recipe in params.models.items() if not disk.at_hand(recipe)]
+        if absent:
+            print(f"left out: {', '.join(absent)}: not below DATA_ROOT or TORCH_HOME", file=sys.stderr)
+        print(",".join(name for name in params.models if name not in absent))
         return
     remove_unknown(params)
     files = {OUT / name / file: content for name in params.line for file, content in lay_out(params, name).items()}

@@ -17,7 +17,11 @@ from serve.image import ImageRule
 from serve.schema import QUANTILES
 
 MODELS = Path("models")
-SETTING = {"arch": Field(str, ""), **{key: Field(dict, {}) for key in ("data", "net", "train")}}
+SETTING = {
+    "arch": Field(str, ""),
+    **{key: Field(dict, {}) for key in ("data", "net", "train")},
+    "weights": Field((dict, type(None)), None),
+}
 RECIPE = {**SETTING, "arch": Field(str), "full": Field(dict, {})}
 
 
@@ -56,9 +60,20 @@ def resolve(place: str, recipe: Any, sets: dict[str, dict[str, Any]]) -> dict[st
     image = sets[set_name]["source"] in schema.IMAGE_SOURCES
     data = check_section(f"{place}.data", recipe["data"], schema.IMAGE_DATA if image else schema.SERIES_DATA)
     check_geometry(f"{place}.data", data) if image else check_quantiles(f"{place}.data", data)
+    if data.get("standardise") == "imagenet" and data["colour"] != "rgb":
+        raise ParamsError(f"{place}.data.colour: standardise: imagenet is for three channels; set rgb")
     train = check_train(f"{place}.train", recipe["train"], image)
     check_net(f"{place}.net", arch, recipe["net"], image)
-    return {"arch": arch, "data": {**data, "spec": sets[set_name]}, "net": recipe["net"], "train": train}
+    weights = recipe["weights"] and check_section(f"{place}.weights", recipe["weights"], schema.WEIGHTS)
+    if not train["epochs"] and not weights:
+        raise ParamsError(f"{place}.train.epochs: 0 is for published weights; add `weights:` or train an epoch")
+    return {
+        "arch": arch,
+        "data": {**data, "spec": sets[set_name]},
+        "net": recipe["net"],
+        "train": train,
+        "weights": weights,
+    }
 
 
 def check_geometry(place: str, data: dict[str, Any]) -> None:

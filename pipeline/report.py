@@ -21,7 +21,7 @@ import jinja2
 import numpy as np
 from markupsafe import Markup
 
-from pipeline import figures, params, table
+from pipeline import figures, landscape, params, table
 from pipeline.evidence import MAKERS, Entry, Study
 from pipeline.figures import Picture
 from pipeline.stage import run
@@ -97,6 +97,8 @@ def index_page(entries: list[Entry], studies: list[Study], img: Path) -> dict[st
     return {
         "groups": groups,
         "entries": len(entries),
+        "landscape": landscape.pictures(entries, img),
+        "depths": landscape.depth_rows(),
         "pending": pending,
         "studies": [study_section(study, img) for study in studies],
         "machines": [machine for i, machine in enumerate(machines) if machine not in machines[:i]],

@@ -33,7 +33,20 @@ RESERVED = (
     "index",
     "plots",
 )
-MEASURES = {"accuracy": "image", "mse 10 ahead": "series", "mse 100 ahead": "series", "validation loss": "any"}
+MEASURES = {  # what a study can measure: of which data, and how it is averaged (the kind of number that it is)
+    "accuracy": ("image", "share"),
+    "training accuracy": ("image", "share"),
+    "epochs to 90 %": ("image", "count"),
+    "dead units": ("image", "share"),
+    "near-zero weights": ("image", "share"),
+    "weight diffuseness": ("image", "share"),
+    "parameters": ("any", "count"),
+    "gradient ratio": ("image", "error"),
+    "mse 10 ahead": ("series", "error"),
+    "mse 100 ahead": ("series", "error"),
+    "validation loss": ("any", "error"),
+}
+CURVES = ("training error", "test error", "gradient at the start", "gradient at the end")
 
 
 @dataclass(frozen=True)
@@ -77,7 +90,12 @@ SOURCES: dict[str, dict[str, Field]] = {
         "seed": Field(int, 0, least=0, most=SEED),
         **LICENCE,
     },
-    "folder": {"path": Field(str), **SPLITS, **LICENCE},
+    "folder": {
+        "path": Field(str),  # relative: from here, else from DATA_ROOT
+        "labels": Field(str, "folders", choices=("folders", "imagenet")),  # imagenet: all 1,000, folders named as some
+        **SPLITS,
+        **LICENCE,
+    },
     "waves": {
         "train": Field(int, 800, least=1),
         "validation": Field(int, 200, least=1),
@@ -115,7 +133,7 @@ IMAGE_DATA = {
     "set": Field(str),
     "size": Field(list, item=int, length=2, least=1, most=MAX_IMAGE_SIDE),  # height, width
     "colour": Field(str, choices=("grey", "rgb")),
-    "standardise": Field(str, "channel", choices=("none", "unit", "channel", "pixel")),
+    "standardise": Field(str, "channel", choices=("none", "unit", "channel", "pixel", "imagenet")),
     "fit": Field(str, "stretch", choices=("stretch", "crop")),
     "shorter_px": Field((int, type(None)), None, least=1),
     "interpolation": Field(str, "bilinear", choices=("nearest", "bilinear", "bicubic", "lanczos")),
@@ -140,7 +158,7 @@ AUGMENT = {
 }
 
 TRAIN = {
-    "epochs": Field(int, least=1),
+    "epochs": Field(int, least=0),  # 0: published weights as they are
     "batch": Field(int, 64, least=2),  # batch norm cannot train on one sample
     "optimizer": Field(str, "adam", choices=("sgd", "adam", "adamw", "adadelta")),
     "lr": Field(float, 1e-3, least=0),
@@ -151,6 +169,7 @@ TRAIN = {
     "steps": Field(list, [], item=int),  # `step` only: epochs after which lr is multiplied by `factor`
     "factor": Field(float, 0.1, least=0),
     "loss": Field(str, "auto", choices=("auto", "cross-entropy", "softmax-clip", "mse")),
+    "aux_weight": Field(float, 0.3, least=0),  # of each auxiliary head's loss, where a network has them
     "label_smoothing": Field(float, 0.0, least=0, most=1),
     "l1": Field(float, 0.0, least=0),  # T23: l1 * sum |w|
     "l2": Field(float, 0.0, least=0),  # T24: l2 * sum w^2, or half of that
@@ -162,6 +181,11 @@ TRAIN = {
     "augment": Field((dict, type(None)), None),
     "snapshots": Field(list, [], item=int),  # epochs whose weights are kept for the reports
     "seed": Field(int, 1, least=0, most=SEED),
+}
+
+WEIGHTS = {  # published weights that training starts from
+    "file": Field(str),  # a state dict, relative to here or else to DATA_ROOT; or `imagenet`: torchvision's own
+    "licence": Field(str),
 }
 
 CHECK = {
@@ -179,7 +203,7 @@ STUDY = {
     "settings": Field(dict),
     "seeds": Field(list, item=int, some=True, least=0, most=SEED),
     "measures": Field(list, item=str, some=True),
-    "better": Field(str, "lower", choices=("lower", "higher")),
+    "curves": Field(list, [], item=str),  # drawn beside the measures, by epoch or by layer
 }
 
 
@@ -194,9 +218,11 @@ def check_section(place: str, section: Any, fields: dict[str, Field]) -> dict[st
 
 
 def hint(word: str, choices: list[str]) -> str:
-    """Return the cure for an unknown word: the nearest choice, if one is near, and all of them."""
+    """Return the cure for an unknown word: the nearest choice, if one is near, and all of them unless they are many."""
     choices = [str(choice) for choice in choices]
     near = difflib.get_close_matches(word, choices, n=1)
+    if len(choices) > 200:
+        return f"nearest of {len(choices)}: {', '.join(difflib.get_close_matches(word, choices, n=5, cutoff=0.3))}"
     return (f"did you mean {near[0]!r}? " if near else "") + f"choices: {', '.join(sorted(choices))}"
 
 

@@ -1,7 +1,7 @@
 """Where data comes from: each source answers its splits, before any geometry.
 
-Image sources answer `{split: [Sample, ...]}` and the label names; series sources answer `{split: [Series, ...]}`.
-Splits never share a sample; they are drawn by the seed in params (images, stratified) or by time (series).
+Images here, series in series.py: `{split: [Sample, ...]}` and the label names.
+Splits never share a sample; they are drawn, stratified, by the seed in params.
 """
 
 from __future__ import annotations
@@ -20,13 +20,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from pipeline.disk import located
 from pipeline.schema import hint
 from pipeline.stage import StageError
 from serve.image import SUFFIXES
-from serve.series import Series, Step, read_csv
 
 DOWNLOADS = Path("out/downloads")
-WAVE = (20 * np.pi / 137, np.pi / 137)  # radians a step: the notes' linspace over 128 + 10 points, kept at any horizon
 
 
 @dataclass(frozen=True)
@@ -44,19 +43,6 @@ Splits = dict[str, list[Sample]]
 def images(spec: dict[str, Any]) -> tuple[Splits, list[str]]:
     """Return the samples of train, validation and test, and the label names."""
     return {"digits": digits, "torchvision": torchvision_set, "folder": folder}[spec["source"]](spec)
-
-
-def series(spec: dict[str, Any], context: int, horizon: int) -> tuple[dict[str, list[Series]], dict[str, Any]]:
-    """Return the series of each split, and the facts {"columns", "step", "filled", "time", "id", "gaps"}."""
-    if spec["source"] == "waves":
-        return waves(spec, context, horizon)
-    table, names = (statsmodels_table if spec["source"] == "statsmodels" else csv_table)(spec)
-    facts = {"columns": table.columns, "step": table.step, "filled": table.filled, "gaps": spec["gaps"], **names}
-    parts: dict[str, list[Series]] = {"train": [], "validation": [], "test": []}
-    for one in table.series:
-        for split, part in split_by_time(one, spec, context, horizon).items():
-            parts[split].append(part)
-    return parts, facts
 
 
 def stratified(labels: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
@@ -191,41 +177,53 @@ def _downloaded(cls: Any, name: str, part: dict[str, Any], root: Path | None) ->
 
 def folder(spec: dict[str, Any]) -> tuple[Splits, list[str]]:
     """A user's folder of class folders: with train/, test/ (and val/) inside as given, else split by the seed."""
-    root = Path(spec["path"]).expanduser()
+    root = located(spec["path"])
     if not root.is_dir():
         raise StageError(f"data.folder: {root} is not a folder; put one sub-folder of images per class there")
     given = {split: next((root / n for n in names if (root / n).is_dir()), None) for split, names in GIVEN.items()}
     if bool(given["train"]) != bool(given["test"]):
         lacks = "test" if given["train"] else "train"
         raise StageError(f"data.folder: {root} is split but has no {lacks}/; add it, or put class folders alone there")
+    some = spec["labels"] == "imagenet"  # a user's folder need not have all 1,000
     if given["train"] and given["test"]:
-        labels = class_names(given["train"])
-        parts = {k: class_samples(path, labels, root, 2 if k == "train" else 1) for k, path in given.items() if path}
+        labels = class_names(given["train"], spec["labels"])
+        parts = {
+            k: class_samples(path, labels, root, 2 if k == "train" else 1, some) for k, path in given.items() if path
+        }
         if "validation" not in parts:
             rest = divide(parts["train"], {"validation": spec["validation"]}, spec["seed"], "data.folder")
             parts = {**rest, "test": parts["test"]}
         return parts, labels
-    labels = class_names(root)
+    labels = class_names(root, spec["labels"])
     counts = {"validation": spec["validation"], "test": spec["test"]}
-    return divide(class_samples(root, labels, root), counts, spec["seed"], "data.folder"), labels
+    return divide(class_samples(root, labels, root, some=some), counts, spec["seed"], "data.folder"), labels
 
 
 GIVEN = {"train": ("train",), "validation": ("val", "valid", "validation"), "test": ("test",)}
 
 
-def class_names(root: Path) -> list[str]:
+def class_names(root: Path, labels: str) -> list[str]:
+    """Return the names of the class folders, or all of ImageNet's, which they must be among."""
     names = sorted(p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
     if len(names) < 2:
         raise StageError(f"data.folder: {root} has {len(names)} class folder(s); at least 2 are needed")
-    return names
+    if labels == "folders":
+        return names
+    from models.zoo import categories  # torchvision: seconds
+
+    for name in set(names) - set(known := categories()):
+        raise StageError(f"data.folder: {root / name} is named as no class of ImageNet; {hint(name, known)}")
+    return known
 
 
-def class_samples(root: Path, labels: list[str], top: Path, least: int = 2) -> list[Sample]:
-    """Return the images under root/<label>/, sorted; a class of fewer than `least` is an error."""
+def class_samples(root: Path, labels: list[str], top: Path, least: int = 2, some: bool = False) -> list[Sample]:
+    """Return the images under root/<label>/, sorted; a class of fewer than `least` is an error; none if `some` do."""
     samples: list[Sample] = []
     if unknown := sorted({p.name for p in root.iterdir() if p.is_dir() and p.name[0] != "."} - set(labels)):
         raise StageError(f"data.folder: {root} has class {unknown[0]!r} that train/ lacks; use the same classes")
     for label, name in enumerate(labels):
+        if some and not (root / name).is_dir():
+            continue
         files = sorted(p for p in (root / name).rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
         if outside := [p for p in files if not p.resolve().is_relative_to(top.resolve())]:
             raise StageError(f"data.folder: {outside[0]} leads out of {top}; copy the file instead of linking it")
@@ -233,66 +231,3 @@ def class_samples(root: Path, labels: list[str], top: Path, least: int = 2) -> l
             raise StageError(f"data.folder: class {name!r} in {root} has {len(files)} image(s); {least} are needed")
         samples += [Sample(str(p.relative_to(top)), p, label) for p in files]
     return samples
-
-
-def waves(spec: dict[str, Any], context: int, horizon: int) -> tuple[dict[str, list[Series]], dict[str, Any]]:
-    """Amplitude-modulated sines (F02): sin(u + a t) sin(u + b t) + noise, u uniform in [0, 2 pi) for each curve.
-
-    Each split draws from its own generator, noise step by step, so a longer curve begins as the shorter one does.
-    """
-    parts = {}
-    for k, split in enumerate(("train", "validation", "test")):
-        rng = np.random.default_rng([spec["seed"], k])
-        length = max(spec["length"], context + horizon) if split == "test" else context + horizon
-        noise = spec["test_noise"] if split == "test" else spec["noise"]
-        phase = rng.uniform(0, 2 * np.pi, (spec[split], 1))
-        steps = np.arange(length)
-        curves = np.sin(phase + WAVE[0] * steps) * np.sin(phase + WAVE[1] * steps)
-        curves += noise * rng.standard_normal((length, spec[split])).T
-        parts[split] = [Series(f"{split}-{i:04d}", steps, curve[:, None]) for i, curve in enumerate(curves)]
-    return parts, {
-        "columns": ["y"],
-        "step": Step("index", 1),
-        "filled": 0,
-        "gaps": "error",
-        "time": "ds",
-        "id": "unique_id",
-    }
-
-
-def statsmodels_table(spec: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-    """A real series that comes with statsmodels: yearly sunspots from 1700, or weekly co2 with its real gaps."""
-    from importlib import import_module
-
-    module = import_module(f"statsmodels.datasets.{spec['name']}")
-    path = Path(module.__file__).with_name(f"{spec['name']}.csv")
-    time, column = {"sunspots": ("YEAR", "SUNACTIVITY"), "co2": ("date", "co2")}[spec["name"]]
-    return read_csv(path, columns=[column], time=time, id=None, gaps=spec["gaps"]), {"time": time, "id": None}
-
-
-def csv_table(spec: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-    """A user's CSV: one or many columns, optional time and id columns."""
-    path = Path(spec["path"]).expanduser()
-    if not path.is_file():
-        raise StageError(f"data.csv: {path} is not a file; give the path of a CSV in params.yaml")
-    names = {"time": spec["time"], "id": spec["id"]}
-    return read_csv(path, columns=spec["columns"], **names, gaps=spec["gaps"]), names
-
-
-def split_by_time(one: Series, spec: dict[str, Any], context: int, horizon: int) -> dict[str, Series]:
-    """Return the oldest rows as train, then validation, then test; the last two begin one context earlier.
-
-    Targets never overlap between splits: only history reaches back.
-    """
-    n = len(one.values)
-    test, validation = (round(n * spec[k]) for k in ("test", "validation"))
-    cut = (n - test - validation, n - test)
-    least = {"train": cut[0] - context, "validation": validation, "test": test}
-    for split, rows in least.items():
-        if rows < horizon:
-            raise StageError(
-                f"data: series {one.id!r} has {n} rows, {split} would have {max(rows, 0)} target rows; "
-                f"a horizon of {horizon} with context {context} needs more: shorten them or give a longer series"
-            )
-    bounds = {"train": (0, cut[0]), "validation": (cut[0] - context, cut[1]), "test": (cut[1] - context, n)}
-    return {split: Series(one.id, one.times[a:b], one.values[a:b]) for split, (a, b) in bounds.items()}

@@ -64,7 +64,7 @@ def test_statistics_see_the_training_split_alone(
             data, "decode", lambda s, rule, k: real(s, rule, k) if k == "train" else 255 - real(s, rule, k)
         )
     else:
-        real_series = data.sources.series
+        real_series = data.series.series
 
         def wild(*arguments: Any) -> Any:
             parts, facts = real_series(*arguments)
@@ -73,7 +73,7 @@ def test_statistics_see_the_training_split_alone(
                     one.values[:] += 1e6
             return parts, facts
 
-        monkeypatch.setattr(data.sources, "series", wild)
+        monkeypatch.setattr(data.series, "series", wild)
     after, _ = data.make(block)
     assert not np.array_equal(before.x["test"], after.x["test"])
     np.testing.assert_array_equal(before.mean, after.mean)

@@ -37,9 +37,9 @@ def test_import_arrows(folder: str) -> None:
 
 
 def test_models_import_torch_only() -> None:
-    """Architectures import torch and the standard library."""
+    """Architectures import torch, torchvision where its network is the paper's, and the standard library."""
     for path in (ROOT / "models").rglob("*.py"):
-        assert imports(path) <= {"torch", "models"} | set(sys.stdlib_module_names), path
+        assert imports(path) <= {"torch", "torchvision", "models"} | set(sys.stdlib_module_names), path
 
 
 def test_serve_imports_what_its_wheel_declares() -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from recipes import SERIES_RECIPE
 
-from pipeline import baselines, data, metrics, sources
+from pipeline import baselines, data, metrics, series
 
 RNG = np.random.default_rng
 
@@ -71,7 +71,7 @@ def test_seasonal_naive(season: int, first: list[float]) -> None:
 def test_ar4_is_exact_on_waves_without_noise(spec_of: Callable[..., dict[str, Any]]) -> None:
     """F09: two frequencies obey a recurrence of 4 taps: the coefficients of
     (1 - 2 cos(19 pi/137) z + z^2)(1 - 2 cos(21 pi/137) z + z^2), its constant 0."""
-    parts, _ = sources.series(spec_of("waves", noise=0), 128, 10)
+    parts, _ = series.series(spec_of("waves", noise=0), 128, 10)
     x = np.concatenate([s.values for s in parts["train"]])
     starts = np.arange(801) * 138
     got = baselines.fit_autoregression(x, starts, order=4)[:, 0]

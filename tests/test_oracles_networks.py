@@ -10,7 +10,7 @@ from torch import nn
 
 import models
 from models import cnn2, lenet5, summary
-from pipeline import sources
+from pipeline import series
 from pipeline.data import image_statistics
 from pipeline.train import objective
 
@@ -141,7 +141,7 @@ def test_x05_clipped_softmax_learns_nothing_from_a_sure_mistake():
 def waves(count, length):
     """Return noise-free curves (count, length) of source `waves`."""
     spec = {"train": count, "validation": 1, "test": 1, "length": length, "noise": 0.0, "test_noise": 0.0, "seed": 1}
-    parts, _ = sources.waves(spec, context=length - 10, horizon=10)
+    parts, _ = series.waves(spec, context=length - 10, horizon=10)
     return np.stack([series.values[:, 0] for series in parts["train"]])
 
 

@@ -62,7 +62,7 @@ MISTAKES = [
     (
         (*TINY, "arch"),
         "fcn",
-        "models.tiny.arch: unknown architecture 'fcn'; did you mean 'fcnn'? choices: causal, cnn1",
+        "models.tiny.arch: unknown architecture 'fcn'; did you mean 'fcnn'? choices: alexnet, causal, cnn1",
     ),
     (("data", "digits", "source"), "digit", "data.digits.source: unknown source 'digit'; did you mean 'digits'?"),
     (("data", "digits", "source"), ["a"], "data.digits.source: unknown source \"['a']\"; choices: csv, digits"),
@@ -78,7 +78,11 @@ MISTAKES = [
     # wrong types and limits
     ((*TINY, "train", "epochs"), "ten", "models.tiny.train.epochs: expected a whole number, got 'ten'"),
     ((*TINY, "train", "epochs"), True, "models.tiny.train.epochs: expected a whole number, got True"),
-    ((*TINY, "train", "epochs"), 0, "models.tiny.train.epochs: expected at least 1, got 0"),
+    (
+        (*TINY, "train", "epochs"),
+        0,
+        "epochs: 0 is for published weights; add `weights:` or train an epoch",
+    ),
     ((*TINY, "train", "lr"), float("nan"), "models.tiny.train.lr: expected a finite number, got nan"),
     ((*TINY, "train", "label_smoothing"), 2, "models.tiny.train.label_smoothing: expected at most 1, got 2.0"),
     (
@@ -98,7 +102,11 @@ MISTAKES = [
     ),
     (("deterministic",), "yes", "deterministic: expected true or false, got 'yes'"),
     ((*TINY, "train"), 3, "models.tiny.train: expected a mapping, got 3"),
-    (("models", "tiny"), "fcnn", "models.tiny: expected a mapping with arch, data, net, train, full, got 'fcnn'"),
+    (
+        ("models", "tiny"),
+        "fcnn",
+        "expected a mapping with arch, data, net, train, weights, full, got 'fcnn'",
+    ),
     (("data", "digits"), 3, "data.digits.source: missing; choices: digits, torchvision"),
     # missing keys
     (("models",), None, "models: missing; add it (a mapping)"),

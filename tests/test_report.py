@@ -212,7 +212,7 @@ def test_pages_take_nothing_from_elsewhere_and_pictures_are_lazy_sized_and_descr
     for name in ("index", *RECIPES):
         assert "http:" not in page(whole, name) and "https:" not in page(whole, name)
     images = [tag for name in ("index", *RECIPES) for kind, tag in Links(page(whole, name)).tags if kind == "img"]
-    assert len(images) == 2 + 1 + 3 + 2 + 2  # small curves, study, curves, mistakes, forecasts and steps
+    assert len(images) == 2 + 1 + 4 + 3 + 2 + 2  # small curves, study, landscape, curves, mistakes, forecasts and steps
     for image in images:
         assert image["loading"] == "lazy" and int(image["width"]) > 0 and int(image["height"]) > 0 and image["alt"]
 

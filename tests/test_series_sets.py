@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline import sources
+from pipeline import series
 from pipeline.stage import StageError
 from serve.errors import InputError
 
@@ -16,7 +16,7 @@ Spec = Callable[..., dict[str, Any]]
 
 def test_waves_are_the_notes_formula(spec_of: Spec) -> None:
     """Oracle: FEATURES.md F03, sin(u + a t) sin(u + b t) = (cos(19 pi t/137) - cos(2u + 21 pi t/137)) / 2."""
-    parts, facts = sources.series(spec_of("waves", noise=0, train=5), 128, 10)
+    parts, facts = series.series(spec_of("waves", noise=0, train=5), 128, 10)
     t = np.arange(138)
     for one in parts["train"]:
         wave = one.values[:, 0]
@@ -30,7 +30,7 @@ def test_waves_are_the_notes_formula(spec_of: Spec) -> None:
 def test_a_longer_horizon_continues_the_same_waves(spec_of: Spec) -> None:
     """F03: in the notes the step size hangs on the horizon; here a curve is the same for any, noise included."""
     spec = spec_of("waves", noise=0.1, test_noise=0.1, length=2)
-    short, long = (sources.series(spec, 128, horizon)[0] for horizon in (10, 20))
+    short, long = (series.series(spec, 128, horizon)[0] for horizon in (10, 20))
     for split in short:
         for a, b in zip(short[split], long[split], strict=True):
             assert (len(a.values), len(b.values)) == (138, 148)
@@ -39,7 +39,7 @@ def test_a_longer_horizon_continues_the_same_waves(spec_of: Spec) -> None:
 
 def test_waves_have_the_noise_that_is_asked_for(spec_of: Spec) -> None:
     """Noise .1 on training curves and none on test curves: their differences to the same clean curves."""
-    noisy, clean = (sources.series(spec_of("waves", noise=noise), 128, 10)[0] for noise in (0.1, 0.0))
+    noisy, clean = (series.series(spec_of("waves", noise=noise), 128, 10)[0] for noise in (0.1, 0.0))
     difference = {s: np.stack([a.values - b.values for a, b in zip(noisy[s], clean[s], strict=True)]) for s in noisy}
     assert difference["train"].std() == pytest.approx(0.1, rel=0.02)  # 110,400 values
     assert not difference["test"].any()
@@ -47,7 +47,7 @@ def test_waves_have_the_noise_that_is_asked_for(spec_of: Spec) -> None:
 
 def test_sunspots_are_yearly_from_1700(spec_of: Spec) -> None:
     """Oracle: statsmodels' documentation of the set: 309 years, 1700-2008; the first value is 5."""
-    parts, facts = sources.series(spec_of("statsmodels", name="sunspots", validation=0.2, test=0.2), 40, 10)
+    parts, facts = series.series(spec_of("statsmodels", name="sunspots", validation=0.2, test=0.2), 40, 10)
     whole = {int(t): v for part in parts.values() for t, v in zip(part[0].times, part[0].values[:, 0], strict=True)}
     assert len(whole) == 309 and min(whole.values()) >= 0 and next(iter(whole.values())) == 5
     assert facts["filled"] == 0 and facts["time"] == "YEAR"
@@ -59,8 +59,8 @@ def test_co2_has_real_gaps(spec_of: Spec) -> None:
     with pytest.raises(
         InputError, match=r"co2.csv: line \d+, column 'co2': expected a number, got a missing value; fill"
     ):
-        sources.series(spec_of("statsmodels", name="co2"), 104, 12)
-    parts, facts = sources.series(spec_of("statsmodels", name="co2", gaps="interpolate"), 104, 12)
+        series.series(spec_of("statsmodels", name="co2"), 104, 12)
+    parts, facts = series.series(spec_of("statsmodels", name="co2", gaps="interpolate"), 104, 12)
     rows = sum(len(part[0].values) for part in parts.values()) - 2 * 104  # each later split repeats one context
     assert (rows, facts["filled"]) == (2284, 59)
     assert (facts["step"].unit, facts["step"].count) == ("seconds", 7 * 24 * 3600)
@@ -69,7 +69,7 @@ def test_co2_has_real_gaps(spec_of: Spec) -> None:
 def test_no_target_stands_in_two_splits(spec_of: Spec) -> None:
     """By time: train, then validation, then test; only history reaches back, by one context."""
     context, horizon = 40, 10
-    parts, _ = sources.series(spec_of("statsmodels", name="sunspots"), context, horizon)
+    parts, _ = series.series(spec_of("statsmodels", name="sunspots"), context, horizon)
     train, validation, test = (parts[split][0].times.astype(int) for split in ("train", "validation", "test"))
     assert train[-1] < validation[context] and validation[-1] < test[context]
     assert validation[context] == train[-1] + 1 and test[context] == validation[-1] + 1
@@ -92,13 +92,13 @@ def table(tmp_path: Path, spec_of: Spec) -> Callable[..., dict[str, Any]]:
 
 def test_many_columns_of_several_ids(table: Callable[..., dict[str, Any]]) -> None:
     """Each id is split by itself, so no series' future stands in another's training rows of the same time."""
-    parts, facts = sources.series(table(), 5, 3)
+    parts, facts = series.series(table(), 5, 3)
     assert facts["columns"] == ["a", "b"] and (facts["time"], facts["id"]) == ("ds", "id")
     for split, rows in (("train", 42), ("validation", 5 + 9), ("test", 5 + 9)):
         assert [one.id for one in parts[split]] == ["x", "y"]
         assert all(one.values.shape == (rows, 2) for one in parts[split])
     np.testing.assert_array_equal(parts["test"][1].values[:, 0], np.arange(46, 60) * 2.0)
-    assert sources.series(table(columns=["b"]), 5, 3)[1]["columns"] == ["b"]
+    assert series.series(table(columns=["b"]), 5, 3)[1]["columns"] == ["b"]
 
 
 def without(row: int) -> str:
@@ -121,28 +121,28 @@ BAD_TABLES = [
 @pytest.mark.parametrize(("options", "text", "sentence"), BAD_TABLES)
 def test_a_bad_table(table: Callable[..., dict[str, Any]], options: dict[str, Any], text: str, sentence: str) -> None:
     with pytest.raises(InputError) as error:
-        sources.series(table(text, **options), 5, 3)
+        series.series(table(text, **options), 5, 3)
     assert sentence in str(error.value) and "\n" not in str(error.value)
 
 
 def test_a_missing_row_is_filled_where_allowed(table: Callable[..., dict[str, Any]]) -> None:
     """Oracle: the columns are straight lines, so linear interpolation restores them; two values were made."""
-    whole, _ = sources.series(table(), 5, 3)
-    filled, facts = sources.series(table(without(20), gaps="interpolate"), 5, 3)
+    whole, _ = series.series(table(), 5, 3)
+    filled, facts = series.series(table(without(20), gaps="interpolate"), 5, 3)
     assert facts["filled"] == 2
     np.testing.assert_allclose(filled["train"][0].values, whole["train"][0].values, rtol=1e-12)
 
 
 def test_no_table(spec_of: Spec) -> None:
     with pytest.raises(StageError, match=r"data.csv: none.csv is not a file; give the path of a CSV in params.yaml"):
-        sources.series(spec_of("csv", path="none.csv"), 5, 3)
+        series.series(spec_of("csv", path="none.csv"), 5, 3)
 
 
 @pytest.mark.parametrize(("context", "horizon", "split"), [(50, 3, "train"), (5, 10, "validation")])
 def test_too_short_a_series(table: Callable[..., dict[str, Any]], context: int, horizon: int, split: str) -> None:
     """60 rows: 42 to train on, 9 each for validation and test."""
     with pytest.raises(StageError) as error:
-        sources.series(table(), context, horizon)
+        series.series(table(), context, horizon)
     rows = {"train": 0, "validation": 9}[split]
     assert str(error.value) == (
         f"data: series 'x' has 60 rows, {split} would have {rows} target rows; a horizon of {horizon} with context "

@@ -11,7 +11,7 @@ from recipes import IMAGE_RECIPE, SERIES_RECIPE, SETS
 from ruamel.yaml import YAML
 from scipy import stats
 
-from pipeline import data, params, schema, study, train
+from pipeline import data, measures, params, schema, study, train
 from pipeline.schema import ParamsError
 from pipeline.stage import StageError
 
@@ -27,8 +27,8 @@ DIGITS = {
     "claim": "cnn1 learns.",
     "recipe": "tiny",
     "seeds": [1],
-    "measures": ["accuracy"],
-    "better": "higher",
+    "measures": ["accuracy", "training accuracy", "epochs to 90 %", "dead units", "near-zero weights", "parameters"],
+    "curves": ["training error", "test error", "gradient at the start", "gradient at the end"],
     "settings": {"fcNN": {}, "cnn1": {"arch": "cnn1"}},
 }
 PARAMS = {
@@ -48,14 +48,14 @@ def loaded(workspace: Path) -> params.Params:
 def test_the_interval_of_a_mean() -> None:
     """Oracle: scipy's t interval; of the logarithms for errors, so the middle is the geometric mean."""
     values = [0.91, 0.95, 0.93]
-    got = study.interval(values, log=False)
+    got = study.interval(values, "share")
     low, high = stats.t.interval(0.95, 2, loc=np.mean(values), scale=stats.sem(values))
     assert got == pytest.approx((np.mean(values), low, high), rel=1e-12)
     errors = [1e-3, 1e-2, 1e-4]
-    got = study.interval(errors, log=True)
+    got = study.interval(errors, "error")
     low, high = np.exp(stats.t.interval(0.95, 2, loc=np.log(errors).mean(), scale=stats.sem(np.log(errors))))
     assert got == pytest.approx((1e-3, low, high), rel=1e-9)
-    assert study.interval([0.5], log=False) == (0.5, 0.5, 0.5)
+    assert study.interval([0.5], "share") == (0.5, 0.5, 0.5)
 
 
 def test_runs_are_made_once_and_again_where_they_change(loaded: params.Params, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,8 +97,8 @@ def test_forecasts_are_fed_back(loaded: params.Params) -> None:
     recipe = study.recipe_of(loaded.studies["waves"], {}, 1, loaded)
     source, _ = data.make(recipe["data"])
     net, _ = train.fit(recipe, source, on=torch.device("cpu"), label="tiny")
-    history, _ = study.first_windows(source, 10)
-    got = study.roll_out(net, history, 10)
+    history, _ = measures.first_windows(source, 10)
+    got = measures.roll_out(net, history, 10)
     path = history.astype(np.float32)
     with torch.no_grad():
         for _ in range(3):
@@ -110,7 +110,7 @@ def test_too_short_test_curves(loaded: params.Params) -> None:
     recipe = study.recipe_of(loaded.studies["waves"], {}, 1, loaded)
     source, _ = data.make(recipe["data"])
     with pytest.raises(StageError, match="the test series have 60 samples, 132 are needed; set a longer `length:`"):
-        study.first_windows(source, 100)
+        measures.first_windows(source, 100)
 
 
 @pytest.mark.parametrize("measure", ["mse 10 ahed", "accuracy"])
@@ -125,14 +125,14 @@ def test_a_measure_that_there_is_not(workspace: Path, measure: str) -> None:
 
 
 def test_params_know_every_measure() -> None:
-    assert set(schema.MEASURES) == set(study.MEASURES)
+    assert set(schema.MEASURES) == set(measures.MEASURES) and set(schema.CURVES) == set(measures.CURVES)
 
 
 def test_the_table(workspace: Path) -> None:
     """Oracle: written by hand; geometric mean of 1e-2 and 1e-4 is 1e-3."""
-    rows = [study.tidy("s", "a", seed, "mse", value) for seed, value in ((1, 1e-2), (2, 1e-4))]
-    rows.append(study.tidy("s", "last value", "", "mse", 0.123456789))
-    described = {"claim": "It helps.", "seeds": [1, 2], "measures": ["mse"], "better": "lower"}
+    rows = [study.tidy("s", "a", seed, "mse 10 ahead", "", value) for seed, value in ((1, 1e-2), (2, 1e-4))]
+    rows.append(study.tidy("s", "last value", "", "mse 10 ahead", "", 0.123456789))
+    described = {"claim": "It helps.", "seeds": [1, 2], "measures": ["mse 10 ahead"]}
     study.write_table("s", described, rows)
     low, mid, high = 1e-3 * np.exp(
         -np.array([1, 0, -1]) * stats.t.ppf(0.975, 1) * np.log(100) / np.sqrt(2) / np.sqrt(2)
@@ -140,16 +140,16 @@ def test_the_table(workspace: Path) -> None:
     assert (study.FOLDER / "s.md").read_text().splitlines() == [
         "# s: It helps.",
         "",
-        "Test split, geometric mean [95 % t interval] over seeds [1, 2].",
+        "Test split where nothing else is said, mean (geometric: mse 10 ahead) [95 % t interval] over seeds [1, 2].",
         "",
-        "| setting | mse |",
+        "| setting | mse 10 ahead |",
         "| --- | ---: |",
         f"| a | {mid:.3g} [{low:.3g}, {high:.3g}] |",
         "| last value | 0.123 |",
     ]
     with (study.FOLDER / "s.csv").open() as file:
         assert list(csv.DictReader(file))[-1] == {
-            "study": "s", "setting": "last value", "seed": "", "measure": "mse", "value": "0.123457",
+            "study": "s", "setting": "last value", "seed": "", "measure": "mse 10 ahead", "x": "", "value": "0.123457",
         }  # fmt: skip
 
 
@@ -157,14 +157,23 @@ def test_the_table(workspace: Path) -> None:
 def test_the_stage_writes_table_and_picture(
     loaded: params.Params, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A classifier's study: two architectures, both far above chance (.1)."""
+    """A classifier's study: two architectures, both far above chance (.1); its curves end at its measures.
+
+    Oracle of the counts: 64 * 16 + 16 + 32 + 160 + 10 and 320 + 32 * 64 * 10 + 10 parameters; cnn1's two weights.
+    """
     monkeypatch.setattr(sys, "argv", ["study", "digits"])
     study.main()
     with (study.FOLDER / "digits.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert [r["setting"] for r in rows] == ["fcNN", "cnn1"]
-    assert all(float(r["value"]) > 0.5 for r in rows)
-    assert "Test split, mean [95 % t interval] over seeds [1]." in capsys.readouterr().out
+    values = {(r["setting"], r["measure"], r["x"]): float(r["value"]) for r in rows}
+    for setting, count in (("fcNN", 64 * 16 + 16 + 32 + 160 + 10), ("cnn1", 320 + 32 * 64 * 10 + 10)):
+        accuracy = values[setting, "accuracy", ""]
+        assert accuracy > 0.5 and values[setting, "parameters", ""] == count
+        assert 1 - accuracy == pytest.approx(min(values[setting, "test error", str(k)] for k in (1, 2, 3)), abs=0.02)
+        assert 1 - values[setting, "training accuracy", ""] == pytest.approx(values[setting, "training error", "3"])
+    places = [r["x"] for r in rows if (r["setting"], r["measure"]) == ("cnn1", "gradient at the start")]
+    assert places == ["0.0", "1.0"]
+    assert "mean [95 % t interval] over seeds [1]." in capsys.readouterr().out
     assert Path("out/studies/digits.png").read_bytes().startswith(b"\x89PNG")
 
 

@@ -56,7 +56,8 @@ def test_a_run_repeats_and_a_stopped_one_ends_the_same(
     recipe = resolved(base, train=changes)
     whole = fit(recipe)
     assert_equal(whole, fit(recipe))
-    monkeypatch.setattr(train, "CHECKPOINT_EVERY_S", 0)
+    monkeypatch.setattr(train, "LEAST_S", 0)
+    monkeypatch.setattr(train, "MOST_SHARE", float("inf"))
     checkpoint = tmp_path / "run.pt"
     trained: list[int] = []
     real = train.one_epoch
@@ -225,12 +226,13 @@ def test_one_image_left_over_is_not_a_batch(resolved: Resolve) -> None:
 @pytest.mark.slow
 def test_the_stage_resumes_and_cleans_up(workspace: Path, monkeypatch: pytest.MonkeyPatch, resolved: Resolve) -> None:
     """The command, stopped by Ctrl-C and run again: the same results/ and weights as a run that was not stopped."""
-    monkeypatch.setattr(train, "CHECKPOINT_EVERY_S", 0)
+    monkeypatch.setattr(train, "LEAST_S", 0)
+    monkeypatch.setattr(train, "MOST_SHARE", float("inf"))
     recipe = resolved(IMAGE_RECIPE, train={"snapshots": [2]})
     folder = workspace / "out/params/tiny"
     folder.mkdir(parents=True)
     (folder / "data.json").write_text(json.dumps(recipe["data"]))
-    parts = {key: recipe[key] for key in ("arch", "net", "train")} | {"device": "cpu", "deterministic": True}
+    parts = {key: recipe[key] for key in ("arch", "net", "train", "weights")} | {"device": "cpu", "deterministic": True}
     (folder / "train.json").write_text(json.dumps(parts))
     monkeypatch.setattr(sys, "argv", ["stage", "tiny"])
     data.main()

@@ -1,0 +1,104 @@
+"""AlexNet: the network that won ILSVRC 2012, for 1000 classes of photographs, in its two-GPU form.
+
+Krizhevsky, Sutskever, Hinton 2012, "ImageNet classification with deep convolutional neural networks", NIPS 25,
+section 3 and figure 2.
+
+    stage      layers                                                     output at 227 x 227
+    features   conv1 11x11 stride 4, ReLU, local response normalisation   96 x 55 x 55
+               max pool 3x3 stride 2                                      96 x 27 x 27
+               conv2 5x5, 2 groups, ReLU, local response normalisation    256 x 27 x 27
+               max pool 3x3 stride 2                                      256 x 13 x 13
+               conv3 3x3, ReLU; conv4 3x3, 2 groups, ReLU                 384 x 13 x 13
+               conv5 3x3, 2 groups, ReLU                                  256 x 13 x 13
+               max pool 3x3 stride 2, flatten                             9,216
+    head       2 x (dense, ReLU, dropout)                                 4,096
+               dense                                                      1,000
+
+Section 3's claims are options: `activation` (3.1), `groups` 1 or 2 (3.2), `normalisation` (3.3), `pool` (3.4). Notes
+S2 print separate windows, 2x2 stride 2: the same 6 x 6 map at 227 pixels, and 39 x 39 are enough.
+
+Differs from the paper: 227 pixels, since 224 do not fit its stem ((224 - 11) / 4 + 1 = 54.25); the two GPUs are two
+groups of one convolution; dropped units are scaled up in training, not the kept ones down in testing (equal in
+expectation); the first dense layer is as wide as the map of the entry's images, 67 x 67 at least. Not the paper's:
+`normalisation: batch`, batch normalisation (Ioffe & Szegedy 2015) in the two places of the local one, and `init: he`.
+"""
+
+from collections import OrderedDict
+
+from torch import Tensor, nn
+
+from models import layers
+
+PAPER = "Krizhevsky et al. 2012"
+DENSE = 4096
+POOLS = {"overlapping": (3, 67), "separate": (2, 39)}  # window of the three stride-2 pools, least input
+NORMALISATIONS = {"local": lambda maps: layers.LocalResponseNorm(), "batch": nn.BatchNorm2d, "none": lambda maps: None}
+ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh}
+INITS = {"paper": "normal", "he": "he"}
+BIAS_ONE = ("features.conv2", "features.conv4", "features.conv5", "head.fc6", "head.fc7")  # section 5
+
+PUBLISHED = {"in_channels": 3, "size": (227, 227), "classes": 1000, "groups": 2, "pool": "overlapping"}
+PUBLISHED |= {"normalisation": "local", "activation": "relu", "dropout": 0.5, "init": "paper"}
+REFERENCE = {
+    name: {"options": PUBLISHED | changed, "input": (3, 227, 227), "trainable": count, "fixed": fixed, "source": source}
+    for name, changed, count, fixed, source in (
+        ("AlexNet", {}, 60_965_224, 0, "FEATURES.md A07, O22"),
+        ("AlexNet ungrouped", {"groups": 1}, 62_378_344, 0, "FEATURES.md A07"),
+        ("AlexNet 2x2 pools", {"pool": "separate"}, 60_965_224, 0, "FEATURES.md A08: 227 pixels leave 6 x 6 too"),
+        ("AlexNet batch norm", {"normalisation": "batch"}, 60_965_928, 704, "A07 + 2 * (96 + 256), as many fixed"),
+    )
+}
+
+
+def named(**steps: nn.Module | None) -> nn.Sequential:
+    """Return the layers in their order under their names, without those that are None."""
+    return nn.Sequential(OrderedDict((name, layer) for name, layer in steps.items() if layer is not None))
+
+
+class AlexNet(nn.Module):
+    """Return logits (N, K) for standardised images (N, C, H, W)."""
+
+    def __init__(
+        self,
+        *,
+        in_channels: int,
+        size: tuple[int, int],
+        classes: int,
+        groups: int,
+        pool: str,
+        normalisation: str,
+        activation: str,
+        dropout: float,
+        init: str,
+    ) -> None:
+        """`groups`: of conv2, conv4 and conv5; `dropout`: probability of dropping a unit of fc6 and fc7."""
+        super().__init__()
+        window, least = layers.choose("alexnet", "pool", pool, POOLS)
+        norm = layers.choose("alexnet", "normalisation", normalisation, NORMALISATIONS)
+        act = layers.choose("alexnet", "activation", activation, ACTIVATIONS)
+        layers.choose("alexnet", "groups", groups, {1: "one GPU", 2: "two GPUs"})
+        layers.at_least("alexnet", size, least)
+        conv, half = nn.Conv2d, lambda: nn.MaxPool2d(window, stride=2)
+        self.features = named(
+            **dict(conv1=conv(in_channels, 96, 11, stride=4), act1=act(), norm1=norm(96), pool1=half()),
+            **dict(conv2=conv(96, 256, 5, padding=2, groups=groups), act2=act(), norm2=norm(256), pool2=half()),
+            **dict(conv3=conv(256, 384, 3, padding=1), act3=act()),
+            **dict(conv4=conv(384, 384, 3, padding=1, groups=groups), act4=act()),
+            **dict(conv5=conv(384, 256, 3, padding=1, groups=groups), act5=act(), pool5=half(), flatten=nn.Flatten()),
+        )
+        (units,) = layers.feature_shape(self.features, in_channels, size)
+        self.head = named(
+            **dict(fc6=nn.Linear(units, DENSE), act6=act(), drop6=nn.Dropout(dropout)),
+            **dict(fc7=nn.Linear(DENSE, DENSE), act7=act(), drop7=nn.Dropout(dropout)),
+            fc8=nn.Linear(DENSE, classes),
+        )
+        layers.initialise(self, layers.choose("alexnet", "init", init, INITS))
+        if init == "paper":
+            for name in BIAS_ONE:
+                nn.init.ones_(self.get_submodule(name).bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.features(x))
+
+
+Model = AlexNet

@@ -1,0 +1,69 @@
+"""What several architectures share: local response normalisation, how weights start, and what they refuse."""
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class LocalResponseNorm(nn.Module):
+    """Return (N, C, H, W), each value divided by (k + alpha * sum of squares over n neighbouring channels) ** beta.
+
+    Krizhevsky, Sutskever, Hinton 2012, section 3.3, with its constants. torch's layer of this name divides alpha by n
+    (its alpha is five times the paper's, T17). Written as a sum of slices, so that its gradient exports too.
+    """
+
+    def __init__(self, *, n: int = 5, k: float = 2.0, alpha: float = 1e-4, beta: float = 0.75) -> None:
+        super().__init__()
+        self.n, self.k, self.alpha, self.beta = n, k, alpha, beta
+
+    def forward(self, x: Tensor) -> Tensor:
+        channels, reach = x.shape[1], self.n // 2
+        squares = F.pad(x.square(), (0, 0, 0, 0, reach, reach))  # (N, C + n - 1, H, W)
+        around = squares[:, :channels]
+        for k in range(1, self.n):
+            around = around + squares[:, k : k + channels]
+        return x / (self.k + self.alpha * around) ** self.beta
+
+
+def initialise(net: nn.Module, rule: str) -> None:
+    """Draw every weight of convolutions and dense layers anew, biases 0.
+
+    normal: N(0, .01), as in Krizhevsky et al. 2012, section 5. xavier: Glorot & Bengio 2010, eq. 16, uniform.
+    he: N(0, 2 / fan-in), He et al. 2015, arXiv:1502.01852, eq. 10, which keeps the variance through ReLU layers.
+    """
+    rules = {
+        "normal": lambda w: nn.init.normal_(w, std=0.01),
+        "xavier": nn.init.xavier_uniform_,
+        "he": lambda w: nn.init.kaiming_normal_(w, nonlinearity="relu"),
+    }
+    draw = choose(type(net).__name__.lower(), "init", rule, rules)
+    for layer in net.modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            draw(layer.weight)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+
+
+def choose(arch: str, option: str, value: Any, choices: Mapping[Any, Any]) -> Any:
+    """Return the choice that an option names; raise ValueError with their names where there is none."""
+    if value not in choices:
+        raise ValueError(f"{arch}: expected {option} {', '.join(map(str, choices))}, got {value!r}; choose one")
+    return choices[value]
+
+
+def at_least(arch: str, size: tuple[int, int], least: int) -> None:
+    """Raise ValueError where an image is smaller than the architecture takes."""
+    if min(size) < least:
+        height, width = size
+        raise ValueError(f"{arch}: expected at least {least} x {least} pixels, got {height} x {width}; enlarge size")
+
+
+def feature_shape(features: nn.Module, in_channels: int, size: tuple[int, int]) -> torch.Size:
+    """Return (C, H, W) of the feature map, found on the meta device: what the first dense layer is sized by."""
+    shapes_only = copy.deepcopy(features).to("meta").eval()
+    with torch.no_grad():
+        return shapes_only(torch.zeros(1, in_channels, *size, device="meta")).shape[1:]

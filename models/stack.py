@@ -1,0 +1,101 @@
+"""Stack: equal convolutions one after the other, the bench on which the notes' single techniques are tried.
+
+Notes S1 and S3: padding, non-linearities, and stacked small filters in place of a large one (three of 3x3 see as far as
+one of 7x7 with 27 weights in place of 49, Simonyan & Zisserman 2015, arXiv:1409.1556, section 2.3).
+
+    stage      layers                                        output at 28 x 28, kernels [3, 3, 3]
+    features   one (pad, conv, activation) for each kernel   16 x 28 x 28
+               max pool 2x2, flatten                         3,136
+    head       dense                                         10
+
+`padding` says what stands beyond the border: zeros; symmetric, the image mirrored with its edge (numpy's name; torch's
+"reflect" leaves the edge out); circular, the opposite side; or valid, nothing, and the map shrinks.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models import layers
+
+PAPER = "notes S1, S3"
+ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh, "sigmoid": nn.Sigmoid}
+
+OPTIONS = {"in_channels": 1, "size": (28, 28), "classes": 10, "channels": 16, "activation": "relu", "padding": "zeros"}
+REFERENCE = {
+    f"stack {' '.join(f'{k}x{k}' for k in kernels)}": {
+        "options": OPTIONS | {"kernels": kernels},
+        "input": (1, 28, 28),
+        "trainable": count,
+        "fixed": 0,
+        "source": f"T16: 160 + {source} + 31,370",
+    }
+    for kernels, count, source in (
+        ([3, 7], 44_090, "(49 * 16^2 + 16)"),
+        ([3, 3, 3, 3], 38_490, "3 * (9 * 16^2 + 16)"),
+    )
+}
+
+
+class Pad(nn.Module):
+    """Return (N, C, H + 2 border, W + 2 border)."""
+
+    def __init__(self, border: int, kind: str) -> None:
+        super().__init__()
+        self.border, self.kind = border, kind
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.kind == "circular":
+            return F.pad(x, [self.border] * 4, mode="circular")
+        for axis in (2, 3):
+            size = x.shape[axis]
+            before = x.narrow(axis, 0, self.border).flip(axis)
+            after = x.narrow(axis, size - self.border, self.border).flip(axis)
+            x = torch.cat([before, x, after], axis)
+        return x
+
+
+PADDINGS = {
+    "zeros": lambda border: (nn.Identity(), border),
+    "valid": lambda border: (nn.Identity(), 0),
+    "symmetric": lambda border: (Pad(border, "symmetric"), 0),
+    "circular": lambda border: (Pad(border, "circular"), 0),
+}
+
+
+class Stack(nn.Module):
+    """Return logits (N, K) for standardised images (N, C, H, W)."""
+
+    def __init__(
+        self,
+        *,
+        in_channels: int,
+        size: tuple[int, int],
+        classes: int,
+        channels: int,
+        kernels: Sequence[int],
+        activation: str,
+        padding: str,
+    ) -> None:
+        """`kernels`: the side of each convolution, odd; `activation`: relu, tanh or sigmoid."""
+        super().__init__()
+        act = layers.choose("stack", "activation", activation, ACTIVATIONS)
+        pad = layers.choose("stack", "padding", padding, PADDINGS)
+        lost = sum(kernel - 1 for kernel in kernels) if padding == "valid" else 0
+        layers.at_least("stack", size, max(2 + lost, max(kernels) // 2))
+        steps: list[nn.Module] = []
+        for kernel in kernels:
+            around, border = pad(kernel // 2)
+            steps += [around, nn.Conv2d(in_channels, channels, kernel, padding=border), act()]
+            in_channels = channels
+        self.features = nn.Sequential(*steps, nn.MaxPool2d(2), nn.Flatten())
+        height, width = ((side - lost) // 2 for side in size)
+        self.head = nn.Linear(channels * height * width, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.features(x))
+
+
+Model = Stack

@@ -1,0 +1,67 @@
+"""Interrupted training: what it carries from epoch to epoch, and the checkpoint that it goes on from.
+
+Checkpoints lie outside DVC's outputs, under a key of recipe, data, code and device: none is resumed under another.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pipeline import data, params
+from pipeline.stage import OUT
+
+CHECKPOINTS = OUT / "checkpoints"
+LEAST_S, MOST_SHARE = 1.0, 0.05  # between checkpoints; of the time that writing them may take
+MODULES = ("train", "checkpoint", "data", "loss", "network", "schedule", "augment", "device")
+CODE = [f"pipeline/{module}.py" for module in MODULES]
+
+
+@dataclass
+class State:
+    """Everything that training carries from epoch to epoch besides the network and the optimizer."""
+
+    epoch: int = 0
+    history: list[dict[str, float]] = field(default_factory=list)
+    gradients: list[dict[str, float]] = field(default_factory=list)  # mean |gradient| of each weight, last batch
+    best_epoch: int = 0
+    chosen_epoch: int = 0  # whose weights ship: the best or the last, by params
+    best: dict[str, Tensor] = field(default_factory=dict)
+    snapshots: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+
+    @property
+    def chosen(self) -> dict[str, float]:
+        """The history row of the weights that ship."""
+        return self.history[self.chosen_epoch - 1]
+
+
+def store(path: Path, net: nn.Module, optimizer: torch.optim.Optimizer, state: State) -> None:
+    """Write a checkpoint, whole or not at all: a kill while writing leaves the one before."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    torch.save({"net": net.state_dict(), "optimizer": optimizer.state_dict(), "state": vars(state)}, part)
+    os.replace(part, path)
+
+
+def restore(path: Path, net: nn.Module, optimizer: torch.optim.Optimizer) -> State:
+    saved = torch.load(path, weights_only=True)
+    net.load_state_dict(saved["net"])
+    optimizer.load_state_dict(saved["optimizer"])
+    state = State(**saved["state"])
+    print(f"   continuing after epoch {state.epoch}, from the checkpoint of an interrupted run", file=sys.stderr)
+    return state
+
+
+def checkpoint_path(name: str, recipe: dict[str, Any], source: data.Data, on: torch.device) -> Path:
+    """Return this run's checkpoint: its key holds recipe, data, code and device, so none is resumed under another."""
+    code = params.digest(*map(Path, CODE))
+    key = json.dumps([recipe, source.about["hash"], code, torch.__version__, on.type], sort_keys=True)
+    return CHECKPOINTS / f"{name}@{hashlib.sha256(key.encode()).hexdigest()[:16]}.pt"

@@ -1,0 +1,90 @@
+"""Where series come from: each source answers its splits, divided by time, as `{split: [Series, ...]}`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.disk import located
+from pipeline.stage import StageError
+from serve.series import Series, Step, read_csv
+
+WAVE = (20 * np.pi / 137, np.pi / 137)  # radians a step: the notes' linspace over 128 + 10 points, kept at any horizon
+
+
+def series(spec: dict[str, Any], context: int, horizon: int) -> tuple[dict[str, list[Series]], dict[str, Any]]:
+    """Return the series of each split, and the facts {"columns", "step", "filled", "time", "id", "gaps"}."""
+    if spec["source"] == "waves":
+        return waves(spec, context, horizon)
+    table, names = (statsmodels_table if spec["source"] == "statsmodels" else csv_table)(spec)
+    facts = {"columns": table.columns, "step": table.step, "filled": table.filled, "gaps": spec["gaps"], **names}
+    parts: dict[str, list[Series]] = {"train": [], "validation": [], "test": []}
+    for one in table.series:
+        for split, part in split_by_time(one, spec, context, horizon).items():
+            parts[split].append(part)
+    return parts, facts
+
+
+def waves(spec: dict[str, Any], context: int, horizon: int) -> tuple[dict[str, list[Series]], dict[str, Any]]:
+    """Amplitude-modulated sines (F02): sin(u + a t) sin(u + b t) + noise, u uniform in [0, 2 pi) for each curve.
+
+    Each split draws from its own generator, noise step by step, so a longer curve begins as the shorter one does.
+    """
+    parts = {}
+    for k, split in enumerate(("train", "validation", "test")):
+        rng = np.random.default_rng([spec["seed"], k])
+        length = max(spec["length"], context + horizon) if split == "test" else context + horizon
+        noise = spec["test_noise"] if split == "test" else spec["noise"]
+        phase = rng.uniform(0, 2 * np.pi, (spec[split], 1))
+        steps = np.arange(length)
+        curves = np.sin(phase + WAVE[0] * steps) * np.sin(phase + WAVE[1] * steps)
+        curves += noise * rng.standard_normal((length, spec[split])).T
+        parts[split] = [Series(f"{split}-{i:04d}", steps, curve[:, None]) for i, curve in enumerate(curves)]
+    return parts, {
+        "columns": ["y"],
+        "step": Step("index", 1),
+        "filled": 0,
+        "gaps": "error",
+        "time": "ds",
+        "id": "unique_id",
+    }
+
+
+def statsmodels_table(spec: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """A real series that comes with statsmodels: yearly sunspots from 1700, or weekly co2 with its real gaps."""
+    from importlib import import_module
+
+    module = import_module(f"statsmodels.datasets.{spec['name']}")
+    path = Path(module.__file__).with_name(f"{spec['name']}.csv")
+    time, column = {"sunspots": ("YEAR", "SUNACTIVITY"), "co2": ("date", "co2")}[spec["name"]]
+    return read_csv(path, columns=[column], time=time, id=None, gaps=spec["gaps"]), {"time": time, "id": None}
+
+
+def csv_table(spec: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """A user's CSV: one or many columns, optional time and id columns."""
+    path = located(spec["path"])
+    if not path.is_file():
+        raise StageError(f"data.csv: {path} is not a file; give the path of a CSV in params.yaml")
+    names = {"time": spec["time"], "id": spec["id"]}
+    return read_csv(path, columns=spec["columns"], **names, gaps=spec["gaps"]), names
+
+
+def split_by_time(one: Series, spec: dict[str, Any], context: int, horizon: int) -> dict[str, Series]:
+    """Return the oldest rows as train, then validation, then test; the last two begin one context earlier.
+
+    Targets never overlap between splits: only history reaches back.
+    """
+    n = len(one.values)
+    test, validation = (round(n * spec[k]) for k in ("test", "validation"))
+    cut = (n - test - validation, n - test)
+    least = {"train": cut[0] - context, "validation": validation, "test": test}
+    for split, rows in least.items():
+        if rows < horizon:
+            raise StageError(
+                f"data: series {one.id!r} has {n} rows, {split} would have {max(rows, 0)} target rows; "
+                f"a horizon of {horizon} with context {context} needs more: shorten them or give a longer series"
+            )
+    bounds = {"train": (0, cut[0]), "validation": (cut[0] - context, cut[1]), "test": (cut[1] - context, n)}
+    return {split: Series(one.id, one.times[a:b], one.values[a:b]) for split, (a, b) in bounds.items()}
