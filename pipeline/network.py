@@ -79,19 +79,24 @@ def start(net: Classifier | Forecaster, recipe: dict[str, Any]) -> None:
     """Load the published weights that the recipe names, if any, into the network; they must fit it exactly."""
     if not (weights := recipe.get("weights")):
         return
-    path = disk.weights_path(weights["file"])
+    path, cure = disk.weights_path(weights["file"]), "give the file that torch.save wrote of a state dict"
     try:
         state = None if path is None else torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, EOFError, RuntimeError, KeyError) as error:
+        raise StageError(f"weights: {path} cannot be read ({type(error).__name__}); {cure}") from None
+    if path and not (isinstance(state, dict) and all(isinstance(v, Tensor) for v in state.values())):
+        raise StageError(f"weights: {path}: expected names and tensors, got {type(state).__name__}; {cure}")
+    try:
         net.net.load_state_dict(models.published(recipe["arch"], state, recipe["net"]))
-    except (pickle.UnpicklingError, EOFError) as error:
-        raise StageError(f"weights: {path}: not a state dict ({' '.join(str(error).split())[:120]})") from None
     except OSError as error:
-        raise StageError(
-            f"weights: torchvision's are not below TORCH_HOME, and the download failed ({error})"
-        ) from None
-    except (ValueError, RuntimeError, AttributeError, KeyError) as error:
+        reason = f"torchvision's are not below TORCH_HOME, and their download failed ({error})"
+        raise StageError(f"weights: {reason}; put the file there, or name one") from None
+    except (ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:300]
-        raise StageError(f"weights: {weights['file']} does not fit models/{recipe['arch']}.py: {reason}") from None
+        cure = "name the weights of this network, with its own options and number of classes"
+        raise StageError(
+            f"weights: {weights['file']} does not fit models/{recipe['arch']}.py: {reason}; {cure}"
+        ) from None
 
 
 def assemble(recipe: dict[str, Any], data: Data) -> Classifier | Forecaster:

@@ -126,6 +126,8 @@ def check_study(name: str, study: dict[str, Any], every: Params) -> None:
         raise ParamsError(f"{place}.settings: expected at least one, got {study['settings']!r}")
     for setting, layer in study["settings"].items():
         where = f"{place}.settings.{setting}"
+        if not isinstance(setting, str):
+            raise ParamsError(f"{where}: expected a name that is text, got {setting!r}; put it in quotes")
         check_section(where, layer, SETTING)
         source = resolve(where, studied(study, layer, every), every.sets)["data"]["spec"]["source"]
         kind = "image" if source in schema.IMAGE_SOURCES else "series"
