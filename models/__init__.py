@@ -56,7 +56,7 @@ def published(arch: str, state: dict[str, Any] | None, options: dict[str, Any]) 
     """Return published weights under the network's own keys: `state` as somebody stored it; None: torchvision's own."""
     file = _file(arch)
     if state is None and not hasattr(file, "torchvision_weights"):
-        raise ValueError(f"models/{arch}.py: torchvision has no weights for it; name a file")
+        raise ValueError(f"models/{arch}.py loads no weights of torchvision by itself; name a file, or use arch: zoo")
     state = file.torchvision_weights(**options) if state is None else state
     return file.weights_from(state) if hasattr(file, "weights_from") else state
 

@@ -27,9 +27,11 @@ def print_all() -> bool:
     """Print one row per published network; return whether every parameter count equals its reference."""
     from models import summary  # imports torch: seconds, and only after the arguments are checked
 
-    rows = []
+    rows: list[list[str]] = []
     for arch in models.names():
         for name, reference in models.references(arch).items():
+            if sys.stderr.isatty():  # half a minute in all
+                print(f"\r{len(rows)} counted, {name:40}", end="\r", file=sys.stderr, flush=True)
             count, stated = summary.trainable(summary.on_meta(arch, reference["options"])), reference["trainable"]
             equal = "yes" if count == stated else "NO"
             least = summary.least_input(arch, reference)

@@ -22,7 +22,8 @@ class LocalResponseNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         channels, reach = x.shape[1], self.n // 2
-        squares = F.pad(x.square(), (0, 0, 0, 0, reach, reach))  # (N, C + n - 1, H, W)
+        squares = x.to(torch.promote_types(x.dtype, torch.float32)).square()  # bf16 would lose them beside k
+        squares = F.pad(squares, (0, 0, 0, 0, reach, reach))  # (N, C + n - 1, H, W)
         around = squares[:, :channels]
         for k in range(1, self.n):
             around = around + squares[:, k : k + channels]

@@ -54,8 +54,14 @@ def pca_colour(images: Tensor, sigma: float) -> Augment:
     et al. 2012, section 4.1). The paper writes the eigenvalues themselves, which are grey levels squared; the roots
     keep the unit, as in the usual implementations. With one channel this is a brightness change.
     """
-    pixels = images.float().permute(1, 0, 2, 3).flatten(1)  # (C, N H W)
-    values, vectors = torch.linalg.eigh(torch.cov(pixels).reshape(len(pixels), len(pixels)))
+    n, channels = images.numel() // images.shape[1], images.shape[1]
+    total = torch.zeros(channels, dtype=torch.float64, device=images.device)
+    square = torch.zeros(channels, channels, dtype=torch.float64, device=images.device)
+    for part in images.split(256):  # in parts: float64 of a whole set would be 8 times its size
+        pixels = part.double().permute(1, 0, 2, 3).flatten(1)  # (C, N H W)
+        total, square = total + pixels.sum(1), square + pixels @ pixels.T
+    covariance = (square - torch.outer(total, total) / n) / (n - 1)
+    values, vectors = (part.float() for part in torch.linalg.eigh(covariance))
     basis = vectors * values.clamp(min=0).sqrt()  # (C, C)
 
     def step(group: Tensor) -> Tensor:

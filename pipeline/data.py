@@ -134,8 +134,8 @@ def image_statistics(x: np.ndarray, kind: str) -> tuple[np.ndarray, np.ndarray]:
     pixel: T20, (x - mean) / (std + 1e-4) at each pixel and channel; a pixel that never changes standardises to 0. One
     that hardly ever changes gets a huge scale: a single grey level in 1,000 training images has std .03, and a bright
     test value there becomes thousands. Prefer channel where many pixels are nearly constant, as at 8 x 8.
-    channel: by one mean and std a channel. unit: x / 255. none: x as it is. imagenet: by the means and stds that
-    torchvision's published weights were trained with.
+    channel: by one mean and std a channel. mean: less that mean alone, as AlexNet and VGG have it. unit: x / 255.
+    none: x as it is. imagenet: by the means and stds that torchvision's published weights were trained with.
     """
     channels = x.shape[3]
     if kind == "imagenet":
@@ -153,7 +153,7 @@ def image_statistics(x: np.ndarray, kind: str) -> tuple[np.ndarray, np.ndarray]:
     n = len(x) * (1 if kind == "pixel" else x.shape[1] * x.shape[2])
     mean = total / n
     std = np.sqrt(np.maximum(square / n - mean**2, 0))
-    scale = np.where(std > 1e-6, 1 / (std + 1e-4), 0)
+    scale = np.ones_like(std) if kind == "mean" else np.where(std > 1e-6, 1 / (std + 1e-4), 0)
     layout = (lambda a: a.transpose(2, 0, 1)) if kind == "pixel" else (lambda a: a.reshape(channels, 1, 1))
     return layout(mean).astype(np.float32), layout(scale).astype(np.float32)
 

@@ -40,11 +40,13 @@ def penalty(net: nn.Module, train: dict[str, Any]) -> Tensor | float:
 
 
 def autocast(precision: str, on: torch.device) -> torch.autocast:
-    """Return the autocast context: `auto` is bf16 on a GPU that computes in it, fp32 elsewhere."""
+    """Return the autocast context: `auto` is bf16 on a GPU that computes in it; `fast` on such a CPU, too."""
+    fast = torch.cpu._is_avx512_bf16_supported() if on.type == "cpu" else False
     able = on.type == "cpu" or torch.cuda.is_bf16_supported(including_emulation=False)
     if precision == "bf16" and not able:
         raise StageError("train.precision: this GPU does not compute in bf16 (before Ampere); set fp32 or auto")
-    bf16 = precision == "bf16" or (precision == "auto" and on.type == "cuda" and able)
+    on_gpu = precision in ("auto", "fast") and on.type == "cuda" and able
+    bf16 = precision == "bf16" or on_gpu or (precision == "fast" and fast)
     return torch.autocast(on.type, torch.bfloat16, enabled=bf16)
 
 
@@ -55,7 +57,11 @@ def make_optimizer(train: dict[str, Any], net: nn.Module) -> torch.optim.Optimiz
     """
     options = {"lr": train["lr"], "weight_decay": train["weight_decay"]}
     if train["optimizer"] == "sgd":
-        return torch.optim.SGD(net.parameters(), momentum=train["momentum"], fused=True, **options)
+        return torch.optim.SGD(
+            net.parameters(), momentum=train["momentum"], nesterov=train["nesterov"], fused=True, **options
+        )
+    if train["optimizer"] == "rmsprop":  # with the constants of Szegedy et al. 2015, arXiv:1512.00567, section 8
+        return torch.optim.RMSprop(net.parameters(), alpha=0.9, eps=1.0, momentum=train["momentum"], **options)
     if train["optimizer"] == "adadelta":
         return torch.optim.Adadelta(net.parameters(), **options)
     return {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[train["optimizer"]](

@@ -29,9 +29,9 @@ class Run:
 
 
 @torch.no_grad()
-def accuracy(run: Run) -> float:
-    """Test accuracy."""
-    return train.evaluate(run.recipe, run.net, train.batches(run.source, "test", run.net, run.net.mean.device))[1]
+def accuracy(run: Run, split: str = "test") -> float:
+    """Accuracy on a split as it is: no dropout, no augmentation."""
+    return train.evaluate(run.recipe, run.net, train.batches(run.source, split, run.net, run.net.mean.device))[1]
 
 
 def epochs_to_reach(run: Run) -> float:
@@ -83,7 +83,7 @@ def weight_diffuseness(run: Run) -> float:
 
 
 def gradients_at_start(run: Run) -> dict[str, float]:
-    """Return the mean |gradient| of each weight on the first batch, in an untrained network of the same seed."""
+    """Return the mean |gradient| of each weight on a batch of the training split, in an untrained network."""
     settings = run.recipe["train"]
     torch.manual_seed(settings["seed"])
     net = network.build(run.recipe, run.source)
@@ -135,7 +135,7 @@ def roll_out(net: Any, history: np.ndarray, steps: int) -> np.ndarray:
 
 MEASURES: dict[str, Callable[[Run], float]] = {
     "accuracy": accuracy,
-    "training accuracy": lambda run: run.state.history[-1]["train_accuracy"],
+    "training accuracy": lambda run: accuracy(run, "train"),
     "epochs to 90 %": epochs_to_reach,
     "dead units": dead_units,
     "near-zero weights": near_zero_weights,
@@ -149,6 +149,7 @@ MEASURES: dict[str, Callable[[Run], float]] = {
 
 
 def by_epoch(run: Run, split: str) -> list[tuple[float, float]]:
+    """Return (epoch, error); of the training split the running one, while weights move, dropout and augmentation on."""
     return [(row["epoch"], 1 - row[f"{split}_accuracy"]) for row in run.state.history]
 
 

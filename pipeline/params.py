@@ -1,7 +1,7 @@
 """Stage params: params.yaml checked whole and laid out, one small file for each entry and concern.
 
 Reads params.yaml and models/. Writes out/params/<entry>/data.json and train.json: the entry's recipe with the `full:`
-block laid over it where `size: full`, defaults filled in, and the digest of the architecture's file; and the same of
+block laid over it where `size: full`, defaults filled in, and the digest of architecture and weights; and the same of
 each study of the line, out/claims/<study>.json. The stages of an entry depend on its files alone, so a change
 elsewhere in params.yaml or models/ reruns nothing of it.
 Fails on any mistake in params.yaml, with the place, the choices and the cure.
@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import disk, schema
-from pipeline.recipe import MODELS, SETTING, check_recipe, laid_full, overlay, resolve
+from pipeline.recipe import MODELS, SETTING, check_recipe, overlay, resolve
 from pipeline.schema import Field, ParamsError, check_section, hint
 
 FILE = Path("params.yaml")
@@ -138,9 +138,8 @@ def check_study(name: str, study: dict[str, Any], every: Params) -> None:
 
 
 def studied(study: dict[str, Any], setting: dict[str, Any], every: Params) -> dict[str, Any]:
-    """Return the recipe of one setting: the study's, its `full:` block if that is the size, `base`, the setting."""
-    raw = every.raw["models"][study["recipe"]]
-    raw = laid_full(raw) if every.size == "full" else {key: value for key, value in raw.items() if key != "full"}
+    """Return the recipe of one setting: the study's, `base`, the setting, whatever the size is."""
+    raw = {key: value for key, value in every.raw["models"][study["recipe"]].items() if key != "full"}
     for layer in (study["base"], setting):
         raw = overlay(raw, layer)
         if "arch" in layer:

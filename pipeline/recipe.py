@@ -49,7 +49,7 @@ def laid_full(recipe: dict[str, Any]) -> dict[str, Any]:
 
 
 def resolve(place: str, recipe: Any, sets: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """Return a recipe complete: arch, data (with its set laid out as "spec"), net, train."""
+    """Return a recipe complete: arch, data (with its set laid out as "spec"), net, train, weights."""
     recipe = check_section(place, recipe, RECIPE)
     arch = recipe["arch"]
     if arch not in (known := architectures()):
@@ -104,6 +104,10 @@ def check_train(place: str, section: Any, image: bool) -> dict[str, Any]:
     if train["loss"] not in losses:
         kind = "images" if image else "series"
         raise ParamsError(f"{place}.loss: {train['loss']!r} is not for {kind}; choices: {', '.join(losses)}")
+    if train["steps"] and train["steps"][-1] >= train["epochs"]:
+        raise ParamsError(
+            f"{place}.steps: expected epochs below {train['epochs']}, got {train['steps']}; drop the last"
+        )
     if train["augment"] is not None:
         if not image:
             raise ParamsError(f"{place}.augment: there is none for series; leave it out")
@@ -114,10 +118,10 @@ def check_train(place: str, section: Any, image: bool) -> dict[str, Any]:
 
 
 def overlay(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    """Return `base` with `over` laid on it, mapping by mapping; everything else of `over` replaces."""
+    """Return `base` with `over` laid on it, mapping by mapping; everything else of `over`, and augment, replaces."""
     merged = copy.deepcopy(base)
     for key, value in over.items():
-        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict) and key != "augment"
         merged[key] = overlay(merged[key], value) if both else copy.deepcopy(value)
     return merged
 

@@ -133,7 +133,7 @@ IMAGE_DATA = {
     "set": Field(str),
     "size": Field(list, item=int, length=2, least=1, most=MAX_IMAGE_SIDE),  # height, width
     "colour": Field(str, choices=("grey", "rgb")),
-    "standardise": Field(str, "channel", choices=("none", "unit", "channel", "pixel", "imagenet")),
+    "standardise": Field(str, "channel", choices=("none", "unit", "mean", "channel", "pixel", "imagenet")),
     "fit": Field(str, "stretch", choices=("stretch", "crop")),
     "shorter_px": Field((int, type(None)), None, least=1),
     "interpolation": Field(str, "bilinear", choices=("nearest", "bilinear", "bicubic", "lanczos")),
@@ -160,13 +160,15 @@ AUGMENT = {
 TRAIN = {
     "epochs": Field(int, least=0),  # 0: published weights as they are
     "batch": Field(int, 64, least=2),  # batch norm cannot train on one sample
-    "optimizer": Field(str, "adam", choices=("sgd", "adam", "adamw", "adadelta")),
+    "optimizer": Field(str, "adam", choices=("sgd", "adam", "adamw", "adadelta", "rmsprop")),
     "lr": Field(float, 1e-3, least=0),
-    "momentum": Field(float, 0.9, least=0, most=1),  # sgd only
+    "momentum": Field(float, 0.9, least=0, most=1),  # sgd and rmsprop
+    "nesterov": Field(bool, False),  # sgd only
     "weight_decay": Field(float, 0.0, least=0),  # the optimizer's own: adds weight_decay * w to the gradient
     "schedule": Field(str, "constant", choices=("constant", "step", "cosine", "onecycle")),
     "warmup": Field(int, 0, least=0),  # epochs of linear warm-up before the schedule
     "steps": Field(list, [], item=int),  # `step` only: epochs after which lr is multiplied by `factor`
+    "every": Field((int, type(None)), None, least=1),  # `step` only: in place of steps, after each so many epochs
     "factor": Field(float, 0.1, least=0),
     "loss": Field(str, "auto", choices=("auto", "cross-entropy", "softmax-clip", "mse")),
     "aux_weight": Field(float, 0.3, least=0),  # of each auxiliary head's loss, where a network has them
@@ -177,14 +179,14 @@ TRAIN = {
     "clip_norm": Field((float, type(None)), None, least=0),
     "patience": Field((int, type(None)), None, least=1),
     "choose": Field(str, "best", choices=("best", "last")),  # which epoch's weights ship, by the validation loss
-    "precision": Field(str, "auto", choices=("auto", "fp32", "bf16")),  # auto: bf16 autocast on CUDA, fp32 on CPU
+    "precision": Field(str, "auto", choices=("auto", "fast", "fp32", "bf16")),  # loss.py: autocast
     "augment": Field((dict, type(None)), None),
     "snapshots": Field(list, [], item=int),  # epochs whose weights are kept for the reports
     "seed": Field(int, 1, least=0, most=SEED),
 }
 
 WEIGHTS = {  # published weights that training starts from
-    "file": Field(str),  # a state dict, relative to here or else to DATA_ROOT; or `imagenet`: torchvision's own
+    "file": Field(str),  # a state dict, relative to here or else to TORCH_HOME; or `imagenet`: torchvision's own
     "licence": Field(str),
 }
 

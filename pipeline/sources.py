@@ -122,6 +122,9 @@ def _draw(samples: list[Sample], count: int | None, rng: np.random.Generator, pl
 def _labelled(dataset: Any, tag: str, place: str) -> list[Sample]:
     """Return the set's labels as samples without pixels, so that only the drawn ones are decoded."""
     names = ("targets", "labels", "_labels", "y")
+    files = next((found for n in ("samples", "_samples", "imgs") if (found := getattr(dataset, n, None))), None)
+    if files and all(isinstance(file, str | Path) for file, _ in files):  # read later, by the served code
+        return [Sample(f"{tag}{i}", Path(file), int(y)) for i, (file, y) in enumerate(files)]
     targets = next((getattr(dataset, n) for n in names if getattr(dataset, n, None) is not None), None)
     try:
         found = (dataset[i][1] for i in range(len(dataset))) if targets is None else np.asarray(targets)
@@ -131,6 +134,8 @@ def _labelled(dataset: Any, tag: str, place: str) -> list[Sample]:
 
 
 def _with_pixels(sample: Sample, dataset: Any) -> Sample:
+    if sample.image != Path():
+        return sample
     return Sample(sample.id, dataset[int(sample.id.removeprefix("train").removeprefix("test"))][0], sample.label)
 
 
@@ -179,7 +184,8 @@ def folder(spec: dict[str, Any]) -> tuple[Splits, list[str]]:
     """A user's folder of class folders: with train/, test/ (and val/) inside as given, else split by the seed."""
     root = located(spec["path"])
     if not root.is_dir():
-        raise StageError(f"data.folder: {root} is not a folder; put one sub-folder of images per class there")
+        cure = "put one sub-folder of images per class there, or set DATA_ROOT to the folder above it"
+        raise StageError(f"data.folder: {root} is not a folder; {cure}")
     given = {split: next((root / n for n in names if (root / n).is_dir()), None) for split, names in GIVEN.items()}
     if bool(given["train"]) != bool(given["test"]):
         lacks = "test" if given["train"] else "train"

@@ -23,12 +23,12 @@ from scipy import stats
 
 from pipeline import checkpoint, data, device, measures, metrics, params, schema, train
 from pipeline.measures import CURVES, MEASURES, Run
-from pipeline.recipe import MODELS, overlay, resolve
+from pipeline.recipe import overlay, resolve
 from pipeline.stage import OUT, RESULTS, StageError, run, write_json
 
 FOLDER = RESULTS / "studies"
-MODULES = ("measures", "sources", "series", "metrics", "baselines")
-CODE = [*checkpoint.CODE, *(f"pipeline/{module}.py" for module in MODULES)]
+MODULES = [f"pipeline/{module}.py" for module in ("measures", "sources", "series", "recipe", "metrics", "baselines")]
+CODE = [*checkpoint.CODE, *MODULES, "serve/image.py", "serve/series.py", "serve/times.py"]
 Row = dict[str, Any]  # study, setting, seed, measure, x (of a curve: epoch, or place of the layer), value
 
 
@@ -36,21 +36,27 @@ def recipe_of(study: dict[str, Any], setting: dict[str, Any], seed: int, every: 
     """Return the resolved recipe of one run: the study's, its base, the setting and the seed laid over it."""
     raw = overlay(params.studied(study, setting, every), {"train": {"seed": seed}})
     resolved = resolve(f"params.yaml models.{study['recipe']}", raw, every.sets)
-    resolved["code"] = params.digest(MODELS / f"{resolved['arch']}.py", MODELS / "layers.py", *map(Path, CODE))
-    return {**resolved, "deterministic": every.deterministic}
+    return resolved | params.circumstances(every, resolved)
 
 
-def measure(recipe: dict[str, Any], study: dict[str, Any], label: str, on: torch.device) -> dict[str, Any]:
+def key_of(recipe: dict[str, Any], study: dict[str, Any], source: data.Data, on: torch.device) -> str:
+    """Return what names a run's file: all that its numbers depend on."""
+    code = params.digest(*map(Path, CODE))
+    parts = [recipe, study["measures"], study["curves"], code, source.about["hash"], torch.__version__, on.type]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def measure(
+    recipe: dict[str, Any], study: dict[str, Any], source: data.Data, label: str, on: torch.device
+) -> dict[str, Any]:
     """Train one run; return its measures, and its curves as (x, value) pairs."""
-    source, _ = data.make(recipe["data"])
     watch = ["test"] if "test error" in study["curves"] else []
     trained = Run(recipe, source, *train.fit(recipe, source, on=on, label=label, watch=watch))
     return {m: MEASURES[m](trained) for m in study["measures"]} | {c: CURVES[c](trained) for c in study["curves"]}
 
 
-def rivals(recipe: dict[str, Any], names: list[str]) -> dict[str, dict[str, float]]:
+def rivals(source: data.Data, names: list[str]) -> dict[str, dict[str, float]]:
     """Return the baselines' errors on the same windows: {baseline: {measure: value}}; classifiers have none."""
-    source, _ = data.make(recipe["data"])
     if source.task == "classification":
         return {}
     answers: dict[str, dict[str, float]] = {}
@@ -64,26 +70,27 @@ def rivals(recipe: dict[str, Any], names: list[str]) -> dict[str, dict[str, floa
 
 
 def run_all(name: str, study: dict[str, Any], every: params.Params) -> list[Row]:
-    """Return the rows of every run; those made before under the same recipe and code are read, not made again."""
+    """Return the rows of every run; those made before under the same recipe, data and code are read, not made again."""
     on = device.choose(every.device)
     rows: list[Row] = []
-    recipes: dict[str, dict[str, Any]] = {}  # one for each data set: what the baselines are fitted on
+    sources: dict[str, tuple[str, data.Data]] = {}  # by their `data:` blocks: the set's name, and what it holds
     runs = [(setting, layer, seed) for setting, layer in study["settings"].items() for seed in study["seeds"]]
     for k, (setting, layer, seed) in enumerate(runs):
         recipe = recipe_of(study, layer, seed, every)
-        recipes.setdefault(recipe["data"]["set"], recipe)
-        key = json.dumps([recipe, study["measures"], study["curves"]], sort_keys=True)
-        key = hashlib.sha256(key.encode()).hexdigest()[:16]
-        made = OUT / "studies" / name / "runs" / f"{key}.json"
+        block = json.dumps(recipe["data"], sort_keys=True)
+        if block not in sources:
+            sources[block] = (recipe["data"]["set"], data.make(recipe["data"])[0])
+        source = sources[block][1]
+        made = OUT / "studies" / name / "runs" / f"{key_of(recipe, study, source, on)}.json"
         if not made.exists():
             print(f"── study  {name}  {setting}, seed {seed}  {k + 1} of {len(runs)}", file=sys.stderr, flush=True)
-            write_json(made, measure(recipe, study, f"{setting} {seed}", on))
+            write_json(made, measure(recipe, study, source, f"{setting} {seed}", on))
         values = json.loads(made.read_text())
         rows += [tidy(name, setting, seed, m, "", values[m]) for m in study["measures"]]
         rows += [tidy(name, setting, seed, c, x, y) for c in study["curves"] for x, y in values[c]]
-    for set_name, recipe in recipes.items():
-        for rival, values in rivals(recipe, study["measures"]).items():
-            rows += [tidy(name, f"{rival} ({set_name})", "", m, "", value) for m, value in values.items()]
+    for set_name, source in sources.values():
+        for rival, found in rivals(source, study["measures"]).items():
+            rows += [tidy(name, f"{rival} ({set_name})", "", m, "", value) for m, value in found.items()]
     return rows
 
 

@@ -66,13 +66,14 @@ def fit(
     for row in state.history:
         on_epoch(row)
     fitting, validation = (batches(source, split, net, on) for split in ("train", "validation"))
+    watched = {split: batches(source, split, net, on) for split in watch}
     change = augment.build(train["augment"], fitting.x) if source.task == "classification" else (lambda x: x)
     saved, pause = time.monotonic(), LEAST_S
     bar = progress(train["epochs"], label, "epoch", state.epoch)
     while state.epoch < train["epochs"] and not out_of_patience(state, train["patience"]):
         row = one_epoch(recipe, net, optimizer, fitting, validation, change, state, label)
-        for split in watch:
-            row[f"{split}_loss"], row[f"{split}_accuracy"] = evaluate(recipe, net, batches(source, split, net, on))
+        for split, part in watched.items():
+            row[f"{split}_loss"], row[f"{split}_accuracy"] = evaluate(recipe, net, part)
         on_epoch(row)
         bar.update()
         bar.set_postfix_str(f"validation loss {row['validation_loss']:.4g}", refresh=False)
@@ -205,11 +206,12 @@ def batches(source: data.Data, split: str, net: Any, on: torch.device) -> Batche
 
 
 @torch.no_grad()
-def evaluate(recipe: dict[str, Any], net: Any, split: Batches, batch: int = 500) -> tuple[float, float]:
+def evaluate(recipe: dict[str, Any], net: Any, split: Batches) -> tuple[float, float]:
     """Return the mean loss (no penalty, no smoothing) and the accuracy of a split; for forecasts the accuracy is 0."""
     net.eval()
     total, right = 0.0, 0.0
     plain = recipe["train"] | {"label_smoothing": 0.0}
+    batch = 2 * plain["batch"]  # what fits with gradients fits twice without
     for x, y in zip(split.x.split(batch), split.y.split(batch), strict=True):
         output = net.logits(x) if y.dtype == torch.int64 else net.net(x)
         total += float(objective(output, y, plain)) * len(x)
@@ -238,7 +240,7 @@ def save(name: str, net: network.Classifier | network.Forecaster, state: State, 
     inner = sample.permute(0, 3, 1, 2).float() if source.task == "classification" else sample
     write_json(folder / "layers.json", layer_table(net.net, tuple(inner.shape[1:])))
     facts = {
-        "parameters": sum(p.numel() for p in net.parameters()),
+        "parameters": sum(p.numel() for name, p in net.named_parameters() if ".aux" not in name),  # of what ships
         "macs": network.multiply_adds(net, sample),
         "epochs": state.history[-1]["epoch"],
         "best_epoch": state.chosen["epoch"],  # of the weights that ship
@@ -281,7 +283,11 @@ def main() -> None:
                 old.unlink()
         fresh(OUT / name / "train")
         with curves(OUT / name / "curves") as log:
-            net, state = fit(recipe, source, on=on, label=name, checkpoint=checkpoint, on_epoch=log)
+            try:
+                net, state = fit(recipe, source, on=on, label=name, checkpoint=checkpoint, on_epoch=log)
+            except (torch.OutOfMemoryError, MemoryError):
+                cure = f"lower train.batch ({recipe['train']['batch']}) or data.size"
+                raise StageError(f"train {name}: {device.describe(on)} has too little memory; {cure}") from None
         save(name, net, state, source)
         checkpoint.unlink(missing_ok=True)
 

@@ -15,10 +15,10 @@ from pipeline import data, params, schema
 
 @pytest.fixture
 def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder to work in, with models/ and pipeline/ of the repository: stages write below it."""
+    """An empty folder to work in, with models/, pipeline/ and serve/ of the repository: stages write below it."""
     folder = tmp_path / "work space"  # paths with spaces work
     folder.mkdir()
-    for name in ("models", "pipeline"):
+    for name in ("models", "pipeline", "serve"):
         (folder / name).symlink_to(ROOT / name)
     monkeypatch.chdir(folder)
     return folder

@@ -94,7 +94,7 @@ def test_l2_steps_as_sgd_weight_decay_does(convention: str, decay: float) -> Non
         net = nn.Linear(5, 3, bias=False).double()
         x, y = torch.randn(7, 5, dtype=torch.float64), torch.randint(3, (7,))
         train = PLAIN | {"l2": l2, "l2_convention": convention}
-        options = {"optimizer": "sgd", "lr": 0.1, "momentum": 0.9, "weight_decay": weight_decay}
+        options = {"optimizer": "sgd", "lr": 0.1, "momentum": 0.9, "nesterov": False, "weight_decay": weight_decay}
         optimizer = loss.make_optimizer(options, net)
         for _ in range(5):
             optimizer.zero_grad()
@@ -114,12 +114,14 @@ def test_l2_steps_as_sgd_weight_decay_does(convention: str, decay: float) -> Non
     ],
 )
 def test_optimizers_take_their_options(net: nn.Module, name: str, kind: type) -> None:
-    made = loss.make_optimizer({"optimizer": name, "lr": 0.3, "momentum": 0.8, "weight_decay": 0.01}, net)
+    made = loss.make_optimizer(
+        {"optimizer": name, "lr": 0.3, "momentum": 0.8, "nesterov": name == "sgd", "weight_decay": 0.01}, net
+    )
     assert type(made) is kind
     group = made.param_groups[0]
     assert (group["lr"], group["weight_decay"]) == (0.3, 0.01)
     assert len(group["params"]) == len(list(net.parameters()))
-    assert name != "sgd" or group["momentum"] == 0.8
+    assert name != "sgd" or (group["momentum"] == 0.8 and group["nesterov"])
 
 
 def test_autocast_by_name() -> None:

@@ -62,6 +62,7 @@ def test_layer_table_leaves_the_network_as_it_was():
     assert net.training and not net.layer._forward_hooks and net.layer.weight.grad is None
 
 
+@pytest.mark.slow
 def test_command_prints_every_network(capsys):
     assert main([]) == 0
     rows = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
@@ -70,6 +71,7 @@ def test_command_prints_every_network(capsys):
 
 
 def test_command_fails_on_a_wrong_count(monkeypatch, capsys):
+    monkeypatch.setattr(models, "names", lambda: ["cnn1", "fcnn"])
     monkeypatch.setitem(models.references("cnn1")["cnn1"], "trainable", 251_211)
     assert main([]) == 1
     assert "251,210 251,211 NO" in " ".join(capsys.readouterr().out.split())

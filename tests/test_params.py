@@ -166,13 +166,13 @@ def test_full_lays_its_block_over_the_recipe(workspace: Path) -> None:
     assert large["train"]["epochs"] == small["train"]["epochs"] == 3
 
 
-def test_a_study_setting_wins_over_the_full_block(workspace: Path) -> None:
-    """Order: recipe, full, base, setting; another architecture drops the recipe's net options."""
+def test_a_study_setting_wins_whatever_the_size(workspace: Path) -> None:
+    """Order: recipe, base, setting; no full block; another architecture drops the recipe's net options."""
     content = changed(*TINY, "full", to={"train": {"batch": 7, "lr": 1}})
     study = {**STUDY, "base": {"train": {"batch": 8}}, "settings": {"a": {"arch": "cnn1", "train": {"epochs": 9}}}}
     every = params.load(write({**content, "size": "full", "studies": {"s": study}}))
     made = params.studied(every.studies["s"], every.studies["s"]["settings"]["a"], every)
-    assert made["train"] == {"epochs": 9, "batch": 8, "lr": 1}
+    assert made["train"] == {"epochs": 9, "batch": 8, "lr": 0.01}
     assert (made["arch"], made["net"], "full" in made) == ("cnn1", {}, False)
 
 

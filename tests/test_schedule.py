@@ -10,7 +10,8 @@ from pipeline.schedule import lr_at
 
 
 def train(schedule: str, **options: Any) -> dict[str, Any]:
-    return {"lr": 0.1, "epochs": 20, "schedule": schedule, "warmup": 0, "steps": [], "factor": 0.1} | options
+    defaults = {"lr": 0.1, "epochs": 20, "warmup": 0, "steps": [], "every": None, "factor": 0.1}
+    return defaults | {"schedule": schedule} | options
 
 
 def test_constant() -> None:
@@ -20,6 +21,12 @@ def test_constant() -> None:
 @pytest.mark.parametrize(("epoch", "lr"), [(0, 0.1), (4.99, 0.1), (5, 0.01), (11.99, 0.01), (12, 0.001), (19, 0.001)])
 def test_step_falls_after_the_named_epochs(epoch: float, lr: float) -> None:
     assert lr_at(train("step", steps=[5, 12]), epoch) == pytest.approx(lr, rel=1e-12)
+
+
+@pytest.mark.parametrize(("epoch", "falls"), [(0, 0), (1.99, 0), (2, 1), (19.5, 9)])
+def test_step_falls_after_every_so_many_epochs(epoch: float, falls: int) -> None:
+    """Inception's schedule: times .94 after each second epoch."""
+    assert lr_at(train("step", every=2, factor=0.94), epoch) == pytest.approx(0.1 * 0.94**falls, rel=1e-12)
 
 
 @pytest.mark.parametrize(("epoch", "share"), [(0, 1), (20 / 3, 0.75), (10, 0.5), (40 / 3, 0.25), (20, 0)])

@@ -87,7 +87,7 @@ def test_the_baselines_see_the_same_windows(loaded: params.Params) -> None:
     source, _ = data.make(recipe["data"])
     curves = source.x["test"].reshape(20, 60)
     expected = ((curves[:, 32:42] - curves[:, 31:32]) ** 2).mean()
-    assert study.rivals(recipe, ["mse 10 ahead"])["last value"]["mse 10 ahead"] == pytest.approx(expected, rel=1e-12)
+    assert study.rivals(source, ["mse 10 ahead"])["last value"]["mse 10 ahead"] == pytest.approx(expected, rel=1e-12)
 
 
 def test_forecasts_are_fed_back(loaded: params.Params) -> None:
@@ -170,7 +170,7 @@ def test_the_stage_writes_table_and_picture(
         accuracy = values[setting, "accuracy", ""]
         assert accuracy > 0.5 and values[setting, "parameters", ""] == count
         assert 1 - accuracy == pytest.approx(min(values[setting, "test error", str(k)] for k in (1, 2, 3)), abs=0.02)
-        assert 1 - values[setting, "training accuracy", ""] == pytest.approx(values[setting, "training error", "3"])
+        assert values[setting, "training error", "3"] < values[setting, "training error", "1"]
     places = [r["x"] for r in rows if (r["setting"], r["measure"]) == ("cnn1", "gradient at the start")]
     assert places == ["0.0", "1.0"]
     assert "mean [95 % t interval] over seeds [1]." in capsys.readouterr().out

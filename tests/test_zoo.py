@@ -13,7 +13,7 @@ from serve import contract
 
 SHARED = ROOT.parent / "shared"
 NEEDED = [SHARED / path for path in ("datasets/photos/clothing/test", "datasets/cifar10-small", "weights")]
-LINE = ["squeezenet-imagenet", "resnet20-published"]
+LINE = ["squeezenet-imagenet", "resnet20-published", "mobilenet-imagenet"]
 # Folders of the photos, and the class of ImageNet that is most of what they show.
 CLOTHES = {"pants": "jean", "t-shirt": "jersey", "longsleeve": "sweatshirt", "outwear": "trench coat"}
 CLOTHES |= {"shoes": "Loafer", "shorts": "swimming trunks", "skirt": "miniskirt"}
