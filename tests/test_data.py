@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from recipes import IMAGE_RECIPE, SERIES_RECIPE, SETS
 
-from pipeline import data
+from pipeline import data, sources
 from pipeline.stage import StageError, of_entry
 from serve.image import ImageRule, read_image
 from serve.series import read_csv
@@ -48,6 +49,17 @@ def test_fixed_standardisations(kind: str, scale: float) -> None:
     mean, got = data.image_statistics(np.full((3, 2, 2, 3), 9, np.uint8), kind)
     assert mean.shape == got.shape == (3, 1, 1)
     assert not mean.any() and (got == np.float32(scale)).all()
+
+
+def test_mean_and_imagenet() -> None:
+    """Oracles: grey levels less their mean; torchvision's Normalize of images in [0, 1]."""
+    x = np.random.default_rng(0).integers(0, 256, (20, 4, 5, 3), np.uint8)
+    mean, scale = data.image_statistics(x, "mean")
+    np.testing.assert_allclose(mean.ravel(), x.mean((0, 1, 2)), rtol=1e-6)
+    assert (scale == 1).all() and scale.shape == (3, 1, 1)
+    mean, scale = data.image_statistics(x, "imagenet")
+    expected = (x / 255 - np.array([0.485, 0.456, 0.406])) / np.array([0.229, 0.224, 0.225])
+    np.testing.assert_allclose((x.transpose(0, 3, 1, 2) - mean) * scale, expected.transpose(0, 3, 1, 2), atol=1e-5)
 
 
 @pytest.mark.parametrize("recipe", [IMAGE_RECIPE, SERIES_RECIPE], ids=["images", "series"])
@@ -219,3 +231,26 @@ def test_the_header_counts_and_estimates(
         "── train  a  1 of 2, about 0 s left in this stage",
         "── train  b  2 of 2, about 0 s left in this stage",
     ]
+
+
+WNIDS = ("n01440764", "n02102040", "n02979186", "n03000684", "n03028079")
+WNIDS += ("n03394916", "n03417042", "n03425413", "n03445777", "n03888257")
+
+
+@pytest.mark.slow  # imports torchvision
+def test_a_set_of_files_is_not_decoded_for_its_labels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spec_of: Callable[..., dict[str, Any]]
+) -> None:
+    """Imagenette in torchvision's layout, made by hand: 10 classes of 4 and 2 images; samples are files."""
+    for split, each in (("train", 4), ("val", 2)):
+        for k, wnid in enumerate(WNIDS):
+            for i in range(each):
+                path = tmp_path / "imagenette2" / split / wnid / f"{i}.JPEG"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(np.full((6, 8, 3), 20 * k, np.uint8)).save(path)
+    monkeypatch.setenv("DATA_ROOT", str(tmp_path))
+    splits, labels = sources.torchvision_set(spec_of("torchvision", name="Imagenette", validation=10))
+    assert {split: len(samples) for split, samples in splits.items()} == {"train": 30, "validation": 10, "test": 20}
+    assert len(labels) == 10 and labels[0] == "tench"
+    for sample in splits["test"]:
+        assert isinstance(sample.image, Path) and sample.image.parent.name == WNIDS[sample.label]

@@ -111,6 +111,7 @@ def test_l2_steps_as_sgd_weight_decay_does(convention: str, decay: float) -> Non
         ("adam", torch.optim.Adam),
         ("adamw", torch.optim.AdamW),
         ("adadelta", torch.optim.Adadelta),
+        ("rmsprop", torch.optim.RMSprop),
     ],
 )
 def test_optimizers_take_their_options(net: nn.Module, name: str, kind: type) -> None:
@@ -125,8 +126,9 @@ def test_optimizers_take_their_options(net: nn.Module, name: str, kind: type) ->
 
 
 def test_autocast_by_name() -> None:
-    """auto is fp32 on a CPU; bf16 computes products in bfloat16."""
-    cpu = torch.device("cpu")
-    for precision, dtype in (("auto", torch.float32), ("fp32", torch.float32), ("bf16", torch.bfloat16)):
+    """auto is fp32 on a CPU; bf16 computes products in bfloat16; fast does where the CPU has instructions for it."""
+    cpu, half = torch.device("cpu"), torch.bfloat16
+    fast = half if torch.cpu._is_avx512_bf16_supported() else torch.float32
+    for precision, dtype in (("auto", torch.float32), ("fp32", torch.float32), ("bf16", half), ("fast", fast)):
         with loss.autocast(precision, cpu):
             assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == dtype
