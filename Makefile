@@ -22,7 +22,7 @@ line: welcome $(READY) scm
 welcome:
 	@echo "Convline: raw data to trained, exported, checked and served networks."
 	@test -f $(READY) || echo "  set-up    about 3 GB to download, 6.5 GB in .venv (PyTorch with CUDA); 1 to 5 minutes"
-	@echo "  first     lenet5 and the dilated forecaster, about 2 minutes; then the other entries, about 20 (two cores)"
+	@echo "  first     lenet5 and the dilated forecaster, about 2 minutes; then the other entries, about 25 (two cores)"
 	@if command -v nvidia-smi >/dev/null 2>&1; then echo "  device    NVIDIA GPU seen; params.yaml has 'device: auto'"; \
 	else echo "  device    no NVIDIA GPU seen: training and serving on the CPU"; fi
 	@echo "  result    out/report/index.html, packages in out/dist, metrics in results (3 GB beside .venv)"
@@ -55,10 +55,12 @@ study: $(READY)
 all full: $(READY)
 	@test -e .git || { echo "make $@: needs git for dvc exp run; without it, edit 'line:' or 'size:' in params.yaml and run make"; exit 1; }
 	python -m dvc exp run $(if $(filter full,$@),-S size=full,-S "line=[$$(python -m pipeline.params --names)]")
-	@echo "params.yaml holds this run's values now; 'git checkout params.yaml' goes back"
+	@cp results/README.md results/$@.md
+	@echo "the table is in results/$@.md; params.yaml holds this run's values now, 'git checkout params.yaml' goes back"
 
 bench: $(READY)
 	python benchmarks/gpu.py
+	python benchmarks/input_pipeline.py
 
 # The table of results/README.md on the front page.
 readme: $(READY)
