@@ -153,7 +153,7 @@ def draw(path: Path, study: dict[str, Any], rows: list[Row]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     columns = 1 if len(names) == 1 else 2
     lines = -(-len(names) // columns)
-    height = 60 + 22 * max(len(groups), 7 if study["curves"] else 0)
+    height = 60 + 22 * max(len(groups), 9 if study["curves"] else 0)
     with figures.drawing(path, 760, height * lines, rows=lines, columns=columns) as axes:
         for axis, name in zip(axes.flat, names, strict=False):
             axis.set(title=name)
@@ -183,18 +183,19 @@ def draw_measure(axis: Any, measure: str, groups: dict[str, Any], rows: list[Row
 def draw_curve(axis: Any, curve: str, study: dict[str, Any], rows: list[Row]) -> None:
     """Draw the settings' means over seeds with their intervals, by epoch or by the place of a layer."""
     gradient = curve.startswith("gradient")
-    for setting in study["settings"]:
+    for k, setting in enumerate(study["settings"]):
         points: dict[float, list[float]] = {}
         for row in rows:
             if (row["setting"], row["measure"]) == (setting, curve):
                 points.setdefault(row["x"], []).append(row["value"])
         x = sorted(points)
         mean, low, high = zip(*(interval(points[at], "error" if gradient else "share") for at in x), strict=True)
-        (line,) = axis.plot(x, mean, label=setting)
+        (line,) = axis.plot(x, mean, "-" if k < 4 else "--", label=setting)  # the style has four colours
         axis.fill_between(x, low, high, color=line.get_color(), alpha=0.15, lw=0)
     axis.set(xlabel="layer, from input (0) to answer (1)" if gradient else "epoch")
     axis.set_yscale("log" if gradient else "linear")
-    axis.legend()
+    if curve == study["curves"][0]:
+        axis.legend(loc="upper left", bbox_to_anchor=(0, -0.22), ncols=2)
 
 
 def main() -> None:
