@@ -48,6 +48,7 @@ def test_serve_imports_what_its_wheel_declares() -> None:
         assert imports(path) <= declared | set(sys.stdlib_module_names), path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", TORCH_FREE)
 def test_stage_imports_without_torch(stage: str) -> None:
     """The verdict is made by the served stack alone: these stages import with torch blocked."""

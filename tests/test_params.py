@@ -215,6 +215,7 @@ def test_the_stage_says_its_error_without_a_traceback(workspace: Path) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_the_stage_lays_out_each_entry_and_forgets_removed_ones(workspace: Path) -> None:
     """The repository's own params.yaml: one folder for each name of `line:`, the same bytes again."""
     copy_params(workspace)

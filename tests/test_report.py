@@ -239,6 +239,7 @@ def test_hostile_labels_stay_text(whole: Path) -> None:
         assert not [tag for tag, _ in html.tags if tag == "script"]
 
 
+@pytest.mark.slow
 def test_a_removed_entry_is_gone(tmp_path: Path) -> None:
     write_all(tmp_path)
     build(tmp_path)
@@ -248,6 +249,7 @@ def test_a_removed_entry_is_gone(tmp_path: Path) -> None:
     assert not [path for path in site.rglob("*") if FORECASTER in path.name]
 
 
+@pytest.mark.slow
 def test_readme_of_results_holds_only_what_repeats(whole: Path) -> None:
     readme = (whole / "results" / "README.md").read_text(encoding="utf-8")
     assert "| lenet5-digits | lenet5 | 90.0 % [69.9, 97.2] | 61,706 | 423 k | 250 kB | ✓ passed | ✓ yes |" in readme
@@ -290,6 +292,7 @@ def test_forty_entries_and_as_many_classes(tmp_path: Path) -> None:
     assert '<table class="confusion' not in page(tmp_path, CLASSIFIER)
 
 
+@pytest.mark.slow
 def test_report_imports_neither_torch_nor_onnxruntime() -> None:
     """Law 11: the report is made where they are not installed."""
     blocked = "import sys; sys.modules.update(torch=None, onnxruntime=None, onnx=None); import pipeline.report"

@@ -90,6 +90,7 @@ def test_a_checkpoint_belongs_to_recipe_data_and_code(resolved: Resolve, workspa
     assert len(paths) == 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw", "adadelta"])
 @pytest.mark.parametrize("schedule", ["constant", "step", "cosine", "onecycle"])
 def test_every_optimizer_and_schedule_learns(resolved: Resolve, optimizer: str, schedule: str) -> None:

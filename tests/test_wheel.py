@@ -55,6 +55,7 @@ def test_it_runs_where_nothing_else_is(tmp_path: Path) -> None:
     wheel.try_out(built())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("file", "code", "sentence"),
     [
