@@ -9,14 +9,15 @@
 PYTHON ?= python3
 READY := .venv/.ready
 FIRST := lenet5-digits dilated-waves
+WARM := python -m pipeline.warm python -m dvc
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export OMP_WAIT_POLICY ?= PASSIVE
 .DEFAULT_GOAL := line
 .PHONY: readme line welcome scm test test-all lint study all full bench clean lock
 
 line: welcome $(READY) scm
-	python -m dvc repro $(addprefix infer@,$(FIRST))
-	python -m dvc repro
+	$(WARM) repro $(addprefix infer@,$(FIRST))
+	$(WARM) repro
 	@echo; grep '^|' results/README.md; echo; echo "report: $(CURDIR)/out/report/index.html"
 
 welcome:
@@ -54,7 +55,7 @@ study: $(READY)
 
 all full: $(READY)
 	@test -e .git || { echo "make $@: needs git for dvc exp run; without it, edit 'line:' or 'size:' in params.yaml and run make"; exit 1; }
-	python -m dvc exp run $(if $(filter full,$@),-S size=full,-S "line=[$$(python -m pipeline.params --names)]")
+	$(WARM) exp run $(if $(filter full,$@),-S size=full,-S "line=[$$(python -m pipeline.params --names)]")
 	@cp results/README.md results/$@.md
 	@echo "the table is in results/$@.md; params.yaml holds this run's values now, 'git checkout params.yaml' goes back"
 

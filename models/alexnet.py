@@ -23,8 +23,6 @@ expectation); the first dense layer is as wide as the map of the entry's images,
 `normalisation: batch`, batch normalisation (Ioffe & Szegedy 2015) in the two places of the local one, and `init: he`.
 """
 
-from collections import OrderedDict
-
 from torch import Tensor, nn
 
 from models import layers
@@ -48,11 +46,6 @@ REFERENCE = {
         ("AlexNet batch norm", {"normalisation": "batch"}, 60_965_928, 704, "A07 + 2 * (96 + 256), as many fixed"),
     )
 }
-
-
-def named(**steps: nn.Module | None) -> nn.Sequential:
-    """Return the layers in their order under their names, without those that are None."""
-    return nn.Sequential(OrderedDict((name, layer) for name, layer in steps.items() if layer is not None))
 
 
 class AlexNet(nn.Module):
@@ -79,7 +72,7 @@ class AlexNet(nn.Module):
         layers.choose("alexnet", "groups", groups, {1: "one GPU", 2: "two GPUs"})
         layers.at_least("alexnet", size, least)
         conv, half = nn.Conv2d, lambda: nn.MaxPool2d(window, stride=2)
-        self.features = named(
+        self.features = layers.named(
             **dict(conv1=conv(in_channels, 96, 11, stride=4), act1=act(), norm1=norm(96), pool1=half()),
             **dict(conv2=conv(96, 256, 5, padding=2, groups=groups), act2=act(), norm2=norm(256), pool2=half()),
             **dict(conv3=conv(256, 384, 3, padding=1), act3=act()),
@@ -87,7 +80,7 @@ class AlexNet(nn.Module):
             **dict(conv5=conv(384, 256, 3, padding=1, groups=groups), act5=act(), pool5=half(), flatten=nn.Flatten()),
         )
         (units,) = layers.feature_shape(self.features, in_channels, size)
-        self.head = named(
+        self.head = layers.named(
             **dict(fc6=nn.Linear(units, DENSE), act6=act(), drop6=nn.Dropout(dropout)),
             **dict(fc7=nn.Linear(DENSE, DENSE), act7=act(), drop7=nn.Dropout(dropout)),
             fc8=nn.Linear(DENSE, classes),

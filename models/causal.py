@@ -24,6 +24,8 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models import layers
+
 PAPER = "notes S1, after WaveNet 2016"
 ACTIVATIONS = {"none": nn.Identity, "relu": nn.ReLU}
 
@@ -62,15 +64,14 @@ class Causal(nn.Module):
     ) -> None:
         """`dilations`: one layer each, the layer at the input first; `activation`: "none" or "relu"."""
         super().__init__()
-        if activation not in ACTIVATIONS:
-            raise ValueError(f"causal: expected activation {' or '.join(ACTIVATIONS)}, got {activation!r}; choose one")
+        act = layers.choose("causal", "activation", activation, ACTIVATIONS)
         self.horizon, self.kernel_size, self.dilations = horizon, kernel_size, list(dilations)
-        layers: list[nn.Module] = []
+        stages: list[nn.Module] = []
         for depth, dilation in enumerate(self.dilations):
-            layers.append(CausalConv1d(channels if depth else series, channels, kernel_size, dilation=dilation))
-            layers.append(ACTIVATIONS[activation]())
-        self.stages = nn.Sequential(*layers)
-        self.head = nn.Conv1d(channels if layers else series, series, kernel_size=1)
+            stages.append(CausalConv1d(channels if depth else series, channels, kernel_size, dilation=dilation))
+            stages.append(act())
+        self.stages = nn.Sequential(*stages)
+        self.head = nn.Conv1d(channels if stages else series, series, kernel_size=1)
 
     @property
     def receptive_field(self) -> int:

@@ -20,6 +20,8 @@ Expected on scikit-learn's digits, 8 x 8 (1,137 training images, batch 32, test 
 
 from torch import Tensor, nn
 
+from models import layers
+
 PAPER = "notes S1, Keras"
 KERAS_BATCH_NORM = {"eps": 1e-3, "momentum": 0.01}  # torch's momentum is 1 minus that of Keras, .99
 DENSE = 40
@@ -51,8 +53,7 @@ class Cnn2(nn.Module):
         """`dropout`: probability of dropping a unit."""
         super().__init__()
         height, width = size
-        if min(size) < 4:
-            raise ValueError(f"cnn2: expected at least 4 x 4 pixels, got {height} x {width}; enlarge size")
+        layers.at_least("cnn2", size, 4)
         self.features = nn.Sequential(
             *conv_block(in_channels, 8),
             *conv_block(8, 8),

@@ -52,10 +52,8 @@ class DenseNet(nn.Module):
         """`depth`: 121, 161, 169 or 201; `dropout`: probability of dropping a value that a dense layer appends."""
         super().__init__()
         layers.at_least("densenet", size, LEAST)
-        if depth not in COUNTS:
-            raise ValueError(f"densenet: expected depth {', '.join(map(str, COUNTS))}, got {depth}; choose one")
-        if not 0 <= dropout < 1:
-            raise ValueError(f"densenet: expected dropout from 0 to below 1, got {dropout}; .2 is the paper's")
+        layers.choose("densenet", "depth", depth, COUNTS)
+        layers.fraction("densenet", "dropout", dropout, ".2 is the paper's")
         net = torchvision.models.get_model(f"densenet{depth}", num_classes=classes, drop_rate=dropout)
         self.features, self.head = net.features, net.classifier
         width = self.features.conv0.out_channels

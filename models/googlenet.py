@@ -135,10 +135,8 @@ class GoogLeNet(nn.Module):
         """`module`: reduced or naive; `dropout`: before the head; `init`: normal, xavier or he."""
         super().__init__()
         layers.at_least("googlenet", size, LEAST_AUX if aux else LEAST)
-        if module not in ("reduced", "naive"):
-            raise ValueError(f"googlenet: expected module reduced or naive, got {module!r}; choose one")
-        if not 0 <= dropout < 1:
-            raise ValueError(f"googlenet: expected dropout from 0 to below 1, got {dropout}; .4 is the paper's")
+        reduced = layers.choose("googlenet", "module", module, {"reduced": True, "naive": False})
+        layers.fraction("googlenet", "dropout", dropout, ".4 is the paper's")
         self.features, self.aux = nn.Sequential(), nn.ModuleDict()
         stem = [nn.Conv2d(in_channels, 64, 7, stride=2, padding=3), nn.ReLU(), nn.MaxPool2d(3, 2, ceil_mode=True)]
         stem += [layers.LocalResponseNorm(), *convolutions(64, (64, 1), (192, 3)), layers.LocalResponseNorm()]
@@ -148,7 +146,7 @@ class GoogLeNet(nn.Module):
         for name, widths in TABLE_1.items():
             if name in ("4a", "5a"):
                 self.features.add_module(f"pool{int(name[0]) - 1}", nn.MaxPool2d(3, 2, ceil_mode=True))
-            block = Inception(channels, widths, reduced=module == "reduced")
+            block = Inception(channels, widths, reduced=reduced)
             self.features.add_module(f"inception{name}", block)
             channels = block.out
             if aux and f"inception{name}" in AUXILIARY:

@@ -73,15 +73,12 @@ class Inception3(nn.Module):
         """`aux`: with the auxiliary classifier; `dropout`: before the head."""
         super().__init__()
         layers.at_least("inception3", size, LEAST_AUX if aux else LEAST)
-        if not 0 <= dropout < 1:
-            raise ValueError(f"inception3: expected dropout from 0 to below 1, got {dropout}; .5 is torchvision's")
+        layers.fraction("inception3", "dropout", dropout, ".5 is torchvision's")
         net = inception.Inception3(classes, aux, inception_blocks=BLOCKS, init_weights=False, dropout=dropout)
         net.Conv2d_1a_3x3 = Convolution(in_channels, 32, kernel_size=3, stride=2)
         self.aux, self.head = net.AuxLogits, net.fc
-        stages = [(name, layer) for name, layer in net.named_children() if layer not in (self.aux, self.head)]
-        self.features = nn.Sequential()
-        for name, layer in [*stages, ("flatten", nn.Flatten())]:
-            self.features.add_module(name, layer)
+        stages = {name: layer for name, layer in net.named_children() if layer not in (self.aux, self.head)}
+        self.features = layers.named(**stages, flatten=nn.Flatten())
         layers.initialise(self, "he")
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:

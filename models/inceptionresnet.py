@@ -101,8 +101,7 @@ class InceptionResNet(nn.Module):
         """`dropout`: probability of dropping a value before the head."""
         super().__init__()
         layers.at_least("inceptionresnet", size, LEAST)
-        if not 0 <= dropout < 1:
-            raise ValueError(f"inceptionresnet: expected dropout from 0 to below 1, got {dropout}; .2 is the paper's")
+        layers.fraction("inceptionresnet", "dropout", dropout, ".2 is the paper's")
         stages, channels = {"stem": chain(in_channels, STEM)}, 192
         for name, stage in STAGES.items():
             if isinstance(stage, list):
@@ -113,10 +112,7 @@ class InceptionResNet(nn.Module):
                 stages[name] = nn.Sequential(*(Residual(channels, scale, plans) for _ in range(blocks)))
         stages["block8"].append(Residual(channels, 1, plans, relu=False))
         stages |= {"last": chain(channels, [(1536, 1)]), "pool": nn.AdaptiveAvgPool2d(1), "flatten": nn.Flatten()}
-        self.features = nn.Sequential()
-        for name, stage in stages.items():
-            self.features.add_module(name, stage)
-        self.features.add_module("drop", nn.Dropout(dropout))
+        self.features = layers.named(**stages, drop=nn.Dropout(dropout))
         self.head = nn.Linear(1536, classes)
         layers.initialise(self, "he")
 

@@ -1,6 +1,7 @@
 """What several architectures share: local response normalisation, how weights start, and what they refuse."""
 
 import copy
+from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any
 
@@ -54,6 +55,17 @@ def choose(arch: str, option: str, value: Any, choices: Mapping[Any, Any]) -> An
     if value not in choices:
         raise ValueError(f"{arch}: expected {option} {', '.join(map(str, choices))}, got {value!r}; choose one")
     return choices[value]
+
+
+def fraction(arch: str, option: str, value: float, usual: str) -> None:
+    """Raise ValueError where a probability is not from 0 to below 1."""
+    if not 0 <= value < 1:
+        raise ValueError(f"{arch}: expected {option} from 0 to below 1, got {value}; {usual}")
+
+
+def named(**steps: nn.Module | None) -> nn.Sequential:
+    """Return the layers in their order under their names, without those that are None."""
+    return nn.Sequential(OrderedDict((name, layer) for name, layer in steps.items() if layer is not None))
 
 
 def at_least(arch: str, size: tuple[int, int], least: int) -> None:

@@ -31,6 +31,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models import layers
+
 PAPER = "LeCun et al. 1998"
 CODE_WIDTH = 7 * 12  # units of F6 = pixels of a bitmap
 CODE_SEED = 1998  # for other than ten classes
@@ -193,32 +195,26 @@ class LeNet5(nn.Module):
     ) -> None:
         """`full_c3`: connect every pair of C3; `subsampling`: "trainable" or "average"; `output`: "rbf" or "linear"."""
         super().__init__()
-        for name, value, choices in (("subsampling", subsampling, SUBSAMPLING), ("output", output, OUTPUT)):
-            if value not in choices:
-                raise ValueError(f"lenet5: expected {name} {' or '.join(choices)}, got {value!r}; choose one")
+        pool = layers.choose("lenet5", "subsampling", subsampling, SUBSAMPLING)
+        head = layers.choose("lenet5", "output", output, OUTPUT)
+        layers.at_least("lenet5", size, 16)
         left = tuple(((pixels - 4) // 2 - 4) // 2 for pixels in size)  # of the map after C1, S2, C3, S4
-        if min(left) < 1:
-            raise ValueError(f"lenet5: expected at least 16 x 16 pixels, got {size[0]} x {size[1]}; enlarge size")
-        pool = SUBSAMPLING[subsampling]
-        layers: dict[str, nn.Module] = {
-            "c1": nn.Conv2d(in_channels, MAPS["C1"], kernel_size=5),
-            "squash1": Squash(),
-            "s2": pool(MAPS["C1"]),
-            "squash2": Squash(),
-            "c3": nn.Conv2d(MAPS["C1"], MAPS["C3"], kernel_size=5) if full_c3 else SparseC3(),
-            "squash3": Squash(),
-            "s4": pool(MAPS["C3"]),
-            "squash4": Squash(),
-            "c5": nn.Conv2d(MAPS["C3"], MAPS["C5"], kernel_size=left),
-            "squash5": Squash(),
-            "flatten": nn.Flatten(),
-            "f6": nn.Linear(MAPS["C5"], CODE_WIDTH),
-            "squash6": Squash(),
-        }
-        self.features = nn.Sequential()
-        for name, layer in layers.items():
-            self.features.add_module(name, layer)
-        self.head = OUTPUT[output](classes)
+        self.features = layers.named(
+            c1=nn.Conv2d(in_channels, MAPS["C1"], kernel_size=5),
+            squash1=Squash(),
+            s2=pool(MAPS["C1"]),
+            squash2=Squash(),
+            c3=nn.Conv2d(MAPS["C1"], MAPS["C3"], kernel_size=5) if full_c3 else SparseC3(),
+            squash3=Squash(),
+            s4=pool(MAPS["C3"]),
+            squash4=Squash(),
+            c5=nn.Conv2d(MAPS["C3"], MAPS["C5"], kernel_size=left),
+            squash5=Squash(),
+            flatten=nn.Flatten(),
+            f6=nn.Linear(MAPS["C5"], CODE_WIDTH),
+            squash6=Squash(),
+        )
+        self.head = head(classes)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.features(x))

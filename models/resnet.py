@@ -92,14 +92,6 @@ def convolution(k: int, channels: int, out: int, kernel: int, stride: int, batch
     return {f"conv{k}": conv} | ({f"bn{k}": nn.BatchNorm2d(out)} if batch_norm else {})
 
 
-def chain(named: dict[str, nn.Module]) -> nn.Sequential:
-    """Return the layers one after the other, under their names."""
-    result = nn.Sequential()
-    for name, layer in named.items():
-        result.add_module(name, layer)
-    return result
-
-
 class ZeroPadded(nn.Module):
     """Option A: return (N, C + more, H / stride, W / stride), every stride-th pixel, the further channels zero."""
 
@@ -133,7 +125,7 @@ class Block(nn.Module):
             residual |= convolution(k, before, out, kernel, stride, batch_norm) | {f"relu{k}": nn.ReLU()}
             before, strides = out, strides * stride
         residual.popitem()  # the last ReLU comes after the addition
-        self.residual = chain(residual)
+        self.residual = layers.named(**residual)
         self.shortcut = shortcut_path(shortcut, channels, before, strides, batch_norm)
         self.relu = nn.ReLU()
 
@@ -161,8 +153,7 @@ class ResNet(nn.Module):
         """`family`: imagenet or cifar; `shortcut`: A, B, C or none; `stride_in`: first or 3x3, of a bottleneck."""
         super().__init__()
         for option, value in (("family", family), ("shortcut", shortcut), ("stride_in", stride_in)):
-            if value not in CHOICES[option]:
-                raise ValueError(f"resnet: expected {option} {', '.join(CHOICES[option])}, got {value!r}; choose one")
+            layers.choose("resnet", option, value, dict.fromkeys(CHOICES[option]))
         cifar, widths = family == "cifar", WIDTHS[family]
         if zero_init and (shortcut == "none" or not batch_norm):
             raise ValueError(
@@ -170,16 +161,15 @@ class ResNet(nn.Module):
             )
         if cifar and (depth < 8 or depth % 6 != 2):
             raise ValueError(f"resnet: expected depth 6n + 2 in family cifar, got {depth}; choose 20, 32, 44, 56, 110")
-        if not cifar and depth not in TABLE_1:
-            raise ValueError(f"resnet: expected depth {', '.join(map(str, TABLE_1))}, got {depth}; choose one")
+        blocks_of = [(depth - 2) // 6] * 3 if cifar else layers.choose("resnet", "depth", depth, TABLE_1)
 
         channels = widths[0]
         kernel, stride = (3, 1) if cifar else (7, 2)
         stem = convolution(1, in_channels, channels, kernel, stride, batch_norm) | {"relu1": nn.ReLU()}
         if not cifar:
             stem["pool1"] = nn.MaxPool2d(kernel_size=3, stride=2, padding=1)
-        self.features = chain(stem)
-        for k, blocks in enumerate([(depth - 2) // 6] * 3 if cifar else TABLE_1[depth]):
+        self.features = layers.named(**stem)
+        for k, blocks in enumerate(blocks_of):
             stage = nn.Sequential()
             for stride in [1 if k == 0 else 2] + [1] * (blocks - 1):
                 plan = [(widths[k], 3, stride), (widths[k], 3, 1)]

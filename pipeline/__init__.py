@@ -13,3 +13,8 @@ os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # deterministic cuB
 
 if missing := [name for name in ("numpy", "PIL", "tqdm") if importlib.util.find_spec(name) is None]:
     sys.exit(f"error: {missing[0]} is not installed in {sys.executable}; run `make`, or `source .venv/bin/activate`")
+
+if "CONVLINE_WARM" in os.environ:
+    from pipeline import warm
+
+    warm.hand_over()

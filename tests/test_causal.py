@@ -47,7 +47,7 @@ def test_causal_activation():
     x = torch.randn(2, 2, 40)
     linear, rectified = (causal_net(dilations=[1, 2], activation=kind).stages(x) for kind in ("none", "relu"))
     assert linear.min() < 0 and rectified.min() == 0
-    with pytest.raises(ValueError, match="causal: expected activation none or relu, got 'tanh'; choose one"):
+    with pytest.raises(ValueError, match="causal: expected activation none, relu, got 'tanh'; choose one"):
         causal_net(dilations=[1], activation="tanh")
 
 

@@ -120,7 +120,7 @@ def test_scales_of_inception_resnet():
     ("arch", "wrong", "message"),
     [
         ("googlenet", GOOGLENET | {"size": (78, 90)}, "at least 79 x 79 pixels, got 78 x 90; "),
-        ("googlenet", GOOGLENET | {"module": "full"}, "module reduced or naive, got 'full'; choose one"),
+        ("googlenet", GOOGLENET | {"module": "full"}, "module reduced, naive, got 'full'; choose one"),
         ("googlenet", GOOGLENET | {"dropout": 1}, "dropout from 0 to below 1, got 1; "),
         ("inception3", INCEPTION3 | {"aux": True, "size": (299, 298)}, "at least 299 x 299 pixels, got 299 x 298; "),
         ("inception3", INCEPTION3 | {"dropout": -0.1}, "dropout from 0 to below 1, got -0.1; "),

@@ -81,5 +81,5 @@ def test_seven_is_drawn_as_a_seven():
 @pytest.mark.parametrize("option", ["subsampling", "output"])
 def test_lenet5_refuses_an_unknown_choice(option):
     options = models.references("lenet5")["LeNet-5"]["options"] | {option: "other"}
-    with pytest.raises(ValueError, match=rf"lenet5: expected {option} \w+ or \w+, got 'other'; choose one"):
+    with pytest.raises(ValueError, match=rf"lenet5: expected {option} \w+, \w+, got 'other'; choose one"):
         models.build("lenet5", **options)

@@ -1,0 +1,74 @@
+"""A warm process does a stage as a cold one would: same numbers, same exit status, gone when it is not waited for."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import line
+import psutil
+import pytest
+
+pytestmark = pytest.mark.slow
+WARM = [sys.executable, "-m", "pipeline.warm"]
+IMPORTED = "| torch\n"  # what -X importtime writes of a process that imported torch
+
+
+@pytest.fixture(autouse=True)
+def inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(line.copy_to(tmp_path))
+
+
+def run(*command: str, warm: bool) -> subprocess.CompletedProcess[str]:
+    words = [*(WARM if warm else []), sys.executable, "-X", "importtime", "-m", *command]
+    return subprocess.run(words, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize(("stage", "made"), [("train", "train/weights.pt"), ("export", "export/model.onnx")])
+def test_a_warm_stage_makes_what_a_cold_one_makes(stage: str, made: str) -> None:
+    file = Path("out", line.DIGITS, made)
+    found = []
+    for warm in (False, True):
+        done = run(f"pipeline.{stage}", line.DIGITS, warm=warm)
+        assert done.returncode == 0, done.stderr[-2000:]
+        assert (IMPORTED in done.stderr) != warm  # the stage's own process imported torch only when cold
+        assert f"── {stage}" in done.stderr
+        found.append((file.read_bytes(), line.results(line.DIGITS, stage)))
+        file.unlink()
+    assert found[0] == found[1]
+
+
+def test_errors_and_other_stages_come_through() -> None:
+    done = run("pipeline.train", "nobody", warm=True)
+    assert done.returncode == 1 and "error: train: no entry 'nobody'" in done.stderr and IMPORTED not in done.stderr
+    assert run("pipeline.package", line.DIGITS, warm=True).returncode == 0  # needs no torch: done by itself
+    assert subprocess.run([*WARM, "sh", "-c", "exit 7"], check=False).returncode == 7
+    done = subprocess.run(WARM, capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and "usage" in done.stderr
+
+
+def test_a_worker_ends_with_the_stage_that_waits_for_it() -> None:
+    recipe = Path("out/params", line.WAVES, "train.json")
+    recipe.write_text(recipe.read_text().replace('"epochs": 2', '"epochs": 100000'))
+    warm = subprocess.Popen([*WARM, sys.executable, "-m", "pipeline.train", line.WAVES], start_new_session=True)
+    try:
+        stage, server = sorted(find(warm.pid, 2), key=lambda p: p.cmdline()[2])  # pipeline.train, pipeline.warm
+        (worker,) = find(server.pid, 1)
+        stage.kill()
+        assert warm.wait(60) != 0
+        psutil.wait_procs([worker], timeout=60)
+        assert not worker.is_running()
+    finally:
+        if warm.poll() is None:
+            os.killpg(warm.pid, signal.SIGKILL)
+
+
+def find(parent: int, count: int) -> list[psutil.Process]:
+    """Return the processes that this one started, once there are so many."""
+    end = time.monotonic() + 120
+    while len(found := psutil.Process(parent).children()) < count:
+        assert time.monotonic() < end, f"{len(found)} of {count} processes"
+        time.sleep(0.1)
+    return found
