@@ -32,6 +32,21 @@ def test_alexnet_order():
     assert order == f"{expected} fc6 act6 drop6 fc7 act7 drop7 fc8".split()
 
 
+def test_t35_groups_do_not_talk():
+    """conv2 as on two GPUs: the second half of its maps does not see the first half of its input, and has half the
+    weights of one that does.
+    """
+    conv = summary.on_meta("alexnet", PAPER["options"]).features.conv2.to_empty(device="cpu")
+    nn.init.normal_(conv.weight)
+    nn.init.zeros_(conv.bias)
+    x = torch.randn(1, 96, 5, 5)
+    before = conv(x)
+    x[:, :48] += 1
+    same = (conv(x) == before).flatten(2).all(2)[0]
+    assert same[128:].all() and not same[:128].any()
+    assert conv.weight.numel() == 256 * 96 * 25 // 2
+
+
 @pytest.mark.parametrize(("pool", "least"), [("overlapping", 67), ("separate", 39)])
 def test_alexnet_pools_and_least_input(pool, least):
     """O06 by hand: the stem leaves (67 - 11) / 4 + 1 = 15, then 3x3 pools 7, 3, 1; (39 - 11) / 4 + 1 = 8, then 2x2."""

@@ -78,7 +78,7 @@ def test_random_crops_are_the_image_moved_with_a_black_border(images: torch.Tens
 
 
 def test_pca_colour_follows_the_training_pixels(images: torch.Tensor) -> None:
-    """Oracle: numpy's covariance C of the training pixels. The added colours have covariance sigma^2 C."""
+    """T22. Oracle: numpy's covariance C of the training pixels. The added colours have covariance sigma^2 C."""
     rng = np.random.default_rng(0)
     mix = np.array([[20, 0, 0], [15, 8, 0], [10, 4, 2.0]])
     pixels = (128 + rng.standard_normal((500, 4, 4, 3)) @ mix.T).clip(0, 255).astype(np.uint8)

@@ -113,6 +113,16 @@ def test_size_is_a_feature(capsys: pytest.CaptureFixture[str]) -> None:
     assert all(counts[folder] <= target for folder, target in targets.items())
 
 
+def test_every_technique_is_shown() -> None:
+    """FEATURES.md lists T01 to T36: each is named by a test, or by a study of params.yaml whose table is in results."""
+    shown: set[int] = set()
+    files = {*(ROOT / "tests").rglob("*.py"), ROOT / "params.yaml"} - {Path(__file__)}
+    for path in files:
+        for first, last in re.findall(r"\b(?:test_)?[Tt](\d\d)(?:-T(\d\d))?(?![\d])", path.read_text()):
+            shown |= set(range(int(first), int(last or first) + 1))
+    assert shown >= set(range(1, 37)), sorted(set(range(1, 37)) - shown)
+
+
 def code_lines(path: Path) -> int:
     """Return the lines that hold code: each line that a statement other than a docstring spans."""
     tree = ast.parse(path.read_text())

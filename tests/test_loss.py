@@ -1,5 +1,6 @@
 """The loss, the penalties in both conventions, and what the optimizers' weight decay adds."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ def log_softmax(z: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 1.0])
 def test_cross_entropy_with_label_smoothing(logits: torch.Tensor, smoothing: float) -> None:
-    """Oracle: Szegedy et al. 2016, arXiv:1512.00567, section 7: targets (1 - e) onehot + e / K, in numpy."""
+    """T02. Oracle: Szegedy et al. 2016, arXiv:1512.00567, section 7: targets (1 - e) onehot + e / K, in numpy."""
     target = np.eye(4)[Y] * (1 - smoothing) + smoothing / 4
     expected = -(target * log_softmax(logits.numpy())).sum(1).mean()
     got = loss.objective(logits, Y, PLAIN | {"label_smoothing": smoothing})
@@ -34,6 +35,7 @@ def test_cross_entropy_with_label_smoothing(logits: torch.Tensor, smoothing: flo
 
 
 def test_forecasts_are_fitted_by_squared_error() -> None:
+    """T29: the mean, not the sum."""
     output, y = torch.tensor([[1.0, 2.0]]), torch.tensor([[0.0, 4.0]])
     assert float(loss.objective(output, y, PLAIN)) == (1 + 4) / 2
 
@@ -132,3 +134,29 @@ def test_autocast_by_name() -> None:
     for precision, dtype in (("auto", torch.float32), ("fp32", torch.float32), ("bf16", half), ("fast", fast)):
         with loss.autocast(precision, cpu):
             assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == dtype
+
+
+# By hand: w = 1, gradient 2 and then 4, lr .1; each rule's own constants.
+STEPS = {
+    # T01, T26: v = .9 v + g, w -= lr v
+    "sgd": lambda: (1 - 0.1 * 2, 1 - 0.1 * 2 - 0.1 * (0.9 * 2 + 4)),
+    # T27, Kingma & Ba 2015: m and v over their own weights; the first step is lr * sign(g)
+    "adam": lambda: (0.9, 0.9 - 0.1 * ((0.9 * 0.2 + 0.4) / 0.19) / math.sqrt((0.999 * 0.004 + 0.016) / 0.001999)),
+    # T28, Zeiler 2012: sqrt(E[dx^2] + eps) / sqrt(E[g^2] + eps) * g, rho .9, eps 1e-6
+    "adadelta": lambda: (
+        1 - 0.1 * (d1 := math.sqrt(1e-6 / (0.4 + 1e-6)) * 2),
+        1 - 0.1 * d1 - 0.1 * math.sqrt((0.1 * d1**2 + 1e-6) / (0.9 * 0.4 + 1.6 + 1e-6)) * 4,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_two_steps_by_hand(name: str) -> None:
+    net = nn.Linear(1, 1, bias=False).double()
+    nn.init.ones_(net.weight)
+    options = {"optimizer": name, "lr": 0.1, "momentum": 0.9, "nesterov": False, "weight_decay": 0.0}
+    optimizer = loss.make_optimizer(options, net)
+    for gradient, expected in zip((2.0, 4.0), STEPS[name](), strict=True):
+        net.weight.grad = torch.full_like(net.weight, gradient)
+        optimizer.step()
+        assert net.weight.item() == pytest.approx(expected, rel=1e-6)

@@ -53,7 +53,7 @@ def max_pool_of_cnn2():
 
 
 def test_o01_convolution_of_the_owl():
-    """First cell: -.7*255 + .2*220 + .1*150 + .3*240 + .5*50 + .4*35 - .2*0 - .4*20 + .2*245 = 32.5, and so on.
+    """T03. First cell: -.7*255 + .2*220 + .1*150 + .3*240 + .5*50 + .4*35 - .2*0 - .4*20 + .2*245 = 32.5, and so on.
 
     cnn1 pads, so the valid map is its interior.
     """

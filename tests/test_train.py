@@ -130,7 +130,7 @@ def test_training_stops_when_validation_no_longer_improves(resolved: Resolve) ->
 
 
 def test_best_and_last_weights(resolved: Resolve) -> None:
-    """A learning rate that jumps a thousandfold spoils the last epochs; best ships the epoch before, last does not."""
+    """T30. A lr that jumps 200-fold spoils the last epochs; best ships the epoch before, last does not."""
     changes = {"epochs": 4, "optimizer": "sgd", "lr": 0.05, "schedule": "step", "steps": [2], "factor": 200.0}
     recipes = {choose: resolved(IMAGE_RECIPE, train={**changes, "choose": choose}) for choose in ("best", "last")}
     runs = {choose: fit(recipe) for choose, recipe in recipes.items()}

@@ -57,7 +57,7 @@ def test_stretch_is_one_resize(interpolation: str) -> None:
 
 @pytest.mark.parametrize(("width", "height"), [(40, 20), (20, 40), (20, 20), (33, 21), (5, 3)])
 def test_crop_is_the_centre_of_the_scaled_image(width: int, height: int) -> None:
-    """Oracle: a linear ramp; after scaling its shorter side to 10, the crop's centre has the image's centre value,
+    """T36. Oracle: a linear ramp; after scaling its shorter side to 10, the crop's centre has the image's centre value,
     and neighbouring columns differ by the ramp's slope divided by the scale."""
     slope = 4.0
     ramp = np.tile(slope * np.arange(width), (height, 1)).astype(np.uint8)
