@@ -9,6 +9,7 @@ Fails when the exporter or the ONNX checker complains, a batch axis is not dynam
 
 from __future__ import annotations
 
+import functools
 import logging
 import shutil
 import subprocess
@@ -27,7 +28,11 @@ from pipeline.stage import OUT, RESULTS, StageError, fresh, of_entry, read_json,
 from serve import contract
 
 GOLDEN = 4  # samples that travel inside the file
-NAMES = {"classification": ("images", ["probabilities"]), "forecasting": ("series", ["forecast", "quantiles"])}
+NAMES = {
+    "features": ("images", ["features"]),  # of a backbone alone
+    "classification": ("images", ["probabilities"]),
+    "forecasting": ("series", ["forecast", "quantiles"]),
+}
 PACKAGES = ("torch", "onnx", "onnxruntime-gpu", "onnxruntime", "numpy", "pillow")  # of the two in the middle, one
 
 
@@ -179,10 +184,15 @@ def main() -> None:
         net = network.build(recipe, source)
         net.load_state_dict(torch.load(OUT / name / "train" / "weights.pt", weights_only=True))
         net.eval()
+        graph_of = functools.partial(to_onnx, task=source.task)
+        if recipe["head"] and recipe["head"]["kind"] != "softmax":
+            from pipeline import heads  # scikit-learn: 3 s
+
+            net, graph_of = heads.restore(net, recipe, source, OUT / name / "train"), heads.to_graph
         checks = params.load().check
         x = {"test": source.served("test"), "random": random_inputs(source, checks["seed"], checks["random"])}
         y = {kind: answers(net, rows) for kind, rows in x.items()}
-        graph = to_onnx(net, x["test"], source.task)
+        graph = graph_of(net, x["test"])
         metrics, atol = read_json(RESULTS / name / "train.json", f"train@{name}"), limit(y["test"], checks["atol"])
         about = document(name, recipe, source.about, metrics, x["test"], y["test"], atol)
         sealed = contract.seal(graph.SerializeToString(), about)

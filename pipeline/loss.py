@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pipeline import tuning
 from pipeline.stage import StageError
 
 
@@ -50,20 +51,19 @@ def autocast(precision: str, on: torch.device) -> torch.autocast:
     return torch.autocast(on.type, torch.bfloat16, enabled=bf16)
 
 
-def make_optimizer(train: dict[str, Any], net: nn.Module) -> torch.optim.Optimizer:
+def make_optimizer(train: dict[str, Any], net: nn.Module, head: dict[str, Any] | None = None) -> torch.optim.Optimizer:
     """Return the optimizer by name. Adadelta's usual lr is 1 (Zeiler 2012, arXiv:1212.5701).
 
     Fused: one pass over the weights in place of a dozen, which halves the step of 60 million of them on the CPU.
     """
     options = {"lr": train["lr"], "weight_decay": train["weight_decay"]}
+    parameters = tuning.groups(net, head) if head else net.parameters()
     if train["optimizer"] == "sgd":
         return torch.optim.SGD(
-            net.parameters(), momentum=train["momentum"], nesterov=train["nesterov"], fused=True, **options
+            parameters, momentum=train["momentum"], nesterov=train["nesterov"], fused=True, **options
         )
     if train["optimizer"] == "rmsprop":  # with the constants of Szegedy et al. 2015, arXiv:1512.00567, section 8
-        return torch.optim.RMSprop(net.parameters(), alpha=0.9, eps=1.0, momentum=train["momentum"], **options)
+        return torch.optim.RMSprop(parameters, alpha=0.9, eps=1.0, momentum=train["momentum"], **options)
     if train["optimizer"] == "adadelta":
-        return torch.optim.Adadelta(net.parameters(), **options)
-    return {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[train["optimizer"]](
-        net.parameters(), fused=True, **options
-    )
+        return torch.optim.Adadelta(parameters, **options)
+    return {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[train["optimizer"]](parameters, fused=True, **options)

@@ -5,6 +5,7 @@ Standardisation, layout, softmax and un-standardisation live here and nowhere el
 
 from __future__ import annotations
 
+import difflib
 import pickle
 from typing import Any
 
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 import models
 from pipeline import disk
 from pipeline.data import Data
-from pipeline.stage import StageError
+from pipeline.stage import OUT, StageError
 
 
 class Classifier(nn.Module):
@@ -75,11 +76,25 @@ def build(recipe: dict[str, Any], data: Data) -> Classifier | Forecaster:
     return net.train()
 
 
-def start(net: Classifier | Forecaster, recipe: dict[str, Any]) -> None:
-    """Load the published weights that the recipe names, if any, into the network; they must fit it exactly."""
-    if not (weights := recipe.get("weights")):
-        return
-    path, cure = disk.weights_path(weights["file"]), "give the file that torch.save wrote of a state dict"
+def start(net: Classifier | Forecaster, recipe: dict[str, Any], base: dict[str, Tensor] | None = None) -> None:
+    """Load what the recipe starts from, if it names anything: published weights, or the network of another entry.
+
+    base: that entry's state, where it is in memory already; else it is read from out/<needs>/train. With a head of its
+    own the recipe's last layer keeps its fresh weights; everything else must fit exactly.
+    """
+    if needs := recipe.get("needs"):
+        file = OUT / needs / "train" / "weights.pt"
+        if base is None and not file.exists():
+            raise StageError(f"{file}: not made yet; run `dvc repro train@{needs}`")
+        adopt(net, torch.load(file, weights_only=True) if base is None else base, f"the network of {needs}", recipe)
+    elif weights := recipe.get("weights"):
+        adopt(net.net, published(recipe), f"weights: {weights['file']}", recipe)
+
+
+def published(recipe: dict[str, Any]) -> dict[str, Tensor]:
+    """Return the published weights that the recipe names, under the network's own keys."""
+    file = recipe["weights"]["file"]
+    path, cure = disk.weights_path(file), "give the file that torch.save wrote of a state dict"
     try:
         state = None if path is None else torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, EOFError, RuntimeError, KeyError) as error:
@@ -87,16 +102,44 @@ def start(net: Classifier | Forecaster, recipe: dict[str, Any]) -> None:
     if path and not (isinstance(state, dict) and all(isinstance(v, Tensor) for v in state.values())):
         raise StageError(f"weights: {path}: expected names and tensors, got {type(state).__name__}; {cure}")
     try:
-        net.net.load_state_dict(models.published(recipe["arch"], state, recipe["net"]))
+        return models.published(recipe["arch"], state, recipe["net"])
     except OSError as error:
         reason = f"torchvision's are not below TORCH_HOME, and their download failed ({error})"
         raise StageError(f"weights: {reason}; put the file there, or name one") from None
-    except (ValueError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:300]
+    except ValueError as error:
+        raise StageError(f"weights: {file}: {error}") from None
+
+
+def adopt(net: nn.Module, state: dict[str, Tensor], whose: str, recipe: dict[str, Any]) -> None:
+    """Load a state dict, save for the last layer where the recipe has a head; what does not fit is an error."""
+    own = net.state_dict()
+    if recipe.get("head"):
+        last = output_layer(net)
+        kept = {key: tensor for key, tensor in own.items() if key.startswith(f"{last}.")}
+        state = {key: tensor for key, tensor in state.items() if key not in kept} | kept
+    missing, unexpected = ([key for key in a if key not in b] for a, b in ((own, state), (state, own)))
+    both = {key: (tuple(state[key].shape), tuple(own[key].shape)) for key in own if key in state}
+    wrong = [f"{key} {got} for {expected}" for key, (got, expected) in both.items() if got != expected]
+    parts = {"missing": missing, "unexpected": unexpected, "of another shape": wrong}
+    if found := [f"{what} {first_few(keys)}" for what, keys in parts.items() if keys]:
+        near = difflib.get_close_matches(unexpected[0], missing, 1, 0) if missing and unexpected else []
+        meant = f"; was {unexpected[0]} meant for {near[0]}?" if near else ""
         cure = "name the weights of this network, with its own options and number of classes"
-        raise StageError(
-            f"weights: {weights['file']} does not fit models/{recipe['arch']}.py: {reason}; {cure}"
-        ) from None
+        raise StageError(f"{whose} does not fit models/{recipe['arch']}.py: {'; '.join(found)}{meant}; {cure}")
+    net.load_state_dict(state)
+
+
+def first_few(keys: list[str], most: int = 3) -> str:
+    more = f" and {len(keys) - most} more" if len(keys) > most else ""
+    return ", ".join(keys[:most]) + more
+
+
+def output_layer(net: nn.Module) -> str:
+    """Return the name of the layer that answers the logits: the last one of the head that has weights."""
+    head = (net.net if isinstance(net, Classifier) else net).head
+    (place,) = [name for name, module in net.named_modules() if module is head]
+    layers = [name for name, module in head.named_modules() if list(module.parameters(recurse=False))]
+    return ".".join(part for part in (place, layers[-1]) if part)
 
 
 def assemble(recipe: dict[str, Any], data: Data) -> Classifier | Forecaster:

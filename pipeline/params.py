@@ -7,7 +7,7 @@ elsewhere in params.yaml or models/ reruns nothing of it.
 Fails on any mistake in params.yaml, with the place, the choices and the cure.
 
     python -m pipeline.params
-    python -m pipeline.params --names     every recipe whose files are here, for `dvc exp run -S "line=[...]"`
+    python -m pipeline.params --names     every recipe whose files are here, for `dvc exp run -S "line={...}"`
 """
 
 from __future__ import annotations
@@ -22,17 +22,18 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import disk, schema
-from pipeline.recipe import MODELS, SETTING, check_recipe, overlay, resolve
+from pipeline.recipe import MODELS, SETTING, built_on, check_recipe, overlay, resolve
 from pipeline.schema import Field, ParamsError, check_section, hint
 
 FILE = Path("params.yaml")
 OUT = Path("out/params")
 CLAIMS = Path("out/claims")
+SCRATCH = "scratch"  # what an entry's training starts from, if not from another entry
 TOP = {
     "size": Field(str, "small", choices=("small", "full")),
     "device": Field(str, "auto", choices=("auto", "cuda", "cpu")),
     "deterministic": Field(bool, True),
-    "line": Field(list, item=str),
+    "line": Field(dict),
     "line_studies": Field(list, [], item=str),
     "data": Field(dict),
     "check": Field(dict, {}),
@@ -63,13 +64,15 @@ def load(path: Path = FILE) -> Params:
     try:
         top = check_section("", raw, TOP)
         sets = {name: check_set(name, spec) for name, spec in top["data"].items()}
-        models = {name: check_recipe(name, recipe, sets, top["size"]) for name, recipe in top["models"].items()}
-        fields = {key: top[key] for key in ("size", "device", "deterministic", "line", "line_studies")}
+        built = {name: built_on(name, top["models"]) for name in top["models"]}
+        raw = raw | {"models": built}
+        models = {name: check_recipe(name, recipe, sets, top["size"]) for name, recipe in built.items()}
+        fields = {key: top[key] for key in ("size", "device", "deterministic", "line_studies")}
+        fields["line"] = check_line(top["line"], models)
         studies = {
             name: check_section(f"studies.{name}", study, schema.STUDY) for name, study in top["studies"].items()
         }
-        for key, known in (("line", models), ("line_studies", studies)):
-            check_names(key, top[key], known)
+        check_names("line_studies", top["line_studies"], studies)
         check = check_section("check", top["check"], schema.CHECK)
         every = Params(**fields, check=check, sets=sets, models=models, studies=studies, raw=raw)
         for name, study in studies.items():
@@ -93,6 +96,19 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ParamsError(f"{path.name}: expected a mapping, got {type(content).__name__}")
     return content
+
+
+def check_line(line: dict[Any, Any], models: dict[str, Any]) -> list[str]:
+    """Return the entries of `line:`; each must say what its training starts from, for DVC to make that first."""
+    check_names("line", list(line), models)
+    for name, start in line.items():
+        needs = models[name]["needs"]
+        if start != (needs or SCRATCH):
+            what = f"expected {needs or SCRATCH}, as models.{name} {'needs' if needs else 'needs no other entry'}"
+            raise ParamsError(f"line.{name}: {what}, got {start!r}")
+        if needs and needs not in line:
+            raise ParamsError(f"line.{name}: needs {needs}, which is not in the line; add `{needs}: {SCRATCH}`")
+    return list(line)
 
 
 def check_names(key: str, names: list[str], known: dict[str, Any]) -> None:
@@ -163,7 +179,7 @@ def digest(*paths: Path) -> str:
 def lay_out(params: Params, name: str) -> dict[str, dict[str, Any]]:
     """Return what stage params writes for one entry: the contents of data.json and train.json."""
     recipe = params.models[name]
-    train = {key: recipe[key] for key in ("arch", "net", "train", "weights")} | {"size": params.size}
+    train = {key: recipe[key] for key in ("arch", "net", "train", "weights", "needs", "head")} | {"size": params.size}
     return {"data.json": recipe["data"], "train.json": train | circumstances(params, recipe)}
 
 
@@ -203,7 +219,8 @@ def main() -> None:
         absent = [name for name, recipe in params.models.items() if not disk.at_hand(recipe)]
         if absent:
             print(f"left out: {', '.join(absent)}: not below DATA_ROOT or TORCH_HOME", file=sys.stderr)
-        print(",".join(name for name in params.models if name not in absent))
+        whole = {name: recipe["needs"] or SCRATCH for name, recipe in params.models.items() if name not in absent}
+        print(",".join(f"{name}:{start}" for name, start in whole.items()))
         return
     remove_unknown(params)
     files = {OUT / name / file: content for name in params.line for file, content in lay_out(params, name).items()}
@@ -211,6 +228,9 @@ def main() -> None:
     for folder in (OUT, CLAIMS):
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
+    nothing = Path("out", SCRATCH, "train", "nothing.txt")
+    nothing.parent.mkdir(parents=True, exist_ok=True)
+    nothing.write_text("Entries of `line:` that start from scratch depend on this folder, which never changes.\n")
     for path, content in files.items():
         path.parent.mkdir(exist_ok=True)
         path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")

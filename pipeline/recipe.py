@@ -21,8 +21,41 @@ SETTING = {
     "arch": Field(str, ""),
     **{key: Field(dict, {}) for key in ("data", "net", "train")},
     "weights": Field((dict, type(None)), None),
+    "head": Field((dict, type(None)), None),
 }
-RECIPE = {**SETTING, "arch": Field(str), "full": Field(dict, {})}
+RECIPE = {**SETTING, "arch": Field(str), "full": Field(dict, {}), "needs": Field((str, type(None)), None)}
+
+
+def built_on(name: Any, models: dict[Any, Any], above: tuple[Any, ...] = ()) -> Any:
+    """Return the recipe of `models.<name>` with its backbone's network and input contract laid under it.
+
+    `needs:` names another recipe, whose trained network is the backbone; `backbone:` one with published weights.
+    """
+    recipe, place = models[name], f"models.{name}"
+    if not isinstance(recipe, dict) or not {"needs", "backbone"} & set(recipe):
+        return recipe
+    if "arch" in recipe or {"needs", "backbone"} <= set(recipe):
+        raise ParamsError(f"{place}: expected one of arch, needs, backbone, got more; the others follow from it")
+    own = {key: value for key, value in recipe.items() if key != "backbone"}
+    if "head" not in own:
+        raise ParamsError(f"{place}.head: missing; add `head: {{kind: ...}}`, one of {', '.join(schema.HEADS)}")
+    if "backbone" in recipe:
+        return own | check_section(f"{place}.backbone", recipe["backbone"], schema.BACKBONE)
+    needs = recipe["needs"]
+    if needs not in models or needs in (name, *above):
+        raise ParamsError(f"{place}.needs: no other recipe {needs!r}; {hint(str(needs), list(models))}")
+    base = built_on(needs, models, (name, *above))
+    for part, over in ((base, own), (laid_full(base), laid_full(own))):
+        given = part.get("data", {})
+        for key, value in over.get("data", {}).items():
+            if key != "set" and value != given.get(key, value):
+                what = f"expected {given[key]!r} as its backbone {needs} takes, got {value!r}"
+                raise ParamsError(f"{place}.data.{key}: {what}; leave it out")
+    below = {key: base[key] for key in ("arch", "net", "data") if key in base}
+    if full := {key: base["full"][key] for key in ("net", "data") if key in base.get("full", {})}:
+        full = {key: {k: v for k, v in part.items() if k != "set"} for key, part in full.items()}
+        own = {**own, "full": overlay(full, own.get("full", {}))}
+    return overlay(below, own)
 
 
 def check_recipe(name: Any, recipe: Any, sets: dict[str, dict[str, Any]], size: str) -> dict[str, Any]:
@@ -65,15 +98,32 @@ def resolve(place: str, recipe: Any, sets: dict[str, dict[str, Any]]) -> dict[st
     train = check_train(f"{place}.train", recipe["train"], image)
     check_net(f"{place}.net", arch, recipe["net"], image)
     weights = recipe["weights"] and check_section(f"{place}.weights", recipe["weights"], schema.WEIGHTS)
-    if not train["epochs"] and not weights:
+    head = recipe["head"] and check_head(f"{place}.head", recipe["head"], train)
+    if head and not (recipe["needs"] or weights):
+        raise ParamsError(f"{place}.head: a head needs a trained backbone; add `needs:` or `backbone:`")
+    if not train["epochs"] and not weights and not head:
         raise ParamsError(f"{place}.train.epochs: 0 is for published weights; add `weights:` or train an epoch")
+    if weights and weights["file"] == "imagenet" and data.get("standardise") != "imagenet":
+        what = f"expected imagenet, as the published weights were trained, got {data.get('standardise')}"
+        raise ParamsError(f"{place}.data.standardise: {what}")
     return {
         "arch": arch,
         "data": {**data, "spec": sets[set_name]},
         "net": recipe["net"],
         "train": train,
         "weights": weights,
+        "needs": recipe["needs"],
+        "head": head,
     }
+
+
+def check_head(place: str, section: Any, train: dict[str, Any]) -> dict[str, Any]:
+    head = check_section(place, section, schema.HEAD)
+    if isinstance(head["stages"], str) and head["stages"] != "all":
+        raise ParamsError(f"{place}.stages: expected a number of stages or `all`, got {head['stages']!r}")
+    if head["kind"] == "softmax" and not train["epochs"]:
+        raise ParamsError(f"{place}.kind: softmax is trained by the loop; give `train.epochs`")
+    return head
 
 
 def check_geometry(place: str, data: dict[str, Any]) -> None:

@@ -22,12 +22,14 @@ REQUIRED = object()
 SEED = 10**12  # times a million, as training mixes the epoch in, it still fits 64 bits
 RESERVED = (
     "params",
+    "scratch",
     "dist",
     "wheel",
     "report",
     "studies",
     "claims",
     "checkpoints",
+    "features",
     "downloads",
     "gpu",
     "index",
@@ -73,6 +75,10 @@ SPLITS = {
     "test": fraction_or_count(0.15),
     "seed": Field(int, 0, least=0, most=SEED),
 }
+CHOSEN = {  # a task cut out of a set: some of its classes, few labelled images of each
+    "classes": Field((list, type(None)), None, item=str, some=True),
+    "per_class": Field((int, type(None)), None, least=1),  # training images; validation and test stay whole
+}
 LICENCE = {"licence": Field(str)}  # of the data, in free text: what is trained on them ships with it
 
 SOURCES: dict[str, dict[str, Field]] = {
@@ -81,6 +87,7 @@ SOURCES: dict[str, dict[str, Field]] = {
         "test": Field(int, 360, least=1),
         "seed": Field(int, 0, least=0, most=SEED),
         "licence": Field(str, "CC BY 4.0 (UCI optical recognition of handwritten digits)"),
+        **CHOSEN,
     },
     "torchvision": {
         "name": Field(str),
@@ -88,12 +95,14 @@ SOURCES: dict[str, dict[str, Field]] = {
         "validation": fraction_or_count(0.1),
         "test": Field((int, type(None)), None, least=1),
         "seed": Field(int, 0, least=0, most=SEED),
+        **CHOSEN,
         **LICENCE,
     },
     "folder": {
         "path": Field(str),  # relative: from here, else from DATA_ROOT
         "labels": Field(str, "folders", choices=("folders", "imagenet")),  # imagenet: all 1,000, folders named as some
         **SPLITS,
+        **CHOSEN,
         **LICENCE,
     },
     "waves": {
@@ -184,6 +193,19 @@ TRAIN = {
     "snapshots": Field(list, [], item=int),  # epochs whose weights are kept for the reports
     "seed": Field(int, 1, least=0, most=SEED),
 }
+
+HEADS = ("softmax", "linear", "mlp", "forest", "svm-linear", "svm-rbf", "best")
+HEAD = {  # what a backbone that learned something else gets for this task
+    "kind": Field(str, choices=HEADS),  # softmax: trained by the loop, in place; the others: on the backbone's features
+    "layer": Field(str, "penultimate"),  # whose output is the features: the head's input, or a layer by its name
+    "folds": Field(int, 5, least=2),  # of the cross-validation that tunes a head on features, and that chooses the best
+    "stages": Field((int, str), 0),  # softmax: how many of the backbone's last stages train too; or `all`
+    "first": Field(int, 0, least=0),  # softmax: epochs in which the head trains alone
+    "unfreeze": Field(int, 0, least=0),  # softmax: then one more stage every so many epochs; 0: all at once
+    "lr_factor": Field(float, 1.0, least=0),  # softmax: of the stages' learning rate to the head's
+    "batch_norm": Field(str, "frozen", choices=("frozen", "trained")),  # statistics of stages that train
+}
+BACKBONE = {"arch": Field(str), "net": Field(dict, {}), "weights": Field(dict)}
 
 WEIGHTS = {  # published weights that training starts from
     "file": Field(str),  # a state dict, relative to here or else to TORCH_HOME; or `imagenet`: torchvision's own

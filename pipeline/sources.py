@@ -13,7 +13,7 @@ import os
 import shutil
 import sys
 from contextlib import redirect_stdout, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,24 @@ Splits = dict[str, list[Sample]]
 
 def images(spec: dict[str, Any]) -> tuple[Splits, list[str]]:
     """Return the samples of train, validation and test, and the label names."""
-    return {"digits": digits, "torchvision": torchvision_set, "folder": folder}[spec["source"]](spec)
+    splits, labels = {"digits": digits, "torchvision": torchvision_set, "folder": folder}[spec["source"]](spec)
+    if chosen := spec.get("classes"):
+        for name in chosen:
+            if name not in labels:
+                raise StageError(f"data.classes: {name!r} is no class of the set; {hint(name, labels)}")
+        new = {labels.index(name): k for k, name in enumerate(chosen)}
+        splits = {k: [replace(s, label=new[s.label]) for s in part if s.label in new] for k, part in splits.items()}
+        labels = chosen
+    if spec.get("per_class"):
+        splits["train"] = few(splits["train"], spec["per_class"], spec["seed"])
+    return splits, labels
+
+
+def few(samples: list[Sample], per_class: int, seed: int) -> list[Sample]:
+    """Return at most `per_class` samples of each class, drawn by the seed."""
+    labels, rng = np.array([s.label for s in samples]), np.random.default_rng(seed)
+    kept = [rng.permutation(np.flatnonzero(labels == label))[:per_class] for label in np.unique(labels)]
+    return [samples[i] for i in np.sort(np.concatenate(kept))]
 
 
 def stratified(labels: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:

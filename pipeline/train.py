@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from models.summary import layer_table
-from pipeline import augment, data, device, network, params
+from pipeline import augment, data, device, network, params, tuning
 from pipeline.checkpoint import CHECKPOINTS, LEAST_S, MOST_SHARE, State, checkpoint_path, restore, store
 from pipeline.loss import autocast, make_optimizer, objective, penalty
 from pipeline.schedule import lr_at
@@ -50,18 +50,20 @@ def fit(
     checkpoint: Path | None = None,
     on_epoch: Callable[[dict[str, float]], None] = lambda row: None,
     watch: Sequence[str] = (),
+    base: dict[str, Tensor] | None = None,
 ) -> tuple[network.Classifier | network.Forecaster, State]:
     """Return the trained network, with the chosen epoch's weights, and the training's state.
 
-    The history gets the loss and accuracy of the splits to `watch`, too; nothing is chosen by them.
+    The history gets the loss and accuracy of the splits to `watch`, too; nothing is chosen by them. base: the state of
+    the entry that the recipe needs, where it is in memory.
     """
     train = recipe["train"]
     device.make_deterministic(recipe.get("deterministic", True))
     torch.manual_seed(train["seed"])
     net = network.build(recipe, source)
-    network.start(net, recipe)
+    network.start(net, recipe, base)
     net = place(net, on)
-    optimizer = make_optimizer(train, net)
+    optimizer = make_optimizer(train, net, recipe.get("head"))
     state = restore(checkpoint, net, optimizer) if checkpoint and checkpoint.exists() else State()
     for row in state.history:
         on_epoch(row)
@@ -118,10 +120,12 @@ def one_epoch(
     order = torch.randperm(len(fitting.x)).to(fitting.x.device).split(train["batch"])
     order = [rows for rows in order if len(rows) > 1 or len(order) == 1]  # batch norm cannot train on one sample
     net.train()
+    if recipe.get("head"):
+        tuning.set_phase(net, recipe["head"], epoch)
     total, right, seen = 0.0, 0.0, 0
     for i, rows in enumerate(order):
         for group in optimizer.param_groups:
-            group["lr"] = lr_at(train, epoch + i / len(order))
+            group["lr"] = lr_at(train, epoch + i / len(order)) * group.get("factor", 1.0)
         loss, correct = step(recipe, net, optimizer, change(fitting.x[rows]), fitting.y[rows])
         total, right, seen = total + loss * len(rows), right + correct, seen + len(rows)
     row = {"epoch": epoch + 1, "lr": optimizer.param_groups[0]["lr"], "train_loss": total / seen}
@@ -272,11 +276,32 @@ def curves(folder: Path) -> Iterator[Callable[[dict[str, float]], None]]:
     Path(live.metrics_file).unlink()  # the last epoch's values; results/<entry>/train.json has the chosen one's
 
 
+def on_features(recipe: dict[str, Any]) -> bool:
+    """Return whether the recipe is a head on features, which needs no loop."""
+    return bool(recipe.get("head")) and recipe["head"]["kind"] != "softmax"
+
+
+def fit_head(name: str, recipe: dict[str, Any], source: data.Data, on: torch.device) -> None:
+    """Make what the stage makes, of a head on features."""
+    from pipeline import heads  # scikit-learn: 3 s
+
+    folder, features = fresh(OUT / name / "train"), heads.features_folder(recipe, source)
+    with curves(OUT / name / "curves") as log:
+        net, state = heads.learn(recipe, source, on=on, label=name, folder=features)
+        log(state.history[0])
+    save(name, net.backbone.net, state, source)
+    heads.save(net.head, features, folder)
+    print(f"   {net.head.kind} {net.head.options}", file=sys.stderr)
+
+
 def main() -> None:
     with of_entry("train") as name:
         recipe, source = params.entry(name), data.load(name)
         on = device.choose(recipe["device"])
         print(f"   device {recipe['device']}: {device.describe(on)}", file=sys.stderr)
+        if on_features(recipe):
+            fit_head(name, recipe, source, on)
+            return
         checkpoint = checkpoint_path(name, recipe, source, on)
         for old in CHECKPOINTS.glob(f"{name}@*.pt"):
             if old != checkpoint:

@@ -46,7 +46,7 @@ def edit_params(folder: Path, change: Callable[[dict], None]) -> None:
 
 
 def short_line(content: dict) -> None:
-    content["line"] = list(LINE)
+    content["line"] = dict.fromkeys(LINE, "scratch")
     study = content["studies"]["digits-exercise"]
     study["seeds"] = [1]
     study["settings"] = {

@@ -30,7 +30,7 @@ DIGITS, WAVES = "fcnn0-digits", "causal-waves"
 STAGES = ("data", "train", "export", "check", "package", "infer")  # those of one entry; params and wheel beside them
 PARAMS = """
 device: cpu
-line: [fcnn0-digits, causal-waves]
+line: {fcnn0-digits: scratch, causal-waves: scratch}
 data:
   digits: {source: digits}
   waves: {source: waves, train: 40, validation: 20, test: 12, length: 40, season: 14, seed: 1}

@@ -108,7 +108,7 @@ def test_a_new_architecture_is_a_file_a_recipe_and_a_name(clone: Path) -> None:
     def add(p: dict) -> None:
         recipe = {"arch": "toy", "data": {"set": "digits", "size": [8, 8], "colour": "grey"}, "train": {"epochs": 2}}
         p["models"]["toy-digits"] = recipe
-        p["line"].append("toy-digits")
+        p["line"].update({"toy-digits": "scratch"})
 
     (clone / "models" / "toy.py").write_text(TOY)
     edit_params(clone, add)
@@ -117,7 +117,7 @@ def test_a_new_architecture_is_a_file_a_recipe_and_a_name(clone: Path) -> None:
     assert "toy-digits" in (clone / "out" / "report" / "index.html").read_text()
 
     def remove(p: dict) -> None:
-        p["line"].remove("toy-digits")
+        p["line"].pop("toy-digits")
         del p["models"]["toy-digits"]
 
     (clone / "models" / "toy.py").unlink()

@@ -15,7 +15,7 @@ from pipeline import params
 from pipeline.recipe import architectures
 from pipeline.schema import ParamsError
 
-GOOD = {"line": ["tiny"], "data": SETS, "models": {"tiny": IMAGE_RECIPE, "wave": SERIES_RECIPE}}
+GOOD = {"line": {"tiny": "scratch"}, "data": SETS, "models": {"tiny": IMAGE_RECIPE, "wave": SERIES_RECIPE}}
 STUDY = {"claim": "c", "recipe": "tiny", "settings": {"a": {}}, "seeds": [1], "measures": ["accuracy"]}
 
 
@@ -70,9 +70,15 @@ MISTAKES = [
     ((*TINY, "train", "schedule"), "cos", "models.tiny.train.schedule: unknown value 'cos'; "),
     ((*TINY, "data", "set"), "digts", "models.tiny.data.set: unknown data set 'digts'; did you mean 'digits'?"),
     ((*TINY, "data", "set"), ["digits"], "models.tiny.data.set: unknown data set"),
-    (("line",), ["tiny", "tinny"], "line: nothing is named 'tinny'; did you mean 'tiny'? choices: tiny, wave"),
+    (
+        ("line",),
+        {"tiny": "scratch", "tinny": "scratch"},
+        "line: nothing is named 'tinny'; did you mean 'tiny'? choices: tiny, wave",
+    ),
     (("line_studies",), ["s"], "line_studies: nothing is named 's'; "),
-    (("line",), ["tiny", "tiny"], "line: a name stands twice in ['tiny', 'tiny']; name each once"),
+    (("line",), ["tiny"], "line: expected a mapping, got ['tiny']"),
+    (("line",), {"tiny": "wave"}, "line.tiny: expected scratch, as models.tiny needs no other entry, got 'wave'"),
+    (("line_studies",), ["s", "s"], "line_studies: "),
     (("models", "Tiny_Net"), IMAGE_RECIPE, "models.Tiny_Net: names are lower-case letters, digits and single hyphens"),
     (("size",), "large", "size: unknown value 'large'; choices: full, small"),
     # wrong types and limits
@@ -105,7 +111,7 @@ MISTAKES = [
     (
         ("models", "tiny"),
         "fcnn",
-        "expected a mapping with arch, data, net, train, weights, full, got 'fcnn'",
+        "expected a mapping with arch, data, net, train, weights, head, full, needs, got 'fcnn'",
     ),
     (("data", "digits"), 3, "data.digits.source: missing; choices: digits, torchvision"),
     # missing keys
@@ -242,7 +248,8 @@ def test_the_stage_lays_out_each_entry_and_forgets_removed_ones(workspace: Path)
 def test_one_recipe_changes_only_its_own_files(workspace: Path) -> None:
     """Issue 2, show 2: DVC compares these files, so another entry's must not change by a byte."""
     before, after = (
-        params.load(write({**changed(*TINY, "train", "lr", to=lr), "line": ["tiny", "wave"]})) for lr in (0.01, 0.02)
+        params.load(write({**changed(*TINY, "train", "lr", to=lr), "line": {"tiny": "scratch", "wave": "scratch"}}))
+        for lr in (0.01, 0.02)
     )
     assert params.lay_out(before, "wave") == params.lay_out(after, "wave")
     assert params.lay_out(before, "tiny")["data.json"] == params.lay_out(after, "tiny")["data.json"]
@@ -251,4 +258,4 @@ def test_one_recipe_changes_only_its_own_files(workspace: Path) -> None:
 
 def test_names_prints_every_recipe(workspace: Path) -> None:
     write(GOOD)
-    assert stage(workspace, "--names").stdout == "tiny,wave\n"
+    assert stage(workspace, "--names").stdout == "tiny:scratch,wave:scratch\n"

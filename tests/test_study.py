@@ -32,7 +32,7 @@ DIGITS = {
     "settings": {"fcNN": {}, "cnn1": {"arch": "cnn1"}},
 }
 PARAMS = {
-    "line": [],
+    "line": {},
     "data": SETS,
     "models": {"tiny": IMAGE_RECIPE, "wave": SERIES_RECIPE},
     "studies": {"waves": WAVES, "digits": DIGITS},

@@ -199,7 +199,7 @@ def test_published_weights_ship_as_they_are(resolved, tmp_path, monkeypatch):
         ),
         (
             lambda p: write_state(p, 3),
-            r"weights: published.pth does not fit models/resnet.py: .*conv1.weight: .*shape.*; name the weights",
+            r"weights: published.pth does not fit models/resnet.py: of another shape .* for .*; name the weights",
         ),
     ],
     ids=["missing", "a pickle", "of another network"],
@@ -240,11 +240,11 @@ def test_names_leave_out_what_is_not_here(workspace, monkeypatch, capsys):
         monkeypatch.setenv(variable, str(workspace))
     photos = IMAGE_RECIPE | {"data": IMAGE_RECIPE["data"] | {"set": "photos"}}
     recipes = {"tiny": IMAGE_RECIPE, "published": PUBLISHED, "photos": photos}
-    YAML().dump({"line": [], "data": SETS | {"photos": FOLDER}, "models": recipes}, Path("params.yaml"))
+    YAML().dump({"line": {}, "data": SETS | {"photos": FOLDER}, "models": recipes}, Path("params.yaml"))
     params.main()
     out, err = capsys.readouterr()
-    assert out == "tiny\n" and err == "left out: published, photos: not below DATA_ROOT or TORCH_HOME\n"
+    assert out == "tiny:scratch\n" and err == "left out: published, photos: not below DATA_ROOT or TORCH_HOME\n"
     Path("published.pth").touch()
     Path("photos").mkdir()
     params.main()
-    assert capsys.readouterr() == ("tiny,published,photos\n", "")
+    assert capsys.readouterr() == ("tiny:scratch,published:scratch,photos:scratch\n", "")

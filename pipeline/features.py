@@ -1,0 +1,99 @@
+"""What a trained network makes of an image on its way: the output of one of its layers, as one vector (R01).
+
+Computed once for each split, on disk row by row: interrupted, it goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pipeline.network import Classifier
+from pipeline.stage import OUT, StageError, progress
+
+FOLDER = OUT / "features"
+BATCH = 64
+PENULTIMATE = "penultimate"  # what goes into the head
+
+
+class Backbone(nn.Module):
+    """uint8 images (N, H, W, C) to the features (N, F) of one layer: maps averaged over their places."""
+
+    def __init__(self, net: Classifier, layer: str):
+        super().__init__()
+        self.net = net.eval()
+        self.layer = layer
+        known = dict(net.net.named_modules())
+        if layer != PENULTIMATE and (layer not in known or not layer):
+            raise StageError(f"head.layer: no layer {layer!r}; there are {PENULTIMATE}, {', '.join(stages(net))}, ...")
+        self.at = net.net.head if layer == PENULTIMATE else known[layer]
+
+    def forward(self, images: Tensor) -> Tensor:
+        seen: list[Tensor] = []
+        if self.layer == PENULTIMATE:
+            hook = self.at.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+        else:
+            hook = self.at.register_forward_hook(lambda module, inputs, output: seen.append(output))
+        try:
+            self.net.logits(images.permute(0, 3, 1, 2))
+        finally:
+            hook.remove()
+        return seen[0].mean((2, 3)) if seen[0].dim() == 4 else seen[0].flatten(1)
+
+
+def stages(net: Classifier) -> dict[str, nn.Module]:
+    """Return the network's parts in their order, by name: what can be frozen, trained and probed, the head apart."""
+    found: dict[str, nn.Module] = {}
+    for name, child in (net.net.net if hasattr(net.net, "net") else net.net).named_children():
+        prefix = "net." if hasattr(net.net, "net") else ""
+        if child is net.net.head:
+            continue
+        parts = child.named_children() if name == "features" else [("", child)]
+        found |= {prefix + ".".join(filter(None, (name, part))): layer for part, layer in parts}
+    return {name: layer for name, layer in found.items() if any(True for _ in layer.parameters())}
+
+
+@torch.no_grad()
+def compute(
+    backbone: Backbone, images: np.ndarray, label: str, on: torch.device, file: Path | None = None
+) -> np.ndarray:
+    """Return the features (N, F) float32 of images (N, H, W, C); with `file`, memory-mapped from it and resumable."""
+    backbone = backbone.to(on)
+    width = backbone(torch.from_numpy(np.array(images[:1])).to(on)).shape[1]
+    if file is None:
+        rows, done = np.empty((len(images), width), np.float32), 0
+    else:
+        rows, done = reopen(file, (len(images), width))
+    bar = progress(len(images), f"features, {label}", "image", done)
+    for start in range(done, len(images), BATCH):
+        part = torch.from_numpy(np.array(images[start : start + BATCH])).to(on)
+        rows[start : start + len(part)] = backbone(part).float().cpu().numpy()
+        if file is not None and start // BATCH % 16 == 15:
+            mark(file, rows, start + len(part))
+        bar.update(len(part))
+    bar.close()
+    if file is not None:
+        mark(file, rows, len(images))
+        return np.load(file, mmap_mode="r")
+    return rows
+
+
+def reopen(file: Path, shape: tuple[int, int]) -> tuple[Any, int]:
+    """Return the file's rows for writing, and how many of them are there already."""
+    count = file.with_suffix(".json")
+    if count.exists() and file.exists():
+        rows = np.lib.format.open_memmap(file, mode="r+")
+        if rows.shape == shape:
+            return rows, json.loads(count.read_text())
+    file.parent.mkdir(parents=True, exist_ok=True)
+    return np.lib.format.open_memmap(file, mode="w+", dtype=np.float32, shape=shape), 0
+
+
+def mark(file: Path, rows: Any, done: int) -> None:
+    rows.flush()
+    file.with_suffix(".json").write_text(json.dumps(done))
