@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import disk, schema
-from pipeline.recipe import MODELS, SETTING, built_on, check_recipe, overlay, resolve
+from pipeline.recipe import MODELS, RECIPE, SETTING, built_on, check_recipe, overlay, resolve
 from pipeline.schema import Field, ParamsError, check_section, hint
 
 FILE = Path("params.yaml")
@@ -144,7 +144,7 @@ def check_study(name: str, study: dict[str, Any], every: Params) -> None:
         where = f"{place}.settings.{setting}"
         if not isinstance(setting, str):
             raise ParamsError(f"{where}: expected a name that is text, got {setting!r}; put it in quotes")
-        check_section(where, layer, SETTING)
+        check_section(where, layer, SETTING | {"needs": RECIPE["needs"]})
         source = resolve(where, studied(study, layer, every), every.sets)["data"]["spec"]["source"]
         kind = "image" if source in schema.IMAGE_SOURCES else "series"
         fitting = [measure for measure, (takes, _) in schema.MEASURES.items() if takes in (kind, "any")]
@@ -187,12 +187,15 @@ def lay_out_study(params: Params, name: str) -> dict[str, Any]:
     """Return all that a study's numbers depend on, but for the stages' own code."""
     study = params.studies[name]
     recipes = {s: resolve(name, studied(study, layer, params), params.sets) for s, layer in study["settings"].items()}
+    recipes |= {needs: params.models[needs] for recipe in list(recipes.values()) if (needs := recipe["needs"])}
     return {"study": study, "recipes": {s: recipe | circumstances(params, recipe) for s, recipe in recipes.items()}}
 
 
 def circumstances(params: Params, recipe: dict[str, Any]) -> dict[str, Any]:
     """Return what training depends on besides the recipe."""
     files = [MODELS / f"{recipe['arch']}.py", MODELS / "layers.py"]
+    if recipe["head"]:  # here, not in dvc.yaml: a change reruns the entries that have a head, no others
+        files += [Path(f"pipeline/{module}.py") for module in ("features", "heads", "tuning")]
     if recipe["weights"] and (path := disk.weights_path(recipe["weights"]["file"])):
         files.append(path)
     return {"device": params.device, "deterministic": params.deterministic, "code": digest(*files)}

@@ -51,7 +51,7 @@ def images(spec: dict[str, Any]) -> tuple[Splits, list[str]]:
         splits = {k: [replace(s, label=new[s.label]) for s in part if s.label in new] for k, part in splits.items()}
         labels = chosen
     if spec.get("per_class"):
-        splits["train"] = few(splits["train"], spec["per_class"], spec["seed"])
+        splits["train"] = few(splits["train"], spec["per_class"], spec.get("draw", spec["seed"]))
     return splits, labels
 
 

@@ -29,6 +29,7 @@ from pipeline.stage import OUT, RESULTS, StageError, run, write_json
 FOLDER = RESULTS / "studies"
 MODULES = [f"pipeline/{module}.py" for module in ("measures", "sources", "series", "recipe", "metrics", "baselines")]
 CODE = [*checkpoint.CODE, *MODULES, "serve/image.py", "serve/series.py", "serve/times.py"]
+NOTHING: dict[str, Any] = {"measures": [], "curves": []}
 Row = dict[str, Any]  # study, setting, seed, measure, x (of a curve: epoch, or place of the layer), value
 
 
@@ -36,7 +37,11 @@ def recipe_of(study: dict[str, Any], setting: dict[str, Any], seed: int, every: 
     """Return the resolved recipe of one run: the study's, its base, the setting and the seed laid over it."""
     raw = overlay(params.studied(study, setting, every), {"train": {"seed": seed}})
     resolved = resolve(f"params.yaml models.{study['recipe']}", raw, every.sets)
-    return resolved | params.circumstances(every, resolved)
+    resolved["data"]["spec"] |= {"draw": seed} if resolved["data"]["spec"].get("per_class") else {}
+    resolved |= params.circumstances(every, resolved)
+    if resolved["needs"]:  # the backbone is made anew by each seed, too
+        resolved["base"] = recipe_of({"recipe": resolved["needs"], "base": {}}, {}, seed, every)
+    return resolved
 
 
 def key_of(recipe: dict[str, Any], study: dict[str, Any], source: data.Data, on: torch.device) -> str:
@@ -51,8 +56,27 @@ def measure(
 ) -> dict[str, Any]:
     """Train one run; return its measures, and its curves as (x, value) pairs."""
     watch = ["test"] if "test error" in study["curves"] else []
-    trained = Run(recipe, source, *train.fit(recipe, source, on=on, label=label, watch=watch))
+    base = base_of(recipe["base"], on) if "base" in recipe else None
+    if train.on_features(recipe):
+        from pipeline import heads  # scikit-learn: 3 s
+
+        trained = Run(recipe, source, *heads.learn(recipe, source, on=on, label=label, base=base))
+    else:
+        trained = Run(recipe, source, *train.fit(recipe, source, on=on, label=label, watch=watch, base=base))
     return {m: MEASURES[m](trained) for m in study["measures"]} | {c: CURVES[c](trained) for c in study["curves"]}
+
+
+def base_of(recipe: dict[str, Any], on: torch.device) -> dict[str, torch.Tensor]:
+    """Return the state of a backbone, trained once for all the runs that are built on it."""
+    source = data.make(recipe["data"])[0]
+    file = OUT / "studies" / "bases" / f"{key_of(recipe, NOTHING, source, on)}.pt"
+    if not file.exists():
+        net, _ = train.fit(recipe, source, on=on, label=f"backbone {recipe['train']['seed']}")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        part = file.with_suffix(".part")
+        torch.save(train.copy_of(net), part)
+        part.replace(file)
+    return torch.load(file, weights_only=True)
 
 
 def rivals(source: data.Data, names: list[str]) -> dict[str, dict[str, float]]:
