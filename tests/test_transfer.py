@@ -179,7 +179,7 @@ def test_features_go_on_where_they_stopped(resolved: Resolve, base_state, tmp_pa
     done = len(seen)
     again = features.compute(backbone, images, "v", CPU, file)
     hook.remove()
-    assert isinstance(again, np.memmap) and len(seen) - done < len(images) / 2  # not from the start
+    assert isinstance(again, np.memmap) and len(seen) - done == 1 + len(images) - 16  # one to see the width
     np.testing.assert_allclose(again, whole, rtol=1e-5, atol=1e-6)
 
 
