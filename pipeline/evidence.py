@@ -76,6 +76,15 @@ class Entry:
         return str(self.recipe["arch"])
 
     @property
+    def network(self) -> str:
+        """The architecture; with a head of its own also the head, and the entry whose network it stands on."""
+        if not (head := self.recipe.get("head")):
+            return self.arch
+        kind = self.heads["chosen"]["kind"] if self.heads else head["kind"]
+        needs = self.recipe.get("needs")
+        return f"{kind} on {self.arch}" + (f" of {needs}" if needs else "")
+
+    @property
     def task(self) -> str | None:
         """ "classification" or "forecasting"; None until the data stage has said which."""
         return self.results["data"]["task"] if "data" in self.results else None
@@ -94,6 +103,11 @@ class Entry:
     def history(self) -> list[dict[str, Any]] | None:
         """One row per epoch."""
         return load_json(self.root / "out" / self.name / "train" / "history.json", self.command("train"))
+
+    @cached_property
+    def heads(self) -> dict[str, Any] | None:
+        """The chosen head on features, and all that cross-validation compared it with."""
+        return load_json(self.root / "out" / self.name / "train" / "head.json", self.command("train"))
 
     @cached_property
     def layers(self) -> list[dict[str, Any]] | None:

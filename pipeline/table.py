@@ -54,7 +54,7 @@ def entry_row(entry: Entry, providers: list[str]) -> list[Cell]:
     missing = Cell(PENDING, state="pending")
     return [
         Cell(entry.name, entry.name, link=f"{entry.name}.html"),
-        Cell(entry.arch, entry.arch),
+        Cell(entry.network, entry.network),
         metric_cell(entry.metric) if entry.metric else missing,
         Cell(f"{train['parameters']:,}", train["parameters"]) if train else missing,
         Cell(scaled(train["macs"]).strip(), train["macs"]) if train else missing,
@@ -104,6 +104,8 @@ def detail_rows(entry: Entry) -> dict[str, list[list[Any]]]:
         rows["speed"] = [speed_row(row) for row in made["speed"]["rows"]]
     if entry.layers:
         rows["layers"] = [layer_row(row) for row in entry.layers]
+    if entry.heads:
+        rows["heads"] = [head_row(row) for row in sorted(entry.heads["candidates"], key=lambda row: -row["accuracy"])]
     if entry.metric and "baselines" in entry.metric:
         errors = {"this entry": entry.metric["value"], **entry.metric["baselines"]}
         rows["baselines"] = [[name, f"{error:#.3g}"] for name, error in errors.items()]
@@ -116,6 +118,12 @@ def detail_rows(entry: Entry) -> dict[str, list[list[Any]]]:
 def layer_row(row: dict[str, Any]) -> list[str]:
     """Return name, type, output shape (without N), parameters."""
     return [row["layer"], row["type"], " × ".join(map(str, row["output"])), f"{row['parameters']:,}"]
+
+
+def head_row(row: dict[str, Any]) -> list[str]:
+    """Return kind, options, and the accuracy on the folds left out, mean and standard deviation."""
+    options = ", ".join(f"{key} {value}" for key, value in row["options"].items())
+    return [row["kind"], options, f"{100 * row['accuracy']:.1f} % ± {100 * row['std']:.1f}"]
 
 
 def parity_row(row: dict[str, Any]) -> list[Any]:
