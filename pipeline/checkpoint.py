@@ -43,6 +43,10 @@ class State:
         return self.history[self.chosen_epoch - 1]
 
 
+def copy_of(net: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.detach().cpu().clone() for name, tensor in net.state_dict().items()}
+
+
 def store(path: Path, net: nn.Module, optimizer: torch.optim.Optimizer, state: State) -> None:
     """Write a checkpoint, whole or not at all: a kill while writing leaves the one before."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -24,6 +24,7 @@ import onnx
 import torch
 
 from pipeline import data, network, params
+from pipeline.recipe import on_features
 from pipeline.stage import OUT, RESULTS, StageError, fresh, of_entry, read_json, run, write_json
 from serve import contract
 
@@ -185,10 +186,10 @@ def main() -> None:
         net.load_state_dict(torch.load(OUT / name / "train" / "weights.pt", weights_only=True))
         net.eval()
         graph_of = functools.partial(to_onnx, task=source.task)
-        if recipe["head"] and recipe["head"]["kind"] != "softmax":
-            from pipeline import heads  # scikit-learn: 3 s
+        if on_features(recipe):
+            from pipeline import heads, joined  # scikit-learn: 3 s
 
-            net, graph_of = heads.restore(net, recipe, source, OUT / name / "train"), heads.to_graph
+            net, graph_of = heads.restore(net, recipe, source, OUT / name / "train"), joined.to_graph
         checks = params.load().check
         x = {"test": source.served("test"), "random": random_inputs(source, checks["seed"], checks["random"])}
         y = {kind: answers(net, rows) for kind, rows in x.items()}

@@ -10,20 +10,20 @@ import hashlib
 import itertools
 import json
 import shutil
+import sys
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import torch
 from torch import Tensor, nn
 
-from pipeline import data, device, disk, export, network, params, schema, train
+from pipeline import data, device, disk, network, params, schema, train, trained
 from pipeline.checkpoint import State
 from pipeline.features import FOLDER, Backbone, compute
-from pipeline.stage import OUT, StageError, progress, read_json, write_json
+from pipeline.stage import OUT, StageError, fresh, progress, read_json, write_json
 
 GRIDS: dict[str, dict[str, list[Any]]] = {  # what cross-validation chooses from
     "linear": {"C": [0.001, 0.01, 0.1, 1.0, 10.0]},
@@ -34,7 +34,6 @@ GRIDS: dict[str, dict[str, list[Any]]] = {  # what cross-validation chooses from
 }
 TREES = 300
 MLP = (400, 400, 200)  # the notes' exercise: FEATURES.md R02
-OPSET_ML = 3
 
 
 @dataclass
@@ -241,60 +240,12 @@ def quiet_fit(made: Any, x: np.ndarray, y: np.ndarray) -> Any:
         return made.fit(np.asarray(x, np.float32), y)
 
 
-def to_onnx(head: Head, width: int, opset: int) -> onnx.ModelProto:
-    """Return the head as a graph from features (N, F) to probabilities (N, K)."""
-    from skl2onnx import convert_sklearn
-    from skl2onnx.common.data_types import FloatTensorType
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # scikit-learn's about attributes that the converter reads
-        made = convert_sklearn(
-            head.estimator,
-            initial_types=[("features", FloatTensorType([None, width]))],
-            options={"zipmap": False},
-            target_opset={"": opset, "ai.onnx.ml": OPSET_ML},
-        )
-    for output in [o for o in made.graph.output if o.name != "probabilities"]:
-        made.graph.output.remove(output)
-    return made
-
-
-def join(backbone: onnx.ModelProto, head: onnx.ModelProto) -> onnx.ModelProto:
-    """Return one graph from images to probabilities."""
-    from onnx import compose
-
-    head.ir_version = backbone.ir_version
-    ours = [o for o in backbone.opset_import if o.domain == ""]
-    theirs = [o for o in head.opset_import if o.domain]
-    del head.opset_import[:]
-    head.opset_import.extend([*ours, *theirs])  # merging wants one version of each
-    joined = compose.merge_models(
-        backbone,
-        compose.add_prefix(head, "head/", rename_inputs=False, rename_outputs=False),
-        [("features", "features")],
-    )
-    joined.graph.output[0].type.tensor_type.shape.dim[0].dim_param = "N"
-    return joined
-
-
-class Traced(nn.Module):
-    """The same as `Headed` for an MLP, in torch's own operators: what the exporter can follow."""
-
-    def __init__(self, headed: Headed):
-        super().__init__()
-        self.backbone, self.mlp = headed.backbone, headed.head.estimator.net
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.mlp.logits(self.backbone(images)[:, None, None]).softmax(1)
-
-
-def to_graph(net: Headed, example: np.ndarray) -> onnx.ModelProto:
-    """Return one checked graph from uint8 images to probabilities: backbone and head."""
-    if net.head.kind == "mlp":
-        return export.to_onnx(Traced(net), example, "classification")
-    backbone = export.to_onnx(net.backbone, example, "features")
-    width = backbone.graph.output[0].type.tensor_type.shape.dim[1].dim_value
-    opset = next(o.version for o in backbone.opset_import if o.domain == "")
-    graph = join(backbone, to_onnx(net.head, width, opset))
-    export.check_graph(graph)
-    return graph
+def make(name: str, recipe: dict[str, Any], source: data.Data, on: torch.device) -> None:
+    """Do what stage train does, for a head on features."""
+    folder, kept = fresh(OUT / name / "train"), features_folder(recipe, source)
+    with trained.curves(OUT / name / "curves") as log:
+        net, state = learn(recipe, source, on=on, label=name, folder=kept)
+        log(state.history[0])
+    trained.save(name, net.backbone.net, state, source)
+    save(net.head, kept, folder)
+    print(f"   {net.head.kind} {net.head.options}", file=sys.stderr)

@@ -195,7 +195,7 @@ def circumstances(params: Params, recipe: dict[str, Any]) -> dict[str, Any]:
     """Return what training depends on besides the recipe."""
     files = [MODELS / f"{recipe['arch']}.py", MODELS / "layers.py"]
     if recipe["head"]:  # here, not in dvc.yaml: a change reruns the entries that have a head, no others
-        files += [Path(f"pipeline/{module}.py") for module in ("features", "heads", "tuning")]
+        files += [Path(f"pipeline/{module}.py") for module in ("features", "heads", "joined", "tuning")]
     if recipe["weights"] and (path := disk.weights_path(recipe["weights"]["file"])):
         files.append(path)
     return {"device": params.device, "deterministic": params.deterministic, "code": digest(*files)}

@@ -23,6 +23,18 @@ SETTING = {
     "weights": Field((dict, type(None)), None),
     "head": Field((dict, type(None)), None),
 }
+HEADS = ("softmax", "linear", "mlp", "forest", "svm-linear", "svm-rbf", "best")
+HEAD = {  # what a backbone that learned something else gets for this task
+    "kind": Field(str, choices=HEADS),  # softmax: trained by the loop, in place; the others: on the backbone's features
+    "layer": Field(str, "penultimate"),  # whose output is the features: the head's input, or a layer by its name
+    "folds": Field(int, 5, least=2),  # of the cross-validation that tunes a head on features, and that chooses the best
+    "stages": Field((int, str), 0),  # softmax: how many of the backbone's last stages train too; or `all`
+    "first": Field(int, 0, least=0),  # softmax: epochs in which the head trains alone
+    "unfreeze": Field(int, 0, least=0),  # softmax: then one more stage every so many epochs; 0: all at once
+    "lr_factor": Field(float, 1.0, least=0),  # softmax: of the stages' learning rate to the head's
+    "batch_norm": Field(str, "frozen", choices=("frozen", "trained")),  # statistics of stages that train
+}
+BACKBONE = {"arch": Field(str), "net": Field(dict, {}), "weights": Field(dict)}
 RECIPE = {**SETTING, "arch": Field(str), "full": Field(dict, {}), "needs": Field((str, type(None)), None)}
 
 
@@ -38,9 +50,9 @@ def built_on(name: Any, models: dict[Any, Any], above: tuple[Any, ...] = ()) -> 
         raise ParamsError(f"{place}: expected one of arch, needs, backbone, got more; the others follow from it")
     own = {key: value for key, value in recipe.items() if key != "backbone"}
     if "head" not in own:
-        raise ParamsError(f"{place}.head: missing; add `head: {{kind: ...}}`, one of {', '.join(schema.HEADS)}")
+        raise ParamsError(f"{place}.head: missing; add `head: {{kind: ...}}`, one of {', '.join(HEADS)}")
     if "backbone" in recipe:
-        return own | check_section(f"{place}.backbone", recipe["backbone"], schema.BACKBONE)
+        return own | check_section(f"{place}.backbone", recipe["backbone"], BACKBONE)
     needs = recipe["needs"]
     if needs not in models or needs in (name, *above):
         raise ParamsError(f"{place}.needs: no other recipe {needs!r}; {hint(str(needs), list(models))}")
@@ -118,12 +130,17 @@ def resolve(place: str, recipe: Any, sets: dict[str, dict[str, Any]]) -> dict[st
 
 
 def check_head(place: str, section: Any, train: dict[str, Any]) -> dict[str, Any]:
-    head = check_section(place, section, schema.HEAD)
+    head = check_section(place, section, HEAD)
     if isinstance(head["stages"], str) and head["stages"] != "all":
         raise ParamsError(f"{place}.stages: expected a number of stages or `all`, got {head['stages']!r}")
     if head["kind"] == "softmax" and not train["epochs"]:
         raise ParamsError(f"{place}.kind: softmax is trained by the loop; give `train.epochs`")
     return head
+
+
+def on_features(recipe: dict[str, Any]) -> bool:
+    """Return whether a resolved recipe is a head on features, which the training loop does not train."""
+    return bool(recipe.get("head")) and recipe["head"]["kind"] != "softmax"
 
 
 def check_geometry(place: str, data: dict[str, Any]) -> None:

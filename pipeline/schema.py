@@ -21,20 +21,9 @@ class ParamsError(Exception):
 REQUIRED = object()
 SEED = 10**12  # times a million, as training mixes the epoch in, it still fits 64 bits
 RESERVED = (
-    "params",
-    "scratch",
-    "dist",
-    "wheel",
-    "report",
-    "studies",
-    "claims",
-    "checkpoints",
-    "features",
-    "downloads",
-    "gpu",
-    "index",
-    "plots",
-)
+    "params", "scratch", "dist", "wheel", "report", "studies", "claims",
+    "checkpoints", "features", "downloads", "gpu", "index", "plots",
+)  # fmt: skip
 MEASURES = {  # what a study can measure: of which data, and how it is averaged (the kind of number that it is)
     "accuracy": ("image", "share"),
     "training accuracy": ("image", "share"),
@@ -193,19 +182,6 @@ TRAIN = {
     "snapshots": Field(list, [], item=int),  # epochs whose weights are kept for the reports
     "seed": Field(int, 1, least=0, most=SEED),
 }
-
-HEADS = ("softmax", "linear", "mlp", "forest", "svm-linear", "svm-rbf", "best")
-HEAD = {  # what a backbone that learned something else gets for this task
-    "kind": Field(str, choices=HEADS),  # softmax: trained by the loop, in place; the others: on the backbone's features
-    "layer": Field(str, "penultimate"),  # whose output is the features: the head's input, or a layer by its name
-    "folds": Field(int, 5, least=2),  # of the cross-validation that tunes a head on features, and that chooses the best
-    "stages": Field((int, str), 0),  # softmax: how many of the backbone's last stages train too; or `all`
-    "first": Field(int, 0, least=0),  # softmax: epochs in which the head trains alone
-    "unfreeze": Field(int, 0, least=0),  # softmax: then one more stage every so many epochs; 0: all at once
-    "lr_factor": Field(float, 1.0, least=0),  # softmax: of the stages' learning rate to the head's
-    "batch_norm": Field(str, "frozen", choices=("frozen", "trained")),  # statistics of stages that train
-}
-BACKBONE = {"arch": Field(str), "net": Field(dict, {}), "weights": Field(dict)}
 
 WEIGHTS = {  # published weights that training starts from
     "file": Field(str),  # a state dict, relative to here or else to TORCH_HOME; or `imagenet`: torchvision's own

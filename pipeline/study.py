@@ -23,7 +23,7 @@ from scipy import stats
 
 from pipeline import checkpoint, data, device, measures, metrics, params, schema, train
 from pipeline.measures import CURVES, MEASURES, Run
-from pipeline.recipe import overlay, resolve
+from pipeline.recipe import on_features, overlay, resolve
 from pipeline.stage import OUT, RESULTS, StageError, run, write_json
 
 FOLDER = RESULTS / "studies"
@@ -57,7 +57,7 @@ def measure(
     """Train one run; return its measures, and its curves as (x, value) pairs."""
     watch = ["test"] if "test error" in study["curves"] else []
     base = base_of(recipe["base"], on) if "base" in recipe else None
-    if train.on_features(recipe):
+    if on_features(recipe):
         from pipeline import heads  # scikit-learn: 3 s
 
         trained = Run(recipe, source, *heads.learn(recipe, source, on=on, label=label, base=base))
@@ -74,7 +74,7 @@ def base_of(recipe: dict[str, Any], on: torch.device) -> dict[str, torch.Tensor]
         net, _ = train.fit(recipe, source, on=on, label=f"backbone {recipe['train']['seed']}")
         file.parent.mkdir(parents=True, exist_ok=True)
         part = file.with_suffix(".part")
-        torch.save(train.copy_of(net), part)
+        torch.save(checkpoint.copy_of(net), part)
         part.replace(file)
     return torch.load(file, weights_only=True)
 

@@ -12,8 +12,7 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,12 +21,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from models.summary import layer_table
-from pipeline import augment, data, device, network, params, tuning
-from pipeline.checkpoint import CHECKPOINTS, LEAST_S, MOST_SHARE, State, checkpoint_path, restore, store
+from pipeline import augment, data, device, network, params, trained, tuning
+from pipeline.checkpoint import CHECKPOINTS, LEAST_S, MOST_SHARE, State, checkpoint_path, copy_of, restore, store
 from pipeline.loss import autocast, make_optimizer, objective, penalty
+from pipeline.recipe import on_features
 from pipeline.schedule import lr_at
-from pipeline.stage import OUT, RESULTS, StageError, fresh, of_entry, progress, run, write_json
+from pipeline.stage import OUT, StageError, fresh, of_entry, progress, run
 
 # Channels: on two CPU cores VGG-16's step halves, Inception's takes a third less, LeNet-5's would double.
 CHANNELS_LAST_FROM = 128
@@ -191,10 +190,6 @@ def gradients(net: nn.Module) -> dict[str, float]:
     return {name: float(p.grad.abs().mean()) for name, p in weights if p.grad is not None}
 
 
-def copy_of(net: nn.Module) -> dict[str, Tensor]:
-    return {name: tensor.detach().cpu().clone() for name, tensor in net.state_dict().items()}
-
-
 def out_of_patience(state: State, patience: int | None) -> bool:
     return patience is not None and state.epoch - state.best_epoch >= patience
 
@@ -231,89 +226,28 @@ def set_offsets(net: network.Forecaster, source: data.Data, validation: Batches)
     net.offsets.copy_(torch.quantile(residuals, levels, dim=0).permute(1, 2, 0))
 
 
-def save(name: str, net: network.Classifier | network.Forecaster, state: State, source: data.Data) -> None:
-    """Write the entry's weights, history and facts."""
-    folder = OUT / name / "train"
-    torch.save(copy_of(net), folder / "weights.pt")
-    for epoch, weights in state.snapshots.items():
-        (folder / "snapshots").mkdir(exist_ok=True)
-        torch.save(weights, folder / "snapshots" / f"epoch-{epoch}.pt")
-    write_json(folder / "history.json", state.history)
-    write_json(folder / "gradients.json", state.gradients)
-    sample = torch.from_numpy(np.array(source.example())).to(net.mean.device)
-    inner = sample.permute(0, 3, 1, 2).float() if source.task == "classification" else sample
-    write_json(folder / "layers.json", layer_table(net.net, tuple(inner.shape[1:])))
-    facts = {
-        "parameters": sum(p.numel() for name, p in net.named_parameters() if ".aux" not in name),  # of what ships
-        "macs": network.multiply_adds(net, sample),
-        "epochs": state.history[-1]["epoch"],
-        "best_epoch": state.chosen["epoch"],  # of the weights that ship
-    }
-    chosen = state.chosen
-    for split in ("train", "validation"):
-        facts[split] = {key: chosen[f"{split}_{key}"] for key in ("loss", "accuracy") if f"{split}_{key}" in chosen}
-    write_json(RESULTS / name / "train.json", facts)
-
-
-@contextmanager
-def curves(folder: Path) -> Iterator[Callable[[dict[str, float]], None]]:
-    """Yield a function that adds an epoch's row to DVCLive's curves, which `dvc plots` shows while training goes on."""
-    from dvclive import Live  # 2 s to import, not needed by studies
-    from scmrepo.exceptions import SCMError
-
-    try:
-        live = Live(str(folder), dvcyaml=None, report=None, save_dvc_exp=False)
-    except SCMError as error:
-        raise StageError(f"train: DVCLive asks git for the revision: {error}; make a first commit") from None
-
-    def log(row: dict[str, float]) -> None:
-        for key in sorted(set(row) - {"epoch"}):
-            live.log_metric(key.replace("_", "/"), row[key], plot=True)
-        live.next_step()
-
-    with live:
-        yield log
-    Path(live.metrics_file).unlink()  # the last epoch's values; results/<entry>/train.json has the chosen one's
-
-
-def on_features(recipe: dict[str, Any]) -> bool:
-    """Return whether the recipe is a head on features, which needs no loop."""
-    return bool(recipe.get("head")) and recipe["head"]["kind"] != "softmax"
-
-
-def fit_head(name: str, recipe: dict[str, Any], source: data.Data, on: torch.device) -> None:
-    """Make what the stage makes, of a head on features."""
-    from pipeline import heads  # scikit-learn: 3 s
-
-    folder, features = fresh(OUT / name / "train"), heads.features_folder(recipe, source)
-    with curves(OUT / name / "curves") as log:
-        net, state = heads.learn(recipe, source, on=on, label=name, folder=features)
-        log(state.history[0])
-    save(name, net.backbone.net, state, source)
-    heads.save(net.head, features, folder)
-    print(f"   {net.head.kind} {net.head.options}", file=sys.stderr)
-
-
 def main() -> None:
     with of_entry("train") as name:
         recipe, source = params.entry(name), data.load(name)
         on = device.choose(recipe["device"])
         print(f"   device {recipe['device']}: {device.describe(on)}", file=sys.stderr)
         if on_features(recipe):
-            fit_head(name, recipe, source, on)
+            from pipeline import heads  # scikit-learn: 3 s
+
+            heads.make(name, recipe, source, on)
             return
         checkpoint = checkpoint_path(name, recipe, source, on)
         for old in CHECKPOINTS.glob(f"{name}@*.pt"):
             if old != checkpoint:
                 old.unlink()
         fresh(OUT / name / "train")
-        with curves(OUT / name / "curves") as log:
+        with trained.curves(OUT / name / "curves") as log:
             try:
                 net, state = fit(recipe, source, on=on, label=name, checkpoint=checkpoint, on_epoch=log)
             except (torch.OutOfMemoryError, MemoryError):
                 cure = f"lower train.batch ({recipe['train']['batch']}) or data.size"
                 raise StageError(f"train {name}: {device.describe(on)} has too little memory; {cure}") from None
-        save(name, net, state, source)
+        trained.save(name, net, state, source)
         checkpoint.unlink(missing_ok=True)
 
 

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from recipes import ROOT, SETS
+from recipes import BASE, ROOT, SETS, SPECS, TRANSFERS
 
-from pipeline import data, params, schema
+from pipeline import data, params, recipe, schema
 
 
 @pytest.fixture
@@ -77,3 +77,28 @@ def spec_of() -> Callable[..., dict[str, Any]]:
         return params.check_set("mine", {"source": source, **licence, **options})
 
     return complete
+
+
+@pytest.fixture(scope="session")
+def base_state() -> dict[str, Any]:
+    """The state of a small network that knows the digits 0 to 4."""
+    import torch
+
+    from pipeline import checkpoint, train
+
+    sets = {name: params.check_set(name, spec) for name, spec in SPECS.items()}
+    resolved = params.resolve("base", BASE, sets)
+    source = data.make(resolved["data"])[0]
+    return checkpoint.copy_of(train.fit(resolved, source, on=torch.device("cpu"), label="base")[0])
+
+
+@pytest.fixture
+def built(resolved: Callable[..., dict[str, Any]]) -> Callable[..., tuple[dict[str, Any], data.Data]]:
+    """A function that resolves one of TRANSFERS, options laid over its head, and makes its data."""
+
+    def build(name: str, **head: Any) -> tuple[dict[str, Any], data.Data]:
+        models = {**TRANSFERS, name: {**TRANSFERS[name], "head": TRANSFERS[name]["head"] | head}}
+        made = resolved(recipe.built_on(name, models), SPECS)
+        return made, data.make(made["data"])[0]
+
+    return build

@@ -196,7 +196,7 @@ def test_cuda_without_a_gpu() -> None:
 @pytest.mark.parametrize(
     ("base", "blocks", "reason"),
     [
-        (SERIES_RECIPE, {"net": {"activation": "tanh"}}, "causal: expected activation none or relu, got 'tanh'"),
+        (SERIES_RECIPE, {"net": {"activation": "tanh"}}, "causal: expected activation none, relu, got 'tanh'"),
         (SERIES_RECIPE, {"data": {"context": 13, "horizon": 14}}, "causal: expected at least 14 steps, got 13"),
         (
             IMAGE_RECIPE,

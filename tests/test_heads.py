@@ -1,0 +1,87 @@
+"""Heads on features: tuned by cross-validation, one graph with their backbone (FEATURES.md R02-R05)."""
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+
+from pipeline import heads, joined
+from pipeline.stage import StageError
+
+CPU = torch.device("cpu")
+
+
+# ---- heads
+
+
+@pytest.fixture(scope="module")
+def clouds() -> tuple[np.ndarray, np.ndarray]:
+    """Features of three classes that overlap a little."""
+    rng = np.random.default_rng(0)
+    y = np.arange(120) % 3
+    return (rng.standard_normal((120, 10)) + 2.5 * np.eye(3, 10)[y]).astype(np.float32), y
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", heads.GRIDS)
+def test_a_head_is_tuned_and_its_graph_answers_as_it_does(kind: str, built, base_state) -> None:
+    """Probabilities of the joined graph, from uint8 images on, against scikit-learn on torch's features."""
+    made, source = built("linear", kind=kind)
+    headed, state = heads.learn(made, source, on=CPU, label=kind, base=base_state)
+    assert len(headed.head.table) == np.prod([len(v) for v in heads.GRIDS[kind].values()])
+    assert {"kind": headed.head.kind, "options": headed.head.options}.items() <= max(
+        headed.head.table, key=lambda row: row["accuracy"]
+    ).items()
+    images = np.array(source.x["test"])
+    with torch.no_grad():
+        expected = headed(torch.from_numpy(images)).numpy()
+    graph = joined.to_graph(headed, images)
+    session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
+    for rows in (images, images[:1], images[:7]):
+        (got,) = session.run(None, {"images": rows})
+        flipped = np.abs(got - expected[: len(rows)]).max(1) > 1e-4  # of a forest: a feature on a split's edge
+        assert flipped.sum() <= (2 if kind == "forest" else 0)
+        assert (got.argmax(1) != expected[: len(rows)].argmax(1)).sum() <= flipped.sum()
+        np.testing.assert_allclose(got.sum(1), 1, atol=1e-5)
+    assert (expected.argmax(1) == source.y["test"]).mean() > 0.6  # chance is .33
+    assert state.history[0]["validation_accuracy"] > 0.5
+
+
+def test_best_is_the_best_of_all_kinds(clouds, monkeypatch) -> None:
+    """The candidate of the highest cross-validated accuracy; of equals, the one that stands first."""
+    ranks = {"linear": 0.7, "mlp": 0.6, "forest": 0.9, "svm-linear": 0.9, "svm-rbf": 0.5}
+    monkeypatch.setattr(heads, "cross_validate", lambda kind, *rest: (ranks[kind], 0.0))
+    monkeypatch.setattr(heads, "TREES", 5)
+    head = heads.fit({"kind": "best", "folds": 3}, *clouds, ["a", "b", "c"], 1, "here")
+    assert head.kind == "forest" and head.options == {"max_features": "sqrt", "min_samples_leaf": 1}
+    assert len(head.table) == sum(np.prod([len(v) for v in grid.values()]) for grid in heads.GRIDS.values())
+
+
+def test_cross_validation_does_not_look_at_the_fold_it_scores(clouds) -> None:
+    """Oracle: on three clouds most is right; labels without signal stay at chance."""
+    x, y = clouds
+    shuffled = np.random.default_rng(1).permutation(y)
+    assert heads.cross_validate("linear", {"C": 1.0}, x, y, 4, 1)[0] > 0.75
+    assert heads.cross_validate("forest", {"max_features": "sqrt", "min_samples_leaf": 1}, x, shuffled, 4, 1)[0] < 0.5
+
+
+@pytest.mark.parametrize(
+    ("labels", "y", "folds", "sentence"),
+    [
+        (["a"], [0] * 6, 3, r"here: a head needs two classes or more, got \['a'\]"),
+        (["a", "b", "c"], [0, 1] * 5, 3, "here: class 'c' has no training image"),
+        (["a", "b"], [0] * 9 + [1] * 2, 3, r"class 'b' has 2 training image\(s\), fewer than head.folds \(3\)"),
+    ],
+)
+def test_data_that_no_head_can_learn(labels, y, folds, sentence) -> None:
+    x = np.zeros((len(y), 4), np.float32)
+    with pytest.raises(StageError, match=sentence):
+        heads.fit({"kind": "linear", "folds": folds}, x, np.array(y), labels, 1, "here")
+
+
+def test_a_joined_graph_keeps_one_opset_of_each_domain(clouds) -> None:
+    head = heads.fit({"kind": "linear", "folds": 3}, *clouds, ["a", "b", "c"], 1, "here")
+    graph = joined.to_onnx(head, 10, 18)
+    assert [o.name for o in graph.graph.output] == ["probabilities"]
+    onnx.checker.check_model(graph)
