@@ -65,6 +65,11 @@ class Headed(nn.Module):
     def mean(self) -> Tensor:
         return self.backbone.net.mean
 
+    @property
+    def flips(self) -> float:
+        """By how much probabilities may differ where rounding moves a feature over a split: three trees' votes."""
+        return 3 / TREES if self.head.kind == "forest" else 0.0
+
     def forward(self, images: Tensor) -> Tensor:
         features = self.backbone(images)
         return torch.from_numpy(self.head.probabilities(features.detach().cpu().numpy())).to(features.device)
