@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pipeline.network import Classifier
+from pipeline.network import Classifier, stages
 from pipeline.stage import OUT, StageError, progress
 
 FOLDER = OUT / "features"
@@ -30,7 +30,9 @@ class Backbone(nn.Module):
         self.layer = layer
         known = dict(net.net.named_modules())
         if layer != PENULTIMATE and (layer not in known or not layer):
-            raise StageError(f"head.layer: no layer {layer!r}; there are {PENULTIMATE}, {', '.join(stages(net))}, ...")
+            raise StageError(
+                f"head.layer: no layer {layer!r}; there are {PENULTIMATE}, {', '.join(stages(net.net))}, ..."
+            )
         self.at = net.net.head if layer == PENULTIMATE else known[layer]
 
     def forward(self, images: Tensor) -> Tensor:
@@ -44,18 +46,6 @@ class Backbone(nn.Module):
         finally:
             hook.remove()
         return seen[0].mean((2, 3)) if seen[0].dim() == 4 else seen[0].flatten(1)
-
-
-def stages(net: Classifier) -> dict[str, nn.Module]:
-    """Return the network's parts in their order, by name: what can be frozen, trained and probed, the head apart."""
-    found: dict[str, nn.Module] = {}
-    for name, child in (net.net.net if hasattr(net.net, "net") else net.net).named_children():
-        prefix = "net." if hasattr(net.net, "net") else ""
-        if child is net.net.head:
-            continue
-        parts = child.named_children() if name == "features" else [("", child)]
-        found |= {prefix + ".".join(filter(None, (name, part))): layer for part, layer in parts}
-    return {name: layer for name, layer in found.items() if any(True for _ in layer.parameters())}
 
 
 @torch.no_grad()

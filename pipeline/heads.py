@@ -143,7 +143,7 @@ def learn(
     *,
     on: torch.device,
     label: str,
-    base: dict[str, Tensor] | None = None,
+    base: network.Base | None = None,
     folder: Path | None = None,
 ) -> tuple[Headed, State]:
     """Return the recipe's backbone with its head fitted, and a state of one row: the counterpart of `train.fit`.
@@ -153,7 +153,7 @@ def learn(
     device.make_deterministic(recipe.get("deterministic", True))
     torch.manual_seed(recipe["train"]["seed"])
     net = network.build(recipe, source)
-    network.start(net, recipe, base)
+    network.start(net, recipe, source.about["labels"], base)
     backbone = Backbone(net, recipe["head"]["layer"])
     x = {
         split: compute(backbone, source.x[split], f"{label} {split}", on, folder and folder / f"{split}.npy")

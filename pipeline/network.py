@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import pickle
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 import models
 from pipeline import disk
 from pipeline.data import Data
-from pipeline.stage import OUT, StageError
+from pipeline.stage import OUT, RESULTS, StageError, read_json
 
 
 class Classifier(nn.Module):
@@ -76,19 +77,45 @@ def build(recipe: dict[str, Any], data: Data) -> Classifier | Forecaster:
     return net.train()
 
 
-def start(net: Classifier | Forecaster, recipe: dict[str, Any], base: dict[str, Tensor] | None = None) -> None:
+@dataclass
+class Base:
+    """A trained network that another recipe needs: its state, and the names of the classes that it knows."""
+
+    state: dict[str, Tensor]
+    labels: list[str]
+
+
+def start(net: Classifier | Forecaster, recipe: dict[str, Any], labels: list[str], base: Base | None = None) -> None:
     """Load what the recipe starts from, if it names anything: published weights, or the network of another entry.
 
-    base: that entry's state, where it is in memory already; else it is read from out/<needs>/train. With a head of its
-    own the recipe's last layer keeps its fresh weights; everything else must fit exactly.
+    labels: the classes of this task. base: the other entry, where it is in memory already; else it is read from out/
+    and results/. With a head of its own the recipe's last layer keeps its fresh weights; everything else must fit.
     """
     if needs := recipe.get("needs"):
-        file = OUT / needs / "train" / "weights.pt"
-        if base is None and not file.exists():
-            raise StageError(f"{file}: not made yet; run `dvc repro train@{needs}`")
-        adopt(net, torch.load(file, weights_only=True) if base is None else base, f"the network of {needs}", recipe)
+        base = base or made(needs)
+        adopt(net, base.state, f"the network of {needs}", recipe)
+        if recipe["head"]["keep"]:
+            keep_known(net, base, labels)
     elif weights := recipe.get("weights"):
         adopt(net.net, published(recipe), f"weights: {weights['file']}", recipe)
+
+
+def made(entry: str) -> Base:
+    """Return the trained network of an entry of the line."""
+    file = OUT / entry / "train" / "weights.pt"
+    if not file.exists():
+        raise StageError(f"{file}: not made yet; run `dvc repro train@{entry}`")
+    labels = read_json(RESULTS / entry / "data.json", f"data@{entry}")["labels"]
+    return Base(torch.load(file, map_location="cpu", weights_only=True), labels)
+
+
+@torch.no_grad()
+def keep_known(net: nn.Module, base: Base, labels: list[str]) -> None:
+    """Give the classes that the base knows its weights in the last layer (R12): new ones start fresh beside them."""
+    both = [label for label in labels if label in base.labels]
+    new, old = ([names.index(label) for label in both] for names in (labels, base.labels))
+    for name, tensor in net.get_submodule(last := output_layer(net)).named_parameters():
+        tensor[new] = base.state[f"{last}.{name}"][old]
 
 
 def published(recipe: dict[str, Any]) -> dict[str, Tensor]:
@@ -111,11 +138,10 @@ def published(recipe: dict[str, Any]) -> dict[str, Tensor]:
 
 
 def adopt(net: nn.Module, state: dict[str, Tensor], whose: str, recipe: dict[str, Any]) -> None:
-    """Load a state dict, save for the last layer where the recipe has a head; what does not fit is an error."""
+    """Load a state dict, save for what the recipe's head makes anew; what does not fit is an error."""
     own = net.state_dict()
     if recipe.get("head"):
-        last = output_layer(net)
-        kept = {key: tensor for key, tensor in own.items() if key.startswith(f"{last}.")}
+        kept = own_part(net, recipe["head"])
         state = {key: tensor for key, tensor in state.items() if key not in kept} | kept
     missing, unexpected = ([key for key in a if key not in b] for a, b in ((own, state), (state, own)))
     both = {key: (tuple(state[key].shape), tuple(own[key].shape)) for key in own if key in state}
@@ -127,6 +153,29 @@ def adopt(net: nn.Module, state: dict[str, Tensor], whose: str, recipe: dict[str
         cure = "name the weights of this network, with its own options and number of classes"
         raise StageError(f"{whose} does not fit models/{recipe['arch']}.py: {'; '.join(found)}{meant}; {cure}")
     net.load_state_dict(state)
+
+
+def own_part(net: nn.Module, head: dict[str, Any]) -> dict[str, Tensor]:
+    """Return what keeps its fresh weights: the last layer, and the stages beyond those that are copied."""
+    fresh = [output_layer(net)]
+    if head["copied"] != "all":
+        fresh += list(stages(net))[head["copied"] :]
+    return {key: tensor for key, tensor in net.state_dict().items() if key.startswith(tuple(f"{f}." for f in fresh))}
+
+
+def stages(net: nn.Module) -> dict[str, nn.Module]:
+    """Return the network's parts that have weights, in order, the head apart: what can be copied, frozen, trained.
+
+    `net`: a Classifier or its bare network; names are those of its state dict.
+    """
+    inner, prefix = (net.net, "net.") if isinstance(net, Classifier) else (net, "")
+    top, prefix = (inner.net, f"{prefix}net.") if hasattr(inner, "net") else (inner, prefix)
+    found: dict[str, nn.Module] = {}
+    for name, child in top.named_children():
+        parts = child.named_children() if name == "features" else [("", child)]
+        found |= {prefix + ".".join(filter(None, (name, part))): layer for part, layer in parts}
+    found = {name: layer for name, layer in found.items() if layer is not inner.head}
+    return {name: layer for name, layer in found.items() if any(True for _ in layer.parameters())}
 
 
 def first_few(keys: list[str], most: int = 3) -> str:

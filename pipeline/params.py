@@ -126,7 +126,10 @@ def check_set(name: str, spec: Any) -> dict[str, Any]:
     source = str(spec["source"])
     if source not in schema.SOURCES:
         raise ParamsError(f"{place}.source: unknown source {source!r}; {hint(source, list(schema.SOURCES))}")
-    return check_section(place, spec, {"source": Field(str), **schema.SOURCES[source]})
+    spec = check_section(place, spec, {"source": Field(str), **schema.SOURCES[source]})
+    if spec.get("camera"):
+        spec["camera"] = check_section(f"{place}.camera", spec["camera"], schema.CAMERA)
+    return spec
 
 
 def check_study(name: str, study: dict[str, Any], every: Params) -> None:

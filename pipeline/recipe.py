@@ -28,6 +28,8 @@ HEAD = {  # what a backbone that learned something else gets for this task
     "kind": Field(str, choices=HEADS),  # softmax: trained by the loop, in place; the others: on the backbone's features
     "layer": Field(str, "penultimate"),  # whose output is the features: the head's input, or a layer by its name
     "folds": Field(int, 5, least=2),  # of the cross-validation that tunes a head on features, and that chooses the best
+    "copied": Field((int, str), "all"),  # softmax: how many of the backbone's first stages come over, weights and all
+    "keep": Field(bool, False),  # softmax: classes that the backbone knew keep their weights in the last layer
     "stages": Field((int, str), 0),  # softmax: how many of the backbone's last stages train too; or `all`
     "first": Field(int, 0, least=0),  # softmax: epochs in which the head trains alone
     "unfreeze": Field(int, 0, least=0),  # softmax: then one more stage every so many epochs; 0: all at once
@@ -131,8 +133,9 @@ def resolve(place: str, recipe: Any, sets: dict[str, dict[str, Any]]) -> dict[st
 
 def check_head(place: str, section: Any, train: dict[str, Any]) -> dict[str, Any]:
     head = check_section(place, section, HEAD)
-    if isinstance(head["stages"], str) and head["stages"] != "all":
-        raise ParamsError(f"{place}.stages: expected a number of stages or `all`, got {head['stages']!r}")
+    for key in ("stages", "copied"):
+        if isinstance(head[key], str) and head[key] != "all":
+            raise ParamsError(f"{place}.{key}: expected a number of stages or `all`, got {head[key]!r}")
     if head["kind"] == "softmax" and not train["epochs"]:
         raise ParamsError(f"{place}.kind: softmax is trained by the loop; give `train.epochs`")
     return head

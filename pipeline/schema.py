@@ -64,7 +64,14 @@ SPLITS = {
     "test": fraction_or_count(0.15),
     "seed": Field(int, 0, least=0, most=SEED),
 }
-CHOSEN = {  # a task cut out of a set: some of its classes, few labelled images of each
+CAMERA = {
+    "blur": Field(float, 0.0, least=0),  # radius of the Gaussian in pixels of the source
+    "noise": Field(float, 0.0, least=0),  # standard deviation in grey levels, drawn anew for each pixel
+    "colour": Field(list, [1.0, 1.0, 1.0], item=(int, float), length=3, least=0),  # gains of red, green and blue
+    "scramble": Field(bool, False),  # one fixed disorder of the pixels: the same numbers without any shape (R17)
+}
+CHOSEN = {  # a task cut out of a set: some of its classes, few labelled images of each, another camera
+    "camera": Field((dict, type(None)), None),
     "classes": Field((list, type(None)), None, item=str, some=True),
     "per_class": Field((int, type(None)), None, least=1),  # training images; validation and test stay whole
 }

@@ -6,8 +6,10 @@ Splits never share a sample; they are drawn, stratified, by the seed in params.
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import inspect
+import itertools
 import operator
 import os
 import shutil
@@ -20,6 +22,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from pipeline.camera import through
 from pipeline.disk import located
 from pipeline.schema import hint
 from pipeline.stage import StageError
@@ -50,6 +53,10 @@ def images(spec: dict[str, Any]) -> tuple[Splits, list[str]]:
         new = {labels.index(name): k for k, name in enumerate(chosen)}
         splits = {k: [replace(s, label=new[s.label]) for s in part if s.label in new] for k, part in splits.items()}
         labels = chosen
+    if spec.get("camera"):
+        number, shoot = itertools.count(), functools.partial(through, camera=spec["camera"], seed=spec["seed"])
+        for split, part in splits.items():
+            splits[split] = [replace(sample, image=shoot(sample.image, number=next(number))) for sample in part]
     if spec.get("per_class"):
         splits["train"] = few(splits["train"], spec["per_class"], spec.get("draw", spec["seed"]))
     return splits, labels

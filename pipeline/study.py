@@ -21,14 +21,14 @@ import numpy as np
 import torch
 from scipy import stats
 
-from pipeline import checkpoint, data, device, measures, metrics, params, schema, train
+from pipeline import checkpoint, data, device, measures, metrics, network, params, schema, train
 from pipeline.measures import CURVES, MEASURES, Run
 from pipeline.recipe import on_features, overlay, resolve
 from pipeline.stage import OUT, RESULTS, StageError, run, write_json
 
 FOLDER = RESULTS / "studies"
-MODULES = [f"pipeline/{module}.py" for module in ("measures", "sources", "series", "recipe", "metrics", "baselines")]
-CODE = [*checkpoint.CODE, *MODULES, "serve/image.py", "serve/series.py", "serve/times.py"]
+MODULES = ("measures", "sources", "camera", "series", "recipe", "metrics", "baselines")
+CODE = [*checkpoint.CODE, *(f"pipeline/{m}.py" for m in MODULES), "serve/image.py", "serve/series.py", "serve/times.py"]
 NOTHING: dict[str, Any] = {"measures": [], "curves": []}
 Row = dict[str, Any]  # study, setting, seed, measure, x (of a curve: epoch, or place of the layer), value
 
@@ -66,8 +66,8 @@ def measure(
     return {m: MEASURES[m](trained) for m in study["measures"]} | {c: CURVES[c](trained) for c in study["curves"]}
 
 
-def base_of(recipe: dict[str, Any], on: torch.device) -> dict[str, torch.Tensor]:
-    """Return the state of a backbone, trained once for all the runs that are built on it."""
+def base_of(recipe: dict[str, Any], on: torch.device) -> network.Base:
+    """Return a backbone, trained once for all the runs that are built on it."""
     source = data.make(recipe["data"])[0]
     file = OUT / "studies" / "bases" / f"{key_of(recipe, NOTHING, source, on)}.pt"
     if not file.exists():
@@ -76,7 +76,7 @@ def base_of(recipe: dict[str, Any], on: torch.device) -> dict[str, torch.Tensor]
         part = file.with_suffix(".part")
         torch.save(checkpoint.copy_of(net), part)
         part.replace(file)
-    return torch.load(file, weights_only=True)
+    return network.Base(torch.load(file, weights_only=True), source.about["labels"])
 
 
 def rivals(source: data.Data, names: list[str]) -> dict[str, dict[str, float]]:

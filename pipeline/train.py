@@ -49,18 +49,18 @@ def fit(
     checkpoint: Path | None = None,
     on_epoch: Callable[[dict[str, float]], None] = lambda row: None,
     watch: Sequence[str] = (),
-    base: dict[str, Tensor] | None = None,
+    base: network.Base | None = None,
 ) -> tuple[network.Classifier | network.Forecaster, State]:
     """Return the trained network, with the chosen epoch's weights, and the training's state.
 
-    The history gets the loss and accuracy of the splits to `watch`, too; nothing is chosen by them. base: the state of
-    the entry that the recipe needs, where it is in memory.
+    The history gets the loss and accuracy of the splits to `watch`, too; nothing is chosen by them. base: the
+    entry that the recipe needs, where it is in memory.
     """
     train = recipe["train"]
     device.make_deterministic(recipe.get("deterministic", True))
     torch.manual_seed(train["seed"])
     net = network.build(recipe, source)
-    network.start(net, recipe, base)
+    network.start(net, recipe, source.about.get("labels", []), base)
     net = place(net, on)
     optimizer = make_optimizer(train, net, recipe.get("head"))
     state = restore(checkpoint, net, optimizer) if checkpoint and checkpoint.exists() else State()

@@ -6,13 +6,13 @@ from typing import Any
 
 from torch import nn
 
-from pipeline.features import stages
+from pipeline.network import stages
 from pipeline.stage import StageError
 
 
 def parts(net: Any, head: dict[str, Any]) -> list[nn.Module]:
     """Return the stages that train at some time, the first to be unfrozen first: the network's last one."""
-    known = stages(net)
+    known = stages(net.net)
     count = len(known) if head["stages"] == "all" else head["stages"]
     if count > len(known):
         names = ", ".join(known)
@@ -41,7 +41,7 @@ def set_phase(net: Any, head: dict[str, Any], epoch: int) -> None:
     """
     trained = parts(net, head)
     open_now = trained[: unfrozen(head, epoch, len(trained))]
-    for part in stages(net).values():
+    for part in stages(net.net).values():
         on = any(part is other for other in open_now)
         part.requires_grad_(on).train(on)
         for layer in part.modules():

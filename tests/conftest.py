@@ -80,16 +80,17 @@ def spec_of() -> Callable[..., dict[str, Any]]:
 
 
 @pytest.fixture(scope="session")
-def base_state() -> dict[str, Any]:
-    """The state of a small network that knows the digits 0 to 4."""
+def base_state() -> Any:
+    """A small network (network.Base) that knows the digits 0 to 4."""
     import torch
 
-    from pipeline import checkpoint, train
+    from pipeline import checkpoint, network, train
 
     sets = {name: params.check_set(name, spec) for name, spec in SPECS.items()}
     resolved = params.resolve("base", BASE, sets)
     source = data.make(resolved["data"])[0]
-    return checkpoint.copy_of(train.fit(resolved, source, on=torch.device("cpu"), label="base")[0])
+    net, _ = train.fit(resolved, source, on=torch.device("cpu"), label="base")
+    return network.Base(checkpoint.copy_of(net), source.about["labels"])
 
 
 @pytest.fixture

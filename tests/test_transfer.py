@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from recipes import BASE, HIGH, IMAGE_RECIPE, LOW, SPECS, TRANSFERS
 from torch import nn
 
-from pipeline import data, features, network, params, recipe, train, tuning
+from pipeline import camera, data, features, network, params, recipe, train, tuning
 from pipeline.schema import ParamsError
 from pipeline.stage import StageError
 
@@ -37,6 +38,28 @@ def test_an_unknown_class_names_those_there_are(resolved: Resolve) -> None:
     spec = params.check_set("high", HIGH | {"classes": ["9", "x"]})
     with pytest.raises(StageError, match=r"data.classes: 'x' is no class of the set; choices: 0, 1, 2"):
         data.make({**resolved(BASE, SPECS)["data"], "spec": spec})
+
+
+def test_another_camera(resolved: Resolve) -> None:
+    """Blur keeps the mean, noise has its deviation, gains are gains, disorder keeps the pixels; all repeat."""
+    picture = Image.fromarray(np.random.default_rng(0).integers(60, 190, (40, 30, 3), np.uint8))
+    before = np.asarray(picture, float)
+    plain = {"blur": 0.0, "noise": 0.0, "colour": [1, 1, 1], "scramble": False}
+
+    def seen(**options: Any) -> np.ndarray:
+        return np.asarray(camera.through(picture, plain | options, 1, 2), float)
+
+    assert (seen() == before).all()
+    assert seen(blur=2.0).mean() == pytest.approx(before.mean(), abs=1.5) and seen(blur=2.0).std() < before.std() / 3
+    assert (seen(noise=9.0) - before).std() == pytest.approx(9, rel=0.05)
+    np.testing.assert_allclose(seen(colour=[1, 0.5, 0])[..., 1], np.rint(before[..., 1] / 2), atol=1)
+    mixed = seen(scramble=True)
+    assert (mixed != before).any() and (np.sort(mixed, axis=None) == np.sort(before, axis=None)).all()
+    assert (seen(scramble=True, noise=3.0) == seen(scramble=True, noise=3.0)).all()
+    spec = params.check_set("low", LOW | {"camera": {"scramble": True}})
+    given = resolved(BASE, SPECS)["data"]
+    whole, other = (data.make({**given, "spec": s})[0].x["test"].reshape(-1, 64) for s in (given["spec"], spec))
+    assert (other != whole).any() and (np.sort(other) == np.sort(whole)).all()
 
 
 # ---- what starts from what
@@ -77,23 +100,38 @@ def test_all_but_the_last_layer_is_taken_over(built, base_state: dict[str, torch
     """R05: weights, statistics and standardisation are the backbone's; the last layer is new, for three classes."""
     made, source = built("tuned")
     net = network.build(made, source)
-    network.start(net, made, base_state)
+    network.start(net, made, source.about["labels"], base_state)
     for key, tensor in net.state_dict().items():
         if key.startswith("net.head."):
             assert len(tensor) == 3
         else:
-            torch.testing.assert_close(tensor, base_state[key], rtol=0, atol=0)
+            torch.testing.assert_close(tensor, base_state.state[key], rtol=0, atol=0)
+
+
+def test_some_stages_are_copied_and_known_classes_keep_their_weights(built, base_state) -> None:
+    """R10: copied: 4 takes the first two convolutions with their norms. R12: keep: class 3 has the row that it had."""
+    made, source = built("tuned", copied=4, keep=True)
+    torch.manual_seed(0)
+    net = network.build(made, source)
+    network.start(net, made, ["9", "3", "5"], base_state)
+    same = {key for key, tensor in net.state_dict().items() if torch.equal(tensor, base_state.state[key])}
+    parts = {key.rsplit(".", 1)[0] for key in same if key.startswith("net.features") and key.endswith("weight")}
+    norms = {f"net.features.{k}" for k in (8, 11, 16)}  # a fresh norm's weights are ones, as they were in the beginning
+    assert parts - norms == {f"net.features.{k}" for k in (0, 1, 3, 4)}
+    rows = net.net.head.weight
+    assert torch.equal(rows[1], base_state.state["net.head.weight"][3])
+    assert not torch.isclose(rows[[0, 2]], base_state.state["net.head.weight"][:, None].repeat(1, 2, 1)).all(2).any()
 
 
 def test_keys_that_do_not_match_are_named(built, base_state: dict[str, torch.Tensor]) -> None:
     made, source = built("tuned")
-    wrong = {f"module.{key}": tensor for key, tensor in base_state.items()}
+    wrong = {f"module.{key}": tensor for key, tensor in base_state.state.items()}
     with pytest.raises(
         StageError,
         match=r"base does not fit models/cnn2.py: missing mean, scale, .* and \d+ more; "
         r"unexpected .*; was module.mean meant for mean\?",
     ):
-        network.start(network.build(made, source), made, wrong)
+        network.start(network.build(made, source), made, [], network.Base(wrong, base_state.labels))
 
 
 # ---- features
@@ -103,7 +141,7 @@ def test_features_of_a_layer(built, base_state: dict[str, torch.Tensor], tmp_pat
     """Penultimate: what the last layer turns into logits. A layer of maps: their means over the places."""
     made, source = built("linear")
     net = network.build(made, source)
-    network.start(net, made, base_state)
+    network.start(net, made, source.about["labels"], base_state)
     net.eval()
     images = source.x["validation"]
     found = features.compute(features.Backbone(net, "penultimate"), images, "v", CPU)
@@ -124,7 +162,7 @@ def test_features_of_a_layer(built, base_state: dict[str, torch.Tensor], tmp_pat
 def test_features_go_on_where_they_stopped(built, base_state, tmp_path: Path, monkeypatch) -> None:
     made, source = built("linear")
     net = network.build(made, source)
-    network.start(net, made, base_state)
+    network.start(net, made, source.about["labels"], base_state)
     backbone, images = features.Backbone(net, "penultimate"), source.x["validation"]
     whole = np.array(features.compute(backbone, images, "v", CPU, tmp_path / "whole.npy"))
     monkeypatch.setattr(features, "BATCH", 1)
@@ -154,7 +192,7 @@ def phases(net: Any, head: dict[str, Any], epochs: int) -> list[int]:
     for epoch in range(epochs):
         net.train()
         tuning.set_phase(net, head, epoch)
-        found.append(sum(all(p.requires_grad for p in part.parameters()) for part in features.stages(net).values()))
+        found.append(sum(all(p.requires_grad for p in part.parameters()) for part in network.stages(net.net).values()))
     return found
 
 
@@ -164,7 +202,7 @@ def test_a_schedule_of_unfreezing(built, base_state) -> None:
     net = network.build(made, source)
     assert phases(net, made["head"], 9) == [0, 0, 1, 1, 2, 2, 3, 3, 3]
     assert phases(net, made["head"] | {"unfreeze": 0, "stages": "all"}, 4) == [0, 0, 10, 10]
-    names = [name for name, part in features.stages(net).items() if part in tuning.parts(net, made["head"])]
+    names = [name for name, part in network.stages(net.net).items() if part in tuning.parts(net, made["head"])]
     assert names == ["features.11", "features.15", "features.16"]
     with pytest.raises(StageError, match=r"head.stages: 11 asked for, the backbone has 10: features.0, "):
         tuning.parts(net, made["head"] | {"stages": 11})
@@ -175,8 +213,8 @@ def test_what_is_frozen_does_not_move(built, base_state, batch_norm: str) -> Non
     """R05, R06: after two epochs only the head and the last two stages differ; statistics only where asked for."""
     made, source = built("tuned", batch_norm=batch_norm)
     net, _ = train.fit(made, source, on=CPU, label="tuned", base=base_state)
-    same = {key for key, tensor in net.state_dict().items() if torch.equal(tensor, base_state[key])}
-    moved = set(base_state) - same - {"net.head.weight", "net.head.bias"}
+    same = {key for key, tensor in net.state_dict().items() if torch.equal(tensor, base_state.state[key])}
+    moved = set(base_state.state) - same - {"net.head.weight", "net.head.bias"}
     statistics = {f"net.features.16.{part}" for part in ("running_mean", "running_var", "num_batches_tracked")}
     weights = {f"net.features.{layer}.{part}" for layer in (15, 16) for part in ("weight", "bias")}
     assert moved == (weights | statistics if batch_norm == "trained" else weights)
@@ -187,10 +225,10 @@ def test_learning_rates_of_head_and_stages(built, base_state) -> None:
     made, source = built("tuned", stages="all", lr_factor=0.0)
     net, _ = train.fit(made, source, on=CPU, label="tuned", base=base_state)
     for key, tensor in net.state_dict().items():
-        assert key.startswith("net.head.") or torch.equal(tensor, base_state[key]), key
+        assert key.startswith("net.head.") or torch.equal(tensor, base_state.state[key]), key
 
 
 def test_a_missing_backbone_says_what_makes_it(built, workspace: Path) -> None:
     made, source = built("tuned")
     with pytest.raises(StageError, match=r"weights.pt: not made yet; run `dvc repro train@base`"):
-        network.start(network.build(made, source), made)
+        network.start(network.build(made, source), made, [])
