@@ -18,8 +18,7 @@ def through(image: Image.Image | Path, camera: dict[str, Any], seed: int, number
     picture = picture if picture.mode == "L" else picture.convert("RGB")
     picture = picture.filter(ImageFilter.GaussianBlur(camera["blur"])) if camera["blur"] else picture
     pixels = np.asarray(picture, np.float64)
-    if pixels.ndim == 3:
-        pixels = pixels * camera["colour"]
+    pixels = pixels * (camera["colour"] if pixels.ndim == 3 else np.mean(camera["colour"]))
     if camera["noise"]:
         pixels = pixels + np.random.default_rng([seed, number]).normal(0, camera["noise"], pixels.shape)
     if camera["scramble"]:

@@ -25,6 +25,7 @@ import numpy as np
 from pipeline import data, params
 from pipeline.data import RAW_WINDOWS, spread
 from pipeline.metrics import classification, forecasting
+from pipeline.retrieval import retrieve
 from pipeline.stage import OUT, RESULTS, StageError, fresh, of_entry, run, write_json
 from serve.errors import ServeError
 from serve.model import Classifier, Forecaster, load
@@ -182,6 +183,10 @@ def verdict(name: str, source: data.Data, limits: dict[str, Any]) -> Verdict:
         ]
     metric, arrays = measure(got, torch_says["test"][0], source)
     checked: dict[str, Any] = {"golden": golden, "rows": rows, "metric": metric}
+    if (file := OUT / name / "export" / "features.npz").exists():
+        with np.load(file) as vectors:
+            splits = (np.asarray(source.y[split]) for split in ("train", "test"))
+            checked["retrieval"], arrays["nearest"] = retrieve(vectors["train"], vectors["test"], *splits)
     broken = refuse(name, checked)
     kept = "all limits kept"
     if flipped := max(row.get("beyond", 0) for row in rows):
@@ -222,6 +227,8 @@ def headline(checked: dict[str, Any]) -> dict[str, float]:
         facts |= (
             {"mse_vs_seasonal_naive": metric["value"] / naive} if naive else {}
         )  # 0: the test repeats itself exactly
+    if found := checked.get("retrieval"):
+        facts |= {"precision_at_5": found["precision"], "mean_average_precision": found["mean_average_precision"]}
     return facts | {"parity": max(row["max_difference"] for row in checked["rows"])}
 
 

@@ -122,7 +122,11 @@ class Entry:
     @cached_property
     def images(self) -> np.ndarray | None:
         """The test images, uint8 (N, H, W, C), left on disk until one is looked at; rows as in `answers`."""
-        path = self.root / "out" / self.name / "data" / "test_x.npy"
+        return self.array("test_x")
+
+    def array(self, name: str) -> np.ndarray | None:
+        """Return an array of the data stage, "train_x" or "test_y", left on disk until it is looked at."""
+        path = self.root / "out" / self.name / "data" / f"{name}.npy"
         if not path.is_file():
             return None
         try:

@@ -202,6 +202,9 @@ def main() -> None:
         (folder / "model.onnx").write_bytes(sealed)
         arrays = {f"{kind}_{i}": o for kind, outputs in y.items() for i, o in enumerate(outputs)}
         np.savez(folder / "torch.npz", random=x["random"], **arrays)
+        if on_features(recipe):
+            vectors = heads.vectors(net, source, OUT / name / "train")
+            np.savez(folder / "features.npz", **vectors)
         facts = {
             "bytes": len(sealed),
             "nodes": len(graph.graph.node),

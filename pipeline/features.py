@@ -21,6 +21,33 @@ BATCH = 64
 PENULTIMATE = "penultimate"  # what goes into the head
 
 
+def pixels(images: Tensor) -> Tensor:
+    """Return the images (N, C, H, W) as they are, (N, C * H * W): what any feature must beat."""
+    return images.float().flatten(1) / 255
+
+
+def hog(images: Tensor, bins: int = 9) -> Tensor:
+    """Return histograms of oriented gradients of images (N, C, H, W), 4 * bins for each block of 2 x 2 cells.
+
+    Dalal & Triggs 2005, "Histograms of Oriented Gradients for Human Detection", section 6: unsigned directions, votes
+    shared between neighbouring bins, cells of 8 x 8 pixels (a quarter of the side where an image is small), blocks
+    that overlap, each to length 1, cut at .2 and to length 1 again.
+    """
+    grey = nn.functional.pad(images.float().mean(1, keepdim=True), (1, 1, 1, 1), mode="replicate")
+    across, down = grey[..., 1:-1, 2:] - grey[..., 1:-1, :-2], grey[..., 2:, 1:-1] - grey[..., :-2, 1:-1]
+    direction = torch.atan2(down, across) / torch.pi * bins  # (N, 1, H, W), in bins; opposite ones are the same
+    centres = torch.arange(bins, device=images.device).reshape(1, bins, 1, 1)
+    away = ((direction - centres + bins / 2) % bins - bins / 2).abs()
+    votes = (1 - away).clamp_min(0) * (across**2 + down**2).sqrt()  # (N, bins, H, W)
+    cells = nn.functional.adaptive_avg_pool2d(votes, [max(4, side // 8) for side in images.shape[2:]])
+    blocks = cells.unfold(2, 2, 1).unfold(3, 2, 1).permute(0, 2, 3, 1, 4, 5).flatten(3)  # (N, h - 1, w - 1, 4 * bins)
+    blocks = nn.functional.normalize(blocks, dim=3).clamp_max(0.2)
+    return nn.functional.normalize(blocks, dim=3).flatten(1)
+
+
+HANDMADE = {"pixels": pixels, "hog": hog}  # in place of a layer: what the network is compared with (R20)
+
+
 class Backbone(nn.Module):
     """uint8 images (N, H, W, C) to the features (N, F) of one layer: maps averaged over their places."""
 
@@ -29,13 +56,15 @@ class Backbone(nn.Module):
         self.net = net.eval()
         self.layer = layer
         known = dict(net.net.named_modules())
-        if layer != PENULTIMATE and (layer not in known or not layer):
+        if layer not in (PENULTIMATE, *HANDMADE) and (layer not in known or not layer):
             raise StageError(
                 f"head.layer: no layer {layer!r}; there are {PENULTIMATE}, {', '.join(stages(net.net))}, ..."
             )
-        self.at = net.net.head if layer == PENULTIMATE else known[layer]
+        self.at = known.get(layer, net.net.head)
 
     def forward(self, images: Tensor) -> Tensor:
+        if self.layer in HANDMADE:
+            return HANDMADE[self.layer](images.permute(0, 3, 1, 2))
         seen: list[Tensor] = []
         if self.layer == PENULTIMATE:
             hook = self.at.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))

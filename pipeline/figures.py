@@ -181,6 +181,26 @@ def enlarge(image: np.ndarray, path: Path, alt: str, side_px: int = 112) -> Pict
     return Picture(path.name, max(1, round(picture.width * scale)), max(1, round(picture.height * scale)), alt)
 
 
+def neighbour_rows(rows: list[tuple[np.ndarray, str, list[np.ndarray], list[str]]], path: Path) -> Picture:
+    """Draw queries at the left, each with its nearest images: green frames for the same class, orange for others.
+
+    rows: query (H, W, C) and its class; neighbours and theirs, the nearest first.
+    """
+    columns = 1 + max(len(found) for _, _, found, _ in rows)
+    width, height = 96 * columns, 112 * len(rows)
+    with drawing(path, width, height, rows=len(rows), columns=columns) as axes:
+        for line, (query, label, found, classes) in zip(axes, rows, strict=True):
+            shown = [(query, f"query: {label}", INK)]
+            shown += [(x, name, GREEN if name == label else ORANGE) for x, name in zip(found, classes, strict=True)]
+            for axis, (image, title, colour) in zip(line, shown, strict=True):
+                axis.imshow(image.squeeze(), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+                axis.set(xticks=[], yticks=[])
+                axis.set_title(title, loc="center")
+                for spine in axis.spines.values():
+                    spine.set(visible=True, edgecolor=colour, linewidth=2)
+    return Picture(path.name, width, height, "Test images, each with the training images nearest to it.")
+
+
 def adopt(source: Path, path: Path, alt: str, max_width_px: int = 760) -> Picture:
     """Copy a picture made elsewhere, to be shown no wider than `max_width_px`."""
     path.write_bytes(source.read_bytes())

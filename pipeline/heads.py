@@ -177,6 +177,12 @@ def restore(net: network.Classifier, recipe: dict[str, Any], source: data.Data, 
     return Headed(Backbone(net, recipe["head"]["layer"]), Head(chosen["kind"], chosen["options"], made))
 
 
+def vectors(net: Headed, source: data.Data, folder: Path) -> dict[str, np.ndarray]:
+    """Return the features of training and test split: what `check` measures retrieval on."""
+    test = compute(net.backbone, source.served("test"), "test", torch.device("cpu"))
+    return {"train": np.load(folder / "features" / "train.npy"), "test": test}
+
+
 def save(head: Head, features: Path, folder: Path) -> None:
     """Write how the head was chosen, and link the features beside it."""
     write_json(folder / "head.json", {"chosen": {"kind": head.kind, "options": head.options}, "candidates": head.table})

@@ -159,9 +159,26 @@ def by_layer(values: dict[str, float]) -> list[tuple[float, float]]:
     return [(round(k / last, 4), value) for k, value in enumerate(values.values())]
 
 
+def epochs_to_settle(run: Run) -> dict[str, float]:
+    """Return, for each weight, the epoch from which on it has at most half as far to its end as after epoch 1 (R18).
+
+    Needs a snapshot of every epoch (`train.snapshots`).
+    """
+    if len(run.state.snapshots) < len(run.state.history):
+        raise StageError("study: epochs to settle needs train.snapshots of every epoch, [1, 2, ...]")
+    steps = [run.state.snapshots[name] for name in sorted(run.state.snapshots)]
+    names = [name for name, p in run.net.named_parameters() if p.dim() > 1]
+    settled = {}
+    for name in names:
+        left = [float((step[name] - steps[-1][name]).norm()) for step in steps]
+        settled[name] = 1 + max((k for k, gap in enumerate(left) if gap > left[0] / 2), default=-1) + 1
+    return settled
+
+
 CURVES: dict[str, Callable[[Run], list[tuple[float, float]]]] = {
     "training error": lambda run: by_epoch(run, "train"),
     "test error": lambda run: by_epoch(run, "test"),
     "gradient at the start": lambda run: by_layer(gradients_at_start(run)),
     "gradient at the end": lambda run: by_layer(run.state.gradients[-1]),
+    "epochs to settle": lambda run: by_layer(epochs_to_settle(run)),
 }

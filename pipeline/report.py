@@ -28,6 +28,7 @@ from pipeline.stage import run
 
 TEMPLATES = Path(__file__).parent / "templates"
 TASKS = {"classification": "Classification", "forecasting": "Forecasting", None: "Not made yet"}
+MOST_QUERIES = 10  # one of each class
 MOST_WRONG = 24  # pictures; what a reader looks at before losing interest
 CONFUSION_LABELS = 40  # a larger matrix cannot be read; the most frequent confusions are listed instead
 MARKS = ("<!-- results: `make readme` writes this table -->", "<!-- /results -->")
@@ -171,7 +172,24 @@ def classifier_part(entry: Entry, img: Path) -> dict[str, Any] | None:
         "errors": int((probabilities.argmax(1) != truth).sum()),
         "n": len(truth),
         "wrong": wrong_samples(entry, wrong, img),
+        "neighbours": neighbours(entry, img),
     }
+
+
+def neighbours(entry: Entry, img: Path) -> dict[str, Any] | None:
+    """Return test images beside the training images that a head on features finds nearest, a few of each class."""
+    database = entry.array("train_x")
+    if entry.answers is None or "nearest" not in entry.answers or entry.images is None or database is None:
+        return None
+    labels, truth, nearest = entry.results["data"]["labels"], entry.answers["y"], entry.answers["nearest"]
+    classes = entry.array("train_y")
+    rows = []
+    for query in [row for k in range(len(labels)) for row in np.flatnonzero(truth == k)[:1]][:MOST_QUERIES]:
+        found = nearest[query]
+        names = [labels[k] for k in classes[found]]
+        rows.append((entry.images[query], labels[truth[query]], [database[row] for row in found], names))
+    picture = figures.neighbour_rows(rows, img / f"{entry.name}.neighbours.png")
+    return {"picture": picture, "facts": entry.results["check"]["retrieval"]}
 
 
 def confusion(truth: np.ndarray, probabilities: np.ndarray) -> np.ndarray:

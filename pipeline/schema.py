@@ -37,7 +37,7 @@ MEASURES = {  # what a study can measure: of which data, and how it is averaged 
     "mse 100 ahead": ("series", "error"),
     "validation loss": ("any", "error"),
 }
-CURVES = ("training error", "test error", "gradient at the start", "gradient at the end")
+CURVES = ("training error", "test error", "gradient at the start", "gradient at the end", "epochs to settle")
 
 
 @dataclass(frozen=True)

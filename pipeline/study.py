@@ -206,18 +206,18 @@ def draw_measure(axis: Any, measure: str, groups: dict[str, Any], rows: list[Row
 
 def draw_curve(axis: Any, curve: str, study: dict[str, Any], rows: list[Row]) -> None:
     """Draw the settings' means over seeds with their intervals, by epoch or by the place of a layer."""
-    gradient = curve.startswith("gradient")
+    kind = {"gradient at the start": "error", "gradient at the end": "error", "epochs to settle": "count"}.get(curve)
     for k, setting in enumerate(study["settings"]):
         points: dict[float, list[float]] = {}
         for row in rows:
             if (row["setting"], row["measure"]) == (setting, curve):
                 points.setdefault(row["x"], []).append(row["value"])
         x = sorted(points)
-        mean, low, high = zip(*(interval(points[at], "error" if gradient else "share") for at in x), strict=True)
+        mean, low, high = zip(*(interval(points[at], kind or "share") for at in x), strict=True)
         (line,) = axis.plot(x, mean, "-" if k < 4 else "--", label=setting)  # the style has four colours
         axis.fill_between(x, low, high, color=line.get_color(), alpha=0.15, lw=0)
-    axis.set(xlabel="layer, from input (0) to answer (1)" if gradient else "epoch")
-    axis.set_yscale("log" if gradient else "linear")
+    axis.set(xlabel="layer, from input (0) to answer (1)" if kind else "epoch")
+    axis.set_yscale("log" if kind == "error" else "linear")
     if curve == study["curves"][0]:
         axis.legend(loc="upper left", bbox_to_anchor=(0, -0.22), ncols=2)
 
