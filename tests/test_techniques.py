@@ -133,6 +133,20 @@ def test_measures_of_weights(weight, diffuseness, near_zero):
     assert measures.near_zero_weights(run) == 4 * near_zero / 16
 
 
+def test_epochs_to_settle(resolved):
+    """R18. By hand: it ends at 8, so 8 is left after epoch 1; half of that or less from epoch 3, 4 or 5 on."""
+    run = run_of(resolved(IMAGE_RECIPE, net={"hidden": []}, train={"snapshots": [1, 2, 3]}))
+    assert set(measures.epochs_to_settle(run)) == {"net.head.weight"}
+    shape = run.net.state_dict()["net.head.weight"]
+    for ends, settled in (([0, 3, 5, 7, 8], 3), ([0, 5, 3, 7, 8], 4), ([0, 0, 0, 0, 8], 5)):
+        run.state.snapshots = {str(k): {"net.head.weight": torch.full_like(shape, w)} for k, w in enumerate(ends)}
+        assert measures.epochs_to_settle(run) == {"net.head.weight": settled}
+    run.state.snapshots.popitem()
+    run.state.snapshots = dict(list(run.state.snapshots.items())[:2])
+    with pytest.raises(StageError, match=r"train.snapshots of every epoch"):
+        measures.epochs_to_settle(run)
+
+
 def test_dead_units(resolved, images_of):
     """By hand: one of four hidden units has weights 0 and bias -1, the others pass one pixel each: 1/4."""
     x = np.random.default_rng(0).integers(0, 256, (30, 2, 2, 1), np.uint8)

@@ -183,6 +183,23 @@ def test_features_go_on_where_they_stopped(built, base_state, tmp_path: Path, mo
     np.testing.assert_allclose(again, whole, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("degrees", [0, 20, 60, 100, 140])
+def test_hog_finds_the_direction_of_a_grating(degrees: int) -> None:
+    """R20. By hand: a grating has one direction, 20 degrees a bin; the opposite direction is the same, and so
+    is a brighter image; every block has length 1.
+    """
+    turn = np.deg2rad(degrees)
+    across = np.cos(turn) * np.arange(48) + np.sin(turn) * np.arange(48)[:, None]
+    image = torch.from_numpy(100 + 40 * np.sin(0.3 * across)).float()[None, None]
+    found = features.hog(image)
+    blocks = found.reshape(5, 5, 9, 4)
+    assert blocks.sum((0, 1, 3)).argmax() == degrees // 20
+    torch.testing.assert_close((blocks**2).sum((2, 3)), torch.ones(5, 5))
+    torch.testing.assert_close(features.hog(2 * image + 3), found, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(features.hog(-image), found, rtol=1e-3, atol=1e-4)
+    assert features.hog(torch.zeros(2, 3, 8, 8)).shape == (2, 3 * 3 * 36)
+
+
 # ---- fine-tuning
 
 
