@@ -92,14 +92,11 @@ def compute(
     for start in range(done, len(images), BATCH):
         part = torch.from_numpy(np.array(images[start : start + BATCH])).to(on)
         rows[start : start + len(part)] = backbone(part).float().cpu().numpy()
-        if file is not None and start // BATCH % 16 == 15:
+        if file is not None:
             mark(file, rows, start + len(part))
         bar.update(len(part))
     bar.close()
-    if file is not None:
-        mark(file, rows, len(images))
-        return np.load(file, mmap_mode="r")
-    return rows
+    return rows if file is None else np.load(file, mmap_mode="r")
 
 
 def reopen(file: Path, shape: tuple[int, int]) -> tuple[Any, int]:

@@ -168,14 +168,18 @@ def stages(net: nn.Module) -> dict[str, nn.Module]:
 
     `net`: a Classifier or its bare network; names are those of its state dict.
     """
+    return {name: part for name, part in parts(net).items() if any(True for _ in part.parameters())}
+
+
+def parts(net: nn.Module) -> dict[str, nn.Module]:
+    """Return the network's parts in their order, those without weights among them, the head apart."""
     inner, prefix = (net.net, "net.") if isinstance(net, Classifier) else (net, "")
     top, prefix = (inner.net, f"{prefix}net.") if hasattr(inner, "net") else (inner, prefix)
     found: dict[str, nn.Module] = {}
     for name, child in top.named_children():
         parts = child.named_children() if name == "features" else [("", child)]
         found |= {prefix + ".".join(filter(None, (name, part))): layer for part, layer in parts}
-    found = {name: layer for name, layer in found.items() if layer is not inner.head}
-    return {name: layer for name, layer in found.items() if any(True for _ in layer.parameters())}
+    return {name: layer for name, layer in found.items() if layer is not inner.head}
 
 
 def first_few(keys: list[str], most: int = 3) -> str:

@@ -6,11 +6,11 @@ from typing import Any
 
 from torch import nn
 
-from pipeline.network import stages
+from pipeline.network import parts, stages
 from pipeline.stage import StageError
 
 
-def parts(net: Any, head: dict[str, Any]) -> list[nn.Module]:
+def tuned(net: Any, head: dict[str, Any]) -> list[nn.Module]:
     """Return the stages that train at some time, the first to be unfrozen first: the network's last one."""
     known = stages(net.net)
     count = len(known) if head["stages"] == "all" else head["stages"]
@@ -23,7 +23,7 @@ def parts(net: Any, head: dict[str, Any]) -> list[nn.Module]:
 def groups(net: Any, head: dict[str, Any]) -> list[dict[str, Any]]:
     """Return the optimizer's groups: the head at the full learning rate, each stage at lr_factor of it."""
     made = [{"params": list(net.net.head.parameters()), "factor": 1.0}]
-    return made + [{"params": list(part.parameters()), "factor": head["lr_factor"]} for part in parts(net, head)]
+    return made + [{"params": list(part.parameters()), "factor": head["lr_factor"]} for part in tuned(net, head)]
 
 
 def unfrozen(head: dict[str, Any], epoch: int, count: int) -> int:
@@ -36,13 +36,14 @@ def unfrozen(head: dict[str, Any], epoch: int, count: int) -> int:
 def set_phase(net: Any, head: dict[str, Any], epoch: int) -> None:
     """Freeze and unfreeze the network's parts for an epoch; call it after `net.train()`.
 
-    What is frozen keeps its statistics and drops no units; so do the batch norms of what trains, unless they are
-    asked to be `trained`: few images give poor statistics.
+    What is frozen keeps its statistics and drops no units, what has no weights goes with the stage before it; so do the
+    batch norms of what trains, unless they are asked to be `trained`: few images give poor statistics.
     """
-    trained = parts(net, head)
-    open_now = trained[: unfrozen(head, epoch, len(trained))]
-    for part in stages(net.net).values():
-        on = any(part is other for other in open_now)
+    trained = tuned(net, head)
+    open_now, on = trained[: unfrozen(head, epoch, len(trained))], False
+    for part in parts(net.net).values():
+        if any(True for _ in part.parameters()):
+            on = any(part is other for other in open_now)
         part.requires_grad_(on).train(on)
         for layer in part.modules():
             if isinstance(layer, nn.modules.batchnorm._BatchNorm) and head["batch_norm"] == "frozen":

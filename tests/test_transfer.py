@@ -179,7 +179,7 @@ def test_features_go_on_where_they_stopped(built, base_state, tmp_path: Path, mo
     done = len(seen)
     again = features.compute(backbone, images, "v", CPU, file)
     hook.remove()
-    assert isinstance(again, np.memmap) and len(seen) - done == 1 + len(images) - 16  # one to see the width
+    assert isinstance(again, np.memmap) and len(seen) - done == 1 + len(images) - 18  # one to see the width
     np.testing.assert_allclose(again, whole, rtol=1e-5, atol=1e-6)
 
 
@@ -219,10 +219,13 @@ def test_a_schedule_of_unfreezing(built, base_state) -> None:
     net = network.build(made, source)
     assert phases(net, made["head"], 9) == [0, 0, 1, 1, 2, 2, 3, 3, 3]
     assert phases(net, made["head"] | {"unfreeze": 0, "stages": "all"}, 4) == [0, 0, 10, 10]
-    names = [name for name, part in network.stages(net.net).items() if part in tuning.parts(net, made["head"])]
+    net.train()
+    tuning.set_phase(net, made["head"] | {"batch_norm": "trained"}, 3)  # the last stage, a norm, and its dropout
+    assert [k for k, part in enumerate(net.net.features) if part.training] == [16, 17, 18]
+    names = [name for name, part in network.stages(net.net).items() if part in tuning.tuned(net, made["head"])]
     assert names == ["features.11", "features.15", "features.16"]
     with pytest.raises(StageError, match=r"head.stages: 11 asked for, the backbone has 10: features.0, "):
-        tuning.parts(net, made["head"] | {"stages": 11})
+        tuning.tuned(net, made["head"] | {"stages": 11})
 
 
 @pytest.mark.parametrize("batch_norm", ["frozen", "trained"])
