@@ -55,7 +55,7 @@ study: $(READY)
 
 all full: $(READY)
 	@test -e .git || { echo "make $@: needs git for dvc exp run; without it, edit 'line:' or 'size:' in params.yaml and run make"; exit 1; }
-	$(WARM) exp run $(if $(filter full,$@),-S size=full,-S "line={$$(python -m pipeline.params --names)}")
+	$(WARM) exp run $(if $(filter full,$@),-S size=full,$$(python -m pipeline.params --names | sed "s/^/-S ++line./"))
 	@cp results/README.md results/$@.md
 	@echo "the table is in results/$@.md; params.yaml holds this run's values now, 'git checkout params.yaml' goes back"
 

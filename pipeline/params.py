@@ -7,7 +7,7 @@ elsewhere in params.yaml or models/ reruns nothing of it.
 Fails on any mistake in params.yaml, with the place, the choices and the cure.
 
     python -m pipeline.params
-    python -m pipeline.params --names     every recipe whose files are here, for `dvc exp run -S "line={...}"`
+    python -m pipeline.params --names     every recipe whose files are here, each with what it starts from
 """
 
 from __future__ import annotations
@@ -226,7 +226,7 @@ def main() -> None:
         if absent:
             print(f"left out: {', '.join(absent)}: not below DATA_ROOT or TORCH_HOME", file=sys.stderr)
         whole = {name: recipe["needs"] or SCRATCH for name, recipe in params.models.items() if name not in absent}
-        print(",".join(f"{name}:{start}" for name, start in whole.items()))
+        print("\n".join(f"{name}={start}" for name, start in whole.items()))
         return
     remove_unknown(params)
     files = {OUT / name / file: content for name in params.line for file, content in lay_out(params, name).items()}

@@ -256,6 +256,16 @@ def test_one_recipe_changes_only_its_own_files(workspace: Path) -> None:
     assert params.lay_out(before, "tiny")["train.json"] != params.lay_out(after, "tiny")["train.json"]
 
 
+@pytest.mark.slow
+def test_make_all_puts_every_name_under_line(workspace: Path) -> None:
+    """DVC itself lays what `--names` prints over params.yaml, as `make all` asks it to."""
+    from dvc.utils.hydra import apply_overrides
+
+    path = write(GOOD)
+    apply_overrides(path, [f"++line.{start}" for start in stage(workspace, "--names").stdout.split()])
+    assert params.load(path).line == ["tiny", "wave"]
+
+
 def test_names_prints_every_recipe(workspace: Path) -> None:
     write(GOOD)
-    assert stage(workspace, "--names").stdout == "tiny:scratch,wave:scratch\n"
+    assert stage(workspace, "--names").stdout == "tiny=scratch\nwave=scratch\n"

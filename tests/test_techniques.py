@@ -257,8 +257,8 @@ def test_names_leave_out_what_is_not_here(workspace, monkeypatch, capsys):
     YAML().dump({"line": {}, "data": SETS | {"photos": FOLDER}, "models": recipes}, Path("params.yaml"))
     params.main()
     out, err = capsys.readouterr()
-    assert out == "tiny:scratch\n" and err == "left out: published, photos: not below DATA_ROOT or TORCH_HOME\n"
+    assert out == "tiny=scratch\n" and err == "left out: published, photos: not below DATA_ROOT or TORCH_HOME\n"
     Path("published.pth").touch()
     Path("photos").mkdir()
     params.main()
-    assert capsys.readouterr() == ("tiny:scratch,published:scratch,photos:scratch\n", "")
+    assert capsys.readouterr() == ("tiny=scratch\npublished=scratch\nphotos=scratch\n", "")
