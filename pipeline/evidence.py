@@ -104,6 +104,11 @@ class Entry:
         """One row per epoch."""
         return load_json(self.root / "out" / self.name / "train" / "history.json", self.command("train"))
 
+    @property
+    def trained(self) -> bool:
+        """Whether the loop has trained it: a head on features and published weights have no epochs."""
+        return bool(self.history) and self.history[-1]["epoch"] > 0
+
     @cached_property
     def heads(self) -> dict[str, Any] | None:
         """The chosen head on features, and all that cross-validation compared it with."""

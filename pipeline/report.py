@@ -108,7 +108,7 @@ def index_page(entries: list[Entry], studies: list[Study], img: Path) -> dict[st
 
 def small_curves(entries: list[Entry], img: Path) -> list[tuple[str, Picture]]:
     """Return (entry name, its loss curve) on one scale, for the entries trained already."""
-    trained = [entry for entry in entries if entry.history]
+    trained = [entry for entry in entries if entry.trained]
     limits = figures.loss_limits([entry.history for entry in trained])
     return [
         (entry.name, figures.small_curve(entry.history, best_epoch(entry), limits, img / f"{entry.name}.loss.png"))
@@ -150,7 +150,7 @@ def serve_command(entry: Entry) -> str:
 
 def learning_curves(entry: Entry, img: Path) -> list[Picture]:
     """Return one picture for each measure that training recorded; none before it has run."""
-    recorded = entry.history[0] if entry.history else {}
+    recorded = entry.history[0] if entry.trained else {}
     return [
         figures.learning_curve(entry.history, measure, best_epoch(entry), img / f"{entry.name}.curve-{measure}.png")
         for measure in ("loss", "accuracy")

@@ -105,7 +105,9 @@ def detail_rows(entry: Entry) -> dict[str, list[list[Any]]]:
     if entry.layers:
         rows["layers"] = [layer_row(row) for row in entry.layers]
     if entry.heads:
-        rows["heads"] = [head_row(row) for row in sorted(entry.heads["candidates"], key=lambda row: -row["accuracy"])]
+        ranked = sorted(entry.heads["candidates"], key=lambda row: -row["accuracy"])
+        kinds = dict.fromkeys(row["kind"] for row in ranked)
+        rows["heads"] = [head_row(next(row for row in ranked if row["kind"] == kind)) for kind in kinds]
     if entry.metric and "baselines" in entry.metric:
         errors = {"this entry": entry.metric["value"], **entry.metric["baselines"]}
         rows["baselines"] = [[name, f"{error:#.3g}"] for name, error in errors.items()]
