@@ -16,13 +16,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pipeline import data, params
+from pipeline import code, data
 from pipeline.stage import OUT
 
 CHECKPOINTS = OUT / "checkpoints"
 LEAST_S, MOST_SHARE = 1.0, 0.05  # between checkpoints; of the time that writing them may take
-MODULES = ("train", "checkpoint", "data", "loss", "network", "schedule", "augment", "device")
-CODE = [f"pipeline/{module}.py" for module in MODULES]
 
 
 @dataclass
@@ -66,6 +64,6 @@ def restore(path: Path, net: nn.Module, optimizer: torch.optim.Optimizer) -> Sta
 
 def checkpoint_path(name: str, recipe: dict[str, Any], source: data.Data, on: torch.device) -> Path:
     """Return this run's checkpoint: its key holds recipe, data, code and device, so none is resumed under another."""
-    code = params.digest(*map(Path, CODE))
-    key = json.dumps([recipe, source.about["hash"], code, torch.__version__, on.type], sort_keys=True)
+    digest = code.digest(*code.modules_of("train"))
+    key = json.dumps([recipe, source.about["hash"], digest, torch.__version__, on.type], sort_keys=True)
     return CHECKPOINTS / f"{name}@{hashlib.sha256(key.encode()).hexdigest()[:16]}.pt"

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pipeline import data, device, disk, network, params, schema, train, trained
+from pipeline import code, data, device, disk, network, schema, train, trained
 from pipeline.checkpoint import State
 from pipeline.features import FOLDER, Backbone, compute
 from pipeline.stage import OUT, StageError, fresh, progress, read_json, write_json
@@ -196,7 +196,7 @@ def features_folder(recipe: dict[str, Any], source: data.Data) -> Path:
     needs, file = recipe["needs"], (recipe["weights"] or {}).get("file")
     weights = OUT / needs / "train" / "weights.pt" if needs else file and disk.weights_path(file)
     parts = [recipe["arch"], recipe["net"], recipe["data"], recipe["head"]["layer"], source.about["hash"]]
-    parts += [params.digest(weights) if weights else file, torch.__version__]
+    parts += [code.digest(weights) if weights else file, torch.__version__]
     return FOLDER / hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 

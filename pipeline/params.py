@@ -1,9 +1,9 @@
 """Stage params: params.yaml checked whole and laid out, one small file for each entry and concern.
 
-Reads params.yaml and models/. Writes out/params/<entry>/data.json and train.json: the entry's recipe with the `full:`
-block laid over it where `size: full`, defaults filled in, and the digest of architecture and weights; and the same of
-each study of the line, out/claims/<study>.json. The stages of an entry depend on its files alone, so a change
-elsewhere in params.yaml or models/ reruns nothing of it.
+Reads params.yaml and the code. Writes out/params/<entry>/data.json and train.json: the entry's recipe with the `full:`
+block laid over it where `size: full`, defaults filled in, and the digest of architecture and weights; the same of each
+study of the line, out/claims/<study>.json; and the digest of each stage's code, out/code/<stage>.txt. The stages of an
+entry depend on these files alone, so a change elsewhere in params.yaml or models/ reruns nothing of it.
 Fails on any mistake in params.yaml, with the place, the choices and the cure.
 
     python -m pipeline.params
@@ -13,7 +13,6 @@ Fails on any mistake in params.yaml, with the place, the choices and the cure.
 from __future__ import annotations
 
 import copy
-import hashlib
 import json
 import shutil
 import sys
@@ -21,13 +20,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline import disk, schema
+from pipeline import code, disk, schema
 from pipeline.recipe import MODELS, RECIPE, SETTING, built_on, check_recipe, overlay, resolve
 from pipeline.schema import Field, ParamsError, check_section, hint
 
 FILE = Path("params.yaml")
 OUT = Path("out/params")
 CLAIMS = Path("out/claims")
+CODE = Path("out/code")
 SCRATCH = "scratch"  # what an entry's training starts from, if not from another entry
 TOP = {
     "size": Field(str, "small", choices=("small", "full")),
@@ -174,11 +174,6 @@ def entry(name: str) -> dict[str, Any]:
     return {"data": json.loads(parts[0].read_text()), **json.loads(parts[1].read_text())}
 
 
-def digest(*paths: Path) -> str:
-    """Return one sha256 over the named files' contents."""
-    return hashlib.sha256(b"".join(hashlib.sha256(p.read_bytes()).digest() for p in paths)).hexdigest()
-
-
 def lay_out(params: Params, name: str) -> dict[str, dict[str, Any]]:
     """Return what stage params writes for one entry: the contents of data.json and train.json."""
     recipe = params.models[name]
@@ -198,10 +193,10 @@ def circumstances(params: Params, recipe: dict[str, Any]) -> dict[str, Any]:
     """Return what training depends on besides the recipe."""
     files = [MODELS / f"{recipe['arch']}.py", MODELS / "layers.py"]
     if recipe["head"]:  # here, not in dvc.yaml: a change reruns the entries that have a head, no others
-        files += [Path(f"pipeline/{module}.py") for module in ("features", "heads", "joined", "tuning")]
+        files += [Path(f"pipeline/{module}.py") for module in code.HEADED]
     if recipe["weights"] and (path := disk.weights_path(recipe["weights"]["file"])):
         files.append(path)
-    return {"device": params.device, "deterministic": params.deterministic, "code": digest(*files)}
+    return {"device": params.device, "deterministic": params.deterministic, "code": code.digest(*files)}
 
 
 def remove_unknown(params: Params) -> None:
@@ -231,7 +226,8 @@ def main() -> None:
     remove_unknown(params)
     files = {OUT / name / file: content for name in params.line for file, content in lay_out(params, name).items()}
     files |= {CLAIMS / f"{name}.json": lay_out_study(params, name) for name in params.line_studies}
-    for folder in (OUT, CLAIMS):
+    files |= {CODE / f"{stage}.txt": code.lay_out(stage) for stage in code.stages()}
+    for folder in (OUT, CLAIMS, CODE):
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
     nothing = Path("out", SCRATCH, "train", "nothing.txt")

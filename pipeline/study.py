@@ -21,14 +21,12 @@ import numpy as np
 import torch
 from scipy import stats
 
-from pipeline import checkpoint, data, device, measures, metrics, network, params, schema, train
+from pipeline import checkpoint, code, data, device, measures, metrics, network, params, schema, train
 from pipeline.measures import CURVES, MEASURES, Run
 from pipeline.recipe import on_features, overlay, resolve
 from pipeline.stage import OUT, RESULTS, StageError, run, write_json
 
 FOLDER = RESULTS / "studies"
-MODULES = ("measures", "sources", "camera", "series", "recipe", "metrics", "baselines")
-CODE = [*checkpoint.CODE, *(f"pipeline/{m}.py" for m in MODULES), "serve/image.py", "serve/series.py", "serve/times.py"]
 NOTHING: dict[str, Any] = {"measures": [], "curves": []}
 Row = dict[str, Any]  # study, setting, seed, measure, x (of a curve: epoch, or place of the layer), value
 
@@ -46,8 +44,8 @@ def recipe_of(study: dict[str, Any], setting: dict[str, Any], seed: int, every: 
 
 def key_of(recipe: dict[str, Any], study: dict[str, Any], source: data.Data, on: torch.device) -> str:
     """Return what names a run's file: all that its numbers depend on."""
-    code = params.digest(*map(Path, CODE))
-    parts = [recipe, study["measures"], study["curves"], code, source.about["hash"], torch.__version__, on.type]
+    digest = code.digest(*code.modules_of("study"))
+    parts = [recipe, study["measures"], study["curves"], digest, source.about["hash"], torch.__version__, on.type]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 

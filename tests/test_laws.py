@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
+from pipeline import code
+
 ROOT = Path(__file__).parents[1]
 OURS = {"models", "pipeline", "serve", "tests", "benchmarks"}
 MAY_IMPORT = {"serve": set(), "models": set(), "pipeline": {"models", "serve"}}
@@ -84,18 +86,19 @@ def test_every_stage_is_a_module_whose_docstring_is_its_contract() -> None:
             assert word in doc, (name, word)
 
 
-def test_stage_dependencies_name_the_modules_that_a_stage_imports() -> None:
-    """A change to a helper reruns the stages that use it: each import of ours is a dependency, models by its digest."""
-    free = {"stage", "params", "schema", "recipe"}  # what they decide lies in out/params and out/claims, dependencies
-    free |= {"features", "heads", "joined", "tuning"}  # the digest of them lies there, for the entries that have a head
+def test_a_stage_depends_on_the_code_that_it_imports() -> None:
+    """A change to a helper reruns the stages that use it: each has its digest, and it covers what is imported."""
     for name, stage in stages().items():
-        deps = set(stage.get("do", stage).get("deps", []))
-        tree = ast.parse((ROOT / "pipeline" / f"{name}.py").read_text())
-        froms = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module]
-        used = {alias.name for node in froms if node.module == "pipeline" for alias in node.names}
-        used |= {node.module.removeprefix("pipeline.") for node in froms if node.module.startswith("pipeline.")}
-        for module in used - free:
-            assert f"pipeline/{module}.py" in deps, f"dvc.yaml {name}: add pipeline/{module}.py to deps"
+        deps = stage.get("do", stage).get("deps", [])
+        assert name == "params" or f"out/code/{name}.txt" in deps, name
+        assert not [dep for dep in deps if dep.endswith(".py")], name
+    found = {name: {str(path) for path in code.modules_of(name)} for name in stages()}
+    assert {"pipeline/train.py", "pipeline/loss.py", "models/summary.py", "pipeline/data.py"} <= found["train"]
+    assert "pipeline/sources.py" not in found["train"]  # stage data has made what they decide
+    assert {"pipeline/sources.py", "serve/image.py", "pipeline/loss.py", "pipeline/figures.py"} <= found["study"]
+    assert {"serve/model.py", "serve/session.py", "pipeline/metrics.py"} <= found["check"]
+    assert not any("pipeline/heads.py" in files for files in found.values())
+    assert sorted(stages()) == code.stages()
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
@@ -109,7 +112,7 @@ def test_no_file_over_300_lines_and_no_function_over_60(path: Path) -> None:
 
 def test_size_is_a_feature(capsys: pytest.CaptureFixture[str]) -> None:
     """Code lines (no blanks, comments, docstrings) stay within the design's targets; the law prints them."""
-    targets = {"models": 1800, "pipeline": 4000, "serve": 2000, "benchmarks": 700, "tests": 5900}
+    targets = {"models": 1800, "pipeline": 4200, "serve": 2000, "benchmarks": 700, "tests": 5900}
     counts = {folder: sum(code_lines(p) for p in (ROOT / folder).rglob("*.py")) for folder in targets}
     with capsys.disabled():
         print("\n   code lines " + ", ".join(f"{f} {n}/{targets[f]}" for f, n in counts.items()))
