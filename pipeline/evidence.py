@@ -82,7 +82,8 @@ class Entry:
             return self.arch
         kind = self.heads["chosen"]["kind"] if self.heads else head["kind"]
         needs = self.recipe.get("needs")
-        return f"{kind} on {self.arch}" + (f" of {needs}" if needs else "")
+        network = self.recipe.get("net", {}).get("name", self.arch)  # zoo: the one of torchvision's
+        return f"{kind} on {network}" + (f" of {needs}" if needs else "")
 
     @property
     def task(self) -> str | None:
