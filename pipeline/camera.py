@@ -11,10 +11,15 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageFilter, ImageOps
 
+from pipeline.stage import StageError
+
 
 def through(image: Image.Image | Path, camera: dict[str, Any], seed: int, number: int) -> Image.Image:
     """Return the picture as this camera takes it; `number` is its place in the source and seeds its noise."""
-    picture = ImageOps.exif_transpose(Image.open(image)) if isinstance(image, Path) else image
+    try:
+        picture = ImageOps.exif_transpose(Image.open(image)) if isinstance(image, Path) else image
+    except (OSError, Image.DecompressionBombError) as error:
+        raise StageError(f"data: {image}: cannot be read ({error}); repair or remove the file") from None
     picture = picture if picture.mode == "L" else picture.convert("RGB")
     picture = picture.filter(ImageFilter.GaussianBlur(camera["blur"])) if camera["blur"] else picture
     pixels = np.asarray(picture, np.float64)

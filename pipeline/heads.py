@@ -184,19 +184,20 @@ def vectors(net: Headed, source: data.Data, folder: Path) -> dict[str, np.ndarra
 
 
 def save(head: Head, features: Path, folder: Path) -> None:
-    """Write how the head was chosen, and link the features beside it."""
+    """Write how the head was chosen, and the features beside it."""
     write_json(folder / "head.json", {"chosen": {"kind": head.kind, "options": head.options}, "candidates": head.table})
     (folder / "features").mkdir()
     for file in features.glob("*.npy"):
         shutil.copyfile(file, folder / "features" / file.name)  # a copy: DVC makes its outputs read-only
 
 
-def features_folder(recipe: dict[str, Any], source: data.Data) -> Path:
-    """Return where this backbone's features of these data lie, whatever head is put on them."""
+def features_folder(recipe: dict[str, Any], source: data.Data, on: torch.device) -> Path:
+    """Return where features of these data lie: one place for each backbone, code and device, whatever the head."""
     needs, file = recipe["needs"], (recipe["weights"] or {}).get("file")
     weights = OUT / needs / "train" / "weights.pt" if needs else file and disk.weights_path(file)
     parts = [recipe["arch"], recipe["net"], recipe["data"], recipe["head"]["layer"], source.about["hash"]]
-    parts += [code.digest(weights) if weights else file, torch.__version__]
+    files = [*code.modules_of("train"), Path("pipeline/features.py"), Path("models", f"{recipe['arch']}.py")]
+    parts += [code.digest(weights) if weights else file, code.digest(*files), torch.__version__, on.type]
     return FOLDER / hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -253,7 +254,7 @@ def quiet_fit(made: Any, x: np.ndarray, y: np.ndarray) -> Any:
 
 def make(name: str, recipe: dict[str, Any], source: data.Data, on: torch.device) -> None:
     """Do what stage train does, for a head on features."""
-    folder, kept = fresh(OUT / name / "train"), features_folder(recipe, source)
+    folder, kept = fresh(OUT / name / "train"), features_folder(recipe, source, on)
     with trained.curves(OUT / name / "curves") as log:
         net, state = learn(recipe, source, on=on, label=name, folder=kept)
         log(state.history[0])

@@ -35,7 +35,8 @@ def recipe_of(study: dict[str, Any], setting: dict[str, Any], seed: int, every: 
     """Return the resolved recipe of one run: the study's, its base, the setting and the seed laid over it."""
     raw = overlay(params.studied(study, setting, every), {"train": {"seed": seed}})
     resolved = resolve(f"params.yaml models.{study['recipe']}", raw, every.sets)
-    resolved["data"]["spec"] |= {"draw": seed} if resolved["data"]["spec"].get("per_class") else {}
+    if (spec := resolved["data"]["spec"]).get("per_class"):
+        resolved["data"]["spec"] = spec | {"draw": seed}  # a copy: recipes share the set
     resolved |= params.circumstances(every, resolved)
     if resolved["needs"]:  # the backbone is made anew by each seed, too
         resolved["base"] = recipe_of({"recipe": resolved["needs"], "base": {}}, {}, seed, every)

@@ -5,10 +5,13 @@ import pytest
 from sklearn.metrics import average_precision_score
 from sklearn.neighbors import NearestNeighbors
 
+from pipeline import retrieval
 from pipeline.retrieval import NEAREST, retrieve
 
 
-def test_retrieval_is_scikit_learns():
+@pytest.mark.parametrize("at_once", [7, 256])
+def test_retrieval_is_scikit_learns(at_once, monkeypatch):
+    monkeypatch.setattr(retrieval, "AT_ONCE", at_once)
     rng = np.random.default_rng(0)
     classes, asked = rng.integers(0, 3, 80), rng.integers(0, 3, 25)
     database = (rng.standard_normal((80, 6)) + np.eye(3, 6)[classes]).astype(np.float32)
