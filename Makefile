@@ -9,15 +9,16 @@
 PYTHON ?= python3
 READY := .venv/.ready
 FIRST := lenet5-digits dilated-waves
-WARM := python -m pipeline.warm python -m dvc
+WARM := python -m pipeline.warm python -m
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export OMP_WAIT_POLICY ?= PASSIVE
 .DEFAULT_GOAL := line
 .PHONY: readme line welcome scm test test-all lint study all full bench clean lock
 
 line: welcome $(READY) scm
-	$(WARM) repro $(addprefix infer@,$(FIRST))
-	$(WARM) repro
+	$(WARM) dvc repro $(addprefix infer@,$(FIRST))
+	$(WARM) pipeline.abreast
+	$(WARM) dvc repro
 	@echo; grep '^|' results/README.md; echo; echo "report: $(CURDIR)/out/report/index.html"
 
 welcome:
@@ -55,7 +56,9 @@ study: $(READY)
 
 all full: $(READY)
 	@test -e .git || { echo "make $@: needs git for dvc exp run; without it, edit 'line:' or 'size:' in params.yaml and run make"; exit 1; }
-	$(WARM) exp run $(if $(filter full,$@),-S size=full,$$(python -m pipeline.params --names | sed "s/^/-S ++line./"))
+	$(WARM) dvc exp run $(if $(filter full,$@),-S size=full,$$(python -m pipeline.params --names | sed "s/^/-S ++line./")) params
+	$(WARM) pipeline.abreast
+	$(WARM) dvc exp run
 	@cp results/README.md results/$@.md
 	@echo "the table is in results/$@.md; params.yaml holds this run's values now, 'git checkout params.yaml' goes back"
 

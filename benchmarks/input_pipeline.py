@@ -96,7 +96,7 @@ def row(name: str, recipe: dict[str, Any], on: torch.device, seconds: float) -> 
     bare, whole = (1e3 * statistics.median(column) for column in zip(*rounds, strict=True))
     over = sorted(100 * (b / a - 1) for a, b in rounds)
     asked = (recipe["train"]["augment"] or {}).items()
-    what = ", ".join(key for key, value in asked if key != "group" and value not in (0, "none", [1.0, 1.0])) or "none"
+    what = ", ".join(key for key, value in asked if value not in (0, "none", [1.0, 1.0])) or "none"
     line = f"{name:<18} {what:<16} {recipe['train']['batch']:>5} {bare:>9.2f} {whole:>9.2f}"
     line += f" {statistics.median(over):>10.1f}  {over[0]:.1f} to {over[-1]:.1f}"
     return line + ("  (images of noise)" if made_up else "")
@@ -110,8 +110,9 @@ def main(recipes: tuple[str, ...], seconds: float) -> None:
     try:
         every = params.load()
         on = device.choose(every.device)
-        device.make_deterministic(every.deterministic)
-        click.echo(f"{check.processor()}; {device.describe(on)}; torch {torch.__version__}\n{HEADING}")
+        device.prepare({"deterministic": every.deterministic, "threads": every.threads})
+        where = f"{check.processor()}; {device.describe(on)}, CPU threads {every.threads}; torch {torch.__version__}"
+        click.echo(f"{where}\n{HEADING}")
         images = {name: recipe for name, recipe in every.models.items() if "size" in recipe["data"]}
         for name in recipes or RECIPES:
             if name not in images:

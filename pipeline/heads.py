@@ -150,7 +150,7 @@ def learn(
 
     folder: where the features are kept, and found again under the same backbone and data; None keeps them in memory.
     """
-    device.make_deterministic(recipe.get("deterministic", True))
+    device.prepare(recipe)
     torch.manual_seed(recipe["train"]["seed"])
     net = network.build(recipe, source)
     network.start(net, recipe, source.about["labels"], base)

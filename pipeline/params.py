@@ -33,6 +33,7 @@ TOP = {
     "size": Field(str, "small", choices=("small", "full")),
     "device": Field(str, "auto", choices=("auto", "cuda", "cpu")),
     "deterministic": Field(bool, True),
+    "threads": Field(int, 1, least=1),
     "line": Field(dict),
     "line_studies": Field(list, [], item=str),
     "data": Field(dict),
@@ -49,6 +50,7 @@ class Params:
     size: str
     device: str
     deterministic: bool
+    threads: int
     line: list[str]
     line_studies: list[str]
     check: dict[str, Any]
@@ -67,7 +69,7 @@ def load(path: Path = FILE) -> Params:
         built = {name: built_on(name, top["models"]) for name in top["models"]}
         raw = raw | {"models": built}
         models = {name: check_recipe(name, recipe, sets, top["size"]) for name, recipe in built.items()}
-        fields = {key: top[key] for key in ("size", "device", "deterministic", "line_studies")}
+        fields = {key: top[key] for key in ("size", "device", "deterministic", "threads", "line_studies")}
         fields["line"] = check_line(top["line"], models)
         studies = {
             name: check_section(f"studies.{name}", study, schema.STUDY) for name, study in top["studies"].items()
@@ -196,7 +198,8 @@ def circumstances(params: Params, recipe: dict[str, Any]) -> dict[str, Any]:
         files += [Path(f"pipeline/{module}.py") for module in code.HEADED]
     if recipe["weights"] and (path := disk.weights_path(recipe["weights"]["file"])):
         files.append(path)
-    return {"device": params.device, "deterministic": params.deterministic, "code": code.digest(*files)}
+    common = {key: getattr(params, key) for key in ("device", "deterministic", "threads")}
+    return common | {"code": code.digest(*files)}
 
 
 def remove_unknown(params: Params) -> None:

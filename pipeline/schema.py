@@ -159,7 +159,6 @@ AUGMENT = {
     "flip": Field(str, "none", choices=("none", "horizontal", "vertical", "both")),
     "crop_pad": Field(int, 0, least=0),  # pad by this many pixels, then a random crop of the old size
     "colour": Field(float, 0.0, least=0),  # AlexNet's colour: standard deviation of the PCA coefficients
-    "group": Field(int, 8, least=1),  # images of a batch that share one draw of the random numbers
 }
 
 TRAIN = {

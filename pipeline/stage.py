@@ -54,18 +54,25 @@ def of_entry(stage: str) -> Iterator[str]:
     if name not in names:
         choices = ", ".join(names) or "nothing yet: run `dvc repro params`"
         raise StageError(f"{stage}: no entry {name!r} under `line:` of params.yaml; it has {choices}")
-    log = json.loads(SECONDS.read_text()) if SECONDS.exists() else {}
-    if log.get("run") != os.getpgrp():  # a new `dvc repro`: count from the start again
-        log = {"run": os.getpgrp(), "done": {}, "seconds": log.get("seconds", {})}
-    done, seconds = log["done"].setdefault(stage, []), log["seconds"].setdefault(stage, {})
+    log = read_log()
+    done, seconds = log["done"].get(stage, []), log["seconds"].get(stage, {})
     print(header(stage, name, names, done, seconds), file=sys.stderr, flush=True)
     start = time.perf_counter()
     yield name
     took = time.perf_counter() - start
-    done += [name] if name not in done else []
-    seconds[name] = round(took, 1)
+    log = read_log()  # again: another stage may have written it meanwhile
+    log["done"][stage] = sorted({*log["done"].get(stage, []), name})
+    log["seconds"].setdefault(stage, {})[name] = round(took, 1)
     write_json(SECONDS, log)
     print(f"   {took:.1f} s", file=sys.stderr, flush=True)
+
+
+def read_log() -> dict[str, Any]:
+    """Return which entries each stage has done in this run, and the seconds they took now or in earlier ones."""
+    log = json.loads(SECONDS.read_text()) if SECONDS.exists() else {}
+    if log.get("run") != os.getpgrp():  # a new `dvc repro`: count from the start again
+        log = {"run": os.getpgrp(), "done": {}, "seconds": log.get("seconds", {})}
+    return log
 
 
 def header(stage: str, name: str, names: list[str], done: list[str], seconds: dict[str, float]) -> str:
@@ -103,7 +110,7 @@ def fresh(folder: Path) -> Path:
 def write_json(path: Path, content: Any) -> None:
     """Write readable, repeatable JSON, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")  # two stages may write the log of seconds at once
     part.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     part.replace(path)
 

@@ -57,7 +57,7 @@ def fit(
     entry that the recipe needs, where it is in memory.
     """
     train = recipe["train"]
-    device.make_deterministic(recipe.get("deterministic", True))
+    device.prepare(recipe)
     torch.manual_seed(train["seed"])
     net = network.build(recipe, source)
     network.start(net, recipe, source.about.get("labels", []), base)
@@ -230,7 +230,7 @@ def main() -> None:
     with of_entry("train") as name:
         recipe, source = params.entry(name), data.load(name)
         on = device.choose(recipe["device"])
-        print(f"   device {recipe['device']}: {device.describe(on)}", file=sys.stderr)
+        print(f"   device {recipe['device']}: {device.describe(on)}, CPU threads {recipe['threads']}", file=sys.stderr)
         if on_features(recipe):
             from pipeline import heads  # scikit-learn: 3 s
 

@@ -44,8 +44,9 @@ Model = Toy
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = copy_tree(tmp_path_factory.mktemp("a folder") / "con line", git=True)
-    warm = run(folder, sys.executable, "-m", "pipeline.warm", sys.executable, "-m", "dvc", "repro")  # as `make` does
-    folder.joinpath("first.log").write_text(warm)
+    warm = (sys.executable, "-m", "pipeline.warm", sys.executable, "-m")  # as `make` does
+    folder.joinpath("first.log").write_text(run(folder, "env", "JOBS=2", *warm, "pipeline.abreast"))
+    run(folder, *warm, "dvc", "repro")
     return folder
 
 
@@ -74,7 +75,8 @@ def test_networks_learned(clone: Path) -> None:
 
 def test_stages_say_where_they_are(clone: Path) -> None:
     log = (clone / "first.log").read_text()
-    assert re.search(r"── train  \S+  4 of 4, about \d+ s left in this stage", log)
+    assert re.search(r"^\S+ +\| ── train  \S+  [34] of 4, about \d+ s left in this stage", log, re.MULTILINE)
+    assert "   4 of 4 jobs done" in log
     assert "device auto: cpu" in log or "device auto: cuda" in log
 
 
