@@ -22,18 +22,20 @@ from pipeline import params
 from pipeline.stage import StageError, run
 
 MEMORY_GIB = 3  # what one training may take
+STAGES = ("data", "train", "export")
 DVC = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro"]
+ALONE = "--single-item"  # each would lock what all depend on, and refuse the others
 
 
 def chains(every: params.Params) -> list[list[str]]:
-    """Return DVC targets, those that must be made in turn together; the last of the line, the deepest, come first."""
+    """Return DVC's targets, those to be made in turn together; the last of the line, the deepest, come first."""
     starts = {name: every.models[name]["needs"] or name for name in every.line}
     together: dict[str, list[str]] = {}
     for name in every.line:
         first = name
         while starts[first] != first:
             first = starts[first]
-        together.setdefault(first, []).append(f"export@{name}")
+        together.setdefault(first, []).extend(f"{stage}@{name}" for stage in STAGES)
     return [[f"study@{name}"] for name in every.line_studies] + list(together.values())[::-1]
 
 
@@ -61,7 +63,7 @@ def main() -> None:
     def follow(targets: list[str]) -> None:
         if stop.is_set():
             return
-        words = [*DVC, *targets]
+        words = [*DVC, ALONE, *targets]
         environment = {**os.environ, "OMP_NUM_THREADS": str(every.threads)}
         name = targets[0].partition("@")[2]
         pipe = subprocess.PIPE
@@ -71,7 +73,7 @@ def main() -> None:
                     print(f"{name:<{width}} | {line.rstrip()}", file=sys.stderr, flush=True)
         if command.returncode:
             stop.set()
-            failed.append(" ".join(targets))
+            failed.append(targets[-1])
         done.append(name)
         print(f"   {len(done)} of {len(todo)} jobs done", file=sys.stderr, flush=True)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,12 +26,24 @@ class Run:
     source: data.Data
     net: Any
     state: State
+    old: Sequence[str] = ()  # the classes that its backbone knew
 
 
 @torch.no_grad()
 def accuracy(run: Run, split: str = "test") -> float:
     """Accuracy on a split as it is: no dropout, no augmentation."""
     return train.evaluate(run.recipe, run.net, train.batches(run.source, split, run.net, run.net.mean.device))[1]
+
+
+@torch.no_grad()
+def accuracy_on_old_classes(run: Run) -> float:
+    """Accuracy, among all classes, on the test images of those that the backbone knew (R12)."""
+    if not run.old:
+        raise StageError("study: accuracy on old classes needs a backbone; give each setting one with `needs:`")
+    test = train.batches(run.source, "test", run.net, run.net.mean.device)
+    labels = run.source.about["labels"]
+    of_old = torch.isin(test.y, torch.tensor([labels.index(name) for name in run.old], device=test.y.device))
+    return train.evaluate(run.recipe, run.net, train.Batches(test.x[of_old], test.y[of_old]))[1]
 
 
 def epochs_to_reach(run: Run) -> float:
@@ -135,6 +147,7 @@ def roll_out(net: Any, history: np.ndarray, steps: int) -> np.ndarray:
 
 MEASURES: dict[str, Callable[[Run], float]] = {
     "accuracy": accuracy,
+    "accuracy on old classes": accuracy_on_old_classes,
     "training accuracy": lambda run: accuracy(run, "train"),
     "epochs to 90 %": epochs_to_reach,
     "dead units": dead_units,

@@ -145,6 +145,8 @@ def check_study(name: str, study: dict[str, Any], every: Params) -> None:
             raise ParamsError(f"{place}.curves: unknown curve {curve!r}; {hint(curve, list(schema.CURVES))}")
     if not study["settings"]:
         raise ParamsError(f"{place}.settings: expected at least one, got {study['settings']!r}")
+    for line, joined in study["lines"].items():
+        check_names(f"{place}.lines.{line}", joined, study["settings"])
     for setting, layer in study["settings"].items():
         where = f"{place}.settings.{setting}"
         if not isinstance(setting, str):

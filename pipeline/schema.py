@@ -26,6 +26,7 @@ RESERVED = (
 )  # fmt: skip
 MEASURES = {  # what a study can measure: of which data, and how it is averaged (the kind of number that it is)
     "accuracy": ("image", "share"),
+    "accuracy on old classes": ("image", "share"),
     "training accuracy": ("image", "share"),
     "epochs to 90 %": ("image", "count"),
     "dead units": ("image", "share"),
@@ -210,6 +211,7 @@ STUDY = {
     "seeds": Field(list, item=int, some=True, least=0, most=SEED),
     "measures": Field(list, item=str, some=True),
     "curves": Field(list, [], item=str),  # drawn beside the measures, by epoch or by layer
+    "lines": Field(dict, {}),  # name: settings that a line joins, in turn; the other settings become levels
 }
 
 

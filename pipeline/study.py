@@ -59,9 +59,10 @@ def measure(
     if on_features(recipe):
         from pipeline import heads  # scikit-learn: 3 s
 
-        trained = Run(recipe, source, *heads.learn(recipe, source, on=on, label=label, base=base))
+        made = heads.learn(recipe, source, on=on, label=label, base=base)
     else:
-        trained = Run(recipe, source, *train.fit(recipe, source, on=on, label=label, watch=watch, base=base))
+        made = train.fit(recipe, source, on=on, label=label, watch=watch, base=base)
+    trained = Run(recipe, source, *made, base.labels if base else ())
     return {m: MEASURES[m](trained) for m in study["measures"]} | {c: CURVES[c](trained) for c in study["curves"]}
 
 
@@ -176,12 +177,14 @@ def draw(path: Path, study: dict[str, Any], rows: list[Row]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     columns = 1 if len(names) == 1 else 2
     lines = -(-len(names) // columns)
-    height = 60 + 22 * max(len(groups), 9 if study["curves"] else 0)
+    height = 60 + 22 * max(0 if study["lines"] else len(groups), 9 if study["curves"] or study["lines"] else 0)
     with figures.drawing(path, 760, height * lines, rows=lines, columns=columns) as axes:
         for axis, name in zip(axes.flat, names, strict=False):
             axis.set(title=name)
             if name in CURVES:
                 draw_curve(axis, name, study, rows)
+            elif study["lines"]:
+                draw_lines(axis, name, study["lines"], groups)
             else:
                 draw_measure(axis, name, groups, rows, named=axis in axes[:, 0])
         for axis in axes.flat[len(names) :]:
@@ -201,6 +204,21 @@ def draw_measure(axis: Any, measure: str, groups: dict[str, Any], rows: list[Row
     axis.set(yticks=range(len(groups)), yticklabels=list(groups) if named else [])
     axis.set_xscale("log" if schema.MEASURES[measure][1] == "error" else "linear")
     axis.invert_yaxis()
+
+
+def draw_lines(axis: Any, measure: str, lines: dict[str, list[str]], groups: dict[str, Any]) -> None:
+    """Draw the means and intervals of joined settings over their places, and of the others as levels."""
+    joined = {setting for settings in lines.values() for setting in settings}
+    last = max(len(settings) for settings in lines.values())
+    for name, settings in lines.items():
+        mean, low, high = zip(*(groups[setting][measure] for setting in settings), strict=True)
+        x = range(1, len(settings) + 1)
+        (line,) = axis.plot(x, mean, ".-", label=name)
+        axis.fill_between(x, low, high, color=line.get_color(), alpha=0.15, lw=0)
+    for setting in groups.keys() - joined:
+        axis.hlines(groups[setting][measure][0], 1, last, "k", "dotted", lw=1, label=setting)
+    axis.set_xticks(range(1, last + 1))
+    axis.legend(loc="center left", bbox_to_anchor=(1, 0.5))
 
 
 def draw_curve(axis: Any, curve: str, study: dict[str, Any], rows: list[Row]) -> None:

@@ -20,11 +20,8 @@ def every() -> params.Params:
 def test_entries_that_start_from_one_another_go_in_turn(every: params.Params) -> None:
     names = ["lenet5-digits", "source-digits", "head-digits", "tuned-digits"]
     every = replace(every, line=names, line_studies=["waves"])
-    assert abreast.chains(every) == [
-        ["study@waves"],
-        ["export@source-digits", "export@head-digits", "export@tuned-digits"],
-        ["export@lenet5-digits"],
-    ]
+    three = [[f"{stage}@{name}" for stage in ("data", "train", "export")] for name in names]
+    assert abreast.chains(every) == [["study@waves"], three[1] + three[2] + three[3], three[0]]
 
 
 def test_as_many_at_once_as_cores_and_memory_bear(every: params.Params, monkeypatch: pytest.MonkeyPatch) -> None:

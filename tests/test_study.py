@@ -177,6 +177,21 @@ def test_the_stage_writes_table_and_picture(
     assert Path("out/studies/digits.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_lines_join_settings_and_the_others_are_levels(workspace: Path) -> None:
+    """Oracle: the means of the rows; three settings in two lines and a level."""
+    from matplotlib.figure import Figure
+
+    runs = [(k, name, seed) for k, name in enumerate("abcd") for seed in (1, 3)]
+    rows = [study.tidy("s", name, seed, "accuracy", "", k / 10 + seed / 100) for k, name, seed in runs]
+    axis = Figure().add_subplot()
+    study.draw_lines(axis, "accuracy", {"up": ["a", "b"], "one": ["c"]}, study.summary(rows))
+    drawn = {line.get_label(): line.get_xydata().tolist() for line in axis.get_lines()}
+    assert drawn["up"] == [[1, pytest.approx(0.02)], [2, pytest.approx(0.12)]]
+    assert drawn["one"] == [[1, pytest.approx(0.22)]]
+    (level,) = (c for c in axis.collections if c.get_label() == "d")
+    assert level.get_segments()[0].tolist() == [[1, pytest.approx(0.32)], [2, pytest.approx(0.32)]]
+
+
 def test_an_unknown_study(loaded: params.Params, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["study", "wave"])
     with pytest.raises(StageError, match=r"usage: python -m pipeline.study NAME, .* one of: waves, digits$"):
