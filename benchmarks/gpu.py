@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from pipeline import check, data, device, export, network, schema, sources, train
+from pipeline import data, device, export, machine, network, parity, schema, sources, speed, train
 from pipeline.stage import StageError, progress, write_json
 from serve import contract
 from serve.binding import bind, fetch, pad, run_bound
@@ -127,14 +127,14 @@ def onnxruntime_rows(
         bound = bind(model.session, inputs, on)
         run_bound(model.session, bound)
         for way, answers, call in (
-            ("arrays", check.predict(model, inputs, batch), lambda i=inputs, n=batch: check.predict(model, i, n)),
+            ("arrays", speed.predict(model, inputs, batch), lambda i=inputs, n=batch: speed.predict(model, i, n)),
             ("bound", fetch(bound), lambda b=bound: run_bound(model.session, b)),
         ):
-            gap = check.compare(answers, expected, batch)
+            gap = parity.compare(answers, expected, batch)
             fact = {"runtime": "onnxruntime", "device": on, "provider": model.session.get_providers()[0], "way": way}
             fact |= {"batch": batch, "max_difference": gap["max_difference"]}
             fact["passed"] = gap["finite"] and gap["max_difference"] <= model.golden_atol
-            rows.append(fact | check.timed(call, batch, seconds))
+            rows.append(fact | speed.timed(call, batch, seconds))
     return rows
 
 
@@ -151,7 +151,7 @@ def torch_rows(net: Any, x: np.ndarray, batches: tuple[int, ...], seconds: float
             wait()
 
         fact = {"runtime": "torch eager", "device": on.type, "way": "bound", "batch": batch}
-        rows.append(fact | check.timed(call, batch, seconds))
+        rows.append(fact | speed.timed(call, batch, seconds))
     return rows
 
 
@@ -173,8 +173,8 @@ def measure(
     import onnxruntime
 
     on = device.choose(request)
-    name = torch.cuda.get_device_name(on) if on.type == "cuda" else check.processor()
-    result: dict[str, Any] = {"device": name, "kind": on.type, "machine": check.machine(), "versions": versions()}
+    name = torch.cuda.get_device_name(on) if on.type == "cuda" else machine.processor()
+    result: dict[str, Any] = {"device": name, "kind": on.type, "machine": machine.describe(), "versions": versions()}
     devices = available_devices()
     result["onnxruntime"] = {"built_for": onnxruntime.get_available_providers(), "ran_on": devices}
     nets: dict[str, Any] = {}

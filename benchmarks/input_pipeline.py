@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline import augment, check, data, device, loss, network, params, train
+from pipeline import augment, data, device, loss, machine, network, params, train
 from pipeline.schema import ParamsError, hint
 from pipeline.stage import StageError, progress
 
@@ -111,7 +111,7 @@ def main(recipes: tuple[str, ...], seconds: float) -> None:
         every = params.load()
         on = device.choose(every.device)
         device.prepare({"deterministic": every.deterministic, "threads": every.threads})
-        where = f"{check.processor()}; {device.describe(on)}, CPU threads {every.threads}; torch {torch.__version__}"
+        where = f"{machine.processor()}; {device.describe(on)}, CPU threads {every.threads}; torch {torch.__version__}"
         click.echo(f"{where}\n{HEADING}")
         images = {name: recipe for name, recipe in every.models.items() if "size" in recipe["data"]}
         for name in recipes or RECIPES:

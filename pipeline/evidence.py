@@ -96,9 +96,9 @@ class Entry:
 
     @property
     def latencies(self) -> dict[str, float]:
-        """p50 in milliseconds at batch 1, by provider."""
-        rows = self.results.get("speed", {}).get("rows", [])
-        return {row["provider"]: row["p50_ms"] for row in rows if row["batch"] == 1}
+        """p50 of the fp32 file in milliseconds at batch 1, by device, on every core."""
+        rows = [r for r in self.results.get("speed", {}).get("rows", []) if (r["variant"], r["batch"]) == ("fp32", 1)]
+        return {row["device"]: row["p50_ms"] for row in reversed(rows)}  # the first is of every core
 
     @cached_property
     def history(self) -> list[dict[str, Any]] | None:
@@ -114,6 +114,11 @@ class Entry:
     def heads(self) -> dict[str, Any] | None:
         """The chosen head on features, and all that cross-validation compared it with."""
         return load_json(self.root / "out" / self.name / "train" / "head.json", self.command("train"))
+
+    @cached_property
+    def noise(self) -> dict[str, dict[str, float]] | None:
+        """Signal to noise in dB of each node, by variant and node."""
+        return load_json(self.root / "out" / self.name / "export" / "noise.json", self.command("export"))
 
     @cached_property
     def layers(self) -> list[dict[str, Any]] | None:

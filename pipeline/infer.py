@@ -21,6 +21,7 @@ import numpy as np
 
 from pipeline import data
 from pipeline.stage import OUT, RESULTS, StageError, fresh, of_entry, run, write_json
+from serve.locate import file_of
 
 # The wheel itself, as a zip on the path, with torch blocked: what a user's machine runs.
 SHIPPED = "import sys; sys.path.insert(0, {wheel!r}); sys.modules['torch'] = None; from serve.cli import main; main()"
@@ -44,18 +45,35 @@ def rows_of(path: Path) -> list[dict[str, Any]]:
 
 
 def images(name: str, folder: Path, labels: list[str]) -> dict[str, Any]:
-    """Return the served accuracy on the raw files beside that of the same rows in the check."""
+    """Return the served accuracy on the raw files beside that of the same rows in the check, of fp32 and of int8."""
+    found = {
+        variant: served_images(name, folder, labels, variant)
+        for variant in ("fp32", "int8")
+        if (OUT / "dist" / name / file_of(variant)).exists()
+    }
+    others = {variant: facts for variant, facts in found.items() if variant != "fp32"}
+    return {
+        **found["fp32"],
+        "variants": {variant: facts["value"] for variant, facts in others.items()},
+        "rows_error": max(facts["rows_error"] for facts in found.values()),
+        "equal": all(facts["equal"] for facts in found.values()),
+    }
+
+
+def served_images(name: str, folder: Path, labels: list[str], variant: str) -> dict[str, Any]:
+    """Return what one variant answers to the raw files, through the shipped command."""
     raw = folder / "data"
     with (raw / "raw.csv").open(newline="", encoding="utf-8") as file:
         listed = list(csv.DictReader(file))
-    output = folder / "infer" / "predictions.jsonl"
-    shipped(["images", str(OUT / "dist" / name), *[str(raw / row["file"]) for row in listed], "-o", str(output)])
+    output = folder / "infer" / f"predictions{'' if variant == 'fp32' else '.' + variant}.jsonl"
+    files = [str(raw / row["file"]) for row in listed]
+    shipped(["images", str(OUT / "dist" / name), *files, "--variant", variant, "-o", str(output)])
     served = {Path(row["path"]): row for row in rows_of(output)}
     rows = [served.get(raw / row["file"], {"status": "missing", "label": ""}) for row in listed]
     right = [row["label"] == expected["label"] for row, expected in zip(rows, listed, strict=True)]
     checked = np.load(folder / "check" / "test.npz")
     numbers = [int(row["row"]) for row in listed]
-    answers = checked["probabilities"][numbers].argmax(1)
+    answers = checked["probabilities" + ("" if variant == "fp32" else f"_{variant}")][numbers].argmax(1)
     expected = answers == checked["y"][numbers]
     same = [row["label"] == labels[answer] for row, answer in zip(rows, answers, strict=True)]
     first = rows[0]

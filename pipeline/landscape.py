@@ -57,7 +57,7 @@ def measured(entries: list[Entry]) -> list[Network]:
 
 def timed(entries: list[Entry]) -> list[Network]:
     """Return the latency on the CPU (p50 in milliseconds, batch 1) of those of `measured` that have one."""
-    p50 = {entry.name: entry.latencies.get("CPUExecutionProvider") for entry in entries}
+    p50 = {entry.name: entry.latencies.get("cpu") for entry in entries}
     kept = {found.name for found in measured(entries)}
     return [network(entry, *[p50[entry.name]] * 3) for entry in entries if entry.name in kept and p50[entry.name]]
 

@@ -16,6 +16,17 @@ def wilson(right: int, n: int, z: float = 1.96) -> tuple[float, float]:
     return float((centre - half) / (1 + z * z / n)), float((centre + half) / (1 + z * z / n))
 
 
+def paired(first: np.ndarray, second: np.ndarray, z: float = 1.96) -> tuple[float, float, float]:
+    """Return the difference of two accuracies on the same images (right or not, (n,) each), and its 95 % interval.
+
+    Wald's for matched pairs (Fleiss 1981, "Statistical Methods for Rates and Proportions", section 8.2).
+    """
+    n, won, lost = len(first), int((first & ~second).sum()), int((second & ~first).sum())
+    gap = (won - lost) / n
+    half = z * np.sqrt(max(won + lost - (won - lost) ** 2 / n, 0.0)) / n
+    return gap, float(gap - half), float(gap + half)
+
+
 def bootstrap(values: np.ndarray, draws: int = 1000) -> tuple[float, float]:
     """Return the 95 % percentile interval of the mean of `values` (n,), resampled with a fixed seed."""
     rng = np.random.default_rng(0)

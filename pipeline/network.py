@@ -140,6 +140,8 @@ def published(recipe: dict[str, Any]) -> dict[str, Tensor]:
 def adopt(net: nn.Module, state: dict[str, Tensor], whose: str, recipe: dict[str, Any]) -> None:
     """Load a state dict, save for what the recipe's head makes anew; what does not fit is an error."""
     own = net.state_dict()
+    counters = {key: value for key, value in own.items() if key.endswith("num_batches_tracked")}
+    state = counters | state  # files from before PyTorch 0.4.1 have none, and nothing that is served reads them
     if recipe.get("head"):
         kept = own_part(net, recipe["head"])
         state = {key: tensor for key, tensor in state.items() if key not in kept} | kept

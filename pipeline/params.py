@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import code, disk, schema
+from pipeline.limits import check_limits
 from pipeline.recipe import MODELS, RECIPE, SETTING, built_on, check_recipe, overlay, resolve
 from pipeline.schema import Field, ParamsError, check_section, hint
 
@@ -75,7 +76,7 @@ def load(path: Path = FILE) -> Params:
             name: check_section(f"studies.{name}", study, schema.STUDY) for name, study in top["studies"].items()
         }
         check_names("line_studies", top["line_studies"], studies)
-        check = check_section("check", top["check"], schema.CHECK)
+        check = check_limits(top["check"])
         every = Params(**fields, check=check, sets=sets, models=models, studies=studies, raw=raw)
         for name, study in studies.items():
             check_study(name, study, every)

@@ -21,7 +21,7 @@ import jinja2
 import numpy as np
 from markupsafe import Markup
 
-from pipeline import figures, landscape, params, table
+from pipeline import figures, landscape, params, table, verdicts
 from pipeline.evidence import MAKERS, Entry, Study
 from pipeline.figures import Picture
 from pipeline.stage import run
@@ -98,6 +98,8 @@ def index_page(entries: list[Entry], studies: list[Study], img: Path) -> dict[st
     return {
         "groups": groups,
         "entries": len(entries),
+        "matrix": verdicts.matrix(entries),
+        "verdicts": verdicts.pictures(entries, img),
         "landscape": landscape.pictures(entries, img),
         "depths": landscape.depth_rows(),
         "pending": pending,
@@ -137,6 +139,7 @@ def entry_page(entry: Entry, img: Path) -> dict[str, Any]:
         "serve": serve_command(entry),
         "curves": learning_curves(entry, img),
         "classifier": classifier_part(entry, img) if entry.task == "classification" else None,
+        "noise": verdicts.noise([entry], img / f"{entry.name}.noise.png") if entry.noise else None,
         "forecaster": forecaster_part(entry, img) if entry.task == "forecasting" else None,
     }
 

@@ -195,14 +195,6 @@ WEIGHTS = {  # published weights that training starts from
     "licence": Field(str),
 }
 
-CHECK = {
-    "atol": Field(float, 1e-4, least=1e-9),
-    "random": Field(int, 64, least=1),
-    "seed": Field(int, 7, least=0, most=SEED),
-    "latency_batches": Field(list, [1, 32], item=int, least=1, some=True),
-    "latency_s": Field(float, 0.5, least=0),
-}
-
 STUDY = {
     "claim": Field(str),
     "recipe": Field(str),
@@ -242,8 +234,9 @@ def _value(place: str, value: Any, field: Field) -> Any:
         value = float(value)
     if not _is(value, field.type):
         raise ParamsError(f"{place}: expected {_kind(field.type)}, got {value!r}")
-    if field.choices and value not in field.choices:
-        raise ParamsError(f"{place}: unknown value {value!r}; {hint(str(value), [str(c) for c in field.choices])}")
+    for word in (value if isinstance(value, list) else [value]) if field.choices else ():
+        if word not in field.choices:
+            raise ParamsError(f"{place}: unknown value {word!r}; {hint(str(word), [str(c) for c in field.choices])}")
     if isinstance(value, list) and field.item:
         _check_items(place, value, field)
     elif _is(value, (int, float)):

@@ -102,6 +102,9 @@ def detail_rows(entry: Entry) -> dict[str, list[list[Any]]]:
         rows["parity"] = [parity_row(row) for row in made["check"]["rows"]]
     if "speed" in made:
         rows["speed"] = [speed_row(row) for row in made["speed"]["rows"]]
+        rows["files"] = [file_row(row) for row in made["speed"]["files"]]
+    if made.get("export", {}).get("variants") and "check" in made:
+        rows["variants"] = [variant_row(v, made) for v in made["check"]["variants"]]
     if entry.layers:
         rows["layers"] = [layer_row(row) for row in entry.layers]
     if entry.heads:
@@ -129,22 +132,41 @@ def head_row(row: dict[str, Any]) -> list[str]:
 
 
 def parity_row(row: dict[str, Any]) -> list[Any]:
-    """Return provider, input, batch, differences, limit, verdict, and for classifiers agreement of the top class."""
+    """Return device, variant, input, batch, differences, limit, verdict; of classifiers agreement of the top class."""
     agreement = row.get("top1_agreement")
     return [
         short_provider(row["provider"]),
+        row["variant"],
         row["input"],
         row["batch"],
-        *[f"{row[key]:.1e}" for key in ("max_difference", "mean_difference", "limit")],
+        *[f"{row[key]:.1e}" for key in ("max_difference", "relative", "mean_difference")],
+        f"{row['limit']:.1e}" if row["limit"] is not None else "accuracy",
         verdict_cell(row["passed"], "passed", "failed").text,
         *([] if agreement is None else [f"{100 * agreement:.1f} %"]),
     ]
 
 
 def speed_row(row: dict[str, Any]) -> list[Any]:
-    """Return provider, batch, p50, p90, p99 in milliseconds, samples per second."""
+    """Return device, variant, batch, threads, p50, p90, p99 in milliseconds, samples and operations per second."""
     times = [f"{row[key]:#.3g}" for key in ("p50_ms", "p90_ms", "p99_ms")]
-    return [short_provider(row["provider"]), row["batch"], *times, f"{row['per_second']:,.0f}"]
+    rate = [f"{row['per_second']:,.0f}", f"{scaled(row['ops_per_second'])}op/s", f"{100 * row['share_of_limit']:.1f} %"]
+    return [short_provider(row["device"]), row["variant"], row["batch"], row["threads"], *times, *rate]
+
+
+def file_row(row: dict[str, Any]) -> list[Any]:
+    """Return device, variant, size, seconds to the first answer of a new process, its memory, nodes by provider."""
+    nodes = ", ".join(f"{count} by {short_provider(name)}" for name, count in row["placement"].items())
+    facts = [f"{scaled(row['bytes'])}B", f"{row['first_s']:.2f} s", f"{row['memory_mb']:,.0f} MB", nodes]
+    return [short_provider(row["device"]), row["variant"], *facts]
+
+
+def variant_row(variant: str, made: dict[str, Any]) -> list[Any]:
+    """Return variant, how it was made, its verdict on the first device that tried it."""
+    facts = made["export"]["variants"][variant]
+    kept = f"{len(facts['kept'])} of {facts['products']} products in fp32" if "method" in facts else ""
+    how = f"{facts['method']}, {kept}" if kept else ""
+    found = next(iter(made["check"]["variants"][variant].values()))
+    return [variant, how, f"{100 * found['top1_agreement']:.1f} %", found["why"]]
 
 
 def markdown(table: Table) -> str:

@@ -27,6 +27,13 @@ DEVICE = click.option(
     show_default=True,
     help="auto takes CUDA where it is and says what it took; the others are an error where they are not.",
 )
+VARIANT = click.option(
+    "--variant",
+    type=click.Choice(["auto", "fp32", "int8", "fp16"]),
+    default="auto",
+    show_default=True,
+    help="Precision, of a package that has several: auto takes what it recommends for the device, and says so.",
+)
 OUTPUT = click.option(
     "-o",
     "--output",
@@ -73,9 +80,10 @@ def main() -> None:
 @click.option("-0", "--null", "nul", is_flag=True, help="Names on stdin end with NUL (find -print0).")
 @STRICT
 @DEVICE
+@VARIANT
 def images(
     model: str, paths: tuple[str, ...], output: str, top_k: int, batch: int, workers: int | None, nul: bool,
-    strict: bool, device: str,
+    strict: bool, device: str, variant: str,
 ) -> None:  # fmt: skip
     """Classify images: files, folders (recursively), quoted globs, or - for a list of names on stdin.
 
@@ -91,7 +99,7 @@ def images(
     from serve.output import open_table
     from serve.sources import ImageSources
 
-    classifier = _load(model, device, "classification")
+    classifier = _load(model, device, "classification", variant)
     if top_k > len(classifier.labels):
         raise click.BadParameter(f"expected at most the model's {len(classifier.labels)} labels", param_hint="--top-k")
     sources = ImageSources(paths, sys.stdin.buffer, nul=nul)
@@ -166,23 +174,26 @@ def info(model: str, as_json: bool) -> None:
     from serve.info import describe
     from serve.locate import locate
 
-    path, sha256 = locate(model)
+    path, sha256, _ = locate(model)
     contract = read(path, sha256)
     click.echo(json.dumps(contract.document, indent=2) if as_json else describe(contract))
 
 
-def _load(model: str, device: str, task: str) -> Any:
-    """Return the Classifier or Forecaster of a name or path, and say which device was chosen."""
+def _load(model: str, device: str, task: str, variant: str = "auto") -> Any:
+    """Return the Classifier or Forecaster of a name or path, and say which device and which variant was chosen."""
     from serve.locate import locate
     from serve.model import load
+    from serve.session import resolve
 
-    path, sha256 = locate(model)
+    path, sha256, why = locate(model, resolve(device), variant)
     loaded = load(path, device, sha256=sha256)
     if loaded.contract.task != task:
         command = "images" if loaded.contract.task == "classification" else "series"
         raise ServeError(f"{path}: expected a model for {task}, got {loaded.contract.task}; use `infer {command}`")
     if device == "auto":
         _say(f"device: {loaded.device}")
+    if why:
+        _say(f"variant: {why}")
     return loaded
 
 

@@ -7,22 +7,48 @@ from serve.errors import ModelFileError
 
 DIST = Path("out/dist")  # relative to the working directory: the repository whose pipeline made it
 MODEL_FILE, MANIFEST = "model.onnx", "manifest.json"
+VARIANTS = ("fp32", "fp16", "int8")
 
 
-def locate(model: str) -> tuple[Path, str | None]:
-    """Return (path of the .onnx file, the sha256 that a manifest beside it gives, or None without one).
+def file_of(variant: str) -> str:
+    """Return the file name of a model in one precision: model.onnx, model.int8.onnx, model.fp16.onnx."""
+    return MODEL_FILE if variant == "fp32" else f"model.{variant}.onnx"
 
-    locate("lenet5-digits")             # out/dist/lenet5-digits/model.onnx
-    locate("dist/lenet5-digits/")       # the model.onnx of a package folder
+
+def locate(model: str, device: str = "cpu", variant: str = "auto") -> tuple[Path, str | None, str]:
+    """Return (path of the .onnx file, the sha256 that a manifest beside it gives or None, why it is this variant).
+
+    device: a device that is there, cpu or cuda: a package may recommend another precision for each.
+    variant: fp32, int8, fp16, or auto for the one that the package recommends.
+
+    locate("lenet5-digits")             # out/dist/lenet5-digits/model.onnx, or the recommended variant beside it
+    locate("dist/lenet5-digits/")       # the same of a package folder
     locate("lenet5.onnx")               # a file
     """
     entry = DIST / model
     path = entry if "/" not in model and model not in ("", ".", "..") and entry.is_dir() else Path(model)
+    why = ""
     if path.is_dir():
-        path = path / MODEL_FILE
+        best = _recommended(path, device) if variant == "auto" else variant
+        if best != "fp32":
+            why = f"{best}, as asked" if variant == best else f"{best}, recommended for {device}; or --variant fp32"
+        path = path / file_of(best)
+        if not path.exists() and best != "fp32":
+            raise ModelFileError(f"{model}: it has no {best} variant; leave --variant out")
+    elif variant != "auto":
+        raise ModelFileError(f"{model}: --variant is of a package, and this is a file; leave it out")
     if not path.exists():
         raise ModelFileError(f"{model}: no such model; give an .onnx file, a package folder, or one of: {_entries()}")
-    return path, _manifest_sha256(path)
+    return path, _manifest_sha256(path), why
+
+
+def _recommended(folder: Path, device: str) -> str:
+    """Return the variant that the manifest recommends for the device, fp32 where it says nothing or nothing known."""
+    try:
+        found = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["recommended"][device]
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return "fp32"  # the manifest itself is judged by its hash of the file
+    return found if found in VARIANTS else "fp32"
 
 
 def _entries() -> str:

@@ -157,13 +157,17 @@ class Forecaster(_Model):
 def load(path: str | Path, device: str = "auto", *, sha256: str | None = None) -> Classifier | Forecaster:
     """Open a model file: ModelFileError where it cannot be trusted, DeviceError where the device is not there."""
     contract = contracts.read(path, sha256)
-    session = open_session(contract.bytes, device)
+    return wrap(contract, open_session(contract.bytes, device), device)
+
+
+def wrap(contract: Contract, session: Any, device: str) -> Classifier | Forecaster:
+    """Return the model of a session that was opened on the contract's bytes for a device."""
     described = describe_device(session, device)
     try:
         kind = Classifier if contract.task == "classification" else Forecaster
         return kind(contract, session, described)
     except ValueError as error:
-        raise ModelFileError(f"{path}: metadata key 'input': {error}; export the model again") from error
+        raise ModelFileError(f"{contract.path}: metadata key 'input': {error}; export the model again") from error
 
 
 def _fits(actual: list[int | str | None], promised: list[int | None]) -> bool:

@@ -19,8 +19,6 @@ PROVIDERS = {
     "cuda": ["CUDAExecutionProvider"],
     "tensorrt": ["TensorrtExecutionProvider", "CUDAExecutionProvider"],  # TensorRT leaves some nodes to CUDA
 }
-# TF32 rounds products to 10 bits: 1e-3 off the trained answers (onnxruntime's default is on).
-PROVIDER_OPTIONS = {"CUDAExecutionProvider": {"use_tf32": "0"}}
 DEVICES = ("auto", *PROVIDERS)
 GPU_NODES = ("/dev/nvidia0", "/proc/driver/nvidia/gpus", "/dev/dxg")  # the last one is Windows' Linux subsystem
 DISTRIBUTIONS = ("onnxruntime", "onnxruntime-gpu")
@@ -45,6 +43,11 @@ def _has_tensorrt() -> bool:
     return importlib.util.find_spec("tensorrt_libs") is not None or ctypes.util.find_library("nvinfer") is not None
 
 
+def resolve(device: str) -> str:
+    """Return the device that `auto` takes here."""
+    return device if device != "auto" else "cuda" if "cuda" in available_devices() else "cpu"
+
+
 def providers_for(device: str) -> list[str]:
     """Return onnxruntime's provider names for a device; DeviceError where it is not there."""
     if device not in DEVICES:
@@ -65,7 +68,8 @@ def open_session(
     *,
     threads: int | None = None,  # of one operator; None: onnxruntime's choice, one per physical core
     spinning: bool = True,  # False where several workers share the cores: waiting threads then sleep
-    profile: bool = False,
+    profile: str | None = None,  # how the names of the profiles begin that end_profiling() writes
+    tf32: bool = False,
 ) -> Any:
     """Return an onnxruntime.InferenceSession that runs on the device, or raise DeviceError or ModelFileError."""
     ort = _onnxruntime()
@@ -74,7 +78,8 @@ def open_session(
         ort.preload_dlls()  # finds CUDA and cuDNN inside Python packages; noisy, so not called on CPU machines
     options = ort.SessionOptions()
     options.log_severity_level = 3  # errors; its warnings speak of node placement, not of anything the user can do
-    options.enable_profiling = profile
+    if profile is not None:
+        options.enable_profiling, options.profile_file_prefix = True, profile
     if threads is not None:
         options.intra_op_num_threads = threads
     options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spinning else "0")
@@ -83,7 +88,8 @@ def open_session(
     source = str(model) if isinstance(model, Path) else model
     name = "model" if isinstance(model, bytes) else str(model)
     try:
-        settings = [PROVIDER_OPTIONS.get(provider, {}) for provider in providers]
+        cuda = {"use_tf32": str(int(tf32))}  # rounds products to 10 bits: 1e-3 off (onnxruntime's default is on)
+        settings = [cuda if provider == "CUDAExecutionProvider" else {} for provider in providers]
         session = ort.InferenceSession(
             source, options, providers=providers, provider_options=settings, enable_fallback=0
         )

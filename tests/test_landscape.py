@@ -14,7 +14,7 @@ METRIC = {"name": "accuracy", "value": 0.9, "low": 0.85, "high": 0.93}
 FILES = {
     "train": {"parameters": 61706, "macs": 423400},
     "check": {"metric": METRIC},
-    "speed": {"rows": [{"provider": "CPUExecutionProvider", "batch": n, "p50_ms": 0.125 * n} for n in (1, 8)]},
+    "speed": {"rows": [{"device": "cpu", "variant": "fp32", "batch": n, "p50_ms": 0.125 * n} for n in (1, 8)]},
 }
 OURS = ["lenet5", "digits", 61706, 423400]
 

@@ -36,15 +36,16 @@ def test_the_manifest_is_true_and_made_without_torch(name: str) -> None:
     done = line.run_without_torch("package", name)
     assert done.returncode == 0, done.stderr
     manifest, checked = json.loads((package(name) / "manifest.json").read_text()), line.results(name, "check")
-    assert set(manifest["files"]) == {"model.onnx"} and manifest["name"] == name
+    others = {"model.int8.onnx", "model.fp16.onnx"} if name == line.DIGITS else set()
+    assert set(manifest["files"]) == {"model.onnx"} | others and manifest["name"] == name
     for file, sha256 in manifest["files"].items():
         assert hashlib.sha256((package(name) / file).read_bytes()).hexdigest() == sha256
     served = package(name) / "triton" / name / "1" / "model.onnx"
     assert served.read_bytes() == line.model_path(name).read_bytes() == (package(name) / "model.onnx").read_bytes()
-    assert manifest["digest"] == Path("out", name, "check", "digest").read_text()
+    assert manifest["digest"] == json.loads(Path("out", name, "check", "digests.json").read_text())["model.onnx"]
     assert manifest["metric"] == {key: checked["metric"][key] for key in manifest["metric"]}
     assert manifest["licence"] == line.results(name, "data")["licence"] != ""
-    assert locate(name) == (package(name) / "model.onnx", manifest["files"]["model.onnx"])
+    assert locate(name, variant="fp32") == (package(name) / "model.onnx", manifest["files"]["model.onnx"], "")
 
 
 def assert_refused(name: str, sentence: str) -> None:
@@ -76,7 +77,7 @@ def test_what_failed_its_check_is_not_packaged() -> None:
 def test_another_file_than_the_checked_one_is_not_packaged() -> None:
     """Oracle: the file changes after its check, with a right digest of its own."""
     line.change_model(line.DIGITS, document=lambda document: document["provenance"].update(revision="other"))
-    assert_refused(line.DIGITS, rf"check.json is of another file; dvc repro check@{line.DIGITS}")
+    assert_refused(line.DIGITS, rf"model.onnx is another than was checked; run `dvc repro check@{line.DIGITS}`")
 
 
 @pytest.mark.parametrize("licence", ["", None])
@@ -90,7 +91,7 @@ def test_a_licence_must_be_stated(licence: str | None) -> None:
 
     line.change_model(line.DIGITS, document=change)
     digest = line.contract.read(line.model_path(line.DIGITS)).digest
-    Path("out", line.DIGITS, "check", "digest").write_text(digest)
+    change_json(f"out/{line.DIGITS}/check/digests.json", **{"model.onnx": digest})
     assert_refused(line.DIGITS, r"no licence is stated for its data; add `licence:` to its set under `data:`")
 
 

@@ -5,123 +5,29 @@ Results are written here in the form that the stages write them; the oracle is w
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 from urllib.parse import unquote
 
 import numpy as np
 import pytest
+from finished import (
+    CLASSIFIER,
+    FORECASTER,
+    HOSTILE,
+    RECIPES,
+    STUDIES,
+    write_all,
+    write_check,
+    write_data,
+    write_train,
+)
 
 from pipeline import figures, report
 from pipeline.evidence import Entry
 from pipeline.stage import StageError
-
-HOSTILE = "<script>alert('&')</script>|$x$"
-CLASSIFIER, FORECASTER = "lenet5-digits", "tcn-waves"
-RECIPES = {
-    CLASSIFIER: {"arch": "lenet5", "data": {"set": "digits"}, "net": {}, "train": {"lr": 0.001}},
-    FORECASTER: {"arch": "causal", "data": {"set": "waves"}, "net": {}, "train": {"lr": 0.01}},
-}
-STUDIES = {"dilation": {"claim": "The dilated stack sees < 100 steps."}}
-STEPS = 6
-
-
-def write(path: Path, content: Any) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content), encoding="utf-8")
-
-
-def write_data(root: Path, name: str, task: str, labels: list[str]) -> None:
-    """Counts by split; test images of which image i is filled with the grey value i."""
-    data = {"task": task, "source": "digits", "train": 1137, "validation": 300, "test": 20, "hash": "ab12", "filled": 0}
-    data |= {"licence": "CC0", "notes": []}
-    if task == "classification":
-        data |= {"labels": labels, "balance": {"train": {label: 7 for label in labels}}}
-        (root / "out" / name / "data").mkdir(parents=True)
-        images = np.broadcast_to(np.arange(20, dtype=np.uint8)[:, None, None, None], (20, 8, 8, 1))
-        np.save(root / "out" / name / "data" / "test_x.npy", images)
-    else:
-        data["columns"] = labels
-    write(root / "results" / name / "data.json", data)
-
-
-def write_train(root: Path, name: str) -> None:
-    rows = [{"epoch": e, "lr": 0.1, "train_loss": 1 / e, "validation_loss": 1.2 / e} for e in range(1, 6)]
-    for row in rows if name == CLASSIFIER else []:
-        row |= {"train_accuracy": 0.9, "validation_accuracy": 0.8}
-    write(root / "out" / name / "train" / "history.json", rows)
-    layers = [{"layer": "stem.conv", "type": "Conv2d", "output": [6, 28, 28], "parameters": 156}]
-    write(root / "out" / name / "train" / "layers.json", layers)
-    train = {"parameters": 61706, "macs": 423400, "epochs": 5, "best_epoch": 4}
-    write(root / "results" / name / "train.json", train)
-
-
-def write_check(root: Path, name: str, *, passed: bool = True) -> None:
-    """The classifier's answers are right but for rows 3 and 5, wrong with probability .6 and .9."""
-    rng = np.random.default_rng(0)
-    (root / "out" / name / "check").mkdir(parents=True)
-    row = {"provider": "CPUExecutionProvider", "input": "test", "batch": 1, "max_difference": 3e-7}
-    row |= {"mean_difference": 1e-8, "limit": 1e-5, "passed": passed}
-    metric = {"name": "accuracy", "value": 0.9, "low": 0.699, "high": 0.972, "n": 20, "torch": 0.9}
-    if name == CLASSIFIER:
-        row["top1_agreement"] = 1.0
-        truth, probabilities = np.zeros(20, np.int64), np.tile(np.float32([0.8, 0.1, 0.1]), (20, 1))
-        probabilities[3], probabilities[5] = [0.4, 0.6, 0], [0.05, 0.05, 0.9]
-        arrays = {"y": truth, "probabilities": probabilities}
-    else:
-        metric |= {
-            "name": "mse",
-            "mae": 0.1,
-            "mase": 0.5,
-            "coverage": {"nominal": 0.8, "measured": 0.79},
-            "by_step": [0.1] * STEPS,
-        }
-        metric["baselines"] = {"last value": 1.5, "seasonal naive": 0.7, "AR": 0.3}
-        target = rng.normal(size=(5, STEPS, 2))
-        arrays = {"context": rng.normal(size=(5, 60, 2)), "target": target, "forecast": target + 0.1}
-        arrays["quantiles"] = target[..., None] + np.array([-1, 0, 1])
-        arrays["quantile_levels"] = np.array([0.1, 0.5, 0.9])
-    np.savez(root / "out" / name / "check" / "test.npz", **arrays)
-    write(
-        root / "results" / name / "check.json",
-        {"passed": passed, "verdict": "differs by 3e-07", "rows": [row], "metric": metric},
-    )
-    speed = {"provider": row["provider"], "batch": 1, "p50_ms": 0.123, "p90_ms": 0.2, "p99_ms": 0.3}
-    speed["per_second"] = 8130.1
-    write(root / "results" / name / "speed.json", {"machine": {"cpu": "test CPU", "cores": 2}, "rows": [speed]})
-
-
-def write_rest(root: Path, name: str) -> None:
-    write(root / "results" / name / "export.json", {"bytes": 250_000, "nodes": 20, "opset": 20, "digest": "cd34"})
-    infer = {"metric": "accuracy", "value": 0.9, "expected": 0.9, "n": 20, "rows_ok": 20, "rows_error": 0}
-    infer["equal"] = True
-    infer["example"] = {"input": "007/7.png", "output": "7 (0.990)"}
-    write(root / "results" / name / "infer.json", infer)
-
-
-def write_study(root: Path) -> None:
-    (root / "results" / "studies").mkdir(parents=True)
-    (root / "out" / "studies").mkdir(parents=True)
-    csv = "study,setting,seed,measure,value\ndilation,plain,0,mse,1\ndilation,dilated,0,mse,2\n"
-    (root / "results" / "studies" / "dilation.csv").write_text(csv)
-    text = "# dilation\n\n| setting | mse |\n| --- | ---: |\n| plain | 1.0 ± .1 |\n| dilated | 2.0 |\n\nIt holds.\n"
-    (root / "results" / "studies" / "dilation.md").write_text(text, encoding="utf-8")
-    figures.enlarge(np.zeros((8, 8, 1), np.uint8), root / "out" / "studies" / "dilation.png", "")
-
-
-def write_all(root: Path) -> None:
-    """Both entries and the study, whole, each with a hostile label."""
-    write_data(root, CLASSIFIER, "classification", [HOSTILE, "one", "two"])
-    write_data(root, FORECASTER, "forecasting", ["y", HOSTILE])
-    for name in RECIPES:
-        write_train(root, name)
-        write_check(root, name)
-        write_rest(root, name)
-    write_study(root)
 
 
 def build(root: Path, line: tuple[str, ...] = tuple(RECIPES)) -> str:
@@ -212,7 +118,8 @@ def test_pages_take_nothing_from_elsewhere_and_pictures_are_lazy_sized_and_descr
     for name in ("index", *RECIPES):
         assert "http:" not in page(whole, name) and "https:" not in page(whole, name)
     images = [tag for name in ("index", *RECIPES) for kind, tag in Links(page(whole, name)).tags if kind == "img"]
-    assert len(images) == 2 + 1 + 4 + 3 + 2 + 2  # small curves, study, landscape, curves, mistakes, forecasts and steps
+    # small curves, study, verdict, landscape; of the entries curves, noise, mistakes, forecasts and steps
+    assert len(images) == 2 + 1 + 2 + 4 + 3 + 1 + 2 + 2
     for image in images:
         assert image["loading"] == "lazy" and int(image["width"]) > 0 and int(image["height"]) > 0 and image["alt"]
 
@@ -287,7 +194,7 @@ def test_forty_entries_and_as_many_classes(tmp_path: Path) -> None:
     np.savez(path, y=np.arange(20), probabilities=np.eye(41, dtype=np.float32)[np.arange(20) + 1])
     names = [CLASSIFIER, *[f"a-rather-long-architecture-name-{i:02d}-with-a-long-set" for i in range(39)]]
     report.build(names, {name: RECIPES[CLASSIFIER] for name in names}, {}, tmp_path)
-    assert page(tmp_path).count('<th scope="row"') == 40
+    assert page(tmp_path).count('<th scope="row"') == 40 + 2  # and the two files of the one that was checked
     assert "Most frequent confusions" in page(tmp_path, CLASSIFIER)
     assert '<table class="confusion' not in page(tmp_path, CLASSIFIER)
 

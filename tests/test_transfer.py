@@ -134,6 +134,19 @@ def test_keys_that_do_not_match_are_named(built, base_state: dict[str, torch.Ten
         network.start(network.build(made, source), made, [], network.Base(wrong, base_state.labels))
 
 
+def test_a_file_without_counters_of_batches_fits(built, base_state: network.Base) -> None:
+    """Networks saved before PyTorch 0.4.1 have none; everything else is still asked for."""
+    made, source = built("tuned")
+    old = {key: tensor for key, tensor in base_state.state.items() if not key.endswith("num_batches_tracked")}
+    assert len(old) < len(base_state.state)
+    net = network.build(made, source)
+    network.start(net, made, [], network.Base(old, base_state.labels))
+    assert torch.equal(net.state_dict()["net.features.0.weight"], old["net.features.0.weight"])
+    del old["net.features.1.running_mean"]
+    with pytest.raises(StageError, match=r"missing net\.features\.1\.running_mean"):
+        network.start(net, made, [], network.Base(old, base_state.labels))
+
+
 # ---- features
 
 

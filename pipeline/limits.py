@@ -1,0 +1,32 @@
+"""What may stand under `check:` of params.yaml: what is made beside fp32, and what the gate allows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pipeline.schema import SEED, Field, check_section
+
+CHECK = {
+    "atol": Field(float, 1e-4, least=1e-9),
+    "fp16_atol": Field(float, 1e-2, least=1e-9),
+    "random": Field(int, 64, least=1),
+    "seed": Field(int, 7, least=0, most=SEED),
+    "devices": Field(list, [], item=str, choices=("cpu", "cuda", "tensorrt")),  # none named: all that are there
+    "variants": Field(list, ["int8", "fp16"], item=str, choices=("int8", "fp16")),
+    "budget": Field(float, 0.005, least=0, most=1),  # accuracy that a variant may lose
+    "int8": Field(dict, {}),
+    "batches": Field(list, [1, 8, 32, 128], item=int, least=1, some=True),
+    "threads": Field(list, [1], item=int, least=1),
+    "seconds": Field(float, 0.3, least=0),
+}
+INT8 = {
+    "methods": Field(list, ["MinMax", "Entropy"], item=str, choices=("MinMax", "Entropy", "Percentile"), some=True),
+    "images": Field(int, 128, least=1),
+    "seconds": Field(float, 20.0, least=0),
+}
+
+
+def check_limits(raw: dict[str, Any]) -> dict[str, Any]:
+    """Return `check:` with its defaults, or raise `ParamsError` that names the place."""
+    found = check_section("check", raw, CHECK)
+    return found | {"int8": check_section("check.int8", found["int8"], INT8)}

@@ -1,0 +1,63 @@
+"""Parity: how far the answers of a model file are from torch's, on real and on random input, at several batch sizes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from pipeline.speed import Model, predict
+from pipeline.stage import StageError
+
+ROWS_AT_BATCH = {0: 0, 1: 8, 7: 22, 256: None}  # batch empty, 1, odd (with a rest), large; rows tried on, None: all
+
+
+def parity(
+    model: Model,
+    place: dict[str, str],
+    x: dict[str, np.ndarray],
+    torch_says: dict[str, list[np.ndarray]],
+    usual: float,
+    limit: float | None,
+) -> list[dict[str, Any]]:
+    """Return a row for each kind of input and batch size (0, 1, odd, large): the differences from torch's answers.
+
+    place: the provider and the variant; limit: the largest difference, None where accuracy alone decides.
+    """
+    rows = []
+    for kind, inputs in x.items():
+        for batch, most in ROWS_AT_BATCH.items():
+            count = len(inputs) if most is None else min(len(inputs), most)
+            got = predict(model, inputs[:count], max(batch, 1))
+            facts = compare(got, torch_says[kind], count, usual)
+            passed = facts["finite"] and (limit is None or facts["max_difference"] <= limit)
+            rows.append({**place, "input": kind, "batch": batch, "n": count, **facts, "limit": limit, "passed": passed})
+    return rows
+
+
+def compare(got: list[np.ndarray], expected: list[np.ndarray], count: int, usual: float = 1e-4) -> dict[str, Any]:
+    """Return the largest difference, also as a share of the largest answer, the mean, the worst row, top-1 agreement.
+
+    Differences are taken over finite values, so that they are numbers in JSON; `finite` says whether that is all. Of an
+    empty batch the shapes are compared, which is all there is.
+    """
+    for g, e in zip(got, expected, strict=True):
+        if g.shape != (count, *e.shape[1:]):
+            raise StageError(f"check: expected answers of shape {(count, *e.shape[1:])}, got {g.shape}; export again")
+    if not count:
+        return {"finite": True, "max_difference": 0.0, "relative": 0.0, "mean_difference": 0.0, "worst_row": 0}
+    gaps = [np.abs(g.astype(np.float64) - e[:count]).reshape(count, -1) for g, e in zip(got, expected, strict=True)]
+    finite = all(np.isfinite(gap).all() for gap in gaps)
+    worst = np.max([gap.max(1) for gap in gaps], axis=0)
+    largest = float(np.where(np.isfinite(worst), worst, 0).max())
+    facts: dict[str, Any] = {
+        "finite": finite,
+        "max_difference": largest,
+        "relative": largest / (max(float(np.abs(e[:count]).max()) for e in expected) or 1.0),
+        "mean_difference": float(np.mean([gap[np.isfinite(gap)].mean() if finite else 0.0 for gap in gaps])),
+        "worst_row": int(np.where(np.isfinite(worst), worst, np.inf).argmax()),
+    }
+    if got[0].ndim == 2:
+        facts["beyond"] = int((worst > usual).sum())  # rows of a forest where a feature on a split's edge flipped it
+        facts["top1_agreement"] = float((got[0].argmax(1) == expected[0][:count].argmax(1)).mean())
+    return facts

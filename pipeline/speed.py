@@ -1,0 +1,139 @@
+"""How fast a model file runs: latency and throughput over batches and threads, the first result, memory, placement.
+
+A row says which provider ran the nodes, as onnxruntime's own profile tells it, and how near the row comes to what the
+machine can do (pipeline/machine.py).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline import machine
+from serve.contract import Contract
+from serve.model import Classifier, Forecaster, wrap
+from serve.session import open_session
+
+Model = Classifier | Forecaster
+WARM_UP, LEAST_RUNS, WINDOWS = 3, 5, 12
+STABLE = 0.05  # two windows whose medians are so near end a measurement
+WORTH = 1.05  # a larger batch that gives less than this throughput ends the sweep
+FIRST = """
+import sys, time, resource
+sys.modules["torch"] = None
+from serve.model import load
+model = load(sys.argv[1], sys.argv[2])
+model.replay_golden()
+print(time.time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+def predict(model: Model, x: np.ndarray, batch: int) -> list[np.ndarray]:
+    """Return the file's outputs for x, run in batches of `batch`; an empty x is one empty batch."""
+    parts = []
+    for start in range(0, max(len(x), 1), batch):
+        rows = np.ascontiguousarray(x[start : start + batch])
+        parts.append((model.predict_proba(rows),) if isinstance(model, Classifier) else model.predict(rows))
+    return [np.concatenate(column) for column in zip(*parts, strict=True)]
+
+
+def measure(
+    contract: Contract, precision: str, device: str, x: np.ndarray, ops: dict[str, float], limits: dict[str, Any]
+) -> dict[str, Any]:
+    """Return {"rows", "placement", "first_s", "memory_mb", "bytes"} of one file on one device.
+
+    ops: of one sample, {"macs", "weights", "moved"}: multiply-adds, and the numbers that products read and write.
+    """
+    rows: list[dict[str, Any]] = []
+    threads = [0] if device != "cpu" else [0, *(n for n in limits["threads"] if n < (os.cpu_count() or 1))]
+    for count in threads:  # 0: onnxruntime's own choice, every core
+        model = wrap(contract, open_session(contract.bytes, device, threads=count or None), device)
+
+        def row_of(batch: int, model: Model = model, count: int = count) -> dict[str, Any]:
+            given = np.ascontiguousarray(x[np.arange(batch) % len(x)])
+            row = {"device": device, "variant": precision, "batch": batch, "threads": count or os.cpu_count()}
+            row |= timed(lambda: predict(model, given, batch), batch, limits["seconds"])
+            return row | against_limit(row, precision, ops, machine.limits(device))
+
+        rows += sweep(row_of, limits["batches"] if count == 0 else [1])
+    return {
+        "rows": rows,
+        "placement": placement(contract, device, x[:1]),
+        **first_result(contract.path, device),
+        "bytes": len(contract.bytes),
+    }
+
+
+def sweep(row_of: Callable[[int], dict[str, Any]], batches: list[int]) -> list[dict[str, Any]]:
+    """Return the rows of ever larger batches, up to the first that gives hardly more throughput than the one before."""
+    rows: list[dict[str, Any]] = []
+    for batch in batches:
+        rows.append(row_of(batch))
+        if len(rows) > 1 and rows[-1]["per_second"] < WORTH * rows[-2]["per_second"]:
+            break
+    return rows
+
+
+def timed(call: Callable[[], object], samples: int, seconds: float) -> dict[str, Any]:
+    """Return p50, p90 and p99 of `call` in ms, and samples per second at p50.
+
+    After a warm-up, windows of `seconds` / 3 each are taken until two that follow one another agree, WINDOWS at most;
+    `stable` says whether they did. The figures are of all windows from the one before the last on.
+    """
+    for _ in range(WARM_UP):
+        call()
+    windows: list[list[float]] = []
+    while len(windows) < WINDOWS:
+        times: list[float] = []
+        end = time.perf_counter() + seconds / 3
+        while time.perf_counter() < end or len(times) < LEAST_RUNS:
+            start = time.perf_counter()
+            call()
+            times.append(time.perf_counter() - start)
+        windows.append(times)
+        if stable := len(windows) > 1 and abs(np.median(windows[-1]) / np.median(windows[-2]) - 1) < STABLE:
+            break
+    p50, p90, p99 = (float(np.quantile(np.concatenate(windows[-2:]), q)) * 1e3 for q in (0.5, 0.9, 0.99))
+    facts = {"runs": sum(map(len, windows)), "stable": bool(stable)}
+    return facts | {"p50_ms": p50, "p90_ms": p90, "p99_ms": p99, "per_second": samples / (p50 / 1e3)}
+
+
+def against_limit(
+    row: dict[str, Any], precision: str, ops: dict[str, float], limit: dict[str, float]
+) -> dict[str, float]:
+    """Return achieved operations/s, operations per byte, and the share of the machine's limit at that intensity."""
+    width = machine.WIDTHS[precision]
+    moved = width * (ops["weights"] / row["batch"] + ops["moved"])  # bytes a sample
+    intensity = 2 * ops["macs"] / moved
+    achieved = 2 * ops["macs"] * row["per_second"]
+    share = achieved / machine.bound(limit, precision, intensity)
+    return {"ops_per_second": achieved, "intensity": intensity, "share_of_limit": share}
+
+
+def placement(contract: Contract, device: str, x: np.ndarray) -> dict[str, int]:
+    """Return how many nodes each provider ran, from onnxruntime's profile of one run."""
+    with tempfile.TemporaryDirectory() as folder:
+        session = open_session(contract.bytes, device, profile=str(Path(folder, "run")))
+        predict(wrap(contract, session, device), np.ascontiguousarray(x), 1)
+        events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
+    facts = [event["args"] for event in events if "provider" in event.get("args", {})]
+    return dict(Counter({fact["node_index"]: fact["provider"] for fact in facts}.values()))
+
+
+def first_result(path: Path, device: str) -> dict[str, float]:
+    """Return the seconds from the start of a new process to its first answers, and the most memory that it held."""
+    start = time.time()
+    words = [sys.executable, "-c", FIRST, str(path), device]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    end, kilobytes = done.stdout.split()
+    return {"first_s": float(end) - start, "memory_mb": int(kilobytes) / 1024}
