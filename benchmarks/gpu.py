@@ -23,10 +23,11 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # runs from a bare checkout,
 
 import click
 import numpy as np
+import onnx
 import torch
 from PIL import Image
 
-from pipeline import data, device, export, machine, network, parity, schema, sources, speed, train
+from pipeline import data, device, export, machine, network, parity, schema, sources, speed, train, variants
 from pipeline.stage import StageError, progress, write_json
 from serve import contract
 from serve.binding import bind, fetch, pad, run_bound
@@ -187,12 +188,17 @@ def measure(
             path, y = write_model(Path(folder), recipe, source, net)
             x = source.served("test")
             rows = torch_rows(net, x, batches, seconds)
+            ops = {"macs": network.multiply_adds(net, torch.from_numpy(source.example()).to(on))}
+            ops |= variants.traffic(onnx.load(path))
             for there in devices:
-                rows += onnxruntime_rows(path, there, x, y, batches, seconds)
+                found = onnxruntime_rows(path, there, x, y, batches, seconds)
+                rows += [row | speed.against_limit(row, "fp32", ops, machine.limits(there)) for row in found]
             nets[arch] = {"data": origin, "train": training, "file_bytes": path.stat().st_size, "rows": rows}
         bar.update()
     bar.close()
-    return result | {"nets": nets}
+    shown = [row for net in nets.values() for row in net["rows"] if row["runtime"] == "onnxruntime"]
+    points = [(row["intensity"], row["ops_per_second"], "fp32") for row in shown if row["device"] == on.type]
+    return result | {"nets": nets, "limits": machine.limits(on.type), "points": points}  # for the report's roofline
 
 
 def table(result: dict[str, Any]) -> str:

@@ -28,8 +28,8 @@ from pipeline.speed import predict
 from pipeline.stage import OUT, RESULTS, StageError, fresh, of_entry, read_json, run, write_json
 from serve.errors import ServeError
 from serve.locate import file_of
-from serve.model import load
-from serve.session import available_devices
+from serve.model import load, wrap
+from serve.session import available_devices, open_session
 
 LARGE = 256
 ACCURACY_LIMIT = 0.005  # of the test split: a tie that rounding decides is not a fault, two of 360 images are
@@ -107,6 +107,9 @@ def verdict(name: str, source: data.Data, limits: dict[str, Any]) -> Verdict:
             golden.append(place | {"difference": model.replay_golden(), "limit": model.golden_atol})
             limit = {"fp32": model.golden_atol, "fp16": limits["fp16_atol"], "int8": None}[precision]
             rows += parity(model, place, x, torch_says, limits["atol"], limit)
+            if (device, precision) == ("cuda", "fp32"):  # what TF32 would change: a row, not a gate
+                rounded = wrap(model.contract, open_session(model.contract.bytes, device, tf32=True), device)
+                rows += parity(rounded, place | {"variant": "fp32, TF32"}, x, torch_says, limits["atol"], None)
             got[device, precision] = predict(model, x["test"], LARGE)
             if precision == "fp16" and (node := beyond_float16(model.contract.path, x)):
                 cure = "take fp16 out of check.variants, or train with a weight decay that keeps it smaller"

@@ -29,12 +29,13 @@ WARM_UP, LEAST_RUNS, WINDOWS = 3, 5, 12
 STABLE = 0.05  # two windows whose medians are so near end a measurement
 WORTH = 1.05  # a larger batch that gives less than this throughput ends the sweep
 FIRST = """
-import sys, time, resource
+import sys, time
 sys.modules["torch"] = None
 from serve.model import load
 model = load(sys.argv[1], sys.argv[2])
 model.replay_golden()
-print(time.time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+end = time.time()  # getrusage would count what the parent held before this program began
+print(end, *[line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")])
 """
 
 

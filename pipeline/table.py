@@ -42,6 +42,7 @@ def entry_table(entries: list[Entry], *, timings: bool) -> Table:
         *[Column(title) for title in ("Entry", "Architecture")],
         *[Column(title, number=True) for title in ("Test metric [95\u00a0%]", "Parameters", "MACs", "File")],
         *[Column(f"{short_provider(name)}\u00a0p50, batch\u00a01", number=True) for name in providers],
+        Column("int8", number=True),
         *[Column(title) for title in ("Gate", "Served = trained")],
     ]
     return Table(titles, [entry_row(entry, providers) for entry in entries])
@@ -60,6 +61,7 @@ def entry_row(entry: Entry, providers: list[str]) -> list[Cell]:
         Cell(scaled(train["macs"]).strip(), train["macs"]) if train else missing,
         Cell(scaled(export["bytes"]) + "B", export["bytes"]) if export else missing,
         *[latency_cell(entry.latencies.get(name)) if entry.latencies else missing for name in providers],
+        int8_cell(check) if check else missing,
         verdict_cell(check["passed"], "passed", "failed") if check else missing,
         verdict_cell(infer["equal"], "yes", "no") if infer else missing,
     ]
@@ -72,6 +74,15 @@ def metric_cell(metric: dict) -> Cell:
         return Cell(f"{value} % [{low}, {high}]", metric["value"])
     value, low, high = (f"{metric[key]:#.3g}" for key in ("value", "low", "high"))
     return Cell(f"{metric['name'].upper()} {value} [{low}, {high}]", metric["value"])
+
+
+def int8_cell(check: dict[str, Any]) -> Cell:
+    """Return the accuracy of the int8 file, crossed out where it does not ship."""
+    if not (found := check["variants"].get("int8")):
+        return Cell("–")
+    worst = min(found.values(), key=lambda row: row["accuracy"])
+    percent, ships = f"{100 * worst['accuracy']:.1f} %", all(row["accepted"] for row in found.values())
+    return Cell(percent if ships else f"✗ {percent}", worst["accuracy"], "" if ships else "bad")
 
 
 def latency_cell(p50_ms: float | None) -> Cell:

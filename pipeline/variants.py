@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import os
 import tempfile
 import time
 from collections.abc import Iterator
@@ -187,6 +188,7 @@ def run(graph: onnx.ModelProto, x: np.ndarray, outputs: list[str] | None = None)
     """Return the graph's first output, or those named, for x in batches, under onnxruntime on the CPU."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
+    options.intra_op_num_threads = int(os.environ.get("OMP_NUM_THREADS", 0))  # onnxruntime does not look there itself
     session = onnxruntime.InferenceSession(graph.SerializeToString(), options, providers=["CPUExecutionProvider"])
     name, outputs = session.get_inputs()[0].name, outputs or [session.get_outputs()[0].name]
     parts = [session.run(outputs, {name: np.ascontiguousarray(x[i : i + BATCH])}) for i in range(0, len(x), BATCH)]

@@ -16,6 +16,7 @@ from pipeline.table import Cell, Column, Table, scaled
 
 COLOURS = {"fp32": BLUE, "int8": ORANGE, "fp16": GREEN}
 GPU = Path("results/gpu")
+EXACT = 88  # dB; drawn so high where nothing is lost
 PAIR = ("plain20-digits", "resnet20-digits")  # equal depth, without shortcuts and with
 COLUMNS = (
     ("Entry", "Device", "Variant"),
@@ -77,8 +78,11 @@ def pictures(entries: list[Entry], img: Path, gpu: Path = GPU) -> dict[str, Pict
     if not timed:
         return {}
     drawn = {}
-    if classifiers := [entry for entry in timed if entry.task == "classification"]:
-        drawn["fronts"] = fronts(classifiers, img / "verdict.fronts.png")
+    sets = [entry.recipe["data"]["set"] for entry in timed if entry.task == "classification"]
+    if sets:  # accuracies of one set can be held against one another
+        most = max(sets, key=sets.count)
+        same = [entry for entry in timed if entry.recipe["data"]["set"] == most]
+        drawn["fronts"] = fronts(same, most, img / "verdict.fronts.png")
     drawn["roofline"] = roofline(timed, gpu, img / "verdict.roofline.png")
     pair = {entry.name: entry for entry in entries if entry.name in PAIR and entry.noise}
     if len(pair) == len(PAIR):
@@ -86,7 +90,7 @@ def pictures(entries: list[Entry], img: Path, gpu: Path = GPU) -> dict[str, Pict
     return drawn
 
 
-def fronts(entries: list[Entry], path: Path) -> Picture:
+def fronts(entries: list[Entry], data_set: str, path: Path) -> Picture:
     """Draw accuracy over latency of each file, an entry's files joined, and the front of them all."""
     width, height = 610, 400
     points: list[tuple[float, float, str, str]] = []
@@ -108,14 +112,16 @@ def fronts(entries: list[Entry], path: Path) -> Picture:
         for latency, accuracy, _, name in best:
             axis.annotate(name, (latency, accuracy), (0, 5), textcoords="offset points", ha="center", fontsize=7)
         low = np.quantile([p[1] for p in points], 0.1)
-        axis.set(title="accuracy over latency on the CPU, batch 1", xlabel="p50, ms", ylabel="test accuracy, %")
-        axis.set(xscale="log", ylim=(low - 3, None))
+        axis.set(title=f"{data_set}: accuracy over latency on the CPU, batch 1", xlabel="p50, ms")
+        axis.set(xscale="log", ylim=(low - 1, None), ylabel="test accuracy, %")
+        axis.margins(x=0.1)
         axis.xaxis.set_major_formatter("{x:g}")
         shown = {variant for _, _, variant, _ in points}
         marks = [Line2D([], [], marker="o", ls="", color=COLOURS[v], label=v) for v in COLOURS if v in shown]
         axis.legend(handles=[*marks, Line2D([], [], color=PURPLE, label="front")], loc="lower right")
     names = ", ".join(dict.fromkeys(name for *_, name in best))
-    return Picture(path.name, width, height, f"Accuracy over latency of {len(points)} files; on the front: {names}.")
+    alt = f"Accuracy on {data_set} over latency of {len(points)} files; on the front: {names}."
+    return Picture(path.name, width, height, alt)
 
 
 def roofline(entries: list[Entry], gpu: Path, path: Path) -> Picture:
@@ -144,7 +150,8 @@ def roofline(entries: list[Entry], gpu: Path, path: Path) -> Picture:
                 axis.plot(intensity, rate, "os^"[k % 3], color=COLOURS[variant], ms=3, alpha=0.6, mew=0)
         axis.set(title="achieved rate of every file and batch", xscale="log", yscale="log")
         axis.set(xlabel="operations for each byte moved", ylabel="operations/s")
-        marks = [Line2D([], [], marker="o", ls="", color=COLOURS[v], label=v) for v in COLOURS]
+        shown = {variant for _, points in machines.values() for *_, variant in points}
+        marks = [Line2D([], [], marker="o", ls="", color=COLOURS[v], label=v) for v in COLOURS if v in shown]
         lines = [Line2D([], [], color=INK, ls=("-", "--", ":")[k % 3], label=name) for k, name in enumerate(machines)]
         axis.legend(handles=[*marks, *lines], loc="lower right")
     count = sum(len(points) for _, points in machines.values())
@@ -167,8 +174,12 @@ def noise(entries: list[Entry], path: Path) -> Picture:
 
 def draw_noise(axis: Axes, entry: Entry) -> None:
     kept = entry.results.get("export", {}).get("variants", {}).get("int8", {}).get("kept", [])
-    for variant, by in (entry.noise or {}).items():
-        axis.plot(range(len(by)), [*by.values()], ".-", color=COLOURS[variant], lw=1, ms=2, label=variant)
-        rings = [(k, by[name]) for k, name in enumerate(by) if variant == "int8" and name in kept]
+    found = entry.noise or {}
+    place = {name: k for k, name in enumerate(max(found.values(), key=len))}  # int8 merges some nodes into others
+    for variant, by in found.items():
+        x = [place[name] for name in by]
+        shown = {name: min(decibels, EXACT) for name, decibels in by.items()}
+        axis.plot(x, [*shown.values()], ".-", color=COLOURS[variant], lw=1, ms=2, label=variant)
+        rings = [(place[name], shown[name]) for name in by if variant == "int8" and name in kept]
         if rings:
             axis.plot(*zip(*rings, strict=True), "o", mfc="none", color=ORANGE, ms=6, label="kept in fp32")

@@ -189,8 +189,9 @@ def test_oblong_colour_images(arch, reference):
 @pytest.mark.long
 @pytest.mark.parametrize(("arch", "reference"), [c for c in EVERY if c.marks])
 def test_every_network_trains_and_exports_at_its_least_input(arch, reference):
-    """Oracle: torch's own answers to a batch of another size than the one exported; half an hour in all."""
+    """Oracle: torch's own answers to a batch of another size than the one exported; OpenVINO gives them, too."""
     import onnxruntime
+    import thirds
 
     from pipeline.export import to_onnx
     from pipeline.network import Classifier
@@ -202,11 +203,14 @@ def test_every_network_trains_and_exports_at_its_least_input(arch, reference):
     mean, scale = torch.full((1, 1, 1), 127.0), torch.full((1, 1, 1), 1 / 64)
     whole = Classifier(net, mean, scale).eval()
     images = (samples(reference, 5) * 40 + 127).clamp(0, 255).byte().permute(0, 2, 3, 1).contiguous()
-    session = onnxruntime.InferenceSession(to_onnx(whole, images.numpy(), "classification").SerializeToString())
+    graph = to_onnx(whole, images.numpy(), "classification").SerializeToString()
+    session = onnxruntime.InferenceSession(graph)
     with torch.no_grad():
         expected = whole(images[:3]).numpy()
     got = session.run(None, {"images": images[:3].numpy()})[0]
     torch.testing.assert_close(torch.from_numpy(got), torch.from_numpy(expected), rtol=0, atol=1e-5)
+    third = thirds.openvino_answers(graph, images[:3].numpy())
+    torch.testing.assert_close(torch.from_numpy(third), torch.from_numpy(expected), rtol=0, atol=1e-4)
 
 
 # ---- finding them

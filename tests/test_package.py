@@ -10,9 +10,11 @@ from typing import Any
 
 import line
 import pytest
+from click.testing import CliRunner
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
 
 from pipeline.stage import StageError
+from serve import cli
 from serve.errors import ModelFileError
 from serve.locate import locate
 
@@ -93,6 +95,29 @@ def test_a_licence_must_be_stated(licence: str | None) -> None:
     digest = line.contract.read(line.model_path(line.DIGITS)).digest
     change_json(f"out/{line.DIGITS}/check/digests.json", **{"model.onnx": digest})
     assert_refused(line.DIGITS, r"no licence is stated for its data; add `licence:` to its set under `data:`")
+
+
+def infer_says(*arguments: str) -> str:
+    """Return what `infer images` writes to stderr for one raw image."""
+    image = sorted(Path(f"out/{line.DIGITS}/data/raw").rglob("*.png"))[0]
+    done = CliRunner().invoke(cli.main, ["images", *arguments, str(image), "--device", "auto"])
+    return done.stderr
+
+
+def test_the_recommended_variant_is_served_and_said() -> None:
+    """Oracle: the manifest, edited to recommend each in turn; the rows say what the file answers."""
+    assert package(line.DIGITS).joinpath("model.int8.onnx").exists()
+    change_json(str(package(line.DIGITS) / "manifest.json"), recommended={"cpu": "int8", "cuda": "fp16"})
+    assert "variant: int8, recommended for cpu; or --variant fp32" in infer_says(line.DIGITS)
+    assert "variant:" not in infer_says(line.DIGITS, "--variant", "fp32")
+    assert "variant: fp16, as asked" in infer_says(line.DIGITS, "--variant", "fp16")
+    file = str(package(line.DIGITS) / "model.onnx")
+    assert "--variant is of a package, and this is a file" in infer_says(file, "--variant", "int8")
+    assert locate(line.DIGITS, "cuda")[0].name == "model.fp16.onnx"
+    change_json(str(package(line.DIGITS) / "manifest.json"), recommended={"cpu": "../../etc"})
+    assert "variant:" not in infer_says(line.DIGITS)  # nothing that it knows: fp32
+    (package(line.DIGITS) / "model.int8.onnx").unlink()
+    assert "it has no int8 variant; leave --variant out" in infer_says(line.DIGITS, "--variant", "int8")
 
 
 def triton_message() -> Any:

@@ -1,0 +1,34 @@
+"""Runtimes besides torch and onnxruntime: what three of them answer is the file's answer, not one runtime's."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import numpy as np
+
+
+@functools.cache
+def openvino_core() -> Any:
+    import openvino
+
+    core = openvino.Core()
+    core.set_property({"INFERENCE_NUM_THREADS": 1})
+    core.set_property("CPU", {"INFERENCE_PRECISION_HINT": "f32"})  # bf16 where the processor has it, if not told
+    return core
+
+
+def openvino_answers(model: bytes, x: np.ndarray) -> np.ndarray:
+    """Return the first output of an ONNX model for x under OpenVINO's CPU runtime."""
+    core = openvino_core()
+    compiled = core.compile_model(core.read_model(model), "CPU")
+    return np.array(compiled([x])[compiled.output(0)])
+
+
+def reference_answers(model: bytes, x: np.ndarray) -> np.ndarray:
+    """Return the first output under onnx's reference evaluator: each operator's definition, in numpy."""
+    import onnx
+    from onnx.reference import ReferenceEvaluator
+
+    evaluator = ReferenceEvaluator(onnx.load_from_string(model))
+    return np.asarray(evaluator.run(None, {evaluator.input_names[0]: x})[0])
