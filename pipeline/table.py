@@ -177,7 +177,8 @@ def variant_row(variant: str, made: dict[str, Any]) -> list[Any]:
     kept = f"{len(facts['kept'])} of {facts['products']} products in fp32" if "method" in facts else ""
     how = f"{facts['method']}, {kept}" if kept else ""
     found = next(iter(made["check"]["variants"][variant].values()))
-    return [variant, how, f"{100 * found['top1_agreement']:.1f} %", found["why"]]
+    why = found["why"].partition(f": {variant} ")[2] or found["why"]  # the page has said whose it is
+    return [variant, how, f"{100 * found['top1_agreement']:.1f} %", why]
 
 
 def markdown(table: Table) -> str:
