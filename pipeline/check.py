@@ -13,6 +13,7 @@ then too, with the sentence. out/<entry>/check/digests.json names the files look
 
 from __future__ import annotations
 
+import itertools
 import sys
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from pipeline.choice import choose, judge
 from pipeline.data import RAW_WINDOWS, spread
 from pipeline.parity import parity
 from pipeline.retrieval import retrieve
-from pipeline.speed import predict
+from pipeline.speed import Model, predict
 from pipeline.stage import OUT, RESULTS, StageError, fresh, of_entry, read_json, run, write_json
 from serve.errors import ServeError
 from serve.locate import file_of
@@ -87,6 +88,30 @@ def refuse(name: str, checked: dict[str, Any]) -> str | None:
     return None
 
 
+def try_file(
+    name: str,
+    place: dict[str, str],
+    x: dict[str, np.ndarray],
+    torch_says: dict[str, list[np.ndarray]],
+    about: dict[str, Any],
+    limits: dict[str, Any],
+) -> tuple[Model, list[dict[str, Any]], list[np.ndarray]]:
+    """Return the model of one variant on one provider, the rows of its parity, and its answers to the test split."""
+    device, precision = place["provider"], place["variant"]
+    model = load(OUT / name / "export" / file_of(precision), device)
+    if broken := refuse_promise(name, model.contract.document, about):
+        raise StageError(broken)
+    limit = {"fp32": model.golden_atol, "fp16": limits["fp16_atol"], "int8": None}[precision]
+    rows = parity(model, place, x, torch_says, limits["atol"], limit)
+    if (device, precision) == ("cuda", "fp32"):  # what TF32 would change: a row, not a gate
+        rounded = wrap(model.contract, open_session(model.contract.bytes, device, tf32=True), device)
+        rows += parity(rounded, place | {"variant": "fp32, TF32"}, x, torch_says, limits["atol"], None)
+    if precision == "fp16" and (node := beyond_float16(model.contract.path, x)):
+        cure = "take fp16 out of check.variants, or train with a weight decay that keeps it smaller"
+        raise StageError(f"{name}: fp16: the output of node {node!r} leaves float16's range; {cure}")
+    return model, rows, predict(model, x["test"], LARGE)
+
+
 def verdict(name: str, source: data.Data, limits: dict[str, Any]) -> Verdict:
     """Return what goes to check.json, speed.json, test.npz and digests.json."""
     count = 1 if source.task == "classification" else 2
@@ -97,42 +122,25 @@ def verdict(name: str, source: data.Data, limits: dict[str, Any]) -> Verdict:
     rows, golden, timings, files = ([] for _ in range(4))
     digests, got = {}, {}
     devices = limits["devices"] or available_devices()
-    for device in devices:
-        for precision in export["variants"]:
-            model = load(OUT / name / "export" / file_of(precision), device)
-            if broken := refuse_promise(name, model.contract.document, source.about):
-                raise StageError(broken)
-            digests[file_of(precision)] = model.contract.digest
-            place = {"provider": device, "variant": precision}
-            golden.append(place | {"difference": model.replay_golden(), "limit": model.golden_atol})
-            limit = {"fp32": model.golden_atol, "fp16": limits["fp16_atol"], "int8": None}[precision]
-            rows += parity(model, place, x, torch_says, limits["atol"], limit)
-            if (device, precision) == ("cuda", "fp32"):  # what TF32 would change: a row, not a gate
-                rounded = wrap(model.contract, open_session(model.contract.bytes, device, tf32=True), device)
-                rows += parity(rounded, place | {"variant": "fp32, TF32"}, x, torch_says, limits["atol"], None)
-            got[device, precision] = predict(model, x["test"], LARGE)
-            if precision == "fp16" and (node := beyond_float16(model.contract.path, x)):
-                cure = "take fp16 out of check.variants, or train with a weight decay that keeps it smaller"
-                raise StageError(f"{name}: fp16: the output of node {node!r} leaves float16's range; {cure}")
-            if not (device == "cpu" and precision == "fp16"):  # the CPU only plays float16: its time says nothing
-                found = speed.measure(model.contract, precision, device, x["test"], export["operations"], limits)
-                timings += found.pop("rows")
-                files.append({"device": device, "variant": precision, **found})
+    for device, precision in itertools.product(devices, export["variants"]):
+        place = {"provider": device, "variant": precision}
+        model, tried, got[device, precision] = try_file(name, place, x, torch_says, source.about, limits)
+        rows += tried
+        digests[file_of(precision)] = model.contract.digest
+        golden.append(place | {"difference": model.replay_golden(), "limit": model.golden_atol})
+        if not (device == "cpu" and precision == "fp16"):  # the CPU only plays float16: its time says nothing
+            found = speed.measure(model.contract, precision, device, x["test"], export["operations"], limits)
+            timings += found.pop("rows")
+            files.append({"device": device, "variant": precision, **found})
     metric, arrays = measure(got[devices[0], "fp32"], torch_says["test"][0], source)
-    checked: dict[str, Any] = {"golden": golden, "rows": rows, "metric": metric, "variants": {}}
-    choices = {}
-    for device in devices:
-        accuracy, accepted = {"fp32": metric["value"]}, ["fp32"]
-        for precision in [p for p in export["variants"] if p != "fp32"]:
+    variants = {precision: {} for precision in export["variants"] if precision != "fp32"}
+    for (device, precision), answers in got.items():
+        if precision != "fp32":
             own = [row for row in rows if (row["provider"], row["variant"]) == (device, precision)]
-            y, answers = np.asarray(source.y["test"]), got[device, precision][0]
-            found = judge(name, own, answers, got[device, "fp32"][0], y, limits["budget"])
-            checked["variants"].setdefault(precision, {})[device] = found
-            accuracy[precision] = found["accuracy"]
-            arrays[f"probabilities_{precision}"] = answers
-            if found["accepted"] and any(t["device"] == device and t["variant"] == precision for t in timings):
-                accepted.append(precision)
-        choices[device] = choose([t for t in timings if t["device"] == device], accuracy, accepted)
+            y, plain = np.asarray(source.y["test"]), got[device, "fp32"][0]
+            variants[precision][device] = judge(name, own, answers[0], plain, y, limits["budget"])
+            arrays[f"probabilities_{precision}"] = answers[0]
+    checked: dict[str, Any] = {"golden": golden, "rows": rows, "metric": metric, "variants": variants}
     if (file := OUT / name / "export" / "features.npz").exists():
         with np.load(file) as vectors:
             splits = (np.asarray(source.y[split]) for split in ("train", "test"))
@@ -142,8 +150,9 @@ def verdict(name: str, source: data.Data, limits: dict[str, Any]) -> Verdict:
     if flipped := max(row.get("beyond", 0) for row in rows if row["variant"] == "fp32"):
         kept += f"; {flipped} rows differ from torch by more than {limits['atol']:g}: a feature on the edge of a split"
     checked = {"passed": broken is None, "verdict": broken or kept, **checked}
+    choice = {device: choose(device, timings, metric["value"], variants) for device in devices}
     described = {"machine": machine.describe(), "limits": {device: machine.limits(device) for device in devices}}
-    return checked, described | {"rows": timings, "files": files, "choice": choices}, arrays, digests
+    return checked, described | {"rows": timings, "files": files, "choice": choice}, arrays, digests
 
 
 def measure(

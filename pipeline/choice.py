@@ -45,24 +45,29 @@ def judge(
     }
 
 
-def choose(rows: list[dict[str, Any]], accuracy: dict[str, float], accepted: list[str]) -> dict[str, Any]:
+def choose(
+    device: str, timings: list[dict[str, Any]], fp32: float, variants: dict[str, dict[str, dict[str, Any]]]
+) -> dict[str, Any]:
     """Return the Pareto front of latency at batch 1 and accuracy, and the variant that is recommended, with the reason.
 
     Recommended is the fastest that may ship, if it is FASTER than fp32 both at batch 1 and in its best throughput.
+    timings: the rows of speed.json; fp32: its accuracy, or error; variants: the verdicts of `judge` by device.
     """
-    slow = {v: next(r["p50_ms"] for r in rows if (r["variant"], r["batch"]) == (v, 1)) for v in accepted}
-    most = {v: max(r["per_second"] for r in rows if r["variant"] == v) for v in accepted}
-    front = [
-        v
-        for v in accepted
-        if not any(
-            slow[o] <= slow[v] and accuracy[o] >= accuracy[v] and (slow[o], accuracy[o]) != (slow[v], accuracy[v])
-            for o in accepted
-        )
-    ]
-    gains = {v: min(slow["fp32"] / slow[v], most[v] / most["fp32"]) for v in accepted}
-    best = max(accepted, key=lambda v: gains[v])
-    best = best if gains[best] >= FASTER else "fp32"
-    words = {v: f"{slow['fp32'] / slow[v]:.2f} at batch 1, {most[v] / most['fp32']:.2f} at the best" for v in accepted}
-    others = "; ".join(f"{v}: {words[v]} times the speed of fp32" for v in accepted if v != "fp32")
-    return {"variant": best, "why": others or "the only one", "front": front}
+    rows = [row for row in timings if row["device"] == device]
+    timed = {row["variant"] for row in rows}
+    accepted = {v: by[device]["accuracy"] for v, by in variants.items() if v in timed and by[device]["accepted"]}
+    accuracy = {"fp32": fp32, **accepted}
+    slow = {v: next(r["p50_ms"] for r in rows if (r["variant"], r["batch"]) == (v, 1)) for v in accuracy}
+    most = {v: max(r["per_second"] for r in rows if r["variant"] == v) for v in accuracy}
+
+    def beaten(v: str) -> bool:
+        better = [o for o in accuracy if slow[o] <= slow[v] and accuracy[o] >= accuracy[v]]
+        return any((slow[o], accuracy[o]) != (slow[v], accuracy[v]) for o in better)
+
+    gains = {v: (slow["fp32"] / slow[v], most[v] / most["fp32"]) for v in accepted}
+    best = max(gains, key=lambda v: min(gains[v]), default="fp32")
+    best = best if best in gains and min(gains[best]) >= FASTER else "fp32"
+    words = "{} has {:.2f} times the speed of fp32 at batch 1, {:.2f} at the best"
+    others = [words.format(v, *both) for v, both in gains.items()]
+    front = [v for v in accuracy if not beaten(v)]
+    return {"variant": best, "why": "; ".join(others) or "nothing else ships", "front": front}

@@ -54,8 +54,8 @@ def test_a_variant_beyond_its_limit_does_not_ship() -> None:
 
 
 def timing(variant: str, p50: float, best: float) -> list[dict[str, Any]]:
-    rows = [{"variant": variant, "batch": 1, "p50_ms": p50, "per_second": 1e3 / p50}]
-    return [*rows, {"variant": variant, "batch": 8, "p50_ms": 8e3 / best, "per_second": best}]
+    one = {"device": "cpu", "variant": variant, "batch": 1, "p50_ms": p50, "per_second": 1e3 / p50}
+    return [one, one | {"batch": 8, "p50_ms": 8e3 / best, "per_second": best}]
 
 
 @pytest.mark.parametrize(
@@ -70,9 +70,11 @@ def timing(variant: str, p50: float, best: float) -> list[dict[str, Any]]:
 )
 def test_the_recommended_variant(p50: float, best: float, accuracy: float, variant: str, front: list[str]) -> None:
     rows = timing("fp32", 10.0, 500.0) + timing("int8", p50, best)
-    found = choice.choose(rows, {"fp32": 0.90, "int8": accuracy}, ["fp32", "int8"])
+    found = choice.choose("cpu", rows, 0.90, {"int8": {"cpu": {"accuracy": accuracy, "accepted": True}}})
     assert (found["variant"], found["front"]) == (variant, front)
-    assert choice.choose(rows, {"fp32": 0.9}, ["fp32"])["variant"] == "fp32"
+    refused = choice.choose("cpu", rows, 0.90, {"int8": {"cpu": {"accuracy": accuracy, "accepted": False}}})
+    assert (refused["variant"], refused["front"]) == ("fp32", ["fp32"])
+    assert choice.choose("cpu", rows, 0.9, {})["why"] == "nothing else ships"
 
 
 def test_the_roofline() -> None:
