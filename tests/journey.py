@@ -47,6 +47,7 @@ def edit_params(folder: Path, change: Callable[[dict], None]) -> None:
 
 def short_line(content: dict) -> None:
     content["line"] = dict.fromkeys(LINE, "scratch")
+    content["line_studies"] = ["digits-exercise"]
     study = content["studies"]["digits-exercise"]
     study["seeds"] = [1]
     study["settings"] = {
