@@ -108,9 +108,8 @@ def try_file(
         rows += parity(rounded, place | {"variant": "fp32, TF32"}, x, torch_says, limits["atol"], None)
     if precision == "fp16" and (node := beyond_float16(model.contract.path, x)):
         cure = "take fp16 out of check.variants, or train with a weight decay that keeps it smaller"
-        raise StageError(
-            f"{name}: fp16: the output of node {node!r} leaves float16's range; {cure}; see {model.contract.path}"
-        )
+        what = f"fp16: the output of node {node!r} leaves float16's range"
+        raise StageError(f"{name}: {what}; {cure}; see {model.contract.path}")
     return model, rows, predict(model, x["test"], LARGE)
 
 
