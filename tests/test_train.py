@@ -233,7 +233,11 @@ def test_the_stage_resumes_and_cleans_up(workspace: Path, monkeypatch: pytest.Mo
     folder = workspace / "out/params/tiny"
     folder.mkdir(parents=True)
     (folder / "data.json").write_text(json.dumps(recipe["data"]))
-    parts = {key: recipe[key] for key in ("arch", "net", "train", "weights")} | {"device": "cpu", "deterministic": True}
+    parts = {key: recipe[key] for key in ("arch", "net", "train", "weights")} | {
+        "device": "cpu",
+        "deterministic": True,
+        "threads": 1,
+    }
     (folder / "train.json").write_text(json.dumps(parts))
     monkeypatch.setattr(sys, "argv", ["stage", "tiny"])
     data.main()
