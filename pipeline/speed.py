@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from pipeline import machine
+from serve.binding import bind, run_bound
 from serve.contract import Contract
 from serve.model import Classifier, Forecaster, wrap
 from serve.session import open_session
@@ -63,16 +64,32 @@ def measure(
         def row_of(batch: int, model: Model = model, count: int = count) -> dict[str, Any]:
             given = np.ascontiguousarray(x[np.arange(batch) % len(x)])
             row = {"device": device, "variant": precision, "batch": batch, "threads": count or os.cpu_count()}
+            row |= {"way": "arrays"}
             row |= timed(lambda: predict(model, given, batch), batch, limits["seconds"])
             return row | against_limit(row, precision, ops, machine.limits(device))
 
         rows += sweep(row_of, limits["batches"] if count == 0 else [1])
+    if device != "cpu":
+        for batch in limits["batches"]:
+            given = np.ascontiguousarray(x[np.arange(batch) % len(x)])
+            for way in ("bound", "graph") if device == "cuda" else ("bound",):
+                row = {"device": device, "variant": precision, "batch": batch, "threads": os.cpu_count(), "way": way}
+                row |= bound(contract, device, given, way, limits["seconds"])
+                rows.append(row | against_limit(row, precision, ops, machine.limits(device)))
     return {
         "rows": rows,
         "placement": placement(contract, device, x[:1]),
         **first_result(contract.path, device),
         "bytes": len(contract.bytes),
     }
+
+
+def bound(contract: Contract, device: str, given: np.ndarray, way: str, seconds: float) -> dict[str, Any]:
+    """Return the timing of a batch that lies on the device already, as does its answer; way graph: as a CUDA graph."""
+    model = wrap(contract, open_session(contract.bytes, device, cuda_graph=way == "graph"), device)
+    plain = wrap(contract, open_session(contract.bytes, device), device) if way == "graph" else model
+    binding = bind(model.session, given, device, predict(plain, given, len(given)))
+    return timed(lambda: run_bound(model.session, binding), len(given), seconds)
 
 
 def sweep(row_of: Callable[[int], dict[str, Any]], batches: list[int]) -> list[dict[str, Any]]:

@@ -158,10 +158,10 @@ def parity_row(row: dict[str, Any]) -> list[Any]:
 
 
 def speed_row(row: dict[str, Any]) -> list[Any]:
-    """Return device, variant, batch, threads, p50, p90, p99 in milliseconds, samples and operations per second."""
+    """Return device, variant, way, batch, threads, p50, p90, p99 in milliseconds, samples and operations per second."""
     times = [f"{row[key]:#.3g}" for key in ("p50_ms", "p90_ms", "p99_ms")]
     rate = [f"{row['per_second']:,.0f}", f"{scaled(row['ops_per_second'])}op/s", f"{100 * row['share_of_limit']:.1f} %"]
-    return [short_provider(row["device"]), row["variant"], row["batch"], row["threads"], *times, *rate]
+    return [short_provider(row["device"]), row["variant"], row["way"], row["batch"], row["threads"], *times, *rate]
 
 
 def file_row(row: dict[str, Any]) -> list[Any]:

@@ -3,6 +3,7 @@
 The device is a value: on the CPU the same lines run, and tests execute them there.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,15 +13,22 @@ Array = npt.NDArray[Any]
 MEMORY = {"cpu": "cpu", "cuda": "cuda", "tensorrt": "cuda"}  # where the tensors of a device live
 
 
-def bind(session: Any, batch: Array, device: str) -> Any:
-    """Return an onnxruntime IOBinding: `batch` copied to the device's memory, the outputs to be allocated there."""
+def bind(session: Any, batch: Array, device: str, like: Sequence[Array] | None = None) -> Any:
+    """Return an onnxruntime IOBinding: `batch` copied to the device's memory, the outputs to be allocated there.
+
+    like: arrays of the outputs' shapes and types; the outputs then keep their places, as a CUDA graph needs it.
+    """
     import onnxruntime
 
     place, binding = MEMORY[device], session.io_binding()
     value = onnxruntime.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(batch), place, 0)
     binding.bind_ortvalue_input(session.get_inputs()[0].name, value)
-    for output in session.get_outputs():
-        binding.bind_output(output.name, place, 0)
+    for k, output in enumerate(session.get_outputs()):
+        if like is None:
+            binding.bind_output(output.name, place, 0)
+        else:
+            kept = onnxruntime.OrtValue.ortvalue_from_shape_and_type(list(like[k].shape), like[k].dtype, place, 0)
+            binding.bind_ortvalue_output(output.name, kept)
     return binding
 
 

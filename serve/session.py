@@ -70,6 +70,7 @@ def open_session(
     spinning: bool = True,  # False where several workers share the cores: waiting threads then sleep
     profile: str | None = None,  # how the names of the profiles begin that end_profiling() writes
     tf32: bool = False,
+    cuda_graph: bool = False,  # record the first run of bound tensors and play it again: one shape a session
 ) -> Any:
     """Return an onnxruntime.InferenceSession that runs on the device, or raise DeviceError or ModelFileError."""
     ort = _onnxruntime()
@@ -89,6 +90,7 @@ def open_session(
     name = "model" if isinstance(model, bytes) else str(model)
     try:
         cuda = {"use_tf32": str(int(tf32))}  # rounds products to 10 bits: 1e-3 off (onnxruntime's default is on)
+        cuda |= {"enable_cuda_graph": "1"} if cuda_graph else {}
         settings = [cuda if provider == "CUDAExecutionProvider" else {} for provider in providers]
         session = ort.InferenceSession(
             source, options, providers=providers, provider_options=settings, enable_fallback=0

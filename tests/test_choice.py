@@ -114,4 +114,6 @@ def test_a_file_is_measured_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert set(found["placement"]) == {"CPUExecutionProvider"} and found["placement"]["CPUExecutionProvider"] >= 2
     assert found["bytes"] == len(model.bytes) and found["first_s"] > 0.05 and found["memory_mb"] > 20
     assert [row["batch"] for row in found["rows"]][:2] == [1, 16]
+    row = speed.bound(model, "cpu", images[:4], "bound", 0.01)  # what a GPU gets besides
+    assert row["per_second"] == pytest.approx(4e3 / row["p50_ms"])
     assert machine.limits("cpu") == machine.limits("cpu") and machine.FILE.exists()
