@@ -136,8 +136,16 @@ def one_epoch(
             f"train {label}: the loss is not finite in epoch {epoch + 1} (train {row['train_loss']}, validation "
             f"{row['validation_loss']}); lower train.lr ({train['lr']}), add warmup, or set clip_norm"
         )
+    refuse_broken(net, label, epoch + 1)
     record(state, net, row, epoch + 1 in train["snapshots"])
     return row
+
+
+def refuse_broken(net: nn.Module, label: str, epoch: int) -> None:
+    """Raise StageError where a weight is not finite: the loss need not show it, where a kernel sees padding alone."""
+    if broken := next((name for name, p in net.named_parameters() if not p.isfinite().all()), None):
+        cure = "lower train.lr, or set train.precision: fp32 (a bf16 kernel may answer garbage where it sees padding)"
+        raise StageError(f"train {label}: {broken.removeprefix('net.')} is not finite in epoch {epoch}; {cure}")
 
 
 def step(

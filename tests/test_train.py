@@ -112,6 +112,16 @@ def test_options_that_train_too(resolved: Resolve, base: dict[str, Any], options
     assert state.history != plain.history
 
 
+def test_a_weight_that_is_not_finite(resolved: Resolve) -> None:
+    """The sentence names it, though the loss may not show it: a tap that sees padding alone multiplies nothing."""
+    net, _ = fit(resolved(IMAGE_RECIPE))
+    train.refuse_broken(net, "tiny", 1)
+    name, weight = next(iter(net.named_parameters()))
+    weight.data.flatten()[0] = float("nan")
+    with pytest.raises(StageError, match=rf"train tiny: {name.removeprefix('net.')} is not finite in epoch 2; lower"):
+        train.refuse_broken(net, "tiny", 2)
+
+
 @pytest.mark.parametrize("base", [IMAGE_RECIPE, SERIES_RECIPE], ids=["images", "series"])
 def test_a_loss_that_is_not_finite(resolved: Resolve, base: dict[str, Any]) -> None:
     """Plain gradient descent on squared errors with lr 1e6 grows without bound."""
