@@ -24,10 +24,10 @@ line: welcome $(READY) scm
 welcome:
 	@echo "Convline: raw data to trained, exported, checked and served networks."
 	@test -f $(READY) || echo "  set-up    about 3 GB to download, 6.5 GB in .venv (PyTorch with CUDA); 1 to 5 minutes"
-	@echo "  first     lenet5 and the dilated forecaster, about 2 minutes; then the other entries, about 12 (two cores)"
+	@echo "  first     lenet5 and the dilated forecaster, about 2 minutes; then the other entries, about 15 (two cores)"
 	@if command -v nvidia-smi >/dev/null 2>&1; then echo "  device    NVIDIA GPU seen; params.yaml has 'device: auto'"; \
 	else echo "  device    no NVIDIA GPU seen: training and serving on the CPU"; fi
-	@echo "  result    out/report/index.html, packages in out/dist, metrics in results (3 GB beside .venv)"
+	@echo "  result    out/report/index.html, packages in out/dist, metrics in results (3.5 GB beside .venv)"
 
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else f"make: Python 3.11 or newer is needed, $(PYTHON) is {v[0]}.{v[1]}; run make PYTHON=python3.12")'

@@ -19,8 +19,9 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 from onnx import helper
+
+from serve.session import open_session
 
 PRODUCTS = ("Conv", "Gemm", "MatMul")
 BETWEEN = ("Add", "AveragePool", "Concat", "GlobalAveragePool", "MaxPool", "ReduceMean", "Relu")  # int8 flows through
@@ -107,13 +108,12 @@ def int8(
             break
         if len(tried) == len(options["methods"]):
             hurt = damage(noise(prepared, best.graph, calibration[:BATCH]))
-            after = {
-                node.input[0]: node.name for node in prepared.graph.node if node.input
-            }  # a ReLU that was merged in
+            # a product may have been merged with the ReLU that reads it, and is known by that then
+            after = {node.input[0]: node.name for node in prepared.graph.node if node.input}
             own = {n.name: hurt.get(n.name, hurt.get(after.get(n.output[0], ""), 0.0)) for n in prepared.graph.node}
             worst_first = sorted(products, key=lambda name: -own[name])
-            counts = (2**k for k in range(len(products).bit_length()) if 2**k < len(products))
-            settings = ((best.facts["method"], count) for count in list(counts))
+            counts = [2**k for k in range(len(products).bit_length()) if 2**k < len(products)]
+            settings = iter([(best.facts["method"], count) for count in counts])
     best.facts |= {"lost": round(best.facts["lost"], 6), "products": len(products), "tried": tried}
     return best
 
@@ -186,10 +186,8 @@ def outside(graph: onnx.GraphProto) -> list[str]:
 
 def run(graph: onnx.ModelProto, x: np.ndarray, outputs: list[str] | None = None) -> list[np.ndarray]:
     """Return the graph's first output, or those named, for x in batches, under onnxruntime on the CPU."""
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    options.intra_op_num_threads = int(os.environ.get("OMP_NUM_THREADS", 0))  # onnxruntime does not look there itself
-    session = onnxruntime.InferenceSession(graph.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    threads = int(os.environ.get("OMP_NUM_THREADS", 0)) or None  # onnxruntime does not look there itself
+    session = open_session(graph.SerializeToString(), "cpu", threads=threads)
     name, outputs = session.get_inputs()[0].name, outputs or [session.get_outputs()[0].name]
     parts = [session.run(outputs, {name: np.ascontiguousarray(x[i : i + BATCH])}) for i in range(0, len(x), BATCH)]
     return [np.concatenate(column) for column in zip(*parts, strict=True)]
