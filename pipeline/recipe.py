@@ -157,7 +157,7 @@ def image_rule(data: dict[str, Any]) -> ImageRule:
     """Return the geometry of a `data:` block; serving uses the same object."""
     height, width = data["size"]
     red, green, blue = data["background"]
-    keys = ("colour", "fit", "shorter_px", "interpolation")
+    keys = ("colour", "fit", "shorter_px", "interpolation", "draft")
     return ImageRule(size=(height, width), background=(red, green, blue), **{key: data[key] for key in keys})
 
 

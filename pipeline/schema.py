@@ -144,6 +144,7 @@ IMAGE_DATA = {
     "shorter_px": Field((int, type(None)), None, least=1),
     "interpolation": Field(str, "bilinear", choices=("nearest", "bilinear", "bicubic", "lanczos")),
     "background": Field(list, [0, 0, 0], item=int, length=3, least=0, most=255),
+    "draft": Field(bool, False),  # large JPEGs decoded at 1/2, 1/4 or 1/8: faster, 1 grey level off on average
 }
 SERIES_DATA = {
     "set": Field(str),

@@ -89,7 +89,7 @@ CLASSIFICATION: dict[str, Rule] = COMMON | {
     "input.exif": _one_of("apply"),
     "input.sixteen_bit": _one_of("high byte"),
     "input.frames": _one_of("first"),
-    "input.draft": _one_of(False),
+    "input.draft": _one_of(False, True),
 }
 CROP: dict[str, Rule] = {"input.shorter_px": _integer(1, MAX_IMAGE_SIDE)}
 FORECASTING: dict[str, Rule] = COMMON | {

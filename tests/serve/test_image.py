@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFile
 
 from serve.errors import InputError
 from serve.image import MAX_PIXELS, ImageRule, read_image
@@ -75,6 +75,34 @@ def test_crop_without_scaling_cuts_pixels() -> None:
     pixels = noise(10, 16, 3)
     found = read_image(Image.fromarray(pixels), ImageRule((6, 8), "rgb", "crop", shorter_px=10))
     assert (found == pixels[2:8, 4:12]).all()
+
+
+def smooth(width: int, height: int) -> Image.Image:
+    """Colours that change slowly, as a photo's mostly do."""
+    x, y = np.meshgrid(np.linspace(0, 3, width), np.linspace(0, 2, height))
+    return Image.fromarray(np.uint8(127 + 100 * np.stack([np.sin(x), np.cos(y), np.sin(x + y)], -1)))
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+@pytest.mark.parametrize(("fit", "shorter_px", "scale"), [("stretch", None, 8), ("crop", 40, 4)])
+def test_draft_decodes_fewer_pixels(
+    orientation: int, fit: str, shorter_px: int | None, scale: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Oracle: the whole image's own pixels are nearly the same; libjpeg decodes at 1/8 where 320 x 200 suffice for
+    32 x 24, at 1/4 where the shorter side must have 40 of its 200 pixels, and a PNG is decoded whole."""
+    photo = Image.Exif()
+    photo[0x0112] = orientation
+    size = (320, 200)
+    data = encode(smooth(*size), "JPEG", quality=95, exif=photo)
+    shape = (24, 32) if orientation == 1 else (32, 24)
+    rules = [ImageRule(shape, "rgb", fit, shorter_px, draft=draft) for draft in (False, True)]
+    whole, draft = (read_image(data, rule).astype(int) for rule in rules)
+    assert whole.shape == draft.shape and np.abs(whole - draft).mean() < 2
+    decoded, load = [], ImageFile.ImageFile.load
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda self: (decoded.append(self.size), load(self))[1])
+    read_image(data, rules[1])
+    read_image(encode(smooth(*size)), rules[1])
+    assert decoded[0] == (size[0] // scale, size[1] // scale) and decoded[-1] == size
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

@@ -35,7 +35,7 @@ def test_good_documents_pass() -> None:
         ("labels", ["a", "a"]), ("labels", "abc"), ("input", []), ("input.size", [8]), ("input.size", [8, 0]),
         ("input.size", [8, 1 << 30]), ("input.size", [8.0, 8]), ("input.colour", "cmyk"), ("input.fit", "pad"),
         ("input.interpolation", "area"), ("input.background", [0, 0, 256]), ("input.exif", "ignore"),
-        ("input.draft", True), ("input.draft", 0), ("provenance", None), ("golden.atol", 0), ("golden.input", {}),
+        ("input.draft", "yes"), ("input.draft", 0), ("provenance", None), ("golden.atol", 0), ("golden.input", {}),
         ("golden.outputs", {}), ("golden.atol", float("inf")),
     ],
 )  # fmt: skip
