@@ -1,21 +1,34 @@
-"""Images to rows: decode in threads, run in batches, one row per input in input order whatever happens to it."""
+"""Images to rows: each worker decodes a batch and runs it; one row per input in input order, whatever happens to it."""
 
-from collections import deque
-from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import islice
+import hashlib
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from serve.binding import bind, fetch, pad, run_bound
 from serve.errors import InputError
 from serve.image import ImageRule, read_image
 from serve.model import Classifier
 from serve.output import Columns, Row
 from serve.sources import Source
+from serve.workers import AHEAD, batched, in_order, threads
 
-Decoded = npt.NDArray[np.uint8] | str  # an image (H, W, C), or the reason why there is none
-BATCHES_AHEAD = 2  # decoded or being decoded while one runs; memory is flat because there are never more
+Images = npt.NDArray[np.uint8]  # (N, H, W, C)
+Run = Callable[[Images], npt.NDArray[np.float32]]  # to probabilities (N, K)
+IN_FLIGHT = 2  # batches on a GPU at once: one is copied while the other is computed
+
+
+class Answer(NamedTuple):
+    """The rows of one batch, and the seconds that they took in decoding and in inference."""
+
+    rows: list[Row]
+    decode: float
+    inference: float
 
 
 def columns_of(top_k: int) -> Columns:
@@ -30,52 +43,83 @@ def classify(
     model: Classifier, sources: Iterable[Source], *, batch: int, workers: int, top_k: int
 ) -> Iterator[list[Row]]:
     """Yield the rows of `batch` inputs at a time; batches start at fixed row numbers, errors included."""
-    remaining, rule = iter(sources), model.rule
-    waiting: deque[list[tuple[Source, Future[Decoded]]]] = deque()
-    with ThreadPoolExecutor(workers) as pool:
-
-        def start_next() -> None:
-            group = [(source, pool.submit(_decode, source, rule)) for source in islice(remaining, batch)]
-            if group:
-                waiting.append(group)
-
-        for _ in range(BATCHES_AHEAD):
-            start_next()
-        while waiting:
-            group = waiting.popleft()
-            images = [decoded.result() for _, decoded in group]
-            start_next()
-            yield _rows(model, [source.path for source, _ in group], images, top_k)
+    run = runner(model, batch)
+    with threads(workers) as pool:
+        groups = batched(sources, batch)
+        answers = in_order(pool, lambda group: answer(model, run, group, top_k), groups, AHEAD * workers)
+        yield from (found.rows for found in answers)
 
 
-def _decode(source: Source, rule: ImageRule) -> Decoded:
+def runner(model: Classifier, batch: int) -> Run:
+    """Return how the model runs batches of at most `batch` images on its device."""
+    return model.predict_proba if model.kind == "cpu" else bound(model, batch, model.kind)
+
+
+def bound(model: Classifier, batch: int, device: str) -> Run:
+    """Return a function on batches padded to one size and bound to the device's memory.
+
+    A GPU searches its kernels anew for each new shape, so all batches have one. Copies of one overlap with another's
+    computation because IN_FLIGHT of them are on the device.
+    """
+    slots = threading.BoundedSemaphore(IN_FLIGHT)
+    place = [output.name for output in model.session.get_outputs()].index("probabilities")
+
+    def run(images: Images) -> npt.NDArray[np.float32]:
+        padded = pad(images, batch)
+        with slots:
+            binding = bind(model.session, padded, device)
+            run_bound(model.session, binding)
+            return np.asarray(fetch(binding)[place][: len(images)])
+
+    return run
+
+
+def answer(model: Classifier, run: Run, group: list[Source], top_k: int) -> Answer:
+    """Return one row per source; only what was decoded enters the batch, and answers go back to their own place."""
+    started = time.perf_counter()
+    rule, labels = model.rule, model.labels
+    decoded = [_decode(source, rule) for source in group]
+    good = [place for place, image in enumerate(decoded) if not isinstance(image, str)]
+    between = time.perf_counter()
+    answers: dict[int, npt.NDArray[np.float32]] = {}
+    if good:
+        answers = dict(zip(good, run(np.stack([np.asarray(decoded[place], np.uint8) for place in good])), strict=True))
+    ended = time.perf_counter()
+    blank: Row = dict.fromkeys(columns_of(top_k))
+    rows = []
+    for place, (source, image) in enumerate(zip(group, decoded, strict=True)):
+        row = blank | {"path": source.path, "status": "error"}
+        if isinstance(image, str):
+            row["error"] = image
+        elif not np.isfinite(answers[place]).all():
+            row["error"] = "the model answered probabilities that are not finite"
+        else:
+            row |= _ranking(answers[place], labels, top_k) | {"status": "ok"}
+        rows.append(row)
+    return Answer(rows, between - started, ended - between)
+
+
+def fingerprint(group: list[Source]) -> bytes:
+    """Return a hash of what the sources are: path, size and time of change, or the reason why there is no file."""
+    seen = hashlib.sha256()
+    for source in group:
+        try:
+            status = os.stat(source.path)
+            facts = f"{status.st_size} {status.st_mtime_ns}"
+        except (OSError, ValueError):
+            facts = source.error or "none"
+        seen.update(os.fsencode(source.path) + b"\0" + facts.encode("utf-8", "backslashreplace") + b"\0")
+    return seen.digest()
+
+
+def _decode(source: Source, rule: ImageRule) -> Images | str:
+    """Return an image (H, W, C), or the reason why there is none."""
     if source.error is not None:
         return source.error
     try:
         return read_image(source.path, rule)
     except InputError as error:
         return error.reason
-
-
-def _rows(model: Classifier, paths: list[str], images: list[Decoded], top_k: int) -> list[Row]:
-    """Return one row per path; only what was decoded enters the batch, and answers go back to their own place."""
-    good = [place for place, image in enumerate(images) if not isinstance(image, str)]
-    answers: dict[int, npt.NDArray[np.float32]] = {}
-    if good:
-        probabilities = model.predict_proba(np.stack([np.asarray(images[place], np.uint8) for place in good]))
-        answers = dict(zip(good, probabilities, strict=True))
-    blank: Row = dict.fromkeys(columns_of(top_k))
-    rows = []
-    for place, (path, image) in enumerate(zip(paths, images, strict=True)):
-        row = blank | {"path": path, "status": "error"}
-        if isinstance(image, str):
-            row["error"] = image
-        elif not np.isfinite(answers[place]).all():
-            row["error"] = "the model answered probabilities that are not finite"
-        else:
-            row |= _ranking(answers[place], model.labels, top_k) | {"status": "ok"}
-        rows.append(row)
-    return rows
 
 
 def _ranking(probabilities: npt.NDArray[np.float32], labels: list[str], top_k: int) -> Row:

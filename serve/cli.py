@@ -1,23 +1,31 @@
 """The `infer` command: predictions from a model file on images and CSV series.
 
 Exit codes: 0 done (rows may hold errors, one each), 1 it could not be done and one sentence says why, 2 wrong usage,
-3 with --strict where a row failed. Results go to stdout or --output, everything else to stderr.
+3 with --strict where a row failed, 130 interrupted by Ctrl-C or SIGTERM. Results go to stdout or --output, everything
+else to stderr.
 Imports of numpy, Pillow and onnxruntime wait until a command runs, so that --help answers at once.
 """
 
 import io
 import json
 import os
+import signal
 import sys
 import time
 import warnings
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from serve.errors import ServeError
+
+if TYPE_CHECKING:
+    from serve.bulk import Summary
+    from serve.contract import Contract
 
 MODEL = click.argument("model", metavar="MODEL")
 DEVICE = click.option(
@@ -75,43 +83,65 @@ def main() -> None:
 @click.argument("paths", metavar="PATH...", nargs=-1, required=True)
 @OUTPUT
 @click.option("--top-k", type=click.IntRange(1), default=1, show_default=True, help="Labels per image.")
-@click.option("--batch", type=click.IntRange(1, 4096), default=32, show_default=True, help="Images per run.")
-@click.option("--workers", type=click.IntRange(1, 256), help="Threads that decode.  [default: one per core]")
+@click.option("--batch", type=click.IntRange(1, 4096), help="Images per run of a worker.  [default: measured]")
+@click.option("--workers", type=click.IntRange(1, 256), help="Side by side.  [default: one per usable core]")
+@click.option("--resume", is_flag=True, help="Go on after an interrupted run, if there was one.")
 @click.option("-0", "--null", "nul", is_flag=True, help="Names on stdin end with NUL (find -print0).")
 @STRICT
 @DEVICE
 @VARIANT
 def images(
-    model: str, paths: tuple[str, ...], output: str, top_k: int, batch: int, workers: int | None, nul: bool,
-    strict: bool, device: str, variant: str,
+    model: str, paths: tuple[str, ...], output: str, top_k: int, batch: int | None, workers: int | None, resume: bool,
+    nul: bool, strict: bool, device: str, variant: str,
 ) -> None:  # fmt: skip
     """Classify images: files, folders (recursively), quoted globs, or - for a list of names on stdin.
 
     Writes one row per input, in input order: path, label, score, label_2, ..., status, error. An input that cannot be
-    classified has status error and the reason; the others do not notice.
+    classified has status error and the reason; the others do not notice. With --resume an interrupted run goes on from
+    FILE.part, if model, options and the inputs that are done are as they were.
 
     \b
     infer images lenet5-digits digits/ 'more/*.png' --top-k 3 -o labels.csv
-    find . -name '*.jpg' -print0 | infer images lenet5-digits -0 -
+    find . -name '*.jpg' -print0 | infer images lenet5-digits -0 - -o labels.parquet --resume
     """
     _check_suffix(output)
-    from serve.classify import classify, columns_of
-    from serve.output import open_table
+    if resume and output == "-":
+        raise click.BadParameter("needs a file to go on with; add --output FILE", param_hint="--resume")
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy's own threads: unused, and in the way of a fork
+    from serve.bulk import label_images
+    from serve.journal import journal_of
     from serve.sources import ImageSources
 
-    classifier = _load(model, device, "classification", variant)
-    if top_k > len(classifier.labels):
-        raise click.BadParameter(f"expected at most the model's {len(classifier.labels)} labels", param_hint="--top-k")
+    contract = _read(model, device, "classification", variant)
+    if top_k > len(contract.labels):
+        raise click.BadParameter(f"expected at most the model's {len(contract.labels)} labels", param_hint="--top-k")
+    if not resume and output != "-" and journal_of(output).exists():
+        _say(f"{output}.part: an interrupted run is written over; --resume would have gone on with it")
     sources = ImageSources(paths, sys.stdin.buffer, nul=nul)
-    cores = os.cpu_count() or 1
-    started, counts = time.perf_counter(), Counter[str]()
-    with open_table(output, columns_of(top_k), sys.stdout.buffer) as write:
-        for rows in classify(classifier, sources, batch=batch, workers=workers or cores, top_k=top_k):
-            write(rows)
-            counts.update(str(row["status"]) for row in rows)
+    progress, started = Progress("images"), time.perf_counter()
+
+    def watch(summary: "Summary") -> None:
+        if summary.mark.rows == summary.resumed and device == "auto":
+            _say(f"device: {summary.device}")
+        progress.show(summary.mark.rows, summary.mark.failed)
+
+    with _interruptible("" if output == "-" else f"{output}.part holds what is done, --resume goes on"):
+        done = label_images(
+            contract, device, sources, output, sys.stdout.buffer,
+            top_k=top_k, batch=batch, workers=workers, resume=resume, watch=watch,
+        )  # fmt: skip
+    progress.clear()
     if sources.skipped:
         _say(f"skipped {sources.skipped} hidden names, links and files of other suffixes inside folders")
-    _finish(counts, "images", counts.total(), time.perf_counter() - started, classifier.device, strict)
+    if done.resumed:
+        _say(f"{done.resumed} rows are of the interrupted run")
+    _say(
+        f"batches of {done.batch}, {done.workers}; decoding {done.decode:.2f} s, inference {done.inference:.2f} s, "
+        f"writing {done.writing:.2f} s, summed over the workers"
+    )
+    _finish(
+        done.mark.rows, done.mark.failed, "images", done.resumed, time.perf_counter() - started, done.device, strict
+    )
 
 
 @main.command()
@@ -158,7 +188,7 @@ def series(
                 counts.update(str(row["status"]) for row in rows)
                 if filled:
                     _say(f"{file}: {filled} values made by interpolation")
-    _finish(counts, "rows", counts.total(), time.perf_counter() - started, forecaster.device, strict)
+    _finish(counts.total(), counts["error"], "rows", 0, time.perf_counter() - started, forecaster.device, strict)
 
 
 @main.command()
@@ -179,21 +209,70 @@ def info(model: str, as_json: bool) -> None:
     click.echo(json.dumps(contract.document, indent=2) if as_json else describe(contract))
 
 
-def _load(model: str, device: str, task: str, variant: str = "auto") -> Any:
-    """Return the Classifier or Forecaster of a name or path, and say which device and which variant was chosen."""
-    from serve.locate import locate
-    from serve.model import load
-    from serve.session import resolve
+class Progress:
+    """How far a command is, on a terminal alone: one line, written over."""
 
+    def __init__(self, what: str) -> None:
+        self.what = what
+        self.shown = sys.stderr.isatty()
+        self.started = self.last = time.monotonic()
+
+    def show(self, n: int, failed: int) -> None:
+        """Write the line anew, five times a second at most."""
+        now = time.monotonic()
+        if self.shown and now - self.last > 0.2:
+            rate = n / (now - self.started)
+            click.echo(f"\r{n:,} {self.what}, {failed:,} failed, {rate:,.0f}/s\033[K", err=True, nl=False)
+            self.last = now
+
+    def clear(self) -> None:
+        if self.shown and self.last > self.started:
+            click.echo("\r\033[K", err=True, nl=False)
+
+
+@contextmanager
+def _interruptible(advice: str) -> Iterator[None]:
+    """Turn Ctrl-C and SIGTERM into one line and exit code 130, once what is open is closed."""
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    except KeyboardInterrupt:
+        _say(f"interrupted; {advice}" if advice else "interrupted")
+        raise SystemExit(130) from None
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _read(model: str, device: str, task: str, variant: str = "auto") -> "Contract":
+    """Return the contract of a name or path for a task; say which variant was chosen."""
+    from serve.contract import read
+    from serve.locate import locate
+    from serve.session import providers_for, resolve
+
+    providers_for(device)  # an error before the file is read, where the device is not there
     path, sha256, why = locate(model, resolve(device), variant)
-    loaded = load(path, device, sha256=sha256)
-    if loaded.contract.task != task:
-        command = "images" if loaded.contract.task == "classification" else "series"
-        raise ServeError(f"{path}: expected a model for {task}, got {loaded.contract.task}; use `infer {command}`")
-    if device == "auto":
-        _say(f"device: {loaded.device}")
+    contract = read(path, sha256)
+    if contract.task != task:
+        command = "images" if contract.task == "classification" else "series"
+        raise ServeError(f"{path}: expected a model for {task}, got {contract.task}; use `infer {command}`")
     if why:
         _say(f"variant: {why}")
+    return contract
+
+
+def _load(model: str, device: str, task: str, variant: str = "auto") -> Any:
+    """Return the Classifier or Forecaster of a name or path, and say which device and which variant was chosen."""
+    from serve.model import wrap
+    from serve.session import open_session
+
+    contract = _read(model, device, task, variant)
+    loaded = wrap(contract, open_session(contract.bytes, device), device)
+    if device == "auto":
+        _say(f"device: {loaded.device}")
     return loaded
 
 
@@ -204,10 +283,10 @@ def _check_suffix(output: str) -> None:
         raise click.BadParameter(f"expected a name ending in {', '.join(SUFFIXES)}", param_hint="--output")
 
 
-def _finish(counts: Counter[str], what: str, n: int, seconds: float, device: str, strict: bool) -> None:
-    """Print the summary; exit code 3 where --strict was asked and a row failed."""
-    ok, failed = n - counts["error"], counts["error"]
-    _say(f"{ok} ok, {failed} error, {seconds:.2f} s, {n / max(seconds, 1e-9):.0f} {what}/s on {device}")
+def _finish(n: int, failed: int, what: str, before: int, seconds: float, device: str, strict: bool) -> None:
+    """Print the summary; exit code 3 where --strict was asked and a row failed. `before` rows were done earlier."""
+    rate = (n - before) / max(seconds, 1e-9)
+    _say(f"{n - failed} ok, {failed} error, {seconds:.2f} s, {rate:.0f} {what}/s on {device}")
     if strict and failed:
         raise SystemExit(3)
 

@@ -28,6 +28,11 @@ class _Model:
         self._check_signature()
 
     @property
+    def kind(self) -> str:
+        """The device that the session runs on, in one word."""
+        return self.device.split()[0]
+
+    @property
     def name(self) -> str:
         return self.contract.name
 

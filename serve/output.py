@@ -2,7 +2,8 @@
 
 The same rows give the same table in each form: numbers keep 6 significant digits, names that are not UTF-8 show their
 odd bytes as \\udcxx, a missing value is an empty cell or null. A file is written as `<name>.part` and renamed when it
-is whole, so `<name>` is never half a table; after an error the part stays for a look.
+is whole, so `<name>` is never half a table; after an error the part stays for a look. The part of a Parquet file is
+JSON lines, since Parquet itself cannot be appended to after a kill; it becomes Parquet at the end.
 In CSV alone a text that a spreadsheet would run as a formula (it starts with = + - @ tab or CR, and is no plain
 number) gets a ' in front (CWE-1236): file names come from strangers.
 """
@@ -12,8 +13,9 @@ import io
 import json
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
@@ -22,6 +24,7 @@ from serve.errors import ServeError
 Row = dict[str, str | float | None]
 Columns = dict[str, type]  # name -> str or float, in order
 Write = Callable[[Sequence[Row]], None]
+Encode = Callable[[Sequence[Row]], bytes]
 
 SUFFIXES = (".csv", ".jsonl", ".parquet")
 ROWS_PER_GROUP = 16384  # of Parquet: few enough to stay small in memory, enough for its columns to compress
@@ -29,47 +32,100 @@ FORMULA = re.compile(r"[=+\-@\t\r]")
 NUMBER = re.compile(r"[+-]?\d+(\.\d+)?$")
 
 
-@contextmanager
-def open_table(target: str, columns: Columns, stdout: IO[bytes]) -> Iterator[Write]:
-    """Give a function that appends rows to the file `target`, or to stdout where it is "-"."""
-    if target == "-":
-        with _csv(stdout, columns) as write:
-            yield write
-        return
-    form = {".csv": _csv, ".jsonl": _jsonl, ".parquet": _parquet}[Path(target).suffix.lower()]
-    part = Path(target + ".part")
-    try:
-        if Path(target).is_dir():
-            raise ServeError(f"{target}: expected a file to write, got a folder; name a file in it")
-        file = part.open("wb")
-    except OSError as error:
-        raise ServeError(f"{part}: cannot be written ({error.strerror}); make the folder or choose another") from error
-    with file, form(file, columns) as write:
-        yield write
-    os.replace(part, target)
+def part_of(target: str) -> Path:
+    """Return where the rows of `target` are written until it is whole."""
+    return Path(target + ".part")
 
 
-@contextmanager
-def _csv(file: IO[bytes], columns: Columns) -> Iterator[Write]:
-    text = io.TextIOWrapper(file, encoding="utf-8", newline="", write_through=True)
+def encoding(target: str, columns: Columns) -> tuple[bytes, Encode]:
+    """Return (what a part starts with, the function from rows to the bytes that follow); any process may call it."""
+    if Path(target).suffix.lower() in (".jsonl", ".parquet"):
+        return b"", to_jsonl
+    return to_csv([{name: name for name in columns}]), to_csv
+
+
+def to_csv(rows: Sequence[Row]) -> bytes:
+    """Return rows as lines of CSV, UTF-8."""
+    text = io.StringIO(newline="")
     plain = csv.writer(text, lineterminator="\n")
     # Before Python 3.13 the csv module leaves a lone CR unquoted, and readers then see a new row there.
     quoted = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL)
+    for row in rows:
+        cells = [_csv_cell(value) for value in row.values()]
+        (quoted if any("\r" in cell for cell in cells) else plain).writerow(cells)
+    return text.getvalue().encode()
 
-    def write(rows: Sequence[Row]) -> None:
-        for row in rows:
-            cells = [_csv_cell(value) for value in _clean(row).values()]
-            (quoted if any("\r" in cell for cell in cells) else plain).writerow(cells)
-        text.flush()
 
+def to_jsonl(rows: Sequence[Row]) -> bytes:
+    """Return rows as one JSON object a line."""
+    clean = ({name: _clean(value) for name, value in row.items()} for row in rows)
+    return b"".join(json.dumps(row, allow_nan=False).encode() + b"\n" for row in clean)
+
+
+class Part:
+    """A table that is being written: bytes go at its end, `size` counts them."""
+
+    def __init__(self, file: IO[bytes], size: int) -> None:
+        self.file = file
+        self.size = size
+
+    def append(self, encoded: bytes) -> None:
+        self.file.write(encoded)
+        self.file.flush()
+        self.size += len(encoded)
+
+
+@contextmanager
+def open_part(target: str, columns: Columns, stdout: IO[bytes], keep: int = 0) -> Iterator[Part]:
+    """Give the part of `target`, or stdout where it is "-"; rename it at the end, or leave it after an error.
+
+    keep: bytes of an earlier run's part that stay; 0 starts anew.
+    """
+    head, _ = encoding(target, columns)
+    if target == "-":
+        part = Part(stdout, 0)
+        part.append(head)
+        yield part
+        return
+    if Path(target).suffix.lower() == ".parquet":
+        _pyarrow()  # before an hour of work, not after it
+    with _open(target) as file:
+        file.truncate(keep)
+        file.seek(keep)
+        part = Part(file, keep)
+        if not keep:
+            part.append(head)
+        yield part
+    whole = part_of(target)
+    if Path(target).suffix.lower() == ".parquet":
+        whole = Path(target + ".parquet.part")
+        _to_parquet(part_of(target), whole, columns)
+    os.replace(whole, target)
+    part_of(target).unlink(missing_ok=True)
+
+
+@contextmanager
+def open_table(target: str, columns: Columns, stdout: IO[bytes]) -> Iterator[Write]:
+    """Give a function that appends rows to the file `target`, or to stdout where it is "-"."""
+    _, encode = encoding(target, columns)
+    with open_part(target, columns, stdout) as part:
+        yield lambda rows: part.append(encode(rows))
+
+
+def _open(target: str) -> IO[bytes]:
+    part = part_of(target)
     try:
-        plain.writerow([_csv_cell(name) for name in columns])
-        yield write
-    finally:
-        text.detach()  # the stream is not ours to close
+        if Path(target).is_dir():
+            raise ServeError(f"{target}: expected a file to write, got a folder; name a file in it")
+        # Never through a link: in a folder that others can write to, it might lead to any file of ours.
+        flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+        return os.fdopen(os.open(part, flags, 0o666), "r+b")
+    except OSError as error:
+        raise ServeError(f"{part}: cannot be written ({error.strerror}); make the folder or choose another") from error
 
 
 def _csv_cell(value: str | float | None) -> str:
+    value = _clean(value)
     if value is None:
         return ""
     if isinstance(value, float):
@@ -77,48 +133,28 @@ def _csv_cell(value: str | float | None) -> str:
     return f"'{value}" if FORMULA.match(value) and not NUMBER.match(value) else value
 
 
-@contextmanager
-def _jsonl(file: IO[bytes], columns: Columns) -> Iterator[Write]:
-    def write(rows: Sequence[Row]) -> None:
-        file.writelines(json.dumps(_clean(row), allow_nan=False).encode() + b"\n" for row in rows)
-        file.flush()
-
-    yield write
+def _clean(value: str | float | None) -> str | float | None:
+    """Return the value with 6 significant digits, or as text that is valid Unicode, alike for every form."""
+    if isinstance(value, str):
+        return value if value.isascii() else value.encode("utf-8", "backslashreplace").decode()
+    return float(f"{value:.6g}") if value is not None else None
 
 
-@contextmanager
-def _parquet(file: IO[bytes], columns: Columns) -> Iterator[Write]:
+def _to_parquet(lines: Path, target: Path, columns: Columns) -> None:
+    """Write the rows of JSON lines as Parquet, a group at a time."""
+    pyarrow = _pyarrow()
+    types = {str: pyarrow.string(), float: pyarrow.float64()}
+    schema = pyarrow.schema([(name, types[kind]) for name, kind in columns.items()])
+    with lines.open("rb") as rows, pyarrow.parquet.ParquetWriter(target, schema) as writer:
+        while group := [json.loads(line) for line in islice(rows, ROWS_PER_GROUP)]:
+            writer.write_table(pyarrow.Table.from_pylist(group, schema))
+
+
+def _pyarrow() -> Any:
     try:
         import pyarrow
         import pyarrow.parquet
     except ImportError as error:
-        raise ServeError(
-            "pyarrow cannot be imported; pip install 'convline[parquet]', or write .csv or .jsonl"
-        ) from error
-    types = {str: pyarrow.string(), float: pyarrow.float64()}
-    schema = pyarrow.schema([(name, types[kind]) for name, kind in columns.items()])
-    waiting: list[Mapping[str, Any]] = []
-    with pyarrow.parquet.ParquetWriter(file, schema) as writer:
-
-        def write_group() -> None:
-            writer.write_table(pyarrow.Table.from_pylist(waiting, schema))
-            waiting.clear()
-
-        def write(rows: Sequence[Row]) -> None:
-            waiting.extend(map(_clean, rows))
-            if len(waiting) >= ROWS_PER_GROUP:
-                write_group()
-
-        yield write
-        write_group()
-
-
-def _clean(row: Row) -> Row:
-    """Return the row with 6 significant digits and text that is valid Unicode, alike for every form."""
-    return {name: _clean_value(value) for name, value in row.items()}
-
-
-def _clean_value(value: str | float | None) -> str | float | None:
-    if isinstance(value, str):
-        return value.encode("utf-8", "backslashreplace").decode()
-    return float(f"{value:.6g}") if value is not None else None
+        cure = "pip install 'convline[parquet]', or write .csv or .jsonl"
+        raise ServeError(f"pyarrow cannot be imported; {cure}") from error
+    return pyarrow

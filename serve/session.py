@@ -33,9 +33,10 @@ def sees_gpu() -> bool:
 
 def available_devices() -> list[str]:
     """Return the devices that can be asked for here: "cpu", and with a GPU those that onnxruntime was built for."""
+    if not sees_gpu():  # without the import of onnxruntime, which starts a thread
+        return ["cpu"]
     built = set(_onnxruntime().get_available_providers())
-    possible = PROVIDERS if sees_gpu() else ("cpu",)
-    return [d for d in possible if built >= {*PROVIDERS[d]} and (d != "tensorrt" or _has_tensorrt())]
+    return [d for d in PROVIDERS if built >= {*PROVIDERS[d]} and (d != "tensorrt" or _has_tensorrt())]
 
 
 def _has_tensorrt() -> bool:

@@ -1,0 +1,207 @@
+"""A table of any number of images: workers, rows to the file as they come, a journal to go on from after a kill."""
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain, islice
+from typing import IO, Any, NamedTuple
+
+import numpy as np
+
+from serve import journal
+from serve.classify import IN_FLIGHT, Run, answer, columns_of, fingerprint, runner
+from serve.contract import Contract
+from serve.errors import ServeError
+from serve.journal import Journal, Mark
+from serve.model import Classifier, wrap
+from serve.output import Part, encoding, open_part, part_of
+from serve.session import open_session, resolve
+from serve.sources import Source
+from serve.workers import AHEAD, BATCHES, batched, best_batch, in_order, processes, threads, usable_cores
+
+SMALL_MODEL = 16 * 2**20  # bytes; below it each process can have a session of its own
+MANY = 512  # inputs from which processes pay for their start, and a measured batch for its measuring
+FEW = 8  # images of a batch where there are fewer
+
+
+class Chunk(NamedTuple):
+    """What a worker makes of one batch: the bytes of its rows, and what the journal and the summary need."""
+
+    encoded: bytes
+    rows: int
+    failed: int
+    seen: bytes
+    decode: float  # seconds, as the next two
+    inference: float
+    encoding: float
+
+
+@dataclass
+class Summary:
+    """What was done: for the progress line and the last one."""
+
+    device: str
+    mark: Mark  # rows and failed rows, those of an interrupted run among them
+    resumed: int  # rows of the interrupted run
+    batch: int
+    workers: str
+    decode: float = 0.0  # seconds, summed over the workers
+    inference: float = 0.0
+    writing: float = 0.0
+
+
+@dataclass
+class Worker:
+    """A model that answers batches; a process gets it without a session and opens its own."""
+
+    contract: Contract
+    device: str
+    top_k: int
+    target: str
+    batch: int = FEW
+
+    @cached_property
+    def model(self) -> Classifier:
+        # One thread an operator: the workers fill the cores, and threads that wait for each other would spin.
+        session = open_session(self.contract.bytes, self.device, threads=1, spinning=False)
+        model = wrap(self.contract, session, self.device)
+        assert isinstance(model, Classifier)
+        return model
+
+    def start(self, batch: int | None, workers: int) -> tuple[str, int]:
+        """Open the session; return the device in words and the batch size, measured where none is given."""
+        if batch is None:
+            cpu, rule = self.model.kind == "cpu", self.model.rule
+            image = np.random.default_rng(0).integers(0, 256, (1, *rule.size, rule.channels), dtype=np.uint8)
+            sizes = BATCHES if cpu else [8 * size for size in BATCHES]
+            run = runner(self.model, max(sizes))
+            batch = best_batch(lambda n: run(np.repeat(image, n, 0)), workers if cpu else IN_FLIGHT, sizes)
+        return self.model.device, batch
+
+    def chunk(self, group: list[Source]) -> Chunk:
+        seen = fingerprint(group) if self.target != "-" else b""
+        found = answer(self.model, self.run, group, self.top_k)
+        started = time.perf_counter()
+        encoded = encoding(self.target, columns_of(self.top_k))[1](found.rows)
+        failed = sum(row["status"] == "error" for row in found.rows)
+        times = (found.decode, found.inference, time.perf_counter() - started)
+        return Chunk(encoded, len(group), failed, seen, *times)
+
+    @cached_property
+    def run(self) -> Run:
+        return runner(self.model, self.batch)
+
+
+_worker: Worker  # of a worker process
+
+
+def _prepare(worker: Worker) -> None:
+    global _worker
+    _worker = worker
+
+
+def _start(batch: int | None) -> tuple[str, int]:
+    return _worker.start(batch, 1)
+
+
+def _chunk(group: list[Source]) -> Chunk:
+    return _worker.chunk(group)
+
+
+def label_images(
+    contract: Contract,
+    device: str,
+    sources: Iterable[Source],
+    output: str,
+    stdout: IO[bytes],
+    *,
+    top_k: int = 1,
+    batch: int | None = None,  # None: measured
+    workers: int | None = None,  # None: one per usable core
+    resume: bool = False,
+    watch: Callable[[Summary], None] = lambda summary: None,  # called before the first batch and after each
+) -> Summary:
+    """Write one row per source to `output` ("-" is stdout), in order; ServeError says what cannot be done at all."""
+    begun = journal.read(output) if resume else None
+    mark = begun[1] if begun else Mark()
+    batch = begun[0]["batch"] if begun and batch is None else batch
+    remaining = iter(sources)
+    first = list(islice(remaining, MANY))
+    count = workers or usable_cores()
+    if batch is None and len(first) < MANY:
+        batch = max(1, min(FEW, -(-len(first) // count)))
+    worker = Worker(contract, device, top_k, output)
+    apart = count > 1 and len(first) == MANY and len(contract.bytes) <= SMALL_MODEL and resolve(device) == "cpu"
+    with side_by_side(worker, count, batch, apart=apart) as (pool, work, summary):
+        summary.mark, summary.resumed = mark, mark.rows
+        watch(summary)
+        run = {"model": contract.digest, "columns": list(columns_of(top_k)), "batch": summary.batch}
+        if begun:
+            journal.check_same(output, run, begun[0])
+        groups = batched(chain(first, remaining), summary.batch)
+        pass_over(groups, mark, output)
+        with open_part(output, columns_of(top_k), stdout, mark.size) as part, noted(output, run, mark, part) as note:
+            for chunk in in_order(pool, work, groups, AHEAD * count):
+                started = time.perf_counter()
+                part.append(chunk.encoded)
+                summary.mark = summary.mark.after(chunk.rows, chunk.failed, part.size, chunk.seen)
+                note(summary.mark)
+                summary.decode += chunk.decode
+                summary.inference += chunk.inference
+                summary.writing += chunk.encoding + time.perf_counter() - started
+                watch(summary)
+    if output != "-":
+        journal.journal_of(output).unlink(missing_ok=True)
+    return summary
+
+
+@contextmanager
+def side_by_side(
+    worker: Worker, count: int, batch: int | None, *, apart: bool
+) -> Iterator[tuple[Executor, Callable[[list[Source]], Chunk], Summary]]:
+    """Give a pool of threads, or of processes where `apart`, the function that it runs, and a summary to be filled."""
+    kind = f"{count} {'process' if apart else 'thread'}{'es' if apart and count > 1 else 's' if count > 1 else ''}"
+    if apart:
+        with processes(count, _prepare, worker) as pool:
+            device, batch = pool.submit(_start, batch).result()
+            yield pool, _chunk, Summary(device, Mark(), 0, batch, kind)
+    else:
+        device, worker.batch = worker.start(batch, count)
+        worker.run  # noqa: B018  (made before threads would make it twice)
+        with threads(count) as pool:
+            yield pool, worker.chunk, Summary(device, Mark(), 0, worker.batch, kind)
+
+
+def pass_over(groups: Iterator[list[Source]], mark: Mark, target: str) -> None:
+    """Take the batches that an interrupted run has done; ServeError where they are not the same inputs."""
+    seen = Mark()
+    while seen.rows < mark.rows and (group := next(groups, None)):
+        seen = seen.after(len(group), 0, 0, fingerprint(group))
+    if (seen.rows, seen.inputs) != (mark.rows, mark.inputs):
+        raise ServeError(
+            f"{part_of(target)}: expected the {mark.rows} inputs that are done to be as they were, got a file added, "
+            "removed or changed among them; leave --resume out to start anew"
+        )
+
+
+@contextmanager
+def noted(target: str, run: dict[str, Any], mark: Mark, part: Part) -> Iterator[Callable[[Mark], None]]:
+    """Give a function that notes marks in the journal of a file, none for stdout; the last is noted on the way out."""
+    if target == "-":
+        yield lambda mark: None
+        return
+    book, last = Journal(target, run, mark._replace(size=part.size)), mark._replace(size=part.size)
+
+    def note(mark: Mark) -> None:
+        nonlocal last
+        last = mark
+        book.note(part, mark)
+
+    try:
+        yield note
+    finally:
+        book.note(part, last, now=True)
+        book.close()

@@ -1,0 +1,85 @@
+"""How far a table has come: a file beside its part, so that a killed run goes on with nothing twice or missing.
+
+`<name>.part.journal` is JSON lines: what the run is (model, options, batch size), then about each second a mark: the
+rows that are done, the bytes of the part that hold them, and a hash over the inputs they were made of (path, size, time
+of change). The part is on the disk before its mark is; what lies beyond the last mark is cut off and made again.
+"""
+
+import hashlib
+import json
+import os
+import time
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+from serve.errors import ServeError
+from serve.output import Part, part_of
+
+SECONDS = 1.0  # between marks: as much work as a kill can cost
+
+
+class Mark(NamedTuple):
+    """What is done: rows, how many of them failed, bytes of the part, and the inputs' hash so far."""
+
+    rows: int = 0
+    failed: int = 0
+    size: int = 0
+    inputs: str = ""
+
+    def after(self, rows: int, failed: int, size: int, seen: bytes) -> "Mark":
+        """Return the mark once a batch is written whose inputs have the hash `seen`."""
+        inputs = hashlib.sha256(self.inputs.encode() + seen).hexdigest()
+        return Mark(self.rows + rows, self.failed + failed, size, inputs)
+
+
+def journal_of(target: str) -> Path:
+    return Path(f"{part_of(target)}.journal")
+
+
+def read(target: str) -> tuple[dict[str, Any], Mark] | None:
+    """Return what an interrupted run was and its last mark, or None where there is nothing to go on from."""
+    try:
+        first, *lines = journal_of(target).read_bytes().splitlines(keepends=True)
+        run, size = json.loads(first), part_of(target).stat().st_size
+    except (OSError, ValueError):
+        return None
+    marks = [Mark(**json.loads(line)) for line in lines if line.endswith(b"\n")]  # a kill may cut the last line
+    return (run, marks[-1]) if marks and marks[-1].size <= size else None
+
+
+def check_same(target: str, run: dict[str, Any], earlier: dict[str, Any]) -> None:
+    """Raise ServeError where the run that is asked for is not the one that was interrupted."""
+    for key, value in run.items():
+        if earlier.get(key) != value:
+            raise ServeError(
+                f"{part_of(target)}: expected to go on with {key} {earlier.get(key)!r} as it was begun, got {value!r}; "
+                "give the same options, or leave --resume out to start anew"
+            )
+
+
+class Journal:
+    """Write the marks of one run; after a kill it starts from the `mark` that `read` gave."""
+
+    def __init__(self, target: str, run: dict[str, Any], mark: Mark) -> None:
+        self.path = journal_of(target)
+        fresh = Path(f"{self.path}.new")
+        self.file: IO[bytes] = fresh.open("wb")
+        self._write(run)
+        self._write(mark._asdict())
+        os.replace(fresh, self.path)  # an earlier journal holds until this one is whole
+        self.last = time.monotonic()
+
+    def note(self, part: Part, mark: Mark, *, now: bool = False) -> None:
+        """Write a mark where the last one is old enough, or at once."""
+        if now or time.monotonic() - self.last >= SECONDS:
+            os.fsync(part.file.fileno())
+            self._write(mark._asdict())
+            self.last = time.monotonic()
+
+    def close(self) -> None:
+        self.file.close()
+
+    def _write(self, line: dict[str, Any]) -> None:
+        self.file.write(json.dumps(line).encode() + b"\n")
+        self.file.flush()
+        os.fsync(self.file.fileno())

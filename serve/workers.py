@@ -1,0 +1,101 @@
+"""Workers side by side on the same cores: threads, or processes where the interpreter's lock is what limits.
+
+Each worker takes the next batch, decodes it and runs it by itself, so no queue between decoding and inference needs
+tuning. Pillow and onnxruntime release the lock while they work on pixels; while Pillow opens a file it is held, which
+is most of the time where images and networks are small. A session of a small network is small, so each process has one.
+"""
+
+import os
+import signal
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from itertools import islice
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, TypeVar
+
+from serve.errors import ServeError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+AHEAD = 2  # batches per worker that wait or are in work: enough to hide an uneven one, and memory stays flat
+BATCHES = (1, 2, 4, 8, 16, 32, 64)
+GAIN, SECONDS = 1.05, 0.5  # a larger batch must be faster by this much; how long to look for one
+
+
+def usable_cores() -> int:
+    """Return the cores that this process may use: the scheduler's mask and a container's quota are heeded."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        return max(1, min(cores, -(-int(quota) // int(period))))
+    except (OSError, ValueError):  # not Linux, or no quota: "max 100000"
+        return cores
+
+
+def batched(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    """Yield the items in lists of `size`; the last may be shorter."""
+    remaining = iter(items)
+    while group := list(islice(remaining, size)):
+        yield group
+
+
+def in_order(pool: Executor, work: Callable[[Item], Result], items: Iterable[Item], ahead: int) -> Iterator[Result]:
+    """Yield work(item) for each item in order, with at most `ahead` of them under way; memory is flat."""
+    waiting: deque[Future[Result]] = deque()
+    try:
+        for item in items:
+            waiting.append(pool.submit(work, item))
+            if len(waiting) >= ahead:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    except BrokenProcessPool as error:
+        raise ServeError(
+            "a worker process died, of too little memory or inside a decoder; go on with --resume, fewer --workers"
+        ) from error
+    finally:
+        for future in waiting:
+            future.cancel()
+
+
+def threads(count: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(count)
+
+
+def processes(count: int, prepare: Callable[..., None], *arguments: Any) -> ProcessPoolExecutor:
+    """Return a pool whose processes have each called prepare(*arguments)."""
+    # A fork costs milliseconds where a new interpreter costs its imports, but copies no threads: with a single thread
+    # there is nothing that it could miss.
+    method = "fork" if _single_threaded() else "spawn"
+    return ProcessPoolExecutor(count, get_context(method), initializer=_begin, initargs=(prepare, *arguments))
+
+
+def _begin(prepare: Callable[..., None], *arguments: Any) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the first process ends the others
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    prepare(*arguments)
+
+
+def _single_threaded() -> bool:
+    tasks = Path("/proc/self/task")
+    return tasks.is_dir() and len(list(tasks.iterdir())) == 1
+
+
+def best_batch(run: Callable[[int], object], workers: int, sizes: Iterable[int] = BATCHES) -> int:
+    """Return the batch size after which throughput gains under 5 %, each run by all workers at once as it will be."""
+    best, rate, begun = 1, 0.0, time.perf_counter()
+    with ThreadPoolExecutor(workers) as pool:
+        for size in sizes:
+            started = time.perf_counter()
+            list(pool.map(run, [size] * 2 * workers))
+            found = size / (time.perf_counter() - started)
+            if found < GAIN * rate:
+                break
+            best, rate = size, found
+            if time.perf_counter() - begun > SECONDS:
+                break
+    return best
