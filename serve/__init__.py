@@ -1,6 +1,33 @@
-"""The runtime: ONNX files that Convline made, images and CSV series in, predictions out; the `infer` command.
+"""The runtime: ONNX files that Convline made, images and series in, predictions out; `load`, and the `infer` command.
+
+    model = serve.load("lenet5-digits")            # an .onnx file, a package folder, or an entry of out/dist
+    model.predict(["a.png", "b.jpg"])              # labels; predict_proba gives (N, K)
+    serve.load("dilated-waves").predict("history.csv", horizon=24)
 
 Reading order: `errors`, `contract` (one file is the model), `image` and `series` (raw files to arrays), `session`
-and `model` (arrays to predictions), `classify` and `forecast` (inputs to rows), `output`, `cli`.
+and `model` (arrays to predictions), `classify` and `forecast` (inputs to rows), `workers` and `bulk` (any number of
+them), `output` and `journal`, `cli`.
 Imports numpy, Pillow, onnxruntime and click, pyarrow where Parquet is asked for; never torch, never onnx.
 """
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from serve.model import Classifier, Forecaster
+
+__all__ = ["load"]
+
+
+def load(model: str | Path, device: str = "auto", variant: str = "auto") -> "Classifier | Forecaster":
+    """Open a model: an .onnx file, a package folder, or the name of an entry in out/dist.
+
+    device: auto, cpu, cuda or tensorrt; `model.device` says what was taken. variant: fp32, int8, fp16, or auto for what
+    a package recommends. ModelFileError where the file cannot be trusted, DeviceError where the device is not there.
+    """
+    from serve import model as models  # numpy and onnxruntime: not for `infer --help`
+    from serve.locate import locate
+    from serve.session import resolve
+
+    path, sha256, _ = locate(str(model), resolve(device), variant)
+    return models.load(path, device, sha256=sha256)

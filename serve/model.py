@@ -1,20 +1,25 @@
 """A model file opened on a device: `load` gives a Classifier or a Forecaster, checked against its own contract."""
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from serve import contract as contracts
 from serve.contract import Contract
-from serve.errors import ModelFileError, ServeError
-from serve.image import ImageRule
+from serve.errors import InputError, ModelFileError, ServeError
+from serve.image import ImageRule, read_image
 from serve.series import Step
 from serve.session import describe_device, open_session, session_errors
+from serve.workers import batched, threads, usable_cores
 
 Array = npt.NDArray[Any]
+Picture = str | os.PathLike[str] | bytes | Image.Image | npt.NDArray[np.uint8]
+BATCH = 32  # images that predict_proba runs at once
 Tensors = dict[str, tuple[str, list[int | None]]]  # name -> (element type, shape; None is a dynamic dimension)
 
 
@@ -92,7 +97,7 @@ class _Model:
 
 
 class Classifier(_Model):
-    """load("lenet5.onnx").predict_proba(images)   # uint8 (N, H, W, C) -> float32 (N, K)"""
+    """load("lenet5.onnx").predict(["a.png", image])   # labels (N,); predict_proba gives float32 (N, K)"""
 
     @property
     def labels(self) -> list[str]:
@@ -102,8 +107,28 @@ class Classifier(_Model):
     def rule(self) -> ImageRule:
         return ImageRule.from_dict(self.contract.document["input"])
 
-    def predict_proba(self, batch: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """Return probabilities float32 (N, K) in the order of `labels` for images uint8 (N, H, W, C)."""
+    def predict(self, images: Picture | Iterable[Picture]) -> npt.NDArray[np.str_]:
+        """Return the most probable label of each image, (N,); `predict_proba` says what an image may be."""
+        return np.asarray(np.array(self.labels)[self.predict_proba(images).argmax(axis=1)])
+
+    def predict_proba(self, images: Picture | Iterable[Picture]) -> npt.NDArray[np.float32]:
+        """Return probabilities float32 (N, K) in the order of `labels`.
+
+        One image or many, each a path, the bytes of a file, a Pillow image or uint8 (H, W) or (H, W, 3) of any size;
+        N is 1 for one. Or uint8 (N, H, W, C) of the model's own size, which is run as it is. InputError names the
+        first image that cannot be read.
+        """
+        if isinstance(images, np.ndarray) and images.ndim == 4:
+            return self._probabilities(images)
+        rule, one = self.rule, isinstance(images, str | os.PathLike | bytes | Image.Image | np.ndarray)
+        found = [np.empty((0, len(self.labels)), np.float32)]
+        many = cast("Iterable[Picture]", [images] if one else images)
+        with threads(usable_cores()) as pool:
+            for group in batched(many, BATCH):
+                found.append(self._probabilities(np.stack(list(pool.map(lambda picture: _read(picture, rule), group)))))
+        return np.concatenate(found)
+
+    def _probabilities(self, batch: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         expected = (*self.rule.size, self.rule.channels)
         if batch.dtype != np.uint8 or batch.shape[1:] != expected:
             raise ValueError(f"predict_proba: expected uint8 (N, {expected}), got {batch.dtype} {batch.shape}")
@@ -157,6 +182,15 @@ class Forecaster(_Model):
     def _outputs(self) -> Tensors:
         shape = [None, self.horizon, len(self.columns)]
         return {"forecast": ("float", shape), "quantiles": ("float", [*shape, len(self.quantiles)])}
+
+
+def _read(picture: Picture, rule: ImageRule) -> npt.NDArray[np.uint8]:
+    if isinstance(picture, np.ndarray):
+        if picture.dtype != np.uint8 or picture.ndim not in (2, 3) or picture.shape[2:] not in ((), (3,), (4,)):
+            expected = "uint8 (H, W), (H, W, 3) or (H, W, 4)"
+            raise InputError("image array", f"expected {expected}, got {picture.dtype} {picture.shape}")
+        picture = Image.fromarray(picture)
+    return read_image(os.fspath(picture) if isinstance(picture, os.PathLike) else picture, rule)
 
 
 def load(path: str | Path, device: str = "auto", *, sha256: str | None = None) -> Classifier | Forecaster:

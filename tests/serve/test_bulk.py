@@ -1,0 +1,346 @@
+"""Many images through `infer`: workers of both kinds, kills and --resume, and what a torture folder answers."""
+
+import csv
+import io
+import json
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet
+import pytest
+import tiny
+from click.testing import CliRunner
+from PIL import Image
+
+from serve.classify import bound
+from serve.cli import main
+from serve.model import load
+from serve.workers import best_batch, usable_cores
+
+# Marks every 20 ms, so that a run of a second has many; nothing else is changed.
+QUICK = "import serve.journal; serve.journal.SECONDS = 0.02; from serve.cli import main; main()"
+
+
+def start(*arguments: object, **options: object) -> subprocess.Popen:
+    command = [sys.executable, "-c", QUICK, "images", *map(str, arguments)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment, **options)
+
+
+def finish(*arguments: object, stdin: bytes | None = None) -> tuple[int, str]:
+    process = start(*arguments, stdin=subprocess.PIPE if stdin is not None else None)
+    _, stderr = process.communicate(stdin, timeout=600)
+    return process.returncode, stderr.decode()
+
+
+@pytest.fixture
+def names(tmp_path: Path) -> Path:
+    """A list of 6,000 inputs: images of three shades, every seventh name without a file."""
+    for grey in (0, 120, 255):
+        Image.new("L", (9, 9), grey).save(tmp_path / f"{grey}.png")
+    lines = [f"{tmp_path}/{'none' if k % 7 == 6 else (0, 120, 255)[k % 3]}.png" for k in range(6000)]
+    listed = tmp_path / "names.txt"
+    listed.write_text("\n".join(lines))
+    return listed
+
+
+def labels_of(listed: Path) -> list[str]:
+    shades = {"0.png": "dark", "120.png": "middle", "255.png": "bright", "none.png": ""}
+    return [shades[Path(line).name] for line in listed.read_text().splitlines()]
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_rows_keep_their_order_in_processes(classifier: Path, names: Path, workers: int) -> None:
+    """Oracle: the shade of each file; in this process other threads run, so the workers are spawned, not forked."""
+    result = CliRunner().invoke(
+        main, ["images", str(classifier), "-", "--workers", str(workers)], input=names.read_bytes()
+    )
+    assert result.exit_code == 0, result.output
+    assert [row["label"] for row in csv.DictReader(io.StringIO(result.stdout))] == labels_of(names)
+    assert ("1 thread;" if workers == 1 else "3 processes;") in result.stderr
+    assert "857 error" in result.stderr
+
+
+def read(path: Path) -> object:
+    return pyarrow.parquet.read_table(path) if path.suffix == ".parquet" else path.read_bytes()
+
+
+def kill_and_resume(classifier: Path, names: Path, target: Path, kills: int) -> list[int]:
+    """Kill runs at random moments until there were `kills` of them, each going on from the last; return rows marked."""
+    drawn, marked = random.Random(kills), []
+    while len(marked) < kills:
+        with names.open("rb") as listed:
+            process = start(classifier, "-", "-o", target, "--batch", 8, "--workers", 2, "--resume", stdin=listed)
+        time.sleep(drawn.uniform(0.1, 1.2))
+        process.kill()
+        process.communicate()
+        if target.exists():  # it was quicker: from the start again
+            target.unlink()
+            continue
+        journal = Path(f"{target}.part.journal")
+        lines = journal.read_bytes().splitlines()[1:] if journal.exists() else []
+        marked.append(json.loads(lines[-1])["rows"] if lines else 0)
+    return marked
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
+def test_kills_lose_nothing(classifier: Path, names: Path, tmp_path: Path, suffix: str) -> None:
+    """Oracle: the uninterrupted run, byte for byte (Parquet as a table)."""
+    whole, target = tmp_path / f"whole.{suffix}", tmp_path / f"killed.{suffix}"
+    stdin = names.read_bytes()
+    assert finish(classifier, "-", "-o", whole, "--batch", 8, "--workers", 2, stdin=stdin)[0] == 0
+    kill_and_resume(classifier, names, target, 1)
+    code, stderr = finish(classifier, "-", "-o", target, "--resume", stdin=stdin)
+    assert code == 0 and "6000" not in stderr.split("rows are of")[0][-5:], stderr
+    assert read(target) == read(whole)
+    assert not [path.name for path in tmp_path.iterdir() if ".part" in path.name]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
+def test_fifty_kills_lose_nothing(classifier: Path, names: Path, tmp_path: Path, suffix: str) -> None:
+    """Oracle: as above, 50 kills of each form over 60,000 rows."""
+    names.write_text("\n".join([names.read_text()] * 10))
+    whole, target = tmp_path / f"whole.{suffix}", tmp_path / f"killed.{suffix}"
+    stdin = names.read_bytes()
+    assert finish(classifier, "-", "-o", whole, "--batch", 8, "--workers", 2, stdin=stdin)[0] == 0
+    marked = kill_and_resume(classifier, names, target, 50)
+    assert len({*marked}) > 10  # the kills fell on different places
+    assert finish(classifier, "-", "-o", target, "--resume", stdin=stdin)[0] == 0
+    assert read(target) == read(whole)
+
+
+@pytest.mark.parametrize("signal_", [signal.SIGINT, signal.SIGTERM])
+def test_interruption_ends_cleanly(classifier: Path, names: Path, tmp_path: Path, signal_: signal.Signals) -> None:
+    """Oracle: exit code 130 and the advice; the marks hold every row of the part; no worker stays behind."""
+    target = tmp_path / "t.csv"
+    process = start(classifier, "-", "-o", target, "--workers", 2, stdin=subprocess.PIPE, start_new_session=True)
+    assert process.stdin and process.stderr
+    process.stdin.write(names.read_bytes() + b"\n")  # and the list goes on: it waits for more
+    process.stdin.flush()
+    part = Path(f"{target}.part")
+    while not (part.exists() and part.stat().st_size > 1000):
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.05)
+    os.killpg(process.pid, signal_)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130 and "--resume goes on" in stderr.decode() and "Traceback" not in stderr.decode()
+    mark = json.loads(Path(f"{part}.journal").read_text().splitlines()[-1])
+    assert mark["rows"] == part.read_text().count("\n") - 1 and mark["size"] == part.stat().st_size
+    with pytest.raises(ProcessLookupError):
+        os.killpg(process.pid, 0)
+
+
+def test_workers_end_with_a_killed_parent(classifier: Path, names: Path) -> None:
+    """Oracle: the process group is empty soon after its first process was killed."""
+    process = start(classifier, "-", "--workers", 2, stdin=subprocess.PIPE, start_new_session=True)
+    assert process.stdin and process.stdout
+    process.stdin.write(b"\n".join(names.read_bytes().splitlines()[:600]) + b"\n")  # what a pipe holds
+    process.stdin.flush()
+    process.stdout.read(1000)
+    process.kill()
+    process.wait()
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        try:
+            os.killpg(process.pid, 0)
+        except ProcessLookupError:
+            break
+        time.sleep(0.1)
+    else:
+        pytest.fail("workers are still there")
+    process.stdin.close()
+    process.communicate()
+
+
+def interrupted(classifier: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Leave a run of 100 images interrupted after some; return its arguments."""
+    folder = tmp_path / "many"
+    folder.mkdir()
+    for k in range(100):
+        Image.new("L", (8, 8), k).save(folder / f"{k:03}.png")
+    arguments = ["images", str(classifier), str(folder), "-o", str(tmp_path / "t.csv")]
+    from serve.output import Part
+
+    append, count = Part.append, iter(range(100))
+
+    def fail_late(self: Part, encoded: bytes) -> None:
+        if next(count) > 5:
+            raise KeyboardInterrupt
+        append(self, encoded)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Part, "append", fail_late)
+        assert CliRunner().invoke(main, [*arguments, "--batch", "4"]).exit_code == 130
+    return arguments
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("option", "expected to go on with columns"),
+        ("batch", "expected to go on with batch 4"),
+        ("touched", "inputs that are done to be as they were"),
+        ("added", "inputs that are done to be as they were"),
+        ("removed", "inputs that are done to be as they were"),
+        ("later", ""),
+        ("nothing", ""),
+    ],
+)
+def test_resume_refuses_another_run(
+    classifier: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str, message: str
+) -> None:
+    """Oracle: what is changed in the done part is refused with its reason; a file that comes later is just a row."""
+    arguments = interrupted(classifier, tmp_path, monkeypatch)
+    many = tmp_path / "many"
+    options = {"option": ["--top-k", "2"], "batch": ["--batch", "8"]}.get(change, [])
+    if change == "touched":
+        os.utime(many / "003.png", (1, 1))
+    elif change == "removed":
+        (many / "003.png").unlink()
+    elif change in ("added", "later"):
+        Image.new("L", (8, 8)).save(many / ("0000.png" if change == "added" else "999.png"))
+    result = CliRunner().invoke(main, [*arguments, *options, "--resume"])
+    if message:
+        assert result.exit_code == 1 and message in result.stderr
+        return
+    assert result.exit_code == 0 and "20 rows are of the interrupted run" in result.stderr
+    whole = CliRunner().invoke(main, [*arguments[:-2], "--batch", "4"])
+    assert (tmp_path / "t.csv").read_text() == whole.stdout
+
+
+def test_an_interrupted_run_is_written_over_with_a_word(
+    classifier: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Oracle: without --resume all is made anew, and said; --resume needs a file."""
+    arguments = interrupted(classifier, tmp_path, monkeypatch)
+    result = CliRunner().invoke(main, arguments)
+    assert "--resume would have gone on" in result.stderr and len((tmp_path / "t.csv").read_text().splitlines()) == 101
+    assert CliRunner().invoke(main, [*arguments[:-2], "--resume"]).exit_code == 2
+
+
+def test_failed_rows_of_the_interrupted_run_count(
+    classifier: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Oracle: one bad file among those that were done; --strict is exit code 3 at the end of the second run."""
+    (tmp_path / "many").mkdir()
+    monkeypatch.setattr(Path, "mkdir", lambda self, *a, **k: None)
+    (tmp_path / "many" / "000a.png").write_text("no image")
+    arguments = interrupted(classifier, tmp_path, monkeypatch)
+    assert CliRunner().invoke(main, [*arguments, "--resume", "--strict"]).exit_code == 3
+
+
+def test_bound_batches_are_the_same_answers(classifier: Path) -> None:
+    """Oracle: the plain run; batches shorter than the padding as well, and several threads at once."""
+    model = load(classifier, "cpu")
+    images = np.random.default_rng(1).integers(0, 256, (37, 8, 8, 1), dtype=np.uint8)
+    run = bound(model, 16, "cpu")
+    parts = [images[:16], images[16:32], images[32:]]
+    found: dict[int, np.ndarray] = {}
+    workers = [threading.Thread(target=lambda k=k: found.update({k: run(parts[k])})) for k in range(3)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    np.testing.assert_allclose(
+        np.concatenate([found[k] for k in range(3)]), model.predict_proba(images), rtol=0, atol=1e-6
+    )
+
+
+def test_the_batch_grows_while_it_pays() -> None:
+    """Oracle: where a run takes 3 ms whatever its size the largest wins, where each image takes 3 ms the smallest."""
+    assert best_batch(lambda n: time.sleep(0.003), 2, (1, 2, 4)) == 4
+    assert best_batch(lambda n: time.sleep(0.003 * n), 2, (1, 2, 4)) == 1
+    assert 1 <= usable_cores() <= (os.cpu_count() or 1)
+
+
+def test_a_part_is_never_written_through_a_link(classifier: Path, tmp_path: Path) -> None:
+    """Oracle: a file that a link at the part's place leads to stays as it was."""
+    (tmp_path / "precious").write_text("gold")
+    (tmp_path / "t.csv.part").symlink_to(tmp_path / "precious")
+    result = CliRunner().invoke(main, ["images", str(classifier), "x.png", "-o", str(tmp_path / "t.csv")])
+    assert result.exit_code == 1 and (tmp_path / "precious").read_text() == "gold"
+
+
+def test_progress_is_for_terminals(classifier: Path, names: Path, tmp_path: Path) -> None:
+    """Oracle: a terminal as stderr is shown a line that is written over, a file is not."""
+    leader, follower = os.openpty()
+    with names.open("rb") as listed:
+        command = [sys.executable, "-c", QUICK, "images", str(classifier), "-", "-o", str(tmp_path / "t.csv")]
+        process = subprocess.Popen(command, stdin=listed, stderr=follower)
+    os.close(follower)
+    shown = b""
+    while True:
+        try:
+            shown += os.read(leader, 65536)
+        except OSError:  # the other end is closed
+            break
+    os.close(leader)
+    assert process.wait() == 0 and b"images, " in shown and b"\r" in shown.replace(b"\r\n", b"")
+    assert "\r" not in finish(classifier, "-", "-o", tmp_path / "t.csv", stdin=names.read_bytes())[1]
+
+
+@pytest.mark.long
+def test_a_million_rows(classifier: Path, names: Path, tmp_path: Path) -> None:
+    """Oracle: a row for each of 1,000,000 names, in order; the peak memory is that of 100,000 within 32 MiB."""
+    peaks = []
+    for count in (100_000, 1_000_000):
+        lines = (names.read_bytes() + b"\n") * (count // 6000 + 1)
+        target, before = tmp_path / "t.csv", resource.getrusage(resource.RUSAGE_CHILDREN)
+        process = start(classifier, "-", "-o", target, stdin=subprocess.PIPE)
+        peak: list[int] = []
+        watcher = threading.Thread(target=watch_memory, args=(process, peak.append))
+        watcher.start()
+        process.communicate(b"\n".join(lines.splitlines()[:count]), timeout=1200)
+        watcher.join()
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        peaks.append(max(peak))
+        cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+        print(f"{count:,} rows, {cpu:.0f} s of CPU, peak {peaks[-1] / 1024:.0f} MiB")
+    expected = (labels_of(names) * 200)[:1_000_000]
+    with target.open(newline="") as file:
+        assert all(row["label"] == label for row, label in zip(csv.DictReader(file), expected, strict=True))
+    assert peaks[1] - peaks[0] < 32 * 1024
+
+
+def watch_memory(process: subprocess.Popen, note: Callable[[int], None]) -> None:
+    """Note the largest resident memory of the first process, KiB, again and again until it ends."""
+    while process.poll() is None:
+        try:
+            status = Path(f"/proc/{process.pid}/status").read_text()
+        except OSError:
+            return
+        note(max((int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")), default=0))
+        time.sleep(0.2)
+
+
+def test_the_api_answers_as_the_command(classifier: Path, tmp_path: Path) -> None:
+    """Oracle: the brightness of each picture, whatever form it comes in; one is a batch of one."""
+    import serve
+
+    model = serve.load(classifier, "cpu")
+    Image.new("RGB", (30, 20), (255, 255, 255)).save(tmp_path / "white.png")
+    path = tmp_path / "white.png"
+    pictures = [
+        path, str(path), path.read_bytes(), Image.new("L", (5, 5), 255), np.full((40, 3), 255, np.uint8),
+        np.zeros((8, 8, 3), np.uint8),
+    ]  # fmt: skip
+    assert model.predict(pictures).tolist() == ["bright"] * 5 + ["dark"]
+    assert model.predict(path).tolist() == ["bright"] and model.predict_proba(pictures[4]).shape == (1, 3)
+    assert model.predict_proba([]).shape == (0, 3)
+    expected = tiny.classify_by_brightness(np.full((1, 8, 8, 1), 255))
+    np.testing.assert_allclose(model.predict_proba(p for p in pictures[:1]), expected, atol=1e-6)
+    with pytest.raises(serve.errors.InputError, match=r"none\.png: no such file"):
+        model.predict([path, tmp_path / "none.png"])
+    with pytest.raises(serve.errors.InputError, match=r"expected uint8 \(H, W\)"):
+        model.predict(np.zeros((3, 3)))
