@@ -89,7 +89,7 @@ def test_monthly_gap() -> None:
         ("ds,y\n1,2,3\n", {}, "line 2: expected 2 cells as in the header, got 3"),
         ("ds,y\n1,1\n2\n", {}, "line 3: expected 2 cells as in the header, got 1"),
         ("ds,y,y\n1,2,3\n", {}, "got 'y' twice"),
-        ('ds,y\n"1,2\n', {}, "expected comma-separated values"),
+        ('ds,y\n"1,2\n', {}, "line 2: expected cells between ','"),
         ("", {}, "got 0 lines"),
         ("ds,y\n", {}, "got 1 lines"),
         ("ds,y\n2024-01-01,5\n", {}, "expected at least two rows"),
