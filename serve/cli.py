@@ -119,45 +119,72 @@ def images(
 @click.argument("files", metavar="FILE...", nargs=-1, required=True)
 @OUTPUT
 @click.option("--horizon", type=click.IntRange(1, 1_000_000), help="Steps ahead.  [default: as trained]")
-@click.option("--columns", metavar="NAME,...", help="Columns to read, in the model's order.  [default: the model's]")
-@click.option("--time", "time_", metavar="NAME", help="Time column, '' for none.  [default: the model's]")
+@click.option("--every", metavar="K", type=click.IntRange(1), help="Forecast from every K-th row, back from the last.")
+@click.option("--plot", metavar="FILE.svg", help="Draw the last rows, the forecast and its intervals.")
 @click.option(
-    "--id", "id_", metavar="NAME", help="Column that tells series apart, '' for none.  [default: the model's]"
+    "--target", metavar="NAME,...", help="Columns of values, in the model's order.  [default: the model's, else y]"
 )
+@click.option("--time", "time_", metavar="NAME", help="Time column, '' for none.  [default: the model's, else ds]")
+@click.option(
+    "--id", "id_", metavar="NAME",
+    help="Column that tells series apart, '' for none.  [default: the model's, else unique_id]",
+)  # fmt: skip
 @click.option("--gaps", type=click.Choice(["error", "interpolate"]), help="Missing rows.  [default: the model's]")
+@click.option(
+    "--delimiter", metavar="SIGN", type=click.Choice([",", ";", "tab", "|", "auto"]), default="auto",
+    help="Between the cells of a CSV: , ; tab | or auto, which finds the one that fits.  [default: auto]",
+)  # fmt: skip
+@click.option(
+    "--decimal", metavar="SIGN", type=click.Choice([".", ",", "auto"]), default="auto",
+    help="Of numbers in a CSV: . , or auto, a comma where the cells demand it.  [default: auto]",
+)  # fmt: skip
 @STRICT
 @DEVICE
 def series(
-    model: str, files: tuple[str, ...], output: str, horizon: int | None, columns: str | None, time_: str | None,
-    id_: str | None, gaps: str | None, strict: bool, device: str,
+    model: str, files: tuple[str, ...], output: str, horizon: int | None, every: int | None, plot: str | None,
+    target: str | None, time_: str | None, id_: str | None, gaps: str | None, delimiter: str, decimal: str,
+    strict: bool, device: str,
 ) -> None:  # fmt: skip
-    """Forecast each series of CSV files (- for stdin) from its last rows.
+    """Forecast each series of CSV or .parquet files (- for a CSV on stdin) from its last rows.
 
     Writes a long table: unique_id, ds, yhat, yhat-lo-80, yhat-hi-80, status, error; yhat-NAME where the model has
-    several columns. Beyond the trained horizon the forecast is fed back: status is recursive, intervals are empty. A
-    file or series that cannot be forecast is one row with status error.
+    several columns; with --every, cutoff after ds: the time of the last row that the forecast knew. Beyond the trained
+    horizon the forecast is fed back: status is recursive, intervals are empty. A file or series that cannot be
+    forecast is one row with status error.
+
+    Columns that are not named are the model's, or where a file lacks those unique_id, ds and y. A delimiter or decimal
+    sign that the file does not settle is an error. What was found in place of the default is said.
 
     \b
-    infer series dilated-waves history.csv
-    infer series dilated-waves shop.csv --id shop --time day --columns sales -o forecast.parquet
+    infer series dilated-waves history.csv --horizon 48 --plot forecast.svg
+    infer series dilated-waves shop.csv --id shop --time day --target sales -o forecast.parquet
+    infer series dilated-waves long.parquet --every 24 -o rolling.parquet
+    infer series dilated-waves german.csv --delimiter ';' --decimal ,
     """
     _check_suffix(output)
-    from serve.forecast import Reading, columns_of, forecast_file
+    if plot is not None and Path(plot).suffix.lower() != ".svg":
+        raise click.BadParameter("expected a name ending in .svg", param_hint="--plot")
+    from serve.forecast import columns_of, forecast_file
     from serve.output import open_table
+    from serve.plot import Picture
+    from serve.reading import Reading
 
     forecaster = _load(model, device, "forecasting")
-    reading = Reading.of(forecaster, columns, time_, id_, gaps)
-    if len(reading.columns) != len(forecaster.columns):
-        raise click.BadParameter(f"expected {len(forecaster.columns)} names", param_hint="--columns")
+    names = target.split(",") if target else None
+    if names and len(names) != len(forecaster.columns):
+        raise click.BadParameter(f"expected {len(forecaster.columns)} names", param_hint="--target")
+    rule = forecaster.contract.document["input"]
+    reading = Reading(forecaster.name, rule, names, time_, id_, gaps, delimiter, decimal)
+    picture, steps = Picture(forecaster), horizon or forecaster.horizon
     started, counts = time.perf_counter(), Counter[str]()
-    with open_table(output, columns_of(forecaster), sys.stdout.buffer) as write:
+    with open_table(output, columns_of(forecaster, every is not None), sys.stdout.buffer) as write:
         for file in files:
             source = io.TextIOWrapper(io.BytesIO(sys.stdin.buffer.read()), "utf-8-sig") if file == "-" else file
-            for rows, filled in forecast_file(forecaster, source, reading, horizon or forecaster.horizon):
+            for rows in forecast_file(forecaster, source, reading, steps, every, say=_say, draw=picture.add):
                 write(rows)
                 counts.update(str(row["status"]) for row in rows)
-                if filled:
-                    _say(f"{file}: {filled} values made by interpolation")
+    if plot is not None:
+        _say(picture.write(plot))
     _finish(counts, "rows", counts.total(), time.perf_counter() - started, forecaster.device, strict)
 
 

@@ -1,6 +1,6 @@
 """A model file opened on a device: `load` gives a Classifier or a Forecaster, checked against its own contract."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +9,18 @@ import numpy.typing as npt
 
 from serve import contract as contracts
 from serve.contract import Contract
-from serve.errors import ModelFileError, ServeError
+from serve.errors import InputError, ModelFileError, ServeError
 from serve.image import ImageRule
-from serve.series import Step
+from serve.reading import Reading
+from serve.series import Table
 from serve.session import describe_device, open_session, session_errors
 
 Array = npt.NDArray[Any]
 Tensors = dict[str, tuple[str, list[int | None]]]  # name -> (element type, shape; None is a dynamic dimension)
+Floats = npt.NDArray[np.float32]
+Given = str | Path | Table | npt.ArrayLike
+
+WINDOWS_PER_RUN = 64
 
 
 class _Model:
@@ -112,7 +117,11 @@ class Classifier(_Model):
 
 
 class Forecaster(_Model):
-    """load("dilated.onnx").predict(values)   # (N, T, D) -> forecast (N, S, D), quantiles (N, S, D, Q)"""
+    """load("dilated.onnx").predict("history.csv", horizon=24)   # -> float32 (N, 24, D), one forecast per series
+
+    Besides a path (read by the contract's rule), `predict` and `predict_quantiles` take a serve.series.Table, or an
+    array (T', D), (N, T', D), or (T',) where D is 1, with T' >= `context`: the last `context` rows are used.
+    """
 
     @property
     def context(self) -> int:
@@ -124,10 +133,6 @@ class Forecaster(_Model):
         return list(self.contract.document["input"]["columns"])
 
     @property
-    def step(self) -> Step:
-        return Step.from_dict(self.contract.document["input"]["step"])
-
-    @property
     def horizon(self) -> int:
         """Rows that one run answers, S."""
         return int(self.contract.document["forecast"]["horizon"])
@@ -136,15 +141,64 @@ class Forecaster(_Model):
     def quantiles(self) -> list[float]:
         return list(self.contract.document["forecast"]["quantiles"])
 
-    def predict(self, values: npt.NDArray[np.floating[Any]]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-        """Return forecast (N, S, D) and quantiles (N, S, D, Q), float32 in the units of `values` (N, T, D)."""
+    def predict(self, given: Given, horizon: int | None = None) -> Floats:
+        """Return the forecast (N, horizon, D) in the units given; beyond the trained horizon it is fed back."""
+        return self._forecast(given, horizon)[0]
+
+    def predict_quantiles(self, given: Given, horizon: int | None = None) -> Floats:
+        """Return the quantiles (N, horizon, D, Q), nan beyond the trained horizon: none were trained there."""
+        return self._forecast(given, horizon)[1]
+
+    def run(self, values: npt.NDArray[np.floating[Any]], horizon: int | None = None) -> tuple[Floats, Floats]:
+        """Return forecast (N, S, D) and quantiles (N, S, D, Q), float32 in the units of `values` (N, T, D).
+
+        Beyond the trained horizon the forecast is fed back as if it had been observed. Quantiles are nan there: they
+        would ignore the forecast's own error.
+        """
         expected = (self.context, len(self.columns))
         if values.shape[1:] != expected:
-            raise ValueError(f"predict: expected values (N, {expected}), got {values.shape}")
+            raise ValueError(f"run: expected values (N, {expected}), got {values.shape}")
         with np.errstate(over="ignore"):  # beyond float32 is inf, which the caller's finite check names
-            batch = values.astype(np.float32)
-        forecast, quantiles = self._run(["forecast", "quantiles"], batch)
-        return forecast, quantiles
+            recent = values.astype(np.float32)
+        forecast, quantiles = self._run(["forecast", "quantiles"], recent)
+        steps = self.horizon if horizon is None else horizon
+        parts = [forecast]
+        for _ in range(self.horizon, steps, self.horizon):
+            recent = np.concatenate([recent, parts[-1]], axis=1)[:, -self.context :]
+            parts.append(self._run(["forecast"], recent)[0])
+        unknown = np.full((len(values), max(steps - self.horizon, 0), *quantiles.shape[2:]), np.nan, np.float32)
+        return np.concatenate(parts, axis=1)[:, :steps], np.concatenate([quantiles, unknown], axis=1)[:, :steps]
+
+    def window(self, name: str, values: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.floating[Any]]:
+        """Return the last rows (T, D) of one series (T', D); InputError, naming it, where the network cannot run."""
+        window, columns = values[-self.context :], len(self.columns)
+        if values.ndim != 2 or values.shape[1] != columns:
+            raise InputError(name, f"model {self.name!r} needs rows of {columns} columns, got shape {values.shape}")
+        if len(window) < self.context:
+            needs = f"{self.context} rows of {columns} columns, got {len(values)} rows"
+            raise InputError(name, f"model {self.name!r} needs {needs}")
+        limit = float(np.finfo(np.float32).max)
+        if not (np.abs(window) <= limit).all():
+            raise InputError(name, f"expected finite values up to {limit:.6g} (float32), got others")
+        return window
+
+    def _forecast(self, given: Given, horizon: int | None) -> tuple[Floats, Floats]:
+        windows = np.stack(list(self._windows(given)))  # (N, T, D)
+        starts = range(0, len(windows), WINDOWS_PER_RUN)
+        parts = [self.run(windows[start : start + WINDOWS_PER_RUN], horizon) for start in starts]
+        forecasts, quantiles = zip(*parts, strict=True)
+        return np.concatenate(forecasts), np.concatenate(quantiles)
+
+    def _windows(self, given: Given) -> Iterator[npt.NDArray[np.floating[Any]]]:
+        """Yield the window (T, D) of each series."""
+        if isinstance(given, str | Path):
+            given = Reading(self.name, self.contract.document["input"]).read(given)
+        if isinstance(given, Table):
+            yield from (self.window(series.id, series.values) for series in given.series)
+            return
+        array = np.asarray(given, dtype=np.float64)
+        array = array[:, None] if array.ndim == 1 else array
+        yield from (self.window(f"series {n}", one) for n, one in enumerate(array if array.ndim == 3 else array[None]))
 
     def _inputs(self) -> Tensors:
         return {"series": ("float", [None, self.context, len(self.columns)])}
