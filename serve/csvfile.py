@@ -24,7 +24,6 @@ from serve.times import Times, parse_times
 
 NAN = frozenset({"", "na", "n/a", "nan", "null", "none"})  # compared in lower case
 DELIMITERS = {",": ",", ";": ";", "tab": "\t", "|": "|"}  # what a user types -> the character
-DECIMALS = (".", ",")
 SNIFFED_ROWS = 20
 THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2},\d{3}")  # 1,234 is 1.234 to some and 1234 to others
 
@@ -101,7 +100,7 @@ class CsvFile:
 
 
 def open_csv(source: str | Path | TextIO, delimiter: str = "auto", decimal: str = "auto") -> CsvFile:
-    """Read a file with a header line; `delimiter` is a key of DELIMITERS or auto, `decimal` one of DECIMALS or auto."""
+    """Read a file with a header line; `delimiter` is a key of DELIMITERS or auto, `decimal` . or , or auto."""
     where, text = _read_text(source)
     sniffed = delimiter == "auto"
     delimiter = _sniff(text, where, decimal) if sniffed else DELIMITERS[delimiter]

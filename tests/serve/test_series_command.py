@@ -170,7 +170,7 @@ def test_predict_takes_what_one_has(make_forecaster: Make, tmp_path: Path) -> No
     model = forecaster(make_forecaster(step=INDEX))
     values = np.arange(10)
     for given in (path, str(path), read_csv(path, time="ds"), values, values[:, None], values[None, :, None]):
-        assert model.predict(given, 5).tolist() == [[[10], [11], [12], [13], [14]]]
+        assert model.predict(given, 8)[..., 0].tolist() == [[*range(10, 18)]]  # fed back twice
         assert model.predict(given).shape == (1, 3, 1) and model.predict(given, 2).tolist() == [[[10], [11]]]
         quantiles = model.predict_quantiles(given, 5)
         assert quantiles[0, :3, 0].tolist() == [[9, 10, 11], [10, 11, 12], [11, 12, 13]]
