@@ -45,7 +45,7 @@ def predict(model: Model, x: np.ndarray, batch: int) -> list[np.ndarray]:
     parts = []
     for start in range(0, max(len(x), 1), batch):
         rows = np.ascontiguousarray(x[start : start + batch])
-        parts.append((model.predict_proba(rows),) if isinstance(model, Classifier) else model.predict(rows))
+        parts.append((model.predict_proba(rows),) if isinstance(model, Classifier) else model.run(rows))
     return [np.concatenate(column) for column in zip(*parts, strict=True)]
 
 

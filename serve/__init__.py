@@ -4,9 +4,10 @@
     model.predict(["a.png", "b.jpg"])              # labels; predict_proba gives (N, K)
     serve.load("dilated-waves").predict("history.csv", horizon=24)
 
-Reading order: `errors`, `contract` (one file is the model), `image` and `series` (raw files to arrays), `session`
-and `model` (arrays to predictions), `classify` and `forecast` (inputs to rows), `workers` and `bulk` (any number of
-them), `output` and `journal`, `cli`.
+Reading order: `errors`, `contract` (one file is the model), `image` and `series` (raw files to arrays; `csvfile` and
+`parquet` are what `series` opens, `reading` which columns a model takes), `session` and `model` (arrays to
+predictions), `classify` and `forecast` (inputs to rows), `workers` and `bulk` (any number of them), `output` and
+`journal`, `plot`, `cli`.
 Imports numpy, Pillow, onnxruntime and click, pyarrow where Parquet is asked for; never torch, never onnx.
 """
 

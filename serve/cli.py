@@ -9,59 +9,32 @@ Imports of numpy, Pillow and onnxruntime wait until a command runs, so that --he
 import io
 import json
 import os
-import signal
 import sys
 import time
-import warnings
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from serve.errors import ServeError
+from serve.console import (
+    DEVICE,
+    MODEL,
+    OUTPUT,
+    STRICT,
+    VARIANT,
+    Commands,
+    Progress,
+    check_suffix,
+    finish,
+    interruptible,
+    open_model,
+    read_model,
+    say,
+)
 
 if TYPE_CHECKING:
     from serve.bulk import Summary
-    from serve.contract import Contract
-
-MODEL = click.argument("model", metavar="MODEL")
-DEVICE = click.option(
-    "--device",
-    type=click.Choice(["auto", "cpu", "cuda", "tensorrt"]),
-    default="auto",
-    show_default=True,
-    help="auto takes CUDA where it is and says what it took; the others are an error where they are not.",
-)
-VARIANT = click.option(
-    "--variant",
-    type=click.Choice(["auto", "fp32", "int8", "fp16"]),
-    default="auto",
-    show_default=True,
-    help="Precision, of a package that has several: auto takes what it recommends for the device, and says so.",
-)
-OUTPUT = click.option(
-    "-o",
-    "--output",
-    default="-",
-    metavar="FILE",
-    help="A .csv, .jsonl or .parquet file, written as FILE.part and renamed at the end.  [default: CSV to stdout]",
-)
-STRICT = click.option("--strict", is_flag=True, help="Exit with code 3 where any row has status error.")
-
-
-class Commands(click.Group):
-    """The one place where our errors become one line on stderr and exit code 1."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        # Pillow warns about odd metadata and large images; what cannot be served becomes an error row anyway.
-        warnings.filterwarnings("ignore", module=r"PIL\.")
-        try:
-            return super().invoke(ctx)
-        except ServeError as error:
-            raise click.ClickException(str(error)) from error
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -104,7 +77,7 @@ def images(
     infer images lenet5-digits digits/ 'more/*.png' --top-k 3 -o labels.csv
     find . -name '*.jpg' -print0 | infer images lenet5-digits -0 - -o labels.parquet --resume
     """
-    _check_suffix(output)
+    check_suffix(output)
     if resume and output == "-":
         raise click.BadParameter("needs a file to go on with; add --output FILE", param_hint="--resume")
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy's own threads: unused, and in the way of a fork
@@ -112,36 +85,34 @@ def images(
     from serve.journal import journal_of
     from serve.sources import ImageSources
 
-    contract = _read(model, device, "classification", variant)
+    contract = read_model(model, device, "classification", variant)
     if top_k > len(contract.labels):
         raise click.BadParameter(f"expected at most the model's {len(contract.labels)} labels", param_hint="--top-k")
     if not resume and output != "-" and journal_of(output).exists():
-        _say(f"{output}.part: an interrupted run is written over; --resume would have gone on with it")
+        say(f"{output}.part: an interrupted run is written over; --resume would have gone on with it")
     sources = ImageSources(paths, sys.stdin.buffer, nul=nul)
     progress, started = Progress("images"), time.perf_counter()
 
     def watch(summary: "Summary") -> None:
         if summary.mark.rows == summary.resumed and device == "auto":
-            _say(f"device: {summary.device}")
+            say(f"device: {summary.device}")
         progress.show(summary.mark.rows, summary.mark.failed)
 
-    with _interruptible("" if output == "-" else f"{output}.part holds what is done, --resume goes on"):
+    with interruptible("" if output == "-" else f"{output}.part holds what is done, --resume goes on"):
         done = label_images(
             contract, device, sources, output, sys.stdout.buffer,
             top_k=top_k, batch=batch, workers=workers, resume=resume, watch=watch,
         )  # fmt: skip
     progress.clear()
     if sources.skipped:
-        _say(f"skipped {sources.skipped} hidden names, links and files of other suffixes inside folders")
+        say(f"skipped {sources.skipped} hidden names, links and files of other suffixes inside folders")
     if done.resumed:
-        _say(f"{done.resumed} rows are of the interrupted run")
-    _say(
+        say(f"{done.resumed} rows are of the interrupted run")
+    say(
         f"batches of {done.batch}, {done.workers}; decoding {done.decode:.2f} s, inference {done.inference:.2f} s, "
         f"writing {done.writing:.2f} s, summed over the workers"
     )
-    _finish(
-        done.mark.rows, done.mark.failed, "images", done.resumed, time.perf_counter() - started, done.device, strict
-    )
+    finish(done.mark.rows, done.mark.failed, "images", done.resumed, time.perf_counter() - started, done.device, strict)
 
 
 @main.command()
@@ -149,46 +120,73 @@ def images(
 @click.argument("files", metavar="FILE...", nargs=-1, required=True)
 @OUTPUT
 @click.option("--horizon", type=click.IntRange(1, 1_000_000), help="Steps ahead.  [default: as trained]")
-@click.option("--columns", metavar="NAME,...", help="Columns to read, in the model's order.  [default: the model's]")
-@click.option("--time", "time_", metavar="NAME", help="Time column, '' for none.  [default: the model's]")
+@click.option("--every", metavar="K", type=click.IntRange(1), help="Forecast from every K-th row, back from the last.")
+@click.option("--plot", metavar="FILE.svg", help="Draw the last rows, the forecast and its intervals.")
 @click.option(
-    "--id", "id_", metavar="NAME", help="Column that tells series apart, '' for none.  [default: the model's]"
+    "--target", metavar="NAME,...", help="Columns of values, in the model's order.  [default: the model's, else y]"
 )
+@click.option("--time", "time_", metavar="NAME", help="Time column, '' for none.  [default: the model's, else ds]")
+@click.option(
+    "--id", "id_", metavar="NAME",
+    help="Column that tells series apart, '' for none.  [default: the model's, else unique_id]",
+)  # fmt: skip
 @click.option("--gaps", type=click.Choice(["error", "interpolate"]), help="Missing rows.  [default: the model's]")
+@click.option(
+    "--delimiter", metavar="SIGN", type=click.Choice([",", ";", "tab", "|", "auto"]), default="auto",
+    help="Between the cells of a CSV: , ; tab | or auto, which finds the one that fits.  [default: auto]",
+)  # fmt: skip
+@click.option(
+    "--decimal", metavar="SIGN", type=click.Choice([".", ",", "auto"]), default="auto",
+    help="Of numbers in a CSV: . , or auto, a comma where the cells demand it.  [default: auto]",
+)  # fmt: skip
 @STRICT
 @DEVICE
 def series(
-    model: str, files: tuple[str, ...], output: str, horizon: int | None, columns: str | None, time_: str | None,
-    id_: str | None, gaps: str | None, strict: bool, device: str,
+    model: str, files: tuple[str, ...], output: str, horizon: int | None, every: int | None, plot: str | None,
+    target: str | None, time_: str | None, id_: str | None, gaps: str | None, delimiter: str, decimal: str,
+    strict: bool, device: str,
 ) -> None:  # fmt: skip
-    """Forecast each series of CSV files (- for stdin) from its last rows.
+    """Forecast each series of CSV or .parquet files (- for a CSV on stdin) from its last rows.
 
     Writes a long table: unique_id, ds, yhat, yhat-lo-80, yhat-hi-80, status, error; yhat-NAME where the model has
-    several columns. Beyond the trained horizon the forecast is fed back: status is recursive, intervals are empty. A
-    file or series that cannot be forecast is one row with status error.
+    several columns; with --every, cutoff after ds: the time of the last row that the forecast knew. Beyond the trained
+    horizon the forecast is fed back: status is recursive, intervals are empty. A file or series that cannot be
+    forecast is one row with status error.
+
+    Columns that are not named are the model's, or where a file lacks those unique_id, ds and y. A delimiter or decimal
+    sign that the file does not settle is an error. What was found in place of the default is said.
 
     \b
-    infer series dilated-waves history.csv
-    infer series dilated-waves shop.csv --id shop --time day --columns sales -o forecast.parquet
+    infer series dilated-waves history.csv --horizon 48 --plot forecast.svg
+    infer series dilated-waves shop.csv --id shop --time day --target sales -o forecast.parquet
+    infer series dilated-waves long.parquet --every 24 -o rolling.parquet
+    infer series dilated-waves german.csv --delimiter ';' --decimal ,
     """
-    _check_suffix(output)
-    from serve.forecast import Reading, columns_of, forecast_file
+    check_suffix(output)
+    if plot is not None and Path(plot).suffix.lower() != ".svg":
+        raise click.BadParameter("expected a name ending in .svg", param_hint="--plot")
+    from serve.forecast import columns_of, forecast_file
     from serve.output import open_table
+    from serve.plot import Picture
+    from serve.reading import Reading
 
-    forecaster = _load(model, device, "forecasting")
-    reading = Reading.of(forecaster, columns, time_, id_, gaps)
-    if len(reading.columns) != len(forecaster.columns):
-        raise click.BadParameter(f"expected {len(forecaster.columns)} names", param_hint="--columns")
+    forecaster = open_model(model, device, "forecasting")
+    names = target.split(",") if target else None
+    if names and len(names) != len(forecaster.columns):
+        raise click.BadParameter(f"expected {len(forecaster.columns)} names", param_hint="--target")
+    rule = forecaster.contract.document["input"]
+    reading = Reading(forecaster.name, rule, names, time_, id_, gaps, delimiter, decimal)
+    picture, steps = Picture(forecaster), horizon or forecaster.horizon
     started, counts = time.perf_counter(), Counter[str]()
-    with open_table(output, columns_of(forecaster), sys.stdout.buffer) as write:
+    with open_table(output, columns_of(forecaster, every is not None), sys.stdout.buffer) as write:
         for file in files:
             source = io.TextIOWrapper(io.BytesIO(sys.stdin.buffer.read()), "utf-8-sig") if file == "-" else file
-            for rows, filled in forecast_file(forecaster, source, reading, horizon or forecaster.horizon):
+            for rows in forecast_file(forecaster, source, reading, steps, every, say=say, draw=picture.add):
                 write(rows)
                 counts.update(str(row["status"]) for row in rows)
-                if filled:
-                    _say(f"{file}: {filled} values made by interpolation")
-    _finish(counts.total(), counts["error"], "rows", 0, time.perf_counter() - started, forecaster.device, strict)
+    if plot is not None:
+        say(picture.write(plot))
+    finish(counts.total(), counts["error"], "rows", 0, time.perf_counter() - started, forecaster.device, strict)
 
 
 @main.command()
@@ -207,89 +205,3 @@ def info(model: str, as_json: bool) -> None:
     path, sha256, _ = locate(model)
     contract = read(path, sha256)
     click.echo(json.dumps(contract.document, indent=2) if as_json else describe(contract))
-
-
-class Progress:
-    """How far a command is, on a terminal alone: one line, written over."""
-
-    def __init__(self, what: str) -> None:
-        self.what = what
-        self.shown = sys.stderr.isatty()
-        self.started = self.last = time.monotonic()
-
-    def show(self, n: int, failed: int) -> None:
-        """Write the line anew, five times a second at most."""
-        now = time.monotonic()
-        if self.shown and now - self.last > 0.2:
-            rate = n / (now - self.started)
-            click.echo(f"\r{n:,} {self.what}, {failed:,} failed, {rate:,.0f}/s\033[K", err=True, nl=False)
-            self.last = now
-
-    def clear(self) -> None:
-        if self.shown and self.last > self.started:
-            click.echo("\r\033[K", err=True, nl=False)
-
-
-@contextmanager
-def _interruptible(advice: str) -> Iterator[None]:
-    """Turn Ctrl-C and SIGTERM into one line and exit code 130, once what is open is closed."""
-
-    def stop(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    except KeyboardInterrupt:
-        _say(f"interrupted; {advice}" if advice else "interrupted")
-        raise SystemExit(130) from None
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _read(model: str, device: str, task: str, variant: str = "auto") -> "Contract":
-    """Return the contract of a name or path for a task; say which variant was chosen."""
-    from serve.contract import read
-    from serve.locate import locate
-    from serve.session import providers_for, resolve
-
-    providers_for(device)  # an error before the file is read, where the device is not there
-    path, sha256, why = locate(model, resolve(device), variant)
-    contract = read(path, sha256)
-    if contract.task != task:
-        command = "images" if contract.task == "classification" else "series"
-        raise ServeError(f"{path}: expected a model for {task}, got {contract.task}; use `infer {command}`")
-    if why:
-        _say(f"variant: {why}")
-    return contract
-
-
-def _load(model: str, device: str, task: str, variant: str = "auto") -> Any:
-    """Return the Classifier or Forecaster of a name or path, and say which device and which variant was chosen."""
-    from serve.model import wrap
-    from serve.session import open_session
-
-    contract = _read(model, device, task, variant)
-    loaded = wrap(contract, open_session(contract.bytes, device), device)
-    if device == "auto":
-        _say(f"device: {loaded.device}")
-    return loaded
-
-
-def _check_suffix(output: str) -> None:
-    from serve.output import SUFFIXES
-
-    if output != "-" and Path(output).suffix.lower() not in SUFFIXES:
-        raise click.BadParameter(f"expected a name ending in {', '.join(SUFFIXES)}", param_hint="--output")
-
-
-def _finish(n: int, failed: int, what: str, before: int, seconds: float, device: str, strict: bool) -> None:
-    """Print the summary; exit code 3 where --strict was asked and a row failed. `before` rows were done earlier."""
-    rate = (n - before) / max(seconds, 1e-9)
-    _say(f"{n - failed} ok, {failed} error, {seconds:.2f} s, {rate:.0f} {what}/s on {device}")
-    if strict and failed:
-        raise SystemExit(3)
-
-
-def _say(text: str) -> None:
-    click.echo(text, err=True)

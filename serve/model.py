@@ -1,7 +1,7 @@
 """A model file opened on a device: `load` gives a Classifier or a Forecaster, checked against its own contract."""
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,14 +13,19 @@ from serve import contract as contracts
 from serve.contract import Contract
 from serve.errors import InputError, ModelFileError, ServeError
 from serve.image import ImageRule, read_image
-from serve.series import Step
+from serve.reading import Reading
+from serve.series import Table
 from serve.session import describe_device, open_session, session_errors
 from serve.workers import batched, threads, usable_cores
 
 Array = npt.NDArray[Any]
-Picture = str | os.PathLike[str] | bytes | Image.Image | npt.NDArray[np.uint8]
+ImageLike = str | os.PathLike[str] | bytes | Image.Image | npt.NDArray[np.uint8]
 BATCH = 32  # images that predict_proba runs at once
 Tensors = dict[str, tuple[str, list[int | None]]]  # name -> (element type, shape; None is a dynamic dimension)
+Floats = npt.NDArray[np.float32]
+Given = str | Path | Table | npt.ArrayLike
+
+WINDOWS_PER_RUN = 64
 
 
 class _Model:
@@ -107,11 +112,11 @@ class Classifier(_Model):
     def rule(self) -> ImageRule:
         return ImageRule.from_dict(self.contract.document["input"])
 
-    def predict(self, images: Picture | Iterable[Picture]) -> npt.NDArray[np.str_]:
+    def predict(self, images: ImageLike | Iterable[ImageLike]) -> npt.NDArray[np.str_]:
         """Return the most probable label of each image, (N,); `predict_proba` says what an image may be."""
         return np.asarray(np.array(self.labels)[self.predict_proba(images).argmax(axis=1)])
 
-    def predict_proba(self, images: Picture | Iterable[Picture]) -> npt.NDArray[np.float32]:
+    def predict_proba(self, images: ImageLike | Iterable[ImageLike]) -> npt.NDArray[np.float32]:
         """Return probabilities float32 (N, K) in the order of `labels`.
 
         One image or many, each a path, the bytes of a file, a Pillow image or uint8 (H, W) or (H, W, 3) of any size;
@@ -122,7 +127,7 @@ class Classifier(_Model):
             return self._probabilities(images)
         rule, one = self.rule, isinstance(images, str | os.PathLike | bytes | Image.Image | np.ndarray)
         found = [np.empty((0, len(self.labels)), np.float32)]
-        many = cast("Iterable[Picture]", [images] if one else images)
+        many = cast("Iterable[ImageLike]", [images] if one else images)
         with threads(usable_cores()) as pool:
             for group in batched(many, BATCH):
                 found.append(self._probabilities(np.stack(list(pool.map(lambda picture: _read(picture, rule), group)))))
@@ -142,7 +147,11 @@ class Classifier(_Model):
 
 
 class Forecaster(_Model):
-    """load("dilated.onnx").predict(values)   # (N, T, D) -> forecast (N, S, D), quantiles (N, S, D, Q)"""
+    """load("dilated.onnx").predict("history.csv", horizon=24)   # -> float32 (N, 24, D), one forecast per series
+
+    Besides a path (read by the contract's rule), `predict` and `predict_quantiles` take a serve.series.Table, or an
+    array (T', D), (N, T', D), or (T',) where D is 1, with T' >= `context`: the last `context` rows are used.
+    """
 
     @property
     def context(self) -> int:
@@ -154,10 +163,6 @@ class Forecaster(_Model):
         return list(self.contract.document["input"]["columns"])
 
     @property
-    def step(self) -> Step:
-        return Step.from_dict(self.contract.document["input"]["step"])
-
-    @property
     def horizon(self) -> int:
         """Rows that one run answers, S."""
         return int(self.contract.document["forecast"]["horizon"])
@@ -166,15 +171,64 @@ class Forecaster(_Model):
     def quantiles(self) -> list[float]:
         return list(self.contract.document["forecast"]["quantiles"])
 
-    def predict(self, values: npt.NDArray[np.floating[Any]]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-        """Return forecast (N, S, D) and quantiles (N, S, D, Q), float32 in the units of `values` (N, T, D)."""
+    def predict(self, given: Given, horizon: int | None = None) -> Floats:
+        """Return the forecast (N, horizon, D) in the units given; beyond the trained horizon it is fed back."""
+        return self._forecast(given, horizon)[0]
+
+    def predict_quantiles(self, given: Given, horizon: int | None = None) -> Floats:
+        """Return the quantiles (N, horizon, D, Q), nan beyond the trained horizon: none were trained there."""
+        return self._forecast(given, horizon)[1]
+
+    def run(self, values: npt.NDArray[np.floating[Any]], horizon: int | None = None) -> tuple[Floats, Floats]:
+        """Return forecast (N, S, D) and quantiles (N, S, D, Q), float32 in the units of `values` (N, T, D).
+
+        Beyond the trained horizon the forecast is fed back as if it had been observed. Quantiles are nan there: they
+        would ignore the forecast's own error.
+        """
         expected = (self.context, len(self.columns))
         if values.shape[1:] != expected:
-            raise ValueError(f"predict: expected values (N, {expected}), got {values.shape}")
+            raise ValueError(f"run: expected values (N, {expected}), got {values.shape}")
         with np.errstate(over="ignore"):  # beyond float32 is inf, which the caller's finite check names
-            batch = values.astype(np.float32)
-        forecast, quantiles = self._run(["forecast", "quantiles"], batch)
-        return forecast, quantiles
+            recent = values.astype(np.float32)
+        forecast, quantiles = self._run(["forecast", "quantiles"], recent)
+        steps = self.horizon if horizon is None else horizon
+        parts = [forecast]
+        for _ in range(self.horizon, steps, self.horizon):
+            recent = np.concatenate([recent, parts[-1]], axis=1)[:, -self.context :]
+            parts.append(self._run(["forecast"], recent)[0])
+        unknown = np.full((len(values), max(steps - self.horizon, 0), *quantiles.shape[2:]), np.nan, np.float32)
+        return np.concatenate(parts, axis=1)[:, :steps], np.concatenate([quantiles, unknown], axis=1)[:, :steps]
+
+    def window(self, name: str, values: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.floating[Any]]:
+        """Return the last rows (T, D) of one series (T', D); InputError, naming it, where the network cannot run."""
+        window, columns = values[-self.context :], len(self.columns)
+        if values.ndim != 2 or values.shape[1] != columns:
+            raise InputError(name, f"model {self.name!r} needs rows of {columns} columns, got shape {values.shape}")
+        if len(window) < self.context:
+            needs = f"{self.context} rows of {columns} columns, got {len(values)} rows"
+            raise InputError(name, f"model {self.name!r} needs {needs}")
+        limit = float(np.finfo(np.float32).max)
+        if not (np.abs(window) <= limit).all():
+            raise InputError(name, f"expected finite values up to {limit:.6g} (float32), got others")
+        return window
+
+    def _forecast(self, given: Given, horizon: int | None) -> tuple[Floats, Floats]:
+        windows = np.stack(list(self._windows(given)))  # (N, T, D)
+        starts = range(0, len(windows), WINDOWS_PER_RUN)
+        parts = [self.run(windows[start : start + WINDOWS_PER_RUN], horizon) for start in starts]
+        forecasts, quantiles = zip(*parts, strict=True)
+        return np.concatenate(forecasts), np.concatenate(quantiles)
+
+    def _windows(self, given: Given) -> Iterator[npt.NDArray[np.floating[Any]]]:
+        """Yield the window (T, D) of each series."""
+        if isinstance(given, str | Path):
+            given = Reading(self.name, self.contract.document["input"]).read(given)
+        if isinstance(given, Table):
+            yield from (self.window(series.id, series.values) for series in given.series)
+            return
+        array = np.asarray(given, dtype=np.float64)
+        array = array[:, None] if array.ndim == 1 else array
+        yield from (self.window(f"series {n}", one) for n, one in enumerate(array if array.ndim == 3 else array[None]))
 
     def _inputs(self) -> Tensors:
         return {"series": ("float", [None, self.context, len(self.columns)])}
@@ -184,7 +238,7 @@ class Forecaster(_Model):
         return {"forecast": ("float", shape), "quantiles": ("float", [*shape, len(self.quantiles)])}
 
 
-def _read(picture: Picture, rule: ImageRule) -> npt.NDArray[np.uint8]:
+def _read(picture: ImageLike, rule: ImageRule) -> npt.NDArray[np.uint8]:
     if isinstance(picture, np.ndarray):
         if picture.dtype != np.uint8 or picture.ndim not in (2, 3) or picture.shape[2:] not in ((), (3,), (4,)):
             expected = "uint8 (H, W), (H, W, 3) or (H, W, 4)"

@@ -1,4 +1,4 @@
-"""CSV files to regular float series: the reading of training and of serving, written once.
+"""Files to regular float series: the reading of training and of serving, written once.
 
 A file holds one series, or several told apart by an `id` column. Each must be in time order without duplicates; its
 step is the most common difference. What is missing (time stamps, or cells that are empty or one of NAN) is an error,
@@ -6,23 +6,23 @@ or with gaps="interpolate" is filled linearly in the number of steps and counted
 or after the last value of a column, and nothing is ever sorted, dropped or averaged in silence.
 """
 
-import csv
-import io
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TextIO
 
 import numpy as np
 import numpy.typing as npt
 
+from serve.csvfile import CsvFile, open_csv
 from serve.errors import InputError
-from serve.times import Step, Times, are_month_ends, base_step, format_times, future_times, parse_times, positions
+from serve.parquet import ParquetFile, open_parquet
+from serve.times import Step, Times, are_dates, are_month_ends, base_step, format_times, future_times, positions
 
-__all__ = ["Series", "Step", "Table", "future_times", "read_csv"]
+__all__ = ["Series", "Step", "Table", "future_times", "open_file", "read_csv", "table_of"]
 
-NAN = frozenset({"", "na", "n/a", "nan", "null", "none"})  # compared in lower case
+File = CsvFile | ParquetFile
 GAPS = ("error", "interpolate")
 MAX_FILL = 100  # a filled series may have this many times its rows: a typo in one year must not ask for 10^9 rows
 
@@ -35,15 +35,28 @@ class Series:
     times: Times
     values: npt.NDArray[np.float64]
 
+    # Asked for at every rolling origin, so worked out once.
+    @cached_property
+    def month_end(self) -> bool:
+        return are_month_ends(self.times)
+
+    @cached_property
+    def dates(self) -> bool:
+        return are_dates(self.times)
+
 
 @dataclass(frozen=True)
 class Table:
-    """The series of one file in order of first appearance; `filled` counts the values made by interpolation."""
+    """The series of one file in order of first appearance; `filled` counts the values made by interpolation.
+
+    `notes` say what was found in the file and not told: its delimiter, its decimal sign.
+    """
 
     series: list[Series]
     columns: list[str]
     step: Step
     filled: int
+    notes: list[str]
 
 
 @dataclass(frozen=True)
@@ -51,7 +64,7 @@ class _Rows:
     """The rows of one series as they stand in the file: values (T, D) with nan for missing cells."""
 
     id: str
-    lines: list[int]
+    at: list[int]  # the place of each in the file
     times: Times
     values: npt.NDArray[np.float64]
 
@@ -64,113 +77,48 @@ def read_csv(
     id: str | None = None,  # the field's word for it
     gaps: str = "error",
 ) -> Table:
-    """Return the series of a comma-separated file with a header line; InputError names file, line and value.
+    """Return the series of a CSV file with a header line; InputError names file, line and value.
 
     `columns` None takes every column but `time` and `id` whose cells are all numbers. `time` None counts rows from 0.
     """
+    return table_of(open_csv(source), columns=columns, time=time, id=id, gaps=gaps)
+
+
+def open_file(source: str | Path | TextIO, delimiter: str = "auto", decimal: str = "auto") -> File:
+    """Open a .parquet file as Parquet, anything else as CSV."""
+    if isinstance(source, str | Path) and Path(source).suffix.lower() == ".parquet":
+        return open_parquet(Path(source))
+    return open_csv(source, delimiter, decimal)
+
+
+def table_of(file: File, *, columns: Sequence[str] | None, time: str | None, id: str | None, gaps: str) -> Table:
+    """Return the series of an open file, with the options of `read_csv`."""
     if gaps not in GAPS:
-        raise ValueError(f"read_csv: expected gaps of {', '.join(GAPS)}, got {gaps!r}")
-    where, text = _read_text(source)
-    header, rows, lines = _read_rows(text, where)
-    for name in [n for n in (time, id) if n is not None]:
-        _find(header, name, where)
-    names = list(columns) if columns is not None else _numeric_columns(header, rows, (time, id))
+        raise ValueError(f"table_of: expected gaps of {', '.join(GAPS)}, got {gaps!r}")
+    _check_names(file, [name for name in (time, id, *(columns or ())) if name is not None])
+    names = list(columns) if columns is not None else file.numeric([n for n in file.header if n not in (time, id)])
     if not names:
-        raise InputError(where, f"expected a column of numbers, got only {', '.join(header)}")
-    values = np.empty((len(rows), len(names)))  # (T of all series, D)
-    for column, name in enumerate(names):
-        values[:, column] = _parse_column(rows, lines, _find(header, name, where), name, where)
-    times = _parse_times(rows, lines, header, time, where) if time is not None else None
-    stem = Path(source).stem if isinstance(source, str | Path) else "series"
-    ids = [row[_find(header, id, where)] for row in rows] if id is not None else [stem] * len(rows)
-    return _regular_table(_split(ids, lines, times, values), names, gaps, where, timed=time is not None)
+        raise InputError(file.where, f"expected a column of numbers, got only {', '.join(file.header)}")
+    values = file.numbers(names)  # (T of all series, D)
+    times = file.times(time) if time is not None else None
+    ids = file.texts(id) if id is not None else [file.stem] * len(values)
+    if "" in ids:
+        raise InputError(file.where, f"{file.place(ids.index(''))}, column {id!r}: expected an id, got a missing value")
+    return _regular_table(_split(ids, times, values), names, gaps, file, timed=time is not None)
 
 
-def _read_text(source: str | Path | TextIO) -> tuple[str, str]:
-    """Return (name for messages, text)."""
-    where = str(source) if isinstance(source, str | Path) else "-"
-    try:
-        if isinstance(source, str | Path):
-            return where, Path(source).read_text(encoding="utf-8-sig")
-        return where, source.read()
-    except FileNotFoundError as error:
-        raise InputError(where, "no such file") from error
-    except UnicodeDecodeError as error:
-        raise InputError(where, f"expected UTF-8 text, got byte {error.start} that is none") from error
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise InputError(where, f"the file cannot be read: {reason}") from error
-
-
-def _read_rows(text: str, where: str) -> tuple[list[str], list[list[str]], list[int]]:
-    """Return (header, rows of stripped cells, the line of each row); empty lines are skipped."""
-    reader = csv.reader(io.StringIO(text.removeprefix("\ufeff"), newline=""), strict=True)
-    rows, lines = [], []
-    try:
-        for row in reader:
-            if row:
-                rows.append([cell.strip() for cell in row])
-                lines.append(reader.line_num)
-    except csv.Error as error:
-        raise InputError(where, f"line {reader.line_num}: expected comma-separated values, {error}") from error
-    if len(rows) < 2:
-        raise InputError(where, f"expected a header line and rows of numbers, got {len(rows)} lines")
-    header = rows[0]
-    repeated = sorted({name for name in header if header.count(name) > 1})
+def _check_names(file: File, names: list[str]) -> None:
+    """Raise InputError where a name is not one column of the file."""
+    repeated = sorted({name for name in file.header if file.header.count(name) > 1})
     if repeated:
-        raise InputError(where, f"expected different column names, got {repeated[0]!r} twice; rename one")
-    for row, line in zip(rows[1:], lines[1:], strict=True):
-        if len(row) != len(header):
-            raise InputError(where, f"line {line}: expected {len(header)} cells as in the header, got {len(row)}")
-    return header, rows[1:], lines[1:]
+        raise InputError(file.where, f"expected different column names, got {repeated[0]!r} twice; rename one")
+    for name in names:
+        if name not in file.header:
+            have = ", ".join(file.header)
+            raise InputError(file.where, f"expected a column {name!r}, got {have}; name one of these")
 
 
-def _find(header: list[str], name: str, where: str) -> int:
-    if name not in header:
-        raise InputError(where, f"expected a column {name!r}, got {', '.join(header)}; name one of these")
-    return header.index(name)
-
-
-def _number(cell: str) -> float | None:
-    """Return the number of a cell, nan for a missing one, None for text."""
-    if cell.lower() in NAN:
-        return math.nan
-    try:
-        value = float(cell)
-    except ValueError:
-        return None
-    return value if math.isfinite(value) else None
-
-
-def _numeric_columns(header: list[str], rows: list[list[str]], others: tuple[str | None, ...]) -> list[str]:
-    """Return the names of columns with at least one number and no text."""
-    found = []
-    for index, name in enumerate(header):
-        cells = [_number(row[index]) for row in rows] if name not in others else [None]
-        if all(cell is not None for cell in cells) and not all(cell is not None and math.isnan(cell) for cell in cells):
-            found.append(name)
-    return found
-
-
-def _parse_column(rows: list[list[str]], lines: list[int], index: int, name: str, where: str) -> list[float]:
-    values = []
-    for row, line in zip(rows, lines, strict=True):
-        value = _number(row[index])
-        if value is None:
-            raise InputError(where, f"line {line}, column {name!r}: expected a number, got {row[index]!r}")
-        values.append(value)
-    return values
-
-
-def _parse_times(rows: list[list[str]], lines: list[int], header: list[str], time: str, where: str) -> Times:
-    times, trouble = parse_times([row[header.index(time)] for row in rows])
-    if trouble:
-        row, reason = trouble
-        raise InputError(where, f"line {lines[row]}, column {time!r}: {reason}")
-    return times
-
-
-def _split(ids: list[str], lines: list[int], times: Times | None, values: npt.NDArray[np.float64]) -> list[_Rows]:
+def _split(ids: list[str], times: Times | None, values: npt.NDArray[np.float64]) -> list[_Rows]:
     """Return the rows of each id, ids in order of first appearance."""
     members: dict[str, list[int]] = {}
     for row, name in enumerate(ids):
@@ -178,7 +126,7 @@ def _split(ids: list[str], lines: list[int], times: Times | None, values: npt.ND
     return [
         _Rows(
             id=name,
-            lines=[lines[row] for row in own],
+            at=own,
             times=times[own] if times is not None else np.arange(len(own), dtype=np.int64),
             values=values[own],
         )
@@ -186,25 +134,25 @@ def _split(ids: list[str], lines: list[int], times: Times | None, values: npt.ND
     ]
 
 
-def _regular_table(found: list[_Rows], columns: list[str], gaps: str, where: str, *, timed: bool) -> Table:
+def _regular_table(found: list[_Rows], columns: list[str], gaps: str, file: File, *, timed: bool) -> Table:
     for rows in found:
-        _check_order(rows, where)
+        _check_order(rows, file)
     steps = {rows.id: base_step(rows.times) for rows in found if len(rows.times) > 1}
     if timed and not steps:
-        raise InputError(where, "expected at least two rows to know the step between them, got one")
+        raise InputError(file.where, "expected at least two rows to know the step between them, got one")
     step = next(iter(steps.values()), Step("index", 1))
     for name, other in steps.items():
         if other != step:
-            raise InputError(where, f"expected one step for all series, got {step} and {other} (series {name!r})")
+            raise InputError(file.where, f"expected one step for all series, got {step} and {other} (series {name!r})")
     series, filled = [], 0
     for rows in found:
-        regular, made = _fill(rows, step, columns, gaps, where)
+        regular, made = _fill(rows, step, columns, gaps, file)
         series.append(regular)
         filled += made
-    return Table(series, columns, step, filled)
+    return Table(series, columns, step, filled, file.notes)
 
 
-def _check_order(rows: _Rows, where: str) -> None:
+def _check_order(rows: _Rows, file: File) -> None:
     """Raise InputError at the first time that is not later than the one before it."""
     wrong = np.flatnonzero(np.diff(rows.times) <= np.zeros((), np.diff(rows.times).dtype))
     if len(wrong):
@@ -212,13 +160,13 @@ def _check_order(rows: _Rows, where: str) -> None:
         time, before = format_times(rows.times[[row, row - 1]])
         what = "a duplicate" if time == before else f"{time} after {before}"
         raise InputError(
-            where,
-            f"line {rows.lines[row]}: expected times in rising order, got {what} ({time}) in series {rows.id!r}; "
-            "sort the file, or name the id column",
+            file.where,
+            f"{file.place(rows.at[row])}: expected times in rising order, got {what} ({time}) in series {rows.id!r}; "
+            "sort the file, name the id column, or give local times their offset from UTC",
         )
 
 
-def _fill(rows: _Rows, step: Step, columns: list[str], gaps: str, where: str) -> tuple[Series, int]:
+def _fill(rows: _Rows, step: Step, columns: list[str], gaps: str, file: File) -> tuple[Series, int]:
     """Return the series on its regular grid, and the number of values that interpolation made."""
     place = positions(rows.times, step.unit)
     offset = place - place[0]
@@ -226,45 +174,48 @@ def _fill(rows: _Rows, step: Step, columns: list[str], gaps: str, where: str) ->
     if len(off_grid):
         row = int(off_grid[0])
         raise InputError(
-            where,
-            f"line {rows.lines[row]}: expected times that are whole steps of {step} apart, "
-            f"got {format_times(rows.times)[row]} in series {rows.id!r}",
+            file.where,
+            f"{file.place(rows.at[row])}: expected times that are whole steps of {step} apart, "
+            f"got {format_times(rows.times)[row]} in series {rows.id!r}; put them on one grid",
         )
     grid = offset // step.count  # (rows,) the place of each row, in steps
     steps = int(grid[-1]) + 1
     if gaps == "error":
-        _check_complete(rows, grid, step, columns, where)
+        _check_complete(rows, grid, step, columns, file)
     if steps > MAX_FILL * len(grid):
-        raise InputError(where, f"expected at most {MAX_FILL} steps a row to fill, got {steps} for {len(grid)} rows")
+        raise InputError(
+            file.where, f"expected at most {MAX_FILL} steps a row to fill, got {steps} for {len(grid)} rows"
+        )
     values = np.empty((steps, len(columns)))
     for column, name in enumerate(columns):
         known = ~np.isnan(rows.values[:, column])
         if not (known[0] and known[-1]):
-            line = rows.lines[0 if not known[0] else -1]
+            line = file.place(rows.at[0 if not known[0] else -1])
             raise InputError(
-                where, f"line {line}, column {name!r}: expected a number in the first and last row, got none; remove it"
+                file.where,
+                f"{line}, column {name!r}: expected a number in the first and last row, got none; remove it",
             )
         values[:, column] = np.interp(np.arange(steps), grid[known], rows.values[known, column])
     made = values.size - int((~np.isnan(rows.values)).sum())
     return Series(rows.id, _grid_times(rows, grid, steps, step), values), made
 
 
-def _check_complete(rows: _Rows, grid: npt.NDArray[np.int64], step: Step, columns: list[str], where: str) -> None:
+def _check_complete(rows: _Rows, grid: npt.NDArray[np.int64], step: Step, columns: list[str], file: File) -> None:
     """Raise InputError at the first missing cell or time stamp."""
     empty = np.argwhere(np.isnan(rows.values))
     if len(empty):
         row, column = empty[0]
         raise InputError(
-            where,
-            f"line {rows.lines[row]}, column {columns[column]!r}: expected a number, got a missing value; "
+            file.where,
+            f"{file.place(rows.at[row])}, column {columns[column]!r}: expected a number, got a missing value; "
             "fill it, or allow interpolation (gaps: interpolate)",
         )
     jumps = np.flatnonzero(np.diff(grid) != 1)
     if len(jumps):
         before, after = format_times(rows.times[jumps[0] : jumps[0] + 2])
         raise InputError(
-            where,
-            f"line {rows.lines[jumps[0] + 1]}: expected a row every {step}, got {after} after {before} "
+            file.where,
+            f"{file.place(rows.at[jumps[0] + 1])}: expected a row every {step}, got {after} after {before} "
             f"in series {rows.id!r}; add the rows, or allow interpolation (gaps: interpolate)",
         )
 

@@ -131,9 +131,14 @@ def future_times(last: Any, step: Step, n: int, *, month_end: bool = False) -> T
     return np.asarray(dates.astype("datetime64[s]") + clock)
 
 
-def format_times(times: Times) -> list[str]:
-    """Return times as text: whole numbers, dates where all are midnights, else ISO 8601 with seconds."""
+def are_dates(times: Times) -> bool:
+    """True where every stamp is a midnight."""
+    return times.dtype.kind != "i" and bool((times.astype("datetime64[D]") == times).all())
+
+
+def format_times(times: Times, dates: bool | None = None) -> list[str]:
+    """Return times as text: whole numbers, dates where all are midnights (or `dates` says so), else with seconds."""
     if times.dtype.kind == "i":
         return [str(time) for time in times.tolist()]
-    dates = times.astype("datetime64[D]")
-    return [str(time) for time in (dates if bool((dates == times).all()) else times)]
+    short = are_dates(times) if dates is None else dates
+    return [str(time) for time in (times.astype("datetime64[D]") if short else times)]

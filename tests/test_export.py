@@ -43,7 +43,7 @@ def test_the_graph_is_the_network_at_any_batch(name: str, batch: int) -> None:
     net, source = trained(name)
     x = export.random_inputs(source, seed=4711 + batch, count=batch)
     model = load(line.model_path(name), "cpu")
-    got = [model.predict_proba(x)] if isinstance(model, Classifier) else model.predict(x)
+    got = [model.predict_proba(x)] if isinstance(model, Classifier) else model.run(x)
     with torch.no_grad():
         outputs = net(torch.from_numpy(x))
     expected = outputs if isinstance(outputs, tuple) else (outputs,)

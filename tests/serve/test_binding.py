@@ -33,7 +33,7 @@ def test_every_output_of_a_forecaster_is_fetched(make_forecaster: Callable[..., 
     series = np.random.default_rng(0).normal(size=(6, 4, 2)).astype(np.float32)[::2]
     binding = bind(model.session, series, device)
     run_bound(model.session, binding)
-    for bound, plain in zip(fetch(binding), model.predict(series), strict=True):
+    for bound, plain in zip(fetch(binding), model.run(series), strict=True):
         np.testing.assert_array_equal(bound, plain)
 
 

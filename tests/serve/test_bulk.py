@@ -159,7 +159,6 @@ def test_workers_end_with_a_killed_parent(classifier: Path, names: Path) -> None
         time.sleep(0.1)
     else:
         pytest.fail("workers are still there")
-    process.stdin.close()
     process.communicate()
 
 

@@ -163,9 +163,9 @@ def test_bad_series_files_are_rows(make_forecaster: Callable[..., Path], tmp_pat
 def test_other_column_names(make_forecaster: Callable[..., Path], tmp_path: Path) -> None:
     """Oracle: the same numbers under other headers, and without any time."""
     (tmp_path / "x.csv").write_text(HISTORY.replace("ds,y", "day,sales"))
-    first = rows_of(infer("series", make_forecaster(), tmp_path / "x.csv", "--time", "day", "--columns", "sales"))
+    first = rows_of(infer("series", make_forecaster(), tmp_path / "x.csv", "--time", "day", "--target", "sales"))
     assert (first[0]["ds"], first[0]["yhat"]) == ("2024-03-01", "30")
-    counted = rows_of(infer("series", make_forecaster(), tmp_path / "x.csv", "--time", "", "--columns", "sales"))
+    counted = rows_of(infer("series", make_forecaster(), tmp_path / "x.csv", "--time", "", "--target", "sales"))
     assert (counted[0]["ds"], counted[0]["yhat"]) == ("10", "30")
 
 

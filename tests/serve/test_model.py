@@ -28,7 +28,7 @@ def test_forecaster_answers_the_formula(make_forecaster: Callable[..., Path]) ->
     model = load(make_forecaster("a", "b"), "cpu")
     assert isinstance(model, Forecaster)
     values = np.arange(16.0).reshape(2, 4, 2)
-    forecast, quantiles = model.predict(values)
+    forecast, quantiles = model.run(values)
     expected = values[:, -1:] + np.array([1, 2, 3]).reshape(1, 3, 1)
     assert (forecast == expected).all()
     assert (quantiles == expected[..., None] + [-1, 0, 1]).all()
@@ -115,4 +115,4 @@ def test_wrong_shapes_are_value_errors(classifier: Path, make_forecaster: Callab
     with pytest.raises(ValueError, match=r"expected uint8 \(N, \(8, 8, 1\)\), got float32"):
         load(classifier, "cpu").predict_proba(np.zeros((1, 8, 8, 1), np.float32))
     with pytest.raises(ValueError, match=r"expected values \(N, \(4, 1\)\)"):
-        load(make_forecaster(), "cpu").predict(np.zeros((1, 5, 1)))
+        load(make_forecaster(), "cpu").run(np.zeros((1, 5, 1)))

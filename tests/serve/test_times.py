@@ -74,4 +74,6 @@ def test_format() -> None:
     """Oracle: dates where all are midnights."""
     assert format_times(np.array(["2024-01-01", "2024-01-02"], "datetime64[s]")) == ["2024-01-01", "2024-01-02"]
     assert format_times(np.array(["2024-01-01T01:00"], "datetime64[s]")) == ["2024-01-01T01:00:00"]
+    midnight = np.array(["2024-01-01"], "datetime64[s]")
+    assert format_times(midnight, dates=False) == ["2024-01-01T00:00:00"]  # as its hourly series says
     assert format_times(np.array([-5, 7])) == ["-5", "7"]

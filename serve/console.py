@@ -1,0 +1,142 @@
+"""What the commands share: options, an error as one line, progress on a terminal, the summary.
+
+Imports of numpy, Pillow and onnxruntime wait until a command runs, so that --help answers at once.
+"""
+
+import signal
+import sys
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from serve.errors import ServeError
+
+if TYPE_CHECKING:
+    from serve.contract import Contract
+
+MODEL = click.argument("model", metavar="MODEL")
+DEVICE = click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda", "tensorrt"]),
+    default="auto",
+    show_default=True,
+    help="auto takes CUDA where it is and says what it took; the others are an error where they are not.",
+)
+VARIANT = click.option(
+    "--variant",
+    type=click.Choice(["auto", "fp32", "int8", "fp16"]),
+    default="auto",
+    show_default=True,
+    help="Precision, of a package that has several: auto takes what it recommends for the device, and says so.",
+)
+OUTPUT = click.option(
+    "-o",
+    "--output",
+    default="-",
+    metavar="FILE",
+    help="A .csv, .jsonl or .parquet file, written as FILE.part and renamed at the end.  [default: CSV to stdout]",
+)
+STRICT = click.option("--strict", is_flag=True, help="Exit with code 3 where any row has status error.")
+
+
+class Commands(click.Group):
+    """The one place where our errors become one line on stderr and exit code 1."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        # Pillow warns about odd metadata and large images; what cannot be served becomes an error row anyway.
+        warnings.filterwarnings("ignore", module=r"PIL\.")
+        try:
+            return super().invoke(ctx)
+        except ServeError as error:
+            raise click.ClickException(str(error)) from error
+
+
+class Progress:
+    """How far a command is, on a terminal alone: one line, written over."""
+
+    def __init__(self, what: str) -> None:
+        self.what = what
+        self.shown = sys.stderr.isatty()
+        self.started = self.last = time.monotonic()
+
+    def show(self, n: int, failed: int) -> None:
+        """Write the line anew, five times a second at most."""
+        now = time.monotonic()
+        if self.shown and now - self.last > 0.2:
+            rate = n / (now - self.started)
+            click.echo(f"\r{n:,} {self.what}, {failed:,} failed, {rate:,.0f}/s\033[K", err=True, nl=False)
+            self.last = now
+
+    def clear(self) -> None:
+        if self.shown and self.last > self.started:
+            click.echo("\r\033[K", err=True, nl=False)
+
+
+@contextmanager
+def interruptible(advice: str) -> Iterator[None]:
+    """Turn Ctrl-C and SIGTERM into one line and exit code 130, once what is open is closed."""
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    except KeyboardInterrupt:
+        say(f"interrupted; {advice}" if advice else "interrupted")
+        raise SystemExit(130) from None
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def read_model(model: str, device: str, task: str, variant: str = "auto") -> "Contract":
+    """Return the contract of a name or path for a task; say which variant was chosen."""
+    from serve.contract import read
+    from serve.locate import locate
+    from serve.session import providers_for, resolve
+
+    providers_for(device)  # an error before the file is read, where the device is not there
+    path, sha256, why = locate(model, resolve(device), variant)
+    contract = read(path, sha256)
+    if contract.task != task:
+        command = "images" if contract.task == "classification" else "series"
+        raise ServeError(f"{path}: expected a model for {task}, got {contract.task}; use `infer {command}`")
+    if why:
+        say(f"variant: {why}")
+    return contract
+
+
+def open_model(model: str, device: str, task: str, variant: str = "auto") -> Any:
+    """Return the Classifier or Forecaster of a name or path, and say which device and which variant was chosen."""
+    from serve.model import wrap
+    from serve.session import open_session
+
+    contract = read_model(model, device, task, variant)
+    loaded = wrap(contract, open_session(contract.bytes, device), device)
+    if device == "auto":
+        say(f"device: {loaded.device}")
+    return loaded
+
+
+def check_suffix(output: str) -> None:
+    from serve.output import SUFFIXES
+
+    if output != "-" and Path(output).suffix.lower() not in SUFFIXES:
+        raise click.BadParameter(f"expected a name ending in {', '.join(SUFFIXES)}", param_hint="--output")
+
+
+def finish(n: int, failed: int, what: str, before: int, seconds: float, device: str, strict: bool) -> None:
+    """Print the summary; exit code 3 where --strict was asked and a row failed. `before` rows were done earlier."""
+    rate = (n - before) / max(seconds, 1e-9)
+    say(f"{n - failed} ok, {failed} error, {seconds:.2f} s, {rate:.0f} {what}/s on {device}")
+    if strict and failed:
+        raise SystemExit(3)
+
+
+def say(text: str) -> None:
+    click.echo(text, err=True)

@@ -1,0 +1,136 @@
+"""A Parquet file as columns, each read when it is asked for; pyarrow is imported here and nowhere at the top.
+
+Numbers are columns of integers, floats or decimals. Times are integers, dates, timestamps (those with a time zone as
+UTC) or text as in a CSV. Ids are anything, as text. The number of rows is checked before they are read.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from serve.errors import InputError, ServeError
+from serve.times import Times, parse_times
+
+MAX_BYTES = 2**31  # of the columns asked for, 8 a cell: a file of kilobytes can hold 10^12 equal rows
+
+
+@dataclass(frozen=True)
+class ParquetFile:
+    """What CsvFile is, for Parquet; InputError names row (from 1) and column."""
+
+    where: str
+    stem: str
+    header: list[str]
+    notes: list[str]
+    file: Any  # pyarrow.parquet.ParquetFile
+
+    def place(self, row: int) -> str:
+        return f"row {row + 1}"
+
+    def texts(self, name: str) -> list[str]:
+        """Return each cell as text, a missing one as ""."""
+        texts: list[str] = []
+        column = self._column(name)
+        with _pyarrow_errors(self.where):
+            for chunk in column.chunks:
+                coded = chunk if hasattr(chunk, "dictionary") else chunk.dictionary_encode()
+                words = [*map(str, coded.dictionary.to_pylist()), ""]
+                texts += [words[-1 if code is None else code] for code in coded.indices.to_pylist()]
+        return texts
+
+    def times(self, name: str) -> Times:
+        """Return datetime64[s] or int64 (rows,)."""
+        from pyarrow import types
+
+        column = self._column(name)
+        missing = np.flatnonzero(column.is_null().to_numpy())
+        if len(missing):
+            raise self._error(missing[0], name, "expected a time, got a missing value")
+        if types.is_integer(column.type):
+            with _pyarrow_errors(self.where):
+                return np.asarray(column.cast("int64").to_numpy())
+        if not (types.is_timestamp(column.type) or types.is_date(column.type)):
+            times, trouble = parse_times(self.texts(name))
+            if trouble:
+                raise self._error(trouble[0], name, trouble[1])
+            return times
+        exact: Times = column.to_numpy()
+        times = exact.astype("datetime64[s]")
+        fractions = np.flatnonzero(times != exact)
+        if len(fractions):
+            raise self._error(fractions[0], name, f"expected whole seconds, got {exact[fractions[0]]}")
+        return times
+
+    def numbers(self, names: Sequence[str]) -> npt.NDArray[np.float64]:
+        """Return (rows, D), nan where a cell is missing."""
+        self._check_size(len(names))
+        values = np.empty((self.file.metadata.num_rows, len(names)))
+        for place, name in enumerate(names):
+            if self.numeric([name]) != [name]:
+                kind = self.file.schema_arrow.field(name).type
+                raise InputError(self.where, f"column {name!r}: expected numbers, got {kind}; cast it")
+            with _pyarrow_errors(self.where):
+                values[:, place] = self._column(name).cast("float64", safe=False).to_numpy()
+            wrong = np.flatnonzero(np.isinf(values[:, place]))
+            if len(wrong):
+                raise self._error(wrong[0], name, f"expected a number, got {values[wrong[0], place]}")
+        return values
+
+    def numeric(self, names: Sequence[str]) -> list[str]:
+        """Return those of the names whose columns are of numbers."""
+        from pyarrow import types
+
+        kinds = {name: self.file.schema_arrow.field(name).type for name in names}
+        tests = (types.is_integer, types.is_floating, types.is_decimal)
+        return [name for name, kind in kinds.items() if any(test(kind) for test in tests)]
+
+    def _column(self, name: str) -> Any:
+        self._check_size(1)
+        with _pyarrow_errors(self.where):
+            return self.file.read(columns=[name]).column(name)
+
+    def _check_size(self, columns: int) -> None:
+        """Raise InputError where that many columns would be more than MAX_BYTES.
+
+        The sizes of column chunks are not asked for: on a damaged footer pyarrow 26 then aborts the process.
+        """
+        size = 8 * self.file.metadata.num_rows * columns
+        if size > MAX_BYTES:
+            raise InputError(self.where, f"expected at most {MAX_BYTES} bytes of data, got {size}; split the file")
+
+    def _error(self, row: int, name: str, reason: str) -> InputError:
+        return InputError(self.where, f"{self.place(row)}, column {name!r}: {reason}")
+
+
+def open_parquet(path: Path) -> ParquetFile:
+    """Read what the file says of itself: names and types of its columns, the number of its rows."""
+    try:
+        from pyarrow import parquet
+    except ImportError as error:
+        raise ServeError(f"{path}: pyarrow cannot be imported; pip install 'convline[parquet]'") from error
+    where = str(path)
+    if not path.is_file():
+        raise InputError(where, "no such file" if not path.exists() else "expected a file, got a folder; name a file")
+    with _pyarrow_errors(where):
+        # Text stays coded: one long word that every row repeats is then in memory once.
+        schema = parquet.read_schema(path)
+        file = parquet.ParquetFile(path, read_dictionary=[f.name for f in schema if str(f.type).endswith("string")])
+    if file.metadata.num_rows == 0:
+        raise InputError(where, "expected rows of numbers, got none")
+    return ParquetFile(where=where, stem=path.stem, header=schema.names, notes=[], file=file)
+
+
+@contextmanager
+def _pyarrow_errors(where: str) -> Iterator[None]:
+    """pyarrow's errors, of which some are OSError or ValueError, as one InputError."""
+    import pyarrow
+
+    try:
+        yield
+    except (pyarrow.ArrowException, OSError, ValueError) as error:
+        raise InputError(where, f"the file cannot be read: {' '.join(str(error).split())[:300]}") from error

@@ -1,0 +1,235 @@
+"""`infer series` on the tables that people have: column names, rolling origins, pictures; and the same from Python."""
+
+import csv
+import io
+import re
+import tracemalloc
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import pandas as pd
+import pytest
+from click.testing import CliRunner, Result
+
+from serve.cli import main
+from serve.errors import InputError
+from serve.forecast import forecast_file, rolling
+from serve.model import Forecaster, load
+from serve.plot import _nice, _numbers
+from serve.reading import Reading
+from serve.series import Series, Step, Table, read_csv
+
+Make = Callable[..., Path]
+INDEX = {"unit": "index", "count": 1}
+
+
+def infer(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(main, ["series", *map(str, arguments)])
+
+
+def rows_of(result: Result) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(result.stdout, newline="")))
+
+
+def table(*lengths: int, columns: int = 1) -> Table:
+    """Series a, b, ... of rising rows: value 10 * row + column."""
+    series = [
+        Series(chr(97 + n), np.arange(rows), 10.0 * np.arange(rows)[:, None] + np.arange(columns))
+        for n, rows in enumerate(lengths)
+    ]
+    return Table(series, ["y"], Step("index", 1), 0, [])
+
+
+def forecaster(path: Path) -> Forecaster:
+    model = load(path, "cpu")
+    assert isinstance(model, Forecaster)
+    return model
+
+
+LONG = "unique_id,ds,y,z\n" + "".join(f"{u},{t},{t},{-t}\n" for t in range(6) for u in "ba")
+
+
+@pytest.mark.parametrize(
+    ("rule", "header", "options", "said"),
+    [
+        ({"id": "shop", "time": "week"}, "shop,week,sales,z", (), ""),
+        ({"id": "shop", "time": "week"}, "unique_id,ds,y,z", (), "columns by the usual names: unique_id, ds, y"),
+        ({"id": "shop", "time": "week"}, "unique_id,ds,sales,y", (), "columns by the usual names: unique_id, ds\n"),
+        ({"id": None, "time": "ds"}, "unique_id,ds,sales,z", (), "columns by the usual names: unique_id\n"),
+        ({"id": "shop", "time": "week"}, "k,w,v,y", ("--id", "k", "--time", "w", "--target", "v"), ""),
+        ({"id": "shop", "time": "week"}, "unique_id,w,v,z", ("--time", "w", "--target", "v"), "names: unique_id\n"),
+        ({"id": "shop", "time": None}, "unique_id,ds,sales,z", (), "columns by the usual names: unique_id\n"),
+    ],
+)
+def test_columns_are_the_users_the_models_or_the_usual(
+    make_forecaster: Make, tmp_path: Path, rule: dict, header: str, options: tuple[str, ...], said: str
+) -> None:
+    """Oracle: both series end at 5, whatever the columns are called; what was assumed is on stderr."""
+    (tmp_path / "x.csv").write_text(LONG.replace("unique_id,ds,y,z", header))
+    result = infer(make_forecaster("sales", step=INDEX, **rule), tmp_path / "x.csv", *options)
+    found = [(row["unique_id"], row["ds"], row["yhat"]) for row in rows_of(result)]
+    assert found == [(u, str(6 + s), str(6 + s)) for u in "ba" for s in range(3)]
+    assert said in result.stderr and ("usual" in result.stderr) is bool(said)
+
+
+@pytest.mark.parametrize(
+    ("header", "options", "error"),
+    [
+        ("unique_id,ds,v,z", (), "expected a column 'sales', got unique_id, ds, v, z; name one of these"),
+        ("unique_id,w,y,z", (), "expected a column 'week', got unique_id, w, y, z; name one of these"),
+        ("k,ds,y,z", (), "expected a column 'shop', got k, ds, y, z; name one of these"),
+        ("unique_id,ds,y,z", ("--id", ""), "expected times in rising order"),
+        ("unique_id,ds,y,z", ("--target", "q"), "expected a column 'q'"),
+    ],
+)
+def test_columns_that_are_not_there(
+    make_forecaster: Make, tmp_path: Path, header: str, options: tuple[str, ...], error: str
+) -> None:
+    """Oracle: one name is missing or refused; the row says which and what there is."""
+    (tmp_path / "x.csv").write_text(LONG.replace("unique_id,ds,y,z", header))
+    model = make_forecaster("sales", id="shop", time="week", step=INDEX)
+    [row] = rows_of(infer(model, tmp_path / "x.csv", *options))
+    assert row["status"] == "error" and error in row["error"]
+
+
+def test_another_files_form_changes_nothing(make_forecaster: Make, tmp_path: Path) -> None:
+    """Oracle: the rows of the comma file, from semicolons with decimal commas and from Parquet with a time zone."""
+    times = pd.date_range("2024-03-29", periods=6, tz="UTC")
+    frame = pd.DataFrame({"ds": times.strftime("%Y-%m-%d"), "y": np.arange(6) + 0.5})
+    frame.to_csv(tmp_path / "x.csv", index=False)
+    (tmp_path / "semi").mkdir()
+    frame.to_csv(tmp_path / "semi/x.csv", index=False, sep=";", decimal=",")
+    frame.assign(ds=times.tz_convert("Asia/Tokyo")).to_parquet(tmp_path / "x.parquet")
+    model = make_forecaster()
+    first, semi, parquet = (infer(model, tmp_path / name) for name in ("x.csv", "semi/x.csv", "x.parquet"))
+    assert first.stdout == semi.stdout == parquet.stdout and "2024-04-04,6.5,5.5,7.5,ok" in first.stdout
+    assert "x.csv: delimiter ';'\n" in semi.stderr and "x.csv: decimal ','\n" in semi.stderr
+    given = infer(model, tmp_path / "semi/x.csv", "--delimiter", ";", "--decimal", ",")
+    assert given.stdout == first.stdout and "delimiter" not in given.stderr and "decimal" not in given.stderr
+
+
+def test_counters_are_no_days(make_forecaster: Make, tmp_path: Path) -> None:
+    """Oracle: a model of days refuses rows numbered 0 to 5, and takes them where the user says so."""
+    (tmp_path / "x.csv").write_text("ds,y\n" + "".join(f"{t},{t}\n" for t in range(6)))
+    [row] = rows_of(infer(make_forecaster(), tmp_path / "x.csv"))
+    assert "expects a row every 86400 seconds, got one every 1 (whole numbers); resample it" in row["error"]
+    assert rows_of(infer(make_forecaster(), tmp_path / "x.csv", "--time", ""))[0]["yhat"] == "6"
+
+
+def test_every_is_rolling_origins(make_forecaster: Make, tmp_path: Path) -> None:
+    """Oracle: with context 4, of rows 0 to 8 every third from the last: 8 and 5; each forecast is its own row + 1, 2,
+    3, the third fed back; a short series is one error row."""
+    lines = [f"{u},{t},{t}" for u, rows in (("a", 9), ("short", 3), ("b", 5)) for t in range(rows)]
+    (tmp_path / "x.csv").write_text("unique_id,ds,y\n" + "\n".join(lines) + "\n")
+    result = infer(make_forecaster(step=INDEX), tmp_path / "x.csv", "--every", "3", "--horizon", "4")
+    rows = rows_of(result)
+    assert [*rows[0]][:4] == ["unique_id", "ds", "cutoff", "yhat"]
+    good = [(r["unique_id"], r["cutoff"], r["ds"], r["yhat"], r["status"]) for r in rows if not r["error"]]
+    assert good == [
+        (u, str(c), str(c + s), str(c + s), "ok" if s < 4 else "recursive")
+        for u, c in (("a", 5), ("a", 8), ("b", 4)) for s in range(1, 5)
+    ]  # fmt: skip
+    assert [(r["unique_id"], r["cutoff"], r["status"]) for r in rows if r["error"]] == [("short", "2", "error")]
+
+
+@pytest.mark.parametrize(("every", "held"), [(1, 0), (2, 3), (7, 1), (None, 0), (None, 3)])
+def test_origins_know_nothing_later(make_forecaster: Make, every: int | None, held: int) -> None:
+    """Oracle: the tiny network answers the value at the cutoff + 1, 2, 3; cutoffs by Python's range."""
+    model, series = forecaster(make_forecaster("p", "q")), table(300, 4, columns=2)
+    batches = list(rolling(model, series, 3, every, held))
+    origins = [origin for batch in batches for origin in batch]
+    cutoffs = [*range(299 - held, 2, -(every or 300))][::-1]
+    assert [o.cutoff for o in origins if o.series.id == "a"] == cutoffs and max(map(len, batches)) <= 64
+    for origin in origins[: len(cutoffs)]:
+        expected = origin.series.values[origin.cutoff] + np.array([[1], [2], [3]])
+        assert (origin.forecast == expected).all() and origin.quantiles.shape == (3, 2, 3) and not origin.error
+        assert origin.times.tolist() == [origin.cutoff + s for s in (1, 2, 3)]
+    assert [bool(o.error) for o in origins if o.series.id == "b"] == [held > 0]
+
+
+def test_long_outputs_stay_flat(make_forecaster: Make) -> None:
+    """Oracle: 20,000 origins of 30 steps are 14 MB of answers, a batch of 64 is 0.05; rows come 1024 at a time."""
+    model, series = forecaster(make_forecaster(time=None)), table(20_000)
+    tracemalloc.start()
+    assert sum(len(batch) for batch in rolling(model, series, 30, every=1)) == 19_997
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2e6
+    source, reading = io.StringIO("y\n" + "1\n" * 9), Reading(model.name, model.contract.document["input"])
+    groups = [*forecast_file(model, source, reading, 5000, 1, say=print, draw=lambda origin: None)]
+    assert sum(map(len, groups)) == 6 * 5000 and max(map(len, groups)) == 1024
+
+
+def test_predict_takes_what_one_has(make_forecaster: Make, tmp_path: Path) -> None:
+    """Oracle: last value + 1, 2, ...; a path, a table and arrays agree; quantiles end where training did."""
+    path = tmp_path / "x.csv"
+    path.write_text("ds,y\n" + "".join(f"{t},{t}\n" for t in range(10)))
+    model = forecaster(make_forecaster(step=INDEX))
+    values = np.arange(10)
+    for given in (path, str(path), read_csv(path, time="ds"), values, values[:, None], values[None, :, None]):
+        assert model.predict(given, 8)[..., 0].tolist() == [[*range(10, 18)]]  # fed back twice
+        assert model.predict(given).shape == (1, 3, 1) and model.predict(given, 2).tolist() == [[[10], [11]]]
+        quantiles = model.predict_quantiles(given, 5)
+        assert quantiles[0, :3, 0].tolist() == [[9, 10, 11], [10, 11, 12], [11, 12, 13]]
+        assert quantiles.shape == (1, 5, 1, 3) and np.isnan(quantiles[:, 3:]).all()
+    many = model.predict(table(*[9] * 130))
+    assert many.shape == (130, 3, 1) and (many[:, 0] == 81).all()
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (np.arange(3), "series 0: model 'riser' needs 4 rows of 1 columns, got 3 rows"),
+        (np.zeros((2, 4, 2)), r"series 0: model 'riser' needs rows of 1 columns, got shape \(4, 2\)"),
+        (np.array([1, 2, np.nan, 3]), "series 0: expected finite values up to"),
+        (table(9, 3), "b: model 'riser' needs 4 rows of 1 columns, got 3 rows"),
+        ("none.csv", "none.csv: no such file"),
+    ],
+)
+def test_predict_names_the_series(make_forecaster: Make, given: object, message: str) -> None:
+    """Oracle: one thing is wrong with one series."""
+    with pytest.raises(InputError, match=message):
+        forecaster(make_forecaster()).predict(given)
+
+
+def test_a_picture_of_the_forecasts(make_forecaster: Make, tmp_path: Path) -> None:
+    """Oracle: an XML parser; a panel for each column of at most 12 series, ids as text, the times of both ends."""
+    lines = [f"<{n}>&,{t},{n + t},{-t}" for n in range(14) for t in range(6)] + ["short,1,1,1"]
+    (tmp_path / "x.csv").write_text("unique_id,ds,p,q\n" + "\n".join(lines) + "\n")
+    model = make_forecaster("p", "q", step=INDEX)
+    result = infer(model, tmp_path / "x.csv", "--horizon", "4", "--plot", tmp_path / "x.svg", "--every", "2")
+    assert f"plot: {tmp_path / 'x.svg'} shows the first 12 of 14 series" in result.stderr
+    root = ElementTree.parse(tmp_path / "x.svg").getroot()
+    texts = [element.text for element in root.iter() if element.text and element.text.strip()]
+    assert [text for text in texts if text.startswith("<")] == [f"<{n}>&" for n in range(12) for _ in "pq"]
+    assert texts.count("q") == 12 and {"0", "9", "80 % interval", "fed back, no interval known"} <= {*texts}
+    numbers = [float(n) for e in root.iter() for n in re.findall(r"-?\d+\.\d", e.get("d", ""))]
+    assert min(numbers) >= 0 and max(numbers) <= 860 and not list(tmp_path.glob("*.part"))
+
+
+@pytest.mark.parametrize(
+    ("low", "high"), [(0, 1), (-3.2, 17), (999.5, 1000.5), (1e8, 1e8 + 3), (-1e-9, 2e-9), (0, 3e38)]
+)
+def test_axis_numbers_are_nice(low: float, high: float) -> None:
+    """Oracle: 1, 2 or 5 times a power of ten apart, within the axis, and different when read back."""
+    ticks = _nice(low, high)
+    steps = np.diff([float(text.replace(",", "")) for text in _numbers(ticks)])
+    assert 2 <= len(ticks) <= 6 and low - 1e-12 <= ticks[0] and ticks[-1] <= high * (1 + 1e-12)
+    assert {f"{step:.0e}"[0] for step in steps} < {"1", "2", "5"} and all(a < b for a, b in pairwise(ticks))
+
+
+def test_nothing_to_draw_and_wrong_usage(make_forecaster: Make, tmp_path: Path) -> None:
+    """Oracle: no forecast, no file; what no run could do is usage, exit code 2."""
+    result = infer(make_forecaster(), tmp_path / "none.csv", "--plot", tmp_path / "x.svg")
+    assert result.exit_code == 0 and "no forecast to draw" in result.stderr and not (tmp_path / "x.svg").exists()
+    for options, message in (
+        (("--plot", "x.png"), "expected a name ending in .svg"),
+        (("--every", "0"), "0 is not in the range"),
+        (("--delimiter", "::"), "'::' is not one of"),
+        (("--target", "a,b"), "expected 1 names"),
+    ):
+        refused = infer(make_forecaster(), "x.csv", *options)
+        assert refused.exit_code == 2 and message in refused.stderr
