@@ -14,17 +14,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pyarrow.parquet
 import pytest
-import tiny
 from click.testing import CliRunner
 from PIL import Image
 
-from serve.classify import bound
 from serve.cli import main
-from serve.model import load
-from serve.workers import best_batch, usable_cores
 
 # Marks every 20 ms, so that a run of a second has many; nothing else is changed.
 QUICK = "import serve.journal; serve.journal.SECONDS = 0.02; from serve.cli import main; main()"
@@ -239,30 +234,6 @@ def test_failed_rows_of_the_interrupted_run_count(
     assert CliRunner().invoke(main, [*arguments, "--resume", "--strict"]).exit_code == 3
 
 
-def test_bound_batches_are_the_same_answers(classifier: Path) -> None:
-    """Oracle: the plain run; batches shorter than the padding as well, and several threads at once."""
-    model = load(classifier, "cpu")
-    images = np.random.default_rng(1).integers(0, 256, (37, 8, 8, 1), dtype=np.uint8)
-    run = bound(model, 16, "cpu")
-    parts = [images[:16], images[16:32], images[32:]]
-    found: dict[int, np.ndarray] = {}
-    workers = [threading.Thread(target=lambda k=k: found.update({k: run(parts[k])})) for k in range(3)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    np.testing.assert_allclose(
-        np.concatenate([found[k] for k in range(3)]), model.predict_proba(images), rtol=0, atol=1e-6
-    )
-
-
-def test_the_batch_grows_while_it_pays() -> None:
-    """Oracle: where a run takes 3 ms whatever its size the largest wins, where each image takes 3 ms the smallest."""
-    assert best_batch(lambda n: time.sleep(0.003), 2, (1, 2, 4)) == 4
-    assert best_batch(lambda n: time.sleep(0.003 * n), 2, (1, 2, 4)) == 1
-    assert 1 <= usable_cores() <= (os.cpu_count() or 1)
-
-
 def test_a_part_is_never_written_through_a_link(classifier: Path, tmp_path: Path) -> None:
     """Oracle: a file that a link at the part's place leads to stays as it was."""
     (tmp_path / "precious").write_text("gold")
@@ -321,25 +292,3 @@ def watch_memory(process: subprocess.Popen, note: Callable[[int], None]) -> None
             return
         note(max((int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")), default=0))
         time.sleep(0.2)
-
-
-def test_the_api_answers_as_the_command(classifier: Path, tmp_path: Path) -> None:
-    """Oracle: the brightness of each picture, whatever form it comes in; one is a batch of one."""
-    import serve
-
-    model = serve.load(classifier, "cpu")
-    Image.new("RGB", (30, 20), (255, 255, 255)).save(tmp_path / "white.png")
-    path = tmp_path / "white.png"
-    pictures = [
-        path, str(path), path.read_bytes(), Image.new("L", (5, 5), 255), np.full((40, 3), 255, np.uint8),
-        np.zeros((8, 8, 3), np.uint8),
-    ]  # fmt: skip
-    assert model.predict(pictures).tolist() == ["bright"] * 5 + ["dark"]
-    assert model.predict(path).tolist() == ["bright"] and model.predict_proba(pictures[4]).shape == (1, 3)
-    assert model.predict_proba([]).shape == (0, 3)
-    expected = tiny.classify_by_brightness(np.full((1, 8, 8, 1), 255))
-    np.testing.assert_allclose(model.predict_proba(p for p in pictures[:1]), expected, atol=1e-6)
-    with pytest.raises(serve.errors.InputError, match=r"none\.png: no such file"):
-        model.predict([path, tmp_path / "none.png"])
-    with pytest.raises(serve.errors.InputError, match=r"expected uint8 \(H, W\)"):
-        model.predict(np.zeros((3, 3)))

@@ -1,0 +1,60 @@
+"""What workers are made of: bound batches, a measured batch size, usable cores; and `serve.load` in Python."""
+
+import os
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny
+from PIL import Image
+
+import serve
+from serve.classify import bound
+from serve.model import load
+from serve.workers import best_batch, usable_cores
+
+
+def test_bound_batches_are_the_same_answers(classifier: Path) -> None:
+    """Oracle: the plain run; batches shorter than the padding as well, and several threads at once."""
+    model = load(classifier, "cpu")
+    images = np.random.default_rng(1).integers(0, 256, (37, 8, 8, 1), dtype=np.uint8)
+    run = bound(model, 16, "cpu")
+    parts = [images[:16], images[16:32], images[32:]]
+    found: dict[int, np.ndarray] = {}
+    workers = [threading.Thread(target=lambda k=k: found.update({k: run(parts[k])})) for k in range(3)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    np.testing.assert_allclose(
+        np.concatenate([found[k] for k in range(3)]), model.predict_proba(images), rtol=0, atol=1e-6
+    )
+
+
+def test_the_batch_grows_while_it_pays() -> None:
+    """Oracle: where a run takes 3 ms whatever its size the largest wins, where each image takes 3 ms the smallest."""
+    assert best_batch(lambda n: time.sleep(0.003), 2, (1, 2, 4)) == 4
+    assert best_batch(lambda n: time.sleep(0.003 * n), 2, (1, 2, 4)) == 1
+    assert 1 <= usable_cores() <= (os.cpu_count() or 1)
+
+
+def test_the_api_answers_as_the_command(classifier: Path, tmp_path: Path) -> None:
+    """Oracle: the brightness of each picture, whatever form it comes in; one is a batch of one."""
+    model = serve.load(classifier, "cpu")
+    Image.new("RGB", (30, 20), (255, 255, 255)).save(tmp_path / "white.png")
+    path = tmp_path / "white.png"
+    pictures = [
+        path, str(path), path.read_bytes(), Image.new("L", (5, 5), 255), np.full((40, 3), 255, np.uint8),
+        np.zeros((8, 8, 3), np.uint8),
+    ]  # fmt: skip
+    assert model.predict(pictures).tolist() == ["bright"] * 5 + ["dark"]
+    assert model.predict(path).tolist() == ["bright"] and model.predict_proba(pictures[4]).shape == (1, 3)
+    assert model.predict_proba([]).shape == (0, 3)
+    expected = tiny.classify_by_brightness(np.full((1, 8, 8, 1), 255))
+    np.testing.assert_allclose(model.predict_proba(p for p in pictures[:1]), expected, atol=1e-6)
+    with pytest.raises(serve.errors.InputError, match=r"none\.png: no such file"):
+        model.predict([path, tmp_path / "none.png"])
+    with pytest.raises(serve.errors.InputError, match=r"expected uint8 \(H, W\)"):
+        model.predict(np.zeros((3, 3)))
