@@ -253,14 +253,8 @@ def evaluate(
     if (path is None) is (labels is None):
         raise click.UsageError("expected either PATH or --labels")
     from serve import evaluate
-    from serve.model import Classifier
 
-    loaded = _load(model, device, None if labels is None else "classification", variant)
-    if isinstance(loaded, Classifier):
-        labelled = evaluate.of_labels(labels) if labels else evaluate.of_folder(str(path))
-        report = evaluate.images(loaded, labelled, labels or str(path))
-    else:
-        report = evaluate.series(loaded, str(path))
+    report = evaluate.run(_load(model, device, None, variant), path, labels)
     click.echo(json.dumps(report, indent=2) if as_json else evaluate.text(report))
     if strict and report["unread"]:
         raise SystemExit(3)

@@ -31,6 +31,16 @@ TOP, TOP_FROM = 5, 10  # top-5 accuracy says something where there are 10 classe
 MOST_SHOWN = 10  # confusions, and names of what could not be read
 
 
+def run(model: Classifier | Forecaster, path: str | None, labels: str | None) -> Report:
+    """Return the figures of a folder of class folders or of a CSV of series, `path`, or of a CSV of labels."""
+    where = str(path or labels)
+    if isinstance(model, Classifier):
+        return images(model, of_labels(labels) if labels else of_folder(where), where)
+    if labels:
+        raise InputError(labels, f"expected a classifier to have labels, got {model.name!r}, a forecaster; pass a PATH")
+    return series(model, where)
+
+
 def of_folder(folder: str) -> list[tuple[Source, str]]:
     """Return (source, label) of every image below a folder that holds one folder of images for each class."""
     if not os.path.isdir(folder):
@@ -40,7 +50,7 @@ def of_folder(folder: str) -> list[tuple[Source, str]]:
         inside = Path(os.path.relpath(source.path, folder)).parts
         if len(inside) < 2:
             reason = (
-                source.error or f"expected one folder for each class, got {inside[0]} beside them; move it into one"
+                source.error or f"expected one folder for each class, got {inside[0]!r} beside them; move it into one"
             )
             raise InputError(folder, reason)
         found.append((source, inside[0]))

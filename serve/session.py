@@ -11,6 +11,7 @@ import importlib.metadata
 import importlib.util
 import json
 import os
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -84,7 +85,8 @@ def open_session(
     ort = _onnxruntime()
     providers = providers_for(device)
     if "CUDAExecutionProvider" in providers:
-        ort.preload_dlls()  # finds CUDA and cuDNN inside Python packages; noisy, so not called on CPU machines
+        with contextlib.redirect_stdout(sys.stderr):  # it prints what it cannot find, and stdout is for results
+            ort.preload_dlls()  # finds CUDA and cuDNN inside Python packages; noisy, so not called on CPU machines
     options = ort.SessionOptions()
     options.log_severity_level = 3  # errors; its warnings speak of node placement, not of anything the user can do
     if profile is not None:
