@@ -39,7 +39,7 @@ BATCHES = (1, 8, 32)  # the last is what `infer images` takes
 FILES, MOST_FILES = 16, 64  # generated where no path is given; read again and again of those that are
 PHOTO = (1500, 1000)  # pixels (W, H) of a small photo
 ROWS = 10_000  # of a generated series at most, four contexts where they are fewer
-PARTS = 12  # the time is shared out evenly to 2 readings, 6 inferences, writing, and 3 shares for the whole
+PARTS = 12  # the time is shared out evenly to 2 readings, 6 inferences, and 4 shares for the whole
 ALONE = """
 import sys
 from serve import cli, machine
@@ -81,8 +81,7 @@ def measure(model: Model, paths: Sequence[str], *, device: str, seconds: float, 
             say(f"inference, {count} threads")
             inference += _sweep(model, work, device, count, share)
         say("the whole")
-        whole, rows = _whole(work, made / "rows.csv", 3 * share)
-        writing = _writing_rate(work, rows, made / "again.csv", share)
+        whole, writing = _whole(work, made / "rows.csv", 4 * share)
     read, run = (max(row["per_second"] for row in part) for part in (reading, inference))
     ideal = 1 / (1 / read + 1 / run)
     return {
@@ -211,24 +210,16 @@ def _sweep(model: Model, work: Work, device: str, threads: int, seconds: float) 
     return rows
 
 
-def _whole(work: Work, file: Path, seconds: float) -> tuple[float, list[Row]]:
-    """Return the samples/s from files to written rows, and rows for `_writing_rate`."""
-    done, kept, start = 0, [], time.perf_counter()
+def _whole(work: Work, file: Path, seconds: float) -> tuple[float, float]:
+    """Return the samples/s from files to written rows, and the rows/s of writing alone."""
+    done, written, writing, start = 0, 0, 0.0, time.perf_counter()
     files = itertools.takewhile(lambda _: time.perf_counter() - start < seconds, itertools.cycle(work.files))
     with open_table(str(file), work.columns, sys.stdout.buffer) as write:
         for samples, rows in work.serve(files):
+            before = time.perf_counter()
             write(rows)
-            done, kept = done + samples, rows
-    return done / (time.perf_counter() - start), kept
-
-
-def _writing_rate(work: Work, rows: list[Row], file: Path, seconds: float) -> float:
-    done, start = 0, time.perf_counter()
-    with open_table(str(file), work.columns, sys.stdout.buffer) as write:
-        while not done or time.perf_counter() - start < seconds:
-            write(rows)
-            done += len(rows)
-    return done / (time.perf_counter() - start)
+            done, written, writing = done + samples, written + len(rows), writing + time.perf_counter() - before
+    return done / (time.perf_counter() - start), written / writing
 
 
 def text(found: dict[str, Any]) -> str:
