@@ -9,12 +9,12 @@ from __future__ import annotations
 import os
 import platform
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from pipeline.stage import OUT, read_json, write_json
+from serve.machine import proc_value, processor
 from serve.session import open_session
 
 FILE = OUT / "machine.json"
@@ -38,21 +38,10 @@ def describe() -> dict[str, Any]:
     }
 
 
-def processor() -> str:
-    """Return the processor's model name; Python knows it on Linux only through /proc."""
-    return cpuinfo("model name") or platform.processor() or platform.machine()
-
-
 def clock_mhz() -> int | None:
     """Return the first core's clock now, where it can be read."""
-    found = cpuinfo("cpu MHz")
+    found = proc_value("/proc/cpuinfo", "cpu MHz")
     return round(float(found)) if found else None
-
-
-def cpuinfo(key: str) -> str | None:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith(key)), None)
 
 
 def limits(device: str) -> dict[str, float]:

@@ -7,13 +7,7 @@ from typing import Any
 import numpy as np
 
 from pipeline import baselines, data
-
-
-def wilson(right: int, n: int, z: float = 1.96) -> tuple[float, float]:
-    """Return the 95 % interval of a proportion (Wilson 1927)."""
-    p = right / n
-    centre, half = p + z * z / (2 * n), z * np.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    return float((centre - half) / (1 + z * z / n)), float((centre + half) / (1 + z * z / n))
+from serve.interval import wilson
 
 
 def paired(first: np.ndarray, second: np.ndarray, z: float = 1.96) -> tuple[float, float, float]:

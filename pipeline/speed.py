@@ -6,13 +6,11 @@ machine can do (pipeline/machine.py).
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,7 +21,7 @@ from pipeline import machine
 from serve.binding import bind, run_bound
 from serve.contract import Contract
 from serve.model import Classifier, Forecaster, wrap
-from serve.session import open_session
+from serve.session import nodes_by_provider, open_session
 
 Model = Classifier | Forecaster
 WARM_UP, LEAST_RUNS, WINDOWS = 3, 5, 12
@@ -143,9 +141,7 @@ def placement(contract: Contract, device: str, x: np.ndarray) -> dict[str, int]:
     with tempfile.TemporaryDirectory() as folder:
         session = open_session(contract.bytes, device, profile=str(Path(folder, "run")))
         predict(wrap(contract, session, device), np.ascontiguousarray(x), 1)
-        events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
-    facts = [event["args"] for event in events if "provider" in event.get("args", {})]
-    return dict(Counter({fact["node_index"]: fact["provider"] for fact in facts}.values()))
+        return nodes_by_provider(session)
 
 
 def first_result(path: Path, device: str) -> dict[str, float]:

@@ -16,11 +16,12 @@ from serve.classify import IN_FLIGHT, Run, answer, columns_of, fingerprint, runn
 from serve.contract import Contract
 from serve.errors import ServeError
 from serve.journal import Journal, Mark
+from serve.machine import usable_cores
 from serve.model import Classifier, wrap
 from serve.output import Part, encoding, open_part, part_of
 from serve.session import open_session, resolve
 from serve.sources import Source
-from serve.workers import AHEAD, BATCHES, batched, best_batch, in_order, processes, threads, usable_cores
+from serve.workers import AHEAD, BATCHES, batched, best_batch, in_order, processes, threads
 
 SMALL_MODEL = 16 * 2**20  # bytes; below it each process can have a session of its own
 MANY = 512  # inputs from which processes pay for their start, and a measured batch for its measuring

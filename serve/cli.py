@@ -7,7 +7,6 @@ Imports of numpy, Pillow and onnxruntime wait until a command runs, so that --he
 """
 
 import io
-import json
 import os
 import sys
 import time
@@ -32,6 +31,7 @@ from serve.console import (
     read_model,
     say,
 )
+from serve.models_cli import bench, check, evaluate, info
 
 if TYPE_CHECKING:
     from serve.bulk import Summary
@@ -48,6 +48,8 @@ def main() -> None:
     infer images lenet5-digits photos/ -o labels.csv
     infer series dilated-waves history.csv
     infer info lenet5-digits
+
+    For bash to complete MODEL and options: eval "$(_INFER_COMPLETE=bash_source infer)" (zsh and fish likewise).
     """
 
 
@@ -189,19 +191,5 @@ def series(
     finish(counts.total(), counts["error"], "rows", 0, time.perf_counter() - started, forecaster.device, strict)
 
 
-@main.command()
-@MODEL
-@click.option("--json", "as_json", is_flag=True, help="Print the model document as it is, golden samples included.")
-def info(model: str, as_json: bool) -> None:
-    """Show what a model is, what it expects and where it comes from.
-
-    \b
-    infer info lenet5-digits
-    """
-    from serve.contract import read
-    from serve.info import describe
-    from serve.locate import locate
-
-    path, sha256, _ = locate(model)
-    contract = read(path, sha256)
-    click.echo(json.dumps(contract.document, indent=2) if as_json else describe(contract))
+for command in (info, check, bench, evaluate):
+    main.add_command(command)

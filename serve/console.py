@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from serve.errors import ServeError
+from serve.locate import complete
 
 if TYPE_CHECKING:
     from serve.contract import Contract
 
-MODEL = click.argument("model", metavar="MODEL")
+MODEL = click.argument("model", metavar="MODEL", shell_complete=complete)
 DEVICE = click.option(
     "--device",
     type=click.Choice(["auto", "cpu", "cuda", "tensorrt"]),
@@ -94,8 +95,8 @@ def interruptible(advice: str) -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def read_model(model: str, device: str, task: str, variant: str = "auto") -> "Contract":
-    """Return the contract of a name or path for a task; say which variant was chosen."""
+def read_model(model: str, device: str, task: str | None, variant: str = "auto") -> "Contract":
+    """Return the contract of a name or path for a task (None: any); say which variant was chosen."""
     from serve.contract import read
     from serve.locate import locate
     from serve.session import providers_for, resolve
@@ -103,7 +104,7 @@ def read_model(model: str, device: str, task: str, variant: str = "auto") -> "Co
     providers_for(device)  # an error before the file is read, where the device is not there
     path, sha256, why = locate(model, resolve(device), variant)
     contract = read(path, sha256)
-    if contract.task != task:
+    if task not in (None, contract.task):
         command = "images" if contract.task == "classification" else "series"
         raise ServeError(f"{path}: expected a model for {task}, got {contract.task}; use `infer {command}`")
     if why:
@@ -111,7 +112,7 @@ def read_model(model: str, device: str, task: str, variant: str = "auto") -> "Co
     return contract
 
 
-def open_model(model: str, device: str, task: str, variant: str = "auto") -> Any:
+def open_model(model: str, device: str, task: str | None, variant: str = "auto") -> Any:
     """Return the Classifier or Forecaster of a name or path, and say which device and which variant was chosen."""
     from serve.model import wrap
     from serve.session import open_session

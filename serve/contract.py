@@ -15,8 +15,9 @@ import math
 import os
 import zlib
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -30,13 +31,15 @@ from serve.protobuf import (
     ProtobufError,
     encode_bytes,
     fields,
-    uses_external_data,
+    refusal,
 )
 from serve.schema import check_document, check_format
 
 PROPERTY = "convline"
 MAX_MODEL_BYTES = 2**31 - 1  # protobuf's own limit for one message
+MAX_TOP_FIELDS = 10_000  # a ModelProto has some ten; each is kept, so more would be memory that no model needs
 MAX_DOCUMENT_BYTES = 64 * 2**20
+MAX_NESTING = 64  # of the document; ours has 6 levels
 MAX_GOLDEN_BYTES = 64 * 2**20  # one golden array unpacked; ours are kilobytes, a zlib bomb is gigabytes
 GOLDEN_DTYPES = ("uint8", "int64", "float16", "float32", "float64")
 EXPORT = "export it again with `dvc repro export`"
@@ -70,8 +73,8 @@ class Contract:
 
 def seal(model: bytes, document: dict[str, Any]) -> bytes:
     """Return the ModelProto bytes with `document` and its digest as their only metadata property."""
-    if uses_external_data(model):
-        raise ModelFileError("seal: expected weights inside the file, got external data; pass external_data=False")
+    if refused := refusal(model):
+        raise ModelFileError(f"seal: {refused}; change the export")
     sealed = json.loads(_canonical({key: value for key, value in document.items() if key != "digest"}))
     check_document(sealed, "seal")
     view = memoryview(model)
@@ -99,11 +102,11 @@ def read(path: str | Path, sha256: str | None = None) -> Contract:
         raise ModelFileError(f"{path}: the file is damaged, its digest does not fit; copy it again or {EXPORT}")
     check_document(document, str(path))
     try:
-        external = uses_external_data(model)
+        refused = refusal(model)
     except ProtobufError as error:
         raise ModelFileError(f"{path}: expected an ONNX graph, got bytes that are none ({error}); {EXPORT}") from error
-    if external:
-        raise ModelFileError(f"{path}: expected weights inside the file, got external data; {EXPORT}")
+    if refused:
+        raise ModelFileError(f"{path}: {refused}; {EXPORT}")
     return Contract(path=path, document=document, bytes=model)
 
 
@@ -148,8 +151,24 @@ def _digest(parts: list[memoryview], document: dict[str, Any]) -> str:
     return digest.hexdigest()
 
 
-def _no_constant(text: str) -> None:
+def _no_constant(text: str) -> NoReturn:
     raise ValueError(f"{text} is not JSON")
+
+
+def _finite(text: str) -> float:
+    """JSON has no infinity, but 1e999 reads as one."""
+    value = float(text)
+    return value if math.isfinite(value) else _no_constant(text)
+
+
+def _check_nesting(value: Any) -> None:
+    """Raise ValueError where lists and objects nest so deep that code which recurses over them could fail."""
+    level: list[Any] = [[value]]
+    depth = 0
+    while level := [inner for outer in level for inner in (outer.values() if isinstance(outer, dict) else outer)]:
+        level, depth = [inner for inner in level if isinstance(inner, dict | list)], depth + 1
+        if depth > MAX_NESTING:
+            raise ValueError(f"it nests deeper than {MAX_NESTING}")
 
 
 def _read_bytes(path: Path) -> bytes:
@@ -168,7 +187,7 @@ def _read_bytes(path: Path) -> bytes:
 def _top_level(model: bytes, path: Path) -> list[Field]:
     """Return the fields of the ModelProto; an error tells a truncated file from one that never was ONNX."""
     try:
-        found = list(fields(memoryview(model)))
+        found = list(islice(fields(memoryview(model)), MAX_TOP_FIELDS))
     except ProtobufError as error:
         if error.cut and model[:1] == bytes([IR_VERSION << 3]):  # every exporter writes the IR version first
             raise ModelFileError(f"{path}: the file is truncated ({error}); copy it again or {EXPORT}") from error
@@ -176,6 +195,8 @@ def _top_level(model: bytes, path: Path) -> list[Field]:
     numbers = {f.number for f in found}
     if not {IR_VERSION, GRAPH} <= numbers:
         raise ModelFileError(f"{path}: expected an ONNX file, got {len(model)} bytes without a graph; {EXPORT}")
+    if len(found) == MAX_TOP_FIELDS:
+        raise ModelFileError(f"{path}: expected fewer than {MAX_TOP_FIELDS} fields, got a stuffed file; {EXPORT}")
     return found
 
 
@@ -194,7 +215,8 @@ def _document(top: list[Field], path: Path) -> dict[str, Any]:
             raise ModelFileError(f"{path}: expected Convline's metadata, got an ONNX file without it; {EXPORT}")
         if len(values) > 1 or isinstance(values[0], int) or len(values[0]) > MAX_DOCUMENT_BYTES:
             raise ModelFileError(f"{path}: expected one metadata document under {MAX_DOCUMENT_BYTES} bytes; {EXPORT}")
-        document: dict[str, Any] = json.loads(bytes(values[0]), parse_constant=_no_constant)
+        document: dict[str, Any] = json.loads(bytes(values[0]), parse_constant=_no_constant, parse_float=_finite)
+        _check_nesting(document)
     except (ProtobufError, ValueError, RecursionError) as error:
         raise ModelFileError(f"{path}: expected metadata that is JSON, got other bytes ({error}); {EXPORT}") from error
     return document

@@ -5,6 +5,7 @@ from typing import Any
 
 from serve.contract import Contract
 from serve.session import available_devices
+from serve.table import printable, render
 
 
 def describe(contract: Contract) -> str:
@@ -20,8 +21,7 @@ def describe(contract: Contract) -> str:
         ("golden samples", f"{document['golden']['input']['shape'][0]}, within {document['golden']['atol']:g}"),
         ("devices here", ", ".join(available_devices())),
     ]
-    width = max(len(name) for name, _ in rows) + 2
-    return "\n".join(f"{name:{width}}{value}" for name, value in rows)
+    return render(rows)
 
 
 def _image_rows(contract: Contract) -> list[tuple[str, str]]:
@@ -29,7 +29,7 @@ def _image_rows(contract: Contract) -> list[tuple[str, str]]:
     height, width = rule["size"]
     crop = f", shorter side to {rule['shorter_px']} px, centre crop" if rule["fit"] == "crop" else ", stretched"
     return [
-        ("labels", f"{len(contract.labels)}: {_shorten(', '.join(contract.labels))}"),
+        ("labels", f"{len(contract.labels)}: {printable(', '.join(contract.labels))}"),
         ("input", f"one {rule['colour']} image, {height} x {width} px{crop}, {rule['interpolation']}"),
         ("EXIF orientation", rule["exif"]),
         ("alpha", f"composited over rgb {tuple(rule['background'])}"),
@@ -42,7 +42,7 @@ def _image_rows(contract: Contract) -> list[tuple[str, str]]:
 def _series_rows(document: dict[str, Any]) -> list[tuple[str, str]]:
     rule, answer = document["input"], document["forecast"]
     return [
-        ("input", f"the last {rule['context']} rows of {_shorten(', '.join(rule['columns']))}"),
+        ("input", f"the last {rule['context']} rows of {printable(', '.join(rule['columns']))}"),
         ("id column", rule["id"] or "none, one series a file"),
         ("time column", rule["time"] or "none, rows are counted"),
         ("step", f"{rule['step']['count']} {rule['step']['unit']}"),
@@ -54,12 +54,6 @@ def _series_rows(document: dict[str, Any]) -> list[tuple[str, str]]:
 def _provenance_rows(provenance: dict[str, Any]) -> list[tuple[str, str]]:
     """One row per entry, nested objects in one line: provenance is free-form."""
     return [
-        (name, _shorten(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)))
+        (name, printable(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)))
         for name, value in provenance.items()
     ]
-
-
-def _shorten(text: str, limit: int = 160) -> str:
-    """Return one printable line: a name from a model file must not move the cursor."""
-    line = "".join(char if char.isprintable() else "?" for char in text)
-    return line if len(line) <= limit else line[: limit - 3] + "..."

@@ -1,7 +1,11 @@
 """Find the model that a user names: a file, a package folder, or an entry of `out/dist/`; and the hash it must have."""
 
+import glob
 import json
 from pathlib import Path
+
+import click
+from click.shell_completion import CompletionItem
 
 from serve.errors import ModelFileError
 
@@ -51,9 +55,19 @@ def _recommended(folder: Path, device: str) -> str:
     return found if found in VARIANTS else "fp32"
 
 
+def complete(ctx: click.Context, param: click.Parameter, start: str) -> list[CompletionItem]:
+    """Return what a shell may make of the start of a MODEL: entries and .onnx files, folders where there is neither."""
+    entries = [name for name in _names() if name.startswith(start)]
+    files = sorted(glob.glob(f"{glob.escape(start)}*.onnx"))
+    return [CompletionItem(start, type="dir"), *map(CompletionItem, entries + files)]
+
+
+def _names() -> list[str]:
+    return sorted(folder.parent.name for folder in DIST.glob(f"*/{MODEL_FILE}"))
+
+
 def _entries() -> str:
-    names = sorted(folder.parent.name for folder in DIST.glob(f"*/{MODEL_FILE}"))
-    return ", ".join(names) or f"nothing yet in {DIST}/ (`dvc repro package` makes them)"
+    return ", ".join(_names()) or f"nothing yet in {DIST}/ (`dvc repro package` makes them)"
 
 
 def _manifest_sha256(path: Path) -> str | None:

@@ -13,10 +13,11 @@ from serve import contract as contracts
 from serve.contract import Contract
 from serve.errors import InputError, ModelFileError, ServeError
 from serve.image import ImageRule, read_image
+from serve.machine import usable_cores
 from serve.reading import Reading
 from serve.series import Table
 from serve.session import describe_device, open_session, session_errors
-from serve.workers import batched, threads, usable_cores
+from serve.workers import batched, threads
 
 Array = npt.NDArray[Any]
 ImageLike = str | os.PathLike[str] | bytes | Image.Image | npt.NDArray[np.uint8]

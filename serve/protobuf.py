@@ -1,5 +1,8 @@
 """The few lines of protobuf that `serve` needs to look into an ONNX file without the onnx package.
 
+`fields` reads one message, `messages` finds those that nest in a ModelProto, `refusal` says what of them is refused
+before onnxruntime sees the file.
+
 A message is a sequence of fields: a varint key (number << 3 | wire type), then a value. Field numbers below are those
 of onnx.proto (ONNX 1.19, IR version 11); https://protobuf.dev/programming-guides/encoding/ gives the wire format.
 """
@@ -13,18 +16,32 @@ MAX_DEPTH = 64  # graphs in attributes in graphs ...; real models nest 2 or 3, p
 # ModelProto
 IR_VERSION, GRAPH, METADATA_PROPS = 1, 7, 14
 
-# Where tensors can hide: message -> {field number: message of the field}.
+# What is looked into: message -> {field number: message of the field}. Tensors can hide in all but the last five.
 CHILDREN = {
     "model": {7: "graph", 20: "training", 25: "function"},
     "training": {1: "graph", 2: "graph"},
-    "graph": {1: "node", 5: "tensor", 15: "sparse"},
+    "graph": {1: "node", 5: "tensor", 11: "value", 15: "sparse"},
     "function": {7: "node", 11: "attribute"},
     "node": {5: "attribute"},
     "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph", 22: "sparse", 23: "sparse"},
     "sparse": {1: "tensor", 2: "tensor"},
     "tensor": {},
+    "value": {2: "type"},  # of a graph's inputs
+    "type": {1: "tensor type"},
+    "tensor type": {2: "shape"},
+    "shape": {1: "dimension"},
+    "dimension": {},
 }
+NODE_OPERATOR, NODE_DOMAIN, DIMENSION_VALUE = 4, 7, 1
+DIMS = {"tensor": 1, "sparse": 3}  # field that declares the size
 TENSOR_EXTERNAL_DATA, TENSOR_DATA_LOCATION, LOCATION_EXTERNAL = 13, 14, 1
+
+# What is refused. Another domain needs a library of operators; EPContext names one, or a compiled engine, by its path.
+DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft")
+OPERATORS_REFUSED = ("EPContext",)
+MAX_NODES = 100_000  # of all graphs together; the deepest int8 net of params.yaml has 2,199
+MAX_DIMENSION = 1_000_000  # of a graph's input: MAX_STEPS of serve/schema.py, above MAX_IMAGE_SIDE
+ELEMENTS_PER_BYTE = 4  # of ONNX's narrowest type, 2 bits
 
 
 class ProtobufError(ValueError):
@@ -98,25 +115,79 @@ def encode_bytes(number: int, value: bytes) -> bytes:
     return encode_varint(number << 3 | BYTES) + encode_varint(len(value)) + value
 
 
-def uses_external_data(model: bytes | memoryview) -> bool:
-    """True where any tensor of the ModelProto, however nested, says that its data lies in another file."""
-    return _external(memoryview(model), "model", 0)
-
-
-def _external(message: memoryview, kind: str, depth: int) -> bool:
+def messages(message: memoryview, kind: str = "model", depth: int = 0) -> Iterator[tuple[str, memoryview]]:
+    """Yield (kind, bytes) of a message and of all that nest in it as CHILDREN says, parents first."""
     if depth > MAX_DEPTH:
         raise ProtobufError(f"messages nest deeper than {MAX_DEPTH}")
+    yield kind, message
     for field in fields(message):
-        if kind == "tensor" and (
-            field.number == TENSOR_EXTERNAL_DATA
-            or (field.number == TENSOR_DATA_LOCATION and field.value == LOCATION_EXTERNAL)
-        ):
-            return True
         child = CHILDREN[kind].get(field.number)
         if child is None:
             continue
         if isinstance(field.value, int):
             raise ProtobufError(f"field {field.number} of a {kind} is a number, expected a {child}")
-        if _external(field.value, child, depth + 1):
-            return True
-    return False
+        yield from messages(field.value, child, depth + 1)
+
+
+def refusal(model: bytes | memoryview) -> str | None:
+    """Return why a ModelProto is not given to onnxruntime, "expected ..., got ...", or None; ProtobufError as above."""
+    nodes = 0
+    for kind, message in messages(memoryview(model)):
+        nodes += kind == "node"
+        if nodes > MAX_NODES:
+            return f"expected at most {MAX_NODES:,} nodes, got more"
+        found = CHECKS[kind](message, kind) if kind in CHECKS else None
+        if found:
+            return found
+    return None
+
+
+def _refuse_node(message: memoryview, kind: str) -> str | None:
+    parts = {f.number: f.value for f in fields(message) if not isinstance(f.value, int)}
+    domain, operator = (str(parts.get(n, b""), errors="replace") for n in (NODE_DOMAIN, NODE_OPERATOR))
+    if domain not in DOMAINS:
+        return f"expected operators of {', '.join(filter(None, DOMAINS))}, got {operator[:80]!r} of {domain[:80]!r}"
+    if operator in OPERATORS_REFUSED:
+        return f"expected operators that onnxruntime computes, got {operator}, which may load other files"
+    return None
+
+
+def _refuse_tensor(message: memoryview, kind: str) -> str | None:
+    """A size that the bytes cannot hold is memory that the file does not pay for; true of sparse tensors as well."""
+    elements = 1
+    for field in fields(message):
+        external = field.number == TENSOR_DATA_LOCATION and field.value == LOCATION_EXTERNAL
+        if kind == "tensor" and (external or field.number == TENSOR_EXTERNAL_DATA):
+            return "expected weights inside the file, got external data"
+        if field.number == DIMS[kind]:
+            for size in _integers(field.value):
+                elements = min(elements * size, 2**63)  # a negative size is 2^63 and more here
+    if elements > ELEMENTS_PER_BYTE * len(message):
+        return f"expected tensors of the size of their data, got {elements:,} elements in {len(message):,} bytes"
+    return None
+
+
+def _refuse_dimension(message: memoryview, kind: str) -> str | None:
+    for field in fields(message):
+        if field.number == DIMENSION_VALUE and isinstance(field.value, int) and field.value > MAX_DIMENSION:
+            return f"expected graph inputs of at most {MAX_DIMENSION:,} in each dimension, got {field.value:,}"
+    return None
+
+
+def _integers(value: int | memoryview) -> Iterator[int]:
+    """Yield the numbers of a repeated field: one by one as fields, or packed into one."""
+    if isinstance(value, int):
+        yield value
+        return
+    position = 0
+    while position < len(value):
+        number, position = _varint(value, position)
+        yield number
+
+
+CHECKS = {
+    "node": _refuse_node,
+    "tensor": _refuse_tensor,
+    "sparse": _refuse_tensor,
+    "dimension": _refuse_dimension,
+}

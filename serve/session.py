@@ -5,10 +5,14 @@ is disabled where a device was asked for, its Python wrapper's retry on other pr
 of it in one environment (they overwrite each other's files) are refused.
 """
 
+import contextlib
 import ctypes.util
 import importlib.metadata
 import importlib.util
+import json
 import os
+import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +39,13 @@ def available_devices() -> list[str]:
     """Return the devices that can be asked for here: "cpu", and with a GPU those that onnxruntime was built for."""
     if not sees_gpu():  # without the import of onnxruntime, which starts a thread
         return ["cpu"]
-    built = set(_onnxruntime().get_available_providers())
+    built = {*built_providers()}
     return [d for d in PROVIDERS if built >= {*PROVIDERS[d]} and (d != "tensorrt" or _has_tensorrt())]
+
+
+def built_providers() -> list[str]:
+    """Return the providers that the installed onnxruntime was built with; DeviceError where there is none."""
+    return list(_onnxruntime().get_available_providers())
 
 
 def _has_tensorrt() -> bool:
@@ -57,7 +66,7 @@ def providers_for(device: str) -> list[str]:
     if device == "auto":
         return PROVIDERS["cuda"] + PROVIDERS["cpu"] if "cuda" in there else PROVIDERS["cpu"]
     if device not in there:
-        built = ", ".join(_onnxruntime().get_available_providers())
+        built = ", ".join(built_providers())
         gpu = "a GPU is seen" if sees_gpu() else "no NVIDIA GPU is seen"
         raise DeviceError(f"asked for {device}: {gpu} and onnxruntime offers {built}; {INSTALL_GPU}")
     return PROVIDERS[device]
@@ -77,7 +86,8 @@ def open_session(
     ort = _onnxruntime()
     providers = providers_for(device)
     if "CUDAExecutionProvider" in providers:
-        ort.preload_dlls()  # finds CUDA and cuDNN inside Python packages; noisy, so not called on CPU machines
+        with contextlib.redirect_stdout(sys.stderr):  # it prints what it cannot find, and stdout is for results
+            ort.preload_dlls()  # finds CUDA and cuDNN inside Python packages; noisy, so not called on CPU machines
     options = ort.SessionOptions()
     options.log_severity_level = 3  # errors; its warnings speak of node placement, not of anything the user can do
     if profile is not None:
@@ -116,6 +126,13 @@ def describe_device(session: Any, asked: str) -> str:
     return f"{device} (auto: {why})"
 
 
+def nodes_by_provider(session: Any) -> dict[str, int]:
+    """Return how many nodes each provider ran, from the profile of a session opened with `profile`, which ends here."""
+    events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
+    facts = [event["args"] for event in events if "provider" in event.get("args", {})]
+    return dict(Counter({fact["node_index"]: fact["provider"] for fact in facts}.values()))
+
+
 def session_errors() -> tuple[type[Exception], ...]:
     """Return what onnxruntime raises while it opens or runs a model; its own classes share no base but Exception."""
     own = vars(_onnxruntime().capi.onnxruntime_pybind11_state).values()
@@ -124,8 +141,7 @@ def session_errors() -> tuple[type[Exception], ...]:
 
 def _onnxruntime() -> Any:
     """Import onnxruntime late (0.1 s), and only where exactly one distribution of it is installed."""
-    installed = [name for name in DISTRIBUTIONS if _is_installed(name)]
-    if len(installed) > 1:
+    if len(distributions()) > 1:
         raise DeviceError(
             "onnxruntime and onnxruntime-gpu are both installed and overwrite each other's files; "
             "run `pip uninstall onnxruntime onnxruntime-gpu`, then install the one you want"
@@ -138,9 +154,10 @@ def _onnxruntime() -> Any:
     return onnxruntime
 
 
-def _is_installed(distribution: str) -> bool:
-    try:
-        importlib.metadata.distribution(distribution)
-    except importlib.metadata.PackageNotFoundError:
-        return False
-    return True
+def distributions() -> dict[str, str]:
+    """Return the version of each installed distribution of onnxruntime."""
+    found = {}
+    for name in DISTRIBUTIONS:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found

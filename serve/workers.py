@@ -28,16 +28,6 @@ BATCHES = (1, 2, 4, 8, 16, 32, 64)
 GAIN, SECONDS = 1.05, 0.5  # a larger batch must be faster by this much; how long to look for one
 
 
-def usable_cores() -> int:
-    """Return the cores that this process may use: the scheduler's mask and a container's quota are heeded."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        return max(1, min(cores, -(-int(quota) // int(period))))
-    except (OSError, ValueError):  # not Linux, or no quota: "max 100000"
-        return cores
-
-
 def batched(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
     """Yield the items in lists of `size`; the last may be shorter."""
     remaining = iter(items)
@@ -100,6 +90,7 @@ def best_batch(run: Callable[[int], object], workers: int, sizes: Iterable[int] 
     """Return the batch size after which throughput gains under 5 %, each run by all workers at once as it will be."""
     best, rate, begun = 1, 0.0, time.perf_counter()
     with ThreadPoolExecutor(workers) as pool:
+        list(pool.map(run, [best] * workers))  # threads start, and memory is laid out
         for size in sizes:
             started = time.perf_counter()
             list(pool.map(run, [size] * 2 * workers))

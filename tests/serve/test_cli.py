@@ -248,11 +248,11 @@ def test_exit_codes(
     assert isinstance(result.exception, SystemExit) and "Traceback" not in result.output
 
 
-@pytest.mark.parametrize("command", ["", "images", "series", "info"])
+@pytest.mark.parametrize("command", ["", "images", "series", "info", "check", "bench", "evaluate"])
 def test_help_has_examples_that_parse(command: str) -> None:
     """Oracle: click parses each example line of the help text with the command's own options."""
     shown = infer(*filter(None, [command, "--help"])).stdout
-    examples = re.findall(r"^ +(?:find .* \| )?infer ((?:images|series|info) .+)$", shown, re.MULTILINE)
+    examples = re.findall(rf"^ +(?:find .* \| )?infer ((?:{'|'.join(main.commands)})\b.*)$", shown, re.MULTILINE)
     assert examples
     for example in examples:
         name, *arguments = shlex.split(example)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 import onnx
 import pytest
 import tiny
-from test_protobuf import hide
+from test_protobuf import hide, with_operator
 
 from serve import contract
 from serve.errors import ModelFileError
@@ -56,6 +57,9 @@ def test_every_changed_byte_is_refused(tmp_path: Path, classifier_bytes: bytes) 
             contract.read(path)
 
 
+DEEP = json.loads("[" * 900 + "]" * 900)  # json still reads and writes it, in Python's 1,000 frames
+
+
 def foreign() -> bytes:
     return tiny.classifier_graph().SerializeToString()
 
@@ -72,6 +76,10 @@ def foreign() -> bytes:
         (lambda model: flip(model, 0.2), "damaged"),
         (lambda model: model + model[-10:], "expected|damaged|truncated"),
         (lambda model: tiny.reseal(tiny.classifier_document(), hide("subgraph")), "got external data"),
+        (lambda model: tiny.reseal(tiny.classifier_document(), with_operator("evil.example")), "got 'Teleport' of"),
+        (lambda model: tiny.reseal(tiny.classifier_document() | {"provenance": {"x": DEEP}}), "nests deeper than 64"),
+        (lambda model: model.replace(b'"atol":1e-05', b'"atol":1e999'), "1e999 is not JSON"),
+        (lambda model: b"\x08\x0a\x3a\x00" + b"\x08\x01" * contract.MAX_TOP_FIELDS, "got a stuffed file"),
         (lambda model: tiny.reseal(tiny.classifier_document() | {"format": 2}), "install a newer convline"),
         (lambda model: tiny.reseal({"format": 1}), "metadata key 'name': expected a non-empty"),
     ],
@@ -85,6 +93,10 @@ def foreign() -> bytes:
         "tampered",
         "appended",
         "external",
+        "domain",
+        "deep",
+        "infinite",
+        "stuffed",
         "newer",
         "schema",
     ],
@@ -96,6 +108,46 @@ def test_refusals(tmp_path: Path, classifier_bytes: bytes, make: Any, message: s
     with pytest.raises(ModelFileError, match=message) as caught:
         contract.read(path)
     assert str(caught.value).startswith(str(path)) and "\n" not in str(caught.value)
+
+
+def mutate(model: bytes, rng: np.random.Generator) -> bytes:
+    """Return the bytes with a few of them changed, a piece cut out or said twice, or the end cut off."""
+    raw = np.frombuffer(model, np.uint8).copy()
+    start, stop = sorted(rng.integers(0, len(raw), 2))
+    match rng.integers(4):
+        case 0:
+            raw[rng.integers(0, len(raw), 3)] = rng.integers(0, 256, 3)
+        case 1:
+            raw = np.delete(raw, slice(start, min(stop, start + 40)))
+        case 2:
+            raw = np.insert(raw, start, raw[start : start + 40])
+        case _:
+            raw = raw[:stop]
+    return raw.tobytes()
+
+
+@pytest.mark.parametrize("digest", ["kept", "made anew"])
+def test_mutated_files_are_read_or_refused(
+    tmp_path: Path, classifier_bytes: bytes, digest: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Oracle: 1,500 files of a fixed seed; nothing but a Contract or a ModelFileError comes out, each in 2 s.
+
+    Behind a digest that holds, as whoever can write the file can make it, the schema and the walk are what is tried.
+    """
+    if digest == "made anew":
+        document = json.loads(onnx.load_model_from_string(classifier_bytes).metadata_props[0].value)
+        monkeypatch.setattr(contract, "_digest", lambda parts, changed: document["digest"])
+    rng, path, read = np.random.default_rng(0), tmp_path / "mutated.onnx", 0
+    for _ in range(1500):
+        path.write_bytes(mutate(classifier_bytes, rng))
+        start = time.process_time()
+        try:
+            contract.read(path)
+            read += 1
+        except ModelFileError as error:
+            assert str(error).startswith(str(path))
+        assert time.process_time() - start < 2
+    assert (read > 10) is (digest == "made anew")
 
 
 def test_missing_file_and_folder(tmp_path: Path) -> None:

@@ -1,12 +1,23 @@
 """The protobuf walk, against the onnx package that it replaces."""
 
+import re
+
 import numpy as np
 import onnx
 import pytest
 import tiny
 from onnx import TensorProto, helper, numpy_helper
 
-from serve.protobuf import MAX_DEPTH, ProtobufError, encode_bytes, encode_varint, fields, uses_external_data
+from serve.protobuf import (
+    MAX_DEPTH,
+    MAX_DIMENSION,
+    MAX_NODES,
+    ProtobufError,
+    encode_bytes,
+    encode_varint,
+    fields,
+    refusal,
+)
 
 
 def external_tensor(name: str = "w") -> TensorProto:
@@ -77,20 +88,20 @@ def hide(place: str) -> onnx.ModelProto:
 )
 def test_external_data_is_found_wherever_it_hides(place: str) -> None:
     """Oracle: each model is built by onnx.helper with one external tensor in that place."""
-    assert uses_external_data(hide(place).SerializeToString())
+    assert refusal(hide(place).SerializeToString()) == "expected weights inside the file, got external data"
 
 
 def test_location_alone_counts_as_external() -> None:
     """Oracle: data_location = EXTERNAL without any entry is external by onnx.proto."""
     model = tiny.classifier_graph()
     model.graph.initializer[0].data_location = TensorProto.EXTERNAL
-    assert uses_external_data(model.SerializeToString())
+    assert "external data" in str(refusal(model.SerializeToString()))
 
 
 @pytest.mark.parametrize("graph", [tiny.classifier_graph, tiny.forecaster_graph])
-def test_ordinary_models_have_none(graph) -> None:
-    """Oracle: these graphs hold their weights."""
-    assert not uses_external_data(graph().SerializeToString())
+def test_ordinary_models_are_not_refused(graph) -> None:
+    """Oracle: these graphs hold their weights, and onnx's checker has passed them."""
+    assert refusal(graph().SerializeToString()) is None
 
 
 def test_nesting_is_bounded() -> None:
@@ -99,4 +110,75 @@ def test_nesting_is_bounded() -> None:
     for _ in range(MAX_DEPTH):
         message = encode_bytes(1, encode_bytes(5, encode_bytes(6, message)))
     with pytest.raises(ProtobufError, match="nest deeper"):
-        uses_external_data(encode_bytes(7, message))
+        refusal(encode_bytes(7, message))
+
+
+def with_operator(domain: str, operator: str = "Teleport") -> onnx.ModelProto:
+    """Return a model with one more node, inside a branch, as an operator of that domain."""
+    model = tiny.classifier_graph()
+    branch = helper.make_graph([helper.make_node(operator, [], ["x"], domain=domain)], "branch", [], [])
+    model.graph.node.append(helper.make_node("If", ["c"], ["d"], then_branch=branch))
+    return model
+
+
+def with_weight(dims: list[int], data: bytes, kind: int = TensorProto.FLOAT) -> onnx.ModelProto:
+    model = tiny.classifier_graph()
+    model.graph.initializer.append(TensorProto(name="w", data_type=kind, dims=dims, raw_data=data))
+    return model
+
+
+def with_sparse_weight(dims: list[int]) -> onnx.ModelProto:
+    model = tiny.classifier_graph()
+    sparse = model.graph.sparse_initializer.add(dims=dims)
+    sparse.values.CopyFrom(numpy_helper.from_array(np.ones(1, np.float32), "w"))
+    sparse.indices.CopyFrom(numpy_helper.from_array(np.zeros(1, np.int64), "i"))
+    return model
+
+
+def with_input_of(size: int) -> onnx.ModelProto:
+    model = tiny.classifier_graph()
+    model.graph.input[0].type.tensor_type.shape.dim[1].dim_value = size
+    return model
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (with_operator("evil.example"), "expected operators of ai.onnx, .*, got 'Teleport' of 'evil.example'"),
+        (with_operator("com.microsoft", "EPContext"), "got EPContext, which may load other files"),
+        (with_weight([1 << 20, 1 << 20], b"\0" * 16), "got 1,099,511,627,776 elements in "),
+        (with_weight([-1], b"\0" * 16), "elements in"),
+        (with_sparse_weight([1 << 20, 1 << 20]), "got 1,099,511,627,776 elements in "),
+        (with_input_of(MAX_DIMENSION + 1), "at most 1,000,000 in each dimension, got 1,000,001"),
+        (with_input_of(-2), "in each dimension, got 18,446,744"),
+    ],
+    ids=["domain", "engine", "huge weight", "negative weight", "huge sparse weight", "huge input", "negative input"],
+)
+def test_hostile_graphs_are_refused(model: onnx.ModelProto, message: str) -> None:
+    """Oracle: each model is built by onnx and asks for one thing that no export of ours does."""
+    assert re.search(message, str(refusal(model.SerializeToString())))
+
+
+def test_what_exports_hold_is_not_refused() -> None:
+    """Oracle: heads use ai.onnx.ml, quantisers com.microsoft; a weight may be empty, two of 4 bits fill a byte."""
+    for domain in ("", "ai.onnx", "ai.onnx.ml", "com.microsoft"):
+        assert refusal(with_operator(domain).SerializeToString()) is None
+    for dims, data in (([0], b""), ([64, 64], bytes(64 * 64 * 4))):
+        assert refusal(with_weight(dims, data).SerializeToString()) is None
+    assert refusal(with_weight([4000], bytes(1000), TensorProto.INT4).SerializeToString()) is None
+    assert refusal(with_input_of(MAX_DIMENSION).SerializeToString()) is None
+
+
+def test_nodes_are_counted_over_all_graphs() -> None:
+    """Oracle: MAX_NODES pass, one more does not; each is an empty message of two bytes."""
+    node = encode_bytes(1, b"")
+    half = encode_bytes(1, encode_bytes(5, encode_bytes(6, node * (MAX_NODES // 2))))  # a graph inside an attribute
+    assert refusal(encode_bytes(7, half + node * (MAX_NODES // 2 - 1))) is None
+    assert refusal(encode_bytes(7, half + node * (MAX_NODES // 2))) == "expected at most 100,000 nodes, got more"
+
+
+def test_packed_sizes_count_too() -> None:
+    """Oracle: 2^20 x 2^20 written as one packed field, as readers of protobuf must accept it."""
+    size = encode_varint(1 << 20)
+    tensor = encode_bytes(1, size * 2) + encode_bytes(9, b"\0\0\0\0")
+    assert "1,099,511,627,776 elements" in str(refusal(encode_bytes(7, encode_bytes(5, tensor))))

@@ -37,6 +37,7 @@ def test_good_documents_pass() -> None:
         ("input.interpolation", "area"), ("input.background", [0, 0, 256]), ("input.exif", "ignore"),
         ("input.draft", "yes"), ("input.draft", 0), ("provenance", None), ("golden.atol", 0), ("golden.input", {}),
         ("golden.outputs", {}), ("golden.atol", float("inf")),
+        ("golden.atol", 10**400),
     ],
 )  # fmt: skip
 def test_classifier_key_is_named(key: str, value: Any) -> None:

@@ -12,8 +12,9 @@ from PIL import Image
 
 import serve
 from serve.classify import bound
+from serve.machine import usable_cores
 from serve.model import load
-from serve.workers import best_batch, usable_cores
+from serve.workers import best_batch
 
 
 def test_bound_batches_are_the_same_answers(classifier: Path) -> None:
@@ -34,9 +35,9 @@ def test_bound_batches_are_the_same_answers(classifier: Path) -> None:
 
 
 def test_the_batch_grows_while_it_pays() -> None:
-    """Oracle: where a run takes 3 ms whatever its size the largest wins, where each image takes 3 ms the smallest."""
-    assert best_batch(lambda n: time.sleep(0.003), 2, (1, 2, 4)) == 4
-    assert best_batch(lambda n: time.sleep(0.003 * n), 2, (1, 2, 4)) == 1
+    """Oracle: where a run takes 20 ms whatever its size the largest wins, where each image takes 20 ms the smallest."""
+    assert best_batch(lambda n: time.sleep(0.02), 2, (1, 2, 4)) == 4
+    assert best_batch(lambda n: time.sleep(0.02 * n), 2, (1, 2, 4)) == 1
     assert 1 <= usable_cores() <= (os.cpu_count() or 1)
 
 

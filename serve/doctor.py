@@ -1,0 +1,191 @@
+"""Findings about this environment and one model in it: what `infer check` prints, each with its cure.
+
+An error is what makes predictions impossible or wrong; a warning is what a user may want to know and can live with.
+"""
+
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import re
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy
+import PIL
+import PIL.features
+
+from serve import contract as contracts
+from serve import machine, session
+from serve.contract import Contract
+from serve.errors import DeviceError, ServeError
+from serve.locate import MANIFEST, locate
+from serve.model import wrap
+from serve.table import render
+
+DECODERS = {"jpg": "JPEG", "zlib": "PNG", "webp": "WebP", "avif": "AVIF", "jpg_2000": "JPEG 2000", "libtiff": "TIFF"}
+VERSION = re.compile(r"[\w.+]{1,40}")
+BOTH = "run `pip uninstall onnxruntime onnxruntime-gpu`, then install the one you want"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the table."""
+
+    name: str
+    found: str
+    state: str = "ok"  # "ok" | "warning" | "error"
+    cure: str = ""
+
+
+def check(model: str | None, variant: str = "auto") -> Iterator[Finding]:
+    """Yield what is found about the environment, then about the model that a user names, on each device that is here.
+
+    variant: as in `locate`; "auto" checks for each device the file that `infer` would take there.
+    """
+    made_with: Mapping[str, str] = {}
+    about_model = []
+    devices = _devices()
+    for device in devices if model is not None else ():
+        try:
+            path, sha256, _ = locate(str(model), device, variant)
+            contract = contracts.read(path, sha256)
+        except ServeError as error:
+            about_model.append(_failed("model", error))
+            break
+        made_with = _versions_of(contract)
+        about_model += [*_of_file(contract, sha256), *_on_device(contract, device)]
+    yield from _packages(made_with)
+    yield from _machine()
+    yield from dict.fromkeys(about_model)  # the same file may be taken on two devices
+
+
+def text(findings: list[Finding]) -> str:
+    """Return the findings as a table, and their number by state."""
+    rows = [[f.state, f.name, f.found + (f"; {f.cure}" if f.cure else "")] for f in findings]
+    counts = [f"{sum(f.state == s for f in findings)} {s}" for s in ("ok", "warning", "error")]
+    return f"{render(rows)}\n{', '.join(counts)}"
+
+
+def document(findings: list[Finding]) -> dict[str, Any]:
+    """Return the findings for machines."""
+    return {"ok": all(f.state != "error" for f in findings), "findings": [asdict(f) for f in findings]}
+
+
+def _failed(name: str, error: ServeError) -> Finding:
+    """Return the error finding of a message `<what>; <cure>`."""
+    found, _, cure = str(error).rpartition("; ")
+    return Finding(name, found, "error", cure) if found else Finding(name, cure, "error")
+
+
+def _devices() -> list[str]:
+    """Return the devices to try; where onnxruntime cannot even be imported, `_packages` says so."""
+    try:
+        return session.available_devices()
+    except DeviceError:
+        return ["cpu"]
+
+
+def _versions_of(contract: Contract) -> Mapping[str, str]:
+    """Return the package versions that the model was exported with; provenance may say anything, and a cure is copied
+    into a shell."""
+    versions = contract.document["provenance"].get("versions")
+    found = versions if isinstance(versions, dict) else {}
+    return {name: v for name, v in found.items() if isinstance(v, str) and VERSION.fullmatch(v)}
+
+
+def _packages(made_with: Mapping[str, str]) -> Iterator[Finding]:
+    yield Finding("Python", platform.python_version())
+    yield _version("numpy", numpy.__version__, made_with.get("numpy"))
+    yield _version("Pillow", PIL.__version__, made_with.get("pillow"))
+    yield from _onnxruntime(made_with.get("onnxruntime") or made_with.get("onnxruntime-gpu"))
+    yield _pyarrow()
+    there = {name for feature, name in DECODERS.items() if feature in PIL.features.get_supported()}
+    yield Finding("image formats", ", ".join(n for n in DECODERS.values() if n in there) or "none")
+    if missing := [name for name in DECODERS.values() if name not in there]:
+        cure = "such files become error rows; pip install --upgrade pillow"
+        yield Finding("image formats", f"no {', '.join(missing)}", "warning", cure)
+
+
+def _version(name: str, version: str, made_with: str | None) -> Finding:
+    """A warning where the first two numbers differ: that is where Pillow and onnxruntime change what they compute."""
+    if made_with is None or version.split(".")[:2] == made_with.split(".")[:2]:
+        return Finding(name, version)
+    cure = f"the golden samples tell whether it matters; pip install '{name.lower()}=={made_with}' to have the same"
+    return Finding(name, f"{version}, the model was made with {made_with}", "warning", cure)
+
+
+def _onnxruntime(made_with: str | None) -> Iterator[Finding]:
+    installed = session.distributions()
+    names = ", ".join(f"{name} {version}" for name, version in installed.items()) or "no distribution of that name"
+    if len(installed) > 1:
+        yield Finding("onnxruntime", f"{names}: they overwrite each other's files", "error", BOTH)
+        return
+    try:
+        providers = session.built_providers()
+    except DeviceError as error:
+        yield _failed("onnxruntime", error)
+        return
+    yield _version(next(iter(installed), "onnxruntime"), next(iter(installed.values()), "unknown"), made_with)
+    yield Finding("providers", ", ".join(name.removesuffix("ExecutionProvider") for name in providers))
+    built = "CUDAExecutionProvider" in providers
+    if session.sees_gpu():
+        missing = "pip uninstall onnxruntime; pip install 'onnxruntime-gpu[cuda,cudnn]'"
+        yield Finding("GPU", "seen") if built else Finding("GPU", "seen, CUDA is not built in", "warning", missing)
+    else:
+        yield Finding("GPU", "no NVIDIA GPU seen" + (", CUDA is built in" if built else ""))
+
+
+def _pyarrow() -> Finding:
+    if importlib.util.find_spec("pyarrow") is None:
+        cure = "only `-o FILE.parquet` needs it; pip install 'convline[parquet]'"
+        return Finding("pyarrow", "not installed", "warning", cure)
+    return Finding("pyarrow", importlib.metadata.version("pyarrow"))
+
+
+def _machine() -> Iterator[Finding]:
+    yield Finding("processor", machine.processor())
+    all_cores, allowed, quota = os.cpu_count() or 1, machine.allowed_cores(), machine.core_quota()
+    usable = min(allowed, quota or allowed)
+    if usable >= all_cores:
+        yield Finding("cores", f"{all_cores}, all usable")
+        return
+    why = f"a quota of {quota:g}" if quota and quota < allowed else "this process may not use the others"
+    yield Finding("cores", f"{usable:g} of {all_cores} usable ({why})")
+
+
+def _of_file(contract: Contract, sha256: str | None) -> Iterator[Finding]:
+    yield Finding("model", f"{contract.name}, {contract.task}, {contract.path} ({len(contract.bytes):,} bytes)")
+    yield Finding("digest", f"{contract.digest}, as computed")
+    if sha256 is not None:
+        yield Finding(MANIFEST, f"sha256 {sha256}, as computed")
+    else:
+        cure = "damage would be seen, another file in its place would not; serve the package folder"
+        yield Finding(MANIFEST, "none beside the file", "warning", cure)
+
+
+def _on_device(contract: Contract, device: str) -> Iterator[Finding]:
+    """Yield how the golden samples come out on a device, and which provider really ran the nodes."""
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            opened = session.open_session(contract.bytes, device, profile=str(Path(folder, "run")))
+            model = wrap(contract, opened, device)
+            gap = model.replay_golden()
+            ran = session.nodes_by_provider(opened)
+    except ServeError as error:
+        yield _failed(device, error)
+        return
+    wanted = session.PROVIDERS[device][0]
+    nodes = ", ".join(f"{count} by {name}" for name, count in ran.items())
+    if {*ran} <= {wanted}:
+        yield Finding(device, f"nodes run: {nodes or 'none'}")
+    else:
+        yield Finding(device, f"nodes run: {nodes}", "warning", f"expected all by {wanted}; --device cpu may be faster")
+    found = f"golden samples differ by {gap:.3g} at most, {model.golden_atol:.3g} is allowed"
+    if gap <= model.golden_atol:  # false for nan
+        yield Finding(device, found)
+    else:
+        yield Finding(device, found, "error", "do not serve it here; install the versions that it was made with")
