@@ -30,12 +30,13 @@ from pipeline import data, device, export, machine, variants
 from pipeline.network import Classifier
 from pipeline.stage import OUT, StageError, progress
 
+AS_PUBLISHED = {"batch_norm": True, "stride_in": "first", "zero_init": False}
 NETS: dict[str, tuple[str, int, dict[str, Any]]] = {
     "LeNet-5, 32 px": ("lenet5", 32, {"full_c3": False, "subsampling": "trainable", "output": "linear"}),
-    "ResNet-20, 32 px": ("resnet", 32, {"family": "cifar", "depth": 20, "shortcut": "A"}),
+    "ResNet-20, 32 px": ("resnet", 32, {"family": "cifar", "depth": 20, "shortcut": "A", **AS_PUBLISHED}),
     "mobilenet_v2, 224 px": ("zoo", 224, {"name": "mobilenet_v2"}),
-    "ResNet-18, 224 px": ("resnet", 224, {"family": "imagenet", "depth": 18, "shortcut": "B"}),
-    "ResNet-50, 224 px": ("resnet", 224, {"family": "imagenet", "depth": 50, "shortcut": "B"}),
+    "ResNet-18, 224 px": ("zoo", 224, {"name": "resnet18"}),
+    "ResNet-50, 224 px": ("zoo", 224, {"name": "resnet50"}),
 }
 RUNTIMES = ("torch eager", "torch.compile", "OpenVINO", "onnxruntime", "onnxruntime int8")
 BATCHES = (1, 8, 32)

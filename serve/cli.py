@@ -179,13 +179,16 @@ def series(
     rule = forecaster.contract.document["input"]
     reading = Reading(forecaster.name, rule, names, time_, id_, gaps, delimiter, decimal)
     picture, steps = Picture(forecaster), horizon or forecaster.horizon
-    started, counts = time.perf_counter(), Counter[str]()
-    with open_table(output, columns_of(forecaster, every is not None), sys.stdout.buffer) as write:
+    progress, started, counts = Progress("rows"), time.perf_counter(), Counter[str]()
+    table = open_table(output, columns_of(forecaster, every is not None), sys.stdout.buffer)
+    with interruptible("" if output == "-" else f"{output}.part holds what is done"), table as write:
         for file in files:
             source = io.TextIOWrapper(io.BytesIO(sys.stdin.buffer.read()), "utf-8-sig") if file == "-" else file
             for rows in forecast_file(forecaster, source, reading, steps, every, say=say, draw=picture.add):
                 write(rows)
                 counts.update(str(row["status"]) for row in rows)
+                progress.show(counts.total(), counts["error"])
+    progress.clear()
     if plot is not None:
         say(picture.write(plot))
     finish(counts.total(), counts["error"], "rows", 0, time.perf_counter() - started, forecaster.device, strict)

@@ -1,0 +1,291 @@
+"""`infer images` against the ideal of this machine and against what people use instead, in one run.
+
+The ideal of decoding and inference that share the cores is 1 / (1 / decode + 1 / onnxruntime), each measured alone over
+all cores. A serial loop, a torch DataLoader and (with --peer, a Python of its own that has Optimum) Hugging Face's
+pipeline answer the same files with the same weights. Small files: LeNet-5 against one process per core that only opens
+and decodes. Weights are random: speed does not depend on them.
+
+    python benchmarks/infer.py                            # about six minutes on two cores
+    python benchmarks/infer.py --peer peers/bin/python    # uv venv peers; uv pip install 'optimum[onnxruntime]' torch
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # runs from a bare checkout, uninstalled
+
+import click
+import numpy as np
+import onnxruntime
+import torch
+from PIL import Image
+
+import models
+from pipeline import export, machine, variants
+from pipeline.network import Classifier
+from pipeline.stage import progress
+from serve.contract import pack, seal
+from serve.image import ImageRule, read_image
+from serve.machine import usable_cores
+
+ROOT = Path(__file__).parents[1]
+PHOTO, SMALL = (500, 375), (28, 28)  # pixels (W, H)
+CROP = ImageRule((224, 224), "rgb", "crop", shorter_px=256)
+GREY = ImageRule((32, 32), "grey")
+OPTIMUM = """
+import sys, time
+from pathlib import Path
+from optimum.onnxruntime import ORTModelForImageClassification
+from transformers import AutoImageProcessor, pipeline
+folder, photos = sys.argv[1:]
+model = ORTModelForImageClassification.from_pretrained(folder)
+pipe = pipeline("image-classification", model=model, image_processor=AutoImageProcessor.from_pretrained(folder))
+files = sorted(map(str, Path(photos).iterdir()))
+list(pipe(files[:4]))
+start = time.perf_counter()
+n = sum(1 for _ in pipe(files, batch_size=1))
+print(n / (time.perf_counter() - start))
+"""
+
+
+def photos(folder: Path, count: int) -> list[str]:
+    """Write JPEG files that cost what photos cost to decode: smooth shapes under a sensor's noise."""
+    rng = np.random.default_rng(0)
+    width, height = PHOTO
+    for k in range(count):
+        smooth = np.asarray(Image.fromarray(rng.integers(0, 256, (12, 16, 3), np.uint8)).resize(PHOTO), np.int16)
+        noisy = (smooth + rng.integers(-12, 13, (height, width, 1), np.int16)).clip(0, 255).astype(np.uint8)
+        Image.fromarray(noisy).save(folder / f"{k:05}.jpg", quality=90)
+    return sorted(map(str, folder.iterdir()))
+
+
+def small(folder: Path, count: int) -> list[str]:
+    """Write small PNG files, as of digits."""
+    rng = np.random.default_rng(0)
+    for k in range(count):
+        digit = Image.fromarray(rng.integers(0, 256, (7, 7), np.uint8)).resize(SMALL)
+        digit.save(folder / f"{k:05}.png")
+    return sorted(map(str, folder.iterdir()))
+
+
+def model(folder: Path, arch: str, rule: ImageRule, classes: int, options: dict[str, Any]) -> dict[str, Path]:
+    """Write a network with random weights as sealed files, fp32 and int8, as the line exports them."""
+    torch.manual_seed(0)
+    net = models.build(arch, in_channels=rule.channels, size=rule.size, classes=classes, **options)
+    whole = Classifier(net, torch.full((rule.channels, 1, 1), 127.0), torch.full((rule.channels, 1, 1), 1 / 64)).eval()
+    x = np.random.default_rng(0).integers(0, 256, (32, *rule.size, rule.channels), np.uint8)
+    graph = export.to_onnx(whole, x, "classification")
+    made = {"fp32": graph, "int8": variants.quantise(variants.prepare(graph), x, "MinMax", [])}
+    paths = {}
+    for precision, proto in made.items():
+        answer = variants.run(proto, x[:2])[0]
+        document = {
+            "format": 1, "name": arch, "task": "classification", "labels": [str(k) for k in range(classes)],
+            "input": rule.to_dict(), "provenance": {"licence": "none: random weights"},
+            "golden": {"input": pack(x[:2]), "outputs": {"probabilities": pack(answer)}, "atol": 1e-4},
+        }  # fmt: skip
+        paths[precision] = folder / f"{arch}.{precision}.onnx"
+        paths[precision].write_bytes(seal(proto.SerializeToString(), document))
+    return paths
+
+
+def rate(call: Callable[[], int], rounds: int = 1) -> float:
+    """Return how many a second the call does, the median of rounds."""
+    found = []
+    for _ in range(rounds):
+        start = time.perf_counter()
+        found.append(call() / (time.perf_counter() - start))
+    return statistics.median(found)
+
+
+def decode(files: list[str], rule: ImageRule) -> int:
+    with ThreadPoolExecutor(usable_cores()) as pool:
+        return sum(1 for _ in pool.map(lambda file: read_image(file, rule), files))
+
+
+def session(path: Path, threads: int) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    return onnxruntime.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
+
+
+def inference(path: Path, rule: ImageRule, count: int) -> float:
+    """Return onnxruntime's images/s over all cores at its best: one batch on all of them, or a worker on each."""
+    x = np.random.default_rng(0).integers(0, 256, (32, *rule.size, rule.channels), np.uint8)
+    cores = usable_cores()
+    one, many = session(path, 1), session(path, cores)
+    found = []
+    for batch in (1, 4, 8, 32):
+        runs = max(1, count // batch // cores * cores)
+
+        def together(batch: int = batch, runs: int = runs) -> int:
+            for _ in range(runs):
+                many.run(None, {"images": x[:batch]})
+            return runs * batch
+
+        def apart(batch: int = batch, runs: int = runs) -> int:
+            with ThreadPoolExecutor(cores) as pool:
+                list(pool.map(lambda _: one.run(None, {"images": x[:batch]}), range(runs)))
+            return runs * batch
+
+        found += [rate(together), rate(apart)]
+    return max(found)
+
+
+def serial(files: list[str], path: Path, rule: ImageRule) -> int:
+    """One image after the other: what a first script does."""
+    run = session(path, usable_cores())
+    for file in files:
+        run.run(None, {"images": read_image(file, rule)[None]})
+    return len(files)
+
+
+class Files(torch.utils.data.Dataset):
+    def __init__(self, files: list[str], rule: ImageRule) -> None:
+        self.files, self.rule = files, rule
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, k: int) -> np.ndarray:
+        return read_image(self.files[k], self.rule).copy()  # of its own memory, as collate wants it
+
+
+def loader(files: list[str], path: Path, rule: ImageRule) -> int:
+    """A torch DataLoader with a worker per core in front of onnxruntime."""
+    run, done = session(path, usable_cores()), 0
+    for batch in torch.utils.data.DataLoader(Files(files, rule), batch_size=16, num_workers=usable_cores()):
+        run.run(None, {"images": batch.numpy()})
+        done += len(batch)
+    return done
+
+
+def command(path: Path, folder: str) -> float:
+    """Return the images/s that `infer images` itself reports."""
+    words = ["images", str(path), folder, "-o", f"{folder}.csv", "--device", "cpu"]
+    done = subprocess.run([*INFER, *words], capture_output=True, text=True, env=ENV, check=False)
+    if done.returncode:
+        raise click.ClickException(done.stderr)
+    return float(re.findall(r"(\d+) images/s", done.stderr)[-1])
+
+
+INFER = [sys.executable, "-c", "from serve.cli import main; main()"]
+ENV = os.environ | {"PYTHONPATH": str(ROOT)}
+
+
+def optimum(python: str, folder: Path, photos: str) -> float:
+    """Return the images/s of Optimum's image-classification pipeline on the same weights."""
+    torch.manual_seed(0)
+    net = models.build("zoo", in_channels=3, size=(224, 224), classes=1000, **RESNET).eval()
+    folder.mkdir()
+    torch.onnx.export(
+        net, (torch.randn(2, 3, 224, 224),), folder / "model.onnx", dynamo=True, external_data=False, verbose=False,
+        input_names=["pixel_values"], output_names=["logits"], dynamic_shapes=({0: torch.export.Dim("batch")},),
+    )  # fmt: skip
+    labels = {str(k): str(k) for k in range(1000)}
+    config = {"model_type": "resnet", "architectures": ["ResNetForImageClassification"], "id2label": labels}
+    (folder / "config.json").write_text(json.dumps(config))
+    processor = {
+        "image_processor_type": "ConvNextImageProcessor", "size": {"shortest_edge": 224}, "crop_pct": 0.875,
+        "do_resize": True, "do_normalize": True,
+        "image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225],
+    }  # fmt: skip
+    (folder / "preprocessor_config.json").write_text(json.dumps(processor))
+    done = subprocess.run([python, "-c", OPTIMUM, str(folder), photos], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise click.ClickException(done.stderr[-2000:])
+    return float(done.stdout.split()[-1])
+
+
+RESNET = {"name": "resnet50"}
+LENET = {"full_c3": False, "subsampling": "trainable", "output": "linear"}
+
+
+def opened(files: Iterable[str]) -> int:
+    """Open and decode, nothing else."""
+    done = 0
+    for file in files:
+        with Image.open(file) as image:
+            np.asarray(image.convert("L"))
+        done += 1
+    return done
+
+
+def only_opened(files: list[str]) -> int:
+    cores = usable_cores()
+    with ProcessPoolExecutor(cores) as pool:
+        return sum(pool.map(opened, [files[k::cores] for k in range(cores)]))
+
+
+def started(*words: str) -> float:
+    """Return the seconds of a whole command, the median of five."""
+    return 1 / rate(
+        lambda: subprocess.run([*INFER, *words], capture_output=True, env=ENV, check=True) and 1,
+        5,
+    )
+
+
+@click.command()
+@click.option("--peer", metavar="PYTHON", help="A Python that has Optimum, onnxruntime and torch.")
+@click.option("--count", default=1000, show_default=True, help="Photos; small files are 20 times as many.")
+def main(peer: str | None, count: int) -> None:
+    """Print tables of images/s and their ratios."""
+    print(f"{machine.processor()}, {usable_cores()} cores; onnxruntime {onnxruntime.__version__}, {count} JPEG of "
+          f"{PHOTO[0]} x {PHOTO[1]}, {20 * count} PNG of {SMALL[0]} x {SMALL[1]}\n")  # fmt: skip
+    bar = progress(12, "infer", "step")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for part in ("photos", "small"):
+            (folder / part).mkdir()
+        shots, digits = photos(folder / "photos", count), small(folder / "small", 20 * count)
+        resnet = model(folder, "zoo", CROP, 1000, RESNET)
+        lenet = model(folder, "lenet5", GREY, 10, LENET)
+        bar.update()
+        print("| ResNet-50, 224 px | images/s | of the ideal | infer is |\n| --- | ---: | ---: | ---: |")
+        read = rate(partial(decode, shots, CROP), 3)
+        bar.update()
+        for precision, path in resnet.items():
+            run = inference(path, CROP, 64)
+            bar.update()
+            ours = command(path, str(folder / "photos"))
+            bar.update()
+            ideal = 1 / (1 / read + 1 / run)
+            rows = {"decode alone": read, "onnxruntime alone": run, "ideal": ideal, "infer images": ours}
+            rows["serial loop"] = rate(partial(serial, shots, path, CROP))
+            bar.update()
+            rows["DataLoader and onnxruntime"] = rate(partial(loader, shots, path, CROP))
+            bar.update()
+            if peer and precision == "fp32":
+                rows["Optimum's pipeline"] = optimum(peer, folder / "optimum", str(folder / "photos"))
+            for what, found in rows.items():
+                print(
+                    f"| {precision}: {what} | {found:,.0f} | {found / ideal:.2f} | {ours / found:.2f} x |", flush=True
+                )
+        bare, ours = rate(partial(only_opened, digits)), command(lenet["fp32"], str(folder / "small"))
+        print("\n| LeNet-5, small files | images/s | of opening alone |\n| --- | ---: | ---: |")
+        print(f"| one process per core that opens and decodes | {bare:,.0f} | 1.00 |")
+        print(f"| infer images | {ours:,.0f} | {ours / bare:.2f} |\n")
+        bar.update()
+        print("| start-up | s |\n| --- | ---: |")
+        print(f"| infer --help | {started('--help'):.2f} |")
+        print(f"| one picture, LeNet-5 | {started('images', str(lenet['fp32']), digits[0]):.2f} |")
+        print(f"| one picture, ResNet-50 | {started('images', str(resnet['fp32']), shots[0]):.2f} |")
+        bar.update()
+    bar.close()
+
+
+if __name__ == "__main__":
+    main()
