@@ -9,7 +9,7 @@ import pyarrow.parquet
 import pytest
 
 from serve.errors import ServeError
-from serve.output import Columns, Row, open_table
+from serve.output import Columns, Row, open_part, open_table
 
 COLUMNS: Columns = {"path": str, "score": float, "error": str}
 ROWS: list[Row] = [
@@ -104,9 +104,27 @@ def test_rows_are_visible_while_it_runs(tmp_path: Path) -> None:
     assert stdout.getvalue() == b"path,score,error\na.png,0.333333,\n"
 
 
+def test_a_part_goes_on_where_it_is_told(tmp_path: Path) -> None:
+    """Oracle: what lies beyond the bytes to keep is cut off, though less is written than lay there."""
+    (tmp_path / "t.csv.part").write_text("path,score,error\na,1,\nhalf a row of a killed run")
+    with open_part(str(tmp_path / "t.csv"), COLUMNS, io.BytesIO(), 22) as part:
+        part.append(b"b,2,\n")
+        assert part.size == 27
+    assert (tmp_path / "t.csv").read_text() == "path,score,error\na,1,\nb,2,\n"
+
+
 def test_places_that_cannot_be_written(tmp_path: Path) -> None:
     """Oracle: a folder that does not exist, and a folder of that name."""
     (tmp_path / "f.csv").mkdir()
     for name, reason in (("none/t.csv", "make the folder"), ("f.csv", "got a folder")):
         with pytest.raises(ServeError, match=reason):
             write(tmp_path / name, [])
+
+
+def test_a_part_is_never_written_through_a_link(tmp_path: Path) -> None:
+    """Oracle: a file that a link at the part's place leads to stays as it was."""
+    (tmp_path / "precious").write_text("gold")
+    (tmp_path / "t.csv.part").symlink_to(tmp_path / "precious")
+    with pytest.raises(ServeError, match="cannot be written"):
+        write(tmp_path / "t.csv", ROWS)
+    assert (tmp_path / "precious").read_text() == "gold"
