@@ -175,7 +175,7 @@ def noise(entries: list[Entry], path: Path) -> Picture:
 def draw_noise(axis: Axes, entry: Entry) -> None:
     kept = entry.results.get("export", {}).get("variants", {}).get("int8", {}).get("kept", [])
     found = entry.noise or {}
-    place = {name: k for k, name in enumerate(max(found.values(), key=len))}  # int8 merges some nodes into others
+    place = places(list(found.values()))
     for variant, by in found.items():
         x = [place[name] for name in by]
         shown = {name: min(decibels, EXACT) for name, decibels in by.items()}
@@ -183,3 +183,14 @@ def draw_noise(axis: Axes, entry: Entry) -> None:
         rings = [(place[name], shown[name]) for name in by if variant == "int8" and name in kept]
         if rings:
             axis.plot(*zip(*rings, strict=True), "o", mfc="none", color=ORANGE, ms=6, label="kept in fp32")
+
+
+def places(graphs: list[dict[str, float]]) -> dict[str, float]:
+    """Return where on the axis each node lies: each precision merges other nodes into one, so none has them all."""
+    longest, *others = sorted(graphs, key=len, reverse=True)
+    place: dict[str, float] = {name: k for k, name in enumerate(longest)}
+    for graph in others:
+        last = -1.0
+        for name in graph:
+            last = place.setdefault(name, last + 0.5)
+    return place

@@ -25,7 +25,7 @@ from finished import (
     write_train,
 )
 
-from pipeline import figures, report
+from pipeline import figures, report, verdicts
 from pipeline.evidence import Entry
 from pipeline.stage import StageError
 
@@ -207,3 +207,9 @@ def test_report_imports_neither_torch_nor_onnxruntime() -> None:
     """Law 11: the report is made where they are not installed."""
     blocked = "import sys; sys.modules.update(torch=None, onnxruntime=None, onnx=None); import pipeline.report"
     subprocess.run([sys.executable, "-c", blocked], check=True, cwd=Path(__file__).parents[1])
+
+
+def test_nodes_that_a_precision_merges_have_a_place_between() -> None:
+    """Oracle: int8 has conv_q where fp16 has conv and relu; each order rises along the axis."""
+    graphs = [{"a": 1.0, "conv": 1.0, "relu": 1.0, "end": 1.0}, {"a": 1.0, "conv_q": 1.0, "end": 1.0}]
+    assert verdicts.places(graphs) == {"a": 0, "conv": 1, "relu": 2, "end": 3, "conv_q": 0.5}
