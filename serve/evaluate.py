@@ -58,7 +58,7 @@ def of_folder(folder: str) -> list[tuple[Source, str]]:
 
 
 def of_labels(file: str) -> list[tuple[Source, str]]:
-    """Return (source, label) of the rows of a CSV with the columns path and label; paths start at the CSV's folder."""
+    """Return (source, label) of the rows of a CSV with the columns path (or file) and label; they start at its folder."""
     root = os.path.realpath(Path(file).parent)
     try:
         rows = list(csv.DictReader(io.StringIO(Path(file).read_text(encoding="utf-8-sig"), newline=""), strict=True))
@@ -66,7 +66,7 @@ def of_labels(file: str) -> list[tuple[Source, str]]:
         raise InputError(file, f"expected a CSV of paths and labels, got none ({error})") from error
     found = []
     for number, row in enumerate(rows, start=1):
-        path, label = row.get("path"), row.get("label")
+        path, label = row.get("path") or row.get("file"), row.get("label")
         if not path or not label:
             raise InputError(file, f"row {number}: expected a path and a label, got {path!r} and {label!r}")
         target = os.path.realpath(os.path.join(root, path))
