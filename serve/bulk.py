@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,7 +21,7 @@ from serve.model import Classifier, wrap
 from serve.output import Part, encoding, open_part, part_of
 from serve.session import open_session, resolve
 from serve.sources import Source
-from serve.workers import AHEAD, BATCHES, batched, best_batch, in_order, processes, threads
+from serve.workers import AHEAD, BATCHES, Crew, batched, best_batch, in_order, processes, threads
 
 SMALL_MODEL = 16 * 2**20  # bytes; below it each process can have a session of its own
 MANY = 512  # inputs from which processes pay for their start, and a measured batch for its measuring
@@ -136,7 +136,7 @@ def label_images(
         batch = max(1, min(FEW, -(-len(first) // count)))
     worker = Worker(contract, device, top_k, output)
     apart = count > 1 and len(first) == MANY and len(contract.bytes) <= SMALL_MODEL and resolve(device) == "cpu"
-    with side_by_side(worker, count, batch, apart=apart) as (pool, work, summary):
+    with side_by_side(worker, count, batch, apart=apart) as (crew, work, summary):
         summary.mark, summary.resumed = mark, mark.rows
         watch(summary)
         run = {"model": contract.digest, "columns": list(columns_of(top_k)), "batch": summary.batch}
@@ -145,7 +145,7 @@ def label_images(
         groups = batched(chain(first, remaining), summary.batch)
         pass_over(groups, mark, output)
         with open_part(output, columns_of(top_k), stdout, mark.size) as part, noted(output, run, mark, part) as note:
-            for chunk in in_order(pool, work, groups, AHEAD * count):
+            for chunk in in_order(crew, work, groups, AHEAD * count, lambda group: isolated(worker, group)):
                 started = time.perf_counter()
                 part.append(chunk.encoded)
                 summary.mark = summary.mark.after(chunk.rows, chunk.failed, part.size, chunk.seen)
@@ -162,18 +162,42 @@ def label_images(
 @contextmanager
 def side_by_side(
     worker: Worker, count: int, batch: int | None, *, apart: bool
-) -> Iterator[tuple[Executor, Callable[[list[Source]], Chunk], Summary]]:
+) -> Iterator[tuple[Crew, Callable[[list[Source]], Chunk], Summary]]:
     """Give a pool of threads, or of processes where `apart`, the function that it runs, and a summary to be filled."""
     kind = f"{count} {'process' if apart else 'thread'}{'es' if apart and count > 1 else 's' if count > 1 else ''}"
     if apart:
-        with processes(count, _prepare, worker) as pool:
-            device, batch = pool.submit(_start, batch).result()
-            yield pool, _chunk, Summary(device, Mark(), 0, batch, kind)
+        with Crew(lambda: processes(count, _prepare, worker)) as crew:
+            device, batch = crew.submit(_start, batch).result()
+            yield crew, _chunk, Summary(device, Mark(), 0, batch, kind)
     else:
         device, worker.batch = worker.start(batch, count)
         worker.run  # noqa: B018  (made before threads would make it twice)
-        with threads(count) as pool:
-            yield pool, worker.chunk, Summary(device, Mark(), 0, worker.batch, kind)
+        with Crew(lambda: threads(count)) as crew:
+            yield crew, worker.chunk, Summary(device, Mark(), 0, worker.batch, kind)
+
+
+def isolated(worker: Worker, group: list[Source]) -> Chunk:
+    """Answer a batch in a process of its own; where that dies, each half, down to the one image that does it."""
+    with processes(1, _prepare, worker) as pool:
+        try:
+            return pool.submit(_chunk, group).result()
+        except BrokenProcessPool:
+            pass
+    if len(group) == 1:
+        if group[0].error is not None:
+            raise ServeError("a worker process dies without any image; is there memory? try fewer --workers")
+        return isolated(worker, [Source(group[0].path, "its decoder ended the whole process")])
+    middle = len(group) // 2
+    one, two = isolated(worker, group[:middle]), isolated(worker, group[middle:])
+    return Chunk(
+        one.encoded + two.encoded,
+        one.rows + two.rows,
+        one.failed + two.failed,
+        fingerprint(group),
+        one.decode + two.decode,
+        one.inference + two.inference,
+        one.encoding + two.encoding,
+    )
 
 
 def pass_over(groups: Iterator[list[Source]], mark: Mark, target: str) -> None:

@@ -16,7 +16,7 @@ from serve.image import ImageRule, read_image
 from serve.model import Classifier
 from serve.output import Columns, Row
 from serve.sources import Source
-from serve.workers import AHEAD, batched, in_order, threads
+from serve.workers import AHEAD, Crew, batched, in_order, threads
 
 Images = npt.NDArray[np.uint8]  # (N, H, W, C)
 Run = Callable[[Images], npt.NDArray[np.float32]]  # to probabilities (N, K)
@@ -44,9 +44,9 @@ def classify(
 ) -> Iterator[list[Row]]:
     """Yield the rows of `batch` inputs at a time; batches start at fixed row numbers, errors included."""
     run = runner(model, batch)
-    with threads(workers) as pool:
+    with Crew(lambda: threads(workers)) as crew:
         groups = batched(sources, batch)
-        answers = in_order(pool, lambda group: answer(model, run, group, top_k), groups, AHEAD * workers)
+        answers = in_order(crew, lambda group: answer(model, run, group, top_k), groups, AHEAD * workers)
         yield from (found.rows for found in answers)
 
 

@@ -58,7 +58,7 @@ def of_folder(folder: str) -> list[tuple[Source, str]]:
 
 
 def of_labels(file: str) -> list[tuple[Source, str]]:
-    """Return (source, label) of the rows of a CSV with the columns path (or file) and label; they start at its folder."""
+    """Return (source, label) of the rows of a CSV with the columns path (or file), from its folder on, and label."""
     root = os.path.realpath(Path(file).parent)
     try:
         rows = list(csv.DictReader(io.StringIO(Path(file).read_text(encoding="utf-8-sig"), newline=""), strict=True))

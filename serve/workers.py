@@ -19,8 +19,6 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any, TypeVar
 
-from serve.errors import ServeError
-
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 AHEAD = 2  # batches per worker that wait or are in work: enough to hide an uneven one, and memory stays flat
@@ -35,23 +33,58 @@ def batched(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
         yield group
 
 
-def in_order(pool: Executor, work: Callable[[Item], Result], items: Iterable[Item], ahead: int) -> Iterator[Result]:
-    """Yield work(item) for each item in order, with at most `ahead` of them under way; memory is flat."""
-    waiting: deque[Future[Result]] = deque()
-    try:
-        for item in items:
-            waiting.append(pool.submit(work, item))
-            if len(waiting) >= ahead:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    except BrokenProcessPool as error:
-        raise ServeError(
-            "a worker process died, of too little memory or inside a decoder; go on with --resume, fewer --workers"
-        ) from error
-    finally:
-        for future in waiting:
-            future.cancel()
+class Crew:
+    """A pool of workers, made anew where one of its processes has died."""
+
+    def __init__(self, make: Callable[[], Executor]) -> None:
+        self.make, self.pool = make, make()
+
+    def submit(self, work: Callable[[Item], Result], item: Item) -> Future[Result]:
+        try:
+            return self.pool.submit(work, item)
+        except BrokenProcessPool:
+            self.pool.shutdown(wait=False)
+            self.pool = self.make()
+            return self.pool.submit(work, item)
+
+    def __enter__(self) -> "Crew":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.pool.shutdown(cancel_futures=True)
+
+
+def in_order(
+    crew: Crew,
+    work: Callable[[Item], Result],
+    items: Iterable[Item],
+    ahead: int,
+    rescue: Callable[[Item], Result] | None = None,
+) -> Iterator[Result]:
+    """Yield work(item) for each item in order, with at most `ahead` of them under way; memory is flat.
+
+    Where a process dies, what it had in hand is asked of `rescue` when its turn comes, and the others work on.
+    """
+    waiting: deque[tuple[Item, Future[Result]]] = deque()
+
+    def next_result() -> Result:
+        item, future = waiting.popleft()
+        try:
+            return future.result()
+        except BrokenProcessPool:
+            if rescue is None:
+                raise
+            for place, (other, lost) in enumerate(waiting):
+                if lost.done() and isinstance(lost.exception(), BrokenProcessPool):
+                    waiting[place] = other, crew.submit(work, other)
+            return rescue(item)
+
+    for item in items:
+        waiting.append((item, crew.submit(work, item)))
+        if len(waiting) >= ahead:
+            yield next_result()
+    while waiting:
+        yield next_result()
 
 
 def threads(count: int) -> ThreadPoolExecutor:
