@@ -49,7 +49,8 @@ class Summary:
     resumed: int  # rows of the interrupted run
     batch: int
     workers: str
-    decode: float = 0.0  # seconds, summed over the workers
+    start: float = 0.0  # seconds until the first batch: the session, and the batch size where it was measured
+    decode: float = 0.0  # seconds, summed over the workers, as the next two
     inference: float = 0.0
     writing: float = 0.0
 
@@ -134,10 +135,10 @@ def label_images(
     count = workers or usable_cores()
     if batch is None and len(first) < MANY:
         batch = max(1, min(FEW, -(-len(first) // count)))
-    worker = Worker(contract, device, top_k, output)
+    worker, starting = Worker(contract, device, top_k, output), time.perf_counter()
     apart = count > 1 and len(first) == MANY and len(contract.bytes) <= SMALL_MODEL and resolve(device) == "cpu"
     with side_by_side(worker, count, batch, apart=apart) as (crew, work, summary):
-        summary.mark, summary.resumed = mark, mark.rows
+        summary.mark, summary.resumed, summary.start = mark, mark.rows, time.perf_counter() - starting
         watch(summary)
         run = {"model": contract.digest, "columns": list(columns_of(top_k)), "batch": summary.batch}
         if begun:

@@ -111,10 +111,11 @@ def images(
     if done.resumed:
         say(f"{done.resumed} rows are of the interrupted run")
     say(
-        f"batches of {done.batch}, {done.workers}; decoding {done.decode:.2f} s, inference {done.inference:.2f} s, "
-        f"writing {done.writing:.2f} s, summed over the workers"
+        f"started in {done.start:.2f} s; batches of {done.batch}, {done.workers}: decoding {done.decode:.2f} s, "
+        f"inference {done.inference:.2f} s, writing {done.writing:.2f} s, summed over the workers"
     )
-    finish(done.mark.rows, done.mark.failed, "images", done.resumed, time.perf_counter() - started, done.device, strict)
+    seconds = time.perf_counter() - started - done.start
+    finish(done.mark.rows, done.mark.failed, "images", done.resumed, seconds, done.device, strict)
 
 
 @main.command()

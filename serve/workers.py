@@ -22,8 +22,8 @@ from typing import Any, TypeVar
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 AHEAD = 2  # batches per worker that wait or are in work: enough to hide an uneven one, and memory stays flat
-BATCHES = (1, 2, 4, 8, 16, 32, 64)
-GAIN, SECONDS = 1.05, 0.5  # a larger batch must be faster by this much; how long to look for one
+BATCHES = (4, 8, 16, 32, 64)
+GAIN, LONG_RUN = 1.05, 0.05  # a larger batch must be faster by this much; seconds of a run that is long enough
 
 
 def batched(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
@@ -120,17 +120,23 @@ def _single_threaded() -> bool:
 
 
 def best_batch(run: Callable[[int], object], workers: int, sizes: Iterable[int] = BATCHES) -> int:
-    """Return the batch size after which throughput gains under 5 %, each run by all workers at once as it will be."""
-    best, rate, begun = 1, 0.0, time.perf_counter()
+    """Return the batch size after which throughput gains under 5 %, each run by all workers at once as it will be.
+
+    A run that takes long is not tried in larger batches: what those save is the cost of a call.
+    """
+    best, rate = 0, 0.0
     with ThreadPoolExecutor(workers) as pool:
-        list(pool.map(run, [best] * workers))  # threads start, and memory is laid out
         for size in sizes:
-            started = time.perf_counter()
-            list(pool.map(run, [size] * 2 * workers))
-            found = size / (time.perf_counter() - started)
-            if found < GAIN * rate:
+            taken = min(_seconds(pool, run, [size] * workers) for _ in range(2))
+            if size / taken < GAIN * rate:
                 break
-            best, rate = size, found
-            if time.perf_counter() - begun > SECONDS:
+            best, rate = size, size / taken
+            if taken > LONG_RUN:
                 break
     return best
+
+
+def _seconds(pool: Executor, run: Callable[[int], object], sizes: list[int]) -> float:
+    started = time.perf_counter()
+    list(pool.map(run, sizes))
+    return time.perf_counter() - started
