@@ -61,7 +61,7 @@ def test_rows_keep_their_order_in_processes(classifier: Path, names: Path, worke
     )
     assert result.exit_code == 0, result.output
     assert [row["label"] for row in csv.DictReader(io.StringIO(result.stdout))] == labels_of(names)
-    assert ("1 thread;" if workers == 1 else "3 processes;") in result.stderr
+    assert ("1 thread:" if workers == 1 else "3 processes:") in result.stderr
     assert "857 error" in result.stderr
 
 
