@@ -79,8 +79,11 @@ class Worker:
             cpu, rule = self.model.kind == "cpu", self.model.rule
             image = np.random.default_rng(0).integers(0, 256, (1, *rule.size, rule.channels), dtype=np.uint8)
             sizes = BATCHES if cpu else [8 * size for size in BATCHES]
-            run = runner(self.model, max(sizes))
-            batch = best_batch(lambda n: run(np.repeat(image, n, 0)), workers if cpu else IN_FLIGHT, sizes)
+
+            def run(n: int) -> object:  # as batches of n will be run, padding and all
+                return runner(self.model, n)(np.repeat(image, n, 0))
+
+            batch = best_batch(run, workers if cpu else IN_FLIGHT, sizes)
         return self.model.device, batch
 
     def chunk(self, group: list[Source]) -> Chunk:
