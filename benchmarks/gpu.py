@@ -10,6 +10,7 @@ of its own and says so.
 
 from __future__ import annotations
 
+import json
 import platform
 import re
 import statistics
@@ -31,9 +32,11 @@ from pipeline import data, device, export, machine, network, parity, schema, sou
 from pipeline.stage import StageError, progress, write_json
 from serve import contract
 from serve.binding import bind, fetch, pad, run_bound
+from serve.bulk import label_images
 from serve.errors import ServeError
 from serve.model import load
 from serve.session import available_devices
+from serve.sources import Source
 
 RESULTS = Path(__file__).parents[1] / "results" / "gpu"
 EPOCHS, SECONDS, BATCHES = 5, 0.5, (1, 32, 256)
@@ -139,6 +142,22 @@ def onnxruntime_rows(
     return rows
 
 
+def command_row(path: Path, on: str, x: np.ndarray, y: np.ndarray, folder: Path) -> dict[str, Any]:
+    """Return the rate of `infer images` on files of x, decoding and all, and whether its labels are those of y."""
+    names = [str(folder / f"{k}.png") for k in range(len(x))]
+    for name, image in zip(names, x, strict=True):
+        Image.fromarray(image.squeeze()).save(name)
+    about, target = contract.read(path), folder / f"{on}.jsonl"
+    start = time.perf_counter()
+    done = label_images(about, on, map(Source, names * 10), str(target), sys.stdout.buffer)
+    rate = done.mark.rows / (time.perf_counter() - start - done.start)
+    found = [json.loads(line)["label"] for line in target.read_text().splitlines()]
+    same = found == [about.labels[k] for k in y.argmax(1)] * 10
+    fact = {"runtime": "infer images", "device": on, "way": "files", "batch": done.batch, "passed": same}
+    fact |= {"max_difference": float(not same), "provider": done.device}
+    return fact | {"per_second": rate, "p50_ms": 1e3 * done.batch / rate, "p99_ms": 1e3 * done.batch / rate}
+
+
 @torch.no_grad()
 def torch_rows(net: Any, x: np.ndarray, batches: tuple[int, ...], seconds: float) -> list[dict[str, Any]]:
     """Return torch eager's latency for the same network in fp32, inputs already on its device."""
@@ -193,6 +212,8 @@ def measure(
             for there in devices:
                 found = onnxruntime_rows(path, there, x, y, batches, seconds)
                 rows += [row | speed.against_limit(row, "fp32", ops, machine.limits(there)) for row in found]
+                if source.task == "classification":
+                    rows.append(command_row(path, there, x, y[0], Path(folder)))
             nets[arch] = {"data": origin, "train": training, "file_bytes": path.stat().st_size, "rows": rows}
         bar.update()
     bar.close()

@@ -54,6 +54,8 @@ def test_every_figure_is_there(gpu: ModuleType) -> None:
     assert_complete(json.loads(json.dumps(result)), "cpu")
     assert set(result["nets"]) == {"lenet5", "causal"}
     assert result["nets"]["lenet5"]["data"] == "digits, from scikit-learn"
+    served = [row for row in result["nets"]["lenet5"]["rows"] if row["runtime"] == "infer images"]
+    assert [row["device"] for row in served] == available_devices() and all(row["passed"] for row in served)
     text = gpu.table(result)
     assert text.count("onnxruntime  cpu") == 2 * 2 * len(BATCHES) and "lenet5 on digits" in text
 
