@@ -8,12 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 import serve
-from serve.classify import bound
+from serve.classify import bound, classify
 from serve.machine import usable_cores
-from serve.model import load
+from serve.model import Classifier, load
+from serve.sources import Source
 from serve.workers import best_batch
 
 
@@ -59,3 +62,28 @@ def test_the_api_answers_as_the_command(classifier: Path, tmp_path: Path) -> Non
         model.predict([path, tmp_path / "none.png"])
     with pytest.raises(serve.errors.InputError, match=r"expected uint8 \(H, W\)"):
         model.predict(np.zeros((3, 3)))
+
+
+@pytest.fixture(scope="module")
+def shades(tmp_path_factory: pytest.TempPathFactory, classifier_bytes: bytes) -> tuple[Classifier, dict[str, str]]:
+    """A model, and the label of each file: three shades, and one without a file."""
+    folder = tmp_path_factory.mktemp("shades")
+    (folder / "tiny.onnx").write_bytes(classifier_bytes)
+    for grey in (0, 120, 255):
+        Image.new("L", (9, 9), grey).save(folder / f"{grey}.png")
+    model, names = load(folder / "tiny.onnx", "cpu"), {"0": "dark", "120": "middle", "255": "bright", "none": None}
+    assert isinstance(model, Classifier)
+    return model, {f"{folder}/{name}.png": label for name, label in names.items()}
+
+
+@settings(max_examples=40, derandomize=True, database=None, deadline=None)
+@given(st.lists(st.integers(0, 3), max_size=50), st.integers(1, 9), st.integers(1, 5))
+def test_rows_keep_their_order_whatever_the_batches(
+    shades: tuple[Classifier, dict[str, str]], drawn: list[int], batch: int, workers: int
+) -> None:
+    """Oracle: the shade of each file, in the order given, for any mixture with bad ones, batch size and workers."""
+    model, labels = shades
+    names = [list(labels)[k] for k in drawn]
+    groups = list(classify(model, map(Source, names), batch=batch, workers=workers, top_k=1))
+    assert [(row["path"], row["label"]) for rows in groups for row in rows] == [(name, labels[name]) for name in names]
+    assert all(len(rows) == batch for rows in groups[:-1])
