@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from serve import archive
 from serve.binding import bind, fetch, pad, run_bound
 from serve.errors import InputError
 from serve.image import ImageRule, read_image
@@ -104,7 +105,7 @@ def fingerprint(group: list[Source]) -> bytes:
     seen = hashlib.sha256()
     for source in group:
         try:
-            status = os.stat(source.path)
+            status = os.stat(source.member.archive if source.member else source.path)
             facts = f"{status.st_size} {status.st_mtime_ns}"
         except (OSError, ValueError):
             facts = source.error or "none"
@@ -117,7 +118,7 @@ def _decode(source: Source, rule: ImageRule) -> Images | str:
     if source.error is not None:
         return source.error
     try:
-        return read_image(source.path, rule)
+        return read_image(source.path if source.member is None else archive.read(source.member), rule)
     except InputError as error:
         return error.reason
 

@@ -1,4 +1,4 @@
-"""The images that a user names, one by one and in order: files, folders, globs, and lists on stdin."""
+"""The images that a user names, one by one and in order: files, folders, archives, globs, and lists on stdin."""
 
 import glob
 import os
@@ -6,6 +6,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import IO
 
+from serve.archive import SUFFIXES as ARCHIVES
+from serve.archive import Member, members
+from serve.errors import InputError
 from serve.image import SUFFIXES
 
 
@@ -15,14 +18,16 @@ class Source:
 
     path: str
     error: str | None = None
+    member: Member | None = None  # of an archive; path is then <archive>/<name>
 
 
 class ImageSources:
     """Iterate over the sources of `paths`; `skipped` then counts what was passed over inside folders.
 
-    A folder gives its image files recursively, sorted by name; hidden names and other suffixes are skipped. A link
-    inside it is followed to a file in the same folder only: one that leads outside is an error row, one to a folder
-    inside is skipped, since the files there are met under their own names. A path that is given is always tried.
+    A folder gives its image files recursively, sorted by name, an archive in its own order; hidden names and other
+    suffixes are skipped. A link inside a folder is followed to a file in the same folder only: one that leads outside
+    is an error row, one to a folder inside is skipped, since the files there are met under their own names. A path that
+    is given is always tried.
     """
 
     def __init__(self, paths: Sequence[str], stdin: IO[bytes], *, nul: bool = False) -> None:
@@ -46,15 +51,27 @@ class ImageSources:
                 yield from self._expand(path)
 
     def _expand(self, path: str) -> Iterator[Source]:
-        if not os.path.isdir(path):
+        packed = path.lower().endswith(ARCHIVES)
+        if not packed and not os.path.isdir(path):
             yield Source(path)
             return
         found = False
-        for source in self._walk(path):
+        for source in self._unpack(path) if packed and not os.path.isdir(path) else self._walk(path):
             found = True
             yield source
         if not found:
-            yield Source(path, "the folder holds no image files")
+            yield Source(path, f"the {'archive' if packed else 'folder'} holds no image files")
+
+    def _unpack(self, path: str) -> Iterator[Source]:
+        try:
+            for member in members(path):
+                base = os.path.basename(member.name)
+                if base.startswith(".") or os.path.splitext(base)[1].lower() not in SUFFIXES:
+                    self.skipped += 1
+                else:
+                    yield Source(f"{path}/{member.name}", None, member)
+        except InputError as error:
+            yield Source(path, error.reason)
 
     def _walk(self, root: str) -> Iterator[Source]:
         """Yield the sources below a folder, depth first; a stack, because folders may nest deeper than Python calls."""
