@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pyarrow.parquet
@@ -28,7 +29,10 @@ QUICK = "import serve.journal; serve.journal.SECONDS = 0.02; from serve.cli impo
 def start(*arguments: object, **options: object) -> subprocess.Popen:
     command = [sys.executable, "-c", QUICK, "images", *map(str, arguments)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment, **options)
+    # A shell's background job ignores Ctrl-C, and so would everything that it starts: CI may be one.
+    heed = partial(signal.signal, signal.SIGINT, signal.default_int_handler)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "env": environment, "preexec_fn": heed}
+    return subprocess.Popen(command, **pipes, **options)
 
 
 def finish(*arguments: object, stdin: bytes | None = None) -> tuple[int, str]:
