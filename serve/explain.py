@@ -27,7 +27,7 @@ def explain(model: Classifier, sources: Iterable[Source], method: str, options: 
 
     Maps are of the most probable class, whose probability is the row's score; gap is that of `integrated_gradients`.
     """
-    taken = {Path(TABLE).stem}
+    taken: set[str] = set()
     for source in sources:
         row: Row = dict.fromkeys(COLUMNS) | {"path": source.path, "method": method, "status": "error"}
         try:
