@@ -33,7 +33,7 @@ from serve.subgraph import only
 
 IMAGES, BATCHES, SIDE_BY_SIDE = 8, (1, 5), 32
 HEADING = (
-    "| architecture | network | input | worst, batch 1 | batch 5 | beyond 1e-4 of float32, of float64 | nodes | file, MB | "
+    "| architecture | network | input | worst, batch 1 | batch 5 | beyond 1e-4 of float32, of float64 | nodes | MB | "
     "ms for 32: plain, served, with saliency |\n| --- | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |"
 )
 

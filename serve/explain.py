@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from serve.errors import InputError, ServeError
-from serve.heat import heat, png
+from serve.heat import LEGENDS, heat, png
 from serve.image import read_image
-from serve.maps import METHODS, UNITS, Options
+from serve.maps import METHODS, Options
 from serve.model import Classifier
 from serve.output import Columns, Row
 from serve.sources import Source
@@ -45,7 +45,7 @@ def explain(model: Classifier, sources: Iterable[Source], method: str, options: 
         label, score = model.labels[target], float(probabilities[target])
         name = safe_name(source.path, taken)
         taken.add(name.casefold())
-        lines = [f"{label} {score:.3f}, by {method}", f"red raises it, blue lowers it; in {UNITS[method]}"]
+        lines = [f"{label} {score:.3f}, by {method}", LEGENDS[method]]
         array = io.BytesIO()
         np.save(array, found.astype(np.float32))
         write(folder / f"{name}.npy", array.getvalue())

@@ -1,8 +1,8 @@
 """A map of what an answer rests on as a picture: the image as the network sees it beside the map laid over it.
 
-Red raises the score of the class, blue lowers it; where there is no colour, nothing does. Colour is full from the 99th
-percentile of the map's absolute values on (Smilkov et al. 2017, arXiv:1706.03825, section 3.1), else one pixel would
-leave the rest blank; the scale stands below the picture and in the PNG's Description.
+Red stands for positive values, blue for negative ones; where there is no colour, there is nothing. Colour is full from
+the 99th percentile of absolute values on (Smilkov et al. 2017, arXiv:1706.03825, section 3.1), else one pixel would
+leave the rest blank; the legend and the scale stand below the picture and in the PNG's Description.
 """
 
 import io
@@ -14,6 +14,13 @@ from PIL.PngImagePlugin import PngInfo
 
 Floats = npt.NDArray[np.floating]
 RED, BLUE = np.array([202.0, 0.0, 32.0]), np.array([5.0, 80.0, 200.0])
+LEGENDS = {  # what colours say
+    "saliency": "red: how much the score moves with a grey level there",
+    "smoothgrad": "red: how much the score moves with a grey level there",
+    "integrated-gradients": "red raises the score, blue lowers it, by so much",
+    "occlusion": "red: probability lost where it is hidden, blue: won",
+    "rise": "red: probability above the mean where it stays, blue: below",
+}
 LEAST_PX, GAP, LINE = 224, 8, 14  # of the enlarged image's shorter side; between the two; a line of text
 
 

@@ -166,5 +166,3 @@ GRADIENT: dict[str, Callable[..., tuple[Floats, float | None]]] = {
     "smoothgrad": smoothgrad,
 }
 METHODS = GRADIENT | {"occlusion": occlusion, "rise": rise}
-UNITS = {"saliency": "score for a grey level", "smoothgrad": "score for a grey level"}
-UNITS |= {"integrated-gradients": "score", "occlusion": "probability", "rise": "probability"}

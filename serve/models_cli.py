@@ -158,15 +158,16 @@ def explain(
     say(f"device: {loaded.device}; method: {method}")
     make_folder(folder := Path(output))
     sources, progress, started = ImageSources(paths, sys.stdin.buffer), Progress("images"), time.perf_counter()
-    n, failed, gaps = 0, 0, [0.0]
+    n, failed, gaps = 0, 0, list[float]()
     table = open_table(str(folder / TABLE), COLUMNS, sys.stdout.buffer)
     with interruptible(f"{folder} holds what is done"), table as write:
         for n, row in enumerate(explain(loaded, sources, method, Options(**options), folder), 1):
             write([row])
             failed += row["status"] == "error"
-            gaps.append(float(row["gap"] or 0))
+            gaps += [float(row["gap"])] if row["gap"] is not None else []
             progress.show(n, failed)
     progress.clear()
-    if method == "integrated-gradients":
-        say(f"largest completeness gap {max(gaps):.2g} of the score's difference")
+    if gaps:
+        median, largest = sorted(gaps)[len(gaps) // 2], max(gaps)
+        say(f"completeness gap: median {median:.2g}, largest {largest:.2g}; more --steps lessen it")
     finish(n, failed, "images", 0, time.perf_counter() - started, loaded.device, strict)

@@ -72,6 +72,23 @@ def test_integrated_gradients_of_a_linear_model(linear: Path, baseline: str | No
     assert gap is not None and gap < 1e-5
 
 
+class Square:
+    """The sum of squares, for a model."""
+
+    def gradients(self, images: np.ndarray, target: int) -> tuple[np.ndarray, np.ndarray]:
+        values = images.astype(np.float64)
+        return (values**2).sum(axis=(1, 2, 3)), 2 * values
+
+
+@pytest.mark.parametrize("batch", [1, 3, 4])
+def test_the_integral_is_by_the_midpoint_rule(batch: int) -> None:
+    """Oracle: it is exact for a gradient that is linear on the way: x ** 2 - baseline ** 2, from four grey levels."""
+    options = Options(steps=4, batch=batch)
+    found, gap = maps.integrated_gradients(Square(), IMAGE, 2, options)  # type: ignore[arg-type]
+    np.testing.assert_allclose(found, np.full(IMAGE.shape, 200.0**2))
+    assert gap == pytest.approx(0, abs=1e-12)
+
+
 def test_the_gap_is_what_the_sum_misses(linear: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Oracle: a gradient that is half of what it should be leaves half of the difference."""
     right = maps.Explainer.gradients
@@ -191,7 +208,7 @@ def test_files_and_rows(linear: Path, tmp_path: Path) -> None:
     (folder / "1.npy").symlink_to(other)
     result = explain(linear, tmp_path / "a", tmp_path / "b/1.png", tmp_path / "b/0.png", tmp_path / "b/A 1.png",
                      tmp_path / "gone.png", "-o", folder, "--method", "integrated-gradients", "--strict")  # fmt: skip
-    assert result.exit_code == 3 and "3 ok, 2 error" in result.stderr and "largest completeness gap" in result.stderr
+    assert result.exit_code == 3 and "3 ok, 2 error" in result.stderr and "completeness gap: median" in result.stderr
     rows = rows_in(folder)
     assert [*rows[0]] == ["path", "label", "score", "method", "gap", "file", "status", "error"]
     assert [row["file"] for row in rows] == ["1.png", "1-2.png", "", "A_1.png", ""]
