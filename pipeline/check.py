@@ -104,7 +104,7 @@ def try_file(
     limit = {"fp32": model.golden_atol, "fp16": limits["fp16_atol"], "int8": None}[precision]
     rows = parity(model, place, x, torch_says, limits["atol"], limit)
     if (device, precision) == ("cuda", "fp32"):  # what TF32 would change: a row, not a gate
-        rounded = wrap(model.contract, open_session(model.contract.bytes, device, tf32=True), device)
+        rounded = wrap(model.contract, open_session(model.contract.served, device, tf32=True), device)
         rows += parity(rounded, place | {"variant": "fp32, TF32"}, x, torch_says, limits["atol"], None)
     if precision == "fp16" and (node := beyond_float16(model.contract.path, x)):
         cure = "take fp16 out of check.variants, or train with a weight decay that keeps it smaller"

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import onnx
 import torch
+from torch import Tensor
 
 from pipeline import data, network, params, variants
 from pipeline.recipe import on_features
@@ -62,30 +63,38 @@ def answers(net: torch.nn.Module, x: np.ndarray, batch: int = 256) -> list[np.nd
 
 
 def to_onnx(net: torch.nn.Module, example: np.ndarray, task: str) -> onnx.ModelProto:
-    """Return the checked graph with a dynamic first axis.
-
-    The example has two rows: with one, the exporter would take the batch for a constant.
-    """
+    """Return the checked graph with a dynamic first axis."""
     name, outputs = NAMES[task]
+    model = program_of(net, (torch.from_numpy(np.array(example[:2])),), [name], outputs)
+    check_graph(model)
+    return model
+
+
+def program_of(
+    net: torch.nn.Module, given: tuple[Tensor, ...], inputs: list[str], outputs: list[str]
+) -> onnx.ModelProto:
+    """Return what the exporter makes of the network, the first axis of the first input dynamic.
+
+    Its example has two rows: with one, the exporter would take the batch for a constant.
+    """
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the exporter's own deprecations; what matters is checked below
+        warnings.simplefilter("ignore")  # the exporter's own deprecations; what matters is checked afterwards
         try:
             program = torch.onnx.export(
                 net,
-                (torch.from_numpy(np.array(example[:2])),),
+                given,
                 dynamo=True,
                 verbose=False,
-                input_names=[name],
+                input_names=inputs,
                 output_names=outputs,
-                dynamic_shapes=({0: torch.export.Dim("N")},),
+                dynamic_shapes=({0: torch.export.Dim("N")}, *[None] * (len(given) - 1)),
             )
         except torch.onnx.OnnxExporterError as error:
             reason = " ".join(str(error.__cause__ or error).split())[:300]
             what = f"{type(net).__name__} ({reason})"
             raise StageError(f"export: the exporter cannot trace {what}; change the network's code") from error
     assert program is not None  # None only with dynamo=False
-    check_graph(program.model_proto)
     return without_traces(program.model_proto)
 
 
@@ -101,13 +110,17 @@ def without_traces(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def check_graph(graph: onnx.ModelProto) -> None:
-    """Raise StageError where the ONNX checker complains or the first axis of an input or output is not dynamic."""
+    """Raise StageError where the ONNX checker complains or the first axis of an input or output is not dynamic.
+
+    An input with a default is no batch.
+    """
     try:
         onnx.checker.check_model(graph, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         reason = " ".join(str(error).split())[:300]
         raise StageError(f"export: the ONNX checker refuses the graph ({reason}); change the network's code") from error
-    for value in [*graph.graph.input, *graph.graph.output]:
+    defaults = {tensor.name for tensor in graph.graph.initializer}
+    for value in [*(i for i in graph.graph.input if i.name not in defaults), *graph.graph.output]:
         batch = value.type.tensor_type.shape.dim[0]
         if not batch.dim_param:
             cure = "take the batch from x.shape[0] in forward, not from a constant"
@@ -204,8 +217,6 @@ def of_variant(about: dict[str, Any], variant: variants.Variant, checks: dict[st
     float16 must answer as torch does, within its rounding. int8 answers otherwise; that it goes on doing so on another
     processor, whose int8 products may saturate, is what its own answers tell.
     """
-    if variant.precision == "fp32":
-        return {}
     golden = about["golden"] | {"atol": checks["fp16_atol"]}
     if variant.precision == "int8":
         answers = variants.run(variant.graph, contract.unpack(about["golden"]["input"]))
@@ -238,8 +249,15 @@ def main() -> None:
         y = {kind: answers(net, rows) for kind, rows in x.items()}
         graph = graph_of(net, x["test"])
         atol = max(limit(y["test"], checks["atol"]), getattr(net, "flips", 0.0))
+        whole, explained = graph, {}
+        if recipe["saliency"]:
+            from pipeline import saliency  # tracing tools: a second
+
+            whole = saliency.to_onnx(net, x["test"])
+            explained = {"saliency": saliency.check(whole, net, x["random"])}
         metrics = read_json(RESULTS / name / "train.json", f"train@{name}")
         about = document(name, recipe, source.about, metrics, x["test"], y["test"], atol)
+        promise = {"explain": {"saliency": True}} if explained else {}  # of fp32 alone
         folder = fresh(OUT / name / "export")
         arrays = {f"{kind}_{i}": o for kind, outputs in y.items() for i, o in enumerate(outputs)}
         np.savez(folder / "torch.npz", random=x["random"], **arrays)
@@ -249,8 +267,9 @@ def main() -> None:
         made, noise = variants_of(graph, source, checks)
         write_json(folder / "noise.json", noise)
         written = {}
-        for variant in [variants.Variant("fp32", graph), *made]:
-            sealed = contract.seal(variant.graph.SerializeToString(), about | of_variant(about, variant, checks))
+        for variant in [variants.Variant("fp32", whole), *made]:
+            own = promise if variant.precision == "fp32" else of_variant(about, variant, checks)
+            sealed = contract.seal(variant.graph.SerializeToString(), about | own)
             (folder / file_of(variant.precision)).write_bytes(sealed)
             written[variant.precision] = {"bytes": len(sealed), **variant.facts}
         facts = {
@@ -259,6 +278,7 @@ def main() -> None:
             "opset": next(o.version for o in graph.opset_import if o.domain == ""),
             "operations": {"macs": metrics["macs"], **variants.traffic(graph)},
             "variants": written,
+            **explained,
         }
         write_json(RESULTS / name / "export.json", facts)
         print(f"   {facts['nodes']} nodes, " + ", ".join(map(say, made)), file=sys.stderr)

@@ -1,9 +1,9 @@
 """Stage params: params.yaml checked whole and laid out, one small file for each entry and concern.
 
-Reads params.yaml and the code. Writes out/params/<entry>/data.json and train.json: the entry's recipe with the `full:`
-block laid over it where `size: full`, defaults filled in, and the digest of architecture and weights; the same of each
-study of the line, out/claims/<study>.json; and the digest of each stage's code, out/code/<stage>.txt. The stages of an
-entry depend on these files alone, so a change elsewhere in params.yaml or models/ reruns nothing of it.
+Reads params.yaml and the code. Writes out/params/<entry>/data.json, train.json and export.json: the entry's recipe with
+the `full:` block laid over it where `size: full`, defaults filled in, and the digest of architecture and weights; the
+same of each study of the line, out/claims/<study>.json; and the digest of each stage's code, out/code/<stage>.txt. The
+stages of an entry depend on these files alone, so a change elsewhere in params.yaml or models/ reruns nothing of it.
 Fails on any mistake in params.yaml, with the place, the choices and the cure.
 
     python -m pipeline.params
@@ -173,17 +173,19 @@ def studied(study: dict[str, Any], setting: dict[str, Any], every: Params) -> di
 
 def entry(name: str) -> dict[str, Any]:
     """Return the resolved recipe that stage params wrote for `name`: {"arch", "data", "net", "train", ...}."""
-    parts = [OUT / name / f"{part}.json" for part in ("data", "train")]
+    parts = [OUT / name / f"{part}.json" for part in ("data", "train", "export")]
     if not all(part.exists() for part in parts):
         raise ParamsError(f"{name}: no resolved recipe in {OUT}; put the name under `line:` and run `dvc repro params`")
-    return {"data": json.loads(parts[0].read_text()), **json.loads(parts[1].read_text())}
+    data, train, export = (json.loads(part.read_text()) for part in parts)
+    return {"data": data, **train, **export}
 
 
 def lay_out(params: Params, name: str) -> dict[str, dict[str, Any]]:
-    """Return what stage params writes for one entry: the contents of data.json and train.json."""
+    """Return what stage params writes for one entry: the contents of data.json, train.json and export.json."""
     recipe = params.models[name]
     train = {key: recipe[key] for key in ("arch", "net", "train", "weights", "needs", "head")} | {"size": params.size}
-    return {"data.json": recipe["data"], "train.json": train | circumstances(params, recipe)}
+    export = {"saliency": recipe.get("saliency", False)}
+    return {"data.json": recipe["data"], "train.json": train | circumstances(params, recipe), "export.json": export}
 
 
 def lay_out_study(params: Params, name: str) -> dict[str, Any]:

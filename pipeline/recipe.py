@@ -38,6 +38,7 @@ HEAD = {  # what a backbone that learned something else gets for this task
 }
 BACKBONE = {"arch": Field(str), "net": Field(dict, {}), "weights": Field(dict)}
 RECIPE = {**SETTING, "arch": Field(str), "full": Field(dict, {}), "needs": Field((str, type(None)), None)}
+RECIPE["saliency"] = Field(bool, False)  # the exported file answers d score / d pixel too, for `infer explain`
 
 
 def built_on(name: Any, models: dict[Any, Any], above: tuple[Any, ...] = ()) -> Any:
@@ -120,6 +121,8 @@ def resolve(place: str, recipe: Any, sets: dict[str, dict[str, Any]]) -> dict[st
     if weights and weights["file"] == "imagenet" and data.get("standardise") != "imagenet":
         what = f"expected imagenet, as the published weights were trained, got {data.get('standardise')}"
         raise ParamsError(f"{place}.data.standardise: {what}")
+    if recipe["saliency"] and (not image or on_features(recipe | {"head": head})):
+        raise ParamsError(f"{place}.saliency: only a network of images has gradients to export; leave it out")
     return {
         "arch": arch,
         "data": {**data, "spec": sets[set_name]},
@@ -128,6 +131,7 @@ def resolve(place: str, recipe: Any, sets: dict[str, dict[str, Any]]) -> dict[st
         "weights": weights,
         "needs": recipe["needs"],
         "head": head,
+        **({"saliency": True} if recipe["saliency"] else {}),  # where it is off, nothing of the line changes
     }
 
 

@@ -57,7 +57,7 @@ def measure(
     rows: list[dict[str, Any]] = []
     threads = [0] if device != "cpu" else [0, *(n for n in limits["threads"] if n < (os.cpu_count() or 1))]
     for count in threads:  # 0: onnxruntime's own choice, every core
-        model = wrap(contract, open_session(contract.bytes, device, threads=count or None), device)
+        model = wrap(contract, open_session(contract.served, device, threads=count or None), device)
 
         def row_of(batch: int, model: Model = model, count: int = count) -> dict[str, Any]:
             given = np.ascontiguousarray(x[np.arange(batch) % len(x)])
@@ -84,8 +84,8 @@ def measure(
 
 def bound(contract: Contract, device: str, given: np.ndarray, way: str, seconds: float) -> dict[str, Any]:
     """Return the timing of a batch that lies on the device already, as does its answer; way graph: as a CUDA graph."""
-    model = wrap(contract, open_session(contract.bytes, device, cuda_graph=way == "graph"), device)
-    plain = wrap(contract, open_session(contract.bytes, device), device) if way == "graph" else model
+    model = wrap(contract, open_session(contract.served, device, cuda_graph=way == "graph"), device)
+    plain = wrap(contract, open_session(contract.served, device), device) if way == "graph" else model
     binding = bind(model.session, given, device, predict(plain, given, len(given)))
     return timed(lambda: run_bound(model.session, binding), len(given), seconds)
 
@@ -139,7 +139,7 @@ def against_limit(
 def placement(contract: Contract, device: str, x: np.ndarray) -> dict[str, int]:
     """Return how many nodes each provider ran, from onnxruntime's profile of one run."""
     with tempfile.TemporaryDirectory() as folder:
-        session = open_session(contract.bytes, device, profile=str(Path(folder, "run")))
+        session = open_session(contract.served, device, profile=str(Path(folder, "run")))
         predict(wrap(contract, session, device), np.ascontiguousarray(x), 1)
         return nodes_by_provider(session)
 

@@ -206,7 +206,7 @@ def _reading_rate(work: Work, threads: int, seconds: float) -> float:
 
 def _sweep(model: Model, work: Work, device: str, threads: int, seconds: float) -> list[dict[str, Any]]:
     """Return a row for each batch size, `seconds` each; a batch that would take longer by itself ends the sweep."""
-    opened = wrap(model.contract, open_session(model.contract.bytes, device, threads=threads), device)
+    opened = wrap(model.contract, open_session(model.contract.served, device, threads=threads), device)
     run: Callable[[Array], object] = opened.predict_proba if isinstance(opened, Classifier) else opened.run
     samples = [sample for file in work.files[: BATCHES[-1]] for sample in work.read(file)]
     rows: list[dict[str, Any]] = []

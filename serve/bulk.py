@@ -68,7 +68,7 @@ class Worker:
     @cached_property
     def model(self) -> Classifier:
         # One thread an operator: the workers fill the cores, and threads that wait for each other would spin.
-        session = open_session(self.contract.bytes, self.device, threads=1, spinning=False)
+        session = open_session(self.contract.served, self.device, threads=1, spinning=False)
         model = wrap(self.contract, session, self.device)
         assert isinstance(model, Classifier)
         return model

@@ -31,7 +31,7 @@ from serve.console import (
     read_model,
     say,
 )
-from serve.models_cli import bench, check, evaluate, info
+from serve.models_cli import bench, check, evaluate, explain, info
 
 if TYPE_CHECKING:
     from serve.bulk import Summary
@@ -195,5 +195,5 @@ def series(
     finish(counts.total(), counts["error"], "rows", 0, time.perf_counter() - started, forecaster.device, strict)
 
 
-for command in (info, check, bench, evaluate):
+for command in (info, check, bench, evaluate, explain):
     main.add_command(command)

@@ -118,7 +118,7 @@ def open_model(model: str, device: str, task: str | None, variant: str = "auto")
     from serve.session import open_session
 
     contract = read_model(model, device, task, variant)
-    loaded = wrap(contract, open_session(contract.bytes, device), device)
+    loaded = wrap(contract, open_session(contract.served, device), device)
     if device == "auto":
         say(f"device: {loaded.device}")
     return loaded

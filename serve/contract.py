@@ -15,6 +15,7 @@ import math
 import os
 import zlib
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any, NoReturn
@@ -34,6 +35,7 @@ from serve.protobuf import (
     refusal,
 )
 from serve.schema import check_document, check_format
+from serve.subgraph import only
 
 PROPERTY = "convline"
 MAX_MODEL_BYTES = 2**31 - 1  # protobuf's own limit for one message
@@ -65,6 +67,16 @@ class Contract:
     def labels(self) -> list[str]:
         """Class names in the order of the probabilities' columns; empty for a forecaster."""
         return list(self.document.get("labels", []))
+
+    @property
+    def explains(self) -> bool:
+        """Whether the graph also answers `scores` and `saliency`, for `infer explain`."""
+        return "explain" in self.document
+
+    @cached_property
+    def served(self) -> builtins.bytes:
+        """The graph that predictions run on: without the gradient, where the file holds one."""
+        return only(self.bytes, ["probabilities"]) if self.explains else self.bytes
 
     @property
     def digest(self) -> str:

@@ -171,7 +171,7 @@ def _on_device(contract: Contract, device: str) -> Iterator[Finding]:
     """Yield how the golden samples come out on a device, and which provider really ran the nodes."""
     try:
         with tempfile.TemporaryDirectory() as folder:
-            opened = session.open_session(contract.bytes, device, profile=str(Path(folder, "run")))
+            opened = session.open_session(contract.served, device, profile=str(Path(folder, "run")))
             model = wrap(contract, opened, device)
             gap = model.replay_golden()
             ran = session.nodes_by_provider(opened)

@@ -36,6 +36,7 @@ def _image_rows(contract: Contract) -> list[tuple[str, str]]:
         ("16-bit", rule["sixteen_bit"]),
         ("animation", f"{rule['frames']} frame"),
         ("JPEG draft decoding", "yes" if rule["draft"] else "no"),
+        ("gradient", "in the file, for infer explain" if contract.explains else "none in the file"),
     ]
 
 

@@ -94,9 +94,9 @@ class _Model:
                         f"got {node.type} {node.shape}; export it again"
                     )
 
-    def _run(self, outputs: Sequence[str], batch: Array) -> list[Array]:
+    def _run(self, outputs: Sequence[str], batch: Array, **more: Array) -> list[Array]:
         try:
-            return list(self.session.run(list(outputs), {next(iter(self._inputs())): batch}))
+            return list(self.session.run(list(outputs), {next(iter(self._inputs())): batch, **more}))
         except session_errors() as error:
             reason = " ".join(str(error).split())[:300]
             raise ServeError(f"{self.name}: onnxruntime cannot run a batch of {batch.shape} ({reason})") from error
@@ -251,7 +251,7 @@ def _read(picture: ImageLike, rule: ImageRule) -> npt.NDArray[np.uint8]:
 def load(path: str | Path, device: str = "auto", *, sha256: str | None = None) -> Classifier | Forecaster:
     """Open a model file: ModelFileError where it cannot be trusted, DeviceError where the device is not there."""
     contract = contracts.read(path, sha256)
-    return wrap(contract, open_session(contract.bytes, device), device)
+    return wrap(contract, open_session(contract.served, device), device)
 
 
 def wrap(contract: Contract, session: Any, device: str) -> Classifier | Forecaster:

@@ -1,10 +1,14 @@
-"""The commands about a model and the machine under it: info, check, bench, evaluate."""
+"""The commands about a model and the machine under it: info, check, bench, evaluate, explain."""
 
 import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
 
 import click
 
-from serve.console import DEVICE, MODEL, STRICT, VARIANT, open_model
+from serve.console import DEVICE, MODEL, STRICT, VARIANT, Progress, finish, interruptible, open_model, read_model, say
 from serve.locate import complete
 
 
@@ -102,3 +106,68 @@ def evaluate(
     click.echo(json.dumps(report, indent=2) if as_json else evaluate.text(report))
     if strict and report["unread"]:
         raise SystemExit(3)
+
+
+@click.command()
+@MODEL
+@click.argument("paths", metavar="PATH...", nargs=-1, required=True)
+@click.option("-o", "--output", metavar="FOLDER", required=True, help="Where pictures, arrays and the table go.")
+@click.option(
+    "--method", type=click.Choice(["saliency", "integrated-gradients", "smoothgrad", "occlusion", "rise"]),
+    help="The first three need a file with a gradient.  [default: saliency where it has one, else occlusion]",
+)  # fmt: skip
+@click.option(
+    "--baseline", type=click.Choice(["black", "grey"]),
+    help="What stands for nothing there.  [default: grey for occlusion, else black]",
+)  # fmt: skip
+@click.option("--steps", type=click.IntRange(1, 10000), default=50, show_default=True, help="Of integrated gradients.")
+@click.option("--samples", type=click.IntRange(1, 10**6), help="Random draws.  [default: smoothgrad 50, rise 2000]")
+@click.option("--sigma", type=click.FloatRange(0, 1), default=0.15, show_default=True, help="Noise, of white.")
+@click.option(
+    "--patch", type=click.IntRange(1), help="Side in pixels, of occlusion.  [default: an eighth of the image]"
+)
+@click.option("--stride", type=click.IntRange(1), help="Its steps in pixels.  [default: half a patch]")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="The same gives the same maps.")
+@click.option("--batch", type=click.IntRange(1, 4096), default=32, show_default=True, help="Images per run.")
+@STRICT
+@DEVICE
+@VARIANT
+def explain(
+    model: str, paths: tuple[str, ...], output: str, method: str | None, strict: bool, device: str, variant: str,
+    **options: Any,
+) -> None:  # fmt: skip
+    """Show what the labels of images rest on: a heat map of each, computed by the model file itself.
+
+    Writes into FOLDER for each input <name>.png (the image as the network sees it, beside the map laid over it) and
+    <name>.npy (the map), and explanations.csv: path, label, score, method, gap, file, status, error. PATHs are files,
+    folders, quoted globs, or - for a list of names on stdin. The gap of integrated gradients is the share of the
+    score's difference from the baseline's that their sum misses; more --steps lessen it.
+
+    \b
+    infer explain lenet5-digits digits/ -o maps
+    infer explain lenet5-digits photo.jpg -o maps --method rise --samples 4000 --seed 1
+    """
+    from serve.explain import COLUMNS, TABLE, explain, make_folder
+    from serve.maps import Options, explainer
+    from serve.output import open_table
+    from serve.sources import ImageSources
+
+    contract = read_model(model, device, "classification", variant)
+    method = method or ("saliency" if contract.explains else "occlusion")
+    loaded = explainer(contract, method, device)
+    say(f"device: {loaded.device}; method: {method}")
+    make_folder(folder := Path(output))
+    sources, progress, started = ImageSources(paths, sys.stdin.buffer), Progress("images"), time.perf_counter()
+    n, failed, gaps = 0, 0, list[float]()
+    table = open_table(str(folder / TABLE), COLUMNS, sys.stdout.buffer)
+    with interruptible(f"{folder} holds what is done"), table as write:
+        for n, row in enumerate(explain(loaded, sources, method, Options(**options), folder), 1):
+            write([row])
+            failed += row["status"] == "error"
+            gaps += [float(row["gap"])] if row["gap"] is not None else []
+            progress.show(n, failed)
+    progress.clear()
+    if gaps:
+        median, largest = sorted(gaps)[len(gaps) // 2], max(gaps)
+        say(f"completeness gap: median {median:.2g}, largest {largest:.2g}; more --steps lessen it")
+    finish(n, failed, "images", 0, time.perf_counter() - started, loaded.device, strict)

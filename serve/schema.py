@@ -1,7 +1,8 @@
 """The schema of the model document (format 1): which keys there must be, and what each may hold.
 
 One table per task, read by one loop. Unknown keys are refused outside `provenance`: a policy that this version does
-not know would be ignored in silence, so whoever adds a key raises FORMAT.
+not know would be ignored in silence, so whoever adds a key raises FORMAT. (`explain` may be absent and is no policy: an
+older version refuses only the files that have it.)
 """
 
 from collections.abc import Callable
@@ -92,6 +93,7 @@ CLASSIFICATION: dict[str, Rule] = COMMON | {
     "input.draft": _one_of(False, True),
 }
 CROP: dict[str, Rule] = {"input.shorter_px": _integer(1, MAX_IMAGE_SIDE)}
+EXPLAIN: dict[str, Rule] = {"explain": OBJECT, "explain.saliency": _one_of(True)}  # of classifiers, not required
 FORECASTING: dict[str, Rule] = COMMON | {
     "input.kind": _one_of("series"),
     "input.context": _integer(1, MAX_STEPS),
@@ -126,6 +128,8 @@ def check_document(document: Any, where: str) -> None:
     rules = FORECASTING if document.get("task") == "forecasting" else CLASSIFICATION
     if isinstance(document.get("input"), dict) and document["input"].get("fit") == "crop":
         rules = rules | CROP
+    if "explain" in document and document.get("task") == "classification":
+        rules = rules | EXPLAIN
     for key, (expected, test) in rules.items():
         found, value = _look_up(document, key)
         if not found or not test(value):

@@ -248,7 +248,7 @@ def test_exit_codes(
     assert isinstance(result.exception, SystemExit) and "Traceback" not in result.output
 
 
-@pytest.mark.parametrize("command", ["", "images", "series", "info", "check", "bench", "evaluate"])
+@pytest.mark.parametrize("command", ["", "images", "series", "info", "check", "bench", "evaluate", "explain"])
 def test_help_has_examples_that_parse(command: str) -> None:
     """Oracle: click parses each example line of the help text with the command's own options."""
     shown = infer(*filter(None, [command, "--help"])).stdout

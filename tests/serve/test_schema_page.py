@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from serve import classify, forecast
+from serve import classify, explain, forecast
 from serve.model import Forecaster, load
 
 PAGE = (Path(__file__).parents[2] / "docs" / "serving.md").read_text()
@@ -22,6 +22,11 @@ def columns_under(heading: str) -> list[str]:
 def test_image_columns_are_those_of_the_page() -> None:
     """Oracle: the page, for two labels."""
     assert list(classify.columns_of(2)) == columns_under("`infer images`")
+
+
+def test_columns_of_explanations_are_those_of_the_page() -> None:
+    """Oracle: the page."""
+    assert list(explain.COLUMNS) == columns_under("`infer explain`")
 
 
 @pytest.mark.parametrize("every", [False, True])

@@ -43,6 +43,41 @@ def classifier_graph(labels: int = len(LABELS)) -> onnx.ModelProto:
     return finish_graph(nodes, inputs, outputs, constants)
 
 
+def linear_graph(weight: np.ndarray) -> onnx.ModelProto:
+    """uint8 (N, 8, 8, 1) -> scores pixels @ weight (64, K), their softmax, and as saliency the column of a class."""
+    nodes = [
+        helper.make_node("Cast", ["images"], ["real"], to=TensorProto.FLOAT),
+        helper.make_node("Reshape", ["real", "flat"], ["pixels"]),  # (N, 64)
+        helper.make_node("MatMul", ["pixels", "weight"], ["scores"]),
+        helper.make_node("Softmax", ["scores"], ["probabilities"], axis=1),
+        helper.make_node("ArgMax", ["scores"], ["top"], axis=1, keepdims=0),
+        helper.make_node("Less", ["target", "zero"], ["none"]),
+        helper.make_node("Where", ["none", "top", "target"], ["asked"]),  # (N,)
+        helper.make_node("Gather", ["weight", "asked"], ["columns"], axis=1),  # (64, N)
+        helper.make_node("Transpose", ["columns"], ["rows"], perm=[1, 0]),
+        helper.make_node("Reshape", ["rows", "shape"], ["saliency"]),
+    ]
+    constants = {
+        "flat": np.array([-1, SIDE**2]), "shape": np.array([-1, SIDE, SIDE, 1]), "zero": np.array([0]),
+        "weight": weight.astype(np.float32), "target": np.array([-1]),
+    }  # fmt: skip
+    inputs = [
+        helper.make_tensor_value_info("images", TensorProto.UINT8, ["N", SIDE, SIDE, 1]),
+        helper.make_tensor_value_info("target", TensorProto.INT64, [1]),
+    ]
+    shapes = {"probabilities": [weight.shape[1]], "scores": [weight.shape[1]], "saliency": [SIDE, SIDE, 1]}
+    outputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", *s]) for name, s in shapes.items()]
+    return finish_graph(nodes, inputs, outputs, constants)
+
+
+def linear_document(weight: np.ndarray) -> dict[str, Any]:
+    images = np.random.default_rng(0).integers(0, 256, (2, SIDE, SIDE, 1), dtype=np.uint8)
+    exponent = np.exp(images.reshape(2, -1) @ weight)
+    probabilities = (exponent / exponent.sum(axis=1, keepdims=True)).astype(np.float32)
+    golden = {"input": contract.pack(images), "outputs": {"probabilities": contract.pack(probabilities)}, "atol": 1e-4}
+    return classifier_document() | {"golden": golden, "explain": {"saliency": True}}
+
+
 def forecaster_graph(columns: int = 1) -> onnx.ModelProto:
     """float32 (N, 4, D) -> the last value plus 1, 2, 3; quantiles the forecast plus SPREAD."""
     nodes = [
