@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain, islice
 from typing import IO, Any, NamedTuple
@@ -190,7 +190,7 @@ def isolated(worker: Worker, group: list[Source]) -> Chunk:
     if len(group) == 1:
         if group[0].error is not None:
             raise ServeError("a worker process dies without any image; is there memory? try fewer --workers")
-        return isolated(worker, [Source(group[0].path, "its decoder ended the whole process")])
+        return isolated(worker, [replace(group[0], error="its decoder ended the whole process")])
     middle = len(group) // 2
     one, two = isolated(worker, group[:middle]), isolated(worker, group[middle:])
     return Chunk(

@@ -10,10 +10,9 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from serve import archive
 from serve.binding import bind, fetch, pad, run_bound
 from serve.errors import InputError
-from serve.image import ImageRule, read_image
+from serve.image import ImageRule
 from serve.model import Classifier
 from serve.output import Columns, Row
 from serve.sources import Source
@@ -115,10 +114,8 @@ def fingerprint(group: list[Source]) -> bytes:
 
 def _decode(source: Source, rule: ImageRule) -> Images | str:
     """Return an image (H, W, C), or the reason why there is none."""
-    if source.error is not None:
-        return source.error
     try:
-        return read_image(source.path if source.member is None else archive.read(source.member), rule)
+        return source.read(rule)
     except InputError as error:
         return error.reason
 

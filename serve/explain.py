@@ -9,7 +9,6 @@ import numpy as np
 
 from serve.errors import InputError, ServeError
 from serve.heat import LEGENDS, heat, png
-from serve.image import read_image
 from serve.maps import METHODS, Options
 from serve.model import Classifier
 from serve.output import Columns, Row
@@ -31,9 +30,7 @@ def explain(model: Classifier, sources: Iterable[Source], method: str, options: 
     for source in sources:
         row: Row = dict.fromkeys(COLUMNS) | {"path": source.path, "method": method, "status": "error"}
         try:
-            if source.error is not None:
-                raise InputError(source.path, source.error)
-            image = read_image(source.path, model.rule)
+            image = source.read(model.rule)
             probabilities = model.predict_proba(image[None])[0]
             target = int(probabilities.argmax())
             found, gap = METHODS[method](model, image, target, options)

@@ -41,9 +41,9 @@ def read(target: str) -> tuple[dict[str, Any], Mark] | None:
     try:
         first, *lines = journal_of(target).read_bytes().splitlines(keepends=True)
         run, size = json.loads(first), part_of(target).stat().st_size
-    except (OSError, ValueError):
+        marks = [Mark(**json.loads(line)) for line in lines if line.endswith(b"\n")]  # a kill may cut the last line
+    except (OSError, ValueError, TypeError):
         return None
-    marks = [Mark(**json.loads(line)) for line in lines if line.endswith(b"\n")]  # a kill may cut the last line
     return (run, marks[-1]) if marks and marks[-1].size <= size else None
 
 

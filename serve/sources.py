@@ -6,10 +6,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import IO
 
+import numpy as np
+import numpy.typing as npt
+
+from serve import archive
 from serve.archive import SUFFIXES as ARCHIVES
 from serve.archive import Member, members
 from serve.errors import InputError
-from serve.image import SUFFIXES
+from serve.image import SUFFIXES, ImageRule, read_image
 
 
 @dataclass(frozen=True)
@@ -19,6 +23,12 @@ class Source:
     path: str
     error: str | None = None
     member: Member | None = None  # of an archive; path is then <archive>/<name>
+
+    def read(self, rule: ImageRule) -> npt.NDArray[np.uint8]:
+        """Return the image, uint8 (H, W, C); InputError says why there is none."""
+        if self.error is not None:
+            raise InputError(self.path, self.error)
+        return read_image(self.path if self.member is None else archive.read(self.member), rule)
 
 
 class ImageSources:

@@ -249,6 +249,7 @@ def test_the_stage_resumes_and_cleans_up(workspace: Path, monkeypatch: pytest.Mo
         "threads": 1,
     }
     (folder / "train.json").write_text(json.dumps(parts))
+    (folder / "export.json").write_text("{}")
     monkeypatch.setattr(sys, "argv", ["stage", "tiny"])
     data.main()
     train.main()

@@ -97,3 +97,9 @@ def test_resume_sees_that_an_archive_changed(classifier: Path, tmp_path: Path, f
     before = fingerprint(list(ImageSources([str(path)], io.BytesIO())))
     os.utime(path, (1, 1))
     assert fingerprint(list(ImageSources([str(path)], io.BytesIO()))) != before
+
+
+def test_members_are_explained_too(classifier: Path, tmp_path: Path, files: dict[str, bytes]) -> None:
+    """Oracle: the same three good members have a picture each."""
+    result = infer("explain", classifier, pack(tmp_path / "m.zip", files), "-o", tmp_path / "maps")
+    assert "3 ok, 2 error" in result.stderr and len(list((tmp_path / "maps").glob("*.png"))) == 3

@@ -12,13 +12,13 @@ from PIL import Image
 
 # The fault is planted where a flaw of a C decoder would be: no file is known that kills today's Pillow.
 PLANTED = """
-import os, signal, serve.classify
-read = serve.classify.read_image
+import os, signal, serve.sources
+read = serve.sources.read_image
 def fatal(path, rule):
     if path.endswith("deadly.png"):
         os.kill(os.getpid(), signal.SIGSEGV)
     return read(path, rule)
-serve.classify.read_image = fatal
+serve.sources.read_image = fatal
 if __name__ == "__main__":
     from serve.cli import main
     main()
