@@ -21,7 +21,7 @@ from serve.model import Classifier, wrap
 from serve.output import Part, encoding, open_part, part_of
 from serve.session import open_session, resolve
 from serve.sources import Source
-from serve.workers import AHEAD, BATCHES, Crew, batched, best_batch, in_order, processes, threads
+from serve.workers import AHEAD, BATCHES, Crew, batched, best_batch, best_workers, in_order, processes, threads
 
 SMALL_MODEL = 16 * 2**20  # bytes; below it each process can have a session of its own
 MANY = 512  # inputs from which processes pay for their start, and a measured batch for its measuring
@@ -73,18 +73,23 @@ class Worker:
         assert isinstance(model, Classifier)
         return model
 
-    def start(self, batch: int | None, workers: int) -> tuple[str, int]:
-        """Open the session; return the device in words and the batch size, measured where none is given."""
+    def start(self, batch: int | None, workers: int, *, fewer: bool = False) -> tuple[str, int, int]:
+        """Open the session; return the device in words, the batch size and the workers.
+
+        A batch of None is measured; so are the workers, at most those given, where `fewer` might be faster.
+        """
+        cpu, rule = self.model.kind == "cpu", self.model.rule
+        image = np.random.default_rng(0).integers(0, 256, (1, *rule.size, rule.channels), dtype=np.uint8)
+
+        def run(n: int) -> object:  # as batches of n will be run, padding and all
+            return runner(self.model, n)(np.repeat(image, n, 0))
+
         if batch is None:
-            cpu, rule = self.model.kind == "cpu", self.model.rule
-            image = np.random.default_rng(0).integers(0, 256, (1, *rule.size, rule.channels), dtype=np.uint8)
             sizes = BATCHES if cpu else [8 * size for size in BATCHES]
-
-            def run(n: int) -> object:  # as batches of n will be run, padding and all
-                return runner(self.model, n)(np.repeat(image, n, 0))
-
             batch = best_batch(run, workers if cpu else IN_FLIGHT, sizes)
-        return self.model.device, batch
+        if fewer and cpu:
+            workers = best_workers(run, workers, batch)
+        return self.model.device, batch, workers
 
     def chunk(self, group: list[Source]) -> Chunk:
         seen = fingerprint(group) if self.target != "-" else b""
@@ -108,7 +113,7 @@ def _prepare(worker: Worker) -> None:
     _worker = worker
 
 
-def _start(batch: int | None) -> tuple[str, int]:
+def _start(batch: int | None) -> tuple[str, int, int]:
     return _worker.start(batch, 1)
 
 
@@ -125,7 +130,7 @@ def label_images(
     *,
     top_k: int = 1,
     batch: int | None = None,  # None: measured
-    workers: int | None = None,  # None: one per usable core
+    workers: int | None = None,  # None: one per usable core, or fewer where that was measured to be faster
     resume: bool = False,
     watch: Callable[[Summary], None] = lambda summary: None,  # called before the first batch and after each
 ) -> Summary:
@@ -140,7 +145,8 @@ def label_images(
         batch = max(1, min(FEW, -(-len(first) // count)))
     worker, starting = Worker(contract, device, top_k, output), time.perf_counter()
     apart = count > 1 and len(first) == MANY and len(contract.bytes) <= SMALL_MODEL and resolve(device) == "cpu"
-    with side_by_side(worker, count, batch, apart=apart) as (crew, work, summary):
+    fewer = workers is None and len(first) == MANY
+    with side_by_side(worker, count, batch, apart=apart, fewer=fewer) as (crew, work, summary):
         summary.mark, summary.resumed, summary.start = mark, mark.rows, time.perf_counter() - starting
         watch(summary)
         run = {"model": contract.digest, "columns": list(columns_of(top_k)), "batch": summary.batch}
@@ -165,18 +171,18 @@ def label_images(
 
 @contextmanager
 def side_by_side(
-    worker: Worker, count: int, batch: int | None, *, apart: bool
+    worker: Worker, count: int, batch: int | None, *, apart: bool, fewer: bool
 ) -> Iterator[tuple[Crew, Callable[[list[Source]], Chunk], Summary]]:
     """Give a pool of threads, or of processes where `apart`, the function that it runs, and a summary to be filled."""
-    kind = f"{count} {'process' if apart else 'thread'}{'es' if apart and count > 1 else 's' if count > 1 else ''}"
     if apart:
         with Crew(lambda: processes(count, _prepare, worker)) as crew:
-            device, batch = crew.submit(_start, batch).result()
-            yield crew, _chunk, Summary(device, Mark(), 0, batch, kind)
+            device, batch, _ = crew.submit(_start, batch).result()
+            yield crew, _chunk, Summary(device, Mark(), 0, batch, f"{count} processes")
     else:
-        device, worker.batch = worker.start(batch, count)
+        device, worker.batch, count = worker.start(batch, count, fewer=fewer)
         worker.run  # noqa: B018  (made before threads would make it twice)
         with Crew(lambda: threads(count)) as crew:
+            kind = f"{count} thread{'s' if count > 1 else ''}"
             yield crew, worker.chunk, Summary(device, Mark(), 0, worker.batch, kind)
 
 

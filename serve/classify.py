@@ -81,21 +81,16 @@ def answer(model: Classifier, run: Run, group: list[Source], top_k: int) -> Answ
     decoded = [_decode(source, rule) for source in group]
     good = [place for place, image in enumerate(decoded) if not isinstance(image, str)]
     between = time.perf_counter()
-    answers: dict[int, npt.NDArray[np.float32]] = {}
+    answers: dict[int, Row] = {}
     if good:
-        answers = dict(zip(good, run(np.stack([np.asarray(decoded[place], np.uint8) for place in good])), strict=True))
+        probabilities = run(np.stack([np.asarray(decoded[place], np.uint8) for place in good]))
+        answers = dict(zip(good, _rankings(probabilities, labels, top_k), strict=True))
     ended = time.perf_counter()
     blank: Row = dict.fromkeys(columns_of(top_k))
     rows = []
     for place, (source, image) in enumerate(zip(group, decoded, strict=True)):
-        row = blank | {"path": source.path, "status": "error"}
-        if isinstance(image, str):
-            row["error"] = image
-        elif not np.isfinite(answers[place]).all():
-            row["error"] = "the model answered probabilities that are not finite"
-        else:
-            row |= _ranking(answers[place], labels, top_k) | {"status": "ok"}
-        rows.append(row)
+        found: Row = {"status": "error", "error": image} if isinstance(image, str) else answers[place]
+        rows.append(blank | {"path": source.path} | found)
     return Answer(rows, between - started, ended - between)
 
 
@@ -120,13 +115,21 @@ def _decode(source: Source, rule: ImageRule) -> Images | str:
         return error.reason
 
 
-def _ranking(probabilities: npt.NDArray[np.float32], labels: list[str], top_k: int) -> Row:
-    """Return label, score, label_2, ... of the most probable classes; the first class wins a tie."""
-    best = np.argsort(-probabilities, kind="stable")[:top_k]
-    row: Row = {}
-    for rank, index in enumerate(best, start=1):
-        row |= {_ranked("label", rank): labels[index], _ranked("score", rank): float(probabilities[index])}
-    return row
+def _rankings(probabilities: npt.NDArray[np.float32], labels: list[str], top_k: int) -> list[Row]:
+    """Return label, score, label_2, ... of the most probable classes of each image; the first class wins a tie."""
+    best = np.argsort(-probabilities, axis=1, kind="stable")[:, :top_k]
+    scores = np.take_along_axis(probabilities, best, axis=1).tolist()  # Python's numbers: one conversion for all
+    sound = np.asarray(np.isfinite(probabilities).all(axis=1))
+    names = [(_ranked("label", rank), _ranked("score", rank)) for rank in range(1, best.shape[1] + 1)]
+    rows: list[Row] = []
+    for place, (classes, values) in enumerate(zip(best.tolist(), scores, strict=True)):
+        row: Row = {"status": "error", "error": "the model answered probabilities that are not finite"}
+        if sound[place]:
+            row = {"status": "ok"}
+            for (label, score), index, value in zip(names, classes, values, strict=True):
+                row |= {label: labels[index], score: value}
+        rows.append(row)
+    return rows
 
 
 def _ranked(name: str, rank: int) -> str:

@@ -125,18 +125,33 @@ def best_batch(run: Callable[[int], object], workers: int, sizes: Iterable[int] 
     A run that takes long is not tried in larger batches: what those save is the cost of a call.
     """
     best, rate = 0, 0.0
-    with ThreadPoolExecutor(workers) as pool:
-        for size in sizes:
-            taken = min(_seconds(pool, run, [size] * workers) for _ in range(2))
-            if size / taken < GAIN * rate:
-                break
-            best, rate = size, size / taken
-            if taken > LONG_RUN:
-                break
+    for size in sizes:
+        found = _rate(run, size, workers)
+        if found < GAIN * rate:
+            break
+        best, rate = size, found
+        if workers * size / found > LONG_RUN:
+            break
     return best
 
 
-def _seconds(pool: Executor, run: Callable[[int], object], sizes: list[int]) -> float:
-    started = time.perf_counter()
-    list(pool.map(run, sizes))
-    return time.perf_counter() - started
+def best_workers(run: Callable[[int], object], most: int, size: int) -> int:
+    """Return how many workers run batches of `size` fastest: all, or half as long as that is 5 % faster.
+
+    Two threads of one core share its units, and all cores share memory: more is not always faster.
+    """
+    best, rate = most, _rate(run, size, most)
+    while best > 1 and (halved := _rate(run, size, best // 2)) > GAIN * rate:
+        best, rate = best // 2, halved
+    return best
+
+
+def _rate(run: Callable[[int], object], size: int, workers: int) -> float:
+    """Return how many a second all workers do at once, the better of two trials."""
+    taken = []
+    with ThreadPoolExecutor(workers) as pool:
+        for _ in range(2):
+            started = time.perf_counter()
+            list(pool.map(run, [size] * workers))
+            taken.append(time.perf_counter() - started)
+    return workers * size / min(taken)

@@ -17,7 +17,7 @@ from serve.classify import bound, classify
 from serve.machine import usable_cores
 from serve.model import Classifier, load
 from serve.sources import Source
-from serve.workers import best_batch
+from serve.workers import best_batch, best_workers
 
 
 def test_bound_batches_are_the_same_answers(classifier: Path) -> None:
@@ -38,10 +38,24 @@ def test_bound_batches_are_the_same_answers(classifier: Path) -> None:
 
 
 def test_the_batch_grows_while_it_pays() -> None:
-    """Oracle: where a run takes 20 ms whatever its size the largest wins, where each image takes 20 ms the smallest."""
-    assert best_batch(lambda n: time.sleep(0.02), 2, (1, 2, 4)) == 4
-    assert best_batch(lambda n: time.sleep(0.02 * n), 2, (1, 2, 4)) == 1
+    """Oracle: a run that always takes 5 ms: the largest; a batch that takes longer than its parts: the smallest."""
+    assert best_batch(lambda n: time.sleep(0.005), 2, (1, 2, 4)) == 4
+    assert best_batch(lambda n: time.sleep(0.01 * n**2), 2, (1, 2, 4)) == 1
     assert 1 <= usable_cores() <= (os.cpu_count() or 1)
+
+
+def test_workers_that_stand_in_each_others_way_are_halved() -> None:
+    """Oracle: work that one lock serialises and that waiting makes slower, against work that sleeps side by side."""
+    lock, waiting = threading.Lock(), []
+
+    def crowded(n: int) -> None:
+        waiting.append(n)
+        with lock:
+            time.sleep(0.004 * len(waiting))
+            waiting.pop()
+
+    assert best_workers(crowded, 4, 1) < 4
+    assert best_workers(lambda n: time.sleep(0.02), 4, 1) == 4
 
 
 def test_the_api_answers_as_the_command(classifier: Path, tmp_path: Path) -> None:
