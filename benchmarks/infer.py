@@ -37,6 +37,7 @@ import models
 from pipeline import export, machine, variants
 from pipeline.network import Classifier
 from pipeline.stage import progress
+from serve.bench import photos
 from serve.contract import pack, seal
 from serve.image import ImageRule, read_image
 from serve.machine import usable_cores
@@ -59,17 +60,6 @@ start = time.perf_counter()
 n = sum(1 for _ in pipe(files, batch_size=1))
 print(n / (time.perf_counter() - start))
 """
-
-
-def photos(folder: Path, count: int) -> list[str]:
-    """Write JPEG files that cost what photos cost to decode: smooth shapes under a sensor's noise."""
-    rng = np.random.default_rng(0)
-    width, height = PHOTO
-    for k in range(count):
-        smooth = np.asarray(Image.fromarray(rng.integers(0, 256, (12, 16, 3), np.uint8)).resize(PHOTO), np.int16)
-        noisy = (smooth + rng.integers(-12, 13, (height, width, 1), np.int16)).clip(0, 255).astype(np.uint8)
-        Image.fromarray(noisy).save(folder / f"{k:05}.jpg", quality=90)
-    return sorted(map(str, folder.iterdir()))
 
 
 def small(folder: Path, count: int) -> list[str]:
@@ -250,7 +240,7 @@ def main(peer: str | None, count: int) -> None:
         folder = Path(name)
         for part in ("photos", "small"):
             (folder / part).mkdir()
-        shots, digits = photos(folder / "photos", count), small(folder / "small", 20 * count)
+        shots, digits = photos(folder / "photos", count, PHOTO), small(folder / "small", 20 * count)
         resnet = model(folder, "zoo", CROP, 1000, RESNET)
         lenet = model(folder, "lenet5", GREY, 10, LENET)
         bar.update()

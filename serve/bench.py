@@ -110,7 +110,7 @@ def _image_work(model: Classifier, paths: Sequence[str], folder: Path) -> Work:
         return Served(done.mark.rows, done.mark.rows, done.writing)
 
     given = (source.path for source in ImageSources(paths, sys.stdin.buffer))
-    return Work("images", _readable(given, read) if paths else _photos(folder), read, serve)
+    return Work("images", _readable(given, read) if paths else photos(folder), read, serve)
 
 
 def _series_work(model: Forecaster, paths: Sequence[str], folder: Path) -> Work:
@@ -150,12 +150,12 @@ def _readable(files: Iterator[str], read: Callable[[str], list[Array]]) -> list[
     return good
 
 
-def _photos(folder: Path) -> list[str]:
-    """Write JPEG files that cost what photos cost to decode: smooth shapes under a sensor's noise."""
-    rng, (width, height) = np.random.default_rng(0), PHOTO
-    names = [str(folder / f"{k}.jpg") for k in range(FILES)]
+def photos(folder: Path, count: int = FILES, size: tuple[int, int] = PHOTO) -> list[str]:
+    """Write JPEG files (W, H) that cost what photos cost to decode: smooth shapes under a sensor's noise."""
+    rng, (width, height) = np.random.default_rng(0), size
+    names = [str(folder / f"{k:05}.jpg") for k in range(count)]
     for name in names:
-        smooth = Image.fromarray(rng.integers(0, 256, (12, 18, 3), np.uint8)).resize(PHOTO)
+        smooth = Image.fromarray(rng.integers(0, 256, (12, 18, 3), np.uint8)).resize(size)
         noisy = np.asarray(smooth, np.int16) + rng.integers(-12, 13, (height, width, 1), np.int16)
         Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(name, quality=90)
     return names
