@@ -1,7 +1,7 @@
 """The same networks under other runtimes, in turns: torch, torch.compile, OpenVINO, onnxruntime in fp32 and in int8.
 
 Each runtime has the same weights and the same uint8 images, and every core. They take turns, so that a slow second of
-the machine slows all. Weights are random but for --entry: speed does not depend on them. With --agree, every entry of
+the machine slows all. Weights are random: speed does not depend on them. With --agree, every entry of
 out/ is answered by OpenVINO and by onnxruntime, and the table says how far they are apart.
 
     python benchmarks/runtimes.py               # five networks
