@@ -199,7 +199,7 @@ def main() -> None:
         source = data.load(name)
         folder, results = fresh(OUT / name / "check"), RESULTS / name / "check.json"
         try:
-            checked, timings, arrays, digests = verdict(name, source, params.load().check)
+            checked, timings, arrays, digests = verdict(name, source, params.entry(name, "check")["check"])
         except (ServeError, StageError) as error:  # no numbers then, but a verdict
             nothing: dict[str, Any] = {"golden": [], "rows": [], "metric": None, "variants": {}}
             write_json(results, {"passed": False, "verdict": str(error), **nothing})

@@ -278,7 +278,7 @@ def load(name: str) -> Data:
 
 def main() -> None:
     with of_entry("data") as name:
-        data, samples = make(params.entry(name)["data"])
+        data, samples = make(params.entry(name, "data")["data"])
         folder = fresh(OUT / name / "data")
         save(folder, data)
         raw = folder / "raw"

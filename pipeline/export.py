@@ -235,7 +235,7 @@ def say(variant: variants.Variant) -> str:
 
 def main() -> None:
     with of_entry("export") as name:
-        recipe, source = params.entry(name), data.load(name)
+        recipe, source = params.entry(name, "data", "train", "export"), data.load(name)
         net = network.build(recipe, source)
         net.load_state_dict(torch.load(OUT / name / "train" / "weights.pt", weights_only=True))
         net.eval()
@@ -244,7 +244,7 @@ def main() -> None:
             from pipeline import heads, joined  # scikit-learn: 3 s
 
             net, graph_of = heads.restore(net, recipe, source, OUT / name / "train"), joined.to_graph
-        checks = params.load().check
+        checks = recipe["check"]
         x = {"test": source.served("test"), "random": random_inputs(source, checks["seed"], checks["random"])}
         y = {kind: answers(net, rows) for kind, rows in x.items()}
         graph = graph_of(net, x["test"])

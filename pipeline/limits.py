@@ -24,6 +24,7 @@ INT8 = {
     "images": Field(int, 128, least=1),
     "seconds": Field(float, 20.0, least=0),
 }
+EXPORTED = ("atol", "fp16_atol", "random", "seed", "variants", "budget", "int8")  # what stage export follows, too
 
 
 def check_limits(raw: dict[str, Any]) -> dict[str, Any]:

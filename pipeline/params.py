@@ -1,7 +1,7 @@
 """Stage params: params.yaml checked whole and laid out, one small file for each entry and concern.
 
-Reads params.yaml and the code. Writes out/params/<entry>/data.json, train.json and export.json: the entry's recipe with
-the `full:` block laid over it where `size: full`, defaults filled in, and the digest of architecture and weights; the
+Reads params.yaml and the code. Writes out/params/<entry>/{data,train,export,check}.json: the entry's recipe with the
+`full:` block laid over it where `size: full`, defaults filled in, and the digest of architecture and weights; the
 same of each study of the line, out/claims/<study>.json; and the digest of each stage's code, out/code/<stage>.txt. The
 stages of an entry depend on these files alone, so a change elsewhere in params.yaml or models/ reruns nothing of it.
 Fails on any mistake in params.yaml, with the place, the choices and the cure.
@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import code, disk, schema
-from pipeline.limits import check_limits
+from pipeline.limits import EXPORTED, check_limits
 from pipeline.recipe import MODELS, RECIPE, SETTING, built_on, check_recipe, overlay, resolve
 from pipeline.schema import Field, ParamsError, check_section, hint
 
@@ -171,21 +171,24 @@ def studied(study: dict[str, Any], setting: dict[str, Any], every: Params) -> di
     return raw
 
 
-def entry(name: str) -> dict[str, Any]:
-    """Return the resolved recipe that stage params wrote for `name`: {"arch", "data", "net", "train", ...}."""
-    parts = [OUT / name / f"{part}.json" for part in ("data", "train", "export")]
-    if not all(part.exists() for part in parts):
+def entry(name: str, *parts: str) -> dict[str, Any]:
+    """Return what stage params wrote for `name`: these parts of its resolved recipe, {"data", "arch", "net", ...}."""
+    files = [OUT / name / f"{part}.json" for part in parts]
+    if not all(file.exists() for file in files):
         raise ParamsError(f"{name}: no resolved recipe in {OUT}; put the name under `line:` and run `dvc repro params`")
-    data, train, export = (json.loads(part.read_text()) for part in parts)
-    return {"data": data, **train, **export}
+    return {key: value for file in files for key, value in json.loads(file.read_text()).items()}
 
 
 def lay_out(params: Params, name: str) -> dict[str, dict[str, Any]]:
-    """Return what stage params writes for one entry: the contents of data.json, train.json and export.json."""
+    """Return an entry's recipe in parts, each named after the first stage whose numbers depend on it."""
     recipe = params.models[name]
     train = {key: recipe[key] for key in ("arch", "net", "train", "weights", "needs", "head")} | {"size": params.size}
-    export = {"saliency": recipe.get("saliency", False)}
-    return {"data.json": recipe["data"], "train.json": train | circumstances(params, recipe), "export.json": export}
+    return {
+        "data": {"data": recipe["data"]},
+        "train": train | circumstances(params, recipe),
+        "export": {"saliency": recipe.get("saliency", False), "check": {key: params.check[key] for key in EXPORTED}},
+        "check": {"check": params.check},
+    }
 
 
 def lay_out_study(params: Params, name: str) -> dict[str, Any]:
@@ -232,7 +235,7 @@ def main() -> None:
         print("\n".join(f"{name}={start}" for name, start in whole.items()))
         return
     remove_unknown(params)
-    files = {OUT / name / file: content for name in params.line for file, content in lay_out(params, name).items()}
+    files = {OUT / name / f"{part}.json": x for name in params.line for part, x in lay_out(params, name).items()}
     files |= {CLAIMS / f"{name}.json": lay_out_study(params, name) for name in params.line_studies}
     files |= {CODE / f"{stage}.txt": code.lay_out(stage) for stage in code.stages()}
     for folder in (OUT, CLAIMS, CODE):

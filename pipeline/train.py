@@ -236,7 +236,7 @@ def set_offsets(net: network.Forecaster, source: data.Data, validation: Batches)
 
 def main() -> None:
     with of_entry("train") as name:
-        recipe, source = params.entry(name), data.load(name)
+        recipe, source = params.entry(name, "data", "train"), data.load(name)
         on = device.choose(recipe["device"])
         print(f"   device {recipe['device']}: {device.describe(on)}, CPU threads {recipe['threads']}", file=sys.stderr)
         if on_features(recipe):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -134,8 +135,10 @@ def test_a_variant_that_loses_accuracy_does_not_ship_and_the_line_goes_on() -> N
 @pytest.mark.skipif("cuda" in available_devices(), reason="there is a CUDA device here")
 def test_a_device_that_is_not_there_is_an_error() -> None:
     """Oracle: the sentence says what was asked for and what there is."""
-    text = Path("params.yaml").read_text()
-    Path("params.yaml").write_text(text.replace("check:\n  {", "check:\n  {devices: [cuda], "))
+    laid_out = Path("out/params", line.DIGITS, "check.json")
+    asked = json.loads(laid_out.read_text())
+    asked["check"]["devices"] = ["cuda"]
+    laid_out.write_text(json.dumps(asked))
     assert_refused(line.DIGITS, "asked for cuda: no NVIDIA GPU is seen", DeviceError)
 
 

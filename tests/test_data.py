@@ -161,9 +161,7 @@ def make_stage(workspace: Path, monkeypatch: pytest.MonkeyPatch, name: str, reci
     """Run stage data on a resolved recipe, as the command does."""
     folder = workspace / "out/params" / name
     folder.mkdir(parents=True)
-    (folder / "data.json").write_text(json.dumps(recipe["data"]))
-    (folder / "train.json").write_text(json.dumps({key: recipe[key] for key in ("arch", "net", "train")}))
-    (folder / "export.json").write_text("{}")
+    (folder / "data.json").write_text(json.dumps({"data": recipe["data"]}))
     monkeypatch.setattr(sys, "argv", ["data", name])
     data.main()
     return json.loads((workspace / "results" / name / "data.json").read_text())

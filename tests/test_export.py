@@ -30,7 +30,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def trained(name: str) -> tuple[network.Classifier | network.Forecaster, data.Data]:
     """The trained network in torch, and its data."""
     source = data.load(name)
-    net = network.build(params.entry(name), source)
+    net = network.build(params.entry(name, "data", "train"), source)
     net.load_state_dict(torch.load(f"out/{name}/train/weights.pt", weights_only=True))
     return net.eval(), source
 
@@ -73,7 +73,7 @@ def test_the_document_says_where_the_model_comes_from(name: str) -> None:
     assert document["name"] == name and document["input"] == about["input"]
     for key in ("labels", "forecast"):
         assert document.get(key) == about.get(key)
-    provenance, recipe = document["provenance"], params.entry(name)
+    provenance, recipe = document["provenance"], params.entry(name, "data", "train")
     assert provenance["data"]["hash"] == about["hash"] and provenance["licence"] == about["licence"]
     assert provenance["params"]["train"] == recipe["train"] and provenance["params"]["net"] == recipe["net"]
     assert provenance["versions"]["torch"] == torch.__version__.split("+")[0]

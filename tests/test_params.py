@@ -240,9 +240,9 @@ def test_the_stage_lays_out_each_entry_and_forgets_removed_ones(workspace: Path)
         "out/params/old"
     ).exists()
     name = loaded.line[0]
-    assert params.entry(name)["data"] == loaded.models[name]["data"]
+    assert params.entry(name, "data", "check") == {"data": loaded.models[name]["data"], "check": loaded.check}
     with pytest.raises(ParamsError, match="nobody: no resolved recipe in out/params; put the name under `line:`"):
-        params.entry("nobody")
+        params.entry("nobody", "data")
 
 
 def test_one_recipe_changes_only_its_own_files(workspace: Path) -> None:
@@ -252,8 +252,8 @@ def test_one_recipe_changes_only_its_own_files(workspace: Path) -> None:
         for lr in (0.01, 0.02)
     )
     assert params.lay_out(before, "wave") == params.lay_out(after, "wave")
-    assert params.lay_out(before, "tiny")["data.json"] == params.lay_out(after, "tiny")["data.json"]
-    assert params.lay_out(before, "tiny")["train.json"] != params.lay_out(after, "tiny")["train.json"]
+    assert params.lay_out(before, "tiny")["data"] == params.lay_out(after, "tiny")["data"]
+    assert params.lay_out(before, "tiny")["train"] != params.lay_out(after, "tiny")["train"]
 
 
 @pytest.mark.slow

@@ -242,14 +242,13 @@ def test_the_stage_resumes_and_cleans_up(workspace: Path, monkeypatch: pytest.Mo
     recipe = resolved(IMAGE_RECIPE, train={"snapshots": [2]})
     folder = workspace / "out/params/tiny"
     folder.mkdir(parents=True)
-    (folder / "data.json").write_text(json.dumps(recipe["data"]))
+    (folder / "data.json").write_text(json.dumps({"data": recipe["data"]}))
     parts = {key: recipe[key] for key in ("arch", "net", "train", "weights")} | {
         "device": "cpu",
         "deterministic": True,
         "threads": 1,
     }
     (folder / "train.json").write_text(json.dumps(parts))
-    (folder / "export.json").write_text("{}")
     monkeypatch.setattr(sys, "argv", ["stage", "tiny"])
     data.main()
     train.main()
@@ -267,7 +266,7 @@ def test_the_stage_resumes_and_cleans_up(workspace: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(train, "one_epoch", stopped)
     with pytest.raises(KeyboardInterrupt):
         train.main()
-    key = train.checkpoint_path("tiny", params.entry("tiny"), data.load("tiny"), CPU)
+    key = train.checkpoint_path("tiny", params.entry("tiny", "data", "train"), data.load("tiny"), CPU)
     assert list(train.CHECKPOINTS.iterdir()) == [key]
     monkeypatch.setattr(train, "one_epoch", real)
     train.main()
