@@ -1,9 +1,10 @@
 """Stage params: params.yaml checked whole and laid out, one small file for each entry and concern.
 
-Reads params.yaml and the code. Writes out/params/<entry>/data.json, train.json and export.json: the entry's recipe with
-the `full:` block laid over it where `size: full`, defaults filled in, and the digest of architecture and weights; the
-same of each study of the line, out/claims/<study>.json; and the digest of each stage's code, out/code/<stage>.txt. The
-stages of an entry depend on these files alone, so a change elsewhere in params.yaml or models/ reruns nothing of it.
+Reads params.yaml and the code. Writes out/params/<entry>/data.json, train.json, export.json and explain.json: the
+entry's recipe with the `full:` block laid over it where `size: full`, defaults filled in, and the digest of
+architecture and weights; the same of each study of the line, out/claims/<study>.json; and the digest of each stage's
+code, out/code/<stage>.txt. The stages of an entry depend on these files alone, so a change elsewhere in params.yaml or
+models/ reruns nothing of it.
 Fails on any mistake in params.yaml, with the place, the choices and the cure.
 
     python -m pipeline.params
@@ -21,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import code, disk, schema
-from pipeline.limits import check_limits
+from pipeline.limits import EXPLAIN, check_limits
 from pipeline.recipe import MODELS, RECIPE, SETTING, built_on, check_recipe, overlay, resolve
 from pipeline.schema import Field, ParamsError, check_section, hint
 
@@ -30,6 +31,7 @@ OUT = Path("out/params")
 CLAIMS = Path("out/claims")
 CODE = Path("out/code")
 SCRATCH = "scratch"  # what an entry's training starts from, if not from another entry
+SWITCHES = {"export": "saliency", "explain": "synthesis"}  # stage: the key of a recipe that it alone reads
 TOP = {
     "size": Field(str, "small", choices=("small", "full")),
     "device": Field(str, "auto", choices=("auto", "cuda", "cpu")),
@@ -39,6 +41,7 @@ TOP = {
     "line_studies": Field(list, [], item=str),
     "data": Field(dict),
     "check": Field(dict, {}),
+    "explain": Field(dict, {}),
     "models": Field(dict),
     "studies": Field(dict, {}),
 }
@@ -55,6 +58,7 @@ class Params:
     line: list[str]
     line_studies: list[str]
     check: dict[str, Any]
+    explain: dict[str, Any]
     sets: dict[str, dict[str, Any]]
     models: dict[str, dict[str, Any]]
     studies: dict[str, dict[str, Any]]
@@ -77,7 +81,8 @@ def load(path: Path = FILE) -> Params:
         }
         check_names("line_studies", top["line_studies"], studies)
         check = check_limits(top["check"])
-        every = Params(**fields, check=check, sets=sets, models=models, studies=studies, raw=raw)
+        explain = check_section("explain", top["explain"], EXPLAIN)
+        every = Params(**fields, check=check, explain=explain, sets=sets, models=models, studies=studies, raw=raw)
         for name, study in studies.items():
             check_study(name, study, every)
     except ParamsError as error:
@@ -173,19 +178,23 @@ def studied(study: dict[str, Any], setting: dict[str, Any], every: Params) -> di
 
 def entry(name: str) -> dict[str, Any]:
     """Return the resolved recipe that stage params wrote for `name`: {"arch", "data", "net", "train", ...}."""
-    parts = [OUT / name / f"{part}.json" for part in ("data", "train", "export")]
+    parts = [OUT / name / f"{part}.json" for part in ("data", "train", "export", "explain")]
     if not all(part.exists() for part in parts):
         raise ParamsError(f"{name}: no resolved recipe in {OUT}; put the name under `line:` and run `dvc repro params`")
-    data, train, export = (json.loads(part.read_text()) for part in parts)
-    return {"data": data, **train, **export}
+    data, train, export, explain = (json.loads(part.read_text()) for part in parts)
+    return {"data": data, **train, **export, **explain}
 
 
 def lay_out(params: Params, name: str) -> dict[str, dict[str, Any]]:
-    """Return what stage params writes for one entry: the contents of data.json, train.json and export.json."""
+    """Return what stage params writes for one entry, one file for each stage that reads more than those before it."""
     recipe = params.models[name]
     train = {key: recipe[key] for key in ("arch", "net", "train", "weights", "needs", "head")} | {"size": params.size}
-    export = {"saliency": recipe.get("saliency", False)}
-    return {"data.json": recipe["data"], "train.json": train | circumstances(params, recipe), "export.json": export}
+    switches = {stage: {key: recipe.get(key, False)} for stage, key in SWITCHES.items()}
+    return {
+        "data.json": recipe["data"],
+        "train.json": train | circumstances(params, recipe),
+        **{f"{stage}.json": switch for stage, switch in switches.items()},
+    }
 
 
 def lay_out_study(params: Params, name: str) -> dict[str, Any]:

@@ -164,6 +164,7 @@ def make_stage(workspace: Path, monkeypatch: pytest.MonkeyPatch, name: str, reci
     (folder / "data.json").write_text(json.dumps(recipe["data"]))
     (folder / "train.json").write_text(json.dumps({key: recipe[key] for key in ("arch", "net", "train")}))
     (folder / "export.json").write_text("{}")
+    (folder / "explain.json").write_text("{}")
     monkeypatch.setattr(sys, "argv", ["data", name])
     data.main()
     return json.loads((workspace / "results" / name / "data.json").read_text())

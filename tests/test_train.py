@@ -250,6 +250,7 @@ def test_the_stage_resumes_and_cleans_up(workspace: Path, monkeypatch: pytest.Mo
     }
     (folder / "train.json").write_text(json.dumps(parts))
     (folder / "export.json").write_text("{}")
+    (folder / "explain.json").write_text("{}")
     monkeypatch.setattr(sys, "argv", ["stage", "tiny"])
     data.main()
     train.main()
