@@ -1,4 +1,5 @@
-"""The stages of the line, one module each: params, data, train, export, check, package, wheel, infer, report, study.
+"""The stages of the line, one module each: params, data, train, export, check, explain, package, wheel, infer, report,
+study.
 
 The environment is set here because it must be set before torch or onnxruntime is imported: OpenMP threads spin at
 barriers, and a second busy process on the same cores then slows a step 10 to 50 times (DESIGN.md, measured).

@@ -1,6 +1,6 @@
 """Entries side by side: a training takes the threads of params.yaml, so a machine of many cores makes many at once.
 
-Reads params.yaml. Runs `dvc repro` up to stage export for every entry of `line:`, and for every study of
+Reads params.yaml. Runs `dvc repro` up to stages export and explain for every entry of `line:`, and for every study of
 `line_studies:`; entries that start from one another go in one command, in turn. Checking comes later, alone: it
 measures latency. Each line of output begins with what it is about. JOBS in the environment says how many at once.
 
@@ -22,7 +22,7 @@ from pipeline import params
 from pipeline.stage import StageError, run
 
 MEMORY_GIB = 3  # what one training may take
-STAGES = ("data", "train", "export")
+STAGES = ("data", "train", "export", "explain")
 DVC = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro"]
 ALONE = "--single-item"  # each would lock what all depend on, and refuse the others
 

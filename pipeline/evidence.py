@@ -20,7 +20,9 @@ import numpy as np
 from pipeline.stage import StageError
 
 # File of results/<entry>/ -> the stage that writes it, in the order of the line.
-MAKERS = {"data": "data", "train": "train", "export": "export", "check": "check", "speed": "check", "infer": "infer"}
+MAKERS = {"data": "data", "train": "train", "export": "export", "check": "check", "speed": "check"}
+MAKERS |= {"explain": "explain", "infer": "infer"}
+ENDS = ("explain", "infer")  # no other stage makes these on its way
 
 
 def damaged(path: Path, expected: str, error: Exception, command: str) -> StageError:
@@ -72,6 +74,12 @@ class Entry:
         return {stage: self.command(stage) for file, stage in MAKERS.items() if file not in self.results}
 
     @property
+    def whole(self) -> str:
+        """The command that makes every pending stage."""
+        ends = [stage for stage in ENDS if stage in self.pending] or list(self.pending)[-1:]
+        return "dvc repro " + " ".join(f"{stage}@{self.name}" for stage in ends)
+
+    @property
     def arch(self) -> str:
         return str(self.recipe["arch"])
 
@@ -119,6 +127,16 @@ class Entry:
     def noise(self) -> dict[str, dict[str, float]] | None:
         """Signal to noise in dB of each node, by variant and node."""
         return load_json(self.root / "out" / self.name / "export" / "noise.json", self.command("export"))
+
+    @property
+    def seen(self) -> list[dict[str, Any]] | None:
+        """What stage explain shows: sections of pictures with captions; None where one is not there."""
+        sections = self.results.get("explain", {}).get("sections")
+        shown = [picture for section in sections or [] for picture in section["shown"]]
+        return sections if all(self.picture(picture["file"]).is_file() for picture in shown) else None
+
+    def picture(self, file: str) -> Path:
+        return self.root / "out" / self.name / "explain" / file
 
     @cached_property
     def layers(self) -> list[dict[str, Any]] | None:

@@ -1,4 +1,4 @@
-"""What may stand under `check:` of params.yaml: what is made beside fp32, and what the gate allows."""
+"""What may stand under `check:` of params.yaml, what is made beside fp32 and what the gate allows; and `explain:`."""
 
 from __future__ import annotations
 
@@ -25,6 +25,16 @@ INT8 = {
     "seconds": Field(float, 20.0, least=0),
 }
 EXPORTED = ("atol", "fp16_atol", "random", "seed", "variants", "budget", "int8")  # what stage export follows, too
+EXPLAIN = {  # counts, never seconds: what is drawn and measured is the same on every machine
+    "seed": Field(int, 0, least=0, most=SEED),
+    "images": Field(int, 6, least=1, most=12),  # shown
+    "of": Field(str, "score", choices=("score", "softmax")),  # what gradients are of
+    "steps": Field(int, 16, least=2),  # of integrated gradients
+    "samples": Field(int, 8, least=1),  # of SmoothGrad, for each image
+    "perturbations": Field(int, 64, least=8),  # of LIME, for each image and seed
+    "judged": Field(int, 8, least=2),  # images that the quality of the maps is measured on
+    "resamples": Field(int, 1000, least=100),  # of the bootstrap
+}
 
 
 def check_limits(raw: dict[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Stage params: params.yaml checked whole and laid out, one small file for each entry and concern.
 
-Reads params.yaml and the code. Writes out/params/<entry>/{data,train,export,check}.json: the entry's recipe with the
+Reads params.yaml and the code. Writes out/params/<entry>/{data,train,export,check,explain}.json: the entry's recipe with the
 `full:` block laid over it where `size: full`, defaults filled in, and the digest of architecture and weights; the
 same of each study of the line, out/claims/<study>.json; and the digest of each stage's code, out/code/<stage>.txt. The
 stages of an entry depend on these files alone, so a change elsewhere in params.yaml or models/ reruns nothing of it.
@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import code, disk, schema
-from pipeline.limits import EXPORTED, check_limits
+from pipeline.limits import EXPLAIN, EXPORTED, check_limits
 from pipeline.recipe import MODELS, RECIPE, SETTING, built_on, check_recipe, overlay, resolve
 from pipeline.schema import Field, ParamsError, check_section, hint
 
@@ -39,6 +39,7 @@ TOP = {
     "line_studies": Field(list, [], item=str),
     "data": Field(dict),
     "check": Field(dict, {}),
+    "explain": Field(dict, {}),
     "models": Field(dict),
     "studies": Field(dict, {}),
 }
@@ -55,6 +56,7 @@ class Params:
     line: list[str]
     line_studies: list[str]
     check: dict[str, Any]
+    explain: dict[str, Any]
     sets: dict[str, dict[str, Any]]
     models: dict[str, dict[str, Any]]
     studies: dict[str, dict[str, Any]]
@@ -77,7 +79,8 @@ def load(path: Path = FILE) -> Params:
         }
         check_names("line_studies", top["line_studies"], studies)
         check = check_limits(top["check"])
-        every = Params(**fields, check=check, sets=sets, models=models, studies=studies, raw=raw)
+        explain = check_section("explain", top["explain"], EXPLAIN)
+        every = Params(**fields, check=check, explain=explain, sets=sets, models=models, studies=studies, raw=raw)
         for name, study in studies.items():
             check_study(name, study, every)
     except ParamsError as error:
@@ -188,6 +191,7 @@ def lay_out(params: Params, name: str) -> dict[str, dict[str, Any]]:
         "train": train | circumstances(params, recipe),
         "export": {"saliency": recipe.get("saliency", False), "check": {key: params.check[key] for key in EXPORTED}},
         "check": {"check": params.check},
+        "explain": {"synthesis": recipe.get("synthesis", False), "explain": params.explain},
     }
 
 

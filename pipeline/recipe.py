@@ -39,6 +39,7 @@ HEAD = {  # what a backbone that learned something else gets for this task
 BACKBONE = {"arch": Field(str), "net": Field(dict, {}), "weights": Field(dict)}
 RECIPE = {**SETTING, "arch": Field(str), "full": Field(dict, {}), "needs": Field((str, type(None)), None)}
 RECIPE["saliency"] = Field(bool, False)  # the exported file answers d score / d pixel too, for `infer explain`
+RECIPE["synthesis"] = Field(bool, False)  # stage explain makes pictures from the network, too: minutes
 
 
 def built_on(name: Any, models: dict[Any, Any], above: tuple[Any, ...] = ()) -> Any:
@@ -131,7 +132,7 @@ def resolve(place: str, recipe: Any, sets: dict[str, dict[str, Any]]) -> dict[st
         "weights": weights,
         "needs": recipe["needs"],
         "head": head,
-        **({"saliency": True} if recipe["saliency"] else {}),  # where it is off, nothing of the line changes
+        **{key: True for key in ("saliency", "synthesis") if recipe[key]},  # off, nothing of the line changes
     }
 
 

@@ -93,7 +93,7 @@ def index_page(entries: list[Entry], studies: list[Study], img: Path) -> dict[st
         if members:
             groups.append({"title": title, "task": task, "table": table.entry_table(members, timings=True)})
             groups[-1]["curves"] = small_curves(members, img)
-    pending = {entry.name: entry.pending for entry in entries if entry.pending}
+    pending = {entry.name: entry for entry in entries if entry.pending}
     machines = [entry.results["speed"]["machine"] for entry in entries if "speed" in entry.results]
     return {
         "groups": groups,
@@ -141,7 +141,23 @@ def entry_page(entry: Entry, img: Path) -> dict[str, Any]:
         "classifier": classifier_part(entry, img) if entry.task == "classification" else None,
         "noise": verdicts.noise([entry], img / f"{entry.name}.noise.png") if entry.noise else None,
         "forecaster": forecaster_part(entry, img) if entry.task == "forecasting" else None,
+        "seen": seen_part(entry, img),
     }
+
+
+def seen_part(entry: Entry, img: Path) -> list[dict[str, Any]]:
+    """Return the sections of stage explain, their pictures copied; none before it has run."""
+    return [
+        {"title": section["title"], "shown": [shown(entry, found, img) for found in section["shown"]]}
+        for section in entry.seen or []
+    ]
+
+
+def shown(entry: Entry, found: dict[str, Any], img: Path) -> dict[str, Any]:
+    """Return a picture of stage explain under the report's own name, and its caption."""
+    name = f"{entry.name}.{found['file']}"
+    shutil.copyfile(entry.picture(found["file"]), img / name)
+    return {"picture": Picture(name, found["width"], found["height"], found["alt"]), "caption": found["caption"]}
 
 
 def serve_command(entry: Entry) -> str:

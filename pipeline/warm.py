@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import NoReturn
 
 PLACE = "CONVLINE_WARM"  # the environment variable that tells a stage where to ask
-STAGES = ("train", "export")
+STAGES = ("train", "export", "explain")
 
 
 def hand_over() -> None:
@@ -88,7 +88,9 @@ def serve(door: socket.socket) -> NoReturn:
     """Answer stages, one fork each, for as long as the process that started this one lives."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the forks
+    import captum.attr  # noqa: F401
     import dvclive  # noqa: F401
+    import matplotlib.figure  # noqa: F401
     import onnxscript  # noqa: F401
     import torch.export._trace
     import torch.onnx._internal.exporter._compat  # noqa: F401

@@ -112,10 +112,20 @@ def write_rest(root: Path, name: str) -> None:
         export["variants"]["int8"] = {"bytes": 125_000, "method": "MinMax", "kept": ["conv_1"], "products": 3}
         write(root / "out" / name / "export" / "noise.json", {"int8": {"conv_0": 41.0, "conv_1": 33.5, "gemm": 30.0}})
     write(root / "results" / name / "export.json", export)
+    figures.enlarge(np.zeros((8, 8, 1), np.uint8), explained_folder(root, name) / "attribution.png", "")
+    shown = {"file": "attribution.png", "width": 112, "height": 112, "alt": f"Maps of {HOSTILE}", "caption": HOSTILE}
+    sections = [{"title": "What an answer rests on", "shown": [shown]}]
+    write(root / "results" / name / "explain.json", {"sections": sections, "facts": {}})
     infer = {"metric": "accuracy", "value": 0.9, "expected": 0.9, "n": 20, "rows_ok": 20, "rows_error": 0}
     infer["equal"] = True
     infer["example"] = {"input": "007/7.png", "output": "7 (0.990)"}
     write(root / "results" / name / "infer.json", infer)
+
+
+def explained_folder(root: Path, name: str) -> Path:
+    folder = root / "out" / name / "explain"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def write_study(root: Path) -> None:

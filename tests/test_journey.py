@@ -22,7 +22,7 @@ from test_readme import commands
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
-STAGES = ("train", "export", "check", "package", "infer")
+STAGES = ("train", "export", "check", "explain", "package", "infer")
 TOY = '''"""Toy: one dense layer, to show what a new architecture takes."""
 
 from torch import Tensor, nn

@@ -80,9 +80,9 @@ def check_links(site: Path) -> int:
 def test_nothing_made_shows_every_entry_pending_with_its_command(tmp_path: Path) -> None:
     text = build(tmp_path)
     for name in RECIPES:
-        for stage in ("data", "train", "export", "check", "infer"):
+        for stage in ("data", "train", "export", "check", "explain", "infer"):
             assert f">dvc repro {stage}@{name}</code>" in page(tmp_path, name)
-        assert f">dvc repro infer@{name}</code>" in page(tmp_path)
+        assert f">dvc repro explain@{name} infer@{name}</code>" in page(tmp_path)
         assert name in text
     assert "make study NAME=dilation" in page(tmp_path)
     assert check_links(tmp_path / "out" / "report") >= 4
@@ -94,7 +94,8 @@ def test_half_made_shows_what_is_there_and_asks_for_the_rest(tmp_path: Path) -> 
     build(tmp_path)
     index, entry = page(tmp_path), page(tmp_path, CLASSIFIER)
     assert "61,706" in index and "423 k" in index
-    assert f'dvc repro infer@{CLASSIFIER}</code> <span class="quiet">(export, check, infer)' in index
+    assert f"dvc repro explain@{CLASSIFIER} infer@{CLASSIFIER}</code>" in index
+    assert '<span class="quiet">(export, check, explain, infer)' in index
     assert f"{CLASSIFIER}.curve-accuracy.png" in entry and f"dvc repro check@{CLASSIFIER}" in entry
     check_links(tmp_path / "out" / "report")
 
@@ -118,8 +119,8 @@ def test_pages_take_nothing_from_elsewhere_and_pictures_are_lazy_sized_and_descr
     for name in ("index", *RECIPES):
         assert "http:" not in page(whole, name) and "https:" not in page(whole, name)
     images = [tag for name in ("index", *RECIPES) for kind, tag in Links(page(whole, name)).tags if kind == "img"]
-    # small curves, study, verdict, landscape; of the entries curves, noise, mistakes, forecasts and steps
-    assert len(images) == 2 + 1 + 2 + 4 + 3 + 1 + 2 + 2
+    # small curves, study, verdict, landscape; of entries curves, noise, mistakes, forecasts and steps, one of explain
+    assert len(images) == 2 + 1 + 2 + 4 + 3 + 1 + 2 + 2 + 2
     for image in images:
         assert image["loading"] == "lazy" and int(image["width"]) > 0 and int(image["height"]) > 0 and image["alt"]
 

@@ -1,0 +1,96 @@
+"""What a classifier's answers rest on: its test images above a map by each method, all of one row on one scale."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from pipeline.figures import Picture, drawing
+from pipeline.seeing.methods import InTorch, Probe, explain, methods, parts_of_score, probe, seeded
+from pipeline.seeing.subject import Section, Shown, Subject
+from pipeline.stage import StageError
+from serve import heat
+
+INCOMPLETE = 0.3  # of the difference of scores: the median gap that a sound path integral stays far below
+
+
+def section(subject: Subject) -> Section | None:
+    if subject.source.task != "classification":
+        return None
+    p = probe(subject)
+    images, _ = subject.samples(subject.settings["images"])
+    probabilities = subject.file.predict_proba(images)
+    target = probabilities.argmax(1)
+    found = {name: explain(p, name, images, target) for name in methods(p)}
+    facts: dict[str, Any] = {"parity": parity(subject, p, images, target)}
+    said = [f"Grad-CAM weighs {p.layer}"] if p.layer else []
+    if p.scores is not None:
+        with seeded(p.settings["seed"]):
+            facts["completeness_gap"] = completeness(parts_of_score(p, images, target)[1])
+        said.append(f"integrated gradients miss {100 * facts['completeness_gap']:.1f} % of the score's rise from black")
+    names = [f"{subject.labels[k]} {probabilities[i, k]:.2f}" for i, k in enumerate(target)]
+    picture = draw(images, names, found, subject)
+    caption = (
+        f"What the answered class rests on, by {len(found)} methods. Colour is full at the number below a method's "
+        f"name, for its whole row; red speaks for the class, blue against it. {'; '.join(said)}."
+    )
+    return Section("What an answer rests on", [Shown(picture, caption)], facts)
+
+
+def completeness(gaps: np.ndarray) -> float:
+    """Return the median gap; StageError where the parts do not add up, so that the maps are wrong."""
+    if not (middle := float(np.median(gaps))) <= INCOMPLETE:
+        what = f"integrated gradients miss {middle:.2f} of the score's difference, the median (limit {INCOMPLETE})"
+        raise StageError(f"explain: {what}; raise explain.steps")
+    return middle
+
+
+def parity(subject: Subject, p: Probe, images: np.ndarray, target: np.ndarray) -> float:
+    """Return how far torch's occlusion map (H, W) of an image is from the file's, in probability; an error if far."""
+    files = subject.file, InTorch(subject.net)
+    served, own = (explain(replace(p, file=file), "occlusion", images[:1], target[:1]) for file in files)
+    apart = float(np.abs(own - served).max())
+    if not apart <= (limit := 2 * subject.file.golden_atol):  # a map is a difference of two answers
+        what = f"the file's occlusion map differs from torch's by {apart:.1e} in probability (limit {limit:.1e})"
+        raise StageError(f"explain: {what}; export it again")
+    return apart
+
+
+def draw(images: np.ndarray, names: list[str], found: dict[str, np.ndarray], subject: Subject) -> Picture:
+    """Draw images, one a column, above their maps, one method a row, on one scale each."""
+    scales = {name: heat.scale_of(values) for name, values in found.items()}
+    rows = [[np.repeat(image, 3 // image.shape[2], 2) for image in images]]
+    rows += [
+        [heat.overlay(x, values, scales[name]) for x, values in zip(images, found[name], strict=True)] for name in found
+    ]
+    labels = ["image and answer"] + [f"{name.replace(' ', chr(10), 1)}\n{scale:.2g}" for name, scale in scales.items()]
+    width, cell, left, top = 760, 0, 130, 20
+    cell = (width - left) // max(len(images), 4)
+    height = top + cell * len(rows)
+    path = subject.folder / "attribution.png"
+    with drawing(path, left + cell * len(images), height) as axes:
+        axis = axes[0, 0]
+        axis.imshow(mosaic(rows, cell * 2))
+        axis.set_xticks((np.arange(len(images)) + 0.5) * cell * 2, names)
+        axis.set_yticks((np.arange(len(rows)) + 0.5) * cell * 2, labels)
+        axis.tick_params(length=0, labeltop=True, labelbottom=False)
+        axis.grid(visible=False)
+        axis.spines[:].set_visible(False)
+    alt = f"{len(images)} test images of {subject.name} under the maps of {', '.join(found)}."
+    return Picture(path.name, left + cell * len(images), height, alt)
+
+
+def mosaic(rows: list[list[np.ndarray]], cell: int, gap: int = 6) -> np.ndarray:
+    """Return rgba (R * cell, M * cell, 4) of R rows of M images (H, W, 3), their pixels enlarged, gaps transparent."""
+    large = np.zeros((len(rows) * cell, len(rows[0]) * cell, 4), np.uint8)
+    for r, row in enumerate(rows):
+        for c, image in enumerate(row):
+            inner = cell - gap
+            scale = inner / max(image.shape[:2])
+            height, width = (max(1, int(side * scale)) for side in image.shape[:2])
+            y, x = (np.arange(height) / scale).astype(int), (np.arange(width) / scale).astype(int)
+            large[r * cell : r * cell + height, c * cell : c * cell + width, :3] = image[y][:, x]
+            large[r * cell : r * cell + height, c * cell : c * cell + width, 3] = 255
+    return large
