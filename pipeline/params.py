@@ -1,9 +1,9 @@
 """Stage params: params.yaml checked whole and laid out, one small file for each entry and concern.
 
-Reads params.yaml and the code. Writes out/params/<entry>/{data,train,export,check,explain}.json: the entry's recipe with the
-`full:` block laid over it where `size: full`, defaults filled in, and the digest of architecture and weights; the
-same of each study of the line, out/claims/<study>.json; and the digest of each stage's code, out/code/<stage>.txt. The
-stages of an entry depend on these files alone, so a change elsewhere in params.yaml or models/ reruns nothing of it.
+Reads params.yaml and the code. Writes out/params/<entry>/{data,train,export,check,explain}.json: the entry's recipe
+with the `full:` block laid over it where `size: full`, defaults filled in, and the digest of architecture and weights;
+the same of each study of the line, out/claims/<study>.json; and the digest of each stage's code, out/code/<stage>.txt.
+The stages of an entry depend on these files alone: a change elsewhere in params.yaml or models/ reruns nothing of it.
 Fails on any mistake in params.yaml, with the place, the choices and the cure.
 
     python -m pipeline.params
