@@ -20,7 +20,7 @@ def every() -> params.Params:
 def test_entries_that_start_from_one_another_go_in_turn(every: params.Params) -> None:
     names = ["lenet5-digits", "source-digits", "head-digits", "tuned-digits"]
     every = replace(every, line=names, line_studies=["waves"])
-    three = [[f"{stage}@{name}" for stage in ("data", "train", "export")] for name in names]
+    three = [[f"{stage}@{name}" for stage in ("data", "train", "export", "explain")] for name in names]
     assert abreast.chains(every) == [["study@waves"], three[1] + three[2] + three[3], three[0]]
 
 
@@ -52,5 +52,5 @@ def test_a_failure_is_said_and_ends_with_1(tmp_path: Path) -> None:
     done = subprocess.run(words, cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "dilated-waves | error: train dilated-waves: the loss is not finite" in done.stderr
-    assert "error: export@dilated-waves failed, as said above" in done.stderr
+    assert "error: explain@dilated-waves failed, as said above" in done.stderr
     assert not (folder / "results" / "lenet5-digits" / "train.json").exists()
