@@ -10,6 +10,7 @@ out/ is answered by OpenVINO and by onnxruntime, and the table says how far they
 
 from __future__ import annotations
 
+import re
 import statistics
 import sys
 import time
@@ -124,7 +125,14 @@ def agree() -> None:
     for file in files:
         x = data.load(file.parents[1].name).served("test")[:64]
         ours = variants.run(onnx.load(file), x)[0]
-        call = openvino_of(file.read_bytes())
+        try:
+            call = openvino_of(file.read_bytes())
+        except RuntimeError as error:  # a scikit-learn head's operators; a ceiling pool larger than its map
+            lacks = re.findall(r"(?:Conversion is failed|No conversion rule found) for.*?: (.+)", str(error)) or [
+                str(error)
+            ]
+            print(f"| {file.parents[1].name} | {len(x)} | not read: {', '.join(sorted(set(lacks)))} | - |", flush=True)
+            continue
         theirs = np.concatenate([np.array(call(x[i : i + 8])[0]) for i in range(0, len(x), 8)])
         gap = float(np.abs(theirs - ours).max())
         print(f"| {file.parents[1].name} | {len(x)} | {gap:.1e} | {gap / np.abs(ours).max():.1e} |", flush=True)
