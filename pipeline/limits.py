@@ -27,12 +27,13 @@ INT8 = {
 EXPORTED = ("atol", "fp16_atol", "random", "seed", "variants", "budget", "int8")  # what stage export follows, too
 EXPLAIN = {  # counts, never seconds: what is drawn and measured is the same on every machine
     "seed": Field(int, 0, least=0, most=SEED),
-    "images": Field(int, 6, least=1, most=12),  # shown
+    "images": Field(int, 6, least=1, most=12),  # of a classifier's test split, shown
     "of": Field(str, "score", choices=("score", "softmax")),  # what gradients are of
-    "steps": Field(int, 16, least=2),  # of integrated gradients
-    "samples": Field(int, 8, least=1),  # of SmoothGrad, for each image
-    "perturbations": Field(int, 64, least=8),  # of LIME, for each image and seed
-    "judged": Field(int, 8, least=2),  # images that the quality of the maps is measured on
+    "steps": Field(int, 12, least=2),  # of integrated gradients
+    "samples": Field(int, 6, least=1),  # of SmoothGrad, for each image
+    "perturbations": Field(int, 48, least=8),  # of LIME, for each image and seed
+    "judged": Field(int, 12, least=2),  # images that the quality of the maps is measured on, at most
+    "macs": Field(int, 1_600_000_000, least=1),  # multiply-adds of those images together, where that is fewer
     "resamples": Field(int, 1000, least=100),  # of the bootstrap
 }
 

@@ -6,9 +6,12 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import torch
 
+from pipeline import network
 from pipeline.figures import Picture, drawing
-from pipeline.seeing.methods import InTorch, Probe, explain, methods, parts_of_score, probe, seeded
+from pipeline.seeing import quality
+from pipeline.seeing.methods import InTorch, Probe, explain, methods, parts_of_score, probe
 from pipeline.seeing.subject import Section, Shown, Subject
 from pipeline.stage import StageError
 from serve import heat
@@ -20,23 +23,32 @@ def section(subject: Subject) -> Section | None:
     if subject.source.task != "classification":
         return None
     p = probe(subject)
-    images, _ = subject.samples(subject.settings["images"])
+    images, _ = subject.samples(judged(subject))
     probabilities = subject.file.predict_proba(images)
     target = probabilities.argmax(1)
     found = {name: explain(p, name, images, target) for name in methods(p)}
     facts: dict[str, Any] = {"parity": parity(subject, p, images, target)}
     said = [f"Grad-CAM weighs {p.layer}"] if p.layer else []
     if p.scores is not None:
-        with seeded(p.settings["seed"]):
-            facts["completeness_gap"] = completeness(parts_of_score(p, images, target)[1])
+        facts["completeness_gap"] = completeness(parts_of_score(p, images, target)[1])
         said.append(f"integrated gradients miss {100 * facts['completeness_gap']:.1f} % of the score's rise from black")
-    names = [f"{subject.labels[k]} {probabilities[i, k]:.2f}" for i, k in enumerate(target)]
-    picture = draw(images, names, found, subject)
+    facts |= quality.measure(subject, p, images, target, found)
+    shown = subject.settings["images"]
+    names = [f"{subject.labels[k]} {probabilities[i, k]:.2f}" for i, k in enumerate(target[:shown])]
+    picture = draw(images[:shown], names, {name: values[:shown] for name, values in found.items()}, subject)
     caption = (
         f"What the answered class rests on, by {len(found)} methods. Colour is full at the number below a method's "
         f"name, for its whole row; red speaks for the class, blue against it. {'; '.join(said)}."
     )
     return Section("What an answer rests on", [Shown(picture, caption)], facts)
+
+
+def judged(subject: Subject) -> int:
+    """Return how many images the quality is measured on: all that are asked for, fewer of a network that costs much."""
+    settings = subject.settings
+    net = subject.net if subject.differentiable else subject.net.backbone.net
+    cost = network.multiply_adds(net, torch.from_numpy(np.array(subject.source.example())))
+    return max(settings["images"], min(settings["judged"], settings["macs"] // max(cost, 1)))
 
 
 def completeness(gaps: np.ndarray) -> float:

@@ -195,7 +195,7 @@ def occlusion(p: Probe, images: np.ndarray, target: np.ndarray) -> np.ndarray:
 
 def lime(p: Probe, images: np.ndarray, target: np.ndarray) -> np.ndarray:
     """A linear model's weight of each segment, signed: see `local_model`."""
-    return np.stack([local_model(p, x, int(k))[0] for x, k in zip(images, target, strict=True)])
+    return np.stack([local_model(p, x, int(k))[0][segments(x)] for x, k in zip(images, target, strict=True)])
 
 
 class Ridge(SkLearnRidge):
@@ -211,7 +211,7 @@ class Ridge(SkLearnRidge):
 
 
 def local_model(p: Probe, image: np.ndarray, target: int) -> tuple[np.ndarray, float]:
-    """Return the weights (H, W) of LIME's linear model and its R^2: Ribeiro et al. 2016, arXiv:1602.04938, section 3.
+    """Return the weights (S,) of LIME's linear model and its R^2: Ribeiro et al. 2016, arXiv:1602.04938, section 3.
 
     Segments are k-means of place and colour (as SLIC: Achanta et al. 2012); those taken away become `hidden`.
     """
@@ -231,8 +231,9 @@ def local_model(p: Probe, image: np.ndarray, target: int) -> tuple[np.ndarray, f
         feature_mask=torch.from_numpy(segments(image))[None, None],
         n_samples=p.settings["perturbations"],
         perturbations_per_eval=BATCH,
+        return_input_shape=False,
     )
-    return found[0, 0].double().numpy(), model.explained
+    return found[0].double().numpy(), model.explained
 
 
 def segments(image: np.ndarray) -> np.ndarray:
