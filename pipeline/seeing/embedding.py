@@ -15,12 +15,15 @@ NEIGHBOURS = 5
 PLATE = {"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 1}
 
 
-def section(subject: Subject) -> Section:
-    """Return the map of up to `points` test images."""
+def section(subject: Subject) -> Section | None:
+    """Return the map of up to `points` test images; None for series."""
+    net = classifier(subject)
+    if net is None:
+        return None
     from sklearn.manifold import TSNE, trustworthiness
 
     images, classes = subject.samples(subject.settings["points"])
-    features = finite(last_hidden(classifier(subject), tensor(images)), "a feature of the last hidden layer")
+    features = finite(last_hidden(net, tensor(images)), "a feature of the last hidden layer")
     perplexity = min(30.0, (len(features) - 1) / 3)  # van der Maaten & Hinton 2008, section 2: 5 to 50
     places = TSNE(perplexity=perplexity, init="pca", random_state=subject.settings["seed"]).fit_transform(features)
     facts = {
@@ -59,4 +62,4 @@ def draw(places: np.ndarray, classes: np.ndarray, labels: list[str], path: Path,
             colour = matplotlib.colormaps["tab10"](int(k) % 10)
             axis.scatter(*own.T, 9, color=colour, lw=0)
             axis.text(*np.median(own, 0), labels[k], color=INK, weight="bold", ha="center", va="center", bbox=PLATE)
-        axis.set(xticks=[], yticks=[])
+        axis.set_axis_off()

@@ -1,4 +1,4 @@
-"""What a unit sees of its input: by arithmetic, by the gradient, and as a picture (V30); a convolution by hand (V33)."""
+"""What a unit sees of its input, by arithmetic and by the gradient (V30), and a convolution by numbers (V33)."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def section(subject: Subject) -> Section | None:
 
 
 def effective(net: Classifier, images: Tensor, modules: list[nn.Module], seed: int) -> list[np.ndarray]:
-    """Return the mean |gradient| (H, W) of each module's middle units with respect to the pixels of images (N, C, H, W).
+    """Return the mean |gradient| (H, W) of each module's middle units, over images (N, C, H, W).
 
     Luo, Li, Urtasun, Zemel 2016, arXiv:1701.04128, section 3; units of one place are added with random signs, since
     those of opposite sign would cancel.
@@ -54,6 +54,7 @@ def side_of(strength: np.ndarray) -> float:
 
 def of_images(subject: Subject) -> Section | None:
     net = classifier(subject)
+    assert net is not None
     images, _ = subject.samples(subject.settings["images"])
     x = tensor(images)
     looked_at = chosen([layer for layer in layers(net, x) if layer.spatial], LAYERS)
@@ -62,7 +63,7 @@ def of_images(subject: Subject) -> Section | None:
     modules = [layer.module for layer in looked_at]
     seen = fields(lambda x: outputs(net, x, modules), x[:1])
     strengths = effective(net, x, modules, subject.settings["seed"])
-    path, size = subject.folder / "fields.png", (190 * len(looked_at), 210)
+    path, size = subject.folder / "fields.png", (190 * len(looked_at), 222)
     facts = {}
     with drawing(path, *size, columns=len(looked_at)) as axes:
         for axis, layer, field, strength in zip(axes[0], looked_at, seen, strengths, strict=True):
@@ -156,7 +157,8 @@ def of_series(subject: Subject) -> Section | None:
         )
     seen, context = by_formula["this network"], windows.shape[1]
     half = int(1 + np.searchsorted(strength[::-1].cumsum(), 0.5 * strength.sum()))
-    unseen = f"; of its {context} steps of history the oldest {context - seen} are not seen" if seen < context else ""
+    dead = context - seen - net.horizon + 1
+    unseen = f"; no forecast sees the oldest {dead} of the {context} steps of history" if dead > 0 else ""
     caption = (
         f"{depth} causal layers {kernel} wide see {seen} steps, by formula and, with {by_gradient['this network']}, by "
         f"gradient; dilations {other} would see {by_formula['for comparison']}{unseen}. Half of the gradient falls on "
@@ -185,7 +187,7 @@ def walk() -> dict[str, np.ndarray]:
     steps = {
         "image": image,
         "filter": kernel,
-        "map": answer,
+        "map of sums": answer,
         "ReLU": answer.relu(),
         "2 x 2 max pool": F.max_pool2d(answer.relu(), 2),
     }
@@ -194,21 +196,22 @@ def walk() -> dict[str, np.ndarray]:
 
 def walk_through(path: Path) -> Picture:
     """Draw a convolution, ReLU and max pool by numbers (O01, O02, V33), one place of each marked from step to step."""
-    steps, size = walk(), (760, 210)
+    steps, size = walk(), (760, 180)
     image, kernel = steps["image"][:3, :3], steps["filter"]
-    marked = {"image": (0, 0, 3), "filter": (0, 0, 3), "map": (0, 0, 2), "ReLU": (0, 0, 2), "2 x 2 max pool": (0, 0, 1)}
+    marks = {"image": [(3, ORANGE)], "filter": [(3, ORANGE)], "map of sums": [(1, ORANGE)]}
+    marks |= {"ReLU": [(2, BLUE)], "2 x 2 max pool": [(1, BLUE)]}  # side of a window, and what answers it
     with drawing(path, *size, columns=len(steps)) as axes:
         for axis, (name, values) in zip(axes[0], steps.items(), strict=True):
-            axis.imshow(np.zeros_like(values), cmap="gray_r", vmin=0, vmax=1)
             for (row, column), value in np.ndenumerate(values):
-                axis.text(column, row, f"{value:g}", ha="center", va="center", fontsize=6)
-            axis.set(title=name, xticks=np.arange(-0.5, len(values)), yticks=np.arange(-0.5, len(values)))
+                axis.text(column + 0.5, row + 0.5, f"{value:g}", ha="center", va="center", fontsize=6)
+            lines = range(len(values) + 1)
+            axis.set(title=name, xticks=lines, yticks=lines, ylim=(len(values), 0), aspect="equal")
             axis.tick_params(length=0, labelbottom=False, labelleft=False)
-            row, column, side = marked[name]
-            axis.add_patch(Rectangle((column - 0.5, row - 0.5), side, side, fill=False, ec=ORANGE, lw=2))
+            for side, colour in marks[name]:
+                axis.add_patch(Rectangle((0, 0), side, side, fill=False, ec=colour, lw=2, clip_on=False))
     terms = " ".join(f"{w:+g}*{v:g}" for v, w in zip(image.ravel(), kernel.ravel(), strict=True))
     alt = (
-        f"A 6 x 6 image, a 3 x 3 filter, the map of 4 x 4 sums, its ReLU and the largest of each 2 x 2: the first sum is "
-        f"{terms} = {steps['map'][0, 0]:g}, and the first maximum {steps['2 x 2 max pool'][0, 0]:g}."
+        f"A 6 x 6 image, a 3 x 3 filter, the map of 4 x 4 sums, its ReLU and the largest of each 2 x 2: the first sum "
+        f"is {terms} = {steps['map of sums'][0, 0]:g}, and the first maximum {steps['2 x 2 max pool'][0, 0]:g}."
     )
     return Picture(path.name, *size, alt)

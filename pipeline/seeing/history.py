@@ -1,4 +1,4 @@
-"""How features came to be: the same units at snapshots of the training (V15), and each layer's way to its final form."""
+"""How features came to be: units at snapshots of the training (V15), and how near each layer is to its final form."""
 
 from __future__ import annotations
 
@@ -62,11 +62,11 @@ def at(net: Classifier, file: Path) -> Classifier:
 
 def section(subject: Subject) -> Section | None:
     """Return the alignment with the final network by epoch, and units at each; None without snapshots."""
-    files = snapshots(subject)
-    if not files:
+    net, files = classifier(subject), snapshots(subject)
+    if net is None or not files:
         return None
-    net, epochs = classifier(subject), list(files)
-    images, _ = subject.samples(subject.settings["images"])
+    epochs = list(files)
+    images, _ = subject.samples(subject.settings["samples"])
     x = tensor(images)
     final = grams(net, x)
     then = [grams(at(net, files[epoch]), x) for epoch in epochs]
@@ -87,8 +87,8 @@ def section(subject: Subject) -> Section | None:
     }
     when = [f"{name} {'not' if epoch is None else f'in epoch {epoch}'}" for name, epoch in settled.items()]
     caption = (
-        f"Alignment of each layer's answers to {len(images)} test images with those of the trained network; {SETTLED} is "
-        f"reached by {', '.join(when)}."
+        f"Alignment of each layer's answers to {len(images)} test images with those of the trained network; {SETTLED} "
+        f"is reached by {', '.join(when)}."
     )
     shown = [Shown(Picture(path.name, *size, "Alignment with the trained network by epoch."), caption)]
     if strip := evolution(subject, net, files, x):

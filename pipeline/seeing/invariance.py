@@ -22,12 +22,13 @@ from pipeline.seeing.subject import Section, Shown, Subject, finite
 
 LAYERS = 4
 CHANGES: dict[str, tuple[Callable[[float], tuple[float, float, float]], list[float]]] = {
-    # to scale, angle in radians and shift as a share of the width
+    # to scale, angle in radians, shift as a share of the width
     "shift, % of the width": (lambda v: (1.0, 0.0, v / 100), [0, 3.125, 6.25, 12.5, 25]),
     "scale": (lambda v: (v, 0.0, 0.0), [0.7, 0.85, 1, 1.2, 1.4]),
     "rotation, degrees": (lambda v: (1.0, math.radians(v), 0.0), [0, 5, 15, 30, 60]),
 }
 TOLD = {"shift, % of the width": 12.5, "scale": 1.2, "rotation, degrees": 15}  # of which facts and caption tell
+STILL = (1.0, 0.0, 0.0)
 
 
 def moved(images: Tensor, scale: float, angle: float, shift: float) -> Tensor:
@@ -53,7 +54,8 @@ def curves(net: Classifier, images: Tensor, looked_at: list[Layer]) -> dict[str,
     unit = [torch.pdist(own).mean().clamp_min(1e-12) for own in plain]
     found = {}
     for name, (to, values) in CHANGES.items():
-        columns = [answers(net, moved(images, *to(value)), looked_at) for value in values]
+        changes = [to(value) for value in values]
+        columns = [plain if c == STILL else answers(net, moved(images, *c), looked_at) for c in changes]
         found[name] = np.array(
             [
                 [float((a - b).norm(dim=1).mean() / one) for a, b, one in zip(plain, column, unit, strict=True)]
@@ -63,9 +65,11 @@ def curves(net: Classifier, images: Tensor, looked_at: list[Layer]) -> dict[str,
     return found
 
 
-def section(subject: Subject) -> Section:
-    """Return the curves of layers from several depths."""
+def section(subject: Subject) -> Section | None:
+    """Return the curves of layers from several depths; None for series."""
     net, path, size = classifier(subject), subject.folder / "invariance.png", (760, 220)
+    if net is None:
+        return None
     images, _ = subject.samples(subject.settings["images"])
     x = tensor(images)
     looked_at = chosen(layers(net, x), LAYERS)

@@ -31,9 +31,10 @@ class Layer:
         return len(self.shape) == 3
 
 
-def classifier(subject: Subject) -> Classifier:
-    """Return the network proper: of an entry with a forest or the like as its head, the backbone."""
-    return subject.net.backbone.net if hasattr(subject.net, "backbone") else subject.net
+def classifier(subject: Subject) -> Classifier | None:
+    """Return the network proper: of an entry with a forest or the like as its head, the backbone; no forecaster."""
+    net = subject.net.backbone.net if hasattr(subject.net, "backbone") else subject.net
+    return net if isinstance(net, Classifier) else None
 
 
 def tensor(images: np.ndarray) -> Tensor:
@@ -51,7 +52,7 @@ def layers(net: Classifier, images: Tensor) -> list[Layer]:
         shape = () if output is None else tuple(output.shape[1:])
         if shape and any(sum(n > 1 for n in p.shape) > 1 for p in module.parameters()):  # mixes pixels or channels
             found.append(Layer(short(name), module, shape))
-        elif found and shape == found[-1].shape:
+        elif found and shape == found[-1].shape and not isinstance(module, nn.AdaptiveAvgPool2d):
             found[-1] = replace(found[-1], module=module)
     return found
 

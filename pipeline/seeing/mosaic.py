@@ -34,6 +34,16 @@ def heat(values: np.ndarray, low: float, high: float) -> np.ndarray:
     return matplotlib.colormaps["viridis"](((values - low) / max(high - low, 1e-12)).clip(0, 1))
 
 
+def stretched(tiles: np.ndarray) -> np.ndarray:
+    """Return tiles (N, H, W, 4) with the darkest and brightest value of each that is not clear at 0 and 1."""
+    out = tiles.copy()
+    for tile in out:
+        seen = tile[..., 3] > 0
+        colours = tile[seen, :3]
+        tile[seen, :3] = (colours - colours.min()) / max(np.ptp(colours), 1e-6)
+    return out
+
+
 def resized(tiles: np.ndarray, side: int) -> np.ndarray:
     """Return tiles (N, H, W, 4) with a longer side of `side` pixels, each the nearest one's colour."""
     height, width = (max(1, round(side * n / max(tiles.shape[1:3]))) for n in tiles.shape[1:3])

@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_leaves
 
 aten = torch.ops.aten
 # operators that answer place i from place i of their inputs, beside those that torch calls pointwise
-ALIKE = {aten.native_batch_norm.default, aten.cat.default, aten.detach.default, aten.alias.default, aten.clone.default}
+ALIKE = {aten.native_batch_norm.default, aten.cat.default, aten.clone.default, aten._to_copy.default}
 
 
 @dataclass(frozen=True)

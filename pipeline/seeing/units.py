@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from pipeline.figures import Picture, drawing
 from pipeline.network import Classifier
 from pipeline.seeing.layers import Layer, batches, chosen, classifier, layers, outputs, rounded, tensor
-from pipeline.seeing.mosaic import heat, photos, resized, sheet, show, signed
+from pipeline.seeing.mosaic import heat, photos, resized, sheet, show, signed, stretched
 from pipeline.seeing.receptive import Fields, fields
 from pipeline.seeing.subject import Section, Shown, Subject, finite
 
@@ -49,15 +49,18 @@ class Peaks:
 def section(subject: Subject) -> Section | None:
     """Return maps, patches and projections of units from several depths; None where no layer answers maps."""
     net = classifier(subject)
+    if net is None:
+        return None
     images, classes = subject.samples(subject.settings["samples"])
     x = tensor(images)
-    looked_at = chosen([layer for layer in layers(net, x) if layer.spatial], LAYERS)
-    if not looked_at:
+    spatial = [layer for layer in layers(net, x) if layer.spatial]
+    if not spatial:
         return None
+    looked_at = chosen(spatial, LAYERS)
     modules = [layer.module for layer in looked_at]
     seen = fields(lambda x: outputs(net, x, modules), x[:1])
     found = Section("Units")
-    show_maps(subject, net, images[:2], looked_at, found)
+    show_maps(subject, net, images[:2], chosen([one for one in spatial if max(one.shape[1:]) > 1], LAYERS), found)
     show_patches(subject, net, images, classes, list(zip(looked_at, seen, peaks(net, x, modules), strict=True)), found)
     return found
 
@@ -154,8 +157,8 @@ def show_patches(
     found: Section,
 ) -> None:
     """Add the patches that excite units most, and their projections (V05, V06, V38)."""
-    path, size = subject.folder / "units.patches.png", (760, 140 * len(looked_at))
-    facts = found.facts["fields"] = {}
+    path, size = subject.folder / "units.patches.png", (760, 152 * len(looked_at))
+    facts = found.facts["units"] = {}
     with drawing(path, *size, rows=len(looked_at), columns=2 * UNITS) as axes:
         for line, (layer, seen, own) in zip(axes, looked_at, strict=True):
             units = own.outstanding()[:UNITS]
@@ -171,17 +174,18 @@ def show_patches(
                 back = finite(
                     deconvnet(net, tensor(images[top]), layer.module, places), f"a projection of {layer.name}"
                 )
-                for j, tiles in enumerate((photos(images[top]), signed(back, np.abs(back).max((1, 2, 3))))):
-                    part = resized(cut(tiles, seen, rows, columns), TILE_PX)
+                shares = signed(back, np.abs(back).max((1, 2, 3)))
+                patches, shares = (cut(tiles, seen, rows, columns) for tiles in (photos(images[top]), shares))
+                for j, tiles in enumerate((stretched(patches), shares)):
+                    part = resized(tiles, TILE_PX)
                     title = f"unit {unit}" if k or j else f"{layer.name} ({sees}): unit {unit}"
                     show(line[2 * k + j], sheet(part, 3), title if j == 0 else "")
     sizes = ", ".join(f"{name} {row['pixels'] or 'all'}" for name, row in facts.items())
     ends = [row["purity"] for row in facts.values()]
-    relus = any(isinstance(m, RECTIFIERS) for m in net.modules())
+    how = "deconvnet" if any(isinstance(m, RECTIFIERS) for m in net.modules()) else "gradient, as there is no ReLU"
     caption = (
-        f"Units that single out nine of {len(images)} test images: these, cut to what the unit sees, and what of them "
-        f"excites it ({'deconvnet' if relus else 'gradient, as there is no ReLU'}; each on its own scale). A unit of "
-        f"each layer sees, in pixels: {sizes}. The nine images of a unit are {ends[0]:.0%} of one class in the first "
-        f"of these layers and {ends[-1]:.0%} in the last."
+        f"Units that single out nine of {len(images)} test images: these, cut to what the unit sees and in full "
+        f"contrast, and what of them excites it ({how}). A unit sees, in pixels by layer: {sizes}. The nine images of "
+        f"a unit are {ends[0]:.0%} of one class in the first of these layers and {ends[-1]:.0%} in the last."
     )
     found.shown.append(Shown(Picture(path.name, *size, "Patches that excite units most, and projections."), caption))
