@@ -113,7 +113,7 @@ def compare(axis: Axes, values: np.ndarray, chance: np.ndarray, title: str) -> N
     for part, colour, label in ((chance, ORANGE, "random"), (values, BLUE, "filters")):
         axis.hist(part, edges, weights=np.full(len(part), 1 / len(part)), color=colour, alpha=0.6, label=label)
     axis.set(title=title, ylabel="share")
-    axis.legend(loc="upper left")
+    axis.legend(loc="best")
 
 
 def show_code(subject: Subject, weight: np.ndarray, random: np.ndarray, found: Section) -> None:
@@ -197,9 +197,14 @@ def show_silent(subject: Subject, net: Classifier, weight: np.ndarray, random: n
         depth = np.arange(1, len(layers) + 1)
         low, middle, high = np.array([np.quantile(one.share, (0.1, 0.5, 0.9)) for one in layers]).T * 100
         axes[0, 0].fill_between(depth, low, high, color=BLUE, alpha=0.25, lw=0)
-        axes[0, 0].plot(depth, middle, color=BLUE, marker=".", label="places where a unit fires, median and 80 %")
-        axes[0, 0].plot(depth, [100 * one.silent.mean() for one in layers], color=ORANGE, label="units that never do")
-        axes[0, 0].set(title="%", xlabel="activation, from the image on", ylim=(-2, 119), yticks=range(0, 101, 25))
+        axes[0, 0].plot(depth, middle, color=BLUE, marker=".", label="fires, median and 80 %")
+        axes[0, 0].plot(depth, [100 * one.silent.mean() for one in layers], color=ORANGE, label="never fires")
+        axes[0, 0].set(
+            title="places where a unit fires, and units that never do, in %",
+            xlabel="activation, from the image on",
+            ylim=(-2, 119),
+            yticks=range(0, 101, 25),
+        )
         axes[0, 0].xaxis.get_major_locator().set_params(integer=True)
         axes[0, 0].legend(loc="upper right", ncols=2)
         axes[0, 1].fill_between(middles, *np.quantile(rings, (0.1, 0.9), axis=0), color=BLUE, alpha=0.25, lw=0)

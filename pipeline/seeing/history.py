@@ -16,7 +16,7 @@ from pipeline.network import Classifier
 from pipeline.seeing.layers import batches, chosen, classifier, layers, rounded, tensor
 from pipeline.seeing.mosaic import resized, show, signed
 from pipeline.seeing.subject import Section, Shown, Subject, finite
-from pipeline.seeing.units import TILE_PX, deconvnet, peaks
+from pipeline.seeing.units import TILE_PX, coarse, deconvnet, peaks, scale_of
 
 LAYERS, ROWS, COLUMNS = 5, 3, 8  # of the curves; of the picture of units
 SETTLED = 0.95  # of the alignment: hardly any change is left
@@ -113,9 +113,13 @@ def evolution(subject: Subject, net: Classifier, files: dict[int, Path], x: Tens
                 for unit in units:  # none where all are dead
                     i = own.values[:, unit].argmax()
                     place = np.array([[unit], [own.rows[i, unit]], [own.columns[i, unit]]])
-                    back = finite(deconvnet(then, x[i : i + 1], module, place), f"a projection in epoch {epoch}")
+                    back = coarse(deconvnet(then, x[i : i + 1], module, place), x.shape[2] // TILE_PX)
                     title = f"epoch {epoch}" if axis is column[0] else ""
-                    show(axis, resized(signed(back, np.abs(back).max()), TILE_PX)[0], title)
+                    show(
+                        axis,
+                        resized(signed(back, scale_of(back)), TILE_PX)[0],
+                        title,
+                    )
     names = ", ".join(f"unit {units[0]} of {la.name}" for la, units in zip(looked_at, best, strict=True) if len(units))
     caption = f"From above: {names}, each projected back from the test image that excited it most in that epoch."
     return Shown(Picture(path.name, *size, "The same units at snapshots of the training."), caption)

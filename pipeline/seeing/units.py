@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pipeline.figures import Picture, drawing
@@ -23,6 +24,8 @@ LAYERS, MAPS = 4, 7  # rows of the pictures; maps of a layer for each image
 TOP = 9  # images for each unit, as Zeiler & Fergus show them
 UNITS = 3  # of each layer
 TILE_PX = 64
+READABLE = 4  # places along a map: smaller ones are no picture
+VIVID = 0.995  # of a projection's values lie within its scale
 RECTIFIERS = (nn.ReLU, nn.ReLU6)
 
 
@@ -60,7 +63,8 @@ def section(subject: Subject) -> Section | None:
     modules = [layer.module for layer in looked_at]
     seen = fields(lambda x: outputs(net, x, modules), x[:1])
     found = Section("Units")
-    show_maps(subject, net, images[:2], chosen([one for one in spatial if max(one.shape[1:]) > 1], LAYERS), found)
+    wide = [layer for layer in spatial if max(layer.shape[1:]) >= READABLE] or spatial
+    show_maps(subject, net, images[:2], chosen(wide, LAYERS), found)
     show_patches(subject, net, images, classes, list(zip(looked_at, seen, peaks(net, x, modules), strict=True)), found)
     return found
 
@@ -126,6 +130,19 @@ def deconvnet(net: Classifier, images: Tensor, module: nn.Module, places: np.nda
     return back.numpy()
 
 
+def coarse(values: np.ndarray, block: int) -> np.ndarray:
+    """Return values (N, C, H, W) averaged in blocks: what a smaller picture, which skips pixels, would lose."""
+    if block < 2:
+        return values
+    means = F.avg_pool2d(torch.from_numpy(values), block, ceil_mode=True).numpy()
+    return means.repeat(block, 2).repeat(block, 3)[:, :, : values.shape[2], : values.shape[3]]
+
+
+def scale_of(values: np.ndarray) -> np.ndarray:
+    """Return for each projection (N, C, H, W) what most of its values lie within, those apart that are exactly 0."""
+    return np.array([np.quantile(own[own > 0], VIVID) if own.any() else 1.0 for own in np.abs(values)])
+
+
 def cut(tiles: np.ndarray, seen: Fields, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
     """Return of each tile (N, H, W, 4) what the unit at its place sees, clear beyond the border; all have one size.
 
@@ -158,7 +175,7 @@ def show_patches(
 ) -> None:
     """Add the patches that excite units most, and their projections (V05, V06, V38)."""
     path, size = subject.folder / "units.patches.png", (760, 152 * len(looked_at))
-    facts = found.facts["units"] = {}
+    facts, side = found.facts.setdefault("units", {}), max(images.shape[1:3])
     with drawing(path, *size, rows=len(looked_at), columns=2 * UNITS) as axes:
         for line, (layer, seen, own) in zip(axes, looked_at, strict=True):
             units = own.outstanding()[:UNITS]
@@ -174,7 +191,8 @@ def show_patches(
                 back = finite(
                     deconvnet(net, tensor(images[top]), layer.module, places), f"a projection of {layer.name}"
                 )
-                shares = signed(back, np.abs(back).max((1, 2, 3)))
+                back = coarse(back, min(field or side, side) // TILE_PX)
+                shares = signed(back, scale_of(back))
                 patches, shares = (cut(tiles, seen, rows, columns) for tiles in (photos(images[top]), shares))
                 for j, tiles in enumerate((stretched(patches), shares)):
                     part = resized(tiles, TILE_PX)

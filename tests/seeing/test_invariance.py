@@ -33,7 +33,7 @@ def test_a_mean_over_the_map_does_not_see_a_shift_that_a_map_sees() -> None:
     """Pixels that move within a black border change the map as much as another image, their mean not at all."""
     images = np.zeros((10, 16, 16, 1), np.uint8)
     images[:, 6:10, 6:10] = np.random.default_rng(0).integers(60, 255, (10, 4, 4, 1))
-    net = classifier(Chain([nn.Conv2d(1, 3, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1)], 3))
+    net = classifier(Chain([nn.Conv2d(1, 3, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1)], 3))
     found = invariance.curves(net, tensor(images), invariance.layers(net, tensor(images)))["shift, % of the width"]
     assert found.shape == (2, 5)  # the convolution and the logits
     assert (found[:, 0] == 0).all()
