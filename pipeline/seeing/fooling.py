@@ -97,7 +97,7 @@ def least_changes(subject: Subject, x: Tensor, y: Tensor, widened: list[Tensor],
     fooled = torch.stack([torch.from_numpy(torch_says(some)).argmax(1) != y for some in steps])
     first = torch.where(fooled.any(0), fooled.int().argmax(0), len(LEVELS) - 1)
     narrow = steps[first, range(len(rows))]
-    path, width, height = subject.folder / "fooling.least.png", 620, 136 * len(rows)
+    path, width, height = subject.folder / "fooling.least.png", 620, 148 * len(rows)
     with drawing(path, width, height, rows=len(rows), columns=5) as axes:
         for k, line in enumerate(axes):
             show(line[0], array(x)[k], f"{labels[y[k]]} {before[k, y[k]]:.2f}")

@@ -100,7 +100,7 @@ def relative(answer: Tensor, target: Tensor) -> Tensor:
 
 
 def psnr(found: Tensor, x: Tensor) -> Tensor:
-    """Return the peak signal-to-noise ratio (N,) in dB, at most 58.92, which the rounding to whole grey levels leaves."""
+    """Return the peak signal-to-noise ratio (N,) in dB; at most 58.92, that of a rounding to whole grey levels."""
     return 10 * torch.log10(255**2 / (found - x).square().mean((1, 2, 3)).clamp_min(ROUNDING))
 
 

@@ -1,4 +1,4 @@
-"""Deep dream (V18) and style transfer (V21, V22, Q16): pictures from what stages answer, and from how they vary together.
+"""Deep dream (V18) and style transfer (V21, V22, Q16): pictures from what stages answer, and how that varies together.
 
 Gatys, Ecker, Bethge 2016, "Image Style Transfer Using Convolutional Neural Networks", section 2 (arXiv:1508.06576).
 """
@@ -12,15 +12,16 @@ from tqdm import tqdm
 
 from pipeline.data import spread
 from pipeline.network import Classifier
-from pipeline.seeing.inversion import descend
+from pipeline.seeing.inversion import descend, invert
 from pipeline.seeing.pixels import tensor, whole
 from pipeline.seeing.subject import Section, Shown, Subject
 from pipeline.seeing.synthesis import DATA, alpha_norm, fourier, grey, rows_of, spectrum_of, total_variation
-from pipeline.seeing.tap import map_stages, outputs, short
+from pipeline.seeing.tap import bounded, map_stages, outputs, short
 from pipeline.stage import progress
 
-STAGES = 5  # of the style, and as many between them that are held out
+STAGES = 3  # whose style is taken; the others are held out
 IMAGES = 3
+PLACES = 3  # px of a map at least: over fewer places inner products would tell what is where
 CONTENT = 0.1  # weight of the content beside that of the style, each as a share of what it is at first
 PRIOR = 0.01
 OCTAVES, ZOOM, LEVEL = 3, 1.4, 2.0  # of deep dream: sizes, each times the one before; mean grey levels of a step
@@ -29,7 +30,7 @@ OCTAVES, ZOOM, LEVEL = 3, 1.4, 2.0  # of deep dream: sizes, each times the one b
 def section(subject: Subject) -> Section | None:
     if not (subject.differentiable and isinstance(subject.net, Classifier) and subject.settings["synthesis_steps"]):
         return None
-    layers = map_stages(subject.net, tensor(subject.samples(1)[0]), least_px=2)
+    layers = map_stages(subject.net, tensor(subject.samples(1)[0]), least_px=PLACES)
     if len(layers) < 2:
         return None
     found = Section("Dreams and styles")
@@ -41,7 +42,8 @@ def section(subject: Subject) -> Section | None:
 def dreams(subject: Subject, layers: list[str], section: Section) -> None:
     """Draw photos in which what stages answer has been made more of: Mordvintsev, Olah, Tyka 2015, "Inceptionism"."""
     x = tensor(subject.samples(IMAGES)[0])
-    chosen = [layers[k] for k in spread(len(layers), 3)[1:]]
+    free = [layer for layer in layers if not bounded(subject.net.get_submodule(layer))]
+    chosen = [free[k] for k in spread(len(free), 3)[1:]]
     steps = subject.settings["synthesis_steps"] // 4
     found, facts = {"image": x}, {}
     notes = {"image": [subject.labels[k] for k in subject.samples(IMAGES)[1]]}
@@ -90,8 +92,8 @@ def styles(subject: Subject, layers: list[str], section: Section) -> None:
     x = tensor(subject.samples(2 * IMAGES)[0])
     content, style = x[:IMAGES], x[IMAGES:]
     pool = tensor(subject.samples(DATA, "train")[0])
-    own = [layers[k] for k in spread(len(layers), STAGES)]
-    own, held_out = own[0::2], [layer for layer in layers if layer not in own[0::2]]
+    own = [layers[k] for k in spread(len(layers), min(STAGES, len(layers) - 1))]
+    held_out = [layer for layer in layers if layer not in own]
     bar = progress(steps, "style", "step")
     made = transfer(net, own[-1], own, content, style, pool, steps, bar)
     bar.close()
@@ -105,16 +107,38 @@ def styles(subject: Subject, layers: list[str], section: Section) -> None:
     section.facts["style_loss_left"] = ratios
     picture = rows_of(found, notes, subject, "style.transfer.png", "Content, style, and images with both.")
     caption = (
-        f"The content of {short(own[-1])} with the style of {', '.join(map(short, own))}: of the style loss "
-        f"{100 * ratios['style']:.3g} % are left, and {100 * ratios['held_out']:.3g} % at the stages that were not asked."
+        f"The content of {short(own[-1])} with the style of {', '.join(map(short, own))}. Of the style loss there "
+        f"{100 * ratios['style']:.3g} % are left, at the stages that were not asked {100 * ratios['held_out']:.3g} %."
     )
     section.shown.append(Shown(picture, caption))
     panels(subject, own, content[:1], style[:1], pool, section)
 
 
-def panels(
-    subject: Subject, layers: list[str], content: Tensor, style: Tensor, pool: Tensor, section: Section
-) -> None: ...
+def panels(subject: Subject, layers: list[str], content: Tensor, style: Tensor, pool: Tensor, section: Section) -> None:
+    """Draw what a stage's maps F alone tell of an image, and what their inner products G alone tell of another."""
+    net, steps = subject.net, subject.settings["synthesis_steps"]
+    bar = progress(2 * len(layers) * steps, "content and style alone", "step")
+    found = {"content": [content], "style": [style]}
+    for layer in layers:
+
+        def answer(x: Tensor, layer: str = layer) -> Tensor:
+            return outputs(net, [layer], x)[0]
+
+        found["content"].append(invert(answer, content, pool, steps, bar))
+        found["style"].append(invert(lambda x, answer=answer: gram(answer(x)), style, pool, steps, bar))
+    bar.close()
+    names = [short(layer) for layer in layers]
+    notes = {"content": ["image", *(f"F of {name}" for name in names)]}
+    notes["style"] = ["image", *(f"G of {name}" for name in names)]
+    images = {name: torch.cat(some) for name, some in found.items()}
+    picture = rows_of(
+        images, notes, subject, "style.panels.png", "Images found from maps alone and from Gram matrices."
+    )
+    caption = (
+        "What stages keep of content and of style: images found from the maps F of one image, and from the inner "
+        f"products G of another's, at {', '.join(names)}."
+    )
+    section.shown.append(Shown(picture, caption))
 
 
 def transfer(

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from scipy.ndimage import gaussian_filter
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
 from pipeline.data import spread
@@ -20,7 +20,7 @@ from pipeline.figures import Picture, drawing
 from pipeline.network import Classifier
 from pipeline.seeing.pixels import array, show, tensor, whole
 from pipeline.seeing.subject import Section, Shown, Subject
-from pipeline.seeing.tap import map_stages, outputs, short
+from pipeline.seeing.tap import bounded, map_stages, outputs, short
 from pipeline.stage import progress
 
 Objective = Callable[[Tensor], Tensor]  # images (N, C, H, W) in grey levels to what is maximised, (N,)
@@ -132,9 +132,9 @@ def classes(subject: Subject, pool: Tensor, section: Section) -> None:
     section.facts["class_over_data"] = over
     section.facts["class_confidence"] = {name: rounded(sure[name].mean()) for name in ways}
     caption = (
-        "What each class looks like to the network: score before softmax, and probability by the served file. Ascending "
-        f"the score from the mean image reaches {over['score']} times that of the best of {len(pool)} training images "
-        f"by the median, ascending the probability {over['probability']} times; under the Fourier prior it is "
+        "What each class looks like to the network: score before softmax, and probability by the served file. By the "
+        f"median, ascending the score from the mean image reaches {over['score']} times that of the best of "
+        f"{len(pool)} training images, the probability {over['probability']} times, the score under the Fourier prior "
         f"{over['score, Fourier']} times."
     )
     section.shown.append(Shown(picture, caption))
@@ -234,11 +234,6 @@ def spectrum_of(pool: Tensor) -> tuple[int, ...]:
 
 def grey(u: Tensor) -> Tensor:
     return 127.5 * (1 + u)
-
-
-def bounded(stage: nn.Module) -> bool:
-    """True where a stage ends in a ReLU6 or the like, whose gradient is 0 once the unit is at its bound."""
-    return isinstance([*stage.modules()][-1], nn.ReLU6 | nn.Tanh | nn.Sigmoid)
 
 
 @torch.no_grad()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
@@ -38,6 +39,11 @@ def map_stages(net: Classifier, image: Tensor, least_px: int = 1) -> list[str]:
     return [name for name, maps in answers.items() if maps.dim() == 4 and min(maps.shape[2:]) >= least_px]
 
 
+def bounded(stage: nn.Module) -> bool:
+    """True where a stage ends in a ReLU6 or the like, whose gradient is 0 once the unit is at its bound."""
+    return isinstance([*stage.modules()][-1], nn.ReLU6 | nn.Tanh | nn.Sigmoid)
+
+
 @torch.no_grad()
 def cost(net: Classifier, image: Tensor) -> int:
     """Return the multiply-adds of convolutions and dense layers; torch's own counter takes 4 s to import."""
@@ -65,4 +71,4 @@ def hooked(net: Classifier, layers: list[str], seen: Callable[[str, Tensor], Non
 
 def short(layer: str) -> str:
     """Return a layer's name without what all of them begin with: `net.net.features.3` is `3`."""
-    return layer.rpartition("features.")[2].removeprefix("net.")
+    return re.sub(r"^(net\.|features\.)+", "", layer)
