@@ -119,7 +119,7 @@ def compare(axis: Axes, values: np.ndarray, chance: np.ndarray, title: str) -> N
 def show_code(subject: Subject, weight: np.ndarray, random: np.ndarray, found: Section) -> None:
     """Add the sparse code of the training images beside the filters (V03)."""
     seed, (_, channels, height, width) = subject.settings["seed"], weight.shape
-    images = np.asarray(subject.source.x["train"][: subject.settings["samples"]])
+    images = np.asarray(subject.source.x["train"][: subject.settings["searched"]])
     atoms = sparse_code(patches(images, height, width, np.random.default_rng(seed)), seed)
     alike = likeness(weight.reshape(len(weight), -1), atoms)
     close, chance = alike.max(1), likeness(random.reshape(RANDOM, -1), atoms).max(1)
@@ -186,7 +186,7 @@ def firing(net: Classifier, images: np.ndarray) -> list[Firing]:
 
 def show_silent(subject: Subject, net: Classifier, weight: np.ndarray, random: np.ndarray, found: Section) -> None:
     """Add how often units fire, by layer, which never do, and the filters' spectrum (V39)."""
-    images, _ = subject.samples(subject.settings["samples"])
+    images, _ = subject.samples(subject.settings["searched"])
     layers = firing(net, images)
     power, frequency = spectrum(weight)
     share, white = high_share(weight), high_share(random)

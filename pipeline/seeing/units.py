@@ -54,7 +54,7 @@ def section(subject: Subject) -> Section | None:
     net = classifier(subject)
     if net is None:
         return None
-    images, classes = subject.samples(subject.settings["samples"])
+    images, classes = subject.samples(subject.settings["searched"])
     x = tensor(images)
     spatial = [layer for layer in layers(net, x) if layer.spatial]
     if not spatial:

@@ -14,7 +14,7 @@ from pipeline import data
 from pipeline.network import Classifier
 from pipeline.seeing.subject import Subject
 
-SETTINGS = {"images": 12, "samples": 40, "points": 60, "seed": 0}
+SETTINGS = {"images": 12, "searched": 40, "points": 60, "seed": 0}
 CIFAR = {"family": "cifar", "depth": 8, "shortcut": "A", "batch_norm": True, "stride_in": "first", "zero_init": False}
 LENET = {"full_c3": False, "subsampling": "trainable", "output": "rbf"}
 GOOGLENET = {"module": "reduced", "aux": False, "dropout": 0.0, "init": "he"}
