@@ -30,9 +30,9 @@ EXPLAIN = {  # counts, never seconds: what is drawn and measured is the same on 
     "of": Field(str, "score", choices=("score", "softmax")),  # what gradients are of
     "steps": Field(int, 12, least=2),  # of integrated gradients
     "samples": Field(int, 6, least=1),  # of SmoothGrad, for each image
-    "perturbations": Field(int, 48, least=8),  # of LIME, for each image and seed
-    "judged": Field(int, 12, least=2),  # images that the quality of the maps is measured on, at most
-    "macs": Field(int, 1_600_000_000, least=1),  # multiply-adds of those images together, where that is fewer
+    "perturbations": Field(int, 40, least=8),  # of LIME, for each image and seed
+    "judged": Field(int, 8, least=4),  # images that the quality of the maps is measured on, at most
+    "macs": Field(int, 1_200_000_000, least=1),  # multiply-adds of those images together, where that is fewer
     "resamples": Field(int, 1000, least=100),  # of the bootstrap
 }
 
