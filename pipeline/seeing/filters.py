@@ -23,7 +23,7 @@ from pipeline.seeing.layers import ACTIVATIONS, batches, classifier, tensor
 from pipeline.seeing.mosaic import sheet, show, signed
 from pipeline.seeing.subject import Section, Shown, Subject, finite
 
-FITTED, BY_CHANCE = 24, 16  # filters that are fitted, the strongest first; filters of noise
+FITTED, BY_CHANCE = 16, 16  # filters that are fitted, the strongest first; filters of noise
 BEST = 8  # shown beside what they resemble
 RANDOM = 512  # filters of noise
 HIGH = 0.25  # cycles per pixel, half of what pixels can carry
