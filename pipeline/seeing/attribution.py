@@ -6,16 +6,15 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import torch
 
-from pipeline import network
 from pipeline.figures import Picture, drawing
 from pipeline.seeing import quality
 from pipeline.seeing.methods import InTorch, Probe, explain, methods, parts_of_score, probe
 from pipeline.seeing.subject import Section, Shown, Subject
-from pipeline.stage import StageError
+from pipeline.stage import RESULTS, StageError, read_json
 from serve import heat
 
+LEAST = 4  # images, whatever a network costs
 INCOMPLETE = 0.3  # of the difference of scores: the median gap that a sound path integral stays far below
 
 
@@ -46,9 +45,8 @@ def section(subject: Subject) -> Section | None:
 def judged(subject: Subject) -> int:
     """Return how many images the quality is measured on: all that are asked for, fewer of a network that costs much."""
     settings = subject.settings
-    net = subject.net if subject.differentiable else subject.net.backbone.net
-    cost = network.multiply_adds(net, torch.from_numpy(np.array(subject.source.example())))
-    return max(settings["images"], min(settings["judged"], settings["macs"] // max(cost, 1)))
+    cost = read_json(RESULTS / subject.name / "train.json", f"train@{subject.name}")["macs"]
+    return max(LEAST, min(settings["judged"], settings["macs"] // max(cost, 1)))
 
 
 def completeness(gaps: np.ndarray) -> float:

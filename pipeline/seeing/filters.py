@@ -23,7 +23,7 @@ from pipeline.seeing.layers import ACTIVATIONS, batches, classifier, tensor
 from pipeline.seeing.mosaic import sheet, show, signed
 from pipeline.seeing.subject import Section, Shown, Subject, finite
 
-FITTED, BY_CHANCE = 24, 16  # filters that are fitted, the strongest first; filters of noise
+FITTED, BY_CHANCE = 16, 16  # filters that are fitted, the strongest first; filters of noise
 BEST = 8  # shown beside what they resemble
 RANDOM = 512  # filters of noise
 HIGH = 0.25  # cycles per pixel, half of what pixels can carry
@@ -95,6 +95,8 @@ def show_gabors(subject: Subject, weight: np.ndarray, random: np.ndarray, found:
         axes[0, 2].bar(np.arange(0, 180, BIN), counts, 0.8 * BIN, color=BLUE)
         axes[0, 2].set(title="filters by direction of their stripes", xlabel="degrees, 0 is horizontal")
         axes[0, 2].set_xticks(np.arange(0, 180, 2 * BIN))
+        if not waves:
+            axes[0, 2].text(0.5, 0.5, "none fits better than noise", transform=axes[0, 2].transAxes, ha="center")
     caption = (
         f"Gabor functions fitted to the {len(fits)} strongest filters explain {np.median(r2):.0%} of the median one "
         f"and {np.median(chance):.0%} of a random one; {len(waves)} have stripes and fit better than 95 % of these."

@@ -27,7 +27,7 @@ from serve import maps
 
 LEAST = 4  # pixels of the map that Grad-CAM weighs: a smaller one shows no place
 SIGMA = 0.15  # of SmoothGrad's noise, of the range 255: Smilkov et al. 2017, arXiv:1706.03825, section 3.2
-SEGMENTS = 25  # of LIME
+SEGMENTS = 20  # of LIME
 BATCH = 32
 
 

@@ -34,9 +34,9 @@ NOISE = 2.55  # grey levels of `sensitivity`
 ONE_PASS = ("gradient", "guided backpropagation", "deconvolution", "Grad-CAM")  # cheap enough to be asked often
 CASCADE = (0.0, 0.5, 1.0)  # of the layers, counted from the output, that lose what they learned; the last one at least
 SANE = 0.5  # of a map's order, the mean over CASCADE: what keeps more is of the image, not of the network
-FEW = 3  # images that the slowest measures are taken on
+FEW = 2  # images that the slowest measures are taken on
 TOP = 5  # segments of LIME that are compared between seeds
-LEAST = 3  # images answered from one half
+LEAST = 3  # images answered from one half that hit and mass need
 
 Maps = dict[str, np.ndarray]  # method: (N, H, W)
 
@@ -60,7 +60,7 @@ def measure(subject: Subject, p: Probe, images: np.ndarray, target: np.ndarray, 
     for name, values in rows.items():
         table[name]["infidelity"] = infidelity(values, patches, falls)
     facts: dict[str, Any] = {"images": len(images)}
-    facts["planted"] = planted(subject, p, table, rng)
+    facts["planted"] = planted(subject, p, len(images) // 2, table, rng)
     if p.scores is not None:
         few, of_few = images[:FEW], target[:FEW]
         for name in [name for name in ONE_PASS if name in found]:
@@ -142,14 +142,14 @@ def sensitivity(p: Probe, name: str, images: np.ndarray, target: np.ndarray) -> 
         return float(sensitivity_max(maps, x, perturb_radius=NOISE, n_perturb_samples=3).mean())
 
 
-def planted(subject: Subject, p: Probe, table: dict[str, dict[str, Any]], rng: Any) -> int:
-    """Put hit and mass of each method into the table; return how many images they are of.
+def planted(subject: Subject, p: Probe, most: int, table: dict[str, dict[str, Any]], rng: Any) -> int:
+    """Put hit and mass of each method into the table; return how many images they are of, `most` or fewer.
 
     A random half of an image becomes noise around its median grey, so that what the network still answers rightly
     rests on the other half: a mask that is known, without a network trained for it. (A pasted, shrunk object would be
     another truth, but networks for digits do not know small digits: 5 to 20 % are answered rightly.)
     """
-    images, truth = subject.samples(8 * FEW)
+    images, truth = subject.samples(6 * most)
     height, width = images.shape[1:3]
     masks = np.zeros((len(images), height, width), bool)
     for mask, side in zip(masks, rng.integers(0, 4, len(masks)), strict=True):
@@ -157,7 +157,7 @@ def planted(subject: Subject, p: Probe, table: dict[str, dict[str, Any]], rng: A
         mask[(half, slice(None)) if side < 2 else (slice(None), half)] = True
     noise = np.median(images, (1, 2), keepdims=True) + rng.normal(0, 10, images.shape)
     halves = np.where(masks[..., None], images, noise.clip(0, 255).round()).astype(np.uint8)
-    right = np.flatnonzero(subject.file.predict_proba(halves).argmax(1) == truth)[: 2 * FEW]
+    right = np.flatnonzero(subject.file.predict_proba(halves).argmax(1) == truth)[:most]
     if len(right) < LEAST:
         return 0
     for name in methods(p):

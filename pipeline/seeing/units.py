@@ -165,6 +165,12 @@ def purity(own: Peaks, classes: np.ndarray) -> float:
     return float(np.mean([np.bincount(column).max() / len(column) for column in tops.T])) if tops.size else 0.0
 
 
+def chance(classes: np.ndarray, seed: int, draws: int = 500) -> float:
+    """Return the `purity` of units that answer to images at random."""
+    rng = np.random.default_rng(seed)
+    return float(np.mean([np.bincount(rng.permutation(classes)[:TOP]).max() / TOP for _ in range(draws)]))
+
+
 def show_patches(
     subject: Subject,
     net: Classifier,
@@ -204,6 +210,7 @@ def show_patches(
     caption = (
         f"Units that single out nine of {len(images)} test images: these, cut to what the unit sees and in full "
         f"contrast, and what of them excites it ({how}). A unit sees, in pixels by layer: {sizes}. The nine images of "
-        f"a unit are {ends[0]:.0%} of one class in the first of these layers and {ends[-1]:.0%} in the last."
+        f"a unit are {ends[0]:.0%} of one class in the first of these layers and {ends[-1]:.0%} in the last, "
+        f"nine at random {chance(classes, subject.settings['seed']):.0%}."
     )
     found.shown.append(Shown(Picture(path.name, *size, "Patches that excite units most, and projections."), caption))

@@ -21,6 +21,8 @@ def test_neighbours_by_hand() -> None:
     assert embedding.nearest(points, classes) == 1
     classes[2] = 1
     assert embedding.nearest(points, classes) == pytest.approx(11 / 12)
+    # three and three: without itself each point is in the minority, and nobody may vote for themselves
+    assert embedding.nearest(points[:6], np.array([1, 1, 1, 0, 0, 0])) == 0
 
 
 def test_the_last_hidden_layer_is_what_the_last_weights_take() -> None:

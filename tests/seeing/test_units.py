@@ -63,6 +63,12 @@ def test_units_that_single_out_images_come_first_and_dead_ones_not_at_all() -> N
     assert units.purity(own, classes) == pytest.approx((9 / 9 + 3 / 9) / 2)
 
 
+def test_the_purity_of_images_at_random() -> None:
+    """Oracle: of ten images, nine of one class, nine drawn have the tenth with probability .9: 8 / 9, else 1."""
+    classes = np.array([0] * 9 + [1])
+    assert units.chance(classes, 0, draws=4000) == pytest.approx(0.9 * 8 / 9 + 0.1, abs=0.005)
+
+
 def test_one_convolution_projected_by_hand() -> None:
     """Oracle: ReLU lets the kept activation through, the transposed filter lays its weights where the unit looked, and
     the network's own (x - 100) / 50 divides by 50."""
