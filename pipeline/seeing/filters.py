@@ -95,11 +95,12 @@ def show_gabors(subject: Subject, weight: np.ndarray, random: np.ndarray, found:
         axes[0, 2].bar(np.arange(0, 180, BIN), counts, 0.8 * BIN, color=BLUE)
         axes[0, 2].set(title="filters by direction of their stripes", xlabel="degrees, 0 is horizontal")
         axes[0, 2].set_xticks(np.arange(0, 180, 2 * BIN))
+        axes[0, 2].yaxis.get_major_locator().set_params(integer=True)
         if not waves:
             axes[0, 2].text(0.5, 0.5, "none fits better than noise", transform=axes[0, 2].transAxes, ha="center")
     caption = (
         f"Gabor functions fitted to the {len(fits)} strongest filters explain {np.median(r2):.0%} of the median one "
-        f"and {np.median(chance):.0%} of a random one; {len(waves)} have stripes and fit better than 95 % of these."
+        f"and {np.median(chance):.0%} of a random one; {len(waves)} with stripes fit better than 95 % of these."
     )
     found.shown.append(Shown(Picture(path.name, *size, "Filters, their Gabor fits and their directions."), caption))
     found.facts["gabor"] = {

@@ -24,10 +24,10 @@ Answer = Callable[[Tensor], np.ndarray]
 
 LEVELS = (0, 1, 2, 4, 8, 16)  # grey levels by which an attack may change a pixel
 COLOURS = {"noise": GREEN, "FGSM": BLUE, "PGD": ORANGE}
-PGD_STEPS = 3  # at each of LEVELS, from where the one before ended
+PGD_STEPS = 2  # at each of LEVELS, from where the one before ended
 ATTACKED = (8, 64)  # images: at least, at most
 SHOWN, NOISE = 3, 5  # images with their least change; images from noise
-RIVALS = 3  # classes next in score, of which the nearest boundary is taken
+RIVALS = 2  # classes next in score, of which the nearest boundary is taken
 SURE = 0.99
 MIDDLE = 127  # of 0 to 254, the range of a change by 1 grey level drawn at x127
 
@@ -104,7 +104,8 @@ def least_changes(subject: Subject, x: Tensor, y: Tensor, widened: list[Tensor],
             for place, moved in ((1, short), (3, narrow)):
                 amplified, factor = amplify(moved[k] - x[k])
                 answer = file_says(moved[k : k + 1])[0]
-                show(line[place], amplified, f"{'shortest' if place == 1 else 'narrowest'}, ×{factor:.3g}")
+                name = "shortest" if place == 1 else "narrowest" if fooled[:, k].any() else "too narrow"
+                show(line[place], amplified, f"{name}, ×{factor:.3g}")
                 show(line[place + 1], array(moved)[k], f"{labels[answer.argmax()]} {answer.max():.2f}")
     length = (short - x).flatten(1).norm(dim=1)
     section.facts["least_l2"] = float(f"{length.median():.4g}")
@@ -128,7 +129,7 @@ def from_noise(subject: Subject, section: Section) -> None:
     moved = towards(subject.net, start, y)
     first, last = (file_says(some)[range(len(y)), y] for some in (start, moved))
     section.facts["noise_confidence"] = float(f"{last.mean():.4g}")
-    path, width, height = subject.folder / "fooling.noise.png", 124 * len(y), 140
+    path, width, height = subject.folder / "fooling.noise.png", 124 * len(y), 150
     with drawing(path, width, height, columns=len(y)) as axes:
         for axis, image, label, confidence in zip(axes[0], array(moved), y, last, strict=True):
             show(axis, image, f"{labels[label]} {confidence:.3f}")
@@ -192,7 +193,7 @@ def pgd(net: Classifier, x: Tensor, y: Tensor, widths: Sequence[int] = LEVELS) -
     return found
 
 
-def least_norm(net: Classifier, x: Tensor, y: Tensor, steps: int = 10) -> Tensor:
+def least_norm(net: Classifier, x: Tensor, y: Tensor, steps: int = 8) -> Tensor:
     """Return the images with a change to another class that is small in the Euclidean norm, in whole grey levels.
 
     DeepFool: Moosavi-Dezfooli et al. 2016, arXiv:1511.04599, algorithm 2, among the classes next in score. What it

@@ -57,15 +57,14 @@ def units(subject: Subject, pool: Tensor, section: Section) -> None:
     if not layers:
         return
     layers = [layers[k] for k in spread(len(layers), STAGES + 1)[-STAGES:]]
-    chosen, tops, bests = [], [], []
+    chosen, bests, scale = [], [], []
     for layer in layers:
         answers = means(net, layer, pool)  # (N, C)
         own = answers.std(0).argsort(descending=True)[:UNITS]  # units that tell images apart, so no dead one
-        top, rows = answers[:, own].max(0)
         chosen += [(layer, int(unit)) for unit in own]
-        tops.append(top)
-        bests.append(pool[rows])
-    top = torch.cat(tops)
+        bests.append(pool[answers[:, own].argmax(0)])
+        scale.append(answers[:, own])
+    ratio = over_data(torch.cat(scale, 1))
 
     def answer(x: Tensor) -> Tensor:
         maps = dict(zip(layers, outputs(net, layers, x), strict=True))
@@ -75,18 +74,18 @@ def units(subject: Subject, pool: Tensor, section: Section) -> None:
     ways = methods(pool, len(chosen), seed)
     bar = progress(len(ways) * steps, "units", "step")
     for name, method in ways.items():
-        found[name] = maximise(lambda x: answer(x) / top.abs(), method, steps, seed, bar)
+        found[name] = maximise(lambda x: ratio(answer(x)), method, steps, seed, bar)
     bar.close()
     with torch.no_grad():
-        reached = {name: answer(x) / top for name, x in found.items()}
+        reached = {name: ratio(answer(x)) for name, x in found.items()}
     section.facts["unit_over_data"] = {name: rounded(r.median()) for name, r in reached.items() if name in ways}
     titles = [f"{short(layer)}, unit {unit}" for layer, unit in chosen]
-    notes = {name: [f"×{r:.2f}" for r in by] for name, by in reached.items()} | {"best of the data": titles}
+    notes = {name: [f"{r:.2f}" for r in by] for name, by in reached.items()} | {"best of the data": titles}
     picture = rows_of(found, notes, subject, "synthesis.units.png", "What units answer most, by method.")
     ratios = ", ".join(f"{name} {ratio}" for name, ratio in section.facts["unit_over_data"].items())
     caption = (
-        f"The images that units of {subject.name} answer most. Above each its mean activation, by that of the best of "
-        f"{len(pool)} training images; by the median: {ratios}."
+        f"The images that units of {subject.name} answer most. Above each its mean activation, where {len(pool)} "
+        f"training images have 0 by the mean and 1 at best; by the median: {ratios}."
     )
     section.shown.append(Shown(picture, caption))
 
@@ -101,7 +100,7 @@ def classes(subject: Subject, pool: Tensor, section: Section) -> None:
     asked = torch.from_numpy(spread(len(subject.labels), CLASSES))
     with torch.no_grad():
         scores = torch.cat([net.logits(some) for some in pool.split(32)])[:, asked]
-    top, rows = scores.max(0)
+    ratio, rows = over_data(scores), scores.argmax(0)
     mean = (pool.mean(0, keepdim=True) / 127.5 - 1).repeat(len(asked), 1, 1, 1)
     jitter = max(1, min(pool.shape[2:]) // 16)
     near = Method(mean, prior=lambda u: 10 * (u - mean).square().mean((1, 2, 3)), jitter=jitter)
@@ -110,7 +109,7 @@ def classes(subject: Subject, pool: Tensor, section: Section) -> None:
         return net.logits(x).gather(1, asked[:, None])[:, 0]
 
     def share(x: Tensor) -> Tensor:
-        return score(x) / top.abs()
+        return ratio(score(x))
 
     def probability(x: Tensor) -> Tensor:
         return net.logits(x).softmax(1).gather(1, asked[:, None])[:, 0]
@@ -126,18 +125,24 @@ def classes(subject: Subject, pool: Tensor, section: Section) -> None:
         reached = {name: score(x) for name, x in found.items()}
     sure = {name: subject.file.predict_proba(array(x))[range(len(asked)), asked] for name, x in found.items()}
     notes = {name: [f"{s:.1f}, p {p:.2f}" for s, p in zip(reached[name], sure[name], strict=True)] for name in found}
-    notes["best of the data"] = [f"{subject.labels[k]}: {s:.1f}" for k, s in zip(asked, top, strict=True)]
+    notes["best of the data"] = [f"{subject.labels[k]}: {s:.1f}" for k, s in zip(asked, scores.amax(0), strict=True)]
     picture = rows_of(found, notes, subject, "synthesis.classes.png", "Models of classes, on score and probability.")
-    over = {name: rounded((reached[name] / top).median()) for name in ways}
+    over = {name: rounded(ratio(reached[name]).median()) for name in ways}
     section.facts["class_over_data"] = over
     section.facts["class_confidence"] = {name: rounded(sure[name].mean()) for name in ways}
     caption = (
-        "What each class looks like to the network: score before softmax, and probability by the served file. By the "
-        f"median, ascending the score from the mean image reaches {over['score']} times that of the best of "
-        f"{len(pool)} training images, the probability {over['probability']} times, the score under the Fourier prior "
-        f"{over['score, Fourier']} times."
+        "What each class looks like to the network: score before softmax, and probability by the served file. Where "
+        f"{len(pool)} training images have 0 by the mean and 1 at best, the median is {over['score']} by ascent of the "
+        f"score from the mean image, {over['probability']} by that of the probability, {over['score, Fourier']} by "
+        "that of the score under the Fourier prior."
     )
     section.shown.append(Shown(picture, caption))
+
+
+def over_data(answers: Tensor) -> Objective:
+    """Return the scale on which the mean of the data's answers (M, N) is 0 and the largest 1, whatever their sign."""
+    mean, top = answers.mean(0), answers.amax(0)
+    return lambda answer: (answer - mean) / (top - mean).clamp_min(1e-12)
 
 
 def maximise(objective: Objective, method: Method, steps: int, seed: int, bar: tqdm | None = None) -> Tensor:
