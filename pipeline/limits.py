@@ -35,8 +35,8 @@ EXPLAIN = {  # counts, never seconds: what is drawn and measured is the same on 
     "judged": Field(int, 8, least=4),  # images that the quality of the maps is measured on, at most
     "macs": Field(int, 1_200_000_000, least=1),  # multiply-adds of those images together, where that is fewer
     "resamples": Field(int, 1000, least=100),  # of the bootstrap
-    "searched": Field(int, 240, least=1),  # images that units' favourites are searched in
-    "points": Field(int, 360, least=10),  # of the map of the last hidden layer, at most
+    "searched": Field(int, 100, least=9),  # images that units' favourites are searched in
+    "points": Field(int, 200, least=10),  # of the map of the last hidden layer, at most
     "attack_gmacs": Field(float, 1.0, least=0),  # 1e9 multiply-adds of the images that are attacked, in one pass
     "synthesis_steps": Field(int, 48, least=4),  # of ascent, for recipes with `synthesis: true`
 }

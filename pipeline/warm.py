@@ -92,6 +92,10 @@ def serve(door: socket.socket) -> NoReturn:
     import dvclive  # noqa: F401
     import matplotlib.figure  # noqa: F401
     import onnxscript  # noqa: F401
+    import scipy.optimize
+    import sklearn.decomposition
+    import sklearn.manifold
+    import sklearn.neighbors
     import torch.export._trace
     import torch.onnx._internal.exporter._compat  # noqa: F401
 
