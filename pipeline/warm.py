@@ -92,10 +92,10 @@ def serve(door: socket.socket) -> NoReturn:
     import dvclive  # noqa: F401
     import matplotlib.figure  # noqa: F401
     import onnxscript  # noqa: F401
-    import scipy.optimize
+    import scipy.optimize  # noqa: F401
     import sklearn.decomposition
     import sklearn.manifold
-    import sklearn.neighbors
+    import sklearn.neighbors  # noqa: F401
     import torch.export._trace
     import torch.onnx._internal.exporter._compat  # noqa: F401
 

@@ -8,7 +8,8 @@ import matplotlib
 import numpy as np
 
 from pipeline.figures import INK, Picture, drawing
-from pipeline.seeing.layers import classifier, last_hidden, rounded, tensor
+from pipeline.seeing.layers import classifier, last_hidden, rounded
+from pipeline.seeing.pixels import tensor
 from pipeline.seeing.subject import Section, Shown, Subject, finite
 
 NEIGHBOURS = 5

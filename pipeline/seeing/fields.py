@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from models.causal import Causal
 from pipeline.figures import BLUE, INK, ORANGE, Picture, drawing
 from pipeline.network import Classifier, Forecaster
-from pipeline.seeing.layers import chosen, classifier, layers, outputs, rounded, tensor
+from pipeline.seeing.layers import chosen, classifier, layers, outputs, rounded
+from pipeline.seeing.pixels import tensor
 from pipeline.seeing.receptive import fields
 from pipeline.seeing.subject import Section, Shown, Subject, finite
 

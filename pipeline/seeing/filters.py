@@ -19,8 +19,9 @@ from pipeline.figures import BLUE, INK, ORANGE, Picture, drawing
 from pipeline.network import Classifier
 from pipeline.seeing.coding import likeness, patches, sparse_code
 from pipeline.seeing.gabor import NUMBERS, fit_gabor, main_component
-from pipeline.seeing.layers import ACTIVATIONS, batches, classifier, tensor
+from pipeline.seeing.layers import ACTIVATIONS, batches, classifier
 from pipeline.seeing.mosaic import sheet, show, signed
+from pipeline.seeing.pixels import tensor
 from pipeline.seeing.subject import Section, Shown, Subject, finite
 
 FITTED, BY_CHANCE = 16, 16  # filters that are fitted, the strongest first; filters of noise

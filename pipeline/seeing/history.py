@@ -13,8 +13,9 @@ from torch import Tensor
 from pipeline.data import spread
 from pipeline.figures import Picture, drawing
 from pipeline.network import Classifier
-from pipeline.seeing.layers import batches, chosen, classifier, layers, rounded, tensor
+from pipeline.seeing.layers import batches, chosen, classifier, layers, rounded
 from pipeline.seeing.mosaic import resized, show, signed
+from pipeline.seeing.pixels import tensor
 from pipeline.seeing.subject import Section, Shown, Subject, finite
 from pipeline.seeing.units import TILE_PX, coarse, deconvnet, peaks, scale_of
 

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from pipeline.figures import Picture, drawing
 from pipeline.network import Classifier
-from pipeline.seeing.layers import Layer, chosen, classifier, layers, outputs, rounded, tensor
+from pipeline.seeing.layers import Layer, chosen, classifier, layers, outputs, rounded
+from pipeline.seeing.pixels import tensor
 from pipeline.seeing.subject import Section, Shown, Subject, finite
 
 LAYERS = 4

@@ -37,11 +37,6 @@ def classifier(subject: Subject) -> Classifier | None:
     return net if isinstance(net, Classifier) else None
 
 
-def tensor(images: np.ndarray) -> Tensor:
-    """Return uint8 images (N, H, W, C) as float32 (N, C, H, W) in grey levels: what `Classifier.logits` takes."""
-    return torch.from_numpy(np.array(images)).permute(0, 3, 1, 2).float().contiguous()
-
-
 def layers(net: Classifier, images: Tensor) -> list[Layer]:
     """Return every layer before the head in its order, shapes as they are for these images (N, C, H, W)."""
     named = parts(net)

@@ -13,10 +13,11 @@ from tqdm import tqdm
 from pipeline.data import spread
 from pipeline.network import Classifier
 from pipeline.seeing.inversion import descend, invert
+from pipeline.seeing.layers import short
 from pipeline.seeing.pixels import tensor, whole
 from pipeline.seeing.subject import Section, Shown, Subject
 from pipeline.seeing.synthesis import DATA, alpha_norm, fourier, grey, rows_of, spectrum_of, total_variation
-from pipeline.seeing.tap import bounded, map_stages, outputs, short
+from pipeline.seeing.tap import bounded, map_stages, outputs
 from pipeline.stage import progress
 
 STAGES = 3  # whose style is taken; the others are held out

@@ -18,9 +18,10 @@ from tqdm import tqdm
 from pipeline.data import spread
 from pipeline.figures import Picture, drawing
 from pipeline.network import Classifier
+from pipeline.seeing.layers import short
 from pipeline.seeing.pixels import array, show, tensor, whole
 from pipeline.seeing.subject import Section, Shown, Subject
-from pipeline.seeing.tap import bounded, map_stages, outputs, short
+from pipeline.seeing.tap import bounded, map_stages, outputs
 from pipeline.stage import progress
 
 Objective = Callable[[Tensor], Tensor]  # images (N, C, H, W) in grey levels to what is maximised, (N,)

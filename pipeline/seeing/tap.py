@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
@@ -67,8 +66,3 @@ def hooked(net: Classifier, layers: list[str], seen: Callable[[str, Tensor], Non
     finally:
         for handle in handles:
             handle.remove()
-
-
-def short(layer: str) -> str:
-    """Return a layer's name without what all of them begin with: `net.net.features.3` is `3`."""
-    return re.sub(r"^(net\.|features\.)+", "", layer)

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from pipeline.figures import Picture, drawing
 from pipeline.network import Classifier
-from pipeline.seeing.layers import Layer, batches, chosen, classifier, layers, outputs, rounded, tensor
+from pipeline.seeing.layers import Layer, batches, chosen, classifier, layers, outputs, rounded
 from pipeline.seeing.mosaic import heat, photos, resized, sheet, show, signed, stretched
+from pipeline.seeing.pixels import tensor
 from pipeline.seeing.receptive import Fields, fields
 from pipeline.seeing.subject import Section, Shown, Subject, finite
 

@@ -10,7 +10,8 @@ from torch import nn
 
 from pipeline import data
 from pipeline.seeing import embedding
-from pipeline.seeing.layers import last_hidden, tensor
+from pipeline.seeing.layers import last_hidden
+from pipeline.seeing.pixels import tensor
 
 
 def test_neighbours_by_hand() -> None:

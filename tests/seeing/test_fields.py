@@ -14,7 +14,7 @@ from torch import nn
 from models.causal import Causal
 from pipeline import data, network
 from pipeline.seeing import fields
-from pipeline.seeing.layers import tensor
+from pipeline.seeing.pixels import tensor
 
 
 def test_the_walk_through_has_the_right_numbers(tmp_path: Path) -> None:

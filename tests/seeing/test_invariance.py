@@ -12,7 +12,7 @@ from torch import nn
 from pipeline import data
 from pipeline.seeing import invariance
 from pipeline.seeing.invariance import STILL, moved
-from pipeline.seeing.layers import tensor
+from pipeline.seeing.pixels import tensor
 
 
 def test_images_are_moved_as_the_names_say() -> None:

@@ -11,7 +11,8 @@ from pipeline import data
 from pipeline.features import Backbone
 from pipeline.heads import Head, Headed
 from pipeline.seeing import layers
-from pipeline.seeing.layers import outputs, tensor
+from pipeline.seeing.layers import outputs
+from pipeline.seeing.pixels import tensor
 
 
 def test_layers_end_with_their_activation_and_leave_pools_out() -> None:

@@ -9,8 +9,9 @@ from torch import nn
 
 from pipeline.network import Classifier
 from pipeline.seeing import inversion, style, synthesis
+from pipeline.seeing.layers import short
 from pipeline.seeing.pixels import tensor
-from pipeline.seeing.tap import cost, map_stages, outputs, short
+from pipeline.seeing.tap import cost, map_stages, outputs
 
 
 def test_total_variation_by_hand() -> None:
@@ -179,6 +180,6 @@ def test_cost_by_hand() -> None:
 def test_short_names() -> None:
     assert [short(name) for name in ("net.features.stage1", "net.net.features.3", "net.net.conv1")] == [
         "stage1",
-        "3",
+        "features.3",
         "conv1",
     ]

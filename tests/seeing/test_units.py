@@ -12,7 +12,7 @@ from torch import nn
 
 from pipeline import data
 from pipeline.seeing import units
-from pipeline.seeing.layers import tensor
+from pipeline.seeing.pixels import tensor
 from pipeline.seeing.receptive import Field
 from pipeline.seeing.units import Peaks
 
