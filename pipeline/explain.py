@@ -32,9 +32,9 @@ DIGITS = 4  # of every fact: what repeats from run to run
 
 def sections(recipe: dict[str, Any]) -> list[Any]:
     """Return the modules that have something to say about the recipe, in the order of the page."""
-    from pipeline.seeing import attribution
+    from pipeline.seeing import attribution, influence
 
-    return [attribution]
+    return [attribution, influence]
 
 
 def opened(name: str, settings: dict[str, Any]) -> Subject:
