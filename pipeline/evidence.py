@@ -135,6 +135,11 @@ class Entry:
         shown = [picture for section in sections or [] for picture in section["shown"]]
         return sections if all(self.picture(picture["file"]).is_file() for picture in shown) else None
 
+    @property
+    def judged(self) -> dict[str, Any]:
+        """What stage explain measured of a classifier's maps; empty before it has run, and of forecasters."""
+        return self.results.get("explain", {}).get("facts", {}).get("attribution", {})
+
     def picture(self, file: str) -> Path:
         return self.root / "out" / self.name / "explain" / file
 

@@ -32,9 +32,19 @@ DIGITS = 4  # of every fact: what repeats from run to run
 
 def sections(recipe: dict[str, Any]) -> list[Any]:
     """Return the modules that have something to say about the recipe, in the order of the page."""
-    from pipeline.seeing import attribution, embedding, fields, filters, fooling, history, invariance, units
+    from pipeline.seeing import (
+        attribution,
+        embedding,
+        fields,
+        filters,
+        fooling,
+        history,
+        influence,
+        invariance,
+        units,
+    )
 
-    found = [attribution, filters, units, fields, invariance, history, embedding, fooling]
+    found = [attribution, influence, filters, units, fields, invariance, history, embedding, fooling]
     if recipe["synthesis"]:
         from pipeline.seeing import inversion, style, synthesis
 

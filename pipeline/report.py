@@ -102,6 +102,7 @@ def index_page(entries: list[Entry], studies: list[Study], img: Path) -> dict[st
         "verdicts": verdicts.pictures(entries, img),
         "landscape": landscape.pictures(entries, img),
         "depths": landscape.depth_rows(),
+        "explanations": table.explanation_rows(entries),
         "pending": pending,
         "studies": [study_section(study, img) for study in studies],
         "machines": [machine for i, machine in enumerate(machines) if machine not in machines[:i]],

@@ -6,9 +6,13 @@ import html
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from pipeline.evidence import Entry
 
 PENDING = "pending"
+CHECKED = ("gradient", "Grad-CAM", "guided backpropagation")  # what Adebayo et al. 2018 found to pass, pass and fail
+JUDGED = ("gradient", "integrated gradients", "LIME")
 
 
 @dataclass(frozen=True)
@@ -125,9 +129,41 @@ def detail_rows(entry: Entry) -> dict[str, list[list[Any]]]:
     if entry.metric and "baselines" in entry.metric:
         errors = {"this entry": entry.metric["value"], **entry.metric["baselines"]}
         rows["baselines"] = [[name, f"{error:#.3g}"] for name, error in errors.items()]
+    if methods := entry.judged.get("methods"):
+        rows["explanations"] = [method_row(name, facts) for name, facts in methods.items()]
     if balance := made.get("data", {}).get("balance"):
         labels = made["data"]["labels"]
         rows["balance"] = [[label, *[counts.get(label, 0) for counts in balance.values()]] for label in labels]
+    return rows
+
+
+def method_row(name: str, facts: dict[str, Any]) -> list[str]:
+    """Return what a method's maps were measured to be worth; a dash where a measure is not for it."""
+    cells = [name]
+    for what in ("deletion", "insertion"):
+        gain = " ({:+.2f} [{:+.2f}, {:+.2f}])".format(*facts[f"{what}_gain"]) if f"{what}_gain" in facts else ""
+        cells.append(f"{facts[what]:.2f}{gain}")
+    for what in ("infidelity", "sensitivity", "hit", "mass"):
+        cells.append(f"{facts[what]:.2f}" if what in facts else "–")
+    cells.append(" → ".join(f"{kept:.2f}" for kept in facts["kept"]) if "kept" in facts else "–")
+    return [*cells, verdict_cell(facts["sane"], "passes", "fails its sanity check").text if "sane" in facts else "–"]
+
+
+def explanation_rows(entries: list[Entry]) -> list[list[str]]:
+    """Return a row for each classifier explained: what fails the check, and the measures that tell entries apart."""
+    rows = []
+    for entry in entries:
+        if not (methods := entry.judged.get("methods")):
+            continue
+        checked = {name: facts for name, facts in methods.items() if "sane" in facts}
+        means = [f"{np.mean(checked[name]['kept']):.2f}" if name in checked else "–" for name in CHECKED]
+        failing = ", ".join(name for name, facts in checked.items() if not facts["sane"])
+        gains = [methods[name]["deletion_gain"] if name in methods else None for name in JUDGED]
+        told = ["{:+.2f} [{:+.2f}, {:+.2f}]".format(*gain) if gain else "–" for gain in gains]
+        lime = [f"{methods['LIME'][what]:.2f}" for what in ("fidelity", "stability")]
+        gap = entry.judged.get("completeness_gap")
+        last = "–" if gap is None else f"{100 * gap:.1f} %"
+        rows.append([entry.name, *means, failing or ("none" if checked else "–"), *told, *lime, last])
     return rows
 
 

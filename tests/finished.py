@@ -115,7 +115,15 @@ def write_rest(root: Path, name: str) -> None:
     figures.enlarge(np.zeros((8, 8, 1), np.uint8), explained_folder(root, name) / "attribution.png", "")
     shown = {"file": "attribution.png", "width": 112, "height": 112, "alt": f"Maps of {HOSTILE}", "caption": HOSTILE}
     sections = [{"title": "What an answer rests on", "shown": [shown]}]
-    write(root / "results" / name / "explain.json", {"sections": sections, "facts": {}})
+    gain = {"deletion": 0.2, "deletion_gain": [0.3, 0.1, 0.5], "insertion": 0.8, "insertion_gain": [0.1, -0.1, 0.3]}
+    guided = gain | {"infidelity": 0.4, "hit": 1.0, "mass": 0.7, "kept": [1.0, 0.9, 0.5], "sane": False}
+    methods = {
+        "guided backpropagation": guided,
+        "LIME": gain | {"infidelity": 0.3, "fidelity": 0.81, "stability": 0.44},
+    }
+    judged = {"images": 8, "planted": 4, "completeness_gap": 0.031, "methods": methods}
+    facts = {"attribution": judged} if name == CLASSIFIER else {"influence": {"reach": 20}}
+    write(root / "results" / name / "explain.json", {"sections": sections, "facts": facts})
     infer = {"metric": "accuracy", "value": 0.9, "expected": 0.9, "n": 20, "rows_ok": 20, "rows_error": 0}
     infer["equal"] = True
     infer["example"] = {"input": "007/7.png", "output": "7 (0.990)"}

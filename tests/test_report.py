@@ -115,6 +115,25 @@ def test_all_made_shows_every_measurement(whole: Path) -> None:
     assert check_links(whole / "out" / "report") > 20
 
 
+def test_explanations_are_shown_and_what_fails_its_check_is_marked(whole: Path) -> None:
+    index, classifier, forecaster = (page(whole, name) for name in ("index", CLASSIFIER, FORECASTER))
+    assert "1.00 → 0.90 → 0.50</td>" in classifier and "✗ fails its sanity check" in classifier
+    assert "0.20 (+0.30 [+0.10, +0.50])" in classifier and "4 images of which one half is noise" in classifier
+    assert "<td>guided backpropagation</td>" in index and ">0.80</td>" in index and "3.1 %" in index
+    for name, text in ((CLASSIFIER, classifier), (FORECASTER, forecaster)):
+        assert f"img/{name}.attribution.png" in text
+        assert "<figcaption>&lt;script&gt;" in text
+
+
+def test_a_missing_picture_of_explain_is_pending(tmp_path: Path) -> None:
+    """A clone has results/ from git and no out/: the page asks for the stage instead of linking to nothing."""
+    write_all(tmp_path)
+    (tmp_path / "out" / CLASSIFIER / "explain" / "attribution.png").unlink()
+    build(tmp_path)
+    assert f"dvc repro explain@{CLASSIFIER}" in page(tmp_path, CLASSIFIER)
+    check_links(tmp_path / "out" / "report")
+
+
 def test_pages_take_nothing_from_elsewhere_and_pictures_are_lazy_sized_and_described(whole: Path) -> None:
     for name in ("index", *RECIPES):
         assert "http:" not in page(whole, name) and "https:" not in page(whole, name)

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from pipeline.seeing.methods import GRADIENT, Probe, Scores, explain, local_model, methods, seeded
 from pipeline.seeing.subject import Subject
 
-FRACTIONS = np.array([0.0, 0.05, 0.15, 0.3, 0.6, 1.0])  # of the pixels gone, or there
+FRACTIONS = np.array([0.0, 0.05, 0.2, 0.5, 1.0])  # of the pixels gone, or there
 PATCHES = 12  # of infidelity, for each image
 NOISE = 2.55  # grey levels of `sensitivity`
 ONE_PASS = ("gradient", "guided backpropagation", "deconvolution", "Grad-CAM")  # cheap enough to be asked often
@@ -179,16 +179,18 @@ def randomised(p: Probe, images: np.ndarray, target: np.ndarray, found: Maps) ->
     return list(kept.items())
 
 
+@torch.no_grad()
 def unlearned(net: nn.Module, share: float, seed: int) -> nn.Module:
-    """Return a copy of which the last layers' weights are shuffled, tensor by tensor: what they learned goes.
+    """Return a copy whose last layers have random weights: each tensor is drawn from a normal of its mean and spread.
 
-    Their spread stays, so that answers stay finite at every depth.
+    So what was learned goes, and answers stay finite at every depth.
     """
     net, draw = copy.deepcopy(net), torch.Generator().manual_seed(seed)
     layers = [module for module in net.modules() if list(module.parameters(recurse=False))]
     for layer in layers[-max(1, round(share * len(layers))) :]:
         for weight in layer.parameters(recurse=False):
-            weight.data = weight.flatten()[torch.randperm(weight.numel(), generator=draw)].view(weight.shape)
+            spread, mean = torch.std_mean(weight, correction=0)
+            weight.normal_(float(mean), float(spread), generator=draw)
     return net
 
 
