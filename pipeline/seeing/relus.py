@@ -116,6 +116,7 @@ def rewritten(owner: nn.Module) -> fx.GraphModule:
         with graph.inserting_after(node):
             node.replace_all_uses_with(graph.call_module(name, node.args[:1] or (node.kwargs["input"],)))
         graph.erase_node(node)
+    made.delete_all_unused_submodules()
     made.recompile()
     return made.eval()
 

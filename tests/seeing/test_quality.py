@@ -1,0 +1,145 @@
+"""The measures by hand, against Captum, and on a network trained here: guided backpropagation fails as published."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from captum.metrics import infidelity as captums
+from test_methods import SETTINGS, probe_of
+from torch import nn
+
+from pipeline import train
+from pipeline.seeing import attribution, quality
+from pipeline.seeing.methods import InTorch, Probe, Scores, explain
+from pipeline.stage import StageError
+
+
+def one_pixel() -> Probe:
+    """Two classes of which the first pixel alone decides, by .01 a grey level."""
+    dense = nn.Linear(100, 2, bias=False)
+    nn.init.zeros_(dense.weight)
+    dense.weight.data[0, 0] = 0.01
+    return probe_of(nn.Sequential(nn.Flatten(), dense))
+
+
+def test_deletion_and_insertion_by_hand() -> None:
+    """p = sigmoid(2) until the pixel goes, .5 after. A map that names it loses it within 5 % of the pixels, one that
+    names it last keeps it until the end; inserted, the other way round. The trapezoid rule between FRACTIONS."""
+    p, image = one_pixel(), np.full((1, 10, 10, 1), 200, np.uint8)
+    subject = SimpleNamespace(file=InTorch(p.scores.net))
+    best = np.zeros((1, 10, 10))
+    best[0, 0, 0] = 1
+    high = 1 / (1 + np.exp(-2.0))
+    quick, slow = 0.05 * (high + 0.5) / 2 + 0.95 * 0.5, 0.5 * high + 0.5 * (high + 0.5) / 2
+    rng = np.random.default_rng(0)
+    gone, come = quality.erased(subject, p.hidden, image, np.array([0]), best, rng)
+    assert (gone[0], come[0]) == pytest.approx((quick, 0.05 * (0.5 + high) / 2 + 0.95 * high), rel=1e-5)
+    gone, _ = quality.erased(subject, p.hidden, image, np.array([0]), -best, rng)
+    assert gone[0] == pytest.approx(slow, rel=1e-5)
+
+
+def test_an_interval_of_equal_differences_is_a_point() -> None:
+    rows = np.random.default_rng(0).integers(0, 4, (100, 4))
+    assert quality.interval(np.full(4, 0.25), rows) == [0.25] * 3
+    mean, low, high = quality.interval(np.array([0.0, 0.0, 0.0, 1.0]), rows)
+    assert mean == 0.25 and low == 0.0 and 0.5 <= high <= 1
+
+
+def test_a_linear_models_parts_leave_nothing_untold() -> None:
+    """Log odds are (w0 - w1) x: the map (w0 - w1) x tells every fall, so infidelity is 0; its opposite tells none."""
+    torch.manual_seed(1)
+    dense = nn.Linear(144, 2)
+    nn.init.normal_(dense.weight, std=1e-3)
+    p = probe_of(nn.Sequential(nn.Flatten(), dense))
+    images = np.random.default_rng(1).integers(0, 256, (2, 12, 12, 1), np.uint8)
+    w = dense.weight.detach().double().numpy().reshape(2, 12, 12)
+    told = (w[0] - w[1]) * images[..., 0]
+    patches, falls = quality.fallen(p, images, np.zeros(2, int), np.random.default_rng(0))
+    assert quality.infidelity(told, patches, falls) < 1e-6
+    assert quality.infidelity(-told, patches, falls) == pytest.approx(1)
+    assert 0.1 < quality.infidelity(np.abs(told), patches, falls) <= 1
+
+
+def test_infidelity_is_captums_over_the_falls() -> None:
+    """The same patches through captum.metrics.infidelity with its best scale, divided by the mean squared fall."""
+    torch.manual_seed(2)
+    net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(400, 3))
+    p = probe_of(net)
+    images, target = np.random.default_rng(2).integers(0, 256, (1, 12, 12, 1), np.uint8), np.array([1])
+    patches, falls = quality.fallen(p, images, target, np.random.default_rng(0))
+    told = patches.reshape(quality.PATCHES, -1)
+    values = np.abs(np.linalg.lstsq(told.astype(float), falls[0], rcond=None)[0]).reshape(1, 12, 12)
+
+    def behind(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        mask = torch.from_numpy(patches[0][:, None]).float()
+        return mask, x * (1 - mask)
+
+    def log_odds(x: torch.Tensor) -> torch.Tensor:
+        return torch.from_numpy(p.file.predict_proba(x.permute(0, 2, 3, 1).byte().numpy()))[:, 1]
+
+    x = torch.from_numpy(images).permute(0, 3, 1, 2).float()
+    maps = torch.from_numpy(values[:, None]).float()
+    count = quality.PATCHES
+    theirs = float(captums(log_odds, behind, x, maps, n_perturb_samples=count, normalize=True))
+    assert quality.infidelity(values, patches, falls) == pytest.approx(theirs / (falls**2).mean(), rel=1e-3)
+
+
+def test_edges_are_where_grey_levels_change() -> None:
+    image = np.zeros((8, 8, 1), np.uint8)
+    image[:, 4:] = 255
+    found = quality.edges(image)
+    assert found[:, 3:5].min() > 0 and not found[:, :3].any() and not found[:, 5:].any()
+
+
+def test_order_kept_is_a_rank_correlation() -> None:
+    a = np.random.default_rng(0).random((2, 5, 5))
+    assert quality.order_kept(a, np.exp(a)) == pytest.approx(1) and quality.order_kept(a, -a) == pytest.approx(-1)
+    assert quality.order_kept(a, np.zeros_like(a)) == 0  # a dead map has no order
+
+
+def test_unlearning_starts_at_the_output() -> None:
+    net = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 4))
+    before = {name: weight.clone() for name, weight in net.named_parameters()}
+    for share, changed in ((0.0, {"3"}), (0.5, {"2", "3"}), (1.0, {"0", "1", "2", "3"})):
+        other = quality.unlearned(net, share, 0)
+        assert {name[0] for name, weight in other.named_parameters() if not weight.equal(before[name])} == changed
+    assert all(weight.equal(before[name]) for name, weight in net.named_parameters())
+
+
+def test_seeds_agree_on_a_shared_part() -> None:
+    """Top fives {0..4} and {1..5}: 4 of 6 shared."""
+    one, other = np.array([9.0, 8, 7, 6, 5, 0, 0]), np.array([0.0, 8, 7, 6, 5, 9, 0])
+    assert quality.jaccard((one, 1.0), (other, 1.0)) == pytest.approx(4 / 6)
+
+
+def test_parts_that_do_not_add_up_are_an_error() -> None:
+    assert attribution.completeness(np.array([0.01, 0.02, 5.0])) == 0.02  # one image near the baseline may be off
+    for gaps in ([0.5, 0.6, 0.1], [np.nan] * 3):
+        with pytest.raises(StageError, match=r"integrated gradients miss .*raise explain.steps"):
+            attribution.completeness(np.array(gaps))
+
+
+@pytest.mark.slow
+def test_gradient_passes_the_randomisation_check_and_guided_backpropagation_fails_it(
+    resolved: Callable[..., dict[str, Any]],
+) -> None:
+    """Adebayo et al. 2018, on digits: the first layers alone decide what guided backpropagation shows."""
+    from pipeline import data
+
+    recipe = {"arch": "stack", "data": {"set": "digits", "size": [16, 16], "colour": "grey"}}
+    recipe["net"] = {"channels": 16, "kernels": [3, 3, 3, 3], "activation": "relu", "padding": "zeros"}
+    made = resolved(recipe | {"train": {"epochs": 3, "batch": 32, "lr": 0.003}}, {"digits": {"source": "digits"}})
+    source = data.make(made["data"])[0]
+    net, _ = train.fit(made, source, on=torch.device("cpu"), label="t")
+    p = Probe(Scores(net.eval().requires_grad_(False), "score"), InTorch(net), "net.features.10", np.zeros(1), SETTINGS)
+    images = np.asarray(source.x["test"][:4])
+    target = p.file.predict_proba(images).argmax(1)
+    names = ("gradient", "guided backpropagation")
+    found = {name: explain(p, name, images, target) for name in names}
+    kept = {name: float(np.mean(row)) for name, row in quality.randomised(p, images, target, found)}
+    assert kept["gradient"] < quality.SANE < kept["guided backpropagation"], kept
