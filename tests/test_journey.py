@@ -147,7 +147,7 @@ def test_a_copy_without_git_works(tmp_path: Path) -> None:
     run(folder, sys.executable, "-m", "pipeline.report")
     assert result(folder, "fcnn0-digits", "infer")["equal"]
     page = (folder / "out" / "report" / "index.html").read_text()
-    assert "pending" in page and "dvc repro infer@lenet5-digits" in page
+    assert "pending" in page and "dvc repro explain@lenet5-digits infer@lenet5-digits" in page
 
 
 def wait_for_checkpoint(folder: Path, process: subprocess.Popen) -> None:
