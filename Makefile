@@ -24,7 +24,7 @@ line: welcome $(READY) scm
 welcome:
 	@echo "Convline: raw data to trained, exported, checked and served networks."
 	@test -f $(READY) || echo "  set-up    about 3 GB to download, 6.5 GB in .venv (PyTorch with CUDA); 1 to 5 minutes"
-	@echo "  first     lenet5 and the dilated forecaster, about 2 minutes; then the other entries, about 15 (two cores)"
+	@echo "  first     lenet5 and the dilated forecaster, about 2 minutes; then the other entries, about 20 (two cores)"
 	@if command -v nvidia-smi >/dev/null 2>&1; then echo "  device    NVIDIA GPU seen; params.yaml has 'device: auto'"; \
 	else echo "  device    no NVIDIA GPU seen: training and serving on the CPU"; fi
 	@echo "  result    out/report/index.html, packages in out/dist, metrics in results (3.5 GB beside .venv)"
