@@ -139,14 +139,14 @@ def detail_rows(entry: Entry) -> dict[str, list[list[Any]]]:
 
 def method_row(name: str, facts: dict[str, Any]) -> list[str]:
     """Return what a method's maps were measured to be worth; a dash where a measure is not for it."""
-    cells = [name]
+    verdict = verdict_cell(facts["sane"], "passes", "fails its sanity check").text if "sane" in facts else "–"
+    cells = [name, verdict]
     for what in ("deletion", "insertion"):
         gain = " ({:+.2f} [{:+.2f}, {:+.2f}])".format(*facts[f"{what}_gain"]) if f"{what}_gain" in facts else ""
         cells.append(f"{facts[what]:.2f}{gain}")
     for what in ("infidelity", "sensitivity", "hit", "mass"):
         cells.append(f"{facts[what]:.2f}" if what in facts else "–")
-    cells.append(" → ".join(f"{kept:.2f}" for kept in facts["kept"]) if "kept" in facts else "–")
-    return [*cells, verdict_cell(facts["sane"], "passes", "fails its sanity check").text if "sane" in facts else "–"]
+    return [*cells, " → ".join(f"{kept:.2f}" for kept in facts["kept"]) if "kept" in facts else "–"]
 
 
 def explanation_rows(entries: list[Entry]) -> list[list[str]]:

@@ -27,7 +27,8 @@ def section(subject: Subject) -> Section | None:
     target = probabilities.argmax(1)
     found = {name: explain(p, name, images, target) for name in methods(p)}
     facts: dict[str, Any] = {"parity": parity(subject, p, images, target)}
-    said = [f"Grad-CAM weighs {p.layer}"] if p.layer else []
+    said = [f"The file's occlusion maps are torch's to {facts['parity']:.0e} in probability"]
+    said += [f"Grad-CAM weighs {p.layer}"] if p.layer else []
     if p.scores is not None:
         facts["completeness_gap"] = completeness(parts_of_score(p, images, target)[1])
         said.append(f"integrated gradients miss {100 * facts['completeness_gap']:.1f} % of the score's rise from black")
@@ -37,7 +38,9 @@ def section(subject: Subject) -> Section | None:
     picture = draw(images[:shown], names, {name: values[:shown] for name, values in found.items()}, subject)
     caption = (
         f"What the answered class rests on, by {len(found)} methods. Colour is full at the number below a method's "
-        f"name, for its whole row; red speaks for the class, blue against it. {'; '.join(said)}."
+        "name, for its whole row: score for one grey level (gradients), score (integrated gradients), log odds "
+        "(occlusion, LIME). Where a method tells signs apart, red speaks for the class and blue against it. "
+        f"{'; '.join(said)}."
     )
     return Section("What an answer rests on", [Shown(picture, caption)], facts)
 

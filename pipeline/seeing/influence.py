@@ -22,13 +22,17 @@ def section(subject: Subject) -> Section | None:
     steps, context = found.shape
     recent = float(shares[:, -steps:].sum(1).mean())
     reach = int(context - np.flatnonzero(found.max(0) > 0).min()) if found.any() else 0
+    lags = context + np.arange(steps) - shares.argmax(1)  # from the step that moves it most to what is forecast
+    lag = int(np.median(lags))
     picture = draw(shares, subject)
     caption = (
         f"How much a forecast moves with each step of its history, as shares of the whole, the mean of "
         f"{min(WINDOWS, len(subject.source.served('test')))} test windows: {100 * recent:.0f} % comes from the last "
-        f"{steps} step{'s' if steps > 1 else ''}, and nothing from more than {reach} steps back."
+        f"{steps} step{'s' if steps > 1 else ''}, the most from {lag} steps before the one that is forecast, and "
+        f"nothing from more than {reach} steps back."
     )
-    return Section("What a forecast rests on", [Shown(picture, caption)], {"recent_share": recent, "reach": reach})
+    facts = {"recent_share": recent, "lag": lag, "reach": reach}
+    return Section("What a forecast rests on", [Shown(picture, caption)], facts)
 
 
 def influence(net: torch.nn.Module, history: np.ndarray) -> np.ndarray:
