@@ -84,7 +84,7 @@ def test_pgd_leaves_what_is_fooled() -> None:
 def test_the_least_change_of_a_linear_network_is_along_its_weights() -> None:
     """Oracle: margin d x + b; the nearest point of the boundary is |d x + b| / ||d|| away, along d.
 
-    Rounding to whole levels and steps of a tenth in length make the change found up to a seventh longer here.
+    Rounding to whole levels and steps of a fifth in length make the change found up to a quarter longer.
     """
     w = torch.tensor([8.0, -6.0] * 8)
     x, y = middling(1), torch.tensor([0])
@@ -95,12 +95,12 @@ def test_the_least_change_of_a_linear_network_is_along_its_weights() -> None:
     least = 2000.0 / w.norm()
     assert net.logits(moved).argmax(1) == 1
     assert (change == change.round()).all()
-    assert 1 <= change.norm() / least < 1 + 1 / 7
+    assert 1 <= change.norm() / least < 1.25
     assert torch.cosine_similarity(change, w, 0) > 0.99
 
 
 def test_a_change_of_fractions_is_made_longer_until_it_counts() -> None:
-    """A change of .2 at every pixel is gone when rounded; 1.1 ** 10 times as long it is 1 level, and fools."""
+    """A change of .2 at every pixel is gone when rounded; 1.2 ** 6 times as long it is 1 level, and fools."""
     w = torch.ones(SIDE * SIDE)
     x, y = middling(1), torch.tensor([0])
     bias = float(w @ x.flatten()) + 1.0
