@@ -74,7 +74,7 @@ def test_the_switch_reruns_explain_alone() -> None:
     text = Path("params.yaml").read_text()
     Path("params.yaml").write_text(text.replace("    arch: fcnn\n", "    arch: fcnn\n    synthesis: true\n"))
     after = params.lay_out(params.load(), line.DIGITS)
-    assert {file for file in before if before[file] != after[file]} == {"explain.json"}
-    assert after["explain.json"] == {"synthesis": True}
+    assert {file for file in before if before[file] != after[file]} == {"explain"}
+    assert after["explain"]["synthesis"] is True
     files = {str(path) for path in code.modules_of("explain")}
     assert {"pipeline/seeing/quality.py", "pipeline/seeing/relus.py", "serve/maps.py", "pipeline/figures.py"} <= files
