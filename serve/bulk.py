@@ -127,7 +127,8 @@ class Worker:
         try:
             return self.decoders.submit(decode, group).result()
         except BrokenProcessPool:
-            return [found[0] if found else FATAL for found in survivors(decode, ([source] for source in group))]
+            with Crew(lambda: processes(1)) as crew:
+                return [found[0] if found else FATAL for found in survivors(crew, decode, ([one] for one in group))]
 
     @cached_property
     def run(self) -> Run:
@@ -234,11 +235,11 @@ def side_by_side(
 def isolated(worker: Worker, parcel: Parcel) -> list[Chunk]:
     """Answer a parcel whose process died, in one of its own; what its decoder dies of is a row."""
     decode = partial(decode_all, ImageRule.from_dict(worker.contract.document["input"]))
-    lives = survivors(decode, ([source] for group in parcel for source in group))
-    parcel = [[s if next(lives) else s._replace(error=FATAL) for s in group] for group in parcel]
-    with processes(1, _prepare, worker) as pool:
+    with Crew(lambda: processes(1, _prepare, worker)) as crew:
+        lives = survivors(crew, decode, ([source] for group in parcel for source in group))
+        parcel = [[s if next(lives) else s._replace(error=FATAL) for s in group] for group in parcel]
         try:
-            return pool.submit(_chunks, parcel).result()
+            return crew.submit(_chunks, parcel).result()
         except BrokenProcessPool as error:
             cure = "is there memory? try fewer --workers"
             raise ServeError(f"a worker process dies without any image; {cure}") from error
