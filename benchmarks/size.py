@@ -5,11 +5,11 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import sysconfig
 import tempfile
+from collections import Counter
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # runs from a bare checkout, uninstalled
@@ -17,37 +17,29 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # runs from a bare checkout,
 from pipeline import wheel
 
 
-def installed(site: Path) -> dict[str, int]:
-    """Return the bytes of each top-level package, `*.libs` counted with their package; links are not followed."""
-    sizes: dict[str, int] = {}
-    for folder, _, files in os.walk(site):
-        for file in files:
-            path = Path(folder, file)
-            name = path.relative_to(site).parts[0].split(".")[0].lower()
-            sizes[name] = sizes.get(name, 0) + path.lstat().st_size
+def installed(site: Path) -> Counter[str]:
+    """Return the megabytes of each top-level package, `*.libs` counted with their package."""
+    sizes: Counter[str] = Counter()
+    for path in site.rglob("*"):
+        if path.is_file():
+            sizes[path.relative_to(site).parts[0].split(".")[0].lower()] += path.stat().st_size / 1e6
     return sizes
-
-
-def fresh(folder: Path, built: Path, extras: str) -> Path:
-    """Return the site-packages of a new environment that holds the wheel with its extras."""
-    uv, python = [sys.executable, "-m", "uv"], folder / "bin" / "python"
-    subprocess.run([*uv, "venv", "--quiet", folder], check=True)
-    subprocess.run([*uv, "pip", "install", "--quiet", "--python", python, f"{built}[{extras}]"], check=True)
-    return next(folder.glob("lib/python*/site-packages"))
 
 
 def main() -> None:
     """Print the table."""
-    print("| environment | MB | largest |\n| --- | ---: | --- |")
+    sites, uv = {"training": Path(sysconfig.get_path("purelib"))}, [sys.executable, "-m", "uv"]
     with tempfile.TemporaryDirectory() as name:
-        built = wheel.build()
-        sites = {f"wheel[{extras}]": fresh(Path(name, extras), built, extras) for extras in ("cpu", "cpu,parquet")}
-        sites["training"] = Path(sysconfig.get_path("purelib"))
+        built = wheel.build().resolve()
+        for extras in ("cpu", "cpu,parquet"):
+            folder = Path(name, extras)
+            subprocess.run([*uv, "venv", "-q", folder], check=True)
+            subprocess.run([*uv, "pip", "install", "-q", "-p", folder / "bin/python", f"{built}[{extras}]"], check=True)
+            sites[f"wheel[{extras}]"] = next(folder.glob("lib/python*/site-packages"))
+        print("| environment | MB | largest |\n| --- | ---: | --- |")
         for what, site in sites.items():
-            sizes = installed(site)
-            largest = sorted(sizes, key=lambda key: -sizes[key])[:4]
-            parts = ", ".join(f"{key} {sizes[key] / 1e6:,.0f}" for key in largest)
-            print(f"| {what} | {sum(sizes.values()) / 1e6:,.0f} | {parts} |")
+            largest = ", ".join(f"{package} {size:,.0f}" for package, size in installed(site).most_common(4))
+            print(f"| {what} | {installed(site).total():,.0f} | {largest} |")
 
 
 if __name__ == "__main__":
