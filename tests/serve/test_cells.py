@@ -62,7 +62,7 @@ def test_many_rows_in_processes(classifier: Path, tmp_path: Path) -> None:
         ({"bytes": pyarrow.array([], pyarrow.binary())}, "holds no image files"),
     ],
 )
-def test_what_holds_no_images_is_one_row(classifier: Path, tmp_path: Path, columns: dict[str, Any], reason: str) -> None:
+def test_what_holds_no_images_is_a_row(classifier: Path, tmp_path: Path, columns: dict[str, Any], reason: str) -> None:
     whole = write(tmp_path / "m.parquet", columns)
     (tmp_path / "cut.parquet").write_bytes(whole.read_bytes()[:-9])
     rows = rows_of(infer("images", classifier, whole, tmp_path / "cut.parquet", tmp_path / "none.parquet"))
