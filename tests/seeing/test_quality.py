@@ -117,11 +117,32 @@ def test_seeds_agree_on_a_shared_part() -> None:
     assert quality.jaccard((one, 1.0), (other, 1.0)) == pytest.approx(4 / 6)
 
 
-def test_parts_that_do_not_add_up_are_an_error() -> None:
-    assert attribution.completeness(np.array([0.01, 0.02, 5.0])) == 0.02  # one image near the baseline may be off
-    for gaps in ([0.5, 0.6, 0.1], [np.nan] * 3):
-        with pytest.raises(StageError, match=r"integrated gradients miss .*raise explain.steps"):
-            attribution.completeness(np.array(gaps))
+class Score(nn.Module):
+    """Two classes' score, a function of the image's mean."""
+
+    def __init__(self, of: Callable[[torch.Tensor], torch.Tensor]):
+        super().__init__()
+        self.of = of
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.of(images.mean((1, 2, 3)))[:, None].repeat(1, 2)
+
+
+def test_integrated_gradients_take_the_steps_that_they_need() -> None:
+    """A straight score needs no more than the first 12, tanh(mean - 40) on the way to 130 or so needs them doubled."""
+    images, target = np.random.default_rng(0).integers(100, 160, (3, 4, 4, 1), np.uint8), np.zeros(3, np.int64)
+
+    def steps(of: Callable[[torch.Tensor], torch.Tensor]) -> tuple[int, float]:
+        settings = SETTINGS | {"steps": 12}
+        p, gap = attribution.complete(Probe(Score(of), None, None, np.zeros(1), settings), images, target)
+        return p.settings["steps"], gap
+
+    assert steps(lambda mean: 2 * mean) == (12, pytest.approx(0, abs=1e-6))
+    taken, gap = steps(lambda mean: torch.tanh((mean - 40) / 4))
+    assert taken in (24, 48) and gap <= attribution.CLOSE
+    for of in (lambda mean: mean.detach() + 0 * mean, lambda mean: mean * float("nan")):
+        with pytest.raises(StageError, match=r"integrated gradients of 96 steps miss .*raise explain.steps"):
+            steps(of)
 
 
 @pytest.mark.slow
