@@ -91,7 +91,7 @@ def draw(images: np.ndarray, names: list[str], found: dict[str, np.ndarray], sub
         [heat.overlay(x, values, scales[name]) for x, values in zip(images, found[name], strict=True)] for name in found
     ]
     labels = ["answer"] + [f"{name.replace(' ', chr(10), 1)}\n{scale:.2g}" for name, scale in scales.items()]
-    width, cell, left, top = 760, 0, 130, 20
+    width, cell, left, top = 760, 0, 145, 20
     cell = (width - left) // max(len(images), 4)
     height = top + cell * len(rows)
     path = subject.folder / "attribution.png"

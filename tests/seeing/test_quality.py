@@ -103,12 +103,31 @@ def test_order_kept_is_a_rank_correlation() -> None:
 
 
 def test_unlearning_starts_at_the_output() -> None:
-    net = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 4))
-    before = {name: weight.clone() for name, weight in net.named_parameters()}
-    for share, changed in ((0.0, {"3"}), (0.5, {"2", "3"}), (1.0, {"0", "1", "2", "3"})):
-        other = quality.unlearned(net, share, 0)
-        assert {name[0] for name, weight in other.named_parameters() if not weight.equal(before[name])} == changed
-    assert all(weight.equal(before[name]) for name, weight in net.named_parameters())
+    """Four layers, the head registered first, as torchvision's Inception v3 is: it answers last, so it goes first."""
+
+    class HeadFirst(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head, self.body = nn.Linear(4, 4), nn.Sequential(*(nn.Linear(4, 4) for _ in range(3)))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.head(self.body(x.flatten(1)))
+
+    net = probe_of(HeadFirst()).scores.net
+    before = {name.removeprefix("net."): weight.clone() for name, weight in net.named_parameters()}
+    every = {"head", "body.0", "body.1", "body.2"}
+    for share, changed in ((0.0, {"head"}), (0.5, {"head", "body.2"}), (1.0, every)):
+        other = quality.unlearned(net, torch.ones(1, 1, 2, 2), share, 0).net
+        found = {name for name, weight in other.named_parameters() if not weight.equal(before[name])}
+        assert {name.rpartition(".")[0] for name in found} == changed
+    assert all(weight.equal(before[name]) for name, weight in net.net.named_parameters())
+
+
+def test_cells_cover_the_image_evenly() -> None:
+    """75 pixels in 8 cells are 9 or 10 each; an image of 4 x 6 pixels has a cell for each pixel."""
+    sizes = np.bincount(quality.cells(75, 75).ravel())
+    assert len(sizes) == 64 and {*sizes} <= {81, 90, 100}
+    assert np.array_equal(quality.cells(4, 6), np.arange(24).reshape(4, 6))
 
 
 def test_seeds_agree_on_a_shared_part() -> None:
