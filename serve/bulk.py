@@ -161,7 +161,7 @@ def label_images(
     batch = begun[0]["batch"] if begun and batch is None else batch
     remaining = iter(sources)
     first = list(islice(remaining, MANY))
-    count = workers or usable_cores()
+    count = min(workers or usable_cores(), max(1, len(first)))
     if batch is None and len(first) < MANY:
         batch = max(1, min(FEW, -(-len(first) // count)))
     worker, starting = Worker(contract, device, top_k, output), time.perf_counter()
