@@ -240,8 +240,7 @@ def small_files(folder: Path, path: Path, count: int, rounds: int) -> None:
     }
     found = [[part() for part in parts.values()] for _ in range(rounds)]
     bare, run, ours = map(statistics.median, zip(*found, strict=True))
-    print(f"\n| LeNet-5, {count} PNG of {SMALL[0]} x {SMALL[1]}, medians of {rounds} | images/s | of opening alone |")
-    print("| --- | ---: | ---: |")
+    print(f"\n| LeNet-5, {count} PNG, medians of {rounds} | images/s | of opening alone |\n| --- | ---: | ---: |")
     for name, one in [*zip(parts, (bare, run, ours), strict=True), ("ideal of the two", 1 / (1 / bare + 1 / run))]:
         print(f"| {name} | {one:,.0f} | {one / bare:.2f} |")
     print("\ninfer of opening, each round:", *(f"{one[2] / one[0]:.2f}" for one in found))
