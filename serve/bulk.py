@@ -132,6 +132,7 @@ def label_images(
     batch: int | None = None,  # None: measured
     workers: int | None = None,  # None: one per usable core, or fewer where that was measured to be faster
     resume: bool = False,
+    engine: str = "local",  # or ray: on a cluster
     watch: Callable[[Summary], None] = lambda summary: None,  # called before the first batch and after each
 ) -> Summary:
     """Write one row per source to `output` ("-" is stdout), in order; ServeError says what cannot be done at all."""
@@ -146,7 +147,11 @@ def label_images(
     worker, starting = Worker(contract, device, top_k, output), time.perf_counter()
     apart = count > 1 and len(first) == MANY and len(contract.bytes) <= SMALL_MODEL and resolve(device) == "cpu"
     fewer = workers is None and len(first) == MANY
-    with side_by_side(worker, count, batch, apart=apart, fewer=fewer) as (crew, work, summary):
+    if engine == "ray":
+        crews = on_a_cluster(worker, workers, batch)
+    else:
+        crews = side_by_side(worker, count, batch, apart=apart, fewer=fewer)
+    with crews as (crew, work, summary):
         summary.mark, summary.resumed, summary.start = mark, mark.rows, time.perf_counter() - starting
         watch(summary)
         run = {"model": contract.digest, "columns": list(columns_of(top_k)), "batch": summary.batch}
@@ -155,7 +160,8 @@ def label_images(
         groups = batched(chain(first, remaining), summary.batch)
         pass_over(groups, mark, output)
         with open_part(output, columns_of(top_k), stdout, mark.size) as part, noted(output, run, mark, part) as note:
-            for chunk in in_order(crew, work, groups, AHEAD * count, lambda group: isolated(worker, group)):
+            ahead = AHEAD * (crew.count or count)
+            for chunk in in_order(crew, work, groups, ahead, lambda group: isolated(worker, group)):
                 started = time.perf_counter()
                 part.append(chunk.encoded)
                 summary.mark = summary.mark.after(chunk.rows, chunk.failed, part.size, chunk.seen)
@@ -184,6 +190,17 @@ def side_by_side(
         with Crew(lambda: threads(count)) as crew:
             kind = f"{count} thread{'s' if count > 1 else ''}"
             yield crew, worker.chunk, Summary(device, Mark(), 0, worker.batch, kind)
+
+
+@contextmanager
+def on_a_cluster(
+    worker: Worker, count: int | None, batch: int | None
+) -> Iterator[tuple[Crew, Callable[[list[Source]], Chunk], Summary]]:
+    """Give what `side_by_side` gives, with Ray's actors as workers."""
+    from serve.ray_engine import actors
+
+    with actors(worker, count, batch) as (crew, device, batch, count):
+        yield crew, worker.chunk, Summary(device, Mark(), 0, batch, f"{count} Ray actors")
 
 
 def isolated(worker: Worker, group: list[Source]) -> Chunk:

@@ -64,7 +64,7 @@ def test_memory_on_a_gpu_is_bounded_where_asked(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv(session.MEMORY, "1.5")
     assert session.cuda_options()["gpu_mem_limit"] == "1610612736"
     monkeypatch.setenv(session.MEMORY, "4 GB")
-    with pytest.raises(DeviceError, match="CONVLINE_GPU_GIB: expected GiB, as 4 or 0.5, got '4 GB'"):
+    with pytest.raises(DeviceError, match=r"CONVLINE_GPU_GIB: expected GiB, as 4 or 0\.5, got '4 GB'"):
         session.cuda_options()
 
 
