@@ -19,6 +19,8 @@ import torch
 from recipes import IMAGE_RECIPE, ROOT, SERIES_RECIPE
 
 from pipeline import distributed, params
+from pipeline.recipe import HEAD
+from pipeline.schema import check_section
 
 TOGETHER = ROOT / "tests" / "together.py"
 LAUNCHER = ("-m", "torch.distributed.run", "--standalone", "--local-addr=localhost")
@@ -35,12 +37,12 @@ Resolve = Callable[..., dict[str, Any]]
 def recipes(resolved: Resolve) -> dict[str, Any]:
     """400 digits in batches of 61: six of 31 and 30 rows in each process, and one of 34."""
     images = {**IMAGE_RECIPE, "arch": "stack", "net": STACK}
-    tuned = {"kind": "softmax", "stages": 2, "first": 1, "batch_norm": "trained"}
+    tuned = check_section("head", {"kind": "softmax", "stages": 2, "first": 1, "batch_norm": "trained"}, HEAD)
     return {
         "images": resolved(images, train={**BUSY, "augment": ALL_AUGMENTED}),
         "series": resolved(SERIES_RECIPE),
         "batch norm": resolved(IMAGE_RECIPE, net={"dropout": 0.0}),
-        "frozen at first": resolved(images, head=tuned, train={"epochs": 3}),
+        "frozen at first": resolved(images) | {"head": tuned, "needs": "images"},
         "too few": resolved(images, train={"batch": 3}),
     }
 

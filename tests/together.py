@@ -16,15 +16,17 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import torch
 from torch import distributed as dist
 
-from pipeline import data, distributed, train
+from pipeline import checkpoint, data, distributed, network, train
 from pipeline.stage import StageError
 
 
-def facts(recipe: dict[str, Any], on: torch.device) -> dict[str, Any]:
+def facts(recipe: dict[str, Any], on: torch.device, bases: dict[str, network.Base]) -> dict[str, Any]:
+    source = data.make(recipe["data"])[0]
     try:
-        net, state = train.fit(recipe, data.make(recipe["data"])[0], on=on, label="together")
+        net, state = train.fit(recipe, source, on=on, label="together", base=bases.get(recipe["needs"] or ""))
     except StageError as error:
         return {"error": str(error)}
+    bases.setdefault("images", network.Base(checkpoint.copy_of(net), source.about.get("labels", [])))
     weights = torch.cat([tensor.double().flatten() for tensor in net.state_dict().values()])
     apart = 0.0
     if distributed.size() > 1:
@@ -37,7 +39,8 @@ def facts(recipe: dict[str, Any], on: torch.device) -> dict[str, Any]:
 def main() -> None:
     given, answer = map(Path, sys.argv[1:])
     with distributed.group(torch.device("cpu")) as on:
-        found = {name: facts(recipe, on) for name, recipe in json.loads(given.read_text()).items()}
+        bases: dict[str, network.Base] = {}
+        found = {name: facts(recipe, on, bases) for name, recipe in json.loads(given.read_text()).items()}
         if not distributed.rank():
             answer.write_text(json.dumps(found))
 
