@@ -56,21 +56,26 @@ def start(count: int, stage: str, entry: str) -> None:
         try:
             elastic_launch(config, sys.executable)("-m", f"pipeline.{stage}", entry)
         except ChildFailedError as error:
-            raise StageError(f"{stage} {entry}: {cause(error.failures, count)}") from None
+            raise StageError(cause(error.failures, count, f"{stage} {entry}")) from None
         except SignalException:
             raise KeyboardInterrupt from None
 
 
-def cause(failures: dict[int, Any], count: int) -> str:
-    """Return what happened: a process that said why is believed first, then one that was killed, then any other."""
+def cause(failures: dict[int, Any], count: int, what: str) -> str:
+    """Return what happened: a process that said why is believed first, then one that was killed, then any other.
+
+    SIGTERM comes last: it is how the launcher ends those that are left.
+    """
     said = {k: f.message["message"] for k, f in failures.items() if isinstance(f.message, dict)}
     if said:
         return next(iter(said.values())).partition(": ")[2]
-    number, first = min(failures.items(), key=lambda item: item[1].exitcode)  # a signal's is below 0
+    codes = {number: failure.exitcode for number, failure in failures.items()}  # a signal's is below 0
+    number = min(codes, key=lambda n: (codes[n] == -signal.SIGTERM, codes[n] >= 0))
+    first = failures[number]
     how = f"was ended by {first.signal_name()}" if first.exitcode < 0 else "failed, as said above"
     memory = " (is there memory?)" if first.exitcode == -signal.SIGKILL else ""
     cure = "and the others were stopped; `dvc repro` goes on from the last checkpoint"
-    return f"process {number + 1} of {count} {how}{memory}, {cure}"
+    return f"{what}: process {number + 1} of {count} {how}{memory}, {cure}"
 
 
 @contextmanager

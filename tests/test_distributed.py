@@ -18,9 +18,10 @@ import pytest
 import torch
 from recipes import IMAGE_RECIPE, ROOT, SERIES_RECIPE
 
-from pipeline import distributed, params
+from pipeline import data, distributed, params
 from pipeline.recipe import HEAD
 from pipeline.schema import check_section
+from pipeline.stage import write_json
 
 TOGETHER = ROOT / "tests" / "together.py"
 LAUNCHER = ("-m", "torch.distributed.run", "--standalone", "--local-addr=localhost")
@@ -53,9 +54,8 @@ def test_two_processes_train_as_one(recipes: dict[str, Any], tmp_path: Path) -> 
     (tmp_path / "given.json").write_text(json.dumps(recipes))
     found = {}
     for count in (1, 2):
-        answer = tmp_path / f"{count}.json"
-        words = [sys.executable, *LAUNCHER, f"--nproc-per-node={count}", str(TOGETHER)]
-        words += [str(tmp_path / "given.json"), str(answer)]
+        answer, words = tmp_path / f"{count}.json", [*LAUNCHER, "--nproc-per-node=2"] if count == 2 else []
+        words = [sys.executable, *words, str(TOGETHER), str(tmp_path / "given.json"), str(answer)]
         subprocess.run(words, cwd=ROOT, check=True, capture_output=True, text=True, timeout=600)
         found[count] = json.loads(answer.read_text())
     assert found[2].pop("too few")["error"].endswith("2 processes share 3 rows, expected two each; lower `processes:`")
@@ -80,11 +80,21 @@ def lay_out(folder: Path, recipe: dict[str, Any], processes: int) -> None:
     keys = ("arch", "net", "train", "weights", "head")
     parts = {key: recipe[key] for key in keys} | {"device": "cpu", "deterministic": True, "threads": 1}
     (place / "train.json").write_text(json.dumps(parts | {"processes": processes}))
+    source = data.make(recipe["data"])[0]
+    (folder / "out/tiny/data").mkdir(parents=True)
+    data.save(folder / "out/tiny/data", source)
+    write_json(folder / "results/tiny/data.json", source.about)
 
 
-def stage(name: str, folder: Path) -> subprocess.Popen[str]:
-    words = [sys.executable, "-m", f"pipeline.{name}", "tiny"]
+def train_stage(folder: Path) -> subprocess.Popen[str]:
+    words = [sys.executable, "-m", "pipeline.train", "tiny"]
     return subprocess.Popen(words, cwd=folder, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": "."})
+
+
+def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
+    """Wait for a stage; return its exit code and what it said."""
+    said = process.communicate(timeout=300)[1]
+    return process.returncode, said
 
 
 def workers(of: subprocess.Popen[str]) -> dict[str, psutil.Process]:
@@ -96,44 +106,41 @@ def workers(of: subprocess.Popen[str]) -> dict[str, psutil.Process]:
     return found
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_one_of_two_processes_is_killed(resolved: Resolve, workspace: Path) -> None:
     """Oracle: the same two processes, left alone. The killed run says what happened, leaves no process, and goes on."""
     recipe = resolved(IMAGE_RECIPE, train={"epochs": 150, "choose": "last", "augment": {"rotate": 10}})
     lay_out(workspace, recipe, 2)
-    assert stage("data", workspace).wait(120) == 0
-    assert stage("train", workspace).wait(300) == 0
+    assert ended(train_stage(workspace))[0] == 0
     train, results = workspace / "out/tiny/train", workspace / "results/tiny/train.json"
     weights, history = torch.load(train / "weights.pt", weights_only=True), train / "history.json"
     whole = history.read_text(), results.read_text()
     assert not list((workspace / "out/checkpoints").iterdir())
-    broken, began = stage("train", workspace), time.monotonic()
+    broken, began = train_stage(workspace), time.monotonic()
     while not list((workspace / "out/checkpoints").glob("tiny@*.pt")):
         assert broken.poll() is None and time.monotonic() - began < 120
         time.sleep(0.02)
     both = workers(broken)
     assert sorted(both) == ["0", "1"]
     both["1"].send_signal(signal.SIGKILL)
-    _, said = broken.communicate(timeout=60)
-    assert broken.returncode == 1
+    code, said = ended(broken)
+    assert code == 1
     cure = "and the others were stopped; `dvc repro` goes on from the last checkpoint"
     assert said.splitlines()[-1] == f"error: train tiny: process 2 of 2 was ended by SIGKILL (is there memory?), {cure}"
     assert "Traceback" not in said and not any(process.is_running() for process in both.values())
-    again = stage("train", workspace)
-    _, said = again.communicate(timeout=300)
-    assert again.returncode == 0 and said.count("from the checkpoint of an interrupted run") == 1
+    code, said = ended(train_stage(workspace))
+    assert code == 0 and said.count("from the checkpoint of an interrupted run") == 1
     assert (history.read_text(), results.read_text()) == whole
     for name, tensor in torch.load(train / "weights.pt", weights_only=True).items():
         assert torch.equal(tensor, weights[name])
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_what_a_process_says_is_said_once(resolved: Resolve, workspace: Path) -> None:
     """Oracle: the sentence of one process; ranks are not a reader's concern. No traceback, no second copy."""
     lay_out(workspace, resolved(IMAGE_RECIPE, train={"optimizer": "sgd", "lr": 1e30, "epochs": 20}), 2)
-    assert stage("data", workspace).wait(120) == 0
-    _, said = (run := stage("train", workspace)).communicate(timeout=120)
-    assert run.returncode == 1 and said.count("the loss is not finite in epoch") == 1 and "Traceback" not in said
+    code, said = ended(train_stage(workspace))
+    assert code == 1 and said.count("the loss is not finite in epoch") == 1 and "Traceback" not in said
     assert said.splitlines()[-1].startswith("error: train tiny: the loss is not finite in epoch ")
 
 
@@ -145,9 +152,11 @@ def test_the_cause_is_the_process_that_said_why() -> None:
     """Oracle: by hand. A recorded sentence before a signal, a signal before a failure that follows from it."""
     told = failure(1, {"message": "StageError: train tiny: no: memory", "extraInfo": {}})
     killed, follower = failure(-9, "Signal 9", "SIGKILL"), failure(1, "To enable traceback see")
-    assert distributed.cause({0: killed, 1: told}, 2) == "train tiny: no: memory"
-    assert distributed.cause({0: follower, 2: killed}, 3).startswith("process 3 of 3 was ended by SIGKILL")
-    assert distributed.cause({0: follower}, 2).startswith("process 1 of 2 failed, as said above, and")
+    assert distributed.cause({0: killed, 1: told}, 2, "train x") == "train tiny: no: memory"
+    stopped = failure(-15, "Signal 15", "SIGTERM")
+    killed_third = distributed.cause({0: follower, 1: stopped, 2: killed}, 3, "train x")
+    assert killed_third.startswith("train x: process 3 of 3 was ended by SIGKILL (is there memory?), and")
+    assert distributed.cause({0: stopped, 1: follower}, 2, "train x").startswith("train x: process 2 of 2 failed, as")
 
 
 def test_processes_reach_the_stage_and_one_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
