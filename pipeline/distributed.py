@@ -101,6 +101,14 @@ def group(on: torch.device) -> Iterator[torch.device]:
     except (ParamsError, ServeError, StageError) as error:
         get_error_handler().record_exception(error)
         sys.exit(1)
+    except RuntimeError as error:
+        if not isinstance(error, dist.DistError) and "by peer" not in str(error):
+            raise
+        lost = str(error).splitlines()[0]  # gloo's words for a process that has gone
+        print(f"   process {rank() + 1} of {size()}: {lost}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)  # who started it says so
 
 
 def seed(number: int) -> None:
