@@ -1,8 +1,9 @@
 """`infer images --engine ray`: the workers of a table are actors of a Ray cluster, with the decode and session of here.
 
 The first process still lists the inputs, writes rows in their order and keeps the journal, so that rows, --resume and
-errors are those of the local engine. All machines must see the inputs under the same names. An actor that dies is
-started anew and its batch asked for again; a batch that ends two actors is answered here, in a process of its own.
+errors are those of the local engine. All machines have this package and see the inputs under the same names. An actor
+that dies is started anew and its batch asked for again; a batch that ends two actors is answered here, in a process of
+its own.
 """
 
 import itertools
@@ -10,14 +11,12 @@ from collections.abc import Iterator
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from serve.errors import ServeError
 from serve.workers import Crew
 
 RETRIES = 1  # of a batch whose actor died: the machine may have gone, or the batch may be what ends them
-PACKAGE = Path(__file__).parent
 
 
 class _Actor:
@@ -80,8 +79,7 @@ def actors(worker: Any, count: int | None, batch: int | None) -> Iterator[tuple[
         import ray
     except ImportError as error:
         raise ServeError(f"--engine ray: {error}; pip install 'convline[ray]'") from error
-    ray.init(ignore_reinit_error=True, log_to_driver=False, logging_level="error", include_dashboard=False,
-             runtime_env={"py_modules": [str(PACKAGE)]})  # fmt: skip
+    ray.init(log_to_driver=False, logging_level="error", include_dashboard=False)
     try:
         there = ray.cluster_resources()
         on_gpu = worker.device != "cpu" and there.get("GPU", 0) >= 1
