@@ -7,6 +7,7 @@ its own.
 """
 
 import itertools
+import os
 from collections.abc import Iterator
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
@@ -14,6 +15,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from serve.errors import ServeError
+from serve.machine import usable_cores
 from serve.workers import Crew
 
 RETRIES = 1  # of a batch whose actor died: the machine may have gone, or the batch may be what ends them
@@ -79,7 +81,8 @@ def actors(worker: Any, count: int | None, batch: int | None) -> Iterator[tuple[
         import ray
     except ImportError as error:
         raise ServeError(f"--engine ray: {error}; pip install 'convline[ray]'") from error
-    ray.init(log_to_driver=False, logging_level="error", include_dashboard=False)
+    here: dict[str, Any] = {"address": "local", "num_cpus": count or usable_cores(), "include_dashboard": False}
+    ray.init(log_to_driver=False, logging_level="error", **({} if os.environ.get("RAY_ADDRESS") else here))
     try:
         there = ray.cluster_resources()
         on_gpu = worker.device != "cpu" and there.get("GPU", 0) >= 1

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import psutil
+import pyarrow.parquet
 import pytest
 from PIL import Image
 
@@ -40,17 +41,14 @@ def run(*arguments: object, stdin: bytes | None = None) -> tuple[bytes, str]:
 @with_ray
 @pytest.mark.long
 def test_two_workers_answer_as_the_local_engine_does(classifier: Path, folder: Path, tmp_path: Path) -> None:
-    """Oracle: the local engine's table, byte for byte; a worker too many is an error that says how many there are."""
+    """Oracle: the local engine's table, byte for byte."""
     options = (classifier, folder, "--top-k", 2, "--batch", 8)
     rows, said = run(*options, "--engine", "ray", "--workers", 2)
     assert rows == run(*options)[0] and rows.count(b"\n") == 121
     assert "2 Ray actors" in said and "1 error" in said
     target = tmp_path / "t.parquet"
     run(classifier, folder, "--engine", "ray", "--workers", 1, "-o", target)
-    assert target.exists()
-    words = [*COMMAND, str(classifier), str(folder), "--engine", "ray", "--workers", "200"]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 1 and "200 workers asked for, the cluster bears" in done.stderr
+    assert pyarrow.parquet.read_table(target).num_rows == 120
 
 
 @with_ray
