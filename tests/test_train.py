@@ -1,6 +1,7 @@
 """Stage train: repeats bit for bit, resumes bit for bit, stops, chooses and keeps the epochs that params name."""
 
 import json
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -110,6 +111,27 @@ def test_options_that_train_too(resolved: Resolve, base: dict[str, Any], options
     _, state = fit(resolved(base, train=options))
     assert state.history[-1]["train_loss"] < state.history[0]["train_loss"]
     assert state.history != plain.history
+
+
+@pytest.mark.long
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU, none is here")
+def test_a_compiled_network_trains_as_it_does(resolved: Resolve) -> None:
+    """Oracle: eager, to the noise of float32 sums in another order; the weights bear the same names."""
+    changes = {"net": {"dropout": 0.0}, "train": {"optimizer": "sgd", "lr": 0.05}}
+    net, state = fit(resolved(IMAGE_RECIPE, **changes))
+    changes["train"] |= {"compile": "on"}
+    compiled, found = fit(resolved(IMAGE_RECIPE, **changes))
+    assert list(compiled.state_dict()) == list(net.state_dict())
+    for eager, other in zip(state.history, found.history, strict=True):
+        assert other == pytest.approx(eager, rel=1e-4)
+
+
+def test_compiling_is_for_a_gpu_and_many_steps() -> None:
+    """Oracle: by hand. `auto` never compiles on a CPU; a GPU's own rule is not run here."""
+    cuda = torch.device("cuda")
+    found = [device.compiles("auto", on, steps) for on, steps in ((CPU, 10**9), (cuda, 10), (cuda, 10**5))]
+    assert found == [False, False, True]
+    assert device.compiles("on", CPU, 1) and not device.compiles("off", cuda, 10**9)
 
 
 def test_a_weight_that_is_not_finite(resolved: Resolve) -> None:
