@@ -42,7 +42,7 @@ class RayCrew(Crew):
     def __init__(self, worker: Any, count: int, needs: dict[str, int]) -> None:
         import ray
 
-        self.count = count
+        self.count, self.held = count, worker  # while it is held, an actor that is started anew finds it
         self.lost = ray.exceptions.RayActorError
         kind = ray.remote(max_restarts=-1, max_task_retries=RETRIES, **needs)(_Actor)
         self.actors = [kind.remote(worker) for _ in range(count)]
