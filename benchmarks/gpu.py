@@ -64,7 +64,8 @@ def recipe_of(arch: str, epochs: int, reduced: bool = False) -> dict[str, Any]:
     block = schema.check_section("data", block, schema.IMAGE_DATA if image else schema.SERIES_DATA)
     epochs = 0 if arch == "resnet" else epochs  # its speed alone is asked for: random weights do
     training = schema.check_section("train", {"epochs": epochs, "batch": 128, "choose": "last"}, schema.TRAIN)
-    options = {"arch": arch, "net": OPTIONS[arch], "size": "small", "deterministic": False}
+    net = OPTIONS[arch] | ({"depth": 18} if arch == "resnet" and reduced else {})
+    options = {"arch": arch, "net": net, "size": "small", "deterministic": False}
     return options | {"data": block | {"spec": spec}, "train": training}
 
 
