@@ -40,7 +40,7 @@ from serve.session import available_devices
 from serve.sources import Source
 
 RESULTS = Path(__file__).parents[1] / "results" / "gpu"
-EPOCHS, SECONDS, BATCHES = 5, 0.5, (1, 32, 256)
+EPOCHS, SECONDS, BATCHES = 5, 0.5, {"cuda": (1, 32, 256), "cpu": (1, 32)}
 NETS = ("lenet5", "causal", "resnet")
 MINUTES = 9.0  # for all; training's table gets what the rest leaves
 IMAGES = {"set": "digits", "size": [32, 32], "colour": "grey"}
@@ -213,13 +213,14 @@ def slug(name: str) -> str:
 
 
 def measure(
-    request: str, epochs: int = EPOCHS, seconds: float = SECONDS, batches: tuple[int, ...] = BATCHES,
+    request: str, epochs: int = EPOCHS, seconds: float = SECONDS, batches: tuple[int, ...] | None = None,
     minutes: float = MINUTES,
 ) -> dict[str, Any]:  # fmt: skip
     """Return everything that the JSON file holds."""
     import onnxruntime
 
     on, until = device.choose(request), time.monotonic() + 60 * minutes
+    batches = batches or BATCHES[on.type]
     name = torch.cuda.get_device_name(on) if on.type == "cuda" else machine.processor()
     result: dict[str, Any] = {"device": name, "kind": on.type, "machine": machine.describe(), "versions": versions()}
     devices = available_devices()
