@@ -1,7 +1,6 @@
 """Stage train: repeats bit for bit, resumes bit for bit, stops, chooses and keeps the epochs that params name."""
 
 import json
-import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +11,7 @@ import pytest
 import torch
 from recipes import IMAGE_RECIPE, SERIES_RECIPE
 
-from pipeline import data, device, params, train
+from pipeline import data, params, train
 from pipeline.stage import StageError
 
 CPU = torch.device("cpu")
@@ -113,27 +112,6 @@ def test_options_that_train_too(resolved: Resolve, base: dict[str, Any], options
     assert state.history != plain.history
 
 
-@pytest.mark.long
-@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU, none is here")
-def test_a_compiled_network_trains_as_it_does(resolved: Resolve) -> None:
-    """Oracle: eager, to the noise of float32 sums in another order; the weights bear the same names."""
-    changes = {"net": {"dropout": 0.0}, "train": {"optimizer": "sgd", "lr": 0.05}}
-    net, state = fit(resolved(IMAGE_RECIPE, **changes))
-    changes["train"] |= {"compile": "on"}
-    compiled, found = fit(resolved(IMAGE_RECIPE, **changes))
-    assert list(compiled.state_dict()) == list(net.state_dict())
-    for eager, other in zip(state.history, found.history, strict=True):
-        assert other == pytest.approx(eager, rel=1e-4)
-
-
-def test_compiling_is_for_a_gpu_and_many_steps() -> None:
-    """Oracle: by hand. `auto` never compiles on a CPU; a GPU's own rule is not run here."""
-    cuda = torch.device("cuda")
-    found = [device.compiles("auto", on, steps) for on, steps in ((CPU, 10**9), (cuda, 10), (cuda, 10**5))]
-    assert found == [False, False, True]
-    assert device.compiles("on", CPU, 1) and not device.compiles("off", cuda, 10**9)
-
-
 def test_a_weight_that_is_not_finite(resolved: Resolve) -> None:
     """The sentence names it, though the loss may not show it: a tap that sees padding alone multiplies nothing."""
     net, _ = fit(resolved(IMAGE_RECIPE))
@@ -216,13 +194,6 @@ def test_batches_are_the_networks_own_arithmetic(resolved: Resolve) -> None:
         inside = net.logits(batch.x).softmax(1)
         served = net(torch.from_numpy(np.array(source.x["validation"])))
     torch.testing.assert_close(inside, served, rtol=0, atol=1e-6)
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
-def test_cuda_without_a_gpu() -> None:
-    with pytest.raises(StageError, match=r"asked for cuda, torch .*; check nvidia-smi, or set `device: cpu`"):
-        device.choose("cuda")
-    assert device.choose("auto") == device.choose("cpu") == CPU
 
 
 @pytest.mark.parametrize(
