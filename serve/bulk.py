@@ -153,6 +153,7 @@ def label_images(
     batch: int | None = None,  # None: measured
     workers: int | None = None,  # None: one per usable core, or fewer where that was measured to be faster
     resume: bool = False,
+    engine: str = "local",  # or ray: on a cluster
     watch: Callable[[Summary], None] = lambda summary: None,  # called before the first batch and after each
 ) -> Summary:
     """Write one row per source to `output` ("-" is stdout), in order; ServeError says what cannot be done at all."""
@@ -166,7 +167,11 @@ def label_images(
         batch = max(1, min(FEW, -(-len(first) // count)))
     worker, starting = Worker(contract, device, top_k, output), time.perf_counter()
     many = len(first) == MANY
-    with side_by_side(worker, count, batch, many=many, fewer=many and workers is None) as (crew, work, size, summary):
+    if engine == "ray":
+        crews = on_a_cluster(worker, workers, batch)
+    else:
+        crews = side_by_side(worker, count, batch, many=many, fewer=many and workers is None)
+    with crews as (crew, work, size, summary):
         summary.mark, summary.resumed, summary.start = mark, mark.rows, time.perf_counter() - starting
         watch(summary)
         run = {"model": contract.digest, "columns": list(columns_of(top_k)), "batch": summary.batch}
@@ -175,9 +180,9 @@ def label_images(
         groups = batched(chain(first, remaining), summary.batch)
         pass_over(groups, mark, output)
         with open_part(output, columns_of(top_k), stdout, mark.size) as part, noted(output, run, mark, part) as note:
-            parcels = batched(groups, max(1, size // summary.batch))
+            parcels, ahead = batched(groups, max(1, size // summary.batch)), AHEAD * (crew.count or count)
             rescue = partial(isolated, worker)
-            for chunk in chain.from_iterable(in_order(crew, work, parcels, AHEAD * count, rescue)):
+            for chunk in chain.from_iterable(in_order(crew, work, parcels, ahead, rescue)):
                 started = time.perf_counter()
                 part.append(chunk.encoded)
                 summary.mark = summary.mark.after(chunk.rows, chunk.failed, part.size, chunk.seen)
@@ -216,6 +221,17 @@ def side_by_side(
         crew = stack.enter_context(Crew(lambda: threads(count)))
         kind = f"{count} thread{'s' if count > 1 else ''}"
         yield crew, worker.chunks, 1, Summary(device, Mark(), 0, worker.batch, kind)
+
+
+@contextmanager
+def on_a_cluster(
+    worker: Worker, count: int | None, batch: int | None
+) -> Iterator[tuple[Crew, Callable[[Parcel], list[Chunk]], int, Summary]]:
+    """Give what `side_by_side` gives, with Ray's actors as workers."""
+    from serve.ray_engine import actors
+
+    with actors(worker, count, batch) as (crew, device, batch, count):
+        yield crew, worker.chunks, PARCEL, Summary(device, Mark(), 0, batch, f"{count} Ray actors")
 
 
 def isolated(worker: Worker, parcel: Parcel) -> list[Chunk]:
