@@ -56,7 +56,7 @@ class Data:
     @property
     def targets(self) -> int:
         """How many of a series' columns are forecast: the first ones."""
-        return len(self.about["forecast"].get("columns", self.about["columns"]))
+        return len(self.about["forecast"].get("columns", self.mean))
 
     def windows(self, split: str, stride: int = 1) -> tuple[np.ndarray, np.ndarray]:
         """Return every window of the split as float32 history (M, T, D) and target (M, S, targets), in raw units."""

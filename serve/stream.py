@@ -1,7 +1,7 @@
 """A forecaster fed one sample at a time, at constant cost: the step graph of a file that was exported with one.
 
-What it has seen lies in one tail for each layer, its newest inputs. Tails start at zero: the first answers rest on fewer
-samples than those of a full window; from the `samples`-th on they are equal to them.
+What it has seen lies in one tail for each layer, its newest inputs. Tails start at zero: the first answers rest on
+fewer samples than those of a full window; from the `samples`-th on they are equal to them.
 """
 
 import numpy as np
