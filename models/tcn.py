@@ -134,7 +134,8 @@ class TCN(nn.Module):
         if self.ahead is not None:
             y = y + self.of_calendar(known[:, self.context :])
         if self.linear is not None:
-            y = y + self.linear(x[:, :, : self.targets].transpose(1, 2))
+            rows = x[:, :, : self.targets].transpose(1, 2).reshape(-1, self.context)  # one a series: a plain product
+            y = y + self.linear(rows).view(-1, self.targets, self.steps)
         return y.transpose(1, 2) * size[:, :, : self.targets] + level[:, :, : self.targets]
 
     def of_window(self, x: Tensor) -> tuple[Tensor, Tensor]:

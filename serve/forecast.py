@@ -58,16 +58,16 @@ def _cutoffs(model: Forecaster, series: Series, every: int | None, held: int) ->
 
 def _answer(model: Forecaster, table: Table, batch: list[tuple[Series, int]], horizon: int) -> list[Origin]:
     """Return the origins in order; those that cannot be forecast do not enter the run."""
-    windows, times, errors = {}, {}, {}
+    windows, stamps, errors = {}, [], {}
     for place, (series, cutoff) in enumerate(batch):
         try:
             window = model.window(series.id, series.values[: cutoff + 1])
-            times[place] = model.stamps(series, cutoff, table.step, horizon) if model.calendar else None
+            stamps += [model.stamps(series, cutoff, table.step, horizon)] if model.calendar else []
             windows[place] = window
         except InputError as error:
             errors[place] = error.reason
-    stamps = np.stack([*times.values()]) if windows and model.calendar else None
-    answers = model.run(np.stack([*windows.values()]), horizon, stamps) if windows else ((), ())
+    known = np.stack(stamps) if stamps else None
+    answers = model.run(np.stack([*windows.values()]), horizon, known) if windows else ((), ())
     found = dict(zip(windows, zip(*answers, strict=True), strict=True))
     shape = (horizon, len(model.targets))
     nothing = np.full(shape, np.nan), np.full((*shape, len(model.quantiles)), np.nan)
