@@ -23,7 +23,7 @@ from serve import contract
 from serve.contract import Contract
 from serve.locate import MANIFEST, MODEL_FILE, VARIANTS, file_of
 
-TRITON_TYPES = {"images": "TYPE_UINT8", "series": "TYPE_FP32"}
+TRITON_TYPES = {"images": "TYPE_UINT8", "series": "TYPE_FP32", "calendar": "TYPE_FP32"}
 PLACES = {"int8": "KIND_CPU", "fp16": "KIND_GPU"}  # where each pays; Triton itself puts fp32 on a GPU that is there
 MOST = 64  # rows of one of Triton's batches
 WAIT_US = 100  # that a request may wait for others: a third of LeNet-5's run on a CPU, nothing to a larger network's
@@ -73,8 +73,11 @@ def triton_config(document: dict[str, Any], variant: str) -> str:
         given: dict[str, list[int]] = {"images": [*document["input"]["size"], channels]}
         answers = {"probabilities": [len(document["labels"])]}
     else:
-        columns, steps = len(document["input"]["columns"]), document["forecast"]["horizon"]
-        given = {"series": [document["input"]["context"], columns]}
+        rule, steps = document["input"], document["forecast"]["horizon"]
+        columns = len(document["forecast"].get("columns", rule["columns"]))
+        given = {"series": [rule["context"], len(rule["columns"])]}
+        if names := rule.get("calendar"):
+            given["calendar"] = [rule["context"] + steps, 2 * len(names)]
         answers = {
             "forecast": [steps, columns],
             "quantiles": [steps, columns, len(document["forecast"]["quantiles"])],
