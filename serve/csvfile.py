@@ -7,82 +7,102 @@ Two answers are an error. What was found other than a comma and a point stands i
 """
 
 import csv
-import io
 import math
 import re
-from collections.abc import Sequence
+from array import array
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import numpy as np
 import numpy.typing as npt
 
+from serve.coded import Coded, encode, first_seen
 from serve.errors import InputError
-from serve.times import Times, parse_times
+from serve.times import Times, coded_times
 
 NAN = frozenset({"", "na", "n/a", "nan", "null", "none"})  # compared in lower case
 DELIMITERS = {",": ",", ";": ";", "tab": "\t", "|": "|"}  # what a user types -> the character
 SNIFFED_ROWS = 20
+KNOWN = 2**16  # different cells of a column that are looked up, so that equal ones share memory
 THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2},\d{3}")  # 1,234 is 1.234 to some and 1234 to others
 
 
 @dataclass(frozen=True)
 class CsvFile:
-    """The rows of a file as stripped cells, each with the line where it ends; InputError names line and column."""
+    """The columns of a file; InputError names line and column.
+
+    `exact` is what the file says, cell by cell. `fast` holds columns that pyarrow has read of a file that leaves
+    nothing to decide: numbers (rows,), or codes and words. Where it is not enough `exact` answers, errors above all.
+    """
 
     where: str
     stem: str  # names the series of a file without an id column
     header: list[str]
-    rows: list[list[str]]
-    lines: list[int]
+    text: str
     delimiter: str
     decimal: str  # "." | "," | "auto"
     notes: list[str]
+    fast: dict[str, Any]
+
+    @cached_property
+    def exact(self) -> tuple[list[list[str]], "array[int]"]:
+        """The stripped cells of each column, and the line where each row ends."""
+        return _read_columns(self.text, self.where, self.delimiter)
 
     def place(self, row: int) -> str:
-        return f"line {self.lines[row]}"
+        return f"line {self.exact[1][row]}"
 
-    def texts(self, name: str) -> list[str]:
-        index = self.header.index(name)
-        return [row[index] for row in self.rows]
+    def coded(self, name: str) -> Coded:
+        """Return (codes int64 (rows,), the different cells in order of first appearance)."""
+        found = self.fast.get(name)
+        return found if isinstance(found, tuple) else encode(self._cells(name))
 
     def times(self, name: str) -> Times:
         """Return datetime64[s] or int64 (rows,)."""
-        times, trouble = parse_times(self.texts(name))
+        times, trouble = coded_times(*self.coded(name))
         if trouble:
             raise InputError(self.where, f"{self.place(trouble[0])}, column {name!r}: {trouble[1]}")
         return times
 
     def numbers(self, names: Sequence[str]) -> npt.NDArray[np.float64]:
         """Return (rows, D), nan where a cell is missing."""
-        values = np.empty((len(self.rows), len(names)))
-        decimal = self._decimal_of(names)
-        for column, name in enumerate(names):
-            for row, cell in enumerate(self.texts(name)):
-                value = _number(cell, decimal)
-                if value is None:
-                    raise InputError(self.where, f"{self.place(row)}, column {name!r}: expected a number, got {cell!r}")
-                values[row, column] = value
+        if all(isinstance(self.fast.get(name), np.ndarray) for name in names):
+            return np.stack([self.fast[name] for name in names], axis=1)
+        decimal, columns = self._decimal_of(names), []
+        for name in names:
+            cells = self._cells(name)
+            found = [_number(cell, decimal) for cell in cells]
+            if None in found:
+                row = found.index(None)
+                raise InputError(
+                    self.where, f"{self.place(row)}, column {name!r}: expected a number, got {cells[row]!r}"
+                )
+            columns.append(np.array(found, np.float64))
         if decimal == "," and self.decimal == "auto":
             self.notes.append("decimal ','")
-        return values
+        return np.stack(columns, axis=1)
 
     def numeric(self, names: Sequence[str]) -> list[str]:
         """Return those of the names whose cells hold at least one number and no text."""
         decimal, found = self._decimal_of(names), []
         for name in names:
-            cells = [_number(cell, decimal) for cell in self.texts(name)]
+            cells = [_number(cell, decimal) for cell in self._cells(name)]
             if None not in cells and not all(cell is not None and math.isnan(cell) for cell in cells):
                 found.append(name)
         return found
+
+    def _cells(self, name: str) -> list[str]:
+        return self.exact[0][self.header.index(name)]
 
     def _decimal_of(self, names: Sequence[str]) -> str:
         """Return the decimal sign of some columns; InputError where their cells allow two."""
         if self.decimal != "auto" or self.delimiter == ",":
             return "." if self.decimal == "auto" else self.decimal
-        cells = [cell for name in names for cell in self.texts(name)]
+        cells = [cell for name in names for cell in self._cells(name)]
         commas = [cell for cell in cells if "," in cell and _number(cell, ",") is not None]
         if not commas:
             return "."
@@ -99,31 +119,37 @@ class CsvFile:
         return ","
 
 
-def open_csv(source: str | Path | TextIO, delimiter: str = "auto", decimal: str = "auto") -> CsvFile:
-    """Read a file with a header line; `delimiter` is a key of DELIMITERS or auto, `decimal` . or , or auto."""
+def open_csv(
+    source: str | Path | TextIO, delimiter: str = "auto", decimal: str = "auto", keys: Collection[str] = ()
+) -> CsvFile:
+    """Read a file with a header line; `delimiter` is a key of DELIMITERS or auto, `decimal` . or , or auto.
+
+    keys: names of columns that will be asked for as ids or times, where there are such: they are then read faster.
+    """
     where, text = _read_text(source)
     sniffed = delimiter == "auto"
     delimiter = _sniff(text, where, decimal) if sniffed else DELIMITERS[delimiter]
-    rows, lines = _read_rows(text, where, delimiter)
-    return CsvFile(
+    header, first, end = _head(text, delimiter)
+    file = CsvFile(
         where=where,
         stem=Path(source).stem if isinstance(source, str | Path) else "series",
-        header=rows[0],
-        rows=rows[1:],
-        lines=lines[1:],
+        header=header,
+        text=text,
         delimiter=delimiter,
         decimal=decimal,
         notes=[f"delimiter {delimiter!r}"] if sniffed and delimiter != "," else [],
+        fast=_fast(text[end:], header, first, delimiter, decimal, keys),
     )
+    if not file.fast:
+        file.exact  # noqa: B018  (its errors are those of opening)
+    return file
 
 
 def _read_text(source: str | Path | TextIO) -> tuple[str, str]:
-    """Return (name for messages, text)."""
+    """Return (name for messages, text whose lines end with LF)."""
     where = str(source) if isinstance(source, str | Path) else "-"
     try:
-        if isinstance(source, str | Path):
-            return where, Path(source).read_text(encoding="utf-8-sig")
-        return where, source.read().removeprefix("\ufeff")
+        text = Path(source).read_bytes().decode("utf-8-sig") if isinstance(source, str | Path) else source.read()
     except FileNotFoundError as error:
         raise InputError(where, "no such file") from error
     except UnicodeDecodeError as error:
@@ -131,6 +157,20 @@ def _read_text(source: str | Path | TextIO) -> tuple[str, str]:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise InputError(where, f"the file cannot be read: {reason}") from error
+    return where, (text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text).removeprefix("\ufeff")
+
+
+def _rows(text: str, delimiter: str) -> Any:
+    """Return csv's reader of the lines of a text, which is not copied."""
+
+    def lines() -> Iterator[str]:
+        start = 0
+        while start < len(text):
+            end = text.find("\n", start) + 1 or len(text)
+            yield text[start:end]
+            start = end
+
+    return csv.reader(lines(), delimiter=delimiter, strict=True)
 
 
 def _sniff(text: str, where: str, decimal: str) -> str:
@@ -147,36 +187,97 @@ def _sniff(text: str, where: str, decimal: str) -> str:
 
 def _widths(text: str, delimiter: str) -> list[int]:
     """Return the cells of each of the first rows, the last one 0 where quotes do not fit."""
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     widths: list[int] = []
     try:
-        widths.extend(len(row) for row in islice(filter(None, reader), SNIFFED_ROWS))
+        widths.extend(len(row) for row in islice(filter(None, _rows(text, delimiter)), SNIFFED_ROWS))
     except csv.Error:
         widths.append(0)
     return widths
 
 
-def _read_rows(text: str, where: str, delimiter: str) -> tuple[list[list[str]], list[int]]:
-    """Return (rows of stripped cells, the header first; the line of each).
+def _head(text: str, delimiter: str) -> tuple[list[str], list[str], int]:
+    """Return (header, the row behind it, where in the text the header ends); empty where `exact` names the trouble."""
+    try:
+        reader, end = _rows(text, delimiter), 0
+        header: list[str] = next(filter(None, reader), [])
+        for _ in range(reader.line_num):
+            end = text.find("\n", end) + 1 or len(text)
+        return [cell.strip() for cell in header], next(filter(None, reader), []), end
+    except csv.Error:
+        return [], [], 0
+
+
+def _read_columns(text: str, where: str, delimiter: str) -> tuple[list[list[str]], "array[int]"]:
+    """Return (the stripped cells of each column, the line of each row).
 
     Empty lines are skipped; in a file of one column, one between others is a missing value.
     """
-    reader = csv.reader(io.StringIO(text.rstrip("\r\n"), newline=""), delimiter=delimiter, strict=True)
-    rows: list[list[str]] = []
-    lines: list[int] = []
+    reader, lines = _rows(text.rstrip("\n"), delimiter), array("q")
+    columns: list[list[str]] = []
+    known: list[dict[str, str]] = []  # equal cells are in memory once, as long as a column has few
     try:
+        for header in filter(None, reader):
+            columns, known = [[] for _ in header], [{} for _ in header]
+            break
         for row in reader:
-            if row or (rows and len(rows[0]) == 1):
-                rows.append([cell.strip() for cell in row or [""]])
-                lines.append(reader.line_num)
+            if not row and len(columns) > 1:
+                continue
+            if len(row or [""]) != len(columns):
+                raise InputError(
+                    where, f"line {reader.line_num}: expected {len(columns)} cells as in the header, got {len(row)}"
+                )
+            lines.append(reader.line_num)
+            for column, words, cell in zip(columns, known, row or [""], strict=True):
+                cell = cell.strip()
+                column.append(words.setdefault(cell, cell) if len(words) < KNOWN else words.get(cell, cell))
     except csv.Error as error:
         raise InputError(where, f"line {reader.line_num}: expected cells between {delimiter!r}, {error}") from error
-    if len(rows) < 2:
-        raise InputError(where, f"expected a header line and rows of numbers, got {len(rows)} lines")
-    for row, line in zip(rows[1:], lines[1:], strict=True):
-        if len(row) != len(rows[0]):
-            raise InputError(where, f"line {line}: expected {len(rows[0])} cells as in the header, got {len(row)}")
-    return rows, lines
+    if not lines:
+        raise InputError(where, f"expected a header line and rows of numbers, got {len(columns[:1])} lines")
+    return columns, lines
+
+
+def _fast(
+    text: str, header: list[str], first: list[str], delimiter: str, decimal: str, keys: Collection[str]
+) -> dict[str, Any]:
+    """Return columns of the rows of a text as pyarrow reads them, none where that might not be what `exact` says."""
+    try:
+        from pyarrow import ArrowInvalid, dictionary, float64, int32, py_buffer, string
+        from pyarrow.csv import ConvertOptions, ParseOptions, ReadOptions, read_csv
+    except ImportError:
+        return {}
+    if '"' in text or len({*header}) != len(first) or len(header) != len(first):
+        return {}
+    sign = "," if decimal == "," else "."
+    cells = dict(zip(header, first, strict=True))
+    types = {name: dictionary(int32(), string()) for name in header if name in keys}
+    types |= {n: float64() for n, cell in cells.items() if n not in keys and _number(cell.strip(), sign) is not None}
+    if not types:
+        return {}
+    try:
+        table = read_csv(
+            py_buffer(text.rstrip("\n").encode()),
+            ReadOptions(column_names=header),
+            ParseOptions(delimiter=delimiter, quote_char=False, ignore_empty_lines=len(header) > 1),
+            ConvertOptions(
+                column_types=types, include_columns=[*types], decimal_point=sign,
+                null_values=[*NAN, *map(str.upper, NAN), *map(str.title, NAN)],
+            ),
+        )  # fmt: skip
+    except ArrowInvalid:
+        return {}
+    found: dict[str, Any] = {}
+    for name, kind in types.items():
+        column = table.column(name)
+        if kind == float64():
+            found[name] = column.to_numpy()
+            if np.count_nonzero(~np.isfinite(found[name])) > column.null_count:
+                return {}
+        else:
+            column = column.unify_dictionaries()
+            codes = np.concatenate([chunk.indices.to_numpy() for chunk in column.chunks])
+            found[name] = first_seen(codes, [word.strip() for word in column.chunk(0).dictionary.to_pylist()])
+    return found
 
 
 def _number(cell: str, decimal: str) -> float | None:

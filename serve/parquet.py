@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from serve.coded import Coded, first_seen
 from serve.errors import InputError, ServeError
-from serve.times import Times, parse_times
+from serve.times import Times, coded_times
 
 MAX_BYTES = 2**31  # of the columns asked for, 8 a cell: a file of kilobytes can hold 10^12 equal rows
 
@@ -32,16 +33,15 @@ class ParquetFile:
     def place(self, row: int) -> str:
         return f"row {row + 1}"
 
-    def texts(self, name: str) -> list[str]:
-        """Return each cell as text, a missing one as ""."""
-        texts: list[str] = []
+    def coded(self, name: str) -> Coded:
+        """Return (codes int64 (rows,), the different cells as text in order of first appearance), "" where missing."""
         column = self._column(name)
         with _pyarrow_errors(self.where):
-            for chunk in column.chunks:
-                coded = chunk if hasattr(chunk, "dictionary") else chunk.dictionary_encode()
-                words = [*map(str, coded.dictionary.to_pylist()), ""]
-                texts += [words[-1 if code is None else code] for code in coded.indices.to_pylist()]
-        return texts
+            coded = column if hasattr(column.chunk(0), "dictionary") else column.dictionary_encode()
+            column = coded.unify_dictionaries()
+            words = [*map(str, column.chunk(0).dictionary.to_pylist()), ""]
+            codes = [chunk.indices.cast("int64").fill_null(len(words) - 1).to_numpy() for chunk in column.chunks]
+        return first_seen(np.concatenate(codes), words)
 
     def times(self, name: str) -> Times:
         """Return datetime64[s] or int64 (rows,)."""
@@ -55,7 +55,7 @@ class ParquetFile:
             with _pyarrow_errors(self.where):
                 return np.asarray(column.cast("int64").to_numpy())
         if not (types.is_timestamp(column.type) or types.is_date(column.type)):
-            times, trouble = parse_times(self.texts(name))
+            times, trouble = coded_times(*self.coded(name))
             if trouble:
                 raise self._error(trouble[0], name, trouble[1])
             return times

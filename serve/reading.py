@@ -31,7 +31,8 @@ class Reading:
 
     def read(self, source: str | Path | TextIO) -> Table:
         """Return the file's series at the model's step; InputError says what does not fit."""
-        file = open_file(source, self.delimiter, self.decimal)
+        keys = (self.time, self.id, self.rule["time"], self.rule["id"], "ds", "unique_id")
+        file = open_file(source, self.delimiter, self.decimal, [name for name in keys if name])
         columns, time, id, habit = self._choose(file.header)
         if habit:
             file.notes.append(f"columns by the usual names: {', '.join(habit)}")
