@@ -28,6 +28,7 @@ NAN = frozenset({"", "na", "n/a", "nan", "null", "none"})  # compared in lower c
 DELIMITERS = {",": ",", ";": ";", "tab": "\t", "|": "|"}  # what a user types -> the character
 SNIFFED_ROWS = 20
 KNOWN = 2**16  # different cells of a column that are looked up, so that equal ones share memory
+csv.field_size_limit(2**22)  # a cell that pyarrow takes, within its blocks of 1 MiB, is no error here
 THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2},\d{3}")  # 1,234 is 1.234 to some and 1234 to others
 
 
@@ -138,7 +139,7 @@ def open_csv(
         delimiter=delimiter,
         decimal=decimal,
         notes=[f"delimiter {delimiter!r}"] if sniffed and delimiter != "," else [],
-        fast=_fast(text[end:], header, first, delimiter, decimal, keys),
+        fast=_fast(text, end, header, first, delimiter, decimal, keys),
     )
     if not file.fast:
         file.exact  # noqa: B018  (its errors are those of opening)
@@ -238,9 +239,9 @@ def _read_columns(text: str, where: str, delimiter: str) -> tuple[list[list[str]
 
 
 def _fast(
-    text: str, header: list[str], first: list[str], delimiter: str, decimal: str, keys: Collection[str]
+    text: str, start: int, header: list[str], first: list[str], delimiter: str, decimal: str, keys: Collection[str]
 ) -> dict[str, Any]:
-    """Return columns of the rows of a text as pyarrow reads them, none where that might not be what `exact` says."""
+    """Return columns of a text as pyarrow reads its rows, none where that might not be what `exact` says."""
     try:
         from pyarrow import ArrowInvalid, dictionary, float64, int32, py_buffer, string
         from pyarrow.csv import ConvertOptions, ParseOptions, ReadOptions, read_csv
@@ -254,11 +255,13 @@ def _fast(
     types |= {n: float64() for n, cell in cells.items() if n not in keys and _number(cell.strip(), sign) is not None}
     if not types:
         return {}
+    several = len(header) > 1
+    body = text if several else text.rstrip("\n")  # of a single column, an empty line is a missing value
     try:
         table = read_csv(
-            py_buffer(text.rstrip("\n").encode()),
+            py_buffer(body.encode()).slice(len(body[:start].encode())),
             ReadOptions(column_names=header),
-            ParseOptions(delimiter=delimiter, quote_char=False, ignore_empty_lines=len(header) > 1),
+            ParseOptions(delimiter=delimiter, quote_char=False, ignore_empty_lines=several),
             ConvertOptions(
                 column_types=types, include_columns=[*types], decimal_point=sign,
                 null_values=[*NAN, *map(str.upper, NAN), *map(str.title, NAN)],
