@@ -76,7 +76,7 @@ class CsvFile:
         decimal, columns = self._decimal_of(names), []
         for name in names:
             cells = self._cells(name)
-            found = [_number(cell, decimal) for cell in cells]
+            found = [number(cell, decimal) for cell in cells]
             if None in found:
                 row = found.index(None)
                 raise InputError(
@@ -91,7 +91,7 @@ class CsvFile:
         """Return those of the names whose cells hold at least one number and no text."""
         decimal, found = self._decimal_of(names), []
         for name in names:
-            cells = [_number(cell, decimal) for cell in self._cells(name)]
+            cells = [number(cell, decimal) for cell in self._cells(name)]
             if None not in cells and not all(cell is not None and math.isnan(cell) for cell in cells):
                 found.append(name)
         return found
@@ -104,10 +104,10 @@ class CsvFile:
         if self.decimal != "auto" or self.delimiter == ",":
             return "." if self.decimal == "auto" else self.decimal
         cells = [cell for name in names for cell in self._cells(name)]
-        commas = [cell for cell in cells if "," in cell and _number(cell, ",") is not None]
+        commas = [cell for cell in cells if "," in cell and number(cell, ",") is not None]
         if not commas:
             return "."
-        points = [cell for cell in cells if "." in cell and _number(cell, ".") is not None]
+        points = [cell for cell in cells if "." in cell and number(cell, ".") is not None]
         if points:
             raise InputError(
                 self.where, f"expected one decimal sign, got {commas[0]!r} and {points[0]!r}; say --decimal , or ."
@@ -129,7 +129,7 @@ def open_csv(
     """
     where, text = _read_text(source)
     sniffed = delimiter == "auto"
-    delimiter = _sniff(text, where, decimal) if sniffed else DELIMITERS[delimiter]
+    delimiter = sniff(text, where, decimal) if sniffed else DELIMITERS[delimiter]
     header, first, end = _head(text, delimiter)
     file = CsvFile(
         where=where,
@@ -174,7 +174,7 @@ def _rows(text: str, delimiter: str) -> Any:
     return csv.reader(lines(), delimiter=delimiter, strict=True)
 
 
-def _sniff(text: str, where: str, decimal: str) -> str:
+def sniff(text: str, where: str, decimal: str) -> str:
     """Return the one delimiter that fits the first rows; InputError where several do."""
     candidates = [sign for sign in DELIMITERS.values() if sign != decimal]
     widths = {sign: _widths(text, sign) for sign in candidates}
@@ -252,7 +252,7 @@ def _fast(
     sign = "," if decimal == "," else "."
     cells = dict(zip(header, first, strict=True))
     types = {name: dictionary(int32(), string()) for name in header if name in keys}
-    types |= {n: float64() for n, cell in cells.items() if n not in keys and _number(cell.strip(), sign) is not None}
+    types |= {n: float64() for n, cell in cells.items() if n not in keys and number(cell.strip(), sign) is not None}
     if not types:
         return {}
     several = len(header) > 1
@@ -283,7 +283,7 @@ def _fast(
     return found
 
 
-def _number(cell: str, decimal: str) -> float | None:
+def number(cell: str, decimal: str) -> float | None:
     """Return the number of a cell, nan for a missing one, None for text; 1_000 and inf are text."""
     if cell.lower() in NAN:
         return math.nan

@@ -19,12 +19,16 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
+import numpy as np
+import numpy.typing as npt
+
 from serve.errors import ServeError
 
 Row = dict[str, str | float | None]
 Columns = dict[str, type]  # name -> str or float, in order
-Write = Callable[[Sequence[Row]], None]
-Encode = Callable[[Sequence[Row]], bytes]
+Block = dict[str, list[str | None] | npt.NDArray[np.float64]]  # rows as columns of one length; a missing number is nan
+Write = Callable[[Sequence[Row] | Block], None]
+Encode = Callable[[Sequence[Row] | Block], bytes]
 
 SUFFIXES = (".csv", ".jsonl", ".parquet")
 ROWS_PER_GROUP = 16384  # of Parquet: few enough to stay small in memory, enough for its columns to compress
@@ -41,25 +45,52 @@ def encoding(target: str, columns: Columns) -> tuple[bytes, Encode]:
     """Return (what a part starts with, the function from rows to the bytes that follow); any process may call it."""
     if Path(target).suffix.lower() in (".jsonl", ".parquet"):
         return b"", to_jsonl
-    return to_csv([{name: name for name in columns}]), to_csv
+    return to_csv({name: [name] for name in columns}), to_csv
 
 
-def to_csv(rows: Sequence[Row]) -> bytes:
+def block_of(rows: Sequence[Row]) -> Block:
+    """Return rows, of the same columns each, as columns."""
+    block: Block = {}
+    for name in rows[0] if rows else ():
+        cells: list[Any] = [row[name] for row in rows]
+        texts = all(cell is None or isinstance(cell, str) for cell in cells)
+        block[name] = cells if texts else np.array(cells, np.float64)  # None becomes nan
+    return block
+
+
+def to_csv(rows: Sequence[Row] | Block) -> bytes:
     """Return rows as lines of CSV, UTF-8."""
+    block = rows if isinstance(rows, dict) else block_of(rows)
+    columns = [_texts(cells, _csv_cell) for cells in block.values()]
     text = io.StringIO(newline="")
     plain = csv.writer(text, lineterminator="\n")
+    if not any("\r" in (word or "") for cells in block.values() if isinstance(cells, list) for word in {*cells}):
+        plain.writerows(zip(*columns, strict=True))
+        return text.getvalue().encode()
     # Before Python 3.13 the csv module leaves a lone CR unquoted, and readers then see a new row there.
     quoted = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL)
-    for row in rows:
-        cells = [_csv_cell(value) for value in row.values()]
-        (quoted if any("\r" in cell for cell in cells) else plain).writerow(cells)
+    for row in zip(*columns, strict=True):
+        (quoted if any("\r" in cell for cell in row) else plain).writerow(row)
     return text.getvalue().encode()
 
 
-def to_jsonl(rows: Sequence[Row]) -> bytes:
+def to_jsonl(rows: Sequence[Row] | Block) -> bytes:
     """Return rows as one JSON object a line."""
-    clean = ({name: _clean(value) for name, value in row.items()} for row in rows)
-    return b"".join(json.dumps(row, allow_nan=False).encode() + b"\n" for row in clean)
+    block = rows if isinstance(rows, dict) else block_of(rows)
+    columns = [_texts(cells, _json_cell) for cells in block.values()]
+    line = ", ".join(json.dumps(name).replace("%", "%%") + ": %s" for name in block)
+    return "".join([f"{{{line}}}\n" % cells for cells in zip(*columns, strict=True)]).encode()
+
+
+def _texts(cells: list[str | None] | npt.NDArray[np.float64], of: Callable[[str | float | None], str]) -> list[str]:
+    """Return a column as text: words by `of`, each once, numbers with 6 significant digits."""
+    if isinstance(cells, list):
+        known = {cell: of(cell) for cell in {*cells}}
+        return [known[cell] for cell in cells]
+    digits = ("%.6g " * len(cells) % tuple(cells.tolist())).split()
+    if of is _csv_cell and not np.isnan(cells).any():
+        return digits
+    return [of(None if cell == "nan" else float(cell)) for cell in digits]
 
 
 class Part:
@@ -125,19 +156,19 @@ def _open(target: str) -> IO[bytes]:
 
 
 def _csv_cell(value: str | float | None) -> str:
-    value = _clean(value)
-    if value is None:
-        return ""
-    if isinstance(value, float):
-        return f"{value:.6g}"
-    return f"'{value}" if FORMULA.match(value) and not NUMBER.match(value) else value
+    if not isinstance(value, str):
+        return "" if value is None else f"{value:.6g}"
+    text = _unicode(value)
+    return f"'{text}" if FORMULA.match(text) and not NUMBER.match(text) else text
 
 
-def _clean(value: str | float | None) -> str | float | None:
-    """Return the value with 6 significant digits, or as text that is valid Unicode, alike for every form."""
-    if isinstance(value, str):
-        return value if value.isascii() else value.encode("utf-8", "backslashreplace").decode()
-    return float(f"{value:.6g}") if value is not None else None
+def _json_cell(value: str | float | None) -> str:
+    return json.dumps(_unicode(value) if isinstance(value, str) else value, allow_nan=False)
+
+
+def _unicode(text: str) -> str:
+    """Return a text with bytes that are no UTF-8 shown, alike for every form."""
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
 
 
 def _to_parquet(lines: Path, target: Path, columns: Columns) -> None:

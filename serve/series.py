@@ -97,7 +97,7 @@ def table_of(file: File, *, columns: Sequence[str] | None, time: str | None, id:
     """Return the series of an open file, with the options of `read_csv`."""
     if gaps not in GAPS:
         raise ValueError(f"table_of: expected gaps of {', '.join(GAPS)}, got {gaps!r}")
-    _check_names(file, [name for name in (time, id, *(columns or ())) if name is not None])
+    check_names(file.where, file.header, [name for name in (time, id, *(columns or ())) if name is not None])
     names = list(columns) if columns is not None else file.numeric([n for n in file.header if n not in (time, id)])
     if not names:
         raise InputError(file.where, f"expected a column of numbers, got only {', '.join(file.header)}")
@@ -110,15 +110,15 @@ def table_of(file: File, *, columns: Sequence[str] | None, time: str | None, id:
     return _regular_table(_split(codes, ids, times, values), names, gaps, file, timed=time is not None)
 
 
-def _check_names(file: File, names: list[str]) -> None:
-    """Raise InputError where a name is not one column of the file."""
-    repeated = sorted({name for name in file.header if file.header.count(name) > 1})
+def check_names(where: str, header: list[str], names: list[str]) -> None:
+    """Raise InputError where a name is not one column of a header."""
+    repeated = sorted({name for name in header if header.count(name) > 1})
     if repeated:
-        raise InputError(file.where, f"expected different column names, got {repeated[0]!r} twice; rename one")
+        raise InputError(where, f"expected different column names, got {repeated[0]!r} twice; rename one")
     for name in names:
-        if name not in file.header:
-            have = ", ".join(file.header)
-            raise InputError(file.where, f"expected a column {name!r}, got {have}; name one of these")
+        if name not in header:
+            have = ", ".join(header)
+            raise InputError(where, f"expected a column {name!r}, got {have}; name one of these")
 
 
 def _split(
