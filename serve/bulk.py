@@ -264,8 +264,8 @@ def pass_over(prints: Iterator[bytes], mark: Mark, target: str) -> None:
     while seen.inputs != mark.inputs:
         if not (one := next(prints, b"")):
             raise ServeError(
-                f"{part_of(target)}: expected the inputs of the {mark.rows} rows that are done to be as they were, "
-                "got one added, removed or changed among them; leave --resume out to start anew"
+                f"{part_of(target)}: expected the inputs that are done to be as they were, got one added, removed or "
+                "changed among them; leave --resume out to start anew"
             )
         seen = seen.after(0, 0, 0, one)
 

@@ -198,7 +198,8 @@ def _forecast(task: "Task", files: tuple[str, ...], plot: str | None, resume: bo
     if plot is not None:
         task.draws, task.draw = picture.wants, picture.add
     progress, started = Progress("rows"), time.perf_counter()
-    sources = [io.TextIOWrapper(io.BytesIO(sys.stdin.buffer.read()), "utf-8-sig") if file == "-" else file for file in files]
+    stdin = io.BytesIO(sys.stdin.buffer.read() if "-" in files else b"")
+    sources = [io.TextIOWrapper(stdin, "utf-8-sig") if file == "-" else file for file in files]
     with interruptible("" if task.target == "-" else f"{task.target}.part holds what is done, --resume goes on"):
         done = forecast_files(
             task, sources, sys.stdout.buffer, resume=resume,

@@ -24,6 +24,7 @@ from serve.times import Step, Times, format_times, parse_times, positions
 
 MAX_SERIES = 100_000  # each has a state
 MAX_LINE = 2**20  # bytes
+LARGEST = float(np.finfo(np.float32).max)
 WHERE = "-"  # stdin, in messages and where a row's series is not known
 Rows = npt.NDArray[np.float64]
 
@@ -148,7 +149,7 @@ class Follower:
     def _value(self, column: str, cell: str) -> float:
         decimal = self.task.reading.decimal
         value = number(cell, "," if decimal == "," else ".")
-        if value is None or not abs(value) <= np.finfo(np.float32).max:
+        if value is None or not abs(value) <= LARGEST:
             hint = "; say --decimal ," if decimal == "auto" and "," in cell else ""
             got = repr(cell) if value is None else "a missing value" if value != value else f"{cell!r} beyond float32"
             raise InputError(WHERE, f"column {column!r}: expected a number, got {got}{hint}")
@@ -158,12 +159,12 @@ class Follower:
         """Return the time (1,) of a sample; without a time column samples are counted."""
         if not self.time:
             return np.concatenate([track.series.times[-1:] + 1, [0]])[:1]
-        whole = self.step.unit == "index"
-        cells = [*filter(None, ["0" if whole else track.cell]), found[self.time]]  # read as those before it
-        times, trouble = parse_times(cells)
-        if trouble or (times.dtype.kind == "i") != whole:
-            what = trouble[1] if trouble else f"expected a row every {self.step}, got {found[self.time]!r}"
-            raise InputError(WHERE, f"column {self.time!r}: {what}")
+        cell, whole = found[self.time], self.step.unit == "index"
+        times, trouble = parse_times([*filter(None, ["0" if whole else track.cell]), cell])  # read as those before it
+        if (times.dtype.kind == "i") != whole or (trouble and whole):
+            raise InputError(WHERE, f"column {self.time!r}: expected a row every {self.step}, got {cell!r}")
+        if trouble:
+            raise InputError(WHERE, f"column {self.time!r}: {trouble[1]}")
         return times[-1:]
 
     def _steps(self, track: Track, time: Times) -> int:

@@ -33,7 +33,7 @@ Numbers = Line | Sequence[float]
 
 
 class Picture:
-    """picture = Picture(model, horizon, every); picture.add(origin) for those it wants; picture.write("forecast.svg")"""
+    """picture = Picture(model, horizon, every); picture.add(origin) where it `wants`; picture.write("forecast.svg")"""
 
     def __init__(self, model: Forecaster, horizon: int, every: int | None = None) -> None:
         self.model = model

@@ -3,13 +3,16 @@
 import csv
 import io
 import json
+from math import isfinite
 from pathlib import Path
 
 import pyarrow.parquet
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from serve.errors import ServeError
-from serve.output import Columns, Row, open_part, open_table
+from serve.output import Columns, Row, open_part, open_table, to_csv, to_jsonl
 
 COLUMNS: Columns = {"path": str, "score": float, "error": str}
 ROWS: list[Row] = [
@@ -44,6 +47,27 @@ def test_three_forms_are_one_table(tmp_path: Path) -> None:
     from_parquet = [tuple(row.values()) for row in pyarrow.parquet.read_table(tmp_path / "t.parquet").to_pylist()]
     assert from_csv == from_json == from_parquet == expected
     assert sorted(path.name for path in tmp_path.iterdir()) == ["t.csv", "t.jsonl", "t.parquet"]
+
+
+@settings(derandomize=True, database=None, deadline=None, max_examples=100)
+@given(
+    st.lists(st.tuples(st.sampled_from(["a", "=1", "-5", 'q"', "a,b", "\r", "é", "\udcff", None]), st.floats() | st.none()))
+)
+def test_columns_are_written_as_rows_are(cells: list[tuple]) -> None:
+    """Oracle: each value by Python's own formatting, each row by csv and json alone; infinity is in no table."""
+    rows = [{"path": word, "score": None if number is None or not isfinite(number) else number} for word, number in cells]
+    expected = io.StringIO(newline="")
+    for row in rows:
+        word = (row["path"] or "").replace("\udcff", "\\udcff")
+        word = f"'{word}" if word[:1] in ("=", "\r") else word
+        score = "" if row["score"] is None else f"{row['score']:.6g}"
+        quoting = csv.QUOTE_ALL if "\r" in word else csv.QUOTE_MINIMAL
+        csv.writer(expected, lineterminator="\n", quoting=quoting).writerow([word, score])
+    assert to_csv(rows).decode() == expected.getvalue()
+    clean = [row["path"] and row["path"].replace("\udcff", "\\udcff") for row in rows]
+    six = [None if row["score"] is None else float(f"{row['score']:.6g}") for row in rows]
+    lines = [json.dumps({"path": word, "score": score}) for word, score in zip(clean, six, strict=True)]
+    assert to_jsonl(rows).decode().splitlines() == lines
 
 
 def test_no_rows_is_an_empty_table(tmp_path: Path) -> None:

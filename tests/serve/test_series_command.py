@@ -2,6 +2,7 @@
 
 import csv
 import io
+import os
 import re
 import tracemalloc
 from collections.abc import Callable
@@ -16,8 +17,9 @@ from click.testing import CliRunner, Result
 
 from serve.cli import main
 from serve.errors import InputError
-from serve.forecast import forecast_file, rolling
+from serve.forecast import Task, forecast_files, rolling, starts
 from serve.model import Forecaster, load
+from serve.output import Part
 from serve.plot import _nice, _numbers
 from serve.reading import Reading
 from serve.series import Series, Step, Table, read_csv
@@ -151,16 +153,18 @@ def test_origins_know_nothing_later(make_forecaster: Make, every: int | None, he
 
 
 def test_long_outputs_stay_flat(make_forecaster: Make) -> None:
-    """Oracle: 20,000 origins of 30 steps are 14 MB of answers, a batch of 64 is 0.05; rows come 1024 at a time."""
+    """Oracle: 20,000 origins of 30 steps are 14 MB of answers, a batch of 64 is 0.05; long ones run fewer at a time."""
     model, series = forecaster(make_forecaster(time=None)), table(20_000)
     tracemalloc.start()
     assert sum(len(batch) for batch in rolling(model, series, 30, every=1)) == 19_997
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 2e6
+    assert max(map(len, starts(model, series, 5000, every=1))) * 5000 * 4 <= 2**18
     source, reading = io.StringIO("y\n" + "1\n" * 9), Reading(model.name, model.contract.document["input"])
-    groups = [*forecast_file(model, source, reading, 5000, 1, say=print, draw=lambda origin: None)]
-    assert sum(map(len, groups)) == 6 * 5000 and max(map(len, groups)) == 1024
+    output = io.BytesIO()
+    done = forecast_files(Task(model, reading, 5000, 1, say=print), [source], output)
+    assert done.mark.rows == 6 * 5000 == output.getvalue().count(b"\n") - 1
 
 
 def test_predict_takes_what_one_has(make_forecaster: Make, tmp_path: Path) -> None:
@@ -208,6 +212,76 @@ def test_a_picture_of_the_forecasts(make_forecaster: Make, tmp_path: Path) -> No
     assert texts.count("q") == 12 and {"0", "9", "80 % interval", "fed back, no interval known"} <= {*texts}
     numbers = [float(n) for e in root.iter() for n in re.findall(r"-?\d+\.\d", e.get("d", ""))]
     assert min(numbers) >= 0 and max(numbers) <= 860 and not list(tmp_path.glob("*.part"))
+
+
+def test_a_picture_shows_the_truth(make_forecaster: Make, tmp_path: Path) -> None:
+    """Oracle: of origins 2 rows apart, 3 steps ahead, the newest whose truth is there ends 4 rows before the last."""
+    (tmp_path / "x.csv").write_text("ds,y\n" + "".join(f"{t},{t}\n" for t in range(20)))
+    model = make_forecaster(step=INDEX)
+    for options, truth, times in ((("--every", "2"), True, {"10", "18"}), ((), False, {"14", "22"})):
+        infer(model, tmp_path / "x.csv", "--plot", tmp_path / "x.svg", *options)
+        texts = {element.text for element in ElementTree.parse(tmp_path / "x.svg").iter()}
+        assert times <= texts and ("truth" in texts) is truth
+
+
+def interrupt(arguments: list[str], monkeypatch: pytest.MonkeyPatch, after: int) -> None:
+    """Leave a run interrupted before its chunk number `after` is on the disk."""
+    append, count = Part.append, iter(range(10_000))
+
+    def fail_late(self: Part, encoded: bytes) -> None:
+        if next(count) > after:
+            raise KeyboardInterrupt
+        append(self, encoded)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Part, "append", fail_late)
+        assert CliRunner().invoke(main, arguments).exit_code == 130
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+def test_resume_goes_on_where_it_was(
+    make_forecaster: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
+) -> None:
+    """Oracle: table and picture of an uninterrupted run, whichever of its batches was the last to be written."""
+    lines = [f"{u},{t},{t * 7 % 11}" for u in "ab" for t in range(100)] + ["short,1,1"]
+    (tmp_path / "x.csv").write_text("unique_id,ds,y\n" + "\n".join(lines) + "\n")
+    output, picture = tmp_path / f"t{suffix}", tmp_path / "t.svg"
+    files = [tmp_path / "x.csv", tmp_path / "none.csv", tmp_path / "x.csv"]
+    arguments = ["series", make_forecaster(step=INDEX), *files, "--every", "1", "-o", output, "--plot", picture]
+    words = [str(word) for word in arguments]
+    assert CliRunner().invoke(main, words).exit_code == 0
+    whole, drawn = output.read_bytes(), picture.read_bytes()
+    for after in range(0, 9, 2 if suffix == ".csv" else 4):
+        interrupt(words, monkeypatch, after)
+        result = CliRunner().invoke(main, [*words, "--resume"])
+        assert result.exit_code == 0 and ("rows are of the interrupted run" in result.stderr) is (after > 0)
+        assert output.read_bytes() == whole and picture.read_bytes() == drawn
+        assert sorted(tmp_path.glob("t.*")) == sorted([output, picture])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--horizon", "2"], "expected to go on with horizon 3 as it was begun, got 2"),
+        (["--gaps", "interpolate"], "expected to go on with --gaps None as it was begun, got 'interpolate'"),
+        ([], "the inputs that are done to be as they were"),
+    ],
+)
+def test_resume_refuses_another_run(
+    make_forecaster: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: list[str], message: str
+) -> None:
+    """Oracle: another option, or a file that was touched."""
+    path = tmp_path / "x.csv"
+    path.write_text("ds,y\n" + "".join(f"{t},{t}\n" for t in range(200)))
+    words = ["series", str(make_forecaster(step=INDEX)), str(path), "--every", "1", "-o", str(tmp_path / "t.csv")]
+    interrupt(words, monkeypatch, 2)
+    if not options:
+        os.utime(path, (1, 1))
+    result = CliRunner().invoke(main, [*words, "--resume", *options])
+    assert result.exit_code == 1 and message in result.stderr
+    for wrong in (["-", "--resume"], ["--resume", "-o", "-"], []):
+        refused = CliRunner().invoke(main, [*words[:2], *wrong, *(["-o", "t.csv"] if wrong[:1] == ["-"] else [])])
+        assert refused.exit_code == 2
 
 
 @pytest.mark.parametrize(
