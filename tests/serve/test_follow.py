@@ -77,7 +77,7 @@ def test_a_pipe_is_answered_line_by_line(make_forecaster: Make, streamer: Path, 
         if steps:
             assert ",unsettled," in line and len(rest) == 2
         else:
-            assert line.startswith(line[0] + ",,") and "unsettled,\"model 'riser' needs 4 rows of 1 columns, got" in line
+            assert line[1:3] == ",," and "unsettled,\"model 'riser' needs 4 rows of 1 columns, got" in line
 
 
 def test_the_step_graph_counts_what_it_has_seen(streamer: Path) -> None:
@@ -174,7 +174,7 @@ def test_memory_does_not_grow_with_the_stream(streamer: Path) -> None:
 
 
 def test_it_ends_cleanly(streamer: Path) -> None:
-    """Oracle: exit code 130 after Ctrl-C with what came before answered; wrong usage is 2; a wrong header is one line."""
+    """Oracle: exit code 130 after Ctrl-C, what came before is answered; wrong usage is 2, a wrong header one line."""
     with following(streamer) as (process, ask):
         ask("ds,y", 1)
         assert ask("1,1", 3)[0].startswith("series,2,1,2,1,3,unsettled,")

@@ -242,8 +242,10 @@ def outcome(text: str, keys: list[str], *, fast: bool, opened: tuple[str, str] =
     return repr((series, table.step, table.filled, table.notes))
 
 
-ODD = ["+3", " 4", "5 ", "1e400", "NaN", "NA", "-nan", "inf", "1_0", "0x1", "1,5", ".5", "1.", "\u0661", "\x1f7", "\xa08",
-       "1\x00", "\u00e9", " a", "20240101", "#N/A", "nAn", "N/a", "4.9e-324", "-0", "2024-01-03 10:00", '"1"']  # fmt: skip
+ODD = [
+    "+3", " 4", "5 ", "1e400", "NaN", "NA", "-nan", "inf", "1_0", "0x1", "1,5", ".5", "1.", "\u0661", "\x1f7", "\xa08",
+    "1\x00", "\u00e9", " a", "20240101", "#N/A", "nAn", "N/a", "4.9e-324", "-0", "2024-01-03 10:00", '"1"',
+]  # fmt: skip
 
 
 @FIXED
