@@ -1,8 +1,8 @@
 """`infer series` on a table of many series against pyarrow and onnxruntime alone, and its streams against windows.
 
-Reading: rows/s from a file to checked series against pyarrow's reader of the same file. Windows: forecasts/s of the whole
-command, files to written rows, from every 24th row, against onnxruntime on prepared arrays, same file and batch, at its
-best of threads. Streams: the cost of one sample by the step graph and by running the window anew. Weights are random.
+Reading: rows/s from a file to checked series against pyarrow's reader of the same file. Windows: forecasts/s from a
+file to written rows, from every 24th row, against onnxruntime on prepared arrays, same model and batch, at its best
+of threads. Streams: the cost of a sample by the step graph and by running the window anew. Weights are random.
 
     python benchmarks/series.py               # about five minutes on two cores
     python benchmarks/series.py streams       # a part of it
@@ -121,7 +121,7 @@ def reading(how: Reading, files: dict[str, Path], rows: int) -> list[str]:
 
 
 def windows(net: Forecaster, how: Reading, files: dict[str, Path], count: int) -> list[str]:
-    """Return the table of forecasts/s: the whole way from a file to written rows, beside onnxruntime before and after."""
+    """Return the table of forecasts/s: from a file to written rows, between two measurements of onnxruntime."""
     before, done = onnxruntime_alone(net.contract, count), {}
     for form, file in files.items():
         for suffix in (".csv", ".jsonl"):
@@ -131,7 +131,7 @@ def windows(net: Forecaster, how: Reading, files: dict[str, Path], count: int) -
             done[f"{form} to {suffix[1:]}"] = summary.mark.rows / EVERY / (time.perf_counter() - start), summary
     bare = max(before, onnxruntime_alone(net.contract, count))
     lines = [
-        f"| {net.context} hours to {EVERY}, every {EVERY}th row | windows/s | of onnxruntime alone | reading, inference, writing |",
+        f"| {net.context} hours, then {EVERY} | windows/s | of onnxruntime alone | read, run, write |",
         "| --- | ---: | ---: | ---: |",
         f"| onnxruntime alone | {bare:,.0f} | 1.00 | |",
     ]

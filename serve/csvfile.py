@@ -10,6 +10,7 @@ import csv
 import math
 import re
 from array import array
+from codecs import BOM_UTF8
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,12 +23,13 @@ import numpy.typing as npt
 
 from serve.coded import Coded, encode, first_seen
 from serve.errors import InputError
-from serve.times import Times, coded_times
+from serve.times import FIRST, Times, coded_times
 
 NAN = frozenset({"", "na", "n/a", "nan", "null", "none"})  # compared in lower case
 DELIMITERS = {",": ",", ";": ";", "tab": "\t", "|": "|"}  # what a user types -> the character
 SNIFFED_ROWS = 20
 KNOWN = 2**16  # different cells of a column that are looked up, so that equal ones share memory
+STAMP = re.compile(r"\d{4}-\d\d-\d\d")
 csv.field_size_limit(2**22)  # a cell that pyarrow takes, within its blocks of 1 MiB, is no error here
 THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2},\d{3}")  # 1,234 is 1.234 to some and 1234 to others
 
@@ -43,7 +45,7 @@ class CsvFile:
     where: str
     stem: str  # names the series of a file without an id column
     header: list[str]
-    text: str
+    data: bytes
     delimiter: str
     decimal: str  # "." | "," | "auto"
     notes: list[str]
@@ -52,7 +54,7 @@ class CsvFile:
     @cached_property
     def exact(self) -> tuple[list[list[str]], "array[int]"]:
         """The stripped cells of each column, and the line where each row ends."""
-        return _read_columns(self.text, self.where, self.delimiter)
+        return _read_columns(self.data, self.where, self.delimiter)
 
     def place(self, row: int) -> str:
         return f"line {self.exact[1][row]}"
@@ -64,6 +66,8 @@ class CsvFile:
 
     def times(self, name: str) -> Times:
         """Return datetime64[s] or int64 (rows,)."""
+        if isinstance(found := self.fast.get(name), np.ndarray) and found.dtype.kind == "M":
+            return found
         times, trouble = coded_times(*self.coded(name))
         if trouble:
             raise InputError(self.where, f"{self.place(trouble[0])}, column {name!r}: {trouble[1]}")
@@ -71,7 +75,7 @@ class CsvFile:
 
     def numbers(self, names: Sequence[str]) -> npt.NDArray[np.float64]:
         """Return (rows, D), nan where a cell is missing."""
-        if all(isinstance(self.fast.get(name), np.ndarray) for name in names):
+        if all(isinstance(found := self.fast.get(name), np.ndarray) and found.dtype.kind == "f" for name in names):
             return np.stack([self.fast[name] for name in names], axis=1)
         decimal, columns = self._decimal_of(names), []
         for name in names:
@@ -127,30 +131,33 @@ def open_csv(
 
     keys: names of columns that will be asked for as ids or times, where there are such: they are then read faster.
     """
-    where, text = _read_text(source)
+    where, data = _read(source)
     sniffed = delimiter == "auto"
-    delimiter = sniff(text, where, decimal) if sniffed else DELIMITERS[delimiter]
-    header, first, end = _head(text, delimiter)
+    delimiter = sniff(data, where, decimal) if sniffed else DELIMITERS[delimiter]
+    header, first, end = _head(data, delimiter)
     file = CsvFile(
         where=where,
         stem=Path(source).stem if isinstance(source, str | Path) else "series",
         header=header,
-        text=text,
+        data=data,
         delimiter=delimiter,
         decimal=decimal,
         notes=[f"delimiter {delimiter!r}"] if sniffed and delimiter != "," else [],
-        fast=_fast(text, end, header, first, delimiter, decimal, keys),
+        fast=_fast(data, end, header, first, delimiter, decimal, keys),
     )
     if not file.fast:
         file.exact  # noqa: B018  (its errors are those of opening)
     return file
 
 
-def _read_text(source: str | Path | TextIO) -> tuple[str, str]:
-    """Return (name for messages, text whose lines end with LF)."""
+def _read(source: str | Path | TextIO) -> tuple[str, bytes]:
+    """Return (name for messages, UTF-8 whose lines end with LF)."""
     where = str(source) if isinstance(source, str | Path) else "-"
     try:
-        text = Path(source).read_bytes().decode("utf-8-sig") if isinstance(source, str | Path) else source.read()
+        data = Path(source).read_bytes() if isinstance(source, str | Path) else source.read().encode()
+        data = data.removeprefix(BOM_UTF8)
+        if not data.isascii():
+            data.decode()
     except FileNotFoundError as error:
         raise InputError(where, "no such file") from error
     except UnicodeDecodeError as error:
@@ -158,26 +165,26 @@ def _read_text(source: str | Path | TextIO) -> tuple[str, str]:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise InputError(where, f"the file cannot be read: {reason}") from error
-    return where, (text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text).removeprefix("\ufeff")
+    return where, data.replace(b"\r\n", b"\n").replace(b"\r", b"\n") if b"\r" in data else data
 
 
-def _rows(text: str, delimiter: str) -> Any:
+def _rows(data: bytes, delimiter: str) -> Any:
     """Return csv's reader of the lines of a text, which is not copied."""
 
     def lines() -> Iterator[str]:
         start = 0
-        while start < len(text):
-            end = text.find("\n", start) + 1 or len(text)
-            yield text[start:end]
+        while start < len(data):
+            end = data.find(b"\n", start) + 1 or len(data)
+            yield data[start:end].decode()
             start = end
 
     return csv.reader(lines(), delimiter=delimiter, strict=True)
 
 
-def sniff(text: str, where: str, decimal: str) -> str:
+def sniff(data: bytes, where: str, decimal: str) -> str:
     """Return the one delimiter that fits the first rows; InputError where several do."""
     candidates = [sign for sign in DELIMITERS.values() if sign != decimal]
-    widths = {sign: _widths(text, sign) for sign in candidates}
+    widths = {sign: _widths(data, sign) for sign in candidates}
     cut = [sign for sign in candidates if widths[sign] and widths[sign][0] > 1]
     even = [sign for sign in cut if len({*widths[sign]}) == 1]
     found = even or cut or candidates[:1]
@@ -186,34 +193,34 @@ def sniff(text: str, where: str, decimal: str) -> str:
     return found[0]
 
 
-def _widths(text: str, delimiter: str) -> list[int]:
+def _widths(data: bytes, delimiter: str) -> list[int]:
     """Return the cells of each of the first rows, the last one 0 where quotes do not fit."""
     widths: list[int] = []
     try:
-        widths.extend(len(row) for row in islice(filter(None, _rows(text, delimiter)), SNIFFED_ROWS))
+        widths.extend(len(row) for row in islice(filter(None, _rows(data, delimiter)), SNIFFED_ROWS))
     except csv.Error:
         widths.append(0)
     return widths
 
 
-def _head(text: str, delimiter: str) -> tuple[list[str], list[str], int]:
-    """Return (header, the row behind it, where in the text the header ends); empty where `exact` names the trouble."""
+def _head(data: bytes, delimiter: str) -> tuple[list[str], list[str], int]:
+    """Return (header, the row behind it, the byte where the header ends); empty where `exact` names the trouble."""
     try:
-        reader, end = _rows(text, delimiter), 0
+        reader, end = _rows(data, delimiter), 0
         header: list[str] = next(filter(None, reader), [])
         for _ in range(reader.line_num):
-            end = text.find("\n", end) + 1 or len(text)
+            end = data.find(b"\n", end) + 1 or len(data)
         return [cell.strip() for cell in header], next(filter(None, reader), []), end
     except csv.Error:
         return [], [], 0
 
 
-def _read_columns(text: str, where: str, delimiter: str) -> tuple[list[list[str]], "array[int]"]:
+def _read_columns(data: bytes, where: str, delimiter: str) -> tuple[list[list[str]], "array[int]"]:
     """Return (the stripped cells of each column, the line of each row).
 
     Empty lines are skipped; in a file of one column, one between others is a missing value.
     """
-    reader, lines = _rows(text.rstrip("\n"), delimiter), array("q")
+    reader, lines = _rows(data.rstrip(b"\n"), delimiter), array("q")
     columns: list[list[str]] = []
     known: list[dict[str, str]] = []  # equal cells are in memory once, as long as a column has few
     try:
@@ -239,27 +246,28 @@ def _read_columns(text: str, where: str, delimiter: str) -> tuple[list[list[str]
 
 
 def _fast(
-    text: str, start: int, header: list[str], first: list[str], delimiter: str, decimal: str, keys: Collection[str]
+    data: bytes, start: int, header: list[str], first: list[str], delimiter: str, decimal: str, keys: Collection[str]
 ) -> dict[str, Any]:
-    """Return columns of a text as pyarrow reads its rows, none where that might not be what `exact` says."""
+    """Return columns of a file as pyarrow reads its rows, none where that might not be what `exact` says."""
     try:
-        from pyarrow import ArrowInvalid, dictionary, float64, int32, py_buffer, string
+        from pyarrow import ArrowInvalid, dictionary, float64, int32, py_buffer, string, timestamp
         from pyarrow.csv import ConvertOptions, ParseOptions, ReadOptions, read_csv
     except ImportError:
         return {}
-    if '"' in text or len({*header}) != len(first) or len(header) != len(first):
+    if b'"' in data or len({*header}) != len(first) or len(header) != len(first):
         return {}
     sign = "," if decimal == "," else "."
     cells = dict(zip(header, first, strict=True))
     types = {name: dictionary(int32(), string()) for name in header if name in keys}
+    types |= {name: timestamp("s") for name in types if STAMP.match(cells[name].strip())}
     types |= {n: float64() for n, cell in cells.items() if n not in keys and number(cell.strip(), sign) is not None}
     if not types:
         return {}
     several = len(header) > 1
-    body = text if several else text.rstrip("\n")  # of a single column, an empty line is a missing value
+    body = data if several else data.rstrip(b"\n")  # of a single column, an empty line is a missing value
     try:
         table = read_csv(
-            py_buffer(body.encode()).slice(len(body[:start].encode())),
+            py_buffer(body).slice(start),
             ReadOptions(column_names=header),
             ParseOptions(delimiter=delimiter, quote_char=False, ignore_empty_lines=several),
             ConvertOptions(
@@ -275,6 +283,10 @@ def _fast(
         if kind == float64():
             found[name] = column.to_numpy()
             if np.count_nonzero(~np.isfinite(found[name])) > column.null_count:
+                return {}
+        elif kind == timestamp("s"):
+            found[name] = column.to_numpy()
+            if column.null_count or found[name].min() < FIRST:
                 return {}
         else:
             column = column.unify_dictionaries()

@@ -6,6 +6,7 @@ later than the one before it, it is passed over; after a gap its series starts a
 """
 
 import csv
+from codecs import BOM_UTF8
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import chain
@@ -38,11 +39,11 @@ def follow(task: Task, stdin: IO[bytes]) -> Iterator[Block]:
     else:
         why = f"a step answers {model.horizon}" if model.contract.streams else "the file has no step graph"
         task.say(f"each sample runs the whole window of {model.context} rows anew: {why}")
-    lines = (line.decode("utf-8", "surrogateescape") for line in iter(lambda: stdin.readline(MAX_LINE), b""))
-    head = next(lines, "").removeprefix("\ufeff")
-    auto = reading.delimiter == "auto"
-    sign = sniff(head, WHERE, reading.decimal) if auto else DELIMITERS[reading.delimiter]
-    reader, follower = csv.reader(chain([head], lines), delimiter=sign, strict=True), None
+    head = stdin.readline(MAX_LINE).removeprefix(BOM_UTF8)
+    raw = chain([head], iter(lambda: stdin.readline(MAX_LINE), b""))
+    lines = (line.decode("utf-8", "surrogateescape") for line in raw)
+    sign = DELIMITERS.get(reading.delimiter) or sniff(head.decode(errors="replace").encode(), WHERE, reading.decimal)
+    reader, follower = csv.reader(lines, delimiter=sign, strict=True), None
     while True:
         try:
             cells = next(reader)

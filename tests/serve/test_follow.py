@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -72,7 +73,7 @@ def test_a_pipe_is_answered_line_by_line(make_forecaster: Make, streamer: Path, 
     assert ("one step of the network; settled after 4" in said) is steps
     assert ("runs the whole window of 4 rows anew: the file has no step graph" in said) is not steps
     whole = CliRunner().invoke(main, ["series", str(model), str(tmp_path / "x.csv"), "--every", "1"])
-    assert sorted(heading + sum(found[6:], [])) == sorted(whole.stdout.splitlines())
+    assert sorted([*heading, *chain.from_iterable(found[6:])]) == sorted(whole.stdout.splitlines())
     for (line,), rest in ((rows[:1], rows[1:]) for rows in found[:6]):
         if steps:
             assert ",unsettled," in line and len(rest) == 2
