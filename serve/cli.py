@@ -217,14 +217,14 @@ def _forecast(task: "Task", files: tuple[str, ...], plot: str | None, resume: bo
 
 def _follow(task: "Task", strict: bool) -> None:
     from serve.follow import follow
-    from serve.output import open_table
+    from serve.output import open_table, texts
 
     started, counts = time.perf_counter(), Counter[str]()
     table = open_table(task.target, task.columns, sys.stdout.buffer)
     with interruptible("" if task.target == "-" else f"{task.target}.part holds what is done"), table as write:
         for block in follow(task, sys.stdin.buffer):
             write(block)
-            counts.update(map(str, block["status"]))
+            counts.update(texts(block["status"], str))
     seconds = time.perf_counter() - started
     finish(counts.total(), counts["error"], "rows", 0, seconds, task.model.device, strict)
 

@@ -55,6 +55,8 @@ class Origin:
         return self.series.dates and (self.step.unit != "seconds" or self.step.count % DAY == 0)
 
 
+Axis = npt.NDArray[np.bytes_]  # times as text
+NONE = np.array([b""])
 Start = tuple[Series, int]  # a series, and the last of its rows that is known
 
 
@@ -89,12 +91,17 @@ def _cutoffs(model: Forecaster, series: Series, every: int | None, held: int) ->
 
 def answer(model: Forecaster, step: Step, batch: list[Start], horizon: int) -> list[Origin]:
     """Return the origins in order; those that cannot be forecast do not enter the run."""
-    windows, errors = {}, {}
+    windows: dict[int, npt.NDArray[np.floating[Any]]] = {}
     times: dict[int, Times] = {}
+    errors: dict[int, str] = {}
+    context, calendar, width = model.context, bool(model.calendar), len(model.columns)
     for place, (series, cutoff) in enumerate(batch):
         try:
-            window = model.window(series.id, series.values[: cutoff + 1])
-            times |= {place: model.stamps(series, cutoff, step, horizon)} if model.calendar else {}
+            whole = cutoff + 1 >= context and series.fits and series.values.shape[1] == width
+            first = cutoff + 1 - context if whole else 0
+            window: npt.NDArray[np.floating[Any]] = series.values[first : cutoff + 1]
+            window = window if whole else model.window(series.id, window)
+            times |= {place: model.stamps(series, cutoff, step, horizon)} if calendar else {}
             windows[place] = window
         except InputError as error:
             errors[place] = error.reason
@@ -161,7 +168,7 @@ class Task:
     draws: Callable[[Series, int], bool] = lambda series, cutoff: False  # whether `draw` wants to see it
     draw: Callable[[Origin], None] = print
     reading_s: float = 0.0
-    _texts: dict[Any, list[str]] = field(default_factory=dict)  # of the last time axis: most series share one
+    _axes: dict[Any, Axis] = field(default_factory=dict)  # the last: most series share one
 
     @cached_property
     def columns(self) -> Columns:
@@ -203,11 +210,12 @@ class Task:
         origins = answer(self.model, group.step, group.starts, self.horizon)
         between = time.perf_counter()
         block = self.block(origins) if origins else block_of([self.trouble(group.file, group.error)])
-        status = [*block["status"]]
         encoded = encoding(self.target, self.columns)[1](block)
+        failed = sum(bool(origin.error) for origin in origins) if origins else 1
+        rows = failed + self.horizon * (len(origins) - failed) if origins else 1
         times = (0.0, between - started, time.perf_counter() - between)
         drawn = [origin for origin in origins if self.draws(origin.series, origin.cutoff)]
-        return Chunk(encoded, len(status), status.count("error"), group.seen, *times), drawn
+        return Chunk(encoded, rows, failed, group.seen, *times), drawn
 
     def trouble(self, name: str, error: str) -> Row:
         """Return the row of a file or sample that cannot be forecast."""
@@ -215,41 +223,42 @@ class Task:
 
     def block(self, origins: list[Origin], status: str = "ok") -> Block:
         """Return the rows of origins: of each `horizon`, or one that says its error."""
-        found: dict[str, list[str | None]] = {name: [] for name, kind in self.columns.items() if kind is str}
-        trained = min(self.horizon, self.model.horizon)
-        good = [status] * trained + ["recursive"] * (self.horizon - trained)
-        for origin in origins:
-            rows = 1 if origin.error else self.horizon
-            found["unique_id"] += [origin.series.id] * rows
-            found["ds"] += [None] if origin.error else self._ahead(origin)
-            if "cutoff" in found:
-                found["cutoff"] += [self._own(origin)[origin.cutoff] if origin.cutoff >= 0 else None] * rows
-            found["status"] += ["error"] if origin.error else good
-            found["error"] += [origin.error or None] * rows
-        names = [name for names in _value_names(self.model) for name in names]
-        numbers = np.full((len(found["status"]), len(names)), np.nan)
+        failed = np.array([bool(origin.error) for origin in origins])
+        owner = np.repeat(np.arange(len(origins)), np.where(failed, 1, self.horizon))  # (rows,) of origins
+        codes = np.arange(self.horizon) >= self.model.horizon  # (S,) 1 is recursive
+        numbers = np.full((len(owner), len(self.columns)), np.nan)
         sound = [origin for origin in origins if not origin.error]
         if sound:
             quantiles = np.stack([origin.quantiles for origin in sound])[..., self.ends]
             cells = np.concatenate([np.stack([origin.forecast for origin in sound])[..., None], quantiles], axis=-1)
-            numbers[[one != "error" for one in found["status"]]] = cells.reshape(-1, len(names))
-        return {name: found[name] if name in found else numbers[:, names.index(name)] for name in self.columns}
+            width = cells.shape[2] * cells.shape[3]
+            numbers[~failed[owner], :width] = cells.reshape(-1, width)
+        known = [self._own(origin)[origin.cutoff] if self.every and origin.cutoff >= 0 else b"" for origin in origins]
+        texts: Block = {
+            "unique_id": ([origin.series.id for origin in origins], owner),
+            "ds": np.concatenate([NONE if origin.error else self._ahead(origin) for origin in origins]),
+            "cutoff": np.array(known)[owner],
+            "status": ([status, "recursive", "error"], np.concatenate([[2] if one else codes for one in failed]) * 1),
+            "error": ([origin.error or None for origin in origins], owner),
+        }
+        values = iter(numbers.T)
+        return {name: texts[name] if kind is str else next(values) for name, kind in self.columns.items()}
 
-    def _ahead(self, origin: Origin) -> list[str]:
+    def _ahead(self, origin: Origin) -> Axis:
         """Return the times ahead as text, where they can be those of the series' own rows."""
         first = origin.cutoff + 1
         if self.every and first + self.horizon <= len(origin.series.times):
             return self._own(origin)[first : first + self.horizon]
-        return format_times(origin.times, origin.dates)
+        return np.array(format_times(origin.times, origin.dates), "S")
 
-    def _own(self, origin: Origin) -> list[str]:
+    def _own(self, origin: Origin) -> Axis:
         """Return the times of the series' rows as text."""
         times = origin.series.times
         key = (times[0], times[-1], len(times))  # one step for all: these tell the others
-        found = self._texts.get(key)
+        found = self._axes.get(key)
         if found is None:
-            found = format_times(times, origin.dates)
-            self._texts = {key: found}
+            found = np.array(format_times(times, origin.dates), "S")
+            self._axes = {key: found}
         return found
 
 

@@ -22,17 +22,22 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
+from serve.digits import digits
 from serve.errors import ServeError
 
 Row = dict[str, str | float | None]
 Columns = dict[str, type]  # name -> str or float, in order
-Block = dict[str, list[str | None] | npt.NDArray[np.float64]]  # rows as columns of one length; a missing number is nan
+Words = tuple[list[str | None], npt.NDArray[np.int64]]  # words, and which of them each row holds
+Cells = list[str | None] | Words | npt.NDArray[Any]  # a column: text, numbers (float64, nan is none) or plain ASCII
+Block = dict[str, Cells]  # rows as columns
 Write = Callable[[Sequence[Row] | Block], None]
 Encode = Callable[[Sequence[Row] | Block], bytes]
 
 SUFFIXES = (".csv", ".jsonl", ".parquet")
 ROWS_PER_GROUP = 16384  # of Parquet: few enough to stay small in memory, enough for its columns to compress
 FORMULA = re.compile(r"[=+\-@\t\r]")
+QUOTED = re.compile(r'[",\n]')
+LONGEST = 4096  # characters of a cell, as wide as its column is in a matrix
 NUMBER = re.compile(r"[+-]?\d+(\.\d+)?$")
 
 
@@ -53,44 +58,66 @@ def block_of(rows: Sequence[Row]) -> Block:
     block: Block = {}
     for name in rows[0] if rows else ():
         cells: list[Any] = [row[name] for row in rows]
-        texts = all(cell is None or isinstance(cell, str) for cell in cells)
-        block[name] = cells if texts else np.array(cells, np.float64)  # None becomes nan
+        words = all(cell is None or isinstance(cell, str) for cell in cells)
+        block[name] = cells if words else np.array(cells, np.float64)  # None becomes nan
     return block
 
 
 def to_csv(rows: Sequence[Row] | Block) -> bytes:
     """Return rows as lines of CSV, UTF-8."""
     block = rows if isinstance(rows, dict) else block_of(rows)
-    columns = [_texts(cells, _csv_cell) for cells in block.values()]
+    if (lines := _csv_lines(block)) is not None:
+        return lines
     text = io.StringIO(newline="")
-    plain = csv.writer(text, lineterminator="\n")
-    if not any("\r" in (word or "") for cells in block.values() if isinstance(cells, list) for word in {*cells}):
-        plain.writerows(zip(*columns, strict=True))
-        return text.getvalue().encode()
     # Before Python 3.13 the csv module leaves a lone CR unquoted, and readers then see a new row there.
-    quoted = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL)
-    for row in zip(*columns, strict=True):
-        (quoted if any("\r" in cell for cell in row) else plain).writerow(row)
+    writers = [csv.writer(text, lineterminator="\n", quoting=how) for how in (csv.QUOTE_MINIMAL, csv.QUOTE_ALL)]
+    for row in zip(*[texts(cells, _csv_cell) for cells in block.values()], strict=True):
+        writers[any("\r" in cell for cell in row)].writerow(row)
     return text.getvalue().encode()
 
 
 def to_jsonl(rows: Sequence[Row] | Block) -> bytes:
     """Return rows as one JSON object a line."""
     block = rows if isinstance(rows, dict) else block_of(rows)
-    columns = [_texts(cells, _json_cell) for cells in block.values()]
+    columns = [texts(cells, _json_cell) for cells in block.values()]
     line = ", ".join(json.dumps(name).replace("%", "%%") + ": %s" for name in block)
     return "".join([f"{{{line}}}\n" % cells for cells in zip(*columns, strict=True)]).encode()
 
 
-def _texts(cells: list[str | None] | npt.NDArray[np.float64], of: Callable[[str | float | None], str]) -> list[str]:
-    """Return a column as text: words by `of`, each once, numbers with 6 significant digits."""
-    if isinstance(cells, list):
-        known = {cell: of(cell) for cell in {*cells}}
-        return [known[cell] for cell in cells]
-    digits = ("%.6g " * len(cells) % tuple(cells.tolist())).split()
-    if of is _csv_cell and not np.isnan(cells).any():
-        return digits
-    return [of(None if cell == "nan" else float(cell)) for cell in digits]
+def _csv_lines(block: Block) -> bytes | None:
+    """Return rows as CSV by way of a matrix with a row of characters for each, None where a word has 0 or CR in it."""
+    columns: list[npt.NDArray[np.uint8]] = []
+    for cells in block.values():
+        if isinstance(cells, np.ndarray):
+            found = digits(cells) if cells.dtype.kind == "f" else _characters(cells)
+        else:
+            words, codes = cells if isinstance(cells, tuple) else (cells, np.arange(len(cells)))
+            plain = [_csv_cell(word) for word in words]
+            quoted = ['"' + word.replace('"', '""') + '"' if QUOTED.search(word) else word for word in plain]
+            if any("\0" in word or "\r" in word for word in plain) or max(map(len, plain), default=0) > LONGEST:
+                return None
+            found = _characters(np.array([word.encode() for word in quoted], "S"))[codes]
+        columns += [found, np.full((len(found), 1), ord(","), np.uint8)]
+    if not columns:
+        return b""
+    columns[-1][:] = ord("\n")
+    table = np.concatenate(columns, axis=1)
+    return table[table > 0].tobytes()
+
+
+def _characters(words: npt.NDArray[np.bytes_]) -> npt.NDArray[np.uint8]:
+    return words.view(np.uint8).reshape(len(words), words.itemsize)
+
+
+def texts(cells: Cells, of: Callable[[str | float | None], str]) -> list[str]:
+    """Return each cell of a column as text: `of` a word, of a number with 6 significant digits, or of None."""
+    if isinstance(cells, np.ndarray):
+        if cells.dtype.kind == "f":
+            return [of(None if cell != cell else float(f"{cell:.6g}")) for cell in cells.tolist()]
+        return [of(cell.decode() or None) for cell in cells.tolist()]
+    words, codes = cells if isinstance(cells, tuple) else (cells, np.arange(len(cells)))
+    known = [of(word) for word in words]
+    return [known[code] for code in codes.tolist()]
 
 
 class Part:

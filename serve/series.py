@@ -44,6 +44,11 @@ class Series:
     def dates(self) -> bool:
         return are_dates(self.times)
 
+    @cached_property
+    def fits(self) -> bool:
+        """Whether a network can take every value: float32."""
+        return bool((np.abs(self.values) <= np.finfo(np.float32).max).all())
+
 
 @dataclass(frozen=True)
 class Table:
