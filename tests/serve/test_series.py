@@ -2,6 +2,7 @@
 
 import csv
 import io
+import itertools
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -246,6 +247,17 @@ ODD = [
     "+3", " 4", "5 ", "1e400", "NaN", "NA", "-nan", "inf", "1_0", "0x1", "1,5", ".5", "1.", "\u0661", "\x1f7", "\xa08",
     "1\x00", "\u00e9", " a", "20240101", "#N/A", "nAn", "N/a", "4.9e-324", "-0", "2024-01-03 10:00", '"1"',
 ]  # fmt: skip
+
+
+@pytest.mark.parametrize("cell", ODD)
+def test_both_readers_say_the_same_of_a_cell(cell: str) -> None:
+    """Oracle: the exact reader, of one odd cell in a well-formed file, in each column and at either end."""
+    rule = {"columns": ["y"], "time": "ds", "id": "u", "gaps": "interpolate"}
+    for sign, row, column in itertools.product(",;", (0, 1, 3), range(3)):
+        rows = [[f"2024-01-0{t}", "a", str(t)] for t in range(1, 5)]
+        rows[row][column] = cell
+        text = "\n".join(sign.join(line) for line in [["ds", "u", "y"], *rows]) + "\n"
+        assert outcome(text, ["ds", "u"], fast=True, **rule) == outcome(text, [], fast=False, **rule)
 
 
 @FIXED
