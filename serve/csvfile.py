@@ -21,13 +21,14 @@ from typing import Any, TextIO
 import numpy as np
 import numpy.typing as npt
 
-from serve.coded import Coded, encode, first_seen
+from serve.coded import Coded, encode, first_seen, plain
 from serve.errors import InputError
 from serve.times import FIRST, Times, coded_times
 
 NAN = frozenset({"", "na", "n/a", "nan", "null", "none"})  # compared in lower case
 DELIMITERS = {",": ",", ";": ";", "tab": "\t", "|": "|"}  # what a user types -> the character
 SNIFFED_ROWS = 20
+LARGE = 2**20  # bytes of a file from which pyarrow saves more time than its import takes
 KNOWN = 2**16  # different cells of a column that are looked up, so that equal ones share memory
 STAMP = re.compile(r"\d{4}-\d\d-\d\d")
 csv.field_size_limit(2**22)  # a cell that pyarrow takes, within its blocks of 1 MiB, is no error here
@@ -249,12 +250,12 @@ def _fast(
     data: bytes, start: int, header: list[str], first: list[str], delimiter: str, decimal: str, keys: Collection[str]
 ) -> dict[str, Any]:
     """Return columns of a file as pyarrow reads its rows, none where that might not be what `exact` says."""
+    if not keys or len(data) < LARGE or b'"' in data or len({*header}) != len(first) or len(header) != len(first):
+        return {}
     try:
         from pyarrow import ArrowInvalid, dictionary, float64, int32, py_buffer, string, timestamp
         from pyarrow.csv import ConvertOptions, ParseOptions, ReadOptions, read_csv
     except ImportError:
-        return {}
-    if b'"' in data or len({*header}) != len(first) or len(header) != len(first):
         return {}
     sign = "," if decimal == "," else "."
     cells = dict(zip(header, first, strict=True))
@@ -281,17 +282,19 @@ def _fast(
     for name, kind in types.items():
         column = table.column(name)
         if kind == float64():
-            found[name] = column.to_numpy()
+            found[name] = plain(column, np.float64, math.nan)
             if np.count_nonzero(~np.isfinite(found[name])) > column.null_count:
                 return {}
         elif kind == timestamp("s"):
-            found[name] = column.to_numpy()
-            if column.null_count or found[name].min() < FIRST:
+            if column.null_count:
+                return {}
+            found[name] = plain(column, np.int64).view("datetime64[s]")
+            if found[name].min() < FIRST:
                 return {}
         else:
-            column = column.unify_dictionaries()
-            codes = np.concatenate([chunk.indices.to_numpy() for chunk in column.chunks])
-            found[name] = first_seen(codes, [word.strip() for word in column.chunk(0).dictionary.to_pylist()])
+            coded = column.unify_dictionaries()
+            codes = np.concatenate([np.from_dlpack(chunk.indices) for chunk in coded.chunks])
+            found[name] = first_seen(codes, [word.strip() for word in coded.chunk(0).dictionary.to_pylist()])
     return found
 
 

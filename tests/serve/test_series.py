@@ -3,7 +3,10 @@
 import csv
 import io
 import itertools
+import os
+import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from serve import csvfile
 from serve.coded import encode, first_seen
 from serve.csvfile import open_csv
 from serve.errors import InputError
@@ -232,6 +236,13 @@ def test_any_text_is_a_table_or_one_sentence(text: str) -> None:
         assert all(np.isfinite(series.values).all() for series in table.series)
 
 
+@pytest.fixture(autouse=True, scope="module")
+def small_files_are_large() -> Iterator[None]:
+    before, csvfile.LARGE = csvfile.LARGE, 0
+    yield
+    csvfile.LARGE = before
+
+
 def outcome(text: str, keys: list[str], *, fast: bool, opened: tuple[str, str] = ("auto", "auto"), **rule) -> object:
     """What a text gives through pyarrow where it may, or through the exact reader alone."""
     try:
@@ -308,6 +319,24 @@ def test_a_plain_file_is_read_fast(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not open_csv(io.StringIO(text.replace("b", '"b"')), keys=["unique_id", "ds"]).fast
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     assert not open_csv(io.StringIO(text), keys=["unique_id", "ds"]).fast
+
+
+def test_reading_imports_no_pandas(tmp_path: Path) -> None:
+    """Oracle: sys.modules of a new process; pandas is installed here, and would cost two seconds."""
+    days = pd.date_range("2024-01-01", periods=9)
+    frame = pd.DataFrame({"unique_id": ["a"] * 9, "ds": days, "y": [1.0, None] + [2.0] * 7})
+    frame.to_csv(tmp_path / "x.csv", index=False)
+    frame.to_parquet(tmp_path / "x.parquet")
+    code = """if True:
+        import sys
+        from serve import csvfile, series
+        csvfile.LARGE = 0
+        for name in ("x.csv", "x.parquet"):
+            file = series.open_file(name, keys=["unique_id", "ds"])
+            series.table_of(file, columns=["y"], time="ds", id="unique_id", gaps="interpolate")
+        sys.exit("pyarrow" not in sys.modules or "pandas" in sys.modules)"""
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, check=True)
 
 
 @FIXED
