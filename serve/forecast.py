@@ -77,10 +77,14 @@ def starts(
     truth of every forecast is in the series); None is that row alone. A series without one gives one, for its error.
     """
     found = ((series, cutoff) for series in table.series for cutoff in _cutoffs(model, series, every, held))
-    values = horizon * len(model.targets) * (1 + len(model.quantiles))
-    size = max(1, min(WINDOWS_PER_RUN, VALUES_PER_RUN // values))
+    size = windows_per_run(model, horizon)
     while batch := list(islice(found, size)):
         yield batch
+
+
+def windows_per_run(model: Forecaster, horizon: int) -> int:
+    values = horizon * len(model.targets) * (1 + len(model.quantiles))
+    return max(1, min(WINDOWS_PER_RUN, VALUES_PER_RUN // values))
 
 
 def _cutoffs(model: Forecaster, series: Series, every: int | None, held: int) -> range:
@@ -254,7 +258,7 @@ class Task:
     def _own(self, origin: Origin) -> Axis:
         """Return the times of the series' rows as text."""
         times = origin.series.times
-        key = (times[0], times[-1], len(times))  # one step for all: these tell the others
+        key = (times[0], times[-1], len(times), origin.step)  # which tell the others
         found = self._axes.get(key)
         if found is None:
             found = np.array(format_times(times, origin.dates), "S")
@@ -277,10 +281,11 @@ def forecast_files(
     facts = asdict(task.reading)
     run = {"model": model.contract.digest, "columns": [*task.columns], "horizon": task.horizon, "every": task.every}
     run |= {f"--{name}": facts[name] for name in ("target", "time", "id", "gaps", "delimiter", "decimal")}
+    run |= {"batch": (batch := windows_per_run(model, task.horizon))}
     if begun:
         journal.check_same(task.target, run, begun[0])
     count = usable_cores() if model.kind == "cpu" else IN_FLIGHT
-    summary = Summary(model.device, mark, mark.rows, WINDOWS_PER_RUN, f"{count} threads")
+    summary = Summary(model.device, mark, mark.rows, batch, f"{count} threads")
     groups = task.groups(files)
     pass_over(task.passed(groups), mark, task.target)
 
