@@ -237,10 +237,21 @@ class Task:
             cells = np.concatenate([np.stack([origin.forecast for origin in sound])[..., None], quantiles], axis=-1)
             width = cells.shape[2] * cells.shape[3]
             numbers[~failed[owner], :width] = cells.reshape(-1, width)
-        known = [self._own(origin)[origin.cutoff] if self.every and origin.cutoff >= 0 else b"" for origin in origins]
+        ahead, known, axis, last = [], [], NONE, None
+        for origin in origins:
+            if self.every and origin.series is not last:
+                axis, last = self._axis(origin), origin.series
+            end = origin.cutoff + 1 + self.horizon
+            known.append(axis[origin.cutoff] if self.every and origin.cutoff >= 0 else b"")
+            if origin.error:
+                ahead.append(NONE)
+            elif end <= len(axis):
+                ahead.append(axis[origin.cutoff + 1 : end])
+            else:
+                ahead.append(np.array(format_times(origin.times, origin.dates), "S"))
         texts: Block = {
             "unique_id": ([origin.series.id for origin in origins], owner),
-            "ds": np.concatenate([NONE if origin.error else self._ahead(origin) for origin in origins]),
+            "ds": np.concatenate(ahead),
             "cutoff": np.array(known)[owner],
             "status": ([status, "recursive", "error"], np.concatenate([[2] if one else codes for one in failed]) * 1),
             "error": ([origin.error or None for origin in origins], owner),
@@ -248,14 +259,7 @@ class Task:
         values = iter(numbers.T)
         return {name: texts[name] if kind is str else next(values) for name, kind in self.columns.items()}
 
-    def _ahead(self, origin: Origin) -> Axis:
-        """Return the times ahead as text, where they can be those of the series' own rows."""
-        first = origin.cutoff + 1
-        if self.every and first + self.horizon <= len(origin.series.times):
-            return self._own(origin)[first : first + self.horizon]
-        return np.array(format_times(origin.times, origin.dates), "S")
-
-    def _own(self, origin: Origin) -> Axis:
+    def _axis(self, origin: Origin) -> Axis:
         """Return the times of the series' rows as text."""
         times = origin.series.times
         key = (times[0], times[-1], len(times), origin.step)  # which tell the others

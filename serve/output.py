@@ -71,7 +71,7 @@ def to_csv(rows: Sequence[Row] | Block) -> bytes:
     text = io.StringIO(newline="")
     # Before Python 3.13 the csv module leaves a lone CR unquoted, and readers then see a new row there.
     writers = [csv.writer(text, lineterminator="\n", quoting=how) for how in (csv.QUOTE_MINIMAL, csv.QUOTE_ALL)]
-    for row in zip(*[texts(cells, _csv_cell) for cells in block.values()], strict=True):
+    for row in zip(*[texts(cells, _csv_cell, str) for cells in block.values()], strict=True):
         writers[any("\r" in cell for cell in row)].writerow(row)
     return text.getvalue().encode()
 
@@ -79,7 +79,7 @@ def to_csv(rows: Sequence[Row] | Block) -> bytes:
 def to_jsonl(rows: Sequence[Row] | Block) -> bytes:
     """Return rows as one JSON object a line."""
     block = rows if isinstance(rows, dict) else block_of(rows)
-    columns = [texts(cells, _json_cell) for cells in block.values()]
+    columns = [texts(cells, _json_cell, lambda digits: repr(float(digits))) for cells in block.values()]
     line = ", ".join(json.dumps(name).replace("%", "%%") + ": %s" for name in block)
     return "".join([f"{{{line}}}\n" % cells for cells in zip(*columns, strict=True)]).encode()
 
@@ -87,9 +87,11 @@ def to_jsonl(rows: Sequence[Row] | Block) -> bytes:
 def _csv_lines(block: Block) -> bytes | None:
     """Return rows as CSV by way of a matrix with a row of characters for each, None where a word has 0 or CR in it."""
     columns: list[npt.NDArray[np.uint8]] = []
+    numbers = [cells for cells in block.values() if isinstance(cells, np.ndarray) and cells.dtype.kind == "f"]
+    figures = iter(np.split(digits(np.concatenate(numbers)), len(numbers)) if numbers else ())
     for cells in block.values():
         if isinstance(cells, np.ndarray):
-            found = digits(cells) if cells.dtype.kind == "f" else _characters(cells)
+            found = next(figures) if cells.dtype.kind == "f" else _characters(cells)
         else:
             words, codes = cells if isinstance(cells, tuple) else (cells, np.arange(len(cells)))
             plain = [_csv_cell(word) for word in words]
@@ -109,15 +111,17 @@ def _characters(words: npt.NDArray[np.bytes_]) -> npt.NDArray[np.uint8]:
     return words.view(np.uint8).reshape(len(words), words.itemsize)
 
 
-def texts(cells: Cells, of: Callable[[str | float | None], str]) -> list[str]:
-    """Return each cell of a column as text: `of` a word, of a number with 6 significant digits, or of None."""
-    if isinstance(cells, np.ndarray):
-        if cells.dtype.kind == "f":
-            return [of(None if cell != cell else float(f"{cell:.6g}")) for cell in cells.tolist()]
-        return [of(cell.decode() or None) for cell in cells.tolist()]
-    words, codes = cells if isinstance(cells, tuple) else (cells, np.arange(len(cells)))
-    known = [of(word) for word in words]
-    return [known[code] for code in codes.tolist()]
+def texts(cells: Cells, word: Callable[[str | None], str], number: Callable[[str], str] = str) -> list[str]:
+    """Return each cell of a column by `word`, or by `number` from its 6 significant digits."""
+    if isinstance(cells, np.ndarray) and cells.dtype.kind == "f":
+        figures = ("%.6g " * len(cells) % tuple(cells.tolist())).split()
+        return [word(None) if figure == "nan" else number(figure) for figure in figures]
+    if isinstance(cells, tuple):
+        known = [word(cell) for cell in cells[0]]
+        return [known[code] for code in cells[1].tolist()]
+    words = [cell.decode() or None for cell in cells.tolist()] if isinstance(cells, np.ndarray) else cells
+    made = {cell: word(cell) for cell in {*words}}
+    return [made[cell] for cell in words]
 
 
 class Part:
@@ -182,15 +186,13 @@ def _open(target: str) -> IO[bytes]:
         raise ServeError(f"{part}: cannot be written ({error.strerror}); make the folder or choose another") from error
 
 
-def _csv_cell(value: str | float | None) -> str:
-    if not isinstance(value, str):
-        return "" if value is None else f"{value:.6g}"
-    text = _unicode(value)
+def _csv_cell(word: str | None) -> str:
+    text = _unicode(word or "")
     return f"'{text}" if FORMULA.match(text) and not NUMBER.match(text) else text
 
 
-def _json_cell(value: str | float | None) -> str:
-    return json.dumps(_unicode(value) if isinstance(value, str) else value, allow_nan=False)
+def _json_cell(word: str | None) -> str:
+    return json.dumps(word if word is None else _unicode(word))
 
 
 def _unicode(text: str) -> str:
