@@ -17,7 +17,7 @@ from serve.errors import InputError
 from serve.journal import Mark
 from serve.machine import usable_cores
 from serve.model import WINDOWS_PER_RUN, Forecaster
-from serve.output import Block, Columns, Row, block_of, encoding
+from serve.output import Block, Columns, Encode, Row, block_of, encoding
 from serve.reading import Reading
 from serve.series import Series, Table, future_times
 from serve.sources import Source
@@ -179,6 +179,10 @@ class Task:
         return columns_of(self.model, self.every is not None)
 
     @cached_property
+    def encode(self) -> Encode:
+        return encoding(self.target, self.columns)[1]
+
+    @cached_property
     def ends(self) -> list[int]:
         """The places of the quantiles that are shown, lo and hi in turn."""
         return [place for _, *pair in intervals(self.model.quantiles) for place in pair]
@@ -214,7 +218,7 @@ class Task:
         origins = answer(self.model, group.step, group.starts, self.horizon)
         between = time.perf_counter()
         block = self.block(origins) if origins else block_of([self.trouble(group.file, group.error)])
-        encoded = encoding(self.target, self.columns)[1](block)
+        encoded = self.encode(block)
         failed = sum(bool(origin.error) for origin in origins) if origins else 1
         rows = failed + self.horizon * (len(origins) - failed) if origins else 1
         times = (0.0, between - started, time.perf_counter() - between)
