@@ -38,6 +38,7 @@ from serve.follow import Follower
 from serve.forecast import Task, forecast_files
 from serve.machine import usable_cores
 from serve.model import WINDOWS_PER_RUN, Forecaster, wrap
+from serve.output import to_csv
 from serve.reading import Reading
 from serve.session import open_session
 from serve.stream import Stream
@@ -160,25 +161,29 @@ def onnxruntime_alone(contract: Contract, count: int) -> float:
 
 
 def streams(net: Forecaster, how: Reading) -> list[str]:
-    """Return the table of the cost of a sample, from the cells of its line to the rows that answer it."""
+    """Return the table of the cost of a sample: from its cells to the rows that answer it, and in the network alone."""
     times = np.datetime_as_string(np.datetime64("2020-01-01", "s") + 3600 * np.arange(max(SEEN) + TAKEN)).tolist()
-    cells = [["a", time, "100.5"] for time in times]
-    cost: dict[str, list[float]] = {}
-    for name, stream in (("step graph", Stream(net.contract, "cpu")), ("window anew", None)):
+    window, alone = np.full((1, net.context, 1), 100.5), Stream(net.contract, "cpu")
+    cost = {"step alone": each(lambda _: alone.push([100.5]), times)}
+    cost["window alone"] = each(lambda _: net.run(window), times)
+    for name, stream in (("step", alone.fork()), ("window", None)):
         follower = Follower(Task(net, how, EVERY, 1, say=lambda _: None), ["unique_id", "ds", "y"], stream)
-        taken = []
-        for row in cells:
-            start = time.perf_counter()
-            follower.rows(row)
-            taken.append(time.perf_counter() - start)
-        cost[name] = [1e6 * statistics.median(taken[seen : seen + TAKEN]) for seen in SEEN]
+        cost[name] = each(lambda time, f=follower: to_csv(f.rows(["a", time, "100.5"])), times)
     lines = [
-        f"| samples seen, window of {net.context} | step graph, µs | window anew, µs | ratio |",
-        "| ---: | ---: | ---: | ---: |",
+        f"| seen, window of {net.context} | step graph, µs | window anew, µs | ratio | networks alone, µs | ratio |",
+        "| ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
-    for seen, step, whole in zip(SEEN, cost["step graph"], cost["window anew"], strict=True):
-        lines.append(f"| {seen:,} | {step:,.0f} | {whole:,.0f} | {whole / step:.1f} |")
+    for seen in SEEN:
+        step, window, *nets = (cost[name][seen] for name in ("step", "window", "step alone", "window alone"))
+        own = f"{nets[0]:,.0f}, {nets[1]:,.0f} | {nets[1] / nets[0]:.1f}"
+        lines.append(f"| {seen:,} | {step:,.0f} | {window:,.0f} | {window / step:.1f} | {own} |")
     return lines
+
+
+def each(call: Callable[[str], object], samples: list[str]) -> dict[int, float]:
+    """Return the median microseconds of a call for the TAKEN samples behind each of SEEN."""
+    taken = [seconds(lambda sample=sample: call(sample)) for sample in samples]
+    return {seen: 1e6 * statistics.median(taken[seen : seen + TAKEN]) for seen in SEEN}
 
 
 @click.command()

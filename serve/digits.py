@@ -3,6 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 
+FEW = 256  # numbers that are as fast one by one
 WIDTH = 17  # bytes: sign, 0.000, and six digits with a point behind any but the last
 POWERS = 10.0 ** np.arange(-4, 6)
 LEAST, MOST = 1e-4, 999_999.0  # beyond these "%.6g" writes an exponent, or is about to
@@ -13,6 +14,8 @@ Bytes = npt.NDArray[np.uint8]
 
 def digits(numbers: npt.NDArray[np.float64]) -> Bytes:
     """Return (n, WIDTH) characters of each number, 0 where there is none; of nan there are none."""
+    if len(numbers) < FEW:
+        return _one_by_one(numbers)
     size = np.abs(numbers)
     plain = (size >= LEAST) & (size < MOST)
     size = np.where(plain, size, 1.0)
@@ -37,8 +40,12 @@ def digits(numbers: npt.NDArray[np.float64]) -> Bytes:
         text[:, 6 + 2 * place] *= place <= np.maximum(last, exponent)
         if place < 5:
             text[:, 7 + 2 * place] = np.where((exponent == place) & (last > place), ord("."), 0)
-    odd = np.flatnonzero(~plain)
-    words = ("%.6g " * len(odd) % tuple(numbers[odd].tolist())).replace("nan", "-").split()
-    text[odd] = np.array(words, f"S{WIDTH}").view(np.uint8).reshape(-1, WIDTH)
+    text[~plain] = _one_by_one(numbers[~plain])
+    return text
+
+
+def _one_by_one(numbers: npt.NDArray[np.float64]) -> Bytes:
+    words = ("%.6g " * len(numbers) % tuple(numbers.tolist())).replace("nan", "-").split()
+    text = np.array(words, f"S{WIDTH}").view(np.uint8).reshape(-1, WIDTH)
     text[np.isnan(numbers)] = 0
     return text

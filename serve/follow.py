@@ -177,8 +177,11 @@ class Follower:
             raise InputError(WHERE, f"expected times in rising order, got {_after(time, track)}; it is passed over")
         before, here = positions(np.array([last, time[0]]), self.step.unit).tolist()
         steps, rest = divmod(here - before, self.step.count)
-        ahead = Step(self.step.unit, here - before)
-        if rest or not any(future_times(last, ahead, 1, month_end=end) == time for end in (False, True)):
+        months = Step("months", here - before)
+        same = self.step.unit != "months" or any(
+            future_times(last, months, 1, month_end=end) == time for end in (False, True)
+        )
+        if rest or not same:
             what = f"expected times that are whole steps of {self.step} apart"
             raise InputError(WHERE, f"{what}, got {_after(time, track)}; it is passed over")
         return int(steps)

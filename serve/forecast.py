@@ -243,20 +243,20 @@ class Task:
             numbers[~failed[owner], :width] = cells.reshape(-1, width)
         ahead, known, axis, last = [], [], NONE, None
         for origin in origins:
-            if self.every and origin.series is not last:
+            times, first = origin.series.times, origin.cutoff + 1
+            inside = bool(self.every) and first + self.horizon <= len(times) and not origin.error
+            if inside and origin.series is not last:
                 axis, last = self._axis(origin), origin.series
-            end = origin.cutoff + 1 + self.horizon
-            known.append(axis[origin.cutoff] if self.every and origin.cutoff >= 0 else b"")
-            if origin.error:
-                ahead.append(NONE)
-            elif end <= len(axis):
-                ahead.append(axis[origin.cutoff + 1 : end])
+            if inside:
+                known.append(axis[first - 1 : first])
+                ahead.append(axis[first : first + self.horizon])
             else:
-                ahead.append(np.array(format_times(origin.times, origin.dates), "S"))
+                known.append(_text(times[first - 1 : first], origin) if self.every and first else NONE)
+                ahead.append(NONE if origin.error else _text(origin.times, origin))
         texts: Block = {
             "unique_id": ([origin.series.id for origin in origins], owner),
             "ds": np.concatenate(ahead),
-            "cutoff": np.array(known)[owner],
+            "cutoff": np.concatenate(known)[owner],
             "status": ([status, "recursive", "error"], np.concatenate([[2] if one else codes for one in failed]) * 1),
             "error": ([origin.error or None for origin in origins], owner),
         }
@@ -269,9 +269,13 @@ class Task:
         key = (times[0], times[-1], len(times), origin.step)  # which tell the others
         found = self._axes.get(key)
         if found is None:
-            found = np.array(format_times(times, origin.dates), "S")
+            found = _text(times, origin)
             self._axes = {key: found}
         return found
+
+
+def _text(times: Times, origin: Origin) -> Axis:
+    return np.array(format_times(times, origin.dates), "S")
 
 
 def forecast_files(

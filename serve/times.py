@@ -18,6 +18,7 @@ WHOLE = re.compile(r"[+-]?\d{1,18}(\.0*)?$")
 MONTH = re.compile(r"\d{4}-\d{2}$")
 COMPACT = re.compile(r"\d{8}$")
 MARKS = {4: b"-", 7: b"-", 10: b"T ", 13: b":", 16: b":"}  # between the digits of 2024-01-31T12:00:00
+MANY = 256  # cells from which it pays to take them together
 SHORTEST_MONTH = np.timedelta64(28, "D")
 FIRST = np.datetime64("0001-01-01")  # of Python's calendar
 
@@ -44,7 +45,7 @@ def parse_times(cells: list[str]) -> tuple[Times, tuple[int, str] | None]:
     """Return (times, None), or (what was parsed so far, (row, reason)) at the first cell that is no time."""
     if _are_whole(cells):
         return np.array([int(cell.split(".")[0]) for cell in cells], dtype=np.int64), None
-    if (plain := _plain(cells)) is not None:
+    if len(cells) >= MANY and (plain := _plain(cells)) is not None:
         return plain, None
     stamps: list[datetime] = []
     first_aware = None
