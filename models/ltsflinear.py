@@ -55,13 +55,16 @@ class LTSFLinear(nn.Module):
         if x.shape[1] < self.context:
             what = f"expected at least {self.context} steps, got {x.shape[1]}"
             raise ValueError(f"ltsflinear: {what}; give a longer window")
-        x = x[:, -self.context :].transpose(1, 2)  # (N, D, T)
+        rows = x[:, -self.context :].transpose(1, 2).reshape(-1, self.context)  # (N D, T)
         if self.trend is None:
-            last = x[:, :, -1:]
-            return (self.head(x - last) + last).transpose(1, 2)
-        side = AVERAGED // 2
-        trend = F.avg_pool1d(F.pad(x, (side, side), mode="replicate"), AVERAGED, stride=1)
-        return (self.trend(trend) + self.head(x - trend)).transpose(1, 2)
+            last = rows[:, -1:]
+            y = self.head(rows - last) + last
+        else:
+            side = AVERAGED // 2
+            padded = F.pad(rows.unsqueeze(1), (side, side), mode="replicate")
+            trend = F.avg_pool1d(padded, AVERAGED, stride=1).squeeze(1)
+            y = self.trend(trend) + self.head(rows - trend)
+        return y.view(-1, x.shape[2], y.shape[1]).transpose(1, 2)
 
 
 Model = LTSFLinear

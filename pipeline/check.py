@@ -174,7 +174,7 @@ def measure(
     if source.task == "classification":
         y = np.asarray(source.y["test"])
         return metrics.classification(got[0], torch_says, y), {"probabilities": got[0], "y": y}
-    keep = spread(len(got[0]), RAW_WINDOWS)
+    keep, source = spread(len(got[0]), RAW_WINDOWS), source.alone()
     history, target = source.windows("test", source.about["stride"])
     arrays = {
         "rows": keep,

@@ -13,7 +13,7 @@ import csv
 import hashlib
 import itertools
 import shutil
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -58,10 +58,15 @@ class Data:
         """How many of a series' columns are forecast: the first ones."""
         return len(self.about["forecast"].get("columns", self.mean))
 
+    def alone(self) -> Data:
+        """Return the same series without the columns that are read and not forecast: what errors are taken of."""
+        x = {split: rows[:, : self.targets] for split, rows in self.x.items()}
+        return replace(self, x=x, mean=self.mean[: self.targets], scale=self.scale[: self.targets])
+
     def windows(self, split: str, stride: int = 1) -> tuple[np.ndarray, np.ndarray]:
         """Return every window of the split as float32 history (M, T, D) and target (M, S, targets), in raw units."""
-        history, *_, target = self.samples(split, stride)
-        return history, target
+        given = self.samples(split, stride)
+        return given[0], given[-1]
 
     def samples(self, split: str, stride: int = 1) -> tuple[np.ndarray, ...]:
         """Return (history, target), or (history, calendar, target): calendar (M, T + S, F), of both."""
@@ -75,16 +80,13 @@ class Data:
     def served(self, split: str) -> np.ndarray:
         """Return the split as the served graph takes it: uint8 (N, H, W, C), or raw history float32 (M, T, D).
 
-        With a calendar both are in one, (M, T + S, D + F), the history 0 in the rows ahead: `Forecaster.parts` of
-        pipeline/network.py.
+        With a calendar both are in one, (M, T + S, D + F), the history 0 in the rows ahead.
         """
         if self.task == "classification":
             return np.asarray(self.x[split])
         history, *known, _ = self.samples(split, self.about["stride"])
-        if not known:
-            return history
-        ahead = ((0, 0), (0, known[0].shape[1] - history.shape[1]), (0, 0))
-        return np.concatenate([np.pad(history, ahead), known[0]], 2)
+        ahead = ((0, 0), (0, self.about["forecast"]["horizon"]), (0, 0))
+        return np.concatenate([np.pad(history, ahead), known[0]], 2) if known else history
 
     def example(self) -> np.ndarray:
         """Return one sample as the served graph takes it."""

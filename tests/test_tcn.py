@@ -64,8 +64,17 @@ def test_the_blocks_cover_the_context_and_one_less_would_not(patch, stride, kern
         assert tcn(**options, blocks=len(net.stages) - 1).receptive_field < context
 
 
-def test_a_linear_path_sees_the_whole_context():
-    assert tcn(blocks=1, linear=True).receptive_field == 24
+def test_a_linear_path_sees_the_whole_context_and_is_all_there_is_at_first():
+    """Oracle: the dense layer alone; after one step of the optimizer every weight has its gradient."""
+    net, x = tcn(blocks=1, linear=True), torch.randn(4, 24, 2)
+    assert net.receptive_field == 24
+    assert torch.equal(net(x), net.linear(x.transpose(1, 2)).transpose(1, 2))
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    for _ in range(2):
+        optimizer.zero_grad()
+        net(x).square().mean().backward()
+        optimizer.step()
+    assert all(p.grad.any() for p in net.parameters())
 
 
 def test_instance_normalisation_is_undone():
