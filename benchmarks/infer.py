@@ -215,16 +215,10 @@ def opened(files: Iterable[str]) -> int:
     return done
 
 
-def sized(files: Iterable[str]) -> int:
-    """Read as the model's rule says: opened, decoded and resized."""
-    return sum(1 for file in files if len(read_image(file, GREY)))
-
-
-def apart(work: Callable[[list[str]], int], files: list[str]) -> int:
-    """One process per core."""
+def only_opened(files: list[str]) -> int:
     cores = usable_cores()
     with ProcessPoolExecutor(cores) as pool:
-        return sum(pool.map(work, [files[k::cores] for k in range(cores)]))
+        return sum(pool.map(opened, [files[k::cores] for k in range(cores)]))
 
 
 def started(*words: str) -> float:
@@ -238,26 +232,18 @@ def started(*words: str) -> float:
 def small_files(folder: Path, path: Path, count: int, rounds: int) -> None:
     """Print the table of LeNet-5: every part once in a round, after one that fills the disk's cache; the medians."""
     files = small(folder, count)
-    apart(opened, files)
+    only_opened(files)
     parts: dict[str, Callable[[], float]] = {
-        "one process per core that opens and decodes": lambda: rate(partial(apart, opened, files)),
-        "one process per core that resizes as well": lambda: rate(partial(apart, sized, files)),
+        "one process per core that opens and decodes": lambda: rate(partial(only_opened, files)),
         "onnxruntime alone": lambda: inference(path, GREY, count // 4),
         "infer images": lambda: command(path, str(folder)),
     }
-    found = {name: [] for name in parts}
-    for _ in range(rounds):
-        for name, part in parts.items():
-            found[name].append(part())
-    bare, read, run, ours = (statistics.median(rates) for rates in found.values())
-    rows = list(zip(parts, (bare, read, run, ours), strict=True))
-    rows.insert(3, ("ideal of opening and onnxruntime", 1 / (1 / bare + 1 / run)))
-    rows.insert(4, ("ideal of resizing as well and onnxruntime", 1 / (1 / read + 1 / run)))
-    print(f"\n| LeNet-5, {count} PNG of {SMALL[0]} x {SMALL[1]}, medians of {rounds} | images/s | of opening alone |")
-    print("| --- | ---: | ---: |")
-    for name, one in rows:
+    found = [[part() for part in parts.values()] for _ in range(rounds)]
+    bare, run, ours = map(statistics.median, zip(*found, strict=True))
+    print(f"\n| LeNet-5, {count} PNG, medians of {rounds} | images/s | of opening alone |\n| --- | ---: | ---: |")
+    for name, one in [*zip(parts, (bare, run, ours), strict=True), ("ideal of the two", 1 / (1 / bare + 1 / run))]:
         print(f"| {name} | {one:,.0f} | {one / bare:.2f} |")
-    print(f"\ninfer images in each round: {', '.join(f'{one:,.0f}' for one in found['infer images'])}")
+    print("\ninfer of opening, each round:", *(f"{one[2] / one[0]:.2f}" for one in found))
 
 
 def photo_files(folder: Path, files: list[str], resnet: dict[str, Path], peer: str | None) -> None:

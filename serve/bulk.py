@@ -1,7 +1,7 @@
 """A table of any number of images: workers, rows to the file as they come, a journal to go on from after a kill."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from typing import IO, Any, NamedTuple
 
 import numpy as np
 
-from serve import journal
+from serve import journal, workers
 from serve.classify import IN_FLIGHT, Images, Run, answer, columns_of, decode_all, fingerprint, runner
 from serve.contract import Contract
 from serve.errors import ServeError
@@ -22,19 +22,7 @@ from serve.model import Classifier, wrap
 from serve.output import Columns, Part, encoding, open_part, part_of
 from serve.session import open_session, resolve
 from serve.sources import Source
-from serve.workers import (
-    AHEAD,
-    BATCHES,
-    Crew,
-    batched,
-    best_batch,
-    best_workers,
-    can_fork,
-    in_order,
-    processes,
-    survivors,
-    threads,
-)
+from serve.workers import AHEAD, BATCHES, Crew, batched, in_order, processes, threads
 
 SMALL_MODEL = 16 * 2**20  # bytes; below it each process can have a session of its own
 MANY = 512  # inputs from which processes pay for their start, and a measured batch for its measuring
@@ -90,7 +78,9 @@ class Worker:
         assert isinstance(model, Classifier)
         return model
 
-    def start(self, batch: int | None, workers: int, *, fewer: bool = False) -> tuple[str, int, int]:
+    def start(
+        self, batch: int | None, count: int, sizes: Sequence[int] = BATCHES, *, fewer: bool = False
+    ) -> tuple[str, int, int]:
         """Open the session; return the device in words, the batch size and the workers.
 
         A batch of None is measured; so are the workers, at most those given, where `fewer` might be faster.
@@ -102,11 +92,11 @@ class Worker:
             return runner(self.model, n)(np.repeat(image, n, 0))
 
         if batch is None:
-            sizes = BATCHES if cpu else [8 * size for size in BATCHES]
-            batch = best_batch(run, workers if cpu else IN_FLIGHT, sizes)
+            given = (count, sizes) if cpu else (IN_FLIGHT, [8 * size for size in sizes])
+            batch = workers.best_batch(run, *given)
         if fewer and cpu:
-            workers = best_workers(run, workers, batch)
-        return self.model.device, batch, workers
+            count = workers.best_workers(run, count, batch)
+        return self.model.device, batch, count
 
     def chunks(self, parcel: Parcel) -> list[Chunk]:
         return [self.chunk(group) for group in parcel]
@@ -127,7 +117,9 @@ class Worker:
         try:
             return self.decoders.submit(decode, group).result()
         except BrokenProcessPool:
-            return [found[0] if found else FATAL for found in survivors(decode, ([source] for source in group))]
+            with Crew(lambda: processes(1)) as crew:
+                alone = workers.survivors(crew, decode, ([source] for source in group))
+                return [found[0] if found else FATAL for found in alone]
 
     @cached_property
     def run(self) -> Run:
@@ -143,11 +135,7 @@ def _prepare(worker: Worker) -> None:
 
 
 def _start(batch: int | None) -> tuple[str, int, int]:
-    return _worker.start(batch, 1)
-
-
-def _open(_: object) -> str:
-    return _worker.model.device
+    return _worker.start(batch, 1, BATCHES[3:])  # a small model: rows cost as much as running it, and a call of each
 
 
 def _chunks(parcel: Parcel) -> list[Chunk]:
@@ -173,7 +161,7 @@ def label_images(
     batch = begun[0]["batch"] if begun and batch is None else batch
     remaining = iter(sources)
     first = list(islice(remaining, MANY))
-    count = workers or usable_cores()
+    count = min(workers or usable_cores(), max(1, len(first)))
     if batch is None and len(first) < MANY:
         batch = max(1, min(FEW, -(-len(first) // count)))
     worker, starting = Worker(contract, device, top_k, output), time.perf_counter()
@@ -229,13 +217,12 @@ def side_by_side(
     cpu = resolve(worker.device) == "cpu"
     if many and cpu and count > 1 and len(worker.contract.bytes) <= SMALL_MODEL:
         with Crew(lambda: processes(count, _prepare, worker)) as crew:
-            for opened in [crew.submit(_open, None) for _ in range(count)]:
-                opened.result()
-            device, batch, _ = crew.submit(_start, batch).result()
+            starting = [crew.submit(_start, batch) for _ in range(count)]  # all at once, as they will run
+            (device, batch, _), *_ = [start.result() for start in starting]
             yield crew, _chunks, PARCEL, Summary(device, Mark(), 0, batch, f"{count} processes")
         return
     with ExitStack() as stack:
-        if cpu and (many or can_fork()):
+        if cpu and (many or workers.can_fork()):
             worker.decoders = stack.enter_context(Crew(lambda: processes(count)))
             worker.decoders.submit(abs, 0)  # forked now: onnxruntime will start threads
         device, worker.batch, count = worker.start(batch, count, fewer=fewer)
@@ -248,11 +235,11 @@ def side_by_side(
 def isolated(worker: Worker, parcel: Parcel) -> list[Chunk]:
     """Answer a parcel whose process died, in one of its own; what its decoder dies of is a row."""
     decode = partial(decode_all, ImageRule.from_dict(worker.contract.document["input"]))
-    lives = survivors(decode, ([source] for group in parcel for source in group))
-    parcel = [[s if next(lives) else s._replace(error=FATAL) for s in group] for group in parcel]
-    with processes(1, _prepare, worker) as pool:
+    with Crew(lambda: processes(1, _prepare, worker)) as crew:
+        lives = workers.survivors(crew, decode, ([source] for group in parcel for source in group))
+        parcel = [[s if next(lives) else s._replace(error=FATAL) for s in group] for group in parcel]
         try:
-            return pool.submit(_chunks, parcel).result()
+            return crew.submit(_chunks, parcel).result()
         except BrokenProcessPool as error:
             cure = "is there memory? try fewer --workers"
             raise ServeError(f"a worker process dies without any image; {cure}") from error

@@ -145,16 +145,14 @@ def _open(source: str | Path | bytes, where: str) -> IO[bytes]:
             raise InputError(where, "expected an image file, got a pipe, socket or device")
         if status.st_size == 0:
             raise InputError(where, "expected an image, got zero bytes")
-        small = status.st_size <= WHOLE
-        file = open(source, "rb", buffering=0 if small else -1)  # noqa: SIM115  (the caller closes it)
+        if status.st_size > WHOLE:
+            return open(source, "rb")
+        with open(source, "rb", buffering=0) as file:
+            return io.BytesIO(file.read(status.st_size))
     except FileNotFoundError as error:
         raise InputError(where, "no such file") from error
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         raise InputError(where, f"the file cannot be opened: {getattr(error, 'strerror', None) or error}") from error
-    if not small:
-        return file
-    with file:
-        return io.BytesIO(file.read(status.st_size))
 
 
 def _draft(image: Image.Image, rule: ImageRule) -> None:

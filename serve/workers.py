@@ -6,7 +6,6 @@ is most of the time where images and networks are small. A session of a small ne
 Threads share the session of a large one, and have a process beside each that decodes: what ends it costs one image.
 """
 
-import gc
 import os
 import signal
 import threading
@@ -90,14 +89,13 @@ def in_order(
         yield next_result()
 
 
-def survivors(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result | None]:
-    """Yield work(item) for each item, done in a process of its own: None where that dies."""
-    with Crew(lambda: processes(1)) as crew:
-        for item in items:
-            try:
-                yield crew.submit(work, item).result()
-            except BrokenProcessPool:
-                yield None
+def survivors(crew: Crew, work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result | None]:
+    """Yield work(item) for each item, one after the other in a crew of one process: None where that dies."""
+    for item in items:
+        try:
+            yield crew.submit(work, item).result()
+        except BrokenProcessPool:
+            yield None
 
 
 def threads(count: int) -> ThreadPoolExecutor:
@@ -112,7 +110,7 @@ def processes(count: int, *prepare: Any) -> ProcessPoolExecutor:
     return ProcessPoolExecutor(count, get_context(method), initializer=_begin, initargs=prepare)
 
 
-def _begin(prepare: Callable[..., object] = gc.freeze, *arguments: Any) -> None:
+def _begin(prepare: Callable[..., object] = lambda: None, *arguments: Any) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the first process ends the others
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threading.Thread(target=_end_with_parent, daemon=True).start()
