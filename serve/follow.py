@@ -40,21 +40,19 @@ def follow(task: Task, stdin: IO[bytes]) -> Iterator[Block]:
         why = f"a step answers {model.horizon}" if model.contract.streams else "the file has no step graph"
         task.say(f"each sample runs the whole window of {model.context} rows anew: {why}")
     head = stdin.readline(MAX_LINE).removeprefix(BOM_UTF8)
-    raw = chain([head], iter(lambda: stdin.readline(MAX_LINE), b""))
-    lines = (line.decode("utf-8", "surrogateescape") for line in raw)
     sign = DELIMITERS.get(reading.delimiter) or sniff(head.decode(errors="replace").encode(), WHERE, reading.decimal)
-    reader, follower = csv.reader(lines, delimiter=sign, strict=True), None
-    while True:
-        try:
-            cells = next(reader)
-            if cells and follower:
-                yield follower.rows(cells)
-            elif cells:
-                follower = Follower(task, [cell.strip() for cell in cells], stream)
+    follower = None
+    for raw in chain([head], iter(lambda: stdin.readline(MAX_LINE), b"")):
+        try:  # line by line: a quote that is not closed would take all that follow
+            line = raw.decode("utf-8", "surrogateescape")
+            cells = next(csv.reader([line], delimiter=sign, strict=True), [])
         except csv.Error as error:
             yield block_of([task.trouble(WHERE, f"expected cells between {sign!r}, {error}")])
-        except StopIteration:
-            break
+            continue
+        if cells and follower:
+            yield follower.rows(cells)
+        elif cells:
+            follower = Follower(task, [cell.strip() for cell in cells], stream)
     if follower is None:
         raise InputError(WHERE, "expected a header line and rows of numbers, got nothing")
 

@@ -97,6 +97,7 @@ def test_the_step_graph_counts_what_it_has_seen(streamer: Path) -> None:
     [
         ("a,5", "expected 3 cells as in the header, got 2"),
         ('"a"b,5,1', "expected cells between ','"),
+        ('a,5,"1', "expected cells between ','"),
         (",5,1", "column 'unique_id': expected an id, got a missing value"),
         ("a,5,", "column 'y': expected a number, got a missing value"),
         ("a,5,one", "column 'y': expected a number, got 'one'"),
