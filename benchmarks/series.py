@@ -92,10 +92,11 @@ def model(folder: Path, context: int) -> Forecaster:
     return wrap(contract, open_session(contract.served, "cpu", threads=1, spinning=False), "cpu")  # as the command does
 
 
-def seconds(call: Callable[[], object]) -> float:
-    start = time.perf_counter()
+def spent(call: Callable[[], object]) -> np.ndarray:
+    """Return [seconds, seconds of all threads on a core]: where others use the machine only the second repeats."""
+    start = np.array([time.perf_counter(), time.process_time()])
     call()
-    return time.perf_counter() - start
+    return np.array([time.perf_counter(), time.process_time()]) - start
 
 
 def apart(how: Reading, file: Path, blocked: str = "") -> tuple[float, float]:
@@ -107,20 +108,22 @@ def apart(how: Reading, file: Path, blocked: str = "") -> tuple[float, float]:
 def read_apart(how: Reading, file: Path, blocked: str) -> tuple[float, float]:
     if blocked:
         sys.modules[blocked] = None
-    took = seconds(lambda: how.read(file))
+    took = spent(lambda: how.read(file))[0]
     return took, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def reading(how: Reading, files: dict[str, Path], rows: int) -> list[str]:
     alone = {"CSV": pyarrow.csv.read_csv, "Parquet": pyarrow.parquet.read_table}
-    lines = ["| reading and checking | pyarrow alone, rows/s | `infer series`, rows/s | ratio | peak memory |"]
-    lines.append("| --- | ---: | ---: | ---: | ---: |")
+    lines = ["| reading and checking | pyarrow alone, rows/s | ours, rows/s | ratio | of CPU time | peak memory |"]
+    lines.append("| --- | ---: | ---: | ---: | ---: | ---: |")
     for form, file in files.items():
-        turns = [(seconds(lambda f=form, p=file: alone[f](p)), seconds(lambda p=file: how.read(p))) for _ in range(5)]
-        bare, ours = (rows / statistics.median(part) for part in zip(*turns, strict=True))
-        lines.append(f"| {form} | {bare:,.0f} | {ours:,.0f} | {ours / bare:.2f} | {apart(how, file)[1]:,.0f} MB |")
+        turns = [(spent(lambda f=form, p=file: alone[f](p)), spent(lambda p=file: how.read(p))) for _ in range(5)]
+        bare, ours = (rows / np.median(part, axis=0) for part in zip(*turns, strict=True))
+        ratio, cpu = ours / bare
+        memory = f"{apart(how, file)[1]:,.0f} MB"
+        lines.append(f"| {form} | {bare[0]:,.0f} | {ours[0]:,.0f} | {ratio:.2f} | {cpu:.2f} | {memory} |")
     took, peak = apart(how, files["CSV"], "pyarrow")
-    lines.append(f"| CSV where pyarrow is not installed | | {rows / took:,.0f} | | {peak:,.0f} MB |")
+    lines.append(f"| CSV where pyarrow is not installed | | {rows / took:,.0f} | | | {peak:,.0f} MB |")
     return lines
 
 
@@ -129,35 +132,33 @@ def windows(net: Forecaster, how: Reading, files: dict[str, Path], count: int) -
     before, done = onnxruntime_alone(net.contract, count), {}
     for form, file in files.items():
         for suffix in (".csv", ".jsonl"):
-            task = Task(net, how, EVERY, EVERY, f"{file}{suffix}", lambda _: None)
-            start = time.perf_counter()
-            summary = forecast_files(task, [str(file)], io.BytesIO())
-            done[f"{form} to {suffix[1:]}"] = summary.mark.rows / EVERY / (time.perf_counter() - start), summary
-    bare = max(before, onnxruntime_alone(net.contract, count))
+            task, found = Task(net, how, EVERY, EVERY, f"{file}{suffix}", lambda _: None), []
+            took = spent(lambda t=task, f=file, found=found: found.append(forecast_files(t, [str(f)], io.BytesIO())))
+            done[f"{form} to {suffix[1:]}"] = found[0].mark.rows / EVERY / took, found[0]
+    bare = np.maximum(before, onnxruntime_alone(net.contract, count))
     lines = [
-        f"| {net.context} hours, then {EVERY} | windows/s | of onnxruntime alone | read, run, write |",
-        "| --- | ---: | ---: | ---: |",
-        f"| onnxruntime alone | {bare:,.0f} | 1.00 | |",
+        f"| {net.context} hours, then {EVERY} | windows/s | of onnxruntime alone | of CPU time | read, run, write |",
+        "| --- | ---: | ---: | ---: | ---: |",
+        f"| onnxruntime alone | {bare[0]:,.0f} | 1.00 | 1.00 | |",
     ]
     for name, (rate, summary) in done.items():
         parts = f"{summary.decode:.1f} s, {summary.inference:.1f} s, {summary.writing:.1f} s"
-        lines.append(f"| `infer series`, {name} | {rate:,.0f} | {rate / bare:.2f} | {parts} |")
+        ratio, cpu = rate / bare
+        lines.append(f"| `infer series`, {name} | {rate[0]:,.0f} | {ratio:.2f} | {cpu:.2f} | {parts} |")
     return lines
 
 
-def onnxruntime_alone(contract: Contract, count: int) -> float:
-    """Return windows/s on prepared arrays, at the best of one batch on all cores and one batch on each."""
+def onnxruntime_alone(contract: Contract, count: int) -> np.ndarray:
+    """Return windows a second and a CPU second, prepared arrays, at the best of a batch on all cores or on each."""
     net = contract.document["input"]
     x = np.random.default_rng(0).normal(100, 10, (WINDOWS_PER_RUN, net["context"], 1)).astype(np.float32)
     cores, runs, found = usable_cores(), count // WINDOWS_PER_RUN, []
     for threads, workers in ((cores, 1), (1, cores)):
         run = open_session(contract.served, "cpu", threads=threads, spinning=workers == 1).run
         with ThreadPoolExecutor(workers) as pool:
-            start = time.perf_counter()
-            for _ in pool.map(lambda _, run=run: run(None, {"series": x}), range(runs)):
-                pass
-            found.append(runs * WINDOWS_PER_RUN / (time.perf_counter() - start))
-    return max(found)
+            took = spent(lambda pool=pool, run=run: list(pool.map(lambda _: run(None, {"series": x})[:0], range(runs))))
+        found.append(runs * WINDOWS_PER_RUN / took)
+    return np.max(found, axis=0)
 
 
 def streams(net: Forecaster, how: Reading) -> list[str]:
@@ -182,7 +183,7 @@ def streams(net: Forecaster, how: Reading) -> list[str]:
 
 def each(call: Callable[[str], object], samples: list[str]) -> dict[int, float]:
     """Return the median microseconds of a call for the TAKEN samples behind each of SEEN."""
-    taken = [seconds(lambda sample=sample: call(sample)) for sample in samples]
+    taken = [spent(lambda sample=sample: call(sample))[0] for sample in samples]
     return {seen: 1e6 * statistics.median(taken[seen : seen + TAKEN]) for seen in SEEN}
 
 
