@@ -26,7 +26,7 @@ from serve.times import Step, Times, format_times, parse_times, positions
 MAX_SERIES = 100_000  # each has a state
 MAX_LINE = 2**20  # bytes
 LARGEST = float(np.finfo(np.float32).max)
-WHERE = "-"  # stdin, in messages and where a row's series is not known
+WHERE = "-"  # stdin, in messages
 Rows = npt.NDArray[np.float64]
 
 
@@ -47,7 +47,7 @@ def follow(task: Task, stdin: IO[bytes]) -> Iterator[Block]:
             line = raw.decode("utf-8", "surrogateescape")
             cells = next(csv.reader([line], delimiter=sign, strict=True), [])
         except csv.Error as error:
-            yield block_of([task.trouble(WHERE, f"expected cells between {sign!r}, {error}")])
+            yield block_of([task.trouble(None, f"expected cells between {sign!r}, {error}")])
             continue
         if cells and follower:
             yield follower.rows(cells)
@@ -91,7 +91,7 @@ class Follower:
 
     def rows(self, cells: list[str]) -> Block:
         """Return the rows of a forecast, or the one of an error."""
-        name = WHERE
+        name = None
         try:
             if len(cells) != len(self.header):
                 raise InputError(WHERE, f"expected {len(self.header)} cells as in the header, got {len(cells)}")
@@ -99,7 +99,7 @@ class Follower:
             name = found[self.id] if self.id else "series"
             return self._answer(name, found)
         except InputError as error:
-            return block_of([self.task.trouble(name or WHERE, error.reason)])
+            return block_of([self.task.trouble(name or None, error.reason)])
 
     def _answer(self, name: str, found: dict[str, str]) -> Block:
         row = np.array([[self._value(column, found[column]) for column in self.columns]])

@@ -225,7 +225,7 @@ class Task:
         drawn = [origin for origin in origins if self.draws(origin.series, origin.cutoff)]
         return Chunk(encoded, rows, failed, group.seen, *times), drawn
 
-    def trouble(self, name: str, error: str) -> Row:
+    def trouble(self, name: str | None, error: str) -> Row:
         """Return the row of a file or sample that cannot be forecast."""
         return dict.fromkeys(self.columns) | {"unique_id": name, "status": "error", "error": error}
 

@@ -85,7 +85,7 @@ class Picture:
         for tint, (level, _, _) in zip(self._tints(), intervals(self.model.quantiles), strict=True):
             entries.append((f"{level:.6g} % interval", f'<rect y="-6" width="24" height="12" fill="{tint}"/>'))
         if any(len(origin.series.values) > origin.cutoff + 1 for origin in self.origins):
-            entries.append(("truth", _line([0, 24], [0, 0], HISTORY, width=TRUTH)))
+            entries.insert(1, ("truth", _line([0, 24], [0, 0], HISTORY, width=TRUTH)))
         if any(len(origin.forecast) > self.model.horizon for origin in self.origins):
             entries.append(("fed back, no interval known", _line([0, 24], [0, 0], FED_BACK, "6 3")))
         parts, x = [], float(LEFT)
@@ -97,7 +97,7 @@ class Picture:
     def _tints(self) -> list[str]:
         """Return a tint of FORECAST for each interval, the innermost first and darkest."""
         count = len(self.model.quantiles) // 2
-        shades = [0.4 - 0.25 * place / count for place in range(count)]
+        shades = [0.5 - 0.4 * place / count for place in range(count)]
         rgb = [int(FORECAST[i : i + 2], 16) for i in (1, 3, 5)]
         return ["#" + "".join(f"{round(255 - shade * (255 - c)):02x}" for c in rgb) for shade in shades]
 
