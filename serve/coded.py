@@ -16,18 +16,6 @@ def encode(cells: Sequence[str]) -> Coded:
     return codes, [*index]
 
 
-def plain(column: Any, kind: type, missing: float = 0) -> npt.NDArray[Any]:
-    """Return a pyarrow column of numbers that are as wide as `kind`, `missing` where there is none.
-
-    What pyarrow has for it (to_numpy, fill_null) imports pandas where that is installed, for two seconds.
-    """
-    chunks, wide = [chunk for chunk in column.chunks if len(chunk)], np.dtype(kind).itemsize
-    values = np.concatenate([np.frombuffer(c.buffers()[1], kind, len(c), c.offset * wide) for c in chunks])
-    if column.null_count:
-        values[np.concatenate([np.from_dlpack(c.is_null().cast("int8")) for c in chunks]) == 1] = missing
-    return values
-
-
 def first_seen(codes: npt.NDArray[Any], words: Iterable[str]) -> Coded:
     """Return a column whose words come in any order, stand there twice or are unused, as `encode` gives it."""
     named = [*words]

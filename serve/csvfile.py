@@ -21,16 +21,15 @@ from typing import Any, TextIO
 import numpy as np
 import numpy.typing as npt
 
-from serve.coded import Coded, encode, first_seen, plain
+from serve import arrow
+from serve.coded import Coded, encode
 from serve.errors import InputError
-from serve.times import FIRST, Times, coded_times
+from serve.number import number
+from serve.times import Times, coded_times
 
-NAN = frozenset({"", "na", "n/a", "nan", "null", "none"})  # compared in lower case
 DELIMITERS = {",": ",", ";": ";", "tab": "\t", "|": "|"}  # what a user types -> the character
 SNIFFED_ROWS = 20
-LARGE = 2**20  # bytes of a file from which pyarrow saves more time than its import takes
 KNOWN = 2**16  # different cells of a column that are looked up, so that equal ones share memory
-STAMP = re.compile(r"\d{4}-\d\d-\d\d")
 csv.field_size_limit(2**22)  # a cell that pyarrow takes, within its blocks of 1 MiB, is no error here
 THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2},\d{3}")  # 1,234 is 1.234 to some and 1234 to others
 
@@ -144,7 +143,7 @@ def open_csv(
         delimiter=delimiter,
         decimal=decimal,
         notes=[f"delimiter {delimiter!r}"] if sniffed and delimiter != "," else [],
-        fast=_fast(data, end, header, first, delimiter, decimal, keys),
+        fast=arrow.columns(data, end, header, first, delimiter, decimal, keys),
     )
     if not file.fast:
         file.exact  # noqa: B018  (its errors are those of opening)
@@ -244,68 +243,3 @@ def _read_columns(data: bytes, where: str, delimiter: str) -> tuple[list[list[st
     if not lines:
         raise InputError(where, f"expected a header line and rows of numbers, got {len(columns[:1])} lines")
     return columns, lines
-
-
-def _fast(
-    data: bytes, start: int, header: list[str], first: list[str], delimiter: str, decimal: str, keys: Collection[str]
-) -> dict[str, Any]:
-    """Return columns of a file as pyarrow reads its rows, none where that might not be what `exact` says."""
-    if not keys or len(data) < LARGE or b'"' in data or len({*header}) != len(first) or len(header) != len(first):
-        return {}
-    try:
-        from pyarrow import ArrowInvalid, dictionary, float64, int32, py_buffer, string, timestamp
-        from pyarrow.csv import ConvertOptions, ParseOptions, ReadOptions, read_csv
-    except ImportError:
-        return {}
-    sign = "," if decimal == "," else "."
-    cells = dict(zip(header, first, strict=True))
-    types = {name: dictionary(int32(), string()) for name in header if name in keys}
-    types |= {name: timestamp("s") for name in types if STAMP.match(cells[name].strip())}
-    types |= {n: float64() for n, cell in cells.items() if n not in keys and number(cell.strip(), sign) is not None}
-    if not types:
-        return {}
-    several = len(header) > 1
-    body = data if several else data.rstrip(b"\n")  # of a single column, an empty line is a missing value
-    try:
-        table = read_csv(
-            py_buffer(body).slice(start),
-            ReadOptions(column_names=header),
-            ParseOptions(delimiter=delimiter, quote_char=False, ignore_empty_lines=several),
-            ConvertOptions(
-                column_types=types, include_columns=[*types], decimal_point=sign,
-                null_values=[*NAN, *map(str.upper, NAN), *map(str.title, NAN)],
-            ),
-        )  # fmt: skip
-    except ArrowInvalid:
-        return {}
-    found: dict[str, Any] = {}
-    for name, kind in types.items():
-        column = table.column(name)
-        if kind == float64():
-            found[name] = plain(column, np.float64, math.nan)
-            if np.count_nonzero(~np.isfinite(found[name])) > column.null_count:
-                return {}
-        elif kind == timestamp("s"):
-            if column.null_count:
-                return {}
-            found[name] = plain(column, np.int64).view("datetime64[s]")
-            if found[name].min() < FIRST:
-                return {}
-        else:
-            coded = column.unify_dictionaries()
-            codes = np.concatenate([np.from_dlpack(chunk.indices) for chunk in coded.chunks])
-            found[name] = first_seen(codes, [word.strip() for word in coded.chunk(0).dictionary.to_pylist()])
-    return found
-
-
-def number(cell: str, decimal: str) -> float | None:
-    """Return the number of a cell, nan for a missing one, None for text; 1_000 and inf are text."""
-    if cell.lower() in NAN:
-        return math.nan
-    if "_" in cell or (decimal == "," and "." in cell):
-        return None
-    try:
-        value = float(cell.replace(decimal, "."))
-    except ValueError:
-        return None
-    return value if math.isfinite(value) else None

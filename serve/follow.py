@@ -15,9 +15,11 @@ from typing import IO
 import numpy as np
 import numpy.typing as npt
 
-from serve.csvfile import DELIMITERS, number, sniff
+from serve.csvfile import DELIMITERS, sniff
 from serve.errors import InputError
-from serve.forecast import Origin, Task, answer
+from serve.forecast import Task
+from serve.number import number
+from serve.origins import Origin, answer
 from serve.output import Block, block_of
 from serve.series import MAX_FILL, Series, check_names, future_times
 from serve.stream import Stream

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from serve.coded import Coded, first_seen, plain
+from serve.arrow import plain
+from serve.coded import Coded, first_seen
 from serve.errors import InputError, ServeError
 from serve.times import Times, coded_times
 

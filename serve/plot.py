@@ -14,8 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from serve.errors import ServeError
-from serve.forecast import Origin, intervals
+from serve.forecast import intervals
 from serve.model import Forecaster
+from serve.origins import Origin
 from serve.series import Series
 from serve.times import format_times
 
