@@ -19,7 +19,7 @@ from serve.image import ImageRule
 from serve.journal import Journal, Mark
 from serve.machine import usable_cores
 from serve.model import Classifier, wrap
-from serve.output import Part, encoding, open_part, part_of
+from serve.output import Columns, Part, encoding, open_part, part_of
 from serve.session import open_session, resolve
 from serve.sources import Source
 from serve.workers import AHEAD, BATCHES, Crew, batched, in_order, processes, threads
@@ -178,22 +178,36 @@ def label_images(
         if begun:
             journal.check_same(output, run, begun[0])
         groups = batched(chain(first, remaining), summary.batch)
-        pass_over(groups, mark, output)
-        with open_part(output, columns_of(top_k), stdout, mark.size) as part, noted(output, run, mark, part) as note:
-            parcels, ahead = batched(groups, max(1, size // summary.batch)), AHEAD * (crew.count or count)
-            rescue = partial(isolated, worker)
-            for chunk in chain.from_iterable(in_order(crew, work, parcels, ahead, rescue)):
-                started = time.perf_counter()
-                part.append(chunk.encoded)
-                summary.mark = summary.mark.after(chunk.rows, chunk.failed, part.size, chunk.seen)
-                note(summary.mark)
-                summary.decode += chunk.decode
-                summary.inference += chunk.inference
-                summary.writing += chunk.encoding + time.perf_counter() - started
-                watch(summary)
+        pass_over(map(fingerprint, groups), mark, output)
+        parcels = batched(groups, max(1, size // summary.batch))
+        found = in_order(crew, work, parcels, AHEAD * (crew.count or count), partial(isolated, worker))
+        write_chunks(output, columns_of(top_k), stdout, run, chain.from_iterable(found), summary, watch)
+    return summary
+
+
+def write_chunks(
+    output: str,
+    columns: Columns,
+    stdout: IO[bytes],
+    run: dict[str, Any],
+    chunks: Iterable[Chunk],
+    summary: Summary,
+    watch: Callable[[Summary], None],
+) -> None:
+    """Append chunks to a table behind the summary's mark, and note in its journal how far it is."""
+    mark = summary.mark
+    with open_part(output, columns, stdout, mark.size) as part, noted(output, run, mark, part) as note:
+        for chunk in chunks:
+            started = time.perf_counter()
+            part.append(chunk.encoded)
+            summary.mark = summary.mark.after(chunk.rows, chunk.failed, part.size, chunk.seen)
+            note(summary.mark)
+            summary.decode += chunk.decode
+            summary.inference += chunk.inference
+            summary.writing += chunk.encoding + time.perf_counter() - started
+            watch(summary)
     if output != "-":
         journal.journal_of(output).unlink(missing_ok=True)
-    return summary
 
 
 @contextmanager
@@ -247,16 +261,16 @@ def isolated(worker: Worker, parcel: Parcel) -> list[Chunk]:
             raise ServeError(f"a worker process dies without any image; {cure}") from error
 
 
-def pass_over(groups: Iterator[list[Source]], mark: Mark, target: str) -> None:
-    """Take the batches that an interrupted run has done; ServeError where they are not the same inputs."""
+def pass_over(prints: Iterator[bytes], mark: Mark, target: str) -> None:
+    """Take the hashes of what an interrupted run has done; ServeError where they are not those of the same inputs."""
     seen = Mark()
-    while seen.rows < mark.rows and (group := next(groups, None)):
-        seen = seen.after(len(group), 0, 0, fingerprint(group))
-    if (seen.rows, seen.inputs) != (mark.rows, mark.inputs):
-        raise ServeError(
-            f"{part_of(target)}: expected the {mark.rows} inputs that are done to be as they were, got a file added, "
-            "removed or changed among them; leave --resume out to start anew"
-        )
+    while seen.inputs != mark.inputs:
+        if not (one := next(prints, b"")):
+            raise ServeError(
+                f"{part_of(target)}: expected the inputs that are done to be as they were, got one added, removed or "
+                "changed among them; leave --resume out to start anew"
+            )
+        seen = seen.after(0, 0, 0, one)
 
 
 @contextmanager
