@@ -1,7 +1,7 @@
 """Stage report: everything that the line has measured, as one static folder that opens from disk.
 
 Reads results/ and out/<entry>/ of the entries and studies that params.yaml names, whatever of it is made already.
-Writes out/report/ (index.html, one page per entry, img/) and results/README.md, and prints the table.
+Writes out/report/ (index, compare, claims, live, one page per entry, img/) and results/README.md, and prints the table.
 Fails when a file of an earlier stage is there but cannot be read; what is not there is shown as pending.
 
     python -m pipeline.report
@@ -11,8 +11,10 @@ Fails when a file of an earlier stage is there but cannot be read; what is not t
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -21,12 +23,12 @@ import jinja2
 import numpy as np
 from markupsafe import Markup
 
-from pipeline import figures, landscape, params, table, verdicts
+from pipeline import charts, claims, compare, figures, landscape, live, params, table, verdicts
 from pipeline.evidence import MAKERS, Entry, Study
 from pipeline.figures import Picture
 from pipeline.stage import run
 
-TEMPLATES = Path(__file__).parent / "templates"
+OURS = ("style.css", "page.js", "compare.js", "live.js")  # put into the pages
 TASKS = {"classification": "Classification", "forecasting": "Forecasting", None: "Not made yet"}
 MOST_QUERIES = 10  # one of each class
 MOST_WRONG = 24  # pictures; what a reader looks at before losing interest
@@ -51,38 +53,46 @@ def build(line: list[str], recipes: dict[str, dict], studies: dict[str, dict], r
     if site.exists():
         shutil.rmtree(site)  # the page of a removed entry must not survive
     (site / "img").mkdir(parents=True)
-    pages = environment()
-    for entry in entries:
-        html = pages.get_template("entry.html.j2").render(**entry_page(entry, site / "img"))
-        (site / f"{entry.name}.html").write_text(html, encoding="utf-8")
+    (site / charts.LIBRARY).write_text(charts.library(), encoding="utf-8")
     shown = [Study(name, study["claim"], root) for name, study in studies.items()]
-    html = pages.get_template("index.html.j2").render(size=size, **index_page(entries, shown, site / "img"))
-    (site / "index.html").write_text(html, encoding="utf-8")
+    write = writer(site)
+    for entry in entries:
+        write("entry", entry.name, entry_page(entry, site / "img"))
+    write("index", "index", {"size": size, **index_page(entries, shown, site / "img")})
+    write("compare", "compare", {"entries": line, "facts": compare.facts(entries)})
+    write("claims", "claims", claims.ledger(root))
+    write("live", "live", live.write(entries, site, root / "out" / "downloads"))
     summary = table.markdown(table.entry_table(entries, timings=False))
     (root / "results").mkdir(exist_ok=True)
     (root / "results" / "README.md").write_text(README.format(size=size, table=summary), encoding="utf-8")
     return table.text(table.entry_table(entries, timings=True))
 
 
-def environment() -> jinja2.Environment:
-    """Return templates that escape everything, with style and script put into each page."""
+def writer(site: Path) -> Callable[[str, str, dict[str, Any]], None]:
+    """Return what fills templates/<kind>.html.j2, everything escaped, style and script in it, and writes the page."""
     pages = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
+        loader=jinja2.FileSystemLoader(charts.TEMPLATES),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    pages.globals |= {file.replace(".", "_"): inline(file) for file in ("style.css", "sort.js")}
-    pages.globals["made"] = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")
+    pages.globals |= {file.replace(".", "_"): inline(file) for file in OURS}
+    pages.globals |= {"made": datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"), "library": charts.LIBRARY}
     pages.filters |= {"scaled": table.scaled, "percent": lambda share: f"{100 * share:.0f}\u00a0%"}
     pages.filters["pretty"] = lambda value: json.dumps(value, indent=2, ensure_ascii=False)
-    return pages
+    pages.filters["anchor"] = lambda text: re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
+
+    def write(kind: str, name: str, shown: dict[str, Any]) -> None:
+        html = pages.get_template(f"{kind}.html.j2").render(**shown)
+        (site / f"{name}.html").write_text(html, encoding="utf-8")
+
+    return write
 
 
 def inline(file: str) -> Markup:
     """Return one of our own files, not to be escaped."""
-    return Markup((TEMPLATES / file).read_text(encoding="utf-8"))
+    return Markup((charts.TEMPLATES / file).read_text(encoding="utf-8"))
 
 
 def index_page(entries: list[Entry], studies: list[Study], img: Path) -> dict[str, Any]:
@@ -169,13 +179,19 @@ def serve_command(entry: Entry) -> str:
 
 
 def learning_curves(entry: Entry, img: Path) -> list[Picture]:
-    """Return one picture for each measure that training recorded; none before it has run."""
-    recorded = entry.history[0] if entry.trained else {}
-    return [
-        figures.learning_curve(entry.history, measure, best_epoch(entry), img / f"{entry.name}.curve-{measure}.png")
-        for measure in ("loss", "accuracy")
-        if f"validation_{measure}" in recorded
-    ]
+    """Return a chart for each measure that training recorded, over epochs; none before it has run."""
+    recorded, drawn = entry.history[0] if entry.trained else {}, []
+    for measure in [m for m in ("loss", "accuracy") if f"validation_{m}" in recorded]:
+        values = [
+            {"epoch": row["epoch"], "split": split, "value": row[f"{split}_{measure}"]}
+            | {"kept": split == "validation" and row["epoch"] == best_epoch(entry)}
+            for row in entry.history
+            for split in ("train", "validation")
+        ]
+        said = f"{measure.capitalize()} by epoch; the last has {values[-1]['value']:.3g} on the validation split."
+        path = img / f"{entry.name}.curve-{measure}.png"
+        drawn.append(charts.chart("curves", path, said, values=values, title=measure))
+    return drawn
 
 
 def classifier_part(entry: Entry, img: Path) -> dict[str, Any] | None:
