@@ -5,6 +5,7 @@ The page shows the PNG until its own copy of the library, taken out of vl-conver
 
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,7 @@ def sparse(points: list[dict[str, Any]], x: str, y: str) -> list[dict[str, Any]]
     return [point | {"label": point["name"] if k in labelled else ""} for k, point in enumerate(points)]
 
 
+@functools.cache
 def library() -> str:
     """Return the script that draws specifications: it defines vegaEmbed and asks nothing of the network."""
     return vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")

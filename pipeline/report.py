@@ -60,7 +60,7 @@ def build(line: list[str], recipes: dict[str, dict], studies: dict[str, dict], r
         write("entry", entry.name, entry_page(entry, site / "img"))
     write("index", "index", {"size": size, **index_page(entries, shown, site / "img")})
     write("compare", "compare", {"entries": line, "facts": compare.facts(entries)})
-    write("claims", "claims", claims.ledger(root))
+    write("claims", "claims", {**claims.ledger(root), "studies": list(studies)})
     write("live", "live", live.write(entries, site, root / "out" / "downloads"))
     summary = table.markdown(table.entry_table(entries, timings=False))
     (root / "results").mkdir(exist_ok=True)

@@ -1,4 +1,4 @@
-"""The report as a reader has it: Debian's Chromium opens every page from disk, by light and by dark, wide and narrow."""
+"""The report as a reader has it: Debian's Chromium opens every page from disk, light and dark, wide and narrow."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from serve import contract
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[1]
+LOCAL = ("file:", "data:", "blob:")
 PAGES = ("index", "compare", "claims", "live", *RECIPES)
 
 
@@ -27,7 +28,7 @@ PAGES = ("index", "compare", "claims", "live", *RECIPES)
 def chromium() -> Iterator[Any]:
     """A running browser."""
     playwright = pytest.importorskip("playwright.sync_api")
-    if not (path := shutil.which("chromium")):
+    if not (path := shutil.which("chromium") or shutil.which("google-chrome")):
         pytest.skip("no chromium here: apt-get install chromium")
     with playwright.sync_playwright() as started:
         browser = started.chromium.launch(executable_path=path, args=["--no-sandbox"])
@@ -50,10 +51,10 @@ class Tab:
     def __init__(self, browser: Any, path: Path, width: int = 1280, scheme: str = "light", address: str = ""):
         self.page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
         self.wrong: list[str] = []
-        self.page.on("console", lambda said: self.wrong.append(said.text) if said.type in ("error", "warning") else None)
+        self.page.on("console", lambda said: said.type in ("error", "warning") and self.wrong.append(said.text))
         self.page.on("pageerror", lambda error: self.wrong.append(str(error)))
         self.page.on("requestfailed", lambda request: self.wrong.append(request.url))
-        self.page.on("request", lambda request: request.url[:5] in ("file:", "data:", "blob:") or self.wrong.append(request.url))
+        self.page.on("request", lambda request: request.url[:5] in LOCAL or self.wrong.append(request.url))
         self.page.goto(path.as_uri() + address)
 
     def __enter__(self) -> Any:
@@ -74,7 +75,7 @@ def see_all(page: Any) -> None:
 
 @pytest.mark.parametrize("name", PAGES)
 def test_page(name: str, chromium: Any, site: Path) -> None:
-    """No error, no serious finding of axe, no sideways scrolling on a phone, in both schemes; charts draw themselves."""
+    """No error, no serious finding of axe, no sideways scrolling on a phone, in both schemes; charts are drawn."""
     axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
     for width, scheme in ((1280, "light"), (375, "dark")):
         with Tab(chromium, site / f"{name}.html", width, scheme) as page:
@@ -89,7 +90,7 @@ def test_page(name: str, chromium: Any, site: Path) -> None:
 
 def test_the_table_sorts_and_is_searched(chromium: Any, site: Path) -> None:
     with Tab(chromium, site / "index.html") as page:
-        table = page.locator("table.entries").nth(2)  # the verdict: fp32 and int8 of the classifier, then the forecaster
+        table = page.locator("table.entries").nth(2)  # the verdict: fp32, int8, and the forecaster's fp32
         order = lambda: table.locator("tbody tr td:nth-child(3)").all_inner_texts()  # noqa: E731
         assert order() == ["fp32", "int8", "fp32"]
         table.get_by_role("button", name="p50").press("Enter")
@@ -107,7 +108,8 @@ def test_charts_answer_the_pointer_and_zoom(chromium: Any, site: Path) -> None:
         assert "epoch" in page.locator("#vg-tooltip-element").inner_text()
         axis = chart.locator(".role-axis-label").first.inner_text()
         page.mouse.wheel(0, -800)
-        page.wait_for_function("([f, before]) => f.querySelector('.role-axis-label').textContent !== before", arg=[chart.element_handle(), axis])
+        other = "([f, before]) => f.querySelector('.role-axis-label').textContent !== before"
+        page.wait_for_function(other, arg=[chart.element_handle(), axis])
 
 
 def test_two_entries_side_by_side(chromium: Any, site: Path) -> None:
@@ -160,7 +162,8 @@ def test_the_live_page_answers_as_onnxruntime_does(chromium: Any, alive: Path) -
             assert float(section.get_attribute("data-difference")) < 1e-4
         image = rng.integers(0, 256, (9, 14), np.uint8)
         for height, width in ((32, 32), (5, 40), (9, 14), (3, 4)):
-            found = page.evaluate("(a) => Array.from(live.resize(...a))", [image.ravel().tolist(), [9, 14], [height, width]])
+            given = [image.ravel().tolist(), [9, 14], [height, width]]
+            found = page.evaluate("(a) => Array.from(live.resize(...a))", given)
             right = np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
             assert found == right.ravel().tolist(), (height, width)
 
@@ -176,7 +179,8 @@ def test_a_digit_is_drawn_and_a_series_dragged(chromium: Any, alive: Path) -> No
         page.mouse.down()
         page.mouse.move(box["x"] + 144, box["y"] + 250)
         page.mouse.up()
-        page.wait_for_function("(b) => [...document.querySelectorAll('.bars td')].some((c, k) => c.innerText !== b[k])", arg=before)
+        other = "(b) => [...document.querySelectorAll('.bars td')].some((c, k) => c.innerText !== b[k])"
+        page.wait_for_function(other, arg=before)
         said = page.locator(".said").inner_text()
         series.focus()
         for _ in range(4):

@@ -30,6 +30,9 @@ from pipeline.evidence import Entry
 from pipeline.stage import StageError
 
 
+LIBRARY = {"src": "vega.js", "defer": None}
+
+
 def build(root: Path, line: tuple[str, ...] = tuple(RECIPES)) -> str:
     return report.build(list(line), RECIPES, STUDIES, root)
 
@@ -67,12 +70,15 @@ class Links(HTMLParser):
 
 def check_links(site: Path) -> int:
     """Every target is a file of the folder, an anchor of the page, or data; return how many were followed."""
+    pages = {path.name: Links(path.read_text(encoding="utf-8")) for path in site.glob("*.html")}
+    ids = {name: {attributes.get("id") for _, attributes in page.tags} for name, page in pages.items()}
+    ids["compare.html"] |= {name.removesuffix(".html") for name in pages}  # its script reads them
     followed = 0
-    for path in site.glob("*.html"):
-        links = Links(path.read_text(encoding="utf-8"))
-        anchors = {f"#{attributes['id']}" for _, attributes in links.tags if "id" in attributes}
-        for target in links.targets:
-            assert target in anchors or target.startswith("data:") or (site / unquote(target)).is_file(), (path, target)
+    for name, page in pages.items():
+        for target in page.targets:
+            file, _, anchor = unquote(target).partition("#")
+            assert target.startswith("data:") or (site / (file or name)).is_file(), (name, target)
+            assert not anchor or anchor in ids[file or name], (name, target)
             followed += 1
     return followed
 
@@ -135,7 +141,7 @@ def test_a_missing_picture_of_explain_is_pending(tmp_path: Path) -> None:
 
 
 def test_pages_take_nothing_from_elsewhere_and_pictures_are_lazy_sized_and_described(whole: Path) -> None:
-    for name in ("index", *RECIPES):
+    for name in ("index", "compare", "claims", "live", *RECIPES):
         assert "http:" not in page(whole, name) and "https:" not in page(whole, name)
     images = [tag for name in ("index", *RECIPES) for kind, tag in Links(page(whole, name)).tags if kind == "img"]
     # small curves, study, verdict, landscape; of entries curves, noise, mistakes, forecasts and steps, one of explain
@@ -163,7 +169,8 @@ def test_hostile_labels_stay_text(whole: Path) -> None:
     for name in RECIPES:
         html = Links(page(whole, name))
         assert HOSTILE in html.text or name == FORECASTER  # its column names stand in a picture only
-        assert not [tag for tag, _ in html.tags if tag == "script"]
+        scripts = [attributes for tag, attributes in html.tags if tag == "script"]
+        assert [found for found in scripts if found.get("type") != "application/json"] == [LIBRARY, {}]
 
 
 @pytest.mark.slow

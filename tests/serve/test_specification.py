@@ -1,0 +1,76 @@
+"""docs/model-file.md and its JSON schema describe the contract that serve/schema.py holds files to."""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+from tiny import classifier_document, forecaster_document
+
+from serve import schema
+from serve.errors import ModelFileError
+
+DOCS = Path(__file__).parents[2] / "docs"
+SPECIFICATION = json.loads((DOCS / "model-file.schema.json").read_text())
+CLOSED = {("provenance",), ("golden", "input"), ("golden", "outputs")}  # their insides are not the tables'
+
+
+def test_every_key_of_the_contract_is_described() -> None:
+    keys = {*schema.CLASSIFICATION, *schema.FORECASTING, *schema.CROP, *schema.EXPLAIN}
+    keys -= {"input", "golden", "input.step", "forecast", "explain"}  # objects, whose keys are listed
+    lines = (DOCS / "model-file.md").read_text().splitlines()
+    first = [line.split("|")[1] for line in lines if line.startswith("|")]
+    assert {*re.findall(r"`([a-z._]+)`", " ".join(first))} - {"digest"} == keys
+
+
+def documents() -> list[dict[str, Any]]:
+    crop, seeing = classifier_document(), classifier_document()
+    crop["input"] |= {"fit": "crop", "shorter_px": 9}
+    seeing["explain"] = {"saliency": True}
+    return [classifier_document(), crop, seeing, forecaster_document()]
+
+
+def accepted(document: dict[str, Any]) -> bool:
+    try:
+        schema.check_document(document, "here")
+    except ModelFileError:
+        return False
+    return True
+
+
+def mutants(document: dict[str, Any], path: tuple[str, ...] = ()) -> list[dict[str, Any]]:
+    """The document with each key gone, each value of another kind, and an unknown key in each object."""
+    made = []
+    inside = document
+    for key in path:
+        inside = inside[key]
+    for key, value in [*inside.items(), ("unknown", None)]:
+        for other in ("gone", None, "", 0, -1, True, 1.5, "text", [], [1], ["a", "a"], {}):
+            changed = copy.deepcopy(document)
+            place = changed
+            for step in path:
+                place = place[step]
+            if other == "gone":
+                place.pop(key, None)
+            else:
+                place[key] = other
+            made.append(changed)
+        if isinstance(value, dict) and (*path, key) not in CLOSED:
+            made += mutants(document, (*path, key))
+    return made
+
+
+def test_the_json_schema_accepts_what_the_code_accepts() -> None:
+    """Oracle: the rules of serve/schema.py, on four documents and some 1,500 changes of them."""
+    validator = jsonschema.Draft202012Validator(SPECIFICATION)
+    tried = 0
+    for document in documents():
+        assert accepted(document) and validator.is_valid(document)
+        for changed in mutants(document):
+            assert accepted(changed) == validator.is_valid(changed), changed
+            tried += 1
+    assert tried > 1000
