@@ -71,7 +71,7 @@ def pictures(entries: list[Entry], img: Path) -> dict[str, Picture]:
 
 def bubbles(networks: list[Network], title: str, measure: str, path: Path, *, log: bool = False) -> Picture:
     """Draw `measure` over multiply-adds, parameters as area (Canziani et al. 2016, arXiv:1605.07678, figure 2)."""
-    groups = sorted({found["set"] for found in networks})
+    groups = sorted({found["set"] for found in networks if found["link"]})  # published: none, and grey
     lowest, highest = (choose(networks, key=lambda found: found["y"]) for choose in (min, max))
     ends = [f"{found['name']} with {found['y']:.3g} at {scaled(found['macs']).strip()}" for found in (lowest, highest)]
     alt = f"{title}; {measure} over multiply-adds of {len(networks)} networks: from {ends[0]} to {ends[1]}."

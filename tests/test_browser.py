@@ -68,7 +68,10 @@ class Tab:
 
 def see_all(page: Any) -> None:
     """Scroll to the end, so that what is lazy comes, and wait until every picture and chart has."""
-    page.evaluate("for (const it of document.querySelectorAll('img, figure.read')) it.scrollIntoView()")
+    page.evaluate(
+        """async () => { for (const it of document.querySelectorAll('img, figure.read')) {
+             it.scrollIntoView(); await new Promise(requestAnimationFrame); } }"""
+    )
     page.wait_for_function("[...document.images].every((i) => i.complete && i.naturalWidth)")
     page.wait_for_function("[...document.querySelectorAll('figure.read')].every((f) => 'drawn' in f.dataset)")
 

@@ -12,8 +12,8 @@ const element = (tag, attributes = {}, ...children) => {
 };
 
 const row = (title, first, second) => {
-  const ratio = typeof first?.[1] === "number" && first[1] > 0 && typeof second?.[1] === "number" ? second[1] / first[1] : null;
-  const times = ratio === null ? "" : `${ratio < 10 ? ratio.toFixed(2) : ratio.toFixed(0)} ×`;
+  const sizes = [first, second].every((cell) => typeof cell?.[1] === "number" && !cell[2] && cell[1] > 0);
+  const times = sizes ? `${Number((second[1] / first[1]).toPrecision(3))} ×` : "";
   const cells = [first, second].map((cell) => element("td", { className: cell?.[2] ?? "" }, cell?.[0] ?? "–"));
   return element("tr", {}, element("th", { scope: "row" }, title), ...cells, element("td", { className: "number" }, times));
 };
@@ -57,12 +57,12 @@ const curves = async (pair) => {
   const tooltip = ["name", "epoch", "split", "loss"].map((field) => ({ field }));
   await vegaEmbed(chart, {
     description: `Loss by epoch of ${pair.join(" and ")}`, width: 520, height: 280, data: { values }, config: facts.config,
-    layer: [{ mark: "line" }, { mark: { type: "circle", size: 40, opacity: 0.05 }, params: [{ name: "zoom", select: "interval", bind: "scales" }] }],
+    layer: [{ mark: "line", encoding: { strokeDash: { field: "split", type: "nominal", title: null } } }, { mark: { type: "circle", size: 40, opacity: 0.05 }, params: [{ name: "zoom", select: "interval", bind: "scales" }] }],
     encoding: {
       x: { field: "epoch", type: "quantitative" },
       y: { field: "loss", type: "quantitative", scale: { type: "log" }, axis: { format: "~g", tickCount: 6 } },
-      color: { field: "name", type: "nominal", title: null, scale: { domain: pair, range: facts.palette } },
-      strokeDash: { field: "split", type: "nominal", title: null }, tooltip,
+      color: { field: "name", type: "nominal", title: null, scale: { domain: pair, range: facts.palette }, legend: { symbolOpacity: 1 } },
+      tooltip,
     },
   }, { mode: "vega-lite", renderer: "svg", actions: false });
 };

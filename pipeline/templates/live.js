@@ -94,7 +94,7 @@ const classifier = (model, section, golden) => {
     for (let y = 0; y < 4; y++) for (let x = 0; x < 4; x++) dots += ink[(4 * Math.floor(k / COARSE) + y) * FINE + 4 * (k % COARSE) + x];
     return Math.round(dots * 255 / 16);
   });
-  const map = section.querySelector(".map"), clear = () => map.getContext("2d").clearRect(0, 0, map.width, map.height);
+  const map = section.querySelector(".map");
   const grey = (value) => `rgb(${value} ${value} ${value})`;
   const show = (probabilities, image) => {
     const top = probabilities.indexOf(Math.max(...probabilities));
@@ -106,17 +106,28 @@ const classifier = (model, section, golden) => {
     paint(section.querySelector(".seen"), image, size[1], grey);
     return top;
   };
-  const answer = latest(async () => {
-    paint(pad, ink, FINE, (dot) => grey(255 * dot));
-    const drawn = small(), image = resize(drawn, [COARSE, COARSE], size);
+  // What an answer rests on: what inverting each of 8 x 8 blocks of the image takes from its probability.
+  const judge = async (image) => {
     const probabilities = Array.from((await run(model.name, image, [1, ...size, 1])).probabilities);
     const top = show(probabilities, image);
-    const inverted = new Uint8Array(64 * image.length);
-    for (let k = 0; k < 64; k++) inverted.set(resize(drawn.with(k, 255 - drawn[k]), [COARSE, COARSE], size), k * image.length);
-    const all = (await run(model.name, inverted, [64, ...size, 1])).probabilities;
-    const falls = Array.from({ length: 64 }, (_, k) => probabilities[top] - all[k * labels.length + top]);
-    clear();
-    paint(map, falls, COARSE, (fall) => fall > 0 ? `rgb(213 94 0 / ${fall})` : `rgb(0 114 178 / ${-fall})`);
+    const inverted = new Uint8Array(COARSE * COARSE * image.length);
+    for (let k = 0; k < COARSE * COARSE; k++) {
+      inverted.set(image.map((value, place) => {
+        const [row, column] = [Math.floor(place / size[1]), place % size[1]];
+        return Math.floor(row * COARSE / size[0]) * COARSE + Math.floor(column * COARSE / size[1]) === k ? 255 - value : value;
+      }), k * image.length);
+    }
+    const all = (await run(model.name, inverted, [COARSE * COARSE, ...size, 1])).probabilities;
+    const falls = Array.from({ length: COARSE * COARSE }, (_, k) => probabilities[top] - all[k * labels.length + top]);
+    map.getContext("2d").clearRect(0, 0, map.width, map.height);
+    const most = Math.max(...falls.map(Math.abs), 1e-6);
+    paint(map, falls, COARSE, (fall) => `rgb(${fall > 0 ? "213 94 0" : "0 114 178"} / ${Math.abs(fall) / most})`);
+    section.querySelector(".most").textContent = most.toFixed(3);
+  };
+  let shown = null; // a test image, until the reader draws
+  const answer = latest(async () => {
+    paint(pad, ink, FINE, (dot) => grey(255 * dot));
+    await judge(shown ?? resize(small(), [COARSE, COARSE], size));
   });
   const dot = (x, y) => {
     for (let j = -1; j <= 1; j++) for (let i = -1; i <= 1; i++) {
@@ -133,6 +144,7 @@ const classifier = (model, section, golden) => {
     const here = at(event), from = last ?? here, steps = Math.ceil(Math.hypot(here[0] - from[0], here[1] - from[1])) + 1;
     for (let k = 0; k <= steps; k++) dot(from[0] + (here[0] - from[0]) * k / steps, from[1] + (here[1] - from[1]) * k / steps);
     last = here;
+    shown = null;
     answer();
   };
   pad.addEventListener("pointerdown", (event) => { pad.setPointerCapture(event.pointerId); last = null; stroke(event); });
@@ -145,24 +157,23 @@ const classifier = (model, section, golden) => {
     else return;
     event.preventDefault();
     if (down) dot(...pen);
+    shown = null;
     answer();
     const look = pad.getContext("2d");
     look.strokeStyle = "#D55E00";
     look.strokeRect((pen[0] - 1) * 9, (pen[1] - 1) * 9, 27, 27);
   });
-  section.querySelector(".clear").addEventListener("click", () => { ink.fill(0); answer(); });
+  section.querySelector(".clear").addEventListener("click", () => { ink.fill(0); shown = null; answer(); });
   const one = size[0] * size[1];
   const examples = Array.from({ length: golden.shape[0] }, (_, k) => golden.data.slice(k * one, (k + 1) * one));
-  section.querySelector(".examples").append(...examples.map((image, k) => button(`Test image ${k + 1}`, async () => {
-    show(Array.from((await run(model.name, image, [1, ...size, 1])).probabilities), image);
-    clear();
-  })));
+  section.querySelector(".examples").append(...examples.map((image, k) => button(`Test image ${k + 1}`, () => { shown = image; answer(); })));
+  shown = examples[0];
   return answer();
 };
 
 const forecaster = (model, section, golden) => {
   const { input: { context }, forecast: { horizon, quantiles } } = model.document;
-  const svg = section.querySelector(".series"), [width, height] = [900, 300];
+  const svg = section.querySelector(".series"), [width, height] = [900, 300]; // its viewBox
   const samples = Array.from({ length: golden.shape[0] }, (_, k) => Array.from(golden.data.slice(k * context, (k + 1) * context)));
   let shown = 0, history = [...samples[0]], chosen = context - 1;
   const every = samples.flat(), middle = (Math.max(...every) + Math.min(...every)) / 2, span = (Math.max(...every) - Math.min(...every)) * 0.9;
