@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 from journey import LINE, copy_tree, dvc, edit_params, ran, run
-from test_readme import commands
+from test_readme import commands, examples
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -203,6 +203,18 @@ def test_the_readmes_infer_commands_run_as_written(clone: Path) -> None:
     for command in commands("infer "):
         output = run(clone, *shlex.split(command, comments=True))
         assert "Traceback" not in output and output.strip(), command
+
+
+def shape(line: str) -> str:
+    """Return a printed line, every number 0: what it says, not how the short line of this test scored."""
+    return re.sub(r"-?\d[\d.]*(e-?\d+)?", "0", line)
+
+
+def test_the_readmes_examples_print_what_it_says(clone: Path) -> None:
+    assert len(examples()) >= 2
+    for command, printed in examples():
+        output = [shape(line) for line in run(clone, *shlex.split(command)).splitlines()]
+        assert {*map(shape, printed)} <= {*output}, command
 
 
 def test_dvc_commands_of_the_readme_run(clone: Path) -> None:

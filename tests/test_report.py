@@ -29,7 +29,6 @@ from pipeline import figures, report, verdicts
 from pipeline.evidence import Entry
 from pipeline.stage import StageError
 
-
 LIBRARY = {"src": "vega.js", "defer": None}
 
 
