@@ -37,7 +37,7 @@ if (search) {
       item.hidden = !words.every((word) => item.textContent.toLowerCase().includes(word));
       shown += !item.hidden && item.matches(".entries tr");
     }
-    found.textContent = words.length ? `${shown} rows` : "";
+    found.textContent = words.length ? `${shown} found` : "";
   };
   search.closest("[hidden]").hidden = false;
   search.addEventListener("input", show);
