@@ -16,12 +16,14 @@ from serve.errors import ModelFileError
 
 DOCS = Path(__file__).parents[2] / "docs"
 SPECIFICATION = json.loads((DOCS / "model-file.schema.json").read_text())
+RULES = {**schema.CLASSIFICATION, **schema.FORECASTING, **schema.CROP, **schema.EXPLAIN}
+KEYS = {key.split(".")[-1] for key in RULES} | {"unknown"}
+VALUES = ("gone", None, "", 0, -1, True, 1.5, "text", [], [1], ["a", "a"], {})
 CLOSED = {("provenance",), ("golden", "input"), ("golden", "outputs")}  # their insides are not the tables'
 
 
 def test_every_key_of_the_contract_is_described() -> None:
-    keys = {*schema.CLASSIFICATION, *schema.FORECASTING, *schema.CROP, *schema.EXPLAIN}
-    keys -= {"input", "golden", "input.step", "forecast", "explain"}  # objects, whose keys are listed
+    keys = {*RULES} - {"input", "golden", "input.step", "forecast", "explain"}  # objects, whose keys are listed
     lines = (DOCS / "model-file.md").read_text().splitlines()
     first = [line.split("|")[1] for line in lines if line.startswith("|")]
     assert {*re.findall(r"`([a-z._]+)`", " ".join(first))} - {"digest"} == keys
@@ -43,13 +45,13 @@ def accepted(document: dict[str, Any]) -> bool:
 
 
 def mutants(document: dict[str, Any], path: tuple[str, ...] = ()) -> list[dict[str, Any]]:
-    """The document with each key gone, each value of another kind, and an unknown key in each object."""
+    """The document with each key gone, each value of another kind, and in each object each key that is not its own."""
     made = []
     inside = document
     for key in path:
         inside = inside[key]
-    for key, value in [*inside.items(), ("unknown", None)]:
-        for other in ("gone", None, "", 0, -1, True, 1.5, "text", [], [1], ["a", "a"], {}):
+    for key, value in [*inside.items(), *dict.fromkeys(KEYS - {*inside}).items()]:
+        for other in VALUES if key in inside else (9, True):
             changed = copy.deepcopy(document)
             place = changed
             for step in path:
