@@ -46,11 +46,11 @@ def write(entries: list[Entry], site: Path, downloads: Path) -> dict[str, Any]:
 
 
 def first(entries: list[Entry], wanted: Any) -> tuple[str, dict[str, Any], bytes] | None:
-    """Return name, model document and file of the first packaged entry whose document is as wanted."""
+    """Return name, model document and served graph of the first packaged entry whose document is as wanted."""
     for entry in entries:
         path = entry.root / "out" / "dist" / entry.name / "model.onnx"
-        if path.is_file() and wanted(document := contract.read(path).document):
-            return entry.name, document, path.read_bytes()
+        if path.is_file() and wanted((found := contract.read(path)).document):
+            return entry.name, found.document, found.served
     return None
 
 
@@ -61,7 +61,9 @@ def drawable(document: dict[str, Any]) -> bool:
 
 
 def draggable(document: dict[str, Any]) -> bool:
-    return document["task"] == "forecasting" and len(document["input"]["columns"]) == 1
+    """Whether it forecasts one series from its own past alone."""
+    series = document["task"] == "forecasting" and len(document["input"]["columns"]) == 1
+    return series and "calendar" not in document["input"]
 
 
 def runtime(downloads: Path) -> dict[str, bytes] | str:

@@ -25,7 +25,7 @@ from finished import (
     write_train,
 )
 
-from pipeline import figures, report, verdicts
+from pipeline import figures, mistakes, report, verdicts
 from pipeline.evidence import Entry
 from pipeline.stage import StageError
 
@@ -152,16 +152,16 @@ def test_pages_take_nothing_from_elsewhere_and_pictures_are_lazy_sized_and_descr
 def test_the_most_wrong_sample_comes_first_with_its_own_image(whole: Path) -> None:
     """Row 5 is wrong with .9, row 3 with .6; every pixel of image i has the value i."""
     answers = Entry(CLASSIFIER, RECIPES[CLASSIFIER], whole).answers
-    assert report.most_wrong(answers["y"], answers["probabilities"]).tolist() == [5, 3]
+    assert mistakes.most_wrong(answers["y"], answers["probabilities"]).tolist() == [5, 3]
     for place, row in enumerate((5, 3)):
         with figures.Image.open(whole / "out" / "report" / "img" / f"{CLASSIFIER}.wrong{place:02d}.png") as image:
             assert image.size == (112, 112) and np.unique(np.asarray(image)).tolist() == [row]
 
 
 def test_confusion_counts_by_true_row_and_answered_column() -> None:
-    counts = report.confusion(np.array([0, 0, 1]), np.eye(3)[[0, 2, 1]])
+    counts = mistakes.confusion(np.array([0, 0, 1]), np.eye(3)[[0, 2, 1]])
     assert counts.tolist() == [[1, 0, 1], [0, 1, 0], [0, 0, 0]]
-    assert report.frequent_confusions(counts, ["a", "b", "c"]) == [("a", "c", 1)]
+    assert mistakes.frequent_confusions(counts, ["a", "b", "c"]) == [("a", "c", 1)]
 
 
 def test_hostile_labels_stay_text(whole: Path) -> None:
