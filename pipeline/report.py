@@ -1,6 +1,7 @@
 """Stage report: everything that the line has measured, as one static folder that opens from disk.
 
-Reads results/ and out/<entry>/ of the entries and studies that params.yaml names, whatever of it is made already.
+Reads results/ and out/<entry>/ of the entries and studies that params.yaml names, whatever of it is made already, and
+docs/claims.yaml.
 Writes out/report/ (index, compare, claims, live, one page per entry, img/) and results/README.md, and prints the table.
 Fails when a file of an earlier stage is there but cannot be read; what is not there is shown as pending.
 
