@@ -28,6 +28,11 @@ def examples() -> list[tuple[str, list[str]]]:
     return [(command, printed) for command, *printed in parts if printed]
 
 
+def added(section: str) -> str:
+    """Return the line that the README adds to a section of params.yaml."""
+    return re.findall(rf"`params.yaml`, under `{section}:` `(.*)`$", README, re.M)[0]
+
+
 def test_links_lead_somewhere() -> None:
     for target in re.findall(r"\]\(([^)#]+)\)", README):
         assert (ROOT / target).exists(), target
