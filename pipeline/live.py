@@ -55,9 +55,11 @@ def first(entries: list[Entry], wanted: Any) -> tuple[str, dict[str, Any], bytes
 
 
 def drawable(document: dict[str, Any]) -> bool:
-    """Whether it reads digits, which the page lets draw, by the one resize that the page knows."""
+    """Whether it reads digits, which the page lets draw, by the one resize that the page knows: square to square."""
     known = {"kind": "image", "colour": "grey", "fit": "stretch", "interpolation": "bilinear"}
-    return document["provenance"]["data"]["source"] == "digits" and known.items() <= document["input"].items()
+    given = document["input"]
+    digits = document["provenance"]["data"]["source"] == "digits" and known.items() <= given.items()
+    return digits and given["size"][0] == given["size"][1]
 
 
 def draggable(document: dict[str, Any]) -> bool:

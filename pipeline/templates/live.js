@@ -26,7 +26,7 @@ const pass = (image, lines, from, to) => { // lines of `from` pixels -> lines of
   });
   return out;
 };
-const resize = (image, [height, width], [toHeight, toWidth]) => pass(pass(image, height, width, toWidth), toWidth, height, toHeight);
+const resize = (image, side, to) => pass(pass(image, side, side, to), to, side, to); // which pass is first depends on the shape: square alone
 
 const sessions = {};
 const run = async (name, input, shape) => {
@@ -128,7 +128,7 @@ const classifier = (model, section, golden) => {
   let shown = null; // a test image, until the reader draws
   const answer = latest(async () => {
     paint(pad, ink, FINE, (dot) => grey(255 * dot));
-    await judge(shown ?? resize(small(), [COARSE, COARSE], size));
+    await judge(shown ?? resize(small(), COARSE, size[0]));
   });
   const dot = (x, y) => {
     for (let j = -1; j <= 1; j++) for (let i = -1; i <= 1; i++) {
