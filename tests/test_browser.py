@@ -166,7 +166,8 @@ def test_the_live_page_answers_as_onnxruntime_does(chromium: Any, alive: Path) -
         for side, to in ((8, 32), (8, 8), (14, 9), (9, 40), (28, 5)):
             image = rng.integers(0, 256, (side, side), np.uint8)
             found = page.evaluate("(a) => Array.from(live.resize(...a))", [image.ravel().tolist(), side, to])
-            assert found == np.asarray(Image.fromarray(image).resize((to, to), Image.Resampling.BILINEAR)).ravel().tolist()
+            right = Image.fromarray(image).resize((to, to), Image.Resampling.BILINEAR)
+            assert found == np.asarray(right).ravel().tolist(), (side, to)
 
 
 def test_a_digit_is_drawn_and_a_series_dragged(chromium: Any, alive: Path) -> None:

@@ -5,7 +5,8 @@ const inflate = async (data, format) =>
 const ARRAYS = { uint8: Uint8Array, float32: Float32Array, float64: Float64Array, int64: BigInt64Array };
 const unpack = async ({ dtype, shape, data }) => ({ dtype, shape, data: new ARRAYS[dtype]((await inflate(bytes(data), "deflate")).buffer) });
 
-// Pillow's bilinear resize of 8-bit pixels, bit for bit: triangle weights in 22 binary digits, columns first, then rows.
+// Pillow's bilinear resize of 8-bit pixels, bit for bit: triangle weights in 22 binary digits, rows first, then columns
+// (of squares: which pass comes first depends on the shape).
 const weights = (from, to) => {
   const scale = from / to, support = Math.max(scale, 1);
   return Array.from({ length: to }, (_, k) => {
@@ -26,7 +27,7 @@ const pass = (image, lines, from, to) => { // lines of `from` pixels -> lines of
   });
   return out;
 };
-const resize = (image, side, to) => pass(pass(image, side, side, to), to, side, to); // which pass is first depends on the shape: square alone
+const resize = (image, side, to) => pass(pass(image, side, side, to), to, side, to);
 
 const sessions = {};
 const run = async (name, input, shape) => {
