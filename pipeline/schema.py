@@ -186,6 +186,7 @@ TRAIN = {
     "patience": Field((int, type(None)), None, least=1),
     "choose": Field(str, "best", choices=("best", "last")),  # which epoch's weights ship, by the validation loss
     "precision": Field(str, "auto", choices=("auto", "fast", "fp32", "bf16")),  # loss.py: autocast
+    "compile": Field(str, "auto", choices=("auto", "on", "off")),  # torch.compile; auto: device.py
     "augment": Field((dict, type(None)), None),
     "snapshots": Field(list, [], item=int),  # epochs whose weights are kept for the reports
     "seed": Field(int, 1, least=0, most=SEED),

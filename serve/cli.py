@@ -61,15 +61,20 @@ def main() -> None:
 @click.option("--batch", type=click.IntRange(1, 4096), help="Images per run of a worker.  [default: measured]")
 @click.option("--workers", type=click.IntRange(1, 256), help="Side by side.  [default: one per usable core]")
 @click.option("--resume", is_flag=True, help="Go on after an interrupted run, if there was one.")
+@click.option(
+    "--engine", type=click.Choice(["local", "ray"]), default="local", show_default=True,
+    help="Workers on this machine, or on a Ray cluster (RAY_ADDRESS names it).",
+)  # fmt: skip
 @click.option("-0", "--null", "nul", is_flag=True, help="Names on stdin end with NUL (find -print0).")
 @STRICT
 @DEVICE
 @VARIANT
 def images(
     model: str, paths: tuple[str, ...], output: str, top_k: int, batch: int | None, workers: int | None, resume: bool,
-    nul: bool, strict: bool, device: str, variant: str,
+    engine: str, nul: bool, strict: bool, device: str, variant: str,
 ) -> None:  # fmt: skip
-    """Classify images: files, folders (recursively), .zip and .tar archives, quoted globs, or - for names on stdin.
+    """Classify images: files, folders (recursively), .zip and .tar archives, .parquet files with a column `bytes`,
+    quoted globs, or - for names on stdin.
 
     Writes one row per input, in input order: path, label, score, label_2, ..., status, error. An input that cannot be
     classified has status error and the reason; the others do not notice. With --resume an interrupted run goes on from
@@ -103,7 +108,7 @@ def images(
     with interruptible("" if output == "-" else f"{output}.part holds what is done, --resume goes on"):
         done = label_images(
             contract, device, sources, output, sys.stdout.buffer,
-            top_k=top_k, batch=batch, workers=workers, resume=resume, watch=watch,
+            top_k=top_k, batch=batch, workers=workers, resume=resume, engine=engine, watch=watch,
         )  # fmt: skip
     progress.clear()
     if sources.skipped:
