@@ -23,7 +23,7 @@ REQUIRED = object()
 SEED = 10**12  # times a million, as training mixes the epoch in, it still fits 64 bits
 RESERVED = (
     "params", "scratch", "dist", "wheel", "report", "studies", "claims",
-    "checkpoints", "features", "downloads", "gpu", "index", "plots",
+    "checkpoints", "features", "downloads", "gpu", "index", "plots", "compare", "live",
 )  # fmt: skip
 MEASURES = {  # what a study can measure: of which data, and how it is averaged (the kind of number that it is)
     "accuracy": ("image", "share"),
