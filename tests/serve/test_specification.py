@@ -21,11 +21,13 @@ OPTIONAL = [rules for by_key in schema.OPTIONAL.values() for rules in by_key.val
 RULES = dict(ChainMap(schema.CLASSIFICATION, schema.FORECASTING, schema.CROP, *OPTIONAL))
 KEYS = {key.split(".")[-1] for key in RULES} | {"unknown"}
 VALUES = ("gone", None, "", 0, -1, True, 1.5, "text", [], [1], ["a", "a"], {})
-CLOSED = {("provenance",), ("golden", "input"), ("golden", "calendar"), ("golden", "outputs")}  # their insides are not the tables'
+# What is inside of these is not the tables'.
+CLOSED = {("provenance",), ("golden", "input"), ("golden", "calendar"), ("golden", "outputs")}
 
 
 def test_every_key_of_the_contract_is_described() -> None:
-    keys = {*RULES} - {"input", "golden", "input.step", "forecast", "explain", "stream"}  # objects, whose keys are listed
+    objects = {"input", "golden", "input.step", "forecast", "explain", "stream"}  # their keys are listed
+    keys = {*RULES} - objects
     lines = (DOCS / "model-file.md").read_text().splitlines()
     first = [line.split("|")[1] for line in lines if line.startswith("|")]
     assert {*re.findall(r"`([a-z._]+)`", " ".join(first))} - {"digest"} == keys
