@@ -1,10 +1,10 @@
-"""ETTh1 as the field measures it, beside its published rows: runs are trained, exported, and scored as the file answers.
+"""ETTh1 as the field measures it, beside its published rows: runs are trained, exported, scored as the file answers.
 
 Rows to 8,640 train, to 11,520 validate, to 14,400 test; values standardised by the training rows; every test window
 kept; mean squared and absolute error of standardised values. A run is a recipe of params.yaml at one horizon and seed,
 of the oil temperature alone or of all seven columns; what is chosen is chosen on the validation rows.
 
-    python benchmarks/etth1.py                                   # all of it: hours on one core; goes on where it stopped
+    python benchmarks/etth1.py     # all of it: hours on one core; goes on where it stopped
     python benchmarks/etth1.py --horizon 96 --seed 1 nlinear-etth1
 """
 
