@@ -50,7 +50,7 @@ def fan(axis: Axes, x: np.ndarray, answers: Answers, window: int, series: int) -
     quantiles, levels = answers["quantiles"][window, :, series], answers["quantile_levels"]
     for k in range(len(levels) // 2):
         label = f"{100 * (levels[-1 - k] - levels[k]):.0f} % interval"
-        axis.fill_between(x, quantiles[:, k], quantiles[:, -1 - k], color=ORANGE, alpha=0.25, lw=0, label=label)
+        axis.fill_between(x, quantiles[:, k], quantiles[:, -1 - k], color=ORANGE, alpha=0.2 + 0.2 * k, lw=0, label=label)
     forecast = answers["forecast"][window, :, series]
     axis.plot(x, forecast, color=ORANGE, lw=1, marker=dot(len(x)), label="forecast")
 
@@ -81,7 +81,7 @@ def along(answers: Answers, columns: Sequence[str], stride: int, path: Path) -> 
                 if (gap := first[window] - end) < 0:
                     continue
                 both = np.append(context[window, :, name], target[window, :, name])
-                truth = both[-min(gap + steps, len(both)) :]
+                truth = both[-min(gap + steps + 1, len(both)) :]  # from the last that is drawn on
                 end, shown = first[window] + steps, shown + 1
                 axis.plot(np.arange(end - len(truth), end) + 1, truth, color=BLUE, lw=0.9, label="truth")
                 fan(axis, np.arange(end - steps, end) + 1, answers, window, name)
@@ -96,7 +96,7 @@ def by_step(answers: Answers, names: Sequence[str], path: Path) -> Picture:
     """Draw the test error over the steps ahead, ours and the baselines', and what share the widest interval holds."""
     steps, held, levels = answers["steps"], answers["inside"], answers["quantile_levels"]
     ahead, nominal = np.arange(1, steps.shape[1] + 1), levels[-1] - levels[0]
-    with drawing(path, 760, 260, columns=2) as axes:
+    with drawing(path, 760, 280, columns=2, head_px=22) as axes:
         error, share = axes[0]
         looks = [(c, style) for style in ("-", "--") for c in (INK, BLUE, GREEN, PURPLE)]
         for name, row, (colour, style) in zip(names, steps[1:], looks, strict=False):
@@ -106,15 +106,14 @@ def by_step(answers: Answers, names: Sequence[str], path: Path) -> Picture:
         if ends.size and ends.max() > 20 * ends.min():
             error.set_yscale("log")
         error.set(title="test mean squared error", xlabel="steps ahead")
-        error.legend(fontsize=7)
+        error.figure.legend(loc="upper left", ncols=len(steps) + 2, fontsize=7, handlelength=1.4, columnspacing=1.2)
         share.axhline(nominal, color=INK, lw=0.8, ls="--", label="promised")
         share.plot(ahead, held, color=ORANGE, marker=dot(len(ahead)), label="held")
         share.set(title=f"share inside the {100 * nominal:.0f} % interval", xlabel="steps ahead", ylim=(0, 1.02))
-        share.legend(loc="lower left")
         for axis in axes.flat:
             axis.xaxis.get_major_locator().set_params(integer=True)
     alt = f"Mean squared error by step: {steps[0, 0]:.3g} at the first, {steps[0, -1]:.3g} at the last; "
-    return Picture(path.name, 760, 260, f"{alt}the interval holds {held.min():.2f} to {held.max():.2f} by step.")
+    return Picture(path.name, 760, 280, f"{alt}the interval holds {held.min():.2f} to {held.max():.2f} by step.")
 
 
 def autocorrelation(values: np.ndarray, lags: int) -> np.ndarray:
@@ -137,7 +136,7 @@ def residuals(error: np.ndarray, name: str, path: Path) -> Picture:
         time, bars, memory, normal = axes.flat
         time.axhline(0, color=INK, lw=0.6)
         time.plot(error, color=BLUE, lw=0.7, marker="." if n < 80 else None)
-        time.set(title=f"{name}: errors of the first step, by origin".replace("$", r"\$"))
+        time.set(title=f"{name}: forecast less truth, one step ahead, by origin".replace("$", r"\$"))
         bars.hist(error, bins=min(40, max(8, n // 8)), density=True, color=GRID)
         x = np.linspace(error.min(), error.max(), 200)
         bars.plot(x, np.exp(-(((x - centre) / spread) ** 2) / 2) / (spread * np.sqrt(2 * np.pi)), color=ORANGE)
