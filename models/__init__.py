@@ -20,6 +20,7 @@ is known:
 
 from __future__ import annotations
 
+import inspect
 import re
 from importlib import import_module
 from pathlib import Path
@@ -40,6 +41,11 @@ def names() -> list[str]:
 def build(arch: str, **options: Any) -> nn.Module:
     """Return `Model(**options)` of models/<arch>.py, with fresh weights from torch's global random generator."""
     return _file(arch).Model(**options)
+
+
+def takes(arch: str) -> set[str]:
+    """Return the keywords of `Model` in models/<arch>.py."""
+    return {*inspect.signature(_file(arch).Model).parameters}
 
 
 def references(arch: str) -> dict[str, dict[str, Any]]:

@@ -21,10 +21,11 @@ noise-free curves: .008 plain, 3e-4 dilated; over 100 steps by recursion: above 
 
 from collections.abc import Sequence
 
-import torch.nn.functional as F
+import torch
 from torch import Tensor, nn
 
 from models import layers
+from models.layers import CausalConv1d
 
 PAPER = "notes S1, after WaveNet 2016"
 ACTIVATIONS = {"none": nn.Identity, "relu": nn.ReLU}
@@ -39,14 +40,6 @@ REFERENCE = {
     "causal plain": COUNTS | {"options": NOTEBOOK | {"dilations": [1, 1, 1, 1]}, "source": "FEATURES.md A24"},
     "causal dilated": COUNTS | {"options": NOTEBOOK | {"dilations": [1, 2, 4, 8]}, "source": "FEATURES.md A25"},
 }
-
-
-class CausalConv1d(nn.Conv1d):
-    """Return (N, channels, T) for (N, in_channels, T): step t sees no later step; zeros stand before the first."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        past = (self.kernel_size[0] - 1) * self.dilation[0]
-        return super().forward(F.pad(x, (past, 0)))
 
 
 class Causal(nn.Module):
@@ -77,6 +70,29 @@ class Causal(nn.Module):
     def receptive_field(self) -> int:
         """Samples that one output sees: 1 + (kernel_size - 1) * sum(dilations); a longer window is dead input."""
         return 1 + (self.kernel_size - 1) * sum(self.dilations)
+
+    @property
+    def samples(self) -> int:
+        """Samples after which a stream answers as a window does: what the oldest of the last S outputs sees, and on."""
+        return self.receptive_field + self.horizon - 1
+
+    @property
+    def tails(self) -> list[tuple[int, int]]:
+        """(C, L) of what `step` carries on: the newest inputs of each layer, the newest S - 1 outputs."""
+        layers = [(layer.in_channels, layer.past) for layer in self.stages if isinstance(layer, CausalConv1d)]
+        return [*layers, (self.head.out_channels, self.horizon - 1)]
+
+    def step(self, x: Tensor, tails: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        """Return forecasts (N, S, D) after one more sample (N, D), and the tails (N, C, L) for the next."""
+        x, later = x.unsqueeze(2), []
+        for layer in self.stages:
+            if isinstance(layer, CausalConv1d):
+                x, tail = layer.step(x, tails[len(later)])
+                later.append(tail)
+            else:
+                x = layer(x)
+        steps = torch.cat([tails[-1], self.head(x)], 2)  # (N, D, S)
+        return steps.transpose(1, 2), [*later, steps[:, :, 1:]]
 
     def forward(self, x: Tensor) -> Tensor:
         if x.shape[1] < self.horizon:

@@ -1,4 +1,4 @@
-"""What several architectures share: local response normalisation, how weights start, and what they refuse."""
+"""What several architectures share: two layers, how weights start, and what they refuse."""
 
 import copy
 from collections import OrderedDict
@@ -29,6 +29,29 @@ class LocalResponseNorm(nn.Module):
         for k in range(1, self.n):
             around = around + squares[:, k : k + channels]
         return x / (self.k + self.alpha * around) ** self.beta
+
+
+class CausalConv1d(nn.Conv1d):
+    """Return (N, channels, T) for (N, in_channels, T): step t sees no later step; zeros stand before the first.
+
+    With a stride the last of ceil(T / stride) outputs ends at the last step.
+    """
+
+    @property
+    def past(self) -> int:
+        """Steps before its own that an output sees."""
+        return (self.kernel_size[0] - 1) * self.dilation[0]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(F.pad(x, (self.past - (x.shape[2] - 1) % self.stride[0], 0)))
+
+    def step(self, x: Tensor, tail: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the output (N, channels, 1) of one more step (N, in_channels, 1) and the next step's tail.
+
+        tail (N, in_channels, past): the steps before it.
+        """
+        seen = torch.cat([tail, x], 2)
+        return super().forward(seen), seen[:, :, 1:]
 
 
 def initialise(net: nn.Module, rule: str) -> None:

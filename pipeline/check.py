@@ -23,7 +23,7 @@ import numpy as np
 from pipeline import data, machine, metrics, params, speed
 from pipeline.choice import choose, judge
 from pipeline.data import RAW_WINDOWS, spread
-from pipeline.parity import parity
+from pipeline.parity import parity, streaming
 from pipeline.retrieval import retrieve
 from pipeline.speed import Model, predict
 from pipeline.stage import OUT, RESULTS, StageError, fresh, of_entry, read_json, run, write_json
@@ -34,6 +34,7 @@ from serve.session import available_devices, open_session
 
 LARGE = 256
 ACCURACY_LIMIT = 0.005  # of the test split: a tie that rounding decides is not a fault, two of 360 images are
+STREAM_SHARE = 0.1  # of the limit on the difference from torch: 1e-5 of the spread of forecasts
 ERROR_LIMIT = 1e-3  # of a forecast's error, relative
 Verdict = tuple[dict[str, Any], dict[str, Any], dict[str, np.ndarray], dict[str, str]]  # the last: digests by file
 
@@ -81,6 +82,10 @@ def refuse(name: str, checked: dict[str, Any]) -> str | None:
             gap = f"{row['difference']:.1e} (limit {row['limit']:.1e})"
             who = f"the golden samples of {row['variant']} replayed on {row['provider']}"
             return f"{name}: {who} differ by {gap}; {where}"
+    for row in checked.get("streams", []):
+        if not row["difference"] <= row["limit"]:
+            gap = f"{row['difference']:.1e} (limit {row['limit']:.1e})"
+            return f"{name}: a stream on {row['provider']} differs from whole windows by {gap}; {where}"
     allowed = ACCURACY_LIMIT if metric["name"] == "accuracy" else ERROR_LIMIT * abs(metric["torch"])
     if not abs(metric["value"] - metric["torch"]) <= allowed:
         values = f"{metric['value']:.4g} under onnxruntime, {metric['torch']:.4g} under torch (limit {allowed:.1e})"
@@ -120,7 +125,7 @@ def verdict(name: str, source: data.Data, limits: dict[str, Any]) -> Verdict:
     with np.load(OUT / name / "export" / "torch.npz") as saved:
         torch_says = {kind: [saved[f"{kind}_{i}"] for i in range(count)] for kind in ("test", "random")}
         x = {"test": source.served("test"), "random": saved["random"]}
-    rows, golden, timings, files = ([] for _ in range(4))
+    rows, golden, timings, files, streams = ([] for _ in range(5))
     digests, got = {}, {}
     devices = limits["devices"] or available_devices()
     for device, precision in itertools.product(devices, export["variants"]):
@@ -128,6 +133,10 @@ def verdict(name: str, source: data.Data, limits: dict[str, Any]) -> Verdict:
         model, tried, got[device, precision] = try_file(name, place, x, torch_says, source.about, limits)
         rows += tried
         digests[file_of(precision)] = model.contract.digest
+        if model.contract.streams:
+            windows, whole = x["test"][:LARGE], got[device, precision][0][:LARGE]
+            gap = streaming(model.contract, device, windows, whole)
+            streams.append(place | {"difference": gap, "limit": STREAM_SHARE * model.golden_atol})
         golden.append(place | {"difference": model.replay_golden(), "limit": model.golden_atol})
         if not (device == "cpu" and precision == "fp16"):  # the CPU only plays float16: its time says nothing
             found = speed.measure(model.contract, precision, device, x["test"], export["operations"], limits)
@@ -146,6 +155,8 @@ def verdict(name: str, source: data.Data, limits: dict[str, Any]) -> Verdict:
         with np.load(file) as vectors:
             splits = (np.asarray(source.y[split]) for split in ("train", "test"))
             checked["retrieval"], arrays["nearest"] = retrieve(vectors["train"], vectors["test"], *splits)
+    if streams:
+        checked["streams"] = streams
     broken = refuse(name, checked)
     kept = "all limits kept"
     if flipped := max(row.get("beyond", 0) for row in rows if row["variant"] == "fp32"):
@@ -163,7 +174,7 @@ def measure(
     if source.task == "classification":
         y = np.asarray(source.y["test"])
         return metrics.classification(got[0], torch_says, y), {"probabilities": got[0], "y": y}
-    keep = spread(len(got[0]), RAW_WINDOWS)
+    keep, source = spread(len(got[0]), RAW_WINDOWS), source.alone()
     history, target = source.windows("test", source.about["stride"])
     arrays = {
         "rows": keep,

@@ -13,7 +13,7 @@ import csv
 import hashlib
 import itertools
 import shutil
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +23,14 @@ from PIL import Image
 from pipeline import params, series, sources
 from pipeline.recipe import image_rule
 from pipeline.stage import OUT, RESULTS, StageError, fresh, of_entry, progress, read_json, run, write_json
+from pipeline.standardise import image_statistics
+from serve.calendar import features
 from serve.errors import InputError
 from serve.image import ImageRule, read_image
 
 SPLITS = ("train", "validation", "test")
 RAW = 400  # at most this many raw test files for the last stage
 RAW_WINDOWS = 50
-IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean and std of red, green, blue in [0, 1]
 
 
 @dataclass
@@ -52,24 +53,44 @@ class Data:
     def task(self) -> str:
         return str(self.about["task"])
 
+    @property
+    def targets(self) -> int:
+        """How many of a series' columns are forecast: the first ones."""
+        return len(self.about["forecast"].get("columns", self.mean))
+
+    def alone(self) -> Data:
+        """Return the same series without the columns that are read and not forecast: what errors are taken of."""
+        x = {split: rows[:, : self.targets] for split, rows in self.x.items()}
+        return replace(self, x=x, mean=self.mean[: self.targets], scale=self.scale[: self.targets])
+
     def windows(self, split: str, stride: int = 1) -> tuple[np.ndarray, np.ndarray]:
-        """Return every window of the split as float32 history (M, T, D) and target (M, S, D), in raw units."""
+        """Return every window of the split as float32 history (M, T, D) and target (M, S, targets), in raw units."""
+        given = self.samples(split, stride)
+        return given[0], given[-1]
+
+    def samples(self, split: str, stride: int = 1) -> tuple[np.ndarray, ...]:
+        """Return (history, target), or (history, calendar, target): calendar (M, T + S, F), of both."""
         context, horizon = self.about["input"]["context"], self.about["forecast"]["horizon"]
         rows = window_rows(self.y[split], context + horizon, stride)
         both = self.x[split][rows].astype(np.float32)  # (M, T + S, D)
-        return both[:, :context], both[:, context:]
+        names = self.about["input"].get("calendar")
+        known = (features(self.times[split], names)[rows],) if names else ()
+        return both[:, :context], *known, both[:, context:, : self.targets]
 
     def served(self, split: str) -> np.ndarray:
-        """Return the split as the served graph takes it: uint8 (N, H, W, C), or raw history float32 (M, T, D)."""
+        """Return the split as the served graph takes it: uint8 (N, H, W, C), or raw history float32 (M, T, D).
+
+        With a calendar both are in one, (M, T + S, D + F), the history 0 in the rows ahead.
+        """
         if self.task == "classification":
             return np.asarray(self.x[split])
-        return self.windows(split, self.about["stride"])[0]
+        history, *known, _ = self.samples(split, self.about["stride"])
+        ahead = ((0, 0), (0, self.about["forecast"]["horizon"]), (0, 0))
+        return np.concatenate([np.pad(history, ahead), known[0]], 2) if known else history
 
     def example(self) -> np.ndarray:
-        """Return one training sample as the served graph takes it: uint8 (1, H, W, C), or float32 (1, T, D)."""
-        if self.task == "classification":
-            return np.asarray(self.x["train"][:1])
-        return self.x["train"][None, : self.about["input"]["context"]].astype(np.float32)
+        """Return one sample as the served graph takes it."""
+        return self.served("train" if self.task == "classification" else "validation")[:1]
 
 
 def window_rows(starts: np.ndarray, length: int, stride: int) -> np.ndarray:
@@ -128,64 +149,40 @@ def decode(samples: list[sources.Sample], rule: ImageRule, split: str) -> np.nda
     return out
 
 
-def image_statistics(x: np.ndarray, kind: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return mean and scale for (x - mean) * scale, from uint8 training images (N, H, W, C).
-
-    pixel: T20, (x - mean) / (std + 1e-4) at each pixel and channel; a pixel that never changes standardises to 0. One
-    that hardly ever changes gets a huge scale: a single grey level in 1,000 training images has std .03, and a bright
-    test value there becomes thousands. Prefer channel where many pixels are nearly constant, as at 8 x 8.
-    channel: by one mean and std a channel. mean: less that mean alone, as AlexNet and VGG have it. unit: x / 255.
-    none: x as it is. imagenet: by the means and stds that torchvision's published weights were trained with.
-    """
-    channels = x.shape[3]
-    if kind == "imagenet":
-        mean, std = (np.array(v, np.float32).reshape(3, 1, 1) * 255 for v in IMAGENET)
-        return mean, 1 / std
-    if kind in ("none", "unit"):
-        scale = 1 if kind == "none" else 1 / 255
-        return np.zeros((channels, 1, 1), np.float32), np.full((channels, 1, 1), scale, np.float32)
-    axes: tuple[int, ...] = (0,) if kind == "pixel" else (0, 1, 2)
-    total, square = (np.zeros(x.shape[1:] if kind == "pixel" else (channels,)) for _ in range(2))
-    for part in np.array_split(x, max(1, len(x) // 256)):  # in parts: float64 of a whole set would be 8 times its size
-        values = part.astype(np.float64)
-        total += values.sum(axes)
-        square += (values**2).sum(axes)
-    n = len(x) * (1 if kind == "pixel" else x.shape[1] * x.shape[2])
-    mean = total / n
-    std = np.sqrt(np.maximum(square / n - mean**2, 0))
-    scale = np.ones_like(std) if kind == "mean" else np.where(std > 1e-6, 1 / (std + 1e-4), 0)
-    layout = (lambda a: a.transpose(2, 0, 1)) if kind == "pixel" else (lambda a: a.reshape(channels, 1, 1))
-    return layout(mean).astype(np.float32), layout(scale).astype(np.float32)
-
-
 def series_data(recipe: dict[str, Any]) -> Data:
     parts, facts = series.series(recipe["spec"], recipe["context"], recipe["horizon"])
-    x = {split: np.concatenate([s.values for s in part]) for split, part in parts.items()}
+    own = recipe["targets"] or facts["columns"]
+    if absent := [name for name in own if name not in facts["columns"]]:
+        raise StageError(f"data: targets: expected columns among {', '.join(facts['columns'])}, got {absent[0]!r}")
+    columns = own + [name for name in facts["columns"] if name not in own]  # what is forecast comes first
+    order = [facts["columns"].index(name) for name in columns]
+    x = {split: np.concatenate([s.values for s in part])[:, order] for split, part in parts.items()}
     starts = {split: np.cumsum([0, *(len(s.values) for s in part)]) for split, part in parts.items()}
     times = {split: np.concatenate([s.times for s in part]) for split, part in parts.items()}
     flat = np.flatnonzero(np.ptp(x["train"], axis=0) == 0)  # std of equal values need not be exactly 0
     if flat.size:
-        raise StageError(f"data: column {facts['columns'][flat[0]]!r} never changes in the training rows; leave it out")
+        raise StageError(f"data: column {columns[flat[0]]!r} never changes in the training rows; leave it out")
     season, shortest = recipe["spec"]["season"], int(np.diff(starts["train"]).min())
     if season >= shortest:
         raise StageError(f"data: expected season below the {shortest} rows of training, got {season}; lower `season:`")
-    length = recipe["context"] + recipe["horizon"]
+    length, strides = recipe["context"] + recipe["horizon"], {"train": recipe["train_stride"]}
     step = facts["step"]
     about = {
         "task": "forecasting",
         "source": recipe["spec"]["source"],
         "licence": recipe["spec"]["licence"],
-        **{s: len(window_rows(starts[s], length, 1 if s == "train" else recipe["stride"])) for s in SPLITS},
-        "columns": facts["columns"],
+        **{s: len(window_rows(starts[s], length, strides.get(s, recipe["stride"]))) for s in SPLITS},
+        "columns": columns,
         "season": recipe["spec"]["season"],
         "stride": recipe["stride"],
+        "train_stride": recipe["train_stride"],
         "filled": facts["filled"],
         "hash": content_hash(x, starts),
         "notes": series_notes(recipe["spec"], facts["filled"]),
         "input": {
             "kind": "series",
             "context": recipe["context"],
-            "columns": facts["columns"],
+            "columns": columns,
             "id": facts["id"],
             "time": facts["time"],
             "gaps": facts["gaps"],
@@ -193,6 +190,12 @@ def series_data(recipe: dict[str, Any]) -> Data:
         },
         "forecast": {"horizon": recipe["horizon"], "quantiles": recipe["quantiles"]},
     }
+    if len(own) < len(columns):
+        about["forecast"]["columns"] = own
+    if recipe["calendar"]:
+        if step.unit == "index":
+            raise StageError("data: calendar: expected times that are dates, got whole numbers; leave it out")
+        about["input"]["calendar"] = recipe["calendar"]
     mean, scale = x["train"].mean(0).astype(np.float32), (1 / x["train"].std(0)).astype(np.float32)
     return Data(x, starts, mean, scale, about, times)
 
@@ -264,6 +267,8 @@ def save(folder: Path, data: Data) -> None:
     for split in SPLITS:
         np.save(folder / f"{split}_x.npy", data.x[split])
         np.save(folder / f"{split}_y.npy", data.y[split])
+        if split in data.times:
+            np.save(folder / f"{split}_times.npy", data.times[split])
     np.savez(folder / "statistics.npz", mean=data.mean, scale=data.scale)
 
 
@@ -271,9 +276,10 @@ def load(name: str) -> Data:
     """Return the data that stage data wrote for the entry, arrays memory-mapped."""
     folder = OUT / name / "data"
     about = read_json(RESULTS / name / "data.json", f"data@{name}")
-    x, y = ({s: np.load(folder / f"{s}_{part}.npy", mmap_mode="r") for s in SPLITS} for part in "xy")
+    parts = ("x", "y", "times") if about["task"] == "forecasting" else ("x", "y")
+    x, y, *times = ({s: np.load(folder / f"{s}_{part}.npy", mmap_mode="r") for s in SPLITS} for part in parts)
     with np.load(folder / "statistics.npz") as statistics:
-        return Data(x, y, statistics["mean"], statistics["scale"], about)
+        return Data(x, y, statistics["mean"], statistics["scale"], about, *times)
 
 
 def main() -> None:

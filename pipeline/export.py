@@ -22,7 +22,6 @@ from typing import Any
 import numpy as np
 import onnx
 import torch
-from torch import Tensor
 
 from pipeline import data, network, params, variants
 from pipeline.recipe import on_features
@@ -31,6 +30,7 @@ from serve import contract
 from serve.locate import file_of
 
 INT8_ATOL = 0.02  # of probabilities, of one int8 file on two processors
+BATCH = {0: torch.export.Dim("N")}
 GOLDEN = 4  # samples that travel inside the file
 NAMES = {
     "features": ("images", ["features"]),  # of a backbone alone
@@ -42,11 +42,13 @@ PACKAGES = ("torch", "onnx", "onnxruntime-gpu", "onnxruntime", "numpy", "pillow"
 
 def random_inputs(source: data.Data, seed: int, count: int) -> np.ndarray:
     """Return fresh input of the served kind: uint8 noise (N, H, W, C), or float32 noise at the series' own scale."""
-    rng = np.random.default_rng(seed)
-    shape = (count, *source.served("test").shape[1:])
+    rng, real = np.random.default_rng(seed), source.served("test")
     if source.task == "classification":
-        return rng.integers(0, 256, shape, np.uint8)
-    return (source.mean + rng.standard_normal(shape) / source.scale).astype(np.float32)
+        return rng.integers(0, 256, (count, *real.shape[1:]), np.uint8)
+    columns = len(source.mean)
+    noise = source.mean + rng.standard_normal((count, real.shape[1], columns)) / source.scale
+    calendar = real[np.arange(count) % len(real), :, columns:]  # of real days: none where there is no calendar
+    return np.concatenate([noise.astype(np.float32), calendar], 2)
 
 
 @torch.no_grad()
@@ -65,15 +67,16 @@ def answers(net: torch.nn.Module, x: np.ndarray, batch: int = 256) -> list[np.nd
 def to_onnx(net: torch.nn.Module, example: np.ndarray, task: str) -> onnx.ModelProto:
     """Return the checked graph with a dynamic first axis."""
     name, outputs = NAMES[task]
-    model = program_of(net, (torch.from_numpy(np.array(example[:2])),), [name], outputs)
+    given = network.graph_inputs(net, torch.from_numpy(np.array(example[:2])))
+    model = program_of(net, given, [name, "calendar"][: len(given)], outputs, (BATCH,) * len(given))
     check_graph(model)
     return model
 
 
 def program_of(
-    net: torch.nn.Module, given: tuple[Tensor, ...], inputs: list[str], outputs: list[str]
+    net: torch.nn.Module, given: tuple[Any, ...], inputs: list[str], outputs: list[str], shapes: tuple[Any, ...]
 ) -> onnx.ModelProto:
-    """Return what the exporter makes of the network, the first axis of the first input dynamic.
+    """Return what the exporter makes of the network, with the dynamic axes that `shapes` names.
 
     Its example has two rows: with one, the exporter would take the batch for a constant.
     """
@@ -88,7 +91,7 @@ def program_of(
                 verbose=False,
                 input_names=inputs,
                 output_names=outputs,
-                dynamic_shapes=({0: torch.export.Dim("N")}, *[None] * (len(given) - 1)),
+                dynamic_shapes=shapes,
             )
         except torch.onnx.OnnxExporterError as error:
             reason = " ".join(str(error.__cause__ or error).split())[:300]
@@ -140,6 +143,10 @@ def document(
     forecasting = about["task"] == "forecasting"
     weights = recipe.get("weights")
     licence = about["licence"] + (f"; weights: {weights['licence']}" if weights else "")
+    given = {"input": x[:GOLDEN]}
+    if "calendar" in about["input"]:
+        context, columns = about["input"]["context"], len(about["columns"])
+        given = {"input": x[:GOLDEN, :context, :columns], "calendar": x[:GOLDEN, :, columns:]}
     task = {"forecast": about["forecast"]} if forecasting else {"labels": about["labels"]}
     return {
         "format": 1,
@@ -156,7 +163,7 @@ def document(
             "licence": licence,
         },
         "golden": {
-            "input": contract.pack(x[:GOLDEN]),
+            **{key: contract.pack(part) for key, part in given.items()},
             "outputs": {n: contract.pack(o[:GOLDEN]) for n, o in zip(NAMES[about["task"]][1], y, strict=True)},
             "atol": atol,
         },
@@ -249,15 +256,20 @@ def main() -> None:
         y = {kind: answers(net, rows) for kind, rows in x.items()}
         graph = graph_of(net, x["test"])
         atol = max(limit(y["test"], checks["atol"]), getattr(net, "flips", 0.0))
-        whole, explained = graph, {}
+        whole, explained, promise = graph, {}, {}  # a promise is of fp32 alone
+        if recipe["streaming"]:
+            from pipeline import streaming
+
+            whole, samples = streaming.to_onnx(net, x["test"])
+            promise = {"stream": {"samples": samples}}
         if recipe["saliency"]:
             from pipeline import saliency  # tracing tools: a second
 
             whole = saliency.to_onnx(net, x["test"])
             explained = {"saliency": saliency.check(whole, net, x["random"])}
+            promise = {"explain": {"saliency": True}}
         metrics = read_json(RESULTS / name / "train.json", f"train@{name}")
         about = document(name, recipe, source.about, metrics, x["test"], y["test"], atol)
-        promise = {"explain": {"saliency": True}} if explained else {}  # of fp32 alone
         folder = fresh(OUT / name / "export")
         arrays = {f"{kind}_{i}": o for kind, outputs in y.items() for i, o in enumerate(outputs)}
         np.savez(folder / "torch.npz", random=x["random"], **arrays)

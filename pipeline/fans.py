@@ -50,7 +50,8 @@ def fan(axis: Axes, x: np.ndarray, answers: Answers, window: int, series: int) -
     quantiles, levels = answers["quantiles"][window, :, series], answers["quantile_levels"]
     for k in range(len(levels) // 2):
         label = f"{100 * (levels[-1 - k] - levels[k]):.0f} % interval"
-        axis.fill_between(x, quantiles[:, k], quantiles[:, -1 - k], color=ORANGE, alpha=0.2 + 0.2 * k, lw=0, label=label)
+        ends, look = (quantiles[:, k], quantiles[:, -1 - k]), {"color": ORANGE, "alpha": 0.2 + 0.2 * k, "lw": 0}
+        axis.fill_between(x, *ends, **look, label=label)
     forecast = answers["forecast"][window, :, series]
     axis.plot(x, forecast, color=ORANGE, lw=1, marker=dot(len(x)), label="forecast")
 

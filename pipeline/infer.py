@@ -126,7 +126,8 @@ def main() -> None:
         folder = OUT / name
         fresh(folder / "infer")
         image = about["task"] == "classification"
-        facts = images(name, folder, about["labels"]) if image else series(name, folder, about["columns"])
+        columns = [] if image else about["forecast"].get("columns", about["columns"])
+        facts = images(name, folder, about["labels"]) if image else series(name, folder, columns)
         write_json(RESULTS / name / "infer.json", facts)
         if not facts["equal"] or facts["rows_error"]:
             raise StageError(

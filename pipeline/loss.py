@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -19,10 +21,38 @@ def objective(output: Tensor, y: Tensor, train: dict[str, Any]) -> Tensor:
     no gradient, which explains the notes' 76 % (X05). It is here to be measured, not to be used.
     """
     if y.dtype != torch.int64:
-        return F.mse_loss(output, y)
+        return pinball(output, y, train["levels"]) if train["loss"] == "pinball" else F.mse_loss(output, y)
     if train["loss"] == "softmax-clip":
         return F.nll_loss(output.softmax(1).clamp(1e-7, 1 - 1e-7).log(), y)
     return F.cross_entropy(output, y, label_smoothing=train["label_smoothing"])
+
+
+def pinball(output: Tensor, y: Tensor, levels: Sequence[float]) -> Tensor:
+    """Return the mean of max(q e, (q - 1) e), e the truth (N, S, D) less its level q in output (N, S * Q, D).
+
+    Koenker & Bassett 1978, "Regression quantiles", eq. 2.3.
+    """
+    q = torch.tensor(levels, device=y.device).view(-1, 1)
+    gap = y.unsqueeze(2) - output.unflatten(1, (y.shape[1], -1))  # (N, S, Q, D)
+    return torch.maximum(q * gap, (q - 1) * gap).mean()
+
+
+def conformal(gaps: Tensor, levels: Sequence[float]) -> Tensor:
+    """Return what to add to each level (S, D, Q), from gaps (M, S, D, 1 or Q): the truth less what was answered for it.
+
+    Of M + 1 windows that are alike the truth of the last lies beyond a level's offset in at most the share that the
+    level leaves: the ceil((M + 1) q)-th smallest gap above the median, the floor of it below; the median is the usual
+    one. Romano, Patterson, Candes 2019, "Conformalized quantile regression", arXiv:1905.03222, theorem 2, each tail by
+    itself. Fewer windows than 1 / (1 - q) know no such gap; their last one is taken.
+    """
+    count, ordered, offsets = len(gaps), gaps.sort(0).values, []
+    for k, q in enumerate(levels):
+        exact = round((count + 1) * q, 6)
+        place = math.ceil(exact) if q > 0.5 else math.floor(exact)
+        middle = [(count - 1) // 2, count // 2]
+        own = ordered[:, :, :, min(k, gaps.shape[3] - 1)]
+        offsets.append(own[middle].mean(0) if q == 0.5 else own[min(max(place, 1), count) - 1])
+    return torch.stack(offsets, -1)
 
 
 def penalty(net: nn.Module, train: dict[str, Any]) -> Tensor | float:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 import models
 from pipeline import disk
@@ -44,7 +45,11 @@ class Classifier(nn.Module):
 
 
 class Forecaster(nn.Module):
-    """Series in their own units (N, T, D) to forecasts (N, S, D) and their quantiles (N, S, D, Q)."""
+    """Series in their own units (N, T, D) to forecasts (N, S, D') and their quantiles (N, S, D', Q).
+
+    D' are the first columns. A calendar (N, T + S, F) may stand beside the series, or both in one, (N, T + S, D + F),
+    as `Data.served` has them: the columns are 0 in the S rows ahead.
+    """
 
     mean: Tensor
     scale: Tensor
@@ -55,14 +60,48 @@ class Forecaster(nn.Module):
         self.net = net
         self.register_buffer("mean", mean)  # (D,)
         self.register_buffer("scale", scale)
-        self.register_buffer("offsets", offsets)  # (S, D, Q): quantiles of the validation residuals, in own units
+        self.register_buffer("offsets", offsets)  # (S, D', Q), in own units: loss.py, conformal
 
-    def standardise(self, series: Tensor) -> Tensor:
-        return (series - self.mean) * self.scale
+    def parts(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Return (series,), or (series, calendar) of both in one."""
+        ahead, columns = len(self.offsets), len(self.mean)
+        return (x,) if x.shape[2] == columns else (x[:, :-ahead, :columns], x[:, :, columns:])
 
-    def forward(self, series: Tensor) -> tuple[Tensor, Tensor]:
-        forecast = self.net(self.standardise(series)) / self.scale + self.mean
-        return forecast, forecast.unsqueeze(-1) + self.offsets
+    def standardise(self, series: Tensor, calendar: Tensor | None = None) -> Tensor:
+        """Return what the network takes; of fewer columns, the first ones."""
+        columns = series.shape[-1]
+        x = (series - self.mean[:columns]) * self.scale[:columns]
+        if calendar is None:
+            return x
+        return torch.cat([F.pad(x, (0, 0, 0, calendar.shape[1] - x.shape[1])), calendar], 2)
+
+    def own_units(self, y: Tensor) -> Tensor:
+        columns = y.shape[-1]
+        return y / self.scale[:columns] + self.mean[:columns]
+
+    def levels(self, y: Tensor) -> Tensor:
+        """Return the levels (N, S, D', 1 or Q) in own units that the network's answer (N, S or S * Q, D') holds."""
+        return self.own_units(y).unflatten(1, (len(self.offsets), -1)).transpose(2, 3)
+
+    def answer(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Return forecast and quantiles for the network's answer; levels that cross change places.
+
+        Chernozhukov, Fernandez-Val, Galichon 2010, "Quantile and probability curves without crossing".
+        """
+        if y.shape[1] == len(self.offsets):
+            forecast = self.own_units(y)
+            return forecast, forecast.unsqueeze(-1) + self.offsets
+        quantiles = (self.levels(y) + self.offsets).sort(-1).values
+        return quantiles[..., quantiles.shape[-1] // 2], quantiles
+
+    def forward(self, series: Tensor, calendar: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        given = self.parts(series) if calendar is None else (series, calendar)
+        return self.answer(self.net(self.standardise(*given)))
+
+
+def graph_inputs(net: nn.Module, x: Tensor) -> tuple[Tensor, ...]:
+    """Return what the exported graph takes, from what `Data.served` holds."""
+    return net.parts(x) if isinstance(net, Forecaster) else (x,)
 
 
 def build(recipe: dict[str, Any], data: Data) -> Classifier | Forecaster:
@@ -208,10 +247,14 @@ def assemble(recipe: dict[str, Any], data: Data) -> Classifier | Forecaster:
             "classes": len(about["labels"]),
         }
         return Classifier(models.build(recipe["arch"], **shape, **recipe["net"]), mean, scale)
-    forecast, columns = about["forecast"], len(about["columns"])
-    net = models.build(recipe["arch"], series=columns, horizon=forecast["horizon"], **recipe["net"])
-    offsets = torch.zeros(forecast["horizon"], columns, len(forecast["quantiles"]))
-    return Forecaster(net, mean, scale, offsets)
+    forecast, context = about["forecast"], about["input"]["context"]
+    horizon, levels = forecast["horizon"], len(forecast["quantiles"])
+    given = {"series": len(about["columns"]), "horizon": horizon, "context": context, "targets": data.targets}
+    given |= {"quantiles": levels if recipe["train"]["loss"] == "pinball" else 1}
+    given |= {"calendar": 2 * len(about["input"].get("calendar", []))}
+    takes = models.takes(recipe["arch"])
+    net = models.build(recipe["arch"], **{k: v for k, v in given.items() if k in takes}, **recipe["net"])
+    return Forecaster(net, mean, scale, torch.zeros(horizon, data.targets, levels))
 
 
 def multiply_adds(net: nn.Module, x: Tensor) -> int:

@@ -23,7 +23,7 @@ from serve import contract
 from serve.contract import Contract
 from serve.locate import MANIFEST, MODEL_FILE, file_of
 
-TRITON_TYPES = {"images": "TYPE_UINT8", "series": "TYPE_FP32"}
+TRITON_TYPES = {"images": "TYPE_UINT8", "series": "TYPE_FP32", "calendar": "TYPE_FP32"}
 
 
 def admit(name: str, models: dict[str, Contract], checked: dict[str, Any], digests: dict[str, str]) -> None:
@@ -69,8 +69,11 @@ def triton_config(document: dict[str, Any]) -> str:
         given: dict[str, list[int]] = {"images": [*document["input"]["size"], channels]}
         answers = {"probabilities": [len(document["labels"])]}
     else:
-        columns, steps = len(document["input"]["columns"]), document["forecast"]["horizon"]
-        given = {"series": [document["input"]["context"], columns]}
+        rule, steps = document["input"], document["forecast"]["horizon"]
+        columns = len(document["forecast"].get("columns", rule["columns"]))
+        given = {"series": [rule["context"], len(rule["columns"])]}
+        if names := rule.get("calendar"):
+            given["calendar"] = [rule["context"] + steps, 2 * len(names)]
         answers = {
             "forecast": [steps, columns],
             "quantiles": [steps, columns, len(document["forecast"]["quantiles"])],

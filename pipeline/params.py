@@ -189,7 +189,8 @@ def lay_out(params: Params, name: str) -> dict[str, dict[str, Any]]:
     return {
         "data": {"data": recipe["data"]},
         "train": train | circumstances(params, recipe),
-        "export": {"saliency": recipe.get("saliency", False), "check": {key: params.check[key] for key in EXPORTED}},
+        "export": {key: recipe.get(key, False) for key in ("saliency", "streaming")}
+        | {"check": {key: params.check[key] for key in EXPORTED}},
         "check": {"check": params.check},
         "explain": {"synthesis": recipe.get("synthesis", False), "explain": params.explain},
     }

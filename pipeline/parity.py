@@ -8,6 +8,8 @@ import numpy as np
 
 from pipeline.speed import Model, predict
 from pipeline.stage import StageError
+from serve.contract import Contract
+from serve.stream import Stream
 
 ROWS_AT_BATCH = {0: 0, 1: 8, 7: 22, 256: None}  # batch empty, 1, odd (with a rest), large; rows tried on, None: all
 
@@ -62,3 +64,12 @@ def compare(got: list[np.ndarray], expected: list[np.ndarray], count: int, usual
         facts["beyond"] = int((worst > usual).sum())  # rows of a forest where a feature on a split's edge flipped it
         facts["top1_agreement"] = float((got[0].argmax(1) == expected[0][:count].argmax(1)).mean())
     return facts
+
+
+def streaming(contract: Contract, device: str, x: np.ndarray, whole: np.ndarray) -> float:
+    """Return the largest difference of a stream's answer from those to whole windows x (M, T, D), after `samples`."""
+    stream = Stream(contract, device)
+    stream.reset(len(x))
+    for t in range(x.shape[1] - stream.samples, x.shape[1]):
+        forecast, _ = stream.advance(np.ascontiguousarray(x[:, t]))
+    return float(np.abs(forecast.astype(np.float64) - whole).max())

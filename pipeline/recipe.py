@@ -39,6 +39,7 @@ HEAD = {  # what a backbone that learned something else gets for this task
 BACKBONE = {"arch": Field(str), "net": Field(dict, {}), "weights": Field(dict)}
 RECIPE = {**SETTING, "arch": Field(str), "full": Field(dict, {}), "needs": Field((str, type(None)), None)}
 RECIPE["saliency"] = Field(bool, False)  # the exported file answers d score / d pixel too, for `infer explain`
+RECIPE["streaming"] = Field(bool, False)  # the exported file forecasts from one new sample at a time, too
 RECIPE["synthesis"] = Field(bool, False)  # stage explain makes pictures from the network, too: minutes
 
 
@@ -109,9 +110,13 @@ def resolve(place: str, recipe: Any, sets: dict[str, dict[str, Any]]) -> dict[st
     image = sets[set_name]["source"] in schema.IMAGE_SOURCES
     data = check_section(f"{place}.data", recipe["data"], schema.IMAGE_DATA if image else schema.SERIES_DATA)
     check_geometry(f"{place}.data", data) if image else check_quantiles(f"{place}.data", data)
+    if not image:
+        check_forecast(place, arch, recipe, data)
     if data.get("standardise") == "imagenet" and data["colour"] != "rgb":
         raise ParamsError(f"{place}.data.colour: standardise: imagenet is for three channels; set rgb")
     train = check_train(f"{place}.train", recipe["train"], image)
+    if train["loss"] == "pinball":
+        train["levels"] = data["quantiles"]
     check_net(f"{place}.net", arch, recipe["net"], image)
     weights = recipe["weights"] and check_section(f"{place}.weights", recipe["weights"], schema.WEIGHTS)
     head = recipe["head"] and check_head(f"{place}.head", recipe["head"], train)
@@ -124,6 +129,8 @@ def resolve(place: str, recipe: Any, sets: dict[str, dict[str, Any]]) -> dict[st
         raise ParamsError(f"{place}.data.standardise: {what}")
     if recipe["saliency"] and (not image or on_features(recipe | {"head": head})):
         raise ParamsError(f"{place}.saliency: only a network of images has gradients to export; leave it out")
+    if recipe["streaming"] and image:
+        raise ParamsError(f"{place}.streaming: only series come one sample at a time; leave it out")
     return {
         "arch": arch,
         "data": {**data, "spec": sets[set_name]},
@@ -132,7 +139,8 @@ def resolve(place: str, recipe: Any, sets: dict[str, dict[str, Any]]) -> dict[st
         "weights": weights,
         "needs": recipe["needs"],
         "head": head,
-        **{key: True for key in ("saliency", "synthesis") if recipe[key]},  # off, nothing of the line changes
+        # off, nothing of the line changes
+        **{key: True for key in ("saliency", "streaming", "synthesis") if recipe[key]},
     }
 
 
@@ -172,10 +180,28 @@ def check_quantiles(place: str, data: dict[str, Any]) -> None:
         raise ParamsError(f"{place}.quantiles: expected {expected}, got {data['quantiles']!r}")
 
 
+def check_forecast(place: str, arch: str, recipe: dict[str, Any], data: dict[str, Any]) -> None:
+    """Refuse what the architecture does not offer, by the keywords of its constructor."""
+    takes = constructor(arch)
+    pinball = recipe["train"].get("loss") == "pinball"
+    asked = {"targets": data["targets"], "calendar": data["calendar"], "quantiles": pinball}
+    for key, value in asked.items():
+        if value and key not in takes:
+            where = "train.loss" if pinball and key == "quantiles" else f"data.{key}"
+            raise ParamsError(f"{place}.{where}: models/{arch}.py takes no `{key}`; leave it out, or use arch: tcn")
+    if pinball and 0.5 not in data["quantiles"]:
+        what = f"expected .5 among them for train.loss: pinball, whose forecast is the median, got {data['quantiles']}"
+        raise ParamsError(f"{place}.data.quantiles: {what}")
+    normalise = recipe["net"].get("normalise", "none")
+    if recipe["streaming"] and normalise != "none":
+        what = f"net.normalise: {normalise} needs the whole window at every step"
+        raise ParamsError(f"{place}.streaming: {what}; set normalise: none, or leave streaming out")
+
+
 def check_train(place: str, section: Any, image: bool) -> dict[str, Any]:
     """Return the `train:` block with defaults; a loss or an augmentation of the other task is a mistake."""
     train = check_section(place, section, schema.TRAIN)
-    losses = ("auto", "cross-entropy", "softmax-clip") if image else ("auto", "mse")
+    losses = ("auto", "cross-entropy", "softmax-clip") if image else ("auto", "mse", "pinball")
     if train["loss"] not in losses:
         kind = "images" if image else "series"
         raise ParamsError(f"{place}.loss: {train['loss']!r} is not for {kind}; choices: {', '.join(losses)}")
@@ -208,6 +234,7 @@ def check_net(place: str, arch: str, options: dict[str, Any], image: bool) -> No
     if not given <= set(keywords):
         kind = "images" if image else "series"
         raise ParamsError(f"{place}: models/{arch}.py does not take {kind}; choose another data set or architecture")
+    given |= set() if image else {"context", "targets", "calendar", "quantiles"}
     fields = {key: field for key, field in keywords.items() if key not in given}
     if options and not fields:
         raise ParamsError(f"{place}.{next(iter(options))}: unknown option; models/{arch}.py has none")

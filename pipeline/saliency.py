@@ -151,7 +151,8 @@ def traced(function: Callable[..., Any], *example: Tensor) -> torch.fx.GraphModu
 def to_onnx(net: Classifier, example: np.ndarray) -> onnx.ModelProto:
     """Return one checked graph of a classifier with probabilities, scores and saliency; the batch is dynamic."""
     given = torch.from_numpy(np.array(example[:2])), torch.tensor([-1])
-    graph = export.program_of(traced(Explained(net.eval()), *given), given, ["images", "target"], OUTPUTS)
+    net_of = traced(Explained(net.eval()), *given)
+    graph = export.program_of(net_of, given, ["images", "target"], OUTPUTS, (export.BATCH, None))
     # an input with an initializer of its name has that as its default (onnx/docs/IR.md, "Graphs")
     graph.graph.initializer.append(numpy_helper.from_array(given[1].numpy(), "target"))
     part_pools(graph.graph)

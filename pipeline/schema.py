@@ -11,6 +11,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from serve.calendar import FEATURES
 from serve.schema import MAX_IMAGE_SIDE
 
 
@@ -153,6 +154,9 @@ SERIES_DATA = {
     "horizon": Field(int, least=1),
     "quantiles": Field(list, [0.1, 0.5, 0.9], item=float),  # rising, symmetric about 0.5
     "stride": Field(int, 1, least=1),  # steps between the windows that validation and test look at
+    "train_stride": Field(int, 1, least=1),  # steps between those that training looks at
+    "targets": Field((list, type(None)), None, item=str, some=True),  # columns to forecast, the others are read alone
+    "calendar": Field(list, [], item=str, choices=FEATURES),  # what the network knows of each row's time, ahead too
 }
 
 AUGMENT = {
@@ -177,7 +181,7 @@ TRAIN = {
     "steps": Field(list, [], item=int),  # `step` only: epochs after which lr is multiplied by `factor`
     "every": Field((int, type(None)), None, least=1),  # `step` only: in place of steps, after each so many epochs
     "factor": Field(float, 0.1, least=0),
-    "loss": Field(str, "auto", choices=("auto", "cross-entropy", "softmax-clip", "mse")),
+    "loss": Field(str, "auto", choices=("auto", "cross-entropy", "softmax-clip", "mse", "pinball")),
     "aux_weight": Field(float, 0.3, least=0),  # of each auxiliary head's loss, where a network has them
     "label_smoothing": Field(float, 0.0, least=0, most=1),
     "l1": Field(float, 0.0, least=0),  # T23: l1 * sum |w|

@@ -43,8 +43,14 @@ def predict(model: Model, x: np.ndarray, batch: int) -> list[np.ndarray]:
     parts = []
     for start in range(0, max(len(x), 1), batch):
         rows = np.ascontiguousarray(x[start : start + batch])
-        parts.append((model.predict_proba(rows),) if isinstance(model, Classifier) else model.run(rows))
+        parts.append((model.predict_proba(rows),) if isinstance(model, Classifier) else forecast(model, rows))
     return [np.concatenate(column) for column in zip(*parts, strict=True)]
+
+
+def forecast(model: Forecaster, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return forecast and quantiles for what `Data.served` holds of a series: its history, and its calendar beside."""
+    context, columns = model.context, len(model.columns)
+    return model.answers(x[:, :context, :columns], x[:, :, columns:] if model.calendar else None)
 
 
 def measure(
@@ -67,7 +73,7 @@ def measure(
             return row | against_limit(row, precision, ops, machine.limits(device))
 
         rows += sweep(row_of, limits["batches"] if count == 0 else [1])
-    if device != "cpu":
+    if device != "cpu" and "calendar" not in contract.document["input"]:  # one tensor is bound
         for batch in limits["batches"]:
             given = np.ascontiguousarray(x[np.arange(batch) % len(x)])
             for way in ("bound", "graph") if device == "cuda" else ("bound",):

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from pipeline import augment, data, device, network, params, trained, tuning
 from pipeline.checkpoint import CHECKPOINTS, LEAST_S, MOST_SHARE, State, checkpoint_path, copy_of, restore, store
-from pipeline.loss import autocast, make_optimizer, objective, penalty
+from pipeline.loss import autocast, conformal, make_optimizer, objective, penalty
 from pipeline.recipe import on_features
 from pipeline.schedule import lr_at
 from pipeline.stage import OUT, StageError, fresh, of_entry, progress, run
@@ -36,8 +36,8 @@ CHANNELS_LAST_FROM = 128
 class Batches:
     """A split on the device: inputs as the network takes them, targets as the loss takes them."""
 
-    x: Tensor  # uint8 (N, C, H, W) or standardised (M, T, D)
-    y: Tensor  # int64 (N,) or standardised (M, S, D)
+    x: Tensor  # uint8 (N, C, H, W) or standardised (M, T, D); with a calendar (M, T + S, D + F)
+    y: Tensor  # int64 (N,) or standardised (M, S, targets)
 
 
 def fit(
@@ -207,9 +207,9 @@ def batches(source: data.Data, split: str, net: Any, on: torch.device) -> Batche
     if source.task == "classification":
         images = torch.from_numpy(np.array(source.x[split])).permute(0, 3, 1, 2).contiguous()
         return Batches(images.to(on), torch.from_numpy(np.array(source.y[split])).to(on))
-    stride = 1 if split == "train" else source.about["stride"]
-    history, target = (torch.from_numpy(part).to(on) for part in source.windows(split, stride))
-    return Batches(net.standardise(history), net.standardise(target))
+    stride = source.about["train_stride" if split == "train" else "stride"]
+    *given, target = (torch.from_numpy(part).to(on) for part in source.samples(split, stride))
+    return Batches(net.standardise(*given), net.standardise(target))
 
 
 @torch.no_grad()
@@ -228,10 +228,10 @@ def evaluate(recipe: dict[str, Any], net: Any, split: Batches) -> tuple[float, f
 
 @torch.no_grad()
 def set_offsets(net: network.Forecaster, source: data.Data, validation: Batches) -> None:
-    """Set the quantiles that the graph adds to its forecast: those of the validation residuals, at each step ahead."""
-    residuals = (validation.y - torch.cat([net.net(x) for x in validation.x.split(500)])) / net.scale.reshape(1, 1, -1)
-    levels = torch.tensor(source.about["forecast"]["quantiles"], dtype=residuals.dtype, device=residuals.device)
-    net.offsets.copy_(torch.quantile(residuals, levels, dim=0).permute(1, 2, 0))
+    """Set what the graph adds to its forecast, or to its own levels, so that they hold on the validation split."""
+    answers = torch.cat([net.levels(net.net(x)) for x in validation.x.split(500)])
+    gaps = net.own_units(validation.y).unsqueeze(-1) - answers
+    net.offsets.copy_(conformal(gaps, source.about["forecast"]["quantiles"]))
 
 
 def main() -> None:

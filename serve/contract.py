@@ -35,7 +35,7 @@ from serve.protobuf import (
     refusal,
 )
 from serve.schema import check_document, check_format
-from serve.subgraph import only
+from serve.subgraph import only, output_names
 
 PROPERTY = "convline"
 MAX_MODEL_BYTES = 2**31 - 1  # protobuf's own limit for one message
@@ -44,6 +44,7 @@ MAX_DOCUMENT_BYTES = 64 * 2**20
 MAX_NESTING = 64  # of the document; ours has 6 levels
 MAX_GOLDEN_BYTES = 64 * 2**20  # one golden array unpacked; ours are kilobytes, a zlib bomb is gigabytes
 GOLDEN_DTYPES = ("uint8", "int64", "float16", "float32", "float64")
+STEP = ("step_", "next_")  # how the outputs of a step graph begin
 EXPORT = "export it again with `dvc repro export`"
 
 
@@ -73,10 +74,26 @@ class Contract:
         """Whether the graph also answers `scores` and `saliency`, for `infer explain`."""
         return "explain" in self.document
 
+    @property
+    def streams(self) -> bool:
+        """Whether the graph also forecasts from one new sample at a time, for `serve.stream`."""
+        return "stream" in self.document
+
     @cached_property
     def served(self) -> builtins.bytes:
-        """The graph that predictions run on: without the gradient, where the file holds one."""
+        """The graph that predictions run on: without the gradient or the steps, where the file holds them."""
+        if self.streams:
+            return only(self.bytes, ["forecast", "quantiles"])
         return only(self.bytes, ["probabilities"]) if self.explains else self.bytes
+
+    @cached_property
+    def stepped(self) -> builtins.bytes:
+        """The graph of one step of a stream; ModelFileError where the file holds none."""
+        names = [name for name in output_names(self.bytes) if name.startswith(STEP)]
+        if not (self.streams and names):
+            why = "it forecasts from whole windows, which no stream does; export it with `streaming: true`"
+            raise ModelFileError(f"{self.path}: expected a step graph, got none: {why}")
+        return only(self.bytes, names)
 
     @property
     def digest(self) -> str:

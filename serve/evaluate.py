@@ -148,7 +148,7 @@ def series(model: Forecaster, file: str) -> Report:
     if not parts:
         raise InputError(file, f"expected a series to forecast, none of {len(unread)} can be: {unread[0]['error']}")
     sums = {name: sum(part[name] for part in parts) for name in parts[0]}
-    columns = [{"column": name, **_figures(model, sums, k)} for k, name in enumerate(model.columns)]
+    columns = [{"column": name, **_figures(model, sums, k)} for k, name in enumerate(model.targets)]
     served = len(table.series) - len({one["path"] for one in unread})
     report = {"task": "forecasting", "model": model.name, "series": served, "windows": int(sums["windows"])}
     report |= {"filled": table.filled, "notes": table.notes, **_figures(model, sums, slice(None))}
@@ -165,8 +165,9 @@ def _trouble(model: Forecaster, origin: Origin) -> str:
 def _errors(model: Forecaster, origins: list[Origin]) -> dict[str, Any]:
     """Return sums over windows and steps, each (D,): squared and absolute errors, the last value's, values inside."""
     ahead = [(one.series.values, one.cutoff, one.cutoff + 1 + model.horizon) for one in origins]
-    target = np.stack([values[cutoff + 1 : end] for values, cutoff, end in ahead])  # (M, S, D)
-    last = np.stack([values[cutoff : cutoff + 1] for values, cutoff, _ in ahead])
+    own = len(model.targets)
+    target = np.stack([values[cutoff + 1 : end, :own] for values, cutoff, end in ahead])  # (M, S, D)
+    last = np.stack([values[cutoff : cutoff + 1, :own] for values, cutoff, _ in ahead])
     forecast = np.stack([one.forecast for one in origins]).astype(np.float64)
     quantiles = np.stack([one.quantiles for one in origins]).astype(np.float64)
     lower, upper = quantiles[..., : len(model.quantiles) // 2], quantiles[..., ::-1][..., : len(model.quantiles) // 2]

@@ -44,7 +44,7 @@ def rolling(
     the truth of every forecast is in the series); None is that row alone. A series without one gives one with an error.
     """
     starts = ((series, cutoff) for series in table.series for cutoff in _cutoffs(model, series, every, held))
-    values = horizon * len(model.columns) * (1 + len(model.quantiles))
+    values = horizon * len(model.targets) * (1 + len(model.quantiles))
     size = max(1, min(WINDOWS_PER_RUN, VALUES_PER_RUN // values))
     while batch := list(islice(starts, size)):
         yield _answer(model, table, batch, horizon)
@@ -58,15 +58,18 @@ def _cutoffs(model: Forecaster, series: Series, every: int | None, held: int) ->
 
 def _answer(model: Forecaster, table: Table, batch: list[tuple[Series, int]], horizon: int) -> list[Origin]:
     """Return the origins in order; those that cannot be forecast do not enter the run."""
-    windows, errors = {}, {}
+    windows, stamps, errors = {}, [], {}
     for place, (series, cutoff) in enumerate(batch):
         try:
-            windows[place] = model.window(series.id, series.values[: cutoff + 1])
+            window = model.window(series.id, series.values[: cutoff + 1])
+            stamps += [model.stamps(series, cutoff, table.step, horizon)] if model.calendar else []
+            windows[place] = window
         except InputError as error:
             errors[place] = error.reason
-    answers = model.run(np.stack([*windows.values()]), horizon) if windows else ((), ())
+    known = np.stack(stamps) if stamps else None
+    answers = model.run(np.stack([*windows.values()]), horizon, known) if windows else ((), ())
     found = dict(zip(windows, zip(*answers, strict=True), strict=True))
-    shape = (horizon, len(model.columns))
+    shape = (horizon, len(model.targets))
     nothing = np.full(shape, np.nan), np.full((*shape, len(model.quantiles)), np.nan)
     origins = []
     for place, (series, cutoff) in enumerate(batch):
@@ -91,7 +94,7 @@ def columns_of(model: Forecaster, cutoff: bool = False) -> Columns:
 
 def _value_names(model: Forecaster) -> list[list[str]]:
     """Return for each series column [yhat, lo, hi, lo, hi, ...], the innermost interval first."""
-    stems = ["yhat"] if len(model.columns) == 1 else [f"yhat-{column}" for column in model.columns]
+    stems = ["yhat"] if len(model.targets) == 1 else [f"yhat-{column}" for column in model.targets]
     levels = [f"{level:.6g}" for level, _, _ in intervals(model.quantiles)]
     return [[stem, *(f"{stem}-{end}-{level}" for level in levels for end in ("lo", "hi"))] for stem in stems]
 

@@ -47,7 +47,10 @@ def _series_rows(document: dict[str, Any]) -> list[tuple[str, str]]:
         ("id column", rule["id"] or "none, one series a file"),
         ("time column", rule["time"] or "none, rows are counted"),
         ("step", f"{rule['step']['count']} {rule['step']['unit']}"),
+        ("calendar", ", ".join(rule.get("calendar", [])) or "none"),
         ("gaps", rule["gaps"]),
+        ("forecast", printable(", ".join(answer.get("columns", rule["columns"])))),
+        ("stream", f"settled after {document['stream']['samples']} samples" if "stream" in document else "none"),
         ("horizon", f"{answer['horizon']} steps, quantiles {', '.join(f'{q:g}' for q in answer['quantiles'])}"),
     ]
 

@@ -13,7 +13,8 @@ from PIL import Image
 
 from serve.contract import Contract
 from serve.errors import ModelFileError
-from serve.model import Classifier, Tensors
+from serve.model import Classifier
+from serve.opened import Tensors
 from serve.session import describe_device, open_session
 
 Images = npt.NDArray[np.uint8]  # (N, H, W, C); one is (H, W, C)

@@ -1,7 +1,7 @@
 """A model file opened on a device: `load` gives a Classifier or a Forecaster, checked against its own contract."""
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -10,99 +10,27 @@ import numpy.typing as npt
 from PIL import Image
 
 from serve import contract as contracts
+from serve.calendar import features
 from serve.contract import Contract
 from serve.errors import InputError, ModelFileError, ServeError
 from serve.image import ImageRule, read_image
 from serve.machine import usable_cores
+from serve.opened import Array, Opened, Tensors
 from serve.reading import Reading
-from serve.series import Table
-from serve.session import describe_device, open_session, session_errors
+from serve.series import Series, Step, Table, future_times
+from serve.session import describe_device, open_session
+from serve.times import Times
 from serve.workers import batched, threads
 
-Array = npt.NDArray[Any]
 ImageLike = str | os.PathLike[str] | bytes | Image.Image | npt.NDArray[np.uint8]
 BATCH = 32  # images that predict_proba runs at once
-Tensors = dict[str, tuple[str, list[int | None]]]  # name -> (element type, shape; None is a dynamic dimension)
 Floats = npt.NDArray[np.float32]
 Given = str | Path | Table | npt.ArrayLike
 
 WINDOWS_PER_RUN = 64
 
 
-class _Model:
-    """What both kinds share: the contract, the session, its device, and the golden samples."""
-
-    def __init__(self, contract: Contract, session: Any, device: str) -> None:
-        self.contract = contract
-        self.session = session
-        self.device = device  # in words: "cpu (auto: no NVIDIA GPU seen)"
-        self._check_signature()
-
-    @property
-    def kind(self) -> str:
-        """The device that the session runs on, in one word."""
-        return self.device.split()[0]
-
-    @property
-    def name(self) -> str:
-        return self.contract.name
-
-    @property
-    def golden_atol(self) -> float:
-        """The largest difference from the golden outputs that the exporter allows."""
-        return float(self.contract.document["golden"]["atol"])
-
-    def replay_golden(self) -> float:
-        """Return the largest absolute difference of this provider's answer from the golden outputs."""
-        golden = self.contract.document["golden"]
-        expected = {name: contracts.unpack(packed) for name, packed in golden["outputs"].items()}
-        got = self._run([*expected], contracts.unpack(golden["input"]))
-        for name, array in zip(expected, got, strict=True):
-            if array.shape != expected[name].shape:
-                shapes = f"{expected[name].shape}, got {array.shape}"
-                raise ModelFileError(f"{self.name}: golden output {name!r}: expected shape {shapes}; export it again")
-        gaps = [np.abs(a.astype(np.float64) - b) for a, b in zip(got, expected.values(), strict=True)]
-        return max(float(gap.max(initial=0.0)) for gap in gaps)
-
-    def _inputs(self) -> Tensors:
-        raise NotImplementedError
-
-    def _outputs(self) -> Tensors:
-        raise NotImplementedError
-
-    def _check_signature(self) -> None:
-        """Raise ModelFileError where names, types or dimensions of the graph are not those of the contract."""
-        for kind, nodes, promised in (
-            ("input", self.session.get_inputs(), self._inputs()),
-            ("output", self.session.get_outputs(), self._outputs()),
-        ):
-            found = {node.name: node for node in nodes}
-            if kind == "input" and {*found} - {*promised}:
-                extra = sorted({*found} - {*promised})[0]
-                raise ModelFileError(f"{self.contract.path}: the contract has no input {extra!r}; export it again")
-            for name, (element, shape) in promised.items():
-                if name not in found:
-                    have = ", ".join(found) or "none"
-                    raise ModelFileError(
-                        f"{self.contract.path}: expected graph {kind} {name!r}, got {have}; export it again"
-                    )
-                node = found[name]
-                if node.type != f"tensor({element})" or not _fits(node.shape, shape):
-                    wanted = f"{element} {['N' if n is None else n for n in shape]}"
-                    raise ModelFileError(
-                        f"{self.contract.path}: graph {kind} {name!r}: expected {wanted} as the contract says, "
-                        f"got {node.type} {node.shape}; export it again"
-                    )
-
-    def _run(self, outputs: Sequence[str], batch: Array, **more: Array) -> list[Array]:
-        try:
-            return list(self.session.run(list(outputs), {next(iter(self._inputs())): batch, **more}))
-        except session_errors() as error:
-            reason = " ".join(str(error).split())[:300]
-            raise ServeError(f"{self.name}: onnxruntime cannot run a batch of {batch.shape} ({reason})") from error
-
-
-class Classifier(_Model):
+class Classifier(Opened):
     """load("lenet5.onnx").predict(["a.png", image])   # labels (N,); predict_proba gives float32 (N, K)"""
 
     @property
@@ -147,11 +75,12 @@ class Classifier(_Model):
         return {"probabilities": ("float", [None, len(self.labels)])}
 
 
-class Forecaster(_Model):
-    """load("dilated.onnx").predict("history.csv", horizon=24)   # -> float32 (N, 24, D), one forecast per series
+class Forecaster(Opened):
+    """load("dilated.onnx").predict("history.csv", horizon=24)   # -> float32 (N, 24, D'), one forecast per series
 
     Besides a path (read by the contract's rule), `predict` and `predict_quantiles` take a serve.series.Table, or an
-    array (T', D), (N, T', D), or (T',) where D is 1, with T' >= `context`: the last `context` rows are used.
+    array (T', D), (N, T', D), or (T',) where D is 1, with T' >= `context`: the last `context` rows are used. A model
+    with a calendar needs times, so no array.
     """
 
     @property
@@ -164,6 +93,16 @@ class Forecaster(_Model):
         return list(self.contract.document["input"]["columns"])
 
     @property
+    def targets(self) -> list[str]:
+        """The columns that it forecasts, D': the first ones of those that it reads."""
+        return list(self.contract.document["forecast"].get("columns", self.columns))
+
+    @property
+    def calendar(self) -> list[str]:
+        """What it knows of each row's time, F = 2 of these: `serve.calendar.features`."""
+        return list(self.contract.document["input"].get("calendar", []))
+
+    @property
     def horizon(self) -> int:
         """Rows that one run answers, S."""
         return int(self.contract.document["forecast"]["horizon"])
@@ -173,32 +112,59 @@ class Forecaster(_Model):
         return list(self.contract.document["forecast"]["quantiles"])
 
     def predict(self, given: Given, horizon: int | None = None) -> Floats:
-        """Return the forecast (N, horizon, D) in the units given; beyond the trained horizon it is fed back."""
+        """Return the forecast (N, horizon, D') in the units given; beyond the trained horizon it is fed back."""
         return self._forecast(given, horizon)[0]
 
     def predict_quantiles(self, given: Given, horizon: int | None = None) -> Floats:
-        """Return the quantiles (N, horizon, D, Q), nan beyond the trained horizon: none were trained there."""
+        """Return the quantiles (N, horizon, D', Q), nan beyond the trained horizon: none were trained there."""
         return self._forecast(given, horizon)[1]
 
-    def run(self, values: npt.NDArray[np.floating[Any]], horizon: int | None = None) -> tuple[Floats, Floats]:
-        """Return forecast (N, S, D) and quantiles (N, S, D, Q), float32 in the units of `values` (N, T, D).
+    def run(
+        self, values: npt.NDArray[np.floating[Any]], horizon: int | None = None, times: Times | None = None
+    ) -> tuple[Floats, Floats]:
+        """Return forecast (N, S, D') and quantiles (N, S, D', Q), float32 in the units of `values` (N, T, D).
 
-        Beyond the trained horizon the forecast is fed back as if it had been observed. Quantiles are nan there: they
-        would ignore the forecast's own error.
+        times: for a model with a calendar the stamps of each window's rows and of those ahead, `stamps` stacked.
+        Beyond the trained horizon the forecast is fed back as if it had been observed; a model that reads columns that
+        it does not forecast refuses. Quantiles are nan there: they would ignore the forecast's own error.
         """
-        expected = (self.context, len(self.columns))
-        if values.shape[1:] != expected:
+        known = features(times, self.calendar) if self.calendar and times is not None else None
+        return self.answers(values, known, horizon)
+
+    def answers(
+        self, values: npt.NDArray[np.floating[Any]], known: Floats | None, horizon: int | None = None
+    ) -> tuple[Floats, Floats]:
+        """Return what `run` returns; known: the calendar's features (N, T + S and more, F), None without one."""
+        ahead, steps = self.horizon, horizon or self.horizon
+        if values.shape[1:] != (expected := (self.context, len(self.columns))):
             raise ValueError(f"run: expected values (N, {expected}), got {values.shape}")
+        runs = -(-steps // ahead)
+        if self.calendar and (known is None or known.shape[1] < self.context + runs * ahead):
+            what = f"expected times of {self.context + runs * ahead} rows for the calendar of {self.name!r}"
+            raise ValueError(f"run: {what}, got {'none' if known is None else known.shape[1]}")
+        if runs > 1 and len(self.targets) < len(self.columns):
+            other = ", ".join(self.columns[len(self.targets) :])
+            what = f"expected a horizon of at most {ahead}, beyond which {other} is not known, got {steps}"
+            raise ServeError(f"{self.name}: {what}")
         with np.errstate(over="ignore"):  # beyond float32 is inf, which the caller's finite check names
             recent = values.astype(np.float32)
-        forecast, quantiles = self._run(["forecast", "quantiles"], recent)
-        steps = self.horizon if horizon is None else horizon
-        parts = [forecast]
-        for _ in range(self.horizon, steps, self.horizon):
-            recent = np.concatenate([recent, parts[-1]], axis=1)[:, -self.context :]
-            parts.append(self._run(["forecast"], recent)[0])
-        unknown = np.full((len(values), max(steps - self.horizon, 0), *quantiles.shape[2:]), np.nan, np.float32)
-        return np.concatenate(parts, axis=1)[:, :steps], np.concatenate([quantiles, unknown], axis=1)[:, :steps]
+        parts: list[list[Array]] = []
+        for start in range(0, runs * ahead, ahead):
+            recent = np.concatenate([recent, *(part[0] for part in parts[-1:])], axis=1)[:, -self.context :]
+            seen = {} if known is None else {"calendar": known[:, start : start + self.context + ahead]}
+            parts.append(self._run(["forecast", "quantiles"][: 1 if parts else 2], recent, **seen))
+        forecast, quantiles = np.concatenate([part[0] for part in parts], axis=1), parts[0][1]
+        unknown = np.full((len(values), max(steps - ahead, 0), *quantiles.shape[2:]), np.nan, np.float32)
+        return forecast[:, :steps], np.concatenate([quantiles, unknown], axis=1)[:, :steps]
+
+    def stamps(self, series: Series, cutoff: int, step: Step, horizon: int | None = None) -> Times:
+        """Return the times of the window that ends at row `cutoff` and of as many rows ahead as `run` asks for."""
+        ahead = -(-(horizon or self.horizon) // self.horizon) * self.horizon
+        later = future_times(series.times[cutoff], step, ahead, month_end=series.month_end)
+        if series.times.dtype.kind != "M":
+            what = f"model {self.name!r} reads a calendar: expected times that are dates, got whole numbers"
+            raise InputError(series.id, what)
+        return np.concatenate([series.times[cutoff + 1 - self.context : cutoff + 1], later])
 
     def window(self, name: str, values: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.floating[Any]]:
         """Return the last rows (T, D) of one series (T', D); InputError, naming it, where the network cannot run."""
@@ -214,28 +180,41 @@ class Forecaster(_Model):
         return window
 
     def _forecast(self, given: Given, horizon: int | None) -> tuple[Floats, Floats]:
-        windows = np.stack(list(self._windows(given)))  # (N, T, D)
-        starts = range(0, len(windows), WINDOWS_PER_RUN)
-        parts = [self.run(windows[start : start + WINDOWS_PER_RUN], horizon) for start in starts]
+        windows, times = zip(*self._windows(given, horizon), strict=True)
+        parts = []
+        for start in range(0, len(windows), WINDOWS_PER_RUN):
+            rows = slice(start, start + WINDOWS_PER_RUN)
+            stamps = np.stack(times[rows]) if self.calendar else None
+            parts.append(self.run(np.stack(windows[rows]), horizon, stamps))
         forecasts, quantiles = zip(*parts, strict=True)
         return np.concatenate(forecasts), np.concatenate(quantiles)
 
-    def _windows(self, given: Given) -> Iterator[npt.NDArray[np.floating[Any]]]:
-        """Yield the window (T, D) of each series."""
+    def _windows(
+        self, given: Given, horizon: int | None
+    ) -> Iterator[tuple[npt.NDArray[np.floating[Any]], Times | None]]:
+        """Yield the window (T, D) of each series, and the times that its calendar needs."""
         if isinstance(given, str | Path):
             given = Reading(self.name, self.contract.document["input"]).read(given)
         if isinstance(given, Table):
-            yield from (self.window(series.id, series.values) for series in given.series)
+            for one in given.series:
+                window = self.window(one.id, one.values)
+                yield window, self.stamps(one, len(one.values) - 1, given.step, horizon) if self.calendar else None
             return
+        if self.calendar:
+            raise InputError("array", f"model {self.name!r} reads a calendar, and needs times; give a file or a Table")
         array = np.asarray(given, dtype=np.float64)
         array = array[:, None] if array.ndim == 1 else array
-        yield from (self.window(f"series {n}", one) for n, one in enumerate(array if array.ndim == 3 else array[None]))
+        for n, one in enumerate(array if array.ndim == 3 else array[None]):
+            yield self.window(f"series {n}", one), None
 
     def _inputs(self) -> Tensors:
-        return {"series": ("float", [None, self.context, len(self.columns)])}
+        rows, given = self.context, {"series": ("float", [None, self.context, len(self.columns)])}
+        if names := self.calendar:
+            given["calendar"] = ("float", [None, rows + self.horizon, 2 * len(names)])
+        return given
 
     def _outputs(self) -> Tensors:
-        shape = [None, self.horizon, len(self.columns)]
+        shape = [None, self.horizon, len(self.targets)]
         return {"forecast": ("float", shape), "quantiles": ("float", [*shape, len(self.quantiles)])}
 
 
@@ -262,10 +241,3 @@ def wrap(contract: Contract, session: Any, device: str) -> Classifier | Forecast
         return kind(contract, session, described)
     except ValueError as error:
         raise ModelFileError(f"{contract.path}: metadata key 'input': {error}; export the model again") from error
-
-
-def _fits(actual: list[int | str | None], promised: list[int | None]) -> bool:
-    """True where ranks agree, the batch is dynamic, and every other dimension is equal or dynamic."""
-    if len(actual) != len(promised) or isinstance(actual[0], int):
-        return False
-    return all(not isinstance(a, int) or a == p for a, p in zip(actual[1:], promised[1:], strict=True))

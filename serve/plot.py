@@ -57,7 +57,7 @@ class Picture:
         return f"plot: {path} shows {first}{len(self.origins)} of {self.seen} series"
 
     def svg(self) -> str:
-        panels = [(origin, column) for origin in self.origins for column in range(len(self.model.columns))]
+        panels = [(origin, column) for origin in self.origins for column in range(len(self.model.targets))]
         height = LEGEND + PANEL * len(panels)
         parts = [
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}" '

@@ -1,14 +1,15 @@
 """The schema of the model document (format 1): which keys there must be, and what each may hold.
 
 One table per task, read by one loop. Unknown keys are refused outside `provenance`: a policy that this version does
-not know would be ignored in silence, so whoever adds a key raises FORMAT. (`explain` may be absent and is no policy: an
-older version refuses only the files that have it.)
+not know would be ignored in silence, so whoever adds a key raises FORMAT. (OPTIONAL keys may be absent: an older
+version refuses only the files that have them.)
 """
 
 from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
+from serve.calendar import FEATURES
 from serve.errors import ModelFileError
 
 FORMAT = 1
@@ -93,7 +94,7 @@ CLASSIFICATION: dict[str, Rule] = COMMON | {
     "input.draft": _one_of(False, True),
 }
 CROP: dict[str, Rule] = {"input.shorter_px": _integer(1, MAX_IMAGE_SIDE)}
-EXPLAIN: dict[str, Rule] = {"explain": OBJECT, "explain.saliency": _one_of(True)}  # of classifiers, not required
+EXPLAIN: dict[str, Rule] = {"explain": OBJECT, "explain.saliency": _one_of(True)}
 FORECASTING: dict[str, Rule] = COMMON | {
     "input.kind": _one_of("series"),
     "input.context": _integer(1, MAX_STEPS),
@@ -108,7 +109,18 @@ FORECASTING: dict[str, Rule] = COMMON | {
     "forecast.horizon": _integer(1, MAX_STEPS),
     "forecast.quantiles": QUANTILES,
 }
-OPEN = ("provenance", "golden.input", "golden.outputs")  # what is inside is not named by the tables above
+STREAM: dict[str, Rule] = {"stream": OBJECT, "stream.samples": _integer(1, MAX_STEPS)}
+KNOWN: Rule = (
+    f"a list of different names among {', '.join(FEATURES)}",
+    lambda v: _are_names(v) and {*v} <= {*FEATURES},
+)
+CALENDAR: dict[str, Rule] = {"input.calendar": KNOWN, "golden.calendar": GOLDEN}  # the graph has an input of this name
+TARGETS: dict[str, Rule] = {"forecast.columns": NAMES}  # the first of input.columns, where they are fewer
+OPTIONAL = {  # task: keys that may be absent, each with the rules that hold where it is there
+    "classification": {"explain": EXPLAIN},
+    "forecasting": {"stream": STREAM, "input.calendar": CALENDAR, "forecast.columns": TARGETS},
+}
+OPEN = ("provenance", "golden.input", "golden.calendar", "golden.outputs")  # what is inside is not named above
 
 
 def check_format(document: Any, where: str) -> None:
@@ -128,8 +140,8 @@ def check_document(document: Any, where: str) -> None:
     rules = FORECASTING if document.get("task") == "forecasting" else CLASSIFICATION
     if isinstance(document.get("input"), dict) and document["input"].get("fit") == "crop":
         rules = rules | CROP
-    if "explain" in document and document.get("task") == "classification":
-        rules = rules | EXPLAIN
+    for key, more in OPTIONAL.get(str(document.get("task")), {}).items():
+        rules = rules | more if _look_up(document, key)[0] else rules
     for key, (expected, test) in rules.items():
         found, value = _look_up(document, key)
         if not found or not test(value):
@@ -140,6 +152,19 @@ def check_document(document: Any, where: str) -> None:
         raise ModelFileError(
             f"{where}: metadata key {unknown[0]!r}: expected only the keys of format {FORMAT}; export it again"
         )
+    if document["task"] == "forecasting":
+        _check_forecast(document["input"], document["forecast"], where)
+
+
+def _check_forecast(given: dict[str, Any], answer: dict[str, Any], where: str) -> None:
+    """Raise ModelFileError where a forecaster's keys do not agree with one another."""
+    columns = answer.get("columns", given["columns"])
+    if columns != given["columns"][: len(columns)]:
+        expected = f"the first of {given['columns']!r:.80}, got {columns!r:.80}"
+        raise ModelFileError(f"{where}: metadata key 'forecast.columns': expected {expected}; export it again")
+    if "calendar" in given and (given["time"] is None or given["step"]["unit"] == "index"):
+        what = "metadata key 'input.calendar': expected a time column of dates beside it, got none"
+        raise ModelFileError(f"{where}: {what}; export it again")
 
 
 def _look_up(document: dict[str, Any], key: str) -> tuple[bool, Any]:

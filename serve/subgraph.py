@@ -20,6 +20,13 @@ def only(model: bytes, outputs: Sequence[str]) -> bytes:
     )
 
 
+def output_names(model: bytes) -> list[str]:
+    """Return the names of a graph's outputs, in order."""
+    graph = next(_inside(f) for f in fields(memoryview(model)) if f.number == GRAPH)
+    outputs = (_inside(f) for f in fields(graph) if f.number == OUTPUT)
+    return [str(_inside(f), "utf-8", "replace") for o in outputs for f in fields(o) if f.number == NAMED[OUTPUT]]
+
+
 def _part(graph: memoryview, outputs: Sequence[str]) -> bytes:
     """Return the GraphProto with these outputs; its nodes are walked backwards, for ONNX sorts them."""
     asked = {name.encode() for name in outputs}

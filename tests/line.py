@@ -48,6 +48,7 @@ models:
     data: {set: waves, context: 20, horizon: 4}
     net: {channels: 4, kernel_size: 3, dilations: [1, 2], activation: relu}
     train: {epochs: 2, batch: 32, lr: 0.01}
+    streaming: true
 """
 
 

@@ -125,8 +125,8 @@ def draw_dependencies(axis: Axes, kernel: int, dilations: list[int], longest: in
 
 
 def of_series(subject: Subject) -> Section | None:
-    net: Causal = subject.net.net
-    if not net.dilations:
+    net = subject.net.net
+    if not isinstance(net, Causal) or not net.dilations:
         return None
     kernel, own, depth = net.kernel_size, net.dilations, len(net.dilations)
     other = [2**k for k in range(depth)] if set(own) == {1} else [1] * depth

@@ -16,9 +16,9 @@ from torch import Tensor
 from pipeline.data import spread
 from pipeline.figures import BLUE, GREEN, INK, ORANGE, Picture, drawing
 from pipeline.network import Classifier
+from pipeline.seeing.layers import cost
 from pipeline.seeing.pixels import array, show, tensor, whole
 from pipeline.seeing.subject import Section, Shown, Subject
-from pipeline.seeing.tap import cost
 
 Answer = Callable[[Tensor], np.ndarray]
 

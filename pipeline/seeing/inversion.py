@@ -13,11 +13,10 @@ from tqdm import tqdm
 from pipeline.data import spread
 from pipeline.figures import BLUE, ORANGE, Picture, drawing
 from pipeline.network import Classifier
-from pipeline.seeing.layers import short
+from pipeline.seeing.layers import map_stages, outputs, short
 from pipeline.seeing.pixels import tensor, whole
 from pipeline.seeing.subject import Section, Shown, Subject
 from pipeline.seeing.synthesis import DATA, alpha_norm, fourier, grey, rows_of, spectrum_of, total_variation
-from pipeline.seeing.tap import map_stages, outputs
 from pipeline.stage import progress
 
 STAGES, IMAGES = 5, 3
@@ -41,7 +40,7 @@ def section(subject: Subject) -> Section | None:
     for layer in layers:
 
         def answer(z: Tensor, layer: str = layer) -> Tensor:
-            return outputs(net, [layer], z)[0]
+            return outputs(net, z, [layer])[0]
 
         made = invert(answer, x, pool, steps, bar)
         decibels, error = psnr(made, x), relative(answer(made), answer(x))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,7 +13,7 @@ from torch import Tensor, nn
 
 from models.lenet5 import Squash
 from pipeline.data import spread
-from pipeline.network import Classifier, parts
+from pipeline.network import Classifier, parts, stages
 from pipeline.seeing.subject import Subject
 
 BATCH = 32
@@ -64,16 +66,60 @@ def chosen(found: Sequence[Layer], most: int) -> list[Layer]:
     return [found[i] for i in spread(len(found), most)] if found else []
 
 
-def outputs(net: Classifier, images: Tensor, modules: Sequence[nn.Module]) -> list[Tensor | None]:
-    """Return what each module answers on the way to the logits of images (N, C, H, W); None where it is not used."""
-    seen: dict[nn.Module, Tensor] = {}
-    hooks = [m.register_forward_hook(lambda m, inputs, output: seen.__setitem__(m, output)) for m in set(modules)]
-    try:
+class _Enough(Exception):
+    """Every layer that was asked for has answered."""
+
+
+def outputs(net: Classifier, images: Tensor, layers: Sequence[nn.Module | str]) -> list[Tensor | None]:
+    """Return what each layer, or the one of that name, answers on the way to the logits of images (N, C, H, W).
+
+    With gradients; None where it is not used; nothing after the last of them is run.
+    """
+    asked = [net.get_submodule(layer) if isinstance(layer, str) else layer for layer in layers]
+    found: dict[nn.Module, Tensor] = {}
+
+    def keep(module: nn.Module, answer: Tensor) -> None:
+        found[module] = answer.clone()  # a ReLU that works in place may come next
+        if len(found) == len({*asked}):
+            raise _Enough
+
+    with suppress(_Enough), hooked(asked, keep):
         net.logits(images)
+    return [found.get(module) for module in asked]
+
+
+@contextmanager
+def hooked(modules: Iterable[nn.Module], seen: Callable[[nn.Module, Tensor], None]) -> Iterator[None]:
+    """Call seen(module, answer) for each of the modules as it answers."""
+    handles = [m.register_forward_hook(lambda module, given, answer: seen(module, answer)) for m in {*modules}]
+    try:
+        yield
     finally:
-        for hook in hooks:
-            hook.remove()
-    return [seen.get(module) for module in modules]
+        for handle in handles:
+            handle.remove()
+
+
+@torch.no_grad()
+def map_stages(net: Classifier, image: Tensor, least_px: int = 1) -> list[str]:
+    """Return the stages whose answer is maps (C, h, w) of h, w >= least_px, in their order, batch norms apart."""
+    found = [name for name in stages(net) if not isinstance(net.get_submodule(name), nn.BatchNorm2d)]
+    answers = dict(zip(found, outputs(net, image, found), strict=True))
+    return [name for name, maps in answers.items() if maps.dim() == 4 and min(maps.shape[2:]) >= least_px]
+
+
+def bounded(stage: nn.Module) -> bool:
+    """True where a stage ends in a ReLU6 or the like, whose gradient is 0 once the unit is at its bound."""
+    return isinstance([*stage.modules()][-1], nn.ReLU6 | nn.Tanh | nn.Sigmoid)
+
+
+@torch.no_grad()
+def cost(net: Classifier, image: Tensor) -> int:
+    """Return the multiply-adds of convolutions and dense layers; torch's own counter takes 4 s to import."""
+    counts: list[int] = []
+    layers = [layer for layer in net.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
+    with hooked(layers, lambda layer, y: counts.append(y.numel() * math.prod(layer.weight.shape[1:]))):
+        net.logits(image)
+    return sum(counts)
 
 
 @torch.no_grad()

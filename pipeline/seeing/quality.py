@@ -1,8 +1,10 @@
 """How good the maps of an entry are, in numbers (Q01 to Q05, Q10, Q11 of FEATURES.md): measured, never assumed.
 
-deletion, insertion   mean probability of the class as pixels go, or come, in the map's order: Petsiuk et al. 2018,
+deletion, insertion   mean probability of the class as places go, or come, in the map's order: Petsiuk et al. 2018,
                       arXiv:1806.07421, section 4.1. Low deletion and high insertion are good. `gain` is how much
-                      better than a random order, paired by image: above 0 is good for both
+                      better than a random order, paired by image: above 0 is good for both. A place is a cell of an
+                      8 x 8 grid, as the regions of Samek et al. 2017, arXiv:1509.06321: single pixels that go are
+                      noise, which takes a large network's answer away in whatever order
 infidelity            share of the answer's fall behind random patches that the map does not tell: Yeh et al. 2019,
                       arXiv:1901.09392, definition 2.1, at its best scale. 0 is perfect, 1 tells nothing
 sensitivity           how much a map changes with 1 % of noise: definition 3.1 there, Captum's
@@ -25,10 +27,12 @@ from scipy import ndimage
 from scipy.stats import rankdata
 from torch import Tensor, nn
 
-from pipeline.seeing.methods import GRADIENT, Probe, Scores, explain, local_model, methods, seeded
+from pipeline.seeing.layers import hooked
+from pipeline.seeing.methods import GRADIENT, Probe, Scores, explain, local_model, methods, seeded, tensor
 from pipeline.seeing.subject import Subject
 
-FRACTIONS = np.array([0.0, 0.05, 0.2, 0.5, 1.0])  # of the pixels gone, or there
+FRACTIONS = np.array([0.0, 0.05, 0.2, 0.5, 1.0])  # of the places gone, or there
+GRID = 8  # cells each way; an image of fewer pixels has those
 PATCHES = 12  # of infidelity, for each image
 NOISE = 2.55  # grey levels of `sensitivity`
 ONE_PASS = ("gradient", "guided backpropagation", "deconvolution", "Grad-CAM")  # cheap enough to be asked often
@@ -80,16 +84,18 @@ def edges(image: np.ndarray) -> np.ndarray:
 def erased(
     subject: Subject, hidden: np.ndarray, images: np.ndarray, target: np.ndarray, values: np.ndarray, rng: Any
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the areas (N,) under the probability as the pixels of highest value go first, and as they come first.
+    """Return the areas (N,) under the probability as the cells of highest value go first, and as they come first.
 
-    What goes becomes `hidden`, grey levels (C,); equal values go in random order.
+    What goes becomes `hidden`, grey levels (C,); a cell's value is its pixels' mean, equal ones go in random order.
     """
-    steps, count = FRACTIONS[1:-1], values[0].size
+    steps, cell = FRACTIONS[1:-1], cells(*values.shape[1:])
+    count = cell.max() + 1
     batch = []
     for image, value in zip(images, values, strict=True):
+        means = np.bincount(cell.ravel(), value.ravel()) / np.bincount(cell.ravel())
         rank = np.empty(count)
-        rank[np.lexsort((rng.random(count), -value.ravel()))] = np.arange(count)
-        first = (rank < steps[:, None] * count).reshape(len(steps), *value.shape, 1)  # (F, H, W, 1)
+        rank[np.lexsort((rng.random(count), -means))] = np.arange(count)
+        first = (rank < steps[:, None] * count)[:, cell][..., None]  # (F, H, W, 1)
         batch += [np.where(first, hidden, image), np.where(first, image, hidden)]
     ends = np.concatenate([images, np.broadcast_to(hidden, images.shape)])
     p = subject.file.predict_proba(np.concatenate([*batch, ends]).astype(np.uint8))
@@ -99,6 +105,12 @@ def erased(
     going = np.concatenate([whole, inner[:, 0], none], 1)
     coming = np.concatenate([none, inner[:, 1], whole], 1)
     return np.trapezoid(going, FRACTIONS, axis=1), np.trapezoid(coming, FRACTIONS, axis=1)
+
+
+def cells(height: int, width: int) -> np.ndarray:
+    """Return int (H, W): the cell of the grid that a pixel is in, numbered from 0."""
+    y, x = (np.arange(side) * min(GRID, side) // side for side in (height, width))
+    return y[:, None] * (x[-1] + 1) + x
 
 
 def interval(differences: np.ndarray, resamples: np.ndarray) -> list[float]:
@@ -173,20 +185,24 @@ def randomised(p: Probe, images: np.ndarray, target: np.ndarray, found: Maps) ->
     """Return how like each method's maps are before and after the layers of CASCADE lost what they learned."""
     kept: dict[str, list[float]] = {name: [] for name in found}
     for share in CASCADE:
-        other = replace(p, scores=Scores(unlearned(p.scores.net, share, p.settings["seed"]), p.scores.of))
+        net = unlearned(p.scores.net, tensor(images), share, p.settings["seed"])
+        other = replace(p, scores=Scores(net, p.scores.of))
         for name, before in found.items():
             kept[name].append(order_kept(before, explain(other, name, images, target)))
     return list(kept.items())
 
 
 @torch.no_grad()
-def unlearned(net: nn.Module, share: float, seed: int) -> nn.Module:
+def unlearned(net: nn.Module, images: Tensor, share: float, seed: int) -> nn.Module:
     """Return a copy whose last layers have random weights: each tensor is drawn from a normal of its mean and spread.
 
-    So what was learned goes, and answers stay finite at every depth.
+    So what was learned goes, and answers stay finite at every depth. Last in the order in which they answer: Inception
+    v3 is built with its head first.
     """
     net, draw = copy.deepcopy(net), torch.Generator().manual_seed(seed)
-    layers = [module for module in net.modules() if list(module.parameters(recurse=False))]
+    layers: list[nn.Module] = []
+    with hooked([m for m in net.modules() if list(m.parameters(recurse=False))], lambda layer, _: layers.append(layer)):
+        net.logits(images)
     for layer in layers[-max(1, round(share * len(layers))) :]:
         for weight in layer.parameters(recurse=False):
             spread, mean = torch.std_mean(weight, correction=0)

@@ -13,11 +13,10 @@ from tqdm import tqdm
 from pipeline.data import spread
 from pipeline.network import Classifier
 from pipeline.seeing.inversion import descend, invert
-from pipeline.seeing.layers import short
+from pipeline.seeing.layers import bounded, map_stages, outputs, short
 from pipeline.seeing.pixels import tensor, whole
 from pipeline.seeing.subject import Section, Shown, Subject
 from pipeline.seeing.synthesis import DATA, alpha_norm, fourier, grey, rows_of, spectrum_of, total_variation
-from pipeline.seeing.tap import bounded, map_stages, outputs
 from pipeline.stage import progress
 
 STAGES = 3  # whose style is taken; the others are held out
@@ -52,7 +51,7 @@ def dreams(subject: Subject, layers: list[str], section: Section) -> None:
     for layer in chosen:
         made = dream(subject.net, layer, x, steps, subject.settings["seed"], bar)
         with torch.no_grad():
-            before, after = (outputs(subject.net, [layer], some)[0].square().flatten(1).mean(1) for some in (x, made))
+            before, after = (outputs(subject.net, some, [layer])[0].square().flatten(1).mean(1) for some in (x, made))
         found[short(layer)], notes[short(layer)] = made, [f"×{ratio:.1f}" for ratio in after / before]
         facts[short(layer)] = float(f"{(after / before).mean():.4g}")
     bar.close()
@@ -77,7 +76,7 @@ def dream(net: Classifier, layer: str, x: Tensor, steps: int, seed: int, bar: tq
         for _ in range(steps):
             shift = torch.randint(-4, 5, (2,), generator=rng).tolist()
             seen = torch.roll(image + change, shift, (2, 3)).requires_grad_()
-            value = outputs(net, [layer], seen)[0].square().flatten(1).mean(1).sum()
+            value = outputs(net, seen, [layer])[0].square().flatten(1).mean(1).sum()
             (gradient,) = torch.autograd.grad(value, seen)
             gradient = torch.roll(gradient, [-k for k in shift], (2, 3))
             step = LEVEL * gradient / gradient.abs().mean((1, 2, 3), keepdim=True).clamp_min(1e-12)
@@ -101,7 +100,7 @@ def styles(subject: Subject, layers: list[str], section: Section) -> None:
     ratios = {}
     with torch.no_grad():
         for name, of in (("style", own), ("held_out", held_out)):
-            before, after = (style_losses(outputs(net, of, some), outputs(net, of, style)) for some in (content, made))
+            before, after = (style_losses(outputs(net, some, of), outputs(net, style, of)) for some in (content, made))
             ratios[name] = float(f"{(sum(after) / sum(before)).mean():.4g}")
     found = {"content": content, "style": style, "both": made}
     notes = {name: [""] * IMAGES for name in found}
@@ -123,7 +122,7 @@ def panels(subject: Subject, layers: list[str], content: Tensor, style: Tensor, 
     for layer in layers:
 
         def answer(x: Tensor, layer: str = layer) -> Tensor:
-            return outputs(net, [layer], x)[0]
+            return outputs(net, x, [layer])[0]
 
         found["content"].append(invert(answer, content, pool, steps, bar))
         found["style"].append(invert(lambda x, answer=answer: gram(answer(x)), style, pool, steps, bar))
@@ -148,13 +147,13 @@ def transfer(
 ) -> Tensor:  # fmt: skip
     """Return images of the content (N, C, H, W) at one layer and of the style at others, in whole grey levels."""
     waves, start = fourier(pool), content / 127.5 - 1
-    target, wanted = outputs(net, [at], content)[0], outputs(net, layers, style)
-    first = style_losses(outputs(net, layers, content), wanted)
+    target, wanted = outputs(net, content, [at])[0], outputs(net, style, layers)
+    first = style_losses(outputs(net, content, layers), wanted)
     scale = content_loss(target, torch.zeros_like(target))
 
     def loss(spectrum: Tensor) -> Tensor:
         u = start + waves(spectrum)
-        maps = outputs(net, layers, grey(u))
+        maps = outputs(net, grey(u), layers)
         far = sum(now / before for now, before in zip(style_losses(maps, wanted), first, strict=True)) / len(layers)
         far = far + CONTENT * content_loss(maps[layers.index(at)], target) / scale
         return (far + PRIOR * (total_variation(u) + alpha_norm(u))).sum()

@@ -18,10 +18,9 @@ from tqdm import tqdm
 from pipeline.data import spread
 from pipeline.figures import Picture, drawing
 from pipeline.network import Classifier
-from pipeline.seeing.layers import short
+from pipeline.seeing.layers import bounded, map_stages, outputs, short
 from pipeline.seeing.pixels import array, show, tensor, whole
 from pipeline.seeing.subject import Section, Shown, Subject
-from pipeline.seeing.tap import bounded, map_stages, outputs
 from pipeline.stage import progress
 
 Objective = Callable[[Tensor], Tensor]  # images (N, C, H, W) in grey levels to what is maximised, (N,)
@@ -68,7 +67,7 @@ def units(subject: Subject, pool: Tensor, section: Section) -> None:
     ratio = over_data(torch.cat(scale, 1))
 
     def answer(x: Tensor) -> Tensor:
-        maps = dict(zip(layers, outputs(net, layers, x), strict=True))
+        maps = dict(zip(layers, outputs(net, x, layers), strict=True))
         return torch.stack([maps[layer][k, unit].mean() for k, (layer, unit) in enumerate(chosen)])
 
     found = {"best of the data": torch.cat(bests)}
@@ -134,8 +133,8 @@ def classes(subject: Subject, pool: Tensor, section: Section) -> None:
     caption = (
         "What each class looks like to the network: score before softmax, and probability by the served file. Where "
         f"{len(pool)} training images have 0 by the mean and 1 at best, the median is {over['score']} by ascent of the "
-        f"score from the mean image, {over['probability']} by that of the probability, {over['score, Fourier']} by "
-        "that of the score under the Fourier prior."
+        f"score from the mean image, {over['probability']} by that of the probability (which has next to no gradient "
+        f"where it is near 0), {over['score, Fourier']} by that of the score under the Fourier prior."
     )
     section.shown.append(Shown(picture, caption))
 
@@ -245,7 +244,7 @@ def grey(u: Tensor) -> Tensor:
 @torch.no_grad()
 def means(net: Classifier, layer: str, images: Tensor) -> Tensor:
     """Return the mean of each of a layer's maps, (N, C)."""
-    return torch.cat([outputs(net, [layer], some)[0].mean((2, 3)) for some in images.split(32)])
+    return torch.cat([outputs(net, some, [layer])[0].mean((2, 3)) for some in images.split(32)])
 
 
 def rows_of(found: dict[str, Tensor], notes: dict[str, list[str]], subject: Subject, file: str, alt: str) -> Picture:

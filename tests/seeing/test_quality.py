@@ -103,12 +103,31 @@ def test_order_kept_is_a_rank_correlation() -> None:
 
 
 def test_unlearning_starts_at_the_output() -> None:
-    net = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 4))
-    before = {name: weight.clone() for name, weight in net.named_parameters()}
-    for share, changed in ((0.0, {"3"}), (0.5, {"2", "3"}), (1.0, {"0", "1", "2", "3"})):
-        other = quality.unlearned(net, share, 0)
-        assert {name[0] for name, weight in other.named_parameters() if not weight.equal(before[name])} == changed
-    assert all(weight.equal(before[name]) for name, weight in net.named_parameters())
+    """Four layers, the head registered first, as torchvision's Inception v3 is: it answers last, so it goes first."""
+
+    class HeadFirst(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head, self.body = nn.Linear(4, 4), nn.Sequential(*(nn.Linear(4, 4) for _ in range(3)))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.head(self.body(x.flatten(1)))
+
+    net = probe_of(HeadFirst()).scores.net
+    before = {name.removeprefix("net."): weight.clone() for name, weight in net.named_parameters()}
+    every = {"head", "body.0", "body.1", "body.2"}
+    for share, changed in ((0.0, {"head"}), (0.5, {"head", "body.2"}), (1.0, every)):
+        other = quality.unlearned(net, torch.ones(1, 1, 2, 2), share, 0).net
+        found = {name for name, weight in other.named_parameters() if not weight.equal(before[name])}
+        assert {name.rpartition(".")[0] for name in found} == changed
+    assert all(weight.equal(before[name]) for name, weight in net.net.named_parameters())
+
+
+def test_cells_cover_the_image_evenly() -> None:
+    """75 pixels in 8 cells are 9 or 10 each; an image of 4 x 6 pixels has a cell for each pixel."""
+    sizes = np.bincount(quality.cells(75, 75).ravel())
+    assert len(sizes) == 64 and {*sizes} <= {81, 90, 100}
+    assert np.array_equal(quality.cells(4, 6), np.arange(24).reshape(4, 6))
 
 
 def test_seeds_agree_on_a_shared_part() -> None:
@@ -117,11 +136,32 @@ def test_seeds_agree_on_a_shared_part() -> None:
     assert quality.jaccard((one, 1.0), (other, 1.0)) == pytest.approx(4 / 6)
 
 
-def test_parts_that_do_not_add_up_are_an_error() -> None:
-    assert attribution.completeness(np.array([0.01, 0.02, 5.0])) == 0.02  # one image near the baseline may be off
-    for gaps in ([0.5, 0.6, 0.1], [np.nan] * 3):
-        with pytest.raises(StageError, match=r"integrated gradients miss .*raise explain.steps"):
-            attribution.completeness(np.array(gaps))
+class Score(nn.Module):
+    """Two classes' score, a function of the image's mean."""
+
+    def __init__(self, of: Callable[[torch.Tensor], torch.Tensor]):
+        super().__init__()
+        self.of = of
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.of(images.mean((1, 2, 3)))[:, None].repeat(1, 2)
+
+
+def test_integrated_gradients_take_the_steps_that_they_need() -> None:
+    """A straight score needs no more than the first 12, tanh(mean - 40) on the way to 130 or so needs them doubled."""
+    images, target = np.random.default_rng(0).integers(100, 160, (3, 4, 4, 1), np.uint8), np.zeros(3, np.int64)
+
+    def steps(of: Callable[[torch.Tensor], torch.Tensor]) -> tuple[int, float]:
+        settings = SETTINGS | {"steps": 12}
+        p, gap = attribution.complete(Probe(Score(of), None, None, np.zeros(1), settings), images, target)
+        return p.settings["steps"], gap
+
+    assert steps(lambda mean: 2 * mean) == (12, pytest.approx(0, abs=1e-6))
+    taken, gap = steps(lambda mean: torch.tanh((mean - 40) / 4))
+    assert taken in (24, 48) and gap <= attribution.CLOSE
+    for of in (lambda mean: mean.detach() + 0 * mean, lambda mean: mean * float("nan")):
+        with pytest.raises(StageError, match=r"integrated gradients of 96 steps miss .*raise explain.steps"):
+            steps(of)
 
 
 @pytest.mark.slow

@@ -9,9 +9,8 @@ from torch import nn
 
 from pipeline.network import Classifier
 from pipeline.seeing import inversion, style, synthesis
-from pipeline.seeing.layers import short
+from pipeline.seeing.layers import cost, map_stages, outputs, short
 from pipeline.seeing.pixels import tensor
-from pipeline.seeing.tap import cost, map_stages, outputs
 
 
 def test_total_variation_by_hand() -> None:
@@ -67,7 +66,7 @@ def test_methods_repeat_by_seed_and_raise_the_unit(small: Classifier, digits: to
     layer = map_stages(small, digits[:1])[0]
 
     def answer(x: torch.Tensor) -> torch.Tensor:
-        return outputs(small, [layer], x)[0][:, 0].mean((1, 2))
+        return outputs(small, x, [layer])[0][:, 0].mean((1, 2))
 
     for name, method in synthesis.methods(digits, 2, 5).items():
         found = synthesis.maximise(answer, method, 12, 5)
@@ -129,7 +128,7 @@ def test_gram_matrix_and_losses_by_hand() -> None:
 
 
 def test_gram_matrices_are_symmetric_and_positive_semidefinite(small: Classifier, digits: torch.Tensor) -> None:
-    found = style.gram(outputs(small, map_stages(small, digits[:1])[:1], digits[:5])[0]).double()
+    found = style.gram(outputs(small, digits[:5], map_stages(small, digits[:1])[:1])[0]).double()
     torch.testing.assert_close(found, found.transpose(1, 2), rtol=1e-6, atol=0)
     values = torch.linalg.eigvalsh(found)
     assert (values > -1e-5 * values.amax(1, keepdim=True)).all() and values.max() > 0
@@ -140,7 +139,7 @@ def test_a_transfer_lowers_the_style_loss_and_repeats(small: Classifier, digits:
     content, other = digits[:2], digits[2:4]
     made, again = (style.transfer(small, layers[-1], layers, content, other, digits, 25) for _ in range(2))
     before, after = (
-        sum(style.style_losses(outputs(small, layers, z), outputs(small, layers, other))) for z in (content, made)
+        sum(style.style_losses(outputs(small, z, layers), outputs(small, other, layers))) for z in (content, made)
     )
     assert torch.equal(made, again) and (after < 0.3 * before).all()
 
@@ -149,7 +148,7 @@ def test_a_dream_raises_what_its_layer_answers(small: Classifier, digits: torch.
     layer = map_stages(small, digits[:1])[0]
     x = digits[:2].repeat_interleave(3, 2).repeat_interleave(3, 3)
     made = style.dream(small, layer, x, 10, 0)
-    square = [outputs(small, [layer], z)[0].square().flatten(1).mean(1) for z in (x, made)]
+    square = [outputs(small, z, [layer])[0].square().flatten(1).mean(1) for z in (x, made)]
     assert made.shape == x.shape and (square[1] > square[0]).all()
     assert torch.equal(made, style.dream(small, layer, x, 10, 0))
 
@@ -163,9 +162,9 @@ def test_a_tap_answers_what_the_whole_network_computes_and_stops_there() -> None
         nn.Sequential(first, nn.ReLU(inplace=True), second), torch.full((1, 1, 1), 9.0), torch.ones(1, 1, 1)
     )
     x = torch.randn(2, 1, 6, 6)
-    (alone,) = outputs(net, ["net.0"], x)
+    (alone,) = outputs(net, x, ["net.0"])
     assert not ran
-    both = outputs(net, ["net.0", "net.2"], x)
+    both = outputs(net, x, ["net.0", "net.2"])
     assert ran and (both[0] < 0).any()
     torch.testing.assert_close(alone, first(x - 9), rtol=0, atol=0)
     torch.testing.assert_close(both[1], second(first(x - 9).relu()), rtol=0, atol=0)

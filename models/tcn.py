@@ -1,0 +1,208 @@
+"""TCN: a residual stack of dilated causal convolutions beside a linear path; forecasts all steps ahead at once.
+
+Residual blocks after Bai, Kolter, Koltun 2018, arXiv:1803.01271, section 3, with one dilated layer and one that mixes
+channels, as in ModernTCN (Luo & Wang 2024); patches and series that share their weights after Nie et al. 2023,
+PatchTST, arXiv:2211.14730, sections 3.1 and 3.2; the linear path is NLinear's (Zeng et al. 2022, arXiv:2205.13504);
+normalisation of each window after Kim et al. 2022, RevIN.
+
+    stage     layers                                                   output for a window (336, 7), S = 96
+    embed     normalise, pad left, conv `patch` wide every `stride`    7 series, each 32 x 42
+    stages    blocks: x + conv 1 (GELU (pad left, conv k, d = 2^i))    32 x 42
+    head      dense on the newest step's channels                      96 x 7
+    ahead     dense, GELU, dense on the calendar of each step ahead    96 x 7
+    linear    dense on each series' normalised window, if asked for    96 x 7
+              sum of the three, normalisation undone                   96 x 7
+
+With a linear path the head starts at zero: the net is linear first, and the stack learns what is left (on ETTh1 a stack
+that starts at random is worse than the linear path alone).
+
+The receptive field is 1 + (patch - 1) + stride (kernel_size - 1) (2^blocks - 1) samples. With `blocks: 0` there are as
+many blocks as it takes to cover the context; a window that is longer than the field of the blocks asked for is dead
+input to them, not to the linear path.
+
+What it reads, (N, T, D), are the targets, which come first, and past covariates; with a calendar (N, T + S, D + F), the
+D columns zero in the S rows ahead, which are not known.
+
+Differs from Bai et al.: no weight normalisation; only the newest step is read out, so one run answers all S steps.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from models import layers
+from models.layers import CausalConv1d
+
+PAPER = "after Bai et al. 2018"
+NORMALISE = ("instance", "last", "none")
+
+OPTIONS = {"horizon": 96, "context": 336, "quantiles": 1, "channels": 32, "kernel_size": 3, "blocks": 0}
+OPTIONS |= {"patch": 16, "stride": 8, "dropout": 0.2, "normalise": "instance", "linear": False}
+BODY = "(16 * 32 {} + 32) + 5 blocks of (3 * 32^2 + 32 + 32^2 + 32)"
+REFERENCE = {
+    "TCN, each series by itself": {
+        "options": OPTIONS | {"series": 7, "targets": 7, "calendar": 0, "independent": True},
+        "input": (336, 7),
+        "trainable": 24_512,
+        "fixed": 0,
+        "source": BODY.format("") + " + (32 * 96 + 96)",
+    },
+    "TCN, three series together": {
+        "options": OPTIONS | {"series": 3, "targets": 3, "calendar": 0, "independent": False},
+        "input": (336, 3),
+        "trainable": 31_872,
+        "fixed": 0,
+        "source": BODY.format("* 3") + " + (32 * 288 + 288)",
+    },
+}
+
+
+class Block(nn.Module):
+    """Return (N, C, T): the input plus what a dilated causal layer and a mix of its channels make of it."""
+
+    def __init__(self, channels: int, kernel_size: int, dilation: int, dropout: float) -> None:
+        super().__init__()
+        self.conv = CausalConv1d(channels, channels, kernel_size, dilation=dilation)
+        self.mix = nn.Sequential(nn.GELU(), nn.Dropout(dropout), nn.Conv1d(channels, channels, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.mix(self.conv(x))
+
+    def step(self, x: Tensor, tail: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what `CausalConv1d.step` does, of the whole block."""
+        y, tail = self.conv.step(x, tail)
+        return x + self.mix(y), tail
+
+
+class TCN(nn.Module):
+    """Return forecasts (N, S * Q, targets), Q levels of each step side by side, for standardised series (N, T, D)."""
+
+    def __init__(
+        self,
+        *,
+        series: int,
+        targets: int,
+        calendar: int,
+        horizon: int,
+        context: int,
+        quantiles: int,
+        channels: int,
+        kernel_size: int,
+        blocks: int,
+        patch: int,
+        stride: int,
+        dropout: float,
+        independent: bool,
+        normalise: str,
+        linear: bool,
+    ) -> None:
+        """`calendar`: its features F; `independent`: each target by itself, all by the same weights."""
+        super().__init__()
+        layers.choose("tcn", "normalise", normalise, dict.fromkeys(NORMALISE))
+        layers.fraction("tcn", "dropout", dropout, "0.2 is usual")
+        if patch < stride or min(kernel_size - 1, stride) < 1:
+            sizes = f"patch {patch}, stride {stride}, kernel_size {kernel_size}"
+            raise ValueError(f"tcn: expected patch >= stride >= 1 and kernel_size of 2 and more, got {sizes}")
+        self.series, self.targets, self.calendar = series, targets, calendar
+        self.horizon, self.context, self.steps = horizon, context, horizon * quantiles
+        self.independent, self.normalise = independent, normalise
+        own = 1 if independent else targets
+        self.embed = CausalConv1d(own + series - targets + calendar, channels, patch, stride=stride)
+        dilations = [1]
+        while len(dilations) < blocks or (not blocks and field(patch, stride, kernel_size, dilations) < context):
+            dilations.append(2 * dilations[-1])
+        self.field = field(patch, stride, kernel_size, dilations)
+        self.stages = nn.Sequential(*(Block(channels, kernel_size, d, dropout) for d in dilations))
+        self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(channels, own * self.steps))
+        self.ahead = None
+        if calendar:
+            self.ahead = nn.Sequential(nn.Linear(calendar, channels), nn.GELU(), nn.Linear(channels, own * quantiles))
+        self.linear = None
+        if linear:
+            self.linear = nn.Linear(context, self.steps)
+            nn.init.zeros_(self.head[1].weight)
+            nn.init.zeros_(self.head[1].bias)
+
+    @property
+    def receptive_field(self) -> int:
+        """Samples that a forecast sees: those of the blocks, and all of the context where there is a linear path."""
+        return max(self.field, self.context) if self.linear is not None else self.field
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[1] < (rows := self.context + (self.horizon if self.calendar else 0)):
+            raise ValueError(f"tcn: expected at least {rows} steps, got {x.shape[1]}; give a longer window")
+        x, known = x[:, -rows:, : self.series], x[:, -rows:, self.series :]
+        x = x[:, : self.context]  # (N, T, D)
+        level, size = self.of_window(x)  # (N, 1, D) each
+        x = (x - level) / size
+        seen = torch.cat([x, known[:, : self.context]], 2).transpose(1, 2)  # (N, D + F, T)
+        y = self.answer(self.stages(self.embed(self.fold(seen)))[:, :, -1])  # (N, targets, S Q)
+        if self.ahead is not None:
+            y = y + self.of_calendar(known[:, self.context :])
+        if self.linear is not None:
+            rows = x[:, :, : self.targets].transpose(1, 2).reshape(-1, self.context)  # one a series: a plain product
+            y = y + self.linear(rows).view(-1, self.targets, self.steps)
+        return y.transpose(1, 2) * size[:, :, : self.targets] + level[:, :, : self.targets]
+
+    def of_window(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what is taken from each window (N, T, D), and what it is then divided by, (N, 1, D) each."""
+        if self.normalise == "instance":  # Kim et al. 2022, eq. 1 and 2; eps as in their code
+            return x.mean(1, keepdim=True), (x.var(1, keepdim=True, correction=0) + 1e-5).sqrt()
+        level = x[:, -1:]
+        level = level if self.normalise == "last" else torch.zeros_like(level)
+        return level, torch.ones_like(level)
+
+    def fold(self, x: Tensor) -> Tensor:
+        """Return (N, D + F, T) as it is, or each target beside what all share, (N targets, 1 + others, T)."""
+        if not self.independent:
+            return x
+        if x.shape[1] == 1:
+            return x
+        own, shared = x[:, : self.targets].unsqueeze(2), x[:, None, self.targets :]
+        return torch.cat([own, shared.expand(-1, self.targets, -1, -1)], 2).flatten(0, 1)
+
+    def answer(self, newest: Tensor) -> Tensor:
+        """Return (N, targets, S Q) for the newest step's channels (N, C), or (N targets, C)."""
+        return self.head(newest).view(-1, self.targets, self.steps)
+
+    def of_calendar(self, ahead: Tensor) -> Tensor:
+        """Return what the calendar (N, S, F) adds to every target (N, 1 or targets, S Q)."""
+        assert self.ahead is not None
+        own = 1 if self.independent else self.targets
+        return self.ahead(ahead).unflatten(2, (own, -1)).transpose(1, 2).flatten(2)  # (N, S, own, Q) before
+
+    @property
+    def samples(self) -> int:
+        """Samples after which a stream answers as a window does."""
+        return self.field
+
+    @property
+    def tails(self) -> list[tuple[int, int]]:
+        """(C, L) of what `step` carries on: the newest inputs of each layer; ValueError where there is no stream."""
+        reasons = {
+            f"normalise: {self.normalise} looks at the whole window": self.normalise != "none",
+            "its linear path looks at the whole window": self.linear is not None,
+            f"its patches come every {self.embed.stride[0]} samples": self.embed.stride[0] > 1,
+            "a stream has no calendar": self.calendar > 0,
+            "independent: true holds a state for each series": self.independent and self.series > 1,
+        }
+        for reason, holds in reasons.items():
+            if holds:
+                raise ValueError(f"tcn: {reason}")
+        return [(layer.in_channels, layer.past) for layer in (self.embed, *(block.conv for block in self.stages))]
+
+    def step(self, x: Tensor, tails: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        """Return forecasts (N, S Q, targets) after one more sample (N, D), and the tails (N, C, L) for the next."""
+        x, later = x.unsqueeze(2), []
+        for layer, tail in zip((self.embed, *self.stages), tails, strict=True):
+            x, tail = layer.step(x, tail)
+            later.append(tail)
+        return self.answer(x[:, :, -1]).transpose(1, 2), later
+
+
+def field(patch: int, stride: int, kernel_size: int, dilations: Sequence[int]) -> int:
+    return patch + stride * (kernel_size - 1) * sum(dilations)
+
+
+Model = TCN

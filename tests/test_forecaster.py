@@ -1,0 +1,358 @@
+"""pipeline/network.py Forecaster, its calibration and its export: quantiles, targets, calendar, streams, end to end."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import line
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+
+from pipeline import data, export, loss, network, streaming, train
+from pipeline.schema import ParamsError
+from pipeline.stage import StageError
+from serve import contract
+from serve.calendar import features
+from serve.errors import InputError, ModelFileError, ServeError
+from serve.model import Forecaster, load
+from serve.series import read_csv
+from serve.stream import Stream
+
+Resolve = Callable[..., dict[str, Any]]
+CPU = torch.device("cpu")
+DAYS, CONTEXT, HORIZON = 150, 14, 3
+NET = {"channels": 6, "kernel_size": 2, "blocks": 0, "patch": 1, "stride": 1, "dropout": 0.1}
+NET |= {"independent": True, "normalise": "instance", "linear": True}
+RECIPE = {
+    "arch": "tcn",
+    "data": {"set": "shop", "context": CONTEXT, "horizon": HORIZON, "quantiles": [0.1, 0.5, 0.9]},
+    "net": NET,
+    "train": {"epochs": 2, "batch": 32, "lr": 0.01},
+}
+CALENDAR = {"targets": ["sales"], "calendar": ["weekday", "yearday"]}
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Path:
+    """Daily visits, sales and rain from 25 January 2024, a leap year; sales have a weekly rhythm."""
+    rng, path = np.random.default_rng(0), tmp_path / "shop.csv"
+    days = np.datetime64("2024-01-25") + np.arange(DAYS)
+    rain = rng.random(DAYS)
+    sales = 100 + 30 * np.sin(2 * np.pi * np.arange(DAYS) / 7) - 20 * rain + rng.normal(size=DAYS)
+    with path.open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["day", "visits", "sales", "rain"])
+        rows.writerows(zip(days, 3 * sales + rng.normal(size=DAYS), sales, rain, strict=True))
+    return path
+
+
+@pytest.fixture
+def of_shop(shop: Path, resolved: Resolve) -> Resolve:
+    """A function that resolves RECIPE, blocks laid over it, on the shop's file."""
+    sets = {"shop": {"source": "csv", "path": str(shop), "time": "day", "season": 7, "licence": "own"}}
+    return lambda **blocks: resolved(RECIPE, sets, **blocks)
+
+
+def untrained(recipe: dict[str, Any]) -> tuple[network.Forecaster, data.Data]:
+    source, _ = data.make(recipe["data"])
+    torch.manual_seed(3)
+    net = network.build(recipe, source)
+    torch.nn.init.normal_(net.offsets, std=0.1)
+    return net.eval(), source
+
+
+COMBINATIONS = {
+    "three columns": {},
+    "mixed, last value": {"net": {"independent": False, "normalise": "last"}},
+    "strided": {"net": {"patch": 4, "stride": 2, "linear": False}},
+    "levels": {"train": {"loss": "pinball"}},
+    "covariates": {"data": {"targets": ["sales", "visits"]}},
+    "calendar": {"data": {"calendar": ["hour", "month"]}},
+    "all": {"data": CALENDAR, "train": {"loss": "pinball"}},
+    "all, mixed": {"data": CALENDAR, "train": {"loss": "pinball"}, "net": {"independent": False, "normalise": "none"}},
+    "nlinear": {"arch": "ltsflinear", "net": None, "train": {"loss": "pinball"}},
+}
+
+
+@pytest.mark.parametrize("name", COMBINATIONS)
+def test_onnx_is_torch_at_any_batch(name: str, of_shop: Resolve) -> None:
+    """Oracle: torch on fresh random input, at batch 1, odd and large; onnxruntime alone runs the file."""
+    blocks = dict(COMBINATIONS[name])
+    recipe = of_shop(**{k: v for k, v in blocks.items() if v is not None and "arch" not in blocks})
+    if "arch" in blocks:
+        recipe = recipe | {"arch": "ltsflinear", "net": {"kind": "nlinear"}}
+        recipe["train"] |= {"loss": "pinball", "levels": [0.1, 0.5, 0.9]}
+    net, source = untrained(recipe)
+    session = onnxruntime.InferenceSession(export.to_onnx(net, source.served("test"), source.task).SerializeToString())
+    for batch in (1, 7, 65):
+        x = torch.from_numpy(export.random_inputs(source, seed=batch, count=batch))
+        given = {i.name: part.numpy() for i, part in zip(session.get_inputs(), net.parts(x), strict=True)}
+        with torch.no_grad():
+            expected = net(x)
+        for got, answer in zip(session.run(["forecast", "quantiles"], given), expected, strict=True):
+            np.testing.assert_allclose(got, answer.numpy(), rtol=1e-5, atol=1e-3)  # sales are about 100
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_quantiles_never_cross(of_shop: Resolve, seed: int) -> None:
+    """On random weights and random offsets, whatever comes in; the forecast is the median."""
+    net, source = untrained(of_shop(train={"loss": "pinball"}))
+    torch.manual_seed(seed)
+    torch.nn.init.normal_(net.offsets, std=30)
+    forecast, quantiles = net(torch.from_numpy(export.random_inputs(source, seed, 50)))
+    assert (quantiles.diff(dim=-1) >= 0).all() and torch.equal(forecast, quantiles[..., 1])
+
+
+def test_own_units_undo_what_standardise_does(of_shop: Resolve) -> None:
+    """Oracle: the identity, for all columns and for the first of them."""
+    net, source = untrained(of_shop())
+    x = torch.from_numpy(np.array(source.served("test")))
+    for columns in (3, 1):
+        part = x[..., :columns]
+        torch.testing.assert_close(net.own_units(net.standardise(part)), part, rtol=1e-5, atol=1e-4)
+    standard = net.standardise(torch.from_numpy(source.x["train"].astype(np.float32)))
+    np.testing.assert_allclose(standard.mean(0), 0, atol=1e-4)
+    np.testing.assert_allclose(standard.std(0, correction=0), 1, rtol=1e-4)
+
+
+def test_conformal_offsets_by_hand() -> None:
+    """Oracle: nine gaps 1 to 9: with ten windows alike, level .9 is the 9th, .8 the 8th, .2 the 2nd, .1 the 1st; and
+    of every ten numbers, nine taken as the gaps, the share of tenths at or below the upper one is exactly .9."""
+    gaps = torch.arange(9.0, 0, -1).view(9, 1, 1, 1)
+    got = loss.conformal(gaps, [0.1, 0.2, 0.5, 0.8, 0.9])
+    assert got.flatten().tolist() == [1, 2, 5, 8, 9]
+    few = loss.conformal(gaps[:3], [0.1, 0.5, 0.9])
+    assert few.flatten().tolist() == [7, 8, 9]
+    inside = []
+    for held in range(10):
+        others = torch.tensor([float(k) for k in range(10) if k != held]).view(9, 1, 1, 1)
+        low, high = loss.conformal(others, [0.1, 0.9]).flatten().tolist()
+        inside.append((held <= high, held >= low))
+    assert np.mean(inside, axis=0).tolist() == [0.9, 0.9]
+    own = torch.stack([gaps[..., 0], 10 * gaps[..., 0]], -1)  # each level has gaps of its own
+    assert loss.conformal(own, [0.1, 0.9]).flatten().tolist() == [1, 90]
+
+
+def test_pinball_by_hand() -> None:
+    """Oracle: Koenker & Bassett: q (y - z) above, (1 - q) (z - y) below; for two steps, three levels, one column."""
+    output = torch.tensor([[[0.0], [1.0], [3.0], [2.0], [2.0], [2.0]]])  # (1, S Q, 1): steps outside, levels inside
+    y = torch.tensor([[[2.0], [1.0]]])
+    expected = (0.1 * 2 + 0.5 * 1 + 0.1 * 1) + (0.9 * 1 + 0.5 * 1 + 0.1 * 1)
+    assert float(loss.pinball(output, y, [0.1, 0.5, 0.9])) == pytest.approx(expected / 6)
+
+
+def test_pinball_learns_levels(of_shop: Resolve) -> None:
+    """Training lowers it, and before any calibration the levels stand apart in the right order on most windows."""
+    recipe = of_shop(train={"loss": "pinball", "epochs": 30})
+    source, _ = data.make(recipe["data"])
+    net, state = train.fit(recipe, source, on=CPU, label="shop")
+    assert state.history[-1]["train_loss"] < 0.7 * state.history[0]["train_loss"]
+    validation = train.batches(source, "validation", net, CPU)
+    with torch.no_grad():
+        levels = net.levels(net.net(validation.x))
+    assert (levels.diff(dim=-1) > 0).float().mean() > 0.9
+
+
+def test_windows_do_not_leak(of_shop: Resolve) -> None:
+    """Oracle: the file's rows: the last row that training sees comes before the first that validation is asked for,
+    and so on; `train_stride` skips windows of training alone."""
+    source, _ = data.make(of_shop(data={"train_stride": 4, **CALENDAR})["data"])
+    wanted = {split: source.times[split][CONTEXT:] for split in data.SPLITS}
+    assert source.times["train"][-1] < wanted["validation"][0] and wanted["validation"][-1] < wanted["test"][0]
+    rows = {split: len(source.times[split]) - CONTEXT - HORIZON + 1 for split in data.SPLITS}
+    assert source.about["train"] == math.ceil(rows["train"] / 4) and source.about["test"] == rows["test"]
+    batch = train.batches(source, "train", network.build(of_shop(data=CALENDAR), source), CPU)
+    assert len(batch.x) == source.about["train"] and batch.y.shape[1:] == (HORIZON, 1)
+
+
+def test_targets_come_first_and_the_rest_is_read(of_shop: Resolve, shop: Path) -> None:
+    """Oracle: the file itself."""
+    source, _ = data.make(of_shop(data=CALENDAR)["data"])
+    table = read_csv(shop, time="day")
+    assert source.about["columns"] == ["sales", "visits", "rain"] and source.about["forecast"]["columns"] == ["sales"]
+    values = table.series[0].values[:, [table.columns.index(name) for name in source.about["columns"]]]
+    history, calendar, target = source.samples("test")
+    np.testing.assert_array_equal(target[-1, :, 0], values[-HORIZON:, 0].astype(np.float32))
+    np.testing.assert_array_equal(history[-1], values[-HORIZON - CONTEXT : -HORIZON].astype(np.float32))
+    expected = features(table.series[0].times[-HORIZON - CONTEXT :], CALENDAR["calendar"])
+    np.testing.assert_array_equal(calendar[-1], expected)
+
+
+def test_calendar_by_hand() -> None:
+    """Oracle: places in the period, written by hand: 29 February 2024 was a Thursday, day 60 of 366; 1970, 1900."""
+    times = np.array(["2024-02-29T06:30", "1970-01-01T00:00", "1900-12-31T23:00", "2023-07-01T12:00"], "datetime64[s]")
+    places = {
+        "minute": [0.5, 0, 0, 0],
+        "hour": [6.5 / 24, 0, 23 / 24, 0.5],
+        "weekday": [3 / 7, 3 / 7, 0, 5 / 7],
+        "day": [(28 + 6.5 / 24) / 29, 0, (30 + 23 / 24) / 31, 0.5 / 31],
+        "month": [1 / 12, 0, 11 / 12, 6 / 12],
+        "yearday": [(59 + 6.5 / 24) / 366, 0, (364 + 23 / 24) / 365, 181.5 / 365],
+    }
+    got = features(times, list(places))
+    angles = 2 * np.pi * np.array([*places.values()]).T
+    np.testing.assert_allclose(got, np.concatenate([np.sin(angles), np.cos(angles)], 1), atol=2e-6)
+    with pytest.raises(ValueError, match="expected dates or times for the calendar, got whole numbers"):
+        features(np.arange(3), ["hour"])
+
+
+SETS = {"waves": {"source": "waves"}}
+WAVES = {"set": "waves", "context": 20, "horizon": 3}
+CAUSAL = {"channels": 2, "kernel_size": 2, "dilations": [1], "activation": "none"}
+
+
+@pytest.mark.parametrize(
+    ("recipe", "reason"),
+    [
+        ({"data": {"calendar": ["hours"]}}, r"data.calendar: unknown value 'hours'; did you mean 'hour'"),
+        ({"data": {"targets": []}}, r"data.targets: expected at least one value"),
+        ({"data": {"quantiles": [0.1, 0.9]}, "train": {"loss": "pinball"}}, r"quantiles: expected .5 among them"),
+        ({"streaming": True}, r"streaming: net.normalise: instance needs the whole window at every step; set"),
+        ({"arch": "causal", "net": CAUSAL, "data": {"targets": ["y"]}}, r"data.targets: models/causal.py takes no"),
+        ({"arch": "causal", "net": CAUSAL, "train": {"loss": "pinball"}}, r"train.loss: models/causal.py takes no"),
+        ({"arch": "causal", "net": CAUSAL, "data": {"calendar": ["day"]}}, r"data.calendar: models/causal.py takes"),
+    ],
+)
+def test_recipes_that_are_refused_say_why(recipe: dict[str, Any], reason: str, resolved: Resolve) -> None:
+    whole = {"arch": "tcn", "net": NET, "train": {"epochs": 1}} | recipe
+    whole |= {"data": WAVES | recipe.get("data", {}), "train": {"epochs": 1} | recipe.get("train", {})}
+    with pytest.raises(ParamsError, match=reason):
+        resolved(whole, SETS)
+
+
+def test_data_that_are_refused_say_why(of_shop: Resolve, resolved: Resolve) -> None:
+    with pytest.raises(StageError, match="targets: expected columns among visits, sales, rain, got 'sale'"):
+        data.make(of_shop(data={"targets": ["sale"]})["data"])
+    waves = resolved({**RECIPE, "data": WAVES | {"calendar": ["day"]}}, SETS)
+    with pytest.raises(StageError, match="calendar: expected times that are dates, got whole numbers; leave it out"):
+        data.make(waves["data"])
+
+
+@pytest.mark.parametrize(
+    ("net", "reason"),
+    [
+        ({"linear": True}, "its linear path looks at the whole window"),
+        ({"linear": False, "blocks": 5}, "its answer rests on 32 samples, the window holds 14"),
+    ],
+)
+def test_streams_that_are_refused_say_why(net: dict[str, Any], reason: str, of_shop: Resolve) -> None:
+    recipe = of_shop(net={"independent": False, "normalise": "none", **net})
+    made, source = untrained(recipe)
+    with pytest.raises(StageError, match=f"export: streaming: .*{reason}"):
+        streaming.to_onnx(made, source.served("test"))
+
+
+@pytest.mark.parametrize("loss_name", ["mse", "pinball"])
+def test_a_stream_from_the_file_is_the_window(loss_name: str, of_shop: Resolve, tmp_path: Path) -> None:
+    """Oracle: the window through the same file; after `samples` pushes to 1e-5 of the spread, and it is told when."""
+    net = {"independent": False, "normalise": "none", "linear": False, "blocks": 3, "patch": 2}  # 2 + 1 + 2 + 4 = 9
+    recipe = of_shop(net=net, train={"loss": loss_name}, data={"targets": ["sales"]})
+    net, source = untrained(recipe)
+    graph, samples = streaming.to_onnx(net, source.served("test"))
+    assert samples == 9
+    x = source.served("test")
+    about = document(recipe, source, x, export.answers(net, x)) | {"stream": {"samples": samples}}
+    path = tmp_path / "shop.onnx"
+    path.write_bytes(contract.seal(graph.SerializeToString(), about))
+    model = load(path, "cpu")
+    assert isinstance(model, Forecaster) and model.replay_golden() < about["golden"]["atol"]
+    forecast, quantiles = model.run(x)
+    stream = Stream(model.contract, "cpu")
+    other = stream.fork()
+    for n, (row, beside) in enumerate(zip(x[0], x[1], strict=True), 1):
+        got = stream.push(row)
+        aside = other.push(beside)
+        assert got[2] == (n >= 9)
+    limit = 1e-5 * forecast.std() + 1e-6 * np.abs(x).max()
+    for answer, k in ((got, 0), (aside, 1)):
+        np.testing.assert_allclose(answer[0], forecast[k], rtol=0, atol=limit)
+        np.testing.assert_allclose(answer[1], quantiles[k], rtol=0, atol=limit)
+    with pytest.raises(InputError, match=r"expected 3 finite numbers, got \[1.0, nan, 2.0\]"):
+        stream.push([1, np.nan, 2])
+    np.testing.assert_array_equal(stream.push(x[0, -1])[0].shape, (HORIZON, 1))
+    # whoever knows nothing of streams runs the whole file on windows
+    plain = onnxruntime.InferenceSession(path.read_bytes()).run(["forecast"], {"series": x})[0]
+    np.testing.assert_array_equal(plain, forecast)
+    assert len(model.contract.served) < len(path.read_bytes()) and len(model.contract.stepped) < len(path.read_bytes())
+
+
+def document(recipe: dict[str, Any], source: data.Data, x: np.ndarray, y: list[np.ndarray]) -> dict[str, Any]:
+    facts: dict[str, Any] = {"validation": {}, "parameters": 0}
+    whole = {**recipe, "size": "small"}
+    return export.document("shop", whole, source.about, facts, x, y, export.limit(y, 1e-4))
+
+
+def test_a_file_without_a_step_graph_has_no_stream() -> None:
+    model = contract.read(Path(line.made(), line.model_path(line.WAVES)))
+    assert model.streams and Stream(model, "cpu").samples == 10  # 1 + 2 (1 + 2), and the horizon less 1
+    bare = contract.Contract(model.path, {k: v for k, v in model.document.items() if k != "stream"}, model.bytes)
+    with pytest.raises(ModelFileError, match=r"expected a step graph, got none: .*export it with `streaming: true`"):
+        Stream(bare, "cpu")
+
+
+def test_the_line_checks_its_stream() -> None:
+    with line.inside(line.made()):
+        (row,) = line.results(line.WAVES, "check")["streams"]
+    assert row["limit"] > 0 and row["difference"] <= row["limit"]
+
+
+def test_calendar_and_covariates_from_data_to_served_rows(
+    shop: Path, workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Oracle: torch's answers on record, for the same windows read from the user's file by the served model."""
+    params = {
+        "device": "cpu",
+        "line": {"shop": "scratch"},
+        "data": {"shop": {"source": "csv", "path": str(shop), "time": "day", "season": 7, "licence": "own"}},
+        "check": {"random": 8, "batches": [1], "threads": [], "seconds": 0.0},
+        "models": {"shop": {**RECIPE, "data": RECIPE["data"] | CALENDAR, "train": {"epochs": 1, "loss": "pinball"}}},
+    }
+    Path("params.yaml").write_text(json.dumps(params))
+    line.run("params")
+    for stage in ("data", "train", "export", "check"):
+        line.run(stage, "shop")
+    assert line.results("shop", "check")["passed"]
+    model = load(line.model_path("shop"), "cpu")
+    assert isinstance(model, Forecaster)
+    assert (model.targets, model.columns) == (["sales"], ["sales", "visits", "rain"])
+    with np.load("out/shop/export/torch.npz") as saved:
+        expected = saved["test_0"][-1]
+    table = read_csv(shop, columns=model.columns, time="day")
+    held = table.series[0]
+    short = type(held)(held.id, held.times[:-HORIZON], held.values[:-HORIZON])
+    got = model.predict(type(table)([short], table.columns, table.step, 0, []))
+    np.testing.assert_allclose(got[0], expected, rtol=1e-5, atol=1e-3)
+    with pytest.raises(InputError, match="reads a calendar, and needs times; give a file or a Table"):
+        model.predict(np.zeros((CONTEXT, 3)))
+    with pytest.raises(ServeError, match="expected a horizon of at most 3, beyond which visits, rain is not known"):
+        model.predict(shop, horizon=4)
+
+
+def test_beyond_the_horizon_the_calendar_goes_on(of_shop: Resolve, tmp_path: Path, shop: Path) -> None:
+    """Oracle: the forecast fed back by hand through torch, with the calendar of the later days."""
+    recipe = of_shop(data={"calendar": ["weekday"]})
+    net, source = untrained(recipe)
+    x = source.served("test")
+    about = document(recipe, source, x, export.answers(net, x))
+    path = tmp_path / "week.onnx"
+    path.write_bytes(contract.seal(export.to_onnx(net, x, source.task).SerializeToString(), about))
+    model = load(path, "cpu")
+    assert isinstance(model, Forecaster)
+    table = read_csv(shop, columns=model.columns, time="day")
+    days = table.series[0].times[-CONTEXT:].astype("datetime64[D]")
+    known = features((days[0] + np.arange(CONTEXT + 6)).astype("datetime64[s]"), ["weekday"])[None]
+    history = torch.from_numpy(table.series[0].values[None, -CONTEXT:].astype(np.float32))
+    with torch.no_grad():
+        first = net(history, torch.from_numpy(known[:, : CONTEXT + 3]))[0]
+        again = torch.cat([history, first], 1)[:, 3:]
+        second = net(again, torch.from_numpy(known[:, 3:]))[0]
+    expected = torch.cat([first, second], 1)[:, :5].numpy()
+    np.testing.assert_allclose(model.predict(shop, horizon=5), expected, rtol=1e-4, atol=1e-2)
+    assert np.isnan(model.predict_quantiles(shop, horizon=5)[:, 3:]).all()
