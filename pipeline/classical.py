@@ -15,7 +15,7 @@ import numpy as np
 from pipeline.data import Data
 
 FIT_ROWS = 1000  # the newest of training: what a fit looks at
-MOST = 8  # series times columns; more would take longer to fit than a network
+MOST = 4  # series times columns: each takes some seconds to fit
 TRENDS = ((None, False), ("add", False), ("add", True))  # ETS: the trend, and whether it is damped
 ORDERS = ((3, 0, 0), (9, 0, 0), (1, 1, 1), (2, 1, 2))  # ARIMA, of the values or of their seasonal differences
 Paths = Callable[[np.ndarray, int], np.ndarray]  # rows known at each origin (M,), steps -> forecasts (M, S)
