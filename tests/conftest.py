@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import shop
 from PIL import Image
 from recipes import BASE, ROOT, SETS, SPECS, TRANSFERS
 
@@ -66,6 +67,18 @@ def photo_folder(tmp_path: Path) -> Callable[..., Path]:
         return tmp_path / at
 
     return write
+
+
+@pytest.fixture
+def shop_csv(tmp_path: Path) -> Path:
+    return shop.write(tmp_path / "shop.csv")
+
+
+@pytest.fixture
+def of_shop(shop_csv: Path, resolved: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
+    """A function that resolves the shop's recipe, blocks laid over it."""
+    sets = {"shop": {"source": "csv", "path": str(shop_csv), "time": "day", "season": 7, "licence": "own"}}
+    return lambda **blocks: resolved(shop.RECIPE, sets, **blocks)
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 from collections.abc import Callable
@@ -14,60 +13,19 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from shop import CALENDAR, CONTEXT, HORIZON, NET, RECIPE, document, untrained
 
-from pipeline import data, export, loss, network, streaming, train
+from pipeline import data, export, loss, network, train
 from pipeline.schema import ParamsError
 from pipeline.stage import StageError
 from serve import contract
 from serve.calendar import features
-from serve.errors import InputError, ModelFileError, ServeError
+from serve.errors import InputError, ServeError
 from serve.model import Forecaster, load
 from serve.series import read_csv
-from serve.stream import Stream
 
 Resolve = Callable[..., dict[str, Any]]
 CPU = torch.device("cpu")
-DAYS, CONTEXT, HORIZON = 150, 14, 3
-NET = {"channels": 6, "kernel_size": 2, "blocks": 0, "patch": 1, "stride": 1, "dropout": 0.1}
-NET |= {"independent": True, "normalise": "instance", "linear": True}
-RECIPE = {
-    "arch": "tcn",
-    "data": {"set": "shop", "context": CONTEXT, "horizon": HORIZON, "quantiles": [0.1, 0.5, 0.9]},
-    "net": NET,
-    "train": {"epochs": 2, "batch": 32, "lr": 0.01},
-}
-CALENDAR = {"targets": ["sales"], "calendar": ["weekday", "yearday"]}
-
-
-@pytest.fixture
-def shop(tmp_path: Path) -> Path:
-    """Daily visits, sales and rain from 25 January 2024, a leap year; sales have a weekly rhythm."""
-    rng, path = np.random.default_rng(0), tmp_path / "shop.csv"
-    days = np.datetime64("2024-01-25") + np.arange(DAYS)
-    rain = rng.random(DAYS)
-    sales = 100 + 30 * np.sin(2 * np.pi * np.arange(DAYS) / 7) - 20 * rain + rng.normal(size=DAYS)
-    with path.open("w", newline="") as file:
-        rows = csv.writer(file)
-        rows.writerow(["day", "visits", "sales", "rain"])
-        rows.writerows(zip(days, 3 * sales + rng.normal(size=DAYS), sales, rain, strict=True))
-    return path
-
-
-@pytest.fixture
-def of_shop(shop: Path, resolved: Resolve) -> Resolve:
-    """A function that resolves RECIPE, blocks laid over it, on the shop's file."""
-    sets = {"shop": {"source": "csv", "path": str(shop), "time": "day", "season": 7, "licence": "own"}}
-    return lambda **blocks: resolved(RECIPE, sets, **blocks)
-
-
-def untrained(recipe: dict[str, Any]) -> tuple[network.Forecaster, data.Data]:
-    source, _ = data.make(recipe["data"])
-    torch.manual_seed(3)
-    net = network.build(recipe, source)
-    torch.nn.init.normal_(net.offsets, std=0.1)
-    return net.eval(), source
-
-
 COMBINATIONS = {
     "three columns": {},
     "mixed, last value": {"net": {"independent": False, "normalise": "last"}},
@@ -172,10 +130,10 @@ def test_windows_do_not_leak(of_shop: Resolve) -> None:
     assert len(batch.x) == source.about["train"] and batch.y.shape[1:] == (HORIZON, 1)
 
 
-def test_targets_come_first_and_the_rest_is_read(of_shop: Resolve, shop: Path) -> None:
+def test_targets_come_first_and_the_rest_is_read(of_shop: Resolve, shop_csv: Path) -> None:
     """Oracle: the file itself."""
     source, _ = data.make(of_shop(data=CALENDAR)["data"])
-    table = read_csv(shop, time="day")
+    table = read_csv(shop_csv, time="day")
     assert source.about["columns"] == ["sales", "visits", "rain"] and source.about["forecast"]["columns"] == ["sales"]
     values = table.series[0].values[:, [table.columns.index(name) for name in source.about["columns"]]]
     history, calendar, target = source.samples("test")
@@ -235,82 +193,14 @@ def test_data_that_are_refused_say_why(of_shop: Resolve, resolved: Resolve) -> N
         data.make(waves["data"])
 
 
-@pytest.mark.parametrize(
-    ("net", "reason"),
-    [
-        ({"linear": True}, "its linear path looks at the whole window"),
-        ({"linear": False, "blocks": 5}, "its answer rests on 32 samples, the window holds 14"),
-    ],
-)
-def test_streams_that_are_refused_say_why(net: dict[str, Any], reason: str, of_shop: Resolve) -> None:
-    recipe = of_shop(net={"independent": False, "normalise": "none", **net})
-    made, source = untrained(recipe)
-    with pytest.raises(StageError, match=f"export: streaming: .*{reason}"):
-        streaming.to_onnx(made, source.served("test"))
-
-
-@pytest.mark.parametrize("loss_name", ["mse", "pinball"])
-def test_a_stream_from_the_file_is_the_window(loss_name: str, of_shop: Resolve, tmp_path: Path) -> None:
-    """Oracle: the window through the same file; after `samples` pushes to 1e-5 of the spread, and it is told when."""
-    net = {"independent": False, "normalise": "none", "linear": False, "blocks": 3, "patch": 2}  # 2 + 1 + 2 + 4 = 9
-    recipe = of_shop(net=net, train={"loss": loss_name}, data={"targets": ["sales"]})
-    net, source = untrained(recipe)
-    graph, samples = streaming.to_onnx(net, source.served("test"))
-    assert samples == 9
-    x = source.served("test")
-    about = document(recipe, source, x, export.answers(net, x)) | {"stream": {"samples": samples}}
-    path = tmp_path / "shop.onnx"
-    path.write_bytes(contract.seal(graph.SerializeToString(), about))
-    model = load(path, "cpu")
-    assert isinstance(model, Forecaster) and model.replay_golden() < about["golden"]["atol"]
-    forecast, quantiles = model.run(x)
-    stream = Stream(model.contract, "cpu")
-    other = stream.fork()
-    for n, (row, beside) in enumerate(zip(x[0], x[1], strict=True), 1):
-        got = stream.push(row)
-        aside = other.push(beside)
-        assert got[2] == (n >= 9)
-    limit = 1e-5 * forecast.std() + 1e-6 * np.abs(x).max()
-    for answer, k in ((got, 0), (aside, 1)):
-        np.testing.assert_allclose(answer[0], forecast[k], rtol=0, atol=limit)
-        np.testing.assert_allclose(answer[1], quantiles[k], rtol=0, atol=limit)
-    with pytest.raises(InputError, match=r"expected 3 finite numbers, got \[1.0, nan, 2.0\]"):
-        stream.push([1, np.nan, 2])
-    np.testing.assert_array_equal(stream.push(x[0, -1])[0].shape, (HORIZON, 1))
-    # whoever knows nothing of streams runs the whole file on windows
-    plain = onnxruntime.InferenceSession(path.read_bytes()).run(["forecast"], {"series": x})[0]
-    np.testing.assert_array_equal(plain, forecast)
-    assert len(model.contract.served) < len(path.read_bytes()) and len(model.contract.stepped) < len(path.read_bytes())
-
-
-def document(recipe: dict[str, Any], source: data.Data, x: np.ndarray, y: list[np.ndarray]) -> dict[str, Any]:
-    facts: dict[str, Any] = {"validation": {}, "parameters": 0}
-    whole = {**recipe, "size": "small"}
-    return export.document("shop", whole, source.about, facts, x, y, export.limit(y, 1e-4))
-
-
-def test_a_file_without_a_step_graph_has_no_stream() -> None:
-    model = contract.read(Path(line.made(), line.model_path(line.WAVES)))
-    assert model.streams and Stream(model, "cpu").samples == 10  # 1 + 2 (1 + 2), and the horizon less 1
-    bare = contract.Contract(model.path, {k: v for k, v in model.document.items() if k != "stream"}, model.bytes)
-    with pytest.raises(ModelFileError, match=r"expected a step graph, got none: .*export it with `streaming: true`"):
-        Stream(bare, "cpu")
-
-
-def test_the_line_checks_its_stream() -> None:
-    with line.inside(line.made()):
-        (row,) = line.results(line.WAVES, "check")["streams"]
-    assert row["limit"] > 0 and row["difference"] <= row["limit"]
-
-
 def test_calendar_and_covariates_from_data_to_served_rows(
-    shop: Path, workspace: Path, monkeypatch: pytest.MonkeyPatch
+    shop_csv: Path, workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Oracle: torch's answers on record, for the same windows read from the user's file by the served model."""
     params = {
         "device": "cpu",
         "line": {"shop": "scratch"},
-        "data": {"shop": {"source": "csv", "path": str(shop), "time": "day", "season": 7, "licence": "own"}},
+        "data": {"shop": {"source": "csv", "path": str(shop_csv), "time": "day", "season": 7, "licence": "own"}},
         "check": {"random": 8, "batches": [1], "threads": [], "seconds": 0.0},
         "models": {"shop": {**RECIPE, "data": RECIPE["data"] | CALENDAR, "train": {"epochs": 1, "loss": "pinball"}}},
     }
@@ -324,7 +214,7 @@ def test_calendar_and_covariates_from_data_to_served_rows(
     assert (model.targets, model.columns) == (["sales"], ["sales", "visits", "rain"])
     with np.load("out/shop/export/torch.npz") as saved:
         expected = saved["test_0"][-1]
-    table = read_csv(shop, columns=model.columns, time="day")
+    table = read_csv(shop_csv, columns=model.columns, time="day")
     held = table.series[0]
     short = type(held)(held.id, held.times[:-HORIZON], held.values[:-HORIZON])
     got = model.predict(type(table)([short], table.columns, table.step, 0, []))
@@ -332,10 +222,10 @@ def test_calendar_and_covariates_from_data_to_served_rows(
     with pytest.raises(InputError, match="reads a calendar, and needs times; give a file or a Table"):
         model.predict(np.zeros((CONTEXT, 3)))
     with pytest.raises(ServeError, match="expected a horizon of at most 3, beyond which visits, rain is not known"):
-        model.predict(shop, horizon=4)
+        model.predict(shop_csv, horizon=4)
 
 
-def test_beyond_the_horizon_the_calendar_goes_on(of_shop: Resolve, tmp_path: Path, shop: Path) -> None:
+def test_beyond_the_horizon_the_calendar_goes_on(of_shop: Resolve, tmp_path: Path, shop_csv: Path) -> None:
     """Oracle: the forecast fed back by hand through torch, with the calendar of the later days."""
     recipe = of_shop(data={"calendar": ["weekday"]})
     net, source = untrained(recipe)
@@ -345,7 +235,7 @@ def test_beyond_the_horizon_the_calendar_goes_on(of_shop: Resolve, tmp_path: Pat
     path.write_bytes(contract.seal(export.to_onnx(net, x, source.task).SerializeToString(), about))
     model = load(path, "cpu")
     assert isinstance(model, Forecaster)
-    table = read_csv(shop, columns=model.columns, time="day")
+    table = read_csv(shop_csv, columns=model.columns, time="day")
     days = table.series[0].times[-CONTEXT:].astype("datetime64[D]")
     known = features((days[0] + np.arange(CONTEXT + 6)).astype("datetime64[s]"), ["weekday"])[None]
     history = torch.from_numpy(table.series[0].values[None, -CONTEXT:].astype(np.float32))
@@ -354,5 +244,5 @@ def test_beyond_the_horizon_the_calendar_goes_on(of_shop: Resolve, tmp_path: Pat
         again = torch.cat([history, first], 1)[:, 3:]
         second = net(again, torch.from_numpy(known[:, 3:]))[0]
     expected = torch.cat([first, second], 1)[:, :5].numpy()
-    np.testing.assert_allclose(model.predict(shop, horizon=5), expected, rtol=1e-4, atol=1e-2)
-    assert np.isnan(model.predict_quantiles(shop, horizon=5)[:, 3:]).all()
+    np.testing.assert_allclose(model.predict(shop_csv, horizon=5), expected, rtol=1e-4, atol=1e-2)
+    assert np.isnan(model.predict_quantiles(shop_csv, horizon=5)[:, 3:]).all()

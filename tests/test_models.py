@@ -96,8 +96,8 @@ def test_layer_table_adds_up(arch, reference):
     aside = [m for name, m in net.named_children() if name.startswith("aux")]
     assert sum(row["parameters"] for row in rows) == summary.total(net) - sum(map(summary.total, aside))
     assert sum(row["trainable"] for row in rows) == summary.trainable(net) - sum(map(summary.trainable, aside))
-    sizes = [reference["options"].get(name) for name in ("classes", "series", "horizon")]
-    assert rows[-1]["output"][0] in sizes
+    classes, series, horizon = (reference["options"].get(name, 1) for name in ("classes", "series", "horizon"))
+    assert rows[-1]["output"][0] in (classes, series, horizon, series * horizon)
 
 
 @each_network

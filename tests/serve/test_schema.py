@@ -61,6 +61,34 @@ def test_forecaster_key_is_named(key: str, value: Any) -> None:
         check_document(changed(tiny.forecaster_document(), key, value), "here")
 
 
+@pytest.mark.parametrize(
+    ("key", "change", "reason"),
+    [
+        ("stream.samples", {"stream": {"samples": 0}}, "an integer from 1"),
+        ("stream", {"stream": 3}, "an object"),
+        ("input.calendar", {"input.calendar": ["hour", "hour"]}, "a list of different names among minute, hour"),
+        ("input.calendar", {"input.calendar": ["era"]}, "a list of different names among minute, hour"),
+        ("golden.calendar", {"input.calendar": ["hour"]}, "an object with dtype"),
+        ("input.calendar", {"input.calendar": ["hour"], "golden.calendar": 0, "input.time": None}, "a time column"),
+        ("input.calendar", {"input.calendar": ["hour"], "golden.calendar": 0, "input.step.unit": "index"}, "a time"),
+        ("forecast.columns", {"forecast.columns": ["b"]}, "the first of"),
+        ("forecast.columns", {"forecast.columns": ["a", "b", "c"]}, "the first of"),
+        ("forecast.columns", {"forecast.columns": []}, "a list of different"),
+    ],
+)
+def test_keys_that_may_be_absent_are_checked_where_they_are_there(key: str, change: Any, reason: str) -> None:
+    """Oracle: a good document of two columns, of which the first is forecast, with one key made wrong."""
+    good = {"stream": {"samples": 9}, "input.calendar": ["hour"], "forecast.columns": ["a"], "golden.calendar": 0}
+    for keys in (good, change):
+        document = tiny.forecaster_document(("a", "b"))
+        for name, value in keys.items():
+            changed(document, name, document["golden"]["input"] if name == "golden.calendar" else value)
+        if keys is good:
+            check_document(document, "here")
+    with pytest.raises(ModelFileError, match=rf"^here: metadata key '{key}': expected {reason}"):
+        check_document(document, "here")
+
+
 def test_missing_and_unknown_keys_are_named() -> None:
     """Oracle: a policy that this version does not know must not be ignored; provenance is free."""
     document = tiny.classifier_document()
