@@ -33,7 +33,12 @@ from serve.model import load
 
 HORIZONS = (96, 192, 336, 720)
 TASKS = {"univariate": "etth1-ot", "multivariate": "etth1"}
-RECIPES = {"tcn-etth1": "ours", "nlinear-etth1": "NLinear here", "dlinear-etth1": "DLinear here"}
+RECIPES = {  # title and tasks
+    "tcn-etth1-ot": ("ours", ["univariate"]),
+    "tcn-etth1": ("ours", ["multivariate"]),
+    "nlinear-etth1": ("NLinear here", [*TASKS]),
+    "dlinear-etth1": ("DLinear here", [*TASKS]),
+}
 # MSE/MAE at HORIZONS. LTSF: Zeng et al. 2023, the repository's LTSF-Benchmark.md. PatchTST: Nie et al. 2023, table 3.
 PUBLISHED = {
     "univariate": {
@@ -101,7 +106,7 @@ def tables(found: dict[tuple[str, str, int], list[Run]], contexts: dict[str, int
     lines = []
     for task, published in PUBLISHED.items():
         names = [name for name in RECIPES if any((name, task, s) in found for s in HORIZONS)]
-        ours = [f"{RECIPES[name]} (look-back {contexts[name]})" for name in names]
+        ours = [f"{RECIPES[name][0]} (look-back {contexts[name]})" for name in names]
         titles = ["horizon", *(f"{title}, published" for title in published), *ours]
         lines += [f"\n{task}, MSE/MAE\n", f"| {' | '.join(titles)} |", "| ---: " * len(titles) + "|"]
         for k, horizon in enumerate(HORIZONS):
@@ -112,7 +117,7 @@ def tables(found: dict[tuple[str, str, int], list[Run]], contexts: dict[str, int
         for (name, of, horizon), runs in found.items():
             if of == task:
                 facts = [f"{np.mean([run[key] for run in runs]):,.0f}" for key in ("parameters", "epochs", "seconds")]
-                lines.append(f"| {RECIPES[name]}, {horizon} | {' | '.join(facts)} | {len(runs)} |")
+                lines.append(f"| {RECIPES[name][0]}, {horizon} | {' | '.join(facts)} | {len(runs)} |")
     return "\n".join(lines)
 
 
@@ -122,7 +127,7 @@ def tables(found: dict[tuple[str, str, int], list[Run]], contexts: dict[str, int
 @click.option("--horizon", "horizons", multiple=True, type=int, default=HORIZONS)
 @click.option("--seed", "seeds", multiple=True, type=int, default=(1, 2, 3))
 def main(names: tuple[str, ...], tasks: tuple[str, ...], horizons: tuple[int, ...], seeds: tuple[int, ...]) -> None:
-    """Run the recipes NAMES (all three if none is named) and write results/etth1.md of all runs made so far."""
+    """Run the recipes NAMES (all if none is named) and write results/etth1.md of all runs made so far."""
     try:
         every = params.load()
         if unknown := [name for name in names if name not in RECIPES]:
@@ -131,7 +136,7 @@ def main(names: tuple[str, ...], tasks: tuple[str, ...], horizons: tuple[int, ..
         for seed in seeds:
             for task in tasks:
                 for horizon in horizons:
-                    for name in names or RECIPES:
+                    for name in (name for name in names or RECIPES if task in RECIPES[name][1]):
                         label = f"{name} {task} {horizon} seed {seed}"
                         made = run(name, recipe_of(name, task, horizon, seed, every), label)
                         found.setdefault((name, task, horizon), []).append(made)

@@ -11,6 +11,7 @@ from recipes import ROOT
 from ruamel.yaml import YAML
 
 from pipeline import data, params, series
+from pipeline.schema import SERIES_DATA, check_section
 from pipeline.stage import StageError
 from serve.errors import InputError
 
@@ -124,7 +125,7 @@ def test_etth1_is_the_fields(monkeypatch: pytest.MonkeyPatch, horizon: int, test
     """Oracle: numpy on the file. 8,640 rows train, 2,880 validate, 2,880 test, windows begin one context earlier:
     2,880 - S + 1 of them, none dropped; the statistics are the training rows' own."""
     monkeypatch.setenv("DATA_ROOT", str(ETTH1))
-    block = {"set": "etth1", "context": 336, "horizon": horizon, "quantiles": [0.1, 0.5, 0.9], "stride": 1}
+    block = check_section("", {"set": "etth1", "context": 336, "horizon": horizon}, SERIES_DATA)
     spec = params.check_set("etth1", YAML(typ="safe").load(ROOT / "params.yaml")["data"]["etth1"])
     source = data.series_data(block | {"spec": spec})
     raw = np.loadtxt(ETTH1 / "series/ETTh1.csv", delimiter=",", skiprows=1, usecols=range(1, 8))
