@@ -155,9 +155,7 @@ class TCN(nn.Module):
 
     def fold(self, x: Tensor) -> Tensor:
         """Return (N, D + F, T) as it is, or each target beside what all share, (N targets, 1 + others, T)."""
-        if not self.independent:
-            return x
-        if x.shape[1] == 1:
+        if not self.independent or x.shape[1] == 1:
             return x
         own, shared = x[:, : self.targets].unsqueeze(2), x[:, None, self.targets :]
         return torch.cat([own, shared.expand(-1, self.targets, -1, -1)], 2).flatten(0, 1)

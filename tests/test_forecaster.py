@@ -13,6 +13,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from click.testing import CliRunner
 from shop import CALENDAR, CONTEXT, HORIZON, NET, RECIPE, document, untrained
 
 from pipeline import data, export, loss, network, train
@@ -20,6 +21,7 @@ from pipeline.schema import ParamsError
 from pipeline.stage import StageError
 from serve import contract
 from serve.calendar import features
+from serve.cli import main
 from serve.errors import InputError, ServeError
 from serve.model import Forecaster, load
 from serve.series import read_csv
@@ -196,7 +198,8 @@ def test_data_that_are_refused_say_why(of_shop: Resolve, resolved: Resolve) -> N
 def test_calendar_and_covariates_from_data_to_served_rows(
     shop_csv: Path, workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Oracle: torch's answers on record, for the same windows read from the user's file by the served model."""
+    """Oracle: torch's answers on record, for the same windows read from the user's file by the served model; and the
+    command says of the file what the model does."""
     params = {
         "device": "cpu",
         "line": {"shop": "scratch"},
@@ -219,6 +222,9 @@ def test_calendar_and_covariates_from_data_to_served_rows(
     short = type(held)(held.id, held.times[:-HORIZON], held.values[:-HORIZON])
     got = model.predict(type(table)([short], table.columns, table.step, 0, []))
     np.testing.assert_allclose(got[0], expected, rtol=1e-5, atol=1e-3)
+    done = CliRunner().invoke(main, ["series", str(line.model_path("shop")), str(shop_csv), "-o", "rows.jsonl"])
+    assert done.exit_code == 0, done.output
+    np.testing.assert_allclose([row["yhat"] for row in line.rows("rows.jsonl")], model.predict(shop_csv)[0, :, 0], 1e-5)
     with pytest.raises(InputError, match="reads a calendar, and needs times; give a file or a Table"):
         model.predict(np.zeros((CONTEXT, 3)))
     with pytest.raises(ServeError, match="expected a horizon of at most 3, beyond which visits, rain is not known"):

@@ -111,7 +111,8 @@ MISTAKES = [
     (
         ("models", "tiny"),
         "fcnn",
-        "expected a mapping with arch, data, net, train, weights, head, full, needs, saliency, streaming, synthesis, got 'fcnn'",
+        "expected a mapping with arch, data, net, train, weights, head, full, needs, saliency, streaming, synthesis, "
+        "got 'fcnn'",
     ),
     (("data", "digits"), 3, "data.digits.source: missing; choices: digits, torchvision"),
     # missing keys
