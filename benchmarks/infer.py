@@ -6,6 +6,7 @@ pipeline answer the same files with the same weights. Small files: LeNet-5 again
 and decodes. Weights are random: speed does not depend on them.
 
     python benchmarks/infer.py                            # about six minutes on two cores
+    python benchmarks/infer.py --part small               # one
     python benchmarks/infer.py --peer peers/bin/python    # uv venv peers; uv pip install 'optimum[onnxruntime]' torch
 """
 
@@ -36,7 +37,6 @@ from PIL import Image
 import models
 from pipeline import export, machine, variants
 from pipeline.network import Classifier
-from pipeline.stage import progress
 from serve.bench import photos
 from serve.contract import pack, seal
 from serve.image import ImageRule, read_image
@@ -201,6 +201,7 @@ def optimum(python: str, folder: Path, photos: str) -> float:
 
 
 RESNET = {"name": "resnet50"}
+PARTS = ("photos", "small", "start")
 LENET = {"full_c3": False, "subsampling": "trainable", "output": "linear"}
 
 
@@ -228,61 +229,70 @@ def started(*words: str) -> float:
     )
 
 
+def small_files(folder: Path, path: Path, count: int, rounds: int) -> None:
+    """Print the table of LeNet-5: every part once in a round, after one that fills the disk's cache; the medians."""
+    files = small(folder, count)
+    only_opened(files)
+    parts: dict[str, Callable[[], float]] = {
+        "one process per core that opens and decodes": lambda: rate(partial(only_opened, files)),
+        "onnxruntime alone": lambda: inference(path, GREY, count // 4),
+        "infer images": lambda: command(path, str(folder)),
+    }
+    found = [[part() for part in parts.values()] for _ in range(rounds)]
+    bare, run, ours = map(statistics.median, zip(*found, strict=True))
+    print(f"\n| LeNet-5, {count} PNG, medians of {rounds} | images/s | of opening alone |\n| --- | ---: | ---: |")
+    for name, one in [*zip(parts, (bare, run, ours), strict=True), ("ideal of the two", 1 / (1 / bare + 1 / run))]:
+        print(f"| {name} | {one:,.0f} | {one / bare:.2f} |")
+    print("\ninfer of opening, each round:", *(f"{one[2] / one[0]:.2f}" for one in found))
+
+
+def photo_files(folder: Path, files: list[str], resnet: dict[str, Path], peer: str | None) -> None:
+    """Print the table of ResNet-50."""
+    print("| ResNet-50, 224 px | images/s | of the ideal | infer is |\n| --- | ---: | ---: | ---: |")
+    read = rate(partial(decode, files, CROP), 3)
+    for precision, path in resnet.items():
+        run, first = inference(path, CROP, 64), command(path, str(folder))
+        others = {
+            "serial loop": rate(partial(serial, files, path, CROP)),
+            "DataLoader and onnxruntime": rate(partial(loader, files, path, CROP)),
+        }
+        if peer and precision == "fp32":
+            others["Optimum's pipeline"] = optimum(peer, path.parent / "optimum", str(folder))
+        ours = (first + command(path, str(folder))) / 2  # before and after: the machine drifts
+        run = (run + inference(path, CROP, 64)) / 2
+        ideal = 1 / (1 / read + 1 / run)
+        rows = {"decode alone": read, "onnxruntime alone": run, "ideal": ideal, "infer images": ours} | others
+        for what, found in rows.items():
+            print(f"| {precision}: {what} | {found:,.0f} | {found / ideal:.2f} | {ours / found:.2f} x |", flush=True)
+
+
 @click.command()
 @click.option("--peer", metavar="PYTHON", help="A Python that has Optimum, onnxruntime and torch.")
 @click.option("--count", default=1000, show_default=True, help="Photos; small files are 20 times as many.")
-def main(peer: str | None, count: int) -> None:
+@click.option("--rounds", default=5, show_default=True, help="Of the small files.")
+@click.option("--precision", type=click.Choice(["fp32", "int8"]), multiple=True, default=["fp32", "int8"])
+@click.option("--part", type=click.Choice(PARTS), multiple=True, default=PARTS)
+def main(peer: str | None, count: int, rounds: int, precision: tuple[str, ...], part: tuple[str, ...]) -> None:
     """Print tables of images/s and their ratios."""
     print(f"{machine.processor()}, {usable_cores()} cores; onnxruntime {onnxruntime.__version__}, {count} JPEG of "
-          f"{PHOTO[0]} x {PHOTO[1]}, {20 * count} PNG of {SMALL[0]} x {SMALL[1]}\n")  # fmt: skip
-    bar = progress(12, "infer", "step")
+          f"{PHOTO[0]} x {PHOTO[1]}\n")  # fmt: skip
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        for part in ("photos", "small"):
-            (folder / part).mkdir()
-        shots, digits = photos(folder / "photos", count, PHOTO), small(folder / "small", 20 * count)
-        resnet = model(folder, "zoo", CROP, 1000, RESNET)
-        lenet = model(folder, "lenet5", GREY, 10, LENET)
-        bar.update()
-        print("| ResNet-50, 224 px | images/s | of the ideal | infer is |\n| --- | ---: | ---: | ---: |")
-        read = rate(partial(decode, shots, CROP), 3)
-        bar.update()
-        for precision, path in resnet.items():
-            run = inference(path, CROP, 64)
-            bar.update()
-            first = command(path, str(folder / "photos"))
-            bar.update()
-            others = {"serial loop": rate(partial(serial, shots, path, CROP))}
-            bar.update()
-            others["DataLoader and onnxruntime"] = rate(partial(loader, shots, path, CROP))
-            bar.update()
-            if peer and precision == "fp32":
-                others["Optimum's pipeline"] = optimum(peer, folder / "optimum", str(folder / "photos"))
-            ours = (first + command(path, str(folder / "photos"))) / 2  # before and after: the machine drifts
-            run = (run + inference(path, CROP, 64)) / 2
-            ideal = 1 / (1 / read + 1 / run)
-            rows = {"decode alone": read, "onnxruntime alone": run, "ideal": ideal, "infer images": ours} | others
-            for what, found in rows.items():
-                print(
-                    f"| {precision}: {what} | {found:,.0f} | {found / ideal:.2f} | {ours / found:.2f} x |", flush=True
-                )
-        only_opened(digits)  # from the disk's cache, as what follows
-        first, bare = command(lenet["fp32"], str(folder / "small")), rate(partial(only_opened, digits), 3)
-        run = inference(lenet["fp32"], GREY, len(digits))
-        ours = (first + command(lenet["fp32"], str(folder / "small"))) / 2
-        print("\n| LeNet-5, small files | images/s | of opening alone |\n| --- | ---: | ---: |")
-        rows = {"one process per core that opens and decodes": bare, "onnxruntime alone": run}
-        rows |= {"ideal of the two": 1 / (1 / bare + 1 / run), "infer images": ours}
-        for what, found in rows.items():
-            print(f"| {what} | {found:,.0f} | {found / bare:.2f} |")
-        print()
-        bar.update()
-        print("| start-up | s |\n| --- | ---: |")
-        print(f"| infer --help | {started('--help'):.2f} |")
-        print(f"| one picture, LeNet-5 | {started('images', str(lenet['fp32']), digits[0]):.2f} |")
-        print(f"| one picture, ResNet-50 | {started('images', str(resnet['fp32']), shots[0]):.2f} |")
-        bar.update()
-    bar.close()
+        for made in ("photos", "small"):
+            (folder / made).mkdir()
+        lenet = model(folder, "lenet5", GREY, 10, LENET)["fp32"]
+        if "small" in part:
+            small_files(folder / "small", lenet, 20 * count, rounds)
+        if {"photos", "start"} & {*part}:
+            shots, resnet = photos(folder / "photos", count, PHOTO), model(folder, "zoo", CROP, 1000, RESNET)
+        if "photos" in part:
+            photo_files(folder / "photos", shots, {key: resnet[key] for key in precision}, peer)
+        if "start" in part:
+            [digit] = small(folder / "small", 1)[:1]
+            print("\n| start-up | s |\n| --- | ---: |")
+            print(f"| infer --help | {started('--help'):.2f} |")
+            print(f"| one picture, LeNet-5 | {started('images', str(lenet), digit):.2f} |")
+            print(f"| one picture, ResNet-50 | {started('images', str(resnet['fp32']), shots[0]):.2f} |")
 
 
 if __name__ == "__main__":

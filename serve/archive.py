@@ -33,6 +33,34 @@ class Member:
     crc: int = 0
     encrypted: bool = False
 
+    @property
+    def path(self) -> str:
+        return f"{self.archive}/{self.name}"
+
+    def read(self) -> bytes:
+        """Return the bytes; InputError where it is too large, encrypted, damaged, or the file has changed."""
+        if max(self.size, self.stored) > MAX_BYTES:
+            raise InputError(self.path, f"expected at most {MAX_BYTES} bytes in an archive, got {self.size}; unpack it")
+        if self.encrypted or self.method not in (None, zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            how = "encrypted" if self.encrypted else f"compression method {self.method}"
+            raise InputError(self.path, f"expected stored or deflated bytes, got {how}; unpack it")
+        try:
+            with open(self.archive, "rb") as file:
+                file.seek(self.start)
+                if self.method is not None:
+                    signature, name, extra = LOCAL.unpack(file.read(LOCAL.size))
+                    if signature != b"PK\x03\x04":
+                        raise ValueError("no file begins there")
+                    file.seek(name + extra, os.SEEK_CUR)
+                data = file.read(self.stored)
+            if self.method == zipfile.ZIP_DEFLATED:
+                data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, self.size + 1)
+            if len(data) != self.size or (self.method is not None and zlib.crc32(data) != self.crc):
+                raise ValueError("its bytes are not those that were packed")
+        except (OSError, ValueError, struct.error, zlib.error) as error:
+            raise InputError(self.path, f"the archive is damaged: {error}") from error
+        return data
+
 
 def members(path: str) -> Iterator[Member]:
     """Yield the regular files of an archive in its own order; InputError where it is none."""
@@ -53,29 +81,3 @@ def members(path: str) -> Iterator[Member]:
     except (OSError, tarfile.TarError, zipfile.BadZipFile, ValueError, struct.error, zlib.error, EOFError) as error:
         kind = "zip" if path.lower().endswith(".zip") else "uncompressed tar"
         raise InputError(path, f"expected a {kind} archive, got none ({error}); unpack it") from error
-
-
-def read(member: Member) -> bytes:
-    """Return the bytes of a member; InputError where it is too large, encrypted, damaged, or the file has changed."""
-    where = f"{member.archive}/{member.name}"
-    if max(member.size, member.stored) > MAX_BYTES:
-        raise InputError(where, f"expected at most {MAX_BYTES} bytes in an archive, got {member.size}; unpack it")
-    if member.encrypted or member.method not in (None, zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        how = "encrypted" if member.encrypted else f"compression method {member.method}"
-        raise InputError(where, f"expected stored or deflated bytes, got {how}; unpack it")
-    try:
-        with open(member.archive, "rb") as file:
-            file.seek(member.start)
-            if member.method is not None:
-                signature, name, extra = LOCAL.unpack(file.read(LOCAL.size))
-                if signature != b"PK\x03\x04":
-                    raise ValueError("no file begins there")
-                file.seek(name + extra, os.SEEK_CUR)
-            data = file.read(member.stored)
-        if member.method == zipfile.ZIP_DEFLATED:
-            data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, member.size + 1)
-        if len(data) != member.size or (member.method is not None and zlib.crc32(data) != member.crc):
-            raise ValueError("its bytes are not those that were packed")
-    except (OSError, ValueError, struct.error, zlib.error) as error:
-        raise InputError(where, f"the archive is damaged: {error}") from error
-    return data

@@ -110,7 +110,7 @@ def _image_work(model: Classifier, paths: Sequence[str], folder: Path) -> Work:
         return Served(done.mark.rows, done.mark.rows, done.writing)
 
     given = (source.path for source in ImageSources(paths, sys.stdin.buffer))
-    return Work("images", _readable(given, read) if paths else photos(folder), read, serve)
+    return Work("images", _readable(given, read) if paths else photos(folder, FILES, PHOTO), read, serve)
 
 
 def _series_work(model: Forecaster, paths: Sequence[str], folder: Path) -> Work:
@@ -150,7 +150,7 @@ def _readable(files: Iterator[str], read: Callable[[str], list[Array]]) -> list[
     return good
 
 
-def photos(folder: Path, count: int = FILES, size: tuple[int, int] = PHOTO) -> list[str]:
+def photos(folder: Path, count: int, size: tuple[int, int]) -> list[str]:
     """Write JPEG files (W, H) that cost what photos cost to decode: smooth shapes under a sensor's noise."""
     rng, (width, height) = np.random.default_rng(0), size
     names = [str(folder / f"{k:05}.jpg") for k in range(count)]

@@ -1,31 +1,35 @@
 """A table of any number of images: workers, rows to the file as they come, a journal to go on from after a kill."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from functools import cached_property
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import cached_property, partial
 from itertools import chain, islice
 from typing import IO, Any, NamedTuple
 
 import numpy as np
 
-from serve import journal
-from serve.classify import IN_FLIGHT, Run, answer, columns_of, fingerprint, runner
+from serve import journal, workers
+from serve.classify import IN_FLIGHT, Images, Run, answer, columns_of, decode_all, fingerprint, runner
 from serve.contract import Contract
 from serve.errors import ServeError
+from serve.image import ImageRule
 from serve.journal import Journal, Mark
 from serve.machine import usable_cores
 from serve.model import Classifier, wrap
 from serve.output import Part, encoding, open_part, part_of
 from serve.session import open_session, resolve
 from serve.sources import Source
-from serve.workers import AHEAD, BATCHES, Crew, batched, best_batch, best_workers, in_order, processes, threads
+from serve.workers import AHEAD, BATCHES, Crew, batched, in_order, processes, threads
 
 SMALL_MODEL = 16 * 2**20  # bytes; below it each process can have a session of its own
 MANY = 512  # inputs from which processes pay for their start, and a measured batch for its measuring
 FEW = 8  # images of a batch where there are fewer
+PARCEL = 128  # inputs that travel to a process and back at once: a journey costs as much as a few small images
+FATAL = "its decoder ended the whole process"
+Parcel = list[list[Source]]  # batches
 
 
 class Chunk(NamedTuple):
@@ -64,6 +68,7 @@ class Worker:
     top_k: int
     target: str
     batch: int = FEW
+    decoders: Crew | None = None  # processes beside threads
 
     @cached_property
     def model(self) -> Classifier:
@@ -73,7 +78,9 @@ class Worker:
         assert isinstance(model, Classifier)
         return model
 
-    def start(self, batch: int | None, workers: int, *, fewer: bool = False) -> tuple[str, int, int]:
+    def start(
+        self, batch: int | None, count: int, sizes: Sequence[int] = BATCHES, *, fewer: bool = False
+    ) -> tuple[str, int, int]:
         """Open the session; return the device in words, the batch size and the workers.
 
         A batch of None is measured; so are the workers, at most those given, where `fewer` might be faster.
@@ -85,20 +92,34 @@ class Worker:
             return runner(self.model, n)(np.repeat(image, n, 0))
 
         if batch is None:
-            sizes = BATCHES if cpu else [8 * size for size in BATCHES]
-            batch = best_batch(run, workers if cpu else IN_FLIGHT, sizes)
+            given = (count, sizes) if cpu else (IN_FLIGHT, [8 * size for size in sizes])
+            batch = workers.best_batch(run, *given)
         if fewer and cpu:
-            workers = best_workers(run, workers, batch)
-        return self.model.device, batch, workers
+            count = workers.best_workers(run, count, batch)
+        return self.model.device, batch, count
+
+    def chunks(self, parcel: Parcel) -> list[Chunk]:
+        return [self.chunk(group) for group in parcel]
 
     def chunk(self, group: list[Source]) -> Chunk:
         seen = fingerprint(group) if self.target != "-" else b""
-        found = answer(self.model, self.run, group, self.top_k)
+        found = answer(self.model, self.run, group, self.top_k, self.decode)
         started = time.perf_counter()
         encoded = encoding(self.target, columns_of(self.top_k))[1](found.rows)
         failed = sum(row["status"] == "error" for row in found.rows)
         times = (found.decode, found.inference, time.perf_counter() - started)
         return Chunk(encoded, len(group), failed, seen, *times)
+
+    def decode(self, group: list[Source]) -> list[Images | str]:
+        decode = partial(decode_all, self.model.rule)
+        if self.decoders is None:
+            return decode(group)
+        try:
+            return self.decoders.submit(decode, group).result()
+        except BrokenProcessPool:
+            with Crew(lambda: processes(1)) as crew:
+                alone = workers.survivors(crew, decode, ([source] for source in group))
+                return [found[0] if found else FATAL for found in alone]
 
     @cached_property
     def run(self) -> Run:
@@ -114,11 +135,11 @@ def _prepare(worker: Worker) -> None:
 
 
 def _start(batch: int | None) -> tuple[str, int, int]:
-    return _worker.start(batch, 1)
+    return _worker.start(batch, 1, BATCHES[3:])  # a small model: rows cost as much as running it, and a call of each
 
 
-def _chunk(group: list[Source]) -> Chunk:
-    return _worker.chunk(group)
+def _chunks(parcel: Parcel) -> list[Chunk]:
+    return _worker.chunks(parcel)
 
 
 def label_images(
@@ -140,13 +161,12 @@ def label_images(
     batch = begun[0]["batch"] if begun and batch is None else batch
     remaining = iter(sources)
     first = list(islice(remaining, MANY))
-    count = workers or usable_cores()
+    count = min(workers or usable_cores(), max(1, len(first)))
     if batch is None and len(first) < MANY:
         batch = max(1, min(FEW, -(-len(first) // count)))
     worker, starting = Worker(contract, device, top_k, output), time.perf_counter()
-    apart = count > 1 and len(first) == MANY and len(contract.bytes) <= SMALL_MODEL and resolve(device) == "cpu"
-    fewer = workers is None and len(first) == MANY
-    with side_by_side(worker, count, batch, apart=apart, fewer=fewer) as (crew, work, summary):
+    many = len(first) == MANY
+    with side_by_side(worker, count, batch, many=many, fewer=many and workers is None) as (crew, work, size, summary):
         summary.mark, summary.resumed, summary.start = mark, mark.rows, time.perf_counter() - starting
         watch(summary)
         run = {"model": contract.digest, "columns": list(columns_of(top_k)), "batch": summary.batch}
@@ -155,7 +175,9 @@ def label_images(
         groups = batched(chain(first, remaining), summary.batch)
         pass_over(groups, mark, output)
         with open_part(output, columns_of(top_k), stdout, mark.size) as part, noted(output, run, mark, part) as note:
-            for chunk in in_order(crew, work, groups, AHEAD * count, lambda group: isolated(worker, group)):
+            parcels = batched(groups, max(1, size // summary.batch))
+            rescue = partial(isolated, worker)
+            for chunk in chain.from_iterable(in_order(crew, work, parcels, AHEAD * count, rescue)):
                 started = time.perf_counter()
                 part.append(chunk.encoded)
                 summary.mark = summary.mark.after(chunk.rows, chunk.failed, part.size, chunk.seen)
@@ -171,43 +193,42 @@ def label_images(
 
 @contextmanager
 def side_by_side(
-    worker: Worker, count: int, batch: int | None, *, apart: bool, fewer: bool
-) -> Iterator[tuple[Crew, Callable[[list[Source]], Chunk], Summary]]:
-    """Give a pool of threads, or of processes where `apart`, the function that it runs, and a summary to be filled."""
-    if apart:
+    worker: Worker, count: int, batch: int | None, *, many: bool, fewer: bool
+) -> Iterator[tuple[Crew, Callable[[Parcel], list[Chunk]], int, Summary]]:
+    """Give a pool of threads, or of processes, the function that it runs, on about how many inputs, and a summary.
+
+    Processes have a session each, so the model is small, and their start has to pay. Threads have a decoder each in a
+    process, where that starts quickly or pays.
+    """
+    cpu = resolve(worker.device) == "cpu"
+    if many and cpu and count > 1 and len(worker.contract.bytes) <= SMALL_MODEL:
         with Crew(lambda: processes(count, _prepare, worker)) as crew:
-            device, batch, _ = crew.submit(_start, batch).result()
-            yield crew, _chunk, Summary(device, Mark(), 0, batch, f"{count} processes")
-    else:
+            starting = [crew.submit(_start, batch) for _ in range(count)]  # all at once, as they will run
+            (device, batch, _), *_ = [start.result() for start in starting]
+            yield crew, _chunks, PARCEL, Summary(device, Mark(), 0, batch, f"{count} processes")
+        return
+    with ExitStack() as stack:
+        if cpu and (many or workers.can_fork()):
+            worker.decoders = stack.enter_context(Crew(lambda: processes(count)))
+            worker.decoders.submit(abs, 0)  # forked now: onnxruntime will start threads
         device, worker.batch, count = worker.start(batch, count, fewer=fewer)
         worker.run  # noqa: B018  (made before threads would make it twice)
-        with Crew(lambda: threads(count)) as crew:
-            kind = f"{count} thread{'s' if count > 1 else ''}"
-            yield crew, worker.chunk, Summary(device, Mark(), 0, worker.batch, kind)
+        crew = stack.enter_context(Crew(lambda: threads(count)))
+        kind = f"{count} thread{'s' if count > 1 else ''}"
+        yield crew, worker.chunks, 1, Summary(device, Mark(), 0, worker.batch, kind)
 
 
-def isolated(worker: Worker, group: list[Source]) -> Chunk:
-    """Answer a batch in a process of its own; where that dies, each half, down to the one image that does it."""
-    with processes(1, _prepare, worker) as pool:
+def isolated(worker: Worker, parcel: Parcel) -> list[Chunk]:
+    """Answer a parcel whose process died, in one of its own; what its decoder dies of is a row."""
+    decode = partial(decode_all, ImageRule.from_dict(worker.contract.document["input"]))
+    with Crew(lambda: processes(1, _prepare, worker)) as crew:
+        lives = workers.survivors(crew, decode, ([source] for group in parcel for source in group))
+        parcel = [[s if next(lives) else s._replace(error=FATAL) for s in group] for group in parcel]
         try:
-            return pool.submit(_chunk, group).result()
-        except BrokenProcessPool:
-            pass
-    if len(group) == 1:
-        if group[0].error is not None:
-            raise ServeError("a worker process dies without any image; is there memory? try fewer --workers")
-        return isolated(worker, [replace(group[0], error="its decoder ended the whole process")])
-    middle = len(group) // 2
-    one, two = isolated(worker, group[:middle]), isolated(worker, group[middle:])
-    return Chunk(
-        one.encoded + two.encoded,
-        one.rows + two.rows,
-        one.failed + two.failed,
-        fingerprint(group),
-        one.decode + two.decode,
-        one.inference + two.inference,
-        one.encoding + two.encoding,
-    )
+            return crew.submit(_chunks, parcel).result()
+        except BrokenProcessPool as error:
+            cure = "is there memory? try fewer --workers"
+            raise ServeError(f"a worker process dies without any image; {cure}") from error
 
 
 def pass_over(groups: Iterator[list[Source]], mark: Mark, target: str) -> None:

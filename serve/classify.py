@@ -5,6 +5,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -20,6 +21,7 @@ from serve.workers import AHEAD, Crew, batched, in_order, threads
 
 Images = npt.NDArray[np.uint8]  # (N, H, W, C)
 Run = Callable[[Images], npt.NDArray[np.float32]]  # to probabilities (N, K)
+Decode = Callable[[list[Source]], list[Images | str]]
 IN_FLIGHT = 2  # batches on a GPU at once: one is copied while the other is computed
 
 
@@ -74,11 +76,11 @@ def bound(model: Classifier, batch: int, device: str) -> Run:
     return run
 
 
-def answer(model: Classifier, run: Run, group: list[Source], top_k: int) -> Answer:
+def answer(model: Classifier, run: Run, group: list[Source], top_k: int, decode: Decode | None = None) -> Answer:
     """Return one row per source; only what was decoded enters the batch, and answers go back to their own place."""
     started = time.perf_counter()
-    rule, labels = model.rule, model.labels
-    decoded = [_decode(source, rule) for source in group]
+    labels = model.labels
+    decoded = (decode or partial(decode_all, model.rule))(group)
     good = [place for place, image in enumerate(decoded) if not isinstance(image, str)]
     between = time.perf_counter()
     answers: dict[int, Row] = {}
@@ -107,12 +109,15 @@ def fingerprint(group: list[Source]) -> bytes:
     return seen.digest()
 
 
-def _decode(source: Source, rule: ImageRule) -> Images | str:
-    """Return an image (H, W, C), or the reason why there is none."""
-    try:
-        return source.read(rule)
-    except InputError as error:
-        return error.reason
+def decode_all(rule: ImageRule, group: list[Source]) -> list[Images | str]:
+    """Return each image (H, W, C), or the reason why there is none."""
+    found: list[Images | str] = []
+    for source in group:
+        try:
+            found.append(source.read(rule))
+        except InputError as error:
+            found.append(error.reason)
+    return found
 
 
 def _rankings(probabilities: npt.NDArray[np.float32], labels: list[str], top_k: int) -> list[Row]:

@@ -69,7 +69,8 @@ def images(
     model: str, paths: tuple[str, ...], output: str, top_k: int, batch: int | None, workers: int | None, resume: bool,
     nul: bool, strict: bool, device: str, variant: str,
 ) -> None:  # fmt: skip
-    """Classify images: files, folders (recursively), .zip and .tar archives, quoted globs, or - for names on stdin.
+    """Classify images: files, folders (recursively), .zip and .tar archives, .parquet files with a column `bytes`,
+    quoted globs, or - for names on stdin.
 
     Writes one row per input, in input order: path, label, score, label_2, ..., status, error. An input that cannot be
     classified has status error and the reason; the others do not notice. With --resume an interrupted run goes on from

@@ -30,6 +30,7 @@ FORMATS = {
     "JPEG2000": (".jp2", ".j2k", ".jpx"), "AVIF": (".avif",), "ICO": (".ico",), "DIB": (".dib",), "PCX": (".pcx",),
     "SGI": (".sgi",), "QOI": (".qoi",), "PSD": (".psd",),
 }  # fmt: skip
+NAMES = list(FORMATS)
 SUFFIXES = frozenset(suffix for suffixes in FORMATS.values() for suffix in suffixes)
 
 # Pillow's own limit: 89 million pixels, a quarter of a GiB as rgb. Above it Pillow only warns, up to twice it; here it
@@ -114,7 +115,7 @@ def read_image(source: str | Path | bytes | Image.Image, rule: ImageRule) -> npt
         return _to_array(source, rule, "Pillow image")
     where = "image bytes" if isinstance(source, bytes) else str(source)
     try:
-        with _open(source, where) as file, Image.open(file, formats=list(FORMATS)) as image:
+        with _open(source, where) as file, Image.open(file, formats=NAMES) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise InputError(where, f"expected at most {MAX_PIXELS} pixels, got {image.width} x {image.height}")
             if rule.draft:
@@ -144,16 +145,14 @@ def _open(source: str | Path | bytes, where: str) -> IO[bytes]:
             raise InputError(where, "expected an image file, got a pipe, socket or device")
         if status.st_size == 0:
             raise InputError(where, "expected an image, got zero bytes")
-        small = status.st_size <= WHOLE
-        file = open(source, "rb", buffering=0 if small else -1)  # noqa: SIM115  (the caller closes it)
+        if status.st_size > WHOLE:
+            return open(source, "rb")
+        with open(source, "rb", buffering=0) as file:
+            return io.BytesIO(file.read(status.st_size))
     except FileNotFoundError as error:
         raise InputError(where, "no such file") from error
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         raise InputError(where, f"the file cannot be opened: {getattr(error, 'strerror', None) or error}") from error
-    if not small:
-        return file
-    with file:
-        return io.BytesIO(file.read(status.st_size))
 
 
 def _draft(image: Image.Image, rule: ImageRule) -> None:
@@ -177,7 +176,8 @@ def _to_array(image: Image.Image, rule: ImageRule, where: str) -> npt.NDArray[np
 
 def _upright(image: Image.Image) -> Image.Image:
     """Return the image as its EXIF orientation says that it is seen."""
-    if image.getexif().get(ORIENTATION, 1) == 1:  # exif_transpose would copy all pixels for nothing
+    # Without any metadata there is none; exif_transpose would copy all pixels of an upright image for nothing.
+    if not image.info or image.getexif().get(ORIENTATION, 1) == 1:
         return image
     return ImageOps.exif_transpose(image)
 

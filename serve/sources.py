@@ -3,41 +3,41 @@
 import glob
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import IO
+from typing import IO, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from serve import archive
-from serve.archive import SUFFIXES as ARCHIVES
-from serve.archive import Member, members
+from serve import archive, cells
+from serve.archive import Member
+from serve.cells import Cell
 from serve.errors import InputError
 from serve.image import SUFFIXES, ImageRule, read_image
 
+PACKED = (*archive.SUFFIXES, cells.SUFFIX)
 
-@dataclass(frozen=True)
-class Source:
+
+class Source(NamedTuple):
     """One output row to be: a path to decode, or the reason why it is not even tried."""
 
     path: str
     error: str | None = None
-    member: Member | None = None  # of an archive; path is then <archive>/<name>
+    member: Member | Cell | None = None  # path is then <archive>/<name>, of Parquet <file>#<row>
 
     def read(self, rule: ImageRule) -> npt.NDArray[np.uint8]:
         """Return the image, uint8 (H, W, C); InputError says why there is none."""
         if self.error is not None:
             raise InputError(self.path, self.error)
-        return read_image(self.path if self.member is None else archive.read(self.member), rule)
+        return read_image(self.path if self.member is None else self.member.read(), rule)
 
 
 class ImageSources:
     """Iterate over the sources of `paths`; `skipped` then counts what was passed over inside folders.
 
     A folder gives its image files recursively, sorted by name, an archive in its own order; hidden names and other
-    suffixes are skipped. A link inside a folder is followed to a file in the same folder only: one that leads outside
-    is an error row, one to a folder inside is skipped, since the files there are met under their own names. A path that
-    is given is always tried.
+    suffixes are skipped; a Parquet file gives its rows. A link inside a folder is followed to a file in the same folder
+    only: one that leads outside is an error row, one to a folder inside is skipped, since the files there are met under
+    their own names. A path that is given is always tried.
     """
 
     def __init__(self, paths: Sequence[str], stdin: IO[bytes], *, nul: bool = False) -> None:
@@ -61,7 +61,7 @@ class ImageSources:
                 yield from self._expand(path)
 
     def _expand(self, path: str) -> Iterator[Source]:
-        packed = path.lower().endswith(ARCHIVES)
+        packed = path.lower().endswith(PACKED)
         if not packed and not os.path.isdir(path):
             yield Source(path)
             return
@@ -74,12 +74,11 @@ class ImageSources:
 
     def _unpack(self, path: str) -> Iterator[Source]:
         try:
-            for member in members(path):
-                base = os.path.basename(member.name)
-                if base.startswith(".") or os.path.splitext(base)[1].lower() not in SUFFIXES:
-                    self.skipped += 1
+            for part in cells.cells(path) if path.lower().endswith(cells.SUFFIX) else archive.members(path):
+                if isinstance(part, Cell) or _is_image(os.path.basename(part.name)):
+                    yield Source(part.path, None, part)
                 else:
-                    yield Source(f"{path}/{member.name}", None, member)
+                    self.skipped += 1
         except InputError as error:
             yield Source(path, error.reason)
 
@@ -103,7 +102,7 @@ class ImageSources:
                 yield from self._file(entry, inside)
 
     def _file(self, entry: os.DirEntry[str], inside: str) -> Iterator[Source]:
-        is_image = os.path.splitext(entry.name)[1].lower() in SUFFIXES
+        is_image = _is_image(entry.name)
         if entry.is_symlink():
             target = os.path.realpath(entry.path)
             leads_outside = not os.path.join(target, "").startswith(inside)
@@ -115,6 +114,10 @@ class ImageSources:
             yield Source(entry.path)
         else:
             self.skipped += 1
+
+
+def _is_image(name: str) -> bool:
+    return not name.startswith(".") and os.path.splitext(name)[1].lower() in SUFFIXES
 
 
 def _split(stream: IO[bytes], separator: bytes) -> Iterator[bytes]:

@@ -3,6 +3,7 @@
 Each worker takes the next batch, decodes it and runs it by itself, so no queue between decoding and inference needs
 tuning. Pillow and onnxruntime release the lock while they work on pixels; while Pillow opens a file it is held, which
 is most of the time where images and networks are small. A session of a small network is small, so each process has one.
+Threads share the session of a large one, and have a process beside each that decodes: what ends it costs one image.
 """
 
 import os
@@ -37,15 +38,16 @@ class Crew:
     """A pool of workers, made anew where one of its processes has died."""
 
     def __init__(self, make: Callable[[], Executor]) -> None:
-        self.make, self.pool = make, make()
+        self.make, self.pool, self.lock = make, make(), threading.Lock()
 
     def submit(self, work: Callable[[Item], Result], item: Item) -> Future[Result]:
-        try:
-            return self.pool.submit(work, item)
-        except BrokenProcessPool:
-            self.pool.shutdown(wait=False)
-            self.pool = self.make()
-            return self.pool.submit(work, item)
+        with self.lock:
+            try:
+                return self.pool.submit(work, item)
+            except BrokenProcessPool:
+                self.pool.shutdown(wait=False)
+                self.pool = self.make()
+                return self.pool.submit(work, item)
 
     def __enter__(self) -> "Crew":
         return self
@@ -87,19 +89,28 @@ def in_order(
         yield next_result()
 
 
+def survivors(crew: Crew, work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result | None]:
+    """Yield work(item) for each item, one after the other in a crew of one process: None where that dies."""
+    for item in items:
+        try:
+            yield crew.submit(work, item).result()
+        except BrokenProcessPool:
+            yield None
+
+
 def threads(count: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(count)
 
 
-def processes(count: int, prepare: Callable[..., None], *arguments: Any) -> ProcessPoolExecutor:
-    """Return a pool whose processes have each called prepare(*arguments)."""
+def processes(count: int, *prepare: Any) -> ProcessPoolExecutor:
+    """Return a pool whose processes have each called prepare[0] on the rest, where it is given."""
     # A fork costs milliseconds where a new interpreter costs its imports, but copies no threads: with a single thread
     # there is nothing that it could miss.
-    method = "fork" if _single_threaded() else "spawn"
-    return ProcessPoolExecutor(count, get_context(method), initializer=_begin, initargs=(prepare, *arguments))
+    method = "fork" if can_fork() else "spawn"
+    return ProcessPoolExecutor(count, get_context(method), initializer=_begin, initargs=prepare)
 
 
-def _begin(prepare: Callable[..., None], *arguments: Any) -> None:
+def _begin(prepare: Callable[..., object] = lambda: None, *arguments: Any) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the first process ends the others
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -114,7 +125,8 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _single_threaded() -> bool:
+def can_fork() -> bool:
+    """True where this process has a single thread, as far as Linux tells."""
     tasks = Path("/proc/self/task")
     return tasks.is_dir() and len(list(tasks.iterdir())) == 1
 

@@ -101,7 +101,8 @@ def installed(tmp_path: Path) -> Path:
 
 @pytest.mark.slow
 def test_installed_anew_it_predicts(installed: Path) -> None:
-    """Oracle: what the check recorded for the same raw files; torch is not importable there."""
+    """Oracle: what the check recorded for the same raw files; torch is not importable there; all is under 200 MB."""
+    assert sum(path.lstat().st_size for path in installed.parent.rglob("*") if path.is_file()) < 200e6
     found = subprocess.run([installed / "python", "-c", "import torch"], capture_output=True, text=True, check=False)
     assert "No module named 'torch'" in found.stderr
     raw = sorted(Path("out", line.DIGITS, "data", "raw").rglob("*.png"))

@@ -26,22 +26,30 @@ if __name__ == "__main__":
 
 
 @pytest.mark.slow
-def test_a_fatal_image_costs_one_row(classifier: Path, tmp_path: Path) -> None:
-    """Oracle: 700 images of which two kill their process; the other rows are as they would be without them."""
+@pytest.mark.parametrize(
+    ("count", "workers", "deadly"),
+    [(600, 2, (5, 599)), (600, 1, (5,)), (6, 2, (5,))],
+    ids=["a process each", "a thread and its decoder", "few"],
+)
+def test_a_fatal_image_costs_one_row(
+    classifier: Path, tmp_path: Path, count: int, workers: int, deadly: tuple[int, ...]
+) -> None:
+    """Oracle: images of which some kill their process; the other rows are as they would be without them."""
     for grey in (0, 255):
         Image.new("L", (9, 9), grey).save(tmp_path / f"{grey}.png")
-    names = [f"{tmp_path}/{(0, 255)[k % 2]}.png" for k in range(700)]
-    for place in (5, 600):
+    names = [f"{tmp_path}/{(0, 255)[k % 2]}.png" for k in range(count)]
+    for place in deadly:
         names[place] = f"{tmp_path}/deadly.png"
     (tmp_path / "deadly.png").write_bytes((tmp_path / "0.png").read_bytes())
     (tmp_path / "planted.py").write_text(PLANTED)  # a file, so that new interpreters plant it as well
     program = [sys.executable, str(tmp_path / "planted.py")]
-    command = [*program, "images", str(classifier), "-", "--workers", "2", "--batch", "4"]
+    command = [*program, "images", str(classifier), "-", "--workers", str(workers), "--batch", "4"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, input="\n".join(names), capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stderr
     rows = list(csv.DictReader(io.StringIO(done.stdout)))
-    expected = [("dark", "bright")[k % 2] for k in range(700)]
-    expected[5] = expected[600] = ""
+    expected = [("dark", "bright")[k % 2] for k in range(count)]
+    for place in deadly:
+        expected[place] = ""
     assert [row["label"] for row in rows] == expected
     assert {row["error"] for row in rows} == {"", "its decoder ended the whole process"}
