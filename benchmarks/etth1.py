@@ -62,13 +62,18 @@ def recipe_of(name: str, task: str, horizon: int, seed: int, every: params.Param
     return recipe | params.circumstances(every, recipe) | {"size": "small"}
 
 
-def run(name: str, recipe: dict[str, Any], label: str) -> Run:
-    """Return a run's scores; its file stays under out/etth1, and one of the same recipe, data and code is read."""
+def run(name: str, recipe: dict[str, Any], label: str, made: bool) -> Run | None:
+    """Return a run's scores; its file stays under out/etth1, and one of the same recipe, data and code is read.
+
+    made: None where there is none to read.
+    """
     source = data.make(recipe["data"])[0]
     device = torch.device("cpu")
     stem = OUT / "etth1" / study.key_of(recipe, study.NOTHING, source, device)
     if stem.with_suffix(".json").exists():
         return json.loads(stem.with_suffix(".json").read_text())
+    if made:
+        return None
     started = time.perf_counter()
     net, state = train.fit(recipe, source, on=device, label=label)
     seconds = time.perf_counter() - started
@@ -126,8 +131,11 @@ def tables(found: dict[tuple[str, str, int], list[Run]], contexts: dict[str, int
 @click.option("--task", "tasks", multiple=True, type=click.Choice(list(TASKS)), default=list(TASKS))
 @click.option("--horizon", "horizons", multiple=True, type=int, default=HORIZONS)
 @click.option("--seed", "seeds", multiple=True, type=int, default=(1, 2, 3))
-def main(names: tuple[str, ...], tasks: tuple[str, ...], horizons: tuple[int, ...], seeds: tuple[int, ...]) -> None:
-    """Run the recipes NAMES (all if none is named) and write results/etth1.md of all runs made so far."""
+@click.option("--made", is_flag=True, help="Take the runs made before, and make none.")
+def main(
+    names: tuple[str, ...], tasks: tuple[str, ...], horizons: tuple[int, ...], seeds: tuple[int, ...], made: bool
+) -> None:
+    """Run the recipes NAMES, all if none is named, and write their table to results/etth1.md."""
     try:
         every = params.load()
         if unknown := [name for name in names if name not in RECIPES]:
@@ -138,9 +146,9 @@ def main(names: tuple[str, ...], tasks: tuple[str, ...], horizons: tuple[int, ..
                 for horizon in horizons:
                     for name in (name for name in names or RECIPES if task in RECIPES[name][1]):
                         label = f"{name} {task} {horizon} seed {seed}"
-                        made = run(name, recipe_of(name, task, horizon, seed, every), label)
-                        found.setdefault((name, task, horizon), []).append(made)
-                        click.echo(f"{label}: {made['mse']:.4f} {made['mae']:.4f} {made['seconds']:.0f} s", err=True)
+                        if one := run(name, recipe_of(name, task, horizon, seed, every), label, made):
+                            found.setdefault((name, task, horizon), []).append(one)
+                            click.echo(f"{label}: {one['mse']:.4f} {one['mae']:.4f} {one['seconds']:.0f} s", err=True)
     except (ParamsError, StageError, ServeError) as error:
         raise click.ClickException(str(error)) from error
     contexts = {name: every.models[name]["data"]["context"] for name in RECIPES}

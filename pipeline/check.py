@@ -195,7 +195,7 @@ def headline(checked: dict[str, Any]) -> dict[str, float]:
     facts = {f"test_{name}": metric["value"], f"test_{name}_low": metric["low"], f"test_{name}_high": metric["high"]}
     if name == "mse":
         naive = metric["baselines"]["seasonal naive"]["mse"]
-        facts |= {"coverage": held["measured"] for held in metric["intervals"][:1]}
+        facts |= {"coverage": metric["intervals"][0]["measured"]} if metric["intervals"] else {}
         facts |= {"mase": metric["mase"]} if np.isfinite(metric["mase"]) else {}
         facts |= (
             {"mse_vs_seasonal_naive": metric["value"] / naive} if naive else {}
