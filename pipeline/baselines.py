@@ -34,13 +34,12 @@ def fit_autoregression(x: np.ndarray, starts: np.ndarray, order: int) -> np.ndar
 def autoregression(history: np.ndarray, horizon: int, coefficients: np.ndarray) -> np.ndarray:
     """Return the autoregression's forecast, its own answers fed back step by step."""
     order = len(coefficients) - 1
-    path = history.astype(np.float64)
-    for _ in range(horizon):
-        lags = path[:, -1 : -order - 1 : -1]  # (M, order, D), newest first
-        path = np.concatenate(
-            [path, (np.einsum("mkd,kd->md", lags, coefficients[:-1]) + coefficients[-1])[:, None]], axis=1
-        )
-    return path[:, -horizon:]
+    path = np.empty((len(history), order + horizon, history.shape[2]))
+    path[:, :order] = history[:, -order:]
+    for step in range(order, order + horizon):
+        lags = path[:, step - order : step][:, ::-1]  # (M, order, D), newest first
+        path[:, step] = np.einsum("mkd,kd->md", lags, coefficients[:-1]) + coefficients[-1]
+    return path[:, order:]
 
 
 def fit_linear(history: np.ndarray, target: np.ndarray, ridge: float = 1e-3) -> np.ndarray:

@@ -184,7 +184,8 @@ def measure(
         "quantiles": got[1][keep],
         "quantile_levels": np.array(source.about["forecast"]["quantiles"]),
     }
-    return metrics.forecasting(got, torch_says, source), arrays
+    metric, backtest = metrics.forecasting(got, torch_says, source)
+    return metric, arrays | backtest
 
 
 def headline(checked: dict[str, Any]) -> dict[str, float]:
@@ -193,8 +194,8 @@ def headline(checked: dict[str, Any]) -> dict[str, float]:
     name = metric["name"]
     facts = {f"test_{name}": metric["value"], f"test_{name}_low": metric["low"], f"test_{name}_high": metric["high"]}
     if name == "mse":
-        naive = metric["baselines"]["seasonal naive"]
-        facts |= {"coverage": metric["coverage"]["measured"]}
+        naive = metric["baselines"]["seasonal naive"]["mse"]
+        facts |= {"coverage": metric["intervals"][0]["measured"]} if metric["intervals"] else {}
         facts |= {"mase": metric["mase"]} if np.isfinite(metric["mase"]) else {}
         facts |= (
             {"mse_vs_seasonal_naive": metric["value"] / naive} if naive else {}

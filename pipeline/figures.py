@@ -108,54 +108,6 @@ def loss_limits(histories: list[list[dict[str, Any]]]) -> tuple[float, float]:
     return min(losses) / 1.3, max(losses) * 1.3
 
 
-def forecast_examples(answers: dict[str, np.ndarray], columns: list[str], path: Path) -> Picture:
-    """Draw the best, the median and the worst forecast (by squared error) of up to three series.
-
-    answers: context (M, T, D), target and forecast (M, S, D), quantiles (M, S, D, Q), quantile_levels (Q,)
-    """
-    target, forecast = answers["target"], answers["forecast"]
-    order = np.argsort(((forecast - target) ** 2).mean((1, 2)), kind="stable")
-    chosen = {"best": order[0], "median": order[len(order) // 2], "worst": order[-1]}
-    series = min(3, target.shape[2])
-    width, height = 760, 50 + 160 * series
-    with drawing(path, width, height, rows=series, columns=len(chosen), head_px=24) as axes:
-        for column, (name, window) in enumerate(chosen.items()):
-            for row in range(series):
-                draw_forecast(axes[row, column], answers, window, row)
-                axes[row, column].set_title(f"{name} of {len(order)} windows: {columns[row]}".replace("$", r"\$"))
-        for axis in axes[:-1].flat:
-            axis.tick_params(labelbottom=False)
-        axes[0, 0].figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="upper left", ncols=4)
-    steps, shown = target.shape[1], f"{series} of {target.shape[2]} series"
-    alt = f"History, target, forecast and its band, {steps} steps ahead, in the best, median and worst window; {shown}."
-    return Picture(path.name, width, height, alt)
-
-
-def draw_forecast(axis: Axes, answers: dict[str, np.ndarray], window: int, series: int) -> None:
-    """Draw one window of one series; step 0 is the last value that the model has seen."""
-    past = answers["context"][window, :, series]
-    steps = answers["target"].shape[1]
-    past = past[-max(4 * steps, 40) :]  # an older history would squeeze the forecast to nothing
-    ahead = np.arange(1, steps + 1)
-    low, high = answers["quantiles"][window, :, series, 0], answers["quantiles"][window, :, series, -1]
-    share = 100 * (answers["quantile_levels"][-1] - answers["quantile_levels"][0])
-    marker = "." if steps == 1 else None
-    axis.fill_between(ahead, low, high, color=ORANGE, alpha=0.25, lw=0, label=f"{share:.0f} % band")
-    axis.plot(np.arange(1 - len(past), 1), past, color=INK, lw=0.8, label="history")
-    axis.plot(ahead, answers["target"][window, :, series], color=BLUE, marker=marker, label="target")
-    axis.plot(ahead, answers["forecast"][window, :, series], color=ORANGE, lw=1, marker=marker, label="forecast")
-
-
-def error_by_step(by_step: list[float], path: Path) -> Picture:
-    """Draw the test error over the steps ahead."""
-    with drawing(path, 380, 200) as axes:
-        axes[0, 0].plot(range(1, len(by_step) + 1), by_step, color=ORANGE, marker="." if len(by_step) < 30 else None)
-        axes[0, 0].set(title="test mean squared error", xlabel="steps ahead", ylim=(0, 1.1 * max(by_step) or 1))
-        axes[0, 0].xaxis.get_major_locator().set_params(integer=True)
-    alt = f"Mean squared error by step: {by_step[0]:.3g} at the first, {by_step[-1]:.3g} at the last."
-    return Picture(path.name, 380, 200, alt)
-
-
 def enlarge(image: np.ndarray, path: Path, alt: str, side_px: int = 112) -> Picture:
     """Write a uint8 image (H, W, C) so that its longer side is near `side_px`; small ones keep their pixels visible."""
     picture = Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
-from pipeline import baselines, data
+from pipeline import baselines, classical, data
 from serve.interval import wilson
 
 
@@ -21,11 +23,25 @@ def paired(first: np.ndarray, second: np.ndarray, z: float = 1.96) -> tuple[floa
     return gap, float(gap - half), float(gap + half)
 
 
-def bootstrap(values: np.ndarray, draws: int = 1000) -> tuple[float, float]:
+def bootstrap(values: np.ndarray, draws: int = 1000, block: int = 1) -> tuple[float, float]:
     """Return the 95 % percentile interval of the mean of `values` (n,), resampled with a fixed seed."""
-    rng = np.random.default_rng(0)
-    means = [values[rng.integers(0, len(values), len(values))].mean() for _ in range(draws)]
-    return float(np.quantile(means, 0.025)), float(np.quantile(means, 0.975))
+    return resampled(lambda rows: float(values[rows].mean()), len(values), draws, block)
+
+
+def resampled(
+    measure: Callable[[np.ndarray], float], n: int, draws: int = 1000, block: int = 1
+) -> tuple[float, float]:
+    """Return the 95 % percentile interval of a measure of row numbers (n,), drawn in blocks of neighbours.
+
+    Politis & Romano 1992, "A circular block-resampling procedure for stationary data": what follows the last row is
+    the first. Windows that overlap are not independent, so a block is as long as an overlap lasts.
+    """
+    rng, within = np.random.default_rng(0), np.arange(block)
+    found = []
+    for _ in range(draws):
+        first = rng.integers(0, n, -(-n // block))
+        found.append(measure(((first[:, None] + within) % n).ravel()[:n]))
+    return float(np.quantile(found, 0.025)), float(np.quantile(found, 0.975))
 
 
 def classification(probabilities: np.ndarray, torch_says: np.ndarray, y: np.ndarray) -> dict[str, Any]:
@@ -41,40 +57,94 @@ def classification(probabilities: np.ndarray, torch_says: np.ndarray, y: np.ndar
     }
 
 
-def forecasting(got: list[np.ndarray], torch_says: np.ndarray, source: data.Data) -> dict[str, Any]:
-    """Return the errors of `got` (forecast, quantiles) on the test windows, in own units, and the baselines'."""
+def forecasting(
+    got: list[np.ndarray], torch_says: np.ndarray, source: data.Data
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Return how `got` (forecast, quantiles) fares from every origin of the test split, beside the baselines.
+
+    In own units; `standardised` is the mean over columns that are. The arrays: squared error by step ahead of this
+    entry and of each baseline (1 + baselines, S), share of targets within the widest interval by step (S,), and the
+    errors of the first step at each origin (M, D).
+    """
     history, target = (part.astype(np.float64) for part in source.windows("test", source.about["stride"]))
     forecast, quantiles = got[0].astype(np.float64), got[1].astype(np.float64)
-    squared = (forecast - target) ** 2
-    low, high = bootstrap(squared.mean((1, 2)))
-    scale = baselines.mase_scale(source.x["train"], source.y["train"], source.about["season"])
-    outer = (target >= quantiles[..., 0]) & (target <= quantiles[..., -1])
+    unit = baselines.mase_scale(source.x["train"], source.y["train"], source.about["season"])
+    error = forecast - target
+    squared, scaled = (error**2).mean((1, 2)), (np.abs(error) / unit).mean((1, 2))  # (M,), as below
+    block = overlap(len(target), target.shape[1], source.about["stride"])
+    low, high = bootstrap(squared, block=block)
+    steps, beside, forms = [(error**2).mean((0, 2))], {}, {}
+    for name, answer in itertools.chain(rivals(history, source, target.shape[1]), classical.rivals(source, forms)):
+        steps.append(((answer - target) ** 2).mean((0, 2)))
+        theirs = ((answer - target) ** 2).mean((1, 2)), (np.abs(answer - target) / unit).mean((1, 2))
+        beside[name] = {"mse": float(theirs[0].mean()), "mase": float(theirs[1].mean())}
+        beside[name] |= {"mse_ratio": ratio(squared, theirs[0], block), "mase_ratio": ratio(scaled, theirs[1], block)}
+        beside[name] |= {"forms": forms[name]} if name in forms else {}
     levels = source.about["forecast"]["quantiles"]
-    return {
+    inside = (target >= quantiles[..., 0]) & (target <= quantiles[..., -1])
+    both = np.abs(forecast) + np.abs(target)
+    metric = {
         "name": "mse",
         "value": float(squared.mean()),
         "low": low,
         "high": high,
         "n": len(target),
+        "block": block,
         "torch": float(((torch_says - target) ** 2).mean()),
-        "mae": float(np.abs(forecast - target).mean()),
-        "mase": float((np.abs(forecast - target) / scale).mean()),
-        "coverage": {"nominal": round(levels[-1] - levels[0], 6), "measured": float(outer.mean())},
-        "by_step": squared.mean((0, 2)).tolist(),
-        "baselines": {
-            name: float(((answer - target) ** 2).mean())
-            for name, answer in rivals(history, source, target.shape[1]).items()
-        },
+        "mae": float(np.abs(error).mean()),
+        "mase": float(scaled.mean()),
+        "smape": float(200 * np.divide(np.abs(error), both, out=np.zeros_like(both), where=both > 0).mean()),
+        "pinball": pinball(quantiles, target, levels),
+        "standardised": {k: float((np.abs(error * source.scale) ** p).mean()) for k, p in (("mse", 2), ("mae", 1))},
+        "intervals": intervals(quantiles, target, levels, block),
+        "baselines": beside,
     }
+    arrays = {"steps": np.stack(steps), "inside": inside.mean((0, 2)), "residuals": error[:, 0].astype(np.float32)}
+    return metric, arrays
 
 
-def rivals(history: np.ndarray, source: data.Data, horizon: int) -> dict[str, np.ndarray]:
-    """Return the baselines' forecasts (M, S, D) for histories (M, T, D), fitted on the training split."""
+def overlap(windows: int, steps: int, stride: int) -> int:
+    """Return the length of a block: windows that share a target, at least the cube root of n, at most a third of it.
+
+    The root is the rate of Hall, Horowitz & Jing 1995, "On blocking rules for the bootstrap with dependent data".
+    """
+    return max(1, min(max(-(-steps // stride), round(windows ** (1 / 3))), windows // 3))
+
+
+def ratio(ours: np.ndarray, theirs: np.ndarray, block: int) -> list[float] | None:
+    """Return the ratio of two mean errors over the same origins and its 95 % interval; None beside a perfect one."""
+    if not (theirs > 0).all() or not np.isfinite(theirs.sum()):
+        return None
+    low, high = resampled(lambda rows: float(ours[rows].mean() / theirs[rows].mean()), len(ours), block=block)
+    return [float(ours.mean() / theirs.mean()), low, high]
+
+
+def pinball(quantiles: np.ndarray, target: np.ndarray, levels: list[float]) -> float:
+    """Return the mean quantile loss of (M, S, D, Q): level times what it is too low by, 1 - level where too high.
+
+    Koenker & Bassett 1978, "Regression quantiles", eq. 2.1.
+    """
+    below, level = target[..., None] - quantiles, np.array(levels)
+    return float(np.maximum(level * below, (level - 1) * below).mean())
+
+
+def intervals(quantiles: np.ndarray, target: np.ndarray, levels: list[float], block: int) -> list[dict[str, float]]:
+    """Return what each pair of quantiles holds of the targets, with its 95 % interval, and its width; widest first."""
+    found = []
+    for k in range(len(levels) // 2):
+        low, high = quantiles[..., k], quantiles[..., -1 - k]
+        held = ((target >= low) & (target <= high)).mean((1, 2))  # (M,)
+        ends = dict(zip(("low", "high"), bootstrap(held, block=block), strict=True))
+        share = {"nominal": round(levels[-1 - k] - levels[k], 6), "measured": float(held.mean())}
+        found.append(share | ends | {"width": float((high - low).mean())})
+    return found
+
+
+def rivals(history: np.ndarray, source: data.Data, horizon: int) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield the baselines' forecasts (M, S, D) for histories (M, T, D), fitted on the training split."""
+    yield "last value", baselines.last_value(history, horizon)
+    yield "seasonal naive", baselines.seasonal_naive(history, horizon, source.about["season"])
     ar4 = baselines.fit_autoregression(source.x["train"], source.y["train"], order=4)
+    yield "AR(4)", baselines.autoregression(history, horizon, ar4)
     window = baselines.fit_linear(*source.windows("train"))
-    return {
-        "last value": baselines.last_value(history, horizon),
-        "seasonal naive": baselines.seasonal_naive(history, horizon, source.about["season"]),
-        "AR(4)": baselines.autoregression(history, horizon, ar4),
-        "linear window": baselines.linear(history, horizon, window),
-    }
+    yield "linear window", baselines.linear(history, horizon, window)

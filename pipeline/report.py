@@ -23,7 +23,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from pipeline import charts, claims, compare, figures, landscape, live, mistakes, params, table, verdicts
+from pipeline import charts, claims, compare, fans, figures, landscape, live, mistakes, params, table, verdicts
 from pipeline.evidence import MAKERS, Entry, Study
 from pipeline.figures import Picture
 from pipeline.stage import run
@@ -193,13 +193,21 @@ def learning_curves(entry: Entry, img: Path) -> list[Picture]:
 
 
 def forecaster_part(entry: Entry, img: Path) -> dict[str, Any] | None:
-    """Return example forecasts and the error by step, or None before check has run."""
+    """Return the pictures of the backtest and what their captions say, or None before check has run."""
     if entry.answers is None or entry.metric is None:
         return None
-    columns = entry.results["data"]["columns"]
+    answers, about, name = entry.answers, entry.results["data"], f"{entry.name}."
+    columns, bounds, first = about["columns"], entry.array("test_y"), answers["residuals"][:, 0]
+    one = bounds is not None and len(bounds) == 2  # several series have no one time axis
     return {
-        "examples": figures.forecast_examples(entry.answers, columns, img / f"{entry.name}.forecasts.png"),
-        "steps": figures.error_by_step(entry.metric["by_step"], img / f"{entry.name}.steps.png"),
+        "examples": fans.examples(answers, columns, img / f"{name}forecasts.png"),
+        "along": fans.along(answers, columns, about["stride"], img / f"{name}along.png") if one else None,
+        "steps": fans.by_step(answers, list(entry.metric["baselines"]), img / f"{name}steps.png"),
+        "residuals": fans.residuals(first, columns[0], img / f"{name}residuals.png"),
+        "column": columns[0],
+        "memory": float(fans.autocorrelation(first, 1)[0]),
+        "noise": 1.96 / len(first) ** 0.5,
+        "bias": float(first.mean() / (first.std() or 1)),
     }
 
 

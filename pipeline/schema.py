@@ -130,6 +130,7 @@ SOURCES: dict[str, dict[str, Field]] = {
         "gaps": Field(str, "error", choices=("error", "interpolate")),
         "validation": Field(float, 0.15, least=0),
         "test": Field(float, 0.15, least=0),
+        "splits": Field((list, type(None)), None, item=int, length=3, least=1),  # rows where each ends; in their place
         "season": Field(int, 1, least=1),
         **LICENCE,
     },

@@ -74,17 +74,20 @@ def csv_table(spec: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
 def split_by_time(one: Series, spec: dict[str, Any], context: int, horizon: int) -> dict[str, Series]:
     """Return the oldest rows as train, then validation, then test; the last two begin one context earlier.
 
-    Targets never overlap between splits: only history reaches back.
+    Targets never overlap between splits: only history reaches back. `splits:` says in rows where each ends, and what
+    comes after the last is not used.
     """
     n = len(one.values)
     test, validation = (round(n * spec[k]) for k in ("test", "validation"))
-    cut = (n - test - validation, n - test)
-    least = {"train": cut[0] - context, "validation": validation, "test": test}
+    ends = spec.get("splits") or (n - test - validation, n - test, n)
+    if ends[2] > n:
+        raise StageError(f"data: expected splits of at most the {n} rows of series {one.id!r}, got {ends}")
+    least = {"train": ends[0] - context, "validation": ends[1] - ends[0], "test": ends[2] - ends[1]}
     for split, rows in least.items():
         if rows < horizon:
             raise StageError(
                 f"data: series {one.id!r} has {n} rows, {split} would have {max(rows, 0)} target rows; "
                 f"a horizon of {horizon} with context {context} needs more: shorten them or give a longer series"
             )
-    bounds = {"train": (0, cut[0]), "validation": (cut[0] - context, cut[1]), "test": (cut[1] - context, n)}
+    bounds = {"train": (0, ends[0]), "validation": (ends[0] - context, ends[1]), "test": (ends[1] - context, ends[2])}
     return {split: Series(one.id, one.times[a:b], one.values[a:b]) for split, (a, b) in bounds.items()}

@@ -88,7 +88,7 @@ def rivals(source: data.Data, names: list[str]) -> dict[str, dict[str, float]]:
         if name.startswith("mse"):
             steps = int(name.split()[1])
             history, target = measures.first_windows(source, steps)
-            for rival, forecast in metrics.rivals(history, source, steps).items():
+            for rival, forecast in metrics.rivals(history, source, steps):
                 answers.setdefault(rival, {})[name] = float(((forecast - target) ** 2).mean())
     return answers
 

@@ -127,8 +127,10 @@ def detail_rows(entry: Entry) -> dict[str, list[list[Any]]]:
         kinds = dict.fromkeys(row["kind"] for row in ranked)
         rows["heads"] = [head_row(next(row for row in ranked if row["kind"] == kind)) for kind in kinds]
     if entry.metric and "baselines" in entry.metric:
-        errors = {"this entry": entry.metric["value"], **entry.metric["baselines"]}
-        rows["baselines"] = [[name, f"{error:#.3g}"] for name, error in errors.items()]
+        own = {"mse": entry.metric["value"], "mase": entry.metric["mase"]}
+        rivals = {"this entry": own, **entry.metric["baselines"]}
+        rows["baselines"] = [rival_row(name, facts) for name, facts in rivals.items()]
+        rows["intervals"] = [interval_row(facts) for facts in entry.metric["intervals"]]
     if methods := entry.judged.get("methods"):
         rows["explanations"] = [method_row(name, facts) for name, facts in methods.items()]
     if balance := made.get("data", {}).get("balance"):
@@ -165,6 +167,22 @@ def explanation_rows(entries: list[Entry]) -> list[list[str]]:
         last = "–" if gap is None else f"{100 * gap:.1f} %"
         rows.append([entry.name, *means, failing or ("none" if checked else "–"), *told, *lime, last])
     return rows
+
+
+def rival_row(name: str, facts: dict[str, Any]) -> list[str]:
+    """Return name, errors, and this entry's share of each with its interval; forms chosen, where there were any."""
+    forms = f" ({'; '.join(dict.fromkeys(facts['forms']))})" if "forms" in facts else ""
+    cells = [name + forms]
+    for kind in ("mse", "mase"):
+        share = facts.get(f"{kind}_ratio")
+        cells += [f"{facts[kind]:#.3g}", "{:.2f} [{:.2f}, {:.2f}]".format(*share) if share else "–"]
+    return cells
+
+
+def interval_row(facts: dict[str, float]) -> list[str]:
+    """Return what an interval promises, what it holds of the targets, and how wide it is on average."""
+    held = "{:.1f} % [{:.1f}, {:.1f}]".format(*(100 * facts[key] for key in ("measured", "low", "high")))
+    return [f"{100 * facts['nominal']:.0f} %", held, f"{facts['width']:#.3g}"]
 
 
 def layer_row(row: dict[str, Any]) -> list[str]:

@@ -35,7 +35,9 @@ def write_data(root: Path, name: str, task: str, labels: list[str]) -> None:
         images = np.broadcast_to(np.arange(20, dtype=np.uint8)[:, None, None, None], (20, 8, 8, 1))
         np.save(root / "out" / name / "data" / "test_x.npy", images)
     else:
-        data["columns"] = labels
+        data |= {"columns": labels, "stride": 3}
+        (root / "out" / name / "data").mkdir(parents=True)
+        np.save(root / "out" / name / "data" / "test_y.npy", np.array([0, 100]))
     write(root / "results" / name / "data.json", data)
 
 
@@ -70,14 +72,21 @@ def write_check(root: Path, name: str, *, passed: bool = True) -> None:
             "name": "mse",
             "mae": 0.1,
             "mase": 0.5,
-            "coverage": {"nominal": 0.8, "measured": 0.79},
-            "by_step": [0.1] * STEPS,
+            "smape": 12.0,
+            "pinball": 0.2,
+            "block": 2,
+            "standardised": {"mse": 0.4, "mae": 0.5},
+            "intervals": [{"nominal": 0.8, "measured": 0.79, "low": 0.7, "high": 0.88, "width": 2.0}],
         }
-        metric["baselines"] = {"last value": 1.5, "seasonal naive": 0.7, "AR": 0.3}
+        rivals = {"last value": 1.5, "seasonal naive": 0.7, "ETS": 0.3}
+        metric["baselines"] = {name: {"mse": e, "mase": e, "mse_ratio": [2.0, 1.5, 2.5]} for name, e in rivals.items()}
+        metric["baselines"]["ETS"] |= {"mase_ratio": None, "forms": ["A,N,N", "A,N,N"]}
         target = rng.normal(size=(5, STEPS, 2))
         arrays = {"context": rng.normal(size=(5, 60, 2)), "target": target, "forecast": target + 0.1}
         arrays["quantiles"] = target[..., None] + np.array([-1, 0, 1])
         arrays["quantile_levels"] = np.array([0.1, 0.5, 0.9])
+        arrays |= {"rows": np.arange(5), "steps": np.full((4, STEPS), 0.1), "inside": np.full(STEPS, 0.79)}
+        arrays["residuals"] = rng.normal(size=(40, 2))
     np.savez(root / "out" / name / "check" / "test.npz", **arrays)
     write(
         root / "results" / name / "check.json",

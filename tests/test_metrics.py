@@ -43,16 +43,78 @@ def test_forecast_errors(resolved: Callable[..., dict[str, Any]]) -> None:
     source, _ = data.make(resolved(SERIES_RECIPE)["data"])
     _, target = source.windows("test", source.about["stride"])
     forecast = target + np.float32(0.5)
-    width = np.where(np.arange(len(target)) % 2, 1.0, 0.1)[:, None, None]
+    width = np.where(RNG(0).permutation(len(target)) % 2, 1.0, 0.1)[:, None, None]
     quantiles = np.stack([forecast - width, forecast, forecast + width], axis=-1)
-    answer = metrics.forecasting([forecast, quantiles], forecast, source)
+    answer, arrays = metrics.forecasting([forecast, quantiles], forecast, source)
     assert answer["value"] == pytest.approx(0.25, rel=1e-5) and answer["torch"] == pytest.approx(0.25, rel=1e-5)
     assert answer["mae"] == pytest.approx(0.5, rel=1e-5)
     scale = baselines.mase_scale(source.x["train"], source.y["train"], 14)
     assert answer["mase"] == pytest.approx(0.5 / scale.item(), rel=1e-5)
-    assert answer["coverage"] == {"nominal": 0.8, "measured": pytest.approx(0.5, abs=0.5 / len(target))}
-    assert answer["by_step"] == pytest.approx([0.25] * 4, rel=1e-5)
+    (held,) = answer["intervals"]
+    assert held["nominal"] == 0.8 and held["measured"] == pytest.approx(0.5, abs=0.5 / len(target))
+    assert held["low"] < 0.5 < held["high"] and held["width"] == pytest.approx(1.1, rel=0.01)
+    assert answer["standardised"]["mse"] == pytest.approx(0.25 * source.scale.item() ** 2, rel=1e-5)
     assert set(answer["baselines"]) == {"last value", "seasonal naive", "AR(4)", "linear window"}
+    naive = answer["baselines"]["seasonal naive"]
+    assert naive["mse_ratio"][0] == pytest.approx(0.25 / naive["mse"], rel=1e-5)
+    assert naive["mse_ratio"][1] < naive["mse_ratio"][0] < naive["mse_ratio"][2]
+    assert naive["mase_ratio"][0] == pytest.approx(answer["mase"] / naive["mase"], rel=1e-9)
+    assert arrays["steps"].shape == (5, 4) and arrays["steps"][0] == pytest.approx([0.25] * 4, rel=1e-5)
+    assert arrays["steps"][2].mean() == pytest.approx(naive["mse"], rel=1e-9)
+    assert arrays["inside"] == pytest.approx([held["measured"]] * 4)
+    assert arrays["residuals"].shape == (len(target), 1) and arrays["residuals"] == pytest.approx(0.5, rel=1e-5)
+
+
+def test_pinball() -> None:
+    """By hand: targets 1 and 4, level .1 answered 2 and 2, level .9 answered 3 and 3.
+    .1: (1 - .1) * 1 and .1 * 2; .9: (1 - .9) * 2 and .9 * 1. Their mean is (.9 + .2 + .2 + .9) / 4."""
+    target, quantiles = np.array([1.0, 4]).reshape(2, 1, 1), np.tile([2.0, 3], (2, 1, 1, 1))
+    assert metrics.pinball(quantiles, target, [0.1, 0.9]) == pytest.approx(0.55, rel=1e-12)
+
+
+def test_nested_intervals() -> None:
+    """By hand: targets 0 to 9; -.5 to 7.5 holds 8 of them, 2.5 to 5.5 three."""
+    target = np.arange(10.0).reshape(10, 1, 1)
+    quantiles = np.tile([-0.5, 2.5, 4, 5.5, 7.5], (10, 1, 1, 1))
+    outer, inner = metrics.intervals(quantiles, target, [0.1, 0.25, 0.5, 0.75, 0.9], block=1)
+    assert (outer["nominal"], outer["measured"], outer["width"]) == (0.8, 0.8, 8.0)
+    assert (inner["nominal"], inner["measured"], inner["width"]) == (0.5, 0.3, 3.0)
+    assert outer["low"] < 0.8 < outer["high"]
+
+
+def test_symmetric_error_in_per_cent(resolved: Callable[..., dict[str, Any]]) -> None:
+    """By hand: a forecast of three times the target is off by 200 * 2 / 4 = 100 per cent everywhere, one of minus the
+    target by 200; 0 for 0 is right."""
+    source, _ = data.make(resolved(SERIES_RECIPE)["data"])
+    target = source.windows("test", source.about["stride"])[1]
+    quantiles = np.repeat(target[..., None], 3, axis=-1)
+    for factor, expected in ((3, 100), (-1, 200), (1, 0)):
+        answer, _ = metrics.forecasting([factor * target, quantiles], target, source)
+        assert answer["smape"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_blocks_of_neighbours() -> None:
+    """By hand: blocks as long as the series are its rotations, whose mean is always the mean; blocks of two of a series
+    that alternates in pairs (0 0 1 1 ...) differ more from draw to draw than single rows do; the seed is fixed."""
+    values = np.arange(7.0) ** 2
+    assert metrics.bootstrap(values, block=7) == pytest.approx((values.mean(), values.mean()), rel=1e-12)
+    pairs = np.repeat(RNG(0).integers(0, 2, 400), 8).astype(float)
+    single, blocks = (np.ptp(metrics.bootstrap(pairs, block=block)) for block in (1, 32))
+    assert blocks > 2 * single  # the mean of 400 throws, not of 3,200: sqrt 8 times as wide
+    assert metrics.bootstrap(pairs, block=32) == metrics.bootstrap(pairs, block=32)
+
+
+def test_how_long_a_block_is() -> None:
+    """By hand: 12 steps every window overlap 12 windows; every third, 4; the cube root of 1,000 is 10; a third of 6."""
+    cases = ((300, 12, 1), (60, 12, 3), (1000, 4, 4), (6, 12, 1), (1, 3, 1))
+    assert [metrics.overlap(*case) for case in cases] == [12, 4, 10, 2, 1]
+
+
+def test_the_ratio_of_errors() -> None:
+    """By hand: half of the other's error at every origin is .5 in every draw; beside a perfect one there is none."""
+    theirs = RNG(0).exponential(size=50)
+    assert metrics.ratio(theirs / 2, theirs, 5) == pytest.approx([0.5] * 3, rel=1e-12)
+    assert metrics.ratio(theirs, np.zeros(50), 5) is None
 
 
 HISTORY = np.array([[[1.0, 10], [2, 20], [3, 30], [4, 40]]])  # (1, 4, 2)

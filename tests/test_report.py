@@ -113,9 +113,8 @@ def test_all_made_shows_every_measurement(whole: Path) -> None:
     assert "2 of 20 test images are answered wrongly" in classifier and "3.0e-07" in classifier
     assert "infer images lenet5-digits out/lenet5-digits/data/raw" in classifier and "6 × 28 × 28" in classifier
     assert "infer series tcn-waves out/tcn-waves/data/raw/*.csv" in forecaster and "7 (0.990)" in classifier
-    assert (
-        "79\u00a0% of the test targets lie inside the 80\u00a0% band" in forecaster and "seasonal naive" in forecaster
-    )
+    assert "79\u00a0% of the test targets lie inside the 80\u00a0% interval" in forecaster
+    assert "ETS (A,N,N)" in forecaster and "2.00 [1.50, 2.50]" in forecaster and "79.0 % [70.0, 88.0]" in forecaster
     assert "90.0 % [69.9, 97.2]" in text and "0.123 ms" in text
     assert check_links(whole / "out" / "report") > 20
 
@@ -143,8 +142,8 @@ def test_pages_take_nothing_from_elsewhere_and_pictures_are_lazy_sized_and_descr
     for name in ("index", "compare", "claims", "live", *RECIPES):
         assert "http:" not in page(whole, name) and "https:" not in page(whole, name)
     images = [tag for name in ("index", *RECIPES) for kind, tag in Links(page(whole, name)).tags if kind == "img"]
-    # small curves, study, verdict, landscape; of entries curves, noise, mistakes, forecasts and steps, one of explain
-    assert len(images) == 2 + 1 + 2 + 4 + 3 + 1 + 2 + 2 + 2
+    # small curves, study, verdict, landscape; of entries curves, noise, mistakes, four of the backtest, one of explain
+    assert len(images) == 2 + 1 + 2 + 4 + 3 + 1 + 2 + 4 + 2
     for image in images:
         assert image["loading"] == "lazy" and int(image["width"]) > 0 and int(image["height"]) > 0 and image["alt"]
 

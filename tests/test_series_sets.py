@@ -1,13 +1,17 @@
 """Series sources: the notes' waves, statsmodels' real series, a user's CSV; their splits by time; what is refused."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from recipes import ROOT
+from ruamel.yaml import YAML
 
-from pipeline import series
+from pipeline import data, params, series
+from pipeline.schema import SERIES_DATA, check_section
 from pipeline.stage import StageError
 from serve.errors import InputError
 
@@ -99,6 +103,38 @@ def test_many_columns_of_several_ids(table: Callable[..., dict[str, Any]]) -> No
         assert all(one.values.shape == (rows, 2) for one in parts[split])
     np.testing.assert_array_equal(parts["test"][1].values[:, 0], np.arange(46, 60) * 2.0)
     assert series.series(table(columns=["b"]), 5, 3)[1]["columns"] == ["b"]
+
+
+def test_splits_by_rows(table: Callable[..., dict[str, Any]]) -> None:
+    """By hand: rows to 40 train, to 50 validate, to 57 test, the last three unused; no target stands in two splits."""
+    parts, _ = series.series(table(splits=[40, 50, 57]), 5, 3)
+    ends = {split: (part[0].values[[0, -1], 0] / 2).tolist() for split, part in parts.items()}
+    assert ends == {"train": [0, 39], "validation": [35, 49], "test": [45, 56]}
+    with pytest.raises(StageError, match=r"expected splits of at most the 60 rows of series 'x', got \[40, 50, 61\]"):
+        series.series(table(splits=[40, 50, 61]), 5, 3)
+    with pytest.raises(StageError, match=r"validation would have 0 target rows"):
+        series.series(table(splits=[50, 40, 57]), 5, 3)
+
+
+ETTH1 = Path(os.environ.get("DATA_ROOT", Path(__file__).parents[2] / "shared/datasets"))
+
+
+@pytest.mark.skipif(not (ETTH1 / "series/ETTh1.csv").exists(), reason="needs ETTh1.csv of the project's shared data")
+@pytest.mark.parametrize(("horizon", "tested"), [(96, 2785), (720, 2161)])
+def test_etth1_is_the_fields(monkeypatch: pytest.MonkeyPatch, horizon: int, tested: int) -> None:
+    """Oracle: numpy on the file. 8,640 rows train, 2,880 validate, 2,880 test, windows begin one context earlier:
+    2,880 - S + 1 of them, none dropped; the statistics are the training rows' own."""
+    monkeypatch.setenv("DATA_ROOT", str(ETTH1))
+    block = check_section("", {"set": "etth1", "context": 336, "horizon": horizon}, SERIES_DATA)
+    spec = params.check_set("etth1", YAML(typ="safe").load(ROOT / "params.yaml")["data"]["etth1"])
+    source = data.series_data(block | {"spec": spec})
+    raw = np.loadtxt(ETTH1 / "series/ETTh1.csv", delimiter=",", skiprows=1, usecols=range(1, 8))
+    history, target = source.windows("test")
+    assert (len(source.windows("train")[0]), len(target)) == (8640 - 336 - horizon + 1, tested)
+    np.testing.assert_array_equal(target[0], raw[11520 : 11520 + horizon].astype(np.float32))
+    np.testing.assert_array_equal(history[-1], raw[14400 - horizon - 336 : 14400 - horizon].astype(np.float32))
+    np.testing.assert_allclose(source.mean, raw[:8640].mean(0), rtol=1e-6)
+    np.testing.assert_allclose(1 / source.scale, raw[:8640].std(0), rtol=1e-6)
 
 
 def without(row: int) -> str:
