@@ -217,7 +217,7 @@ STUDY = {
 def check_section(place: str, section: Any, fields: dict[str, Field]) -> dict[str, Any]:
     """Return `section` with defaults filled in, or raise `ParamsError` that names `place`."""
     if not isinstance(section, dict):
-        raise ParamsError(f"{place}: expected a mapping with {_names(fields)}, got {section!r}")
+        raise ParamsError(f"{place}: expected a mapping with {', '.join(fields)}, got {section!r}")
     for key in section:
         if key not in fields:
             raise ParamsError(f"{place}.{key}: unknown key; {hint(str(key), list(fields))}")
@@ -295,7 +295,3 @@ KINDS = {
 def _kind(types: type | tuple[type, ...]) -> str:
     types = types if isinstance(types, tuple) else (types,)
     return " or ".join(dict.fromkeys(KINDS[t] for t in types))
-
-
-def _names(fields: dict[str, Field]) -> str:
-    return ", ".join(fields)
