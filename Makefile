@@ -41,11 +41,14 @@ $(READY): requirements.lock pyproject.toml
 scm: $(READY)
 	@test -e .git || python -m dvc config --local --quiet core.no_scm true
 
+# Files side by side, one thread each; on more than four cores the fixtures that each process makes anew cost more than they save.
+SIDE_BY_SIDE := OMP_NUM_THREADS=1 python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+
 test: $(READY) scm
-	python -m pytest -m "not long"
+	$(SIDE_BY_SIDE) -m "not long"
 
 test-all: $(READY) scm
-	python -m pytest
+	$(SIDE_BY_SIDE)
 
 lint: $(READY)
 	python -m ruff check .

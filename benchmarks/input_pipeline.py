@@ -56,18 +56,18 @@ def steps_of(recipe: dict[str, Any], source: data.Data, on: torch.device) -> tup
     """Return a step without and one with the pipeline; both end when the device has finished (they read the loss)."""
     settings = recipe["train"]
     torch.manual_seed(settings["seed"])
-    net = train.place(network.build(recipe, source), on)
+    net = device.place(network.build(recipe, source), on)
     optimizer = loss.make_optimizer(settings, net)
     images = train.batches(source, "train", net, on)
     change, rows = augment.build(settings["augment"], images.x), drawn(images, settings["batch"])
     first = next(rows)
     x, y = images.x[first].float(), images.y[first]
 
-    def with_pipeline() -> None:
+    def with_pipeline() -> float:
         chosen = next(rows)
-        train.step(recipe, net, optimizer, change(images.x[chosen]), images.y[chosen])
+        return float(train.step(recipe, net, optimizer, change(images.x[chosen]), images.y[chosen])[0])
 
-    return lambda: train.step(recipe, net, optimizer, x, y), with_pipeline
+    return lambda: float(train.step(recipe, net, optimizer, x, y)[0]), with_pipeline
 
 
 def compare(steps: tuple[Callable[[], Any], ...], seconds: float, label: str) -> list[tuple[float, ...]]:

@@ -48,7 +48,7 @@ def at_once(every: params.Params) -> int:
     if every.size == "full" or (every.device != "cpu" and shutil.which("nvidia-smi")):
         return 1
     cores, memory = len(os.sched_getaffinity(0)), psutil.virtual_memory().total / 2**30
-    return max(1, min(cores // every.threads, int(memory / MEMORY_GIB)))
+    return max(1, min(cores // every.threads, int(memory / MEMORY_GIB)) // every.processes)
 
 
 def main() -> None:

@@ -1,7 +1,8 @@
 """Augmentation: each image of a batch turned, moved, scaled and mirrored by itself (T21), and AlexNet's colour (T22).
 
 The numbers are drawn per image, a batch at a time, and pixels move in one `grid_sample`: torchvision's transforms draw
-once per call, and a call per image costs LeNet-5 more than its own step.
+once per call, and a call per image costs LeNet-5 more than its own step. Of several processes each draws for the whole
+batch and keeps its rows' numbers, so that an image is changed alike however many there are.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-Augment = Callable[[Tensor], Tensor]
+from pipeline.distributed import common, share
+
+Augment = Callable[..., Tensor]  # of uint8 (N, C, H, W), and of how many rows these are one process's part
 
 
 def build(spec: dict[str, Any] | None, images: Tensor) -> Augment:
@@ -22,7 +25,7 @@ def build(spec: dict[str, Any] | None, images: Tensor) -> Augment:
     It answers uint8 where pixels are only moved, and float32 in 0..255 where they are interpolated or coloured.
     """
     if spec is None:
-        return lambda batch: batch
+        return lambda batch, of=0: batch
     steps: list[Augment] = []
     for way, dim in (("horizontal", 3), ("vertical", 2)):
         if spec["flip"] in (way, "both"):
@@ -34,31 +37,31 @@ def build(spec: dict[str, Any] | None, images: Tensor) -> Augment:
     if spec["colour"]:
         steps.append(pca_colour(images, spec["colour"]))
 
-    def augment(batch: Tensor) -> Tensor:
+    def augment(batch: Tensor, of: int = 0) -> Tensor:
         for step in steps:
-            batch = step(batch)
+            batch = step(batch, of or len(batch))
         return batch
 
     return augment
 
 
-def uniform(least: float, most: float, batch: Tensor) -> Tensor:
+def uniform(least: float, most: float, batch: Tensor, of: int) -> Tensor:
     """Return a float32 number for each image, drawn on the CPU so that every device sees the same."""
-    return torch.empty(len(batch)).uniform_(least, most).to(batch.device)
+    return share(torch.empty(of).uniform_(least, most, generator=common())).to(batch.device)
 
 
 def mirror(dim: int) -> Augment:
     """Return a step that mirrors every second image, drawn by lot."""
-    return lambda batch: torch.where(uniform(0, 1, batch).reshape(-1, 1, 1, 1) < 0.5, batch.flip(dim), batch)
+    return lambda batch, of: torch.where(uniform(0, 1, batch, of).reshape(-1, 1, 1, 1) < 0.5, batch.flip(dim), batch)
 
 
 def crop(border: int) -> Augment:
     """Return a step that adds a black border and cuts out a window of the old size (He et al. 2016, section 4.2)."""
 
-    def step(batch: Tensor) -> Tensor:
+    def step(batch: Tensor, of: int) -> Tensor:
         height, width = batch.shape[2:]
         windows = F.pad(batch, [border] * 4).unfold(2, height, 1).unfold(3, width, 1)  # (N, C, 2b + 1, 2b + 1, H, W)
-        top, left = torch.randint(2 * border + 1, (2, len(batch))).to(batch.device)
+        top, left = share(torch.randint(2 * border + 1, (2, of), generator=common()).T).T.to(batch.device)
         return windows[torch.arange(len(batch), device=batch.device), :, top, left]
 
     return step
@@ -70,11 +73,11 @@ def affine(degrees: float, shift: float, least: float, most: float) -> Augment:
     Moves are whole pixels, so that an image that is only moved stays sharp; what comes in from outside is black.
     """
 
-    def step(batch: Tensor) -> Tensor:
+    def step(batch: Tensor, of: int) -> Tensor:
         height, width = batch.shape[2:]
-        angle = torch.deg2rad(uniform(-degrees, degrees, batch))
-        zoom = uniform(least, most, batch)
-        right, down = ((uniform(-shift, shift, batch) * side).round() for side in (width, height))
+        angle = torch.deg2rad(uniform(-degrees, degrees, batch, of))
+        zoom = uniform(least, most, batch, of)
+        right, down = ((uniform(-shift, shift, batch, of) * side).round() for side in (width, height))
         # From a pixel of the answer to its source, seen from the centre: moved back, then turned and scaled back.
         cos, sin = angle.cos() / zoom, angle.sin() / zoom
         x = (cos, sin * height / width, -2 * (cos * right + sin * down) / width)  # in half sides, as affine_grid counts
@@ -103,8 +106,8 @@ def pca_colour(images: Tensor, sigma: float) -> Augment:
     values, vectors = (part.float() for part in torch.linalg.eigh(covariance))
     basis = vectors * values.clamp(min=0).sqrt()  # (C, C)
 
-    def step(batch: Tensor) -> Tensor:
-        drawn = sigma * torch.randn(len(batch), len(basis)).to(batch.device)
+    def step(batch: Tensor, of: int) -> Tensor:
+        drawn = sigma * share(torch.randn(of, len(basis), generator=common())).to(batch.device)
         return (batch.float() + (drawn @ basis.T)[:, :, None, None]).clamp(0, 255)
 
     return step

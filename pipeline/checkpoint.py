@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pipeline import code, data
+from pipeline import code, data, distributed
 from pipeline.stage import OUT
 
 CHECKPOINTS = OUT / "checkpoints"
@@ -45,6 +45,23 @@ def copy_of(net: nn.Module) -> dict[str, Tensor]:
     return {name: tensor.detach().cpu().clone() for name, tensor in net.state_dict().items()}
 
 
+def record(state: State, net: nn.Module, row: dict[str, float], snapshot: bool) -> None:
+    """Add the epoch to `state`; keep its weights if they are the best so far or a snapshot is asked for."""
+    state.epoch += 1
+    state.history.append(row)
+    state.gradients.append(gradients(net))
+    if state.best_epoch == 0 or row["validation_loss"] < state.history[state.best_epoch - 1]["validation_loss"]:
+        state.best_epoch, state.best = state.epoch, copy_of(net)
+    if snapshot:
+        state.snapshots[f"{state.epoch:03d}"] = copy_of(net)
+
+
+def gradients(net: nn.Module) -> dict[str, float]:
+    """Return the mean |gradient| of each weight, as the last batch left it."""
+    weights = [(name.removeprefix("net."), p) for name, p in net.named_parameters() if p.dim() > 1]
+    return {name: float(p.grad.abs().mean()) for name, p in weights if p.grad is not None}
+
+
 def store(path: Path, net: nn.Module, optimizer: torch.optim.Optimizer, state: State) -> None:
     """Write a checkpoint, whole or not at all: a kill while writing leaves the one before."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -54,11 +71,12 @@ def store(path: Path, net: nn.Module, optimizer: torch.optim.Optimizer, state: S
 
 
 def restore(path: Path, net: nn.Module, optimizer: torch.optim.Optimizer) -> State:
-    saved = torch.load(path, weights_only=True)
+    saved = torch.load(path, map_location="cpu", weights_only=True)
     net.load_state_dict(saved["net"])
     optimizer.load_state_dict(saved["optimizer"])
     state = State(**saved["state"])
-    print(f"   continuing after epoch {state.epoch}, from the checkpoint of an interrupted run", file=sys.stderr)
+    if not distributed.rank():
+        print(f"   continuing after epoch {state.epoch}, from the checkpoint of an interrupted run", file=sys.stderr)
     return state
 
 

@@ -56,6 +56,7 @@ class Picture:
     width: int
     height: int
     alt: str
+    spec: dict[str, Any] | None = None  # of a chart that the page draws itself
 
 
 @contextmanager
@@ -70,18 +71,6 @@ def drawing(
         figure.tight_layout(pad=0.4, rect=(0, 0, 1, 1 - head_px / height_px))
         path.unlink(missing_ok=True)  # a link to DVC's cache is replaced, not written through
         figure.savefig(path, dpi=CSS_DPI * PIXEL_RATIO, transparent=True)
-
-
-def learning_curve(history: list[dict[str, Any]], measure: str, best_epoch: int | None, path: Path) -> Picture:
-    """Draw one measure (loss or accuracy) of both splits over epochs."""
-    with drawing(path, 380, 240) as axes:
-        draw_curves(axes[0, 0], history, measure, best_epoch)
-        axes[0, 0].set(title=measure, xlabel="epoch")
-        axes[0, 0].legend()
-    last = history[-1][f"validation_{measure}"]
-    return Picture(
-        path.name, 380, 240, f"{measure.capitalize()} by epoch; the last has {last:.3g} on the validation split."
-    )
 
 
 def small_curve(

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline import data, network, train
-from pipeline.checkpoint import State
+from pipeline.checkpoint import State, gradients
 from pipeline.stage import StageError
 
 NEAR_ZERO = 1e-3  # a weight below it is as good as none: trained ones here are .01 to .5
@@ -103,7 +103,7 @@ def gradients_at_start(run: Run) -> dict[str, float]:
     rows = torch.randperm(len(batch.x))[: settings["batch"]]
     loss = train.loss_of(run.recipe, net.train(), batch.x[rows], batch.y[rows])[0]
     loss.backward()
-    return train.gradients(net)
+    return gradients(net)
 
 
 def gradient_ratio(run: Run) -> float:

@@ -2,7 +2,7 @@
 
 Reads out/<entry>/export, results/<entry>/check.json and speed.json. Writes out/dist/<entry>/: model.onnx, the variants
 that the check accepts, manifest.json (hashes, licence, metric, verdict, the variant recommended for each device) and
-triton/<entry>/, a Triton model repository.
+triton/, a Triton model repository with one model for each of them: <entry>, <entry>-int8, <entry>-fp16.
 Fails when the check was not passed, was of another file, or a field of the contract or the licence is missing.
 
     python -m pipeline.package ENTRY
@@ -21,9 +21,13 @@ from typing import Any
 from pipeline.stage import OUT, RESULTS, StageError, fresh, of_entry, read_json, run, write_json
 from serve import contract
 from serve.contract import Contract
-from serve.locate import MANIFEST, MODEL_FILE, file_of
+from serve.locate import MANIFEST, MODEL_FILE, VARIANTS, file_of
 
 TRITON_TYPES = {"images": "TYPE_UINT8", "series": "TYPE_FP32", "calendar": "TYPE_FP32"}
+PLACES = {"int8": "KIND_CPU", "fp16": "KIND_GPU"}  # where each pays; Triton itself puts fp32 on a GPU that is there
+MOST = 64  # rows of one of Triton's batches
+WAIT_US = 100  # that a request may wait for others: a third of LeNet-5's run on a CPU, nothing to a larger network's
+LABELS = "labels.txt"
 
 
 def admit(name: str, models: dict[str, Contract], checked: dict[str, Any], digests: dict[str, str]) -> None:
@@ -62,7 +66,7 @@ def manifest(models: dict[str, Contract], checked: dict[str, Any], choice: dict[
     }
 
 
-def triton_config(document: dict[str, Any]) -> str:
+def triton_config(document: dict[str, Any], variant: str) -> str:
     """Return config.pbtxt for Triton's onnxruntime backend, with dynamic batching; dims are without the batch axis."""
     if document["task"] == "classification":
         channels = 1 if document["input"]["colour"] == "grey" else 3
@@ -78,30 +82,45 @@ def triton_config(document: dict[str, Any]) -> str:
             "forecast": [steps, columns],
             "quantiles": [steps, columns, len(document["forecast"]["quantiles"])],
         }
+    named = {"probabilities": f', label_filename: "{LABELS}"'}
     inputs = ",\n".join(tensor(name, TRITON_TYPES[name], dims) for name, dims in given.items())
-    outputs = ",\n".join(tensor(name, "TYPE_FP32", dims) for name, dims in answers.items())
+    outputs = ",\n".join(tensor(name, "TYPE_FP32", dims, named.get(name, "")) for name, dims in answers.items())
+    place = f"instance_group [ {{ kind: {PLACES[variant]} }} ]\n" if variant in PLACES else ""
     return (
-        f'name: "{document["name"]}"\nbackend: "onnxruntime"\nmax_batch_size: 64\ninput [\n{inputs}\n]\n'
-        f"output [\n{outputs}\n]\ndynamic_batching {{ }}\n"
+        f'name: "{triton_name(document["name"], variant)}"\nbackend: "onnxruntime"\nmax_batch_size: {MOST}\n'
+        f"input [\n{inputs}\n]\noutput [\n{outputs}\n]\n{place}"
+        f"dynamic_batching {{ max_queue_delay_microseconds: {WAIT_US} }}\n"
     )
 
 
-def tensor(name: str, kind: str, dims: list[int]) -> str:
-    return f'  {{ name: "{name}", data_type: {kind}, dims: [ {", ".join(map(str, dims))} ] }}'
+def triton_name(name: str, variant: str) -> str:
+    return name if variant == "fp32" else f"{name}-{variant}"
+
+
+def tensor(name: str, kind: str, dims: list[int], more: str = "") -> str:
+    return f'  {{ name: "{name}", data_type: {kind}, dims: [ {", ".join(map(str, dims))} ]{more} }}'
+
+
+def write_triton(repository: Path, variant: str, file: Path, document: dict[str, Any]) -> None:
+    """Write one model of the repository: <name>/config.pbtxt, <name>/labels.txt, <name>/1/model.onnx."""
+    version = repository / triton_name(document["name"], variant) / "1"
+    version.mkdir(parents=True)
+    try:
+        os.link(file, version / MODEL_FILE)  # one file on disk, two names
+    except OSError:  # a file system without links
+        shutil.copyfile(file, version / MODEL_FILE)
+    (version.parent / "config.pbtxt").write_text(triton_config(document, variant))
+    lines = [" ".join(str(label).split()) for label in document.get("labels", [])]  # one a line, whatever is in it
+    if lines:
+        (version.parent / LABELS).write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def write_package(folder: Path, models: dict[str, Contract], about: dict[str, Any]) -> None:
     """Write the package; the manifest comes last, when everything that it names is there."""
-    for name, model in models.items():
-        (folder / name).write_bytes(model.bytes)
-    model = models[MODEL_FILE]
-    version = folder / "triton" / model.name / "1"
-    version.mkdir(parents=True)
-    try:
-        os.link(folder / MODEL_FILE, version / MODEL_FILE)  # one file on disk, two names
-    except OSError:  # a file system without links
-        shutil.copyfile(folder / MODEL_FILE, version / MODEL_FILE)
-    (version.parent / "config.pbtxt").write_text(triton_config(model.document))
+    for variant in (v for v in VARIANTS if file_of(v) in models):
+        model, path = models[file_of(variant)], folder / file_of(variant)
+        path.write_bytes(model.bytes)
+        write_triton(folder / "triton", variant, path, model.document)
     write_json(folder / MANIFEST, about)
 
 

@@ -35,6 +35,7 @@ TOP = {
     "device": Field(str, "auto", choices=("auto", "cuda", "cpu")),
     "deterministic": Field(bool, True),
     "threads": Field(int, 1, least=1),
+    "processes": Field(int, 1, least=1),
     "line": Field(dict),
     "line_studies": Field(list, [], item=str),
     "data": Field(dict),
@@ -53,6 +54,7 @@ class Params:
     device: str
     deterministic: bool
     threads: int
+    processes: int
     line: list[str]
     line_studies: list[str]
     check: dict[str, Any]
@@ -72,7 +74,7 @@ def load(path: Path = FILE) -> Params:
         built = {name: built_on(name, top["models"]) for name in top["models"]}
         raw = raw | {"models": built}
         models = {name: check_recipe(name, recipe, sets, top["size"]) for name, recipe in built.items()}
-        fields = {key: top[key] for key in ("size", "device", "deterministic", "threads", "line_studies")}
+        fields = {key: top[key] for key in ("size", "device", "deterministic", "threads", "processes", "line_studies")}
         fields["line"] = check_line(top["line"], models)
         studies = {
             name: check_section(f"studies.{name}", study, schema.STUDY) for name, study in top["studies"].items()
@@ -186,6 +188,7 @@ def lay_out(params: Params, name: str) -> dict[str, dict[str, Any]]:
     """Return an entry's recipe in parts, each named after the first stage whose numbers depend on it."""
     recipe = params.models[name]
     train = {key: recipe[key] for key in ("arch", "net", "train", "weights", "needs", "head")} | {"size": params.size}
+    train |= {"processes": params.processes} if params.processes > 1 else {}
     return {
         "data": {"data": recipe["data"]},
         "train": train | circumstances(params, recipe),
@@ -230,6 +233,18 @@ def remove_unknown(params: Params) -> None:
                 shutil.rmtree(path)
 
 
+def made_already(params: Params) -> dict[str, set[str]]:
+    """Return which parts of each entry were made by the recipe that it has now."""
+
+    def same(name: str, part: str, made: str) -> bool:
+        file = OUT / name / f"{part}.json"
+        laid = json.loads(json.dumps(lay_out(params, name)[part]))
+        return file.exists() and json.loads(file.read_text()) == laid and Path("out", name, made).exists()
+
+    known = {"data": ("data", "data"), "networks": ("train", "export")}
+    return {name: {key for key, pair in known.items() if same(name, *pair)} for name in params.line}
+
+
 def main() -> None:
     params = load()
     if sys.argv[1:] == ["--names"]:
@@ -240,6 +255,10 @@ def main() -> None:
         print("\n".join(f"{name}={start}" for name, start in whole.items()))
         return
     remove_unknown(params)
+    if params.size == "full":
+        from pipeline import room
+
+        room.state({name: params.models[name] for name in params.line}, made_already(params))
     files = {OUT / name / f"{part}.json": x for name in params.line for part, x in lay_out(params, name).items()}
     files |= {CLAIMS / f"{name}.json": lay_out_study(params, name) for name in params.line_studies}
     files |= {CODE / f"{stage}.txt": code.lay_out(stage) for stage in code.stages()}

@@ -1,7 +1,8 @@
 """Stage report: everything that the line has measured, as one static folder that opens from disk.
 
-Reads results/ and out/<entry>/ of the entries and studies that params.yaml names, whatever of it is made already.
-Writes out/report/ (index.html, one page per entry, img/) and results/README.md, and prints the table.
+Reads results/ and out/<entry>/ of the entries and studies that params.yaml names, whatever of it is made already, and
+docs/claims.yaml.
+Writes out/report/ (index, compare, claims, live, one page per entry, img/) and results/README.md, and prints the table.
 Fails when a file of an earlier stage is there but cannot be read; what is not there is shown as pending.
 
     python -m pipeline.report
@@ -11,26 +12,24 @@ Fails when a file of an earlier stage is there but cannot be read; what is not t
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import jinja2
-import numpy as np
 from markupsafe import Markup
 
-from pipeline import fans, figures, landscape, params, table, verdicts
+from pipeline import charts, claims, compare, fans, figures, landscape, live, mistakes, params, table, verdicts
 from pipeline.evidence import MAKERS, Entry, Study
 from pipeline.figures import Picture
 from pipeline.stage import run
 
-TEMPLATES = Path(__file__).parent / "templates"
+OURS = ("style.css", "page.js", "compare.js", "live.js")  # put into the pages
 TASKS = {"classification": "Classification", "forecasting": "Forecasting", None: "Not made yet"}
-MOST_QUERIES = 10  # one of each class
-MOST_WRONG = 24  # pictures; what a reader looks at before losing interest
-CONFUSION_LABELS = 40  # a larger matrix cannot be read; the most frequent confusions are listed instead
 MARKS = ("<!-- results: `make readme` writes this table -->", "<!-- /results -->")
 README = """# Results
 
@@ -51,38 +50,47 @@ def build(line: list[str], recipes: dict[str, dict], studies: dict[str, dict], r
     if site.exists():
         shutil.rmtree(site)  # the page of a removed entry must not survive
     (site / "img").mkdir(parents=True)
-    pages = environment()
-    for entry in entries:
-        html = pages.get_template("entry.html.j2").render(**entry_page(entry, site / "img"))
-        (site / f"{entry.name}.html").write_text(html, encoding="utf-8")
+    (site / charts.LIBRARY).write_text(charts.library(), encoding="utf-8")
     shown = [Study(name, study["claim"], root) for name, study in studies.items()]
-    html = pages.get_template("index.html.j2").render(size=size, **index_page(entries, shown, site / "img"))
-    (site / "index.html").write_text(html, encoding="utf-8")
+    write = writer(site)
+    for entry in entries:
+        write("entry", entry.name, entry_page(entry, site / "img"))
+    write("index", "index", {"size": size, **index_page(entries, shown, site / "img")})
+    write("compare", "compare", {"entries": line, "facts": compare.facts(entries)})
+    write("claims", "claims", {**claims.ledger(root), "studies": list(studies)})
+    write("live", "live", live.write(entries, site, root / "out" / "downloads"))
     summary = table.markdown(table.entry_table(entries, timings=False))
     (root / "results").mkdir(exist_ok=True)
     (root / "results" / "README.md").write_text(README.format(size=size, table=summary), encoding="utf-8")
     return table.text(table.entry_table(entries, timings=True))
 
 
-def environment() -> jinja2.Environment:
-    """Return templates that escape everything, with style and script put into each page."""
+def writer(site: Path) -> Callable[[str, str, dict[str, Any]], None]:
+    """Return what fills templates/<kind>.html.j2, everything escaped, style and script in it, and writes the page."""
     pages = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
+        loader=jinja2.FileSystemLoader(charts.TEMPLATES),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    pages.globals |= {file.replace(".", "_"): inline(file) for file in ("style.css", "sort.js")}
-    pages.globals["made"] = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")
+    pages.globals |= {file.replace(".", "_"): inline(file) for file in OURS}
+    pages.globals |= {"made": datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"), "library": charts.LIBRARY}
+    pages.policies["json.dumps_kwargs"] = {"sort_keys": False}
     pages.filters |= {"scaled": table.scaled, "percent": lambda share: f"{100 * share:.0f}\u00a0%"}
     pages.filters["pretty"] = lambda value: json.dumps(value, indent=2, ensure_ascii=False)
-    return pages
+    pages.filters["anchor"] = lambda text: re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
+
+    def write(kind: str, name: str, shown: dict[str, Any]) -> None:
+        html = pages.get_template(f"{kind}.html.j2").render(**shown)
+        (site / f"{name}.html").write_text(html, encoding="utf-8")
+
+    return write
 
 
 def inline(file: str) -> Markup:
     """Return one of our own files, not to be escaped."""
-    return Markup((TEMPLATES / file).read_text(encoding="utf-8"))
+    return Markup((charts.TEMPLATES / file).read_text(encoding="utf-8"))
 
 
 def index_page(entries: list[Entry], studies: list[Study], img: Path) -> dict[str, Any]:
@@ -139,7 +147,7 @@ def entry_page(entry: Entry, img: Path) -> dict[str, Any]:
         "rows": table.detail_rows(entry),
         "serve": serve_command(entry),
         "curves": learning_curves(entry, img),
-        "classifier": classifier_part(entry, img) if entry.task == "classification" else None,
+        "classifier": mistakes.section(entry, img) if entry.task == "classification" else None,
         "noise": verdicts.noise([entry], img / f"{entry.name}.noise.png") if entry.noise else None,
         "forecaster": forecaster_part(entry, img) if entry.task == "forecasting" else None,
         "seen": seen_part(entry, img),
@@ -169,84 +177,19 @@ def serve_command(entry: Entry) -> str:
 
 
 def learning_curves(entry: Entry, img: Path) -> list[Picture]:
-    """Return one picture for each measure that training recorded; none before it has run."""
-    recorded = entry.history[0] if entry.trained else {}
-    return [
-        figures.learning_curve(entry.history, measure, best_epoch(entry), img / f"{entry.name}.curve-{measure}.png")
-        for measure in ("loss", "accuracy")
-        if f"validation_{measure}" in recorded
-    ]
-
-
-def classifier_part(entry: Entry, img: Path) -> dict[str, Any] | None:
-    """Return the confusion matrix and the most wrong samples, or None before check has run."""
-    if entry.answers is None:
-        return None
-    labels, truth, probabilities = entry.results["data"]["labels"], entry.answers["y"], entry.answers["probabilities"]
-    counts = confusion(truth, probabilities)
-    wrong = most_wrong(truth, probabilities)
-    return {
-        "labels": labels,
-        "matrix": counts.tolist() if len(labels) <= CONFUSION_LABELS else None,
-        "pairs": frequent_confusions(counts, labels),
-        "errors": int((probabilities.argmax(1) != truth).sum()),
-        "n": len(truth),
-        "wrong": wrong_samples(entry, wrong, img),
-        "neighbours": neighbours(entry, img),
-    }
-
-
-def neighbours(entry: Entry, img: Path) -> dict[str, Any] | None:
-    """Return test images beside the training images that a head on features finds nearest, a few of each class."""
-    database = entry.array("train_x")
-    if entry.answers is None or "nearest" not in entry.answers or entry.images is None or database is None:
-        return None
-    labels, truth, nearest = entry.results["data"]["labels"], entry.answers["y"], entry.answers["nearest"]
-    classes = entry.array("train_y")
-    rows = []
-    for query in [row for k in range(len(labels)) for row in np.flatnonzero(truth == k)[:1]][:MOST_QUERIES]:
-        found = nearest[query]
-        names = [labels[k] for k in classes[found]]
-        rows.append((entry.images[query], labels[truth[query]], [database[row] for row in found], names))
-    picture = figures.neighbour_rows(rows, img / f"{entry.name}.neighbours.png")
-    return {"picture": picture, "facts": entry.results["check"]["retrieval"]}
-
-
-def confusion(truth: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """Return counts (K, K): row is the true class, column the predicted one."""
-    counts = np.zeros((probabilities.shape[1],) * 2, np.int64)
-    np.add.at(counts, (truth, probabilities.argmax(1)), 1)
-    return counts
-
-
-def frequent_confusions(counts: np.ndarray, labels: list[str], most: int = 10) -> list[tuple[str, str, int]]:
-    """Return (true label, predicted label, count) of the commonest mistakes, commonest first."""
-    off = counts - np.diag(np.diag(counts))
-    order = np.argsort(-off, axis=None, kind="stable")[:most]
-    cells = [np.unravel_index(cell, off.shape) for cell in order if off.flat[cell] > 0]
-    return [(labels[i], labels[j], int(off[i, j])) for i, j in cells]
-
-
-def most_wrong(truth: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """Return rows of wrong answers, the one given with the highest probability first."""
-    rows = np.flatnonzero(probabilities.argmax(1) != truth)
-    return rows[np.argsort(-probabilities[rows].max(1), kind="stable")][:MOST_WRONG]
-
-
-def wrong_samples(entry: Entry, rows: np.ndarray, img: Path) -> list[dict[str, Any]] | None:
-    """Return picture, labels and probability of each row, or None where the test images are not there."""
-    if entry.images is None:
-        return None
-    labels, truth, probabilities = entry.results["data"]["labels"], entry.answers["y"], entry.answers["probabilities"]
-    samples = []
-    for place, row in enumerate(rows):
-        answer = int(probabilities[row].argmax())
-        sample = {"row": int(row), "true": labels[truth[row]], "answer": labels[answer]}
-        sample |= {"probability": float(probabilities[row, answer]), "of_true": float(probabilities[row, truth[row]])}
-        alt = f"Test sample {row}: {sample['true']}, taken for {sample['answer']}."
-        sample["picture"] = figures.enlarge(entry.images[row], img / f"{entry.name}.wrong{place:02d}.png", alt)
-        samples.append(sample)
-    return samples
+    """Return a chart for each measure that training recorded, over epochs; none before it has run."""
+    recorded, drawn = entry.history[0] if entry.trained else {}, []
+    for measure in [m for m in ("loss", "accuracy") if f"validation_{m}" in recorded]:
+        values = [
+            {"epoch": row["epoch"], "split": split, "value": row[f"{split}_{measure}"]}
+            | {"kept": split == "validation" and row["epoch"] == best_epoch(entry)}
+            for row in entry.history
+            for split in ("train", "validation")
+        ]
+        said = f"{measure.capitalize()} by epoch; the last has {values[-1]['value']:.3g} on the validation split."
+        path = img / f"{entry.name}.curve-{measure}.png"
+        drawn.append(charts.chart("curves", path, said, values=values, title=measure))
+    return drawn
 
 
 def forecaster_part(entry: Entry, img: Path) -> dict[str, Any] | None:

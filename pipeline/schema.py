@@ -23,7 +23,7 @@ REQUIRED = object()
 SEED = 10**12  # times a million, as training mixes the epoch in, it still fits 64 bits
 RESERVED = (
     "params", "scratch", "dist", "wheel", "report", "studies", "claims",
-    "checkpoints", "features", "downloads", "gpu", "index", "plots",
+    "checkpoints", "features", "downloads", "gpu", "index", "plots", "compare", "live",
 )  # fmt: skip
 MEASURES = {  # what a study can measure: of which data, and how it is averaged (the kind of number that it is)
     "accuracy": ("image", "share"),
@@ -191,6 +191,7 @@ TRAIN = {
     "patience": Field((int, type(None)), None, least=1),
     "choose": Field(str, "best", choices=("best", "last")),  # which epoch's weights ship, by the validation loss
     "precision": Field(str, "auto", choices=("auto", "fast", "fp32", "bf16")),  # loss.py: autocast
+    "compile": Field(str, "auto", choices=("auto", "on", "off")),  # torch.compile; auto: device.py
     "augment": Field((dict, type(None)), None),
     "snapshots": Field(list, [], item=int),  # epochs whose weights are kept for the reports
     "seed": Field(int, 1, least=0, most=SEED),

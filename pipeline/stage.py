@@ -54,6 +54,9 @@ def of_entry(stage: str) -> Iterator[str]:
     if name not in names:
         choices = ", ".join(names) or "nothing yet: run `dvc repro params`"
         raise StageError(f"{stage}: no entry {name!r} under `line:` of params.yaml; it has {choices}")
+    if "TORCHELASTIC_RUN_ID" in os.environ:  # one of several processes: who started them says what goes on
+        yield name
+        return
     log = read_log()
     done, seconds = log["done"].get(stage, []), log["seconds"].get(stage, {})
     print(header(stage, name, names, done, seconds), file=sys.stderr, flush=True)
@@ -97,6 +100,7 @@ def progress(total: int, what: str, unit: str, done: int = 0) -> tqdm:
         delay=2,
         mininterval=0.5 if live else 20,
         ascii=not live,
+        disable=os.environ.get("RANK", "0") != "0",  # one of several processes speaks
     )
 
 

@@ -5,6 +5,7 @@ gradients, layer table, snapshots), out/<entry>/curves (DVCLive) and results/<en
 Fails when the loss is not finite. Interrupted, it goes on from its last checkpoint and ends with the same numbers.
 
     python -m pipeline.train ENTRY
+    torchrun --nproc-per-node 8 -m pipeline.train ENTRY     (or `processes: 8` in params.yaml)
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ import math
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +24,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pipeline import augment, data, device, network, params, trained, tuning
-from pipeline.checkpoint import CHECKPOINTS, LEAST_S, MOST_SHARE, State, checkpoint_path, copy_of, restore, store
+from pipeline import augment, data, device, distributed, network, params, trained, tuning
+from pipeline.checkpoint import CHECKPOINTS, LEAST_S, MOST_SHARE, State, checkpoint_path, record, restore, store
 from pipeline.loss import autocast, conformal, make_optimizer, objective, penalty
 from pipeline.recipe import on_features
 from pipeline.schedule import lr_at
 from pipeline.stage import OUT, StageError, fresh, of_entry, progress, run
-
-# Channels: on two CPU cores VGG-16's step halves, Inception's takes a third less, LeNet-5's would double.
-CHANNELS_LAST_FROM = 128
 
 
 @dataclass
@@ -61,24 +61,27 @@ def fit(
     torch.manual_seed(train["seed"])
     net = network.build(recipe, source)
     network.start(net, recipe, source.about.get("labels", []), base)
-    net = place(net, on)
+    net = device.place(net, on)
     optimizer = make_optimizer(train, net, recipe.get("head"))
     state = restore(checkpoint, net, optimizer) if checkpoint and checkpoint.exists() else State()
     for row in state.history:
         on_epoch(row)
+    if checkpoint:
+        distributed.agree("recipe, data, code or checkpoint", f"{checkpoint.name} after epoch {state.epoch}")
     fitting, validation = (batches(source, split, net, on) for split in ("train", "validation"))
+    minimise = minimised(recipe, net, fitting, validation, label)
     watched = {split: batches(source, split, net, on) for split in watch}
-    change = augment.build(train["augment"], fitting.x) if source.task == "classification" else (lambda x: x)
+    change = augment.build(train["augment"], fitting.x) if source.task == "classification" else (lambda x, of: x)
     saved, pause = time.monotonic(), LEAST_S
     bar = progress(train["epochs"], label, "epoch", state.epoch)
     while state.epoch < train["epochs"] and not out_of_patience(state, train["patience"]):
-        row = one_epoch(recipe, net, optimizer, fitting, validation, change, state, label)
+        row = one_epoch(recipe, net, optimizer, fitting, validation, change, state, label, minimise)
         for split, part in watched.items():
             row[f"{split}_loss"], row[f"{split}_accuracy"] = evaluate(recipe, net, part)
         on_epoch(row)
         bar.update()
         bar.set_postfix_str(f"validation loss {row['validation_loss']:.4g}", refresh=False)
-        if checkpoint and (begun := time.monotonic()) - saved > pause:
+        if checkpoint and not distributed.rank() and (begun := time.monotonic()) - saved > pause:
             store(checkpoint, net, optimizer, state)
             saved = time.monotonic()
             pause = max(LEAST_S, (saved - begun) / MOST_SHARE)
@@ -95,11 +98,17 @@ def fit(
     return net, state
 
 
-def place(net: Any, on: torch.device) -> Any:
-    """Return the network on the device, its images channels last in memory where that is faster."""
-    widest = max((m.out_channels for m in net.modules() if isinstance(m, nn.Conv2d)), default=0)
-    last = widest >= (1 if on.type == "cuda" else CHANNELS_LAST_FROM)
-    return net.to(on, memory_format=torch.channels_last) if last else net.to(on)
+def minimised(
+    recipe: dict[str, Any], net: Any, fitting: Batches, validation: Batches, label: str
+) -> Callable[..., tuple[Tensor, Tensor]]:
+    """Return `loss_of` the network as a function of (x, y, share): compiled where it pays, averaged over processes."""
+    train = recipe["train"]
+    least, count = min(train["batch"], len(fitting.x), len(validation.x)), distributed.size()
+    if count > 1 and least < 2 * count:
+        raise StageError(f"train {label}: {count} processes share {least} rows, expected two each; lower `processes:`")
+    if device.compiles(train["compile"], fitting.x.device, train["epochs"] * len(fitting.x) // train["batch"]):
+        net.net.compile()
+    return distributed.averaged(partial(loss_of, recipe), net, partly=bool(recipe.get("head")))
 
 
 def one_epoch(
@@ -111,22 +120,29 @@ def one_epoch(
     change: augment.Augment,
     state: State,
     label: str,
+    minimise: Callable[..., tuple[Tensor, Tensor]],
 ) -> dict[str, float]:
     """Train one epoch, look at the validation split, and record both in `state`; return the new history row."""
     train, epoch = recipe["train"], state.epoch
     # Seeded by the epoch, not carried along: order, dropout and augmentation repeat after a resume.
-    torch.manual_seed(train["seed"] * 1_000_003 + epoch)
-    order = torch.randperm(len(fitting.x)).to(fitting.x.device).split(train["batch"])
-    order = [rows for rows in order if len(rows) > 1 or len(order) == 1]  # batch norm cannot train on one sample
+    distributed.seed(train["seed"] * 1_000_003 + epoch)
+    order = torch.randperm(len(fitting.x), generator=distributed.common()).to(fitting.x.device).split(train["batch"])
+    least = 2 * distributed.size()  # batch norm cannot train on one sample
+    order = [rows for rows in order if len(rows) >= least or len(order) == 1]
     net.train()
     if recipe.get("head"):
         tuning.set_phase(net, recipe["head"], epoch)
-    total, right, seen = 0.0, 0.0, 0
+    total = right = torch.zeros((), dtype=torch.float64, device=fitting.x.device)  # there: a GPU does not wait for sums
+    seen = 0
     for i, rows in enumerate(order):
         for group in optimizer.param_groups:
             group["lr"] = lr_at(train, epoch + i / len(order)) * group.get("factor", 1.0)
-        loss, correct = step(recipe, net, optimizer, change(fitting.x[rows]), fitting.y[rows])
-        total, right, seen = total + loss * len(rows), right + correct, seen + len(rows)
+        mine = distributed.share(rows)
+        x, y = change(fitting.x[mine], len(rows)), fitting.y[mine]
+        loss, correct = step(recipe, net, optimizer, x, y, minimise, len(mine) * distributed.size() / len(rows))
+        total, right, seen = total + loss.double() * len(mine), right + correct, seen + len(mine)
+    distributed.settle(net)
+    total, right, seen = distributed.total(total, right, seen)
     row = {"epoch": epoch + 1, "lr": optimizer.param_groups[0]["lr"], "train_loss": total / seen}
     row["validation_loss"], accuracy = evaluate(recipe, net, validation)
     if fitting.y.dtype == torch.int64:
@@ -149,39 +165,38 @@ def refuse_broken(net: nn.Module, label: str, epoch: int) -> None:
 
 
 def step(
-    recipe: dict[str, Any], net: Any, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor
-) -> tuple[float, float]:
-    """Take one optimizer step; return the batch's loss without penalties and the number of right answers."""
+    recipe: dict[str, Any],
+    net: Any,
+    optimizer: torch.optim.Optimizer,
+    x: Tensor,
+    y: Tensor,
+    minimise: Callable[..., tuple[Tensor, Tensor]] | None = None,
+    share: float = 1.0,
+) -> tuple[Tensor, Tensor]:
+    """Take one optimizer step; return the batch's loss without penalties and the number of right answers.
+
+    share: how many rows x has over what each process has on average.
+    """
     train = recipe["train"]
     optimizer.zero_grad(set_to_none=True)  # here, not after the step: the last batch's gradients stay readable
-    loss, output = loss_of(recipe, net, x, y)
+    loss, output = minimise(x, y, share) if minimise else loss_of(recipe, net, x, y)
     loss.backward()
     if train["clip_norm"]:
         nn.utils.clip_grad_norm_(net.parameters(), train["clip_norm"])
     optimizer.step()
-    correct = float((output.argmax(1) == y).sum()) if y.dtype == torch.int64 else 0.0
-    return float(objective(output.detach(), y, train)), correct
+    output = output.detach()
+    correct = (output.argmax(1) == y).sum() if y.dtype == torch.int64 else torch.zeros((), device=x.device)
+    return objective(output, y, train), correct
 
 
-def loss_of(recipe: dict[str, Any], net: Any, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+def loss_of(recipe: dict[str, Any], net: Any, x: Tensor, y: Tensor, share: float = 1.0) -> tuple[Tensor, Tensor]:
     """Return what a step minimises (penalties and auxiliary heads with it), and the network's own output."""
     train = recipe["train"]
     with autocast(train["precision"], x.device):
         output = net.logits(x) if y.dtype == torch.int64 else net.net(x)
     output, *auxiliary = (part.float() for part in (output if isinstance(output, tuple) else (output,)))
     aside = sum((objective(other, y, train) for other in auxiliary), torch.zeros((), device=x.device))
-    return objective(output, y, train) + train["aux_weight"] * aside + penalty(net, train), output
-
-
-def record(state: State, net: nn.Module, row: dict[str, float], snapshot: bool) -> None:
-    """Add the epoch to `state`; keep its weights if they are the best so far or a snapshot is asked for."""
-    state.epoch += 1
-    state.history.append(row)
-    state.gradients.append(gradients(net))
-    if state.best_epoch == 0 or row["validation_loss"] < state.history[state.best_epoch - 1]["validation_loss"]:
-        state.best_epoch, state.best = state.epoch, copy_of(net)
-    if snapshot:
-        state.snapshots[f"{state.epoch:03d}"] = copy_of(net)
+    return share * (objective(output, y, train) + train["aux_weight"] * aside) + penalty(net, train), output
 
 
 def look(recipe: dict[str, Any], net: Any, fitting: Batches, validation: Batches) -> dict[str, float]:
@@ -190,12 +205,6 @@ def look(recipe: dict[str, Any], net: Any, fitting: Batches, validation: Batches
     for split, part in (("train", fitting), ("validation", validation)):
         row[f"{split}_loss"], row[f"{split}_accuracy"] = evaluate(recipe, net, part)
     return row
-
-
-def gradients(net: nn.Module) -> dict[str, float]:
-    """Return the mean |gradient| of each weight, as the last batch left it."""
-    weights = [(name.removeprefix("net."), p) for name, p in net.named_parameters() if p.dim() > 1]
-    return {name: float(p.grad.abs().mean()) for name, p in weights if p.grad is not None}
 
 
 def out_of_patience(state: State, patience: int | None) -> bool:
@@ -219,10 +228,12 @@ def evaluate(recipe: dict[str, Any], net: Any, split: Batches) -> tuple[float, f
     total, right = 0.0, 0.0
     plain = recipe["train"] | {"label_smoothing": 0.0}
     batch = 2 * plain["batch"]  # what fits with gradients fits twice without
-    for x, y in zip(split.x.split(batch), split.y.split(batch), strict=True):
+    own = distributed.share(split.x).split(batch), distributed.share(split.y).split(batch)
+    for x, y in zip(*own, strict=True):
         output = net.logits(x) if y.dtype == torch.int64 else net.net(x)
         total += float(objective(output, y, plain)) * len(x)
         right += float((output.argmax(1) == y).sum()) if y.dtype == torch.int64 else 0.0
+    total, right = distributed.total(total, right)
     return total / len(split.x), right / len(split.x)
 
 
@@ -234,29 +245,45 @@ def set_offsets(net: network.Forecaster, source: data.Data, validation: Batches)
     net.offsets.copy_(conformal(gaps, source.about["forecast"]["quantiles"]))
 
 
-def main() -> None:
-    with of_entry("train") as name:
-        recipe, source = params.entry(name, "data", "train"), data.load(name)
-        on = device.choose(recipe["device"])
-        print(f"   device {recipe['device']}: {device.describe(on)}, CPU threads {recipe['threads']}", file=sys.stderr)
-        if on_features(recipe):
-            from pipeline import heads  # scikit-learn: 3 s
+def make(name: str, recipe: dict[str, Any], source: data.Data, on: torch.device) -> None:
+    """Train an entry and write what the stage writes; of several processes the first one writes."""
+    first = not distributed.rank()
+    if first:
+        many = f"{distributed.size()} processes, " if distributed.size() > 1 else ""
+        chosen = f"{recipe['device']}: {many}{device.describe(on)}"
+        print(f"   device {chosen}, CPU threads {recipe['threads']}", file=sys.stderr)
+    if on_features(recipe):
+        from pipeline import heads  # scikit-learn: 3 s
 
+        if first:
             heads.make(name, recipe, source, on)
-            return
-        checkpoint = checkpoint_path(name, recipe, source, on)
+        return
+    checkpoint = checkpoint_path(name, recipe, source, on)
+    if first:
         for old in CHECKPOINTS.glob(f"{name}@*.pt"):
             if old != checkpoint:
                 old.unlink()
         fresh(OUT / name / "train")
-        with trained.curves(OUT / name / "curves") as log:
-            try:
-                net, state = fit(recipe, source, on=on, label=name, checkpoint=checkpoint, on_epoch=log)
-            except (torch.OutOfMemoryError, MemoryError):
-                cure = f"lower train.batch ({recipe['train']['batch']}) or data.size"
-                raise StageError(f"train {name}: {device.describe(on)} has too little memory; {cure}") from None
+    with trained.curves(OUT / name / "curves") if first else nullcontext(lambda row: None) as log:
+        try:
+            net, state = fit(recipe, source, on=on, label=name, checkpoint=checkpoint, on_epoch=log)
+        except (torch.OutOfMemoryError, MemoryError):
+            cure = f"lower train.batch ({recipe['train']['batch']}) or data.size"
+            raise StageError(f"train {name}: {device.describe(on)} has too little memory; {cure}") from None
+    if first:
         trained.save(name, net, state, source)
         checkpoint.unlink(missing_ok=True)
+
+
+def main() -> None:
+    with of_entry("train") as name:
+        recipe, source = params.entry(name, "data", "train"), data.load(name)
+        on = device.choose(recipe["device"])
+        if recipe.get("processes", 1) > 1 and not distributed.started() and not on_features(recipe):
+            distributed.start(recipe["processes"], "train", name)
+            return
+        with distributed.group(on) as own:
+            make(name, recipe, source, own)
 
 
 if __name__ == "__main__":

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.lines import Line2D
 
+from pipeline.charts import chart, sparse
 from pipeline.evidence import Entry
-from pipeline.figures import BLUE, GREEN, INK, ORANGE, PURPLE, Picture, drawing
+from pipeline.figures import BLUE, GREEN, ORANGE, Picture, drawing
 from pipeline.table import Cell, Column, Table, scaled
 
 COLOURS = {"fp32": BLUE, "int8": ORANGE, "fp16": GREEN}
@@ -92,71 +92,59 @@ def pictures(entries: list[Entry], img: Path, gpu: Path = GPU) -> dict[str, Pict
 
 def fronts(entries: list[Entry], data_set: str, path: Path) -> Picture:
     """Draw accuracy over latency of each file, an entry's files joined, and the front of them all."""
-    width, height = 610, 400
-    points: list[tuple[float, float, str, str]] = []
-    with drawing(path, width, height) as axes:
-        axis = axes[0, 0]
-        for entry in entries:
-            rows = [row for row in entry.results["speed"]["rows"] if row["device"] == "cpu" and row["batch"] == 1]
-            by = {row["variant"]: row["p50_ms"] for row in reversed(rows)}  # the first is of every core
-            found = entry.results["check"]["variants"]
-            own = [(by["fp32"], 100 * entry.results["check"]["metric"]["value"], "fp32", entry.name)]
-            own += [(by[v], 100 * found[v]["cpu"]["accuracy"], v, entry.name) for v in by if v in found]
-            axis.plot(*zip(*[point[:2] for point in own], strict=True), color=INK, lw=0.4, zorder=1)
-            points += own
-        for latency, accuracy, variant, _ in points:
-            axis.plot(latency, accuracy, "o", color=COLOURS[variant], ms=4)
-        best = [p for p in points if not any(o[0] <= p[0] and o[1] >= p[1] and o[:2] != p[:2] for o in points)]
-        best.sort()
-        axis.step([p[0] for p in best], [p[1] for p in best], where="post", color=PURPLE, lw=1, zorder=0)
-        for latency, accuracy, _, name in best:
-            axis.annotate(name, (latency, accuracy), (0, 5), textcoords="offset points", ha="center", fontsize=7)
-        low = np.quantile([p[1] for p in points], 0.1)
-        axis.set(title=f"{data_set}: accuracy over latency on the CPU, batch 1", xlabel="p50, ms")
-        axis.set(xscale="log", ylim=(low - 1, None), ylabel="test accuracy, %")
-        axis.margins(x=0.1)
-        axis.xaxis.set_major_formatter("{x:g}")
-        shown = {variant for _, _, variant, _ in points}
-        marks = [Line2D([], [], marker="o", ls="", color=COLOURS[v], label=v) for v in COLOURS if v in shown]
-        axis.legend(handles=[*marks, Line2D([], [], color=PURPLE, label="front")], loc="lower right")
-    names = ", ".join(dict.fromkeys(name for *_, name in best))
+    points: list[dict[str, Any]] = []
+    for entry in entries:
+        rows = [row for row in entry.results["speed"]["rows"] if row["device"] == "cpu" and row["batch"] == 1]
+        found = {"fp32": entry.results["check"]["metric"]["value"]}
+        found |= {v: by["cpu"]["accuracy"] for v, by in entry.results["check"]["variants"].items() if "cpu" in by}
+        for variant, ms in {row["variant"]: row["p50_ms"] for row in reversed(rows)}.items():  # the first: every core
+            place = {"entry": entry.name, "variant": variant, "link": f"{entry.name}.html", "ms": ms}
+            points.append(place | {"accuracy": 100 * found[variant]})
+    for p in points:
+        better = [o for o in points if o["ms"] <= p["ms"] and o["accuracy"] >= p["accuracy"]]
+        p["front"] = all((o["ms"], o["accuracy"]) == (p["ms"], p["accuracy"]) for o in better)
+        p["name"] = p["entry"] if p["front"] else ""
+    names = ", ".join(dict.fromkeys(p["name"] for p in points if p["front"]))
     alt = f"Accuracy on {data_set} over latency of {len(points)} files; on the front: {names}."
-    return Picture(path.name, width, height, alt)
+    title = f"{data_set}: accuracy over latency on the CPU, batch 1"
+    low = float(np.quantile([p["accuracy"] for p in points], 0.1)) - 1
+    values = sparse(points, "ms", "accuracy")
+    return chart("fronts", path, alt, values=values, title=title, low=low, variants=shown(points))
+
+
+def shown(points: list[dict[str, Any]]) -> dict[str, str]:
+    """Return the colours of the precisions that are there."""
+    return {v: colour for v, colour in COLOURS.items() if any(point["variant"] == v for point in points)}
 
 
 def roofline(entries: list[Entry], gpu: Path, path: Path) -> Picture:
     """Draw each file's best rate over its arithmetic intensity, under the limits of the machines that ran them."""
-    width, height = 610, 400
-    machines: dict[str, tuple[dict[str, float], list[tuple[float, float, str]]]] = {}
+    limits: dict[str, dict[str, float]] = {}
+    points = []
     for entry in entries:
         speed = entry.results["speed"]
         for row in speed["rows"]:
-            name = speed["machine"]["cpu"] if row["device"] == "cpu" else row["device"]
-            points = machines.setdefault(name, (speed["limits"][row["device"]], []))[1]
-            points.append((row["intensity"], row["ops_per_second"], row["variant"]))
+            machine = speed["machine"]["cpu"] if row["device"] == "cpu" else row["device"]
+            limits.setdefault(machine, speed["limits"][row["device"]])
+            known = {key: row[key] for key in ("variant", "batch", "intensity")}
+            known |= {"rate": row["ops_per_second"], "share": row["share_of_limit"]}
+            points.append(known | {"entry": entry.name, "machine": machine})
     for file in sorted(gpu.glob("*.json")):
         found = json.loads(file.read_text(encoding="utf-8"))
         if "limits" in found:
-            machines[found["device"]] = found["limits"], [(*point,) for point in found["points"]]
-    with drawing(path, width, height) as axes:
-        axis = axes[0, 0]
-        for k, (limit, points) in enumerate(machines.values()):
-            for variant in [v for v in COLOURS if v in limit]:
-                x = np.geomspace(0.05, 5e3, 200)
-                y = np.minimum(limit[variant], limit["stream"] * x)
-                axis.plot(x, y, color=COLOURS[variant], lw=1, ls=("-", "--", ":")[k % 3])
-                axis.text(5e3, limit[variant], f"{scaled(limit[variant])}op/s", ha="right", va="bottom", fontsize=7)
-            for intensity, rate, variant in points:
-                axis.plot(intensity, rate, "os^"[k % 3], color=COLOURS[variant], ms=3, alpha=0.6, mew=0)
-        axis.set(title="achieved rate of every file and batch", xscale="log", yscale="log")
-        axis.set(xlabel="operations for each byte moved", ylabel="operations/s")
-        shown = {variant for _, points in machines.values() for *_, variant in points}
-        marks = [Line2D([], [], marker="o", ls="", color=COLOURS[v], label=v) for v in COLOURS if v in shown]
-        lines = [Line2D([], [], color=INK, ls=("-", "--", ":")[k % 3], label=name) for k, name in enumerate(machines)]
-        axis.legend(handles=[*marks, *lines], loc="lower right")
-    count = sum(len(points) for _, points in machines.values())
-    alt = f"Roofline of {', '.join(machines)}: {count} measured points below the limits of memory and of products."
-    return Picture(path.name, width, height, alt)
+            limits[found["device"]] = found["limits"]
+            keys = ("intensity", "rate", "variant")
+            points += [dict(zip(keys, row, strict=True)) | {"machine": found["device"]} for row in found["points"]]
+    roofs = []
+    for machine, limit in limits.items():
+        for variant in [v for v in COLOURS if v in limit]:
+            knee, most = limit[variant] / limit["stream"], limit[variant]
+            corners = [(0.05, 0.05 * limit["stream"], None), (knee, most, None), (5e3, most, f"{scaled(most)}op/s")]
+            keys = ("intensity", "rate", "roof")
+            roofs += [dict(zip(keys, c, strict=True)) | {"machine": machine, "variant": variant} for c in corners]
+    alt = f"Roofline of {', '.join(limits)}: {len(points)} measured points below the limits of memory and of products."
+    title = "achieved rate of every file and batch"
+    return chart("roofline", path, alt, values=points, roofs=roofs, title=title, variants=shown(points))
 
 
 def noise(entries: list[Entry], path: Path) -> Picture:

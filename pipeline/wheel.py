@@ -23,7 +23,7 @@ DEPENDENCIES = ("numpy", "PIL", "click", "onnxruntime")  # by import name; what 
 TRIALS = (  # what must work from the wheel, as a user's interpreter runs it
     "import sys, importlib.util; sys.exit('torch is importable' if importlib.util.find_spec('torch') else 0)",
     "import serve.classify, serve.forecast, serve.info, serve.locate, serve.model, serve.output, serve.plot",
-    "import serve.bench, serve.doctor, serve.evaluate",
+    "import serve.bench, serve.doctor, serve.evaluate, serve.follow",
     "from serve.session import open_session; from serve.errors import ModelFileError\n"
     "try: open_session(b'no model', 'cpu')\n"
     "except ModelFileError: pass",  # onnxruntime itself was reached, and its complaint understood

@@ -26,7 +26,6 @@ from serve.errors import InputError, ServeError
 from serve.image import read_image
 from serve.machine import processor, usable_cores
 from serve.model import Classifier, Forecaster, wrap
-from serve.output import open_table
 from serve.reading import Reading
 from serve.series import Step, future_times
 from serve.session import open_session
@@ -120,16 +119,10 @@ def _series_work(model: Forecaster, paths: Sequence[str], folder: Path) -> Work:
         return [one.values[-model.context :] for one in how.read(file).series if len(one.values) >= model.context]
 
     def serve(files: Iterator[str], target: str) -> Served:
-        done, written, writing, columns = 0, 0, 0.0, forecast.columns_of(model)
-        with open_table(target, columns, sys.stdout.buffer) as write:
-            for file in files:
-                quiet: Callable[[object], None] = lambda _: None  # noqa: E731
-                for rows in forecast.forecast_file(model, file, how, model.horizon, say=quiet, draw=quiet):
-                    before = time.perf_counter()
-                    write(rows)
-                    written, writing = written + len(rows), writing + time.perf_counter() - before
-                    done += len({row["unique_id"] for row in rows})
-        return Served(done, written, writing)
+        task = forecast.Task(model, how, model.horizon, target=target, say=lambda _: None)
+        done = forecast.forecast_files(task, files, sys.stdout.buffer)
+        failed = done.mark.failed  # one row each
+        return Served((done.mark.rows - failed) // model.horizon + failed, done.mark.rows, done.writing)
 
     return Work("series", _readable(iter(paths), read) if paths else _histories(model, folder), read, serve)
 

@@ -19,7 +19,7 @@ from serve.image import ImageRule
 from serve.journal import Journal, Mark
 from serve.machine import usable_cores
 from serve.model import Classifier, wrap
-from serve.output import Part, encoding, open_part, part_of
+from serve.output import Columns, Part, encoding, open_part, part_of
 from serve.session import open_session, resolve
 from serve.sources import Source
 from serve.workers import AHEAD, BATCHES, Crew, batched, in_order, processes, threads
@@ -153,6 +153,7 @@ def label_images(
     batch: int | None = None,  # None: measured
     workers: int | None = None,  # None: one per usable core, or fewer where that was measured to be faster
     resume: bool = False,
+    engine: str = "local",  # or ray: on a cluster
     watch: Callable[[Summary], None] = lambda summary: None,  # called before the first batch and after each
 ) -> Summary:
     """Write one row per source to `output` ("-" is stdout), in order; ServeError says what cannot be done at all."""
@@ -166,29 +167,47 @@ def label_images(
         batch = max(1, min(FEW, -(-len(first) // count)))
     worker, starting = Worker(contract, device, top_k, output), time.perf_counter()
     many = len(first) == MANY
-    with side_by_side(worker, count, batch, many=many, fewer=many and workers is None) as (crew, work, size, summary):
+    if engine == "ray":
+        crews = on_a_cluster(worker, workers, batch)
+    else:
+        crews = side_by_side(worker, count, batch, many=many, fewer=many and workers is None)
+    with crews as (crew, work, size, summary):
         summary.mark, summary.resumed, summary.start = mark, mark.rows, time.perf_counter() - starting
         watch(summary)
         run = {"model": contract.digest, "columns": list(columns_of(top_k)), "batch": summary.batch}
         if begun:
             journal.check_same(output, run, begun[0])
         groups = batched(chain(first, remaining), summary.batch)
-        pass_over(groups, mark, output)
-        with open_part(output, columns_of(top_k), stdout, mark.size) as part, noted(output, run, mark, part) as note:
-            parcels = batched(groups, max(1, size // summary.batch))
-            rescue = partial(isolated, worker)
-            for chunk in chain.from_iterable(in_order(crew, work, parcels, AHEAD * count, rescue)):
-                started = time.perf_counter()
-                part.append(chunk.encoded)
-                summary.mark = summary.mark.after(chunk.rows, chunk.failed, part.size, chunk.seen)
-                note(summary.mark)
-                summary.decode += chunk.decode
-                summary.inference += chunk.inference
-                summary.writing += chunk.encoding + time.perf_counter() - started
-                watch(summary)
+        pass_over(map(fingerprint, groups), mark, output)
+        parcels = batched(groups, max(1, size // summary.batch))
+        found = in_order(crew, work, parcels, AHEAD * (crew.count or count), partial(isolated, worker))
+        write_chunks(output, columns_of(top_k), stdout, run, chain.from_iterable(found), summary, watch)
+    return summary
+
+
+def write_chunks(
+    output: str,
+    columns: Columns,
+    stdout: IO[bytes],
+    run: dict[str, Any],
+    chunks: Iterable[Chunk],
+    summary: Summary,
+    watch: Callable[[Summary], None],
+) -> None:
+    """Append chunks to a table behind the summary's mark, and note in its journal how far it is."""
+    mark = summary.mark
+    with open_part(output, columns, stdout, mark.size) as part, noted(output, run, mark, part) as note:
+        for chunk in chunks:
+            started = time.perf_counter()
+            part.append(chunk.encoded)
+            summary.mark = summary.mark.after(chunk.rows, chunk.failed, part.size, chunk.seen)
+            note(summary.mark)
+            summary.decode += chunk.decode
+            summary.inference += chunk.inference
+            summary.writing += chunk.encoding + time.perf_counter() - started
+            watch(summary)
     if output != "-":
         journal.journal_of(output).unlink(missing_ok=True)
-    return summary
 
 
 @contextmanager
@@ -218,6 +237,17 @@ def side_by_side(
         yield crew, worker.chunks, 1, Summary(device, Mark(), 0, worker.batch, kind)
 
 
+@contextmanager
+def on_a_cluster(
+    worker: Worker, count: int | None, batch: int | None
+) -> Iterator[tuple[Crew, Callable[[Parcel], list[Chunk]], int, Summary]]:
+    """Give what `side_by_side` gives, with Ray's actors as workers."""
+    from serve.ray_engine import actors
+
+    with actors(worker, count, batch) as (crew, device, batch, count):
+        yield crew, worker.chunks, PARCEL, Summary(device, Mark(), 0, batch, f"{count} Ray actors")
+
+
 def isolated(worker: Worker, parcel: Parcel) -> list[Chunk]:
     """Answer a parcel whose process died, in one of its own; what its decoder dies of is a row."""
     decode = partial(decode_all, ImageRule.from_dict(worker.contract.document["input"]))
@@ -231,16 +261,16 @@ def isolated(worker: Worker, parcel: Parcel) -> list[Chunk]:
             raise ServeError(f"a worker process dies without any image; {cure}") from error
 
 
-def pass_over(groups: Iterator[list[Source]], mark: Mark, target: str) -> None:
-    """Take the batches that an interrupted run has done; ServeError where they are not the same inputs."""
+def pass_over(prints: Iterator[bytes], mark: Mark, target: str) -> None:
+    """Take the hashes of what an interrupted run has done; ServeError where they are not those of the same inputs."""
     seen = Mark()
-    while seen.rows < mark.rows and (group := next(groups, None)):
-        seen = seen.after(len(group), 0, 0, fingerprint(group))
-    if (seen.rows, seen.inputs) != (mark.rows, mark.inputs):
-        raise ServeError(
-            f"{part_of(target)}: expected the {mark.rows} inputs that are done to be as they were, got a file added, "
-            "removed or changed among them; leave --resume out to start anew"
-        )
+    while seen.inputs != mark.inputs:
+        if not (one := next(prints, b"")):
+            raise ServeError(
+                f"{part_of(target)}: expected the inputs that are done to be as they were, got one added, removed or "
+                "changed among them; leave --resume out to start anew"
+            )
+        seen = seen.after(0, 0, 0, one)
 
 
 @contextmanager

@@ -20,11 +20,12 @@ from serve.console import (
     DEVICE,
     MODEL,
     OUTPUT,
+    RESUME,
     STRICT,
     VARIANT,
     Commands,
     Progress,
-    check_suffix,
+    check_output,
     finish,
     interruptible,
     open_model,
@@ -35,6 +36,7 @@ from serve.models_cli import bench, check, evaluate, explain, info
 
 if TYPE_CHECKING:
     from serve.bulk import Summary
+    from serve.forecast import Task
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -60,14 +62,18 @@ def main() -> None:
 @click.option("--top-k", type=click.IntRange(1), default=1, show_default=True, help="Labels per image.")
 @click.option("--batch", type=click.IntRange(1, 4096), help="Images per run of a worker.  [default: measured]")
 @click.option("--workers", type=click.IntRange(1, 256), help="Side by side.  [default: one per usable core]")
-@click.option("--resume", is_flag=True, help="Go on after an interrupted run, if there was one.")
+@RESUME
+@click.option(
+    "--engine", type=click.Choice(["local", "ray"]), default="local", show_default=True,
+    help="Workers on this machine, or on a Ray cluster (RAY_ADDRESS names it).",
+)  # fmt: skip
 @click.option("-0", "--null", "nul", is_flag=True, help="Names on stdin end with NUL (find -print0).")
 @STRICT
 @DEVICE
 @VARIANT
 def images(
     model: str, paths: tuple[str, ...], output: str, top_k: int, batch: int | None, workers: int | None, resume: bool,
-    nul: bool, strict: bool, device: str, variant: str,
+    engine: str, nul: bool, strict: bool, device: str, variant: str,
 ) -> None:  # fmt: skip
     """Classify images: files, folders (recursively), .zip and .tar archives, .parquet files with a column `bytes`,
     quoted globs, or - for names on stdin.
@@ -80,19 +86,14 @@ def images(
     infer images lenet5-digits digits/ 'more/*.png' --top-k 3 -o labels.csv
     find . -name '*.jpg' -print0 | infer images lenet5-digits -0 - -o labels.parquet --resume
     """
-    check_suffix(output)
-    if resume and output == "-":
-        raise click.BadParameter("needs a file to go on with; add --output FILE", param_hint="--resume")
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy's own threads: unused, and in the way of a fork
+    check_output(output, resume=resume)
     from serve.bulk import label_images
-    from serve.journal import journal_of
     from serve.sources import ImageSources
 
     contract = read_model(model, device, "classification", variant)
     if top_k > len(contract.labels):
         raise click.BadParameter(f"expected at most the model's {len(contract.labels)} labels", param_hint="--top-k")
-    if not resume and output != "-" and journal_of(output).exists():
-        say(f"{output}.part: an interrupted run is written over; --resume would have gone on with it")
     sources = ImageSources(paths, sys.stdin.buffer, nul=nul)
     progress, started = Progress("images"), time.perf_counter()
 
@@ -104,7 +105,7 @@ def images(
     with interruptible("" if output == "-" else f"{output}.part holds what is done, --resume goes on"):
         done = label_images(
             contract, device, sources, output, sys.stdout.buffer,
-            top_k=top_k, batch=batch, workers=workers, resume=resume, watch=watch,
+            top_k=top_k, batch=batch, workers=workers, resume=resume, engine=engine, watch=watch,
         )  # fmt: skip
     progress.clear()
     if sources.skipped:
@@ -121,7 +122,7 @@ def images(
 
 @main.command()
 @MODEL
-@click.argument("files", metavar="FILE...", nargs=-1, required=True)
+@click.argument("files", metavar="FILE...", nargs=-1)
 @OUTPUT
 @click.option("--horizon", type=click.IntRange(1, 1_000_000), help="Steps ahead.  [default: as trained]")
 @click.option("--every", metavar="K", type=click.IntRange(1), help="Forecast from every K-th row, back from the last.")
@@ -143,14 +144,16 @@ def images(
     "--decimal", metavar="SIGN", type=click.Choice([".", ",", "auto"]), default="auto",
     help="Of numbers in a CSV: . , or auto, a comma where the cells demand it.  [default: auto]",
 )  # fmt: skip
+@click.option("--follow", is_flag=True, help="Answer each line of stdin as it comes.")
+@RESUME
 @STRICT
 @DEVICE
 def series(
     model: str, files: tuple[str, ...], output: str, horizon: int | None, every: int | None, plot: str | None,
     target: str | None, time_: str | None, id_: str | None, gaps: str | None, delimiter: str, decimal: str,
-    strict: bool, device: str,
+    follow: bool, resume: bool, strict: bool, device: str,
 ) -> None:  # fmt: skip
-    """Forecast each series of CSV or .parquet files (- for a CSV on stdin) from its last rows.
+    """Forecast each series of CSV or .parquet files (- for a CSV on stdin) from its last rows, or a stream of them.
 
     Writes a long table: unique_id, ds, yhat, yhat-lo-80, yhat-hi-80, status, error; yhat-NAME where the model has
     several columns; with --every, cutoff after ds: the time of the last row that the forecast knew. Beyond the trained
@@ -158,42 +161,76 @@ def series(
     forecast is one row with status error.
 
     Columns that are not named are the model's, or where a file lacks those unique_id, ds and y. A delimiter or decimal
-    sign that the file does not settle is an error. What was found in place of the default is said.
+    sign that the file does not settle is an error. What was found in place of the default is said. With --follow
+    each sample is answered, with its cutoff; status is unsettled until as much is known as a full window tells.
 
     \b
     infer series dilated-waves history.csv --horizon 48 --plot forecast.svg
     infer series dilated-waves shop.csv --id shop --time day --target sales -o forecast.parquet
     infer series dilated-waves long.parquet --every 24 -o rolling.parquet
     infer series dilated-waves german.csv --delimiter ';' --decimal ,
+    tail -f meter.csv | infer series dilated-waves --follow
     """
-    check_suffix(output)
+    check_output(output, resume=resume)
+    if follow and (every or plot or resume or {*files} - {"-"}):
+        raise click.UsageError("--follow reads stdin alone, and goes with none of FILE, --every, --plot and --resume")
+    if not follow and (not files or (resume and "-" in files)):
+        raise click.UsageError("expected a FILE" + ", which --resume can compare" * resume)
     if plot is not None and Path(plot).suffix.lower() != ".svg":
         raise click.BadParameter("expected a name ending in .svg", param_hint="--plot")
-    from serve.forecast import columns_of, forecast_file
-    from serve.output import open_table
-    from serve.plot import Picture
+    from serve.forecast import Task
     from serve.reading import Reading
 
-    forecaster = open_model(model, device, "forecasting")
+    forecaster = open_model(model, device, "forecasting", threads=1)
     names = target.split(",") if target else None
     if names and len(names) != len(forecaster.columns):
         raise click.BadParameter(f"expected {len(forecaster.columns)} names", param_hint="--target")
     rule = forecaster.contract.document["input"]
     reading = Reading(forecaster.name, rule, names, time_, id_, gaps, delimiter, decimal)
-    picture, steps = Picture(forecaster), horizon or forecaster.horizon
-    progress, started, counts = Progress("rows"), time.perf_counter(), Counter[str]()
-    table = open_table(output, columns_of(forecaster, every is not None), sys.stdout.buffer)
-    with interruptible("" if output == "-" else f"{output}.part holds what is done"), table as write:
-        for file in files:
-            source = io.TextIOWrapper(io.BytesIO(sys.stdin.buffer.read()), "utf-8-sig") if file == "-" else file
-            for rows in forecast_file(forecaster, source, reading, steps, every, say=say, draw=picture.add):
-                write(rows)
-                counts.update(str(row["status"]) for row in rows)
-                progress.show(counts.total(), counts["error"])
+    task = Task(forecaster, reading, horizon or forecaster.horizon, 1 if follow else every, output, say)
+    if follow:
+        _follow(task, strict)
+    else:
+        _forecast(task, files, plot, resume, strict)
+
+
+def _forecast(task: "Task", files: tuple[str, ...], plot: str | None, resume: bool, strict: bool) -> None:
+    from serve.forecast import forecast_files
+    from serve.plot import Picture
+
+    picture = Picture(task.model, task.horizon, task.every)
+    if plot is not None:
+        task.draws, task.draw = picture.wants, picture.add
+    progress, started = Progress("rows"), time.perf_counter()
+    stdin = io.BytesIO(sys.stdin.buffer.read() if "-" in files else b"")
+    sources = [io.TextIOWrapper(stdin, "utf-8-sig") if file == "-" else file for file in files]
+    with interruptible("" if task.target == "-" else f"{task.target}.part holds what is done, --resume goes on"):
+        done = forecast_files(
+            task, sources, sys.stdout.buffer, resume=resume,
+            watch=lambda summary: progress.show(summary.mark.rows, summary.mark.failed),
+        )  # fmt: skip
     progress.clear()
     if plot is not None:
         say(picture.write(plot))
-    finish(counts.total(), counts["error"], "rows", 0, time.perf_counter() - started, forecaster.device, strict)
+    if done.resumed:
+        say(f"{done.resumed} rows are of the interrupted run")
+    say(f"reading {done.decode:.2f} s; {done.workers}: inference {done.inference:.2f} s, writing {done.writing:.2f} s")
+    seconds = time.perf_counter() - started
+    finish(done.mark.rows, done.mark.failed, "rows", done.resumed, seconds, task.model.device, strict)
+
+
+def _follow(task: "Task", strict: bool) -> None:
+    from serve.follow import follow
+    from serve.output import open_table, texts
+
+    started, counts = time.perf_counter(), Counter[str]()
+    table = open_table(task.target, task.columns, sys.stdout.buffer)
+    with interruptible("" if task.target == "-" else f"{task.target}.part holds what is done"), table as write:
+        for block in follow(task, sys.stdin.buffer):
+            write(block)
+            counts.update(texts(block["status"], str))
+    seconds = time.perf_counter() - started
+    finish(counts.total(), counts["error"], "rows", 0, seconds, task.model.device, strict)
 
 
 for command in (info, check, bench, evaluate, explain):

@@ -42,6 +42,7 @@ OUTPUT = click.option(
     metavar="FILE",
     help="A .csv, .jsonl or .parquet file, written as FILE.part and renamed at the end.  [default: CSV to stdout]",
 )
+RESUME = click.option("--resume", is_flag=True, help="Go on after an interrupted run, if there was one.")
 STRICT = click.option("--strict", is_flag=True, help="Exit with code 3 where any row has status error.")
 
 
@@ -112,23 +113,37 @@ def read_model(model: str, device: str, task: str | None, variant: str = "auto")
     return contract
 
 
-def open_model(model: str, device: str, task: str | None, variant: str = "auto") -> Any:
-    """Return the Classifier or Forecaster of a name or path, and say which device and which variant was chosen."""
+def open_model(
+    model: str, device: str, task: str | None, variant: str = "auto", *, threads: int | None = None
+) -> Any:
+    """Return the Classifier or Forecaster of a name or path, and say which device and which variant was chosen.
+
+    threads: of one operator; 1 where workers fill the cores, which then wait for each other asleep.
+    """
     from serve.model import wrap
     from serve.session import open_session
 
     contract = read_model(model, device, task, variant)
-    loaded = wrap(contract, open_session(contract.served, device), device)
+    session = open_session(contract.served, device, threads=threads, spinning=threads != 1)
+    loaded = wrap(contract, session, device)
     if device == "auto":
         say(f"device: {loaded.device}")
     return loaded
 
 
-def check_suffix(output: str) -> None:
+def check_output(output: str, *, resume: bool) -> None:
+    """Refuse what cannot be written or gone on with; say where an interrupted run will be written over."""
+    from serve.journal import journal_of
     from serve.output import SUFFIXES
 
-    if output != "-" and Path(output).suffix.lower() not in SUFFIXES:
+    if output == "-":
+        if resume:
+            raise click.BadParameter("needs a file to go on with; add --output FILE", param_hint="--resume")
+        return
+    if Path(output).suffix.lower() not in SUFFIXES:
         raise click.BadParameter(f"expected a name ending in {', '.join(SUFFIXES)}", param_hint="--output")
+    if not resume and journal_of(output).exists():
+        say(f"{output}.part: an interrupted run is written over; --resume would have gone on with it")
 
 
 def finish(n: int, failed: int, what: str, before: int, seconds: float, device: str, strict: bool) -> None:

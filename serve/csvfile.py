@@ -7,86 +7,111 @@ Two answers are an error. What was found other than a comma and a point stands i
 """
 
 import csv
-import io
 import math
 import re
-from collections.abc import Sequence
+from array import array
+from codecs import BOM_UTF8
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import numpy as np
 import numpy.typing as npt
 
+from serve import arrow
+from serve.coded import Coded, encode
 from serve.errors import InputError
-from serve.times import Times, parse_times
+from serve.number import number
+from serve.times import Times, coded_times
 
-NAN = frozenset({"", "na", "n/a", "nan", "null", "none"})  # compared in lower case
 DELIMITERS = {",": ",", ";": ";", "tab": "\t", "|": "|"}  # what a user types -> the character
 SNIFFED_ROWS = 20
+KNOWN = 2**16  # different cells of a column that are looked up, so that equal ones share memory
+csv.field_size_limit(2**22)  # a cell that pyarrow takes, within its blocks of 1 MiB, is no error here
 THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2},\d{3}")  # 1,234 is 1.234 to some and 1234 to others
 
 
 @dataclass(frozen=True)
 class CsvFile:
-    """The rows of a file as stripped cells, each with the line where it ends; InputError names line and column."""
+    """The columns of a file; InputError names line and column.
+
+    `exact` is what the file says, cell by cell. `fast` holds columns that pyarrow has read of a file that leaves
+    nothing to decide: numbers (rows,), or codes and words. Where it is not enough `exact` answers, errors above all.
+    """
 
     where: str
     stem: str  # names the series of a file without an id column
     header: list[str]
-    rows: list[list[str]]
-    lines: list[int]
+    data: bytes
     delimiter: str
     decimal: str  # "." | "," | "auto"
     notes: list[str]
+    fast: dict[str, Any]
+
+    @cached_property
+    def exact(self) -> tuple[list[list[str]], "array[int]"]:
+        """The stripped cells of each column, and the line where each row ends."""
+        return _read_columns(self.data, self.where, self.delimiter)
 
     def place(self, row: int) -> str:
-        return f"line {self.lines[row]}"
+        return f"line {self.exact[1][row]}"
 
-    def texts(self, name: str) -> list[str]:
-        index = self.header.index(name)
-        return [row[index] for row in self.rows]
+    def coded(self, name: str) -> Coded:
+        """Return (codes int64 (rows,), the different cells in order of first appearance)."""
+        found = self.fast.get(name)
+        return found if isinstance(found, tuple) else encode(self._cells(name))
 
     def times(self, name: str) -> Times:
         """Return datetime64[s] or int64 (rows,)."""
-        times, trouble = parse_times(self.texts(name))
+        if isinstance(found := self.fast.get(name), np.ndarray) and found.dtype.kind == "M":
+            return found
+        times, trouble = coded_times(*self.coded(name))
         if trouble:
             raise InputError(self.where, f"{self.place(trouble[0])}, column {name!r}: {trouble[1]}")
         return times
 
     def numbers(self, names: Sequence[str]) -> npt.NDArray[np.float64]:
         """Return (rows, D), nan where a cell is missing."""
-        values = np.empty((len(self.rows), len(names)))
-        decimal = self._decimal_of(names)
-        for column, name in enumerate(names):
-            for row, cell in enumerate(self.texts(name)):
-                value = _number(cell, decimal)
-                if value is None:
-                    raise InputError(self.where, f"{self.place(row)}, column {name!r}: expected a number, got {cell!r}")
-                values[row, column] = value
+        if all(isinstance(found := self.fast.get(name), np.ndarray) and found.dtype.kind == "f" for name in names):
+            return np.stack([self.fast[name] for name in names], axis=1)
+        decimal, columns = self._decimal_of(names), []
+        for name in names:
+            cells = self._cells(name)
+            found = [number(cell, decimal) for cell in cells]
+            if None in found:
+                row = found.index(None)
+                raise InputError(
+                    self.where, f"{self.place(row)}, column {name!r}: expected a number, got {cells[row]!r}"
+                )
+            columns.append(np.array(found, np.float64))
         if decimal == "," and self.decimal == "auto":
             self.notes.append("decimal ','")
-        return values
+        return np.stack(columns, axis=1)
 
     def numeric(self, names: Sequence[str]) -> list[str]:
         """Return those of the names whose cells hold at least one number and no text."""
         decimal, found = self._decimal_of(names), []
         for name in names:
-            cells = [_number(cell, decimal) for cell in self.texts(name)]
+            cells = [number(cell, decimal) for cell in self._cells(name)]
             if None not in cells and not all(cell is not None and math.isnan(cell) for cell in cells):
                 found.append(name)
         return found
+
+    def _cells(self, name: str) -> list[str]:
+        return self.exact[0][self.header.index(name)]
 
     def _decimal_of(self, names: Sequence[str]) -> str:
         """Return the decimal sign of some columns; InputError where their cells allow two."""
         if self.decimal != "auto" or self.delimiter == ",":
             return "." if self.decimal == "auto" else self.decimal
-        cells = [cell for name in names for cell in self.texts(name)]
-        commas = [cell for cell in cells if "," in cell and _number(cell, ",") is not None]
+        cells = [cell for name in names for cell in self._cells(name)]
+        commas = [cell for cell in cells if "," in cell and number(cell, ",") is not None]
         if not commas:
             return "."
-        points = [cell for cell in cells if "." in cell and _number(cell, ".") is not None]
+        points = [cell for cell in cells if "." in cell and number(cell, ".") is not None]
         if points:
             raise InputError(
                 self.where, f"expected one decimal sign, got {commas[0]!r} and {points[0]!r}; say --decimal , or ."
@@ -99,31 +124,40 @@ class CsvFile:
         return ","
 
 
-def open_csv(source: str | Path | TextIO, delimiter: str = "auto", decimal: str = "auto") -> CsvFile:
-    """Read a file with a header line; `delimiter` is a key of DELIMITERS or auto, `decimal` . or , or auto."""
-    where, text = _read_text(source)
+def open_csv(
+    source: str | Path | TextIO, delimiter: str = "auto", decimal: str = "auto", keys: Collection[str] = ()
+) -> CsvFile:
+    """Read a file with a header line; `delimiter` is a key of DELIMITERS or auto, `decimal` . or , or auto.
+
+    keys: names of columns that will be asked for as ids or times, where there are such: they are then read faster.
+    """
+    where, data = _read(source)
     sniffed = delimiter == "auto"
-    delimiter = _sniff(text, where, decimal) if sniffed else DELIMITERS[delimiter]
-    rows, lines = _read_rows(text, where, delimiter)
-    return CsvFile(
+    delimiter = sniff(data, where, decimal) if sniffed else DELIMITERS[delimiter]
+    header, first, end = _head(data, delimiter)
+    file = CsvFile(
         where=where,
         stem=Path(source).stem if isinstance(source, str | Path) else "series",
-        header=rows[0],
-        rows=rows[1:],
-        lines=lines[1:],
+        header=header,
+        data=data,
         delimiter=delimiter,
         decimal=decimal,
         notes=[f"delimiter {delimiter!r}"] if sniffed and delimiter != "," else [],
+        fast=arrow.columns(data, end, header, first, delimiter, decimal, keys),
     )
+    if not file.fast:
+        file.exact  # noqa: B018  (its errors are those of opening)
+    return file
 
 
-def _read_text(source: str | Path | TextIO) -> tuple[str, str]:
-    """Return (name for messages, text)."""
+def _read(source: str | Path | TextIO) -> tuple[str, bytes]:
+    """Return (name for messages, UTF-8 whose lines end with LF)."""
     where = str(source) if isinstance(source, str | Path) else "-"
     try:
-        if isinstance(source, str | Path):
-            return where, Path(source).read_text(encoding="utf-8-sig")
-        return where, source.read().removeprefix("\ufeff")
+        data = Path(source).read_bytes() if isinstance(source, str | Path) else source.read().encode()
+        data = data.removeprefix(BOM_UTF8)
+        if not data.isascii():
+            data.decode()
     except FileNotFoundError as error:
         raise InputError(where, "no such file") from error
     except UnicodeDecodeError as error:
@@ -131,12 +165,26 @@ def _read_text(source: str | Path | TextIO) -> tuple[str, str]:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise InputError(where, f"the file cannot be read: {reason}") from error
+    return where, data.replace(b"\r\n", b"\n").replace(b"\r", b"\n") if b"\r" in data else data
 
 
-def _sniff(text: str, where: str, decimal: str) -> str:
+def _rows(data: bytes, delimiter: str) -> Any:
+    """Return csv's reader of the lines of a text, which is not copied."""
+
+    def lines() -> Iterator[str]:
+        start = 0
+        while start < len(data):
+            end = data.find(b"\n", start) + 1 or len(data)
+            yield data[start:end].decode()
+            start = end
+
+    return csv.reader(lines(), delimiter=delimiter, strict=True)
+
+
+def sniff(data: bytes, where: str, decimal: str) -> str:
     """Return the one delimiter that fits the first rows; InputError where several do."""
     candidates = [sign for sign in DELIMITERS.values() if sign != decimal]
-    widths = {sign: _widths(text, sign) for sign in candidates}
+    widths = {sign: _widths(data, sign) for sign in candidates}
     cut = [sign for sign in candidates if widths[sign] and widths[sign][0] > 1]
     even = [sign for sign in cut if len({*widths[sign]}) == 1]
     found = even or cut or candidates[:1]
@@ -145,48 +193,53 @@ def _sniff(text: str, where: str, decimal: str) -> str:
     return found[0]
 
 
-def _widths(text: str, delimiter: str) -> list[int]:
+def _widths(data: bytes, delimiter: str) -> list[int]:
     """Return the cells of each of the first rows, the last one 0 where quotes do not fit."""
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     widths: list[int] = []
     try:
-        widths.extend(len(row) for row in islice(filter(None, reader), SNIFFED_ROWS))
+        widths.extend(len(row) for row in islice(filter(None, _rows(data, delimiter)), SNIFFED_ROWS))
     except csv.Error:
         widths.append(0)
     return widths
 
 
-def _read_rows(text: str, where: str, delimiter: str) -> tuple[list[list[str]], list[int]]:
-    """Return (rows of stripped cells, the header first; the line of each).
+def _head(data: bytes, delimiter: str) -> tuple[list[str], list[str], int]:
+    """Return (header, the row behind it, the byte where the header ends); empty where `exact` names the trouble."""
+    try:
+        reader, end = _rows(data, delimiter), 0
+        header: list[str] = next(filter(None, reader), [])
+        for _ in range(reader.line_num):
+            end = data.find(b"\n", end) + 1 or len(data)
+        return [cell.strip() for cell in header], next(filter(None, reader), []), end
+    except csv.Error:
+        return [], [], 0
+
+
+def _read_columns(data: bytes, where: str, delimiter: str) -> tuple[list[list[str]], "array[int]"]:
+    """Return (the stripped cells of each column, the line of each row).
 
     Empty lines are skipped; in a file of one column, one between others is a missing value.
     """
-    reader = csv.reader(io.StringIO(text.rstrip("\r\n"), newline=""), delimiter=delimiter, strict=True)
-    rows: list[list[str]] = []
-    lines: list[int] = []
+    reader, lines = _rows(data.rstrip(b"\n"), delimiter), array("q")
+    columns: list[list[str]] = []
+    known: list[dict[str, str]] = []  # equal cells are in memory once, as long as a column has few
     try:
+        for header in filter(None, reader):
+            columns, known = [[] for _ in header], [{} for _ in header]
+            break
         for row in reader:
-            if row or (rows and len(rows[0]) == 1):
-                rows.append([cell.strip() for cell in row or [""]])
-                lines.append(reader.line_num)
+            if not row and len(columns) > 1:
+                continue
+            if len(row or [""]) != len(columns):
+                raise InputError(
+                    where, f"line {reader.line_num}: expected {len(columns)} cells as in the header, got {len(row)}"
+                )
+            lines.append(reader.line_num)
+            for column, words, cell in zip(columns, known, row or [""], strict=True):
+                cell = cell.strip()
+                column.append(words.setdefault(cell, cell) if len(words) < KNOWN else words.get(cell, cell))
     except csv.Error as error:
         raise InputError(where, f"line {reader.line_num}: expected cells between {delimiter!r}, {error}") from error
-    if len(rows) < 2:
-        raise InputError(where, f"expected a header line and rows of numbers, got {len(rows)} lines")
-    for row, line in zip(rows[1:], lines[1:], strict=True):
-        if len(row) != len(rows[0]):
-            raise InputError(where, f"line {line}: expected {len(rows[0])} cells as in the header, got {len(row)}")
-    return rows, lines
-
-
-def _number(cell: str, decimal: str) -> float | None:
-    """Return the number of a cell, nan for a missing one, None for text; 1_000 and inf are text."""
-    if cell.lower() in NAN:
-        return math.nan
-    if "_" in cell or (decimal == "," and "." in cell):
-        return None
-    try:
-        value = float(cell.replace(decimal, "."))
-    except ValueError:
-        return None
-    return value if math.isfinite(value) else None
+    if not lines:
+        raise InputError(where, f"expected a header line and rows of numbers, got {len(columns[:1])} lines")
+    return columns, lines

@@ -17,10 +17,10 @@ import numpy.typing as npt
 
 from serve.classify import classify
 from serve.errors import InputError
-from serve.forecast import Origin, rolling
 from serve.interval import wilson
 from serve.machine import usable_cores
 from serve.model import Classifier, Forecaster
+from serve.origins import Origin, rolling
 from serve.reading import Reading
 from serve.sources import ImageSources, Source
 from serve.table import printable, render

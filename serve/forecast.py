@@ -1,84 +1,31 @@
-"""Files to rows of a long table: each series is forecast from its last row, or from many; errors are rows too."""
+"""Files to rows of a long table: what is forecast of each series, written by workers; errors are rows too."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from itertools import islice
-from typing import Any, TextIO
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from typing import IO, Any, NamedTuple, TextIO
 
 import numpy as np
 import numpy.typing as npt
 
+from serve import journal
+from serve.bulk import Chunk, Summary, pass_over, write_chunks
+from serve.classify import IN_FLIGHT, fingerprint
 from serve.errors import InputError
-from serve.model import WINDOWS_PER_RUN, Forecaster
-from serve.output import Columns, Row
+from serve.journal import Mark
+from serve.machine import usable_cores
+from serve.model import Forecaster
+from serve.origins import Origin, Start, answer, starts, windows_per_run
+from serve.output import Block, Columns, Encode, Row, block_of, encoding
 from serve.reading import Reading
-from serve.series import Series, Table, future_times
-from serve.times import Times, format_times
+from serve.series import Series
+from serve.sources import Source
+from serve.times import Step, Times, format_times
+from serve.workers import AHEAD, Crew, in_order, threads
 
-VALUES_PER_RUN = 2**22  # 16 MiB of answers held at once, whatever the horizon
-ROWS_PER_GROUP = 1024
-
-
-@dataclass(frozen=True)
-class Origin:
-    """One forecast: what the model says after row `cutoff` of a series, of which it saw nothing later.
-
-    times (S,) of the rows ahead, forecast (S, D), quantiles (S, D, Q) with nan beyond the trained horizon. `error` is
-    "" or one sentence why the numbers cannot be used.
-    """
-
-    series: Series
-    cutoff: int
-    times: Times
-    forecast: npt.NDArray[np.floating[Any]]
-    quantiles: npt.NDArray[np.floating[Any]]
-    error: str
-
-
-def rolling(
-    model: Forecaster, table: Table, horizon: int, every: int | None = None, held: int = 0
-) -> Iterator[list[Origin]]:
-    """Yield batches of origins, series after series in rising order of time; memory does not grow with their number.
-
-    Origins are every `every`-th row with enough history, counted back from the last row but `held` (held = horizon:
-    the truth of every forecast is in the series); None is that row alone. A series without one gives one with an error.
-    """
-    starts = ((series, cutoff) for series in table.series for cutoff in _cutoffs(model, series, every, held))
-    values = horizon * len(model.targets) * (1 + len(model.quantiles))
-    size = max(1, min(WINDOWS_PER_RUN, VALUES_PER_RUN // values))
-    while batch := list(islice(starts, size)):
-        yield _answer(model, table, batch, horizon)
-
-
-def _cutoffs(model: Forecaster, series: Series, every: int | None, held: int) -> range:
-    last = max(len(series.values) - 1 - held, -1)
-    found = range(last, model.context - 2, -every)[::-1] if every else range(0)
-    return found or range(last, last + 1)
-
-
-def _answer(model: Forecaster, table: Table, batch: list[tuple[Series, int]], horizon: int) -> list[Origin]:
-    """Return the origins in order; those that cannot be forecast do not enter the run."""
-    windows, stamps, errors = {}, [], {}
-    for place, (series, cutoff) in enumerate(batch):
-        try:
-            window = model.window(series.id, series.values[: cutoff + 1])
-            stamps += [model.stamps(series, cutoff, table.step, horizon)] if model.calendar else []
-            windows[place] = window
-        except InputError as error:
-            errors[place] = error.reason
-    known = np.stack(stamps) if stamps else None
-    answers = model.run(np.stack([*windows.values()]), horizon, known) if windows else ((), ())
-    found = dict(zip(windows, zip(*answers, strict=True), strict=True))
-    shape = (horizon, len(model.targets))
-    nothing = np.full(shape, np.nan), np.full((*shape, len(model.quantiles)), np.nan)
-    origins = []
-    for place, (series, cutoff) in enumerate(batch):
-        forecast, quantiles = found.get(place, nothing)
-        finite = np.isfinite(forecast).all() and np.isfinite(quantiles[: model.horizon]).all()
-        error_text = errors.get(place, "" if finite else "the model answered values that are not finite")
-        times = future_times(series.times[cutoff], table.step, horizon, month_end=series.month_end)
-        origins.append(Origin(series, cutoff, times, forecast, quantiles, error_text))
-    return origins
+Axis = npt.NDArray[np.bytes_]  # times as text
+NONE = np.array([b""])
 
 
 def columns_of(model: Forecaster, cutoff: bool = False) -> Columns:
@@ -105,49 +52,165 @@ def intervals(quantiles: list[float]) -> list[tuple[float, int, int]]:
     return [(100 * (1 - 2 * quantiles[low]), low, count - 1 - low) for low in reversed(range(count // 2))]
 
 
-def forecast_file(
-    model: Forecaster,
-    source: str | TextIO,
-    reading: Reading,
-    horizon: int,
-    every: int | None = None,
+class Group(NamedTuple):
+    """What is forecast in one run, or why a file cannot be."""
+
+    seen: bytes  # a hash of the file
+    step: Step
+    starts: list[Start]
+    file: str
+    error: str
+
+
+@dataclass
+class Task:
+    """What a model is asked of files, and where its answers go."""
+
+    model: Forecaster
+    reading: Reading
+    horizon: int
+    every: int | None = None
+    target: str = "-"
+    say: Callable[[str], None] = print  # hears what was found in a file or made by interpolation
+    draws: Callable[[Series, int], bool] = lambda series, cutoff: False  # whether `draw` wants to see it
+    draw: Callable[[Origin], None] = print
+    reading_s: float = 0.0
+    _axes: dict[Any, Axis] = field(default_factory=dict)  # the last: most series share one
+
+    @cached_property
+    def columns(self) -> Columns:
+        return columns_of(self.model, self.every is not None)
+
+    @cached_property
+    def encode(self) -> Encode:
+        return encoding(self.target, self.columns)[1]
+
+    @cached_property
+    def ends(self) -> list[int]:
+        """The places of the quantiles that are shown, lo and hi in turn."""
+        return [place for _, *pair in intervals(self.model.quantiles) for place in pair]
+
+    def groups(self, files: Iterable[str | TextIO]) -> Iterator[Group]:
+        """Yield what is run of each file; a file that cannot be read is one group."""
+        for source in files:
+            name, started = source if isinstance(source, str) else "-", time.perf_counter()
+            seen = fingerprint([Source(name)])
+            try:
+                table = self.reading.read(source)
+            except InputError as error:
+                yield Group(seen, Step("index", 1), [], name, error.reason)
+                continue
+            finally:
+                self.reading_s += time.perf_counter() - started
+            for note in table.notes + ([f"{table.filled} values made by interpolation"] if table.filled else []):
+                self.say(f"{name}: {note}")
+            for batch in starts(self.model, table, self.horizon, self.every):
+                yield Group(seen, table.step, batch, name, "")
+
+    def passed(self, groups: Iterator[Group]) -> Iterator[bytes]:
+        """Yield the hash of each group that an interrupted run has written; what is drawn of it is forecast again."""
+        for group in groups:
+            wanted = [start for start in group.starts if self.draws(*start)]
+            for origin in answer(self.model, group.step, wanted, self.horizon) if wanted else ():
+                self.draw(origin)
+            yield group.seen
+
+    def work(self, group: Group) -> tuple[Chunk, list[Origin]]:
+        """Return the rows of a group, and what is drawn of it; any thread may."""
+        started = time.perf_counter()
+        origins = answer(self.model, group.step, group.starts, self.horizon)
+        between = time.perf_counter()
+        block = self.block(origins) if origins else block_of([self.trouble(group.file, group.error)])
+        encoded = self.encode(block)
+        failed = sum(bool(origin.error) for origin in origins) if origins else 1
+        rows = failed + self.horizon * (len(origins) - failed) if origins else 1
+        times = (0.0, between - started, time.perf_counter() - between)
+        drawn = [origin for origin in origins if self.draws(origin.series, origin.cutoff)]
+        return Chunk(encoded, rows, failed, group.seen, *times), drawn
+
+    def trouble(self, name: str | None, error: str) -> Row:
+        """Return the row of a file or sample that cannot be forecast."""
+        return dict.fromkeys(self.columns) | {"unique_id": name, "status": "error", "error": error}
+
+    def block(self, origins: list[Origin], status: str = "ok") -> Block:
+        """Return the rows of origins: of each `horizon`, or one that says its error."""
+        failed = np.array([bool(origin.error) for origin in origins])
+        owner = np.repeat(np.arange(len(origins)), np.where(failed, 1, self.horizon))  # (rows,) of origins
+        codes = np.arange(self.horizon) >= self.model.horizon  # (S,) 1 is recursive
+        numbers = np.full((len(owner), len(self.columns)), np.nan)
+        sound = [origin for origin in origins if not origin.error]
+        if sound:
+            quantiles = np.stack([origin.quantiles for origin in sound])[..., self.ends]
+            cells = np.concatenate([np.stack([origin.forecast for origin in sound])[..., None], quantiles], axis=-1)
+            width = cells.shape[2] * cells.shape[3]
+            numbers[~failed[owner], :width] = cells.reshape(-1, width)
+        ahead, known, axis, last = [], [], NONE, None
+        for origin in origins:
+            times, first = origin.series.times, origin.cutoff + 1
+            inside = bool(self.every) and first + self.horizon <= len(times) and not origin.error
+            if inside and origin.series is not last:
+                axis, last = self._axis(origin), origin.series
+            if inside:
+                known.append(axis[first - 1 : first])
+                ahead.append(axis[first : first + self.horizon])
+            else:
+                known.append(_text(times[first - 1 : first], origin) if self.every and first else NONE)
+                ahead.append(NONE if origin.error else _text(origin.times, origin))
+        texts: Block = {
+            "unique_id": ([origin.series.id for origin in origins], owner),
+            "ds": np.concatenate(ahead),
+            "cutoff": np.concatenate(known)[owner],
+            "status": ([status, "recursive", "error"], np.concatenate([[2] if one else codes for one in failed]) * 1),
+            "error": ([origin.error or None for origin in origins], owner),
+        }
+        values = iter(numbers.T)
+        return {name: texts[name] if kind is str else next(values) for name, kind in self.columns.items()}
+
+    def _axis(self, origin: Origin) -> Axis:
+        """Return the times of the series' rows as text."""
+        times = origin.series.times
+        key = (times[0], times[-1], len(times), origin.step)  # which tell the others
+        found = self._axes.get(key)
+        if found is None:
+            found = _text(times, origin)
+            self._axes = {key: found}
+        return found
+
+
+def _text(times: Times, origin: Origin) -> Axis:
+    return np.array(format_times(times, origin.dates), "S")
+
+
+def forecast_files(
+    task: Task,
+    files: Iterable[str | TextIO],
+    stdout: IO[bytes],
     *,
-    say: Callable[[str], None],
-    draw: Callable[[Origin], None],
-) -> Iterator[list[Row]]:
-    """Yield the rows of a file in groups; a file that cannot be read is one error row.
+    resume: bool = False,
+    watch: Callable[[Summary], None] = lambda summary: None,  # called after each group
+) -> Summary:
+    """Write the rows of files to the task's target, in order; ServeError says what cannot be done at all."""
+    model = task.model
+    begun = journal.read(task.target) if resume else None
+    mark = begun[1] if begun else Mark()
+    facts = asdict(task.reading)
+    run = {"model": model.contract.digest, "columns": [*task.columns], "horizon": task.horizon, "every": task.every}
+    run |= {f"--{name}": facts[name] for name in ("target", "time", "id", "gaps", "delimiter", "decimal")}
+    run |= {"batch": (batch := windows_per_run(model, task.horizon))}
+    if begun:
+        journal.check_same(task.target, run, begun[0])
+    count = usable_cores() if model.kind == "cpu" else IN_FLIGHT
+    summary = Summary(model.device, mark, mark.rows, batch, f"{count} threads")
+    groups = task.groups(files)
+    pass_over(task.passed(groups), mark, task.target)
 
-    `say` hears what was found in the file or made by interpolation, `draw` sees every origin.
-    """
-    name, columns = source if isinstance(source, str) else "-", columns_of(model, every is not None)
-    try:
-        table = reading.read(source)
-    except InputError as error:
-        yield [dict.fromkeys(columns) | {"unique_id": name, "status": "error", "error": error.reason}]
-        return
-    for note in table.notes + ([f"{table.filled} values made by interpolation"] if table.filled else []):
-        say(f"{name}: {note}")
-    origins = (origin for batch in rolling(model, table, horizon, every) for origin in batch)
-    rows = (row for origin in origins for row in _origin_rows(model, columns, origin, draw))
-    while group := list(islice(rows, ROWS_PER_GROUP)):
-        yield group
+    def chunks(crew: Crew) -> Iterator[Chunk]:
+        for chunk, drawn in in_order(crew, task.work, groups, AHEAD * count):
+            for origin in drawn:
+                task.draw(origin)
+            yield chunk
 
-
-def _origin_rows(model: Forecaster, columns: Columns, origin: Origin, draw: Callable[[Origin], None]) -> Iterator[Row]:
-    draw(origin)
-    series, dates = origin.series, origin.series.dates
-    blank: Row = dict.fromkeys(columns) | {"unique_id": series.id}
-    if "cutoff" in columns and origin.cutoff >= 0:
-        blank["cutoff"] = format_times(series.times[[origin.cutoff]], dates)[0]
-    if origin.error:
-        yield blank | {"status": "error", "error": origin.error}
-        return
-    names, places = _value_names(model), [place for _, *pair in intervals(model.quantiles) for place in pair]
-    for step, time in enumerate(format_times(origin.times, dates)):
-        trained = step < model.horizon
-        row = blank | {"ds": time, "status": "ok" if trained else "recursive"}
-        for column, (point, *ends) in enumerate(names):
-            row[point] = float(origin.forecast[step, column])
-            for name, place in zip(ends, places, strict=True):
-                row[name] = float(origin.quantiles[step, column, place]) if trained else None
-        yield row
+    with Crew(lambda: threads(count)) as crew:
+        write_chunks(task.target, task.columns, stdout, run, chunks(crew), summary, watch)
+    summary.decode = task.reading_s
+    return summary

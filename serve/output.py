@@ -19,16 +19,25 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
+import numpy as np
+import numpy.typing as npt
+
+from serve.digits import digits
 from serve.errors import ServeError
 
 Row = dict[str, str | float | None]
 Columns = dict[str, type]  # name -> str or float, in order
-Write = Callable[[Sequence[Row]], None]
-Encode = Callable[[Sequence[Row]], bytes]
+Words = tuple[list[str | None], npt.NDArray[np.int64]]  # words, and which of them each row holds
+Cells = list[str | None] | Words | npt.NDArray[Any]  # a column: text, numbers (float64, nan is none) or plain ASCII
+Block = dict[str, Cells]  # rows as columns
+Write = Callable[[Sequence[Row] | Block], None]
+Encode = Callable[[Sequence[Row] | Block], bytes]
 
 SUFFIXES = (".csv", ".jsonl", ".parquet")
 ROWS_PER_GROUP = 16384  # of Parquet: few enough to stay small in memory, enough for its columns to compress
 FORMULA = re.compile(r"[=+\-@\t\r]")
+QUOTED = re.compile(r'[",\n]')
+LONGEST = 4096  # characters of a cell, as wide as its column is in a matrix
 NUMBER = re.compile(r"[+-]?\d+(\.\d+)?$")
 
 
@@ -41,25 +50,78 @@ def encoding(target: str, columns: Columns) -> tuple[bytes, Encode]:
     """Return (what a part starts with, the function from rows to the bytes that follow); any process may call it."""
     if Path(target).suffix.lower() in (".jsonl", ".parquet"):
         return b"", to_jsonl
-    return to_csv([{name: name for name in columns}]), to_csv
+    return to_csv({name: [name] for name in columns}), to_csv
 
 
-def to_csv(rows: Sequence[Row]) -> bytes:
+def block_of(rows: Sequence[Row]) -> Block:
+    """Return rows, of the same columns each, as columns."""
+    block: Block = {}
+    for name in rows[0] if rows else ():
+        cells: list[Any] = [row[name] for row in rows]
+        words = all(cell is None or isinstance(cell, str) for cell in cells)
+        block[name] = cells if words else np.array(cells, np.float64)  # None becomes nan
+    return block
+
+
+def to_csv(rows: Sequence[Row] | Block) -> bytes:
     """Return rows as lines of CSV, UTF-8."""
+    block = rows if isinstance(rows, dict) else block_of(rows)
+    if (lines := _csv_lines(block)) is not None:
+        return lines
     text = io.StringIO(newline="")
-    plain = csv.writer(text, lineterminator="\n")
     # Before Python 3.13 the csv module leaves a lone CR unquoted, and readers then see a new row there.
-    quoted = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL)
-    for row in rows:
-        cells = [_csv_cell(value) for value in row.values()]
-        (quoted if any("\r" in cell for cell in cells) else plain).writerow(cells)
+    writers = [csv.writer(text, lineterminator="\n", quoting=how) for how in (csv.QUOTE_MINIMAL, csv.QUOTE_ALL)]
+    for row in zip(*[texts(cells, _csv_cell, str) for cells in block.values()], strict=True):
+        writers[any("\r" in cell for cell in row)].writerow(row)
     return text.getvalue().encode()
 
 
-def to_jsonl(rows: Sequence[Row]) -> bytes:
+def to_jsonl(rows: Sequence[Row] | Block) -> bytes:
     """Return rows as one JSON object a line."""
-    clean = ({name: _clean(value) for name, value in row.items()} for row in rows)
-    return b"".join(json.dumps(row, allow_nan=False).encode() + b"\n" for row in clean)
+    block = rows if isinstance(rows, dict) else block_of(rows)
+    columns = [texts(cells, _json_cell, lambda digits: repr(float(digits))) for cells in block.values()]
+    line = ", ".join(json.dumps(name).replace("%", "%%") + ": %s" for name in block)
+    return "".join([f"{{{line}}}\n" % cells for cells in zip(*columns, strict=True)]).encode()
+
+
+def _csv_lines(block: Block) -> bytes | None:
+    """Return rows as CSV by way of a matrix with a row of characters for each, None where a word has 0 or CR in it."""
+    columns: list[npt.NDArray[np.uint8]] = []
+    numbers = [cells for cells in block.values() if isinstance(cells, np.ndarray) and cells.dtype.kind == "f"]
+    figures = iter(np.split(digits(np.concatenate(numbers)), len(numbers)) if numbers else ())
+    for cells in block.values():
+        if isinstance(cells, np.ndarray):
+            found = next(figures) if cells.dtype.kind == "f" else _characters(cells)
+        else:
+            words, codes = cells if isinstance(cells, tuple) else (cells, np.arange(len(cells)))
+            plain = [_csv_cell(word) for word in words]
+            quoted = ['"' + word.replace('"', '""') + '"' if QUOTED.search(word) else word for word in plain]
+            if any("\0" in word or "\r" in word for word in plain) or max(map(len, plain), default=0) > LONGEST:
+                return None
+            found = _characters(np.array([word.encode() for word in quoted], "S"))[codes]
+        columns += [found, np.full((len(found), 1), ord(","), np.uint8)]
+    if not columns:
+        return b""
+    columns[-1][:] = ord("\n")
+    table = np.concatenate(columns, axis=1)
+    return table[table > 0].tobytes()
+
+
+def _characters(words: npt.NDArray[np.bytes_]) -> npt.NDArray[np.uint8]:
+    return words.view(np.uint8).reshape(len(words), words.itemsize)
+
+
+def texts(cells: Cells, word: Callable[[str | None], str], number: Callable[[str], str] = str) -> list[str]:
+    """Return each cell of a column by `word`, or by `number` from its 6 significant digits."""
+    if isinstance(cells, np.ndarray) and cells.dtype.kind == "f":
+        figures = ("%.6g " * len(cells) % tuple(cells.tolist())).split()
+        return [word(None) if figure == "nan" else number(figure) for figure in figures]
+    if isinstance(cells, tuple):
+        known = [word(cell) for cell in cells[0]]
+        return [known[code] for code in cells[1].tolist()]
+    words = [cell.decode() or None for cell in cells.tolist()] if isinstance(cells, np.ndarray) else cells
+    made = {cell: word(cell) for cell in {*words}}
+    return [made[cell] for cell in words]
 
 
 class Part:
@@ -124,20 +186,18 @@ def _open(target: str) -> IO[bytes]:
         raise ServeError(f"{part}: cannot be written ({error.strerror}); make the folder or choose another") from error
 
 
-def _csv_cell(value: str | float | None) -> str:
-    value = _clean(value)
-    if value is None:
-        return ""
-    if isinstance(value, float):
-        return f"{value:.6g}"
-    return f"'{value}" if FORMULA.match(value) and not NUMBER.match(value) else value
+def _csv_cell(word: str | None) -> str:
+    text = _unicode(word or "")
+    return f"'{text}" if FORMULA.match(text) and not NUMBER.match(text) else text
 
 
-def _clean(value: str | float | None) -> str | float | None:
-    """Return the value with 6 significant digits, or as text that is valid Unicode, alike for every form."""
-    if isinstance(value, str):
-        return value if value.isascii() else value.encode("utf-8", "backslashreplace").decode()
-    return float(f"{value:.6g}") if value is not None else None
+def _json_cell(word: str | None) -> str:
+    return json.dumps(word if word is None else _unicode(word))
+
+
+def _unicode(text: str) -> str:
+    """Return a text with bytes that are no UTF-8 shown, alike for every form."""
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
 
 
 def _to_parquet(lines: Path, target: Path, columns: Columns) -> None:

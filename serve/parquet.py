@@ -4,6 +4,7 @@ Numbers are columns of integers, floats or decimals. Times are integers, dates, 
 UTC) or text as in a CSV. Ids are anything, as text. The number of rows is checked before they are read.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,8 +14,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from serve.arrow import plain
+from serve.coded import Coded, first_seen
 from serve.errors import InputError, ServeError
-from serve.times import Times, parse_times
+from serve.times import Times, coded_times
 
 MAX_BYTES = 2**31  # of the columns asked for, 8 a cell: a file of kilobytes can hold 10^12 equal rows
 
@@ -32,39 +35,41 @@ class ParquetFile:
     def place(self, row: int) -> str:
         return f"row {row + 1}"
 
-    def texts(self, name: str) -> list[str]:
-        """Return each cell as text, a missing one as ""."""
-        texts: list[str] = []
+    def coded(self, name: str) -> Coded:
+        """Return (codes int64 (rows,), the different cells as text in order of first appearance), "" where missing."""
+        import pyarrow
+
         column = self._column(name)
         with _pyarrow_errors(self.where):
-            for chunk in column.chunks:
-                coded = chunk if hasattr(chunk, "dictionary") else chunk.dictionary_encode()
-                words = [*map(str, coded.dictionary.to_pylist()), ""]
-                texts += [words[-1 if code is None else code] for code in coded.indices.to_pylist()]
-        return texts
+            coded = column if hasattr(column.chunk(0), "dictionary") else column.dictionary_encode()
+            column = coded.unify_dictionaries()
+            words = [*map(str, column.chunk(0).dictionary.to_pylist()), ""]
+            codes = pyarrow.chunked_array([chunk.indices.cast("int64") for chunk in column.chunks])
+            return first_seen(plain(codes, np.int64, len(words) - 1), words)
 
     def times(self, name: str) -> Times:
         """Return datetime64[s] or int64 (rows,)."""
-        from pyarrow import types
+        from pyarrow import ArrowInvalid, timestamp, types
 
         column = self._column(name)
-        missing = np.flatnonzero(column.is_null().to_numpy())
-        if len(missing):
-            raise self._error(missing[0], name, "expected a time, got a missing value")
+        if column.null_count:
+            missing = int(plain(column.is_null().cast("int8"), np.int8).argmax())
+            raise self._error(missing, name, "expected a time, got a missing value")
         if types.is_integer(column.type):
             with _pyarrow_errors(self.where):
-                return np.asarray(column.cast("int64").to_numpy())
+                return plain(column.cast("int64"), np.int64)
         if not (types.is_timestamp(column.type) or types.is_date(column.type)):
-            times, trouble = parse_times(self.texts(name))
+            times, trouble = coded_times(*self.coded(name))
             if trouble:
                 raise self._error(trouble[0], name, trouble[1])
             return times
-        exact: Times = column.to_numpy()
-        times = exact.astype("datetime64[s]")
-        fractions = np.flatnonzero(times != exact)
-        if len(fractions):
-            raise self._error(fractions[0], name, f"expected whole seconds, got {exact[fractions[0]]}")
-        return times
+        try:
+            seconds = column.cast(timestamp("s", column.type.tz if types.is_timestamp(column.type) else None))
+        except ArrowInvalid:
+            exact = column.to_numpy()
+            row = int((exact.astype("datetime64[s]") != exact).argmax())
+            raise self._error(row, name, f"expected whole seconds, got {exact[row]}") from None
+        return plain(seconds.cast("int64"), np.int64).view("datetime64[s]")
 
     def numbers(self, names: Sequence[str]) -> npt.NDArray[np.float64]:
         """Return (rows, D), nan where a cell is missing."""
@@ -75,7 +80,7 @@ class ParquetFile:
                 kind = self.file.schema_arrow.field(name).type
                 raise InputError(self.where, f"column {name!r}: expected numbers, got {kind}; cast it")
             with _pyarrow_errors(self.where):
-                values[:, place] = self._column(name).cast("float64", safe=False).to_numpy()
+                values[:, place] = plain(self._column(name).cast("float64", safe=False), np.float64, math.nan)
             wrong = np.flatnonzero(np.isinf(values[:, place]))
             if len(wrong):
                 raise self._error(wrong[0], name, f"expected a number, got {values[wrong[0], place]}")

@@ -1,5 +1,6 @@
 """Forecasts as one SVG: for each series and column a panel with its last rows, the forecast and its intervals.
 
+Of rolling origins the newest is drawn whose truth the series holds, with that truth; otherwise the last row's forecast.
 Colours are Okabe and Ito's (2008), which colour-blind readers tell apart; what was fed back is dashed as well.
 """
 
@@ -13,8 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from serve.errors import ServeError
-from serve.forecast import Origin, intervals
+from serve.forecast import intervals
 from serve.model import Forecaster
+from serve.origins import Origin
+from serve.series import Series
 from serve.times import format_times
 
 SHOWN = 12  # series, the first ones
@@ -22,6 +25,7 @@ POINTS = 800  # of one line: about one a pixel
 WIDTH, PANEL, LEGEND = 860, 220, 44  # px
 LEFT, RIGHT, TOP, BOTTOM = 76, 16, 30, 30  # px around the axes of one panel
 CHAR = 6.5  # px, width of a character of a label
+TRUTH = 1.0  # px, thinner than what the forecast knew
 HISTORY, FORECAST, FED_BACK, GREY = "#000000", "#0072B2", "#D55E00", "#666666"
 
 Line = npt.NDArray[np.float64]
@@ -30,16 +34,23 @@ Numbers = Line | Sequence[float]
 
 
 class Picture:
-    """picture = Picture(model); picture.add(origin) for each; picture.write("forecast.svg")"""
+    """picture = Picture(model, horizon, every); picture.add(origin) where it `wants`; picture.write("forecast.svg")"""
 
-    def __init__(self, model: Forecaster) -> None:
+    def __init__(self, model: Forecaster, horizon: int, every: int | None = None) -> None:
         self.model = model
+        self.horizon, self.every = horizon, every
         self.seen = 0
         self.origins: list[Origin] = []
 
+    def wants(self, series: Series, cutoff: int) -> bool:
+        """Whether this is the forecast of the series that is drawn."""
+        last = len(series.values) - 1
+        known = last - -(-self.horizon // self.every) * self.every if self.every else last
+        return cutoff == (known if known >= self.model.context - 1 else last)
+
     def add(self, origin: Origin) -> None:
-        """Keep the forecast from the last row of a series, of the first SHOWN series that have one."""
-        if not origin.error and origin.cutoff == len(origin.series.values) - 1:
+        """Keep a forecast, of the first SHOWN series that have one."""
+        if not origin.error:
             self.seen += 1
             self.origins += [origin] if len(self.origins) < SHOWN else []
 
@@ -74,6 +85,8 @@ class Picture:
         entries = [("history", _line([0, 24], [0, 0], HISTORY)), ("forecast", _line([0, 24], [0, 0], FORECAST))]
         for tint, (level, _, _) in zip(self._tints(), intervals(self.model.quantiles), strict=True):
             entries.append((f"{level:.6g} % interval", f'<rect y="-6" width="24" height="12" fill="{tint}"/>'))
+        if any(len(origin.series.values) > origin.cutoff + 1 for origin in self.origins):
+            entries.insert(1, ("truth", _line([0, 24], [0, 0], HISTORY, width=TRUTH)))
         if any(len(origin.forecast) > self.model.horizon for origin in self.origins):
             entries.append(("fed back, no interval known", _line([0, 24], [0, 0], FED_BACK, "6 3")))
         parts, x = [], float(LEFT)
@@ -85,20 +98,21 @@ class Picture:
     def _tints(self) -> list[str]:
         """Return a tint of FORECAST for each interval, the innermost first and darkest."""
         count = len(self.model.quantiles) // 2
-        shades = [0.4 - 0.25 * place / count for place in range(count)]
+        shades = [0.5 - 0.4 * place / count for place in range(count)]
         rgb = [int(FORECAST[i : i + 2], 16) for i in (1, 3, 5)]
         return ["#" + "".join(f"{round(255 - shade * (255 - c)):02x}" for c in rgb) for shade in shades]
 
     def _panel(self, origin: Origin, column: int) -> list[str]:
         ahead, trained = len(origin.forecast), min(len(origin.forecast), self.model.horizon)
-        rows = min(len(origin.series.values), max(self.model.context, 2 * ahead))
-        history = origin.series.values[-rows:, column]
-        forecast = np.concatenate([history[-1:], origin.forecast[:, column]])  # from the last row known
+        end, values = origin.cutoff + 1, origin.series.values[:, column]
+        rows = min(end, max(self.model.context, 2 * ahead))
+        history, truth = values[end - rows : end], values[end - 1 : end + ahead]  # from the last row known
+        forecast = np.concatenate([history[-1:], origin.forecast[:, column]])
         bands = [
             [np.concatenate([history[-1:], origin.quantiles[:trained, column, place]]) for place in pair]
             for _, *pair in intervals(self.model.quantiles)
         ]
-        axis = np.concatenate([history, forecast, *(edge for band in bands for edge in band)])
+        axis = np.concatenate([history, truth, forecast, *(edge for band in bands for edge in band)])
         pad = max(0.06 * (axis.max() - axis.min()), 1e-6 * np.abs(axis).max()) or 1.0
         low, high = float(axis.min() - pad), float(axis.max() + pad)
 
@@ -109,7 +123,7 @@ class Picture:
             return TOP + (PANEL - TOP - BOTTOM) * (high - values) / (high - low)
 
         after = np.arange(rows - 1, rows + ahead, dtype=np.float64)  # the last row known, and those ahead
-        parts = [_title(origin.series.id, self.model.columns[column])]
+        parts = [_title(origin.series.id, self.model.targets[column])]
         for tint, (lower, upper) in reversed([*zip(self._tints(), bands, strict=True)]):
             there, back = after[: trained + 1], after[: trained + 1][::-1]
             edge = _path(x(np.concatenate([there, back])), y(np.concatenate([lower, upper[::-1]])))
@@ -119,6 +133,7 @@ class Picture:
         edge_x = x(after[:1])
         parts.append(_line([*edge_x, *edge_x], [TOP, PANEL - BOTTOM], GREY, "2 3", 1))
         parts.append(_line(x(np.arange(rows, dtype=np.float64)), y(history), HISTORY))
+        parts.append(_line(x(after[: len(truth)]), y(truth), HISTORY, width=TRUTH))
         if ahead > trained:
             parts.append(_line(x(after[trained:]), y(forecast[trained:]), FED_BACK, "6 3"))
         parts.append(_line(x(after[: trained + 1]), y(forecast[: trained + 1]), FORECAST))
@@ -137,13 +152,13 @@ def _value_axis(low: float, high: float, y: Scale) -> list[str]:
 def _time_axis(origin: Origin, rows: int, x: Scale) -> list[str]:
     """Return the line of time with as many labels as fit, the first and the last time among them."""
     series, count = origin.series, rows + len(origin.times)
-    times = np.concatenate([series.times[-rows:], origin.times])
-    width = 1.5 * CHAR * len(format_times(times[-1:], series.dates)[0]) + 16  # the outer ones reach inwards
+    times = np.concatenate([series.times[origin.cutoff + 1 - rows : origin.cutoff + 1], origin.times])
+    width = 1.5 * CHAR * len(format_times(times[-1:], origin.dates)[0]) + 16  # the outer ones reach inwards
     labels = max(2, min(5, 1 + int((WIDTH - LEFT - RIGHT) / width)))
     places = np.unique(np.linspace(0, count - 1, labels).round().astype(int))
     parts = [_line([LEFT, WIDTH - RIGHT], [PANEL - BOTTOM] * 2, GREY, width=1)]
     anchors = ["start", *["middle"] * (len(places) - 2), "end"]
-    texts = format_times(times[places], series.dates)
+    texts = format_times(times[places], origin.dates)
     for label, at, anchor in zip(texts, x(places.astype(np.float64)), anchors, strict=True):
         parts.append(_line([at, at], [PANEL - BOTTOM, PANEL - BOTTOM + 4], GREY, width=1))
         parts.append(_label(at, PANEL - BOTTOM + 17, label, anchor))

@@ -31,8 +31,9 @@ class Reading:
 
     def read(self, source: str | Path | TextIO) -> Table:
         """Return the file's series at the model's step; InputError says what does not fit."""
-        file = open_file(source, self.delimiter, self.decimal)
-        columns, time, id, habit = self._choose(file.header)
+        keys = (self.time, self.id, self.rule["time"], self.rule["id"], "ds", "unique_id")
+        file = open_file(source, self.delimiter, self.decimal, [name for name in keys if name])
+        columns, time, id, habit = self.choose(file.header)
         if habit:
             file.notes.append(f"columns by the usual names: {', '.join(habit)}")
         table = table_of(file, columns=columns, time=time, id=id, gaps=self.gaps or self.rule["gaps"])
@@ -44,7 +45,7 @@ class Reading:
             )
         return table
 
-    def _choose(self, header: list[str]) -> tuple[list[str], str | None, str | None, list[str]]:
+    def choose(self, header: list[str]) -> tuple[list[str], str | None, str | None, list[str]]:
         """Return (value columns, time, id, those among them that are the field's habit)."""
         own, columns = self.rule, self.target or list(self.rule["columns"])
         time = self.time if self.time is not None else own["time"]

@@ -6,7 +6,7 @@ or with gaps="interpolate" is filled linearly in the number of steps and counted
 or after the last value of a column, and nothing is ever sorted, dropped or averaged in silence.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -44,6 +44,11 @@ class Series:
     def dates(self) -> bool:
         return are_dates(self.times)
 
+    @cached_property
+    def fits(self) -> bool:
+        """Whether a network can take every value: float32."""
+        return bool((np.abs(self.values) <= np.finfo(np.float32).max).all())
+
 
 @dataclass(frozen=True)
 class Table:
@@ -64,7 +69,7 @@ class _Rows:
     """The rows of one series as they stand in the file: values (T, D) with nan for missing cells."""
 
     id: str
-    at: list[int]  # the place of each in the file
+    at: npt.NDArray[np.int64]  # the place of each in the file
     times: Times
     values: npt.NDArray[np.float64]
 
@@ -84,57 +89,56 @@ def read_csv(
     return table_of(open_csv(source), columns=columns, time=time, id=id, gaps=gaps)
 
 
-def open_file(source: str | Path | TextIO, delimiter: str = "auto", decimal: str = "auto") -> File:
-    """Open a .parquet file as Parquet, anything else as CSV."""
+def open_file(
+    source: str | Path | TextIO, delimiter: str = "auto", decimal: str = "auto", keys: Collection[str] = ()
+) -> File:
+    """Open a .parquet file as Parquet, anything else as CSV, where `keys` may be ids or times."""
     if isinstance(source, str | Path) and Path(source).suffix.lower() == ".parquet":
         return open_parquet(Path(source))
-    return open_csv(source, delimiter, decimal)
+    return open_csv(source, delimiter, decimal, keys)
 
 
 def table_of(file: File, *, columns: Sequence[str] | None, time: str | None, id: str | None, gaps: str) -> Table:
     """Return the series of an open file, with the options of `read_csv`."""
     if gaps not in GAPS:
         raise ValueError(f"table_of: expected gaps of {', '.join(GAPS)}, got {gaps!r}")
-    _check_names(file, [name for name in (time, id, *(columns or ())) if name is not None])
+    check_names(file.where, file.header, [name for name in (time, id, *(columns or ())) if name is not None])
     names = list(columns) if columns is not None else file.numeric([n for n in file.header if n not in (time, id)])
     if not names:
         raise InputError(file.where, f"expected a column of numbers, got only {', '.join(file.header)}")
     values = file.numbers(names)  # (T of all series, D)
     times = file.times(time) if time is not None else None
-    ids = file.texts(id) if id is not None else [file.stem] * len(values)
+    codes, ids = file.coded(id) if id is not None else (np.zeros(len(values), np.int64), [file.stem])
     if "" in ids:
-        raise InputError(file.where, f"{file.place(ids.index(''))}, column {id!r}: expected an id, got a missing value")
-    return _regular_table(_split(ids, times, values), names, gaps, file, timed=time is not None)
+        row = int((codes == ids.index("")).argmax())
+        raise InputError(file.where, f"{file.place(row)}, column {id!r}: expected an id, got a missing value")
+    return _regular_table(_split(codes, ids, times, values), names, gaps, file, timed=time is not None)
 
 
-def _check_names(file: File, names: list[str]) -> None:
-    """Raise InputError where a name is not one column of the file."""
-    repeated = sorted({name for name in file.header if file.header.count(name) > 1})
+def check_names(where: str, header: list[str], names: list[str]) -> None:
+    """Raise InputError where a name is not one column of a header."""
+    repeated = sorted({name for name in header if header.count(name) > 1})
     if repeated:
-        raise InputError(file.where, f"expected different column names, got {repeated[0]!r} twice; rename one")
+        raise InputError(where, f"expected different column names, got {repeated[0]!r} twice; rename one")
     for name in names:
-        if name not in file.header:
-            have = ", ".join(file.header)
-            raise InputError(file.where, f"expected a column {name!r}, got {have}; name one of these")
+        if name not in header:
+            have = ", ".join(header)
+            raise InputError(where, f"expected a column {name!r}, got {have}; name one of these")
 
 
-def _split(ids: list[str], times: Times | None, values: npt.NDArray[np.float64]) -> list[_Rows]:
-    """Return the rows of each id, ids in order of first appearance."""
-    members: dict[str, list[int]] = {}
-    for row, name in enumerate(ids):
-        members.setdefault(name, []).append(row)
-    return [
-        _Rows(
-            id=name,
-            at=own,
-            times=times[own] if times is not None else np.arange(len(own), dtype=np.int64),
-            values=values[own],
-        )
-        for name, own in members.items()
-    ]
+def _split(
+    codes: npt.NDArray[np.int64], ids: list[str], times: Times | None, values: npt.NDArray[np.float64]
+) -> Iterator[_Rows]:
+    """Yield the rows of each id, ids in order of first appearance."""
+    small = codes.astype(np.min_scalar_type(len(ids)))  # few bits are sorted by counting
+    order = np.argsort(small, kind="stable")
+    ends = np.cumsum(np.bincount(codes, minlength=len(ids)))
+    for name, at in zip(ids, np.split(order, ends[:-1]), strict=True):
+        yield _Rows(name, at, times[at] if times is not None else np.arange(len(at), dtype=np.int64), values[at])
 
 
-def _regular_table(found: list[_Rows], columns: list[str], gaps: str, file: File, *, timed: bool) -> Table:
+def _regular_table(split: Iterable[_Rows], columns: list[str], gaps: str, file: File, *, timed: bool) -> Table:
+    found = [*split]
     for rows in found:
         _check_order(rows, file)
     steps = {rows.id: base_step(rows.times) for rows in found if len(rows.times) > 1}
@@ -154,7 +158,7 @@ def _regular_table(found: list[_Rows], columns: list[str], gaps: str, file: File
 
 def _check_order(rows: _Rows, file: File) -> None:
     """Raise InputError at the first time that is not later than the one before it."""
-    wrong = np.flatnonzero(np.diff(rows.times) <= np.zeros((), np.diff(rows.times).dtype))
+    wrong = np.flatnonzero(rows.times[1:] <= rows.times[:-1])
     if len(wrong):
         row = int(wrong[0]) + 1
         time, before = format_times(rows.times[[row, row - 1]])
@@ -169,6 +173,8 @@ def _check_order(rows: _Rows, file: File) -> None:
 def _fill(rows: _Rows, step: Step, columns: list[str], gaps: str, file: File) -> tuple[Series, int]:
     """Return the series on its regular grid, and the number of values that interpolation made."""
     place = positions(rows.times, step.unit)
+    if (place[1:] - place[:-1] == step.count).all() and not np.isnan(rows.values).any():
+        return Series(rows.id, rows.times, rows.values), 0
     offset = place - place[0]
     off_grid = np.flatnonzero(offset % step.count)
     if len(off_grid):

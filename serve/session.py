@@ -25,6 +25,7 @@ PROVIDERS = {
 }
 DEVICES = ("auto", *PROVIDERS)
 GPU_NODES = ("/dev/nvidia0", "/proc/driver/nvidia/gpus", "/dev/dxg")  # the last one is Windows' Linux subsystem
+MEMORY = "CONVLINE_GPU_GIB"  # in the environment: what the arena of a session on a GPU may take
 DISTRIBUTIONS = ("onnxruntime", "onnxruntime-gpu")
 INSTALL_GPU = "install onnxruntime-gpu[cuda,cudnn] on a machine with an NVIDIA driver, or pass --device cpu"
 
@@ -100,8 +101,7 @@ def open_session(
     source = str(model) if isinstance(model, Path) else model
     name = "model" if isinstance(model, bytes) else str(model)
     try:
-        cuda = {"use_tf32": str(int(tf32))}  # rounds products to 10 bits: 1e-3 off (onnxruntime's default is on)
-        cuda |= {"enable_cuda_graph": "1"} if cuda_graph else {}
+        cuda = cuda_options(tf32, cuda_graph)
         settings = [cuda if provider == "CUDAExecutionProvider" else {} for provider in providers]
         session = ort.InferenceSession(
             source, options, providers=providers, provider_options=settings, enable_fallback=0
@@ -114,6 +114,21 @@ def open_session(
     if device != "auto" and session.get_providers()[0] != providers[0]:
         raise DeviceError(f"asked for {device}: the session runs on {session.get_providers()[0]}; {INSTALL_GPU}")
     return session
+
+
+def cuda_options(tf32: bool = False, cuda_graph: bool = False) -> dict[str, str]:
+    """Return the CUDA provider's options; what it would take by itself differs in each of these."""
+    options = {
+        "use_tf32": str(int(tf32)),  # rounds products to 10 bits: 1e-3 off
+        "cudnn_conv_algo_search": "HEURISTIC",  # EXHAUSTIVE runs every algorithm at each new shape
+        "arena_extend_strategy": "kSameAsRequested",  # it would double each time, and keep that
+    }
+    if asked := os.environ.get(MEMORY):
+        try:
+            options["gpu_mem_limit"] = str(int(float(asked) * 2**30))
+        except (ValueError, OverflowError) as error:
+            raise DeviceError(f"{MEMORY}: expected GiB, as 4 or 0.5, got {asked!r}; change or unset it") from error
+    return options | ({"enable_cuda_graph": "1"} if cuda_graph else {})
 
 
 def describe_device(session: Any, asked: str) -> str:

@@ -5,7 +5,6 @@ counters) otherwise; else ISO 8601 dates and times, or `YYYY-MM`. Stamps with an
 """
 
 import re
-from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -18,6 +17,10 @@ Times = npt.NDArray[Any]  # datetime64[s] or int64
 WHOLE = re.compile(r"[+-]?\d{1,18}(\.0*)?$")
 MONTH = re.compile(r"\d{4}-\d{2}$")
 COMPACT = re.compile(r"\d{8}$")
+MARKS = {4: b"-", 7: b"-", 10: b"T ", 13: b":", 16: b":"}  # between the digits of 2024-01-31T12:00:00
+MANY = 256  # cells from which it pays to take them together
+SHORTEST_MONTH = np.timedelta64(28, "D")
+FIRST = np.datetime64("0001-01-01")  # of Python's calendar
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,8 @@ def parse_times(cells: list[str]) -> tuple[Times, tuple[int, str] | None]:
     """Return (times, None), or (what was parsed so far, (row, reason)) at the first cell that is no time."""
     if _are_whole(cells):
         return np.array([int(cell.split(".")[0]) for cell in cells], dtype=np.int64), None
+    if len(cells) >= MANY and (plain := _plain(cells)) is not None:
+        return plain, None
     stamps: list[datetime] = []
     first_aware = None
     for row, cell in enumerate(cells):
@@ -59,6 +64,29 @@ def parse_times(cells: list[str]) -> tuple[Times, tuple[int, str] | None]:
             return np.array(stamps, dtype="datetime64[s]"), (row, f"expected {expected}, got {cell!r}")
         stamps.append(stamp)
     return np.array(stamps, dtype="datetime64[s]"), None
+
+
+def coded_times(codes: npt.NDArray[np.int64], words: list[str]) -> tuple[Times, tuple[int, str] | None]:
+    """Return what `parse_times` returns for a column of text as `serve.coded` gives it."""
+    times, trouble = parse_times(words)
+    if trouble:
+        return times, (int((codes == trouble[0]).argmax()), trouble[1])
+    return times[codes], None
+
+
+def _plain(cells: list[str]) -> Times | None:
+    """Return the stamps of cells that are all written like the first: a date, or with minutes or seconds; else None."""
+    width, text = len(cells[0]), "".join(cells)
+    if width not in (10, 16, 19) or not text.isascii() or {*map(len, cells)} != {width}:
+        return None
+    chars = np.frombuffer(text.encode(), np.uint8).reshape(-1, width)
+    if not all(np.isin(chars[:, k], [*MARKS.get(k, b"0123456789")]).all() for k in range(width)):
+        return None
+    try:
+        stamps = chars.view(f"S{width}")[:, 0].astype("datetime64[s]")
+    except ValueError:
+        return None
+    return stamps if stamps.min() >= FIRST else None
 
 
 def _are_whole(cells: list[str]) -> bool:
@@ -87,12 +115,13 @@ def base_step(times: Times) -> Step:
     Months where every stamp has the same day and time of day, or every stamp is the last day of its month.
     """
     unit = "index" if times.dtype.kind == "i" else "months" if _are_monthly(times) else "seconds"
-    counts = Counter(np.diff(positions(times, unit)).tolist())
-    most = max(counts.values())
-    return Step(unit, min(step for step, count in counts.items() if count == most))
+    steps, counts = np.unique(np.diff(positions(times, unit)), return_counts=True)
+    return Step(unit, int(steps[counts.argmax()]))
 
 
 def _are_monthly(times: Times) -> bool:
+    if np.diff(times).min() < SHORTEST_MONTH:  # most series are told by this alone
+        return False
     within = times - times.astype("datetime64[M]").astype(times.dtype)
     clock = times - times.astype("datetime64[D]").astype(times.dtype)
     months = positions(times, "months")
@@ -106,7 +135,9 @@ def are_month_ends(times: Times) -> bool:
     if times.dtype.kind == "i":
         return False
     day = np.timedelta64(1, "D")
-    return bool(((times + day).astype("datetime64[M]") > times.astype("datetime64[M]")).all())
+    return all(
+        ((part + day).astype("datetime64[M]") > part.astype("datetime64[M]")).all() for part in (times[:2], times)
+    )
 
 
 def future_times(last: Any, step: Step, n: int, *, month_end: bool = False) -> Times:
@@ -141,4 +172,5 @@ def format_times(times: Times, dates: bool | None = None) -> list[str]:
     if times.dtype.kind == "i":
         return [str(time) for time in times.tolist()]
     short = are_dates(times) if dates is None else dates
-    return [str(time) for time in (times.astype("datetime64[D]") if short else times)]
+    texts: list[str] = np.datetime_as_string(times, "D" if short else "s").tolist()
+    return texts

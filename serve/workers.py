@@ -37,6 +37,8 @@ def batched(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
 class Crew:
     """A pool of workers, made anew where one of its processes has died."""
 
+    count = 0  # of workers, where the crew decides that itself
+
     def __init__(self, make: Callable[[], Executor]) -> None:
         self.make, self.pool, self.lock = make, make(), threading.Lock()
 

@@ -14,6 +14,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
+import models
 from serve.session import available_devices
 
 SCRIPT = Path(__file__).parents[1] / "benchmarks" / "gpu.py"
@@ -36,13 +37,17 @@ def assert_complete(result: dict[str, Any], trained_on: str) -> None:
     """Every device that onnxruntime offers has a row for each way and batch, and all agree with torch."""
     assert result["kind"] == trained_on and result["versions"]["torch"]
     assert result["onnxruntime"]["ran_on"] == available_devices()
-    for net in result["nets"].values():
-        assert net["train"]["per_second"] > 0 and net["file_bytes"] > 10_000
+    for arch, net in result["nets"].items():
+        assert net["file_bytes"] > 10_000 and (arch == "resnet") == (net["train"]["per_second"] is None)
         rows = [row for row in net["rows"] if row["runtime"] == "onnxruntime"]
-        assert [(row["device"], row["batch"], row["way"]) for row in rows] == [
-            (device, batch, way) for device in available_devices() for batch in BATCHES for way in ("arrays", "bound")
-        ]
-        assert all(row["passed"] and row["max_difference"] < 1e-4 for row in rows)
+        ways = {"cpu": ("arrays", "bound"), "cuda": ("arrays", "bound", "graph"), "tensorrt": ("arrays", "bound")}
+        precisions = ["fp32"] if "waves" in net["data"] else ["fp32", "fp16"]
+        assert [(row["device"], row["precision"], row["batch"], row["way"]) for row in rows] == [
+            (device, precision, batch, way)
+            for device in available_devices() for precision in precisions for batch in BATCHES for way in ways[device]
+        ]  # fmt: skip
+        allowed = {"fp32": 1e-4, "fp16": 1e-2}
+        assert all(row["passed"] and row["max_difference"] < allowed[row["precision"]] for row in rows)
         assert [row["batch"] for row in net["rows"] if row["runtime"] == "torch eager"] == list(BATCHES)
         assert all(0 < row["p50_ms"] <= row["p99_ms"] for row in net["rows"])
 
@@ -50,14 +55,34 @@ def assert_complete(result: dict[str, Any], trained_on: str) -> None:
 @pytest.mark.slow
 def test_every_figure_is_there(gpu: ModuleType) -> None:
     """Oracle: the list of what must be measured; torch's own answers are inside `max_difference`."""
-    result = gpu.measure("cpu", epochs=2, seconds=0.0, batches=BATCHES)
+    result = gpu.measure("cpu", epochs=2, seconds=0.0, batches=BATCHES, minutes=0)
     assert_complete(json.loads(json.dumps(result)), "cpu")
-    assert set(result["nets"]) == {"lenet5", "causal"}
+    assert set(result["nets"]) == {"lenet5", "causal", "resnet"}
+    assert result["training"]["nets"] == {key: {"not_measured": "out of time"} for key in models.names()}
     assert result["nets"]["lenet5"]["data"] == "digits, from scikit-learn"
     served = [row for row in result["nets"]["lenet5"]["rows"] if row["runtime"] == "infer images"]
     assert [row["device"] for row in served] == available_devices() and all(row["passed"] for row in served)
     text = gpu.table(result)
-    assert text.count("onnxruntime  cpu") == 2 * 2 * len(BATCHES) and "lenet5 on digits" in text
+    assert text.count("onnxruntime   fp32  cpu") == 3 * 2 * len(BATCHES) and "lenet5 on digits" in text
+
+
+@pytest.mark.slow
+def test_how_fast_an_architecture_trains(gpu: ModuleType) -> None:
+    """Oracle: each way's rate is there and of one step's order; shares follow from them."""
+    cpu = torch.device("cpu")
+    for arch, least in (("lenet5", 416_520), ("causal", 1)):  # the products of its layers alone
+        found = gpu.training.measure(arch, cpu, 1e12, 0.0, reduced=True, compiled=False)
+        whole, memory, plain = (found["per_second"][way] for way in ("whole", "memory", "plain"))
+        assert min(whole, memory, plain) > 1 and max(whole, memory, plain) < 1e6
+        assert found["input_share"] == 1 - whole / memory and found["of_plain"] == whole / plain
+        assert found["share_of_peak"] == pytest.approx(6 * found["macs"] * whole / 1e12)
+        assert least <= found["macs"] < 3e6
+    nets = {"causal": found, "vgg": {"not_measured": "x"}}
+    shown = gpu.training.table({"peak_operations_per_second": 1e12, "nets": nets})
+    assert "causal plain" in shown and shown.splitlines()[-1].split() == ["vgg", "x"]
+    for arch in models.names():
+        _, options, shape = gpu.training.published(arch, True)
+        assert shape[1:] == (32, 32) or len(shape) == 2 or (shape[1] > 32 and options["size"] == shape[1:])
 
 
 @pytest.mark.slow
@@ -66,7 +91,7 @@ def test_it_runs_without_what_a_bare_machine_lacks() -> None:
     lacking = ("sklearn", "statsmodels", "dvc", "dvclive", "matplotlib", "jinja2", "pyarrow")
     code = (
         f"import sys; sys.modules.update(dict.fromkeys({lacking!r})); sys.path.insert(0, {str(SCRIPT.parent)!r}); "
-        "import gpu, json; gpu.NETS = ('lenet5',); print(json.dumps(gpu.measure('cpu', 1, 0.0, (2,))))"
+        "import gpu, json; gpu.NETS = ('lenet5',); print(json.dumps(gpu.measure('cpu', 1, 0.0, (2,), 0)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -104,6 +129,6 @@ def test_drawn_images_can_be_told_apart(gpu: ModuleType) -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
 def test_every_figure_is_there_on_a_gpu(gpu: ModuleType) -> None:
     """Oracle: as on the CPU; training's peak memory is known besides."""
-    result = gpu.measure("cuda", epochs=2, seconds=0.0, batches=BATCHES)
+    result = gpu.measure("cuda", epochs=2, seconds=0.0, batches=BATCHES, minutes=0)
     assert_complete(result, "cuda")
     assert all(net["train"]["peak_bytes"] > 0 for net in result["nets"].values())

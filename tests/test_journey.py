@@ -18,7 +18,8 @@ from pathlib import Path
 
 import pytest
 from journey import LINE, copy_tree, dvc, edit_params, ran, run
-from test_readme import commands
+from ruamel.yaml import YAML
+from test_readme import added, commands, examples
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -108,9 +109,8 @@ def test_a_new_architecture_is_a_file_a_recipe_and_a_name(clone: Path) -> None:
     """Added: its stages run, nothing else's; removed: gone from report, metrics, results and dist."""
 
     def add(p: dict) -> None:
-        recipe = {"arch": "toy", "data": {"set": "digits", "size": [8, 8], "colour": "grey"}, "train": {"epochs": 2}}
-        p["models"]["toy-digits"] = recipe
-        p["line"].update({"toy-digits": "scratch"})
+        p["models"] |= YAML(typ="safe").load(added("models"))  # as the front page writes it
+        p["line"] |= YAML(typ="safe").load(added("line"))
 
     (clone / "models" / "toy.py").write_text(TOY)
     edit_params(clone, add)
@@ -203,6 +203,18 @@ def test_the_readmes_infer_commands_run_as_written(clone: Path) -> None:
     for command in commands("infer "):
         output = run(clone, *shlex.split(command, comments=True))
         assert "Traceback" not in output and output.strip(), command
+
+
+def shape(line: str) -> str:
+    """Return a printed line, every number 0: what it says, not how the short line of this test scored."""
+    return re.sub(r"-?\d[\d.]*(e-?\d+)?", "0", line)
+
+
+def test_the_readmes_examples_print_what_it_says(clone: Path) -> None:
+    assert len(examples()) >= 2
+    for command, printed in examples():
+        output = [shape(line) for line in run(clone, *shlex.split(command)).splitlines()]
+        assert {*map(shape, printed)} <= {*output}, command
 
 
 def test_dvc_commands_of_the_readme_run(clone: Path) -> None:

@@ -29,7 +29,7 @@ def made(root: Path, name: str, **changed: dict | None) -> Entry:
 
 
 def values(networks: list[landscape.Network]) -> list[list]:
-    return [[value for value in vars(found).values()] for found in networks]
+    return [[found[key] for key in ("name", "set", "parameters", "macs", "y", "low", "high")] for found in networks]
 
 
 def test_each_measured_classifier_is_a_bubble_with_its_own_numbers(tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ def test_models_import_torch_only() -> None:
 
 
 def test_serve_imports_what_its_wheel_declares() -> None:
-    declared = {"numpy", "PIL", "click", "onnxruntime", "pyarrow", "serve"}
+    declared = {"numpy", "PIL", "click", "onnxruntime", "pyarrow", "ray", "serve"}
     for path in (ROOT / "serve").rglob("*.py"):
         assert imports(path) <= declared | set(sys.stdlib_module_names), path
 
@@ -112,7 +112,7 @@ def test_no_file_over_300_lines_and_no_function_over_60(path: Path) -> None:
 
 def test_size_is_a_feature(capsys: pytest.CaptureFixture[str]) -> None:
     """Code lines (no blanks, comments, docstrings) stay within the design's targets; the law prints them."""
-    targets = {"models": 1800, "pipeline": 7900, "serve": 4000, "benchmarks": 1030, "tests": 9800}
+    targets = {"models": 1800, "pipeline": 8300, "serve": 4900, "benchmarks": 1300, "tests": 11000}
     counts = {folder: sum(code_lines(p) for p in (ROOT / folder).rglob("*.py")) for folder in targets}
     with capsys.disabled():
         print("\n   code lines " + ", ".join(f"{f} {n}/{targets[f]}" for f, n in counts.items()))

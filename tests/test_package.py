@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 import re
 from pathlib import Path
 from typing import Any
 
 import line
+import onnxruntime
 import pytest
 from click.testing import CliRunner
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
+from google.protobuf import text_format
 
 from pipeline.stage import StageError
 from serve import cli
 from serve.errors import ModelFileError
 from serve.locate import locate
-
-Kind = descriptor_pb2.FieldDescriptorProto
 
 
 @pytest.fixture(autouse=True)
@@ -121,53 +121,61 @@ def test_the_recommended_variant_is_served_and_said() -> None:
 
 
 def triton_message() -> Any:
-    """Return a ModelConfig with the fields and types of Triton's model_config.proto that our files use."""
-    file = descriptor_pb2.FileDescriptorProto(name="model_config.proto", package="inference", syntax="proto3")
-    kinds = file.enum_type.add(name="DataType")
-    for name, number in (("TYPE_INVALID", 0), ("TYPE_UINT8", 2), ("TYPE_FP32", 11)):
-        kinds.value.add(name=name, number=number)
-    tensor = file.message_type.add(name="Tensor")
-    tensor.field.add(name="name", number=1, type=Kind.TYPE_STRING, label=Kind.LABEL_OPTIONAL)
-    tensor.field.add(
-        name="data_type", number=2, type=Kind.TYPE_ENUM, type_name=".inference.DataType", label=Kind.LABEL_OPTIONAL
-    )
-    tensor.field.add(name="dims", number=3, type=Kind.TYPE_INT64, label=Kind.LABEL_REPEATED)
-    file.message_type.add(name="Batching")
-    config = file.message_type.add(name="ModelConfig")
-    for number, name in ((1, "name"), (17, "backend")):
-        config.field.add(name=name, number=number, type=Kind.TYPE_STRING, label=Kind.LABEL_OPTIONAL)
-    config.field.add(name="max_batch_size", number=4, type=Kind.TYPE_INT32, label=Kind.LABEL_OPTIONAL)
-    for number, name, kind, label in (
-        (5, "input", "Tensor", Kind.LABEL_REPEATED),
-        (6, "output", "Tensor", Kind.LABEL_REPEATED),
-        (11, "dynamic_batching", "Batching", Kind.LABEL_OPTIONAL),
-    ):
-        config.field.add(name=name, number=number, type=Kind.TYPE_MESSAGE, type_name=f".inference.{kind}", label=label)
-    pool = descriptor_pool.DescriptorPool()
-    pool.Add(file)
-    return message_factory.GetMessageClass(pool.FindMessageTypeByName("inference.ModelConfig"))()
+    """Return an empty ModelConfig of Triton's own schema, as its client carries it (not its gRPC parts: no network)."""
+    (folder,) = importlib.util.find_spec("tritonclient").submodule_search_locations
+    spec = importlib.util.spec_from_file_location("model_config_pb2", Path(folder, "grpc", "model_config_pb2.py"))
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.ModelConfig()
+
+
+CPU, GPU, AUTO = 2, 1, None  # ModelInstanceGroup.Kind; none named: Triton's own choice
 
 
 @pytest.mark.parametrize(
-    ("name", "inputs", "outputs"),
+    ("name", "place", "inputs", "outputs"),
     [
-        (line.DIGITS, {"images": (2, [8, 8, 1])}, {"probabilities": (11, [10])}),
-        (line.WAVES, {"series": (11, [20, 1])}, {"forecast": (11, [4, 1]), "quantiles": (11, [4, 1, 3])}),
+        (line.DIGITS, AUTO, {"images": (2, [8, 8, 1])}, {"probabilities": (11, [10])}),
+        (f"{line.DIGITS}-int8", CPU, {"images": (2, [8, 8, 1])}, {"probabilities": (11, [10])}),
+        (f"{line.DIGITS}-fp16", GPU, {"images": (2, [8, 8, 1])}, {"probabilities": (11, [10])}),
+        (line.WAVES, AUTO, {"series": (11, [20, 1])}, {"forecast": (11, [4, 1]), "quantiles": (11, [4, 1, 3])}),
     ],
 )
-def test_triton_reads_the_configuration(name: str, inputs: dict[str, Any], outputs: dict[str, Any]) -> None:
-    """Oracle: protobuf's own text parser with Triton's field names and enum numbers; dims by hand from the recipes."""
-    config = text_format.Parse((package(name) / "triton" / name / "config.pbtxt").read_text(), triton_message())
+def test_triton_reads_the_configuration(
+    name: str, place: int | None, inputs: dict[str, Any], outputs: dict[str, Any]
+) -> None:
+    """Oracle: Triton's own schema, its enum numbers, and the file itself: validated, not run by a server."""
+    model = Path("out", "dist", name.removesuffix("-int8").removesuffix("-fp16"), "triton", name)
+    config = text_format.Parse((model / "config.pbtxt").read_text(), triton_message())
     assert (config.name, config.backend) == (name, "onnxruntime")
     assert config.max_batch_size > 1 and config.HasField("dynamic_batching")
+    assert [group.kind for group in config.instance_group] == ([] if place is None else [place])
     for expected, found in ((inputs, config.input), (outputs, config.output)):
         assert {tensor.name: (tensor.data_type, list(tensor.dims)) for tensor in found} == expected
+    session = onnxruntime.InferenceSession(model / "1" / "model.onnx", providers=["CPUExecutionProvider"])
+    kinds = {"tensor(uint8)": 2, "tensor(float)": 11}
+    for described, nodes in ((inputs, session.get_inputs()), (outputs, session.get_outputs())):
+        assert {node.name: (kinds[node.type], node.shape[1:]) for node in nodes} == described
+    for output in config.output:
+        if output.label_filename:
+            lines = (model / output.label_filename).read_text().splitlines()
+            assert lines == line.contract.read(model / "1" / "model.onnx").labels == list("0123456789")
+    assert [bool(output.label_filename) for output in config.output] == [task == "probabilities" for task in outputs]
+
+
+def test_a_configuration_that_triton_would_refuse() -> None:
+    """The oracle is one: a field that its schema lacks, and a type that it does not know, are errors."""
+    text = (package(line.DIGITS) / "triton" / line.DIGITS / "config.pbtxt").read_text()
+    for wrong in (text.replace("dynamic_batching", "batching"), text.replace("TYPE_UINT8", "UINT8")):
+        with pytest.raises(text_format.ParseError):
+            text_format.Parse(wrong, triton_message())
 
 
 def test_a_repository_folder_is_as_triton_wants_it() -> None:
     """Oracle: Triton's layout, <repository>/<model>/<version>/model.onnx beside config.pbtxt, version a number."""
     files = {str(p.relative_to(package(line.DIGITS) / "triton")) for p in package(line.DIGITS).rglob("triton/**/*.*")}
     assert {re.sub(r"/\d+/", "/N/", file) for file in files} == {
-        f"{line.DIGITS}/config.pbtxt",
-        f"{line.DIGITS}/N/model.onnx",
+        f"{line.DIGITS}{variant}/{file}"
+        for variant in ("", "-int8", "-fp16")
+        for file in ("config.pbtxt", "labels.txt", "N/model.onnx")
     }

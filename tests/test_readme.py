@@ -21,6 +21,18 @@ def commands(start: str) -> list[str]:
     return [line for line in lines if line.startswith(start)]
 
 
+def examples() -> list[tuple[str, list[str]]]:
+    """Return the commands of the README's console blocks, each with the lines that it is said to print."""
+    blocks = "".join(re.findall(r"```console\n(.*?)```", README, re.S))
+    parts = [part.splitlines() for part in re.split(r"^\$ ", blocks, flags=re.M)[1:]]
+    return [(command, printed) for command, *printed in parts if printed]
+
+
+def added(section: str) -> str:
+    """Return the line that the README adds to a section of params.yaml."""
+    return re.findall(rf"`params.yaml`, under `{section}:` `(.*)`$", README, re.M)[0]
+
+
 def test_links_lead_somewhere() -> None:
     for target in re.findall(r"\]\(([^)#]+)\)", README):
         assert (ROOT / target).exists(), target

@@ -25,9 +25,11 @@ from finished import (
     write_train,
 )
 
-from pipeline import figures, report, verdicts
+from pipeline import figures, mistakes, report, verdicts
 from pipeline.evidence import Entry
 from pipeline.stage import StageError
+
+LIBRARY = {"src": "vega.js", "defer": None}
 
 
 def build(root: Path, line: tuple[str, ...] = tuple(RECIPES)) -> str:
@@ -67,12 +69,15 @@ class Links(HTMLParser):
 
 def check_links(site: Path) -> int:
     """Every target is a file of the folder, an anchor of the page, or data; return how many were followed."""
+    pages = {path.name: Links(path.read_text(encoding="utf-8")) for path in site.glob("*.html")}
+    ids = {name: {attributes.get("id") for _, attributes in page.tags} for name, page in pages.items()}
+    ids["compare.html"] |= {name.removesuffix(".html") for name in pages}  # its script reads them
     followed = 0
-    for path in site.glob("*.html"):
-        links = Links(path.read_text(encoding="utf-8"))
-        anchors = {f"#{attributes['id']}" for _, attributes in links.tags if "id" in attributes}
-        for target in links.targets:
-            assert target in anchors or target.startswith("data:") or (site / unquote(target)).is_file(), (path, target)
+    for name, page in pages.items():
+        for target in page.targets:
+            file, _, anchor = unquote(target).partition("#")
+            assert target.startswith("data:") or (site / (file or name)).is_file(), (name, target)
+            assert not anchor or anchor in ids[file or name], (name, target)
             followed += 1
     return followed
 
@@ -134,7 +139,7 @@ def test_a_missing_picture_of_explain_is_pending(tmp_path: Path) -> None:
 
 
 def test_pages_take_nothing_from_elsewhere_and_pictures_are_lazy_sized_and_described(whole: Path) -> None:
-    for name in ("index", *RECIPES):
+    for name in ("index", "compare", "claims", "live", *RECIPES):
         assert "http:" not in page(whole, name) and "https:" not in page(whole, name)
     images = [tag for name in ("index", *RECIPES) for kind, tag in Links(page(whole, name)).tags if kind == "img"]
     # small curves, study, verdict, landscape; of entries curves, noise, mistakes, four of the backtest, one of explain
@@ -146,23 +151,24 @@ def test_pages_take_nothing_from_elsewhere_and_pictures_are_lazy_sized_and_descr
 def test_the_most_wrong_sample_comes_first_with_its_own_image(whole: Path) -> None:
     """Row 5 is wrong with .9, row 3 with .6; every pixel of image i has the value i."""
     answers = Entry(CLASSIFIER, RECIPES[CLASSIFIER], whole).answers
-    assert report.most_wrong(answers["y"], answers["probabilities"]).tolist() == [5, 3]
+    assert mistakes.most_wrong(answers["y"], answers["probabilities"]).tolist() == [5, 3]
     for place, row in enumerate((5, 3)):
         with figures.Image.open(whole / "out" / "report" / "img" / f"{CLASSIFIER}.wrong{place:02d}.png") as image:
             assert image.size == (112, 112) and np.unique(np.asarray(image)).tolist() == [row]
 
 
 def test_confusion_counts_by_true_row_and_answered_column() -> None:
-    counts = report.confusion(np.array([0, 0, 1]), np.eye(3)[[0, 2, 1]])
+    counts = mistakes.confusion(np.array([0, 0, 1]), np.eye(3)[[0, 2, 1]])
     assert counts.tolist() == [[1, 0, 1], [0, 1, 0], [0, 0, 0]]
-    assert report.frequent_confusions(counts, ["a", "b", "c"]) == [("a", "c", 1)]
+    assert mistakes.frequent_confusions(counts, ["a", "b", "c"]) == [("a", "c", 1)]
 
 
 def test_hostile_labels_stay_text(whole: Path) -> None:
     for name in RECIPES:
         html = Links(page(whole, name))
         assert HOSTILE in html.text or name == FORECASTER  # its column names stand in a picture only
-        assert not [tag for tag, _ in html.tags if tag == "script"]
+        scripts = [attributes for tag, attributes in html.tags if tag == "script"]
+        assert [found for found in scripts if found.get("type") != "application/json"] == [LIBRARY, {}]
 
 
 @pytest.mark.slow

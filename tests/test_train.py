@@ -12,7 +12,7 @@ import pytest
 import torch
 from recipes import IMAGE_RECIPE, SERIES_RECIPE
 
-from pipeline import data, device, params, train
+from pipeline import data, params, train
 from pipeline.stage import StageError
 
 CPU = torch.device("cpu")
@@ -196,13 +196,6 @@ def test_batches_are_the_networks_own_arithmetic(resolved: Resolve) -> None:
         inside = net.logits(batch.x).softmax(1)
         served = net(torch.from_numpy(np.array(source.x["validation"])))
     torch.testing.assert_close(inside, served, rtol=0, atol=1e-6)
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
-def test_cuda_without_a_gpu() -> None:
-    with pytest.raises(StageError, match=r"asked for cuda, torch .*; check nvidia-smi, or set `device: cpu`"):
-        device.choose("cuda")
-    assert device.choose("auto") == device.choose("cpu") == CPU
 
 
 @pytest.mark.parametrize(

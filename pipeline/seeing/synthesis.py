@@ -79,7 +79,7 @@ def units(subject: Subject, pool: Tensor, section: Section) -> None:
     with torch.no_grad():
         reached = {name: ratio(answer(x)) for name, x in found.items()}
     section.facts["unit_over_data"] = {name: rounded(r.median()) for name, r in reached.items() if name in ways}
-    titles = [f"{short(layer)}, unit {unit}" for layer, unit in chosen]
+    titles = [f"{short(layer)},\nunit {unit}" for layer, unit in chosen]
     notes = {name: [f"{r:.2f}" for r in by] for name, by in reached.items()} | {"best of the data": titles}
     picture = rows_of(found, notes, subject, "synthesis.units.png", "What units answer most, by method.")
     ratios = ", ".join(f"{name} {ratio}" for name, ratio in section.facts["unit_over_data"].items())

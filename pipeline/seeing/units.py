@@ -19,6 +19,7 @@ from pipeline.seeing.layers import Layer, batches, chosen, classifier, layers, o
 from pipeline.seeing.mosaic import heat, photos, resized, sheet, show, signed, stretched
 from pipeline.seeing.pixels import tensor
 from pipeline.seeing.receptive import Fields, fields
+from pipeline.seeing.relus import Cap
 from pipeline.seeing.subject import Section, Shown, Subject, finite
 
 LAYERS, MAPS = 4, 7  # rows of the pictures; maps of a layer for each image
@@ -27,7 +28,7 @@ UNITS = 3  # of each layer
 TILE_PX = 64
 READABLE = 4  # places along a map: smaller ones are no picture
 VIVID = 0.995  # of a projection's values lie within its scale
-RECTIFIERS = (nn.ReLU, nn.ReLU6)
+RECTIFIERS = (nn.ReLU, nn.ReLU6, Cap)  # a Cap, too, would let nothing back from a unit at its bound
 
 
 @dataclass(frozen=True)

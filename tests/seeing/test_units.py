@@ -11,7 +11,7 @@ from subjects import CIFAR, Chain, built, classifier, digits, subject
 from torch import nn
 
 from pipeline import data
-from pipeline.seeing import units
+from pipeline.seeing import relus, units
 from pipeline.seeing.pixels import tensor
 from pipeline.seeing.receptive import Field
 from pipeline.seeing.units import Peaks
@@ -89,6 +89,16 @@ def test_relus_on_the_way_are_applied_to_what_comes_back() -> None:
         net = classifier(Chain(layers, 1))
         back = units.deconvnet(net, torch.full((1, 1, 1, 1), 200.0), layers[2], np.zeros((3, 1), int))
         assert back.item() == pytest.approx(expected)
+
+
+def test_a_unit_at_its_bound_is_projected_too() -> None:
+    """ReLU6, a ReLU and a cap as stage explain has it: weight 1 on (700 - 100) / 50 = 12, answered as 6, gradient 0."""
+    layers = [nn.Conv2d(1, 1, 1, bias=False), nn.ReLU6()]
+    layers[0].weight.data.fill_(1)
+    net, x = classifier(Chain(layers, 1)), torch.full((1, 1, 1, 1), 700.0)
+    relus.as_modules(net, x.permute(0, 2, 3, 1))
+    back = units.deconvnet(net, x, net.net.features[1], np.zeros((3, 1), int))
+    assert back.item() == pytest.approx(1 / 50)
 
 
 def test_projections_are_captums() -> None:

@@ -5,11 +5,15 @@ import io
 import json
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from serve.digits import FEW, digits
 from serve.errors import ServeError
-from serve.output import Columns, Row, open_part, open_table
+from serve.output import Columns, Row, open_part, open_table, to_csv, to_jsonl
 
 COLUMNS: Columns = {"path": str, "score": float, "error": str}
 ROWS: list[Row] = [
@@ -44,6 +48,56 @@ def test_three_forms_are_one_table(tmp_path: Path) -> None:
     from_parquet = [tuple(row.values()) for row in pyarrow.parquet.read_table(tmp_path / "t.parquet").to_pylist()]
     assert from_csv == from_json == from_parquet == expected
     assert sorted(path.name for path in tmp_path.iterdir()) == ["t.csv", "t.jsonl", "t.parquet"]
+
+
+@settings(derandomize=True, database=None, deadline=None, max_examples=100)
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["a", "=1", "-5", 'q"', "a,b", "\r", "é", "\udcff", None]),
+            st.none() | st.floats(allow_nan=False, allow_infinity=False),
+        )
+    )
+)
+def test_columns_are_written_as_rows_are(cells: list[tuple]) -> None:
+    """Oracle: each value by Python's own formatting, each row by csv and json alone."""
+    rows: list[Row] = [{"path": word, "score": number} for word, number in cells]
+    expected = io.StringIO(newline="")
+    for row in rows:
+        word = (row["path"] or "").replace("\udcff", "\\udcff")
+        word = f"'{word}" if word[:1] in ("=", "\r") else word
+        score = "" if row["score"] is None else f"{row['score']:.6g}"
+        quoting = csv.QUOTE_ALL if "\r" in word else csv.QUOTE_MINIMAL
+        csv.writer(expected, lineterminator="\n", quoting=quoting).writerow([word, score])
+    assert to_csv(rows).decode() == expected.getvalue()
+    clean = [row["path"] and row["path"].replace("\udcff", "\\udcff") for row in rows]
+    six = [None if row["score"] is None else float(f"{row['score']:.6g}") for row in rows]
+    lines = [json.dumps({"path": word, "score": score}) for word, score in zip(clean, six, strict=True)]
+    assert to_jsonl(rows).decode().splitlines() == lines
+
+
+@settings(derandomize=True, database=None, deadline=None, max_examples=100)
+@given(
+    st.lists(
+        st.floats(allow_infinity=False) | st.floats(1e-6, 1e7) | st.decimals(-1000, 1000, places=3).map(float),
+        min_size=1,
+    )
+)
+def test_many_numbers_are_written_as_each(numbers: list[float]) -> None:
+    """Oracle: Python's own %.6g, one at a time; of nan nothing."""
+    found = digits(np.resize(numbers, 2 * FEW))
+    assert [bytes(row[row > 0]).decode() for row in found[: len(numbers)]] == [
+        "" if number != number else f"{number:.6g}" for number in numbers[: 2 * FEW]
+    ]
+
+
+@pytest.mark.parametrize("power", range(-6, 8))
+def test_halves_and_powers_are_written_as_each(power: int) -> None:
+    """Oracle: Python's own %.6g; numbers that lie half-way as they are written, and neighbours of powers of ten."""
+    halves = (10.0 * np.random.default_rng(0).integers(10**5, 10**6, 5000) + 5) / 10.0 ** (6 - power)
+    near = [np.nextafter(10.0**power, 0), 10.0**power, np.nextafter(10.0**power, np.inf), 9.999995 * 10.0**power]
+    numbers = np.concatenate([halves, -halves, near])
+    assert [bytes(row[row > 0]).decode() for row in digits(numbers)] == [f"{number:.6g}" for number in numbers.tolist()]
 
 
 def test_no_rows_is_an_empty_table(tmp_path: Path) -> None:

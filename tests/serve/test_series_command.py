@@ -16,8 +16,9 @@ from click.testing import CliRunner, Result
 
 from serve.cli import main
 from serve.errors import InputError
-from serve.forecast import forecast_file, rolling
+from serve.forecast import Task, forecast_files
 from serve.model import Forecaster, load
+from serve.origins import rolling, starts
 from serve.plot import _nice, _numbers
 from serve.reading import Reading
 from serve.series import Series, Step, Table, read_csv
@@ -151,16 +152,18 @@ def test_origins_know_nothing_later(make_forecaster: Make, every: int | None, he
 
 
 def test_long_outputs_stay_flat(make_forecaster: Make) -> None:
-    """Oracle: 20,000 origins of 30 steps are 14 MB of answers, a batch of 64 is 0.05; rows come 1024 at a time."""
+    """Oracle: 20,000 origins of 30 steps are 14 MB of answers, a batch of 64 is 0.05; long ones run fewer at a time."""
     model, series = forecaster(make_forecaster(time=None)), table(20_000)
     tracemalloc.start()
     assert sum(len(batch) for batch in rolling(model, series, 30, every=1)) == 19_997
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 2e6
+    assert max(map(len, starts(model, series, 5000, every=1))) * 5000 * 4 <= 2**18
     source, reading = io.StringIO("y\n" + "1\n" * 9), Reading(model.name, model.contract.document["input"])
-    groups = [*forecast_file(model, source, reading, 5000, 1, say=print, draw=lambda origin: None)]
-    assert sum(map(len, groups)) == 6 * 5000 and max(map(len, groups)) == 1024
+    output = io.BytesIO()
+    done = forecast_files(Task(model, reading, 5000, 1, say=print), [source], output)
+    assert done.mark.rows == 6 * 5000 == output.getvalue().count(b"\n") - 1
 
 
 def test_predict_takes_what_one_has(make_forecaster: Make, tmp_path: Path) -> None:
@@ -208,6 +211,16 @@ def test_a_picture_of_the_forecasts(make_forecaster: Make, tmp_path: Path) -> No
     assert texts.count("q") == 12 and {"0", "9", "80 % interval", "fed back, no interval known"} <= {*texts}
     numbers = [float(n) for e in root.iter() for n in re.findall(r"-?\d+\.\d", e.get("d", ""))]
     assert min(numbers) >= 0 and max(numbers) <= 860 and not list(tmp_path.glob("*.part"))
+
+
+def test_a_picture_shows_the_truth(make_forecaster: Make, tmp_path: Path) -> None:
+    """Oracle: of origins 2 rows apart, 3 steps ahead, the newest whose truth is there ends 4 rows before the last."""
+    (tmp_path / "x.csv").write_text("ds,y\n" + "".join(f"{t},{t}\n" for t in range(20)))
+    model = make_forecaster(step=INDEX)
+    for options, truth, times in ((("--every", "2"), True, {"10", "18"}), ((), False, {"14", "22"})):
+        infer(model, tmp_path / "x.csv", "--plot", tmp_path / "x.svg", *options)
+        texts = {element.text for element in ElementTree.parse(tmp_path / "x.svg").iter()}
+        assert times <= texts and ("truth" in texts) is truth
 
 
 @pytest.mark.parametrize(

@@ -57,6 +57,17 @@ def test_a_gpu_that_is_seen_but_broken_is_an_error(classifier: Path, monkeypatch
         session.open_session(classifier, "cuda")
 
 
+def test_memory_on_a_gpu_is_bounded_where_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Oracle: GiB in bytes by hand; what is no number is an error that names the variable."""
+    monkeypatch.delenv(session.MEMORY, raising=False)
+    assert "gpu_mem_limit" not in session.cuda_options()
+    monkeypatch.setenv(session.MEMORY, "1.5")
+    assert session.cuda_options()["gpu_mem_limit"] == "1610612736"
+    monkeypatch.setenv(session.MEMORY, "4 GB")
+    with pytest.raises(DeviceError, match=r"CONVLINE_GPU_GIB: expected GiB, as 4 or 0\.5, got '4 GB'"):
+        session.cuda_options()
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif("cuda" not in session.available_devices(), reason="no CUDA device here")
 def test_cuda_runs_on_cuda(classifier: Path) -> None:

@@ -96,6 +96,36 @@ def forecaster_graph(columns: int = 1) -> onnx.ModelProto:
     return finish_graph(nodes, inputs, outputs, constants)
 
 
+def streamer_graph() -> onnx.ModelProto:
+    """float32 (N, 4, 1) -> the window's sum plus 1, 2, 3, and the same from one sample and the three before it."""
+    nodes = []
+    for start, rows in (("", "series"), ("step_", "window")):
+        nodes += [
+            helper.make_node("ReduceSum", [rows, "second"], [start + "total"]),  # (N, 1, 1)
+            helper.make_node("Add", [start + "total", "rise"], [start + "forecast"]),
+            helper.make_node("Unsqueeze", [start + "forecast", "fourth"], [start + "wide"]),
+            helper.make_node("Add", [start + "wide", "spread"], [start + "quantiles"]),
+        ]
+    nodes[:0] = [
+        helper.make_node("Unsqueeze", ["sample", "second"], ["newest"]),
+        helper.make_node("Concat", ["state_0", "newest"], ["window"], axis=1),
+        helper.make_node("Slice", ["window", "second", "end", "second"], ["next_state_0"]),
+    ]
+    constants = {
+        "second": np.array([1]), "fourth": np.array([3]), "end": np.array([CONTEXT]), "spread": SPREAD,
+        "rise": np.arange(1, HORIZON + 1, dtype=np.float32).reshape(1, HORIZON, 1),
+        "sample": np.zeros((1, 1), np.float32), "state_0": np.zeros((1, CONTEXT - 1, 1), np.float32),
+    }  # fmt: skip
+    shapes = {"series": [CONTEXT, 1], "sample": [1], "state_0": [CONTEXT - 1, 1]}
+    answers = {"forecast": [HORIZON, 1], "quantiles": [HORIZON, 1, len(QUANTILES)]}
+    answers |= {f"step_{name}": shape for name, shape in answers.items()} | {"next_state_0": shapes["state_0"]}
+    inputs, outputs = (
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", *shape]) for name, shape in part.items()]
+        for part in (shapes, answers)
+    )
+    return finish_graph(nodes, inputs, outputs, constants)
+
+
 def finish_graph(nodes: list, inputs: list, outputs: list, constants: dict[str, Any]) -> onnx.ModelProto:
     initializers = [numpy_helper.from_array(np.asarray(array), name) for name, array in constants.items()]
     graph = helper.make_graph(nodes, "tiny", inputs, outputs, initializers)

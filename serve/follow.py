@@ -1,0 +1,191 @@
+"""A stream of samples, each answered by a forecast as it comes: `infer series --follow`.
+
+Lines of CSV, the header first; a state for each series. A file with a step graph takes a new sample at constant cost,
+of any other the window is run anew. A sample that cannot be used is one row with its error: without its number, or not
+later than the one before it, it is passed over; after a gap its series starts anew, or is filled if the rule says so.
+"""
+
+import csv
+from codecs import BOM_UTF8
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import IO
+
+import numpy as np
+import numpy.typing as npt
+
+from serve.csvfile import DELIMITERS, sniff
+from serve.errors import InputError
+from serve.forecast import Task
+from serve.number import number
+from serve.origins import Origin, answer
+from serve.output import Block, block_of
+from serve.series import MAX_FILL, Series, check_names, future_times
+from serve.stream import Stream
+from serve.times import Step, Times, format_times, parse_times, positions
+
+MAX_SERIES = 100_000  # each has a state
+MAX_LINE = 2**20  # bytes
+LARGEST = float(np.finfo(np.float32).max)
+WHERE = "-"  # stdin, in messages
+Rows = npt.NDArray[np.float64]
+
+
+def follow(task: Task, stdin: IO[bytes]) -> Iterator[Block]:
+    """Yield the rows of each sample once its line is there; InputError where the header is not what the model reads."""
+    model, reading, stream = task.model, task.reading, None
+    if model.contract.streams and task.horizon <= model.horizon:
+        stream = Stream(model.contract, model.kind)
+        task.say(f"each sample is one step of the network; settled after {stream.samples}")
+    else:
+        why = f"a step answers {model.horizon}" if model.contract.streams else "the file has no step graph"
+        task.say(f"each sample runs the whole window of {model.context} rows anew: {why}")
+    head = stdin.readline(MAX_LINE).removeprefix(BOM_UTF8)
+    sign = DELIMITERS.get(reading.delimiter) or sniff(head.decode(errors="replace").encode(), WHERE, reading.decimal)
+    follower = None
+    for raw in chain([head], iter(lambda: stdin.readline(MAX_LINE), b"")):
+        try:  # line by line: a quote that is not closed would take all that follow
+            line = raw.decode("utf-8", "surrogateescape")
+            cells = next(csv.reader([line], delimiter=sign, strict=True), [])
+        except csv.Error as error:
+            yield block_of([task.trouble(None, f"expected cells between {sign!r}, {error}")])
+            continue
+        if cells and follower:
+            yield follower.rows(cells)
+        elif cells:
+            follower = Follower(task, [cell.strip() for cell in cells], stream)
+    if follower is None:
+        raise InputError(WHERE, "expected a header line and rows of numbers, got nothing")
+
+
+@dataclass
+class Track:
+    """What is known of one series: its last rows, the last time as written, and the state of a step graph."""
+
+    series: Series
+    stream: Stream | None
+    cell: str = ""
+
+    def add(self, time: Times, row: Rows, context: int) -> None:
+        """Take one more row: time (1,), numbers (1, D)."""
+        times, values = np.concatenate([self.series.times, time]), np.concatenate([self.series.values, row])
+        self.series = Series(self.series.id, times[-context:], values[-context:])
+
+
+@dataclass
+class Follower:
+    """Follower(task, header, stream).rows(cells)   # of each line behind the header"""
+
+    task: Task
+    header: list[str]
+    stream: Stream | None
+    tracks: dict[str, Track] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        reading = self.task.reading
+        self.columns, self.time, self.id, habit = reading.choose(self.header)
+        check_names(WHERE, self.header, [name for name in (self.time, self.id, *self.columns) if name])
+        if habit:
+            self.task.say(f"columns by the usual names: {', '.join(habit)}")
+        self.step = Step.from_dict(reading.rule["step"]) if self.time else Step("index", 1)
+        self.fills = (reading.gaps or reading.rule["gaps"]) == "interpolate"
+
+    def rows(self, cells: list[str]) -> Block:
+        """Return the rows of a forecast, or the one of an error."""
+        name = None
+        try:
+            if len(cells) != len(self.header):
+                raise InputError(WHERE, f"expected {len(self.header)} cells as in the header, got {len(cells)}")
+            found = dict(zip(self.header, map(str.strip, cells), strict=True))
+            name = found[self.id] if self.id else "series"
+            return self._answer(name, found)
+        except InputError as error:
+            return block_of([self.task.trouble(name or None, error.reason)])
+
+    def _answer(self, name: str, found: dict[str, str]) -> Block:
+        row = np.array([[self._value(column, found[column]) for column in self.columns]])
+        track = self.tracks.get(name) or self._start(name)
+        time = self._time(track, found)
+        steps = self._steps(track, time)
+        track.cell = found[self.time] if self.time else ""
+        if steps > (MAX_FILL if self.fills else 1):
+            gap = _after(time, track)
+            self._push(self._start(name), time, row)
+            raise InputError(name, f"expected a row every {self.step}, got {gap}; the series starts anew")
+        last, before = track.series.values[-1:], track.series.times[-1:]
+        for k in range(1, steps):
+            between = future_times(before[0], self.step, k, month_end=track.series.month_end)[-1:]
+            self._push(track, between, last + (row - last) * k / steps)
+        origin, settled = self._push(track, time, row)
+        if origin.error and not settled:
+            row_of = self.task.trouble(name, origin.error) | {"status": "unsettled"}
+            return block_of([row_of | {"cutoff": format_times(time)[0]}])
+        return self.task.block([origin], "ok" if settled else "unsettled")
+
+    def _push(self, track: Track, time: Times, row: Rows) -> tuple[Origin, bool]:
+        """Return the forecast after one more row, and whether it rests on all that a full window tells."""
+        model, horizon = self.task.model, self.task.horizon
+        track.add(time, row, model.context)
+        last = len(track.series.times) - 1
+        if track.stream is None:
+            [origin] = answer(model, self.step, [(track.series, last)], horizon)
+            return origin, last + 1 == model.context
+        forecast, quantiles, settled = track.stream.push(row[0])
+        finite = np.isfinite(forecast).all() and np.isfinite(quantiles).all()
+        trouble = "" if finite else "the model answered values that are not finite"
+        return Origin(track.series, self.step, last, forecast[:horizon], quantiles[:horizon], trouble), settled
+
+    def _start(self, name: str) -> Track:
+        """Return the track of a series that starts now, or starts anew."""
+        if not name:
+            raise InputError(WHERE, f"column {self.id!r}: expected an id, got a missing value")
+        if len(self.tracks) == MAX_SERIES and name not in self.tracks:
+            raise InputError(name, f"expected at most {MAX_SERIES} series in one stream; start another")
+        times = np.empty(0, np.int64 if self.step.unit == "index" else "datetime64[s]")
+        series = Series(name, times, np.empty((0, len(self.columns))))
+        self.tracks[name] = Track(series, self.stream.fork() if self.stream else None)
+        return self.tracks[name]
+
+    def _value(self, column: str, cell: str) -> float:
+        decimal = self.task.reading.decimal
+        value = number(cell, "," if decimal == "," else ".")
+        if value is None or not abs(value) <= LARGEST:
+            hint = "; say --decimal ," if decimal == "auto" and "," in cell else ""
+            got = repr(cell) if value is None else "a missing value" if value != value else f"{cell!r} beyond float32"
+            raise InputError(WHERE, f"column {column!r}: expected a number, got {got}{hint}")
+        return value
+
+    def _time(self, track: Track, found: dict[str, str]) -> Times:
+        """Return the time (1,) of a sample; without a time column samples are counted."""
+        if not self.time:
+            return np.concatenate([track.series.times[-1:] + 1, [0]])[:1]
+        cell, whole = found[self.time], self.step.unit == "index"
+        times, trouble = parse_times([*filter(None, ["0" if whole else track.cell]), cell])  # read as those before it
+        if (times.dtype.kind == "i") != whole or (trouble and whole):
+            raise InputError(WHERE, f"column {self.time!r}: expected a row every {self.step}, got {cell!r}")
+        if trouble:
+            raise InputError(WHERE, f"column {self.time!r}: {trouble[1]}")
+        return times[-1:]
+
+    def _steps(self, track: Track, time: Times) -> int:
+        """Return how many steps a time is behind the last one: 1 where nothing is missing between them."""
+        if not len(track.series.times):
+            return 1
+        last = track.series.times[-1]
+        if time[0] <= last:
+            raise InputError(WHERE, f"expected times in rising order, got {_after(time, track)}; it is passed over")
+        before, here = positions(np.array([last, time[0]]), self.step.unit).tolist()
+        steps, rest = divmod(here - before, self.step.count)
+        months = Step("months", here - before)
+        same = self.step.unit != "months" or any(
+            future_times(last, months, 1, month_end=end) == time for end in (False, True)
+        )
+        if rest or not same:
+            what = f"expected times that are whole steps of {self.step} apart"
+            raise InputError(WHERE, f"{what}, got {_after(time, track)}; it is passed over")
+        return int(steps)
+
+
+def _after(time: Times, track: Track) -> str:
+    return " after ".join(format_times(np.concatenate([time, track.series.times[-1:]])))
