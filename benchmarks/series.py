@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import io
 import multiprocessing
-import resource
 import statistics
 import sys
 import tempfile
@@ -109,7 +108,9 @@ def read_apart(how: Reading, file: Path, blocked: str) -> tuple[float, float]:
     if blocked:
         sys.modules[blocked] = None
     took = spent(lambda: how.read(file))[0]
-    return took, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    # getrusage would tell the parent's peak: Linux keeps it over fork and exec
+    peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    return took, int(peak.split()[1]) / 1024
 
 
 def reading(how: Reading, files: dict[str, Path], rows: int) -> list[str]:
