@@ -101,14 +101,21 @@ def tensor(name: str, kind: str, dims: list[int], more: str = "") -> str:
     return f'  {{ name: "{name}", data_type: {kind}, dims: [ {", ".join(map(str, dims))} ]{more} }}'
 
 
-def write_triton(repository: Path, variant: str, file: Path, document: dict[str, Any]) -> None:
-    """Write one model of the repository: <name>/config.pbtxt, <name>/labels.txt, <name>/1/model.onnx."""
-    version = repository / triton_name(document["name"], variant) / "1"
+def write_triton(repository: Path, variant: str, file: Path, model: Contract) -> None:
+    """Write one model of the repository: <name>/config.pbtxt, <name>/labels.txt, <name>/1/model.onnx.
+
+    Its graph is the one that predictions run on: Triton wants to be told every input, a step graph's too.
+    """
+    document = model.document
+    version = repository / triton_name(model.name, variant) / "1"
     version.mkdir(parents=True)
-    try:
-        os.link(file, version / MODEL_FILE)  # one file on disk, two names
-    except OSError:  # a file system without links
-        shutil.copyfile(file, version / MODEL_FILE)
+    if model.explains or model.streams:
+        (version / MODEL_FILE).write_bytes(model.served)
+    else:
+        try:
+            os.link(file, version / MODEL_FILE)  # one file on disk, two names
+        except OSError:  # a file system without links
+            shutil.copyfile(file, version / MODEL_FILE)
     (version.parent / "config.pbtxt").write_text(triton_config(document, variant))
     lines = [" ".join(str(label).split()) for label in document.get("labels", [])]  # one a line, whatever is in it
     if lines:
@@ -120,7 +127,7 @@ def write_package(folder: Path, models: dict[str, Contract], about: dict[str, An
     for variant in (v for v in VARIANTS if file_of(v) in models):
         model, path = models[file_of(variant)], folder / file_of(variant)
         path.write_bytes(model.bytes)
-        write_triton(folder / "triton", variant, path, model.document)
+        write_triton(folder / "triton", variant, path, model)
     write_json(folder / MANIFEST, about)
 
 
