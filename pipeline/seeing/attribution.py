@@ -31,11 +31,13 @@ def section(subject: Subject) -> Section | None:
     said = [f"The file's occlusion maps are torch's to {facts['parity']:.0e} in probability"]
     said += [f"Grad-CAM weighs {p.layer}"] if p.layer else []
     if p.scores is not None:
-        p, facts["completeness_gap"] = complete(p, images, target)
+        p, parts, facts["completeness_gap"] = complete(p, images, target)
         facts["steps"] = p.settings["steps"]
         missed = f"miss {100 * facts['completeness_gap']:.1f} % of the score's rise from black"
         said.append(f"integrated gradients of {facts['steps']} steps {missed}")
-    found = {name: explain(p, name, images, target) for name in methods(p)}
+    found = {
+        name: parts if name == "integrated gradients" else explain(p, name, images, target) for name in methods(p)
+    }
     facts |= quality.measure(subject, p, images, target, found)
     shown = subject.settings["images"]
     names = [f"{subject.labels[k]} {probabilities[i, k]:.2f}" for i, k in enumerate(target[:shown])]
@@ -56,20 +58,20 @@ def judged(subject: Subject) -> int:
     return max(LEAST, min(settings["judged"], settings["macs"] // max(cost, 1)))
 
 
-def complete(p: Probe, images: np.ndarray, target: np.ndarray) -> tuple[Probe, float]:
-    """Return the probe with as many steps as integrated gradients need to add up, and the median gap that is left.
+def complete(p: Probe, images: np.ndarray, target: np.ndarray) -> tuple[Probe, np.ndarray, float]:
+    """Return the probe with as many steps as integrated gradients need to add up, their maps, and the median gap left.
 
     StageError where they do not add up at any number: the maps are wrong then.
     """
     for _ in range(DOUBLINGS + 1):
-        gap = float(np.median(parts_of_score(p, images, target)[1]))
-        if gap <= CLOSE:
-            return p, gap
+        parts, gaps = parts_of_score(p, images, target)
+        if (gap := float(np.median(gaps))) <= CLOSE:
+            return p, parts, gap
         last, p = p, replace(p, settings=p.settings | {"steps": 2 * p.settings["steps"]})
     if not gap <= INCOMPLETE:
         what = f"integrated gradients of {last.settings['steps']} steps miss {gap:.2f} of the score's difference"
         raise StageError(f"explain: {what}, the median (limit {INCOMPLETE}); raise explain.steps")
-    return last, gap
+    return last, parts, gap
 
 
 def parity(subject: Subject, p: Probe, images: np.ndarray, target: np.ndarray) -> float:

@@ -14,10 +14,11 @@ from torch import Tensor, nn
 from models.lenet5 import Squash
 from pipeline.data import spread
 from pipeline.network import Classifier, parts, stages
+from pipeline.seeing.relus import Cap
 from pipeline.seeing.subject import Subject
 
 BATCH = 32
-ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Hardswish, nn.Tanh, nn.Sigmoid, Squash)
+ACTIVATIONS = (nn.ReLU, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Hardswish, nn.Tanh, nn.Sigmoid, Squash)
 
 
 @dataclass(frozen=True)
@@ -108,8 +109,8 @@ def map_stages(net: Classifier, image: Tensor, least_px: int = 1) -> list[str]:
 
 
 def bounded(stage: nn.Module) -> bool:
-    """True where a stage ends in a ReLU6 or the like, whose gradient is 0 once the unit is at its bound."""
-    return isinstance([*stage.modules()][-1], nn.ReLU6 | nn.Tanh | nn.Sigmoid)
+    """True where a stage ends in a ReLU6 (a `Cap`) or the like, whose gradient is 0 once the unit is at its bound."""
+    return isinstance([*stage.modules()][-1], Cap | nn.Tanh | nn.Sigmoid)
 
 
 @torch.no_grad()

@@ -28,7 +28,7 @@ UNITS = 3  # of each layer
 TILE_PX = 64
 READABLE = 4  # places along a map: smaller ones are no picture
 VIVID = 0.995  # of a projection's values lie within its scale
-RECTIFIERS = (nn.ReLU, nn.ReLU6, Cap)  # a Cap, too, would let nothing back from a unit at its bound
+RECTIFIERS = (nn.ReLU, Cap)  # a Cap, the second half of a ReLU6, would let nothing back from a unit at its bound
 
 
 @dataclass(frozen=True)

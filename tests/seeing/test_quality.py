@@ -153,7 +153,7 @@ def test_integrated_gradients_take_the_steps_that_they_need() -> None:
 
     def steps(of: Callable[[torch.Tensor], torch.Tensor]) -> tuple[int, float]:
         settings = SETTINGS | {"steps": 12}
-        p, gap = attribution.complete(Probe(Score(of), None, None, np.zeros(1), settings), images, target)
+        p, _, gap = attribution.complete(Probe(Score(of), None, None, np.zeros(1), settings), images, target)
         return p.settings["steps"], gap
 
     assert steps(lambda mean: 2 * mean) == (12, pytest.approx(0, abs=1e-6))

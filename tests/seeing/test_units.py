@@ -12,6 +12,7 @@ from torch import nn
 
 from pipeline import data
 from pipeline.seeing import relus, units
+from pipeline.seeing.layers import bounded
 from pipeline.seeing.pixels import tensor
 from pipeline.seeing.receptive import Field
 from pipeline.seeing.units import Peaks
@@ -97,6 +98,7 @@ def test_a_unit_at_its_bound_is_projected_too() -> None:
     layers[0].weight.data.fill_(1)
     net, x = classifier(Chain(layers, 1)), torch.full((1, 1, 1, 1), 700.0)
     relus.as_modules(net, x.permute(0, 2, 3, 1))
+    assert bounded(net.net.features[1])
     back = units.deconvnet(net, x, net.net.features[1], np.zeros((3, 1), int))
     assert back.item() == pytest.approx(1 / 50)
 
