@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-Coded = tuple[npt.NDArray[np.int64], list[str]]  # codes (rows,), words in order of first appearance, all different
+Coded = tuple[npt.NDArray[Any], list[str]]  # whole numbers (rows,), words in order of first appearance, all different
 
 
 def encode(cells: Sequence[str]) -> Coded:
@@ -19,10 +19,11 @@ def encode(cells: Sequence[str]) -> Coded:
 def first_seen(codes: npt.NDArray[Any], words: Iterable[str]) -> Coded:
     """Return a column whose words come in any order, stand there twice or are unused, as `encode` gives it."""
     named = [*words]
+    starts = np.concatenate([[0], np.flatnonzero(codes[1:] != codes[:-1]) + 1])[: len(codes)]  # of equal neighbours
     first = np.full(len(named), len(codes))
-    first[codes[::-1]] = np.arange(len(codes))[::-1]  # of equal places the last that is written stays
+    first[codes[starts[::-1]]] = starts[::-1]  # of equal places the last that is written stays
     order = np.argsort(first, kind="stable")[: np.count_nonzero(first < len(codes))]
     ranks, there = encode([named[place] for place in order.tolist()])
     rank = np.zeros(len(named), np.int64)
     rank[order] = ranks
-    return rank[codes], there
+    return codes if np.array_equal(rank, np.arange(len(there))) else rank[codes], there

@@ -76,7 +76,8 @@ class CsvFile:
     def numbers(self, names: Sequence[str]) -> npt.NDArray[np.float64]:
         """Return (rows, D), nan where a cell is missing."""
         if all(isinstance(found := self.fast.get(name), np.ndarray) and found.dtype.kind == "f" for name in names):
-            return np.stack([self.fast[name] for name in names], axis=1)
+            found = [self.fast[name] for name in names]
+            return np.stack(found, axis=1) if len(found) > 1 else found[0][:, None]
         decimal, columns = self._decimal_of(names), []
         for name in names:
             cells = self._cells(name)

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
+from itertools import groupby
 from typing import IO, Any, NamedTuple, TextIO
 
 import numpy as np
@@ -136,7 +137,7 @@ class Task:
         """Return the rows of origins: of each `horizon`, or one that says its error."""
         failed = np.array([bool(origin.error) for origin in origins])
         owner = np.repeat(np.arange(len(origins)), np.where(failed, 1, self.horizon))  # (rows,) of origins
-        codes = np.arange(self.horizon) >= self.model.horizon  # (S,) 1 is recursive
+        ahead = np.arange(len(owner)) - np.searchsorted(owner, owner)  # rows before each in its forecast
         numbers = np.full((len(owner), len(self.columns)), np.nan)
         sound = [origin for origin in origins if not origin.error]
         if sound:
@@ -144,27 +145,32 @@ class Task:
             cells = np.concatenate([np.stack([origin.forecast for origin in sound])[..., None], quantiles], axis=-1)
             width = cells.shape[2] * cells.shape[3]
             numbers[~failed[owner], :width] = cells.reshape(-1, width)
-        ahead, known, axis, last = [], [], NONE, None
-        for origin in origins:
-            times, first = origin.series.times, origin.cutoff + 1
-            inside = bool(self.every) and first + self.horizon <= len(times) and not origin.error
-            if inside and origin.series is not last:
-                axis, last = self._axis(origin), origin.series
+        times, cutoffs = [], []
+        for inside, group in groupby(origins, self._inside):
+            run = [*group]
             if inside:
-                known.append(axis[first - 1 : first])
-                ahead.append(axis[first : first + self.horizon])
-            else:
-                known.append(_text(times[first - 1 : first], origin) if self.every and first else NONE)
-                ahead.append(NONE if origin.error else _text(origin.times, origin))
+                axis, first = self._axis(run[0]), np.array([origin.cutoff + 1 for origin in run])
+                cutoffs.append(axis[first - 1])
+                times.append(axis[first[:, None] + np.arange(self.horizon)].ravel())
+                continue
+            for origin in run:
+                known = origin.series.times[: origin.cutoff + 1][-1:]
+                cutoffs.append(_text(known, origin) if self.every and len(known) else NONE)
+                times.append(NONE if origin.error else _text(origin.times, origin))
         texts: Block = {
             "unique_id": ([origin.series.id for origin in origins], owner),
-            "ds": np.concatenate(ahead),
-            "cutoff": np.concatenate(known)[owner],
-            "status": ([status, "recursive", "error"], np.concatenate([[2] if one else codes for one in failed]) * 1),
+            "ds": np.concatenate(times),
+            "cutoff": np.concatenate(cutoffs)[owner],
+            "status": ([status, "recursive", "error"], np.where(failed[owner], 2, ahead >= self.model.horizon)),
             "error": ([origin.error or None for origin in origins], owner),
         }
         values = iter(numbers.T)
         return {name: texts[name] if kind is str else next(values) for name, kind in self.columns.items()}
+
+    def _inside(self, origin: Origin) -> int:
+        """Return what origins of one series share whose forecast lies within its rows, 0 for others."""
+        end = origin.cutoff + 1 + self.horizon
+        return id(origin.series) if self.every and end <= len(origin.series.times) and not origin.error else 0
 
     def _axis(self, origin: Origin) -> Axis:
         """Return the times of the series' rows as text."""

@@ -27,7 +27,7 @@ BATCH = 32  # images that predict_proba runs at once
 Floats = npt.NDArray[np.float32]
 Given = str | Path | Table | npt.ArrayLike
 
-WINDOWS_PER_RUN = 64
+WINDOWS_PER_RUN = 128
 
 
 class Classifier(Opened):

@@ -1,9 +1,8 @@
 """Where forecasts start, and what a model answers there: from the last row of each series, or from many."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from itertools import islice
-from typing import Any
+from itertools import groupby, islice
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -17,8 +16,7 @@ DAY = 86400  # seconds
 VALUES_PER_RUN = 2**18  # of answers held at once, whatever the horizon
 
 
-@dataclass(frozen=True)
-class Origin:
+class Origin(NamedTuple):  # of which a file has hundreds of thousands
     """One forecast: what the model says after row `cutoff` of a series, of which it saw nothing later.
 
     forecast (S, D), quantiles (S, D, Q) with nan beyond the trained horizon. `error` is "" or one sentence why the
@@ -82,31 +80,45 @@ def _cutoffs(model: Forecaster, series: Series, every: int | None, held: int) ->
 
 def answer(model: Forecaster, step: Step, batch: list[Start], horizon: int) -> list[Origin]:
     """Return the origins in order; those that cannot be forecast do not enter the run."""
-    windows: dict[int, npt.NDArray[np.floating[Any]]] = {}
-    times: dict[int, Times] = {}
+    windows, times, asked = [], [], []
     errors: dict[int, str] = {}
-    context, calendar, width = model.context, bool(model.calendar), len(model.columns)
-    for place, (series, cutoff) in enumerate(batch):
+    for _, group in groupby(range(len(batch)), lambda place: _alike(batch[place][0], place)):
+        places = [*group]
+        series, cutoffs = batch[places[0]][0], np.array([batch[place][1] for place in places])
         try:
-            whole = cutoff + 1 >= context and series.fits and series.values.shape[1] == width
-            first = cutoff + 1 - context if whole else 0
-            window: npt.NDArray[np.floating[Any]] = series.values[first : cutoff + 1]
-            window = window if whole else model.window(series.id, window)
-            times |= {place: model.stamps(series, cutoff, step, horizon)} if calendar else {}
-            windows[place] = window
+            cut = _windows(model, series, cutoffs)
+            if model.calendar:
+                times.append(np.stack([model.stamps(series, cutoff, step, horizon) for cutoff in cutoffs]))
+            windows.append(cut)
+            asked += places
         except InputError as error:
-            errors[place] = error.reason
+            errors |= dict.fromkeys(places, error.reason)
     shape = (horizon, len(model.targets))
     nothing = np.full(shape, np.nan), np.full((*shape, len(model.quantiles)), np.nan), False
     found = {}
     if windows:
-        stamps = np.stack([*times.values()]) if times else None
-        forecast, quantiles = model.run(np.stack([*windows.values()]), horizon, stamps)
-        sound = np.isfinite(forecast).all((1, 2)) & np.isfinite(quantiles[:, : model.horizon]).all((1, 2, 3))
-        found = dict(zip(windows, zip(forecast, quantiles, list(np.atleast_1d(sound)), strict=True), strict=True))
+        forecast, quantiles = model.run(np.concatenate(windows), horizon, np.concatenate(times) if times else None)
+        sound = np.asarray(
+            np.isfinite(forecast).all((1, 2)) & np.isfinite(quantiles[:, : model.horizon]).all((1, 2, 3))
+        )
+        found = dict(zip(asked, zip(forecast, quantiles, sound.tolist(), strict=True), strict=True))
     origins = []
     for place, (series, cutoff) in enumerate(batch):
         forecast, quantiles, finite = found.get(place, nothing)
         error_text = errors.get(place, "" if finite else "the model answered values that are not finite")
         origins.append(Origin(series, step, cutoff, forecast, quantiles, error_text))
     return origins
+
+
+def _alike(series: Series, place: int) -> tuple[int, int]:
+    """Return a key that neighbours share whose windows are cut at once: where some do not fit, each is by itself."""
+    return id(series), 0 if series.fits else place
+
+
+def _windows(model: Forecaster, series: Series, cutoffs: npt.NDArray[np.int64]) -> npt.NDArray[np.floating[Any]]:
+    """Return the windows (N, T, D) that end at rows of a series; InputError where the network cannot run."""
+    whole = cutoffs[0] + 1 >= model.context and series.fits and series.values.shape[1] == len(model.columns)
+    if not whole:
+        return np.stack([model.window(series.id, series.values[: cutoff + 1]) for cutoff in cutoffs])
+    windows: npt.NDArray[np.floating[Any]] = series.values[cutoffs[:, None] + np.arange(1 - model.context, 1)]
+    return windows

@@ -15,14 +15,14 @@ import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import islice
+from functools import lru_cache
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from serve.digits import digits
+from serve.digits import Bytes, digits
 from serve.errors import ServeError
 
 Row = dict[str, str | float | None]
@@ -34,10 +34,11 @@ Write = Callable[[Sequence[Row] | Block], None]
 Encode = Callable[[Sequence[Row] | Block], bytes]
 
 SUFFIXES = (".csv", ".jsonl", ".parquet")
-ROWS_PER_GROUP = 16384  # of Parquet: few enough to stay small in memory, enough for its columns to compress
+GROUP = 2**25  # bytes of lines that are a group of Parquet; no line is longer
 FORMULA = re.compile(r"[=+\-@\t\r]")
 QUOTED = re.compile(r'[",\n]')
 LONGEST = 4096  # characters of a cell, as wide as its column is in a matrix
+REPEATED = 1024  # texts that are kept as they are written: ids and errors come again
 NUMBER = re.compile(r"[+-]?\d+(\.\d+)?$")
 
 
@@ -66,12 +67,13 @@ def block_of(rows: Sequence[Row]) -> Block:
 def to_csv(rows: Sequence[Row] | Block) -> bytes:
     """Return rows as lines of CSV, UTF-8."""
     block = rows if isinstance(rows, dict) else block_of(rows)
-    if (lines := _csv_lines(block)) is not None:
+    form = Form([b"", *[b","] * (len(block) - 1)], b"\n", _csv_bytes, b"", b"")
+    if (lines := _lines(block, form)) is not None:
         return lines
     text = io.StringIO(newline="")
     # Before Python 3.13 the csv module leaves a lone CR unquoted, and readers then see a new row there.
     writers = [csv.writer(text, lineterminator="\n", quoting=how) for how in (csv.QUOTE_MINIMAL, csv.QUOTE_ALL)]
-    for row in zip(*[texts(cells, _csv_cell, str) for cells in block.values()], strict=True):
+    for row in zip(*[texts(cells, _csv_cell) for cells in block.values()], strict=True):
         writers[any("\r" in cell for cell in row)].writerow(row)
     return text.getvalue().encode()
 
@@ -79,43 +81,73 @@ def to_csv(rows: Sequence[Row] | Block) -> bytes:
 def to_jsonl(rows: Sequence[Row] | Block) -> bytes:
     """Return rows as one JSON object a line."""
     block = rows if isinstance(rows, dict) else block_of(rows)
-    columns = [texts(cells, _json_cell, lambda digits: repr(float(digits))) for cells in block.values()]
-    line = ", ".join(json.dumps(name).replace("%", "%%") + ": %s" for name in block)
-    return "".join([f"{{{line}}}\n" % cells for cells in zip(*columns, strict=True)]).encode()
+    marks = [f"{', ' if place else '{'}{json.dumps(name)}: ".encode() for place, name in enumerate(block)]
+    if (lines := _lines(block, Form(marks, b"}\n", _json_bytes, b'"', b"null"))) is not None:
+        return lines
+    line = b"%b".join([*marks, b"}\n"])  # of this package's names, in which there is no %
+    columns = [map(str.encode, texts(cells, _json_cell)) for cells in block.values()]
+    return b"".join([line % row for row in zip(*columns, strict=True)])
 
 
-def _csv_lines(block: Block) -> bytes | None:
-    """Return rows as CSV by way of a matrix with a row of characters for each, None where a word has 0 or CR in it."""
-    columns: list[npt.NDArray[np.uint8]] = []
+class Form(NamedTuple):
+    """How rows are written: what stands before each cell and at the end, and the cells that are not numbers."""
+
+    marks: list[bytes]
+    end: bytes
+    word: Callable[[str | None], bytes | None]  # of a text; None where it cannot stand in a matrix
+    quote: bytes  # around plain ASCII
+    missing: bytes  # for a number or plain ASCII that is not there
+
+
+def _lines(block: Block, form: Form) -> bytes | None:
+    """Return rows by way of a matrix with a row of characters for each, None where a cell cannot stand in one."""
+    if not block:
+        return b""
     numbers = [cells for cells in block.values() if isinstance(cells, np.ndarray) and cells.dtype.kind == "f"]
     figures = iter(np.split(digits(np.concatenate(numbers)), len(numbers)) if numbers else ())
-    for cells in block.values():
-        if isinstance(cells, np.ndarray):
-            found = next(figures) if cells.dtype.kind == "f" else _characters(cells)
-        else:
-            words, codes = cells if isinstance(cells, tuple) else (cells, np.arange(len(cells)))
-            plain = [_csv_cell(word) for word in words]
-            quoted = ['"' + word.replace('"', '""') + '"' if QUOTED.search(word) else word for word in plain]
-            if any("\0" in word or "\r" in word for word in plain) or max(map(len, plain), default=0) > LONGEST:
+    columns: list[Bytes] = []
+    for mark, cells in zip(form.marks, block.values(), strict=True):
+        if not isinstance(cells, np.ndarray):
+            words, codes = cells if isinstance(cells, tuple) else (cells, slice(None))
+            made = [form.word(word) for word in words]
+            if None in made or max(map(len, filter(None, made)), default=0) > LONGEST:
                 return None
-            found = _characters(np.array([word.encode() for word in quoted], "S"))[codes]
-        columns += [found, np.full((len(found), 1), ord(","), np.uint8)]
-    if not columns:
-        return b""
-    columns[-1][:] = ord("\n")
-    table = np.concatenate(columns, axis=1)
-    return table[table > 0].tobytes()
+            found = _characters(np.array(made, "S"))[codes]
+            found = found[:, found.any(axis=0)]
+        elif cells.dtype.kind == "f":
+            found = _or_missing(next(figures), np.isnan(cells), form.missing)
+        else:
+            found = np.pad(
+                _characters(cells), ((0, 0), (len(form.quote),) * 2), constant_values=ord(form.quote or b"0")
+            )
+            found = _or_missing(found, cells == b"", form.missing)
+        columns += [_repeated(mark, len(found)), found]
+    table = np.concatenate([*columns, _repeated(form.end, len(found))], axis=1)
+    return table.tobytes().translate(None, b"\0")
 
 
-def _characters(words: npt.NDArray[np.bytes_]) -> npt.NDArray[np.uint8]:
+def _or_missing(found: Bytes, none: npt.NDArray[np.bool_], missing: bytes) -> Bytes:
+    """Return characters (n, width) with those of `missing` where there is none."""
+    if not missing or not none.any():
+        return found
+    found = np.pad(found, ((0, 0), (0, max(0, len(missing) - found.shape[1]))))
+    found[none] = np.frombuffer(missing.ljust(found.shape[1], b"\0"), np.uint8)
+    return found
+
+
+def _repeated(mark: bytes, rows: int) -> Bytes:
+    return np.broadcast_to(np.frombuffer(mark, np.uint8), (rows, len(mark)))
+
+
+def _characters(words: npt.NDArray[np.bytes_]) -> Bytes:
     return words.view(np.uint8).reshape(len(words), words.itemsize)
 
 
-def texts(cells: Cells, word: Callable[[str | None], str], number: Callable[[str], str] = str) -> list[str]:
-    """Return each cell of a column by `word`, or by `number` from its 6 significant digits."""
+def texts(cells: Cells, word: Callable[[str | None], str]) -> list[str]:
+    """Return each cell of a column, those that are no numbers by `word`; numbers have 6 significant digits."""
     if isinstance(cells, np.ndarray) and cells.dtype.kind == "f":
         figures = ("%.6g " * len(cells) % tuple(cells.tolist())).split()
-        return [word(None) if figure == "nan" else number(figure) for figure in figures]
+        return [word(None) if figure == "nan" else figure for figure in figures]
     if isinstance(cells, tuple):
         known = [word(cell) for cell in cells[0]]
         return [known[code] for code in cells[1].tolist()]
@@ -191,6 +223,18 @@ def _csv_cell(word: str | None) -> str:
     return f"'{text}" if FORMULA.match(text) and not NUMBER.match(text) else text
 
 
+@lru_cache(REPEATED)
+def _csv_bytes(word: str | None) -> bytes | None:
+    cell = _csv_cell(word)
+    quoted = '"' + cell.replace('"', '""') + '"' if QUOTED.search(cell) else cell
+    return None if "\0" in cell or "\r" in cell else quoted.encode()
+
+
+@lru_cache(REPEATED)
+def _json_bytes(word: str | None) -> bytes:
+    return _json_cell(word).encode()
+
+
 def _json_cell(word: str | None) -> str:
     return json.dumps(word if word is None else _unicode(word))
 
@@ -205,14 +249,17 @@ def _to_parquet(lines: Path, target: Path, columns: Columns) -> None:
     pyarrow = _pyarrow()
     types = {str: pyarrow.string(), float: pyarrow.float64()}
     schema = pyarrow.schema([(name, types[kind]) for name, kind in columns.items()])
-    with lines.open("rb") as rows, pyarrow.parquet.ParquetWriter(target, schema) as writer:
-        while group := [json.loads(line) for line in islice(rows, ROWS_PER_GROUP)]:
-            writer.write_table(pyarrow.Table.from_pylist(group, schema))
+    parse = pyarrow.json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="error")
+    with pyarrow.parquet.ParquetWriter(target, schema) as writer:
+        if lines.stat().st_size:
+            for rows in pyarrow.json.open_json(lines, pyarrow.json.ReadOptions(block_size=GROUP), parse):
+                writer.write_batch(rows)
 
 
 def _pyarrow() -> Any:
     try:
         import pyarrow
+        import pyarrow.json
         import pyarrow.parquet
     except ImportError as error:
         cure = "pip install 'convline[parquet]', or write .csv or .jsonl"

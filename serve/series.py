@@ -69,7 +69,7 @@ class _Rows:
     """The rows of one series as they stand in the file: values (T, D) with nan for missing cells."""
 
     id: str
-    at: npt.NDArray[np.int64]  # the place of each in the file
+    at: Sequence[int] | npt.NDArray[np.int64]  # the place of each in the file
     times: Times
     values: npt.NDArray[np.float64]
 
@@ -130,11 +130,14 @@ def _split(
     codes: npt.NDArray[np.int64], ids: list[str], times: Times | None, values: npt.NDArray[np.float64]
 ) -> Iterator[_Rows]:
     """Yield the rows of each id, ids in order of first appearance."""
-    small = codes.astype(np.min_scalar_type(len(ids)))  # few bits are sorted by counting
-    order = np.argsort(small, kind="stable")
-    ends = np.cumsum(np.bincount(codes, minlength=len(ids)))
-    for name, at in zip(ids, np.split(order, ends[:-1]), strict=True):
-        yield _Rows(name, at, times[at] if times is not None else np.arange(len(at), dtype=np.int64), values[at])
+    counts = np.bincount(codes, minlength=len(ids))
+    together = bool((codes[1:] >= codes[:-1]).all())  # as most files have them: no row moves
+    small = np.min_scalar_type(len(ids))  # few bits are sorted by counting
+    order = range(len(codes)) if together else np.argsort(codes.astype(small), kind="stable")
+    for name, end, count in zip(ids, np.cumsum(counts).tolist(), counts.tolist(), strict=True):
+        at = order[end - count : end]
+        own = slice(end - count, end) if together else at
+        yield _Rows(name, at, times[own] if times is not None else np.arange(count, dtype=np.int64), values[own])
 
 
 def _regular_table(split: Iterable[_Rows], columns: list[str], gaps: str, file: File, *, timed: bool) -> Table:

@@ -115,7 +115,10 @@ def base_step(times: Times) -> Step:
     Months where every stamp has the same day and time of day, or every stamp is the last day of its month.
     """
     unit = "index" if times.dtype.kind == "i" else "months" if _are_monthly(times) else "seconds"
-    steps, counts = np.unique(np.diff(positions(times, unit)), return_counts=True)
+    found = np.diff(positions(times, unit))
+    if (found == found[0]).all():
+        return Step(unit, int(found[0]))
+    steps, counts = np.unique(found, return_counts=True)
     return Step(unit, int(steps[counts.argmax()]))
 
 

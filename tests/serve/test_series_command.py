@@ -17,7 +17,7 @@ from click.testing import CliRunner, Result
 from serve.cli import main
 from serve.errors import InputError
 from serve.forecast import Task, forecast_files
-from serve.model import Forecaster, load
+from serve.model import WINDOWS_PER_RUN, Forecaster, load
 from serve.origins import rolling, starts
 from serve.plot import _nice, _numbers
 from serve.reading import Reading
@@ -143,7 +143,7 @@ def test_origins_know_nothing_later(make_forecaster: Make, every: int | None, he
     batches = list(rolling(model, series, 3, every, held))
     origins = [origin for batch in batches for origin in batch]
     cutoffs = [*range(299 - held, 2, -(every or 300))][::-1]
-    assert [o.cutoff for o in origins if o.series.id == "a"] == cutoffs and max(map(len, batches)) <= 64
+    assert [o.cutoff for o in origins if o.series.id == "a"] == cutoffs and max(map(len, batches)) <= WINDOWS_PER_RUN
     for origin in origins[: len(cutoffs)]:
         expected = origin.series.values[origin.cutoff] + np.array([[1], [2], [3]])
         assert (origin.forecast == expected).all() and origin.quantiles.shape == (3, 2, 3) and not origin.error
@@ -152,7 +152,7 @@ def test_origins_know_nothing_later(make_forecaster: Make, every: int | None, he
 
 
 def test_long_outputs_stay_flat(make_forecaster: Make) -> None:
-    """Oracle: 20,000 origins of 30 steps are 14 MB of answers, a batch of 64 is 0.05; long ones run fewer at a time."""
+    """Oracle: 20,000 origins of 30 steps are 14 MB of answers, a batch of 128 is 0.1; long ones run fewer at a time."""
     model, series = forecaster(make_forecaster(time=None)), table(20_000)
     tracemalloc.start()
     assert sum(len(batch) for batch in rolling(model, series, 30, every=1)) == 19_997

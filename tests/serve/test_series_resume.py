@@ -33,7 +33,7 @@ def test_resume_goes_on_where_it_was(
     make_forecaster: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
 ) -> None:
     """Oracle: table and picture of an uninterrupted run, whichever of its batches was the last to be written."""
-    lines = [f"{u},{t},{t * 7 % 11}" for u in "ab" for t in range(100)] + ["short,1,1"]
+    lines = [f"{u},{t},{t * 7 % 11}" for u in "ab" for t in range(200)] + ["short,1,1"]
     (tmp_path / "x.csv").write_text("unique_id,ds,y\n" + "\n".join(lines) + "\n")
     output, picture = tmp_path / f"t{suffix}", tmp_path / "t.svg"
     files = [tmp_path / "x.csv", tmp_path / "none.csv", tmp_path / "x.csv"]
@@ -62,7 +62,7 @@ def test_resume_refuses_another_run(
 ) -> None:
     """Oracle: another option, or a file that was touched."""
     path = tmp_path / "x.csv"
-    path.write_text("ds,y\n" + "".join(f"{t},{t}\n" for t in range(200)))
+    path.write_text("ds,y\n" + "".join(f"{t},{t}\n" for t in range(400)))
     words = ["series", str(make_forecaster(step=INDEX)), str(path), "--every", "1", "-o", str(tmp_path / "t.csv")]
     interrupt(words, monkeypatch, 2)
     if not options:
