@@ -194,7 +194,6 @@ def torch_rows(net: Any, x: np.ndarray, batches: tuple[int, ...], seconds: float
     wait = torch.cuda.synchronize if on.type == "cuda" else (lambda: None)
     for batch in batches:
         inputs = torch.from_numpy(pad(x[:batch], batch)).to(on)
-
         for (runtime, precision), run in runs.items():
 
             def call(inputs: torch.Tensor = inputs, run: Any = run, half: bool = precision == "bf16") -> None:
