@@ -49,8 +49,14 @@ WAVES = {"set": "waves", "context": 128, "horizon": 10, "stride": 10}
 HEADING = f"{'runtime':<13} {'':<5} {'device':<8} {'way':<7} {'batch':>5} {'p50 ms':>9} {'per second':>12} {'gap':>8}"
 OPTIONS: dict[str, dict[str, Any]] = {
     "lenet5": {"full_c3": False, "subsampling": "trainable", "output": "rbf"},
-    "resnet": {"family": "imagenet", "depth": 50, "shortcut": "B", "batch_norm": True, "stride_in": "first",
-               "zero_init": False},
+    "resnet": {
+        "family": "imagenet",
+        "depth": 50,
+        "shortcut": "B",
+        "batch_norm": True,
+        "stride_in": "first",
+        "zero_init": False,
+    },
     "causal": {"channels": 32, "kernel_size": 5, "dilations": [1, 2, 4, 8], "activation": "none"},
 }
 
@@ -188,7 +194,6 @@ def torch_rows(net: Any, x: np.ndarray, batches: tuple[int, ...], seconds: float
     wait = torch.cuda.synchronize if on.type == "cuda" else (lambda: None)
     for batch in batches:
         inputs = torch.from_numpy(pad(x[:batch], batch)).to(on)
-
         for (runtime, precision), run in runs.items():
 
             def call(inputs: torch.Tensor = inputs, run: Any = run, half: bool = precision == "bf16") -> None:

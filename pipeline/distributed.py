@@ -10,6 +10,7 @@ checkpoint, which every process reads: on several machines out/ lies on a file s
 from __future__ import annotations
 
 import hashlib
+import inspect
 import os
 import signal
 import sys
@@ -171,8 +172,10 @@ def averaged(loss: Callable[..., Any], net: nn.Module, *, partly: bool) -> Calla
         return partial(loss, net)
     if next(net.parameters()).is_cuda:
         nn.SyncBatchNorm.convert_sync_batchnorm(net)
-    whole = _Loss(net, loss)
-    return nn.parallel.DistributedDataParallel(whole, find_unused_parameters=partly, broadcast_buffers=False)
+    parallel = nn.parallel.DistributedDataParallel
+    known = inspect.signature(parallel).parameters  # torch 2.15 renamed one
+    sync = next(key for key in ("forward_sync_buffers", "broadcast_buffers") if key in known)
+    return parallel(_Loss(net, loss), find_unused_parameters=partly, **{sync: False})
 
 
 def settle(net: nn.Module) -> None:

@@ -71,14 +71,15 @@ def test_how_fast_an_architecture_trains(gpu: ModuleType) -> None:
     """Oracle: each way's rate is there and of one step's order; shares follow from them."""
     cpu = torch.device("cpu")
     for arch, least in (("lenet5", 416_520), ("causal", 1)):  # the products of its layers alone
-        found = gpu.training.measure(arch, cpu, 1e12, 0.0, reduced=True, compiled=False)
+        found = gpu.training.measure(arch, cpu, 0.0, reduced=True, compiled=False)
         whole, memory, plain = (found["per_second"][way] for way in ("whole", "memory", "plain"))
         assert min(whole, memory, plain) > 1 and max(whole, memory, plain) < 1e6
         assert found["input_share"] == 1 - whole / memory and found["of_plain"] == whole / plain
-        assert found["share_of_peak"] == pytest.approx(6 * found["macs"] * whole / 1e12)
+        assert found["share_of_peak"] == pytest.approx(6 * found["macs"] * whole / found["peak_operations_per_second"])
+        assert 1e8 < found["peak_operations_per_second"] < 1e14
         assert least <= found["macs"] < 3e6
     nets = {"causal": found, "vgg": {"not_measured": "x"}}
-    shown = gpu.training.table({"peak_operations_per_second": 1e12, "nets": nets})
+    shown = gpu.training.table({"nets": nets})
     assert "causal plain" in shown and shown.splitlines()[-1].split() == ["vgg", "x"]
     for arch in models.names():
         _, options, shape = gpu.training.published(arch, True)
@@ -88,7 +89,7 @@ def test_how_fast_an_architecture_trains(gpu: ModuleType) -> None:
 @pytest.mark.slow
 def test_it_runs_without_what_a_bare_machine_lacks() -> None:
     """Oracle: a process in which these packages cannot be imported; drawn images stand in, and the result says so."""
-    lacking = ("sklearn", "statsmodels", "dvc", "dvclive", "matplotlib", "jinja2", "pyarrow")
+    lacking = ("sklearn", "statsmodels", "dvc", "dvclive", "matplotlib", "jinja2", "pyarrow", "ray", "vl_convert")
     code = (
         f"import sys; sys.modules.update(dict.fromkeys({lacking!r})); sys.path.insert(0, {str(SCRIPT.parent)!r}); "
         "import gpu, json; gpu.NETS = ('lenet5',); print(json.dumps(gpu.measure('cpu', 1, 0.0, (2,), 0)))"

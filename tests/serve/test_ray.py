@@ -13,6 +13,7 @@ import psutil
 import pyarrow.parquet
 import pytest
 from PIL import Image
+from test_cells import IMAGES, write
 
 INSTALLED = importlib.util.find_spec("ray") is not None
 with_ray = pytest.mark.skipif(not INSTALLED, reason="ray is not installed: pip install 'convline[ray]'")
@@ -41,11 +42,12 @@ def run(*arguments: object, stdin: bytes | None = None) -> tuple[bytes, str]:
 @with_ray
 @pytest.mark.long
 def test_two_workers_answer_as_the_local_engine_does(classifier: Path, folder: Path, tmp_path: Path) -> None:
-    """Oracle: the local engine's table, byte for byte."""
-    options = (classifier, folder, "--top-k", 2, "--batch", 8)
+    """Oracle: the local engine's table, byte for byte; of a Parquet file, too, in row groups that no batch fits."""
+    many = write(tmp_path / "many.parquet", {"image": [{"bytes": data} for data in IMAGES * 50]}, row_group_size=70)
+    options = (classifier, folder, many, "--top-k", 2, "--batch", 8)
     rows, said = run(*options, "--engine", "ray", "--workers", 2)
-    assert rows == run(*options)[0] and rows.count(b"\n") == 121
-    assert "2 Ray actors" in said and "1 error" in said
+    assert rows == run(*options)[0] and rows.count(b"\n") == 1 + 120 + 300
+    assert "2 Ray actors" in said and "151 error" in said
     target = tmp_path / "t.parquet"
     run(classifier, folder, "--engine", "ray", "--workers", 1, "-o", target)
     assert pyarrow.parquet.read_table(target).num_rows == 120
