@@ -22,7 +22,6 @@ RECIPE = {
 CALENDAR = {"targets": ["sales"], "calendar": ["weekday", "yearday"]}
 
 
-
 def write(path: Path) -> Path:
     """Daily visits, sales and rain from 25 January 2024, a leap year; sales have a weekly rhythm."""
     rng = np.random.default_rng(0)

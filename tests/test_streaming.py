@@ -82,5 +82,3 @@ def test_the_line_checks_its_stream() -> None:
     with line.inside(line.made()):
         (row,) = line.results(line.WAVES, "check")["streams"]
     assert row["limit"] > 0 and row["difference"] <= row["limit"]
-
-
