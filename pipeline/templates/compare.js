@@ -13,7 +13,7 @@ const element = (tag, attributes = {}, ...children) => {
 
 const row = (title, first, second, comparable) => {
   const sizes = comparable && [first, second].every((cell) => typeof cell?.[1] === "number" && !cell[2] && cell[1] > 0);
-  const times = sizes ? `${Number((second[1] / first[1]).toPrecision(3))} ×` : "";
+  const times = sizes ? `${Number((second[1] / first[1]).toPrecision(3))}\u00a0×` : "";
   const cells = [first, second].map((cell) => element("td", { className: cell?.[2] ?? "" }, cell?.[0] ?? "–"));
   return element("tr", {}, element("th", { scope: "row" }, title), ...cells, element("td", { className: "number" }, times));
 };
