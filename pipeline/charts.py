@@ -63,4 +63,4 @@ def sparse(points: list[dict[str, Any]], x: str, y: str) -> list[dict[str, Any]]
 @functools.cache
 def library() -> str:
     """Return the script that draws specifications: it defines vegaEmbed and asks nothing of the network."""
-    return f'(() => {{\n{vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")}\n}})();\n'
+    return f"(() => {{\n{vl_convert.javascript_bundle('window.vegaEmbed = vegaEmbed;')}\n}})();\n"

@@ -143,13 +143,10 @@ def verdict(name: str, source: data.Data, limits: dict[str, Any]) -> Verdict:
             timings += found.pop("rows")
             files.append({"device": device, "variant": precision, **found})
     metric, arrays = measure(got[devices[0], "fp32"], torch_says["test"][0], source)
-    variants = {precision: {} for precision in export["variants"] if precision != "fp32"}
-    for (device, precision), answers in got.items():
-        if precision != "fp32":
-            own = [row for row in rows if (row["provider"], row["variant"]) == (device, precision)]
-            y, plain = np.asarray(source.y["test"]), got[device, "fp32"][0]
-            variants[precision][device] = judge(name, own, answers[0], plain, y, limits["budget"])
-            arrays[f"probabilities_{precision}"] = answers[0]
+    variants = judged(name, got, rows, source, limits["budget"])
+    arrays |= {
+        f"probabilities_{precision}": answers[0] for (_, precision), answers in got.items() if precision != "fp32"
+    }
     checked: dict[str, Any] = {"golden": golden, "rows": rows, "metric": metric, "variants": variants}
     if (file := OUT / name / "export" / "features.npz").exists():
         with np.load(file) as vectors:
@@ -165,6 +162,23 @@ def verdict(name: str, source: data.Data, limits: dict[str, Any]) -> Verdict:
     choice = {device: choose(device, timings, metric["value"], variants) for device in devices}
     described = {"machine": machine.describe(), "limits": {device: machine.limits(device) for device in devices}}
     return checked, described | {"rows": timings, "files": files, "choice": choice}, arrays, digests
+
+
+def judged(
+    name: str,
+    got: dict[tuple[str, str], list[np.ndarray]],
+    rows: list[dict[str, Any]],
+    source: data.Data,
+    budget: float,
+) -> dict[str, dict[str, dict[str, Any]]]:
+    """Return variant -> device -> what it loses against fp32 on the same device, and whether it may ship."""
+    found: dict[str, dict[str, dict[str, Any]]] = {precision: {} for _, precision in got if precision != "fp32"}
+    for (device, precision), answers in got.items():
+        if precision != "fp32":
+            own = [row for row in rows if (row["provider"], row["variant"]) == (device, precision)]
+            y, plain = np.asarray(source.y["test"]), got[device, "fp32"][0]
+            found[precision][device] = judge(name, own, answers[0], plain, y, budget)
+    return found
 
 
 def measure(

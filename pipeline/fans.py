@@ -22,12 +22,13 @@ def examples(answers: Answers, columns: Sequence[str], path: Path) -> Picture:
     order = np.argsort(((forecast - target) ** 2).mean((1, 2)), kind="stable")
     chosen = {"best": order[0], "median": order[len(order) // 2], "worst": order[-1]}
     series = min(MOST_SERIES, target.shape[2])
-    width, height = 760, 50 + 160 * series
+    width, height = 760, 62 + 160 * series
     with drawing(path, width, height, rows=series, columns=len(chosen), head_px=24) as axes:
         for column, (name, window) in enumerate(chosen.items()):
             for row in range(series):
                 example(axes[row, column], answers, window, row)
                 axes[row, column].set_title(f"{name} of {len(order)} windows: {columns[row]}".replace("$", r"\$"))
+        axes[-1, 0].set_xlabel("steps from the last known")
         legend(axes)
     steps, shown = target.shape[1], f"{series} of {target.shape[2]} series"
     alt = f"History, target, forecast and its fan, {steps} steps ahead, in the best, median and worst window; {shown}."

@@ -78,6 +78,7 @@ def writer(site: Path) -> Callable[[str, str, dict[str, Any]], None]:
     pages.globals |= {"made": datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"), "library": charts.LIBRARY}
     pages.policies["json.dumps_kwargs"] = {"sort_keys": False}
     pages.filters |= {"scaled": table.scaled, "percent": lambda share: f"{100 * share:.0f}\u00a0%"}
+    pages.filters["device"] = table.short_provider
     pages.filters["pretty"] = lambda value: json.dumps(value, indent=2, ensure_ascii=False)
     pages.filters["anchor"] = lambda text: re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
 

@@ -118,7 +118,7 @@ def detail_rows(entry: Entry) -> dict[str, list[list[Any]]]:
     if "speed" in made:
         rows["speed"] = [speed_row(row) for row in made["speed"]["rows"]]
         rows["files"] = [file_row(row) for row in made["speed"]["files"]]
-    if made.get("export", {}).get("variants") and "check" in made:
+    if made.get("check", {}).get("variants") and "export" in made:
         rows["variants"] = [variant_row(v, made) for v in made["check"]["variants"]]
     if entry.layers:
         rows["layers"] = [layer_row(row) for row in entry.layers]

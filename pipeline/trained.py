@@ -51,6 +51,7 @@ def curves(folder: Path) -> Iterator[Callable[[dict[str, float]], None]]:
         raise StageError(f"train: DVCLive asks git for the revision: {error}; make a first commit") from None
 
     def log(row: dict[str, float]) -> None:
+        live.step = int(row["epoch"])
         for key in sorted(set(row) - {"epoch"}):
             live.log_metric(key.replace("_", "/"), row[key], plot=True)
         live.next_step()

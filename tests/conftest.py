@@ -26,6 +26,15 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the made line (line.py), as the working directory."""
+    import line  # onnxruntime: not for every test file
+
+    monkeypatch.chdir(line.copy_to(tmp_path))
+    return Path.cwd()
+
+
+@pytest.fixture
 def resolved(monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, Any]]:
     """A function that resolves a recipe as stage params does; keywords are laid over its blocks."""
     monkeypatch.setattr("pipeline.recipe.MODELS", ROOT / "models")

@@ -119,6 +119,9 @@ def test_two_entries_side_by_side(chromium: Any, site: Path) -> None:
     with Tab(chromium, site / "compare.html", address=f"#{FORECASTER},{CLASSIFIER}") as page:
         assert page.locator("#compared thead a").all_inner_texts() == [FORECASTER, CLASSIFIER]
         assert "61,706" in page.locator("#compared tbody").first.inner_text()
+        row = page.locator("#compared tbody tr")
+        assert row.filter(has_text="Test metric").locator("td").last.inner_text() == ""  # of other data: not a ratio
+        assert row.filter(has_text="Parameters").locator("td").last.inner_text().endswith("×")
         page.locator("#a").select_option(CLASSIFIER)
         assert "0 to 0" in page.locator("#compared").inner_text()  # beside itself it differs on no image
         page.wait_for_selector("#compared svg")

@@ -18,12 +18,7 @@ from pipeline.stage import StageError
 from serve.errors import DeviceError, ModelFileError
 from serve.session import available_devices
 
-
-@pytest.fixture(autouse=True)
-def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of the made line, as the working directory."""
-    monkeypatch.chdir(line.copy_to(tmp_path))
-    return Path.cwd()
+pytestmark = pytest.mark.usefixtures("root")
 
 
 def assert_refused(name: str, sentence: str, error: type[Exception] = StageError) -> None:

@@ -1,8 +1,10 @@
-"""The pages of docs/: their links lead somewhere, and every set and weight file of params.yaml is listed."""
+"""The pages of docs/: links lead somewhere; every metric, and every set and weight file of params.yaml, is listed."""
 
 from __future__ import annotations
 
+import json
 import re
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -35,3 +37,14 @@ def test_every_data_set_and_weight_file_is_listed_with_its_licence() -> None:
     weights = re.findall(r"weights: \{file: (\S+), licence: ([^}]+)\}", (ROOT / "params.yaml").read_text())
     for file, licence in weights:
         assert any(f"`{file}`" in row and f"| {licence} |" in row for row in rows), file
+
+
+def test_every_metric_is_explained_and_every_metric_explained_is_there() -> None:
+    """The keys of results/*/metrics.json against the table of docs/dvc.md; `..._low` stands for any that ends so."""
+    rows = re.findall(r"^\| (`.*?) \| (.+?) \| (.+?) \|$", (ROOT / "docs" / "dvc.md").read_text(), re.M)
+    named = {name.replace("...", "*") for names, _, _ in rows for name in re.findall(r"`([^`]+)`", names)}
+    files = list((ROOT / "results").glob("*/metrics.json"))
+    found = {key for file in files for key in json.loads(file.read_text())}
+    assert found, "results/ holds no metrics; run `dvc repro`"
+    assert [key for key in sorted(found) if not any(fnmatch(key, name) for name in named)] == []
+    assert [name for name in sorted(named) if not any(fnmatch(key, name) for key in found)] == []

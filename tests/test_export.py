@@ -20,13 +20,6 @@ BATCHES = (1, 7, 300)  # one, odd, large
 ATOL = 1e-6  # float32: probabilities and waves are of size 1
 
 
-@pytest.fixture
-def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of the made line, as the working directory."""
-    monkeypatch.chdir(line.copy_to(tmp_path))
-    return Path.cwd()
-
-
 def trained(name: str) -> tuple[network.Classifier | network.Forecaster, data.Data]:
     """The trained network in torch, and its data."""
     source = data.load(name)

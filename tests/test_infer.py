@@ -13,12 +13,7 @@ import pytest
 
 from pipeline.stage import StageError
 
-
-@pytest.fixture(autouse=True)
-def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of the made line, as the working directory."""
-    monkeypatch.chdir(line.copy_to(tmp_path))
-    return Path.cwd()
+pytestmark = pytest.mark.usefixtures("root")
 
 
 def test_images_are_served_as_checked_without_torch() -> None:

@@ -20,12 +20,7 @@ from serve import cli
 from serve.errors import ModelFileError
 from serve.locate import locate
 
-
-@pytest.fixture(autouse=True)
-def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of the made line, as the working directory."""
-    monkeypatch.chdir(line.copy_to(tmp_path))
-    return Path.cwd()
+pytestmark = pytest.mark.usefixtures("root")
 
 
 def package(name: str) -> Path:

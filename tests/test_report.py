@@ -114,6 +114,7 @@ def test_all_made_shows_every_measurement(whole: Path) -> None:
     assert "infer images lenet5-digits out/lenet5-digits/data/raw" in classifier and "6 × 28 × 28" in classifier
     assert "infer series tcn-waves out/tcn-waves/data/raw/*.csv" in forecaster and "7 (0.990)" in classifier
     assert "79\u00a0% of the test targets lie inside the 80\u00a0% interval" in forecaster
+    assert "Other precisions" in classifier and "Other precisions" not in forecaster  # there are none
     assert "ETS (A,N,N)" in forecaster and "2.00 [1.50, 2.50]" in forecaster and "79.0 % [70.0, 88.0]" in forecaster
     assert "90.0 % [69.9, 97.2]" in text and "0.123 ms" in text
     assert check_links(whole / "out" / "report") > 20

@@ -12,7 +12,7 @@ import pytest
 import torch
 from recipes import IMAGE_RECIPE, SERIES_RECIPE
 
-from pipeline import data, params, train
+from pipeline import data, params, train, trained
 from pipeline.stage import StageError
 
 CPU = torch.device("cpu")
@@ -275,3 +275,13 @@ def test_the_stage_resumes_and_cleans_up(workspace: Path, monkeypatch: pytest.Mo
     assert facts["macs"] == 64 * 16 + 16 * 10
     rows = (workspace / "out/tiny/curves/plots/metrics/validation/loss.tsv").read_text().splitlines()
     assert len(rows) == 1 + 3
+
+
+def test_curves_are_by_epoch(workspace: Path) -> None:
+    """What `dvc plots` draws: a network that was not trained has its one row at epoch 0, others begin with 1."""
+    for first in (0, 1):
+        with trained.curves(Path(f"curves{first}")) as log:
+            for epoch in range(first, 3):
+                log({"epoch": epoch, "validation_loss": 0.5})
+        rows = Path(f"curves{first}/plots/metrics/validation/loss.tsv").read_text().split()[2::2]
+        assert rows == [str(epoch) for epoch in range(first, 3)]

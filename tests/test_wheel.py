@@ -15,14 +15,9 @@ import pytest
 from pipeline import wheel
 from pipeline.stage import StageError
 
+pytestmark = pytest.mark.usefixtures("root")
+
 UV = Path(sys.executable).with_name("uv")
-
-
-@pytest.fixture(autouse=True)
-def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of the made line, as the working directory."""
-    monkeypatch.chdir(line.copy_to(tmp_path))
-    return Path.cwd()
 
 
 def built() -> Path:

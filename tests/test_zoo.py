@@ -39,7 +39,7 @@ def made(tmp_path_factory):
         for file in sorted(source.iterdir())[:count]:
             shutil.copyfile(file, target / file.name)
     tree = copy_tree(folder / "con line", git=False)
-    edit_params(tree, lambda p: p.update(line=LINE, line_studies=[]))
+    edit_params(tree, lambda p: p.update(line=dict.fromkeys(LINE, "scratch"), line_studies=[]))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DATA_ROOT", str(folder / "data"))
         patch.setenv("TORCH_HOME", str(NEEDED[2]))

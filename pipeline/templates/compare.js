@@ -11,9 +11,9 @@ const element = (tag, attributes = {}, ...children) => {
   return made;
 };
 
-const row = (title, first, second) => {
-  const sizes = [first, second].every((cell) => typeof cell?.[1] === "number" && !cell[2] && cell[1] > 0);
-  const times = sizes ? `${Number((second[1] / first[1]).toPrecision(3))} ×` : "";
+const row = (title, first, second, comparable) => {
+  const sizes = comparable && [first, second].every((cell) => typeof cell?.[1] === "number" && !cell[2] && cell[1] > 0);
+  const times = sizes ? `${Number((second[1] / first[1]).toPrecision(3))}\u00a0×` : "";
   const cells = [first, second].map((cell) => element("td", { className: cell?.[2] ?? "" }, cell?.[0] ?? "–"));
   return element("tr", {}, element("th", { scope: "row" }, title), ...cells, element("td", { className: "number" }, times));
 };
@@ -71,7 +71,8 @@ const show = () => {
   const pair = [a.value, b.value];
   const [first, second] = pair.map((name) => facts.entries[name]);
   const link = (name) => element("a", { href: `${encodeURIComponent(name)}.html` }, name);
-  const rows = Object.keys({ ...first.cells, ...second.cells }).map((title) => row(title, first.cells[title], second.cells[title]));
+  const alike = (title) => first.set === second.set || !/metric|int8/.test(title); // what other data give says nothing
+  const rows = Object.keys({ ...first.cells, ...second.cells }).map((title) => row(title, first.cells[title], second.cells[title], alike(title)));
   place.replaceChildren(table(["", link(pair[0]), link(pair[1]), "B / A"], rows, `${pair[0]} beside ${pair[1]}`));
   if (first.right && second.right && first.set === second.set && first.n === second.n) place.append(...answers(first, second));
   if (window.vegaEmbed) curves([...new Set(pair)]);

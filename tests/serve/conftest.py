@@ -16,6 +16,12 @@ def classifier_bytes() -> bytes:
 
 
 @pytest.fixture
+def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hide every GPU the way a user does."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+
+
+@pytest.fixture
 def classifier(tmp_path: Path, classifier_bytes: bytes) -> Path:
     """The path of a sealed classifier."""
     path = tmp_path / "brightness.onnx"

@@ -17,11 +17,7 @@ from test_cli import infer, package
 from serve import doctor, machine, session
 from serve.contract import pack
 
-
-@pytest.fixture(autouse=True)
-def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Hide every GPU the way a user does: what is expected below is of the CPU."""
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+pytestmark = pytest.mark.usefixtures("no_gpu")  # what is expected below is of the CPU
 
 
 def found(*arguments: str | Path, code: int = 0) -> dict[str, list[dict[str, str]]]:

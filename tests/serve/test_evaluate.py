@@ -12,8 +12,6 @@ from test_cli import infer
 
 from serve.interval import wilson
 
-GREYS = {"dark": 0, "middle": 120, "bright": 255}
-
 
 def evaluated(*arguments: str | Path) -> dict:
     result = infer("evaluate", *arguments, "--json")

@@ -2,13 +2,12 @@
 
 import io
 import os
-import struct
-import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import tiny
 from PIL import Image, ImageFile
 
 from serve.errors import InputError
@@ -182,16 +181,6 @@ def test_animations_give_the_first_frame(form: str) -> None:
     assert (read_image(data, GREY) == 255).all()
 
 
-def bomb_png(width: int, height: int) -> bytes:
-    """A PNG whose header claims a size that its data do not have."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
-    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"\0" * 1000)) + chunk(b"IEND", b"")
-
-
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
@@ -199,8 +188,8 @@ def bomb_png(width: int, height: int) -> bytes:
         (b"hello, this is text", "no known image format"),
         (encode(Image.fromarray(noise(64, 64, 3)))[:3000], "cannot be decoded"),
         (encode(Image.fromarray(noise(64, 64, 3)), "JPEG")[:900], "cannot be decoded"),
-        (bomb_png(30_000, 30_000), "decompression bomb|pixels"),
-        (bomb_png(MAX_PIXELS // 9_000, 9_010), "decompression bomb|pixels"),
+        (tiny.bomb_png(30_000, 30_000), "decompression bomb|pixels"),
+        (tiny.bomb_png(MAX_PIXELS // 9_000, 9_010), "decompression bomb|pixels"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n", "no known image format"),
     ],
     ids=["empty", "text", "png-cut", "jpeg-cut", "bomb", "small-bomb", "postscript"],

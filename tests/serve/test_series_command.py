@@ -1,6 +1,5 @@
 """`infer series` on the tables that people have: column names, rolling origins, pictures; and the same from Python."""
 
-import csv
 import io
 import re
 import tracemalloc
@@ -13,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from click.testing import CliRunner, Result
+from test_cli import rows_of
 
 from serve.cli import main
 from serve.errors import InputError
@@ -29,10 +29,6 @@ INDEX = {"unit": "index", "count": 1}
 
 def infer(*arguments: str | Path) -> Result:
     return CliRunner().invoke(main, ["series", *map(str, arguments)])
-
-
-def rows_of(result: Result) -> list[dict[str, str]]:
-    return list(csv.DictReader(io.StringIO(result.stdout, newline="")))
 
 
 def table(*lengths: int, columns: int = 1) -> Table:

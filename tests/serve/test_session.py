@@ -9,12 +9,6 @@ from serve import session
 from serve.errors import DeviceError, ModelFileError
 
 
-@pytest.fixture
-def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Hide every GPU the way a user does."""
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-
-
 @pytest.mark.usefixtures("no_gpu")
 @pytest.mark.parametrize("device", ["cuda", "tensorrt"])
 def test_a_device_that_is_not_there(classifier: Path, device: str) -> None:

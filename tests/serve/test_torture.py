@@ -3,15 +3,14 @@
 import csv
 import io
 import os
-import struct
 import subprocess
 import sys
-import zlib
 from pathlib import Path
 from tempfile import gettempdir
 
 import numpy as np
 import pytest
+import tiny
 from PIL import Image, features
 
 from serve.classify import answer
@@ -29,18 +28,6 @@ SAVED = {  # every format that Pillow writes, by suffix
     "png": {}, "jpg": {}, "gif": {}, "bmp": {}, "webp": {}, "tiff": {}, "ppm": {}, "tga": {}, "ico": {}, "dib": {},
     "pcx": {}, "sgi": {}, "jp2": {}, "avif": {}, "jfif": {}, "pgm": {}, "qoi": {},
 }  # fmt: skip
-
-
-def png_of(width: int, height: int) -> bytes:
-    """A PNG that claims a size and holds a few bytes: a decompression bomb's header."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
-    return (
-        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
-    )
 
 
 def good(folder: Path) -> dict[str, str]:
@@ -90,8 +77,8 @@ def bad(folder: Path) -> dict[str, str]:
     (folder / "text.jpg").write_text("not an image")
     (folder / "cut.png").write_bytes(whole[:-30])
     (folder / "cut.jpg").write_bytes((folder / "form.jpg").read_bytes()[:300])
-    (folder / "bomb.png").write_bytes(png_of(60_000, 60_000))
-    (folder / "bomb-small.png").write_bytes(png_of(9_400, 9_400))  # under the limit: what it claims is not there
+    (folder / "bomb.png").write_bytes(tiny.bomb_png(60_000, 60_000))
+    (folder / "bomb-small.png").write_bytes(tiny.bomb_png(9_400, 9_400))  # under the limit: what it claims is not there
     (folder / "script.eps").write_text("%!PS-Adobe-3.0 EPSF-3.0")
     os.mkfifo(folder / "pipe.png")
     (folder / "nowhere.png").symlink_to("none.png")

@@ -1,6 +1,8 @@
 """Real, tiny ONNX files that the tests of `serve` run: their arithmetic is simple enough to do again in numpy."""
 
 import json
+import struct
+import zlib
 from typing import Any
 
 import numpy as np
@@ -182,3 +184,13 @@ def reseal(document: dict[str, Any], graph: onnx.ModelProto | None = None) -> by
     sealed.CopyFrom(proto)
     sealed.metadata_props.add(key="convline", value=json.dumps(document | {"digest": digest}))
     return sealed.SerializeToString()
+
+
+def bomb_png(width: int, height: int) -> bytes:
+    """A PNG whose header claims a size that its data do not have."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"\0" * 1000)) + chunk(b"IEND", b"")
