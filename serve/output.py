@@ -38,6 +38,7 @@ GROUP = 2**25  # bytes of lines that are a group of Parquet; no line is longer
 FORMULA = re.compile(r"[=+\-@\t\r]")
 QUOTED = re.compile(r'[",\n]')
 LONGEST = 4096  # characters of a cell, as wide as its column is in a matrix
+FEW_ROWS = 100  # that are as fast one by one
 REPEATED = 1024  # texts that are kept as they are written: ids and errors come again
 NUMBER = re.compile(r"[+-]?\d+(\.\d+)?$")
 
@@ -100,9 +101,10 @@ class Form(NamedTuple):
 
 
 def _lines(block: Block, form: Form) -> bytes | None:
-    """Return rows by way of a matrix with a row of characters for each, None where a cell cannot stand in one."""
-    if not block:
-        return b""
+    """Return rows by way of a matrix with a row of characters for each, None where few or of a cell that cannot be."""
+    rows = min((len(cells[1] if isinstance(cells, tuple) else cells) for cells in block.values()), default=0)
+    if rows < FEW_ROWS:
+        return None
     numbers = [cells for cells in block.values() if isinstance(cells, np.ndarray) and cells.dtype.kind == "f"]
     figures = iter(np.split(digits(np.concatenate(numbers)), len(numbers)) if numbers else ())
     columns: list[Bytes] = []
@@ -121,8 +123,12 @@ def _lines(block: Block, form: Form) -> bytes | None:
                 _characters(cells), ((0, 0), (len(form.quote),) * 2), constant_values=ord(form.quote or b"0")
             )
             found = _or_missing(found, cells == b"", form.missing)
-        columns += [_repeated(mark, len(found)), found]
-    table = np.concatenate([*columns, _repeated(form.end, len(found))], axis=1)
+        columns += [np.frombuffer(mark, np.uint8), found]
+    columns.append(np.frombuffer(form.end, np.uint8))
+    table = np.empty((len(found), sum(column.shape[-1] for column in columns)), np.uint8)
+    at = 0
+    for column in columns:
+        table[:, at : (at := at + column.shape[-1])] = column
     return table.tobytes().translate(None, b"\0")
 
 
@@ -133,10 +139,6 @@ def _or_missing(found: Bytes, none: npt.NDArray[np.bool_], missing: bytes) -> By
     found = np.pad(found, ((0, 0), (0, max(0, len(missing) - found.shape[1]))))
     found[none] = np.frombuffer(missing.ljust(found.shape[1], b"\0"), np.uint8)
     return found
-
-
-def _repeated(mark: bytes, rows: int) -> Bytes:
-    return np.broadcast_to(np.frombuffer(mark, np.uint8), (rows, len(mark)))
 
 
 def _characters(words: npt.NDArray[np.bytes_]) -> Bytes:

@@ -7,7 +7,7 @@ UTC) or text as in a CSV. Ids are anything, as text. The number of rows is check
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,14 @@ class ParquetFile:
     header: list[str]
     notes: list[str]
     file: Any  # pyarrow.parquet.ParquetFile
+    read: dict[str, Any] = field(default_factory=dict)  # columns
+
+    def ahead(self, names: Sequence[str]) -> None:
+        """Read columns that will be asked for, side by side."""
+        self._check_size(len(names))
+        with _pyarrow_errors(self.where):
+            table = self.file.read(columns=[*names])
+            self.read.update({name: table.column(name) for name in names})
 
     def place(self, row: int) -> str:
         return f"row {row + 1}"
@@ -95,9 +103,9 @@ class ParquetFile:
         return [name for name, kind in kinds.items() if any(test(kind) for test in tests)]
 
     def _column(self, name: str) -> Any:
-        self._check_size(1)
-        with _pyarrow_errors(self.where):
-            return self.file.read(columns=[name]).column(name)
+        if name not in self.read:
+            self.ahead([name])
+        return self.read[name]
 
     def _check_size(self, columns: int) -> None:
         """Raise InputError where that many columns would be more than MAX_BYTES.

@@ -106,6 +106,8 @@ def table_of(file: File, *, columns: Sequence[str] | None, time: str | None, id:
     names = list(columns) if columns is not None else file.numeric([n for n in file.header if n not in (time, id)])
     if not names:
         raise InputError(file.where, f"expected a column of numbers, got only {', '.join(file.header)}")
+    if isinstance(file, ParquetFile):
+        file.ahead([*{*names, *([time] if time else []), *([id] if id else [])}])
     values = file.numbers(names)  # (T of all series, D)
     times = file.times(time) if time is not None else None
     codes, ids = file.coded(id) if id is not None else (np.zeros(len(values), np.int64), [file.stem])

@@ -114,16 +114,17 @@ def base_step(times: Times) -> Step:
 
     Months where every stamp has the same day and time of day, or every stamp is the last day of its month.
     """
-    unit = "index" if times.dtype.kind == "i" else "months" if _are_monthly(times) else "seconds"
+    gaps, index = np.diff(times), times.dtype.kind == "i"
+    if (index or gaps[0] < SHORTEST_MONTH) and (gaps == gaps[0]).all():  # most series are told by this alone
+        return Step("index" if index else "seconds", int(gaps[0].astype(np.int64)))
+    unit = "index" if index else "months" if _are_monthly(times) else "seconds"
     found = np.diff(positions(times, unit))
-    if (found == found[0]).all():
-        return Step(unit, int(found[0]))
     steps, counts = np.unique(found, return_counts=True)
     return Step(unit, int(steps[counts.argmax()]))
 
 
 def _are_monthly(times: Times) -> bool:
-    if np.diff(times).min() < SHORTEST_MONTH:  # most series are told by this alone
+    if np.diff(times).min() < SHORTEST_MONTH:
         return False
     within = times - times.astype("datetime64[M]").astype(times.dtype)
     clock = times - times.astype("datetime64[D]").astype(times.dtype)

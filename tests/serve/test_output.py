@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from serve.digits import FEW, digits
 from serve.errors import ServeError
-from serve.output import Columns, Row, open_part, open_table, to_csv, to_jsonl
+from serve.output import FEW_ROWS, Columns, Row, open_part, open_table, to_csv, to_jsonl
 
 COLUMNS: Columns = {"path": str, "score": float, "error": str}
 ROWS: list[Row] = [
@@ -69,11 +69,13 @@ def test_columns_are_written_as_rows_are(cells: list[tuple]) -> None:
         score = "" if row["score"] is None else f"{row['score']:.6g}"
         quoting = csv.QUOTE_ALL if "\r" in word else csv.QUOTE_MINIMAL
         csv.writer(expected, lineterminator="\n", quoting=quoting).writerow([word, score])
-    assert to_csv(rows).decode() == expected.getvalue()
+    for times in (1, FEW_ROWS):
+        assert to_csv(rows * times).decode() == expected.getvalue() * times
     clean = [row["path"] and row["path"].replace("\udcff", "\\udcff") for row in rows]
     six = [None if row["score"] is None else float(f"{row['score']:.6g}") for row in rows]
     lines = [{"path": word, "score": score} for word, score in zip(clean, six, strict=True)]
-    assert [json.loads(line) for line in to_jsonl(rows).splitlines()] == lines
+    for times in (1, FEW_ROWS):
+        assert [json.loads(line) for line in to_jsonl(rows * times).splitlines()] == lines * times
 
 
 @settings(derandomize=True, database=None, deadline=None, max_examples=100)
