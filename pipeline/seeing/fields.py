@@ -13,6 +13,7 @@ from matplotlib.patches import Rectangle
 from torch import Tensor, nn
 
 from models.causal import Causal
+from models.tcn import TCN
 from pipeline.figures import BLUE, INK, ORANGE, Picture, drawing
 from pipeline.network import Classifier, Forecaster
 from pipeline.seeing.layers import chosen, classifier, layers, outputs, rounded
@@ -124,10 +125,52 @@ def draw_dependencies(axis: Axes, kernel: int, dilations: list[int], longest: in
     axis.grid(visible=False)
 
 
+def gradient(subject: Subject, windows: np.ndarray) -> np.ndarray:
+    """Return the mean |d last forecast / d history| (T,) of a forecaster over windows (N, T, D)."""
+    x = torch.from_numpy(np.array(windows)).requires_grad_()
+    (back,) = torch.autograd.grad(subject.net(x)[0][:, -1].sum(), x)
+    return finite(back.abs().mean(0).sum(1).numpy(), "the gradient of the forecast")
+
+
+def draw_gradient(axis: Axes, strength: np.ndarray, longest: int, seen: int) -> int:
+    """Draw the gradient over the history and where the receptive field ends; return the steps that hold half of it."""
+    shown = min(longest, len(strength))
+    axis.bar(np.arange(1 - shown, 1), strength[-shown:], color=BLUE)
+    axis.axvline(0.5 - seen, color=ORANGE, lw=1, ls="--")
+    axis.set(
+        title="|d last forecast / d history|, mean of test windows; the dashed line ends the receptive field",
+        xlabel="steps, 0 is the newest",
+        xlim=(-longest - 0.5, 1),
+    )
+    return int(1 + np.searchsorted(strength[::-1].cumsum(), 0.5 * strength.sum()))
+
+
 def of_series(subject: Subject) -> Section | None:
     net = subject.net.net
-    if not isinstance(net, Causal) or not net.dilations:
-        return None
+    if isinstance(net, TCN) and not net.calendar:
+        return of_blocks(subject, net)
+    return of_stack(subject, net) if isinstance(net, Causal) and net.dilations else None
+
+
+def of_blocks(subject: Subject, net: TCN) -> Section:
+    windows = subject.source.served("test")[:WINDOWS]
+    path, size, seen = subject.folder / "fields.png", (760, 220), net.field
+    with drawing(path, *size) as axes:
+        half = draw_gradient(axes[0, 0], gradient(subject, windows), max(net.context, seen), seen)
+    around = {"instance": "mean and spread are", "last": "last value is"}.get(net.normalise)
+    paths = [f"a window's {around} taken from the whole window"] if around else []
+    paths += ["a linear path reads all of it"] if net.linear is not None else []
+    caption = (
+        f"{len(net.stages)} residual blocks on patches of {net.embed.kernel_size[0]} see {seen} steps by formula, of a "
+        f"context of {net.context}{'; ' * bool(paths)}{', '.join(paths)}. Half of the gradient falls on the newest "
+        f"{half} steps."
+    )
+    alt = "The gradient of the last forecast over the history."
+    facts = {"formula": seen, "half": half}
+    return Section("Receptive field", [Shown(Picture(path.name, *size, alt), caption)], {"fields": facts})
+
+
+def of_stack(subject: Subject, net: Causal) -> Section:
     kernel, own, depth = net.kernel_size, net.dilations, len(net.dilations)
     other = [2**k for k in range(depth)] if set(own) == {1} else [1] * depth
     stacks = {"this network": own, "for comparison": other}
@@ -138,26 +181,14 @@ def of_series(subject: Subject) -> Section | None:
         "this network": measured(net, 2 * by_formula["this network"] + net.horizon, windows.shape[2]),
         "for comparison": measured(rival, 2 * by_formula["for comparison"], 1),
     }
-    x = torch.from_numpy(np.array(windows)).requires_grad_()
-    (back,) = torch.autograd.grad(subject.net(x)[0][:, -1].sum(), x)
-    strength = finite(back.abs().mean(0).sum(1).numpy(), "the gradient of the forecast")  # (T,)
     path, size = subject.folder / "fields.png", (760, 460)
-    longest = max(by_formula.values())
+    longest, seen, context = max(by_formula.values()), by_formula["this network"], windows.shape[1]
     with drawing(path, *size, rows=3) as axes:
         for axis, (name, dilations) in zip(axes[:2, 0], stacks.items(), strict=True):
             draw_dependencies(axis, kernel, dilations, longest)
             kind = "plain" if set(dilations) == {1} else f"dilated by {', '.join(map(str, dilations))}"
             axis.set_title(f"{name}, {kind}: {by_formula[name]} steps by formula, {by_gradient[name]} by gradient")
-        shown = min(longest, len(strength))
-        axes[2, 0].bar(np.arange(1 - shown, 1), strength[-shown:], color=BLUE)
-        axes[2, 0].axvline(0.5 - by_formula["this network"], color=ORANGE, lw=1, ls="--")
-        axes[2, 0].set(
-            title="|d last forecast / d history|, mean of test windows; the dashed line ends the receptive field",
-            xlabel="steps, 0 is the newest",
-            xlim=(-longest - 0.5, 1),
-        )
-    seen, context = by_formula["this network"], windows.shape[1]
-    half = int(1 + np.searchsorted(strength[::-1].cumsum(), 0.5 * strength.sum()))
+        half = draw_gradient(axes[2, 0], gradient(subject, windows), longest, seen)
     dead = context - seen - net.horizon + 1
     unseen = f"; no forecast sees the oldest {dead} of the {context} steps of history" if dead > 0 else ""
     caption = (

@@ -51,6 +51,21 @@ def test_what_a_forecaster_sees(tmp_path: Path, resolved: Callable[..., dict[str
     assert "oldest 22 of the 32" in found.shown[0].caption
 
 
+def test_what_residual_blocks_see(tmp_path: Path, resolved: Callable[..., dict[str, Any]]) -> None:
+    """Oracle: patches of 4 every 2, one block 3 wide: 4 + 2 * 2 = 8 steps; no gradient falls before them."""
+    torch.manual_seed(0)
+    net = {"channels": 4, "kernel_size": 3, "blocks": 1, "patch": 4, "stride": 2, "dropout": 0.1}
+    net |= {"independent": True, "normalise": "none", "linear": False}
+    recipe = resolved({key: SERIES_RECIPE[key] for key in ("data", "train")} | {"arch": "tcn", "net": net})
+    source = data.make(recipe["data"])[0]
+    seer = subject(tmp_path, network.build(recipe, source).eval().requires_grad_(False), source)
+    found = fields.section(seer)
+    assert found.facts["fields"]["formula"] == 8 and found.facts["fields"]["half"] <= 8
+    strength = fields.gradient(seer, source.served("test"))
+    assert (strength[-8:] > 0).all() and (strength[:-8] == 0).all()
+    assert "see 8 steps by formula, of a context of 32. Half" in found.shown[0].caption
+
+
 def test_the_effective_field_of_one_mean_filter_is_the_filter() -> None:
     """Oracle: the middle unit of a 5 x 5 mean has equal gradient on 25 pixels; 90 % of it is on 23 of them."""
     conv = nn.Conv2d(1, 1, 5, padding=2)
