@@ -147,6 +147,16 @@ def test_origins_know_nothing_later(make_forecaster: Make, every: int | None, he
     assert [bool(o.error) for o in origins if o.series.id == "b"] == [held > 0]
 
 
+def test_a_value_that_no_network_takes_spoils_its_own_windows_alone(make_forecaster: Make) -> None:
+    """Oracle: of windows of 4 rows, the four that hold row 5, which is beyond float32; the others are forecast."""
+    values = np.arange(12.0)[:, None]
+    values[5] = 1e39
+    one = Table([Series("a", np.arange(12), values)], ["y"], Step("index", 1), 0, [])
+    origins = [origin for batch in rolling(forecaster(make_forecaster()), one, 3, 1) for origin in batch]
+    assert [o.cutoff for o in origins if o.error] == [5, 6, 7, 8] and len(origins) == 9
+    assert all("float32" in o.error for o in origins if o.error)
+
+
 def test_long_outputs_stay_flat(make_forecaster: Make) -> None:
     """Oracle: 20,000 origins of 30 steps are 14 MB of answers, a batch of 128 is 0.1; long ones run fewer at a time."""
     model, series = forecaster(make_forecaster(time=None)), table(20_000)
