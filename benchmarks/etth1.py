@@ -86,7 +86,7 @@ def run(name: str, recipe: dict[str, Any], label: str) -> Run:
     stem.with_suffix(".onnx").write_bytes(contract.seal(graph, about))
     found = score(stem.with_suffix(".onnx"), source, "test") | {"seconds": seconds, "parameters": metrics["parameters"]}
     found["validation"] = score(stem.with_suffix(".onnx"), source, "validation")["mse"]
-    found |= {"epochs": len(state.history), "context": recipe["data"]["context"]}
+    found["epochs"] = len(state.history)
     write_json(stem.with_suffix(".json"), found)
     click.echo(f"{label}: validation {found['validation']:.4f}, {seconds:.0f} s", err=True)
     return found
