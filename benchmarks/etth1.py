@@ -3,7 +3,7 @@
 Rows to 8,640 train, to 11,520 validate, to 14,400 test; values standardised by the training rows; every test window
 kept; mean squared and absolute error of standardised values. A run is a recipe of params.yaml at one horizon and seed,
 of the oil temperature alone or of all seven columns. Ours takes, at each horizon, the one of CHOICES whose mean squared
-error on the validation rows is least at the first seed; test rows are scored, and shown, when that has been decided.
+error on the validation rows is least at the first seed; no test score is shown before that has been decided.
 
     python benchmarks/etth1.py     # all of it: an hour on one core; goes on where it stopped
     python benchmarks/etth1.py --task univariate --horizon 96 --seed 1
