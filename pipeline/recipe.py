@@ -253,6 +253,7 @@ ANNOTATIONS: dict[str, tuple[type, type | None]] = {
     "bool": (bool, None),
     "str": (str, None),
     "Sequence[int]": (list, int),
+    "Sequence[str]": (list, str),
 }
 
 

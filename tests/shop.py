@@ -13,6 +13,7 @@ from pipeline import data
 DAYS, CONTEXT, HORIZON = 150, 14, 3
 NET = {"channels": 6, "kernel_size": 2, "blocks": 0, "patch": 1, "stride": 1, "dropout": 0.1}
 NET |= {"independent": True, "normalise": "instance", "linear": True}
+MEMBERS = NET | {"look_backs": [5, CONTEXT], "normalise": ["instance", "last", "none"]}  # of an ensemble
 RECIPE = {
     "arch": "tcn",
     "data": {"set": "shop", "context": CONTEXT, "horizon": HORIZON, "quantiles": [0.1, 0.5, 0.9]},

@@ -14,7 +14,7 @@ import onnxruntime
 import pytest
 import torch
 from click.testing import CliRunner
-from shop import CALENDAR, CONTEXT, HORIZON, NET, RECIPE, document, untrained
+from shop import CALENDAR, CONTEXT, HORIZON, MEMBERS, NET, RECIPE, document, untrained
 
 from pipeline import data, export, loss, network, train
 from pipeline.schema import ParamsError
@@ -37,7 +37,8 @@ COMBINATIONS = {
     "calendar": {"data": {"calendar": ["hour", "month"]}},
     "all": {"data": CALENDAR, "train": {"loss": "pinball"}},
     "all, mixed": {"data": CALENDAR, "train": {"loss": "pinball"}, "net": {"independent": False, "normalise": "none"}},
-    "nlinear": {"arch": "ltsflinear", "net": None, "train": {"loss": "pinball"}},
+    "nlinear": {"arch": "ltsflinear", "net": {"kind": "nlinear"}, "train": {"loss": "pinball"}},
+    "ensemble": {"arch": "ensemble", "net": MEMBERS, "data": CALENDAR, "train": {"loss": "pinball"}},
 }
 
 
@@ -45,10 +46,8 @@ COMBINATIONS = {
 def test_onnx_is_torch_at_any_batch(name: str, of_shop: Resolve) -> None:
     """Oracle: torch on fresh random input, at batch 1, odd and large; onnxruntime alone runs the file."""
     blocks = dict(COMBINATIONS[name])
-    recipe = of_shop(**{k: v for k, v in blocks.items() if v is not None and "arch" not in blocks})
-    if "arch" in blocks:
-        recipe = recipe | {"arch": "ltsflinear", "net": {"kind": "nlinear"}}
-        recipe["train"] |= {"loss": "pinball", "levels": [0.1, 0.5, 0.9]}
+    other = {key: blocks.pop(key) for key in ("arch", "net")} if "arch" in blocks else {}
+    recipe = of_shop(**blocks) | other
     net, source = untrained(recipe)
     session = onnxruntime.InferenceSession(export.to_onnx(net, source.served("test"), source.task).SerializeToString())
     for batch in (1, 7, 65):

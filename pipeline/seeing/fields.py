@@ -13,6 +13,7 @@ from matplotlib.patches import Rectangle
 from torch import Tensor, nn
 
 from models.causal import Causal
+from models.ensemble import Ensemble
 from models.tcn import TCN
 from pipeline.figures import BLUE, INK, ORANGE, Picture, drawing
 from pipeline.network import Classifier, Forecaster
@@ -147,23 +148,27 @@ def draw_gradient(axis: Axes, strength: np.ndarray, longest: int, seen: int) -> 
 
 def of_series(subject: Subject) -> Section | None:
     net = subject.net.net
-    if isinstance(net, TCN) and not net.calendar:
-        return of_blocks(subject, net)
+    stacks = [m for m in (net.members if isinstance(net, Ensemble) else [net]) if isinstance(m, TCN) and not m.calendar]
+    if stacks:
+        return of_blocks(subject, stacks)
     return of_stack(subject, net) if isinstance(net, Causal) and net.dilations else None
 
 
-def of_blocks(subject: Subject, net: TCN) -> Section:
-    windows = subject.source.served("test")[:WINDOWS]
+def of_blocks(subject: Subject, nets: list[TCN]) -> Section:
+    """Return the field of the blocks that see farthest, and the gradient of what all nets answer together."""
+    windows, net = subject.source.served("test")[:WINDOWS], max(nets, key=lambda net: net.field)
     path, size, seen = subject.folder / "fields.png", (760, 220), net.field
     with drawing(path, *size) as axes:
         half = draw_gradient(axes[0, 0], gradient(subject, windows), max(net.context, seen), seen)
-    around = {"instance": "mean and spread are", "last": "last value is"}.get(net.normalise)
-    paths = [f"a window's {around} taken from the whole window"] if around else []
+    around = {"instance": "mean and spread are", "last": "last value is"}
+    kinds = {net.normalise: None for net in nets}
+    paths = [f"a window's {around[kind]} taken from the whole window" for kind in kinds if kind in around]
     paths += ["a linear path reads all of it"] if net.linear is not None else []
+    many = f"{len(nets)} such nets are averaged. " if len(nets) > 1 else ""
     caption = (
         f"{len(net.stages)} residual blocks on patches of {net.embed.kernel_size[0]} see {seen} steps by formula, of a "
-        f"context of {net.context}{'; ' * bool(paths)}{', '.join(paths)}. Half of the gradient falls on the newest "
-        f"{half} steps."
+        f"context of {net.context}{'; ' * bool(paths)}{', '.join(paths)}. {many}Half of the gradient falls on "
+        f"the newest {half} steps."
     )
     alt = "The gradient of the last forecast over the history."
     facts = {"formula": seen, "half": half}
