@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import sys
 from dataclasses import dataclass, field
@@ -33,25 +34,31 @@ class State:
     best_epoch: int = 0
     chosen_epoch: int = 0  # whose weights ship: the best or the last, by params
     best: dict[str, Tensor] = field(default_factory=dict)
+    least: dict[str, float] = field(default_factory=dict)  # validation loss of `best`, by where its names begin
+    kept: dict[str, float] = field(default_factory=dict)  # what `chosen` says otherwise than its history row
     snapshots: dict[str, dict[str, Tensor]] = field(default_factory=dict)
 
     @property
     def chosen(self) -> dict[str, float]:
-        """The history row of the weights that ship."""
-        return self.history[self.chosen_epoch - 1]
+        """The history row of the weights that ship; members of an ensemble may each be of another epoch."""
+        row = self.history[self.chosen_epoch - 1]
+        return row | self.kept if self.kept else row
 
 
 def copy_of(net: nn.Module) -> dict[str, Tensor]:
     return {name: tensor.detach().cpu().clone() for name, tensor in net.state_dict().items()}
 
 
-def record(state: State, net: nn.Module, row: dict[str, float], snapshot: bool) -> None:
-    """Add the epoch to `state`; keep its weights if they are the best so far or a snapshot is asked for."""
+def record(state: State, net: nn.Module, row: dict[str, float], snapshot: bool, losses: dict[str, float]) -> None:
+    """Add the epoch to `state`; keep the weights of each part whose loss is its least, and a snapshot if asked for."""
     state.epoch += 1
     state.history.append(row)
     state.gradients.append(gradients(net))
-    if state.best_epoch == 0 or row["validation_loss"] < state.history[state.best_epoch - 1]["validation_loss"]:
-        state.best_epoch, state.best = state.epoch, copy_of(net)
+    if better := tuple(part for part, loss in losses.items() if loss < state.least.get(part, math.inf)):
+        weights = copy_of(net)
+        state.best |= {k: w for k, w in weights.items() if k.startswith(better) or k not in state.best}
+        state.least |= {part: losses[part] for part in better}
+        state.best_epoch = state.epoch
     if snapshot:
         state.snapshots[f"{state.epoch:03d}"] = copy_of(net)
 

@@ -8,6 +8,7 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from pipeline.evidence import Study, load_json
+from pipeline.table import three
 
 LEDGER = Path(__file__).parents[1] / "docs" / "claims.yaml"
 STATES = {"reproduced": "good", "refuted": "bad", "corrected": "bad", "in part": "", "not testable": "quiet"}
@@ -40,6 +41,6 @@ def found(claim: dict[str, Any], root: Path) -> list[tuple[str, str]]:
         return [(setting, table[setting]) for setting in claim["settings"]]
     if "file" in claim and (values := load_json(root / claim["file"], "dvc repro")):
         key = claim["key"]
-        ends = [f"{values[end]:.3g}" for end in (f"{key}_low", f"{key}_high") if end in values]
-        return [(key.replace("_", " "), f"{values[key]:.3g}" + (f" [{', '.join(ends)}]" if ends else ""))]
+        ends = [three(values[end]) for end in (f"{key}_low", f"{key}_high") if end in values]
+        return [(key.replace("_", " "), three(values[key]) + (f" [{', '.join(ends)}]" if ends else ""))]
     return []

@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from pipeline.figures import BLUE, GREEN, GRID, INK, ORANGE, PURPLE, Picture, drawing
+from pipeline.table import three
 
 MOST_SERIES = 3
 LAGS = 40
@@ -114,7 +115,7 @@ def by_step(answers: Answers, names: Sequence[str], path: Path) -> Picture:
         share.set(title=f"share inside the {100 * nominal:.0f} % interval", xlabel="steps ahead", ylim=(0, 1.02))
         for axis in axes.flat:
             axis.xaxis.get_major_locator().set_params(integer=True)
-    alt = f"Mean squared error by step: {steps[0, 0]:.3g} at the first, {steps[0, -1]:.3g} at the last; "
+    alt = f"Mean squared error by step: {three(steps[0, 0])} at the first, {three(steps[0, -1])} at the last; "
     return Picture(path.name, 760, 280, f"{alt}the interval holds {held.min():.2f} to {held.max():.2f} by step.")
 
 
@@ -152,5 +153,5 @@ def residuals(error: np.ndarray, name: str, path: Path) -> Picture:
         normal.plot(expected, np.sort((error - centre) / spread), ".", color=BLUE, ms=3)
         normal.set(title="quantiles, standardised, over the normal's", xlabel="normal")
     first = autocorrelation(error, 1)[0]
-    alt = f"Errors of the first step: mean {centre:.3g}, spread {spread:.3g}, autocorrelation {first:.2f} at lag 1."
+    alt = f"First step: mean error {three(centre)}, spread {three(spread)}, autocorrelation {first:.2f} at lag 1."
     return Picture(path.name, 760, 380, alt)

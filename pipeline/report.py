@@ -77,8 +77,8 @@ def writer(site: Path) -> Callable[[str, str, dict[str, Any]], None]:
     pages.globals |= {file.replace(".", "_"): inline(file) for file in OURS}
     pages.globals |= {"made": datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"), "library": charts.LIBRARY}
     pages.policies["json.dumps_kwargs"] = {"sort_keys": False}
-    pages.filters |= {"scaled": table.scaled, "percent": lambda share: f"{100 * share:.0f}\u00a0%"}
-    pages.filters["device"] = table.short_provider
+    pages.filters |= {"scaled": table.scaled, "three": table.three, "device": table.short_provider}
+    pages.filters["percent"] = lambda share: f"{100 * share:.0f}\u00a0%"
     pages.filters["pretty"] = lambda value: json.dumps(value, indent=2, ensure_ascii=False)
     pages.filters["anchor"] = lambda text: re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
 

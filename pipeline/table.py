@@ -76,7 +76,7 @@ def metric_cell(metric: dict) -> Cell:
     if metric["name"] == "accuracy":
         value, low, high = (f"{100 * metric[key]:.1f}" for key in ("value", "low", "high"))
         return Cell(f"{value} % [{low}, {high}]", metric["value"])
-    value, low, high = (f"{metric[key]:#.3g}" for key in ("value", "low", "high"))
+    value, low, high = (three(metric[key]) for key in ("value", "low", "high"))
     return Cell(f"{metric['name'].upper()} {value} [{low}, {high}]", metric["value"])
 
 
@@ -90,7 +90,7 @@ def int8_cell(check: dict[str, Any]) -> Cell:
 
 
 def latency_cell(p50_ms: float | None) -> Cell:
-    return Cell(f"{p50_ms:#.3g} ms", p50_ms) if p50_ms is not None else Cell("–")  # not offered where it was measured
+    return Cell(f"{three(p50_ms)} ms", p50_ms) if p50_ms is not None else Cell("–")  # not offered where it was measured
 
 
 def verdict_cell(holds: bool, yes: str, no: str) -> Cell:
@@ -102,11 +102,16 @@ def short_provider(name: str) -> str:
     return {"cpu": "CPU", "cuda": "CUDA", "tensorrt": "TensorRT"}.get(name, name.removesuffix("ExecutionProvider"))
 
 
+def three(number: float) -> str:
+    """Return three digits, and all that stand before the point: 1077.3 -> '1,077'; of a count nothing else."""
+    return f"{number:,.0f}" if isinstance(number, int) or 999.5 <= abs(number) < 1e9 else f"{number:#.3g}".rstrip(".")
+
+
 def scaled(number: float) -> str:
     """Return three digits with a decimal prefix: 61706 -> '61.7 k'."""
     for factor, prefix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         if number >= 0.9995 * factor:  # 999,500 would print as 1e+03 k
-            return f"{number / factor:#.3g}".rstrip(".") + f" {prefix}"
+            return f"{three(number / factor)} {prefix}"
     return f"{number:.0f} "
 
 
@@ -175,14 +180,14 @@ def rival_row(name: str, facts: dict[str, Any]) -> list[str]:
     cells = [name + forms]
     for kind in ("mse", "mase"):
         share = facts.get(f"{kind}_ratio")
-        cells += [f"{facts[kind]:#.3g}", "{:.2f} [{:.2f}, {:.2f}]".format(*share) if share else "–"]
+        cells += [three(facts[kind]), "{:.2f} [{:.2f}, {:.2f}]".format(*share) if share else "–"]
     return cells
 
 
 def interval_row(facts: dict[str, float]) -> list[str]:
     """Return what an interval promises, what it holds of the targets, and how wide it is on average."""
     held = "{:.1f} % [{:.1f}, {:.1f}]".format(*(100 * facts[key] for key in ("measured", "low", "high")))
-    return [f"{100 * facts['nominal']:.0f} %", held, f"{facts['width']:#.3g}"]
+    return [f"{100 * facts['nominal']:.0f} %", held, three(facts["width"])]
 
 
 def layer_row(row: dict[str, Any]) -> list[str]:
@@ -213,7 +218,7 @@ def parity_row(row: dict[str, Any]) -> list[Any]:
 
 def speed_row(row: dict[str, Any]) -> list[Any]:
     """Return device, variant, way, batch, threads, p50, p90, p99 in milliseconds, samples and operations per second."""
-    times = [f"{row[key]:#.3g}" for key in ("p50_ms", "p90_ms", "p99_ms")]
+    times = [three(row[key]) for key in ("p50_ms", "p90_ms", "p99_ms")]
     rate = [f"{row['per_second']:,.0f}", f"{scaled(row['ops_per_second'])}op/s", f"{100 * row['share_of_limit']:.1f} %"]
     return [short_provider(row["device"]), row["variant"], row["way"], row["batch"], row["threads"], *times, *rate]
 

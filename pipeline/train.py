@@ -87,11 +87,14 @@ def fit(
             pause = max(LEAST_S, (saved - begun) / MOST_SHARE)
     bar.close()
     if not train["epochs"]:  # published weights as they are
-        record(state, net, look(recipe, net, fitting, validation), snapshot=False)
+        row = look(recipe, net, fitting, validation)
+        record(state, net, row, snapshot=False, losses={"": row["validation_loss"]})
         on_epoch(state.history[0])
     state.chosen_epoch = state.best_epoch if train["choose"] == "best" else state.epoch
     if train["choose"] == "best":
         net.load_state_dict(state.best)
+        if "" not in state.least:
+            state.kept = {"validation_loss": evaluate(recipe, net, validation)[0]}
     net.eval()  # a resume after the last epoch has not been through `evaluate`
     if isinstance(net, network.Forecaster):
         set_offsets(net, source, validation)
@@ -153,7 +156,9 @@ def one_epoch(
             f"{row['validation_loss']}); lower train.lr ({train['lr']}), add warmup, or set clip_norm"
         )
     refuse_broken(net, label, epoch + 1)
-    record(state, net, row, epoch + 1 in train["snapshots"])
+    own = enumerate(getattr(net.net, "members", []))  # those of an ensemble keep their own best epochs
+    losses = {f"net.members.{k}.": evaluate(recipe, net, validation, member)[0] for k, member in own}
+    record(state, net, row, epoch + 1 in train["snapshots"], losses or {"": row["validation_loss"]})
     return row
 
 
@@ -222,15 +227,18 @@ def batches(source: data.Data, split: str, net: Any, on: torch.device) -> Batche
 
 
 @torch.no_grad()
-def evaluate(recipe: dict[str, Any], net: Any, split: Batches) -> tuple[float, float]:
-    """Return the mean loss (no penalty, no smoothing) and the accuracy of a split; for forecasts the accuracy is 0."""
+def evaluate(recipe: dict[str, Any], net: Any, split: Batches, member: nn.Module | None = None) -> tuple[float, float]:
+    """Return the mean loss (no penalty, no smoothing) and the accuracy of a split; for forecasts the accuracy is 0.
+
+    member: of an ensemble, to be asked alone.
+    """
     net.eval()
     total, right = 0.0, 0.0
     plain = recipe["train"] | {"label_smoothing": 0.0}
     batch = 2 * plain["batch"]  # what fits with gradients fits twice without
     own = distributed.share(split.x).split(batch), distributed.share(split.y).split(batch)
     for x, y in zip(*own, strict=True):
-        output = net.logits(x) if y.dtype == torch.int64 else net.net(x)
+        output = net.logits(x) if y.dtype == torch.int64 else (member or net.net)(x)
         total += float(objective(output, y, plain)) * len(x)
         right += float((output.argmax(1) == y).sum()) if y.dtype == torch.int64 else 0.0
     total, right = distributed.total(total, right)

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from pipeline.charts import chart, sparse
 from pipeline.evidence import Entry
 from pipeline.figures import BLUE, GREEN, ORANGE, Picture, drawing
-from pipeline.table import Cell, Column, Table, scaled, short_provider
+from pipeline.table import Cell, Column, Table, scaled, short_provider, three
 
 COLOURS = {"fp32": BLUE, "int8": ORANGE, "fp16": GREEN}
 GPU = Path("results/gpu")
@@ -59,7 +59,7 @@ def matrix_row(entry: Entry, file: dict[str, Any]) -> list[Cell]:
         Cell(entry.name, entry.name, link=f"{entry.name}.html"),
         Cell(short_provider(device), device),
         Cell(variant, variant),
-        Cell(f"{100 * accuracy:.1f} %" if percent else f"MSE {accuracy:#.3g}", accuracy),
+        Cell(f"{100 * accuracy:.1f} %" if percent else f"MSE {three(accuracy)}", accuracy),
         Cell(lost, found["lost"] if found else None),
         Cell(f"{one['p50_ms']:#.3g} ms", one["p50_ms"]),
         Cell(f"{best['per_second']:,.0f} at {best['batch']}", best["per_second"]),

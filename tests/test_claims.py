@@ -45,4 +45,4 @@ def test_numbers_are_read_from_results(tmp_path: Path) -> None:
     (tmp_path / "results" / "studies" / "s.md").write_text(table)
     (tmp_path / "results" / "m.json").write_text('{"share": 0.51234, "share_low": 0.4, "share_high": 0.6}')
     assert claims.found(study, tmp_path) == [("b", "4 [3, 5]")]
-    assert claims.found(number, tmp_path) == [("share", "0.512 [0.4, 0.6]")]
+    assert claims.found(number, tmp_path) == [("share", "0.512 [0.400, 0.600]")]

@@ -12,7 +12,7 @@ from shop import CALENDAR, CONTEXT, HORIZON, MEMBERS, NET, untrained
 
 import models
 from models.ensemble import Ensemble
-from pipeline import train
+from pipeline import data, loss, train
 
 Resolve = Callable[..., dict[str, Any]]
 
@@ -56,6 +56,30 @@ def test_members_train_as_they_would_alone(of_shop: Resolve) -> None:
     for k, (member, by_itself) in enumerate(zip(whole.net.members, alone, strict=True)):
         for name, weight in by_itself.state_dict().items():
             torch.testing.assert_close(member.state_dict()[name], weight, msg=lambda m, k=k, n=name: f"{k} {n}: {m}")
+
+
+def test_each_member_ships_with_its_own_best_epoch(of_shop: Resolve) -> None:
+    """Oracle: the snapshot of every epoch, each member's pinball loss of the validation rows by it."""
+    asked = {"loss": "pinball", "aux_weight": 1.0, "epochs": 6, "lr": 0.1, "snapshots": [1, 2, 3, 4, 5, 6]}
+    recipe = of_shop(data=CALENDAR, train=asked) | {"arch": "ensemble", "net": MEMBERS}
+    source, cpu = data.make(recipe["data"])[0], torch.device("cpu")
+    net, state = train.fit(recipe, source, on=cpu, label="shop")
+    split = train.batches(source, "validation", net, cpu)
+    losses, other = torch.zeros(6, 6), copy.deepcopy(net)
+    for epoch, weights in enumerate(state.snapshots.values()):
+        other.load_state_dict(weights)
+        with torch.no_grad():
+            for k, member in enumerate(other.net.members):
+                losses[epoch, k] = loss.pinball(member(split.x), split.y, recipe["train"]["levels"])
+    best = losses.argmin(0).tolist()
+    assert len(set(best)) > 1 and state.best_epoch == max(best) + 1
+    for k, epoch in enumerate(best):
+        of = {name: w for name, w in net.state_dict().items() if name.startswith(f"net.members.{k}.")}
+        assert of and all(torch.equal(w, state.snapshots[f"{epoch + 1:03d}"][name]) for name, w in of.items())
+    with torch.no_grad():
+        whole = loss.pinball(net.net(split.x), split.y, recipe["train"]["levels"])
+    assert state.chosen["validation_loss"] == pytest.approx(float(whole), rel=1e-5)
+    assert state.chosen["validation_loss"] != state.history[state.chosen_epoch - 1]["validation_loss"]
 
 
 @pytest.mark.parametrize("wrong", [{"look_backs": []}, {"look_backs": [CONTEXT + 1]}, {"normalise": []}])
