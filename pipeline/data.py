@@ -165,9 +165,22 @@ def series_data(recipe: dict[str, Any]) -> Data:
     season, shortest = recipe["spec"]["season"], int(np.diff(starts["train"]).min())
     if season >= shortest:
         raise StageError(f"data: expected season below the {shortest} rows of training, got {season}; lower `season:`")
+    about = described(recipe, facts, columns, starts) | {"hash": content_hash(x, starts)}
+    if len(own) < len(columns):
+        about["forecast"]["columns"] = own
+    mean, scale = x["train"].mean(0).astype(np.float32), (1 / x["train"].std(0)).astype(np.float32)
+    return Data(x, starts, mean, scale, about, times)
+
+
+def described(
+    recipe: dict[str, Any], facts: dict[str, Any], columns: list[str], starts: dict[str, np.ndarray]
+) -> dict[str, Any]:
+    """Return what `about` says of series, but for their hash; StageError where a calendar has no dates."""
     length, strides = recipe["context"] + recipe["horizon"], {"train": recipe["train_stride"]}
     step = facts["step"]
-    about = {
+    if recipe["calendar"] and step.unit == "index":
+        raise StageError("data: calendar: expected times that are dates, got whole numbers; leave it out")
+    return {
         "task": "forecasting",
         "source": recipe["spec"]["source"],
         "licence": recipe["spec"]["licence"],
@@ -177,8 +190,7 @@ def series_data(recipe: dict[str, Any]) -> Data:
         "stride": recipe["stride"],
         "train_stride": recipe["train_stride"],
         "filled": facts["filled"],
-        "hash": content_hash(x, starts),
-        "notes": series_notes(recipe["spec"], facts["filled"]),
+        "notes": series.notes(recipe["spec"], facts["filled"]),
         "input": {
             "kind": "series",
             "context": recipe["context"],
@@ -187,28 +199,10 @@ def series_data(recipe: dict[str, Any]) -> Data:
             "time": facts["time"],
             "gaps": facts["gaps"],
             "step": {"unit": step.unit, "count": step.count},
+            **({"calendar": recipe["calendar"]} if recipe["calendar"] else {}),
         },
         "forecast": {"horizon": recipe["horizon"], "quantiles": recipe["quantiles"]},
     }
-    if len(own) < len(columns):
-        about["forecast"]["columns"] = own
-    if recipe["calendar"]:
-        if step.unit == "index":
-            raise StageError("data: calendar: expected times that are dates, got whole numbers; leave it out")
-        about["input"]["calendar"] = recipe["calendar"]
-    mean, scale = x["train"].mean(0).astype(np.float32), (1 / x["train"].std(0)).astype(np.float32)
-    return Data(x, starts, mean, scale, about, times)
-
-
-def series_notes(spec: dict[str, Any], filled: int) -> list[str]:
-    """Return what a reader of the results should know about the series."""
-    notes = [f"{filled} missing values filled by linear interpolation"] if filled else []
-    if spec["source"] == "waves" and spec["test_noise"] != spec["noise"]:
-        notes.append(
-            f"training curves carry noise {spec['noise']}, test curves {spec['test_noise']}: bands, made from noisy "
-            "validation curves, cover more than their nominal share of the test"
-        )
-    return notes
 
 
 def content_hash(*groups: dict[str, np.ndarray]) -> str:

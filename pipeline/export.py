@@ -232,12 +232,21 @@ def of_variant(about: dict[str, Any], variant: variants.Variant, checks: dict[st
     return {"golden": golden, "provenance": about["provenance"] | {"variant": made}}
 
 
-def say(variant: variants.Variant) -> str:
-    """Return a variant in a few words: int8 (MinMax, 2 of 53 products in fp32, .0033 lost on validation)."""
-    if not (facts := variant.facts):
-        return variant.precision
-    kept = f"{len(facts['kept'])} of {facts['products']} products in fp32"
-    return f"{variant.precision} ({facts['method']}, {kept}, {facts['lost']:.4f} of validation accuracy lost)"
+def grown(
+    graph: onnx.ModelProto, net: torch.nn.Module, recipe: dict[str, Any], x: dict[str, np.ndarray]
+) -> tuple[onnx.ModelProto, dict[str, Any], dict[str, Any]]:
+    """Return the graph with the outputs that the recipe asks for besides, what its document promises, and its check."""
+    if recipe["streaming"]:
+        from pipeline import streaming
+
+        whole, samples = streaming.to_onnx(net, x["test"])
+        return whole, {"stream": {"samples": samples}}, {}
+    if recipe["saliency"]:
+        from pipeline import saliency  # tracing tools: a second
+
+        whole = saliency.to_onnx(net, x["test"])
+        return whole, {"explain": {"saliency": True}}, {"saliency": saliency.check(whole, net, x["random"])}
+    return graph, {}, {}
 
 
 def main() -> None:
@@ -256,18 +265,7 @@ def main() -> None:
         y = {kind: answers(net, rows) for kind, rows in x.items()}
         graph = graph_of(net, x["test"])
         atol = max(limit(y["test"], checks["atol"]), getattr(net, "flips", 0.0))
-        whole, explained, promise = graph, {}, {}  # a promise is of fp32 alone
-        if recipe["streaming"]:
-            from pipeline import streaming
-
-            whole, samples = streaming.to_onnx(net, x["test"])
-            promise = {"stream": {"samples": samples}}
-        if recipe["saliency"]:
-            from pipeline import saliency  # tracing tools: a second
-
-            whole = saliency.to_onnx(net, x["test"])
-            explained = {"saliency": saliency.check(whole, net, x["random"])}
-            promise = {"explain": {"saliency": True}}
+        whole, promise, explained = grown(graph, net, recipe, x)
         metrics = read_json(RESULTS / name / "train.json", f"train@{name}")
         about = document(name, recipe, source.about, metrics, x["test"], y["test"], atol)
         folder = fresh(OUT / name / "export")
@@ -280,6 +278,7 @@ def main() -> None:
         write_json(folder / "noise.json", noise)
         written = {}
         for variant in [variants.Variant("fp32", whole), *made]:
+            # what is promised holds for fp32 alone
             own = promise if variant.precision == "fp32" else of_variant(about, variant, checks)
             sealed = contract.seal(variant.graph.SerializeToString(), about | own)
             (folder / file_of(variant.precision)).write_bytes(sealed)
@@ -293,7 +292,7 @@ def main() -> None:
             **explained,
         }
         write_json(RESULTS / name / "export.json", facts)
-        print(f"   {facts['nodes']} nodes, " + ", ".join(map(say, made)), file=sys.stderr)
+        print(f"   {facts['nodes']} nodes, " + ", ".join(map(variants.say, made)), file=sys.stderr)
 
 
 if __name__ == "__main__":

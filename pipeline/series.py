@@ -91,3 +91,14 @@ def split_by_time(one: Series, spec: dict[str, Any], context: int, horizon: int)
             )
     bounds = {"train": (0, ends[0]), "validation": (ends[0] - context, ends[1]), "test": (ends[1] - context, ends[2])}
     return {split: Series(one.id, one.times[a:b], one.values[a:b]) for split, (a, b) in bounds.items()}
+
+
+def notes(spec: dict[str, Any], filled: int) -> list[str]:
+    """Return what a reader of the results should know about the series."""
+    found = [f"{filled} missing values filled by linear interpolation"] if filled else []
+    if spec["source"] == "waves" and spec["test_noise"] != spec["noise"]:
+        found.append(
+            f"training curves carry noise {spec['noise']}, test curves {spec['test_noise']}: bands, made from noisy "
+            "validation curves, cover more than their nominal share of the test"
+        )
+    return found

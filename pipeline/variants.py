@@ -278,3 +278,11 @@ def traffic(graph: onnx.ModelProto) -> dict[str, int]:
     products = [node for node in graph.graph.node if node.op_type in PRODUCTS]
     moved = sum(sizes.get(name, 0) for node in products for name in (*node.input, *node.output) if name not in weights)
     return {"weights": sum(weights.values()), "moved": moved}
+
+
+def say(variant: Variant) -> str:
+    """Return a variant in a few words: int8 (MinMax, 2 of 53 products in fp32, .0033 lost on validation)."""
+    if not (facts := variant.facts):
+        return variant.precision
+    kept = f"{len(facts['kept'])} of {facts['products']} products in fp32"
+    return f"{variant.precision} ({facts['method']}, {kept}, {facts['lost']:.4f} of validation accuracy lost)"
