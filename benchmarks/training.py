@@ -87,8 +87,7 @@ def steps_of(net: Any, held: train.Batches, batch: int) -> dict[str, Callable[[]
         optimizer.zero_grad()
         with loss.autocast("auto", on):
             output = net.net((x - 127) / 64 if image else x)
-            output = output[0] if isinstance(output, tuple) else output
-            cost = criterion(output, y)
+            cost = sum(criterion(one, y) for one in (output if isinstance(output, tuple) else (output,)))
         cost.backward()
         optimizer.step()
 

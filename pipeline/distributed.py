@@ -145,7 +145,7 @@ def agree(what: str, value: str) -> None:
     first = own.clone()
     if size() > 1:
         dist.broadcast(first, 0)
-    if (others := total(own != first)[0]):
+    if others := total(own != first)[0]:
         raise StageError(
             f"{others:.0f} of {size()} processes have another {what} than process 0 ({value}); give all machines "
             "the same code, and out/ on a file system that they share"

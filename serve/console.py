@@ -113,9 +113,7 @@ def read_model(model: str, device: str, task: str | None, variant: str = "auto")
     return contract
 
 
-def open_model(
-    model: str, device: str, task: str | None, variant: str = "auto", *, threads: int | None = None
-) -> Any:
+def open_model(model: str, device: str, task: str | None, variant: str = "auto", *, threads: int | None = None) -> Any:
     """Return the Classifier or Forecaster of a name or path, and say which device and which variant was chosen.
 
     threads: of one operator; 1 where workers fill the cores, which then wait for each other asleep.

@@ -35,9 +35,7 @@ def section(subject: Subject) -> Section | None:
         facts["steps"] = p.settings["steps"]
         missed = f"miss {100 * facts['completeness_gap']:.1f} % of the score's rise from black"
         said.append(f"integrated gradients of {facts['steps']} steps {missed}")
-    found = {
-        name: parts if name == "integrated gradients" else explain(p, name, images, target) for name in methods(p)
-    }
+    found = {name: parts if name == "integrated gradients" else explain(p, name, images, target) for name in methods(p)}
     facts |= quality.measure(subject, p, images, target, found)
     shown = subject.settings["images"]
     names = [f"{subject.labels[k]} {probabilities[i, k]:.2f}" for i, k in enumerate(target[:shown])]

@@ -19,7 +19,7 @@ from pipeline.figures import BLUE, INK, ORANGE, Picture, drawing
 from pipeline.network import Classifier
 from pipeline.seeing.coding import likeness, patches, sparse_code
 from pipeline.seeing.gabor import NUMBERS, fit_gabor, main_component
-from pipeline.seeing.layers import ACTIVATIONS, batches, classifier
+from pipeline.seeing.layers import ACTIVATIONS, batches, classifier, rounded
 from pipeline.seeing.mosaic import sheet, show, signed
 from pipeline.seeing.pixels import tensor
 from pipeline.seeing.subject import Section, Shown, Subject, finite
@@ -42,14 +42,11 @@ def section(subject: Subject) -> Section | None:
     weight = weight[np.argsort(-np.linalg.norm(weight.reshape(len(weight), -1), axis=1), kind="stable")]
     random = np.random.default_rng(subject.settings["seed"]).standard_normal((RANDOM, *weight.shape[1:]))
     found = Section("Filters")
-    for part in (show_filters, show_gabors, show_code):
+    show_filters(subject, weight, found)
+    for part in (show_gabors, show_code):
         part(subject, weight, random, found)
     show_silent(subject, net, weight, random, found)
     return found
-
-
-def rounded(value: float) -> float:
-    return float(f"{value:.4g}")
 
 
 def beyond(values: np.ndarray, random: np.ndarray) -> float:
@@ -57,7 +54,7 @@ def beyond(values: np.ndarray, random: np.ndarray) -> float:
     return float((values > np.quantile(random, 0.95)).mean())
 
 
-def show_filters(subject: Subject, weight: np.ndarray, random: np.ndarray, found: Section) -> None:
+def show_filters(subject: Subject, weight: np.ndarray, found: Section) -> None:
     """Add all filters as pictures on one scale, symmetric about 0 (V01)."""
     count, channels, height, width = weight.shape
     most = float(np.abs(weight).max())

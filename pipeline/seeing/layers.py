@@ -146,6 +146,6 @@ def last_hidden(net: Classifier, images: Tensor) -> np.ndarray:
     return (features.mean((2, 3)) if features.dim() == 4 else features.flatten(1)).numpy()
 
 
-def rounded(value: float) -> float:
+def rounded(value: float | Tensor) -> float:
     """Return a number as reports keep it: four significant digits repeat on one machine."""
     return float(f"{value:.4g}")

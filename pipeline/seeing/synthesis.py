@@ -18,7 +18,7 @@ from tqdm import tqdm
 from pipeline.data import spread
 from pipeline.figures import Picture, drawing
 from pipeline.network import Classifier
-from pipeline.seeing.layers import bounded, map_stages, outputs, short
+from pipeline.seeing.layers import bounded, map_stages, outputs, rounded, short
 from pipeline.seeing.pixels import array, show, tensor, whole
 from pipeline.seeing.subject import Section, Shown, Subject
 from pipeline.stage import progress
@@ -257,7 +257,3 @@ def rows_of(found: dict[str, Tensor], notes: dict[str, list[str]], subject: Subj
                 show(axis, image, note)
             line[0].set_ylabel(name)
     return Picture(file, width, height, alt)
-
-
-def rounded(value: Tensor | np.floating) -> float:
-    return float(f"{float(value):.4g}")
