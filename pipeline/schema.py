@@ -182,7 +182,7 @@ TRAIN = {
     "every": Field((int, type(None)), None, least=1),  # `step` only: in place of steps, after each so many epochs
     "factor": Field(float, 0.1, least=0),
     "loss": Field(str, "auto", choices=("auto", "cross-entropy", "softmax-clip", "mse", "pinball")),
-    "aux_weight": Field(float, 0.3, least=0),  # of each auxiliary head's loss, where a network has them
+    "aux_weight": Field(float, 0.3, least=0),  # of the loss of each auxiliary head, or further member
     "label_smoothing": Field(float, 0.0, least=0, most=1),
     "l1": Field(float, 0.0, least=0),  # T23: l1 * sum |w|
     "l2": Field(float, 0.0, least=0),  # T24: l2 * sum w^2, or half of that

@@ -61,7 +61,7 @@ def matrix_row(entry: Entry, file: dict[str, Any]) -> list[Cell]:
         Cell(variant, variant),
         Cell(f"{100 * accuracy:.1f} %" if percent else f"MSE {three(accuracy)}", accuracy),
         Cell(lost, found["lost"] if found else None),
-        Cell(f"{one['p50_ms']:#.3g} ms", one["p50_ms"]),
+        Cell(f"{three(one['p50_ms'])} ms", one["p50_ms"]),
         Cell(f"{best['per_second']:,.0f} at {best['batch']}", best["per_second"]),
         Cell(f"{100 * best['share_of_limit']:.0f} %", best["share_of_limit"]),
         Cell(f"{file['first_s']:.2f} s", file["first_s"]),
