@@ -1,4 +1,4 @@
-"""The laws of the design: what may import what, what names what, and how long things may be."""
+"""The laws of the design: what may import what, and what names what."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ ROOT = Path(__file__).parents[1]
 OURS = {"models", "pipeline", "serve", "tests", "benchmarks"}
 MAY_IMPORT = {"serve": set(), "models": set(), "pipeline": {"models", "serve"}}
 TORCH_FREE = ["check", "package", "wheel", "infer", "report"]
-SOURCES = [p for folder in sorted(OURS) for p in sorted((ROOT / folder).rglob("*.py"))]
 
 
 def imports(path: Path) -> set[str]:
@@ -101,22 +100,12 @@ def test_a_stage_depends_on_the_code_that_it_imports() -> None:
     assert sorted(stages()) == code.stages()
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
-def test_no_file_over_300_lines_and_no_function_over_60(path: Path) -> None:
-    text = path.read_text()
-    assert text.count("\n") <= 300
-    for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            assert (node.end_lineno or 0) - node.lineno < 60, f"{path}:{node.lineno} {node.name}"
-
-
-def test_size_is_a_feature(capsys: pytest.CaptureFixture[str]) -> None:
-    """Code lines (no blanks, comments, docstrings) stay within the design's targets; the law prints them."""
-    targets = {"models": 1800, "pipeline": 8300, "serve": 4900, "benchmarks": 1450, "tests": 11000}
-    counts = {folder: sum(code_lines(p) for p in (ROOT / folder).rglob("*.py")) for folder in targets}
+def test_code_lines_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    """Code lines per folder (no blanks, comments, docstrings) are printed, so that growth is seen; there is no limit."""
+    counts = {folder: sum(code_lines(p) for p in (ROOT / folder).rglob("*.py")) for folder in sorted(OURS)}
     with capsys.disabled():
-        print("\n   code lines " + ", ".join(f"{f} {n}/{targets[f]}" for f, n in counts.items()))
-    assert all(counts[folder] <= target for folder, target in targets.items())
+        print("\n   code lines " + ", ".join(f"{folder} {count}" for folder, count in counts.items()))
+    assert all(counts.values())
 
 
 def test_every_technique_is_shown() -> None:
