@@ -101,7 +101,7 @@ def test_a_stage_depends_on_the_code_that_it_imports() -> None:
 
 
 def test_code_lines_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
-    """Code lines per folder (no blanks, comments, docstrings) are printed, so that growth is seen; there is no limit."""
+    """Code lines per folder (no blanks, comments, docstrings) are printed, so that growth is seen."""
     counts = {folder: sum(code_lines(p) for p in (ROOT / folder).rglob("*.py")) for folder in sorted(OURS)}
     with capsys.disabled():
         print("\n   code lines " + ", ".join(f"{folder} {count}" for folder, count in counts.items()))
