@@ -16,6 +16,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
+from operator import add
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -85,9 +86,9 @@ def to_jsonl(rows: Sequence[Row] | Block) -> bytes:
     marks = [f"{', ' if place else '{'}{json.dumps(name)}: ".encode() for place, name in enumerate(block)]
     if (lines := _lines(block, Form(marks, b"}\n", _json_bytes, b'"', b"null"))) is not None:
         return lines
-    line = b"%b".join([*marks, b"}\n"])  # of this package's names, in which there is no %
     columns = [map(str.encode, texts(cells, _json_cell)) for cells in block.values()]
-    return b"".join([line % row for row in zip(*columns, strict=True)])
+    # Names of columns are the user's, so no template is made of them: a % in one is a character like any other.
+    return b"".join([b"".join(map(add, marks, row)) + b"}\n" for row in zip(*columns, strict=True)])
 
 
 class Form(NamedTuple):

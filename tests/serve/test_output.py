@@ -102,6 +102,21 @@ def test_halves_and_powers_are_written_as_each(power: int) -> None:
     assert [bytes(row[row > 0]).decode() for row in digits(numbers)] == [f"{number:.6g}" for number in numbers.tolist()]
 
 
+@pytest.mark.parametrize("name", ["CO2%", "%s", "%(x)s", "{y}", "{{ y }}", "$y", "a.b[0]", 'q"', "\\1", "é\n"])
+@pytest.mark.parametrize("times", [1, FEW_ROWS])
+def test_a_column_may_have_any_name(tmp_path: Path, name: str, times: int) -> None:
+    """Oracle: the rows themselves. Column names are the user's, and signs of a template are signs like others."""
+    columns: Columns = {"path": str, f"yhat-{name}": float}
+    rows: list[Row] = [{"path": "100 %", f"yhat-{name}": 0.5}] * times
+    for suffix in (".csv", ".jsonl", ".parquet"):
+        with open_table(str(tmp_path / f"t{suffix}"), columns, io.BytesIO()) as append:
+            append(rows)
+    with (tmp_path / "t.csv").open(encoding="utf-8", newline="") as file:
+        assert [dict(row) for row in csv.DictReader(file)] == [{key: str(row[key]) for key in row} for row in rows]
+    assert [json.loads(line) for line in (tmp_path / "t.jsonl").read_text().splitlines()] == rows
+    assert pyarrow.parquet.read_table(tmp_path / "t.parquet").to_pylist() == rows
+
+
 def test_no_rows_is_an_empty_table(tmp_path: Path) -> None:
     """Oracle: a header and nothing else; Parquet keeps the types."""
     write(tmp_path / "t.csv", [])
