@@ -23,7 +23,7 @@ line: welcome $(READY) scm
 
 welcome:
 	@echo "Convline: raw data to trained, exported, checked and served networks."
-	@test -f $(READY) || echo "  set-up    about 3 GB to download, 6.5 GB in .venv (PyTorch with CUDA); 1 to 5 minutes"
+	@test -f $(READY) || echo "  set-up    about 3.7 GB to download, 7.2 GB in .venv (PyTorch with CUDA); 1 to 5 minutes"
 	@echo "  first     lenet5 and the dilated forecaster, about 2 minutes; then the other entries, about 20 (two cores)"
 	@if command -v nvidia-smi >/dev/null 2>&1; then echo "  device    NVIDIA GPU seen; params.yaml has 'device: auto'"; \
 	else echo "  device    no NVIDIA GPU seen: training and serving on the CPU"; fi
