@@ -1,4 +1,4 @@
-"""What a GPU machine loads comes with the wheels that `make` installs: the NVIDIA driver alone is its own. Needs no GPU."""
+"""What a GPU machine loads comes with the wheels that `make` installs; the NVIDIA driver alone is the machine's."""
 
 from __future__ import annotations
 
