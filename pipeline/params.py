@@ -233,18 +233,6 @@ def remove_unknown(params: Params) -> None:
                 shutil.rmtree(path)
 
 
-def made_already(params: Params) -> dict[str, set[str]]:
-    """Return which parts of each entry were made by the recipe that it has now."""
-
-    def same(name: str, part: str, made: str) -> bool:
-        file = OUT / name / f"{part}.json"
-        laid = json.loads(json.dumps(lay_out(params, name)[part]))
-        return file.exists() and json.loads(file.read_text()) == laid and Path("out", name, made).exists()
-
-    known = {"data": ("data", "data"), "networks": ("train", "export")}
-    return {name: {key for key, pair in known.items() if same(name, *pair)} for name in params.line}
-
-
 def main() -> None:
     params = load()
     if sys.argv[1:] == ["--names"]:
@@ -255,10 +243,6 @@ def main() -> None:
         print("\n".join(f"{name}={start}" for name, start in whole.items()))
         return
     remove_unknown(params)
-    if params.size == "full":
-        from pipeline import room
-
-        room.state({name: params.models[name] for name in params.line}, made_already(params))
     files = {OUT / name / f"{part}.json": x for name in params.line for part, x in lay_out(params, name).items()}
     files |= {CLAIMS / f"{name}.json": lay_out_study(params, name) for name in params.line_studies}
     files |= {CODE / f"{stage}.txt": code.lay_out(stage) for stage in code.stages()}

@@ -222,6 +222,26 @@ def test_the_stage_says_its_error_without_a_traceback(workspace: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("size", ["small", "full"])
+def test_the_shipped_line_is_laid_out_at_both_sizes(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch, size: str
+) -> None:
+    """Oracle: each entry's block of params.yaml, read here; where it has a `full:` block, that one's data and epochs."""
+    path = copy_params(workspace)
+    path.write_text(path.read_text().replace("\nsize: small", f"\nsize: {size}", 1))
+    monkeypatch.setattr(sys, "argv", ["params"])
+    params.main()
+    raw = YAML(typ="safe").load(path)
+    for name in raw["line"]:
+        recipe = raw["models"][name]
+        layers = [recipe, recipe.get("full", {})] if size == "full" else [recipe]
+        laid = params.entry(name, "data", "train")
+        assert laid["size"] == size
+        for block, key in (("data", "set"), ("data", "size"), ("data", "context"), ("train", "epochs")):
+            given = [layer[block][key] for layer in layers if key in layer.get(block, {})]
+            assert not given or laid[block][key] == given[-1], (name, key)
+
+
 @pytest.mark.slow
 def test_the_stage_lays_out_each_entry_and_forgets_removed_ones(workspace: Path) -> None:
     """The repository's own params.yaml: one folder for each name of `line:`, the same bytes again."""
