@@ -226,7 +226,7 @@ def test_the_stage_says_its_error_without_a_traceback(workspace: Path) -> None:
 def test_the_shipped_line_is_laid_out_at_both_sizes(
     workspace: Path, monkeypatch: pytest.MonkeyPatch, size: str
 ) -> None:
-    """Oracle: each entry's block of params.yaml, read here; where it has a `full:` block, that one's data and epochs."""
+    """Oracle: each entry's block of params.yaml, its `full:` block on top where the size is full."""
     path = copy_params(workspace)
     path.write_text(path.read_text().replace("\nsize: small", f"\nsize: {size}", 1))
     monkeypatch.setattr(sys, "argv", ["params"])
