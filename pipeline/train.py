@@ -126,26 +126,13 @@ def one_epoch(
     minimise: Callable[..., tuple[Tensor, Tensor]],
 ) -> dict[str, float]:
     """Train one epoch, look at the validation split, and record both in `state`; return the new history row."""
-    train, epoch = recipe["train"], state.epoch
-    # Seeded by the epoch, not carried along: order, dropout and augmentation repeat after a resume.
-    distributed.seed(train["seed"] * 1_000_003 + epoch)
-    order = torch.randperm(len(fitting.x), generator=distributed.common()).to(fitting.x.device).split(train["batch"])
-    least = 2 * distributed.size()  # batch norm cannot train on one sample
-    order = [rows for rows in order if len(rows) >= least or len(order) == 1]
     net.train()
     if recipe.get("head"):
-        tuning.set_phase(net, recipe["head"], epoch)
-    total = right = torch.zeros((), dtype=torch.float64, device=fitting.x.device)  # there: a GPU does not wait for sums
-    seen = 0
-    for i, rows in enumerate(order):
-        for group in optimizer.param_groups:
-            group["lr"] = lr_at(train, epoch + i / len(order)) * group.get("factor", 1.0)
-        mine = distributed.share(rows)
-        x, y = change(fitting.x[mine], len(rows)), fitting.y[mine]
-        loss, correct = step(recipe, net, optimizer, x, y, minimise, len(mine) * distributed.size() / len(rows))
-        total, right, seen = total + loss.double() * len(mine), right + correct, seen + len(mine)
+        tuning.set_phase(net, recipe["head"], state.epoch)
+    total, right, seen = take_steps(recipe, net, optimizer, fitting, change, state.epoch, minimise)
     distributed.settle(net)
     total, right, seen = distributed.total(total, right, seen)
+    train, epoch = recipe["train"], state.epoch
     row = {"epoch": epoch + 1, "lr": optimizer.param_groups[0]["lr"], "train_loss": total / seen}
     row["validation_loss"], accuracy = evaluate(recipe, net, validation)
     if fitting.y.dtype == torch.int64:
@@ -160,6 +147,34 @@ def one_epoch(
     losses = {f"net.members.{k}.": evaluate(recipe, net, validation, member)[0] for k, member in own}
     record(state, net, row, epoch + 1 in train["snapshots"], losses or {"": row["validation_loss"]})
     return row
+
+
+def take_steps(
+    recipe: dict[str, Any],
+    net: Any,
+    optimizer: torch.optim.Optimizer,
+    fitting: Batches,
+    change: augment.Augment,
+    epoch: int,
+    minimise: Callable[..., tuple[Tensor, Tensor]],
+) -> tuple[Tensor, Tensor, int]:
+    """Take one epoch's steps; return the summed loss and the right answers, which lie on the device, and the rows."""
+    train = recipe["train"]
+    # Seeded by the epoch, not carried along: order, dropout and augmentation repeat after a resume.
+    distributed.seed(train["seed"] * 1_000_003 + epoch)
+    order = torch.randperm(len(fitting.x), generator=distributed.common()).to(fitting.x.device).split(train["batch"])
+    least = 2 * distributed.size()  # batch norm cannot train on one sample
+    order = [rows for rows in order if len(rows) >= least or len(order) == 1]
+    total = right = torch.zeros((), dtype=torch.float64, device=fitting.x.device)  # there: a GPU does not wait for sums
+    seen = 0
+    for i, rows in enumerate(order):
+        for group in optimizer.param_groups:
+            group["lr"] = lr_at(train, epoch + i / len(order)) * group.get("factor", 1.0)
+        mine = distributed.share(rows)
+        x, y = change(fitting.x[mine], len(rows)), fitting.y[mine]
+        loss, correct = step(recipe, net, optimizer, x, y, minimise, len(mine) * distributed.size() / len(rows))
+        total, right, seen = total + loss.double() * len(mine), right + correct, seen + len(mine)
+    return total, right, seen
 
 
 def refuse_broken(net: nn.Module, label: str, epoch: int) -> None:
