@@ -69,6 +69,7 @@ def load(path: Path = FILE) -> Params:
     """Return the checked params; raise `ParamsError` at the first mistake, be it in a recipe that nothing uses."""
     raw = read_yaml(path)
     try:
+        check_aliases(raw)
         top = check_section("", raw, TOP)
         sets = {name: check_set(name, spec) for name, spec in top["data"].items()}
         built = {name: built_on(name, top["models"]) for name in top["models"]}
@@ -104,6 +105,20 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ParamsError(f"{path.name}: expected a mapping, got {type(content).__name__}")
     return content
+
+
+def check_aliases(content: dict[str, Any]) -> None:
+    """Refuse a mapping that stands in two places: `dvc exp run -S` would change it in both, or in neither."""
+    known: dict[int, str] = {}
+    waiting: list[tuple[str, Any]] = [("", content)]
+    while waiting:
+        place, mapping = waiting.pop()
+        if id(mapping) in known:
+            what = f"expected a mapping of its own, got an alias of {known[id(mapping)].lstrip('.')}"
+            cure = f"write `{place.rpartition('.')[2]}: {{<<: *NAME}}`, whose keys `dvc exp run -S` changes here alone"
+            raise ParamsError(f"{place}: {what}; {cure}")
+        known[id(mapping)] = place
+        waiting += [(f"{place}.{key}", value) for key, value in reversed(mapping.items()) if isinstance(value, dict)]
 
 
 def check_line(line: dict[Any, Any], models: dict[str, Any]) -> list[str]:

@@ -200,6 +200,71 @@ def test_what_is_not_a_yaml_mapping(workspace: Path, text: str, sentence: str) -
     assert str(error.value).startswith(sentence) and "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("blocks", "sentence"),
+    [
+        ("train: *t", "models.b.train: expected a mapping of its own, got an alias of models.a.train; write `train: {"),
+        ("train: {<<: *t}", "models.b.train.augment: expected a mapping of its own, got an alias of models.a.train.a"),
+        ("train: {<<: *t, augment: {<<: *g}}", ""),
+    ],
+    ids=["alias", "alias in a merge", "merges"],
+)
+def test_an_aliased_mapping_is_refused(workspace: Path, blocks: str, sentence: str) -> None:
+    """Oracle: the sentence. DVC changes an aliased mapping at both places or at neither, and says nothing."""
+    Path("params.yaml").write_text(
+        "line: {b: scratch}\ndata: {digits: {source: digits}}\nmodels:\n"
+        "  a: {arch: cnn1, data: {set: digits, size: [8, 8], colour: grey}, "
+        "train: &t {epochs: 3, augment: &g {rotate: 3}}}\n"
+        f"  b: {{arch: cnn1, data: {{set: digits, size: [9, 9], colour: grey}}, {blocks}}}\n"
+    )
+    if not sentence:
+        assert params.load().models["b"]["train"]["augment"]["rotate"] == 3
+        return
+    with pytest.raises(ParamsError) as error:
+        params.load()
+    assert str(error.value).startswith(f"params.yaml {sentence}")
+
+
+def leaves(mapping: dict[str, Any], path: str) -> dict[str, Any]:
+    """Return {"models.a.train.epochs": 3}: every value below `mapping` that is no mapping."""
+    found: dict[str, Any] = {}
+    for key, value in mapping.items():
+        found |= leaves(value, f"{path}.{key}") if isinstance(value, dict) else {f"{path}.{key}": value}
+    return found
+
+
+def shipped(path: Path) -> dict[str, Any]:
+    content = YAML(typ="safe").load(path)
+    return {key: value for part in content for key, value in leaves({part: content[part]}, "").items()}
+
+
+@pytest.mark.slow
+def test_an_override_changes_its_own_key_alone(workspace: Path) -> None:
+    """DVC's own code for `-S`, on the repository's params.yaml.
+
+    Every leaf of every recipe and data set gets a number of its own, at once: where two shared a mapping, one of them
+    would read the other's. Then, alone, a leaf that others merge, one that is merged, one inside a merged block, and a
+    new key: nothing else differs.
+    """
+    from dvc.utils.hydra import apply_overrides
+
+    path = copy_params(workspace)
+    before = shipped(path)
+    wanted = {key.lstrip("."): k for k, key in enumerate(before, 1000) if key.startswith((".models.", ".data."))}
+    assert len(wanted) > 1000
+    apply_overrides(path, [f"{key}={value}" for key, value in wanted.items()])
+    assert shipped(path) == before | {f".{key}": value for key, value in wanted.items()}
+    for key in (
+        "models.alexnet-digits.full.train.lr",
+        "models.vgg16-digits.train.epochs",
+        "models.vgg13-digits.full.train.augment.shift",
+        "++models.vgg11-digits.full.train.patience",
+    ):
+        path = copy_params(workspace)
+        apply_overrides(path, [f"{key}=77"])
+        assert shipped(path) == before | {f".{key.lstrip('+')}": 77}
+
+
 def test_no_params_file(workspace: Path) -> None:
     with pytest.raises(ParamsError, match=r"params.yaml: not found in .*; run the command in the repository's root"):
         params.load()
