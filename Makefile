@@ -10,6 +10,7 @@ PYTHON ?= python3
 READY := .venv/.ready
 FIRST := lenet5-digits dilated-waves
 WARM := python -m pipeline.warm python -m
+LEAST_DRIVER := 580
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export OMP_WAIT_POLICY ?= PASSIVE
 .DEFAULT_GOAL := line
@@ -25,8 +26,12 @@ welcome:
 	@echo "Convline: raw data to trained, exported, checked and served networks."
 	@test -f $(READY) || echo "  set-up    about 3.7 GB to download, 7.2 GB in .venv (PyTorch with CUDA); 1 to 5 minutes"
 	@echo "  first     lenet5 and the dilated forecaster, about 2 minutes; then the other entries, about 20 (two cores)"
-	@if command -v nvidia-smi >/dev/null 2>&1; then echo "  device    NVIDIA GPU seen; params.yaml has 'device: auto'"; \
-	else echo "  device    no NVIDIA GPU seen: training and serving on the CPU"; fi
+	@if ! command -v nvidia-smi >/dev/null 2>&1; then echo "  device    no NVIDIA GPU seen: training and serving on the CPU"; \
+	elif ! driver=$$(nvidia-smi --query-gpu=driver_version --format=csv,noheader 2>&1); then \
+	echo "  device    all runs on the CPU: nvidia-smi fails ($$driver); mend the NVIDIA driver"; \
+	elif driver=$$(echo "$$driver" | head -n 1); [ "$${driver%%.*}" -lt $(LEAST_DRIVER) ]; then \
+	echo "  device    all runs on the CPU: NVIDIA driver $$driver is too old for CUDA 13; update it to $(LEAST_DRIVER) or newer"; \
+	else echo "  device    NVIDIA GPU seen, driver $$driver; params.yaml has 'device: auto'"; fi
 	@echo "  result    out/report/index.html, packages in out/dist, metrics in results (3.5 GB beside .venv)"
 
 $(READY): requirements.lock pyproject.toml

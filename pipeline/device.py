@@ -8,6 +8,8 @@ import torch
 from torch import nn
 
 from pipeline.stage import StageError
+from serve.machine import old_driver
+from serve.session import sees_gpu
 
 # Channels: on two CPU cores VGG-16's step halves, Inception's takes a third less, LeNet-5's would double.
 CHANNELS_LAST_FROM = 128
@@ -21,15 +23,28 @@ def choose(request: str) -> torch.device:
     if torch.cuda.is_available():
         return torch.device("cuda")
     if request == "cuda":
-        built = torch.version.cuda
-        reason = f"torch {torch.__version__} sees no GPU" if built else f"torch {torch.__version__} is a CPU-only build"
-        raise StageError(f"asked for cuda, {reason}; check nvidia-smi, or set `device: cpu` in params.yaml")
+        reason = unusable_gpu() or f"torch {torch.__version__} sees no GPU; check nvidia-smi"
+        raise StageError(f"asked for cuda, {reason}, or set `device: cpu` in params.yaml")
     return torch.device("cpu")
 
 
-def describe(device: torch.device) -> str:
-    """Return the device in words, for the line that says what was chosen."""
-    return f"cuda ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else "cpu"
+def unusable_gpu() -> str | None:
+    """Return why torch cannot use the GPU of this machine, with the cure; None where no GPU is seen."""
+    if reason := old_driver(torch.version.cuda):  # torch itself then says only that there is no GPU
+        return f"torch {torch.__version__} sees no GPU: {reason}"
+    if not sees_gpu():
+        return None
+    if not torch.version.cuda:
+        return f"torch {torch.__version__} is a CPU-only build; install one with CUDA, as `make` does"
+    return f"torch {torch.__version__} cannot use the GPU that is seen; check nvidia-smi"
+
+
+def describe(device: torch.device, request: str = "") -> str:
+    """Return the device in words, for the line that says what was chosen; with `auto`, why a GPU is left unused."""
+    if device.type == "cuda":
+        return f"cuda ({torch.cuda.get_device_name(device)})"
+    reason = unusable_gpu() if request == "auto" else None
+    return f"cpu ({reason})" if reason else "cpu"
 
 
 def place(net: Any, on: torch.device) -> Any:

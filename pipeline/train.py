@@ -273,7 +273,7 @@ def make(name: str, recipe: dict[str, Any], source: data.Data, on: torch.device)
     first = not distributed.rank()
     if first:
         many = f"{distributed.size()} processes, " if distributed.size() > 1 else ""
-        chosen = f"{recipe['device']}: {many}{device.describe(on)}"
+        chosen = f"{recipe['device']}: {many}{device.describe(on, recipe['device'])}"
         print(f"   device {chosen}, CPU threads {recipe['threads']}", file=sys.stderr)
     if on_features(recipe):
         from pipeline import heads  # scikit-learn: 3 s

@@ -1,12 +1,17 @@
-"""The machine that a command runs on: its processor, the cores that this process may use, its peak memory."""
+"""The machine that a command runs on: its processor, the cores that this process may use, its memory, its driver."""
 
+import ctypes
 import math
 import os
 import platform
+import re
 from pathlib import Path
 
 QUOTAS = ("/sys/fs/cgroup/cpu.max", "/sys/fs/cgroup/cpu/cpu.cfs_quota_us")  # of version 2, of version 1
 PERIOD = "/sys/fs/cgroup/cpu/cpu.cfs_period_us"
+DRIVER = "nvcuda.dll" if os.name == "nt" else "libcuda.so.1"  # comes with NVIDIA's driver, never with a Python package
+DRIVER_FILE = "/proc/driver/nvidia/version"
+LEAST_DRIVER = {12: "525", 13: "580"}  # by CUDA's major version; NVIDIA, "CUDA Compatibility", minor versions
 
 
 def processor() -> str:
@@ -50,3 +55,34 @@ def peak_memory() -> int | None:
     """Return the most bytes that this process has held since it began, where Linux tells it."""
     held = proc_value("/proc/self/status", "VmHWM")
     return int(held.split()[0]) * 1024 if held else None
+
+
+def driver_cuda() -> tuple[int, int] | None:
+    """Return the CUDA version that the NVIDIA driver here supports, as (13, 0); None where there is no driver.
+
+    A program built for CUDA 13 runs on a driver that supports 13.0 or newer. The question starts no CUDA context.
+    """
+    version = ctypes.c_int()
+    try:
+        ctypes.CDLL(DRIVER).cuDriverGetVersion(ctypes.byref(version))
+    except (OSError, AttributeError):  # no such library, or one that is no driver
+        return None
+    return (version.value // 1000, version.value % 1000 // 10) if version.value else None
+
+
+def driver_version() -> str | None:
+    """Return the NVIDIA driver's own version, as "580.65.06", where Linux tells it."""
+    text = Path(DRIVER_FILE).read_text() if Path(DRIVER_FILE).exists() else ""
+    found = re.search(r"\b\d{3,}\.\d+(\.\d+)?\b", text)
+    return found.group() if found else None
+
+
+def old_driver(built: str | None) -> str | None:
+    """Return in words that the driver is too old for a CUDA build ("13.2"), and the cure; None where it is not."""
+    supported = driver_cuda()
+    major = int(built.split(".")[0]) if built else 0
+    if supported is None or supported[0] >= major:
+        return None
+    name = " ".join(filter(None, ("the NVIDIA driver", driver_version())))
+    least = f"{LEAST_DRIVER[major]} or newer" if major in LEAST_DRIVER else f"one for CUDA {major}"
+    return f"{name} supports CUDA {supported[0]}.{supported[1]}, CUDA {major} is needed; update the driver to {least}"
