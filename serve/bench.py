@@ -226,8 +226,9 @@ def _sweep(model: Model, work: Work, device: str, threads: int, seconds: float) 
 def _whole(work: Work, file: Path, seconds: float) -> tuple[float, float]:
     """Return the samples/s from files to written rows, and the rows/s of writing alone."""
     start = time.perf_counter()
-    files = itertools.takewhile(lambda _: time.perf_counter() - start < seconds, itertools.cycle(work.files))
-    served = work.serve(files, str(file))
+    files = itertools.cycle(work.files)
+    more = itertools.takewhile(lambda _: time.perf_counter() - start < seconds, files)
+    served = work.serve(itertools.chain([next(files)], more), str(file))  # one at least, however short the time
     return served.samples / (time.perf_counter() - start), served.rows / served.writing
 
 

@@ -1,8 +1,8 @@
 """The `infer` command: predictions from a model file on images and CSV series.
 
-Exit codes: 0 done (rows may hold errors, one each), 1 it could not be done and one sentence says why, 2 wrong usage,
-3 with --strict where a row failed, 130 interrupted by Ctrl-C or SIGTERM. Results go to stdout or --output, everything
-else to stderr.
+Exit codes: 0 done (some rows may hold errors), 1 it could not be done and one sentence says why, or every row failed,
+2 wrong usage, 3 with --strict where a row failed, 130 interrupted by Ctrl-C or SIGTERM. Results go to stdout or
+--output, everything else to stderr.
 Imports of numpy, Pillow and onnxruntime wait until a command runs, so that --help answers at once.
 """
 

@@ -145,11 +145,15 @@ def check_output(output: str, *, resume: bool) -> None:
 
 
 def finish(n: int, failed: int, what: str, before: int, seconds: float, device: str, strict: bool) -> None:
-    """Print the summary; exit code 3 where --strict was asked and a row failed. `before` rows were done earlier."""
+    """Print the summary; `before` rows were done by an earlier run.
+
+    Exit code 3 where --strict was asked and a row failed, else 1 where every row failed: a script must see that there
+    is no result. No row at all (an empty list on stdin) is no failure.
+    """
     rate = (n - before) / max(seconds, 1e-9)
     say(f"{n - failed} ok, {failed} error, {seconds:.2f} s, {rate:.0f} {what}/s on {device}")
-    if strict and failed:
-        raise SystemExit(3)
+    if failed and (strict or failed == n):
+        raise SystemExit(3 if strict else 1)
 
 
 def say(text: str) -> None:

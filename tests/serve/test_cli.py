@@ -216,6 +216,27 @@ def test_info_cannot_move_the_cursor(tmp_path: Path) -> None:
     assert "\x1b" not in infer("info", tmp_path / "m.onnx").stdout
 
 
+def test_nothing_succeeded_is_exit_code_1(
+    classifier: Path, photos: Path, make_forecaster: Callable[..., Path], tmp_path: Path
+) -> None:
+    """Oracle: no input can be read, so no row is ok; one good input beside them is enough for 0, and so is no input."""
+    (empty := tmp_path / "empty").mkdir()
+    (good := tmp_path / "good.csv").write_text(HISTORY)
+    maps = ("-o", tmp_path / "maps")
+    for command, bad, right, more in (
+        ("images", photos / "none.png", photos / "1.png", ()),
+        ("images", empty, photos / "1.png", ("-o", tmp_path / "t.csv")),
+        ("series", tmp_path / "none.csv", good, ()),
+        ("explain", photos / "none.png", photos / "1.png", maps),
+    ):
+        model = make_forecaster() if command == "series" else classifier
+        failed = infer(command, model, bad, *more)
+        assert failed.exit_code == 1 and "0 ok, 1 error" in failed.stderr
+        mixed = infer(command, model, bad, right, *more)
+        assert mixed.exit_code == 0 and ", 1 error" in mixed.stderr
+    assert infer("images", classifier, "-", stdin=b"").exit_code == 0
+
+
 def test_strict_is_exit_code_3(classifier: Path, photos: Path, make_forecaster: Callable[..., Path]) -> None:
     """Oracle: 3 where a row failed, and all rows are written all the same; 0 where none did."""
     failed = infer("images", classifier, photos, "--strict")

@@ -51,9 +51,9 @@ def following(*words: object) -> Iterator[tuple[subprocess.Popen, Callable[[str,
         process.kill()
 
 
-def answers(model: Path, text: str, *options: str) -> list[dict[str, str]]:
+def answers(model: Path, text: str, *options: str, code: int = 0) -> list[dict[str, str]]:
     result = CliRunner().invoke(main, ["series", str(model), "--follow", *options], input=text)
-    assert result.exit_code == 0, result.stderr
+    assert result.exit_code == code, result.stderr
     return list(csv.DictReader(io.StringIO(result.stdout)))
 
 
@@ -162,7 +162,8 @@ def test_a_series_without_times_and_other_signs(make_forecaster: Make) -> None:
     model = make_forecaster(step=INDEX)
     rows = answers(model, comma, "--decimal", ",", "--horizon", "1")
     assert [row["yhat"] for row in rows[3:]] == ["4.5", "5.5"]
-    assert answers(model, comma)[0]["error"].endswith("expected a number, got '0,5'; say --decimal ,")
+    wrong = answers(model, comma, code=1)  # every sample is an error
+    assert wrong[0]["error"].endswith("expected a number, got '0,5'; say --decimal ,")
 
 
 def test_memory_does_not_grow_with_the_stream(streamer: Path) -> None:
