@@ -20,7 +20,6 @@ import click
 import numpy as np
 import onnxruntime
 import torch
-from torch import Tensor, nn
 
 from pipeline import data, export, features, heads, joined, params
 from pipeline.schema import ParamsError, hint
@@ -31,17 +30,6 @@ HEADING = (
     "| head | chosen | test accuracy | head: labels, rows apart, worst | joined: labels, rows apart, worst |\n"
     "| --- | --- | ---: | ---: | ---: |"
 )
-
-
-class OnFeatures(nn.Module):
-    """The MLP alone, from features (N, F) to probabilities (N, K); scikit-learn's heads have their own converter."""
-
-    def __init__(self, net: Any):
-        super().__init__()
-        self.net = net
-
-    def forward(self, rows: Tensor) -> Tensor:
-        return self.net.logits(rows[:, None, None]).softmax(1)
 
 
 def answers(graph: Any, inputs: np.ndarray) -> np.ndarray:
@@ -66,8 +54,8 @@ def row(kind: str, recipe: dict[str, Any], source: data.Data) -> str:
     images = np.asarray(source.x["test"])
     x = features.compute(headed.backbone, images, "test", torch.device("cpu"), folder / "test.npy")
     expected = headed.head.probabilities(x)
-    if kind == "mlp":
-        alone = export.to_onnx(OnFeatures(headed.head.estimator.net), x, "classification")
+    if kind in joined.NETWORKS:
+        alone = export.to_onnx(joined.OnFeatures(headed.head), x, "classification")
     else:
         alone = joined.to_onnx(headed.head, x.shape[1], 18)
     if kind == next(iter(heads.GRIDS)):  # they all share the backbone

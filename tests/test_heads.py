@@ -38,10 +38,13 @@ def test_a_head_is_tuned_and_its_graph_answers_as_it_does(kind: str, built, base
         expected = headed(torch.from_numpy(images)).numpy()
     graph = joined.to_graph(headed, images)
     session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
-    for rows in (images, images[:1], images[:7]):
+    beyond_cuda = {node.domain for node in graph.graph.node} - {""}
+    assert beyond_cuda == (set() if kind in joined.NETWORKS else {"ai.onnx.ml"})
+    empty = [] if "svm" in kind else [images[:0]]  # ArrayFeatureExtractor refuses no rows; `serve` answers
+    for rows in (images, images[:1], images[:7], *empty):
         (got,) = session.run(None, {"images": rows})
         flipped = np.abs(got - expected[: len(rows)]).max(1) > 1e-4  # of a forest: a feature on a split's edge
-        assert flipped.sum() <= (2 if kind == "forest" else 0)
+        assert got.shape == (len(rows), 3) and flipped.sum() <= (2 if kind == "forest" else 0)
         assert (got.argmax(1) != expected[: len(rows)].argmax(1)).sum() <= flipped.sum()
         np.testing.assert_allclose(got.sum(1), 1, atol=1e-5)
     assert (expected.argmax(1) == source.y["test"]).mean() > 0.6  # chance is .33
@@ -80,8 +83,19 @@ def test_data_that_no_head_can_learn(labels, y, folds, sentence) -> None:
         heads.fit({"kind": "linear", "folds": folds}, x, np.array(y), labels, 1, "here")
 
 
+@pytest.mark.parametrize("classes", [2, 3])
+def test_a_logistic_regression_in_torch_answers_as_scikit_learn(clouds, classes: int) -> None:
+    """Oracle: predict_proba in float64, for two classes (one column of weights) and for three."""
+    x, y = clouds[0][clouds[1] < classes], clouds[1][clouds[1] < classes]
+    fitted = heads.fitted("linear", {"C": 1.0}, x, y, 1)
+    assert fitted[-1].coef_.shape == ({2: 1, 3: 3}[classes], 10)
+    got = joined.OnFeatures(heads.Head("linear", {}, fitted))(torch.from_numpy(x)).numpy()
+    np.testing.assert_allclose(got, fitted.predict_proba(x.astype(np.float64)), atol=1e-6)
+    assert np.ptp(got, axis=0).min() > 0.5
+
+
 def test_a_joined_graph_keeps_one_opset_of_each_domain(clouds) -> None:
-    head = heads.fit({"kind": "linear", "folds": 3}, *clouds, ["a", "b", "c"], 1, "here")
+    head = heads.fit({"kind": "svm-linear", "folds": 3}, *clouds, ["a", "b", "c"], 1, "here")
     graph = joined.to_onnx(head, 10, 18)
     assert [o.name for o in graph.graph.output] == ["probabilities"]
     onnx.checker.check_model(graph)
