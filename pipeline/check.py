@@ -3,6 +3,7 @@
 Reads out/<entry>/export (the file in each precision, torch's answers), out/<entry>/data. Writes results/<entry>/
 check.json (parity, accuracy or error with its interval, which variants may ship), metrics.json (the same in few
 numbers, for `dvc metrics`), speed.json (latency, the recommended variants; not in git), and out/<entry>/check/test.npz.
+Each file is tried on each device that has kernels for its precision: int8 on the CPU alone.
 Fails when the fp32 file cannot be trusted, promises what its data are not, answers what is not finite, or breaks the
 limit on its difference from torch (params.yaml `check.atol`) or on its metric's; and when a variant's answers are not
 finite. A variant that loses too much accuracy is refused: it does not ship, the line goes on. check.json is written
@@ -13,7 +14,6 @@ then too, with the sentence. out/<entry>/check/digests.json names the files look
 
 from __future__ import annotations
 
-import itertools
 import sys
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from pipeline.retrieval import retrieve
 from pipeline.speed import Model, predict
 from pipeline.stage import OUT, RESULTS, StageError, fresh, of_entry, read_json, run, write_json
 from serve.errors import ServeError
-from serve.locate import file_of
+from serve.locate import file_of, runs_on
 from serve.model import load, wrap
 from serve.session import available_devices, open_session
 
@@ -128,7 +128,7 @@ def verdict(name: str, source: data.Data, limits: dict[str, Any]) -> Verdict:
     rows, golden, timings, files, streams = ([] for _ in range(5))
     digests, got = {}, {}
     devices = limits["devices"] or available_devices()
-    for device, precision in itertools.product(devices, export["variants"]):
+    for device, precision in [(d, v) for d in devices for v in export["variants"] if runs_on(v, d)]:
         place = {"provider": device, "variant": precision}
         model, tried, got[device, precision] = try_file(name, place, x, torch_says, source.about, limits)
         rows += tried
@@ -138,15 +138,16 @@ def verdict(name: str, source: data.Data, limits: dict[str, Any]) -> Verdict:
             gap = streaming(model.contract, device, windows, whole)
             streams.append(place | {"difference": gap, "limit": STREAM_SHARE * model.golden_atol})
         golden.append(place | {"difference": model.replay_golden(), "limit": model.golden_atol})
-        if not (device == "cpu" and precision == "fp16"):  # the CPU only plays float16: its time says nothing
+        if machine.computes(device, precision):
             found = speed.measure(model.contract, precision, device, x["test"], export["operations"], limits)
             timings += found.pop("rows")
             files.append({"device": device, "variant": precision, **found})
     metric, arrays = measure(got[devices[0], "fp32"], torch_says["test"][0], source)
     variants = judged(name, got, rows, source, limits["budget"])
-    arrays |= {
-        f"probabilities_{precision}": answers[0] for (_, precision), answers in got.items() if precision != "fp32"
-    }
+    keep = arrays.get("rows", slice(None))  # of a forecaster, the windows whose history stage data keeps as a file
+    for (device, precision), answers in got.items():  # what stage infer expects of the shipped command
+        if machine.computes(device, precision):
+            arrays[f"answers_{device}_{precision}"] = answers[0][keep]
     checked: dict[str, Any] = {"golden": golden, "rows": rows, "metric": metric, "variants": variants}
     if (file := OUT / name / "export" / "features.npz").exists():
         with np.load(file) as vectors:

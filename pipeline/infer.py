@@ -1,7 +1,8 @@
 """Stage infer: raw files through the shipped command; the served metric must be the checked one.
 
 Reads out/dist/<entry>/, out/dist/wheel/*.whl, out/<entry>/data/raw, out/<entry>/check/test.npz.
-Writes results/<entry>/infer.json and out/<entry>/infer/predictions.jsonl.
+Writes results/<entry>/infer.json and out/<entry>/infer/predictions.jsonl, and one such file more for each other variant
+that is shipped and each other device that check compared: each is served there again.
 Fails when a row is missing or failed, or a served answer or the metric of all differs from the checked one.
 
     python -m pipeline.infer ENTRY
@@ -44,38 +45,26 @@ def rows_of(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def images(name: str, folder: Path, labels: list[str]) -> dict[str, Any]:
-    """Return the served accuracy on the raw files beside that of the same rows in the check, of fp32 and of int8."""
-    found = {
-        variant: served_images(name, folder, labels, variant)
-        for variant in ("fp32", "int8")
-        if (OUT / "dist" / name / file_of(variant)).exists()
-    }
-    others = {variant: facts for variant, facts in found.items() if variant != "fp32"}
-    return {
-        **found["fp32"],
-        "variants": {variant: facts["value"] for variant, facts in others.items()},
-        "rows_error": max(facts["rows_error"] for facts in found.values()),
-        "equal": all(facts["equal"] for facts in found.values()),
-    }
+def images(
+    name: str, labels: list[str], checked: dict[str, np.ndarray], answers: np.ndarray, output: Path, where: list[str]
+) -> dict[str, Any]:
+    """Return the served accuracy on the raw files beside that of the same rows in the check.
 
-
-def served_images(name: str, folder: Path, labels: list[str], variant: str) -> dict[str, Any]:
-    """Return what one variant answers to the raw files, through the shipped command."""
+    answers: probabilities (N, K) of the whole test split in the check; where: the options of device and variant.
+    """
+    folder = OUT / name
     raw = folder / "data"
     with (raw / "raw.csv").open(newline="", encoding="utf-8") as file:
         listed = list(csv.DictReader(file))
-    output = folder / "infer" / f"predictions{'' if variant == 'fp32' else '.' + variant}.jsonl"
     files = [str(raw / row["file"]) for row in listed]
-    shipped(["images", str(OUT / "dist" / name), *files, "--variant", variant, "-o", str(output)])
+    shipped(["images", str(OUT / "dist" / name), *files, *where, "-o", str(output)])
     served = {Path(row["path"]): row for row in rows_of(output)}
     rows = [served.get(raw / row["file"], {"status": "missing", "label": ""}) for row in listed]
     right = [row["label"] == expected["label"] for row, expected in zip(rows, listed, strict=True)]
-    checked = np.load(folder / "check" / "test.npz")
     numbers = [int(row["row"]) for row in listed]
-    answers = checked["probabilities" + ("" if variant == "fp32" else f"_{variant}")][numbers].argmax(1)
-    expected = answers == checked["y"][numbers]
-    same = [row["label"] == labels[answer] for row, answer in zip(rows, answers, strict=True)]
+    found = answers[numbers].argmax(1)
+    expected = found == checked["y"][numbers]
+    same = [row["label"] == labels[answer] for row, answer in zip(rows, found, strict=True)]
     first = rows[0]
     return {
         "metric": "accuracy",
@@ -92,15 +81,19 @@ def served_images(name: str, folder: Path, labels: list[str], variant: str) -> d
     }
 
 
-def series(name: str, folder: Path, columns: list[str]) -> dict[str, Any]:
-    """Return the served mean squared error on the raw series beside that of the same windows in the check."""
-    output = folder / "infer" / "predictions.jsonl"
+def series(
+    name: str, columns: list[str], checked: dict[str, np.ndarray], answers: np.ndarray, output: Path, where: list[str]
+) -> dict[str, Any]:
+    """Return the served mean squared error on the raw series beside that of the same windows in the check.
+
+    answers: forecasts (M, S, D) of those windows in the check; where: the options of device and variant.
+    """
+    folder = OUT / name
     files = sorted(map(str, (folder / "data" / "raw").glob("*.csv")))
-    shipped(["series", str(OUT / "dist" / name), *files, "-o", str(output)])
+    shipped(["series", str(OUT / "dist" / name), *files, *where, "-o", str(output)])
     served = rows_of(output)
     ok = [row for row in served if row["status"] == "ok"]
-    checked = np.load(folder / "check" / "test.npz")
-    target, expected = checked["target"].astype(np.float64), checked["forecast"].astype(np.float64)  # (M, S, D)
+    target, expected = checked["target"].astype(np.float64), answers.astype(np.float64)  # (M, S, D)
     heads = ["yhat"] if len(columns) == 1 else [f"yhat-{column}" for column in columns]
     if len(ok) != target.shape[0] * target.shape[1]:
         raise StageError(f"{name}: infer answered {len(ok)} rows of {target.shape[0] * target.shape[1]}; see {output}")
@@ -120,20 +113,37 @@ def series(name: str, folder: Path, columns: list[str]) -> dict[str, Any]:
     }
 
 
+def serve(name: str) -> dict[tuple[str, str], dict[str, Any]]:
+    """Return device and variant -> what the shipped file answers there, for each pair that check compared."""
+    about, folder = data.load(name).about, OUT / name
+    with np.load(folder / "check" / "test.npz") as arrays:
+        checked = dict(arrays)
+    image = about["task"] == "classification"
+    ask, listed = (images, about["labels"]) if image else (series, about["forecast"].get("columns", about["columns"]))
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    for key in [key for key in checked if key.startswith("answers_")]:
+        _, device, variant = key.split("_")
+        if not (OUT / "dist" / name / file_of(variant)).exists():  # refused by check
+            continue
+        output = folder / "infer" / (f"predictions.{device}.{variant}.jsonl" if found else "predictions.jsonl")
+        where = ["--device", device, *(["--variant", variant] if image else [])]
+        found[device, variant] = ask(name, listed, checked, checked[key], output, where)
+    return found
+
+
 def main() -> None:
     with of_entry("infer") as name:
-        about = data.load(name).about
-        folder = OUT / name
-        fresh(folder / "infer")
-        image = about["task"] == "classification"
-        columns = [] if image else about["forecast"].get("columns", about["columns"])
-        facts = images(name, folder, about["labels"]) if image else series(name, folder, columns)
+        fresh(OUT / name / "infer")
+        found = serve(name)
+        facts = next(iter(found.values())) | {"equal": all(by["equal"] for by in found.values())}
+        facts["served"] = {f"{variant} on {device}": by["value"] for (device, variant), by in found.items()}
         write_json(RESULTS / name / "infer.json", facts)
-        if not facts["equal"] or facts["rows_error"]:
-            raise StageError(
-                f"{name}: served {facts['metric']} {facts['value']:.6g}, checked {facts['expected']:.6g}, "
-                f"{facts['rows_error']} failed rows; see results/{name}/infer.json, out/{name}/infer/predictions.jsonl"
-            )
+        for (device, variant), by in found.items():
+            if not by["equal"] or by["rows_error"]:
+                raise StageError(
+                    f"{name}: {variant} on {device}: served {by['metric']} {by['value']:.6g}, checked "
+                    f"{by['expected']:.6g}, {by['rows_error']} failed rows; see results/{name}/infer.json"
+                )
         example = facts["example"]
         print(
             f"   {facts['metric']} {facts['value']:.4g} from {facts['n']} raw inputs, as checked; "

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.stage import OUT, read_json, write_json
+from serve.locate import runs_on
 from serve.machine import proc_value, processor
 from serve.session import open_session
 
@@ -22,6 +23,11 @@ SIDE = 1536  # of the square matrices: three of them in float32 are 28 MB, beyon
 STREAM = 2**26  # floats: 256 MB
 REPEATS = 7
 WIDTHS = {"fp32": 4, "fp16": 2, "int8": 1}  # bytes of a number
+
+
+def computes(device: str, precision: str) -> bool:
+    """Return whether a device has arithmetic of a precision: the CPU plays float16 in fp32, int8 is for CPUs."""
+    return runs_on(precision, device) and (device, precision) != ("cpu", "fp16")
 
 
 def describe() -> dict[str, Any]:
@@ -51,8 +57,8 @@ def limits(device: str) -> dict[str, float]:
     if known.get("machine") != about:
         known = {"machine": about, "limits": {}}
     if device not in known["limits"]:
-        precisions = ("fp32", "int8") if device == "cpu" else ("fp32", "fp16", "int8")
-        known["limits"][device] = {p: product_rate(device, p) for p in precisions} | {"stream": stream_rate(device)}
+        rates = {p: product_rate(device, p) for p in WIDTHS if computes(device, p)}
+        known["limits"][device] = rates | {"stream": stream_rate(device)}
         write_json(FILE, known)
     return dict(known["limits"][device])
 

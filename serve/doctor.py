@@ -22,7 +22,7 @@ from serve import contract as contracts
 from serve import machine, session
 from serve.contract import Contract
 from serve.errors import DeviceError, ServeError
-from serve.locate import MANIFEST, locate
+from serve.locate import MANIFEST, locate, runs_on
 from serve.model import wrap
 from serve.table import render
 
@@ -48,7 +48,7 @@ def check(model: str | None, variant: str = "auto") -> Iterator[Finding]:
     """
     made_with: Mapping[str, str] = {}
     about_model = []
-    devices = _devices()
+    devices = [device for device in _devices() if runs_on(variant, device)]
     for device in devices if model is not None else ():
         try:
             path, sha256, _ = locate(str(model), device, variant)

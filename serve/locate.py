@@ -19,6 +19,11 @@ def file_of(variant: str) -> str:
     return MODEL_FILE if variant == "fp32" else f"model.{variant}.onnx"
 
 
+def runs_on(variant: str, device: str) -> bool:
+    """Return whether a device has kernels for a variant: int8 is for CPUs, CUDA has none for its 32-bit biases."""
+    return variant != "int8" or device == "cpu"
+
+
 def locate(model: str, device: str = "cpu", variant: str = "auto") -> tuple[Path, str | None, str]:
     """Return (path of the .onnx file, the sha256 that a manifest beside it gives or None, why it is this variant).
 
@@ -36,6 +41,8 @@ def locate(model: str, device: str = "cpu", variant: str = "auto") -> tuple[Path
         best = _recommended(path, device) if variant == "auto" else variant
         if best != "fp32":
             why = f"{best}, as asked" if variant == best else f"{best}, recommended for {device}; or --variant fp32"
+        if not runs_on(best, device):
+            raise ModelFileError(f"{model}: {best} runs on a CPU alone, got {device}; add --device cpu")
         path = path / file_of(best)
         if not path.exists() and best != "fp32":
             raise ModelFileError(f"{model}: it has no {best} variant; leave --variant out")
@@ -52,7 +59,7 @@ def _recommended(folder: Path, device: str) -> str:
         found = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["recommended"][device]
     except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return "fp32"  # the manifest itself is judged by its hash of the file
-    return found if found in VARIANTS else "fp32"
+    return found if found in VARIANTS and runs_on(found, device) else "fp32"
 
 
 def complete(ctx: click.Context, param: click.Parameter, start: str) -> list[CompletionItem]:

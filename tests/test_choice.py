@@ -88,6 +88,17 @@ def test_the_roofline() -> None:
     assert found["share_of_limit"] == pytest.approx(2e10 / 1e11)
 
 
+def test_a_device_is_measured_in_the_precisions_that_it_computes_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Oracle: by hand. CUDA has no kernels for the int8 files; the CPU plays float16 in fp32."""
+    monkeypatch.setattr(machine, "FILE", tmp_path / "machine.json")
+    monkeypatch.setattr(machine, "product_rate", lambda device, precision: 1.0)
+    monkeypatch.setattr(machine, "stream_rate", lambda device: 1.0)
+    assert [*machine.limits("cpu")] == ["fp32", "int8", "stream"]
+    assert [*machine.limits("cuda")] == [*machine.limits("tensorrt")] == ["fp32", "fp16", "stream"]
+
+
 def test_the_clock_measures_what_is_called() -> None:
     """Oracle: a sleep of 5 ms; a call that grows slower is not stable."""
     found = speed.timed(lambda: time.sleep(0.005), 4, 0.06)

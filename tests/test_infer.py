@@ -25,6 +25,10 @@ def test_images_are_served_as_checked_without_torch() -> None:
     served = line.rows(f"out/{line.DIGITS}/infer/predictions.jsonl")
     right = [a["label"] == b["label"] for a, b in zip(raw, served, strict=True)]
     assert facts["value"] == facts["expected"] == np.mean(right) == checked["metric"]["value"]
+    assert facts["served"] == {
+        "fp32 on cpu": facts["value"],
+        "int8 on cpu": checked["variants"]["int8"]["cpu"]["accuracy"],
+    }
     assert (facts["n"], facts["rows_ok"], facts["rows_error"], facts["equal"]) == (360, 360, 0, True)
 
 
@@ -74,10 +78,10 @@ def test_an_answer_that_differs_is_stopped_at_equal_accuracy() -> None:
     """Oracle: two wrong answers of the check become another wrong class: the same accuracy, two rows that differ."""
     path = f"out/{line.DIGITS}/check/test.npz"
     arrays = dict(np.load(path))
-    answers = arrays["probabilities"].argmax(1)
+    answers = arrays["answers_cpu_fp32"].argmax(1)
     for row in np.flatnonzero(answers != arrays["y"])[:2]:
         other = next(k for k in range(10) if k not in (answers[row], arrays["y"][row]))
-        arrays["probabilities"][row, other] = 2
+        arrays["answers_cpu_fp32"][row, other] = 2
     np.savez(path, **arrays)
     assert_refused(line.DIGITS, r"served accuracy (\S+), checked \1, 0 failed rows")
 

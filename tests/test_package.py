@@ -112,6 +112,10 @@ def test_the_recommended_variant_is_served_and_said() -> None:
     assert locate(line.DIGITS, "cuda")[0].name == "model.fp16.onnx"
     change_json(str(package(line.DIGITS) / "manifest.json"), recommended={"cpu": "../../etc"})
     assert "variant:" not in infer_says(line.DIGITS)  # nothing that it knows: fp32
+    change_json(str(package(line.DIGITS) / "manifest.json"), recommended={"cuda": "int8"})
+    assert locate(line.DIGITS, "cuda")[0].name == "model.onnx"  # int8 is for CPUs
+    with pytest.raises(ModelFileError, match="int8 runs on a CPU alone, got tensorrt; add --device cpu"):
+        locate(line.DIGITS, "tensorrt", "int8")
     (package(line.DIGITS) / "model.int8.onnx").unlink()
     assert "it has no int8 variant; leave --variant out" in infer_says(line.DIGITS, "--variant", "int8")
 
