@@ -7,8 +7,8 @@
 Reading order: `errors`, `contract` (one file is the model), `image` and `series` (raw files to arrays; `csvfile` and
 `parquet` are what `series` opens, `reading` which columns a model takes, `calendar` what a time tells), `session` and
 `model` (arrays to predictions; `stream`: one sample at a time), `classify` and `forecast` (inputs to rows), `workers`
-and `bulk` (any number of them), `follow` (as they come), `output` and `journal`, `plot`, `cli`. What judges a model
-where it is used: `doctor`, `bench`, `evaluate`.
+and `bulk` (any number of them), `follow` (as they come), `output`, `target` and `journal`, `plot`, `cli`. What judges a
+model where it is used: `doctor`, `bench`, `evaluate`.
 Imports numpy, Pillow, onnxruntime and click, pyarrow for Parquet and large CSV; never torch, never onnx.
 """
 

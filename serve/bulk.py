@@ -19,9 +19,10 @@ from serve.image import ImageRule
 from serve.journal import Journal, Mark
 from serve.machine import usable_cores
 from serve.model import Classifier, wrap
-from serve.output import Columns, Part, encoding, open_part, part_of
+from serve.output import Columns, Part, encoding, open_part
 from serve.session import open_session, resolve
 from serve.sources import Source
+from serve.target import part_of
 from serve.workers import AHEAD, BATCHES, Crew, batched, in_order, processes, threads
 
 SMALL_MODEL = 16 * 2**20  # bytes; below it each process can have a session of its own

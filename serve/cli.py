@@ -26,6 +26,7 @@ from serve.console import (
     Commands,
     Progress,
     check_output,
+    check_plot,
     finish,
     interruptible,
     open_model,
@@ -87,9 +88,10 @@ def images(
     find . -name '*.jpg' -print0 | infer images lenet5-digits -0 - -o labels.parquet --resume
     """
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy's own threads: unused, and in the way of a fork
-    check_output(output, resume=resume)
+    check_output(output, [model, *paths], resume=resume)
     from serve.bulk import label_images
     from serve.sources import ImageSources
+    from serve.target import part_of
 
     contract = read_model(model, device, "classification", variant)
     if top_k > len(contract.labels):
@@ -102,7 +104,7 @@ def images(
             say(f"device: {summary.device}")
         progress.show(summary.mark.rows, summary.mark.failed)
 
-    with interruptible("" if output == "-" else f"{output}.part holds what is done, --resume goes on"):
+    with interruptible("" if output == "-" else f"{part_of(output)} holds what is done, --resume goes on"):
         done = label_images(
             contract, device, sources, output, sys.stdout.buffer,
             top_k=top_k, batch=batch, workers=workers, resume=resume, engine=engine, watch=watch,
@@ -171,13 +173,15 @@ def series(
     infer series dilated-waves german.csv --delimiter ';' --decimal ,
     tail -f meter.csv | infer series dilated-waves --follow
     """
-    check_output(output, resume=resume)
+    check_output(output, [model, *(files or ("-",))], resume=resume)
     if follow and (every or plot or resume or {*files} - {"-"}):
         raise click.UsageError("--follow reads stdin alone, and goes with none of FILE, --every, --plot and --resume")
     if not follow and (not files or (resume and "-" in files)):
         raise click.UsageError("expected a FILE" + ", which --resume can compare" * resume)
     if plot is not None and Path(plot).suffix.lower() != ".svg":
         raise click.BadParameter("expected a name ending in .svg", param_hint="--plot")
+    if plot is not None:
+        check_plot(plot, [model, *files])
     from serve.forecast import Task
     from serve.reading import Reading
 
@@ -197,6 +201,7 @@ def series(
 def _forecast(task: "Task", files: tuple[str, ...], plot: str | None, resume: bool, strict: bool) -> None:
     from serve.forecast import forecast_files
     from serve.plot import Picture
+    from serve.target import part_of
 
     picture = Picture(task.model, task.horizon, task.every)
     if plot is not None:
@@ -204,7 +209,7 @@ def _forecast(task: "Task", files: tuple[str, ...], plot: str | None, resume: bo
     progress, started = Progress("rows"), time.perf_counter()
     stdin = io.BytesIO(sys.stdin.buffer.read() if "-" in files else b"")
     sources = [io.TextIOWrapper(stdin, "utf-8-sig") if file == "-" else file for file in files]
-    with interruptible("" if task.target == "-" else f"{task.target}.part holds what is done, --resume goes on"):
+    with interruptible("" if task.target == "-" else f"{part_of(task.target)} holds what is done, --resume goes on"):
         done = forecast_files(
             task, sources, sys.stdout.buffer, resume=resume,
             watch=lambda summary: progress.show(summary.mark.rows, summary.mark.failed),
@@ -222,10 +227,11 @@ def _forecast(task: "Task", files: tuple[str, ...], plot: str | None, resume: bo
 def _follow(task: "Task", strict: bool) -> None:
     from serve.follow import follow
     from serve.output import open_table, texts
+    from serve.target import part_of
 
     started, counts = time.perf_counter(), Counter[str]()
     table = open_table(task.target, task.columns, sys.stdout.buffer)
-    with interruptible("" if task.target == "-" else f"{task.target}.part holds what is done"), table as write:
+    with interruptible("" if task.target == "-" else f"{part_of(task.target)} holds what is done"), table as write:
         for block in follow(task, sys.stdin.buffer):
             write(block)
             counts.update(texts(block["status"], str))

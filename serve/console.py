@@ -7,7 +7,7 @@ import signal
 import sys
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -129,19 +129,34 @@ def open_model(model: str, device: str, task: str | None, variant: str = "auto",
     return loaded
 
 
-def check_output(output: str, *, resume: bool) -> None:
-    """Refuse what cannot be written or gone on with; say where an interrupted run will be written over."""
-    from serve.journal import journal_of
-    from serve.output import SUFFIXES
+def check_output(output: str, inputs: Sequence[str], *, resume: bool) -> None:
+    """Refuse what cannot be written or gone on with; say where an interrupted run will be written over.
 
+    inputs: what is read, none of which may be written; "-" is stdin.
+    """
+    from serve.journal import journal_of
+    from serve.output import SUFFIXES, is_table
+    from serve.target import check_apart, check_replaceable, part_of
+
+    check_apart("--output", output, inputs)
     if output == "-":
         if resume:
             raise click.BadParameter("needs a file to go on with; add --output FILE", param_hint="--resume")
         return
     if Path(output).suffix.lower() not in SUFFIXES:
         raise click.BadParameter(f"expected a name ending in {', '.join(SUFFIXES)}", param_hint="--output")
+    check_replaceable(output, is_table)
     if not resume and journal_of(output).exists():
-        say(f"{output}.part: an interrupted run is written over; --resume would have gone on with it")
+        say(f"{part_of(output)}: an interrupted run is written over; --resume would have gone on with it")
+
+
+def check_plot(plot: str, inputs: Sequence[str]) -> None:
+    """Refuse a picture that cannot be written, or that would take the place of an input."""
+    from serve.plot import is_plot
+    from serve.target import check_apart, check_replaceable
+
+    check_apart("--plot", plot, inputs)
+    check_replaceable(plot, is_plot)
 
 
 def finish(n: int, failed: int, what: str, before: int, seconds: float, device: str, strict: bool) -> None:

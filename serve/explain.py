@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 
 from serve.errors import InputError, ServeError
-from serve.heat import LEGENDS, heat, png
+from serve.heat import LEGENDS, heat, is_picture, png
 from serve.maps import METHODS, Options
 from serve.model import Classifier
 from serve.output import Columns, Row
 from serve.sources import Source
+from serve.target import check_folder_apart, write_whole
 
 COLUMNS: Columns = {
     "path": str, "label": str, "score": float, "method": str, "gap": float, "file": str, "status": str, "error": str,
@@ -40,28 +41,39 @@ def explain(model: Classifier, sources: Iterable[Source], method: str, options: 
             yield row | {"error": error.reason}
             continue
         label, score = model.labels[target], float(probabilities[target])
-        name = safe_name(source.path, taken)
+        if source.member is None:
+            check_folder_apart("--output", str(folder), [source.path])  # of a list or a pattern
+        name = safe_name(source.path, taken, folder)
         taken.add(name.casefold())
         lines = [f"{label} {score:.3f}, by {method}", LEGENDS[method]]
         array = io.BytesIO()
         np.save(array, found.astype(np.float32))
-        write(folder / f"{name}.npy", array.getvalue())
-        write(folder / f"{name}.png", png(image, heat(found, method), lines))
+        # The picture comes first: it tells that an array of its name is ours as well.
+        write_whole(str(folder / f"{name}.png"), png(image, heat(found, method), lines), is_picture)
+        write_whole(str(folder / f"{name}.npy"), array.getvalue(), lambda path: is_picture(path.with_suffix(".png")))
         yield row | {"label": label, "score": score, "gap": gap, "file": f"{name}.png", "status": "ok"}
 
 
-def safe_name(path: str, taken: set[str]) -> str:
-    """Return the stem of a path as plain characters, numbered where another input has that name already.
+def safe_name(path: str, taken: set[str], folder: Path) -> str:
+    """Return the stem of a path as plain characters, numbered where another input or a file of others has that name.
 
     No separator, no leading dot, no case that alone tells two apart: a path comes from strangers, and FOLDER may be on
     any system.
     """
     stem = re.sub(r"[^A-Za-z0-9._-]", "_", Path(path).stem).lstrip(".")[:LONGEST] or "image"
     name, count = stem, 1
-    while name.casefold() in taken:
+    while name.casefold() in taken or is_foreign(folder, name):
         count += 1
         name = f"{stem}-{count}"
     return name
+
+
+def is_foreign(folder: Path, name: str) -> bool:
+    """Return whether the folder holds a picture or an array of that name that no explanation wrote."""
+    picture, array = folder / f"{name}.png", folder / f"{name}.npy"
+    if picture.is_symlink() or array.is_symlink():
+        return True
+    return not is_picture(picture) if picture.is_file() else picture.exists() or array.exists()
 
 
 def make_folder(folder: Path) -> None:
@@ -69,13 +81,3 @@ def make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ServeError(f"{folder}: expected a folder to write in ({error.strerror}); choose another") from error
-
-
-def write(path: Path, content: bytes) -> None:
-    """Write a new file in place of what has its name: never through a link that leads elsewhere."""
-    try:
-        path.unlink(missing_ok=True)
-        with open(path, "xb") as file:
-            file.write(content)
-    except OSError as error:
-        raise ServeError(f"{path}: cannot be written ({error.strerror}); choose another folder") from error

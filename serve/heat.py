@@ -6,6 +6,7 @@ leave the rest blank; the legend and the scale stand below the picture and in th
 """
 
 import io
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +22,15 @@ LEGENDS = {  # what colours say
     "occlusion": "red: probability lost where it is hidden, blue: won",
     "rise": "red: probability above the mean where it stays, blue: below",
 }
+SCALE = "full colour from"  # how the last line begins
 LEAST_PX, GAP, LINE = 224, 8, 14  # of the enlarged image's shorter side; between the two; a line of text
+
+
+def is_picture(path: Path) -> bool:
+    """Return whether a file is a picture of this module."""
+    with path.open("rb") as file:
+        head = file.read(4096)
+    return head.startswith(b"\x89PNG") and f"; {SCALE} ".encode() in head
 
 
 def heat(found: Floats, method: str) -> Floats:
@@ -53,7 +62,7 @@ def overlay(image: npt.NDArray[np.uint8], values: Floats, scale: float) -> npt.N
 def png(image: npt.NDArray[np.uint8], values: Floats, lines: list[str]) -> bytes:
     """Return the PNG of an image (H, W, C) beside its map (H, W), with the lines and the scale below."""
     scale = scale_of(values)
-    lines = [line.encode("ascii", "replace").decode() for line in (*lines, f"full colour from {scale:.3g} on")]
+    lines = [line.encode("ascii", "replace").decode() for line in (*lines, f"{SCALE} {scale:.3g} on")]
     seen = image if image.shape[2] == 3 else np.repeat(image, 3, axis=2)
     times = max(1, -(-LEAST_PX // min(image.shape[:2])))
     pair = [Image.fromarray(part.repeat(times, 0).repeat(times, 1)) for part in (seen, overlay(image, values, scale))]

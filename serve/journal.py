@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from serve.errors import ServeError
-from serve.output import Part, part_of
+from serve.output import Part
+from serve.target import part_of
 
 SECONDS = 1.0  # between marks: as much work as a kill can cost
 

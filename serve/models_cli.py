@@ -151,7 +151,9 @@ def explain(
     from serve.maps import Options, explainer
     from serve.output import open_table
     from serve.sources import ImageSources
+    from serve.target import check_folder_apart
 
+    check_folder_apart("--output", output, [path for path in paths if path != "-"])
     contract = read_model(model, device, "classification", variant)
     method = method or ("saliency" if contract.explains else "occlusion")
     loaded = explainer(contract, method, device)

@@ -1,9 +1,9 @@
 """Rows to a table, written as they come: CSV, JSON lines or Parquet by the suffix, CSV to stdout.
 
 The same rows give the same table in each form: numbers keep 6 significant digits, names that are not UTF-8 show their
-odd bytes as \\udcxx, a missing value is an empty cell or null. A file is written as `<name>.part` and renamed when it
-is whole, so `<name>` is never half a table; after an error the part stays for a look. The part of a Parquet file is
-JSON lines, since Parquet itself cannot be appended to after a kill; it becomes Parquet at the end.
+odd bytes as \\udcxx, a missing value is an empty cell or null. A file is written as `serve.target` says, so `<name>` is
+never half a table; after an error the part stays for a look. The part of a Parquet file is JSON lines, since Parquet
+itself cannot be appended to after a kill; it becomes Parquet at the end.
 In CSV alone a text that a spreadsheet would run as a formula (it starts with = + - @ tab or CR, and is no plain
 number) gets a ' in front (CWE-1236): file names come from strangers.
 """
@@ -23,8 +23,10 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from serve import target as targets
 from serve.digits import Bytes, digits
 from serve.errors import ServeError
+from serve.target import HEAD, part_of, real
 
 Row = dict[str, str | float | None]
 Columns = dict[str, type]  # name -> str or float, in order
@@ -44,9 +46,21 @@ REPEATED = 1024  # texts that are kept as they are written: ids and errors come 
 NUMBER = re.compile(r"[+-]?\d+(\.\d+)?$")
 
 
-def part_of(target: str) -> Path:
-    """Return where the rows of `target` are written until it is whole."""
-    return Path(target + ".part")
+def is_table(path: Path) -> bool:
+    """Return whether a file holds a table of this module: its first columns and its last are those of all of them."""
+    with path.open("rb") as file:
+        head = file.read(HEAD)
+    names: list[str]
+    try:
+        if head.startswith(b"PAR1"):
+            names = _pyarrow().parquet.read_schema(path).names
+        elif head.startswith(b"{"):
+            names = [*json.loads(head.partition(b"\n")[0])]
+        else:
+            names = next(csv.reader(io.StringIO(head.decode(errors="replace"), newline="")), [])
+    except (ValueError, OSError, RecursionError, csv.Error):  # pyarrow's errors are of the first two
+        return False
+    return names[:2] in (["unique_id", "ds"], ["path", "label"]) and names[-2:] == ["status", "error"]
 
 
 def encoding(target: str, columns: Columns) -> tuple[bytes, Encode]:
@@ -186,19 +200,20 @@ def open_part(target: str, columns: Columns, stdout: IO[bytes], keep: int = 0) -
         return
     if Path(target).suffix.lower() == ".parquet":
         _pyarrow()  # before an hour of work, not after it
-    with _open(target) as file:
+    with targets.open_part(target, is_table) as file:
         file.truncate(keep)
         file.seek(keep)
         part = Part(file, keep)
         if not keep:
             part.append(head)
         yield part
-    whole = part_of(target)
-    if Path(target).suffix.lower() == ".parquet":
-        whole = Path(target + ".parquet.part")
-        _to_parquet(part_of(target), whole, columns)
-    os.replace(whole, target)
-    part_of(target).unlink(missing_ok=True)
+        whole = part_of(target)
+        if Path(target).suffix.lower() == ".parquet":
+            whole = targets.second_part_of(target)
+            with targets.open_like(whole, file) as columnar:
+                _to_parquet(part_of(target), columnar, columns)
+        os.replace(whole, real(target))
+        part_of(target).unlink(missing_ok=True)
 
 
 @contextmanager
@@ -207,18 +222,6 @@ def open_table(target: str, columns: Columns, stdout: IO[bytes]) -> Iterator[Wri
     _, encode = encoding(target, columns)
     with open_part(target, columns, stdout) as part:
         yield lambda rows: part.append(encode(rows))
-
-
-def _open(target: str) -> IO[bytes]:
-    part = part_of(target)
-    try:
-        if Path(target).is_dir():
-            raise ServeError(f"{target}: expected a file to write, got a folder; name a file in it")
-        # Never through a link: in a folder that others can write to, it might lead to any file of ours.
-        flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
-        return os.fdopen(os.open(part, flags, 0o666), "r+b")
-    except OSError as error:
-        raise ServeError(f"{part}: cannot be written ({error.strerror}); make the folder or choose another") from error
 
 
 def _csv_cell(word: str | None) -> str:
@@ -247,7 +250,7 @@ def _unicode(text: str) -> str:
     return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
 
 
-def _to_parquet(lines: Path, target: Path, columns: Columns) -> None:
+def _to_parquet(lines: Path, target: IO[bytes], columns: Columns) -> None:
     """Write the rows of JSON lines as Parquet, a group at a time."""
     pyarrow = _pyarrow()
     types = {str: pyarrow.string(), float: pyarrow.float64()}

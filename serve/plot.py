@@ -5,7 +5,6 @@ Colours are Okabe and Ito's (2008), which colour-blind readers tell apart; what 
 """
 
 import math
-import os
 from collections.abc import Callable, Sequence
 from html import escape
 from pathlib import Path
@@ -13,17 +12,18 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from serve.errors import ServeError
 from serve.forecast import intervals
 from serve.model import Forecaster
 from serve.origins import Origin
 from serve.series import Series
+from serve.target import write_whole
 from serve.times import format_times
 
 SHOWN = 12  # series, the first ones
 POINTS = 800  # of one line: about one a pixel
 WIDTH, PANEL, LEGEND = 860, 220, 44  # px
 LEFT, RIGHT, TOP, BOTTOM = 76, 16, 30, 30  # px around the axes of one panel
+TITLE = "Forecasts of"
 CHAR = 6.5  # px, width of a character of a label
 TRUTH = 1.0  # px, thinner than what the forecast knew
 HISTORY, FORECAST, FED_BACK, GREY = "#000000", "#0072B2", "#D55E00", "#666666"
@@ -31,6 +31,12 @@ HISTORY, FORECAST, FED_BACK, GREY = "#000000", "#0072B2", "#D55E00", "#666666"
 Line = npt.NDArray[np.float64]
 Scale = Callable[[Line], Line]  # from rows or values to px
 Numbers = Line | Sequence[float]
+
+
+def is_plot(path: Path) -> bool:
+    """Return whether a file is a picture of this module."""
+    with path.open("rb") as file:
+        return f"<title>{TITLE}".encode() in file.read(1024)
 
 
 class Picture:
@@ -58,12 +64,7 @@ class Picture:
         """Write the picture and return what was drawn, in words; without any forecast no file is written."""
         if not self.origins:
             return f"plot: no forecast to draw, {path} is not written"
-        part = Path(path + ".part")
-        try:
-            part.write_text(self.svg(), encoding="utf-8")
-            os.replace(part, path)
-        except OSError as error:
-            raise ServeError(f"{path}: cannot be written ({error.strerror}); choose another name") from error
+        write_whole(path, self.svg().encode(), is_plot)
         first = "the first " if self.seen > SHOWN else ""
         return f"plot: {path} shows {first}{len(self.origins)} of {self.seen} series"
 
@@ -73,7 +74,7 @@ class Picture:
         parts = [
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}" '
             'font-family="sans-serif" font-size="12" fill="none">',
-            f"<title>Forecasts of {_text(self.model.name)}</title>",
+            f"<title>{TITLE} {_text(self.model.name)}</title>",
             f'<rect width="{WIDTH}" height="{height}" fill="#ffffff"/>',
             *self._legend(),
         ]

@@ -197,7 +197,7 @@ def test_a_file_without_a_gradient_has_occlusion(classifier: Path, tmp_path: Pat
 
 
 def test_files_and_rows(linear: Path, tmp_path: Path) -> None:
-    """Oracle: one row per input in order, bad ones too; arrays are the method's own; links are cut."""
+    """Oracle: one row per input in order, bad ones too; arrays are the method's own; a link keeps its name."""
     for name in ("a/1.png", "b/1.png", "b/A 1.png", "b/..png.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         Image.fromarray(IMAGE[..., 0]).save(tmp_path / name)
@@ -211,15 +211,15 @@ def test_files_and_rows(linear: Path, tmp_path: Path) -> None:
     assert result.exit_code == 3 and "3 ok, 2 error" in result.stderr and "completeness gap: median" in result.stderr
     rows = rows_in(folder)
     assert [*rows[0]] == ["path", "label", "score", "method", "gap", "file", "status", "error"]
-    assert [row["file"] for row in rows] == ["1.png", "1-2.png", "", "A_1.png", ""]
+    assert [row["file"] for row in rows] == ["1-2.png", "1-3.png", "", "A_1.png", ""]
     assert [row["status"] for row in rows] == ["ok", "ok", "error", "ok", "error"]
     assert rows[0]["label"] == "bright" and "no known image" in rows[2]["error"] and "no such" in rows[4]["error"]
-    assert other.read_text() == "mine" and not (folder / "1.npy").is_symlink()
-    found = np.load(folder / "1-2.npy")
+    assert other.read_text() == "mine" and (folder / "1.npy").is_symlink()
+    found = np.load(folder / "1-3.npy")
     assert found.dtype == np.float32 and found.shape == (8, 8, 1)
     np.testing.assert_allclose(found, COLUMN * 200, rtol=1e-5)
     assert {p.name for p in folder.iterdir()} == {
-        "explanations.csv", *(f"{n}.{s}" for n in ("1", "1-2", "A_1") for s in ("png", "npy")),
+        "1.npy", "explanations.csv", *(f"{n}.{s}" for n in ("1-2", "1-3", "A_1") for s in ("png", "npy")),
     }  # fmt: skip
 
 
@@ -228,9 +228,9 @@ def test_files_and_rows(linear: Path, tmp_path: Path) -> None:
     [("/x/../../etc/passwd", "passwd"), ("..", "image"), (".hidden.png", "hidden"), ("a\n\x1b/..\\c.png", "_c"),
      ("\u00e9\udcff.png", "__"), ("x" * 300 + ".png", "x" * 100), ("B.png", "B-3")],
 )  # fmt: skip
-def test_names_are_safe(path: str, name: str) -> None:
+def test_names_are_safe(tmp_path: Path, path: str, name: str) -> None:
     """Oracle: plain characters of the last part, without a leading dot; b and b-2 are taken, in either case."""
-    assert safe_name(path, {"b", "b-2"}) == name
+    assert safe_name(path, {"b", "b-2"}, tmp_path) == name
 
 
 def test_the_picture_says_its_scale(linear: Path, tmp_path: Path) -> None:

@@ -157,11 +157,11 @@ def test_plain_negative_numbers_are_left_alone(tmp_path: Path) -> None:
 def test_an_interrupted_table_is_never_seen(tmp_path: Path, suffix: str) -> None:
     """Oracle: an exception half-way leaves an older file as it was."""
     path = tmp_path / f"t{suffix}"
-    path.write_text("old")
+    path.write_text(old := "path,label,status,error\nold,,,\n")
     with pytest.raises(KeyboardInterrupt), open_table(str(path), COLUMNS, io.BytesIO()) as append:
         append(ROWS[:2])
         raise KeyboardInterrupt
-    assert path.read_text() == "old"
+    assert path.read_text() == old
 
 
 def test_rows_are_visible_while_it_runs(tmp_path: Path) -> None:
@@ -178,6 +178,7 @@ def test_rows_are_visible_while_it_runs(tmp_path: Path) -> None:
 def test_a_part_goes_on_where_it_is_told(tmp_path: Path) -> None:
     """Oracle: what lies beyond the bytes to keep is cut off, though less is written than lay there."""
     (tmp_path / "t.csv.part").write_text("path,score,error\na,1,\nhalf a row of a killed run")
+    (tmp_path / "t.csv.part.journal").touch()
     with open_part(str(tmp_path / "t.csv"), COLUMNS, io.BytesIO(), 22) as part:
         part.append(b"b,2,\n")
         assert part.size == 27
