@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import fake_cuda as stand_ins
 import numpy as np
 import pytest
 import shop
@@ -32,6 +33,17 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
     monkeypatch.chdir(line.copy_to(tmp_path))
     return Path.cwd()
+
+
+@pytest.fixture(scope="session")
+def fake_cuda(request: pytest.FixtureRequest) -> stand_ins.FakeCuda:
+    """Runs Python with stand-ins for CUDA's libraries (fake_cuda.py); skipped with the reason where none can be built.
+
+    The libraries lie in pytest's cache, so they are compiled once, not once a session.
+    """
+    if reason := stand_ins.lacking():
+        pytest.skip(reason)
+    return stand_ins.built(request.config.cache.mkdir("fake-cuda"))
 
 
 @pytest.fixture
