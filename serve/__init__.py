@@ -12,24 +12,55 @@ model where it is used: `doctor`, `bench`, `evaluate`.
 Imports numpy, Pillow, onnxruntime and click, pyarrow for Parquet and large CSV; never torch, never onnx.
 """
 
+import importlib
+import importlib.metadata
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from serve.errors import DeviceError, InputError, ModelFileError, ServeError
 
 if TYPE_CHECKING:
     from serve.model import Classifier, Forecaster
+    from serve.stream import Stream
 
-__all__ = ["load"]
+__all__ = [
+    "Classifier",
+    "DeviceError",
+    "Forecaster",
+    "InputError",
+    "ModelFileError",
+    "ServeError",
+    "Stream",
+    "__version__",
+    "load",
+]
+
+LATE = {"Classifier": "serve.model", "Forecaster": "serve.model", "Stream": "serve.stream"}  # these import numpy
 
 
-def load(model: str | Path, device: str = "auto", variant: str = "auto") -> "Classifier | Forecaster":
-    """Open a model: an .onnx file, a package folder, or the name of an entry in out/dist.
+def load(
+    model: str | Path, device: str = "auto", variant: str = "auto", sha256: str | None = None
+) -> "Classifier | Forecaster":
+    """Open a model: an .onnx file, a package folder, or the name of a package in CONVLINE_MODELS or out/dist.
 
     device: auto, cpu, cuda or tensorrt; `model.device` says what was taken. variant: fp32, int8, fp16, or auto for what
-    a package recommends. ModelFileError where the file cannot be trusted, DeviceError where the device is not there.
+    a package recommends; `model.variant` says what was taken, and why. sha256: what the file must have, in hex.
+    ModelFileError where the file cannot be trusted, DeviceError where the device is not there.
     """
     from serve import model as models  # numpy and onnxruntime: not for `infer --help`
     from serve.locate import locate
     from serve.session import resolve
 
-    path, sha256, _ = locate(str(model), resolve(device), variant)
-    return models.load(path, device, sha256=sha256)
+    path, expected, why = locate(str(model), resolve(device), variant, sha256.lower() if sha256 else None)
+    loaded = models.load(path, device, sha256=expected)
+    loaded.variant = why or loaded.variant
+    return loaded
+
+
+def __getattr__(name: str) -> Any:
+    """Return what is imported when it is asked for: classes that need numpy, and the version of the distribution."""
+    if name == "__version__":
+        return importlib.metadata.version("convline")
+    if name in LATE:
+        return getattr(importlib.import_module(LATE[name]), name)
+    raise AttributeError(f"module 'serve' has no attribute {name!r}")

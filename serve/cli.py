@@ -21,6 +21,7 @@ from serve.console import (
     MODEL,
     OUTPUT,
     RESUME,
+    SHA256,
     STRICT,
     VARIANT,
     Commands,
@@ -33,7 +34,7 @@ from serve.console import (
     read_model,
     say,
 )
-from serve.models_cli import bench, check, evaluate, explain, info
+from serve.models_cli import bench, check, evaluate, explain, info, list_models
 
 if TYPE_CHECKING:
     from serve.bulk import Summary
@@ -72,9 +73,10 @@ def main() -> None:
 @STRICT
 @DEVICE
 @VARIANT
+@SHA256
 def images(
     model: str, paths: tuple[str, ...], output: str, top_k: int, batch: int | None, workers: int | None, resume: bool,
-    engine: str, nul: bool, strict: bool, device: str, variant: str,
+    engine: str, nul: bool, strict: bool, device: str, variant: str, sha256: str | None,
 ) -> None:  # fmt: skip
     """Classify images: files, folders (recursively), .zip and .tar archives, .parquet files with a column `bytes`,
     quoted globs, or - for names on stdin.
@@ -93,7 +95,7 @@ def images(
     from serve.sources import ImageSources
     from serve.target import part_of
 
-    contract = read_model(model, device, "classification", variant)
+    contract = read_model(model, device, "classification", variant, sha256)
     if top_k > len(contract.labels):
         raise click.BadParameter(f"expected at most the model's {len(contract.labels)} labels", param_hint="--top-k")
     sources = ImageSources(paths, sys.stdin.buffer, nul=nul)
@@ -150,10 +152,12 @@ def images(
 @RESUME
 @STRICT
 @DEVICE
+@VARIANT
+@SHA256
 def series(
     model: str, files: tuple[str, ...], output: str, horizon: int | None, every: int | None, plot: str | None,
     target: str | None, time_: str | None, id_: str | None, gaps: str | None, delimiter: str, decimal: str,
-    follow: bool, resume: bool, strict: bool, device: str,
+    follow: bool, resume: bool, strict: bool, device: str, variant: str, sha256: str | None,
 ) -> None:  # fmt: skip
     """Forecast each series of CSV or .parquet files (- for a CSV on stdin) from its last rows, or a stream of them.
 
@@ -185,7 +189,7 @@ def series(
     from serve.forecast import Task
     from serve.reading import Reading
 
-    forecaster = open_model(model, device, "forecasting", threads=1)
+    forecaster = open_model(model, device, "forecasting", variant, sha256, threads=1)
     names = target.split(",") if target else None
     if names and len(names) != len(forecaster.columns):
         raise click.BadParameter(f"expected {len(forecaster.columns)} names", param_hint="--target")
@@ -239,5 +243,5 @@ def _follow(task: "Task", strict: bool) -> None:
     finish(counts.total(), counts["error"], "rows", 0, seconds, task.model.device, strict)
 
 
-for command in (info, check, bench, evaluate, explain):
+for command in (list_models, info, check, bench, evaluate, explain):
     main.add_command(command)

@@ -3,6 +3,7 @@
 Imports of numpy, Pillow and onnxruntime wait until a command runs, so that --help answers at once.
 """
 
+import re
 import signal
 import sys
 import time
@@ -34,6 +35,12 @@ VARIANT = click.option(
     default="auto",
     show_default=True,
     help="Precision, of a package that has several: auto takes what it recommends for the device, and says so.",
+)
+SHA256 = click.option(
+    "--sha256",
+    metavar="HEX",
+    callback=lambda ctx, param, value: _digest(value),
+    help="Refuse the model unless its file has this SHA-256 (as `sha256sum` prints it).",
 )
 OUTPUT = click.option(
     "-o",
@@ -96,24 +103,36 @@ def interruptible(advice: str) -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def read_model(model: str, device: str, task: str | None, variant: str = "auto") -> "Contract":
+def _digest(value: str | None) -> str | None:
+    """Return a SHA-256 in lower case; click's usage error where it is none."""
+    if value is not None and not re.fullmatch(r"[0-9a-fA-F]{64}", value):
+        raise click.BadParameter(f"expected 64 hex digits, got {value!r}")
+    return value.lower() if value is not None else None
+
+
+def read_model(
+    model: str, device: str, task: str | None, variant: str = "auto", sha256: str | None = None
+) -> "Contract":
     """Return the contract of a name or path for a task (None: any); say which variant was chosen."""
     from serve.contract import read
     from serve.locate import locate
     from serve.session import providers_for, resolve
 
     providers_for(device)  # an error before the file is read, where the device is not there
-    path, sha256, why = locate(model, resolve(device), variant)
+    path, sha256, why = locate(model, resolve(device), variant, sha256)
     contract = read(path, sha256)
     if task not in (None, contract.task):
         command = "images" if contract.task == "classification" else "series"
         raise ServeError(f"{path}: expected a model for {task}, got {contract.task}; use `infer {command}`")
-    if why:
-        say(f"variant: {why}")
+    if why and not why.startswith("fp32"):
+        say(f"variant: {why}" + ("; or --variant fp32" if variant == "auto" else ""))
     return contract
 
 
-def open_model(model: str, device: str, task: str | None, variant: str = "auto", *, threads: int | None = None) -> Any:
+def open_model(
+    model: str, device: str, task: str | None, variant: str = "auto", sha256: str | None = None,
+    *, threads: int | None = None,
+) -> Any:  # fmt: skip
     """Return the Classifier or Forecaster of a name or path, and say which device and which variant was chosen.
 
     threads: of one operator; 1 where workers fill the cores, which then wait for each other asleep.
@@ -121,7 +140,7 @@ def open_model(model: str, device: str, task: str | None, variant: str = "auto",
     from serve.model import wrap
     from serve.session import open_session
 
-    contract = read_model(model, device, task, variant)
+    contract = read_model(model, device, task, variant, sha256)
     session = open_session(contract.served, device, threads=threads, spinning=threads != 1)
     loaded = wrap(contract, session, device)
     if device == "auto":

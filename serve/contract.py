@@ -45,7 +45,7 @@ MAX_NESTING = 64  # of the document; ours has 6 levels
 MAX_GOLDEN_BYTES = 64 * 2**20  # one golden array unpacked; ours are kilobytes, a zlib bomb is gigabytes
 GOLDEN_DTYPES = ("uint8", "int64", "float16", "float32", "float64")
 STEP = ("step_", "next_")  # how the outputs of a step graph begin
-EXPORT = "export it again with `dvc repro export`"
+EXPORT = "export the model again"
 
 
 @dataclass(frozen=True)
@@ -116,12 +116,12 @@ def seal(model: bytes, document: dict[str, Any]) -> bytes:
 def read(path: str | Path, sha256: str | None = None) -> Contract:
     """Return the contract of an .onnx file; ModelFileError names the file, what is wrong with it, and the cure.
 
-    `sha256` is the hash that a manifest gives for the whole file, checked on the very bytes that are served.
+    `sha256` is what the user or a manifest expects of the whole file, checked on the very bytes that are served.
     """
     path = Path(path)
     model = _read_bytes(path)
-    if sha256 is not None and hashlib.sha256(model).hexdigest() != sha256:
-        raise ModelFileError(f"{path}: expected the sha256 of manifest.json, {sha256}, got another; package it again")
+    if sha256 is not None and (found := hashlib.sha256(model).hexdigest()) != sha256:
+        raise ModelFileError(f"{path}: expected the sha256 {sha256}, got {found}; get the right file")
     top = _top_level(model, path)
     document = _document(top, path)
     check_format(document, str(path))  # before the digest, which a newer format may compute otherwise
@@ -204,7 +204,7 @@ def _read_bytes(path: Path) -> bytes:
     try:
         if not path.is_file():
             got = "something else" if path.exists() else "no such file"
-            raise ModelFileError(f"{path}: expected an .onnx file, got {got}; `dvc repro package` makes them")
+            raise ModelFileError(f"{path}: expected an .onnx file, got {got}; name the file of a model")
         size = os.path.getsize(path)
         if size > MAX_MODEL_BYTES:
             raise ModelFileError(f"{path}: expected at most {MAX_MODEL_BYTES} bytes, got {size}; one file is the model")

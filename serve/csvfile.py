@@ -9,9 +9,11 @@ Two answers are an error. What was found other than a comma and a point stands i
 import csv
 import math
 import re
+import threading
 from array import array
 from codecs import BOM_UTF8
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
@@ -30,7 +32,8 @@ from serve.times import Times, coded_times
 DELIMITERS = {",": ",", ";": ";", "tab": "\t", "|": "|"}  # what a user types -> the character
 SNIFFED_ROWS = 20
 KNOWN = 2**16  # different cells of a column that are looked up, so that equal ones share memory
-csv.field_size_limit(2**22)  # a cell that pyarrow takes, within its blocks of 1 MiB, is no error here
+LONGEST_CELL = 2**22  # characters: a cell that pyarrow takes, within its blocks of 1 MiB, is no error here
+ONE_READER = threading.Lock()  # csv's limit is of the whole process; parsing holds the interpreter's lock anyway
 THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2},\d{3}")  # 1,234 is 1.234 to some and 1234 to others
 
 
@@ -54,7 +57,8 @@ class CsvFile:
     @cached_property
     def exact(self) -> tuple[list[list[str]], "array[int]"]:
         """The stripped cells of each column, and the line where each row ends."""
-        return _read_columns(self.data, self.where, self.delimiter)
+        with _long_cells():
+            return _read_columns(self.data, self.where, self.delimiter)
 
     def place(self, row: int) -> str:
         return f"line {self.exact[1][row]}"
@@ -194,11 +198,23 @@ def sniff(data: bytes, where: str, decimal: str) -> str:
     return found[0]
 
 
+@contextmanager
+def _long_cells() -> Iterator[None]:
+    """Let cells be as long as LONGEST_CELL, and csv's limit be what it was afterwards."""
+    with ONE_READER:
+        before = csv.field_size_limit(LONGEST_CELL)
+        try:
+            yield
+        finally:
+            csv.field_size_limit(before)
+
+
 def _widths(data: bytes, delimiter: str) -> list[int]:
     """Return the cells of each of the first rows, the last one 0 where quotes do not fit."""
     widths: list[int] = []
     try:
-        widths.extend(len(row) for row in islice(filter(None, _rows(data, delimiter)), SNIFFED_ROWS))
+        with _long_cells():
+            widths.extend(len(row) for row in islice(filter(None, _rows(data, delimiter)), SNIFFED_ROWS))
     except csv.Error:
         widths.append(0)
     return widths
@@ -208,10 +224,11 @@ def _head(data: bytes, delimiter: str) -> tuple[list[str], list[str], int]:
     """Return (header, the row behind it, the byte where the header ends); empty where `exact` names the trouble."""
     try:
         reader, end = _rows(data, delimiter), 0
-        header: list[str] = next(filter(None, reader), [])
-        for _ in range(reader.line_num):
-            end = data.find(b"\n", end) + 1 or len(data)
-        return [cell.strip() for cell in header], next(filter(None, reader), []), end
+        with _long_cells():
+            header: list[str] = next(filter(None, reader), [])
+            for _ in range(reader.line_num):
+                end = data.find(b"\n", end) + 1 or len(data)
+            return [cell.strip() for cell in header], next(filter(None, reader), []), end
     except csv.Error:
         return [], [], 0
 

@@ -41,7 +41,7 @@ class Finding:
     cure: str = ""
 
 
-def check(model: str | None, variant: str = "auto") -> Iterator[Finding]:
+def check(model: str | None, variant: str = "auto", sha256: str | None = None) -> Iterator[Finding]:
     """Yield what is found about the environment, then about the model that a user names, on each device that is here.
 
     variant: as in `locate`; "auto" checks for each device the file that `infer` would take there.
@@ -51,13 +51,13 @@ def check(model: str | None, variant: str = "auto") -> Iterator[Finding]:
     devices = [device for device in _devices() if runs_on(variant, device)]
     for device in devices if model is not None else ():
         try:
-            path, sha256, _ = locate(str(model), device, variant)
-            contract = contracts.read(path, sha256)
+            path, expected, _ = locate(str(model), device, variant, sha256)
+            contract = contracts.read(path, expected)
         except ServeError as error:
             about_model.append(_failed("model", error))
             break
         made_with = _versions_of(contract)
-        about_model += [*_of_file(contract, sha256), *_on_device(contract, device)]
+        about_model += [*_of_file(contract, expected), *_on_device(contract, device)]
     yield from _packages(made_with)
     yield from _machine()
     yield from dict.fromkeys(about_model)  # the same file may be taken on two devices
@@ -161,10 +161,10 @@ def _of_file(contract: Contract, sha256: str | None) -> Iterator[Finding]:
     yield Finding("model", f"{contract.name}, {contract.task}, {contract.path} ({len(contract.bytes):,} bytes)")
     yield Finding("digest", f"{contract.digest}, as computed")
     if sha256 is not None:
-        yield Finding(MANIFEST, f"sha256 {sha256}, as computed")
+        yield Finding("sha256", f"{sha256}, as {MANIFEST} or --sha256 says")
     else:
-        cure = "damage would be seen, another file in its place would not; serve the package folder"
-        yield Finding(MANIFEST, "none beside the file", "warning", cure)
+        cure = "damage would be seen, another file in its place would not; serve the package folder or add --sha256"
+        yield Finding("sha256", f"no {MANIFEST} beside the file", "warning", cure)
 
 
 def _on_device(contract: Contract, device: str) -> Iterator[Finding]:

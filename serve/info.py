@@ -1,9 +1,11 @@
-"""A model's contract as text for people: what `infer info` prints."""
+"""A model's contract as text for people: what `infer info` prints; and the packages that `infer list` prints."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 from serve.contract import Contract
+from serve.locate import MANIFEST, VARIANTS, file_of, packages
 from serve.session import available_devices
 from serve.table import printable, render
 
@@ -61,3 +63,44 @@ def _provenance_rows(provenance: dict[str, Any]) -> list[tuple[str, str]]:
         (name, printable(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)))
         for name, value in provenance.items()
     ]
+
+
+def catalogue() -> list[dict[str, Any]]:
+    """Return name, task, metric, variants, bytes (of fp32) and folder of each package; None where a manifest is silent.
+
+    No model file is opened: its manifest tells.
+    """
+    found = []
+    for name, folder in packages().items():
+        about = _manifest(folder / MANIFEST)
+        variants = [variant for variant in VARIANTS if (folder / file_of(variant)).is_file()]
+        found.append(
+            {
+                "name": name, "task": about.get("task"), "metric": about.get("metric"), "variants": variants,
+                "recommended": about.get("recommended"), "bytes": (folder / file_of("fp32")).stat().st_size,
+                "folder": str(folder),
+            }
+        )  # fmt: skip
+    return found
+
+
+def catalogue_text(found: list[dict[str, Any]]) -> str:
+    """Return the packages as a table."""
+    rows = [["name", "task", "metric", "variants", "size", "folder"]]
+    for one in found:
+        metric = one["metric"] if isinstance(one["metric"], dict) else {}
+        value = metric.get("value")
+        shown = f"{metric.get('name')} {value:.4g}" if isinstance(value, float) else "-"
+        variants = ", ".join(one["variants"])
+        size = f"{one['bytes'] / 1e3:,.0f} kB"
+        rows.append([one["name"], str(one["task"] or "-"), shown, variants, size, one["folder"]])
+    return render(rows, numbers=[4])
+
+
+def _manifest(path: Path) -> dict[str, Any]:
+    """Return what a manifest says, nothing where it is missing or cannot be read: opening the model then says why."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}

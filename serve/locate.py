@@ -1,7 +1,13 @@
-"""Find the model that a user names: a file, a package folder, or an entry of `out/dist/`; and the hash it must have."""
+"""Find the model that a user names: a file, a package folder, or a package by its name; and the hash it must have.
 
+Packages lie in the folders that the environment variable CONVLINE_MODELS lists, and in out/dist/. Where two have one
+name, the first folder has it.
+"""
+
+import difflib
 import glob
 import json
+import os
 from pathlib import Path
 
 import click
@@ -10,6 +16,7 @@ from click.shell_completion import CompletionItem
 from serve.errors import ModelFileError
 
 DIST = Path("out/dist")  # relative to the working directory: the repository whose pipeline made it
+FOLDERS = "CONVLINE_MODELS"  # environment variable: folders of packages, separated as in PATH
 MODEL_FILE, MANIFEST = "model.onnx", "manifest.json"
 VARIANTS = ("fp32", "fp16", "int8")
 
@@ -24,23 +31,24 @@ def runs_on(variant: str, device: str) -> bool:
     return variant != "int8" or device == "cpu"
 
 
-def locate(model: str, device: str = "cpu", variant: str = "auto") -> tuple[Path, str | None, str]:
-    """Return (path of the .onnx file, the sha256 that a manifest beside it gives or None, why it is this variant).
+def locate(
+    model: str, device: str = "cpu", variant: str = "auto", sha256: str | None = None
+) -> tuple[Path, str | None, str]:
+    """Return (path of the .onnx file, the sha256 that it must have or None, which variant of a package and why).
 
     device: a device that is there, cpu or cuda: a package may recommend another precision for each.
     variant: fp32, int8, fp16, or auto for the one that the package recommends.
+    sha256: what the user expects; a manifest beside the file must not say another.
 
     locate("lenet5-digits")             # out/dist/lenet5-digits/model.onnx, or the recommended variant beside it
     locate("dist/lenet5-digits/")       # the same of a package folder
     locate("lenet5.onnx")               # a file
     """
-    entry = DIST / model
-    path = entry if "/" not in model and model not in ("", ".", "..") and entry.is_dir() else Path(model)
+    path = _package(model) or Path(model)
     why = ""
     if path.is_dir():
         best = _recommended(path, device) if variant == "auto" else variant
-        if best != "fp32":
-            why = f"{best}, as asked" if variant == best else f"{best}, recommended for {device}; or --variant fp32"
+        why = f"{best}, as asked" if variant == best else f"{best}, recommended for {device}"
         if not runs_on(best, device):
             raise ModelFileError(f"{model}: {best} runs on a CPU alone, got {device}; add --device cpu")
         path = path / file_of(best)
@@ -49,8 +57,43 @@ def locate(model: str, device: str = "cpu", variant: str = "auto") -> tuple[Path
     elif variant != "auto":
         raise ModelFileError(f"{model}: --variant is of a package, and this is a file; leave it out")
     if not path.exists():
-        raise ModelFileError(f"{model}: no such model; give an .onnx file, a package folder, or one of: {_entries()}")
-    return path, _manifest_sha256(path), why
+        close = difflib.get_close_matches(model, names(), 1)
+        meant = f"did you mean {close[0]!r}? " if close else ""
+        expected = f"expected an .onnx file, a package folder, or one of: {_entries()}"
+        raise ModelFileError(f"{model}: no such model; {meant}{expected}")
+    return path, _agreed(path, sha256, _manifest_sha256(path)), why
+
+
+def _agreed(path: Path, asked: str | None, manifest: str | None) -> str | None:
+    """Return the sha256 that the file must have; ModelFileError where user and manifest expect different ones."""
+    if asked is not None and manifest not in (None, asked):
+        expected = f"expected the sha256 {asked} as asked, got {manifest} in {MANIFEST}"
+        raise ModelFileError(f"{path}: {expected}; get the right file, or choose its --variant")
+    return asked or manifest
+
+
+def folders() -> list[Path]:
+    """Return the folders that hold packages: those that CONVLINE_MODELS lists, then out/dist."""
+    listed = os.environ.get(FOLDERS, "").split(os.pathsep)
+    return [*(Path(folder).expanduser() for folder in listed if folder), DIST]
+
+
+def packages() -> dict[str, Path]:
+    """Return the folder of each package by its name, in order of names."""
+    found = [file.parent for folder in reversed(folders()) for file in folder.glob(f"*/{MODEL_FILE}")]
+    return dict(sorted({folder.name: folder for folder in found}.items()))
+
+
+def names() -> list[str]:
+    """Return the names of the packages that can be given as MODEL."""
+    return [*packages()]
+
+
+def _package(model: str) -> Path | None:
+    """Return the folder of the package of a name, None where it is no name or there is none."""
+    if "/" in model or model in ("", ".", ".."):
+        return None
+    return next((folder / model for folder in folders() if (folder / model).is_dir()), None)
 
 
 def _recommended(folder: Path, device: str) -> str:
@@ -64,17 +107,13 @@ def _recommended(folder: Path, device: str) -> str:
 
 def complete(ctx: click.Context, param: click.Parameter, start: str) -> list[CompletionItem]:
     """Return what a shell may make of the start of a MODEL: entries and .onnx files, folders where there is neither."""
-    entries = [name for name in _names() if name.startswith(start)]
+    entries = [name for name in names() if name.startswith(start)]
     files = sorted(glob.glob(f"{glob.escape(start)}*.onnx"))
     return [CompletionItem(start, type="dir"), *map(CompletionItem, entries + files)]
 
 
-def _names() -> list[str]:
-    return sorted(folder.parent.name for folder in DIST.glob(f"*/{MODEL_FILE}"))
-
-
 def _entries() -> str:
-    return ", ".join(_names()) or f"nothing yet in {DIST}/ (`dvc repro package` makes them)"
+    return ", ".join(names()) or f"none in {', '.join(map(str, folders()))}, and {FOLDERS} may list other folders"
 
 
 def _manifest_sha256(path: Path) -> str | None:

@@ -8,33 +8,69 @@ from typing import Any
 
 import click
 
-from serve.console import DEVICE, MODEL, STRICT, VARIANT, Progress, finish, interruptible, open_model, read_model, say
+from serve.console import (
+    DEVICE,
+    MODEL,
+    SHA256,
+    STRICT,
+    VARIANT,
+    Progress,
+    finish,
+    interruptible,
+    open_model,
+    read_model,
+    say,
+)
 from serve.locate import complete
+
+
+@click.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print the list as JSON.")
+def list_models(as_json: bool) -> None:
+    """List the models that can be given by name: the packages in the folders of CONVLINE_MODELS and in out/dist/.
+
+    CONVLINE_MODELS is an environment variable: folders that hold packages, separated by colons (semicolons on Windows).
+    The metric is the one that the package's manifest states.
+
+    \b
+    infer list
+    infer list --json
+    """
+    from serve.info import catalogue, catalogue_text
+    from serve.locate import folders
+
+    found = catalogue()
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
+    elif found:
+        click.echo(catalogue_text(found))
+    else:
+        say(f"no package in {', '.join(map(str, folders()))}; CONVLINE_MODELS may list other folders")
 
 
 @click.command()
 @MODEL
 @click.option("--json", "as_json", is_flag=True, help="Print the model document as it is, golden samples included.")
-def info(model: str, as_json: bool) -> None:
+@VARIANT
+@SHA256
+def info(model: str, as_json: bool, variant: str, sha256: str | None) -> None:
     """Show what a model is, what it expects and where it comes from.
 
     \b
     infer info lenet5-digits
     """
-    from serve.contract import read
     from serve.info import describe
-    from serve.locate import locate
 
-    path, sha256, _ = locate(model)
-    contract = read(path, sha256)
+    contract = read_model(model, "auto", None, variant, sha256)
     click.echo(json.dumps(contract.document, indent=2) if as_json else describe(contract))
 
 
 @click.command()
 @click.argument("model", metavar="[MODEL]", required=False, shell_complete=complete)
 @VARIANT
+@SHA256
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
-def check(model: str | None, variant: str, as_json: bool) -> None:
+def check(model: str | None, variant: str, sha256: str | None, as_json: bool) -> None:
     """Check this environment, and a model in it: what is there, what is missing, and the cure.
 
     Replays the model's golden samples on each device and says which provider ran the nodes. Exit code 1 where a
@@ -46,7 +82,7 @@ def check(model: str | None, variant: str, as_json: bool) -> None:
     """
     from serve import doctor
 
-    findings = list(doctor.check(model, variant))
+    findings = list(doctor.check(model, variant, sha256))
     click.echo(json.dumps(doctor.document(findings), indent=2) if as_json else doctor.text(findings))
     if any(finding.state == "error" for finding in findings):
         raise SystemExit(1)
@@ -59,7 +95,10 @@ def check(model: str | None, variant: str, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print the measurements as JSON.")
 @DEVICE
 @VARIANT
-def bench(model: str, paths: tuple[str, ...], seconds: float, as_json: bool, device: str, variant: str) -> None:
+@SHA256
+def bench(
+    model: str, paths: tuple[str, ...], seconds: float, as_json: bool, device: str, variant: str, sha256: str | None,
+) -> None:  # fmt: skip
     """Measure how fast a model serves here: reading, inference, writing, and the whole against its ideal.
 
     PATHs are images or CSV files; without any, photo-sized JPEG files or series are made. Exit code 0, or 1 where it
@@ -71,7 +110,7 @@ def bench(model: str, paths: tuple[str, ...], seconds: float, as_json: bool, dev
     """
     from serve import bench
 
-    loaded = open_model(model, device, None, variant)
+    loaded = open_model(model, device, None, variant, sha256)
     found = bench.measure(loaded, paths, device=device, seconds=seconds, say=bench.progress)
     bench.progress("")
     click.echo(json.dumps(found, indent=2) if as_json else bench.text(found))
@@ -85,8 +124,10 @@ def bench(model: str, paths: tuple[str, ...], seconds: float, as_json: bool, dev
 @STRICT
 @DEVICE
 @VARIANT
+@SHA256
 def evaluate(
     model: str, path: str | None, labels: str | None, as_json: bool, strict: bool, device: str, variant: str,
+    sha256: str | None,
 ) -> None:  # fmt: skip
     """Measure how good a model is on labelled images, or on the past of series.
 
@@ -102,7 +143,7 @@ def evaluate(
         raise click.UsageError("expected either PATH or --labels")
     from serve import evaluate
 
-    report = evaluate.run(open_model(model, device, None, variant), path, labels)
+    report = evaluate.run(open_model(model, device, None, variant, sha256), path, labels)
     click.echo(json.dumps(report, indent=2) if as_json else evaluate.text(report))
     if strict and report["unread"]:
         raise SystemExit(3)
@@ -129,12 +170,14 @@ def evaluate(
 @click.option("--stride", type=click.IntRange(1), help="Its steps in pixels.  [default: half a patch]")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="The same gives the same maps.")
 @click.option("--batch", type=click.IntRange(1, 4096), default=32, show_default=True, help="Images per run.")
+@click.option("-0", "--null", "nul", is_flag=True, help="Names on stdin end with NUL (find -print0).")
 @STRICT
 @DEVICE
 @VARIANT
+@SHA256
 def explain(
-    model: str, paths: tuple[str, ...], output: str, method: str | None, strict: bool, device: str, variant: str,
-    **options: Any,
+    model: str, paths: tuple[str, ...], output: str, method: str | None, nul: bool, strict: bool, device: str,
+    variant: str, sha256: str | None, **options: Any,
 ) -> None:  # fmt: skip
     """Show what the labels of images rest on: a heat map of each, computed by the model file itself.
 
@@ -154,12 +197,12 @@ def explain(
     from serve.target import check_folder_apart
 
     check_folder_apart("--output", output, [path for path in paths if path != "-"])
-    contract = read_model(model, device, "classification", variant)
+    contract = read_model(model, device, "classification", variant, sha256)
     method = method or ("saliency" if contract.explains else "occlusion")
     loaded = explainer(contract, method, device)
     say(f"device: {loaded.device}; method: {method}")
     make_folder(folder := Path(output))
-    sources, progress, started = ImageSources(paths, sys.stdin.buffer), Progress("images"), time.perf_counter()
+    sources, progress, started = ImageSources(paths, sys.stdin.buffer, nul=nul), Progress("images"), time.perf_counter()
     n, failed, gaps = 0, 0, list[float]()
     table = open_table(str(folder / TABLE), COLUMNS, sys.stdout.buffer)
     with interruptible(f"{folder} holds what is done"), table as write:

@@ -22,6 +22,7 @@ class Opened:
         self.contract = contract
         self.session = session
         self.device = device  # in words: "cpu (auto: no NVIDIA GPU seen)"
+        self.variant = "as in the file"  # of a package, in words: "int8, recommended for cpu"
         self._check_signature()
 
     @property

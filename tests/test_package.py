@@ -43,7 +43,8 @@ def test_the_manifest_is_true_and_made_without_torch(name: str) -> None:
     assert manifest["digest"] == json.loads(Path("out", name, "check", "digests.json").read_text())["model.onnx"]
     assert manifest["metric"] == {key: checked["metric"][key] for key in manifest["metric"]}
     assert manifest["licence"] == line.results(name, "data")["licence"] != ""
-    assert locate(name, variant="fp32") == (package(name) / "model.onnx", manifest["files"]["model.onnx"], "")
+    found = (package(name) / "model.onnx", manifest["files"]["model.onnx"], "fp32, as asked")
+    assert locate(name, variant="fp32") == found
 
 
 def assert_refused(name: str, sentence: str) -> None:

@@ -184,9 +184,60 @@ def test_models_by_name(classifier_bytes: bytes, photos: Path, tmp_path: Path, m
     for name in ("brightness-grey", "out/dist/brightness-grey", "out/dist/brightness-grey/model.onnx"):
         assert rows_of(infer("images", name, photos / "2.png"))[0]["label"] == "bright"
     forged = infer("images", "forged", photos / "2.png")
-    assert forged.exit_code == 1 and "expected the sha256 of manifest.json" in forged.stderr
+    assert forged.exit_code == 1 and f"expected the sha256 {'0' * 64}, got" in forged.stderr
     unknown = infer("info", "brigthness")
     assert unknown.exit_code == 1 and "one of: brightness-grey, forged" in unknown.stderr
+    assert "did you mean 'brightness-grey'?" in unknown.stderr
+
+
+def test_models_of_other_folders(classifier_bytes: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Oracle: packages made here; the first folder that has a name gives its package, out/dist comes last."""
+    monkeypatch.chdir(tmp_path)
+    nothing = infer("list")
+    assert nothing.exit_code == 0 and "no package in out/dist; CONVLINE_MODELS" in nothing.stderr
+    assert "CONVLINE_MODELS may list other folders" in infer("info", "one").stderr
+    for folder, names in (("a", ["one"]), ("b", ["one", "two"]), ("out/dist", ["two", "three"])):
+        for name in names:
+            package(tmp_path / folder / name, classifier_bytes)
+    (tmp_path / "b/two/model.int8.onnx").write_bytes(classifier_bytes)
+    (tmp_path / "b/two/manifest.json").write_text(
+        json.dumps({"task": "classification", "metric": {"name": "accuracy", "value": 0.99}, "files": {}})
+    )
+    (tmp_path / "a/two").mkdir()  # no package
+    monkeypatch.setenv("CONVLINE_MODELS", f"{tmp_path / 'a'}{os.pathsep}b")
+    found = {one["name"]: one for one in json.loads(infer("list", "--json").stdout)}
+    assert {name: one["folder"] for name, one in found.items()} == {
+        "one": str(tmp_path / "a/one"), "three": "out/dist/three", "two": "b/two",
+    }  # fmt: skip
+    assert found["two"]["variants"] == ["fp32", "int8"] and found["one"]["bytes"] == len(classifier_bytes)
+    heading, _, three, two = infer("list").stdout.splitlines()
+    assert heading.split() == ["name", "task", "metric", "variants", "size", "folder"]
+    assert two.startswith("two") and "accuracy 0.99  fp32, int8" in two and "out/dist/three" in three
+    assert str(tmp_path / "a/one/model.onnx") in infer("info", "one").stdout
+    assert "out/dist/three/model.onnx" in infer("info", "three").stdout
+
+
+def test_a_model_must_have_the_sha256_that_is_asked(
+    classifier: Path, classifier_bytes: bytes, make_forecaster: Callable[..., Path], photos: Path, tmp_path: Path
+) -> None:
+    """Oracle: hashlib; every command that opens a model takes the option and refuses another file, before it runs."""
+    right = hashlib.sha256(classifier_bytes).hexdigest()
+    history = tmp_path / "good.csv"
+    history.write_text(HISTORY)
+    for command, *more in (
+        ["images", photos], ["explain", photos, "-o", tmp_path / "maps"], ["info"], ["check"], ["bench"],
+        ["evaluate", photos], ["series", history],
+    ):  # fmt: skip
+        refused = infer(command, make_forecaster() if command == "series" else classifier, *more, "--sha256", "0" * 64)
+        assert refused.exit_code == 1 and f"expected the sha256 {'0' * 64}" in refused.output, refused.output
+    assert infer("info", classifier, "--sha256", right.upper()).exit_code == 0
+    odd = infer("info", classifier, "--sha256", "abc")
+    assert odd.exit_code == 2 and "expected 64 hex digits, got 'abc'" in odd.stderr
+    package(tmp_path / "p", classifier_bytes)
+    assert infer("check", tmp_path / "p", "--sha256", right).exit_code == 0
+    other = infer("info", tmp_path / "p", "--sha256", "1" * 64)
+    assert other.exit_code == 1
+    assert f"expected the sha256 {'1' * 64} as asked, got {right} in manifest.json" in other.stderr
 
 
 @pytest.mark.parametrize("manifest", ["", "[]", '{"files": {}}', '{"files": {"model.onnx": "abc"}}'])
@@ -269,7 +320,7 @@ def test_exit_codes(
     assert isinstance(result.exception, SystemExit) and "Traceback" not in result.output
 
 
-@pytest.mark.parametrize("command", ["", "images", "series", "info", "check", "bench", "evaluate", "explain"])
+@pytest.mark.parametrize("command", ["", *main.commands])
 def test_help_has_examples_that_parse(command: str) -> None:
     """Oracle: click parses each example line of the help text with the command's own options."""
     shown = infer(*filter(None, [command, "--help"])).stdout

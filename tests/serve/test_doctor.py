@@ -47,7 +47,7 @@ def test_a_good_model_in_its_package(classifier_bytes: bytes, tmp_path: Path) ->
     """Oracle: hashlib, and the 6 nodes of the tiny graph, some of which onnxruntime may fold or join."""
     package(tmp_path / "good", classifier_bytes)
     names = found(tmp_path / "good")
-    assert hashlib.sha256(classifier_bytes).hexdigest() in names["manifest.json"][0]["found"]
+    assert hashlib.sha256(classifier_bytes).hexdigest() in names["sha256"][0]["found"]
     ran, golden = names["cpu"]
     assert ran["state"] == golden["state"] == "ok" and "1e-05 is allowed" in golden["found"]
     nodes, provider = ran["found"].removeprefix("nodes run: ").split(" by ")
@@ -59,7 +59,7 @@ def test_a_good_model_in_its_package(classifier_bytes: bytes, tmp_path: Path) ->
 def test_series_models_and_files_alone(make_forecaster: Callable[..., Path]) -> None:
     """Oracle: a forecaster replays too; without a manifest nothing vouches for the file, which is a warning."""
     names = found(make_forecaster())
-    assert names["manifest.json"][0]["state"] == "warning" and names["cpu"][1]["state"] == "ok"
+    assert names["sha256"][0]["state"] == "warning" and names["cpu"][1]["state"] == "ok"
 
 
 def moved(by: float) -> dict[str, Any]:
