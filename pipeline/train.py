@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pipeline import augment, data, device, distributed, network, params, trained, tuning
+from pipeline import augment, batch_norm, data, device, distributed, network, params, trained, tuning
 from pipeline.checkpoint import CHECKPOINTS, LEAST_S, MOST_SHARE, State, checkpoint_path, record, restore, store
 from pipeline.loss import autocast, conformal, make_optimizer, objective, penalty
 from pipeline.recipe import on_features
@@ -126,13 +126,15 @@ def one_epoch(
     minimise: Callable[..., tuple[Tensor, Tensor]],
 ) -> dict[str, float]:
     """Train one epoch, look at the validation split, and record both in `state`; return the new history row."""
+    train = recipe["train"]
     net.train()
     if recipe.get("head"):
         tuning.set_phase(net, recipe["head"], state.epoch)
     total, right, seen = take_steps(recipe, net, optimizer, fitting, change, state.epoch, minimise)
+    reestimate_batch_norm(net, fitting, train["batch"])
     distributed.settle(net)
     total, right, seen = distributed.total(total, right, seen)
-    train, epoch = recipe["train"], state.epoch
+    epoch = state.epoch
     row = {"epoch": epoch + 1, "lr": optimizer.param_groups[0]["lr"], "train_loss": total / seen}
     row["validation_loss"], accuracy = evaluate(recipe, net, validation)
     if fitting.y.dtype == torch.int64:
@@ -175,6 +177,17 @@ def take_steps(
         loss, correct = step(recipe, net, optimizer, x, y, minimise, len(mine) * distributed.size() / len(rows))
         total, right, seen = total + loss.double() * len(mine), right + correct, seen + len(mine)
     return total, right, seen
+
+
+def reestimate_batch_norm(net: Any, fitting: Batches, batch: int) -> None:
+    """Estimate batch-norm statistics that have not arrived from the training split, in batches of a mixed order.
+
+    Mixed, because a split is sorted by class, and a batch of one class has not the variance of all of them.
+    """
+    forward = net.logits if fitting.y.dtype == torch.int64 else net.net
+    order = torch.randperm(len(fitting.x), generator=distributed.common()).to(fitting.x.device)
+    rows = [mine for mine in distributed.share(order).split(batch) if len(mine) == batch] or [distributed.share(order)]
+    batch_norm.reestimate(net, forward, (fitting.x[part] for part in rows))
 
 
 def refuse_broken(net: nn.Module, label: str, epoch: int) -> None:
