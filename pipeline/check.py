@@ -5,8 +5,9 @@ check.json (parity, accuracy or error with its interval, which variants may ship
 numbers, for `dvc metrics`), speed.json (latency, the recommended variants; not in git), and out/<entry>/check/test.npz.
 Each file is tried on each device that has kernels for its precision: int8 on the CPU alone.
 Fails when the fp32 file cannot be trusted, promises what its data are not, answers what is not finite, or breaks the
-limit on its difference from torch (params.yaml `check.atol`) or on its metric's; and when a variant's answers are not
-finite. A variant that loses too much accuracy is refused: it does not ship, the line goes on. check.json is written
+limit on its difference from torch (params.yaml `check.atol`) or on its metric's; when a variant's answers are not
+finite; and, where params say `check.baseline: refuse`, when the network is no better than its best baseline. A variant
+that loses too much accuracy is refused: it does not ship, the line goes on. check.json is written
 then too, with the sentence. out/<entry>/check/digests.json names the files looked at: `package` takes no others.
 
     python -m pipeline.check ENTRY
@@ -93,6 +94,15 @@ def refuse(name: str, checked: dict[str, Any]) -> str | None:
     return None
 
 
+def refuse_weak(name: str, checked: dict[str, Any], baseline: str) -> str | None:
+    """Return the sentence for a network that is no better than its best baseline, where params refuse one."""
+    beside = checked["against_baseline"]
+    if baseline != "refuse" or beside["better"]:
+        return None
+    cure = "train it longer, give it more data, ship the baseline, or set `check.baseline: report`"
+    return f"{name}: {beside['sentence']}; {cure}"
+
+
 def try_file(
     name: str,
     place: dict[str, str],
@@ -155,8 +165,11 @@ def verdict(name: str, source: data.Data, limits: dict[str, Any]) -> Verdict:
             checked["retrieval"], arrays["nearest"] = retrieve(vectors["train"], vectors["test"], *splits)
     if streams:
         checked["streams"] = streams
-    broken = refuse(name, checked)
+    checked["against_baseline"] = beside = metrics.against_baseline(metric, source.about.get("labels", []))
+    broken = refuse(name, checked) or refuse_weak(name, checked, limits["baseline"])
     kept = "all limits kept"
+    if source.task == "forecasting" or not beside["better"]:
+        kept += f"; {beside['sentence']}"
     if flipped := max(row.get("beyond", 0) for row in rows if row["variant"] == "fp32"):
         kept += f"; {flipped} rows differ from torch by more than {limits['atol']:g}: a feature on the edge of a split"
     checked = {"passed": broken is None, "verdict": broken or kept, **checked}
@@ -208,6 +221,8 @@ def headline(checked: dict[str, Any]) -> dict[str, float]:
     metric = checked["metric"]
     name = metric["name"]
     facts = {f"test_{name}": metric["value"], f"test_{name}_low": metric["low"], f"test_{name}_high": metric["high"]}
+    if name == "accuracy":
+        facts |= {"test_balanced_accuracy": metric["balanced_accuracy"]}
     if name == "mse":
         naive = metric["baselines"]["seasonal naive"]["mse"]
         facts |= {"coverage": metric["intervals"][0]["measured"]} if metric["intervals"] else {}
@@ -246,6 +261,8 @@ def main() -> None:
             f"parity {headline(checked)['parity']:.1e}, p50 {timings['rows'][0]['p50_ms']:.2f} ms",
             file=sys.stderr,
         )
+        if metric["name"] != "accuracy" or not checked["against_baseline"]["better"]:
+            print(f"   {checked['against_baseline']['sentence']}", file=sys.stderr)
         for found in (found for by in checked["variants"].values() for found in by.values()):
             print(f"   {found['why']}", file=sys.stderr)
         for device, choice in timings["choice"].items():

@@ -14,6 +14,7 @@ CHECK = {
     "devices": Field(list, [], item=str, choices=("cpu", "cuda", "tensorrt")),  # none named: all that are there
     "variants": Field(list, ["int8", "fp16"], item=str, choices=("int8", "fp16")),
     "budget": Field(float, 0.005, least=0, most=1),  # accuracy that a variant may lose
+    "baseline": Field(str, "report", choices=("report", "refuse")),  # a network no better than its best baseline
     "int8": Field(dict, {}),
     "batches": Field(list, [1, 8, 32, 128], item=int, least=1, some=True),
     "threads": Field(list, [1], item=int, least=1),

@@ -43,8 +43,17 @@ def resampled(measure: Callable[[np.ndarray], float], n: int, draws: int = 1000,
 
 
 def classification(probabilities: np.ndarray, torch_says: np.ndarray, y: np.ndarray) -> dict[str, Any]:
-    right = int((probabilities.argmax(1) == y).sum())
+    """Return the accuracy of probabilities (n, K) for labels y (n,), with its interval and what puts it in proportion.
+
+    `recall` is the share of each class's images that are right, None for a class without test images;
+    `balanced_accuracy` is its mean; `largest_class` is the class that has most test images, and its share of them.
+    """
+    predicted = probabilities.argmax(1)
+    right = int((predicted == y).sum())
     low, high = wilson(right, len(y))
+    counts = np.bincount(y, minlength=probabilities.shape[1])
+    hits = np.bincount(y[predicted == y], minlength=len(counts))
+    recall = [float(hit / count) if count else None for hit, count in zip(hits, counts, strict=True)]
     return {
         "name": "accuracy",
         "value": right / len(y),
@@ -52,6 +61,38 @@ def classification(probabilities: np.ndarray, torch_says: np.ndarray, y: np.ndar
         "high": high,
         "n": len(y),
         "torch": float((torch_says.argmax(1) == y).mean()),
+        "balanced_accuracy": float(np.mean([share for share in recall if share is not None])),
+        "recall": recall,
+        "largest_class": {"label": int(counts.argmax()), "share": float(counts.max() / len(y))},
+    }
+
+
+def against_baseline(metric: dict[str, Any], labels: list[str]) -> dict[str, Any]:
+    """Return how the metric compares with the best baseline: {"name", "better", "sentence"}, a forecast's "ratio" too.
+
+    A classifier's baseline answers the largest class of the test split for every image; a forecaster's best one is that
+    of the least MASE, or of the least MSE where the seasonal naive error of the training rows is 0.
+    """
+    if metric["name"] == "accuracy":
+        label, share = labels[metric["largest_class"]["label"]], metric["largest_class"]["share"]
+        better = metric["value"] > share
+        than = f"always answering {label!r}, the largest class ({share:.3g} of the test split)"
+        return {
+            "name": "largest class",
+            "better": better,
+            "sentence": f"{'better' if better else 'no better'} than {than}",
+        }
+    measure = "mase" if np.isfinite(metric["mase"]) else "mse"
+    ours = metric["mase" if measure == "mase" else "value"]
+    name, theirs = min(((n, b[measure]) for n, b in metric["baselines"].items()), key=lambda pair: pair[1])
+    better, ratio = ours < theirs, ours / theirs if theirs else None
+    times = f", {ratio:.2f} times" if ratio is not None else ""
+    than = f"{name}, the best baseline: {measure.upper()} {ours:.3g} against {theirs:.3g}{times}"
+    return {
+        "name": name,
+        "better": better,
+        "ratio": ratio,
+        "sentence": f"{'better' if better else 'worse'} than {than}",
     }
 
 

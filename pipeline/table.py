@@ -136,6 +136,10 @@ def detail_rows(entry: Entry) -> dict[str, list[list[Any]]]:
         rivals = {"this entry": own, **entry.metric["baselines"]}
         rows["baselines"] = [rival_row(name, facts) for name, facts in rivals.items()]
         rows["intervals"] = [interval_row(facts) for facts in entry.metric["intervals"]]
+    if entry.metric and "recall" in entry.metric and "data" in made:
+        counts = made["data"]["balance"]["test"]
+        shares = zip(made["data"]["labels"], entry.metric["recall"], strict=True)
+        rows["classes"] = [[label, counts[label], f"{100 * s:.1f} %"] for label, s in shares if s is not None]
     if methods := entry.judged.get("methods"):
         rows["explanations"] = [method_row(name, facts) for name, facts in methods.items()]
     if balance := made.get("data", {}).get("balance"):

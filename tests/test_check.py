@@ -37,7 +37,12 @@ def test_a_sound_file_passes_without_torch(name: str) -> None:
     done = line.run_without_torch("check", name)
     assert done.returncode == 0, done.stderr
     checked, saved = line.results(name, "check"), np.load(f"out/{name}/export/torch.npz")
-    assert checked["passed"] and checked["verdict"] == "all limits kept"
+    beside = checked["against_baseline"]
+    assert beside["better"] or name == line.WAVES  # it is trained for seconds
+    assert (
+        checked["passed"] and checked["verdict"] == "all limits kept" + (name == line.WAVES) * f"; {beside['sentence']}"
+    )
+    assert beside["sentence"] in done.stderr or name == line.DIGITS
     variants = ["fp32", "int8", "fp16"] if name == line.DIGITS else ["fp32"]
     assert [row["variant"] for row in checked["golden"]] == variants and checked["golden"][0]["difference"] <= 1e-6
     assert [(row["variant"], row["input"], row["batch"]) for row in checked["rows"]] == [
@@ -205,6 +210,15 @@ def test_a_metric_that_moved_is_stopped() -> None:
         checked["metric"]["value"] = broken
         sentence = f"x: {name} is {broken:.4g} under onnxruntime, {torch_says:.4g} under torch"
         assert sentence in (check.refuse("x", checked) or "")
+
+
+def test_a_network_that_is_no_better_than_its_baseline_is_refused_where_params_say_so() -> None:
+    """Oracle: the sentence; `report` lets the same file through."""
+    beside = {"better": False, "sentence": "worse than seasonal naive, the best baseline: MASE 2 against 1, 2.00 times"}
+    assert check.refuse_weak("x", {"against_baseline": beside}, "report") is None
+    sentence = check.refuse_weak("x", {"against_baseline": beside}, "refuse") or ""
+    assert sentence.startswith(f"x: {beside['sentence']}; train it longer") and "check.baseline: report" in sentence
+    assert check.refuse_weak("x", {"against_baseline": beside | {"better": True}}, "refuse") is None
 
 
 def test_wilson_against_a_published_value() -> None:

@@ -38,6 +38,34 @@ def test_accuracy() -> None:
     assert answer["low"] < 0.75 < answer["high"]
 
 
+def test_recall_and_the_largest_class_put_an_accuracy_in_proportion() -> None:
+    """By hand: 97 good and 3 defect images, all said to be good; one class has no image at all."""
+    y = np.array([1] * 97 + [0] * 3)
+    answer = metrics.classification(np.eye(3)[np.ones(100, int)], np.eye(3)[np.ones(100, int)], y)
+    assert answer["recall"] == [0.0, 1.0, None] and answer["balanced_accuracy"] == 0.5
+    assert answer["largest_class"] == {"label": 1, "share": 0.97}
+    found = metrics.against_baseline(answer, ["defect", "good", "other"])
+    assert not found["better"]
+    assert found["sentence"] == "no better than always answering 'good', the largest class (0.97 of the test split)"
+    better = metrics.against_baseline(answer | {"value": 0.98}, ["defect", "good", "other"])
+    assert better["better"] and better["sentence"].startswith("better than always answering 'good'")
+
+
+def test_a_forecaster_is_judged_beside_its_best_baseline() -> None:
+    """By hand: of two baselines the one of less MASE is named; without a MASE (a perfect season) MSE decides."""
+    beside = {"last value": {"mse": 9.0, "mase": 2.0}, "seasonal naive": {"mse": 1.0, "mase": 0.5}}
+    metric = {"name": "mse", "value": 4.0, "mase": 1.5, "baselines": beside}
+    found = metrics.against_baseline(metric, [])
+    assert (found["name"], found["better"], found["ratio"]) == ("seasonal naive", False, 3.0)
+    assert found["sentence"] == "worse than seasonal naive, the best baseline: MASE 1.5 against 0.5, 3.00 times"
+    assert metrics.against_baseline(metric | {"mase": 0.25}, [])["better"]
+    perfect = {"seasonal naive": {"mse": 0.0, "mase": np.nan}}
+    found = metrics.against_baseline(metric | {"mase": np.inf, "baselines": perfect}, [])
+    assert (
+        found["sentence"] == "worse than seasonal naive, the best baseline: MSE 4 against 0" and found["ratio"] is None
+    )
+
+
 def test_forecast_errors(resolved: Callable[..., dict[str, Any]]) -> None:
     """By hand: a forecast that is off by .5 everywhere, quantiles that hold half of the targets."""
     source, _ = data.make(resolved(SERIES_RECIPE)["data"])
