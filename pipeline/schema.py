@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from serve.calendar import FEATURES
-from serve.schema import MAX_IMAGE_SIDE
+from serve.schema import CROPS, MAX_IMAGE_SIDE
 
 
 class ParamsError(Exception):
@@ -142,7 +142,9 @@ IMAGE_DATA = {
     "size": Field(list, item=int, length=2, least=1, most=MAX_IMAGE_SIDE),  # height, width
     "colour": Field(str, choices=("grey", "rgb")),
     "standardise": Field(str, "channel", choices=("none", "unit", "mean", "channel", "pixel", "imagenet")),
-    "fit": Field(str, "stretch", choices=("stretch", "crop")),
+    "fit": Field(
+        str, "stretch", choices=("stretch", *CROPS)
+    ),  # torchvision: at whole pixels, as its weights were tested
     "shorter_px": Field((int, type(None)), None, least=1),
     "interpolation": Field(str, "bilinear", choices=("nearest", "bilinear", "bicubic", "lanczos")),
     "background": Field(list, [0, 0, 0], item=int, length=3, least=0, most=255),

@@ -19,16 +19,19 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.ImageFile import ImageFile
 
 from serve.errors import InputError
+from serve.schema import CROPS
 
 # What Pillow may be asked to decode: raster formats with a decoder inside the Pillow wheel. EPS and WMF are left out:
-# they start other programs.
+# they start other programs. Pillow tries them in this order. TGA has no signature, so the bytes of other formats may
+# pass for it; PCX alone comes after it, for its two weak bytes are those of a TGA with an identifier of 10 bytes.
 FORMATS = {
     "PNG": (".png", ".apng"), "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"), "GIF": (".gif",), "BMP": (".bmp",),
-    "WEBP": (".webp",), "TIFF": (".tif", ".tiff"), "PPM": (".ppm", ".pgm", ".pbm", ".pnm"), "TGA": (".tga",),
-    "JPEG2000": (".jp2", ".j2k", ".jpx"), "AVIF": (".avif",), "ICO": (".ico",), "DIB": (".dib",), "PCX": (".pcx",),
-    "SGI": (".sgi",), "QOI": (".qoi",), "PSD": (".psd",),
+    "WEBP": (".webp",), "TIFF": (".tif", ".tiff"), "PPM": (".ppm", ".pgm", ".pbm", ".pnm"),
+    "JPEG2000": (".jp2", ".j2k", ".jpx"), "AVIF": (".avif",), "ICO": (".ico",), "DIB": (".dib",),
+    "SGI": (".sgi",), "QOI": (".qoi",), "PSD": (".psd",), "TGA": (".tga",), "PCX": (".pcx",),
 }  # fmt: skip
 NAMES = list(FORMATS)
 SUFFIXES = frozenset(suffix for suffixes in FORMATS.values() for suffix in suffixes)
@@ -46,6 +49,8 @@ DECODER_ERRORS = (
     Image.DecompressionBombError,
 )  # fmt: skip
 
+# Bits of a sample and what one step of it is in 8 bits, of the PNG whose decoded pixels have 8 bits: by Pillow's name.
+KEYS = {"L": (8, 1), "L;2": (2, 85), "L;4": (4, 17), "RGB": (8, 1)}
 ORIENTATION = 0x0112  # EXIF tag; from 5 on, width and height change places
 RESAMPLING = {
     "nearest": Image.Resampling.NEAREST,
@@ -62,12 +67,15 @@ class ImageRule:
 
     ImageRule((28, 28), "grey")                             # the whole image, stretched to 28 x 28
     ImageRule((224, 224), "rgb", "crop", shorter_px=256)    # shorter side to 256, then the centre 224 x 224
+
+    `crop` resamples once, from the exact centre of the image, which may begin between two pixels; `torchvision` scales
+    to whole pixels first and then cuts at whole pixels, as torchvision's Resize and CenterCrop do.
     """
 
     size: tuple[int, int]  # (H, W)
     colour: str  # "grey" | "rgb"
-    fit: str = "stretch"  # "stretch" | "crop"
-    shorter_px: int | None = None  # crop only
+    fit: str = "stretch"  # "stretch" | "crop" | "torchvision"
+    shorter_px: int | None = None  # crop and torchvision only
     interpolation: str = "bilinear"
     background: tuple[int, int, int] = (0, 0, 0)
     draft: bool = False  # a JPEG is decoded at 1/2, 1/4 or 1/8, if that still has the pixels that resizing asks for
@@ -75,15 +83,19 @@ class ImageRule:
     def __post_init__(self) -> None:
         for name, value, choices in (
             ("colour", self.colour, ("grey", "rgb")),
-            ("fit", self.fit, ("stretch", "crop")),
+            ("fit", self.fit, ("stretch", *CROPS)),
             ("interpolation", self.interpolation, tuple(RESAMPLING)),
         ):
             if value not in choices:
                 raise ValueError(f"ImageRule.{name}: expected one of {', '.join(choices)}, got {value!r}")
-        if self.fit == "crop" and (self.shorter_px is None or self.shorter_px < max(self.size)):
+        if self.fit != "stretch" and (self.shorter_px is None or self.shorter_px < max(self.size)):
             raise ValueError(f"ImageRule.shorter_px: expected at least {max(self.size)} to crop, got {self.shorter_px}")
         if self.fit == "stretch" and self.shorter_px is not None:
             raise ValueError(f"ImageRule.shorter_px: expected None with fit 'stretch', got {self.shorter_px}")
+        if self.fit == "torchvision" and self.draft:
+            raise ValueError(
+                "ImageRule.draft: expected false with fit 'torchvision', whose pixels it changes, got true"
+            )
 
     @property
     def channels(self) -> int:
@@ -91,7 +103,7 @@ class ImageRule:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the `input` object of the model document."""
-        crop = {"shorter_px": self.shorter_px} if self.fit == "crop" else {}
+        crop = {"shorter_px": self.shorter_px} if self.shorter_px is not None else {}
         return {
             "kind": "image", "size": list(self.size), "colour": self.colour, "fit": self.fit, **crop,
             "interpolation": self.interpolation, "background": list(self.background), "draft": self.draft, **FIXED,
@@ -120,7 +132,6 @@ def read_image(source: str | Path | bytes | Image.Image, rule: ImageRule) -> npt
                 raise InputError(where, f"expected at most {MAX_PIXELS} pixels, got {image.width} x {image.height}")
             if rule.draft:
                 _draft(image, rule)
-            image.load()
             return _to_array(image, rule, where)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise InputError(where, f"expected at most {MAX_PIXELS} pixels, got a decompression bomb") from error
@@ -169,9 +180,26 @@ def _draft(image: Image.Image, rule: ImageRule) -> None:
 
 
 def _to_array(image: Image.Image, rule: ImageRule, where: str) -> npt.NDArray[np.uint8]:
+    _scale_colour_key(image)
+    image.load()
     image = _to_colour(_upright(image), rule, where)
     # Twice as fast as np.asarray(image) where images are small, as they are by the million.
-    return np.frombuffer(_to_size(image, rule).tobytes(), np.uint8).reshape(*rule.size, rule.channels)
+    return np.frombuffer(_to_size(image, rule, where).tobytes(), np.uint8).reshape(*rule.size, rule.channels)
+
+
+def _scale_colour_key(image: Image.Image) -> None:
+    """Give the transparent grey or colour of a PNG that is not decoded yet (tRNS) in the 8 bits of its pixels.
+
+    Pillow leaves it in the bits of the file. Of 16-bit colours Pillow keeps the high bytes, so those are compared.
+    """
+    key = image.info.get("transparency")
+    raw = image.tile[0].args if image.format == "PNG" and isinstance(image, ImageFile) and image.tile else None
+    if raw in KEYS and isinstance(key, int | tuple):
+        bits, step = KEYS[raw]
+        scaled = [(sample & ((1 << bits) - 1)) * step for sample in (key if isinstance(key, tuple) else (key,))]
+        image.info["transparency"] = tuple(scaled) if isinstance(key, tuple) else scaled[0]
+    elif raw == "RGB;16B" and isinstance(key, tuple):
+        image.info["transparency"] = tuple(sample >> 8 for sample in key)
 
 
 def _upright(image: Image.Image) -> Image.Image:
@@ -189,23 +217,44 @@ def _to_colour(image: Image.Image, rule: ImageRule, where: str) -> Image.Image:
         raise InputError(where, "expected integer pixels, got floating-point pixels whose range is not known")
     if image.mode == "I" or image.mode.startswith("I;16"):
         # Pillow's own conversion clips at 255. Mode "I" is 16 bits as well: Pillow reads PGM and some TIFF files so.
-        high = np.clip(np.asarray(image).astype(np.int64), 0, 65535) >> 8
+        values = np.asarray(image)
+        high = np.clip(values.astype(np.int64), 0, 65535) >> 8
+        key = image.info.get("transparency")  # of a PNG, in 16 bits
         image = Image.fromarray(high.astype(np.uint8))
+        if isinstance(key, int):
+            image.putalpha(Image.fromarray(np.where(values == key, 0, 255).astype(np.uint8)))
     if image.has_transparency_data:
         backdrop = Image.new("RGBA", image.size, (*rule.background, 255))
         image = Image.alpha_composite(backdrop, image.convert("RGBA")).convert("RGB")
     return image if image.mode == target else image.convert(target)
 
 
-def _to_size(image: Image.Image, rule: ImageRule) -> Image.Image:
+def _to_size(image: Image.Image, rule: ImageRule, where: str) -> Image.Image:
     """Return the image at the rule's size by at most one resampling; none where it has that size already."""
     height, width = rule.size
     resample = RESAMPLING[rule.interpolation]
     if rule.shorter_px is None:  # stretch
         return image if image.size == (width, height) else image.resize((width, height), resample)
+    if rule.fit == "torchvision":
+        return _cut(_to_shorter(image, rule.shorter_px, resample, where), width, height)
     # The centre crop in source pixels: what remains of it after scaling the shorter side to shorter_px.
     scale = rule.shorter_px / min(image.size)
     box_width, box_height = min(width / scale, image.width), min(height / scale, image.height)
     left, top = (image.width - box_width) / 2, (image.height - box_height) / 2
     box = (left, top, min(left + box_width, image.width), min(top + box_height, image.height))
     return image.resize((width, height), resample, box=box)
+
+
+def _to_shorter(image: Image.Image, shorter_px: int, resample: Image.Resampling, where: str) -> Image.Image:
+    """Return the image with its shorter side scaled to `shorter_px`; the other side is cut to whole pixels."""
+    width, height = (shorter_px * side // min(image.size) for side in image.size)
+    if width * height > MAX_PIXELS:  # of an image of few pixels that is very long
+        size = f"{width} x {height} from {image.width} x {image.height}"
+        raise InputError(where, f"expected at most {MAX_PIXELS} pixels after scaling, got {size}")
+    return image if image.size == (width, height) else image.resize((width, height), resample)
+
+
+def _cut(image: Image.Image, width: int, height: int) -> Image.Image:
+    """Return the centre; half a pixel goes to the even side, as Python and torchvision round."""
+    left, top = round((image.width - width) / 2), round((image.height - height) / 2)
+    return image.crop((left, top, left + width, top + height))

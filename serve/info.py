@@ -29,7 +29,10 @@ def describe(contract: Contract) -> str:
 def _image_rows(contract: Contract) -> list[tuple[str, str]]:
     rule = contract.document["input"]
     height, width = rule["size"]
-    crop = f", shorter side to {rule['shorter_px']} px, centre crop" if rule["fit"] == "crop" else ", stretched"
+    crop = ", stretched"
+    if rule["fit"] != "stretch":
+        how = " at whole pixels" if rule["fit"] == "torchvision" else ""
+        crop = f", shorter side to {rule['shorter_px']} px, centre crop{how}"
     return [
         ("labels", f"{len(contract.labels)}: {printable(', '.join(contract.labels))}"),
         ("input", f"one {rule['colour']} image, {height} x {width} px{crop}, {rule['interpolation']}"),

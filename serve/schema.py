@@ -15,6 +15,7 @@ from serve.errors import ModelFileError
 FORMAT = 1
 TASKS = ("classification", "forecasting")
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
+CROPS = ("crop", "torchvision")  # both scale the shorter side and cut the centre; torchvision's at whole pixels
 UNITS = ("seconds", "months", "index")
 MAX_IMAGE_SIDE = 8192  # bounds what a hostile file can make us allocate: 192 MiB for one rgb image
 MAX_STEPS = 1_000_000  # context and horizon, rows
@@ -85,7 +86,7 @@ CLASSIFICATION: dict[str, Rule] = COMMON | {
     "input.kind": _one_of("image"),
     "input.size": SIZE,
     "input.colour": _one_of("grey", "rgb"),
-    "input.fit": _one_of("stretch", "crop"),
+    "input.fit": _one_of("stretch", *CROPS),
     "input.interpolation": _one_of(*INTERPOLATIONS),
     "input.background": COLOUR,
     "input.exif": _one_of("apply"),
@@ -138,8 +139,10 @@ def check_document(document: Any, where: str) -> None:
     """Raise ModelFileError naming the first key of the model document that is missing, wrong or unknown."""
     check_format(document, where)
     rules = FORECASTING if document.get("task") == "forecasting" else CLASSIFICATION
-    if isinstance(document.get("input"), dict) and document["input"].get("fit") == "crop":
+    if isinstance(document.get("input"), dict) and document["input"].get("fit") in CROPS:
         rules = rules | CROP
+        if document["input"]["fit"] == "torchvision":
+            rules = rules | {"input.draft": _one_of(False)}  # its pixels are those of the whole image
     for key, more in OPTIONAL.get(str(document.get("task")), {}).items():
         rules = rules | more if _look_up(document, key)[0] else rules
     for key, (expected, test) in rules.items():

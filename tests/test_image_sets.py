@@ -12,10 +12,12 @@ from urllib.error import URLError
 
 import numpy as np
 import pytest
+from PIL import Image
 from recipes import ROOT
 
 from pipeline import data, sources
 from pipeline.stage import StageError
+from serve.image import ImageRule, read_image
 
 MNIST = ROOT.parent / "shared/datasets"
 Spec = Callable[..., dict[str, Any]]
@@ -290,3 +292,16 @@ def recipe_of_folder(resolved: Callable[..., dict[str, Any]]) -> Callable[[Path]
         return resolved(recipe, sets)["data"]
 
     return make
+
+
+@TORCHVISION
+def test_fit_torchvision_is_torchvision_s_crop() -> None:
+    """Oracle: torchvision's Resize and CenterCrop on Pillow images of many sizes, each pixel equal."""
+    from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Resize
+
+    generator = np.random.default_rng(0)
+    rule = ImageRule((17, 20), "rgb", "torchvision", 24)
+    theirs = Compose([Resize(24, InterpolationMode.BILINEAR), CenterCrop((17, 20))])
+    for width, height in generator.integers(1, 120, (60, 2)):
+        image = Image.fromarray(generator.integers(0, 256, (height, width, 3), dtype=np.uint8))
+        assert (read_image(image, rule) == np.asarray(theirs(image))).all(), (width, height)

@@ -2,6 +2,9 @@
 
 import io
 import os
+import re
+import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +14,7 @@ import tiny
 from PIL import Image, ImageFile
 
 from serve.errors import InputError
-from serve.image import MAX_PIXELS, ImageRule, read_image
+from serve.image import FORMATS, MAX_PIXELS, ImageRule, read_image
 from serve.schema import INTERPOLATIONS
 
 GREY = ImageRule((4, 6), "grey")
@@ -74,6 +77,33 @@ def test_crop_without_scaling_cuts_pixels() -> None:
     pixels = noise(10, 16, 3)
     found = read_image(Image.fromarray(pixels), ImageRule((6, 8), "rgb", "crop", shorter_px=10))
     assert (found == pixels[2:8, 4:12]).all()
+
+
+@pytest.mark.parametrize(
+    ("size", "scaled", "left", "top"),
+    [
+        ((50, 37), (21, 16), 6, 4),  # 16 * 50 / 37 = 21.6; (21 - 8) / 2 = 6.5, to the even 6
+        ((37, 50), (16, 21), 4, 6),
+        ((69, 48), (23, 16), 8, 4),  # (23 - 8) / 2 = 7.5, to the even 8
+        ((16, 16), (16, 16), 4, 4),  # no resize
+        ((5, 4), (20, 16), 6, 4),
+    ],
+)
+def test_torchvision_scales_then_cuts_whole_pixels(
+    size: tuple[int, int], scaled: tuple[int, int], left: int, top: int
+) -> None:
+    """Oracle: sizes and places by hand, Pillow's resize and numpy slicing."""
+    image = Image.fromarray(noise(size[1], size[0], 3))
+    found = read_image(image, ImageRule((8, 8), "rgb", "torchvision", shorter_px=16))
+    assert (found == np.asarray(image.resize(scaled, Image.Resampling.BILINEAR))[top : top + 8, left : left + 8]).all()
+
+
+def test_torchvision_refuses_what_would_grow_without_bound() -> None:
+    """Oracle: a line of 10^6 pixels scaled to 16 rows would have 16 x 16 * 10^6 pixels; `crop` takes its centre."""
+    line = Image.new("L", (1_000_000, 1), 77)
+    with pytest.raises(InputError, match=r"expected at most 89478485 pixels after scaling, got 16000000 x 16"):
+        read_image(line, ImageRule((8, 8), "grey", "torchvision", shorter_px=16))
+    assert (read_image(line, ImageRule((8, 8), "grey", "crop", shorter_px=16)) == 77).all()
 
 
 def smooth(width: int, height: int) -> Image.Image:
@@ -142,6 +172,50 @@ def test_alpha_is_composited_over_the_background(kind: str) -> None:
     assert (found[:, :3] == 90).all() and (found[:, 3:] == RGB.background).all()
 
 
+@pytest.mark.parametrize("colour", [0, 2])
+@pytest.mark.parametrize("depth", [1, 2, 4, 8, 16])
+@pytest.mark.parametrize("how", ["file", "image"])
+def test_a_png_s_transparent_value_is_that_of_its_own_bits(depth: int, colour: int, how: str) -> None:
+    """Oracle: PNG specification (third edition), 11.3.1.1: pixels of the tRNS value are transparent, compared in the
+    file's bits, of which higher ones in the chunk are masked; all other pixels are opaque. Grey g of n bits is
+    255 g / (2^n - 1), of 16 bits the high byte."""
+    if colour == 2 and depth < 8:
+        pytest.skip("PNG has no colours of fewer than 8 bits")
+    most = 2**depth - 1
+    key, other = 0xC822 if depth == 16 else most - most // 3, most // 3
+    values = np.tile(np.repeat([key, other], 3), (4, 1))
+    grey = other >> 8 if depth == 16 else 255 * other // most
+    unused = 0 if depth == 16 else 1 << depth
+    data = png(values, depth, colour, key | unused)
+    source = data if how == "file" else Image.open(io.BytesIO(data))
+    for _ in range(2):  # an open image is decoded by the first
+        found = read_image(source, RGB)
+        assert (found[:, :3] == RGB.background).all() and (found[:, 3:] == grey).all()
+
+
+def test_sixteen_bit_greys_beside_the_transparent_one_are_opaque() -> None:
+    """Oracle: 0x8000 is transparent, 0x8001 has its high byte and is not."""
+    values = np.tile(np.repeat([0x8000, 0x8001], 3), (4, 1))
+    found = read_image(png(values, 16, 0, 0x8000), RGB)
+    assert (found[:, :3] == RGB.background).all() and (found[:, 3:] == 0x80).all()
+
+
+def png(values: np.ndarray, depth: int, colour: int, key: int) -> bytes:
+    """Return a PNG of grey (colour 0) or RGB (2) samples with a transparent value: Pillow writes few of these."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    channels = 3 if colour == 2 else 1
+    rows = []
+    for row in np.repeat(values, channels, axis=1):
+        bits = "".join(f"{value:0{depth}b}" for value in row)
+        rows.append(b"\0" + int(bits.ljust(-8 * (-len(bits) // 8), "0"), 2).to_bytes(-(-len(bits) // 8), "big"))
+    header = struct.pack(">IIBBBBB", values.shape[1], len(values), depth, colour, 0, 0, 0)
+    parts = [(b"IHDR", header), (b"tRNS", struct.pack(">H", key) * channels), (b"IDAT", zlib.compress(b"".join(rows)))]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in [*parts, (b"IEND", b"")])
+
+
 def test_half_alpha() -> None:
     """Oracle: 128/255 of 255 over black, rounded: 128."""
     image = Image.new("LA", (6, 4), (255, 128))
@@ -179,6 +253,46 @@ def test_animations_give_the_first_frame(form: str) -> None:
     frames = [Image.new("L", (6, 4), value) for value in (255, 0, 0)]
     data = encode(frames[0], form, save_all=True, append_images=frames[1:])
     assert (read_image(data, GREY) == 255).all()
+
+
+def test_ico_files_of_any_size_are_read() -> None:
+    """Oracle: noise of 150 x 150 RGBA, a PNG of 90 kB within the ICO; bytes 16 and 17 then look like those of a TGA."""
+    pixels = np.random.default_rng(0).integers(0, 256, (150, 150, 4), dtype=np.uint8)
+    pixels[..., 3] = 255
+    data = encode(Image.fromarray(pixels), "ICO", sizes=[(150, 150)])
+    assert 2**16 <= int.from_bytes(data[14:18], "little") < 2**17
+    assert (read_image(data, ImageRule((150, 150), "rgb")) == pixels[..., :3]).all()
+
+
+@pytest.mark.parametrize("identifier", [*range(20), 40, 108, 124, 255])
+def test_tga_files_with_any_identifier_are_read(identifier: int) -> None:
+    """Oracle: the pixels. The first byte of a TGA is the length of its identifier: with 10 it begins like a PCX."""
+    pixels = noise(4, 6, 3)
+    data = encode(Image.fromarray(pixels), "TGA", id_section=b"x" * identifier)
+    assert (read_image(data, RGB) == pixels).all()
+
+
+@pytest.mark.parametrize("form", ["BMP", "DIB", "ICO", "PCX", "PPM", "QOI", "SGI", "TGA", "TIFF", "WEBP", "AVIF"])
+def test_every_format_is_told_from_the_others(form: str) -> None:
+    """Oracle: the pixels, of four sizes; a format that takes the bytes of another gives other ones, or an error."""
+    for side in (1, 32, 64, 256):
+        pixels = noise(side, side, 3, seed=side)
+        options: dict[str, Any] = {"lossless": True} if form == "WEBP" else {}
+        options |= {"sizes": [(side, side)]} if form == "ICO" else {}
+        found = read_image(encode(Image.fromarray(pixels), form, **options), ImageRule((side, side), "rgb"))
+        if form == "AVIF":
+            assert np.abs(found.astype(int) - pixels).mean() < 60  # the codec has losses, of noise above all
+        else:
+            assert (found == pixels).all()
+
+
+def test_the_documented_formats_are_those_that_are_read() -> None:
+    """Oracle: docs/serving.md names each format of the code with its suffixes, and no other."""
+    page = (Path(__file__).parents[2] / "docs" / "serving.md").read_text(encoding="utf-8")
+    table = page.split("| format | suffixes |")[1].split("\n\n")[0]
+    rows = re.findall(r"^\| ([\w ]+) \| (.*) \|$", table, re.M)
+    told = {name.replace(" ", ""): tuple(re.findall(r"`(\.\w+)`", suffixes)) for name, suffixes in rows}
+    assert told == FORMATS
 
 
 @pytest.mark.parametrize(
@@ -241,8 +355,17 @@ def test_bad_paths_have_a_reason(tmp_path: Path) -> None:
 
 def test_rules_round_trip_and_refuse() -> None:
     """Oracle: the document form gives the same rule back; options that contradict are refused with the values."""
-    for rule in (GREY, RGB, ImageRule((224, 200), "rgb", "crop", 256, "lanczos", (1, 2, 3))):
+    crops = [ImageRule((224, 200), "rgb", fit, 256, "lanczos", (1, 2, 3)) for fit in ("crop", "torchvision")]
+    for rule in (GREY, RGB, *crops):
         assert ImageRule.from_dict(rule.to_dict()) == rule
-    for options in ({"colour": "cmyk"}, {"fit": "pad"}, {"interpolation": "area"}, {"fit": "crop"}, {"shorter_px": 9}):
+    for options in (
+        {"colour": "cmyk"},
+        {"fit": "pad"},
+        {"interpolation": "area"},
+        {"fit": "crop"},
+        {"shorter_px": 9},
+        {"fit": "torchvision"},
+        {"fit": "torchvision", "shorter_px": 9, "draft": True},
+    ):
         with pytest.raises(ValueError, match=r"ImageRule\.\w+: expected .*, got "):
             ImageRule(**({"size": (8, 8), "colour": "grey"} | options))
