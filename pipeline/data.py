@@ -21,7 +21,7 @@ import numpy as np
 from PIL import Image
 
 from pipeline import params, series, sources
-from pipeline.recipe import image_rule
+from pipeline.resolved import image_rule
 from pipeline.stage import OUT, RESULTS, StageError, fresh, of_entry, progress, read_json, run, write_json
 from pipeline.standardise import image_statistics
 from serve.calendar import features

@@ -22,7 +22,7 @@ import torch
 
 import serve
 from pipeline import data, network, params
-from pipeline.recipe import on_features
+from pipeline.resolved import on_features
 from pipeline.seeing import relus
 from pipeline.seeing.subject import Section, Subject
 from pipeline.stage import OUT, RESULTS, StageError, fresh, of_entry, run, write_json

@@ -24,7 +24,7 @@ import onnx
 import torch
 
 from pipeline import data, network, params, variants
-from pipeline.recipe import on_features
+from pipeline.resolved import on_features
 from pipeline.stage import OUT, RESULTS, StageError, fresh, of_entry, read_json, run, write_json
 from serve import contract
 from serve.locate import file_of

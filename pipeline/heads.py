@@ -196,7 +196,7 @@ def features_folder(recipe: dict[str, Any], source: data.Data, on: torch.device)
     needs, file = recipe["needs"], (recipe["weights"] or {}).get("file")
     weights = OUT / needs / "train" / "weights.pt" if needs else file and disk.weights_path(file)
     parts = [recipe["arch"], recipe["net"], recipe["data"], recipe["head"]["layer"], source.about["hash"]]
-    files = [*code.modules_of("train"), Path("pipeline/features.py"), Path("models", f"{recipe['arch']}.py")]
+    files = [*code.modules_of("train"), Path("pipeline/features.py"), *code.of_architecture(recipe["arch"])]
     parts += [code.digest(weights) if weights else file, code.digest(*files), torch.__version__, on.type]
     return FOLDER / hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 

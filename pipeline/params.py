@@ -22,7 +22,7 @@ from typing import Any
 
 from pipeline import code, disk, schema
 from pipeline.limits import EXPLAIN, EXPORTED, check_limits
-from pipeline.recipe import MODELS, RECIPE, SETTING, built_on, check_recipe, overlay, resolve
+from pipeline.recipe import RECIPE, SETTING, built_on, check_recipe, overlay, resolve
 from pipeline.schema import Field, ParamsError, check_section, hint
 
 FILE = Path("params.yaml")
@@ -219,12 +219,16 @@ def lay_out_study(params: Params, name: str) -> dict[str, Any]:
     study = params.studies[name]
     recipes = {s: resolve(name, studied(study, layer, params), params.sets) for s, layer in study["settings"].items()}
     recipes |= {needs: params.models[needs] for recipe in list(recipes.values()) if (needs := recipe["needs"])}
-    return {"study": study, "recipes": {s: recipe | circumstances(params, recipe) for s, recipe in recipes.items()}}
+    return {
+        "study": study,
+        "kinds": {measure: schema.MEASURES[measure][1] for measure in study["measures"]},
+        "recipes": {s: recipe | circumstances(params, recipe) for s, recipe in recipes.items()},
+    }
 
 
 def circumstances(params: Params, recipe: dict[str, Any]) -> dict[str, Any]:
     """Return what training depends on besides the recipe."""
-    files = [MODELS / f"{recipe['arch']}.py", MODELS / "layers.py"]
+    files = code.of_architecture(recipe["arch"])
     if recipe["head"]:  # here, not in dvc.yaml: a change reruns the entries that have a head, no others
         files += [Path(f"pipeline/{module}.py") for module in code.HEADED]
     if recipe["weights"] and (path := disk.weights_path(recipe["weights"]["file"])):

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import schema
+from pipeline.resolved import image_rule, on_features
 from pipeline.schema import Field, ParamsError, check_section, hint
-from serve.image import ImageRule
 from serve.schema import QUANTILES
 
 MODELS = Path("models")
@@ -154,24 +154,11 @@ def check_head(place: str, section: Any, train: dict[str, Any]) -> dict[str, Any
     return head
 
 
-def on_features(recipe: dict[str, Any]) -> bool:
-    """Return whether a resolved recipe is a head on features, which the training loop does not train."""
-    return bool(recipe.get("head")) and recipe["head"]["kind"] != "softmax"
-
-
 def check_geometry(place: str, data: dict[str, Any]) -> None:
     try:
         image_rule(data)
     except ValueError as error:
         raise ParamsError(f"{place}: {str(error).removeprefix('ImageRule.')}") from None
-
-
-def image_rule(data: dict[str, Any]) -> ImageRule:
-    """Return the geometry of a `data:` block; serving uses the same object."""
-    height, width = data["size"]
-    red, green, blue = data["background"]
-    keys = ("colour", "fit", "shorter_px", "interpolation", "draft")
-    return ImageRule(size=(height, width), background=(red, green, blue), **{key: data[key] for key in keys})
 
 
 def check_quantiles(place: str, data: dict[str, Any]) -> None:

@@ -23,7 +23,8 @@ from scipy import stats
 
 from pipeline import checkpoint, code, data, device, measures, metrics, network, params, schema, train
 from pipeline.measures import CURVES, MEASURES, Run
-from pipeline.recipe import on_features, overlay, resolve
+from pipeline.recipe import overlay, resolve
+from pipeline.resolved import on_features
 from pipeline.stage import OUT, RESULTS, StageError, run, write_json
 
 FOLDER = RESULTS / "studies"

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from pipeline import augment, batch_norm, data, device, distributed, network, params, trained, tuning
 from pipeline.checkpoint import CHECKPOINTS, LEAST_S, MOST_SHARE, State, checkpoint_path, record, restore, store
 from pipeline.loss import autocast, conformal, make_optimizer, objective, penalty
-from pipeline.recipe import on_features
+from pipeline.resolved import on_features
 from pipeline.schedule import lr_at
 from pipeline.stage import OUT, StageError, fresh, of_entry, progress, run
 
