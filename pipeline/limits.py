@@ -23,7 +23,7 @@ CHECK = {
 INT8 = {
     "methods": Field(list, ["MinMax", "Entropy"], item=str, choices=("MinMax", "Entropy", "Percentile"), some=True),
     "images": Field(int, 128, least=1),
-    "seconds": Field(float, 20.0, least=0),
+    "tries": Field(int, 8, least=1),  # graphs that are made and measured, at most: never seconds
 }
 EXPORTED = ("atol", "fp16_atol", "random", "seed", "variants", "budget", "int8")  # what stage export follows, too
 EXPLAIN = {  # counts, never seconds: what is drawn and measured is the same on every machine

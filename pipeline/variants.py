@@ -1,7 +1,7 @@
 """The exported graph in other precisions: int8 for CPUs (QDQ, static, per channel), fp16 for GPUs.
 
 int8 keeps in fp32 what lies before the first and after the last product, and the layers that hurt: the calibration
-method and the number of layers are found by measured accuracy on the validation split, within a budget of seconds.
+method and the number of layers are found by measured accuracy on the validation split, in a number of tries.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import io
 import logging
 import os
 import tempfile
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -83,27 +82,27 @@ def int8(
     validation: tuple[np.ndarray, np.ndarray],
     options: dict[str, Any],
 ) -> Variant:
-    """Return the int8 graph that loses least on the validation split, found within a budget of seconds.
+    """Return the int8 graph that loses least on the validation split, found in a number of tries.
 
     calibration: training inputs as served (N, ...); validation: inputs as served, and labels (M,).
-    options: methods, images, seconds, and the accuracy that may be lost; half of that, or one image, ends the search,
+    options: methods, images, tries, and the accuracy that may be lost; half of that, or one image, ends the search,
     for the test split may show more. First the methods in turn, then ever more products stay in fp32, those that hurt
     most first.
     """
     (x, y), calibration = validation, calibration[: options["images"]]
-    end, enough = time.monotonic() + options["seconds"], max(options["budget"] / 2, 1 / len(y))
-    plain = accuracy(run(prepared, x), y)
+    enough = max(int(options["budget"] / 2 * len(y) + 1e-9), 1)  # images: of fractions one image may look like more
+    plain, fewest = correct(run(prepared, x), y), len(y) + 1
     products = [node.name for node in prepared.graph.node if node.op_type in PRODUCTS]
-    best, tried = Variant("int8", prepared, {"lost": np.inf}), []
+    best, tried = Variant("int8", prepared), []
     settings: Iterator[tuple[str, int]] = iter((method, 0) for method in options["methods"])
     worst_first: list[str] = []
-    while (setting := next(settings, None)) and (not tried or time.monotonic() < end):
+    while len(tried) < options["tries"] and (setting := next(settings, None)):
         method, count = setting
         made = quantise(prepared, calibration, method, worst_first[:count])
-        lost = plain - accuracy(run(made, x), y)
-        tried.append({"method": method, "kept": count, "lost": round(lost, 6)})
-        if lost < best.facts["lost"]:
-            best = Variant("int8", made, {"lost": lost, "method": method, "kept": worst_first[:count]})
+        lost = plain - correct(run(made, x), y)
+        tried.append({"method": method, "kept": count, "lost": round(lost / len(y), 6)})
+        if lost < fewest:
+            best, fewest = Variant("int8", made, {"method": method, "kept": worst_first[:count]}), lost
         if lost <= enough:
             break
         if len(tried) == len(options["methods"]):
@@ -114,7 +113,7 @@ def int8(
             worst_first = sorted(products, key=lambda name: -own[name])
             counts = [2**k for k in range(len(products).bit_length()) if 2**k < len(products)]
             settings = iter([(best.facts["method"], count) for count in counts])
-    best.facts |= {"lost": round(best.facts["lost"], 6), "products": len(products), "tried": tried}
+    best.facts |= {"lost": round(fewest / len(y), 6), "products": len(products), "tried": tried}
     return best
 
 
@@ -193,8 +192,8 @@ def run(graph: onnx.ModelProto, x: np.ndarray, outputs: list[str] | None = None)
     return [np.concatenate(column) for column in zip(*parts, strict=True)]
 
 
-def accuracy(outputs: list[np.ndarray], y: np.ndarray) -> float:
-    return float((outputs[0].argmax(1) == y).mean())
+def correct(outputs: list[np.ndarray], y: np.ndarray) -> int:
+    return int((outputs[0].argmax(1) == y).sum())
 
 
 def noise(plain: onnx.ModelProto, made: onnx.ModelProto, x: np.ndarray) -> dict[str, float]:
