@@ -13,6 +13,7 @@ import csv
 import hashlib
 import itertools
 import shutil
+import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -180,17 +181,19 @@ def described(
     step = facts["step"]
     if recipe["calendar"] and step.unit == "index":
         raise StageError("data: calendar: expected times that are dates, got whole numbers; leave it out")
+    counts = {s: len(window_rows(starts[s], length, strides.get(s, recipe["stride"]))) for s in SPLITS}
+    levels = recipe["quantiles"]
     return {
         "task": "forecasting",
         "source": recipe["spec"]["source"],
         "licence": recipe["spec"]["licence"],
-        **{s: len(window_rows(starts[s], length, strides.get(s, recipe["stride"]))) for s in SPLITS},
+        **counts,
         "columns": columns,
         "season": recipe["spec"]["season"],
         "stride": recipe["stride"],
         "train_stride": recipe["train_stride"],
         "filled": facts["filled"],
-        "notes": series.notes(recipe["spec"], facts["filled"]),
+        "notes": series.notes(recipe["spec"], facts["filled"], levels, counts["validation"]),
         "input": {
             "kind": "series",
             "context": recipe["context"],
@@ -201,7 +204,10 @@ def described(
             "step": {"unit": step.unit, "count": step.count},
             **({"calendar": recipe["calendar"]} if recipe["calendar"] else {}),
         },
-        "forecast": {"horizon": recipe["horizon"], "quantiles": recipe["quantiles"]},
+        "forecast": {
+            "horizon": recipe["horizon"],
+            "quantiles": series.calibrated_levels(levels, counts["validation"]),
+        },
     }
 
 
@@ -288,6 +294,8 @@ def main() -> None:
         else:
             write_raw_series(raw, data)
         write_json(RESULTS / name / "data.json", data.about)
+        for note in data.about["notes"]:
+            print(f"   note: {note}", file=sys.stderr)
 
 
 if __name__ == "__main__":

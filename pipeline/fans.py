@@ -99,8 +99,9 @@ def by_step(answers: Answers, names: Sequence[str], path: Path) -> Picture:
     """Draw the test error over the steps ahead, ours and the baselines', and what share the widest interval holds."""
     steps, held, levels = answers["steps"], answers["inside"], answers["quantile_levels"]
     ahead, nominal = np.arange(1, steps.shape[1] + 1), levels[-1] - levels[0]
-    with drawing(path, 760, 280, columns=2, head_px=22) as axes:
-        error, share = axes[0]
+    columns = 2 if len(levels) > 1 else 1  # the median alone has no interval
+    with drawing(path, 380 * columns, 280, columns=columns, head_px=22) as axes:
+        error = axes[0, 0]
         looks = [(c, style) for style in ("-", "--") for c in (INK, BLUE, GREEN, PURPLE)]
         for name, row, (colour, style) in zip(names, steps[1:], looks, strict=False):
             error.plot(ahead, row, color=colour, ls=style, lw=0.9, marker=dot(len(ahead)), label=name)
@@ -110,13 +111,15 @@ def by_step(answers: Answers, names: Sequence[str], path: Path) -> Picture:
             error.set_yscale("log")
         error.set(title="test mean squared error", xlabel="steps ahead")
         error.figure.legend(loc="upper left", ncols=len(steps) + 2, fontsize=7, handlelength=1.4, columnspacing=1.2)
-        share.axhline(nominal, color=INK, lw=0.8, ls="--", label="promised")
-        share.plot(ahead, held, color=ORANGE, marker=dot(len(ahead)), label="held")
-        share.set(title=f"share inside the {100 * nominal:.0f} % interval", xlabel="steps ahead", ylim=(0, 1.02))
+        for share in axes[0, 1:]:
+            share.axhline(nominal, color=INK, lw=0.8, ls="--", label="promised")
+            share.plot(ahead, held, color=ORANGE, marker=dot(len(ahead)), label="held")
+            share.set(title=f"share inside the {100 * nominal:.0f} % interval", xlabel="steps ahead", ylim=(0, 1.02))
         for axis in axes.flat:
             axis.xaxis.get_major_locator().set_params(integer=True)
-    alt = f"Mean squared error by step: {three(steps[0, 0])} at the first, {three(steps[0, -1])} at the last; "
-    return Picture(path.name, 760, 280, f"{alt}the interval holds {held.min():.2f} to {held.max():.2f} by step.")
+    alt = f"Mean squared error by step: {three(steps[0, 0])} at the first, {three(steps[0, -1])} at the last"
+    alt += f"; the interval holds {held.min():.2f} to {held.max():.2f} by step." if columns > 1 else "."
+    return Picture(path.name, 380 * columns, 280, alt)
 
 
 def autocorrelation(values: np.ndarray, lags: int) -> np.ndarray:

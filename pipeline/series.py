@@ -93,9 +93,25 @@ def split_by_time(one: Series, spec: dict[str, Any], context: int, horizon: int)
     return {split: Series(one.id, one.times[a:b], one.values[a:b]) for split, (a, b) in bounds.items()}
 
 
-def notes(spec: dict[str, Any], filled: int) -> list[str]:
+def calibrated_levels(levels: list[float], windows: int) -> list[float]:
+    """Return the quantile levels that so many validation windows can calibrate; the median alone where none can be.
+
+    Level q below the median needs the floor((windows + 1) q)-th smallest residual, which exists from
+    windows = 1 / q - 1 on (Romano, Patterson, Candes 2019, arXiv:1905.03222, theorem 2): 9 for .1.
+    """
+    return [q for q in levels if q == 0.5 or round((windows + 1) * min(q, 1 - q), 6) >= 1] or [0.5]
+
+
+def notes(spec: dict[str, Any], filled: int, levels: list[float], windows: int) -> list[str]:
     """Return what a reader of the results should know about the series."""
     found = [f"{filled} missing values filled by linear interpolation"] if filled else []
+    if left_out := [q for q in levels if q < 0.5 and q not in calibrated_levels(levels, windows)]:
+        least = round(1 / min(left_out) - 1)
+        spans = ", ".join(f"{100 * (1 - 2 * q):.0f} %" for q in left_out)
+        found.append(
+            f"no {spans} interval: the validation split has {windows} windows, and it needs the residuals of {least}; "
+            "give a longer validation split, or ask for narrower quantiles"
+        )
     if spec["source"] == "waves" and spec["test_noise"] != spec["noise"]:
         found.append(
             f"training curves carry noise {spec['noise']}, test curves {spec['test_noise']}: bands, made from noisy "

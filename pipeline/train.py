@@ -57,6 +57,9 @@ def fit(
     entry that the recipe needs, where it is in memory.
     """
     train = recipe["train"]
+    if train["loss"] == "pinball":  # the levels that the validation split can calibrate
+        train = train | {"levels": source.about["forecast"]["quantiles"]}
+        recipe = recipe | {"train": train}
     device.prepare(recipe)
     torch.manual_seed(train["seed"])
     net = network.build(recipe, source)

@@ -16,7 +16,7 @@ import torch
 from click.testing import CliRunner
 from shop import CALENDAR, CONTEXT, HORIZON, MEMBERS, NET, RECIPE, document, untrained
 
-from pipeline import data, export, loss, network, train
+from pipeline import data, export, loss, network, series, train
 from pipeline.schema import ParamsError
 from pipeline.stage import StageError
 from serve import contract
@@ -251,3 +251,33 @@ def test_beyond_the_horizon_the_calendar_goes_on(of_shop: Resolve, tmp_path: Pat
     expected = torch.cat([first, second], 1)[:, :5].numpy()
     np.testing.assert_allclose(model.predict(shop_csv, horizon=5), expected, rtol=1e-4, atol=1e-2)
     assert np.isnan(model.predict_quantiles(shop_csv, horizon=5)[:, 3:]).all()
+
+
+@pytest.mark.parametrize("objective", ["mse", "pinball"])
+def test_too_few_validation_windows_give_no_interval(
+    of_shop: Resolve, tmp_path: Path, shop_csv: Path, objective: str
+) -> None:
+    """Three windows know no .1 quantile (nine do): the file has the median alone, rows no interval, and a note says so.
+
+    Oracle: the theorem's count; before, the three residuals' ends were taken, and a forecast lay outside its interval.
+    """
+    assert [series.calibrated_levels([0.1, 0.25, 0.5, 0.75, 0.9], n) for n in (9, 8, 3, 2)] == [
+        [0.1, 0.25, 0.5, 0.75, 0.9],
+        [0.25, 0.5, 0.75],
+        [0.25, 0.5, 0.75],
+        [0.5],
+    ]
+    recipe = of_shop(data={"stride": 9}, train={"loss": objective, "epochs": 1})
+    source, _ = data.make(recipe["data"])
+    assert source.about["validation"] == 3 and source.about["forecast"]["quantiles"] == [0.5]
+    assert source.about["notes"] == [
+        "no 80 % interval: the validation split has 3 windows, and it needs the residuals of 9; "
+        "give a longer validation split, or ask for narrower quantiles"
+    ]
+    net, _ = train.fit(recipe, source, on=CPU, label="shop")
+    x = source.served("test")
+    about = document(recipe, source, x, export.answers(net.eval(), x))
+    path = tmp_path / "few.onnx"
+    path.write_bytes(contract.seal(export.to_onnx(net, x, source.task).SerializeToString(), about))
+    done = CliRunner().invoke(main, ["series", str(path), str(shop_csv)])
+    assert done.exit_code == 0 and "-lo-" not in done.stdout and "yhat" in done.stdout, done.output
