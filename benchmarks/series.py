@@ -40,6 +40,7 @@ from serve.model import WINDOWS_PER_RUN, Forecaster, wrap
 from serve.output import to_csv
 from serve.reading import Reading
 from serve.session import open_session
+from serve.sources import Source
 from serve.stream import Stream
 
 EVERY = 24
@@ -134,7 +135,8 @@ def windows(net: Forecaster, how: Reading, files: dict[str, Path], count: int) -
     for form, file in files.items():
         for suffix in (".csv", ".jsonl"):
             task, found = Task(net, how, EVERY, EVERY, f"{file}{suffix}", lambda _: None), []
-            took = spent(lambda t=task, f=file, found=found: found.append(forecast_files(t, [str(f)], io.BytesIO())))
+            source = Source(str(file))
+            took = spent(lambda t=task, s=source, found=found: found.append(forecast_files(t, [s], io.BytesIO())))
             done[f"{form} to {suffix[1:]}"] = found[0].mark.rows / EVERY / took, found[0]
     bare = np.maximum(before, onnxruntime_alone(net.contract, count))
     lines = [

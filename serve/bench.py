@@ -29,7 +29,7 @@ from serve.model import Classifier, Forecaster, wrap
 from serve.reading import Reading
 from serve.series import Step, future_times
 from serve.session import open_session
-from serve.sources import ImageSources, Source
+from serve.sources import ImageSources, SeriesSources, Source
 from serve.table import render
 from serve.times import format_times
 
@@ -67,18 +67,25 @@ class Work:
     files: list[str]
     read: Callable[[str], list[Array]]  # the samples of a file
     serve: Callable[[Iterator[str], str], Served]  # files to the rows of a table, as the command does
+    options: list[str]  # with which the command reads the files
 
 
-def measure(model: Model, paths: Sequence[str], *, device: str, seconds: float, say: Say) -> dict[str, Any]:
+def measure(
+    model: Model, paths: Sequence[str], *, device: str, seconds: float, say: Say, rule: Reading | None = None
+) -> dict[str, Any]:
     """Return the samples/s of each part, of the ideal and of the measured whole; `say` is told what is being done.
 
-    device: as asked, "auto" too. Takes about `seconds`, and longer where one run takes longer than its share of them.
+    device: as asked, "auto" too. rule: how a forecaster's own files are read. Takes about `seconds`, and longer where
+    one run takes longer than its share of them.
     """
     share, threads = seconds / PARTS, list(dict.fromkeys((1, usable_cores())))
     with tempfile.TemporaryDirectory(prefix="convline-") as folder:
         say("looking at the files")
         made = Path(folder)
-        work = _image_work(model, paths, made) if isinstance(model, Classifier) else _series_work(model, paths, made)
+        if isinstance(model, Classifier):
+            work = _image_work(model, paths, made)
+        else:
+            work = _series_work(model, paths, made, rule if paths else None)
         say("starting the command")
         first_s, peak = _alone(work, model, device)
         reading, inference = [], []
@@ -109,22 +116,24 @@ def _image_work(model: Classifier, paths: Sequence[str], folder: Path) -> Work:
         return Served(done.mark.rows, done.mark.rows, done.writing)
 
     given = (source.path for source in ImageSources(paths, sys.stdin.buffer))
-    return Work("images", _readable(given, read) if paths else photos(folder, FILES, PHOTO), read, serve)
+    return Work("images", _readable(given, read) if paths else photos(folder, FILES, PHOTO), read, serve, [])
 
 
-def _series_work(model: Forecaster, paths: Sequence[str], folder: Path) -> Work:
-    how = Reading(model.name, model.contract.document["input"])
+def _series_work(model: Forecaster, paths: Sequence[str], folder: Path, rule: Reading | None = None) -> Work:
+    how = rule or Reading(model.name, model.contract.document["input"])
+    given = (source.path for source in SeriesSources(paths, sys.stdin.buffer))
 
     def read(file: str) -> list[Array]:
         return [one.values[-model.context :] for one in how.read(file).series if len(one.values) >= model.context]
 
     def serve(files: Iterator[str], target: str) -> Served:
         task = forecast.Task(model, how, model.horizon, target=target, say=lambda _: None)
-        done = forecast.forecast_files(task, files, sys.stdout.buffer)
+        done = forecast.forecast_files(task, map(Source, files), sys.stdout.buffer)
         failed = done.mark.failed  # one row each
         return Served((done.mark.rows - failed) // model.horizon + failed, done.mark.rows, done.writing)
 
-    return Work("series", _readable(iter(paths), read) if paths else _histories(model, folder), read, serve)
+    files = _readable(given, read) if paths else _histories(model, folder)
+    return Work("series", files, read, serve, how.options())
 
 
 def _readable(files: Iterator[str], read: Callable[[str], list[Array]]) -> list[str]:
@@ -173,7 +182,7 @@ def _histories(model: Forecaster, folder: Path) -> list[str]:
 
 def _alone(work: Work, model: Model, device: str) -> tuple[float, int | None]:
     """Return the seconds until a new `infer` process on a full batch writes its first row, and its peak memory."""
-    words = [work.unit, str(model.contract.path), *work.files[: BATCHES[-1]], "--device", device]
+    words = [work.unit, str(model.contract.path), *work.files[: BATCHES[-1]], "--device", device, *work.options]
     path = os.pathsep.join([str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])
     start = time.perf_counter()
     with subprocess.Popen(

@@ -12,7 +12,7 @@ import sys
 import time
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -20,6 +20,7 @@ from serve.console import (
     DEVICE,
     MODEL,
     OUTPUT,
+    QUIET,
     RESUME,
     SHA256,
     STRICT,
@@ -32,6 +33,8 @@ from serve.console import (
     interruptible,
     open_model,
     read_model,
+    reading_of,
+    reads_series,
     say,
 )
 from serve.models_cli import bench, check, evaluate, explain, info, list_models
@@ -70,6 +73,7 @@ def main() -> None:
     help="Workers on this machine, or on a Ray cluster (RAY_ADDRESS names it).",
 )  # fmt: skip
 @click.option("-0", "--null", "nul", is_flag=True, help="Names on stdin end with NUL (find -print0).")
+@QUIET
 @STRICT
 @DEVICE
 @VARIANT
@@ -131,33 +135,17 @@ def images(
 @click.option("--horizon", type=click.IntRange(1, 1_000_000), help="Steps ahead.  [default: as trained]")
 @click.option("--every", metavar="K", type=click.IntRange(1), help="Forecast from every K-th row, back from the last.")
 @click.option("--plot", metavar="FILE.svg", help="Draw the last rows, the forecast and its intervals.")
-@click.option(
-    "--target", metavar="NAME,...", help="Columns of values, in the model's order.  [default: the model's, else y]"
-)
-@click.option("--time", "time_", metavar="NAME", help="Time column, '' for none.  [default: the model's, else ds]")
-@click.option(
-    "--id", "id_", metavar="NAME",
-    help="Column that tells series apart, '' for none.  [default: the model's, else unique_id]",
-)  # fmt: skip
-@click.option("--gaps", type=click.Choice(["error", "interpolate"]), help="Missing rows.  [default: the model's]")
-@click.option(
-    "--delimiter", metavar="SIGN", type=click.Choice([",", ";", "tab", "|", "auto"]), default="auto",
-    help="Between the cells of a CSV: , ; tab | or auto, which finds the one that fits.  [default: auto]",
-)  # fmt: skip
-@click.option(
-    "--decimal", metavar="SIGN", type=click.Choice([".", ",", "auto"]), default="auto",
-    help="Of numbers in a CSV: . , or auto, a comma where the cells demand it.  [default: auto]",
-)  # fmt: skip
+@reads_series
 @click.option("--follow", is_flag=True, help="Answer each line of stdin as it comes.")
 @RESUME
+@QUIET
 @STRICT
 @DEVICE
 @VARIANT
 @SHA256
 def series(
     model: str, files: tuple[str, ...], output: str, horizon: int | None, every: int | None, plot: str | None,
-    target: str | None, time_: str | None, id_: str | None, gaps: str | None, delimiter: str, decimal: str,
-    follow: bool, resume: bool, strict: bool, device: str, variant: str, sha256: str | None,
+    follow: bool, resume: bool, strict: bool, device: str, variant: str, sha256: str | None, **columns: Any,
 ) -> None:  # fmt: skip
     """Forecast each series of CSV or .parquet files (- for a CSV on stdin) from its last rows, or a stream of them.
 
@@ -187,14 +175,10 @@ def series(
     if plot is not None:
         check_plot(plot, [model, *files])
     from serve.forecast import Task
-    from serve.reading import Reading
 
     forecaster = open_model(model, device, "forecasting", variant, sha256, threads=1)
-    names = target.split(",") if target else None
-    if names and len(names) != len(forecaster.columns):
-        raise click.BadParameter(f"expected {len(forecaster.columns)} names", param_hint="--target")
-    rule = forecaster.contract.document["input"]
-    reading = Reading(forecaster.name, rule, names, time_, id_, gaps, delimiter, decimal)
+    reading = reading_of(forecaster, **columns)
+    assert reading is not None
     task = Task(forecaster, reading, horizon or forecaster.horizon, 1 if follow else every, output, say)
     if follow:
         _follow(task, strict)
@@ -205,17 +189,22 @@ def series(
 def _forecast(task: "Task", files: tuple[str, ...], plot: str | None, resume: bool, strict: bool) -> None:
     from serve.forecast import forecast_files
     from serve.plot import Picture
-    from serve.target import part_of
+    from serve.sources import SeriesSources
+    from serve.target import check_apart, part_of
 
     picture = Picture(task.model, task.horizon, task.every)
     if plot is not None:
         task.draws, task.draw = picture.wants, picture.add
     progress, started = Progress("rows"), time.perf_counter()
-    stdin = io.BytesIO(sys.stdin.buffer.read() if "-" in files else b"")
-    sources = [io.TextIOWrapper(stdin, "utf-8-sig") if file == "-" else file for file in files]
+    stdin = io.TextIOWrapper(io.BytesIO(sys.stdin.buffer.read() if "-" in files else b""), "utf-8-sig")
+    sources = SeriesSources(files, sys.stdin.buffer)
+    found = [*sources]
+    check_apart("--output", task.target, [source.path for source in found])
+    if sources.skipped:
+        say(f"skipped {sources.skipped} hidden names, links and files of other suffixes inside folders")
     with interruptible("" if task.target == "-" else f"{part_of(task.target)} holds what is done, --resume goes on"):
         done = forecast_files(
-            task, sources, sys.stdout.buffer, resume=resume,
+            task, found, sys.stdout.buffer, stdin=stdin, resume=resume,
             watch=lambda summary: progress.show(summary.mark.rows, summary.mark.failed),
         )  # fmt: skip
     progress.clear()

@@ -8,7 +8,7 @@ import signal
 import sys
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,10 @@ from serve.locate import complete
 
 if TYPE_CHECKING:
     from serve.contract import Contract
+    from serve.model import Classifier, Forecaster
+    from serve.reading import Reading
 
+SILENT = "serve.quiet"  # key in a context's meta
 MODEL = click.argument("model", metavar="MODEL", shell_complete=complete)
 DEVICE = click.option(
     "--device",
@@ -49,8 +52,82 @@ OUTPUT = click.option(
     metavar="FILE",
     help="A .csv, .jsonl or .parquet file, written as FILE.part and renamed at the end.  [default: CSV to stdout]",
 )
+QUIET = click.option(
+    "-q",
+    "--quiet",
+    is_flag=True,
+    expose_value=False,
+    callback=lambda ctx, param, value: ctx.meta.update({SILENT: value}),
+    help="Only errors on stderr: no progress, no notes, no summary.",
+)
+SIGNS = {"delimiter": [",", ";", "tab", "|", "auto"], "decimal": [".", ",", "auto"]}
+READING = (
+    click.option(
+        "--target",
+        metavar="NAME,...",
+        help="Columns that hold the values, in the model's order.  [default: the model's column, else y]",
+    ),
+    click.option(
+        "--time",
+        "time_",
+        metavar="NAME",
+        help="Column that holds the times; '' if there is none.  [default: the model's column, else ds]",
+    ),
+    click.option(
+        "--id",
+        "id_",
+        metavar="NAME",
+        help="Column that tells several series apart; '' if the file holds one.  "
+        "[default: the model's column, else unique_id, else the file is one series]",
+    ),
+    click.option(
+        "--gaps",
+        type=click.Choice(["error", "interpolate"]),
+        help="What to do about missing rows and cells.  [default: as the model was trained]",
+    ),
+    click.option(
+        "--delimiter",
+        metavar="SIGN",
+        type=click.Choice(SIGNS["delimiter"]),
+        default="auto",
+        help="Sign between the cells of a CSV: , ; tab | or auto, which finds it.  [default: auto]",
+    ),
+    click.option(
+        "--decimal",
+        metavar="SIGN",
+        type=click.Choice(SIGNS["decimal"]),
+        default="auto",
+        help="Decimal sign of the numbers in a CSV: . , or auto, which finds it.  [default: auto]",
+    ),
+)
 RESUME = click.option("--resume", is_flag=True, help="Go on after an interrupted run, if there was one.")
 STRICT = click.option("--strict", is_flag=True, help="Exit with code 3 where any row has status error.")
+
+
+def reads_series(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that say which columns of a file are read, and how."""
+    for option in reversed(READING):
+        command = option(command)
+    return command
+
+
+def reading_of(
+    model: "Classifier | Forecaster", target: str | None, time_: str | None, id_: str | None, gaps: str | None,
+    delimiter: str, decimal: str,
+) -> "Reading | None":  # fmt: skip
+    """Return the rule by which a forecaster's files are read; None for a classifier, which has none of the options."""
+    from serve.model import Forecaster
+    from serve.reading import Reading
+
+    if not isinstance(model, Forecaster):
+        if {target, time_, id_, gaps, delimiter, decimal} - {None, "auto"}:
+            options = "--target, --time, --id, --gaps, --delimiter and --decimal"
+            raise click.UsageError(f"{options} are for files of series, and {model.name!r} classifies images")
+        return None
+    names = target.split(",") if target else None
+    if names and len(names) != len(model.columns):
+        raise click.BadParameter(f"expected {len(model.columns)} names", param_hint="--target")
+    return Reading(model.name, model.contract.document["input"], names, time_, id_, gaps, delimiter, decimal)
 
 
 class Commands(click.Group):
@@ -70,7 +147,7 @@ class Progress:
 
     def __init__(self, what: str) -> None:
         self.what = what
-        self.shown = sys.stderr.isatty()
+        self.shown = sys.stderr.isatty() and not is_quiet()
         self.started = self.last = time.monotonic()
 
     def show(self, n: int, failed: int) -> None:
@@ -97,7 +174,7 @@ def interruptible(advice: str) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        say(f"interrupted; {advice}" if advice else "interrupted")
+        click.echo(f"interrupted; {advice}" if advice else "interrupted", err=True)
         raise SystemExit(130) from None
     finally:
         signal.signal(signal.SIGTERM, before)
@@ -191,4 +268,12 @@ def finish(n: int, failed: int, what: str, before: int, seconds: float, device: 
 
 
 def say(text: str) -> None:
-    click.echo(text, err=True)
+    """Print a note on stderr, unless --quiet was asked."""
+    if not is_quiet():
+        click.echo(text, err=True)
+
+
+def is_quiet() -> bool:
+    """Return whether the command that runs was asked to be quiet."""
+    context = click.get_current_context(silent=True)
+    return bool(context and context.meta.get(SILENT))

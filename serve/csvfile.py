@@ -34,6 +34,15 @@ SNIFFED_ROWS = 20
 KNOWN = 2**16  # different cells of a column that are looked up, so that equal ones share memory
 LONGEST_CELL = 2**22  # characters: a cell that pyarrow takes, within its blocks of 1 MiB, is no error here
 ONE_READER = threading.Lock()  # csv's limit is of the whole process; parsing holds the interpreter's lock anyway
+UTF16 = "UTF-16 or a binary file; save it as UTF-8 (iconv -f UTF-16 -t UTF-8)"
+BEGINNINGS = {  # of files that are no CSV
+    b"\xff\xfe": UTF16,
+    b"\xfe\xff": UTF16,
+    b"\x1f\x8b": "a gzip file; decompress it first (gunzip)",
+    b"PK\x03\x04": "a zip or Excel file; unpack it, or save it as CSV",
+    b"\xd0\xcf\x11\xe0": "an Excel file; save it as CSV",
+    b"PAR1": "a Parquet file; let its name end in .parquet",
+}
 THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2},\d{3}")  # 1,234 is 1.234 to some and 1234 to others
 
 
@@ -166,11 +175,22 @@ def _read(source: str | Path | TextIO) -> tuple[str, bytes]:
     except FileNotFoundError as error:
         raise InputError(where, "no such file") from error
     except UnicodeDecodeError as error:
-        raise InputError(where, f"expected UTF-8 text, got byte {error.start} that is none") from error
+        raise InputError(where, f"expected UTF-8 text, got {kind_of(data, error)}") from error
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise InputError(where, f"the file cannot be read: {reason}") from error
+    if b"\0" in data.partition(b"\n")[0]:
+        raise InputError(where, f"expected UTF-8 text, got {UTF16}")
     return where, data.replace(b"\r\n", b"\n").replace(b"\r", b"\n") if b"\r" in data else data
+
+
+def kind_of(data: bytes, error: UnicodeDecodeError) -> str:
+    """Return what bytes that are not UTF-8 seem to be, and the cure."""
+    for beginning, kind in BEGINNINGS.items():
+        if data.startswith(beginning):
+            return kind
+    line = data.count(b"\n", 0, error.start) + 1
+    return f"the byte 0x{data[error.start]:02x} in line {line}; save it as UTF-8 (of Latin-1: iconv -f LATIN1 -t UTF-8)"
 
 
 def _rows(data: bytes, delimiter: str) -> Any:

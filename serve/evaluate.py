@@ -31,14 +31,16 @@ TOP, TOP_FROM = 5, 10  # top-5 accuracy says something where there are 10 classe
 MOST_SHOWN = 10  # confusions, and names of what could not be read
 
 
-def run(model: Classifier | Forecaster, path: str | None, labels: str | None) -> Report:
+def run(
+    model: Classifier | Forecaster, path: str | None, labels: str | None, reading: Reading | None = None
+) -> Report:
     """Return the figures of a folder of class folders or of a CSV of series, `path`, or of a CSV of labels."""
     where = str(path or labels)
     if isinstance(model, Classifier):
         return images(model, of_labels(labels) if labels else of_folder(where), where)
     if labels:
         raise InputError(labels, f"expected a classifier to have labels, got {model.name!r}, a forecaster; pass a PATH")
-    return series(model, where)
+    return series(model, where, reading)
 
 
 def of_folder(folder: str) -> list[tuple[Source, str]]:
@@ -134,12 +136,12 @@ def _classes(labels: list[str], pairs: Counter[tuple[str, str]]) -> list[dict[st
     ]
 
 
-def series(model: Forecaster, file: str) -> Report:
+def series(model: Forecaster, file: str, reading: Reading | None = None) -> Report:
     """Return the errors of forecasts from rolling origins over each series of a file, beside those of the last value.
 
     Each forecast begins where the one before it ends, and the last ends with the series.
     """
-    table = Reading(model.name, model.contract.document["input"]).read(file)
+    table = (reading or Reading(model.name, model.contract.document["input"])).read(file)
     unread, parts = [], []
     for batch in rolling(model, table, model.horizon, model.horizon, held=model.horizon):
         unread += [{"path": one.series.id, "error": _trouble(model, one)} for one in batch if one.error]

@@ -21,6 +21,7 @@ from serve.forecast import Task
 from serve.number import number
 from serve.origins import Origin, answer
 from serve.output import Block, block_of
+from serve.reading import as_dates
 from serve.series import MAX_FILL, Series, check_names, future_times
 from serve.stream import Stream
 from serve.times import Step, Times, format_times, parse_times, positions
@@ -84,10 +85,10 @@ class Follower:
 
     def __post_init__(self) -> None:
         reading = self.task.reading
-        self.columns, self.time, self.id, habit = reading.choose(self.header)
+        self.columns, self.time, self.id, notes = reading.choose(self.header)
         check_names(WHERE, self.header, [name for name in (self.time, self.id, *self.columns) if name])
-        if habit:
-            self.task.say(f"columns by the usual names: {', '.join(habit)}")
+        for note in notes:
+            self.task.say(note)
         self.step = Step.from_dict(reading.rule["step"]) if self.time else Step("index", 1)
         self.fills = (reading.gaps or reading.rule["gaps"]) == "interpolate"
 
@@ -163,7 +164,8 @@ class Follower:
         cell, whole = found[self.time], self.step.unit == "index"
         times, trouble = parse_times([*filter(None, ["0" if whole else track.cell]), cell])  # read as those before it
         if (times.dtype.kind == "i") != whole or (trouble and whole):
-            raise InputError(WHERE, f"column {self.time!r}: expected a row every {self.step}, got {cell!r}")
+            cure = "" if whole else f"; {as_dates(int(times[-1]))}"
+            raise InputError(WHERE, f"column {self.time!r}: expected a row every {self.step}, got {cell!r}{cure}")
         if trouble:
             raise InputError(WHERE, f"column {self.time!r}: {trouble[1]}")
         return times[-1:]

@@ -91,13 +91,15 @@ class Task:
         """The places of the quantiles that are shown, lo and hi in turn."""
         return [place for _, *pair in intervals(self.model.quantiles) for place in pair]
 
-    def groups(self, files: Iterable[str | TextIO]) -> Iterator[Group]:
-        """Yield what is run of each file; a file that cannot be read is one group."""
+    def groups(self, files: Iterable[Source], stdin: TextIO | None = None) -> Iterator[Group]:
+        """Yield what is run of each file, of which "-" is `stdin`; a file that cannot be read is one group."""
         for source in files:
-            name, started = source if isinstance(source, str) else "-", time.perf_counter()
-            seen = fingerprint([Source(name)])
+            name, started = source.path, time.perf_counter()
+            seen = fingerprint([source])
             try:
-                table = self.reading.read(source)
+                if source.error is not None:
+                    raise InputError(name, source.error)
+                table = self.reading.read(stdin if name == "-" and stdin else name)
             except InputError as error:
                 yield Group(seen, Step("index", 1), [], name, error.reason)
                 continue
@@ -189,9 +191,10 @@ def _text(times: Times, origin: Origin) -> Axis:
 
 def forecast_files(
     task: Task,
-    files: Iterable[str | TextIO],
+    files: Iterable[Source],
     stdout: IO[bytes],
     *,
+    stdin: TextIO | None = None,
     resume: bool = False,
     watch: Callable[[Summary], None] = lambda summary: None,  # called after each group
 ) -> Summary:
@@ -207,7 +210,7 @@ def forecast_files(
         journal.check_same(task.target, run, begun[0])
     count = usable_cores() if model.kind == "cpu" else IN_FLIGHT
     summary = Summary(model.device, mark, mark.rows, batch, f"{count} threads")
-    groups = task.groups(files)
+    groups = task.groups(files, stdin)
     pass_over(task.passed(groups), mark, task.target)
 
     def chunks(crew: Crew) -> Iterator[Chunk]:

@@ -11,14 +11,18 @@ import click
 from serve.console import (
     DEVICE,
     MODEL,
+    QUIET,
     SHA256,
     STRICT,
     VARIANT,
     Progress,
     finish,
     interruptible,
+    is_quiet,
     open_model,
     read_model,
+    reading_of,
+    reads_series,
     say,
 )
 from serve.locate import complete
@@ -92,12 +96,15 @@ def check(model: str | None, variant: str, sha256: str | None, as_json: bool) ->
 @MODEL
 @click.argument("paths", metavar="[PATH...]", nargs=-1)
 @click.option("--seconds", type=click.FloatRange(0.1, 3600), default=10.0, show_default=True, help="Time to take.")
+@reads_series
 @click.option("--json", "as_json", is_flag=True, help="Print the measurements as JSON.")
+@QUIET
 @DEVICE
 @VARIANT
 @SHA256
 def bench(
     model: str, paths: tuple[str, ...], seconds: float, as_json: bool, device: str, variant: str, sha256: str | None,
+    **columns: Any,
 ) -> None:  # fmt: skip
     """Measure how fast a model serves here: reading, inference, writing, and the whole against its ideal.
 
@@ -111,8 +118,9 @@ def bench(
     from serve import bench
 
     loaded = open_model(model, device, None, variant, sha256)
-    found = bench.measure(loaded, paths, device=device, seconds=seconds, say=bench.progress)
-    bench.progress("")
+    show = (lambda _: None) if is_quiet() else bench.progress
+    found = bench.measure(loaded, paths, device=device, seconds=seconds, say=show, rule=reading_of(loaded, **columns))
+    show("")
     click.echo(json.dumps(found, indent=2) if as_json else bench.text(found))
 
 
@@ -121,13 +129,15 @@ def bench(
 @click.argument("path", metavar="[PATH]", required=False)
 @click.option("--labels", metavar="FILE.csv", help="Instead of PATH: columns path,label; paths start at its folder.")
 @click.option("--json", "as_json", is_flag=True, help="Print all figures as JSON.")
+@reads_series
+@QUIET
 @STRICT
 @DEVICE
 @VARIANT
 @SHA256
 def evaluate(
     model: str, path: str | None, labels: str | None, as_json: bool, strict: bool, device: str, variant: str,
-    sha256: str | None,
+    sha256: str | None, **columns: Any,
 ) -> None:  # fmt: skip
     """Measure how good a model is on labelled images, or on the past of series.
 
@@ -143,7 +153,8 @@ def evaluate(
         raise click.UsageError("expected either PATH or --labels")
     from serve import evaluate
 
-    report = evaluate.run(open_model(model, device, None, variant, sha256), path, labels)
+    loaded = open_model(model, device, None, variant, sha256)
+    report = evaluate.run(loaded, path, labels, reading_of(loaded, **columns))
     click.echo(json.dumps(report, indent=2) if as_json else evaluate.text(report))
     if strict and report["unread"]:
         raise SystemExit(3)
@@ -171,6 +182,7 @@ def evaluate(
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="The same gives the same maps.")
 @click.option("--batch", type=click.IntRange(1, 4096), default=32, show_default=True, help="Images per run.")
 @click.option("-0", "--null", "nul", is_flag=True, help="Names on stdin end with NUL (find -print0).")
+@QUIET
 @STRICT
 @DEVICE
 @VARIANT

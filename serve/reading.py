@@ -5,15 +5,20 @@
     values are in             --target, else the model's column where the file has it,      else `y`
 
 A model of several columns reads those or what --target says. An empty --id or --time says that there is none, and so
-does a model that was trained without times. What was taken by the field's habit is said in the table's notes.
+does a model that was trained without times. A file with a time column and none of the id columns is one series: were
+it several, their times would not rise. What was taken by the field's habit is said in the table's notes.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
+import numpy as np
+
 from serve.errors import InputError
 from serve.series import Step, Table, open_file, table_of
+
+EPOCH = (10**8, 2**32)  # seconds since 1970 that are taken for times: from 1973 to 2106
 
 
 @dataclass(frozen=True)
@@ -29,24 +34,39 @@ class Reading:
     delimiter: str = "auto"
     decimal: str = "auto"
 
+    def options(self) -> list[str]:
+        """Return the options of `infer` that say the same."""
+        said = {
+            "target": None if self.target is None else ",".join(self.target), "time": self.time, "id": self.id,
+            "gaps": self.gaps, "delimiter": self.delimiter, "decimal": self.decimal,
+        }  # fmt: skip
+        return [word for name, value in said.items() if value is not None for word in (f"--{name}", value)]
+
     def read(self, source: str | Path | TextIO) -> Table:
         """Return the file's series at the model's step; InputError says what does not fit."""
         keys = (self.time, self.id, self.rule["time"], self.rule["id"], "ds", "unique_id")
         file = open_file(source, self.delimiter, self.decimal, [name for name in keys if name])
-        columns, time, id, habit = self.choose(file.header)
-        if habit:
-            file.notes.append(f"columns by the usual names: {', '.join(habit)}")
+        columns, time, id, notes = self.choose(file.header)
+        file.notes.extend(notes)
         table = table_of(file, columns=columns, time=time, id=id, gaps=self.gaps or self.rule["gaps"])
         step = Step.from_dict(self.rule["step"])
         # A network trained on months is wrong on days; one trained on plain row numbers knows no step.
         if time is not None and self.rule["time"] is not None and table.step != step:
-            raise InputError(
-                file.where, f"model {self.model!r} expects a row every {step}, got one every {table.step}; resample it"
-            )
+            raise InputError(file.where, self.other_step(step, table, time))
         return table
 
+    def other_step(self, step: Step, table: Table, time: str) -> str:
+        """Return why a table whose step is not the model's cannot be served, and what to do."""
+        expects, got = f"model {self.model!r} expects a row every {step}", table.step
+        if "index" not in (step.unit, got.unit):
+            return f"{expects}, got one every {got}; resample it"
+        if got.unit == "index":
+            first = int(table.series[0].times[0])
+            return f"{expects}, got whole numbers in column {time!r}; {as_dates(first)}"
+        return f"{expects}, got dates in column {time!r}; name a column of whole numbers, or count rows with --time ''"
+
     def choose(self, header: list[str]) -> tuple[list[str], str | None, str | None, list[str]]:
-        """Return (value columns, time, id, those among them that are the field's habit)."""
+        """Return (value columns, time, id, what was decided without the user or the model, in words)."""
         own, columns = self.rule, self.target or list(self.rule["columns"])
         time = self.time if self.time is not None else own["time"]
         id = self.id if self.id is not None else own["id"]
@@ -57,4 +77,16 @@ class Reading:
             habit, time = ["ds", *habit], "ds"
         if self.id is None and id not in header and "unique_id" in header:
             habit, id = ["unique_id", *habit], "unique_id"
-        return columns, time or None, id or None, habit
+        notes = [f"columns by the usual names: {', '.join(habit)}"] if habit else []
+        if self.id is None and id and id not in header and time in header:
+            notes, id = [*notes, f"no column {id!r}, so the file is one series"], None
+        return columns, time or None, id or None, notes
+
+
+def as_dates(number: int) -> str:
+    """Return how a time that is a whole number can be made a date, where it is one since 1970."""
+    for unit, per_second in (("seconds", 1), ("milliseconds", 10**3), ("microseconds", 10**6)):
+        if EPOCH[0] <= number / per_second < EPOCH[1]:
+            stamp = np.datetime64(number // per_second, "s")
+            return f"if they are {unit} since 1970, write {number} as {stamp}"
+    return "write them as dates, such as 2024-01-31 or 2024-01-31T12:00, or count rows with --time ''"

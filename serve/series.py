@@ -24,6 +24,7 @@ __all__ = ["Series", "Step", "Table", "future_times", "open_file", "read_csv", "
 
 File = CsvFile | ParquetFile
 GAPS = ("error", "interpolate")
+INTERPOLATE = "--gaps interpolate; in a recipe gaps: interpolate"
 MAX_FILL = 100  # a filled series may have this many times its rows: a typo in one year must not ask for 10^9 rows
 
 
@@ -219,7 +220,7 @@ def _check_complete(rows: _Rows, grid: npt.NDArray[np.int64], step: Step, column
         raise InputError(
             file.where,
             f"{file.place(rows.at[row])}, column {columns[column]!r}: expected a number, got a missing value; "
-            "fill it, or allow interpolation (gaps: interpolate)",
+            f"fill it, or allow interpolation ({INTERPOLATE})",
         )
     jumps = np.flatnonzero(np.diff(grid) != 1)
     if len(jumps):
@@ -227,7 +228,7 @@ def _check_complete(rows: _Rows, grid: npt.NDArray[np.int64], step: Step, column
         raise InputError(
             file.where,
             f"{file.place(rows.at[jumps[0] + 1])}: expected a row every {step}, got {after} after {before} "
-            f"in series {rows.id!r}; add the rows, or allow interpolation (gaps: interpolate)",
+            f"in series {rows.id!r}; add the rows, or allow interpolation ({INTERPOLATE})",
         )
 
 

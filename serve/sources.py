@@ -1,8 +1,8 @@
-"""The images that a user names, one by one and in order: files, folders, archives, globs, and lists on stdin."""
+"""The files that a user names, one by one and in order: images or series, by file, folder, archive, glob or list."""
 
 import glob
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import IO, NamedTuple
 
 import numpy as np
@@ -15,6 +15,8 @@ from serve.errors import InputError
 from serve.image import SUFFIXES, ImageRule, read_image
 
 PACKED = (*archive.SUFFIXES, cells.SUFFIX)
+SERIES = (".csv", ".tsv", ".parquet")
+COMPRESSED = (".gz", ".tgz", ".bz2", ".tbz2", ".xz", ".txz", ".zst", ".7z", ".rar")
 
 
 class Source(NamedTuple):
@@ -40,6 +42,10 @@ class ImageSources:
     their own names. A path that is given is always tried.
     """
 
+    suffixes: Collection[str] = SUFFIXES
+    packed: tuple[str, ...] = PACKED
+    kind = "image files"
+
     def __init__(self, paths: Sequence[str], stdin: IO[bytes], *, nul: bool = False) -> None:
         self.paths = paths
         self.stdin = stdin
@@ -49,8 +55,7 @@ class ImageSources:
     def __iter__(self) -> Iterator[Source]:
         for path in self.paths:
             if path == "-":
-                for name in _split(self.stdin, self.separator):
-                    yield from self._expand(os.fsdecode(name))
+                yield from self._listed()
             elif glob.has_magic(path) and not os.path.lexists(path):
                 matches = sorted(glob.glob(path, recursive=True))
                 if not matches:
@@ -60,22 +65,27 @@ class ImageSources:
             else:
                 yield from self._expand(path)
 
+    def _listed(self) -> Iterator[Source]:
+        for name in _split(self.stdin, self.separator):
+            yield from self._expand(os.fsdecode(name))
+
     def _expand(self, path: str) -> Iterator[Source]:
-        packed = path.lower().endswith(PACKED)
+        packed = path.lower().endswith(self.packed)
         if not packed and not os.path.isdir(path):
-            yield Source(path)
+            cure = f"expected {self.kind}, got a compressed file; decompress it first"
+            yield Source(path, cure if path.lower().endswith(COMPRESSED) and os.path.exists(path) else None)
             return
         found = False
         for source in self._unpack(path) if packed and not os.path.isdir(path) else self._walk(path):
             found = True
             yield source
         if not found:
-            yield Source(path, f"the {'archive' if packed else 'folder'} holds no image files")
+            yield Source(path, f"the {'archive' if packed else 'folder'} holds no {self.kind}")
 
     def _unpack(self, path: str) -> Iterator[Source]:
         try:
             for part in cells.cells(path) if path.lower().endswith(cells.SUFFIX) else archive.members(path):
-                if isinstance(part, Cell) or _is_image(os.path.basename(part.name)):
+                if isinstance(part, Cell) or self._takes(os.path.basename(part.name)):
                     yield Source(part.path, None, part)
                 else:
                     self.skipped += 1
@@ -101,23 +111,33 @@ class ImageSources:
             else:
                 yield from self._file(entry, inside)
 
+    def _takes(self, name: str) -> bool:
+        return not name.startswith(".") and os.path.splitext(name)[1].lower() in self.suffixes
+
     def _file(self, entry: os.DirEntry[str], inside: str) -> Iterator[Source]:
-        is_image = _is_image(entry.name)
+        taken = self._takes(entry.name)
         if entry.is_symlink():
             target = os.path.realpath(entry.path)
             leads_outside = not os.path.join(target, "").startswith(inside)
-            if leads_outside and (is_image or os.path.isdir(target)):
+            if leads_outside and (taken or os.path.isdir(target)):
                 yield Source(entry.path, "a symbolic link that leads outside of the given folder is not followed")
                 return
-            is_image = is_image and not os.path.isdir(target)
-        if is_image:
+            taken = taken and not os.path.isdir(target)
+        if taken:
             yield Source(entry.path)
         else:
             self.skipped += 1
 
 
-def _is_image(name: str) -> bool:
-    return not name.startswith(".") and os.path.splitext(name)[1].lower() in SUFFIXES
+class SeriesSources(ImageSources):
+    """Iterate over files of series: as of images, but "-" is a CSV on stdin, and nothing is unpacked."""
+
+    suffixes = SERIES
+    packed = ()
+    kind = f"series files ({', '.join(SERIES)})"
+
+    def _listed(self) -> Iterator[Source]:
+        yield Source("-")
 
 
 def _split(stream: IO[bytes], separator: bytes) -> Iterator[bytes]:

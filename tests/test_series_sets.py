@@ -149,7 +149,7 @@ BAD_TABLES = [
     ({}, CSV.replace("\n5,x", "\n55,x"), "mine.csv: line 7: expected times in rising order, got "),
     ({}, CSV.replace("\n5,x", "\n4,x"), "mine.csv: line 6: expected times in rising order, got a duplicate"),
     ({"id": None}, CSV, "mine.csv: line 62: expected times in rising order, got "),
-    ({}, without(20), "add the rows, or allow interpolation (gaps: interpolate)"),
+    ({}, without(20), "add the rows, or allow interpolation (--gaps interpolate; in a recipe gaps: interpolate)"),
     ({}, "ds,id,a\n", "mine.csv: expected a header line and rows of numbers, got 1 lines"),
 ]
 

@@ -62,8 +62,11 @@ def test_generated_series(make_forecaster: Callable[..., Path], rule: dict) -> N
 
 def test_own_series(make_forecaster: Callable[..., Path], tmp_path: Path) -> None:
     """Oracle: one file of one series."""
-    (tmp_path / "shop.csv").write_text(HISTORY)
-    shown = infer("bench", make_forecaster(), tmp_path / "shop.csv", "--seconds", "0.3", "--device", "cpu").stdout
+    (tmp_path / "shop.csv").write_text(HISTORY.replace("ds,y", "day|sales").replace(",", "|"))
+    names = ("--time", "day", "--target", "sales", "--delimiter", "|")
+    shown = infer(
+        "bench", make_forecaster(), tmp_path / "shop.csv", *names, "--seconds", "0.3", "--device", "cpu"
+    ).stdout
     assert "measured on   1 files" in shown and "series/s" in shown and processor() in shown
 
 

@@ -288,6 +288,20 @@ def test_nothing_succeeded_is_exit_code_1(
     assert infer("images", classifier, "-", stdin=b"").exit_code == 0
 
 
+def test_quiet_leaves_results_and_errors(
+    classifier: Path, photos: Path, make_forecaster: Callable[..., Path], tmp_path: Path
+) -> None:
+    """Oracle: stdout and the exit code of the same command; stderr is empty, or one error."""
+    (history := tmp_path / "semi.csv").write_text(HISTORY.replace(",", ";"))
+    for command, model, *words in (
+        ("images", classifier, photos), ("series", make_forecaster(), history),
+        ("explain", classifier, photos, "-o", tmp_path / "maps"),
+    ):  # fmt: skip
+        loud, quiet = infer(command, model, *words), infer(command, model, *words, "--quiet")
+        assert loud.stderr and quiet.stderr == "" and (quiet.stdout, quiet.exit_code) == (loud.stdout, loud.exit_code)
+    assert infer("images", tmp_path / "none.onnx", photos, "-q").stderr.startswith("Error: ")
+
+
 def test_strict_is_exit_code_3(classifier: Path, photos: Path, make_forecaster: Callable[..., Path]) -> None:
     """Oracle: 3 where a row failed, and all rows are written all the same; 0 where none did."""
     failed = infer("images", classifier, photos, "--strict")

@@ -56,6 +56,21 @@ def test_labels_file(classifier: Path, classes: Path, tmp_path: Path) -> None:
     check_figures(evaluated(classifier, "--labels", tmp_path / "labels.csv"))
 
 
+def test_columns_are_the_users(
+    make_forecaster: Callable[..., Path], classifier: Path, classes: Path, tmp_path: Path
+) -> None:
+    """Oracle: the report of the same rows under the model's own names and signs."""
+    days = [f"2024-03-{day:02}" for day in range(1, 21)]
+    (tmp_path / "own.csv").write_text("ds,y\n" + "".join(f"{day},{n}.5\n" for n, day in enumerate(days)))
+    (tmp_path / "other.csv").write_text("day|shop|sales\n" + "".join(f"{d}|a|{n},5\n" for n, d in enumerate(days)))
+    names = ("--time", "day", "--id", "shop", "--target", "sales", "--delimiter", "|", "--decimal", ",")
+    model = make_forecaster()
+    own, other = evaluated(model, tmp_path / "own.csv"), evaluated(model, tmp_path / "other.csv", *names)
+    assert own == other and own["windows"] > 1
+    wrong = infer("evaluate", classifier, classes, "--target", "y")
+    assert wrong.exit_code == 2 and "are for files of series" in wrong.stderr
+
+
 @pytest.mark.parametrize("place", ["../secret.png", "{}/secret.png", "link.png"])
 def test_labels_never_lead_out_of_their_folder(classifier: Path, tmp_path: Path, place: str) -> None:
     """Oracle: a perfectly good image outside, by a relative path, an absolute one and a link: not read, but named."""

@@ -1,5 +1,6 @@
 """`infer series` on the tables that people have: column names, rolling origins, pictures; and the same from Python."""
 
+import gzip
 import io
 import re
 import tracemalloc
@@ -22,6 +23,7 @@ from serve.origins import rolling, starts
 from serve.plot import _nice, _numbers
 from serve.reading import Reading
 from serve.series import Series, Step, Table, read_csv
+from serve.sources import Source
 
 Make = Callable[..., Path]
 INDEX = {"unit": "index", "count": 1}
@@ -77,7 +79,8 @@ def test_columns_are_the_users_the_models_or_the_usual(
     [
         ("unique_id,ds,v,z", (), "expected a column 'sales', got unique_id, ds, v, z; name one of these"),
         ("unique_id,w,y,z", (), "expected a column 'week', got unique_id, w, y, z; name one of these"),
-        ("k,ds,y,z", (), "expected a column 'shop', got k, ds, y, z; name one of these"),
+        ("k,week,y,z", (), "expected times in rising order"),  # read as one series, which two are not
+        ("k,ds,y,z", ("--id", "shop"), "expected a column 'shop', got k, ds, y, z; name one of these"),
         ("unique_id,ds,y,z", ("--id", ""), "expected times in rising order"),
         ("unique_id,ds,y,z", ("--target", "q"), "expected a column 'q'"),
     ],
@@ -112,8 +115,82 @@ def test_counters_are_no_days(make_forecaster: Make, tmp_path: Path) -> None:
     """Oracle: a model of days refuses rows numbered 0 to 5, and takes them where the user says so."""
     (tmp_path / "x.csv").write_text("ds,y\n" + "".join(f"{t},{t}\n" for t in range(6)))
     [row] = rows_of(infer(make_forecaster(), tmp_path / "x.csv"))
-    assert "expects a row every 86400 seconds, got one every 1 (whole numbers); resample it" in row["error"]
+    assert "expects a row every 86400 seconds, got whole numbers in column 'ds'; write them as dates" in row["error"]
     assert rows_of(infer(make_forecaster(), tmp_path / "x.csv", "--time", ""))[0]["yhat"] == "6"
+
+
+@pytest.mark.parametrize(("unit", "scale"), [("seconds", 1), ("milliseconds", 1000), ("microseconds", 10**6)])
+def test_seconds_since_1970_are_named(make_forecaster: Make, tmp_path: Path, unit: str, scale: int) -> None:
+    """Oracle: 1,709,251,200 s are midnight of 2024-03-01 (a calendar); the cure is that date, and it works."""
+    stamps = [1_709_251_200 + 86400 * t for t in range(6)]
+    (tmp_path / "x.csv").write_text("ds,y\n" + "".join(f"{stamp * scale},{t}\n" for t, stamp in enumerate(stamps)))
+    [row] = rows_of(infer(make_forecaster(), tmp_path / "x.csv"))
+    assert row["error"].endswith(f"if they are {unit} since 1970, write {stamps[0] * scale} as 2024-03-01T00:00:00")
+    result = CliRunner().invoke(
+        main, ["series", str(make_forecaster()), "--follow"], input=(tmp_path / "x.csv").read_text()
+    )
+    assert f"if they are {unit} since 1970" in result.stdout
+
+
+def test_dates_are_no_counters(make_forecaster: Make, tmp_path: Path) -> None:
+    """Oracle: a model of counted rows refuses dates, and takes the rows where the user says so."""
+    (tmp_path / "x.csv").write_text("ds,y\n" + "".join(f"2024-03-0{t + 1},{t}\n" for t in range(6)))
+    model = make_forecaster(step=INDEX)
+    [row] = rows_of(infer(model, tmp_path / "x.csv"))
+    cure = "name a column of whole numbers, or count rows with --time ''"
+    assert row["error"].endswith(f"got dates in column 'ds'; {cure}")
+    assert rows_of(infer(model, tmp_path / "x.csv", "--time", ""))[0]["yhat"] == "6"
+
+
+def test_a_file_of_one_series_needs_no_id(make_forecaster: Make, tmp_path: Path) -> None:
+    """Oracle: the numbers of the file with the id; said on stderr; without times several series could not be told."""
+    rows = [f"{t},{t}" for t in range(6)]
+    (tmp_path / "one.csv").write_text("ds,y\n" + "\n".join(rows) + "\n")
+    result = infer(make_forecaster(id="shop", step=INDEX), tmp_path / "one.csv")
+    assert [(r["unique_id"], r["yhat"]) for r in rows_of(result)] == [("one", "6"), ("one", "7"), ("one", "8")]
+    assert "one.csv: no column 'shop', so the file is one series\n" in result.stderr
+    followed = ["series", str(make_forecaster(id="shop", step=INDEX)), "--follow"]
+    stream = CliRunner().invoke(main, followed, input="ds,y\n" + "\n".join(rows) + "\n")
+    assert "series,6,5,6,5,7,ok," in stream.stdout
+    [row] = rows_of(infer(make_forecaster(id="shop", time=None), tmp_path / "one.csv"))
+    assert "expected a column 'shop', got ds, y" in row["error"]
+
+
+def test_folders_and_globs(make_forecaster: Make, tmp_path: Path) -> None:
+    """Oracle: the files made here, by name; other suffixes are counted, what is empty or matches nothing is a row."""
+    model, good = make_forecaster(step=INDEX), "ds,y\n" + "".join(f"{t},{t}\n" for t in range(6))
+    for name in ("in/b.csv", "in/a/deep.csv", "in/notes.txt", "in/.hidden.csv", "empty/x.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(good)
+    pd.DataFrame({"ds": range(6), "y": range(6)}).to_parquet(tmp_path / "in/c.parquet")
+    result = infer(model, tmp_path / "in", tmp_path / "empty", f"{tmp_path}/in/*.csv", f"{tmp_path}/no*")
+    found = [(Path(row["unique_id"]).name, row["status"]) for row in rows_of(result)]
+    names = ["deep", "b", "c", "empty", "b", "no*"]
+    assert list(dict.fromkeys(found)) == [(n, "error" if n in ("empty", "no*") else "ok") for n in dict.fromkeys(names)]
+    assert len(found) == 4 * 3 + 2 and "skipped 3 hidden names" in result.stderr
+    (tmp_path / "in/out.csv").write_text("")
+    refused = infer(model, tmp_path / "in", "-o", tmp_path / "in/out.csv")
+    assert refused.exit_code == 1 and "expected a file that is not read" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "error"),
+    [
+        ("x.csv", "ds,y\n".encode("utf-16"), "got UTF-16 or a binary file; save it as UTF-8 (iconv -f UTF-16"),
+        ("x.csv", "ds,y\n0,1\n".encode("utf-16-le"), "got UTF-16 or a binary file; save it as UTF-8"),
+        ("x.csv", "ds,y\n0,ä\n".encode("latin-1"), "got the byte 0xe4 in line 2; save it as UTF-8 (of Latin-1: iconv"),
+        ("x.csv", gzip.compress(b"ds,y\n0,1\n"), "got a gzip file; decompress it first (gunzip)"),
+        ("x.csv.gz", gzip.compress(b"ds,y\n0,1\n"), "got a compressed file; decompress it first"),
+        ("x.csv", b"PK\x03\x04\xff\xfe\xfa", "got a zip or Excel file; unpack it, or save it as CSV"),
+    ],
+)
+def test_bytes_that_are_no_csv_are_named(
+    make_forecaster: Make, tmp_path: Path, name: str, data: bytes, error: str
+) -> None:
+    """Oracle: Python's own encoders; the message says what the file is and how it becomes a CSV."""
+    (tmp_path / name).write_bytes(data)
+    [row] = rows_of(infer(make_forecaster(), tmp_path / name))
+    assert error in row["error"]
 
 
 def test_every_is_rolling_origins(make_forecaster: Make, tmp_path: Path) -> None:
@@ -168,7 +245,7 @@ def test_long_outputs_stay_flat(make_forecaster: Make) -> None:
     assert max(map(len, starts(model, series, 5000, every=1))) * 5000 * 4 <= 2**18
     source, reading = io.StringIO("y\n" + "1\n" * 9), Reading(model.name, model.contract.document["input"])
     output = io.BytesIO()
-    done = forecast_files(Task(model, reading, 5000, 1, say=print), [source], output)
+    done = forecast_files(Task(model, reading, 5000, 1, say=print), [Source("-")], output, stdin=source)
     assert done.mark.rows == 6 * 5000 == output.getvalue().count(b"\n") - 1
 
 
@@ -243,7 +320,7 @@ def test_axis_numbers_are_nice(low: float, high: float) -> None:
 def test_nothing_to_draw_and_wrong_usage(make_forecaster: Make, tmp_path: Path) -> None:
     """Oracle: no forecast, no file; what no run could do is usage, exit code 2."""
     result = infer(make_forecaster(), tmp_path / "none.csv", "--plot", tmp_path / "x.svg")
-    assert result.exit_code == 0 and "no forecast to draw" in result.stderr and not (tmp_path / "x.svg").exists()
+    assert result.exit_code == 1 and "no forecast to draw" in result.stderr and not (tmp_path / "x.svg").exists()
     for options, message in (
         (("--plot", "x.png"), "expected a name ending in .svg"),
         (("--every", "0"), "0 is not in the range"),

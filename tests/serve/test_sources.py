@@ -86,3 +86,13 @@ def test_folders_without_images(tmp_path: Path) -> None:
     """Oracle: a folder that was given never vanishes from the output."""
     (tmp_path / "notes.txt").write_bytes(b"x")
     assert names(tmp_path.parent, str(tmp_path)) == ([f"{tmp_path.name}: the folder holds no image files"], 1)
+
+
+@pytest.mark.parametrize("name", ["a.tar.gz", "a.tgz", "a.tar.xz", "photo.png.gz", "a.7z"])
+def test_compressed_files_are_named(tmp_path: Path, name: str) -> None:
+    """Oracle: the suffix; in a folder such a file is skipped like any other that is no image."""
+    (tmp_path / name).write_bytes(b"\x1f\x8b")
+    [source] = ImageSources([str(tmp_path / name)], io.BytesIO())
+    assert source.error == "expected image files, got a compressed file; decompress it first"
+    sources = ImageSources([str(tmp_path)], io.BytesIO())
+    assert [source.error for source in sources] == ["the folder holds no image files"] and sources.skipped == 1
