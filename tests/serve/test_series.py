@@ -126,7 +126,7 @@ def test_refusals_name_file_line_and_value(text: str, options: dict, message: st
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     """Oracle: missing, a folder, not UTF-8; the path is in the message."""
     (tmp_path / "latin.csv").write_bytes(b"ds,y\n1,\xe9\n")
-    for name, reason in (("none.csv", "no such file"), ("", "directory"), ("latin.csv", "UTF-8 text, got the byte 0xe9 in line 2")):
+    for name, reason in (("none.csv", "no such file"), ("", "directory"), ("latin.csv", "got the byte 0xe9 in line 2")):
         with pytest.raises(InputError, match=reason) as caught:
             read_csv(tmp_path / name)
         assert str(tmp_path) in str(caught.value)
