@@ -24,6 +24,7 @@ import numpy as np
 from pipeline import data, machine, metrics, params, speed
 from pipeline.choice import choose, judge
 from pipeline.data import RAW_WINDOWS, spread
+from pipeline.limits import ERROR_LIMIT
 from pipeline.parity import parity, streaming
 from pipeline.retrieval import retrieve
 from pipeline.speed import Model, predict
@@ -36,7 +37,6 @@ from serve.session import available_devices, open_session
 LARGE = 256
 ACCURACY_LIMIT = 0.005  # of the test split: a tie that rounding decides is not a fault, two of 360 images are
 STREAM_SHARE = 0.1  # of the limit on the difference from torch: 1e-5 of the spread of forecasts
-ERROR_LIMIT = 1e-3  # of a forecast's error, relative
 Verdict = tuple[dict[str, Any], dict[str, Any], dict[str, np.ndarray], dict[str, str]]  # the last: digests by file
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from pipeline.schema import SEED, Field, check_section
 
+ERROR_LIMIT = 1e-3  # of a forecast's error, relative: what onnxruntime's may differ from torch's by, and the served one
 CHECK = {
     "atol": Field(float, 1e-4, least=1e-9),
     "fp16_atol": Field(float, 1e-2, least=1e-9),

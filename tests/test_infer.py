@@ -11,6 +11,7 @@ import line
 import numpy as np
 import pytest
 
+from pipeline import infer
 from pipeline.stage import StageError
 
 pytestmark = pytest.mark.usefixtures("root")
@@ -104,6 +105,20 @@ def test_a_series_that_differs_is_stopped() -> None:
     assert_refused(line.WAVES, "served mse .*, checked ")
 
 
+@pytest.mark.parametrize(("form", "equal"), [("%.6g", False), ("%.9g", True)])
+def test_numbers_that_lost_their_digits_are_stopped(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, form: str, equal: bool
+) -> None:
+    """Oracle: a meter that rises by one a day from 1,234,561, forecast within .3; six digits lose its steps."""
+    answers = (1_234_561 + np.arange(200, dtype=np.float32)).reshape(50, 4, 1)
+    target = answers + np.random.default_rng(0).normal(0, 0.29, answers.shape)
+    rows = [{"unique_id": "m", "ds": "1", "yhat": float(form % value), "status": "ok"} for value in answers.ravel()]
+    monkeypatch.setattr(infer, "shipped", lambda arguments: None)
+    monkeypatch.setattr(infer, "rows_of", lambda path: rows)
+    found = infer.series(line.WAVES, ["y"], {"target": target}, answers, tmp_path / "none", [])
+    assert found["equal"] is equal and found["expected"] == pytest.approx(0.29**2, rel=0.2)
+
+
 def test_a_series_too_short_is_stopped() -> None:
     """Oracle: the first window loses a row, so 49 of 50 windows are forecast."""
     change_rows(Path(f"out/{line.WAVES}/data/raw/series.csv"), lambda rows: rows.pop(0))
@@ -117,7 +132,7 @@ def test_a_package_that_changed_after_its_manifest_is_stopped() -> None:
     content = file.read_bytes()
     file.unlink()
     file.write_bytes(content + b"\\0")
-    with pytest.raises(StageError, match=r"infer images .*: exit code 1: .*sha256 of manifest.json"):
+    with pytest.raises(StageError, match=r"infer images .*: exit code 1: .*expected the sha256 .*, got "):
         line.run("infer", line.DIGITS)
 
 
