@@ -2,7 +2,8 @@
 
 Reads out/<entry>/data, out/<entry>/train/weights.pt, out/params/<entry> and results/<entry>. Writes out/<entry>/export/
 (model.onnx, model.int8.onnx, model.fp16.onnx, torch.npz, noise.json) and results/<entry>/export.json.
-Fails when the exporter or the ONNX checker complains, a batch axis is not dynamic, or an answer is not finite.
+Fails when the exporter or the ONNX checker complains, a batch axis is not dynamic, or an answer is not finite, changes
+from run to run, or changes with the other rows of its batch.
 
     python -m pipeline.export ENTRY
 """
@@ -62,6 +63,23 @@ def answers(net: torch.nn.Module, x: np.ndarray, batch: int = 256) -> list[np.nd
     if bad := sum(int((~np.isfinite(column)).any(axis=tuple(range(1, column.ndim))).sum()) for column in columns):
         raise StageError(f"export: torch's answers to {bad} of {len(x)} inputs are not finite; retrain with a lower lr")
     return columns
+
+
+def require_repeatable(net: torch.nn.Module, x: np.ndarray, atol: float) -> None:
+    """Raise StageError where an answer changes from run to run, or with the other rows of its batch.
+
+    The parity check would refuse the file as well, but could not say why. x: inputs as the graph takes them.
+    """
+    together, again = answers(net, x), answers(net, x)
+    alone = [np.concatenate(parts) for parts in zip(*(answers(net, row[None]) for row in x), strict=True)]
+    for other, what, why in (
+        (again, "from one run to the next", "is there noise or dropout that stays on? nn.Dropout ends with training"),
+        (alone, "with its batch", "are there batch statistics? nn.BatchNorm keeps running ones for evaluation"),
+    ):
+        gap = max(float(np.abs(a - b).max()) for a, b in zip(together, other, strict=True))
+        if gap > atol:
+            say = f"in evaluation the network's answer to an input changes by {gap:.1e} {what} (limit {atol:.1e})"
+            raise StageError(f"export: {say}; {why}")
 
 
 def to_onnx(net: torch.nn.Module, example: np.ndarray, task: str) -> onnx.ModelProto:
@@ -263,8 +281,9 @@ def main() -> None:
         checks = recipe["check"]
         x = {"test": source.served("test"), "random": random_inputs(source, checks["seed"], checks["random"])}
         y = {kind: answers(net, rows) for kind, rows in x.items()}
-        graph = graph_of(net, x["test"])
         atol = max(limit(y["test"], checks["atol"]), getattr(net, "flips", 0.0))
+        require_repeatable(net, np.concatenate([x["test"][:GOLDEN], x["random"][:GOLDEN]]), atol)
+        graph = graph_of(net, x["test"])
         whole, promise, explained = grown(graph, net, recipe, x)
         metrics = read_json(RESULTS / name / "train.json", f"train@{name}")
         about = document(name, recipe, source.about, metrics, x["test"], y["test"], atol)

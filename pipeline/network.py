@@ -20,6 +20,8 @@ from pipeline import disk
 from pipeline.data import Data
 from pipeline.stage import OUT, RESULTS, StageError, read_json
 
+MOST_BYTES = 2**31 - 2**24  # of weights in one ONNX file: a protobuf message ends at 2 GiB, the graph takes some of it
+
 
 class Classifier(nn.Module):
     """uint8 images (N, H, W, C) to probabilities (N, K)."""
@@ -108,12 +110,25 @@ def build(recipe: dict[str, Any], data: Data) -> Classifier | Forecaster:
     """Return the untrained network of a resolved recipe, sized by its data; a recipe that does not fit is an error."""
     try:
         net = assemble(recipe, data)
+        require_one_file(net, recipe["arch"])
         with torch.no_grad():  # one sample: what does not fit shows here, not as a traceback in the first step
             net.eval()(torch.from_numpy(np.array(data.example())))
     except (ValueError, RuntimeError) as error:  # what models/ and torch raise for options and shapes that do not fit
         reason = " ".join(str(error).split())
         raise StageError(f"models/{recipe['arch']}.py does not fit its recipe: {reason}") from None
     return net.train()
+
+
+def require_one_file(net: nn.Module, arch: str) -> None:
+    """Raise StageError where the weights are more than one ONNX file holds: protobuf ends a message at 2 GiB.
+
+    Known before training, which would be lost: a model is one file, and weights beside it are refused.
+    """
+    size = sum(tensor.numel() * tensor.element_size() for tensor in net.state_dict().values())
+    if size > MOST_BYTES:
+        most, got = (f"{count / 1e9:.2f} GB" for count in (MOST_BYTES, size))
+        what = f"expected weights of at most {most}, which is what one ONNX file holds, got {got}"
+        raise StageError(f"models/{arch}.py: {what}; make it narrower, or give it smaller images")
 
 
 @dataclass
@@ -193,6 +208,8 @@ def adopt(net: nn.Module, state: dict[str, Tensor], whose: str, recipe: dict[str
         meant = f"; was {unexpected[0]} meant for {near[0]}?" if near else ""
         cure = "name the weights of this network, with its own options and number of classes"
         raise StageError(f"{whose} does not fit models/{recipe['arch']}.py: {'; '.join(found)}{meant}; {cure}")
+    if broken := next((key for key, tensor in state.items() if not tensor.isfinite().all()), None):
+        raise StageError(f"{whose}: {broken} holds values that are not finite; give weights that were trained whole")
     net.load_state_dict(state)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import line
@@ -143,6 +144,46 @@ def test_a_network_that_cannot_be_exported(net: nn.Module, sentence: str) -> Non
     """Oracle: the sentence; torch's exporter writes the first one's file without a word."""
     with pytest.raises(StageError, match=sentence):
         export.to_onnx(net, np.zeros((2, 8, 8, 1), np.uint8), "classification")
+
+
+class Dense(nn.Module):
+    """A linear classifier of 8 x 8 images whose features go through a function first."""
+
+    def __init__(self, change: Callable[[torch.Tensor], torch.Tensor]):
+        super().__init__()
+        self.change, self.head = change, nn.Linear(64, 5)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.head(self.change(images.float().flatten(1) / 255)).softmax(1)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda x: x + torch.randn_like(x), "changes by .* from one run to the next .*is there noise or dropout"),
+        (lambda x: nn.functional.dropout(x), "changes by .* from one run to the next .*nn.Dropout ends with training"),
+        (lambda x: x - x.mean(0), "changes by .* with its batch .*are there batch statistics"),
+        (lambda x: x / x.std(), "changes by .* with its batch"),
+    ],
+    ids=["noise", "F.dropout", "batch mean", "batch spread"],
+)
+def test_an_answer_that_is_not_the_inputs_alone_is_refused_by_name(
+    change: Callable[[torch.Tensor], torch.Tensor], sentence: str
+) -> None:
+    """Oracle: the sentence names the cause; stage check would say only that onnxruntime differs from torch."""
+    torch.manual_seed(0)
+    x = np.stack([np.random.default_rng(k).integers(0, most, (8, 8, 1)) for k, most in enumerate((40, 120, 256))])
+    x = x.astype(np.uint8)
+    export.require_repeatable(Dense(nn.Identity()), x, 1e-4)
+    with pytest.raises(StageError, match=sentence):
+        export.require_repeatable(Dense(change), x, 1e-4)
+
+
+def test_a_model_that_no_file_holds_is_refused_before_training() -> None:
+    """Oracle: 24,000 squared weights of four bytes are 2.30 GB; 23,000 squared are 2.12, which one file holds."""
+    network.require_one_file(nn.Linear(23_000, 23_000, device="meta"), "wide")
+    with pytest.raises(StageError, match=r"models/wide.py: expected weights of at most 2.13 GB, .* got 2.30 GB"):
+        network.require_one_file(nn.Linear(24_000, 24_000, device="meta"), "wide")
 
 
 @pytest.mark.usefixtures("root")

@@ -215,8 +215,12 @@ def test_published_weights_ship_as_they_are(resolved, tmp_path, monkeypatch):
             lambda p: write_state(p, 3),
             r"weights: published.pth does not fit models/resnet.py: of another shape .* for .*; name the weights",
         ),
+        (
+            lambda p: torch.save({k: v * float("nan") for k, v in write_state(p, 1).items()}, p),
+            r"weights: published.pth: \S+ holds values that are not finite; give weights that were trained whole",
+        ),
     ],
-    ids=["missing", "a pickle", "of another network"],
+    ids=["missing", "a pickle", "of another network", "not finite"],
 )
 def test_published_weights_that_cannot_be_used(resolved, tmp_path, monkeypatch, write, sentence):
     """The sentence names the file and what is wrong with it (STYLE.md, Errors)."""
