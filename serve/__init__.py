@@ -1,14 +1,14 @@
 """The runtime: ONNX files that Convline made, images and series in, predictions out; `load`, and the `infer` command.
 
     model = serve.load("lenet5-digits")            # an .onnx file, a package folder, or an entry of out/dist
-    model.predict(["a.png", "b.jpg"])              # labels; predict_proba gives (N, K)
-    serve.load("dilated-waves").predict("history.csv", horizon=24)
+    model.predict(["a.png", "b.jpg"])              # labels; predict_proba gives (N, K), predict_table rows
+    serve.load("dilated-waves").predict("history.csv", horizon=24)    # or a DataFrame, an open file, an array
 
-Reading order: `errors`, `contract` (one file is the model), `image` and `series` (raw files to arrays; `csvfile` and
-`parquet` are what `series` opens, `reading` which columns a model takes, `calendar` what a time tells), `session` and
-`model` (arrays to predictions; `stream`: one sample at a time), `classify` and `forecast` (inputs to rows), `workers`
-and `bulk` (any number of them), `follow` (as they come), `output`, `target` and `journal`, `plot`, `cli`. What judges a
-model where it is used: `doctor`, `bench`, `evaluate`.
+Reading order: `errors`, `contract` (one file is the model), `image` and `series` (raw files to arrays; `csvfile`,
+`parquet` and `frame` are what `series` opens, `reading` which columns a model takes, `calendar` what a time tells),
+`session` and `model` (arrays to predictions; `stream`: one sample at a time), `classify` and `forecast` (inputs to
+rows), `workers` and `bulk` (any number of them), `follow` (as they come), `output`, `target` and `journal`, `plot`,
+`cli`. What judges a model where it is used: `doctor`, `bench`, `evaluate`.
 Imports numpy, Pillow, onnxruntime and click, pyarrow for Parquet and large CSV; never torch, never onnx.
 """
 

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from serve.binding import bind, fetch, pad, run_bound
 from serve.errors import InputError
 from serve.image import ImageRule
-from serve.model import Classifier
+from serve.model import Classifier, ImageLike, in_batches, read_any
 from serve.output import Columns, Row
 from serve.sources import Source
 from serve.workers import AHEAD, Crew, batched, in_order, threads
@@ -50,6 +50,37 @@ def classify(
         groups = batched(sources, batch)
         answers = in_order(crew, lambda group: answer(model, run, group, top_k), groups, AHEAD * workers)
         yield from (found.rows for found in answers)
+
+
+def table_of(model: Classifier, images: Iterable[ImageLike], top_k: int) -> list[Row]:
+    """Return one row per image in order, with the columns of `infer images`; one without a path is named by its place.
+
+    The batches are those of `predict_proba`, so the scores are its probabilities.
+    """
+    rule, rows = model.rule, list[Row]()
+
+    def decode(picture: ImageLike) -> Images | str:
+        try:
+            return read_any(picture, rule)
+        except InputError as error:
+            return error.reason
+
+    for group, decoded in in_batches(images, decode):
+        names = [_name(picture, place) for place, picture in enumerate(group, len(rows))]
+        sources = [Source(name) for name in names]
+        rows += answer(model, model.predict_proba, sources, top_k, partial(_known, decoded)).rows
+    return rows
+
+
+def _known(decoded: list[Images | str], group: list[Source]) -> list[Images | str]:
+    return decoded
+
+
+def _name(picture: ImageLike, place: int) -> str:
+    if isinstance(picture, str | os.PathLike):
+        return os.fspath(picture)
+    name = getattr(picture, "name", None) or getattr(picture, "filename", None)  # of an open file, of Pillow
+    return name if isinstance(name, str) else f"image {place}"
 
 
 def runner(model: Classifier, batch: int) -> Run:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import Any, TextIO
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -139,7 +139,7 @@ class CsvFile:
 
 
 def open_csv(
-    source: str | Path | TextIO, delimiter: str = "auto", decimal: str = "auto", keys: Collection[str] = ()
+    source: str | Path | IO[str] | IO[bytes], delimiter: str = "auto", decimal: str = "auto", keys: Collection[str] = ()
 ) -> CsvFile:
     """Read a file with a header line; `delimiter` is a key of DELIMITERS or auto, `decimal` . or , or auto.
 
@@ -151,7 +151,7 @@ def open_csv(
     header, first, end = _head(data, delimiter)
     file = CsvFile(
         where=where,
-        stem=Path(source).stem if isinstance(source, str | Path) else "series",
+        stem=Path(where).stem if where != "-" else "series",
         header=header,
         data=data,
         delimiter=delimiter,
@@ -164,11 +164,13 @@ def open_csv(
     return file
 
 
-def _read(source: str | Path | TextIO) -> tuple[str, bytes]:
-    """Return (name for messages, UTF-8 whose lines end with LF)."""
-    where = str(source) if isinstance(source, str | Path) else "-"
+def _read(source: str | Path | IO[str] | IO[bytes]) -> tuple[str, bytes]:
+    """Return (name for messages, "-" where it has none, UTF-8 whose lines end with LF)."""
+    path = source if isinstance(source, str | Path) else getattr(source, "name", None)
+    where = str(path) if isinstance(path, str | Path) else "-"
     try:
-        data = Path(source).read_bytes() if isinstance(source, str | Path) else source.read().encode()
+        found = Path(source).read_bytes() if isinstance(source, str | Path) else source.read()
+        data = found.encode() if isinstance(found, str) else found
         data = data.removeprefix(BOM_UTF8)
         if not data.isascii():
             data.decode()

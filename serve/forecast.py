@@ -1,7 +1,8 @@
 """Files to rows of a long table: what is forecast of each series, written by workers; errors are rows too."""
 
+import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from itertools import groupby
@@ -18,9 +19,9 @@ from serve.journal import Mark
 from serve.machine import usable_cores
 from serve.model import Forecaster
 from serve.origins import Origin, Start, answer, starts, windows_per_run
-from serve.output import Block, Columns, Encode, Row, block_of, encoding
+from serve.output import Block, Cells, Columns, Encode, Row, block_of, encoding
 from serve.reading import Reading
-from serve.series import Series
+from serve.series import Series, Table
 from serve.sources import Source
 from serve.times import Step, Times, format_times
 from serve.workers import AHEAD, Crew, in_order, threads
@@ -183,6 +184,27 @@ class Task:
             found = _text(times, origin)
             self._axes = {key: found}
         return found
+
+
+def rows_of(model: Forecaster, table: Table, horizon: int) -> list[Row]:
+    """Return the rows of `infer series` for the series of a table, as Python's own text and numbers."""
+    task, rows = Task(model, Reading(model.name, model.contract.document["input"]), horizon), list[Row]()
+    for batch in starts(model, table, horizon):
+        block = task.block(answer(model, table.step, batch, horizon))
+        columns = {name: _plain(cells) for name, cells in block.items()}
+        rows += [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    return rows
+
+
+def _plain(cells: Cells) -> Sequence[str | float | None]:
+    """Return a column as text or numbers, None where a cell is missing."""
+    if isinstance(cells, tuple):
+        return [cells[0][code] for code in cells[1].tolist()]
+    if not isinstance(cells, np.ndarray):
+        return cells
+    if cells.dtype.kind == "f":
+        return [None if math.isnan(value) else value for value in cells.tolist()]
+    return [cell.decode() or None for cell in cells.tolist()]
 
 
 def _text(times: Times, origin: Origin) -> Axis:

@@ -1,9 +1,11 @@
 """A model file opened on a device: `load` gives a Classifier or a Forecaster, checked against its own contract."""
 
+import operator
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, cast
+from typing import IO, Any, TypeVar, Unpack, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -13,19 +15,23 @@ from serve import contract as contracts
 from serve.calendar import features
 from serve.contract import Contract
 from serve.errors import InputError, ModelFileError, ServeError
+from serve.frame import is_frame
 from serve.image import ImageRule, read_image
 from serve.machine import usable_cores
 from serve.opened import Array, Opened, Tensors
-from serve.reading import Reading
-from serve.series import Series, Step, Table, future_times
+from serve.output import Row
+from serve.reading import Columns, Reading
+from serve.schema import MAX_STEPS
+from serve.series import Frame, Series, Step, Table, future_times
 from serve.session import describe_device, open_session
 from serve.times import Times
 from serve.workers import batched, threads
 
-ImageLike = str | os.PathLike[str] | bytes | Image.Image | npt.NDArray[np.uint8]
+ImageLike = str | os.PathLike[str] | bytes | IO[bytes] | Image.Image | npt.NDArray[np.uint8]
+Decoded = TypeVar("Decoded")
 BATCH = 32  # images that predict_proba runs at once
 Floats = npt.NDArray[np.float32]
-Given = str | Path | Table | npt.ArrayLike
+Given = str | Path | IO[str] | IO[bytes] | Frame | Table | npt.ArrayLike
 
 WINDOWS_PER_RUN = 128
 
@@ -48,19 +54,29 @@ class Classifier(Opened):
     def predict_proba(self, images: ImageLike | Iterable[ImageLike]) -> npt.NDArray[np.float32]:
         """Return probabilities float32 (N, K) in the order of `labels`.
 
-        One image or many, each a path, the bytes of a file, a Pillow image or uint8 (H, W) or (H, W, 3) of any size;
-        N is 1 for one. Or uint8 (N, H, W, C) of the model's own size, which is run as it is. InputError names the
-        first image that cannot be read.
+        One image or many, each a path, the bytes of a file, a file opened in binary mode, a Pillow image, or uint8
+        (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) of any size; N is 1 for one. Or uint8 (N, H, W, C) of the model's own
+        size, which is run as it is. InputError names the first image that cannot be read.
         """
         if isinstance(images, np.ndarray) and images.ndim == 4:
             return self._probabilities(images)
-        rule, one = self.rule, isinstance(images, str | os.PathLike | bytes | Image.Image | np.ndarray)
+        rule = self.rule
         found = [np.empty((0, len(self.labels)), np.float32)]
-        many = cast("Iterable[ImageLike]", [images] if one else images)
-        with threads(usable_cores()) as pool:
-            for group in batched(many, BATCH):
-                found.append(self._probabilities(np.stack(list(pool.map(lambda picture: _read(picture, rule), group)))))
+        for _, decoded in in_batches(several(images), lambda picture: read_any(picture, rule)):
+            found.append(self._probabilities(np.stack(decoded)))
         return np.concatenate(found)
+
+    def predict_table(self, images: ImageLike | Iterable[ImageLike], top_k: int = 1) -> list[Row]:
+        """Return the rows of `infer images`, one per image in order: path, label, score, label_2, ..., status, error.
+
+        `predict_proba` says what an image may be. One that cannot be read is a row with status "error"; the path of one
+        that has none is "image 0", by its place. For a DataFrame: pandas.DataFrame(model.predict_table(images)).
+        """
+        from serve.classify import table_of  # which imports this module
+
+        if not 1 <= top_k <= len(self.labels):
+            raise ValueError(f"top_k: expected 1 to the model's {len(self.labels)} labels, got {top_k}")
+        return table_of(self, several(images), top_k)
 
     def _probabilities(self, batch: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         expected = (*self.rule.size, self.rule.channels)
@@ -78,9 +94,11 @@ class Classifier(Opened):
 class Forecaster(Opened):
     """load("dilated.onnx").predict("history.csv", horizon=24)   # -> float32 (N, 24, D'), one forecast per series
 
-    Besides a path (read by the contract's rule), `predict` and `predict_quantiles` take a serve.series.Table, or an
-    array (T', D), (N, T', D), or (T',) where D is 1, with T' >= `context`: the last `context` rows are used. A model
-    with a calendar needs times, so no array.
+    `predict`, `predict_quantiles` and `predict_table` take the path of a CSV or Parquet file, an open file, a DataFrame
+    (of pandas, polars or any library whose frames have `columns` and `to_numpy`), a serve.series.Table, or an array
+    (T', D), (N, T', D), or (T',) where D is 1. Of each series the last `context` rows are used. A model with a calendar
+    needs times, so no array. Which columns of a file or frame are read is the model's rule, which the keywords target,
+    time, id, gaps, delimiter and decimal replace: predict("shop.csv", time="day", target="sales").
     """
 
     @property
@@ -111,13 +129,23 @@ class Forecaster(Opened):
     def quantiles(self) -> list[float]:
         return list(self.contract.document["forecast"]["quantiles"])
 
-    def predict(self, given: Given, horizon: int | None = None) -> Floats:
+    def predict(self, given: Given, horizon: int | None = None, **columns: Unpack[Columns]) -> Floats:
         """Return the forecast (N, horizon, D') in the units given; beyond the trained horizon it is fed back."""
-        return self._forecast(given, horizon)[0]
+        return self._forecast(given, horizon, columns)[0]
 
-    def predict_quantiles(self, given: Given, horizon: int | None = None) -> Floats:
+    def predict_quantiles(self, given: Given, horizon: int | None = None, **columns: Unpack[Columns]) -> Floats:
         """Return the quantiles (N, horizon, D', Q), nan beyond the trained horizon: none were trained there."""
-        return self._forecast(given, horizon)[1]
+        return self._forecast(given, horizon, columns)[1]
+
+    def predict_table(self, given: Given, horizon: int | None = None, **columns: Unpack[Columns]) -> list[Row]:
+        """Return the rows of `infer series`: unique_id, ds, yhat, yhat-lo-80, yhat-hi-80, ..., status, error.
+
+        A series that cannot be forecast is one row with status "error". For a DataFrame:
+        pandas.DataFrame(model.predict_table("history.csv")).
+        """
+        from serve.forecast import rows_of  # which imports this module
+
+        return rows_of(self, self._table(given, columns), self._steps(horizon))
 
     def run(
         self, values: npt.NDArray[np.floating[Any]], horizon: int | None = None, times: Times | None = None
@@ -135,7 +163,7 @@ class Forecaster(Opened):
         self, values: npt.NDArray[np.floating[Any]], known: Floats | None, horizon: int | None = None
     ) -> tuple[Floats, Floats]:
         """Return what `run` returns; known: the calendar's features (N, T + S and more, F), None without one."""
-        ahead, steps = self.horizon, horizon or self.horizon
+        ahead, steps = self.horizon, self._steps(horizon)
         if values.shape[1:] != (expected := (self.context, len(self.columns))):
             raise ValueError(f"run: expected values (N, {expected}), got {values.shape}")
         runs = -(-steps // ahead)
@@ -179,8 +207,20 @@ class Forecaster(Opened):
             raise InputError(name, f"expected finite values up to {limit:.6g} (float32), got others")
         return window
 
-    def _forecast(self, given: Given, horizon: int | None) -> tuple[Floats, Floats]:
-        windows, times = zip(*self._windows(given, horizon), strict=True)
+    def _steps(self, horizon: int | None) -> int:
+        """Return the steps ahead, the trained ones for None; ValueError where it is no such number."""
+        if horizon is None:
+            return self.horizon
+        try:
+            steps = 0 if isinstance(horizon, bool) else operator.index(horizon)
+        except TypeError:
+            steps = 0
+        if not 1 <= steps <= MAX_STEPS:
+            raise ValueError(f"horizon: expected a whole number from 1 to {MAX_STEPS:,}, got {horizon!r}")
+        return steps
+
+    def _forecast(self, given: Given, horizon: int | None, columns: Columns) -> tuple[Floats, Floats]:
+        windows, times = zip(*self._windows(self._table(given, columns), self._steps(horizon)), strict=True)
         parts = []
         for start in range(0, len(windows), WINDOWS_PER_RUN):
             rows = slice(start, start + WINDOWS_PER_RUN)
@@ -189,23 +229,33 @@ class Forecaster(Opened):
         forecasts, quantiles = zip(*parts, strict=True)
         return np.concatenate(forecasts), np.concatenate(quantiles)
 
-    def _windows(
-        self, given: Given, horizon: int | None
-    ) -> Iterator[tuple[npt.NDArray[np.floating[Any]], Times | None]]:
+    def _windows(self, table: Table, horizon: int) -> Iterator[tuple[npt.NDArray[np.floating[Any]], Times | None]]:
         """Yield the window (T, D) of each series, and the times that its calendar needs."""
-        if isinstance(given, str | Path):
-            given = Reading(self.name, self.contract.document["input"]).read(given)
+        for one in table.series:
+            window = self.window(one.id, one.values)
+            yield window, self.stamps(one, len(one.values) - 1, table.step, horizon) if self.calendar else None
+
+    def _table(self, given: Given, columns: Columns) -> Table:
+        """Return what a caller gives as series; rows of arrays are counted, their series named by their place."""
+        if isinstance(given, str | Path) or hasattr(given, "read") or is_frame(given):
+            target = columns.get("target")
+            names = [target] if isinstance(target, str) else None if target is None else [*target]
+            if names is not None and len(names) != len(self.columns):
+                raise ValueError(f"target: expected {len(self.columns)} names, got {names!r}")
+            more: dict[str, Any] = {**columns, "target": names}
+            return Reading(self.name, self.contract.document["input"], **more).read(given)
+        if columns:
+            raise ValueError(f"{next(iter(columns))}: expected with a file or DataFrame, got {type(given).__name__}")
         if isinstance(given, Table):
-            for one in given.series:
-                window = self.window(one.id, one.values)
-                yield window, self.stamps(one, len(one.values) - 1, given.step, horizon) if self.calendar else None
-            return
+            return given
         if self.calendar:
-            raise InputError("array", f"model {self.name!r} reads a calendar, and needs times; give a file or a Table")
+            what = f"model {self.name!r} reads a calendar, and needs times; give a file or a DataFrame"
+            raise InputError("array", what)
         array = np.asarray(given, dtype=np.float64)
         array = array[:, None] if array.ndim == 1 else array
-        for n, one in enumerate(array if array.ndim == 3 else array[None]):
-            yield self.window(f"series {n}", one), None
+        each = array if array.ndim == 3 else array[None]
+        series = [Series(f"series {n}", np.arange(len(one)), one) for n, one in enumerate(each)]
+        return Table(series, self.columns, Step("index", 1), 0, [])
 
     def _inputs(self) -> Tensors:
         rows, given = self.context, {"series": ("float", [None, self.context, len(self.columns)])}
@@ -218,13 +268,44 @@ class Forecaster(Opened):
         return {"forecast": ("float", shape), "quantiles": ("float", [*shape, len(self.quantiles)])}
 
 
-def _read(picture: ImageLike, rule: ImageRule) -> npt.NDArray[np.uint8]:
+def several(images: ImageLike | Iterable[ImageLike]) -> Iterable[ImageLike]:
+    """Return one image as a list of one, and many as they are."""
+    one = isinstance(images, str | os.PathLike | bytes | Image.Image) or hasattr(images, "read")
+    one = one or (isinstance(images, np.ndarray) and images.ndim < 4)
+    return cast("Iterable[ImageLike]", [images] if one else images)
+
+
+def in_batches(
+    images: Iterable[ImageLike], decode: Callable[[ImageLike], Decoded]
+) -> Iterator[tuple[list[ImageLike], list[Decoded]]]:
+    """Yield BATCH images at a time, and what decode makes of each; by threads where there are several."""
+    with ExitStack() as stack:
+        pool = None
+        for group in batched(images, BATCH):
+            if len(group) > 1 and pool is None:
+                pool = stack.enter_context(threads(usable_cores()))
+            yield group, [*(pool.map(decode, group) if pool else map(decode, group))]
+
+
+def read_any(picture: ImageLike, rule: ImageRule) -> npt.NDArray[np.uint8]:
+    """Return uint8 (H, W, C) of whatever `predict_proba` takes; InputError says why not."""
     if isinstance(picture, np.ndarray):
-        if picture.dtype != np.uint8 or picture.ndim not in (2, 3) or picture.shape[2:] not in ((), (3,), (4,)):
-            expected = "uint8 (H, W), (H, W, 3) or (H, W, 4)"
+        plain = picture[..., 0] if picture.shape[2:] == (1,) else picture
+        if plain.dtype != np.uint8 or plain.ndim not in (2, 3) or plain.shape[2:] not in ((), (3,), (4,)):
+            expected = "uint8 (H, W), (H, W, 1), (H, W, 3) or (H, W, 4)"
             raise InputError("image array", f"expected {expected}, got {picture.dtype} {picture.shape}")
-        picture = Image.fromarray(picture)
-    return read_image(os.fspath(picture) if isinstance(picture, os.PathLike) else picture, rule)
+        return read_image(Image.fromarray(plain), rule)
+    if isinstance(picture, os.PathLike):
+        return read_image(os.fspath(picture), rule)
+    if isinstance(picture, str | bytes | Image.Image):
+        return read_image(picture, rule)
+    if not hasattr(picture, "read"):
+        what = "a path, bytes, an open file, a Pillow image or an array"
+        raise InputError("image", f"expected {what}, got {type(picture).__name__}")
+    data = picture.read()
+    if not isinstance(data, bytes):
+        raise InputError(str(getattr(picture, "name", "file")), "expected an image opened in binary mode, got text")
+    return read_image(data, rule)
 
 
 def load(path: str | Path, device: str = "auto", *, sha256: str | None = None) -> Classifier | Forecaster:

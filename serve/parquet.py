@@ -4,6 +4,7 @@ Numbers are columns of integers, floats or decimals. Times are integers, dates, 
 UTC) or text as in a CSV. Ids are anything, as text. The number of rows is checked before they are read.
 """
 
+import io
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -120,19 +121,32 @@ class ParquetFile:
         return InputError(self.where, f"{self.place(row)}, column {name!r}: {reason}")
 
 
-def open_parquet(path: Path) -> ParquetFile:
-    """Read what the file says of itself: names and types of its columns, the number of its rows."""
+def is_parquet(source: Any) -> bool:
+    """Return whether a path ends in .parquet, or an open binary file begins as Parquet does."""
+    if isinstance(source, str | Path):
+        return Path(source).suffix.lower() == ".parquet"
+    if isinstance(source, io.TextIOBase) or not source.seekable():
+        return False
+    start = source.tell()
+    head = source.read(4)
+    source.seek(start)
+    return bool(head == b"PAR1")
+
+
+def open_parquet(source: Any) -> ParquetFile:
+    """Read what a path or an open file says of itself: names and types of its columns, the number of its rows."""
+    path = Path(source if isinstance(source, str | Path) else str(getattr(source, "name", "series.parquet")))
     try:
         from pyarrow import parquet
     except ImportError as error:
         raise ServeError(f"{path}: pyarrow cannot be imported; pip install 'convline[parquet]'") from error
     where = str(path)
-    if not path.is_file():
+    if isinstance(source, str | Path) and not path.is_file():
         raise InputError(where, "no such file" if not path.exists() else "expected a file, got a folder; name a file")
     with _pyarrow_errors(where):
         # Text stays coded: one long word that every row repeats is then in memory once.
-        schema = parquet.read_schema(path)
-        file = parquet.ParquetFile(path, read_dictionary=[f.name for f in schema if str(f.type).endswith("string")])
+        schema = parquet.read_schema(source)
+        file = parquet.ParquetFile(source, read_dictionary=[f.name for f in schema if str(f.type).endswith("string")])
     if file.metadata.num_rows == 0:
         raise InputError(where, "expected rows of numbers, got none")
     return ParquetFile(where=where, stem=path.stem, header=schema.names, notes=[], file=file)

@@ -9,16 +9,27 @@ does a model that was trained without times. A file with a time column and none 
 it several, their times would not rise. What was taken by the field's habit is said in the table's notes.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, TypedDict
 
 import numpy as np
 
 from serve.errors import InputError
-from serve.series import Step, Table, open_file, table_of
+from serve.series import Raw, Step, Table, open_file, table_of
 
 EPOCH = (10**8, 2**32)  # seconds since 1970 that are taken for times: from 1973 to 2106
+
+
+class Columns(TypedDict, total=False):
+    """What a caller may say of a file's columns; `Reading` says what holds where nothing is said."""
+
+    target: Sequence[str] | str
+    time: str
+    id: str
+    gaps: str
+    delimiter: str
+    decimal: str
 
 
 @dataclass(frozen=True)
@@ -42,7 +53,7 @@ class Reading:
         }  # fmt: skip
         return [word for name, value in said.items() if value is not None for word in (f"--{name}", value)]
 
-    def read(self, source: str | Path | TextIO) -> Table:
+    def read(self, source: Raw) -> Table:
         """Return the file's series at the model's step; InputError says what does not fit."""
         keys = (self.time, self.id, self.rule["time"], self.rule["id"], "ds", "unique_id")
         file = open_file(source, self.delimiter, self.decimal, [name for name in keys if name])

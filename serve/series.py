@@ -10,19 +10,22 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TextIO
+from typing import IO, Any, TextIO
 
 import numpy as np
 import numpy.typing as npt
 
 from serve.csvfile import CsvFile, open_csv
 from serve.errors import InputError
-from serve.parquet import ParquetFile, open_parquet
+from serve.frame import FrameFile, is_frame, open_frame
+from serve.parquet import ParquetFile, is_parquet, open_parquet
 from serve.times import Step, Times, are_dates, are_month_ends, base_step, format_times, future_times, positions
 
 __all__ = ["Series", "Step", "Table", "future_times", "open_file", "read_csv", "table_of"]
 
-File = CsvFile | ParquetFile
+File = CsvFile | ParquetFile | FrameFile
+Frame = Any  # a DataFrame: `serve.frame` asks for its methods alone
+Raw = str | Path | IO[str] | IO[bytes] | Frame  # what can be opened
 GAPS = ("error", "interpolate")
 INTERPOLATE = "--gaps interpolate; in a recipe gaps: interpolate"
 MAX_FILL = 100  # a filled series may have this many times its rows: a typo in one year must not ask for 10^9 rows
@@ -90,12 +93,12 @@ def read_csv(
     return table_of(open_csv(source), columns=columns, time=time, id=id, gaps=gaps)
 
 
-def open_file(
-    source: str | Path | TextIO, delimiter: str = "auto", decimal: str = "auto", keys: Collection[str] = ()
-) -> File:
-    """Open a .parquet file as Parquet, anything else as CSV, where `keys` may be ids or times."""
-    if isinstance(source, str | Path) and Path(source).suffix.lower() == ".parquet":
-        return open_parquet(Path(source))
+def open_file(source: Raw, delimiter: str = "auto", decimal: str = "auto", keys: Collection[str] = ()) -> File:
+    """Open a DataFrame or Parquet as what it is, anything else as CSV, where `keys` may be ids or times."""
+    if is_frame(source):
+        return open_frame(source)
+    if is_parquet(source):
+        return open_parquet(source)
     return open_csv(source, delimiter, decimal, keys)
 
 
