@@ -71,7 +71,7 @@ all full: $(READY)
 	@echo "the table is in results/$@.md; params.yaml holds this run's values now, 'git checkout params.yaml' goes back"
 
 bench: $(READY)
-	python benchmarks/gpu.py
+	python -m benchmarks.gpu
 	python benchmarks/input_pipeline.py
 
 # The table of results/README.md on the front page.

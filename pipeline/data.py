@@ -274,8 +274,11 @@ def save(folder: Path, data: Data) -> None:
 
 def load(name: str) -> Data:
     """Return the data that stage data wrote for the entry, arrays memory-mapped."""
-    folder = OUT / name / "data"
-    about = read_json(RESULTS / name / "data.json", f"data@{name}")
+    return read(OUT / name / "data", read_json(RESULTS / name / "data.json", f"data@{name}"))
+
+
+def read(folder: Path, about: dict[str, Any]) -> Data:
+    """Return the data that `save` wrote to the folder, arrays memory-mapped."""
     parts = ("x", "y", "times") if about["task"] == "forecasting" else ("x", "y")
     x, y, *times = ({s: np.load(folder / f"{s}_{part}.npy", mmap_mode="r") for s in SPLITS} for part in parts)
     with np.load(folder / "statistics.npz") as statistics:

@@ -9,19 +9,21 @@ from __future__ import annotations
 import os
 import platform
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from pipeline.stage import OUT, read_json, write_json
 from serve.locate import runs_on
-from serve.machine import proc_value, processor
-from serve.session import open_session
+from serve.machine import driver_cuda, driver_version, proc_value, processor
+from serve.session import open_session, sees_gpu
 
 FILE = OUT / "machine.json"
 SIDE = 1536  # of the square matrices: three of them in float32 are 28 MB, beyond the caches' reach
 STREAM = 2**26  # floats: 256 MB
 REPEATS = 7
+GPUS = Path("/proc/driver/nvidia/gpus")
 WIDTHS = {"fp32": 4, "fp16": 2, "int8": 1}  # bytes of a number
 
 
@@ -41,6 +43,23 @@ def describe() -> dict[str, Any]:
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "onnxruntime": onnxruntime.__version__,
+        **gpu(),
+    }
+
+
+def gpu() -> dict[str, str]:
+    """Return the GPUs' names, their driver and the CUDA that onnxruntime is built for; nothing where none is seen."""
+    import onnxruntime
+
+    if not sees_gpu():
+        return {}
+    models = [proc_value(str(file), "Model") for file in sorted(GPUS.glob("*/information"))]
+    version = driver_cuda()
+    return {
+        "gpu": ", ".join(filter(None, models)) or "unknown",
+        "driver": driver_version() or "unknown",
+        "driver_cuda": "{}.{}".format(*version) if version else "unknown",
+        "onnxruntime_cuda": getattr(onnxruntime, "cuda_version", "") or "none",
     }
 
 

@@ -43,7 +43,9 @@ class Classifier(nn.Module):
         return self.net((images.float() - self.mean) * self.scale)
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.logits(images.permute(0, 3, 1, 2)).softmax(1)
+        # Contiguous: of channels-last images the exporter writes global pooling as index arithmetic, which CUDA leaves
+        # to the CPU; a CUDA graph is then refused.
+        return self.logits(images.permute(0, 3, 1, 2).contiguous()).softmax(1)
 
 
 class Forecaster(nn.Module):

@@ -9,6 +9,7 @@ from typing import Any
 
 import line
 import numpy as np
+import onnxruntime
 import pytest
 
 from pipeline import choice, machine, metrics, speed
@@ -128,3 +129,19 @@ def test_a_file_is_measured_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     row = speed.bound(model, "cpu", images[:4], "bound", 0.01)  # what a GPU gets besides
     assert row["per_second"] == pytest.approx(4e3 / row["p50_ms"])
     assert machine.limits("cpu") == machine.limits("cpu") and machine.FILE.exists()
+
+
+def test_a_gpu_is_in_the_description(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Oracle: the driver's own files, written here as Linux shows them; without a GPU nothing is said of one."""
+    monkeypatch.setattr(machine, "sees_gpu", lambda: False)
+    assert machine.gpu() == {} and "gpu" not in machine.describe()
+    for place in ("0000:01:00.0", "0000:02:00.0"):
+        (tmp_path / place).mkdir()
+        (tmp_path / place / "information").write_text("Model: \t\t NVIDIA H200\nIRQ:   \t\t 16\n")
+    monkeypatch.setattr(machine, "GPUS", tmp_path)
+    monkeypatch.setattr(machine, "sees_gpu", lambda: True)
+    monkeypatch.setattr(machine, "driver_version", lambda: "580.65.06")
+    monkeypatch.setattr(machine, "driver_cuda", lambda: (13, 0))
+    found = machine.describe()
+    assert found["gpu"] == "NVIDIA H200, NVIDIA H200" and found["driver"] == "580.65.06"
+    assert found["driver_cuda"] == "13.0" and found["onnxruntime_cuda"] == onnxruntime.cuda_version

@@ -46,6 +46,14 @@ def test_the_graph_is_the_network_at_any_batch(name: str, batch: int) -> None:
         np.testing.assert_allclose(g, e.numpy(), rtol=0, atol=ATOL)
 
 
+def test_global_pooling_of_colour_images_is_exported_without_index_arithmetic() -> None:
+    """Oracle: ONNX's operators on shapes and indices; CUDA leaves those to the CPU, and its graphs are refused then."""
+    pooled = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+    net = network.Classifier(pooled, torch.zeros(3, 1, 1), torch.ones(3, 1, 1)).eval()
+    graph = export.to_onnx(net, np.zeros((2, 8, 8, 3), np.uint8), "classification")
+    assert not {"Shape", "Range", "Gather"} & {node.op_type for node in graph.graph.node}
+
+
 @pytest.mark.usefixtures("root")
 @pytest.mark.parametrize(("name", "outputs"), [(line.DIGITS, 1), (line.WAVES, 2)])
 def test_torchs_answers_are_on_record(name: str, outputs: int) -> None:

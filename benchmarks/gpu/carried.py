@@ -1,0 +1,93 @@
+"""What a bare GPU machine cannot make for itself, in one folder: recipes, small data sets, exported files, ResNet-50.
+
+recipes.json                 every recipe that the loop trains: {name: {"small": recipe, "full": recipe}}
+data/<entry>/                arrays, statistics and about.json of the entries that are trained for real
+files/<entry>/               model.onnx, model.fp16.onnx and torch.npz of the line's exported entries that are small
+resnet50/                    model.onnx, model.fp16.onnx and torch's answers: 150 MB, for onnxruntime-gpu alone
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from benchmarks.gpu import fitted
+from benchmarks.gpu.clock import Facts, Here
+from pipeline import data, params
+from pipeline.recipe import check_recipe, on_features
+from pipeline.stage import OUT, StageError, fresh, write_json
+
+FOLDER = OUT / "gpu" / "carried"
+REAL = ("lenet5-digits", "dilated-waves", "dilated-co2", "resnet20-digits")
+LARGEST = 8e6  # bytes of an exported file that is carried along
+SIZES = ("small", "full")
+CURE = "run `python -m benchmarks.gpu --pack` where `make` has run, and take that folder along"
+
+
+def pack(folder: Path = FOLDER, reduced: bool = False) -> None:
+    """Write the folder anew from params.yaml and from what the line has exported; reduced: ResNet-18 at 64 pixels."""
+    fresh(folder)
+    write_json(folder / "recipes.json", recipes())
+    for name in REAL:
+        source, _ = data.make(load_recipe(folder, name, "small")["data"])
+        place = folder / "data" / name
+        place.mkdir(parents=True)
+        data.save(place, source)
+        write_json(place / "about.json", source.about)
+    for export in sorted(OUT.glob("*/export")):
+        if all((export / file).exists() for file in ("model.onnx", "torch.npz")):
+            copy_files(export, folder / "files" / export.parent.name)
+    fitted.write(folder / "resnet50", *((64, 18) if reduced else ()))
+
+
+def as_step(here: Here) -> Facts:
+    """Pack, where nothing was carried along: at reduced size for the CPU."""
+    pack(here.carried, reduced=not here.full)
+    yield "made", sorted(str(path.relative_to(here.carried)) for path in here.carried.glob("*/*"))
+
+
+def copy_files(export: Path, to: Path) -> None:
+    """Copy an entry's exported files, where its fp32 file is small."""
+    if (export / "model.onnx").stat().st_size > LARGEST:
+        return
+    to.mkdir(parents=True)
+    for file in ("model.onnx", "model.fp16.onnx", "torch.npz"):
+        if (export / file).exists():
+            shutil.copy(export / file, to)
+
+
+def recipes() -> dict[str, dict[str, dict[str, Any]]]:
+    """Return every recipe of params.yaml that the training loop trains, at both sizes, as stage params resolves it."""
+    every = params.load()
+    found = {
+        name: {size: check_recipe(name, every.raw["models"][name], every.sets, size) for size in SIZES}
+        for name in every.models
+    }
+    common = {"deterministic": every.deterministic, "threads": every.threads}
+    return {
+        name: {size: recipe | common | {"size": size} for size, recipe in both.items()}
+        for name, both in found.items()
+        if not on_features(both["full"]) and both["full"]["train"]["epochs"]
+    }
+
+
+def load_recipes(folder: Path, size: str) -> dict[str, dict[str, Any]]:
+    """Return {name: recipe} of the folder."""
+    return {name: both[size] for name, both in read(folder / "recipes.json").items()}
+
+
+def load_recipe(folder: Path, name: str, size: str) -> dict[str, Any]:
+    return load_recipes(folder, size)[name]
+
+
+def load_data(folder: Path, name: str) -> data.Data:
+    place = folder / "data" / name
+    return data.read(place, read(place / "about.json"))
+
+
+def read(path: Path) -> Any:
+    if not path.exists():
+        raise StageError(f"{path}: not there; {CURE}")
+    return json.loads(path.read_text(encoding="utf-8"))

@@ -1,0 +1,54 @@
+"""ResNet-50 with random weights whose answers can be compared: they differ from image to image, and none is certain.
+
+As drawn, its logits grow to a thousand and every image is of one class with probability 1, whatever a product answers.
+So its batch norms are fitted to the images, and its last layer is scaled and centred.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+from torch import nn
+
+import models
+from benchmarks.gpu.resnet50 import IMAGES, SIDE, images
+from pipeline import export, network, variants
+from pipeline.stage import write_json
+
+CLASSES = 10
+LOGITS = 2.0  # standard deviation of a logit over the images: the likeliest class then has some .6
+OPTIONS = {"family": "imagenet", "shortcut": "B", "batch_norm": True, "stride_in": "first", "zero_init": False}
+
+
+@torch.no_grad()
+def built(x: np.ndarray, depth: int = 50) -> network.Classifier:
+    """Return the network with softmax and standardisation in it, in eval mode, fitted to x."""
+    torch.manual_seed(0)
+    net = models.build("resnet", in_channels=3, size=x.shape[1:3], classes=CLASSES, depth=depth, **OPTIONS)
+    whole = network.Classifier(net, torch.full((3, 1, 1), 127.0), torch.full((3, 1, 1), 1 / 64))
+    given = torch.from_numpy(x)
+    for norm in (module for module in whole.modules() if isinstance(module, nn.BatchNorm2d)):
+        norm.momentum = None  # the mean over all batches: of one, its own statistics
+    whole.train()(given)
+    whole.eval()
+    last = whole.get_submodule(network.output_layer(whole))
+    logits = whole.logits(given.permute(0, 3, 1, 2))
+    last.weight.mul_(LOGITS / logits.std(0).mean())
+    last.bias.sub_(whole.logits(given.permute(0, 3, 1, 2)).mean(0))
+    return whole
+
+
+def write(folder: Path, side: int = SIDE, depth: int = 50) -> None:
+    """Write model.onnx, model.fp16.onnx, torch's answers to IMAGES images, and what a sample costs."""
+    folder.mkdir(parents=True)
+    x = images(IMAGES, side)
+    net = built(x, depth)
+    graph = export.to_onnx(net, x, "classification")
+    np.save(folder / "answers.npy", export.answers(net, x)[0])
+    onnx.save(graph, folder / "model.onnx")
+    onnx.save(variants.fp16(variants.prepare(graph), x).graph, folder / "model.fp16.onnx")
+    ops = {"macs": network.multiply_adds(net, torch.from_numpy(x[:1])), **variants.traffic(graph)}
+    write_json(folder / "about.json", {"side": side, "depth": depth, "operations": ops})

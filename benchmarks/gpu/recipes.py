@@ -1,0 +1,111 @@
+"""Three steps of every recipe at its full size, deterministic, twice from the same weights: equal bit by bit or not.
+
+The steps are stage train's own epoch over three batches of noise that lie on the device: loss, backward, optimizer,
+augmentation, the look at the validation split, the copy of the weights. Memory is the most that tensors took.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.gpu import carried
+from benchmarks.gpu.clock import Facts, Here, attempt
+from pipeline import augment, data, device, loss, network, train
+from pipeline.checkpoint import State
+from pipeline.recipe import image_rule
+
+STEPS = 3
+CPU = ("lenet5-digits", "dilated-waves", "resnet20-digits")  # at their small size
+CLASSES = {"CIFAR100": 100, "ImageNet": 1000}  # of torchvision's sets; ten otherwise
+COLUMNS = {"csv": 7}  # of the series of a source; one otherwise
+
+
+def run(here: Here) -> Facts:
+    """Yield the facts of each recipe; those that compute the same as one before are left out."""
+    on, seen = device.choose(here.device), set()
+    for name, recipe in carried.load_recipes(here.carried, "full" if here.full else "small").items():
+        key = json.dumps([recipe[part] for part in ("arch", "net", "data", "train", "head")], sort_keys=True)
+        if key in seen or not (here.full or name in CPU):
+            continue
+        seen.add(key)
+        yield name, {"not_measured": "out of time"} if here.late() else of_recipe(name, recipe, on)
+
+
+def of_recipe(name: str, recipe: dict[str, Any], on: torch.device) -> dict[str, Any]:
+    """Return whether two runs of the steps end with the same weights, their time and memory; or why they broke."""
+    begun = time.perf_counter()
+    if on.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(on)
+    facts = attempt(lambda: twice(name, recipe, on))
+    peak = torch.cuda.max_memory_allocated(on) if on.type == "cuda" else None
+    return facts | {"peak_bytes": peak, "seconds": round(time.perf_counter() - begun, 2)}
+
+
+def twice(name: str, recipe: dict[str, Any], on: torch.device) -> dict[str, Any]:
+    device.prepare(recipe)
+    torch.manual_seed(recipe["train"]["seed"])
+    with on:  # weights are drawn where they are used
+        net = network.assemble(recipe, like(recipe))
+    net = device.place(net, on)
+    initial = {key: tensor.clone() for key, tensor in net.state_dict().items()}
+    batch = recipe["train"]["batch"]
+    fitting, validation = noise(recipe, STEPS * batch, on), noise(recipe, min(batch, 64), on)
+    change = augment.build(recipe["train"]["augment"], fitting.x) if is_image(recipe) else (lambda x, of: x)
+    ends, rows = [], []
+    for _ in range(2):
+        net.load_state_dict(initial)
+        for parameter in net.parameters():
+            parameter.requires_grad_(True)
+        optimizer, state = loss.make_optimizer(recipe["train"], net, recipe.get("head")), State()
+        minimise = partial(train.loss_of, recipe, net)
+        rows.append(train.one_epoch(recipe, net, optimizer, fitting, validation, change, state, name, minimise))
+        ends.append({key: tensor.clone() for key, tensor in net.state_dict().items()})
+    same = all(torch.equal(ends[0][key], ends[1][key]) for key in ends[0])
+    moved = any(not torch.equal(ends[0][key], initial[key]) for key in ends[0])
+    equal = same and rows[0] == rows[1]
+    return {"passed": equal and moved, "equal": equal, "moved": moved, "batch": batch, "loss": rows[0]["train_loss"]}
+
+
+def is_image(recipe: dict[str, Any]) -> bool:
+    return "size" in recipe["data"]
+
+
+def like(recipe: dict[str, Any]) -> data.Data:
+    """Return what the network is sized by: the facts of the recipe's data, without the data."""
+    block = recipe["data"]
+    if is_image(recipe):
+        spec = block["spec"]
+        classes = CLASSES.get(spec.get("name"), len(spec.get("classes") or range(10)))
+        rule = image_rule(block)
+        about = {"task": "classification", "labels": [str(k) for k in range(classes)], "input": rule.to_dict()}
+        mean = np.full((rule.channels, 1, 1), 127, np.float32)
+        return data.Data({}, {}, mean, np.full_like(mean, 1 / 64), about)
+    columns = [str(k) for k in range(COLUMNS.get(block["spec"]["source"], 1))]
+    given = {"context": block["context"], "columns": columns}
+    given |= {"calendar": block["calendar"]} if block["calendar"] else {}
+    forecast = {"horizon": block["horizon"], "quantiles": block["quantiles"]}
+    forecast |= {"columns": block["targets"]} if block["targets"] else {}
+    mean = np.zeros(len(columns), np.float32)
+    about = {"task": "forecasting", "columns": columns, "input": given, "forecast": forecast}
+    return data.Data({}, {}, mean, np.ones_like(mean), about)
+
+
+def noise(recipe: dict[str, Any], count: int, on: torch.device) -> train.Batches:
+    """Return noise on the device: uint8 images and labels, or standardised series and what follows them."""
+    source = like(recipe)
+    if is_image(recipe):
+        height, width = recipe["data"]["size"]
+        x = torch.randint(0, 256, (count, len(source.mean), height, width), dtype=torch.uint8, device=on)
+        return train.Batches(x, torch.randint(0, len(source.about["labels"]), (count,), device=on))
+    given, horizon = source.about["input"], recipe["data"]["horizon"]
+    known = 2 * len(given.get("calendar", ()))
+    steps = given["context"] + (horizon if known else 0)
+    x = torch.randn(count, steps, len(given["columns"]) + known, device=on)
+    return train.Batches(x, torch.randn(count, horizon, source.targets, device=on))
