@@ -19,7 +19,7 @@ from serve.image import ImageRule
 from serve.journal import Journal, Mark
 from serve.machine import usable_cores
 from serve.model import Classifier, wrap
-from serve.output import Columns, Part, encoding, open_part
+from serve.output import Columns, Part, encoding, form_of, open_part
 from serve.session import open_session, resolve
 from serve.sources import Source
 from serve.target import part_of
@@ -68,6 +68,7 @@ class Worker:
     device: str
     top_k: int
     target: str
+    form: str = "csv"
     batch: int = FEW
     decoders: Crew | None = None  # processes beside threads
 
@@ -106,7 +107,7 @@ class Worker:
         seen = fingerprint(group) if self.target != "-" else b""
         found = answer(self.model, self.run, group, self.top_k, self.decode)
         started = time.perf_counter()
-        encoded = encoding(self.target, columns_of(self.top_k))[1](found.rows)
+        encoded = encoding(self.form, columns_of(self.top_k))[1](found.rows)
         failed = sum(row["status"] == "error" for row in found.rows)
         times = (found.decode, found.inference, time.perf_counter() - started)
         return Chunk(encoded, len(group), failed, seen, *times)
@@ -154,6 +155,7 @@ def label_images(
     batch: int | None = None,  # None: measured
     workers: int | None = None,  # None: one per usable core, or fewer where that was measured to be faster
     resume: bool = False,
+    form: str | None = None,  # None: by the suffix of output
     engine: str = "local",  # or ray: on a cluster
     watch: Callable[[Summary], None] = lambda summary: None,  # called before the first batch and after each
 ) -> Summary:
@@ -166,7 +168,7 @@ def label_images(
     count = min(workers or usable_cores(), max(1, len(first)))
     if batch is None and len(first) < MANY:
         batch = max(1, min(FEW, -(-len(first) // count)))
-    worker, starting = Worker(contract, device, top_k, output), time.perf_counter()
+    worker, starting = Worker(contract, device, top_k, output, form_of(output, form)), time.perf_counter()
     many = len(first) == MANY
     if engine == "ray":
         crews = on_a_cluster(worker, workers, batch)
@@ -176,13 +178,14 @@ def label_images(
         summary.mark, summary.resumed, summary.start = mark, mark.rows, time.perf_counter() - starting
         watch(summary)
         run = {"model": contract.digest, "columns": list(columns_of(top_k)), "batch": summary.batch}
+        run |= {"format": form} if form else {}
         if begun:
             journal.check_same(output, run, begun[0])
         groups = batched(chain(first, remaining), summary.batch)
         pass_over(map(fingerprint, groups), mark, output)
         parcels = batched(groups, max(1, size // summary.batch))
         found = in_order(crew, work, parcels, AHEAD * (crew.count or count), partial(isolated, worker))
-        write_chunks(output, columns_of(top_k), stdout, run, chain.from_iterable(found), summary, watch)
+        write_chunks(output, columns_of(top_k), stdout, run, chain.from_iterable(found), summary, watch, form)
     return summary
 
 
@@ -194,10 +197,11 @@ def write_chunks(
     chunks: Iterable[Chunk],
     summary: Summary,
     watch: Callable[[Summary], None],
+    form: str | None = None,
 ) -> None:
     """Append chunks to a table behind the summary's mark, and note in its journal how far it is."""
     mark = summary.mark
-    with open_part(output, columns, stdout, mark.size) as part, noted(output, run, mark, part) as note:
+    with open_part(output, columns, stdout, mark.size, form) as part, noted(output, run, mark, part) as note:
         for chunk in chunks:
             started = time.perf_counter()
             part.append(chunk.encoded)

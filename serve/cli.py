@@ -18,6 +18,7 @@ import click
 
 from serve.console import (
     DEVICE,
+    FORMAT,
     MODEL,
     OUTPUT,
     QUIET,
@@ -64,6 +65,7 @@ def main() -> None:
 @MODEL
 @click.argument("paths", metavar="PATH...", nargs=-1, required=True)
 @OUTPUT
+@FORMAT
 @click.option("--top-k", type=click.IntRange(1), default=1, show_default=True, help="Labels per image.")
 @click.option("--batch", type=click.IntRange(1, 4096), help="Images per run of a worker.  [default: measured]")
 @click.option("--workers", type=click.IntRange(1, 256), help="Side by side.  [default: one per usable core]")
@@ -80,7 +82,7 @@ def main() -> None:
 @SHA256
 def images(
     model: str, paths: tuple[str, ...], output: str, top_k: int, batch: int | None, workers: int | None, resume: bool,
-    engine: str, nul: bool, strict: bool, device: str, variant: str, sha256: str | None,
+    engine: str, nul: bool, strict: bool, device: str, variant: str, sha256: str | None, form: str | None,
 ) -> None:  # fmt: skip
     """Classify images: files, folders (recursively), .zip and .tar archives, .parquet files with a column `bytes`,
     quoted globs, or - for names on stdin.
@@ -94,7 +96,7 @@ def images(
     find . -name '*.jpg' -print0 | infer images lenet5-digits -0 - -o labels.parquet --resume
     """
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy's own threads: unused, and in the way of a fork
-    check_output(output, [model, *paths], resume=resume)
+    check_output(output, [model, *paths], form, resume=resume)
     from serve.bulk import label_images
     from serve.sources import ImageSources
     from serve.target import part_of
@@ -113,7 +115,7 @@ def images(
     with interruptible("" if output == "-" else f"{part_of(output)} holds what is done, --resume goes on"):
         done = label_images(
             contract, device, sources, output, sys.stdout.buffer,
-            top_k=top_k, batch=batch, workers=workers, resume=resume, engine=engine, watch=watch,
+            top_k=top_k, batch=batch, workers=workers, resume=resume, form=form, engine=engine, watch=watch,
         )  # fmt: skip
     progress.clear()
     if sources.skipped:
@@ -132,6 +134,7 @@ def images(
 @MODEL
 @click.argument("files", metavar="FILE...", nargs=-1)
 @OUTPUT
+@FORMAT
 @click.option("--horizon", type=click.IntRange(1, 1_000_000), help="Steps ahead.  [default: as trained]")
 @click.option("--every", metavar="K", type=click.IntRange(1), help="Forecast from every K-th row, back from the last.")
 @click.option("--plot", metavar="FILE.svg", help="Draw the last rows, the forecast and its intervals.")
@@ -144,8 +147,9 @@ def images(
 @VARIANT
 @SHA256
 def series(
-    model: str, files: tuple[str, ...], output: str, horizon: int | None, every: int | None, plot: str | None,
-    follow: bool, resume: bool, strict: bool, device: str, variant: str, sha256: str | None, **columns: Any,
+    model: str, files: tuple[str, ...], output: str, form: str | None, horizon: int | None, every: int | None,
+    plot: str | None, follow: bool, resume: bool, strict: bool, device: str, variant: str, sha256: str | None,
+    **columns: Any,
 ) -> None:  # fmt: skip
     """Forecast each series of CSV or .parquet files (- for a CSV on stdin) from its last rows, or a stream of them.
 
@@ -165,9 +169,11 @@ def series(
     infer series dilated-waves german.csv --delimiter ';' --decimal ,
     tail -f meter.csv | infer series dilated-waves --follow
     """
-    check_output(output, [model, *(files or ("-",))], resume=resume)
+    check_output(output, [model, *(files or ("-",))], form, resume=resume)
     if follow and (every or plot or resume or {*files} - {"-"}):
         raise click.UsageError("--follow reads stdin alone, and goes with none of FILE, --every, --plot and --resume")
+    if follow and form == "parquet" and output == "-":
+        raise click.UsageError("--follow answers each line as it comes, and Parquet is written at the end; take jsonl")
     if not follow and (not files or (resume and "-" in files)):
         raise click.UsageError("expected a FILE" + ", which --resume can compare" * resume)
     if plot is not None and Path(plot).suffix.lower() != ".svg":
@@ -179,7 +185,7 @@ def series(
     forecaster = open_model(model, device, "forecasting", variant, sha256, threads=1)
     reading = reading_of(forecaster, **columns)
     assert reading is not None
-    task = Task(forecaster, reading, horizon or forecaster.horizon, 1 if follow else every, output, say)
+    task = Task(forecaster, reading, horizon or forecaster.horizon, 1 if follow else every, output, say, form=form)
     if follow:
         _follow(task, strict)
     else:
@@ -223,7 +229,7 @@ def _follow(task: "Task", strict: bool) -> None:
     from serve.target import part_of
 
     started, counts = time.perf_counter(), Counter[str]()
-    table = open_table(task.target, task.columns, sys.stdout.buffer)
+    table = open_table(task.target, task.columns, sys.stdout.buffer, task.form)
     with interruptible("" if task.target == "-" else f"{part_of(task.target)} holds what is done"), table as write:
         for block in follow(task, sys.stdin.buffer):
             write(block)

@@ -60,6 +60,12 @@ QUIET = click.option(
     callback=lambda ctx, param, value: ctx.meta.update({SILENT: value}),
     help="Only errors on stderr: no progress, no notes, no summary.",
 )
+FORMAT = click.option(
+    "--format",
+    "form",
+    type=click.Choice(["csv", "jsonl", "parquet"]),
+    help="Form of the table, also on stdout.  [default: by the suffix of FILE, else csv]",
+)
 SIGNS = {"delimiter": [",", ";", "tab", "|", "auto"], "decimal": [".", ",", "auto"]}
 READING = (
     click.option(
@@ -225,10 +231,10 @@ def open_model(
     return loaded
 
 
-def check_output(output: str, inputs: Sequence[str], *, resume: bool) -> None:
+def check_output(output: str, inputs: Sequence[str], form: str | None, *, resume: bool) -> None:
     """Refuse what cannot be written or gone on with; say where an interrupted run will be written over.
 
-    inputs: what is read, none of which may be written; "-" is stdin.
+    inputs: what is read, none of which may be written; "-" is stdin. form: of --format, None where it was not asked.
     """
     from serve.journal import journal_of
     from serve.output import SUFFIXES, is_table
@@ -238,9 +244,15 @@ def check_output(output: str, inputs: Sequence[str], *, resume: bool) -> None:
     if output == "-":
         if resume:
             raise click.BadParameter("needs a file to go on with; add --output FILE", param_hint="--resume")
+        if form == "parquet" and sys.stdout.isatty():
+            raise click.BadParameter("expected a file or a pipe for Parquet, got a terminal", param_hint="--format")
         return
-    if Path(output).suffix.lower() not in SUFFIXES:
-        raise click.BadParameter(f"expected a name ending in {', '.join(SUFFIXES)}", param_hint="--output")
+    suffix = Path(output).suffix.lower()
+    if suffix not in SUFFIXES and form is None:
+        expected = f"expected a name ending in {', '.join(SUFFIXES)}, or --format beside it"
+        raise click.BadParameter(expected, param_hint="--output")
+    if suffix in SUFFIXES and form not in (None, suffix[1:]):
+        raise click.BadParameter(f"expected {suffix[1:]}, as {output} ends so; rename it", param_hint="--format")
     check_replaceable(output, is_table)
     if not resume and journal_of(output).exists():
         say(f"{part_of(output)}: an interrupted run is written over; --resume would have gone on with it")

@@ -19,7 +19,7 @@ from serve.journal import Mark
 from serve.machine import usable_cores
 from serve.model import Forecaster
 from serve.origins import Origin, Start, answer, starts, windows_per_run
-from serve.output import Block, Cells, Columns, Encode, Row, block_of, encoding
+from serve.output import Block, Cells, Columns, Encode, Row, block_of, encoding, form_of
 from serve.reading import Reading
 from serve.series import Series, Table
 from serve.sources import Source
@@ -76,6 +76,7 @@ class Task:
     say: Callable[[str], None] = print  # hears what was found in a file or made by interpolation
     draws: Callable[[Series, int], bool] = lambda series, cutoff: False  # whether `draw` wants to see it
     draw: Callable[[Origin], None] = print
+    form: str | None = None  # of the table; None: by the suffix of target
     reading_s: float = 0.0
     _axes: dict[Any, Axis] = field(default_factory=dict)  # the last: most series share one
 
@@ -85,7 +86,7 @@ class Task:
 
     @cached_property
     def encode(self) -> Encode:
-        return encoding(self.target, self.columns)[1]
+        return encoding(form_of(self.target, self.form), self.columns)[1]
 
     @cached_property
     def ends(self) -> list[int]:
@@ -227,6 +228,7 @@ def forecast_files(
     facts = asdict(task.reading)
     run = {"model": model.contract.digest, "columns": [*task.columns], "horizon": task.horizon, "every": task.every}
     run |= {f"--{name}": facts[name] for name in ("target", "time", "id", "gaps", "delimiter", "decimal")}
+    run |= {"format": task.form} if task.form else {}
     run |= {"batch": (batch := windows_per_run(model, task.horizon))}
     if begun:
         journal.check_same(task.target, run, begun[0])
@@ -242,6 +244,6 @@ def forecast_files(
             yield chunk
 
     with Crew(lambda: threads(count)) as crew:
-        write_chunks(task.target, task.columns, stdout, run, chunks(crew), summary, watch)
+        write_chunks(task.target, task.columns, stdout, run, chunks(crew), summary, watch, task.form)
     summary.decode = task.reading_s
     return summary

@@ -1,4 +1,4 @@
-"""Rows to a table, written as they come: CSV, JSON lines or Parquet by the suffix, CSV to stdout.
+"""Rows to a table, written as they come: CSV, JSON lines or Parquet, by the suffix or as asked.
 
 The same rows give the same table in each form: a number is the shortest text that reads back as the same float32, names
 that are not UTF-8 show their odd bytes as \\udcxx, a missing value is an empty cell or null. A file is written as
@@ -13,9 +13,11 @@ import io
 import json
 import os
 import re
+import shutil
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from decimal import Decimal
 from functools import lru_cache
 from operator import add
@@ -37,7 +39,8 @@ Block = dict[str, Cells]  # rows as columns
 Write = Callable[[Sequence[Row] | Block], None]
 Encode = Callable[[Sequence[Row] | Block], bytes]
 
-SUFFIXES = (".csv", ".jsonl", ".parquet")
+FORMS = ("csv", "jsonl", "parquet")
+SUFFIXES = tuple(f".{form}" for form in FORMS)
 GROUP = 2**25  # bytes of lines that are a group of Parquet; no line is longer
 FORMULA = re.compile(r"[=+\-@\t\r]")
 QUOTED = re.compile(r'[",\n]')
@@ -64,9 +67,15 @@ def is_table(path: Path) -> bool:
     return names[:2] in (["unique_id", "ds"], ["path", "label"]) and names[-2:] == ["status", "error"]
 
 
-def encoding(target: str, columns: Columns) -> tuple[bytes, Encode]:
+def form_of(target: str, asked: str | None = None) -> str:
+    """Return the form of a table: what was asked, else what the suffix of the target says, else csv."""
+    suffix = Path(target).suffix.lower()
+    return asked or (suffix[1:] if suffix in SUFFIXES else FORMS[0])
+
+
+def encoding(form: str, columns: Columns) -> tuple[bytes, Encode]:
     """Return (what a part starts with, the function from rows to the bytes that follow); any process may call it."""
-    if Path(target).suffix.lower() in (".jsonl", ".parquet"):
+    if form in ("jsonl", "parquet"):
         return b"", to_jsonl
     return to_csv({name: [name] for name in columns}), to_csv
 
@@ -202,19 +211,23 @@ class Part:
 
 
 @contextmanager
-def open_part(target: str, columns: Columns, stdout: IO[bytes], keep: int = 0) -> Iterator[Part]:
+def open_part(
+    target: str, columns: Columns, stdout: IO[bytes], keep: int = 0, form: str | None = None
+) -> Iterator[Part]:
     """Give the part of `target`, or stdout where it is "-"; rename it at the end, or leave it after an error.
 
-    keep: bytes of an earlier run's part that stay; 0 starts anew.
+    keep: bytes of an earlier run's part that stay; 0 starts anew. form: in place of what the suffix says.
     """
-    head, _ = encoding(target, columns)
-    if target == "-":
-        part = Part(stdout, 0)
-        part.append(head)
-        yield part
-        return
-    if Path(target).suffix.lower() == ".parquet":
+    form = form_of(target, form)
+    head, _ = encoding(form, columns)
+    if form == "parquet":
         _pyarrow()  # before an hour of work, not after it
+    if target == "-":
+        with _columnar(stdout, columns) if form == "parquet" else nullcontext(stdout) as file:
+            part = Part(file, 0)
+            part.append(head)
+            yield part
+        return
     with targets.open_part(target, is_table) as file:
         file.truncate(keep)
         file.seek(keep)
@@ -223,7 +236,7 @@ def open_part(target: str, columns: Columns, stdout: IO[bytes], keep: int = 0) -
             part.append(head)
         yield part
         whole = part_of(target)
-        if Path(target).suffix.lower() == ".parquet":
+        if form == "parquet":
             whole = targets.second_part_of(target)
             with targets.open_like(whole, file) as columnar:
                 _to_parquet(part_of(target), columnar, columns)
@@ -232,10 +245,24 @@ def open_part(target: str, columns: Columns, stdout: IO[bytes], keep: int = 0) -
 
 
 @contextmanager
-def open_table(target: str, columns: Columns, stdout: IO[bytes]) -> Iterator[Write]:
+def _columnar(stdout: IO[bytes], columns: Columns) -> Iterator[IO[bytes]]:
+    """Give a temporary file for JSON lines, which goes to stdout as Parquet at the end."""
+    with tempfile.TemporaryDirectory(prefix="convline-") as folder:
+        lines, whole = Path(folder, "rows.jsonl"), Path(folder, "rows.parquet")
+        with lines.open("wb") as file:
+            yield file
+        with whole.open("w+b") as file:
+            _to_parquet(lines, file, columns)
+        with whole.open("rb") as file:
+            shutil.copyfileobj(file, stdout)
+        stdout.flush()
+
+
+@contextmanager
+def open_table(target: str, columns: Columns, stdout: IO[bytes], form: str | None = None) -> Iterator[Write]:
     """Give a function that appends rows to the file `target`, or to stdout where it is "-"."""
-    _, encode = encoding(target, columns)
-    with open_part(target, columns, stdout) as part:
+    _, encode = encoding(form_of(target, form), columns)
+    with open_part(target, columns, stdout, form=form) as part:
         yield lambda rows: part.append(encode(rows))
 
 

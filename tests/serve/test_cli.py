@@ -98,6 +98,22 @@ def test_files_hold_what_stdout_shows(classifier: Path, photos: Path, tmp_path: 
     assert text == rows_of(infer("images", classifier, photos, "-o", "-"))
 
 
+@pytest.mark.parametrize("form", ["csv", "jsonl", "parquet"])
+def test_the_form_that_is_asked(
+    classifier: Path, photos: Path, make_forecaster: Callable[..., Path], tmp_path: Path, form: str
+) -> None:
+    """Oracle: the bytes of the file whose suffix says the form, on stdout and under a name without one."""
+    (history := tmp_path / "shop.csv").write_text(HISTORY)
+    for command, model, given in (("images", classifier, photos), ("series", make_forecaster(), history)):
+        named, plain = tmp_path / f"{command}.{form}", tmp_path / f"{command}-table"
+        assert infer(command, model, given, "-o", named).exit_code == 0
+        assert infer(command, model, given, "-o", plain, "--format", form).exit_code == 0
+        assert infer(command, model, given, "--format", form).stdout_bytes == named.read_bytes() == plain.read_bytes()
+    followed = infer("series", make_forecaster(), "--follow", "--format", form, stdin=HISTORY.encode())
+    assert followed.exit_code == (2 if form == "parquet" else 0)
+    assert form != "jsonl" or json.loads(followed.stdout.splitlines()[-1])["yhat"] == 32
+
+
 def test_lists_on_stdin(classifier: Path, photos: Path) -> None:
     """Oracle: order of the list, with either separator."""
     names = [f"{photos}/{name}.png" for name in (2, 0, 2)]
@@ -319,6 +335,7 @@ def test_strict_is_exit_code_3(classifier: Path, photos: Path, make_forecaster: 
         (["series", "MODEL", "x.csv"], 1, "use `infer images`"),
         (["images", "MODEL"], 2, "Missing argument"),
         (["images", "MODEL", "x.png", "-o", "x.xlsx"], 2, "expected a name ending in .csv, .jsonl, .parquet"),
+        (["images", "MODEL", "x.png", "-o", "x.csv", "--format", "jsonl"], 2, "expected csv, as x.csv ends so"),
         (["images", "MODEL", "x.png", "--top-k", "4"], 2, "expected at most the model's 3 labels"),
         (["images", "MODEL", "x.png", "--batch", "0"], 2, "0 is not in the range"),
         (["teleport"], 2, "No such command"),
