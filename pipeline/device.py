@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from pipeline.stage import StageError
 from serve.machine import old_driver
@@ -52,6 +52,11 @@ def place(net: Any, on: torch.device) -> Any:
     widest = max((m.out_channels for m in net.modules() if isinstance(m, nn.Conv2d)), default=0)
     last = widest >= (1 if on.type == "cuda" else CHANNELS_LAST_FROM)
     return net.to(on, memory_format=torch.channels_last) if last else net.to(on)
+
+
+def send(numbers: Tensor, to: torch.device) -> Tensor:
+    """Return CPU numbers on the device; a GPU gets them from pinned memory, so that neither waits for the other."""
+    return (numbers.pin_memory() if to.type == "cuda" else numbers).to(to, non_blocking=True)
 
 
 def compiles(choice: str, on: torch.device, steps: int) -> bool:

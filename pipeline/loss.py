@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -32,9 +33,15 @@ def pinball(output: Tensor, y: Tensor, levels: Sequence[float]) -> Tensor:
 
     Koenker & Bassett 1978, "Regression quantiles", eq. 2.3.
     """
-    q = torch.tensor(levels, device=y.device).view(-1, 1)
+    q = column(tuple(levels), y.device)
     gap = y.unsqueeze(2) - output.unflatten(1, (y.shape[1], -1))  # (N, S, Q, D)
     return torch.maximum(q * gap, (q - 1) * gap).mean()
+
+
+@functools.cache
+def column(levels: tuple[float, ...], on: torch.device) -> Tensor:
+    """Return the levels (Q, 1) on the device; made once, since every copy makes a GPU and its host wait."""
+    return torch.tensor(levels, device=on).view(-1, 1)
 
 
 def conformal(gaps: Tensor, levels: Sequence[float]) -> Tensor:
