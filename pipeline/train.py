@@ -167,7 +167,8 @@ def take_steps(
     train = recipe["train"]
     # Seeded by the epoch, not carried along: order, dropout and augmentation repeat after a resume.
     distributed.seed(train["seed"] * 1_000_003 + epoch)
-    order = torch.randperm(len(fitting.x), generator=distributed.common()).to(fitting.x.device).split(train["batch"])
+    drawn = torch.randperm(len(fitting.x), generator=distributed.common())
+    order = device.send(drawn, fitting.x.device).split(train["batch"])
     least = 2 * distributed.size()  # batch norm cannot train on one sample
     order = [rows for rows in order if len(rows) >= least or len(order) == 1]
     total = right = torch.zeros((), dtype=torch.float64, device=fitting.x.device)  # there: a GPU does not wait for sums
