@@ -25,7 +25,7 @@ from pipeline import data, machine, metrics, params, speed
 from pipeline.choice import choose, judge
 from pipeline.data import RAW_WINDOWS, spread
 from pipeline.limits import ERROR_LIMIT
-from pipeline.parity import parity, streaming
+from pipeline.parity import ROUNDED, parity, rounding, streaming
 from pipeline.retrieval import retrieve
 from pipeline.speed import Model, predict
 from pipeline.stage import OUT, RESULTS, StageError, fresh, of_entry, read_json, run, write_json
@@ -67,6 +67,10 @@ def beyond_float16(path: Path, x: dict[str, np.ndarray]) -> str | None:
 
 def refuse(name: str, checked: dict[str, Any]) -> str | None:
     """Return the sentence that stops the line, or None."""
+    for device, error in checked.get("rounding", {}).items():  # first: every difference below may come of it
+        if not error <= ROUNDED:
+            cure = "unset NVIDIA_TF32_OVERRIDE, or install another version of onnxruntime-gpu"
+            return f"{name}: {device} rounds float32 products, off by {error:.1e} (limit {ROUNDED:.1e}); {cure}"
     where, metric = f"see results/{name}/check.json", checked["metric"]
     broken = [row for row in checked["rows"] if not row["passed"] and (row["variant"] == "fp32" or not row["finite"])]
     if broken:
@@ -165,6 +169,8 @@ def verdict(name: str, source: data.Data, limits: dict[str, Any]) -> Verdict:
             checked["retrieval"], arrays["nearest"] = retrieve(vectors["train"], vectors["test"], *splits)
     if streams:
         checked["streams"] = streams
+    if "cuda" in devices:  # where onnxruntime has no convolution without TF32 it takes one with it, and says nothing
+        checked["rounding"] = {"cuda": rounding("cuda")}
     checked["against_baseline"] = beside = metrics.against_baseline(metric, source.about.get("labels", []))
     broken = refuse(name, checked) or refuse_weak(name, checked, limits["baseline"])
     kept = "all limits kept"

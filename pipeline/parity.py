@@ -9,8 +9,10 @@ import numpy as np
 from pipeline.speed import Model, predict
 from pipeline.stage import StageError
 from serve.contract import Contract
+from serve.session import open_session
 from serve.stream import Stream
 
+ROUNDED = 2.0**-14  # relative: TF32 is 2^-12 off on the numbers of `rounding`, sums of float32 in any order 1e-6
 ROWS_AT_BATCH = {0: 0, 1: 8, 7: 22, 256: None}  # batch empty, 1, odd (with a rest), large; rows tried on, None: all
 
 
@@ -73,3 +75,27 @@ def streaming(contract: Contract, device: str, x: np.ndarray, whole: np.ndarray)
     for t in range(x.shape[1] - stream.samples, x.shape[1]):
         forecast, _ = stream.advance(np.ascontiguousarray(x[:, t]))
     return float(np.abs(forecast.astype(np.float64) - whole).max())
+
+
+def rounding(device: str) -> float:
+    """Return the largest relative error of a convolution and a product of float32 numbers that TF32 would round.
+
+    1 + 2^-12 takes 12 bits behind the point. TF32 has 10 and makes it 1; float32 keeps it, and the sums exact.
+    """
+    from onnx import TensorProto, helper, numpy_helper
+
+    images, rows = (8, 64, 16, 16), (256, 256)
+    given = {name: np.full(shape, 1 + 2.0**-12, np.float32) for name, shape in (("images", images), ("rows", rows))}
+    ones = {"filters": (64, 64, 3, 3), "columns": (256, 256)}
+    nodes = [
+        helper.make_node("Conv", ["images", "filters"], ["a"]),
+        helper.make_node("MatMul", ["rows", "columns"], ["b"]),
+    ]
+    inputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, x.shape) for name, x in given.items()]
+    outputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in ("a", "b")]
+    weights = [numpy_helper.from_array(np.ones(shape, np.float32), name) for name, shape in ones.items()]
+    graph = helper.make_graph(nodes, "rounding", inputs, outputs, weights)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    convolved, product = open_session(model.SerializeToString(), device).run(None, given)
+    sums = {64 * 9: convolved, 256: product}
+    return max(float(np.abs(got / (n * (1 + 2.0**-12)) - 1).max()) for n, got in sums.items())

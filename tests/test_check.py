@@ -11,6 +11,7 @@ from typing import Any
 import line
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 
 from pipeline import check, metrics, parity
@@ -219,6 +220,25 @@ def test_a_network_that_is_no_better_than_its_baseline_is_refused_where_params_s
     sentence = check.refuse_weak("x", {"against_baseline": beside}, "refuse") or ""
     assert sentence.startswith(f"x: {beside['sentence']}; train it longer") and "check.baseline: report" in sentence
     assert check.refuse_weak("x", {"against_baseline": beside | {"better": True}}, "refuse") is None
+
+
+def test_float32_that_is_rounded_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Oracle: by hand. The CPU keeps 1 + 2^-12; a device that keeps 10 bits behind the point is 2^-12 off."""
+    assert parity.rounding("cpu") <= 1e-6
+
+    class Rounding:
+        def __init__(self, model: bytes, device: str) -> None:
+            self.session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+
+        def run(self, names: None, given: dict[str, np.ndarray]) -> list[np.ndarray]:
+            return self.session.run(names, {name: np.rint(x * 1024) / np.float32(1024) for name, x in given.items()})
+
+    monkeypatch.setattr(parity, "open_session", Rounding)
+    error = parity.rounding("cuda")
+    assert error == pytest.approx(2.0**-12, rel=1e-3)
+    checked = {"rounding": {"cuda": error}, "rows": [], "golden": [], "metric": {"name": "accuracy"}}
+    sentence = "x: cuda rounds float32 products, off by 2.4e-04 (limit 6.1e-05); unset NVIDIA_TF32_OVERRIDE"
+    assert (check.refuse("x", checked) or "").startswith(sentence)
 
 
 def test_wilson_against_a_published_value() -> None:
