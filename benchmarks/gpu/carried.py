@@ -8,22 +8,20 @@ resnet50/                    model.onnx, model.fp16.onnx and torch's answers: 15
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
 
 from benchmarks.gpu import fitted
-from benchmarks.gpu.clock import Facts, Here
+from benchmarks.gpu.clock import Facts, Here, read
 from pipeline import data, params
 from pipeline.recipe import check_recipe, on_features
-from pipeline.stage import OUT, StageError, fresh, write_json
+from pipeline.stage import OUT, fresh, write_json
 
 FOLDER = OUT / "gpu" / "carried"
 REAL = ("lenet5-digits", "dilated-waves", "dilated-co2", "resnet20-digits")
 LARGEST = 8e6  # bytes of an exported file that is carried along
 SIZES = ("small", "full")
-CURE = "run `python -m benchmarks.gpu --pack` where `make` has run, and take that folder along"
 
 
 def pack(folder: Path = FOLDER, reduced: bool = False) -> None:
@@ -85,9 +83,3 @@ def load_recipe(folder: Path, name: str, size: str) -> dict[str, Any]:
 def load_data(folder: Path, name: str) -> data.Data:
     place = folder / "data" / name
     return data.read(place, read(place / "about.json"))
-
-
-def read(path: Path) -> Any:
-    if not path.exists():
-        raise StageError(f"{path}: not there; {CURE}")
-    return json.loads(path.read_text(encoding="utf-8"))

@@ -119,6 +119,14 @@ def run(target: str, limit: float, device: str, carried: Path) -> dict[str, Any]
     return ended | traces | {"facts": found}
 
 
+def read(path: Path) -> Any:
+    """Return the JSON of a file that was carried along."""
+    if not path.exists():
+        cure = "run `python -m benchmarks.gpu --pack` where `make` has run, and take that folder along"
+        raise StageError(f"{path}: expected a file that was carried along, got none; {cure}")
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
 def attempt(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """Return the facts, or why there are none: one net that does not fit says nothing of the next."""
     try:

@@ -11,10 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.gpu.clock import Facts, Here, attempt
+from benchmarks.gpu.clock import Facts, Here, attempt, read
 from benchmarks.gpu.files import tiled, without_cuda
 from pipeline import machine, parity, speed
-from pipeline.stage import read_json
 from serve.binding import bind, fetch, run_bound
 from serve.session import cuda_options, open_session
 
@@ -49,7 +48,7 @@ def run(here: Here) -> Facts:
         yield "skipped", cannot
         return
     folder = here.carried / "resnet50"
-    about = read_json(folder / "about.json", "params`, then `python -m benchmarks.gpu --pack")
+    about = read(folder / "about.json")
     x, y = images(IMAGES, about["side"]), np.load(folder / "answers.npy")
     yield "spread", float(y.std(0).mean())
     limits = attempt(lambda: machine.limits(on))
