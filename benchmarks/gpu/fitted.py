@@ -1,7 +1,9 @@
 """ResNet-50 with random weights whose answers can be compared: they differ from image to image, and none is certain.
 
 As drawn, its logits grow to a thousand and every image is of one class with probability 1, whatever a product answers.
-So its batch norms are fitted to the images, and its last layer is scaled and centred.
+So its batch norms are fitted to the images, and its last layer is scaled and centred. Its blocks magnify rounding: at
+full strength fp16 moved a probability by .15. Each adds a tenth of its branch to its shortcut: on the CPU fp16 then
+moves one by .006, fp32 by 5e-6, and one convolution that is 1 % off by .007 at least.
 """
 
 from __future__ import annotations
@@ -20,7 +22,8 @@ from pipeline.stage import write_json
 
 CLASSES = 10
 LOGITS = 2.0  # standard deviation of a logit over the images: the likeliest class then has some .6
-OPTIONS = {"family": "imagenet", "shortcut": "B", "batch_norm": True, "stride_in": "first", "zero_init": False}
+BRANCH = 0.1
+OPTIONS = {"family": "imagenet", "shortcut": "B", "batch_norm": True, "stride_in": "first", "zero_init": True}
 
 
 @torch.no_grad()
@@ -32,6 +35,7 @@ def built(x: np.ndarray, depth: int = 50) -> network.Classifier:
     given = torch.from_numpy(x)
     for norm in (module for module in whole.modules() if isinstance(module, nn.BatchNorm2d)):
         norm.momentum = None  # the mean over all batches: of one, its own statistics
+        norm.weight[norm.weight == 0] = BRANCH  # zero_init: a branch's last
     whole.train()(given)
     whole.eval()
     last = whole.get_submodule(network.output_layer(whole))
