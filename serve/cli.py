@@ -20,6 +20,7 @@ from serve.console import (
     DEVICE,
     FORMAT,
     MODEL,
+    NUL,
     OUTPUT,
     QUIET,
     RESUME,
@@ -45,19 +46,25 @@ if TYPE_CHECKING:
     from serve.forecast import Task
 
 
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="convline", prog_name="infer")
 def main() -> None:
-    """Predict with a Convline model: one .onnx file, no PyTorch.
+    """Classify images and forecast series with Convline models, without PyTorch.
 
-    MODEL is an .onnx file, a package folder, or the name of an entry in out/dist/.
+    MODEL is an .onnx file, the folder of a package, or the name of a package. Packages are looked up by name in the
+    folders that the environment variable CONVLINE_MODELS lists, then in out/dist/.
 
     \b
+    infer list
     infer images lenet5-digits photos/ -o labels.csv
     infer series dilated-waves history.csv
     infer info lenet5-digits
 
-    For bash to complete MODEL and options: eval "$(_INFER_COMPLETE=bash_source infer)" (zsh and fish likewise).
+    Results go to stdout or to a file, messages to stderr. Exit code: 0 done; 1 nothing could be done; 2 wrong usage;
+    3 a row failed, with --strict; 130 interrupted.
+
+    To complete MODEL and options in bash: eval "$(_INFER_COMPLETE=bash_source infer)". In zsh and fish it is
+    zsh_source and fish_source.
     """
 
 
@@ -66,15 +73,17 @@ def main() -> None:
 @click.argument("paths", metavar="PATH...", nargs=-1, required=True)
 @OUTPUT
 @FORMAT
-@click.option("--top-k", type=click.IntRange(1), default=1, show_default=True, help="Labels per image.")
-@click.option("--batch", type=click.IntRange(1, 4096), help="Images per run of a worker.  [default: measured]")
-@click.option("--workers", type=click.IntRange(1, 256), help="Side by side.  [default: one per usable core]")
+@click.option(
+    "--top-k", type=click.IntRange(1), default=1, show_default=True, help="Labels per image, the most probable first."
+)
+@click.option("--batch", type=click.IntRange(1, 4096), help="Images per run of the network.  [default: measured]")
+@click.option("--workers", type=click.IntRange(1, 256), help="Batches in work at a time.  [default: one per core]")
 @RESUME
 @click.option(
     "--engine", type=click.Choice(["local", "ray"]), default="local", show_default=True,
-    help="Workers on this machine, or on a Ray cluster (RAY_ADDRESS names it).",
+    help="Run the workers on this machine, or on the Ray cluster that RAY_ADDRESS names.",
 )  # fmt: skip
-@click.option("-0", "--null", "nul", is_flag=True, help="Names on stdin end with NUL (find -print0).")
+@NUL
 @QUIET
 @STRICT
 @DEVICE
@@ -84,15 +93,18 @@ def images(
     model: str, paths: tuple[str, ...], output: str, top_k: int, batch: int | None, workers: int | None, resume: bool,
     engine: str, nul: bool, strict: bool, device: str, variant: str, sha256: str | None, form: str | None,
 ) -> None:  # fmt: skip
-    """Classify images: files, folders (recursively), .zip and .tar archives, .parquet files with a column `bytes`,
-    quoted globs, or - for names on stdin.
+    """Classify images.
 
-    Writes one row per input, in input order: path, label, score, label_2, ..., status, error. An input that cannot be
-    classified has status error and the reason; the others do not notice. With --resume an interrupted run goes on from
-    FILE.part, if model, options and the inputs that are done are as they were.
+    A PATH is an image file, a folder (searched recursively), a .zip or .tar archive of images, a .parquet file with a
+    column `bytes`, a glob in quotes, or - to read the names of files from stdin, one per line.
+
+    The table has one row per image, in the order of the input: path, label, score, status, error, and with --top-k also
+    label_2, score_2 and so on. An image that cannot be read gets a row with status error and the reason; the other
+    images are not affected.
 
     \b
     infer images lenet5-digits digits/ 'more/*.png' --top-k 3 -o labels.csv
+    infer images lenet5-digits digits/ --format jsonl
     find . -name '*.jpg' -print0 | infer images lenet5-digits -0 - -o labels.parquet --resume
     """
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy's own threads: unused, and in the way of a fork
@@ -135,11 +147,14 @@ def images(
 @click.argument("files", metavar="FILE...", nargs=-1)
 @OUTPUT
 @FORMAT
-@click.option("--horizon", type=click.IntRange(1, 1_000_000), help="Steps ahead.  [default: as trained]")
-@click.option("--every", metavar="K", type=click.IntRange(1), help="Forecast from every K-th row, back from the last.")
-@click.option("--plot", metavar="FILE.svg", help="Draw the last rows, the forecast and its intervals.")
+@click.option("--horizon", type=click.IntRange(1, 1_000_000), help="Steps to forecast.  [default: as trained]")
+@click.option(
+    "--every", metavar="K", type=click.IntRange(1),
+    help="Forecast from every K-th row, counted back from the last one, and not from the last one alone.",
+)  # fmt: skip
+@click.option("--plot", metavar="FILE.svg", help="Draw the forecasts with their intervals.")
 @reads_series
-@click.option("--follow", is_flag=True, help="Answer each line of stdin as it comes.")
+@click.option("--follow", is_flag=True, help="Read a CSV from stdin and answer each line as it comes.")
 @RESUME
 @QUIET
 @STRICT
@@ -151,21 +166,23 @@ def series(
     plot: str | None, follow: bool, resume: bool, strict: bool, device: str, variant: str, sha256: str | None,
     **columns: Any,
 ) -> None:  # fmt: skip
-    """Forecast each series of CSV or .parquet files (- for a CSV on stdin) from its last rows, or a stream of them.
+    """Forecast time series.
 
-    Writes a long table: unique_id, ds, yhat, yhat-lo-80, yhat-hi-80, status, error; yhat-NAME where the model has
-    several columns; with --every, cutoff after ds: the time of the last row that the forecast knew. Beyond the trained
-    horizon the forecast is fed back: status is recursive, intervals are empty. A file or series that cannot be
-    forecast is one row with status error.
+    A FILE is a .csv or .parquet file, a folder of such files (searched recursively), a glob in quotes, or - to read a
+    CSV from stdin. A file may hold several series, which a column of ids tells apart.
 
-    Columns that are not named are the model's, or where a file lacks those unique_id, ds and y. A delimiter or decimal
-    sign that the file does not settle is an error. What was found in place of the default is said. With --follow
-    each sample is answered, with its cutoff; status is unsettled until as much is known as a full window tells.
+    The table has one row per series and step ahead: unique_id, ds (the time), yhat (the forecast), the ends of its
+    intervals such as yhat-lo-80 and yhat-hi-80, status, error. A model that forecasts several columns has yhat-NAME for
+    each. A column cutoff, with --every and --follow, is the time of the last row that the forecast used. Beyond the
+    horizon that the model was trained for, forecasts are fed back as inputs: status is recursive, and intervals are
+    empty. A file or series that cannot be forecast gets one row with status error and the reason.
+
+    With --follow each line of stdin is answered when it comes; status is unsettled until enough rows are known.
 
     \b
     infer series dilated-waves history.csv --horizon 48 --plot forecast.svg
     infer series dilated-waves shop.csv --id shop --time day --target sales -o forecast.parquet
-    infer series dilated-waves long.parquet --every 24 -o rolling.parquet
+    infer series dilated-waves shops/ --every 24 -o backtest.parquet
     infer series dilated-waves german.csv --delimiter ';' --decimal ,
     tail -f meter.csv | infer series dilated-waves --follow
     """

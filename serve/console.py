@@ -30,41 +30,45 @@ DEVICE = click.option(
     type=click.Choice(["auto", "cpu", "cuda", "tensorrt"]),
     default="auto",
     show_default=True,
-    help="auto takes CUDA where it is and says what it took; the others are an error where they are not.",
+    help="Where the model runs. auto takes CUDA if there is a GPU, else the CPU, and says which. A device that is "
+    "named and not there is an error.",
 )
 VARIANT = click.option(
     "--variant",
     type=click.Choice(["auto", "fp32", "int8", "fp16"]),
     default="auto",
     show_default=True,
-    help="Precision, of a package that has several: auto takes what it recommends for the device, and says so.",
+    help="Precision, if the package holds several. auto takes the one that the package recommends for the device, and "
+    "says which.",
 )
 SHA256 = click.option(
     "--sha256",
     metavar="HEX",
     callback=lambda ctx, param, value: _digest(value),
-    help="Refuse the model unless its file has this SHA-256 (as `sha256sum` prints it).",
+    help="Refuse the model unless its file has this SHA-256, which `sha256sum` prints.",
 )
 OUTPUT = click.option(
     "-o",
     "--output",
     default="-",
     metavar="FILE",
-    help="A .csv, .jsonl or .parquet file, written as FILE.part and renamed at the end.  [default: CSV to stdout]",
+    help="Write the table to a .csv, .jsonl or .parquet file. It is FILE.part until it is complete.  "
+    "[default: stdout, as CSV]",
 )
+NUL = click.option("-0", "--null", "nul", is_flag=True, help="Names on stdin end with NUL (as from find -print0).")
 QUIET = click.option(
     "-q",
     "--quiet",
     is_flag=True,
     expose_value=False,
     callback=lambda ctx, param, value: ctx.meta.update({SILENT: value}),
-    help="Only errors on stderr: no progress, no notes, no summary.",
+    help="Print only errors on stderr: no progress, no notes, no summary.",
 )
 FORMAT = click.option(
     "--format",
     "form",
     type=click.Choice(["csv", "jsonl", "parquet"]),
-    help="Form of the table, also on stdout.  [default: by the suffix of FILE, else csv]",
+    help="Form of the table, in a file or on stdout.  [default: by the suffix of FILE, else csv]",
 )
 SIGNS = {"delimiter": [",", ";", "tab", "|", "auto"], "decimal": [".", ",", "auto"]}
 READING = (
@@ -106,8 +110,8 @@ READING = (
         help="Decimal sign of the numbers in a CSV: . , or auto, which finds it.  [default: auto]",
     ),
 )
-RESUME = click.option("--resume", is_flag=True, help="Go on after an interrupted run, if there was one.")
-STRICT = click.option("--strict", is_flag=True, help="Exit with code 3 where any row has status error.")
+RESUME = click.option("--resume", is_flag=True, help="Continue an interrupted run from FILE.part.")
+STRICT = click.option("--strict", is_flag=True, help="Exit with code 3 if any row has status error.")
 
 
 def reads_series(command: Callable[..., Any]) -> Callable[..., Any]:

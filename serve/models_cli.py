@@ -11,6 +11,7 @@ import click
 from serve.console import (
     DEVICE,
     MODEL,
+    NUL,
     QUIET,
     SHA256,
     STRICT,
@@ -31,10 +32,10 @@ from serve.locate import complete
 @click.command("list")
 @click.option("--json", "as_json", is_flag=True, help="Print the list as JSON.")
 def list_models(as_json: bool) -> None:
-    """List the models that can be given by name: the packages in the folders of CONVLINE_MODELS and in out/dist/.
+    """List the models that can be named without a path.
 
-    CONVLINE_MODELS is an environment variable: folders that hold packages, separated by colons (semicolons on Windows).
-    The metric is the one that the package's manifest states.
+    These are the packages in the folders that the environment variable CONVLINE_MODELS lists (separated by colons, on
+    Windows by semicolons) and in out/dist/. The metric is the one that the manifest of the package states.
 
     \b
     infer list
@@ -54,14 +55,15 @@ def list_models(as_json: bool) -> None:
 
 @click.command()
 @MODEL
-@click.option("--json", "as_json", is_flag=True, help="Print the model document as it is, golden samples included.")
+@click.option("--json", "as_json", is_flag=True, help="Print the whole document of the model as JSON.")
 @VARIANT
 @SHA256
 def info(model: str, as_json: bool, variant: str, sha256: str | None) -> None:
-    """Show what a model is, what it expects and where it comes from.
+    """Show what a model expects, answers and was made of.
 
     \b
     infer info lenet5-digits
+    infer info lenet5-digits --variant int8 --json
     """
     from serve.info import describe
 
@@ -75,10 +77,11 @@ def info(model: str, as_json: bool, variant: str, sha256: str | None) -> None:
 @SHA256
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
 def check(model: str | None, variant: str, sha256: str | None, as_json: bool) -> None:
-    """Check this environment, and a model in it: what is there, what is missing, and the cure.
+    """Check this installation, and a model on it.
 
-    Replays the model's golden samples on each device and says which provider ran the nodes. Exit code 1 where a
-    finding is an error, else 0.
+    Shows the versions, devices and image formats that are there, and a cure for what is missing. With a MODEL its
+    golden samples (inputs with known answers, stored in the file) are run on each device and compared. Exit code 1 if
+    a finding is an error.
 
     \b
     infer check
@@ -95,7 +98,7 @@ def check(model: str | None, variant: str, sha256: str | None, as_json: bool) ->
 @click.command()
 @MODEL
 @click.argument("paths", metavar="[PATH...]", nargs=-1)
-@click.option("--seconds", type=click.FloatRange(0.1, 3600), default=10.0, show_default=True, help="Time to take.")
+@click.option("--seconds", type=click.FloatRange(0.1, 3600), default=10.0, show_default=True, help="Time to measure.")
 @reads_series
 @click.option("--json", "as_json", is_flag=True, help="Print the measurements as JSON.")
 @QUIET
@@ -106,14 +109,15 @@ def bench(
     model: str, paths: tuple[str, ...], seconds: float, as_json: bool, device: str, variant: str, sha256: str | None,
     **columns: Any,
 ) -> None:  # fmt: skip
-    """Measure how fast a model serves here: reading, inference, writing, and the whole against its ideal.
+    """Measure how fast a model runs on this machine.
 
-    PATHs are images or CSV files; without any, photo-sized JPEG files or series are made. Exit code 0, or 1 where it
-    could not be measured.
+    Measures reading, inference and writing apart, then all of them together. A PATH is what `infer images` or
+    `infer series` takes; without one, photos or series are generated.
 
     \b
     infer bench lenet5-digits
     infer bench lenet5-digits photos/ --seconds 30 --json
+    infer bench dilated-waves shop.csv --time day --target sales
     """
     from serve import bench
 
@@ -127,7 +131,7 @@ def bench(
 @click.command()
 @MODEL
 @click.argument("path", metavar="[PATH]", required=False)
-@click.option("--labels", metavar="FILE.csv", help="Instead of PATH: columns path,label; paths start at its folder.")
+@click.option("--labels", metavar="FILE.csv", help="CSV with columns path and label, in place of PATH.")
 @click.option("--json", "as_json", is_flag=True, help="Print all figures as JSON.")
 @reads_series
 @QUIET
@@ -139,15 +143,17 @@ def evaluate(
     model: str, path: str | None, labels: str | None, as_json: bool, strict: bool, device: str, variant: str,
     sha256: str | None, **columns: Any,
 ) -> None:  # fmt: skip
-    """Measure how good a model is on labelled images, or on the past of series.
+    """Measure how good a model is on your own data.
 
-    PATH is a folder with one folder of images for each class, or a CSV whose series are forecast horizon by horizon.
-    Exit code 0, 1 where it could not be done, 3 with --strict where something could not be read.
+    For images PATH is a folder that holds one folder of images for each class, or --labels names a CSV whose paths
+    start at the folder that the CSV is in. For series PATH is a CSV or Parquet file; each part of it, one horizon long,
+    is forecast from the rows before it.
 
     \b
     infer evaluate lenet5-digits digits/
     infer evaluate lenet5-digits --labels digits/labels.csv --json
     infer evaluate dilated-waves history.csv
+    infer evaluate dilated-waves shop.csv --id shop --time day --target sales
     """
     if (path is None) is (labels is None):
         raise click.UsageError("expected either PATH or --labels")
@@ -163,25 +169,33 @@ def evaluate(
 @click.command()
 @MODEL
 @click.argument("paths", metavar="PATH...", nargs=-1, required=True)
-@click.option("-o", "--output", metavar="FOLDER", required=True, help="Where pictures, arrays and the table go.")
+@click.option("-o", "--output", metavar="FOLDER", required=True, help="Folder for the maps and their table.")
 @click.option(
     "--method", type=click.Choice(["saliency", "integrated-gradients", "smoothgrad", "occlusion", "rise"]),
-    help="The first three need a file with a gradient.  [default: saliency where it has one, else occlusion]",
+    help="How maps are computed. The first three need a model that was exported with `saliency: true`.  [default: "
+    "saliency for such a model, else occlusion]",
 )  # fmt: skip
 @click.option(
     "--baseline", type=click.Choice(["black", "grey"]),
-    help="What stands for nothing there.  [default: grey for occlusion, else black]",
+    help="Colour of a pixel that is taken away (integrated-gradients, occlusion, rise).  [default: grey for occlusion, "
+    "else black]",
 )  # fmt: skip
-@click.option("--steps", type=click.IntRange(1, 10000), default=50, show_default=True, help="Of integrated gradients.")
-@click.option("--samples", type=click.IntRange(1, 10**6), help="Random draws.  [default: smoothgrad 50, rise 2000]")
-@click.option("--sigma", type=click.FloatRange(0, 1), default=0.15, show_default=True, help="Noise, of white.")
+@click.option("--steps", type=click.IntRange(1, 10000), default=50, show_default=True, help="For integrated-gradients.")
+@click.option("--samples", type=click.IntRange(1, 10**6), help="Draws of smoothgrad (default 50) or rise (2000).")
 @click.option(
-    "--patch", type=click.IntRange(1), help="Side in pixels, of occlusion.  [default: an eighth of the image]"
+    "--sigma", type=click.FloatRange(0, 1), default=0.15, show_default=True,
+    help="Standard deviation of smoothgrad's noise, where 1 is the range from black to white.",
+)  # fmt: skip
+@click.option(
+    "--patch", type=click.IntRange(1),
+    help="Side, in pixels, of the square with which occlusion covers the image.  [default: an eighth of the image]",
+)  # fmt: skip
+@click.option(
+    "--stride", type=click.IntRange(1), help="Pixels from one square of occlusion to the next.  [default: half a patch]"
 )
-@click.option("--stride", type=click.IntRange(1), help="Its steps in pixels.  [default: half a patch]")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="The same gives the same maps.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of random draws.")
 @click.option("--batch", type=click.IntRange(1, 4096), default=32, show_default=True, help="Images per run.")
-@click.option("-0", "--null", "nul", is_flag=True, help="Names on stdin end with NUL (find -print0).")
+@NUL
 @QUIET
 @STRICT
 @DEVICE
@@ -191,12 +205,14 @@ def explain(
     model: str, paths: tuple[str, ...], output: str, method: str | None, nul: bool, strict: bool, device: str,
     variant: str, sha256: str | None, **options: Any,
 ) -> None:  # fmt: skip
-    """Show what the labels of images rest on: a heat map of each, computed by the model file itself.
+    """Draw heat maps of what the label of an image depends on.
 
-    Writes into FOLDER for each input <name>.png (the image as the network sees it, beside the map laid over it) and
-    <name>.npy (the map), and explanations.csv: path, label, score, method, gap, file, status, error. PATHs are files,
-    folders, quoted globs, or - for a list of names on stdin. The gap of integrated gradients is the share of the
-    score's difference from the baseline's that their sum misses; more --steps lessen it.
+    A PATH is an image file, a folder, an archive, a glob in quotes, or - to read the names of files from stdin.
+
+    FOLDER gets for each image NAME.png (the image as the network sees it, beside the same with the map over it) and
+    NAME.npy (the map), and explanations.csv with a row per image: path, label, score, method, gap, file, status, error.
+    The gap, of integrated-gradients alone, is how far the map's sum is from what it should explain, as a share of it;
+    more --steps make it smaller.
 
     \b
     infer explain lenet5-digits digits/ -o maps

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import click
 import numpy as np
 import pyarrow.parquet
 import pytest
@@ -360,6 +361,16 @@ def test_help_has_examples_that_parse(command: str) -> None:
     for example in examples:
         name, *arguments = shlex.split(example)
         main.commands[name].make_context(name, arguments)
+
+
+@pytest.mark.parametrize("command", [*main.commands])
+def test_every_option_is_explained(command: str) -> None:
+    """Oracle: a summary that the list of commands shows whole, and for each option a sentence of at least two words."""
+    told = main.commands[command]
+    assert f"{told.get_short_help_str(80)}\n" in infer("--help").stdout and told.get_short_help_str(80)[-1] == "."
+    for option in told.params:
+        if isinstance(option, click.Option):
+            assert option.help and len(option.help.split()) > 1 and option.help[0].isupper(), option.name
 
 
 BLOCKED = "import sys; sys.modules['torch'] = sys.modules['onnx'] = None; from serve.cli import main; main()"
