@@ -8,6 +8,8 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from pipeline.evidence import Study, load_json
+from pipeline.schema import hint
+from pipeline.stage import StageError
 from pipeline.table import three
 
 LEDGER = Path(__file__).parents[1] / "docs" / "claims.yaml"
@@ -36,11 +38,22 @@ def found(claim: dict[str, Any], root: Path) -> list[tuple[str, str]]:
         if not text:
             return []
         head, *rows = text[1]
-        column = head.index(claim["of"])
-        table = {row[0]: row[column] for row in rows}
-        return [(setting, table[setting]) for setting in claim["settings"]]
+        table = f"results/studies/{claim['study']}.md"
+        by_row = {row[0]: dict(zip(head, row, strict=True)) for row in rows}
+        found = [named(by_row, setting, f"row of {table}", claim) for setting in claim["settings"]]
+        cells = [named(row, claim["of"], f"column of {table}", claim) for row in found]
+        return list(zip(claim["settings"], cells, strict=True))
     if "file" in claim and (values := load_json(root / claim["file"], "dvc repro")):
         key = claim["key"]
         ends = [three(values[end]) for end in (f"{key}_low", f"{key}_high") if end in values]
-        return [(key.replace("_", " "), three(values[key]) + (f" [{', '.join(ends)}]" if ends else ""))]
+        value = named(values, key, f"number of {claim['file']}", claim)
+        return [(key.replace("_", " "), three(value) + (f" [{', '.join(ends)}]" if ends else ""))]
     return []
+
+
+def named(table: dict[str, Any], name: str, what: str, claim: dict[str, Any]) -> Any:
+    """Return table[name], or raise StageError: the ledger names what the study or the metric is not called now."""
+    if name not in table:
+        place = f"docs/claims.yaml {claim['id']}"
+        raise StageError(f"{place}: expected a {what}, got {name!r}; {hint(name, [str(key) for key in table])}")
+    return table[name]

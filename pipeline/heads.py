@@ -111,7 +111,8 @@ def mlp_recipe(dropout: float, epochs: int, seed: int, rows: int) -> dict[str, A
     batch = int(min(128, max(2, rows // 4)))  # the notes' 128, where there are so many
     given = {"epochs": epochs, "batch": batch, "lr": 0.001, "schedule": "cosine", "choose": "last", "seed": seed}
     train = schema.check_section("mlp", given, schema.TRAIN)
-    return {"arch": "fcnn", "net": {"hidden": list(MLP), "dropout": dropout}, "train": train, "deterministic": True}
+    process = {"threads": torch.get_num_threads(), "deterministic": torch.are_deterministic_algorithms_enabled()}
+    return {"arch": "fcnn", "net": {"hidden": list(MLP), "dropout": dropout}, "train": train, **process}  # as it is
 
 
 def estimator(kind: str, options: dict[str, Any], seed: int, width: int, probabilities: bool = True) -> Any:

@@ -94,6 +94,8 @@ def make_optimizer(train: dict[str, Any], net: nn.Module, head: dict[str, Any] |
     Fused: one pass over the weights in place of a dozen, which halves the step of 60 million of them on the CPU.
     """
     options = {"lr": train["lr"], "weight_decay": train["weight_decay"]}
+    if head:
+        tuning.refuse_frozen_at_random(net, head, train["epochs"])
     parameters = tuning.groups(net, head) if head else net.parameters()
     if train["optimizer"] == "sgd":
         return torch.optim.SGD(

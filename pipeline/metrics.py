@@ -151,11 +151,15 @@ def overlap(windows: int, steps: int, stride: int) -> int:
 
 
 def ratio(ours: np.ndarray, theirs: np.ndarray, block: int) -> list[float] | None:
-    """Return the ratio of two mean errors over the same origins and its 95 % interval; None beside a perfect one."""
-    if not (theirs > 0).all() or not np.isfinite(theirs.sum()):
+    """Return the ratio of two mean errors over the same origins and its 95 % interval; None beside a perfect one.
+
+    None, too, where so few origins have an error that the interval has no end.
+    """
+    if not theirs.mean() > 0 or not np.isfinite(theirs.sum()):
         return None
-    low, high = resampled(lambda rows: float(ours[rows].mean() / theirs[rows].mean()), len(ours), block=block)
-    return [float(ours.mean() / theirs.mean()), low, high]
+    with np.errstate(divide="ignore", invalid="ignore"):  # origins without error, all drawn together
+        low, high = resampled(lambda rows: float(ours[rows].mean() / theirs[rows].mean()), len(ours), block=block)
+    return [float(ours.mean() / theirs.mean()), low, high] if np.isfinite([low, high]).all() else None
 
 
 def pinball(quantiles: np.ndarray, target: np.ndarray, levels: list[float]) -> float:

@@ -3,6 +3,7 @@
 Reads params.yaml and the code. Writes out/params/<entry>/{data,train,export,check,explain}.json: the entry's recipe
 with the `full:` block laid over it where `size: full`, defaults filled in, and the digest of architecture and weights;
 the same of each study of the line, out/claims/<study>.json; and the digest of each stage's code, out/code/<stage>.txt.
+Deletes nothing of an entry that params.yaml no longer names: says what it has left, and the command that removes it.
 The stages of an entry depend on these files alone: a change elsewhere in params.yaml or models/ reruns nothing of it.
 Fails on any mistake in params.yaml, with the place, the choices and the cure.
 
@@ -29,6 +30,7 @@ FILE = Path("params.yaml")
 OUT = Path("out/params")
 CLAIMS = Path("out/claims")
 CODE = Path("out/code")
+RECORD = Path("out/entries.json")  # every entry that was ever laid out here, until what it made is gone
 SCRATCH = "scratch"  # what an entry's training starts from, if not from another entry
 TOP = {
     "size": Field(str, "small", choices=("small", "full")),
@@ -237,19 +239,24 @@ def circumstances(params: Params, recipe: dict[str, Any]) -> dict[str, Any]:
     return common | {"code": code.digest(*files)}
 
 
-def remove_unknown(params: Params) -> None:
-    """Delete what entries left behind that no longer exist: nothing of them may reach a report or a manifest."""
-    for folder, known in (
-        (Path("results"), params.models),
-        (Path("out"), params.models),
-        (Path("out/dist"), params.line),
-    ):
-        for path in folder.glob("*/"):
-            made_by_entry = (
-                (path / "data.json").exists() or (path / "manifest.json").exists() or (path / "data").exists()
-            )
-            if made_by_entry and path.name not in known:
-                shutil.rmtree(path)
+def leftovers(record: list[str], known: list[str]) -> list[Path]:
+    """Return what the entries that this stage once laid out, and that params.yaml no longer names, have left behind."""
+    gone = [name for name in record if name not in known]
+    folders = (Path("results"), Path("out"), Path("out/dist"))
+    return [folder / name for name in gone for folder in folders if (folder / name).exists()]
+
+
+def keep_record(params: Params) -> None:
+    """Add the line to the record of entries, and say what those that are gone have left: nobody else deletes it."""
+    record = json.loads(RECORD.read_text()) if RECORD.exists() else []
+    record += [path.name for path in sorted(OUT.glob("*/")) if path.name not in record]  # of before there was a record
+    left = leftovers(record, list(params.models))
+    if left:
+        print(f"   left by entries that params.yaml no longer names: rm -r {' '.join(map(str, left))}", file=sys.stderr)
+    kept = {path.name for path in left}
+    record = [name for name in record if name in params.models or name in kept]
+    RECORD.parent.mkdir(exist_ok=True)
+    RECORD.write_text(json.dumps(record + [name for name in params.line if name not in record]) + "\n")
 
 
 def main() -> None:
@@ -261,7 +268,7 @@ def main() -> None:
         whole = {name: recipe["needs"] or SCRATCH for name, recipe in params.models.items() if name not in absent}
         print("\n".join(f"{name}={start}" for name, start in whole.items()))
         return
-    remove_unknown(params)
+    keep_record(params)
     files = {OUT / name / f"{part}.json": x for name in params.line for part, x in lay_out(params, name).items()}
     files |= {CLAIMS / f"{name}.json": lay_out_study(params, name) for name in params.line_studies}
     files |= {CODE / f"{stage}.txt": code.lay_out(stage) for stage in code.stages()}

@@ -149,6 +149,11 @@ def check_head(place: str, section: Any, train: dict[str, Any]) -> dict[str, Any
     for key in ("stages", "copied"):
         if isinstance(head[key], str) and head[key] != "all":
             raise ParamsError(f"{place}.{key}: expected a number of stages or `all`, got {head[key]!r}")
+        if isinstance(head[key], int) and head[key] < 0:
+            raise ParamsError(f"{place}.{key}: expected at least 0, got {head[key]!r}")
+    if head["kind"] != "softmax" and head["copied"] != "all":
+        what = f"expected all for kind: {head['kind']}, whose backbone never trains, got {head['copied']!r}"
+        raise ParamsError(f"{place}.copied: {what}; leave it out, or set kind: softmax")
     if head["kind"] == "softmax" and not train["epochs"]:
         raise ParamsError(f"{place}.kind: softmax is trained by the loop; give `train.epochs`")
     return head

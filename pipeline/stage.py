@@ -33,8 +33,13 @@ def run(main: Callable[[], None]) -> None:
     except (ParamsError, ServeError, StageError) as error:
         sys.exit(f"error: {error}")
     except FileNotFoundError as error:
-        sys.exit(f"error: {error.filename}: not made yet; run `dvc repro`")
+        ours = Path(str(error.filename)).resolve().is_relative_to
+        if ours(OUT.resolve()) or ours(RESULTS.resolve()):
+            sys.exit(f"error: {error.filename}: not made yet; run `dvc repro`")
+        sys.exit(f"error: {error.filename}: no such file or program; put it there, or install it")
     except ModuleNotFoundError as error:
+        if error.name and error.name.partition(".")[0] in ("pipeline", "serve", "models"):
+            raise  # a mistake in our own code
         sys.exit(
             f"error: {error.name} is not installed in {sys.executable}; run `make`, or `pip install -e '.[train]'`"
         )

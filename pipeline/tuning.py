@@ -20,6 +20,23 @@ def tuned(net: Any, head: dict[str, Any]) -> list[nn.Module]:
     return list(known.values())[::-1][:count]
 
 
+def refuse_frozen_at_random(net: Any, head: dict[str, Any], epochs: int) -> None:
+    """Raise StageError where a stage that is not copied, whose weights are random, would never train."""
+    known = stages(net.net)
+    copied = len(known) if head["copied"] == "all" else head["copied"]
+    if copied > len(known):
+        names = ", ".join(known)
+        raise StageError(f"head.copied: {copied} asked for, the backbone has {len(known)}: {names}; ask for fewer")
+    fresh, trained = len(known) - copied, unfrozen(head, epochs - 1, len(tuned(net, head)))
+    if fresh > trained:
+        what = (
+            f"{copied} of {len(known)} stages are copied, and of the {fresh} others, which start at random, {trained}"
+        )
+        raise StageError(
+            f"head.copied: {what} train within {epochs} epochs; set head.stages to {fresh} or more, and train on"
+        )
+
+
 def groups(net: Any, head: dict[str, Any]) -> list[dict[str, Any]]:
     """Return the optimizer's groups: the head at the full learning rate, each stage at lr_factor of it."""
     made = [{"params": list(net.net.head.parameters()), "factor": 1.0}]

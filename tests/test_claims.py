@@ -9,6 +9,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from pipeline import claims
+from pipeline.stage import StageError
 
 ROOT = Path(__file__).parents[1]
 CLAIMS = [claim for group in claims.load() for claim in group["claims"]]
@@ -46,3 +47,10 @@ def test_numbers_are_read_from_results(tmp_path: Path) -> None:
     (tmp_path / "results" / "m.json").write_text('{"share": 0.51234, "share_low": 0.4, "share_high": 0.6}')
     assert claims.found(study, tmp_path) == [("b", "4 [3, 5]")]
     assert claims.found(number, tmp_path) == [("share", "0.512 [0.400, 0.600]")]
+    for changed, sentence in (
+        ({**study, "settings": ["bb"]}, r"X1: expected a row of .*s.md, got 'bb'; did you mean 'b'\? choices: a, b"),
+        ({**study, "of": "acuracy"}, r"X1: expected a column of .*s.md, got 'acuracy'; did you mean 'accuracy'\?"),
+        ({**number, "key": "part"}, r"X1: expected a number of results/m.json, got 'part'; choices: share, share_high"),
+    ):
+        with pytest.raises(StageError, match=f"docs/claims.yaml {sentence}"):
+            claims.found({"id": "X1", **changed}, tmp_path)

@@ -3,6 +3,7 @@
 import csv
 import json
 import sys
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -117,6 +118,19 @@ def test_images_in_two_splits_are_a_leak(resolved: Resolve, monkeypatch: pytest.
     monkeypatch.setattr(data.sources, "images", leaking)
     with pytest.raises(StageError, match="data: a split leaks, 1 images stand in two splits"):
         data.make(resolved(IMAGE_RECIPE)["data"])
+
+
+def test_twins_are_looked_for_in_little_memory() -> None:
+    """Oracle: by construction; 24 MB of images, which a set of their bytes would double."""
+    rng = np.random.default_rng(0)
+    x = {split: rng.integers(0, 256, (40, 256, 256, 3), np.uint8) for split in data.SPLITS}
+    x["test"][7], x["test"][9] = x["train"][3], x["validation"][39]
+    tracemalloc.start()
+    try:
+        assert data.count_twins(x) == 2
+        assert tracemalloc.get_traced_memory()[1] < 1e6
+    finally:
+        tracemalloc.stop()
 
 
 def test_twins_are_counted_and_recorded(resolved: Resolve, photo_folder: Callable[..., Path]) -> None:

@@ -23,6 +23,21 @@ def clouds() -> tuple[np.ndarray, np.ndarray]:
     return (rng.standard_normal((120, 10)) + 2.5 * np.eye(3, 10)[y]).astype(np.float32), y
 
 
+def test_an_mlp_leaves_the_process_its_threads(clouds, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is trained inside of stages and studies, whose recipes say how many threads there are."""
+    monkeypatch.setattr(heads, "MLP", (4,))
+    before, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    try:
+        for threads, mode in ((2, False), (1, True)):
+            torch.set_num_threads(threads)
+            torch.use_deterministic_algorithms(mode)
+            heads.Mlp(dropout=0.0, epochs=1, seed=0).fit(*clouds)
+            assert (torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()) == (threads, mode)
+    finally:
+        torch.set_num_threads(before)
+        torch.use_deterministic_algorithms(deterministic)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", heads.GRIDS)
 def test_a_head_is_tuned_and_its_graph_answers_as_it_does(kind: str, built, base_state) -> None:

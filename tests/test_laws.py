@@ -6,6 +6,8 @@ import ast
 import re
 import subprocess
 import sys
+import tomllib
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -47,6 +49,31 @@ def test_serve_imports_what_its_wheel_declares() -> None:
     declared = {"numpy", "PIL", "click", "onnxruntime", "pyarrow", "ray", "serve"}
     for path in (ROOT / "serve").rglob("*.py"):
         assert imports(path) <= declared | set(sys.stdlib_module_names), path
+
+
+def test_every_import_is_declared() -> None:
+    """What a folder imports, pyproject.toml names for it: what comes along with another package may go with it."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = {name: set(map(distribution, packages)) for name, packages in project["optional-dependencies"].items()}
+    served = set(map(distribution, project["dependencies"])).union(
+        *(extras[e] for e in extras if e not in ("train", "dev"))
+    )
+    declared = {"serve": served, "models": served | extras["train"], "pipeline": served | extras["train"]}
+    declared |= dict.fromkeys(("benchmarks", "tests"), served | extras["train"] | extras["dev"])
+    known = packages_distributions()
+    for folder, allowed in declared.items():
+        local = {path.stem for path in (ROOT / folder).rglob("*.py")} | {
+            path.name for path in (ROOT / folder).glob("*/")
+        }
+        for path in (ROOT / folder).rglob("*.py"):
+            for name in imports(path) - OURS - set(sys.stdlib_module_names) - local:
+                packages = {distribution(package) for package in known.get(name, [name])}
+                assert packages & allowed, f"{path} imports {name}: declare {' or '.join(sorted(packages))}"
+
+
+def distribution(requirement: str) -> str:
+    """Return the name of "Ruamel.yaml>=0.18" or "onnxruntime-gpu[cuda]" as registries compare names."""
+    return re.sub(r"[-_.]+", "-", re.split(r"[^\w.-]", requirement)[0]).lower()
 
 
 @pytest.mark.slow

@@ -143,6 +143,10 @@ def test_the_ratio_of_errors() -> None:
     theirs = RNG(0).exponential(size=50)
     assert metrics.ratio(theirs / 2, theirs, 5) == pytest.approx([0.5] * 3, rel=1e-12)
     assert metrics.ratio(theirs, np.zeros(50), 5) is None
+    perfect_once = np.where(np.arange(50) == 7, 0.0, theirs)  # one origin without error is one of many
+    middle, low, high = metrics.ratio(perfect_once / 2, perfect_once, 5) or ()
+    assert (middle, low, high) == pytest.approx([0.5] * 3, rel=1e-12)
+    assert metrics.ratio(theirs, np.eye(50)[0], 5) is None  # a third of the samples have no error: no upper end
 
 
 HISTORY = np.array([[[1.0, 10], [2, 20], [3, 30], [4, 40]]])  # (1, 4, 2)

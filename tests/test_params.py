@@ -308,27 +308,42 @@ def test_the_shipped_line_is_laid_out_at_both_sizes(
 
 
 @pytest.mark.slow
-def test_the_stage_lays_out_each_entry_and_forgets_removed_ones(workspace: Path) -> None:
+def test_the_stage_lays_out_each_entry(workspace: Path) -> None:
     """The repository's own params.yaml: one folder for each name of `line:`, the same bytes again."""
     copy_params(workspace)
-    gone = [workspace / "results/gone/data.json", workspace / "out/dist/gone/manifest.json"]
-    for path in gone:
-        path.parent.mkdir(parents=True)
-        path.write_text("{}")
     assert stage(workspace).returncode == 0
     loaded = params.load()
     made = {p: p.read_bytes() for p in Path("out/params").rglob("*.json")}
     assert {p.parent.name for p in made} == set(loaded.line)
-    assert not any(path.exists() for path in gone)
     (workspace / "out/params/old").mkdir()
     assert stage(workspace).returncode == 0
-    assert {p: p.read_bytes() for p in Path("out/params").rglob("*.json")} == made and not Path(
-        "out/params/old"
-    ).exists()
+    assert {p: p.read_bytes() for p in Path("out/params").rglob("*.json")} == made
+    assert not Path("out/params/old").exists()
     name = loaded.line[0]
     assert params.entry(name, "data", "check") == {"data": loaded.models[name]["data"], "check": loaded.check}
     with pytest.raises(ParamsError, match="nobody: no resolved recipe in out/params; put the name under `line:`"):
         params.entry("nobody", "data")
+
+
+def test_what_a_renamed_entry_leaves_is_named_and_kept(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of its own record alone: a user's results/mine looks the same, and is neither named nor touched."""
+
+    def run(**line: str) -> str:
+        renamed = {"tiny": IMAGE_RECIPE, "newer": SERIES_RECIPE} if "newer" in line else GOOD["models"]
+        params.keep_record(params.load(write({**GOOD, "models": renamed, "line": line})))
+        return capsys.readouterr().err
+
+    mine = [Path("results/mine/data.json"), Path("out/mine/data/x.npy"), Path("out/dist/mine/manifest.json")]
+    theirs = [Path("results/wave/data.json"), Path("out/wave/data/x.npy"), Path("out/dist/wave/manifest.json")]
+    for path in [*mine, *theirs]:
+        path.parent.mkdir(parents=True)
+        path.write_text("{}")
+    assert run(wave="scratch", tiny="scratch") == ""
+    said = "   left by entries that params.yaml no longer names: rm -r results/wave out/wave out/dist/wave\n"
+    assert run(newer="scratch") == said == run(newer="scratch")  # again, until it is gone
+    assert all(path.exists() for path in [*mine, *theirs])
+    subprocess.run(said.partition(": ")[2], shell=True, check=True)
+    assert run(newer="scratch") == "" and all(path.exists() for path in mine) and not Path("results/wave").exists()
 
 
 def test_one_recipe_changes_only_its_own_files(workspace: Path) -> None:

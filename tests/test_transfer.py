@@ -11,7 +11,7 @@ from PIL import Image
 from recipes import BASE, HIGH, IMAGE_RECIPE, LOW, SPECS, TRANSFERS
 from torch import nn
 
-from pipeline import camera, data, features, network, params, recipe, train, tuning
+from pipeline import camera, data, features, loss, network, params, recipe, train, tuning
 from pipeline.schema import ParamsError
 from pipeline.stage import StageError
 
@@ -106,6 +106,57 @@ def test_all_but_the_last_layer_is_taken_over(built, base_state: dict[str, torch
             assert len(tensor) == 3
         else:
             torch.testing.assert_close(tensor, base_state.state[key], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("head", "epochs", "refused"),
+    [
+        (
+            {"copied": 2, "stages": 0},
+            5,
+            "2 of 10 stages are copied, and of the 8 others, which start at random, 0 train",
+        ),
+        ({"copied": 8, "stages": 2}, 5, ""),
+        (
+            {"copied": 8, "stages": 2, "first": 5},
+            5,
+            "2 others, which start at random, 0 train within 5 epochs; set head",
+        ),
+        ({"copied": 6, "stages": 4, "unfreeze": 2}, 5, "4 others, which start at random, 3 train within 5 epochs"),
+        ({"copied": 11}, 5, "head.copied: 11 asked for, the backbone has 10: features.0, features.1, "),
+        ({"copied": "all", "stages": 0}, 5, ""),
+        ({"copied": 0, "stages": "all"}, 5, ""),
+    ],
+)
+def test_stages_that_start_at_random_are_not_frozen(
+    built, base_state, head: dict[str, Any], epochs: int, refused: str
+) -> None:
+    """Oracle: by hand; cnn2 has ten stages with weights, and stage `unfreeze` times k opens after epoch `first`."""
+    made, source = built("tuned", **head)
+    net = network.build(made, source)
+    network.start(net, made, source.about["labels"], base_state)
+    if not refused:
+        loss.make_optimizer({**made["train"], "epochs": epochs}, net, made["head"])
+        return
+    with pytest.raises(StageError) as error:
+        loss.make_optimizer({**made["train"], "epochs": epochs}, net, made["head"])
+    assert refused in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("head", "sentence"),
+    [
+        (
+            {"kind": "linear", "copied": 2},
+            "head.copied: expected all for kind: linear, whose backbone never trains, got 2",
+        ),
+        ({"copied": -1}, "head.copied: expected at least 0, got -1"),
+        ({"stages": -3}, "head.stages: expected at least 0, got -3"),
+    ],
+)
+def test_numbers_of_stages_that_mean_nothing(built, head: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ParamsError, match=sentence):
+        built("tuned", **head)
 
 
 def test_some_stages_are_copied_and_known_classes_keep_their_weights(built, base_state) -> None:
