@@ -57,12 +57,13 @@ def measure(
     """Train one run; return its measures, and its curves as (x, value) pairs."""
     watch = ["test"] if "test error" in study["curves"] else []
     base = base_of(recipe["base"], on) if "base" in recipe else None
-    if on_features(recipe):
-        from pipeline import heads  # scikit-learn: 3 s
+    with device.named_errors(f"study {label}", recipe, on):
+        if on_features(recipe):
+            from pipeline import heads  # scikit-learn: 3 s
 
-        made = heads.learn(recipe, source, on=on, label=label, base=base)
-    else:
-        made = train.fit(recipe, source, on=on, label=label, watch=watch, base=base)
+            made = heads.learn(recipe, source, on=on, label=label, base=base)
+        else:
+            made = train.fit(recipe, source, on=on, label=label, watch=watch, base=base)
     trained = Run(recipe, source, *made, base.labels if base else ())
     return {m: MEASURES[m](trained) for m in study["measures"]} | {c: CURVES[c](trained) for c in study["curves"]}
 
@@ -72,7 +73,9 @@ def base_of(recipe: dict[str, Any], on: torch.device) -> network.Base:
     source = data.make(recipe["data"])[0]
     file = OUT / "studies" / "bases" / f"{key_of(recipe, NOTHING, source, on)}.pt"
     if not file.exists():
-        net, _ = train.fit(recipe, source, on=on, label=f"backbone {recipe['train']['seed']}")
+        label = f"backbone {recipe['train']['seed']}"
+        with device.named_errors(label, recipe, on):
+            net, _ = train.fit(recipe, source, on=on, label=label)
         file.parent.mkdir(parents=True, exist_ok=True)
         part = file.with_suffix(".part")
         torch.save(checkpoint.copy_of(net), part)

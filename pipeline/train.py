@@ -72,7 +72,7 @@ def fit(
     if checkpoint:
         distributed.agree("recipe, data, code or checkpoint", f"{checkpoint.name} after epoch {state.epoch}")
     fitting, validation = (batches(source, split, net, on) for split in ("train", "validation"))
-    minimise = minimised(recipe, net, fitting, validation, label)
+    minimise = minimised(recipe, net, fitting, validation, label, train["epochs"] - state.epoch)
     watched = {split: batches(source, split, net, on) for split in watch}
     change = augment.build(train["augment"], fitting.x) if source.task == "classification" else (lambda x, of: x)
     saved, pause = time.monotonic(), LEAST_S
@@ -105,16 +105,31 @@ def fit(
 
 
 def minimised(
-    recipe: dict[str, Any], net: Any, fitting: Batches, validation: Batches, label: str
+    recipe: dict[str, Any], net: Any, fitting: Batches, validation: Batches, label: str, epochs: int
 ) -> Callable[..., tuple[Tensor, Tensor]]:
-    """Return `loss_of` the network as a function of (x, y, share): compiled where it pays, averaged over processes."""
+    """Return `loss_of` the network as a function of (x, y, share): compiled where it pays, averaged over processes.
+
+    epochs: how many are left.
+    """
     train = recipe["train"]
     least, count = min(train["batch"], len(fitting.x), len(validation.x)), distributed.size()
     if count > 1 and least < 2 * count:
         raise StageError(f"train {label}: {count} processes share {least} rows, expected two each; lower `processes:`")
-    if device.compiles(train["compile"], fitting.x.device, train["epochs"] * len(fitting.x) // train["batch"]):
-        net.net.compile()
-    return distributed.averaged(partial(loss_of, recipe), net, partly=bool(recipe.get("head")))
+    loss = distributed.averaged(partial(loss_of, recipe), net, partly=bool(recipe.get("head")))
+    on, auto = fitting.x.device, train["compile"] == "auto"
+    # A choice by the clock may differ from run to run, and compiled sums differ from others in their last bits.
+    if train["compile"] == "off" or (auto and (on.type == "cpu" or recipe.get("deterministic", True))):
+        return loss
+    if missing := device.cannot_compile(on):
+        if not auto:
+            raise StageError(f"train {label}: train.compile: on cannot be had, {missing}, or set train.compile: off")
+        print(f"   {label}: not compiled: {missing}", file=sys.stderr)
+        return loss
+    if auto:
+        steps = epochs * math.ceil(len(fitting.x) / train["batch"])
+        return device.compile_where_it_pays(loss, net, on, steps, label)
+    net.net.compile()
+    return loss
 
 
 def one_epoch(
@@ -296,7 +311,8 @@ def make(name: str, recipe: dict[str, Any], source: data.Data, on: torch.device)
         from pipeline import heads  # scikit-learn: 3 s
 
         if first:
-            heads.make(name, recipe, source, on)
+            with device.named_errors(f"train {name}", recipe, on):
+                heads.make(name, recipe, source, on)
         return
     checkpoint = checkpoint_path(name, recipe, source, on)
     if first:
@@ -304,12 +320,11 @@ def make(name: str, recipe: dict[str, Any], source: data.Data, on: torch.device)
             if old != checkpoint:
                 old.unlink()
         fresh(OUT / name / "train")
-    with trained.curves(OUT / name / "curves") if first else nullcontext(lambda row: None) as log:
-        try:
-            net, state = fit(recipe, source, on=on, label=name, checkpoint=checkpoint, on_epoch=log)
-        except (torch.OutOfMemoryError, MemoryError):
-            cure = f"lower train.batch ({recipe['train']['batch']}) or data.size"
-            raise StageError(f"train {name}: {device.describe(on)} has too little memory; {cure}") from None
+    with (
+        trained.curves(OUT / name / "curves") if first else nullcontext(lambda row: None) as log,
+        device.named_errors(f"train {name}", recipe, on),
+    ):
+        net, state = fit(recipe, source, on=on, label=name, checkpoint=checkpoint, on_epoch=log)
     if first:
         trained.save(name, net, state, source)
         checkpoint.unlink(missing_ok=True)

@@ -84,10 +84,8 @@ def end_with(line: socket.socket, worker: int) -> None:
         os.kill(worker, signal.SIGTERM)
 
 
-def serve(door: socket.socket) -> NoReturn:
-    """Answer stages, one fork each, for as long as the process that started this one lives."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the forks
+def import_libraries() -> None:
+    """Import what stages need; nothing of it may start CUDA, which no fork could use then."""
     import captum.attr  # noqa: F401
     import dvclive  # noqa: F401
     import matplotlib.figure  # noqa: F401
@@ -99,6 +97,12 @@ def serve(door: socket.socket) -> NoReturn:
     import torch.export._trace
     import torch.onnx._internal.exporter._compat  # noqa: F401
 
+
+def serve(door: socket.socket) -> NoReturn:
+    """Answer stages, one fork each, for as long as the process that started this one lives."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the forks
+    import_libraries()
     parent = os.getppid()
     door.settimeout(1)
     while os.getppid() == parent:

@@ -1,5 +1,6 @@
 """Entries side by side: which DVC targets go together, how many run at once, and what a failure leaves."""
 
+import itertools
 import subprocess
 import sys
 from dataclasses import replace
@@ -29,12 +30,54 @@ def test_as_many_at_once_as_cores_and_memory_bear(every: params.Params, monkeypa
     on_cpu = replace(every, device="cpu", threads=1)
     assert 1 <= abreast.at_once(on_cpu) <= len(abreast.os.sched_getaffinity(0))
     assert abreast.at_once(replace(on_cpu, threads=1000)) == 1
-    assert abreast.at_once(replace(on_cpu, size="full")) == 1
+    assert not abreast.trains_in_turn(on_cpu) and abreast.trains_in_turn(replace(on_cpu, size="full"))
+    for seen in (True, False):
+        monkeypatch.setattr(abreast, "sees_gpu", lambda seen=seen: seen)
+        assert abreast.trains_in_turn(replace(every, device="auto")) == seen and not abreast.trains_in_turn(on_cpu)
     monkeypatch.setenv("JOBS", "7")
-    assert abreast.at_once(on_cpu) == 7
+    assert abreast.at_once(on_cpu) == 7 and not abreast.trains_in_turn(replace(every, size="full"))
     monkeypatch.setenv("JOBS", "0")
     with pytest.raises(StageError, match="JOBS: expected a number of trainings at once, 1 or more, got '0'"):
         abreast.at_once(on_cpu)
+
+
+def test_only_what_trains_waits_for_its_turn() -> None:
+    targets = [f"{stage}@{name}" for name in ("a", "b") for stage in abreast.STAGES]
+    assert abreast.commands(targets, in_turn=False) == [(False, targets)]
+    assert abreast.commands(targets, in_turn=True) == [
+        (False, ["data@a"]),
+        (True, ["train@a"]),
+        (False, ["export@a", "explain@a", "data@b"]),
+        (True, ["train@b"]),
+        (False, ["export@b", "explain@b"]),
+    ]
+    assert abreast.commands(["study@waves"], in_turn=True) == [(True, ["study@waves"])]
+
+
+def test_one_trains_at_a_time_while_others_are_exported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, every: params.Params
+) -> None:
+    """Oracle: when each command began and ended, by a stand-in for DVC whose every target takes .3 s."""
+    tool, log = tmp_path / "dvc.py", tmp_path / "log"
+    tool.write_text(
+        "import sys, time; begun = time.time(); targets = [w for w in sys.argv if '@' in w]; "
+        "time.sleep(.3 * len(targets)); "
+        f"open({str(log)!r}, 'a').write(f'{{begun}} {{time.time()}} {{\",\".join(targets)}}\\n')"
+    )
+    monkeypatch.delenv("JOBS", raising=False)
+    monkeypatch.setattr(abreast, "DVC", [sys.executable, str(tool)])
+    monkeypatch.setattr(abreast, "at_once", lambda every: 3)
+    names = ["lenet5-digits", "fcnn0-digits", "dilated-waves"]
+    loaded = replace(every, size="full", line=names, line_studies=[])
+    monkeypatch.setattr(abreast.params, "load", lambda: loaded)
+    abreast.main()
+    lines = map(str.split, log.read_text().splitlines()[1:])
+    rows = [(float(begun), float(end), targets) for begun, end, targets in lines]
+    trained = sorted(row for row in rows if row[2].startswith("train@"))
+    assert {targets for _, _, targets in trained} == {f"train@{name}" for name in names}
+    assert all(first[1] <= second[0] for first, second in itertools.pairwise(trained))
+    exported = [row for row in rows if row[2].startswith("export@")]
+    assert len(exported) == 3 and any(a[0] < b[1] and b[0] < a[1] for a in exported for b in trained)
 
 
 @pytest.mark.slow

@@ -8,11 +8,12 @@ import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from recipes import IMAGE_RECIPE, ROOT
+from recipes import IMAGE_RECIPE, ROOT, SERIES_RECIPE
 
 from pipeline import data, device, train
 from pipeline.stage import StageError
@@ -133,9 +134,133 @@ def test_a_compiled_network_trains_as_it_does(resolved: Resolve) -> None:
         assert other == pytest.approx(eager, rel=1e-4)
 
 
-def test_compiling_is_for_a_gpu_and_many_steps() -> None:
-    """Oracle: by hand. `auto` never compiles on a CPU; a GPU's own rule is not run here."""
-    cuda = torch.device("cuda")
-    found = [device.compiles("auto", on, steps) for on, steps in ((CPU, 10**9), (cuda, 10), (cuda, 10**5))]
-    assert found == [False, False, True]
-    assert device.compiles("on", CPU, 1) and not device.compiles("off", cuda, 10**9)
+@pytest.mark.parametrize(
+    ("step_s", "steps", "compiled"), [(0.05, 7000, True), (0.05, 5000, False), (0.0, 10**6, False)]
+)
+def test_compiling_is_decided_after_twenty_steps(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], step_s: float, steps: int, compiled: bool
+) -> None:
+    """Oracle: by hand. A fifth of 6,975 steps of 50 ms is 70 s, of 4,975 steps 50 s; compiling takes 60 s."""
+    clock, calls = [0.0], []
+    monkeypatch.setattr(device.time, "perf_counter", lambda: clock[0])
+
+    def loss(*given: Any) -> str:
+        clock[0] += 100.0 if len(calls) < 5 else step_s  # the first ones are slow, and not counted
+        calls.append(given)
+        return "loss"
+
+    inner = SimpleNamespace(compile=lambda: calls.append("compiled"))
+    timed = device.compile_where_it_pays(loss, SimpleNamespace(net=inner), CPU, steps, "tiny")
+    assert [timed(k) for k in range(40)] == ["loss"] * 40
+    assert ([calls.index("compiled")] == [25]) if compiled else ("compiled" not in calls)
+    what = "compiled from here on" if compiled else "not compiled"
+    assert f"tiny: a step takes {1000 * step_s:.1f} ms, {steps - 25:,} are left: {what}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("choice", "on", "deterministic", "expected"),
+    [
+        ("auto", "cpu", False, "loss"),
+        ("auto", "cuda", True, "loss"),  # two runs give equal numbers: nothing is decided by the clock
+        ("auto", "cuda", False, "timed"),
+        ("on", "cpu", True, "compiled"),
+        ("off", "cuda", False, "loss"),
+    ],
+)
+def test_when_a_network_is_compiled(
+    monkeypatch: pytest.MonkeyPatch, resolved: Resolve, choice: str, on: str, deterministic: bool, expected: str
+) -> None:
+    """Oracle: by hand. A machine without a compiler trains as it is under `auto`, and is told the cure under `on`."""
+    recipe = resolved(IMAGE_RECIPE, train={"compile": choice}) | {"deterministic": deterministic}
+    done: list[str] = []
+    net: Any = SimpleNamespace(net=SimpleNamespace(compile=lambda: done.append("compiled")))
+
+    class Rows:
+        device = torch.device(on)
+
+        def __len__(self) -> int:
+            return 9
+
+    rows = train.Batches(Rows(), Rows())  # type: ignore[arg-type]
+    monkeypatch.setattr(train.distributed, "averaged", lambda *a, **k: "loss")
+    monkeypatch.setattr(device, "compile_where_it_pays", lambda *a: done.append("timed") or "loss")
+    monkeypatch.setattr(device, "cannot_compile", lambda on: None)
+
+    assert train.minimised(recipe, net, rows, rows, "tiny", 3) == "loss"
+    assert done == ([expected] if expected != "loss" else [])
+    monkeypatch.setattr(device, "cannot_compile", lambda on: "a compiler (gcc) is missing; install one")
+    if choice == "on":
+        with pytest.raises(StageError, match=r"^train tiny: train.compile: on cannot be had, a compiler \(gcc\) is "):
+            train.minimised(recipe, net, rows, rows, "tiny", 3)
+    else:
+        done.clear()
+        assert train.minimised(recipe, net, rows, rows, "tiny", 3) == "loss" and done == []
+
+
+@pytest.mark.parametrize("kind", ["cuda", "cpu"])
+def test_what_compiling_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    """Oracle: by hand. A compiler on the path, or the one that the environment names, and Python's header."""
+    variable = "CC" if kind == "cuda" else "CXX"
+    monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert "is missing; install one, such as Debian's package g++" in str(device.cannot_compile(torch.device(kind)))
+    compiler = tmp_path / "mine"
+    compiler.write_text("#!/bin/sh\n")
+    compiler.chmod(0o755)
+    monkeypatch.setenv(variable, str(compiler))
+    monkeypatch.setattr(device.sysconfig, "get_path", lambda *a: str(tmp_path))
+    assert device.cannot_compile(torch.device(kind)) == (
+        f"{tmp_path / 'Python.h'} is missing; install Python's headers, such as Debian's package python3-dev"
+    )
+    (tmp_path / "Python.h").touch()
+    assert device.cannot_compile(torch.device("cpu" if kind == "cpu" else kind)) is None
+
+
+def test_compile_on_without_a_compiler_is_one_sentence(resolved: Resolve, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Training itself says it before its first step, in place of a traceback out of torch."""
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.delenv("CXX", raising=False)
+    with pytest.raises(StageError, match=r"^train tiny: train.compile: on .* is missing; .* set train.compile: off$"):
+        fit(resolved(IMAGE_RECIPE, train={"compile": "on"}))
+
+
+def test_an_operation_that_repeats_no_run_is_named(resolved: Resolve) -> None:
+    """Oracle: torch raises for max_unpool2d on every device; on a GPU adaptive average pooling's gradient does, too."""
+    recipe = resolved(IMAGE_RECIPE) | {"deterministic": True}
+    device.prepare(recipe)
+    x, places = torch.nn.functional.max_pool2d(torch.rand(1, 1, 4, 4), 2, return_indices=True)
+    with (
+        pytest.raises(StageError, match=r"^train tiny: max_unpooling2d_forward_out .*; set `deterministic: false`"),
+        device.named_errors("train tiny", recipe, CPU),
+    ):
+        torch.nn.functional.max_unpool2d(x, places, 2)
+    with pytest.raises(RuntimeError, match="another"), device.named_errors("train tiny", recipe, CPU):
+        raise RuntimeError("another")
+    with (
+        pytest.raises(StageError, match=r"^train tiny: cpu has too little memory; lower train.batch \(64\) or "),
+        device.named_errors("train tiny", recipe, CPU),
+    ):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+
+def test_tf32_is_off_wherever_a_network_is_trained(resolved: Resolve) -> None:
+    """Oracle: torch's own flags after training; evaluation and quantile offsets follow it in the same process."""
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = True
+    fit(resolved(IMAGE_RECIPE))
+    assert not torch.backends.cudnn.allow_tf32 and not torch.backends.cuda.matmul.allow_tf32
+
+
+def test_evaluation_computes_in_float32(monkeypatch: pytest.MonkeyPatch, resolved: Resolve) -> None:
+    """Oracle: the type of the network's answers. Under bf16 a training step computes in it, an evaluation does not."""
+    seen: set[tuple[bool, torch.dtype]] = set()
+    build = train.network.build
+
+    def watched(*given: Any) -> Any:
+        net = build(*given)
+        net.net.register_forward_hook(lambda module, x, y: seen.add((module.training, y.dtype)))
+        return net
+
+    monkeypatch.setattr(train.network, "build", watched)
+    for base in (IMAGE_RECIPE, SERIES_RECIPE):
+        fit(resolved(base, train={"precision": "bf16"}))
+    assert (True, torch.bfloat16) in seen and {dtype for training, dtype in seen if not training} == {torch.float32}

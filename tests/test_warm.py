@@ -1,6 +1,7 @@
 """A warm process does a stage as a cold one would: same numbers, same exit status, gone when it is not waited for."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -63,6 +64,30 @@ def test_a_worker_ends_with_the_stage_that_waits_for_it() -> None:
     finally:
         if warm.poll() is None:
             os.killpg(warm.pid, signal.SIGKILL)
+
+
+@pytest.mark.skipif(shutil.which("cc") is None or not Path("/proc/self/maps").exists(), reason="needs cc and Linux")
+def test_the_warm_process_starts_no_cuda(tmp_path: Path) -> None:
+    """Oracle: a stand-in for the driver's library that names each call; the control asks whether there is a GPU."""
+    says = 'static int say(const char *name) { return fprintf(stderr, "driver: %s\\n", name), 100; }'
+    calls = ["cuInit(unsigned flags)", "cuDriverGetVersion(int *v)", "cuGetProcAddress_v2(const char *name, void **f)"]
+    bodies = [f'int {call} {{ return say("{call.split("(")[0]}"); }}' for call in calls]
+    (tmp_path / "driver.c").write_text("\n".join(["#include <stdio.h>", says, *bodies]))
+    words = ["cc", "-shared", "-fPIC", "-o", tmp_path / "libcuda.so.1", tmp_path / "driver.c"]
+    subprocess.run(words, check=True)
+    code = """
+import sys
+from pipeline import warm
+warm.import_libraries()
+import torch
+print("started:", torch.cuda.is_initialized(), file=sys.stderr, flush=True)
+torch.cuda.is_available()
+"""
+    environment = os.environ | {"LD_LIBRARY_PATH": str(tmp_path)}
+    words = [sys.executable, "-c", code]
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, check=True)
+    before, _, after = done.stderr.partition("started: False\n")
+    assert "driver: " not in before and "driver: " in after
 
 
 def find(parent: int, count: int) -> list[psutil.Process]:
