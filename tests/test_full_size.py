@@ -22,7 +22,7 @@ def reduce(content: dict[str, Any], names: list[str]) -> None:
         content["data"][name] = {"source": "digits", "validation": 20, "test": 20, "per_class": 3}
     content["line"], content["line_studies"] = dict.fromkeys(names, "scratch"), []
     content["check"] |= {"random": 8, "batches": [1], "threads": [], "seconds": 0.0}
-    content["check"]["int8"] = {"images": 8, "seconds": 2}
+    content["check"]["int8"] = {"images": 8, "tries": 1}
     content["explain"] = {"images": 1, "steps": 2, "samples": 1, "perturbations": 2, "judged": 1, "resamples": 10}
     for name in names:
         recipe = content["models"][name]
