@@ -1,7 +1,7 @@
 """How fast a model file runs: latency and throughput over batches and threads, the first result, memory, placement.
 
-A row says which provider ran the nodes, as onnxruntime's own profile tells it, and how near the row comes to what the
-machine can do (pipeline/machine.py).
+A row says how near it comes to what the machine can do (pipeline/machine.py), a file's facts which provider runs its
+nodes, as onnxruntime tells it.
 """
 
 from __future__ import annotations
@@ -9,9 +9,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +19,10 @@ import numpy as np
 from pipeline import machine
 from serve.binding import bind, run_bound
 from serve.contract import Contract
+from serve.errors import DeviceMemoryError
 from serve.model import Classifier, Forecaster, wrap
-from serve.session import nodes_by_provider, open_session
+from serve.placement import placement
+from serve.session import open_session, running
 
 Model = Classifier | Forecaster
 WARM_UP, LEAST_RUNS, WINDOWS = 3, 5, 12
@@ -73,16 +74,20 @@ def measure(
             return row | against_limit(row, precision, ops, machine.limits(device))
 
         rows += sweep(row_of, limits["batches"] if count == 0 else [1])
+        placed = placement(model.session)
     if device != "cpu" and "calendar" not in contract.document["input"]:  # one tensor is bound
-        for batch in limits["batches"]:
-            given = np.ascontiguousarray(x[np.arange(batch) % len(x)])
-            for way in ("bound", "graph") if device == "cuda" else ("bound",):
+        for way in ("bound", "graph") if device == "cuda" else ("bound",):
+
+            def bound_row(batch: int, way: str = way) -> dict[str, Any]:
+                given = np.ascontiguousarray(x[np.arange(batch) % len(x)])
                 row = {"device": device, "variant": precision, "batch": batch, "threads": os.cpu_count(), "way": way}
                 row |= bound(contract, device, given, way, limits["seconds"])
-                rows.append(row | against_limit(row, precision, ops, machine.limits(device)))
+                return row | against_limit(row, precision, ops, machine.limits(device))
+
+            rows += that_fit(bound_row, limits["batches"])
     return {
         "rows": rows,
-        "placement": placement(contract, device, x[:1]),
+        "placement": placed,
         **first_result(contract.path, device),
         "bytes": len(contract.bytes),
     }
@@ -92,18 +97,33 @@ def bound(contract: Contract, device: str, given: np.ndarray, way: str, seconds:
     """Return the timing of a batch that lies on the device already, as does its answer; way graph: as a CUDA graph."""
     model = wrap(contract, open_session(contract.served, device, cuda_graph=way == "graph"), device)
     plain = wrap(contract, open_session(contract.served, device), device) if way == "graph" else model
-    binding = bind(model.session, given, device, predict(plain, given, len(given)))
-    return timed(lambda: run_bound(model.session, binding), len(given), seconds)
+    answers = predict(plain, given, len(given))
+    with running(contract.name, f"a batch of {given.shape}"):
+        binding = bind(model.session, given, device, answers)
+        return timed(lambda: run_bound(model.session, binding), len(given), seconds)
 
 
 def sweep(row_of: Callable[[int], dict[str, Any]], batches: list[int]) -> list[dict[str, Any]]:
     """Return the rows of ever larger batches, up to the first that gives hardly more throughput than the one before."""
     rows: list[dict[str, Any]] = []
-    for batch in batches:
-        rows.append(row_of(batch))
+    for row in that_fit(row_of, batches):
+        rows.append(row)
         if len(rows) > 1 and rows[-1]["per_second"] < WORTH * rows[-2]["per_second"]:
             break
     return rows
+
+
+def that_fit(row_of: Callable[[int], dict[str, Any]], batches: list[int]) -> Iterator[dict[str, Any]]:
+    """Yield the row of each batch, up to the first for which the device's memory is too small; the first must fit."""
+    for place, batch in enumerate(batches):
+        try:
+            row = row_of(batch)
+        except DeviceMemoryError as error:
+            if not place:
+                raise
+            print(f"   {error}; batches from {batch} on are not measured", file=sys.stderr)
+            return
+        yield row
 
 
 def timed(call: Callable[[], object], samples: int, seconds: float) -> dict[str, Any]:
@@ -140,14 +160,6 @@ def against_limit(
     achieved = 2 * ops["macs"] * row["per_second"]
     share = achieved / machine.bound(limit, precision, intensity)
     return {"ops_per_second": achieved, "intensity": intensity, "share_of_limit": share}
-
-
-def placement(contract: Contract, device: str, x: np.ndarray) -> dict[str, int]:
-    """Return how many nodes each provider ran, from onnxruntime's profile of one run."""
-    with tempfile.TemporaryDirectory() as folder:
-        session = open_session(contract.served, device, profile=str(Path(folder, "run")))
-        predict(wrap(contract, session, device), np.ascontiguousarray(x), 1)
-        return nodes_by_provider(session)
 
 
 def first_result(path: Path, device: str) -> dict[str, float]:

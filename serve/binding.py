@@ -16,10 +16,13 @@ MEMORY = {"cpu": "cpu", "cuda": "cuda", "tensorrt": "cuda"}  # where the tensors
 def bind(session: Any, batch: Array, device: str, like: Sequence[Array] | None = None) -> Any:
     """Return an onnxruntime IOBinding: `batch` copied to the device's memory, the outputs to be allocated there.
 
+    batch: of one sample or more; an empty one is answered without a session.
     like: arrays of the outputs' shapes and types; the outputs then keep their places, as a CUDA graph needs it.
     """
     import onnxruntime
 
+    if not len(batch):
+        raise ValueError("bind: expected a batch of one sample or more, got none; answer it without the session")
     place, binding = MEMORY[device], session.io_binding()
     value = onnxruntime.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(batch), place, 0)
     binding.bind_ortvalue_input(session.get_inputs()[0].name, value)

@@ -12,7 +12,7 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 
 from serve import journal, workers
-from serve.classify import IN_FLIGHT, Images, Run, answer, columns_of, decode_all, fingerprint, runner
+from serve.classify import IN_FLIGHT, Bound, Images, Run, answer, columns_of, decode_all, fingerprint, runner
 from serve.contract import Contract
 from serve.errors import ServeError
 from serve.image import ImageRule
@@ -54,6 +54,7 @@ class Summary:
     resumed: int  # rows of the interrupted run
     batch: int
     workers: str
+    parts: int = 0  # images run at once, where a batch did not fit in the device's memory
     start: float = 0.0  # seconds until the first batch: the session, and the batch size where it was measured
     decode: float = 0.0  # seconds, summed over the workers, as the next two
     inference: float = 0.0
@@ -91,7 +92,8 @@ class Worker:
         image = np.random.default_rng(0).integers(0, 256, (1, *rule.size, rule.channels), dtype=np.uint8)
 
         def run(n: int) -> object:  # as batches of n will be run, padding and all
-            return runner(self.model, n)(np.repeat(image, n, 0))
+            how, images = runner(self.model, n), np.repeat(image, n, 0)
+            return how.once(images, n) if isinstance(how, Bound) else how(images)
 
         if batch is None:
             given = (count, sizes) if cpu else (IN_FLIGHT, [8 * size for size in sizes])
@@ -186,6 +188,9 @@ def label_images(
         parcels = batched(groups, max(1, size // summary.batch))
         found = in_order(crew, work, parcels, AHEAD * (crew.count or count), partial(isolated, worker))
         write_chunks(output, columns_of(top_k), stdout, run, chain.from_iterable(found), summary, watch, form)
+    how = vars(worker).get("run")  # of workers in this process
+    if isinstance(how, Bound) and how.size < summary.batch:
+        summary.parts = how.size
     return summary
 
 

@@ -12,10 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from serve.binding import bind, fetch, pad, run_bound
-from serve.errors import InputError
+from serve.errors import DeviceMemoryError, InputError
 from serve.image import ImageRule
 from serve.model import Classifier, ImageLike, in_batches, read_any
 from serve.output import Columns, Row
+from serve.session import running
 from serve.sources import Source
 from serve.workers import AHEAD, Crew, batched, in_order, threads
 
@@ -85,26 +86,42 @@ def _name(picture: ImageLike, place: int) -> str:
 
 def runner(model: Classifier, batch: int) -> Run:
     """Return how the model runs batches of at most `batch` images on its device."""
-    return model.predict_proba if model.kind == "cpu" else bound(model, batch, model.kind)
+    return model.predict_proba if model.kind == "cpu" else Bound(model, batch, model.kind)
 
 
-def bound(model: Classifier, batch: int, device: str) -> Run:
-    """Return a function on batches padded to one size and bound to the device's memory.
+class Bound:
+    """Runs batches padded to one size and bound to the device's memory.
 
     A GPU searches its kernels anew for each new shape, so all batches have one. Copies of one overlap with another's
-    computation because IN_FLIGHT of them are on the device.
+    computation because IN_FLIGHT of them are on the device. Where a batch does not fit in the device's memory, that
+    size is halved until it does.
     """
-    slots = threading.BoundedSemaphore(IN_FLIGHT)
-    place = [output.name for output in model.session.get_outputs()].index("probabilities")
 
-    def run(images: Images) -> npt.NDArray[np.float32]:
-        padded = pad(images, batch)
-        with slots:
-            binding = bind(model.session, padded, device)
-            run_bound(model.session, binding)
-            return np.asarray(fetch(binding)[place][: len(images)])
+    def __init__(self, model: Classifier, batch: int, device: str) -> None:
+        self.model, self.size, self.device = model, batch, device
+        self.slots = threading.BoundedSemaphore(IN_FLIGHT)
+        self.place = [output.name for output in model.session.get_outputs()].index("probabilities")
 
-    return run
+    def __call__(self, images: Images) -> npt.NDArray[np.float32]:
+        found, done = [np.empty((0, len(self.model.labels)), np.float32)], 0
+        while done < len(images):
+            size = self.size
+            try:
+                found.append(self.once(images[done : done + size], size))
+                done += size
+            except DeviceMemoryError:
+                if size == 1:
+                    raise
+                self.size = min(self.size, size // 2)
+        return np.concatenate(found)
+
+    def once(self, images: Images, size: int) -> npt.NDArray[np.float32]:
+        """Return probabilities (N, K) of 1 to `size` images; DeviceMemoryError where that many do not fit."""
+        padded = pad(images, size)
+        with self.slots, running(self.model.name, f"a batch of {padded.shape}"):
+            binding = bind(self.model.session, padded, self.device)
+            run_bound(self.model.session, binding)
+            return np.asarray(fetch(binding)[self.place][: len(images)])
 
 
 def answer(model: Classifier, run: Run, group: list[Source], top_k: int, decode: Decode | None = None) -> Answer:

@@ -134,8 +134,9 @@ def images(
         say(f"skipped {sources.skipped} hidden names, links and files of other suffixes inside folders")
     if done.resumed:
         say(f"{done.resumed} rows are of the interrupted run")
+    parts = f", run {done.parts} at a time for want of memory" if done.parts else ""
     say(
-        f"started in {done.start:.2f} s; batches of {done.batch}, {done.workers}: decoding {done.decode:.2f} s, "
+        f"started in {done.start:.2f} s; batches of {done.batch}{parts}, {done.workers}: decoding {done.decode:.2f} s, "
         f"inference {done.inference:.2f} s, writing {done.writing:.2f} s, summed over the workers"
     )
     seconds = time.perf_counter() - started - done.start

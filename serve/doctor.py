@@ -8,10 +8,8 @@ import importlib.util
 import os
 import platform
 import re
-import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy
@@ -19,7 +17,7 @@ import PIL
 import PIL.features
 
 from serve import contract as contracts
-from serve import machine, session
+from serve import machine, placement, session
 from serve.contract import Contract
 from serve.errors import DeviceError, ServeError
 from serve.locate import MANIFEST, locate, runs_on
@@ -131,12 +129,28 @@ def _onnxruntime(made_with: str | None) -> Iterator[Finding]:
         return
     yield _version(next(iter(installed), "onnxruntime"), next(iter(installed.values()), "unknown"), made_with)
     yield Finding("providers", ", ".join(name.removesuffix("ExecutionProvider") for name in providers))
-    built = "CUDAExecutionProvider" in providers
-    if session.sees_gpu():
-        missing = "pip uninstall onnxruntime; pip install 'onnxruntime-gpu[cuda,cudnn]'"
-        yield Finding("GPU", "seen") if built else Finding("GPU", "seen, CUDA is not built in", "warning", missing)
-    else:
-        yield Finding("GPU", "no NVIDIA GPU seen" + (", CUDA is built in" if built else ""))
+    yield from _gpu()
+
+
+def _gpu() -> Iterator[Finding]:
+    """Yield what is known of the GPU, of its driver beside what CUDA's build needs, and why CUDA cannot be used."""
+    built, supported = session.cuda_version(), machine.driver_cuda()
+    needs = f"onnxruntime is built for CUDA {built}" if built else "onnxruntime is built without CUDA"
+    least = machine.LEAST_DRIVER.get(int(built.split(".")[0])) if built else None
+    needs += f", which needs driver {least} or newer" if least else ""
+    seen = session.sees_gpu()
+    reason = session.unusable("cuda") or ""
+    yield Finding("GPU", "seen" if seen else f"{reason.partition(';')[0]}; {needs}")
+    if not seen:
+        return
+    if supported:
+        version = machine.driver_version() or "of a version that is not known"
+        yield Finding("driver", f"{version}, supports CUDA {supported[0]}.{supported[1]}; {needs}")
+    if not reason and session.missing_library("CUDAExecutionProvider"):
+        reason = session.unloadable("CUDAExecutionProvider")
+    if reason:
+        found, _, cure = reason.partition("; ")
+        yield Finding("CUDA", found, "warning", cure)
 
 
 def _pyarrow() -> Finding:
@@ -170,20 +184,13 @@ def _of_file(contract: Contract, sha256: str | None) -> Iterator[Finding]:
 def _on_device(contract: Contract, device: str) -> Iterator[Finding]:
     """Yield how the golden samples come out on a device, and which provider really ran the nodes."""
     try:
-        with tempfile.TemporaryDirectory() as folder:
-            opened = session.open_session(contract.served, device, profile=str(Path(folder, "run")))
-            model = wrap(contract, opened, device)
-            gap = model.replay_golden()
-            ran = session.nodes_by_provider(opened)
+        opened = session.open_session(contract.served, device)
+        gap = (model := wrap(contract, opened, device)).replay_golden()
     except ServeError as error:
         yield _failed(device, error)
         return
-    wanted = session.PROVIDERS[device][0]
-    nodes = ", ".join(f"{count} by {name}" for name, count in ran.items())
-    if {*ran} <= {wanted}:
-        yield Finding(device, f"nodes run: {nodes or 'none'}")
-    else:
-        yield Finding(device, f"nodes run: {nodes}", "warning", f"expected all by {wanted}; --device cpu may be faster")
+    if placement.tells(opened):
+        yield Finding(device, f"nodes: {placement.text(opened)}")
     found = f"golden samples differ by {gap:.3g} at most, {model.golden_atol:.3g} is allowed"
     if gap <= model.golden_atol:  # false for nan
         yield Finding(device, found)

@@ -3,6 +3,7 @@
     ServeError                  anything the user can cure; `infer` prints it and exits with code 1
     |-- ModelFileError          the .onnx file, its metadata or its package cannot be trusted or used
     |-- DeviceError             the device that was asked for is not there
+    |-- DeviceMemoryError       the device's memory is full
     +-- InputError              one input cannot be read: an image, a CSV file, one series of it
 
 Messages have the shape `<where>: <expected>, got <value>; <cure>` and are one sentence.
@@ -19,6 +20,10 @@ class ModelFileError(ServeError):
 
 class DeviceError(ServeError):
     """The device that was asked for is not there."""
+
+
+class DeviceMemoryError(ServeError):
+    """The device's memory is full: a smaller batch may fit."""
 
 
 class InputError(ServeError):

@@ -8,11 +8,12 @@ import numpy.typing as npt
 
 from serve import contract as contracts
 from serve.contract import Contract
-from serve.errors import ModelFileError, ServeError
-from serve.session import session_errors
+from serve.errors import ModelFileError
+from serve.session import running
 
 Array = npt.NDArray[Any]
 Tensors = dict[str, tuple[str, list[int | None]]]  # name -> (element type, shape; None is a dynamic dimension)
+DTYPES = {"float": np.float32, "uint8": np.uint8}  # of element types
 
 
 class Opened:
@@ -21,7 +22,7 @@ class Opened:
     def __init__(self, contract: Contract, session: Any, device: str) -> None:
         self.contract = contract
         self.session = session
-        self.device = device  # in words: "cpu (auto: no NVIDIA GPU seen)"
+        self.device = device  # in words: "cpu (auto: no NVIDIA GPU is seen)"
         self.variant = "as in the file"  # of a package, in words: "int8, recommended for cpu"
         self._check_signature()
 
@@ -83,11 +84,17 @@ class Opened:
                     )
 
     def _run(self, outputs: Sequence[str], batch: Array, **more: Array) -> list[Array]:
-        try:
+        """Return the outputs of a batch; those of an empty one without the session, for cuDNN has no such tensors."""
+        if not len(batch):
+            promised = self._outputs()
+            return [empty(*promised[name]) for name in outputs]
+        with running(self.name, f"a batch of {batch.shape}"):
             return list(self.session.run(list(outputs), {next(iter(self._inputs())): batch, **more}))
-        except session_errors() as error:
-            reason = " ".join(str(error).split())[:300]
-            raise ServeError(f"{self.name}: onnxruntime cannot run a batch of {batch.shape} ({reason})") from error
+
+
+def empty(element: str, shape: Sequence[int | None]) -> Array:
+    """Return the array of an output for a batch of no samples: (0, ...)."""
+    return np.empty((0, *(n or 0 for n in shape[1:])), DTYPES[element])
 
 
 def _fits(actual: list[int | str | None], promised: list[int | None]) -> bool:

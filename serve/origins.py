@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from serve.errors import InputError
-from serve.model import WINDOWS_PER_RUN, Forecaster
+from serve.errors import DeviceMemoryError, InputError
+from serve.model import WINDOWS_PER_RUN, Floats, Forecaster
 from serve.series import Series, Table, future_times
 from serve.times import Step, Times
 
@@ -97,7 +97,8 @@ def answer(model: Forecaster, step: Step, batch: list[Start], horizon: int) -> l
     nothing = np.full(shape, np.nan), np.full((*shape, len(model.quantiles)), np.nan), False
     found = {}
     if windows:
-        forecast, quantiles = model.run(np.concatenate(windows), horizon, np.concatenate(times) if times else None)
+        stamps = np.concatenate(times) if times else None
+        forecast, quantiles = _run(model, np.concatenate(windows), horizon, stamps)
         sound = np.asarray(
             np.isfinite(forecast).all((1, 2)) & np.isfinite(quantiles[:, : model.horizon]).all((1, 2, 3))
         )
@@ -108,6 +109,24 @@ def answer(model: Forecaster, step: Step, batch: list[Start], horizon: int) -> l
         error_text = errors.get(place, "" if finite else "the model answered values that are not finite")
         origins.append(Origin(series, step, cutoff, forecast, quantiles, error_text))
     return origins
+
+
+def _run(
+    model: Forecaster, windows: npt.NDArray[np.floating[Any]], horizon: int, times: Times | None
+) -> tuple[Floats, Floats]:
+    """Return what the model answers to windows (N, T, D); half by half where the device's memory is too small."""
+    try:
+        return model.run(windows, horizon, times)
+    except DeviceMemoryError:
+        if len(windows) == 1:
+            raise
+    middle = len(windows) // 2
+    halves = [
+        _run(model, windows[part], horizon, None if times is None else times[part])
+        for part in (slice(None, middle), slice(middle, None))
+    ]
+    forecasts, quantiles = zip(*halves, strict=True)
+    return np.concatenate(forecasts), np.concatenate(quantiles)
 
 
 def _alike(series: Series, place: int) -> tuple[int, int]:

@@ -1,22 +1,25 @@
 """The one place that opens an onnxruntime session, on a device that is never guessed in silence.
 
-onnxruntime by itself falls back to the CPU without a word, so: the providers are checked after creation, CPU fallback
-is disabled where a device was asked for, its Python wrapper's retry on other providers is off, and two distributions
-of it in one environment (they overwrite each other's files) are refused.
+onnxruntime by itself falls back to the CPU without a word, so: the providers are checked after creation, a node that
+runs on the CPU where a GPU was asked for is refused (serve/placement.py says which may), its Python wrapper's retry on
+other providers is off, and two distributions of it in one environment (they overwrite each other's files) are refused.
 """
 
 import contextlib
-import ctypes.util
+import functools
 import importlib.metadata
 import importlib.util
-import json
 import os
+import re
 import sys
-from collections import Counter
+from collections.abc import Iterator
+from ctypes import CDLL
 from pathlib import Path
 from typing import Any
 
-from serve.errors import DeviceError, ModelFileError
+from serve import placement
+from serve.errors import DeviceError, DeviceMemoryError, ModelFileError, ServeError
+from serve.machine import DRIVER, old_driver
 
 PROVIDERS = {
     "cpu": ["CPUExecutionProvider"],
@@ -27,7 +30,12 @@ DEVICES = ("auto", *PROVIDERS)
 GPU_NODES = ("/dev/nvidia0", "/proc/driver/nvidia/gpus", "/dev/dxg")  # the last one is Windows' Linux subsystem
 MEMORY = "CONVLINE_GPU_GIB"  # in the environment: what the arena of a session on a GPU may take
 DISTRIBUTIONS = ("onnxruntime", "onnxruntime-gpu")
-INSTALL_GPU = "install onnxruntime-gpu[cuda,cudnn] on a machine with an NVIDIA driver, or pass --device cpu"
+TENSORRT = ("libnvinfer.so.10", "libnvonnxparser.so.10")  # what onnxruntime's provider for it needs besides CUDA
+BUILD = "pip uninstall onnxruntime onnxruntime-gpu, then pip install 'onnxruntime-gpu[cuda,cudnn]'"
+LIBRARIES = "pip install 'onnxruntime-gpu[cuda,cudnn]'"
+LIBRARIES_TENSORRT = "pip install 'tensorrt-cu13<11' (version 11 brings others)"
+SHOWN = 3  # nodes that an error names
+FULL = ("out of memory", "Failed to allocate memory", "Available memory of", "ALLOC_FAILED", "bad_alloc")
 
 
 def sees_gpu() -> bool:
@@ -37,11 +45,28 @@ def sees_gpu() -> bool:
 
 
 def available_devices() -> list[str]:
-    """Return the devices that can be asked for here: "cpu", and with a GPU those that onnxruntime was built for."""
+    """Return the devices that can be asked for here: "cpu", and with a GPU those that this onnxruntime can use."""
+    return [device for device in PROVIDERS if device == "cpu" or unusable(device) is None]
+
+
+def unusable(device: str) -> str | None:
+    """Return why a device cannot be used here, and the cure; None where nothing is known against it."""
+    if device == "cpu":
+        return None
     if not sees_gpu():  # without the import of onnxruntime, which starts a thread
-        return ["cpu"]
+        if os.environ.get("CUDA_VISIBLE_DEVICES", "0").strip() in ("", "-1"):
+            return "no NVIDIA GPU is seen, CUDA_VISIBLE_DEVICES hides all; unset it"
+        return "no NVIDIA GPU is seen; run it where nvidia-smi lists one"
     built = {*built_providers()}
-    return [d for d in PROVIDERS if built >= {*PROVIDERS[d]} and (d != "tensorrt" or _has_tensorrt())]
+    if "CUDAExecutionProvider" not in built:
+        return f"this onnxruntime is built without CUDA; {BUILD}"
+    if reason := old_driver(cuda_version()):
+        return reason
+    if not built >= {*PROVIDERS[device]}:
+        return f"this onnxruntime is built without TensorRT; {BUILD}"
+    if device == "tensorrt" and (missing := missing_tensorrt()):
+        return f"TensorRT cannot be loaded, {missing} is missing; {LIBRARIES_TENSORRT}"
+    return None
 
 
 def built_providers() -> list[str]:
@@ -49,28 +74,79 @@ def built_providers() -> list[str]:
     return list(_onnxruntime().get_available_providers())
 
 
-def _has_tensorrt() -> bool:
-    """onnxruntime-gpu lists TensorRT wherever it is built for it; the library itself is installed apart."""
-    return importlib.util.find_spec("tensorrt_libs") is not None or ctypes.util.find_library("nvinfer") is not None
+def cuda_version() -> str | None:
+    """Return the CUDA version that the installed onnxruntime was built for, as "13.0"; None without CUDA."""
+    return getattr(_onnxruntime(), "cuda_version", None) or None
+
+
+@functools.cache
+def missing_tensorrt() -> str | None:
+    """Load TensorRT's libraries; return the first of them that cannot be, None where all are there.
+
+    onnxruntime-gpu lists the provider wherever it is built for it, and looks for the libraries on the system's path
+    alone. Those of the package are found here: what is loaded already, its provider takes.
+    """
+    spec = importlib.util.find_spec("tensorrt_libs")
+    folders = [*(spec.submodule_search_locations or ())] if spec else []
+    for library in TENSORRT:
+        for name in (library, *(os.path.join(folder, library) for folder in folders)):
+            with contextlib.suppress(OSError):
+                CDLL(name)
+                break
+        else:
+            return library
+    return None
+
+
+def preload() -> None:
+    """Load CUDA and cuDNN from their Python packages."""
+    with contextlib.redirect_stdout(sys.stderr):  # it prints what it cannot find, and stdout is for results
+        _onnxruntime().preload_dlls()  # noisy, so not called on CPU machines
+
+
+def missing_library(provider: str) -> str | None:
+    """Return the library without which one of onnxruntime's providers cannot be loaded, None where it is not known."""
+    preload()
+    stem = provider.removesuffix("ExecutionProvider").lower()
+    file = Path(_onnxruntime().__file__).parent / "capi" / f"libonnxruntime_providers_{stem}.so"
+    try:
+        CDLL(str(file))
+    except OSError as error:  # "libcurand.so.10: cannot open shared object file: No such file or directory"
+        found = re.match(r"(\S+): cannot open shared object", str(error))
+        return Path(found.group(1)).name if found else None
+    return None
+
+
+def unloadable(provider: str) -> str:
+    """Return why a provider that is built in did not come up on a machine where a GPU is seen, and the cure."""
+    missing = missing_library(provider)
+    if missing is None:
+        return "CUDA finds no GPU that it can use; see what nvidia-smi says"
+    if missing == DRIVER:
+        return f"{missing} of the NVIDIA driver is missing; install the driver, or start the container with --gpus all"
+    name, cure = ("TensorRT", LIBRARIES_TENSORRT) if missing in TENSORRT else ("CUDA", LIBRARIES)
+    return f"{name} cannot be loaded, {missing} is missing; {cure}"
 
 
 def resolve(device: str) -> str:
     """Return the device that `auto` takes here."""
-    return device if device != "auto" else "cuda" if "cuda" in available_devices() else "cpu"
+    return device if device != "auto" else "cuda" if unusable("cuda") is None else "cpu"
 
 
 def providers_for(device: str) -> list[str]:
     """Return onnxruntime's provider names for a device; DeviceError where it is not there."""
     if device not in DEVICES:
         raise DeviceError(f"device: expected one of {', '.join(DEVICES)}, got {device!r}")
-    there = available_devices()
     if device == "auto":
-        return PROVIDERS["cuda"] + PROVIDERS["cpu"] if "cuda" in there else PROVIDERS["cpu"]
-    if device not in there:
-        built = ", ".join(built_providers())
-        gpu = "a GPU is seen" if sees_gpu() else "no NVIDIA GPU is seen"
-        raise DeviceError(f"asked for {device}: {gpu} and onnxruntime offers {built}; {INSTALL_GPU}")
+        return PROVIDERS["cuda"] + PROVIDERS["cpu"] if unusable("cuda") is None else PROVIDERS["cpu"]
+    if reason := unusable(device):
+        raise refusal(device, reason)
     return PROVIDERS[device]
+
+
+def refusal(device: str, reason: str) -> DeviceError:
+    """Return the error of a device that was asked for; reason: `<what>; <cure>`."""
+    return DeviceError(f"asked for {device}: {reason}, or pass --device cpu")
 
 
 def open_session(
@@ -79,7 +155,6 @@ def open_session(
     *,
     threads: int | None = None,  # of one operator; None: onnxruntime's choice, one per physical core
     spinning: bool = True,  # False where several workers share the cores: waiting threads then sleep
-    profile: str | None = None,  # how the names of the profiles begin that end_profiling() writes
     tf32: bool = False,
     cuda_graph: bool = False,  # record the first run of bound tensors and play it again: one shape a session
 ) -> Any:
@@ -87,17 +162,13 @@ def open_session(
     ort = _onnxruntime()
     providers = providers_for(device)
     if "CUDAExecutionProvider" in providers:
-        with contextlib.redirect_stdout(sys.stderr):  # it prints what it cannot find, and stdout is for results
-            ort.preload_dlls()  # finds CUDA and cuDNN inside Python packages; noisy, so not called on CPU machines
+        preload()
     options = ort.SessionOptions()
     options.log_severity_level = 3  # errors; its warnings speak of node placement, not of anything the user can do
-    if profile is not None:
-        options.enable_profiling, options.profile_file_prefix = True, profile
     if threads is not None:
         options.intra_op_num_threads = threads
     options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spinning else "0")
-    if device not in ("auto", "cpu"):
-        options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+    options.add_session_config_entry(placement.RECORD, "1")
     source = str(model) if isinstance(model, Path) else model
     name = "model" if isinstance(model, bytes) else str(model)
     try:
@@ -107,13 +178,36 @@ def open_session(
             source, options, providers=providers, provider_options=settings, enable_fallback=0
         )
     except session_errors() as error:
-        reason = " ".join(str(error).split())[:300]
+        reason = brief(error)
+        if is_full(error):
+            raise DeviceMemoryError(f"{name}: the device's memory is too small for it; {more_memory()}") from error
+        if "CUDA failure" in reason:
+            raise refusal(device, f"the GPU cannot be used ({reason}); see what nvidia-smi says") from error
         if device in ("auto", "cpu"):
             raise ModelFileError(f"{name}: onnxruntime {ort.__version__} cannot open it ({reason})") from error
-        raise DeviceError(f"asked for {device}: onnxruntime cannot use it ({reason}); {INSTALL_GPU}") from error
-    if device != "auto" and session.get_providers()[0] != providers[0]:
-        raise DeviceError(f"asked for {device}: the session runs on {session.get_providers()[0]}; {INSTALL_GPU}")
+        raise refusal(device, f"{name}: onnxruntime cannot open it there ({reason}); take another variant") from error
+    if device not in ("auto", "cpu"):
+        if session.get_providers()[0] != providers[0]:
+            raise refusal(device, unloadable(providers[0]))
+        if misfit := misplaced(session, model):
+            raise refusal(device, f"{name}: {misfit}")
     return session
+
+
+def misplaced(session: Any, model: str | Path | bytes) -> str | None:
+    """Return why a session on a GPU is refused, and the cure: nodes on the CPU that serve/placement.py does not let."""
+    if not placement.tells(session):
+        version = _onnxruntime().__version__
+        return f"onnxruntime {version} does not tell where nodes run; pip install 'onnxruntime-gpu[cuda,cudnn]>=1.31.1'"
+    found = placement.on_cpu(session)
+    if not found:
+        return None
+    left = placement.strays(model if isinstance(model, bytes) else Path(model).read_bytes(), found)
+    if not left:
+        return None
+    shown = ", ".join(f"{node.operator} {node.name!r}" for node in left[:SHOWN])
+    more = f" and {len(left) - SHOWN} more" if len(left) > SHOWN else ""
+    return f"onnxruntime has no kernel there for {shown}{more}; take another variant"
 
 
 def cuda_options(tf32: bool = False, cuda_graph: bool = False) -> dict[str, str]:
@@ -132,20 +226,48 @@ def cuda_options(tf32: bool = False, cuda_graph: bool = False) -> dict[str, str]
 
 
 def describe_device(session: Any, asked: str) -> str:
-    """Return the device that the session really runs on, and why: "cpu (auto: no NVIDIA GPU seen)"."""
+    """Return the device that the session really runs on, and why: "cpu (auto: no NVIDIA GPU is seen)".
+
+    Operators that have no kernel but the CPU's are named: "cuda (TreeEnsembleClassifier on the cpu)".
+    """
     provider = session.get_providers()[0]
     device = next((name for name, providers in PROVIDERS.items() if providers[0] == provider), provider)
-    if asked != "auto":
-        return device
-    why = "found" if device != "cpu" else "a GPU is seen, CUDA cannot be used" if sees_gpu() else "no NVIDIA GPU seen"
-    return f"{device} (auto: {why})"
+    notes = []
+    if asked == "auto" and device != "cpu":
+        notes.append("auto: found")
+    elif asked == "auto":
+        notes.append("auto: " + (unusable("cuda") or unloadable("CUDAExecutionProvider")).partition(";")[0])
+    if device != "cpu" and placement.tells(session):
+        alone = (node.operator for node in placement.on_cpu(session) if node.domain == placement.CPU_ALONE)
+        notes += [f"{operator} on the cpu" for operator in dict.fromkeys(alone)]
+    return f"{device} ({', '.join(notes)})" if notes else device
 
 
-def nodes_by_provider(session: Any) -> dict[str, int]:
-    """Return how many nodes each provider ran, from the profile of a session opened with `profile`, which ends here."""
-    events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
-    facts = [event["args"] for event in events if "provider" in event.get("args", {})]
-    return dict(Counter({fact["node_index"]: fact["provider"] for fact in facts}.values()))
+def brief(error: Exception) -> str:
+    """Return what onnxruntime says in one line; of what CUDA's libraries answered, without the C++ before it."""
+    found = re.search(r"\bCU\w+ failure \d+: [^;]+", text := " ".join(str(error).split()))
+    return found.group().strip() if found else text[:300]
+
+
+def is_full(error: Exception) -> bool:
+    """Whether what onnxruntime raised says that memory is full: its arena's words, CUDA's or those of C++."""
+    return any(sign in str(error) for sign in FULL)
+
+
+def more_memory() -> str:
+    raised = f", or raise {MEMORY}" if os.environ.get(MEMORY) else ""
+    return f"run a smaller batch, or free the device (nvidia-smi shows who uses it){raised}"
+
+
+@contextlib.contextmanager
+def running(name: str, what: str) -> Iterator[None]:
+    """Turn what onnxruntime raises while it runs into one sentence: DeviceMemoryError where memory is full."""
+    try:
+        yield
+    except session_errors() as error:
+        if is_full(error):
+            raise DeviceMemoryError(f"{name}: the device's memory is too small for {what}; {more_memory()}") from error
+        raise ServeError(f"{name}: onnxruntime cannot run {what} ({brief(error)})") from error
 
 
 def session_errors() -> tuple[type[Exception], ...]:

@@ -8,8 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from serve.contract import Contract
-from serve.errors import InputError, ModelFileError, ServeError
-from serve.session import open_session, session_errors
+from serve.errors import InputError, ModelFileError
+from serve.opened import empty
+from serve.session import open_session, running
 
 Floats = npt.NDArray[np.float32]
 MAX_STATE = 2**24  # numbers that all tails of one series hold; ours are thousands
@@ -27,12 +28,12 @@ class Stream:
         self._tails = {name: shape[1:] for name, shape in shapes.items() if name.startswith("state_")}
         outputs = ["step_forecast", "step_quantiles", *(name.replace("state_", "next_state_") for name in self._tails)]
         whole = [type(n) is int for shape in self._tails.values() for n in shape]
-        found = {node.name for node in self._session.get_outputs()}
-        if not all(whole) or {*outputs} != found or shapes.get("sample", [])[1:] != [self.columns]:
+        found = {node.name: node.shape for node in self._session.get_outputs()}
+        if not all(whole) or {*outputs} != {*found} or shapes.get("sample", [])[1:] != [self.columns]:
             raise ModelFileError(f"{contract.path}: its step graph is not that of its contract; export it again")
         if sum(int(np.prod(shape)) for shape in self._tails.values()) > MAX_STATE:
             raise ModelFileError(f"{contract.path}: expected tails of at most {MAX_STATE} numbers; export it again")
-        self._outputs = outputs
+        self._outputs, self._answers = outputs, [found[name] for name in outputs[:2]]
         self.reset()
 
     def reset(self, count: int = 1) -> None:
@@ -60,11 +61,12 @@ class Stream:
 
     def advance(self, rows: Floats) -> tuple[Floats, Floats]:
         """Return forecasts (N, S, D') and quantiles (N, S, D', Q) after one more row (N, D) of N series."""
-        try:
+        if not len(rows):  # of no series; their tails are empty as well
+            self.seen += 1
+            forecast, quantiles = (empty("float", shape) for shape in self._answers)
+            return forecast, quantiles
+        with running(self.name, f"a step of {len(rows)} series"):
             forecast, quantiles, *tails = self._session.run(self._outputs, {"sample": rows, **self._state})
-        except session_errors() as error:
-            reason = " ".join(str(error).split())[:300]
-            raise ServeError(f"{self.name}: onnxruntime cannot run a step ({reason})") from error
         self._state = dict(zip(self._state, tails, strict=True))
         self.seen += 1
         return forecast, quantiles

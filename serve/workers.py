@@ -6,6 +6,7 @@ is most of the time where images and networks are small. A session of a small ne
 Threads share the session of a large one, and have a process beside each that decodes: what ends it costs one image.
 """
 
+import contextlib
 import os
 import signal
 import threading
@@ -19,6 +20,8 @@ from multiprocessing import get_context, parent_process
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any, TypeVar
+
+from serve.errors import DeviceMemoryError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -136,17 +139,34 @@ def can_fork() -> bool:
 def best_batch(run: Callable[[int], object], workers: int, sizes: Iterable[int] = BATCHES) -> int:
     """Return the batch size after which throughput gains under 5 %, each run by all workers at once as it will be.
 
-    A run that takes long is not tried in larger batches: what those save is the cost of a call.
+    A run that takes long is not tried in larger batches: what those save is the cost of a call. Nor is one for which
+    the device's memory is too small; where that is the first, halves of it are tried.
     """
     best, rate = 0, 0.0
     for size in sizes:
-        found = _rate(run, size, workers)
+        try:
+            found = _rate(run, size, workers)
+        except DeviceMemoryError:
+            if best:
+                break
+            return largest_that_fits(run, size, workers)
         if found < GAIN * rate:
             break
         best, rate = size, found
         if workers * size / found > LONG_RUN:
             break
     return best
+
+
+def largest_that_fits(run: Callable[[int], object], size: int, workers: int) -> int:
+    """Return the largest half, quarter, ... of a batch size that the device's memory holds, run by all workers."""
+    while size > 1:
+        size //= 2
+        with contextlib.suppress(DeviceMemoryError):
+            _rate(run, size, workers)
+            return size
+    run(1)  # its error says that a single one does not fit
+    return 1
 
 
 def best_workers(run: Callable[[int], object], most: int, size: int) -> int:

@@ -38,7 +38,7 @@ def test_environment_alone() -> None:
     assert names["numpy"][0]["found"] == numpy.__version__ and names["Pillow"][0]["found"] == PIL.__version__
     [distribution] = session.distributions()
     assert names[distribution][0]["found"] == onnxruntime.__version__
-    assert "CPU" in names["providers"][0]["found"] and "no NVIDIA GPU seen" in names["GPU"][0]["found"]
+    assert "CPU" in names["providers"][0]["found"] and "no NVIDIA GPU is seen" in names["GPU"][0]["found"]
     assert ("WebP" in names["image formats"][0]["found"]) is PIL.features.check("webp")
     assert "model" not in names and "pyarrow" in names
 
@@ -50,7 +50,7 @@ def test_a_good_model_in_its_package(classifier_bytes: bytes, tmp_path: Path) ->
     assert hashlib.sha256(classifier_bytes).hexdigest() in names["sha256"][0]["found"]
     ran, golden = names["cpu"]
     assert ran["state"] == golden["state"] == "ok" and "1e-05 is allowed" in golden["found"]
-    nodes, provider = ran["found"].removeprefix("nodes run: ").split(" by ")
+    nodes, provider = ran["found"].removeprefix("nodes: ").split(" by ")
     assert 2 <= int(nodes) <= 6 and provider == "CPUExecutionProvider"
     shown = infer("check", tmp_path / "good").stdout.splitlines()
     assert shown[-1].endswith(" 0 error") and all(line.split()[0] in ("ok", "warning") for line in shown[:-1])
@@ -116,7 +116,8 @@ def test_a_gpu_that_cannot_be_used_is_an_error(classifier: Path, monkeypatch: py
     monkeypatch.setattr(session, "sees_gpu", lambda: True)
     names = found(classifier, code=1)
     assert names["GPU"][0]["found"] == "seen" and [f["state"] for f in names["cpu"]] == ["ok", "ok"]
-    assert names["cuda"][0]["state"] == "error" and "onnxruntime-gpu[cuda,cudnn]" in names["cuda"][0]["cure"]
+    assert names["cuda"][0]["state"] == "error" and names["cuda"][0]["cure"].endswith("or pass --device cpu")
+    assert names["CUDA"][0]["state"] == "warning" and names["CUDA"][0]["found"] in names["cuda"][0]["found"]
 
 
 @pytest.mark.parametrize(

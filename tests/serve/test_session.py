@@ -8,12 +8,15 @@ import pytest
 from serve import session
 from serve.errors import DeviceError, ModelFileError
 
+HIDDEN = "no NVIDIA GPU is seen, CUDA_VISIBLE_DEVICES hides all"
+
 
 @pytest.mark.usefixtures("no_gpu")
 @pytest.mark.parametrize("device", ["cuda", "tensorrt"])
 def test_a_device_that_is_not_there(classifier: Path, device: str) -> None:
-    """Oracle: the message says what was asked, what there is, and the cure."""
-    with pytest.raises(DeviceError, match=rf"asked for {device}: no NVIDIA GPU is seen .*--device cpu"):
+    """Oracle: the message says what was asked, why it is not there, and the cure: `no_gpu` hides it as a user does."""
+    message = f"{HIDDEN}; unset it, or pass --device cpu"
+    with pytest.raises(DeviceError, match=f"asked for {device}: {message}"):
         session.open_session(classifier, device)
 
 
@@ -22,7 +25,7 @@ def test_auto_says_what_it_chose(classifier: Path) -> None:
     """Oracle: without a GPU that is the CPU, and the reason is given."""
     opened = session.open_session(classifier, "auto")
     assert opened.get_providers() == ["CPUExecutionProvider"]
-    assert session.describe_device(opened, "auto") == "cpu (auto: no NVIDIA GPU seen)"
+    assert session.describe_device(opened, "auto") == f"cpu (auto: {HIDDEN})"
     assert session.describe_device(opened, "cpu") == "cpu"
     assert session.available_devices() == ["cpu"]
 
@@ -47,7 +50,8 @@ def test_a_gpu_that_is_seen_but_broken_is_an_error(classifier: Path, monkeypatch
     monkeypatch.setattr(session, "sees_gpu", lambda: True)
     if "cuda" not in session.available_devices():
         pytest.skip("this onnxruntime was built without CUDA")
-    with pytest.raises(DeviceError, match=r"asked for cuda: .*--device cpu"):
+    what = r"(CUDA cannot be loaded, \S+|libcuda.so.1 of the NVIDIA driver) is missing"
+    with pytest.raises(DeviceError, match=f"asked for cuda: {what}; .*, or pass --device cpu"):
         session.open_session(classifier, "cuda")
 
 

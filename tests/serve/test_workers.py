@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import serve
-from serve.classify import bound, classify
+from serve.classify import Bound, classify
+from serve.errors import DeviceMemoryError
 from serve.machine import usable_cores
 from serve.model import Classifier, load
 from serve.sources import Source
@@ -24,7 +25,7 @@ def test_bound_batches_are_the_same_answers(classifier: Path) -> None:
     """Oracle: the plain run; batches shorter than the padding as well, and several threads at once."""
     model = load(classifier, "cpu")
     images = np.random.default_rng(1).integers(0, 256, (37, 8, 8, 1), dtype=np.uint8)
-    run = bound(model, 16, "cpu")
+    run = Bound(model, 16, "cpu")
     parts = [images[:16], images[16:32], images[32:]]
     found: dict[int, np.ndarray] = {}
     workers = [threading.Thread(target=lambda k=k: found.update({k: run(parts[k])})) for k in range(3)]
@@ -42,6 +43,33 @@ def test_the_batch_grows_while_it_pays() -> None:
     assert best_batch(lambda n: time.sleep(0.005), 2, (1, 2, 4)) == 4
     assert best_batch(lambda n: time.sleep(0.01 * n**2), 2, (1, 2, 4)) == 1
     assert 1 <= usable_cores() <= (os.cpu_count() or 1)
+
+
+@pytest.mark.parametrize(("holds", "expected"), [(64, 64), (8, 8), (3, 2), (1, 1)])
+def test_the_batch_steps_back_to_what_the_device_holds(
+    monkeypatch: pytest.MonkeyPatch, holds: int, expected: int
+) -> None:
+    """Oracle: larger is faster here, and memory for `holds` images: the last of 16, 32, 64 that fits, or a half."""
+
+    def rate(run: object, size: int, count: int) -> float:
+        if size > holds:
+            raise DeviceMemoryError("full")
+        return float(size)
+
+    monkeypatch.setattr("serve.workers._rate", rate)
+    monkeypatch.setattr("serve.workers.LONG_RUN", 9.0)
+    assert best_batch(lambda n: None, 2, (16, 32, 64, 128)) == expected
+
+
+def test_a_single_image_that_does_not_fit_is_an_error() -> None:
+    """Oracle: the error of the run itself, whatever the first size."""
+
+    def full(n: int) -> None:
+        raise DeviceMemoryError(f"no memory for {n}")
+
+    for sizes in ((16, 32), (1, 2)):
+        with pytest.raises(DeviceMemoryError, match="no memory for 1"):
+            best_batch(full, 2, sizes)
 
 
 def test_workers_that_stand_in_each_others_way_are_halved() -> None:
