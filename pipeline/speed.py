@@ -21,7 +21,7 @@ from serve.binding import bind, run_bound
 from serve.contract import Contract
 from serve.errors import DeviceMemoryError
 from serve.model import Classifier, Forecaster, wrap
-from serve.placement import placement
+from serve.placement import placement, recordable
 from serve.session import open_session, running
 
 Model = Classifier | Forecaster
@@ -75,8 +75,9 @@ def measure(
 
         rows += sweep(row_of, limits["batches"] if count == 0 else [1])
         placed = placement(model.session)
+        graphs = device == "cuda" and recordable(model.session)
     if device != "cpu" and "calendar" not in contract.document["input"]:  # one tensor is bound
-        for way in ("bound", "graph") if device == "cuda" else ("bound",):
+        for way in ("bound", "graph") if graphs else ("bound",):
 
             def bound_row(batch: int, way: str = way) -> dict[str, Any]:
                 given = np.ascontiguousarray(x[np.arange(batch) % len(x)])

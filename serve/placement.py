@@ -60,6 +60,11 @@ def on_cpu(session: Any) -> list[Node]:
     return [node for node in nodes_of(session) if node.provider == CPU]
 
 
+def recordable(session: Any) -> bool:
+    """Whether a run can be recorded as a CUDA graph: arithmetic on shapes may be on the CPU then, CPU_ALONE may not."""
+    return all(node.domain != CPU_ALONE for node in on_cpu(session))
+
+
 def strays(model: bytes, found: Iterable[Node]) -> list[Node]:
     """Return those of some nodes on the CPU that are neither arithmetic on shapes nor of CPU_ALONE."""
     own = [node for node in found if node.domain != CPU_ALONE]

@@ -13,7 +13,7 @@ import numpy as np
 
 from benchmarks.gpu.clock import Facts, Here, attempt
 from pipeline import parity, speed
-from serve import contract
+from serve import contract, placement
 from serve.binding import bind, fetch, run_bound
 from serve.model import load, wrap
 from serve.session import built_providers, open_session
@@ -46,11 +46,11 @@ def of_file(path: Path, precision: str, on: str) -> dict[str, Any]:
     model = load(path, on)
     with np.load(path.with_name("torch.npz")) as saved:
         x, y = saved["random"], [saved[key] for key in saved if key.startswith("random_")]
-    placement = speed.placement(model.contract, on, x[:1])
     golden = {"difference": model.replay_golden(), "limit": model.golden_atol}
     rows = rows_of(model, precision, on, tiled(x, ROWS), [tiled(answer, ROWS) for answer in y])
     passed = golden["difference"] <= golden["limit"] and all(row["passed"] for row in rows)
-    return {"passed": passed, "placement": placement, "golden": golden, "rows": rows}
+    placed = {"placement": placement.placement(model.session), "text": placement.text(model.session)}
+    return {"passed": passed, **placed, "golden": golden, "rows": rows}
 
 
 def rows_of(
@@ -64,7 +64,8 @@ def rows_of(
     if on == "cuda" and precision == "fp32":
         rounded = wrap(model.contract, open_session(model.contract.served, on, tf32=True), on)
         rows += parity.parity(rounded, place | {"variant": "fp32, TF32"}, x, y, 1e-4, None)
-    if on == "cuda" and "calendar" not in model.contract.document["input"]:  # one tensor is bound
+    bindable = "calendar" not in model.contract.document["input"]  # one tensor is bound
+    if on == "cuda" and bindable and placement.recordable(model.session):
         rows += [graph_row(model.contract, on, inputs[:n], [o[:n] for o in answers], limit) for n in (1, 7)]
     return rows
 

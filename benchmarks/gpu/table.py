@@ -12,7 +12,7 @@ COLUMNS: dict[str, dict[str, Callable[[Row], str]]] = {
         "golden": lambda f: f"{f['golden']['difference']:.1e} of {f['golden']['limit']:.1e}",
         "largest difference": lambda f: worst(f, tf32=False),
         "TF32": lambda f: worst(f, tf32=True),
-        "nodes": lambda f: ", ".join(f"{count} {name}" for name, count in f["placement"].items()),
+        "nodes": lambda f: f["text"],
     },
     "full-size steps": {
         "batch": lambda f: f"{f['batch']}",

@@ -172,6 +172,38 @@ def test_trees_run_on_the_cpu_and_the_device_says_so(fake_cuda: FakeCuda, tmp_pa
     assert opened(fake_cuda, tmp_path / "m.onnx")[0] == "cuda (Normalizer on the cpu)"
 
 
+RECORD = """
+import sys
+from serve.placement import recordable
+from serve.session import open_session
+for model in sys.argv[1:]:
+    try:
+        open_session(model, "cuda", cuda_graph=True)
+        recorded = True
+    except Exception as error:
+        recorded = "graph capture" not in str(error)
+    print(recordable(open_session(model, "cuda")), recorded)
+"""
+
+
+def test_what_a_cuda_graph_can_hold_is_known_before(fake_cuda: FakeCuda, tmp_path: Path) -> None:
+    """Oracle: onnxruntime's own refusal. The CPU computes shapes in the first file, a Normalizer in the other."""
+    normal = helper.make_node("Normalizer", ["x"], ["y"], "norm", domain="ai.onnx.ml", norm="L1")
+    given = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", 2]) for name in ("x", "y")]
+    graph = helper.make_graph([normal], "one", given[:1], given[1:])
+    opsets = [helper.make_opsetid("", 18), helper.make_opsetid("ai.onnx.ml", 1)]
+    shaped = [
+        helper.make_node("Shape", ["x"], ["sides"], "shape"),
+        helper.make_node("Reshape", ["x", "sides"], ["same"], "reshape"),
+        helper.make_node("Relu", ["same"], ["y"], "relu"),
+    ]
+    (tmp_path / "shapes.onnx").write_bytes(tiny.finish_graph(shaped, given[:1], given[1:], {}).SerializeToString())
+    trees = helper.make_model(graph, opset_imports=opsets, ir_version=10)
+    (tmp_path / "trees.onnx").write_bytes(trees.SerializeToString())
+    done = fake_cuda.run(RECORD, tmp_path / "shapes.onnx", tmp_path / "trees.onnx")
+    assert done.stdout == "True True\nFalse False\n"
+
+
 EMPTY = """
 import sys
 import numpy as np
