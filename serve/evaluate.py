@@ -31,9 +31,7 @@ TOP, TOP_FROM = 5, 10  # top-5 accuracy says something where there are 10 classe
 MOST_SHOWN = 10  # confusions, and names of what could not be read
 
 
-def run(
-    model: Classifier | Forecaster, path: str | None, labels: str | None, reading: Reading | None = None
-) -> Report:
+def run(model: Classifier | Forecaster, path: str | None, labels: str | None, reading: Reading | None = None) -> Report:
     """Return the figures of a folder of class folders or of a CSV of series, `path`, or of a CSV of labels."""
     where = str(path or labels)
     if isinstance(model, Classifier):

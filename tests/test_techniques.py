@@ -1,5 +1,6 @@
 """The notes' techniques in our own code (FEATURES.md, T04-T25), what studies measure, and published weights."""
 
+import copy
 import pickle
 import sys
 from pathlib import Path
@@ -257,7 +258,7 @@ def test_names_leave_out_what_is_not_here(workspace, monkeypatch, capsys):
     for variable in ("DATA_ROOT", "TORCH_HOME"):
         monkeypatch.setenv(variable, str(workspace))
     photos = IMAGE_RECIPE | {"data": IMAGE_RECIPE["data"] | {"set": "photos"}}
-    recipes = {"tiny": IMAGE_RECIPE, "published": PUBLISHED, "photos": photos}
+    recipes = copy.deepcopy({"tiny": IMAGE_RECIPE}) | copy.deepcopy({"published": PUBLISHED}) | {"photos": photos}
     YAML().dump({"line": {}, "data": SETS | {"photos": FOLDER}, "models": recipes}, Path("params.yaml"))
     params.main()
     out, err = capsys.readouterr()
