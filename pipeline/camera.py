@@ -1,6 +1,7 @@
 """Another camera: the same pictures blurred, noisy or of another colour (R13, R14), or with their pixels in disorder.
 
 What it makes is what the source holds then: files for the last stage are written with it, so serving sees it as well.
+Pictures are read as everywhere else, so a camera that changes nothing changes no pixel.
 """
 
 from __future__ import annotations
@@ -9,18 +10,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageFilter, ImageOps
+from PIL import Image, ImageFilter
 
 from pipeline.stage import StageError
+from serve.errors import InputError
+from serve.image import read_picture
 
 
-def through(image: Image.Image | Path, camera: dict[str, Any], seed: int, number: int) -> Image.Image:
-    """Return the picture as this camera takes it; `number` is its place in the source and seeds its noise."""
+def through(
+    image: Image.Image | Path, camera: dict[str, Any], seed: int, number: int, background: tuple[int, int, int]
+) -> Image.Image:
+    """Return the picture as this camera takes it, in mode L or RGB.
+
+    number: its place in the source, which seeds its noise; background: what shows through transparent pixels.
+    """
     try:
-        picture = ImageOps.exif_transpose(Image.open(image)) if isinstance(image, Path) else image
-    except (OSError, Image.DecompressionBombError) as error:
-        raise StageError(f"data: {image}: cannot be read ({error}); repair or remove the file") from None
-    picture = picture if picture.mode == "L" else picture.convert("RGB")
+        picture = read_picture(image, background)
+    except InputError as error:
+        raise StageError(f"data: {error}; repair or remove the file") from None
     picture = picture.filter(ImageFilter.GaussianBlur(camera["blur"])) if camera["blur"] else picture
     pixels = np.asarray(picture, np.float64)
     pixels = pixels * (camera["colour"] if pixels.ndim == 3 else np.mean(camera["colour"]))

@@ -103,7 +103,7 @@ def window_rows(starts: np.ndarray, length: int, stride: int) -> np.ndarray:
 def make(recipe: dict[str, Any]) -> tuple[Data, dict[str, list[sources.Sample]] | None]:
     """Return the data of a resolved `data:` block and, for images, the samples behind each array."""
     if "size" in recipe:
-        splits, labels = sources.images(recipe["spec"])
+        splits, labels = sources.images(recipe["spec"], recipe["background"])
         return image_data(recipe, splits, labels), splits
     return series_data(recipe), None
 

@@ -1,7 +1,6 @@
 """Where data comes from: each source answers its splits, before any geometry.
 
-Images here, series in series.py: `{split: [Sample, ...]}` and the label names.
-Splits never share a sample; they are drawn, stratified, by the seed in params.
+Images here and in class_folders.py, series in series.py: `{split: [Sample, ...]}` and the label names.
 """
 
 from __future__ import annotations
@@ -14,38 +13,31 @@ import operator
 import os
 import shutil
 import sys
+from collections.abc import Sequence
 from contextlib import redirect_stdout, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from pipeline import class_folders
 from pipeline.camera import through
-from pipeline.disk import located
+from pipeline.samples import Sample, Splits, divide, stratified
 from pipeline.schema import hint
 from pipeline.stage import StageError
-from serve.image import SUFFIXES
 
 DOWNLOADS = Path("out/downloads")
 
 
-@dataclass(frozen=True)
-class Sample:
-    """One labelled image: `image` is a file or a decoded picture, `id` is unique within the source."""
+def images(spec: dict[str, Any], background: Sequence[int] = (0, 0, 0)) -> tuple[Splits, list[str]]:
+    """Return the samples of train, validation and test, and the label names.
 
-    id: str
-    image: Path | Image.Image
-    label: int
-
-
-Splits = dict[str, list[Sample]]
-
-
-def images(spec: dict[str, Any]) -> tuple[Splits, list[str]]:
-    """Return the samples of train, validation and test, and the label names."""
-    splits, labels = {"digits": digits, "torchvision": torchvision_set, "folder": folder}[spec["source"]](spec)
+    background: what a camera sees through transparent pixels.
+    """
+    read = {"digits": digits, "torchvision": torchvision_set, "folder": class_folders.read}[spec["source"]]
+    splits, labels = read(spec)
     if chosen := spec.get("classes"):
         for name in chosen:
             if name not in labels:
@@ -54,7 +46,8 @@ def images(spec: dict[str, Any]) -> tuple[Splits, list[str]]:
         splits = {k: [replace(s, label=new[s.label]) for s in part if s.label in new] for k, part in splits.items()}
         labels = chosen
     if spec.get("camera"):
-        number, shoot = itertools.count(), functools.partial(through, camera=spec["camera"], seed=spec["seed"])
+        seen = {"camera": spec["camera"], "seed": spec["seed"], "background": tuple(background)}
+        number, shoot = itertools.count(), functools.partial(through, **seen)
         for split, part in splits.items():
             splits[split] = [replace(sample, image=shoot(sample.image, number=next(number))) for sample in part]
     if spec.get("per_class"):
@@ -67,34 +60,6 @@ def few(samples: list[Sample], per_class: int, seed: int) -> list[Sample]:
     labels, rng = np.array([s.label for s in samples]), np.random.default_rng(seed)
     kept = [rng.permutation(np.flatnonzero(labels == label))[:per_class] for label in np.unique(labels)]
     return [samples[i] for i in np.sort(np.concatenate(kept))]
-
-
-def stratified(labels: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
-    """Return `count` indices drawn without replacement, each class in proportion (largest remainders first)."""
-    classes, sizes = np.unique(labels, return_counts=True)
-    share = sizes * count / len(labels)
-    take = np.floor(share).astype(int)
-    take[np.argsort(-(share - take), kind="stable")[: count - take.sum()]] += 1
-    drawn = [rng.permutation(np.flatnonzero(labels == c))[:n] for c, n in zip(classes, take, strict=True)]
-    return np.sort(np.concatenate(drawn))
-
-
-def divide(samples: list[Sample], counts: dict[str, int | float], seed: int, place: str) -> Splits:
-    """Return `samples` divided in a stratified draw: the named counts (or fractions), the rest as train."""
-    rng = np.random.default_rng(seed)
-    rest = np.arange(len(samples))
-    labels = np.array([s.label for s in samples])
-    splits: Splits = {}
-    for split, wanted in counts.items():
-        count = round(wanted * len(samples)) if wanted < 1 else int(wanted)
-        if count < 1:
-            raise StageError(f"{place}.{split}: {wanted} of {len(samples)} images is none; ask for more")
-        if count >= len(rest):
-            raise StageError(f"{place}.{split}: {count} images asked for, {len(rest)} are left; ask for fewer")
-        drawn = rest[stratified(labels[rest], count, rng)]
-        rest = np.setdiff1d(rest, drawn)
-        splits[split] = [samples[i] for i in drawn]
-    return {"train": [samples[i] for i in rest], **splits}
 
 
 def digits(spec: dict[str, Any]) -> tuple[Splits, list[str]]:
@@ -202,62 +167,3 @@ def _downloaded(cls: Any, name: str, part: dict[str, Any], root: Path | None) ->
     accepts = "download" in inspect.signature(cls).parameters
     with redirect_stdout(sys.stderr):
         return cls(str(DOWNLOADS), **part, **({"download": True} if accepts else {}))
-
-
-def folder(spec: dict[str, Any]) -> tuple[Splits, list[str]]:
-    """A user's folder of class folders: with train/, test/ (and val/) inside as given, else split by the seed."""
-    root = located(spec["path"])
-    if not root.is_dir():
-        cure = "put one sub-folder of images per class there, or set DATA_ROOT to the folder above it"
-        raise StageError(f"data.folder: {root} is not a folder; {cure}")
-    given = {split: next((root / n for n in names if (root / n).is_dir()), None) for split, names in GIVEN.items()}
-    if bool(given["train"]) != bool(given["test"]):
-        lacks = "test" if given["train"] else "train"
-        raise StageError(f"data.folder: {root} is split but has no {lacks}/; add it, or put class folders alone there")
-    some = spec["labels"] == "imagenet"  # a user's folder need not have all 1,000
-    if given["train"] and given["test"]:
-        labels = class_names(given["train"], spec["labels"])
-        parts = {
-            k: class_samples(path, labels, root, 2 if k == "train" else 1, some) for k, path in given.items() if path
-        }
-        if "validation" not in parts:
-            rest = divide(parts["train"], {"validation": spec["validation"]}, spec["seed"], "data.folder")
-            parts = {**rest, "test": parts["test"]}
-        return parts, labels
-    labels = class_names(root, spec["labels"])
-    counts = {"validation": spec["validation"], "test": spec["test"]}
-    return divide(class_samples(root, labels, root, some=some), counts, spec["seed"], "data.folder"), labels
-
-
-GIVEN = {"train": ("train",), "validation": ("val", "valid", "validation"), "test": ("test",)}
-
-
-def class_names(root: Path, labels: str) -> list[str]:
-    """Return the names of the class folders, or all of ImageNet's, which they must be among."""
-    names = sorted(p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
-    if len(names) < 2:
-        raise StageError(f"data.folder: {root} has {len(names)} class folder(s); at least 2 are needed")
-    if labels == "folders":
-        return names
-    from models.zoo import categories  # torchvision: seconds
-
-    for name in set(names) - set(known := categories()):
-        raise StageError(f"data.folder: {root / name} is named as no class of ImageNet; {hint(name, known)}")
-    return known
-
-
-def class_samples(root: Path, labels: list[str], top: Path, least: int = 2, some: bool = False) -> list[Sample]:
-    """Return the images under root/<label>/, sorted; a class of fewer than `least` is an error; none if `some` do."""
-    samples: list[Sample] = []
-    if unknown := sorted({p.name for p in root.iterdir() if p.is_dir() and p.name[0] != "."} - set(labels)):
-        raise StageError(f"data.folder: {root} has class {unknown[0]!r} that train/ lacks; use the same classes")
-    for label, name in enumerate(labels):
-        if some and not (root / name).is_dir():
-            continue
-        files = sorted(p for p in (root / name).rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
-        if outside := [p for p in files if not p.resolve().is_relative_to(top.resolve())]:
-            raise StageError(f"data.folder: {outside[0]} leads out of {top}; copy the file instead of linking it")
-        if len(files) < least:
-            raise StageError(f"data.folder: class {name!r} in {root} has {len(files)} image(s); {least} are needed")
-        samples += [Sample(str(p.relative_to(top)), p, label) for p in files]
-    return samples

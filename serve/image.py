@@ -12,9 +12,10 @@ import os
 import stat
 import struct
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -51,6 +52,7 @@ DECODER_ERRORS = (
 
 # Bits of a sample and what one step of it is in 8 bits, of the PNG whose decoded pixels have 8 bits: by Pillow's name.
 KEYS = {"L": (8, 1), "L;2": (2, 85), "L;4": (4, 17), "RGB": (8, 1)}
+Decoded = TypeVar("Decoded")
 ORIENTATION = 0x0112  # EXIF tag; from 5 on, width and height change places
 RESAMPLING = {
     "nearest": Image.Resampling.NEAREST,
@@ -125,14 +127,36 @@ def read_image(source: str | Path | bytes | Image.Image, rule: ImageRule) -> npt
     """Return uint8 (H, W, C) for a path, the bytes of a file, or a Pillow image; InputError says why not."""
     if isinstance(source, Image.Image):
         return _to_array(source, rule, "Pillow image")
+    return _decoded(source, lambda image, where: _to_array(image, rule, where), rule if rule.draft else None)
+
+
+def read_picture(source: str | Path | bytes | Image.Image, background: tuple[int, int, int]) -> Image.Image:
+    """Return the whole picture as `read_image` sees it before it takes the rule's size: L of a grey file, else RGB."""
+
+    def finish(image: Image.Image, where: str) -> Image.Image:
+        _scale_colour_key(image)
+        image.load()
+        grey = image.mode in ("1", "L", "LA", "I") or image.mode.startswith("I;16")
+        return _to_colour(_upright(image), "grey" if grey else "rgb", background, where)
+
+    return finish(source, "Pillow image") if isinstance(source, Image.Image) else _decoded(source, finish)
+
+
+def _decoded(
+    source: str | Path | bytes, finish: Callable[[Image.Image, str], Decoded], draft: ImageRule | None = None
+) -> Decoded:
+    """Return what `finish` makes of the opened image and its name; InputError says why it cannot be read.
+
+    draft: the rule that says how many pixels of a JPEG are needed, where fewer than all are decoded.
+    """
     where = "image bytes" if isinstance(source, bytes) else str(source)
     try:
         with _open(source, where) as file, Image.open(file, formats=NAMES) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise InputError(where, f"expected at most {MAX_PIXELS} pixels, got {image.width} x {image.height}")
-            if rule.draft:
-                _draft(image, rule)
-            return _to_array(image, rule, where)
+            if draft:
+                _draft(image, draft)
+            return finish(image, where)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise InputError(where, f"expected at most {MAX_PIXELS} pixels, got a decompression bomb") from error
     except UnidentifiedImageError as error:
@@ -182,7 +206,7 @@ def _draft(image: Image.Image, rule: ImageRule) -> None:
 def _to_array(image: Image.Image, rule: ImageRule, where: str) -> npt.NDArray[np.uint8]:
     _scale_colour_key(image)
     image.load()
-    image = _to_colour(_upright(image), rule, where)
+    image = _to_colour(_upright(image), rule.colour, rule.background, where)
     # Twice as fast as np.asarray(image) where images are small, as they are by the million.
     return np.frombuffer(_to_size(image, rule, where).tobytes(), np.uint8).reshape(*rule.size, rule.channels)
 
@@ -210,9 +234,9 @@ def _upright(image: Image.Image) -> Image.Image:
     return ImageOps.exif_transpose(image)
 
 
-def _to_colour(image: Image.Image, rule: ImageRule, where: str) -> Image.Image:
-    """Return the image in mode L or RGB, alpha composited over the rule's background."""
-    target = "L" if rule.colour == "grey" else "RGB"
+def _to_colour(image: Image.Image, colour: str, background: tuple[int, int, int], where: str) -> Image.Image:
+    """Return the image in mode L or RGB, alpha composited over the background."""
+    target = "L" if colour == "grey" else "RGB"
     if image.mode == "F":
         raise InputError(where, "expected integer pixels, got floating-point pixels whose range is not known")
     if image.mode == "I" or image.mode.startswith("I;16"):
@@ -224,7 +248,7 @@ def _to_colour(image: Image.Image, rule: ImageRule, where: str) -> Image.Image:
         if isinstance(key, int):
             image.putalpha(Image.fromarray(np.where(values == key, 0, 255).astype(np.uint8)))
     if image.has_transparency_data:
-        backdrop = Image.new("RGBA", image.size, (*rule.background, 255))
+        backdrop = Image.new("RGBA", image.size, (*background, 255))
         image = Image.alpha_composite(backdrop, image.convert("RGBA")).convert("RGB")
     return image if image.mode == target else image.convert(target)
 

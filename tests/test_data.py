@@ -111,8 +111,8 @@ def test_windows_lie_within_a_series() -> None:
 def test_images_in_two_splits_are_a_leak(resolved: Resolve, monkeypatch: pytest.MonkeyPatch) -> None:
     real = data.sources.images
 
-    def leaking(spec: dict[str, Any]) -> Any:
-        splits, labels = real(spec)
+    def leaking(spec: dict[str, Any], background: list[int]) -> Any:
+        splits, labels = real(spec, background)
         return {**splits, "test": [*splits["test"], splits["train"][0]]}, labels
 
     monkeypatch.setattr(data.sources, "images", leaking)

@@ -60,7 +60,9 @@ def test_a_head_is_tuned_and_its_graph_answers_as_it_does(kind: str, built, base
         (got,) = session.run(None, {"images": rows})
         flipped = np.abs(got - expected[: len(rows)]).max(1) > 1e-4  # of a forest: a feature on a split's edge
         assert got.shape == (len(rows), 3) and flipped.sum() <= (2 if kind == "forest" else 0)
-        assert (got.argmax(1) != expected[: len(rows)].argmax(1)).sum() <= flipped.sum()
+        ranked = np.sort(expected[: len(rows)], axis=1)
+        tied = ranked[:, -1] - ranked[:, -2] < 1e-6  # votes of a forest: rounding decides which class comes first
+        assert ((got.argmax(1) != expected[: len(rows)].argmax(1)) & ~tied).sum() <= flipped.sum()
         np.testing.assert_allclose(got.sum(1), 1, atol=1e-5)
     assert (expected.argmax(1) == source.y["test"]).mean() > 0.6  # chance is .33
     assert state.history[0]["validation_accuracy"] > 0.5

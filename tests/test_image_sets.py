@@ -16,6 +16,7 @@ from PIL import Image
 from recipes import ROOT
 
 from pipeline import data, sources
+from pipeline.samples import Sample, stratified
 from pipeline.stage import StageError
 from serve.image import ImageRule, read_image
 
@@ -28,7 +29,7 @@ def ids(splits: sources.Splits) -> dict[str, list[str]]:
     return {split: [s.id for s in samples] for split, samples in splits.items()}
 
 
-def counts(samples: list[sources.Sample]) -> list[int]:
+def counts(samples: list[Sample]) -> list[int]:
     return np.bincount([s.label for s in samples]).tolist()
 
 
@@ -61,7 +62,7 @@ def test_the_seed_draws_the_splits(spec_of: Spec) -> None:
 def test_a_stratified_draw_has_the_count_and_the_shares(count: int) -> None:
     """Oracle: largest remainders, so a class differs from its share by less than one."""
     labels = np.repeat([0, 1, 2], [50, 30, 20])
-    drawn = sources.stratified(labels, count, np.random.default_rng(0))
+    drawn = stratified(labels, count, np.random.default_rng(0))
     assert len(set(drawn.tolist())) == count
     got = np.bincount(labels[drawn], minlength=3)
     assert (np.abs(got - np.array([0.5, 0.3, 0.2]) * count) < 1).all()
@@ -229,13 +230,27 @@ BAD_FOLDERS = [
     ({"hat": 5}, "has 1 class folder(s); at least 2 are needed"),
     ({"hat": 5, "shoe": 1}, "class 'shoe' in {root} has 1 image(s); 2 are needed"),
     ({"hat": 5, "shoe": 0}, "class 'shoe' in {root} has 0 image(s); 2 are needed"),
-    ({"train/hat": 5, "train/shoe": 5}, "is split but has no test/; add it, or put class folders alone there"),
-    ({"test/hat": 5, "test/shoe": 5}, "is split but has no train/; add it"),
+    ({"train/hat": 5, "train/shoe": 5}, "has train/ but no test/; add test/, or rename train/ if it is a class"),
+    ({"test/hat": 5, "test/shoe": 5}, "has test/ but no train/; add train/, or rename test/ if it is a class"),
     (
         {"train/hat": 5, "train/shoe": 5, "test/hat": 2, "test/shoe": 2, "test/sock": 2},
         "{root}/test has class 'sock' that train/ lacks; use the same classes",
     ),
     ({"train/hat": 5, "train/shoe": 5, "test/hat": 2}, "class 'shoe' in {root}/test has 0 image(s); 1 are needed"),
+    ({"Train/hat": 5, "Train/shoe": 5, "Val/hat": 2}, "has Train/ but no test/; add test/, or rename Train/ if"),
+    (
+        {"train/hat": 5, "train/shoe": 5, "test/hat": 2, "test/shoe": 2, "extra/hat": 3},
+        "{root} has extra/ beside test/, which is named as a split; move it elsewhere, or rename it",
+    ),
+    ({"train/hat": 5, "dev/hat": 5, "val/hat": 5, "test/hat": 2}, "has dev/ and val/, both named as validation; join"),
+    (
+        {"a/hat": 5, "a/shoe": 5, "b/hat": 5, "b/shoe": 5},
+        "a/ and b/ in {root} all hold the same folders (hat, shoe): they look like splits; name them train/, val/",
+    ),
+    (
+        {"data/hat": 9, "data/shoe": 9, "licence": 3},
+        "data/ in {root} holds folders and no image of its own, licence/ beside it does not; give {root}/data as",
+    ),
 ]
 
 
@@ -245,6 +260,49 @@ def test_a_bad_folder(photo_folder: Callable[..., Path], spec_of: Spec, classes:
     with pytest.raises(StageError) as error:
         sources.images(spec_of("folder", path=str(root), validation=2, test=2))
     assert str(error.value).startswith("data.folder: ") and sentence.format(root=root) in str(error.value)
+
+
+@pytest.mark.parametrize("names", ["Train Test Val", "train TEST dev", "training testing valid"])
+def test_splits_are_known_by_name_in_any_case(photo_folder: Callable[..., Path], spec_of: Spec, names: str) -> None:
+    """Oracle: the counts of each folder; before, Train, Test and Val were three classes, and dev/ was ignored."""
+    train, test, validation = names.split()
+    root = photo_folder({f"{train}/hat": 4, f"{train}/shoe": 4, f"{test}/hat": 2, f"{test}/shoe": 2})
+    photo_folder({f"{validation}/hat": 1, f"{validation}/shoe": 3})
+    splits, labels = sources.images(spec_of("folder", path=str(root)))
+    assert labels == ["hat", "shoe"]
+    assert {k: counts(v) for k, v in splits.items()} == {"train": [4, 4], "test": [2, 2], "validation": [1, 3]}
+
+
+def test_hidden_names_are_left_out_and_counted(
+    photo_folder: Callable[..., Path], spec_of: Spec, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Serving's rule: names that begin with a dot; twins of training images in .ipynb_checkpoints were test images."""
+    root = photo_folder({"hat": 10, "hat/.ipynb_checkpoints": 4, "shoe": 10, "shoe/old/left": 2, "__MACOSX/hat": 3})
+    (root / "hat" / "._0-00.png").write_bytes(b"resource fork")
+    (root / "shoe" / "notes.txt").write_text("size 40")
+    splits, labels = sources.images(spec_of("folder", path=str(root), validation=4, test=4))
+    assert labels == ["hat", "shoe"] and sum(len(part) for part in splits.values()) == 22
+    assert not [s.id for part in splits.values() for s in part if "/." in s.id or "__MACOSX" in s.id]
+    said = capsys.readouterr().err
+    assert "left out: 3 hidden file(s) and folder(s), as .name and __MACOSX" in said
+    assert "left out: 1 file(s) that are not named as images" in said
+
+
+def test_a_class_of_files_that_are_not_read(photo_folder: Callable[..., Path], spec_of: Spec) -> None:
+    """The sentence names the format: a phone's HEIC pictures were "0 image(s)"."""
+    root = photo_folder({"hat": 5, "shoe": 0})
+    for k in range(3):
+        (root / "shoe" / f"{k}.HEIC").write_bytes(b"x")
+    with pytest.raises(StageError, match=r"has 0 image\(s\) and 3 .heic file\(s\), .* convert them to JPEG or PNG"):
+        sources.images(spec_of("folder", path=str(root)))
+
+
+def test_class_names_in_two_forms_of_unicode_are_one_class(photo_folder: Callable[..., Path], spec_of: Spec) -> None:
+    """macOS writes e and an accent where others write one letter: train/ and test/ may come from both."""
+    composed, apart = "caf\u00e9", "cafe\u0301"
+    root = photo_folder({f"train/{composed}": 4, "train/tea": 4, f"test/{apart}": 2, "test/tea": 2})
+    splits, labels = sources.images(spec_of("folder", path=str(root), validation=2))
+    assert labels == [composed, "tea"] and counts(splits["test"]) == [2, 2]
 
 
 def test_no_folder(tmp_path: Path, spec_of: Spec) -> None:

@@ -14,6 +14,7 @@ from torch import nn
 from pipeline import camera, data, features, loss, network, params, recipe, train, tuning
 from pipeline.schema import ParamsError
 from pipeline.stage import StageError
+from serve.image import ImageRule, read_image
 
 Resolve = Callable[..., dict[str, Any]]
 CPU = torch.device("cpu")
@@ -47,7 +48,7 @@ def test_another_camera(resolved: Resolve) -> None:
     plain = {"blur": 0.0, "noise": 0.0, "colour": [1, 1, 1], "scramble": False}
 
     def seen(**options: Any) -> np.ndarray:
-        return np.asarray(camera.through(picture, plain | options, 1, 2), float)
+        return np.asarray(camera.through(picture, plain | options, 1, 2, (0, 0, 0)), float)
 
     assert (seen() == before).all()
     assert seen(blur=2.0).mean() == pytest.approx(before.mean(), abs=1.5) and seen(blur=2.0).std() < before.std() / 3
@@ -60,6 +61,33 @@ def test_another_camera(resolved: Resolve) -> None:
     given = resolved(BASE, SPECS)["data"]
     whole, other = (data.make({**given, "spec": s})[0].x["test"].reshape(-1, 64) for s in (given["spec"], spec))
     assert (other != whole).any() and (np.sort(other) == np.sort(whole)).all()
+
+
+def write_turned_jpeg(path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(np.random.default_rng(1).integers(0, 256, (6, 9, 3), np.uint8)).save(path, exif=exif)
+
+
+@pytest.mark.parametrize(
+    ("name", "write"),
+    [
+        ("deep.png", lambda p: Image.fromarray(np.arange(0, 65520, 1213, np.uint16).reshape(6, 9)).save(p)),
+        ("clear.png", lambda p: Image.fromarray(np.arange(216, dtype=np.uint8).reshape(6, 9, 4)).save(p)),
+        ("turned.jpg", write_turned_jpeg),
+        ("palette.gif", lambda p: Image.fromarray(np.arange(54, dtype=np.uint8).reshape(6, 9)).convert("P").save(p)),
+    ],
+)
+@pytest.mark.parametrize("colour", ["grey", "rgb"])
+def test_a_camera_that_changes_nothing_changes_no_pixel(
+    tmp_path: Path, name: str, write: Callable[[Path], None], colour: str
+) -> None:
+    """Oracle: the one reader, `read_image`; 16-bit pictures were all white through a camera."""
+    write(tmp_path / name)
+    plain = {"blur": 0.0, "noise": 0.0, "colour": [1, 1, 1], "scramble": False}
+    taken = camera.through(tmp_path / name, plain, 1, 2, (200, 10, 30))
+    rule = ImageRule((6, 5), colour, background=(200, 10, 30))
+    np.testing.assert_array_equal(read_image(taken, rule), read_image(tmp_path / name, rule))
 
 
 # ---- what starts from what
