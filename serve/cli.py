@@ -140,7 +140,7 @@ def images(
         f"inference {done.inference:.2f} s, writing {done.writing:.2f} s, summed over the workers"
     )
     seconds = time.perf_counter() - started - done.start
-    finish(done.mark.rows, done.mark.failed, "images", done.resumed, seconds, done.device, strict)
+    finish(done.mark.rows, done.mark.failed, "images", done.resumed, seconds, done.device, strict, output)
 
 
 @main.command()
@@ -238,7 +238,7 @@ def _forecast(task: "Task", files: tuple[str, ...], plot: str | None, resume: bo
         say(f"{done.resumed} rows are of the interrupted run")
     say(f"reading {done.decode:.2f} s; {done.workers}: inference {done.inference:.2f} s, writing {done.writing:.2f} s")
     seconds = time.perf_counter() - started
-    finish(done.mark.rows, done.mark.failed, "rows", done.resumed, seconds, task.model.device, strict)
+    finish(done.mark.rows, done.mark.failed, "rows", done.resumed, seconds, task.model.device, strict, task.target)
 
 
 def _follow(task: "Task", strict: bool) -> None:
@@ -253,7 +253,7 @@ def _follow(task: "Task", strict: bool) -> None:
             write(block)
             counts.update(texts(block["status"], str))
     seconds = time.perf_counter() - started
-    finish(counts.total(), counts["error"], "rows", 0, seconds, task.model.device, strict)
+    finish(counts.total(), counts["error"], "rows", 0, seconds, task.model.device, strict, task.target)
 
 
 for command in (list_models, info, check, bench, evaluate, explain):

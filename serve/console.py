@@ -271,7 +271,9 @@ def check_plot(plot: str, inputs: Sequence[str]) -> None:
     check_replaceable(plot, is_plot)
 
 
-def finish(n: int, failed: int, what: str, before: int, seconds: float, device: str, strict: bool) -> None:
+def finish(
+    n: int, failed: int, what: str, before: int, seconds: float, device: str, strict: bool, output: str
+) -> None:
     """Print the summary; `before` rows were done by an earlier run.
 
     Exit code 3 where --strict was asked and a row failed, else 1 where every row failed: a script must see that there
@@ -279,6 +281,9 @@ def finish(n: int, failed: int, what: str, before: int, seconds: float, device: 
     """
     rate = (n - before) / max(seconds, 1e-9)
     say(f"{n - failed} ok, {failed} error, {seconds:.2f} s, {rate:.0f} {what}/s on {device}")
+    if failed == n > 0:
+        place = "the table" if output == "-" else output
+        click.echo(f"Error: no row is ok; column error of {place} says why", err=True)
     if failed and (strict or failed == n):
         raise SystemExit(3 if strict else 1)
 

@@ -155,7 +155,7 @@ def _gpu() -> Iterator[Finding]:
 
 def _pyarrow() -> Finding:
     if importlib.util.find_spec("pyarrow") is None:
-        cure = "only `-o FILE.parquet` needs it; pip install 'convline[parquet]'"
+        cure = "only Parquet files need it; pip install 'convline[parquet]'"
         return Finding("pyarrow", "not installed", "warning", cure)
     return Finding("pyarrow", importlib.metadata.version("pyarrow"))
 

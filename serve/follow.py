@@ -86,7 +86,8 @@ class Follower:
     def __post_init__(self) -> None:
         reading = self.task.reading
         self.columns, self.time, self.id, notes = reading.choose(self.header)
-        check_names(WHERE, self.header, [name for name in (self.time, self.id, *self.columns) if name])
+        reading.check(WHERE, self.header, self.columns, self.time, self.id)
+        check_names(WHERE, self.header, [])  # each once
         for note in notes:
             self.task.say(note)
         self.step = Step.from_dict(reading.rule["step"]) if self.time else Step("index", 1)

@@ -59,8 +59,7 @@ def locate(
     if not path.exists():
         close = difflib.get_close_matches(model, names(), 1)
         meant = f"did you mean {close[0]!r}? " if close else ""
-        expected = f"expected an .onnx file, a package folder, or one of: {_entries()}"
-        raise ModelFileError(f"{model}: no such model; {meant}{expected}")
+        raise ModelFileError(f"{model}: no such model; {meant}give an .onnx file, a package folder, or {_entries()}")
     return path, _agreed(path, sha256, _manifest_sha256(path)), why
 
 
@@ -113,7 +112,8 @@ def complete(ctx: click.Context, param: click.Parameter, start: str) -> list[Com
 
 
 def _entries() -> str:
-    return ", ".join(names()) or f"none in {', '.join(map(str, folders()))}, and {FOLDERS} may list other folders"
+    searched = ", ".join(map(str, folders()))
+    return f"one of: {', '.join(found)}" if (found := names()) else f"let {FOLDERS} list more folders than {searched}"
 
 
 def _manifest_sha256(path: Path) -> str | None:

@@ -243,4 +243,5 @@ def explain(
     if gaps:
         median, largest = sorted(gaps)[len(gaps) // 2], max(gaps)
         say(f"completeness gap: median {median:.2g}, largest {largest:.2g}; more --steps lessen it")
-    finish(n, failed, "images", 0, time.perf_counter() - started, loaded.device, strict)
+    seconds = time.perf_counter() - started
+    finish(n, failed, "images", 0, seconds, loaded.device, strict, str(folder / TABLE))

@@ -58,6 +58,7 @@ class Reading:
         keys = (self.time, self.id, self.rule["time"], self.rule["id"], "ds", "unique_id")
         file = open_file(source, self.delimiter, self.decimal, [name for name in keys if name])
         columns, time, id, notes = self.choose(file.header)
+        self.check(file.where, file.header, columns, time, id)
         file.notes.extend(notes)
         table = table_of(file, columns=columns, time=time, id=id, gaps=self.gaps or self.rule["gaps"])
         step = Step.from_dict(self.rule["step"])
@@ -66,9 +67,22 @@ class Reading:
             raise InputError(file.where, self.other_step(step, table, time))
         return table
 
+    def check(self, where: str, header: list[str], columns: list[str], time: str | None, id: str | None) -> None:
+        """Raise InputError where a column that `choose` chose is not there, with the option that names another."""
+        have = ", ".join(header)
+        for option, name in (("--time", time), ("--id", id)):
+            if name and name not in header:
+                cure = f"name one of these with {option}, or say {option} '' if there is none"
+                raise InputError(where, f"expected a column {name!r}, got {have}; {cure}")
+        for name in columns:
+            if name not in header:
+                raise InputError(where, f"expected a column {name!r}, got {have}; name one of these with --target")
+
     def other_step(self, step: Step, table: Table, time: str) -> str:
         """Return why a table whose step is not the model's cannot be served, and what to do."""
         expects, got = f"model {self.model!r} expects a row every {step}", table.step
+        if step.unit == got.unit == "index":
+            return f"{expects}, got one every {got}; resample it, or count rows with --time ''"
         if "index" not in (step.unit, got.unit):
             return f"{expects}, got one every {got}; resample it"
         if got.unit == "index":

@@ -212,7 +212,7 @@ def test_models_of_other_folders(classifier_bytes: bytes, tmp_path: Path, monkey
     monkeypatch.chdir(tmp_path)
     nothing = infer("list")
     assert nothing.exit_code == 0 and "no package in out/dist; CONVLINE_MODELS" in nothing.stderr
-    assert "CONVLINE_MODELS may list other folders" in infer("info", "one").stderr
+    assert "or let CONVLINE_MODELS list more folders than out/dist" in infer("info", "one").stderr
     for folder, names in (("a", ["one"]), ("b", ["one", "two"]), ("out/dist", ["two", "three"])):
         for name in names:
             package(tmp_path / folder / name, classifier_bytes)
@@ -300,6 +300,7 @@ def test_nothing_succeeded_is_exit_code_1(
         model = make_forecaster() if command == "series" else classifier
         failed = infer(command, model, bad, *more)
         assert failed.exit_code == 1 and "0 ok, 1 error" in failed.stderr
+        assert "Error: no row is ok; column error of" in infer(command, model, bad, *more, "-q").stderr
         mixed = infer(command, model, bad, right, *more)
         assert mixed.exit_code == 0 and ", 1 error" in mixed.stderr
     assert infer("images", classifier, "-", stdin=b"").exit_code == 0

@@ -132,6 +132,15 @@ def test_seconds_since_1970_are_named(make_forecaster: Make, tmp_path: Path, uni
     assert f"if they are {unit} since 1970" in result.stdout
 
 
+def test_another_step_of_counters(make_forecaster: Make, tmp_path: Path) -> None:
+    """Oracle: rows numbered 0, 7, 14, ... are not those of a model of steps of 1; counted, they are."""
+    (tmp_path / "x.csv").write_text("ds,y\n" + "".join(f"{7 * t},{t}\n" for t in range(6)))
+    model = make_forecaster(step=INDEX)
+    [row] = rows_of(infer(model, tmp_path / "x.csv"))
+    assert row["error"].endswith("got one every 7 (whole numbers); resample it, or count rows with --time ''")
+    assert rows_of(infer(model, tmp_path / "x.csv", "--time", ""))[0]["yhat"] == "6"
+
+
 def test_dates_are_no_counters(make_forecaster: Make, tmp_path: Path) -> None:
     """Oracle: a model of counted rows refuses dates, and takes the rows where the user says so."""
     (tmp_path / "x.csv").write_text("ds,y\n" + "".join(f"2024-03-0{t + 1},{t}\n" for t in range(6)))
@@ -153,7 +162,8 @@ def test_a_file_of_one_series_needs_no_id(make_forecaster: Make, tmp_path: Path)
     stream = CliRunner().invoke(main, followed, input="ds,y\n" + "\n".join(rows) + "\n")
     assert "series,6,5,6,5,7,ok," in stream.stdout
     [row] = rows_of(infer(make_forecaster(id="shop", time=None), tmp_path / "one.csv"))
-    assert "expected a column 'shop', got ds, y" in row["error"]
+    cure = "name one of these with --id, or say --id '' if there is none"
+    assert row["error"] == f"expected a column 'shop', got ds, y; {cure}"
 
 
 def test_folders_and_globs(make_forecaster: Make, tmp_path: Path) -> None:
