@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from serve.classify import classify
+from serve.csvfile import kind_of
 from serve.errors import InputError
 from serve.interval import wilson
 from serve.machine import usable_cores
@@ -62,6 +63,8 @@ def of_labels(file: str) -> list[tuple[Source, str]]:
     root = os.path.realpath(Path(file).parent)
     try:
         rows = list(csv.DictReader(io.StringIO(Path(file).read_text(encoding="utf-8-sig"), newline=""), strict=True))
+    except UnicodeDecodeError as error:
+        raise InputError(file, f"expected UTF-8 text, got {kind_of(bytes(error.object), error)}") from error
     except (OSError, ValueError, csv.Error) as error:
         raise InputError(file, f"expected a CSV of paths and labels, got none ({error})") from error
     found = []

@@ -103,7 +103,7 @@ def catalogue_text(found: list[dict[str, Any]]) -> str:
 def _manifest(path: Path) -> dict[str, Any]:
     """Return what a manifest says, nothing where it is missing or cannot be read: opening the model then says why."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8"), parse_constant=lambda _: None)  # NaN is no JSON
     except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}

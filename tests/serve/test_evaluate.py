@@ -56,6 +56,13 @@ def test_labels_file(classifier: Path, classes: Path, tmp_path: Path) -> None:
     check_figures(evaluated(classifier, "--labels", tmp_path / "labels.csv"))
 
 
+def test_labels_in_another_encoding_are_named(classifier: Path, tmp_path: Path) -> None:
+    """Oracle: what Excel saves as Unicode text, by Python's own encoder; the message says how it becomes a CSV."""
+    (tmp_path / "labels.csv").write_text("path,label\na.png,dark\n", encoding="utf-16")
+    failed = infer("evaluate", classifier, "--labels", tmp_path / "labels.csv")
+    assert failed.exit_code == 1 and "got UTF-16 or a binary file; save it as UTF-8" in failed.stderr
+
+
 def test_columns_are_the_users(
     make_forecaster: Callable[..., Path], classifier: Path, classes: Path, tmp_path: Path
 ) -> None:

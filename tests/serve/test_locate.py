@@ -38,6 +38,14 @@ def test_entries_and_files(dist: Path, command: str) -> None:
     assert completed(f"infer {command} le", dist) == ["lenet5-digits", "letters", "le model[1].onnx"]
 
 
+def test_packages_of_other_folders(dist: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Oracle: the package made here is offered beside those of out/dist, and a folder that is not there is no error."""
+    (tmp_path / "shared" / "lemur").mkdir(parents=True)
+    (tmp_path / "shared" / "lemur" / "model.onnx").touch()
+    monkeypatch.setenv("CONVLINE_MODELS", f"{tmp_path / 'shared'}{os.pathsep}{tmp_path / 'none'}")
+    assert completed("infer info le", dist) == ["lemur", "lenet5-digits", "letters", "le model[1].onnx"]
+
+
 def test_files_below_folders_and_nothing(dist: Path) -> None:
     """Oracle: a path goes on to the .onnx files there; what is no model gives nothing, and no error."""
     assert completed("infer info out/dist/letters/m", dist) == ["out/dist/letters/model.onnx"]
