@@ -193,7 +193,8 @@ def series(
     if follow and form == "parquet" and output == "-":
         raise click.UsageError("--follow answers each line as it comes, and Parquet is written at the end; take jsonl")
     if not follow and (not files or (resume and "-" in files)):
-        raise click.UsageError("expected a FILE" + ", which --resume can compare" * resume)
+        also = ", which --resume can compare" if resume else ", or --follow to answer stdin line by line"
+        raise click.UsageError(f"expected a FILE{also}")
     if plot is not None and Path(plot).suffix.lower() != ".svg":
         raise click.BadParameter("expected a name ending in .svg", param_hint="--plot")
     if plot is not None:

@@ -87,6 +87,8 @@ def check(model: str | None, variant: str, sha256: str | None, as_json: bool) ->
     infer check
     infer check lenet5-digits --json
     """
+    if model is None and (sha256 or variant != "auto"):
+        raise click.UsageError("--sha256 and --variant are of a MODEL, and none is named")
     from serve import doctor
 
     findings = list(doctor.check(model, variant, sha256))

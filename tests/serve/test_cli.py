@@ -341,6 +341,7 @@ def test_strict_is_exit_code_3(classifier: Path, photos: Path, make_forecaster: 
         (["images", "MODEL", "x.png", "--top-k", "4"], 2, "expected at most the model's 3 labels"),
         (["images", "MODEL", "x.png", "--batch", "0"], 2, "0 is not in the range"),
         (["teleport"], 2, "No such command"),
+        (["check", "--sha256", "0" * 64], 2, "are of a MODEL, and none is named"),
     ],
 )
 def test_exit_codes(
