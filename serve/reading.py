@@ -15,9 +15,11 @@ from typing import Any, TypedDict
 
 import numpy as np
 
+from serve.csvfile import DELIMITERS
 from serve.errors import InputError
 from serve.series import Raw, Step, Table, open_file, table_of
 
+DECIMALS = (".", ",")
 EPOCH = (10**8, 2**32)  # seconds since 1970 that are taken for times: from 1973 to 2106
 
 
@@ -44,6 +46,11 @@ class Reading:
     gaps: str | None = None
     delimiter: str = "auto"
     decimal: str = "auto"
+
+    def __post_init__(self) -> None:
+        for name, value, known in (("delimiter", self.delimiter, DELIMITERS), ("decimal", self.decimal, DECIMALS)):
+            if value not in (*known, "auto"):
+                raise ValueError(f"{name}: expected one of {' '.join(known)} auto, got {value!r}")
 
     def options(self) -> list[str]:
         """Return the options of `infer` that say the same."""

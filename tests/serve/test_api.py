@@ -201,6 +201,8 @@ def test_files_arrays_and_names(make_forecaster: Callable[..., Path], tmp_path: 
     assert first == [("series 0", "6", 6), ("series 1", "6", 12)]
     with pytest.raises(ValueError, match="time: expected with a file or DataFrame, got ndarray"):
         model.predict(np.arange(6.0), time="day")
+    with pytest.raises(ValueError, match=r"delimiter: expected one of , ; tab \| auto, got '\\t'"):
+        model.predict(path, delimiter="\t")
     with pytest.raises(ValueError, match="target: expected 1 names"):
         model.predict(frame, target=["a", "b"])
 
