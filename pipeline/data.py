@@ -162,6 +162,7 @@ def series_data(recipe: dict[str, Any]) -> Data:
     flat = np.flatnonzero(np.ptp(x["train"], axis=0) == 0)  # std of equal values need not be exactly 0
     if flat.size:
         raise StageError(f"data: column {columns[flat[0]]!r} never changes in the training rows; leave it out")
+    require_float32(columns, x["train"])
     season, shortest = recipe["spec"]["season"], int(np.diff(starts["train"]).min())
     if season >= shortest:
         raise StageError(f"data: expected season below the {shortest} rows of training, got {season}; lower `season:`")
@@ -170,6 +171,24 @@ def series_data(recipe: dict[str, Any]) -> Data:
         about["forecast"]["columns"] = own
     mean, scale = x["train"].mean(0).astype(np.float32), (1 / x["train"].std(0)).astype(np.float32)
     return Data(x, starts, mean, scale, about, times)
+
+
+PRECISION = 0.01  # of a column's deviation: what rounding its values to float32 may cost
+RANGE = 1e18  # values whose squares float32 still holds, and their inverse
+
+
+def require_float32(columns: list[str], values: np.ndarray) -> None:
+    """Raise StageError where float32 cannot tell a column's values (rows, D) apart, or cannot hold their squares."""
+    eps = float(np.finfo(np.float32).eps)
+    for name, column in zip(columns, values.T, strict=True):
+        largest, spread = float(np.abs(column).max()), float(column.std())
+        if not (largest < RANGE and spread > 1 / RANGE):
+            got = f"values up to {largest:.3g} with a deviation of {spread:.3g}"
+            raise StageError(f"data: column {name!r}: expected magnitudes of 1e-18 to 1e18, got {got}; change the unit")
+        if eps * largest > PRECISION * spread:
+            got = f"values up to {largest:.10g} that vary by {spread:.3g} (their standard deviation)"
+            cure = "subtract a constant from the column, as its first value, here and where it is served"
+            raise StageError(f"data: column {name!r}: float32 has no digits left for {got}; {cure}")
 
 
 def described(

@@ -9,7 +9,9 @@ import numpy as np
 
 from pipeline.disk import located
 from pipeline.stage import StageError
-from serve.series import Series, Step, read_csv
+from serve.number import number
+from serve.series import Series, Step, open_file, read_csv, table_of
+from serve.times import coded_times, parse_times
 
 WAVE = (20 * np.pi / 137, np.pi / 137)  # radians a step: the notes' linspace over 128 + 10 points, kept at any horizon
 
@@ -62,13 +64,47 @@ def statsmodels_table(spec: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     return read_csv(path, columns=[column], time=time, id=None, gaps=spec["gaps"]), {"time": time, "id": None}
 
 
+TIME_NAMES = ("date", "datetime", "time", "timestamp", "year", "month", "day")  # of columns that are no values
+
+
 def csv_table(spec: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-    """A user's CSV: one or many columns, optional time and id columns."""
+    """A user's CSV or Parquet file: one or many columns, optional time and id columns.
+
+    `time` and `id` that the spec does not name are `ds` and `unique_id` where the file has them, as for `infer series`.
+    """
     path = located(spec["path"])
     if not path.is_file():
         raise StageError(f"data.csv: {path} is not a file; give the path of a CSV in params.yaml")
-    names = {"time": spec["time"], "id": spec["id"]}
-    return read_csv(path, columns=spec["columns"], **names, gaps=spec["gaps"]), names
+    file = open_file(path, keys=[name for name in (spec["time"], spec["id"], "ds", "unique_id") if name])
+    require_header(path, file.header)
+    names = {
+        key: spec[key] if spec[key] or habit not in file.header else habit
+        for key, habit in (("time", "ds"), ("id", "unique_id"))
+    }
+    if names["time"] is None:
+        refuse_times_as_values(path, file, spec["columns"])
+    return table_of(file, columns=spec["columns"], **names, gaps=spec["gaps"]), names
+
+
+def require_header(path: Path, header: list[str]) -> None:
+    """Raise StageError where the first line holds values: its numbers would be taken for names, and be lost."""
+    if all(cell and (number(cell, ".") is not None or parse_times([cell])[1] is None) for cell in header):
+        got = ", ".join(header[:4])
+        raise StageError(
+            f"data.csv: {path}: expected a first line of column names, got {got}; write one above the values"
+        )
+
+
+def refuse_times_as_values(path: Path, file: Any, columns: list[str] | None) -> None:
+    """Raise StageError where a file without a named time column has one: the order of its rows would be trusted."""
+    numeric = set(file.numeric(file.header))
+    for name in file.header:
+        if columns is not None and name in columns:
+            continue
+        dated = name not in numeric and coded_times(*file.coded(name))[1] is None
+        if dated or (name.lower() in TIME_NAMES and columns is None):
+            cure = f"write `time: {name}` in the set, or name the `columns:` that are values"
+            raise StageError(f"data.csv: {path}: column {name!r} looks like times, and no time column is named; {cure}")
 
 
 def split_by_time(one: Series, spec: dict[str, Any], context: int, horizon: int) -> dict[str, Series]:

@@ -267,3 +267,23 @@ def test_a_set_of_files_is_not_decoded_for_its_labels(
     assert len(labels) == 10 and labels[0] == "tench"
     for sample in splits["test"]:
         assert isinstance(sample.image, Path) and sample.image.parent.name == WNIDS[sample.label]
+
+
+@pytest.mark.parametrize(
+    ("level", "spread", "sentence"),
+    [
+        (1e8, 1.0, "float32 has no digits left for values up to 1000000"),
+        (1e9, 1.0, "float32 has no digits left"),
+        (1e23, 1e22, "expected magnitudes of 1e-18 to 1e18, got values up to 1"),
+        (0.0, 1e-42, "expected magnitudes of 1e-18 to 1e18"),
+        (5e4, 1.0, None),
+        (0.0, 1e15, None),
+    ],
+)
+def test_values_that_float32_cannot_tell_apart_are_refused(level: float, spread: float, sentence: str | None) -> None:
+    """Oracle: float32 keeps 24 bits: at a level of 1e8 the last one is 8, at 5e4 it is .004."""
+    values = level + spread * np.random.default_rng(0).standard_normal((500, 1))
+    if sentence is None:
+        return data.require_float32(["y"], values)
+    with pytest.raises(StageError, match=f"data: column 'y': .*{sentence}"):
+        data.require_float32(["y"], values)

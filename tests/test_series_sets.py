@@ -116,6 +116,32 @@ def test_splits_by_rows(table: Callable[..., dict[str, Any]]) -> None:
         series.series(table(splits=[50, 40, 57]), 5, 3)
 
 
+def test_ids_and_times_are_found_by_their_usual_names(tmp_path: Path, spec_of: Spec) -> None:
+    """`unique_id` and `ds`, as `infer series` finds them; before, two series were chained into one, ids forecast."""
+    rows = "".join(f"{k},{t},{k + t * 0.5}\n" for k in (7, 8) for t in range(60))
+    (tmp_path / "long.csv").write_text("unique_id,ds,y\n" + rows)
+    parts, facts = series.series(spec_of("csv", path=str(tmp_path / "long.csv")), 5, 3)
+    assert (facts["id"], facts["time"], facts["columns"]) == ("unique_id", "ds", ["y"])
+    assert [one.id for one in parts["train"]] == ["7", "8"]
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("date,y\n2024-01-03,1\n2024-01-02,2\n2024-01-01,3\n", "column 'date' looks like times"),
+        ("when,y\n2024-01-03,1\n2024-01-02,2\n", "column 'when' looks like times, .*write `time: when` in the set"),
+        ("year,y\n2003,1\n2002,2\n", "column 'year' looks like times"),
+        ("1.5,2.5\n3,4\n5,6\n", "expected a first line of column names, got 1.5, 2.5"),
+        ("2024-01-01,2.5\n2024-01-02,4\n", "expected a first line of column names, got 2024-01-01, 2.5"),
+    ],
+)
+def test_times_and_headers_are_not_taken_for_values(tmp_path: Path, spec_of: Spec, text: str, sentence: str) -> None:
+    """Oracle: the sentence; newest first trained backwards, and a first row of values became the names."""
+    (tmp_path / "mine.csv").write_text(text)
+    with pytest.raises(StageError, match=sentence):
+        series.series(spec_of("csv", path=str(tmp_path / "mine.csv")), 2, 1)
+
+
 ETTH1 = Path(os.environ.get("DATA_ROOT", Path(__file__).parents[2] / "shared/datasets"))
 
 
