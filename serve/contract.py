@@ -40,6 +40,7 @@ from serve.subgraph import only, output_names
 PROPERTY = "convline"
 MAX_MODEL_BYTES = 2**31 - 1  # protobuf's own limit for one message
 MAX_TOP_FIELDS = 10_000  # a ModelProto has some ten; each is kept, so more would be memory that no model needs
+MAX_ENTRY_FIELDS = 16  # of one metadata property, which has a key and a value
 MAX_DOCUMENT_BYTES = 64 * 2**20
 MAX_NESTING = 64  # of the document; ours has 6 levels
 MAX_GOLDEN_BYTES = 64 * 2**20  # one golden array unpacked; ours are kilobytes, a zlib bomb is gigabytes
@@ -236,7 +237,7 @@ def _document(top: list[Field], path: Path) -> dict[str, Any]:
         for entry in (f.value for f in top if f.number == METADATA_PROPS):
             if isinstance(entry, int):
                 raise ProtobufError("metadata is a number")
-            parts = {f.number: f.value for f in fields(entry)}
+            parts = {f.number: f.value for f in islice(fields(entry), MAX_ENTRY_FIELDS)}
             key = parts.get(1)
             if isinstance(key, memoryview) and key == PROPERTY.encode():
                 values.append(parts.get(2, b""))

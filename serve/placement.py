@@ -83,7 +83,7 @@ def shape_nodes(model: bytes) -> frozenset[str]:
     others: set[bytes] = set()
     for node in (inside(f) for f in parts if f.number == NODE):  # ONNX sorts them
         [operator] = names(node, NODE_OPERATOR)
-        read = {n for kind, part in messages(node, "node") if kind == "node" for n in names(part, NODE_INPUT)}
+        read = {n for part in messages(node, "node") if part.kind == "node" for n in names(part.bytes, NODE_INPUT)}
         read -= constants | {b""}
         if operator == b"Constant":
             constants |= names(node, NODE_OUTPUT)

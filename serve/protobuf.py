@@ -8,6 +8,7 @@ of onnx.proto (ONNX 1.19, IR version 11); https://protobuf.dev/programming-guide
 """
 
 from collections.abc import Iterator
+from itertools import count
 from typing import NamedTuple
 
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
@@ -16,11 +17,11 @@ MAX_DEPTH = 64  # graphs in attributes in graphs ...; real models nest 2 or 3, p
 # ModelProto
 IR_VERSION, GRAPH, METADATA_PROPS = 1, 7, 14
 
-# What is looked into: message -> {field number: message of the field}. Tensors can hide in all but the last five.
+# What is looked into: message -> {field number: message of the field}. Tensors can hide in all but the last six.
 CHILDREN = {
     "model": {7: "graph", 20: "training", 25: "function"},
     "training": {1: "graph", 2: "graph"},
-    "graph": {1: "node", 5: "tensor", 11: "value", 15: "sparse"},
+    "graph": {1: "node", 5: "tensor", 11: "value", 12: "named", 13: "named", 15: "sparse"},
     "function": {7: "node", 11: "attribute"},
     "node": {5: "attribute"},
     "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph", 22: "sparse", 23: "sparse"},
@@ -31,6 +32,7 @@ CHILDREN = {
     "tensor type": {2: "shape"},
     "shape": {1: "dimension"},
     "dimension": {},
+    "named": {},  # outputs and inner values: their names are read later, so their fields are counted
 }
 NODE_OPERATOR, NODE_DOMAIN, DIMENSION_VALUE = 4, 7, 1
 DIMS = {"tensor": 1, "sparse": 3}  # field that declares the size
@@ -40,6 +42,8 @@ TENSOR_EXTERNAL_DATA, TENSOR_DATA_LOCATION, LOCATION_EXTERNAL = 13, 14, 1
 DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft")
 OPERATORS_REFUSED = ("EPContext",)
 MAX_NODES = 100_000  # of all graphs together; the deepest int8 net of params.yaml has 2,199
+MAX_FIELDS = 500_000  # of all messages together: half a second; the nets of params.yaml have 379 to about 45,000
+MAX_RANK = 64  # of a tensor; onnxruntime's operators take 8 or fewer
 MAX_DIMENSION = 1_000_000  # of a graph's input: MAX_STEPS of serve/schema.py, above MAX_IMAGE_SIDE
 ELEMENTS_PER_BYTE = 4  # of ONNX's narrowest type, 2 bits
 
@@ -50,6 +54,10 @@ class ProtobufError(ValueError):
     def __init__(self, text: str, cut: bool = False) -> None:
         super().__init__(text)
         self.cut = cut
+
+
+class TooManyFieldsError(ProtobufError):
+    """The messages have more than MAX_FIELDS fields."""
 
 
 class Field(NamedTuple):
@@ -115,35 +123,52 @@ def encode_bytes(number: int, value: bytes) -> bytes:
     return encode_varint(number << 3 | BYTES) + encode_varint(len(value)) + value
 
 
-def messages(message: memoryview, kind: str = "model", depth: int = 0) -> Iterator[tuple[str, memoryview]]:
-    """Yield (kind, bytes) of a message and of all that nest in it as CHILDREN says, parents first."""
+class Message(NamedTuple):
+    """One message: a key of CHILDREN, its bytes, and its fields in file order."""
+
+    kind: str
+    bytes: memoryview
+    fields: list[Field]
+
+
+def messages(
+    message: memoryview, kind: str = "model", depth: int = 0, counter: Iterator[int] | None = None
+) -> Iterator[Message]:
+    """Yield a message and all that nest in it as CHILDREN says, parents first, with at most MAX_FIELDS fields."""
     if depth > MAX_DEPTH:
         raise ProtobufError(f"messages nest deeper than {MAX_DEPTH}")
-    yield kind, message
-    for field in fields(message):
+    counter, found = counter or count(1), []
+    for field in fields(message):  # each costs 40 to 200 times its bytes, known or not
+        if next(counter) > MAX_FIELDS:
+            raise TooManyFieldsError(f"more than {MAX_FIELDS:,} fields")
+        found.append(field)
+    yield Message(kind, message, found)
+    for field in found:
         child = CHILDREN[kind].get(field.number)
         if child is None:
             continue
         if isinstance(field.value, int):
             raise ProtobufError(f"field {field.number} of a {kind} is a number, expected a {child}")
-        yield from messages(field.value, child, depth + 1)
+        yield from messages(field.value, child, depth + 1, counter)
 
 
 def refusal(model: bytes | memoryview) -> str | None:
     """Return why a ModelProto is not given to onnxruntime, "expected ..., got ...", or None; ProtobufError as above."""
     nodes = 0
-    for kind, message in messages(memoryview(model)):
-        nodes += kind == "node"
-        if nodes > MAX_NODES:
-            return f"expected at most {MAX_NODES:,} nodes, got more"
-        found = CHECKS[kind](message, kind) if kind in CHECKS else None
-        if found:
-            return found
+    try:
+        for message in messages(memoryview(model)):
+            nodes += message.kind == "node"
+            if nodes > MAX_NODES:
+                return f"expected at most {MAX_NODES:,} nodes, got more"
+            if message.kind in CHECKS and (found := CHECKS[message.kind](message)):
+                return found
+    except TooManyFieldsError:
+        return f"expected at most {MAX_FIELDS:,} fields in all messages, got more"
     return None
 
 
-def _refuse_node(message: memoryview, kind: str) -> str | None:
-    parts = {f.number: f.value for f in fields(message) if not isinstance(f.value, int)}
+def _refuse_node(message: Message) -> str | None:
+    parts = {f.number: f.value for f in message.fields if not isinstance(f.value, int)}
     domain, operator = (str(parts.get(n, b""), errors="replace") for n in (NODE_DOMAIN, NODE_OPERATOR))
     if domain not in DOMAINS:
         return f"expected operators of {', '.join(filter(None, DOMAINS))}, got {operator[:80]!r} of {domain[:80]!r}"
@@ -152,23 +177,25 @@ def _refuse_node(message: memoryview, kind: str) -> str | None:
     return None
 
 
-def _refuse_tensor(message: memoryview, kind: str) -> str | None:
+def _refuse_tensor(message: Message) -> str | None:
     """A size that the bytes cannot hold is memory that the file does not pay for; true of sparse tensors as well."""
-    elements = 1
-    for field in fields(message):
+    elements, rank, size = 1, 0, len(message.bytes)
+    for field in message.fields:
         external = field.number == TENSOR_DATA_LOCATION and field.value == LOCATION_EXTERNAL
-        if kind == "tensor" and (external or field.number == TENSOR_EXTERNAL_DATA):
+        if message.kind == "tensor" and (external or field.number == TENSOR_EXTERNAL_DATA):
             return "expected weights inside the file, got external data"
-        if field.number == DIMS[kind]:
-            for size in _integers(field.value):
-                elements = min(elements * size, 2**63)  # a negative size is 2^63 and more here
-    if elements > ELEMENTS_PER_BYTE * len(message):
-        return f"expected tensors of the size of their data, got {elements:,} elements in {len(message):,} bytes"
+        if field.number == DIMS[message.kind]:
+            for side in _integers(field.value):
+                elements, rank = min(elements * side, 2**63), rank + 1  # a negative side is 2^63 and more here
+                if rank > MAX_RANK:
+                    return f"expected tensors of at most {MAX_RANK} dimensions, got more"
+    if elements > ELEMENTS_PER_BYTE * size:
+        return f"expected tensors of the size of their data, got {elements:,} elements in {size:,} bytes"
     return None
 
 
-def _refuse_dimension(message: memoryview, kind: str) -> str | None:
-    for field in fields(message):
+def _refuse_dimension(message: Message) -> str | None:
+    for field in message.fields:
         if field.number == DIMENSION_VALUE and isinstance(field.value, int) and field.value > MAX_DIMENSION:
             return f"expected graph inputs of at most {MAX_DIMENSION:,} in each dimension, got {field.value:,}"
     return None

@@ -34,8 +34,8 @@ def _part(graph: memoryview, outputs: Sequence[str]) -> bytes:
     for field in reversed([f for f in found if f.number == NODE]):
         if needed & names(inside(field), 2):
             kept.add(field.start)
-            for kind, message in messages(inside(field), "node"):  # a loop's inner nodes read from outside, too
-                needed |= names(message, 1) if kind == "node" else set()
+            for message in messages(inside(field), "node"):  # a loop's inner nodes read from outside, too
+                needed |= names(message.bytes, 1) if message.kind == "node" else set()
     for field in found:
         if field.number in NAMED:
             wanted = asked if field.number == OUTPUT else needed

@@ -1,6 +1,7 @@
 """The protobuf walk, against the onnx package that it replaces."""
 
 import re
+import time
 
 import numpy as np
 import onnx
@@ -175,6 +176,39 @@ def test_nodes_are_counted_over_all_graphs() -> None:
     half = encode_bytes(1, encode_bytes(5, encode_bytes(6, node * (MAX_NODES // 2))))  # a graph inside an attribute
     assert refusal(encode_bytes(7, half + node * (MAX_NODES // 2 - 1))) is None
     assert refusal(encode_bytes(7, half + node * (MAX_NODES // 2))) == "expected at most 100,000 nodes, got more"
+
+
+@pytest.mark.parametrize("path", [(7,), (7, 1), (7, 1, 5), (7, 5), (7, 12), (7, 13), (7, 11, 2, 1, 2, 1), (25,), (20,)])
+def test_fields_are_counted_over_all_messages(path: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Oracle: fields that nobody knows, in each kind of message that is looked into, half of them in each of two."""
+    monkeypatch.setattr("serve.protobuf.MAX_FIELDS", 2 * (10 + len(path)))
+
+    def model(unknown: int) -> bytes:
+        message = (encode_varint(100 << 3) + b"\1") * unknown
+        for number in reversed(path):
+            message = encode_bytes(number, message)
+        return message * 2
+
+    assert refusal(model(10)) is None
+    assert refusal(model(11)) == f"expected at most {2 * (10 + len(path))} fields in all messages, got more"
+
+
+@pytest.mark.parametrize("number", [100, 5], ids=["unknown", "attributes"])
+def test_a_stuffed_file_is_refused_soon(number: int) -> None:
+    """Oracle: the clock. 8 MB of empty fields took 9 to 20 s before they were bounded, and now about one."""
+    field = encode_varint(number << 3 | 2) + b"\0"
+    started = time.perf_counter()
+    assert "fields in all messages, got more" in str(refusal(encode_bytes(7, encode_bytes(1, field * (2**22)))))
+    assert time.perf_counter() - started < 8
+
+
+def test_dimensions_are_counted() -> None:
+    """Oracle: 64 dimensions of 1, packed or not, pass; 65 do not; 8 MB of them took 2.4 s."""
+    for rank, refused in ((64, False), (65, True), (2**23, True)):
+        tensor = encode_bytes(1, b"\1" * rank) + encode_bytes(9, b"\0\0\0\0")
+        found = refusal(encode_bytes(7, encode_bytes(5, tensor)))
+        assert found == ("expected tensors of at most 64 dimensions, got more" if refused else None)
+    assert "64 dimensions" in str(refusal(with_weight([1] * 65, b"\0" * 4).SerializeToString()))
 
 
 def test_packed_sizes_count_too() -> None:
