@@ -10,6 +10,7 @@ import os
 import sys
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # as serve/session.py has it
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # deterministic cuBLAS, read at its first call
 
 if missing := [name for name in ("numpy", "PIL", "tqdm") if importlib.util.find_spec(name) is None]:

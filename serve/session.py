@@ -283,6 +283,8 @@ def _onnxruntime() -> Any:
             "onnxruntime and onnxruntime-gpu are both installed and overwrite each other's files; "
             "run `pip uninstall onnxruntime onnxruntime-gpu`, then install the one you want"
         )
+    # Its official builds send usage data to Microsoft, and keep a device id in the user's cache folder, unless told.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
         import onnxruntime
     except ImportError as error:
