@@ -32,6 +32,7 @@ from serve.locate import file_of
 
 INT8_ATOL = 0.02  # of probabilities, of one int8 file on two processors
 BATCH = {0: torch.export.Dim("N")}
+RANGE_WINDOWS = 32  # of the training split
 GOLDEN = 4  # samples that travel inside the file
 NAMES = {
     "features": ("images", ["features"]),  # of a backbone alone
@@ -188,6 +189,31 @@ def document(
     }
 
 
+def training_range(net: torch.nn.Module, source: data.Data) -> dict[str, Any] | None:
+    """Return `input.range` of a forecaster's document, None where its answers move with its window's level and scale.
+
+    That is tried on windows of the training split, moved by ten times its range and made three times as large.
+    """
+    columns, context, targets = source.about["columns"], source.about["input"]["context"], source.about["forecast"]
+    own, x, train = len(targets.get("columns", columns)), source.served("train"), source.x["train"]
+    width = np.ptp(train, axis=0)
+    some = x[data.spread(len(x), RANGE_WINDOWS)]
+    still = answers(net, some)[0].astype(np.float64)
+
+    def follows(scale: float) -> bool:
+        moved = some.copy()
+        moved[:, :context, : len(columns)] = scale * moved[:, :context, : len(columns)] + 10 * width
+        gap = np.abs(answers(net, moved)[0] - (scale * still + 10 * width[:own]))
+        rounding = 16 * float(np.finfo(np.float32).eps) * np.abs(moved[:, :context, :own]).max((0, 1))
+        return bool((gap.max((0, 1)) <= 1e-3 * scale * width[:own] + rounding).all())
+
+    if follows(3):
+        return None
+    history = x[:, :context, : len(columns)]
+    kind, seen = ("changes", history - history[:, -1:]) if follows(1) else ("values", train[None])
+    return {"of": kind, "low": seen.min((0, 1)).tolist(), "high": seen.max((0, 1)).tolist()}
+
+
 def versions() -> dict[str, str]:
     """Return the installed version of each of PACKAGES, without those that are not installed."""
     found = {}
@@ -287,6 +313,8 @@ def main() -> None:
         whole, promise, explained = grown(graph, net, recipe, x)
         metrics = read_json(RESULTS / name / "train.json", f"train@{name}")
         about = document(name, recipe, source.about, metrics, x["test"], y["test"], atol)
+        if source.task == "forecasting" and (trained := training_range(net, source)):
+            about["input"] = about["input"] | {"range": trained}
         folder = fresh(OUT / name / "export")
         arrays = {f"{kind}_{i}": o for kind, outputs in y.items() for i, o in enumerate(outputs)}
         np.savez(folder / "torch.npz", random=x["random"], **arrays)

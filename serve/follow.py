@@ -136,7 +136,8 @@ class Follower:
         forecast, quantiles, settled = track.stream.push(row[0])
         finite = np.isfinite(forecast).all() and np.isfinite(quantiles).all()
         trouble = "" if finite else "the model answered values that are not finite"
-        return Origin(track.series, self.step, last, forecast[:horizon], quantiles[:horizon], trouble), settled
+        outside = bool(model.outside(track.series.values[None])[0])
+        return Origin(track.series, self.step, last, forecast[:horizon], quantiles[:horizon], trouble, outside), settled
 
     def _start(self, name: str) -> Track:
         """Return the track of a series that starts now, or starts anew."""

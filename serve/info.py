@@ -54,10 +54,20 @@ def _series_rows(document: dict[str, Any]) -> list[tuple[str, str]]:
         ("step", f"{rule['step']['count']} {rule['step']['unit']}"),
         ("calendar", ", ".join(rule.get("calendar", [])) or "none"),
         ("gaps", rule["gaps"]),
+        ("trained on", _range(rule)),
         ("forecast", printable(", ".join(answer.get("columns", rule["columns"])))),
         ("stream", f"settled after {document['stream']['samples']} samples" if "stream" in document else "none"),
         ("horizon", f"{answer['horizon']} steps, quantiles {', '.join(f'{q:g}' for q in answer['quantiles'])}"),
     ]
+
+
+def _range(rule: dict[str, Any]) -> str:
+    """Return what a forecaster's inputs were like in training."""
+    if "range" not in rule:
+        return "no range in the file"
+    what, low, high = (rule["range"][key] for key in ("of", "low", "high"))
+    spans = zip(rule["columns"], low, high, strict=True)
+    return printable(f"{what} " + ", ".join(f"{name} {a:.6g} to {b:.6g}" for name, a, b in spans))
 
 
 def _provenance_rows(provenance: dict[str, Any]) -> list[tuple[str, str]]:

@@ -34,6 +34,7 @@ Floats = npt.NDArray[np.float32]
 Given = str | Path | IO[str] | IO[bytes] | Frame | Table | npt.ArrayLike
 
 WINDOWS_PER_RUN = 128
+MARGIN = 0.5  # of the width of the training range, on each side: how far beyond it an input may lie
 
 
 class Classifier(Opened):
@@ -184,6 +185,16 @@ class Forecaster(Opened):
         forecast, quantiles = np.concatenate([part[0] for part in parts], axis=1), parts[0][1]
         unknown = np.full((len(values), max(steps - ahead, 0), *quantiles.shape[2:]), np.nan, np.float32)
         return forecast[:, :steps], np.concatenate([quantiles, unknown], axis=1)[:, :steps]
+
+    def outside(self, windows: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.bool_]:
+        """Return (N,): whether a window (N, T, D) holds values unlike those of training, as far as the file tells."""
+        trained = self.contract.document["input"].get("range")
+        if trained is None:
+            return np.zeros(len(windows), np.bool_)
+        low, high = np.array(trained["low"], np.float64), np.array(trained["high"], np.float64)
+        reach = MARGIN * (high - low)
+        seen = windows if trained["of"] == "values" else windows - windows[:, -1:]
+        return np.asarray(((seen < low - reach) | (seen > high + reach)).any(axis=(1, 2)))
 
     def stamps(self, series: Series, cutoff: int, step: Step, horizon: int | None = None) -> Times:
         """Return the times of the window that ends at row `cutoff` and of as many rows ahead as `run` asks for."""

@@ -29,6 +29,7 @@ class Origin(NamedTuple):  # of which a file has hundreds of thousands
     forecast: npt.NDArray[np.floating[Any]]
     quantiles: npt.NDArray[np.floating[Any]]
     error: str
+    outside: bool = False  # whether the history is unlike that of training
 
     @property
     def times(self) -> Times:
@@ -94,20 +95,21 @@ def answer(model: Forecaster, step: Step, batch: list[Start], horizon: int) -> l
         except InputError as error:
             errors |= dict.fromkeys(places, error.reason)
     shape = (horizon, len(model.targets))
-    nothing = np.full(shape, np.nan), np.full((*shape, len(model.quantiles)), np.nan), False
+    nothing = np.full(shape, np.nan), np.full((*shape, len(model.quantiles)), np.nan), False, False
     found = {}
     if windows:
-        stamps = np.concatenate(times) if times else None
-        forecast, quantiles = _run(model, np.concatenate(windows), horizon, stamps)
+        histories, stamps = np.concatenate(windows), np.concatenate(times) if times else None
+        forecast, quantiles = _run(model, histories, horizon, stamps)
         sound = np.asarray(
             np.isfinite(forecast).all((1, 2)) & np.isfinite(quantiles[:, : model.horizon]).all((1, 2, 3))
         )
-        found = dict(zip(asked, zip(forecast, quantiles, sound.tolist(), strict=True), strict=True))
+        facts = sound.tolist(), model.outside(histories).tolist()
+        found = dict(zip(asked, zip(forecast, quantiles, *facts, strict=True), strict=True))
     origins = []
     for place, (series, cutoff) in enumerate(batch):
-        forecast, quantiles, finite = found.get(place, nothing)
+        forecast, quantiles, finite, outside = found.get(place, nothing)
         error_text = errors.get(place, "" if finite else "the model answered values that are not finite")
-        origins.append(Origin(series, step, cutoff, forecast, quantiles, error_text))
+        origins.append(Origin(series, step, cutoff, forecast, quantiles, error_text, outside))
     return origins
 
 

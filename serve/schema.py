@@ -68,6 +68,10 @@ GOLDENS: Rule = (
     "an object of packed arrays",
     lambda v: isinstance(v, dict) and v != {} and all(map(_is_golden, v.values())),
 )
+NUMBERS: Rule = (
+    "a list of finite numbers",
+    lambda v: isinstance(v, list) and all(type(n) in (int, float) and abs(n) < 1e308 for n in v),
+)
 POSITIVE: Rule = "a number above 0", lambda v: type(v) in (int, float) and 0 < v < 1e308
 
 COMMON: dict[str, Rule] = {
@@ -116,10 +120,16 @@ KNOWN: Rule = (
     lambda v: _are_names(v) and {*v} <= {*FEATURES},
 )
 CALENDAR: dict[str, Rule] = {"input.calendar": KNOWN, "golden.calendar": GOLDEN}  # the graph has an input of this name
+RANGE: dict[str, Rule] = {  # of the training inputs, where answers to others mean nothing
+    "input.range": OBJECT,
+    "input.range.of": _one_of("values", "changes"),  # of each row, or of each row from the window's last
+    "input.range.low": NUMBERS,
+    "input.range.high": NUMBERS,
+}
 TARGETS: dict[str, Rule] = {"forecast.columns": NAMES}  # the first of input.columns, where they are fewer
 OPTIONAL = {  # task: keys that may be absent, each with the rules that hold where it is there
     "classification": {"explain": EXPLAIN},
-    "forecasting": {"stream": STREAM, "input.calendar": CALENDAR, "forecast.columns": TARGETS},
+    "forecasting": {"stream": STREAM, "input.calendar": CALENDAR, "input.range": RANGE, "forecast.columns": TARGETS},
 }
 OPEN = ("provenance", "golden.input", "golden.calendar", "golden.outputs")  # what is inside is not named above
 
@@ -165,6 +175,12 @@ def _check_forecast(given: dict[str, Any], answer: dict[str, Any], where: str) -
     if columns != given["columns"][: len(columns)]:
         expected = f"the first of {given['columns']!r:.80}, got {columns!r:.80}"
         raise ModelFileError(f"{where}: metadata key 'forecast.columns': expected {expected}; export it again")
+    if "range" in given:
+        low, high = given["range"]["low"], given["range"]["high"]
+        pairs = [*zip(low, high, strict=False)]
+        if not len(low) == len(high) == len(given["columns"]) or any(a > b for a, b in pairs):
+            what = "metadata key 'input.range': expected a low and a high, no lower, for each column, got others"
+            raise ModelFileError(f"{where}: {what}; export it again")
     if "calendar" in given and (given["time"] is None or given["step"]["unit"] == "index"):
         what = "metadata key 'input.calendar': expected a time column of dates beside it, got none"
         raise ModelFileError(f"{where}: {what}; export it again")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import line
 import numpy as np
@@ -210,3 +211,43 @@ def test_the_file_holds_no_path_of_this_machine(name: str) -> None:
     shipped = line.model_path(name).read_bytes()
     assert str(Path(network.__file__).parents[1]).encode() not in shipped
     assert b"stack_trace" not in shipped and b".py" not in shipped
+
+
+class Follows(nn.Module):
+    """A forecaster of two steps: weights on the window's last row, mean and spread, and a number of its own."""
+
+    def __init__(self, last: float, mean: float, spread: float, own: float) -> None:
+        super().__init__()
+        self.weights = last, mean, spread, own
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        last, mean, spread, own = self.weights
+        answer = last * x[:, -1:] + mean * x.mean(1, keepdim=True) + spread * x.std(1, keepdim=True) + own
+        return answer.expand(-1, 2, -1), answer.expand(-1, 2, -1).unsqueeze(-1)
+
+
+@pytest.mark.parametrize(
+    ("weights", "kind"),
+    [((0.3, 0.7, 0.5, 0.0), None), ((1.0, 0.0, 0.5, 2.0), "changes"), ((0.9, 0.0, 0.0, 0.0), "values")],
+)
+@pytest.mark.parametrize("level", [0.0, 1e5])
+def test_the_range_of_training_is_carried_where_answers_depend_on_it(
+    weights: tuple[float, ...], kind: str | None, level: float
+) -> None:
+    """Oracle: what moves and grows with its window needs none, what moves alone has that of its rows' changes."""
+    rows = level + np.random.default_rng(0).normal(size=(40, 1)).astype(np.float32)
+    windows = np.stack([rows[k : k + 6] for k in range(34)])
+    about = {"columns": ["y"], "input": {"context": 6}, "forecast": {}}
+    source = SimpleNamespace(about=about, x={"train": rows}, served=lambda split: windows)
+    found = export.training_range(Follows(*weights), source)
+    seen = rows[None] if kind == "values" else windows - windows[:, -1:]
+    assert found == (kind and {"of": kind, "low": [float(seen.min())], "high": [float(seen.max())]})
+
+
+@pytest.mark.usefixtures("root")
+def test_a_forecasters_file_carries_its_range() -> None:
+    """Oracle: the least and the greatest of the training rows; the network standardises by constants."""
+    _, source = trained(line.WAVES)
+    found = contract.read(line.model_path(line.WAVES)).document["input"]["range"]
+    train = source.x["train"]
+    assert found == {"of": "values", "low": train.min(0).tolist(), "high": train.max(0).tolist()}

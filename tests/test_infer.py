@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import csv
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import line
 import numpy as np
 import pytest
+import watched
 
 from pipeline import infer
 from pipeline.stage import StageError
@@ -41,6 +43,7 @@ def test_series_are_served_as_checked_without_torch() -> None:
     served = line.rows(f"out/{line.WAVES}/infer/predictions.jsonl")
     target = np.load(f"out/{line.WAVES}/check/test.npz")["target"].ravel()
     forecast = np.array([float(row["yhat"]) for row in served])
+    assert {row["status"] for row in served} == {"ok"}  # test rows lie within the range of the training rows
     assert facts["value"] == pytest.approx(((forecast - target) ** 2).mean(), rel=1e-6)
     assert facts["value"] == pytest.approx(facts["expected"], rel=1e-4) and facts["equal"]
     assert (facts["n"], facts["rows_ok"], facts["rows_error"]) == (50, 200, 0)
@@ -142,3 +145,14 @@ def test_without_a_wheel_the_command_is_named() -> None:
         file.unlink()
     with pytest.raises(StageError, match=r"no wheel in out/dist/wheel; run `dvc repro wheel`"):
         line.run("infer", line.DIGITS)
+
+
+def test_a_stage_sends_nothing_and_writes_its_outputs_alone(tmp_path: Path) -> None:
+    """Oracle: the system calls of the stage and of the command that it starts."""
+    root, home = Path.cwd(), tmp_path / "home"
+    far, written = watched.run([sys.executable, "-m", "pipeline.infer", line.WAVES], home, root)
+    assert far == []
+    outputs = [root / "out" / line.WAVES / "infer", root / "results" / line.WAVES / "infer.json"]
+    others = [path for path in written if not any(path.startswith(str(output)) for output in outputs)]
+    assert [path for path in others if not path.startswith(str(root / "out" / "seconds"))] == []
+    assert [path for path in home.rglob("*") if path.is_file()] == []

@@ -71,6 +71,10 @@ def test_forecaster_key_is_named(key: str, value: Any) -> None:
         ("golden.calendar", {"input.calendar": ["hour"]}, "an object with dtype"),
         ("input.calendar", {"input.calendar": ["hour"], "golden.calendar": 0, "input.time": None}, "a time column"),
         ("input.calendar", {"input.calendar": ["hour"], "golden.calendar": 0, "input.step.unit": "index"}, "a time"),
+        ("input.range.of", {"input.range.of": "rows"}, "one of 'values', 'changes'"),
+        ("input.range.low", {"input.range.low": [0, True]}, "a list of finite numbers"),
+        ("input.range", {"input.range.low": [0]}, "a low and a high"),
+        ("input.range", {"input.range.low": [0, 3]}, "a low and a high"),
         ("forecast.columns", {"forecast.columns": ["b"]}, "the first of"),
         ("forecast.columns", {"forecast.columns": ["a", "b", "c"]}, "the first of"),
         ("forecast.columns", {"forecast.columns": []}, "a list of different"),
@@ -80,7 +84,7 @@ def test_keys_that_may_be_absent_are_checked_where_they_are_there(key: str, chan
     """Oracle: a good document of two columns, of which the first is forecast, with one key made wrong."""
     good = {"stream": {"samples": 9}, "input.calendar": ["hour"], "forecast.columns": ["a"], "golden.calendar": 0}
     for keys in (good, change):
-        document = tiny.forecaster_document(("a", "b"))
+        document = tiny.forecaster_document(("a", "b"), range={"of": "changes", "low": [0, -1.5], "high": [0, 2]})
         for name, value in keys.items():
             changed(document, name, document["golden"]["input"] if name == "golden.calendar" else value)
         if keys is good:

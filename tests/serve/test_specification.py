@@ -26,7 +26,7 @@ CLOSED = {("provenance",), ("golden", "input"), ("golden", "calendar"), ("golden
 
 
 def test_every_key_of_the_contract_is_described() -> None:
-    objects = {"input", "golden", "input.step", "forecast", "explain", "stream"}  # their keys are listed
+    objects = {"input", "golden", "input.step", "input.range", "forecast", "explain", "stream"}  # their keys are listed
     keys = {*RULES} - objects
     lines = (DOCS / "model-file.md").read_text().splitlines()
     first = [line.split("|")[1] for line in lines if line.startswith("|")]
@@ -43,7 +43,8 @@ def documents() -> list[dict[str, Any]]:
     told["golden"]["calendar"] = told["golden"]["input"]
     stream["stream"] = {"samples": 4}
     fewer["forecast"]["columns"] = ["y"]
-    return [classifier_document(), crop, whole, seeing, forecaster_document(), told, stream, fewer]
+    ranged = forecaster_document(range={"of": "values", "low": [0.0], "high": [10.0]})
+    return [classifier_document(), crop, whole, seeing, forecaster_document(), told, stream, fewer, ranged]
 
 
 def accepted(document: dict[str, Any]) -> bool:
