@@ -16,7 +16,7 @@ from serve.classify import IN_FLIGHT, Bound, Images, Run, answer, columns_of, de
 from serve.contract import Contract
 from serve.errors import ServeError
 from serve.image import ImageRule
-from serve.journal import Journal, Mark
+from serve.journal import Journal, Mark, chained
 from serve.machine import usable_cores
 from serve.model import Classifier, wrap
 from serve.output import Columns, Part, encoding, form_of, open_part
@@ -106,7 +106,12 @@ class Worker:
         return [self.chunk(group) for group in parcel]
 
     def chunk(self, group: list[Source]) -> Chunk:
-        seen = fingerprint(group) if self.target != "-" else b""
+        seen = b""
+        if self.target != "-":
+            held = [source.held() for source in group]
+            seen = fingerprint([s._replace(error=None) if s.error == FATAL else s for s in held])
+            if self.decoders is None:  # else another process reads faster than it is sent what was read
+                group = held
         found = answer(self.model, self.run, group, self.top_k, self.decode)
         started = time.perf_counter()
         encoded = encoding(self.form, columns_of(self.top_k))[1](found.rows)
@@ -206,11 +211,12 @@ def write_chunks(
 ) -> None:
     """Append chunks to a table behind the summary's mark, and note in its journal how far it is."""
     mark = summary.mark
-    with open_part(output, columns, stdout, mark.size, form) as part, noted(output, run, mark, part) as note:
+    opened = open_part(output, columns, stdout, mark.size, mark.part, form)
+    with opened as part, noted(output, run, mark, part) as note:
         for chunk in chunks:
             started = time.perf_counter()
             part.append(chunk.encoded)
-            summary.mark = summary.mark.after(chunk.rows, chunk.failed, part.size, chunk.seen)
+            summary.mark = summary.mark.after(chunk.rows, chunk.failed, chunk.seen, part)
             note(summary.mark)
             summary.decode += chunk.decode
             summary.inference += chunk.inference
@@ -273,14 +279,14 @@ def isolated(worker: Worker, parcel: Parcel) -> list[Chunk]:
 
 def pass_over(prints: Iterator[bytes], mark: Mark, target: str) -> None:
     """Take the hashes of what an interrupted run has done; ServeError where they are not those of the same inputs."""
-    seen = Mark()
-    while seen.inputs != mark.inputs:
+    inputs = ""
+    while inputs != mark.inputs:
         if not (one := next(prints, b"")):
             raise ServeError(
                 f"{part_of(target)}: expected the inputs that are done to be as they were, got one added, removed or "
                 "changed among them; leave --resume out to start anew"
             )
-        seen = seen.after(0, 0, 0, one)
+        inputs = chained(inputs, one)
 
 
 @contextmanager
@@ -289,7 +295,8 @@ def noted(target: str, run: dict[str, Any], mark: Mark, part: Part) -> Iterator[
     if target == "-":
         yield lambda mark: None
         return
-    book, last = Journal(target, run, mark._replace(size=part.size)), mark._replace(size=part.size)
+    last = mark._replace(size=part.size, part=part.digest())
+    book = Journal(target, run, last)
 
     def note(mark: Mark) -> None:
         nonlocal last

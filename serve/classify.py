@@ -17,7 +17,7 @@ from serve.image import ImageRule
 from serve.model import Classifier, ImageLike, in_batches, read_any
 from serve.output import Columns, Row
 from serve.session import running
-from serve.sources import Source
+from serve.sources import Held, Source
 from serve.workers import AHEAD, Crew, batched, in_order, threads
 
 Images = npt.NDArray[np.uint8]  # (N, H, W, C)
@@ -145,15 +145,11 @@ def answer(model: Classifier, run: Run, group: list[Source], top_k: int, decode:
 
 
 def fingerprint(group: list[Source]) -> bytes:
-    """Return a hash of what the sources are: path, size and time of change, or the reason why there is no file."""
+    """Return a hash of what the sources are: paths and contents, or the reasons why there is none."""
     seen = hashlib.sha256()
-    for source in group:
-        try:
-            status = os.stat(source.member.archive if source.member else source.path)
-            facts = f"{status.st_size} {status.st_mtime_ns}"
-        except (OSError, ValueError):
-            facts = source.error or "none"
-        seen.update(os.fsencode(source.path) + b"\0" + facts.encode("utf-8", "backslashreplace") + b"\0")
+    for source in map(Source.held, group):
+        content = source.member.data if isinstance(source.member, Held) else (source.error or "").encode()
+        seen.update(os.fsencode(source.path) + b"\0" + hashlib.sha256(content).digest())
     return seen.digest()
 
 

@@ -214,8 +214,8 @@ def series(
 def _forecast(task: "Task", files: tuple[str, ...], plot: str | None, resume: bool, strict: bool) -> None:
     from serve.forecast import forecast_files
     from serve.plot import Picture
-    from serve.sources import SeriesSources
-    from serve.target import check_apart, part_of
+    from serve.sources import SERIES, SeriesSources, names_of
+    from serve.target import check_apart, check_folder_apart, part_of
 
     picture = Picture(task.model, task.horizon, task.every)
     if plot is not None:
@@ -225,6 +225,9 @@ def _forecast(task: "Task", files: tuple[str, ...], plot: str | None, resume: bo
     sources = SeriesSources(files, sys.stdin.buffer)
     found = [*sources]
     check_apart("--output", task.target, [source.path for source in found])
+    if Path(task.target).suffix.lower() in SERIES:  # which a folder's next run would take for one of its series
+        check_folder_apart("--output", str(Path(task.target).parent), [file for file in files if Path(file).is_dir()])
+    task.names = names_of([source.path for source in found if source.path != "-"])
     if sources.skipped:
         say(f"skipped {sources.skipped} hidden names, links and files of other suffixes inside folders")
     with interruptible("" if task.target == "-" else f"{part_of(task.target)} holds what is done, --resume goes on"):

@@ -1,11 +1,14 @@
 """Files to rows of a long table: what is forecast of each series, written by workers; errors are rows too."""
 
+import hashlib
 import math
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from itertools import groupby
+from pathlib import Path
 from typing import IO, Any, NamedTuple, TextIO
 
 import numpy as np
@@ -13,16 +16,17 @@ import numpy.typing as npt
 
 from serve import journal
 from serve.bulk import Chunk, Summary, pass_over, write_chunks
-from serve.classify import IN_FLIGHT, fingerprint
+from serve.classify import IN_FLIGHT
 from serve.errors import InputError
 from serve.journal import Mark
 from serve.machine import usable_cores
 from serve.model import Forecaster
 from serve.origins import Origin, Start, answer, starts, windows_per_run
-from serve.output import Block, Cells, Columns, Encode, Row, block_of, encoding, form_of
+from serve.output import Block, Cells, Columns, Encode, Row, block_of, encoding, form_of, is_formula
 from serve.reading import Reading
 from serve.series import Series, Table
 from serve.sources import Source
+from serve.table import printable
 from serve.times import Step, Times, format_times
 from serve.workers import AHEAD, Crew, in_order, threads
 
@@ -77,6 +81,7 @@ class Task:
     draws: Callable[[Series, int], bool] = lambda series, cutoff: False  # whether `draw` wants to see it
     draw: Callable[[Origin], None] = print
     form: str | None = None  # of the table; None: by the suffix of target
+    names: dict[str, str] = field(default_factory=dict)  # of series without ids by file, where its stem is not enough
     reading_s: float = 0.0
     _axes: dict[Any, Axis] = field(default_factory=dict)  # the last: most series share one
 
@@ -97,16 +102,22 @@ class Task:
         """Yield what is run of each file, of which "-" is `stdin`; a file that cannot be read is one group."""
         for source in files:
             name, started = source.path, time.perf_counter()
-            seen = fingerprint([source])
+            called = self.names.get(name)
+            seen = b"" if self.target == "-" else file_hash(name, called or "")
             try:
                 if source.error is not None:
                     raise InputError(name, source.error)
-                table = self.reading.read(stdin if name == "-" and stdin else name)
+                table = self.reading.read(stdin if name == "-" and stdin else name, called)
             except InputError as error:
                 yield Group(seen, Step("index", 1), [], name, error.reason)
                 continue
             finally:
                 self.reading_s += time.perf_counter() - started
+            risky = [one.id for one in table.series if is_formula(one.id)]
+            if risky and form_of(self.target, self.form) == "csv":
+                table.notes.append(
+                    f"ids that a spreadsheet would run have a ' in front in CSV: {printable(risky[0])}, ..."
+                )
             for note in table.notes + ([f"{table.filled} values made by interpolation"] if table.filled else []):
                 self.say(f"{name}: {note}")
             for batch in starts(self.model, table, self.horizon, self.every):
@@ -161,11 +172,13 @@ class Task:
                 known = origin.series.times[: origin.cutoff + 1][-1:]
                 cutoffs.append(_text(known, origin) if self.every and len(known) else NONE)
                 times.append(NONE if origin.error else _text(origin.times, origin))
+        outside = np.array([origin.outside and status == "ok" for origin in origins])
+        states = np.where(failed[owner], 2, np.where(ahead >= self.model.horizon, 1, 3 * outside[owner]))
         texts: Block = {
             "unique_id": ([origin.series.id for origin in origins], owner),
             "ds": np.concatenate(times),
             "cutoff": np.concatenate(cutoffs)[owner],
-            "status": ([status, "recursive", "error"], np.where(failed[owner], 2, ahead >= self.model.horizon)),
+            "status": ([status, "recursive", "error", "out-of-range"], states),
             "error": ([origin.error or None for origin in origins], owner),
         }
         values = iter(numbers.T)
@@ -185,6 +198,18 @@ class Task:
             found = _text(times, origin)
             self._axes = {key: found}
         return found
+
+
+def file_hash(name: str, called: str) -> bytes:
+    """Return a hash of a file's names and content; of the names alone if it is no regular file: a pipe is read once."""
+    seen, path = hashlib.sha256(os.fsencode(f"{name}\0{called}\0")), Path(name)
+    try:
+        if path.is_file():
+            with path.open("rb") as file:
+                seen.update(hashlib.file_digest(file, "sha256").digest())
+    except (OSError, ValueError):  # what cannot be read is an error row; ValueError: a NUL in the name
+        pass
+    return seen.digest()
 
 
 def rows_of(model: Forecaster, table: Table, horizon: int) -> list[Row]:

@@ -166,6 +166,15 @@ def _decoded(
         raise InputError(where, f"the image cannot be decoded: {reason}") from error
 
 
+def read_file(path: str) -> bytes:
+    """Return the bytes of an image file; InputError says why not, as `read_image` does."""
+    with _open(path, path) as file:
+        try:
+            return file.read()
+        except OSError as error:
+            raise InputError(path, f"the file cannot be read: {error.strerror}") from error
+
+
 def _open(source: str | Path | bytes, where: str) -> IO[bytes]:
     """Return an open file with at least one byte; pipes and devices are refused because reading them may hang."""
     if isinstance(source, bytes):

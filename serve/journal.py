@@ -1,8 +1,8 @@
 """How far a table has come: a file beside its part, so that a killed run goes on with nothing twice or missing.
 
 `<name>.part.journal` is JSON lines: what the run is (model, options, batch size), then about each second a mark: the
-rows that are done, the bytes of the part that hold them, and a hash over the inputs they were made of (path, size, time
-of change). The part is on the disk before its mark is; what lies beyond the last mark is cut off and made again.
+rows that are done, the bytes of the part that hold them and their hash, and a hash over the inputs they were made of
+(path and content). The part is on the disk before its mark is; what lies beyond the last mark is cut off and made anew.
 """
 
 import hashlib
@@ -20,17 +20,22 @@ SECONDS = 1.0  # between marks: as much work as a kill can cost
 
 
 class Mark(NamedTuple):
-    """What is done: rows, how many of them failed, bytes of the part, and the inputs' hash so far."""
+    """What is done: rows, how many of them failed, bytes of the part, and the hashes of inputs and bytes so far."""
 
     rows: int = 0
     failed: int = 0
     size: int = 0
     inputs: str = ""
+    part: str = ""
 
-    def after(self, rows: int, failed: int, size: int, seen: bytes) -> "Mark":
-        """Return the mark once a batch is written whose inputs have the hash `seen`."""
-        inputs = hashlib.sha256(self.inputs.encode() + seen).hexdigest()
-        return Mark(self.rows + rows, self.failed + failed, size, inputs)
+    def after(self, rows: int, failed: int, seen: bytes, part: Part) -> "Mark":
+        """Return the mark once a batch is written to the part whose inputs have the hash `seen`."""
+        return Mark(self.rows + rows, self.failed + failed, part.size, chained(self.inputs, seen), part.digest())
+
+
+def chained(inputs: str, seen: bytes) -> str:
+    """Return the hash of inputs with one more batch of them, whose hash is `seen`."""
+    return hashlib.sha256(inputs.encode() + seen).hexdigest()
 
 
 def journal_of(target: str) -> Path:

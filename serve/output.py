@@ -4,11 +4,13 @@ The same rows give the same table in each form: a number is the shortest text th
 that are not UTF-8 show their odd bytes as \\udcxx, a missing value is an empty cell or null. A file is written as
 `serve.target` says, so `<name>` is never half a table; after an error the part stays for a look. The part of a Parquet
 file is JSON lines, since Parquet itself cannot be appended to after a kill; it becomes Parquet at the end.
-In CSV alone a text that a spreadsheet would run as a formula (it starts with = + - @ tab or CR, and is no plain
-number) gets a ' in front (CWE-1236): file names come from strangers.
+In CSV alone a text that a spreadsheet would run as a formula gets a ' in front (CWE-1236): file names come from
+strangers. That is one that starts with = @ tab or CR, or with + or - and then calls or refers to something: ids such as
+-A and +B stay as they are.
 """
 
 import csv
+import hashlib
 import io
 import json
 import os
@@ -42,12 +44,12 @@ Encode = Callable[[Sequence[Row] | Block], bytes]
 FORMS = ("csv", "jsonl", "parquet")
 SUFFIXES = tuple(f".{form}" for form in FORMS)
 GROUP = 2**25  # bytes of lines that are a group of Parquet; no line is longer
-FORMULA = re.compile(r"[=+\-@\t\r]")
+FORMULA = re.compile(r"[=@\t\r]|[+\-].*[(|!#\[]", re.DOTALL)  # a call, DDE, another sheet, file or table
 QUOTED = re.compile(r'[",\n]')
 LONGEST = 4096  # bytes of a cell that many rows may repeat
+DIGITS, MOST = 24, 2**30  # bytes of a number and its quotes, at most; of lines that are joined at once
 FEW_ROWS, MANY_ROWS = 100, 1000  # fewer are as fast one by one; from the second on pyarrow is imported for them
 REPEATED = 1024  # texts that are kept as they are written: ids and errors come again
-NUMBER = re.compile(r"[+-]?\d+(\.\d+)?$")
 
 
 def is_table(path: Path) -> bool:
@@ -138,28 +140,65 @@ def _joined(block: Block, form: Form) -> bytes | None:
         from pyarrow import compute
     except ImportError:
         return None
-    text = pyarrow.large_binary()
-    nothing = pyarrow.scalar(b"", text)
+    text, nothing = pyarrow.binary(), scalar(b"")
     parts: list[Any] = []
+    longest = 0  # bytes of a line, at most
     for mark, cells in zip(form.marks, block.values(), strict=True):
         if not isinstance(cells, np.ndarray):
             words, codes = cells if isinstance(cells, tuple) else (cells, np.arange(rows))
             made = [form.word(word) for word in words]
-            if None in made or max(map(len, filter(None, made)), default=0) > LONGEST:
+            sure = [word for word in made if word is not None]
+            length = max(map(len, sure), default=0)
+            if len(sure) < len(made) or length > LONGEST:
                 return None
-            column = pyarrow.array(made, text).take(pyarrow.array(codes))
+            column = binary(b"".join(sure), np.array([*map(len, sure)], np.int64))
+            column = column.take(plain_array(pyarrow.int64(), codes))
+            longest += length
         elif cells.dtype.kind == "f":
             numbers = single(cells)
-            column = pyarrow.array(numbers, mask=~np.isfinite(numbers)).cast(pyarrow.string()).cast(text)
+            column = plain_array(pyarrow.float32(), numbers, np.isfinite(numbers)).cast(pyarrow.string()).view(text)
         else:
-            column = pyarrow.array(cells.tolist(), text, mask=cells == b"")
+            lengths = np.char.str_len(cells)
+            column = binary(cells.tobytes().translate(None, b"\0"), lengths, lengths > 0)
+            longest += cells.itemsize
             if form.quote:
-                quote = pyarrow.scalar(form.quote, text)
+                quote = scalar(form.quote)
                 column = compute.binary_join_element_wise(quote, column, quote, nothing)  # of null null
-        parts += [pyarrow.scalar(mark, text), column]
-    parts += [pyarrow.scalar(form.end, text), nothing]
+        parts += [scalar(mark), column]
+        longest += len(mark) + DIGITS
+    if rows * longest > MOST:
+        return None
+    parts += [scalar(form.end), nothing]
     lines = compute.binary_join_element_wise(*parts, null_handling="replace", null_replacement=form.missing)
     return bytes(lines.buffers()[2])
+
+
+def binary(data: bytes, lengths: npt.NDArray[np.int64], known: npt.NDArray[np.bool_] | None = None) -> Any:
+    """Return a pyarrow array of binary cells that lie one behind the other in `data`, null where not known."""
+    import pyarrow
+
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+    buffers = [_validity(known), pyarrow.py_buffer(offsets), pyarrow.py_buffer(data)]
+    return pyarrow.Array.from_buffers(pyarrow.binary(), len(lengths), buffers)
+
+
+def scalar(data: bytes) -> Any:
+    """Return bytes as pyarrow's; pyarrow.scalar() and pyarrow.array() would import pandas, for a second or two."""
+    return binary(data, np.array([len(data)]))[0]
+
+
+def plain_array(kind: Any, values: npt.NDArray[Any], known: npt.NDArray[np.bool_] | None = None) -> Any:
+    """Return a pyarrow array of numbers, null where not known."""
+    import pyarrow
+
+    values = np.ascontiguousarray(values, kind.to_pandas_dtype())
+    return pyarrow.Array.from_buffers(kind, len(values), [_validity(known), pyarrow.py_buffer(values)])
+
+
+def _validity(known: npt.NDArray[np.bool_] | None) -> Any:
+    import pyarrow
+
+    return None if known is None or known.all() else pyarrow.py_buffer(np.packbits(known, bitorder="little"))
 
 
 def single(numbers: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.float32]:
@@ -200,23 +239,34 @@ def texts(cells: Cells, word: Callable[[str | None], str]) -> list[str]:
 class Part:
     """A table that is being written: bytes go at its end, `size` counts them."""
 
-    def __init__(self, file: IO[bytes], size: int) -> None:
-        self.file = file
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file, self.size, self._hash = file, 0, hashlib.sha256()
+
+    def keep(self, size: int) -> None:
+        """Take the first bytes that the file holds for those of this part."""
+        for start in range(0, size, GROUP):
+            self._hash.update(self.file.read(min(GROUP, size - start)))
         self.size = size
 
     def append(self, encoded: bytes) -> None:
         self.file.write(encoded)
         self.file.flush()
+        self._hash.update(encoded)
         self.size += len(encoded)
+
+    def digest(self) -> str:
+        """Return the hash of all its bytes."""
+        return self._hash.hexdigest()
 
 
 @contextmanager
 def open_part(
-    target: str, columns: Columns, stdout: IO[bytes], keep: int = 0, form: str | None = None
+    target: str, columns: Columns, stdout: IO[bytes], keep: int = 0, digest: str = "", form: str | None = None
 ) -> Iterator[Part]:
     """Give the part of `target`, or stdout where it is "-"; rename it at the end, or leave it after an error.
 
-    keep: bytes of an earlier run's part that stay; 0 starts anew. form: in place of what the suffix says.
+    keep: bytes of an earlier run's part that stay, whose hash is `digest`; 0 starts anew. form: in place of what the
+    suffix says.
     """
     form = form_of(target, form)
     head, _ = encoding(form, columns)
@@ -224,14 +274,18 @@ def open_part(
         _pyarrow()  # before an hour of work, not after it
     if target == "-":
         with _columnar(stdout, columns) if form == "parquet" else nullcontext(stdout) as file:
-            part = Part(file, 0)
+            part = Part(file)
             part.append(head)
             yield part
         return
     with targets.open_part(target, is_table) as file:
+        part = Part(file)
+        part.keep(keep)
+        if keep and part.digest() != digest:
+            what = "expected the rows that an interrupted run wrote, got other bytes"
+            raise ServeError(f"{part_of(target)}: {what}; leave --resume out to start anew")
         file.truncate(keep)
         file.seek(keep)
-        part = Part(file, keep)
         if not keep:
             part.append(head)
         yield part
@@ -268,7 +322,12 @@ def open_table(target: str, columns: Columns, stdout: IO[bytes], form: str | Non
 
 def _csv_cell(word: str | None) -> str:
     text = _unicode(word or "")
-    return f"'{text}" if FORMULA.match(text) and not NUMBER.match(text) else text
+    return f"'{text}" if is_formula(text) else text
+
+
+def is_formula(text: str) -> bool:
+    """Return whether a spreadsheet that opens a CSV might run a text."""
+    return FORMULA.match(text) is not None
 
 
 @lru_cache(REPEATED)

@@ -10,7 +10,7 @@ it several, their times would not rise. What was taken by the field's habit is s
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypedDict
 
 import numpy as np
@@ -60,10 +60,14 @@ class Reading:
         }  # fmt: skip
         return [word for name, value in said.items() if value is not None for word in (f"--{name}", value)]
 
-    def read(self, source: Raw) -> Table:
-        """Return the file's series at the model's step; InputError says what does not fit."""
+    def read(self, source: Raw, name: str | None = None) -> Table:
+        """Return the file's series at the model's step; InputError says what does not fit.
+
+        name: of a series without an id, in place of the file's stem.
+        """
         keys = (self.time, self.id, self.rule["time"], self.rule["id"], "ds", "unique_id")
         file = open_file(source, self.delimiter, self.decimal, [name for name in keys if name])
+        file = file if name is None else replace(file, stem=name)
         columns, time, id, notes = self.choose(file.header)
         self.check(file.where, file.header, columns, time, id)
         file.notes.extend(notes)

@@ -3,6 +3,8 @@
 import glob
 import os
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import IO, NamedTuple
 
 import numpy as np
@@ -12,11 +14,21 @@ from serve import archive, cells
 from serve.archive import Member
 from serve.cells import Cell
 from serve.errors import InputError
-from serve.image import SUFFIXES, ImageRule, read_image
+from serve.image import SUFFIXES, ImageRule, read_file, read_image
 
 PACKED = (*archive.SUFFIXES, cells.SUFFIX)
 SERIES = (".csv", ".tsv", ".parquet")
 COMPRESSED = (".gz", ".tgz", ".bz2", ".tbz2", ".xz", ".txz", ".zst", ".7z", ".rar")
+
+
+@dataclass(frozen=True)
+class Held:
+    """The bytes of a file that was read."""
+
+    data: bytes
+
+    def read(self) -> bytes:
+        return self.data
 
 
 class Source(NamedTuple):
@@ -24,13 +36,23 @@ class Source(NamedTuple):
 
     path: str
     error: str | None = None
-    member: Member | Cell | None = None  # path is then <archive>/<name>, of Parquet <file>#<row>
+    member: Member | Cell | Held | None = None  # path is then <archive>/<name>, of Parquet <file>#<row>
 
     def read(self, rule: ImageRule) -> npt.NDArray[np.uint8]:
         """Return the image, uint8 (H, W, C); InputError says why there is none."""
         if self.error is not None:
             raise InputError(self.path, self.error)
         return read_image(self.path if self.member is None else self.member.read(), rule)
+
+    def held(self) -> "Source":
+        """Return the source with its bytes, so that they are read once, or with the reason why there are none."""
+        if self.error is not None or isinstance(self.member, Held):
+            return self
+        try:
+            data = read_file(self.path) if self.member is None else self.member.read()
+        except InputError as error:
+            return self._replace(error=error.reason)
+        return self._replace(member=Held(data))
 
 
 class ImageSources:
@@ -138,6 +160,24 @@ class SeriesSources(ImageSources):
 
     def _listed(self) -> Iterator[Source]:
         yield Source("-")
+
+
+def names_of(paths: Sequence[str]) -> dict[str, str]:
+    """Return what names the series of each file that has no ids: its stem, with the folders that tell it from others.
+
+    A file that is given twice has one name; a.csv and a.parquet of one folder keep their suffixes.
+    """
+    files = {path: Path(os.path.normpath(path)) for path in paths}
+    alike: dict[str, list[Path]] = {}
+    for file in dict.fromkeys(files.values()):
+        alike.setdefault(file.stem, []).append(file)
+    names: dict[Path, str] = {}
+    for group in alike.values():
+        parts = [(file.parent / file.stem).parts for file in group]
+        tried = ([Path(*one[-depth:]).as_posix() for one in parts] for depth in range(1, 1 + max(map(len, parts))))
+        distinct = next((some for some in tried if len({*some}) == len(some)), [file.as_posix() for file in group])
+        names |= dict(zip(group, distinct, strict=True))
+    return {path: names[file] for path, file in files.items()}
 
 
 def _split(stream: IO[bytes], separator: bytes) -> Iterator[bytes]:

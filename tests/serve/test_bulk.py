@@ -196,7 +196,9 @@ def interrupted(classifier: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     [
         ("option", "expected to go on with columns"),
         ("batch", "expected to go on with batch 4"),
-        ("touched", "inputs that are done to be as they were"),
+        ("content", "inputs that are done to be as they were"),
+        ("damage", "expected the rows that an interrupted run wrote, got other bytes"),
+        ("touched", ""),
         ("added", "inputs that are done to be as they were"),
         ("removed", "inputs that are done to be as they were"),
         ("later", ""),
@@ -212,6 +214,11 @@ def test_resume_refuses_another_run(
     options = {"option": ["--top-k", "2"], "batch": ["--batch", "8"]}.get(change, [])
     if change == "touched":
         os.utime(many / "003.png", (1, 1))
+    elif change in ("content", "damage"):  # of equal length and time of change
+        path = many / "003.png" if change == "content" else tmp_path / "t.csv.part"
+        before, data = path.stat(), path.read_bytes()
+        path.write_bytes(data[:60] + bytes([data[60] ^ 1]) + data[61:])
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
     elif change == "removed":
         (many / "003.png").unlink()
     elif change in ("added", "later"):

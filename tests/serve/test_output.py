@@ -1,8 +1,10 @@
 """The same rows in three forms, written as they come and renamed when whole."""
 
 import csv
+import hashlib
 import io
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -142,6 +144,18 @@ def test_without_pyarrow_the_table_is_the_same(monkeypatch: pytest.MonkeyPatch) 
         assert (to_csv(block), to_jsonl(block)) == whole
 
 
+def test_many_rows_are_written_without_pandas() -> None:
+    """Oracle: the modules of a new process; pandas takes a second or two to import, and nothing here needs it."""
+    code = (
+        "import sys, numpy as np; from serve.output import to_csv, to_jsonl; "
+        "block = {'ds': np.array([b'1', b''] * 999), 'yhat': np.ones(1998), "
+        "'status': (['ok', 'a'], np.ones(1998, int))}; "
+        "to_csv(block), to_jsonl(block); print('pyarrow.compute' in sys.modules, 'pandas' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["True", "False"]
+
+
 def test_no_rows_is_an_empty_table(tmp_path: Path) -> None:
     """Oracle: a header and nothing else; Parquet keeps the types."""
     write(tmp_path / "t.csv", [])
@@ -162,9 +176,12 @@ def test_parquet_row_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert file.read().to_pylist() == rows
 
 
-@pytest.mark.parametrize("text", ["=1+1", "+cmd", "-x.png", "@sum", "\tx", "\rx", "=cmd|' /C calc'!A0"])
+@pytest.mark.parametrize(
+    "text", ["=1+1", "@sum", "\tx", "\rx", "=cmd|' /C calc'!A0", "-2+3+cmd|' /C calc'!A0", "+SUM(A1:A9)", "-a\n(b)",
+             "+'file:///etc/passwd'#$x.A1", "-[x.xls]Sheet1"],
+)  # fmt: skip
 def test_formulas_are_defused_in_csv_alone(tmp_path: Path, text: str) -> None:
-    """Oracle: OWASP's list of first characters (CSV injection); the quote mark is in CSV only."""
+    """Oracle: OWASP's list (CSV injection), of + and - those that call or refer; the quote mark is in CSV only."""
     write(tmp_path / "t.csv", [{"path": text, "score": -1.0, "error": None}])
     write(tmp_path / "t.jsonl", [{"path": text, "score": -1.0, "error": None}])
     with (tmp_path / "t.csv").open(newline="") as file:
@@ -172,10 +189,13 @@ def test_formulas_are_defused_in_csv_alone(tmp_path: Path, text: str) -> None:
     assert json.loads((tmp_path / "t.jsonl").read_text())["path"] == text
 
 
-def test_plain_negative_numbers_are_left_alone(tmp_path: Path) -> None:
-    """Oracle: a time index of -5 is text in the table and no formula."""
-    write(tmp_path / "t.csv", [{"path": "-5", "score": 0.0, "error": "+1.5"}])
-    assert (tmp_path / "t.csv").read_text().splitlines()[1] == "-5,0,+1.5"
+@pytest.mark.parametrize("text", ["-5", "+1.5", "-A", "+B", "-x.png", "+cmd", "--", "-north/3.csv"])
+def test_ids_and_numbers_are_left_alone(tmp_path: Path, text: str) -> None:
+    """Oracle: the text itself, in every form: an id is the key that tables are joined by."""
+    for suffix in (".csv", ".jsonl"):
+        write(tmp_path / f"t{suffix}", [{"path": text, "score": 0.0, "error": None}])
+    assert (tmp_path / "t.csv").read_text().splitlines()[1] == f"{text},0,"
+    assert json.loads((tmp_path / "t.jsonl").read_text())["path"] == text
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
@@ -204,7 +224,14 @@ def test_a_part_goes_on_where_it_is_told(tmp_path: Path) -> None:
     """Oracle: what lies beyond the bytes to keep is cut off, though less is written than lay there."""
     (tmp_path / "t.csv.part").write_text("path,score,error\na,1,\nhalf a row of a killed run")
     (tmp_path / "t.csv.part.journal").touch()
-    with open_part(str(tmp_path / "t.csv"), COLUMNS, io.BytesIO(), 22) as part:
+    kept = hashlib.sha256(b"path,score,error\na,1,\n").hexdigest()
+    with (
+        pytest.raises(ServeError, match="got other bytes"),
+        open_part(str(tmp_path / "t.csv"), COLUMNS, io.BytesIO(), 21, kept),
+    ):
+        pass
+    assert (tmp_path / "t.csv.part").read_text().endswith("half a row of a killed run")
+    with open_part(str(tmp_path / "t.csv"), COLUMNS, io.BytesIO(), 22, kept) as part:
         part.append(b"b,2,\n")
         assert part.size == 27
     assert (tmp_path / "t.csv").read_text() == "path,score,error\na,1,\nb,2,\n"

@@ -1,5 +1,6 @@
 """`infer series` on the tables that people have: column names, rolling origins, pictures; and the same from Python."""
 
+import csv
 import gzip
 import io
 import re
@@ -339,3 +340,45 @@ def test_nothing_to_draw_and_wrong_usage(make_forecaster: Make, tmp_path: Path) 
     ):
         refused = infer(make_forecaster(), "x.csv", *options)
         assert refused.exit_code == 2 and message in refused.stderr
+
+
+def test_series_of_files_with_one_name_are_told_apart(make_forecaster: Make, tmp_path: Path) -> None:
+    """Oracle: the folders that differ; a file given twice is one series, and other names stay short."""
+    for name in ("s1/data.csv", "s2/data.csv", "x/s2/data.csv", "other.csv"):
+        (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
+        (tmp_path / name).write_text("ds,y\n" + "".join(f"{t},{t}\n" for t in range(6)))
+    files = [str(tmp_path / name) for name in ("s1/data.csv", "other.csv", "s2/data.csv", "s1/../s1/data.csv")]
+    words = ["series", str(make_forecaster(step={"unit": "index", "count": 1})), *files, "--horizon", "1"]
+    result = CliRunner().invoke(main, words)
+    ids = [row["unique_id"] for row in csv.DictReader(io.StringIO(result.stdout))]
+    assert ids == ["s1/data", "other", "s2/data", "s1/data"]
+    result = CliRunner().invoke(main, [*words, str(tmp_path / "x/s2/data.csv")])
+    ids = [row["unique_id"] for row in csv.DictReader(io.StringIO(result.stdout))]
+    assert len({*ids}) == 4 and ids[4].endswith("x/s2/data")
+
+
+def test_ids_that_csv_changes_are_said(make_forecaster: Make, tmp_path: Path) -> None:
+    """Oracle: -A and +B are as in the file in both forms; a formula is quoted in CSV, and stderr names it."""
+    lines = [f"{u},{t},{t}" for u in ("-A", "+B", "=SUM(A1)") for t in range(6)]
+    (tmp_path / "x.csv").write_text("unique_id,ds,y\n" + "\n".join(lines) + "\n")
+    words = [
+        "series",
+        str(make_forecaster(step={"unit": "index", "count": 1})),
+        str(tmp_path / "x.csv"),
+        "--horizon",
+        "1",
+    ]
+    result = CliRunner().invoke(main, words)
+    ids = [row["unique_id"] for row in csv.DictReader(io.StringIO(result.stdout))]
+    assert ids == ["-A", "+B", "'=SUM(A1)"] and "have a ' in front in CSV: =SUM(A1)" in result.stderr
+
+
+def test_a_table_is_not_written_among_the_series_of_a_folder(make_forecaster: Make, tmp_path: Path) -> None:
+    """Oracle: the second run would forecast the forecasts of the first."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    (folder / "x.csv").write_text("ds,y\n" + "".join(f"{t},{t}\n" for t in range(6)))
+    model = str(make_forecaster(step={"unit": "index", "count": 1}))
+    result = CliRunner().invoke(main, ["series", model, str(folder), "-o", str(folder / "out.csv")])
+    assert result.exit_code == 1 and "a second run would read the results of the first" in result.stderr
+    assert [path.name for path in folder.iterdir()] == ["x.csv"]

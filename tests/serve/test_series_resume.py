@@ -55,20 +55,40 @@ def test_resume_goes_on_where_it_was(
         (["--horizon", "2"], "expected to go on with horizon 3 as it was begun, got 2"),
         (["--gaps", "interpolate"], "expected to go on with --gaps None as it was begun, got 'interpolate'"),
         ([], "the inputs that are done to be as they were"),
+        (["damage"], "expected the rows that an interrupted run wrote, got other bytes"),
     ],
 )
 def test_resume_refuses_another_run(
     make_forecaster: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: list[str], message: str
 ) -> None:
-    """Oracle: another option, or a file that was touched."""
+    """Oracle: another option; a digit of the file or of the rows that are done, of equal length and time of change."""
     path = tmp_path / "x.csv"
     path.write_text("ds,y\n" + "".join(f"{t},{t}\n" for t in range(400)))
     words = ["series", str(make_forecaster(step=INDEX)), str(path), "--every", "1", "-o", str(tmp_path / "t.csv")]
     interrupt(words, monkeypatch, 2)
-    if not options:
-        os.utime(path, (1, 1))
+    changed = {"": path, "damage": tmp_path / "t.csv.part"}.get("".join(options))
+    if changed:
+        before = changed.stat()
+        changed.write_bytes(changed.read_bytes().replace(b"21", b"22", 1))
+        os.utime(changed, ns=(before.st_atime_ns, before.st_mtime_ns))
+        options = []
     result = CliRunner().invoke(main, [*words, "--resume", *options])
     assert result.exit_code == 1 and message in result.stderr
     for wrong in (["-", "--resume"], ["--resume", "-o", "-"], []):
         refused = CliRunner().invoke(main, [*words[:2], *wrong, *(["-o", "t.csv"] if wrong[:1] == ["-"] else [])])
         assert refused.exit_code == 2
+
+
+def test_resume_takes_inputs_by_their_content(
+    make_forecaster: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Oracle: a file that was only touched, or copied to its place, is what it was."""
+    path = tmp_path / "x.csv"
+    path.write_text("ds,y\n" + "".join(f"{t},{t}\n" for t in range(400)))
+    words = ["series", str(make_forecaster(step=INDEX)), str(path), "--every", "1", "-o", str(tmp_path / "t.csv")]
+    interrupt(words, monkeypatch, 2)
+    copy = path.read_bytes()
+    path.unlink()
+    path.write_bytes(copy)
+    os.utime(path, (1, 1))
+    assert CliRunner().invoke(main, [*words, "--resume"]).exit_code == 0
