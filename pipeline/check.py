@@ -43,9 +43,11 @@ Verdict = tuple[dict[str, Any], dict[str, Any], dict[str, np.ndarray], dict[str,
 def refuse_promise(name: str, document: dict[str, Any], about: dict[str, Any]) -> str | None:
     """Return the sentence for a file whose contract is not that of the entry's data, or None."""
     for key in ("name", "task", "labels", "input", "forecast"):
-        expected = name if key == "name" else about.get(key)
-        if document.get(key) != expected:
-            found = f"expected {key} {shown(expected)} as the entry has, got {shown(document.get(key))}"
+        expected, promised = name if key == "name" else about.get(key), document.get(key)
+        if key == "input":  # export measures the range on the network
+            promised = {rule: value for rule, value in document["input"].items() if rule != "range"}
+        if promised != expected:
+            found = f"expected {key} {shown(expected)} as the entry has, got {shown(promised)}"
             return f"{name}: model.onnx: {found}; run `dvc repro export@{name}`"
     return None
 
