@@ -27,7 +27,7 @@ from serve import arrow
 from serve.coded import Coded, encode
 from serve.errors import InputError
 from serve.number import number
-from serve.times import Times, coded_times
+from serve.times import Times, coded_times, offset_of
 
 DELIMITERS = {",": ",", ";": ";", "tab": "\t", "|": "|"}  # what a user types -> the character
 SNIFFED_ROWS = 20
@@ -86,6 +86,10 @@ class CsvFile:
             raise InputError(self.where, f"{self.place(trouble[0])}, column {name!r}: {trouble[1]}")
         return times
 
+    def offset(self, name: str) -> str:
+        """Return the offset that a column of times is written with, as `serve.times.offset_of` says."""
+        return "" if isinstance(self.fast.get(name), np.ndarray) else offset_of(self.coded(name)[1])
+
     def numbers(self, names: Sequence[str]) -> npt.NDArray[np.float64]:
         """Return (rows, D), nan where a cell is missing."""
         if all(isinstance(found := self.fast.get(name), np.ndarray) and found.dtype.kind == "f" for name in names):
@@ -115,7 +119,11 @@ class CsvFile:
         return found
 
     def _cells(self, name: str) -> list[str]:
-        return self.exact[0][self.header.index(name)]
+        return self.exact[0][self._places[name]]
+
+    @cached_property
+    def _places(self) -> dict[str, int]:
+        return {name: place for place, name in reversed([*enumerate(self.header)])}  # the first of equal names
 
     def _decimal_of(self, names: Sequence[str]) -> str:
         """Return the decimal sign of some columns; InputError where their cells allow two."""

@@ -19,12 +19,22 @@ from serve.csvfile import DELIMITERS, sniff
 from serve.errors import InputError
 from serve.forecast import Task
 from serve.number import number
-from serve.origins import Origin, answer
+from serve.origins import NO_TIMES, Origin, answer
 from serve.output import Block, block_of
 from serve.reading import as_dates
 from serve.series import MAX_FILL, Series, check_names, future_times
 from serve.stream import Stream
-from serve.times import Step, Times, format_times, parse_times, positions
+from serve.times import (
+    Step,
+    Times,
+    are_months_apart,
+    format_times,
+    has_times_after,
+    month_day,
+    offset_of,
+    parse_times,
+    positions,
+)
 
 MAX_SERIES = 100_000  # each has a state
 MAX_LINE = 2**20  # bytes
@@ -68,10 +78,10 @@ class Track:
     stream: Stream | None
     cell: str = ""
 
-    def add(self, time: Times, row: Rows, context: int) -> None:
-        """Take one more row: time (1,), numbers (1, D)."""
+    def add(self, time: Times, row: Rows, context: int, offset: str) -> None:
+        """Take one more row: time (1,), numbers (1, D); times are then written with the offset of this one."""
         times, values = np.concatenate([self.series.times, time]), np.concatenate([self.series.values, row])
-        self.series = Series(self.series.id, times[-context:], values[-context:])
+        self.series = Series(self.series.id, times[-context:], values[-context:], offset)
 
 
 @dataclass
@@ -108,27 +118,28 @@ class Follower:
     def _answer(self, name: str, found: dict[str, str]) -> Block:
         row = np.array([[self._value(column, found[column]) for column in self.columns]])
         track = self.tracks.get(name) or self._start(name)
-        time = self._time(track, found)
+        time, offset = self._time(track, found), offset_of([found[self.time]]) if self.time else ""
         steps = self._steps(track, time)
         track.cell = found[self.time] if self.time else ""
         if steps > (MAX_FILL if self.fills else 1):
             gap = _after(time, track)
-            self._push(self._start(name), time, row)
+            self._push(self._start(name), time, row, offset)
             raise InputError(name, f"expected a row every {self.step}, got {gap}; the series starts anew")
         last, before = track.series.values[-1:], track.series.times[-1:]
+        day = month_day(np.concatenate([track.series.times, time]))
         for k in range(1, steps):
-            between = future_times(before[0], self.step, k, month_end=track.series.month_end)[-1:]
-            self._push(track, between, last + (row - last) * k / steps)
-        origin, settled = self._push(track, time, row)
+            between = future_times(before[0], self.step, k, day=day)[-1:]
+            self._push(track, between, last + (row - last) * k / steps, offset)
+        origin, settled = self._push(track, time, row, offset)
         if origin.error and not settled:
             row_of = self.task.trouble(name, origin.error) | {"status": "unsettled"}
-            return block_of([row_of | {"cutoff": format_times(time)[0]}])
+            return block_of([row_of | {"cutoff": format_times(time, offset=offset)[0]}])
         return self.task.block([origin], "ok" if settled else "unsettled")
 
-    def _push(self, track: Track, time: Times, row: Rows) -> tuple[Origin, bool]:
+    def _push(self, track: Track, time: Times, row: Rows, offset: str) -> tuple[Origin, bool]:
         """Return the forecast after one more row, and whether it rests on all that a full window tells."""
         model, horizon = self.task.model, self.task.horizon
-        track.add(time, row, model.context)
+        track.add(time, row, model.context, offset)
         last = len(track.series.times) - 1
         if track.stream is None:
             [origin] = answer(model, self.step, [(track.series, last)], horizon)
@@ -136,6 +147,8 @@ class Follower:
         forecast, quantiles, settled = track.stream.push(row[0])
         finite = np.isfinite(forecast).all() and np.isfinite(quantiles).all()
         trouble = "" if finite else "the model answered values that are not finite"
+        if not has_times_after(time[0], self.step, horizon):
+            trouble = NO_TIMES
         outside = bool(model.outside(track.series.values[None])[0])
         return Origin(track.series, self.step, last, forecast[:horizon], quantiles[:horizon], trouble, outside), settled
 
@@ -181,10 +194,7 @@ class Follower:
             raise InputError(WHERE, f"expected times in rising order, got {_after(time, track)}; it is passed over")
         before, here = positions(np.array([last, time[0]]), self.step.unit).tolist()
         steps, rest = divmod(here - before, self.step.count)
-        months = Step("months", here - before)
-        same = self.step.unit != "months" or any(
-            future_times(last, months, 1, month_end=end) == time for end in (False, True)
-        )
+        same = self.step.unit != "months" or are_months_apart(track.series.times, time)
         if rest or not same:
             what = f"expected times that are whole steps of {self.step} apart"
             raise InputError(WHERE, f"{what}, got {_after(time, track)}; it is passed over")
@@ -192,4 +202,5 @@ class Follower:
 
 
 def _after(time: Times, track: Track) -> str:
-    return " after ".join(format_times(np.concatenate([time, track.series.times[-1:]])))
+    both = np.concatenate([time, track.series.times[-1:]])
+    return " after ".join(format_times(both, offset=track.series.offset))

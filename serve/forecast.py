@@ -234,7 +234,7 @@ def _plain(cells: Cells) -> Sequence[str | float | None]:
 
 
 def _text(times: Times, origin: Origin) -> Axis:
-    return np.array(format_times(times, origin.dates), "S")
+    return np.array(format_times(times, origin.dates, origin.series.offset), "S")
 
 
 def forecast_files(

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from serve.coded import Coded, encode
 from serve.errors import InputError
 from serve.number import number
-from serve.times import Times, coded_times
+from serve.times import Times, coded_times, offset_of
 
 MISSING = frozenset({"None", "<NA>", "NaT", "nan"})  # how libraries write a missing value
 
@@ -51,6 +51,10 @@ class FrameFile:
         if trouble:
             raise self._error(trouble[0], name, trouble[1])
         return times
+
+    def offset(self, name: str) -> str:
+        """Return the offset that a column of texts is written with; arrays of times have none."""
+        return "" if self.columns[name].dtype.kind in "iuM" else offset_of(self.coded(name)[1])
 
     def numbers(self, names: Sequence[str]) -> npt.NDArray[np.float64]:
         """Return (rows, D), nan where a cell is missing."""

@@ -199,7 +199,7 @@ class Forecaster(Opened):
     def stamps(self, series: Series, cutoff: int, step: Step, horizon: int | None = None) -> Times:
         """Return the times of the window that ends at row `cutoff` and of as many rows ahead as `run` asks for."""
         ahead = -(-(horizon or self.horizon) // self.horizon) * self.horizon
-        later = future_times(series.times[cutoff], step, ahead, month_end=series.month_end)
+        later = future_times(series.times[cutoff], step, ahead, day=series.month_day)
         if series.times.dtype.kind != "M":
             what = f"model {self.name!r} reads a calendar: expected times that are dates, got whole numbers"
             raise InputError(series.id, what)

@@ -10,9 +10,12 @@ import numpy.typing as npt
 from serve.errors import DeviceMemoryError, InputError
 from serve.model import WINDOWS_PER_RUN, Floats, Forecaster
 from serve.series import Series, Table, future_times
-from serve.times import Step, Times
+from serve.times import Step, Times, has_times_after
 
 DAY = 86400  # seconds
+NO_TIMES = (
+    "expected times ahead below 2^63 and before the year 10000, got a last time too near to them; renumber the rows"
+)
 VALUES_PER_RUN = 2**18  # of answers held at once, whatever the horizon
 
 
@@ -34,8 +37,8 @@ class Origin(NamedTuple):  # of which a file has hundreds of thousands
     @property
     def times(self) -> Times:
         """Return the times (S,) of the rows ahead."""
-        last, month_end = self.series.times[self.cutoff], self.series.month_end
-        return future_times(last, self.step, len(self.forecast), month_end=month_end)
+        last, day = self.series.times[self.cutoff], self.series.month_day
+        return future_times(last, self.step, len(self.forecast), day=day)
 
     @property
     def dates(self) -> bool:
@@ -83,10 +86,14 @@ def answer(model: Forecaster, step: Step, batch: list[Start], horizon: int) -> l
     """Return the origins in order; those that cannot be forecast do not enter the run."""
     windows, times, asked = [], [], []
     errors: dict[int, str] = {}
-    for _, group in groupby(range(len(batch)), lambda place: _alike(batch[place][0], place)):
+    distinct = {id(series): series for series, _ in batch}
+    endless = {key: _has_times(one, len(one.times) - 1, step, horizon) for key, one in distinct.items()}
+    for _, group in groupby(range(len(batch)), lambda place: _alike(batch[place][0], place, endless)):
         places = [*group]
         series, cutoffs = batch[places[0]][0], np.array([batch[place][1] for place in places])
         try:
+            if not (endless[id(series)] or _has_times(series, batch[places[0]][1], step, horizon)):
+                raise InputError(series.id, NO_TIMES)
             cut = _windows(model, series, cutoffs)
             if model.calendar:
                 times.append(np.stack([model.stamps(series, cutoff, step, horizon) for cutoff in cutoffs]))
@@ -131,9 +138,13 @@ def _run(
     return np.concatenate(forecasts), np.concatenate(quantiles)
 
 
-def _alike(series: Series, place: int) -> tuple[int, int]:
+def _alike(series: Series, place: int, endless: dict[int, bool]) -> tuple[int, int]:
     """Return a key that neighbours share whose windows are cut at once: where some do not fit, each is by itself."""
-    return id(series), 0 if series.fits else place
+    return id(series), 0 if series.fits and endless[id(series)] else place
+
+
+def _has_times(series: Series, cutoff: int, step: Step, horizon: int) -> bool:
+    return cutoff < 0 or has_times_after(series.times[cutoff], step, horizon)
 
 
 def _windows(model: Forecaster, series: Series, cutoffs: npt.NDArray[np.int64]) -> npt.NDArray[np.floating[Any]]:

@@ -6,6 +6,7 @@ UTC) or text as in a CSV. Ids are anything, as text. The number of rows is check
 
 import io
 import math
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ import numpy.typing as npt
 from serve.arrow import plain
 from serve.coded import Coded, first_seen
 from serve.errors import InputError, ServeError
-from serve.times import Times, coded_times
+from serve.times import Times, coded_times, offset_of
 
 MAX_BYTES = 2**31  # of the columns asked for, 8 a cell: a file of kilobytes can hold 10^12 equal rows
 
@@ -79,6 +80,15 @@ class ParquetFile:
             row = int((exact.astype("datetime64[s]") != exact).argmax())
             raise self._error(row, name, f"expected whole seconds, got {exact[row]}") from None
         return plain(seconds.cast("int64"), np.int64).view("datetime64[s]")
+
+    def offset(self, name: str) -> str:
+        """Return the offset that times are written with; Z for those of a type with a time zone, which are UTC."""
+        from pyarrow import types
+
+        kind = self._column(name).type
+        if types.is_timestamp(kind):
+            return "Z" if kind.tz else ""
+        return "" if types.is_integer(kind) or types.is_date(kind) else offset_of(self.coded(name)[1])
 
     def numbers(self, names: Sequence[str]) -> npt.NDArray[np.float64]:
         """Return (rows, D), nan where a cell is missing."""
@@ -141,8 +151,10 @@ def open_parquet(source: Any) -> ParquetFile:
     except ImportError as error:
         raise ServeError(f"{path}: pyarrow cannot be imported; pip install 'convline[parquet]'") from error
     where = str(path)
-    if isinstance(source, str | Path) and not path.is_file():
-        raise InputError(where, "no such file" if not path.exists() else "expected a file, got a folder; name a file")
+    if isinstance(source, str | Path) and not os.path.isfile(path):  # pathlib's own raises where a name is too long
+        raise InputError(
+            where, "expected a file, got a folder; name a file" if os.path.exists(path) else "no such file"
+        )
     with _pyarrow_errors(where):
         # Text stays coded: one long word that every row repeats is then in memory once.
         schema = parquet.read_schema(source)

@@ -24,6 +24,7 @@ POINTS = 800  # of one line: about one a pixel
 WIDTH, PANEL, LEGEND = 860, 220, 44  # px
 LEFT, RIGHT, TOP, BOTTOM = 76, 16, 30, 30  # px around the axes of one panel
 TITLE = "Forecasts of"
+FARTHEST = 1e300  # the largest value that is drawn: differences of float64 must not overflow
 CHAR = 6.5  # px, width of a character of a label
 TRUTH = 1.0  # px, thinner than what the forecast knew
 HISTORY, FORECAST, FED_BACK, GREY = "#000000", "#0072B2", "#D55E00", "#666666"
@@ -113,6 +114,8 @@ class Picture:
             [np.concatenate([history[-1:], origin.quantiles[:trained, column, place]]) for place in pair]
             for _, *pair in intervals(self.model.quantiles)
         ]
+        # What is forecast is float32, but a truth may be any float64: beyond this it is drawn at the edge.
+        history, truth = np.clip(history, -FARTHEST, FARTHEST), np.clip(truth, -FARTHEST, FARTHEST)
         axis = np.concatenate([history, truth, forecast, *(edge for band in bands for edge in band)])
         pad = max(0.06 * (axis.max() - axis.min()), 1e-6 * np.abs(axis).max()) or 1.0
         low, high = float(axis.min() - pad), float(axis.max() + pad)
@@ -154,12 +157,13 @@ def _time_axis(origin: Origin, rows: int, x: Scale) -> list[str]:
     """Return the line of time with as many labels as fit, the first and the last time among them."""
     series, count = origin.series, rows + len(origin.times)
     times = np.concatenate([series.times[origin.cutoff + 1 - rows : origin.cutoff + 1], origin.times])
-    width = 1.5 * CHAR * len(format_times(times[-1:], origin.dates)[0]) + 16  # the outer ones reach inwards
+    longest = len(format_times(times[-1:], origin.dates, series.offset)[0])
+    width = 1.5 * CHAR * longest + 16  # the outer ones reach inwards
     labels = max(2, min(5, 1 + int((WIDTH - LEFT - RIGHT) / width)))
     places = np.unique(np.linspace(0, count - 1, labels).round().astype(int))
     parts = [_line([LEFT, WIDTH - RIGHT], [PANEL - BOTTOM] * 2, GREY, width=1)]
     anchors = ["start", *["middle"] * (len(places) - 2), "end"]
-    texts = format_times(times[places], origin.dates)
+    texts = format_times(times[places], origin.dates, series.offset)
     for label, at, anchor in zip(texts, x(places.astype(np.float64)), anchors, strict=True):
         parts.append(_line([at, at], [PANEL - BOTTOM, PANEL - BOTTOM + 4], GREY, width=1))
         parts.append(_label(at, PANEL - BOTTOM + 17, label, anchor))

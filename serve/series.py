@@ -6,6 +6,7 @@ or with gaps="interpolate" is filled linearly in the number of steps and counted
 or after the last value of a column, and nothing is ever sorted, dropped or averaged in silence.
 """
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,7 +20,7 @@ from serve.csvfile import CsvFile, open_csv
 from serve.errors import InputError
 from serve.frame import FrameFile, is_frame, open_frame
 from serve.parquet import ParquetFile, is_parquet, open_parquet
-from serve.times import Step, Times, are_dates, are_month_ends, base_step, format_times, future_times, positions
+from serve.times import LARGEST, Step, Times, are_dates, base_step, format_times, future_times, month_day, positions
 
 __all__ = ["Series", "Step", "Table", "future_times", "open_file", "read_csv", "table_of"]
 
@@ -33,20 +34,21 @@ MAX_FILL = 100  # a filled series may have this many times its rows: a typo in o
 
 @dataclass(frozen=True)
 class Series:
-    """One regular series: times datetime64[s] or int64 (T,), values float64 (T, D), all finite."""
+    """One regular series: times datetime64[s] in UTC or int64 (T,), values float64 (T, D), all finite."""
 
     id: str
     times: Times
     values: npt.NDArray[np.float64]
+    offset: str = ""  # with which times are written, as `serve.times.offset_of` says
 
     # Asked for at every rolling origin, so worked out once.
     @cached_property
-    def month_end(self) -> bool:
-        return are_month_ends(self.times)
+    def month_day(self) -> int:
+        return month_day(self.times)
 
     @cached_property
     def dates(self) -> bool:
-        return are_dates(self.times)
+        return are_dates(self.times) and not self.offset
 
     @cached_property
     def fits(self) -> bool:
@@ -76,6 +78,7 @@ class _Rows:
     at: Sequence[int] | npt.NDArray[np.int64]  # the place of each in the file
     times: Times
     values: npt.NDArray[np.float64]
+    offset: str
 
 
 def read_csv(
@@ -114,26 +117,38 @@ def table_of(file: File, *, columns: Sequence[str] | None, time: str | None, id:
         file.ahead([*{*names, *([time] if time else []), *([id] if id else [])}])
     values = file.numbers(names)  # (T of all series, D)
     times = file.times(time) if time is not None else None
+    if times is not None and times.dtype.kind == "i":
+        _check_whole(file, times)
+    offset = file.offset(time) if time is not None else ""
     codes, ids = file.coded(id) if id is not None else (np.zeros(len(values), np.int64), [file.stem])
     if "" in ids:
         row = int((codes == ids.index("")).argmax())
         raise InputError(file.where, f"{file.place(row)}, column {id!r}: expected an id, got a missing value")
-    return _regular_table(_split(codes, ids, times, values), names, gaps, file, timed=time is not None)
+    return _regular_table(_split(codes, ids, times, values, offset), names, gaps, file, timed=time is not None)
+
+
+def _check_whole(file: File, times: Times) -> None:
+    """Raise InputError at a whole number so large that differences of times would not fit in 64 bits."""
+    wrong = np.flatnonzero((times < -LARGEST) | (times > LARGEST))
+    if len(wrong):
+        row = int(wrong[0])
+        raise InputError(file.where, f"{file.place(row)}: expected times from -2^62 to 2^62, got {times[row]}")
 
 
 def check_names(where: str, header: list[str], names: list[str]) -> None:
     """Raise InputError where a name is not one column of a header."""
-    repeated = sorted({name for name in header if header.count(name) > 1})
+    counts = Counter(header)  # of thousands of columns, each may be asked for
+    repeated = sorted(name for name, count in counts.items() if count > 1)
     if repeated:
         raise InputError(where, f"expected different column names, got {repeated[0]!r} twice; rename one")
     for name in names:
-        if name not in header:
+        if name not in counts:
             have = ", ".join(header)
             raise InputError(where, f"expected a column {name!r}, got {have}; name one of these")
 
 
 def _split(
-    codes: npt.NDArray[np.int64], ids: list[str], times: Times | None, values: npt.NDArray[np.float64]
+    codes: npt.NDArray[np.int64], ids: list[str], times: Times | None, values: npt.NDArray[np.float64], offset: str
 ) -> Iterator[_Rows]:
     """Yield the rows of each id, ids in order of first appearance."""
     counts = np.bincount(codes, minlength=len(ids))
@@ -143,7 +158,8 @@ def _split(
     for name, end, count in zip(ids, np.cumsum(counts).tolist(), counts.tolist(), strict=True):
         at = order[end - count : end]
         own = slice(end - count, end) if together else at
-        yield _Rows(name, at, times[own] if times is not None else np.arange(count, dtype=np.int64), values[own])
+        stamps = times[own] if times is not None else np.arange(count, dtype=np.int64)
+        yield _Rows(name, at, stamps, values[own], offset)
 
 
 def _regular_table(split: Iterable[_Rows], columns: list[str], gaps: str, file: File, *, timed: bool) -> Table:
@@ -170,7 +186,7 @@ def _check_order(rows: _Rows, file: File) -> None:
     wrong = np.flatnonzero(rows.times[1:] <= rows.times[:-1])
     if len(wrong):
         row = int(wrong[0]) + 1
-        time, before = format_times(rows.times[[row, row - 1]])
+        time, before = format_times(rows.times[[row, row - 1]], offset=rows.offset)
         what = "a duplicate" if time == before else f"{time} after {before}"
         raise InputError(
             file.where,
@@ -183,7 +199,7 @@ def _fill(rows: _Rows, step: Step, columns: list[str], gaps: str, file: File) ->
     """Return the series on its regular grid, and the number of values that interpolation made."""
     place = positions(rows.times, step.unit)
     if (place[1:] - place[:-1] == step.count).all() and not np.isnan(rows.values).any():
-        return Series(rows.id, rows.times, rows.values), 0
+        return Series(rows.id, rows.times, rows.values, rows.offset), 0
     offset = place - place[0]
     off_grid = np.flatnonzero(offset % step.count)
     if len(off_grid):
@@ -191,7 +207,7 @@ def _fill(rows: _Rows, step: Step, columns: list[str], gaps: str, file: File) ->
         raise InputError(
             file.where,
             f"{file.place(rows.at[row])}: expected times that are whole steps of {step} apart, "
-            f"got {format_times(rows.times)[row]} in series {rows.id!r}; put them on one grid",
+            f"got {format_times(rows.times, offset=rows.offset)[row]} in series {rows.id!r}; put them on one grid",
         )
     grid = offset // step.count  # (rows,) the place of each row, in steps
     steps = int(grid[-1]) + 1
@@ -212,7 +228,7 @@ def _fill(rows: _Rows, step: Step, columns: list[str], gaps: str, file: File) ->
             )
         values[:, column] = np.interp(np.arange(steps), grid[known], rows.values[known, column])
     made = values.size - int((~np.isnan(rows.values)).sum())
-    return Series(rows.id, _grid_times(rows, grid, steps, step), values), made
+    return Series(rows.id, _grid_times(rows, grid, steps, step), values, rows.offset), made
 
 
 def _check_complete(rows: _Rows, grid: npt.NDArray[np.int64], step: Step, columns: list[str], file: File) -> None:
@@ -227,7 +243,7 @@ def _check_complete(rows: _Rows, grid: npt.NDArray[np.int64], step: Step, column
         )
     jumps = np.flatnonzero(np.diff(grid) != 1)
     if len(jumps):
-        before, after = format_times(rows.times[jumps[0] : jumps[0] + 2])
+        before, after = format_times(rows.times[jumps[0] : jumps[0] + 2], offset=rows.offset)
         raise InputError(
             file.where,
             f"{file.place(rows.at[jumps[0] + 1])}: expected a row every {step}, got {after} after {before} "
@@ -237,7 +253,7 @@ def _check_complete(rows: _Rows, grid: npt.NDArray[np.int64], step: Step, column
 
 def _grid_times(rows: _Rows, grid: npt.NDArray[np.int64], steps: int, step: Step) -> Times:
     """Return all times of the grid, those of the file kept as they are."""
-    later = future_times(rows.times[0], step, steps - 1, month_end=are_month_ends(rows.times))
+    later = future_times(rows.times[0], step, steps - 1, day=month_day(rows.times))
     times = np.concatenate([rows.times[:1], later])
     times[grid] = rows.times
     return times

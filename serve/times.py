@@ -1,7 +1,8 @@
 """Time stamps of a series: parsing, the step between rows, the stamps that follow.
 
 Three kinds of column, decided from all its cells: `YYYYMMDD` where every cell is such a date; whole numbers (years,
-counters) otherwise; else ISO 8601 dates and times, or `YYYY-MM`. Stamps with an offset become UTC.
+counters) otherwise; else ISO 8601 dates and times, or `YYYY-MM`. Stamps with an offset are counted in UTC, and written
+with the offset that all of them have, or with Z where it changes.
 """
 
 import re
@@ -16,11 +17,14 @@ Times = npt.NDArray[Any]  # datetime64[s] or int64
 
 WHOLE = re.compile(r"[+-]?\d{1,18}(\.0*)?$")
 MONTH = re.compile(r"\d{4}-\d{2}$")
+OFFSET = re.compile(r"[T ]\d\d(?::?\d\d(?::?\d\d(?:[.,]\d+)?)?)?(Z|z|[+-]\d\d(?::?\d\d)?)$")  # behind a time
 COMPACT = re.compile(r"\d{8}$")
 MARKS = {4: b"-", 7: b"-", 10: b"T ", 13: b":", 16: b":"}  # between the digits of 2024-01-31T12:00:00
 MANY = 256  # cells from which it pays to take them together
 SHORTEST_MONTH = np.timedelta64(28, "D")
 FIRST = np.datetime64("0001-01-01")  # of Python's calendar
+LAST = np.datetime64("9999-12-31T23:59:59")
+LARGEST = 2**62  # of whole numbers as times: the difference of any two fits in 64 bits
 
 
 @dataclass(frozen=True)
@@ -124,31 +128,46 @@ def base_step(times: Times) -> Step:
 
 
 def _are_monthly(times: Times) -> bool:
+    """True where stamps are whole months apart: at one time of one day, or of the last day of shorter months."""
     if np.diff(times).min() < SHORTEST_MONTH:
         return False
-    within = times - times.astype("datetime64[M]").astype(times.dtype)
     clock = times - times.astype("datetime64[D]").astype(times.dtype)
-    months = positions(times, "months")
-    if not (np.diff(months) > 0).all():
+    if not ((np.diff(positions(times, "months")) > 0).all() and (clock == clock[0]).all()):
         return False
-    return bool((within == within[0]).all()) or (are_month_ends(times) and bool((clock == clock[0]).all()))
+    days, lengths = _days(times), _lengths(times.astype("datetime64[M]"))
+    return bool((days == np.minimum(days.max(), lengths)).all())
 
 
-def are_month_ends(times: Times) -> bool:
-    """True where every stamp lies on the last day of its month."""
-    if times.dtype.kind == "i":
-        return False
-    day = np.timedelta64(1, "D")
-    return all(
-        ((part + day).astype("datetime64[M]") > part.astype("datetime64[M]")).all() for part in (times[:2], times)
-    )
+def month_day(times: Times) -> int:
+    """Return the day of the month on which monthly stamps fall where the month has it; 31 where all are last days."""
+    if times.dtype.kind == "i" or not len(times):
+        return 31
+    days = _days(times)
+    return 31 if (days == _lengths(times.astype("datetime64[M]"))).all() else int(days.max())
 
 
-def future_times(last: Any, step: Step, n: int, *, month_end: bool = False) -> Times:
+def _days(times: Times) -> npt.NDArray[np.int64]:
+    """Return the day of the month, from 1."""
+    before: Times = times.astype("datetime64[D]") - times.astype("datetime64[M]").astype("datetime64[D]")
+    return 1 + before.astype(np.int64)
+
+
+def _lengths(months: Times) -> npt.NDArray[np.int64]:
+    """Return the days of months."""
+    days: Times = (months + 1).astype("datetime64[D]") - months.astype("datetime64[D]")
+    return days.astype(np.int64)
+
+
+def are_months_apart(times: Times, later: Times) -> bool:
+    """True where a stamp (1,) continues monthly stamps (T,), of which there may be none."""
+    return not len(times) or _are_monthly(np.concatenate([times, later]))
+
+
+def future_times(last: Any, step: Step, n: int, *, day: int | None = None) -> Times:
     """Return the n times after `last` (a datetime64, or a whole number): datetime64[s] (n,) or int64 (n,).
 
-    Months keep the day, cut to the length of the month (31 January, 29 February, 31 March), or take the last day of
-    each month where `month_end`.
+    Months fall on `day`, by default that of `last`, cut to the length of the month (31 January, 29 February, 31 March);
+    31 is the last day of each month.
     """
     ahead = step.count * np.arange(1, n + 1, dtype=np.int64)
     if step.unit == "index":
@@ -156,14 +175,31 @@ def future_times(last: Any, step: Step, n: int, *, month_end: bool = False) -> T
     stamp = np.datetime64(last, "s")
     if step.unit == "seconds":
         return np.asarray(stamp + ahead.astype("timedelta64[s]"))
-    month = stamp.astype("datetime64[M]")
-    months = month + ahead.astype("timedelta64[M]")
-    lengths = ((months + 1).astype("datetime64[D]") - months.astype("datetime64[D]")).astype(np.int64)
-    day = (stamp.astype("datetime64[D]") - month.astype("datetime64[D]")).astype(np.int64)
-    days = lengths - 1 if month_end else np.minimum(day, lengths - 1)
+    months = stamp.astype("datetime64[M]") + ahead.astype("timedelta64[M]")
+    own = int(_days(np.array([stamp]))[0]) if day is None else day
+    days = np.minimum(own, _lengths(months)) - 1
     clock = stamp - stamp.astype("datetime64[D]").astype("datetime64[s]")
     dates = months.astype("datetime64[D]") + days.astype("timedelta64[D]")
     return np.asarray(dates.astype("datetime64[s]") + clock)
+
+
+def has_times_after(last: Any, step: Step, n: int) -> bool:
+    """True where the n times after `last` can be counted and written: 64 bits, and years of four digits."""
+    if step.unit == "index":
+        return int(last) + n * step.count < 2**63
+    start, end = positions(np.array([last, LAST], "datetime64[s]"), step.unit).tolist()
+    return bool(start + n * step.count <= end)
+
+
+def offset_of(cells: list[str]) -> str:
+    """Return the offset from UTC that times are written with, Z where they have several, "" where they have none."""
+    if not cells or not OFFSET.search(cells[0]):
+        return ""
+    found = {match.group(1).upper() for cell in cells if (match := OFFSET.search(cell))}
+    if len(found) > 1 or "Z" in found:
+        return "Z"
+    digits = found.pop().replace(":", "")
+    return f"{digits[:3]}:{digits[3:] or '00'}"
 
 
 def are_dates(times: Times) -> bool:
@@ -171,10 +207,22 @@ def are_dates(times: Times) -> bool:
     return times.dtype.kind != "i" and bool((times.astype("datetime64[D]") == times).all())
 
 
-def format_times(times: Times, dates: bool | None = None) -> list[str]:
-    """Return times as text: whole numbers, dates where all are midnights (or `dates` says so), else with seconds."""
+def format_times(times: Times, dates: bool | None = None, offset: str = "") -> list[str]:
+    """Return times as text: whole numbers, dates where all are midnights (or `dates` says so), else with seconds.
+
+    offset: what `offset_of` says; times are then given in it, and never as dates alone.
+    """
     if times.dtype.kind == "i":
         return [str(time) for time in times.tolist()]
+    if offset:
+        local: Times = times + _seconds(offset)
+        return [text + offset for text in np.datetime_as_string(local, "s").tolist()]
     short = are_dates(times) if dates is None else dates
     texts: list[str] = np.datetime_as_string(times, "D" if short else "s").tolist()
     return texts
+
+
+def _seconds(offset: str) -> np.timedelta64:
+    """Return what is added to UTC: of "+02:00" 7200 seconds."""
+    hours, minutes = (int(offset[1:3]), int(offset[4:6])) if offset != "Z" else (0, 0)
+    return np.timedelta64((-1 if offset[0] == "-" else 1) * (3600 * hours + 60 * minutes), "s")

@@ -113,7 +113,7 @@ def test_monthly_gap() -> None:
         (hours("00:00", "01:00", "02:00", "02:30"), {"gaps": "interpolate"}, "line 5: .*whole steps of 3600 seconds"),
         (hours("01:00", "02:00", "02:00"), {}, "line 4: .*a duplicate .*give local times their offset from UTC"),
         (hours("01:00+02:00", "01:00+01:00", "03:00"), {}, "line 4, .*all times with an offset or none"),
-        (hours("00:00+01:00", "00:00+02:00", "02:00+02:00"), {}, "line 3: .* 2024-10-26T22:00:00 after 2024-10-26T23"),
+        (hours("00:00+01:00", "00:00+02:00", "02:00+02:00"), {}, "line 3: .* 2024-10-26T22:00:00Z after 2024-10-26T23"),
     ],
 )
 def test_refusals_name_file_line_and_value(text: str, options: dict, message: str) -> None:

@@ -1,10 +1,12 @@
 """Time stamps: parsing, steps and the stamps that follow, against pandas where it has an opinion."""
 
+import calendar
+
 import numpy as np
 import pandas as pd
 import pytest
 
-from serve.times import Step, base_step, format_times, future_times, parse_times
+from serve.times import Step, base_step, format_times, future_times, has_times_after, month_day, offset_of, parse_times
 
 
 @pytest.mark.parametrize(
@@ -53,14 +55,76 @@ def test_steps_and_futures_follow_pandas(frequency: str, step: Step, start: str)
     """Oracle: pandas.date_range; the first 8 stamps give the step, the step gives the 9 that follow."""
     stamps = pd.date_range(start, periods=17, freq=frequency).to_numpy().astype("datetime64[s]")
     assert base_step(stamps[:8]) == step
-    ends = frequency in ("ME", "YE")
-    assert (future_times(stamps[7], step, 9, month_end=ends) == stamps[8:]).all()
+    assert (future_times(stamps[7], step, 9, day=month_day(stamps[:8])) == stamps[8:]).all()
 
 
 def test_same_day_is_cut_to_the_month() -> None:
     """Oracle: 31 January 2024, then 29 February, 31 March (calendar)."""
     times = future_times(np.datetime64("2024-01-31T06:00"), Step("months", 1), 3)
     assert [str(t) for t in times] == ["2024-02-29T06:00:00", "2024-03-31T06:00:00", "2024-04-30T06:00:00"]
+
+
+@pytest.mark.parametrize("day", range(1, 32))
+@pytest.mark.parametrize("months", [1, 3, 12])
+@pytest.mark.parametrize("begin", ["2023-01", "2024-02", "2023-11"])
+def test_every_day_of_a_month_is_a_monthly_series(day: int, months: int, begin: str) -> None:
+    """Oracle: the calendar module: each stamp is `day`, or the last day of a month that is shorter. What is forecast
+    from any row of such a series, once it has shown its day, are the rows that follow."""
+    first, stamps = np.datetime64(begin, "M").astype(int), []
+    for place in range(16):
+        year, month = divmod(int(first) + months * place, 12)
+        cut = min(day, calendar.monthrange(1970 + year, month + 1)[1])
+        stamps.append(f"{1970 + year}-{month + 1:02}-{cut:02}T06:00:00")
+    times = np.array(stamps, "datetime64[s]")
+    assert base_step(times[:4]) == Step("months", months)
+    for known in range(4, 16):
+        seen = month_day(times[:known])
+        if seen == day:  # 31 where the stamps so far are all last days: then nothing else can be known
+            assert (future_times(times[known - 1], Step("months", months), 16 - known, day=seen) == times[known:]).all()
+    assert seen == day or months == 12 or day == 31
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [
+        ["2024-01-30", "2024-02-29", "2024-03-29"],  # the 29th, after a 30th
+        ["2024-01-30", "2024-02-28", "2024-03-30"],  # February 2024 has a 29th
+        ["2024-01-30T00:00", "2024-02-29T01:00", "2024-03-30T00:00"],
+    ],
+)
+def test_other_days_are_not_monthly(cells: list[str]) -> None:
+    """Oracle: each breaks the rule in one row."""
+    assert base_step(parse_times(cells)[0]).unit == "seconds"
+
+
+@pytest.mark.parametrize(
+    ("cells", "offset", "written"),
+    [
+        (["2024-01-31T12:30+02:00", "2024-01-31T13:30+02:00"], "+02:00", "2024-01-31T13:30:00+02:00"),
+        (["2024-01-31T12:30Z", "2024-01-31T13:30Z"], "Z", "2024-01-31T13:30:00Z"),
+        (["2024-01-31 12:30-0530", "2024-01-31 13:30-0530"], "-05:30", "2024-01-31T13:30:00-05:30"),
+        (["20240131T1230+02", "20240131T1330+02"], "+02:00", "2024-01-31T13:30:00+02:00"),
+        (["2024-03-31T01:30+01:00", "2024-03-31T03:30+02:00"], "Z", "2024-03-31T01:30:00Z"),
+        (["2024-01-31T22:30:00.000+00:00", "2024-02-01T00:00:00+00:00"], "+00:00", "2024-02-01T00:00:00+00:00"),
+        (["2024-01-30", "2024-01-31"], "", "2024-01-31"),
+        (["2024-01", "2024-02"], "", "2024-02-01"),
+    ],
+)
+def test_offsets_go_in_and_come_out(cells: list[str], offset: str, written: str) -> None:
+    """Oracle: by hand; one offset comes out as it went in, several become UTC, none stays none."""
+    times, trouble = parse_times(cells)
+    assert trouble is None and offset_of(cells) == offset
+    assert format_times(times, offset=offset)[1] == written
+
+
+def test_where_the_times_end() -> None:
+    """Oracle: 2^63 - 1 is the last whole number of 64 bits, 9999 the last year of four digits."""
+    assert has_times_after(2**63 - 4, Step("index", 1), 3) and not has_times_after(2**63 - 3, Step("index", 1), 3)
+    assert not has_times_after(10, Step("index", 2**53), 10**6)
+    assert has_times_after(np.datetime64("9999-12-30", "s"), Step("seconds", 86400), 1)
+    assert not has_times_after(np.datetime64("9999-12-30", "s"), Step("seconds", 86400), 2)
+    assert has_times_after(np.datetime64("9999-11-30", "s"), Step("months", 1), 1)
+    assert not has_times_after(np.datetime64("9999-11-30", "s"), Step("months", 1), 2)
 
 
 def test_index_steps() -> None:
