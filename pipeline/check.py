@@ -234,7 +234,7 @@ def headline(checked: dict[str, Any]) -> dict[str, float]:
     if name == "mse":
         naive = metric["baselines"]["seasonal naive"]["mse"]
         facts |= {"coverage": metric["intervals"][0]["measured"]} if metric["intervals"] else {}
-        facts |= {"mase": metric["mase"]} if np.isfinite(metric["mase"]) else {}
+        facts |= {"mase": metric["mase"]} if metric["mase"] is not None else {}
         facts |= (
             {"mse_vs_seasonal_naive": metric["value"] / naive} if naive else {}
         )  # 0: the test repeats itself exactly

@@ -82,7 +82,7 @@ def against_baseline(metric: dict[str, Any], labels: list[str]) -> dict[str, Any
             "better": better,
             "sentence": f"{'better' if better else 'no better'} than {than}",
         }
-    measure = "mase" if np.isfinite(metric["mase"]) else "mse"
+    measure = "mase" if metric["mase"] is not None else "mse"
     ours = metric["mase" if measure == "mase" else "value"]
     name, theirs = min(((n, b[measure]) for n, b in metric["baselines"].items()), key=lambda pair: pair[1])
     better, ratio = ours < theirs, ours / theirs if theirs else None
@@ -109,14 +109,14 @@ def forecasting(
     forecast, quantiles = got[0].astype(np.float64), got[1].astype(np.float64)
     unit = baselines.mase_scale(source.x["train"], source.y["train"], source.about["season"])
     error = forecast - target
-    squared, scaled = (error**2).mean((1, 2)), (np.abs(error) / unit).mean((1, 2))  # (M,), as below
+    squared, scaled = (error**2).mean((1, 2)), in_units(error, unit)  # (M,), as below
     block = overlap(len(target), target.shape[1], source.about["stride"])
     low, high = bootstrap(squared, block=block)
     steps, beside, forms = [(error**2).mean((0, 2))], {}, {}
     for name, answer in itertools.chain(rivals(history, source, target.shape[1]), classical.rivals(source, forms)):
         steps.append(((answer - target) ** 2).mean((0, 2)))
-        theirs = ((answer - target) ** 2).mean((1, 2)), (np.abs(answer - target) / unit).mean((1, 2))
-        beside[name] = {"mse": float(theirs[0].mean()), "mase": float(theirs[1].mean())}
+        theirs = ((answer - target) ** 2).mean((1, 2)), in_units(answer - target, unit)
+        beside[name] = {"mse": float(theirs[0].mean()), "mase": finite(theirs[1].mean())}
         beside[name] |= {"mse_ratio": ratio(squared, theirs[0], block), "mase_ratio": ratio(scaled, theirs[1], block)}
         beside[name] |= {"forms": forms[name]} if name in forms else {}
     levels = source.about["forecast"]["quantiles"]
@@ -131,7 +131,7 @@ def forecasting(
         "block": block,
         "torch": float(((torch_says - target) ** 2).mean()),
         "mae": float(np.abs(error).mean()),
-        "mase": float(scaled.mean()),
+        "mase": finite(scaled.mean()),  # None where the training rows repeat themselves exactly: the unit is 0
         "smape": float(200 * np.divide(np.abs(error), both, out=np.zeros_like(both), where=both > 0).mean()),
         "pinball": pinball(quantiles, target, levels),
         "standardised": {k: float((np.abs(error * source.scale) ** p).mean()) for k, p in (("mse", 2), ("mae", 1))},
@@ -140,6 +140,17 @@ def forecasting(
     }
     arrays = {"steps": np.stack(steps), "inside": inside.mean((0, 2)), "residuals": error[:, 0].astype(np.float32)}
     return metric, arrays
+
+
+def in_units(error: np.ndarray, unit: np.ndarray) -> np.ndarray:
+    """Return the mean absolute error of each window (M,) in the units (D,) of MASE; not finite where a unit is 0."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return (np.abs(error) / unit).mean((1, 2))
+
+
+def finite(number: float) -> float | None:
+    """Return a number, None where it is not finite, which JSON cannot hold."""
+    return float(number) if np.isfinite(number) else None
 
 
 def overlap(windows: int, steps: int, stride: int) -> int:

@@ -280,7 +280,7 @@ def main() -> None:
     nothing.write_text("Entries of `line:` that start from scratch depend on this folder, which never changes.\n")
     for path, content in files.items():
         path.parent.mkdir(exist_ok=True)
-        path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
+        path.write_text(json.dumps(content, indent=2, sort_keys=True, allow_nan=False) + "\n")
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from pipeline.schema import ParamsError
 from serve.errors import ServeError
+from serve.strict import to_json
 
 RESULTS = Path("results")
 OUT = Path("out")
@@ -117,10 +118,10 @@ def fresh(folder: Path) -> Path:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write readable, repeatable JSON, whole or not at all."""
+    """Write readable, repeatable JSON, whole or not at all; a number that is not finite is null."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.{os.getpid()}.part")  # two stages may write the log of seconds at once
-    part.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    part.write_text(to_json(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     part.replace(path)
 
 

@@ -102,8 +102,11 @@ def short_provider(name: str) -> str:
     return {"cpu": "CPU", "cuda": "CUDA", "tensorrt": "TensorRT"}.get(name, name.removesuffix("ExecutionProvider"))
 
 
-def three(number: float) -> str:
-    """Return three digits, and all that stand before the point: 1077.3 -> '1,077'; of a count nothing else."""
+def three(number: float | None) -> str:
+    """Return three digits, and all that stand before the point: 1077.3 -> '1,077'; of a count nothing else; of None a
+    dash."""
+    if number is None:
+        return "–"
     return f"{number:,.0f}" if isinstance(number, int) or 999.5 <= abs(number) < 1e9 else f"{number:#.3g}".rstrip(".")
 
 

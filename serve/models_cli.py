@@ -1,6 +1,5 @@
 """The commands about a model and the machine under it: info, check, bench, evaluate, explain."""
 
-import json
 import sys
 import time
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any
 
 import click
 
+from serve.boundary import results
 from serve.console import (
     DEVICE,
     MODEL,
@@ -27,6 +27,7 @@ from serve.console import (
     say,
 )
 from serve.locate import complete
+from serve.strict import to_json
 
 
 @click.command("list")
@@ -46,7 +47,7 @@ def list_models(as_json: bool) -> None:
 
     found = catalogue()
     if as_json:
-        click.echo(json.dumps(found, indent=2))
+        click.echo(to_json(found, indent=2))
     elif found:
         click.echo(catalogue_text(found))
     else:
@@ -68,7 +69,7 @@ def info(model: str, as_json: bool, variant: str, sha256: str | None) -> None:
     from serve.info import describe
 
     contract = read_model(model, "auto", None, variant, sha256)
-    click.echo(json.dumps(contract.document, indent=2) if as_json else describe(contract))
+    click.echo(to_json(contract.document, indent=2) if as_json else describe(contract))
 
 
 @click.command()
@@ -92,7 +93,7 @@ def check(model: str | None, variant: str, sha256: str | None, as_json: bool) ->
     from serve import doctor
 
     findings = list(doctor.check(model, variant, sha256))
-    click.echo(json.dumps(doctor.document(findings), indent=2) if as_json else doctor.text(findings))
+    click.echo(to_json(doctor.document(findings), indent=2) if as_json else doctor.text(findings))
     if any(finding.state == "error" for finding in findings):
         raise SystemExit(1)
 
@@ -127,7 +128,7 @@ def bench(
     show = (lambda _: None) if is_quiet() else bench.progress
     found = bench.measure(loaded, paths, device=device, seconds=seconds, say=show, rule=reading_of(loaded, **columns))
     show("")
-    click.echo(json.dumps(found, indent=2) if as_json else bench.text(found))
+    click.echo(to_json(found, indent=2) if as_json else bench.text(found))
 
 
 @click.command()
@@ -163,7 +164,7 @@ def evaluate(
 
     loaded = open_model(model, device, None, variant, sha256)
     report = evaluate.run(loaded, path, labels, reading_of(loaded, **columns))
-    click.echo(json.dumps(report, indent=2) if as_json else evaluate.text(report))
+    click.echo(to_json(report, indent=2) if as_json else evaluate.text(report))
     if strict and report["unread"]:
         raise SystemExit(3)
 
@@ -234,7 +235,7 @@ def explain(
     make_folder(folder := Path(output))
     sources, progress, started = ImageSources(paths, sys.stdin.buffer, nul=nul), Progress("images"), time.perf_counter()
     n, failed, gaps = 0, 0, list[float]()
-    table = open_table(str(folder / TABLE), COLUMNS, sys.stdout.buffer)
+    table = open_table(str(folder / TABLE), COLUMNS, results())
     with interruptible(f"{folder} holds what is done"), table as write:
         for n, row in enumerate(explain(loaded, sources, method, Options(**options), folder), 1):
             write([row])

@@ -1,6 +1,9 @@
 """Accuracy, forecast errors, their intervals, and the baselines that a forecast must beat."""
 
+import json
+import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,6 +11,8 @@ import pytest
 from recipes import SERIES_RECIPE
 
 from pipeline import baselines, data, metrics, series
+from pipeline.stage import write_json
+from pipeline.table import three
 
 RNG = np.random.default_rng
 
@@ -59,8 +64,8 @@ def test_a_forecaster_is_judged_beside_its_best_baseline() -> None:
     assert (found["name"], found["better"], found["ratio"]) == ("seasonal naive", False, 3.0)
     assert found["sentence"] == "worse than seasonal naive, the best baseline: MASE 1.5 against 0.5, 3.00 times"
     assert metrics.against_baseline(metric | {"mase": 0.25}, [])["better"]
-    perfect = {"seasonal naive": {"mse": 0.0, "mase": np.nan}}
-    found = metrics.against_baseline(metric | {"mase": np.inf, "baselines": perfect}, [])
+    perfect = {"seasonal naive": {"mse": 0.0, "mase": None}}
+    found = metrics.against_baseline(metric | {"mase": None, "baselines": perfect}, [])
     assert (
         found["sentence"] == "worse than seasonal naive, the best baseline: MSE 4 against 0" and found["ratio"] is None
     )
@@ -108,6 +113,25 @@ def test_nested_intervals() -> None:
     assert (outer["nominal"], outer["measured"], outer["width"]) == (0.8, 0.8, 8.0)
     assert (inner["nominal"], inner["measured"], inner["width"]) == (0.5, 0.3, 3.0)
     assert outer["low"] < 0.8 < outer["high"]
+
+
+def test_a_perfect_season_has_no_mase_and_its_file_is_json(
+    resolved: Callable[..., dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Oracle: where the training rows repeat themselves the unit of MASE is 0, and the quotient no number: None, which
+    JSON writes as null. A parser that refuses NaN and Infinity reads the stage's file."""
+    source, _ = data.make(resolved(SERIES_RECIPE)["data"])
+    target = source.windows("test", source.about["stride"])[1]
+    quantiles = np.repeat(target[..., None], 3, axis=-1)
+    monkeypatch.setattr(baselines, "mase_scale", lambda *_: np.zeros(1))
+    for forecast in (target, target + 1):  # 0 / 0 and 1 / 0
+        answer, _ = metrics.forecasting([forecast, quantiles], target, source)
+        assert answer["mase"] is None and answer["baselines"]["last value"]["mase"] is None
+        write_json(tmp_path / "check.json", {"metric": answer, "other": [np.inf, {"x": (math.nan, 1.5)}]})
+        text = (tmp_path / "check.json").read_text()
+        read = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+        assert read["metric"]["mase"] is None and read["other"] == [None, {"x": [None, 1.5]}]
+        assert three(read["metric"]["mase"]) == "–"
 
 
 def test_symmetric_error_in_per_cent(resolved: Callable[..., dict[str, Any]]) -> None:
