@@ -32,6 +32,7 @@ class Member:
     method: int | None = None  # of a zip: 0 as it is, 8 deflated; None in a tar
     crc: int = 0
     encrypted: bool = False
+    trouble: str = ""  # why there are no bytes to read
 
     @property
     def path(self) -> str:
@@ -39,6 +40,8 @@ class Member:
 
     def read(self) -> bytes:
         """Return the bytes; InputError where it is too large, encrypted, damaged, or the file has changed."""
+        if self.trouble:
+            raise InputError(self.path, self.trouble)
         if max(self.size, self.stored) > MAX_BYTES:
             raise InputError(self.path, f"expected at most {MAX_BYTES} bytes in an archive, got {self.size}; unpack it")
         if self.encrypted or self.method not in (None, zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
@@ -63,13 +66,17 @@ class Member:
 
 
 def members(path: str) -> Iterator[Member]:
-    """Yield the regular files of an archive in its own order; InputError where it is none."""
+    """Yield what is not a folder in an archive, in its own order; InputError where it is no archive.
+
+    A tar's links, devices and sparse files have no bytes of their own in one place: reading such a member says so.
+    """
     try:
         if path.lower().endswith(".tar"):
             with tarfile.open(path, "r:") as tar:
                 for entry in tar:
-                    if entry.isreg():
-                        yield Member(path, entry.name, entry.offset_data, entry.size, entry.size)
+                    if not entry.isdir():
+                        places = entry.offset_data, entry.size, entry.size
+                        yield Member(path, entry.name, *places, trouble=_trouble(entry))
                     tar.members = []  # type: ignore[attr-defined]  # it would remember every one of a million
             return
         with zipfile.ZipFile(path) as archive:
@@ -81,3 +88,12 @@ def members(path: str) -> Iterator[Member]:
     except (OSError, tarfile.TarError, zipfile.BadZipFile, ValueError, struct.error, zlib.error, EOFError) as error:
         kind = "zip" if path.lower().endswith(".zip") else "uncompressed tar"
         raise InputError(path, f"expected a {kind} archive, got none ({error}); unpack it") from error
+
+
+def _trouble(entry: tarfile.TarInfo) -> str:
+    """Return why the bytes of a tar's entry cannot be read from one place, "" where they can."""
+    if entry.isreg() and not entry.issparse():
+        return ""
+    kinds = {tarfile.LNKTYPE: "a hard link", tarfile.SYMTYPE: "a symbolic link"}
+    kind = "a sparse file" if entry.issparse() else kinds.get(entry.type, "a pipe, device or other entry")
+    return f"expected a regular file in the archive, got {kind}; unpack it"

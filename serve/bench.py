@@ -190,9 +190,12 @@ def _alone(work: Work, model: Model, device: str) -> tuple[float, int | None]:
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     ) as process:  # fmt: skip
         assert process.stdout and process.stderr
-        process.stdout.readline()  # the heading
-        row, seconds = process.stdout.readline(), time.perf_counter() - start
-        errors = process.communicate()[1].split("\n")
+        try:
+            process.stdout.readline()  # the heading
+            row, seconds = process.stdout.readline(), time.perf_counter() - start
+            errors = process.communicate()[1].split("\n")
+        finally:
+            process.kill()  # where Ctrl-C or SIGTERM ends the wait
     if not row or process.returncode:
         raise ServeError(f"{model.contract.path}: `infer {work.unit}` failed in a process of its own: {errors[0]}")
     return seconds, int(errors[-2]) or None

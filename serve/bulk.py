@@ -6,7 +6,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
-from itertools import chain, islice
+from itertools import chain
 from typing import IO, Any, NamedTuple
 
 import numpy as np
@@ -21,7 +21,7 @@ from serve.machine import usable_cores
 from serve.model import Classifier, wrap
 from serve.output import Columns, Part, encoding, form_of, open_part
 from serve.session import open_session, resolve
-from serve.sources import Source
+from serve.sources import WAIT, Source
 from serve.target import part_of
 from serve.workers import AHEAD, BATCHES, Crew, batched, in_order, processes, threads
 
@@ -171,10 +171,10 @@ def label_images(
     mark = begun[1] if begun else Mark()
     batch = begun[0]["batch"] if begun and batch is None else batch
     remaining = iter(sources)
-    first = list(islice(remaining, MANY))
-    count = min(workers or usable_cores(), max(1, len(first)))
+    first, late = _first(remaining)
+    count = min(workers or usable_cores(), FEW if late else max(1, len(first)))
     if batch is None and len(first) < MANY:
-        batch = max(1, min(FEW, -(-len(first) // count)))
+        batch = FEW if late else max(1, min(FEW, -(-len(first) // count)))
     worker, starting = Worker(contract, device, top_k, output, form_of(output, form)), time.perf_counter()
     many = len(first) == MANY
     if engine == "ray":
@@ -188,15 +188,45 @@ def label_images(
         run |= {"format": form} if form else {}
         if begun:
             journal.check_same(output, run, begun[0])
-        groups = batched(chain(first, remaining), summary.batch)
+        named, several = chain(first, [WAIT] * late, remaining), max(1, size // summary.batch)
+        groups = batched(named, summary.batch)
         pass_over(map(fingerprint, groups), mark, output)
-        parcels = batched(groups, max(1, size // summary.batch))
+        parcels = batched(groups, several) if output != "-" else live_parcels(named, summary.batch, several)
         found = in_order(crew, work, parcels, AHEAD * (crew.count or count), partial(isolated, worker))
         write_chunks(output, columns_of(top_k), stdout, run, chain.from_iterable(found), summary, watch, form)
     how = vars(worker).get("run")  # of workers in this process
     if isinstance(how, Bound) and how.size < summary.batch:
         summary.parts = how.size
     return summary
+
+
+def _first(sources: Iterator[Source]) -> tuple[list[Source], bool]:
+    """Return up to MANY sources that are there, at least one if any, and whether the next one is late."""
+    first: list[Source] = []
+    for source in sources:
+        if source is not WAIT:
+            first.append(source)
+        if len(first) == MANY or (first and source is WAIT):
+            return first, source is WAIT
+    return first, False
+
+
+def live_parcels(sources: Iterable[Source], batch: int, several: int) -> Iterator[Parcel]:
+    """Yield parcels of `several` batches; where the next name is late, what there is, then an empty parcel."""
+    parcel: Parcel = []
+    for source in sources:
+        if source is WAIT:
+            yield from filter(None, [parcel])
+            yield []
+            parcel = []
+            continue
+        if not parcel or len(parcel[-1]) == batch:
+            if len(parcel) == several:
+                yield parcel
+                parcel = []
+            parcel.append([])
+        parcel[-1].append(source)
+    yield from filter(None, [parcel])
 
 
 def write_chunks(
@@ -306,5 +336,7 @@ def noted(target: str, run: dict[str, Any], mark: Mark, part: Part) -> Iterator[
     try:
         yield note
     finally:
-        book.note(part, last, now=True)
-        book.close()
+        try:
+            book.note(part, last, now=True)
+        finally:
+            book.close()

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from serve.boundary import results
 from serve.console import (
     DEVICE,
     FORMAT,
@@ -116,7 +117,7 @@ def images(
     contract = read_model(model, device, "classification", variant, sha256)
     if top_k > len(contract.labels):
         raise click.BadParameter(f"expected at most the model's {len(contract.labels)} labels", param_hint="--top-k")
-    sources = ImageSources(paths, sys.stdin.buffer, nul=nul)
+    sources = ImageSources(paths, sys.stdin.buffer, nul=nul, live=output == "-")
     progress, started = Progress("images"), time.perf_counter()
 
     def watch(summary: "Summary") -> None:
@@ -126,7 +127,7 @@ def images(
 
     with interruptible("" if output == "-" else f"{part_of(output)} holds what is done, --resume goes on"):
         done = label_images(
-            contract, device, sources, output, sys.stdout.buffer,
+            contract, device, sources, output, results(),
             top_k=top_k, batch=batch, workers=workers, resume=resume, form=form, engine=engine, watch=watch,
         )  # fmt: skip
     progress.clear()
@@ -232,7 +233,7 @@ def _forecast(task: "Task", files: tuple[str, ...], plot: str | None, resume: bo
         say(f"skipped {sources.skipped} hidden names, links and files of other suffixes inside folders")
     with interruptible("" if task.target == "-" else f"{part_of(task.target)} holds what is done, --resume goes on"):
         done = forecast_files(
-            task, found, sys.stdout.buffer, stdin=stdin, resume=resume,
+            task, found, results(), stdin=stdin, resume=resume,
             watch=lambda summary: progress.show(summary.mark.rows, summary.mark.failed),
         )  # fmt: skip
     progress.clear()
@@ -251,7 +252,7 @@ def _follow(task: "Task", strict: bool) -> None:
     from serve.target import part_of
 
     started, counts = time.perf_counter(), Counter[str]()
-    table = open_table(task.target, task.columns, sys.stdout.buffer, task.form)
+    table = open_table(task.target, task.columns, results(), task.form)
     with interruptible("" if task.target == "-" else f"{part_of(task.target)} holds what is done"), table as write:
         for block in follow(task, sys.stdin.buffer):
             write(block)

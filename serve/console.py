@@ -3,8 +3,8 @@
 Imports of numpy, Pillow and onnxruntime wait until a command runs, so that --help answers at once.
 """
 
+import os
 import re
-import signal
 import sys
 import time
 import warnings
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from serve.boundary import OUTSIDE, drop_output, sentence, standard_streams, terminated, visible
 from serve.errors import ServeError
 from serve.locate import complete
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from serve.model import Classifier, Forecaster
     from serve.reading import Reading
 
-SILENT = "serve.quiet"  # key in a context's meta
+SILENT, TARGET = "serve.quiet", "serve.target"  # keys in a context's meta: of --quiet, and of --output
 MODEL = click.argument("model", metavar="MODEL", shell_complete=complete)
 DEVICE = click.option(
     "--device",
@@ -141,15 +142,33 @@ def reading_of(
 
 
 class Commands(click.Group):
-    """The one place where our errors become one line on stderr and exit code 1."""
+    """The one place where errors become one line on stderr and exit code 1, and Ctrl-C and SIGTERM exit code 130."""
 
     def invoke(self, ctx: click.Context) -> Any:
         # Pillow warns about odd metadata and large images; what cannot be served becomes an error row anyway.
         warnings.filterwarnings("ignore", module=r"PIL\.")
-        try:
-            return super().invoke(ctx)
-        except ServeError as error:
-            raise click.ClickException(str(error)) from error
+        with standard_streams(), terminated():
+            try:
+                return super().invoke(ctx)
+            except KeyboardInterrupt:
+                click.echo("interrupted", err=True)
+                raise SystemExit(130) from None
+            except ServeError as error:
+                raise click.ClickException(visible(str(error))) from error
+            except BrokenPipeError:  # who reads stdout has enough (`| head`): click ends without a word
+                raise
+            except OUTSIDE as error:
+                drop_output()
+                output = ctx.meta.get(TARGET, "-")
+                raise click.ClickException(visible(sentence(error, output, _unfinished(output)))) from error
+
+
+def _unfinished(output: str) -> str | None:
+    """Return the part that --resume can go on with, if there is one."""
+    from serve.journal import journal_of
+    from serve.target import part_of
+
+    return str(part_of(output)) if output != "-" and os.path.exists(journal_of(output)) else None
 
 
 class Progress:
@@ -175,19 +194,12 @@ class Progress:
 
 @contextmanager
 def interruptible(advice: str) -> Iterator[None]:
-    """Turn Ctrl-C and SIGTERM into one line and exit code 130, once what is open is closed."""
-
-    def stop(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, stop)
+    """Say what is kept where Ctrl-C or SIGTERM ends a command, once what is open is closed."""
     try:
         yield
     except KeyboardInterrupt:
-        click.echo(f"interrupted; {advice}" if advice else "interrupted", err=True)
+        click.echo(visible(f"interrupted; {advice}" if advice else "interrupted"), err=True)
         raise SystemExit(130) from None
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _digest(value: str | None) -> str | None:
@@ -244,6 +256,7 @@ def check_output(output: str, inputs: Sequence[str], form: str | None, *, resume
     from serve.output import SUFFIXES, is_table
     from serve.target import check_apart, check_replaceable, part_of
 
+    click.get_current_context().meta[TARGET] = output
     check_apart("--output", output, inputs)
     if output == "-":
         if resume:
@@ -291,7 +304,7 @@ def finish(
 def say(text: str) -> None:
     """Print a note on stderr, unless --quiet was asked."""
     if not is_quiet():
-        click.echo(text, err=True)
+        click.echo(visible(text), err=True)
 
 
 def is_quiet() -> bool:

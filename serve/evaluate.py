@@ -72,9 +72,11 @@ def of_labels(file: str) -> list[tuple[Source, str]]:
         path, label = row.get("path") or row.get("file"), row.get("label")
         if not path or not label:
             raise InputError(file, f"row {number}: expected a path and a label, got {path!r} and {label!r}")
-        target = os.path.realpath(os.path.join(root, path))
-        outside = os.path.commonpath([root, target]) != root
-        reason = "the path leads outside of the folder that the CSV is in" if outside else None
+        reason = None
+        if "\0" in path:
+            reason = "expected a path, got one with a NUL in it"
+        elif os.path.commonpath([root, os.path.realpath(os.path.join(root, path))]) != root:
+            reason = "the path leads outside of the folder that the CSV is in"
         found.append((Source(os.path.join(Path(file).parent, path), reason), label))
     if not found:
         raise InputError(file, "expected a header path,label and rows, got no row")
@@ -175,26 +177,29 @@ def _errors(model: Forecaster, origins: list[Origin]) -> dict[str, Any]:
     quantiles = np.stack([one.quantiles for one in origins]).astype(np.float64)
     lower, upper = quantiles[..., : len(model.quantiles) // 2], quantiles[..., ::-1][..., : len(model.quantiles) // 2]
     inside = (lower <= target[..., None]) & (target[..., None] <= upper)  # (M, S, D, Q // 2)
-    return {
-        "windows": len(target),
-        "squared": ((forecast - target) ** 2).sum((0, 1)),
-        "absolute": np.abs(forecast - target).sum((0, 1)),
-        "last_value": np.abs(last - target).sum((0, 1)),
-        "inside": inside.sum((0, 1)),
-    }
+    with np.errstate(over="ignore"):  # of a truth near 1e308: such a figure is infinite, null in JSON
+        return {
+            "windows": len(target),
+            "squared": ((forecast - target) ** 2).sum((0, 1)),
+            "absolute": np.abs(forecast - target).sum((0, 1)),
+            "last_value": np.abs(last - target).sum((0, 1)),
+            "inside": inside.sum((0, 1)),
+        }
 
 
 def _figures(model: Forecaster, sums: dict[str, Any], column: int | slice) -> dict[str, Any]:
     """Return mse, mae, mae over that of the last value (None where that is 0), and coverage, of one column or all."""
     steps = sums["windows"] * model.horizon
-    squared, absolute, naive = (sums[name][column].mean() / steps for name in ("squared", "absolute", "last_value"))
+    with np.errstate(over="ignore", invalid="ignore"):
+        squared, absolute, naive = (sums[name][column].mean() / steps for name in ("squared", "absolute", "last_value"))
+        ratio = float(absolute / naive) if naive else None
     inside = np.atleast_2d(sums["inside"][column]).mean(axis=0) / steps
     levels = [1 - 2 * low for low in model.quantiles[: len(model.quantiles) // 2]]
     return {
         "mse": float(squared),
         "mae": float(absolute),
         "mae_of_last_value": float(naive),
-        "mae_ratio": float(absolute / naive) if naive else None,
+        "mae_ratio": ratio,
         "coverage": [{"nominal": round(n, 6), "measured": float(m)} for n, m in zip(levels, inside, strict=True)],
     }
 

@@ -27,7 +27,7 @@ def explain(model: Classifier, sources: Iterable[Source], method: str, options: 
 
     Maps are of the most probable class, whose probability is the row's score; gap is that of `integrated_gradients`.
     """
-    taken: set[str] = set()
+    taken: dict[str, int] = {}
     for source in sources:
         row: Row = dict.fromkeys(COLUMNS) | {"path": source.path, "method": method, "status": "error"}
         try:
@@ -44,7 +44,6 @@ def explain(model: Classifier, sources: Iterable[Source], method: str, options: 
         if source.member is None:
             check_folder_apart("--output", str(folder), [source.path])  # of a list or a pattern
         name = safe_name(source.path, taken, folder)
-        taken.add(name.casefold())
         lines = [f"{label} {score:.3f}, by {method}", LEGENDS[method]]
         array = io.BytesIO()
         np.save(array, found.astype(np.float32))
@@ -54,17 +53,19 @@ def explain(model: Classifier, sources: Iterable[Source], method: str, options: 
         yield row | {"label": label, "score": score, "gap": gap, "file": f"{name}.png", "status": "ok"}
 
 
-def safe_name(path: str, taken: set[str], folder: Path) -> str:
+def safe_name(path: str, taken: dict[str, int], folder: Path) -> str:
     """Return the stem of a path as plain characters, numbered where another input or a file of others has that name.
 
     No separator, no leading dot, no case that alone tells two apart: a path comes from strangers, and FOLDER may be on
-    any system.
+    any system. taken: the names so far, this one from now on, and the last number of each stem.
     """
     stem = re.sub(r"[^A-Za-z0-9._-]", "_", Path(path).stem).lstrip(".")[:LONGEST] or "image"
-    name, count = stem, 1
+    key = stem.casefold()
+    name, count = stem, taken.get(key, 1)
     while name.casefold() in taken or is_foreign(folder, name):
         count += 1
         name = f"{stem}-{count}"
+    taken |= {name.casefold(): taken.get(name.casefold(), 1), key: count}
     return name
 
 

@@ -43,14 +43,28 @@ def journal_of(target: str) -> Path:
 
 
 def read(target: str) -> tuple[dict[str, Any], Mark] | None:
-    """Return what an interrupted run was and its last mark, or None where there is nothing to go on from."""
+    """Return what an interrupted run was and its last mark, or None where there was none.
+
+    ServeError where a journal is there that cannot be one: to start anew would write over what was done.
+    """
+    path = journal_of(target)
     try:
-        first, *lines = journal_of(target).read_bytes().splitlines(keepends=True)
+        first, *lines = path.read_bytes().splitlines(keepends=True)
         run, size = json.loads(first), part_of(target).stat().st_size
         marks = [Mark(**json.loads(line)) for line in lines if line.endswith(b"\n")]  # a kill may cut the last line
-    except (OSError, ValueError, TypeError):
+        kinds = {name: type(value) for name, value in Mark()._asdict().items()}
+        if any(type(value) is not kinds[name] for mark in marks for name, value in mark._asdict().items()):
+            raise TypeError("its marks have other values")
+        if not isinstance(run, dict) or type(run.get("batch")) is not int or run["batch"] < 1:
+            raise TypeError("its first line has no batch size")
+        if not marks or marks[-1].size > size:
+            raise ValueError("it speaks of more than the part holds")
+    except FileNotFoundError:
         return None
-    return (run, marks[-1]) if marks and marks[-1].size <= size else None
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        what = f"expected the journal of an interrupted run, got something else ({error})"
+        raise ServeError(f"{path}: {what}; remove it, or leave --resume out, to start anew") from error
+    return run, marks[-1]
 
 
 def check_same(target: str, run: dict[str, Any], earlier: dict[str, Any]) -> None:

@@ -56,6 +56,10 @@ def _is_golden(value: Any) -> bool:
     return isinstance(value, dict) and {*value} == {"dtype", "shape", "data"}
 
 
+def _has_samples(value: Any) -> bool:
+    return _is_golden(value) and not (isinstance(value["shape"], list) and value["shape"][:1] in ([], [0]))
+
+
 TEXT: Rule = "a non-empty string", _is_text
 TEXT_OR_NULL: Rule = "a non-empty string or null", lambda v: v is None or _is_text(v)
 OBJECT: Rule = "an object", lambda v: isinstance(v, dict)
@@ -64,6 +68,7 @@ SIZE: Rule = f"[H, W], each from 1 to {MAX_IMAGE_SIDE}", lambda v: _are_integers
 COLOUR: Rule = "[r, g, b], each from 0 to 255", lambda v: _are_integers(v, 3, 0, 255)
 QUANTILES: Rule = "rising levels in (0, 1), symmetric about 0.5", _are_quantiles
 GOLDEN: Rule = "an object with dtype, shape and data", _is_golden
+SAMPLES: Rule = "an object with dtype, shape and data, of one sample or more", _has_samples
 GOLDENS: Rule = (
     "an object of packed arrays",
     lambda v: isinstance(v, dict) and v != {} and all(map(_is_golden, v.values())),
@@ -81,7 +86,7 @@ COMMON: dict[str, Rule] = {
     "input": OBJECT,
     "provenance": OBJECT,
     "golden": OBJECT,
-    "golden.input": GOLDEN,
+    "golden.input": SAMPLES,
     "golden.outputs": GOLDENS,
     "golden.atol": POSITIVE,
 }

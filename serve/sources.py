@@ -2,6 +2,7 @@
 
 import glob
 import os
+import select
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,6 +56,10 @@ class Source(NamedTuple):
         return self._replace(member=Held(data))
 
 
+WAIT = Source("", "no more names are there yet")  # by identity: among the names of a live list
+IDLE_S = 0.2  # after which a list on stdin is waited for
+
+
 class ImageSources:
     """Iterate over the sources of `paths`; `skipped` then counts what was passed over inside folders.
 
@@ -62,16 +67,18 @@ class ImageSources:
     suffixes are skipped; a Parquet file gives its rows. A link inside a folder is followed to a file in the same folder
     only: one that leads outside is an error row, one to a folder inside is skipped, since the files there are met under
     their own names. A path that is given is always tried.
+    live: WAIT comes wherever a list on stdin has no more names for now.
     """
 
     suffixes: Collection[str] = SUFFIXES
     packed: tuple[str, ...] = PACKED
     kind = "image files"
 
-    def __init__(self, paths: Sequence[str], stdin: IO[bytes], *, nul: bool = False) -> None:
+    def __init__(self, paths: Sequence[str], stdin: IO[bytes], *, nul: bool = False, live: bool = False) -> None:
         self.paths = paths
         self.stdin = stdin
         self.separator = b"\0" if nul else b"\n"
+        self.live = live
         self.skipped = 0
 
     def __iter__(self) -> Iterator[Source]:
@@ -88,8 +95,11 @@ class ImageSources:
                 yield from self._expand(path)
 
     def _listed(self) -> Iterator[Source]:
-        for name in _split(self.stdin, self.separator):
-            yield from self._expand(os.fsdecode(name))
+        for name in _split(self.stdin, self.separator, self.live):
+            if name:
+                yield from self._expand(os.fsdecode(name))
+            else:
+                yield WAIT
 
     def _expand(self, path: str) -> Iterator[Source]:
         packed = path.lower().endswith(self.packed)
@@ -180,11 +190,24 @@ def names_of(paths: Sequence[str]) -> dict[str, str]:
     return {path: names[file] for path, file in files.items()}
 
 
-def _split(stream: IO[bytes], separator: bytes) -> Iterator[bytes]:
-    """Yield the non-empty parts of a stream as they come, without reading it whole."""
+def _split(stream: IO[bytes], separator: bytes, live: bool) -> Iterator[bytes]:
+    """Yield the non-empty parts of a stream as they come, without reading it whole; b"" where one is late."""
     rest = b""
-    while chunk := stream.read1(65536) if hasattr(stream, "read1") else stream.read(65536):
+    while True:
+        if live and not _has_more(stream):
+            yield b""
+        chunk = stream.read1(65536) if hasattr(stream, "read1") else stream.read(65536)
+        if not chunk:
+            break
         *whole, rest = (rest + chunk).split(separator)
         yield from (part.removesuffix(b"\r") if separator == b"\n" else part for part in whole if part.strip(b"\r"))
     if rest.strip(b"\r"):
         yield rest
+
+
+def _has_more(stream: IO[bytes]) -> bool:
+    """False where a pipe or terminal has had nothing for IDLE_S; streams that cannot tell are read."""
+    try:
+        return bool(select.select([stream], [], [], IDLE_S)[0])
+    except (OSError, ValueError):
+        return True

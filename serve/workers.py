@@ -70,6 +70,7 @@ def in_order(
 ) -> Iterator[Result]:
     """Yield work(item) for each item in order, with at most `ahead` of them under way; memory is flat.
 
+    An empty list is no work: it says that the next item is late, and what is under way is yielded at once.
     Where a process dies, what it had in hand is asked of `rescue` when its turn comes, and the others work on.
     """
     waiting: deque[tuple[Item, Future[Result]]] = deque()
@@ -87,8 +88,10 @@ def in_order(
             return rescue(item)
 
     for item in items:
-        waiting.append((item, crew.submit(work, item)))
-        if len(waiting) >= ahead:
+        late = isinstance(item, list) and not item
+        if not late:
+            waiting.append((item, crew.submit(work, item)))
+        while waiting and (late or len(waiting) >= ahead):
             yield next_result()
     while waiting:
         yield next_result()

@@ -55,7 +55,51 @@ def test_archives_are_read_where_they_lie(
         "a/dark.png": "dark", "../../etc/bright.png": "bright", "/abs/middle.png": "middle",
     }  # fmt: skip
     assert "no known image format" in rows["broken.png"]["error"] and "zero bytes" in rows["empty.png"]["error"]
-    assert len(rows) == 5 and "skipped 2" in result.stderr and sorted(os.listdir(tmp_path)) == before
+    links = {name: row["error"] for name, row in rows.items() if name == "link.png"}
+    expected = "expected a regular file in the archive, got a symbolic link; unpack it"
+    assert links == ({"link.png": expected} if suffix == ".tar" else {})
+    assert len(rows) == 5 + len(links) and "skipped 2" in result.stderr and sorted(os.listdir(tmp_path)) == before
+
+
+def test_members_without_bytes_in_one_place_are_rows(classifier: Path, tmp_path: Path, files: dict[str, bytes]) -> None:
+    """Oracle: one row for each member, in order, with what it is; a sparse file would be read as a damaged one."""
+    with tarfile.open(tmp_path / "many.tar", "w", format=tarfile.GNU_FORMAT) as tar:
+        for name, kind in (
+            ("a.png", b"0"),
+            ("hard.png", b"1"),
+            ("soft.png", b"2"),
+            ("pipe.png", b"6"),
+            ("z.png", b"0"),
+        ):
+            entry, data = tarfile.TarInfo(name), files["a/dark.png"] if kind == b"0" else b""
+            entry.type, entry.linkname, entry.size = kind, "a.png" if kind in b"12" else "", len(data)
+            tar.addfile(entry, io.BytesIO(data))
+    (tmp_path / "sparse.tar").write_bytes(sparse("hole.png", files["a/dark.png"]))
+    rows = rows_of(infer("images", classifier, tmp_path / "many.tar", tmp_path / "sparse.tar"))
+    assert [Path(row["path"]).name for row in rows] == [
+        "a.png",
+        "hard.png",
+        "soft.png",
+        "pipe.png",
+        "z.png",
+        "hole.png",
+    ]
+    assert [row["label"] for row in rows] == ["dark", "", "", "", "dark", ""]
+    kinds = ["a hard link", "a symbolic link", "a pipe, device or other entry", "a sparse file"]
+    for kind, row in zip(kinds, [*rows[1:4], rows[5]], strict=True):
+        assert row["error"] == f"expected a regular file in the archive, got {kind}; unpack it"
+
+
+def sparse(name: str, data: bytes) -> bytes:
+    """Return a tar of GNU's old sparse format with one file: a map of one piece that begins at byte 512."""
+    entry = tarfile.TarInfo(name)
+    entry.type, entry.size = tarfile.GNUTYPE_SPARSE, len(data)
+    block = bytearray(entry.tobuf(tarfile.GNU_FORMAT))
+    block[386:410] = f"{512:011o}\0{len(data):011o}\0".encode()
+    block[483:495] = f"{512 + len(data):011o}\0".encode()
+    block[148:156] = b" " * 8
+    block[148:156] = f"{sum(block):06o}\0 ".encode()
+    return bytes(block) + data.ljust(-(-len(data) // 512) * 512, b"\0") + bytes(1024)
 
 
 def test_what_is_no_archive_is_one_row(classifier: Path, tmp_path: Path, files: dict[str, bytes]) -> None:

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import random
+import re
 import resource
 import signal
 import subprocess
@@ -303,3 +304,24 @@ def watch_memory(process: subprocess.Popen, note: Callable[[int], None]) -> None
             return
         note(max((int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")), default=0))
         time.sleep(0.2)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"x", b"[1]\n{}\n", b"{}\n[1, 2]\n", b'{}\n{"rows": "many"}\n', b'{}\n{"rows": 1, "size": 1e9}\n', b"{}\n",
+     b'{}\n{"other": 1}\n', b'{}\n{"size": 1000000}\n', b"[" * 100000 + b"\n", b'{"batch": []}\n{"size": 0}\n', None],
+)  # fmt: skip
+def test_a_journal_of_another_shape_is_one_sentence(classifier: Path, tmp_path: Path, content: bytes | None) -> None:
+    """Oracle: exit code 1 and the cure, the part as it was; None is a folder in the place of the journal."""
+    image = tmp_path / "a.png"
+    Image.new("L", (8, 8), 255).save(image)
+    part, journal = tmp_path / "rows.csv.part", tmp_path / "rows.csv.part.journal"
+    part.write_bytes(b"path,label,score,status,error\n")
+    if content is None:
+        journal.mkdir()
+    else:
+        journal.write_bytes(content)
+    words = ["images", str(classifier), str(image), "-o", str(tmp_path / "rows.csv"), "--resume"]
+    result = CliRunner().invoke(main, words)
+    assert result.exit_code == 1 and isinstance(result.exception, SystemExit), result.exception
+    assert re.search(r"^Error: .*; .*anew\n$", result.stderr) and part.read_bytes().startswith(b"path,label")

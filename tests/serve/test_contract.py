@@ -14,6 +14,7 @@ from test_protobuf import hide, with_operator
 
 from serve import contract
 from serve.errors import ModelFileError
+from serve.protobuf import encode_bytes
 
 
 def test_what_is_sealed_is_read(classifier: Path, classifier_bytes: bytes) -> None:
@@ -60,6 +61,20 @@ def test_every_changed_byte_is_refused(tmp_path: Path, classifier_bytes: bytes) 
 DEEP = json.loads("[" * 900 + "]" * 900)  # json still reads and writes it, in Python's 1,000 frames
 
 
+def without_golden() -> dict[str, Any]:
+    """A document whose golden arrays hold no sample: a replay of them could not fail."""
+    document = tiny.classifier_document()
+    document["golden"]["input"] = contract.pack(np.zeros((0, tiny.SIDE, tiny.SIDE, 1), np.uint8))
+    document["golden"]["outputs"]["probabilities"] = contract.pack(np.zeros((0, 3), np.float32))
+    return document
+
+
+def with_stuffed_metadata() -> bytes:
+    """A file whose one metadata entry begins with fields that nobody knows."""
+    entry = b"\x18\x01" * contract.MAX_ENTRY_FIELDS + encode_bytes(1, b"convline") + encode_bytes(2, b"{}")
+    return tiny.classifier_graph().SerializeToString() + encode_bytes(14, entry)
+
+
 def foreign() -> bytes:
     return tiny.classifier_graph().SerializeToString()
 
@@ -82,6 +97,8 @@ def foreign() -> bytes:
         (lambda model: b"\x08\x0a\x3a\x00" + b"\x08\x01" * contract.MAX_TOP_FIELDS, "got a stuffed file"),
         (lambda model: tiny.reseal(tiny.classifier_document() | {"format": 2}), "install a newer convline"),
         (lambda model: tiny.reseal({"format": 1}), "metadata key 'name': expected a non-empty"),
+        (lambda model: tiny.reseal(without_golden()), "metadata key 'golden.input': expected .* of one sample or more"),
+        (lambda model: with_stuffed_metadata(), "without it"),
     ],
     ids=[
         "random",
@@ -99,6 +116,8 @@ def foreign() -> bytes:
         "stuffed",
         "newer",
         "schema",
+        "no golden samples",
+        "stuffed metadata",
     ],
 )
 def test_refusals(tmp_path: Path, classifier_bytes: bytes, make: Any, message: str) -> None:

@@ -178,3 +178,15 @@ def test_series_that_cannot_be_evaluated(make_forecaster: Callable[..., Path], t
     for name, message in expected.items():
         result = infer("evaluate", make_forecaster(), tmp_path / f"{name}.csv")
         assert result.exit_code == 1 and message in result.stderr, result.output
+
+
+def test_what_is_not_finite_is_null(make_forecaster: Callable[..., Path], tmp_path: Path) -> None:
+    """Oracle: a truth of 1e200 squared is beyond float64, so mse is null: JSON has no infinity. People read inf."""
+    rows = "".join(f"{t},{'1e200' if t == 6 else t}\n" for t in range(7))
+    (tmp_path / "x.csv").write_text("ds,y\n" + rows)
+    model = make_forecaster(step={"unit": "index", "count": 1})
+    result = infer("evaluate", model, tmp_path / "x.csv", "--json")
+    assert result.exit_code == 0, result.exception
+    report = json.loads(result.stdout, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+    assert report["mse"] is None and report["mae"] == pytest.approx(1e200 / 3)
+    assert "inf" in infer("evaluate", model, tmp_path / "x.csv").stdout

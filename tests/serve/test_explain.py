@@ -1,6 +1,7 @@
 """Explanations on a network whose answer is known: scores = pixels @ W, so d score / d pixel is W's column."""
 
 import csv
+import time
 from pathlib import Path
 from typing import Any
 
@@ -230,7 +231,16 @@ def test_files_and_rows(linear: Path, tmp_path: Path) -> None:
 )  # fmt: skip
 def test_names_are_safe(tmp_path: Path, path: str, name: str) -> None:
     """Oracle: plain characters of the last part, without a leading dot; b and b-2 are taken, in either case."""
-    assert safe_name(path, {"b", "b-2"}, tmp_path) == name
+    assert safe_name(path, {"b": 2, "b-2": 1}, tmp_path) == name
+
+
+def test_thousands_of_equal_stems_take_linear_time(tmp_path: Path) -> None:
+    """Oracle: the clock, and names that differ; 20,000 equal stems tried 200 million names."""
+    taken: dict[str, int] = {}
+    started = time.perf_counter()
+    names = [safe_name(f"{k}/a.png", taken, tmp_path) for k in range(20_000)]
+    assert len({*names}) == 20_000 and names[:3] == ["a", "a-2", "a-3"]
+    assert time.perf_counter() - started < 10
 
 
 def test_the_picture_says_its_scale(linear: Path, tmp_path: Path) -> None:
