@@ -284,9 +284,7 @@ def check_plot(plot: str, inputs: Sequence[str]) -> None:
     check_replaceable(plot, is_plot)
 
 
-def finish(
-    n: int, failed: int, what: str, before: int, seconds: float, device: str, strict: bool, output: str
-) -> None:
+def finish(n: int, failed: int, what: str, before: int, seconds: float, device: str, strict: bool, output: str) -> None:
     """Print the summary; `before` rows were done by an earlier run.
 
     Exit code 3 where --strict was asked and a row failed, else 1 where every row failed: a script must see that there
