@@ -23,6 +23,7 @@ from serve.session import sees_gpu
 
 # Channels: on two CPU cores VGG-16's step halves, Inception's takes a third less, LeNet-5's would double.
 CHANNELS_LAST_FROM = 128
+UNREPEATABLE = "differs from run to run on {}; set `deterministic: false` in params.yaml, or train on the CPU"
 FIRST_STEPS, TIMED_STEPS = 5, 20  # not timed, since kernels are chosen and memory is taken; timed
 SAVED, COMPILING_S = 0.2, 60.0  # what compiling saves of a step at least, and costs; expected, no GPU has confirmed it
 
@@ -118,6 +119,19 @@ def wait(on: torch.device) -> None:
         torch.cuda.synchronize(on)
 
 
+def refuse_unrepeatable(net: nn.Module, recipe: dict[str, Any], on: torch.device, label: str) -> None:
+    """Raise StageError where deterministic training on a GPU would fail in its first step, as torchvision's VGG does.
+
+    Other operations on torch's list are in none of our networks; `named_errors` names them when they raise.
+    """
+    if on.type != "cuda" or not recipe.get("deterministic", True) or recipe.get("head"):
+        return  # with a head on it, a network may be frozen up to there
+    for name, layer in net.named_modules():
+        if isinstance(layer, nn.AdaptiveAvgPool2d) and layer.output_size not in (1, (1, 1)):  # of 1 it is a mean
+            what = f"the gradient of {name} (AdaptiveAvgPool2d)"
+            raise StageError(f"train {label}: {what} {UNREPEATABLE.format(on.type)}")
+
+
 @contextmanager
 def named_errors(what: str, recipe: dict[str, Any], on: torch.device) -> Iterator[None]:
     """Turn what a device cannot do in a training into one sentence with the cure."""
@@ -129,8 +143,7 @@ def named_errors(what: str, recipe: dict[str, Any], on: torch.device) -> Iterato
     except RuntimeError as error:
         reason = " ".join(str(error).split())
         if "does not have a deterministic implementation" in reason:
-            cure = "set `deterministic: false` in params.yaml, or train on the CPU"
-            raise StageError(f"{what}: {reason.split()[0]} repeats no run exactly on {on.type}; {cure}") from None
+            raise StageError(f"{what}: {reason.split()[0]} {UNREPEATABLE.format(on.type)}") from None
         if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
             raise StageError(f"{what}: torch.compile failed ({reason[:300]}); set train.compile: off") from error
         raise

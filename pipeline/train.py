@@ -63,6 +63,7 @@ def fit(
     device.prepare(recipe)
     torch.manual_seed(train["seed"])
     net = network.build(recipe, source)
+    device.refuse_unrepeatable(net, recipe, on, label)
     network.start(net, recipe, source.about.get("labels", []), base)
     net = device.place(net, on)
     optimizer = make_optimizer(train, net, recipe.get("head"))

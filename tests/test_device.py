@@ -243,6 +243,23 @@ def test_an_operation_that_repeats_no_run_is_named(resolved: Resolve) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "layer"), [("alexnet", "net.net.avgpool"), ("vgg11", "net.net.avgpool")])
+def test_adaptive_pooling_is_refused_before_training_on_a_gpu(resolved: Resolve, name: str, layer: str) -> None:
+    """Oracle: torch's list. Refused before the network is moved to the GPU, which is not here; not so without it."""
+    digits = {"set": "digits", "size": [64, 64], "colour": "rgb"}
+    recipe = resolved({"arch": "zoo", "data": digits, "net": {"name": name}, "train": {"epochs": 1}})
+    source = data.make(recipe["data"])[0]
+    sentence = rf"^train tiny: the gradient of {layer} \(AdaptiveAvgPool2d\) differs .*; set `deterministic: false`"
+    with pytest.raises(StageError, match=sentence):
+        train.fit(recipe, source, on=torch.device("cuda"), label="tiny")
+    net = train.network.build(recipe, source)
+    device.refuse_unrepeatable(net, recipe, CPU, "tiny")
+    device.refuse_unrepeatable(net, recipe | {"deterministic": False}, torch.device("cuda"), "tiny")
+    mean = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d((1, 1)))
+    device.refuse_unrepeatable(mean, recipe, torch.device("cuda"), "tiny")
+
+
 def test_tf32_is_off_wherever_a_network_is_trained(resolved: Resolve) -> None:
     """Oracle: torch's own flags after training; evaluation and quantile offsets follow it in the same process."""
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = True
