@@ -15,7 +15,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from recipes import ROOT
@@ -24,7 +23,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from pipeline import augment, data, loss, network, params, train, tuning
+from benchmarks.gpu.recipes import like, noise
+from pipeline import augment, loss, network, params, train, tuning
 from pipeline.recipe import on_features
 
 pytestmark = pytest.mark.slow
@@ -108,33 +108,11 @@ def raising(doc: str) -> set[str]:
     return {operator for name in names for operator in RAISING[name]}
 
 
-def shapes(recipe: dict[str, Any]) -> tuple[data.Data, train.Batches]:
-    """Return a recipe's data without values: what sizes its network, and one batch on the meta device."""
-    block, count = recipe["data"], recipe["train"]["batch"]
-    if "size" in block:
-        channels, labels = 1 if block["colour"] == "grey" else 3, block["spec"].get("classes") or [*"0123456789"]
-        about = {"task": "classification", "labels": labels}
-        about["input"] = {"size": block["size"], "colour": block["colour"]}
-        images = torch.empty(count, channels, *block["size"], dtype=torch.uint8, device=META)
-        shared = train.Batches(images, torch.empty(count, dtype=torch.int64, device=META))
-        mean = np.zeros((channels, 1, 1), np.float32)
-        return data.Data({}, {}, mean, mean, about), shared
-    columns, calendar = block["spec"].get("columns") or ["a", "b"], block["calendar"] or []
-    about = {"task": "forecast", "columns": columns}
-    about["input"] = {"context": block["context"], "calendar": calendar}
-    about["forecast"] = {"horizon": block["horizon"], "quantiles": block["quantiles"]}
-    rows = block["context"] + (block["horizon"] if calendar else 0)
-    mean = np.zeros(len(columns), np.float32)
-    source = data.Data({}, {}, mean, mean, about)
-    x = torch.empty(count, rows, len(columns) + 2 * len(calendar), device=META)
-    return source, train.Batches(x, torch.empty(count, block["horizon"], source.targets, device=META))
-
-
 def trained(recipe: dict[str, Any]) -> tuple[Watch, int]:
     """Return what was seen of an epoch of one step in the loop's own lines, and how many tensors numbers made."""
-    source, fitting = shapes(recipe)
+    fitting = noise(recipe, recipe["train"]["batch"], META)
     with META:
-        net = network.assemble(recipe, source)
+        net = network.assemble(recipe, like(recipe))
     net = net.to(META).train()
     optimizer = loss.make_optimizer(recipe["train"], net, recipe["head"])
     if recipe["head"]:
