@@ -100,6 +100,7 @@ def rivals(source: data.Data, names: list[str]) -> dict[str, dict[str, float]]:
 def run_all(name: str, study: dict[str, Any], every: params.Params) -> list[Row]:
     """Return the rows of every run; those made before under the same recipe, data and code are read, not made again."""
     on = device.choose(every.device)
+    print(f"   device {every.device}: {device.describe(on, every.device)}", file=sys.stderr)
     rows: list[Row] = []
     sources: dict[str, tuple[str, data.Data]] = {}  # by their `data:` blocks: the set's name, and what it holds
     runs = [(setting, layer, seed) for setting, layer in study["settings"].items() for seed in study["seeds"]]
