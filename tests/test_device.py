@@ -244,13 +244,12 @@ def test_an_operation_that_repeats_no_run_is_named(resolved: Resolve) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "layer"), [("alexnet", "net.net.avgpool"), ("vgg11", "net.net.avgpool")])
-def test_adaptive_pooling_is_refused_before_training_on_a_gpu(resolved: Resolve, name: str, layer: str) -> None:
+def test_adaptive_pooling_is_refused_before_training_on_a_gpu(resolved: Resolve) -> None:
     """Oracle: torch's list. Refused before the network is moved to the GPU, which is not here; not so without it."""
     digits = {"set": "digits", "size": [64, 64], "colour": "rgb"}
-    recipe = resolved({"arch": "zoo", "data": digits, "net": {"name": name}, "train": {"epochs": 1}})
+    recipe = resolved({"arch": "zoo", "data": digits, "net": {"name": "alexnet"}, "train": {"epochs": 1}})
     source = data.make(recipe["data"])[0]
-    sentence = rf"^train tiny: the gradient of {layer} \(AdaptiveAvgPool2d\) differs .*; set `deterministic: false`"
+    sentence = r"^train tiny: the gradient of net.net.avgpool .* differs from run to run .*; set `deterministic: false`"
     with pytest.raises(StageError, match=sentence):
         train.fit(recipe, source, on=torch.device("cuda"), label="tiny")
     net = train.network.build(recipe, source)

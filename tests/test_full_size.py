@@ -13,7 +13,7 @@ from journey import copy_tree, dvc, edit_params
 from recipes import copy_params
 
 LINE = ["lenet5-digits", "resnet20-digits", "googlenet-digits", "dilated-co2"]
-PLAIN = {"epochs": 1, "batch": 10, "schedule": "constant", "steps": []}
+PLAIN = {"epochs": 1, "batch": 10, "lr": 1e-4, "schedule": "constant", "steps": []}
 
 
 def reduce(content: dict[str, Any], names: list[str]) -> None:
@@ -23,7 +23,8 @@ def reduce(content: dict[str, Any], names: list[str]) -> None:
     content["line"], content["line_studies"] = dict.fromkeys(names, "scratch"), []
     content["check"] |= {"random": 8, "batches": [1], "threads": [], "seconds": 0.0}
     content["check"]["int8"] = {"images": 8, "tries": 1}
-    content["explain"] = {"images": 1, "steps": 2, "samples": 1, "perturbations": 2, "judged": 1, "resamples": 10}
+    content["explain"] = {"images": 1, "steps": 2, "samples": 1, "perturbations": 8, "judged": 4, "resamples": 100}
+    content["explain"] |= {"searched": 9, "points": 10, "synthesis_steps": 4}
     for name in names:
         recipe = content["models"][name]
         recipe.get("full", recipe).setdefault("train", {}).update(PLAIN)

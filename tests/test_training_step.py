@@ -146,20 +146,21 @@ def recipes() -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def kind(recipe: dict[str, Any]) -> str:
-    """Return what of a recipe decides which operators run: its options without their numbers, such as the depth."""
+    """Return what of a recipe decides which operators run: of its numbers, such as the depth, whether they are 0."""
 
     def outline(value: Any) -> Any:
         if isinstance(value, dict):
             return {key: outline(own) for key, own in value.items()}
-        return "number" if isinstance(value, int | float | list) and not isinstance(value, bool) else value
+        return value if isinstance(value, str | bool | None) else bool(value)
 
-    parts = {key: recipe[key] for key in ("arch", "net", "train", "head")}
+    parts = {key: recipe[key] for key in ("arch", "net", "head")}
     parts |= {key: recipe["data"].get(key) for key in ("colour", "calendar", "targets")}
+    parts |= {key: recipe["train"][key] for key in ("optimizer", "loss", "augment", "clip_norm", "l1", "l2")}
     return json.dumps(outline(parts), sort_keys=True)
 
 
 def lightest() -> dict[str, dict[str, Any]]:
-    """Return one recipe of each kind: the one whose depth, or the sum of its numbers, is least."""
+    """Return one recipe of each kind: the one whose depth is least."""
     found: dict[str, tuple[float, str, dict[str, Any]]] = {}
     for name, recipe in recipes():
         size = recipe["net"].get("depth", 0)
