@@ -78,10 +78,11 @@ def pictures(entries: list[Entry], img: Path, gpu: Path = GPU) -> dict[str, Pict
     if not timed:
         return {}
     drawn = {}
-    sets = [entry.recipe["data"]["set"] for entry in timed if entry.task == "classification"]
+    on_cpu = [e for e in timed if e.task == "classification" and "cpu" in e.results["speed"]["limits"]]
+    sets = [entry.recipe["data"]["set"] for entry in on_cpu]
     if sets:  # accuracies of one set can be held against one another
         most = max(sets, key=sets.count)
-        same = [entry for entry in timed if entry.recipe["data"]["set"] == most]
+        same = [entry for entry in on_cpu if entry.recipe["data"]["set"] == most]
         drawn["fronts"] = fronts(same, most, img / "verdict.fronts.png")
     drawn["roofline"] = roofline(timed, gpu, img / "verdict.roofline.png")
     pair = {entry.name: entry for entry in entries if entry.name in PAIR and entry.noise}

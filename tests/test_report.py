@@ -5,6 +5,7 @@ Results are written here in the form that the stages write them; the oracle is w
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -65,6 +66,22 @@ class Links(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         self.text += data
+
+
+def test_a_line_that_was_checked_on_a_gpu_alone(tmp_path: Path) -> None:
+    """Oracle: with `check.devices: [cuda]` files' rows and the latency are CUDA's; the CPU's picture is not drawn."""
+    write_all(tmp_path)
+    for name in RECIPES:
+        for file in ("check", "speed"):
+            path = tmp_path / "results" / name / f"{file}.json"
+            found = json.loads(path.read_text().replace('"cpu"', '"cuda"'))
+            if file == "speed":
+                found["machine"] = {"cpu": "test CPU", "gpu": "test GPU"}
+            path.write_text(json.dumps(found))
+    assert "CUDA\u00a0p50, batch\u00a01" in build(tmp_path)
+    index = page(tmp_path)
+    assert ">CUDA</td>" in index and ">CPU</td>" not in index
+    assert not (tmp_path / "out" / "report" / "img" / "verdict.fronts.png").exists()
 
 
 def check_links(site: Path) -> int:
