@@ -17,11 +17,12 @@ from typing import Any
 import numpy as np
 
 from pipeline import machine
+from pipeline.stage import StageError
 from serve.binding import bind, run_bound
 from serve.contract import Contract
 from serve.errors import DeviceMemoryError
 from serve.model import Classifier, Forecaster, wrap
-from serve.placement import placement, recordable
+from serve.placement import on_cpu, placement, recordable
 from serve.session import open_session, running
 
 Model = Classifier | Forecaster
@@ -59,6 +60,7 @@ def measure(
 ) -> dict[str, Any]:
     """Return {"rows", "placement", "first_s", "memory_mb", "bytes"} of one file on one device.
 
+    Of a GPU also {"on_cpu": operators that run on the CPU all the same}, of CUDA {"cuda_graph": whether it takes one}.
     ops: of one sample, {"macs", "weights", "moved"}: multiply-adds, and the numbers that products read and write.
     """
     rows: list[dict[str, Any]] = []
@@ -75,9 +77,13 @@ def measure(
 
         rows += sweep(row_of, limits["batches"] if count == 0 else [1])
         placed = placement(model.session)
-        graphs = device == "cuda" and recordable(model.session)
+    facts: dict[str, Any] = {"placement": placed}
+    if device != "cpu":
+        facts["on_cpu"] = [*dict.fromkeys(node.operator for node in on_cpu(model.session))]
+    if device == "cuda":
+        facts["cuda_graph"] = recordable(model.session)
     if device != "cpu" and "calendar" not in contract.document["input"]:  # one tensor is bound
-        for way in ("bound", "graph") if graphs else ("bound",):
+        for way in ("bound", "graph") if facts.get("cuda_graph") else ("bound",):
 
             def bound_row(batch: int, way: str = way) -> dict[str, Any]:
                 given = np.ascontiguousarray(x[np.arange(batch) % len(x)])
@@ -88,7 +94,7 @@ def measure(
             rows += that_fit(bound_row, limits["batches"])
     return {
         "rows": rows,
-        "placement": placed,
+        **facts,
         **first_result(contract.path, device),
         "bytes": len(contract.bytes),
     }
@@ -167,6 +173,9 @@ def first_result(path: Path, device: str) -> dict[str, float]:
     """Return the seconds from the start of a new process to its first answers, and the most memory that it held."""
     start = time.time()
     words = [sys.executable, "-c", FIRST, str(path), device]
-    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    if done.returncode:
+        reason = (done.stderr.strip().splitlines() or ["it says nothing"])[-1]
+        raise StageError(f"{path}: a new process that opens it on {device} ends with {done.returncode}: {reason}")
     end, kilobytes = done.stdout.split()
     return {"first_s": float(end) - start, "memory_mb": int(kilobytes) / 1024}

@@ -233,6 +233,9 @@ def speed_row(row: dict[str, Any]) -> list[Any]:
 def file_row(row: dict[str, Any]) -> list[Any]:
     """Return device, variant, size, seconds to the first answer of a new process, its memory, nodes by provider."""
     nodes = ", ".join(f"{count} by {short_provider(name)}" for name, count in row["placement"].items())
+    if operators := row.get("on_cpu"):
+        nodes += f" ({', '.join(operators)})"
+    nodes += "; no CUDA graph" if row.get("cuda_graph") is False else ""
     facts = [f"{scaled(row['bytes'])}B", f"{row['first_s']:.2f} s", f"{row['memory_mb']:,.0f} MB", nodes]
     return [short_provider(row["device"]), row["variant"], *facts]
 

@@ -12,10 +12,11 @@ from typing import Any
 
 import line
 import numpy as np
+import onnx
 import pytest
 from fake_cuda import FakeCuda
 
-from pipeline import parity
+from pipeline import heads, joined, parity
 
 pytestmark = [pytest.mark.usefixtures("root"), pytest.mark.slow]
 
@@ -52,6 +53,19 @@ site = os.path.join(os.environ["LD_LIBRARY_PATH"], "sitecustomize.py")
 infer.SHIPPED = f"import runpy; runpy.run_path({site!r}); {infer.SHIPPED}"
 infer.main()
 """
+MEASURE = """
+import sys
+import numpy as np
+from pipeline import machine, speed
+from serve import contract
+
+machine.limits = lambda device: {"fp32": 1.0, "stream": 1.0}
+limits = {"batches": [1, 4], "threads": [], "seconds": 0.0}
+ops = {"macs": 1, "weights": 1, "moved": 1}
+found = speed.measure(contract.read(sys.argv[1]), "fp32", "cuda", np.zeros((4, 8, 8, 1), np.uint8), ops, limits)
+print(found["placement"]["CPUExecutionProvider"], found["on_cpu"], found["cuda_graph"])
+print(sorted({row["way"] for row in found["rows"]}))
+"""
 FILES = {line.DIGITS: ["fp32", "int8", "fp16"], line.WAVES: ["fp32"]}
 ON_CUDA = {line.DIGITS: ["fp32", "fp16"], line.WAVES: ["fp32"]}
 
@@ -87,6 +101,7 @@ def test_check_package_and_infer_walk_their_rows_on_cuda(name: str, fake_cuda: F
     )
     timed = [place for place in compared if place != ("cpu", "fp16")]
     assert [(file["device"], file["variant"]) for file in speed["files"]] == timed
+    assert all(file["cuda_graph"] and not file["on_cpu"] for file in speed["files"] if file["device"] == "cuda")
     assert {row["way"] for row in speed["rows"] if row["device"] == "cuda"} == {"arrays", "bound", "graph"}
     assert [*speed["limits"]["cuda"]] == ["fp32", "fp16", "stream"]
 
@@ -101,3 +116,38 @@ def test_check_package_and_infer_walk_their_rows_on_cuda(name: str, fake_cuda: F
     Path("docs").symlink_to(line.REPOSITORY / "docs")
     line.run("report")
     assert "<p>On CUDA <strong>" in Path("out", "report", f"{name}.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("kind", "operators"), [("forest", ["TreeEnsembleClassifier"]), ("svm-rbf", ["Scaler", "SVMClassifier"])]
+)
+def test_a_forest_or_svm_runs_on_the_cpu_behind_a_backbone_on_cuda(
+    kind: str, operators: list[str], fake_cuda: FakeCuda, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Oracle: ai.onnx.ml has no kernels but the CPU's; the row names them, no CUDA graph is tried."""
+    monkeypatch.setattr(heads, "TREES", 3)
+    rng = np.random.default_rng(0)
+    y = np.arange(60) % 10
+    x = (rng.standard_normal((60, 64)) + 3 * np.eye(10, 64)[y]).astype(np.float32)
+    options = {"forest": {"max_features": "sqrt", "min_samples_leaf": 1}, "svm-rbf": {"C": 1.0, "gamma": 1.0}}[kind]
+    head = heads.Head(kind, options, heads.fitted(kind, options, x, y, 1))
+
+    def put_behind(graph: onnx.ModelProto) -> None:
+        """Let the head take the place of the linear classifier: its features are the pixels."""
+        helper = onnx.helper
+        nodes = [
+            helper.make_node("Cast", ["images"], ["grey"], to=1),
+            helper.make_node("Flatten", ["grey"], ["features"]),
+        ]
+        value = helper.make_tensor_value_info("features", 1, ["N", 64])
+        backbone = helper.make_graph(nodes, "pixels", graph.graph.input, [value])
+        opsets = [o for o in graph.opset_import if o.domain == ""]
+        made = helper.make_model(backbone, opset_imports=opsets, ir_version=graph.ir_version)
+        graph.CopyFrom(joined.join(made, joined.to_onnx(head, 64, opsets[0].version)))
+
+    line.change_model(line.DIGITS, graph=put_behind, keep_golden=False)
+    done = fake_cuda.run(MEASURE, line.model_path(line.DIGITS), cwd=Path.cwd())
+    placed, ways = done.stdout.splitlines()
+    count, _, named = placed.partition(" ")
+    assert int(count) >= len(operators) and all(repr(operator) in named for operator in operators)
+    assert named.endswith("] False") and ways == "['arrays', 'bound']"

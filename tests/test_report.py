@@ -77,11 +77,14 @@ def test_a_line_that_was_checked_on_a_gpu_alone(tmp_path: Path) -> None:
             found = json.loads(path.read_text().replace('"cpu"', '"cuda"'))
             if file == "speed":
                 found["machine"] = {"cpu": "test CPU", "gpu": "test GPU"}
+                placed = {"CUDAExecutionProvider": 18, "CPUExecutionProvider": 2}
+                found["files"][0] |= {"placement": placed, "on_cpu": ["SVMClassifier"], "cuda_graph": False}
             path.write_text(json.dumps(found))
     assert "CUDA\u00a0p50, batch\u00a01" in build(tmp_path)
     index = page(tmp_path)
     assert ">CUDA</td>" in index and ">CPU</td>" not in index
     assert not (tmp_path / "out" / "report" / "img" / "verdict.fronts.png").exists()
+    assert "18 by CUDA, 2 by CPU (SVMClassifier); no CUDA graph" in page(tmp_path, CLASSIFIER)
 
 
 def check_links(site: Path) -> int:
