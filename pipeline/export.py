@@ -189,23 +189,30 @@ def document(
     }
 
 
+def by_column(answer: np.ndarray) -> np.ndarray:
+    """Return forecasts (N, S, D') or quantiles (N, S, D', Q) as float64 (values, D')."""
+    return np.moveaxis(answer, 2, -1).reshape(-1, answer.shape[2]).astype(np.float64)
+
+
 def training_range(net: torch.nn.Module, source: data.Data) -> dict[str, Any] | None:
     """Return `input.range` of a forecaster's document, None where its answers move with its window's level and scale.
 
     That is tried on windows of the training split, moved by ten times its range and made three times as large.
+    Intervals do not grow with their window where they were calibrated: by offsets in the series' own units.
     """
     columns, context, targets = source.about["columns"], source.about["input"]["context"], source.about["forecast"]
     own, x, train = len(targets.get("columns", columns)), source.served("train"), source.x["train"]
     width = np.ptp(train, axis=0)
     some = x[data.spread(len(x), RANGE_WINDOWS)]
-    still = answers(net, some)[0].astype(np.float64)
+    still = [by_column(part) for part in answers(net, some)]
 
     def follows(scale: float) -> bool:
         moved = some.copy()
         moved[:, :context, : len(columns)] = scale * moved[:, :context, : len(columns)] + 10 * width
-        gap = np.abs(answers(net, moved)[0] - (scale * still + 10 * width[:own]))
+        after = [by_column(part) for part in answers(net, moved)]
+        gaps = [np.abs(b - (scale * a + 10 * width[:own])).max(0) for a, b in zip(still, after, strict=True)]
         rounding = 16 * float(np.finfo(np.float32).eps) * np.abs(moved[:, :context, :own]).max((0, 1))
-        return bool((gap.max((0, 1)) <= 1e-3 * scale * width[:own] + rounding).all())
+        return bool((np.max(gaps, 0) <= 1e-3 * scale * width[:own] + rounding).all())
 
     if follows(3):
         return None
