@@ -4,6 +4,7 @@ import hashlib
 import math
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -17,7 +18,7 @@ import numpy.typing as npt
 from serve import journal
 from serve.bulk import Chunk, Summary, pass_over, write_chunks
 from serve.classify import IN_FLIGHT
-from serve.errors import InputError
+from serve.errors import InputError, ServeError
 from serve.journal import Mark
 from serve.machine import usable_cores
 from serve.model import Forecaster
@@ -42,6 +43,9 @@ def columns_of(model: Forecaster, cutoff: bool = False) -> Columns:
     """
     keys = ["unique_id", "ds", *(["cutoff"] if cutoff else [])]
     values = [name for names in _value_names(model) for name in names]
+    if twice := next((name for name, count in Counter([*keys, *values, "status", "error"]).items() if count > 1), None):
+        what = f"expected columns whose forecasts have different names, got {twice!r} twice"
+        raise ServeError(f"{model.name}: {what}; export it with other names of columns")
     return {**dict.fromkeys(keys, str), **dict.fromkeys(values, float), "status": str, "error": str}
 
 

@@ -195,7 +195,7 @@ def test_fields_are_counted_over_all_messages(path: tuple[int, ...], monkeypatch
 
 @pytest.mark.parametrize("number", [100, 5], ids=["unknown", "attributes"])
 def test_a_stuffed_file_is_refused_soon(number: int) -> None:
-    """Oracle: the clock. 8 MB of empty fields took 9 to 20 s before they were bounded, and now about one."""
+    """Oracle: the clock. 8 MB of empty fields took 9 to 20 s before they were bounded, and now half of one."""
     field = encode_varint(number << 3 | 2) + b"\0"
     started = time.perf_counter()
     assert "fields in all messages, got more" in str(refusal(encode_bytes(7, encode_bytes(1, field * (2**22)))))

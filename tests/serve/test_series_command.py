@@ -476,3 +476,10 @@ def test_thousands_of_columns_are_read_in_linear_time(tmp_path: Path) -> None:
     started = time.perf_counter()
     table = read_csv(tmp_path / "x.csv", time="ds", columns=names)
     assert table.series[0].values.shape == (3, 8000) and time.perf_counter() - started < 3
+
+
+def test_columns_whose_forecasts_have_one_name_are_refused(make_forecaster: Make, tmp_path: Path) -> None:
+    """Oracle: yhat-y-lo-80 is the lower end of y and the forecast of y-lo-80; numbers would be in the wrong column."""
+    (tmp_path / "x.csv").write_text("ds,y,y-lo-80\n" + "".join(f"{t},1,2\n" for t in range(5)))
+    result = infer(make_forecaster("y", "y-lo-80", step=INDEX), tmp_path / "x.csv")
+    assert result.exit_code == 1 and "got 'yhat-y-lo-80' twice; export it with" in result.stderr
