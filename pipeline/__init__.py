@@ -11,6 +11,8 @@ import sys
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # as serve/session.py has it
+if sys.argv[0] == "-m":  # `python -m pipeline.<stage>`: params.yaml says how many threads torch takes, no environment;
+    os.environ["OMP_NUM_THREADS"] = "1"  # what reads this one (BLAS, scikit-learn) would else sum in another order
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # deterministic cuBLAS, read at its first call
 
 if missing := [name for name in ("numpy", "PIL", "tqdm") if importlib.util.find_spec(name) is None]:

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-HEADED = ("features", "heads", "joined", "tuning")  # only entries with a head depend on them: circumstances in params
+# Only entries with a head depend on these: circumstances in params.
+HEADED = ("features", "fitted", "heads", "joined", "tuning")
 # What these decide lies in out/params and out/claims, which stages depend on, or changes no number (stage, code, warm).
 APART = {f"pipeline.{module}" for module in ("stage", "params", "schema", "recipe", "code", "warm", *HEADED)}
 

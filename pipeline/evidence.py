@@ -131,14 +131,19 @@ class Entry:
     @property
     def seen(self) -> list[dict[str, Any]] | None:
         """What stage explain shows: sections of pictures with captions; None where one is not there."""
-        sections = self.results.get("explain", {}).get("sections")
+        sections = self.page.get("sections")
         shown = [picture for section in sections or [] for picture in section["shown"]]
         return sections if all(self.picture(picture["file"]).is_file() for picture in shown) else None
 
     @property
     def judged(self) -> dict[str, Any]:
         """What stage explain measured of a classifier's maps; empty before it has run, and of forecasters."""
-        return self.results.get("explain", {}).get("facts", {}).get("attribution", {})
+        return self.page.get("facts", {}).get("attribution", {})
+
+    @cached_property
+    def page(self) -> dict[str, Any]:
+        """What stage explain wrote for the page: sections, and every number, those that drift between machines too."""
+        return load_json(self.picture("page.json"), self.command("explain")) or {}
 
     def picture(self, file: str) -> Path:
         return self.root / "out" / self.name / "explain" / file

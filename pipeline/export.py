@@ -308,9 +308,9 @@ def main() -> None:
         net.eval()
         graph_of = functools.partial(to_onnx, task=source.task)
         if on_features(recipe):
-            from pipeline import heads, joined  # scikit-learn: 3 s
+            from pipeline import fitted, heads, joined  # scikit-learn: 3 s
 
-            net, graph_of = heads.restore(net, recipe, source, OUT / name / "train"), joined.to_graph
+            net, graph_of = fitted.restore(net, recipe, OUT / name / "train"), joined.to_graph
         checks = recipe["check"]
         x = {"test": source.served("test"), "random": random_inputs(source, checks["seed"], checks["random"])}
         y = {kind: answers(net, rows) for kind, rows in x.items()}

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from pipeline import code, data, device, disk, network, schema, train, trained
 from pipeline.checkpoint import State
 from pipeline.features import FOLDER, Backbone, compute
-from pipeline.stage import OUT, StageError, fresh, progress, read_json, write_json
+from pipeline.stage import OUT, StageError, fresh, progress, write_json
 
 GRIDS: dict[str, dict[str, list[Any]]] = {  # what cross-validation chooses from
     "linear": {"C": [0.001, 0.01, 0.1, 1.0, 10.0]},
@@ -170,14 +170,6 @@ def learn(
     return Headed(backbone, head), State(history=[row], gradients=[{}])
 
 
-def restore(net: network.Classifier, recipe: dict[str, Any], source: data.Data, folder: Path) -> Headed:
-    """Return what stage train wrote to the folder: the chosen head, fitted anew on the features that lie there."""
-    chosen = read_json(folder / "head.json", "train")["chosen"]
-    x, y = np.load(folder / "features" / "train.npy", mmap_mode="r"), np.asarray(source.y["train"])
-    made = fitted(chosen["kind"], chosen["options"], x, y, recipe["train"]["seed"])
-    return Headed(Backbone(net, recipe["head"]["layer"]), Head(chosen["kind"], chosen["options"], made))
-
-
 def vectors(net: Headed, source: data.Data, folder: Path) -> dict[str, np.ndarray]:
     """Return the features of training and test split: what `check` measures retrieval on."""
     test = compute(net.backbone, source.served("test"), "test", torch.device("cpu"))
@@ -185,7 +177,10 @@ def vectors(net: Headed, source: data.Data, folder: Path) -> dict[str, np.ndarra
 
 
 def save(head: Head, features: Path, folder: Path) -> None:
-    """Write how the head was chosen, and the features beside it."""
+    """Write the head, how it was chosen, and the features beside it."""
+    from pipeline import fitted as saved  # skl2onnx: seconds, which a study does without
+
+    saved.write(head, np.load(features / "train.npy", mmap_mode="r"), folder)
     write_json(folder / "head.json", {"chosen": {"kind": head.kind, "options": head.options}, "candidates": head.table})
     (folder / "features").mkdir()
     for file in features.glob("*.npy"):
@@ -243,7 +238,7 @@ def cross_validate(
 
 
 def fitted(kind: str, options: dict[str, Any], x: np.ndarray, y: np.ndarray, seed: int) -> Any:
-    """Return the estimator of known options on all rows: the same numbers each time, so nothing is pickled."""
+    """Return the estimator of known options, fitted on all rows."""
     return quiet_fit(estimator(kind, options, seed, x.shape[1]), x, y)
 
 

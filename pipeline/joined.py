@@ -23,7 +23,11 @@ OPSET_ML = 3  # of ONNX's operators for trees and support vectors
 
 
 def to_onnx(head: Head, width: int, opset: int) -> onnx.ModelProto:
-    """Return the head as a graph from features (N, F) to probabilities (N, K)."""
+    """Return the head as a graph from features (N, F) to probabilities (N, K): the saved one, if that is what it is."""
+    if kept := getattr(head.estimator, "graph", None):
+        made = onnx.ModelProto()
+        made.CopyFrom(kept)
+        return made
     from skl2onnx import convert_sklearn
     from skl2onnx.common.data_types import FloatTensorType
 

@@ -132,7 +132,8 @@ def write_rest(root: Path, name: str) -> None:
     }
     judged = {"images": 8, "planted": 4, "completeness_gap": 0.031, "methods": methods}
     facts = {"attribution": judged} if name == CLASSIFIER else {"influence": {"reach": 20}}
-    write(root / "results" / name / "explain.json", {"sections": sections, "facts": facts})
+    write(root / "results" / name / "explain.json", {"facts": facts})
+    write(explained_folder(root, name) / "page.json", {"sections": sections, "facts": facts})
     infer = {"metric": "accuracy", "value": 0.9, "expected": 0.9, "n": 20, "rows_ok": 20, "rows_error": 0}
     infer |= {"equal": True, "served": {"fp32 on cpu": 0.9}}
     infer["example"] = {"input": "007/7.png", "output": "7 (0.990)"}

@@ -16,7 +16,7 @@ FOLDERS = ("models", "pipeline", "serve")
 REACHES_NO_STAGE = {
     f"pipeline/{name}.py" for name in ("abreast", "code", "limits", "params", "recipe", "schema", "stage", "warm")
 }
-HEADED = {f"pipeline/{name}.py" for name in ("features", "heads", "joined", "tuning")}
+HEADED = {f"pipeline/{name}.py" for name in ("features", "fitted", "heads", "joined", "tuning")}
 
 
 @pytest.fixture(scope="module")

@@ -1,12 +1,14 @@
 """Heads on features: tuned by cross-validation, one graph with their backbone (FEATURES.md R02-R05)."""
 
+from pathlib import Path
+
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
 import torch
 
-from pipeline import heads, joined
+from pipeline import fitted, heads, joined
 from pipeline.stage import StageError
 
 CPU = torch.device("cpu")
@@ -109,6 +111,39 @@ def test_a_logistic_regression_in_torch_answers_as_scikit_learn(clouds, classes:
     got = joined.OnFeatures(heads.Head("linear", {}, fitted))(torch.from_numpy(x)).numpy()
     np.testing.assert_allclose(got, fitted.predict_proba(x.astype(np.float64)), atol=1e-6)
     assert np.ptp(got, axis=0).min() > 0.5
+
+
+@pytest.mark.parametrize("kind", heads.GRIDS)
+@pytest.mark.parametrize("classes", [2, 3])
+def test_a_saved_head_answers_as_the_fitted_one(
+    clouds, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, classes: int
+) -> None:
+    """Oracle: the fitted estimator, on rows that it has not seen. Nothing is fitted to read it, and nothing pickled."""
+    monkeypatch.setattr(heads, "MLP", (8, 4))
+    monkeypatch.setattr(heads, "TREES", 20)
+    x, y = clouds[0][clouds[1] < classes], clouds[1][clouds[1] < classes]
+    options = {name: values[0] for name, values in heads.GRIDS[kind].items()} | ({"epochs": 1} if kind == "mlp" else {})
+    head = heads.Head(kind, options, heads.fitted(kind, options, x[:60], y[:60], 1))
+    fitted.write(head, x[:60], tmp_path)
+    (file,) = tmp_path.iterdir()
+    assert file.suffix == {"linear": ".npz", "mlp": ".pt"}.get(kind, ".onnx")
+    monkeypatch.setattr(heads, "quiet_fit", None)
+    monkeypatch.setattr(heads.train, "fit", None)
+    again = heads.Head(kind, options, fitted.read(kind, options, tmp_path))
+    apart = np.abs(again.probabilities(x) - head.probabilities(x)).max(1)
+    assert (apart > 1e-5).sum() <= (2 if kind == "forest" else 0)
+    if kind in joined.NETWORKS:
+        got = joined.OnFeatures(again)(torch.from_numpy(x)).detach().numpy()
+        np.testing.assert_allclose(got, head.probabilities(x), atol=1e-5)
+
+
+def test_a_head_that_is_not_saved_as_it_is_stops_training(clouds, tmp_path: Path) -> None:
+    """Oracle: the sentence; the arrays on disk are those of another fit."""
+    x, y = clouds
+    head, other = (heads.Head("linear", {"C": c}, heads.fitted("linear", {"C": c}, x, y, 1)) for c in (1.0, 0.001))
+    head.probabilities = other.probabilities  # type: ignore[method-assign]
+    with pytest.raises(StageError, match=r"train: the saved linear answers \d+ of 120 training images otherwise than"):
+        fitted.write(head, x, tmp_path)
 
 
 def test_a_joined_graph_keeps_one_opset_of_each_domain(clouds) -> None:

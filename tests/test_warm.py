@@ -27,7 +27,10 @@ def run(*command: str, warm: bool) -> subprocess.CompletedProcess[str]:
     return subprocess.run(words, capture_output=True, text=True, check=False)
 
 
-@pytest.mark.parametrize(("stage", "made"), [("train", "train/weights.pt"), ("export", "export/model.onnx")])
+MADE = [("train", "train/weights.pt"), ("export", "export/model.onnx"), ("explain", "explain/page.json")]
+
+
+@pytest.mark.parametrize(("stage", "made"), MADE)
 def test_a_warm_stage_makes_what_a_cold_one_makes(stage: str, made: str) -> None:
     file = Path("out", line.DIGITS, made)
     found = []
@@ -39,6 +42,39 @@ def test_a_warm_stage_makes_what_a_cold_one_makes(stage: str, made: str) -> None
         found.append((file.read_bytes(), line.results(line.DIGITS, stage)))
         file.unlink()
     assert found[0] == found[1]
+
+
+PROBE = """
+import sys, torch
+x = torch.rand(3_000_001, generator=torch.Generator().manual_seed(0))
+sums = {torch.get_num_threads(): x.sum().item()}
+torch.set_num_threads(2)
+print(sums, x.sum().item() in sums.values())
+"""
+
+
+@pytest.mark.parametrize("threads", [None, "2", "5"], ids=str)
+def test_a_fork_with_torch_imported_sums_as_a_new_process_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads: str | None
+) -> None:
+    """OpenMP reads its number of threads when torch is imported, before there is a stage: it must be one by then.
+
+    The stage here is a sum of three million numbers, which two threads add up to another last bit, as the control says.
+    """
+    package = tmp_path / "pipeline"
+    package.mkdir()
+    for name in ("__init__", "warm"):
+        shutil.copy(line.REPOSITORY / "pipeline" / f"{name}.py", package)
+    (package / "explain.py").write_text(PROBE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if threads:
+        monkeypatch.setenv("OMP_NUM_THREADS", threads)
+    cold, warm = (run("pipeline.explain", warm=warm) for warm in (False, True))
+    assert cold.returncode == warm.returncode == 0, cold.stderr[-500:] + warm.stderr[-500:]
+    assert (IMPORTED in cold.stderr) and (IMPORTED not in warm.stderr)
+    assert cold.stdout == warm.stdout and cold.stdout.startswith("{1: ") and cold.stdout.endswith("False\n")
 
 
 def test_errors_and_other_stages_come_through() -> None:

@@ -59,7 +59,7 @@ class Shown:
 
 @dataclass
 class Section:
-    """A part of the entry's page. `facts` goes to results/<entry>/explain.json, so it must repeat on one machine."""
+    """A part of the entry's page. `facts` must repeat on one machine, and what goes to results/ on any: `explain`."""
 
     title: str
     shown: list[Shown] = field(default_factory=list)
