@@ -14,7 +14,7 @@ from pipeline.recipe import architectures
 FOLDERS = ("models", "pipeline", "serve")
 # What stage params decides with (it depends on all of pipeline/), and what changes no number.
 REACHES_NO_STAGE = {
-    f"pipeline/{name}.py" for name in ("abreast", "code", "limits", "params", "recipe", "schema", "stage", "warm")
+    f"pipeline/{name}.py" for name in ("abreast", "code", "params", "recipe", "schema", "stage", "warm")
 }
 HEADED = {f"pipeline/{name}.py" for name in ("features", "fitted", "heads", "joined", "tuning")}
 
