@@ -22,7 +22,7 @@ from PIL import Image
 
 from serve import contract, forecast
 from serve.bulk import label_images
-from serve.errors import InputError, ServeError
+from serve.errors import DeviceMemoryError, InputError, ServeError
 from serve.image import read_image
 from serve.machine import processor, usable_cores
 from serve.model import Classifier, Forecaster, wrap
@@ -210,7 +210,7 @@ def _reading_rate(work: Work, threads: int, seconds: float) -> float:
 
 
 def _sweep(model: Model, work: Work, device: str, threads: int, seconds: float) -> list[dict[str, Any]]:
-    """Return a row for each batch size, `seconds` each; a batch that would take longer by itself ends the sweep."""
+    """Return a row for each batch size, `seconds` each; one that takes longer, or does not fit, ends the sweep."""
     opened = wrap(model.contract, open_session(model.contract.served, device, threads=threads), device)
     golden = model.contract.document["golden"]
     known = contract.unpack(golden["calendar"]) if "calendar" in golden else None  # a network runs alike on any day
@@ -226,7 +226,12 @@ def _sweep(model: Model, work: Work, device: str, threads: int, seconds: float) 
         if rows and batch / rows[-1]["per_second"] > seconds:
             break
         given = np.stack([samples[k % len(samples)] for k in range(batch)])
-        run(given)  # memory is laid out on the first run
+        try:
+            run(given)  # memory is laid out on the first run
+        except DeviceMemoryError:
+            if not rows:
+                raise
+            break
         runs, start = 0, time.perf_counter()
         while not runs or time.perf_counter() - start < seconds:
             run(given)

@@ -14,6 +14,7 @@ import pytest
 
 from pipeline import choice, machine, metrics, speed
 from serve import contract
+from serve.errors import DeviceMemoryError
 
 ROW = {"provider": "cpu", "variant": "int8", "passed": True, "max_difference": 0.2, "limit": None, "finite": True}
 
@@ -145,3 +146,17 @@ def test_a_gpu_is_in_the_description(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     found = machine.describe()
     assert found["gpu"] == "NVIDIA H200, NVIDIA H200" and found["driver"] == "580.65.06"
     assert found["driver_cuda"] == "13.0" and found["onnxruntime_cuda"] == onnxruntime.cuda_version
+
+
+def test_a_batch_that_does_not_fit_ends_the_sweep(capsys: pytest.CaptureFixture[str]) -> None:
+    """Oracle: memory for 8 samples: the rows of 1 and 8, and a word about 32; where one does not fit, the error."""
+
+    def row_of(batch: int) -> dict[str, int]:
+        if batch > 8:
+            raise DeviceMemoryError("tiny: the device's memory is too small for it; run a smaller batch")
+        return {"batch": batch, "per_second": 10 * batch}
+
+    assert [row["batch"] for row in speed.sweep(row_of, [1, 8, 32, 128])] == [1, 8]
+    assert "run a smaller batch; batches from 32 on are not measured" in capsys.readouterr().err
+    with pytest.raises(DeviceMemoryError):
+        speed.sweep(row_of, [32, 128])
