@@ -224,9 +224,13 @@ print([(array.shape, str(array.dtype)) for array in found], stream.seen)
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 def test_an_empty_batch_needs_no_session(
-    fake_cuda: FakeCuda, classifier: Path, make_forecaster: Callable[..., Path], tmp_path: Path, device: str
+    fake_cuda: FakeCuda, make_forecaster: Callable[..., Path], tmp_path: Path, device: str
 ) -> None:
-    """Oracle: the contract's shapes with 0 rows. cuDNN refuses such tensors, and some kernels such grids."""
+    """Oracle: the contract's shapes with 0 rows. cuDNN refuses such tensors: the classifier's LRN is computed by it."""
+    graph, classifier = tiny.classifier_graph(), tmp_path / "normalised.onnx"
+    graph.graph.node[1].input[0] = "normalised"
+    graph.graph.node.insert(1, helper.make_node("LRN", ["real"], ["normalised"], size=3))
+    classifier.write_bytes(contract.seal(graph.SerializeToString(), tiny.classifier_document()))
     streamer = tmp_path / "streamer.onnx"
     document = tiny.forecaster_document() | {"stream": {"samples": 4}}
     streamer.write_bytes(contract.seal(tiny.streamer_graph().SerializeToString(), document))
