@@ -101,10 +101,16 @@ def refuse_times_as_values(path: Path, file: Any, columns: list[str] | None) -> 
     for name in file.header:
         if columns is not None and name in columns:
             continue
-        dated = name not in numeric and coded_times(*file.coded(name))[1] is None
+        dated = (name not in numeric or name == file.header[0]) and _are_dates(file, name)
         if dated or (name.lower() in TIME_NAMES and columns is None):
             cure = f"write `time: {name}` in the set, or name the `columns:` that are values"
             raise StageError(f"data.csv: {path}: column {name!r} looks like times, and no time column is named; {cure}")
+
+
+def _are_dates(file: Any, name: str) -> bool:
+    """Return whether every cell of a column is a date or time; whole numbers are where they are written as dates."""
+    times, trouble = coded_times(*file.coded(name))
+    return trouble is None and times.dtype.kind == "M"
 
 
 def split_by_time(one: Series, spec: dict[str, Any], context: int, horizon: int) -> dict[str, Series]:

@@ -22,7 +22,7 @@ from serve.number import number
 from serve.origins import NO_TIMES, Origin, answer
 from serve.output import Block, block_of
 from serve.reading import as_dates
-from serve.series import MAX_FILL, Series, check_names, future_times
+from serve.series import AS_NUMBERS, MAX_FILL, Series, check_names, future_times
 from serve.stream import Stream
 from serve.times import (
     Step,
@@ -77,6 +77,7 @@ class Track:
     series: Series
     stream: Stream | None
     cell: str = ""
+    jumps: list[int] = field(default_factory=list)  # whole numbers behind the last gaps
 
     def add(self, time: Times, row: Rows, context: int, offset: str) -> None:
         """Take one more row: time (1,), numbers (1, D); times are then written with the offset of this one."""
@@ -121,8 +122,9 @@ class Follower:
         time, offset = self._time(track, found), offset_of([found[self.time]]) if self.time else ""
         steps = self._steps(track, time)
         track.cell = found[self.time] if self.time else ""
-        if steps > (MAX_FILL if self.fills else 1):
-            gap = _after(time, track)
+        numbered = steps > 1 and self._are_numbered(track, int(time[0].astype(np.int64)))
+        if numbered or steps > (MAX_FILL if self.fills else 1):
+            gap = _after(time, track) + (f", which look like {AS_NUMBERS}" if numbered else "")
             self._push(self._start(name), time, row, offset)
             raise InputError(name, f"expected a row every {self.step}, got {gap}; the series starts anew")
         last, before = track.series.values[-1:], track.series.times[-1:]
@@ -160,8 +162,24 @@ class Follower:
             raise InputError(name, f"expected at most {MAX_SERIES} series in one stream; start another")
         times = np.empty(0, np.int64 if self.step.unit == "index" else "datetime64[s]")
         series = Series(name, times, np.empty((0, len(self.columns))))
-        self.tracks[name] = Track(series, self.stream.fork() if self.stream else None)
+        jumps = self.tracks[name].jumps if name in self.tracks else []
+        self.tracks[name] = Track(series, self.stream.fork() if self.stream else None, jumps=jumps)
         return self.tracks[name]
+
+    def _are_numbered(self, track: Track, number: int) -> bool:
+        """Note the number behind a gap; True where it seems to be a date, as `serve.times.period_ends` says of files.
+
+        Of a stream the last gaps alone are known: two to the same last two or three digits, three to the same last one.
+        """
+        track.jumps = [*track.jumps, number][-3:]
+        if self.step.unit != "index":
+            return False
+        for digits, least in ((3, 2), (2, 2), (1, 3)):
+            ends = {jump % 10**digits for jump in track.jumps[-least:]}
+            known = len(track.jumps) >= least and self.step.count < 10**digits / 2
+            if known and len(ends) == 1 and ends.pop() <= self.step.count:
+                return True
+        return False
 
     def _value(self, column: str, cell: str) -> float:
         decimal = self.task.reading.decimal

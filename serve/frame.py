@@ -14,7 +14,7 @@ import numpy.typing as npt
 from serve.coded import Coded, encode
 from serve.errors import InputError
 from serve.number import number
-from serve.times import Times, coded_times, offset_of
+from serve.times import Times, coded_times, offset_of, whole_times
 
 MISSING = frozenset({"None", "<NA>", "NaT", "nan"})  # how libraries write a missing value
 
@@ -40,7 +40,7 @@ class FrameFile:
         """Return datetime64[s] or int64 (rows,)."""
         column = self.columns[name]
         if column.dtype.kind in "iu":
-            return column.astype(np.int64)
+            return whole_times(column.astype(np.int64))
         if column.dtype.kind == "M":
             seconds = column.astype("datetime64[s]")
             wrong = np.flatnonzero(np.isnat(column) | (seconds.astype(column.dtype) != column))

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from serve.arrow import plain
 from serve.coded import Coded, first_seen
 from serve.errors import InputError, ServeError
-from serve.times import Times, coded_times, offset_of
+from serve.times import Times, coded_times, offset_of, whole_times
 
 MAX_BYTES = 2**31  # of the columns asked for, 8 a cell: a file of kilobytes can hold 10^12 equal rows
 
@@ -67,7 +67,7 @@ class ParquetFile:
             raise self._error(missing, name, "expected a time, got a missing value")
         if types.is_integer(column.type):
             with _pyarrow_errors(self.where):
-                return plain(column.cast("int64"), np.int64)
+                return whole_times(plain(column.cast("int64"), np.int64))
         if not (types.is_timestamp(column.type) or types.is_date(column.type)):
             times, trouble = coded_times(*self.coded(name))
             if trouble:

@@ -20,7 +20,18 @@ from serve.csvfile import CsvFile, open_csv
 from serve.errors import InputError
 from serve.frame import FrameFile, is_frame, open_frame
 from serve.parquet import ParquetFile, is_parquet, open_parquet
-from serve.times import LARGEST, Step, Times, are_dates, base_step, format_times, future_times, month_day, positions
+from serve.times import (
+    LARGEST,
+    Step,
+    Times,
+    are_dates,
+    base_step,
+    format_times,
+    future_times,
+    month_day,
+    period_ends,
+    positions,
+)
 
 __all__ = ["Series", "Step", "Table", "future_times", "open_file", "read_csv", "table_of"]
 
@@ -29,6 +40,7 @@ Frame = Any  # a DataFrame: `serve.frame` asks for its methods alone
 Raw = str | Path | IO[str] | IO[bytes] | Frame  # what can be opened
 GAPS = ("error", "interpolate")
 INTERPOLATE = "--gaps interpolate; in a recipe gaps: interpolate"
+AS_NUMBERS = "dates written as numbers; write them as dates, such as 2024-03-31 (of a quarter or month, its first day)"
 MAX_FILL = 100  # a filled series may have this many times its rows: a typo in one year must not ask for 10^9 rows
 
 
@@ -200,6 +212,8 @@ def _fill(rows: _Rows, step: Step, columns: list[str], gaps: str, file: File) ->
     place = positions(rows.times, step.unit)
     if (place[1:] - place[:-1] == step.count).all() and not np.isnan(rows.values).any():
         return Series(rows.id, rows.times, rows.values, rows.offset), 0
+    if step.unit == "index":
+        _check_counted(rows, step, gaps, file)
     offset = place - place[0]
     off_grid = np.flatnonzero(offset % step.count)
     if len(off_grid):
@@ -229,6 +243,17 @@ def _fill(rows: _Rows, step: Step, columns: list[str], gaps: str, file: File) ->
         values[:, column] = np.interp(np.arange(steps), grid[known], rows.values[known, column])
     made = values.size - int((~np.isnan(rows.values)).sum())
     return Series(rows.id, _grid_times(rows, grid, steps, step), values, rows.offset), made
+
+
+def _check_counted(rows: _Rows, step: Step, gaps: str, file: File) -> None:
+    """Raise InputError where whole numbers seem to be dates: what stands between 20244 and 20251 is no time at all."""
+    if (row := period_ends(rows.times, step.count, 1 if gaps == "error" else 2)) is not None:
+        got = f"{rows.times[row]} after {rows.times[row - 1]}"
+        raise InputError(
+            file.where,
+            f"{file.place(rows.at[row])}: expected a row every {step}, got {got} in series {rows.id!r}, "
+            f"which look like {AS_NUMBERS}",
+        )
 
 
 def _check_complete(rows: _Rows, grid: npt.NDArray[np.int64], step: Step, columns: list[str], file: File) -> None:

@@ -1,8 +1,8 @@
 """Time stamps of a series: parsing, the step between rows, the stamps that follow.
 
-Three kinds of column, decided from all its cells: `YYYYMMDD` where every cell is such a date; whole numbers (years,
-counters) otherwise; else ISO 8601 dates and times, or `YYYY-MM`. Stamps with an offset are counted in UTC, and written
-with the offset that all of them have, or with Z where it changes.
+Three kinds of column, decided from all its cells: `YYYYMM`, `YYYYMMDD` or `YYYYMMDDHH`, with minutes or seconds, where
+every cell is such a date; whole numbers (years, counters) otherwise; else ISO 8601 dates and times, or `YYYY-MM`.
+Stamps with an offset are counted in UTC, and written with the offset that all of them have, or with Z where it changes.
 """
 
 import re
@@ -18,7 +18,9 @@ Times = npt.NDArray[Any]  # datetime64[s] or int64
 WHOLE = re.compile(r"[+-]?\d{1,18}(\.0*)?$")
 MONTH = re.compile(r"\d{4}-\d{2}$")
 OFFSET = re.compile(r"[T ]\d\d(?::?\d\d(?::?\d\d(?:[.,]\d+)?)?)?(Z|z|[+-]\d\d(?::?\d\d)?)$")  # behind a time
-COMPACT = re.compile(r"\d{8}$")
+WIDTHS = (6, 8, 10, 12, 14)  # digits of dates without signs between: months, days, hours, minutes, seconds
+YEARS = {6: (1600, 2200), 8: (1, 9999)}  # in which they are dates; else those of CLOCK_YEARS
+CLOCK_YEARS = (1800, 2200)
 MARKS = {4: b"-", 7: b"-", 10: b"T ", 13: b":", 16: b":"}  # between the digits of 2024-01-31T12:00:00
 MANY = 256  # cells from which it pays to take them together
 SHORTEST_MONTH = np.timedelta64(28, "D")
@@ -47,8 +49,10 @@ class Step:
 
 def parse_times(cells: list[str]) -> tuple[Times, tuple[int, str] | None]:
     """Return (times, None), or (what was parsed so far, (row, reason)) at the first cell that is no time."""
-    if _are_whole(cells):
-        return np.array([int(cell.split(".")[0]) for cell in cells], dtype=np.int64), None
+    if all(map(WHOLE.match, cells)):
+        whole = [cell.split(".")[0] for cell in cells]
+        dates = _compact(whole)
+        return np.array([int(cell) for cell in whole], dtype=np.int64) if dates is None else dates, None
     if len(cells) >= MANY and (plain := _plain(cells)) is not None:
         return plain, None
     stamps: list[datetime] = []
@@ -93,17 +97,54 @@ def _plain(cells: list[str]) -> Times | None:
     return stamps if stamps.min() >= FIRST else None
 
 
-def _are_whole(cells: list[str]) -> bool:
-    dates = all(COMPACT.match(cell) and _is_date(cell) for cell in cells)
-    return not dates and all(WHOLE.match(cell) for cell in cells)
+def whole_times(numbers: npt.NDArray[np.int64]) -> Times:
+    """Return what `parse_times` returns for whole numbers (rows,) written as text."""
+    if len({len(str(end)) for end in (numbers.min(), numbers.max())} - {*WIDTHS}) or not _is_date(str(numbers[0])):
+        return numbers
+    different, codes = np.unique(numbers, return_inverse=True)
+    dates = _compact(different.astype(str).tolist())
+    return numbers if dates is None else dates[codes]
+
+
+def _compact(cells: list[str]) -> Times | None:
+    """Return the stamps of cells of digits where all are dates of one width; else None."""
+    if len({*map(len, cells)}) != 1 or not all(map(_is_date, cells)):
+        return None
+    stamps = [datetime.fromisoformat(_spaced(cell)) for cell in cells]
+    return np.array(stamps, dtype="datetime64[s]")
 
 
 def _is_date(cell: str) -> bool:
+    """True for the digits of a date, such as 202401 or 20240131."""
+    if len(cell) not in WIDTHS or not cell.isdecimal():
+        return False
+    first, last = YEARS.get(len(cell), CLOCK_YEARS)
     try:
-        datetime.fromisoformat(cell)
+        return first <= datetime.fromisoformat(_spaced(cell)).year <= last
     except ValueError:
         return False
-    return True
+
+
+def _spaced(digits: str) -> str:
+    """Return the digits of a date as ISO 8601: 2024-01-01 of 202401, 20240131T12 of 2024013112."""
+    return f"{digits[:4]}-{digits[4:]}-01" if len(digits) == 6 else f"{digits[:8]}T{digits[8:]}".rstrip("T")
+
+
+def period_ends(numbers: npt.NDArray[np.int64], step: int, least: int) -> int | None:
+    """Return the first row behind a jump of rising whole numbers that seem to be dates; None where they do not.
+
+    They do where most jumps, and `least` of them, lead to one small number of two or three last digits that no other
+    row has, or two of them to one of the last digit: 20244 to 20251 (quarters), 2412 to 2501 (months), 2024366 to
+    2025001 (days of the year).
+    """
+    jumps = np.flatnonzero(np.diff(numbers) != step) + 1
+    for digits in (3, 2, 1):
+        rest, enough = numbers % 10**digits, max(least if digits > 1 else 2, len(jumps) / 2)
+        for small in np.unique(rest[jumps]) if step < 10**digits / 2 else ():
+            there = np.flatnonzero(rest[1:] == small) + 1
+            if small <= step and len(there) >= enough and np.isin(there, jumps).all():
+                return int(there[0])
+    return None
 
 
 def positions(times: Times, unit: str) -> npt.NDArray[np.int64]:

@@ -130,6 +130,7 @@ def test_ids_and_times_are_found_by_their_usual_names(tmp_path: Path, spec_of: S
     [
         ("date,y\n2024-01-03,1\n2024-01-02,2\n2024-01-01,3\n", "column 'date' looks like times"),
         ("when,y\n2024-01-03,1\n2024-01-02,2\n", "column 'when' looks like times, .*write `time: when` in the set"),
+        ("period,y\n202403,1\n202402,2\n", "column 'period' looks like times"),
         ("year,y\n2003,1\n2002,2\n", "column 'year' looks like times"),
         ("1.5,2.5\n3,4\n5,6\n", "expected a first line of column names, got 1.5, 2.5"),
         ("2024-01-01,2.5\n2024-01-02,4\n", "expected a first line of column names, got 2024-01-01, 2.5"),

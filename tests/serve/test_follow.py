@@ -201,3 +201,15 @@ def test_it_ends_cleanly(streamer: Path) -> None:
     for text, message in (("", "got nothing"), ("ds,z\n", "expected a column 'y', got ds, z")):
         result = CliRunner().invoke(main, ["series", str(streamer), "--follow"], input=text)
         assert result.exit_code == 1 and message in result.stderr
+
+
+def test_dates_written_as_numbers_are_not_filled(streamer: Path) -> None:
+    """Oracle: the last two digits are 01 behind both jumps: the first is filled, the second refused; a counter
+    whose gaps end in other digits is filled."""
+    rows = [f"{t},1\n" for t in (2022364, 2022365, 2022401, 2022402, 2022501, 2022502)]
+    found = answers(streamer, "ds,y\n" + "".join(rows), "--horizon", "1", "--gaps", "interpolate")
+    assert [row["status"] for row in found if row["error"]] == ["error"]
+    assert "got 2022501 after 2022402, which look like dates written as numbers; write them" in found[4]["error"]
+    counter = "ds,y\n" + "".join(f"{t},1\n" for t in (1, 2, 5, 6, 9, 10))
+    found = answers(streamer, counter, "--horizon", "1", "--gaps", "interpolate")
+    assert {row["status"] for row in found} == {"unsettled", "ok"}

@@ -123,6 +123,41 @@ def test_refusals_name_file_line_and_value(text: str, options: dict, message: st
     assert "\n" not in str(caught.value)
 
 
+QUARTERS = [10 * year + quarter for year in (2022, 2023, 2024) for quarter in (1, 2, 3, 4)]
+MONTHS = [100 * year + month for year in (2022, 2023) for month in range(1, 13)]
+
+
+def forms(numbers: list[int], folder: Path) -> list[object]:
+    """The same table as CSV, as Parquet with a column of integers, and as a DataFrame."""
+    frame = pd.DataFrame({"ds": numbers, "y": np.arange(len(numbers)) ** 2.0})
+    frame.to_csv(folder / "t.csv", index=False)
+    frame.to_parquet(folder / "t.parquet")
+    return [folder / "t.csv", folder / "t.parquet", frame]
+
+
+@pytest.mark.parametrize("gaps", ["error", "interpolate"])
+def test_dates_written_as_numbers_are_no_gaps(gaps: str, tmp_path: Path) -> None:
+    """Oracle: 24 months give 24 values; quarters in five digits are refused in each form of file, not filled."""
+    for source in forms(MONTHS, tmp_path):
+        table = table_of(open_file(source), columns=None, time="ds", id=None, gaps=gaps)
+        assert (table.step, table.filled, len(table.series[0].values)) == (Step("months", 1), 0, 24)
+        assert str(table.series[0].times[12]) == "2023-01-01T00:00:00"
+    for source in forms(QUARTERS, tmp_path):
+        with pytest.raises(InputError, match=r"20231 after 20224 .* dates written as numbers.* 2024-03-31") as caught:
+            table_of(open_file(source), columns=None, time="ds", id=None, gaps=gaps)
+        assert "interpol" not in str(caught.value)
+
+
+def test_one_new_year_is_not_filled_by_advice() -> None:
+    """Oracle: 2024001 after 2023365 is the day after; a gap of a counter is one that may be filled."""
+    rows = [*range(2023360, 2023366), 2024001, 2024002]
+    with pytest.raises(InputError, match="dates written as numbers") as caught:
+        read("ds,y\n" + "".join(f"{row},1\n" for row in rows))
+    assert "interpol" not in str(caught.value)
+    with pytest.raises(InputError, match="allow interpolation"):
+        read("ds,y\n1,1\n2,2\n3,1\n5,5\n")
+
+
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     """Oracle: missing, a folder, not UTF-8; the path is in the message."""
     (tmp_path / "latin.csv").write_bytes(b"ds,y\n1,\xe9\n")

@@ -6,7 +6,18 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from serve.times import Step, base_step, format_times, future_times, has_times_after, month_day, offset_of, parse_times
+from serve.times import (
+    Step,
+    base_step,
+    format_times,
+    future_times,
+    has_times_after,
+    month_day,
+    offset_of,
+    parse_times,
+    period_ends,
+    whole_times,
+)
 
 
 @pytest.mark.parametrize(
@@ -17,6 +28,16 @@ from serve.times import Step, base_step, format_times, future_times, has_times_a
         (["20240131", "20240229"], ["2024-01-31T00:00:00", "2024-02-29T00:00:00"]),
         (["2024-01-31T12:30", "2024-01-31 12:31:05"], ["2024-01-31T12:30:00", "2024-01-31T12:31:05"]),
         (["2024-01-31T12:30Z", "2024-01-31T14:30+01:00"], ["2024-01-31T12:30:00", "2024-01-31T13:30:00"]),
+        (["202401", "202402"], ["2024-01-01T00:00:00", "2024-02-01T00:00:00"]),
+        (["202401.0", "202402.0"], ["2024-01-01T00:00:00", "2024-02-01T00:00:00"]),
+        (["2024013123", "2024020100"], ["2024-01-31T23:00:00", "2024-02-01T00:00:00"]),
+        (["202401312359", "202402010000"], ["2024-01-31T23:59:00", "2024-02-01T00:00:00"]),
+        (["20240131235959", "20240201000000"], ["2024-01-31T23:59:59", "2024-02-01T00:00:00"]),
+        (["202412", "202413"], [202412, 202413]),  # no month
+        (["150001", "150002"], [150001, 150002]),  # before 1600
+        (["202401", "20240201"], [202401, 20240201]),  # two widths
+        (["2024013123", "2024013124"], [2024013123, 2024013124]),  # no hour
+        (["1712010100", "1712010200"], [1712010100, 1712010200]),  # seconds since 1970
         (["1700", "1701"], [1700, 1701]),
         (["1700.0", "-5"], [1700, -5]),
         (["20240132", "20240133"], [20240132, 20240133]),
@@ -26,6 +47,8 @@ def test_parse(cells: list[str], expected: list) -> None:
     """Oracle: written by hand; eight digits are dates only where all of them are, offsets become UTC."""
     times, trouble = parse_times(cells)
     assert trouble is None and [str(t) for t in times] == [str(e) for e in expected]
+    if all(cell.isdecimal() for cell in cells):
+        assert [str(t) for t in whole_times(np.array(cells, np.int64))] == [str(e) for e in expected]
 
 
 @pytest.mark.parametrize(
@@ -125,6 +148,28 @@ def test_where_the_times_end() -> None:
     assert not has_times_after(np.datetime64("9999-12-30", "s"), Step("seconds", 86400), 2)
     assert has_times_after(np.datetime64("9999-11-30", "s"), Step("months", 1), 1)
     assert not has_times_after(np.datetime64("9999-11-30", "s"), Step("months", 1), 2)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "row"),
+    [
+        ([2022364, 2022365, 2023001, *range(2023002, 2023366), 2024001, 2024002], 2),  # days of the year
+        ([10 * year + quarter for year in (2022, 2023, 2024) for quarter in (1, 2, 3, 4)], 4),
+        ([100 * year + week for year in (2022, 2023, 2024) for week in range(1, 53)], 52),
+        ([100 * year + month for year in (22, 23, 24) for month in range(1, 13)], 12),
+        ([100 * year + month for year in (22, 23, 24) for month in (3, 6, 9, 12)], 4),
+        ([100 * hour + minute for hour in (9, 10, 11) for minute in range(0, 60, 5)], 12),  # 0955, 1000
+        ([2401, 2402, 2404, *range(2405, 2413), *range(2501, 2513), 2601], 11),  # one month is missing, too
+        ([*range(1, 60), *range(63, 90), *range(97, 130)], None),  # a counter with two gaps
+        ([*range(1, 18), *range(21, 35), *range(41, 70)], None),  # both to a last 1, which other rows have
+        (range(0, 300, 10), None),
+        ([0, 10, 20, 40, 50, 70, 80], None),
+    ],
+)
+def test_dates_written_as_numbers(numbers: list[int], row: int | None) -> None:
+    """Oracle: by hand: the first row of the second year or hour; counters with gaps have none."""
+    found = np.array([*numbers])
+    assert period_ends(found, base_step(found).count, 2) == row
 
 
 def test_index_steps() -> None:
