@@ -2,8 +2,8 @@
 
 The rule travels in the model's contract. Policies that are not options, and are the same for every model: the EXIF
 orientation is applied, alpha is composited over `background` before anything else, 16-bit grey keeps its high byte
-(grey = value // 256), an animation gives its first frame, a floating-point image is refused because its range is not
-known.
+(grey = value // 256; of 12 bits, as a TIFF may say it has, value // 16), an animation gives its first frame, and
+floating-point, signed and 32-bit pixels are refused because their range is not known.
 """
 
 import io
@@ -15,7 +15,7 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import IO, Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -53,6 +53,7 @@ DECODER_ERRORS = (
 # Bits of a sample and what one step of it is in 8 bits, of the PNG whose decoded pixels have 8 bits: by Pillow's name.
 KEYS = {"L": (8, 1), "L;2": (2, 85), "L;4": (4, 17), "RGB": (8, 1)}
 Decoded = TypeVar("Decoded")
+BITS_PER_SAMPLE, PHOTOMETRIC, SAMPLE_FORMAT = 258, 262, 339  # TIFF tags
 ORIENTATION = 0x0112  # EXIF tag; from 5 on, width and height change places
 RESAMPLING = {
     "nearest": Image.Resampling.NEAREST,
@@ -137,7 +138,8 @@ def read_picture(source: str | Path | bytes | Image.Image, background: tuple[int
         _scale_colour_key(image)
         image.load()
         grey = image.mode in ("1", "L", "LA", "I") or image.mode.startswith("I;16")
-        return _to_colour(_upright(image), "grey" if grey else "rgb", background, where)
+        samples = _samples_of(image, where)
+        return _to_colour(_upright(image), "grey" if grey else "rgb", background, samples, where)
 
     return finish(source, "Pillow image") if isinstance(source, Image.Image) else _decoded(source, finish)
 
@@ -215,7 +217,8 @@ def _draft(image: Image.Image, rule: ImageRule) -> None:
 def _to_array(image: Image.Image, rule: ImageRule, where: str) -> npt.NDArray[np.uint8]:
     _scale_colour_key(image)
     image.load()
-    image = _to_colour(_upright(image), rule.colour, rule.background, where)
+    samples = _samples_of(image, where)
+    image = _to_colour(_upright(image), rule.colour, rule.background, samples, where)
     # Twice as fast as np.asarray(image) where images are small, as they are by the million.
     return np.frombuffer(_to_size(image, rule, where).tobytes(), np.uint8).reshape(*rule.size, rule.channels)
 
@@ -243,17 +246,45 @@ def _upright(image: Image.Image) -> Image.Image:
     return ImageOps.exif_transpose(image)
 
 
-def _to_colour(image: Image.Image, colour: str, background: tuple[int, int, int], where: str) -> Image.Image:
+class _Samples(NamedTuple):
+    """What a file says of its grey samples of more than 8 bits."""
+
+    bits: int = 16
+    white_is_zero: bool = False
+
+
+def _samples_of(image: Image.Image, where: str) -> _Samples:
+    """Return the bits of the samples and their sense, which Pillow leaves out of the pixels of a TIFF file.
+
+    InputError where their range is not known: Pillow would take the lowest 8 or 16 bits of any of them.
+    """
+    tags: Any = getattr(image, "tag_v2", {})
+    bits, form = (_first(tags.get(tag, default)) for tag, default in ((BITS_PER_SAMPLE, 16), (SAMPLE_FORMAT, 1)))
+    kind = "floating-point" if image.mode == "F" else "signed" if form == 2 else f"{bits}-bit" if bits > 16 else ""
+    if not kind and image.mode == "I" and not tags:  # of a PGM, or made by hand: 16 bits, or nobody knows how many
+        low, high = image.getextrema()
+        kind = "" if low >= 0 and high <= 65535 else "32-bit"  # type: ignore[operator]  # one band: two numbers
+    if kind:
+        expected = "expected unsigned pixels of up to 16 bits"
+        raise InputError(where, f"{expected}, got {kind} pixels whose range is not known; save it as 8-bit")
+    return _Samples(bits, tags.get(PHOTOMETRIC) == 0)
+
+
+def _first(value: Any) -> int:
+    return int(value[0] if isinstance(value, tuple) else value)
+
+
+def _to_colour(
+    image: Image.Image, colour: str, background: tuple[int, int, int], samples: _Samples, where: str
+) -> Image.Image:
     """Return the image in mode L or RGB, alpha composited over the background."""
     target = "L" if colour == "grey" else "RGB"
-    if image.mode == "F":
-        raise InputError(where, "expected integer pixels, got floating-point pixels whose range is not known")
     if image.mode == "I" or image.mode.startswith("I;16"):
-        # Pillow's own conversion clips at 255. Mode "I" is 16 bits as well: Pillow reads PGM and some TIFF files so.
+        # Pillow's own conversion clips at 255. Mode "I" is 16 bits as well: Pillow reads PGM files so.
         values = np.asarray(image)
-        high = np.clip(values.astype(np.int64), 0, 65535) >> 8
+        high = (values.astype(np.int64) >> (samples.bits - 8)).clip(0, 255).astype(np.uint8)
         key = image.info.get("transparency")  # of a PNG, in 16 bits
-        image = Image.fromarray(high.astype(np.uint8))
+        image = Image.fromarray(~high if samples.white_is_zero else high)
         if isinstance(key, int):
             image.putalpha(Image.fromarray(np.where(values == key, 0, 255).astype(np.uint8)))
     if image.has_transparency_data:

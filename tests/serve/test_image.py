@@ -235,9 +235,49 @@ def test_other_modes() -> None:
     for white, mode in (((0, 0, 0, 0), "CMYK"), (1, "1"), ((255, 128, 128), "YCbCr"), ((0, 0, 255), "HSV")):
         assert (read_image(Image.new(mode, (9, 9), white), RGB) >= 254).all(), mode
     assert (read_image(encode(Image.new("CMYK", (9, 9), 0), "JPEG"), RGB) >= 253).all()
-    assert (read_image(Image.new("I", (6, 4), 1 << 20), GREY) == 255).all()
-    with pytest.raises(InputError, match="floating-point pixels"):
-        read_image(Image.new("F", (6, 4), 0.5), GREY)
+    for image, kind in ((Image.new("I", (6, 4), 1 << 20), "32-bit"), (Image.new("F", (6, 4), 0.5), "floating-point")):
+        with pytest.raises(InputError, match=f"unsigned pixels of up to 16 bits, got {kind} pixels whose range is not"):
+            read_image(image, GREY)
+
+
+def tiff(samples: bytes, bits: int, form: int = 1, photometric: int = 1) -> bytes:
+    """Return an uncompressed grey TIFF of 8 x 8 samples with the tags named: Pillow writes few of these."""
+    shorts = {258: bits, 259: 1, 262: photometric, 277: 1, 339: form}
+    tags = {256: 8, 257: 8, 273: 8, 278: 8, 279: len(samples)} | shorts
+    entries = b"".join(
+        struct.pack("<HHI", tag, 3 if tag in shorts else 4, 1) + struct.pack("<I", value)
+        for tag, value in sorted(tags.items())
+    )
+    directory = struct.pack("<H", len(tags)) + entries + struct.pack("<I", 0)
+    return b"II*\0" + struct.pack("<I", 8 + len(samples)) + samples + directory
+
+
+def test_tiffs_are_read_as_their_tags_say() -> None:
+    """Oracle: TIFF 6.0: BitsPerSample, PhotometricInterpretation 0 (white is zero), SampleFormat; by hand.
+
+    Before, 12 bits were read as 16, which is black, and 16 bits of white is zero as their negative.
+    """
+    values = np.arange(64) * 64
+    pairs = values.reshape(-1, 2)
+    packed = b"".join(bytes([a >> 4, (a & 15) << 4 | b >> 8, b & 255]) for a, b in pairs.tolist())
+    rule = ImageRule((8, 8), "grey")
+    assert read_image(tiff(packed, 12), rule).ravel().tolist() == (values >> 4).tolist()
+    deep = (values * 16).astype("<u2")
+    assert read_image(tiff(deep.tobytes(), 16), rule).ravel().tolist() == (deep >> 8).tolist()
+    inverted = read_image(tiff(deep.tobytes(), 16, photometric=0), rule).ravel().tolist()
+    assert inverted == (255 - (deep >> 8)).tolist()
+    plain = np.arange(64, dtype=np.uint8)
+    assert read_image(tiff(plain.tobytes(), 8, photometric=0), rule).ravel().tolist() == (255 - plain).tolist()
+
+
+@pytest.mark.parametrize(
+    ("dtype", "form", "kind"), [("<i2", 2, "signed"), ("<i4", 2, "signed"), ("i1", 2, "signed"), ("<u4", 1, "32-bit")]
+)
+def test_tiffs_of_unknown_range_are_refused(dtype: str, form: int, kind: str) -> None:
+    """As floats are: 0 to 255 in 32 bits was read as black."""
+    values = np.arange(64).astype(dtype)
+    with pytest.raises(InputError, match=f"got {kind} pixels whose range is not known; save it as 8-bit"):
+        read_image(tiff(values.tobytes(), 8 * values.dtype.itemsize, form), GREY)
 
 
 def test_grey_is_luma_601() -> None:
