@@ -27,7 +27,7 @@ from pipeline.stage import OUT, RESULTS, StageError, fresh, of_entry, progress, 
 from pipeline.standardise import image_statistics
 from serve.calendar import features
 from serve.errors import InputError
-from serve.image import ImageRule, read_image
+from serve.image import ALMOST_ONE_GREY, ImageRule, lost_contrast, read_image
 
 SPLITS = ("train", "validation", "test")
 RAW = 400  # at most this many raw test files for the last stage
@@ -113,7 +113,8 @@ def image_data(recipe: dict[str, Any], splits: dict[str, list[sources.Sample]], 
     ids = [s.id for samples in splits.values() for s in samples]
     if len(set(ids)) < len(ids):
         raise StageError(f"data: a split leaks, {len(ids) - len(set(ids))} images stand in two splits")
-    x = {split: decode(samples, rule, split) for split, samples in splits.items()}
+    decoded = {split: decode(samples, rule, split) for split, samples in splits.items()}
+    x = {split: images for split, (images, _) in decoded.items()}
     y = {split: np.array([s.label for s in samples], np.int64) for split, samples in splits.items()}
     for label, name in enumerate(labels):
         if recipe["spec"].get("labels") != "imagenet" and not (y["train"] == label).any():
@@ -121,6 +122,12 @@ def image_data(recipe: dict[str, Any], splits: dict[str, list[sources.Sample]], 
     mean, scale = image_statistics(x["train"], recipe["standardise"])
     balance = {s: {name: int((y[s] == k).sum()) for k, name in enumerate(labels)} for s in SPLITS}
     twins = count_twins(x)
+    notes = [f"{twins} test images equal a training or validation image pixel by pixel"] if twins else []
+    if flat := sum(count for _, count in decoded.values()):
+        notes.append(f"{flat} images came out {ALMOST_ONE_GREY}")
+    for split in ("validation", "test"):
+        if absent := [name for name, count in balance[split].items() if not count]:
+            notes.append(f"no {split} image of {len(absent)} classes, {absent[0]!r} among them")
     about = {
         "task": "classification",
         "source": recipe["spec"]["source"],
@@ -129,24 +136,28 @@ def image_data(recipe: dict[str, Any], splits: dict[str, list[sources.Sample]], 
         "labels": labels,
         "balance": balance,
         "hash": content_hash(x, y),
-        "notes": [f"{twins} test images equal a training or validation image pixel by pixel"] if twins else [],
+        "notes": notes,
         "input": rule.to_dict(),
     }
     return Data(x, y, mean, scale, about)
 
 
-def decode(samples: list[sources.Sample], rule: ImageRule, split: str) -> np.ndarray:
-    """Return the samples as uint8 (N, H, W, C); an unreadable file is an error that names it."""
-    out = np.empty((len(samples), *rule.size, rule.channels), np.uint8)
+def decode(samples: list[sources.Sample], rule: ImageRule, split: str) -> tuple[np.ndarray, int]:
+    """Return the samples as uint8 (N, H, W, C), and how many came out almost of one grey though their files are not.
+
+    An unreadable file is an error that names it.
+    """
+    flat, out = 0, np.empty((len(samples), *rule.size, rule.channels), np.uint8)
     bar = progress(len(samples), split, "image")
     for row, sample in zip(out, samples, strict=True):
         try:
             row[:] = read_image(sample.image, rule)
         except InputError as error:
             raise StageError(f"data: {sample.id}: {error}; repair or remove the file") from None
+        flat += isinstance(sample.image, Path) and lost_contrast(sample.image, row)
         bar.update()
     bar.close()
-    return out
+    return out, flat
 
 
 def series_data(recipe: dict[str, Any]) -> Data:

@@ -43,6 +43,7 @@ class Chunk(NamedTuple):
     decode: float  # seconds, as the next two
     inference: float
     encoding: float
+    flat: int = 0  # images that came out almost of one grey though their files' samples are not
 
 
 @dataclass
@@ -59,6 +60,7 @@ class Summary:
     decode: float = 0.0  # seconds, summed over the workers, as the next two
     inference: float = 0.0
     writing: float = 0.0
+    flat: int = 0  # images that came out almost of one grey though their files' samples are not
 
 
 @dataclass
@@ -117,7 +119,7 @@ class Worker:
         encoded = encoding(self.form, columns_of(self.top_k))[1](found.rows)
         failed = sum(row["status"] == "error" for row in found.rows)
         times = (found.decode, found.inference, time.perf_counter() - started)
-        return Chunk(encoded, len(group), failed, seen, *times)
+        return Chunk(encoded, len(group), failed, seen, *times, found.flat)
 
     def decode(self, group: list[Source]) -> list[Images | str]:
         decode = partial(decode_all, self.model.rule)
@@ -248,6 +250,7 @@ def write_chunks(
             part.append(chunk.encoded)
             summary.mark = summary.mark.after(chunk.rows, chunk.failed, chunk.seen, part)
             note(summary.mark)
+            summary.flat += chunk.flat
             summary.decode += chunk.decode
             summary.inference += chunk.inference
             summary.writing += chunk.encoding + time.perf_counter() - started

@@ -27,11 +27,12 @@ IN_FLIGHT = 2  # batches on a GPU at once: one is copied while the other is comp
 
 
 class Answer(NamedTuple):
-    """The rows of one batch, and the seconds that they took in decoding and in inference."""
+    """The rows of one batch, the seconds that they took in decoding and in inference, and images without contrast."""
 
     rows: list[Row]
     decode: float
     inference: float
+    flat: int = 0  # decoded images that are almost of one grey though their files' samples are not
 
 
 def columns_of(top_k: int) -> Columns:
@@ -130,6 +131,7 @@ def answer(model: Classifier, run: Run, group: list[Source], top_k: int, decode:
     labels = model.labels
     decoded = (decode or partial(decode_all, model.rule))(group)
     good = [place for place, image in enumerate(decoded) if not isinstance(image, str)]
+    flat = sum(group[place].lost_contrast(np.asarray(decoded[place], np.uint8)) for place in good)
     between = time.perf_counter()
     answers: dict[int, Row] = {}
     if good:
@@ -141,7 +143,7 @@ def answer(model: Classifier, run: Run, group: list[Source], top_k: int, decode:
     for place, (source, image) in enumerate(zip(group, decoded, strict=True)):
         found: Row = {"status": "error", "error": image} if isinstance(image, str) else answers[place]
         rows.append(blank | {"path": source.path} | found)
-    return Answer(rows, between - started, ended - between)
+    return Answer(rows, between - started, ended - between, flat)
 
 
 def fingerprint(group: list[Source]) -> bytes:

@@ -111,6 +111,7 @@ def images(
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy's own threads: unused, and in the way of a fork
     check_output(output, [model, *paths], form, resume=resume)
     from serve.bulk import label_images
+    from serve.image import ALMOST_ONE_GREY
     from serve.sources import ImageSources
     from serve.target import part_of
 
@@ -133,6 +134,8 @@ def images(
     progress.clear()
     if sources.skipped:
         say(f"skipped {sources.skipped} hidden names, links and files of other suffixes inside folders")
+    if done.flat:
+        say(f"{done.flat} images came out {ALMOST_ONE_GREY}")
     if done.resumed:
         say(f"{done.resumed} rows are of the interrupted run")
     parts = f", run {done.parts} at a time for want of memory" if done.parts else ""

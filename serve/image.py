@@ -41,6 +41,11 @@ SUFFIXES = frozenset(suffix for suffixes in FORMATS.values() for suffix in suffi
 # is an error, because a small file can claim any size (a decompression bomb).
 MAX_PIXELS = 1024 * 1024 * 1024 // 4 // 3
 
+ALMOST_ONE_GREY = (
+    "almost of one grey though their files' samples differ: pixels of fewer bits than the file says, or a drawing on "
+    "transparent ground of its own colour (docs/serving.md)"
+)
+FLAT, VARIED = 16, 64  # range of grey levels of a picture without contrast; of the samples of one that has some
 WHOLE = 2**20  # bytes; a smaller file is read at once, which halves the time of tiny ones
 
 # What Pillow's decoders raise on hostile bytes: they were written for honest files, and promise no one exception.
@@ -142,6 +147,24 @@ def read_picture(source: str | Path | bytes | Image.Image, background: tuple[int
         return _to_colour(_upright(image), "grey" if grey else "rgb", background, samples, where)
 
     return finish(source, "Pillow image") if isinstance(source, Image.Image) else _decoded(source, finish)
+
+
+def lost_contrast(source: str | Path | bytes, decoded: npt.NDArray[np.uint8]) -> bool:
+    """Return whether a decoded picture is almost of one grey though the samples of its file are not.
+
+    So are 12 bits in a 16-bit file that does not say so, and black drawings on a transparent ground over black.
+    """
+    if np.ptp(decoded) > FLAT:
+        return False
+
+    def varies(image: Image.Image, where: str) -> bool:
+        extrema: Any = image.getextrema()
+        return any(high - low > VARIED for low, high in (extrema if isinstance(extrema[0], tuple) else [extrema]))
+
+    try:
+        return _decoded(source, varies)
+    except InputError:
+        return False
 
 
 def _decoded(

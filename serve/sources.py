@@ -15,7 +15,7 @@ from serve import archive, cells
 from serve.archive import Member
 from serve.cells import Cell
 from serve.errors import InputError
-from serve.image import SUFFIXES, ImageRule, read_file, read_image
+from serve.image import FLAT, SUFFIXES, ImageRule, lost_contrast, read_file, read_image
 
 PACKED = (*archive.SUFFIXES, cells.SUFFIX)
 SERIES = (".csv", ".tsv", ".parquet")
@@ -54,6 +54,12 @@ class Source(NamedTuple):
         except InputError as error:
             return self._replace(error=error.reason)
         return self._replace(member=Held(data))
+
+    def lost_contrast(self, decoded: npt.NDArray[np.uint8]) -> bool:
+        """Return whether the decoded image is almost of one grey though the file's samples are not."""
+        if np.ptp(decoded) > FLAT:  # nearly all: nothing is read again
+            return False
+        return lost_contrast(self.path if self.member is None else self.member.read(), decoded)
 
 
 WAIT = Source("", "no more names are there yet")  # by identity: among the names of a live list

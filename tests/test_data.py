@@ -73,9 +73,12 @@ def test_statistics_see_the_training_split_alone(
 
     if before.task == "classification":
         real = data.decode
-        monkeypatch.setattr(
-            data, "decode", lambda s, rule, k: real(s, rule, k) if k == "train" else 255 - real(s, rule, k)
-        )
+
+        def inverted(samples: Any, rule: ImageRule, split: str) -> tuple[np.ndarray, int]:
+            images, flat = real(samples, rule, split)
+            return (images if split == "train" else 255 - images), flat
+
+        monkeypatch.setattr(data, "decode", inverted)
     else:
         real_series = data.series.series
 

@@ -14,7 +14,7 @@ import tiny
 from PIL import Image, ImageFile
 
 from serve.errors import InputError
-from serve.image import FORMATS, MAX_PIXELS, ImageRule, read_image
+from serve.image import FORMATS, MAX_PIXELS, ImageRule, lost_contrast, read_image
 from serve.schema import INTERPOLATIONS
 
 GREY = ImageRule((4, 6), "grey")
@@ -409,3 +409,21 @@ def test_rules_round_trip_and_refuse() -> None:
     ):
         with pytest.raises(ValueError, match=r"ImageRule\.\w+: expected .*, got "):
             ImageRule(**({"size": (8, 8), "colour": "grey"} | options))
+
+
+@pytest.mark.parametrize("ground", ["twelve bits", "drawing"])
+def test_a_picture_that_lost_its_contrast_is_known(tmp_path: Path, ground: str) -> None:
+    """By hand: 12 bits in a PNG of 16 keep 4 bits; a black drawing on clear ground over black is all black."""
+    path = tmp_path / "picture.png"
+    if ground == "twelve bits":
+        Image.fromarray(np.linspace(0, 4095, 64).astype(np.uint16).reshape(8, 8)).save(path)
+    else:
+        alpha = np.zeros((8, 8, 4), np.uint8)
+        alpha[2:6, 2:6, 3] = 255
+        Image.fromarray(alpha).save(path)
+    rule = ImageRule((8, 8), "grey")
+    assert lost_contrast(path, read_image(path, rule))
+    Image.new("L", (8, 8), 7).save(path)  # of one grey itself
+    assert not lost_contrast(path, read_image(path, rule))
+    Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8)).save(path)
+    assert not lost_contrast(path, read_image(path, rule))
