@@ -22,6 +22,8 @@ def columns(
     """Return columns of a file as pyarrow reads its rows, none where that might not be what `exact` says."""
     if not keys or len(data) < LARGE or b'"' in data or len({*header}) != len(first) or len(header) != len(first):
         return {}
+    if decimal == "auto" and delimiter != "," and (b"," in data or (delimiter == ";" and b"." in data)):
+        return {}  # the decimal sign is to be found
     try:
         from pyarrow import ArrowInvalid, dictionary, float64, int32, py_buffer, string, timestamp
         from pyarrow.csv import ConvertOptions, ParseOptions, ReadOptions, read_csv

@@ -108,7 +108,8 @@ READING = (
         metavar="SIGN",
         type=click.Choice(SIGNS["decimal"]),
         default="auto",
-        help="Decimal sign of the numbers in a CSV: . , or auto, which finds it.  [default: auto]",
+        help="Decimal sign of the numbers in a CSV: . , (points are then between thousands) or auto, which finds it.  "
+        "[default: auto]",
     ),
 )
 RESUME = click.option("--resume", is_flag=True, help="Continue an interrupted run from FILE.part.")

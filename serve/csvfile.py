@@ -2,8 +2,9 @@
 
 Delimiter `auto`: the one of , ; tab | that cuts the first 20 rows into equally many cells, more than one, quotes
 respected; where none does, the one that cuts the header (the row that differs is then named); a file without any has
-one column. Decimal `auto`: a point; a comma where the delimiter is another and some cell is a number only so (1,5).
-Two answers are an error. What was found other than a comma and a point stands in `notes`.
+one column. Decimal `auto`: a point; where the delimiter is no comma, a comma if some cell of some column of numbers is
+one only so (1,5), points then being between thousands (1.234). Two answers are an error, and so is 1.234 beside `;`
+where no cell decides. What was found other than a comma and a point stands in `notes`.
 """
 
 import csv
@@ -26,7 +27,7 @@ import numpy.typing as npt
 from serve import arrow
 from serve.coded import Coded, encode
 from serve.errors import InputError
-from serve.number import number
+from serve.number import GROUPED, number
 from serve.times import Times, coded_times, offset_of
 
 DELIMITERS = {",": ",", ";": ";", "tab": "\t", "|": "|"}  # what a user types -> the character
@@ -62,6 +63,7 @@ class CsvFile:
     decimal: str  # "." | "," | "auto"
     notes: list[str]
     fast: dict[str, Any]
+    keys: frozenset[str] = frozenset()  # columns that are no numbers: ids and times
 
     @cached_property
     def exact(self) -> tuple[list[list[str]], "array[int]"]:
@@ -95,7 +97,7 @@ class CsvFile:
         if all(isinstance(found := self.fast.get(name), np.ndarray) and found.dtype.kind == "f" for name in names):
             found = [self.fast[name] for name in names]
             return np.stack(found, axis=1) if len(found) > 1 else found[0][:, None]
-        decimal, columns = self._decimal_of(names), []
+        decimal, columns = self._decimal, []
         for name in names:
             cells = self._cells(name)
             found = [number(cell, decimal) for cell in cells]
@@ -106,12 +108,13 @@ class CsvFile:
                 )
             columns.append(np.array(found, np.float64))
         if decimal == "," and self.decimal == "auto":
-            self.notes.append("decimal ','")
+            grouped = any("." in cell for name in names for cell in self._cells(name))
+            self.notes.append("decimal ',', points between thousands" if grouped else "decimal ','")
         return np.stack(columns, axis=1)
 
     def numeric(self, names: Sequence[str]) -> list[str]:
         """Return those of the names whose cells hold at least one number and no text."""
-        decimal, found = self._decimal_of(names), []
+        decimal, found = self._decimal, []
         for name in names:
             cells = [number(cell, decimal) for cell in self._cells(name)]
             if None not in cells and not all(cell is not None and math.isnan(cell) for cell in cells):
@@ -125,25 +128,43 @@ class CsvFile:
     def _places(self) -> dict[str, int]:
         return {name: place for place, name in reversed([*enumerate(self.header)])}  # the first of equal names
 
-    def _decimal_of(self, names: Sequence[str]) -> str:
-        """Return the decimal sign of some columns; InputError where their cells allow two."""
+    @cached_property
+    def _decimal(self) -> str:
+        """The decimal sign of all columns of numbers; InputError where their cells allow two."""
         if self.decimal != "auto" or self.delimiter == ",":
             return "." if self.decimal == "auto" else self.decimal
-        cells = [cell for name in names for cell in self._cells(name)]
-        commas = [cell for cell in cells if "," in cell and number(cell, ",") is not None]
-        if not commas:
-            return "."
-        points = [cell for cell in cells if "." in cell and number(cell, ".") is not None]
-        if points:
-            raise InputError(
-                self.where, f"expected one decimal sign, got {commas[0]!r} and {points[0]!r}; say --decimal , or ."
-            )
-        if all(THOUSANDS.fullmatch(cell) for cell in commas):
+        cells = [cell for name in self._places if name not in self.keys for cell in self._marked(name)]
+        commas = [cell for cell in cells if "," in cell]
+        points = [cell for cell in cells if "." in cell]
+        grouped = all(map(GROUPED.fullmatch, points))
+        sure = any(cell.count(".") > 1 for cell in points) or not all(map(THOUSANDS.fullmatch, commas))
+        if commas and points and not (grouped and sure):
+            point = next((cell for cell in points if not GROUPED.fullmatch(cell)), points[0])
+            what = f"expected one decimal sign, got {commas[0]!r} and {point!r}; say --decimal , or ."
+            raise InputError(self.where, what)
+        if commas and not sure:
             raise InputError(
                 self.where, f"expected an unmistakable decimal sign, got only cells such as {commas[0]!r}; "
                 "say --decimal , or take the commas out",
             )  # fmt: skip
-        return ","
+        if not commas and points and grouped and not sure and self.delimiter == ";":
+            raise InputError(
+                self.where, f"expected an unmistakable decimal sign, got only cells such as {points[0]!r}; "
+                "say --decimal . or, if points are between thousands, --decimal ,",
+            )  # fmt: skip
+        return "," if commas or (points and grouped and sure) else "."
+
+    def _marked(self, name: str) -> list[str]:
+        """Return the cells of a column that are numbers with a comma or a point, none where most cells are text."""
+        cells = self._cells(name)
+        marked = [cell for cell in cells if "," in cell or "." in cell]
+        if not marked or 2 * sum(map(_is_number, cells)) <= len(cells):
+            return []
+        return [*filter(_is_number, marked)]
+
+
+def _is_number(cell: str) -> bool:
+    return number(cell, ".") is not None or number(cell, ",") is not None
 
 
 def open_csv(
@@ -166,6 +187,7 @@ def open_csv(
         decimal=decimal,
         notes=[f"delimiter {delimiter!r}"] if sniffed and delimiter != "," else [],
         fast=arrow.columns(data, end, header, first, delimiter, decimal, keys),
+        keys=frozenset(keys),
     )
     if not file.fast:
         file.exact  # noqa: B018  (its errors are those of opening)

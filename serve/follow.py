@@ -18,7 +18,7 @@ import numpy.typing as npt
 from serve.csvfile import DELIMITERS, sniff
 from serve.errors import InputError
 from serve.forecast import Task
-from serve.number import number
+from serve.number import GROUPED, number
 from serve.origins import NO_TIMES, Origin, answer
 from serve.output import Block, block_of
 from serve.reading import as_dates
@@ -65,7 +65,7 @@ def follow(task: Task, stdin: IO[bytes]) -> Iterator[Block]:
         if cells and follower:
             yield follower.rows(cells)
         elif cells:
-            follower = Follower(task, [cell.strip() for cell in cells], stream)
+            follower = Follower(task, [cell.strip() for cell in cells], stream, sign)
     if follower is None:
         raise InputError(WHERE, "expected a header line and rows of numbers, got nothing")
 
@@ -92,6 +92,7 @@ class Follower:
     task: Task
     header: list[str]
     stream: Stream | None
+    delimiter: str = ","
     tracks: dict[str, Track] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -183,6 +184,9 @@ class Follower:
 
     def _value(self, column: str, cell: str) -> float:
         decimal = self.task.reading.decimal
+        if decimal == "auto" and self.delimiter == ";" and GROUPED.fullmatch(cell):
+            what = f"expected an unmistakable decimal sign, got {cell!r}; say --decimal . or --decimal ,"
+            raise InputError(WHERE, f"column {column!r}: {what}")
         value = number(cell, "," if decimal == "," else ".")
         if value is None or not abs(value) <= LARGEST:
             hint = "; say --decimal ," if decimal == "auto" and "," in cell else ""

@@ -65,7 +65,7 @@ def test_both_readers_say_the_same(data: st.DataObject) -> None:
     """Oracle: the exact reader; of a well-formed file, and with up to three odd cells, lines and ends of lines."""
     sign, end = data.draw(st.sampled_from(",;|\t")), data.draw(st.sampled_from(["\n", "\r\n", "\n\n"]))
     days = data.draw(st.sampled_from(["2024-01-0{}", "{}", "2024-0{}", "2024-01-0{} 05:00", "2024-01-0{}T00:00Z"]))
-    good = st.sampled_from(["1", "-2.5", "1e3", "0.1", "7", "nan", ""])
+    good = st.sampled_from(["1", "-2.5", "1e3", "0.1", "7", "nan", "", *data.draw(st.sampled_from([[], ["1.234"]]))])
     rows = [
         [days.format(k + 1), data.draw(st.sampled_from(["a", "b", "1", " a"])), data.draw(good), data.draw(good)]
         for k in range(data.draw(st.integers(1, 8)))

@@ -176,6 +176,9 @@ def test_a_series_without_times_and_other_signs(make_forecaster: Make) -> None:
     assert [row["yhat"] for row in rows[3:]] == ["4.5", "5.5"]
     wrong = answers(model, comma, code=1)  # every sample is an error
     assert wrong[0]["error"].endswith("expected a number, got '0,5'; say --decimal ,")
+    thousands = answers(model, "ds;y\n1;1.234\n", code=1)
+    assert "unmistakable decimal sign, got '1.234'; say --decimal . or --decimal ," in thousands[0]["error"]
+    assert answers(model, "ds;y\n1;1.234\n", "--decimal", ",", "--horizon", "1")[0]["status"] == "unsettled"
 
 
 def test_memory_does_not_grow_with_the_stream(streamer: Path) -> None:

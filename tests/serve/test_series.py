@@ -191,11 +191,22 @@ def test_local_time_across_a_change_of_clocks() -> None:
     assert (table.series[0].times == local.tz_convert(None).to_numpy().astype("datetime64[s]")).all()
 
 
+GERMAN = "decimal ',', points between thousands"
+
+
 @pytest.mark.parametrize(
     ("text", "options", "values", "notes"),
     [
         ("ds;y\n1;1,5\n2;-2\n", {}, [1.5, -2], ["delimiter ';'", "decimal ','"]),
         ("ds;y\n1;1.5\n2;-2\n", {}, [1.5, -2], ["delimiter ';'"]),
+        ("ds;y\n1;1.234\n2;1.5\n", {}, [1.234, 1.5], ["delimiter ';'"]),
+        ("ds|y\n1|1.234\n2|987\n", {}, [1.234, 987], ["delimiter '|'"]),
+        ("ds;y\n1;1.234\n2;987\n", {"decimal": "."}, [1.234, 987], ["delimiter ';'"]),
+        ("ds;y\n1;1.234\n2;987\n", {"decimal": ","}, [1234, 987], ["delimiter ';'"]),
+        ("ds;y;z\n1;1.234;0,5\n2;987;1\n", {}, [1234, 987], ["delimiter ';'", GERMAN]),  # another column decides
+        ("ds;y;u\n1;1.234;a,b\n2;1.5;c\n", {}, [1.234, 1.5], ["delimiter ';'"]),  # a column of text does not
+        ("ds;y\n1;-1.234,5\n2;987\n", {}, [-1234.5, 987], ["delimiter ';'", GERMAN]),
+        ("ds;y\n1;1.234.567\n2;1.234\n", {}, [1234567, 1234], ["delimiter ';'", GERMAN]),
         ("ds\ty\n1\t1,234\n2\t0,5\n", {}, [1.234, 0.5], [r"delimiter '\t'", "decimal ','"]),
         ("ds|y|note\n1|1|a;b,c\n2|2|d\n", {}, [1, 2], ["delimiter '|'"]),
         ("ds;y\n1;1,234\n2;2,345\n", {"decimal": ","}, [1.234, 2.345], ["delimiter ';'"]),
@@ -220,7 +231,9 @@ def test_delimiters_and_decimals(text: str, options: dict, values: list[float], 
         ("ds,p;q,y\n1,2;3,4\n2,3;4,5\n", "expected one delimiter that fits, got ',' and ';'; say --delimiter"),
         ("ds;y\n1;1,5\n2;2.5\n", "expected one decimal sign, got '1,5' and '2.5'; say --decimal"),
         ("ds;y\n1;1,234\n2;3\n", "expected an unmistakable decimal sign, got only cells such as '1,234'"),
-        ("ds;y\n1;1.234,5\n2;3\n", "line 2, column 'y': expected a number, got '1.234,5'"),
+        ("ds;y\n1;1.234\n2;987\n", "expected an unmistakable decimal sign, got only cells such as '1.234'; say"),
+        ("ds;y;z\n1;1.234;1.5\n2;987;1,5\n", "expected one decimal sign, got '1,5' and '1.5'; say --decimal"),
+        ("ds|y\n1|1.234\n2|1,234\n", "expected one decimal sign, got '1,234' and '1.234'; say --decimal"),
         ("ds;y\n1;2\n2;3;4\n", "line 3: expected 2 cells as in the header, got 3"),
         ("y\n1,5\n2,5\n", "line 2: expected 1 cells as in the header, got 2"),
     ],
