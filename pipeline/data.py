@@ -231,6 +231,7 @@ def described(
             "time": facts["time"],
             "gaps": facts["gaps"],
             "step": {"unit": step.unit, "count": step.count},
+            **({"offset": facts["offset"]} if facts["time"] and step.unit != "index" else {}),
             **({"calendar": recipe["calendar"]} if recipe["calendar"] else {}),
         },
         "forecast": {
@@ -295,7 +296,8 @@ def write_raw_series(folder: Path, data: Data) -> None:
     for window in spread(len(rows), RAW_WINDOWS):
         file = folder / ("series.csv" if given["id"] else f"window-{window:06d}.csv")
         for row in rows[window]:
-            keys = [f"{window:06d}"] * bool(given["id"]) + [data.times["test"][row]] * bool(given["time"])
+            time = f"{data.times['test'][row]}{'Z' if given.get('offset') == 'utc' else ''}"
+            keys = [f"{window:06d}"] * bool(given["id"]) + [time] * bool(given["time"])
             written.setdefault(file, [header]).append([*keys, *map(repr, data.x["test"][row].tolist())])
     for file, lines in written.items():
         with file.open("w", newline="", encoding="utf-8") as stream:

@@ -17,11 +17,12 @@ WAVE = (20 * np.pi / 137, np.pi / 137)  # radians a step: the notes' linspace ov
 
 
 def series(spec: dict[str, Any], context: int, horizon: int) -> tuple[dict[str, list[Series]], dict[str, Any]]:
-    """Return the series of each split, and the facts {"columns", "step", "filled", "time", "id", "gaps"}."""
+    """Return the series of each split, and the facts {"columns", "step", "filled", "time", "id", "gaps", "offset"}."""
     if spec["source"] == "waves":
         return waves(spec, context, horizon)
     table, names = (statsmodels_table if spec["source"] == "statsmodels" else csv_table)(spec)
     facts = {"columns": table.columns, "step": table.step, "filled": table.filled, "gaps": spec["gaps"], **names}
+    facts["offset"] = "utc" if table.series[0].offset else "none"
     parts: dict[str, list[Series]] = {"train": [], "validation": [], "test": []}
     for one in table.series:
         for split, part in split_by_time(one, spec, context, horizon).items():
@@ -49,6 +50,7 @@ def waves(spec: dict[str, Any], context: int, horizon: int) -> tuple[dict[str, l
         "step": Step("index", 1),
         "filled": 0,
         "gaps": "error",
+        "offset": "none",
         "time": "ds",
         "id": "unique_id",
     }

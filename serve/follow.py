@@ -121,11 +121,15 @@ class Follower:
         row = np.array([[self._value(column, found[column]) for column in self.columns]])
         track = self.tracks.get(name) or self._start(name)
         time, offset = self._time(track, found), offset_of([found[self.time]]) if self.time else ""
-        steps = self._steps(track, time)
-        track.cell = found[self.time] if self.time else ""
+        if self.time and (reason := self.task.reading.other_clock(offset)):
+            raise InputError(WHERE, f"column {self.time!r}: {reason}; it is passed over")
+        cell = found[self.time] if self.time else ""
+        steps = self._steps(track, time, cell)
+        behind = _after(time, track, cell)
+        track.cell = cell
         numbered = steps > 1 and self._are_numbered(track, int(time[0].astype(np.int64)))
         if numbered or steps > (MAX_FILL if self.fills else 1):
-            gap = _after(time, track) + (f", which look like {AS_NUMBERS}" if numbered else "")
+            gap = behind + (f", which look like {AS_NUMBERS}" if numbered else "")
             self._push(self._start(name), time, row, offset)
             raise InputError(name, f"expected a row every {self.step}, got {gap}; the series starts anew")
         last, before = track.series.values[-1:], track.series.times[-1:]
@@ -207,22 +211,26 @@ class Follower:
             raise InputError(WHERE, f"column {self.time!r}: {trouble[1]}")
         return times[-1:]
 
-    def _steps(self, track: Track, time: Times) -> int:
+    def _steps(self, track: Track, time: Times, cell: str) -> int:
         """Return how many steps a time is behind the last one: 1 where nothing is missing between them."""
         if not len(track.series.times):
             return 1
         last = track.series.times[-1]
         if time[0] <= last:
-            raise InputError(WHERE, f"expected times in rising order, got {_after(time, track)}; it is passed over")
+            what = f"expected times in rising order, got {_after(time, track, cell)}"
+            raise InputError(WHERE, f"{what}; it is passed over")
         before, here = positions(np.array([last, time[0]]), self.step.unit).tolist()
         steps, rest = divmod(here - before, self.step.count)
         same = self.step.unit != "months" or are_months_apart(track.series.times, time)
         if rest or not same:
             what = f"expected times that are whole steps of {self.step} apart"
-            raise InputError(WHERE, f"{what}, got {_after(time, track)}; it is passed over")
+            raise InputError(WHERE, f"{what}, got {_after(time, track, cell)}; it is passed over")
         return int(steps)
 
 
-def _after(time: Times, track: Track) -> str:
+def _after(time: Times, track: Track, cell: str) -> str:
+    """Return a time and the one before it in words, with offsets as they were given."""
+    if track.series.offset:
+        return f"{cell} after {track.cell}"
     both = np.concatenate([time, track.series.times[-1:]])
     return " after ".join(format_times(both, offset=track.series.offset))

@@ -76,6 +76,8 @@ class Reading:
         # A network trained on months is wrong on days; one trained on plain row numbers knows no step.
         if time is not None and self.rule["time"] is not None and table.step != step:
             raise InputError(file.where, self.other_step(step, table, time))
+        if time is not None and (reason := self.other_clock(table.series[0].offset)):
+            raise InputError(file.where, f"column {time!r}: {reason}")
         return table
 
     def check(self, where: str, header: list[str], columns: list[str], time: str | None, id: str | None) -> None:
@@ -100,6 +102,19 @@ class Reading:
             first = int(table.series[0].times[0])
             return f"{expects}, got whole numbers in column {time!r}; {as_dates(first)}"
         return f"{expects}, got dates in column {time!r}; name a column of whole numbers, or count rows with --time ''"
+
+    def other_clock(self, offset: str) -> str:
+        """Return why times with an offset from UTC, or with none (""), cannot be served, and the cure; "" if they can.
+
+        An hour of the clock is another hour of UTC: a calendar would be told the wrong one.
+        """
+        known = self.rule.get("offset")
+        if self.rule["time"] is None or known is None or known == ("utc" if offset else "none"):
+            return ""
+        expects = f"model {self.model!r} was trained on times"
+        if offset:
+            return f"{expects} without an offset from UTC, got {offset}; write the local times without it"
+        return f"{expects} with an offset from UTC, got none; write them with theirs, such as 2024-01-31T12:00+01:00"
 
     def choose(self, header: list[str]) -> tuple[list[str], str | None, str | None, list[str]]:
         """Return (value columns, time, id, what was decided without the user or the model, in words)."""

@@ -131,10 +131,17 @@ RANGE: dict[str, Rule] = {  # of the training inputs, where answers to others me
     "input.range.low": NUMBERS,
     "input.range.high": NUMBERS,
 }
+OFFSET: dict[str, Rule] = {"input.offset": _one_of("none", "utc")}  # whether training's times had one
 TARGETS: dict[str, Rule] = {"forecast.columns": NAMES}  # the first of input.columns, where they are fewer
 OPTIONAL = {  # task: keys that may be absent, each with the rules that hold where it is there
     "classification": {"explain": EXPLAIN},
-    "forecasting": {"stream": STREAM, "input.calendar": CALENDAR, "input.range": RANGE, "forecast.columns": TARGETS},
+    "forecasting": {
+        "stream": STREAM,
+        "input.calendar": CALENDAR,
+        "input.offset": OFFSET,
+        "input.range": RANGE,
+        "forecast.columns": TARGETS,
+    },
 }
 OPEN = ("provenance", "golden.input", "golden.calendar", "golden.outputs")  # what is inside is not named above
 

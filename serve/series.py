@@ -29,6 +29,7 @@ from serve.times import (
     format_times,
     future_times,
     month_day,
+    offsets_of,
     period_ends,
     positions,
 )
@@ -41,6 +42,7 @@ Raw = str | Path | IO[str] | IO[bytes] | Frame  # what can be opened
 GAPS = ("error", "interpolate")
 INTERPOLATE = "--gaps interpolate; in a recipe gaps: interpolate"
 AS_NUMBERS = "dates written as numbers; write them as dates, such as 2024-03-31 (of a quarter or month, its first day)"
+LOCAL = "; if they are local days over a change of clocks, write the dates without a time and an offset"
 MAX_FILL = 100  # a filled series may have this many times its rows: a typo in one year must not ask for 10^9 rows
 
 
@@ -91,6 +93,7 @@ class _Rows:
     times: Times
     values: npt.NDArray[np.float64]
     offset: str
+    time: str | None  # the column
 
 
 def read_csv(
@@ -136,7 +139,7 @@ def table_of(file: File, *, columns: Sequence[str] | None, time: str | None, id:
     if "" in ids:
         row = int((codes == ids.index("")).argmax())
         raise InputError(file.where, f"{file.place(row)}, column {id!r}: expected an id, got a missing value")
-    return _regular_table(_split(codes, ids, times, values, offset), names, gaps, file, timed=time is not None)
+    return _regular_table(_split(codes, ids, times, values, offset, time), names, gaps, file, timed=time is not None)
 
 
 def _check_whole(file: File, times: Times) -> None:
@@ -160,7 +163,12 @@ def check_names(where: str, header: list[str], names: list[str]) -> None:
 
 
 def _split(
-    codes: npt.NDArray[np.int64], ids: list[str], times: Times | None, values: npt.NDArray[np.float64], offset: str
+    codes: npt.NDArray[np.int64],
+    ids: list[str],
+    times: Times | None,
+    values: npt.NDArray[np.float64],
+    offset: str,
+    time: str | None,
 ) -> Iterator[_Rows]:
     """Yield the rows of each id, ids in order of first appearance."""
     counts = np.bincount(codes, minlength=len(ids))
@@ -171,7 +179,7 @@ def _split(
         at = order[end - count : end]
         own = slice(end - count, end) if together else at
         stamps = times[own] if times is not None else np.arange(count, dtype=np.int64)
-        yield _Rows(name, at, stamps, values[own], offset)
+        yield _Rows(name, at, stamps, values[own], offset, time)
 
 
 def _regular_table(split: Iterable[_Rows], columns: list[str], gaps: str, file: File, *, timed: bool) -> Table:
@@ -198,8 +206,8 @@ def _check_order(rows: _Rows, file: File) -> None:
     wrong = np.flatnonzero(rows.times[1:] <= rows.times[:-1])
     if len(wrong):
         row = int(wrong[0]) + 1
-        time, before = format_times(rows.times[[row, row - 1]], offset=rows.offset)
-        what = "a duplicate" if time == before else f"{time} after {before}"
+        time, before = _written(rows, [row, row - 1], file)
+        what = "a duplicate" if rows.times[row] == rows.times[row - 1] else f"{time} after {before}"
         raise InputError(
             file.where,
             f"{file.place(rows.at[row])}: expected times in rising order, got {what} ({time}) in series {rows.id!r}; "
@@ -218,10 +226,11 @@ def _fill(rows: _Rows, step: Step, columns: list[str], gaps: str, file: File) ->
     off_grid = np.flatnonzero(offset % step.count)
     if len(off_grid):
         row = int(off_grid[0])
+        cure = LOCAL if _changes_clocks(rows, file) else ""
         raise InputError(
             file.where,
             f"{file.place(rows.at[row])}: expected times that are whole steps of {step} apart, "
-            f"got {format_times(rows.times, offset=rows.offset)[row]} in series {rows.id!r}; put them on one grid",
+            f"got {_written(rows, [row], file)[0]} in series {rows.id!r}; put them on one grid{cure}",
         )
     grid = offset // step.count  # (rows,) the place of each row, in steps
     steps = int(grid[-1]) + 1
@@ -268,12 +277,29 @@ def _check_complete(rows: _Rows, grid: npt.NDArray[np.int64], step: Step, column
         )
     jumps = np.flatnonzero(np.diff(grid) != 1)
     if len(jumps):
-        before, after = format_times(rows.times[jumps[0] : jumps[0] + 2], offset=rows.offset)
+        before, after = _written(rows, [jumps[0], jumps[0] + 1], file)
         raise InputError(
             file.where,
             f"{file.place(rows.at[jumps[0] + 1])}: expected a row every {step}, got {after} after {before} "
             f"in series {rows.id!r}; add the rows, or allow interpolation ({INTERPOLATE})",
         )
+
+
+def _changes_clocks(rows: _Rows, file: File) -> bool:
+    """True where times of a file are written with several offsets, as local ones are over a change of clocks."""
+    return rows.offset == "Z" and not isinstance(file, ParquetFile) and len(offsets_of(_words(rows, file))) > 1
+
+
+def _words(rows: _Rows, file: File) -> list[str]:
+    return file.coded(str(rows.time))[1]
+
+
+def _written(rows: _Rows, places: Sequence[int], file: File) -> list[str]:
+    """Return the times of some rows as they stand in the file where its offsets change, else as forecasts give them."""
+    if not _changes_clocks(rows, file):
+        return format_times(rows.times[places], offset=rows.offset)
+    codes, words = file.coded(str(rows.time))
+    return [words[codes[rows.at[place]]] for place in places]
 
 
 def _grid_times(rows: _Rows, grid: npt.NDArray[np.int64], steps: int, step: Step) -> Times:

@@ -236,11 +236,16 @@ def offset_of(cells: list[str]) -> str:
     """Return the offset from UTC that times are written with, Z where they have several, "" where they have none."""
     if not cells or not OFFSET.search(cells[0]):
         return ""
-    found = {match.group(1).upper() for cell in cells if (match := OFFSET.search(cell))}
+    found = offsets_of(cells)
     if len(found) > 1 or "Z" in found:
         return "Z"
     digits = found.pop().replace(":", "")
     return f"{digits[:3]}:{digits[3:] or '00'}"
+
+
+def offsets_of(cells: list[str]) -> set[str]:
+    """Return the different offsets as they are written."""
+    return {match.group(1).upper() for cell in cells if (match := OFFSET.search(cell))}
 
 
 def are_dates(times: Times) -> bool:

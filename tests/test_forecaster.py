@@ -224,7 +224,7 @@ def test_calendar_and_covariates_from_data_to_served_rows(
     done = CliRunner().invoke(main, ["series", str(line.model_path("shop")), str(shop_csv), "-o", "rows.jsonl"])
     assert done.exit_code == 0, done.output
     np.testing.assert_allclose([row["yhat"] for row in line.rows("rows.jsonl")], model.predict(shop_csv)[0, :, 0], 1e-5)
-    with pytest.raises(InputError, match="reads a calendar, and needs times; give a file or a Table"):
+    with pytest.raises(InputError, match="reads a calendar, and needs times; give a file or a DataFrame"):
         model.predict(np.zeros((CONTEXT, 3)))
     with pytest.raises(ServeError, match="expected a horizon of at most 3, beyond which visits, rain is not known"):
         model.predict(shop_csv, horizon=4)

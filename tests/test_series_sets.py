@@ -14,6 +14,7 @@ from pipeline import data, params, series
 from pipeline.schema import SERIES_DATA, check_section
 from pipeline.stage import StageError
 from serve.errors import InputError
+from serve.reading import Reading
 
 Spec = Callable[..., dict[str, Any]]
 
@@ -141,6 +142,21 @@ def test_times_and_headers_are_not_taken_for_values(tmp_path: Path, spec_of: Spe
     (tmp_path / "mine.csv").write_text(text)
     with pytest.raises(StageError, match=sentence):
         series.series(spec_of("csv", path=str(tmp_path / "mine.csv")), 2, 1)
+
+
+def test_times_with_an_offset_are_known_as_such(tmp_path: Path, table: Callable[..., dict[str, Any]]) -> None:
+    """Oracle: the same hours with Z and without; what is written of the test split is read by its rule."""
+    block = check_section("", {"set": "mine", "context": 5, "horizon": 3, "quantiles": [0.5]}, SERIES_DATA)
+    for zone, offset in (("Z", "utc"), ("", "none")):
+        hours = np.datetime64("2024-01-01T00:00") + np.arange(60)[:, None].astype("timedelta64[h]")
+        rows = "".join(f"{hour[0]}{zone},{row % 7}\n" for row, hour in enumerate(hours))
+        source = data.series_data(block | {"spec": table("ds,y\n" + rows, id=None)})
+        assert source.about["input"]["offset"] == offset
+        raw = tmp_path / offset
+        raw.mkdir()
+        data.write_raw_series(raw, source)
+        for path in raw.iterdir():
+            assert Reading("hours", source.about["input"]).read(path).series[0].offset == zone
 
 
 ETTH1 = Path(os.environ.get("DATA_ROOT", Path(__file__).parents[2] / "shared/datasets"))

@@ -113,7 +113,7 @@ def test_monthly_gap() -> None:
         (hours("00:00", "01:00", "02:00", "02:30"), {"gaps": "interpolate"}, "line 5: .*whole steps of 3600 seconds"),
         (hours("01:00", "02:00", "02:00"), {}, "line 4: .*a duplicate .*give local times their offset from UTC"),
         (hours("01:00+02:00", "01:00+01:00", "03:00"), {}, "line 4, .*all times with an offset or none"),
-        (hours("00:00+01:00", "00:00+02:00", "02:00+02:00"), {}, "line 3: .* 2024-10-26T22:00:00Z after 2024-10-26T23"),
+        (hours("00:00+01:00", "00:00+02:00", "02:00+02:00"), {}, r"line 3: .* 2024-10-27T00:00\+02:00 after .*\+01"),
     ],
 )
 def test_refusals_name_file_line_and_value(text: str, options: dict, message: str) -> None:
@@ -133,6 +133,17 @@ def forms(numbers: list[int], folder: Path) -> list[object]:
     frame.to_csv(folder / "t.csv", index=False)
     frame.to_parquet(folder / "t.parquet")
     return [folder / "t.csv", folder / "t.parquet", frame]
+
+
+@pytest.mark.parametrize("gaps", ["error", "interpolate"])
+def test_local_midnights_over_a_change_of_clocks(gaps: str) -> None:
+    """Oracle: the message shows the cell of the file, not a UTC time that stands nowhere in it; the cure works."""
+    days = pd.date_range("2024-10-24", periods=8, tz="Europe/Berlin")
+    with pytest.raises(InputError, match=r"got 2024-10-28T00:00:00\+01:00 .*write the dates without a time") as caught:
+        read("ds,y\n" + "".join(f"{day.isoformat()},1\n" for day in days), gaps=gaps)
+    assert "line 6" in str(caught.value) and "Z" not in str(caught.value)
+    table = read("ds,y\n" + "".join(f"{day.date()},1\n" for day in days), gaps=gaps)
+    assert (table.step, table.filled) == (Step("seconds", 86400), 0)
 
 
 @pytest.mark.parametrize("gaps", ["error", "interpolate"])

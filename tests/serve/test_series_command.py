@@ -117,6 +117,30 @@ def test_another_files_form_changes_nothing(make_forecaster: Make, tmp_path: Pat
     assert given.stdout == first.stdout and "delimiter" not in given.stderr and "decimal" not in given.stderr
 
 
+@pytest.mark.parametrize(
+    ("trained", "zone", "error"),
+    [
+        ("none", "+05:00", "without an offset from UTC, got +05:00; write the local times without it"),
+        ("none", "Z", "without an offset from UTC, got Z; write"),
+        ("utc", "", "with an offset from UTC, got none; write them with theirs, such as 2024-01-31T12:00+01:00"),
+        ("none", "", None), ("utc", "Z", None), ("utc", "+05:00", None), (None, "Z", None), (None, "", None),
+    ],
+)  # fmt: skip
+def test_times_have_an_offset_as_in_training(
+    make_forecaster: Make, tmp_path: Path, trained: str | None, zone: str, error: str | None
+) -> None:
+    """Oracle: what the contract says, of a file and of a stream; one without the key takes both."""
+    model = make_forecaster(**({} if trained is None else {"offset": trained}))
+    (tmp_path / "x.csv").write_text("ds,y\n" + "".join(f"2024-03-0{t}T00:00{zone},{t}\n" for t in range(1, 7)))
+    rows = rows_of(infer(model, tmp_path / "x.csv"))
+    command = ["series", str(model), "--follow"]
+    stream = CliRunner().invoke(main, command, input=(tmp_path / "x.csv").read_text()).stdout
+    if error:
+        assert error in rows[0]["error"] and error in stream and ",ok," not in stream
+    else:
+        assert rows[0]["status"] == "ok" and ",ok," in stream
+
+
 def test_counters_are_no_days(make_forecaster: Make, tmp_path: Path) -> None:
     """Oracle: a model of days refuses rows numbered 0 to 5, and takes them where the user says so."""
     (tmp_path / "x.csv").write_text("ds,y\n" + "".join(f"{t},{t}\n" for t in range(6)))

@@ -44,7 +44,8 @@ def documents() -> list[dict[str, Any]]:
     stream["stream"] = {"samples": 4}
     fewer["forecast"]["columns"] = ["y"]
     ranged = forecaster_document(range={"of": "values", "low": [0.0], "high": [10.0]})
-    return [classifier_document(), crop, whole, seeing, forecaster_document(), told, stream, fewer, ranged]
+    zoned = forecaster_document(offset="utc")
+    return [classifier_document(), crop, whole, seeing, forecaster_document(), told, stream, fewer, ranged, zoned]
 
 
 def accepted(document: dict[str, Any]) -> bool:
