@@ -172,7 +172,10 @@ def series_data(recipe: dict[str, Any]) -> Data:
     times = {split: np.concatenate([s.times for s in part]) for split, part in parts.items()}
     flat = np.flatnonzero(np.ptp(x["train"], axis=0) == 0)  # std of equal values need not be exactly 0
     if flat.size:
-        raise StageError(f"data: column {columns[flat[0]]!r} never changes in the training rows; leave it out")
+        name = columns[flat[0]]
+        others = ", ".join(column for k, column in enumerate(columns) if k not in flat)
+        cure = f"leave it out: `columns: [{others}]` in the set" if others else "there is nothing to forecast"
+        raise StageError(f"data: column {name!r} never changes in the training rows; {cure}")
     require_float32(columns, x["train"])
     season, shortest = recipe["spec"]["season"], int(np.diff(starts["train"]).min())
     if season >= shortest:

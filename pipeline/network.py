@@ -178,10 +178,14 @@ def published(recipe: dict[str, Any]) -> dict[str, Tensor]:
     """Return the published weights that the recipe names, under the network's own keys."""
     file = recipe["weights"]["file"]
     path, cure = disk.weights_path(file), "give the file that torch.save wrote of a state dict"
+    if path and path.suffix == ".safetensors":
+        call = f"torch.save(safetensors.torch.load_file({path.name!r}), {path.stem + '.pt'!r})"
+        raise StageError(f"weights: {path}: expected a file of torch.save, got safetensors; convert it: {call}")
     try:
         state = None if path is None else torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, EOFError, RuntimeError, KeyError) as error:
         raise StageError(f"weights: {path} cannot be read ({type(error).__name__}); {cure}") from None
+    state = unwrapped(state)
     if path and not (isinstance(state, dict) and all(isinstance(v, Tensor) for v in state.values())):
         raise StageError(f"weights: {path}: expected names and tensors, got {type(state).__name__}; {cure}")
     try:
@@ -191,6 +195,16 @@ def published(recipe: dict[str, Any]) -> dict[str, Tensor]:
         raise StageError(f"weights: {reason}; put the file there, or name one") from None
     except ValueError as error:
         raise StageError(f"weights: {file}: {error}") from None
+
+
+def unwrapped(saved: Any) -> Any:
+    """Return the state dict of what a training script saved: alone or in a checkpoint, of DataParallel or not."""
+    for key in ("state_dict", "model"):
+        if isinstance(saved, dict) and isinstance(saved.get(key), dict):
+            saved = saved[key]
+    if isinstance(saved, dict) and saved and all(str(name).startswith("module.") for name in saved):
+        return {name.removeprefix("module."): tensor for name, tensor in saved.items()}
+    return saved
 
 
 def adopt(net: nn.Module, state: dict[str, Tensor], whose: str, recipe: dict[str, Any]) -> None:

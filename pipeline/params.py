@@ -261,6 +261,8 @@ def keep_record(params: Params) -> None:
 
 def main() -> None:
     params = load()
+    if "line_studies" not in params.raw and Path("dvc.yaml").exists():
+        raise ParamsError(f"{FILE.name} line_studies: missing; dvc.yaml reads it, so add `line_studies: []` for none")
     if sys.argv[1:] == ["--names"]:
         absent = [name for name, recipe in params.models.items() if not disk.at_hand(recipe)]
         if absent:

@@ -44,6 +44,7 @@ BEGINNINGS = {  # of files that are no CSV
     b"\xd0\xcf\x11\xe0": "an Excel file; save it as CSV",
     b"PAR1": "a Parquet file; let its name end in .parquet",
 }
+SEP = re.compile(rb'"?sep=(.)"?[ ]*\n', re.IGNORECASE)  # a first line that tells Excel the delimiter
 THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2},\d{3}")  # 1,234 is 1.234 to some and 1234 to others
 
 
@@ -175,6 +176,10 @@ def open_csv(
     keys: names of columns that will be asked for as ids or times, where there are such: they are then read faster.
     """
     where, data = _read(source)
+    if told := SEP.match(data):
+        data = b"\n" + data[told.end() :]  # lines keep their numbers
+        sign = told[1].decode("latin-1")
+        delimiter = next((n for n, s in DELIMITERS.items() if s == sign), "auto") if delimiter == "auto" else delimiter
     sniffed = delimiter == "auto"
     delimiter = sniff(data, where, decimal) if sniffed else DELIMITERS[delimiter]
     header, first, end = _head(data, delimiter)
@@ -288,7 +293,7 @@ def _head(data: bytes, delimiter: str) -> tuple[list[str], list[str], int]:
 def _read_columns(data: bytes, where: str, delimiter: str) -> tuple[list[list[str]], "array[int]"]:
     """Return (the stripped cells of each column, the line of each row).
 
-    Empty lines are skipped; in a file of one column, one between others is a missing value.
+    Empty lines, and lines of blanks, are skipped; in a file of one column, one between others is a missing value.
     """
     reader, lines = _rows(data.rstrip(b"\n"), delimiter), array("q")
     columns: list[list[str]] = []
@@ -298,7 +303,7 @@ def _read_columns(data: bytes, where: str, delimiter: str) -> tuple[list[list[st
             columns, known = [[] for _ in header], [{} for _ in header]
             break
         for row in reader:
-            if not row and len(columns) > 1:
+            if len(columns) > 1 and len(row) < 2 and not "".join(row).strip():
                 continue
             if len(row or [""]) != len(columns):
                 raise InputError(

@@ -15,7 +15,7 @@ from typing import IO
 import numpy as np
 import numpy.typing as npt
 
-from serve.csvfile import DELIMITERS, sniff
+from serve.csvfile import DELIMITERS, SEP, sniff
 from serve.errors import InputError
 from serve.forecast import Task
 from serve.number import GROUPED, number
@@ -53,7 +53,11 @@ def follow(task: Task, stdin: IO[bytes]) -> Iterator[Block]:
         why = f"a step answers {model.horizon}" if model.contract.streams else "the file has no step graph"
         task.say(f"each sample runs the whole window of {model.context} rows anew: {why}")
     head = stdin.readline(MAX_LINE).removeprefix(BOM_UTF8)
-    sign = DELIMITERS.get(reading.delimiter) or sniff(head.decode(errors="replace").encode(), WHERE, reading.decimal)
+    told = SEP.match(head)
+    if told:
+        head = stdin.readline(MAX_LINE)
+    given = DELIMITERS.get(reading.delimiter) or (told and told[1].decode("latin-1"))
+    sign = given or sniff(head.decode(errors="replace").encode(), WHERE, reading.decimal)
     follower = None
     for raw in chain([head], iter(lambda: stdin.readline(MAX_LINE), b"")):
         try:  # line by line: a quote that is not closed would take all that follow
@@ -62,6 +66,8 @@ def follow(task: Task, stdin: IO[bytes]) -> Iterator[Block]:
         except csv.Error as error:
             yield block_of([task.trouble(None, f"expected cells between {sign!r}, {error}")])
             continue
+        if follower and len(follower.header) > 1 and len(cells) < 2 and not "".join(cells).strip():
+            continue  # a line of blanks, as of a file
         if cells and follower:
             yield follower.rows(cells)
         elif cells:

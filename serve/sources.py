@@ -19,6 +19,7 @@ from serve.image import FLAT, SUFFIXES, ImageRule, lost_contrast, read_file, rea
 
 PACKED = (*archive.SUFFIXES, cells.SUFFIX)
 SERIES = (".csv", ".tsv", ".parquet")
+UNREAD = (".heic", ".heif", ".avif", ".jxl", ".dng", ".cr2", ".nef", ".arw", ".svg", ".pdf")  # images of other kinds
 COMPRESSED = (".gz", ".tgz", ".bz2", ".tbz2", ".xz", ".txz", ".zst", ".7z", ".rar")
 
 
@@ -86,6 +87,7 @@ class ImageSources:
         self.separator = b"\0" if nul else b"\n"
         self.live = live
         self.skipped = 0
+        self.unread = ""  # the suffix of an image among them that is of no kind that is read
 
     def __iter__(self) -> Iterator[Source]:
         for path in self.paths:
@@ -113,12 +115,22 @@ class ImageSources:
             cure = f"expected {self.kind}, got a compressed file; decompress it first"
             yield Source(path, cure if path.lower().endswith(COMPRESSED) and os.path.exists(path) else None)
             return
-        found = False
+        found, self.unread = False, ""
         for source in self._unpack(path) if packed and not os.path.isdir(path) else self._walk(path):
             found = True
             yield source
         if not found:
-            yield Source(path, f"the {'archive' if packed else 'folder'} holds no {self.kind}")
+            yield Source(path, f"the {'archive' if packed else 'folder'} holds no {self.kind}{self._of_other_kinds()}")
+
+    def _of_other_kinds(self) -> str:
+        cure = f", but {self.unread} files, which are not read; convert them to JPEG or PNG"
+        return cure if self.unread and self.suffixes is SUFFIXES else ""
+
+    def _skip(self, name: str) -> None:
+        """Count a file that is passed over."""
+        self.skipped += 1
+        if not name.startswith(".") and (suffix := os.path.splitext(name)[1].lower()) in UNREAD:
+            self.unread = suffix
 
     def _unpack(self, path: str) -> Iterator[Source]:
         try:
@@ -126,7 +138,7 @@ class ImageSources:
                 if isinstance(part, Cell) or self._takes(os.path.basename(part.name)):
                     yield Source(part.path, None, part)
                 else:
-                    self.skipped += 1
+                    self._skip(os.path.basename(part.name))
         except InputError as error:
             yield Source(path, error.reason)
 
@@ -164,7 +176,7 @@ class ImageSources:
         if taken:
             yield Source(entry.path)
         else:
-            self.skipped += 1
+            self._skip(entry.name)
 
 
 class SeriesSources(ImageSources):

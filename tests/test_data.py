@@ -162,7 +162,7 @@ def table(resolved: Resolve, folder: Path, text: str, **options: Any) -> dict[st
 def test_a_constant_column(resolved: Resolve, tmp_path: Path) -> None:
     """Ten times .1 has a std that is not exactly 0 in floating point."""
     text = "a,b\n" + "".join(f"{i},0.1\n" for i in range(60))
-    with pytest.raises(StageError, match="data: column 'b' never changes in the training rows; leave it out"):
+    with pytest.raises(StageError, match="data: column 'b' never changes in the training rows; leave it out: `col"):
         data.make(table(resolved, tmp_path, text))
 
 

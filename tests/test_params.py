@@ -287,6 +287,19 @@ def test_the_stage_says_its_error_without_a_traceback(workspace: Path) -> None:
     ]
 
 
+def test_dvc_needs_line_studies(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Oracle: dvc.yaml asks for the key; what stage params takes, dvc takes."""
+    path = copy_params(workspace)
+    content = YAML(typ="safe").load(path)
+    del content["line_studies"]
+    with path.open("w") as file:
+        YAML().dump(content, file)
+    (workspace / "dvc.yaml").touch()
+    monkeypatch.setattr(sys, "argv", ["params"])
+    with pytest.raises(params.ParamsError, match=r"params.yaml line_studies: missing; .* add"):
+        params.main()
+
+
 @pytest.mark.parametrize("size", ["small", "full"])
 def test_the_shipped_line_is_laid_out_at_both_sizes(
     workspace: Path, monkeypatch: pytest.MonkeyPatch, size: str

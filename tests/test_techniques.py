@@ -231,6 +231,36 @@ def test_published_weights_that_cannot_be_used(resolved, tmp_path, monkeypatch, 
         run_of(resolved(PUBLISHED))
 
 
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda s: s,
+        lambda s: {"state_dict": s, "epoch": 3},
+        lambda s: {"model": s, "optimizer": {"lr": 0.1}},
+        lambda s: {"state_dict": {f"module.{key}": tensor for key, tensor in s.items()}},
+    ],
+    ids=["alone", "state_dict", "model", "DataParallel"],
+)
+def test_weights_inside_a_checkpoint_are_found(resolved, tmp_path, monkeypatch, wrap):
+    """Oracle: the tensors that were saved, however a training script had wrapped them."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    state = {"layer.weight": torch.ones(2), "layer.bias": torch.zeros(2)}
+    torch.save(wrap(state), tmp_path / "published.pth")
+    with monkeypatch.context() as patched:
+        patched.setattr(network.models, "published", lambda arch, found, net: found)
+        found = network.published(resolved(PUBLISHED))
+    assert found.keys() == state.keys() and all(torch.equal(found[key], state[key]) for key in state)
+
+
+def test_safetensors_are_refused_with_the_call_that_converts_them(resolved, tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    (tmp_path / "net.safetensors").write_bytes(b"x")
+    weights = WEIGHTS | {"file": "net.safetensors"}
+    call = r"torch.save\(safetensors.torch.load_file\('net.safetensors'\), 'net.pt'\)"
+    with pytest.raises(StageError, match=f"got safetensors; convert it: {call}"):
+        network.published(resolved(PUBLISHED | {"weights": weights}))
+
+
 @pytest.mark.slow  # imports torchvision
 def test_a_folder_named_by_imagenets_classes(resolved, photo_folder, monkeypatch):
     """ImageNet's order: tench is 0, jean 608, 1,000 in all. The path is relative, found below DATA_ROOT."""

@@ -176,6 +176,8 @@ def test_a_series_without_times_and_other_signs(make_forecaster: Make) -> None:
     assert [row["yhat"] for row in rows[3:]] == ["4.5", "5.5"]
     wrong = answers(model, comma, code=1)  # every sample is an error
     assert wrong[0]["error"].endswith("expected a number, got '0,5'; say --decimal ,")
+    excel = answers(model, "sep=;\n" + comma.replace(",5", "") + "   \n", "--horizon", "1")
+    assert [row["yhat"] for row in excel[3:]] == ["4", "5"]
     thousands = answers(model, "ds;y\n1;1.234\n", code=1)
     assert "unmistakable decimal sign, got '1.234'; say --decimal . or --decimal ," in thousands[0]["error"]
     assert answers(model, "ds;y\n1;1.234\n", "--decimal", ",", "--horizon", "1")[0]["status"] == "unsettled"

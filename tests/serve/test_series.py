@@ -225,6 +225,10 @@ GERMAN = "decimal ',', points between thousands"
         ('ds,y,note\n1,1,"a;b"\n2,2,c\n', {}, [1, 2], []),
         ("ds,p;q,y\n1,2;3,4\n2,3;4,5\n", {"delimiter": ","}, [4, 5], []),
         ("y\n1\n2\n", {"time": None}, [1, 2], []),
+        ("sep=;\nds;y\n1;1,5\n2;-2\n", {}, [1.5, -2], ["decimal ','"]),
+        ('"SEP=|"\nds|y\n1|1\n2|2\n', {}, [1, 2], []),
+        ("ds,y\n1,1\n2,2\n  \n", {}, [1, 2], []),
+        ("ds,y\n1,1\n   \n2,2\n\n \t\n", {}, [1, 2], []),
         ("y\n1,5\n2,5\n", {"time": None, "decimal": ","}, [1.5, 2.5], ["delimiter ';'"]),
     ],
 )

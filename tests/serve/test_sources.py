@@ -2,6 +2,7 @@
 
 import io
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -86,6 +87,17 @@ def test_folders_without_images(tmp_path: Path) -> None:
     """Oracle: a folder that was given never vanishes from the output."""
     (tmp_path / "notes.txt").write_bytes(b"x")
     assert names(tmp_path.parent, str(tmp_path)) == ([f"{tmp_path.name}: the folder holds no image files"], 1)
+
+
+def test_images_of_other_kinds_are_named(tmp_path: Path) -> None:
+    """Oracle: what an iPhone writes is in the folder, and in an archive of it; beside an image it is skipped."""
+    (tmp_path / "IMG_1.HEIC").write_bytes(b"x")
+    expected = "holds no image files, but .heic files, which are not read; convert them to JPEG or PNG"
+    assert names(tmp_path.parent, str(tmp_path))[0] == [f"{tmp_path.name}: the folder {expected}"]
+    packed = shutil.make_archive(str(tmp_path / "packed"), "zip", tmp_path, "IMG_1.HEIC")
+    assert [source.error for source in ImageSources([packed], io.BytesIO())] == [f"the archive {expected}"]
+    (tmp_path / "a.png").write_bytes(b"x")
+    assert len(names(tmp_path, str(tmp_path / "a.png"))[0]) == 1
 
 
 @pytest.mark.parametrize("name", ["a.tar.gz", "a.tgz", "a.tar.xz", "photo.png.gz", "a.7z"])
