@@ -140,9 +140,10 @@ def period_ends(numbers: npt.NDArray[np.int64], step: int, least: int) -> int | 
     jumps = np.flatnonzero(np.diff(numbers) != step) + 1
     for digits in (3, 2, 1):
         rest, enough = numbers % 10**digits, max(least if digits > 1 else 2, len(jumps) / 2)
-        for small in np.unique(rest[jumps]) if step < 10**digits / 2 else ():
+        ends = np.unique(rest[jumps][rest[jumps] <= step]) if step < 10**digits / 2 else ()
+        for small in ends:
             there = np.flatnonzero(rest[1:] == small) + 1
-            if small <= step and len(there) >= enough and np.isin(there, jumps).all():
+            if len(there) >= enough and np.isin(there, jumps).all():
                 return int(there[0])
     return None
 
