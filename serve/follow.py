@@ -130,7 +130,7 @@ class Follower:
         if self.time and (reason := self.task.reading.other_clock(offset)):
             raise InputError(WHERE, f"column {self.time!r}: {reason}; it is passed over")
         cell = found[self.time] if self.time else ""
-        steps = self._steps(track, time, cell)
+        steps = self._steps(track, time, cell, offset)
         behind = _after(time, track, cell)
         track.cell = cell
         numbered = steps > 1 and self._are_numbered(track, int(time[0].astype(np.int64)))
@@ -139,9 +139,9 @@ class Follower:
             self._push(self._start(name), time, row, offset)
             raise InputError(name, f"expected a row every {self.step}, got {gap}; the series starts anew")
         last, before = track.series.values[-1:], track.series.times[-1:]
-        day = month_day(np.concatenate([track.series.times, time]))
+        day = month_day(np.concatenate([track.series.times, time]), offset)
         for k in range(1, steps):
-            between = future_times(before[0], self.step, k, day=day)[-1:]
+            between = future_times(before[0], self.step, k, day=day, offset=offset)[-1:]
             self._push(track, between, last + (row - last) * k / steps, offset)
         origin, settled = self._push(track, time, row, offset)
         if origin.error and not settled:
@@ -217,7 +217,7 @@ class Follower:
             raise InputError(WHERE, f"column {self.time!r}: {trouble[1]}")
         return times[-1:]
 
-    def _steps(self, track: Track, time: Times, cell: str) -> int:
+    def _steps(self, track: Track, time: Times, cell: str, offset: str) -> int:
         """Return how many steps a time is behind the last one: 1 where nothing is missing between them."""
         if not len(track.series.times):
             return 1
@@ -225,9 +225,9 @@ class Follower:
         if time[0] <= last:
             what = f"expected times in rising order, got {_after(time, track, cell)}"
             raise InputError(WHERE, f"{what}; it is passed over")
-        before, here = positions(np.array([last, time[0]]), self.step.unit).tolist()
+        before, here = positions(np.array([last, time[0]]), self.step.unit, offset).tolist()
         steps, rest = divmod(here - before, self.step.count)
-        same = self.step.unit != "months" or are_months_apart(track.series.times, time)
+        same = self.step.unit != "months" or are_months_apart(track.series.times, time, offset)
         if rest or not same:
             what = f"expected times that are whole steps of {self.step} apart"
             raise InputError(WHERE, f"{what}, got {_after(time, track, cell)}; it is passed over")

@@ -22,7 +22,7 @@ from serve.opened import Array, Opened, Tensors
 from serve.output import Row
 from serve.reading import Columns, Reading
 from serve.schema import MAX_STEPS
-from serve.series import Frame, Series, Step, Table, future_times
+from serve.series import Frame, Series, Step, Table
 from serve.session import describe_device, open_session
 from serve.times import Times
 from serve.workers import batched, threads
@@ -199,7 +199,7 @@ class Forecaster(Opened):
     def stamps(self, series: Series, cutoff: int, step: Step, horizon: int | None = None) -> Times:
         """Return the times of the window that ends at row `cutoff` and of as many rows ahead as `run` asks for."""
         ahead = -(-(horizon or self.horizon) // self.horizon) * self.horizon
-        later = future_times(series.times[cutoff], step, ahead, day=series.month_day)
+        later = series.after(cutoff, step, ahead)
         if series.times.dtype.kind != "M":
             what = f"model {self.name!r} reads a calendar: expected times that are dates, got whole numbers"
             raise InputError(series.id, what)

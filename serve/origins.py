@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from serve.errors import DeviceMemoryError, InputError
 from serve.model import WINDOWS_PER_RUN, Floats, Forecaster
-from serve.series import Series, Table, future_times
+from serve.series import Series, Table
 from serve.times import Step, Times, has_times_after
 
 DAY = 86400  # seconds
@@ -37,8 +37,7 @@ class Origin(NamedTuple):  # of which a file has hundreds of thousands
     @property
     def times(self) -> Times:
         """Return the times (S,) of the rows ahead."""
-        last, day = self.series.times[self.cutoff], self.series.month_day
-        return future_times(last, self.step, len(self.forecast), day=day)
+        return self.series.after(self.cutoff, self.step, len(self.forecast))
 
     @property
     def dates(self) -> bool:

@@ -58,7 +58,11 @@ class Series:
     # Asked for at every rolling origin, so worked out once.
     @cached_property
     def month_day(self) -> int:
-        return month_day(self.times)
+        return month_day(self.times, self.offset)
+
+    def after(self, row: int, step: Step, n: int) -> Times:
+        """Return the n times after that of a row."""
+        return future_times(self.times[row], step, n, day=self.month_day, offset=self.offset)
 
     @cached_property
     def dates(self) -> bool:
@@ -186,7 +190,7 @@ def _regular_table(split: Iterable[_Rows], columns: list[str], gaps: str, file: 
     found = [*split]
     for rows in found:
         _check_order(rows, file)
-    steps = {rows.id: base_step(rows.times) for rows in found if len(rows.times) > 1}
+    steps = {rows.id: base_step(rows.times, rows.offset) for rows in found if len(rows.times) > 1}
     if timed and not steps:
         raise InputError(file.where, "expected at least two rows to know the step between them, got one")
     step = next(iter(steps.values()), Step("index", 1))
@@ -217,7 +221,7 @@ def _check_order(rows: _Rows, file: File) -> None:
 
 def _fill(rows: _Rows, step: Step, columns: list[str], gaps: str, file: File) -> tuple[Series, int]:
     """Return the series on its regular grid, and the number of values that interpolation made."""
-    place = positions(rows.times, step.unit)
+    place = positions(rows.times, step.unit, rows.offset)
     if (place[1:] - place[:-1] == step.count).all() and not np.isnan(rows.values).any():
         return Series(rows.id, rows.times, rows.values, rows.offset), 0
     if step.unit == "index":
@@ -304,7 +308,8 @@ def _written(rows: _Rows, places: Sequence[int], file: File) -> list[str]:
 
 def _grid_times(rows: _Rows, grid: npt.NDArray[np.int64], steps: int, step: Step) -> Times:
     """Return all times of the grid, those of the file kept as they are."""
-    later = future_times(rows.times[0], step, steps - 1, day=month_day(rows.times))
+    day = month_day(rows.times, rows.offset)
+    later = future_times(rows.times[0], step, steps - 1, day=day, offset=rows.offset)
     times = np.concatenate([rows.times[:1], later])
     times[grid] = rows.times
     return times

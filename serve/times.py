@@ -17,10 +17,11 @@ Times = npt.NDArray[Any]  # datetime64[s] or int64
 
 WHOLE = re.compile(r"[+-]?\d{1,18}(\.0*)?$")
 MONTH = re.compile(r"\d{4}-\d{2}$")
-OFFSET = re.compile(r"[T ]\d\d(?::?\d\d(?::?\d\d(?:[.,]\d+)?)?)?(Z|z|[+-]\d\d(?::?\d\d)?)$")  # behind a time
+OFFSET = re.compile(r"[Tt ]\d\d(?::?\d\d(?::?\d\d(?:[.,]\d+)?)?)?(Z|z|[+-]\d\d(?::?\d\d)?)$")  # behind a time
 WIDTHS = (6, 8, 10, 12, 14)  # digits of dates without signs between: months, days, hours, minutes, seconds
 YEARS = {6: (1600, 2200), 8: (1, 9999)}  # in which they are dates; else those of CLOCK_YEARS
 CLOCK_YEARS = (1800, 2200)
+PLACES = ((0, 4), (5, 7), (8, 10), (11, 13), (14, 16), (17, 19))  # year ... second of 2024-01-31T12:00:00
 MARKS = {4: b"-", 7: b"-", 10: b"T ", 13: b":", 16: b":"}  # between the digits of 2024-01-31T12:00:00
 MANY = 256  # cells from which it pays to take them together
 SHORTEST_MONTH = np.timedelta64(28, "D")
@@ -67,6 +68,9 @@ def parse_times(cells: list[str]) -> tuple[Times, tuple[int, str] | None]:
             return np.array(stamps, dtype="datetime64[s]"), (row, reason)
         if first_aware is None:
             first_aware = aware
+        if aware and not OFFSET.search(cell):  # it could not be written as it came
+            reason = f"expected a time with an offset such as 2024-01-31T12:00+02:00, got {cell!r}"
+            return np.array(stamps, dtype="datetime64[s]"), (row, reason)
         if stamp.microsecond or aware != first_aware:
             expected = "whole seconds" if stamp.microsecond else "all times with an offset or none"
             return np.array(stamps, dtype="datetime64[s]"), (row, f"expected {expected}, got {cell!r}")
@@ -90,11 +94,20 @@ def _plain(cells: list[str]) -> Times | None:
     chars = np.frombuffer(text.encode(), np.uint8).reshape(-1, width)
     if not all(np.isin(chars[:, k], [*MARKS.get(k, b"0123456789")]).all() for k in range(width)):
         return None
-    try:
-        stamps = chars.view(f"S{width}")[:, 0].astype("datetime64[s]")
-    except ValueError:
+    # Not by numpy's own parser: numpy 2.4 ends the process at a date that does not exist among 500 and more.
+    digits = chars.astype(np.int64) - ord("0")
+    year, month, day, *clock = [
+        digits[:, start:end] @ 10 ** np.arange(end - start)[::-1] for start, end in PLACES if end <= width
+    ]
+    months = (12 * (year - 1970) + month - 1).astype("datetime64[M]")
+    sound = (year > 0) & (month > 0) & (month < 13) & (day > 0) & (day <= _lengths(months))
+    for part, most in zip(clock, (24, 60, 60), strict=False):
+        sound &= part < most
+    if not sound.all():
         return None
-    return stamps if stamps.min() >= FIRST else None
+    seconds = 86400 * (day - 1) + sum(part * unit for part, unit in zip(clock, (3600, 60, 1), strict=False))
+    stamps: Times = months.astype("datetime64[s]") + seconds.astype("timedelta64[s]")
+    return stamps
 
 
 def whole_times(numbers: npt.NDArray[np.int64]) -> Times:
@@ -148,14 +161,18 @@ def period_ends(numbers: npt.NDArray[np.int64], step: int, least: int) -> int | 
     return None
 
 
-def positions(times: Times, unit: str) -> npt.NDArray[np.int64]:
-    """Return times as whole numbers of the unit: seconds or months since 1970, or the index itself."""
+def positions(times: Times, unit: str, offset: str = "") -> npt.NDArray[np.int64]:
+    """Return times as whole numbers of the unit: seconds or months since 1970, or the index itself.
+
+    offset: that of the clocks by which months are counted, here and below; times themselves are in UTC.
+    """
     if unit == "months":
-        return times.astype("datetime64[M]").astype(np.int64)
+        counted: npt.NDArray[np.int64] = local(times, offset).astype("datetime64[M]").astype(np.int64)
+        return counted
     return times.astype(np.int64)
 
 
-def base_step(times: Times) -> Step:
+def base_step(times: Times, offset: str = "") -> Step:
     """Return the most common difference of at least two rising times, the smallest of equally common ones.
 
     Months where every stamp has the same day and time of day, or every stamp is the last day of its month.
@@ -163,8 +180,8 @@ def base_step(times: Times) -> Step:
     gaps, index = np.diff(times), times.dtype.kind == "i"
     if (index or gaps[0] < SHORTEST_MONTH) and (gaps == gaps[0]).all():  # most series are told by this alone
         return Step("index" if index else "seconds", int(gaps[0].astype(np.int64)))
-    unit = "index" if index else "months" if _are_monthly(times) else "seconds"
-    found = np.diff(positions(times, unit))
+    unit = "index" if index else "months" if _are_monthly(local(times, offset)) else "seconds"
+    found = np.diff(positions(times, unit, offset))
     steps, counts = np.unique(found, return_counts=True)
     return Step(unit, int(steps[counts.argmax()]))
 
@@ -180,10 +197,11 @@ def _are_monthly(times: Times) -> bool:
     return bool((days == np.minimum(days.max(), lengths)).all())
 
 
-def month_day(times: Times) -> int:
+def month_day(times: Times, offset: str = "") -> int:
     """Return the day of the month on which monthly stamps fall where the month has it; 31 where all are last days."""
     if times.dtype.kind == "i" or not len(times):
         return 31
+    times = local(times, offset)
     days = _days(times)
     return 31 if (days == _lengths(times.astype("datetime64[M]"))).all() else int(days.max())
 
@@ -200,12 +218,12 @@ def _lengths(months: Times) -> npt.NDArray[np.int64]:
     return days.astype(np.int64)
 
 
-def are_months_apart(times: Times, later: Times) -> bool:
+def are_months_apart(times: Times, later: Times, offset: str = "") -> bool:
     """True where a stamp (1,) continues monthly stamps (T,), of which there may be none."""
-    return not len(times) or _are_monthly(np.concatenate([times, later]))
+    return not len(times) or _are_monthly(local(np.concatenate([times, later]), offset))
 
 
-def future_times(last: Any, step: Step, n: int, *, day: int | None = None) -> Times:
+def future_times(last: Any, step: Step, n: int, *, day: int | None = None, offset: str = "") -> Times:
     """Return the n times after `last` (a datetime64, or a whole number): datetime64[s] (n,) or int64 (n,).
 
     Months fall on `day`, by default that of `last`, cut to the length of the month (31 January, 29 February, 31 March);
@@ -217,12 +235,13 @@ def future_times(last: Any, step: Step, n: int, *, day: int | None = None) -> Ti
     stamp = np.datetime64(last, "s")
     if step.unit == "seconds":
         return np.asarray(stamp + ahead.astype("timedelta64[s]"))
+    stamp = local(stamp, offset)
     months = stamp.astype("datetime64[M]") + ahead.astype("timedelta64[M]")
     own = int(_days(np.array([stamp]))[0]) if day is None else day
     days = np.minimum(own, _lengths(months)) - 1
     clock = stamp - stamp.astype("datetime64[D]").astype("datetime64[s]")
     dates = months.astype("datetime64[D]") + days.astype("timedelta64[D]")
-    return np.asarray(dates.astype("datetime64[s]") + clock)
+    return np.asarray(dates.astype("datetime64[s]") + clock - _seconds(offset))
 
 
 def has_times_after(last: Any, step: Step, n: int) -> bool:
@@ -262,14 +281,20 @@ def format_times(times: Times, dates: bool | None = None, offset: str = "") -> l
     if times.dtype.kind == "i":
         return [str(time) for time in times.tolist()]
     if offset:
-        local: Times = times + _seconds(offset)
-        return [text + offset for text in np.datetime_as_string(local, "s").tolist()]
+        return [text + offset for text in np.datetime_as_string(local(times, offset), "s").tolist()]
     short = are_dates(times) if dates is None else dates
     texts: list[str] = np.datetime_as_string(times, "D" if short else "s").tolist()
     return texts
 
 
+def local(times: Any, offset: str) -> Any:
+    """Return times in UTC as clocks of an offset show them; whole numbers have none."""
+    return times + _seconds(offset) if offset else times
+
+
 def _seconds(offset: str) -> np.timedelta64:
     """Return what is added to UTC: of "+02:00" 7200 seconds."""
-    hours, minutes = (int(offset[1:3]), int(offset[4:6])) if offset != "Z" else (0, 0)
+    if offset in ("", "Z"):
+        return np.timedelta64(0, "s")
+    hours, minutes = int(offset[1:3]), int(offset[4:6])
     return np.timedelta64((-1 if offset[0] == "-" else 1) * (3600 * hours + 60 * minutes), "s")

@@ -80,6 +80,14 @@ def test_monthly_gap() -> None:
     assert str(table.series[0].times[1]) == "2024-02-01T00:00:00"
 
 
+def test_a_monthly_gap_beside_an_offset() -> None:
+    """Oracle: the end of February in Tokyo is 15 o'clock of the 28th in UTC, in a leap year."""
+    cells = [f"2024-{day}T00:00+09:00,1\n" for day in ("01-31", "03-31", "04-30", "05-31")]
+    table = read("ds,y\n" + "".join(cells), gaps="interpolate")
+    assert table.step == Step("months", 1) and table.filled == 1
+    assert str(table.series[0].times[1]) == "2024-02-28T15:00:00"
+
+
 @pytest.mark.parametrize(
     ("text", "options", "message"),
     [

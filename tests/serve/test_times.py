@@ -1,6 +1,7 @@
 """Time stamps: parsing, steps and the stamps that follow, against pandas where it has an opinion."""
 
 import calendar
+from datetime import datetime
 
 import numpy as np
 import pandas as pd
@@ -128,6 +129,7 @@ def test_other_days_are_not_monthly(cells: list[str]) -> None:
         (["2024-01-31 12:30-0530", "2024-01-31 13:30-0530"], "-05:30", "2024-01-31T13:30:00-05:30"),
         (["20240131T1230+02", "20240131T1330+02"], "+02:00", "2024-01-31T13:30:00+02:00"),
         (["2024-03-31T01:30+01:00", "2024-03-31T03:30+02:00"], "Z", "2024-03-31T01:30:00Z"),
+        (["2024-01-31t12:30+02:00", "2024-01-31t13:30+02:00"], "+02:00", "2024-01-31T13:30:00+02:00"),
         (["2024-01-31T22:30:00.000+00:00", "2024-02-01T00:00:00+00:00"], "+00:00", "2024-02-01T00:00:00+00:00"),
         (["2024-01-30", "2024-01-31"], "", "2024-01-31"),
         (["2024-01", "2024-02"], "", "2024-02-01"),
@@ -138,6 +140,13 @@ def test_offsets_go_in_and_come_out(cells: list[str], offset: str, written: str)
     times, trouble = parse_times(cells)
     assert trouble is None and offset_of(cells) == offset
     assert format_times(times, offset=offset)[1] == written
+
+
+@pytest.mark.parametrize("cell", ["2024-01-31_12:30+02:00", "2024-01-31T12:30+05:30:15", "1890-01-31T12:30-00:25:21"])
+def test_an_offset_that_could_not_come_out_is_refused(cell: str) -> None:
+    """Oracle: by hand; read as UTC, each would come out hours away from how it came in, without a sign of it."""
+    _, trouble = parse_times(["2024-01-30T12:30+02:00", cell])
+    assert trouble is not None and trouble[0] == 1 and trouble[1].endswith(f"got {cell!r}")
 
 
 def test_where_the_times_end() -> None:
@@ -186,3 +195,32 @@ def test_format() -> None:
     midnight = np.array(["2024-01-01"], "datetime64[s]")
     assert format_times(midnight, dates=False) == ["2024-01-01T00:00:00"]  # as its hourly series says
     assert format_times(np.array([-5, 7])) == ["-5", "7"]
+
+
+@pytest.mark.parametrize("wrong", ["2023-02-29", "2024-13-01", "2024-00-01", "2024-04-31", "2024-04-00", "0000-01-01"])
+@pytest.mark.parametrize("clock", ["", "T12:00", " 12:00:00"])
+def test_many_cells_with_one_wrong_date_name_it(wrong: str, clock: str) -> None:
+    """Oracle: its place; numpy's own parser of texts ends the process at it, from 501 cells on."""
+    cells = [f"{year}-03-01{clock}" for year in range(1000, 3000)]
+    cells[700] = wrong + clock
+    _, trouble = parse_times(cells)
+    assert trouble is not None and trouble[0] == 700 and trouble[1].endswith(f"got {cells[700]!r}")
+
+
+@pytest.mark.parametrize("wrong", ["24:00:00", "12:60:00", "12:00:60", "99:99:99"])
+def test_many_cells_with_one_wrong_clock_name_it(wrong: str) -> None:
+    """Oracle: its place."""
+    cells = [f"{year}-03-01 12:00:00" for year in range(1000, 3000)]
+    cells[700] = f"1700-03-01 {wrong}"
+    _, trouble = parse_times(cells)
+    assert trouble is not None and trouble[0] == 700
+
+
+@pytest.mark.parametrize("width", [10, 16, 19])
+def test_many_cells_are_read_as_one_by_one(width: int) -> None:
+    """Oracle: Python's own reading of each; days of all years, seconds of all kinds."""
+    seconds = np.random.default_rng(0).integers(-62135596800, 253402300799, 5000)
+    cells = [text[:width] for text in np.datetime_as_string(seconds.astype("datetime64[s]")).tolist()]
+    times, trouble = parse_times(cells)
+    assert trouble is None and times.dtype == "datetime64[s]"
+    assert times.tolist() == [datetime.fromisoformat(cell) for cell in cells]
