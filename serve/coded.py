@@ -27,3 +27,8 @@ def first_seen(codes: npt.NDArray[Any], words: Iterable[str]) -> Coded:
     rank = np.zeros(len(named), np.int64)
     rank[order] = ranks
     return codes if np.array_equal(rank, np.arange(len(there))) else rank[codes], there
+
+
+def text_of(cell: Any) -> str:
+    """Return a cell of any type as text; bytes, as which some write text to Parquet, are UTF-8."""
+    return cell.decode("utf-8", "surrogateescape") if isinstance(cell, bytes) else str(cell)

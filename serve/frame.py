@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from serve.coded import Coded, encode
+from serve.coded import Coded, encode, text_of
 from serve.errors import InputError
 from serve.number import number
 from serve.times import Times, coded_times, offset_of, whole_times
@@ -101,4 +101,4 @@ def open_frame(frame: Any) -> FrameFile:
 
 def _texts(column: npt.NDArray[Any]) -> list[str]:
     """Return each cell as text, "" where it is missing."""
-    return ["" if (text := str(cell).strip()) in MISSING else text for cell in column.tolist()]
+    return ["" if (text := text_of(cell).strip()) in MISSING else text for cell in column.tolist()]

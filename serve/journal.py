@@ -63,7 +63,7 @@ def read(target: str) -> tuple[dict[str, Any], Mark] | None:
         return None
     except (OSError, ValueError, TypeError, RecursionError) as error:
         what = f"expected the journal of an interrupted run, got something else ({error})"
-        raise ServeError(f"{path}: {what}; remove it, or leave --resume out, to start anew") from error
+        raise ServeError(f"{path}: {what}; remove it to start anew") from error
     return run, marks[-1]
 
 
@@ -83,7 +83,8 @@ class Journal:
     def __init__(self, target: str, run: dict[str, Any], mark: Mark) -> None:
         self.path = journal_of(target)
         fresh = Path(f"{self.path}.new")
-        self.file: IO[bytes] = fresh.open("wb")
+        fresh.unlink(missing_ok=True)
+        self.file: IO[bytes] = fresh.open("xb")  # never through a link
         self._write(run)
         self._write(mark._asdict())
         os.replace(fresh, self.path)  # an earlier journal holds until this one is whole

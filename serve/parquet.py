@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from serve.arrow import plain
-from serve.coded import Coded, first_seen
+from serve.coded import Coded, first_seen, text_of
 from serve.errors import InputError, ServeError
 from serve.times import Times, coded_times, offset_of, whole_times
 
@@ -53,7 +53,7 @@ class ParquetFile:
         with _pyarrow_errors(self.where):
             coded = column if hasattr(column.chunk(0), "dictionary") else column.dictionary_encode()
             column = coded.unify_dictionaries()
-            words = [*map(str, column.chunk(0).dictionary.to_pylist()), ""]
+            words = [*map(text_of, column.chunk(0).dictionary.to_pylist()), ""]
             codes = pyarrow.chunked_array([chunk.indices.cast("int64") for chunk in column.chunks])
             return first_seen(plain(codes, np.int64, len(words) - 1), words)
 

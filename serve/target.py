@@ -87,8 +87,29 @@ def check_folder_apart(option: str, folder: str, inputs: Iterable[str]) -> None:
 
 def _written(target: str) -> list[str]:
     """Return every file that is written on the way to a target."""
-    part = str(part_of(target))
-    return [target, part, f"{part}.journal", f"{part}.journal.new", str(second_part_of(target))]
+    return [target, str(part_of(target)), *map(str, _beside(target))]
+
+
+def _beside(target: str) -> dict[Path, bytes]:
+    """Return what is written beside a part, and how each begins."""
+    part = part_of(target)
+    journals = [Path(f"{part}.journal"), Path(f"{part}.journal.new")]
+    return {**dict.fromkeys(journals, b'{"model": '), second_part_of(target): b"PAR1"}
+
+
+def _check_left(path: Path, beginning: bytes) -> None:
+    """Raise ServeError where a file that is written beside a part is there, and is not what an earlier run left."""
+    try:
+        if stat.S_ISREG((status := path.lstat()).st_mode):
+            with path.open("rb") as file:
+                head = file.read(len(beginning))
+            if head == beginning or not status.st_size:
+                return
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise ServeError(f"{path}: cannot be written ({error.strerror}); {CHOOSE}") from error
+    raise ServeError(f"{path}: expected what an earlier run left, got another file; move it or {CHOOSE}")
 
 
 def _of_path(name: str | int) -> Identity | None:
@@ -111,6 +132,8 @@ def open_part(target: str, own: Own) -> Iterator[IO[bytes]]:
     """Give the part of a target, locked, with the mode of the file that it will replace; the caller renames it."""
     check_replaceable(target, own)
     path, part = real(target), part_of(target)
+    for beside, beginning in _beside(target).items():
+        _check_left(beside, beginning)
     try:
         mode = stat.S_IMODE(path.stat().st_mode) if path.exists() else None
         file = _locked(part, 0o666 if mode is None else mode)

@@ -103,3 +103,18 @@ def test_files_that_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(ServeError, match=r"pip install 'convline\[parquet\]'"):
         open_file(tmp_path / "empty.parquet")
+
+
+def test_bytes_are_texts(tmp_path: Path) -> None:
+    """Oracle: the same file of texts; Impala and older Spark write text as bytes that say nothing of their encoding."""
+    words = {"ds": [day.date().isoformat() for day in DAYS], "shop": ["Köln"] * ROWS}
+    told = [word.encode() for word in words["shop"]], [word.encode() for word in words["ds"]]
+    as_bytes = write(tmp_path / "b.parquet", shop=pyarrow.array(told[0]), ds=pyarrow.array(told[1]))
+    as_text = write(tmp_path / "t.parquet", **words)
+    frame = pd.read_parquet(as_bytes)
+    assert isinstance(frame["shop"][0], bytes)
+    found = [table_of(open_file(source), **RULE | {"id": "shop"}).series for source in (as_text, as_bytes, frame)]
+    assert [one.id for series in found for one in series] == ["Köln"] * 3
+    assert all((series[0].times == DAYS.to_numpy()).all() for series in found)
+    odd = write(tmp_path / "odd.parquet", shop=pyarrow.array([b"\xff"] * ROWS))
+    assert table_of(open_file(odd), **RULE | {"id": "shop", "time": None}).series[0].id == "\udcff"

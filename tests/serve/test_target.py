@@ -78,6 +78,31 @@ def test_an_earlier_forecast_is_an_input_like_any_other(make_forecaster: Make, h
     assert forecast.read_bytes() != before
 
 
+@pytest.mark.parametrize("name", ["o.csv.part.journal", "o.csv.part.journal.new", "o.parquet.parquet.part"])
+@pytest.mark.parametrize("kind", ["file", "link", "with a part"])
+def test_what_others_wrote_beside_a_part_stays(
+    make_forecaster: Make, history: Path, tmp_path: Path, name: str, kind: str
+) -> None:
+    """Oracle: the bytes before, behind a link too; what an interrupted run left is no obstacle."""
+    beside, other, target = tmp_path / name, tmp_path / "mine.txt", tmp_path / name[: name.index(".", 2)]
+    other.write_bytes(b"mine")
+    if kind == "link":
+        beside.symlink_to(other)
+    else:
+        beside.write_bytes(b"mine")
+    if kind == "with a part":
+        Path(f"{target}.part").write_bytes(b"mine as well")
+    before = content(tmp_path)
+    result = infer("series", make_forecaster(), history, "-o", target)
+    assert result.exit_code == 1 and str(beside) in result.stderr
+    assert content(tmp_path) == before | {"riser.onnx": content(tmp_path)["riser.onnx"]}
+    beside.unlink()
+    Path(f"{target}.part").unlink(missing_ok=True)
+    beside.write_bytes(b"PAR1" if name.endswith("parquet.part") else b'{"model": "x')
+    assert infer("series", make_forecaster(), history, "-o", target).exit_code == 0
+    assert not beside.exists() and target.exists()
+
+
 def test_streams_are_files_as_well(make_forecaster: Make, history: Path, classifier: Path) -> None:
     """Oracle: stdin from the file that -o names, stdout at the end of the file that is read: refused, unchanged."""
     run = "import sys; from serve.cli import main; main()"
