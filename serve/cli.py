@@ -255,7 +255,7 @@ def _follow(task: "Task", strict: bool) -> None:
     from serve.target import part_of
 
     started, counts = time.perf_counter(), Counter[str]()
-    table = open_table(task.target, task.columns, results(), task.form)
+    table = open_table(task.target, task.columns, results(), task.form, once=True)
     with interruptible("" if task.target == "-" else f"{part_of(task.target)} holds what is done"), table as write:
         for block in follow(task, sys.stdin.buffer):
             write(block)

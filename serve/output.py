@@ -261,12 +261,13 @@ class Part:
 
 @contextmanager
 def open_part(
-    target: str, columns: Columns, stdout: IO[bytes], keep: int = 0, digest: str = "", form: str | None = None
-) -> Iterator[Part]:
+    target: str, columns: Columns, stdout: IO[bytes], keep: int = 0, digest: str = "", form: str | None = None,
+    *, once: bool = False,
+) -> Iterator[Part]:  # fmt: skip
     """Give the part of `target`, or stdout where it is "-"; rename it at the end, or leave it after an error.
 
     keep: bytes of an earlier run's part that stay, whose hash is `digest`; 0 starts anew. form: in place of what the
-    suffix says.
+    suffix says. once: the rows of an earlier part cannot be made again, so one that holds any is an error.
     """
     form = form_of(target, form)
     head, _ = encoding(form, columns)
@@ -279,6 +280,9 @@ def open_part(
             yield part
         return
     with targets.open_part(target, is_table) as file:
+        if once and not head.startswith(file.read(len(head) + 1)):
+            what = "expected no rows of an earlier stream, got some, which would be lost"
+            raise ServeError(f"{part_of(target)}: {what}; move it or {targets.CHOOSE}")
         part = Part(file)
         part.keep(keep)
         if keep and part.digest() != digest:
@@ -313,10 +317,15 @@ def _columnar(stdout: IO[bytes], columns: Columns) -> Iterator[IO[bytes]]:
 
 
 @contextmanager
-def open_table(target: str, columns: Columns, stdout: IO[bytes], form: str | None = None) -> Iterator[Write]:
-    """Give a function that appends rows to the file `target`, or to stdout where it is "-"."""
+def open_table(
+    target: str, columns: Columns, stdout: IO[bytes], form: str | None = None, *, once: bool = False
+) -> Iterator[Write]:
+    """Give a function that appends rows to the file `target`, or to stdout where it is "-".
+
+    once: as `open_part` says.
+    """
     _, encode = encoding(form_of(target, form), columns)
-    with open_part(target, columns, stdout, form=form) as part:
+    with open_part(target, columns, stdout, form=form, once=once) as part:
         yield lambda rows: part.append(encode(rows))
 
 

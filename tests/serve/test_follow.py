@@ -223,3 +223,15 @@ def test_dates_written_as_numbers_are_not_filled(streamer: Path) -> None:
     counter = "ds,y\n" + "".join(f"{t},1\n" for t in (1, 2, 5, 6, 9, 10))
     found = answers(streamer, counter, "--horizon", "1", "--gaps", "interpolate")
     assert {row["status"] for row in found} == {"unsettled", "ok"}
+
+
+def test_the_rows_of_an_interrupted_stream_stay(make_forecaster: Make, tmp_path: Path) -> None:
+    """Oracle: the bytes of the part before; a header alone is no obstacle."""
+    part, words = tmp_path / "o.csv.part", ["series", str(make_forecaster()), "--follow", "-o", str(tmp_path / "o.csv")]
+    part.write_text("unique_id,ds,cutoff,yhat,yhat-lo-80,yhat-hi-80,status,error\na,2024-01-05,2024-01-04,5,4,6,ok,\n")
+    before, sample = part.read_bytes(), "ds,y\n2024-01-05,1\n"
+    result = CliRunner().invoke(main, words, input=sample)
+    assert result.exit_code == 1 and "expected no rows of an earlier stream" in result.stderr
+    assert part.read_bytes() == before and not (tmp_path / "o.csv").exists()
+    part.write_bytes(before[: before.index(b"\n") + 1])  # no rows
+    assert CliRunner().invoke(main, words, input=sample).exit_code == 0 and (tmp_path / "o.csv").exists()
