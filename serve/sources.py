@@ -174,7 +174,9 @@ class ImageSources:
                 return
             taken = taken and not os.path.isdir(target)
         if taken:
-            yield Source(entry.path)
+            plain = entry.is_file(follow_symlinks=False) or os.path.isfile(entry.path) or not os.path.exists(entry.path)
+            # One that is given by name is tried: it may be <(zcat ...).
+            yield Source(entry.path, None if plain else "expected a file, got a pipe, socket or device")
         else:
             self._skip(entry.name)
 

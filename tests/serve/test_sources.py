@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from serve.sources import ImageSources
+from serve.sources import ImageSources, SeriesSources
 
 
 def names(root: Path, *paths: str, stdin: bytes = b"", nul: bool = False) -> tuple[list[str], int]:
@@ -108,3 +108,11 @@ def test_compressed_files_are_named(tmp_path: Path, name: str) -> None:
     assert source.error == "expected image files, got a compressed file; decompress it first"
     sources = ImageSources([str(tmp_path)], io.BytesIO())
     assert [source.error for source in sources] == ["the folder holds no image files"] and sources.skipped == 1
+
+
+def test_pipes_in_a_folder_are_error_rows(tmp_path: Path) -> None:
+    """Oracle: by hand; a pipe that nobody writes to would hold up all other files. A named one is tried."""
+    os.mkfifo(tmp_path / "a.csv")
+    (tmp_path / "b.csv").write_text("y")
+    found = [*SeriesSources([str(tmp_path), str(tmp_path / "a.csv")], io.BytesIO())]
+    assert [source.error for source in found] == ["expected a file, got a pipe, socket or device", None, None]
