@@ -6,7 +6,7 @@ that are not UTF-8 show their odd bytes as \\udcxx, a missing value is an empty 
 file is JSON lines, since Parquet itself cannot be appended to after a kill; it becomes Parquet at the end.
 In CSV alone a text that a spreadsheet would run as a formula gets a ' in front (CWE-1236): file names come from
 strangers. That is one that starts with = @ tab or CR, or with + or - and then calls or refers to something: ids such as
--A and +B stay as they are.
+-A and +B stay as they are. One that has such a ' already gets another, so that different texts stay different.
 """
 
 import csv
@@ -44,7 +44,7 @@ Encode = Callable[[Sequence[Row] | Block], bytes]
 FORMS = ("csv", "jsonl", "parquet")
 SUFFIXES = tuple(f".{form}" for form in FORMS)
 GROUP = 2**25  # bytes of lines that are a group of Parquet; no line is longer
-FORMULA = re.compile(r"[=@\t\r]|[+\-].*[(|!#\[]", re.DOTALL)  # a call, DDE, another sheet, file or table
+FORMULA = re.compile(r"'*(?:[=@\t\r]|[+\-].*[(|!#\[])", re.DOTALL)  # a call, DDE, another sheet, file or table
 QUOTED = re.compile(r'[",\n]')
 LONGEST = 4096  # bytes of a cell that many rows may repeat
 DIGITS, MOST = 24, 2**30  # bytes of a number and its quotes, at most; of lines that are joined at once

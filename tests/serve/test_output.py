@@ -189,6 +189,14 @@ def test_formulas_are_defused_in_csv_alone(tmp_path: Path, text: str) -> None:
     assert json.loads((tmp_path / "t.jsonl").read_text())["path"] == text
 
 
+def test_different_texts_stay_different(tmp_path: Path) -> None:
+    """Oracle: by hand; one ' less gives back each text that was changed."""
+    given = ["=1", "'=1", "''=1", "'-A", "-A", "'", "'x", "x"]
+    write(tmp_path / "t.csv", [{"path": text, "score": 0.0, "error": None} for text in given])
+    with (tmp_path / "t.csv").open(newline="") as file:
+        assert [row["path"] for row in csv.DictReader(file)] == ["'=1", "''=1", "'''=1", *given[3:]]
+
+
 @pytest.mark.parametrize("text", ["-5", "+1.5", "-A", "+B", "-x.png", "+cmd", "--", "-north/3.csv"])
 def test_ids_and_numbers_are_left_alone(tmp_path: Path, text: str) -> None:
     """Oracle: the text itself, in every form: an id is the key that tables are joined by."""
