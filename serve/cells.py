@@ -4,6 +4,7 @@ A row is read where it is decoded, with its row group, which is kept until anoth
 alone. Row groups are bounded; text stays coded, so that one image which every row repeats is in memory once.
 """
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -32,7 +33,7 @@ class Cell:
     def read(self) -> bytes:
         """Return the bytes; InputError where there are none, or the file is damaged or has changed."""
         with _errors(self.archive):
-            data = _images(self.archive, self.group)[self.place].as_py()
+            data = _images(self.archive, self.group, _version(self.archive))[self.place].as_py()
         if data is None:
             raise InputError(self.path, "expected the bytes of an image, got null")
         return bytes(data)
@@ -63,9 +64,15 @@ def _open(path: str) -> tuple[Any, int]:
     return parquet.ParquetFile(path, metadata=about, read_dictionary=[named[0].path]), leaves.index(named[0])
 
 
+def _version(path: str) -> tuple[int, ...]:
+    """Return what changes when a file is written anew: a process that lives long must not answer with old images."""
+    status = os.stat(path)
+    return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
 @lru_cache(maxsize=1)
-def _images(path: str, group: int) -> Any:
-    """Return the images of a row group, a pyarrow array of bytes."""
+def _images(path: str, group: int, version: tuple[int, ...]) -> Any:
+    """Return the images of a row group, a pyarrow array of bytes; `version` is that of the file."""
     from pyarrow import types
 
     file, leaf = _open(path)
