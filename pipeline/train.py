@@ -204,9 +204,13 @@ def reestimate_batch_norm(net: Any, fitting: Batches, batch: int) -> None:
 
     Mixed, because a split is sorted by class, and a batch of one class has not the variance of all of them.
     """
+    if not batch_norm.not_arrived(net):
+        return
     forward = net.logits if fitting.y.dtype == torch.int64 else net.net
-    order = torch.randperm(len(fitting.x), generator=distributed.common()).to(fitting.x.device)
-    rows = [mine for mine in distributed.share(order).split(batch) if len(mine) == batch] or [distributed.share(order)]
+    order = device.send(torch.randperm(len(fitting.x), generator=distributed.common()), fitting.x.device)
+    mine, whole = distributed.share(order), len(order) // distributed.size() // batch
+    # As many batches in each process: a synchronised layer waits for all of them.
+    rows = mine.split(batch)[:whole] if whole else [mine]
     batch_norm.reestimate(net, forward, (fitting.x[part] for part in rows))
 
 

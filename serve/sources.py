@@ -60,7 +60,10 @@ class Source(NamedTuple):
         """Return whether the decoded image is almost of one grey though the file's samples are not."""
         if np.ptp(decoded) > FLAT:  # nearly all: nothing is read again
             return False
-        return lost_contrast(self.path if self.member is None else self.member.read(), decoded)
+        try:
+            return lost_contrast(self.path if self.member is None else self.member.read(), decoded)
+        except InputError:  # an archive that went away since: the row that it gave stays
+            return False
 
 
 WAIT = Source("", "no more names are there yet")  # by identity: among the names of a live list
