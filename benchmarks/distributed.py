@@ -23,7 +23,10 @@ import click
 import numpy as np
 import torch
 
-from pipeline import data, distributed, machine, params, train
+from pipeline.check import roofline
+from pipeline.data import prepare
+from pipeline.params import load as params
+from pipeline.train import distributed, loop
 
 EPOCHS = {"lenet5-digits": 9, "resnet20-digits": 3, "alexnet-digits": 2}  # the first, a warm-up, is not counted
 LAUNCHER = ("-m", "torch.distributed.run", "--standalone", "--local-addr=localhost", "--nproc-per-node=2")
@@ -42,9 +45,9 @@ def worker(divisor: int) -> Rates:
             recipe, ends = recipes[name], []
             batch = recipe["train"]["batch"] // divisor
             recipe = recipe | {"train": recipe["train"] | {"epochs": epochs, "batch": batch}}
-            source = data.make(recipe["data"])[0]
+            source = prepare.make(recipe["data"])[0]
             note = lambda row, to=ends: to.append((time.perf_counter(), time.process_time()))  # noqa: E731
-            train.fit(recipe, source, on=on, label=name, on_epoch=note)
+            loop.fit(recipe, source, on=on, label=name, on_epoch=note)
             own = len(source.x["train"]) / distributed.size()
             found[name] = tuple(own / np.median(np.diff(ends, axis=0), axis=0))
     return found
@@ -71,7 +74,7 @@ def main(rounds: int, divisor: int | None) -> None:
     if divisor:
         return print(json.dumps(worker(divisor)))
     found = [{way: measure(way) for way in WAYS} for _ in range(rounds)]
-    click.echo(f"{machine.processor()}, {machine.describe()['cores']} cores; torch {torch.__version__}\n\n{HEADING}")
+    click.echo(f"{roofline.processor()}, {roofline.describe()['cores']} cores; torch {torch.__version__}\n\n{HEADING}")
     for name in EPOCHS:
         one, two, apart = (np.array([turn[way][name] for turn in found]) for way in WAYS)  # (rounds, clock or CPU)
         rates = " | ".join(f"{np.median(way[:, 0]):,.1f}" for way in (one, two, apart))

@@ -24,16 +24,22 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # runs from a bare checkout,
 import click
 import numpy as np
 import torch
+from convline.errors import ServeError
+from convline.model_file import document as contract
+from convline.runtime.model import load
 
-from pipeline import data, export, machine, params, study, train
-from pipeline.disk import located
-from pipeline.recipe import overlay, resolve
-from pipeline.schema import ParamsError
-from pipeline.speed import predict
-from pipeline.stage import OUT, RESULTS, StageError, write_json
-from serve import contract
-from serve.errors import ServeError
-from serve.model import load
+from pipeline.check import roofline
+from pipeline.check.latency import predict
+from pipeline.core.errors import ParamsError, StageError
+from pipeline.core.files import write_json
+from pipeline.core.paths import OUT, RESULTS, located
+from pipeline.data import dataset, prepare
+from pipeline.export import graph as export
+from pipeline.export import metadata
+from pipeline.params import load as params
+from pipeline.params.recipe import overlay, resolve
+from pipeline.study import runs as study
+from pipeline.train import loop
 
 HORIZONS = (96, 192, 336, 720)
 TASKS = {"univariate": "etth1-ot", "multivariate": "etth1"}
@@ -64,18 +70,18 @@ def recipe_of(name: str, task: str, horizon: int, seed: int, every: params.Param
 
 def run(name: str, recipe: dict[str, Any], label: str) -> Run:
     """Return a run's scores; its file stays under out/etth1, and one of the same recipe, data and code is read."""
-    source = data.make(recipe["data"])[0]
+    source = prepare.make(recipe["data"])[0]
     device = torch.device("cpu")
     stem = OUT / "etth1" / study.key_of(recipe, study.NOTHING, source, device)
     if stem.with_suffix(".json").exists():
         return json.loads(stem.with_suffix(".json").read_text())
     started = time.perf_counter()
-    net, state = train.fit(recipe, source, on=device, label=label)
+    net, state = loop.fit(recipe, source, on=device, label=label)
     seconds = time.perf_counter() - started
     x = source.served("test")
     says = export.answers(net, x[:8])
     metrics = {"validation": state.chosen, "parameters": sum(p.numel() for p in net.parameters())}
-    about = export.document(name, recipe, source.about, metrics, x[:8], says, export.limit(says, 1e-4))
+    about = metadata.document(name, recipe, source.about, metrics, x[:8], says, metadata.limit(says, 1e-4))
     graph = export.to_onnx(net, x, source.task).SerializeToString()
     stem.parent.mkdir(parents=True, exist_ok=True)
     stem.with_suffix(".onnx").write_bytes(contract.seal(graph, about))
@@ -87,7 +93,7 @@ def run(name: str, recipe: dict[str, Any], label: str) -> Run:
     return found
 
 
-def score(path: Path, source: data.Data, split: str) -> Run:
+def score(path: Path, source: dataset.Data, split: str) -> Run:
     """Return the errors of a model file over every window of a split, of standardised values."""
     got = predict(load(path, "cpu"), source.served(split), 256)[0].astype(np.float64)
     target = source.windows(split, source.about["stride"])[1]
@@ -151,7 +157,7 @@ def main(tasks: tuple[str, ...], horizons: tuple[int, ...], seeds: tuple[int, ..
     except (ParamsError, StageError, ServeError) as error:
         raise click.ClickException(str(error)) from error
     head = __doc__.split("\n\n")
-    about = f"Brackets: 95 % t interval over {len(seeds)} seeds. {machine.describe()['cpu']}, one thread."
+    about = f"Brackets: 95 % t interval over {len(seeds)} seeds. {roofline.describe()['cpu']}, one thread."
     if is_etth1(path):
         text, file = f"# ETTh1\n\n{head[0]}\n\n{head[1]}\n{about}\n{tables(found, PUBLISHED)}\n", RESULTS / "etth1.md"
     else:

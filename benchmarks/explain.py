@@ -4,9 +4,9 @@ Both sides have the same weights, threads, perturbed images and batches; they ta
 machine slows both. Captum's `perturbations_per_eval` is the batch: the table has each side's best, and both at the
 largest. Weights are random: speed does not depend on them.
 
-    occlusion   serve.maps.occlusion    captum.attr.Occlusion
+    occlusion   convline.explain.methods.occlusion    captum.attr.Occlusion
     LIME        one ridge regression    captum.attr.LimeBase, on the same on-off vectors of a grid of patches
-    RISE        serve.maps.rise         a loop in torch over the same masks: Captum has none
+    RISE        convline.explain.methods.rise         a loop in torch over the same masks: Captum has none
 
     python benchmarks/explain.py
     python benchmarks/explain.py --network ResNet-18 --rounds 1 --samples 16 --patch 112 --batch 8     # a smoke run
@@ -30,14 +30,16 @@ import onnxruntime
 import torch
 from captum._utils.models.linear_model import SkLearnRidge
 from captum.attr import LimeBase, Occlusion
+from convline.explain import methods
+from convline.runtime.session import open_session
 from sklearn.linear_model import Ridge
 from torch import Tensor
 
 import models
-from pipeline import device, export, machine
-from pipeline.network import Classifier
-from serve import maps
-from serve.session import open_session
+from pipeline.check import roofline
+from pipeline.export import graph as export
+from pipeline.network.modules import Classifier
+from pipeline.train import device
 
 NETS = {"ResNet-18": ("resnet18", 1.5), "ResNet-50": ("resnet50", 2.5)}  # torchvision's name, goal
 SIDE, CELLS, ALPHA, GREY = 224, 8, 1.0, 128
@@ -46,7 +48,7 @@ Map = Callable[[int], np.ndarray]  # of a batch
 
 
 class Served:
-    """The exported file as serve opens it: what serve.maps asks of a model."""
+    """The exported file as serve opens it: what convline.explain.methods asks of a model."""
 
     def __init__(self, graph: bytes, threads: int):
         self.session = open_session(graph, "cpu", threads=threads)
@@ -66,7 +68,7 @@ def ours(model: Served, image: np.ndarray, target: int, options: dict[str, Any])
     """Return the maps of an image uint8 (H, W, C) by the exported file."""
 
     def of(method: Callable[..., Any], batch: int) -> np.ndarray:
-        return method(model, image, target, maps.Options(batch=batch, **options))[0]
+        return method(model, image, target, methods.Options(batch=batch, **options))[0]
 
     def lime(batch: int) -> np.ndarray:
         vectors = on_off(options["samples"])
@@ -74,7 +76,7 @@ def ours(model: Served, image: np.ndarray, target: int, options: dict[str, Any])
                  for some in np.split(vectors, range(batch, len(vectors), batch))]  # fmt: skip
         return Ridge(alpha=ALPHA).fit(vectors, np.concatenate(parts)).coef_
 
-    return {"occlusion": lambda n: of(maps.occlusion, n), "LIME": lime, "RISE": lambda n: of(maps.rise, n)}
+    return {"occlusion": lambda n: of(methods.occlusion, n), "LIME": lime, "RISE": lambda n: of(methods.rise, n)}
 
 
 def theirs(net: Classifier, image: np.ndarray, target: int, options: dict[str, Any]) -> dict[str, Map]:
@@ -109,8 +111,8 @@ def theirs(net: Classifier, image: np.ndarray, target: int, options: dict[str, A
 
     def rise(batch: int) -> np.ndarray:
         rng, total = np.random.default_rng(0), torch.zeros(SIDE, SIDE, dtype=torch.float64)
-        for some in maps.chunks(options["samples"], batch):
-            masks = torch.from_numpy(np.stack([maps.mask(rng, SIDE, SIDE) for _ in some]))
+        for some in methods.chunks(options["samples"], batch):
+            masks = torch.from_numpy(np.stack([methods.mask(rng, SIDE, SIDE) for _ in some]))
             answers = probabilities((masks[:, None].float() * x).round())[:, target]
             total += torch.tensordot(answers.double(), masks, 1)
         return (total / (options["samples"] * 0.5)).numpy()
@@ -151,7 +153,7 @@ def main(names: tuple[str, ...], batches: tuple[int, ...], samples: int, patch: 
     """Print seconds for each map and their ratios; an error where the two maps differ."""
     threads = torch.get_num_threads()
     device.prepare({"threads": threads})
-    print(f"{machine.processor()}, {threads} threads; torch {torch.__version__}; captum {captum.__version__}; "
+    print(f"{roofline.processor()}, {threads} threads; torch {torch.__version__}; captum {captum.__version__}; "
           f"onnxruntime {onnxruntime.__version__}; batches {', '.join(map(str, batches))}\n")  # fmt: skip
     print(f"| network | map | passes | Captum, s (batch) | ours, s (batch) | ratio | ratio at {max(batches)} | goal "
           "| apart |\n| --- | --- |" + " ---: |" * 7)  # fmt: skip
@@ -162,7 +164,7 @@ def main(names: tuple[str, ...], batches: tuple[int, ...], samples: int, patch: 
         target = int(model.predict_proba(image[None]).argmax())
         options = {"samples": samples, "patch": patch}
         mine, peers = ours(model, image, target, options), theirs(net, image, target, options)
-        windows = len(maps.starts(SIDE, patch, patch // 2)) ** 2
+        windows = len(methods.starts(SIDE, patch, patch // 2)) ** 2
         for method, run in mine.items():
             apart = float(np.abs(run(max(batches)) - peers[method](max(batches))).max())  # and warms both up
             if not apart <= AGREE:

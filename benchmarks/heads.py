@@ -21,9 +21,13 @@ import numpy as np
 import onnxruntime
 import torch
 
-from pipeline import data, export, features, heads, joined, params
-from pipeline.schema import ParamsError, hint
-from pipeline.stage import StageError
+from pipeline.core.errors import ParamsError, StageError, hint
+from pipeline.data import dataset, prepare
+from pipeline.export import graph as export
+from pipeline.export import head_graph
+from pipeline.network import features
+from pipeline.params import load as params
+from pipeline.train import heads
 
 CLOSE = 1e-4
 HEADING = (
@@ -45,7 +49,7 @@ def apart(got: np.ndarray, expected: np.ndarray) -> str:
     return f"{(got.argmax(1) != expected.argmax(1)).sum()}, {(gap > CLOSE).sum()}, {gap.max():.1e}"
 
 
-def row(kind: str, recipe: dict[str, Any], source: data.Data) -> str:
+def row(kind: str, recipe: dict[str, Any], source: dataset.Data) -> str:
     """Return a head's line of the table."""
     recipe = copy.deepcopy(recipe)
     recipe["head"]["kind"] = kind
@@ -54,16 +58,16 @@ def row(kind: str, recipe: dict[str, Any], source: data.Data) -> str:
     images = np.asarray(source.x["test"])
     x = features.compute(headed.backbone, images, "test", torch.device("cpu"), folder / "test.npy")
     expected = headed.head.probabilities(x)
-    if kind in joined.NETWORKS:
-        alone = export.to_onnx(joined.OnFeatures(headed.head), x, "classification")
+    if kind in head_graph.NETWORKS:
+        alone = export.to_onnx(head_graph.OnFeatures(headed.head), x, "classification")
     else:
-        alone = joined.to_onnx(headed.head, x.shape[1], 18)
+        alone = head_graph.to_onnx(headed.head, x.shape[1], 18)
     if kind == next(iter(heads.GRIDS)):  # they all share the backbone
         served = answers(export.to_onnx(headed.backbone, images, "features"), images)
         gap = np.abs(served - x).max() / np.abs(x).max()
         click.echo(f"backbone: torch against onnxruntime, {x.shape[1]} features, worst {gap:.1e} of the largest\n")
         click.echo(HEADING)
-    whole = joined.to_graph(headed, images)
+    whole = head_graph.to_graph(headed, images)
     options = ", ".join(f"{key} {value}" for key, value in headed.head.options.items())
     accuracy = (expected.argmax(1) == source.y["test"]).mean()
     return (
@@ -81,7 +85,7 @@ def main(name: str) -> None:
         fitting = [key for key, recipe in models.items() if (recipe["head"] or {}).get("kind", "softmax") != "softmax"]
         if name not in fitting:
             raise StageError(f"no recipe {name!r} with a head on features; {hint(name, fitting)}")
-        source = data.make(models[name]["data"])[0]
+        source = prepare.make(models[name]["data"])[0]
         click.echo(f"{name}: {len(source.x['test'])} test images, {', '.join(source.about['labels'])}")
         for kind in heads.GRIDS:
             click.echo(row(kind, models[name], source))

@@ -32,15 +32,17 @@ import click
 import numpy as np
 import onnxruntime
 import torch
+from convline.images.decode import ImageRule, read_image
+from convline.model_file.document import pack, seal
+from convline.report.benchmark import photos
+from convline.runtime.host import usable_cores
 from PIL import Image
 
 import models
-from pipeline import export, machine, variants
-from pipeline.network import Classifier
-from serve.bench import photos
-from serve.contract import pack, seal
-from serve.image import ImageRule, read_image
-from serve.machine import usable_cores
+from pipeline.check import roofline
+from pipeline.export import graph as export
+from pipeline.export import quantize
+from pipeline.network.modules import Classifier
 
 ROOT = Path(__file__).parents[1]
 PHOTO, SMALL = (500, 375), (28, 28)  # pixels (W, H)
@@ -78,10 +80,10 @@ def model(folder: Path, arch: str, rule: ImageRule, classes: int, options: dict[
     whole = Classifier(net, torch.full((rule.channels, 1, 1), 127.0), torch.full((rule.channels, 1, 1), 1 / 64)).eval()
     x = np.random.default_rng(0).integers(0, 256, (32, *rule.size, rule.channels), np.uint8)
     graph = export.to_onnx(whole, x, "classification")
-    made = {"fp32": graph, "int8": variants.quantise(variants.prepare(graph), x, "MinMax", [])}
+    made = {"fp32": graph, "int8": quantize.quantise(quantize.prepare(graph), x, "MinMax", [])}
     paths = {}
     for precision, proto in made.items():
-        answer = variants.run(proto, x[:2])[0]
+        answer = quantize.run(proto, x[:2])[0]
         document = {
             "format": 1, "name": arch, "task": "classification", "labels": [str(k) for k in range(classes)],
             "input": rule.to_dict(), "provenance": {"licence": "none: random weights"},
@@ -172,7 +174,7 @@ def command(path: Path, folder: str) -> float:
     return float(re.findall(r"(\d+) images/s", done.stderr)[-1])
 
 
-INFER = [sys.executable, "-c", "from serve.cli import main; main()"]
+INFER = [sys.executable, "-c", "from convline.cli.main import main; main()"]
 ENV = os.environ | {"PYTHONPATH": str(ROOT)}
 
 
@@ -274,7 +276,7 @@ def photo_files(folder: Path, files: list[str], resnet: dict[str, Path], peer: s
 @click.option("--part", type=click.Choice(PARTS), multiple=True, default=PARTS)
 def main(peer: str | None, count: int, rounds: int, precision: tuple[str, ...], part: tuple[str, ...]) -> None:
     """Print tables of images/s and their ratios."""
-    print(f"{machine.processor()}, {usable_cores()} cores; onnxruntime {onnxruntime.__version__}, {count} JPEG of "
+    print(f"{roofline.processor()}, {usable_cores()} cores; onnxruntime {onnxruntime.__version__}, {count} JPEG of "
           f"{PHOTO[0]} x {PHOTO[1]}\n")  # fmt: skip
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

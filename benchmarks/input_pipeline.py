@@ -24,50 +24,55 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline import augment, data, device, loss, machine, network, params, train
-from pipeline.schema import ParamsError, hint
-from pipeline.stage import StageError, progress
+from pipeline.check import roofline
+from pipeline.core.errors import ParamsError, StageError, hint
+from pipeline.core.stage import progress
+from pipeline.data import dataset
+from pipeline.data import prepare as data
+from pipeline.network import build as network
+from pipeline.params import load as params
+from pipeline.train import augment, device, loop, optim
 
 RECIPES = ("lenet5-digits", "resnet20-digits", "alexnet-digits", "resnet20-cifar10")
 ROUNDS, WARM_UP, LEAST_PAIRS, IMAGES = 7, 3, 3, 1000
 HEADING = f"{'recipe':<18} {'augmentation':<16} {'batch':>5} {'step ms':>9} {'with ms':>9} {'overhead %':>10}  spread"
 
 
-def data_of(recipe: dict[str, Any]) -> tuple[data.Data, bool]:
+def data_of(recipe: dict[str, Any]) -> tuple[dataset.Data, bool]:
     """Return the recipe's data, or noise of its shape where they are not on this machine, and whether it is that."""
     try:
         return data.make(recipe["data"])[0], False
     except StageError:
         rng, block = np.random.default_rng(0), recipe["data"]
         shape = (IMAGES, *block["size"], 1 if block["colour"] == "grey" else 3)
-        x = {split: rng.integers(0, 256, shape, np.uint8) for split in data.SPLITS}
-        y = {split: rng.integers(0, 10, IMAGES) for split in data.SPLITS}
+        x = {split: rng.integers(0, 256, shape, np.uint8) for split in dataset.SPLITS}
+        y = {split: rng.integers(0, 10, IMAGES) for split in dataset.SPLITS}
         about = {"task": "classification", "labels": list("0123456789"), "input": block}
-        return data.Data(x, y, *data.image_statistics(x["train"], block["standardise"]), about), True
+        return dataset.Data(x, y, *data.image_statistics(x["train"], block["standardise"]), about), True
 
 
-def drawn(images: train.Batches, batch: int) -> Iterator[Tensor]:
+def drawn(images: loop.Batches, batch: int) -> Iterator[Tensor]:
     """Yield the row numbers of whole batches, epoch after epoch, as `train.one_epoch` draws them."""
     while True:
         yield from torch.randperm(len(images.x)).to(images.x.device).split(batch)[: len(images.x) // batch]
 
 
-def steps_of(recipe: dict[str, Any], source: data.Data, on: torch.device) -> tuple[Callable[[], Any], ...]:
+def steps_of(recipe: dict[str, Any], source: dataset.Data, on: torch.device) -> tuple[Callable[[], Any], ...]:
     """Return a step without and one with the pipeline; both end when the device has finished (they read the loss)."""
     settings = recipe["train"]
     torch.manual_seed(settings["seed"])
     net = device.place(network.build(recipe, source), on)
-    optimizer = loss.make_optimizer(settings, net)
-    images = train.batches(source, "train", net, on)
+    optimizer = optim.make_optimizer(settings, net)
+    images = loop.batches(source, "train", net, on)
     change, rows = augment.build(settings["augment"], images.x), drawn(images, settings["batch"])
     first = next(rows)
     x, y = images.x[first].float(), images.y[first]
 
     def with_pipeline() -> float:
         chosen = next(rows)
-        return float(train.step(recipe, net, optimizer, change(images.x[chosen]), images.y[chosen])[0])
+        return float(loop.step(recipe, net, optimizer, change(images.x[chosen]), images.y[chosen])[0])
 
-    return lambda: float(train.step(recipe, net, optimizer, x, y)[0]), with_pipeline
+    return lambda: float(loop.step(recipe, net, optimizer, x, y)[0]), with_pipeline
 
 
 def compare(steps: tuple[Callable[[], Any], ...], seconds: float, label: str) -> list[tuple[float, ...]]:
@@ -111,7 +116,7 @@ def main(recipes: tuple[str, ...], seconds: float) -> None:
         every = params.load()
         on = device.choose(every.device)
         device.prepare({"deterministic": every.deterministic, "threads": every.threads})
-        where = f"{machine.processor()}; {device.describe(on)}, CPU threads {every.threads}; torch {torch.__version__}"
+        where = f"{roofline.processor()}; {device.describe(on)}, CPU threads {every.threads}; torch {torch.__version__}"
         click.echo(f"{where}\n{HEADING}")
         images = {name: recipe for name, recipe in every.models.items() if "size" in recipe["data"]}
         for name in recipes or RECIPES:

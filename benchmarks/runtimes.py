@@ -27,9 +27,15 @@ import onnxruntime
 import torch
 
 import models
-from pipeline import data, device, export, machine, variants
-from pipeline.network import Classifier
-from pipeline.stage import OUT, StageError, progress
+from pipeline.check import roofline
+from pipeline.core.errors import StageError
+from pipeline.core.paths import OUT
+from pipeline.core.stage import progress
+from pipeline.data import dataset
+from pipeline.export import graph as export
+from pipeline.export import quantize
+from pipeline.network.modules import Classifier
+from pipeline.train import device
 
 AS_PUBLISHED = {"batch_norm": True, "stride_in": "first", "zero_init": False}
 NETS: dict[str, tuple[str, int, dict[str, Any]]] = {
@@ -69,7 +75,7 @@ def openvino_of(model: bytes) -> Call:
 def calls_of(net: Classifier, x: np.ndarray) -> dict[str, Call]:
     """Return each runtime as a function of uint8 images (N, H, W, C)."""
     graph = export.to_onnx(net, x, "classification")
-    prepared = variants.prepare(graph)
+    prepared = quantize.prepare(graph)
     compiled = torch.compile(net, dynamic=False)
 
     def eager(images: np.ndarray, run: Any = net) -> Any:
@@ -81,7 +87,7 @@ def calls_of(net: Classifier, x: np.ndarray) -> dict[str, Call]:
         "torch.compile": lambda images: eager(images, compiled),
         "OpenVINO": openvino_of(graph.SerializeToString()),
         "onnxruntime": session_of(graph),
-        "onnxruntime int8": session_of(variants.quantise(prepared, x[:32], "MinMax", [])),
+        "onnxruntime int8": session_of(quantize.quantise(prepared, x[:32], "MinMax", [])),
     }
 
 
@@ -123,8 +129,8 @@ def agree() -> None:
     if not files:
         raise StageError("no entry in out/; run `make`")
     for file in files:
-        x = data.load(file.parents[1].name).served("test")[:64]
-        ours = variants.run(onnx.load(file), x)[0]
+        x = dataset.load(file.parents[1].name).served("test")[:64]
+        ours = quantize.run(onnx.load(file), x)[0]
         try:
             call = openvino_of(file.read_bytes())
         except RuntimeError as error:  # a scikit-learn head's operators; a ceiling pool larger than its map
@@ -144,7 +150,7 @@ def agree() -> None:
 def main(agreement: bool, rounds: int) -> None:
     """Print a table of samples/s, in brackets the ratio to onnxruntime in fp32."""
     device.prepare({"threads": torch.get_num_threads()})
-    print(f"{machine.processor()}, {torch.get_num_threads()} threads; torch {torch.__version__}; "
+    print(f"{roofline.processor()}, {torch.get_num_threads()} threads; torch {torch.__version__}; "
           f"onnxruntime {onnxruntime.__version__}\n")  # fmt: skip
     try:
         agree() if agreement else compare(rounds)

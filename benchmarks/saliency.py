@@ -22,14 +22,15 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # runs from a bare checkout,
 import click
 import numpy as np
 import torch
+from convline.model_file.prune import only
+from convline.runtime.session import open_session
 from torch import nn
 
 import models
 from models import summary
-from pipeline import export, saliency
-from pipeline.network import Classifier
-from serve.session import open_session
-from serve.subgraph import only
+from pipeline.export import graph as export
+from pipeline.export import saliency_graph
+from pipeline.network.modules import Classifier
 
 IMAGES, BATCHES, SIDE_BY_SIDE = 8, (1, 5), 32
 HEADING = (
@@ -67,17 +68,17 @@ def row(arch: str, name: str, reference: dict[str, Any]) -> str:
     shape = (IMAGES, side, side, reference["input"][0])
     x = np.random.default_rng(7).integers(0, 256, shape, np.uint8)
     net = network(arch, reference["options"] | {"size": (side, side)}, x)
-    expected = saliency.gradient(net, x)
+    expected = saliency_graph.gradient(net, x)
     plain = export.to_onnx(net, x, "classification").SerializeToString()
-    graph = saliency.to_onnx(net, x)
+    graph = saliency_graph.to_onnx(net, x)
     whole = graph.SerializeToString()
     session, worst = open_session(whole, "cpu"), []
     for batch in BATCHES:
         parts = [session.run(["saliency"], {"images": x[i : i + batch]})[0] for i in range(0, IMAGES, batch)]
-        found = saliency.apart(np.concatenate(parts), expected)
+        found = saliency_graph.apart(np.concatenate(parts), expected)
         worst.append(f"{found.max():.1e}")
-    exact = saliency.apart(np.concatenate(parts), saliency.gradient(copy.deepcopy(net).double(), x))
-    beyond = ", ".join(str((gaps > saliency.LIMIT).sum()) for gaps in (found, exact))
+    exact = saliency_graph.apart(np.concatenate(parts), saliency_graph.gradient(copy.deepcopy(net).double(), x))
+    beyond = ", ".join(str((gaps > saliency_graph.LIMIT).sum()) for gaps in (found, exact))
     many = np.resize(x, (SIDE_BY_SIDE, *shape[1:]))
     served = only(whole, ["probabilities"])
     asked = ((plain, "probabilities"), (served, "probabilities"), (whole, "saliency"))

@@ -29,19 +29,21 @@ import pyarrow
 import pyarrow.csv
 import pyarrow.parquet
 import torch
+from convline.images.sources import Source
+from convline.jobs.writers import to_csv
+from convline.model_file.document import Contract, pack, read, seal
+from convline.runtime.host import usable_cores
+from convline.runtime.model import WINDOWS_PER_RUN, Forecaster, wrap
+from convline.runtime.session import open_session
+from convline.runtime.streaming import Stream
+from convline.timeseries.online import Follower
+from convline.timeseries.predict import Task, forecast_files
+from convline.timeseries.reading import Reading
 
 import models
-from pipeline import machine, network, streaming
-from serve.contract import Contract, pack, read, seal
-from serve.follow import Follower
-from serve.forecast import Task, forecast_files
-from serve.machine import usable_cores
-from serve.model import WINDOWS_PER_RUN, Forecaster, wrap
-from serve.output import to_csv
-from serve.reading import Reading
-from serve.session import open_session
-from serve.sources import Source
-from serve.stream import Stream
+from pipeline.check import roofline
+from pipeline.export import streaming_graph
+from pipeline.network import modules as network
 
 EVERY = 24
 CONTEXTS = (128, 1024)  # hours
@@ -72,7 +74,7 @@ def model(folder: Path, context: int) -> Forecaster:
     offsets = torch.tensor([-1.0, 0.0, 1.0]).expand(EVERY, 1, 3).contiguous()
     whole = network.Forecaster(net, torch.full((1,), 100.0), torch.full((1,), 0.1), offsets).eval()
     x = np.random.default_rng(0).normal(100, 10, (2, context, 1)).astype(np.float32)
-    graph, samples = streaming.to_onnx(whole, x)
+    graph, samples = streaming_graph.to_onnx(whole, x)
     with torch.no_grad():
         answers = dict(zip(("forecast", "quantiles"), whole(torch.from_numpy(x)), strict=True))
     document = {
@@ -196,7 +198,7 @@ def each(call: Callable[[str], object], samples: list[str]) -> dict[int, float]:
 @click.option("--rows", default=5000, show_default=True, help="Of each series.")
 def main(parts: tuple[str, ...], count: int, rows: int) -> None:
     """Print a table for each of PARTS, all of them by default."""
-    print(f"{machine.processor()}, {usable_cores()} cores; onnxruntime {onnxruntime.__version__}, pyarrow "
+    print(f"{roofline.processor()}, {usable_cores()} cores; onnxruntime {onnxruntime.__version__}, pyarrow "
           f"{pyarrow.__version__}; {count:,} series of {rows:,} rows\n")  # fmt: skip
     parts = parts or ("reading", "windows", "streams")
     with tempfile.TemporaryDirectory() as name:

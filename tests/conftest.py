@@ -12,7 +12,8 @@ import shop
 from PIL import Image
 from recipes import BASE, ROOT, SETS, SPECS, TRANSFERS
 
-from pipeline import data, params, recipe, schema
+from pipeline.data import dataset, prepare
+from pipeline.params import load, recipe, schema
 
 
 @pytest.fixture
@@ -49,27 +50,29 @@ def fake_cuda(request: pytest.FixtureRequest) -> stand_ins.FakeCuda:
 @pytest.fixture
 def resolved(monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, Any]]:
     """A function that resolves a recipe as stage params does; keywords are laid over its blocks."""
-    monkeypatch.setattr("pipeline.recipe.MODELS", ROOT / "models")
+    monkeypatch.setattr("pipeline.params.recipe.MODELS", ROOT / "models")
 
     def resolve(recipe: dict[str, Any], sets: dict[str, Any] = SETS, **blocks: Any) -> dict[str, Any]:
-        known = {name: params.check_set(name, spec) for name, spec in sets.items()}
-        return params.resolve("models.tiny", params.overlay(copy.deepcopy(recipe), blocks), known)
+        known = {name: load.check_set(name, spec) for name, spec in sets.items()}
+        return load.resolve("models.tiny", load.overlay(copy.deepcopy(recipe), blocks), known)
 
     return resolve
 
 
 @pytest.fixture
-def images_of() -> Callable[..., data.Data]:
+def images_of() -> Callable[..., dataset.Data]:
     """A function that wraps uint8 images (N, H, W, C) and labels as an entry's data: thirds as splits."""
 
-    def wrap(x: np.ndarray, y: np.ndarray) -> data.Data:
-        splits = {split: slice(k, None, 3) for k, split in enumerate(data.SPLITS)}
+    def wrap(x: np.ndarray, y: np.ndarray) -> dataset.Data:
+        splits = {split: slice(k, None, 3) for k, split in enumerate(dataset.SPLITS)}
         labels = [str(k) for k in range(int(y.max()) + 1)]
         colour = "grey" if x.shape[3] == 1 else "rgb"
         about = {"task": "classification", "labels": labels, "hash": "none"}
         about["input"] = {"size": list(x.shape[1:3]), "colour": colour}
-        mean, scale = data.image_statistics(x[splits["train"]], "channel")
-        return data.Data({k: x[s] for k, s in splits.items()}, {k: y[s] for k, s in splits.items()}, mean, scale, about)
+        mean, scale = prepare.image_statistics(x[splits["train"]], "channel")
+        return dataset.Data(
+            {k: x[s] for k, s in splits.items()}, {k: y[s] for k, s in splits.items()}, mean, scale, about
+        )
 
     return wrap
 
@@ -108,7 +111,7 @@ def spec_of() -> Callable[..., dict[str, Any]]:
 
     def complete(source: str, **options: Any) -> dict[str, Any]:
         licence = {} if "licence" not in schema.SOURCES[source] else {"licence": "own"}
-        return params.check_set("mine", {"source": source, **licence, **options})
+        return load.check_set("mine", {"source": source, **licence, **options})
 
     return complete
 
@@ -118,22 +121,23 @@ def base_state() -> Any:
     """A small network (network.Base) that knows the digits 0 to 4."""
     import torch
 
-    from pipeline import checkpoint, network, train
+    from pipeline.network import pretrained
+    from pipeline.train import checkpoint, loop
 
-    sets = {name: params.check_set(name, spec) for name, spec in SPECS.items()}
-    resolved = params.resolve("base", BASE, sets)
-    source = data.make(resolved["data"])[0]
-    net, _ = train.fit(resolved, source, on=torch.device("cpu"), label="base")
-    return network.Base(checkpoint.copy_of(net), source.about["labels"])
+    sets = {name: load.check_set(name, spec) for name, spec in SPECS.items()}
+    resolved = load.resolve("base", BASE, sets)
+    source = prepare.make(resolved["data"])[0]
+    net, _ = loop.fit(resolved, source, on=torch.device("cpu"), label="base")
+    return pretrained.Base(checkpoint.copy_of(net), source.about["labels"])
 
 
 @pytest.fixture
-def built(resolved: Callable[..., dict[str, Any]]) -> Callable[..., tuple[dict[str, Any], data.Data]]:
+def built(resolved: Callable[..., dict[str, Any]]) -> Callable[..., tuple[dict[str, Any], dataset.Data]]:
     """A function that resolves one of TRANSFERS, options laid over its head, and makes its data."""
 
-    def build(name: str, **head: Any) -> tuple[dict[str, Any], data.Data]:
+    def build(name: str, **head: Any) -> tuple[dict[str, Any], dataset.Data]:
         models = {**TRANSFERS, name: {**TRANSFERS[name], "head": TRANSFERS[name]["head"] | head}}
         made = resolved(recipe.built_on(name, models), SPECS)
-        return made, data.make(made["data"])[0]
+        return made, prepare.make(made["data"])[0]
 
     return build

@@ -7,7 +7,7 @@ memory, kernels compute nothing, and a copy from the device brings zeros.
 
 A test asks for the fixture `fake_cuda` and runs Python in a process of its own, for a process loads each library once:
 
-    done = fake_cuda.run("import sys; from serve.model import load; print(load(sys.argv[1], 'cuda').device)", path)
+    done = fake_cuda.run("import sys; from convline.runtime.model import load; print(load(sys.argv[1], 'cuda').device)", path)
     assert done.stdout == "cuda\\n"
 
 Processes that this one starts are on the stand-ins too, as long as they keep LD_LIBRARY_PATH and PYTHONPATH: a
@@ -265,7 +265,7 @@ def show_gpu(session):
 class After(importlib.abc.MetaPathFinder):
     """Calls a function on a module once it is imported."""
 
-    calls = {"onnxruntime": keep_stand_ins, "serve.session": show_gpu}
+    calls = {"onnxruntime": keep_stand_ins, "convline.runtime.session": show_gpu}
 
     def find_spec(self, name, path=None, target=None):
         call = self.calls.pop(name, None)
@@ -306,7 +306,7 @@ class FakeCuda:
 
     def infer(self, *arguments: str | Path, check: bool = True, **more: str | int) -> subprocess.CompletedProcess[str]:
         """Run the command `infer`."""
-        return self.run("from serve.cli import main; main(prog_name='infer')", *arguments, check=check, **more)
+        return self.run("from convline.cli.main import main; main(prog_name='infer')", *arguments, check=check, **more)
 
 
 def lacking() -> str | None:

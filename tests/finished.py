@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline import figures
+from pipeline.plots import style
 
 HOSTILE = "<script>alert('&')</script>|$x$"
 CLASSIFIER, FORECASTER = "lenet5-digits", "tcn-waves"
@@ -121,7 +121,7 @@ def write_rest(root: Path, name: str) -> None:
         export["variants"]["int8"] = {"bytes": 125_000, "method": "MinMax", "kept": ["conv_1"], "products": 3}
         write(root / "out" / name / "export" / "noise.json", {"int8": {"conv_0": 41.0, "conv_1": 33.5, "gemm": 30.0}})
     write(root / "results" / name / "export.json", export)
-    figures.enlarge(np.zeros((8, 8, 1), np.uint8), explained_folder(root, name) / "attribution.png", "")
+    style.enlarge(np.zeros((8, 8, 1), np.uint8), explained_folder(root, name) / "attribution.png", "")
     shown = {"file": "attribution.png", "width": 112, "height": 112, "alt": f"Maps of {HOSTILE}", "caption": HOSTILE}
     sections = [{"title": "What an answer rests on", "shown": [shown]}]
     gain = {"deletion": 0.2, "deletion_gain": [0.3, 0.1, 0.5], "insertion": 0.8, "insertion_gain": [0.1, -0.1, 0.3]}
@@ -153,7 +153,7 @@ def write_study(root: Path) -> None:
     (root / "results" / "studies" / "dilation.csv").write_text(csv)
     text = "# dilation\n\n| setting | mse |\n| --- | ---: |\n| plain | 1.0 ± .1 |\n| dilated | 2.0 |\n\nIt holds.\n"
     (root / "results" / "studies" / "dilation.md").write_text(text, encoding="utf-8")
-    figures.enlarge(np.zeros((8, 8, 1), np.uint8), root / "out" / "studies" / "dilation.png", "")
+    style.enlarge(np.zeros((8, 8, 1), np.uint8), root / "out" / "studies" / "dilation.png", "")
 
 
 def write_all(root: Path) -> None:

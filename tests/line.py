@@ -23,8 +23,7 @@ from typing import Any
 import numpy as np
 import onnx
 import onnxruntime
-
-from serve import contract
+from convline.model_file import document as contract
 
 REPOSITORY = Path(__file__).parents[1]
 DIGITS, WAVES = "fcnn0-digits", "causal-waves"
@@ -100,7 +99,7 @@ def run(stage: str, *arguments: str) -> None:
 def run_without_torch(stage: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run a stage as its command does, in a process of its own where torch cannot be imported."""
     code = (
-        "import sys; sys.modules['torch'] = None; sys.argv = sys.argv[1:]; from pipeline.stage import run; "
+        "import sys; sys.modules['torch'] = None; sys.argv = sys.argv[1:]; from pipeline.core.stage import run; "
         f"import pipeline.{stage} as stage; run(stage.main)"
     )
     command = [sys.executable, "-c", code, stage, *arguments]

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline import data
+from pipeline.data import dataset, prepare
 
 DAYS, CONTEXT, HORIZON = 150, 14, 3
 NET = {"channels": 6, "kernel_size": 2, "blocks": 0, "patch": 1, "stride": 1, "dropout": 0.1}
@@ -36,23 +36,23 @@ def write(path: Path) -> Path:
     return path
 
 
-def untrained(recipe: dict[str, Any]) -> tuple[Any, data.Data]:
+def untrained(recipe: dict[str, Any]) -> tuple[Any, dataset.Data]:
     """Return the network in eval mode, its offsets drawn, and its data."""
     import torch  # conftest imports this file, most tests need no torch
 
-    from pipeline import network
+    from pipeline.network import build as network
 
-    source, _ = data.make(recipe["data"])
+    source, _ = prepare.make(recipe["data"])
     torch.manual_seed(3)
     net = network.build(recipe, source)
     torch.nn.init.normal_(net.offsets, std=0.1)
     return net.eval(), source
 
 
-def document(recipe: dict[str, Any], source: data.Data, x: np.ndarray, y: list[np.ndarray]) -> dict[str, Any]:
+def document(recipe: dict[str, Any], source: dataset.Data, x: np.ndarray, y: list[np.ndarray]) -> dict[str, Any]:
     """Return what the stage exports beside the graph, for a network whose answers to x are y."""
-    from pipeline import export
+    from pipeline.export import metadata
 
     facts: dict[str, Any] = {"validation": {}, "parameters": 0}
     whole = {**recipe, "size": "small"}
-    return export.document("shop", whole, source.about, facts, x, y, export.limit(y, 1e-4))
+    return metadata.document("shop", whole, source.about, facts, x, y, metadata.limit(y, 1e-4))

@@ -1,4 +1,4 @@
-"""What each of several processes runs in tests/test_distributed.py: recipes trained one after the other.
+"""What each of several processes runs in tests/pipeline/train/test_distributed.py: recipes trained one after the other.
 
 python tests/together.py GIVEN.json ANSWER.json, where GIVEN holds resolved recipes by name; under torchrun as one of
 several. Process 0 writes, for each, the history, the weights' sums and how far apart the processes' weights are.
@@ -16,17 +16,19 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import torch
 from torch import distributed as dist
 
-from pipeline import checkpoint, data, distributed, network, train
-from pipeline.stage import StageError
+from pipeline.core.errors import StageError
+from pipeline.data import prepare
+from pipeline.network import pretrained
+from pipeline.train import checkpoint, distributed, loop
 
 
-def facts(recipe: dict[str, Any], on: torch.device, bases: dict[str, network.Base]) -> dict[str, Any]:
-    source = data.make(recipe["data"])[0]
+def facts(recipe: dict[str, Any], on: torch.device, bases: dict[str, pretrained.Base]) -> dict[str, Any]:
+    source = prepare.make(recipe["data"])[0]
     try:
-        net, state = train.fit(recipe, source, on=on, label="together", base=bases.get(recipe["needs"] or ""))
+        net, state = loop.fit(recipe, source, on=on, label="together", base=bases.get(recipe["needs"] or ""))
     except StageError as error:
         return {"error": str(error)}
-    bases.setdefault("images", network.Base(checkpoint.copy_of(net), source.about.get("labels", [])))
+    bases.setdefault("images", pretrained.Base(checkpoint.copy_of(net), source.about.get("labels", [])))
     weights = torch.cat([tensor.double().flatten() for tensor in net.state_dict().values()])
     apart = 0.0
     if distributed.size() > 1:
@@ -39,7 +41,7 @@ def facts(recipe: dict[str, Any], on: torch.device, bases: dict[str, network.Bas
 def main() -> None:
     given, answer = map(Path, sys.argv[1:])
     with distributed.group(torch.device("cpu")) as on:
-        bases: dict[str, network.Base] = {}
+        bases: dict[str, pretrained.Base] = {}
         found = {name: facts(recipe, on, bases) for name, recipe in json.loads(given.read_text()).items()}
         if not distributed.rank():
             answer.write_text(json.dumps(found))

@@ -9,14 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import click
+from convline.errors import ServeError
 
 from benchmarks.gpu import carried
 from benchmarks.gpu.clock import ROOT, Planned, measure
 from benchmarks.gpu.table import failures, table
-from pipeline import device, export, machine
-from pipeline.schema import ParamsError
-from pipeline.stage import OUT, StageError, write_json
-from serve.errors import ServeError
+from pipeline.check import roofline
+from pipeline.core.errors import ParamsError, StageError
+from pipeline.core.files import write_json
+from pipeline.core.paths import OUT
+from pipeline.export import metadata
+from pipeline.train import device
 
 RESULTS = ROOT / "results" / "gpu"
 SECONDS = 510.0  # for all
@@ -45,7 +48,7 @@ def planned(kind: str, folder: Path) -> dict[str, Planned]:
 def for_roofline(result: dict[str, Any]) -> dict[str, Any]:
     """Return the limits of the device and ResNet-50's points below them, as the report draws them."""
     facts = result["steps"].get(RESNET, {"facts": {}})["facts"]
-    rows = [row for row in facts.values() if isinstance(row, dict) and row.get("variant") in machine.WIDTHS]
+    rows = [row for row in facts.values() if isinstance(row, dict) and row.get("variant") in roofline.WIDTHS]
     points = [(row["intensity"], row["ops_per_second"], row["variant"]) for row in rows if "intensity" in row]
     return {"limits": facts["limits"], "points": points} if points else {}
 
@@ -71,9 +74,9 @@ def main(request: str, pack: bool, folder: Path, out: Path | None, seconds: floa
         on = device.choose(request)
     except (ParamsError, ServeError, StageError) as error:
         raise click.ClickException(str(error)) from error
-    name = device.describe(on).removeprefix("cuda (").removesuffix(")") if on.type == "cuda" else machine.processor()
+    name = device.describe(on).removeprefix("cuda (").removesuffix(")") if on.type == "cuda" else roofline.processor()
     about = {"device": name, "kind": on.type, "date": datetime.now(UTC).date().isoformat()}
-    about |= {"revision": export.revision(), "machine": machine.describe()}
+    about |= {"revision": metadata.revision(), "machine": roofline.describe()}
     file = (out or (RESULTS if on.type == "cuda" else OUT / "gpu")) / f"{slug(name)}.json"
     left = seconds - (time.time() - begun)
     result = measure(planned(on.type, folder), on.type, folder.resolve(), left, file, about)

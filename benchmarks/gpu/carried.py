@@ -14,9 +14,11 @@ from typing import Any
 
 from benchmarks.gpu import fitted
 from benchmarks.gpu.clock import Facts, Here, read
-from pipeline import data, params
-from pipeline.recipe import check_recipe, on_features
-from pipeline.stage import OUT, fresh, write_json
+from pipeline.core.files import fresh, write_json
+from pipeline.core.paths import OUT
+from pipeline.data import dataset, prepare
+from pipeline.params import load as params
+from pipeline.params.recipe import check_recipe, on_features
 
 FOLDER = OUT / "gpu" / "carried"
 REAL = ("lenet5-digits", "dilated-waves", "dilated-co2", "resnet20-digits")
@@ -29,10 +31,10 @@ def pack(folder: Path = FOLDER, reduced: bool = False) -> None:
     fresh(folder)
     write_json(folder / "recipes.json", recipes())
     for name in REAL:
-        source, _ = data.make(load_recipe(folder, name, "small")["data"])
+        source, _ = prepare.make(load_recipe(folder, name, "small")["data"])
         place = folder / "data" / name
         place.mkdir(parents=True)
-        data.save(place, source)
+        dataset.save(place, source)
         write_json(place / "about.json", source.about)
     for export in sorted(OUT.glob("*/export")):
         if all((export / file).exists() for file in ("model.onnx", "torch.npz")):
@@ -80,6 +82,6 @@ def load_recipe(folder: Path, name: str, size: str) -> dict[str, Any]:
     return load_recipes(folder, size)[name]
 
 
-def load_data(folder: Path, name: str) -> data.Data:
+def load_data(folder: Path, name: str) -> dataset.Data:
     place = folder / "data" / name
-    return data.read(place, read(place / "about.json"))
+    return dataset.read(place, read(place / "about.json"))

@@ -21,9 +21,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.stage import StageError, write_json
-from serve.errors import ServeError
-from serve.session import session_errors
+from convline.errors import ServeError
+from convline.runtime.session import session_errors
+
+from pipeline.core.errors import StageError
+from pipeline.core.files import write_json
 
 ROOT = Path(__file__).parents[2]
 LEAVE = 0.92  # of its limit after which a step begins nothing more

@@ -12,15 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from convline.model_file import document
 from PIL import Image
 
 from benchmarks.gpu.clock import ROOT, Facts, Here, attempt
 from benchmarks.gpu.files import CURE, tiled, without_cuda
-from pipeline.stage import StageError
-from serve import contract
+from pipeline.core.errors import StageError
 
 FIRST, COUNT = ("lenet5-digits", "resnet20-digits"), 2  # of the image files that were carried along
-INFER = "from serve.cli import main; main()"  # the command `infer`, which a bare checkout does not install
+INFER = "from convline.cli.main import main; main()"  # the command `infer`, which a bare checkout does not install
 FILES = {"cuda": 4000, "cpu": 400}
 
 
@@ -29,7 +29,7 @@ def run(here: Here) -> Facts:
     if cannot := without_cuda(here.device):
         yield "skipped", cannot
         return
-    files = [file for file in here.carried.glob("files/*/model.onnx") if contract.read(file).task == "classification"]
+    files = [file for file in here.carried.glob("files/*/model.onnx") if document.read(file).task == "classification"]
     if not files:
         yield "skipped", CURE
     for file in sorted(files, key=lambda file: (file.parent.name not in FIRST, file.parent.name))[:COUNT]:
@@ -39,7 +39,7 @@ def run(here: Here) -> Facts:
 
 def of_file(model: Path, on: str, count: int) -> dict[str, Any]:
     """Return the command's rate on `count` files, and the share of its labels that are torch's."""
-    about = contract.read(model)
+    about = document.read(model)
     with np.load(model.with_name("torch.npz")) as saved:
         images, answers = tiled(saved["random"], count), tiled(saved["random_0"], count)
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as results:

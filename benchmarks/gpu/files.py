@@ -10,15 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from convline.model_file import document as contract
+from convline.runtime import placement
+from convline.runtime.io_binding import bind, fetch, run_bound
+from convline.runtime.model import load, wrap
+from convline.runtime.session import built_providers, open_session
 
 from benchmarks.gpu.clock import Facts, Here, attempt
-from pipeline import parity, speed
-from serve import contract, placement
-from serve.binding import bind, fetch, run_bound
-from serve.model import load, wrap
-from serve.session import built_providers, open_session
+from pipeline.check import latency, parity
 
-ROWS = 256  # so that the largest batch of pipeline.parity is one
+ROWS = 256  # so that the largest batch of pipeline.check.parity is one
 VARIANTS = {"fp32": "model.onnx", "fp16": "model.fp16.onnx"}  # int8 is for CPUs
 FP16_ATOL = 1e-2
 CURE = "no exported files were carried along; `python -m benchmarks.gpu --pack` takes those that `make` has made"
@@ -54,7 +55,7 @@ def of_file(path: Path, precision: str, on: str) -> dict[str, Any]:
 
 
 def rows_of(
-    model: speed.Model, precision: str, on: str, inputs: np.ndarray, answers: list[np.ndarray]
+    model: latency.Model, precision: str, on: str, inputs: np.ndarray, answers: list[np.ndarray]
 ) -> list[dict[str, Any]]:
     """Return rows of parity: the file as it serves, with TF32, and as a CUDA graph."""
     x, y = {"random": inputs}, {"random": answers}

@@ -17,8 +17,11 @@ from torch import nn
 
 import models
 from benchmarks.gpu.resnet50 import IMAGES, SIDE, images
-from pipeline import export, network, variants
-from pipeline.stage import write_json
+from pipeline.core.files import write_json
+from pipeline.export import graph as export
+from pipeline.export import quantize
+from pipeline.network import build as build_module
+from pipeline.network import modules as network
 
 CLASSES = 10
 LOGITS = 2.0  # standard deviation of a logit over the images: the likeliest class then has some .6
@@ -53,6 +56,6 @@ def write(folder: Path, side: int = SIDE, depth: int = 50) -> None:
     graph = export.to_onnx(net, x, "classification")
     np.save(folder / "answers.npy", export.answers(net, x)[0])
     onnx.save(graph, folder / "model.onnx")
-    onnx.save(variants.fp16(variants.prepare(graph), x).graph, folder / "model.fp16.onnx")
-    ops = {"macs": network.multiply_adds(net, torch.from_numpy(x[:1])), **variants.traffic(graph)}
+    onnx.save(quantize.fp16(quantize.prepare(graph), x).graph, folder / "model.fp16.onnx")
+    ops = {"macs": build_module.multiply_adds(net, torch.from_numpy(x[:1])), **quantize.traffic(graph)}
     write_json(folder / "about.json", {"side": side, "depth": depth, "operations": ops})

@@ -20,7 +20,10 @@ from torch import nn
 import models
 from benchmarks.gpu.clock import Facts, Here, attempt
 from models import summary
-from pipeline import augment, device, loss, network, schema, train
+from pipeline.network import build as network
+from pipeline.network import modules
+from pipeline.params import schema
+from pipeline.train import augment, device, loop, losses, optim
 
 PICKED = {"resnet": "ResNet-50", "vgg": "VGG D", "highway": "highway conv 32", "zoo": "mobilenet_v2"}
 FIRST = ("resnet", "causal", "vgg", "densenet", "zoo", "lenet5")  # of those that are compiled: time runs out
@@ -72,19 +75,19 @@ def built(arch: str, options: dict[str, Any], shape: tuple[int, ...], on: torch.
     if len(shape) == 2:
         columns = torch.ones(shape[1])
         offsets = torch.zeros(options["horizon"], shape[1], 3)
-        return device.place(network.Forecaster(net, 0 * columns, columns, offsets), on)
+        return device.place(modules.Forecaster(net, 0 * columns, columns, offsets), on)
     ones = torch.ones(shape[0], 1, 1)
-    return device.place(network.Classifier(net, 127 * ones, ones / 64), on)
+    return device.place(modules.Classifier(net, 127 * ones, ones / 64), on)
 
 
-def data_of(shape: tuple[int, ...], options: dict[str, Any], count: int, on: torch.device) -> train.Batches:
+def data_of(shape: tuple[int, ...], options: dict[str, Any], count: int, on: torch.device) -> loop.Batches:
     """Return noise on the device: uint8 images and labels, or series and what follows them."""
     torch.manual_seed(0)
     with on:
         if len(shape) == 2:
-            return train.Batches(torch.randn(count, *shape), torch.randn(count, options["horizon"], shape[1]))
+            return loop.Batches(torch.randn(count, *shape), torch.randn(count, options["horizon"], shape[1]))
         images = torch.randint(0, 256, (count, *shape), dtype=torch.uint8)
-        return train.Batches(images, torch.randint(0, options["classes"], (count,)))
+        return loop.Batches(images, torch.randint(0, options["classes"], (count,)))
 
 
 def recipe_of(batch: int) -> dict[str, Any]:
@@ -93,34 +96,34 @@ def recipe_of(batch: int) -> dict[str, Any]:
     return {"train": schema.check_section("train", settings, schema.TRAIN), "deterministic": True, "head": None}
 
 
-def whole_of(recipe: dict[str, Any], net: Any, held: train.Batches) -> Callable[[], int]:
+def whole_of(recipe: dict[str, Any], net: Any, held: loop.Batches) -> Callable[[], int]:
     """Return stage train's steps over what is held, as a function that returns how many rows they took."""
-    optimizer, epochs = loss.make_optimizer(recipe["train"], net), itertools.count()
+    optimizer, epochs = optim.make_optimizer(recipe["train"], net), itertools.count()
     image = held.y.dtype == torch.int64
     change = augment.build(schema.check_section("augment", AUGMENT, schema.AUGMENT) if image else None, held.x)
-    minimise = partial(train.loss_of, recipe, net)
+    minimise = partial(loop.loss_of, recipe, net)
     net.train()
 
     def whole() -> int:
-        return train.take_steps(recipe, net, optimizer, held, change, next(epochs), minimise)[2]
+        return loop.take_steps(recipe, net, optimizer, held, change, next(epochs), minimise)[2]
 
     return whole
 
 
-def others_of(recipe: dict[str, Any], net: Any, held: train.Batches) -> dict[str, Callable[[], int]]:
+def others_of(recipe: dict[str, Any], net: Any, held: loop.Batches) -> dict[str, Callable[[], int]]:
     """Return a step on one batch of floats, and a step of a plain loop."""
-    optimizer, batch = loss.make_optimizer(recipe["train"], net), recipe["train"]["batch"]
+    optimizer, batch = optim.make_optimizer(recipe["train"], net), recipe["train"]["batch"]
     image, on = held.y.dtype == torch.int64, held.x.device
     x, y = held.x[:batch].float(), held.y[:batch]
     criterion = nn.CrossEntropyLoss() if image else nn.MSELoss()
 
     def memory() -> int:
-        train.step(recipe, net, optimizer, x, y)
+        loop.step(recipe, net, optimizer, x, y)
         return batch
 
     def plain() -> int:
         optimizer.zero_grad()
-        with loss.autocast("auto", on):
+        with losses.autocast("auto", on):
             output = net.net((x - 127) / 64 if image else x)
             cost = sum(criterion(one, y) for one in (output if isinstance(output, tuple) else (output,)))
         cost.backward()
@@ -151,7 +154,7 @@ def rates(ways: dict[str, Callable[[], int]], seconds: float, on: torch.device) 
 
 def product(on: torch.device) -> tuple[Callable[[], int], int]:
     """Return a large matrix product in the precision that training has there, and its operations."""
-    half, side = loss.autocast("auto", on)._enabled, 8192 if on.type == "cuda" else 1024
+    half, side = losses.autocast("auto", on)._enabled, 8192 if on.type == "cuda" else 1024
     a = torch.randn(side, side, device=on, dtype=torch.bfloat16 if half else torch.float32)
 
     def multiply() -> int:
@@ -161,7 +164,7 @@ def product(on: torch.device) -> tuple[Callable[[], int], int]:
     return multiply, 2 * side**3
 
 
-def prepared(arch: str, on: torch.device, reduced: bool) -> tuple[dict[str, Any], Any, train.Batches, dict[str, Any]]:
+def prepared(arch: str, on: torch.device, reduced: bool) -> tuple[dict[str, Any], Any, loop.Batches, dict[str, Any]]:
     """Return the recipe, the network and the data of an architecture, and what its row says of them."""
     name, options, shape = published(arch, reduced)
     batch = batch_of(shape, reduced)

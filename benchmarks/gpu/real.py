@@ -1,6 +1,6 @@
 """Four entries trained for real, twice: to the end, and killed with SIGKILL after a checkpoint and taken up again.
 
-Each training is a fork of this process, which has torch imported and no CUDA: so are the stages under pipeline.warm.
+Each training is a fork of this process, which has torch imported and no CUDA: so are the stages under pipeline.core.fork_server.
 Both must end with the same weights; the loss stands beside what the CPU had in results/<entry>/train.json.
 """
 
@@ -17,8 +17,9 @@ from typing import Any
 
 from benchmarks.gpu import carried
 from benchmarks.gpu.clock import ROOT, Facts, Here, forked
-from pipeline import data, device, train
-from pipeline.stage import write_json
+from pipeline.core.files import write_json
+from pipeline.data import dataset
+from pipeline.train import device, loop
 
 EPOCHS = 2  # of each on the CPU
 KILLED_AFTER = 2  # checkpoints
@@ -36,7 +37,7 @@ def run(here: Here) -> Facts:
         yield name, of_entry(name, recipe, source, here.device)
 
 
-def of_entry(name: str, recipe: dict[str, Any], source: data.Data, on: str) -> dict[str, Any]:
+def of_entry(name: str, recipe: dict[str, Any], source: dataset.Data, on: str) -> dict[str, Any]:
     """Return how both trainings of an entry ended, and whether with the same weights."""
     with tempfile.TemporaryDirectory() as folder:
         whole, cut, again = (Path(folder, f"{part}.json") for part in ("whole", "cut", "again"))
@@ -54,13 +55,13 @@ def of_entry(name: str, recipe: dict[str, Any], source: data.Data, on: str) -> d
 
 
 def trained(
-    name: str, recipe: dict[str, Any], source: data.Data, on: str, to: Path, checkpoint: Path, kill: bool = False
+    name: str, recipe: dict[str, Any], source: dataset.Data, on: str, to: Path, checkpoint: Path, kill: bool = False
 ) -> None:
     """Train as stage train does, with a checkpoint after every epoch; write the digest of the weights and the loss.
 
     kill: die at the end of the epoch after the second checkpoint.
     """
-    train.LEAST_S, train.MOST_SHARE = 0.0, 1e9  # the line's own writes at most one a second: short trainings had none
+    loop.LEAST_S, loop.MOST_SHARE = 0.0, 1e9  # the line's own writes at most one a second: short trainings had none
     epochs = 0
 
     def on_epoch(row: dict[str, float]) -> None:
@@ -69,7 +70,7 @@ def trained(
         if kill and epochs > min(KILLED_AFTER, recipe["train"]["epochs"] - 1) and checkpoint.exists():
             os.kill(os.getpid(), signal.SIGKILL)
 
-    net, state = train.fit(recipe, source, on=device.choose(on), label=name, checkpoint=checkpoint, on_epoch=on_epoch)
+    net, state = loop.fit(recipe, source, on=device.choose(on), label=name, checkpoint=checkpoint, on_epoch=on_epoch)
     digest = hashlib.sha256()
     for key, tensor in sorted(net.state_dict().items()):
         digest.update(key.encode() + tensor.cpu().numpy().tobytes())

@@ -16,9 +16,11 @@ import torch
 
 from benchmarks.gpu import carried
 from benchmarks.gpu.clock import Facts, Here, attempt
-from pipeline import augment, data, device, loss, network, train
-from pipeline.checkpoint import State
-from pipeline.recipe import image_rule
+from pipeline.data import dataset
+from pipeline.network import build as network
+from pipeline.params.recipe import image_rule
+from pipeline.train import augment, device, loop, optim
+from pipeline.train.checkpoint import State
 
 STEPS = 3
 CPU = ("lenet5-digits", "dilated-waves", "resnet20-digits")  # at their small size
@@ -63,9 +65,9 @@ def twice(name: str, recipe: dict[str, Any], on: torch.device) -> dict[str, Any]
         net.load_state_dict(initial)
         for parameter in net.parameters():
             parameter.requires_grad_(True)
-        optimizer, state = loss.make_optimizer(recipe["train"], net, recipe.get("head")), State()
-        minimise = partial(train.loss_of, recipe, net)
-        rows.append(train.one_epoch(recipe, net, optimizer, fitting, validation, change, state, name, minimise))
+        optimizer, state = optim.make_optimizer(recipe["train"], net, recipe.get("head")), State()
+        minimise = partial(loop.loss_of, recipe, net)
+        rows.append(loop.one_epoch(recipe, net, optimizer, fitting, validation, change, state, name, minimise))
         ends.append({key: tensor.clone() for key, tensor in net.state_dict().items()})
     same = all(torch.equal(ends[0][key], ends[1][key]) for key in ends[0])
     moved = any(not torch.equal(ends[0][key], initial[key]) for key in ends[0])
@@ -77,7 +79,7 @@ def is_image(recipe: dict[str, Any]) -> bool:
     return "size" in recipe["data"]
 
 
-def like(recipe: dict[str, Any]) -> data.Data:
+def like(recipe: dict[str, Any]) -> dataset.Data:
     """Return what the network is sized by: the facts of the recipe's data, without the data."""
     block = recipe["data"]
     if is_image(recipe):
@@ -86,7 +88,7 @@ def like(recipe: dict[str, Any]) -> data.Data:
         rule = image_rule(block)
         about = {"task": "classification", "labels": [str(k) for k in range(classes)], "input": rule.to_dict()}
         mean = np.full((rule.channels, 1, 1), 127, np.float32)
-        return data.Data({}, {}, mean, np.full_like(mean, 1 / 64), about)
+        return dataset.Data({}, {}, mean, np.full_like(mean, 1 / 64), about)
     columns = [str(k) for k in range(COLUMNS.get(block["spec"]["source"], 1))]
     given = {"context": block["context"], "columns": columns}
     given |= {"calendar": block["calendar"]} if block["calendar"] else {}
@@ -94,18 +96,18 @@ def like(recipe: dict[str, Any]) -> data.Data:
     forecast |= {"columns": block["targets"]} if block["targets"] else {}
     mean = np.zeros(len(columns), np.float32)
     about = {"task": "forecasting", "columns": columns, "input": given, "forecast": forecast}
-    return data.Data({}, {}, mean, np.ones_like(mean), about)
+    return dataset.Data({}, {}, mean, np.ones_like(mean), about)
 
 
-def noise(recipe: dict[str, Any], count: int, on: torch.device) -> train.Batches:
+def noise(recipe: dict[str, Any], count: int, on: torch.device) -> loop.Batches:
     """Return noise on the device: uint8 images and labels, or standardised series and what follows them."""
     source = like(recipe)
     if is_image(recipe):
         height, width = recipe["data"]["size"]
         x = torch.randint(0, 256, (count, len(source.mean), height, width), dtype=torch.uint8, device=on)
-        return train.Batches(x, torch.randint(0, len(source.about["labels"]), (count,), device=on))
+        return loop.Batches(x, torch.randint(0, len(source.about["labels"]), (count,), device=on))
     given, horizon = source.about["input"], recipe["data"]["horizon"]
     known = 2 * len(given.get("calendar", ()))
     steps = given["context"] + (horizon if known else 0)
     x = torch.randn(count, steps, len(given["columns"]) + known, device=on)
-    return train.Batches(x, torch.randn(count, horizon, source.targets, device=on))
+    return loop.Batches(x, torch.randn(count, horizon, source.targets, device=on))

@@ -10,12 +10,12 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from convline.runtime.io_binding import bind, fetch, run_bound
+from convline.runtime.session import cuda_options, open_session
 
 from benchmarks.gpu.clock import Facts, Here, attempt, read
 from benchmarks.gpu.files import tiled, without_cuda
-from pipeline import machine, parity, speed
-from serve.binding import bind, fetch, run_bound
-from serve.session import cuda_options, open_session
+from pipeline.check import latency, parity, roofline
 
 SIDE, IMAGES = 224, 32
 LIMITS = {"fp32": 1e-4, "TF32": 1e-2, "fp16": 1e-2}  # of a probability
@@ -51,7 +51,7 @@ def run(here: Here) -> Facts:
     about = read(folder / "about.json")
     x, y = images(IMAGES, about["side"]), np.load(folder / "answers.npy")
     yield "spread", float(y.std(0).mean())
-    limits = attempt(lambda: machine.limits(on))
+    limits = attempt(lambda: roofline.limits(on))
     yield "limits", limits
     for precision, layout in SETTINGS[on]:
         model = (folder / ("model.fp16.onnx" if precision == "fp16" else "model.onnx")).read_bytes()
@@ -67,7 +67,7 @@ def run(here: Here) -> Facts:
                 if "per_second" in row:
                     row["passed"] = row["finite"] and row["max_difference"] <= LIMITS[precision]
                     width = "fp16" if precision == "fp16" else "fp32"
-                    row |= speed.against_limit(row, width, about["operations"], limits) if "fp32" in limits else {}
+                    row |= latency.against_limit(row, width, about["operations"], limits) if "fp32" in limits else {}
                 yield name, row
 
 
@@ -88,7 +88,7 @@ def timed(
         answers = fetch(binding)
     gap = parity.compare(answers, [expected], len(given))
     gap = {key: gap[key] for key in ("finite", "max_difference", "top1_agreement")}
-    return gap | speed.timed(call, len(given), seconds)
+    return gap | latency.timed(call, len(given), seconds)
 
 
 def opened(model: bytes, on: str, tf32: bool, nhwc: bool, graph: bool) -> Any:

@@ -1,4 +1,4 @@
-"""First step: versions, the driver, CUDA inside a fork as `pipeline.warm` makes it, the libraries that were loaded."""
+"""First step: versions, the driver, CUDA inside a fork as `pipeline.core.fork_server` makes it, the libraries that were loaded."""
 
 from __future__ import annotations
 
@@ -12,20 +12,22 @@ from typing import Any
 import numpy as np
 import onnx
 import torch
+from convline.errors import ServeError
+from convline.runtime.session import built_providers, open_session
 from onnx import helper
 
 from benchmarks.gpu.clock import Facts, Here, forked
 from benchmarks.gpu.files import without_cuda
-from pipeline import device, export, machine
-from serve.errors import ServeError
-from serve.session import built_providers, open_session
+from pipeline.check import roofline
+from pipeline.export import metadata
+from pipeline.train import device
 
 LIBRARY = re.compile(r"\S*/(lib(?:cu|nv|nccl|torch_cuda|onnxruntime_providers)\S*)$", re.M)
 
 
 def run(here: Here) -> Facts:
     yield "versions", versions()
-    yield "machine", machine.describe()
+    yield "machine", roofline.describe()
     yield "nvidia-smi", smi()
     if here.full:  # before CUDA is touched in this process: a fork of it could not use it afterwards
         assert not torch.cuda.is_initialized()
@@ -38,7 +40,7 @@ def run(here: Here) -> Facts:
 
 def versions() -> dict[str, Any]:
     """Return the versions of everything that the figures depend on."""
-    found = {"python": platform.python_version(), "system": platform.platform(), **export.versions()}
+    found = {"python": platform.python_version(), "system": platform.platform(), **metadata.versions()}
     return found | {"cuda of torch": torch.version.cuda, "cudnn of torch": torch.backends.cudnn.version()}
 
 

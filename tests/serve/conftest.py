@@ -6,13 +6,12 @@ from typing import Any
 
 import pytest
 import tiny
-
-from serve import contract
+from convline.model_file import document
 
 
 @pytest.fixture(scope="session")
 def classifier_bytes() -> bytes:
-    return contract.seal(tiny.classifier_graph().SerializeToString(), tiny.classifier_document())
+    return document.seal(tiny.classifier_graph().SerializeToString(), tiny.classifier_document())
 
 
 @pytest.fixture
@@ -37,7 +36,7 @@ def make_forecaster(tmp_path: Path) -> Callable[..., Path]:
         names = columns or ("y",)
         path = tmp_path / "riser.onnx"
         graph = tiny.forecaster_graph(len(names)).SerializeToString()
-        path.write_bytes(contract.seal(graph, tiny.forecaster_document(names, **rule)))
+        path.write_bytes(document.seal(graph, tiny.forecaster_document(names, **rule)))
         return path
 
     return make

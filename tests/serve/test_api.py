@@ -12,25 +12,27 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import convline
 import numpy as np
 import pandas as pd
 import pytest
+from convline.errors import ModelFileError
 from PIL import Image
 from test_cli import infer, rows_of
-
-import serve
-from serve.errors import ModelFileError
 
 
 def test_the_public_names_are_importable_and_sorted() -> None:
     """Oracle: `__all__` itself, the distribution's own metadata, and the marker file of PEP 561."""
-    assert serve.__all__ == sorted(serve.__all__)
-    assert all(getattr(serve, name) is not None for name in serve.__all__)
-    assert serve.__version__ == importlib.metadata.version("convline")
-    assert issubclass(serve.InputError, serve.ServeError) and serve.Forecaster.__module__ == "serve.model"
-    assert Path(serve.__file__).with_name("py.typed").exists()
+    assert convline.__all__ == sorted(convline.__all__)
+    assert all(getattr(convline, name) is not None for name in convline.__all__)
+    assert convline.__version__ == importlib.metadata.version("convline")
+    assert (
+        issubclass(convline.InputError, convline.ServeError)
+        and convline.Forecaster.__module__ == "convline.runtime.model"
+    )
+    assert Path(convline.__file__).with_name("py.typed").exists()
     with pytest.raises(AttributeError, match="no attribute 'nonesuch'"):
-        serve.nonesuch  # noqa: B018
+        convline.nonesuch  # noqa: B018
 
 
 def test_a_package_says_its_variant_and_why(classifier_bytes: bytes, tmp_path: Path) -> None:
@@ -40,11 +42,11 @@ def test_a_package_says_its_variant_and_why(classifier_bytes: bytes, tmp_path: P
         (tmp_path / file).write_bytes(classifier_bytes)
     files = {"model.onnx": digest, "model.int8.onnx": digest}
     (tmp_path / "manifest.json").write_text(json.dumps({"files": files, "recommended": {"cpu": "int8"}}))
-    assert serve.load(tmp_path, "cpu", sha256=digest.upper()).variant == "int8, recommended for cpu"
-    assert serve.load(tmp_path, "cpu", "fp32").variant == "fp32, as asked"
-    assert serve.load(tmp_path / "model.onnx", "cpu").variant == "as in the file"
+    assert convline.load(tmp_path, "cpu", sha256=digest.upper()).variant == "int8, recommended for cpu"
+    assert convline.load(tmp_path, "cpu", "fp32").variant == "fp32, as asked"
+    assert convline.load(tmp_path / "model.onnx", "cpu").variant == "as in the file"
     with pytest.raises(ModelFileError, match=r"expected the sha256 1{64} as asked, got .* in manifest\.json"):
-        serve.load(tmp_path, "cpu", sha256="1" * 64)
+        convline.load(tmp_path, "cpu", sha256="1" * 64)
 
 
 SIDE_EFFECTS = """
@@ -57,7 +59,7 @@ def state():
         threading.active_count(), sys.getrecursionlimit(), numpy.geterr(), os.getcwd(), sys.path[:],
     )
 before = state()
-import serve, serve.model, serve.stream, serve.evaluate, serve.bulk, serve.forecast, serve.follow, serve.cli
+import serve, convline.runtime.model, convline.runtime.streaming, convline.report.evaluate, convline.jobs.run, convline.timeseries.predict, convline.timeseries.online, convline.cli.main
 assert state() == before, [(a, b) for a, b in zip(before, state()) if a != b]
 print("onnxruntime" in sys.modules)
 """
@@ -72,8 +74,8 @@ def test_an_import_changes_nothing_outside(tmp_path: Path) -> None:
 
 def test_images_are_whatever_one_has(classifier: Path, tmp_path: Path) -> None:
     """Oracle: one picture as a path, bytes, an open file, Pillow and arrays has one answer; what is none is named."""
-    model = serve.load(classifier, "cpu")
-    assert isinstance(model, serve.Classifier)
+    model = convline.load(classifier, "cpu")
+    assert isinstance(model, convline.Classifier)
     array = np.full((20, 30), 120, np.uint8)
     Image.fromarray(array).save(path := tmp_path / "a.png")
     with path.open("rb") as file:
@@ -86,15 +88,17 @@ def test_images_are_whatever_one_has(classifier: Path, tmp_path: Path) -> None:
         (np.zeros((4, 4, 2), np.uint8), r"expected uint8 \(H, W\), \(H, W, 1\)"), (array / 255, "got float64"),
         (io.StringIO("text"), "opened in binary mode, got text"), ([3], "or an array, got int"),
     ):  # fmt: skip
-        with pytest.raises(serve.InputError, match=message):
+        with pytest.raises(convline.InputError, match=message):
             model.predict_proba(wrong)
 
 
 def test_one_image_starts_no_thread(classifier: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Oracle: a pool that must not be made; several images make one."""
-    model = serve.load(classifier, "cpu")
+    model = convline.load(classifier, "cpu")
     pools = []
-    monkeypatch.setattr("serve.model.threads", lambda count: pools.append(count) or ThreadPoolExecutor(count))
+    monkeypatch.setattr(
+        "convline.runtime.model.threads", lambda count: pools.append(count) or ThreadPoolExecutor(count)
+    )
     image = np.zeros((8, 8), np.uint8)
     model.predict(image)
     model.predict_table([image])
@@ -109,7 +113,7 @@ def test_the_table_of_images_is_that_of_the_command(classifier: Path, tmp_path: 
         Image.new("L", (9, 9), grey).save(tmp_path / f"{n}.png")
     (tmp_path / "1-cut.png").write_bytes(b"no image")
     paths = sorted(map(str, tmp_path.glob("*.png")))
-    model = serve.load(classifier, "cpu")
+    model = convline.load(classifier, "cpu")
     rows = model.predict_table(paths, top_k=2)
     shown = rows_of(infer("images", classifier, *paths, "--top-k", "2"))
     assert [[*row] for row in rows] == [[*row] for row in shown] and len(rows) == 3
@@ -149,8 +153,8 @@ def test_frames_are_tables(make_forecaster: Callable[..., Path], kind: str, tmp_
 
     Midnights of UTC in Tokyo are 9 o'clock, and are written with that zone's offset.
     """
-    model = serve.load(make_forecaster(), "cpu")
-    assert isinstance(model, serve.Forecaster)
+    model = convline.load(make_forecaster(), "cpu")
+    assert isinstance(model, convline.Forecaster)
     frame = frames()[kind]
     rows = model.predict_table(frame)
     if kind == "zone":
@@ -184,8 +188,8 @@ def test_frames_are_tables(make_forecaster: Callable[..., Path], kind: str, tmp_
 def test_frames_that_cannot_be_read(make_forecaster: Callable[..., Path], change: dict, message: str) -> None:
     """Oracle: one cell is wrong, and is named by row and column."""
     frame = pd.DataFrame({"ds": DAYS, "y": np.arange(6.0)} | change)
-    with pytest.raises(serve.InputError, match=re.escape(message)):
-        serve.load(make_forecaster(), "cpu").predict(frame)
+    with pytest.raises(convline.InputError, match=re.escape(message)):
+        convline.load(make_forecaster(), "cpu").predict(frame)
 
 
 def test_files_arrays_and_names(make_forecaster: Callable[..., Path], tmp_path: Path) -> None:
@@ -193,7 +197,7 @@ def test_files_arrays_and_names(make_forecaster: Callable[..., Path], tmp_path: 
     frame = pd.DataFrame({"day": DAYS, "sales": np.arange(6.0)})
     frame.to_csv(path := tmp_path / "shop.csv", index=False)
     frame.to_parquet(tmp_path / "shop.parquet")
-    model, names = serve.load(make_forecaster(), "cpu"), {"time": "day", "target": "sales"}
+    model, names = convline.load(make_forecaster(), "cpu"), {"time": "day", "target": "sales"}
     expected = model.predict_table(path, **names)
     assert [row["yhat"] for row in expected] == [6, 7, 8] and expected[0]["unique_id"] == "shop"
     for file in (path.open(), path.open("rb"), (tmp_path / "shop.parquet").open("rb"), io.StringIO(path.read_text())):
@@ -216,7 +220,7 @@ def test_files_arrays_and_names(make_forecaster: Callable[..., Path], tmp_path: 
 @pytest.mark.parametrize("horizon", [0, -1, 1.5, "3", True, 1_000_001])
 def test_a_horizon_is_a_count(make_forecaster: Callable[..., Path], horizon: object) -> None:
     """Oracle: 0 was taken for the trained horizon, and True for 1; a numpy integer is a count."""
-    model = serve.load(make_forecaster(), "cpu")
+    model = convline.load(make_forecaster(), "cpu")
     for ask in (model.predict, model.predict_quantiles, model.predict_table):
         with pytest.raises(ValueError, match="horizon: expected a whole number from 1 to 1,000,000"):
             ask(np.arange(6.0), horizon)

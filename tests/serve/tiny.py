@@ -7,10 +7,9 @@ from typing import Any
 
 import numpy as np
 import onnx
+from convline.images.decode import ImageRule
+from convline.model_file import document as contract
 from onnx import TensorProto, helper, numpy_helper
-
-from serve import contract
-from serve.image import ImageRule
 
 SIDE, LABELS = 8, ["dark", "middle", "bright"]
 WEIGHT = np.array([[-6.0, 0.0, 6.0]], np.float32)  # (1, K): logits of the mean brightness in [0, 1]

@@ -1,0 +1,36 @@
+"""Where the line's files are, and where a user's are: here, or below DATA_ROOT (data) or TORCH_HOME (weights)."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from pipeline.core.errors import StageError
+
+RESULTS = Path("results")
+OUT = Path("out")
+
+
+def located(path: str, variable: str = "DATA_ROOT") -> Path:
+    """Return the path as it is if something is there, else below the folder that an environment variable names."""
+    direct, root = Path(path).expanduser(), os.environ.get(variable)
+    return Path(root).expanduser() / path if root and not direct.exists() else direct
+
+
+def weights_path(file: str) -> Path | None:
+    """Return the file of published weights, below TORCH_HOME if not here; None for torchvision's own."""
+    if file == "imagenet":
+        return None
+    path = located(file, "TORCH_HOME")
+    if not path.is_file():
+        raise StageError(f"weights: {file} is not here nor below TORCH_HOME; put the state dict there, or leave it out")
+    return path
+
+
+def at_hand(recipe: dict[str, Any]) -> bool:
+    """Return whether the folder, the file and the weights that a recipe names are on this machine."""
+    spec, weights = recipe["data"]["spec"], recipe["weights"]
+    files = [located(spec["path"])] if "path" in spec else []
+    files += [located(weights["file"], "TORCH_HOME")] if weights and weights["file"] != "imagenet" else []
+    return all(path.exists() for path in files)

@@ -1,0 +1,39 @@
+"""Stage data: the source as arrays at the entry's input size, with the statistics of its training split.
+
+Reads out/params/<entry>/data.json and the source. Writes out/<entry>/data/ (arrays, statistics, raw files for the last
+stage) and results/<entry>/data.json (counts, balance, content hash, the input contract).
+Fails when the source is missing or malformed, or a split leaks: says what was expected and where.
+
+    python -m pipeline.data ENTRY
+"""
+
+from __future__ import annotations
+
+import sys
+
+from pipeline.core.files import fresh, write_json
+from pipeline.core.paths import OUT, RESULTS
+from pipeline.core.stage import of_entry, run
+from pipeline.data.dataset import save
+from pipeline.data.prepare import make, write_raw_images, write_raw_series
+from pipeline.params import load as params
+
+
+def main() -> None:
+    with of_entry("data") as name:
+        data, samples = make(params.entry(name, "data")["data"])
+        folder = fresh(OUT / name / "data")
+        save(folder, data)
+        raw = folder / "raw"
+        raw.mkdir()
+        if samples is not None:
+            write_raw_images(raw, samples["test"], data.about["labels"])
+        else:
+            write_raw_series(raw, data)
+        write_json(RESULTS / name / "data.json", data.about)
+        for note in data.about["notes"]:
+            print(f"   note: {note}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,112 @@
+"""The dataset that every later stage opens: arrays of each split, their statistics, and what is known about them."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from convline.timeseries.calendar_features import features
+
+from pipeline.core.files import read_json
+from pipeline.core.paths import OUT, RESULTS
+
+SPLITS = ("train", "validation", "test")
+
+
+RAW_WINDOWS = 50
+
+
+@dataclass
+class Data:
+    """An entry's data in memory.
+
+    Images: `x[split]` uint8 (N, H, W, C), `y[split]` int64 (N,); mean and scale float32 (C, H, W) or (C, 1, 1).
+    Series: `x[split]` float64 (rows, D) with `starts[split]` (segments + 1,); mean and scale float32 (D,).
+    Standardised is (x - mean) * scale. `about` is what results/<entry>/data.json holds.
+    """
+
+    x: dict[str, np.ndarray]
+    y: dict[str, np.ndarray]
+    mean: np.ndarray
+    scale: np.ndarray
+    about: dict[str, Any]
+    times: dict[str, np.ndarray] = field(default_factory=dict)
+
+    @property
+    def task(self) -> str:
+        return str(self.about["task"])
+
+    @property
+    def targets(self) -> int:
+        """How many of a series' columns are forecast: the first ones."""
+        return len(self.about["forecast"].get("columns", self.mean))
+
+    def alone(self) -> Data:
+        """Return the same series without the columns that are read and not forecast: what errors are taken of."""
+        x = {split: rows[:, : self.targets] for split, rows in self.x.items()}
+        return replace(self, x=x, mean=self.mean[: self.targets], scale=self.scale[: self.targets])
+
+    def windows(self, split: str, stride: int = 1) -> tuple[np.ndarray, np.ndarray]:
+        """Return every window of the split as float32 history (M, T, D) and target (M, S, targets), in raw units."""
+        given = self.samples(split, stride)
+        return given[0], given[-1]
+
+    def samples(self, split: str, stride: int = 1) -> tuple[np.ndarray, ...]:
+        """Return (history, target), or (history, calendar, target): calendar (M, T + S, F), of both."""
+        context, horizon = self.about["input"]["context"], self.about["forecast"]["horizon"]
+        rows = window_rows(self.y[split], context + horizon, stride)
+        both = self.x[split][rows].astype(np.float32)  # (M, T + S, D)
+        names = self.about["input"].get("calendar")
+        known = (features(self.times[split], names)[rows],) if names else ()
+        return both[:, :context], *known, both[:, context:, : self.targets]
+
+    def served(self, split: str) -> np.ndarray:
+        """Return the split as the served graph takes it: uint8 (N, H, W, C), or raw history float32 (M, T, D).
+
+        With a calendar both are in one, (M, T + S, D + F), the history 0 in the rows ahead.
+        """
+        if self.task == "classification":
+            return np.asarray(self.x[split])
+        history, *known, _ = self.samples(split, self.about["stride"])
+        ahead = ((0, 0), (0, self.about["forecast"]["horizon"]), (0, 0))
+        return np.concatenate([np.pad(history, ahead), known[0]], 2) if known else history
+
+    def example(self) -> np.ndarray:
+        """Return one sample as the served graph takes it."""
+        return self.served("train" if self.task == "classification" else "validation")[:1]
+
+
+def window_rows(starts: np.ndarray, length: int, stride: int) -> np.ndarray:
+    """Return the row numbers (M, length) of all windows that lie within one segment."""
+    firsts = [np.arange(a, b - length + 1, stride) for a, b in itertools.pairwise(starts)]
+    return np.concatenate(firsts)[:, None] + np.arange(length)
+
+
+def spread(n: int, at_most: int) -> np.ndarray:
+    """Return up to `at_most` row numbers spread evenly over n rows."""
+    return np.unique(np.linspace(0, n - 1, min(n, at_most)).round().astype(int))
+
+
+def save(folder: Path, data: Data) -> None:
+    for split in SPLITS:
+        np.save(folder / f"{split}_x.npy", data.x[split])
+        np.save(folder / f"{split}_y.npy", data.y[split])
+        if split in data.times:
+            np.save(folder / f"{split}_times.npy", data.times[split])
+    np.savez(folder / "statistics.npz", mean=data.mean, scale=data.scale)
+
+
+def load(name: str) -> Data:
+    """Return the data that stage data wrote for the entry, arrays memory-mapped."""
+    return read(OUT / name / "data", read_json(RESULTS / name / "data.json", f"data@{name}"))
+
+
+def read(folder: Path, about: dict[str, Any]) -> Data:
+    """Return the data that `save` wrote to the folder, arrays memory-mapped."""
+    parts = ("x", "y", "times") if about["task"] == "forecasting" else ("x", "y")
+    x, y, *times = ({s: np.load(folder / f"{s}_{part}.npy", mmap_mode="r") for s in SPLITS} for part in parts)
+    with np.load(folder / "statistics.npz") as statistics:
+        return Data(x, y, statistics["mean"], statistics["scale"], about, *times)

@@ -1,0 +1,168 @@
+"""Where data comes from: each source answers its splits, before any geometry.
+
+Images here and in class_folders.py, series in series.py: `{split: [Sample, ...]}` and the label names.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import inspect
+import itertools
+import operator
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from contextlib import redirect_stdout, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from pipeline.core.errors import StageError, hint
+from pipeline.data import class_folders
+from pipeline.data.corruptions import through
+from pipeline.data.splits import Sample, Splits, divide, stratified
+
+DOWNLOADS = Path("out/downloads")
+
+
+def images(spec: dict[str, Any], background: Sequence[int] = (0, 0, 0)) -> tuple[Splits, list[str]]:
+    """Return the samples of train, validation and test, and the label names.
+
+    background: what a camera sees through transparent pixels.
+    """
+    read = {"digits": digits, "torchvision": torchvision_set, "folder": class_folders.read}[spec["source"]]
+    splits, labels = read(spec)
+    if chosen := spec.get("classes"):
+        for name in chosen:
+            if name not in labels:
+                raise StageError(f"data.classes: {name!r} is no class of the set; {hint(name, labels)}")
+        new = {labels.index(name): k for k, name in enumerate(chosen)}
+        splits = {k: [replace(s, label=new[s.label]) for s in part if s.label in new] for k, part in splits.items()}
+        labels = chosen
+    if spec.get("camera"):
+        seen = {"camera": spec["camera"], "seed": spec["seed"], "background": tuple(background)}
+        number, shoot = itertools.count(), functools.partial(through, **seen)
+        for split, part in splits.items():
+            splits[split] = [replace(sample, image=shoot(sample.image, number=next(number))) for sample in part]
+    if spec.get("per_class"):
+        splits["train"] = few(splits["train"], spec["per_class"], spec.get("draw", spec["seed"]))
+    return splits, labels
+
+
+def few(samples: list[Sample], per_class: int, seed: int) -> list[Sample]:
+    """Return at most `per_class` samples of each class, drawn by the seed."""
+    labels, rng = np.array([s.label for s in samples]), np.random.default_rng(seed)
+    kept = [rng.permutation(np.flatnonzero(labels == label))[:per_class] for label in np.unique(labels)]
+    return [samples[i] for i in np.sort(np.concatenate(kept))]
+
+
+def digits(spec: dict[str, Any]) -> tuple[Splits, list[str]]:
+    """Handwritten digits, 1,797 grey images of 8x8 pixels in 17 levels, as they come with scikit-learn."""
+    spec_of = importlib.util.find_spec("sklearn")  # found, not imported: that takes 2-4 s, once for every entry
+    if spec_of is None or spec_of.origin is None:
+        raise StageError("data.digits: scikit-learn is not installed; run `pip install -e '.[train]'`")
+    table = np.loadtxt(Path(spec_of.origin).parent / "datasets/data/digits.csv.gz", delimiter=",")  # (1797, 64 + 1)
+    grey = np.rint(table[:, :-1] * (255 / 16)).astype(np.uint8).reshape(-1, 8, 8)
+    samples = [
+        Sample(f"{i:04d}", Image.fromarray(g), int(y)) for i, (g, y) in enumerate(zip(grey, table[:, -1], strict=True))
+    ]
+    counts = {"validation": spec["validation"], "test": spec["test"]}
+    return divide(samples, counts, spec["seed"], "data.digits"), [str(d) for d in range(10)]
+
+
+def torchvision_set(spec: dict[str, Any]) -> tuple[Splits, list[str]]:
+    """A torchvision classification set: from DATA_ROOT if on disk, else by torchvision's own download."""
+    fitting, held_out = (open_torchvision(spec["name"], train) for train in (True, False))
+    place = f"data: torchvision {spec['name']}"
+    pool, test = (_labelled(d, tag, place) for d, tag in ((fitting, "train"), (held_out, "test")))
+    rng = np.random.default_rng(spec["seed"])
+    pool = _draw(pool, _with_validation(spec), rng, place)
+    splits = divide(pool, {"validation": spec["validation"]}, spec["seed"], place)
+    splits["test"] = _draw(test, spec["test"], rng, place)
+    pictures = {"train": fitting, "validation": fitting, "test": held_out}
+    splits = {k: [_with_pixels(s, pictures[k]) for s in samples] for k, samples in splits.items()}
+    names = getattr(fitting, "classes", None) or range(1 + max(s.label for s in pool))
+    return splits, [name[0] if isinstance(name, tuple) else str(name) for name in names]
+
+
+def _with_validation(spec: dict[str, Any]) -> int | None:
+    """Return how many of the set's training images are needed: those to train on, and the validation split."""
+    count, extra = spec["train"], spec["validation"]
+    if count is None:
+        return None
+    return int(count + (extra if extra >= 1 else round(count * extra / (1 - extra))))
+
+
+def _draw(samples: list[Sample], count: int | None, rng: np.random.Generator, place: str) -> list[Sample]:
+    """Return `count` samples in a stratified draw, or all."""
+    if count is None:
+        return samples
+    if count > len(samples):
+        raise StageError(f"{place}: {count} images asked for, the set has {len(samples)}; ask for fewer")
+    return [samples[i] for i in stratified(np.array([s.label for s in samples]), count, rng)]
+
+
+def _labelled(dataset: Any, tag: str, place: str) -> list[Sample]:
+    """Return the set's labels as samples without pixels, so that only the drawn ones are decoded."""
+    names = ("targets", "labels", "_labels", "y")
+    files = next((found for n in ("samples", "_samples", "imgs") if (found := getattr(dataset, n, None))), None)
+    if files and all(isinstance(file, str | Path) for file, _ in files):  # read later, by the served code
+        return [Sample(f"{tag}{i}", Path(file), int(y)) for i, (file, y) in enumerate(files)]
+    targets = next((getattr(dataset, n) for n in names if getattr(dataset, n, None) is not None), None)
+    try:
+        found = (dataset[i][1] for i in range(len(dataset))) if targets is None else np.asarray(targets)
+        return [Sample(f"{tag}{i}", Path(), operator.index(y)) for i, y in enumerate(found)]
+    except (TypeError, ValueError):
+        raise StageError(f"{place}: expected one class for each image; choose a classification set") from None
+
+
+def _with_pixels(sample: Sample, dataset: Any) -> Sample:
+    if sample.image != Path():
+        return sample
+    return Sample(sample.id, dataset[int(sample.id.removeprefix("train").removeprefix("test"))][0], sample.label)
+
+
+def open_torchvision(name: str, train: bool) -> Any:
+    """Return torchvision.datasets.<name>; half-downloaded or missing data is an error that says where to put it."""
+    from torchvision import datasets
+
+    classes = {n: c for n in datasets.__all__ if inspect.isclass(c := getattr(datasets, n))}
+    keywords = {n: inspect.signature(c).parameters for n, c in classes.items()}
+    choices = [n for n, accepted in keywords.items() if "root" in accepted and {"train", "split"} & set(accepted)]
+    if name not in choices:
+        raise StageError(f"params.yaml data: torchvision has no set {name!r} with splits; {hint(name, choices)}")
+    part: dict[str, Any] = {"train": train} if "train" in keywords[name] else {}
+    if "split" in keywords[name]:
+        part = {"split": "train" if train else ("val" if name in ("Imagenette", "ImageNet") else "test")}
+    root = os.environ.get("DATA_ROOT")
+    try:
+        if root:
+            with suppress(RuntimeError, OSError):  # not there, or still packed
+                return classes[name](root, **part)
+        return _downloaded(classes[name], name, part, Path(root) if root else None)
+    except (RuntimeError, OSError) as error:
+        where = f"{root} (DATA_ROOT) does not hold it whole" if root else "DATA_ROOT is not set"
+        raise StageError(
+            f"data: torchvision {name}: {where}, and its download failed ({' '.join(str(error).split())[:200]}); "
+            "put the set there in torchvision's layout and set DATA_ROOT, or choose `source: digits`"
+        ) from None
+    except (TypeError, ValueError, ImportError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise StageError(f"data: torchvision {name}: {reason}; choose another set") from None
+
+
+def _downloaded(cls: Any, name: str, part: dict[str, Any], root: Path | None) -> Any:
+    """Return the set from our download folder, which is filled by torchvision, or by a copy of packed files in root."""
+    DOWNLOADS.mkdir(parents=True, exist_ok=True)
+    with suppress(RuntimeError, OSError):
+        return cls(str(DOWNLOADS), **part)
+    if root and (root / name).is_dir():  # it unpacks where the files are: the given folder stays as it is
+        shutil.copytree(root / name, DOWNLOADS / name, dirs_exist_ok=True)
+    accepts = "download" in inspect.signature(cls).parameters
+    with redirect_stdout(sys.stderr):
+        return cls(str(DOWNLOADS), **part, **({"download": True} if accepts else {}))

@@ -1,0 +1,227 @@
+"""From a source to a dataset: images decoded, series cut into windows, statistics of the training split."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from convline.errors import InputError
+from convline.images.decode import ALMOST_ONE_GREY, ImageRule, lost_contrast, read_image
+from PIL import Image
+
+from pipeline.core.errors import StageError
+from pipeline.core.stage import progress
+from pipeline.data import image_sources, series_sources
+from pipeline.data.dataset import RAW_WINDOWS, SPLITS, Data, spread, window_rows
+from pipeline.data.normalization import image_statistics
+from pipeline.params.resolved import image_rule
+
+RAW = 400  # at most this many raw test files for the last stage
+
+
+def make(recipe: dict[str, Any]) -> tuple[Data, dict[str, list[image_sources.Sample]] | None]:
+    """Return the data of a resolved `data:` block and, for images, the samples behind each array."""
+    if "size" in recipe:
+        splits, labels = image_sources.images(recipe["spec"], recipe["background"])
+        return image_data(recipe, splits, labels), splits
+    return series_data(recipe), None
+
+
+def image_data(recipe: dict[str, Any], splits: dict[str, list[image_sources.Sample]], labels: list[str]) -> Data:
+    rule = image_rule(recipe)
+    ids = [s.id for samples in splits.values() for s in samples]
+    if len(set(ids)) < len(ids):
+        raise StageError(f"data: a split leaks, {len(ids) - len(set(ids))} images stand in two splits")
+    decoded = {split: decode(samples, rule, split) for split, samples in splits.items()}
+    x = {split: images for split, (images, _) in decoded.items()}
+    y = {split: np.array([s.label for s in samples], np.int64) for split, samples in splits.items()}
+    for label, name in enumerate(labels):
+        if recipe["spec"].get("labels") != "imagenet" and not (y["train"] == label).any():
+            raise StageError(f"data: class {name!r} has no training image; give it some, or ask for larger splits")
+    mean, scale = image_statistics(x["train"], recipe["standardise"])
+    balance = {s: {name: int((y[s] == k).sum()) for k, name in enumerate(labels)} for s in SPLITS}
+    twins = count_twins(x)
+    notes = [f"{twins} test images equal a training or validation image pixel by pixel"] if twins else []
+    if flat := sum(count for _, count in decoded.values()):
+        notes.append(f"{flat} images came out {ALMOST_ONE_GREY}")
+    for split in ("validation", "test"):
+        if absent := [name for name, count in balance[split].items() if not count]:
+            notes.append(f"no {split} image of {len(absent)} classes, {absent[0]!r} among them")
+    about = {
+        "task": "classification",
+        "source": recipe["spec"]["source"],
+        "licence": recipe["spec"]["licence"],
+        **{split: len(rows) for split, rows in x.items()},
+        "labels": labels,
+        "balance": balance,
+        "hash": content_hash(x, y),
+        "notes": notes,
+        "input": rule.to_dict(),
+    }
+    return Data(x, y, mean, scale, about)
+
+
+def decode(samples: list[image_sources.Sample], rule: ImageRule, split: str) -> tuple[np.ndarray, int]:
+    """Return the samples as uint8 (N, H, W, C), and how many came out almost of one grey though their files are not.
+
+    An unreadable file is an error that names it.
+    """
+    flat, out = 0, np.empty((len(samples), *rule.size, rule.channels), np.uint8)
+    bar = progress(len(samples), split, "image")
+    for row, sample in zip(out, samples, strict=True):
+        try:
+            row[:] = read_image(sample.image, rule)
+        except InputError as error:
+            raise StageError(f"data: {sample.id}: {error}; repair or remove the file") from None
+        flat += isinstance(sample.image, Path) and lost_contrast(sample.image, row)
+        bar.update()
+    bar.close()
+    return out, flat
+
+
+def series_data(recipe: dict[str, Any]) -> Data:
+    parts, facts = series_sources.series(recipe["spec"], recipe["context"], recipe["horizon"])
+    own = recipe["targets"] or facts["columns"]
+    if absent := [name for name in own if name not in facts["columns"]]:
+        raise StageError(f"data: targets: expected columns among {', '.join(facts['columns'])}, got {absent[0]!r}")
+    columns = own + [name for name in facts["columns"] if name not in own]  # what is forecast comes first
+    order = [facts["columns"].index(name) for name in columns]
+    x = {split: np.concatenate([s.values for s in part])[:, order] for split, part in parts.items()}
+    starts = {split: np.cumsum([0, *(len(s.values) for s in part)]) for split, part in parts.items()}
+    times = {split: np.concatenate([s.times for s in part]) for split, part in parts.items()}
+    flat = np.flatnonzero(np.ptp(x["train"], axis=0) == 0)  # std of equal values need not be exactly 0
+    if flat.size:
+        name = columns[flat[0]]
+        others = ", ".join(column for k, column in enumerate(columns) if k not in flat)
+        cure = f"leave it out: `columns: [{others}]` in the set" if others else "there is nothing to forecast"
+        raise StageError(f"data: column {name!r} never changes in the training rows; {cure}")
+    require_float32(columns, x["train"])
+    season, shortest = recipe["spec"]["season"], int(np.diff(starts["train"]).min())
+    if season >= shortest:
+        raise StageError(f"data: expected season below the {shortest} rows of training, got {season}; lower `season:`")
+    about = described(recipe, facts, columns, starts) | {"hash": content_hash(x, starts)}
+    if len(own) < len(columns):
+        about["forecast"]["columns"] = own
+    mean, scale = x["train"].mean(0).astype(np.float32), (1 / x["train"].std(0)).astype(np.float32)
+    return Data(x, starts, mean, scale, about, times)
+
+
+PRECISION = 0.01  # of a column's deviation: what rounding its values to float32 may cost
+
+
+RANGE = 1e18  # values whose squares float32 still holds, and their inverse
+
+
+def require_float32(columns: list[str], values: np.ndarray) -> None:
+    """Raise StageError where float32 cannot tell a column's values (rows, D) apart, or cannot hold their squares."""
+    eps = float(np.finfo(np.float32).eps)
+    for name, column in zip(columns, values.T, strict=True):
+        largest, spread = float(np.abs(column).max()), float(column.std())
+        if not (largest < RANGE and spread > 1 / RANGE):
+            got = f"values up to {largest:.3g} with a deviation of {spread:.3g}"
+            raise StageError(f"data: column {name!r}: expected magnitudes of 1e-18 to 1e18, got {got}; change the unit")
+        if eps * largest > PRECISION * spread:
+            got = f"values up to {largest:.10g} that vary by {spread:.3g} (their standard deviation)"
+            cure = "subtract a constant from the column, as its first value, here and where it is served"
+            raise StageError(f"data: column {name!r}: float32 has no digits left for {got}; {cure}")
+
+
+def described(
+    recipe: dict[str, Any], facts: dict[str, Any], columns: list[str], starts: dict[str, np.ndarray]
+) -> dict[str, Any]:
+    """Return what `about` says of series, but for their hash; StageError where a calendar has no dates."""
+    length, strides = recipe["context"] + recipe["horizon"], {"train": recipe["train_stride"]}
+    step = facts["step"]
+    if recipe["calendar"] and step.unit == "index":
+        raise StageError("data: calendar: expected times that are dates, got whole numbers; leave it out")
+    counts = {s: len(window_rows(starts[s], length, strides.get(s, recipe["stride"]))) for s in SPLITS}
+    levels = recipe["quantiles"]
+    return {
+        "task": "forecasting",
+        "source": recipe["spec"]["source"],
+        "licence": recipe["spec"]["licence"],
+        **counts,
+        "columns": columns,
+        "season": recipe["spec"]["season"],
+        "stride": recipe["stride"],
+        "train_stride": recipe["train_stride"],
+        "filled": facts["filled"],
+        "notes": series_sources.notes(recipe["spec"], facts["filled"], levels, counts["validation"]),
+        "input": {
+            "kind": "series",
+            "context": recipe["context"],
+            "columns": columns,
+            "id": facts["id"],
+            "time": facts["time"],
+            "gaps": facts["gaps"],
+            "step": {"unit": step.unit, "count": step.count},
+            **({"offset": facts["offset"]} if facts["time"] and step.unit != "index" else {}),
+            **({"calendar": recipe["calendar"]} if recipe["calendar"] else {}),
+        },
+        "forecast": {
+            "horizon": recipe["horizon"],
+            "quantiles": series_sources.calibrated_levels(levels, counts["validation"]),
+        },
+    }
+
+
+def content_hash(*groups: dict[str, np.ndarray]) -> str:
+    """Return a sha256 over the arrays' shapes, types and bytes."""
+    total = hashlib.sha256()
+    for group in groups:
+        for split in SPLITS:
+            total.update(f"{split} {group[split].shape} {group[split].dtype}".encode())
+            total.update(np.ascontiguousarray(group[split]).tobytes())
+    return total.hexdigest()
+
+
+def count_twins(x: dict[str, np.ndarray]) -> int:
+    """Return how many test images equal a training or validation image: of each 16 bytes are kept, not its pixels."""
+
+    def digest(image: np.ndarray) -> bytes:
+        return hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=16).digest()
+
+    seen = {digest(row) for split in ("train", "validation") for row in x[split]}
+    return sum(digest(row) in seen for row in x["test"])
+
+
+def write_raw_images(folder: Path, samples: list[image_sources.Sample], labels: list[str]) -> None:
+    """Write test images as a user would hold them: files in class folders, and raw.csv (file, row, label)."""
+    with (folder.parent / "raw.csv").open("w", newline="", encoding="utf-8") as file:
+        rows = csv.writer(file)
+        rows.writerow(["file", "row", "label"])
+        for row in spread(len(samples), RAW):
+            sample = samples[row]
+            suffix = sample.image.suffix if isinstance(sample.image, Path) else ".png"
+            target = folder / f"{sample.label:03d}" / f"{row:06d}{suffix}"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if isinstance(sample.image, Image.Image):
+                sample.image.save(target)
+            else:
+                shutil.copyfile(sample.image, target)
+            rows.writerow([target.relative_to(folder.parent), row, labels[sample.label]])
+
+
+def write_raw_series(folder: Path, data: Data) -> None:
+    """Write test histories as a user would hold them, under the source's own column names.
+
+    With an id column, one file whose ids are the windows' row numbers; without, one file a window, named by it.
+    """
+    given = data.about["input"]
+    length = given["context"] + data.about["forecast"]["horizon"]
+    rows = window_rows(data.y["test"], length, data.about["stride"])[:, : given["context"]]
+    header = [name for name in (given["id"], given["time"]) if name] + given["columns"]
+    written: dict[Path, list[list[Any]]] = {}
+    for window in spread(len(rows), RAW_WINDOWS):
+        file = folder / ("series.csv" if given["id"] else f"window-{window:06d}.csv")
+        for row in rows[window]:
+            time = f"{data.times['test'][row]}{'Z' if given.get('offset') == 'utc' else ''}"
+            keys = [f"{window:06d}"] * bool(given["id"]) + [time] * bool(given["time"])
+            written.setdefault(file, [header]).append([*keys, *map(repr, data.x["test"][row].tolist())])
+    for file, lines in written.items():
+        with file.open("w", newline="", encoding="utf-8") as stream:
+            csv.writer(stream).writerows(lines)

@@ -1,0 +1,164 @@
+"""Where series come from: each source answers its splits, divided by time, as `{split: [Series, ...]}`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from convline.timeseries.number import number
+from convline.timeseries.series import Series, Step, open_file, read_csv, table_of
+from convline.timeseries.timestamps import coded_times, parse_times
+
+from pipeline.core.errors import StageError
+from pipeline.core.paths import located
+
+WAVE = (20 * np.pi / 137, np.pi / 137)  # radians a step: the notes' linspace over 128 + 10 points, kept at any horizon
+
+
+def series(spec: dict[str, Any], context: int, horizon: int) -> tuple[dict[str, list[Series]], dict[str, Any]]:
+    """Return the series of each split, and the facts {"columns", "step", "filled", "time", "id", "gaps", "offset"}."""
+    if spec["source"] == "waves":
+        return waves(spec, context, horizon)
+    table, names = (statsmodels_table if spec["source"] == "statsmodels" else csv_table)(spec)
+    facts = {"columns": table.columns, "step": table.step, "filled": table.filled, "gaps": spec["gaps"], **names}
+    facts["offset"] = "utc" if table.series[0].offset else "none"
+    parts: dict[str, list[Series]] = {"train": [], "validation": [], "test": []}
+    for one in table.series:
+        for split, part in split_by_time(one, spec, context, horizon).items():
+            parts[split].append(part)
+    return parts, facts
+
+
+def waves(spec: dict[str, Any], context: int, horizon: int) -> tuple[dict[str, list[Series]], dict[str, Any]]:
+    """Amplitude-modulated sines (F02): sin(u + a t) sin(u + b t) + noise, u uniform in [0, 2 pi) for each curve.
+
+    Each split draws from its own generator, noise step by step, so a longer curve begins as the shorter one does.
+    """
+    parts = {}
+    for k, split in enumerate(("train", "validation", "test")):
+        rng = np.random.default_rng([spec["seed"], k])
+        length = max(spec["length"], context + horizon) if split == "test" else context + horizon
+        noise = spec["test_noise"] if split == "test" else spec["noise"]
+        phase = rng.uniform(0, 2 * np.pi, (spec[split], 1))
+        steps = np.arange(length)
+        curves = np.sin(phase + WAVE[0] * steps) * np.sin(phase + WAVE[1] * steps)
+        curves += noise * rng.standard_normal((length, spec[split])).T
+        parts[split] = [Series(f"{split}-{i:04d}", steps, curve[:, None]) for i, curve in enumerate(curves)]
+    return parts, {
+        "columns": ["y"],
+        "step": Step("index", 1),
+        "filled": 0,
+        "gaps": "error",
+        "offset": "none",
+        "time": "ds",
+        "id": "unique_id",
+    }
+
+
+def statsmodels_table(spec: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """A real series that comes with statsmodels: yearly sunspots from 1700, or weekly co2 with its real gaps."""
+    from importlib import import_module
+
+    module = import_module(f"statsmodels.datasets.{spec['name']}")
+    path = Path(module.__file__).with_name(f"{spec['name']}.csv")
+    time, column = {"sunspots": ("YEAR", "SUNACTIVITY"), "co2": ("date", "co2")}[spec["name"]]
+    return read_csv(path, columns=[column], time=time, id=None, gaps=spec["gaps"]), {"time": time, "id": None}
+
+
+TIME_NAMES = ("date", "datetime", "time", "timestamp", "year", "month", "day")  # of columns that are no values
+
+
+def csv_table(spec: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """A user's CSV or Parquet file: one or many columns, optional time and id columns.
+
+    `time` and `id` that the spec does not name are `ds` and `unique_id` where the file has them, as for `infer series`.
+    """
+    path = located(spec["path"])
+    if not path.is_file():
+        raise StageError(f"data.csv: {path} is not a file; give the path of a CSV in params.yaml")
+    file = open_file(path, keys=[name for name in (spec["time"], spec["id"], "ds", "unique_id") if name])
+    require_header(path, file.header)
+    names = {
+        key: spec[key] if spec[key] or habit not in file.header else habit
+        for key, habit in (("time", "ds"), ("id", "unique_id"))
+    }
+    if names["time"] is None:
+        refuse_times_as_values(path, file, spec["columns"])
+    return table_of(file, columns=spec["columns"], **names, gaps=spec["gaps"]), names
+
+
+def require_header(path: Path, header: list[str]) -> None:
+    """Raise StageError where the first line holds values: its numbers would be taken for names, and be lost."""
+    if all(cell and (number(cell, ".") is not None or parse_times([cell])[1] is None) for cell in header):
+        got = ", ".join(header[:4])
+        raise StageError(
+            f"data.csv: {path}: expected a first line of column names, got {got}; write one above the values"
+        )
+
+
+def refuse_times_as_values(path: Path, file: Any, columns: list[str] | None) -> None:
+    """Raise StageError where a file without a named time column has one: the order of its rows would be trusted."""
+    numeric = set(file.numeric(file.header))
+    for name in file.header:
+        if columns is not None and name in columns:
+            continue
+        dated = (name not in numeric or name == file.header[0]) and _are_dates(file, name)
+        if dated or (name.lower() in TIME_NAMES and columns is None):
+            cure = f"write `time: {name}` in the set, or name the `columns:` that are values"
+            raise StageError(f"data.csv: {path}: column {name!r} looks like times, and no time column is named; {cure}")
+
+
+def _are_dates(file: Any, name: str) -> bool:
+    """Return whether every cell of a column is a date or time; whole numbers are where they are written as dates."""
+    times, trouble = coded_times(*file.coded(name))
+    return trouble is None and times.dtype.kind == "M"
+
+
+def split_by_time(one: Series, spec: dict[str, Any], context: int, horizon: int) -> dict[str, Series]:
+    """Return the oldest rows as train, then validation, then test; the last two begin one context earlier.
+
+    Targets never overlap between splits: only history reaches back. `splits:` says in rows where each ends, and what
+    comes after the last is not used.
+    """
+    n = len(one.values)
+    test, validation = (round(n * spec[k]) for k in ("test", "validation"))
+    ends = spec.get("splits") or (n - test - validation, n - test, n)
+    if ends[2] > n:
+        raise StageError(f"data: expected splits of at most the {n} rows of series {one.id!r}, got {ends}")
+    least = {"train": ends[0] - context, "validation": ends[1] - ends[0], "test": ends[2] - ends[1]}
+    for split, rows in least.items():
+        if rows < horizon:
+            raise StageError(
+                f"data: series {one.id!r} has {n} rows, {split} would have {max(rows, 0)} target rows; "
+                f"a horizon of {horizon} with context {context} needs more: shorten them or give a longer series"
+            )
+    bounds = {"train": (0, ends[0]), "validation": (ends[0] - context, ends[1]), "test": (ends[1] - context, ends[2])}
+    return {split: Series(one.id, one.times[a:b], one.values[a:b]) for split, (a, b) in bounds.items()}
+
+
+def calibrated_levels(levels: list[float], windows: int) -> list[float]:
+    """Return the quantile levels that so many validation windows can calibrate; the median alone where none can be.
+
+    Level q below the median needs the floor((windows + 1) q)-th smallest residual, which exists from
+    windows = 1 / q - 1 on (Romano, Patterson, Candes 2019, arXiv:1905.03222, theorem 2): 9 for .1.
+    """
+    return [q for q in levels if q == 0.5 or round((windows + 1) * min(q, 1 - q), 6) >= 1] or [0.5]
+
+
+def notes(spec: dict[str, Any], filled: int, levels: list[float], windows: int) -> list[str]:
+    """Return what a reader of the results should know about the series."""
+    found = [f"{filled} missing values filled by linear interpolation"] if filled else []
+    if left_out := [q for q in levels if q < 0.5 and q not in calibrated_levels(levels, windows)]:
+        least = round(1 / min(left_out) - 1)
+        spans = ", ".join(f"{100 * (1 - 2 * q):.0f} %" for q in left_out)
+        found.append(
+            f"no {spans} interval: the validation split has {windows} windows, and it needs the residuals of {least}; "
+            "give a longer validation split, or ask for narrower quantiles"
+        )
+    if spec["source"] == "waves" and spec["test_noise"] != spec["noise"]:
+        found.append(
+            f"training curves carry noise {spec['noise']}, test curves {spec['test_noise']}: bands, made from noisy "
+            "validation curves, cover more than their nominal share of the test"
+        )
+    return found

@@ -1,0 +1,127 @@
+"""Weights that training starts from: of another entry, or published ones."""
+
+from __future__ import annotations
+
+import difflib
+import pickle
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import models
+from pipeline.core import paths
+from pipeline.core.errors import StageError
+from pipeline.core.files import read_json
+from pipeline.core.paths import OUT, RESULTS
+from pipeline.network.modules import Classifier, Forecaster, output_layer, stages
+
+
+@dataclass
+class Base:
+    """A trained network that another recipe needs: its state, and the names of the classes that it knows."""
+
+    state: dict[str, Tensor]
+    labels: list[str]
+
+
+def start(net: Classifier | Forecaster, recipe: dict[str, Any], labels: list[str], base: Base | None = None) -> None:
+    """Load what the recipe starts from, if it names anything: published weights, or the network of another entry.
+
+    labels: the classes of this task. base: the other entry, where it is in memory already; else it is read from out/
+    and results/. With a head of its own the recipe's last layer keeps its fresh weights; everything else must fit.
+    """
+    if needs := recipe.get("needs"):
+        base = base or made(needs)
+        adopt(net, base.state, f"the network of {needs}", recipe)
+        if recipe["head"]["keep"]:
+            keep_known(net, base, labels)
+    elif weights := recipe.get("weights"):
+        adopt(net.net, published(recipe), f"weights: {weights['file']}", recipe)
+
+
+def made(entry: str) -> Base:
+    """Return the trained network of an entry of the line."""
+    file = OUT / entry / "train" / "weights.pt"
+    if not file.exists():
+        raise StageError(f"{file}: not made yet; run `dvc repro train@{entry}`")
+    labels = read_json(RESULTS / entry / "data.json", f"data@{entry}")["labels"]
+    return Base(torch.load(file, map_location="cpu", weights_only=True), labels)
+
+
+@torch.no_grad()
+def keep_known(net: nn.Module, base: Base, labels: list[str]) -> None:
+    """Give the classes that the base knows its weights in the last layer (R12): new ones start fresh beside them."""
+    both = [label for label in labels if label in base.labels]
+    new, old = ([names.index(label) for label in both] for names in (labels, base.labels))
+    for name, tensor in net.get_submodule(last := output_layer(net)).named_parameters():
+        tensor[new] = base.state[f"{last}.{name}"][old]
+
+
+def published(recipe: dict[str, Any]) -> dict[str, Tensor]:
+    """Return the published weights that the recipe names, under the network's own keys."""
+    file = recipe["weights"]["file"]
+    path, cure = paths.weights_path(file), "give the file that torch.save wrote of a state dict"
+    if path and path.suffix == ".safetensors":
+        call = f"torch.save(safetensors.torch.load_file({path.name!r}), {path.stem + '.pt'!r})"
+        raise StageError(f"weights: {path}: expected a file of torch.save, got safetensors; convert it: {call}")
+    try:
+        state = None if path is None else torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, EOFError, RuntimeError, KeyError) as error:
+        raise StageError(f"weights: {path} cannot be read ({type(error).__name__}); {cure}") from None
+    state = unwrapped(state)
+    if path and not (isinstance(state, dict) and all(isinstance(v, Tensor) for v in state.values())):
+        raise StageError(f"weights: {path}: expected names and tensors, got {type(state).__name__}; {cure}")
+    try:
+        return models.published(recipe["arch"], state, recipe["net"])
+    except OSError as error:
+        reason = f"torchvision's are not below TORCH_HOME, and their download failed ({error})"
+        raise StageError(f"weights: {reason}; put the file there, or name one") from None
+    except ValueError as error:
+        raise StageError(f"weights: {file}: {error}") from None
+
+
+def unwrapped(saved: Any) -> Any:
+    """Return the state dict of what a training script saved: alone or in a checkpoint, of DataParallel or not."""
+    for key in ("state_dict", "model"):
+        if isinstance(saved, dict) and isinstance(saved.get(key), dict):
+            saved = saved[key]
+    if isinstance(saved, dict) and saved and all(str(name).startswith("module.") for name in saved):
+        return {name.removeprefix("module."): tensor for name, tensor in saved.items()}
+    return saved
+
+
+def adopt(net: nn.Module, state: dict[str, Tensor], whose: str, recipe: dict[str, Any]) -> None:
+    """Load a state dict, save for what the recipe's head makes anew; what does not fit is an error."""
+    own = net.state_dict()
+    counters = {key: value for key, value in own.items() if key.endswith("num_batches_tracked")}
+    state = counters | state  # files from before PyTorch 0.4.1 have none, and nothing that is served reads them
+    if recipe.get("head"):
+        kept = own_part(net, recipe["head"])
+        state = {key: tensor for key, tensor in state.items() if key not in kept} | kept
+    missing, unexpected = ([key for key in a if key not in b] for a, b in ((own, state), (state, own)))
+    both = {key: (tuple(state[key].shape), tuple(own[key].shape)) for key in own if key in state}
+    wrong = [f"{key} {got} for {expected}" for key, (got, expected) in both.items() if got != expected]
+    parts = {"missing": missing, "unexpected": unexpected, "of another shape": wrong}
+    if found := [f"{what} {first_few(keys)}" for what, keys in parts.items() if keys]:
+        near = difflib.get_close_matches(unexpected[0], missing, 1, 0) if missing and unexpected else []
+        meant = f"; was {unexpected[0]} meant for {near[0]}?" if near else ""
+        cure = "name the weights of this network, with its own options and number of classes"
+        raise StageError(f"{whose} does not fit models/{recipe['arch']}.py: {'; '.join(found)}{meant}; {cure}")
+    if broken := next((key for key, tensor in state.items() if not tensor.isfinite().all()), None):
+        raise StageError(f"{whose}: {broken} holds values that are not finite; give weights that were trained whole")
+    net.load_state_dict(state)
+
+
+def own_part(net: nn.Module, head: dict[str, Any]) -> dict[str, Tensor]:
+    """Return what keeps its fresh weights: the last layer, and the stages beyond those that are copied."""
+    fresh = [output_layer(net)]
+    if head["copied"] != "all":
+        fresh += list(stages(net))[head["copied"] :]
+    return {key: tensor for key, tensor in net.state_dict().items() if key.startswith(tuple(f"{f}." for f in fresh))}
+
+
+def first_few(keys: list[str], most: int = 3) -> str:
+    more = f" and {len(keys) - most} more" if len(keys) > most else ""
+    return ", ".join(keys[:most]) + more

@@ -1,0 +1,56 @@
+"""Stage params: params.yaml checked whole and laid out, one small file for each entry and concern.
+
+Reads params.yaml and the code. Writes out/params/<entry>/{data,train,export,check,explain}.json: the entry's recipe
+with the `full:` block laid over it where `size: full`, defaults filled in, and the digest of architecture and weights;
+the same of each study of the line, out/claims/<study>.json; and the digest of each stage's code, out/code/<stage>.txt.
+Deletes nothing of an entry that params.yaml no longer names: says what it has left, and the command that removes it.
+The stages of an entry depend on these files alone: a change elsewhere in params.yaml or models/ reruns nothing of it.
+Fails on any mistake in params.yaml, with the place, the choices and the cure.
+
+    python -m pipeline.params
+    python -m pipeline.params --names     every recipe whose files are here, each with what it starts from
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+from pipeline.core import digest as code
+from pipeline.core import paths
+from pipeline.core.errors import ParamsError
+from pipeline.params.load import CLAIMS, CODE, FILE, OUT, SCRATCH, keep_record, lay_out, lay_out_study, load
+
+
+def main() -> None:
+    params = load()
+    if "line_studies" not in params.raw and Path("dvc.yaml").exists():
+        raise ParamsError(f"{FILE.name} line_studies: missing; dvc.yaml reads it, so add `line_studies: []` for none")
+    if sys.argv[1:] == ["--names"]:
+        absent = [name for name, recipe in params.models.items() if not paths.at_hand(recipe)]
+        if absent:
+            print(f"left out: {', '.join(absent)}: not below DATA_ROOT or TORCH_HOME", file=sys.stderr)
+        whole = {name: recipe["needs"] or SCRATCH for name, recipe in params.models.items() if name not in absent}
+        print("\n".join(f"{name}={start}" for name, start in whole.items()))
+        return
+    keep_record(params)
+    files = {OUT / name / f"{part}.json": x for name in params.line for part, x in lay_out(params, name).items()}
+    files |= {CLAIMS / f"{name}.json": lay_out_study(params, name) for name in params.line_studies}
+    files |= {CODE / f"{stage}.txt": code.lay_out(stage) for stage in code.stages()}
+    for folder in (OUT, CLAIMS, CODE):
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+    nothing = Path("out", SCRATCH, "train", "nothing.txt")
+    nothing.parent.mkdir(parents=True, exist_ok=True)
+    nothing.write_text("Entries of `line:` that start from scratch depend on this folder, which never changes.\n")
+    for path, content in files.items():
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps(content, indent=2, sort_keys=True, allow_nan=False) + "\n")
+
+
+if __name__ == "__main__":
+    from pipeline.core.stage import run
+
+    run(main)

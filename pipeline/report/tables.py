@@ -1,0 +1,272 @@
+"""The table of entries, built once and written three ways: HTML (by the templates), Markdown, and plain text."""
+
+from __future__ import annotations
+
+import html
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pipeline.report.results import Entry
+
+PENDING = "pending"
+CHECKED = ("gradient", "Grad-CAM", "guided backpropagation")  # what Adebayo et al. 2018 found to pass, pass and fail
+JUDGED = ("gradient", "integrated gradients", "LIME")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Text to show, the value to sort by (None sorts last), a state that colours it, and where it leads."""
+
+    text: str
+    value: float | str | None = None
+    state: str = ""  # "", "pending", "good" or "bad"
+    link: str = ""
+
+
+@dataclass(frozen=True)
+class Column:
+    """A heading; `number` columns are aligned to the right and sorted by size."""
+
+    title: str
+    number: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    columns: list[Column]
+    rows: list[list[Cell]]
+
+
+def entry_table(entries: list[Entry], *, timings: bool) -> Table:
+    """Return one row per entry; without timings it holds only what repeats on the same machine."""
+    providers = list(dict.fromkeys(name for entry in entries for name in entry.latencies)) if timings else []
+    titles = [
+        *[Column(title) for title in ("Entry", "Architecture")],
+        *[Column(title, number=True) for title in ("Test metric [95\u00a0%]", "Parameters", "MACs", "File")],
+        *[Column(f"{short_provider(name)}\u00a0p50, batch\u00a01", number=True) for name in providers],
+        Column("int8", number=True),
+        *[Column(title) for title in ("Gate", "Served = trained")],
+    ]
+    return Table(titles, [entry_row(entry, providers) for entry in entries])
+
+
+def entry_row(entry: Entry, providers: list[str]) -> list[Cell]:
+    """Return the cells of one entry, those not made yet marked pending."""
+    train, export = entry.results.get("train"), entry.results.get("export")
+    check, infer = entry.results.get("check"), entry.results.get("infer")
+    missing = Cell(PENDING, state="pending")
+    return [
+        Cell(entry.name, entry.name, link=f"{entry.name}.html"),
+        Cell(entry.network, entry.network),
+        metric_cell(entry.metric) if entry.metric else missing,
+        Cell(f"{train['parameters']:,}", train["parameters"]) if train else missing,
+        Cell(scaled(train["macs"]).strip(), train["macs"]) if train else missing,
+        Cell(scaled(export["bytes"]) + "B", export["bytes"]) if export else missing,
+        *[latency_cell(entry.latencies.get(name)) if entry.latencies else missing for name in providers],
+        int8_cell(check) if check else missing,
+        verdict_cell(check["passed"], "passed", "failed") if check else missing,
+        verdict_cell(infer["equal"], "yes", "no") if infer else missing,
+    ]
+
+
+def metric_cell(metric: dict) -> Cell:
+    """Return the metric with its 95 % interval: accuracy in percent, errors to three digits."""
+    if metric["name"] == "accuracy":
+        value, low, high = (f"{100 * metric[key]:.1f}" for key in ("value", "low", "high"))
+        return Cell(f"{value} % [{low}, {high}]", metric["value"])
+    value, low, high = (three(metric[key]) for key in ("value", "low", "high"))
+    return Cell(f"{metric['name'].upper()} {value} [{low}, {high}]", metric["value"])
+
+
+def int8_cell(check: dict[str, Any]) -> Cell:
+    """Return the accuracy of the int8 file, crossed out where it does not ship."""
+    if not (found := check["variants"].get("int8")):
+        return Cell("–")
+    worst = min(found.values(), key=lambda row: row["accuracy"])
+    percent, ships = f"{100 * worst['accuracy']:.1f} %", all(row["accepted"] for row in found.values())
+    return Cell(percent if ships else f"✗ {percent}", worst["accuracy"], "" if ships else "bad")
+
+
+def latency_cell(p50_ms: float | None) -> Cell:
+    return Cell(f"{three(p50_ms)} ms", p50_ms) if p50_ms is not None else Cell("–")  # not offered where it was measured
+
+
+def verdict_cell(holds: bool, yes: str, no: str) -> Cell:
+    return Cell(f"✓ {yes}", 1, "good") if holds else Cell(f"✗ {no}", 0, "bad")
+
+
+def short_provider(name: str) -> str:
+    """CPUExecutionProvider -> CPU; devices are named in the same way."""
+    return {"cpu": "CPU", "cuda": "CUDA", "tensorrt": "TensorRT"}.get(name, name.removesuffix("ExecutionProvider"))
+
+
+def three(number: float | None) -> str:
+    """Return three digits, and all that stand before the point: 1077.3 -> '1,077'; of a count nothing else; of None a
+    dash."""
+    if number is None:
+        return "–"
+    return f"{number:,.0f}" if isinstance(number, int) or 999.5 <= abs(number) < 1e9 else f"{number:#.3g}".rstrip(".")
+
+
+def scaled(number: float) -> str:
+    """Return three digits with a decimal prefix: 61706 -> '61.7 k'."""
+    for factor, prefix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if number >= 0.9995 * factor:  # 999,500 would print as 1e+03 k
+            return f"{three(number / factor)} {prefix}"
+    return f"{number:.0f} "
+
+
+def detail_rows(entry: Entry) -> dict[str, list[list[Any]]]:
+    """Return the rows of an entry's own tables, by table; one whose stage has not run is left out."""
+    made, rows = entry.results, {}
+    if "check" in made:
+        rows["parity"] = [parity_row(row) for row in made["check"]["rows"]]
+    if "speed" in made:
+        rows["speed"] = [speed_row(row) for row in made["speed"]["rows"]]
+        rows["files"] = [file_row(row) for row in made["speed"]["files"]]
+    if made.get("check", {}).get("variants") and "export" in made:
+        rows["variants"] = [variant_row(v, made) for v in made["check"]["variants"]]
+    if entry.layers:
+        rows["layers"] = [layer_row(row) for row in entry.layers]
+    if entry.heads:
+        ranked = sorted(entry.heads["candidates"], key=lambda row: -row["accuracy"])
+        kinds = dict.fromkeys(row["kind"] for row in ranked)
+        rows["heads"] = [head_row(next(row for row in ranked if row["kind"] == kind)) for kind in kinds]
+    if entry.metric and "baselines" in entry.metric:
+        own = {"mse": entry.metric["value"], "mase": entry.metric["mase"]}
+        rivals = {"this entry": own, **entry.metric["baselines"]}
+        rows["baselines"] = [rival_row(name, facts) for name, facts in rivals.items()]
+        rows["intervals"] = [interval_row(facts) for facts in entry.metric["intervals"]]
+    if entry.metric and "recall" in entry.metric and "data" in made:
+        counts = made["data"]["balance"]["test"]
+        shares = zip(made["data"]["labels"], entry.metric["recall"], strict=True)
+        rows["classes"] = [[label, counts[label], f"{100 * s:.1f} %"] for label, s in shares if s is not None]
+    if methods := entry.judged.get("methods"):
+        rows["explanations"] = [method_row(name, facts) for name, facts in methods.items()]
+    if balance := made.get("data", {}).get("balance"):
+        labels = made["data"]["labels"]
+        rows["balance"] = [[label, *[counts.get(label, 0) for counts in balance.values()]] for label in labels]
+    return rows
+
+
+def method_row(name: str, facts: dict[str, Any]) -> list[str]:
+    """Return what a method's maps were measured to be worth; a dash where a measure is not for it."""
+    verdict = verdict_cell(facts["sane"], "passes", "fails its sanity check").text if "sane" in facts else "–"
+    cells = [name, verdict]
+    for what in ("deletion", "insertion"):
+        gain = " ({:+.2f} [{:+.2f}, {:+.2f}])".format(*facts[f"{what}_gain"]) if f"{what}_gain" in facts else ""
+        cells.append(f"{facts[what]:.2f}{gain}")
+    for what in ("infidelity", "sensitivity", "hit", "mass"):
+        cells.append(f"{facts[what]:.2f}" if what in facts else "–")
+    return [*cells, " → ".join(f"{kept:.2f}" for kept in facts["kept"]) if "kept" in facts else "–"]
+
+
+def explanation_rows(entries: list[Entry]) -> list[list[str]]:
+    """Return a row for each classifier explained: what fails the check, and the measures that tell entries apart."""
+    rows = []
+    for entry in entries:
+        if not (methods := entry.judged.get("methods")):
+            continue
+        checked = {name: facts for name, facts in methods.items() if "sane" in facts}
+        means = [f"{np.mean(checked[name]['kept']):.2f}" if name in checked else "–" for name in CHECKED]
+        failing = ", ".join(name for name, facts in checked.items() if not facts["sane"])
+        gains = [methods[name]["deletion_gain"] if name in methods else None for name in JUDGED]
+        told = ["{:+.2f} [{:+.2f}, {:+.2f}]".format(*gain) if gain else "–" for gain in gains]
+        lime = [f"{methods['LIME'][what]:.2f}" for what in ("fidelity", "stability")]
+        gap = entry.judged.get("completeness_gap")
+        last = "–" if gap is None else f"{100 * gap:.1f} %"
+        rows.append([entry.name, *means, failing or ("none" if checked else "–"), *told, *lime, last])
+    return rows
+
+
+def rival_row(name: str, facts: dict[str, Any]) -> list[str]:
+    """Return name, errors, and this entry's share of each with its interval; forms chosen, where there were any."""
+    forms = f" ({'; '.join(dict.fromkeys(facts['forms']))})" if "forms" in facts else ""
+    cells = [name + forms]
+    for kind in ("mse", "mase"):
+        share = facts.get(f"{kind}_ratio")
+        cells += [three(facts[kind]), "{:.2f} [{:.2f}, {:.2f}]".format(*share) if share else "–"]
+    return cells
+
+
+def interval_row(facts: dict[str, float]) -> list[str]:
+    """Return what an interval promises, what it holds of the targets, and how wide it is on average."""
+    held = "{:.1f} % [{:.1f}, {:.1f}]".format(*(100 * facts[key] for key in ("measured", "low", "high")))
+    return [f"{100 * facts['nominal']:.0f} %", held, three(facts["width"])]
+
+
+def layer_row(row: dict[str, Any]) -> list[str]:
+    """Return name, type, output shape (without N), parameters."""
+    return [row["layer"], row["type"], " × ".join(map(str, row["output"])), f"{row['parameters']:,}"]
+
+
+def head_row(row: dict[str, Any]) -> list[str]:
+    """Return kind, options, and the accuracy on the folds left out, mean and standard deviation."""
+    options = ", ".join(f"{key} {value}" for key, value in row["options"].items())
+    return [row["kind"], options, f"{100 * row['accuracy']:.1f} % ± {100 * row['std']:.1f}"]
+
+
+def parity_row(row: dict[str, Any]) -> list[Any]:
+    """Return device, variant, input, batch, differences, limit, verdict; of classifiers agreement of the top class."""
+    agreement = row.get("top1_agreement")
+    return [
+        short_provider(row["provider"]),
+        row["variant"],
+        row["input"],
+        row["batch"],
+        *[f"{row[key]:.1e}" for key in ("max_difference", "relative", "mean_difference")],
+        f"{row['limit']:.1e}" if row["limit"] is not None else "accuracy",
+        verdict_cell(row["passed"], "passed", "failed").text,
+        *([] if agreement is None else [f"{100 * agreement:.1f} %"]),
+    ]
+
+
+def speed_row(row: dict[str, Any]) -> list[Any]:
+    """Return device, variant, way, batch, threads, p50, p90, p99 in milliseconds, samples and operations per second."""
+    times = [three(row[key]) for key in ("p50_ms", "p90_ms", "p99_ms")]
+    rate = [f"{row['per_second']:,.0f}", f"{scaled(row['ops_per_second'])}op/s", f"{100 * row['share_of_limit']:.1f} %"]
+    return [short_provider(row["device"]), row["variant"], row["way"], row["batch"], row["threads"], *times, *rate]
+
+
+def file_row(row: dict[str, Any]) -> list[Any]:
+    """Return device, variant, size, seconds to the first answer of a new process, its memory, nodes by provider."""
+    nodes = ", ".join(f"{count} by {short_provider(name)}" for name, count in row["placement"].items())
+    if operators := row.get("on_cpu"):
+        nodes += f" ({', '.join(operators)})"
+    nodes += "; no CUDA graph" if row.get("cuda_graph") is False else ""
+    facts = [f"{scaled(row['bytes'])}B", f"{row['first_s']:.2f} s", f"{row['memory_mb']:,.0f} MB", nodes]
+    return [short_provider(row["device"]), row["variant"], *facts]
+
+
+def variant_row(variant: str, made: dict[str, Any]) -> list[Any]:
+    """Return variant, how it was made, its verdict on the first device that tried it."""
+    facts = made["export"]["variants"][variant]
+    kept = f"{len(facts['kept'])} of {facts['products']} products in fp32" if "method" in facts else ""
+    how = f"{facts['method']}, {kept}" if kept else ""
+    found = next(iter(made["check"]["variants"][variant].values()))
+    why = found["why"].partition(f": {variant} ")[2] or found["why"]  # the page has said whose it is
+    return [variant, how, f"{100 * found['top1_agreement']:.1f} %", why]
+
+
+def markdown(table: Table) -> str:
+    """Return a GitHub table; every cell is escaped."""
+
+    def line(cells: list[str]) -> str:
+        return "| " + " | ".join(cells) + " |"
+
+    rule = ["---:" if column.number else "---" for column in table.columns]
+    rows = [[html.escape(cell.text).replace("|", "\\|") for cell in row] for row in table.rows]
+    return "\n".join([line([column.title for column in table.columns]), line(rule), *map(line, rows)]) + "\n"
+
+
+def text(table: Table, without: tuple[str, ...] = ("Architecture", "MACs")) -> str:
+    """Return columns padded to equal width; without those that a terminal has no room for."""
+    kept = [i for i, column in enumerate(table.columns) if column.title not in without]
+    table = Table([table.columns[i] for i in kept], [[row[i] for i in kept] for row in table.rows])
+    rows = [[column.title for column in table.columns], *[[cell.text for cell in row] for row in table.rows]]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    sides = [">" if column.number else "<" for column in table.columns]
+    padded = [[f"{word:{side}{n}}" for word, side, n in zip(row, sides, widths, strict=True)] for row in rows]
+    return "\n".join("  ".join(words).rstrip() for words in padded)

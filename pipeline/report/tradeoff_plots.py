@@ -1,0 +1,185 @@
+"""The verdict as table and pictures: every file of every entry, the Pareto front, the roofline, noise along depth."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from pipeline.plots.style import BLUE, GREEN, ORANGE, Picture, drawing
+from pipeline.plots.vega import chart, sparse
+from pipeline.report.results import Entry
+from pipeline.report.tables import Cell, Column, Table, scaled, short_provider, three
+
+COLOURS = {"fp32": BLUE, "int8": ORANGE, "fp16": GREEN}
+GPU = Path("results/gpu")
+EXACT = 88  # dB; drawn so high where nothing is lost
+PAIR = ("plain20-digits", "resnet20-digits")  # equal depth, without shortcuts and with
+COLUMNS = (
+    ("Entry", "Device", "Variant"),
+    (
+        "Accuracy",
+        "Points lost [95\u00a0%]",
+        "p50, batch\u00a01",
+        "Best per second",
+        "Share of limit",
+        "First result",
+        "Memory",
+        "File",
+    ),
+)
+
+
+def matrix(entries: list[Entry]) -> Table:
+    """Return one row for each file and device: what it answers, how fast, and whether it ships."""
+    titles = [Column(title) for title in COLUMNS[0]] + [Column(title, number=True) for title in COLUMNS[1]]
+    titles += [Column("Ships"), Column("On the front")]
+    rows = [matrix_row(entry, file) for entry in entries for file in entry.results.get("speed", {}).get("files", [])]
+    return Table(titles, rows)
+
+
+def matrix_row(entry: Entry, file: dict[str, Any]) -> list[Cell]:
+    device, variant = file["device"], file["variant"]
+    check, speed = entry.results["check"], entry.results["speed"]
+    own = [row for row in speed["rows"] if (row["device"], row["variant"]) == (device, variant)]
+    one, best = next(row for row in own if row["batch"] == 1), max(own, key=lambda row: row["per_second"])
+    found = check["variants"].get(variant, {}).get(device)
+    choice = speed["choice"][device]
+    accuracy = found["accuracy"] if found else check["metric"]["value"]
+    percent = check["metric"]["name"] == "accuracy"
+    points = [100 * found[key] for key in ("lost", "lost_low", "lost_high")] if found else []
+    lost = "{:.2f} [{:.2f}, {:.2f}]".format(*points) if found else "–"
+    ships = Cell("✓ yes", 1, "good") if not found or found["accepted"] else Cell("✗ no", 0, "bad")
+    if choice["variant"] == variant:
+        ships = Cell("✓ recommended", 2, "good")
+    return [
+        Cell(entry.name, entry.name, link=f"{entry.name}.html"),
+        Cell(short_provider(device), device),
+        Cell(variant, variant),
+        Cell(f"{100 * accuracy:.1f} %" if percent else f"MSE {three(accuracy)}", accuracy),
+        Cell(lost, found["lost"] if found else None),
+        Cell(f"{three(one['p50_ms'])} ms", one["p50_ms"]),
+        Cell(f"{best['per_second']:,.0f} at {best['batch']}", best["per_second"]),
+        Cell(f"{100 * best['share_of_limit']:.0f} %", best["share_of_limit"]),
+        Cell(f"{file['first_s']:.2f} s", file["first_s"]),
+        Cell(f"{file['memory_mb']:,.0f} MB", file["memory_mb"]),
+        Cell(f"{scaled(file['bytes'])}B", file["bytes"]),
+        ships,
+        Cell("✓" if variant in choice["front"] else "–", int(variant in choice["front"])),
+    ]
+
+
+def pictures(entries: list[Entry], img: Path, gpu: Path = GPU) -> dict[str, Picture]:
+    """Return the pictures of the index by name; none before an entry is checked."""
+    timed = [entry for entry in entries if entry.results.get("speed", {}).get("limits")]
+    if not timed:
+        return {}
+    drawn = {}
+    on_cpu = [e for e in timed if e.task == "classification" and "cpu" in e.results["speed"]["limits"]]
+    sets = [entry.recipe["data"]["set"] for entry in on_cpu]
+    if sets:  # accuracies of one set can be held against one another
+        most = max(sets, key=sets.count)
+        same = [entry for entry in on_cpu if entry.recipe["data"]["set"] == most]
+        drawn["fronts"] = fronts(same, most, img / "verdict.fronts.png")
+    drawn["roofline"] = roofline(timed, gpu, img / "verdict.roofline.png")
+    pair = {entry.name: entry for entry in entries if entry.name in PAIR and entry.noise}
+    if len(pair) == len(PAIR):
+        drawn["noise"] = noise([pair[name] for name in PAIR], img / "verdict.noise.png")
+    return drawn
+
+
+def fronts(entries: list[Entry], data_set: str, path: Path) -> Picture:
+    """Draw accuracy over latency of each file, an entry's files joined, and the front of them all."""
+    points: list[dict[str, Any]] = []
+    for entry in entries:
+        rows = [row for row in entry.results["speed"]["rows"] if row["device"] == "cpu" and row["batch"] == 1]
+        found = {"fp32": entry.results["check"]["metric"]["value"]}
+        found |= {v: by["cpu"]["accuracy"] for v, by in entry.results["check"]["variants"].items() if "cpu" in by}
+        for variant, ms in {row["variant"]: row["p50_ms"] for row in reversed(rows)}.items():  # the first: every core
+            place = {"entry": entry.name, "variant": variant, "link": f"{entry.name}.html", "ms": ms}
+            points.append(place | {"accuracy": 100 * found[variant]})
+    for p in points:
+        better = [o for o in points if o["ms"] <= p["ms"] and o["accuracy"] >= p["accuracy"]]
+        p["front"] = all((o["ms"], o["accuracy"]) == (p["ms"], p["accuracy"]) for o in better)
+        p["name"] = p["entry"] if p["front"] else ""
+    names = ", ".join(dict.fromkeys(p["name"] for p in points if p["front"]))
+    alt = f"Accuracy on {data_set} over latency of {len(points)} files; on the front: {names}."
+    title = f"{data_set}: accuracy over latency on the CPU, batch 1"
+    low = float(np.quantile([p["accuracy"] for p in points], 0.1)) - 1
+    values = sparse(points, "ms", "accuracy")
+    return chart("fronts", path, alt, values=values, title=title, low=low, variants=shown(points))
+
+
+def shown(points: list[dict[str, Any]]) -> dict[str, str]:
+    """Return the colours of the precisions that are there."""
+    return {v: colour for v, colour in COLOURS.items() if any(point["variant"] == v for point in points)}
+
+
+def roofline(entries: list[Entry], gpu: Path, path: Path) -> Picture:
+    """Draw each file's best rate over its arithmetic intensity, under the limits of the machines that ran them."""
+    limits: dict[str, dict[str, float]] = {}
+    points = []
+    for entry in entries:
+        speed = entry.results["speed"]
+        for row in speed["rows"]:
+            machine = speed["machine"]["cpu"] if row["device"] == "cpu" else row["device"]
+            limits.setdefault(machine, speed["limits"][row["device"]])
+            known = {key: row[key] for key in ("variant", "batch", "intensity")}
+            known |= {"rate": row["ops_per_second"], "share": row["share_of_limit"]}
+            points.append(known | {"entry": entry.name, "machine": machine})
+    for file in sorted(gpu.glob("*.json")):
+        found = json.loads(file.read_text(encoding="utf-8"))
+        if "limits" in found:
+            limits[found["device"]] = found["limits"]
+            keys = ("intensity", "rate", "variant")
+            points += [dict(zip(keys, row, strict=True)) | {"machine": found["device"]} for row in found["points"]]
+    roofs = []
+    for machine, limit in limits.items():
+        for variant in [v for v in COLOURS if v in limit]:
+            knee, most = limit[variant] / limit["stream"], limit[variant]
+            corners = [(0.05, 0.05 * limit["stream"], None), (knee, most, None), (5e3, most, f"{scaled(most)}op/s")]
+            keys = ("intensity", "rate", "roof")
+            roofs += [dict(zip(keys, c, strict=True)) | {"machine": machine, "variant": variant} for c in corners]
+    alt = f"Roofline of {', '.join(limits)}: {len(points)} measured points below the limits of memory and of products."
+    title = "achieved rate of every file and batch"
+    return chart("roofline", path, alt, values=points, roofs=roofs, title=title, variants=shown(points))
+
+
+def noise(entries: list[Entry], path: Path) -> Picture:
+    """Draw the signal-to-noise ratio of each node's output along depth, by precision; a ring: a layer kept in fp32."""
+    width, height = 760, 230
+    with drawing(path, width, height, columns=len(entries), head_px=22) as axes:
+        for axis, entry in zip(axes[0], entries, strict=True):
+            draw_noise(axis, entry)
+            axis.set(title=entry.name, ylim=(0, 90), xlabel="node")
+        axes[0, 0].set_ylabel("signal to noise, dB")
+        axes[0, 0].figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="upper right", ncols=3)
+    ends = [f"{e.name} {v} ends at {[*by.values()][-1]:.0f} dB" for e in entries for v, by in (e.noise or {}).items()]
+    return Picture(path.name, width, height, f"Signal to noise along depth: {'; '.join(ends)}.")
+
+
+def draw_noise(axis: Axes, entry: Entry) -> None:
+    kept = entry.results.get("export", {}).get("variants", {}).get("int8", {}).get("kept", [])
+    found = entry.noise or {}
+    place = places(list(found.values()))
+    for variant, by in found.items():
+        x = [place[name] for name in by]
+        shown = {name: min(decibels, EXACT) for name, decibels in by.items()}
+        axis.plot(x, [*shown.values()], ".-", color=COLOURS[variant], lw=1, ms=2, label=variant)
+        rings = [(place[name], shown[name]) for name in by if variant == "int8" and name in kept]
+        if rings:
+            axis.plot(*zip(*rings, strict=True), "o", mfc="none", color=ORANGE, ms=6, label="kept in fp32")
+
+
+def places(graphs: list[dict[str, float]]) -> dict[str, float]:
+    """Return where on the axis each node lies: each precision merges other nodes into one, so none has them all."""
+    longest, *others = sorted(graphs, key=len, reverse=True)
+    place: dict[str, float] = {name: k for k, name in enumerate(longest)}
+    for graph in others:
+        last = -1.0
+        for name in graph:
+            last = place.setdefault(name, last + 0.5)
+    return place

@@ -1,0 +1,72 @@
+"""Stage train: one loop for every architecture; the epoch is chosen, and training stopped, on the validation split.
+
+Reads out/params/<entry>/train.json, out/<entry>/data and models/<arch>.py. Writes out/<entry>/train/ (weights, history,
+gradients, layer table, snapshots), out/<entry>/curves (DVCLive) and results/<entry>/train.json.
+Fails when the loss is not finite. Interrupted, it goes on from its last checkpoint and ends with the same numbers.
+
+    python -m pipeline.train ENTRY
+    torchrun --nproc-per-node 8 -m pipeline.train ENTRY     (or `processes: 8` in params.yaml)
+"""
+
+from __future__ import annotations
+
+import sys
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+
+from pipeline.core.files import fresh
+from pipeline.core.paths import OUT
+from pipeline.core.stage import of_entry, run
+from pipeline.data import dataset
+from pipeline.params import load as params
+from pipeline.params.resolved import on_features
+from pipeline.train import artifacts, device, distributed
+from pipeline.train.checkpoint import CHECKPOINTS, checkpoint_path
+from pipeline.train.loop import fit
+
+
+def make(name: str, recipe: dict[str, Any], source: dataset.Data, on: torch.device) -> None:
+    """Train an entry and write what the stage writes; of several processes the first one writes."""
+    first = not distributed.rank()
+    if first:
+        many = f"{distributed.size()} processes, " if distributed.size() > 1 else ""
+        chosen = f"{recipe['device']}: {many}{device.describe(on, recipe['device'])}"
+        print(f"   device {chosen}, CPU threads {recipe['threads']}", file=sys.stderr)
+    if on_features(recipe):
+        from pipeline.train import heads  # scikit-learn: 3 s
+
+        if first:
+            with device.named_errors(f"train {name}", recipe, on):
+                heads.make(name, recipe, source, on)
+        return
+    checkpoint = checkpoint_path(name, recipe, source, on)
+    if first:
+        for old in CHECKPOINTS.glob(f"{name}@*.pt"):
+            if old != checkpoint:
+                old.unlink()
+        fresh(OUT / name / "train")
+    with (
+        artifacts.curves(OUT / name / "curves") if first else nullcontext(lambda row: None) as log,
+        device.named_errors(f"train {name}", recipe, on),
+    ):
+        net, state = fit(recipe, source, on=on, label=name, checkpoint=checkpoint, on_epoch=log)
+    if first:
+        artifacts.save(name, net, state, source)
+        checkpoint.unlink(missing_ok=True)
+
+
+def main() -> None:
+    with of_entry("train") as name:
+        recipe, source = params.entry(name, "data", "train"), dataset.load(name)
+        on = device.choose(recipe["device"])
+        if recipe.get("processes", 1) > 1 and not distributed.started() and not on_features(recipe):
+            distributed.start(recipe["processes"], "train", name)
+            return
+        with distributed.group(on) as own:
+            make(name, recipe, source, own)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,165 @@
+"""The device that torch uses: never guessed in silence."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import sys
+import sysconfig
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from convline.runtime.host import old_driver
+from convline.runtime.session import sees_gpu
+from torch import Tensor, nn
+
+from pipeline.core.errors import StageError
+from pipeline.train import distributed
+
+# Channels: on two CPU cores VGG-16's step halves, Inception's takes a third less, LeNet-5's would double.
+CHANNELS_LAST_FROM = 128
+UNREPEATABLE = "differs from run to run on {}; set `deterministic: false` in params.yaml, or train on the CPU"
+FIRST_STEPS, TIMED_STEPS = 5, 20  # not timed, since kernels are chosen and memory is taken; timed
+SAVED, COMPILING_S = 0.2, 60.0  # what compiling saves of a step at least, and costs; expected, no GPU has confirmed it
+
+
+def choose(request: str) -> torch.device:
+    """Return the device for `auto`, `cuda` or `cpu`; `cuda` without a usable GPU is an error."""
+    if request == "cpu":
+        return torch.device("cpu")
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    if request == "cuda":
+        reason = unusable_gpu() or f"torch {torch.__version__} sees no GPU; check nvidia-smi"
+        raise StageError(f"asked for cuda, {reason}, or set `device: cpu` in params.yaml")
+    return torch.device("cpu")
+
+
+def unusable_gpu() -> str | None:
+    """Return why torch cannot use the GPU of this machine, with the cure; None where no GPU is seen."""
+    if reason := old_driver(torch.version.cuda):  # torch itself then says only that there is no GPU
+        return f"torch {torch.__version__} sees no GPU: {reason}"
+    if not sees_gpu():
+        return None
+    if not torch.version.cuda:
+        return f"torch {torch.__version__} is a CPU-only build; install one with CUDA, as `make` does"
+    return f"torch {torch.__version__} cannot use the GPU that is seen; check nvidia-smi"
+
+
+def describe(device: torch.device, request: str = "") -> str:
+    """Return the device in words, for the line that says what was chosen; with `auto`, why a GPU is left unused."""
+    if device.type == "cuda":
+        return f"cuda ({torch.cuda.get_device_name(device)})"
+    reason = unusable_gpu() if request == "auto" else None
+    return f"cpu ({reason})" if reason else "cpu"
+
+
+def place(net: Any, on: torch.device) -> Any:
+    """Return the network on the device, its images channels last in memory where that is faster."""
+    widest = max((m.out_channels for m in net.modules() if isinstance(m, nn.Conv2d)), default=0)
+    last = widest >= (1 if on.type == "cuda" else CHANNELS_LAST_FROM)
+    return net.to(on, memory_format=torch.channels_last) if last else net.to(on)
+
+
+def send(numbers: Tensor, to: torch.device) -> Tensor:
+    """Return CPU numbers on the device; a GPU gets them from pinned memory, so that neither waits for the other."""
+    return (numbers.pin_memory() if to.type == "cuda" else numbers).to(to, non_blocking=True)
+
+
+def cannot_compile(on: torch.device) -> str | None:
+    """Return what torch.compile lacks on this machine, with the cure; None where nothing is missing."""
+    names = ("gcc", "clang", "cc") if on.type == "cuda" else ("g++", "clang++", "c++")
+    chosen = os.environ.get("CC" if on.type == "cuda" else "CXX")
+    scheme = sysconfig.get_default_scheme().replace("posix_local", "posix_prefix")  # Debian's; Triton asks likewise
+    header = Path(sysconfig.get_path("include", scheme), "Python.h")
+    if not any(shutil.which(name) for name in ([chosen] if chosen else names)):
+        return f"a compiler ({chosen or ', '.join(names)}) is missing; install one, such as Debian's package g++"
+    if not header.exists():
+        return f"{header} is missing; install Python's headers, such as Debian's package python3-dev"
+    if on.type == "cuda" and importlib.util.find_spec("triton") is None:
+        return "the package triton is missing; install it"
+    return None
+
+
+def compile_where_it_pays(
+    loss: Callable[..., Any], net: Any, on: torch.device, steps: int, label: str
+) -> Callable[..., Any]:
+    """Return `loss` as it is, except that its first steps are timed; the rest runs compiled where that saves time."""
+    count, start = 0, 0.0
+
+    def timed(*given: Any) -> Any:
+        nonlocal count, start
+        if count == FIRST_STEPS:
+            wait(on)
+            start = time.perf_counter()
+        if count == FIRST_STEPS + TIMED_STEPS:
+            wait(on)
+            seconds = distributed.total(time.perf_counter() - start)[0] / distributed.size() / TIMED_STEPS
+            left = steps - count
+            pays = SAVED * seconds * left > COMPILING_S
+            if pays:
+                net.net.compile()
+            if not distributed.rank():
+                what = "compiled from here on" if pays else "not compiled"
+                print(f"   {label}: a step takes {1000 * seconds:.1f} ms, {left:,} are left: {what}", file=sys.stderr)
+        count += 1
+        return loss(*given)
+
+    return timed
+
+
+def wait(on: torch.device) -> None:
+    """Wait until the device has done all that it was asked."""
+    if on.type == "cuda":
+        torch.cuda.synchronize(on)
+
+
+def refuse_unrepeatable(net: nn.Module, recipe: dict[str, Any], on: torch.device, label: str) -> None:
+    """Raise StageError where deterministic training on a GPU would fail in its first step, as torchvision's VGG does.
+
+    Other operations on torch's list are in none of our networks; `named_errors` names them when they raise.
+    """
+    if on.type != "cuda" or not recipe.get("deterministic", True) or recipe.get("head"):
+        return  # with a head on it, a network may be frozen up to there
+    for name, layer in net.named_modules():
+        if isinstance(layer, nn.AdaptiveAvgPool2d) and layer.output_size not in (1, (1, 1)):  # of 1 it is a mean
+            what = f"the gradient of {name} (AdaptiveAvgPool2d)"
+            raise StageError(f"train {label}: {what} {UNREPEATABLE.format(on.type)}")
+
+
+@contextmanager
+def named_errors(what: str, recipe: dict[str, Any], on: torch.device) -> Iterator[None]:
+    """Turn what a device cannot do in a training into one sentence with the cure."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError):
+        cure = f"lower train.batch ({recipe['train']['batch']}) or data.size"
+        raise StageError(f"{what}: {describe(on)} has too little memory; {cure}") from None
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        if "does not have a deterministic implementation" in reason:
+            raise StageError(f"{what}: {reason.split()[0]} {UNREPEATABLE.format(on.type)}") from None
+        if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+            raise StageError(f"{what}: torch.compile failed ({reason[:300]}); set train.compile: off") from error
+        raise
+
+
+def prepare(recipe: dict[str, Any]) -> None:
+    """Make two runs on the same machine give the same numbers (torch, "Reproducibility"), on any number of cores.
+
+    TF32, which rounds the factors of a product to 10 bits, is off: evaluation, quantile offsets and the features of
+    heads are computed in float32, as the served file is. Training steps use bf16 as `train.precision` says (autocast).
+
+    On two threads and one, three epochs take LeNet-5 1.55 and .94 s, DenseNet-121 46 and 30 s, ResNet-20 14 s both:
+    a second core is better spent on a second training.
+    """
+    deterministic = recipe.get("deterministic", True)
+    torch.use_deterministic_algorithms(deterministic)
+    torch.backends.cudnn.benchmark = not deterministic
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    torch.set_num_threads(recipe.get("threads", 1))

@@ -1,0 +1,299 @@
+"""The training loop: epochs, validation, early stopping, checkpoints."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pipeline.core.errors import StageError
+from pipeline.core.stage import progress
+from pipeline.data import dataset
+from pipeline.network import build as network
+from pipeline.network import modules, pretrained
+from pipeline.train import augment, batch_norm, device, distributed, finetune
+from pipeline.train.checkpoint import LEAST_S, MOST_SHARE, State, record, restore, store
+from pipeline.train.losses import autocast, conformal, objective, penalty
+from pipeline.train.optim import lr_at, make_optimizer
+
+
+@dataclass
+class Batches:
+    """A split on the device: inputs as the network takes them, targets as the loss takes them."""
+
+    x: Tensor  # uint8 (N, C, H, W) or standardised (M, T, D); with a calendar (M, T + S, D + F)
+    y: Tensor  # int64 (N,) or standardised (M, S, targets)
+
+
+def fit(
+    recipe: dict[str, Any],
+    source: dataset.Data,
+    *,
+    on: torch.device,
+    label: str,
+    checkpoint: Path | None = None,
+    on_epoch: Callable[[dict[str, float]], None] = lambda row: None,
+    watch: Sequence[str] = (),
+    base: pretrained.Base | None = None,
+) -> tuple[modules.Classifier | modules.Forecaster, State]:
+    """Return the trained network, with the chosen epoch's weights, and the training's state.
+
+    The history gets the loss and accuracy of the splits to `watch`, too; nothing is chosen by them. base: the
+    entry that the recipe needs, where it is in memory.
+    """
+    train = recipe["train"]
+    if train["loss"] == "pinball":  # the levels that the validation split can calibrate
+        train = train | {"levels": source.about["forecast"]["quantiles"]}
+        recipe = recipe | {"train": train}
+    device.prepare(recipe)
+    torch.manual_seed(train["seed"])
+    net = network.build(recipe, source)
+    device.refuse_unrepeatable(net, recipe, on, label)
+    pretrained.start(net, recipe, source.about.get("labels", []), base)
+    net = device.place(net, on)
+    optimizer = make_optimizer(train, net, recipe.get("head"))
+    state = restore(checkpoint, net, optimizer) if checkpoint and checkpoint.exists() else State()
+    for row in state.history:
+        on_epoch(row)
+    if checkpoint:
+        distributed.agree("recipe, data, code or checkpoint", f"{checkpoint.name} after epoch {state.epoch}")
+    fitting, validation = (batches(source, split, net, on) for split in ("train", "validation"))
+    minimise = minimised(recipe, net, fitting, validation, label, train["epochs"] - state.epoch)
+    watched = {split: batches(source, split, net, on) for split in watch}
+    change = augment.build(train["augment"], fitting.x) if source.task == "classification" else (lambda x, of: x)
+    saved, pause = time.monotonic(), LEAST_S
+    bar = progress(train["epochs"], label, "epoch", state.epoch)
+    while state.epoch < train["epochs"] and not out_of_patience(state, train["patience"]):
+        row = one_epoch(recipe, net, optimizer, fitting, validation, change, state, label, minimise)
+        for split, part in watched.items():
+            row[f"{split}_loss"], row[f"{split}_accuracy"] = evaluate(recipe, net, part)
+        on_epoch(row)
+        bar.update()
+        bar.set_postfix_str(f"validation loss {row['validation_loss']:.4g}", refresh=False)
+        if checkpoint and not distributed.rank() and (begun := time.monotonic()) - saved > pause:
+            store(checkpoint, net, optimizer, state)
+            saved = time.monotonic()
+            pause = max(LEAST_S, (saved - begun) / MOST_SHARE)
+    bar.close()
+    if not train["epochs"]:  # published weights as they are
+        row = look(recipe, net, fitting, validation)
+        record(state, net, row, snapshot=False, losses={"": row["validation_loss"]})
+        on_epoch(state.history[0])
+    state.chosen_epoch = state.best_epoch if train["choose"] == "best" else state.epoch
+    if train["choose"] == "best":
+        net.load_state_dict(state.best)
+        if "" not in state.least:
+            state.kept = {"validation_loss": evaluate(recipe, net, validation)[0]}
+    net.eval()  # a resume after the last epoch has not been through `evaluate`
+    if isinstance(net, modules.Forecaster):
+        set_offsets(net, source, validation)
+    return net, state
+
+
+def minimised(
+    recipe: dict[str, Any], net: Any, fitting: Batches, validation: Batches, label: str, epochs: int
+) -> Callable[..., tuple[Tensor, Tensor]]:
+    """Return `loss_of` the network as a function of (x, y, share): compiled where it pays, averaged over processes.
+
+    epochs: how many are left.
+    """
+    train = recipe["train"]
+    least, count = min(train["batch"], len(fitting.x), len(validation.x)), distributed.size()
+    if count > 1 and least < 2 * count:
+        raise StageError(f"train {label}: {count} processes share {least} rows, expected two each; lower `processes:`")
+    loss = distributed.averaged(partial(loss_of, recipe), net, partly=bool(recipe.get("head")))
+    on, auto = fitting.x.device, train["compile"] == "auto"
+    # A choice by the clock may differ from run to run, and compiled sums differ from others in their last bits.
+    if train["compile"] == "off" or (auto and (on.type == "cpu" or recipe.get("deterministic", True))):
+        return loss
+    if missing := device.cannot_compile(on):
+        if not auto:
+            raise StageError(f"train {label}: train.compile: on cannot be had, {missing}, or set train.compile: off")
+        print(f"   {label}: not compiled: {missing}", file=sys.stderr)
+        return loss
+    if auto:
+        steps = epochs * math.ceil(len(fitting.x) / train["batch"])
+        return device.compile_where_it_pays(loss, net, on, steps, label)
+    net.net.compile()
+    return loss
+
+
+def one_epoch(
+    recipe: dict[str, Any],
+    net: Any,
+    optimizer: torch.optim.Optimizer,
+    fitting: Batches,
+    validation: Batches,
+    change: augment.Augment,
+    state: State,
+    label: str,
+    minimise: Callable[..., tuple[Tensor, Tensor]],
+) -> dict[str, float]:
+    """Train one epoch, look at the validation split, and record both in `state`; return the new history row."""
+    train = recipe["train"]
+    net.train()
+    if recipe.get("head"):
+        finetune.set_phase(net, recipe["head"], state.epoch)
+    total, right, seen = take_steps(recipe, net, optimizer, fitting, change, state.epoch, minimise)
+    reestimate_batch_norm(net, fitting, train["batch"])
+    distributed.settle(net)
+    total, right, seen = distributed.total(total, right, seen)
+    epoch = state.epoch
+    row = {"epoch": epoch + 1, "lr": optimizer.param_groups[0]["lr"], "train_loss": total / seen}
+    row["validation_loss"], accuracy = evaluate(recipe, net, validation)
+    if fitting.y.dtype == torch.int64:
+        row |= {"train_accuracy": right / seen, "validation_accuracy": accuracy}
+    if not math.isfinite(row["train_loss"]) or not math.isfinite(row["validation_loss"]):
+        raise StageError(
+            f"train {label}: the loss is not finite in epoch {epoch + 1} (train {row['train_loss']}, validation "
+            f"{row['validation_loss']}); lower train.lr ({train['lr']}), add warmup, or set clip_norm"
+        )
+    refuse_broken(net, label, epoch + 1)
+    own = enumerate(getattr(net.net, "members", []))  # those of an ensemble keep their own best epochs
+    losses = {f"net.members.{k}.": evaluate(recipe, net, validation, member)[0] for k, member in own}
+    record(state, net, row, epoch + 1 in train["snapshots"], losses or {"": row["validation_loss"]})
+    return row
+
+
+def take_steps(
+    recipe: dict[str, Any],
+    net: Any,
+    optimizer: torch.optim.Optimizer,
+    fitting: Batches,
+    change: augment.Augment,
+    epoch: int,
+    minimise: Callable[..., tuple[Tensor, Tensor]],
+) -> tuple[Tensor, Tensor, int]:
+    """Take one epoch's steps; return the summed loss and the right answers, which lie on the device, and the rows."""
+    train = recipe["train"]
+    # Seeded by the epoch, not carried along: order, dropout and augmentation repeat after a resume.
+    distributed.seed(train["seed"] * 1_000_003 + epoch)
+    drawn = torch.randperm(len(fitting.x), generator=distributed.common())
+    order = device.send(drawn, fitting.x.device).split(train["batch"])
+    least = 2 * distributed.size()  # batch norm cannot train on one sample
+    order = [rows for rows in order if len(rows) >= least or len(order) == 1]
+    total = right = torch.zeros((), dtype=torch.float64, device=fitting.x.device)  # there: a GPU does not wait for sums
+    seen = 0
+    for i, rows in enumerate(order):
+        for group in optimizer.param_groups:
+            group["lr"] = lr_at(train, epoch + i / len(order)) * group.get("factor", 1.0)
+        mine = distributed.share(rows)
+        x, y = change(fitting.x[mine], len(rows)), fitting.y[mine]
+        loss, correct = step(recipe, net, optimizer, x, y, minimise, len(mine) * distributed.size() / len(rows))
+        total, right, seen = total + loss.double() * len(mine), right + correct, seen + len(mine)
+    return total, right, seen
+
+
+def reestimate_batch_norm(net: Any, fitting: Batches, batch: int) -> None:
+    """Estimate batch-norm statistics that have not arrived from the training split, in batches of a mixed order.
+
+    Mixed, because a split is sorted by class, and a batch of one class has not the variance of all of them.
+    """
+    if not batch_norm.not_arrived(net):
+        return
+    forward = net.logits if fitting.y.dtype == torch.int64 else net.net
+    order = device.send(torch.randperm(len(fitting.x), generator=distributed.common()), fitting.x.device)
+    mine, whole = distributed.share(order), len(order) // distributed.size() // batch
+    # As many batches in each process: a synchronised layer waits for all of them.
+    rows = mine.split(batch)[:whole] if whole else [mine]
+    batch_norm.reestimate(net, forward, (fitting.x[part] for part in rows))
+
+
+def refuse_broken(net: nn.Module, label: str, epoch: int) -> None:
+    """Raise StageError where a weight is not finite: the loss need not show it, where a kernel sees padding alone."""
+    if broken := next((name for name, p in net.named_parameters() if not p.isfinite().all()), None):
+        cure = "lower train.lr, or set train.precision: fp32 (a bf16 kernel may answer garbage where it sees padding)"
+        raise StageError(f"train {label}: {broken.removeprefix('net.')} is not finite in epoch {epoch}; {cure}")
+
+
+def step(
+    recipe: dict[str, Any],
+    net: Any,
+    optimizer: torch.optim.Optimizer,
+    x: Tensor,
+    y: Tensor,
+    minimise: Callable[..., tuple[Tensor, Tensor]] | None = None,
+    share: float = 1.0,
+) -> tuple[Tensor, Tensor]:
+    """Take one optimizer step; return the batch's loss without penalties and the number of right answers.
+
+    share: how many rows x has over what each process has on average.
+    """
+    train = recipe["train"]
+    optimizer.zero_grad(set_to_none=True)  # here, not after the step: the last batch's gradients stay readable
+    loss, output = minimise(x, y, share) if minimise else loss_of(recipe, net, x, y)
+    loss.backward()
+    if train["clip_norm"]:
+        nn.utils.clip_grad_norm_(net.parameters(), train["clip_norm"])
+    optimizer.step()
+    output = output.detach()
+    correct = (output.argmax(1) == y).sum() if y.dtype == torch.int64 else torch.zeros((), device=x.device)
+    return objective(output, y, train), correct
+
+
+def loss_of(recipe: dict[str, Any], net: Any, x: Tensor, y: Tensor, share: float = 1.0) -> tuple[Tensor, Tensor]:
+    """Return what a step minimises (penalties and auxiliary heads with it), and the network's own output."""
+    train = recipe["train"]
+    with autocast(train["precision"], x.device):
+        output = net.logits(x) if y.dtype == torch.int64 else net.net(x)
+    output, *auxiliary = (part.float() for part in (output if isinstance(output, tuple) else (output,)))
+    aside = sum((objective(other, y, train) for other in auxiliary), torch.zeros((), device=x.device))
+    return share * (objective(output, y, train) + train["aux_weight"] * aside) + penalty(net, train), output
+
+
+def look(recipe: dict[str, Any], net: Any, fitting: Batches, validation: Batches) -> dict[str, float]:
+    """Return the history row of a network that is not trained."""
+    row: dict[str, float] = {"epoch": 0, "lr": 0.0}
+    for split, part in (("train", fitting), ("validation", validation)):
+        row[f"{split}_loss"], row[f"{split}_accuracy"] = evaluate(recipe, net, part)
+    return row
+
+
+def out_of_patience(state: State, patience: int | None) -> bool:
+    return patience is not None and state.epoch - state.best_epoch >= patience
+
+
+def batches(source: dataset.Data, split: str, net: Any, on: torch.device) -> Batches:
+    """Return a split on the device. Series windows are standardised here once, by the network's own arithmetic."""
+    if source.task == "classification":
+        images = torch.from_numpy(np.array(source.x[split])).permute(0, 3, 1, 2).contiguous()
+        return Batches(images.to(on), torch.from_numpy(np.array(source.y[split])).to(on))
+    stride = source.about["train_stride" if split == "train" else "stride"]
+    *given, target = (torch.from_numpy(part).to(on) for part in source.samples(split, stride))
+    return Batches(net.standardise(*given), net.standardise(target))
+
+
+@torch.no_grad()
+def evaluate(recipe: dict[str, Any], net: Any, split: Batches, member: nn.Module | None = None) -> tuple[float, float]:
+    """Return the mean loss (no penalty, no smoothing) and the accuracy of a split; for forecasts the accuracy is 0.
+
+    member: of an ensemble, to be asked alone.
+    """
+    net.eval()
+    total, right = 0.0, 0.0
+    plain = recipe["train"] | {"label_smoothing": 0.0}
+    batch = 2 * plain["batch"]  # what fits with gradients fits twice without
+    own = distributed.share(split.x).split(batch), distributed.share(split.y).split(batch)
+    for x, y in zip(*own, strict=True):
+        output = net.logits(x) if y.dtype == torch.int64 else (member or net.net)(x)
+        total += float(objective(output, y, plain)) * len(x)
+        right += float((output.argmax(1) == y).sum()) if y.dtype == torch.int64 else 0.0
+    total, right = distributed.total(total, right)
+    return total / len(split.x), right / len(split.x)
+
+
+@torch.no_grad()
+def set_offsets(net: modules.Forecaster, source: dataset.Data, validation: Batches) -> None:
+    """Set what the graph adds to its forecast, or to its own levels, so that they hold on the validation split."""
+    answers = torch.cat([net.levels(net.net(x)) for x in validation.x.split(500)])
+    gaps = net.own_units(validation.y).unsqueeze(-1) - answers
+    net.offsets.copy_(conformal(gaps, source.about["forecast"]["quantiles"]))

@@ -1,0 +1,24 @@
+"""Stage wheel: the torch-free runtime as one file, tried in a clean environment.
+
+Reads serve/ and pyproject.toml. Writes out/dist/wheel/convline-<version>-py3-none-any.whl.
+Fails when it does not install and run in an environment that holds nothing but its declared dependencies.
+
+    python -m pipeline.wheel
+"""
+
+from __future__ import annotations
+
+import sys
+
+from pipeline.core.stage import run
+from pipeline.wheel.build import build, try_out
+
+
+def main() -> None:
+    wheel = build()
+    try_out(wheel)
+    print(f"── wheel  {wheel}  {wheel.stat().st_size:,} bytes", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    run(main)

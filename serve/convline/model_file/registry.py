@@ -1,0 +1,134 @@
+"""Find the model that a user names: a file, a package folder, or a package by its name; and the hash it must have.
+
+Packages lie in the folders that the environment variable CONVLINE_MODELS lists, and in out/dist/. Where two have one
+name, the first folder has it.
+"""
+
+import difflib
+import glob
+import json
+import os
+from pathlib import Path
+
+import click
+from click.shell_completion import CompletionItem
+
+from convline.errors import ModelFileError
+
+DIST = Path("out/dist")  # relative to the working directory: the repository whose pipeline made it
+FOLDERS = "CONVLINE_MODELS"  # environment variable: folders of packages, separated as in PATH
+MODEL_FILE, MANIFEST = "model.onnx", "manifest.json"
+VARIANTS = ("fp32", "fp16", "int8")
+
+
+def file_of(variant: str) -> str:
+    """Return the file name of a model in one precision: model.onnx, model.int8.onnx, model.fp16.onnx."""
+    return MODEL_FILE if variant == "fp32" else f"model.{variant}.onnx"
+
+
+def runs_on(variant: str, device: str) -> bool:
+    """Return whether a device has kernels for a variant: int8 is for CPUs, CUDA has none for its 32-bit biases."""
+    return variant != "int8" or device == "cpu"
+
+
+def locate(
+    model: str, device: str = "cpu", variant: str = "auto", sha256: str | None = None
+) -> tuple[Path, str | None, str]:
+    """Return (path of the .onnx file, the sha256 that it must have or None, which variant of a package and why).
+
+    device: a device that is there, cpu or cuda: a package may recommend another precision for each.
+    variant: fp32, int8, fp16, or auto for the one that the package recommends.
+    sha256: what the user expects; a manifest beside the file must not say another.
+
+    locate("lenet5-digits")             # out/dist/lenet5-digits/model.onnx, or the recommended variant beside it
+    locate("dist/lenet5-digits/")       # the same of a package folder
+    locate("lenet5.onnx")               # a file
+    """
+    path = _package(model) or Path(model)
+    why = ""
+    if path.is_dir():
+        best = _recommended(path, device) if variant == "auto" else variant
+        why = f"{best}, as asked" if variant == best else f"{best}, recommended for {device}"
+        if not runs_on(best, device):
+            raise ModelFileError(f"{model}: {best} runs on a CPU alone, got {device}; add --device cpu")
+        path = path / file_of(best)
+        if not path.exists() and best != "fp32":
+            raise ModelFileError(f"{model}: it has no {best} variant; leave --variant out")
+    elif variant != "auto":
+        raise ModelFileError(f"{model}: --variant is of a package, and this is a file; leave it out")
+    if not path.exists():
+        close = difflib.get_close_matches(model, names(), 1)
+        meant = f"did you mean {close[0]!r}? " if close else ""
+        raise ModelFileError(f"{model}: no such model; {meant}give an .onnx file, a package folder, or {_entries()}")
+    return path, _agreed(path, sha256, _manifest_sha256(path)), why
+
+
+def _agreed(path: Path, asked: str | None, manifest: str | None) -> str | None:
+    """Return the sha256 that the file must have; ModelFileError where user and manifest expect different ones."""
+    if asked is not None and manifest not in (None, asked):
+        expected = f"expected the sha256 {asked} as asked, got {manifest} in {MANIFEST}"
+        raise ModelFileError(f"{path}: {expected}; get the right file, or choose its --variant")
+    return asked or manifest
+
+
+def folders() -> list[Path]:
+    """Return the folders that hold packages: those that CONVLINE_MODELS lists, then out/dist."""
+    listed = os.environ.get(FOLDERS, "").split(os.pathsep)
+    return [*(Path(folder).expanduser() for folder in listed if folder), DIST]
+
+
+def packages() -> dict[str, Path]:
+    """Return the folder of each package by its name, in order of names."""
+    found = [file.parent for folder in reversed(folders()) for file in folder.glob(f"*/{MODEL_FILE}")]
+    return dict(sorted({folder.name: folder for folder in found}.items()))
+
+
+def names() -> list[str]:
+    """Return the names of the packages that can be given as MODEL."""
+    return [*packages()]
+
+
+def _package(model: str) -> Path | None:
+    """Return the folder of the package of a name, None where it is no name or there is none."""
+    if "/" in model or model in ("", ".", ".."):
+        return None
+    return next((folder / model for folder in folders() if (folder / model).is_dir()), None)
+
+
+def _recommended(folder: Path, device: str) -> str:
+    """Return the variant that the manifest recommends for the device, fp32 where it says nothing or nothing known."""
+    try:
+        found = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["recommended"][device]
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return "fp32"  # the manifest itself is judged by its hash of the file
+    return found if found in VARIANTS and runs_on(found, device) else "fp32"
+
+
+def complete(ctx: click.Context, param: click.Parameter, start: str) -> list[CompletionItem]:
+    """Return what a shell may make of the start of a MODEL: entries and .onnx files, folders where there is neither."""
+    entries = [name for name in names() if name.startswith(start)]
+    files = sorted(glob.glob(f"{glob.escape(start)}*.onnx"))
+    return [CompletionItem(start, type="dir"), *map(CompletionItem, entries + files)]
+
+
+def _entries() -> str:
+    searched = ", ".join(map(str, folders()))
+    return f"one of: {', '.join(found)}" if (found := names()) else f"let {FOLDERS} list more folders than {searched}"
+
+
+def _manifest_sha256(path: Path) -> str | None:
+    """Return the hash in `{"files": {"model.onnx": sha256}}`; a manifest that does not name the file is refused."""
+    manifest = path.parent / MANIFEST
+    if not manifest.exists():
+        return None
+    try:
+        sha256 = json.loads(manifest.read_text(encoding="utf-8"))["files"][path.name]
+    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
+        raise ModelFileError(
+            f"{manifest}: expected the sha256 of {path.name}, got none; package the model again"
+        ) from error
+    if not isinstance(sha256, str) or len(sha256) != 64:
+        raise ModelFileError(
+            f"{manifest}: expected a sha256 of 64 hex digits for {path.name}, got {str(sha256)[:80]!r}"
+        )
+    return sha256

@@ -1,0 +1,95 @@
+"""Which provider runs which node of a session, and which nodes may stay on the CPU where a GPU was asked for.
+
+onnxruntime never says by itself that a node has no kernel on the GPU: it runs it on the CPU, and copies back and forth.
+What it puts there on purpose is arithmetic on shapes, a few whole numbers that the host needs anyway. Trees and support
+vector machines (ai.onnx.ml) have no kernels but the CPU's.
+"""
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+from convline.model_file.prune import INITIALIZER, INPUT, NAMED, NODE, inside, names
+from convline.model_file.wire import GRAPH, NODE_OPERATOR, fields, messages
+
+RECORD = "session.record_ep_graph_assignment_info"  # the option without which a session keeps no account
+CPU = "CPUExecutionProvider"
+CPU_ALONE = "ai.onnx.ml"
+SHAPES = (b"Shape", b"Size")
+NODE_INPUT, NODE_OUTPUT, NODE_NAME = 1, 2, 3  # fields of a NodeProto
+
+
+class Node(NamedTuple):
+    """A node of the graph that a session runs, and the provider that it was given to."""
+
+    provider: str
+    domain: str
+    operator: str
+    name: str
+
+
+def tells(session: Any) -> bool:
+    """Whether this onnxruntime tells where nodes run: 1.31.1 does."""
+    return hasattr(session, "get_provider_graph_assignment_info")
+
+
+def nodes_of(session: Any) -> list[Node]:
+    """Return the nodes of a session that was opened with RECORD, as they were when providers took them."""
+    return [
+        Node(part.ep_name, node.domain, node.op_type, node.name)
+        for part in session.get_provider_graph_assignment_info()
+        for node in part.get_nodes()
+    ]
+
+
+def placement(session: Any) -> dict[str, int]:
+    """Return how many nodes each provider runs."""
+    return dict(Counter(node.provider for node in nodes_of(session)))
+
+
+def text(session: Any) -> str:
+    """Return `placement` in words; where others than the first run on the CPU, with their operators."""
+    counts = ", ".join(f"{count} by {name}" for name, count in placement(session).items())
+    left = on_cpu(session) if session.get_providers()[0] != CPU else []
+    operators = ", ".join(dict.fromkeys(node.operator for node in left))
+    return f"{counts} ({operators})" if left else counts
+
+
+def on_cpu(session: Any) -> list[Node]:
+    """Return the nodes that run on the CPU."""
+    return [node for node in nodes_of(session) if node.provider == CPU]
+
+
+def recordable(session: Any) -> bool:
+    """Whether a run can be recorded as a CUDA graph: arithmetic on shapes may be on the CPU then, CPU_ALONE may not."""
+    return all(node.domain != CPU_ALONE for node in on_cpu(session))
+
+
+def strays(model: bytes, found: Iterable[Node]) -> list[Node]:
+    """Return those of some nodes on the CPU that are neither arithmetic on shapes nor of CPU_ALONE."""
+    own = [node for node in found if node.domain != CPU_ALONE]
+    shapes = shape_nodes(model) if own else frozenset()
+    return [node for node in own if node.name not in shapes]
+
+
+def shape_nodes(model: bytes) -> frozenset[str]:
+    """Return the names of nodes of a ModelProto that compute from shapes, and constants beside: they see no data."""
+    graph = next(inside(field) for field in fields(memoryview(model)) if field.number == GRAPH)
+    parts = list(fields(graph))
+    constants = {name for f in parts if f.number == INITIALIZER for name in names(inside(f), NAMED[INITIALIZER])}
+    constants -= {name for f in parts if f.number == INPUT for name in names(inside(f), NAMED[INPUT])}  # a default
+    from_shapes: set[bytes] = set()  # tensors, as the next ones are nodes
+    found: set[bytes] = set()
+    others: set[bytes] = set()
+    for node in (inside(f) for f in parts if f.number == NODE):  # ONNX sorts them
+        [operator] = names(node, NODE_OPERATOR)
+        read = {n for part in messages(node, "node") if part.kind == "node" for n in names(part.bytes, NODE_INPUT)}
+        read -= constants | {b""}
+        if operator == b"Constant":
+            constants |= names(node, NODE_OUTPUT)
+        elif operator in SHAPES or (read and read <= from_shapes):
+            from_shapes |= names(node, NODE_OUTPUT)
+            found |= names(node, NODE_NAME)
+        else:
+            others |= names(node, NODE_NAME)
+    return frozenset(str(name, "utf-8", "replace") for name in found - others - {b""})

@@ -1,0 +1,302 @@
+"""The one place that opens an onnxruntime session, on a device that is never guessed in silence.
+
+onnxruntime by itself falls back to the CPU without a word, so: the providers are checked after creation, a node that
+runs on the CPU where a GPU was asked for is refused (serve/convline/runtime/placement.py says which may), its Python wrapper's retry on
+other providers is off, and two distributions of it in one environment (they overwrite each other's files) are refused.
+"""
+
+import contextlib
+import functools
+import importlib.metadata
+import importlib.util
+import os
+import re
+import sys
+from collections.abc import Iterator
+from ctypes import CDLL
+from pathlib import Path
+from typing import Any
+
+from convline.errors import DeviceError, DeviceMemoryError, ModelFileError, ServeError
+from convline.runtime import placement
+from convline.runtime.host import DRIVER, old_driver
+
+PROVIDERS = {
+    "cpu": ["CPUExecutionProvider"],
+    "cuda": ["CUDAExecutionProvider"],
+    "tensorrt": ["TensorrtExecutionProvider", "CUDAExecutionProvider"],  # TensorRT leaves some nodes to CUDA
+}
+DEVICES = ("auto", *PROVIDERS)
+GPU_NODES = ("/dev/nvidia0", "/proc/driver/nvidia/gpus", "/dev/dxg")  # the last one is Windows' Linux subsystem
+MEMORY = "CONVLINE_GPU_GIB"  # in the environment: what the arena of a session on a GPU may take
+DISTRIBUTIONS = ("onnxruntime", "onnxruntime-gpu")
+TENSORRT = ("libnvinfer.so.10", "libnvonnxparser.so.10")  # what onnxruntime's provider for it needs besides CUDA
+BUILD = "pip uninstall onnxruntime onnxruntime-gpu, then pip install 'onnxruntime-gpu[cuda,cudnn]'"
+LIBRARIES = "pip install 'onnxruntime-gpu[cuda,cudnn]'"
+LIBRARIES_TENSORRT = "pip install 'tensorrt-cu13<11' (version 11 brings others)"
+SHOWN = 3  # nodes that an error names
+FULL = ("out of memory", "Failed to allocate memory", "Available memory of", "ALLOC_FAILED", "bad_alloc")
+
+
+def sees_gpu() -> bool:
+    """True where an NVIDIA driver shows a device and CUDA_VISIBLE_DEVICES does not hide all of them."""
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES", "0").strip() in ("", "-1")
+    return not hidden and any(os.path.exists(node) for node in GPU_NODES)
+
+
+def available_devices() -> list[str]:
+    """Return the devices that can be asked for here: "cpu", and with a GPU those that this onnxruntime can use."""
+    return [device for device in PROVIDERS if device == "cpu" or unusable(device) is None]
+
+
+def unusable(device: str) -> str | None:
+    """Return why a device cannot be used here, and the cure; None where nothing is known against it."""
+    if device == "cpu":
+        return None
+    if not sees_gpu():  # without the import of onnxruntime, which starts a thread
+        if os.environ.get("CUDA_VISIBLE_DEVICES", "0").strip() in ("", "-1"):
+            return "no NVIDIA GPU is seen, CUDA_VISIBLE_DEVICES hides all; unset it"
+        return "no NVIDIA GPU is seen; run it where nvidia-smi lists one"
+    built = {*built_providers()}
+    if "CUDAExecutionProvider" not in built:
+        return f"this onnxruntime is built without CUDA; {BUILD}"
+    if reason := old_driver(cuda_version()):
+        return reason
+    if not built >= {*PROVIDERS[device]}:
+        return f"this onnxruntime is built without TensorRT; {BUILD}"
+    if device == "tensorrt" and (missing := missing_tensorrt()):
+        return f"TensorRT cannot be loaded, {missing} is missing; {LIBRARIES_TENSORRT}"
+    return None
+
+
+def built_providers() -> list[str]:
+    """Return the providers that the installed onnxruntime was built with; DeviceError where there is none."""
+    return list(_onnxruntime().get_available_providers())
+
+
+def cuda_version() -> str | None:
+    """Return the CUDA version that the installed onnxruntime was built for, as "13.0"; None without CUDA."""
+    return getattr(_onnxruntime(), "cuda_version", None) or None
+
+
+@functools.cache
+def missing_tensorrt() -> str | None:
+    """Load TensorRT's libraries; return the first of them that cannot be, None where all are there.
+
+    onnxruntime-gpu lists the provider wherever it is built for it, and looks for the libraries on the system's path
+    alone. Those of the package are found here: what is loaded already, its provider takes.
+    """
+    spec = importlib.util.find_spec("tensorrt_libs")
+    folders = [*(spec.submodule_search_locations or ())] if spec else []
+    for library in TENSORRT:
+        for name in (library, *(os.path.join(folder, library) for folder in folders)):
+            with contextlib.suppress(OSError):
+                CDLL(name)
+                break
+        else:
+            return library
+    return None
+
+
+def preload() -> None:
+    """Load CUDA and cuDNN from their Python packages."""
+    with contextlib.redirect_stdout(sys.stderr):  # it prints what it cannot find, and stdout is for results
+        _onnxruntime().preload_dlls()  # noisy, so not called on CPU machines
+
+
+def missing_library(provider: str) -> str | None:
+    """Return the library without which one of onnxruntime's providers cannot be loaded, None where it is not known."""
+    preload()
+    stem = provider.removesuffix("ExecutionProvider").lower()
+    file = Path(_onnxruntime().__file__).parent / "capi" / f"libonnxruntime_providers_{stem}.so"
+    try:
+        CDLL(str(file))
+    except OSError as error:  # "libcurand.so.10: cannot open shared object file: No such file or directory"
+        found = re.match(r"(\S+): cannot open shared object", str(error))
+        return Path(found.group(1)).name if found else None
+    return None
+
+
+def unloadable(provider: str) -> str:
+    """Return why a provider that is built in did not come up on a machine where a GPU is seen, and the cure."""
+    missing = missing_library(provider)
+    if missing is None:
+        return "CUDA finds no GPU that it can use; see what nvidia-smi says"
+    if missing == DRIVER:
+        return f"{missing} of the NVIDIA driver is missing; install the driver, or start the container with --gpus all"
+    name, cure = ("TensorRT", LIBRARIES_TENSORRT) if missing in TENSORRT else ("CUDA", LIBRARIES)
+    return f"{name} cannot be loaded, {missing} is missing; {cure}"
+
+
+def resolve(device: str) -> str:
+    """Return the device that `auto` takes here."""
+    return device if device != "auto" else "cuda" if unusable("cuda") is None else "cpu"
+
+
+def providers_for(device: str) -> list[str]:
+    """Return onnxruntime's provider names for a device; DeviceError where it is not there."""
+    if device not in DEVICES:
+        raise DeviceError(f"device: expected one of {', '.join(DEVICES)}, got {device!r}")
+    if device == "auto":
+        return PROVIDERS["cuda"] + PROVIDERS["cpu"] if unusable("cuda") is None else PROVIDERS["cpu"]
+    if reason := unusable(device):
+        raise refusal(device, reason)
+    return PROVIDERS[device]
+
+
+def refusal(device: str, reason: str) -> DeviceError:
+    """Return the error of a device that was asked for; reason: `<what>; <cure>`."""
+    return DeviceError(f"asked for {device}: {reason}, or pass --device cpu")
+
+
+def open_session(
+    model: str | Path | bytes,
+    device: str = "auto",
+    *,
+    threads: int | None = None,  # of one operator; None: onnxruntime's choice, one per physical core
+    spinning: bool = True,  # False where several workers share the cores: waiting threads then sleep
+    tf32: bool = False,
+    cuda_graph: bool = False,  # record the first run of bound tensors and play it again: one shape a session
+) -> Any:
+    """Return an onnxruntime.InferenceSession that runs on the device, or raise DeviceError or ModelFileError."""
+    ort = _onnxruntime()
+    providers = providers_for(device)
+    if "CUDAExecutionProvider" in providers:
+        preload()
+    options = ort.SessionOptions()
+    options.log_severity_level = 3  # errors; its warnings speak of node placement, not of anything the user can do
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spinning else "0")
+    options.add_session_config_entry(placement.RECORD, "1")
+    source = str(model) if isinstance(model, Path) else model
+    name = "model" if isinstance(model, bytes) else str(model)
+    try:
+        cuda = cuda_options(tf32, cuda_graph)
+        settings = [cuda if provider == "CUDAExecutionProvider" else {} for provider in providers]
+        session = ort.InferenceSession(
+            source, options, providers=providers, provider_options=settings, enable_fallback=0
+        )
+    except session_errors() as error:
+        reason = brief(error)
+        if is_full(error):
+            raise DeviceMemoryError(f"{name}: the device's memory is too small for it; {more_memory()}") from error
+        if "CUDA failure" in reason:
+            raise refusal(device, f"the GPU cannot be used ({reason}); see what nvidia-smi says") from error
+        if device in ("auto", "cpu"):
+            raise ModelFileError(f"{name}: onnxruntime {ort.__version__} cannot open it ({reason})") from error
+        raise refusal(device, f"{name}: onnxruntime cannot open it there ({reason}); take another variant") from error
+    if device not in ("auto", "cpu"):
+        if session.get_providers()[0] != providers[0]:
+            raise refusal(device, unloadable(providers[0]))
+        if misfit := misplaced(session, model):
+            raise refusal(device, f"{name}: {misfit}")
+    return session
+
+
+def misplaced(session: Any, model: str | Path | bytes) -> str | None:
+    """Return why a session on a GPU is refused, and the cure: nodes on the CPU that serve/convline/runtime/placement.py does not let."""
+    if not placement.tells(session):
+        version = _onnxruntime().__version__
+        return f"onnxruntime {version} does not tell where nodes run; pip install 'onnxruntime-gpu[cuda,cudnn]>=1.31.1'"
+    found = placement.on_cpu(session)
+    if not found:
+        return None
+    left = placement.strays(model if isinstance(model, bytes) else Path(model).read_bytes(), found)
+    if not left:
+        return None
+    shown = ", ".join(f"{node.operator} {node.name!r}" for node in left[:SHOWN])
+    more = f" and {len(left) - SHOWN} more" if len(left) > SHOWN else ""
+    return f"onnxruntime has no kernel there for {shown}{more}; take another variant"
+
+
+def cuda_options(tf32: bool = False, cuda_graph: bool = False) -> dict[str, str]:
+    """Return the CUDA provider's options; what it would take by itself differs in each of these."""
+    options = {
+        "use_tf32": str(int(tf32)),  # rounds products to 10 bits: 1e-3 off
+        "cudnn_conv_algo_search": "HEURISTIC",  # EXHAUSTIVE runs every algorithm at each new shape
+        "arena_extend_strategy": "kSameAsRequested",  # it would double each time, and keep that
+    }
+    if asked := os.environ.get(MEMORY):
+        try:
+            options["gpu_mem_limit"] = str(int(float(asked) * 2**30))
+        except (ValueError, OverflowError) as error:
+            raise DeviceError(f"{MEMORY}: expected GiB, as 4 or 0.5, got {asked!r}; change or unset it") from error
+    return options | ({"enable_cuda_graph": "1"} if cuda_graph else {})
+
+
+def describe_device(session: Any, asked: str) -> str:
+    """Return the device that the session really runs on, and why: "cpu (auto: no NVIDIA GPU is seen)".
+
+    Operators that have no kernel but the CPU's are named: "cuda (TreeEnsembleClassifier on the cpu)".
+    """
+    provider = session.get_providers()[0]
+    device = next((name for name, providers in PROVIDERS.items() if providers[0] == provider), provider)
+    notes = []
+    if asked == "auto" and device != "cpu":
+        notes.append("auto: found")
+    elif asked == "auto":
+        notes.append("auto: " + (unusable("cuda") or unloadable("CUDAExecutionProvider")).partition(";")[0])
+    if device != "cpu" and placement.tells(session):
+        alone = (node.operator for node in placement.on_cpu(session) if node.domain == placement.CPU_ALONE)
+        notes += [f"{operator} on the cpu" for operator in dict.fromkeys(alone)]
+    return f"{device} ({', '.join(notes)})" if notes else device
+
+
+def brief(error: Exception) -> str:
+    """Return what onnxruntime says in one line; of what CUDA's libraries answered, without the C++ before it."""
+    found = re.search(r"\bCU\w+ failure \d+: [^;]+", text := " ".join(str(error).split()))
+    return found.group().strip() if found else text[:300]
+
+
+def is_full(error: Exception) -> bool:
+    """Whether what onnxruntime raised says that memory is full: its arena's words, CUDA's or those of C++."""
+    return any(sign in str(error) for sign in FULL)
+
+
+def more_memory() -> str:
+    raised = f", or raise {MEMORY}" if os.environ.get(MEMORY) else ""
+    return f"run a smaller batch, or free the device (nvidia-smi shows who uses it){raised}"
+
+
+@contextlib.contextmanager
+def running(name: str, what: str) -> Iterator[None]:
+    """Turn what onnxruntime raises while it runs into one sentence: DeviceMemoryError where memory is full."""
+    try:
+        yield
+    except session_errors() as error:
+        if is_full(error):
+            raise DeviceMemoryError(f"{name}: the device's memory is too small for {what}; {more_memory()}") from error
+        raise ServeError(f"{name}: onnxruntime cannot run {what} ({brief(error)})") from error
+
+
+def session_errors() -> tuple[type[Exception], ...]:
+    """Return what onnxruntime raises while it opens or runs a model; its own classes share no base but Exception."""
+    own = vars(_onnxruntime().capi.onnxruntime_pybind11_state).values()
+    return (*(cls for cls in own if isinstance(cls, type) and issubclass(cls, Exception)), RuntimeError, ValueError)
+
+
+def _onnxruntime() -> Any:
+    """Import onnxruntime late (0.1 s), and only where exactly one distribution of it is installed."""
+    if len(distributions()) > 1:
+        raise DeviceError(
+            "onnxruntime and onnxruntime-gpu are both installed and overwrite each other's files; "
+            "run `pip uninstall onnxruntime onnxruntime-gpu`, then install the one you want"
+        )
+    # Its official builds send usage data to Microsoft, and keep a device id in the user's cache folder, unless told.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    try:
+        import onnxruntime
+    except ImportError as error:
+        cure = "pip install 'convline[cpu]', or 'convline[gpu]' for NVIDIA"
+        raise DeviceError(f"onnxruntime cannot be imported ({error}); {cure}") from error
+    return onnxruntime
+
+
+def distributions() -> dict[str, str]:
+    """Return the version of each installed distribution of onnxruntime."""
+    found = {}
+    for name in DISTRIBUTIONS:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found

@@ -1,0 +1,104 @@
+"""What a model file opened on a device is, whatever its task: the contract, the session, and the golden samples."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from convline.errors import ModelFileError
+from convline.model_file import document as contracts
+from convline.model_file.document import Contract
+from convline.runtime.session import running
+
+Array = npt.NDArray[Any]
+Tensors = dict[str, tuple[str, list[int | None]]]  # name -> (element type, shape; None is a dynamic dimension)
+DTYPES = {"float": np.float32, "uint8": np.uint8}  # of element types
+
+
+class Opened:
+    """What both kinds share: the contract, the session, its device, and the golden samples."""
+
+    def __init__(self, contract: Contract, session: Any, device: str) -> None:
+        self.contract = contract
+        self.session = session
+        self.device = device  # in words: "cpu (auto: no NVIDIA GPU is seen)"
+        self.variant = "as in the file"  # of a package, in words: "int8, recommended for cpu"
+        self._check_signature()
+
+    @property
+    def kind(self) -> str:
+        """The device that the session runs on, in one word."""
+        return self.device.split()[0]
+
+    @property
+    def name(self) -> str:
+        return self.contract.name
+
+    @property
+    def golden_atol(self) -> float:
+        """The largest difference from the golden outputs that the exporter allows."""
+        return float(self.contract.document["golden"]["atol"])
+
+    def replay_golden(self) -> float:
+        """Return the largest absolute difference of this provider's answer from the golden outputs."""
+        golden = self.contract.document["golden"]
+        expected = {name: contracts.unpack(packed) for name, packed in golden["outputs"].items()}
+        more = {"calendar": contracts.unpack(golden["calendar"])} if "calendar" in golden else {}
+        got = self._run([*expected], contracts.unpack(golden["input"]), **more)
+        for name, array in zip(expected, got, strict=True):
+            if array.shape != expected[name].shape:
+                shapes = f"{expected[name].shape}, got {array.shape}"
+                raise ModelFileError(f"{self.name}: golden output {name!r}: expected shape {shapes}; export it again")
+        gaps = [np.abs(a.astype(np.float64) - b) for a, b in zip(got, expected.values(), strict=True)]
+        return max(float(gap.max(initial=0.0)) for gap in gaps)
+
+    def _inputs(self) -> Tensors:
+        raise NotImplementedError
+
+    def _outputs(self) -> Tensors:
+        raise NotImplementedError
+
+    def _check_signature(self) -> None:
+        """Raise ModelFileError where names, types or dimensions of the graph are not those of the contract."""
+        for kind, nodes, promised in (
+            ("input", self.session.get_inputs(), self._inputs()),
+            ("output", self.session.get_outputs(), self._outputs()),
+        ):
+            found = {node.name: node for node in nodes}
+            if kind == "input" and {*found} - {*promised}:
+                extra = sorted({*found} - {*promised})[0]
+                raise ModelFileError(f"{self.contract.path}: the contract has no input {extra!r}; export it again")
+            for name, (element, shape) in promised.items():
+                if name not in found:
+                    have = ", ".join(found) or "none"
+                    raise ModelFileError(
+                        f"{self.contract.path}: expected graph {kind} {name!r}, got {have}; export it again"
+                    )
+                node = found[name]
+                if node.type != f"tensor({element})" or not _fits(node.shape, shape):
+                    wanted = f"{element} {['N' if n is None else n for n in shape]}"
+                    raise ModelFileError(
+                        f"{self.contract.path}: graph {kind} {name!r}: expected {wanted} as the contract says, "
+                        f"got {node.type} {node.shape}; export it again"
+                    )
+
+    def _run(self, outputs: Sequence[str], batch: Array, **more: Array) -> list[Array]:
+        """Return the outputs of a batch; those of an empty one without the session, for cuDNN has no such tensors."""
+        if not len(batch):
+            promised = self._outputs()
+            return [empty(*promised[name]) for name in outputs]
+        with running(self.name, f"a batch of {batch.shape}"):
+            return list(self.session.run(list(outputs), {next(iter(self._inputs())): batch, **more}))
+
+
+def empty(element: str, shape: Sequence[int | None]) -> Array:
+    """Return the array of an output for a batch of no samples: (0, ...)."""
+    return np.empty((0, *(n or 0 for n in shape[1:])), DTYPES[element])
+
+
+def _fits(actual: list[int | str | None], promised: list[int | None]) -> bool:
+    """True where ranks agree, the batch is dynamic, and every other dimension is equal or dynamic."""
+    if len(actual) != len(promised) or isinstance(actual[0], int):
+        return False
+    return all(not isinstance(a, int) or a == p for a, p in zip(actual[1:], promised[1:], strict=True))

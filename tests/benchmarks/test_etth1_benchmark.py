@@ -1,0 +1,30 @@
+"""benchmarks/etth1.py: the published rows stand beside the published file alone."""
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks import etth1
+
+RUN = {"mse": 0.5, "mae": 0.25, "seconds": 1.0, "parameters": 10, "epochs": 2, "validation": 0.4}
+
+
+def test_published_rows_are_left_out_for_another_file(tmp_path: Path) -> None:
+    """Oracle: the sha256 of the published file; PatchTST's row at 96 hours is .370/.400."""
+    other = tmp_path / "ETTh1.csv"
+    other.write_text("date,OT\n2016-07-01 00:00:00,1.0\n")
+    assert not etth1.is_etth1(other)
+    found = {("ours", "multivariate", 96): [RUN]}
+    assert ".370/.400" in etth1.tables(found, etth1.PUBLISHED)
+    alone = etth1.tables(found, {task: {} for task in etth1.PUBLISHED})
+    assert ".370" not in alone and "published" not in alone and ".500/.250" in alone
+
+
+def test_the_published_file_is_known() -> None:
+    """Its own bytes, where they are on this machine."""
+    from pipeline.core.paths import located
+
+    path = located("series/ETTh1.csv")
+    if not path.is_file():
+        pytest.skip("series/ETTh1.csv is not below DATA_ROOT")
+    assert etth1.is_etth1(path)

@@ -1,0 +1,164 @@
+"""What the line exports, on CUDA's provider with stand-ins for its libraries: where nodes run, CUDA graphs, batches.
+
+Networks are exported as they start: which kernels there are does not depend on the weights.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from pathlib import Path
+from typing import Any
+
+import line
+import onnx
+import pytest
+from convline.model_file import document as contract
+from convline.runtime.placement import CPU
+from fake_cuda import FakeCuda
+from recipes import ROOT
+
+CUDA = "CUDAExecutionProvider"
+WALK = """
+import json, sys
+import numpy as np
+import onnxruntime
+from serve import placement
+from convline.runtime.session import open_session
+
+KINDS = {"tensor(float)": np.float32, "tensor(uint8)": np.uint8, "tensor(int64)": np.int64}
+
+
+def inputs(session, rows):
+    found = {}
+    for node in [*session.get_inputs(), *session.get_overridable_initializers()]:
+        sides = [side if isinstance(side, int) else rows for side in node.shape]
+        if node.name.startswith(("state_", "sample")):  # a default of one row
+            sides[0] = rows
+        found[node.name] = np.zeros(sides, KINDS[node.type])
+    return found
+
+
+def graph_rows(model, rows):
+    plain, session = open_session(model, "cuda"), open_session(model, "cuda", cuda_graph=True)
+    given = inputs(session, rows)
+    values = dict(zip([node.name for node in session.get_outputs()], plain.run(None, given)))
+    binding = session.io_binding()
+    for bind, arrays in ((binding.bind_ortvalue_input, given), (binding.bind_ortvalue_output, values)):
+        for name, array in arrays.items():
+            bind(name, onnxruntime.OrtValue.ortvalue_from_numpy(array, "cuda", 0))
+    for _ in range(3):  # recorded, then played
+        session.run_with_iobinding(binding)
+    return len(binding.copy_outputs_to_cpu()[0])
+
+
+for path in sys.argv[1:]:
+    model = open(path, "rb").read()
+    session = open_session(model, "cuda")  # refuses nodes on the CPU that see data
+    nodes = [[node.operator, node.provider] for node in placement.nodes_of(session)]
+    rows = [len(session.run(None, inputs(session, n))[0]) for n in (1, 7)]
+    print(json.dumps({"nodes": nodes, "rows": rows, "graph": graph_rows(model, 4)}))
+"""
+SHAPES = {"Concat", "Gather", "Reshape"}  # of `x.expand(x.shape[0], ...)` and of a sort's end: whole numbers of shapes
+
+
+def walked(fake_cuda: FakeCuda, *files: Path) -> list[dict[str, Any]]:
+    """Return of each file's graph its nodes by operator and provider, the rows answered to 1, 7 and, recorded, to 4."""
+    return [json.loads(row) for row in fake_cuda.run(WALK, *files).stdout.splitlines()]
+
+
+def assert_on_cuda(found: dict[str, Any], on_cpu: set[str] = frozenset()) -> None:
+    """All nodes run on CUDA but those of these operators, which compute from shapes; every row is answered."""
+    assert {operator for operator, provider in found["nodes"] if provider == CPU} == on_cpu
+    assert {provider for _, provider in found["nodes"]} <= {CUDA, CPU}
+    assert found["rows"] == [1, 7] and found["graph"] == 4
+
+
+@functools.cache
+def recipes() -> dict[str, Any]:
+    from pipeline.params import load as params
+
+    return params.load(ROOT / "params.yaml").models
+
+
+def exported(name: str, file: Path, *, saliency: bool = False) -> Path:
+    """Write the graph of an entry's network, as it starts, and return its file."""
+    import torch
+
+    from pipeline.data import prepare
+    from pipeline.export import graph as export
+    from pipeline.export import saliency_graph as gradients
+    from pipeline.network import build as network
+
+    torch.manual_seed(0)
+    source = prepare.make(recipes()[name]["data"])[0]
+    net, x = network.build(recipes()[name], source).eval(), source.served("test")
+    graph = gradients.to_onnx(net, x) if saliency else export.to_onnx(net, x, source.task)
+    onnx.save(graph, file)
+    return file
+
+
+def test_every_file_of_the_line_runs_on_cuda(fake_cuda: FakeCuda, tmp_path: Path) -> None:
+    """Oracle: no node on the CPU in fp32, fp16, the windows' graph and the step's, plain and as a CUDA graph."""
+    files = []
+    for name in (line.DIGITS, line.WAVES):
+        for path in sorted((line.made() / line.model_path(name)).parent.glob("model*.onnx")):
+            if path.name != "model.int8.onnx":  # int8 is for CPUs
+                found = contract.read(path)
+                graphs = {"served": found.served} | ({"stepped": found.stepped} if found.streams else {})
+                for kind, graph in graphs.items():
+                    files.append(tmp_path / f"{name}-{path.name}-{kind}")
+                    files[-1].write_bytes(graph)
+    assert len(files) == 4
+    for found in walked(fake_cuda, *files):
+        assert_on_cuda(found)
+
+
+def test_an_int8_file_is_refused_on_cuda_by_name(fake_cuda: FakeCuda) -> None:
+    """Oracle: CUDA's DequantizeLinear takes no int32, which biases are."""
+    file = (line.made() / line.model_path(line.DIGITS)).with_name("model.int8.onnx")
+    done = fake_cuda.infer("check", file, check=False)
+    assert done.returncode == 1 and "onnxruntime has no kernel there for DequantizeLinear 'net.head.bias" in done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "on_cpu"),
+    [
+        ("lenet5-digits", set()),
+        ("cnn2-digits", set()),
+        ("dilated-co2", SHAPES),
+        ("dilated-sunspots", SHAPES),
+        ("nlinear-co2", set()),
+        ("alexnet-digits", set()),
+        ("googlenet-digits", set()),
+        ("highwayconv-digits", set()),
+        ("resnet20-digits", set()),
+        ("densenet121-digits", set()),
+    ],
+)
+def test_each_architecture_runs_on_cuda(fake_cuda: FakeCuda, tmp_path: Path, name: str, on_cpu: set[str]) -> None:
+    """Oracle: no node on the CPU but shapes' arithmetic of the forecasters that sort their quantiles."""
+    [found] = walked(fake_cuda, exported(name, tmp_path / "m.onnx"))
+    assert_on_cuda(found, on_cpu)
+
+
+@pytest.mark.slow
+def test_a_gradient_in_the_file_runs_on_cuda(fake_cuda: FakeCuda, tmp_path: Path) -> None:
+    """Oracle: no node on the CPU that sees data: `open_session` refuses it; what `infer explain --device cuda` runs."""
+    [found] = walked(fake_cuda, exported("cnn2-digits", tmp_path / "m.onnx", saliency=True))
+    assert found["rows"] == [1, 7] and any(provider == CUDA for _, provider in found["nodes"])
+
+
+def test_infer_walks_through_the_lines_raw_files(fake_cuda: FakeCuda) -> None:
+    """Oracle: a row for each raw image, and `horizon` rows for each raw series, of files that stage data wrote."""
+    root = line.made()
+    raw = {name: root / "out" / name / "data" / "raw" for name in (line.DIGITS, line.WAVES)}
+    pictures = len([*raw[line.DIGITS].rglob("*.png")])
+    done = fake_cuda.infer("images", root / line.model_path(line.DIGITS), raw[line.DIGITS], "--device", "cuda")
+    assert pictures > 0 and len(done.stdout.splitlines()) == 1 + pictures and " 0 error" in done.stderr
+    (table,) = raw[line.WAVES].glob("*.csv")
+    known = {row["unique_id"] for row in line.rows(table)}
+    done = fake_cuda.infer("series", root / line.model_path(line.WAVES), table, "--device", "cuda")
+    horizon = contract.read(root / line.model_path(line.WAVES)).document["forecast"]["horizon"]
+    assert len(done.stdout.splitlines()) == 1 + horizon * len(known) > 1 and " 0 error" in done.stderr

@@ -1,0 +1,226 @@
+"""The journey, as a new user makes it: a copy of this tree, in a folder with a space in its name, through `dvc repro`.
+
+The line is short (four entries, few epochs); no stage is left out and nothing is faked.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from journey import LINE, copy_tree, dvc, edit_params, ran, run
+from ruamel.yaml import YAML
+from test_readme import added, commands, examples
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+STAGES = ("train", "export", "check", "explain", "package", "infer")
+TOY = '''"""Toy: one dense layer, to show what a new architecture takes."""
+
+from torch import Tensor, nn
+
+
+class Toy(nn.Module):
+    def __init__(self, *, in_channels: int, size: tuple[int, int], classes: int) -> None:
+        super().__init__()
+        self.head = nn.Sequential(nn.Flatten(), nn.Linear(in_channels * size[0] * size[1], classes))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(x)
+
+
+Model = Toy
+'''
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = copy_tree(tmp_path_factory.mktemp("a folder") / "con line", git=True)
+    warm = (sys.executable, "-m", "pipeline.core.fork_server", sys.executable, "-m")  # as `make` does
+    folder.joinpath("first.log").write_text(run(folder, "env", "JOBS=2", *warm, "pipeline.core.parallel"))
+    run(folder, *warm, "dvc", "repro")
+    return folder
+
+
+def result(folder: Path, entry: str, stage: str) -> dict:
+    return json.loads((folder / "results" / entry / f"{stage}.json").read_text())
+
+
+@pytest.mark.parametrize("entry", LINE)
+def test_every_stage_made_its_result(clone: Path, entry: str) -> None:
+    """Checked and served: raw files through the shipped command give the checked metric."""
+    assert result(clone, entry, "check")["passed"]
+    served = result(clone, entry, "infer")
+    assert served["equal"] and served["rows_error"] == 0 and served["rows_ok"] > 0
+    assert served["value"] == pytest.approx(served["expected"], rel=1e-4)
+    manifest = json.loads((clone / "out" / "dist" / entry / "manifest.json").read_text())
+    assert manifest["name"] == entry and manifest["licence"]
+
+
+def test_networks_learned(clone: Path) -> None:
+    """Even in few epochs: digits far above chance (.1), waves far below the last-value error."""
+    assert result(clone, "fcnn0-digits", "check")["metric"]["value"] > 0.85
+    assert result(clone, "lenet5-digits", "check")["metric"]["value"] > 0.85
+    metric = result(clone, "dilated-waves", "check")["metric"]
+    assert metric["value"] < metric["baselines"]["last value"]["mse"] / 10
+
+
+def test_stages_say_where_they_are(clone: Path) -> None:
+    log = (clone / "first.log").read_text()
+    assert re.search(r"^\S+ +\| ── train  \S+  [34] of 4, about \d+ s left in this stage", log, re.MULTILINE)
+    assert "   5 of 5 jobs done" in log  # four entries and a study
+    assert "device auto: cpu" in log or "device auto: cuda" in log
+
+
+def test_report_shows_every_entry(clone: Path) -> None:
+    page = (clone / "out" / "report" / "index.html").read_text()
+    for entry in LINE:
+        assert f"{entry}.html" in page and (clone / "out" / "report" / f"{entry}.html").exists()
+    assert "dvc repro infer@" not in page  # what is pending shows the command that makes it
+
+
+def test_second_repro_does_nothing(clone: Path) -> None:
+    output = dvc(clone, "repro")
+    assert ran(output) == set() and "up to date" in output
+
+
+def test_dvc_shows_metrics_and_plots(clone: Path) -> None:
+    assert "results/lenet5-digits/metrics.json" in dvc(clone, "metrics", "show")
+    dvc(clone, "plots", "show", "--out", "out/plots")
+    assert "loss" in (clone / "out" / "plots" / "index.html").read_text()
+
+
+def test_changed_learning_rate_reruns_that_entry_and_the_report_only(clone: Path) -> None:
+    edit_params(clone, lambda p: p["models"]["fcnn0-digits"]["train"].update(lr=0.02))
+    expected = {"params", "report", *(f"{stage}@fcnn0-digits" for stage in STAGES)}
+    assert ran(dvc(clone, "repro")) == expected
+
+
+def test_a_new_architecture_is_a_file_a_recipe_and_a_name(clone: Path) -> None:
+    """Added: its stages run, nothing else's; removed: gone from report and metrics, its files named and kept."""
+
+    def add(p: dict) -> None:
+        p["models"] |= YAML(typ="safe").load(added("models"))  # as the front page writes it
+        p["line"] |= YAML(typ="safe").load(added("line"))
+
+    (clone / "models" / "toy.py").write_text(TOY)
+    edit_params(clone, add)
+    assert ran(dvc(clone, "repro")) == {"params", "report", *(f"{s}@toy-digits" for s in ("data", *STAGES))}
+    assert (clone / "out" / "dist" / "toy-digits" / "model.onnx").exists()
+    assert "toy-digits" in (clone / "out" / "report" / "index.html").read_text()
+
+    def remove(p: dict) -> None:
+        p["line"].pop("toy-digits")
+        del p["models"]["toy-digits"]
+
+    (clone / "models" / "toy.py").unlink()
+    edit_params(clone, remove)
+    output = dvc(clone, "repro")
+    assert ran(output) <= {"params", "report"}
+    assert "toy-digits" not in (clone / "out" / "report" / "index.html").read_text()
+    assert "toy-digits" not in dvc(clone, "metrics", "show")
+    assert not (clone / "out" / "report" / "toy-digits.html").exists()
+    (command,) = set(re.findall(r"no longer names: rm -r (.+)", output))
+    for path in ("out/dist/toy-digits", "results/toy-digits", "out/toy-digits"):  # a user's to delete
+        assert (clone / path).exists() and path in command.split(), path
+    for path in command.split():
+        shutil.rmtree(clone / path)
+
+
+def test_a_mistake_in_params_fails_at_once(clone: Path) -> None:
+    """The first stage stops with the place, the choices and the cure; nothing else runs."""
+    before = (clone / "params.yaml").read_text()
+    edit_params(clone, lambda p: p["models"]["lenet5-digits"].update(arch="lenet"))
+    output = dvc(clone, "repro", ok=False)
+    (clone / "params.yaml").write_text(before)
+    assert "params.yaml models.lenet5-digits.arch: unknown architecture 'lenet'; did you mean 'lenet5'?" in output
+    assert "Traceback" not in output and ran(output) == {"params"}
+
+
+def test_a_copy_without_git_works(tmp_path: Path) -> None:
+    folder = copy_tree(tmp_path / "unzipped copy", git=False)
+    dvc(folder, "repro", "infer@fcnn0-digits")
+    run(folder, sys.executable, "-m", "pipeline.report")
+    assert result(folder, "fcnn0-digits", "infer")["equal"]
+    page = (folder / "out" / "report" / "index.html").read_text()
+    assert "pending" in page and "dvc repro explain@lenet5-digits infer@lenet5-digits" in page
+
+
+def wait_for_checkpoint(folder: Path, process: subprocess.Popen) -> None:
+    end = time.monotonic() + 300
+    while not list((folder / "out" / "checkpoints").glob("*.pt")):
+        assert process.poll() is None, "training ended before its first checkpoint"
+        assert time.monotonic() < end, "no checkpoint"
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("victim", ["train", "dvc"])
+def test_killed_training_ends_with_the_same_metrics(tmp_path: Path, victim: str) -> None:
+    """SIGKILL to the training process, or to the whole group of `dvc repro`: run again, the same numbers."""
+    entry = "lenet5-digits"
+    folder = copy_tree(tmp_path / "killed", git=True)
+    edit_params(folder, lambda p: p["models"][entry]["train"].update(epochs=30))
+    dvc(folder, "repro", f"train@{entry}")
+    whole = result(folder, entry, "train"), (folder / "out" / entry / "train" / "history.json").read_text()
+    for made in ("out", "results", ".dvc/cache", "dvc.lock"):
+        path = folder / made
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    if victim == "train":
+        dvc(folder, "repro", f"data@{entry}")
+        command = [sys.executable, "-m", "pipeline.train", entry]
+    else:
+        command = [sys.executable, "-m", "dvc", "repro", f"train@{entry}"]
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    process = subprocess.Popen(
+        command,
+        cwd=folder,
+        env=environment,
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    wait_for_checkpoint(folder, process)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    output = dvc(folder, "repro", f"train@{entry}")
+    assert "continuing after epoch" in output
+    assert (result(folder, entry, "train"), (folder / "out" / entry / "train" / "history.json").read_text()) == whole
+    assert not list((folder / "out" / "checkpoints").glob("*.pt"))
+
+
+def test_predictions_are_one_row_per_raw_file(clone: Path) -> None:
+    lines = (clone / "out" / "lenet5-digits" / "infer" / "predictions.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in lines]
+    assert len(rows) == 360 and {row["status"] for row in rows} == {"ok"}
+
+
+def test_the_readmes_infer_commands_run_as_written(clone: Path) -> None:
+    assert len(commands("infer ")) >= 3
+    for command in commands("infer "):
+        output = run(clone, *shlex.split(command, comments=True))
+        assert "Traceback" not in output and output.strip(), command
+
+
+def shape(line: str) -> str:
+    """Return a printed line, every number 0: what it says, not how the short line of this test scored."""
+    return re.sub(r"-?\d[\d.]*(e-?\d+)?", "0", line)
+
+
+def test_the_readmes_examples_print_what_it_says(clone: Path) -> None:
+    assert len(examples()) >= 2
+    for command, printed in examples():
+        output = [shape(line) for line in run(clone, *shlex.split(command)).splitlines()]
+        assert {*map(shape, printed)} <= {*output}, command
+
+
+def test_dvc_commands_of_the_readme_run(clone: Path) -> None:
+    assert "lr" in dvc(clone, "params", "diff") and "accuracy" in dvc(clone, "metrics", "diff", "HEAD")

@@ -1,0 +1,260 @@
+"""Stage check: the gate lets a sound file through and stops each planted fault with a sentence, all without torch."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import line
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from convline.errors import DeviceError, ModelFileError
+from convline.runtime.session import available_devices
+
+from pipeline.check import parity, verdict
+from pipeline.core.errors import StageError
+from pipeline.evaluate import metrics
+
+pytestmark = pytest.mark.usefixtures("root")
+
+
+def assert_refused(name: str, sentence: str, error: type[Exception] = StageError) -> None:
+    """The stage raises the sentence, and check.json holds it as the verdict with passed false."""
+    with pytest.raises(error) as refusal:
+        line.run("check", name)
+    assert re.search(sentence, str(refusal.value)), str(refusal.value)
+    checked = line.results(name, "check")
+    assert checked["passed"] is False and checked["verdict"] == str(refusal.value)
+    assert checked["metric"] or not Path("results", name, "speed.json").exists()  # no figures of another file stay
+
+
+@pytest.mark.parametrize("name", [line.DIGITS, line.WAVES])
+def test_a_sound_file_passes_without_torch(name: str) -> None:
+    """Oracle: numpy on the answers that torch recorded; a process where torch cannot be imported does it all."""
+    done = line.run_without_torch("check", name)
+    assert done.returncode == 0, done.stderr
+    checked, saved = line.results(name, "check"), np.load(f"out/{name}/export/torch.npz")
+    beside = checked["against_baseline"]
+    assert beside["better"] or name == line.WAVES  # it is trained for seconds
+    assert (
+        checked["passed"] and checked["verdict"] == "all limits kept" + (name == line.WAVES) * f"; {beside['sentence']}"
+    )
+    assert beside["sentence"] in done.stderr or name == line.DIGITS
+    variants = ["fp32", "int8", "fp16"] if name == line.DIGITS else ["fp32"]
+    assert [row["variant"] for row in checked["golden"]] == variants and checked["golden"][0]["difference"] <= 1e-6
+    assert [(row["variant"], row["input"], row["batch"]) for row in checked["rows"]] == [
+        (variant, kind, batch) for variant in variants for kind in ("test", "random") for batch in (0, 1, 7, 256)
+    ]
+    assert {row["n"] for row in checked["rows"] if row["batch"] == 256} == {len(saved["test_0"]), 16}
+    assert checked["metric"]["n"] == len(saved["test_0"])
+    assert checked["metric"]["value"] == pytest.approx(checked["metric"]["torch"], rel=1e-6)
+    if name == line.DIGITS:
+        y = np.load(f"out/{name}/data/test_y.npy")
+        assert checked["metric"]["torch"] == (saved["test_0"].argmax(1) == y).mean() > 0.8
+    speed = line.results(name, "speed")
+    assert {row["batch"] for row in speed["rows"]} <= {1, 4} and speed["machine"]["cores"] >= 1
+    assert {file["variant"] for file in speed["files"]} == {*variants} - {"fp16"}  # the CPU only plays float16
+    assert all(set(file["placement"]) == {"CPUExecutionProvider"} for file in speed["files"])
+    assert all(0 < file["first_s"] < 60 and file["memory_mb"] > 10 for file in speed["files"])
+    assert all(0 < row["share_of_limit"] < 1 for row in speed["rows"])
+    assert all(0 < row["p50_ms"] <= row["p90_ms"] <= row["p99_ms"] for row in speed["rows"])
+
+
+def nudge(index: Any, by: float) -> Callable[[np.ndarray], None]:
+    def change(array: np.ndarray) -> None:
+        array[index] += by
+
+    return change
+
+
+FAULTS = {
+    "one weight of 640 changed": (
+        lambda graph: line.change_weights(graph, nudge((0, 27), 0.1), "head.weight"),
+        r"fp32: onnxruntime \(cpu\) differs from torch by \S+ on test input at batch \d+ \(limit 1.0e-04\), worst in",
+    ),
+    "a wrong mean": (
+        lambda graph: line.change_weights(graph, nudge(..., 3.0), "mean"),
+        r"fp32: onnxruntime \(cpu\) differs from torch by .*\(limit 1.0e-04\)",
+    ),
+    "a wrong scale": (
+        lambda graph: line.change_weights(graph, lambda scale: np.multiply(scale, 1.1, out=scale), "scale"),
+        r"fp32: onnxruntime \(cpu\) differs from torch by .*\(limit 1.0e-04\)",
+    ),
+    "a weight that is not a number": (
+        lambda graph: line.change_weights(graph, nudge((3, 20), np.nan), "head.weight"),
+        r"fp32: onnxruntime \(cpu\) answers values that are not finite on test input at batch 1, first in row 0",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_in_the_graph_is_stopped(fault: str) -> None:
+    """Oracle: the sentence; the file is sealed again, so its digest is right and only the numbers can tell."""
+    change, sentence = FAULTS[fault]
+    line.change_model(line.DIGITS, graph=change)
+    assert_refused(line.DIGITS, rf"^{line.DIGITS}: {sentence}.*; see results/{line.DIGITS}/check.json$")
+
+
+def test_an_overflow_of_float16_is_stopped() -> None:
+    """Oracle: 64 pixels times 6e4 is beyond 65,504; the fp32 file is untouched."""
+
+    def overflow(graph: onnx.ModelProto) -> None:
+        for weight in graph.graph.initializer:
+            if weight.data_type == onnx.TensorProto.FLOAT16 and len(weight.dims) == 2:
+                large = np.full(tuple(weight.dims), 6e4, np.float16)
+                weight.CopyFrom(onnx.numpy_helper.from_array(large, weight.name))
+
+    line.change_model(line.DIGITS, graph=overflow, file="model.fp16.onnx")
+    sentence = r"fp16: the output of node '\S+' leaves float16's range; take fp16 out of check.variants"
+    assert_refused(line.DIGITS, sentence)
+
+
+def test_a_variant_that_loses_accuracy_does_not_ship_and_the_line_goes_on() -> None:
+    """Oracle: the int8 file with the scales of its weights reversed answers otherwise; fp32 passes and is packaged."""
+
+    def spoil(graph: onnx.ModelProto) -> None:
+        for weight in graph.graph.initializer:
+            array = onnx.numpy_helper.to_array(weight)
+            if array.dtype == np.int8 and array.ndim == 2:
+                weight.CopyFrom(onnx.numpy_helper.from_array(array[:, ::-1].copy(), weight.name))
+
+    line.change_model(line.DIGITS, graph=spoil, file="model.int8.onnx", keep_golden=False)
+    line.run("check", line.DIGITS)
+    checked = line.results(line.DIGITS, "check")
+    found = checked["variants"]["int8"]["cpu"]
+    assert checked["passed"] and not found["accepted"] and found["lost"] > 0.3
+    assert re.search(r"int8 loses \d\d\.\d\d points .*; it does not ship, a weak verdict on 360 images", found["why"])
+    assert line.results(line.DIGITS, "speed")["choice"]["cpu"]["variant"] == "fp32"
+    line.run("package", line.DIGITS)
+    assert not Path("out/dist", line.DIGITS, "model.int8.onnx").exists()
+
+
+@pytest.mark.skipif("cuda" in available_devices(), reason="there is a CUDA device here")
+def test_a_device_that_is_not_there_is_an_error() -> None:
+    """Oracle: the sentence says what was asked for and what there is."""
+    laid_out = Path("out/params", line.DIGITS, "check.json")
+    asked = json.loads(laid_out.read_text())
+    asked["check"]["devices"] = ["cuda"]
+    laid_out.write_text(json.dumps(asked))
+    assert_refused(line.DIGITS, "asked for cuda: no NVIDIA GPU is seen", DeviceError)
+
+
+def test_a_fault_in_the_quantiles_is_stopped() -> None:
+    """Oracle: the sentence; the forecast itself is untouched."""
+    line.change_model(line.WAVES, graph=lambda graph: line.change_weights(graph, nudge((0, 0, 0), 0.01), "offsets"))
+    assert_refused(line.WAVES, r"differs from torch by 1.0e-02")
+
+
+def freeze(graph: onnx.ModelProto) -> None:
+    graph.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 2
+
+
+def test_a_frozen_batch_axis_is_stopped() -> None:
+    """Oracle: the sentence names the input and the shape that the contract promises."""
+    line.change_model(line.WAVES, graph=freeze)
+    sentence = r"graph input 'series': expected float \['N', 20, 1\].*got .*\[2, 20, 1\]"
+    assert_refused(line.WAVES, sentence, ModelFileError)
+
+
+def test_a_missing_label_is_stopped() -> None:
+    """Oracle: nine labels for ten probabilities."""
+    line.change_model(line.DIGITS, document=lambda document: document["labels"].pop())
+    assert_refused(line.DIGITS, r"'probabilities': expected float \['N', 9\].*got .*10\]", ModelFileError)
+
+
+@pytest.mark.parametrize(
+    ("change", "key"),
+    [
+        (lambda document: document["labels"].reverse(), "labels"),
+        (lambda document: document["input"].update(interpolation="nearest"), "input"),
+        (lambda document: document.update(name="lenet5-digits"), "name"),
+    ],
+)
+def test_a_promise_that_the_data_do_not_keep_is_stopped(change: Callable[[dict[str, Any]], None], key: str) -> None:
+    """Oracle: what stage data wrote; the graph and its numbers are untouched."""
+    line.change_model(line.DIGITS, document=change)
+    assert_refused(line.DIGITS, rf"model.onnx: expected {key} .* as the entry has, got .*export@{line.DIGITS}")
+
+
+def test_an_edited_byte_is_stopped() -> None:
+    """Oracle: the digest."""
+    path = line.model_path(line.DIGITS)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    assert_refused(line.DIGITS, "the file is damaged, its digest does not fit|expected an ONNX", ModelFileError)
+
+
+def test_golden_samples_of_another_model_are_stopped() -> None:
+    """Oracle: the sentence; the graph agrees with torch, the golden outputs do not."""
+
+    def swap(document: dict[str, Any]) -> None:
+        ours = verdict.load(line.model_path(line.DIGITS), "cpu").contract.document["golden"]["outputs"]["probabilities"]
+        rolled = np.roll(line.contract.unpack(ours), 1, axis=1)
+        document["golden"]["outputs"]["probabilities"] = line.contract.pack(rolled)
+
+    line.change_model(line.DIGITS, document=swap)
+    assert_refused(line.DIGITS, r"golden samples of fp32 replayed on cpu differ by \S+ \(limit 1.0e-04\)")
+
+
+def test_a_metric_that_moved_is_stopped() -> None:
+    """Oracle: by hand; .005 of accuracy, and a thousandth of an error, is what may move."""
+    row = {"passed": True, "limit": 1e-4, "variant": "fp32"}
+    for name, torch_says, kept, broken in (("accuracy", 0.9, 0.8951, 0.8949), ("mse", 20.0, 20.019, 20.021)):
+        checked = {"rows": [row], "golden": [], "metric": {"name": name, "torch": torch_says}}
+        checked["metric"]["value"] = kept
+        assert verdict.refuse("x", checked) is None
+        checked["metric"]["value"] = broken
+        sentence = f"x: {name} is {broken:.4g} under onnxruntime, {torch_says:.4g} under torch"
+        assert sentence in (verdict.refuse("x", checked) or "")
+
+
+def test_a_network_that_is_no_better_than_its_baseline_is_refused_where_params_say_so() -> None:
+    """Oracle: the sentence; `report` lets the same file through."""
+    beside = {"better": False, "sentence": "worse than seasonal naive, the best baseline: MASE 2 against 1, 2.00 times"}
+    assert verdict.refuse_weak("x", {"against_baseline": beside}, "report") is None
+    sentence = verdict.refuse_weak("x", {"against_baseline": beside}, "refuse") or ""
+    assert sentence.startswith(f"x: {beside['sentence']}; train it longer") and "check.baseline: report" in sentence
+    assert verdict.refuse_weak("x", {"against_baseline": beside | {"better": True}}, "refuse") is None
+
+
+def test_float32_that_is_rounded_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Oracle: by hand. The CPU keeps 1 + 2^-12; a device that keeps 10 bits behind the point is 2^-12 off."""
+    assert parity.rounding("cpu") <= 1e-6
+
+    class Rounding:
+        def __init__(self, model: bytes, device: str) -> None:
+            self.session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+
+        def run(self, names: None, given: dict[str, np.ndarray]) -> list[np.ndarray]:
+            return self.session.run(names, {name: np.rint(x * 1024) / np.float32(1024) for name, x in given.items()})
+
+    monkeypatch.setattr(parity, "open_session", Rounding)
+    error = parity.rounding("cuda")
+    assert error == pytest.approx(2.0**-12, rel=1e-3)
+    checked = {"rounding": {"cuda": error}, "rows": [], "golden": [], "metric": {"name": "accuracy"}}
+    sentence = "x: cuda rounds float32 products, off by 2.4e-04 (limit 6.1e-05); unset NVIDIA_TF32_OVERRIDE"
+    assert (verdict.refuse("x", checked) or "").startswith(sentence)
+
+
+def test_wilson_against_a_published_value() -> None:
+    """Oracle: Wilson's interval for 81 of 263 is .2553 to .3662 (Newcombe 1998, table I, method 3)."""
+    assert metrics.wilson(81, 263) == pytest.approx((0.2553, 0.3662), abs=5e-5)
+    low, high = metrics.wilson(0, 20)
+    assert low == pytest.approx(0, abs=1e-12) and high == pytest.approx(0.1611, abs=5e-5)  # the same table: 0 of 20
+
+
+def test_compare_counts_what_differs() -> None:
+    """Oracle: by hand, two rows of two probabilities."""
+    expected = [np.array([[0.9, 0.1], [0.4, 0.6]], np.float32)]
+    facts = parity.compare([np.array([[0.9, 0.1], [0.7, 0.3]], np.float32)], expected, 2)
+    assert facts["finite"] and facts["worst_row"] == 1 and facts["top1_agreement"] == 0.5
+    assert facts["max_difference"] == pytest.approx(0.3, rel=1e-6)
+    assert facts["mean_difference"] == pytest.approx(0.15, rel=1e-6)
+    facts = parity.compare([np.array([[np.inf, 0.1], [0.7, 0.3]], np.float32)], expected, 2)
+    assert not facts["finite"] and facts["worst_row"] == 0

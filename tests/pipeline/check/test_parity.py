@@ -1,0 +1,71 @@
+"""pipeline/check/parity.py: what stage check's batches say of graphs that onnxruntime does not run without rows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from convline.images.decode import ImageRule
+from convline.model_file import document as contract
+from convline.runtime.model import load
+from torch import Tensor, nn
+
+import models
+from pipeline.check.parity import ROWS_AT_BATCH, parity
+from pipeline.export import graph as export
+from pipeline.export import head_graph
+from pipeline.network import modules
+from pipeline.train import heads
+
+STACK = {"in_channels": 1, "size": (9, 8), "channels": 4, "kernels": [5, 3], "activation": "tanh"}
+RNG = np.random.default_rng(0)
+
+
+class Pixels(nn.Module):
+    def forward(self, images: Tensor) -> Tensor:
+        return images.float().flatten(1) / 255
+
+
+def require_parity(graph: bytes, images: np.ndarray, expected: np.ndarray, path: Path) -> None:
+    """Seal, load, and hold each batch of the gate to the answers; 0 rows among them."""
+    labels = [f"class {k}" for k in range(expected.shape[1])]
+    outputs = {"probabilities": contract.pack(expected[:2].astype(np.float32))}
+    document = {
+        "format": 1, "name": "two", "task": "classification", "labels": labels,
+        "input": ImageRule(images.shape[1:3], "grey").to_dict(), "provenance": {"data": "none"},
+        "golden": {"input": contract.pack(images[:2]), "outputs": outputs, "atol": 1e-4},
+    }  # fmt: skip
+    path.write_bytes(contract.seal(graph, document))
+    model = load(path, "cpu")
+    rows = parity(model, {}, {"test": images}, {"test": [expected]}, 1e-4, 1e-4)
+    assert [row["batch"] for row in rows] == [*ROWS_AT_BATCH] and all(row["passed"] for row in rows), rows
+    assert model.predict_proba(images[:0]).shape == (0, len(labels))
+
+
+@pytest.mark.parametrize("kind", ["svm-linear", "svm-rbf", "forest"])
+def test_a_head_on_two_classes_passes(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Oracle: scikit-learn's probabilities. Two folders of photos are the first try of many; onnxruntime's
+    ArrayFeatureExtractor, which an SVM's graph ends in, refuses an empty batch."""
+    monkeypatch.setattr(heads, "TREES", 10)
+    y = np.arange(60) % 2
+    images = RNG.integers(0, 156, (60, 2, 4, 1), np.uint8) + (60 * y[:, None, None, None]).astype(np.uint8)
+    x = Pixels()(torch.from_numpy(images)).numpy()
+    options = {name: values[0] for name, values in heads.GRIDS[kind].items()}
+    head = heads.Head(kind, options, heads.fitted(kind, options, x, y, 1))
+    graph = head_graph.to_graph(SimpleNamespace(head=head, backbone=Pixels()), images)
+    require_parity(graph.SerializeToString(), images, head.probabilities(x), tmp_path / "two.onnx")
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_circular_padding_passes_at_every_batch(classes: int, tmp_path: Path) -> None:
+    """Oracle: torch; what a ring of pixels becomes in ONNX cannot run on no rows."""
+    torch.manual_seed(0)
+    images = RNG.integers(0, 256, (30, 9, 8, 1), np.uint8)
+    net = models.build("stack", **STACK, classes=classes, padding="circular")
+    whole = modules.Classifier(net, torch.full((1, 1, 1), 128.0), torch.full((1, 1, 1), 0.01)).eval()
+    [expected] = export.answers(whole, images)
+    graph = export.to_onnx(whole, images, "classification")
+    require_parity(graph.SerializeToString(), images, expected, tmp_path / "ring.onnx")

@@ -1,0 +1,294 @@
+"""Stage data: arrays, statistics of the training split alone, and what results/<entry>/data.json records."""
+
+import csv
+import json
+import sys
+import tracemalloc
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from convline.images.decode import ImageRule, read_image
+from convline.timeseries.series import read_csv
+from PIL import Image
+from recipes import IMAGE_RECIPE, SERIES_RECIPE, SETS
+
+from pipeline.core.errors import StageError
+from pipeline.core.stage import of_entry
+from pipeline.data import __main__ as data_main
+from pipeline.data import dataset, image_sources, prepare
+
+Resolve = Callable[..., dict[str, Any]]
+
+
+def test_channel_statistics(resolved: Resolve) -> None:
+    """Oracle: numpy's mean and std of the training pixels; T20's 1e-4 beside the std."""
+    made, _ = prepare.make(resolved(IMAGE_RECIPE)["data"])
+    x = made.x["train"].astype(np.float64)
+    assert made.mean.shape == made.scale.shape == (1, 1, 1)
+    np.testing.assert_allclose(made.mean.item(), x.mean(), rtol=1e-6)
+    np.testing.assert_allclose(made.scale.item(), 1 / (x.std() + 1e-4), rtol=1e-6)
+
+
+def test_pixel_statistics_and_constant_pixels() -> None:
+    """Oracle: T20 in numpy, float64; a pixel that never changes in training standardises to 0 whatever comes."""
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 256, (600, 5, 4, 3), np.uint8)
+    x[:, 0, 0] = 200
+    mean, scale = prepare.image_statistics(x, "pixel")
+    assert mean.shape == scale.shape == (3, 5, 4)
+    channels_first = x.transpose(0, 3, 1, 2).astype(np.float64)
+    std = channels_first.std(0)
+    np.testing.assert_allclose(mean, channels_first.mean(0), rtol=1e-6)
+    changing = std > 0
+    np.testing.assert_allclose(scale[changing], 1 / (std[changing] + 1e-4), rtol=1e-6)
+    assert changing.sum() == 3 * 19 and (scale[~changing] == 0).all()
+
+
+@pytest.mark.parametrize(("kind", "scale"), [("none", 1.0), ("unit", 1 / 255)])
+def test_fixed_standardisations(kind: str, scale: float) -> None:
+    mean, got = prepare.image_statistics(np.full((3, 2, 2, 3), 9, np.uint8), kind)
+    assert mean.shape == got.shape == (3, 1, 1)
+    assert not mean.any() and (got == np.float32(scale)).all()
+
+
+def test_mean_and_imagenet() -> None:
+    """Oracles: grey levels less their mean; torchvision's Normalize of images in [0, 1]."""
+    x = np.random.default_rng(0).integers(0, 256, (20, 4, 5, 3), np.uint8)
+    mean, scale = prepare.image_statistics(x, "mean")
+    np.testing.assert_allclose(mean.ravel(), x.mean((0, 1, 2)), rtol=1e-6)
+    assert (scale == 1).all() and scale.shape == (3, 1, 1)
+    mean, scale = prepare.image_statistics(x, "imagenet")
+    expected = (x / 255 - np.array([0.485, 0.456, 0.406])) / np.array([0.229, 0.224, 0.225])
+    np.testing.assert_allclose((x.transpose(0, 3, 1, 2) - mean) * scale, expected.transpose(0, 3, 1, 2), atol=1e-5)
+
+
+@pytest.mark.parametrize("recipe", [IMAGE_RECIPE, SERIES_RECIPE], ids=["images", "series"])
+def test_statistics_see_the_training_split_alone(
+    resolved: Resolve, recipe: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Everything outside the training split is made wild: mean and scale stay, bit for bit."""
+    block = resolved(recipe)["data"]
+    before, _ = prepare.make(block)
+
+    if before.task == "classification":
+        real = prepare.decode
+
+        def inverted(samples: Any, rule: ImageRule, split: str) -> tuple[np.ndarray, int]:
+            images, flat = real(samples, rule, split)
+            return (images if split == "train" else 255 - images), flat
+
+        monkeypatch.setattr(prepare, "decode", inverted)
+    else:
+        real_series = prepare.series.series
+
+        def wild(*arguments: Any) -> Any:
+            parts, facts = real_series(*arguments)
+            for split in ("validation", "test"):
+                for one in parts[split]:
+                    one.values[:] += 1e6
+            return parts, facts
+
+        monkeypatch.setattr(prepare.series, "series", wild)
+    after, _ = prepare.make(block)
+    assert not np.array_equal(before.x["test"], after.x["test"])
+    np.testing.assert_array_equal(before.mean, after.mean)
+    np.testing.assert_array_equal(before.scale, after.scale)
+    assert before.about["hash"] != after.about["hash"]
+
+
+def test_series_statistics(resolved: Resolve) -> None:
+    """Oracle: numpy over the training rows, each once."""
+    made, _ = prepare.make(resolved(SERIES_RECIPE)["data"])
+    np.testing.assert_allclose(made.mean, made.x["train"].mean(0), rtol=1e-6)
+    np.testing.assert_allclose(made.scale, 1 / made.x["train"].std(0), rtol=1e-6)
+
+
+def test_windows_lie_within_a_series() -> None:
+    """Oracle: by hand. Two series of 5 and 4 rows, windows of 3."""
+    rows = dataset.window_rows(np.array([0, 5, 9]), 3, 1)
+    assert rows.tolist() == [[0, 1, 2], [1, 2, 3], [2, 3, 4], [5, 6, 7], [6, 7, 8]]
+    assert dataset.window_rows(np.array([0, 5, 9]), 3, 2)[:, 0].tolist() == [0, 2, 5]
+
+
+def test_images_in_two_splits_are_a_leak(resolved: Resolve, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = prepare.sources.images
+
+    def leaking(spec: dict[str, Any], background: list[int]) -> Any:
+        splits, labels = real(spec, background)
+        return {**splits, "test": [*splits["test"], splits["train"][0]]}, labels
+
+    monkeypatch.setattr(prepare.sources, "images", leaking)
+    with pytest.raises(StageError, match="data: a split leaks, 1 images stand in two splits"):
+        prepare.make(resolved(IMAGE_RECIPE)["data"])
+
+
+def test_twins_are_looked_for_in_little_memory() -> None:
+    """Oracle: by construction; 24 MB of images, which a set of their bytes would double."""
+    rng = np.random.default_rng(0)
+    x = {split: rng.integers(0, 256, (40, 256, 256, 3), np.uint8) for split in dataset.SPLITS}
+    x["test"][7], x["test"][9] = x["train"][3], x["validation"][39]
+    tracemalloc.start()
+    try:
+        assert prepare.count_twins(x) == 2
+        assert tracemalloc.get_traced_memory()[1] < 1e6
+    finally:
+        tracemalloc.stop()
+
+
+def test_twins_are_counted_and_recorded(resolved: Resolve, photo_folder: Callable[..., Path]) -> None:
+    """Two files with the same pixels, one of them for testing: not a leak of files, but it is said."""
+    root = photo_folder({"train/a": 4, "train/b": 4, "val/a": 1, "val/b": 1, "test/a": 2, "test/b": 2})
+    (root / "test/a/0-00.png").write_bytes((root / "train/a/0-00.png").read_bytes())
+    (root / "test/b/twin.png").write_bytes((root / "train/a/0-00.png").read_bytes())
+    sets = {"mine": {"source": "folder", "path": str(root), "licence": "own"}}
+    recipe = {"arch": "cnn1", "data": {"set": "mine", "size": [6, 5], "colour": "rgb"}, "train": {"epochs": 1}}
+    made, _ = prepare.make(resolved(recipe, sets)["data"])
+    assert made.about["notes"] == ["2 test images equal a training or validation image pixel by pixel"]
+    assert made.about["balance"] == {
+        "train": {"a": 4, "b": 4},
+        "validation": {"a": 1, "b": 1},
+        "test": {"a": 3, "b": 3},
+    }
+
+
+def table(resolved: Resolve, folder: Path, text: str, **options: Any) -> dict[str, Any]:
+    (folder / "mine.csv").write_text(text)
+    sets = {"mine": {"source": "csv", "path": str(folder / "mine.csv"), "licence": "own", **options}}
+    recipe = {**SERIES_RECIPE, "data": {"set": "mine", "context": 5, "horizon": 3}}
+    return resolved(recipe, sets)["data"]
+
+
+def test_a_constant_column(resolved: Resolve, tmp_path: Path) -> None:
+    """Ten times .1 has a std that is not exactly 0 in floating point."""
+    text = "a,b\n" + "".join(f"{i},0.1\n" for i in range(60))
+    with pytest.raises(StageError, match="data: column 'b' never changes in the training rows; leave it out: `col"):
+        prepare.make(table(resolved, tmp_path, text))
+
+
+def test_a_season_longer_than_the_data(resolved: Resolve, tmp_path: Path) -> None:
+    text = "a\n" + "".join(f"{i}\n" for i in range(60))
+    with pytest.raises(
+        StageError, match="data: expected season below the 42 rows of training, got 42; lower `season:`"
+    ):
+        prepare.make(table(resolved, tmp_path, text, season=42))
+
+
+def make_stage(workspace: Path, monkeypatch: pytest.MonkeyPatch, name: str, recipe: dict[str, Any]) -> dict[str, Any]:
+    """Run stage data on a resolved recipe, as the command does."""
+    folder = workspace / "out/params" / name
+    folder.mkdir(parents=True)
+    (folder / "data.json").write_text(json.dumps({"data": recipe["data"]}))
+    monkeypatch.setattr(sys, "argv", ["data", name])
+    data_main.main()
+    return json.loads((workspace / "results" / name / "data.json").read_text())
+
+
+def test_the_stage_writes_images(workspace: Path, monkeypatch: pytest.MonkeyPatch, resolved: Resolve) -> None:
+    """The raw files, read by serve, are the test arrays; what is loaded is what was made; a second run is equal."""
+    recipe = resolved(IMAGE_RECIPE, {**SETS, "digits": {"source": "digits", "validation": 900, "test": 500}})
+    about = make_stage(workspace, monkeypatch, "tiny", recipe)
+    loaded = dataset.load("tiny")
+    made, _ = prepare.make(recipe["data"])
+    for split in dataset.SPLITS:
+        np.testing.assert_array_equal(loaded.x[split], made.x[split])
+        assert about["balance"][split] == dict(zip("0123456789", np.bincount(made.y[split]).tolist(), strict=True))
+    assert (about["train"], about["validation"], about["test"]) == (397, 900, 500)
+    assert about["hash"] == made.about["hash"] and len(about["hash"]) == 64
+    folder = workspace / "out/tiny/data"
+    with (folder / "raw.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == prepare.RAW
+    for row in rows[::40]:
+        np.testing.assert_array_equal(
+            read_image(folder / row["file"], ImageRule.from_dict(about["input"])), loaded.x["test"][int(row["row"])]
+        )
+        assert row["label"] == about["labels"][loaded.y["test"][int(row["row"])]]
+
+
+def test_the_stage_writes_series(workspace: Path, monkeypatch: pytest.MonkeyPatch, resolved: Resolve) -> None:
+    """The raw CSV, read by serve, holds the test histories that `served` answers, bit for bit."""
+    about = make_stage(workspace, monkeypatch, "wave", resolved(SERIES_RECIPE))
+    loaded = dataset.load("wave")
+    read = read_csv(workspace / "out/wave/data/raw/series.csv", time="ds", id="unique_id")
+    history = loaded.served("test")
+    assert len(read.series) == dataset.RAW_WINDOWS and len(history) == about["test"]
+    for one in read.series:
+        np.testing.assert_array_equal(one.values.astype(np.float32), history[int(one.id)])
+
+
+def test_an_entry_that_is_not_there(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Oracle: the sentence; before any params stage, and after one."""
+    monkeypatch.setattr(sys, "argv", ["data", "nobody"])
+    with pytest.raises(StageError, match=r"data: no entry 'nobody' under `line:` .* it has nothing yet: run `dvc"):
+        data_main.main()
+    (workspace / "out/params/tiny").mkdir(parents=True)
+    with pytest.raises(StageError, match=r"data: no entry 'nobody' under `line:` of params.yaml; it has tiny$"):
+        data_main.main()
+    monkeypatch.setattr(sys, "argv", ["data"])
+    with pytest.raises(StageError, match=r"usage: python -m pipeline.data ENTRY"):
+        data_main.main()
+
+
+def test_the_header_counts_and_estimates(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """k of n; time left from earlier runs; the same entry again does not count twice."""
+    for name in ("a", "b"):
+        (workspace / "out/params" / name).mkdir(parents=True)
+    lines = []
+    for name in ("a", "a", "b"):
+        monkeypatch.setattr(sys, "argv", ["train", name])
+        with of_entry("train"):
+            pass
+        lines.append(capsys.readouterr().err.splitlines()[0])
+    assert lines == [
+        "── train  a  1 of 2",
+        "── train  a  1 of 2, about 0 s left in this stage",
+        "── train  b  2 of 2, about 0 s left in this stage",
+    ]
+
+
+WNIDS = ("n01440764", "n02102040", "n02979186", "n03000684", "n03028079")
+WNIDS += ("n03394916", "n03417042", "n03425413", "n03445777", "n03888257")
+
+
+@pytest.mark.slow  # imports torchvision
+def test_a_set_of_files_is_not_decoded_for_its_labels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spec_of: Callable[..., dict[str, Any]]
+) -> None:
+    """Imagenette in torchvision's layout, made by hand: 10 classes of 4 and 2 images; samples are files."""
+    for split, each in (("train", 4), ("val", 2)):
+        for k, wnid in enumerate(WNIDS):
+            for i in range(each):
+                path = tmp_path / "imagenette2" / split / wnid / f"{i}.JPEG"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(np.full((6, 8, 3), 20 * k, np.uint8)).save(path)
+    monkeypatch.setenv("DATA_ROOT", str(tmp_path))
+    splits, labels = image_sources.torchvision_set(spec_of("torchvision", name="Imagenette", validation=10))
+    assert {split: len(samples) for split, samples in splits.items()} == {"train": 30, "validation": 10, "test": 20}
+    assert len(labels) == 10 and labels[0] == "tench"
+    for sample in splits["test"]:
+        assert isinstance(sample.image, Path) and sample.image.parent.name == WNIDS[sample.label]
+
+
+@pytest.mark.parametrize(
+    ("level", "spread", "sentence"),
+    [
+        (1e8, 1.0, "float32 has no digits left for values up to 1000000"),
+        (1e9, 1.0, "float32 has no digits left"),
+        (1e23, 1e22, "expected magnitudes of 1e-18 to 1e18, got values up to 1"),
+        (0.0, 1e-42, "expected magnitudes of 1e-18 to 1e18"),
+        (5e4, 1.0, None),
+        (0.0, 1e15, None),
+    ],
+)
+def test_values_that_float32_cannot_tell_apart_are_refused(level: float, spread: float, sentence: str | None) -> None:
+    """Oracle: float32 keeps 24 bits: at a level of 1e8 the last one is 8, at 5e4 it is .004."""
+    values = level + spread * np.random.default_rng(0).standard_normal((500, 1))
+    if sentence is None:
+        return prepare.require_float32(["y"], values)
+    with pytest.raises(StageError, match=f"data: column 'y': .*{sentence}"):
+        prepare.require_float32(["y"], values)

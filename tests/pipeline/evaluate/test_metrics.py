@@ -1,0 +1,238 @@
+"""Accuracy, forecast errors, their intervals, and the baselines that a forecast must beat."""
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from recipes import SERIES_RECIPE
+
+from pipeline.core.files import write_json
+from pipeline.data import prepare, series_sources
+from pipeline.evaluate import bootstrap, metrics, naive_baselines
+from pipeline.report.tables import three
+
+RNG = np.random.default_rng
+
+
+def test_wilson_interval() -> None:
+    """Oracle: statsmodels' proportion_confint; at p = 1 the interval still has a width."""
+    from statsmodels.stats.proportion import proportion_confint
+
+    for right, n in ((0, 10), (7, 10), (355, 360), (10, 10)):
+        np.testing.assert_allclose(metrics.wilson(right, n), proportion_confint(right, n, method="wilson"), atol=1e-4)
+
+
+def test_bootstrap_interval() -> None:
+    """Oracle: the normal interval of the mean of 4,000 values, to a tenth of its width; the seed is fixed."""
+    values = RNG(0).exponential(size=4000)
+    low, high = bootstrap.bootstrap(values)
+    half = 1.96 * values.std() / np.sqrt(4000)
+    assert abs(low - (values.mean() - half)) < 0.2 * half and abs(high - (values.mean() + half)) < 0.2 * half
+    assert bootstrap.bootstrap(values) == (low, high)
+
+
+def test_accuracy() -> None:
+    """By hand: 3 of 4 right, torch 2 of 4."""
+    y = np.array([0, 1, 1, 0])
+    got, torch_says = np.eye(2)[[0, 1, 1, 1]], np.eye(2)[[1, 1, 1, 1]]
+    answer = metrics.classification(got, torch_says, y)
+    assert (answer["value"], answer["torch"], answer["n"]) == (0.75, 0.5, 4)
+    assert answer["low"] < 0.75 < answer["high"]
+
+
+def test_recall_and_the_largest_class_put_an_accuracy_in_proportion() -> None:
+    """By hand: 97 good and 3 defect images, all said to be good; one class has no image at all."""
+    y = np.array([1] * 97 + [0] * 3)
+    answer = metrics.classification(np.eye(3)[np.ones(100, int)], np.eye(3)[np.ones(100, int)], y)
+    assert answer["recall"] == [0.0, 1.0, None] and answer["balanced_accuracy"] == 0.5
+    assert answer["largest_class"] == {"label": 1, "share": 0.97}
+    found = metrics.against_baseline(answer, ["defect", "good", "other"])
+    assert not found["better"]
+    assert found["sentence"] == "no better than always answering 'good', the largest class (0.97 of the test split)"
+    better = metrics.against_baseline(answer | {"value": 0.98}, ["defect", "good", "other"])
+    assert better["better"] and better["sentence"].startswith("better than always answering 'good'")
+
+
+def test_a_forecaster_is_judged_beside_its_best_baseline() -> None:
+    """By hand: of two baselines the one of less MASE is named; without a MASE (a perfect season) MSE decides."""
+    beside = {"last value": {"mse": 9.0, "mase": 2.0}, "seasonal naive": {"mse": 1.0, "mase": 0.5}}
+    metric = {"name": "mse", "value": 4.0, "mase": 1.5, "baselines": beside}
+    found = metrics.against_baseline(metric, [])
+    assert (found["name"], found["better"], found["ratio"]) == ("seasonal naive", False, 3.0)
+    assert found["sentence"] == "worse than seasonal naive, the best baseline: MASE 1.5 against 0.5, 3.00 times"
+    assert metrics.against_baseline(metric | {"mase": 0.25}, [])["better"]
+    perfect = {"seasonal naive": {"mse": 0.0, "mase": None}}
+    found = metrics.against_baseline(metric | {"mase": None, "baselines": perfect}, [])
+    assert (
+        found["sentence"] == "worse than seasonal naive, the best baseline: MSE 4 against 0" and found["ratio"] is None
+    )
+
+
+def test_forecast_errors(resolved: Callable[..., dict[str, Any]]) -> None:
+    """By hand: a forecast that is off by .5 everywhere, quantiles that hold half of the targets."""
+    source, _ = prepare.make(resolved(SERIES_RECIPE)["data"])
+    _, target = source.windows("test", source.about["stride"])
+    forecast = target + np.float32(0.5)
+    width = np.where(RNG(0).permutation(len(target)) % 2, 1.0, 0.1)[:, None, None]
+    quantiles = np.stack([forecast - width, forecast, forecast + width], axis=-1)
+    answer, arrays = metrics.forecasting([forecast, quantiles], forecast, source)
+    assert answer["value"] == pytest.approx(0.25, rel=1e-5) and answer["torch"] == pytest.approx(0.25, rel=1e-5)
+    assert answer["mae"] == pytest.approx(0.5, rel=1e-5)
+    scale = naive_baselines.mase_scale(source.x["train"], source.y["train"], 14)
+    assert answer["mase"] == pytest.approx(0.5 / scale.item(), rel=1e-5)
+    (held,) = answer["intervals"]
+    assert held["nominal"] == 0.8 and held["measured"] == pytest.approx(0.5, abs=0.5 / len(target))
+    assert held["low"] < 0.5 < held["high"] and held["width"] == pytest.approx(1.1, rel=0.01)
+    assert answer["standardised"]["mse"] == pytest.approx(0.25 * source.scale.item() ** 2, rel=1e-5)
+    assert set(answer["baselines"]) == {"last value", "seasonal naive", "AR(4)", "linear window"}
+    naive = answer["baselines"]["seasonal naive"]
+    assert naive["mse_ratio"][0] == pytest.approx(0.25 / naive["mse"], rel=1e-5)
+    assert naive["mse_ratio"][1] < naive["mse_ratio"][0] < naive["mse_ratio"][2]
+    assert naive["mase_ratio"][0] == pytest.approx(answer["mase"] / naive["mase"], rel=1e-9)
+    assert arrays["steps"].shape == (5, 4) and arrays["steps"][0] == pytest.approx([0.25] * 4, rel=1e-5)
+    assert arrays["steps"][2].mean() == pytest.approx(naive["mse"], rel=1e-9)
+    assert arrays["inside"] == pytest.approx([held["measured"]] * 4)
+    assert arrays["residuals"].shape == (len(target), 1) and arrays["residuals"] == pytest.approx(0.5, rel=1e-5)
+
+
+def test_pinball() -> None:
+    """By hand: targets 1 and 4, level .1 answered 2 and 2, level .9 answered 3 and 3.
+    .1: (1 - .1) * 1 and .1 * 2; .9: (1 - .9) * 2 and .9 * 1. Their mean is (.9 + .2 + .2 + .9) / 4."""
+    target, quantiles = np.array([1.0, 4]).reshape(2, 1, 1), np.tile([2.0, 3], (2, 1, 1, 1))
+    assert metrics.pinball(quantiles, target, [0.1, 0.9]) == pytest.approx(0.55, rel=1e-12)
+
+
+def test_nested_intervals() -> None:
+    """By hand: targets 0 to 9; -.5 to 7.5 holds 8 of them, 2.5 to 5.5 three."""
+    target = np.arange(10.0).reshape(10, 1, 1)
+    quantiles = np.tile([-0.5, 2.5, 4, 5.5, 7.5], (10, 1, 1, 1))
+    outer, inner = metrics.intervals(quantiles, target, [0.1, 0.25, 0.5, 0.75, 0.9], block=1)
+    assert (outer["nominal"], outer["measured"], outer["width"]) == (0.8, 0.8, 8.0)
+    assert (inner["nominal"], inner["measured"], inner["width"]) == (0.5, 0.3, 3.0)
+    assert outer["low"] < 0.8 < outer["high"]
+
+
+def test_a_perfect_season_has_no_mase_and_its_file_is_json(
+    resolved: Callable[..., dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Oracle: where the training rows repeat themselves the unit of MASE is 0, and the quotient no number: None, which
+    JSON writes as null. A parser that refuses NaN and Infinity reads the stage's file."""
+    source, _ = prepare.make(resolved(SERIES_RECIPE)["data"])
+    target = source.windows("test", source.about["stride"])[1]
+    quantiles = np.repeat(target[..., None], 3, axis=-1)
+    monkeypatch.setattr(naive_baselines, "mase_scale", lambda *_: np.zeros(1))
+    for forecast in (target, target + 1):  # 0 / 0 and 1 / 0
+        answer, _ = metrics.forecasting([forecast, quantiles], target, source)
+        assert answer["mase"] is None and answer["baselines"]["last value"]["mase"] is None
+        write_json(tmp_path / "check.json", {"metric": answer, "other": [np.inf, {"x": (math.nan, 1.5)}]})
+        text = (tmp_path / "check.json").read_text()
+        read = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+        assert read["metric"]["mase"] is None and read["other"] == [None, {"x": [None, 1.5]}]
+        assert three(read["metric"]["mase"]) == "–"
+
+
+def test_symmetric_error_in_per_cent(resolved: Callable[..., dict[str, Any]]) -> None:
+    """By hand: a forecast of three times the target is off by 200 * 2 / 4 = 100 per cent everywhere, one of minus the
+    target by 200; 0 for 0 is right."""
+    source, _ = prepare.make(resolved(SERIES_RECIPE)["data"])
+    target = source.windows("test", source.about["stride"])[1]
+    quantiles = np.repeat(target[..., None], 3, axis=-1)
+    for factor, expected in ((3, 100), (-1, 200), (1, 0)):
+        answer, _ = metrics.forecasting([factor * target, quantiles], target, source)
+        assert answer["smape"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_blocks_of_neighbours() -> None:
+    """By hand: blocks as long as the series are its rotations, whose mean is always the mean; blocks of two of a series
+    that alternates in pairs (0 0 1 1 ...) differ more from draw to draw than single rows do; the seed is fixed."""
+    values = np.arange(7.0) ** 2
+    assert bootstrap.bootstrap(values, block=7) == pytest.approx((values.mean(), values.mean()), rel=1e-12)
+    pairs = np.repeat(RNG(0).integers(0, 2, 400), 8).astype(float)
+    single, blocks = (np.ptp(bootstrap.bootstrap(pairs, block=block)) for block in (1, 32))
+    assert blocks > 2 * single  # the mean of 400 throws, not of 3,200: sqrt 8 times as wide
+    assert bootstrap.bootstrap(pairs, block=32) == bootstrap.bootstrap(pairs, block=32)
+
+
+def test_how_long_a_block_is() -> None:
+    """By hand: 12 steps every window overlap 12 windows; every third, 4; the cube root of 1,000 is 10; a third of 6."""
+    cases = ((300, 12, 1), (60, 12, 3), (1000, 4, 4), (6, 12, 1), (1, 3, 1))
+    assert [bootstrap.overlap(*case) for case in cases] == [12, 4, 10, 2, 1]
+
+
+def test_the_ratio_of_errors() -> None:
+    """By hand: half of the other's error at every origin is .5 in every draw; beside a perfect one there is none."""
+    theirs = RNG(0).exponential(size=50)
+    assert metrics.ratio(theirs / 2, theirs, 5) == pytest.approx([0.5] * 3, rel=1e-12)
+    assert metrics.ratio(theirs, np.zeros(50), 5) is None
+    perfect_once = np.where(np.arange(50) == 7, 0.0, theirs)  # one origin without error is one of many
+    middle, low, high = metrics.ratio(perfect_once / 2, perfect_once, 5) or ()
+    assert (middle, low, high) == pytest.approx([0.5] * 3, rel=1e-12)
+    assert metrics.ratio(theirs, np.eye(50)[0], 5) is None  # a third of the samples have no error: no upper end
+
+
+HISTORY = np.array([[[1.0, 10], [2, 20], [3, 30], [4, 40]]])  # (1, 4, 2)
+
+
+def test_last_value() -> None:
+    assert naive_baselines.last_value(HISTORY, 3).tolist() == [[[4, 40]] * 3]
+
+
+@pytest.mark.parametrize(("season", "first"), [(1, [4, 4, 4, 4, 4]), (3, [2, 3, 4, 2, 3]), (9, [1, 2, 3, 4, 1])])
+def test_seasonal_naive(season: int, first: list[float]) -> None:
+    """By hand; a season longer than the history repeats the history."""
+    assert naive_baselines.seasonal_naive(HISTORY, 5, season)[0, :, 0].tolist() == first
+
+
+def test_ar4_is_exact_on_waves_without_noise(spec_of: Callable[..., dict[str, Any]]) -> None:
+    """F09: two frequencies obey a recurrence of 4 taps: the coefficients of
+    (1 - 2 cos(19 pi/137) z + z^2)(1 - 2 cos(21 pi/137) z + z^2), its constant 0."""
+    parts, _ = series_sources.series(spec_of("waves", noise=0), 128, 10)
+    x = np.concatenate([s.values for s in parts["train"]])
+    starts = np.arange(801) * 138
+    got = naive_baselines.fit_autoregression(x, starts, order=4)[:, 0]
+    a, b = (2 * np.cos(k * np.pi / 137) for k in (19, 21))
+    np.testing.assert_allclose(got, [a + b, -2 - a * b, a + b, -1, 0], rtol=0, atol=1e-9)
+    np.testing.assert_allclose(got[:4], [3.58570, -5.21390, 3.58570, -1], rtol=0, atol=1e-5)
+    residual = x[4:138, 0] - sum(got[k] * x[3 - k : 137 - k, 0] for k in range(4))
+    assert np.abs(residual).max() < 1e-12
+    test = np.stack([s.values for s in parts["test"]])  # (200, 228, 1)
+    ahead = naive_baselines.autoregression(test[:, :128], 100, naive_baselines.fit_autoregression(x, starts, order=4))
+    assert np.abs(ahead - test[:, 128:]).max() < 1e-6  # 100 steps of feeding back multiply the error
+
+
+def test_an_autoregression_does_not_look_across_series() -> None:
+    """Two straight lines with a jump between them: x_t = x_(t-1) + 1 holds within each, so it is found exactly."""
+    x = np.concatenate([np.arange(20.0), 500 + np.arange(20.0)])[:, None]
+    coefficients = naive_baselines.fit_autoregression(x, np.array([0, 20, 40]), order=1)
+    np.testing.assert_allclose(coefficients[:, 0], [1, 1], atol=1e-9)
+    ahead = naive_baselines.autoregression(x[None, -3:], 4, coefficients)
+    np.testing.assert_allclose(ahead[0, :, 0], [520, 521, 522, 523], rtol=1e-9)
+
+
+def test_the_linear_window_is_ridge_regression() -> None:
+    """Oracle: scikit-learn's Ridge with the same penalty, on centred columns of its own; and feeding back."""
+    from sklearn.linear_model import Ridge
+
+    rng = RNG(0)
+    history, target = rng.standard_normal((50, 6, 1)), rng.standard_normal((50, 3, 1))
+    weights = naive_baselines.fit_linear(history, target)
+    other = Ridge(alpha=1e-3 * 50 * history.var()).fit(history[..., 0], target[..., 0])
+    np.testing.assert_allclose(weights[0, :-1], other.coef_.T, rtol=1e-8)
+    np.testing.assert_allclose(weights[0, -1], other.intercept_, rtol=1e-8)
+    once = naive_baselines.linear(history, 3, weights)
+    np.testing.assert_allclose(once[..., 0], other.predict(history[..., 0]), rtol=1e-8)
+    twice = naive_baselines.linear(history, 5, weights)
+    fed_back = np.concatenate([history[:, 3:], once], axis=1)
+    np.testing.assert_array_equal(twice[:, :3], once)
+    np.testing.assert_allclose(twice[:, 3:], naive_baselines.linear(fed_back, 2, weights), rtol=1e-12)
+
+
+def test_mase_scale() -> None:
+    """By hand: differences over 2 rows within each series: 2, 2 and 10; a series as short as the season has none."""
+    x = np.array([0.0, 1, 2, 3, 100, 101, 110, 7, 8])[:, None]
+    assert naive_baselines.mase_scale(x, np.array([0, 4, 7, 9]), 2).tolist() == [(2 + 2 + 10) / 3]
+    assert naive_baselines.mase_scale(x, np.array([0, 4, 7, 9]), 3).tolist() == [3]

@@ -1,0 +1,158 @@
+"""Stage infer: what the shipped command answers for raw files is what was checked; any difference stops the line."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import line
+import numpy as np
+import pytest
+import watched
+
+from pipeline.core.errors import StageError
+from pipeline.infer import shipped_command
+
+pytestmark = pytest.mark.usefixtures("root")
+
+
+def test_images_are_served_as_checked_without_torch() -> None:
+    """Oracle: the raw files' own labels, counted here; all 360 test images were given."""
+    done = line.run_without_torch("infer", line.DIGITS)
+    assert done.returncode == 0, done.stderr
+    facts, checked = line.results(line.DIGITS, "infer"), line.results(line.DIGITS, "check")
+    raw = line.rows(f"out/{line.DIGITS}/data/raw.csv")
+    served = line.rows(f"out/{line.DIGITS}/infer/predictions.jsonl")
+    right = [a["label"] == b["label"] for a, b in zip(raw, served, strict=True)]
+    assert facts["value"] == facts["expected"] == np.mean(right) == checked["metric"]["value"]
+    assert facts["served"] == {
+        "fp32 on cpu": facts["value"],
+        "int8 on cpu": checked["variants"]["int8"]["cpu"]["accuracy"],
+    }
+    assert (facts["n"], facts["rows_ok"], facts["rows_error"], facts["equal"]) == (360, 360, 0, True)
+
+
+def test_series_are_served_as_checked_without_torch() -> None:
+    """Oracle: the mean squared error of the written forecasts against the recorded targets."""
+    done = line.run_without_torch("infer", line.WAVES)
+    assert done.returncode == 0, done.stderr
+    facts = line.results(line.WAVES, "infer")
+    served = line.rows(f"out/{line.WAVES}/infer/predictions.jsonl")
+    target = np.load(f"out/{line.WAVES}/check/test.npz")["target"].ravel()
+    forecast = np.array([float(row["yhat"]) for row in served])
+    assert {row["status"] for row in served} == {"ok"}  # test rows lie within the range of the training rows
+    assert facts["value"] == pytest.approx(((forecast - target) ** 2).mean(), rel=1e-6)
+    assert facts["value"] == pytest.approx(facts["expected"], rel=1e-4) and facts["equal"]
+    assert (facts["n"], facts["rows_ok"], facts["rows_error"]) == (50, 200, 0)
+
+
+def change_rows(path: Path, change: Callable[[list[dict[str, str]]], object]) -> None:
+    rows = line.rows(path)
+    change(rows)
+    with path.open("w", newline="") as file:
+        table = csv.DictWriter(file, rows[0].keys())
+        table.writeheader()
+        table.writerows(rows)
+
+
+def assert_refused(name: str, sentence: str) -> None:
+    with pytest.raises(StageError, match=sentence):
+        line.run("infer", name)
+    assert json.loads(Path(f"results/{name}/infer.json").read_text())["equal"] is False
+
+
+def test_a_served_metric_that_differs_is_stopped() -> None:
+    """Oracle: by hand; ten right images are called something else, so 10 of 360 are lost."""
+
+    def relabel(rows: list[dict[str, str]]) -> None:
+        probabilities = np.load(f"out/{line.DIGITS}/check/test.npz")["probabilities"]
+        right = [row for row in rows if row["label"] == str(probabilities[int(row["row"])].argmax())]
+        for row in right[:10]:
+            row["label"] = str((int(row["label"]) + 1) % 10)
+
+    value = line.results(line.DIGITS, "check")["metric"]["value"]
+    change_rows(Path(f"out/{line.DIGITS}/data/raw.csv"), relabel)
+    assert_refused(line.DIGITS, rf"served accuracy {value - 10 / 360:.6g}, checked {value:.6g}, 0 failed rows")
+
+
+def test_an_answer_that_differs_is_stopped_at_equal_accuracy() -> None:
+    """Oracle: two wrong answers of the check become another wrong class: the same accuracy, two rows that differ."""
+    path = f"out/{line.DIGITS}/check/test.npz"
+    arrays = dict(np.load(path))
+    answers = arrays["answers_cpu_fp32"].argmax(1)
+    for row in np.flatnonzero(answers != arrays["y"])[:2]:
+        other = next(k for k in range(10) if k not in (answers[row], arrays["y"][row]))
+        arrays["answers_cpu_fp32"][row, other] = 2
+    np.savez(path, **arrays)
+    assert_refused(line.DIGITS, r"served accuracy (\S+), checked \1, 0 failed rows")
+
+
+def test_raw_files_that_cannot_be_read_are_stopped() -> None:
+    """Oracle: one file truncated, one gone: two failed rows of 360, and the sentence counts them."""
+    raw = sorted(Path(f"out/{line.DIGITS}/data/raw").rglob("*.png"))
+    raw[5].write_bytes(raw[5].read_bytes()[:40])
+    raw[9].unlink()
+    assert_refused(line.DIGITS, r"served accuracy .*, 2 failed rows; see results/")
+
+
+def test_a_series_that_differs_is_stopped() -> None:
+    """Oracle: one value of one history moves by 1."""
+
+    def move(rows: list[dict[str, str]]) -> None:
+        rows[19]["y"] = str(float(rows[19]["y"]) + 1)
+
+    change_rows(Path(f"out/{line.WAVES}/data/raw/series.csv"), move)
+    assert_refused(line.WAVES, "served mse .*, checked ")
+
+
+@pytest.mark.parametrize(("form", "equal"), [("%.6g", False), ("%.9g", True)])
+def test_numbers_that_lost_their_digits_are_stopped(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, form: str, equal: bool
+) -> None:
+    """Oracle: a meter that rises by one a day from 1,234,561, forecast within .3; six digits lose its steps."""
+    answers = (1_234_561 + np.arange(200, dtype=np.float32)).reshape(50, 4, 1)
+    target = answers + np.random.default_rng(0).normal(0, 0.29, answers.shape)
+    rows = [{"unique_id": "m", "ds": "1", "yhat": float(form % value), "status": "ok"} for value in answers.ravel()]
+    monkeypatch.setattr(shipped_command, "shipped", lambda arguments: None)
+    monkeypatch.setattr(shipped_command, "rows_of", lambda path: rows)
+    found = shipped_command.series(line.WAVES, ["y"], {"target": target}, answers, tmp_path / "none", [])
+    assert found["equal"] is equal and found["expected"] == pytest.approx(0.29**2, rel=0.2)
+
+
+def test_a_series_too_short_is_stopped() -> None:
+    """Oracle: the first window loses a row, so 49 of 50 windows are forecast."""
+    change_rows(Path(f"out/{line.WAVES}/data/raw/series.csv"), lambda rows: rows.pop(0))
+    with pytest.raises(StageError, match=r"infer answered 196 rows of 200; see .*predictions.jsonl"):
+        line.run("infer", line.WAVES)
+
+
+def test_a_package_that_changed_after_its_manifest_is_stopped() -> None:
+    """Oracle: the shipped command's own refusal reaches the stage's sentence."""
+    file = Path(f"out/dist/{line.DIGITS}/model.onnx")
+    content = file.read_bytes()
+    file.unlink()
+    file.write_bytes(content + b"\\0")
+    with pytest.raises(StageError, match=r"infer images .*: exit code 1: .*expected the sha256 .*, got "):
+        line.run("infer", line.DIGITS)
+
+
+def test_without_a_wheel_the_command_is_named() -> None:
+    """Oracle: the sentence."""
+    for file in Path("out/dist/wheel").glob("*.whl"):
+        file.unlink()
+    with pytest.raises(StageError, match=r"no wheel in out/dist/wheel; run `dvc repro wheel`"):
+        line.run("infer", line.DIGITS)
+
+
+def test_a_stage_sends_nothing_and_writes_its_outputs_alone(tmp_path: Path) -> None:
+    """Oracle: the system calls of the stage and of the command that it starts."""
+    root, home = Path.cwd(), tmp_path / "home"
+    far, written = watched.run([sys.executable, "-m", "pipeline.infer", line.WAVES], home, root)
+    assert far == []
+    outputs = [root / "out" / line.WAVES / "infer", root / "results" / line.WAVES / "infer.json"]
+    others = [path for path in written if not any(path.startswith(str(output)) for output in outputs)]
+    assert [path for path in others if not path.startswith(str(root / "out" / "seconds"))] == []
+    assert [path for path in home.rglob("*") if path.is_file()] == []

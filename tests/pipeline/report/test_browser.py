@@ -1,0 +1,205 @@
+"""The report as a reader has it: Debian's Chromium opens every page from disk, light and dark, wide and narrow."""
+
+from __future__ import annotations
+
+import io
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import line
+import numpy as np
+import onnxruntime
+import pytest
+from convline.model_file import document as contract
+from finished import CLASSIFIER, FORECASTER, HOSTILE, RECIPES, STUDIES, write_all
+from PIL import Image
+
+from pipeline.report import browser_demo, pages
+
+pytestmark = pytest.mark.slow
+ROOT = Path(__file__).parents[3]
+LOCAL = ("file:", "data:", "blob:")
+PAGES = ("index", "compare", "claims", "live", *RECIPES)
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    """A running browser."""
+    playwright = pytest.importorskip("playwright.sync_api")
+    if not (path := shutil.which("chromium") or shutil.which("google-chrome")):
+        pytest.skip("no chromium here: apt-get install chromium")
+    with playwright.sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report of two entries and a study, every label of them hostile."""
+    root = tmp_path_factory.mktemp("the site")
+    write_all(root)
+    pages.build(list(RECIPES), RECIPES, STUDIES, root)
+    return root / "out" / "report"
+
+
+class Tab:
+    """A page of the report, and what went wrong on it."""
+
+    def __init__(self, browser: Any, path: Path, width: int = 1280, scheme: str = "light", address: str = ""):
+        self.page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+        self.wrong: list[str] = []
+        self.page.on("console", lambda said: said.type in ("error", "warning") and self.wrong.append(said.text))
+        self.page.on("pageerror", lambda error: self.wrong.append(str(error)))
+        self.page.on("requestfailed", lambda request: self.wrong.append(request.url))
+        self.page.on("request", lambda request: request.url[:5] in LOCAL or self.wrong.append(request.url))
+        self.page.goto(path.as_uri() + address)
+
+    def __enter__(self) -> Any:
+        return self.page
+
+    def __exit__(self, *raised: object) -> None:
+        self.page.close()
+        if not any(raised):
+            assert self.wrong == []
+
+
+def see_all(page: Any) -> None:
+    """Scroll to the end, so that what is lazy comes, and wait until every picture and chart has."""
+    page.evaluate(
+        """async () => { for (const it of document.querySelectorAll('img, figure.read')) {
+             it.scrollIntoView(); await new Promise(requestAnimationFrame); } }"""
+    )
+    page.wait_for_function("[...document.images].every((i) => i.complete && i.naturalWidth)")
+    page.wait_for_function("[...document.querySelectorAll('figure.read')].every((f) => 'drawn' in f.dataset)")
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_page(name: str, chromium: Any, site: Path) -> None:
+    """No error, no serious finding of axe, no sideways scrolling on a phone, in both schemes; charts are drawn."""
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    for width, scheme in ((1280, "light"), (375, "dark")):
+        with Tab(chromium, site / f"{name}.html", width, scheme) as page:
+            see_all(page)
+            assert page.evaluate("document.documentElement.scrollWidth") <= width
+            found = axe.run(page).response["violations"]
+            assert [(v["id"], v["nodes"][0]["html"]) for v in found if v["impact"] in ("serious", "critical")] == []
+            ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
+            assert (sum(map(int, ground[4:-1].split(","))) > 384) == (scheme == "light")
+    assert (site / f"{name}.html").stat().st_size < 1e6
+
+
+def test_the_table_sorts_and_is_searched(chromium: Any, site: Path) -> None:
+    with Tab(chromium, site / "index.html") as page:
+        table = page.locator("table.entries").nth(2)  # the verdict: fp32, int8, and the forecaster's fp32
+        order = lambda: table.locator("tbody tr td:nth-child(3)").all_inner_texts()  # noqa: E731
+        assert order() == ["fp32", "int8", "fp32"]
+        table.get_by_role("button", name="p50").press("Enter")
+        assert order() == ["int8", "fp32", "fp32"]
+        assert table.locator("[aria-sort=ascending]").inner_text().startswith("p50")
+        page.get_by_label("Find entries").fill(f"{CLASSIFIER} INT8")
+        assert table.locator("tbody tr:visible").count() == 1 and page.locator("#found").inner_text() == "1 found"
+
+
+def test_charts_answer_the_pointer_and_zoom(chromium: Any, site: Path) -> None:
+    with Tab(chromium, site / f"{CLASSIFIER}.html") as page:
+        see_all(page)
+        chart = page.locator("figure.read").first
+        chart.locator(".role-mark path").last.hover(force=True)
+        assert "epoch" in page.locator("#vg-tooltip-element").inner_text()
+        axis = chart.locator(".role-axis-label").first.text_content()
+        page.mouse.wheel(0, -800)
+        other = "([f, before]) => f.querySelector('.role-axis-label').textContent !== before"
+        page.wait_for_function(other, arg=[chart.element_handle(), axis])
+
+
+def test_two_entries_side_by_side(chromium: Any, site: Path) -> None:
+    with Tab(chromium, site / "compare.html", address=f"#{FORECASTER},{CLASSIFIER}") as page:
+        assert page.locator("#compared thead a").all_inner_texts() == [FORECASTER, CLASSIFIER]
+        assert "61,706" in page.locator("#compared tbody").first.inner_text()
+        row = page.locator("#compared tbody tr")
+        assert row.filter(has_text="Test metric").locator("td").last.inner_text() == ""  # of other data: not a ratio
+        assert row.filter(has_text="Parameters").locator("td").last.inner_text().endswith("×")
+        page.locator("#a").select_option(CLASSIFIER)
+        assert "0 to 0" in page.locator("#compared").inner_text()  # beside itself it differs on no image
+        page.wait_for_selector("#compared svg")
+
+
+def test_hostile_labels_stay_text(chromium: Any, site: Path) -> None:
+    with Tab(chromium, site / f"{CLASSIFIER}.html") as page:
+        assert HOSTILE in page.locator("main").inner_text()
+        assert page.evaluate("document.querySelectorAll('main script:not([type])').length") == 0
+
+
+@pytest.fixture(scope="module")
+def alive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report of the tests' own line, whose two files its live page runs."""
+    if isinstance(missing := browser_demo.runtime(ROOT / "out" / "downloads"), str):
+        pytest.skip(missing)
+    root = tmp_path_factory.mktemp("alive")
+    shutil.copytree(line.made() / "out" / "dist", root / "out" / "dist")
+    (root / "out" / "downloads").symlink_to(ROOT / "out" / "downloads")
+    pages.build([line.DIGITS, line.WAVES], dict.fromkeys((line.DIGITS, line.WAVES), RECIPES[CLASSIFIER]), {}, root)
+    return root
+
+
+def test_the_live_page_answers_as_onnxruntime_does(chromium: Any, alive: Path) -> None:
+    """Oracle: onnxruntime's own answers to random input, and those that the file recorded; and Pillow's resize."""
+    rng = np.random.default_rng(0)
+    site = alive / "out" / "report"
+    assert (site / "live-data.js").stat().st_size < 20e6
+    with Tab(chromium, site / "live.html") as page:
+        page.evaluate("live.ready")
+        for name in (line.DIGITS, line.WAVES):
+            model = alive / "out" / "dist" / name / "model.onnx"
+            size = contract.read(model).document["input"].get("size")
+            given = rng.integers(0, 256, (7, *size, 1), np.uint8) if size else rng.normal(size=(7, 20, 1)).astype("f4")
+            served = contract.read(model).served  # without the steps of a stream
+            session = onnxruntime.InferenceSession(served, providers=["CPUExecutionProvider"])
+            expected = session.run(None, {session.get_inputs()[0].name: given})
+            kind = "Uint8Array" if size else "Float32Array"
+            call = f"async ([name, x, shape]) => (await live.run(name, {kind}.from(x), shape))"
+            answers = page.evaluate(call, [name, given.ravel().tolist(), list(given.shape)])
+            for output, right in zip(session.get_outputs(), expected, strict=True):
+                got = np.array(answers[output.name], np.float32).reshape(right.shape)
+                np.testing.assert_allclose(got, right, rtol=0, atol=1e-4)
+            section = page.locator(f"section[data-name={name}]")
+            assert float(section.get_attribute("data-difference")) < 1e-4
+        for side, to in ((8, 32), (8, 8), (14, 9), (9, 40), (28, 5)):
+            image = rng.integers(0, 256, (side, side), np.uint8)
+            found = page.evaluate("(a) => Array.from(live.resize(...a))", [image.ravel().tolist(), side, to])
+            right = Image.fromarray(image).resize((to, to), Image.Resampling.BILINEAR)
+            assert found == np.asarray(right).ravel().tolist(), (side, to)
+
+
+def test_a_digit_is_drawn_and_a_series_dragged(chromium: Any, alive: Path) -> None:
+    """What is drawn is answered as `infer` answers the file of 8 x 8 that it is; dragging moves the forecast."""
+    with Tab(chromium, alive / "out" / "report" / "live.html") as page:
+        page.evaluate("live.ready")
+        pad, series = page.locator(".pad"), page.locator("svg.series")
+        before = page.locator(".bars td").all_inner_texts()
+        box = pad.bounding_box()
+        page.mouse.move(box["x"] + 144, box["y"] + 40)
+        page.mouse.down()
+        page.mouse.move(box["x"] + 144, box["y"] + 250)
+        page.mouse.up()
+        other = "(b) => [...document.querySelectorAll('.bars td')].some((c, k) => c.innerText !== b[k])"
+        page.wait_for_function(other, arg=before)
+        said = page.locator(".said").inner_text()
+        series.focus()
+        for _ in range(4):
+            page.keyboard.press("ArrowUp")
+        page.wait_for_function("(b) => document.querySelector('.said').innerText !== b", arg=said)
+
+
+def test_a_runtime_that_is_not_the_one_named_is_refused(tmp_path: Path) -> None:
+    (tmp_path / f"{browser_demo.PACKAGE}-{browser_demo.VERSION}.tgz").write_bytes(io.BytesIO(b"other").getvalue())
+    with pytest.raises(browser_demo.StageError, match="expected sha512"):
+        browser_demo.runtime(tmp_path)
+
+
+def test_without_npm_the_page_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert "npm is not installed" in browser_demo.runtime(tmp_path)

@@ -1,0 +1,129 @@
+"""Augmentation: what each transform does to pixels it can be seen on, and that every image has its own draw."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.params.schema import AUGMENT, check_section
+from pipeline.train import augment
+
+pytestmark = pytest.mark.slow  # the first import of torchvision takes 4-10 s
+
+
+def build(images: torch.Tensor, **options: Any) -> augment.Augment:
+    torch.manual_seed(0)
+    return augment.build(check_section("augment", options, AUGMENT), images)
+
+
+@pytest.fixture
+def images() -> torch.Tensor:
+    return torch.randint(0, 256, (12, 3, 8, 6), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
+
+
+def test_nothing_asked_for_changes_nothing(images: torch.Tensor) -> None:
+    assert augment.build(None, images)(images) is images
+    assert torch.equal(build(images)(images), images)
+
+
+@pytest.mark.parametrize(("flip", "axes"), [("horizontal", [(), (3,)]), ("vertical", [(), (2,)])])
+def test_flips_are_flips(images: torch.Tensor, flip: str, axes: list[tuple[int, ...]]) -> None:
+    """Each image is itself or its mirror image, and both happen."""
+    after = build(images, flip=flip)(images)
+    which = [
+        [torch.equal(a, b.flip([d - 1 for d in axis])) for axis in axes] for a, b in zip(after, images, strict=True)
+    ]
+    assert all(sum(row) == 1 for row in which)
+    assert {row.index(True) for row in which} == {0, 1}
+
+
+def test_both_flips_give_four_images(images: torch.Tensor) -> None:
+    one = images[:1].expand(64, -1, -1, -1)
+    after = build(images, flip="both")(one)
+    assert {a.numpy().tobytes() for a in after} == {
+        images[0].flip(dims).numpy().tobytes() for dims in ([], [1], [2], [1, 2])
+    }
+
+
+@pytest.mark.parametrize("options", [{"rotate": 30}, {"shift": 0.5}, {"zoom": [0.5, 1.5]}, {"crop_pad": 3}], ids=str)
+def test_every_image_has_its_own_draw(images: torch.Tensor, options: dict[str, Any]) -> None:
+    """12 equal images become at least 8 different ones (a move has 49 or 63 places); the shape stays."""
+    equal = images[:1].expand(12, -1, -1, -1)
+    after = build(equal, **options)(equal)
+    assert after.shape == equal.shape
+    assert len({image.numpy().tobytes() for image in after}) >= 8
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"rotate": 40}, {"zoom": [0.5, 1.5]}, {"shift": 0.4}, {"rotate": 170, "zoom": [0.5, 2.0], "shift": 0.3}],
+    ids=str,
+)
+def test_affine_is_torchvisions(images: torch.Tensor, options: dict[str, Any]) -> None:
+    """Oracle: torchvision's affine on one image at a time, given the numbers that were drawn."""
+    from torchvision.transforms.v2 import InterpolationMode
+    from torchvision.transforms.v2.functional import affine
+
+    change = build(images, **options)
+    torch.manual_seed(5)
+    after = change(images)
+    torch.manual_seed(5)
+    turn, shift, scales = options.get("rotate", 0), options.get("shift", 0), options.get("zoom", (1, 1))
+    ranges = ((-turn, turn), scales, (-shift, shift), (-shift, shift))
+    angle, zoom, right, down = (torch.empty(len(images)).uniform_(*span) for span in ranges)
+    for i, image in enumerate(images.float()):
+        moved = [int((right[i] * 6).round()), int((down[i] * 8).round())]
+        bilinear = InterpolationMode.BILINEAR
+        expected = affine(image, float(angle[i]), moved, float(zoom[i]), [0.0, 0.0], interpolation=bilinear)
+        torch.testing.assert_close(after[i], expected, rtol=0, atol=0.05)
+
+
+def test_a_shift_moves_whole_images(images: torch.Tensor) -> None:
+    """A bright row and column stay a row and a column: at most 25 % of 8 is 2 pixels."""
+    cross = torch.zeros(200, 1, 8, 8)
+    cross[:, :, 4, 4] = 255
+    after = build(cross, shift=0.25)(cross.byte()).round()
+    places = torch.nonzero(after[:, 0] == 255)
+    assert len(places) == 200
+    moved = places[:, 1:] - 4
+    assert moved.abs().max() == 2 and len(moved.unique(dim=0)) == 25
+
+
+def test_random_crops_are_the_image_moved_with_a_black_border(images: torch.Tensor) -> None:
+    """crop_pad 2 on 8 x 8 gives 5 x 5 places, each a window of the padded image."""
+    image = images[:1, :, :6, :6]
+    padded = torch.nn.functional.pad(image, (2, 2, 2, 2))
+    windows = {padded[0, :, i : i + 6, j : j + 6].numpy().tobytes() for i in range(5) for j in range(5)}
+    after = build(image, crop_pad=2)(image.expand(300, -1, -1, -1))
+    assert {a.numpy().tobytes() for a in after} == windows
+
+
+def test_pca_colour_follows_the_training_pixels(images: torch.Tensor) -> None:
+    """T22. Oracle: numpy's covariance C of the training pixels. The added colours have covariance sigma^2 C."""
+    rng = np.random.default_rng(0)
+    mix = np.array([[20, 0, 0], [15, 8, 0], [10, 4, 2.0]])
+    pixels = (128 + rng.standard_normal((500, 4, 4, 3)) @ mix.T).clip(0, 255).astype(np.uint8)
+    train = torch.from_numpy(pixels).permute(0, 3, 1, 2)
+    grey = torch.full((4000, 3, 2, 2), 128, dtype=torch.uint8)
+    added = build(train, colour=0.1)(grey) - 128.0  # (N, 3, 2, 2)
+    assert (added == added[:, :, :1, :1]).all()  # one colour for the whole image
+    expected = 0.01 * np.cov(pixels.reshape(-1, 3).T)
+    np.testing.assert_allclose(np.cov(added[:, :, 0, 0].T.numpy()), expected, rtol=0.1, atol=0.02)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_colour_stays_within_grey_levels(images: torch.Tensor, channels: int) -> None:
+    after = build(images[:, :channels], colour=5.0)(images[:, :channels])
+    assert after.shape == images[:, :channels].shape and after.dtype == torch.float32
+    assert after.min() == 0 and after.max() == 255
+
+
+def test_the_seed_repeats_the_draws(images: torch.Tensor) -> None:
+    options = {"rotate": 10, "shift": 0.1, "zoom": [0.9, 1.1], "flip": "both", "crop_pad": 1, "colour": 0.1}
+    change = build(images, **options)
+    torch.manual_seed(3)
+    first = change(images)
+    assert not torch.equal(first, change(images))
+    torch.manual_seed(3)
+    assert torch.equal(first, change(images))

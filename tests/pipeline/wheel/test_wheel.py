@@ -1,0 +1,122 @@
+"""Stage wheel: `serve` and nothing else, on its own four dependencies; installed anew it predicts without torch."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import zipfile
+from email import message_from_string
+from pathlib import Path
+
+import line
+import numpy as np
+import pytest
+
+from pipeline.core.errors import StageError
+from pipeline.wheel import build
+
+pytestmark = pytest.mark.usefixtures("root")
+
+UV = Path(sys.executable).with_name("uv")
+
+
+def built() -> Path:
+    return next(build.DIST.glob("*.whl"))
+
+
+def test_the_wheel_holds_serve_alone() -> None:
+    """Oracle: the files of serve/, and the metadata's own lists."""
+    with zipfile.ZipFile(built()) as archive:
+        names = archive.namelist()
+        about = next(name for name in names if name.endswith(".dist-info/METADATA"))
+        metadata = message_from_string(archive.read(about).decode())
+        entry_points = archive.read(about.replace("METADATA", "entry_points.txt")).decode()
+    code = {name for name in names if ".dist-info/" not in name}
+    files = [path for path in Path("serve").rglob("*") if path.suffix in (".py", ".typed")]
+    assert code == {str(path.relative_to("serve")) for path in files}
+    required = metadata.get_all("Requires-Dist") or []
+    assert {item.split(">")[0] for item in required if "extra ==" not in item} == {"numpy", "pillow", "click"}
+    assert {"cpu", "gpu", "parquet"} <= set(metadata.get_all("Provides-Extra") or [])
+    assert "infer = convline.cli.main:main" in entry_points
+
+
+def test_it_runs_where_nothing_else_is(tmp_path: Path) -> None:
+    """Oracle: the clean environment's own interpreter; what it may import is what the wheel declares."""
+    python = build.clean_environment(tmp_path / "clean", built())
+    code = "import importlib.util as u, sys; print(*[n for n in sys.argv[1:] if u.find_spec(n)])"
+    wanted = ["convline", "numpy", "PIL", "click", "onnxruntime"]
+    never = ["torch", "onnx", "torchvision", "pipeline", "models", "dvc", "pyarrow", "sklearn"]
+    done = subprocess.run([python, "-I", "-c", code, *wanted, *never], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == wanted
+    build.try_out(built())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("file", "code", "sentence"),
+    [
+        (
+            "serve/convline/runtime/model.py",
+            "import torch\n",
+            r"import convline.images.predict.*No module named 'torch'",
+        ),
+        (
+            "serve/convline/cli/main.py",
+            "import pipeline.core.stage\n",
+            r"from convline.cli.main import main.*No module named 'pipeline'",
+        ),
+    ],
+)
+def test_an_import_that_is_not_declared_is_found(file: str, code: str, sentence: str) -> None:
+    """Oracle: the sentence; the import is written into the line's own copy of serve/, and the wheel built from it."""
+    path = Path(file)
+    path.write_text(path.read_text() + code)
+    with pytest.raises(StageError, match=rf"(?s)wheel: in a clean environment .*{sentence}"):
+        line.run("wheel")
+
+
+def test_a_build_that_fails_says_why() -> None:
+    """Oracle: hatchling's own complaint is in the sentence."""
+    project = Path("pyproject.toml")
+    project.write_text(project.read_text().replace('requires-python = ">=3.11', 'requires-python = ">=three'))
+    with pytest.raises(StageError, match=r"(?s)wheel: hatchling failed: .*requires-python"):
+        line.run("wheel")
+
+
+@pytest.fixture
+def installed(tmp_path: Path) -> Path:
+    """The bin folder of a fresh environment into which uv installs the wheel with its `cpu` extra; skips without."""
+    if not UV.exists():
+        pytest.skip(f"no uv beside {sys.executable}")
+    folder, package = tmp_path / "fresh", f"convline[cpu] @ {built().resolve().as_uri()}"
+    commands = (
+        [UV, "venv", "-q", "--python", sys.executable, folder],
+        [UV, "pip", "install", "-q", "--python", folder / "bin" / "python", package],
+    )
+    for command in commands:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+        if done.returncode:
+            reason = " ".join(done.stderr.split())
+            unreachable = ("error sending request", "dns error", "Failed to fetch", "not found in the package registry")
+            assert any(sign in reason for sign in unreachable), reason
+            pytest.skip(f"no package registry to install from: {reason[:200]}")
+    return folder / "bin"
+
+
+@pytest.mark.slow
+def test_installed_anew_it_predicts(installed: Path) -> None:
+    """Oracle: what the check recorded for the same raw files; torch is not importable there; all is under 200 MB."""
+    assert sum(path.lstat().st_size for path in installed.parent.rglob("*") if path.is_file()) < 200e6
+    found = subprocess.run([installed / "python", "-c", "import torch"], capture_output=True, text=True, check=False)
+    assert "No module named 'torch'" in found.stderr
+    raw = sorted(Path("out", line.DIGITS, "data", "raw").rglob("*.png"))
+    infer = [installed / "infer", "images", f"out/dist/{line.DIGITS}", *raw, "-o", "labels.csv"]
+    subprocess.run(infer, check=True, capture_output=True, text=True)
+    rows = line.rows("labels.csv")
+    probabilities = np.load(f"out/{line.DIGITS}/check/test.npz")["probabilities"]
+    assert [row["label"] for row in rows] == [str(probabilities[int(path.stem)].argmax()) for path in raw]
+    series = [installed / "infer", "series", f"out/dist/{line.WAVES}", f"out/{line.WAVES}/data/raw/series.csv"]
+    subprocess.run([*series, "-o", "forecast.csv"], check=True, capture_output=True, text=True)
+    forecast = [float(row["yhat"]) for row in line.rows("forecast.csv")]
+    expected = np.load(f"out/{line.WAVES}/check/test.npz")["forecast"].ravel()
+    np.testing.assert_allclose(forecast, expected, rtol=1e-5, atol=1e-6)

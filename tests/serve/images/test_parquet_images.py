@@ -1,0 +1,89 @@
+"""Images in a Parquet file: the same answers as from files, a bad row is a row, the file is bounded."""
+
+import io
+import os
+from pathlib import Path
+from typing import Any
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+from convline.errors import InputError
+from convline.images import parquet_images
+from convline.images.predict import fingerprint
+from convline.images.sources import ImageSources
+from PIL import Image
+from test_cli import infer, rows_of
+
+
+def png(grey: int) -> bytes:
+    stream = io.BytesIO()
+    Image.new("L", (9, 9), grey).save(stream, "PNG")
+    return stream.getvalue()
+
+
+IMAGES = [png(0), png(255), b"no image", None, png(120), b""]
+
+
+def write(path: Path, columns: dict[str, Any], **options: Any) -> Path:
+    pyarrow.parquet.write_table(pyarrow.table(columns), path, **options)
+    return path
+
+
+@pytest.mark.parametrize("form", ["column", "struct", "plain", "large"])
+def test_rows_are_images(classifier: Path, tmp_path: Path, form: str) -> None:
+    """Oracle: the shades; row groups of two; a column of its own, in a struct, not coded, of 64-bit offsets."""
+    kind = pyarrow.large_binary() if form == "large" else pyarrow.binary()
+    column = {"bytes": pyarrow.array(IMAGES, kind), "label": list(range(6))}
+    if form == "struct":
+        column = {"image": [{"path": "x.png", "bytes": data} for data in IMAGES[:5]] + [None]}
+    path = write(tmp_path / "many.Parquet", column, row_group_size=2, use_dictionary=form != "plain")
+    rows = rows_of(infer("images", classifier, path))
+    assert [row["path"] for row in rows] == [f"{path}#{k}" for k in range(6)]
+    assert [row["label"] for row in rows] == ["dark", "bright", "", "", "middle", ""]
+    reasons = ["no known image format", "got null", "got null" if form == "struct" else "zero bytes"]
+    assert all(reason in rows[k]["error"] for k, reason in zip((2, 3, 5), reasons, strict=True))
+
+
+def test_many_rows_in_processes(classifier: Path, tmp_path: Path) -> None:
+    """Oracle: the shades of 700 rows in row groups that no batch fits."""
+    path = write(tmp_path / "m.parquet", {"bytes": [png((0, 255, 120)[k % 3]) for k in range(700)]}, row_group_size=99)
+    rows = rows_of(infer("images", classifier, path, "--workers", 2))
+    assert [row["label"] for row in rows] == [("dark", "bright", "middle")[k % 3] for k in range(700)]
+
+
+@pytest.mark.parametrize(
+    ("columns", "reason"),
+    [
+        ({"image": [b"x"]}, "expected one column `bytes` that holds image files, got image"),
+        ({"bytes": [1]}, "expected one column `bytes`"),
+        ({"bytes": [b"x"], "image": [{"bytes": b"x"}]}, "got bytes, image.bytes"),
+        ({"bytes": pyarrow.array([], pyarrow.binary())}, "holds no image files"),
+    ],
+)
+def test_what_holds_no_images_is_a_row(classifier: Path, tmp_path: Path, columns: dict[str, Any], reason: str) -> None:
+    whole = write(tmp_path / "m.parquet", columns)
+    (tmp_path / "cut.parquet").write_bytes(whole.read_bytes()[:-9])
+    rows = rows_of(infer("images", classifier, whole, tmp_path / "cut.parquet", tmp_path / "none.parquet"))
+    assert [Path(row["path"]).stem for row in rows] == ["m", "cut", "none"] and reason in rows[0]["error"]
+    assert all("cannot be read" in row["error"] for row in rows[1:]) and not any(row["label"] for row in rows)
+
+
+def test_row_groups_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Oracle: a bound below the size; 100,000 equal rows of one megabyte are in memory once, not 100 GB."""
+    [first, *_] = parquet_images.cells(str(write(tmp_path / "m.parquet", {"bytes": IMAGES})))
+    with monkeypatch.context() as patch, pytest.raises(InputError, match="row groups of 10 bytes at most, got"):
+        patch.setattr(parquet_images, "MAX_BYTES", 10)
+        first.read()
+    coded = pyarrow.DictionaryArray.from_arrays(pyarrow.array([0] * 100_000, pyarrow.int32()), [bytes(2**20)])
+    last = list(parquet_images.cells(str(write(tmp_path / "n.parquet", {"bytes": coded}))))[-1]
+    assert last.row == 99_999 and last.read() == bytes(2**20)
+
+
+def test_resume_sees_that_the_file_changed(tmp_path: Path) -> None:
+    """Oracle: the hash of a row's inputs is that of their bytes: times do not count, another image does."""
+    found, path = [], tmp_path / "m.parquet"
+    for moment, images in ((1, IMAGES), (2, IMAGES), (2, IMAGES[::-1])):
+        os.utime(write(path, {"bytes": images}), (moment, moment))
+        found.append(fingerprint(list(ImageSources([str(path)], io.BytesIO()))))
+    assert found[0] == found[1] != found[2]

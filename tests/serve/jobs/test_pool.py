@@ -1,0 +1,130 @@
+"""What workers are made of: bound batches, a measured batch size, usable cores; and `convline.load` in Python."""
+
+import os
+import threading
+import time
+from pathlib import Path
+
+import convline
+import numpy as np
+import pytest
+import tiny
+from convline.errors import DeviceMemoryError
+from convline.images.predict import Bound, classify
+from convline.images.sources import Source
+from convline.jobs.pool import best_batch, best_workers
+from convline.runtime.host import usable_cores
+from convline.runtime.model import Classifier, load
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+
+def test_bound_batches_are_the_same_answers(classifier: Path) -> None:
+    """Oracle: the plain run; batches shorter than the padding as well, and several threads at once."""
+    model = load(classifier, "cpu")
+    images = np.random.default_rng(1).integers(0, 256, (37, 8, 8, 1), dtype=np.uint8)
+    run = Bound(model, 16, "cpu")
+    parts = [images[:16], images[16:32], images[32:]]
+    found: dict[int, np.ndarray] = {}
+    workers = [threading.Thread(target=lambda k=k: found.update({k: run(parts[k])})) for k in range(3)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    np.testing.assert_allclose(
+        np.concatenate([found[k] for k in range(3)]), model.predict_proba(images), rtol=0, atol=1e-6
+    )
+
+
+def test_the_batch_grows_while_it_pays() -> None:
+    """Oracle: a run that always takes 5 ms: the largest; a batch that takes longer than its parts: the smallest."""
+    assert best_batch(lambda n: time.sleep(0.005), 2, (1, 2, 4)) == 4
+    assert best_batch(lambda n: time.sleep(0.01 * n**2), 2, (1, 2, 4)) == 1
+    assert 1 <= usable_cores() <= (os.cpu_count() or 1)
+
+
+@pytest.mark.parametrize(("holds", "expected"), [(64, 64), (8, 8), (3, 2), (1, 1)])
+def test_the_batch_steps_back_to_what_the_device_holds(
+    monkeypatch: pytest.MonkeyPatch, holds: int, expected: int
+) -> None:
+    """Oracle: larger is faster here, and memory for `holds` images: the last of 16, 32, 64 that fits, or a half."""
+
+    def rate(run: object, size: int, count: int) -> float:
+        if size > holds:
+            raise DeviceMemoryError("full")
+        return float(size)
+
+    monkeypatch.setattr("convline.jobs.pool._rate", rate)
+    monkeypatch.setattr("convline.jobs.pool.LONG_RUN", 9.0)
+    assert best_batch(lambda n: None, 2, (16, 32, 64, 128)) == expected
+
+
+def test_a_single_image_that_does_not_fit_is_an_error() -> None:
+    """Oracle: the error of the run itself, whatever the first size."""
+
+    def full(n: int) -> None:
+        raise DeviceMemoryError(f"no memory for {n}")
+
+    for sizes in ((16, 32), (1, 2)):
+        with pytest.raises(DeviceMemoryError, match="no memory for 1"):
+            best_batch(full, 2, sizes)
+
+
+def test_workers_that_stand_in_each_others_way_are_halved() -> None:
+    """Oracle: work that one lock serialises and that waiting makes slower, against work that sleeps side by side."""
+    lock, waiting = threading.Lock(), []
+
+    def crowded(n: int) -> None:
+        waiting.append(n)
+        with lock:
+            time.sleep(0.004 * len(waiting))
+            waiting.pop()
+
+    assert best_workers(crowded, 4, 1) < 4
+    assert best_workers(lambda n: time.sleep(0.02), 4, 1) == 4
+
+
+def test_the_api_answers_as_the_command(classifier: Path, tmp_path: Path) -> None:
+    """Oracle: the brightness of each picture, whatever form it comes in; one is a batch of one."""
+    model = convline.load(classifier, "cpu")
+    Image.new("RGB", (30, 20), (255, 255, 255)).save(tmp_path / "white.png")
+    path = tmp_path / "white.png"
+    pictures = [
+        path, str(path), path.read_bytes(), Image.new("L", (5, 5), 255), np.full((40, 3), 255, np.uint8),
+        np.zeros((8, 8, 3), np.uint8),
+    ]  # fmt: skip
+    assert model.predict(pictures).tolist() == ["bright"] * 5 + ["dark"]
+    assert model.predict(path).tolist() == ["bright"] and model.predict_proba(pictures[4]).shape == (1, 3)
+    assert model.predict_proba([]).shape == (0, 3)
+    expected = tiny.classify_by_brightness(np.full((1, 8, 8, 1), 255))
+    np.testing.assert_allclose(model.predict_proba(p for p in pictures[:1]), expected, atol=1e-6)
+    with pytest.raises(convline.errors.InputError, match=r"none\.png: no such file"):
+        model.predict([path, tmp_path / "none.png"])
+    with pytest.raises(convline.errors.InputError, match=r"expected uint8 \(H, W\)"):
+        model.predict(np.zeros((3, 3)))
+
+
+@pytest.fixture(scope="module")
+def shades(tmp_path_factory: pytest.TempPathFactory, classifier_bytes: bytes) -> tuple[Classifier, dict[str, str]]:
+    """A model, and the label of each file: three shades, and one without a file."""
+    folder = tmp_path_factory.mktemp("shades")
+    (folder / "tiny.onnx").write_bytes(classifier_bytes)
+    for grey in (0, 120, 255):
+        Image.new("L", (9, 9), grey).save(folder / f"{grey}.png")
+    model, names = load(folder / "tiny.onnx", "cpu"), {"0": "dark", "120": "middle", "255": "bright", "none": None}
+    assert isinstance(model, Classifier)
+    return model, {f"{folder}/{name}.png": label for name, label in names.items()}
+
+
+@settings(max_examples=40, derandomize=True, database=None, deadline=None)
+@given(st.lists(st.integers(0, 3), max_size=50), st.integers(1, 9), st.integers(1, 5))
+def test_rows_keep_their_order_whatever_the_batches(
+    shades: tuple[Classifier, dict[str, str]], drawn: list[int], batch: int, workers: int
+) -> None:
+    """Oracle: the shade of each file, in the order given, for any mixture with bad ones, batch size and workers."""
+    model, labels = shades
+    names = [list(labels)[k] for k in drawn]
+    groups = list(classify(model, map(Source, names), batch=batch, workers=workers, top_k=1))
+    assert [(row["path"], row["label"]) for rows in groups for row in rows] == [(name, labels[name]) for name in names]
+    assert all(len(rows) == batch for rows in groups[:-1])

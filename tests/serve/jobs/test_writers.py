@@ -1,0 +1,261 @@
+"""The same rows in three forms, written as they come and renamed when whole."""
+
+import csv
+import hashlib
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet
+import pytest
+from convline.errors import ServeError
+from convline.jobs.writers import FEW_ROWS, MANY_ROWS, Columns, Row, open_part, open_table, shortest, to_csv, to_jsonl
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+COLUMNS: Columns = {"path": str, "score": float, "error": str}
+ROWS: list[Row] = [
+    {"path": "a.png", "score": 1 / 3, "error": None},
+    {"path": 'quo"ted, and\nbroken.png', "score": 1234567.0, "error": None},
+    {"path": "raw\udcff.png", "score": 1.25e-7, "error": None},
+    {"path": "naïve 写真.png", "score": None, "error": "no such file"},
+]
+
+
+def write(path: Path, rows: list[Row] | list[list[Row]]) -> None:
+    with open_table(str(path), COLUMNS, io.BytesIO()) as append:
+        for row in rows:  # one by one, as batches of one
+            append(row if isinstance(row, list) else [row])
+
+
+def test_three_forms_are_one_table(tmp_path: Path) -> None:
+    """Oracle: the shortest digits of float32 by hand, lone bytes shown; each form read by its standard reader."""
+    expected = [
+        ("a.png", 0.33333334, None),
+        ('quo"ted, and\nbroken.png', 1234567.0, None),
+        ("raw\\udcff.png", 1.25e-7, None),
+        ("naïve 写真.png", None, "no such file"),
+    ]
+    for suffix in (".csv", ".jsonl", ".parquet"):
+        write(tmp_path / f"t{suffix}", ROWS)
+    with (tmp_path / "t.csv").open(encoding="utf-8", newline="") as file:
+        text = list(csv.DictReader(file))
+    from_csv = [(r["path"], float(r["score"]) if r["score"] else None, r["error"] or None) for r in text]
+    lines = (tmp_path / "t.jsonl").read_text().splitlines()
+    from_json = [tuple(json.loads(line).values()) for line in lines]
+    from_parquet = [tuple(row.values()) for row in pyarrow.parquet.read_table(tmp_path / "t.parquet").to_pylist()]
+    assert from_csv == from_json == from_parquet == expected
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["t.csv", "t.jsonl", "t.parquet"]
+
+
+FIXED = settings(derandomize=True, database=None, deadline=None, max_examples=100)
+SINGLE = st.floats(allow_nan=False, allow_infinity=False, width=32)
+
+
+@FIXED
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["a", "=1", "-5", 'q"', "a,b", "\r", "\0", "é", "\udcff", None]), st.none() | SINGLE)
+    )
+)
+def test_columns_are_written_as_rows_are(cells: list[tuple]) -> None:
+    """Oracle: each value by itself, each row by csv and json alone; many rows, which pyarrow joins, are the same."""
+    rows: list[Row] = [{"path": word, "score": number} for word, number in cells]
+    expected = io.StringIO(newline="")
+    scores = [score or "" for score in shortest(np.array([number for _, number in cells], np.float64))]
+    for row, score in zip(rows, scores, strict=True):
+        word = (row["path"] or "").replace("\udcff", "\\udcff")
+        word = f"'{word}" if word[:1] in ("=", "\r") else word
+        quoting = csv.QUOTE_ALL if "\r" in word else csv.QUOTE_MINIMAL
+        csv.writer(expected, lineterminator="\n", quoting=quoting).writerow([word, score])
+    for times in (1, FEW_ROWS):  # pyarrow is imported: FEW_ROWS are enough for it
+        assert to_csv(rows * times).decode() == expected.getvalue() * times
+    clean = [row["path"] and row["path"].replace("\udcff", "\\udcff") for row in rows]
+    lines = [{"path": w, "score": None if s == "" else float(s)} for w, s in zip(clean, scores, strict=True)]
+    for times in (1, FEW_ROWS):  # pyarrow is imported: FEW_ROWS are enough for it
+        assert [json.loads(line) for line in to_jsonl(rows * times).splitlines()] == lines * times
+
+
+@FIXED
+@given(st.lists(SINGLE | st.floats(2**-24, 2**37, width=32) | st.decimals(-99, 99, places=3).map(float), min_size=1))
+def test_numbers_read_back_as_they_were(numbers: list[float]) -> None:
+    """Oracle: the float32 itself, by way of the float64 that readers of CSV and JSON make; no shorter %g does."""
+    single = np.array(numbers, np.float32)
+    for number, text in zip(single, shortest(single), strict=True):
+        assert text is not None and np.float32(float(text)) == number
+        count = len(text.partition("e")[0].lstrip("-0.").replace(".", "").rstrip("0"))
+        assert count <= 1 or np.float32(float(f"{number:.{count - 1}g}")) != number
+
+
+def test_both_ways_of_writing_numbers_are_one() -> None:
+    """Oracle: pyarrow's own text; powers of ten, their neighbours, and 300,000 bit patterns of float32."""
+    powers = (10.0 ** np.arange(-45, 39)).astype(np.float32)
+    bits = np.arange(0, 2**32, 2**32 // 300_000 + 1, dtype=np.uint64).astype(np.uint32)
+    numbers = np.concatenate(
+        [
+            powers,
+            np.nextafter(powers, np.float32(0)),
+            np.nextafter(powers, np.float32(1)),
+            -powers,
+            bits.view(np.float32),
+        ]
+    )
+    numbers = numbers[np.isfinite(numbers)]
+    assert shortest(numbers) == pyarrow.array(numbers).cast(pyarrow.string()).to_pylist()
+
+
+@pytest.mark.parametrize("rows", [7, MANY_ROWS])
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+def test_a_series_with_an_offset_keeps_its_steps(tmp_path: Path, suffix: str, rows: int) -> None:
+    """Oracle: whole numbers that float32 holds exactly: a meter that rises by one a day."""
+    values = [1_234_561.0 + k for k in range(rows)]
+    write(tmp_path / f"t{suffix}", [[{"path": "meter", "score": value, "error": None} for value in values]])
+    if suffix == ".parquet":
+        found = pyarrow.parquet.read_table(tmp_path / "t.parquet")["score"].to_pylist()
+    elif suffix == ".jsonl":
+        found = [json.loads(line)["score"] for line in (tmp_path / "t.jsonl").read_text().splitlines()]
+    else:
+        found = [float(row["score"]) for row in csv.DictReader((tmp_path / "t.csv").read_text().splitlines())]
+    assert found == values
+
+
+@pytest.mark.parametrize("rows", [1, MANY_ROWS])
+def test_what_is_not_finite_is_missing(rows: int) -> None:
+    """Oracle: JSON has no such numbers, and neither has a table."""
+    for number in (np.nan, np.inf, -np.inf, 1e300):
+        block = {"score": np.full(rows, number), "error": np.full(rows, b"x")}
+        assert to_csv(block) == b",x\n" * rows and json.loads(to_jsonl(block).split(b"\n")[0])["score"] is None
+
+
+def test_without_pyarrow_the_table_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Oracle: the table that pyarrow joins."""
+    block = {
+        "ds": np.array([b"2024-01-01", b"", b"7"] * MANY_ROWS),
+        "yhat": np.random.default_rng(0).normal(size=3 * MANY_ROWS),
+        "status": (["ok", "a, b", None], np.arange(3 * MANY_ROWS) % 3),
+    }
+    whole = to_csv(block), to_jsonl(block)
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "pyarrow", None)
+        assert (to_csv(block), to_jsonl(block)) == whole
+
+
+def test_many_rows_are_written_without_pandas() -> None:
+    """Oracle: the modules of a new process; pandas takes a second or two to import, and nothing here needs it."""
+    code = (
+        "import sys, numpy as np; from convline.jobs.writers import to_csv, to_jsonl; "
+        "block = {'ds': np.array([b'1', b''] * 999), 'yhat': np.ones(1998), "
+        "'status': (['ok', 'a'], np.ones(1998, int))}; "
+        "to_csv(block), to_jsonl(block); print('pyarrow.compute' in sys.modules, 'pandas' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["True", "False"]
+
+
+def test_no_rows_is_an_empty_table(tmp_path: Path) -> None:
+    """Oracle: a header and nothing else; Parquet keeps the types."""
+    write(tmp_path / "t.csv", [])
+    write(tmp_path / "t.parquet", [])
+    assert (tmp_path / "t.csv").read_text() == "path,score,error\n"
+    assert [str(field.type) for field in pyarrow.parquet.read_schema(tmp_path / "t.parquet")] == [
+        "string", "double", "string",
+    ]  # fmt: skip
+
+
+def test_parquet_row_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Oracle: 25 rows in groups of 10 lines' bytes; none lost, order kept."""
+    monkeypatch.setattr("convline.jobs.writers.GROUP", 10 * len('{"path": "10", "score": 10, "error": null}\n'))
+    rows: list[Row] = [{"path": str(i), "score": float(i), "error": None} for i in range(25)]
+    write(tmp_path / "t.parquet", rows)
+    file = pyarrow.parquet.ParquetFile(tmp_path / "t.parquet")
+    assert [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)] == [10, 10, 5]
+    assert file.read().to_pylist() == rows
+
+
+@pytest.mark.parametrize(
+    "text", ["=1+1", "@sum", "\tx", "\rx", "=cmd|' /C calc'!A0", "-2+3+cmd|' /C calc'!A0", "+SUM(A1:A9)", "-a\n(b)",
+             "+'file:///etc/passwd'#$x.A1", "-[x.xls]Sheet1"],
+)  # fmt: skip
+def test_formulas_are_defused_in_csv_alone(tmp_path: Path, text: str) -> None:
+    """Oracle: OWASP's list (CSV injection), of + and - those that call or refer; the quote mark is in CSV only."""
+    write(tmp_path / "t.csv", [{"path": text, "score": -1.0, "error": None}])
+    write(tmp_path / "t.jsonl", [{"path": text, "score": -1.0, "error": None}])
+    with (tmp_path / "t.csv").open(newline="") as file:
+        assert list(csv.reader(file))[1] == [f"'{text}", "-1", ""]
+    assert json.loads((tmp_path / "t.jsonl").read_text())["path"] == text
+
+
+def test_different_texts_stay_different(tmp_path: Path) -> None:
+    """Oracle: by hand; one ' less gives back each text that was changed."""
+    given = ["=1", "'=1", "''=1", "'-A", "-A", "'", "'x", "x"]
+    write(tmp_path / "t.csv", [{"path": text, "score": 0.0, "error": None} for text in given])
+    with (tmp_path / "t.csv").open(newline="") as file:
+        assert [row["path"] for row in csv.DictReader(file)] == ["'=1", "''=1", "'''=1", *given[3:]]
+
+
+@pytest.mark.parametrize("text", ["-5", "+1.5", "-A", "+B", "-x.png", "+cmd", "--", "-north/3.csv"])
+def test_ids_and_numbers_are_left_alone(tmp_path: Path, text: str) -> None:
+    """Oracle: the text itself, in every form: an id is the key that tables are joined by."""
+    for suffix in (".csv", ".jsonl"):
+        write(tmp_path / f"t{suffix}", [{"path": text, "score": 0.0, "error": None}])
+    assert (tmp_path / "t.csv").read_text().splitlines()[1] == f"{text},0,"
+    assert json.loads((tmp_path / "t.jsonl").read_text())["path"] == text
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+def test_an_interrupted_table_is_never_seen(tmp_path: Path, suffix: str) -> None:
+    """Oracle: an exception half-way leaves an older file as it was."""
+    path = tmp_path / f"t{suffix}"
+    path.write_text(old := "path,label,status,error\nold,,,\n")
+    with pytest.raises(KeyboardInterrupt), open_table(str(path), COLUMNS, io.BytesIO()) as append:
+        append(ROWS[:2])
+        raise KeyboardInterrupt
+    assert path.read_text() == old
+
+
+def test_rows_are_visible_while_it_runs(tmp_path: Path) -> None:
+    """Oracle: the part file holds the row before the table is closed; stdout stays open afterwards."""
+    stdout = io.BytesIO()
+    with open_table(str(tmp_path / "t.csv"), COLUMNS, stdout) as append:
+        append(ROWS[:1])
+        assert (tmp_path / "t.csv.part").read_text() == "path,score,error\na.png,0.33333334,\n"
+    with open_table("-", COLUMNS, stdout) as append:
+        append(ROWS[:1])
+    assert stdout.getvalue() == b"path,score,error\na.png,0.33333334,\n"
+
+
+def test_a_part_goes_on_where_it_is_told(tmp_path: Path) -> None:
+    """Oracle: what lies beyond the bytes to keep is cut off, though less is written than lay there."""
+    (tmp_path / "t.csv.part").write_text("path,score,error\na,1,\nhalf a row of a killed run")
+    (tmp_path / "t.csv.part.journal").touch()
+    kept = hashlib.sha256(b"path,score,error\na,1,\n").hexdigest()
+    with (
+        pytest.raises(ServeError, match="got other bytes"),
+        open_part(str(tmp_path / "t.csv"), COLUMNS, io.BytesIO(), 21, kept),
+    ):
+        pass
+    assert (tmp_path / "t.csv.part").read_text().endswith("half a row of a killed run")
+    with open_part(str(tmp_path / "t.csv"), COLUMNS, io.BytesIO(), 22, kept) as part:
+        part.append(b"b,2,\n")
+        assert part.size == 27
+    assert (tmp_path / "t.csv").read_text() == "path,score,error\na,1,\nb,2,\n"
+
+
+def test_places_that_cannot_be_written(tmp_path: Path) -> None:
+    """Oracle: a folder that does not exist, and a folder of that name."""
+    (tmp_path / "f.csv").mkdir()
+    for name, reason in (("none/t.csv", "make the folder"), ("f.csv", "got a folder")):
+        with pytest.raises(ServeError, match=reason):
+            write(tmp_path / name, [])
+
+
+def test_a_part_is_never_written_through_a_link(tmp_path: Path) -> None:
+    """Oracle: a file that a link at the part's place leads to stays as it was."""
+    (tmp_path / "precious").write_text("gold")
+    (tmp_path / "t.csv.part").symlink_to(tmp_path / "precious")
+    with pytest.raises(ServeError, match="cannot be written"):
+        write(tmp_path / "t.csv", ROWS)
+    assert (tmp_path / "precious").read_text() == "gold"

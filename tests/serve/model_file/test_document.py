@@ -1,0 +1,242 @@
+"""What `contract.read` accepts, and that everything else is refused with one sentence that names the file."""
+
+import hashlib
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import tiny
+from convline.errors import ModelFileError
+from convline.model_file import document as contract
+from convline.model_file.wire import encode_bytes
+from test_wire import hide, with_operator
+
+
+def test_what_is_sealed_is_read(classifier: Path, classifier_bytes: bytes) -> None:
+    """Oracle: the document that was sealed, and onnx's own checker on the sealed file."""
+    found = contract.read(classifier)
+    assert {key: value for key, value in found.document.items() if key != "digest"} == tiny.classifier_document()
+    assert (found.name, found.task, found.labels) == ("brightness", "classification", tiny.LABELS)
+    assert found.bytes == classifier_bytes
+    onnx.checker.check_model(onnx.load_model_from_string(classifier_bytes))
+
+
+def test_digest_is_the_documented_one(classifier_bytes: bytes) -> None:
+    """Oracle: sha256 over the file as the onnx package serialises it without metadata, then the canonical JSON."""
+    proto = onnx.load_model_from_string(classifier_bytes)
+    document = json.loads(proto.metadata_props[0].value)
+    digest = document.pop("digest")
+    del proto.metadata_props[:]
+    canonical = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    assert digest == hashlib.sha256(proto.SerializeToString() + canonical.encode()).hexdigest()
+
+
+def test_sealing_again_changes_nothing(classifier_bytes: bytes) -> None:
+    """Oracle: other metadata is dropped and the digest does not depend on an older digest."""
+    proto = onnx.load_model_from_string(classifier_bytes)
+    proto.metadata_props.add(key="author", value="someone")
+    document = json.loads(proto.metadata_props[0].value)
+    assert contract.seal(proto.SerializeToString(), document) == classifier_bytes
+
+
+def flip(model: bytes, fraction: float) -> bytes:
+    place = int(len(model) * fraction)
+    return model[:place] + bytes([model[place] ^ 1]) + model[place + 1 :]
+
+
+def test_every_changed_byte_is_refused(tmp_path: Path, classifier_bytes: bytes) -> None:
+    """Oracle: flip one bit anywhere (every 7th byte here); no such file may be served."""
+    path = tmp_path / "flipped.onnx"
+    for place in range(0, len(classifier_bytes), 7):
+        path.write_bytes(flip(classifier_bytes, (place + 0.5) / len(classifier_bytes)))
+        with pytest.raises(ModelFileError, match=r"flipped\.onnx"):
+            contract.read(path)
+
+
+DEEP = json.loads("[" * 900 + "]" * 900)  # json still reads and writes it, in Python's 1,000 frames
+
+
+def without_golden() -> dict[str, Any]:
+    """A document whose golden arrays hold no sample: a replay of them could not fail."""
+    document = tiny.classifier_document()
+    document["golden"]["input"] = contract.pack(np.zeros((0, tiny.SIDE, tiny.SIDE, 1), np.uint8))
+    document["golden"]["outputs"]["probabilities"] = contract.pack(np.zeros((0, 3), np.float32))
+    return document
+
+
+def with_stuffed_metadata() -> bytes:
+    """A file whose one metadata entry begins with fields that nobody knows."""
+    entry = b"\x18\x01" * contract.MAX_ENTRY_FIELDS + encode_bytes(1, b"convline") + encode_bytes(2, b"{}")
+    return tiny.classifier_graph().SerializeToString() + encode_bytes(14, entry)
+
+
+def foreign() -> bytes:
+    return tiny.classifier_graph().SerializeToString()
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda model: np.random.default_rng(1).bytes(5000), "expected an ONNX file, got other bytes"),
+        (lambda model: b"", "expected an ONNX file, got 0 bytes"),
+        (lambda model: b"<!doctype html><html><body>404</body></html>", "expected an ONNX file"),
+        (lambda model: model[:-1], "the file is truncated"),
+        (lambda model: model[: len(model) // 3], "the file is truncated"),
+        (lambda model: foreign(), "without it"),
+        (lambda model: flip(model, 0.2), "damaged"),
+        (lambda model: model + model[-10:], "expected|damaged|truncated"),
+        (lambda model: tiny.reseal(tiny.classifier_document(), hide("subgraph")), "got external data"),
+        (lambda model: tiny.reseal(tiny.classifier_document(), with_operator("evil.example")), "got 'Teleport' of"),
+        (lambda model: tiny.reseal(tiny.classifier_document() | {"provenance": {"x": DEEP}}), "nests deeper than 64"),
+        (lambda model: model.replace(b'"atol":1e-05', b'"atol":1e999'), "1e999 is not JSON"),
+        (lambda model: b"\x08\x0a\x3a\x00" + b"\x08\x01" * contract.MAX_TOP_FIELDS, "got a stuffed file"),
+        (lambda model: tiny.reseal(tiny.classifier_document() | {"format": 2}), "install a newer convline"),
+        (lambda model: tiny.reseal({"format": 1}), "metadata key 'name': expected a non-empty"),
+        (lambda model: tiny.reseal(without_golden()), "metadata key 'golden.input': expected .* of one sample or more"),
+        (lambda model: with_stuffed_metadata(), "without it"),
+    ],
+    ids=[
+        "random",
+        "empty",
+        "html",
+        "cut-by-one",
+        "cut-short",
+        "foreign",
+        "tampered",
+        "appended",
+        "external",
+        "domain",
+        "deep",
+        "infinite",
+        "stuffed",
+        "newer",
+        "schema",
+        "no golden samples",
+        "stuffed metadata",
+    ],
+)
+def test_refusals(tmp_path: Path, classifier_bytes: bytes, make: Any, message: str) -> None:
+    """Oracle: each file is wrong in one known way; the sentence names file and cause."""
+    path = tmp_path / "wrong.onnx"
+    path.write_bytes(make(classifier_bytes))
+    with pytest.raises(ModelFileError, match=message) as caught:
+        contract.read(path)
+    assert str(caught.value).startswith(str(path)) and "\n" not in str(caught.value)
+
+
+def mutate(model: bytes, rng: np.random.Generator) -> bytes:
+    """Return the bytes with a few of them changed, a piece cut out or said twice, or the end cut off."""
+    raw = np.frombuffer(model, np.uint8).copy()
+    start, stop = sorted(rng.integers(0, len(raw), 2))
+    match rng.integers(4):
+        case 0:
+            raw[rng.integers(0, len(raw), 3)] = rng.integers(0, 256, 3)
+        case 1:
+            raw = np.delete(raw, slice(start, min(stop, start + 40)))
+        case 2:
+            raw = np.insert(raw, start, raw[start : start + 40])
+        case _:
+            raw = raw[:stop]
+    return raw.tobytes()
+
+
+@pytest.mark.parametrize("digest", ["kept", "made anew"])
+def test_mutated_files_are_read_or_refused(
+    tmp_path: Path, classifier_bytes: bytes, digest: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Oracle: 1,500 files of a fixed seed; nothing but a Contract or a ModelFileError comes out, each in 2 s.
+
+    Behind a digest that holds, as whoever can write the file can make it, the schema and the walk are what is tried.
+    """
+    if digest == "made anew":
+        document = json.loads(onnx.load_model_from_string(classifier_bytes).metadata_props[0].value)
+        monkeypatch.setattr(contract, "_digest", lambda parts, changed: document["digest"])
+    rng, path, read = np.random.default_rng(0), tmp_path / "mutated.onnx", 0
+    for _ in range(1500):
+        path.write_bytes(mutate(classifier_bytes, rng))
+        start = time.process_time()
+        try:
+            contract.read(path)
+            read += 1
+        except ModelFileError as error:
+            assert str(error).startswith(str(path))
+        assert time.process_time() - start < 2
+    assert (read > 10) is (digest == "made anew")
+
+
+def test_missing_file_and_folder(tmp_path: Path) -> None:
+    """Oracle: neither is a model."""
+    with pytest.raises(ModelFileError, match="no such file"):
+        contract.read(tmp_path / "none.onnx")
+    with pytest.raises(ModelFileError, match=r"expected an \.onnx file"):
+        contract.read(tmp_path)
+
+
+def test_two_gib_are_refused_unread(tmp_path: Path) -> None:
+    """Oracle: a sparse file of 2^31 bytes takes no disk; reading it would take 2 GiB of memory."""
+    path = tmp_path / "huge.onnx"
+    with path.open("wb") as file:
+        file.truncate(2**31)
+    with pytest.raises(ModelFileError, match="expected at most 2147483647 bytes"):
+        contract.read(path)
+
+
+def test_manifest_hash(classifier: Path, classifier_bytes: bytes) -> None:
+    """Oracle: hashlib over the file; another hash is refused."""
+    assert contract.read(classifier, hashlib.sha256(classifier_bytes).hexdigest()).name == "brightness"
+    with pytest.raises(ModelFileError, match=r"expected the sha256 0{64}, got [0-9a-f]{64}"):
+        contract.read(classifier, "0" * 64)
+
+
+def test_seal_refuses_external_data_and_bad_documents() -> None:
+    """Oracle: the exporter hears of a mistake before the file exists."""
+    with pytest.raises(ModelFileError, match="external data"):
+        contract.seal(hide("initializer").SerializeToString(), tiny.classifier_document())
+    with pytest.raises(ModelFileError, match="'labels'"):
+        contract.seal(foreign(), tiny.classifier_document() | {"labels": ["a", "a"]})
+
+
+@pytest.mark.parametrize("dtype", contract.GOLDEN_DTYPES)
+def test_pack_round_trip(dtype: str) -> None:
+    """Oracle: bit-equal, for a view that is not contiguous, an empty one and a scalar."""
+    array = np.arange(24).reshape(2, 3, 4).astype(dtype)
+    for view in (array, array[:, ::2].transpose(2, 0, 1), array[:0], array[0, 0, 0].reshape(())):
+        back = contract.unpack(json.loads(json.dumps(contract.pack(view))))
+        assert back.dtype == view.dtype and back.shape == view.shape and (back == view).all()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"shape": [1 << 40]},
+        {"shape": [-1]},
+        {"shape": "12"},
+        {"shape": [1000]},
+        {"shape": [2]},
+        {"dtype": "object"},
+        {"data": "%%"},
+        {"data": 7},
+        {"data": "AAAA"},
+    ],
+    ids=str,
+)
+def test_unpack_refuses(change: dict[str, Any]) -> None:
+    """Oracle: a size that is not the data's, or beyond the bound, must not be allocated; the data are 12 uint8."""
+    with pytest.raises(ModelFileError, match="golden array"):
+        contract.unpack(contract.pack(np.zeros(12, np.uint8)) | change)
+
+
+def test_zlib_bomb_is_not_inflated() -> None:
+    """Oracle: 50 MB of zeros packed small but declared as 10 bytes; memory stays under 1 MB."""
+    import tracemalloc
+
+    bomb = contract.pack(np.zeros(50_000_000, np.uint8)) | {"shape": [10]}
+    tracemalloc.start()
+    with pytest.raises(ModelFileError, match="another size"):
+        contract.unpack(bomb)
+    assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    tracemalloc.stop()

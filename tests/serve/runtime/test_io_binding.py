@@ -1,0 +1,45 @@
+"""Bound tensors answer what plain arrays answer; the device is a value, so these lines are those of a GPU."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from convline.runtime.io_binding import bind, fetch, pad, run_bound
+from convline.runtime.model import Classifier, Forecaster, load
+from convline.runtime.session import available_devices
+
+
+@pytest.mark.parametrize("device", available_devices())
+@pytest.mark.parametrize("batch", [1, 5])
+def test_a_bound_classifier_answers_the_same(classifier: Path, device: str, batch: int) -> None:
+    """Oracle: `predict_proba` on the same batch, bit for bit; a second run does not change the answer."""
+    model = load(classifier, device)
+    assert isinstance(model, Classifier)
+    images = np.random.default_rng(batch).integers(0, 256, (batch, 8, 8, 1), np.uint8)
+    binding = bind(model.session, images, device)
+    for _ in range(2):
+        run_bound(model.session, binding)
+        (probabilities,) = fetch(binding)
+        np.testing.assert_array_equal(probabilities, model.predict_proba(images))
+
+
+@pytest.mark.parametrize("device", available_devices())
+def test_every_output_of_a_forecaster_is_fetched(make_forecaster: Callable[..., Path], device: str) -> None:
+    """Oracle: `predict`; a batch that is not contiguous is bound as one that is."""
+    model = load(make_forecaster("a", "b"), device)
+    assert isinstance(model, Forecaster)
+    series = np.random.default_rng(0).normal(size=(6, 4, 2)).astype(np.float32)[::2]
+    binding = bind(model.session, series, device)
+    run_bound(model.session, binding)
+    for bound, plain in zip(fetch(binding), model.run(series), strict=True):
+        np.testing.assert_array_equal(bound, plain)
+
+
+def test_padding_repeats_the_last_row() -> None:
+    """Oracle: by hand."""
+    np.testing.assert_array_equal(pad(np.array([[1, 2], [3, 4]]), 4), [[1, 2], [3, 4], [3, 4], [3, 4]])
+    np.testing.assert_array_equal(pad(np.array([[1, 2]]), 1), [[1, 2]])
+    for rows in (0, 3):
+        with pytest.raises(ValueError, match=f"pad: expected 1 to 2 rows, got {rows}; cut the batch first"):
+            pad(np.zeros((rows, 2)), 2)

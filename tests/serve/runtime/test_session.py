@@ -1,0 +1,90 @@
+"""Devices are never guessed in silence."""
+
+import importlib.metadata
+from pathlib import Path
+
+import pytest
+from convline.errors import DeviceError, ModelFileError
+from convline.runtime import session
+
+HIDDEN = "no NVIDIA GPU is seen, CUDA_VISIBLE_DEVICES hides all"
+
+
+@pytest.mark.usefixtures("no_gpu")
+@pytest.mark.parametrize("device", ["cuda", "tensorrt"])
+def test_a_device_that_is_not_there(classifier: Path, device: str) -> None:
+    """Oracle: the message says what was asked, why it is not there, and the cure: `no_gpu` hides it as a user does."""
+    message = f"{HIDDEN}; unset it, or pass --device cpu"
+    with pytest.raises(DeviceError, match=f"asked for {device}: {message}"):
+        session.open_session(classifier, device)
+
+
+@pytest.mark.usefixtures("no_gpu")
+def test_auto_says_what_it_chose(classifier: Path) -> None:
+    """Oracle: without a GPU that is the CPU, and the reason is given."""
+    opened = session.open_session(classifier, "auto")
+    assert opened.get_providers() == ["CPUExecutionProvider"]
+    assert session.describe_device(opened, "auto") == f"cpu (auto: {HIDDEN})"
+    assert session.describe_device(opened, "cpu") == "cpu"
+    assert session.available_devices() == ["cpu"]
+
+
+def test_unknown_device_lists_the_choices() -> None:
+    """Oracle: all four names are in the message."""
+    with pytest.raises(DeviceError, match="expected one of auto, cpu, cuda, tensorrt, got 'npu'"):
+        session.providers_for("npu")
+
+
+def test_threads_and_spinning_reach_onnxruntime(classifier: Path) -> None:
+    """Oracle: onnxruntime's own options object, read back from the session."""
+    options = session.open_session(classifier, "cpu", threads=1, spinning=False).get_session_options()
+    assert options.intra_op_num_threads == 1
+    assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
+
+
+def test_a_gpu_that_is_seen_but_broken_is_an_error(classifier: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Oracle: told that a GPU is there where none is, CUDA must fail with our error and not run on the CPU."""
+    if session.sees_gpu():
+        pytest.skip("a real GPU is here")
+    monkeypatch.setattr(session, "sees_gpu", lambda: True)
+    if "cuda" not in session.available_devices():
+        pytest.skip("this onnxruntime was built without CUDA")
+    what = r"(CUDA cannot be loaded, \S+|libcuda.so.1 of the NVIDIA driver) is missing"
+    with pytest.raises(DeviceError, match=f"asked for cuda: {what}; .*, or pass --device cpu"):
+        session.open_session(classifier, "cuda")
+
+
+def test_memory_on_a_gpu_is_bounded_where_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Oracle: GiB in bytes by hand; what is no number is an error that names the variable."""
+    monkeypatch.delenv(session.MEMORY, raising=False)
+    assert "gpu_mem_limit" not in session.cuda_options()
+    monkeypatch.setenv(session.MEMORY, "1.5")
+    assert session.cuda_options()["gpu_mem_limit"] == "1610612736"
+    monkeypatch.setenv(session.MEMORY, "4 GB")
+    with pytest.raises(DeviceError, match=r"CONVLINE_GPU_GIB: expected GiB, as 4 or 0\.5, got '4 GB'"):
+        session.cuda_options()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif("cuda" not in session.available_devices(), reason="no CUDA device here")
+def test_cuda_runs_on_cuda(classifier: Path) -> None:
+    """Oracle: the first provider of the session."""
+    assert session.open_session(classifier, "cuda").get_providers()[0] == "CUDAExecutionProvider"
+
+
+def test_both_distributions_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Oracle: two real dist-info folders on the path, as pip leaves them."""
+    for name in session.DISTRIBUTIONS:
+        folder = tmp_path / f"{name.replace('-', '_')}-9.9.dist-info"
+        folder.mkdir()
+        (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 9.9\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert importlib.metadata.version("onnxruntime") == "9.9"
+    with pytest.raises(DeviceError, match="pip uninstall onnxruntime onnxruntime-gpu"):
+        session.open_session(b"", "cpu")
+
+
+def test_bytes_that_are_no_model() -> None:
+    """Oracle: onnxruntime's complaint becomes one sentence."""
+    with pytest.raises(ModelFileError, match="cannot open it"):
+        session.open_session(b"not a model", "cpu")

@@ -1,0 +1,137 @@
+"""A CSV is read twice over, by pyarrow where it leaves nothing to decide and exactly: both say the same."""
+
+import io
+import itertools
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from convline.errors import InputError
+from convline.timeseries import arrow_table
+from convline.timeseries.coded import encode, first_seen
+from convline.timeseries.csv_reader import open_csv
+from convline.timeseries.series import table_of
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+FIXED = settings(derandomize=True, database=None, deadline=None, max_examples=80)  # the same examples in each run
+
+
+@pytest.fixture(autouse=True, scope="module")
+def small_files_are_large() -> Iterator[None]:
+    before, arrow_table.LARGE = arrow_table.LARGE, 0
+    yield
+    arrow_table.LARGE = before
+
+
+def outcome(text: str, keys: list[str], *, fast: bool, opened: tuple[str, str] = ("auto", "auto"), **rule) -> object:
+    """What a text gives through pyarrow where it may, or through the exact reader alone."""
+    try:
+        file = open_csv(io.StringIO(text), *opened, keys)
+        table = table_of(file if fast else replace(file, fast={}), **rule)
+    except InputError as error:
+        return str(error)
+    series = [(one.id, one.times.dtype.kind, one.times.tolist(), one.values.tolist()) for one in table.series]
+    return repr((series, table.step, table.filled, table.notes))
+
+
+ODD = [
+    "+3", " 4", "5 ", "1e400", "NaN", "NA", "-nan", "inf", "1_0", "0x1", "1,5", ".5", "1.", "\u0661", "\x1f7", "\xa08",
+    "1\x00", "\u00e9", " a", "20240101", "#N/A", "nAn", "N/a", "4.9e-324", "-0", "2024-01-03 10:00", '"1"',
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("cell", ODD)
+def test_both_readers_say_the_same_of_a_cell(cell: str) -> None:
+    """Oracle: the exact reader, of one odd cell in a well-formed file, in each column and at either end."""
+    rule = {"columns": ["y"], "time": "ds", "id": "u", "gaps": "interpolate"}
+    for sign, row, column in itertools.product(",;", (0, 1, 3), range(3)):
+        rows = [[f"2024-01-0{t}", "a", str(t)] for t in range(1, 5)]
+        rows[row][column] = cell
+        text = "\n".join(sign.join(line) for line in [["ds", "u", "y"], *rows]) + "\n"
+        assert outcome(text, ["ds", "u"], fast=True, **rule) == outcome(text, [], fast=False, **rule)
+
+
+@FIXED
+@given(st.data())
+def test_both_readers_say_the_same(data: st.DataObject) -> None:
+    """Oracle: the exact reader; of a well-formed file, and with up to three odd cells, lines and ends of lines."""
+    sign, end = data.draw(st.sampled_from(",;|\t")), data.draw(st.sampled_from(["\n", "\r\n", "\n\n"]))
+    days = data.draw(st.sampled_from(["2024-01-0{}", "{}", "2024-0{}", "2024-01-0{} 05:00", "2024-01-0{}T00:00Z"]))
+    good = st.sampled_from(["1", "-2.5", "1e3", "0.1", "7", "nan", "", *data.draw(st.sampled_from([[], ["1.234"]]))])
+    rows = [
+        [days.format(k + 1), data.draw(st.sampled_from(["a", "b", "1", " a"])), data.draw(good), data.draw(good)]
+        for k in range(data.draw(st.integers(1, 8)))
+    ]
+    for _ in range(data.draw(st.integers(0, 3))):
+        data.draw(st.sampled_from(rows))[data.draw(st.integers(0, 3))] = data.draw(st.sampled_from(ODD) | st.text())
+    text = end.join(sign.join(row) for row in [["ds", "u", "y", "z"], *rows])
+    signs = ["auto", {"\t": "tab"}.get(sign, sign)], ["auto", ".", ","]
+    opened = tuple(data.draw(st.sampled_from(choices)) for choices in signs)
+    columns, gaps = [["y"], ["y", "z"], ["u"]], ["error", "interpolate"]
+    rules = {"columns": columns, "time": ["ds", None], "id": ["u", None], "gaps": gaps}
+    rule = {name: data.draw(st.sampled_from(choices)) for name, choices in rules.items()}
+    text += data.draw(st.sampled_from(["", end, " \n"]))
+    expected = outcome(text, [], fast=False, opened=opened, **rule)
+    assert outcome(text, ["ds", "u"], fast=True, opened=opened, **rule) == expected
+
+
+@FIXED
+@given(
+    st.sampled_from(["", "ds,u,y\n", "y\n", "\n\nu,ds,y\n"]),
+    st.text(st.sampled_from([*'ds,yu;|\t\n\r"x01.-_e ']), max_size=60),
+)
+def test_both_readers_say_the_same_of_any_text(header: str, text: str) -> None:
+    """Oracle: the exact reader."""
+    for time, id in ((None, None), ("ds", None), ("ds", "u")):
+        rule = {"columns": ["y"], "time": time, "id": id, "gaps": "error"}
+        expected = outcome(header + text, [], fast=False, **rule)
+        assert outcome(header + text, ["ds", "u"], fast=True, **rule) == expected
+
+
+def test_a_plain_file_is_read_fast(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Oracle: what pyarrow has read is there and the exact reader is never asked; quotes are left to it, as all is
+    where pyarrow is not installed."""
+    text = "unique_id,ds,y\n" + "".join(f"{u},2024-01-0{t},{t}\n" for u in "ab" for t in range(1, 9))
+    file = open_csv(io.StringIO(text), keys=["unique_id", "ds"])
+    table = table_of(file, columns=["y"], time="ds", id="unique_id", gaps="error")
+    assert {*file.fast} == {"unique_id", "ds", "y"} and "exact" not in vars(file)
+    assert [one.values[:, 0].tolist() for one in table.series] == [[1, 2, 3, 4, 5, 6, 7, 8]] * 2
+    assert not open_csv(io.StringIO(text.replace("b", '"b"')), keys=["unique_id", "ds"]).fast
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    assert not open_csv(io.StringIO(text), keys=["unique_id", "ds"]).fast
+
+
+def test_reading_imports_no_pandas(tmp_path: Path) -> None:
+    """Oracle: sys.modules of a new process; pandas is installed here, and would cost two seconds."""
+    days = pd.date_range("2024-01-01", periods=9)
+    frame = pd.DataFrame({"unique_id": ["a"] * 9, "ds": days, "y": [1.0, None] + [2.0] * 7})
+    frame.to_csv(tmp_path / "x.csv", index=False)
+    frame.to_parquet(tmp_path / "x.parquet")
+    code = """if True:
+        import sys
+        from serve import arrow, series
+        arrow.LARGE = 0
+        for name in ("x.csv", "x.parquet"):
+            file = series.open_file(name, keys=["unique_id", "ds"])
+            series.table_of(file, columns=["y"], time="ds", id="unique_id", gaps="interpolate")
+        sys.exit("pyarrow" not in sys.modules or "pandas" in sys.modules)"""
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])}
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, check=True)
+
+
+@FIXED
+@given(st.lists(st.sampled_from("abcd")), st.permutations("abcdabx"))
+def test_codes_are_numbered_as_they_are_met(cells: list[str], words: list[str]) -> None:
+    """Oracle: `encode`, in one pass over the cells; words may be in any order, stand there twice, or not be used."""
+    places = [k for k, _ in sorted(enumerate(words), key=lambda pair: pair[1])]
+    codes = np.array([places[[words[p] for p in places].index(cell)] for cell in cells], np.int32)
+    found, there = first_seen(codes, words)
+    expected, known = encode(cells)
+    assert found.tolist() == expected.tolist() and there == known
