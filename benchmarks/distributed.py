@@ -28,13 +28,29 @@ from pipeline.data import prepare
 from pipeline.params import load as params
 from pipeline.train import distributed, loop
 
-EPOCHS = {"lenet5-digits": 9, "resnet20-digits": 3, "alexnet-digits": 2}  # the first, a warm-up, is not counted
-LAUNCHER = ("-m", "torch.distributed.run", "--standalone", "--local-addr=localhost", "--nproc-per-node=2")
-WAYS = {"one": (1, (), 1), "two": (1, LAUNCHER, 1), "apart": (2, (), 2)}  # commands at once, launcher, batch's divisor
+EPOCHS = {
+    "lenet5-digits": 9,
+    "resnet20-digits": 3,
+    "alexnet-digits": 2,
+}  # the first, a warm-up, is not counted
+LAUNCHER = (
+    "-m",
+    "torch.distributed.run",
+    "--standalone",
+    "--local-addr=localhost",
+    "--nproc-per-node=2",
+)
+WAYS = {
+    "one": (1, (), 1),
+    "two": (1, LAUNCHER, 1),
+    "apart": (2, (), 2),
+}  # commands at once, launcher, batch's divisor
 HEADING = """\
 | samples/s of a process | one | two | apart | efficiency: two / one | in CPU time | two / apart | efficiency by round |
 | --- | ---: | ---: | ---: | ---: | ---: | ---: | --- |"""
-Rates = dict[str, tuple[float, float]]  # of a network: a process's samples a second, and a second of its CPU time
+Rates = dict[
+    str, tuple[float, float]
+]  # of a network: a process's samples a second, and a second of its CPU time
 
 
 def worker(divisor: int) -> Rates:
@@ -58,7 +74,9 @@ def measure(way: str) -> Rates:
     count, launcher, divisor = WAYS[way]
     words = [sys.executable, *launcher, __file__, "--worker", str(divisor)]
     quiet = {**os.environ, "OMP_NUM_THREADS": "1"}
-    started = [subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=quiet) for _ in range(count)]
+    started = [
+        subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=quiet) for _ in range(count)
+    ]
     lines = [line for process in started for line in process.communicate()[0].splitlines()]
     if any(process.returncode for process in started):
         raise click.ClickException(f"{' '.join(words)}: failed, as said above")
@@ -74,13 +92,19 @@ def main(rounds: int, divisor: int | None) -> None:
     if divisor:
         return print(json.dumps(worker(divisor)))
     found = [{way: measure(way) for way in WAYS} for _ in range(rounds)]
-    click.echo(f"{roofline.processor()}, {roofline.describe()['cores']} cores; torch {torch.__version__}\n\n{HEADING}")
+    click.echo(
+        f"{roofline.processor()}, {roofline.describe()['cores']} cores; torch {torch.__version__}\n\n{HEADING}"
+    )
     for name in EPOCHS:
-        one, two, apart = (np.array([turn[way][name] for turn in found]) for way in WAYS)  # (rounds, clock or CPU)
+        one, two, apart = (
+            np.array([turn[way][name] for turn in found]) for way in WAYS
+        )  # (rounds, clock or CPU)
         rates = " | ".join(f"{np.median(way[:, 0]):,.1f}" for way in (one, two, apart))
         shares = " | ".join(f"{np.median(r):.2f}" for r in (*(two / one).T, (two / apart)[:, 0]))
         efficiency = two[:, 0] / one[:, 0]
-        click.echo(f"| {name} | {rates} | {shares} | {efficiency.min():.2f} to {efficiency.max():.2f} |")
+        click.echo(
+            f"| {name} | {rates} | {shares} | {efficiency.min():.2f} to {efficiency.max():.2f} |"
+        )
 
 
 if __name__ == "__main__":

@@ -60,7 +60,9 @@ PUBLISHED = {
 Run = dict[str, Any]
 
 
-def recipe_of(name: str, task: str, horizon: int, seed: int, every: params.Params) -> dict[str, Any]:
+def recipe_of(
+    name: str, task: str, horizon: int, seed: int, every: params.Params
+) -> dict[str, Any]:
     """Return the resolved recipe of one run, whatever params.yaml says its horizon, data and seed are."""
     raw = {key: value for key, value in every.raw["models"][name].items() if key != "full"}
     raw = overlay(raw, {"data": {"set": TASKS[task], "horizon": horizon}, "train": {"seed": seed}})
@@ -81,11 +83,16 @@ def run(name: str, recipe: dict[str, Any], label: str) -> Run:
     x = source.served("test")
     says = export.answers(net, x[:8])
     metrics = {"validation": state.chosen, "parameters": sum(p.numel() for p in net.parameters())}
-    about = metadata.document(name, recipe, source.about, metrics, x[:8], says, metadata.limit(says, 1e-4))
+    about = metadata.document(
+        name, recipe, source.about, metrics, x[:8], says, metadata.limit(says, 1e-4)
+    )
     graph = export.to_onnx(net, x, source.task).SerializeToString()
     stem.parent.mkdir(parents=True, exist_ok=True)
     stem.with_suffix(".onnx").write_bytes(contract.seal(graph, about))
-    found = score(stem.with_suffix(".onnx"), source, "test") | {"seconds": seconds, "parameters": metrics["parameters"]}
+    found = score(stem.with_suffix(".onnx"), source, "test") | {
+        "seconds": seconds,
+        "parameters": metrics["parameters"],
+    }
     found["validation"] = score(stem.with_suffix(".onnx"), source, "validation")["mse"]
     found["epochs"] = len(state.history)
     write_json(stem.with_suffix(".json"), found)
@@ -98,7 +105,11 @@ def score(path: Path, source: dataset.Data, split: str) -> Run:
     got = predict(load(path, "cpu"), source.served(split), 256)[0].astype(np.float64)
     target = source.windows(split, source.about["stride"])[1]
     error = (got - target) * source.scale
-    return {"mse": float((error**2).mean()), "mae": float(np.abs(error).mean()), "windows": len(target)}
+    return {
+        "mse": float((error**2).mean()),
+        "mae": float(np.abs(error).mean()),
+        "windows": len(target),
+    }
 
 
 def cell(runs: list[Run]) -> str:
@@ -114,7 +125,9 @@ def is_etth1(path: Path) -> bool:
     return hashlib.sha256(path.read_bytes()).hexdigest() == ETTH1
 
 
-def tables(found: dict[tuple[str, str, int], list[Run]], rows: dict[str, dict[str, tuple[str, ...]]]) -> str:
+def tables(
+    found: dict[tuple[str, str, int], list[Run]], rows: dict[str, dict[str, tuple[str, ...]]]
+) -> str:
     """Return a table for each task, by horizon, and one of what the runs cost; a cell without runs is empty.
 
     rows: the published ones by task, which stand beside ours.
@@ -122,16 +135,26 @@ def tables(found: dict[tuple[str, str, int], list[Run]], rows: dict[str, dict[st
     lines = []
     for task, published in rows.items():
         titles = ["horizon", *(f"{title}, published" for title in published), *NETS]
-        lines += [f"\n{task}, MSE/MAE\n", f"| {' | '.join(titles)} |", "| ---: " * len(titles) + "|"]
+        lines += [
+            f"\n{task}, MSE/MAE\n",
+            f"| {' | '.join(titles)} |",
+            "| ---: " * len(titles) + "|",
+        ]
         for k, horizon in enumerate(HORIZONS):
             cells = [cells[k] for cells in published.values()]
-            cells += [cell(found[name, task, horizon]) if (name, task, horizon) in found else "" for name in NETS]
+            cells += [
+                cell(found[name, task, horizon]) if (name, task, horizon) in found else ""
+                for name in NETS
+            ]
             lines.append(f"| {horizon} | {' | '.join(cells)} |")
         lines.append("\n| run | parameters | epochs | seconds, one core | validation MSE |")
         lines.append("| --- | ---: | ---: | ---: | ---: |")
         for (name, of, horizon), runs in found.items():
             if of == task:
-                facts = [f"{np.mean([run[key] for run in runs]):,.0f}" for key in ("parameters", "epochs", "seconds")]
+                facts = [
+                    f"{np.mean([run[key] for run in runs]):,.0f}"
+                    for key in ("parameters", "epochs", "seconds")
+                ]
                 facts.append(f"{np.mean([run['validation'] for run in runs]):.3f}")
                 lines.append(f"| {horizon}: {name} | {' | '.join(facts)} |")
     return "\n".join(lines)
@@ -152,18 +175,26 @@ def main(tasks: tuple[str, ...], horizons: tuple[int, ...], seeds: tuple[int, ..
         found: dict[tuple[str, str, int], list[Run]] = {}
         for task, horizon, (title, name) in itertools.product(tasks, horizons, NETS.items()):
             recipes = [recipe_of(name, task, horizon, seed, every) for seed in seeds]
-            runs = [run(name, one, f"{task} {horizon} {title}, one of {len(seeds)}") for one in recipes]
+            runs = [
+                run(name, one, f"{task} {horizon} {title}, one of {len(seeds)}") for one in recipes
+            ]
             found[title, task, horizon] = runs
     except (ParamsError, StageError, ServeError) as error:
         raise click.ClickException(str(error)) from error
     head = __doc__.split("\n\n")
     about = f"Brackets: 95 % t interval over {len(seeds)} seeds. {roofline.describe()['cpu']}, one thread."
     if is_etth1(path):
-        text, file = f"# ETTh1\n\n{head[0]}\n\n{head[1]}\n{about}\n{tables(found, PUBLISHED)}\n", RESULTS / "etth1.md"
+        text, file = (
+            f"# ETTh1\n\n{head[0]}\n\n{head[1]}\n{about}\n{tables(found, PUBLISHED)}\n",
+            RESULTS / "etth1.md",
+        )
     else:
         what = f"{path.name} is not the published ETTh1 (its sha256 is another): published rows are left out."
         rows: dict[str, dict[str, tuple[str, ...]]] = {task: {} for task in PUBLISHED}
-        text, file = f"# {path.stem}\n\n{what}\n\n{about}\n{tables(found, rows)}\n", OUT / "etth1" / f"{path.stem}.md"
+        text, file = (
+            f"# {path.stem}\n\n{what}\n\n{about}\n{tables(found, rows)}\n",
+            OUT / "etth1" / f"{path.stem}.md",
+        )
     file.write_text(text, encoding="utf-8")
     click.echo(text)
 

@@ -61,7 +61,11 @@ def network(name: str) -> Classifier:
     """Return torchvision's network with random weights, standardisation and softmax in it, as the line exports it."""
     torch.manual_seed(0)
     net = models.build("zoo", in_channels=3, size=(SIDE, SIDE), classes=10, name=name)
-    return Classifier(net, torch.full((3, 1, 1), 127.0), torch.full((3, 1, 1), 1 / 64)).eval().requires_grad_(False)
+    return (
+        Classifier(net, torch.full((3, 1, 1), 127.0), torch.full((3, 1, 1), 1 / 64))
+        .eval()
+        .requires_grad_(False)
+    )
 
 
 def ours(model: Served, image: np.ndarray, target: int, options: dict[str, Any]) -> dict[str, Map]:
@@ -76,10 +80,16 @@ def ours(model: Served, image: np.ndarray, target: int, options: dict[str, Any])
                  for some in np.split(vectors, range(batch, len(vectors), batch))]  # fmt: skip
         return Ridge(alpha=ALPHA).fit(vectors, np.concatenate(parts)).coef_
 
-    return {"occlusion": lambda n: of(methods.occlusion, n), "LIME": lime, "RISE": lambda n: of(methods.rise, n)}
+    return {
+        "occlusion": lambda n: of(methods.occlusion, n),
+        "LIME": lime,
+        "RISE": lambda n: of(methods.rise, n),
+    }
 
 
-def theirs(net: Classifier, image: np.ndarray, target: int, options: dict[str, Any]) -> dict[str, Map]:
+def theirs(
+    net: Classifier, image: np.ndarray, target: int, options: dict[str, Any]
+) -> dict[str, Map]:
     """Return the same maps by Captum, and RISE by a loop, on the network in torch."""
     x = torch.from_numpy(image).permute(2, 0, 1)[None].float()
 
@@ -89,8 +99,14 @@ def theirs(net: Classifier, image: np.ndarray, target: int, options: dict[str, A
 
     def occlusion(batch: int) -> np.ndarray:
         side = options["patch"]
-        window = {"sliding_window_shapes": (3, side, side), "strides": (3, side // 2, side // 2), "baselines": GREY}
-        found = Occlusion(probabilities).attribute(x, target=target, perturbations_per_eval=batch, **window)
+        window = {
+            "sliding_window_shapes": (3, side, side),
+            "strides": (3, side // 2, side // 2),
+            "baselines": GREY,
+        }
+        found = Occlusion(probabilities).attribute(
+            x, target=target, perturbations_per_eval=batch, **window
+        )
         return found[0, 0].numpy()
 
     def lime(batch: int) -> np.ndarray:
@@ -106,7 +122,9 @@ def theirs(net: Classifier, image: np.ndarray, target: int, options: dict[str, A
             ),
             to_interp_rep_transform=None,
         )
-        found = explainer.attribute(x, target=target, n_samples=options["samples"], perturbations_per_eval=batch)
+        found = explainer.attribute(
+            x, target=target, n_samples=options["samples"], perturbations_per_eval=batch
+        )
         return found.numpy().ravel()
 
     def rise(batch: int) -> np.ndarray:
@@ -145,11 +163,32 @@ def seconds(pair: tuple[Map, Map], batches: list[int], rounds: int) -> dict[tupl
 
 @click.command()
 @click.option("--network", "names", type=click.Choice([*NETS]), multiple=True, default=[*NETS])
-@click.option("--batch", "batches", type=click.IntRange(1), multiple=True, default=[8, 16, 32], show_default=True)
-@click.option("--samples", type=click.IntRange(8), default=200, show_default=True, help="Masks of LIME and of RISE.")
-@click.option("--patch", type=click.IntRange(8, SIDE), default=28, show_default=True, help="Pixels, of occlusion.")
+@click.option(
+    "--batch",
+    "batches",
+    type=click.IntRange(1),
+    multiple=True,
+    default=[8, 16, 32],
+    show_default=True,
+)
+@click.option(
+    "--samples",
+    type=click.IntRange(8),
+    default=200,
+    show_default=True,
+    help="Masks of LIME and of RISE.",
+)
+@click.option(
+    "--patch",
+    type=click.IntRange(8, SIDE),
+    default=28,
+    show_default=True,
+    help="Pixels, of occlusion.",
+)
 @click.option("--rounds", type=click.IntRange(1), default=3, show_default=True)
-def main(names: tuple[str, ...], batches: tuple[int, ...], samples: int, patch: int, rounds: int) -> None:
+def main(
+    names: tuple[str, ...], batches: tuple[int, ...], samples: int, patch: int, rounds: int
+) -> None:
     """Print seconds for each map and their ratios; an error where the two maps differ."""
     threads = torch.get_num_threads()
     device.prepare({"threads": threads})
@@ -160,15 +199,22 @@ def main(names: tuple[str, ...], batches: tuple[int, ...], samples: int, patch: 
     image = np.random.default_rng(0).integers(0, 256, (SIDE, SIDE, 3), np.uint8)
     for name in names:
         net = network(NETS[name][0])
-        model = Served(export.to_onnx(net, image[None].repeat(2, 0), "classification").SerializeToString(), threads)
+        model = Served(
+            export.to_onnx(net, image[None].repeat(2, 0), "classification").SerializeToString(),
+            threads,
+        )
         target = int(model.predict_proba(image[None]).argmax())
         options = {"samples": samples, "patch": patch}
         mine, peers = ours(model, image, target, options), theirs(net, image, target, options)
         windows = len(methods.starts(SIDE, patch, patch // 2)) ** 2
         for method, run in mine.items():
-            apart = float(np.abs(run(max(batches)) - peers[method](max(batches))).max())  # and warms both up
+            apart = float(
+                np.abs(run(max(batches)) - peers[method](max(batches))).max()
+            )  # and warms both up
             if not apart <= AGREE:
-                raise click.ClickException(f"{name}, {method}: the maps differ by {apart:.1e} (limit {AGREE})")
+                raise click.ClickException(
+                    f"{name}, {method}: the maps differ by {apart:.1e} (limit {AGREE})"
+                )
             taken = seconds((run, peers[method]), list(batches), rounds)
             best = [min((taken[side, batch], batch) for batch in batches) for side in (0, 1)]
             ratio, equal = best[1][0] / best[0][0], taken[1, max(batches)] / taken[0, max(batches)]

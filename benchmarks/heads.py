@@ -38,9 +38,13 @@ HEADING = (
 
 def answers(graph: Any, inputs: np.ndarray) -> np.ndarray:
     """Return what onnxruntime answers on the CPU, in batches of 32."""
-    session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(
+        graph.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
     name = session.get_inputs()[0].name
-    return np.concatenate([session.run(None, {name: inputs[i : i + 32]})[0] for i in range(0, len(inputs), 32)])
+    return np.concatenate(
+        [session.run(None, {name: inputs[i : i + 32]})[0] for i in range(0, len(inputs), 32)]
+    )
 
 
 def apart(got: np.ndarray, expected: np.ndarray) -> str:
@@ -65,7 +69,9 @@ def row(kind: str, recipe: dict[str, Any], source: dataset.Data) -> str:
     if kind == next(iter(heads.GRIDS)):  # they all share the backbone
         served = answers(export.to_onnx(headed.backbone, images, "features"), images)
         gap = np.abs(served - x).max() / np.abs(x).max()
-        click.echo(f"backbone: torch against onnxruntime, {x.shape[1]} features, worst {gap:.1e} of the largest\n")
+        click.echo(
+            f"backbone: torch against onnxruntime, {x.shape[1]} features, worst {gap:.1e} of the largest\n"
+        )
         click.echo(HEADING)
     whole = head_graph.to_graph(headed, images)
     options = ", ".join(f"{key} {value}" for key, value in headed.head.options.items())
@@ -82,11 +88,17 @@ def main(name: str) -> None:
     """Print a table of every kind of head for the recipe NAME of params.yaml, one that has a head on features."""
     try:
         models = params.load().models
-        fitting = [key for key, recipe in models.items() if (recipe["head"] or {}).get("kind", "softmax") != "softmax"]
+        fitting = [
+            key
+            for key, recipe in models.items()
+            if (recipe["head"] or {}).get("kind", "softmax") != "softmax"
+        ]
         if name not in fitting:
             raise StageError(f"no recipe {name!r} with a head on features; {hint(name, fitting)}")
         source = prepare.make(models[name]["data"])[0]
-        click.echo(f"{name}: {len(source.x['test'])} test images, {', '.join(source.about['labels'])}")
+        click.echo(
+            f"{name}: {len(source.x['test'])} test images, {', '.join(source.about['labels'])}"
+        )
         for kind in heads.GRIDS:
             click.echo(row(kind, models[name], source))
     except (ParamsError, StageError) as error:

@@ -73,11 +73,15 @@ def small(folder: Path, count: int) -> list[str]:
     return sorted(map(str, folder.iterdir()))
 
 
-def model(folder: Path, arch: str, rule: ImageRule, classes: int, options: dict[str, Any]) -> dict[str, Path]:
+def model(
+    folder: Path, arch: str, rule: ImageRule, classes: int, options: dict[str, Any]
+) -> dict[str, Path]:
     """Write a network with random weights as sealed files, fp32 and int8, as the line exports them."""
     torch.manual_seed(0)
     net = models.build(arch, in_channels=rule.channels, size=rule.size, classes=classes, **options)
-    whole = Classifier(net, torch.full((rule.channels, 1, 1), 127.0), torch.full((rule.channels, 1, 1), 1 / 64)).eval()
+    whole = Classifier(
+        net, torch.full((rule.channels, 1, 1), 127.0), torch.full((rule.channels, 1, 1), 1 / 64)
+    ).eval()
     x = np.random.default_rng(0).integers(0, 256, (32, *rule.size, rule.channels), np.uint8)
     graph = export.to_onnx(whole, x, "classification")
     made = {"fp32": graph, "int8": quantize.quantise(quantize.prepare(graph), x, "MinMax", [])}
@@ -111,7 +115,9 @@ def decode(files: list[str], rule: ImageRule) -> int:
 def session(path: Path, threads: int) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    return onnxruntime.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(
+        path.read_bytes(), options, providers=["CPUExecutionProvider"]
+    )
 
 
 def inference(path: Path, rule: ImageRule, count: int) -> float:
@@ -159,7 +165,9 @@ class Files(torch.utils.data.Dataset):
 def loader(files: list[str], path: Path, rule: ImageRule) -> int:
     """A torch DataLoader with a worker per core in front of onnxruntime."""
     run, done = session(path, usable_cores()), 0
-    for batch in torch.utils.data.DataLoader(Files(files, rule), batch_size=16, num_workers=usable_cores()):
+    for batch in torch.utils.data.DataLoader(
+        Files(files, rule), batch_size=16, num_workers=usable_cores()
+    ):
         run.run(None, {"images": batch.numpy()})
         done += len(batch)
     return done
@@ -188,7 +196,11 @@ def optimum(python: str, folder: Path, photos: str) -> float:
         input_names=["pixel_values"], output_names=["logits"], dynamic_shapes=({0: torch.export.Dim("batch")},),
     )  # fmt: skip
     labels = {str(k): str(k) for k in range(1000)}
-    config = {"model_type": "resnet", "architectures": ["ResNetForImageClassification"], "id2label": labels}
+    config = {
+        "model_type": "resnet",
+        "architectures": ["ResNetForImageClassification"],
+        "id2label": labels,
+    }
     (folder / "config.json").write_text(json.dumps(config))
     processor = {
         "image_processor_type": "ConvNextImageProcessor", "size": {"shortest_edge": 224}, "crop_pct": 0.875,
@@ -196,7 +208,9 @@ def optimum(python: str, folder: Path, photos: str) -> float:
         "image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225],
     }  # fmt: skip
     (folder / "preprocessor_config.json").write_text(json.dumps(processor))
-    done = subprocess.run([python, "-c", OPTIMUM, str(folder), photos], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [python, "-c", OPTIMUM, str(folder), photos], capture_output=True, text=True, check=False
+    )
     if done.returncode:
         raise click.ClickException(done.stderr[-2000:])
     return float(done.stdout.split()[-1])
@@ -242,15 +256,22 @@ def small_files(folder: Path, path: Path, count: int, rounds: int) -> None:
     }
     found = [[part() for part in parts.values()] for _ in range(rounds)]
     bare, run, ours = map(statistics.median, zip(*found, strict=True))
-    print(f"\n| LeNet-5, {count} PNG, medians of {rounds} | images/s | of opening alone |\n| --- | ---: | ---: |")
-    for name, one in [*zip(parts, (bare, run, ours), strict=True), ("ideal of the two", 1 / (1 / bare + 1 / run))]:
+    print(
+        f"\n| LeNet-5, {count} PNG, medians of {rounds} | images/s | of opening alone |\n| --- | ---: | ---: |"
+    )
+    for name, one in [
+        *zip(parts, (bare, run, ours), strict=True),
+        ("ideal of the two", 1 / (1 / bare + 1 / run)),
+    ]:
         print(f"| {name} | {one:,.0f} | {one / bare:.2f} |")
     print("\ninfer of opening, each round:", *(f"{one[2] / one[0]:.2f}" for one in found))
 
 
 def photo_files(folder: Path, files: list[str], resnet: dict[str, Path], peer: str | None) -> None:
     """Print the table of ResNet-50."""
-    print("| ResNet-50, 224 px | images/s | of the ideal | infer is |\n| --- | ---: | ---: | ---: |")
+    print(
+        "| ResNet-50, 224 px | images/s | of the ideal | infer is |\n| --- | ---: | ---: | ---: |"
+    )
     read = rate(partial(decode, files, CROP), 3)
     for precision, path in resnet.items():
         run, first = inference(path, CROP, 64), command(path, str(folder))
@@ -263,18 +284,32 @@ def photo_files(folder: Path, files: list[str], resnet: dict[str, Path], peer: s
         ours = (first + command(path, str(folder))) / 2  # before and after: the machine drifts
         run = (run + inference(path, CROP, 64)) / 2
         ideal = 1 / (1 / read + 1 / run)
-        rows = {"decode alone": read, "onnxruntime alone": run, "ideal": ideal, "infer images": ours} | others
+        rows = {
+            "decode alone": read,
+            "onnxruntime alone": run,
+            "ideal": ideal,
+            "infer images": ours,
+        } | others
         for what, found in rows.items():
-            print(f"| {precision}: {what} | {found:,.0f} | {found / ideal:.2f} | {ours / found:.2f} x |", flush=True)
+            print(
+                f"| {precision}: {what} | {found:,.0f} | {found / ideal:.2f} | {ours / found:.2f} x |",
+                flush=True,
+            )
 
 
 @click.command()
 @click.option("--peer", metavar="PYTHON", help="A Python that has Optimum, onnxruntime and torch.")
-@click.option("--count", default=1000, show_default=True, help="Photos; small files are 20 times as many.")
+@click.option(
+    "--count", default=1000, show_default=True, help="Photos; small files are 20 times as many."
+)
 @click.option("--rounds", default=5, show_default=True, help="Of the small files.")
-@click.option("--precision", type=click.Choice(["fp32", "int8"]), multiple=True, default=["fp32", "int8"])
+@click.option(
+    "--precision", type=click.Choice(["fp32", "int8"]), multiple=True, default=["fp32", "int8"]
+)
 @click.option("--part", type=click.Choice(PARTS), multiple=True, default=PARTS)
-def main(peer: str | None, count: int, rounds: int, precision: tuple[str, ...], part: tuple[str, ...]) -> None:
+def main(
+    peer: str | None, count: int, rounds: int, precision: tuple[str, ...], part: tuple[str, ...]
+) -> None:
     """Print tables of images/s and their ratios."""
     print(f"{roofline.processor()}, {usable_cores()} cores; onnxruntime {onnxruntime.__version__}, {count} JPEG of "
           f"{PHOTO[0]} x {PHOTO[1]}\n")  # fmt: skip
@@ -286,7 +321,10 @@ def main(peer: str | None, count: int, rounds: int, precision: tuple[str, ...], 
         if "small" in part:
             small_files(folder / "small", lenet, 20 * count, rounds)
         if {"photos", "start"} & {*part}:
-            shots, resnet = photos(folder / "photos", count, PHOTO), model(folder, "zoo", CROP, 1000, RESNET)
+            shots, resnet = (
+                photos(folder / "photos", count, PHOTO),
+                model(folder, "zoo", CROP, 1000, RESNET),
+            )
         if "photos" in part:
             photo_files(folder / "photos", shots, {key: resnet[key] for key in precision}, peer)
         if "start" in part:
@@ -294,7 +332,9 @@ def main(peer: str | None, count: int, rounds: int, precision: tuple[str, ...], 
             print("\n| start-up | s |\n| --- | ---: |")
             print(f"| infer --help | {started('--help'):.2f} |")
             print(f"| one picture, LeNet-5 | {started('images', str(lenet), digit):.2f} |")
-            print(f"| one picture, ResNet-50 | {started('images', str(resnet['fp32']), shots[0]):.2f} |")
+            print(
+                f"| one picture, ResNet-50 | {started('images', str(resnet['fp32']), shots[0]):.2f} |"
+            )
 
 
 if __name__ == "__main__":

@@ -48,16 +48,22 @@ def data_of(recipe: dict[str, Any]) -> tuple[dataset.Data, bool]:
         x = {split: rng.integers(0, 256, shape, np.uint8) for split in dataset.SPLITS}
         y = {split: rng.integers(0, 10, IMAGES) for split in dataset.SPLITS}
         about = {"task": "classification", "labels": list("0123456789"), "input": block}
-        return dataset.Data(x, y, *data.image_statistics(x["train"], block["standardise"]), about), True
+        return dataset.Data(
+            x, y, *data.image_statistics(x["train"], block["standardise"]), about
+        ), True
 
 
 def drawn(images: loop.Batches, batch: int) -> Iterator[Tensor]:
     """Yield the row numbers of whole batches, epoch after epoch, as `train.one_epoch` draws them."""
     while True:
-        yield from torch.randperm(len(images.x)).to(images.x.device).split(batch)[: len(images.x) // batch]
+        yield from (
+            torch.randperm(len(images.x)).to(images.x.device).split(batch)[: len(images.x) // batch]
+        )
 
 
-def steps_of(recipe: dict[str, Any], source: dataset.Data, on: torch.device) -> tuple[Callable[[], Any], ...]:
+def steps_of(
+    recipe: dict[str, Any], source: dataset.Data, on: torch.device
+) -> tuple[Callable[[], Any], ...]:
     """Return a step without and one with the pipeline; both end when the device has finished (they read the loss)."""
     settings = recipe["train"]
     torch.manual_seed(settings["seed"])
@@ -70,12 +76,16 @@ def steps_of(recipe: dict[str, Any], source: dataset.Data, on: torch.device) -> 
 
     def with_pipeline() -> float:
         chosen = next(rows)
-        return float(loop.step(recipe, net, optimizer, change(images.x[chosen]), images.y[chosen])[0])
+        return float(
+            loop.step(recipe, net, optimizer, change(images.x[chosen]), images.y[chosen])[0]
+        )
 
     return lambda: float(loop.step(recipe, net, optimizer, x, y)[0]), with_pipeline
 
 
-def compare(steps: tuple[Callable[[], Any], ...], seconds: float, label: str) -> list[tuple[float, ...]]:
+def compare(
+    steps: tuple[Callable[[], Any], ...], seconds: float, label: str
+) -> list[tuple[float, ...]]:
     """Return each round's median seconds of both steps, which alternate, the first of a pair by turns."""
     for step in steps * WARM_UP:
         step()
@@ -109,7 +119,13 @@ def row(name: str, recipe: dict[str, Any], on: torch.device, seconds: float) -> 
 
 @click.command()
 @click.argument("recipes", nargs=-1)
-@click.option("--seconds", type=float, default=20.0, show_default=True, help="Measure each recipe for so long.")
+@click.option(
+    "--seconds",
+    type=float,
+    default=20.0,
+    show_default=True,
+    help="Measure each recipe for so long.",
+)
 def main(recipes: tuple[str, ...], seconds: float) -> None:
     """Print what the data pipeline adds to a training step of RECIPES (of params.yaml; four by default)."""
     try:
@@ -121,7 +137,9 @@ def main(recipes: tuple[str, ...], seconds: float) -> None:
         images = {name: recipe for name, recipe in every.models.items() if "size" in recipe["data"]}
         for name in recipes or RECIPES:
             if name not in images:
-                raise StageError(f"params.yaml has no image recipe {name!r}; {hint(name, list(images))}")
+                raise StageError(
+                    f"params.yaml has no image recipe {name!r}; {hint(name, list(images))}"
+                )
             click.echo(row(name, images[name], on, seconds))
     except (ParamsError, StageError) as error:
         raise click.ClickException(str(error)) from error

@@ -39,8 +39,16 @@ from pipeline.train import device
 
 AS_PUBLISHED = {"batch_norm": True, "stride_in": "first", "zero_init": False}
 NETS: dict[str, tuple[str, int, dict[str, Any]]] = {
-    "LeNet-5, 32 px": ("lenet5", 32, {"full_c3": False, "subsampling": "trainable", "output": "linear"}),
-    "ResNet-20, 32 px": ("resnet", 32, {"family": "cifar", "depth": 20, "shortcut": "A", **AS_PUBLISHED}),
+    "LeNet-5, 32 px": (
+        "lenet5",
+        32,
+        {"full_c3": False, "subsampling": "trainable", "output": "linear"},
+    ),
+    "ResNet-20, 32 px": (
+        "resnet",
+        32,
+        {"family": "cifar", "depth": 20, "shortcut": "A", **AS_PUBLISHED},
+    ),
     "mobilenet_v2, 224 px": ("zoo", 224, {"name": "mobilenet_v2"}),
     "ResNet-18, 224 px": ("zoo", 224, {"name": "resnet18"}),
     "ResNet-50, 224 px": ("zoo", 224, {"name": "resnet50"}),
@@ -55,11 +63,15 @@ def network(arch: str, side: int, options: dict[str, Any]) -> Classifier:
     torch.manual_seed(0)
     channels = 1 if arch == "lenet5" else 3
     net = models.build(arch, in_channels=channels, size=(side, side), classes=10, **options)
-    return Classifier(net, torch.full((channels, 1, 1), 127.0), torch.full((channels, 1, 1), 1 / 64)).eval()
+    return Classifier(
+        net, torch.full((channels, 1, 1), 127.0), torch.full((channels, 1, 1), 1 / 64)
+    ).eval()
 
 
 def session_of(graph: onnx.ModelProto) -> Call:
-    session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(
+        graph.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
     return lambda x: session.run(None, {"images": x})
 
 
@@ -107,11 +119,18 @@ def rates(calls: dict[str, Call], x: np.ndarray, rounds: int) -> dict[str, float
 
 def compare(rounds: int) -> None:
     """Print samples/s at batch 1 and at each runtime's best batch, and their ratios to onnxruntime in fp32."""
-    print("| network | batch | " + " | ".join(RUNTIMES) + " |\n| --- | --- |" + " ---: |" * len(RUNTIMES))
+    print(
+        "| network | batch | "
+        + " | ".join(RUNTIMES)
+        + " |\n| --- | --- |"
+        + " ---: |" * len(RUNTIMES)
+    )
     bar = progress(len(NETS), "runtimes", "network")
     for name, (arch, side, options) in NETS.items():
         net = network(arch, side, options)
-        x = np.random.default_rng(0).integers(0, 256, (64, side, side, 1 if arch == "lenet5" else 3), np.uint8)
+        x = np.random.default_rng(0).integers(
+            0, 256, (64, side, side, 1 if arch == "lenet5" else 3), np.uint8
+        )
         calls = calls_of(net, x)
         found = {batch: rates(calls, np.ascontiguousarray(x[:batch]), rounds) for batch in BATCHES}
         best = {runtime: max(row[runtime] for row in found.values()) for runtime in RUNTIMES}
@@ -124,7 +143,9 @@ def compare(rounds: int) -> None:
 
 def agree() -> None:
     """Print how far OpenVINO's answers are from onnxruntime's, for every entry in out/."""
-    print("| entry | inputs | worst difference | of the largest answer |\n| --- | ---: | ---: | ---: |")
+    print(
+        "| entry | inputs | worst difference | of the largest answer |\n| --- | ---: | ---: | ---: |"
+    )
     files = sorted(OUT.glob("*/export/model.onnx"))
     if not files:
         raise StageError("no entry in out/; run `make`")
@@ -133,15 +154,23 @@ def agree() -> None:
         ours = quantize.run(onnx.load(file), x)[0]
         try:
             call = openvino_of(file.read_bytes())
-        except RuntimeError as error:  # a scikit-learn head's operators; a ceiling pool larger than its map
-            lacks = re.findall(r"(?:Conversion is failed|No conversion rule found) for.*?: (.+)", str(error)) or [
-                str(error)
-            ]
-            print(f"| {file.parents[1].name} | {len(x)} | not read: {', '.join(sorted(set(lacks)))} | - |", flush=True)
+        except (
+            RuntimeError
+        ) as error:  # a scikit-learn head's operators; a ceiling pool larger than its map
+            lacks = re.findall(
+                r"(?:Conversion is failed|No conversion rule found) for.*?: (.+)", str(error)
+            ) or [str(error)]
+            print(
+                f"| {file.parents[1].name} | {len(x)} | not read: {', '.join(sorted(set(lacks)))} | - |",
+                flush=True,
+            )
             continue
         theirs = np.concatenate([np.array(call(x[i : i + 8])[0]) for i in range(0, len(x), 8)])
         gap = float(np.abs(theirs - ours).max())
-        print(f"| {file.parents[1].name} | {len(x)} | {gap:.1e} | {gap / np.abs(ours).max():.1e} |", flush=True)
+        print(
+            f"| {file.parents[1].name} | {len(x)} | {gap:.1e} | {gap / np.abs(ours).max():.1e} |",
+            flush=True,
+        )
 
 
 @click.command()

@@ -74,10 +74,15 @@ def row(arch: str, name: str, reference: dict[str, Any]) -> str:
     whole = graph.SerializeToString()
     session, worst = open_session(whole, "cpu"), []
     for batch in BATCHES:
-        parts = [session.run(["saliency"], {"images": x[i : i + batch]})[0] for i in range(0, IMAGES, batch)]
+        parts = [
+            session.run(["saliency"], {"images": x[i : i + batch]})[0]
+            for i in range(0, IMAGES, batch)
+        ]
         found = saliency_graph.apart(np.concatenate(parts), expected)
         worst.append(f"{found.max():.1e}")
-    exact = saliency_graph.apart(np.concatenate(parts), saliency_graph.gradient(copy.deepcopy(net).double(), x))
+    exact = saliency_graph.apart(
+        np.concatenate(parts), saliency_graph.gradient(copy.deepcopy(net).double(), x)
+    )
     beyond = ", ".join(str((gaps > saliency_graph.LIMIT).sum()) for gaps in (found, exact))
     many = np.resize(x, (SIDE_BY_SIDE, *shape[1:]))
     served = only(whole, ["probabilities"])
@@ -96,10 +101,14 @@ def main(names: tuple[str, ...]) -> None:
     for arch in models.names():
         for place, (name, reference) in enumerate(models.references(arch).items()):
             known |= {arch, name}
-            if "size" in reference["options"] and (({arch, name} & {*names}) if names else place == 0):
+            if "size" in reference["options"] and (
+                ({arch, name} & {*names}) if names else place == 0
+            ):
                 click.echo(row(arch, name, reference))
     if unknown := sorted({*names} - known):
-        raise click.UsageError(f"expected architectures or networks of `python -m models`, got {unknown}")
+        raise click.UsageError(
+            f"expected architectures or networks of `python -m models`, got {unknown}"
+        )
 
 
 if __name__ == "__main__":

@@ -49,7 +49,12 @@ EVERY = 24
 CONTEXTS = (128, 1024)  # hours
 SEEN, TAKEN = (100, 1000, 10_000), 200
 QUANTILES = [0.1, 0.5, 0.9]
-NET = {"channels": 32, "kernel_size": 5, "dilations": [1, 2, 4, 8], "activation": "none"}  # of dilated-waves
+NET = {
+    "channels": 32,
+    "kernel_size": 5,
+    "dilations": [1, 2, 4, 8],
+    "activation": "none",
+}  # of dilated-waves
 
 
 def table(folder: Path, count: int, rows: int) -> dict[str, Path]:
@@ -91,7 +96,9 @@ def model(folder: Path, context: int) -> Forecaster:
     path = folder / f"dilated-{context}.onnx"
     path.write_bytes(seal(graph.SerializeToString(), document))
     contract = read(path)
-    return wrap(contract, open_session(contract.served, "cpu", threads=1, spinning=False), "cpu")  # as the command does
+    return wrap(
+        contract, open_session(contract.served, "cpu", threads=1, spinning=False), "cpu"
+    )  # as the command does
 
 
 def spent(call: Callable[[], object]) -> np.ndarray:
@@ -112,22 +119,35 @@ def read_apart(how: Reading, file: Path, blocked: str) -> tuple[float, float]:
         sys.modules[blocked] = None
     took = spent(lambda: how.read(file))[0]
     # getrusage would tell the parent's peak: Linux keeps it over fork and exec
-    peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    peak = next(
+        line
+        for line in Path("/proc/self/status").read_text().splitlines()
+        if line.startswith("VmHWM")
+    )
     return took, int(peak.split()[1]) / 1024
 
 
 def reading(how: Reading, files: dict[str, Path], rows: int) -> list[str]:
     alone = {"CSV": pyarrow.csv.read_csv, "Parquet": pyarrow.parquet.read_table}
-    lines = ["| reading and checking | pyarrow alone, rows/s | ours, rows/s | ratio | of CPU time | peak memory |"]
+    lines = [
+        "| reading and checking | pyarrow alone, rows/s | ours, rows/s | ratio | of CPU time | peak memory |"
+    ]
     lines.append("| --- | ---: | ---: | ---: | ---: | ---: |")
     for form, file in files.items():
-        turns = [(spent(lambda f=form, p=file: alone[f](p)), spent(lambda p=file: how.read(p))) for _ in range(5)]
+        turns = [
+            (spent(lambda f=form, p=file: alone[f](p)), spent(lambda p=file: how.read(p)))
+            for _ in range(5)
+        ]
         bare, ours = (rows / np.median(part, axis=0) for part in zip(*turns, strict=True))
         ratio, cpu = ours / bare
         memory = f"{apart(how, file)[1]:,.0f} MB"
-        lines.append(f"| {form} | {bare[0]:,.0f} | {ours[0]:,.0f} | {ratio:.2f} | {cpu:.2f} | {memory} |")
+        lines.append(
+            f"| {form} | {bare[0]:,.0f} | {ours[0]:,.0f} | {ratio:.2f} | {cpu:.2f} | {memory} |"
+        )
     took, peak = apart(how, files["CSV"], "pyarrow")
-    lines.append(f"| CSV where pyarrow is not installed | | {rows / took:,.0f} | | | {peak:,.0f} MB |")
+    lines.append(
+        f"| CSV where pyarrow is not installed | | {rows / took:,.0f} | | | {peak:,.0f} MB |"
+    )
     return lines
 
 
@@ -138,7 +158,11 @@ def windows(net: Forecaster, how: Reading, files: dict[str, Path], count: int) -
         for suffix in (".csv", ".jsonl"):
             task, found = Task(net, how, EVERY, EVERY, f"{file}{suffix}", lambda _: None), []
             source = Source(str(file))
-            took = spent(lambda t=task, s=source, found=found: found.append(forecast_files(t, [s], io.BytesIO())))
+            took = spent(
+                lambda t=task, s=source, found=found: found.append(
+                    forecast_files(t, [s], io.BytesIO())
+                )
+            )
             done[f"{form} to {suffix[1:]}"] = found[0].mark.rows / EVERY / took, found[0]
     bare = np.maximum(before, onnxruntime_alone(net.contract, count))
     lines = [
@@ -149,38 +173,54 @@ def windows(net: Forecaster, how: Reading, files: dict[str, Path], count: int) -
     for name, (rate, summary) in done.items():
         parts = f"{summary.decode:.1f} s, {summary.inference:.1f} s, {summary.writing:.1f} s"
         ratio, cpu = rate / bare
-        lines.append(f"| `infer series`, {name} | {rate[0]:,.0f} | {ratio:.2f} | {cpu:.2f} | {parts} |")
+        lines.append(
+            f"| `infer series`, {name} | {rate[0]:,.0f} | {ratio:.2f} | {cpu:.2f} | {parts} |"
+        )
     return lines
 
 
 def onnxruntime_alone(contract: Contract, count: int) -> np.ndarray:
     """Return windows a second and a CPU second, prepared arrays, at the best of a batch on all cores or on each."""
     net = contract.document["input"]
-    x = np.random.default_rng(0).normal(100, 10, (WINDOWS_PER_RUN, net["context"], 1)).astype(np.float32)
+    x = (
+        np.random.default_rng(0)
+        .normal(100, 10, (WINDOWS_PER_RUN, net["context"], 1))
+        .astype(np.float32)
+    )
     cores, runs, found = usable_cores(), count // WINDOWS_PER_RUN, []
     for threads, workers in ((cores, 1), (1, cores)):
         run = open_session(contract.served, "cpu", threads=threads, spinning=workers == 1).run
         with ThreadPoolExecutor(workers) as pool:
-            took = spent(lambda pool=pool, run=run: list(pool.map(lambda _: run(None, {"series": x})[:0], range(runs))))
+            took = spent(
+                lambda pool=pool, run=run: list(
+                    pool.map(lambda _: run(None, {"series": x})[:0], range(runs))
+                )
+            )
         found.append(runs * WINDOWS_PER_RUN / took)
     return np.max(found, axis=0)
 
 
 def streams(net: Forecaster, how: Reading) -> list[str]:
     """Return the table of the cost of a sample: from its cells to the rows that answer it, and in the network alone."""
-    times = np.datetime_as_string(np.datetime64("2020-01-01", "s") + 3600 * np.arange(max(SEEN) + TAKEN)).tolist()
+    times = np.datetime_as_string(
+        np.datetime64("2020-01-01", "s") + 3600 * np.arange(max(SEEN) + TAKEN)
+    ).tolist()
     window, alone = np.full((1, net.context, 1), 100.5), Stream(net.contract, "cpu")
     cost = {"step alone": each(lambda _: alone.push([100.5]), times)}
     cost["window alone"] = each(lambda _: net.run(window), times)
     for name, stream in (("step", alone.fork()), ("window", None)):
-        follower = Follower(Task(net, how, EVERY, 1, say=lambda _: None), ["unique_id", "ds", "y"], stream)
+        follower = Follower(
+            Task(net, how, EVERY, 1, say=lambda _: None), ["unique_id", "ds", "y"], stream
+        )
         cost[name] = each(lambda time, f=follower: to_csv(f.rows(["a", time, "100.5"])), times)
     lines = [
         f"| seen, window of {net.context} | step graph, µs | window anew, µs | ratio | networks alone, µs | ratio |",
         "| ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     for seen in SEEN:
-        step, window, *nets = (cost[name][seen] for name in ("step", "window", "step alone", "window alone"))
+        step, window, *nets = (
+            cost[name][seen] for name in ("step", "window", "step alone", "window alone")
+        )
         own = f"{nets[0]:,.0f}, {nets[1]:,.0f} | {nets[1] / nets[0]:.1f}"
         lines.append(f"| {seen:,} | {step:,.0f} | {window:,.0f} | {window / step:.1f} | {own} |")
     return lines
@@ -207,7 +247,11 @@ def main(parts: tuple[str, ...], count: int, rows: int) -> None:
         how = Reading(nets[0].name, nets[0].contract.document["input"])
         files = table(folder, count, rows) if {*parts} - {"streams"} else {}
         found = [reading(how, files, count * rows)] if "reading" in parts else []
-        found += [windows(nets[0], how, files, count * (rows - CONTEXTS[0]) // EVERY)] if "windows" in parts else []
+        found += (
+            [windows(nets[0], how, files, count * (rows - CONTEXTS[0]) // EVERY)]
+            if "windows" in parts
+            else []
+        )
         found += [streams(net, how) for net in nets] if "streams" in parts else []
     print("\n\n".join("\n".join(lines) for lines in found))
 

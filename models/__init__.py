@@ -35,7 +35,11 @@ if TYPE_CHECKING:
 def names() -> list[str]:
     """Return the architectures, sorted: the files of this folder that bind `Model`. Does not import torch."""
     files = Path(__file__).parent.glob("*.py")
-    return sorted(file.stem for file in files if re.search(r"^Model = \w+", file.read_text(encoding="utf-8"), re.M))
+    return sorted(
+        file.stem
+        for file in files
+        if re.search(r"^Model = \w+", file.read_text(encoding="utf-8"), re.M)
+    )
 
 
 def build(arch: str, **options: Any) -> nn.Module:
@@ -62,7 +66,9 @@ def published(arch: str, state: dict[str, Any] | None, options: dict[str, Any]) 
     """Return published weights under the network's own keys: `state` as somebody stored it; None: torchvision's own."""
     file = _file(arch)
     if state is None and not hasattr(file, "torchvision_weights"):
-        raise ValueError(f"models/{arch}.py loads no weights of torchvision by itself; name a file, or use arch: zoo")
+        raise ValueError(
+            f"models/{arch}.py loads no weights of torchvision by itself; name a file, or use arch: zoo"
+        )
     state = file.torchvision_weights(**options) if state is None else state
     return file.weights_from(state) if hasattr(file, "weights_from") else state
 

@@ -12,7 +12,9 @@ import models
 def main(arguments: list[str] | None = None) -> int:
     """Print the table that `arguments` ask for; return 1 if a parameter count differs from its reference."""
     parser = argparse.ArgumentParser(prog="python -m models", description=__doc__)
-    parser.add_argument("arch", nargs="?", help="print the layers of this architecture, at its published sizes")
+    parser.add_argument(
+        "arch", nargs="?", help="print the layers of this architecture, at its published sizes"
+    )
     arch = parser.parse_args(arguments).arch
     if arch is None:
         return 0 if print_all() else 1
@@ -32,11 +34,28 @@ def print_all() -> bool:
         for name, reference in models.references(arch).items():
             if sys.stderr.isatty():  # half a minute in all
                 print(f"\r{len(rows)} counted, {name:40}", end="\r", file=sys.stderr, flush=True)
-            count, stated = summary.trainable(summary.on_meta(arch, reference["options"])), reference["trainable"]
+            count, stated = (
+                summary.trainable(summary.on_meta(arch, reference["options"])),
+                reference["trainable"],
+            )
             equal = "yes" if count == stated else "NO"
             least = summary.least_input(arch, reference)
-            rows.append([arch, name, models.paper(arch), f"{count:,}", f"{stated:,}", equal, _extent(reference, least)])
-    print_table(["arch", "name", "paper", "trainable", "reference", "equal", "least input"], rows, right={3, 4})
+            rows.append(
+                [
+                    arch,
+                    name,
+                    models.paper(arch),
+                    f"{count:,}",
+                    f"{stated:,}",
+                    equal,
+                    _extent(reference, least),
+                ]
+            )
+    print_table(
+        ["arch", "name", "paper", "trainable", "reference", "equal", "least input"],
+        rows,
+        right={3, 4},
+    )
     return all(row[5] == "yes" for row in rows)
 
 
@@ -46,8 +65,13 @@ def print_layers(arch: str, name: str, reference: dict[str, Any]) -> None:
 
     model = summary.on_meta(arch, reference["options"])
     layers = summary.layer_table(model, reference["input"])
-    rows = [[row["layer"], row["type"], _shape(row["output"]), f"{row['parameters']:,}"] for row in layers]
-    print(f"{name} ({models.paper(arch)}), input {_shape(reference['input'])}; counts: {reference['source']}\n")
+    rows = [
+        [row["layer"], row["type"], _shape(row["output"]), f"{row['parameters']:,}"]
+        for row in layers
+    ]
+    print(
+        f"{name} ({models.paper(arch)}), input {_shape(reference['input'])}; counts: {reference['source']}\n"
+    )
     print_table(["layer", "type", "output", "parameters"], rows, right={3})
     total, trainable = summary.total(model), summary.trainable(model)
     print(f"\ntotal {total:,}, trainable {trainable:,}, not trainable {total - trainable:,}\n")
@@ -58,7 +82,10 @@ def print_table(head: list[str], rows: list[list[str]], right: set[int]) -> None
     widths = [max(len(line[k]) for line in [head, *rows]) for k in range(len(head))]
     aligns = [">" if k in right else "<" for k in range(len(head))]
     for line in [head, ["-" * width for width in widths], *rows]:
-        cells = [f"{cell:{align}{width}}" for cell, align, width in zip(line, aligns, widths, strict=True)]
+        cells = [
+            f"{cell:{align}{width}}"
+            for cell, align, width in zip(line, aligns, widths, strict=True)
+        ]
         print("  ".join(cells).rstrip())
 
 

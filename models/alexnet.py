@@ -29,21 +29,58 @@ from models import layers
 
 PAPER = "Krizhevsky et al. 2012"
 DENSE = 4096
-POOLS = {"overlapping": (3, 67), "separate": (2, 39)}  # window of the three stride-2 pools, least input
-NORMALISATIONS = {"local": lambda maps: layers.LocalResponseNorm(), "batch": nn.BatchNorm2d, "none": lambda maps: None}
+POOLS = {
+    "overlapping": (3, 67),
+    "separate": (2, 39),
+}  # window of the three stride-2 pools, least input
+NORMALISATIONS = {
+    "local": lambda maps: layers.LocalResponseNorm(),
+    "batch": nn.BatchNorm2d,
+    "none": lambda maps: None,
+}
 ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh}
 INITS = {"paper": "normal", "he": "he"}
-BIAS_ONE = ("features.conv2", "features.conv4", "features.conv5", "head.fc6", "head.fc7")  # section 5
+BIAS_ONE = (
+    "features.conv2",
+    "features.conv4",
+    "features.conv5",
+    "head.fc6",
+    "head.fc7",
+)  # section 5
 
-PUBLISHED = {"in_channels": 3, "size": (227, 227), "classes": 1000, "groups": 2, "pool": "overlapping"}
+PUBLISHED = {
+    "in_channels": 3,
+    "size": (227, 227),
+    "classes": 1000,
+    "groups": 2,
+    "pool": "overlapping",
+}
 PUBLISHED |= {"normalisation": "local", "activation": "relu", "dropout": 0.5, "init": "paper"}
 REFERENCE = {
-    name: {"options": PUBLISHED | changed, "input": (3, 227, 227), "trainable": count, "fixed": fixed, "source": source}
+    name: {
+        "options": PUBLISHED | changed,
+        "input": (3, 227, 227),
+        "trainable": count,
+        "fixed": fixed,
+        "source": source,
+    }
     for name, changed, count, fixed, source in (
         ("AlexNet", {}, 60_965_224, 0, "FEATURES.md A07, O22"),
         ("AlexNet ungrouped", {"groups": 1}, 62_378_344, 0, "FEATURES.md A07"),
-        ("AlexNet 2x2 pools", {"pool": "separate"}, 60_965_224, 0, "FEATURES.md A08: 227 pixels leave 6 x 6 too"),
-        ("AlexNet batch norm", {"normalisation": "batch"}, 60_965_928, 704, "A07 + 2 * (96 + 256), as many fixed"),
+        (
+            "AlexNet 2x2 pools",
+            {"pool": "separate"},
+            60_965_224,
+            0,
+            "FEATURES.md A08: 227 pixels leave 6 x 6 too",
+        ),
+        (
+            "AlexNet batch norm",
+            {"normalisation": "batch"},
+            60_965_928,
+            704,
+            "A07 + 2 * (96 + 256), as many fixed",
+        ),
     )
 }
 
@@ -73,11 +110,23 @@ class AlexNet(nn.Module):
         layers.at_least("alexnet", size, least)
         conv, half = nn.Conv2d, lambda: nn.MaxPool2d(window, stride=2)
         self.features = layers.named(
-            **dict(conv1=conv(in_channels, 96, 11, stride=4), act1=act(), norm1=norm(96), pool1=half()),
-            **dict(conv2=conv(96, 256, 5, padding=2, groups=groups), act2=act(), norm2=norm(256), pool2=half()),
+            **dict(
+                conv1=conv(in_channels, 96, 11, stride=4), act1=act(), norm1=norm(96), pool1=half()
+            ),
+            **dict(
+                conv2=conv(96, 256, 5, padding=2, groups=groups),
+                act2=act(),
+                norm2=norm(256),
+                pool2=half(),
+            ),
             **dict(conv3=conv(256, 384, 3, padding=1), act3=act()),
             **dict(conv4=conv(384, 384, 3, padding=1, groups=groups), act4=act()),
-            **dict(conv5=conv(384, 256, 3, padding=1, groups=groups), act5=act(), pool5=half(), flatten=nn.Flatten()),
+            **dict(
+                conv5=conv(384, 256, 3, padding=1, groups=groups),
+                act5=act(),
+                pool5=half(),
+                flatten=nn.Flatten(),
+            ),
         )
         (units,) = layers.feature_shape(self.features, in_channels, size)
         self.head = layers.named(

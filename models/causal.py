@@ -37,8 +37,10 @@ COUNTS = {
     "fixed": 0,
 }
 REFERENCE = {
-    "causal plain": COUNTS | {"options": NOTEBOOK | {"dilations": [1, 1, 1, 1]}, "source": "FEATURES.md A24"},
-    "causal dilated": COUNTS | {"options": NOTEBOOK | {"dilations": [1, 2, 4, 8]}, "source": "FEATURES.md A25"},
+    "causal plain": COUNTS
+    | {"options": NOTEBOOK | {"dilations": [1, 1, 1, 1]}, "source": "FEATURES.md A24"},
+    "causal dilated": COUNTS
+    | {"options": NOTEBOOK | {"dilations": [1, 2, 4, 8]}, "source": "FEATURES.md A25"},
 }
 
 
@@ -61,7 +63,11 @@ class Causal(nn.Module):
         self.horizon, self.kernel_size, self.dilations = horizon, kernel_size, list(dilations)
         stages: list[nn.Module] = []
         for depth, dilation in enumerate(self.dilations):
-            stages.append(CausalConv1d(channels if depth else series, channels, kernel_size, dilation=dilation))
+            stages.append(
+                CausalConv1d(
+                    channels if depth else series, channels, kernel_size, dilation=dilation
+                )
+            )
             stages.append(act())
         self.stages = nn.Sequential(*stages)
         self.head = nn.Conv1d(channels if stages else series, series, kernel_size=1)
@@ -79,7 +85,11 @@ class Causal(nn.Module):
     @property
     def tails(self) -> list[tuple[int, int]]:
         """(C, L) of what `step` carries on: the newest inputs of each layer, the newest S - 1 outputs."""
-        layers = [(layer.in_channels, layer.past) for layer in self.stages if isinstance(layer, CausalConv1d)]
+        layers = [
+            (layer.in_channels, layer.past)
+            for layer in self.stages
+            if isinstance(layer, CausalConv1d)
+        ]
         return [*layers, (self.head.out_channels, self.horizon - 1)]
 
     def step(self, x: Tensor, tails: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
@@ -96,7 +106,9 @@ class Causal(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if x.shape[1] < self.horizon:
-            raise ValueError(f"causal: expected at least {self.horizon} steps, got {x.shape[1]}; give a longer window")
+            raise ValueError(
+                f"causal: expected at least {self.horizon} steps, got {x.shape[1]}; give a longer window"
+            )
         steps = self.head(self.stages(x.transpose(1, 2)))  # (N, D, T)
         return steps[:, :, -self.horizon :].transpose(1, 2)  # (N, S, D)
 

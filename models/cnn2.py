@@ -49,7 +49,9 @@ def conv_block(in_channels: int, channels: int) -> list[nn.Module]:
 class Cnn2(nn.Module):
     """Return logits (N, K) for standardised images (N, C, H, W)."""
 
-    def __init__(self, *, in_channels: int, size: tuple[int, int], classes: int, dropout: float) -> None:
+    def __init__(
+        self, *, in_channels: int, size: tuple[int, int], classes: int, dropout: float
+    ) -> None:
         """`dropout`: probability of dropping a unit."""
         super().__init__()
         height, width = size

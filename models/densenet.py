@@ -35,7 +35,13 @@ COUNTS = {  # depth: parameters, moving statistics
 }
 REFERENCE = {
     f"DenseNet-{depth}": {
-        "options": {"in_channels": 3, "size": (224, 224), "classes": 1000, "depth": depth, "dropout": 0.0},
+        "options": {
+            "in_channels": 3,
+            "size": (224, 224),
+            "classes": 1000,
+            "depth": depth,
+            "dropout": 0.0,
+        },
         "input": (3, 224, 224),
         "trainable": trainable,
         "fixed": fixed,
@@ -48,16 +54,22 @@ REFERENCE = {
 class DenseNet(nn.Module):
     """Return logits (N, K) for standardised images (N, C, H, W)."""
 
-    def __init__(self, *, in_channels: int, size: tuple[int, int], classes: int, depth: int, dropout: float) -> None:
+    def __init__(
+        self, *, in_channels: int, size: tuple[int, int], classes: int, depth: int, dropout: float
+    ) -> None:
         """`depth`: 121, 161, 169 or 201; `dropout`: probability of dropping a value that a dense layer appends."""
         super().__init__()
         layers.at_least("densenet", size, LEAST)
         layers.choose("densenet", "depth", depth, COUNTS)
         layers.fraction("densenet", "dropout", dropout, ".2 is the paper's")
-        net = torchvision.models.get_model(f"densenet{depth}", num_classes=classes, drop_rate=dropout)
+        net = torchvision.models.get_model(
+            f"densenet{depth}", num_classes=classes, drop_rate=dropout
+        )
         self.features, self.head = net.features, net.classifier
         width = self.features.conv0.out_channels
-        self.features.conv0 = nn.Conv2d(in_channels, width, kernel_size=7, stride=2, padding=3, bias=False)
+        self.features.conv0 = nn.Conv2d(
+            in_channels, width, kernel_size=7, stride=2, padding=3, bias=False
+        )
         self.features.add_module("relu5", nn.ReLU())
         self.features.add_module("pool", nn.AdaptiveAvgPool2d(1))
         self.features.add_module("flatten", nn.Flatten())

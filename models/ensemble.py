@@ -32,7 +32,15 @@ PAPER = "after Lakshminarayanan et al. 2017"
 REFERENCE = {
     "six TCNs": {
         "options": tcn.OPTIONS
-        | {"series": 7, "targets": 7, "calendar": 0, "independent": True, "channels": 8, "patch": 24, "stride": 24}
+        | {
+            "series": 7,
+            "targets": 7,
+            "calendar": 0,
+            "independent": True,
+            "channels": 8,
+            "patch": 24,
+            "stride": 24,
+        }
         | {"context": 504, "look_backs": [336, 504], "normalise": list(tcn.NORMALISE)},
         "input": (504, 7),
         "trainable": 12_096,
@@ -69,13 +77,28 @@ class Ensemble(nn.Module):
         super().__init__()
         if not look_backs or not normalise or min(look_backs) < 1 or max(look_backs) > context:
             got = f"look_backs {list(look_backs)}, normalise {list(normalise)}"
-            raise ValueError(f"ensemble: expected one and more of each, look-backs up to context {context}, got {got}")
+            raise ValueError(
+                f"ensemble: expected one and more of each, look-backs up to context {context}, got {got}"
+            )
         shared = {"series": series, "targets": targets, "calendar": calendar, "horizon": horizon}
-        shared |= {"quantiles": quantiles, "channels": channels, "kernel_size": kernel_size, "blocks": blocks}
-        shared |= {"patch": patch, "stride": stride, "dropout": dropout, "independent": independent, "linear": linear}
+        shared |= {
+            "quantiles": quantiles,
+            "channels": channels,
+            "kernel_size": kernel_size,
+            "blocks": blocks,
+        }
+        shared |= {
+            "patch": patch,
+            "stride": stride,
+            "dropout": dropout,
+            "independent": independent,
+            "linear": linear,
+        }
         pairs = itertools.product(look_backs, normalise)
         self.rows = context + (horizon if calendar else 0)
-        self.members = nn.ModuleList(tcn.TCN(context=rows, normalise=kind, **shared) for rows, kind in pairs)
+        self.members = nn.ModuleList(
+            tcn.TCN(context=rows, normalise=kind, **shared) for rows, kind in pairs
+        )
 
     @property
     def receptive_field(self) -> int:
@@ -83,7 +106,9 @@ class Ensemble(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:
         if x.shape[1] < self.rows:
-            raise ValueError(f"ensemble: expected at least {self.rows} steps, got {x.shape[1]}; give a longer window")
+            raise ValueError(
+                f"ensemble: expected at least {self.rows} steps, got {x.shape[1]}; give a longer window"
+            )
         answers = tuple(member(x) for member in self.members)
         return answers if self.training else torch.stack(answers).mean(0)
 

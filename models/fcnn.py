@@ -48,7 +48,13 @@ class FcNN(nn.Module):
     """Return logits (N, K) for standardised images (N, C, H, W)."""
 
     def __init__(
-        self, *, in_channels: int, size: tuple[int, int], classes: int, hidden: Sequence[int], dropout: float
+        self,
+        *,
+        in_channels: int,
+        size: tuple[int, int],
+        classes: int,
+        hidden: Sequence[int],
+        dropout: float,
     ) -> None:
         """`hidden`: widths of the hidden layers, first one first; `dropout`: probability of dropping a unit."""
         super().__init__()

@@ -61,7 +61,9 @@ def _reference(module: str, aux: bool, trainable: int, source: str) -> dict:
 REFERENCE = {
     "GoogLeNet": _reference("reduced", False, 6_998_552, "FEATURES.md A15"),
     "GoogLeNet with auxiliary heads": _reference("reduced", True, 13_378_280, "FEATURES.md A15"),
-    "GoogLeNet naive": _reference("naive", False, 97_526_008, "table 1 without its reduce and pool proj columns"),
+    "GoogLeNet naive": _reference(
+        "naive", False, 97_526_008, "table 1 without its reduce and pool proj columns"
+    ),
 }
 
 
@@ -82,7 +84,10 @@ class DepthConcat(nn.Module):
 
     def forward(self, *maps: Tensor) -> Tensor:
         height, width = (max(x.shape[k] for x in maps) for k in (2, 3))
-        return torch.cat([x if x.shape[2:] == (height, width) else self.padded(x, height, width) for x in maps], 1)
+        return torch.cat(
+            [x if x.shape[2:] == (height, width) else self.padded(x, height, width) for x in maps],
+            1,
+        )
 
     @staticmethod
     def padded(x: Tensor, height: int, width: int) -> Tensor:
@@ -101,7 +106,10 @@ class Inception(nn.Module):
                 convolutions(channels, (n1, 1)),
                 convolutions(channels, *[(reduce3, 1)] * reduced, (n3, 3)),
                 convolutions(channels, *[(reduce5, 1)] * reduced, (n5, 5)),
-                nn.Sequential(nn.MaxPool2d(3, 1, padding=1), *convolutions(channels, *[(projection, 1)] * reduced)),
+                nn.Sequential(
+                    nn.MaxPool2d(3, 1, padding=1),
+                    *convolutions(channels, *[(projection, 1)] * reduced),
+                ),
             ]
         )
         self.concat = DepthConcat()
@@ -115,7 +123,9 @@ def auxiliary_head(channels: int, height: int, width: int, classes: int) -> nn.S
     """Return the layers from (N, channels, height, width) to logits (N, K) of section 5."""
     pooled = ((height - 5) // 3 + 1) * ((width - 5) // 3 + 1)
     dense = [nn.Linear(128 * pooled, 1024), nn.ReLU(), nn.Dropout(0.7), nn.Linear(1024, classes)]
-    return nn.Sequential(nn.AvgPool2d(5, stride=3), *convolutions(channels, (128, 1)), nn.Flatten(), *dense)
+    return nn.Sequential(
+        nn.AvgPool2d(5, stride=3), *convolutions(channels, (128, 1)), nn.Flatten(), *dense
+    )
 
 
 class GoogLeNet(nn.Module):
@@ -138,14 +148,24 @@ class GoogLeNet(nn.Module):
         reduced = layers.choose("googlenet", "module", module, {"reduced": True, "naive": False})
         layers.fraction("googlenet", "dropout", dropout, ".4 is the paper's")
         self.features, self.aux = nn.Sequential(), nn.ModuleDict()
-        stem = [nn.Conv2d(in_channels, 64, 7, stride=2, padding=3), nn.ReLU(), nn.MaxPool2d(3, 2, ceil_mode=True)]
-        stem += [layers.LocalResponseNorm(), *convolutions(64, (64, 1), (192, 3)), layers.LocalResponseNorm()]
+        stem = [
+            nn.Conv2d(in_channels, 64, 7, stride=2, padding=3),
+            nn.ReLU(),
+            nn.MaxPool2d(3, 2, ceil_mode=True),
+        ]
+        stem += [
+            layers.LocalResponseNorm(),
+            *convolutions(64, (64, 1), (192, 3)),
+            layers.LocalResponseNorm(),
+        ]
         self.features.add_module("stem", nn.Sequential(*stem))
         self.features.add_module("pool2", nn.MaxPool2d(3, 2, ceil_mode=True))
         channels = 192
         for name, widths in TABLE_1.items():
             if name in ("4a", "5a"):
-                self.features.add_module(f"pool{int(name[0]) - 1}", nn.MaxPool2d(3, 2, ceil_mode=True))
+                self.features.add_module(
+                    f"pool{int(name[0]) - 1}", nn.MaxPool2d(3, 2, ceil_mode=True)
+                )
             block = Inception(channels, widths, reduced=reduced)
             self.features.add_module(f"inception{name}", block)
             channels = block.out

@@ -35,17 +35,33 @@ ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh}
 MNIST = {"in_channels": 1, "size": (28, 28), "classes": 10, "gate_bias": -1.0}
 REFERENCE = {
     name: {
-        "options": MNIST | dict(zip(("kind", "depth", "width", "activation", "gated"), options, strict=True)),
+        "options": MNIST
+        | dict(zip(("kind", "depth", "width", "activation", "gated"), options, strict=True)),
         "input": (1, 28, 28),
         "trainable": count,
         "fixed": 0,
         "source": f"FEATURES.md A18: {source}",
     }
     for name, options, count, source in (
-        ("highway 10", ("dense", 9, 50, "tanh", True), 85_660, "39,250 + 9 * 2 * (50^2 + 50) + 510"),
+        (
+            "highway 10",
+            ("dense", 9, 50, "tanh", True),
+            85_660,
+            "39,250 + 9 * 2 * (50^2 + 50) + 510",
+        ),
         ("plain 10", ("dense", 9, 71, "tanh", False), 102_463, "55,735 + 9 * (71^2 + 71) + 720"),
-        ("highway conv 16", ("conv", 8, 16, "relu", True), 38_730, "160 + 8 * 2 * (9 * 16^2 + 16) + 1,450"),
-        ("highway conv 32", ("conv", 8, 32, "relu", True), 151_178, "320 + 8 * 2 * (9 * 32^2 + 32) + 2,890"),
+        (
+            "highway conv 16",
+            ("conv", 8, 16, "relu", True),
+            38_730,
+            "160 + 8 * 2 * (9 * 16^2 + 16) + 1,450",
+        ),
+        (
+            "highway conv 32",
+            ("conv", 8, 32, "relu", True),
+            151_178,
+            "320 + 8 * 2 * (9 * 32^2 + 32) + 2,890",
+        ),
     )
 }
 
@@ -55,7 +71,9 @@ class Highway(nn.Module):
 
     def __init__(self, layer: Callable[[], nn.Module], activation: nn.Module) -> None:
         super().__init__()
-        self.gate = nn.Sequential(layer(), nn.Sigmoid())  # first, so that the last convolution is one of H
+        self.gate = nn.Sequential(
+            layer(), nn.Sigmoid()
+        )  # first, so that the last convolution is one of H
         self.transform = nn.Sequential(layer(), activation)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -63,13 +81,17 @@ class Highway(nn.Module):
         return self.transform(x) * t + x * (1 - t)
 
 
-def dense(in_channels: int, size: tuple[int, int], width: int) -> tuple[nn.Module, Callable[[], nn.Module]]:
+def dense(
+    in_channels: int, size: tuple[int, int], width: int
+) -> tuple[nn.Module, Callable[[], nn.Module]]:
     """Return the affine map (N, C, H, W) to (N, width) of the first layer, and what makes those of all others."""
     first = nn.Sequential(nn.Flatten(), nn.Linear(in_channels * math.prod(size), width))
     return first, lambda: nn.Linear(width, width)
 
 
-def conv(in_channels: int, size: tuple[int, int], width: int) -> tuple[nn.Module, Callable[[], nn.Module]]:
+def conv(
+    in_channels: int, size: tuple[int, int], width: int
+) -> tuple[nn.Module, Callable[[], nn.Module]]:
     """Return the affine map (N, C, H, W) to (N, width, H, W) of the first layer, and what makes those of all others."""
     first = nn.Conv2d(in_channels, width, kernel_size=3, padding=1)
     return first, lambda: nn.Conv2d(width, width, kernel_size=3, padding=1)
@@ -101,7 +123,9 @@ class HighwayNetwork(nn.Module):
         act = layers.choose("highway", "activation", activation, ACTIVATIONS)
         layers.at_least("highway", size, least)
         if depth < least_depth:
-            raise ValueError(f"highway: expected depth {least_depth} or more, got {depth}; add layers")
+            raise ValueError(
+                f"highway: expected depth {least_depth} or more, got {depth}; add layers"
+            )
         first, another = affine(in_channels, size, width)
         steps = [first, act()]
         for k in range(2, depth + 2):  # the k-th layer of depth + 1

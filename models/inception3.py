@@ -63,21 +63,32 @@ class Convolution(nn.Sequential):
 
 
 MODULES = ("InceptionA", "InceptionB", "InceptionC", "InceptionD", "InceptionE", "InceptionAux")
-BLOCKS = [Convolution, *(partial(getattr(inception, name), conv_block=Convolution) for name in MODULES)]
+BLOCKS = [
+    Convolution,
+    *(partial(getattr(inception, name), conv_block=Convolution) for name in MODULES),
+]
 
 
 class Inception3(nn.Module):
     """Return logits (N, K) for standardised images (N, C, H, W); in training with `aux`, the auxiliary ones too."""
 
-    def __init__(self, *, in_channels: int, size: tuple[int, int], classes: int, aux: bool, dropout: float) -> None:
+    def __init__(
+        self, *, in_channels: int, size: tuple[int, int], classes: int, aux: bool, dropout: float
+    ) -> None:
         """`aux`: with the auxiliary classifier; `dropout`: before the head."""
         super().__init__()
         layers.at_least("inception3", size, LEAST_AUX if aux else LEAST)
         layers.fraction("inception3", "dropout", dropout, ".5 is torchvision's")
-        net = inception.Inception3(classes, aux, inception_blocks=BLOCKS, init_weights=False, dropout=dropout)
+        net = inception.Inception3(
+            classes, aux, inception_blocks=BLOCKS, init_weights=False, dropout=dropout
+        )
         net.Conv2d_1a_3x3 = Convolution(in_channels, 32, kernel_size=3, stride=2)
         self.aux, self.head = net.AuxLogits, net.fc
-        stages = {name: layer for name, layer in net.named_children() if layer not in (self.aux, self.head)}
+        stages = {
+            name: layer
+            for name, layer in net.named_children()
+            if layer not in (self.aux, self.head)
+        }
         self.features = layers.named(**stages, flatten=nn.Flatten())
         layers.initialise(self, "he")
 

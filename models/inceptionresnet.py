@@ -42,7 +42,10 @@ REFERENCE = {
 
 # A convolution is (channels, kernel), which keeps height and width, or (channels, kernel, stride), without a border.
 Plan = list[tuple | str]
-POOLS = {"max": lambda: nn.MaxPool2d(3, stride=2), "mean": lambda: nn.AvgPool2d(3, 1, 1, count_include_pad=False)}
+POOLS = {
+    "max": lambda: nn.MaxPool2d(3, stride=2),
+    "mean": lambda: nn.AvgPool2d(3, 1, 1, count_include_pad=False),
+}
 STEM: Plan = [(32, 3, 2), (32, 3, 1), (64, 3), "max", (80, 1), (192, 3, 1), "max"]
 
 # Stages in order. Side by side: the plans of the branches. Residual: how many blocks, scale, the plans of a block.
@@ -51,7 +54,12 @@ STAGES: dict[str, list[Plan] | tuple[int, float, list[Plan]]] = {
     "block35": (10, 0.17, [[(32, 1)], [(32, 1), (32, 3)], [(32, 1), (48, 3), (64, 3)]]),
     "mixed6a": [[(384, 3, 2)], [(256, 1), (256, 3), (384, 3, 2)], ["max"]],
     "block17": (20, 0.10, [[(192, 1)], [(128, 1), (160, (1, 7)), (192, (7, 1))]]),
-    "mixed7a": [[(256, 1), (384, 3, 2)], [(256, 1), (288, 3, 2)], [(256, 1), (288, 3), (320, 3, 2)], ["max"]],
+    "mixed7a": [
+        [(256, 1), (384, 3, 2)],
+        [(256, 1), (288, 3, 2)],
+        [(256, 1), (288, 3), (320, 3, 2)],
+        ["max"],
+    ],
     "block8": (9, 0.20, [[(192, 1)], [(192, 1), (224, (1, 3)), (256, (3, 1))]]),
 }
 
@@ -64,7 +72,9 @@ def chain(channels: int, plan: Plan) -> nn.Sequential:
             result.append(POOLS[step]())
             continue
         out, kernel, *stride = step
-        conv = nn.Conv2d(channels, out, kernel, *stride, padding=0 if stride else "same", bias=False)
+        conv = nn.Conv2d(
+            channels, out, kernel, *stride, padding=0 if stride else "same", bias=False
+        )
         result.extend([conv, nn.BatchNorm2d(out, eps=1e-3), nn.ReLU()])
         channels = out
     return result
@@ -84,7 +94,9 @@ class Branches(nn.ModuleList):
 class Residual(nn.Module):
     """Return ReLU(x + scale * F(x)), (N, channels, H, W); F is branches and a 1x1 convolution back to the channels."""
 
-    def __init__(self, channels: int, scale: float, plans: list[Plan], *, relu: bool = True) -> None:
+    def __init__(
+        self, channels: int, scale: float, plans: list[Plan], *, relu: bool = True
+    ) -> None:
         super().__init__()
         self.scale, self.branches = scale, Branches(channels, plans)
         self.project = nn.Conv2d(self.branches.out, channels, kernel_size=1)
@@ -97,7 +109,9 @@ class Residual(nn.Module):
 class InceptionResNet(nn.Module):
     """Return logits (N, K) for standardised images (N, C, H, W)."""
 
-    def __init__(self, *, in_channels: int, size: tuple[int, int], classes: int, dropout: float) -> None:
+    def __init__(
+        self, *, in_channels: int, size: tuple[int, int], classes: int, dropout: float
+    ) -> None:
         """`dropout`: probability of dropping a value before the head."""
         super().__init__()
         layers.at_least("inceptionresnet", size, LEAST)
@@ -109,9 +123,15 @@ class InceptionResNet(nn.Module):
                 channels = stages[name].out
             else:
                 blocks, scale, plans = stage
-                stages[name] = nn.Sequential(*(Residual(channels, scale, plans) for _ in range(blocks)))
+                stages[name] = nn.Sequential(
+                    *(Residual(channels, scale, plans) for _ in range(blocks))
+                )
         stages["block8"].append(Residual(channels, 1, plans, relu=False))
-        stages |= {"last": chain(channels, [(1536, 1)]), "pool": nn.AdaptiveAvgPool2d(1), "flatten": nn.Flatten()}
+        stages |= {
+            "last": chain(channels, [(1536, 1)]),
+            "pool": nn.AdaptiveAvgPool2d(1),
+            "flatten": nn.Flatten(),
+        }
         self.features = layers.named(**stages, drop=nn.Dropout(dropout))
         self.head = nn.Linear(1536, classes)
         layers.initialise(self, "he")

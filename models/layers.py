@@ -17,13 +17,17 @@ class LocalResponseNorm(nn.Module):
     (its alpha is five times the paper's, T17). Written as a sum of slices, so that its gradient exports too.
     """
 
-    def __init__(self, *, n: int = 5, k: float = 2.0, alpha: float = 1e-4, beta: float = 0.75) -> None:
+    def __init__(
+        self, *, n: int = 5, k: float = 2.0, alpha: float = 1e-4, beta: float = 0.75
+    ) -> None:
         super().__init__()
         self.n, self.k, self.alpha, self.beta = n, k, alpha, beta
 
     def forward(self, x: Tensor) -> Tensor:
         channels, reach = x.shape[1], self.n // 2
-        squares = x.to(torch.promote_types(x.dtype, torch.float32)).square()  # bf16 would lose them beside k
+        squares = x.to(
+            torch.promote_types(x.dtype, torch.float32)
+        ).square()  # bf16 would lose them beside k
         squares = F.pad(squares, (0, 0, 0, 0, reach, reach))  # (N, C + n - 1, H, W)
         around = squares[:, :channels]
         for k in range(1, self.n):
@@ -76,7 +80,9 @@ def initialise(net: nn.Module, rule: str) -> None:
 def choose(arch: str, option: str, value: Any, choices: Mapping[Any, Any]) -> Any:
     """Return the choice that an option names; raise ValueError with their names where there is none."""
     if value not in choices:
-        raise ValueError(f"{arch}: expected {option} {', '.join(map(str, choices))}, got {value!r}; choose one")
+        raise ValueError(
+            f"{arch}: expected {option} {', '.join(map(str, choices))}, got {value!r}; choose one"
+        )
     return choices[value]
 
 
@@ -88,14 +94,18 @@ def fraction(arch: str, option: str, value: float, usual: str) -> None:
 
 def named(**steps: nn.Module | None) -> nn.Sequential:
     """Return the layers in their order under their names, without those that are None."""
-    return nn.Sequential(OrderedDict((name, layer) for name, layer in steps.items() if layer is not None))
+    return nn.Sequential(
+        OrderedDict((name, layer) for name, layer in steps.items() if layer is not None)
+    )
 
 
 def at_least(arch: str, size: tuple[int, int], least: int) -> None:
     """Raise ValueError where an image is smaller than the architecture takes."""
     if min(size) < least:
         height, width = size
-        raise ValueError(f"{arch}: expected at least {least} x {least} pixels, got {height} x {width}; enlarge size")
+        raise ValueError(
+            f"{arch}: expected at least {least} x {least} pixels, got {height} x {width}; enlarge size"
+        )
 
 
 def feature_shape(features: nn.Module, in_channels: int, size: tuple[int, int]) -> torch.Size:

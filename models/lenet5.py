@@ -118,7 +118,12 @@ class Subsample(nn.Module):
 def connections() -> list[tuple[int, int]]:
     """Return the 60 connected pairs (map of C3, map of S2) of table I, by map of C3."""
     rows = [line.split() for line in C3_TABLE.split("\n") if line.strip()]
-    return [(column, row) for column in range(MAPS["C3"]) for row in range(MAPS["C1"]) if rows[row][column] == "X"]
+    return [
+        (column, row)
+        for column in range(MAPS["C3"])
+        for row in range(MAPS["C1"])
+        if rows[row][column] == "X"
+    ]
 
 
 class SparseC3(nn.Module):
@@ -127,7 +132,9 @@ class SparseC3(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         pairs = connections()
-        self.weight = nn.Parameter(torch.empty(len(pairs), 5 * 5))  # (60, 25): what is trained, and nothing else
+        self.weight = nn.Parameter(
+            torch.empty(len(pairs), 5 * 5)
+        )  # (60, 25): what is trained, and nothing else
         self.bias = nn.Parameter(torch.empty(MAPS["C3"]))
         # A constant 0/1 matrix puts the 60 kernels into the dense one, so the exporter folds this into a plain Conv.
         placement = torch.zeros(MAPS["C3"] * MAPS["C1"], len(pairs))
@@ -153,11 +160,18 @@ class SparseC3(nn.Module):
 def class_codes(classes: int) -> Tensor:
     """Return the targets of F6, (K, 84), each +1 or -1: bitmaps of the digits for ten classes, else random codes."""
     if classes == 10:
-        bands = [[line.split() for line in band.split("\n")] for band in BITMAPS.strip("\n").split("\n\n")]
+        bands = [
+            [line.split() for line in band.split("\n")]
+            for band in BITMAPS.strip("\n").split("\n\n")
+        ]
         bitmaps = ["".join(row[column] for row in band) for band in bands for column in range(5)]
-        return torch.tensor([[1.0 if pixel == "#" else -1.0 for pixel in bitmap] for bitmap in bitmaps])
+        return torch.tensor(
+            [[1.0 if pixel == "#" else -1.0 for pixel in bitmap] for bitmap in bitmaps]
+        )
     generator = random.Random(CODE_SEED)
-    return torch.tensor([[generator.choice([-1.0, 1.0]) for _ in range(CODE_WIDTH)] for _ in range(classes)])
+    return torch.tensor(
+        [[generator.choice([-1.0, 1.0]) for _ in range(CODE_WIDTH)] for _ in range(classes)]
+    )
 
 
 class Rbf(nn.Module):
@@ -198,7 +212,9 @@ class LeNet5(nn.Module):
         pool = layers.choose("lenet5", "subsampling", subsampling, SUBSAMPLING)
         head = layers.choose("lenet5", "output", output, OUTPUT)
         layers.at_least("lenet5", size, 16)
-        left = tuple(((pixels - 4) // 2 - 4) // 2 for pixels in size)  # of the map after C1, S2, C3, S4
+        left = tuple(
+            ((pixels - 4) // 2 - 4) // 2 for pixels in size
+        )  # of the map after C1, S2, C3, S4
         self.features = layers.named(
             c1=nn.Conv2d(in_channels, MAPS["C1"], kernel_size=5),
             squash1=Squash(),

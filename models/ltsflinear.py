@@ -40,7 +40,9 @@ REFERENCE = {
 class LTSFLinear(nn.Module):
     """Return forecasts (N, S * Q, D), Q levels of each step side by side, for standardised series (N, T, D)."""
 
-    def __init__(self, *, series: int, horizon: int, context: int, quantiles: int, kind: str) -> None:
+    def __init__(
+        self, *, series: int, horizon: int, context: int, quantiles: int, kind: str
+    ) -> None:
         super().__init__()
         self.series, self.horizon, self.context = series, horizon, context
         apart = layers.choose("ltsflinear", "kind", kind, KINDS)

@@ -33,7 +33,13 @@ from torch import Tensor, nn
 from models import layers
 
 PAPER = "He et al. 2015"
-TABLE_1 = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
+TABLE_1 = {
+    18: (2, 2, 2, 2),
+    34: (3, 4, 6, 3),
+    50: (3, 4, 6, 3),
+    101: (3, 4, 23, 3),
+    152: (3, 8, 36, 3),
+}
 BOTTLENECK_FROM = 50
 WIDTHS = {"imagenet": (64, 128, 256, 512), "cifar": (16, 32, 64)}
 CHOICES = {"family": WIDTHS, "shortcut": ("A", "B", "C", "none"), "stride_in": ("first", "3x3")}
@@ -50,9 +56,16 @@ RENAMED = [
 
 def _reference(family: str, depth: int, shortcut: str, trainable: int, fixed: int) -> dict:
     shape, classes = ((3, 224, 224), 1000) if family == "imagenet" else ((3, 32, 32), 10)
-    options = {"in_channels": 3, "size": shape[1:], "classes": classes, "family": family, "depth": depth}
+    options = {
+        "in_channels": 3,
+        "size": shape[1:],
+        "classes": classes,
+        "family": family,
+        "depth": depth,
+    }
     return {
-        "options": options | {"shortcut": shortcut, "batch_norm": True, "stride_in": "first", "zero_init": False},
+        "options": options
+        | {"shortcut": shortcut, "batch_norm": True, "stride_in": "first", "zero_init": False},
         "input": shape,
         "trainable": trainable,
         "fixed": fixed,  # two moving statistics for each channel of batch normalisation
@@ -86,7 +99,9 @@ def weights_from(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return renamed
 
 
-def convolution(k: int, channels: int, out: int, kernel: int, stride: int, batch_norm: bool) -> dict[str, nn.Module]:
+def convolution(
+    k: int, channels: int, out: int, kernel: int, stride: int, batch_norm: bool
+) -> dict[str, nn.Module]:
     """Return the layers of the k-th convolution, by name: (N, channels, H, W) to (N, out, H / stride, W / stride)."""
     conv = nn.Conv2d(channels, out, kernel, stride, padding=kernel // 2, bias=not batch_norm)
     return {f"conv{k}": conv} | ({f"bn{k}": nn.BatchNorm2d(out)} if batch_norm else {})
@@ -101,10 +116,14 @@ class ZeroPadded(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         before = self.more // 2
-        return F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, before, self.more - before))
+        return F.pad(
+            x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, before, self.more - before)
+        )
 
 
-def shortcut_path(option: str, channels: int, out: int, stride: int, batch_norm: bool) -> nn.Module | None:
+def shortcut_path(
+    option: str, channels: int, out: int, stride: int, batch_norm: bool
+) -> nn.Module | None:
     """Return the way around the convolutions (section 3.3): the input itself where the shapes allow it, save in C."""
     changes = stride != 1 or channels != out
     if option == "none":
@@ -117,12 +136,16 @@ def shortcut_path(option: str, channels: int, out: int, stride: int, batch_norm:
 class Block(nn.Module):
     """Return ReLU(F(x) + shortcut of x), eq. 1; F is convolutions of (channels, kernel, stride), ReLU between them."""
 
-    def __init__(self, channels: int, plan: list[tuple[int, int, int]], shortcut: str, batch_norm: bool) -> None:
+    def __init__(
+        self, channels: int, plan: list[tuple[int, int, int]], shortcut: str, batch_norm: bool
+    ) -> None:
         super().__init__()
         residual: dict[str, nn.Module] = {}
         before, strides = channels, 1
         for k, (out, kernel, stride) in enumerate(plan, start=1):
-            residual |= convolution(k, before, out, kernel, stride, batch_norm) | {f"relu{k}": nn.ReLU()}
+            residual |= convolution(k, before, out, kernel, stride, batch_norm) | {
+                f"relu{k}": nn.ReLU()
+            }
             before, strides = out, strides * stride
         residual.popitem()  # the last ReLU comes after the addition
         self.residual = layers.named(**residual)
@@ -160,12 +183,18 @@ class ResNet(nn.Module):
                 "resnet: expected shortcuts and batch_norm for zero_init, got neither or one; set it false"
             )
         if cifar and (depth < 8 or depth % 6 != 2):
-            raise ValueError(f"resnet: expected depth 6n + 2 in family cifar, got {depth}; choose 20, 32, 44, 56, 110")
-        blocks_of = [(depth - 2) // 6] * 3 if cifar else layers.choose("resnet", "depth", depth, TABLE_1)
+            raise ValueError(
+                f"resnet: expected depth 6n + 2 in family cifar, got {depth}; choose 20, 32, 44, 56, 110"
+            )
+        blocks_of = (
+            [(depth - 2) // 6] * 3 if cifar else layers.choose("resnet", "depth", depth, TABLE_1)
+        )
 
         channels = widths[0]
         kernel, stride = (3, 1) if cifar else (7, 2)
-        stem = convolution(1, in_channels, channels, kernel, stride, batch_norm) | {"relu1": nn.ReLU()}
+        stem = convolution(1, in_channels, channels, kernel, stride, batch_norm) | {
+            "relu1": nn.ReLU()
+        }
         if not cifar:
             stem["pool1"] = nn.MaxPool2d(kernel_size=3, stride=2, padding=1)
         self.features = layers.named(**stem)

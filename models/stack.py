@@ -23,7 +23,14 @@ from models import layers
 PAPER = "notes S1, S3"
 ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh, "sigmoid": nn.Sigmoid}
 
-OPTIONS = {"in_channels": 1, "size": (28, 28), "classes": 10, "channels": 16, "activation": "relu", "padding": "zeros"}
+OPTIONS = {
+    "in_channels": 1,
+    "size": (28, 28),
+    "classes": 10,
+    "channels": 16,
+    "activation": "relu",
+    "padding": "zeros",
+}
 REFERENCE = {
     f"stack {' '.join(f'{k}x{k}' for k in kernels)}": {
         "options": OPTIONS | {"kernels": kernels},

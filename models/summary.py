@@ -47,7 +47,9 @@ def trainable(module: nn.Module) -> int:
 
 def total(module: nn.Module) -> int:
     """Return how many numbers the network keeps: parameters, moving statistics, fixed codes, but no step counters."""
-    return sum(tensor.numel() for tensor in module.state_dict().values() if tensor.is_floating_point())
+    return sum(
+        tensor.numel() for tensor in module.state_dict().values() if tensor.is_floating_point()
+    )
 
 
 def on_meta(arch: str, options: dict[str, Any]) -> nn.Module:
@@ -86,9 +88,13 @@ def _is_image(reference: dict[str, Any]) -> bool:
     return "size" in reference["options"]
 
 
-def _record(rows: list[dict[str, Any]], name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
+def _record(
+    rows: list[dict[str, Any]], name: str
+) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
     def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        seen = any(row["layer"] == name for row in rows)  # a layer used twice has its parameters once
+        seen = any(
+            row["layer"] == name for row in rows
+        )  # a layer used twice has its parameters once
         own = [] if seen else _own(module)
         rows.append(
             {
@@ -106,7 +112,9 @@ def _record(rows: list[dict[str, Any]], name: str) -> Callable[[nn.Module, tuple
 def _own(module: nn.Module) -> list[Tensor]:
     """Return the module's own parameters and fixed numbers, not its children's."""
     state = module.state_dict(keep_vars=True)
-    return [tensor for name, tensor in state.items() if "." not in name and tensor.is_floating_point()]
+    return [
+        tensor for name, tensor in state.items() if "." not in name and tensor.is_floating_point()
+    ]
 
 
 def _device(model: nn.Module) -> torch.device:

@@ -40,7 +40,14 @@ from models.layers import CausalConv1d
 PAPER = "after Bai et al. 2018"
 NORMALISE = ("instance", "last", "none")
 
-OPTIONS = {"horizon": 96, "context": 336, "quantiles": 1, "channels": 32, "kernel_size": 3, "blocks": 0}
+OPTIONS = {
+    "horizon": 96,
+    "context": 336,
+    "quantiles": 1,
+    "channels": 32,
+    "kernel_size": 3,
+    "blocks": 0,
+}
 OPTIONS |= {"patch": 16, "stride": 8, "dropout": 0.2, "normalise": "instance", "linear": False}
 BODY = "(16 * 32 {} + 32) + 5 blocks of (3 * 32^2 + 32 + 32^2 + 32)"
 REFERENCE = {
@@ -106,21 +113,27 @@ class TCN(nn.Module):
         layers.fraction("tcn", "dropout", dropout, "0.2 is usual")
         if patch < stride or min(kernel_size - 1, stride) < 1:
             sizes = f"patch {patch}, stride {stride}, kernel_size {kernel_size}"
-            raise ValueError(f"tcn: expected patch >= stride >= 1 and kernel_size of 2 and more, got {sizes}")
+            raise ValueError(
+                f"tcn: expected patch >= stride >= 1 and kernel_size of 2 and more, got {sizes}"
+            )
         self.series, self.targets, self.calendar = series, targets, calendar
         self.horizon, self.context, self.steps = horizon, context, horizon * quantiles
         self.independent, self.normalise = independent, normalise
         own = 1 if independent else targets
         self.embed = CausalConv1d(own + series - targets + calendar, channels, patch, stride=stride)
         dilations = [1]
-        while len(dilations) < blocks or (not blocks and field(patch, stride, kernel_size, dilations) < context):
+        while len(dilations) < blocks or (
+            not blocks and field(patch, stride, kernel_size, dilations) < context
+        ):
             dilations.append(2 * dilations[-1])
         self.field = field(patch, stride, kernel_size, dilations)
         self.stages = nn.Sequential(*(Block(channels, kernel_size, d, dropout) for d in dilations))
         self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(channels, own * self.steps))
         self.ahead = None
         if calendar:
-            self.ahead = nn.Sequential(nn.Linear(calendar, channels), nn.GELU(), nn.Linear(channels, own * quantiles))
+            self.ahead = nn.Sequential(
+                nn.Linear(calendar, channels), nn.GELU(), nn.Linear(channels, own * quantiles)
+            )
         self.linear = None
         if linear:
             self.linear = nn.Linear(context, self.steps)
@@ -134,7 +147,9 @@ class TCN(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if x.shape[1] < (rows := self.context + (self.horizon if self.calendar else 0)):
-            raise ValueError(f"tcn: expected at least {rows} steps, got {x.shape[1]}; give a longer window")
+            raise ValueError(
+                f"tcn: expected at least {rows} steps, got {x.shape[1]}; give a longer window"
+            )
         x, known = x[:, -rows:, : self.series], x[:, -rows:, self.series :]
         x = x[:, : self.context]  # (N, T, D)
         level, size = self.of_window(x)  # (N, 1, D) each
@@ -144,7 +159,9 @@ class TCN(nn.Module):
         if self.ahead is not None:
             y = y + self.of_calendar(known[:, self.context :])
         if self.linear is not None:
-            rows = x[:, :, : self.targets].transpose(1, 2).reshape(-1, self.context)  # one a series: a plain product
+            rows = (
+                x[:, :, : self.targets].transpose(1, 2).reshape(-1, self.context)
+            )  # one a series: a plain product
             y = y + self.linear(rows).view(-1, self.targets, self.steps)
         return y.transpose(1, 2) * size[:, :, : self.targets] + level[:, :, : self.targets]
 
@@ -171,7 +188,9 @@ class TCN(nn.Module):
         """Return what the calendar (N, S, F) adds to every target (N, 1 or targets, S Q)."""
         assert self.ahead is not None
         own = 1 if self.independent else self.targets
-        return self.ahead(ahead).unflatten(2, (own, -1)).transpose(1, 2).flatten(2)  # (N, S, own, Q) before
+        return (
+            self.ahead(ahead).unflatten(2, (own, -1)).transpose(1, 2).flatten(2)
+        )  # (N, S, own, Q) before
 
     @property
     def samples(self) -> int:
@@ -191,7 +210,10 @@ class TCN(nn.Module):
         for reason, holds in reasons.items():
             if holds:
                 raise ValueError(f"tcn: {reason}")
-        return [(layer.in_channels, layer.past) for layer in (self.embed, *(block.conv for block in self.stages))]
+        return [
+            (layer.in_channels, layer.past)
+            for layer in (self.embed, *(block.conv for block in self.stages))
+        ]
 
     def step(self, x: Tensor, tails: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
         """Return forecasts (N, S Q, targets) after one more sample (N, D), and the tails (N, C, L) for the next."""

@@ -37,12 +37,23 @@ TABLE_1 = {
 }
 COUNTS = {"A": 132_863_336, "B": 133_047_848, "C": 133_638_952, "D": 138_357_544, "E": 143_667_240}
 COUNTS["A-LRN"] = COUNTS["A"]
-BATCH_NORM = {"A": 5_504, "B": 5_888, "D": 8_448, "E": 11_008}  # scales and shifts; as many moving means and variances
+BATCH_NORM = {
+    "A": 5_504,
+    "B": 5_888,
+    "D": 8_448,
+    "E": 11_008,
+}  # scales and shifts; as many moving means and variances
 
 IMAGE = {"in_channels": 3, "size": (224, 224), "classes": 1000}
 REFERENCE = {
     f"VGG {configuration}{' batch norm' if added else ''}": {
-        "options": IMAGE | {"configuration": configuration, "batch_norm": added > 0, "dropout": 0.5, "init": "xavier"},
+        "options": IMAGE
+        | {
+            "configuration": configuration,
+            "batch_norm": added > 0,
+            "dropout": 0.5,
+            "init": "xavier",
+        },
         "input": (3, 224, 224),
         "trainable": COUNTS[configuration] + added,
         "fixed": added,

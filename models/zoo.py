@@ -36,7 +36,10 @@ REFERENCE = {
         "fixed": fixed,
         "source": f"meta of torchvision's weights of {name}, num_params",
     }
-    for name, trainable, fixed in (("squeezenet1_1", 1_235_496, 0), ("mobilenet_v2", 3_504_872, 34_112))
+    for name, trainable, fixed in (
+        ("squeezenet1_1", 1_235_496, 0),
+        ("mobilenet_v2", 3_504_872, 34_112),
+    )
 }
 
 
@@ -45,7 +48,9 @@ def checked(name: str) -> str:
     known = torchvision.models.list_models(module=torchvision.models)
     if name not in known:
         near = ", ".join(difflib.get_close_matches(name, known, cutoff=0))
-        raise ValueError(f"zoo: expected a network of torchvision.models, got {name!r}; nearest are {near}")
+        raise ValueError(
+            f"zoo: expected a network of torchvision.models, got {name!r}; nearest are {near}"
+        )
     return name
 
 
@@ -56,7 +61,9 @@ def torchvision_weights(name: str) -> dict[str, Tensor]:
 
 def weights_from(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Return torchvision's weights under our names, without auxiliary classifiers; our own names stay."""
-    kept = {name: tensor for name, tensor in state.items() if not re.match(r"(aux\d|AuxLogits)\.", name)}
+    kept = {
+        name: tensor for name, tensor in state.items() if not re.match(r"(aux\d|AuxLogits)\.", name)
+    }
     return {f"net.{name.removeprefix('net.')}": tensor for name, tensor in kept.items()}
 
 
@@ -88,7 +95,9 @@ class Zoo(nn.Module):
         least = min(get_model_weights(checked(name)).DEFAULT.meta["min_size"])
         layers.at_least("zoo", size, least)
         if in_channels != 3:
-            raise ValueError(f"zoo: expected 3 channels for {name}, got {in_channels}; set `colour: rgb`")
+            raise ValueError(
+                f"zoo: expected 3 channels for {name}, got {in_channels}; set `colour: rgb`"
+            )
         self.net = get_model(name, weights=None, num_classes=classes, **special(name, size))
         for layer in self.modules():
             if hasattr(layer, "inplace"):

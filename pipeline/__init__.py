@@ -12,15 +12,23 @@ from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # as serve/convline/runtime/session.py has it
-if sys.argv[0] == "-m":  # `python -m pipeline.<stage>`: params.yaml says how many threads torch takes, no environment;
-    os.environ["OMP_NUM_THREADS"] = "1"  # what reads this one (BLAS, scikit-learn) would else sum in another order
-os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # deterministic cuBLAS, read at its first call
+if (
+    sys.argv[0] == "-m"
+):  # `python -m pipeline.<stage>`: params.yaml says how many threads torch takes, no environment;
+    os.environ["OMP_NUM_THREADS"] = (
+        "1"  # what reads this one (BLAS, scikit-learn) would else sum in another order
+    )
+os.environ.setdefault(
+    "CUBLAS_WORKSPACE_CONFIG", ":4096:8"
+)  # deterministic cuBLAS, read at its first call
 
 if importlib.util.find_spec("convline") is None:  # a bare checkout, nothing of ours installed
     sys.path.append(str(Path(__file__).parents[1] / "serve"))
 
 if missing := [name for name in ("numpy", "PIL", "tqdm") if importlib.util.find_spec(name) is None]:
-    sys.exit(f"error: {missing[0]} is not installed in {sys.executable}; run `make`, or `source .venv/bin/activate`")
+    sys.exit(
+        f"error: {missing[0]} is not installed in {sys.executable}; run `make`, or `source .venv/bin/activate`"
+    )
 
 if "CONVLINE_WARM" in os.environ:
     from pipeline.core import fork_server

@@ -52,7 +52,9 @@ def resolved(monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, Any]]:
     """A function that resolves a recipe as stage params does; keywords are laid over its blocks."""
     monkeypatch.setattr("pipeline.params.recipe.MODELS", ROOT / "models")
 
-    def resolve(recipe: dict[str, Any], sets: dict[str, Any] = SETS, **blocks: Any) -> dict[str, Any]:
+    def resolve(
+        recipe: dict[str, Any], sets: dict[str, Any] = SETS, **blocks: Any
+    ) -> dict[str, Any]:
         known = {name: load.check_set(name, spec) for name, spec in sets.items()}
         return load.resolve("models.tiny", load.overlay(copy.deepcopy(recipe), blocks), known)
 
@@ -71,7 +73,11 @@ def images_of() -> Callable[..., dataset.Data]:
         about["input"] = {"size": list(x.shape[1:3]), "colour": colour}
         mean, scale = prepare.image_statistics(x[splits["train"]], "channel")
         return dataset.Data(
-            {k: x[s] for k, s in splits.items()}, {k: y[s] for k, s in splits.items()}, mean, scale, about
+            {k: x[s] for k, s in splits.items()},
+            {k: y[s] for k, s in splits.items()},
+            mean,
+            scale,
+            about,
         )
 
     return wrap
@@ -99,9 +105,19 @@ def shop_csv(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def of_shop(shop_csv: Path, resolved: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
+def of_shop(
+    shop_csv: Path, resolved: Callable[..., dict[str, Any]]
+) -> Callable[..., dict[str, Any]]:
     """A function that resolves the shop's recipe, blocks laid over it."""
-    sets = {"shop": {"source": "csv", "path": str(shop_csv), "time": "day", "season": 7, "licence": "own"}}
+    sets = {
+        "shop": {
+            "source": "csv",
+            "path": str(shop_csv),
+            "time": "day",
+            "season": 7,
+            "licence": "own",
+        }
+    }
     return lambda **blocks: resolved(shop.RECIPE, sets, **blocks)
 
 
@@ -132,7 +148,9 @@ def base_state() -> Any:
 
 
 @pytest.fixture
-def built(resolved: Callable[..., dict[str, Any]]) -> Callable[..., tuple[dict[str, Any], dataset.Data]]:
+def built(
+    resolved: Callable[..., dict[str, Any]],
+) -> Callable[..., tuple[dict[str, Any], dataset.Data]]:
     """A function that resolves one of TRANSFERS, options laid over its head, and makes its data."""
 
     def build(name: str, **head: Any) -> tuple[dict[str, Any], dataset.Data]:

@@ -244,7 +244,12 @@ size_t cudnnGetCudartVersion(void) { return 13000; }
 const char *cudnnGetErrorString(int status) { return "fake cuDNN"; }
 void cudnnGetLastErrorString(char *message, size_t size) { if (size) message[0] = 0; }
 """
-OWN = {"libcuda.so.1": DRIVER, "libcudart.so.13": RUNTIME, "libcublas.so.13": BLAS, "libcublasLt.so.13": BLAS_LT}
+OWN = {
+    "libcuda.so.1": DRIVER,
+    "libcudart.so.13": RUNTIME,
+    "libcublas.so.13": BLAS,
+    "libcublasLt.so.13": BLAS_LT,
+}
 OWN["libcudnn.so.9"] = DNN
 SITE = '''
 """Imported at the start of each interpreter that has this folder on its path: the parts no library stands in for."""
@@ -294,19 +299,39 @@ class FakeCuda:
         return hidden | {"LD_LIBRARY_PATH": str(self.folder), "PYTHONPATH": path} | told
 
     def run(
-        self, code: str, *arguments: str | Path, check: bool = True, cwd: str | Path | None = None, **more: str | int
+        self,
+        code: str,
+        *arguments: str | Path,
+        check: bool = True,
+        cwd: str | Path | None = None,
+        **more: str | int,
     ) -> subprocess.CompletedProcess[str]:
         """Run code in a process of its own; where `check` is true it must end well."""
         command = [sys.executable, "-c", code, *map(str, arguments)]
         done = subprocess.run(
-            command, capture_output=True, text=True, check=False, cwd=cwd, env=self.environment(**more), timeout=600
+            command,
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=cwd,
+            env=self.environment(**more),
+            timeout=600,
         )
-        assert done.returncode == 0 or not check, f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
+        assert done.returncode == 0 or not check, (
+            f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
+        )
         return done
 
-    def infer(self, *arguments: str | Path, check: bool = True, **more: str | int) -> subprocess.CompletedProcess[str]:
+    def infer(
+        self, *arguments: str | Path, check: bool = True, **more: str | int
+    ) -> subprocess.CompletedProcess[str]:
         """Run the command `infer`."""
-        return self.run("from convline.cli.main import main; main(prog_name='infer')", *arguments, check=check, **more)
+        return self.run(
+            "from convline.cli.main import main; main(prog_name='infer')",
+            *arguments,
+            check=check,
+            **more,
+        )
 
 
 def lacking() -> str | None:
@@ -328,15 +353,23 @@ def provider() -> Path:
 def headers() -> Path | None:
     """Return the folder of driver_types.h, which says how cudaDeviceProp is laid out; torch's compiler brings it."""
     spec = find_spec("triton")
-    root = Path(spec.origin).parent / "backends" / "nvidia" / "include" if spec and spec.origin else None
+    root = (
+        Path(spec.origin).parent / "backends" / "nvidia" / "include"
+        if spec and spec.origin
+        else None
+    )
     return root if root and (root / "driver_types.h").exists() else None
 
 
 def wanted() -> set[str]:
     """Return the functions that the provider links to, and those of cuDNN that it looks up by name."""
-    listed = subprocess.run(["nm", "-D", "--undefined-only", provider()], capture_output=True, text=True, check=True)
+    listed = subprocess.run(
+        ["nm", "-D", "--undefined-only", provider()], capture_output=True, text=True, check=True
+    )
     linked = {word.split("@")[0] for word in listed.stdout.split()}
-    return linked | {name.decode() for name in re.findall(rb"\bcudnn[A-Z]\w+", provider().read_bytes())}
+    return linked | {
+        name.decode() for name in re.findall(rb"\bcudnn[A-Z]\w+", provider().read_bytes())
+    }
 
 
 def source(library: str, names: set[str]) -> str:
@@ -345,7 +378,9 @@ def source(library: str, names: set[str]) -> str:
     written = set(re.findall(r"\b(\w+)\(", code))
     for name in sorted(n for n in names - written if re.match(FUNCTIONS[library], n)):
         makes = library != "libcudart.so.13" and re.search(r"Create(\w*Descriptor)?$", name)
-        code += f"int {name}" + ("(void **made) { *made = object(); return 0; }\n" if makes else "() { return 0; }\n")
+        code += f"int {name}" + (
+            "(void **made) { *made = object(); return 0; }\n" if makes else "() { return 0; }\n"
+        )
     return code
 
 
@@ -354,7 +389,9 @@ def build(folder: Path) -> None:
     names = wanted()
     for library in FUNCTIONS:
         (folder / f"{library}.c").write_text(source(library, names))
-        (folder / "versions").write_text(f"{library} {{ global: *; }};")  # the provider asks for symbols with a version
+        (folder / "versions").write_text(
+            f"{library} {{ global: *; }};"
+        )  # the provider asks for symbols with a version
         linker = f"-Wl,-soname,{library},--version-script={folder / 'versions'}"
         flags = ["-shared", "-fPIC", "-w", f"-I{headers()}", linker]
         subprocess.run(["cc", *flags, "-o", folder / library, folder / f"{library}.c"], check=True)

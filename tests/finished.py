@@ -27,7 +27,15 @@ def write(path: Path, content: Any) -> None:
 
 def write_data(root: Path, name: str, task: str, labels: list[str]) -> None:
     """Counts by split; test images of which image i is filled with the grey value i."""
-    data = {"task": task, "source": "digits", "train": 1137, "validation": 300, "test": 20, "hash": "ab12", "filled": 0}
+    data = {
+        "task": task,
+        "source": "digits",
+        "train": 1137,
+        "validation": 300,
+        "test": 20,
+        "hash": "ab12",
+        "filled": 0,
+    }
     data |= {"licence": "CC0", "notes": []}
     if task == "classification":
         data |= {"labels": labels, "balance": {"train": {label: 7 for label in labels}}}
@@ -42,7 +50,10 @@ def write_data(root: Path, name: str, task: str, labels: list[str]) -> None:
 
 
 def write_train(root: Path, name: str) -> None:
-    rows = [{"epoch": e, "lr": 0.1, "train_loss": 1 / e, "validation_loss": 1.2 / e} for e in range(1, 6)]
+    rows = [
+        {"epoch": e, "lr": 0.1, "train_loss": 1 / e, "validation_loss": 1.2 / e}
+        for e in range(1, 6)
+    ]
     for row in rows if name == CLASSIFIER else []:
         row |= {"train_accuracy": 0.9, "validation_accuracy": 0.8}
     write(root / "out" / name / "train" / "history.json", rows)
@@ -56,7 +67,13 @@ def write_check(root: Path, name: str, *, passed: bool = True) -> None:
     """The classifier's answers are right but for rows 3 and 5, wrong with probability .6 and .9."""
     rng = np.random.default_rng(0)
     (root / "out" / name / "check").mkdir(parents=True)
-    row = {"provider": "cpu", "variant": "fp32", "input": "test", "batch": 1, "max_difference": 3e-7}
+    row = {
+        "provider": "cpu",
+        "variant": "fp32",
+        "input": "test",
+        "batch": 1,
+        "max_difference": 3e-7,
+    }
     row |= {"relative": 3e-7, "mean_difference": 1e-8, "limit": 1e-5, "passed": passed}
     metric = {"name": "accuracy", "value": 0.9, "low": 0.699, "high": 0.972, "n": 20, "torch": 0.9}
     variants: dict[str, Any] = {}
@@ -65,8 +82,16 @@ def write_check(root: Path, name: str, *, passed: bool = True) -> None:
         truth, probabilities = np.zeros(20, np.int64), np.tile(np.float32([0.8, 0.1, 0.1]), (20, 1))
         probabilities[3], probabilities[5] = [0.4, 0.6, 0], [0.05, 0.05, 0.9]
         arrays = {"y": truth, "probabilities": probabilities}
-        lost = {"accuracy": 0.85, "lost": 0.05, "lost_low": -0.045, "lost_high": 0.145, "top1_agreement": 0.95}
-        variants = {"int8": {"cpu": lost | {"accepted": True, "weak": True, "why": "loses 5.00 points"}}}
+        lost = {
+            "accuracy": 0.85,
+            "lost": 0.05,
+            "lost_low": -0.045,
+            "lost_high": 0.145,
+            "top1_agreement": 0.95,
+        }
+        variants = {
+            "int8": {"cpu": lost | {"accepted": True, "weak": True, "why": "loses 5.00 points"}}
+        }
     else:
         metric |= {
             "name": "mse",
@@ -76,21 +101,39 @@ def write_check(root: Path, name: str, *, passed: bool = True) -> None:
             "pinball": 0.2,
             "block": 2,
             "standardised": {"mse": 0.4, "mae": 0.5},
-            "intervals": [{"nominal": 0.8, "measured": 0.79, "low": 0.7, "high": 0.88, "width": 2.0}],
+            "intervals": [
+                {"nominal": 0.8, "measured": 0.79, "low": 0.7, "high": 0.88, "width": 2.0}
+            ],
         }
         rivals = {"last value": 1.5, "seasonal naive": 0.7, "ETS": 0.3}
-        metric["baselines"] = {name: {"mse": e, "mase": e, "mse_ratio": [2.0, 1.5, 2.5]} for name, e in rivals.items()}
+        metric["baselines"] = {
+            name: {"mse": e, "mase": e, "mse_ratio": [2.0, 1.5, 2.5]} for name, e in rivals.items()
+        }
         metric["baselines"]["ETS"] |= {"mase_ratio": None, "forms": ["A,N,N", "A,N,N"]}
         target = rng.normal(size=(5, STEPS, 2))
-        arrays = {"context": rng.normal(size=(5, 60, 2)), "target": target, "forecast": target + 0.1}
+        arrays = {
+            "context": rng.normal(size=(5, 60, 2)),
+            "target": target,
+            "forecast": target + 0.1,
+        }
         arrays["quantiles"] = target[..., None] + np.array([-1, 0, 1])
         arrays["quantile_levels"] = np.array([0.1, 0.5, 0.9])
-        arrays |= {"rows": np.arange(5), "steps": np.full((4, STEPS), 0.1), "inside": np.full(STEPS, 0.79)}
+        arrays |= {
+            "rows": np.arange(5),
+            "steps": np.full((4, STEPS), 0.1),
+            "inside": np.full(STEPS, 0.79),
+        }
         arrays["residuals"] = rng.normal(size=(40, 2))
     np.savez(root / "out" / name / "check" / "test.npz", **arrays)
     write(
         root / "results" / name / "check.json",
-        {"passed": passed, "verdict": "differs by 3e-07", "rows": [row], "metric": metric, "variants": variants},
+        {
+            "passed": passed,
+            "verdict": "differs by 3e-07",
+            "rows": [row],
+            "metric": metric,
+            "variants": variants,
+        },
     )
     write(root / "results" / name / "speed.json", speed_of(variants))
 
@@ -100,32 +143,81 @@ def speed_of(variants: dict[str, Any]) -> dict[str, Any]:
     rows, files = [], []
     for k, variant in enumerate(["fp32", *variants], 1):
         place = {"device": "cpu", "variant": variant}
-        row = place | {"way": "arrays", "batch": 1, "threads": 2, "p50_ms": 0.123 / k, "p90_ms": 0.2, "p99_ms": 0.3}
+        row = place | {
+            "way": "arrays",
+            "batch": 1,
+            "threads": 2,
+            "p50_ms": 0.123 / k,
+            "p90_ms": 0.2,
+            "p99_ms": 0.3,
+        }
         rows.append(
-            row | {"per_second": k * 8130.1, "ops_per_second": k * 7e9, "intensity": 3.0, "share_of_limit": 0.1}
+            row
+            | {
+                "per_second": k * 8130.1,
+                "ops_per_second": k * 7e9,
+                "intensity": 3.0,
+                "share_of_limit": 0.1,
+            }
         )
         nodes = {"CPUExecutionProvider": 20}
-        files.append(place | {"placement": nodes, "first_s": 0.31, "memory_mb": 61.0, "bytes": 250_000 // k})
+        files.append(
+            place | {"placement": nodes, "first_s": 0.31, "memory_mb": 61.0, "bytes": 250_000 // k}
+        )
     return {
         "machine": {"cpu": "test CPU", "cores": 2},
         "limits": {"cpu": {"fp32": 1e11, "int8": 3e11, "stream": 1e10}},
         "rows": rows,
         "files": files,
-        "choice": {"cpu": {"variant": [*variants, "fp32"][0], "why": "twice as fast", "front": ["fp32"]}},
+        "choice": {
+            "cpu": {"variant": [*variants, "fp32"][0], "why": "twice as fast", "front": ["fp32"]}
+        },
     }
 
 
 def write_rest(root: Path, name: str) -> None:
-    export: dict[str, Any] = {"bytes": 250_000, "nodes": 20, "opset": 20, "variants": {"fp32": {"bytes": 250_000}}}
+    export: dict[str, Any] = {
+        "bytes": 250_000,
+        "nodes": 20,
+        "opset": 20,
+        "variants": {"fp32": {"bytes": 250_000}},
+    }
     if name == CLASSIFIER:
-        export["variants"]["int8"] = {"bytes": 125_000, "method": "MinMax", "kept": ["conv_1"], "products": 3}
-        write(root / "out" / name / "export" / "noise.json", {"int8": {"conv_0": 41.0, "conv_1": 33.5, "gemm": 30.0}})
+        export["variants"]["int8"] = {
+            "bytes": 125_000,
+            "method": "MinMax",
+            "kept": ["conv_1"],
+            "products": 3,
+        }
+        write(
+            root / "out" / name / "export" / "noise.json",
+            {"int8": {"conv_0": 41.0, "conv_1": 33.5, "gemm": 30.0}},
+        )
     write(root / "results" / name / "export.json", export)
-    style.enlarge(np.zeros((8, 8, 1), np.uint8), explained_folder(root, name) / "attribution.png", "")
-    shown = {"file": "attribution.png", "width": 112, "height": 112, "alt": f"Maps of {HOSTILE}", "caption": HOSTILE}
+    style.enlarge(
+        np.zeros((8, 8, 1), np.uint8), explained_folder(root, name) / "attribution.png", ""
+    )
+    shown = {
+        "file": "attribution.png",
+        "width": 112,
+        "height": 112,
+        "alt": f"Maps of {HOSTILE}",
+        "caption": HOSTILE,
+    }
     sections = [{"title": "What an answer rests on", "shown": [shown]}]
-    gain = {"deletion": 0.2, "deletion_gain": [0.3, 0.1, 0.5], "insertion": 0.8, "insertion_gain": [0.1, -0.1, 0.3]}
-    guided = gain | {"infidelity": 0.4, "hit": 1.0, "mass": 0.7, "kept": [1.0, 0.9, 0.5], "sane": False}
+    gain = {
+        "deletion": 0.2,
+        "deletion_gain": [0.3, 0.1, 0.5],
+        "insertion": 0.8,
+        "insertion_gain": [0.1, -0.1, 0.3],
+    }
+    guided = gain | {
+        "infidelity": 0.4,
+        "hit": 1.0,
+        "mass": 0.7,
+        "kept": [1.0, 0.9, 0.5],
+        "sane": False,
+    }
     methods = {
         "guided backpropagation": guided,
         "LIME": gain | {"infidelity": 0.3, "fidelity": 0.81, "stability": 0.44},
@@ -134,7 +226,14 @@ def write_rest(root: Path, name: str) -> None:
     facts = {"attribution": judged} if name == CLASSIFIER else {"influence": {"reach": 20}}
     write(root / "results" / name / "explain.json", {"facts": facts})
     write(explained_folder(root, name) / "page.json", {"sections": sections, "facts": facts})
-    infer = {"metric": "accuracy", "value": 0.9, "expected": 0.9, "n": 20, "rows_ok": 20, "rows_error": 0}
+    infer = {
+        "metric": "accuracy",
+        "value": 0.9,
+        "expected": 0.9,
+        "n": 20,
+        "rows_ok": 20,
+        "rows_error": 0,
+    }
     infer |= {"equal": True, "served": {"fp32 on cpu": 0.9}}
     infer["example"] = {"input": "007/7.png", "output": "7 (0.990)"}
     write(root / "results" / name / "infer.json", infer)

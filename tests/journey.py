@@ -13,15 +13,38 @@ from pathlib import Path
 from ruamel.yaml import YAML
 
 ROOT = Path(__file__).parents[1]
-LINE = {"lenet5-digits": 8, "dilated-waves": 12, "fcnn0-digits": 10, "dilated-sunspots": 5}  # entry: epochs
-MADE = (".git", ".venv", "out", "__pycache__", "*.egg-info", "cache", "tmp", ".*_cache", "config.local")
+LINE = {
+    "lenet5-digits": 8,
+    "dilated-waves": 12,
+    "fcnn0-digits": 10,
+    "dilated-sunspots": 5,
+}  # entry: epochs
+MADE = (
+    ".git",
+    ".venv",
+    "out",
+    "__pycache__",
+    "*.egg-info",
+    "cache",
+    "tmp",
+    ".*_cache",
+    "config.local",
+)
 
 
 def run(folder: Path, *command: str, ok: bool = True) -> str:
     """Run a command as a user of the environment would; return what it printed."""
-    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    environment = os.environ | {
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    }
     done = subprocess.run(
-        command, cwd=folder, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
+        command,
+        cwd=folder,
+        env=environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        check=False,
     )
     assert (done.returncode == 0) == ok, f"{' '.join(command)}:\n{done.stdout[-3000:]}"
     return done.stdout
@@ -62,14 +85,27 @@ def copy_tree(target: Path, *, git: bool) -> Path:
     """Copy this tree without what was made; with git, as a repository of one commit."""
     shutil.copytree(ROOT, target, ignore=shutil.ignore_patterns(*MADE), symlinks=True)
     (target / ".dvc" / "tmp").mkdir(exist_ok=True)
-    for results in (target / "results").glob("*-*/"):  # of entries; studies and GPU figures stay, as in a clone
+    for results in (target / "results").glob(
+        "*-*/"
+    ):  # of entries; studies and GPU figures stay, as in a clone
         shutil.rmtree(results)
     (target / "dvc.lock").unlink(missing_ok=True)
     edit_params(target, short_line)
     if git:
         run(target, "git", "init", "--quiet")
         run(target, "git", "add", "--all")
-        run(target, "git", "-c", "user.name=t", "-c", "user.email=t@localhost", "commit", "--quiet", "-m", "start")
+        run(
+            target,
+            "git",
+            "-c",
+            "user.name=t",
+            "-c",
+            "user.email=t@localhost",
+            "commit",
+            "--quiet",
+            "-m",
+            "start",
+        )
     else:
         dvc(target, "config", "--local", "core.no_scm", "true")
     return target

@@ -27,7 +27,14 @@ from convline.model_file import document as contract
 
 REPOSITORY = Path(__file__).parents[1]
 DIGITS, WAVES = "fcnn0-digits", "causal-waves"
-STAGES = ("data", "train", "export", "check", "package", "infer")  # those of one entry; params and wheel beside them
+STAGES = (
+    "data",
+    "train",
+    "export",
+    "check",
+    "package",
+    "infer",
+)  # those of one entry; params and wheel beside them
 PARAMS = """
 device: cpu
 line: {fcnn0-digits: scratch, causal-waves: scratch}
@@ -58,7 +65,9 @@ def made() -> Path:
     atexit.register(shutil.rmtree, root, ignore_errors=True)
     for folder in ("models", "pipeline"):
         (root / folder).symlink_to(REPOSITORY / folder)
-    shutil.copytree(REPOSITORY / "serve", root / "serve", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(
+        REPOSITORY / "serve", root / "serve", ignore=shutil.ignore_patterns("__pycache__")
+    )
     shutil.copy(REPOSITORY / "pyproject.toml", root)
     (root / "params.yaml").write_text(PARAMS)
     with inside(root):
@@ -89,9 +98,9 @@ def copy_to(folder: Path) -> Path:
 
 def run(stage: str, *arguments: str) -> None:
     """Run a stage's `main` in this process and the working directory; its errors come through."""
-    before, sys.argv = sys.argv, [f"pipeline/{stage}.py", *arguments]
+    before, sys.argv = sys.argv, [f"pipeline/{stage}/__main__.py", *arguments]
     try:
-        importlib.import_module(f"pipeline.{stage}").main()
+        importlib.import_module(f"pipeline.{stage}.__main__").main()
     finally:
         sys.argv = before
 
@@ -100,7 +109,7 @@ def run_without_torch(stage: str, *arguments: str) -> subprocess.CompletedProces
     """Run a stage as its command does, in a process of its own where torch cannot be imported."""
     code = (
         "import sys; sys.modules['torch'] = None; sys.argv = sys.argv[1:]; from pipeline.core.stage import run; "
-        f"import pipeline.{stage} as stage; run(stage.main)"
+        f"import pipeline.{stage}.__main__ as stage; run(stage.main)"
     )
     command = [sys.executable, "-c", code, stage, *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=False)
@@ -136,7 +145,9 @@ def change_model(
     graph(proto)
     document(about)
     if not keep_golden:  # the answers of the changed file
-        session = onnxruntime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(
+            proto.SerializeToString(), providers=["CPUExecutionProvider"]
+        )
         given = contract.unpack(about["golden"]["input"])
         names = [*about["golden"]["outputs"]]
         answers = session.run(names, {session.get_inputs()[0].name: given})
@@ -144,7 +155,9 @@ def change_model(
     path.write_bytes(contract.seal(proto.SerializeToString(), about))
 
 
-def change_weights(proto: onnx.ModelProto, change: Callable[[np.ndarray], None], ending: str) -> None:
+def change_weights(
+    proto: onnx.ModelProto, change: Callable[[np.ndarray], None], ending: str
+) -> None:
     """Apply `change` to the float weights whose name ends so; at least one must."""
     found = [w for w in proto.graph.initializer if w.name.endswith(ending)]
     assert found, [w.name for w in proto.graph.initializer]

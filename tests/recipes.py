@@ -20,12 +20,25 @@ SERIES_RECIPE = {
 }
 SETS = {
     "digits": {"source": "digits", "validation": 100, "test": 1297},
-    "waves": {"source": "waves", "train": 60, "validation": 40, "test": 20, "length": 60, "season": 14},
+    "waves": {
+        "source": "waves",
+        "train": 60,
+        "validation": 40,
+        "test": 20,
+        "length": 60,
+        "season": 14,
+    },
 }
 
 # Digits 0 to 4 as the source task, a dozen images of three others as the target.
 LOW = {"source": "digits", "validation": 100, "test": 200, "classes": ["0", "1", "2", "3", "4"]}
-HIGH = {"source": "digits", "validation": 100, "test": 200, "classes": ["9", "7", "5"], "per_class": 12}
+HIGH = {
+    "source": "digits",
+    "validation": 100,
+    "test": 200,
+    "classes": ["9", "7", "5"],
+    "per_class": 12,
+}
 SPECS = SETS | {"low": LOW, "high": HIGH}
 CNN = {"arch": "cnn2", "net": {"dropout": 0.1}, "train": {"epochs": 6, "batch": 32, "lr": 0.005}}
 BASE = {**CNN, "data": {"set": "low", "size": [8, 8], "colour": "grey"}}

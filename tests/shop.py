@@ -13,7 +13,10 @@ from pipeline.data import dataset, prepare
 DAYS, CONTEXT, HORIZON = 150, 14, 3
 NET = {"channels": 6, "kernel_size": 2, "blocks": 0, "patch": 1, "stride": 1, "dropout": 0.1}
 NET |= {"independent": True, "normalise": "instance", "linear": True}
-MEMBERS = NET | {"look_backs": [5, CONTEXT], "normalise": ["instance", "last", "none"]}  # of an ensemble
+MEMBERS = NET | {
+    "look_backs": [5, CONTEXT],
+    "normalise": ["instance", "last", "none"],
+}  # of an ensemble
 RECIPE = {
     "arch": "tcn",
     "data": {"set": "shop", "context": CONTEXT, "horizon": HORIZON, "quantiles": [0.1, 0.5, 0.9]},
@@ -49,7 +52,9 @@ def untrained(recipe: dict[str, Any]) -> tuple[Any, dataset.Data]:
     return net.eval(), source
 
 
-def document(recipe: dict[str, Any], source: dataset.Data, x: np.ndarray, y: list[np.ndarray]) -> dict[str, Any]:
+def document(
+    recipe: dict[str, Any], source: dataset.Data, x: np.ndarray, y: list[np.ndarray]
+) -> dict[str, Any]:
     """Return what the stage exports beside the graph, for a network whose answers to x are y."""
     from pipeline.export import metadata
 

@@ -14,7 +14,9 @@ def openvino_core() -> Any:
 
     core = openvino.Core()
     core.set_property({"INFERENCE_NUM_THREADS": 1})
-    core.set_property("CPU", {"INFERENCE_PRECISION_HINT": "f32"})  # bf16 where the processor has it, if not told
+    core.set_property(
+        "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
+    )  # bf16 where the processor has it, if not told
     return core
 
 

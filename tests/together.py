@@ -22,27 +22,40 @@ from pipeline.network import pretrained
 from pipeline.train import checkpoint, distributed, loop
 
 
-def facts(recipe: dict[str, Any], on: torch.device, bases: dict[str, pretrained.Base]) -> dict[str, Any]:
+def facts(
+    recipe: dict[str, Any], on: torch.device, bases: dict[str, pretrained.Base]
+) -> dict[str, Any]:
     source = prepare.make(recipe["data"])[0]
     try:
-        net, state = loop.fit(recipe, source, on=on, label="together", base=bases.get(recipe["needs"] or ""))
+        net, state = loop.fit(
+            recipe, source, on=on, label="together", base=bases.get(recipe["needs"] or "")
+        )
     except StageError as error:
         return {"error": str(error)}
-    bases.setdefault("images", pretrained.Base(checkpoint.copy_of(net), source.about.get("labels", [])))
+    bases.setdefault(
+        "images", pretrained.Base(checkpoint.copy_of(net), source.about.get("labels", []))
+    )
     weights = torch.cat([tensor.double().flatten() for tensor in net.state_dict().values()])
     apart = 0.0
     if distributed.size() > 1:
         own = weights.clone()
         dist.broadcast(weights, 0)
         apart = distributed.total((own - weights).abs().max())[0]
-    return {"history": state.history, "gradients": state.gradients, "weights": weights.tolist(), "apart": apart}
+    return {
+        "history": state.history,
+        "gradients": state.gradients,
+        "weights": weights.tolist(),
+        "apart": apart,
+    }
 
 
 def main() -> None:
     given, answer = map(Path, sys.argv[1:])
     with distributed.group(torch.device("cpu")) as on:
         bases: dict[str, pretrained.Base] = {}
-        found = {name: facts(recipe, on, bases) for name, recipe in json.loads(given.read_text()).items()}
+        found = {
+            name: facts(recipe, on, bases) for name, recipe in json.loads(given.read_text()).items()
+        }
         if not distributed.rank():
             answer.write_text(json.dumps(found))
 

@@ -48,8 +48,16 @@ def planned(kind: str, folder: Path) -> dict[str, Planned]:
 def for_roofline(result: dict[str, Any]) -> dict[str, Any]:
     """Return the limits of the device and ResNet-50's points below them, as the report draws them."""
     facts = result["steps"].get(RESNET, {"facts": {}})["facts"]
-    rows = [row for row in facts.values() if isinstance(row, dict) and row.get("variant") in roofline.WIDTHS]
-    points = [(row["intensity"], row["ops_per_second"], row["variant"]) for row in rows if "intensity" in row]
+    rows = [
+        row
+        for row in facts.values()
+        if isinstance(row, dict) and row.get("variant") in roofline.WIDTHS
+    ]
+    points = [
+        (row["intensity"], row["ops_per_second"], row["variant"])
+        for row in rows
+        if "intensity" in row
+    ]
     return {"limits": facts["limits"], "points": points} if points else {}
 
 
@@ -59,11 +67,35 @@ def slug(name: str) -> str:
 
 
 @click.command()
-@click.option("--device", "request", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
-@click.option("--pack", is_flag=True, help="Only write what a bare machine cannot make, to --carried.")
-@click.option("--carried", "folder", type=click.Path(path_type=Path), default=carried.FOLDER, show_default=True)
-@click.option("--out", type=click.Path(path_type=Path), help="[default: results/gpu of a GPU, out/gpu of a CPU]")
-@click.option("--seconds", type=click.FloatRange(0), default=SECONDS, show_default=True, help="For all, at most.")
+@click.option(
+    "--device",
+    "request",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    default="auto",
+    show_default=True,
+)
+@click.option(
+    "--pack", is_flag=True, help="Only write what a bare machine cannot make, to --carried."
+)
+@click.option(
+    "--carried",
+    "folder",
+    type=click.Path(path_type=Path),
+    default=carried.FOLDER,
+    show_default=True,
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="[default: results/gpu of a GPU, out/gpu of a CPU]",
+)
+@click.option(
+    "--seconds",
+    type=click.FloatRange(0),
+    default=SECONDS,
+    show_default=True,
+    help="For all, at most.",
+)
 def main(request: str, pack: bool, folder: Path, out: Path | None, seconds: float) -> None:
     """Run every step on the device; write OUT/<device>.json after each, and OUT/<device>.md at the end."""
     begun = time.time()
@@ -74,7 +106,11 @@ def main(request: str, pack: bool, folder: Path, out: Path | None, seconds: floa
         on = device.choose(request)
     except (ParamsError, ServeError, StageError) as error:
         raise click.ClickException(str(error)) from error
-    name = device.describe(on).removeprefix("cuda (").removesuffix(")") if on.type == "cuda" else roofline.processor()
+    name = (
+        device.describe(on).removeprefix("cuda (").removesuffix(")")
+        if on.type == "cuda"
+        else roofline.processor()
+    )
     about = {"device": name, "kind": on.type, "date": datetime.now(UTC).date().isoformat()}
     about |= {"revision": metadata.revision(), "machine": roofline.describe()}
     file = (out or (RESULTS if on.type == "cuda" else OUT / "gpu")) / f"{slug(name)}.json"

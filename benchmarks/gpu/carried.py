@@ -62,7 +62,9 @@ def recipes() -> dict[str, dict[str, dict[str, Any]]]:
     """Return every recipe of params.yaml that the training loop trains, at both sizes, as stage params resolves it."""
     every = params.load()
     found = {
-        name: {size: check_recipe(name, every.raw["models"][name], every.sets, size) for size in SIZES}
+        name: {
+            size: check_recipe(name, every.raw["models"][name], every.sets, size) for size in SIZES
+        }
         for name in every.models
     }
     common = {"deterministic": every.deterministic, "threads": every.threads}

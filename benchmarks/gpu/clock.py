@@ -84,7 +84,11 @@ def measure(
             result["steps"][name] = run(step.target, left, step.device or device, carried)
         write_json(file, result)
         found = result["steps"][name]
-        print(f"   {found['status']}{': ' * bool(found['reason'])}{found['reason']}", file=sys.stderr, flush=True)
+        print(
+            f"   {found['status']}{': ' * bool(found['reason'])}{found['reason']}",
+            file=sys.stderr,
+            flush=True,
+        )
     return result
 
 
@@ -96,9 +100,14 @@ def run(target: str, limit: float, device: str, carried: Path) -> dict[str, Any]
         facts.touch()
         told = (target, device, str(begun + LEAVE * limit), str(carried), str(facts))
         words = [sys.executable, "-m", "benchmarks.gpu.clock", *told]
-        place = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+        place = {
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
+        }
         with log.open("wb") as said:
-            child = subprocess.Popen(words, stdout=said, stderr=said, env=place, start_new_session=True)
+            child = subprocess.Popen(
+                words, stdout=said, stderr=said, env=place, start_new_session=True
+            )
             try:
                 code: int | None = child.wait(limit)
             except subprocess.TimeoutExpired:
@@ -107,8 +116,12 @@ def run(target: str, limit: float, device: str, carried: Path) -> dict[str, Any]
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(child.pid, signal.SIGKILL)
                 child.wait()
-        lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines() or ["it said nothing"]
-        whole, _, _ = facts.read_text(encoding="utf-8").rpartition("\n")  # a killed process may leave half a line
+        lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines() or [
+            "it said nothing"
+        ]
+        whole, _, _ = facts.read_text(encoding="utf-8").rpartition(
+            "\n"
+        )  # a killed process may leave half a line
         found = dict(json.loads(line) for line in whole.splitlines())
     if code is None:
         status, reason = "timed out", f"its limit is {limit:.0f} s; last line: {lines[-1]}"
@@ -116,7 +129,12 @@ def run(target: str, limit: float, device: str, carried: Path) -> dict[str, Any]
         status, reason = "killed", f"by {signal.Signals(-code).name}; last line: {lines[-1]}"
     else:
         status, reason = ("failed", lines[-1]) if code else ("done", "")
-    ended = {"status": status, "reason": reason, "seconds": round(time.time() - begun, 1), "limit": round(limit, 1)}
+    ended = {
+        "status": status,
+        "reason": reason,
+        "seconds": round(time.time() - begun, 1),
+        "limit": round(limit, 1),
+    }
     traces = {"log": lines[-LINES:]} if any(line.startswith("Traceback") for line in lines) else {}
     return ended | traces | {"facts": found}
 
@@ -124,7 +142,9 @@ def run(target: str, limit: float, device: str, carried: Path) -> dict[str, Any]
 def read(path: Path) -> Any:
     """Return the JSON of a file that was carried along."""
     if not path.exists():
-        cure = "run `python -m benchmarks.gpu --pack` where `make` has run, and take that folder along"
+        cure = (
+            "run `python -m benchmarks.gpu --pack` where `make` has run, and take that folder along"
+        )
         raise StageError(f"{path}: expected a file that was carried along, got none; {cure}")
     return json.loads(path.read_text(encoding="utf-8"))
 
@@ -133,8 +153,15 @@ def attempt(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """Return the facts, or why there are none: one net that does not fit says nothing of the next."""
     try:
         return work()
-    except (StageError, ServeError, *session_errors()) as error:  # RuntimeError is there: torch's, out of memory, too
-        return {"passed": False, "reason": f"{type(error).__name__}: {' '.join(str(error).split())[:400]}"}
+    except (
+        StageError,
+        ServeError,
+        *session_errors(),
+    ) as error:  # RuntimeError is there: torch's, out of memory, too
+        return {
+            "passed": False,
+            "reason": f"{type(error).__name__}: {' '.join(str(error).split())[:400]}",
+        }
 
 
 def forked(work: Callable[[], None]) -> int:

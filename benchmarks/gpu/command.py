@@ -29,10 +29,16 @@ def run(here: Here) -> Facts:
     if cannot := without_cuda(here.device):
         yield "skipped", cannot
         return
-    files = [file for file in here.carried.glob("files/*/model.onnx") if document.read(file).task == "classification"]
+    files = [
+        file
+        for file in here.carried.glob("files/*/model.onnx")
+        if document.read(file).task == "classification"
+    ]
     if not files:
         yield "skipped", CURE
-    for file in sorted(files, key=lambda file: (file.parent.name not in FIRST, file.parent.name))[:COUNT]:
+    for file in sorted(files, key=lambda file: (file.parent.name not in FIRST, file.parent.name))[
+        :COUNT
+    ]:
         found = partial(of_file, file, here.device, FILES[here.device])
         yield file.parent.name, {"not_measured": "out of time"} if here.late() else attempt(found)
 
@@ -46,7 +52,18 @@ def of_file(model: Path, on: str, count: int) -> dict[str, Any]:
         for k, image in enumerate(images):
             Image.fromarray(image.squeeze()).save(f"{folder}/{k:06d}.png")
         out = Path(results, "labels.csv")
-        words = [sys.executable, "-c", INFER, "images", str(model), folder, "--device", on, "-o", str(out)]
+        words = [
+            sys.executable,
+            "-c",
+            INFER,
+            "images",
+            str(model),
+            folder,
+            "--device",
+            on,
+            "-o",
+            str(out),
+        ]
         begun = time.perf_counter()
         done = subprocess.run(words, capture_output=True, text=True, check=False, cwd=ROOT)
         seconds = time.perf_counter() - begun

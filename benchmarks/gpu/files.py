@@ -50,7 +50,10 @@ def of_file(path: Path, precision: str, on: str) -> dict[str, Any]:
     golden = {"difference": model.replay_golden(), "limit": model.golden_atol}
     rows = rows_of(model, precision, on, tiled(x, ROWS), [tiled(answer, ROWS) for answer in y])
     passed = golden["difference"] <= golden["limit"] and all(row["passed"] for row in rows)
-    placed = {"placement": placement.placement(model.session), "text": placement.text(model.session)}
+    placed = {
+        "placement": placement.placement(model.session),
+        "text": placement.text(model.session),
+    }
     return {"passed": passed, **placed, "golden": golden, "rows": rows}
 
 
@@ -67,11 +70,16 @@ def rows_of(
         rows += parity.parity(rounded, place | {"variant": "fp32, TF32"}, x, y, 1e-4, None)
     bindable = "calendar" not in model.contract.document["input"]  # one tensor is bound
     if on == "cuda" and bindable and placement.recordable(model.session):
-        rows += [graph_row(model.contract, on, inputs[:n], [o[:n] for o in answers], limit) for n in (1, 7)]
+        rows += [
+            graph_row(model.contract, on, inputs[:n], [o[:n] for o in answers], limit)
+            for n in (1, 7)
+        ]
     return rows
 
 
-def graph_row(about: contract.Contract, on: str, x: np.ndarray, y: list[np.ndarray], limit: float) -> dict[str, Any]:
+def graph_row(
+    about: contract.Contract, on: str, x: np.ndarray, y: list[np.ndarray], limit: float
+) -> dict[str, Any]:
     """Return the parity of a batch that a CUDA graph answers."""
     session = open_session(about.served, on, cuda_graph=True)
     binding = bind(session, np.ascontiguousarray(x), on, y)
@@ -79,7 +87,14 @@ def graph_row(about: contract.Contract, on: str, x: np.ndarray, y: list[np.ndarr
     run_bound(session, binding)
     facts = parity.compare(fetch(binding), y, len(x))
     passed = facts["finite"] and facts["max_difference"] <= limit
-    return {"provider": on, "variant": "graph", "batch": len(x), **facts, "limit": limit, "passed": passed}
+    return {
+        "provider": on,
+        "variant": "graph",
+        "batch": len(x),
+        **facts,
+        "limit": limit,
+        "passed": passed,
+    }
 
 
 def tiled(rows: np.ndarray, count: int) -> np.ndarray:

@@ -26,14 +26,22 @@ from pipeline.network import modules as network
 CLASSES = 10
 LOGITS = 2.0  # standard deviation of a logit over the images: the likeliest class then has some .6
 BRANCH = 0.1
-OPTIONS = {"family": "imagenet", "shortcut": "B", "batch_norm": True, "stride_in": "first", "zero_init": True}
+OPTIONS = {
+    "family": "imagenet",
+    "shortcut": "B",
+    "batch_norm": True,
+    "stride_in": "first",
+    "zero_init": True,
+}
 
 
 @torch.no_grad()
 def built(x: np.ndarray, depth: int = 50) -> network.Classifier:
     """Return the network with softmax and standardisation in it, in eval mode, fitted to x."""
     torch.manual_seed(0)
-    net = models.build("resnet", in_channels=3, size=x.shape[1:3], classes=CLASSES, depth=depth, **OPTIONS)
+    net = models.build(
+        "resnet", in_channels=3, size=x.shape[1:3], classes=CLASSES, depth=depth, **OPTIONS
+    )
     whole = network.Classifier(net, torch.full((3, 1, 1), 127.0), torch.full((3, 1, 1), 1 / 64))
     given = torch.from_numpy(x)
     for norm in (module for module in whole.modules() if isinstance(module, nn.BatchNorm2d)):
@@ -57,5 +65,8 @@ def write(folder: Path, side: int = SIDE, depth: int = 50) -> None:
     np.save(folder / "answers.npy", export.answers(net, x)[0])
     onnx.save(graph, folder / "model.onnx")
     onnx.save(quantize.fp16(quantize.prepare(graph), x).graph, folder / "model.fp16.onnx")
-    ops = {"macs": build_module.multiply_adds(net, torch.from_numpy(x[:1])), **quantize.traffic(graph)}
+    ops = {
+        "macs": build_module.multiply_adds(net, torch.from_numpy(x[:1])),
+        **quantize.traffic(graph),
+    }
     write_json(folder / "about.json", {"side": side, "depth": depth, "operations": ops})

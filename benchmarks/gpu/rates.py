@@ -25,8 +25,20 @@ from pipeline.network import modules
 from pipeline.params import schema
 from pipeline.train import augment, device, loop, losses, optim
 
-PICKED = {"resnet": "ResNet-50", "vgg": "VGG D", "highway": "highway conv 32", "zoo": "mobilenet_v2"}
-FIRST = ("resnet", "causal", "vgg", "densenet", "zoo", "lenet5")  # of those that are compiled: time runs out
+PICKED = {
+    "resnet": "ResNet-50",
+    "vgg": "VGG D",
+    "highway": "highway conv 32",
+    "zoo": "mobilenet_v2",
+}
+FIRST = (
+    "resnet",
+    "causal",
+    "vgg",
+    "densenet",
+    "zoo",
+    "lenet5",
+)  # of those that are compiled: time runs out
 CPU = ("lenet5", "causal")  # alone on the CPU
 LARGE, SMALL, SERIES = 64, 256, 512  # rows of a batch: of photos, of small images, of series
 ROUNDS, HELD = 3, 4  # windows of each way; batches that lie on the device
@@ -80,12 +92,16 @@ def built(arch: str, options: dict[str, Any], shape: tuple[int, ...], on: torch.
     return device.place(modules.Classifier(net, 127 * ones, ones / 64), on)
 
 
-def data_of(shape: tuple[int, ...], options: dict[str, Any], count: int, on: torch.device) -> loop.Batches:
+def data_of(
+    shape: tuple[int, ...], options: dict[str, Any], count: int, on: torch.device
+) -> loop.Batches:
     """Return noise on the device: uint8 images and labels, or series and what follows them."""
     torch.manual_seed(0)
     with on:
         if len(shape) == 2:
-            return loop.Batches(torch.randn(count, *shape), torch.randn(count, options["horizon"], shape[1]))
+            return loop.Batches(
+                torch.randn(count, *shape), torch.randn(count, options["horizon"], shape[1])
+            )
         images = torch.randint(0, 256, (count, *shape), dtype=torch.uint8)
         return loop.Batches(images, torch.randint(0, options["classes"], (count,)))
 
@@ -93,14 +109,20 @@ def data_of(shape: tuple[int, ...], options: dict[str, Any], count: int, on: tor
 def recipe_of(batch: int) -> dict[str, Any]:
     """Return what the loop reads of a recipe, deterministic as the line trains."""
     settings = {"epochs": 1, "batch": batch, "optimizer": "sgd", "lr": 1e-4, "weight_decay": 1e-4}
-    return {"train": schema.check_section("train", settings, schema.TRAIN), "deterministic": True, "head": None}
+    return {
+        "train": schema.check_section("train", settings, schema.TRAIN),
+        "deterministic": True,
+        "head": None,
+    }
 
 
 def whole_of(recipe: dict[str, Any], net: Any, held: loop.Batches) -> Callable[[], int]:
     """Return stage train's steps over what is held, as a function that returns how many rows they took."""
     optimizer, epochs = optim.make_optimizer(recipe["train"], net), itertools.count()
     image = held.y.dtype == torch.int64
-    change = augment.build(schema.check_section("augment", AUGMENT, schema.AUGMENT) if image else None, held.x)
+    change = augment.build(
+        schema.check_section("augment", AUGMENT, schema.AUGMENT) if image else None, held.x
+    )
     minimise = partial(loop.loss_of, recipe, net)
     net.train()
 
@@ -125,7 +147,9 @@ def others_of(recipe: dict[str, Any], net: Any, held: loop.Batches) -> dict[str,
         optimizer.zero_grad()
         with losses.autocast("auto", on):
             output = net.net((x - 127) / 64 if image else x)
-            cost = sum(criterion(one, y) for one in (output if isinstance(output, tuple) else (output,)))
+            cost = sum(
+                criterion(one, y) for one in (output if isinstance(output, tuple) else (output,))
+            )
         cost.backward()
         optimizer.step()
         return batch
@@ -164,7 +188,9 @@ def product(on: torch.device) -> tuple[Callable[[], int], int]:
     return multiply, 2 * side**3
 
 
-def prepared(arch: str, on: torch.device, reduced: bool) -> tuple[dict[str, Any], Any, loop.Batches, dict[str, Any]]:
+def prepared(
+    arch: str, on: torch.device, reduced: bool
+) -> tuple[dict[str, Any], Any, loop.Batches, dict[str, Any]]:
     """Return the recipe, the network and the data of an architecture, and what its row says of them."""
     name, options, shape = published(arch, reduced)
     batch = batch_of(shape, reduced)
@@ -186,7 +212,11 @@ def measure(arch: str, on: torch.device, seconds: float, reduced: bool) -> dict[
     """
     recipe, net, held, facts = prepared(arch, on, reduced)
     multiply, operations = product(on)
-    ways = {"whole": whole_of(recipe, net, held), **others_of(recipe, net, held), "product": multiply}
+    ways = {
+        "whole": whole_of(recipe, net, held),
+        **others_of(recipe, net, held),
+        "product": multiply,
+    }
     found = rates(ways, seconds, on)
     peak = found.pop("product") * operations
     return facts | {
@@ -194,7 +224,10 @@ def measure(arch: str, on: torch.device, seconds: float, reduced: bool) -> dict[
         "input_share": 1 - found["whole"] / found["memory"],
         "of_plain": found["whole"] / found["plain"],
         "peak_operations_per_second": peak,
-        "share_of_peak": 6 * facts["macs"] * found["whole"] / peak,  # three passes, a multiply-add is two operations
+        "share_of_peak": 6
+        * facts["macs"]
+        * found["whole"]
+        / peak,  # three passes, a multiply-add is two operations
         "peak_bytes": torch.cuda.max_memory_allocated(on) if on.type == "cuda" else None,
     }
 
@@ -207,4 +240,7 @@ def measure_compiled(arch: str, on: torch.device, seconds: float, reduced: bool)
     whole()
     if on.type == "cuda":
         torch.cuda.synchronize(on)
-    return facts | {"first_s": time.perf_counter() - start, "per_second": rates({"whole": whole}, seconds, on)["whole"]}
+    return facts | {
+        "first_s": time.perf_counter() - start,
+        "per_second": rates({"whole": whole}, seconds, on)["whole"],
+    }

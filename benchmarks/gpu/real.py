@@ -31,7 +31,10 @@ def run(here: Here) -> Facts:
         if here.late():
             yield name, {"not_measured": "out of time"}
             continue
-        recipe, source = carried.load_recipe(here.carried, name, "small"), carried.load_data(here.carried, name)
+        recipe, source = (
+            carried.load_recipe(here.carried, name, "small"),
+            carried.load_data(here.carried, name),
+        )
         if not here.full:
             recipe["train"] = recipe["train"] | {"epochs": EPOCHS}
         yield name, of_entry(name, recipe, source, here.device)
@@ -45,36 +48,62 @@ def of_entry(name: str, recipe: dict[str, Any], source: dataset.Data, on: str) -
         begun = time.perf_counter()
         codes = {"whole": forked(lambda: trained(name, recipe, source, on, whole, other))}
         seconds = time.perf_counter() - begun
-        codes["killed"] = forked(lambda: trained(name, recipe, source, on, cut, checkpoint, kill=True))
+        codes["killed"] = forked(
+            lambda: trained(name, recipe, source, on, cut, checkpoint, kill=True)
+        )
         codes["resumed"] = forked(lambda: trained(name, recipe, source, on, again, checkpoint))
         ends = [json.loads(file.read_text()) for file in (whole, again) if file.exists()]
     expected = {"whole": 0, "killed": -signal.SIGKILL, "resumed": 0}
     same = len(ends) == 2 and ends[0] == ends[1]
-    facts = {"passed": same and codes == expected, "equal": same, "codes": codes, "seconds": round(seconds, 2)}
+    facts = {
+        "passed": same and codes == expected,
+        "equal": same,
+        "codes": codes,
+        "seconds": round(seconds, 2),
+    }
     return facts | (ends[0] if ends else {}) | {"on the CPU": recorded(name)}
 
 
 def trained(
-    name: str, recipe: dict[str, Any], source: dataset.Data, on: str, to: Path, checkpoint: Path, kill: bool = False
+    name: str,
+    recipe: dict[str, Any],
+    source: dataset.Data,
+    on: str,
+    to: Path,
+    checkpoint: Path,
+    kill: bool = False,
 ) -> None:
     """Train as stage train does, with a checkpoint after every epoch; write the digest of the weights and the loss.
 
     kill: die at the end of the epoch after the second checkpoint.
     """
-    loop.LEAST_S, loop.MOST_SHARE = 0.0, 1e9  # the line's own writes at most one a second: short trainings had none
+    loop.LEAST_S, loop.MOST_SHARE = (
+        0.0,
+        1e9,
+    )  # the line's own writes at most one a second: short trainings had none
     epochs = 0
 
     def on_epoch(row: dict[str, float]) -> None:
         nonlocal epochs
         epochs += 1
-        if kill and epochs > min(KILLED_AFTER, recipe["train"]["epochs"] - 1) and checkpoint.exists():
+        if (
+            kill
+            and epochs > min(KILLED_AFTER, recipe["train"]["epochs"] - 1)
+            and checkpoint.exists()
+        ):
             os.kill(os.getpid(), signal.SIGKILL)
 
-    net, state = loop.fit(recipe, source, on=device.choose(on), label=name, checkpoint=checkpoint, on_epoch=on_epoch)
+    net, state = loop.fit(
+        recipe, source, on=device.choose(on), label=name, checkpoint=checkpoint, on_epoch=on_epoch
+    )
     digest = hashlib.sha256()
     for key, tensor in sorted(net.state_dict().items()):
         digest.update(key.encode() + tensor.cpu().numpy().tobytes())
-    chosen = {key: state.chosen[key] for key in ("validation_loss", "validation_accuracy") if key in state.chosen}
+    chosen = {
+        key: state.chosen[key]
+        for key in ("validation_loss", "validation_accuracy")
+        if key in state.chosen
+    }
     write_json(to, {"weights": digest.hexdigest(), "epochs": state.epoch, **chosen})
 
 

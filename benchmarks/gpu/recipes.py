@@ -31,8 +31,12 @@ COLUMNS = {"csv": 7}  # of the series of a source; one otherwise
 def run(here: Here) -> Facts:
     """Yield the facts of each recipe; those that compute the same as one before are left out."""
     on, seen = device.choose(here.device), set()
-    for name, recipe in carried.load_recipes(here.carried, "full" if here.full else "small").items():
-        key = json.dumps([recipe[part] for part in ("arch", "net", "data", "train", "head")], sort_keys=True)
+    for name, recipe in carried.load_recipes(
+        here.carried, "full" if here.full else "small"
+    ).items():
+        key = json.dumps(
+            [recipe[part] for part in ("arch", "net", "data", "train", "head")], sort_keys=True
+        )
         if key in seen or not (here.full or name in CPU):
             continue
         seen.add(key)
@@ -59,7 +63,11 @@ def twice(name: str, recipe: dict[str, Any], on: torch.device) -> dict[str, Any]
     initial = {key: tensor.clone() for key, tensor in net.state_dict().items()}
     batch = recipe["train"]["batch"]
     fitting, validation = noise(recipe, STEPS * batch, on), noise(recipe, min(batch, 64), on)
-    change = augment.build(recipe["train"]["augment"], fitting.x) if is_image(recipe) else (lambda x, of: x)
+    change = (
+        augment.build(recipe["train"]["augment"], fitting.x)
+        if is_image(recipe)
+        else (lambda x, of: x)
+    )
     ends, rows = [], []
     for _ in range(2):
         net.load_state_dict(initial)
@@ -67,12 +75,22 @@ def twice(name: str, recipe: dict[str, Any], on: torch.device) -> dict[str, Any]
             parameter.requires_grad_(True)
         optimizer, state = optim.make_optimizer(recipe["train"], net, recipe.get("head")), State()
         minimise = partial(loop.loss_of, recipe, net)
-        rows.append(loop.one_epoch(recipe, net, optimizer, fitting, validation, change, state, name, minimise))
+        rows.append(
+            loop.one_epoch(
+                recipe, net, optimizer, fitting, validation, change, state, name, minimise
+            )
+        )
         ends.append({key: tensor.clone() for key, tensor in net.state_dict().items()})
     same = all(torch.equal(ends[0][key], ends[1][key]) for key in ends[0])
     moved = any(not torch.equal(ends[0][key], initial[key]) for key in ends[0])
     equal = same and rows[0] == rows[1]
-    return {"passed": equal and moved, "equal": equal, "moved": moved, "batch": batch, "loss": rows[0]["train_loss"]}
+    return {
+        "passed": equal and moved,
+        "equal": equal,
+        "moved": moved,
+        "batch": batch,
+        "loss": rows[0]["train_loss"],
+    }
 
 
 def is_image(recipe: dict[str, Any]) -> bool:
@@ -86,7 +104,11 @@ def like(recipe: dict[str, Any]) -> dataset.Data:
         spec = block["spec"]
         classes = CLASSES.get(spec.get("name"), len(spec.get("classes") or range(10)))
         rule = image_rule(block)
-        about = {"task": "classification", "labels": [str(k) for k in range(classes)], "input": rule.to_dict()}
+        about = {
+            "task": "classification",
+            "labels": [str(k) for k in range(classes)],
+            "input": rule.to_dict(),
+        }
         mean = np.full((rule.channels, 1, 1), 127, np.float32)
         return dataset.Data({}, {}, mean, np.full_like(mean, 1 / 64), about)
     columns = [str(k) for k in range(COLUMNS.get(block["spec"]["source"], 1))]
@@ -104,7 +126,9 @@ def noise(recipe: dict[str, Any], count: int, on: torch.device) -> loop.Batches:
     source = like(recipe)
     if is_image(recipe):
         height, width = recipe["data"]["size"]
-        x = torch.randint(0, 256, (count, len(source.mean), height, width), dtype=torch.uint8, device=on)
+        x = torch.randint(
+            0, 256, (count, len(source.mean), height, width), dtype=torch.uint8, device=on
+        )
         return loop.Batches(x, torch.randint(0, len(source.about["labels"]), (count,), device=on))
     given, horizon = source.about["input"], recipe["data"]["horizon"]
     known = 2 * len(given.get("calendar", ()))

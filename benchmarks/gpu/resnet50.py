@@ -63,16 +63,27 @@ def run(here: Here) -> Facts:
                     yield name, {"not_measured": "out of time"}
                     continue
                 place = {"variant": precision, "layout": layout, "batch": batch, "way": way}
-                row = place | attempt(partial(timed, open_here, on, way, tiled(x, batch), tiled(y, batch), SECONDS))
+                row = place | attempt(
+                    partial(timed, open_here, on, way, tiled(x, batch), tiled(y, batch), SECONDS)
+                )
                 if "per_second" in row:
                     row["passed"] = row["finite"] and row["max_difference"] <= LIMITS[precision]
                     width = "fp16" if precision == "fp16" else "fp32"
-                    row |= latency.against_limit(row, width, about["operations"], limits) if "fp32" in limits else {}
+                    row |= (
+                        latency.against_limit(row, width, about["operations"], limits)
+                        if "fp32" in limits
+                        else {}
+                    )
                 yield name, row
 
 
 def timed(
-    open_here: Callable[[bool], Any], on: str, way: str, given: np.ndarray, expected: np.ndarray, seconds: float
+    open_here: Callable[[bool], Any],
+    on: str,
+    way: str,
+    given: np.ndarray,
+    expected: np.ndarray,
+    seconds: float,
 ) -> dict[str, Any]:
     """Return the timing of one way to run a batch, and its answers' largest difference from torch's."""
     session = open_here(way == "graph")

@@ -29,25 +29,39 @@ def run(here: Here) -> Facts:
     yield "versions", versions()
     yield "machine", roofline.describe()
     yield "nvidia-smi", smi()
-    if here.full:  # before CUDA is touched in this process: a fork of it could not use it afterwards
+    if (
+        here.full
+    ):  # before CUDA is touched in this process: a fork of it could not use it afterwards
         assert not torch.cuda.is_initialized()
     yield "in a fork", in_fork(here.device)
     on = device.choose(here.device)
     yield "torch", {"device": device.describe(on), **product(on), "capability": capability(on)}
     yield "onnxruntime", onnxruntime(here.device)
-    yield "libraries", sorted({*LIBRARY.findall(Path("/proc/self/maps").read_text(encoding="utf-8"))})
+    yield (
+        "libraries",
+        sorted({*LIBRARY.findall(Path("/proc/self/maps").read_text(encoding="utf-8"))}),
+    )
 
 
 def versions() -> dict[str, Any]:
     """Return the versions of everything that the figures depend on."""
-    found = {"python": platform.python_version(), "system": platform.platform(), **metadata.versions()}
-    return found | {"cuda of torch": torch.version.cuda, "cudnn of torch": torch.backends.cudnn.version()}
+    found = {
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        **metadata.versions(),
+    }
+    return found | {
+        "cuda of torch": torch.version.cuda,
+        "cudnn of torch": torch.backends.cudnn.version(),
+    }
 
 
 def smi() -> str:
     """Return the first lines of nvidia-smi: GPU, driver, the CUDA that the driver is for."""
     try:
-        done = subprocess.run(["nvidia-smi"], capture_output=True, text=True, check=False, timeout=10)
+        done = subprocess.run(
+            ["nvidia-smi"], capture_output=True, text=True, check=False, timeout=10
+        )
     except FileNotFoundError:
         return "nvidia-smi is not installed"
     return done.stdout[:2000] or done.stderr[:2000]
@@ -83,7 +97,9 @@ def onnxruntime(name: str) -> dict[str, Any]:
     if cannot := without_cuda(name):
         return found | {"skipped": cannot}
     values = [helper.make_tensor_value_info(key, onnx.TensorProto.FLOAT, (8, 8)) for key in "xy"]
-    graph = helper.make_graph([helper.make_node("MatMul", ["x", "x"], ["y"])], "start", values[:1], values[1:])
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "x"], ["y"])], "start", values[:1], values[1:]
+    )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
     x = np.arange(64, dtype=np.float32).reshape(8, 8)
     try:

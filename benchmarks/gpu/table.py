@@ -68,21 +68,32 @@ def worst(facts: Row, tf32: bool) -> str:
 
 def table(result: Row) -> str:
     """Return the whole run as Markdown."""
-    parts = [f"# {result['device']}, {result['date']}", f"Revision {result['revision']}. {described(result)}"]
+    parts = [
+        f"# {result['device']}, {result['date']}",
+        f"Revision {result['revision']}. {described(result)}",
+    ]
     ends = [
-        [name, found["status"], f"{found.get('seconds', 0):.1f} s", found["reason"]] for name, found in steps(result)
+        [name, found["status"], f"{found.get('seconds', 0):.1f} s", found["reason"]]
+        for name, found in steps(result)
     ]
     parts.append(markdown(["Step", "Status", "Took", "Why"], ends))
     for name, found in steps(result):
-        if columns := next((columns for kind, columns in COLUMNS.items() if name.startswith(kind)), None):
+        if columns := next(
+            (columns for kind, columns in COLUMNS.items() if name.startswith(kind)), None
+        ):
             parts += [f"## {name}", of_step(found["facts"], columns)]
     return "\n\n".join(parts) + "\n"
 
 
 def described(result: Row) -> str:
     """Return the machine and the versions in a sentence."""
-    facts = result["machine"] | result["steps"].get("start", {"facts": {}})["facts"].get("versions", {})
-    return ", ".join(f"{key} {value}" for key, value in facts.items() if isinstance(value, str | int)) + "."
+    facts = result["machine"] | result["steps"].get("start", {"facts": {}})["facts"].get(
+        "versions", {}
+    )
+    return (
+        ", ".join(f"{key} {value}" for key, value in facts.items() if isinstance(value, str | int))
+        + "."
+    )
 
 
 def steps(result: Row) -> list[tuple[str, Row]]:
@@ -98,19 +109,38 @@ def of_step(facts: Row, columns: dict[str, Callable[[Row], str]]) -> str:
         if not isinstance(fact, dict) or not {"passed", "not_measured", "per_second"} & set(fact):
             continue
         why = fact.get("reason") or fact.get("not_measured")
-        rows.append([name, *([why] + [""] * (len(columns) - 1) if why else (cell(fact) for cell in columns.values()))])
+        rows.append(
+            [
+                name,
+                *(
+                    [why] + [""] * (len(columns) - 1)
+                    if why
+                    else (cell(fact) for cell in columns.values())
+                ),
+            ]
+        )
     return markdown(["", *columns], rows) if rows else "Nothing was measured."
 
 
 def markdown(titles: list[str], rows: list[list[str]]) -> str:
     lines = [titles, ["---"] * len(titles), *rows]
-    return "\n".join(f"| {' | '.join(str(cell).replace('|', '/') for cell in line)} |" for line in lines)
+    return "\n".join(
+        f"| {' | '.join(str(cell).replace('|', '/') for cell in line)} |" for line in lines
+    )
 
 
 def failures(result: Row) -> list[str]:
     """Return what did not end well, in words: steps that broke, and facts that did not pass."""
-    found = [f"{name}: {step['status']}" for name, step in steps(result) if step["status"] in ("failed", "killed")]
+    found = [
+        f"{name}: {step['status']}"
+        for name, step in steps(result)
+        if step["status"] in ("failed", "killed")
+    ]
     for name, step in steps(result):
-        wrong = [key for key, fact in step["facts"].items() if isinstance(fact, dict) and fact.get("passed") is False]
+        wrong = [
+            key
+            for key, fact in step["facts"].items()
+            if isinstance(fact, dict) and fact.get("passed") is False
+        ]
         found += [f"{name}: {key}" for key in wrong]
     return found

@@ -34,7 +34,11 @@ def headline(checked: dict[str, Any]) -> dict[str, float]:
     """Return the few flat numbers that `dvc metrics show` prints, one row an entry; errors are in own units."""
     metric = checked["metric"]
     name = metric["name"]
-    facts = {f"test_{name}": metric["value"], f"test_{name}_low": metric["low"], f"test_{name}_high": metric["high"]}
+    facts = {
+        f"test_{name}": metric["value"],
+        f"test_{name}_low": metric["low"],
+        f"test_{name}_high": metric["high"],
+    }
     if name == "accuracy":
         facts |= {"test_balanced_accuracy": metric["balanced_accuracy"]}
     if name == "mse":
@@ -45,9 +49,17 @@ def headline(checked: dict[str, Any]) -> dict[str, float]:
             {"mse_vs_seasonal_naive": metric["value"] / naive} if naive else {}
         )  # 0: the test repeats itself exactly
     if found := checked.get("retrieval"):
-        facts |= {"precision_at_5": found["precision"], "mean_average_precision": found["mean_average_precision"]}
-    facts |= {f"{v}_accuracy": next(iter(found.values()))["accuracy"] for v, found in checked["variants"].items()}
-    return facts | {"parity": max(row["max_difference"] for row in checked["rows"] if row["variant"] == "fp32")}
+        facts |= {
+            "precision_at_5": found["precision"],
+            "mean_average_precision": found["mean_average_precision"],
+        }
+    facts |= {
+        f"{v}_accuracy": next(iter(found.values()))["accuracy"]
+        for v, found in checked["variants"].items()
+    }
+    return facts | {
+        "parity": max(row["max_difference"] for row in checked["rows"] if row["variant"] == "fp32")
+    }
 
 
 def main() -> None:
@@ -55,7 +67,9 @@ def main() -> None:
         source = dataset.load(name)
         folder, results = fresh(OUT / name / "check"), RESULTS / name / "check.json"
         try:
-            checked, timings, arrays, digests = verdict(name, source, params.entry(name, "check")["check"])
+            checked, timings, arrays, digests = verdict(
+                name, source, params.entry(name, "check")["check"]
+            )
         except (ServeError, StageError) as error:  # no numbers then, but a verdict
             nothing: dict[str, Any] = {"golden": [], "rows": [], "metric": None, "variants": {}}
             write_json(results, {"passed": False, "verdict": str(error), **nothing})
@@ -63,7 +77,9 @@ def main() -> None:
                 (RESULTS / name / f"{stale}.json").unlink(missing_ok=True)
             raise
         np.savez_compressed(folder / "test.npz", **arrays)
-        write_json(folder / "digests.json", digests)  # out of results: they change with the git revision in the file
+        write_json(
+            folder / "digests.json", digests
+        )  # out of results: they change with the git revision in the file
         write_json(results, checked)
         write_json(RESULTS / name / "metrics.json", headline(checked))
         write_json(RESULTS / name / "speed.json", timings)
@@ -80,7 +96,10 @@ def main() -> None:
         for found in (found for by in checked["variants"].values() for found in by.values()):
             print(f"   {found['why']}", file=sys.stderr)
         for device, choice in timings["choice"].items():
-            print(f"   {device}: {choice['variant']} is recommended ({choice['why']})", file=sys.stderr)
+            print(
+                f"   {device}: {choice['variant']} is recommended ({choice['why']})",
+                file=sys.stderr,
+            )
 
 
 if __name__ == "__main__":

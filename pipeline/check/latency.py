@@ -45,7 +45,9 @@ def predict(model: Model, x: np.ndarray, batch: int) -> list[np.ndarray]:
     parts = []
     for start in range(0, max(len(x), 1), batch):
         rows = np.ascontiguousarray(x[start : start + batch])
-        parts.append((model.predict_proba(rows),) if isinstance(model, Classifier) else forecast(model, rows))
+        parts.append(
+            (model.predict_proba(rows),) if isinstance(model, Classifier) else forecast(model, rows)
+        )
     return [np.concatenate(column) for column in zip(*parts, strict=True)]
 
 
@@ -56,7 +58,12 @@ def forecast(model: Forecaster, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def measure(
-    contract: Contract, precision: str, device: str, x: np.ndarray, ops: dict[str, float], limits: dict[str, Any]
+    contract: Contract,
+    precision: str,
+    device: str,
+    x: np.ndarray,
+    ops: dict[str, float],
+    limits: dict[str, Any],
 ) -> dict[str, Any]:
     """Return {"rows", "placement", "first_s", "memory_mb", "bytes"} of one file on one device.
 
@@ -64,13 +71,22 @@ def measure(
     ops: of one sample, {"macs", "weights", "moved"}: multiply-adds, and the numbers that products read and write.
     """
     rows: list[dict[str, Any]] = []
-    threads = [0] if device != "cpu" else [0, *(n for n in limits["threads"] if n < (os.cpu_count() or 1))]
+    threads = (
+        [0]
+        if device != "cpu"
+        else [0, *(n for n in limits["threads"] if n < (os.cpu_count() or 1))]
+    )
     for count in threads:  # 0: onnxruntime's own choice, every core
         model = wrap(contract, open_session(contract.served, device, threads=count or None), device)
 
         def row_of(batch: int, model: Model = model, count: int = count) -> dict[str, Any]:
             given = np.ascontiguousarray(x[np.arange(batch) % len(x)])
-            row = {"device": device, "variant": precision, "batch": batch, "threads": count or os.cpu_count()}
+            row = {
+                "device": device,
+                "variant": precision,
+                "batch": batch,
+                "threads": count or os.cpu_count(),
+            }
             row |= {"way": "arrays"}
             row |= timed(lambda: predict(model, given, batch), batch, limits["seconds"])
             return row | against_limit(row, precision, ops, roofline.limits(device))
@@ -87,7 +103,13 @@ def measure(
 
             def bound_row(batch: int, way: str = way) -> dict[str, Any]:
                 given = np.ascontiguousarray(x[np.arange(batch) % len(x)])
-                row = {"device": device, "variant": precision, "batch": batch, "threads": os.cpu_count(), "way": way}
+                row = {
+                    "device": device,
+                    "variant": precision,
+                    "batch": batch,
+                    "threads": os.cpu_count(),
+                    "way": way,
+                }
                 row |= bound(contract, device, given, way, limits["seconds"])
                 return row | against_limit(row, precision, ops, roofline.limits(device))
 
@@ -100,10 +122,14 @@ def measure(
     }
 
 
-def bound(contract: Contract, device: str, given: np.ndarray, way: str, seconds: float) -> dict[str, Any]:
+def bound(
+    contract: Contract, device: str, given: np.ndarray, way: str, seconds: float
+) -> dict[str, Any]:
     """Return the timing of a batch that lies on the device already, as does its answer; way graph: as a CUDA graph."""
     model = wrap(contract, open_session(contract.served, device, cuda_graph=way == "graph"), device)
-    plain = wrap(contract, open_session(contract.served, device), device) if way == "graph" else model
+    plain = (
+        wrap(contract, open_session(contract.served, device), device) if way == "graph" else model
+    )
     answers = predict(plain, given, len(given))
     with running(contract.name, f"a batch of {given.shape}"):
         binding = bind(model.session, given, device, answers)
@@ -120,7 +146,9 @@ def sweep(row_of: Callable[[int], dict[str, Any]], batches: list[int]) -> list[d
     return rows
 
 
-def that_fit(row_of: Callable[[int], dict[str, Any]], batches: list[int]) -> Iterator[dict[str, Any]]:
+def that_fit(
+    row_of: Callable[[int], dict[str, Any]], batches: list[int]
+) -> Iterator[dict[str, Any]]:
     """Yield the row of each batch, up to the first for which the device's memory is too small; the first must fit."""
     for place, batch in enumerate(batches):
         try:
@@ -150,11 +178,21 @@ def timed(call: Callable[[], object], samples: int, seconds: float) -> dict[str,
             call()
             times.append(time.perf_counter() - start)
         windows.append(times)
-        if stable := len(windows) > 1 and abs(np.median(windows[-1]) / np.median(windows[-2]) - 1) < STABLE:
+        if (
+            stable := len(windows) > 1
+            and abs(np.median(windows[-1]) / np.median(windows[-2]) - 1) < STABLE
+        ):
             break
-    p50, p90, p99 = (float(np.quantile(np.concatenate(windows[-2:]), q)) * 1e3 for q in (0.5, 0.9, 0.99))
+    p50, p90, p99 = (
+        float(np.quantile(np.concatenate(windows[-2:]), q)) * 1e3 for q in (0.5, 0.9, 0.99)
+    )
     facts = {"runs": sum(map(len, windows)), "stable": bool(stable)}
-    return facts | {"p50_ms": p50, "p90_ms": p90, "p99_ms": p99, "per_second": samples / (p50 / 1e3)}
+    return facts | {
+        "p50_ms": p50,
+        "p90_ms": p90,
+        "p99_ms": p99,
+        "per_second": samples / (p50 / 1e3),
+    }
 
 
 def against_limit(
@@ -176,6 +214,8 @@ def first_result(path: Path, device: str) -> dict[str, float]:
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or ["it says nothing"])[-1]
-        raise StageError(f"{path}: a new process that opens it on {device} ends with {done.returncode}: {reason}")
+        raise StageError(
+            f"{path}: a new process that opens it on {device} ends with {done.returncode}: {reason}"
+        )
     end, kilobytes = done.stdout.split()
     return {"first_s": float(end) - start, "memory_mb": int(kilobytes) / 1024}

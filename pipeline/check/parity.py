@@ -12,8 +12,15 @@ from convline.runtime.streaming import Stream
 from pipeline.check.latency import Model, predict
 from pipeline.core.errors import StageError
 
-ROUNDED = 2.0**-14  # relative: TF32 is 2^-12 off on the numbers of `rounding`, sums of float32 in any order 1e-6
-ROWS_AT_BATCH = {0: 0, 1: 8, 7: 22, 256: None}  # batch empty, 1, odd (with a rest), large; rows tried on, None: all
+ROUNDED = (
+    2.0**-14
+)  # relative: TF32 is 2^-12 off on the numbers of `rounding`, sums of float32 in any order 1e-6
+ROWS_AT_BATCH = {
+    0: 0,
+    1: 8,
+    7: 22,
+    256: None,
+}  # batch empty, 1, odd (with a rest), large; rows tried on, None: all
 
 
 def parity(
@@ -35,11 +42,23 @@ def parity(
             got = predict(model, inputs[:count], max(batch, 1))
             facts = compare(got, torch_says[kind], count, usual)
             passed = facts["finite"] and (limit is None or facts["max_difference"] <= limit)
-            rows.append({**place, "input": kind, "batch": batch, "n": count, **facts, "limit": limit, "passed": passed})
+            rows.append(
+                {
+                    **place,
+                    "input": kind,
+                    "batch": batch,
+                    "n": count,
+                    **facts,
+                    "limit": limit,
+                    "passed": passed,
+                }
+            )
     return rows
 
 
-def compare(got: list[np.ndarray], expected: list[np.ndarray], count: int, usual: float = 1e-4) -> dict[str, Any]:
+def compare(
+    got: list[np.ndarray], expected: list[np.ndarray], count: int, usual: float = 1e-4
+) -> dict[str, Any]:
     """Return the largest difference, also as a share of the largest answer, the mean, the worst row, top-1 agreement.
 
     Differences are taken over finite values, so that they are numbers in JSON; `finite` says whether that is all. Of an
@@ -47,11 +66,23 @@ def compare(got: list[np.ndarray], expected: list[np.ndarray], count: int, usual
     """
     for g, e in zip(got, expected, strict=True):
         if g.shape != (count, *e.shape[1:]):
-            raise StageError(f"check: expected answers of shape {(count, *e.shape[1:])}, got {g.shape}; export again")
+            raise StageError(
+                f"check: expected answers of shape {(count, *e.shape[1:])}, got {g.shape}; export again"
+            )
     if not count:
         same = {"beyond": 0, "top1_agreement": 1.0} if got[0].ndim == 2 else {}
-        return {"finite": True, "max_difference": 0.0, "relative": 0.0, "mean_difference": 0.0, "worst_row": 0, **same}
-    gaps = [np.abs(g.astype(np.float64) - e[:count]).reshape(count, -1) for g, e in zip(got, expected, strict=True)]
+        return {
+            "finite": True,
+            "max_difference": 0.0,
+            "relative": 0.0,
+            "mean_difference": 0.0,
+            "worst_row": 0,
+            **same,
+        }
+    gaps = [
+        np.abs(g.astype(np.float64) - e[:count]).reshape(count, -1)
+        for g, e in zip(got, expected, strict=True)
+    ]
     finite = all(np.isfinite(gap).all() for gap in gaps)
     worst = np.max([gap.max(1) for gap in gaps], axis=0)
     largest = float(np.where(np.isfinite(worst), worst, 0).max())
@@ -59,11 +90,15 @@ def compare(got: list[np.ndarray], expected: list[np.ndarray], count: int, usual
         "finite": finite,
         "max_difference": largest,
         "relative": largest / (max(float(np.abs(e[:count]).max()) for e in expected) or 1.0),
-        "mean_difference": float(np.mean([gap[np.isfinite(gap)].mean() if finite else 0.0 for gap in gaps])),
+        "mean_difference": float(
+            np.mean([gap[np.isfinite(gap)].mean() if finite else 0.0 for gap in gaps])
+        ),
         "worst_row": int(np.where(np.isfinite(worst), worst, np.inf).argmax()),
     }
     if got[0].ndim == 2:
-        facts["beyond"] = int((worst > usual).sum())  # rows of a forest where a feature on a split's edge flipped it
+        facts["beyond"] = int(
+            (worst > usual).sum()
+        )  # rows of a forest where a feature on a split's edge flipped it
         facts["top1_agreement"] = float((got[0].argmax(1) == expected[0][:count].argmax(1)).mean())
     return facts
 
@@ -85,15 +120,22 @@ def rounding(device: str) -> float:
     from onnx import TensorProto, helper, numpy_helper
 
     images, rows = (8, 64, 16, 16), (256, 256)
-    given = {name: np.full(shape, 1 + 2.0**-12, np.float32) for name, shape in (("images", images), ("rows", rows))}
+    given = {
+        name: np.full(shape, 1 + 2.0**-12, np.float32)
+        for name, shape in (("images", images), ("rows", rows))
+    }
     ones = {"filters": (64, 64, 3, 3), "columns": (256, 256)}
     nodes = [
         helper.make_node("Conv", ["images", "filters"], ["a"]),
         helper.make_node("MatMul", ["rows", "columns"], ["b"]),
     ]
-    inputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, x.shape) for name, x in given.items()]
+    inputs = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, x.shape) for name, x in given.items()
+    ]
     outputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in ("a", "b")]
-    weights = [numpy_helper.from_array(np.ones(shape, np.float32), name) for name, shape in ones.items()]
+    weights = [
+        numpy_helper.from_array(np.ones(shape, np.float32), name) for name, shape in ones.items()
+    ]
     graph = helper.make_graph(nodes, "rounding", inputs, outputs, weights)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
     convolved, product = open_session(model.SerializeToString(), device).run(None, given)

@@ -98,10 +98,15 @@ def product_rate(device: str, precision: str) -> float:
         a, b = rng.integers(0, 255, shape, np.uint8), rng.integers(-127, 127, shape, np.int8)
         given, made = (TensorProto.UINT8, TensorProto.INT8), TensorProto.INT32
     else:
-        a, b = (rng.standard_normal(shape).astype("float32" if precision == "fp32" else "float16") for _ in range(2))
+        a, b = (
+            rng.standard_normal(shape).astype("float32" if precision == "fp32" else "float16")
+            for _ in range(2)
+        )
         kind = TensorProto.FLOAT if precision == "fp32" else TensorProto.FLOAT16
         given, made = (kind, kind), kind
-    seconds = best_time(device, "MatMulInteger" if precision == "int8" else "MatMul", {"a": a, "b": b}, given, made)
+    seconds = best_time(
+        device, "MatMulInteger" if precision == "int8" else "MatMul", {"a": a, "b": b}, given, made
+    )
     return 2 * SIDE**3 / seconds
 
 
@@ -110,18 +115,27 @@ def stream_rate(device: str) -> float:
     from onnx import TensorProto
 
     x = np.ones(STREAM, np.float32)
-    return 2 * x.nbytes / best_time(device, "Neg", {"a": x}, (TensorProto.FLOAT,), TensorProto.FLOAT)
+    return (
+        2 * x.nbytes / best_time(device, "Neg", {"a": x}, (TensorProto.FLOAT,), TensorProto.FLOAT)
+    )
 
 
-def best_time(device: str, operator: str, inputs: dict[str, np.ndarray], given: tuple[int, ...], made: int) -> float:
+def best_time(
+    device: str, operator: str, inputs: dict[str, np.ndarray], given: tuple[int, ...], made: int
+) -> float:
     """Return the least seconds of one operator, inputs and output on the device."""
     import onnxruntime
     from onnx import helper
 
     shapes = [array.shape for array in inputs.values()]
-    values = [helper.make_tensor_value_info(n, k, s) for n, k, s in zip(inputs, given, shapes, strict=True)]
+    values = [
+        helper.make_tensor_value_info(n, k, s)
+        for n, k, s in zip(inputs, given, shapes, strict=True)
+    ]
     out = helper.make_tensor_value_info("out", made, shapes[0])
-    graph = helper.make_graph([helper.make_node(operator, [*inputs], ["out"])], "limit", values, [out])
+    graph = helper.make_graph(
+        [helper.make_node(operator, [*inputs], ["out"])], "limit", values, [out]
+    )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
     session = open_session(model.SerializeToString(), device)
     binding, place = session.io_binding(), "cpu" if device == "cpu" else "cuda"

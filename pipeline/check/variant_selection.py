@@ -13,7 +13,12 @@ WEAK = 1000  # test images below which a verdict on accuracy is marked as weak
 
 
 def judge(
-    name: str, rows: list[dict[str, Any]], got: np.ndarray, fp32: np.ndarray, y: np.ndarray, budget: float
+    name: str,
+    rows: list[dict[str, Any]],
+    got: np.ndarray,
+    fp32: np.ndarray,
+    y: np.ndarray,
+    budget: float,
 ) -> dict[str, Any]:
     """Return whether a variant may ship, why, and its accuracy beside that of the fp32 file on the same images.
 
@@ -46,7 +51,10 @@ def judge(
 
 
 def choose(
-    device: str, timings: list[dict[str, Any]], fp32: float, variants: dict[str, dict[str, dict[str, Any]]]
+    device: str,
+    timings: list[dict[str, Any]],
+    fp32: float,
+    variants: dict[str, dict[str, dict[str, Any]]],
 ) -> dict[str, Any]:
     """Return the Pareto front of latency at batch 1 and accuracy, and the variant that is recommended, with the reason.
 
@@ -55,9 +63,15 @@ def choose(
     """
     rows = [row for row in timings if row["device"] == device]
     timed = {row["variant"] for row in rows}
-    accepted = {v: by[device]["accuracy"] for v, by in variants.items() if v in timed and by[device]["accepted"]}
+    accepted = {
+        v: by[device]["accuracy"]
+        for v, by in variants.items()
+        if v in timed and by[device]["accepted"]
+    }
     accuracy = {"fp32": fp32, **accepted}
-    slow = {v: next(r["p50_ms"] for r in rows if (r["variant"], r["batch"]) == (v, 1)) for v in accuracy}
+    slow = {
+        v: next(r["p50_ms"] for r in rows if (r["variant"], r["batch"]) == (v, 1)) for v in accuracy
+    }
     most = {v: max(r["per_second"] for r in rows if r["variant"] == v) for v in accuracy}
 
     def beaten(v: str) -> bool:

@@ -26,13 +26,17 @@ from pipeline.params.limits import ERROR_LIMIT
 LARGE = 256
 
 
-ACCURACY_LIMIT = 0.005  # of the test split: a tie that rounding decides is not a fault, two of 360 images are
+ACCURACY_LIMIT = (
+    0.005  # of the test split: a tie that rounding decides is not a fault, two of 360 images are
+)
 
 
 STREAM_SHARE = 0.1  # of the limit on the difference from torch: 1e-5 of the spread of forecasts
 
 
-Verdict = tuple[dict[str, Any], dict[str, Any], dict[str, np.ndarray], dict[str, str]]  # the last: digests by file
+Verdict = tuple[
+    dict[str, Any], dict[str, Any], dict[str, np.ndarray], dict[str, str]
+]  # the last: digests by file
 
 
 def refuse_promise(name: str, document: dict[str, Any], about: dict[str, Any]) -> str | None:
@@ -59,25 +63,40 @@ def beyond_float16(path: Path, x: dict[str, np.ndarray]) -> str | None:
     from pipeline.export import quantize
 
     graph = onnx.load(path)
-    return next((node for rows in x.values() if (node := quantize.overflow(graph, rows[: quantize.BATCH]))), None)
+    return next(
+        (node for rows in x.values() if (node := quantize.overflow(graph, rows[: quantize.BATCH]))),
+        None,
+    )
 
 
 def refuse(name: str, checked: dict[str, Any]) -> str | None:
     """Return the sentence that stops the line, or None."""
-    for device, error in checked.get("rounding", {}).items():  # first: every difference below may come of it
+    for device, error in checked.get(
+        "rounding", {}
+    ).items():  # first: every difference below may come of it
         if not error <= ROUNDED:
             cure = "unset NVIDIA_TF32_OVERRIDE, or install another version of onnxruntime-gpu"
             return f"{name}: {device} rounds float32 products, off by {error:.1e} (limit {ROUNDED:.1e}); {cure}"
     where, metric = f"see results/{name}/check.json", checked["metric"]
-    broken = [row for row in checked["rows"] if not row["passed"] and (row["variant"] == "fp32" or not row["finite"])]
+    broken = [
+        row
+        for row in checked["rows"]
+        if not row["passed"] and (row["variant"] == "fp32" or not row["finite"])
+    ]
     if broken:
         row = max(broken, key=lambda r: (not r["finite"], r["max_difference"]))
         who = f"{name}: {row['variant']}: onnxruntime ({row['provider']})"
         place = f"on {row['input']} input at batch {row['batch']}"
         if not row["finite"]:
-            cure = "" if row["variant"] == "fp32" else f"; take {row['variant']} out of check.variants, or retrain"
+            cure = (
+                ""
+                if row["variant"] == "fp32"
+                else f"; take {row['variant']} out of check.variants, or retrain"
+            )
             return f"{who} answers values that are not finite {place}, first in row {row['worst_row']}; {where}{cure}"
-        gap = f"differs from torch by {row['max_difference']:.1e} {place} (limit {row['limit']:.1e})"
+        gap = (
+            f"differs from torch by {row['max_difference']:.1e} {place} (limit {row['limit']:.1e})"
+        )
         return f"{who} {gap}, worst in row {row['worst_row']}; {where}"
     for row in checked["golden"]:
         if not row["difference"] <= row["limit"]:
@@ -120,8 +139,12 @@ def try_file(
     limit = {"fp32": model.golden_atol, "fp16": limits["fp16_atol"], "int8": None}[precision]
     rows = parity(model, place, x, torch_says, limits["atol"], limit)
     if (device, precision) == ("cuda", "fp32"):  # what TF32 would change: a row, not a gate
-        rounded = wrap(model.contract, open_session(model.contract.served, device, tf32=True), device)
-        rows += parity(rounded, place | {"variant": "fp32, TF32"}, x, torch_says, limits["atol"], None)
+        rounded = wrap(
+            model.contract, open_session(model.contract.served, device, tf32=True), device
+        )
+        rows += parity(
+            rounded, place | {"variant": "fp32, TF32"}, x, torch_says, limits["atol"], None
+        )
     if precision == "fp16" and (node := beyond_float16(model.contract.path, x)):
         cure = "take fp16 out of check.variants, or train with a weight decay that keeps it smaller"
         what = f"fp16: the output of node {node!r} leaves float16's range"
@@ -134,14 +157,18 @@ def verdict(name: str, source: dataset.Data, limits: dict[str, Any]) -> Verdict:
     count = 1 if source.task == "classification" else 2
     export = read_json(RESULTS / name / "export.json", f"export@{name}")
     with np.load(OUT / name / "export" / "torch.npz") as saved:
-        torch_says = {kind: [saved[f"{kind}_{i}"] for i in range(count)] for kind in ("test", "random")}
+        torch_says = {
+            kind: [saved[f"{kind}_{i}"] for i in range(count)] for kind in ("test", "random")
+        }
         x = {"test": source.served("test"), "random": saved["random"]}
     rows, golden, timings, files, streams = ([] for _ in range(5))
     digests, got = {}, {}
     devices = limits["devices"] or available_devices()
     for device, precision in [(d, v) for d in devices for v in export["variants"] if runs_on(v, d)]:
         place = {"provider": device, "variant": precision}
-        model, tried, got[device, precision] = try_file(name, place, x, torch_says, source.about, limits)
+        model, tried, got[device, precision] = try_file(
+            name, place, x, torch_says, source.about, limits
+        )
         rows += tried
         digests[file_of(precision)] = model.contract.digest
         if model.contract.streams:
@@ -150,25 +177,43 @@ def verdict(name: str, source: dataset.Data, limits: dict[str, Any]) -> Verdict:
             streams.append(place | {"difference": gap, "limit": STREAM_SHARE * model.golden_atol})
         golden.append(place | {"difference": model.replay_golden(), "limit": model.golden_atol})
         if roofline.computes(device, precision):
-            found = latency.measure(model.contract, precision, device, x["test"], export["operations"], limits)
+            found = latency.measure(
+                model.contract, precision, device, x["test"], export["operations"], limits
+            )
             timings += found.pop("rows")
             files.append({"device": device, "variant": precision, **found})
     metric, arrays = measure(got[devices[0], "fp32"], torch_says["test"][0], source)
     variants = judged(name, got, rows, source, limits["budget"])
-    keep = arrays.get("rows", slice(None))  # of a forecaster, the windows whose history stage data keeps as a file
-    for (device, precision), answers in got.items():  # what stage infer expects of the shipped command
+    keep = arrays.get(
+        "rows", slice(None)
+    )  # of a forecaster, the windows whose history stage data keeps as a file
+    for (
+        device,
+        precision,
+    ), answers in got.items():  # what stage infer expects of the shipped command
         if roofline.computes(device, precision):
             arrays[f"answers_{device}_{precision}"] = answers[0][keep]
-    checked: dict[str, Any] = {"golden": golden, "rows": rows, "metric": metric, "variants": variants}
+    checked: dict[str, Any] = {
+        "golden": golden,
+        "rows": rows,
+        "metric": metric,
+        "variants": variants,
+    }
     if (file := OUT / name / "export" / "features.npz").exists():
         with np.load(file) as vectors:
             splits = (np.asarray(source.y[split]) for split in ("train", "test"))
-            checked["retrieval"], arrays["nearest"] = retrieve(vectors["train"], vectors["test"], *splits)
+            checked["retrieval"], arrays["nearest"] = retrieve(
+                vectors["train"], vectors["test"], *splits
+            )
     if streams:
         checked["streams"] = streams
-    if "cuda" in devices:  # where onnxruntime has no convolution without TF32 it takes one with it, and says nothing
+    if (
+        "cuda" in devices
+    ):  # where onnxruntime has no convolution without TF32 it takes one with it, and says nothing
         checked["rounding"] = {"cuda": rounding("cuda")}
-    checked["against_baseline"] = beside = metrics.against_baseline(metric, source.about.get("labels", []))
+    checked["against_baseline"] = beside = metrics.against_baseline(
+        metric, source.about.get("labels", [])
+    )
     broken = refuse(name, checked) or refuse_weak(name, checked, limits["baseline"])
     kept = "all limits kept"
     if source.task == "forecasting" or not beside["better"]:
@@ -177,7 +222,10 @@ def verdict(name: str, source: dataset.Data, limits: dict[str, Any]) -> Verdict:
         kept += f"; {flipped} rows differ from torch by more than {limits['atol']:g}: a feature on the edge of a split"
     checked = {"passed": broken is None, "verdict": broken or kept, **checked}
     choice = {device: choose(device, timings, metric["value"], variants) for device in devices}
-    described = {"machine": roofline.describe(), "limits": {device: roofline.limits(device) for device in devices}}
+    described = {
+        "machine": roofline.describe(),
+        "limits": {device: roofline.limits(device) for device in devices},
+    }
     return checked, described | {"rows": timings, "files": files, "choice": choice}, arrays, digests
 
 
@@ -189,7 +237,9 @@ def judged(
     budget: float,
 ) -> dict[str, dict[str, dict[str, Any]]]:
     """Return variant -> device -> what it loses against fp32 on the same device, and whether it may ship."""
-    found: dict[str, dict[str, dict[str, Any]]] = {precision: {} for _, precision in got if precision != "fp32"}
+    found: dict[str, dict[str, dict[str, Any]]] = {
+        precision: {} for _, precision in got if precision != "fp32"
+    }
     for (device, precision), answers in got.items():
         if precision != "fp32":
             own = [row for row in rows if (row["provider"], row["variant"]) == (device, precision)]

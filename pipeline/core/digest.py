@@ -62,7 +62,10 @@ def reached(start: str, follows: Callable[[str], bool] = lambda name: True) -> l
 def file_of(name: str) -> Path | None:
     """Return the file of a module or package by its dotted name; None where that is an attribute."""
     module = Path("serve" if name.split(".")[0] == "convline" else "", *name.split("."))
-    return next((path for path in (module.with_suffix(".py"), module / "__init__.py") if path.exists()), None)
+    return next(
+        (path for path in (module.with_suffix(".py"), module / "__init__.py") if path.exists()),
+        None,
+    )
 
 
 def imported(path: Path) -> list[str]:
@@ -83,7 +86,11 @@ def imported(path: Path) -> list[str]:
 def statements(node: ast.AST) -> Iterator[ast.AST]:
     """Yield every node below this one, without the blocks under `if TYPE_CHECKING:`."""
     for child in ast.iter_child_nodes(node):
-        if isinstance(child, ast.If) and isinstance(child.test, ast.Name) and child.test.id == "TYPE_CHECKING":
+        if (
+            isinstance(child, ast.If)
+            and isinstance(child.test, ast.Name)
+            and child.test.id == "TYPE_CHECKING"
+        ):
             continue
         yield child
         yield from statements(child)
@@ -102,12 +109,18 @@ def lay_out(stage: str) -> dict[str, Any]:
 
 def digest(*paths: Path) -> str:
     """Return one sha256 over the content of the named files."""
-    return hashlib.sha256(b"".join(hashlib.sha256(content(path)).digest() for path in paths)).hexdigest()
+    return hashlib.sha256(
+        b"".join(hashlib.sha256(content(path)).digest() for path in paths)
+    ).hexdigest()
 
 
 def content(path: Path) -> bytes:
     """Return a file's bytes; of Python its syntax tree: comments, docstrings and line breaks rerun nothing."""
-    return path.read_bytes() if path.suffix != ".py" else repr(plain(ast.parse(path.read_bytes()))).encode()
+    return (
+        path.read_bytes()
+        if path.suffix != ".py"
+        else repr(plain(ast.parse(path.read_bytes()))).encode()
+    )
 
 
 def plain(node: Any) -> Any:
@@ -116,10 +129,18 @@ def plain(node: Any) -> Any:
         return tuple(plain(part) for part in node if not is_docstring(part))
     if not isinstance(node, ast.AST):
         return node
-    fields = ((name, plain(value)) for name, value in ast.iter_fields(node) if value is not None and value != [])
+    fields = (
+        (name, plain(value))
+        for name, value in ast.iter_fields(node)
+        if value is not None and value != []
+    )
     return (type(node).__name__, *fields)
 
 
 def is_docstring(node: Any) -> bool:
     """Return whether a statement is a string and nothing else."""
-    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+    return (
+        isinstance(node, ast.Expr)
+        and isinstance(node.value, ast.Constant)
+        and isinstance(node.value.value, str)
+    )

@@ -19,4 +19,6 @@ def hint(word: str, choices: list[str]) -> str:
     near = difflib.get_close_matches(word, choices, n=1)
     if len(choices) > 200:
         return f"nearest of {len(choices)}: {', '.join(difflib.get_close_matches(word, choices, n=5, cutoff=0.3))}"
-    return (f"did you mean {near[0]!r}? " if near else "") + f"choices: {', '.join(sorted(choices))}"
+    return (
+        f"did you mean {near[0]!r}? " if near else ""
+    ) + f"choices: {', '.join(sorted(choices))}"

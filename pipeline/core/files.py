@@ -23,7 +23,9 @@ def fresh(folder: Path) -> Path:
 def write_json(path: Path, content: Any) -> None:
     """Write readable, repeatable JSON, whole or not at all; a number that is not finite is null."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")  # two stages may write the log of seconds at once
+    part = path.with_name(
+        f"{path.name}.{os.getpid()}.part"
+    )  # two stages may write the log of seconds at once
     part.write_text(to_json(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     part.replace(path)
 

@@ -32,19 +32,30 @@ def hand_over() -> None:
     if not place or module not in [f"pipeline.{stage}" for stage in STAGES]:
         return
     arguments = words[words.index("-m") + 2 :]
-    what = {"module": module, "argv": arguments, "cwd": str(Path.cwd()), "env": dict(os.environ), "group": os.getpgrp()}
+    what = {
+        "module": module,
+        "argv": arguments,
+        "cwd": str(Path.cwd()),
+        "env": dict(os.environ),
+        "group": os.getpgrp(),
+    }
     with socket.socket(socket.AF_UNIX) as line:
         try:
             line.connect(place)
         except OSError:
             return  # the warm process is gone
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the worker is in our group: it hears Ctrl-C and answers
+        signal.signal(
+            signal.SIGINT, signal.SIG_IGN
+        )  # the worker is in our group: it hears Ctrl-C and answers
         with line.makefile("rb") as answer:
             socket.send_fds(line, [b"."], [0, 1, 2])
             line.sendall(json.dumps(what).encode() + b"\n")
             code = answer.read(1)
     if not code:
-        print(f"error: {module} {' '.join(arguments)}: ended by a signal (out of memory?)", file=sys.stderr)
+        print(
+            f"error: {module} {' '.join(arguments)}: ended by a signal (out of memory?)",
+            file=sys.stderr,
+        )
     os._exit(code[0] if code else 1)
 
 
@@ -122,7 +133,10 @@ def serve(door: socket.socket) -> NoReturn:
 def main() -> None:
     if len(sys.argv) < 2:
         sys.exit("error: usage: python -m pipeline.core.fork_server COMMAND ...")
-    with tempfile.TemporaryDirectory(prefix="convline-") as folder, socket.socket(socket.AF_UNIX) as door:
+    with (
+        tempfile.TemporaryDirectory(prefix="convline-") as folder,
+        socket.socket(socket.AF_UNIX) as door,
+    ):
         place = f"{folder}/socket"
         door.bind(place)
         door.listen()

@@ -47,7 +47,9 @@ def at_once(every: params.Params) -> int:
     """Return how many jobs the machine takes at once: JOBS, or what cores and memory bear."""
     if asked := os.environ.get("JOBS"):
         if not asked.isdecimal() or not int(asked):
-            raise StageError(f"JOBS: expected a number of trainings at once, 1 or more, got {asked!r}")
+            raise StageError(
+                f"JOBS: expected a number of trainings at once, 1 or more, got {asked!r}"
+            )
         return int(asked)
     cores, memory = len(os.sched_getaffinity(0)), psutil.virtual_memory().total / 2**30
     return max(1, min(cores // every.threads, int(memory / MEMORY_GIB)) // every.processes)
@@ -55,7 +57,9 @@ def at_once(every: params.Params) -> int:
 
 def trains_in_turn(every: params.Params) -> bool:
     """Return whether one training runs at a time: on a GPU, or at full size, unless JOBS says how many do."""
-    return not os.environ.get("JOBS") and (every.size == "full" or (every.device != "cpu" and sees_gpu()))
+    return not os.environ.get("JOBS") and (
+        every.size == "full" or (every.device != "cpu" and sees_gpu())
+    )
 
 
 def commands(targets: list[str], in_turn: bool) -> list[tuple[bool, list[str]]]:
@@ -75,7 +79,9 @@ def main() -> None:
     if subprocess.call([*DVC, "params"]):  # here, once: side by side each would try to
         raise StageError("dvc repro params failed, as said above")
     turns = ", one training at a time" if in_turn else ""
-    print(f"   {len(todo)} jobs, {jobs} at once{turns}; JOBS=1 makes them one by one", file=sys.stderr)
+    print(
+        f"   {len(todo)} jobs, {jobs} at once{turns}; JOBS=1 makes them one by one", file=sys.stderr
+    )
     width = max(len(targets[0].partition("@")[2]) for targets in todo)
     stop, failed, done = threading.Event(), [], []
     cores, turn = threading.Semaphore(jobs), threading.Lock()
@@ -85,7 +91,9 @@ def main() -> None:
         words = [*DVC, ALONE, *targets]
         environment = {**os.environ, "OMP_NUM_THREADS": str(every.threads)}
         pipe = subprocess.PIPE
-        with subprocess.Popen(words, stdout=pipe, stderr=subprocess.STDOUT, text=True, env=environment) as command:
+        with subprocess.Popen(
+            words, stdout=pipe, stderr=subprocess.STDOUT, text=True, env=environment
+        ) as command:
             for line in command.stdout or ():
                 if line.strip():
                     print(f"{name:<{width}} | {line.rstrip()}", file=sys.stderr, flush=True)
@@ -104,14 +112,18 @@ def main() -> None:
         done.append(name)
         print(f"   {len(done)} of {len(todo)} jobs done", file=sys.stderr, flush=True)
 
-    with ThreadPoolExecutor(len(todo) if in_turn else jobs) as pool:  # who waits for its turn to train takes no core
+    with ThreadPoolExecutor(
+        len(todo) if in_turn else jobs
+    ) as pool:  # who waits for its turn to train takes no core
         try:
             list(pool.map(follow, todo))
         except KeyboardInterrupt:  # the commands hear it, too, and end
             stop.set()
             raise
     if failed:
-        raise StageError(f"{'; '.join(failed)} failed, as said above; what was running has been finished")
+        raise StageError(
+            f"{'; '.join(failed)} failed, as said above; what was running has been finished"
+        )
 
 
 if __name__ == "__main__":

@@ -24,7 +24,9 @@ def weights_path(file: str) -> Path | None:
         return None
     path = located(file, "TORCH_HOME")
     if not path.is_file():
-        raise StageError(f"weights: {file} is not here nor below TORCH_HOME; put the state dict there, or leave it out")
+        raise StageError(
+            f"weights: {file} is not here nor below TORCH_HOME; put the state dict there, or leave it out"
+        )
     return path
 
 
@@ -32,5 +34,9 @@ def at_hand(recipe: dict[str, Any]) -> bool:
     """Return whether the folder, the file and the weights that a recipe names are on this machine."""
     spec, weights = recipe["data"]["spec"], recipe["weights"]
     files = [located(spec["path"])] if "path" in spec else []
-    files += [located(weights["file"], "TORCH_HOME")] if weights and weights["file"] != "imagenet" else []
+    files += (
+        [located(weights["file"], "TORCH_HOME")]
+        if weights and weights["file"] != "imagenet"
+        else []
+    )
     return all(path.exists() for path in files)

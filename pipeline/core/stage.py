@@ -53,8 +53,12 @@ def of_entry(stage: str) -> Iterator[str]:
     names = sorted(p.name for p in folder.iterdir()) if folder.exists() else []
     if name not in names:
         choices = ", ".join(names) or "nothing yet: run `dvc repro params`"
-        raise StageError(f"{stage}: no entry {name!r} under `line:` of params.yaml; it has {choices}")
-    if "TORCHELASTIC_RUN_ID" in os.environ:  # one of several processes: who started them says what goes on
+        raise StageError(
+            f"{stage}: no entry {name!r} under `line:` of params.yaml; it has {choices}"
+        )
+    if (
+        "TORCHELASTIC_RUN_ID" in os.environ
+    ):  # one of several processes: who started them says what goes on
         yield name
         return
     log = read_log()
@@ -78,7 +82,9 @@ def read_log() -> dict[str, Any]:
     return log
 
 
-def header(stage: str, name: str, names: list[str], done: list[str], seconds: dict[str, float]) -> str:
+def header(
+    stage: str, name: str, names: list[str], done: list[str], seconds: dict[str, float]
+) -> str:
     """Return `── train  lenet5-digits  3 of 8, about 40 s left in this stage`, estimated from earlier runs."""
     done = [other for other in done if other != name]  # run by hand, an entry may come twice
     line = f"── {stage}  {name}  {len(done) + 1} of {len(names)}"

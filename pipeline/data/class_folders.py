@@ -32,7 +32,9 @@ def read(spec: dict[str, Any]) -> tuple[Splits, list[str]]:
     """Return the samples of each split, as the folder gives them or drawn by the seed, and the class names."""
     root = located(spec["path"])
     if not root.is_dir():
-        cure = "put one sub-folder of images per class there, or set DATA_ROOT to the folder above it"
+        cure = (
+            "put one sub-folder of images per class there, or set DATA_ROOT to the folder above it"
+        )
         raise StageError(f"data.folder: {root} is not a folder; {cure}")
     some = spec["labels"] == "imagenet"  # a user's folder need not have all 1,000
     say_what_is_left_out(root)
@@ -40,11 +42,18 @@ def read(spec: dict[str, Any]) -> tuple[Splits, list[str]]:
     if not given:
         labels = class_names(root, spec["labels"])
         counts = {"validation": spec["validation"], "test": spec["test"]}
-        return divide(class_samples(root, labels, root, some=some), counts, spec["seed"], "data.folder"), labels
+        return divide(
+            class_samples(root, labels, root, some=some), counts, spec["seed"], "data.folder"
+        ), labels
     labels = class_names(given["train"], spec["labels"])
-    parts = {k: class_samples(path, labels, root, 2 if k == "train" else 1, some) for k, path in given.items()}
+    parts = {
+        k: class_samples(path, labels, root, 2 if k == "train" else 1, some)
+        for k, path in given.items()
+    }
     if "validation" not in parts:
-        rest = divide(parts["train"], {"validation": spec["validation"]}, spec["seed"], "data.folder")
+        rest = divide(
+            parts["train"], {"validation": spec["validation"]}, spec["seed"], "data.folder"
+        )
         parts = {**rest, "test": parts["test"]}
     return parts, labels
 
@@ -66,7 +75,9 @@ def splits_in(root: Path) -> dict[str, Path]:
     if beside := sorted(set(folders) - {path.name for path in given.values()}):
         names = ", ".join(f"{name}/" for names in SPLITS.values() for name in names)
         what = f"{root} has {beside[0]}/ beside {next(iter(given.values())).name}/, which is named as a split"
-        raise StageError(f"data.folder: {what}; move it elsewhere, or rename it: splits are {names} in any case")
+        raise StageError(
+            f"data.folder: {what}; move it elsewhere, or rename it: splits are {names} in any case"
+        )
     for split in ("train", "test"):
         if split not in given:
             there = next(iter(given.values())).name
@@ -79,10 +90,16 @@ def refuse_other_layouts(root: Path, folders: dict[str, Path]) -> None:
     """Raise StageError where class folders look like splits, or like a folder of classes beside something else."""
     inside = {name: set(visible_folders(path)) for name, path in folders.items()}
     bare = [name for name, inner in inside.items() if inner and not has_images(folders[name])]
-    if len(folders) > 1 and len(bare) == len(folders) and len({frozenset(inner) for inner in inside.values()}) == 1:
+    if (
+        len(folders) > 1
+        and len(bare) == len(folders)
+        and len({frozenset(inner) for inner in inside.values()}) == 1
+    ):
         same = ", ".join(sorted(inside[bare[0]])[:3])
         what = f"{' and '.join(f'{name}/' for name in sorted(bare)[:3])} in {root} all hold the same folders ({same})"
-        raise StageError(f"data.folder: {what}: they look like splits; name them train/, val/ and test/")
+        raise StageError(
+            f"data.folder: {what}: they look like splits; name them train/, val/ and test/"
+        )
     if bare and len(bare) < len(folders):
         other = next(name for name in sorted(folders) if name not in bare)
         what = f"{bare[0]}/ in {root} holds folders and no image of its own, {other}/ beside it does not"
@@ -94,17 +111,23 @@ def class_names(root: Path, labels: str) -> list[str]:
     """Return the names of the class folders, or all of ImageNet's, which they must be among."""
     names = sorted(visible_folders(root))
     if len(names) < 2:
-        raise StageError(f"data.folder: {root} has {len(names)} class folder(s); at least 2 are needed")
+        raise StageError(
+            f"data.folder: {root} has {len(names)} class folder(s); at least 2 are needed"
+        )
     if labels == "folders":
         return names
     from models.zoo import categories  # torchvision: seconds
 
     for name in set(names) - set(known := categories()):
-        raise StageError(f"data.folder: {root / name} is named as no class of ImageNet; {hint(name, known)}")
+        raise StageError(
+            f"data.folder: {root / name} is named as no class of ImageNet; {hint(name, known)}"
+        )
     return known
 
 
-def class_samples(root: Path, labels: list[str], top: Path, least: int = 2, some: bool = False) -> list[Sample]:
+def class_samples(
+    root: Path, labels: list[str], top: Path, least: int = 2, some: bool = False
+) -> list[Sample]:
     """Return the images under root/<label>/, sorted; a class of fewer than `least` is an error; none if `some` do."""
     samples: list[Sample] = []
     folders = visible_folders(root)
@@ -119,17 +142,23 @@ def class_samples(root: Path, labels: list[str], top: Path, least: int = 2, some
         files = visible_files(folders[name]) if name in folders else []
         images = sorted(path for path in files if path.suffix.lower() in SUFFIXES)
         if outside := [p for p in images if not p.resolve().is_relative_to(top.resolve())]:
-            raise StageError(f"data.folder: {outside[0]} leads out of {top}; copy the file instead of linking it")
+            raise StageError(
+                f"data.folder: {outside[0]} leads out of {top}; copy the file instead of linking it"
+            )
         if len(images) < least:
             found = f"{len(images)} image(s){other_files(files)}"
-            raise StageError(f"data.folder: class {name!r} in {root} has {found}; {least} are needed")
+            raise StageError(
+                f"data.folder: class {name!r} in {root} has {found}; {least} are needed"
+            )
         samples += [Sample(str(p.relative_to(top)), p, label) for p in images]
     return samples
 
 
 def other_files(files: list[Path]) -> str:
     """Return what files of no image format there are, and the cure: " and 20 .heic files, which are not read; ..."."""
-    others = Counter(path.suffix.lower() or path.name for path in files if path.suffix.lower() not in SUFFIXES)
+    others = Counter(
+        path.suffix.lower() or path.name for path in files if path.suffix.lower() not in SUFFIXES
+    )
     if not others:
         return ""
     suffix, count = others.most_common(1)[0]
@@ -160,13 +189,19 @@ def visible_files(root: Path) -> list[Path]:
     found = []
     for place, folders, names in os.walk(root):
         folders[:] = sorted(name for name in folders if not hidden(name))
-        found += [Path(place, name) for name in names if not hidden(name) and Path(place, name).is_file()]
+        found += [
+            Path(place, name) for name in names if not hidden(name) and Path(place, name).is_file()
+        ]
     return found
 
 
 def has_images(root: Path) -> bool:
     """Return whether a folder holds an image itself, not in a sub-folder."""
-    return any(path.suffix.lower() in SUFFIXES and not hidden(path.name) for path in root.iterdir() if path.is_file())
+    return any(
+        path.suffix.lower() in SUFFIXES and not hidden(path.name)
+        for path in root.iterdir()
+        if path.is_file()
+    )
 
 
 def say_what_is_left_out(root: Path) -> None:
@@ -175,8 +210,13 @@ def say_what_is_left_out(root: Path) -> None:
     for _, folders, files in os.walk(root):
         names += sum(hidden(name) for name in (*folders, *files))
         folders[:] = [name for name in folders if not hidden(name)]
-        others += sum(not hidden(name) and Path(name).suffix.lower() not in SUFFIXES for name in files)
+        others += sum(
+            not hidden(name) and Path(name).suffix.lower() not in SUFFIXES for name in files
+        )
     if names:
-        print(f"   left out: {names} hidden file(s) and folder(s), as .name and {JUNK}", file=sys.stderr)
+        print(
+            f"   left out: {names} hidden file(s) and folder(s), as .name and {JUNK}",
+            file=sys.stderr,
+        )
     if others:
         print(f"   left out: {others} file(s) that are not named as images", file=sys.stderr)

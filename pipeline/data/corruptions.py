@@ -18,7 +18,11 @@ from pipeline.core.errors import StageError
 
 
 def through(
-    image: Image.Image | Path, camera: dict[str, Any], seed: int, number: int, background: tuple[int, int, int]
+    image: Image.Image | Path,
+    camera: dict[str, Any],
+    seed: int,
+    number: int,
+    background: tuple[int, int, int],
 ) -> Image.Image:
     """Return the picture as this camera takes it, in mode L or RGB.
 
@@ -28,11 +32,15 @@ def through(
         picture = read_picture(image, background)
     except InputError as error:
         raise StageError(f"data: {error}; repair or remove the file") from None
-    picture = picture.filter(ImageFilter.GaussianBlur(camera["blur"])) if camera["blur"] else picture
+    picture = (
+        picture.filter(ImageFilter.GaussianBlur(camera["blur"])) if camera["blur"] else picture
+    )
     pixels = np.asarray(picture, np.float64)
     pixels = pixels * (camera["colour"] if pixels.ndim == 3 else np.mean(camera["colour"]))
     if camera["noise"]:
-        pixels = pixels + np.random.default_rng([seed, number]).normal(0, camera["noise"], pixels.shape)
+        pixels = pixels + np.random.default_rng([seed, number]).normal(
+            0, camera["noise"], pixels.shape
+        )
     if camera["scramble"]:
         flat = pixels.reshape(-1, *pixels.shape[2:])
         pixels = flat[np.random.default_rng(seed).permutation(len(flat))].reshape(pixels.shape)

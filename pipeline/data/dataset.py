@@ -107,6 +107,8 @@ def load(name: str) -> Data:
 def read(folder: Path, about: dict[str, Any]) -> Data:
     """Return the data that `save` wrote to the folder, arrays memory-mapped."""
     parts = ("x", "y", "times") if about["task"] == "forecasting" else ("x", "y")
-    x, y, *times = ({s: np.load(folder / f"{s}_{part}.npy", mmap_mode="r") for s in SPLITS} for part in parts)
+    x, y, *times = (
+        {s: np.load(folder / f"{s}_{part}.npy", mmap_mode="r") for s in SPLITS} for part in parts
+    )
     with np.load(folder / "statistics.npz") as statistics:
         return Data(x, y, statistics["mean"], statistics["scale"], about, *times)

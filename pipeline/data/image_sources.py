@@ -35,20 +35,29 @@ def images(spec: dict[str, Any], background: Sequence[int] = (0, 0, 0)) -> tuple
 
     background: what a camera sees through transparent pixels.
     """
-    read = {"digits": digits, "torchvision": torchvision_set, "folder": class_folders.read}[spec["source"]]
+    read = {"digits": digits, "torchvision": torchvision_set, "folder": class_folders.read}[
+        spec["source"]
+    ]
     splits, labels = read(spec)
     if chosen := spec.get("classes"):
         for name in chosen:
             if name not in labels:
-                raise StageError(f"data.classes: {name!r} is no class of the set; {hint(name, labels)}")
+                raise StageError(
+                    f"data.classes: {name!r} is no class of the set; {hint(name, labels)}"
+                )
         new = {labels.index(name): k for k, name in enumerate(chosen)}
-        splits = {k: [replace(s, label=new[s.label]) for s in part if s.label in new] for k, part in splits.items()}
+        splits = {
+            k: [replace(s, label=new[s.label]) for s in part if s.label in new]
+            for k, part in splits.items()
+        }
         labels = chosen
     if spec.get("camera"):
         seen = {"camera": spec["camera"], "seed": spec["seed"], "background": tuple(background)}
         number, shoot = itertools.count(), functools.partial(through, **seen)
         for split, part in splits.items():
-            splits[split] = [replace(sample, image=shoot(sample.image, number=next(number))) for sample in part]
+            splits[split] = [
+                replace(sample, image=shoot(sample.image, number=next(number))) for sample in part
+            ]
     if spec.get("per_class"):
         splits["train"] = few(splits["train"], spec["per_class"], spec.get("draw", spec["seed"]))
     return splits, labels
@@ -57,19 +66,28 @@ def images(spec: dict[str, Any], background: Sequence[int] = (0, 0, 0)) -> tuple
 def few(samples: list[Sample], per_class: int, seed: int) -> list[Sample]:
     """Return at most `per_class` samples of each class, drawn by the seed."""
     labels, rng = np.array([s.label for s in samples]), np.random.default_rng(seed)
-    kept = [rng.permutation(np.flatnonzero(labels == label))[:per_class] for label in np.unique(labels)]
+    kept = [
+        rng.permutation(np.flatnonzero(labels == label))[:per_class] for label in np.unique(labels)
+    ]
     return [samples[i] for i in np.sort(np.concatenate(kept))]
 
 
 def digits(spec: dict[str, Any]) -> tuple[Splits, list[str]]:
     """Handwritten digits, 1,797 grey images of 8x8 pixels in 17 levels, as they come with scikit-learn."""
-    spec_of = importlib.util.find_spec("sklearn")  # found, not imported: that takes 2-4 s, once for every entry
+    spec_of = importlib.util.find_spec(
+        "sklearn"
+    )  # found, not imported: that takes 2-4 s, once for every entry
     if spec_of is None or spec_of.origin is None:
-        raise StageError("data.digits: scikit-learn is not installed; run `pip install -e '.[train]'`")
-    table = np.loadtxt(Path(spec_of.origin).parent / "datasets/data/digits.csv.gz", delimiter=",")  # (1797, 64 + 1)
+        raise StageError(
+            "data.digits: scikit-learn is not installed; run `pip install -e '.[train]'`"
+        )
+    table = np.loadtxt(
+        Path(spec_of.origin).parent / "datasets/data/digits.csv.gz", delimiter=","
+    )  # (1797, 64 + 1)
     grey = np.rint(table[:, :-1] * (255 / 16)).astype(np.uint8).reshape(-1, 8, 8)
     samples = [
-        Sample(f"{i:04d}", Image.fromarray(g), int(y)) for i, (g, y) in enumerate(zip(grey, table[:, -1], strict=True))
+        Sample(f"{i:04d}", Image.fromarray(g), int(y))
+        for i, (g, y) in enumerate(zip(grey, table[:, -1], strict=True))
     ]
     counts = {"validation": spec["validation"], "test": spec["test"]}
     return divide(samples, counts, spec["seed"], "data.digits"), [str(d) for d in range(10)]
@@ -98,33 +116,52 @@ def _with_validation(spec: dict[str, Any]) -> int | None:
     return int(count + (extra if extra >= 1 else round(count * extra / (1 - extra))))
 
 
-def _draw(samples: list[Sample], count: int | None, rng: np.random.Generator, place: str) -> list[Sample]:
+def _draw(
+    samples: list[Sample], count: int | None, rng: np.random.Generator, place: str
+) -> list[Sample]:
     """Return `count` samples in a stratified draw, or all."""
     if count is None:
         return samples
     if count > len(samples):
-        raise StageError(f"{place}: {count} images asked for, the set has {len(samples)}; ask for fewer")
+        raise StageError(
+            f"{place}: {count} images asked for, the set has {len(samples)}; ask for fewer"
+        )
     return [samples[i] for i in stratified(np.array([s.label for s in samples]), count, rng)]
 
 
 def _labelled(dataset: Any, tag: str, place: str) -> list[Sample]:
     """Return the set's labels as samples without pixels, so that only the drawn ones are decoded."""
     names = ("targets", "labels", "_labels", "y")
-    files = next((found for n in ("samples", "_samples", "imgs") if (found := getattr(dataset, n, None))), None)
-    if files and all(isinstance(file, str | Path) for file, _ in files):  # read later, by the served code
+    files = next(
+        (found for n in ("samples", "_samples", "imgs") if (found := getattr(dataset, n, None))),
+        None,
+    )
+    if files and all(
+        isinstance(file, str | Path) for file, _ in files
+    ):  # read later, by the served code
         return [Sample(f"{tag}{i}", Path(file), int(y)) for i, (file, y) in enumerate(files)]
-    targets = next((getattr(dataset, n) for n in names if getattr(dataset, n, None) is not None), None)
+    targets = next(
+        (getattr(dataset, n) for n in names if getattr(dataset, n, None) is not None), None
+    )
     try:
-        found = (dataset[i][1] for i in range(len(dataset))) if targets is None else np.asarray(targets)
+        found = (
+            (dataset[i][1] for i in range(len(dataset))) if targets is None else np.asarray(targets)
+        )
         return [Sample(f"{tag}{i}", Path(), operator.index(y)) for i, y in enumerate(found)]
     except (TypeError, ValueError):
-        raise StageError(f"{place}: expected one class for each image; choose a classification set") from None
+        raise StageError(
+            f"{place}: expected one class for each image; choose a classification set"
+        ) from None
 
 
 def _with_pixels(sample: Sample, dataset: Any) -> Sample:
     if sample.image != Path():
         return sample
-    return Sample(sample.id, dataset[int(sample.id.removeprefix("train").removeprefix("test"))][0], sample.label)
+    return Sample(
+        sample.id,
+        dataset[int(sample.id.removeprefix("train").removeprefix("test"))][0],
+        sample.label,
+    )
 
 
 def open_torchvision(name: str, train: bool) -> Any:
@@ -133,12 +170,20 @@ def open_torchvision(name: str, train: bool) -> Any:
 
     classes = {n: c for n in datasets.__all__ if inspect.isclass(c := getattr(datasets, n))}
     keywords = {n: inspect.signature(c).parameters for n, c in classes.items()}
-    choices = [n for n, accepted in keywords.items() if "root" in accepted and {"train", "split"} & set(accepted)]
+    choices = [
+        n
+        for n, accepted in keywords.items()
+        if "root" in accepted and {"train", "split"} & set(accepted)
+    ]
     if name not in choices:
-        raise StageError(f"params.yaml data: torchvision has no set {name!r} with splits; {hint(name, choices)}")
+        raise StageError(
+            f"params.yaml data: torchvision has no set {name!r} with splits; {hint(name, choices)}"
+        )
     part: dict[str, Any] = {"train": train} if "train" in keywords[name] else {}
     if "split" in keywords[name]:
-        part = {"split": "train" if train else ("val" if name in ("Imagenette", "ImageNet") else "test")}
+        part = {
+            "split": "train" if train else ("val" if name in ("Imagenette", "ImageNet") else "test")
+        }
     root = os.environ.get("DATA_ROOT")
     try:
         if root:
@@ -161,7 +206,9 @@ def _downloaded(cls: Any, name: str, part: dict[str, Any], root: Path | None) ->
     DOWNLOADS.mkdir(parents=True, exist_ok=True)
     with suppress(RuntimeError, OSError):
         return cls(str(DOWNLOADS), **part)
-    if root and (root / name).is_dir():  # it unpacks where the files are: the given folder stays as it is
+    if (
+        root and (root / name).is_dir()
+    ):  # it unpacks where the files are: the given folder stays as it is
         shutil.copytree(root / name, DOWNLOADS / name, dirs_exist_ok=True)
     accepts = "download" in inspect.signature(cls).parameters
     with redirect_stdout(sys.stderr):

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean and std of red, green, blue in [0, 1]
+IMAGENET = (
+    (0.485, 0.456, 0.406),
+    (0.229, 0.224, 0.225),
+)  # mean and std of red, green, blue in [0, 1]
 
 
 def image_statistics(x: np.ndarray, kind: str) -> tuple[np.ndarray, np.ndarray]:
@@ -25,7 +28,9 @@ def image_statistics(x: np.ndarray, kind: str) -> tuple[np.ndarray, np.ndarray]:
         return np.zeros((channels, 1, 1), np.float32), np.full((channels, 1, 1), scale, np.float32)
     axes: tuple[int, ...] = (0,) if kind == "pixel" else (0, 1, 2)
     total, square = (np.zeros(x.shape[1:] if kind == "pixel" else (channels,)) for _ in range(2))
-    for part in np.array_split(x, max(1, len(x) // 256)):  # in parts: float64 of a whole set would be 8 times its size
+    for part in np.array_split(
+        x, max(1, len(x) // 256)
+    ):  # in parts: float64 of a whole set would be 8 times its size
         values = part.astype(np.float64)
         total += values.sum(axes)
         square += (values**2).sum(axes)
@@ -33,5 +38,9 @@ def image_statistics(x: np.ndarray, kind: str) -> tuple[np.ndarray, np.ndarray]:
     mean = total / n
     std = np.sqrt(np.maximum(square / n - mean**2, 0))
     scale = np.ones_like(std) if kind == "mean" else np.where(std > 1e-6, 1 / (std + 1e-4), 0)
-    layout = (lambda a: a.transpose(2, 0, 1)) if kind == "pixel" else (lambda a: a.reshape(channels, 1, 1))
+    layout = (
+        (lambda a: a.transpose(2, 0, 1))
+        if kind == "pixel"
+        else (lambda a: a.reshape(channels, 1, 1))
+    )
     return layout(mean).astype(np.float32), layout(scale).astype(np.float32)

@@ -31,21 +31,31 @@ def make(recipe: dict[str, Any]) -> tuple[Data, dict[str, list[image_sources.Sam
     return series_data(recipe), None
 
 
-def image_data(recipe: dict[str, Any], splits: dict[str, list[image_sources.Sample]], labels: list[str]) -> Data:
+def image_data(
+    recipe: dict[str, Any], splits: dict[str, list[image_sources.Sample]], labels: list[str]
+) -> Data:
     rule = image_rule(recipe)
     ids = [s.id for samples in splits.values() for s in samples]
     if len(set(ids)) < len(ids):
-        raise StageError(f"data: a split leaks, {len(ids) - len(set(ids))} images stand in two splits")
+        raise StageError(
+            f"data: a split leaks, {len(ids) - len(set(ids))} images stand in two splits"
+        )
     decoded = {split: decode(samples, rule, split) for split, samples in splits.items()}
     x = {split: images for split, (images, _) in decoded.items()}
     y = {split: np.array([s.label for s in samples], np.int64) for split, samples in splits.items()}
     for label, name in enumerate(labels):
         if recipe["spec"].get("labels") != "imagenet" and not (y["train"] == label).any():
-            raise StageError(f"data: class {name!r} has no training image; give it some, or ask for larger splits")
+            raise StageError(
+                f"data: class {name!r} has no training image; give it some, or ask for larger splits"
+            )
     mean, scale = image_statistics(x["train"], recipe["standardise"])
     balance = {s: {name: int((y[s] == k).sum()) for k, name in enumerate(labels)} for s in SPLITS}
     twins = count_twins(x)
-    notes = [f"{twins} test images equal a training or validation image pixel by pixel"] if twins else []
+    notes = (
+        [f"{twins} test images equal a training or validation image pixel by pixel"]
+        if twins
+        else []
+    )
     if flat := sum(count for _, count in decoded.values()):
         notes.append(f"{flat} images came out {ALMOST_ONE_GREY}")
     for split in ("validation", "test"):
@@ -65,7 +75,9 @@ def image_data(recipe: dict[str, Any], splits: dict[str, list[image_sources.Samp
     return Data(x, y, mean, scale, about)
 
 
-def decode(samples: list[image_sources.Sample], rule: ImageRule, split: str) -> tuple[np.ndarray, int]:
+def decode(
+    samples: list[image_sources.Sample], rule: ImageRule, split: str
+) -> tuple[np.ndarray, int]:
     """Return the samples as uint8 (N, H, W, C), and how many came out almost of one grey though their files are not.
 
     An unreadable file is an error that names it.
@@ -87,22 +99,36 @@ def series_data(recipe: dict[str, Any]) -> Data:
     parts, facts = series_sources.series(recipe["spec"], recipe["context"], recipe["horizon"])
     own = recipe["targets"] or facts["columns"]
     if absent := [name for name in own if name not in facts["columns"]]:
-        raise StageError(f"data: targets: expected columns among {', '.join(facts['columns'])}, got {absent[0]!r}")
-    columns = own + [name for name in facts["columns"] if name not in own]  # what is forecast comes first
+        raise StageError(
+            f"data: targets: expected columns among {', '.join(facts['columns'])}, got {absent[0]!r}"
+        )
+    columns = own + [
+        name for name in facts["columns"] if name not in own
+    ]  # what is forecast comes first
     order = [facts["columns"].index(name) for name in columns]
     x = {split: np.concatenate([s.values for s in part])[:, order] for split, part in parts.items()}
-    starts = {split: np.cumsum([0, *(len(s.values) for s in part)]) for split, part in parts.items()}
+    starts = {
+        split: np.cumsum([0, *(len(s.values) for s in part)]) for split, part in parts.items()
+    }
     times = {split: np.concatenate([s.times for s in part]) for split, part in parts.items()}
-    flat = np.flatnonzero(np.ptp(x["train"], axis=0) == 0)  # std of equal values need not be exactly 0
+    flat = np.flatnonzero(
+        np.ptp(x["train"], axis=0) == 0
+    )  # std of equal values need not be exactly 0
     if flat.size:
         name = columns[flat[0]]
         others = ", ".join(column for k, column in enumerate(columns) if k not in flat)
-        cure = f"leave it out: `columns: [{others}]` in the set" if others else "there is nothing to forecast"
+        cure = (
+            f"leave it out: `columns: [{others}]` in the set"
+            if others
+            else "there is nothing to forecast"
+        )
         raise StageError(f"data: column {name!r} never changes in the training rows; {cure}")
     require_float32(columns, x["train"])
     season, shortest = recipe["spec"]["season"], int(np.diff(starts["train"]).min())
     if season >= shortest:
-        raise StageError(f"data: expected season below the {shortest} rows of training, got {season}; lower `season:`")
+        raise StageError(
+            f"data: expected season below the {shortest} rows of training, got {season}; lower `season:`"
+        )
     about = described(recipe, facts, columns, starts) | {"hash": content_hash(x, starts)}
     if len(own) < len(columns):
         about["forecast"]["columns"] = own
@@ -123,9 +149,13 @@ def require_float32(columns: list[str], values: np.ndarray) -> None:
         largest, spread = float(np.abs(column).max()), float(column.std())
         if not (largest < RANGE and spread > 1 / RANGE):
             got = f"values up to {largest:.3g} with a deviation of {spread:.3g}"
-            raise StageError(f"data: column {name!r}: expected magnitudes of 1e-18 to 1e18, got {got}; change the unit")
+            raise StageError(
+                f"data: column {name!r}: expected magnitudes of 1e-18 to 1e18, got {got}; change the unit"
+            )
         if eps * largest > PRECISION * spread:
-            got = f"values up to {largest:.10g} that vary by {spread:.3g} (their standard deviation)"
+            got = (
+                f"values up to {largest:.10g} that vary by {spread:.3g} (their standard deviation)"
+            )
             cure = "subtract a constant from the column, as its first value, here and where it is served"
             raise StageError(f"data: column {name!r}: float32 has no digits left for {got}; {cure}")
 
@@ -137,8 +167,12 @@ def described(
     length, strides = recipe["context"] + recipe["horizon"], {"train": recipe["train_stride"]}
     step = facts["step"]
     if recipe["calendar"] and step.unit == "index":
-        raise StageError("data: calendar: expected times that are dates, got whole numbers; leave it out")
-    counts = {s: len(window_rows(starts[s], length, strides.get(s, recipe["stride"]))) for s in SPLITS}
+        raise StageError(
+            "data: calendar: expected times that are dates, got whole numbers; leave it out"
+        )
+    counts = {
+        s: len(window_rows(starts[s], length, strides.get(s, recipe["stride"]))) for s in SPLITS
+    }
     levels = recipe["quantiles"]
     return {
         "task": "forecasting",
@@ -150,7 +184,9 @@ def described(
         "stride": recipe["stride"],
         "train_stride": recipe["train_stride"],
         "filled": facts["filled"],
-        "notes": series_sources.notes(recipe["spec"], facts["filled"], levels, counts["validation"]),
+        "notes": series_sources.notes(
+            recipe["spec"], facts["filled"], levels, counts["validation"]
+        ),
         "input": {
             "kind": "series",
             "context": recipe["context"],
@@ -221,7 +257,9 @@ def write_raw_series(folder: Path, data: Data) -> None:
         for row in rows[window]:
             time = f"{data.times['test'][row]}{'Z' if given.get('offset') == 'utc' else ''}"
             keys = [f"{window:06d}"] * bool(given["id"]) + [time] * bool(given["time"])
-            written.setdefault(file, [header]).append([*keys, *map(repr, data.x["test"][row].tolist())])
+            written.setdefault(file, [header]).append(
+                [*keys, *map(repr, data.x["test"][row].tolist())]
+            )
     for file, lines in written.items():
         with file.open("w", newline="", encoding="utf-8") as stream:
             csv.writer(stream).writerows(lines)

@@ -13,15 +13,26 @@ from convline.timeseries.timestamps import coded_times, parse_times
 from pipeline.core.errors import StageError
 from pipeline.core.paths import located
 
-WAVE = (20 * np.pi / 137, np.pi / 137)  # radians a step: the notes' linspace over 128 + 10 points, kept at any horizon
+WAVE = (
+    20 * np.pi / 137,
+    np.pi / 137,
+)  # radians a step: the notes' linspace over 128 + 10 points, kept at any horizon
 
 
-def series(spec: dict[str, Any], context: int, horizon: int) -> tuple[dict[str, list[Series]], dict[str, Any]]:
+def series(
+    spec: dict[str, Any], context: int, horizon: int
+) -> tuple[dict[str, list[Series]], dict[str, Any]]:
     """Return the series of each split, and the facts {"columns", "step", "filled", "time", "id", "gaps", "offset"}."""
     if spec["source"] == "waves":
         return waves(spec, context, horizon)
     table, names = (statsmodels_table if spec["source"] == "statsmodels" else csv_table)(spec)
-    facts = {"columns": table.columns, "step": table.step, "filled": table.filled, "gaps": spec["gaps"], **names}
+    facts = {
+        "columns": table.columns,
+        "step": table.step,
+        "filled": table.filled,
+        "gaps": spec["gaps"],
+        **names,
+    }
     facts["offset"] = "utc" if table.series[0].offset else "none"
     parts: dict[str, list[Series]] = {"train": [], "validation": [], "test": []}
     for one in table.series:
@@ -30,7 +41,9 @@ def series(spec: dict[str, Any], context: int, horizon: int) -> tuple[dict[str, 
     return parts, facts
 
 
-def waves(spec: dict[str, Any], context: int, horizon: int) -> tuple[dict[str, list[Series]], dict[str, Any]]:
+def waves(
+    spec: dict[str, Any], context: int, horizon: int
+) -> tuple[dict[str, list[Series]], dict[str, Any]]:
     """Amplitude-modulated sines (F02): sin(u + a t) sin(u + b t) + noise, u uniform in [0, 2 pi) for each curve.
 
     Each split draws from its own generator, noise step by step, so a longer curve begins as the shorter one does.
@@ -44,7 +57,9 @@ def waves(spec: dict[str, Any], context: int, horizon: int) -> tuple[dict[str, l
         steps = np.arange(length)
         curves = np.sin(phase + WAVE[0] * steps) * np.sin(phase + WAVE[1] * steps)
         curves += noise * rng.standard_normal((length, spec[split])).T
-        parts[split] = [Series(f"{split}-{i:04d}", steps, curve[:, None]) for i, curve in enumerate(curves)]
+        parts[split] = [
+            Series(f"{split}-{i:04d}", steps, curve[:, None]) for i, curve in enumerate(curves)
+        ]
     return parts, {
         "columns": ["y"],
         "step": Step("index", 1),
@@ -63,10 +78,21 @@ def statsmodels_table(spec: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     module = import_module(f"statsmodels.datasets.{spec['name']}")
     path = Path(module.__file__).with_name(f"{spec['name']}.csv")
     time, column = {"sunspots": ("YEAR", "SUNACTIVITY"), "co2": ("date", "co2")}[spec["name"]]
-    return read_csv(path, columns=[column], time=time, id=None, gaps=spec["gaps"]), {"time": time, "id": None}
+    return read_csv(path, columns=[column], time=time, id=None, gaps=spec["gaps"]), {
+        "time": time,
+        "id": None,
+    }
 
 
-TIME_NAMES = ("date", "datetime", "time", "timestamp", "year", "month", "day")  # of columns that are no values
+TIME_NAMES = (
+    "date",
+    "datetime",
+    "time",
+    "timestamp",
+    "year",
+    "month",
+    "day",
+)  # of columns that are no values
 
 
 def csv_table(spec: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
@@ -77,7 +103,9 @@ def csv_table(spec: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     path = located(spec["path"])
     if not path.is_file():
         raise StageError(f"data.csv: {path} is not a file; give the path of a CSV in params.yaml")
-    file = open_file(path, keys=[name for name in (spec["time"], spec["id"], "ds", "unique_id") if name])
+    file = open_file(
+        path, keys=[name for name in (spec["time"], spec["id"], "ds", "unique_id") if name]
+    )
     require_header(path, file.header)
     names = {
         key: spec[key] if spec[key] or habit not in file.header else habit
@@ -90,7 +118,10 @@ def csv_table(spec: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
 
 def require_header(path: Path, header: list[str]) -> None:
     """Raise StageError where the first line holds values: its numbers would be taken for names, and be lost."""
-    if all(cell and (number(cell, ".") is not None or parse_times([cell])[1] is None) for cell in header):
+    if all(
+        cell and (number(cell, ".") is not None or parse_times([cell])[1] is None)
+        for cell in header
+    ):
         got = ", ".join(header[:4])
         raise StageError(
             f"data.csv: {path}: expected a first line of column names, got {got}; write one above the values"
@@ -106,7 +137,9 @@ def refuse_times_as_values(path: Path, file: Any, columns: list[str] | None) -> 
         dated = (name not in numeric or name == file.header[0]) and _are_dates(file, name)
         if dated or (name.lower() in TIME_NAMES and columns is None):
             cure = f"write `time: {name}` in the set, or name the `columns:` that are values"
-            raise StageError(f"data.csv: {path}: column {name!r} looks like times, and no time column is named; {cure}")
+            raise StageError(
+                f"data.csv: {path}: column {name!r} looks like times, and no time column is named; {cure}"
+            )
 
 
 def _are_dates(file: Any, name: str) -> bool:
@@ -115,7 +148,9 @@ def _are_dates(file: Any, name: str) -> bool:
     return trouble is None and times.dtype.kind == "M"
 
 
-def split_by_time(one: Series, spec: dict[str, Any], context: int, horizon: int) -> dict[str, Series]:
+def split_by_time(
+    one: Series, spec: dict[str, Any], context: int, horizon: int
+) -> dict[str, Series]:
     """Return the oldest rows as train, then validation, then test; the last two begin one context earlier.
 
     Targets never overlap between splits: only history reaches back. `splits:` says in rows where each ends, and what
@@ -125,7 +160,9 @@ def split_by_time(one: Series, spec: dict[str, Any], context: int, horizon: int)
     test, validation = (round(n * spec[k]) for k in ("test", "validation"))
     ends = spec.get("splits") or (n - test - validation, n - test, n)
     if ends[2] > n:
-        raise StageError(f"data: expected splits of at most the {n} rows of series {one.id!r}, got {ends}")
+        raise StageError(
+            f"data: expected splits of at most the {n} rows of series {one.id!r}, got {ends}"
+        )
     least = {"train": ends[0] - context, "validation": ends[1] - ends[0], "test": ends[2] - ends[1]}
     for split, rows in least.items():
         if rows < horizon:
@@ -133,8 +170,14 @@ def split_by_time(one: Series, spec: dict[str, Any], context: int, horizon: int)
                 f"data: series {one.id!r} has {n} rows, {split} would have {max(rows, 0)} target rows; "
                 f"a horizon of {horizon} with context {context} needs more: shorten them or give a longer series"
             )
-    bounds = {"train": (0, ends[0]), "validation": (ends[0] - context, ends[1]), "test": (ends[1] - context, ends[2])}
-    return {split: Series(one.id, one.times[a:b], one.values[a:b]) for split, (a, b) in bounds.items()}
+    bounds = {
+        "train": (0, ends[0]),
+        "validation": (ends[0] - context, ends[1]),
+        "test": (ends[1] - context, ends[2]),
+    }
+    return {
+        split: Series(one.id, one.times[a:b], one.values[a:b]) for split, (a, b) in bounds.items()
+    }
 
 
 def calibrated_levels(levels: list[float], windows: int) -> list[float]:

@@ -23,7 +23,9 @@ def bootstrap(values: np.ndarray, draws: int = 1000, block: int = 1) -> tuple[fl
     return resampled(lambda rows: float(values[rows].mean()), len(values), draws, block)
 
 
-def resampled(measure: Callable[[np.ndarray], float], n: int, draws: int = 1000, block: int = 1) -> tuple[float, float]:
+def resampled(
+    measure: Callable[[np.ndarray], float], n: int, draws: int = 1000, block: int = 1
+) -> tuple[float, float]:
     """Return the 95 % percentile interval of a measure of row numbers (n,), drawn in blocks of neighbours.
 
     Politis & Romano 1992, "A circular block-resampling procedure for stationary data": what follows the last row is

@@ -17,11 +17,20 @@ from pipeline.data.dataset import Data
 FIT_ROWS = 1000  # the newest of training: what a fit looks at
 MOST = 4  # series times columns: each takes some seconds to fit
 TRENDS = ((None, False), ("add", False), ("add", True))  # ETS: the trend, and whether it is damped
-ORDERS = ((3, 0, 0), (9, 0, 0), (1, 1, 1), (2, 1, 2))  # ARIMA, of the values or of their seasonal differences
-Paths = Callable[[np.ndarray, int], np.ndarray]  # rows known at each origin (M,), steps -> forecasts (M, S)
+ORDERS = (
+    (3, 0, 0),
+    (9, 0, 0),
+    (1, 1, 1),
+    (2, 1, 2),
+)  # ARIMA, of the values or of their seasonal differences
+Paths = Callable[
+    [np.ndarray, int], np.ndarray
+]  # rows known at each origin (M,), steps -> forecasts (M, S)
 
 
-def ets(y: np.ndarray, fitted: int, season: int, trend: str | None, damped: bool, seasonal: bool) -> Paths:
+def ets(
+    y: np.ndarray, fitted: int, season: int, trend: str | None, damped: bool, seasonal: bool
+) -> Paths:
     """Return additive exponential smoothing of y (n,), its weights and first states from the first `fitted` rows.
 
     Hyndman et al. 2008, "Forecasting with Exponential Smoothing", table 2.1: ahead stand the level, the slope times
@@ -33,7 +42,10 @@ def ets(y: np.ndarray, fitted: int, season: int, trend: str | None, damped: bool
     form |= {"seasonal": "add", "seasonal_periods": season} if seasonal else {}
     model = ETSModel(y[:fitted], initialization_method="heuristic", **form)
     weights = model.fit(disp=False, return_params=True)
-    start = {f"initial_{part}": getattr(model, f"initial_{part}") for part in ("level", "trend", "seasonal")}
+    start = {
+        f"initial_{part}": getattr(model, f"initial_{part}")
+        for part in ("level", "trend", "seasonal")
+    }
     known = ETSModel(y, initialization_method="known", **start, **form)
     states = known.smooth(weights, return_raw=True)[1]  # (n, level, slope, season)
 
@@ -41,13 +53,17 @@ def ets(y: np.ndarray, fitted: int, season: int, trend: str | None, damped: bool
         ahead = np.arange(steps)
         answer = np.repeat(states[rows - 1, :1], steps, axis=1)
         if trend:
-            answer += states[rows - 1, 1:2] * ((weights[-1] if damped else 1.0) ** (ahead + 1)).cumsum()
+            answer += (
+                states[rows - 1, 1:2] * ((weights[-1] if damped else 1.0) ** (ahead + 1)).cumsum()
+            )
         return answer + states[rows[:, None] + ahead % season - season, -1] if seasonal else answer
 
     return paths
 
 
-def arima(y: np.ndarray, fitted: int, season: int, order: tuple[int, int, int], seasonal: bool) -> Paths:
+def arima(
+    y: np.ndarray, fitted: int, season: int, order: tuple[int, int, int], seasonal: bool
+) -> Paths:
     """Return an ARIMA of y (n,), or of its differences over a season, its coefficients from the first `fitted` rows."""
     from statsmodels.tsa.statespace.sarimax import SARIMAX
 
@@ -57,10 +73,17 @@ def arima(y: np.ndarray, fitted: int, season: int, order: tuple[int, int, int], 
     moved = (moved - centre) / spread
     fit = SARIMAX(moved[: fitted - lag], order=order).fit(disp=False, maxiter=50, cov_type="none")
     known = SARIMAX(moved, order=order).filter(fit.params, cov_type="none")
-    states, design, transition = known.predicted_state, known.model["design"], known.model["transition"]
+    states, design, transition = (
+        known.predicted_state,
+        known.model["design"],
+        known.model["transition"],
+    )
 
     def paths(rows: np.ndarray, steps: int) -> np.ndarray:
-        state, answer = states[:, rows - lag], np.empty((len(rows), steps))  # (k, M): of the first row ahead
+        state, answer = (
+            states[:, rows - lag],
+            np.empty((len(rows), steps)),
+        )  # (k, M): of the first row ahead
         for step in range(steps):
             answer[:, step] = (design @ state)[0] * spread + centre
             if lag:
@@ -84,7 +107,9 @@ def forms(name: str, season: int) -> Iterator[tuple[str, Callable[[np.ndarray, i
                 yield label, lambda y, n, o=order, s=seasonal: arima(y, n, season, o, s)
 
 
-def best(name: str, y: np.ndarray, fitted: int, season: int, known: np.ndarray, steps: int) -> tuple[str, Paths] | None:
+def best(
+    name: str, y: np.ndarray, fitted: int, season: int, known: np.ndarray, steps: int
+) -> tuple[str, Paths] | None:
     """Return the form with the least squared error over the validation origins, and its label."""
     target = y[known[:, None] + np.arange(steps)]
     tried: list[tuple[float, str, Paths]] = []
@@ -100,13 +125,17 @@ def best(name: str, y: np.ndarray, fitted: int, season: int, known: np.ndarray, 
     return min(tried, key=lambda one: one[0])[1:] if tried else None
 
 
-def whole(x: dict[str, np.ndarray], starts: dict[str, np.ndarray], context: int) -> list[np.ndarray] | None:
+def whole(
+    x: dict[str, np.ndarray], starts: dict[str, np.ndarray], context: int
+) -> list[np.ndarray] | None:
     """Return each series' rows (n, D) from the first of training to the last of test; None where splits share none."""
     if len({len(bounds) for bounds in starts.values()}) > 1:
         return None
     series = []
     for k in range(len(starts["train"]) - 1):
-        rows, *later = (x[s][starts[s][k] : starts[s][k + 1]] for s in ("train", "validation", "test"))
+        rows, *later = (
+            x[s][starts[s][k] : starts[s][k + 1]] for s in ("train", "validation", "test")
+        )
         for part in later:
             if len(rows) < context or not np.array_equal(rows[-context:], part[:context]):
                 return None
@@ -128,11 +157,18 @@ def rivals(source: Data, chosen: dict[str, list[str]]) -> Iterator[tuple[str, np
     for name in ("ETS", "ARIMA"):
         answers = []
         for k, rows in enumerate(series):
-            train, validation, test = (int(np.diff(source.y[s])[k]) for s in ("train", "validation", "test"))
+            train, validation, test = (
+                int(np.diff(source.y[s])[k]) for s in ("train", "validation", "test")
+            )
             begin = max(0, train - FIT_ROWS)
             ends = (len(rows) - test + context, validation), (len(rows), test)
-            looked, asked = (np.arange(end - n + context, end - steps + 1, about["stride"]) - begin for end, n in ends)
-            found = [best(name, y, train - begin, about["season"], looked, steps) for y in rows[begin:].T]
+            looked, asked = (
+                np.arange(end - n + context, end - steps + 1, about["stride"]) - begin
+                for end, n in ends
+            )
+            found = [
+                best(name, y, train - begin, about["season"], looked, steps) for y in rows[begin:].T
+            ]
             chosen.setdefault(name, []).extend(one[0] for one in found if one)
             answers.append([one[1](asked, steps) for one in found if one])
         if len(chosen[name]) == len(series) * series[0].shape[1]:

@@ -14,7 +14,9 @@ from pipeline.evaluate import ets_arima, naive_baselines
 from pipeline.evaluate.bootstrap import bootstrap, overlap, resampled
 
 
-def classification(probabilities: np.ndarray, torch_says: np.ndarray, y: np.ndarray) -> dict[str, Any]:
+def classification(
+    probabilities: np.ndarray, torch_says: np.ndarray, y: np.ndarray
+) -> dict[str, Any]:
     """Return the accuracy of probabilities (n, K) for labels y (n,), with its interval and what puts it in proportion.
 
     `recall` is the share of each class's images that are right, None for a class without test images;
@@ -25,7 +27,9 @@ def classification(probabilities: np.ndarray, torch_says: np.ndarray, y: np.ndar
     low, high = wilson(right, len(y))
     counts = np.bincount(y, minlength=probabilities.shape[1])
     hits = np.bincount(y[predicted == y], minlength=len(counts))
-    recall = [float(hit / count) if count else None for hit, count in zip(hits, counts, strict=True)]
+    recall = [
+        float(hit / count) if count else None for hit, count in zip(hits, counts, strict=True)
+    ]
     return {
         "name": "accuracy",
         "value": right / len(y),
@@ -56,7 +60,9 @@ def against_baseline(metric: dict[str, Any], labels: list[str]) -> dict[str, Any
         }
     measure = "mase" if metric["mase"] is not None else "mse"
     ours = metric["mase" if measure == "mase" else "value"]
-    name, theirs = min(((n, b[measure]) for n, b in metric["baselines"].items()), key=lambda pair: pair[1])
+    name, theirs = min(
+        ((n, b[measure]) for n, b in metric["baselines"].items()), key=lambda pair: pair[1]
+    )
     better, ratio = ours < theirs, ours / theirs if theirs else None
     times = f", {ratio:.2f} times" if ratio is not None else ""
     than = f"{name}, the best baseline: {measure.upper()} {ours:.3g} against {theirs:.3g}{times}"
@@ -77,7 +83,9 @@ def forecasting(
     entry and of each baseline (1 + baselines, S), share of targets within the widest interval by step (S,), and the
     errors of the first step at each origin (M, D).
     """
-    history, target = (part.astype(np.float64) for part in source.windows("test", source.about["stride"]))
+    history, target = (
+        part.astype(np.float64) for part in source.windows("test", source.about["stride"])
+    )
     forecast, quantiles = got[0].astype(np.float64), got[1].astype(np.float64)
     unit = naive_baselines.mase_scale(source.x["train"], source.y["train"], source.about["season"])
     error = forecast - target
@@ -85,11 +93,16 @@ def forecasting(
     block = overlap(len(target), target.shape[1], source.about["stride"])
     low, high = bootstrap(squared, block=block)
     steps, beside, forms = [(error**2).mean((0, 2))], {}, {}
-    for name, answer in itertools.chain(rivals(history, source, target.shape[1]), ets_arima.rivals(source, forms)):
+    for name, answer in itertools.chain(
+        rivals(history, source, target.shape[1]), ets_arima.rivals(source, forms)
+    ):
         steps.append(((answer - target) ** 2).mean((0, 2)))
         theirs = ((answer - target) ** 2).mean((1, 2)), in_units(answer - target, unit)
         beside[name] = {"mse": float(theirs[0].mean()), "mase": finite(theirs[1].mean())}
-        beside[name] |= {"mse_ratio": ratio(squared, theirs[0], block), "mase_ratio": ratio(scaled, theirs[1], block)}
+        beside[name] |= {
+            "mse_ratio": ratio(squared, theirs[0], block),
+            "mase_ratio": ratio(scaled, theirs[1], block),
+        }
         beside[name] |= {"forms": forms[name]} if name in forms else {}
     levels = source.about["forecast"]["quantiles"]
     inside = (target >= quantiles[..., 0]) & (target <= quantiles[..., -1])
@@ -103,14 +116,25 @@ def forecasting(
         "block": block,
         "torch": float(((torch_says - target) ** 2).mean()),
         "mae": float(np.abs(error).mean()),
-        "mase": finite(scaled.mean()),  # None where the training rows repeat themselves exactly: the unit is 0
-        "smape": float(200 * np.divide(np.abs(error), both, out=np.zeros_like(both), where=both > 0).mean()),
+        "mase": finite(
+            scaled.mean()
+        ),  # None where the training rows repeat themselves exactly: the unit is 0
+        "smape": float(
+            200 * np.divide(np.abs(error), both, out=np.zeros_like(both), where=both > 0).mean()
+        ),
         "pinball": pinball(quantiles, target, levels),
-        "standardised": {k: float((np.abs(error * source.scale) ** p).mean()) for k, p in (("mse", 2), ("mae", 1))},
+        "standardised": {
+            k: float((np.abs(error * source.scale) ** p).mean())
+            for k, p in (("mse", 2), ("mae", 1))
+        },
         "intervals": intervals(quantiles, target, levels, block),
         "baselines": beside,
     }
-    arrays = {"steps": np.stack(steps), "inside": inside.mean((0, 2)), "residuals": error[:, 0].astype(np.float32)}
+    arrays = {
+        "steps": np.stack(steps),
+        "inside": inside.mean((0, 2)),
+        "residuals": error[:, 0].astype(np.float32),
+    }
     return metric, arrays
 
 
@@ -132,9 +156,15 @@ def ratio(ours: np.ndarray, theirs: np.ndarray, block: int) -> list[float] | Non
     """
     if not theirs.mean() > 0 or not np.isfinite(theirs.sum()):
         return None
-    with np.errstate(divide="ignore", invalid="ignore"):  # origins without error, all drawn together
-        low, high = resampled(lambda rows: float(ours[rows].mean() / theirs[rows].mean()), len(ours), block=block)
-    return [float(ours.mean() / theirs.mean()), low, high] if np.isfinite([low, high]).all() else None
+    with np.errstate(
+        divide="ignore", invalid="ignore"
+    ):  # origins without error, all drawn together
+        low, high = resampled(
+            lambda rows: float(ours[rows].mean() / theirs[rows].mean()), len(ours), block=block
+        )
+    return (
+        [float(ours.mean() / theirs.mean()), low, high] if np.isfinite([low, high]).all() else None
+    )
 
 
 def pinball(quantiles: np.ndarray, target: np.ndarray, levels: list[float]) -> float:
@@ -146,7 +176,9 @@ def pinball(quantiles: np.ndarray, target: np.ndarray, levels: list[float]) -> f
     return float(np.maximum(level * below, (level - 1) * below).mean())
 
 
-def intervals(quantiles: np.ndarray, target: np.ndarray, levels: list[float], block: int) -> list[dict[str, float]]:
+def intervals(
+    quantiles: np.ndarray, target: np.ndarray, levels: list[float], block: int
+) -> list[dict[str, float]]:
     """Return what each pair of quantiles holds of the targets, with its 95 % interval, and its width; widest first."""
     found = []
     for k in range(len(levels) // 2):
@@ -158,7 +190,9 @@ def intervals(quantiles: np.ndarray, target: np.ndarray, levels: list[float], bl
     return found
 
 
-def rivals(history: np.ndarray, source: dataset.Data, horizon: int) -> Iterator[tuple[str, np.ndarray]]:
+def rivals(
+    history: np.ndarray, source: dataset.Data, horizon: int
+) -> Iterator[tuple[str, np.ndarray]]:
     """Yield the baselines' forecasts (M, S, D) for histories (M, T, D), fitted on the training split."""
     yield "last value", naive_baselines.last_value(history, horizon)
     yield "seasonal naive", naive_baselines.seasonal_naive(history, horizon, source.about["season"])

@@ -49,10 +49,16 @@ def fit_linear(history: np.ndarray, target: np.ndarray, ridge: float = 1e-3) -> 
     """
     weights = []
     for d in range(history.shape[2]):
-        design = np.concatenate([history[:, :, d], np.ones((len(history), 1))], axis=1).astype(np.float64)
+        design = np.concatenate([history[:, :, d], np.ones((len(history), 1))], axis=1).astype(
+            np.float64
+        )
         penalty = ridge * len(design) * design[:, :-1].var() * np.eye(design.shape[1])
         penalty[-1, -1] = 0
-        weights.append(np.linalg.solve(design.T @ design + penalty, design.T @ target[:, :, d].astype(np.float64)))
+        weights.append(
+            np.linalg.solve(
+                design.T @ design + penalty, design.T @ target[:, :, d].astype(np.float64)
+            )
+        )
     return np.stack(weights)
 
 
@@ -62,7 +68,8 @@ def linear(history: np.ndarray, horizon: int, weights: np.ndarray) -> np.ndarray
     while path.shape[1] < context + horizon:
         window = path[:, -context:]
         path = np.concatenate(
-            [path, np.einsum("mtd,dts->msd", window, weights[:, :-1]) + weights[:, -1].T[None]], axis=1
+            [path, np.einsum("mtd,dts->msd", window, weights[:, :-1]) + weights[:, -1].T[None]],
+            axis=1,
         )
     return path[:, context : context + horizon]
 
@@ -72,5 +79,7 @@ def mase_scale(x: np.ndarray, starts: np.ndarray, season: int) -> np.ndarray:
 
     Hyndman & Koehler 2006, "Another look at measures of forecast accuracy", section 3 (seasonal form).
     """
-    gaps = [np.abs(x[a + season : b] - x[a : max(a, b - season)]) for a, b in itertools.pairwise(starts)]
+    gaps = [
+        np.abs(x[a + season : b] - x[a : max(a, b - season)]) for a, b in itertools.pairwise(starts)
+    ]
     return np.concatenate(gaps).mean(0)

@@ -19,7 +19,10 @@ def retrieve(
     precision is over the whole ranking; beside it stands what a ranking by chance would give.
     """
     x = database.astype(np.float64)
-    nearest, found = [], []  # rows; of each query the precision, the average precision, and that of chance
+    nearest, found = (
+        [],
+        [],
+    )  # rows; of each query the precision, the average precision, and that of chance
     for rows in np.array_split(np.arange(len(queries)), -(-len(queries) // AT_ONCE)):
         q = queries[rows].astype(np.float64)
         distances = (q**2).sum(1)[:, None] - 2 * q @ x.T + (x**2).sum(1)

@@ -27,7 +27,9 @@ def main() -> None:
     with of_entry("explain") as name:
         torch.manual_seed(0)  # a module that forgets its own seed repeats all the same
         subject = opened(name)
-        torch.set_num_threads(subject.recipe["threads"])  # what the cores of this machine are decides no number
+        torch.set_num_threads(
+            subject.recipe["threads"]
+        )  # what the cores of this machine are decides no number
         found, facts = [], {}
         for module in sections(subject.recipe):
             start, part = time.perf_counter(), module.__name__.rpartition(".")[2]
@@ -37,7 +39,11 @@ def main() -> None:
                 facts[part] = rounded(section.facts, part)
             print(f"   {part} {time.perf_counter() - start:.1f} s", file=sys.stderr, flush=True)
         write_json(subject.folder / "page.json", {"sections": found, "facts": facts})
-        same = {part: repeated(f, DRIFTING.get(part, ())) for part, f in facts.items() if DRIFTING.get(part) != ("",)}
+        same = {
+            part: repeated(f, DRIFTING.get(part, ()))
+            for part, f in facts.items()
+            if DRIFTING.get(part) != ("",)
+        }
         write_json(RESULTS / name / "explain.json", {"facts": same})
 
 

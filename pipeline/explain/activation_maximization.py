@@ -23,7 +23,9 @@ from pipeline.explain.subject import Section, Shown, Subject
 from pipeline.network.modules import Classifier
 from pipeline.plots.style import Picture, drawing
 
-Objective = Callable[[Tensor], Tensor]  # images (N, C, H, W) in grey levels to what is maximised, (N,)
+Objective = Callable[
+    [Tensor], Tensor
+]  # images (N, C, H, W) in grey levels to what is maximised, (N,)
 STAGES, UNITS, CLASSES = 2, 3, 6  # stages, units of each; classes at most
 DATA = 256  # training images among which the best is looked for
 RATE = 0.05  # of Adam, of a range of 2
@@ -41,7 +43,11 @@ class Method:
 
 
 def section(subject: Subject) -> Section | None:
-    if not (subject.differentiable and isinstance(subject.net, Classifier) and subject.settings["synthesis_steps"]):
+    if not (
+        subject.differentiable
+        and isinstance(subject.net, Classifier)
+        and subject.settings["synthesis_steps"]
+    ):
         return None
     found = Section("What it would like to see")
     pool = tensor(subject.samples(DATA, "train")[0])
@@ -53,14 +59,20 @@ def section(subject: Subject) -> Section | None:
 def units(subject: Subject, pool: Tensor, section: Section) -> None:
     """Draw the image that each unit answers most: of the data, by plain ascent, and under each prior."""
     net, steps, seed = subject.net, subject.settings["synthesis_steps"], subject.settings["seed"]
-    layers = [name for name in map_stages(net, pool[:1], least_px=2) if not bounded(net.get_submodule(name))]
+    layers = [
+        name
+        for name in map_stages(net, pool[:1], least_px=2)
+        if not bounded(net.get_submodule(name))
+    ]
     if not layers:
         return
     layers = [layers[k] for k in spread(len(layers), STAGES + 1)[-STAGES:]]
     chosen, bests, scale = [], [], []
     for layer in layers:
         answers = means(net, layer, pool)  # (N, C)
-        own = answers.std(0).argsort(descending=True)[:UNITS]  # units that tell images apart, so no dead one
+        own = answers.std(0).argsort(descending=True)[
+            :UNITS
+        ]  # units that tell images apart, so no dead one
         chosen += [(layer, int(unit)) for unit in own]
         bests.append(pool[answers[:, own].argmax(0)])
         scale.append(answers[:, own])
@@ -78,10 +90,16 @@ def units(subject: Subject, pool: Tensor, section: Section) -> None:
     bar.close()
     with torch.no_grad():
         reached = {name: ratio(answer(x)) for name, x in found.items()}
-    section.facts["unit_over_data"] = {name: rounded(r.median()) for name, r in reached.items() if name in ways}
+    section.facts["unit_over_data"] = {
+        name: rounded(r.median()) for name, r in reached.items() if name in ways
+    }
     titles = [f"{short(layer)},\nunit {unit}" for layer, unit in chosen]
-    notes = {name: [f"{r:.2f}" for r in by] for name, by in reached.items()} | {"best of the data": titles}
-    picture = rows_of(found, notes, subject, "synthesis.units.png", "What units answer most, by method.")
+    notes = {name: [f"{r:.2f}" for r in by] for name, by in reached.items()} | {
+        "best of the data": titles
+    }
+    picture = rows_of(
+        found, notes, subject, "synthesis.units.png", "What units answer most, by method."
+    )
     ratios = ", ".join(f"{name} {ratio}" for name, ratio in section.facts["unit_over_data"].items())
     caption = (
         f"The images that units of {subject.name} answer most. Above each its mean activation, where {len(pool)} "
@@ -115,7 +133,11 @@ def classes(subject: Subject, pool: Tensor, section: Section) -> None:
         return net.logits(x).softmax(1).gather(1, asked[:, None])[:, 0]
 
     fourier = methods(pool, len(asked), seed)["Fourier"]
-    ways = {"score": (share, near), "probability": (probability, near), "score, Fourier": (share, fourier)}
+    ways = {
+        "score": (share, near),
+        "probability": (probability, near),
+        "score, Fourier": (share, fourier),
+    }
     found = {"best of the data": pool[rows]}
     bar = progress(len(ways) * steps, "classes", "step")
     for name, (objective, method) in ways.items():
@@ -123,10 +145,24 @@ def classes(subject: Subject, pool: Tensor, section: Section) -> None:
     bar.close()
     with torch.no_grad():
         reached = {name: score(x) for name, x in found.items()}
-    sure = {name: subject.file.predict_proba(array(x))[range(len(asked)), asked] for name, x in found.items()}
-    notes = {name: [f"{s:.1f}, p {p:.2f}" for s, p in zip(reached[name], sure[name], strict=True)] for name in found}
-    notes["best of the data"] = [f"{subject.labels[k]}: {s:.1f}" for k, s in zip(asked, scores.amax(0), strict=True)]
-    picture = rows_of(found, notes, subject, "synthesis.classes.png", "Models of classes, on score and probability.")
+    sure = {
+        name: subject.file.predict_proba(array(x))[range(len(asked)), asked]
+        for name, x in found.items()
+    }
+    notes = {
+        name: [f"{s:.1f}, p {p:.2f}" for s, p in zip(reached[name], sure[name], strict=True)]
+        for name in found
+    }
+    notes["best of the data"] = [
+        f"{subject.labels[k]}: {s:.1f}" for k, s in zip(asked, scores.amax(0), strict=True)
+    ]
+    picture = rows_of(
+        found,
+        notes,
+        subject,
+        "synthesis.classes.png",
+        "Models of classes, on score and probability.",
+    )
     over = {name: rounded(ratio(reached[name]).median()) for name in ways}
     section.facts["class_over_data"] = over
     section.facts["class_confidence"] = {name: rounded(sure[name].mean()) for name in ways}
@@ -145,7 +181,9 @@ def over_data(answers: Tensor) -> Objective:
     return lambda answer: (answer - mean) / (top - mean).clamp_min(1e-12)
 
 
-def maximise(objective: Objective, method: Method, steps: int, seed: int, bar: tqdm | None = None) -> Tensor:
+def maximise(
+    objective: Objective, method: Method, steps: int, seed: int, bar: tqdm | None = None
+) -> Tensor:
     """Return images (N, C, H, W) in whole grey levels that the objective has been ascended on by Adam, side by side."""
     parameters, rng = method.start.clone().requires_grad_(), np.random.default_rng(seed)
     optimiser = torch.optim.Adam([parameters], RATE)
@@ -175,10 +213,14 @@ def methods(pool: Tensor, count: int, seed: int) -> dict[str, Method]:
     return {
         "plain": Method(noise),  # Erhan et al. 2009, "Visualizing Higher-Layer Features", section 3
         # Mahendran & Vedaldi 2016, arXiv:1512.02017, sections 3.2 and 3.3
-        "total variation": Method(noise, prior=lambda u: 4 * total_variation(u) + alpha_norm(u), jitter=jitter),
+        "total variation": Method(
+            noise, prior=lambda u: 4 * total_variation(u) + alpha_norm(u), jitter=jitter
+        ),
         "decay, blur, clip": Method(noise, after=tidied(pool.mean(0) / 127.5 - 1)),
         # Olah, Mordvintsev, Schubert 2017, "Feature Visualization", doi 10.23915/distill.00007, preconditioning
-        "Fourier": Method(spectrum, lambda p: waves(p).tanh(), jitter=jitter, after=lambda p, gradient, step: p),
+        "Fourier": Method(
+            spectrum, lambda p: waves(p).tanh(), jitter=jitter, after=lambda p, gradient, step: p
+        ),
     }
 
 
@@ -205,7 +247,10 @@ def tidied(mean: Tensor) -> Callable[[Tensor, Tensor, int], Tensor]:
         if step % 4 == 3:
             away = torch.from_numpy(gaussian_filter(away.numpy(), (0, 0, 0.5, 0.5)))
         norm, part = away.norm(dim=1, keepdim=True), (away * gradient).sum(1, keepdim=True).abs()
-        kept = [values > values.flatten(1).quantile(0.1, 1).reshape(-1, 1, 1, 1) for values in (norm, part)]
+        kept = [
+            values > values.flatten(1).quantile(0.1, 1).reshape(-1, 1, 1, 1)
+            for values in (norm, part)
+        ]
         return (mean + away * kept[0] * kept[1]).clamp(-1, 1)
 
     return after
@@ -226,7 +271,9 @@ def fourier(pool: Tensor) -> Callable[[Tensor], Tensor]:
     mix = mix / mix.norm(dim=1).max()
 
     def image(spectrum: Tensor) -> Tensor:
-        waves = torch.fft.irfft2(torch.view_as_complex(spectrum) * scale, (height, width), norm="ortho")
+        waves = torch.fft.irfft2(
+            torch.view_as_complex(spectrum) * scale, (height, width), norm="ortho"
+        )
         return torch.einsum("dc,nchw->ndhw", mix, waves)
 
     return image
@@ -247,7 +294,9 @@ def means(net: Classifier, layer: str, images: Tensor) -> Tensor:
     return torch.cat([outputs(net, some, [layer])[0].mean((2, 3)) for some in images.split(32)])
 
 
-def rows_of(found: dict[str, Tensor], notes: dict[str, list[str]], subject: Subject, file: str, alt: str) -> Picture:
+def rows_of(
+    found: dict[str, Tensor], notes: dict[str, list[str]], subject: Subject, file: str, alt: str
+) -> Picture:
     """Draw a row of images for each method, with a note above each image."""
     columns = len(next(iter(notes.values())))
     width, height = 30 + 100 * columns, 122 * len(found)

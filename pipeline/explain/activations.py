@@ -18,7 +18,17 @@ from pipeline.explain.subject import Subject
 from pipeline.network.modules import Classifier, parts, stages
 
 BATCH = 32
-ACTIVATIONS = (nn.ReLU, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Hardswish, nn.Tanh, nn.Sigmoid, Squash)
+ACTIVATIONS = (
+    nn.ReLU,
+    nn.LeakyReLU,
+    nn.ELU,
+    nn.GELU,
+    nn.SiLU,
+    nn.Hardswish,
+    nn.Tanh,
+    nn.Sigmoid,
+    Squash,
+)
 
 
 @dataclass(frozen=True)
@@ -48,7 +58,9 @@ def layers(net: Classifier, images: Tensor) -> list[Layer]:
     found: list[Layer] = []
     for (name, module), output in zip(named.items(), seen, strict=True):
         shape = () if output is None else tuple(output.shape[1:])
-        if shape and any(sum(n > 1 for n in p.shape) > 1 for p in module.parameters()):  # mixes pixels or channels
+        if shape and any(
+            sum(n > 1 for n in p.shape) > 1 for p in module.parameters()
+        ):  # mixes pixels or channels
             found.append(Layer(short(name), module, shape))
         elif found and shape == found[-1].shape and not isinstance(module, nn.AdaptiveAvgPool2d):
             found[-1] = replace(found[-1], module=module)
@@ -71,7 +83,9 @@ class _Enough(Exception):
     """Every layer that was asked for has answered."""
 
 
-def outputs(net: Classifier, images: Tensor, layers: Sequence[nn.Module | str]) -> list[Tensor | None]:
+def outputs(
+    net: Classifier, images: Tensor, layers: Sequence[nn.Module | str]
+) -> list[Tensor | None]:
     """Return what each layer, or the one of that name, answers on the way to the logits of images (N, C, H, W).
 
     With gradients; None where it is not used; nothing after the last of them is run.
@@ -90,9 +104,14 @@ def outputs(net: Classifier, images: Tensor, layers: Sequence[nn.Module | str]) 
 
 
 @contextmanager
-def hooked(modules: Iterable[nn.Module], seen: Callable[[nn.Module, Tensor], None]) -> Iterator[None]:
+def hooked(
+    modules: Iterable[nn.Module], seen: Callable[[nn.Module, Tensor], None]
+) -> Iterator[None]:
     """Call seen(module, answer) for each of the modules as it answers."""
-    handles = [m.register_forward_hook(lambda module, given, answer: seen(module, answer)) for m in {*modules}]
+    handles = [
+        m.register_forward_hook(lambda module, given, answer: seen(module, answer))
+        for m in {*modules}
+    ]
     try:
         yield
     finally:
@@ -103,9 +122,15 @@ def hooked(modules: Iterable[nn.Module], seen: Callable[[nn.Module, Tensor], Non
 @torch.no_grad()
 def map_stages(net: Classifier, image: Tensor, least_px: int = 1) -> list[str]:
     """Return the stages whose answer is maps (C, h, w) of h, w >= least_px, in their order, batch norms apart."""
-    found = [name for name in stages(net) if not isinstance(net.get_submodule(name), nn.BatchNorm2d)]
+    found = [
+        name for name in stages(net) if not isinstance(net.get_submodule(name), nn.BatchNorm2d)
+    ]
     answers = dict(zip(found, outputs(net, image, found), strict=True))
-    return [name for name, maps in answers.items() if maps.dim() == 4 and min(maps.shape[2:]) >= least_px]
+    return [
+        name
+        for name, maps in answers.items()
+        if maps.dim() == 4 and min(maps.shape[2:]) >= least_px
+    ]
 
 
 def bounded(stage: nn.Module) -> bool:
@@ -118,13 +143,17 @@ def cost(net: Classifier, image: Tensor) -> int:
     """Return the multiply-adds of convolutions and dense layers; torch's own counter takes 4 s to import."""
     counts: list[int] = []
     layers = [layer for layer in net.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
-    with hooked(layers, lambda layer, y: counts.append(y.numel() * math.prod(layer.weight.shape[1:]))):
+    with hooked(
+        layers, lambda layer, y: counts.append(y.numel() * math.prod(layer.weight.shape[1:]))
+    ):
         net.logits(image)
     return sum(counts)
 
 
 @torch.no_grad()
-def batches(net: Classifier, images: Tensor, modules: Sequence[nn.Module]) -> Iterator[list[Tensor]]:
+def batches(
+    net: Classifier, images: Tensor, modules: Sequence[nn.Module]
+) -> Iterator[list[Tensor]]:
     """Yield the modules' outputs batch by batch: those of all images at once would not fit where maps are large."""
     for part in images.split(BATCH):
         yield outputs(net, part, modules)

@@ -36,7 +36,9 @@ def section(subject: Subject) -> Section | None:
     if not (subject.differentiable and isinstance(subject.net, Classifier)):
         return None
     found = Section("What fools it")
-    count = subject.settings["attack_gmacs"] * 1e9 / cost(subject.net, tensor(subject.samples(1)[0]))
+    count = (
+        subject.settings["attack_gmacs"] * 1e9 / cost(subject.net, tensor(subject.samples(1)[0]))
+    )
     images, classes = subject.samples(int(np.clip(count, *ATTACKED)))
     x, y = tensor(images), torch.from_numpy(classes)
     widened = pgd(subject.net, x, y)
@@ -63,8 +65,14 @@ def curve(subject: Subject, x: Tensor, y: Tensor, widened: list[Tensor], section
     first = by_torch["PGD"][0] & by_file["PGD"][0]  # what was wrong before is not fooled
     fooled = [first & ~np.stack([by["FGSM"], by["PGD"]]) for by in (by_torch, by_file)]
     transfer = float(fooled[1][fooled[0]].mean()) if fooled[0].any() else None
-    section.facts |= {"attacked": len(x), "levels": list(LEVELS), "transfer": transfer and round(transfer, 4)}
-    section.facts |= {f"{kind.lower()}_accuracy": np.round(of, 4).tolist() for kind, of in accuracy.items()}
+    section.facts |= {
+        "attacked": len(x),
+        "levels": list(LEVELS),
+        "transfer": transfer and round(transfer, 4),
+    }
+    section.facts |= {
+        f"{kind.lower()}_accuracy": np.round(of, 4).tolist() for kind, of in accuracy.items()
+    }
     path, width, height = subject.folder / "fooling.curve.png", 380, 240
     with drawing(path, width, height, head_px=22) as axes:
         axis, places = axes[0, 0], range(len(LEVELS))
@@ -73,7 +81,9 @@ def curve(subject: Subject, x: Tensor, y: Tensor, widened: list[Tensor], section
         for kind, of in by_torch.items():
             axis.plot(places, 100 * of.mean(1), "o", color=COLOURS[kind], mfc="none", ms=5)
         axis.plot([], [], "o", color=INK, mfc="none", ms=5, label="torch")
-        axis.set(xlabel="grey levels of 255", ylabel=f"accuracy of {len(x)} images, %", ylim=(-4, 104))
+        axis.set(
+            xlabel="grey levels of 255", ylabel=f"accuracy of {len(x)} images, %", ylim=(-4, 104)
+        )
         axis.set_xticks(places, [str(level) for level in LEVELS])
         axis.figure.legend(*axis.get_legend_handles_labels(), loc="upper right", ncols=4)
     percent = {kind: [round(100 * share) for share in of] for kind, of in accuracy.items()}
@@ -84,13 +94,13 @@ def curve(subject: Subject, x: Tensor, y: Tensor, widened: list[Tensor], section
     )
     caption += "No attack fools the network." if transfer is None else (
         f"Of what fools the network in torch {100 * transfer:.4g} % fool the served file.")  # fmt: skip
-    alt = (
-        f"Accuracy over grey levels {LEVELS}: noise {percent['noise']}, FGSM {percent['FGSM']}, PGD {percent['PGD']} %."
-    )
+    alt = f"Accuracy over grey levels {LEVELS}: noise {percent['noise']}, FGSM {percent['FGSM']}, PGD {percent['PGD']} %."
     section.shown.append(Shown(Picture(path.name, width, height, alt), caption))
 
 
-def least_changes(subject: Subject, x: Tensor, y: Tensor, widened: list[Tensor], section: Section) -> None:
+def least_changes(
+    subject: Subject, x: Tensor, y: Tensor, widened: list[Tensor], section: Section
+) -> None:
     """Draw images beside two changes that make them another class: the shortest, and the narrowest that PGD found."""
     labels, (torch_says, file_says) = subject.labels, answers(subject)
     rows = np.flatnonzero(torch_says(x).argmax(1) == y.numpy())[:SHOWN]
@@ -109,13 +119,27 @@ def least_changes(subject: Subject, x: Tensor, y: Tensor, widened: list[Tensor],
             for place, moved in ((1, short), (3, narrow)):
                 amplified, factor = amplify(moved[k] - x[k])
                 answer = file_says(moved[k : k + 1])[0]
-                name = "shortest" if place == 1 else "narrowest" if fooled[:, k].any() else "too narrow"
+                name = (
+                    "shortest"
+                    if place == 1
+                    else "narrowest"
+                    if fooled[:, k].any()
+                    else "too narrow"
+                )
                 show(line[place], amplified, f"{name}, ×{factor:.3g}")
-                show(line[place + 1], array(moved)[k], f"{labels[answer.argmax()]} {answer.max():.2f}")
+                show(
+                    line[place + 1],
+                    array(moved)[k],
+                    f"{labels[answer.argmax()]} {answer.max():.2f}",
+                )
     length = (short - x).flatten(1).norm(dim=1)
     section.facts["least_l2"] = float(f"{length.median():.4g}")
-    section.facts["least_width"] = [LEVELS[k] if any_ else None for k, any_ in zip(first, fooled.any(0), strict=True)]
-    widths = ", ".join("none" if width is None else str(width) for width in section.facts["least_width"])
+    section.facts["least_width"] = [
+        LEVELS[k] if any_ else None for k, any_ in zip(first, fooled.any(0), strict=True)
+    ]
+    widths = ", ".join(
+        "none" if width is None else str(width) for width in section.facts["least_width"]
+    )
     alt = "Images, changes that make another class of them, enlarged around mid grey, and the images so changed."
     caption = (
         "Beside each image its shortest change (DeepFool, by the median "
@@ -130,7 +154,9 @@ def from_noise(subject: Subject, section: Section) -> None:
     labels, (_, file_says) = subject.labels, answers(subject)
     y = torch.from_numpy(spread(len(labels), NOISE))
     rng = torch.Generator().manual_seed(subject.settings["seed"])
-    start = whole(MIDDLE + 32 * torch.randn(len(y), *tensor(subject.samples(1)[0]).shape[1:], generator=rng))
+    start = whole(
+        MIDDLE + 32 * torch.randn(len(y), *tensor(subject.samples(1)[0]).shape[1:], generator=rng)
+    )
     moved = towards(subject.net, start, y)
     first, last = (file_says(some)[range(len(y)), y] for some in (start, moved))
     section.facts["noise_confidence"] = float(f"{last.mean():.4g}")
@@ -205,13 +231,19 @@ def least_norm(net: Classifier, x: Tensor, y: Tensor, steps: int = 6) -> Tensor:
     finds lies on the boundary, so it is made longer until it fools when rounded.
     """
     with torch.no_grad():
-        order = net.logits(x).scatter(1, y[:, None], torch.inf).argsort(1, descending=True)[:, : RIVALS + 1]
+        order = (
+            net.logits(x)
+            .scatter(1, y[:, None], torch.inf)
+            .argsort(1, descending=True)[:, : RIVALS + 1]
+        )
     moved, open_ = x.clone(), torch.arange(len(x))
     for _ in range(steps):
         asked = order[open_]
         many = moved[open_].repeat_interleave(asked.shape[1], 0).requires_grad_()
         scores = net.logits(many).gather(1, asked.reshape(-1, 1))
-        gradient = torch.autograd.grad(scores.sum(), many)[0].unflatten(0, asked.shape)  # (N, R + 1, C, H, W)
+        gradient = torch.autograd.grad(scores.sum(), many)[0].unflatten(
+            0, asked.shape
+        )  # (N, R + 1, C, H, W)
         scores = scores.detach().reshape(asked.shape)
         away, normal = scores[:, :1] - scores[:, 1:], gradient[:, 1:] - gradient[:, :1]
         right = away.amin(1) >= 0

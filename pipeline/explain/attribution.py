@@ -12,12 +12,21 @@ from pipeline.core.errors import StageError
 from pipeline.core.files import read_json
 from pipeline.core.paths import RESULTS
 from pipeline.explain import attribution_metrics
-from pipeline.explain.attribution_methods import InTorch, Probe, explain, methods, parts_of_score, probe
+from pipeline.explain.attribution_methods import (
+    InTorch,
+    Probe,
+    explain,
+    methods,
+    parts_of_score,
+    probe,
+)
 from pipeline.explain.subject import Section, Shown, Subject
 from pipeline.plots.style import Picture, drawing
 
 LEAST = 4  # images, whatever a network costs
-INCOMPLETE = 0.3  # of the difference of scores: the median gap that a sound path integral stays far below
+INCOMPLETE = (
+    0.3  # of the difference of scores: the median gap that a sound path integral stays far below
+)
 CLOSE = 0.1  # where more steps are not worth their time
 DOUBLINGS = 3  # of the steps: a deep net's score is rough on the way from black, plain20's more than resnet152's
 
@@ -37,11 +46,16 @@ def section(subject: Subject) -> Section | None:
         facts["steps"] = p.settings["steps"]
         missed = f"miss {100 * facts['completeness_gap']:.1f} % of the score's rise from black"
         said.append(f"integrated gradients of {facts['steps']} steps {missed}")
-    found = {name: parts if name == "integrated gradients" else explain(p, name, images, target) for name in methods(p)}
+    found = {
+        name: parts if name == "integrated gradients" else explain(p, name, images, target)
+        for name in methods(p)
+    }
     facts |= attribution_metrics.measure(subject, p, images, target, found)
     shown = subject.settings["images"]
     names = [f"{subject.labels[k]} {probabilities[i, k]:.2f}" for i, k in enumerate(target[:shown])]
-    picture = draw(images[:shown], names, {name: values[:shown] for name, values in found.items()}, subject)
+    picture = draw(
+        images[:shown], names, {name: values[:shown] for name, values in found.items()}, subject
+    )
     caption = (
         f"What the answered class rests on, by {len(found)} methods. Colour is full at the number below a method's "
         "name, for its whole row: score for one grey level (gradients), score (integrated gradients), log odds "
@@ -77,7 +91,9 @@ def complete(p: Probe, images: np.ndarray, target: np.ndarray) -> tuple[Probe, n
 def parity(subject: Subject, p: Probe, images: np.ndarray, target: np.ndarray) -> float:
     """Return how far torch's occlusion map (H, W) of an image is from the file's, in probability; an error if far."""
     files = subject.file, InTorch(subject.net)
-    served, own = (explain(replace(p, file=file), "occlusion", images[:1], target[:1]) for file in files)
+    served, own = (
+        explain(replace(p, file=file), "occlusion", images[:1], target[:1]) for file in files
+    )
     apart = float(np.abs(own - served).max())
     if not apart <= (limit := 2 * subject.file.golden_atol):  # a map is a difference of two answers
         what = f"the file's occlusion map differs from torch's by {apart:.1e} in probability (limit {limit:.1e})"
@@ -85,15 +101,22 @@ def parity(subject: Subject, p: Probe, images: np.ndarray, target: np.ndarray) -
     return apart
 
 
-def draw(images: np.ndarray, names: list[str], found: dict[str, np.ndarray], subject: Subject) -> Picture:
+def draw(
+    images: np.ndarray, names: list[str], found: dict[str, np.ndarray], subject: Subject
+) -> Picture:
     """Draw images, one a column, above their maps, one method a row, on one scale each."""
     scales = {name: heatmap.scale_of(values) for name, values in found.items()}
     rows = [[np.repeat(image, 3 // image.shape[2], 2) for image in images]]
     rows += [
-        [heatmap.overlay(x, values, scales[name]) for x, values in zip(images, found[name], strict=True)]
+        [
+            heatmap.overlay(x, values, scales[name])
+            for x, values in zip(images, found[name], strict=True)
+        ]
         for name in found
     ]
-    labels = ["answer"] + [f"{name.replace(' ', chr(10), 1)}\n{scale:.2g}" for name, scale in scales.items()]
+    labels = ["answer"] + [
+        f"{name.replace(' ', chr(10), 1)}\n{scale:.2g}" for name, scale in scales.items()
+    ]
     width, cell, left, top = 760, 0, 145, 20
     cell = (width - left) // max(len(images), 4)
     height = top + cell * len(rows)

@@ -95,7 +95,9 @@ def probe(subject: Subject) -> Probe:
     scores = Scores(net, subject.settings["of"]) if subject.differentiable else None
     layer = grad_cam_layer(net, tensor(image)) if subject.differentiable else None
     mean = np.broadcast_to(net.mean.numpy(), (image.shape[3], *image.shape[1:3])).mean((1, 2))
-    return Probe(scores, LogOdds(subject.file), layer, np.rint(mean).astype(np.uint8), subject.settings)
+    return Probe(
+        scores, LogOdds(subject.file), layer, np.rint(mean).astype(np.uint8), subject.settings
+    )
 
 
 @torch.no_grad()
@@ -104,7 +106,9 @@ def grad_cam_layer(net: Classifier, images: Tensor) -> str | None:
     found = []
 
     def note(name: str) -> Callable[..., None]:
-        return lambda _, __, out: found.append(name) if out.dim() == 4 and min(out.shape[2:]) >= LEAST else None
+        return lambda _, __, out: (
+            found.append(name) if out.dim() == 4 and min(out.shape[2:]) >= LEAST else None
+        )
 
     handles = [part.register_forward_hook(note(name)) for name, part in network.parts(net).items()]
     net.logits(images)
@@ -115,7 +119,9 @@ def grad_cam_layer(net: Classifier, images: Tensor) -> str | None:
 
 def tensor(images: np.ndarray) -> Tensor:
     """Return float32 (N, C, H, W), grey levels, of uint8 (N, H, W, C); its gradient is asked for."""
-    return torch.from_numpy(np.array(images)).permute(0, 3, 1, 2).float().contiguous().requires_grad_()
+    return (
+        torch.from_numpy(np.array(images)).permute(0, 3, 1, 2).float().contiguous().requires_grad_()
+    )
 
 
 def strongest(found: Tensor) -> np.ndarray:
@@ -137,17 +143,23 @@ def seeded(seed: int) -> Iterator[None]:
 
 def gradient(p: Probe, images: np.ndarray, target: np.ndarray) -> np.ndarray:
     """|d score / d pixel|: Simonyan, Vedaldi, Zisserman 2013, arXiv:1312.6034, section 3."""
-    return strongest(attr.Saliency(p.scores).attribute(tensor(images), torch.from_numpy(target), abs=False))
+    return strongest(
+        attr.Saliency(p.scores).attribute(tensor(images), torch.from_numpy(target), abs=False)
+    )
 
 
 def guided(p: Probe, images: np.ndarray, target: np.ndarray) -> np.ndarray:
     """Springenberg et al. 2014, arXiv:1412.6806, section 3.4: a ReLU passes a gradient on that is above 0, as it is."""
-    return strongest(attr.GuidedBackprop(p.scores).attribute(tensor(images), torch.from_numpy(target)))
+    return strongest(
+        attr.GuidedBackprop(p.scores).attribute(tensor(images), torch.from_numpy(target))
+    )
 
 
 def deconvolution(p: Probe, images: np.ndarray, target: np.ndarray) -> np.ndarray:
     """Zeiler & Fergus 2013, arXiv:1311.2901, section 2.1: the gradient's own ReLU in place of the network's."""
-    return strongest(attr.Deconvolution(p.scores).attribute(tensor(images), torch.from_numpy(target)))
+    return strongest(
+        attr.Deconvolution(p.scores).attribute(tensor(images), torch.from_numpy(target))
+    )
 
 
 def integrated(p: Probe, images: np.ndarray, target: np.ndarray) -> np.ndarray:
@@ -155,7 +167,9 @@ def integrated(p: Probe, images: np.ndarray, target: np.ndarray) -> np.ndarray:
     return parts_of_score(p, images, target)[0]
 
 
-def parts_of_score(p: Probe, images: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def parts_of_score(
+    p: Probe, images: np.ndarray, target: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Return maps (N, H, W), and by how much each fails to add up, as a share of the score's difference from black's.
 
     Sundararajan, Taly, Yan 2017, arXiv:1703.01365, eq. 1 and proposition 1 (completeness).
@@ -163,9 +177,13 @@ def parts_of_score(p: Probe, images: np.ndarray, target: np.ndarray) -> tuple[np
     x, classes = tensor(images), torch.from_numpy(target)
     black = torch.zeros_like(x)
     steps = p.settings["steps"]
-    found = attr.IntegratedGradients(p.scores).attribute(x, black, classes, n_steps=steps, internal_batch_size=BATCH)
+    found = attr.IntegratedGradients(p.scores).attribute(
+        x, black, classes, n_steps=steps, internal_batch_size=BATCH
+    )
     with torch.no_grad():
-        whole, nothing = (p.scores(at).gather(1, classes[:, None])[:, 0].double() for at in (x, black))
+        whole, nothing = (
+            p.scores(at).gather(1, classes[:, None])[:, 0].double() for at in (x, black)
+        )
     parts = found.detach().double().sum(1)
     gap = (parts.sum((1, 2)) - (whole - nothing)).abs() / (whole - nothing).abs().clamp_min(1e-12)
     return parts.numpy(), gap.numpy()
@@ -175,7 +193,11 @@ def smoothgrad(p: Probe, images: np.ndarray, target: np.ndarray) -> np.ndarray:
     """The mean gradient under noise: Smilkov et al. 2017, arXiv:1706.03825, section 2."""
     noisy, samples = attr.NoiseTunnel(attr.Saliency(p.scores)), p.settings["samples"]
     classes = torch.from_numpy(target)
-    return strongest(noisy.attribute(tensor(images), nt_samples=samples, stdevs=SIGMA * 255, target=classes, abs=False))
+    return strongest(
+        noisy.attribute(
+            tensor(images), nt_samples=samples, stdevs=SIGMA * 255, target=classes, abs=False
+        )
+    )
 
 
 def grad_cam(p: Probe, images: np.ndarray, target: np.ndarray) -> np.ndarray:
@@ -190,12 +212,16 @@ def occlusion(p: Probe, images: np.ndarray, target: np.ndarray) -> np.ndarray:
     """By how much the answer falls behind a grey patch a quarter of the side wide, signed: `convline.explain.methods`."""
     side = max(1, min(images.shape[1:3]) // 4)
     options = maps.Options(patch=side, stride=max(1, side // 2), batch=BATCH)
-    return np.stack([maps.occlusion(p.file, x, int(k), options)[0] for x, k in zip(images, target, strict=True)])
+    return np.stack(
+        [maps.occlusion(p.file, x, int(k), options)[0] for x, k in zip(images, target, strict=True)]
+    )
 
 
 def lime(p: Probe, images: np.ndarray, target: np.ndarray) -> np.ndarray:
     """A linear model's weight of each segment, signed: see `local_model`."""
-    return np.stack([local_model(p, x, int(k))[0][segments(x)] for x, k in zip(images, target, strict=True)])
+    return np.stack(
+        [local_model(p, x, int(k))[0][segments(x)] for x, k in zip(images, target, strict=True)]
+    )
 
 
 class Ridge(SkLearnRidge):
@@ -205,7 +231,10 @@ class Ridge(SkLearnRidge):
         stats = super().fit(train_data, **kwargs)
         x, y, weight = next(iter(train_data))
         mean = (y * weight).sum() / weight.sum()
-        left, all_of_it = (weight * (y - self(x).flatten()) ** 2).sum(), (weight * (y - mean) ** 2).sum()
+        left, all_of_it = (
+            (weight * (y - self(x).flatten()) ** 2).sum(),
+            (weight * (y - mean) ** 2).sum(),
+        )
         self.explained = float(1 - left / all_of_it) if all_of_it > 0 else 0.0
         return stats
 
@@ -216,12 +245,16 @@ def local_model(p: Probe, image: np.ndarray, target: int) -> tuple[np.ndarray, f
     Segments are k-means of place and colour (as SLIC: Achanta et al. 2012); those taken away become `hidden`.
     """
 
-    def nearness(_: Tensor, __: Tensor, kept: Tensor, **___: Any) -> Tensor:  # of lime_image: cosine, width .25
+    def nearness(
+        _: Tensor, __: Tensor, kept: Tensor, **___: Any
+    ) -> Tensor:  # of lime_image: cosine, width .25
         distance = 1 - kept.float().mean(1).sqrt()
         return torch.exp(-(distance**2) / (2 * 0.25**2))
 
     def answers(x: Tensor) -> Tensor:
-        return torch.from_numpy(p.file.predict_proba(x.permute(0, 2, 3, 1).round().byte().numpy())).double()
+        return torch.from_numpy(
+            p.file.predict_proba(x.permute(0, 2, 3, 1).round().byte().numpy())
+        ).double()
 
     model = Ridge(alpha=1.0)
     found = attr.Lime(answers, interpretable_model=model, similarity_func=nearness).attribute(
@@ -241,10 +274,12 @@ def segments(image: np.ndarray) -> np.ndarray:
     height, width = image.shape[:2]
     y, x = np.mgrid[:height, :width]
     side = (height * width / SEGMENTS) ** 0.5
-    places = np.stack([y / side, x / side], -1)  # one segment's side is 1, and so is a third of the grey levels
-    rows = np.concatenate([places, image.astype(np.float64) / 85 / image.shape[2] ** 0.5], -1).reshape(
-        height * width, -1
-    )
+    places = np.stack(
+        [y / side, x / side], -1
+    )  # one segment's side is 1, and so is a third of the grey levels
+    rows = np.concatenate(
+        [places, image.astype(np.float64) / 85 / image.shape[2] ** 0.5], -1
+    ).reshape(height * width, -1)
     count = min(SEGMENTS, height * width // 2)
     found = KMeans(count, n_init=1, max_iter=20, random_state=0).fit_predict(rows)
     return np.unique(found, return_inverse=True)[1].reshape(height, width).astype(np.int64)
@@ -276,5 +311,8 @@ def explain(p: Probe, name: str, images: np.ndarray, target: np.ndarray) -> np.n
     with seeded(p.settings["seed"]):
         rows = range(0, len(images), BATCH)
         return finite(
-            np.concatenate([METHODS[name](p, images[k : k + BATCH], target[k : k + BATCH]) for k in rows]), name
+            np.concatenate(
+                [METHODS[name](p, images[k : k + BATCH], target[k : k + BATCH]) for k in rows]
+            ),
+            name,
         )

@@ -28,15 +28,33 @@ from scipy.stats import rankdata
 from torch import Tensor, nn
 
 from pipeline.explain.activations import hooked
-from pipeline.explain.attribution_methods import GRADIENT, Probe, Scores, explain, local_model, methods, seeded, tensor
+from pipeline.explain.attribution_methods import (
+    GRADIENT,
+    Probe,
+    Scores,
+    explain,
+    local_model,
+    methods,
+    seeded,
+    tensor,
+)
 from pipeline.explain.subject import Subject
 
 FRACTIONS = np.array([0.0, 0.05, 0.2, 0.5, 1.0])  # of the places gone, or there
 GRID = 8  # cells each way; an image of fewer pixels has those
 PATCHES = 12  # of infidelity, for each image
 NOISE = 2.55  # grey levels of `sensitivity`
-ONE_PASS = ("gradient", "guided backpropagation", "deconvolution", "Grad-CAM")  # cheap enough to be asked often
-CASCADE = (0.0, 0.5, 1.0)  # of the layers, counted from the output, that lose what they learned; the last one at least
+ONE_PASS = (
+    "gradient",
+    "guided backpropagation",
+    "deconvolution",
+    "Grad-CAM",
+)  # cheap enough to be asked often
+CASCADE = (
+    0.0,
+    0.5,
+    1.0,
+)  # of the layers, counted from the output, that lose what they learned; the last one at least
 SANE = 0.5  # of a map's order, the mean over CASCADE: what keeps more is of the image, not of the network
 FEW = 2  # images that the slowest measures are taken on
 TOP = 5  # segments of LIME that are compared between seeds
@@ -45,7 +63,9 @@ LEAST = 3  # images answered from one half that hit and mass need
 Maps = dict[str, np.ndarray]  # method: (N, H, W)
 
 
-def measure(subject: Subject, p: Probe, images: np.ndarray, target: np.ndarray, found: Maps) -> dict[str, Any]:
+def measure(
+    subject: Subject, p: Probe, images: np.ndarray, target: np.ndarray, found: Maps
+) -> dict[str, Any]:
     """Return the facts of every method on images (N, H, W, C) and their answered classes (N,)."""
     rng = np.random.default_rng(subject.settings["seed"])
     rows = {name: values for name, values in found.items()} | {
@@ -54,12 +74,17 @@ def measure(subject: Subject, p: Probe, images: np.ndarray, target: np.ndarray, 
     }
     table: dict[str, dict[str, Any]] = {name: {} for name in rows}
     resamples = rng.integers(0, len(images), (subject.settings["resamples"], len(images)))
-    areas = {name: erased(subject, p.hidden, images, target, values, rng) for name, values in rows.items()}
+    areas = {
+        name: erased(subject, p.hidden, images, target, values, rng)
+        for name, values in rows.items()
+    }
     for k, (what, sign) in enumerate((("deletion", -1), ("insertion", 1))):
         for name in rows:
             table[name][what] = float(areas[name][k].mean())
             if name != "random order":
-                table[name][f"{what}_gain"] = interval(sign * (areas[name][k] - areas["random order"][k]), resamples)
+                table[name][f"{what}_gain"] = interval(
+                    sign * (areas[name][k] - areas["random order"][k]), resamples
+                )
     patches, falls = fallen(p, images, target, rng)
     for name, values in rows.items():
         table[name]["infidelity"] = infidelity(values, patches, falls)
@@ -69,7 +94,9 @@ def measure(subject: Subject, p: Probe, images: np.ndarray, target: np.ndarray, 
         few, of_few = images[:FEW], target[:FEW]
         for name in [name for name in ONE_PASS if name in found]:
             table[name]["sensitivity"] = sensitivity(p, name, few, of_few)
-        for name, kept in randomised(p, few, of_few, {name: found[name][:FEW] for name in found if name in GRADIENT}):
+        for name, kept in randomised(
+            p, few, of_few, {name: found[name][:FEW] for name in found if name in GRADIENT}
+        ):
             table[name] |= {"kept": kept, "sane": float(np.mean(kept)) <= SANE}
     table["LIME"] |= lime_facts(p, images, target)
     return facts | {"methods": table}
@@ -82,7 +109,12 @@ def edges(image: np.ndarray) -> np.ndarray:
 
 
 def erased(
-    subject: Subject, hidden: np.ndarray, images: np.ndarray, target: np.ndarray, values: np.ndarray, rng: Any
+    subject: Subject,
+    hidden: np.ndarray,
+    images: np.ndarray,
+    target: np.ndarray,
+    values: np.ndarray,
+    rng: Any,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the areas (N,) under the probability as the cells of highest value go first, and as they come first.
 
@@ -119,7 +151,9 @@ def interval(differences: np.ndarray, resamples: np.ndarray) -> list[float]:
     return [float(differences.mean()), float(low), float(high)]
 
 
-def fallen(p: Probe, images: np.ndarray, target: np.ndarray, rng: Any) -> tuple[np.ndarray, np.ndarray]:
+def fallen(
+    p: Probe, images: np.ndarray, target: np.ndarray, rng: Any
+) -> tuple[np.ndarray, np.ndarray]:
     """Return random patches (N, M, H, W), bool, and by how much the answers, in log odds, fall behind them (N, M)."""
     n, height, width = images.shape[:3]
     patches = np.zeros((n, PATCHES, height, width), bool)
@@ -145,16 +179,22 @@ def infidelity(values: np.ndarray, patches: np.ndarray, falls: np.ndarray) -> fl
 def sensitivity(p: Probe, name: str, images: np.ndarray, target: np.ndarray) -> float:
     """Return the largest change of the map under 3 draws of noise, over its norm, the mean over images."""
 
-    def maps(x: Tensor | tuple[Tensor]) -> tuple[Tensor]:  # Captum gives images bare, their noisy copies in a tuple
+    def maps(
+        x: Tensor | tuple[Tensor],
+    ) -> tuple[Tensor]:  # Captum gives images bare, their noisy copies in a tuple
         rows = (x if isinstance(x, Tensor) else x[0]).permute(0, 2, 3, 1).numpy()
-        return (torch.from_numpy(explain(p, name, rows, np.repeat(target, len(rows) // len(target)))),)
+        return (
+            torch.from_numpy(explain(p, name, rows, np.repeat(target, len(rows) // len(target)))),
+        )
 
     x = torch.from_numpy(images.astype(np.float32)).permute(0, 3, 1, 2)
     with seeded(p.settings["seed"]):
         return float(sensitivity_max(maps, x, perturb_radius=NOISE, n_perturb_samples=3).mean())
 
 
-def planted(subject: Subject, p: Probe, most: int, table: dict[str, dict[str, Any]], rng: Any) -> int:
+def planted(
+    subject: Subject, p: Probe, most: int, table: dict[str, dict[str, Any]], rng: Any
+) -> int:
     """Put hit and mass of each method into the table; return how many images they are of, `most` or fewer.
 
     A random half of an image becomes noise around its median grey, so that what the network still answers rightly
@@ -165,7 +205,12 @@ def planted(subject: Subject, p: Probe, most: int, table: dict[str, dict[str, An
     height, width = images.shape[1:3]
     masks = np.zeros((len(images), height, width), bool)
     for mask, side in zip(masks, rng.integers(0, 4, len(masks)), strict=True):
-        half = [slice(0, height // 2), slice(height // 2, None), slice(0, width // 2), slice(width // 2, None)][side]
+        half = [
+            slice(0, height // 2),
+            slice(height // 2, None),
+            slice(0, width // 2),
+            slice(width // 2, None),
+        ][side]
         mask[(half, slice(None)) if side < 2 else (slice(None), half)] = True
     noise = np.median(images, (1, 2), keepdims=True) + rng.normal(0, 10, images.shape)
     halves = np.where(masks[..., None], images, noise.clip(0, 255).round()).astype(np.uint8)
@@ -175,13 +220,17 @@ def planted(subject: Subject, p: Probe, most: int, table: dict[str, dict[str, An
     for name in methods(p):
         values, inside = explain(p, name, halves[right], truth[right]).clip(0), masks[right]
         largest = values.reshape(len(right), -1).argmax(1)
-        table[name]["hit"] = float(inside.reshape(len(right), -1)[np.arange(len(right)), largest].mean())
+        table[name]["hit"] = float(
+            inside.reshape(len(right), -1)[np.arange(len(right)), largest].mean()
+        )
         mass = (values * inside).sum((1, 2)) / np.maximum(values.sum((1, 2)), 1e-12)
         table[name]["mass"] = float(mass.mean())
     return len(right)
 
 
-def randomised(p: Probe, images: np.ndarray, target: np.ndarray, found: Maps) -> list[tuple[str, list[float]]]:
+def randomised(
+    p: Probe, images: np.ndarray, target: np.ndarray, found: Maps
+) -> list[tuple[str, list[float]]]:
     """Return how like each method's maps are before and after the layers of CASCADE lost what they learned."""
     kept: dict[str, list[float]] = {name: [] for name in found}
     for share in CASCADE:
@@ -201,7 +250,10 @@ def unlearned(net: nn.Module, images: Tensor, share: float, seed: int) -> nn.Mod
     """
     net, draw = copy.deepcopy(net), torch.Generator().manual_seed(seed)
     layers: list[nn.Module] = []
-    with hooked([m for m in net.modules() if list(m.parameters(recurse=False))], lambda layer, _: layers.append(layer)):
+    with hooked(
+        [m for m in net.modules() if list(m.parameters(recurse=False))],
+        lambda layer, _: layers.append(layer),
+    ):
         net.logits(images)
     for layer in layers[-max(1, round(share * len(layers))) :]:
         for weight in layer.parameters(recurse=False):
@@ -229,8 +281,15 @@ def lime_facts(p: Probe, images: np.ndarray, target: np.ndarray) -> dict[str, fl
         for seed in range(3):
             with seeded(p.settings["seed"] + seed):
                 fits[-1].append(local_model(p, image, int(label)))
-    pairs = [jaccard(a, b) for runs in fits for a, b in ((runs[0], runs[1]), (runs[0], runs[2]), (runs[1], runs[2]))]
-    return {"fidelity": float(np.mean([r2 for runs in fits for _, r2 in runs])), "stability": float(np.mean(pairs))}
+    pairs = [
+        jaccard(a, b)
+        for runs in fits
+        for a, b in ((runs[0], runs[1]), (runs[0], runs[2]), (runs[1], runs[2]))
+    ]
+    return {
+        "fidelity": float(np.mean([r2 for runs in fits for _, r2 in runs])),
+        "stability": float(np.mean(pairs)),
+    }
 
 
 def jaccard(a: tuple[np.ndarray, float], b: tuple[np.ndarray, float]) -> float:

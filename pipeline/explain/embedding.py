@@ -25,8 +25,12 @@ def section(subject: Subject) -> Section | None:
 
     images, classes = subject.samples(subject.settings["points"])
     features = finite(last_hidden(net, tensor(images)), "a feature of the last hidden layer")
-    perplexity = min(30.0, (len(features) - 1) / 3)  # van der Maaten & Hinton 2008, section 2: 5 to 50
-    places = TSNE(perplexity=perplexity, init="pca", random_state=subject.settings["seed"]).fit_transform(features)
+    perplexity = min(
+        30.0, (len(features) - 1) / 3
+    )  # van der Maaten & Hinton 2008, section 2: 5 to 50
+    places = TSNE(
+        perplexity=perplexity, init="pca", random_state=subject.settings["seed"]
+    ).fit_transform(features)
     facts = {
         "points": len(places),
         "trustworthiness": rounded(trustworthiness(features, places, n_neighbors=NEIGHBOURS)),
@@ -41,7 +45,9 @@ def section(subject: Subject) -> Section | None:
         f"features and of {facts['knn_map']:.1%} on this map; its trustworthiness is {facts['trustworthiness']:.3f}."
     )
     return Section(
-        "Embedding", [Shown(Picture(path.name, *size, "Test images by their features."), caption)], {"embedding": facts}
+        "Embedding",
+        [Shown(Picture(path.name, *size, "Test images by their features."), caption)],
+        {"embedding": facts},
     )
 
 
@@ -49,12 +55,18 @@ def nearest(points: np.ndarray, classes: np.ndarray) -> float:
     """Return how often the commonest class of a point's nearest neighbours, itself apart, is its own."""
     from sklearn.neighbors import NearestNeighbors
 
-    near = NearestNeighbors(n_neighbors=min(NEIGHBOURS, len(points) - 1)).fit(points).kneighbors(return_distance=False)
+    near = (
+        NearestNeighbors(n_neighbors=min(NEIGHBOURS, len(points) - 1))
+        .fit(points)
+        .kneighbors(return_distance=False)
+    )
     votes = [np.bincount(own).argmax() for own in classes[near]]
     return float((np.array(votes) == classes).mean())
 
 
-def draw(places: np.ndarray, classes: np.ndarray, labels: list[str], path: Path, size: tuple[int, int]) -> None:
+def draw(
+    places: np.ndarray, classes: np.ndarray, labels: list[str], path: Path, size: tuple[int, int]
+) -> None:
     """Draw the map, a colour for each class and its name where most of it is; many classes share colours."""
     with drawing(path, *size) as axes:
         axis = axes[0, 0]
@@ -62,5 +74,13 @@ def draw(places: np.ndarray, classes: np.ndarray, labels: list[str], path: Path,
             own = places[classes == k]
             colour = matplotlib.colormaps["tab10"](int(k) % 10)
             axis.scatter(*own.T, 9, color=colour, lw=0)
-            axis.text(*np.median(own, 0), labels[k], color=INK, weight="bold", ha="center", va="center", bbox=PLATE)
+            axis.text(
+                *np.median(own, 0),
+                labels[k],
+                color=INK,
+                weight="bold",
+                ha="center",
+                va="center",
+                bbox=PLATE,
+            )
         axis.set_axis_off()

@@ -33,7 +33,11 @@ ROUNDING = 1 / 12  # grey levels squared: the mean squared error of whole grey l
 
 
 def section(subject: Subject) -> Section | None:
-    if not (subject.differentiable and isinstance(subject.net, Classifier) and subject.settings["synthesis_steps"]):
+    if not (
+        subject.differentiable
+        and isinstance(subject.net, Classifier)
+        and subject.settings["synthesis_steps"]
+    ):
         return None
     net, steps = subject.net, 2 * subject.settings["synthesis_steps"]
     x = tensor(subject.samples(IMAGES)[0])
@@ -57,7 +61,16 @@ def section(subject: Subject) -> Section | None:
         facts["feature_error"][short(layer)] = float(f"{error.mean():.4g}")
     bar.close()
     shown = [
-        Shown(rows_of(found, notes, subject, "inversion.images.png", "Images found from what each stage answers."), ""),
+        Shown(
+            rows_of(
+                found,
+                notes,
+                subject,
+                "inversion.images.png",
+                "Images found from what each stage answers.",
+            ),
+            "",
+        ),
         Shown(curve(facts, subject), ""),
     ]
     first, *_, last = facts["psnr"].items()
@@ -67,9 +80,7 @@ def section(subject: Subject) -> Section | None:
     )
     shown[
         1
-    ].caption = (
-        f"How near the found images are to the true ones, and how near their answers; the mean of {len(x)} images."
-    )
+    ].caption = f"How near the found images are to the true ones, and how near their answers; the mean of {len(x)} images."
     return Section("What each stage still knows of the image", shown, facts)
 
 
@@ -78,16 +89,23 @@ def curve(facts: dict[str, dict[str, float]], subject: Subject) -> Picture:
     path, width, height = subject.folder / "inversion.curve.png", 560, 200
     with drawing(path, width, height, columns=2) as axes:
         for axis, (name, unit), colour in zip(
-            axes[0], (("psnr", "image, dB"), ("feature_error", "answer, relative error")), (BLUE, ORANGE), strict=True
+            axes[0],
+            (("psnr", "image, dB"), ("feature_error", "answer, relative error")),
+            (BLUE, ORANGE),
+            strict=True,
         ):
             axis.plot(range(len(facts[name])), [*facts[name].values()], ".-", color=colour)
             axis.set_xticks(range(len(facts[name])), [*facts[name]], rotation=30, ha="right")
             axis.set(title=unit, ylim=(0, 1.1 * max(facts[name].values())))
     psnrs = ", ".join(f"{layer} {value} dB" for layer, value in facts["psnr"].items())
-    return Picture(path.name, width, height, f"Signal to noise of the images found, by stage: {psnrs}.")
+    return Picture(
+        path.name, width, height, f"Signal to noise of the images found, by stage: {psnrs}."
+    )
 
 
-def invert(answer: Callable[[Tensor], Tensor], x: Tensor, pool: Tensor, steps: int, bar: tqdm | None = None) -> Tensor:
+def invert(
+    answer: Callable[[Tensor], Tensor], x: Tensor, pool: Tensor, steps: int, bar: tqdm | None = None
+) -> Tensor:
     """Return images in whole grey levels that are answered as x (N, C, H, W) is: Mahendran & Vedaldi 2015, eq. 1.
 
     arXiv:1412.0035, with the loss of section 3 and the priors of section 2. From the pool's mean image, and along its
@@ -97,9 +115,14 @@ def invert(answer: Callable[[Tensor], Tensor], x: Tensor, pool: Tensor, steps: i
 
     def loss(spectrum: Tensor) -> Tensor:
         u = mean + waves(spectrum)
-        return (relative(answer(grey(u)), target).square() + PRIOR * (total_variation(u) + alpha_norm(u))).sum()
+        return (
+            relative(answer(grey(u)), target).square()
+            + PRIOR * (total_variation(u) + alpha_norm(u))
+        ).sum()
 
-    return whole(grey(mean + waves(descend(loss, torch.zeros(len(x), *spectrum_of(pool)), steps, bar))))
+    return whole(
+        grey(mean + waves(descend(loss, torch.zeros(len(x), *spectrum_of(pool)), steps, bar)))
+    )
 
 
 def relative(answer: Tensor, target: Tensor) -> Tensor:
@@ -112,7 +135,9 @@ def psnr(found: Tensor, x: Tensor) -> Tensor:
     return 10 * torch.log10(255**2 / (found - x).square().mean((1, 2, 3)).clamp_min(ROUNDING))
 
 
-def descend(loss: Callable[[Tensor], Tensor], start: Tensor, steps: int, bar: tqdm | None = None) -> Tensor:
+def descend(
+    loss: Callable[[Tensor], Tensor], start: Tensor, steps: int, bar: tqdm | None = None
+) -> Tensor:
     """Return the parameters of least loss that scipy's L-BFGS-B finds in `steps` evaluations."""
 
     def at(flat: np.ndarray) -> tuple[float, np.ndarray]:
@@ -124,5 +149,7 @@ def descend(loss: Callable[[Tensor], Tensor], start: Tensor, steps: int, bar: tq
         return value.item(), gradient.double().numpy().ravel()
 
     options = {"maxfun": steps, "maxiter": steps, "ftol": 0.0, "gtol": 0.0}
-    found = minimize(at, start.double().numpy().ravel(), jac=True, method="L-BFGS-B", options=options)
+    found = minimize(
+        at, start.double().numpy().ravel(), jac=True, method="L-BFGS-B", options=options
+    )
     return torch.from_numpy(found.x.astype(np.float32)).reshape(start.shape)

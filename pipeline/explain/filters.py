@@ -39,8 +39,12 @@ def section(subject: Subject) -> Section | None:
     if net is None or first is None:
         return None
     weight = finite(first.weight.detach().numpy().astype(np.float64), "a filter of the first layer")
-    weight = weight[np.argsort(-np.linalg.norm(weight.reshape(len(weight), -1), axis=1), kind="stable")]
-    random = np.random.default_rng(subject.settings["seed"]).standard_normal((RANDOM, *weight.shape[1:]))
+    weight = weight[
+        np.argsort(-np.linalg.norm(weight.reshape(len(weight), -1), axis=1), kind="stable")
+    ]
+    random = np.random.default_rng(subject.settings["seed"]).standard_normal(
+        (RANDOM, *weight.shape[1:])
+    )
     found = Section("Filters")
     show_filters(subject, weight, found)
     for part in (show_gabors, show_code):
@@ -80,27 +84,41 @@ def show_gabors(subject: Subject, weight: np.ndarray, random: np.ndarray, found:
     fits = [fit_gabor(pattern) for pattern in target]
     r2 = np.array([fit.r2 for fit in fits])
     chance = np.array([fit_gabor(pattern).r2 for pattern in main_component(random[:BY_CHANCE])])
-    waves = [fit for fit in fits if fit.r2 > np.quantile(chance, 0.95) and fit.frequency * max(target.shape[1:]) > 0.5]
+    waves = [
+        fit
+        for fit in fits
+        if fit.r2 > np.quantile(chance, 0.95) and fit.frequency * max(target.shape[1:]) > 0.5
+    ]
     order = np.argsort(-r2, kind="stable")[:BEST]
     both = np.stack([part for i in order for part in (target[i], fits[i].fitted)])
     path, size = subject.folder / "filters.gabor.png", (760, 200)
     with drawing(path, *size, columns=3) as axes:
         most = np.abs(both[::2]).max((1, 2)).repeat(2)
-        show(axes[0, 0], sheet(signed(both[:, None], most), 4), "best fits: filter and Gabor function")
+        show(
+            axes[0, 0],
+            sheet(signed(both[:, None], most), 4),
+            "best fits: filter and Gabor function",
+        )
         compare(axes[0, 1], r2, chance, "R² of the fit")
         angles = [(fit.angle + BIN / 2) % 180 - BIN / 2 for fit in waves]
         counts, _ = np.histogram(angles, np.arange(-BIN / 2, 180, BIN))
         axes[0, 2].bar(np.arange(0, 180, BIN), counts, 0.8 * BIN, color=BLUE)
-        axes[0, 2].set(title="filters by direction of their stripes", xlabel="degrees, 0 is horizontal")
+        axes[0, 2].set(
+            title="filters by direction of their stripes", xlabel="degrees, 0 is horizontal"
+        )
         axes[0, 2].set_xticks(np.arange(0, 180, 2 * BIN))
         axes[0, 2].yaxis.get_major_locator().set_params(integer=True)
         if not waves:
-            axes[0, 2].text(0.5, 0.5, "none fits better than noise", transform=axes[0, 2].transAxes, ha="center")
+            axes[0, 2].text(
+                0.5, 0.5, "none fits better than noise", transform=axes[0, 2].transAxes, ha="center"
+            )
     caption = (
         f"Gabor functions fitted to the {len(fits)} strongest filters explain {np.median(r2):.0%} of the median one "
         f"and {np.median(chance):.0%} of a random one; {len(waves)} with stripes fit better than 95 % of these."
     )
-    found.shown.append(Shown(Picture(path.name, *size, "Filters, their Gabor fits and their directions."), caption))
+    found.shown.append(
+        Shown(Picture(path.name, *size, "Filters, their Gabor fits and their directions."), caption)
+    )
     found.facts["gabor"] = {
         "r2": rounded(np.median(r2)),
         "random": rounded(np.median(chance)),
@@ -112,7 +130,14 @@ def compare(axis: Axes, values: np.ndarray, chance: np.ndarray, title: str) -> N
     """Draw how the filters' values (from 0 to 1) are spread, beside those of random filters."""
     edges = np.linspace(min(0.0, values.min(), chance.min()), 1, 21)
     for part, colour, label in ((chance, ORANGE, "random"), (values, BLUE, "filters")):
-        axis.hist(part, edges, weights=np.full(len(part), 1 / len(part)), color=colour, alpha=0.6, label=label)
+        axis.hist(
+            part,
+            edges,
+            weights=np.full(len(part), 1 / len(part)),
+            color=colour,
+            alpha=0.6,
+            label=label,
+        )
     axis.set(title=title, ylabel="share")
     axis.legend(loc="best")
 
@@ -125,11 +150,18 @@ def show_code(subject: Subject, weight: np.ndarray, random: np.ndarray, found: S
     alike = likeness(weight.reshape(len(weight), -1), atoms)
     close, chance = alike.max(1), likeness(random.reshape(RANDOM, -1), atoms).max(1)
     order = np.argsort(-close, kind="stable")[:BEST]
-    pairs = np.stack([part for i in order for part in (weight[i].ravel(), atoms[alike[i].argmax()])])
+    pairs = np.stack(
+        [part for i in order for part in (weight[i].ravel(), atoms[alike[i].argmax()])]
+    )
     path, size = subject.folder / "filters.code.png", (760, 200)
     with drawing(path, *size, columns=3) as axes:
         for axis, rows, columns, title in (
-            (axes[0, 0], atoms, math.ceil(math.sqrt(1.5 * len(atoms))), "sparse code of the images"),
+            (
+                axes[0, 0],
+                atoms,
+                math.ceil(math.sqrt(1.5 * len(atoms))),
+                "sparse code of the images",
+            ),
             (axes[0, 1], pairs, 4, "closest: filter and atom"),
         ):
             tiles = rows.reshape(-1, channels, height, width)
@@ -140,7 +172,9 @@ def show_code(subject: Subject, weight: np.ndarray, random: np.ndarray, found: S
         f"its own. The median filter has a cosine of {np.median(close):.2f} with its closest atom, a random one "
         f"{np.median(chance):.2f}; {beyond(close, chance):.0%} of the filters are closer than 95 % of random ones."
     )
-    found.shown.append(Shown(Picture(path.name, *size, "A sparse code beside the filters closest to it."), caption))
+    found.shown.append(
+        Shown(Picture(path.name, *size, "A sparse code beside the filters closest to it."), caption)
+    )
     found.facts["sparse_code"] = {
         "cosine": rounded(np.median(close)),
         "random": rounded(np.median(chance)),
@@ -152,7 +186,9 @@ def spectrum(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the power of filters (N, C, h, w) at each frequency (N, n), 1 in the mean, and those frequencies (n,)."""
     power = (np.abs(np.fft.fft2(weight, (GRID, GRID))) ** 2).sum(1).reshape(len(weight), -1)
     axis = np.fft.fftfreq(GRID)
-    return power / np.maximum(power.mean(1, keepdims=True), 1e-30), np.hypot(axis[:, None], axis).ravel()
+    return power / np.maximum(power.mean(1, keepdims=True), 1e-30), np.hypot(
+        axis[:, None], axis
+    ).ravel()
 
 
 def high_share(weight: np.ndarray) -> np.ndarray:
@@ -180,26 +216,36 @@ def firing(net: Classifier, images: np.ndarray) -> list[Firing]:
         for k, output in enumerate(outputs):
             if output is not None and output.dim() == 4:
                 fires = (output > 0).float().mean((2, 3)).sum(0)
-                seen.setdefault(k, []).append(torch.stack([fires, output.amin((0, 2, 3)), output.amax((0, 2, 3))]))
+                seen.setdefault(k, []).append(
+                    torch.stack([fires, output.amin((0, 2, 3)), output.amax((0, 2, 3))])
+                )
     stacked = [torch.stack(seen[k]).numpy() for k in sorted(seen)]  # (batches, 3, C) each
     return [Firing(a[:, 0].sum(0) / len(images), a[:, 1].min(0) == a[:, 2].max(0)) for a in stacked]
 
 
-def show_silent(subject: Subject, net: Classifier, weight: np.ndarray, random: np.ndarray, found: Section) -> None:
+def show_silent(
+    subject: Subject, net: Classifier, weight: np.ndarray, random: np.ndarray, found: Section
+) -> None:
     """Add how often units fire, by layer, which never do, and the filters' spectrum (V39)."""
     images, _ = subject.samples(subject.settings["searched"])
     layers = firing(net, images)
     power, frequency = spectrum(weight)
     share, white = high_share(weight), high_share(random)
     middles = np.arange(0.025, 0.5, 0.05)
-    rings = np.stack([power[:, np.abs(frequency - middle) <= 0.025].mean(1) for middle in middles], 1)
+    rings = np.stack(
+        [power[:, np.abs(frequency - middle) <= 0.025].mean(1) for middle in middles], 1
+    )
     path, size = subject.folder / "filters.silent.png", (760, 200)
     with drawing(path, *size, columns=2) as axes:
         depth = np.arange(1, len(layers) + 1)
-        low, middle, high = np.array([np.quantile(one.share, (0.1, 0.5, 0.9)) for one in layers]).T * 100
+        low, middle, high = (
+            np.array([np.quantile(one.share, (0.1, 0.5, 0.9)) for one in layers]).T * 100
+        )
         axes[0, 0].fill_between(depth, low, high, color=BLUE, alpha=0.25, lw=0)
         axes[0, 0].plot(depth, middle, color=BLUE, marker=".", label="fires, median and 80 %")
-        axes[0, 0].plot(depth, [100 * one.silent.mean() for one in layers], color=ORANGE, label="never fires")
+        axes[0, 0].plot(
+            depth, [100 * one.silent.mean() for one in layers], color=ORANGE, label="never fires"
+        )
         axes[0, 0].set(
             title="places where a unit fires, and units that never do, in %",
             xlabel="activation, from the image on",
@@ -208,14 +254,25 @@ def show_silent(subject: Subject, net: Classifier, weight: np.ndarray, random: n
         )
         axes[0, 0].xaxis.get_major_locator().set_params(integer=True)
         axes[0, 0].legend(loc="upper right", ncols=2)
-        axes[0, 1].fill_between(middles, *np.quantile(rings, (0.1, 0.9), axis=0), color=BLUE, alpha=0.25, lw=0)
+        axes[0, 1].fill_between(
+            middles, *np.quantile(rings, (0.1, 0.9), axis=0), color=BLUE, alpha=0.25, lw=0
+        )
         axes[0, 1].plot(middles, rings.mean(0), color=BLUE, label="filters, mean and 80 %")
         axes[0, 1].axhline(1, color=INK, lw=0.8, ls="--", label="white noise")
-        axes[0, 1].set(title="power of the first layer's filters", xlabel="cycles per pixel", ylim=(0, None))
+        axes[0, 1].set(
+            title="power of the first layer's filters", xlabel="cycles per pixel", ylim=(0, None)
+        )
         axes[0, 1].legend()
-    silent, units = sum(int(one.silent.sum()) for one in layers), sum(len(one.silent) for one in layers)
+    silent, units = (
+        sum(int(one.silent.sum()) for one in layers),
+        sum(len(one.silent) for one in layers),
+    )
     worst = max(range(len(layers)), key=lambda k: layers[k].silent.mean())
-    most = f", most of them in activation {worst + 1} ({layers[worst].silent.mean():.0%})" if silent else ""
+    most = (
+        f", most of them in activation {worst + 1} ({layers[worst].silent.mean():.0%})"
+        if silent
+        else ""
+    )
     caption = (
         f"{silent} of {units} units in {len(layers)} activations answer the same everywhere on {len(images)} test "
         f"images{most}. The first layer's filters have {share.mean():.0%} of their energy above {HIGH} cycles per "
@@ -224,4 +281,7 @@ def show_silent(subject: Subject, net: Classifier, weight: np.ndarray, random: n
     alt = "How often units fire, by layer, and the spectrum of the first layer's filters."
     found.shown.append(Shown(Picture(path.name, *size, alt), caption))
     found.facts["silent"] = {"units": units, "silent": silent, "images": len(images)}
-    found.facts["high_frequency"] = {"share": rounded(share.mean()), "white_noise": rounded(white.mean())}
+    found.facts["high_frequency"] = {
+        "share": rounded(share.mean()),
+        "white_noise": rounded(white.mean()),
+    }

@@ -30,16 +30,23 @@ def fit_gabor(target: np.ndarray) -> Gabor:
     linear, and solved for at every step; frequencies stay below .5, widths above .5 pixels: pixels tell no more.
     """
     height, width = target.shape
-    y, x = np.mgrid[:height, :width] - np.array([(height - 1) / 2, (width - 1) / 2]).reshape(2, 1, 1)
+    y, x = np.mgrid[:height, :width] - np.array([(height - 1) / 2, (width - 1) / 2]).reshape(
+        2, 1, 1
+    )
     wanted = target.ravel()
 
     def fitted(p: np.ndarray) -> np.ndarray:
-        (dx, dy), (fx, fy) = (x - width / 2 * np.tanh(p[0]), y - height / 2 * np.tanh(p[1])), 0.5 * np.tanh(p[4:])
+        (dx, dy), (fx, fy) = (
+            (x - width / 2 * np.tanh(p[0]), y - height / 2 * np.tanh(p[1])),
+            0.5 * np.tanh(p[4:]),
+        )
         along, across = 0.5 + np.exp(p[2:4].clip(-9, 9))
         u, v = (fx * dx + fy * dy), (fx * dy - fy * dx)
         f = max(np.hypot(fx, fy), 1e-9)
         envelope = np.exp(-((u / (f * along)) ** 2 + (v / (f * across)) ** 2) / 2)
-        waves = np.stack([envelope * np.cos(2 * np.pi * u), envelope * np.sin(2 * np.pi * u)]).reshape(2, -1)
+        waves = np.stack(
+            [envelope * np.cos(2 * np.pi * u), envelope * np.sin(2 * np.pi * u)]
+        ).reshape(2, -1)
         # least squares of two numbers: the ridge keeps it solvable where the sine is 0 everywhere
         return np.linalg.solve(waves @ waves.T + RIDGE, waves @ wanted) @ waves
 
@@ -49,16 +56,23 @@ def fit_gabor(target: np.ndarray) -> Gabor:
     middle = 2 * (energy * x).sum() / width, 2 * (energy * y).sum() / height
     place = np.arctanh(np.clip([*middle, 2 * fx, 2 * fy], -0.99, 0.99))
     starts = [np.insert(place, 2, np.log([width * share] * 2)) for share in (0.15, 0.35)]
-    fits = [least_squares(lambda p: fitted(p) - wanted, start, method="lm", max_nfev=MOST_STEPS) for start in starts]
+    fits = [
+        least_squares(lambda p: fitted(p) - wanted, start, method="lm", max_nfev=MOST_STEPS)
+        for start in starts
+    ]
     best = min(fits, key=lambda fit: fit.cost).x
     left = ((fitted(best) - wanted) ** 2).sum() / ((wanted - wanted.mean()) ** 2).sum()
     fx, fy = 0.5 * np.tanh(best[4:])
     angle = np.degrees(np.arctan2(fx, fy)) % 180  # rows run downwards
-    return Gabor(1 - float(left), float(angle), float(np.hypot(fx, fy)), fitted(best).reshape(target.shape))
+    return Gabor(
+        1 - float(left), float(angle), float(np.hypot(fx, fy)), fitted(best).reshape(target.shape)
+    )
 
 
 def main_component(weight: np.ndarray) -> np.ndarray:
     """Return filters (N, h, w): of those with colour (N, C, h, w) the pattern of the colour that varies most."""
     count, _, *shape = weight.shape
-    _, strength, patterns = np.linalg.svd(weight.reshape(count, weight.shape[1], -1), full_matrices=False)
+    _, strength, patterns = np.linalg.svd(
+        weight.reshape(count, weight.shape[1], -1), full_matrices=False
+    )
     return (strength[:, :1] * patterns[:, 0]).reshape(count, *shape)

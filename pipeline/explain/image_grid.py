@@ -47,7 +47,10 @@ def stretched(tiles: np.ndarray) -> np.ndarray:
 def resized(tiles: np.ndarray, side: int) -> np.ndarray:
     """Return tiles (N, H, W, 4) with a longer side of `side` pixels, each the nearest one's colour."""
     height, width = (max(1, round(side * n / max(tiles.shape[1:3]))) for n in tiles.shape[1:3])
-    rows, columns = np.arange(height) * tiles.shape[1] // height, np.arange(width) * tiles.shape[2] // width
+    rows, columns = (
+        np.arange(height) * tiles.shape[1] // height,
+        np.arange(width) * tiles.shape[2] // width,
+    )
     return tiles[:, rows][:, :, columns]
 
 

@@ -28,7 +28,11 @@ CHANGES: dict[str, tuple[Callable[[float], tuple[float, float, float]], list[flo
     "scale": (lambda v: (v, 0.0, 0.0), [0.7, 0.85, 1, 1.2, 1.4]),
     "rotation, degrees": (lambda v: (1.0, math.radians(v), 0.0), [0, 5, 15, 30, 60]),
 }
-TOLD = {"shift, % of the width": 12.5, "scale": 1.2, "rotation, degrees": 15}  # of which facts and caption tell
+TOLD = {
+    "shift, % of the width": 12.5,
+    "scale": 1.2,
+    "rotation, degrees": 15,
+}  # of which facts and caption tell
 STILL = (1.0, 0.0, 0.0)
 
 
@@ -56,10 +60,15 @@ def curves(net: Classifier, images: Tensor, looked_at: list[Layer]) -> dict[str,
     found = {}
     for name, (to, values) in CHANGES.items():
         changes = [to(value) for value in values]
-        columns = [plain if c == STILL else answers(net, moved(images, *c), looked_at) for c in changes]
+        columns = [
+            plain if c == STILL else answers(net, moved(images, *c), looked_at) for c in changes
+        ]
         found[name] = np.array(
             [
-                [float((a - b).norm(dim=1).mean() / one) for a, b, one in zip(plain, column, unit, strict=True)]
+                [
+                    float((a - b).norm(dim=1).mean() / one)
+                    for a, b, one in zip(plain, column, unit, strict=True)
+                ]
                 for column in columns
             ]
         ).T
@@ -74,7 +83,10 @@ def section(subject: Subject) -> Section | None:
     images, _ = subject.samples(subject.settings["images"])
     x = tensor(images)
     looked_at = chosen(layers(net, x), LAYERS)
-    found = {name: finite(rows, f"a distance under {name}") for name, rows in curves(net, x, looked_at).items()}
+    found = {
+        name: finite(rows, f"a distance under {name}")
+        for name, rows in curves(net, x, looked_at).items()
+    }
     names = [*(layer.name for layer in looked_at), "logits"]
     colours = matplotlib.colormaps["viridis"](np.linspace(0.85, 0.1, len(names)))
     with drawing(path, *size, columns=len(found), head_px=24) as axes:
@@ -84,14 +96,22 @@ def section(subject: Subject) -> Section | None:
             axis.axhline(1, color="#777777", lw=0.8, ls="--")
             axis.set(title=kind, ylim=(0, max(1.1, 1.05 * max(r.max() for r in found.values()))))
         axes[0, 0].set_ylabel("relative distance")
-        axes[0, 0].figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="upper left", ncols=len(names))
+        axes[0, 0].figure.legend(
+            *axes[0, 0].get_legend_handles_labels(), loc="upper left", ncols=len(names)
+        )
     told = {k: found[k][:, CHANGES[k][1].index(value)] for k, value in TOLD.items()}
     first, last = names[0], names[-1]
-    parts = [f"{rows[0]:.2f} and {rows[-1]:.2f} for {kind.split(',')[0]} {TOLD[kind]:g}" for kind, rows in told.items()]
+    parts = [
+        f"{rows[0]:.2f} and {rows[-1]:.2f} for {kind.split(',')[0]} {TOLD[kind]:g}"
+        for kind, rows in told.items()
+    ]
     caption = (
         f"How far the answer moves, as a share of the distance between two images (dashed), for {len(images)} test "
         f"images: {first} and {last} by {'; '.join(parts)}."
     )
-    shown = Shown(Picture(path.name, *size, "Relative distance of features under shift, scale and rotation."), caption)
+    shown = Shown(
+        Picture(path.name, *size, "Relative distance of features under shift, scale and rotation."),
+        caption,
+    )
     facts = {name: [rounded(told[kind][i]) for kind in told] for i, name in enumerate(names)}
     return Section("Invariance", [shown], {"invariance": facts})

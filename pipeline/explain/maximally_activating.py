@@ -13,7 +13,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pipeline.explain.activations import Layer, batches, chosen, classifier, layers, outputs, rounded
+from pipeline.explain.activations import (
+    Layer,
+    batches,
+    chosen,
+    classifier,
+    layers,
+    outputs,
+    rounded,
+)
 from pipeline.explain.image_grid import heat, photos, resized, sheet, show, signed, stretched
 from pipeline.explain.modified_relu import Cap
 from pipeline.explain.pixels import tensor
@@ -28,7 +36,10 @@ UNITS = 3  # of each layer
 TILE_PX = 64
 READABLE = 4  # places along a map: smaller ones are no picture
 VIVID = 0.995  # of a projection's values lie within its scale
-RECTIFIERS = (nn.ReLU, Cap)  # a Cap, the second half of a ReLU6, would let nothing back from a unit at its bound
+RECTIFIERS = (
+    nn.ReLU,
+    Cap,
+)  # a Cap, the second half of a ReLU6, would let nothing back from a unit at its bound
 
 
 @dataclass(frozen=True)
@@ -47,7 +58,9 @@ class Peaks:
         """Return the units, those first whose TOP images stand out most from all images; without dead ones."""
         spread = self.values.std(0)
         last = np.take_along_axis(self.values, self.top(), 0)[-1]
-        score = np.where(spread > 0, (last - self.values.mean(0)) / np.maximum(spread, 1e-12), -np.inf)
+        score = np.where(
+            spread > 0, (last - self.values.mean(0)) / np.maximum(spread, 1e-12), -np.inf
+        )
         return np.argsort(-score, kind="stable")[: int((spread > 0).sum())]
 
 
@@ -67,14 +80,25 @@ def section(subject: Subject) -> Section | None:
     found = Section("Units")
     wide = [layer for layer in spatial if max(layer.shape[1:]) >= READABLE] or spatial
     show_maps(subject, net, images[:2], chosen(wide, LAYERS), found)
-    show_patches(subject, net, images, classes, list(zip(looked_at, seen, peaks(net, x, modules), strict=True)), found)
+    show_patches(
+        subject,
+        net,
+        images,
+        classes,
+        list(zip(looked_at, seen, peaks(net, x, modules), strict=True)),
+        found,
+    )
     return found
 
 
-def show_maps(subject: Subject, net: Classifier, images: np.ndarray, looked_at: list[Layer], found: Section) -> None:
+def show_maps(
+    subject: Subject, net: Classifier, images: np.ndarray, looked_at: list[Layer], found: Section
+) -> None:
     """Add the maps of the units that answer two images most strongly, layer by layer (V04)."""
     with torch.no_grad():
-        maps = [o.numpy() for o in outputs(net, tensor(images), [layer.module for layer in looked_at])]
+        maps = [
+            o.numpy() for o in outputs(net, tensor(images), [layer.module for layer in looked_at])
+        ]
     path, size = subject.folder / "units.maps.png", (760, 74 * len(maps))
     with drawing(path, *size, rows=len(maps), columns=2) as axes:
         for line, layer, part in zip(axes, looked_at, maps, strict=True):
@@ -82,7 +106,10 @@ def show_maps(subject: Subject, net: Classifier, images: np.ndarray, looked_at: 
             units = np.argsort(-np.abs(part).max((0, 2, 3)), kind="stable")[:MAPS]
             low, high = min(0.0, float(part[:, units].min())), float(part[:, units].max())
             for axis, image, own in zip(line, images, part[:, units], strict=True):
-                tiles = [resized(photos(image[None]), TILE_PX), resized(heat(own, low, high), TILE_PX)]
+                tiles = [
+                    resized(photos(image[None]), TILE_PX),
+                    resized(heat(own, low, high), TILE_PX),
+                ]
                 show(
                     axis,
                     sheet(np.concatenate(tiles), MAPS + 1),
@@ -92,7 +119,9 @@ def show_maps(subject: Subject, net: Classifier, images: np.ndarray, looked_at: 
         f"Two test images and the {MAPS} units that answer them most strongly in {len(maps)} of the network's layers; "
         "the same units left and right, the maps of a layer on one scale (bright is high)."
     )
-    found.shown.append(Shown(Picture(path.name, *size, "Activation maps of two images, by layer."), caption))
+    found.shown.append(
+        Shown(Picture(path.name, *size, "Activation maps of two images, by layer."), caption)
+    )
 
 
 def size_of(layer: Layer) -> str:
@@ -105,9 +134,20 @@ def peaks(net: Classifier, x: Tensor, modules: list[nn.Module]) -> list[Peaks]:
     for found in batches(net, x, modules):
         for own, maps in zip(parts, found, strict=True):
             values, places = maps.flatten(2).max(2)
-            own.append(Peaks(values.numpy(), (places // maps.shape[3]).numpy(), (places % maps.shape[3]).numpy()))
+            own.append(
+                Peaks(
+                    values.numpy(),
+                    (places // maps.shape[3]).numpy(),
+                    (places % maps.shape[3]).numpy(),
+                )
+            )
     return [
-        Peaks(*(np.concatenate([getattr(p, key) for p in own]) for key in ("values", "rows", "columns")))
+        Peaks(
+            *(
+                np.concatenate([getattr(p, key) for p in own])
+                for key in ("values", "rows", "columns")
+            )
+        )
         for own in parts
     ]
 
@@ -120,7 +160,10 @@ def deconvnet(net: Classifier, images: Tensor, module: nn.Module, places: np.nda
     comes back in place of its own derivative. Without ReLUs it is the gradient.
     """
     rectifiers = [m for m in net.modules() if isinstance(m, RECTIFIERS)]
-    hooks = [m.register_full_backward_hook(lambda m, before, after: (after[0].clamp_min(0),)) for m in rectifiers]
+    hooks = [
+        m.register_full_backward_hook(lambda m, before, after: (after[0].clamp_min(0),))
+        for m in rectifiers
+    ]
     x = images.clone().requires_grad_()
     try:
         (maps,) = outputs(net, x, [module])
@@ -142,7 +185,9 @@ def coarse(values: np.ndarray, block: int) -> np.ndarray:
 
 def scale_of(values: np.ndarray) -> np.ndarray:
     """Return for each projection (N, C, H, W) what most of its values lie within, those apart that are exactly 0."""
-    return np.array([np.quantile(own[own > 0], VIVID) if own.any() else 1.0 for own in np.abs(values)])
+    return np.array(
+        [np.quantile(own[own > 0], VIVID) if own.any() else 1.0 for own in np.abs(values)]
+    )
 
 
 def cut(tiles: np.ndarray, seen: Fields, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
@@ -157,20 +202,31 @@ def cut(tiles: np.ndarray, seen: Fields, rows: np.ndarray, columns: np.ndarray) 
         border = [(field.size, field.size) if k == axis else (0, 0) for k in range(4)]
         wide = np.pad(tiles, border)
         starts = places * field.jump + field.first + field.size  # the border's width added
-        tiles = np.stack([tile.take(range(a, a + field.size), axis - 1) for tile, a in zip(wide, starts, strict=True)])
+        tiles = np.stack(
+            [
+                tile.take(range(a, a + field.size), axis - 1)
+                for tile, a in zip(wide, starts, strict=True)
+            ]
+        )
     return tiles
 
 
 def purity(own: Peaks, classes: np.ndarray) -> float:
     """Return the share of a unit's TOP images that are of its commonest class, in the mean of all living units."""
     tops = classes[own.top()[:, own.outstanding()]]  # (TOP, units)
-    return float(np.mean([np.bincount(column).max() / len(column) for column in tops.T])) if tops.size else 0.0
+    return (
+        float(np.mean([np.bincount(column).max() / len(column) for column in tops.T]))
+        if tops.size
+        else 0.0
+    )
 
 
 def chance(classes: np.ndarray, seed: int, draws: int = 500) -> float:
     """Return the `purity` of units that answer to images at random."""
     rng = np.random.default_rng(seed)
-    return float(np.mean([np.bincount(rng.permutation(classes)[:TOP]).max() / TOP for _ in range(draws)]))
+    return float(
+        np.mean([np.bincount(rng.permutation(classes)[:TOP]).max() / TOP for _ in range(draws)])
+    )
 
 
 def show_patches(
@@ -197,22 +253,33 @@ def show_patches(
                 rows, columns = own.rows[top, unit], own.columns[top, unit]
                 places = np.stack([np.full(len(top), unit), rows, columns])
                 back = finite(
-                    deconvnet(net, tensor(images[top]), layer.module, places), f"a projection of {layer.name}"
+                    deconvnet(net, tensor(images[top]), layer.module, places),
+                    f"a projection of {layer.name}",
                 )
                 back = coarse(back, min(field or side, side) // TILE_PX)
                 shares = signed(back, scale_of(back))
-                patches, shares = (cut(tiles, seen, rows, columns) for tiles in (photos(images[top]), shares))
+                patches, shares = (
+                    cut(tiles, seen, rows, columns) for tiles in (photos(images[top]), shares)
+                )
                 for j, tiles in enumerate((stretched(patches), shares)):
                     part = resized(tiles, TILE_PX)
                     title = f"unit {unit}" if k or j else f"{layer.name} ({sees}): unit {unit}"
                     show(line[2 * k + j], sheet(part, 3), title if j == 0 else "")
     sizes = ", ".join(f"{name} {row['pixels'] or 'all'}" for name, row in facts.items())
     ends = [row["purity"] for row in facts.values()]
-    how = "deconvnet" if any(isinstance(m, RECTIFIERS) for m in net.modules()) else "gradient, as there is no ReLU"
+    how = (
+        "deconvnet"
+        if any(isinstance(m, RECTIFIERS) for m in net.modules())
+        else "gradient, as there is no ReLU"
+    )
     caption = (
         f"Units that single out nine of {len(images)} test images: these, cut to what the unit sees and in full "
         f"contrast, and what of them excites it ({how}). A unit sees, in pixels by layer: {sizes}. The nine images of "
         f"a unit are {ends[0]:.0%} of one class in the first of these layers and {ends[-1]:.0%} in the last, "
         f"nine at random {chance(classes, subject.settings['seed']):.0%}."
     )
-    found.shown.append(Shown(Picture(path.name, *size, "Patches that excite units most, and projections."), caption))
+    found.shown.append(
+        Shown(
+            Picture(path.name, *size, "Patches that excite units most, and projections."), caption
+        )
+    )

@@ -39,7 +39,9 @@ class Watch(TorchFunctionMode):
         self.seen: set[nn.Module] = set()
         self.owners: dict[nn.Module, None] = {}
 
-    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_function__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
         if function in FUNCTIONS and not isinstance(self.inside[-1], nn.ReLU):
             self.owners[self.inside[-1]] = None
         return function(*args, **(kwargs or {}))
@@ -65,7 +67,10 @@ class Shallow(fx.Tracer):
 @contextmanager
 def watching() -> Iterator[Watch]:
     watch = Watch()
-    handles = hooks.register_module_forward_pre_hook(watch.enter), hooks.register_module_forward_hook(watch.leave)
+    handles = (
+        hooks.register_module_forward_pre_hook(watch.enter),
+        hooks.register_module_forward_hook(watch.leave),
+    )
     try:
         with watch, torch.no_grad():
             yield watch
@@ -95,10 +100,14 @@ def as_modules(net: nn.Module, example: Tensor) -> nn.Module:
         after = net(example)
     if watch.owners:
         names = ", ".join(sorted({type(owner).__name__ for owner in watch.owners}))
-        raise StageError(f"explain: a ReLU of {names} is called more than once; give each call an nn.ReLU of its own")
+        raise StageError(
+            f"explain: a ReLU of {names} is called more than once; give each call an nn.ReLU of its own"
+        )
     both = zip(*(o if isinstance(o, tuple) else (o,) for o in (before, after)), strict=True)
     if not all(torch.allclose(a, b, rtol=LIMIT, atol=LIMIT) for a, b in both):
-        raise StageError("explain: with its ReLUs as modules the network answers otherwise; write them as nn.ReLU")
+        raise StageError(
+            "explain: with its ReLUs as modules the network answers otherwise; write them as nn.ReLU"
+        )
     return net
 
 
@@ -106,15 +115,24 @@ def rewritten(owner: nn.Module) -> fx.GraphModule:
     """Return the module with the same parts and a new nn.ReLU for each ReLU that its forward calls."""
     try:
         graph = Shallow().trace(owner)
-    except (fx.proxy.TraceError, TypeError, RuntimeError, AttributeError) as error:  # a forward that asks for values
+    except (
+        fx.proxy.TraceError,
+        TypeError,
+        RuntimeError,
+        AttributeError,
+    ) as error:  # a forward that asks for values
         what = f"the ReLUs of {type(owner).__name__} are functions, and torch.fx cannot trace it"
-        raise StageError(f"explain: {what} ({' '.join(str(error).split())}); write them as nn.ReLU") from None
+        raise StageError(
+            f"explain: {what} ({' '.join(str(error).split())}); write them as nn.ReLU"
+        ) from None
     made = fx.GraphModule(owner, graph)
     calls = [node for node in graph.nodes if calls_relu(node, owner)]
     for k, node in enumerate(calls):
         made.add_submodule(name := f"explained_relu{k}", nn.ReLU())
         with graph.inserting_after(node):
-            node.replace_all_uses_with(graph.call_module(name, node.args[:1] or (node.kwargs["input"],)))
+            node.replace_all_uses_with(
+                graph.call_module(name, node.args[:1] or (node.kwargs["input"],))
+            )
         graph.erase_node(node)
     made.delete_all_unused_submodules()
     made.recompile()
@@ -124,7 +142,9 @@ def rewritten(owner: nn.Module) -> fx.GraphModule:
 def calls_relu(node: fx.Node, owner: nn.Module) -> bool:
     if node.op == "call_module":
         return isinstance(owner.get_submodule(str(node.target)), nn.ReLU)
-    return node.target in FUNCTIONS or (node.op == "call_method" and node.target in ("relu", "relu_"))
+    return node.target in FUNCTIONS or (
+        node.op == "call_method" and node.target in ("relu", "relu_")
+    )
 
 
 def replace(net: nn.Module, old: nn.Module, new: nn.Module) -> None:

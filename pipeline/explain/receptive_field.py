@@ -17,7 +17,12 @@ from torch.utils._pytree import tree_leaves
 
 aten = torch.ops.aten
 # operators that answer place i from place i of their inputs, beside those that torch calls pointwise
-ALIKE = {aten.native_batch_norm.default, aten.cat.default, aten.clone.default, aten._to_copy.default}
+ALIKE = {
+    aten.native_batch_norm.default,
+    aten.cat.default,
+    aten.clone.default,
+    aten._to_copy.default,
+}
 
 
 @dataclass(frozen=True)
@@ -35,15 +40,23 @@ class Field:
     def slide(self, kernel: int, stride: int, padding: int, dilation: int = 1) -> Field:
         """Return the field of a window that slides over units with this one."""
         reach = dilation * (kernel - 1)
-        return Field(self.first - padding * self.jump, self.last + (reach - padding) * self.jump, self.jump * stride)
+        return Field(
+            self.first - padding * self.jump,
+            self.last + (reach - padding) * self.jump,
+            self.jump * stride,
+        )
 
     def shift(self, steps: int, every: int = 1) -> Field:
         """Return the field where unit i is the one that was at `steps` + `every` * i."""
-        return Field(self.first + steps * self.jump, self.last + steps * self.jump, self.jump * every)
+        return Field(
+            self.first + steps * self.jump, self.last + steps * self.jump, self.jump * every
+        )
 
     def within(self, place: int, length: int) -> tuple[int, int]:
         """Return the first input that the unit at `place` sees, and the one after the last, padding cut off."""
-        return max(0, self.first + self.jump * place), min(length, self.last + self.jump * place + 1)
+        return max(0, self.first + self.jump * place), min(
+            length, self.last + self.jump * place + 1
+        )
 
 
 Fields = tuple[Field, ...] | None  # one for each axis of the map; None: every unit sees every input
@@ -66,7 +79,9 @@ class Known(TorchDispatchMode):
     def __init__(self, example: Tensor):
         super().__init__()
         self.axes = example.dim() - 2
-        self.seen: dict[int, tuple[Tensor, Fields]] = {}  # with the tensor, so that no other gets its id
+        self.seen: dict[
+            int, tuple[Tensor, Fields]
+        ] = {}  # with the tensor, so that no other gets its id
         self.put(example, (Field(),) * self.axes)
 
     @classmethod
@@ -79,11 +94,17 @@ class Known(TorchDispatchMode):
     def of(self, tensor: Tensor) -> Fields:
         return self.seen[id(tensor)][1]
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
         output = func(*args, **(kwargs or {}))
         sources = [self.of(t) for t in tree_leaves(args) if id(t) in self.seen]
         if sources:
-            fields = None if any(source is None for source in sources) else step(func, args, sources, self.axes)
+            fields = (
+                None
+                if any(source is None for source in sources)
+                else step(func, args, sources, self.axes)
+            )
             for tensor in tree_leaves(output):
                 self.put(tensor, fields)
         return output
@@ -98,8 +119,12 @@ def step(func: Any, args: tuple[Any, ...], sources: list[Any], axes: int) -> Fie
         value = [value] if isinstance(value, int) else list(value)
         return value * axes if len(value) == 1 else value
 
-    def slid(kernel: list[int], stride: list[int], padding: list[int], dilation: list[int]) -> Fields:
-        return tuple(f.slide(*how) for f, *how in zip(before, kernel, stride, padding, dilation, strict=True))
+    def slid(
+        kernel: list[int], stride: list[int], padding: list[int], dilation: list[int]
+    ) -> Fields:
+        return tuple(
+            f.slide(*how) for f, *how in zip(before, kernel, stride, padding, dilation, strict=True)
+        )
 
     def shifted(steps: Sequence[int], every: Sequence[int]) -> Fields:
         return tuple(f.shift(n, m) for f, n, m in zip(before, steps, every, strict=True))
@@ -115,7 +140,10 @@ def step(func: Any, args: tuple[Any, ...], sources: list[Any], axes: int) -> Fie
     if func is aten.slice.Tensor:
         dim, start, _, every = (*args[1:], *(0, None, None, 1)[len(args) - 1 :])
         starts = range(args[0].shape[dim])[start or 0 :][:1]
-        moves = [((starts or [0])[0], every) if axis + 2 == dim % (axes + 2) else (0, 1) for axis in range(axes)]
+        moves = [
+            ((starts or [0])[0], every) if axis + 2 == dim % (axes + 2) else (0, 1)
+            for axis in range(axes)
+        ]
         return shifted(*zip(*moves, strict=True))
     if func in ALIKE or torch.Tag.pointwise in func.tags:
         return tuple(union(own) for own in zip(*sources, strict=True))

@@ -32,7 +32,9 @@ def section(subject: Subject) -> Section | None:
     return of_series(subject) if isinstance(subject.net, Forecaster) else of_images(subject)
 
 
-def effective(net: Classifier, images: Tensor, modules: list[nn.Module], seed: int) -> list[np.ndarray]:
+def effective(
+    net: Classifier, images: Tensor, modules: list[nn.Module], seed: int
+) -> list[np.ndarray]:
     """Return the mean |gradient| (H, W) of each module's middle units, over images (N, C, H, W).
 
     Luo, Li, Urtasun, Zemel 2016, arXiv:1701.04128, section 3; units of one place are added with random signs, since
@@ -71,29 +73,47 @@ def of_images(subject: Subject) -> Section | None:
     with drawing(path, *size, columns=len(looked_at)) as axes:
         for axis, layer, field, strength in zip(axes[0], looked_at, seen, strengths, strict=True):
             finite(strength, f"the gradient of {layer.name}")
-            axis.imshow(strength / max(strength.max(), 1e-30), cmap="viridis", interpolation="nearest")
+            axis.imshow(
+                strength / max(strength.max(), 1e-30), cmap="viridis", interpolation="nearest"
+            )
             axis.set(xticks=[], yticks=[])
             pixels = max(f.size for f in field) if field else None
             facts[layer.name] = {"pixels": pixels, "effective": rounded(side_of(strength))}
             axis.set_title(f"{layer.name}: {pixels or 'all'}, effective {side_of(strength):.0f}")
             if field:
-                starts = [f.first + f.jump * (n // 2) - 0.5 for f, n in zip(field, layer.shape[1:], strict=True)]
-                box = Rectangle((starts[1], starts[0]), field[1].size, field[0].size, fill=False, ec=ORANGE, lw=1.5)
+                starts = [
+                    f.first + f.jump * (n // 2) - 0.5
+                    for f, n in zip(field, layer.shape[1:], strict=True)
+                ]
+                box = Rectangle(
+                    (starts[1], starts[0]),
+                    field[1].size,
+                    field[0].size,
+                    fill=False,
+                    ec=ORANGE,
+                    lw=1.5,
+                )
                 axis.add_patch(box)
-    parts = [f"{name} {row['pixels'] or 'all'} and {row['effective']:.0f}" for name, row in facts.items()]
+    parts = [
+        f"{name} {row['pixels'] or 'all'} and {row['effective']:.0f}" for name, row in facts.items()
+    ]
     caption = (
         f"Where the middle unit of a layer takes its answer from: mean |gradient| over {len(images)} test images, the "
         f"frame is the receptive field by arithmetic. Sides in pixels, by arithmetic and as large as {MOST:.0%} of the "
         f"gradient: {'; '.join(parts)}."
     )
     return Section(
-        "Receptive fields", [Shown(Picture(path.name, *size, "Receptive fields by layer."), caption)], {"fields": facts}
+        "Receptive fields",
+        [Shown(Picture(path.name, *size, "Receptive fields by layer."), caption)],
+        {"fields": facts},
     )
 
 
 def reach(net: nn.Module, steps: int, series: int) -> np.ndarray:
     """Return |d last forecast / d input| (steps,) of a network of standardised series, on random ones, by step."""
-    x = torch.randn(8, steps, series, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    x = torch.randn(
+        8, steps, series, generator=torch.Generator().manual_seed(0), requires_grad=True
+    )
     (back,) = torch.autograd.grad(net(x)[:, -1].sum(), x)
     return back.abs().sum((0, 2)).numpy()
 
@@ -148,7 +168,11 @@ def draw_gradient(axis: Axes, strength: np.ndarray, longest: int, seen: int) -> 
 
 def of_series(subject: Subject) -> Section | None:
     net = subject.net.net
-    stacks = [m for m in (net.members if isinstance(net, Ensemble) else [net]) if isinstance(m, TCN) and not m.calendar]
+    stacks = [
+        m
+        for m in (net.members if isinstance(net, Ensemble) else [net])
+        if isinstance(m, TCN) and not m.calendar
+    ]
     if stacks:
         return of_blocks(subject, stacks)
     return of_stack(subject, net) if isinstance(net, Causal) and net.dilations else None
@@ -162,7 +186,9 @@ def of_blocks(subject: Subject, nets: list[TCN]) -> Section:
         half = draw_gradient(axes[0, 0], gradient(subject, windows), max(net.context, seen), seen)
     around = {"instance": "mean and spread are", "last": "last value is"}
     kinds = {net.normalise: None for net in nets}
-    paths = [f"a window's {around[kind]} taken from the whole window" for kind in kinds if kind in around]
+    paths = [
+        f"a window's {around[kind]} taken from the whole window" for kind in kinds if kind in around
+    ]
     paths += ["a linear path reads all of it"] if net.linear is not None else []
     many = f"{len(nets)} such nets are averaged. " if len(nets) > 1 else ""
     caption = (
@@ -172,7 +198,9 @@ def of_blocks(subject: Subject, nets: list[TCN]) -> Section:
     )
     alt = "The gradient of the last forecast over the history."
     facts = {"formula": seen, "half": half}
-    return Section("Receptive field", [Shown(Picture(path.name, *size, alt), caption)], {"fields": facts})
+    return Section(
+        "Receptive field", [Shown(Picture(path.name, *size, alt), caption)], {"fields": facts}
+    )
 
 
 def of_stack(subject: Subject, net: Causal) -> Section:
@@ -181,9 +209,13 @@ def of_stack(subject: Subject, net: Causal) -> Section:
     stacks = {"this network": own, "for comparison": other}
     by_formula = {name: 1 + (kernel - 1) * sum(dilations) for name, dilations in stacks.items()}
     windows = subject.source.served("test")[:WINDOWS]
-    rival = Causal(series=1, horizon=1, channels=4, kernel_size=kernel, dilations=other, activation="none")
+    rival = Causal(
+        series=1, horizon=1, channels=4, kernel_size=kernel, dilations=other, activation="none"
+    )
     by_gradient = {
-        "this network": measured(net, 2 * by_formula["this network"] + net.horizon, windows.shape[2]),
+        "this network": measured(
+            net, 2 * by_formula["this network"] + net.horizon, windows.shape[2]
+        ),
         "for comparison": measured(rival, 2 * by_formula["for comparison"], 1),
     }
     path, size = subject.folder / "fields.png", (760, 460)
@@ -191,11 +223,19 @@ def of_stack(subject: Subject, net: Causal) -> Section:
     with drawing(path, *size, rows=3) as axes:
         for axis, (name, dilations) in zip(axes[:2, 0], stacks.items(), strict=True):
             draw_dependencies(axis, kernel, dilations, longest)
-            kind = "plain" if set(dilations) == {1} else f"dilated by {', '.join(map(str, dilations))}"
-            axis.set_title(f"{name}, {kind}: {by_formula[name]} steps by formula, {by_gradient[name]} by gradient")
+            kind = (
+                "plain" if set(dilations) == {1} else f"dilated by {', '.join(map(str, dilations))}"
+            )
+            axis.set_title(
+                f"{name}, {kind}: {by_formula[name]} steps by formula, {by_gradient[name]} by gradient"
+            )
         half = draw_gradient(axes[2, 0], gradient(subject, windows), longest, seen)
     dead = context - seen - net.horizon + 1
-    unseen = f"; no forecast sees the oldest {dead} of the {context} steps of history" if dead > 0 else ""
+    unseen = (
+        f"; no forecast sees the oldest {dead} of the {context} steps of history"
+        if dead > 0
+        else ""
+    )
     caption = (
         f"{depth} causal layers {kernel} wide see {seen} steps, by formula and, with {by_gradient['this network']}, by "
         f"gradient; dilations {other} would see {by_formula['for comparison']}{unseen}. Half of the gradient falls on "
@@ -203,7 +243,9 @@ def of_stack(subject: Subject, net: Causal) -> Section:
     )
     facts = {"formula": seen, "gradient": by_gradient["this network"], "half": half}
     alt = "What the newest output depends on, plain and dilated, and the gradient over the history."
-    return Section("Receptive field", [Shown(Picture(path.name, *size, alt), caption)], {"fields": facts})
+    return Section(
+        "Receptive field", [Shown(Picture(path.name, *size, alt), caption)], {"fields": facts}
+    )
 
 
 OWL = [  # notes S1, O01 of FEATURES.md
@@ -219,7 +261,10 @@ OWL_FILTER = [[-0.7, 0.2, 0.1], [0.3, 0.5, 0.4], [-0.2, -0.4, 0.2]]
 
 def walk() -> dict[str, np.ndarray]:
     """Return each step of the notes' example: image (6, 6), filter (3, 3), map (4, 4), ReLU (4, 4), max pool (2, 2)."""
-    image, kernel = torch.tensor(OWL, dtype=torch.float64), torch.tensor(OWL_FILTER, dtype=torch.float64)
+    image, kernel = (
+        torch.tensor(OWL, dtype=torch.float64),
+        torch.tensor(OWL_FILTER, dtype=torch.float64),
+    )
     answer = F.conv2d(image[None, None], kernel[None, None])
     steps = {
         "image": image,
@@ -236,16 +281,23 @@ def walk_through(path: Path) -> Picture:
     steps, size = walk(), (760, 180)
     image, kernel = steps["image"][:3, :3], steps["filter"]
     marks = {"image": [(3, ORANGE)], "filter": [(3, ORANGE)], "map of sums": [(1, ORANGE)]}
-    marks |= {"ReLU": [(2, BLUE)], "2 x 2 max pool": [(1, BLUE)]}  # side of a window, and what answers it
+    marks |= {
+        "ReLU": [(2, BLUE)],
+        "2 x 2 max pool": [(1, BLUE)],
+    }  # side of a window, and what answers it
     with drawing(path, *size, columns=len(steps)) as axes:
         for axis, (name, values) in zip(axes[0], steps.items(), strict=True):
             for (row, column), value in np.ndenumerate(values):
-                axis.text(column + 0.5, row + 0.5, f"{value:g}", ha="center", va="center", fontsize=6)
+                axis.text(
+                    column + 0.5, row + 0.5, f"{value:g}", ha="center", va="center", fontsize=6
+                )
             lines = range(len(values) + 1)
             axis.set(title=name, xticks=lines, yticks=lines, ylim=(len(values), 0), aspect="equal")
             axis.tick_params(length=0, labelbottom=False, labelleft=False)
             for side, colour in marks[name]:
-                axis.add_patch(Rectangle((0, 0), side, side, fill=False, ec=colour, lw=2, clip_on=False))
+                axis.add_patch(
+                    Rectangle((0, 0), side, side, fill=False, ec=colour, lw=2, clip_on=False)
+                )
     terms = " ".join(f"{w:+g}*{v:g}" for v, w in zip(image.ravel(), kernel.ravel(), strict=True))
     alt = (
         f"A 6 x 6 image, a 3 x 3 filter, the map of 4 x 4 sums, its ReLU and the largest of each 2 x 2: the first sum "

@@ -83,14 +83,20 @@ def opened(name: str) -> Subject:
         net = saved_heads.restore(net, recipe, OUT / name / "train")
     file = convline.load(OUT / name / "export" / "model.onnx", device="cpu")
     folder = fresh(OUT / name / "explain")
-    return Subject(name, recipe, source, net, file, recipe["explain"], folder, differentiable=not headed)
+    return Subject(
+        name, recipe, source, net, file, recipe["explain"], folder, differentiable=not headed
+    )
 
 
 def repeated(value: Any, drifting: tuple[str, ...], place: str = "") -> Any:
     """Return facts without those at the dotted places that drift, floats to COMMITTED digits."""
     if isinstance(value, dict):
         inner = {key: f"{place}.{key}".lstrip(".") for key in value}
-        return {key: repeated(part, drifting, inner[key]) for key, part in value.items() if inner[key] not in drifting}
+        return {
+            key: repeated(part, drifting, inner[key])
+            for key, part in value.items()
+            if inner[key] not in drifting
+        }
     if isinstance(value, list):
         return [repeated(part, drifting, place) for part in value]
     return float(f"{value:.{COMMITTED}g}") if isinstance(value, float) else value
@@ -105,10 +111,15 @@ def rounded(value: Any, place: str) -> Any:
     if isinstance(value, bool | str | int | None):
         return value
     if not math.isfinite(value):
-        raise StageError(f"explain: {place} is {float(value)}; look at the training curves, or lower train.lr")
+        raise StageError(
+            f"explain: {place} is {float(value)}; look at the training curves, or lower train.lr"
+        )
     return float(f"{value:.{DIGITS}g}")
 
 
 def on_page(section: Section) -> dict[str, Any]:
     """Return what report reads of a section: its title, and each picture with its caption."""
-    return {"title": section.title, "shown": [asdict(s.picture) | {"caption": s.caption} for s in section.shown]}
+    return {
+        "title": section.title,
+        "shown": [asdict(s.picture) | {"caption": s.caption} for s in section.shown],
+    }

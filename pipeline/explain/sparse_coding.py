@@ -12,8 +12,12 @@ ATOMS, PATCHES, PASSES = 64, 3000, 2
 def patches(images: np.ndarray, height: int, width: int, rng: np.random.Generator) -> np.ndarray:
     """Return patches (n, C * height * width) of images (N, H, W, C), those left out that are flat."""
     n, rows, columns, _ = images.shape
-    corners = (rng.integers(0, limit, 2 * PATCHES) for limit in (n, rows - height + 1, columns - width + 1))
-    cut = np.stack([images[i, y : y + height, x : x + width] for i, y, x in zip(*corners, strict=True)])
+    corners = (
+        rng.integers(0, limit, 2 * PATCHES) for limit in (n, rows - height + 1, columns - width + 1)
+    )
+    cut = np.stack(
+        [images[i, y : y + height, x : x + width] for i, y, x in zip(*corners, strict=True)]
+    )
     cut = cut.transpose(0, 3, 1, 2).reshape(len(cut), -1).astype(np.float64)
     cut -= cut.mean(1, keepdims=True)
     return cut[cut.std(1) > 0.1 * cut.std()][:PATCHES]
@@ -36,10 +40,17 @@ def sparse_code(cut: np.ndarray, seed: int) -> np.ndarray:
     cut = whitened(cut)
     cut /= cut.std()
     learner = MiniBatchDictionaryLearning(
-        min(ATOMS, cut.shape[1]), alpha=1.0, max_iter=PASSES, batch_size=256, fit_algorithm="cd", random_state=seed
+        min(ATOMS, cut.shape[1]),
+        alpha=1.0,
+        max_iter=PASSES,
+        batch_size=256,
+        fit_algorithm="cd",
+        random_state=seed,
     )
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a step's inner loop need not converge: the next one goes on
+        warnings.simplefilter(
+            "ignore"
+        )  # a step's inner loop need not converge: the next one goes on
         return learner.fit(cut).components_
 
 

@@ -30,13 +30,23 @@ from pipeline.network.modules import Classifier
 STAGES = 3  # whose style is taken; the others are held out
 IMAGES = 3
 PLACES = 3  # px of a map at least: over fewer places inner products would tell what is where
-CONTENT = 0.1  # weight of the content beside that of the style, each as a share of what it is at first
+CONTENT = (
+    0.1  # weight of the content beside that of the style, each as a share of what it is at first
+)
 PRIOR = 0.01
-OCTAVES, ZOOM, LEVEL = 3, 1.4, 2.0  # of deep dream: sizes, each times the one before; mean grey levels of a step
+OCTAVES, ZOOM, LEVEL = (
+    3,
+    1.4,
+    2.0,
+)  # of deep dream: sizes, each times the one before; mean grey levels of a step
 
 
 def section(subject: Subject) -> Section | None:
-    if not (subject.differentiable and isinstance(subject.net, Classifier) and subject.settings["synthesis_steps"]):
+    if not (
+        subject.differentiable
+        and isinstance(subject.net, Classifier)
+        and subject.settings["synthesis_steps"]
+    ):
         return None
     layers = map_stages(subject.net, tensor(subject.samples(1)[0]), least_px=PLACES)
     if len(layers) < 2:
@@ -59,18 +69,32 @@ def dreams(subject: Subject, layers: list[str], section: Section) -> None:
     for layer in chosen:
         made = dream(subject.net, layer, x, steps, subject.settings["seed"], bar)
         with torch.no_grad():
-            before, after = (outputs(subject.net, some, [layer])[0].square().flatten(1).mean(1) for some in (x, made))
-        found[short(layer)], notes[short(layer)] = made, [f"×{ratio:.1f}" for ratio in after / before]
+            before, after = (
+                outputs(subject.net, some, [layer])[0].square().flatten(1).mean(1)
+                for some in (x, made)
+            )
+        found[short(layer)], notes[short(layer)] = (
+            made,
+            [f"×{ratio:.1f}" for ratio in after / before],
+        )
         facts[short(layer)] = float(f"{(after / before).mean():.4g}")
     bar.close()
     section.facts["dream_over_image"] = facts
     grown = ", ".join(f"{layer} ×{ratio}" for layer, ratio in facts.items())
     caption = f"Images in which stages have been let see more of what they see: mean square of their answers, {grown}."
-    picture = rows_of(found, notes, subject, "style.dreams.png", "Deep dreams of test images, one row for each stage.")
+    picture = rows_of(
+        found,
+        notes,
+        subject,
+        "style.dreams.png",
+        "Deep dreams of test images, one row for each stage.",
+    )
     section.shown.append(Shown(picture, caption))
 
 
-def dream(net: Classifier, layer: str, x: Tensor, steps: int, seed: int, bar: tqdm | None = None) -> Tensor:
+def dream(
+    net: Classifier, layer: str, x: Tensor, steps: int, seed: int, bar: tqdm | None = None
+) -> Tensor:
     """Return images of the size of x (N, C, H, W), changed to raise the mean square of what a layer answers.
 
     From small to large; each size adds to the image what the one before has found, and a step is as long for every
@@ -80,7 +104,9 @@ def dream(net: Classifier, layer: str, x: Tensor, steps: int, seed: int, bar: tq
     change = torch.zeros_like(x)
     for octave in range(OCTAVES):
         size = [round(side * ZOOM ** (octave - 1)) for side in x.shape[2:]]
-        image, change = (interpolate(some, size, mode="bilinear", antialias=True) for some in (x, change))
+        image, change = (
+            interpolate(some, size, mode="bilinear", antialias=True) for some in (x, change)
+        )
         for _ in range(steps):
             shift = torch.randint(-4, 5, (2,), generator=rng).tolist()
             seen = torch.roll(image + change, shift, (2, 3)).requires_grad_()
@@ -108,12 +134,17 @@ def styles(subject: Subject, layers: list[str], section: Section) -> None:
     ratios = {}
     with torch.no_grad():
         for name, of in (("style", own), ("held_out", held_out)):
-            before, after = (style_losses(outputs(net, some, of), outputs(net, style, of)) for some in (content, made))
+            before, after = (
+                style_losses(outputs(net, some, of), outputs(net, style, of))
+                for some in (content, made)
+            )
             ratios[name] = float(f"{(sum(after) / sum(before)).mean():.4g}")
     found = {"content": content, "style": style, "both": made}
     notes = {name: [""] * IMAGES for name in found}
     section.facts["style_loss_left"] = ratios
-    picture = rows_of(found, notes, subject, "style.transfer.png", "Content, style, and images with both.")
+    picture = rows_of(
+        found, notes, subject, "style.transfer.png", "Content, style, and images with both."
+    )
     caption = (
         f"The content of {short(own[-1])} with the style of {', '.join(map(short, own))}. Of the style loss there "
         f"{100 * ratios['style']:.3g} % are left, at the stages that were not asked {100 * ratios['held_out']:.3g} %."
@@ -122,7 +153,14 @@ def styles(subject: Subject, layers: list[str], section: Section) -> None:
     panels(subject, own, content[:1], style[:1], pool, section)
 
 
-def panels(subject: Subject, layers: list[str], content: Tensor, style: Tensor, pool: Tensor, section: Section) -> None:
+def panels(
+    subject: Subject,
+    layers: list[str],
+    content: Tensor,
+    style: Tensor,
+    pool: Tensor,
+    section: Section,
+) -> None:
     """Draw what a stage's maps F alone tell of an image, and what their inner products G alone tell of another."""
     net, steps = subject.net, subject.settings["synthesis_steps"]
     bar = progress(2 * len(layers) * steps, "content and style alone", "step")
@@ -133,14 +171,20 @@ def panels(subject: Subject, layers: list[str], content: Tensor, style: Tensor, 
             return outputs(net, x, [layer])[0]
 
         found["content"].append(invert(answer, content, pool, steps, bar))
-        found["style"].append(invert(lambda x, answer=answer: gram(answer(x)), style, pool, steps, bar))
+        found["style"].append(
+            invert(lambda x, answer=answer: gram(answer(x)), style, pool, steps, bar)
+        )
     bar.close()
     names = [short(layer) for layer in layers]
     notes = {"content": ["image", *(f"F of {name}" for name in names)]}
     notes["style"] = ["image", *(f"G of {name}" for name in names)]
     images = {name: torch.cat(some) for name, some in found.items()}
     picture = rows_of(
-        images, notes, subject, "style.panels.png", "Images found from maps alone and from Gram matrices."
+        images,
+        notes,
+        subject,
+        "style.panels.png",
+        "Images found from maps alone and from Gram matrices.",
     )
     caption = (
         "What stages keep of content and of style: images found from the maps F of one image, and from the inner "
@@ -162,11 +206,17 @@ def transfer(
     def loss(spectrum: Tensor) -> Tensor:
         u = start + waves(spectrum)
         maps = outputs(net, grey(u), layers)
-        far = sum(now / before for now, before in zip(style_losses(maps, wanted), first, strict=True)) / len(layers)
+        far = sum(
+            now / before for now, before in zip(style_losses(maps, wanted), first, strict=True)
+        ) / len(layers)
         far = far + CONTENT * content_loss(maps[layers.index(at)], target) / scale
         return (far + PRIOR * (total_variation(u) + alpha_norm(u))).sum()
 
-    return whole(grey(start + waves(descend(loss, torch.zeros(len(content), *spectrum_of(pool)), steps, bar))))
+    return whole(
+        grey(
+            start + waves(descend(loss, torch.zeros(len(content), *spectrum_of(pool)), steps, bar))
+        )
+    )
 
 
 def content_loss(maps: Tensor, target: Tensor) -> Tensor:

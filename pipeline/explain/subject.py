@@ -69,5 +69,7 @@ class Section:
 def finite(values: np.ndarray, what: str) -> np.ndarray:
     """Return the values; StageError where one is not finite: a picture of NaN would look like one of nothing."""
     if not np.isfinite(values).all():
-        raise StageError(f"explain: {what} is not finite; look at the training curves, or lower train.lr")
+        raise StageError(
+            f"explain: {what} is not finite; look at the training curves, or lower train.lr"
+        )
     return values

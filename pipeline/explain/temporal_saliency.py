@@ -17,12 +17,17 @@ WINDOWS = 32  # that the influence is the mean of
 def section(subject: Subject) -> Section | None:
     if subject.source.task != "forecasting":
         return None
-    found = finite(influence(subject.net, subject.source.served("test")[:WINDOWS]), "the influence of the history")
+    found = finite(
+        influence(subject.net, subject.source.served("test")[:WINDOWS]),
+        "the influence of the history",
+    )
     shares = found / np.maximum(found.sum(1, keepdims=True), 1e-12)  # (S, T)
     steps, context = found.shape
     recent = float(shares[:, -steps:].sum(1).mean())
     reach = int(context - np.flatnonzero(found.max(0) > 0).min()) if found.any() else 0
-    lags = context + np.arange(steps) - shares.argmax(1)  # from the step that moves it most to what is forecast
+    lags = (
+        context + np.arange(steps) - shares.argmax(1)
+    )  # from the step that moves it most to what is forecast
     lag = int(np.median(lags))
     picture = draw(shares, subject)
     caption = (
@@ -53,12 +58,16 @@ def draw(shares: np.ndarray, subject: Subject) -> Picture:
     with drawing(path, 760, height) as axes:
         axis = axes[0, 0]
         edges = (-context + 0.5, 0.5, steps + 0.5, 0.5)
-        drawn = axis.imshow(shares, cmap="Greys", vmin=0, aspect="auto", interpolation="nearest", extent=edges)
-        axis.set(xlabel="step of the history (0: the last)", ylabel="step ahead", title="share of the influence")
+        drawn = axis.imshow(
+            shares, cmap="Greys", vmin=0, aspect="auto", interpolation="nearest", extent=edges
+        )
+        axis.set(
+            xlabel="step of the history (0: the last)",
+            ylabel="step ahead",
+            title="share of the influence",
+        )
         axis.yaxis.get_major_locator().set_params(integer=True)
         axis.grid(visible=False)
         axis.figure.colorbar(drawn, ax=axis, pad=0.01).outline.set(edgecolor=INK, linewidth=0.6)
-    alt = (
-        f"Influence of {context} steps of the history on {steps} steps ahead; the largest share is {shares.max():.2g}."
-    )
+    alt = f"Influence of {context} steps of the history on {steps} steps ahead; the largest share is {shares.max():.2g}."
     return Picture(path.name, 760, height, alt)

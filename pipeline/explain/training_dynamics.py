@@ -44,14 +44,17 @@ def grams(net: Classifier, x: Tensor) -> dict[str, np.ndarray]:
     modules = {layer.name: layer.module for layer in looked_at} | {"logits": net.net}
     found = [[o.flatten(1) for o in part] for part in batches(net, x, list(modules.values()))]
     return {
-        name: gram(torch.cat(own).double().numpy()) for name, own in zip(modules, zip(*found, strict=True), strict=True)
+        name: gram(torch.cat(own).double().numpy())
+        for name, own in zip(modules, zip(*found, strict=True), strict=True)
     }
 
 
 def snapshots(subject: Subject) -> dict[int, Path]:
     """Return the files of weights that training kept, by epoch."""
     folder = subject.folder.parent / "train" / "snapshots"
-    return {int(file.stem.removeprefix("epoch-")): file for file in sorted(folder.glob("epoch-*.pt"))}
+    return {
+        int(file.stem.removeprefix("epoch-")): file for file in sorted(folder.glob("epoch-*.pt"))
+    }
 
 
 def at(net: Classifier, file: Path) -> Classifier:
@@ -78,20 +81,34 @@ def section(subject: Subject) -> Section | None:
     with drawing(path, *size) as axes:
         for name, colour in zip(names, colours, strict=True):
             axes[0, 0].plot(
-                epochs, finite(found[name], f"the alignment of {name}"), color=colour, label=name, marker="."
+                epochs,
+                finite(found[name], f"the alignment of {name}"),
+                color=colour,
+                label=name,
+                marker=".",
             )
-        axes[0, 0].set(title="alignment (linear CKA) with the trained network", xlabel="epoch", ylim=(None, 1.02))
+        axes[0, 0].set(
+            title="alignment (linear CKA) with the trained network",
+            xlabel="epoch",
+            ylim=(None, 1.02),
+        )
         axes[0, 0].legend(loc="lower right")
         axes[0, 0].xaxis.get_major_locator().set_params(integer=True)
     settled = {
-        name: next((e for e, v in zip(epochs, own, strict=True) if v >= SETTLED), None) for name, own in found.items()
+        name: next((e for e, v in zip(epochs, own, strict=True) if v >= SETTLED), None)
+        for name, own in found.items()
     }
-    when = [f"{name} {'not' if epoch is None else f'in epoch {epoch}'}" for name, epoch in settled.items()]
+    when = [
+        f"{name} {'not' if epoch is None else f'in epoch {epoch}'}"
+        for name, epoch in settled.items()
+    ]
     caption = (
         f"Alignment of each layer's answers to {len(images)} test images with those of the trained network; {SETTLED} "
         f"is reached by {', '.join(when)}."
     )
-    shown = [Shown(Picture(path.name, *size, "Alignment with the trained network by epoch."), caption)]
+    shown = [
+        Shown(Picture(path.name, *size, "Alignment with the trained network by epoch."), caption)
+    ]
     if strip := evolution(subject, net, files, x):
         shown.append(strip)
     facts = {"epochs": epochs, **{name: [rounded(v) for v in own] for name, own in found.items()}}
@@ -109,18 +126,28 @@ def evolution(subject: Subject, net: Classifier, files: dict[int, Path], x: Tens
     with drawing(path, *size, rows=len(looked_at), columns=len(few)) as axes:
         for column, epoch in zip(axes.T, few, strict=True):
             then = at(net, files[epoch])
-            modules = [layer.module for layer in chosen([la for la in layers(then, x) if la.spatial], ROWS)]
-            for axis, units, module, own in zip(column, best, modules, peaks(then, x, modules), strict=True):
+            modules = [
+                layer.module for layer in chosen([la for la in layers(then, x) if la.spatial], ROWS)
+            ]
+            for axis, units, module, own in zip(
+                column, best, modules, peaks(then, x, modules), strict=True
+            ):
                 for unit in units:  # none where all are dead
                     i = own.values[:, unit].argmax()
                     place = np.array([[unit], [own.rows[i, unit]], [own.columns[i, unit]]])
-                    back = coarse(deconvnet(then, x[i : i + 1], module, place), x.shape[2] // TILE_PX)
+                    back = coarse(
+                        deconvnet(then, x[i : i + 1], module, place), x.shape[2] // TILE_PX
+                    )
                     title = f"epoch {epoch}" if axis is column[0] else ""
                     show(
                         axis,
                         resized(signed(back, scale_of(back)), TILE_PX)[0],
                         title,
                     )
-    names = ", ".join(f"unit {units[0]} of {la.name}" for la, units in zip(looked_at, best, strict=True) if len(units))
+    names = ", ".join(
+        f"unit {units[0]} of {la.name}"
+        for la, units in zip(looked_at, best, strict=True)
+        if len(units)
+    )
     caption = f"From above: {names}, each projected back from the test image that excited it most in that epoch."
     return Shown(Picture(path.name, *size, "The same units at snapshots of the training."), caption)

@@ -38,20 +38,32 @@ def variants_of(
     graph: onnx.ModelProto, source: dataset.Data, checks: dict[str, Any]
 ) -> tuple[list[quantize.Variant], dict[str, dict[str, float]]]:
     """Return the classifier's other precisions that params ask for, and each one's noise along the graph."""
-    if source.task != "classification" or not any(n.op_type in quantize.PRODUCTS for n in graph.graph.node):
+    if source.task != "classification" or not any(
+        n.op_type in quantize.PRODUCTS for n in graph.graph.node
+    ):
         return [], {}
     prepared = quantize.prepare(graph)
-    calibration = np.asarray(source.x["train"])[dataset.spread(len(source.x["train"]), checks["int8"]["images"])]
+    calibration = np.asarray(source.x["train"])[
+        dataset.spread(len(source.x["train"]), checks["int8"]["images"])
+    ]
     validation = np.asarray(source.x["validation"]), np.asarray(source.y["validation"])
     made = []
     if "int8" in checks["variants"]:
-        made.append(quantize.int8(prepared, calibration, validation, checks["int8"] | {"budget": checks["budget"]}))
+        made.append(
+            quantize.int8(
+                prepared, calibration, validation, checks["int8"] | {"budget": checks["budget"]}
+            )
+        )
     if "fp16" in checks["variants"]:
         made.append(quantize.fp16(prepared, calibration))
-    return made, {v.precision: quantize.noise(prepared, v.graph, calibration[: quantize.BATCH]) for v in made}
+    return made, {
+        v.precision: quantize.noise(prepared, v.graph, calibration[: quantize.BATCH]) for v in made
+    }
 
 
-def of_variant(about: dict[str, Any], variant: quantize.Variant, checks: dict[str, Any]) -> dict[str, Any]:
+def of_variant(
+    about: dict[str, Any], variant: quantize.Variant, checks: dict[str, Any]
+) -> dict[str, Any]:
     """Return what a variant's document has of its own: how it was made, and what its golden samples are.
 
     float16 must answer as torch does, within its rounding. int8 answers otherwise; that it goes on doing so on another
@@ -60,8 +72,14 @@ def of_variant(about: dict[str, Any], variant: quantize.Variant, checks: dict[st
     golden = about["golden"] | {"atol": checks["fp16_atol"]}
     if variant.precision == "int8":
         answers = quantize.run(variant.graph, contract.unpack(about["golden"]["input"]))
-        golden |= {"outputs": {NAMES[about["task"]][1][0]: contract.pack(answers[0])}, "atol": INT8_ATOL}
-    made = {"precision": variant.precision, **{key: variant.facts[key] for key in ("method", "kept") if variant.facts}}
+        golden |= {
+            "outputs": {NAMES[about["task"]][1][0]: contract.pack(answers[0])},
+            "atol": INT8_ATOL,
+        }
+    made = {
+        "precision": variant.precision,
+        **{key: variant.facts[key] for key in ("method", "kept") if variant.facts},
+    }
     return {"golden": golden, "provenance": about["provenance"] | {"variant": made}}
 
 
@@ -78,7 +96,11 @@ def grown(
         from pipeline.export import saliency_graph  # tracing tools: a second
 
         whole = saliency_graph.to_onnx(net, x["test"])
-        return whole, {"explain": {"saliency": True}}, {"saliency": saliency_graph.check(whole, net, x["random"])}
+        return (
+            whole,
+            {"explain": {"saliency": True}},
+            {"saliency": saliency_graph.check(whole, net, x["random"])},
+        )
     return graph, {}, {}
 
 
@@ -96,9 +118,15 @@ def main() -> None:
                 saved_heads,  # scikit-learn: 3 s
             )
 
-            net, graph_of = saved_heads.restore(net, recipe, OUT / name / "train"), head_graph.to_graph
+            net, graph_of = (
+                saved_heads.restore(net, recipe, OUT / name / "train"),
+                head_graph.to_graph,
+            )
         checks = recipe["check"]
-        x = {"test": source.served("test"), "random": random_inputs(source, checks["seed"], checks["random"])}
+        x = {
+            "test": source.served("test"),
+            "random": random_inputs(source, checks["seed"], checks["random"]),
+        }
         y = {kind: answers(net, rows) for kind, rows in x.items()}
         atol = max(limit(y["test"], checks["atol"]), getattr(net, "flips", 0.0))
         require_repeatable(net, np.concatenate([x["test"][:GOLDEN], x["random"][:GOLDEN]]), atol)

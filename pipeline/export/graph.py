@@ -31,7 +31,9 @@ def random_inputs(source: dataset.Data, seed: int, count: int) -> np.ndarray:
         return rng.integers(0, 256, (count, *real.shape[1:]), np.uint8)
     columns = len(source.mean)
     noise = source.mean + rng.standard_normal((count, real.shape[1], columns)) / source.scale
-    calendar = real[np.arange(count) % len(real), :, columns:]  # of real days: none where there is no calendar
+    calendar = real[
+        np.arange(count) % len(real), :, columns:
+    ]  # of real days: none where there is no calendar
     return np.concatenate([noise.astype(np.float32), calendar], 2)
 
 
@@ -43,8 +45,13 @@ def answers(net: torch.nn.Module, x: np.ndarray, batch: int = 256) -> list[np.nd
         outputs = net(torch.from_numpy(np.array(rows)))
         parts.append(outputs if isinstance(outputs, tuple) else (outputs,))
     columns = [torch.cat(column).numpy() for column in zip(*parts, strict=True)]
-    if bad := sum(int((~np.isfinite(column)).any(axis=tuple(range(1, column.ndim))).sum()) for column in columns):
-        raise StageError(f"export: torch's answers to {bad} of {len(x)} inputs are not finite; retrain with a lower lr")
+    if bad := sum(
+        int((~np.isfinite(column)).any(axis=tuple(range(1, column.ndim))).sum())
+        for column in columns
+    ):
+        raise StageError(
+            f"export: torch's answers to {bad} of {len(x)} inputs are not finite; retrain with a lower lr"
+        )
     return columns
 
 
@@ -54,10 +61,20 @@ def require_repeatable(net: torch.nn.Module, x: np.ndarray, atol: float) -> None
     The parity check would refuse the file as well, but could not say why. x: inputs as the graph takes them.
     """
     together, again = answers(net, x), answers(net, x)
-    alone = [np.concatenate(parts) for parts in zip(*(answers(net, row[None]) for row in x), strict=True)]
+    alone = [
+        np.concatenate(parts) for parts in zip(*(answers(net, row[None]) for row in x), strict=True)
+    ]
     for other, what, why in (
-        (again, "from one run to the next", "is there noise or dropout that stays on? nn.Dropout ends with training"),
-        (alone, "with its batch", "are there batch statistics? nn.BatchNorm keeps running ones for evaluation"),
+        (
+            again,
+            "from one run to the next",
+            "is there noise or dropout that stays on? nn.Dropout ends with training",
+        ),
+        (
+            alone,
+            "with its batch",
+            "are there batch statistics? nn.BatchNorm keeps running ones for evaluation",
+        ),
     ):
         gap = max(float(np.abs(a - b).max()) for a, b in zip(together, other, strict=True))
         if gap > atol:
@@ -75,7 +92,11 @@ def to_onnx(net: torch.nn.Module, example: np.ndarray, task: str) -> onnx.ModelP
 
 
 def program_of(
-    net: torch.nn.Module, given: tuple[Any, ...], inputs: list[str], outputs: list[str], shapes: tuple[Any, ...]
+    net: torch.nn.Module,
+    given: tuple[Any, ...],
+    inputs: list[str],
+    outputs: list[str],
+    shapes: tuple[Any, ...],
 ) -> onnx.ModelProto:
     """Return what the exporter makes of the network, with the dynamic axes that `shapes` names.
 
@@ -83,7 +104,9 @@ def program_of(
     """
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the exporter's own deprecations; what matters is checked afterwards
+        warnings.simplefilter(
+            "ignore"
+        )  # the exporter's own deprecations; what matters is checked afterwards
         try:
             program = torch.onnx.export(
                 net,
@@ -97,7 +120,9 @@ def program_of(
         except torch.onnx.OnnxExporterError as error:
             reason = " ".join(str(error.__cause__ or error).split())[:300]
             what = f"{type(net).__name__} ({reason})"
-            raise StageError(f"export: the exporter cannot trace {what}; change the network's code") from error
+            raise StageError(
+                f"export: the exporter cannot trace {what}; change the network's code"
+            ) from error
     assert program is not None  # None only with dynamo=False
     return without_traces(program.model_proto)
 
@@ -122,10 +147,14 @@ def check_graph(graph: onnx.ModelProto) -> None:
         onnx.checker.check_model(graph, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         reason = " ".join(str(error).split())[:300]
-        raise StageError(f"export: the ONNX checker refuses the graph ({reason}); change the network's code") from error
+        raise StageError(
+            f"export: the ONNX checker refuses the graph ({reason}); change the network's code"
+        ) from error
     defaults = {tensor.name for tensor in graph.graph.initializer}
     for value in [*(i for i in graph.graph.input if i.name not in defaults), *graph.graph.output]:
         batch = value.type.tensor_type.shape.dim[0]
         if not batch.dim_param:
             cure = "take the batch from x.shape[0] in forward, not from a constant"
-            raise StageError(f"export: the batch axis of {value.name!r} is frozen at {batch.dim_value}; {cure}")
+            raise StageError(
+                f"export: the batch axis of {value.name!r} is frozen at {batch.dim_value}; {cure}"
+            )

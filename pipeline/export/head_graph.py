@@ -69,7 +69,9 @@ class Linear(nn.Module):
         super().__init__()
         scaler, regression = (step for _, step in estimator.steps)
         weight, bias = regression.coef_.T, regression.intercept_
-        if len(regression.classes_) == 2:  # one column: the second class's log odds, against 0 for the first
+        if (
+            len(regression.classes_) == 2
+        ):  # one column: the second class's log odds, against 0 for the first
             weight, bias = np.pad(weight, ((0, 0), (1, 0))), np.pad(bias, (1, 0))
         parts = {"mean": scaler.mean_, "scale": scaler.scale_, "weight": weight, "bias": bias}
         for name, values in parts.items():
@@ -95,7 +97,9 @@ class OnFeatures(nn.Module):
 def to_graph(net: Headed, example: np.ndarray) -> onnx.ModelProto:
     """Return one checked graph from uint8 images to probabilities: backbone and head."""
     if net.head.kind in NETWORKS:
-        return export.to_onnx(nn.Sequential(net.backbone, OnFeatures(net.head)), example, "classification")
+        return export.to_onnx(
+            nn.Sequential(net.backbone, OnFeatures(net.head)), example, "classification"
+        )
     backbone = export.to_onnx(net.backbone, example, "features")
     width = backbone.graph.output[0].type.tensor_type.shape.dim[1].dim_value
     opset = next(o.version for o in backbone.opset_import if o.domain == "")

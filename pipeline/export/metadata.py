@@ -21,7 +21,14 @@ RANGE_WINDOWS = 32  # of the training split
 GOLDEN = 4  # samples that travel inside the file
 
 
-PACKAGES = ("torch", "onnx", "onnxruntime-gpu", "onnxruntime", "numpy", "pillow")  # of the two in the middle, one
+PACKAGES = (
+    "torch",
+    "onnx",
+    "onnxruntime-gpu",
+    "onnxruntime",
+    "numpy",
+    "pillow",
+)  # of the two in the middle, one
 
 
 def document(
@@ -58,7 +65,10 @@ def document(
         },
         "golden": {
             **{key: contract.pack(part) for key, part in given.items()},
-            "outputs": {n: contract.pack(o[:GOLDEN]) for n, o in zip(NAMES[about["task"]][1], y, strict=True)},
+            "outputs": {
+                n: contract.pack(o[:GOLDEN])
+                for n, o in zip(NAMES[about["task"]][1], y, strict=True)
+            },
             "atol": atol,
         },
     }
@@ -75,7 +85,11 @@ def training_range(net: torch.nn.Module, source: dataset.Data) -> dict[str, Any]
     That is tried on windows of the training split, moved by ten times its range and made three times as large.
     Intervals do not grow with their window where they were calibrated: by offsets in the series' own units.
     """
-    columns, context, targets = source.about["columns"], source.about["input"]["context"], source.about["forecast"]
+    columns, context, targets = (
+        source.about["columns"],
+        source.about["input"]["context"],
+        source.about["forecast"],
+    )
     own, x, train = len(targets.get("columns", columns)), source.served("train"), source.x["train"]
     width = np.ptp(train, axis=0)
     some = x[dataset.spread(len(x), RANGE_WINDOWS)]
@@ -85,8 +99,13 @@ def training_range(net: torch.nn.Module, source: dataset.Data) -> dict[str, Any]
         moved = some.copy()
         moved[:, :context, : len(columns)] = scale * moved[:, :context, : len(columns)] + 10 * width
         after = [by_column(part) for part in answers(net, moved)]
-        gaps = [np.abs(b - (scale * a + 10 * width[:own])).max(0) for a, b in zip(still, after, strict=True)]
-        rounding = 16 * float(np.finfo(np.float32).eps) * np.abs(moved[:, :context, :own]).max((0, 1))
+        gaps = [
+            np.abs(b - (scale * a + 10 * width[:own])).max(0)
+            for a, b in zip(still, after, strict=True)
+        ]
+        rounding = (
+            16 * float(np.finfo(np.float32).eps) * np.abs(moved[:, :context, :own]).max((0, 1))
+        )
         return bool((np.max(gaps, 0) <= 1e-3 * scale * width[:own] + rounding).all())
 
     if follows(3):
@@ -124,4 +143,6 @@ def limit(outputs: list[np.ndarray], relative: float) -> float:
     if outputs[0].ndim == 2:
         return relative
     spread = float(outputs[0].std()) or 1.0
-    return relative * spread + 4 * float(np.finfo(np.float32).eps) * max(float(np.abs(o).max()) for o in outputs)
+    return relative * spread + 4 * float(np.finfo(np.float32).eps) * max(
+        float(np.abs(o).max()) for o in outputs
+    )

@@ -22,9 +22,19 @@ from convline.runtime.session import open_session
 from onnx import helper
 
 PRODUCTS = ("Conv", "Gemm", "MatMul")
-BETWEEN = ("Add", "AveragePool", "Concat", "GlobalAveragePool", "MaxPool", "ReduceMean", "Relu")  # int8 flows through
+BETWEEN = (
+    "Add",
+    "AveragePool",
+    "Concat",
+    "GlobalAveragePool",
+    "MaxPool",
+    "ReduceMean",
+    "Relu",
+)  # int8 flows through
 BATCH = 32
-HALF_RANGE = 2.0**14  # a quarter of what float16 reaches: other images may go further than those of the calibration
+HALF_RANGE = (
+    2.0**14
+)  # a quarter of what float16 reaches: other images may go further than those of the calibration
 
 
 @dataclass
@@ -70,7 +80,9 @@ def straighten(graph: onnx.GraphProto) -> None:
             if (kind, before) == (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16):
                 node.input[place] = start
     for _ in range(2):  # first the casts back, which nobody reads now, then those that they read
-        read = {name for node in graph.node for name in node.input} | {output.name for output in graph.output}
+        read = {name for node in graph.node for name in node.input} | {
+            output.name for output in graph.output
+        }
         for node in [n for n in graph.node if n.op_type == "Cast" and n.output[0] not in read]:
             graph.node.remove(node)
 
@@ -89,7 +101,9 @@ def int8(
     most first.
     """
     (x, y), calibration = validation, calibration[: options["images"]]
-    enough = max(int(options["budget"] / 2 * len(y) + 1e-9), 1)  # images: of fractions one image may look like more
+    enough = max(
+        int(options["budget"] / 2 * len(y) + 1e-9), 1
+    )  # images: of fractions one image may look like more
     plain, fewest = correct(run(prepared, x), y), len(y) + 1
     products = [node.name for node in prepared.graph.node if node.op_type in PRODUCTS]
     best, tried = Variant("int8", prepared), []
@@ -101,14 +115,20 @@ def int8(
         lost = plain - correct(run(made, x), y)
         tried.append({"method": method, "kept": count, "lost": round(lost / len(y), 6)})
         if lost < fewest:
-            best, fewest = Variant("int8", made, {"method": method, "kept": worst_first[:count]}), lost
+            best, fewest = (
+                Variant("int8", made, {"method": method, "kept": worst_first[:count]}),
+                lost,
+            )
         if lost <= enough:
             break
         if len(tried) == len(options["methods"]):
             hurt = damage(noise(prepared, best.graph, calibration[:BATCH]))
             # a product may have been merged with the ReLU that reads it, and is known by that then
             after = {node.input[0]: node.name for node in prepared.graph.node if node.input}
-            own = {n.name: hurt.get(n.name, hurt.get(after.get(n.output[0], ""), 0.0)) for n in prepared.graph.node}
+            own = {
+                n.name: hurt.get(n.name, hurt.get(after.get(n.output[0], ""), 0.0))
+                for n in prepared.graph.node
+            }
             worst_first = sorted(products, key=lambda name: -own[name])
             counts = [2**k for k in range(len(products).bit_length()) if 2**k < len(products)]
             settings = iter([(best.facts["method"], count) for count in counts])
@@ -126,14 +146,20 @@ def prepare(graph: onnx.ModelProto) -> onnx.ModelProto:
         quant_pre_process(given, made, skip_symbolic_shape=True)
         prepared = onnx.load(made)
     versions = {"" if o.domain == "ai.onnx" else o.domain: o.version for o in prepared.opset_import}
-    del prepared.opset_import[:]  # after a joined head some domains stand there twice, which quantisation refuses
-    prepared.opset_import.extend(helper.make_opsetid(domain, version) for domain, version in versions.items())
+    del prepared.opset_import[
+        :
+    ]  # after a joined head some domains stand there twice, which quantisation refuses
+    prepared.opset_import.extend(
+        helper.make_opsetid(domain, version) for domain, version in versions.items()
+    )
     for k, node in enumerate(prepared.graph.node):
         node.name = node.name or f"{node.op_type}_{k}"
     return prepared
 
 
-def quantise(graph: onnx.ModelProto, calibration: np.ndarray, method: str, kept: list[str]) -> onnx.ModelProto:
+def quantise(
+    graph: onnx.ModelProto, calibration: np.ndarray, method: str, kept: list[str]
+) -> onnx.ModelProto:
     """Return the graph with QDQ pairs: uint8 activations, int8 weights by channel; `kept` nodes stay in fp32."""
     from onnxruntime import quantization as q
 
@@ -150,7 +176,9 @@ def quantise(graph: onnx.ModelProto, calibration: np.ndarray, method: str, kept:
     with tempfile.TemporaryDirectory() as folder, quiet():
         made = Path(folder, "int8.onnx")
         q.quantize_static(
-            copy_of(graph),  # it moves the weights of what it is given to a file that is gone afterwards
+            copy_of(
+                graph
+            ),  # it moves the weights of what it is given to a file that is gone afterwards
             made,
             Reader(),
             quant_format=q.QuantFormat.QDQ,
@@ -182,12 +210,19 @@ def outside(graph: onnx.GraphProto) -> list[str]:
     return names
 
 
-def run(graph: onnx.ModelProto, x: np.ndarray, outputs: list[str] | None = None) -> list[np.ndarray]:
+def run(
+    graph: onnx.ModelProto, x: np.ndarray, outputs: list[str] | None = None
+) -> list[np.ndarray]:
     """Return the graph's first output, or those named, for x in batches, under onnxruntime on the CPU."""
-    threads = int(os.environ.get("OMP_NUM_THREADS", 0)) or None  # onnxruntime does not look there itself
+    threads = (
+        int(os.environ.get("OMP_NUM_THREADS", 0)) or None
+    )  # onnxruntime does not look there itself
     session = open_session(graph.SerializeToString(), "cpu", threads=threads)
     name, outputs = session.get_inputs()[0].name, outputs or [session.get_outputs()[0].name]
-    parts = [session.run(outputs, {name: np.ascontiguousarray(x[i : i + BATCH])}) for i in range(0, len(x), BATCH)]
+    parts = [
+        session.run(outputs, {name: np.ascontiguousarray(x[i : i + BATCH])})
+        for i in range(0, len(x), BATCH)
+    ]
     return [np.concatenate(column) for column in zip(*parts, strict=True)]
 
 
@@ -227,10 +262,16 @@ def overflow(graph: onnx.ModelProto, x: np.ndarray) -> str | None:
     Each is asked for as an output: the CPU, which plays float16 in fp32, then rounds it to float16.
     """
     inferred = onnx.shape_inference.infer_shapes(graph)
-    halves = {v.name for v in inferred.graph.value_info if v.type.tensor_type.elem_type == onnx.TensorProto.FLOAT16}
+    halves = {
+        v.name
+        for v in inferred.graph.value_info
+        if v.type.tensor_type.elem_type == onnx.TensorProto.FLOAT16
+    }
     tensors = {node.output[0]: node.name for node in graph.graph.node if node.output[0] in halves}
     found = tap(graph, x, list(tensors)) if tensors else {}
-    return next((tensors[name] for name, values in found.items() if not np.isfinite(values).all()), None)
+    return next(
+        (tensors[name] for name, values in found.items() if not np.isfinite(values).all()), None
+    )
 
 
 def tap(graph: onnx.ModelProto, x: np.ndarray, tensors: list[str]) -> dict[str, np.ndarray]:
@@ -238,7 +279,9 @@ def tap(graph: onnx.ModelProto, x: np.ndarray, tensors: list[str]) -> dict[str, 
     copy = copy_of(graph)
     there = {output.name for output in copy.graph.output}
     wanted = list(dict.fromkeys(tensors))
-    copy.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in wanted if name not in there)
+    copy.graph.output.extend(
+        helper.make_empty_tensor_value_info(name) for name in wanted if name not in there
+    )
     return dict(zip(wanted, run(copy, x, wanted), strict=True))
 
 
@@ -272,9 +315,17 @@ def traffic(graph: onnx.ModelProto) -> dict[str, int]:
     graph = onnx.shape_inference.infer_shapes(graph)
     weights = {w.name: int(np.prod(w.dims)) for w in graph.graph.initializer}
     values = [*graph.graph.value_info, *graph.graph.input, *graph.graph.output]
-    sizes = {v.name: int(np.prod([d.dim_value or 1 for d in v.type.tensor_type.shape.dim])) for v in values}
+    sizes = {
+        v.name: int(np.prod([d.dim_value or 1 for d in v.type.tensor_type.shape.dim]))
+        for v in values
+    }
     products = [node for node in graph.graph.node if node.op_type in PRODUCTS]
-    moved = sum(sizes.get(name, 0) for node in products for name in (*node.input, *node.output) if name not in weights)
+    moved = sum(
+        sizes.get(name, 0)
+        for node in products
+        for name in (*node.input, *node.output)
+        if name not in weights
+    )
     return {"weights": sum(weights.values()), "moved": moved}
 
 

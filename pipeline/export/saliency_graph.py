@@ -30,7 +30,9 @@ from pipeline.export import quantize
 from pipeline.network.modules import Classifier
 
 aten = torch.ops.aten
-LIMIT = 1e-4  # of the file's saliency from autograd's, as a share of the largest gradient of the image
+LIMIT = (
+    1e-4  # of the file's saliency from autograd's, as a share of the largest gradient of the image
+)
 MOST = 1e-2  # of the median map: a derivative that is wrong is off by tenths
 OUTPUTS = ["probabilities", "scores", "saliency"]
 
@@ -46,7 +48,9 @@ class Explained(nn.Module):
         def score(x: Tensor) -> tuple[Tensor, Tensor]:
             scores = self.net.logits(x)
             asked = torch.where(target < 0, scores.argmax(1, keepdim=True), target)  # (N, 1)
-            return (scores * (torch.arange(scores.shape[1], device=x.device) == asked)).sum(), scores
+            return (
+                scores * (torch.arange(scores.shape[1], device=x.device) == asked)
+            ).sum(), scores
 
         # contiguous: all maps would be channels-last otherwise, by strides that the exporter cannot follow
         x = images.permute(0, 3, 1, 2).float().contiguous()
@@ -74,9 +78,15 @@ def convolution_backward(
     """
     if transposed or any(mask[1:]):
         return NotImplemented
-    sizes = zip(x.shape[2:], grad.shape[2:], weight.shape[2:], stride, padding, dilation, strict=True)
+    sizes = zip(
+        x.shape[2:], grad.shape[2:], weight.shape[2:], stride, padding, dilation, strict=True
+    )
     rest = [int(n - ((out - 1) * s - 2 * p + d * (k - 1) + 1)) for n, out, k, s, p, d in sizes]
-    return aten.convolution(grad, weight, None, stride, padding, dilation, True, rest, groups), None, None
+    return (
+        aten.convolution(grad, weight, None, stride, padding, dilation, True, rest, groups),
+        None,
+        None,
+    )
 
 
 def max_pool_backward(grad: Tensor, x: Tensor, *options: Any) -> Tensor:
@@ -105,7 +115,10 @@ def avg_pool_backward(
 
     def windows(d: int) -> Tensor:
         size, pad = int(x.shape[d - 2]), padding[d % len(padding)]
-        start = torch.arange(int(grad.shape[d - 2])) * (stride or kernel)[d % len(stride or kernel)] - pad
+        start = (
+            torch.arange(int(grad.shape[d - 2])) * (stride or kernel)[d % len(stride or kernel)]
+            - pad
+        )
         end = (start + kernel[d % len(kernel)]).clamp(max=size + pad)
         inside = start.clamp(min=0), end.clamp(max=size)
         return means(*inside, size, end - start if count_include_pad else inside[1] - inside[0])
@@ -143,10 +156,14 @@ TABLE: dict[Any, Callable[..., Any]] = {
 def traced(function: Callable[..., Any], *example: Tensor) -> torch.fx.GraphModule:
     """Return the function as a graph in which the gradients above are decomposed, for any batch of the first input."""
     shape = example[0].shape[1:]
-    rows = next(n for n in itertools.count(2) if n not in shape)  # axes of one size would be one symbol
+    rows = next(
+        n for n in itertools.count(2) if n not in shape
+    )  # axes of one size would be one symbol
     given = example[0].new_zeros(rows, *shape), *example[1:]
     with torch.no_grad():  # of weights; torch.func.grad has its own switch
-        return make_fx(function, TABLE, tracing_mode="symbolic", _allow_non_fake_inputs=True)(*given)
+        return make_fx(function, TABLE, tracing_mode="symbolic", _allow_non_fake_inputs=True)(
+            *given
+        )
 
 
 def to_onnx(net: Classifier, example: np.ndarray) -> onnx.ModelProto:
@@ -198,4 +215,9 @@ def check(graph: onnx.ModelProto, net: Classifier, images: np.ndarray) -> dict[s
     if not median <= MOST:
         what = f"the file's saliency differs from autograd's by {median:.1e} of the largest, the median (limit {MOST})"
         raise StageError(f"export: {what}; leave `saliency: true` out")
-    return {"median": median, "worst": worst, "beyond": int((found > LIMIT).sum()), "maps": len(images)}
+    return {
+        "median": median,
+        "worst": worst,
+        "beyond": int((found > LIMIT).sum()),
+        "maps": len(images),
+    }

@@ -49,7 +49,9 @@ def to_onnx(net: Forecaster, example: np.ndarray) -> tuple[onnx.ModelProto, int]
     axes = export.BATCH, SERIES, [SERIES] * len(tails)
     graph = export.program_of(Streamed(net), given, ["series", *defaults], outputs, axes)
     # an input with an initializer of its name has that as its default (onnx/docs/IR.md, "Graphs")
-    graph.graph.initializer.extend(numpy_helper.from_array(value.numpy(), name) for name, value in defaults.items())
+    graph.graph.initializer.extend(
+        numpy_helper.from_array(value.numpy(), name) for name, value in defaults.items()
+    )
     export.check_graph(graph)
     return graph, net.net.samples
 
@@ -66,4 +68,6 @@ def shapes(net: Forecaster, context: int) -> list[tuple[int, int]]:
             if net.net.samples <= context:
                 return tails
             why = f"its answer rests on {net.net.samples} samples, the window holds {context}: a stream would see more"
-    raise StageError(f"export: streaming: {why}; change net or data.context, or leave `streaming: true` out")
+    raise StageError(
+        f"export: streaming: {why}; change net or data.context, or leave `streaming: true` out"
+    )

@@ -24,7 +24,9 @@ def main() -> None:
         fresh(OUT / name / "infer")
         found = serve(name)
         facts = next(iter(found.values())) | {"equal": all(by["equal"] for by in found.values())}
-        facts["served"] = {f"{variant} on {device}": by["value"] for (device, variant), by in found.items()}
+        facts["served"] = {
+            f"{variant} on {device}": by["value"] for (device, variant), by in found.items()
+        }
         write_json(RESULTS / name / "infer.json", facts)
         for (device, variant), by in found.items():
             if not by["equal"] or by["rows_error"]:

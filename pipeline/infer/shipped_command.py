@@ -20,9 +20,7 @@ from pipeline.data import dataset
 from pipeline.params.limits import ERROR_LIMIT
 
 # The wheel itself, as a zip on the path, with torch blocked: what a user's machine runs.
-SHIPPED = (
-    "import sys; sys.path.insert(0, {wheel!r}); sys.modules['torch'] = None; from convline.cli.main import main; main()"
-)
+SHIPPED = "import sys; sys.path.insert(0, {wheel!r}); sys.modules['torch'] = None; from convline.cli.main import main; main()"
 
 
 def shipped(arguments: list[str]) -> None:
@@ -30,11 +28,19 @@ def shipped(arguments: list[str]) -> None:
     wheels = sorted((OUT / "dist" / "wheel").glob("*.whl"))
     if not wheels:
         raise StageError("infer: no wheel in out/dist/wheel; run `dvc repro wheel`")
-    command = [sys.executable, "-P", "-c", SHIPPED.format(wheel=str(wheels[-1].resolve())), *arguments]
+    command = [
+        sys.executable,
+        "-P",
+        "-c",
+        SHIPPED.format(wheel=str(wheels[-1].resolve())),
+        *arguments,
+    ]
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     if done.returncode:
-        raise StageError(f"infer {' '.join(arguments)}: exit code {done.returncode}: {done.stderr.strip()[-500:]}")
+        raise StageError(
+            f"infer {' '.join(arguments)}: exit code {done.returncode}: {done.stderr.strip()[-500:]}"
+        )
 
 
 def rows_of(path: Path) -> list[dict[str, Any]]:
@@ -43,7 +49,12 @@ def rows_of(path: Path) -> list[dict[str, Any]]:
 
 
 def images(
-    name: str, labels: list[str], checked: dict[str, np.ndarray], answers: np.ndarray, output: Path, where: list[str]
+    name: str,
+    labels: list[str],
+    checked: dict[str, np.ndarray],
+    answers: np.ndarray,
+    output: Path,
+    where: list[str],
 ) -> dict[str, Any]:
     """Return the served accuracy on the raw files beside that of the same rows in the check.
 
@@ -79,7 +90,12 @@ def images(
 
 
 def series(
-    name: str, columns: list[str], checked: dict[str, np.ndarray], answers: np.ndarray, output: Path, where: list[str]
+    name: str,
+    columns: list[str],
+    checked: dict[str, np.ndarray],
+    answers: np.ndarray,
+    output: Path,
+    where: list[str],
 ) -> dict[str, Any]:
     """Return the served mean squared error on the raw series beside that of the same windows in the check.
 
@@ -93,7 +109,9 @@ def series(
     target, expected = checked["target"].astype(np.float64), answers.astype(np.float64)  # (M, S, D)
     heads = ["yhat"] if len(columns) == 1 else [f"yhat-{column}" for column in columns]
     if len(ok) != target.shape[0] * target.shape[1]:
-        raise StageError(f"{name}: infer answered {len(ok)} rows of {target.shape[0] * target.shape[1]}; see {output}")
+        raise StageError(
+            f"{name}: infer answered {len(ok)} rows of {target.shape[0] * target.shape[1]}; see {output}"
+        )
     forecast = np.array([[float(row[head]) for head in heads] for row in ok]).reshape(target.shape)
     value, torch_value = (float(((f - target) ** 2).mean()) for f in (forecast, expected))
     atol = contract.read(OUT / "dist" / name / file_of("fp32")).document["golden"]["atol"]
@@ -106,8 +124,13 @@ def series(
         "rows_ok": len(ok),
         "rows_error": len(served) - len(ok),
         # As far as stage check lets answers differ from torch's, one by one and in their error.
-        "equal": bool(np.abs(forecast - expected).max() <= atol and abs(value - torch_value) <= allowed),
-        "example": {"input": f"{first['unique_id']} at {first['ds']}", "output": f"{float(first[heads[0]]):.4g}"},
+        "equal": bool(
+            np.abs(forecast - expected).max() <= atol and abs(value - torch_value) <= allowed
+        ),
+        "example": {
+            "input": f"{first['unique_id']} at {first['ds']}",
+            "output": f"{float(first[heads[0]]):.4g}",
+        },
     }
 
 
@@ -117,13 +140,21 @@ def serve(name: str) -> dict[tuple[str, str], dict[str, Any]]:
     with np.load(folder / "check" / "test.npz") as arrays:
         checked = dict(arrays)
     image = about["task"] == "classification"
-    ask, listed = (images, about["labels"]) if image else (series, about["forecast"].get("columns", about["columns"]))
+    ask, listed = (
+        (images, about["labels"])
+        if image
+        else (series, about["forecast"].get("columns", about["columns"]))
+    )
     found: dict[tuple[str, str], dict[str, Any]] = {}
     for key in [key for key in checked if key.startswith("answers_")]:
         _, device, variant = key.split("_")
         if not (OUT / "dist" / name / file_of(variant)).exists():  # refused by check
             continue
-        output = folder / "infer" / (f"predictions.{device}.{variant}.jsonl" if found else "predictions.jsonl")
+        output = (
+            folder
+            / "infer"
+            / (f"predictions.{device}.{variant}.jsonl" if found else "predictions.jsonl")
+        )
         where = ["--device", device, *(["--variant", variant] if image else [])]
         found[device, variant] = ask(name, listed, checked, checked[key], output, where)
     return found

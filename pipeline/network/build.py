@@ -16,7 +16,9 @@ from pipeline.core.errors import StageError
 from pipeline.data.dataset import Data
 from pipeline.network.modules import Classifier, Forecaster
 
-MOST_BYTES = 2**31 - 2**24  # of weights in one ONNX file: a protobuf message ends at 2 GiB, the graph takes some of it
+MOST_BYTES = (
+    2**31 - 2**24
+)  # of weights in one ONNX file: a protobuf message ends at 2 GiB, the graph takes some of it
 
 
 def build(recipe: dict[str, Any], data: Data) -> Classifier | Forecaster:
@@ -24,9 +26,14 @@ def build(recipe: dict[str, Any], data: Data) -> Classifier | Forecaster:
     try:
         net = assemble(recipe, data)
         require_one_file(net, recipe["arch"])
-        with torch.no_grad():  # one sample: what does not fit shows here, not as a traceback in the first step
+        with (
+            torch.no_grad()
+        ):  # one sample: what does not fit shows here, not as a traceback in the first step
             net.eval()(torch.from_numpy(np.array(data.example())))
-    except (ValueError, RuntimeError) as error:  # what models/ and torch raise for options and shapes that do not fit
+    except (
+        ValueError,
+        RuntimeError,
+    ) as error:  # what models/ and torch raise for options and shapes that do not fit
         reason = " ".join(str(error).split())
         raise StageError(f"models/{recipe['arch']}.py does not fit its recipe: {reason}") from None
     return net.train()
@@ -57,11 +64,18 @@ def assemble(recipe: dict[str, Any], data: Data) -> Classifier | Forecaster:
         return Classifier(models.build(recipe["arch"], **shape, **recipe["net"]), mean, scale)
     forecast, context = about["forecast"], about["input"]["context"]
     horizon, levels = forecast["horizon"], len(forecast["quantiles"])
-    given = {"series": len(about["columns"]), "horizon": horizon, "context": context, "targets": data.targets}
+    given = {
+        "series": len(about["columns"]),
+        "horizon": horizon,
+        "context": context,
+        "targets": data.targets,
+    }
     given |= {"quantiles": levels if recipe["train"]["loss"] == "pinball" else 1}
     given |= {"calendar": 2 * len(about["input"].get("calendar", []))}
     takes = models.takes(recipe["arch"])
-    net = models.build(recipe["arch"], **{k: v for k, v in given.items() if k in takes}, **recipe["net"])
+    net = models.build(
+        recipe["arch"], **{k: v for k, v in given.items() if k in takes}, **recipe["net"]
+    )
     return Forecaster(net, mean, scale, torch.zeros(horizon, data.targets, levels))
 
 

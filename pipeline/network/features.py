@@ -36,18 +36,30 @@ def hog(images: Tensor, bins: int = 9) -> Tensor:
     that overlap, each to length 1, cut at .2 and to length 1 again.
     """
     grey = nn.functional.pad(images.float().mean(1, keepdim=True), (1, 1, 1, 1), mode="replicate")
-    across, down = grey[..., 1:-1, 2:] - grey[..., 1:-1, :-2], grey[..., 2:, 1:-1] - grey[..., :-2, 1:-1]
-    direction = torch.atan2(down, across) / torch.pi * bins  # (N, 1, H, W), in bins; opposite ones are the same
+    across, down = (
+        grey[..., 1:-1, 2:] - grey[..., 1:-1, :-2],
+        grey[..., 2:, 1:-1] - grey[..., :-2, 1:-1],
+    )
+    direction = (
+        torch.atan2(down, across) / torch.pi * bins
+    )  # (N, 1, H, W), in bins; opposite ones are the same
     centres = torch.arange(bins, device=images.device).reshape(1, bins, 1, 1)
     away = ((direction - centres + bins / 2) % bins - bins / 2).abs()
     votes = (1 - away).clamp_min(0) * (across**2 + down**2).sqrt()  # (N, bins, H, W)
-    cells = nn.functional.adaptive_avg_pool2d(votes, [max(4, side // 8) for side in images.shape[2:]])
-    blocks = cells.unfold(2, 2, 1).unfold(3, 2, 1).permute(0, 2, 3, 1, 4, 5).flatten(3)  # (N, h - 1, w - 1, 4 * bins)
+    cells = nn.functional.adaptive_avg_pool2d(
+        votes, [max(4, side // 8) for side in images.shape[2:]]
+    )
+    blocks = (
+        cells.unfold(2, 2, 1).unfold(3, 2, 1).permute(0, 2, 3, 1, 4, 5).flatten(3)
+    )  # (N, h - 1, w - 1, 4 * bins)
     blocks = nn.functional.normalize(blocks, dim=3).clamp_max(0.2)
     return nn.functional.normalize(blocks, dim=3).flatten(1)
 
 
-HANDMADE = {"pixels": pixels, "hog": hog}  # in place of a layer: what the network is compared with (R20)
+HANDMADE = {
+    "pixels": pixels,
+    "hog": hog,
+}  # in place of a layer: what the network is compared with (R20)
 
 
 class Backbone(nn.Module):

@@ -115,5 +115,7 @@ def output_layer(net: nn.Module) -> str:
     """Return the name of the layer that answers the logits: the last one of the head that has weights."""
     head = (net.net if isinstance(net, Classifier) else net).head
     (place,) = [name for name, module in net.named_modules() if module is head]
-    layers = [name for name, module in head.named_modules() if list(module.parameters(recurse=False))]
+    layers = [
+        name for name, module in head.named_modules() if list(module.parameters(recurse=False))
+    ]
     return ".".join(part for part in (place, layers[-1]) if part)

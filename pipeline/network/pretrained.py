@@ -26,7 +26,12 @@ class Base:
     labels: list[str]
 
 
-def start(net: Classifier | Forecaster, recipe: dict[str, Any], labels: list[str], base: Base | None = None) -> None:
+def start(
+    net: Classifier | Forecaster,
+    recipe: dict[str, Any],
+    labels: list[str],
+    base: Base | None = None,
+) -> None:
     """Load what the recipe starts from, if it names anything: published weights, or the network of another entry.
 
     labels: the classes of this task. base: the other entry, where it is in memory already; else it is read from out/
@@ -65,14 +70,22 @@ def published(recipe: dict[str, Any]) -> dict[str, Tensor]:
     path, cure = paths.weights_path(file), "give the file that torch.save wrote of a state dict"
     if path and path.suffix == ".safetensors":
         call = f"torch.save(safetensors.torch.load_file({path.name!r}), {path.stem + '.pt'!r})"
-        raise StageError(f"weights: {path}: expected a file of torch.save, got safetensors; convert it: {call}")
+        raise StageError(
+            f"weights: {path}: expected a file of torch.save, got safetensors; convert it: {call}"
+        )
     try:
         state = None if path is None else torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, EOFError, RuntimeError, KeyError) as error:
-        raise StageError(f"weights: {path} cannot be read ({type(error).__name__}); {cure}") from None
+        raise StageError(
+            f"weights: {path} cannot be read ({type(error).__name__}); {cure}"
+        ) from None
     state = unwrapped(state)
-    if path and not (isinstance(state, dict) and all(isinstance(v, Tensor) for v in state.values())):
-        raise StageError(f"weights: {path}: expected names and tensors, got {type(state).__name__}; {cure}")
+    if path and not (
+        isinstance(state, dict) and all(isinstance(v, Tensor) for v in state.values())
+    ):
+        raise StageError(
+            f"weights: {path}: expected names and tensors, got {type(state).__name__}; {cure}"
+        )
     try:
         return models.published(recipe["arch"], state, recipe["net"])
     except OSError as error:
@@ -96,21 +109,35 @@ def adopt(net: nn.Module, state: dict[str, Tensor], whose: str, recipe: dict[str
     """Load a state dict, save for what the recipe's head makes anew; what does not fit is an error."""
     own = net.state_dict()
     counters = {key: value for key, value in own.items() if key.endswith("num_batches_tracked")}
-    state = counters | state  # files from before PyTorch 0.4.1 have none, and nothing that is served reads them
+    state = (
+        counters | state
+    )  # files from before PyTorch 0.4.1 have none, and nothing that is served reads them
     if recipe.get("head"):
         kept = own_part(net, recipe["head"])
         state = {key: tensor for key, tensor in state.items() if key not in kept} | kept
-    missing, unexpected = ([key for key in a if key not in b] for a, b in ((own, state), (state, own)))
+    missing, unexpected = (
+        [key for key in a if key not in b] for a, b in ((own, state), (state, own))
+    )
     both = {key: (tuple(state[key].shape), tuple(own[key].shape)) for key in own if key in state}
-    wrong = [f"{key} {got} for {expected}" for key, (got, expected) in both.items() if got != expected]
+    wrong = [
+        f"{key} {got} for {expected}" for key, (got, expected) in both.items() if got != expected
+    ]
     parts = {"missing": missing, "unexpected": unexpected, "of another shape": wrong}
     if found := [f"{what} {first_few(keys)}" for what, keys in parts.items() if keys]:
-        near = difflib.get_close_matches(unexpected[0], missing, 1, 0) if missing and unexpected else []
+        near = (
+            difflib.get_close_matches(unexpected[0], missing, 1, 0)
+            if missing and unexpected
+            else []
+        )
         meant = f"; was {unexpected[0]} meant for {near[0]}?" if near else ""
         cure = "name the weights of this network, with its own options and number of classes"
-        raise StageError(f"{whose} does not fit models/{recipe['arch']}.py: {'; '.join(found)}{meant}; {cure}")
+        raise StageError(
+            f"{whose} does not fit models/{recipe['arch']}.py: {'; '.join(found)}{meant}; {cure}"
+        )
     if broken := next((key for key, tensor in state.items() if not tensor.isfinite().all()), None):
-        raise StageError(f"{whose}: {broken} holds values that are not finite; give weights that were trained whole")
+        raise StageError(
+            f"{whose}: {broken} holds values that are not finite; give weights that were trained whole"
+        )
     net.load_state_dict(state)
 
 
@@ -119,7 +146,11 @@ def own_part(net: nn.Module, head: dict[str, Any]) -> dict[str, Tensor]:
     fresh = [output_layer(net)]
     if head["copied"] != "all":
         fresh += list(stages(net))[head["copied"] :]
-    return {key: tensor for key, tensor in net.state_dict().items() if key.startswith(tuple(f"{f}." for f in fresh))}
+    return {
+        key: tensor
+        for key, tensor in net.state_dict().items()
+        if key.startswith(tuple(f"{f}." for f in fresh))
+    }
 
 
 def first_few(keys: list[str], most: int = 3) -> str:

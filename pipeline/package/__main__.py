@@ -24,12 +24,19 @@ from pipeline.package.manifest import accepted, admit, manifest, write_package
 
 def main() -> None:
     with of_entry("package") as name:
-        folder = fresh(OUT / "dist" / name)  # emptied first: what is refused leaves nothing that could be served
+        folder = fresh(
+            OUT / "dist" / name
+        )  # emptied first: what is refused leaves nothing that could be served
         checked = read_json(RESULTS / name / "check.json", f"check@{name}")
         files = [file_of(v) for v in accepted(checked)]
         models = {file: contract.read(OUT / name / "export" / file) for file in files}
         checked_files = OUT / name / "check" / "digests.json"
-        admit(name, models, checked, json.loads(checked_files.read_text()) if checked_files.exists() else {})
+        admit(
+            name,
+            models,
+            checked,
+            json.loads(checked_files.read_text()) if checked_files.exists() else {},
+        )
         choice = read_json(RESULTS / name / "speed.json", f"check@{name}")["choice"]
         write_package(folder, models, manifest(models, checked, choice))
         print(f"   {folder}: {', '.join(files)}", file=sys.stderr)

@@ -14,13 +14,17 @@ from pipeline.core.files import write_json
 from pipeline.package.triton import write_triton
 
 
-def admit(name: str, models: dict[str, Contract], checked: dict[str, Any], digests: dict[str, str]) -> None:
+def admit(
+    name: str, models: dict[str, Contract], checked: dict[str, Any], digests: dict[str, str]
+) -> None:
     """Raise StageError where these files, or others than those whose digests were checked, may not be shipped."""
     if not checked["passed"]:
         raise StageError(f"{name}: not packaged, its check failed: {checked['verdict']}")
     for file, model in models.items():
         if digests.get(file) != model.digest:
-            raise StageError(f"{name}: {file} is another than was checked; run `dvc repro check@{name}`")
+            raise StageError(
+                f"{name}: {file} is another than was checked; run `dvc repro check@{name}`"
+            )
     if models[MODEL_FILE].document["provenance"].get("licence", "") == "":
         cure = "add `licence:` to its set under `data:` in params.yaml"
         raise StageError(f"{name}: not packaged, no licence is stated for its data; {cure}")
@@ -28,24 +32,38 @@ def admit(name: str, models: dict[str, Contract], checked: dict[str, Any], diges
 
 def accepted(checked: dict[str, Any]) -> list[str]:
     """Return the variants that may ship: fp32, and those that the check accepts on every device that it tried."""
-    others = [v for v, by in checked["variants"].items() if all(found["accepted"] for found in by.values())]
+    others = [
+        v
+        for v, by in checked["variants"].items()
+        if all(found["accepted"] for found in by.values())
+    ]
     return ["fp32", *others]
 
 
-def manifest(models: dict[str, Contract], checked: dict[str, Any], choice: dict[str, Any]) -> dict[str, Any]:
+def manifest(
+    models: dict[str, Contract], checked: dict[str, Any], choice: dict[str, Any]
+) -> dict[str, Any]:
     """Return what the package says of itself; `files` are sha256 by name, which `infer` holds the files to."""
     model = models[MODEL_FILE]
     provenance = model.document["provenance"]
-    recommended = {device: found["variant"] for device, found in choice.items() if file_of(found["variant"]) in models}
+    recommended = {
+        device: found["variant"]
+        for device, found in choice.items()
+        if file_of(found["variant"]) in models
+    }
     return {
         "name": model.name,
         "task": model.task,
-        "files": {file: hashlib.sha256(contract.bytes).hexdigest() for file, contract in models.items()},
+        "files": {
+            file: hashlib.sha256(contract.bytes).hexdigest() for file, contract in models.items()
+        },
         "recommended": recommended,
         "digest": model.digest,
         "metric": {key: checked["metric"][key] for key in ("name", "value", "low", "high", "n")},
         "verdict": checked["verdict"],
-        "variants": {v: [found["why"] for found in by.values()] for v, by in checked["variants"].items()},
+        "variants": {
+            v: [found["why"] for found in by.values()] for v, by in checked["variants"].items()
+        },
         **{key: provenance[key] for key in ("licence", "revision", "versions")},
     }
 

@@ -13,7 +13,10 @@ from convline.model_file.registry import MODEL_FILE
 TRITON_TYPES = {"images": "TYPE_UINT8", "series": "TYPE_FP32", "calendar": "TYPE_FP32"}
 
 
-PLACES = {"int8": "KIND_CPU", "fp16": "KIND_GPU"}  # where each pays; Triton itself puts fp32 on a GPU that is there
+PLACES = {
+    "int8": "KIND_CPU",
+    "fp16": "KIND_GPU",
+}  # where each pays; Triton itself puts fp32 on a GPU that is there
 
 
 MOST = 64  # rows of one of Triton's batches
@@ -43,7 +46,9 @@ def triton_config(document: dict[str, Any], variant: str) -> str:
         }
     named = {"probabilities": f', label_filename: "{LABELS}"'}
     inputs = ",\n".join(tensor(name, TRITON_TYPES[name], dims) for name, dims in given.items())
-    outputs = ",\n".join(tensor(name, "TYPE_FP32", dims, named.get(name, "")) for name, dims in answers.items())
+    outputs = ",\n".join(
+        tensor(name, "TYPE_FP32", dims, named.get(name, "")) for name, dims in answers.items()
+    )
     place = f"instance_group [ {{ kind: {PLACES[variant]} }} ]\n" if variant in PLACES else ""
     return (
         f'name: "{triton_name(document["name"], variant)}"\nbackend: "onnxruntime"\nmax_batch_size: {MOST}\n'
@@ -76,6 +81,8 @@ def write_triton(repository: Path, variant: str, file: Path, model: Contract) ->
         except OSError:  # a file system without links
             shutil.copyfile(file, version / MODEL_FILE)
     (version.parent / "config.pbtxt").write_text(triton_config(document, variant))
-    lines = [" ".join(str(label).split()) for label in document.get("labels", [])]  # one a line, whatever is in it
+    lines = [
+        " ".join(str(label).split()) for label in document.get("labels", [])
+    ]  # one a line, whatever is in it
     if lines:
         (version.parent / LABELS).write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -21,22 +21,44 @@ from pathlib import Path
 from pipeline.core import digest as code
 from pipeline.core import paths
 from pipeline.core.errors import ParamsError
-from pipeline.params.load import CLAIMS, CODE, FILE, OUT, SCRATCH, keep_record, lay_out, lay_out_study, load
+from pipeline.params.load import (
+    CLAIMS,
+    CODE,
+    FILE,
+    OUT,
+    SCRATCH,
+    keep_record,
+    lay_out,
+    lay_out_study,
+    load,
+)
 
 
 def main() -> None:
     params = load()
     if "line_studies" not in params.raw and Path("dvc.yaml").exists():
-        raise ParamsError(f"{FILE.name} line_studies: missing; dvc.yaml reads it, so add `line_studies: []` for none")
+        raise ParamsError(
+            f"{FILE.name} line_studies: missing; dvc.yaml reads it, so add `line_studies: []` for none"
+        )
     if sys.argv[1:] == ["--names"]:
         absent = [name for name, recipe in params.models.items() if not paths.at_hand(recipe)]
         if absent:
-            print(f"left out: {', '.join(absent)}: not below DATA_ROOT or TORCH_HOME", file=sys.stderr)
-        whole = {name: recipe["needs"] or SCRATCH for name, recipe in params.models.items() if name not in absent}
+            print(
+                f"left out: {', '.join(absent)}: not below DATA_ROOT or TORCH_HOME", file=sys.stderr
+            )
+        whole = {
+            name: recipe["needs"] or SCRATCH
+            for name, recipe in params.models.items()
+            if name not in absent
+        }
         print("\n".join(f"{name}={start}" for name, start in whole.items()))
         return
     keep_record(params)
-    files = {OUT / name / f"{part}.json": x for name in params.line for part, x in lay_out(params, name).items()}
+    files = {
+        OUT / name / f"{part}.json": x
+        for name in params.line
+        for part, x in lay_out(params, name).items()
+    }
     files |= {CLAIMS / f"{name}.json": lay_out_study(params, name) for name in params.line_studies}
     files |= {CODE / f"{stage}.txt": code.lay_out(stage) for stage in code.stages()}
     for folder in (OUT, CLAIMS, CODE):
@@ -44,7 +66,9 @@ def main() -> None:
         folder.mkdir(parents=True)
     nothing = Path("out", SCRATCH, "train", "nothing.txt")
     nothing.parent.mkdir(parents=True, exist_ok=True)
-    nothing.write_text("Entries of `line:` that start from scratch depend on this folder, which never changes.\n")
+    nothing.write_text(
+        "Entries of `line:` that start from scratch depend on this folder, which never changes.\n"
+    )
     for path, content in files.items():
         path.parent.mkdir(exist_ok=True)
         path.write_text(json.dumps(content, indent=2, sort_keys=True, allow_nan=False) + "\n")

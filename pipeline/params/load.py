@@ -29,7 +29,9 @@ CLAIMS = Path("out/claims")
 CODE = Path("out/code")
 
 
-RECORD = Path("out/entries.json")  # every entry that was ever laid out here, until what it made is gone
+RECORD = Path(
+    "out/entries.json"
+)  # every entry that was ever laid out here, until what it made is gone
 
 
 SCRATCH = "scratch"  # what an entry's training starts from, if not from another entry
@@ -79,16 +81,30 @@ def load(path: Path = FILE) -> Params:
         sets = {name: check_set(name, spec) for name, spec in top["data"].items()}
         built = {name: built_on(name, top["models"]) for name in top["models"]}
         raw = raw | {"models": built}
-        models = {name: check_recipe(name, recipe, sets, top["size"]) for name, recipe in built.items()}
-        fields = {key: top[key] for key in ("size", "device", "deterministic", "threads", "processes", "line_studies")}
+        models = {
+            name: check_recipe(name, recipe, sets, top["size"]) for name, recipe in built.items()
+        }
+        fields = {
+            key: top[key]
+            for key in ("size", "device", "deterministic", "threads", "processes", "line_studies")
+        }
         fields["line"] = check_line(top["line"], models)
         studies = {
-            name: check_section(f"studies.{name}", study, schema.STUDY) for name, study in top["studies"].items()
+            name: check_section(f"studies.{name}", study, schema.STUDY)
+            for name, study in top["studies"].items()
         }
         check_names("line_studies", top["line_studies"], studies)
         check = check_limits(top["check"])
         explain = check_section("explain", top["explain"], EXPLAIN)
-        every = Params(**fields, check=check, explain=explain, sets=sets, models=models, studies=studies, raw=raw)
+        every = Params(
+            **fields,
+            check=check,
+            explain=explain,
+            sets=sets,
+            models=models,
+            studies=studies,
+            raw=raw,
+        )
         for name, study in studies.items():
             check_study(name, study, every)
     except ParamsError as error:
@@ -98,11 +114,15 @@ def load(path: Path = FILE) -> Params:
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """Return the file's mapping, read as DVC reads it (YAML 1.2)."""
-    from ruamel.yaml import YAML  # here: training on a bare GPU machine needs this module, not its parser
+    from ruamel.yaml import (
+        YAML,
+    )  # here: training on a bare GPU machine needs this module, not its parser
     from ruamel.yaml.error import YAMLError
 
     if not path.exists():
-        raise ParamsError(f"{path.name}: not found in {Path.cwd()}; run the command in the repository's root")
+        raise ParamsError(
+            f"{path.name}: not found in {Path.cwd()}; run the command in the repository's root"
+        )
     try:
         content = YAML(typ="safe").load(path)
     except YAMLError as error:
@@ -119,11 +139,17 @@ def check_aliases(content: dict[str, Any]) -> None:
     while waiting:
         place, mapping = waiting.pop()
         if id(mapping) in known:
-            what = f"expected a mapping of its own, got an alias of {known[id(mapping)].lstrip('.')}"
+            what = (
+                f"expected a mapping of its own, got an alias of {known[id(mapping)].lstrip('.')}"
+            )
             cure = f"write `{place.rpartition('.')[2]}: {{<<: *NAME}}`, whose keys `dvc exp run -S` changes here alone"
             raise ParamsError(f"{place}: {what}; {cure}")
         known[id(mapping)] = place
-        waiting += [(f"{place}.{key}", value) for key, value in reversed(mapping.items()) if isinstance(value, dict)]
+        waiting += [
+            (f"{place}.{key}", value)
+            for key, value in reversed(mapping.items())
+            if isinstance(value, dict)
+        ]
 
 
 def check_line(line: dict[Any, Any], models: dict[str, Any]) -> list[str]:
@@ -135,7 +161,9 @@ def check_line(line: dict[Any, Any], models: dict[str, Any]) -> list[str]:
             what = f"expected {needs or SCRATCH}, as models.{name} {'needs' if needs else 'needs no other entry'}"
             raise ParamsError(f"line.{name}: {what}, got {start!r}")
         if needs and needs not in line:
-            raise ParamsError(f"line.{name}: needs {needs}, which is not in the line; add `{needs}: {SCRATCH}`")
+            raise ParamsError(
+                f"line.{name}: needs {needs}, which is not in the line; add `{needs}: {SCRATCH}`"
+            )
     return list(line)
 
 
@@ -153,7 +181,9 @@ def check_set(name: str, spec: Any) -> dict[str, Any]:
         raise ParamsError(f"{place}.source: missing; choices: {', '.join(schema.SOURCES)}")
     source = str(spec["source"])
     if source not in schema.SOURCES:
-        raise ParamsError(f"{place}.source: unknown source {source!r}; {hint(source, list(schema.SOURCES))}")
+        raise ParamsError(
+            f"{place}.source: unknown source {source!r}; {hint(source, list(schema.SOURCES))}"
+        )
     spec = check_section(place, spec, {"source": Field(str), **schema.SOURCES[source]})
     if spec.get("camera"):
         spec["camera"] = check_section(f"{place}.camera", spec["camera"], schema.CAMERA)
@@ -165,10 +195,14 @@ def check_study(name: str, study: dict[str, Any], every: Params) -> None:
     place = f"studies.{name}"
     if study["recipe"] not in every.models:
         known = list(every.models)
-        raise ParamsError(f"{place}.recipe: no recipe {study['recipe']!r}; {hint(study['recipe'], known)}")
+        raise ParamsError(
+            f"{place}.recipe: no recipe {study['recipe']!r}; {hint(study['recipe'], known)}"
+        )
     for curve in study["curves"]:
         if curve not in schema.CURVES:
-            raise ParamsError(f"{place}.curves: unknown curve {curve!r}; {hint(curve, list(schema.CURVES))}")
+            raise ParamsError(
+                f"{place}.curves: unknown curve {curve!r}; {hint(curve, list(schema.CURVES))}"
+            )
     if not study["settings"]:
         raise ParamsError(f"{place}.settings: expected at least one, got {study['settings']!r}")
     for line, joined in study["lines"].items():
@@ -176,23 +210,33 @@ def check_study(name: str, study: dict[str, Any], every: Params) -> None:
     for setting, layer in study["settings"].items():
         where = f"{place}.settings.{setting}"
         if not isinstance(setting, str):
-            raise ParamsError(f"{where}: expected a name that is text, got {setting!r}; put it in quotes")
+            raise ParamsError(
+                f"{where}: expected a name that is text, got {setting!r}; put it in quotes"
+            )
         check_section(where, layer, SETTING | {"needs": RECIPE["needs"]})
         source = resolve(where, studied(study, layer, every), every.sets)["data"]["spec"]["source"]
         kind = "image" if source in schema.IMAGE_SOURCES else "series"
-        fitting = [measure for measure, (takes, _) in schema.MEASURES.items() if takes in (kind, "any")]
+        fitting = [
+            measure for measure, (takes, _) in schema.MEASURES.items() if takes in (kind, "any")
+        ]
         for measure in study["measures"]:
             if measure not in fitting:
-                raise ParamsError(f"{place}.measures: {measure!r} is none for {kind} data; {hint(measure, fitting)}")
+                raise ParamsError(
+                    f"{place}.measures: {measure!r} is none for {kind} data; {hint(measure, fitting)}"
+                )
 
 
 def studied(study: dict[str, Any], setting: dict[str, Any], every: Params) -> dict[str, Any]:
     """Return the recipe of one setting: the study's, `base`, the setting, whatever the size is."""
-    raw = {key: value for key, value in every.raw["models"][study["recipe"]].items() if key != "full"}
+    raw = {
+        key: value for key, value in every.raw["models"][study["recipe"]].items() if key != "full"
+    }
     for layer in (study["base"], setting):
         raw = overlay(raw, layer)
         if "arch" in layer:
-            raw["net"] = copy.deepcopy(layer.get("net", {}))  # another architecture's options would not fit
+            raw["net"] = copy.deepcopy(
+                layer.get("net", {})
+            )  # another architecture's options would not fit
     return raw
 
 
@@ -200,14 +244,18 @@ def entry(name: str, *parts: str) -> dict[str, Any]:
     """Return what stage params wrote for `name`: these parts of its resolved recipe, {"data", "arch", "net", ...}."""
     files = [OUT / name / f"{part}.json" for part in parts]
     if not all(file.exists() for file in files):
-        raise ParamsError(f"{name}: no resolved recipe in {OUT}; put the name under `line:` and run `dvc repro params`")
+        raise ParamsError(
+            f"{name}: no resolved recipe in {OUT}; put the name under `line:` and run `dvc repro params`"
+        )
     return {key: value for file in files for key, value in json.loads(file.read_text()).items()}
 
 
 def lay_out(params: Params, name: str) -> dict[str, dict[str, Any]]:
     """Return an entry's recipe in parts, each named after the first stage whose numbers depend on it."""
     recipe = params.models[name]
-    train = {key: recipe[key] for key in ("arch", "net", "train", "weights", "needs", "head")} | {"size": params.size}
+    train = {key: recipe[key] for key in ("arch", "net", "train", "weights", "needs", "head")} | {
+        "size": params.size
+    }
     train |= {"processes": params.processes} if params.processes > 1 else {}
     return {
         "data": {"data": recipe["data"]},
@@ -222,8 +270,15 @@ def lay_out(params: Params, name: str) -> dict[str, dict[str, Any]]:
 def lay_out_study(params: Params, name: str) -> dict[str, Any]:
     """Return all that a study's numbers depend on, but for the stages' own code."""
     study = params.studies[name]
-    recipes = {s: resolve(name, studied(study, layer, params), params.sets) for s, layer in study["settings"].items()}
-    recipes |= {needs: params.models[needs] for recipe in list(recipes.values()) if (needs := recipe["needs"])}
+    recipes = {
+        s: resolve(name, studied(study, layer, params), params.sets)
+        for s, layer in study["settings"].items()
+    }
+    recipes |= {
+        needs: params.models[needs]
+        for recipe in list(recipes.values())
+        if (needs := recipe["needs"])
+    }
     return {
         "study": study,
         "kinds": {measure: schema.MEASURES[measure][1] for measure in study["measures"]},
@@ -234,8 +289,10 @@ def lay_out_study(params: Params, name: str) -> dict[str, Any]:
 def circumstances(params: Params, recipe: dict[str, Any]) -> dict[str, Any]:
     """Return what training depends on besides the recipe."""
     files = code.of_architecture(recipe["arch"])
-    if recipe["head"]:  # here, not in dvc.yaml: a change reruns the entries that have a head, no others
-        files += [path for path in map(digest.file_of, digest.HEADED) if path]
+    if recipe[
+        "head"
+    ]:  # here, not in dvc.yaml: a change reruns the entries that have a head, no others
+        files += [path for path in map(code.file_of, code.HEADED) if path]
     if recipe["weights"] and (path := paths.weights_path(recipe["weights"]["file"])):
         files.append(path)
     common = {key: getattr(params, key) for key in ("device", "deterministic", "threads")}
@@ -252,11 +309,18 @@ def leftovers(record: list[str], known: list[str]) -> list[Path]:
 def keep_record(params: Params) -> None:
     """Add the line to the record of entries, and say what those that are gone have left: nobody else deletes it."""
     record = json.loads(RECORD.read_text()) if RECORD.exists() else []
-    record += [path.name for path in sorted(OUT.glob("*/")) if path.name not in record]  # of before there was a record
+    record += [
+        path.name for path in sorted(OUT.glob("*/")) if path.name not in record
+    ]  # of before there was a record
     left = leftovers(record, list(params.models))
     if left:
-        print(f"   left by entries that params.yaml no longer names: rm -r {' '.join(map(str, left))}", file=sys.stderr)
+        print(
+            f"   left by entries that params.yaml no longer names: rm -r {' '.join(map(str, left))}",
+            file=sys.stderr,
+        )
     kept = {path.name for path in left}
     record = [name for name in record if name in params.models or name in kept]
     RECORD.parent.mkdir(exist_ok=True)
-    RECORD.write_text(json.dumps(record + [name for name in params.line if name not in record]) + "\n")
+    RECORD.write_text(
+        json.dumps(record + [name for name in params.line if name not in record]) + "\n"
+    )

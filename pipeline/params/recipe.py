@@ -27,22 +27,49 @@ SETTING = {
 }
 HEADS = ("softmax", "linear", "mlp", "forest", "svm-linear", "svm-rbf", "best")
 HEAD = {  # what a backbone that learned something else gets for this task
-    "kind": Field(str, choices=HEADS),  # softmax: trained by the loop, in place; the others: on the backbone's features
-    "layer": Field(str, "penultimate"),  # whose output is the features: the head's input, or a layer by its name
-    "folds": Field(int, 5, least=2),  # of the cross-validation that tunes a head on features, and that chooses the best
-    "copied": Field((int, str), "all"),  # softmax: how many of the backbone's first stages come over, weights and all
-    "keep": Field(bool, False),  # softmax: classes that the backbone knew keep their weights in the last layer
-    "stages": Field((int, str), 0),  # softmax: how many of the backbone's last stages train too; or `all`
+    "kind": Field(
+        str, choices=HEADS
+    ),  # softmax: trained by the loop, in place; the others: on the backbone's features
+    "layer": Field(
+        str, "penultimate"
+    ),  # whose output is the features: the head's input, or a layer by its name
+    "folds": Field(
+        int, 5, least=2
+    ),  # of the cross-validation that tunes a head on features, and that chooses the best
+    "copied": Field(
+        (int, str), "all"
+    ),  # softmax: how many of the backbone's first stages come over, weights and all
+    "keep": Field(
+        bool, False
+    ),  # softmax: classes that the backbone knew keep their weights in the last layer
+    "stages": Field(
+        (int, str), 0
+    ),  # softmax: how many of the backbone's last stages train too; or `all`
     "first": Field(int, 0, least=0),  # softmax: epochs in which the head trains alone
-    "unfreeze": Field(int, 0, least=0),  # softmax: then one more stage every so many epochs; 0: all at once
+    "unfreeze": Field(
+        int, 0, least=0
+    ),  # softmax: then one more stage every so many epochs; 0: all at once
     "lr_factor": Field(float, 1.0, least=0),  # softmax: of the stages' learning rate to the head's
-    "batch_norm": Field(str, "frozen", choices=("frozen", "trained")),  # statistics of stages that train
+    "batch_norm": Field(
+        str, "frozen", choices=("frozen", "trained")
+    ),  # statistics of stages that train
 }
 BACKBONE = {"arch": Field(str), "net": Field(dict, {}), "weights": Field(dict)}
-RECIPE = {**SETTING, "arch": Field(str), "full": Field(dict, {}), "needs": Field((str, type(None)), None)}
-RECIPE["saliency"] = Field(bool, False)  # the exported file answers d score / d pixel too, for `infer explain`
-RECIPE["streaming"] = Field(bool, False)  # the exported file forecasts from one new sample at a time, too
-RECIPE["synthesis"] = Field(bool, False)  # stage explain makes pictures from the network, too: minutes
+RECIPE = {
+    **SETTING,
+    "arch": Field(str),
+    "full": Field(dict, {}),
+    "needs": Field((str, type(None)), None),
+}
+RECIPE["saliency"] = Field(
+    bool, False
+)  # the exported file answers d score / d pixel too, for `infer explain`
+RECIPE["streaming"] = Field(
+    bool, False
+)  # the exported file forecasts from one new sample at a time, too
+RECIPE["synthesis"] = Field(
+    bool, False
+)  # stage explain makes pictures from the network, too: minutes
 
 
 def built_on(name: Any, models: dict[Any, Any], above: tuple[Any, ...] = ()) -> Any:
@@ -54,15 +81,21 @@ def built_on(name: Any, models: dict[Any, Any], above: tuple[Any, ...] = ()) -> 
     if not isinstance(recipe, dict) or not {"needs", "backbone"} & set(recipe):
         return recipe
     if "arch" in recipe or {"needs", "backbone"} <= set(recipe):
-        raise ParamsError(f"{place}: expected one of arch, needs, backbone, got more; the others follow from it")
+        raise ParamsError(
+            f"{place}: expected one of arch, needs, backbone, got more; the others follow from it"
+        )
     own = {key: value for key, value in recipe.items() if key != "backbone"}
     if "head" not in own:
-        raise ParamsError(f"{place}.head: missing; add `head: {{kind: ...}}`, one of {', '.join(HEADS)}")
+        raise ParamsError(
+            f"{place}.head: missing; add `head: {{kind: ...}}`, one of {', '.join(HEADS)}"
+        )
     if "backbone" in recipe:
         return own | check_section(f"{place}.backbone", recipe["backbone"], BACKBONE)
     needs = recipe["needs"]
     if needs not in models or needs in (name, *above):
-        raise ParamsError(f"{place}.needs: no other recipe {needs!r}; {hint(str(needs), list(models))}")
+        raise ParamsError(
+            f"{place}.needs: no other recipe {needs!r}; {hint(str(needs), list(models))}"
+        )
     base = built_on(needs, models, (name, *above))
     for part, over in ((base, own), (laid_full(base), laid_full(own))):
         given = part.get("data", {})
@@ -77,7 +110,9 @@ def built_on(name: Any, models: dict[Any, Any], above: tuple[Any, ...] = ()) -> 
     return overlay(below, own)
 
 
-def check_recipe(name: Any, recipe: Any, sets: dict[str, dict[str, Any]], size: str) -> dict[str, Any]:
+def check_recipe(
+    name: Any, recipe: Any, sets: dict[str, dict[str, Any]], size: str
+) -> dict[str, Any]:
     """Return the recipe of `models.<name>`, resolved for `size`; its `full:` block is checked whatever the size is."""
     place = f"models.{name}"
     if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", str(name)) or name in schema.RESERVED:
@@ -108,29 +143,43 @@ def resolve(place: str, recipe: Any, sets: dict[str, dict[str, Any]]) -> dict[st
         raise ParamsError(f"{place}.arch: unknown architecture {arch!r}; {hint(arch, known)}")
     set_name = str(recipe["data"].get("set", "none"))
     if set_name not in sets:
-        raise ParamsError(f"{place}.data.set: unknown data set {set_name!r}; {hint(set_name, list(sets))}")
+        raise ParamsError(
+            f"{place}.data.set: unknown data set {set_name!r}; {hint(set_name, list(sets))}"
+        )
     image = sets[set_name]["source"] in schema.IMAGE_SOURCES
-    data = check_section(f"{place}.data", recipe["data"], schema.IMAGE_DATA if image else schema.SERIES_DATA)
+    data = check_section(
+        f"{place}.data", recipe["data"], schema.IMAGE_DATA if image else schema.SERIES_DATA
+    )
     check_geometry(f"{place}.data", data) if image else check_quantiles(f"{place}.data", data)
     if not image:
         check_forecast(place, arch, recipe, data)
     if data.get("standardise") == "imagenet" and data["colour"] != "rgb":
-        raise ParamsError(f"{place}.data.colour: standardise: imagenet is for three channels; set rgb")
+        raise ParamsError(
+            f"{place}.data.colour: standardise: imagenet is for three channels; set rgb"
+        )
     train = check_train(f"{place}.train", recipe["train"], image)
     if train["loss"] == "pinball":
         train["levels"] = data["quantiles"]
     check_net(f"{place}.net", arch, recipe["net"], image)
-    weights = recipe["weights"] and check_section(f"{place}.weights", recipe["weights"], schema.WEIGHTS)
+    weights = recipe["weights"] and check_section(
+        f"{place}.weights", recipe["weights"], schema.WEIGHTS
+    )
     head = recipe["head"] and check_head(f"{place}.head", recipe["head"], train)
     if head and not (recipe["needs"] or weights):
-        raise ParamsError(f"{place}.head: a head needs a trained backbone; add `needs:` or `backbone:`")
+        raise ParamsError(
+            f"{place}.head: a head needs a trained backbone; add `needs:` or `backbone:`"
+        )
     if not train["epochs"] and not weights and not head:
-        raise ParamsError(f"{place}.train.epochs: 0 is for published weights; add `weights:` or train an epoch")
+        raise ParamsError(
+            f"{place}.train.epochs: 0 is for published weights; add `weights:` or train an epoch"
+        )
     if weights and weights["file"] == "imagenet" and data.get("standardise") != "imagenet":
         what = f"expected imagenet, as the published weights were trained, got {data.get('standardise')}"
         raise ParamsError(f"{place}.data.standardise: {what}")
     if recipe["saliency"] and (not image or on_features(recipe | {"head": head})):
-        raise ParamsError(f"{place}.saliency: only a network of images has gradients to export; leave it out")
+        raise ParamsError(
+            f"{place}.saliency: only a network of images has gradients to export; leave it out"
+        )
     if recipe["streaming"] and image:
         raise ParamsError(f"{place}.streaming: only series come one sample at a time; leave it out")
     return {
@@ -150,7 +199,9 @@ def check_head(place: str, section: Any, train: dict[str, Any]) -> dict[str, Any
     head = check_section(place, section, HEAD)
     for key in ("stages", "copied"):
         if isinstance(head[key], str) and head[key] != "all":
-            raise ParamsError(f"{place}.{key}: expected a number of stages or `all`, got {head[key]!r}")
+            raise ParamsError(
+                f"{place}.{key}: expected a number of stages or `all`, got {head[key]!r}"
+            )
         if isinstance(head[key], int) and head[key] < 0:
             raise ParamsError(f"{place}.{key}: expected at least 0, got {head[key]!r}")
     if head["kind"] != "softmax" and head["copied"] != "all":
@@ -182,7 +233,9 @@ def check_forecast(place: str, arch: str, recipe: dict[str, Any], data: dict[str
     for key, value in asked.items():
         if value and key not in takes:
             where = "train.loss" if pinball and key == "quantiles" else f"data.{key}"
-            raise ParamsError(f"{place}.{where}: models/{arch}.py takes no `{key}`; leave it out, or use arch: tcn")
+            raise ParamsError(
+                f"{place}.{where}: models/{arch}.py takes no `{key}`; leave it out, or use arch: tcn"
+            )
     if pinball and 0.5 not in data["quantiles"]:
         what = f"expected .5 among them for train.loss: pinball, whose forecast is the median, got {data['quantiles']}"
         raise ParamsError(f"{place}.data.quantiles: {what}")
@@ -198,7 +251,9 @@ def check_train(place: str, section: Any, image: bool) -> dict[str, Any]:
     losses = ("auto", "cross-entropy", "softmax-clip") if image else ("auto", "mse", "pinball")
     if train["loss"] not in losses:
         kind = "images" if image else "series"
-        raise ParamsError(f"{place}.loss: {train['loss']!r} is not for {kind}; choices: {', '.join(losses)}")
+        raise ParamsError(
+            f"{place}.loss: {train['loss']!r} is not for {kind}; choices: {', '.join(losses)}"
+        )
     if train["steps"] and train["steps"][-1] >= train["epochs"]:
         raise ParamsError(
             f"{place}.steps: expected epochs below {train['epochs']}, got {train['steps']}; drop the last"
@@ -208,7 +263,9 @@ def check_train(place: str, section: Any, image: bool) -> dict[str, Any]:
             raise ParamsError(f"{place}.augment: there is none for series; leave it out")
         train["augment"] = check_section(f"{place}.augment", train["augment"], schema.AUGMENT)
         if train["augment"]["zoom"][0] > train["augment"]["zoom"][1]:
-            raise ParamsError(f"{place}.augment.zoom: expected [least, largest], got {train['augment']['zoom']}")
+            raise ParamsError(
+                f"{place}.augment.zoom: expected [least, largest], got {train['augment']['zoom']}"
+            )
     return train
 
 
@@ -227,17 +284,25 @@ def check_net(place: str, arch: str, options: dict[str, Any], image: bool) -> No
     keywords = constructor(arch)
     if not given <= set(keywords):
         kind = "images" if image else "series"
-        raise ParamsError(f"{place}: models/{arch}.py does not take {kind}; choose another data set or architecture")
+        raise ParamsError(
+            f"{place}: models/{arch}.py does not take {kind}; choose another data set or architecture"
+        )
     given |= set() if image else {"context", "targets", "calendar", "quantiles"}
     fields = {key: field for key, field in keywords.items() if key not in given}
     if options and not fields:
-        raise ParamsError(f"{place}.{next(iter(options))}: unknown option; models/{arch}.py has none")
+        raise ParamsError(
+            f"{place}.{next(iter(options))}: unknown option; models/{arch}.py has none"
+        )
     check_section(place, options, fields)
 
 
 def architectures() -> list[str]:
     """Return the names of models/*.py that define an architecture (their last line binds `Model`)."""
-    return sorted(path.stem for path in MODELS.glob("*.py") if re.search(r"^Model = \w+", path.read_text(), re.M))
+    return sorted(
+        path.stem
+        for path in MODELS.glob("*.py")
+        if re.search(r"^Model = \w+", path.read_text(), re.M)
+    )
 
 
 # How a keyword of a constructor may be annotated so that params are checked against it; others are not.
@@ -261,7 +326,9 @@ def constructor(arch: str) -> dict[str, Field]:
                 if isinstance(method, ast.FunctionDef) and method.name == "__init__":
                     pairs = zip(method.args.kwonlyargs, method.args.kw_defaults, strict=True)
                     return {a.arg: keyword(a, default) for a, default in pairs}
-    raise ParamsError(f"models/{arch}.py: expected a class {bound} with an __init__ of keyword-only options")
+    raise ParamsError(
+        f"models/{arch}.py: expected a class {bound} with an __init__ of keyword-only options"
+    )
 
 
 def keyword(argument: ast.arg, default: ast.expr | None) -> Field:

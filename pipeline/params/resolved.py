@@ -20,4 +20,6 @@ def image_rule(data: dict[str, Any]) -> ImageRule:
     height, width = data["size"]
     red, green, blue = data["background"]
     keys = ("colour", "fit", "shorter_px", "interpolation", "draft")
-    return ImageRule(size=(height, width), background=(red, green, blue), **{key: data[key] for key in keys})
+    return ImageRule(
+        size=(height, width), background=(red, green, blue), **{key: data[key] for key in keys}
+    )

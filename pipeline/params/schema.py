@@ -43,7 +43,13 @@ MEASURES = {  # what a study can measure: of which data, and how it is averaged 
 }
 
 
-CURVES = ("training error", "test error", "gradient at the start", "gradient at the end", "epochs to settle")
+CURVES = (
+    "training error",
+    "test error",
+    "gradient at the start",
+    "gradient at the end",
+    "epochs to settle",
+)
 
 
 @dataclass(frozen=True)
@@ -74,20 +80,30 @@ SPLITS = {
 
 CAMERA = {
     "blur": Field(float, 0.0, least=0),  # radius of the Gaussian in pixels of the source
-    "noise": Field(float, 0.0, least=0),  # standard deviation in grey levels, drawn anew for each pixel
-    "colour": Field(list, [1.0, 1.0, 1.0], item=(int, float), length=3, least=0),  # gains of red, green and blue
-    "scramble": Field(bool, False),  # one fixed disorder of the pixels: the same numbers without any shape (R17)
+    "noise": Field(
+        float, 0.0, least=0
+    ),  # standard deviation in grey levels, drawn anew for each pixel
+    "colour": Field(
+        list, [1.0, 1.0, 1.0], item=(int, float), length=3, least=0
+    ),  # gains of red, green and blue
+    "scramble": Field(
+        bool, False
+    ),  # one fixed disorder of the pixels: the same numbers without any shape (R17)
 }
 
 
 CHOSEN = {  # a task cut out of a set: some of its classes, few labelled images of each, another camera
     "camera": Field((dict, type(None)), None),
     "classes": Field((list, type(None)), None, item=str, some=True),
-    "per_class": Field((int, type(None)), None, least=1),  # training images; validation and test stay whole
+    "per_class": Field(
+        (int, type(None)), None, least=1
+    ),  # training images; validation and test stay whole
 }
 
 
-LICENCE = {"licence": Field(str)}  # of the data, in free text: what is trained on them ships with it
+LICENCE = {
+    "licence": Field(str)
+}  # of the data, in free text: what is trained on them ships with it
 
 
 SOURCES: dict[str, dict[str, Field]] = {
@@ -109,7 +125,9 @@ SOURCES: dict[str, dict[str, Field]] = {
     },
     "folder": {
         "path": Field(str),  # relative: from here, else from DATA_ROOT
-        "labels": Field(str, "folders", choices=("folders", "imagenet")),  # imagenet: all 1,000, folders named as some
+        "labels": Field(
+            str, "folders", choices=("folders", "imagenet")
+        ),  # imagenet: all 1,000, folders named as some
         **SPLITS,
         **CHOSEN,
         **LICENCE,
@@ -141,7 +159,9 @@ SOURCES: dict[str, dict[str, Field]] = {
         "gaps": Field(str, "error", choices=("error", "interpolate")),
         "validation": Field(float, 0.15, least=0),
         "test": Field(float, 0.15, least=0),
-        "splits": Field((list, type(None)), None, item=int, length=3, least=1),  # rows where each ends; in their place
+        "splits": Field(
+            (list, type(None)), None, item=int, length=3, least=1
+        ),  # rows where each ends; in their place
         "season": Field(int, 1, least=1),
         **LICENCE,
     },
@@ -155,14 +175,18 @@ IMAGE_DATA = {
     "set": Field(str),
     "size": Field(list, item=int, length=2, least=1, most=MAX_IMAGE_SIDE),  # height, width
     "colour": Field(str, choices=("grey", "rgb")),
-    "standardise": Field(str, "channel", choices=("none", "unit", "mean", "channel", "pixel", "imagenet")),
+    "standardise": Field(
+        str, "channel", choices=("none", "unit", "mean", "channel", "pixel", "imagenet")
+    ),
     "fit": Field(
         str, "stretch", choices=("stretch", *CROPS)
     ),  # torchvision: at whole pixels, as its weights were tested
     "shorter_px": Field((int, type(None)), None, least=1),
     "interpolation": Field(str, "bilinear", choices=("nearest", "bilinear", "bicubic", "lanczos")),
     "background": Field(list, [0, 0, 0], item=int, length=3, least=0, most=255),
-    "draft": Field(bool, False),  # large JPEGs decoded at 1/2, 1/4 or 1/8: faster, 1 grey level off on average
+    "draft": Field(
+        bool, False
+    ),  # large JPEGs decoded at 1/2, 1/4 or 1/8: faster, 1 grey level off on average
 }
 
 
@@ -173,18 +197,28 @@ SERIES_DATA = {
     "quantiles": Field(list, [0.1, 0.5, 0.9], item=float),  # rising, symmetric about 0.5
     "stride": Field(int, 1, least=1),  # steps between the windows that validation and test look at
     "train_stride": Field(int, 1, least=1),  # steps between those that training looks at
-    "targets": Field((list, type(None)), None, item=str, some=True),  # columns to forecast, the others are read alone
-    "calendar": Field(list, [], item=str, choices=FEATURES),  # what the network knows of each row's time, ahead too
+    "targets": Field(
+        (list, type(None)), None, item=str, some=True
+    ),  # columns to forecast, the others are read alone
+    "calendar": Field(
+        list, [], item=str, choices=FEATURES
+    ),  # what the network knows of each row's time, ahead too
 }
 
 
 AUGMENT = {
     "rotate": Field((int, float), 0, least=0),  # degrees either way
     "shift": Field(float, 0.0, least=0, most=1),  # fraction of height and width either way
-    "zoom": Field(list, [1.0, 1.0], item=(int, float), length=2, least=0.01),  # least and largest scale
+    "zoom": Field(
+        list, [1.0, 1.0], item=(int, float), length=2, least=0.01
+    ),  # least and largest scale
     "flip": Field(str, "none", choices=("none", "horizontal", "vertical", "both")),
-    "crop_pad": Field(int, 0, least=0),  # pad by this many pixels, then a random crop of the old size
-    "colour": Field(float, 0.0, least=0),  # AlexNet's colour: standard deviation of the PCA coefficients
+    "crop_pad": Field(
+        int, 0, least=0
+    ),  # pad by this many pixels, then a random crop of the old size
+    "colour": Field(
+        float, 0.0, least=0
+    ),  # AlexNet's colour: standard deviation of the PCA coefficients
 }
 
 
@@ -195,21 +229,31 @@ TRAIN = {
     "lr": Field(float, 1e-3, least=0),
     "momentum": Field(float, 0.9, least=0, most=1),  # sgd and rmsprop
     "nesterov": Field(bool, False),  # sgd only
-    "weight_decay": Field(float, 0.0, least=0),  # the optimizer's own: adds weight_decay * w to the gradient
+    "weight_decay": Field(
+        float, 0.0, least=0
+    ),  # the optimizer's own: adds weight_decay * w to the gradient
     "schedule": Field(str, "constant", choices=("constant", "step", "cosine", "onecycle")),
     "warmup": Field(int, 0, least=0),  # epochs of linear warm-up before the schedule
-    "steps": Field(list, [], item=int),  # `step` only: epochs after which lr is multiplied by `factor`
-    "every": Field((int, type(None)), None, least=1),  # `step` only: in place of steps, after each so many epochs
+    "steps": Field(
+        list, [], item=int
+    ),  # `step` only: epochs after which lr is multiplied by `factor`
+    "every": Field(
+        (int, type(None)), None, least=1
+    ),  # `step` only: in place of steps, after each so many epochs
     "factor": Field(float, 0.1, least=0),
     "loss": Field(str, "auto", choices=("auto", "cross-entropy", "softmax-clip", "mse", "pinball")),
-    "aux_weight": Field(float, 0.3, least=0),  # of the loss of each auxiliary head, or further member
+    "aux_weight": Field(
+        float, 0.3, least=0
+    ),  # of the loss of each auxiliary head, or further member
     "label_smoothing": Field(float, 0.0, least=0, most=1),
     "l1": Field(float, 0.0, least=0),  # T23: l1 * sum |w|
     "l2": Field(float, 0.0, least=0),  # T24: l2 * sum w^2, or half of that
     "l2_convention": Field(str, "full", choices=("full", "half")),
     "clip_norm": Field((float, type(None)), None, least=0),
     "patience": Field((int, type(None)), None, least=1),
-    "choose": Field(str, "best", choices=("best", "last")),  # which epoch's weights ship, by the validation loss
+    "choose": Field(
+        str, "best", choices=("best", "last")
+    ),  # which epoch's weights ship, by the validation loss
     "precision": Field(str, "auto", choices=("auto", "fast", "fp32", "bf16")),  # loss.py: autocast
     "compile": Field(str, "auto", choices=("auto", "on", "off")),  # torch.compile; auto: device.py
     "augment": Field((dict, type(None)), None),
@@ -219,7 +263,9 @@ TRAIN = {
 
 
 WEIGHTS = {  # published weights that training starts from
-    "file": Field(str),  # a state dict, relative to here or else to TORCH_HOME; or `imagenet`: torchvision's own
+    "file": Field(
+        str
+    ),  # a state dict, relative to here or else to TORCH_HOME; or `imagenet`: torchvision's own
     "licence": Field(str),
 }
 
@@ -232,7 +278,9 @@ STUDY = {
     "seeds": Field(list, item=int, some=True, least=0, most=SEED),
     "measures": Field(list, item=str, some=True),
     "curves": Field(list, [], item=str),  # drawn beside the measures, by epoch or by layer
-    "lines": Field(dict, {}),  # name: settings that a line joins, in turn; the other settings become levels
+    "lines": Field(
+        dict, {}
+    ),  # name: settings that a line joins, in turn; the other settings become levels
 }
 
 
@@ -243,20 +291,27 @@ def check_section(place: str, section: Any, fields: dict[str, Field]) -> dict[st
     for key in section:
         if key not in fields:
             raise ParamsError(f"{place}.{key}: unknown key; {hint(str(key), list(fields))}")
-    return {key: _value(f"{place}.{key}", section.get(key, field.default), field) for key, field in fields.items()}
+    return {
+        key: _value(f"{place}.{key}", section.get(key, field.default), field)
+        for key, field in fields.items()
+    }
 
 
 def _value(place: str, value: Any, field: Field) -> Any:
     if value is REQUIRED:
         raise ParamsError(f"{place}: missing; add it ({_kind(field.type)})")
     types = field.type if isinstance(field.type, tuple) else (field.type,)
-    if _is(value, int) and float in types and int not in types:  # a whole number is good where a number is asked for
+    if (
+        _is(value, int) and float in types and int not in types
+    ):  # a whole number is good where a number is asked for
         value = float(value)
     if not _is(value, field.type):
         raise ParamsError(f"{place}: expected {_kind(field.type)}, got {value!r}")
     for word in (value if isinstance(value, list) else [value]) if field.choices else ():
         if word not in field.choices:
-            raise ParamsError(f"{place}: unknown value {word!r}; {hint(str(word), [str(c) for c in field.choices])}")
+            raise ParamsError(
+                f"{place}: unknown value {word!r}; {hint(str(word), [str(c) for c in field.choices])}"
+            )
     if isinstance(value, list) and field.item:
         _check_items(place, value, field)
     elif _is(value, (int, float)):
@@ -267,7 +322,9 @@ def _value(place: str, value: Any, field: Field) -> Any:
 def _is(value: Any, types: type | tuple[type, ...]) -> bool:
     """Python counts True as a whole number; params do not."""
     types = types if isinstance(types, tuple) else (types,)
-    return isinstance(value, types) and (not isinstance(value, bool) or bool in types or object in types)
+    return isinstance(value, types) and (
+        not isinstance(value, bool) or bool in types or object in types
+    )
 
 
 def _check_items(place: str, values: list[Any], field: Field) -> None:

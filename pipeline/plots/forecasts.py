@@ -14,7 +14,9 @@ from pipeline.report.tables import three
 
 MOST_SERIES = 3
 LAGS = 40
-Answers = dict[str, np.ndarray]  # context (M, T, D), target, forecast (M, S, D), quantiles (M, S, D, Q), their levels
+Answers = dict[
+    str, np.ndarray
+]  # context (M, T, D), target, forecast (M, S, D), quantiles (M, S, D, Q), their levels
 
 
 def examples(answers: Answers, columns: Sequence[str], path: Path) -> Picture:
@@ -28,7 +30,9 @@ def examples(answers: Answers, columns: Sequence[str], path: Path) -> Picture:
         for column, (name, window) in enumerate(chosen.items()):
             for row in range(series):
                 example(axes[row, column], answers, window, row)
-                axes[row, column].set_title(f"{name} of {len(order)} windows: {columns[row]}".replace("$", r"\$"))
+                axes[row, column].set_title(
+                    f"{name} of {len(order)} windows: {columns[row]}".replace("$", r"\$")
+                )
         axes[-1, 0].set_xlabel("steps from the last known")
         legend(axes)
     steps, shown = target.shape[1], f"{series} of {target.shape[2]} series"
@@ -44,7 +48,14 @@ def example(axis: Axes, answers: Answers, window: int, series: int) -> None:
     ahead = np.arange(1, steps + 1)
     axis.plot(np.arange(1 - len(past), 1), past, color=INK, lw=0.8, label="history")
     fan(axis, ahead, answers, window, series)
-    axis.plot(ahead, answers["target"][window, :, series], color=BLUE, lw=1, marker=dot(steps), label="target")
+    axis.plot(
+        ahead,
+        answers["target"][window, :, series],
+        color=BLUE,
+        lw=1,
+        marker=dot(steps),
+        label="target",
+    )
 
 
 def fan(axis: Axes, x: np.ndarray, answers: Answers, window: int, series: int) -> None:
@@ -52,7 +63,10 @@ def fan(axis: Axes, x: np.ndarray, answers: Answers, window: int, series: int) -
     quantiles, levels = answers["quantiles"][window, :, series], answers["quantile_levels"]
     for k in range(len(levels) // 2):
         label = f"{100 * (levels[-1 - k] - levels[k]):.0f} % interval"
-        ends, look = (quantiles[:, k], quantiles[:, -1 - k]), {"color": ORANGE, "alpha": 0.2 + 0.2 * k, "lw": 0}
+        ends, look = (
+            (quantiles[:, k], quantiles[:, -1 - k]),
+            {"color": ORANGE, "alpha": 0.2 + 0.2 * k, "lw": 0},
+        )
         axis.fill_between(x, *ends, **look, label=label)
     forecast = answers["forecast"][window, :, series]
     axis.plot(x, forecast, color=ORANGE, lw=1, marker=dot(len(x)), label="forecast")
@@ -86,7 +100,9 @@ def along(answers: Answers, columns: Sequence[str], stride: int, path: Path) -> 
                 both = np.append(context[window, :, name], target[window, :, name])
                 truth = both[-min(gap + steps + 1, len(both)) :]  # from the last that is drawn on
                 end, shown = first[window] + steps, shown + 1
-                axis.plot(np.arange(end - len(truth), end) + 1, truth, color=BLUE, lw=0.9, label="truth")
+                axis.plot(
+                    np.arange(end - len(truth), end) + 1, truth, color=BLUE, lw=0.9, label="truth"
+                )
                 fan(axis, np.arange(end - steps, end) + 1, answers, window, name)
             axis.set_title(columns[name].replace("$", r"\$"))
         axes[-1, 0].set_xlabel("test row")
@@ -104,21 +120,35 @@ def by_step(answers: Answers, names: Sequence[str], path: Path) -> Picture:
         error = axes[0, 0]
         looks = [(c, style) for style in ("-", "--") for c in (INK, BLUE, GREEN, PURPLE)]
         for name, row, (colour, style) in zip(names, steps[1:], looks, strict=False):
-            error.plot(ahead, row, color=colour, ls=style, lw=0.9, marker=dot(len(ahead)), label=name)
-        error.plot(ahead, steps[0], color=ORANGE, lw=1.8, marker=dot(len(ahead)), label="this entry")
+            error.plot(
+                ahead, row, color=colour, ls=style, lw=0.9, marker=dot(len(ahead)), label=name
+            )
+        error.plot(
+            ahead, steps[0], color=ORANGE, lw=1.8, marker=dot(len(ahead)), label="this entry"
+        )
         ends = steps[np.isfinite(steps) & (steps > 0)]
         if ends.size and ends.max() > 20 * ends.min():
             error.set_yscale("log")
         error.set(title="test mean squared error", xlabel="steps ahead")
-        error.figure.legend(loc="upper left", ncols=len(steps) + 2, fontsize=7, handlelength=1.4, columnspacing=1.2)
+        error.figure.legend(
+            loc="upper left", ncols=len(steps) + 2, fontsize=7, handlelength=1.4, columnspacing=1.2
+        )
         for share in axes[0, 1:]:
             share.axhline(nominal, color=INK, lw=0.8, ls="--", label="promised")
             share.plot(ahead, held, color=ORANGE, marker=dot(len(ahead)), label="held")
-            share.set(title=f"share inside the {100 * nominal:.0f} % interval", xlabel="steps ahead", ylim=(0, 1.02))
+            share.set(
+                title=f"share inside the {100 * nominal:.0f} % interval",
+                xlabel="steps ahead",
+                ylim=(0, 1.02),
+            )
         for axis in axes.flat:
             axis.xaxis.get_major_locator().set_params(integer=True)
     alt = f"Mean squared error by step: {three(steps[0, 0])} at the first, {three(steps[0, -1])} at the last"
-    alt += f"; the interval holds {held.min():.2f} to {held.max():.2f} by step." if columns > 1 else "."
+    alt += (
+        f"; the interval holds {held.min():.2f} to {held.max():.2f} by step."
+        if columns > 1
+        else "."
+    )
     return Picture(path.name, 380 * columns, 280, alt)
 
 
@@ -142,15 +172,24 @@ def residuals(error: np.ndarray, name: str, path: Path) -> Picture:
         time, bars, memory, normal = axes.flat
         time.axhline(0, color=INK, lw=0.6)
         time.plot(error, color=BLUE, lw=0.7, marker="." if n < 80 else None)
-        time.set(title=f"{name}: forecast less truth, one step ahead, by origin".replace("$", r"\$"))
+        time.set(
+            title=f"{name}: forecast less truth, one step ahead, by origin".replace("$", r"\$")
+        )
         bars.hist(error, bins=min(40, max(8, n // 8)), density=True, color=GRID)
         x = np.linspace(error.min(), error.max(), 200)
-        bars.plot(x, np.exp(-(((x - centre) / spread) ** 2) / 2) / (spread * np.sqrt(2 * np.pi)), color=ORANGE)
+        bars.plot(
+            x,
+            np.exp(-(((x - centre) / spread) ** 2) / 2) / (spread * np.sqrt(2 * np.pi)),
+            color=ORANGE,
+        )
         bars.set(title="their histogram, and the normal of that mean and spread")
         memory.axhspan(-bound, bound, color=GRID, alpha=0.6, lw=0)
         memory.vlines(np.arange(1, lags + 1), 0, autocorrelation(error, lags), color=BLUE)
         memory.axhline(0, color=INK, lw=0.6)
-        memory.set(title="autocorrelation; white noise stays in the band 95 % of the time", xlabel="origins apart")
+        memory.set(
+            title="autocorrelation; white noise stays in the band 95 % of the time",
+            xlabel="origins apart",
+        )
         expected = np.array([NormalDist().inv_cdf((k + 0.5) / n) for k in range(n)])
         normal.plot(expected, expected, color=INK, lw=0.6)
         normal.plot(expected, np.sort((error - centre) / spread), ".", color=BLUE, ms=3)

@@ -80,10 +80,14 @@ def small_curve(
     with drawing(path, 210, 120) as axes:
         draw_curves(axes[0, 0], history, "loss", best_epoch)
         axes[0, 0].set(ylim=limits)
-    return Picture(path.name, 210, 120, f"Validation loss ends at {history[-1]['validation_loss']:.3g}.")
+    return Picture(
+        path.name, 210, 120, f"Validation loss ends at {history[-1]['validation_loss']:.3g}."
+    )
 
 
-def draw_curves(axis: Axes, history: list[dict[str, Any]], measure: str, best_epoch: int | None) -> None:
+def draw_curves(
+    axis: Axes, history: list[dict[str, Any]], measure: str, best_epoch: int | None
+) -> None:
     """Draw training and validation values; a dot marks the epoch that was kept."""
     epochs = [row["epoch"] for row in history]
     for split, colour in (("train", BLUE), ("validation", ORANGE)):
@@ -91,7 +95,14 @@ def draw_curves(axis: Axes, history: list[dict[str, Any]], measure: str, best_ep
         marker = "." if len(values) == 1 else None
         axis.plot(epochs, values, color=colour, label=split, marker=marker)
         if split == "validation" and best_epoch in epochs:
-            axis.plot([best_epoch], [values[epochs.index(best_epoch)]], "o", color=colour, ms=4, label="kept")
+            axis.plot(
+                [best_epoch],
+                [values[epochs.index(best_epoch)]],
+                "o",
+                color=colour,
+                ms=4,
+                label="kept",
+            )
     if measure == "loss":
         axis.set_yscale("log")
         low, high = axis.get_ylim()
@@ -103,7 +114,9 @@ def draw_curves(axis: Axes, history: list[dict[str, Any]], measure: str, best_ep
 
 def loss_limits(histories: list[list[dict[str, Any]]]) -> tuple[float, float]:
     """Return limits of a logarithmic axis that hold every positive loss of all histories."""
-    losses = [row[key] for rows in histories for row in rows for key in ("train_loss", "validation_loss")]
+    losses = [
+        row[key] for rows in histories for row in rows for key in ("train_loss", "validation_loss")
+    ]
     losses = [loss for loss in losses if loss > 0 and math.isfinite(loss)] or [1.0]
     return min(losses) / 1.3, max(losses) * 1.3
 
@@ -114,15 +127,21 @@ def enlarge(image: np.ndarray, path: Path, alt: str, side_px: int = 112) -> Pict
     longer = max(picture.size)
     if longer <= side_px:
         factor = side_px // longer
-        picture = picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
+        picture = picture.resize(
+            (picture.width * factor, picture.height * factor), Image.Resampling.NEAREST
+        )
     else:
         picture.thumbnail((side_px * PIXEL_RATIO, side_px * PIXEL_RATIO))
     picture.save(path)
     scale = side_px / max(picture.size)
-    return Picture(path.name, max(1, round(picture.width * scale)), max(1, round(picture.height * scale)), alt)
+    return Picture(
+        path.name, max(1, round(picture.width * scale)), max(1, round(picture.height * scale)), alt
+    )
 
 
-def neighbour_rows(rows: list[tuple[np.ndarray, str, list[np.ndarray], list[str]]], path: Path) -> Picture:
+def neighbour_rows(
+    rows: list[tuple[np.ndarray, str, list[np.ndarray], list[str]]], path: Path
+) -> Picture:
     """Draw queries at the left, each with its nearest images: green frames for the same class, orange for others.
 
     rows: query (H, W, C) and its class; neighbours and theirs, the nearest first.
@@ -132,14 +151,19 @@ def neighbour_rows(rows: list[tuple[np.ndarray, str, list[np.ndarray], list[str]
     with drawing(path, width, height, rows=len(rows), columns=columns) as axes:
         for line, (query, label, found, classes) in zip(axes, rows, strict=True):
             shown = [(query, f"query: {label}", INK)]
-            shown += [(x, name, GREEN if name == label else ORANGE) for x, name in zip(found, classes, strict=True)]
+            shown += [
+                (x, name, GREEN if name == label else ORANGE)
+                for x, name in zip(found, classes, strict=True)
+            ]
             for axis, (image, title, colour) in zip(line, shown, strict=True):
                 axis.imshow(image.squeeze(), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
                 axis.set(xticks=[], yticks=[])
                 axis.set_title(title, loc="center")
                 for spine in axis.spines.values():
                     spine.set(visible=True, edgecolor=colour, linewidth=2)
-    return Picture(path.name, width, height, "Test images, each with the training images nearest to it.")
+    return Picture(
+        path.name, width, height, "Test images, each with the training images nearest to it."
+    )
 
 
 def adopt(source: Path, path: Path, alt: str, max_width_px: int = 760) -> Picture:

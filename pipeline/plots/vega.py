@@ -20,7 +20,10 @@ from pipeline.plots.style import BLUE, GREEN, INK, ORANGE, PIXEL_RATIO, PURPLE, 
 TEMPLATES = Path(__file__).parents[1] / "report" / "templates"
 LIBRARY = "vega.js"
 SPECIFICATIONS = jinja2.Environment(
-    loader=jinja2.FileSystemLoader(TEMPLATES), undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    loader=jinja2.FileSystemLoader(TEMPLATES),
+    undefined=jinja2.StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
 )
 PALETTE = [BLUE, ORANGE, GREEN, PURPLE, "#E69F00", "#56B4E9"]
 SPECIFICATIONS.globals |= {"palette": PALETTE, "ink": INK}
@@ -29,7 +32,16 @@ LABEL = {  # each name where it touches nothing
     "type": "label",
     "size": {"signal": "[width, height]"},
     "offset": [2, 2, 2, 2, 8, 8, 8, 8],
-    "anchor": ["right", "left", "top", "bottom", "top-right", "top-left", "bottom-right", "bottom-left"],
+    "anchor": [
+        "right",
+        "left",
+        "top",
+        "bottom",
+        "top-right",
+        "top-left",
+        "bottom-right",
+        "bottom-left",
+    ],
 }
 
 
@@ -40,7 +52,9 @@ def chart(kind: str, path: Path, alt: str, **facts: Any) -> Picture:
     del spec["$schema"]  # an address
     path.write_bytes(vl_convert.vega_to_png(spec, scale=PIXEL_RATIO, allowed_base_urls=[]))
     for mark in spec["marks"]:
-        if mark.get("name") == "names_marks":  # Vega-Lite has no way to say it, and vl-convert no canvas to measure on
+        if (
+            mark.get("name") == "names_marks"
+        ):  # Vega-Lite has no way to say it, and vl-convert no canvas to measure on
             look = {key: mark["encode"]["update"][key] for key in ("fill", "fontSize")}
             words = {"update": {"text": {"field": "datum.name"}, **look}}
             mark |= {"from": {"data": "points_marks"}, "encode": words, "transform": [LABEL]}
@@ -55,9 +69,13 @@ def sparse(points: list[dict[str, Any]], x: str, y: str) -> list[dict[str, Any]]
     place /= np.ptp(place, axis=0) + 1e-9
     labelled: list[int] = []
     for k, here in enumerate(place):
-        if points[k]["name"] and not any((abs(here - place[other]) < (0.26, 0.06)).all() for other in labelled):
+        if points[k]["name"] and not any(
+            (abs(here - place[other]) < (0.26, 0.06)).all() for other in labelled
+        ):
             labelled.append(k)
-    return [point | {"label": point["name"] if k in labelled else ""} for k, point in enumerate(points)]
+    return [
+        point | {"label": point["name"] if k in labelled else ""} for k, point in enumerate(points)
+    ]
 
 
 @functools.cache

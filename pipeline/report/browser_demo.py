@@ -23,8 +23,15 @@ from pipeline.report.results import Entry
 
 PACKAGE, VERSION = "onnxruntime-web", "1.30.0"
 SHA512 = "q0y+JrrtukXSzsBWEMccVfqX25LRmosXHF+CaRJmg8pZClzcV7svNc4rKY3jL02Vb7QmRMDs1SigqR4CXAfKYQ=="
-PARTS = {"script": "ort.wasm.min.js", "loader": "ort-wasm-simd-threaded.mjs", "wasm": "ort-wasm-simd-threaded.wasm"}
-FETCH = ("--fetch-retries=0", "--fetch-timeout=30000")  # a machine without network has its report at once
+PARTS = {
+    "script": "ort.wasm.min.js",
+    "loader": "ort-wasm-simd-threaded.mjs",
+    "wasm": "ort-wasm-simd-threaded.wasm",
+}
+FETCH = (
+    "--fetch-retries=0",
+    "--fetch-timeout=30000",
+)  # a machine without network has its report at once
 
 
 def write(entries: list[Entry], site: Path, downloads: Path) -> dict[str, Any]:
@@ -34,16 +41,25 @@ def write(entries: list[Entry], site: Path, downloads: Path) -> dict[str, Any]:
     """
     chosen = [found for found in (first(entries, drawable), first(entries, draggable)) if found]
     if not chosen:
-        return {"models": [], "missing": "no entry on digits and no forecaster of one column is packaged yet"}
+        return {
+            "models": [],
+            "missing": "no entry on digits and no forecaster of one column is packaged yet",
+        }
     parts = runtime(downloads)
     if isinstance(parts, str):
         return {"models": [], "missing": parts}
-    models = [{"name": name, "document": document, "onnx": text(data)} for name, document, data in chosen]
+    models = [
+        {"name": name, "document": document, "onnx": text(data)} for name, document, data in chosen
+    ]
     wasm = gzip.compress(parts["wasm"], 6, mtime=0)
     live = {"models": models, "loader": parts["loader"].decode(), "wasm": text(wasm)}
     script = f"{parts['script'].decode()}\nwindow.LIVE = {json.dumps(live)};\n"
     (site / "live-data.js").write_text(script, encoding="utf-8")
-    return {"models": [(name, document["task"]) for name, document, _ in chosen], "missing": "", "version": VERSION}
+    return {
+        "models": [(name, document["task"]) for name, document, _ in chosen],
+        "missing": "",
+        "version": VERSION,
+    }
 
 
 def first(entries: list[Entry], wanted: Any) -> tuple[str, dict[str, Any], bytes] | None:
@@ -82,9 +98,13 @@ def runtime(downloads: Path) -> dict[str, bytes] | str:
             return f"npm could not fetch the browser runtime ({PACKAGE} {VERSION}): is there a network?"
     found = base64.b64encode(hashlib.sha512(archive.read_bytes()).digest()).decode()
     if found != SHA512:
-        raise StageError(f"{archive}: expected sha512 {SHA512}, got {found}; delete it, it is fetched again")
+        raise StageError(
+            f"{archive}: expected sha512 {SHA512}, got {found}; delete it, it is fetched again"
+        )
     with tarfile.open(archive) as files:
-        return {part: files.extractfile(f"package/dist/{name}").read() for part, name in PARTS.items()}
+        return {
+            part: files.extractfile(f"package/dist/{name}").read() for part, name in PARTS.items()
+        }
 
 
 def text(data: bytes) -> str:

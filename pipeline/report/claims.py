@@ -12,7 +12,13 @@ from pipeline.report.results import Study, load_json
 from pipeline.report.tables import three
 
 LEDGER = Path(__file__).parents[2] / "docs" / "claims.yaml"
-STATES = {"reproduced": "good", "refuted": "bad", "corrected": "bad", "in part": "", "not testable": "quiet"}
+STATES = {
+    "reproduced": "good",
+    "refuted": "bad",
+    "corrected": "bad",
+    "in part": "",
+    "not testable": "quiet",
+}
 
 
 def load() -> list[dict[str, Any]]:
@@ -54,5 +60,7 @@ def named(table: dict[str, Any], name: str, what: str, claim: dict[str, Any]) ->
     """Return table[name], or raise StageError: the ledger names what the study or the metric is not called now."""
     if name not in table:
         place = f"docs/claims.yaml {claim['id']}"
-        raise StageError(f"{place}: expected a {what}, got {name!r}; {hint(name, [str(key) for key in table])}")
+        raise StageError(
+            f"{place}: expected a {what}, got {name!r}; {hint(name, [str(key) for key in table])}"
+        )
     return table[name]

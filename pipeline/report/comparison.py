@@ -17,7 +17,11 @@ def facts(entries: list[Entry]) -> dict[str, Any]:
     titles = [column.title for column in table.columns[1:]]
     cells = [[(cell.text, cell.value, cell.state) for cell in row[1:]] for row in table.rows]
     known = {
-        entry.name: {"cells": dict(zip(titles, row, strict=True)), "set": entry.recipe["data"]["set"]} | answered(entry)
+        entry.name: {
+            "cells": dict(zip(titles, row, strict=True)),
+            "set": entry.recipe["data"]["set"],
+        }
+        | answered(entry)
         for entry, row in zip(entries, cells, strict=True)
     }
     return {"entries": known, "config": CONFIG, "palette": PALETTE}
@@ -26,7 +30,9 @@ def facts(entries: list[Entry]) -> dict[str, Any]:
 def answered(entry: Entry) -> dict[str, Any]:
     """Return the losses by epoch and, of a classifier, its right answers as bits in hexadecimal."""
     rows = (entry.history or []) if entry.trained else []
-    made: dict[str, Any] = {"history": [[row["epoch"], row["train_loss"], row["validation_loss"]] for row in rows]}
+    made: dict[str, Any] = {
+        "history": [[row["epoch"], row["train_loss"], row["validation_loss"]] for row in rows]
+    }
     if entry.task == "classification" and entry.answers is not None:
         right = entry.answers["probabilities"].argmax(1) == entry.answers["y"]
         made |= {"n": len(right), "right": np.packbits(right).tobytes().hex()}

@@ -12,14 +12,20 @@ from pipeline.report.results import Entry
 
 MOST_QUERIES = 10  # one of each class
 MOST_WRONG = 24  # pictures; what a reader looks at before losing interest
-CONFUSION_LABELS = 40  # a larger matrix cannot be read; the most frequent confusions are listed instead
+CONFUSION_LABELS = (
+    40  # a larger matrix cannot be read; the most frequent confusions are listed instead
+)
 
 
 def section(entry: Entry, img: Path) -> dict[str, Any] | None:
     """Return the confusion matrix and the most wrong samples, or None before check has run."""
     if entry.answers is None:
         return None
-    labels, truth, probabilities = entry.results["data"]["labels"], entry.answers["y"], entry.answers["probabilities"]
+    labels, truth, probabilities = (
+        entry.results["data"]["labels"],
+        entry.answers["y"],
+        entry.answers["probabilities"],
+    )
     counts = confusion(truth, probabilities)
     wrong = most_wrong(truth, probabilities)
     return {
@@ -36,15 +42,28 @@ def section(entry: Entry, img: Path) -> dict[str, Any] | None:
 def neighbours(entry: Entry, img: Path) -> dict[str, Any] | None:
     """Return test images beside the training images that a head on features finds nearest, a few of each class."""
     database = entry.array("train_x")
-    if entry.answers is None or "nearest" not in entry.answers or entry.images is None or database is None:
+    if (
+        entry.answers is None
+        or "nearest" not in entry.answers
+        or entry.images is None
+        or database is None
+    ):
         return None
-    labels, truth, nearest = entry.results["data"]["labels"], entry.answers["y"], entry.answers["nearest"]
+    labels, truth, nearest = (
+        entry.results["data"]["labels"],
+        entry.answers["y"],
+        entry.answers["nearest"],
+    )
     classes = entry.array("train_y")
     rows = []
-    for query in [row for k in range(len(labels)) for row in np.flatnonzero(truth == k)[:1]][:MOST_QUERIES]:
+    for query in [row for k in range(len(labels)) for row in np.flatnonzero(truth == k)[:1]][
+        :MOST_QUERIES
+    ]:
         found = nearest[query]
         names = [labels[k] for k in classes[found]]
-        rows.append((entry.images[query], labels[truth[query]], [database[row] for row in found], names))
+        rows.append(
+            (entry.images[query], labels[truth[query]], [database[row] for row in found], names)
+        )
     picture = style.neighbour_rows(rows, img / f"{entry.name}.neighbours.png")
     return {"picture": picture, "facts": entry.results["check"]["retrieval"]}
 
@@ -56,7 +75,9 @@ def confusion(truth: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
     return counts
 
 
-def frequent_confusions(counts: np.ndarray, labels: list[str], most: int = 10) -> list[tuple[str, str, int]]:
+def frequent_confusions(
+    counts: np.ndarray, labels: list[str], most: int = 10
+) -> list[tuple[str, str, int]]:
     """Return (true label, predicted label, count) of the commonest mistakes, commonest first."""
     off = counts - np.diag(np.diag(counts))
     order = np.argsort(-off, axis=None, kind="stable")[:most]
@@ -74,13 +95,22 @@ def wrong_samples(entry: Entry, rows: np.ndarray, img: Path) -> list[dict[str, A
     """Return picture, labels and probability of each row, or None where the test images are not there."""
     if entry.images is None:
         return None
-    labels, truth, probabilities = entry.results["data"]["labels"], entry.answers["y"], entry.answers["probabilities"]
+    labels, truth, probabilities = (
+        entry.results["data"]["labels"],
+        entry.answers["y"],
+        entry.answers["probabilities"],
+    )
     samples = []
     for place, row in enumerate(rows):
         answer = int(probabilities[row].argmax())
         sample = {"row": int(row), "true": labels[truth[row]], "answer": labels[answer]}
-        sample |= {"probability": float(probabilities[row, answer]), "of_true": float(probabilities[row, truth[row]])}
+        sample |= {
+            "probability": float(probabilities[row, answer]),
+            "of_true": float(probabilities[row, truth[row]]),
+        }
         alt = f"Test sample {row}: {sample['true']}, taken for {sample['answer']}."
-        sample["picture"] = style.enlarge(entry.images[row], img / f"{entry.name}.wrong{place:02d}.png", alt)
+        sample["picture"] = style.enlarge(
+            entry.images[row], img / f"{entry.name}.wrong{place:02d}.png", alt
+        )
         samples.append(sample)
     return samples

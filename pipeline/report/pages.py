@@ -45,7 +45,13 @@ made yet.
 {table}"""
 
 
-def build(line: list[str], recipes: dict[str, dict], studies: dict[str, dict], root: Path, size: str = "small") -> str:
+def build(
+    line: list[str],
+    recipes: dict[str, dict],
+    studies: dict[str, dict],
+    root: Path,
+    size: str = "small",
+) -> str:
     """Write out/report/ and results/README.md under `root`; return the table of entries as text.
 
     studies: name -> {"claim": ...}, those to show
@@ -66,7 +72,9 @@ def build(line: list[str], recipes: dict[str, dict], studies: dict[str, dict], r
     write("live", "live", browser_demo.write(entries, site, root / "out" / "downloads"))
     summary = tables.markdown(tables.entry_table(entries, timings=False))
     (root / "results").mkdir(exist_ok=True)
-    (root / "results" / "README.md").write_text(README.format(size=size, table=summary), encoding="utf-8")
+    (root / "results" / "README.md").write_text(
+        README.format(size=size, table=summary), encoding="utf-8"
+    )
     return tables.text(tables.entry_table(entries, timings=True))
 
 
@@ -80,9 +88,16 @@ def writer(site: Path) -> Callable[[str, str, dict[str, Any]], None]:
         lstrip_blocks=True,
     )
     pages.globals |= {file.replace(".", "_"): inline(file) for file in OURS}
-    pages.globals |= {"made": datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"), "library": vega.LIBRARY}
+    pages.globals |= {
+        "made": datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
+        "library": vega.LIBRARY,
+    }
     pages.policies["json.dumps_kwargs"] = {"sort_keys": False}
-    pages.filters |= {"scaled": tables.scaled, "three": tables.three, "device": tables.short_provider}
+    pages.filters |= {
+        "scaled": tables.scaled,
+        "three": tables.three,
+        "device": tables.short_provider,
+    }
     pages.filters["percent"] = lambda share: f"{100 * share:.0f}\u00a0%"
     pages.filters["pretty"] = lambda value: json.dumps(value, indent=2, ensure_ascii=False)
     pages.filters["anchor"] = lambda text: re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
@@ -105,7 +120,9 @@ def index_page(entries: list[Entry], studies: list[Study], img: Path) -> dict[st
     for task, title in TASKS.items():
         members = [entry for entry in entries if entry.task == task]
         if members:
-            groups.append({"title": title, "task": task, "table": tables.entry_table(members, timings=True)})
+            groups.append(
+                {"title": title, "task": task, "table": tables.entry_table(members, timings=True)}
+            )
             groups[-1]["curves"] = small_curves(members, img)
     pending = {entry.name: entry for entry in entries if entry.pending}
     machines = [entry.results["speed"]["machine"] for entry in entries if "speed" in entry.results]
@@ -128,7 +145,12 @@ def small_curves(entries: list[Entry], img: Path) -> list[tuple[str, Picture]]:
     trained = [entry for entry in entries if entry.trained]
     limits = style.loss_limits([entry.history for entry in trained])
     return [
-        (entry.name, style.small_curve(entry.history, best_epoch(entry), limits, img / f"{entry.name}.loss.png"))
+        (
+            entry.name,
+            style.small_curve(
+                entry.history, best_epoch(entry), limits, img / f"{entry.name}.loss.png"
+            ),
+        )
         for entry in trained
     ]
 
@@ -140,7 +162,9 @@ def best_epoch(entry: Entry) -> int | None:
 def study_section(study: Study, img: Path) -> dict[str, Any]:
     """Return what the index shows of one study."""
     alt = f"Result of the study {study.name}; the table beside it holds the same numbers."
-    picture = style.adopt(study.picture, img / f"study.{study.name}.png", alt) if study.picture else None
+    picture = (
+        style.adopt(study.picture, img / f"study.{study.name}.png", alt) if study.picture else None
+    )
     return {"study": study, "picture": picture}
 
 
@@ -153,8 +177,12 @@ def entry_page(entry: Entry, img: Path) -> dict[str, Any]:
         "rows": tables.detail_rows(entry),
         "serve": serve_command(entry),
         "curves": learning_curves(entry, img),
-        "classifier": error_analysis.section(entry, img) if entry.task == "classification" else None,
-        "noise": tradeoff_plots.noise([entry], img / f"{entry.name}.noise.png") if entry.noise else None,
+        "classifier": error_analysis.section(entry, img)
+        if entry.task == "classification"
+        else None,
+        "noise": tradeoff_plots.noise([entry], img / f"{entry.name}.noise.png")
+        if entry.noise
+        else None,
         "forecaster": forecaster_part(entry, img) if entry.task == "forecasting" else None,
         "seen": seen_part(entry, img),
     }
@@ -163,7 +191,10 @@ def entry_page(entry: Entry, img: Path) -> dict[str, Any]:
 def seen_part(entry: Entry, img: Path) -> list[dict[str, Any]]:
     """Return the sections of stage explain, their pictures copied; none before it has run."""
     return [
-        {"title": section["title"], "shown": [shown(entry, found, img) for found in section["shown"]]}
+        {
+            "title": section["title"],
+            "shown": [shown(entry, found, img) for found in section["shown"]],
+        }
         for section in entry.seen or []
     ]
 
@@ -172,14 +203,21 @@ def shown(entry: Entry, found: dict[str, Any], img: Path) -> dict[str, Any]:
     """Return a picture of stage explain under the report's own name, and its caption."""
     name = f"{entry.name}.{found['file']}"
     shutil.copyfile(entry.picture(found["file"]), img / name)
-    return {"picture": Picture(name, found["width"], found["height"], found["alt"]), "caption": found["caption"]}
+    return {
+        "picture": Picture(name, found["width"], found["height"], found["alt"]),
+        "caption": found["caption"],
+    }
 
 
 def serve_command(entry: Entry) -> str:
     """Return the command that a user types, on the raw files that stage data has left."""
     raw = f"out/{entry.name}/data/raw"
     forecasts = entry.task == "forecasting"
-    return f"infer series {entry.name} {raw}/*.csv" if forecasts else f"infer images {entry.name} {raw}"
+    return (
+        f"infer series {entry.name} {raw}/*.csv"
+        if forecasts
+        else f"infer images {entry.name} {raw}"
+    )
 
 
 def learning_curves(entry: Entry, img: Path) -> list[Picture]:
@@ -207,7 +245,9 @@ def forecaster_part(entry: Entry, img: Path) -> dict[str, Any] | None:
     one = bounds is not None and len(bounds) == 2  # several series have no one time axis
     return {
         "examples": fans.examples(answers, columns, img / f"{name}forecasts.png"),
-        "along": fans.along(answers, columns, about["stride"], img / f"{name}along.png") if one else None,
+        "along": fans.along(answers, columns, about["stride"], img / f"{name}along.png")
+        if one
+        else None,
         "steps": fans.by_step(answers, list(entry.metric["baselines"]), img / f"{name}steps.png"),
         "residuals": fans.residuals(first, columns[0], img / f"{name}residuals.png"),
         "column": columns[0],
@@ -222,4 +262,6 @@ def update_readme(readme: Path, results: Path) -> None:
     table_lines = results.read_text(encoding="utf-8").split("\n\n", 2)[2]
     head, rest = readme.read_text(encoding="utf-8").split(MARKS[0], 1)
     tail = rest.split(MARKS[1], 1)[1]
-    readme.write_text(f"{head}{MARKS[0]}\n\n{table_lines.strip()}\n\n{MARKS[1]}{tail}", encoding="utf-8")
+    readme.write_text(
+        f"{head}{MARKS[0]}\n\n{table_lines.strip()}\n\n{MARKS[1]}{tail}", encoding="utf-8"
+    )

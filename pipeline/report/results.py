@@ -65,13 +65,18 @@ class Entry:
     def results(self) -> dict[str, dict[str, Any]]:
         """The content of results/<entry>/<file>.json by file name, without those not made yet."""
         folder = self.root / "results" / self.name
-        found = {file: load_json(folder / f"{file}.json", self.command(stage)) for file, stage in MAKERS.items()}
+        found = {
+            file: load_json(folder / f"{file}.json", self.command(stage))
+            for file, stage in MAKERS.items()
+        }
         return {file: content for file, content in found.items() if content is not None}
 
     @property
     def pending(self) -> dict[str, str]:
         """Stages not made yet, each with the command that makes it; `dvc repro` runs what comes before by itself."""
-        return {stage: self.command(stage) for file, stage in MAKERS.items() if file not in self.results}
+        return {
+            stage: self.command(stage) for file, stage in MAKERS.items() if file not in self.results
+        }
 
     @property
     def whole(self) -> str:
@@ -105,13 +110,21 @@ class Entry:
     @property
     def latencies(self) -> dict[str, float]:
         """p50 of the fp32 file in milliseconds at batch 1, by device, on every core."""
-        rows = [r for r in self.results.get("speed", {}).get("rows", []) if (r["variant"], r["batch"]) == ("fp32", 1)]
-        return {row["device"]: row["p50_ms"] for row in reversed(rows)}  # the first is of every core
+        rows = [
+            r
+            for r in self.results.get("speed", {}).get("rows", [])
+            if (r["variant"], r["batch"]) == ("fp32", 1)
+        ]
+        return {
+            row["device"]: row["p50_ms"] for row in reversed(rows)
+        }  # the first is of every core
 
     @cached_property
     def history(self) -> list[dict[str, Any]] | None:
         """One row per epoch."""
-        return load_json(self.root / "out" / self.name / "train" / "history.json", self.command("train"))
+        return load_json(
+            self.root / "out" / self.name / "train" / "history.json", self.command("train")
+        )
 
     @property
     def trained(self) -> bool:
@@ -121,19 +134,25 @@ class Entry:
     @cached_property
     def heads(self) -> dict[str, Any] | None:
         """The chosen head on features, and all that cross-validation compared it with."""
-        return load_json(self.root / "out" / self.name / "train" / "head.json", self.command("train"))
+        return load_json(
+            self.root / "out" / self.name / "train" / "head.json", self.command("train")
+        )
 
     @cached_property
     def noise(self) -> dict[str, dict[str, float]] | None:
         """Signal to noise in dB of each node, by variant and node."""
-        return load_json(self.root / "out" / self.name / "export" / "noise.json", self.command("export"))
+        return load_json(
+            self.root / "out" / self.name / "export" / "noise.json", self.command("export")
+        )
 
     @property
     def seen(self) -> list[dict[str, Any]] | None:
         """What stage explain shows: sections of pictures with captions; None where one is not there."""
         sections = self.page.get("sections")
         shown = [picture for section in sections or [] for picture in section["shown"]]
-        return sections if all(self.picture(picture["file"]).is_file() for picture in shown) else None
+        return (
+            sections if all(self.picture(picture["file"]).is_file() for picture in shown) else None
+        )
 
     @property
     def judged(self) -> dict[str, Any]:
@@ -151,12 +170,16 @@ class Entry:
     @cached_property
     def layers(self) -> list[dict[str, Any]] | None:
         """One row per layer."""
-        return load_json(self.root / "out" / self.name / "train" / "layers.json", self.command("train"))
+        return load_json(
+            self.root / "out" / self.name / "train" / "layers.json", self.command("train")
+        )
 
     @cached_property
     def answers(self) -> dict[str, np.ndarray] | None:
         """What the served file answered on the test split (see check)."""
-        return load_arrays(self.root / "out" / self.name / "check" / "test.npz", self.command("check"))
+        return load_arrays(
+            self.root / "out" / self.name / "check" / "test.npz", self.command("check")
+        )
 
     @cached_property
     def images(self) -> np.ndarray | None:
@@ -177,7 +200,11 @@ class Entry:
     def about(self) -> list[str]:
         """The paragraphs of the architecture's own docstring, read as text: the report runs without torch."""
         path = self.root / "models" / f"{self.arch}.py"
-        text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) if path.is_file() else None
+        text = (
+            ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+            if path.is_file()
+            else None
+        )
         return text.split("\n\n") if text else []
 
 
@@ -217,7 +244,11 @@ class Study:
 def split_markdown(text: str) -> tuple[list[str], list[list[str]]]:
     """Return (paragraphs, rows of the pipe table) of the plain Markdown that `study` writes; headings are dropped."""
     lines = [line.strip() for line in text.splitlines()]
-    table = [line.strip("|").replace("\\|", "\0").split("|") for line in lines if line.startswith("|")]
+    table = [
+        line.strip("|").replace("\\|", "\0").split("|") for line in lines if line.startswith("|")
+    ]
     rows = [[cell.strip().replace("\0", "|") for cell in row] for row in table]
-    rows = [row for row in rows if not all(cell and set(cell) <= set(":-") for cell in row)]  # without | --- | ---: |
+    rows = [
+        row for row in rows if not all(cell and set(cell) <= set(":-") for cell in row)
+    ]  # without | --- | ---: |
     return [line for line in lines if line and line[0] not in "|#"], rows

@@ -11,7 +11,11 @@ import numpy as np
 from pipeline.report.results import Entry
 
 PENDING = "pending"
-CHECKED = ("gradient", "Grad-CAM", "guided backpropagation")  # what Adebayo et al. 2018 found to pass, pass and fail
+CHECKED = (
+    "gradient",
+    "Grad-CAM",
+    "guided backpropagation",
+)  # what Adebayo et al. 2018 found to pass, pass and fail
 JUDGED = ("gradient", "integrated gradients", "LIME")
 
 
@@ -41,11 +45,21 @@ class Table:
 
 def entry_table(entries: list[Entry], *, timings: bool) -> Table:
     """Return one row per entry; without timings it holds only what repeats on the same machine."""
-    providers = list(dict.fromkeys(name for entry in entries for name in entry.latencies)) if timings else []
+    providers = (
+        list(dict.fromkeys(name for entry in entries for name in entry.latencies))
+        if timings
+        else []
+    )
     titles = [
         *[Column(title) for title in ("Entry", "Architecture")],
-        *[Column(title, number=True) for title in ("Test metric [95\u00a0%]", "Parameters", "MACs", "File")],
-        *[Column(f"{short_provider(name)}\u00a0p50, batch\u00a01", number=True) for name in providers],
+        *[
+            Column(title, number=True)
+            for title in ("Test metric [95\u00a0%]", "Parameters", "MACs", "File")
+        ],
+        *[
+            Column(f"{short_provider(name)}\u00a0p50, batch\u00a01", number=True)
+            for name in providers
+        ],
         Column("int8", number=True),
         *[Column(title) for title in ("Gate", "Served = trained")],
     ]
@@ -64,7 +78,10 @@ def entry_row(entry: Entry, providers: list[str]) -> list[Cell]:
         Cell(f"{train['parameters']:,}", train["parameters"]) if train else missing,
         Cell(scaled(train["macs"]).strip(), train["macs"]) if train else missing,
         Cell(scaled(export["bytes"]) + "B", export["bytes"]) if export else missing,
-        *[latency_cell(entry.latencies.get(name)) if entry.latencies else missing for name in providers],
+        *[
+            latency_cell(entry.latencies.get(name)) if entry.latencies else missing
+            for name in providers
+        ],
         int8_cell(check) if check else missing,
         verdict_cell(check["passed"], "passed", "failed") if check else missing,
         verdict_cell(infer["equal"], "yes", "no") if infer else missing,
@@ -85,12 +102,17 @@ def int8_cell(check: dict[str, Any]) -> Cell:
     if not (found := check["variants"].get("int8")):
         return Cell("–")
     worst = min(found.values(), key=lambda row: row["accuracy"])
-    percent, ships = f"{100 * worst['accuracy']:.1f} %", all(row["accepted"] for row in found.values())
+    percent, ships = (
+        f"{100 * worst['accuracy']:.1f} %",
+        all(row["accepted"] for row in found.values()),
+    )
     return Cell(percent if ships else f"✗ {percent}", worst["accuracy"], "" if ships else "bad")
 
 
 def latency_cell(p50_ms: float | None) -> Cell:
-    return Cell(f"{three(p50_ms)} ms", p50_ms) if p50_ms is not None else Cell("–")  # not offered where it was measured
+    return (
+        Cell(f"{three(p50_ms)} ms", p50_ms) if p50_ms is not None else Cell("–")
+    )  # not offered where it was measured
 
 
 def verdict_cell(holds: bool, yes: str, no: str) -> Cell:
@@ -99,7 +121,9 @@ def verdict_cell(holds: bool, yes: str, no: str) -> Cell:
 
 def short_provider(name: str) -> str:
     """CPUExecutionProvider -> CPU; devices are named in the same way."""
-    return {"cpu": "CPU", "cuda": "CUDA", "tensorrt": "TensorRT"}.get(name, name.removesuffix("ExecutionProvider"))
+    return {"cpu": "CPU", "cuda": "CUDA", "tensorrt": "TensorRT"}.get(
+        name, name.removesuffix("ExecutionProvider")
+    )
 
 
 def three(number: float | None) -> str:
@@ -107,7 +131,11 @@ def three(number: float | None) -> str:
     dash."""
     if number is None:
         return "–"
-    return f"{number:,.0f}" if isinstance(number, int) or 999.5 <= abs(number) < 1e9 else f"{number:#.3g}".rstrip(".")
+    return (
+        f"{number:,.0f}"
+        if isinstance(number, int) or 999.5 <= abs(number) < 1e9
+        else f"{number:#.3g}".rstrip(".")
+    )
 
 
 def scaled(number: float) -> str:
@@ -133,7 +161,9 @@ def detail_rows(entry: Entry) -> dict[str, list[list[Any]]]:
     if entry.heads:
         ranked = sorted(entry.heads["candidates"], key=lambda row: -row["accuracy"])
         kinds = dict.fromkeys(row["kind"] for row in ranked)
-        rows["heads"] = [head_row(next(row for row in ranked if row["kind"] == kind)) for kind in kinds]
+        rows["heads"] = [
+            head_row(next(row for row in ranked if row["kind"] == kind)) for kind in kinds
+        ]
     if entry.metric and "baselines" in entry.metric:
         own = {"mse": entry.metric["value"], "mase": entry.metric["mase"]}
         rivals = {"this entry": own, **entry.metric["baselines"]}
@@ -142,21 +172,33 @@ def detail_rows(entry: Entry) -> dict[str, list[list[Any]]]:
     if entry.metric and "recall" in entry.metric and "data" in made:
         counts = made["data"]["balance"]["test"]
         shares = zip(made["data"]["labels"], entry.metric["recall"], strict=True)
-        rows["classes"] = [[label, counts[label], f"{100 * s:.1f} %"] for label, s in shares if s is not None]
+        rows["classes"] = [
+            [label, counts[label], f"{100 * s:.1f} %"] for label, s in shares if s is not None
+        ]
     if methods := entry.judged.get("methods"):
         rows["explanations"] = [method_row(name, facts) for name, facts in methods.items()]
     if balance := made.get("data", {}).get("balance"):
         labels = made["data"]["labels"]
-        rows["balance"] = [[label, *[counts.get(label, 0) for counts in balance.values()]] for label in labels]
+        rows["balance"] = [
+            [label, *[counts.get(label, 0) for counts in balance.values()]] for label in labels
+        ]
     return rows
 
 
 def method_row(name: str, facts: dict[str, Any]) -> list[str]:
     """Return what a method's maps were measured to be worth; a dash where a measure is not for it."""
-    verdict = verdict_cell(facts["sane"], "passes", "fails its sanity check").text if "sane" in facts else "–"
+    verdict = (
+        verdict_cell(facts["sane"], "passes", "fails its sanity check").text
+        if "sane" in facts
+        else "–"
+    )
     cells = [name, verdict]
     for what in ("deletion", "insertion"):
-        gain = " ({:+.2f} [{:+.2f}, {:+.2f}])".format(*facts[f"{what}_gain"]) if f"{what}_gain" in facts else ""
+        gain = (
+            " ({:+.2f} [{:+.2f}, {:+.2f}])".format(*facts[f"{what}_gain"])
+            if f"{what}_gain" in facts
+            else ""
+        )
         cells.append(f"{facts[what]:.2f}{gain}")
     for what in ("infidelity", "sensitivity", "hit", "mass"):
         cells.append(f"{facts[what]:.2f}" if what in facts else "–")
@@ -170,14 +212,18 @@ def explanation_rows(entries: list[Entry]) -> list[list[str]]:
         if not (methods := entry.judged.get("methods")):
             continue
         checked = {name: facts for name, facts in methods.items() if "sane" in facts}
-        means = [f"{np.mean(checked[name]['kept']):.2f}" if name in checked else "–" for name in CHECKED]
+        means = [
+            f"{np.mean(checked[name]['kept']):.2f}" if name in checked else "–" for name in CHECKED
+        ]
         failing = ", ".join(name for name, facts in checked.items() if not facts["sane"])
         gains = [methods[name]["deletion_gain"] if name in methods else None for name in JUDGED]
         told = ["{:+.2f} [{:+.2f}, {:+.2f}]".format(*gain) if gain else "–" for gain in gains]
         lime = [f"{methods['LIME'][what]:.2f}" for what in ("fidelity", "stability")]
         gap = entry.judged.get("completeness_gap")
         last = "–" if gap is None else f"{100 * gap:.1f} %"
-        rows.append([entry.name, *means, failing or ("none" if checked else "–"), *told, *lime, last])
+        rows.append(
+            [entry.name, *means, failing or ("none" if checked else "–"), *told, *lime, last]
+        )
     return rows
 
 
@@ -193,13 +239,20 @@ def rival_row(name: str, facts: dict[str, Any]) -> list[str]:
 
 def interval_row(facts: dict[str, float]) -> list[str]:
     """Return what an interval promises, what it holds of the targets, and how wide it is on average."""
-    held = "{:.1f} % [{:.1f}, {:.1f}]".format(*(100 * facts[key] for key in ("measured", "low", "high")))
+    held = "{:.1f} % [{:.1f}, {:.1f}]".format(
+        *(100 * facts[key] for key in ("measured", "low", "high"))
+    )
     return [f"{100 * facts['nominal']:.0f} %", held, three(facts["width"])]
 
 
 def layer_row(row: dict[str, Any]) -> list[str]:
     """Return name, type, output shape (without N), parameters."""
-    return [row["layer"], row["type"], " × ".join(map(str, row["output"])), f"{row['parameters']:,}"]
+    return [
+        row["layer"],
+        row["type"],
+        " × ".join(map(str, row["output"])),
+        f"{row['parameters']:,}",
+    ]
 
 
 def head_row(row: dict[str, Any]) -> list[str]:
@@ -226,27 +279,50 @@ def parity_row(row: dict[str, Any]) -> list[Any]:
 def speed_row(row: dict[str, Any]) -> list[Any]:
     """Return device, variant, way, batch, threads, p50, p90, p99 in milliseconds, samples and operations per second."""
     times = [three(row[key]) for key in ("p50_ms", "p90_ms", "p99_ms")]
-    rate = [f"{row['per_second']:,.0f}", f"{scaled(row['ops_per_second'])}op/s", f"{100 * row['share_of_limit']:.1f} %"]
-    return [short_provider(row["device"]), row["variant"], row["way"], row["batch"], row["threads"], *times, *rate]
+    rate = [
+        f"{row['per_second']:,.0f}",
+        f"{scaled(row['ops_per_second'])}op/s",
+        f"{100 * row['share_of_limit']:.1f} %",
+    ]
+    return [
+        short_provider(row["device"]),
+        row["variant"],
+        row["way"],
+        row["batch"],
+        row["threads"],
+        *times,
+        *rate,
+    ]
 
 
 def file_row(row: dict[str, Any]) -> list[Any]:
     """Return device, variant, size, seconds to the first answer of a new process, its memory, nodes by provider."""
-    nodes = ", ".join(f"{count} by {short_provider(name)}" for name, count in row["placement"].items())
+    nodes = ", ".join(
+        f"{count} by {short_provider(name)}" for name, count in row["placement"].items()
+    )
     if operators := row.get("on_cpu"):
         nodes += f" ({', '.join(operators)})"
     nodes += "; no CUDA graph" if row.get("cuda_graph") is False else ""
-    facts = [f"{scaled(row['bytes'])}B", f"{row['first_s']:.2f} s", f"{row['memory_mb']:,.0f} MB", nodes]
+    facts = [
+        f"{scaled(row['bytes'])}B",
+        f"{row['first_s']:.2f} s",
+        f"{row['memory_mb']:,.0f} MB",
+        nodes,
+    ]
     return [short_provider(row["device"]), row["variant"], *facts]
 
 
 def variant_row(variant: str, made: dict[str, Any]) -> list[Any]:
     """Return variant, how it was made, its verdict on the first device that tried it."""
     facts = made["export"]["variants"][variant]
-    kept = f"{len(facts['kept'])} of {facts['products']} products in fp32" if "method" in facts else ""
+    kept = (
+        f"{len(facts['kept'])} of {facts['products']} products in fp32" if "method" in facts else ""
+    )
     how = f"{facts['method']}, {kept}" if kept else ""
     found = next(iter(made["check"]["variants"][variant].values()))
-    why = found["why"].partition(f": {variant} ")[2] or found["why"]  # the page has said whose it is
+    why = (
+        found["why"].partition(f": {variant} ")[2] or found["why"]
+    )  # the page has said whose it is
     return [variant, how, f"{100 * found['top1_agreement']:.1f} %", why]
 
 
@@ -258,15 +334,24 @@ def markdown(table: Table) -> str:
 
     rule = ["---:" if column.number else "---" for column in table.columns]
     rows = [[html.escape(cell.text).replace("|", "\\|") for cell in row] for row in table.rows]
-    return "\n".join([line([column.title for column in table.columns]), line(rule), *map(line, rows)]) + "\n"
+    return (
+        "\n".join([line([column.title for column in table.columns]), line(rule), *map(line, rows)])
+        + "\n"
+    )
 
 
 def text(table: Table, without: tuple[str, ...] = ("Architecture", "MACs")) -> str:
     """Return columns padded to equal width; without those that a terminal has no room for."""
     kept = [i for i, column in enumerate(table.columns) if column.title not in without]
     table = Table([table.columns[i] for i in kept], [[row[i] for i in kept] for row in table.rows])
-    rows = [[column.title for column in table.columns], *[[cell.text for cell in row] for row in table.rows]]
+    rows = [
+        [column.title for column in table.columns],
+        *[[cell.text for cell in row] for row in table.rows],
+    ]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     sides = [">" if column.number else "<" for column in table.columns]
-    padded = [[f"{word:{side}{n}}" for word, side, n in zip(row, sides, widths, strict=True)] for row in rows]
+    padded = [
+        [f"{word:{side}{n}}" for word, side, n in zip(row, sides, widths, strict=True)]
+        for row in rows
+    ]
     return "\n".join("  ".join(words).rstrip() for words in padded)

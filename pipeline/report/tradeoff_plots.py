@@ -35,9 +35,15 @@ COLUMNS = (
 
 def matrix(entries: list[Entry]) -> Table:
     """Return one row for each file and device: what it answers, how fast, and whether it ships."""
-    titles = [Column(title) for title in COLUMNS[0]] + [Column(title, number=True) for title in COLUMNS[1]]
+    titles = [Column(title) for title in COLUMNS[0]] + [
+        Column(title, number=True) for title in COLUMNS[1]
+    ]
     titles += [Column("Ships"), Column("On the front")]
-    rows = [matrix_row(entry, file) for entry in entries for file in entry.results.get("speed", {}).get("files", [])]
+    rows = [
+        matrix_row(entry, file)
+        for entry in entries
+        for file in entry.results.get("speed", {}).get("files", [])
+    ]
     return Table(titles, rows)
 
 
@@ -45,7 +51,10 @@ def matrix_row(entry: Entry, file: dict[str, Any]) -> list[Cell]:
     device, variant = file["device"], file["variant"]
     check, speed = entry.results["check"], entry.results["speed"]
     own = [row for row in speed["rows"] if (row["device"], row["variant"]) == (device, variant)]
-    one, best = next(row for row in own if row["batch"] == 1), max(own, key=lambda row: row["per_second"])
+    one, best = (
+        next(row for row in own if row["batch"] == 1),
+        max(own, key=lambda row: row["per_second"]),
+    )
     found = check["variants"].get(variant, {}).get(device)
     choice = speed["choice"][device]
     accuracy = found["accuracy"] if found else check["metric"]["value"]
@@ -78,7 +87,9 @@ def pictures(entries: list[Entry], img: Path, gpu: Path = GPU) -> dict[str, Pict
     if not timed:
         return {}
     drawn = {}
-    on_cpu = [e for e in timed if e.task == "classification" and "cpu" in e.results["speed"]["limits"]]
+    on_cpu = [
+        e for e in timed if e.task == "classification" and "cpu" in e.results["speed"]["limits"]
+    ]
     sets = [entry.recipe["data"]["set"] for entry in on_cpu]
     if sets:  # accuracies of one set can be held against one another
         most = max(sets, key=sets.count)
@@ -95,11 +106,26 @@ def fronts(entries: list[Entry], data_set: str, path: Path) -> Picture:
     """Draw accuracy over latency of each file, an entry's files joined, and the front of them all."""
     points: list[dict[str, Any]] = []
     for entry in entries:
-        rows = [row for row in entry.results["speed"]["rows"] if row["device"] == "cpu" and row["batch"] == 1]
+        rows = [
+            row
+            for row in entry.results["speed"]["rows"]
+            if row["device"] == "cpu" and row["batch"] == 1
+        ]
         found = {"fp32": entry.results["check"]["metric"]["value"]}
-        found |= {v: by["cpu"]["accuracy"] for v, by in entry.results["check"]["variants"].items() if "cpu" in by}
-        for variant, ms in {row["variant"]: row["p50_ms"] for row in reversed(rows)}.items():  # the first: every core
-            place = {"entry": entry.name, "variant": variant, "link": f"{entry.name}.html", "ms": ms}
+        found |= {
+            v: by["cpu"]["accuracy"]
+            for v, by in entry.results["check"]["variants"].items()
+            if "cpu" in by
+        }
+        for variant, ms in {
+            row["variant"]: row["p50_ms"] for row in reversed(rows)
+        }.items():  # the first: every core
+            place = {
+                "entry": entry.name,
+                "variant": variant,
+                "link": f"{entry.name}.html",
+                "ms": ms,
+            }
             points.append(place | {"accuracy": 100 * found[variant]})
     for p in points:
         better = [o for o in points if o["ms"] <= p["ms"] and o["accuracy"] >= p["accuracy"]]
@@ -115,7 +141,9 @@ def fronts(entries: list[Entry], data_set: str, path: Path) -> Picture:
 
 def shown(points: list[dict[str, Any]]) -> dict[str, str]:
     """Return the colours of the precisions that are there."""
-    return {v: colour for v, colour in COLOURS.items() if any(point["variant"] == v for point in points)}
+    return {
+        v: colour for v, colour in COLOURS.items() if any(point["variant"] == v for point in points)
+    }
 
 
 def roofline(entries: list[Entry], gpu: Path, path: Path) -> Picture:
@@ -135,17 +163,29 @@ def roofline(entries: list[Entry], gpu: Path, path: Path) -> Picture:
         if "limits" in found:
             limits[found["device"]] = found["limits"]
             keys = ("intensity", "rate", "variant")
-            points += [dict(zip(keys, row, strict=True)) | {"machine": found["device"]} for row in found["points"]]
+            points += [
+                dict(zip(keys, row, strict=True)) | {"machine": found["device"]}
+                for row in found["points"]
+            ]
     roofs = []
     for machine, limit in limits.items():
         for variant in [v for v in COLOURS if v in limit]:
             knee, most = limit[variant] / limit["stream"], limit[variant]
-            corners = [(0.05, 0.05 * limit["stream"], None), (knee, most, None), (5e3, most, f"{scaled(most)}op/s")]
+            corners = [
+                (0.05, 0.05 * limit["stream"], None),
+                (knee, most, None),
+                (5e3, most, f"{scaled(most)}op/s"),
+            ]
             keys = ("intensity", "rate", "roof")
-            roofs += [dict(zip(keys, c, strict=True)) | {"machine": machine, "variant": variant} for c in corners]
+            roofs += [
+                dict(zip(keys, c, strict=True)) | {"machine": machine, "variant": variant}
+                for c in corners
+            ]
     alt = f"Roofline of {', '.join(limits)}: {len(points)} measured points below the limits of memory and of products."
     title = "achieved rate of every file and batch"
-    return chart("roofline", path, alt, values=points, roofs=roofs, title=title, variants=shown(points))
+    return chart(
+        "roofline", path, alt, values=points, roofs=roofs, title=title, variants=shown(points)
+    )
 
 
 def noise(entries: list[Entry], path: Path) -> Picture:
@@ -156,8 +196,14 @@ def noise(entries: list[Entry], path: Path) -> Picture:
             draw_noise(axis, entry)
             axis.set(title=entry.name, ylim=(0, 90), xlabel="node")
         axes[0, 0].set_ylabel("signal to noise, dB")
-        axes[0, 0].figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="upper right", ncols=3)
-    ends = [f"{e.name} {v} ends at {[*by.values()][-1]:.0f} dB" for e in entries for v, by in (e.noise or {}).items()]
+        axes[0, 0].figure.legend(
+            *axes[0, 0].get_legend_handles_labels(), loc="upper right", ncols=3
+        )
+    ends = [
+        f"{e.name} {v} ends at {[*by.values()][-1]:.0f} dB"
+        for e in entries
+        for v, by in (e.noise or {}).items()
+    ]
     return Picture(path.name, width, height, f"Signal to noise along depth: {'; '.join(ends)}.")
 
 
@@ -171,7 +217,9 @@ def draw_noise(axis: Axes, entry: Entry) -> None:
         axis.plot(x, [*shown.values()], ".-", color=COLOURS[variant], lw=1, ms=2, label=variant)
         rings = [(place[name], shown[name]) for name in by if variant == "int8" and name in kept]
         if rings:
-            axis.plot(*zip(*rings, strict=True), "o", mfc="none", color=ORANGE, ms=6, label="kept in fp32")
+            axis.plot(
+                *zip(*rings, strict=True), "o", mfc="none", color=ORANGE, ms=6, label="kept in fp32"
+            )
 
 
 def places(graphs: list[dict[str, float]]) -> dict[str, float]:

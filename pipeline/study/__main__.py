@@ -23,7 +23,9 @@ from pipeline.study.runs import FOLDER, run_all, write_table
 def main() -> None:
     every = params.load()
     if len(sys.argv) != 2 or sys.argv[1] not in every.studies:
-        raise StageError(f"usage: python -m pipeline.study NAME, where NAME is one of: {', '.join(every.studies)}")
+        raise StageError(
+            f"usage: python -m pipeline.study NAME, where NAME is one of: {', '.join(every.studies)}"
+        )
     name = sys.argv[1]
     study = every.studies[name]
     rows = run_all(name, study, every)

@@ -34,24 +34,32 @@ class Run:
 @torch.no_grad()
 def accuracy(run: Run, split: str = "test") -> float:
     """Accuracy on a split as it is: no dropout, no augmentation."""
-    return loop.evaluate(run.recipe, run.net, loop.batches(run.source, split, run.net, run.net.mean.device))[1]
+    return loop.evaluate(
+        run.recipe, run.net, loop.batches(run.source, split, run.net, run.net.mean.device)
+    )[1]
 
 
 @torch.no_grad()
 def accuracy_on_old_classes(run: Run) -> float:
     """Accuracy, among all classes, on the test images of those that the backbone knew (R12)."""
     if not run.old:
-        raise StageError("study: accuracy on old classes needs a backbone; give each setting one with `needs:`")
+        raise StageError(
+            "study: accuracy on old classes needs a backbone; give each setting one with `needs:`"
+        )
     test = loop.batches(run.source, "test", run.net, run.net.mean.device)
     labels = run.source.about["labels"]
-    of_old = torch.isin(test.y, torch.tensor([labels.index(name) for name in run.old], device=test.y.device))
+    of_old = torch.isin(
+        test.y, torch.tensor([labels.index(name) for name in run.old], device=test.y.device)
+    )
     return loop.evaluate(run.recipe, run.net, loop.Batches(test.x[of_old], test.y[of_old]))[1]
 
 
 def epochs_to_reach(run: Run) -> float:
     """Epochs until the validation accuracy is REACHED; one more than were trained where it never is."""
     accuracies = [row["validation_accuracy"] for row in run.state.history]
-    return next((k for k, value in enumerate(accuracies, 1) if value >= REACHED), len(accuracies) + 1)
+    return next(
+        (k for k, value in enumerate(accuracies, 1) if value >= REACHED), len(accuracies) + 1
+    )
 
 
 @torch.no_grad()
@@ -68,9 +76,15 @@ def dead_units(run: Run) -> float:
 
         return hook
 
-    layers = [(name, m) for name, m in run.net.named_modules() if isinstance(m, nn.ReLU | nn.Tanh | nn.Sigmoid)]
+    layers = [
+        (name, m)
+        for name, m in run.net.named_modules()
+        if isinstance(m, nn.ReLU | nn.Tanh | nn.Sigmoid)
+    ]
     hooks = [module.register_forward_hook(watch(name)) for name, module in layers]
-    loop.evaluate(run.recipe, run.net, loop.batches(run.source, "train", run.net, run.net.mean.device))
+    loop.evaluate(
+        run.recipe, run.net, loop.batches(run.source, "train", run.net, run.net.mean.device)
+    )
     for hook in hooks:
         hook.remove()
     dead = torch.cat([high - low < 1e-6 for low, high in ranges.values()])
@@ -78,7 +92,11 @@ def dead_units(run: Run) -> float:
 
 
 def weights(net: nn.Module) -> list[Tensor]:
-    return [p.detach() for name, p in net.named_parameters() if p.dim() > 1 and not name.endswith("bias")]
+    return [
+        p.detach()
+        for name, p in net.named_parameters()
+        if p.dim() > 1 and not name.endswith("bias")
+    ]
 
 
 def near_zero_weights(run: Run) -> float:
@@ -180,13 +198,17 @@ def epochs_to_settle(run: Run) -> dict[str, float]:
     Needs a snapshot of every epoch (`train.snapshots`).
     """
     if len(run.state.snapshots) < len(run.state.history):
-        raise StageError("study: epochs to settle needs train.snapshots of every epoch, [1, 2, ...]")
+        raise StageError(
+            "study: epochs to settle needs train.snapshots of every epoch, [1, 2, ...]"
+        )
     steps = [run.state.snapshots[name] for name in sorted(run.state.snapshots)]
     names = [name for name, p in run.net.named_parameters() if p.dim() > 1]
     settled = {}
     for name in names:
         left = [float((step[name] - steps[-1][name]).norm()) for step in steps]
-        settled[name] = 1 + max((k for k, gap in enumerate(left) if gap > left[0] / 2), default=-1) + 1
+        settled[name] = (
+            1 + max((k for k, gap in enumerate(left) if gap > left[0] / 2), default=-1) + 1
+        )
     return settled
 
 

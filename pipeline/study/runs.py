@@ -32,10 +32,14 @@ FOLDER = RESULTS / "studies"
 NOTHING: dict[str, Any] = {"measures": [], "curves": []}
 
 
-Row = dict[str, Any]  # study, setting, seed, measure, x (of a curve: epoch, or place of the layer), value
+Row = dict[
+    str, Any
+]  # study, setting, seed, measure, x (of a curve: epoch, or place of the layer), value
 
 
-def recipe_of(study: dict[str, Any], setting: dict[str, Any], seed: int, every: params.Params) -> dict[str, Any]:
+def recipe_of(
+    study: dict[str, Any], setting: dict[str, Any], seed: int, every: params.Params
+) -> dict[str, Any]:
     """Return the resolved recipe of one run: the study's, its base, the setting and the seed laid over it."""
     raw = overlay(params.studied(study, setting, every), {"train": {"seed": seed}})
     resolved = resolve(f"params.yaml models.{study['recipe']}", raw, every.sets)
@@ -47,15 +51,29 @@ def recipe_of(study: dict[str, Any], setting: dict[str, Any], seed: int, every: 
     return resolved
 
 
-def key_of(recipe: dict[str, Any], study: dict[str, Any], source: dataset.Data, on: torch.device) -> str:
+def key_of(
+    recipe: dict[str, Any], study: dict[str, Any], source: dataset.Data, on: torch.device
+) -> str:
     """Return what names a run's file: all that its numbers depend on."""
     digest = code.digest(*code.modules_of("study"))
-    parts = [recipe, study["measures"], study["curves"], digest, source.about["hash"], torch.__version__, on.type]
+    parts = [
+        recipe,
+        study["measures"],
+        study["curves"],
+        digest,
+        source.about["hash"],
+        torch.__version__,
+        on.type,
+    ]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def measure(
-    recipe: dict[str, Any], study: dict[str, Any], source: dataset.Data, label: str, on: torch.device
+    recipe: dict[str, Any],
+    study: dict[str, Any],
+    source: dataset.Data,
+    label: str,
+    on: torch.device,
 ) -> dict[str, Any]:
     """Train one run; return its measures, and its curves as (x, value) pairs."""
     watch = ["test"] if "test error" in study["curves"] else []
@@ -68,7 +86,9 @@ def measure(
         else:
             made = loop.fit(recipe, source, on=on, label=label, watch=watch, base=base)
     trained = Run(recipe, source, *made, base.labels if base else ())
-    return {m: MEASURES[m](trained) for m in study["measures"]} | {c: CURVES[c](trained) for c in study["curves"]}
+    return {m: MEASURES[m](trained) for m in study["measures"]} | {
+        c: CURVES[c](trained) for c in study["curves"]
+    }
 
 
 def base_of(recipe: dict[str, Any], on: torch.device) -> pretrained.Base:
@@ -105,8 +125,14 @@ def run_all(name: str, study: dict[str, Any], every: params.Params) -> list[Row]
     on = device.choose(every.device)
     print(f"   device {every.device}: {device.describe(on, every.device)}", file=sys.stderr)
     rows: list[Row] = []
-    sources: dict[str, tuple[str, dataset.Data]] = {}  # by their `data:` blocks: the set's name, and what it holds
-    runs = [(setting, layer, seed) for setting, layer in study["settings"].items() for seed in study["seeds"]]
+    sources: dict[
+        str, tuple[str, dataset.Data]
+    ] = {}  # by their `data:` blocks: the set's name, and what it holds
+    runs = [
+        (setting, layer, seed)
+        for setting, layer in study["settings"].items()
+        for seed in study["seeds"]
+    ]
     for k, (setting, layer, seed) in enumerate(runs):
         recipe = recipe_of(study, layer, seed, every)
         block = json.dumps(recipe["data"], sort_keys=True)
@@ -115,18 +141,26 @@ def run_all(name: str, study: dict[str, Any], every: params.Params) -> list[Row]
         source = sources[block][1]
         made = OUT / "studies" / name / "runs" / f"{key_of(recipe, study, source, on)}.json"
         if not made.exists():
-            print(f"── study  {name}  {setting}, seed {seed}  {k + 1} of {len(runs)}", file=sys.stderr, flush=True)
+            print(
+                f"── study  {name}  {setting}, seed {seed}  {k + 1} of {len(runs)}",
+                file=sys.stderr,
+                flush=True,
+            )
             write_json(made, measure(recipe, study, source, f"{setting} {seed}", on))
         values = json.loads(made.read_text())
         rows += [tidy(name, setting, seed, m, "", values[m]) for m in study["measures"]]
         rows += [tidy(name, setting, seed, c, x, y) for c in study["curves"] for x, y in values[c]]
     for set_name, source in sources.values():
         for rival, found in rivals(source, study["measures"]).items():
-            rows += [tidy(name, f"{rival} ({set_name})", "", m, "", value) for m, value in found.items()]
+            rows += [
+                tidy(name, f"{rival} ({set_name})", "", m, "", value) for m, value in found.items()
+            ]
     return rows
 
 
-def tidy(study: str, setting: str, seed: int | str, measure: str, x: float | str, value: float) -> Row:
+def tidy(
+    study: str, setting: str, seed: int | str, measure: str, x: float | str, value: float
+) -> Row:
     keys = {"study": study, "setting": setting, "seed": seed, "measure": measure, "x": x}
     return keys | {"value": float(f"{value:.6g}")}
 
@@ -150,8 +184,13 @@ def summary(rows: list[Row]) -> dict[str, dict[str, tuple[float, float, float]]]
     groups: dict[str, dict[str, list[float]]] = {}
     for row in rows:
         if row["x"] == "":
-            groups.setdefault(row["setting"], {}).setdefault(row["measure"], []).append(row["value"])
-    return {s: {m: interval(v, schema.MEASURES[m][1]) for m, v in by.items()} for s, by in groups.items()}
+            groups.setdefault(row["setting"], {}).setdefault(row["measure"], []).append(
+                row["value"]
+            )
+    return {
+        s: {m: interval(v, schema.MEASURES[m][1]) for m, v in by.items()}
+        for s, by in groups.items()
+    }
 
 
 def write_table(name: str, study: dict[str, Any], rows: list[Row]) -> None:
@@ -164,8 +203,14 @@ def write_table(name: str, study: dict[str, Any], rows: list[Row]) -> None:
     geometric = [m for m in study["measures"] if schema.MEASURES[m][1] == "error"]
     note = f" (geometric: {', '.join(geometric)})" if geometric else ""
     lines = [f"# {name}: {study['claim']}", ""]
-    lines += [f"Test split where nothing else is said, mean{note} [95 % t interval] over seeds {study['seeds']}.", ""]
-    lines += [f"| setting | {' | '.join(study['measures'])} |", "| --- |" + " ---: |" * len(study["measures"])]
+    lines += [
+        f"Test split where nothing else is said, mean{note} [95 % t interval] over seeds {study['seeds']}.",
+        "",
+    ]
+    lines += [
+        f"| setting | {' | '.join(study['measures'])} |",
+        "| --- |" + " ---: |" * len(study["measures"]),
+    ]
     for setting, by in summary(rows).items():
         cells = [text(by[m]) if m in by else "" for m in study["measures"]]
         lines.append(f"| {setting} | {' | '.join(cells)} |")

@@ -18,7 +18,9 @@ from pipeline.network import build, modules
 from pipeline.train.checkpoint import State, copy_of
 
 
-def save(name: str, net: modules.Classifier | modules.Forecaster, state: State, source: dataset.Data) -> None:
+def save(
+    name: str, net: modules.Classifier | modules.Forecaster, state: State, source: dataset.Data
+) -> None:
     """Write the entry's weights, history and facts."""
     folder = OUT / name / "train"
     torch.save(copy_of(net), folder / "weights.pt")
@@ -31,14 +33,20 @@ def save(name: str, net: modules.Classifier | modules.Forecaster, state: State, 
     inner = sample.permute(0, 3, 1, 2).float() if source.task == "classification" else sample
     write_json(folder / "layers.json", layer_table(net.net, tuple(inner.shape[1:])))
     facts = {
-        "parameters": sum(p.numel() for name, p in net.named_parameters() if ".aux" not in name),  # of what ships
+        "parameters": sum(
+            p.numel() for name, p in net.named_parameters() if ".aux" not in name
+        ),  # of what ships
         "macs": build.multiply_adds(net, sample),
         "epochs": state.history[-1]["epoch"],
         "best_epoch": state.chosen["epoch"],  # of the weights that ship
     }
     chosen = state.chosen
     for split in ("train", "validation"):
-        facts[split] = {key: chosen[f"{split}_{key}"] for key in ("loss", "accuracy") if f"{split}_{key}" in chosen}
+        facts[split] = {
+            key: chosen[f"{split}_{key}"]
+            for key in ("loss", "accuracy")
+            if f"{split}_{key}" in chosen
+        }
     write_json(RESULTS / name / "train.json", facts)
 
 
@@ -51,7 +59,9 @@ def curves(folder: Path) -> Iterator[Callable[[dict[str, float]], None]]:
     try:
         live = Live(str(folder), dvcyaml=None, report=None, save_dvc_exp=False)
     except SCMError as error:
-        raise StageError(f"train: DVCLive asks git for the revision: {error}; make a first commit") from None
+        raise StageError(
+            f"train: DVCLive asks git for the revision: {error}; make a first commit"
+        ) from None
 
     def log(row: dict[str, float]) -> None:
         live.step = int(row["epoch"])
@@ -61,4 +71,6 @@ def curves(folder: Path) -> Iterator[Callable[[dict[str, float]], None]]:
 
     with live:
         yield log
-    Path(live.metrics_file).unlink()  # the last epoch's values; results/<entry>/train.json has the chosen one's
+    Path(
+        live.metrics_file
+    ).unlink()  # the last epoch's values; results/<entry>/train.json has the chosen one's

@@ -18,14 +18,18 @@ from torch.nn import functional as F
 from pipeline.train import device
 from pipeline.train.distributed import common, share
 
-Augment = Callable[..., Tensor]  # of uint8 (N, C, H, W), and of how many rows these are one process's part
+Augment = Callable[
+    ..., Tensor
+]  # of uint8 (N, C, H, W), and of how many rows these are one process's part
 
 
 @dataclass(frozen=True)
 class Step:
     """One kind of change: the numbers that it draws for each image, and what it does with them."""
 
-    draw: Callable[[int], Tensor]  # of N images: float32 (k, N), on the CPU, so that every device sees the same
+    draw: Callable[
+        [int], Tensor
+    ]  # of N images: float32 (k, N), on the CPU, so that every device sees the same
     change: Callable[[Tensor, Tensor], Tensor]  # of a batch and its numbers, on the batch's device
 
 
@@ -52,7 +56,9 @@ def build(spec: dict[str, Any] | None, images: Tensor) -> Augment:
 
     def augment(batch: Tensor, of: int = 0) -> Tensor:
         drawn = [step.draw(of or len(batch)) for step in steps]
-        own = share(torch.cat(drawn).T).T.contiguous()  # rows of contiguous numbers, one for each image
+        own = share(
+            torch.cat(drawn).T
+        ).T.contiguous()  # rows of contiguous numbers, one for each image
         numbers = device.send(own, batch.device).split([len(rows) for rows in drawn])
         for step, part in zip(steps, numbers, strict=True):
             batch = step.change(batch, part)
@@ -83,7 +89,9 @@ def crop(border: int) -> Step:
 
     def change(batch: Tensor, numbers: Tensor) -> Tensor:
         height, width = batch.shape[2:]
-        windows = F.pad(batch, [border] * 4).unfold(2, height, 1).unfold(3, width, 1)  # (N, C, 2b + 1, 2b + 1, H, W)
+        windows = (
+            F.pad(batch, [border] * 4).unfold(2, height, 1).unfold(3, width, 1)
+        )  # (N, C, 2b + 1, 2b + 1, H, W)
         top, left = numbers.long()
         return windows[torch.arange(len(batch), device=batch.device), :, top, left]
 
@@ -104,10 +112,16 @@ def affine(degrees: float, shift: float, least: float, most: float) -> Step:
         height, width = batch.shape[2:]
         turn, zoom, *shares = numbers
         angle = torch.deg2rad(turn)
-        right, down = ((part * side).round() for part, side in zip(shares, (width, height), strict=True))
+        right, down = (
+            (part * side).round() for part, side in zip(shares, (width, height), strict=True)
+        )
         # From a pixel of the answer to its source, seen from the centre: moved back, then turned and scaled back.
         cos, sin = angle.cos() / zoom, angle.sin() / zoom
-        x = (cos, sin * height / width, -2 * (cos * right + sin * down) / width)  # in half sides, as affine_grid counts
+        x = (
+            cos,
+            sin * height / width,
+            -2 * (cos * right + sin * down) / width,
+        )  # in half sides, as affine_grid counts
         y = (-sin * width / height, cos, 2 * (sin * right - cos * down) / height)
         source = torch.stack([torch.stack(x, 1), torch.stack(y, 1)], 1)  # (N, 2, 3)
         grid = F.affine_grid(source, list(batch.shape), align_corners=False)

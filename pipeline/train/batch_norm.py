@@ -30,7 +30,9 @@ def not_arrived(net: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
 
 
 @torch.no_grad()
-def reestimate(net: nn.Module, forward: Callable[[Tensor], object], batches: Iterable[Tensor]) -> bool:
+def reestimate(
+    net: nn.Module, forward: Callable[[Tensor], object], batches: Iterable[Tensor]
+) -> bool:
     """Set running statistics that have not arrived to the mean over `batches`; return whether there were any.
 
     The network stays in training mode, so that each layer sees what the layers before it answer in training. `forward`

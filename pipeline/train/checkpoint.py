@@ -32,12 +32,18 @@ class State:
 
     epoch: int = 0
     history: list[dict[str, float]] = field(default_factory=list)
-    gradients: list[dict[str, float]] = field(default_factory=list)  # mean |gradient| of each weight, last batch
+    gradients: list[dict[str, float]] = field(
+        default_factory=list
+    )  # mean |gradient| of each weight, last batch
     best_epoch: int = 0
     chosen_epoch: int = 0  # whose weights ship: the best or the last, by params
     best: dict[str, Tensor] = field(default_factory=dict)
-    least: dict[str, float] = field(default_factory=dict)  # validation loss of `best`, by where its names begin
-    kept: dict[str, float] = field(default_factory=dict)  # what `chosen` says otherwise than its history row
+    least: dict[str, float] = field(
+        default_factory=dict
+    )  # validation loss of `best`, by where its names begin
+    kept: dict[str, float] = field(
+        default_factory=dict
+    )  # what `chosen` says otherwise than its history row
     snapshots: dict[str, dict[str, Tensor]] = field(default_factory=dict)
 
     @property
@@ -51,14 +57,20 @@ def copy_of(net: nn.Module) -> dict[str, Tensor]:
     return {name: tensor.detach().cpu().clone() for name, tensor in net.state_dict().items()}
 
 
-def record(state: State, net: nn.Module, row: dict[str, float], snapshot: bool, losses: dict[str, float]) -> None:
+def record(
+    state: State, net: nn.Module, row: dict[str, float], snapshot: bool, losses: dict[str, float]
+) -> None:
     """Add the epoch to `state`; keep the weights of each part whose loss is its least, and a snapshot if asked for."""
     state.epoch += 1
     state.history.append(row)
     state.gradients.append(gradients(net))
-    if better := tuple(part for part, loss in losses.items() if loss < state.least.get(part, math.inf)):
+    if better := tuple(
+        part for part, loss in losses.items() if loss < state.least.get(part, math.inf)
+    ):
         weights = copy_of(net)
-        state.best |= {k: w for k, w in weights.items() if k.startswith(better) or k not in state.best}
+        state.best |= {
+            k: w for k, w in weights.items() if k.startswith(better) or k not in state.best
+        }
         state.least |= {part: losses[part] for part in better}
         state.best_epoch = state.epoch
     if snapshot:
@@ -75,7 +87,9 @@ def store(path: Path, net: nn.Module, optimizer: torch.optim.Optimizer, state: S
     """Write a checkpoint, whole or not at all: a kill while writing leaves the one before."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")
-    torch.save({"net": net.state_dict(), "optimizer": optimizer.state_dict(), "state": vars(state)}, part)
+    torch.save(
+        {"net": net.state_dict(), "optimizer": optimizer.state_dict(), "state": vars(state)}, part
+    )
     os.replace(part, path)
 
 
@@ -85,12 +99,19 @@ def restore(path: Path, net: nn.Module, optimizer: torch.optim.Optimizer) -> Sta
     optimizer.load_state_dict(saved["optimizer"])
     state = State(**saved["state"])
     if not distributed.rank():
-        print(f"   continuing after epoch {state.epoch}, from the checkpoint of an interrupted run", file=sys.stderr)
+        print(
+            f"   continuing after epoch {state.epoch}, from the checkpoint of an interrupted run",
+            file=sys.stderr,
+        )
     return state
 
 
-def checkpoint_path(name: str, recipe: dict[str, Any], source: dataset.Data, on: torch.device) -> Path:
+def checkpoint_path(
+    name: str, recipe: dict[str, Any], source: dataset.Data, on: torch.device
+) -> Path:
     """Return this run's checkpoint: its key holds recipe, data, code and device, so none is resumed under another."""
     digest = code.digest(*code.modules_of("train"))
-    key = json.dumps([recipe, source.about["hash"], digest, torch.__version__, on.type], sort_keys=True)
+    key = json.dumps(
+        [recipe, source.about["hash"], digest, torch.__version__, on.type], sort_keys=True
+    )
     return CHECKPOINTS / f"{name}@{hashlib.sha256(key.encode()).hexdigest()[:16]}.pt"

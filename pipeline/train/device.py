@@ -23,9 +23,14 @@ from pipeline.train import distributed
 
 # Channels: on two CPU cores VGG-16's step halves, Inception's takes a third less, LeNet-5's would double.
 CHANNELS_LAST_FROM = 128
-UNREPEATABLE = "differs from run to run on {}; set `deterministic: false` in params.yaml, or train on the CPU"
+UNREPEATABLE = (
+    "differs from run to run on {}; set `deterministic: false` in params.yaml, or train on the CPU"
+)
 FIRST_STEPS, TIMED_STEPS = 5, 20  # not timed, since kernels are chosen and memory is taken; timed
-SAVED, COMPILING_S = 0.2, 60.0  # what compiling saves of a step at least, and costs; expected, no GPU has confirmed it
+SAVED, COMPILING_S = (
+    0.2,
+    60.0,
+)  # what compiling saves of a step at least, and costs; expected, no GPU has confirmed it
 
 
 def choose(request: str) -> torch.device:
@@ -47,7 +52,9 @@ def unusable_gpu() -> str | None:
     if not sees_gpu():
         return None
     if not torch.version.cuda:
-        return f"torch {torch.__version__} is a CPU-only build; install one with CUDA, as `make` does"
+        return (
+            f"torch {torch.__version__} is a CPU-only build; install one with CUDA, as `make` does"
+        )
     return f"torch {torch.__version__} cannot use the GPU that is seen; check nvidia-smi"
 
 
@@ -75,12 +82,16 @@ def cannot_compile(on: torch.device) -> str | None:
     """Return what torch.compile lacks on this machine, with the cure; None where nothing is missing."""
     names = ("gcc", "clang", "cc") if on.type == "cuda" else ("g++", "clang++", "c++")
     chosen = os.environ.get("CC" if on.type == "cuda" else "CXX")
-    scheme = sysconfig.get_default_scheme().replace("posix_local", "posix_prefix")  # Debian's; Triton asks likewise
+    scheme = sysconfig.get_default_scheme().replace(
+        "posix_local", "posix_prefix"
+    )  # Debian's; Triton asks likewise
     header = Path(sysconfig.get_path("include", scheme), "Python.h")
     if not any(shutil.which(name) for name in ([chosen] if chosen else names)):
         return f"a compiler ({chosen or ', '.join(names)}) is missing; install one, such as Debian's package g++"
     if not header.exists():
-        return f"{header} is missing; install Python's headers, such as Debian's package python3-dev"
+        return (
+            f"{header} is missing; install Python's headers, such as Debian's package python3-dev"
+        )
     if on.type == "cuda" and importlib.util.find_spec("triton") is None:
         return "the package triton is missing; install it"
     return None
@@ -99,14 +110,19 @@ def compile_where_it_pays(
             start = time.perf_counter()
         if count == FIRST_STEPS + TIMED_STEPS:
             wait(on)
-            seconds = distributed.total(time.perf_counter() - start)[0] / distributed.size() / TIMED_STEPS
+            seconds = (
+                distributed.total(time.perf_counter() - start)[0] / distributed.size() / TIMED_STEPS
+            )
             left = steps - count
             pays = SAVED * seconds * left > COMPILING_S
             if pays:
                 net.net.compile()
             if not distributed.rank():
                 what = "compiled from here on" if pays else "not compiled"
-                print(f"   {label}: a step takes {1000 * seconds:.1f} ms, {left:,} are left: {what}", file=sys.stderr)
+                print(
+                    f"   {label}: a step takes {1000 * seconds:.1f} ms, {left:,} are left: {what}",
+                    file=sys.stderr,
+                )
         count += 1
         return loss(*given)
 
@@ -119,7 +135,9 @@ def wait(on: torch.device) -> None:
         torch.cuda.synchronize(on)
 
 
-def refuse_unrepeatable(net: nn.Module, recipe: dict[str, Any], on: torch.device, label: str) -> None:
+def refuse_unrepeatable(
+    net: nn.Module, recipe: dict[str, Any], on: torch.device, label: str
+) -> None:
     """Raise StageError where deterministic training on a GPU would fail in its first step, as torchvision's VGG does.
 
     Other operations on torch's list are in none of our networks; `named_errors` names them when they raise.
@@ -127,7 +145,10 @@ def refuse_unrepeatable(net: nn.Module, recipe: dict[str, Any], on: torch.device
     if on.type != "cuda" or not recipe.get("deterministic", True) or recipe.get("head"):
         return  # with a head on it, a network may be frozen up to there
     for name, layer in net.named_modules():
-        if isinstance(layer, nn.AdaptiveAvgPool2d) and layer.output_size not in (1, (1, 1)):  # of 1 it is a mean
+        if isinstance(layer, nn.AdaptiveAvgPool2d) and layer.output_size not in (
+            1,
+            (1, 1),
+        ):  # of 1 it is a mean
             what = f"the gradient of {name} (AdaptiveAvgPool2d)"
             raise StageError(f"train {label}: {what} {UNREPEATABLE.format(on.type)}")
 
@@ -143,9 +164,13 @@ def named_errors(what: str, recipe: dict[str, Any], on: torch.device) -> Iterato
     except RuntimeError as error:
         reason = " ".join(str(error).split())
         if "does not have a deterministic implementation" in reason:
-            raise StageError(f"{what}: {reason.split()[0]} {UNREPEATABLE.format(on.type)}") from None
+            raise StageError(
+                f"{what}: {reason.split()[0]} {UNREPEATABLE.format(on.type)}"
+            ) from None
         if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
-            raise StageError(f"{what}: torch.compile failed ({reason[:300]}); set train.compile: off") from error
+            raise StageError(
+                f"{what}: torch.compile failed ({reason[:300]}); set train.compile: off"
+            ) from error
         raise
 
 

@@ -49,7 +49,12 @@ def start(count: int, stage: str, entry: str) -> None:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    here = {"rdzv_backend": "c10d", "rdzv_endpoint": "localhost:0", "local_addr": "localhost", "run_id": entry}
+    here = {
+        "rdzv_backend": "c10d",
+        "rdzv_endpoint": "localhost:0",
+        "local_addr": "localhost",
+        "run_id": entry,
+    }
     with tempfile.TemporaryDirectory(prefix="convline-") as folder:
         logs = DefaultLogsSpecs(log_dir=folder)
         config = LaunchConfig(1, 1, count, logs_specs=logs, max_restarts=0, **here)
@@ -69,7 +74,9 @@ def cause(failures: dict[int, Any], count: int, what: str) -> str:
     said = {k: f.message["message"] for k, f in failures.items() if isinstance(f.message, dict)}
     if said:
         return next(iter(said.values())).partition(": ")[2]
-    codes = {number: failure.exitcode for number, failure in failures.items()}  # a signal's is below 0
+    codes = {
+        number: failure.exitcode for number, failure in failures.items()
+    }  # a signal's is below 0
     number = min(codes, key=lambda n: (codes[n] == -signal.SIGTERM, codes[n] >= 0))
     first = failures[number]
     how = f"was ended by {first.signal_name()}" if first.exitcode < 0 else "failed, as said above"
@@ -92,7 +99,9 @@ def group(on: torch.device) -> Iterator[torch.device]:
     try:
         if on.type == "cuda":
             if together > torch.cuda.device_count():
-                raise StageError(f"{together} processes, {torch.cuda.device_count()} GPUs here; lower `processes:`")
+                raise StageError(
+                    f"{together} processes, {torch.cuda.device_count()} GPUs here; lower `processes:`"
+                )
             on = torch.device("cuda", local)
             torch.cuda.set_device(on)
         dist.init_process_group("cpu:gloo,cuda:nccl" if on.type == "cuda" else "gloo")

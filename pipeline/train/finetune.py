@@ -16,7 +16,9 @@ def tuned(net: Any, head: dict[str, Any]) -> list[nn.Module]:
     count = len(known) if head["stages"] == "all" else head["stages"]
     if count > len(known):
         names = ", ".join(known)
-        raise StageError(f"head.stages: {count} asked for, the backbone has {len(known)}: {names}; ask for fewer")
+        raise StageError(
+            f"head.stages: {count} asked for, the backbone has {len(known)}: {names}; ask for fewer"
+        )
     return list(known.values())[::-1][:count]
 
 
@@ -26,12 +28,12 @@ def refuse_frozen_at_random(net: Any, head: dict[str, Any], epochs: int) -> None
     copied = len(known) if head["copied"] == "all" else head["copied"]
     if copied > len(known):
         names = ", ".join(known)
-        raise StageError(f"head.copied: {copied} asked for, the backbone has {len(known)}: {names}; ask for fewer")
+        raise StageError(
+            f"head.copied: {copied} asked for, the backbone has {len(known)}: {names}; ask for fewer"
+        )
     fresh, trained = len(known) - copied, unfrozen(head, epochs - 1, len(tuned(net, head)))
     if fresh > trained:
-        what = (
-            f"{copied} of {len(known)} stages are copied, and of the {fresh} others, which start at random, {trained}"
-        )
+        what = f"{copied} of {len(known)} stages are copied, and of the {fresh} others, which start at random, {trained}"
         raise StageError(
             f"head.copied: {what} train within {epochs} epochs; set head.stages to {fresh} or more, and train on"
         )
@@ -40,14 +42,19 @@ def refuse_frozen_at_random(net: Any, head: dict[str, Any], epochs: int) -> None
 def groups(net: Any, head: dict[str, Any]) -> list[dict[str, Any]]:
     """Return the optimizer's groups: the head at the full learning rate, each stage at lr_factor of it."""
     made = [{"params": list(net.net.head.parameters()), "factor": 1.0}]
-    return made + [{"params": list(part.parameters()), "factor": head["lr_factor"]} for part in tuned(net, head)]
+    return made + [
+        {"params": list(part.parameters()), "factor": head["lr_factor"]}
+        for part in tuned(net, head)
+    ]
 
 
 def unfrozen(head: dict[str, Any], epoch: int, count: int) -> int:
     """Return how many stages train in an epoch, counted from 0."""
     if epoch < head["first"]:
         return 0
-    return min(count, 1 + (epoch - head["first"]) // head["unfreeze"]) if head["unfreeze"] else count
+    return (
+        min(count, 1 + (epoch - head["first"]) // head["unfreeze"]) if head["unfreeze"] else count
+    )
 
 
 def set_phase(net: Any, head: dict[str, Any], epoch: int) -> None:
@@ -63,5 +70,8 @@ def set_phase(net: Any, head: dict[str, Any], epoch: int) -> None:
             on = any(part is other for other in open_now)
         part.requires_grad_(on).train(on)
         for layer in part.modules():
-            if isinstance(layer, nn.modules.batchnorm._BatchNorm) and head["batch_norm"] == "frozen":
+            if (
+                isinstance(layer, nn.modules.batchnorm._BatchNorm)
+                and head["batch_norm"] == "frozen"
+            ):
                 layer.eval()

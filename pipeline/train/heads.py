@@ -52,7 +52,9 @@ class Head:
     kind: str
     options: dict[str, Any]
     estimator: Any
-    table: list[dict[str, Any]] = field(default_factory=list)  # of every candidate: kind, options, mean accuracy, std
+    table: list[dict[str, Any]] = field(
+        default_factory=list
+    )  # of every candidate: kind, options, mean accuracy, std
 
     def probabilities(self, features: np.ndarray) -> np.ndarray:
         """Return float32 (N, K) for features float32 (N, F)."""
@@ -81,7 +83,9 @@ class Headed(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         features = self.backbone(images)
-        return torch.from_numpy(self.head.probabilities(features.detach().cpu().numpy())).to(features.device)
+        return torch.from_numpy(self.head.probabilities(features.detach().cpu().numpy())).to(
+            features.device
+        )
 
     def logits(self, images: Tensor) -> Tensor:
         """Return log probabilities (N, K) for uint8 images (N, C, H, W), as the loop's measures take them."""
@@ -110,7 +114,11 @@ class Mlp:
 
     @torch.no_grad()
     def predict_proba(self, x: np.ndarray) -> np.ndarray:
-        return self.net.logits(torch.from_numpy(np.array(x, np.float32))[:, None, None]).softmax(1).numpy()
+        return (
+            self.net.logits(torch.from_numpy(np.array(x, np.float32))[:, None, None])
+            .softmax(1)
+            .numpy()
+        )
 
     def score(self, x: np.ndarray, y: np.ndarray) -> float:
         return float((self.predict_proba(x).argmax(1) == y).mean())
@@ -118,13 +126,30 @@ class Mlp:
 
 def mlp_recipe(dropout: float, epochs: int, seed: int, rows: int) -> dict[str, Any]:
     batch = int(min(128, max(2, rows // 4)))  # the notes' 128, where there are so many
-    given = {"epochs": epochs, "batch": batch, "lr": 0.001, "schedule": "cosine", "choose": "last", "seed": seed}
+    given = {
+        "epochs": epochs,
+        "batch": batch,
+        "lr": 0.001,
+        "schedule": "cosine",
+        "choose": "last",
+        "seed": seed,
+    }
     train = schema.check_section("mlp", given, schema.TRAIN)
-    process = {"threads": torch.get_num_threads(), "deterministic": torch.are_deterministic_algorithms_enabled()}
-    return {"arch": "fcnn", "net": {"hidden": list(MLP), "dropout": dropout}, "train": train, **process}  # as it is
+    process = {
+        "threads": torch.get_num_threads(),
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+    }
+    return {
+        "arch": "fcnn",
+        "net": {"hidden": list(MLP), "dropout": dropout},
+        "train": train,
+        **process,
+    }  # as it is
 
 
-def estimator(kind: str, options: dict[str, Any], seed: int, width: int, probabilities: bool = True) -> Any:
+def estimator(
+    kind: str, options: dict[str, Any], seed: int, width: int, probabilities: bool = True
+) -> Any:
     """Return an unfitted estimator; a machine that only cross-validation looks at needs no probabilities."""
     if kind == "mlp":
         return Mlp(**options, seed=seed)
@@ -139,11 +164,16 @@ def estimator(kind: str, options: dict[str, Any], seed: int, width: int, probabi
         return RandomForestClassifier(TREES, random_state=seed, n_jobs=1, **options)
     if kind == "linear":
         return make_pipeline(StandardScaler(), LogisticRegression(max_iter=3000, **options))
-    shape = {"kernel": "linear"} if kind == "svm-linear" else {"kernel": "rbf", "gamma": options["gamma"] / width}
+    shape = (
+        {"kernel": "linear"}
+        if kind == "svm-linear"
+        else {"kernel": "rbf", "gamma": options["gamma"] / width}
+    )
     machine = SVC(C=options["C"], random_state=seed, **shape)
     # one machine and one sigmoid a class (DESIGN.md): the ensemble's ONNX form differed by 7e-5
     return make_pipeline(
-        StandardScaler(), CalibratedClassifierCV(machine, ensemble=False) if probabilities else machine
+        StandardScaler(),
+        CalibratedClassifierCV(machine, ensemble=False) if probabilities else machine,
     )
 
 
@@ -166,7 +196,9 @@ def learn(
     pretrained.start(net, recipe, source.about["labels"], base)
     backbone = Backbone(net, recipe["head"]["layer"])
     x = {
-        split: compute(backbone, source.x[split], f"{label} {split}", on, folder and folder / f"{split}.npy")
+        split: compute(
+            backbone, source.x[split], f"{label} {split}", on, folder and folder / f"{split}.npy"
+        )
         for split in ("train", "validation")
     }
     y, labels = {split: np.asarray(source.y[split]) for split in x}, source.about["labels"]
@@ -174,7 +206,9 @@ def learn(
     row: dict[str, float] = {"epoch": 0, "lr": 0.0}
     for split in x:
         p = head.probabilities(x[split])
-        row[f"{split}_loss"] = float(-np.log(np.maximum(p[np.arange(len(p)), y[split]], 1e-12)).mean())
+        row[f"{split}_loss"] = float(
+            -np.log(np.maximum(p[np.arange(len(p)), y[split]], 1e-12)).mean()
+        )
         row[f"{split}_accuracy"] = float((p.argmax(1) == y[split]).mean())
     return Headed(backbone, head), State(history=[row], gradients=[{}])
 
@@ -190,32 +224,60 @@ def save(head: Head, features: Path, folder: Path) -> None:
     from pipeline.train import saved_heads as saved  # skl2onnx: seconds, which a study does without
 
     saved.write(head, np.load(features / "train.npy", mmap_mode="r"), folder)
-    write_json(folder / "head.json", {"chosen": {"kind": head.kind, "options": head.options}, "candidates": head.table})
+    write_json(
+        folder / "head.json",
+        {"chosen": {"kind": head.kind, "options": head.options}, "candidates": head.table},
+    )
     (folder / "features").mkdir()
     for file in features.glob("*.npy"):
-        shutil.copyfile(file, folder / "features" / file.name)  # a copy: DVC makes its outputs read-only
+        shutil.copyfile(
+            file, folder / "features" / file.name
+        )  # a copy: DVC makes its outputs read-only
 
 
 def features_folder(recipe: dict[str, Any], source: dataset.Data, on: torch.device) -> Path:
     """Return where features of these data lie: one place for each backbone, code and device, whatever the head."""
     needs, file = recipe["needs"], (recipe["weights"] or {}).get("file")
     weights = OUT / needs / "train" / "weights.pt" if needs else file and paths.weights_path(file)
-    parts = [recipe["arch"], recipe["net"], recipe["data"], recipe["head"]["layer"], source.about["hash"]]
-    files = [*code.modules_of("train"), Path("pipeline/network/features.py"), *code.of_architecture(recipe["arch"])]
-    parts += [code.digest(weights) if weights else file, code.digest(*files), torch.__version__, on.type]
+    parts = [
+        recipe["arch"],
+        recipe["net"],
+        recipe["data"],
+        recipe["head"]["layer"],
+        source.about["hash"],
+    ]
+    files = [
+        *code.modules_of("train"),
+        Path("pipeline/network/features.py"),
+        *code.of_architecture(recipe["arch"]),
+    ]
+    parts += [
+        code.digest(weights) if weights else file,
+        code.digest(*files),
+        torch.__version__,
+        on.type,
+    ]
     return FOLDER / hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def fit(spec: dict[str, Any], x: np.ndarray, y: np.ndarray, labels: list[str], seed: int, place: str) -> Head:
+def fit(
+    spec: dict[str, Any], x: np.ndarray, y: np.ndarray, labels: list[str], seed: int, place: str
+) -> Head:
     """Return the head of a recipe's `head:` block, tuned and fitted on features (N, F) and labels (N,)."""
     counts = np.bincount(y, minlength=len(labels))
     if len(labels) < 2:
-        raise StageError(f"{place}: a head needs two classes or more, got {labels}; choose other data")
+        raise StageError(
+            f"{place}: a head needs two classes or more, got {labels}; choose other data"
+        )
     if counts.min() == 0:
-        raise StageError(f"{place}: class {labels[int(counts.argmin())]!r} has no training image; give it some")
+        raise StageError(
+            f"{place}: class {labels[int(counts.argmin())]!r} has no training image; give it some"
+        )
     if counts.min() < spec["folds"]:
         few = f"class {labels[int(counts.argmin())]!r} has {counts.min()} training image(s)"
-        raise StageError(f"{place}: {few}, fewer than head.folds ({spec['folds']}); lower folds or give it more")
+        raise StageError(
+            f"{place}: {few}, fewer than head.folds ({spec['folds']}); lower folds or give it more"
+        )
     kinds = list(GRIDS) if spec["kind"] == "best" else [spec["kind"]]
     grid = [
         (kind, dict(zip(GRIDS[kind], values, strict=True)))
@@ -229,8 +291,12 @@ def fit(spec: dict[str, Any], x: np.ndarray, y: np.ndarray, labels: list[str], s
         table.append({"kind": kind, "options": options, "accuracy": mean, "std": std})
         bar.update()
     bar.close()
-    best = max(table, key=lambda row: row["accuracy"])  # the first of equals: the simplest stands first
-    return Head(best["kind"], best["options"], fitted(best["kind"], best["options"], x, y, seed), table)
+    best = max(
+        table, key=lambda row: row["accuracy"]
+    )  # the first of equals: the simplest stands first
+    return Head(
+        best["kind"], best["options"], fitted(best["kind"], best["options"], x, y, seed), table
+    )
 
 
 def cross_validate(
@@ -241,7 +307,9 @@ def cross_validate(
 
     scores = []
     for rows, held in StratifiedKFold(folds, shuffle=True, random_state=seed).split(x, y):
-        made = quiet_fit(estimator(kind, options, seed, x.shape[1], probabilities=False), x[rows], y[rows])
+        made = quiet_fit(
+            estimator(kind, options, seed, x.shape[1], probabilities=False), x[rows], y[rows]
+        )
         scores.append(made.score(x[held], y[held]))
     return float(np.mean(scores)), float(np.std(scores, ddof=1))
 

@@ -65,11 +65,17 @@ def fit(
     for row in state.history:
         on_epoch(row)
     if checkpoint:
-        distributed.agree("recipe, data, code or checkpoint", f"{checkpoint.name} after epoch {state.epoch}")
+        distributed.agree(
+            "recipe, data, code or checkpoint", f"{checkpoint.name} after epoch {state.epoch}"
+        )
     fitting, validation = (batches(source, split, net, on) for split in ("train", "validation"))
     minimise = minimised(recipe, net, fitting, validation, label, train["epochs"] - state.epoch)
     watched = {split: batches(source, split, net, on) for split in watch}
-    change = augment.build(train["augment"], fitting.x) if source.task == "classification" else (lambda x, of: x)
+    change = (
+        augment.build(train["augment"], fitting.x)
+        if source.task == "classification"
+        else (lambda x, of: x)
+    )
     saved, pause = time.monotonic(), LEAST_S
     bar = progress(train["epochs"], label, "epoch", state.epoch)
     while state.epoch < train["epochs"] and not out_of_patience(state, train["patience"]):
@@ -109,15 +115,21 @@ def minimised(
     train = recipe["train"]
     least, count = min(train["batch"], len(fitting.x), len(validation.x)), distributed.size()
     if count > 1 and least < 2 * count:
-        raise StageError(f"train {label}: {count} processes share {least} rows, expected two each; lower `processes:`")
+        raise StageError(
+            f"train {label}: {count} processes share {least} rows, expected two each; lower `processes:`"
+        )
     loss = distributed.averaged(partial(loss_of, recipe), net, partly=bool(recipe.get("head")))
     on, auto = fitting.x.device, train["compile"] == "auto"
     # A choice by the clock may differ from run to run, and compiled sums differ from others in their last bits.
-    if train["compile"] == "off" or (auto and (on.type == "cpu" or recipe.get("deterministic", True))):
+    if train["compile"] == "off" or (
+        auto and (on.type == "cpu" or recipe.get("deterministic", True))
+    ):
         return loss
     if missing := device.cannot_compile(on):
         if not auto:
-            raise StageError(f"train {label}: train.compile: on cannot be had, {missing}, or set train.compile: off")
+            raise StageError(
+                f"train {label}: train.compile: on cannot be had, {missing}, or set train.compile: off"
+            )
         print(f"   {label}: not compiled: {missing}", file=sys.stderr)
         return loss
     if auto:
@@ -158,8 +170,12 @@ def one_epoch(
             f"{row['validation_loss']}); lower train.lr ({train['lr']}), add warmup, or set clip_norm"
         )
     refuse_broken(net, label, epoch + 1)
-    own = enumerate(getattr(net.net, "members", []))  # those of an ensemble keep their own best epochs
-    losses = {f"net.members.{k}.": evaluate(recipe, net, validation, member)[0] for k, member in own}
+    own = enumerate(
+        getattr(net.net, "members", [])
+    )  # those of an ensemble keep their own best epochs
+    losses = {
+        f"net.members.{k}.": evaluate(recipe, net, validation, member)[0] for k, member in own
+    }
     record(state, net, row, epoch + 1 in train["snapshots"], losses or {"": row["validation_loss"]})
     return row
 
@@ -181,14 +197,18 @@ def take_steps(
     order = device.send(drawn, fitting.x.device).split(train["batch"])
     least = 2 * distributed.size()  # batch norm cannot train on one sample
     order = [rows for rows in order if len(rows) >= least or len(order) == 1]
-    total = right = torch.zeros((), dtype=torch.float64, device=fitting.x.device)  # there: a GPU does not wait for sums
+    total = right = torch.zeros(
+        (), dtype=torch.float64, device=fitting.x.device
+    )  # there: a GPU does not wait for sums
     seen = 0
     for i, rows in enumerate(order):
         for group in optimizer.param_groups:
             group["lr"] = lr_at(train, epoch + i / len(order)) * group.get("factor", 1.0)
         mine = distributed.share(rows)
         x, y = change(fitting.x[mine], len(rows)), fitting.y[mine]
-        loss, correct = step(recipe, net, optimizer, x, y, minimise, len(mine) * distributed.size() / len(rows))
+        loss, correct = step(
+            recipe, net, optimizer, x, y, minimise, len(mine) * distributed.size() / len(rows)
+        )
         total, right, seen = total + loss.double() * len(mine), right + correct, seen + len(mine)
     return total, right, seen
 
@@ -201,7 +221,9 @@ def reestimate_batch_norm(net: Any, fitting: Batches, batch: int) -> None:
     if not batch_norm.not_arrived(net):
         return
     forward = net.logits if fitting.y.dtype == torch.int64 else net.net
-    order = device.send(torch.randperm(len(fitting.x), generator=distributed.common()), fitting.x.device)
+    order = device.send(
+        torch.randperm(len(fitting.x), generator=distributed.common()), fitting.x.device
+    )
     mine, whole = distributed.share(order), len(order) // distributed.size() // batch
     # As many batches in each process: a synchronised layer waits for all of them.
     rows = mine.split(batch)[:whole] if whole else [mine]
@@ -212,7 +234,9 @@ def refuse_broken(net: nn.Module, label: str, epoch: int) -> None:
     """Raise StageError where a weight is not finite: the loss need not show it, where a kernel sees padding alone."""
     if broken := next((name for name, p in net.named_parameters() if not p.isfinite().all()), None):
         cure = "lower train.lr, or set train.precision: fp32 (a bf16 kernel may answer garbage where it sees padding)"
-        raise StageError(f"train {label}: {broken.removeprefix('net.')} is not finite in epoch {epoch}; {cure}")
+        raise StageError(
+            f"train {label}: {broken.removeprefix('net.')} is not finite in epoch {epoch}; {cure}"
+        )
 
 
 def step(
@@ -229,28 +253,44 @@ def step(
     share: how many rows x has over what each process has on average.
     """
     train = recipe["train"]
-    optimizer.zero_grad(set_to_none=True)  # here, not after the step: the last batch's gradients stay readable
+    optimizer.zero_grad(
+        set_to_none=True
+    )  # here, not after the step: the last batch's gradients stay readable
     loss, output = minimise(x, y, share) if minimise else loss_of(recipe, net, x, y)
     loss.backward()
     if train["clip_norm"]:
         nn.utils.clip_grad_norm_(net.parameters(), train["clip_norm"])
     optimizer.step()
     output = output.detach()
-    correct = (output.argmax(1) == y).sum() if y.dtype == torch.int64 else torch.zeros((), device=x.device)
+    correct = (
+        (output.argmax(1) == y).sum()
+        if y.dtype == torch.int64
+        else torch.zeros((), device=x.device)
+    )
     return objective(output, y, train), correct
 
 
-def loss_of(recipe: dict[str, Any], net: Any, x: Tensor, y: Tensor, share: float = 1.0) -> tuple[Tensor, Tensor]:
+def loss_of(
+    recipe: dict[str, Any], net: Any, x: Tensor, y: Tensor, share: float = 1.0
+) -> tuple[Tensor, Tensor]:
     """Return what a step minimises (penalties and auxiliary heads with it), and the network's own output."""
     train = recipe["train"]
     with autocast(train["precision"], x.device):
         output = net.logits(x) if y.dtype == torch.int64 else net.net(x)
-    output, *auxiliary = (part.float() for part in (output if isinstance(output, tuple) else (output,)))
-    aside = sum((objective(other, y, train) for other in auxiliary), torch.zeros((), device=x.device))
-    return share * (objective(output, y, train) + train["aux_weight"] * aside) + penalty(net, train), output
+    output, *auxiliary = (
+        part.float() for part in (output if isinstance(output, tuple) else (output,))
+    )
+    aside = sum(
+        (objective(other, y, train) for other in auxiliary), torch.zeros((), device=x.device)
+    )
+    return share * (objective(output, y, train) + train["aux_weight"] * aside) + penalty(
+        net, train
+    ), output
 
 
-def look(recipe: dict[str, Any], net: Any, fitting: Batches, validation: Batches) -> dict[str, float]:
+def look(
+    recipe: dict[str, Any], net: Any, fitting: Batches, validation: Batches
+) -> dict[str, float]:
     """Return the history row of a network that is not trained."""
     row: dict[str, float] = {"epoch": 0, "lr": 0.0}
     for split, part in (("train", fitting), ("validation", validation)):
@@ -273,7 +313,9 @@ def batches(source: dataset.Data, split: str, net: Any, on: torch.device) -> Bat
 
 
 @torch.no_grad()
-def evaluate(recipe: dict[str, Any], net: Any, split: Batches, member: nn.Module | None = None) -> tuple[float, float]:
+def evaluate(
+    recipe: dict[str, Any], net: Any, split: Batches, member: nn.Module | None = None
+) -> tuple[float, float]:
     """Return the mean loss (no penalty, no smoothing) and the accuracy of a split; for forecasts the accuracy is 0.
 
     member: of an ensemble, to be asked alone.

@@ -21,7 +21,11 @@ def objective(output: Tensor, y: Tensor, train: dict[str, Any]) -> Tensor:
     no gradient, which explains the notes' 76 % (X05). It is here to be measured, not to be used.
     """
     if y.dtype != torch.int64:
-        return pinball(output, y, train["levels"]) if train["loss"] == "pinball" else F.mse_loss(output, y)
+        return (
+            pinball(output, y, train["levels"])
+            if train["loss"] == "pinball"
+            else F.mse_loss(output, y)
+        )
     if train["loss"] == "softmax-clip":
         return F.nll_loss(output.softmax(1).clamp(1e-7, 1 - 1e-7).log(), y)
     return F.cross_entropy(output, y, label_smoothing=train["label_smoothing"])
@@ -81,7 +85,9 @@ def autocast(precision: str, on: torch.device) -> torch.autocast:
     fast = torch.cpu._is_avx512_bf16_supported() if on.type == "cpu" else False
     able = on.type == "cpu" or torch.cuda.is_bf16_supported(including_emulation=False)
     if precision == "bf16" and not able:
-        raise StageError("train.precision: this GPU does not compute in bf16 (before Ampere); set fp32 or auto")
+        raise StageError(
+            "train.precision: this GPU does not compute in bf16 (before Ampere); set fp32 or auto"
+        )
     on_gpu = precision in ("auto", "fast") and on.type == "cuda" and able
     bf16 = precision == "bf16" or on_gpu or (precision == "fast" and fast)
     return torch.autocast(on.type, torch.bfloat16, enabled=bf16)

@@ -11,7 +11,9 @@ from torch import nn
 from pipeline.train import finetune
 
 
-def make_optimizer(train: dict[str, Any], net: nn.Module, head: dict[str, Any] | None = None) -> torch.optim.Optimizer:
+def make_optimizer(
+    train: dict[str, Any], net: nn.Module, head: dict[str, Any] | None = None
+) -> torch.optim.Optimizer:
     """Return the optimizer by name. Adadelta's usual lr is 1 (Zeiler 2012, arXiv:1212.5701).
 
     Fused: one pass over the weights in place of a dozen, which halves the step of 60 million of them on the CPU.
@@ -22,13 +24,23 @@ def make_optimizer(train: dict[str, Any], net: nn.Module, head: dict[str, Any] |
     parameters = finetune.groups(net, head) if head else net.parameters()
     if train["optimizer"] == "sgd":
         return torch.optim.SGD(
-            parameters, momentum=train["momentum"], nesterov=train["nesterov"], fused=True, **options
+            parameters,
+            momentum=train["momentum"],
+            nesterov=train["nesterov"],
+            fused=True,
+            **options,
         )
-    if train["optimizer"] == "rmsprop":  # with the constants of Szegedy et al. 2015, arXiv:1512.00567, section 8
-        return torch.optim.RMSprop(parameters, alpha=0.9, eps=1.0, momentum=train["momentum"], **options)
+    if (
+        train["optimizer"] == "rmsprop"
+    ):  # with the constants of Szegedy et al. 2015, arXiv:1512.00567, section 8
+        return torch.optim.RMSprop(
+            parameters, alpha=0.9, eps=1.0, momentum=train["momentum"], **options
+        )
     if train["optimizer"] == "adadelta":
         return torch.optim.Adadelta(parameters, **options)
-    return {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[train["optimizer"]](parameters, fused=True, **options)
+    return {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[train["optimizer"]](
+        parameters, fused=True, **options
+    )
 
 
 def lr_at(train: dict[str, Any], epoch: float) -> float:
@@ -49,7 +61,11 @@ def lr_at(train: dict[str, Any], epoch: float) -> float:
     if train["schedule"] == "cosine":
         return cosine(lr, 0.0, done)
     if train["schedule"] == "onecycle":
-        return cosine(lr / 25, lr, done / 0.3) if done < 0.3 else cosine(lr, lr / 25e4, (done - 0.3) / 0.7)
+        return (
+            cosine(lr / 25, lr, done / 0.3)
+            if done < 0.3
+            else cosine(lr, lr / 25e4, (done - 0.3) / 0.7)
+        )
     return lr
 
 

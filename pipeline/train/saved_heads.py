@@ -24,7 +24,13 @@ from pipeline.train.heads import Head, Headed, Mlp, mlp_recipe
 
 OPSET = 18  # of head.onnx; its operators have not changed since
 ATOL = 1e-4  # of probabilities: the saved head's from the fitted one's
-LINEAR = {"mean_": 0, "scale_": 0, "coef_": 1, "intercept_": 1, "classes_": 1}  # fitted attributes, by step
+LINEAR = {
+    "mean_": 0,
+    "scale_": 0,
+    "coef_": 1,
+    "intercept_": 1,
+    "classes_": 1,
+}  # fitted attributes, by step
 
 
 class Saved:
@@ -35,20 +41,31 @@ class Saved:
         self.session = open_session(graph.SerializeToString(), "cpu", threads=1)
 
     def predict_proba(self, x: np.ndarray) -> np.ndarray:
-        return self.session.run(["probabilities"], {"features": np.ascontiguousarray(x, np.float32)})[0]
+        return self.session.run(
+            ["probabilities"], {"features": np.ascontiguousarray(x, np.float32)}
+        )[0]
 
 
 def write(head: Head, x: np.ndarray, folder: Path) -> None:
     """Write a fitted head; StageError where it does not answer features x (N, F) as the fitted one does."""
     if head.kind == "linear":
         steps = [step for _, step in head.estimator.steps]
-        np.savez(folder / "head.npz", **{name: getattr(steps[at], name) for name, at in LINEAR.items()})
+        np.savez(
+            folder / "head.npz", **{name: getattr(steps[at], name) for name, at in LINEAR.items()}
+        )
     elif head.kind == "mlp":
         torch.save(head.estimator.net.state_dict(), folder / "head.pt")
     else:
         onnx.save(head_graph.to_onnx(head, x.shape[1], OPSET), folder / "head.onnx")
-    apart = np.abs(read(head.kind, head.options, folder).predict_proba(x) - head.probabilities(x)).max(1) > ATOL
-    limit = len(x) // 50 if head.kind == "forest" else 0  # where rounding moves a feature over a split
+    apart = (
+        np.abs(read(head.kind, head.options, folder).predict_proba(x) - head.probabilities(x)).max(
+            1
+        )
+        > ATOL
+    )
+    limit = (
+        len(x) // 50 if head.kind == "forest" else 0
+    )  # where rounding moves a feature over a split
     if apart.sum() > limit:
         what = f"the saved {head.kind} answers {apart.sum()} of {len(x)} training images otherwise than the fitted one"
         raise StageError(f"train: {what} (limit {limit}); choose another head.kind")
@@ -94,4 +111,6 @@ def restore(net: modules.Classifier, recipe: dict[str, Any], folder: Path) -> He
     """Return what stage train wrote to the folder: the backbone with the head that was chosen and fitted there."""
     chosen = read_json(folder / "head.json", "train")["chosen"]
     made = read(chosen["kind"], chosen["options"], folder)
-    return Headed(Backbone(net, recipe["head"]["layer"]), Head(chosen["kind"], chosen["options"], made))
+    return Headed(
+        Backbone(net, recipe["head"]["layer"]), Head(chosen["kind"], chosen["options"], made)
+    )

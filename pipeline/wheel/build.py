@@ -16,7 +16,12 @@ from pipeline.core.paths import OUT
 DIST = OUT / "dist" / "wheel"
 
 
-DEPENDENCIES = ("numpy", "PIL", "click", "onnxruntime")  # by import name; what the wheel declares, with its extra
+DEPENDENCIES = (
+    "numpy",
+    "PIL",
+    "click",
+    "onnxruntime",
+)  # by import name; what the wheel declares, with its extra
 
 
 TRIALS = (  # what must work from the wheel, as a user's interpreter runs it
@@ -57,8 +62,12 @@ def clean_environment(folder: Path, wheel: Path) -> Path:
         if found is None or found.origin is None:
             raise StageError(f"wheel: {name} is not installed here; run `make`")
         package = Path(found.origin).parent
-        libraries = package.parent.glob(f"{package.name.lower()}*.libs")  # numpy.libs, pillow.libs: found by rpath
-        distributions = package.parent.glob("onnxruntime*.dist-info")  # serve looks which of the two is installed
+        libraries = package.parent.glob(
+            f"{package.name.lower()}*.libs"
+        )  # numpy.libs, pillow.libs: found by rpath
+        distributions = package.parent.glob(
+            "onnxruntime*.dist-info"
+        )  # serve looks which of the two is installed
         for path in [package, *libraries, *distributions]:
             if not (site / path.name).exists():
                 (site / path.name).symlink_to(path, target_is_directory=True)
@@ -70,7 +79,11 @@ def try_out(wheel: Path) -> None:
     with tempfile.TemporaryDirectory() as folder:
         python = clean_environment(Path(folder), wheel)
         for code in TRIALS:
-            tried = subprocess.run([python, "-I", "-c", code], capture_output=True, text=True, check=False, cwd=folder)
+            tried = subprocess.run(
+                [python, "-I", "-c", code], capture_output=True, text=True, check=False, cwd=folder
+            )
             if tried.returncode:
                 reason = (tried.stderr.strip() or tried.stdout.strip())[-500:]
-                raise StageError(f"wheel: in a clean environment `{code.splitlines()[0]}` fails: {reason}")
+                raise StageError(
+                    f"wheel: in a clean environment `{code.splitlines()[0]}` fails: {reason}"
+                )

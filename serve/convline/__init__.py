@@ -55,7 +55,9 @@ def load(
     from convline.runtime import model as models  # numpy and onnxruntime: not for `infer --help`
     from convline.runtime.session import resolve
 
-    path, expected, why = locate(str(model), resolve(device), variant, sha256.lower() if sha256 else None)
+    path, expected, why = locate(
+        str(model), resolve(device), variant, sha256.lower() if sha256 else None
+    )
     loaded = models.load(path, device, sha256=expected)
     loaded.variant = why or loaded.variant
     return loaded

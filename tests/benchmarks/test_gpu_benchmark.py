@@ -63,9 +63,16 @@ def target(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], P
     return lambda name, limit=30.0: Planned(f"broken_steps:{name}", limit)
 
 
-def test_what_breaks_costs_its_own_facts_alone(target: Callable[..., Planned], tmp_path: Path) -> None:
+def test_what_breaks_costs_its_own_facts_alone(
+    target: Callable[..., Planned], tmp_path: Path
+) -> None:
     """Oracle: the steps above: each has its reason in the file, with what it had said before; those after it run."""
-    steps = {"a": target("raises"), "b": target("dies"), "c": target("hangs", 4.0), "d": target("well")}
+    steps = {
+        "a": target("raises"),
+        "b": target("dies"),
+        "c": target("hangs", 4.0),
+        "d": target("well"),
+    }
     file = tmp_path / "result.json"
     begun = time.monotonic()
     clock.measure(steps, "cpu", tmp_path, 100, file, {"device": "x"})
@@ -76,7 +83,9 @@ def test_what_breaks_costs_its_own_facts_alone(target: Callable[..., Planned], t
     assert {name: step["status"] for name, step in found.items()} == {
         "a": "failed", "b": "killed", "c": "timed out", "d": "done"
     }  # fmt: skip
-    assert found["a"]["reason"] == "ValueError: what it raised" and found["a"]["facts"] == {"before": 1}
+    assert found["a"]["reason"] == "ValueError: what it raised" and found["a"]["facts"] == {
+        "before": 1
+    }
     assert "raise ValueError" in "\n".join(found["a"]["log"])
     assert found["b"]["reason"].startswith("by SIGSEGV") and found["b"]["facts"] == {"before": 1}
     assert found["c"]["reason"].startswith("its limit is 4 s") and 4 <= found["c"]["seconds"] < 8
@@ -115,7 +124,9 @@ def test_no_step_runs_past_the_end(target: Callable[..., Planned], tmp_path: Pat
     assert found["b"] == {"status": "not run", "reason": "out of time", "facts": {}}
 
 
-def test_a_step_knows_when_to_begin_nothing_more(target: Callable[..., Planned], tmp_path: Path) -> None:
+def test_a_step_knows_when_to_begin_nothing_more(
+    target: Callable[..., Planned], tmp_path: Path
+) -> None:
     """Oracle: not late at once, late when LEAVE of its limit has passed, which is before it is ended."""
     found = clock.run(target("late").target, 5, "cpu", tmp_path)
     assert found["status"] == "done" and found["facts"]["late"] == [False, None, True]
@@ -125,7 +136,9 @@ def test_the_limits_add_up() -> None:
     """Oracle: by hand: 8:30 hold every step that a GPU alone can tell of, and CPU rows come last."""
     steps = command.planned("cuda", Path("nowhere"))
     assert command.SECONDS == 510 and sum(step.limit for step in command.GPU.values()) == 510 + 5
-    assert next(iter(steps)) == "pack" and [step.device for step in steps.values()][-3:] == ["cpu"] * 3
+    assert (
+        next(iter(steps)) == "pack" and [step.device for step in steps.values()][-3:] == ["cpu"] * 3
+    )
     assert all(step.device is None for step in [*steps.values()][:-3])
     assert not any(step.device for step in command.planned("cpu", Path("nowhere")).values())
 
@@ -150,19 +163,32 @@ def test_the_first_step(folder: Path) -> None:
     found = clock.run("benchmarks.gpu.start:run", 100, "cpu", folder)
     assert found["status"] == "done", found["reason"]
     facts = found["facts"]
-    assert torch.__version__.startswith(facts["versions"]["torch"]) and facts["machine"]["cores"] == os.cpu_count()
-    assert facts["in a fork"]["passed"] and facts["torch"]["right"] and facts["onnxruntime"]["passed"]
-    assert any(name.startswith("libtorch_cuda") for name in facts["libraries"]) or not torch.version.cuda
+    assert (
+        torch.__version__.startswith(facts["versions"]["torch"])
+        and facts["machine"]["cores"] == os.cpu_count()
+    )
+    assert (
+        facts["in a fork"]["passed"] and facts["torch"]["right"] and facts["onnxruntime"]["passed"]
+    )
+    assert (
+        any(name.startswith("libtorch_cuda") for name in facts["libraries"])
+        or not torch.version.cuda
+    )
 
 
 @pytest.mark.slow
-def test_exported_files_and_the_command(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_exported_files_and_the_command(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Oracle: files that passed stage check pass here; labels are torch's; a file that answers otherwise does not."""
     from benchmarks.gpu import command as infer_images
 
     found = run(files.run, folder)
     assert set(found) == {f"{line.DIGITS} fp32", f"{line.WAVES} fp32"}
-    assert all(fact["passed"] and [row["batch"] for row in fact["rows"]] == [0, 1, 7, 256] for fact in found.values())
+    assert all(
+        fact["passed"] and [row["batch"] for row in fact["rows"]] == [0, 1, 7, 256]
+        for fact in found.values()
+    )
     monkeypatch.setattr(infer_images, "FILES", {"cpu": 40})
     (fact,) = run(infer_images.run, folder).values()
     assert fact["passed"] and fact["files"] == 40 and fact["per_second"] > 1
@@ -172,7 +198,12 @@ def test_exported_files_and_the_command(folder: Path, tmp_path: Path, monkeypatc
         answers = dict(saved)
     np.savez(other / "torch.npz", **answers | {"random_0": answers["random_0"] + np.float32(1e-3)})
     (fact,) = run(files.run, tmp_path).values()
-    assert not fact["passed"] and [row["passed"] for row in fact["rows"]] == [True, False, False, False]
+    assert not fact["passed"] and [row["passed"] for row in fact["rows"]] == [
+        True,
+        False,
+        False,
+        False,
+    ]
 
 
 @pytest.mark.slow
@@ -190,24 +221,41 @@ def test_parity_of_resnet_can_fail(folder: Path, tmp_path: Path) -> None:
         (broken / file).write_bytes((folder / "resnet50" / file).read_bytes())
     graph = onnx.load(folder / "resnet50" / "model.onnx")
     weights = max(graph.graph.initializer, key=lambda w: len(w.dims) == 4 and math.prod(w.dims))
-    weights.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weights) * np.float32(1.01), weights.name))
+    weights.CopyFrom(
+        numpy_helper.from_array(numpy_helper.to_array(weights) * np.float32(1.01), weights.name)
+    )
     onnx.save(graph, broken / "model.onnx")
-    assert all(row["passed"] is False for name, row in run(resnet50.run, tmp_path).items() if "batch" in name)
+    assert all(
+        row["passed"] is False
+        for name, row in run(resnet50.run, tmp_path).items()
+        if "batch" in name
+    )
 
 
 @pytest.mark.slow
 def test_three_steps_twice(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Oracle: what noise is made like has the shapes of the line's data; one bit less in one run is seen."""
     with line.inside(line.made()):
-        both = {name: (params.entry(name, "data", "train"), dataset.load(name)) for name in (line.DIGITS, line.WAVES)}
+        both = {
+            name: (params.entry(name, "data", "train"), dataset.load(name))
+            for name in (line.DIGITS, line.WAVES)
+        }
         for name, (recipe, source) in both.items():
             shapes = [
-                {key: tuple(tensor.shape) for key, tensor in build.assemble(recipe, given).state_dict().items()}
+                {
+                    key: tuple(tensor.shape)
+                    for key, tensor in build.assemble(recipe, given).state_dict().items()
+                }
                 for given in (source, recipes.like(recipe))
             ]
             assert shapes[0] == shapes[1]
             fact = recipes.of_recipe(name, recipe, torch.device("cpu"))
-            assert fact["passed"] and fact["equal"] and fact["moved"] and fact["batch"] == recipe["train"]["batch"]
+            assert (
+                fact["passed"]
+                and fact["equal"]
+                and fact["moved"]
+                and fact["batch"] == recipe["train"]["batch"]
+            )
     epoch = recipes.train.one_epoch
     calls = []
 
@@ -235,10 +283,16 @@ def test_killed_and_resumed(tmp_path: Path) -> None:
     )
     place = {**os.environ, "PYTHONPATH": str(ROOT)}
     words = [sys.executable, "-c", code]
-    done = subprocess.run(words, capture_output=True, text=True, check=False, cwd=line.made(), env=place)
+    done = subprocess.run(
+        words, capture_output=True, text=True, check=False, cwd=line.made(), env=place
+    )
     assert done.returncode == 0, done.stderr
     fact = json.loads(done.stdout)
-    assert fact["passed"] and fact["codes"] == {"whole": 0, "killed": -9, "resumed": 0} and fact["epochs"] == 4
+    assert (
+        fact["passed"]
+        and fact["codes"] == {"whole": 0, "killed": -9, "resumed": 0}
+        and fact["epochs"] == 4
+    )
     assert "continuing after epoch 2" in done.stderr
 
 
@@ -250,31 +304,53 @@ def test_how_fast_an_architecture_trains() -> None:
         whole, memory, plain = (found["per_second"][way] for way in ("whole", "memory", "plain"))
         assert min(whole, memory, plain) > 1 and max(whole, memory, plain) < 1e6
         assert found["input_share"] == 1 - whole / memory and found["of_plain"] == whole / plain
-        assert found["share_of_peak"] == pytest.approx(6 * found["macs"] * whole / found["peak_operations_per_second"])
+        assert found["share_of_peak"] == pytest.approx(
+            6 * found["macs"] * whole / found["peak_operations_per_second"]
+        )
         assert 1e8 < found["peak_operations_per_second"] < 1e14
         assert least <= found["macs"] < 3e6
     for arch in rates.models.names():
         _, options, shape = rates.published(arch, True)
-        assert shape[1:] == (32, 32) or len(shape) == 2 or (shape[1] > 32 and options["size"] == shape[1:])
+        assert (
+            shape[1:] == (32, 32)
+            or len(shape) == 2
+            or (shape[1] > 32 and options["size"] == shape[1:])
+        )
 
 
 def test_the_table_names_what_has_no_figures() -> None:
     """Oracle: by hand: a step's end, a figure, a reason in place of figures, what is counted as a failure."""
     step = {"status": "done", "reason": "", "seconds": 1.0}
     fact = {"passed": False, "batch": 8, "equal": False, "seconds": 0.5, "peak_bytes": 2e9}
-    facts = {"a": fact, "b": {"passed": False, "reason": "out | of memory"}, "c": {"not_measured": "out of time"}}
+    facts = {
+        "a": fact,
+        "b": {"passed": False, "reason": "out | of memory"},
+        "c": {"not_measured": "out of time"},
+    }
     steps = {
         "start": step | {"facts": {"versions": {"torch": "2.0"}}},
         "full-size steps": step | {"facts": facts},
         "infer images": step | {"facts": {"skipped": "no CUDA"}},
         "real training": {"status": "killed", "reason": "by SIGKILL", "seconds": 2.0, "facts": {}},
     }
-    result = {"device": "X", "date": "2026-01-01", "revision": "abc", "machine": {"cores": 2}, "steps": steps}
+    result = {
+        "device": "X",
+        "date": "2026-01-01",
+        "revision": "abc",
+        "machine": {"cores": 2},
+        "steps": steps,
+    }
     text = table.table(result)
-    assert "| a | 8 | ✗ no | 0.50 | 2.00 GB |" in text and "| b | out / of memory |  |  |  |" in text
+    assert (
+        "| a | 8 | ✗ no | 0.50 | 2.00 GB |" in text and "| b | out / of memory |  |  |  |" in text
+    )
     assert "| c | out of time |" in text and "Skipped: no CUDA." in text and "torch 2.0" in text
     assert "| real training | killed | 2.0 s | by SIGKILL |" in text
-    assert table.failures(result) == ["real training: killed", "full-size steps: a", "full-size steps: b"]
+    assert table.failures(result) == [
+        "real training: killed",
+        "full-size steps: a",
+        "full-size steps: b",
+    ]
 
 
 @pytest.mark.slow
@@ -286,7 +362,9 @@ def test_it_runs_without_what_a_bare_machine_lacks() -> None:
     code = f"import sys, importlib; sys.modules.update(dict.fromkeys({lacking!r})); " + "".join(
         f"importlib.import_module('benchmarks.gpu.{name}'); " for name in modules
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT
+    )
     assert done.returncode == 0, done.stderr
 
 
@@ -295,7 +373,11 @@ def test_a_gpu_that_is_not_there_is_an_error(tmp_path: Path) -> None:
     if torch.cuda.is_available():
         pytest.skip("a CUDA device is here")
     done = CliRunner().invoke(command.main, ["--device", "cuda", "--out", str(tmp_path)])
-    assert done.exit_code == 1 and "asked for cuda" in done.output and "--device cpu" not in done.stdout
+    assert (
+        done.exit_code == 1
+        and "asked for cuda" in done.output
+        and "--device cpu" not in done.stdout
+    )
     assert not list(tmp_path.iterdir())
 
 

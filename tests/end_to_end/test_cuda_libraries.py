@@ -35,12 +35,16 @@ def needed(library: Path, folders: set[str] | None = None) -> dict[str, str | No
     place = {**os.environ, "LD_LIBRARY_PATH": os.pathsep.join(sorted(folders or ()))}
     done = subprocess.run(["ldd", library], capture_output=True, text=True, check=True, env=place)
     pairs = re.findall(r"^\s*(\S+) => (not found|/\S+)", done.stdout, re.M)
-    return {name: None if path == "not found" else str(Path(path).resolve()) for name, path in pairs}
+    return {
+        name: None if path == "not found" else str(Path(path).resolve()) for name, path in pairs
+    }
 
 
 def preloaded() -> list[Path]:
     """Return NVIDIA's libraries in a process after onnxruntime has looked for them, as convline.runtime.session has it do."""
-    done = subprocess.run([sys.executable, "-c", PRELOADED], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", PRELOADED], capture_output=True, text=True, check=True
+    )
     return [Path(line) for line in done.stdout.partition("loaded\n")[2].splitlines()]
 
 
@@ -48,7 +52,11 @@ def assert_from_wheels(found: dict[str, str | None]) -> None:
     """Each of NVIDIA's libraries is in site-packages; the driver's is the only one that may be missing."""
     assert {name for name, path in found.items() if path is None} <= DRIVER
     wheels = str(package("onnxruntime").resolve().parent)
-    outside = {n: p for n, p in found.items() if NVIDIA.match(n) and n not in DRIVER and not str(p).startswith(wheels)}
+    outside = {
+        n: p
+        for n, p in found.items()
+        if NVIDIA.match(n) and n not in DRIVER and not str(p).startswith(wheels)
+    }
     assert not outside
 
 
@@ -58,9 +66,13 @@ def test_the_cuda_provider_finds_what_it_needs() -> None:
     loaded = preloaded()
     found = needed(provider, {str(path.parent) for path in loaded})
     assert_from_wheels(found)
-    assert {"libcurand.so.10", "libcublas.so.13", "libcudart.so.13"} <= {*found}  # the oracle sees its NEEDED entries
+    assert {"libcurand.so.10", "libcublas.so.13", "libcudart.so.13"} <= {
+        *found
+    }  # the oracle sees its NEEDED entries
     names = {path.name for path in loaded}
-    assert {name for name in found if NVIDIA.match(name)} - DRIVER <= names and "libcudnn.so.9" in names
+    assert {
+        name for name in found if NVIDIA.match(name)
+    } - DRIVER <= names and "libcudnn.so.9" in names
 
 
 def test_torchs_cuda_library_finds_what_it_needs() -> None:
@@ -74,5 +86,9 @@ def test_torchs_cuda_library_finds_what_it_needs() -> None:
 def test_each_extra_brings_cudas_libraries(extra: str) -> None:
     """Oracle: the metadata of onnxruntime-gpu, whose extras of these names list CUDA's wheels and cuDNN's."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    (asked,) = [line for line in project["optional-dependencies"][extra] if line.startswith("onnxruntime-gpu")]
+    (asked,) = [
+        line
+        for line in project["optional-dependencies"][extra]
+        if line.startswith("onnxruntime-gpu")
+    ]
     assert re.fullmatch(r"onnxruntime-gpu\[cuda,cudnn\]>=1\.31\.1", asked)

@@ -43,12 +43,20 @@ print(conv.run(None, {"a": ones(3), "b": ones(1)})[0].shape)
 @pytest.mark.parametrize(
     ("code", "expected"),
     [
-        ("session('MatMulInteger', TensorProto.UINT8)", "fallback to CPU EP has been explicitly disabled"),
-        ("session('LRN', TensorProto.FLOAT, size=3).run(None, {'a': ones(0)})", "fake cuDNN: dimension 0 is 0"),
+        (
+            "session('MatMulInteger', TensorProto.UINT8)",
+            "fallback to CPU EP has been explicitly disabled",
+        ),
+        (
+            "session('LRN', TensorProto.FLOAT, size=3).run(None, {'a': ones(0)})",
+            "fake cuDNN: dimension 0 is 0",
+        ),
     ],
     ids=["no kernel for uint8 products", "no dimension of 0"],
 )
-def test_what_the_provider_refuses_is_refused(fake_cuda: FakeCuda, code: str, expected: str) -> None:
+def test_what_the_provider_refuses_is_refused(
+    fake_cuda: FakeCuda, code: str, expected: str
+) -> None:
     """Oracle: CUDA's MatMulInteger takes int8 alone; cuDNN's tensors have sides of 1 and more."""
     done = fake_cuda.run(OPEN + code, check=False)
     assert done.returncode == 1 and expected in done.stderr
@@ -58,18 +66,29 @@ def test_what_the_provider_refuses_is_refused(fake_cuda: FakeCuda, code: str, ex
     ("setting", "expected"),
     [
         ({"FAKE_CUDA_BYTES": 4096}, "Failed to allocate memory"),
-        ({"FAKE_CUDA_DRIVER": 12080}, "CUDA driver version is insufficient for CUDA runtime version"),
+        (
+            {"FAKE_CUDA_DRIVER": 12080},
+            "CUDA driver version is insufficient for CUDA runtime version",
+        ),
         ({"FAKE_CUDA_DRIVER": 0}, "no CUDA-capable device is detected"),
     ],
     ids=["memory", "driver", "device"],
 )
-def test_what_a_machine_can_lack(fake_cuda: FakeCuda, setting: dict[str, int], expected: str) -> None:
+def test_what_a_machine_can_lack(
+    fake_cuda: FakeCuda, setting: dict[str, int], expected: str
+) -> None:
     """Oracle: CUDA's own sentences for its errors 35 and 100, and that of onnxruntime's arena."""
-    done = fake_cuda.run(OPEN + "session('Relu', TensorProto.FLOAT).run(None, {'a': ones(64)})", check=False, **setting)
+    done = fake_cuda.run(
+        OPEN + "session('Relu', TensorProto.FLOAT).run(None, {'a': ones(64)})",
+        check=False,
+        **setting,
+    )
     assert done.returncode == 1 and expected in done.stderr
 
 
-def test_a_file_and_the_command_run_in_processes_of_their_own(fake_cuda: FakeCuda, tmp_path: Path) -> None:
+def test_a_file_and_the_command_run_in_processes_of_their_own(
+    fake_cuda: FakeCuda, tmp_path: Path
+) -> None:
     """Oracle: the device that the command names; of answers that are all 0 the first label, with a score of 0."""
     Image.new("L", (8, 8)).save(tmp_path / "black.png")
     model, image = line.made() / line.model_path(line.DIGITS), tmp_path / "black.png"

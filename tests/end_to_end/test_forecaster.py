@@ -38,9 +38,18 @@ COMBINATIONS = {
     "covariates": {"data": {"targets": ["sales", "visits"]}},
     "calendar": {"data": {"calendar": ["hour", "month"]}},
     "all": {"data": CALENDAR, "train": {"loss": "pinball"}},
-    "all, mixed": {"data": CALENDAR, "train": {"loss": "pinball"}, "net": {"independent": False, "normalise": "none"}},
+    "all, mixed": {
+        "data": CALENDAR,
+        "train": {"loss": "pinball"},
+        "net": {"independent": False, "normalise": "none"},
+    },
     "nlinear": {"arch": "ltsflinear", "net": {"kind": "nlinear"}, "train": {"loss": "pinball"}},
-    "ensemble": {"arch": "ensemble", "net": MEMBERS, "data": CALENDAR, "train": {"loss": "pinball"}},
+    "ensemble": {
+        "arch": "ensemble",
+        "net": MEMBERS,
+        "data": CALENDAR,
+        "train": {"loss": "pinball"},
+    },
 }
 
 
@@ -51,14 +60,22 @@ def test_onnx_is_torch_at_any_batch(name: str, of_shop: Resolve) -> None:
     other = {key: blocks.pop(key) for key in ("arch", "net")} if "arch" in blocks else {}
     recipe = of_shop(**blocks) | other
     net, source = untrained(recipe)
-    session = onnxruntime.InferenceSession(graph.to_onnx(net, source.served("test"), source.task).SerializeToString())
+    session = onnxruntime.InferenceSession(
+        graph.to_onnx(net, source.served("test"), source.task).SerializeToString()
+    )
     for batch in (1, 7, 65):
         x = torch.from_numpy(graph.random_inputs(source, seed=batch, count=batch))
-        given = {i.name: part.numpy() for i, part in zip(session.get_inputs(), net.parts(x), strict=True)}
+        given = {
+            i.name: part.numpy() for i, part in zip(session.get_inputs(), net.parts(x), strict=True)
+        }
         with torch.no_grad():
             expected = net(x)
-        for got, answer in zip(session.run(["forecast", "quantiles"], given), expected, strict=True):
-            np.testing.assert_allclose(got, answer.numpy(), rtol=1e-5, atol=1e-3)  # sales are about 100
+        for got, answer in zip(
+            session.run(["forecast", "quantiles"], given), expected, strict=True
+        ):
+            np.testing.assert_allclose(
+                got, answer.numpy(), rtol=1e-5, atol=1e-3
+            )  # sales are about 100
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -103,7 +120,9 @@ def test_conformal_offsets_by_hand() -> None:
 
 def test_pinball_by_hand() -> None:
     """Oracle: Koenker & Bassett: q (y - z) above, (1 - q) (z - y) below; for two steps, three levels, one column."""
-    output = torch.tensor([[[0.0], [1.0], [3.0], [2.0], [2.0], [2.0]]])  # (1, S Q, 1): steps outside, levels inside
+    output = torch.tensor(
+        [[[0.0], [1.0], [3.0], [2.0], [2.0], [2.0]]]
+    )  # (1, S Q, 1): steps outside, levels inside
     y = torch.tensor([[[2.0], [1.0]]])
     expected = (0.1 * 2 + 0.5 * 1 + 0.1 * 1) + (0.9 * 1 + 0.5 * 1 + 0.1 * 1)
     assert float(losses.pinball(output, y, [0.1, 0.5, 0.9])) == pytest.approx(expected / 6)
@@ -126,9 +145,15 @@ def test_windows_do_not_leak(of_shop: Resolve) -> None:
     and so on; `train_stride` skips windows of training alone."""
     source, _ = prepare.make(of_shop(data={"train_stride": 4, **CALENDAR})["data"])
     wanted = {split: source.times[split][CONTEXT:] for split in dataset.SPLITS}
-    assert source.times["train"][-1] < wanted["validation"][0] and wanted["validation"][-1] < wanted["test"][0]
+    assert (
+        source.times["train"][-1] < wanted["validation"][0]
+        and wanted["validation"][-1] < wanted["test"][0]
+    )
     rows = {split: len(source.times[split]) - CONTEXT - HORIZON + 1 for split in dataset.SPLITS}
-    assert source.about["train"] == math.ceil(rows["train"] / 4) and source.about["test"] == rows["test"]
+    assert (
+        source.about["train"] == math.ceil(rows["train"] / 4)
+        and source.about["test"] == rows["test"]
+    )
     batch = loop.batches(source, "train", network.build(of_shop(data=CALENDAR), source), CPU)
     assert len(batch.x) == source.about["train"] and batch.y.shape[1:] == (HORIZON, 1)
 
@@ -137,18 +162,27 @@ def test_targets_come_first_and_the_rest_is_read(of_shop: Resolve, shop_csv: Pat
     """Oracle: the file itself."""
     source, _ = prepare.make(of_shop(data=CALENDAR)["data"])
     table = read_csv(shop_csv, time="day")
-    assert source.about["columns"] == ["sales", "visits", "rain"] and source.about["forecast"]["columns"] == ["sales"]
-    values = table.series[0].values[:, [table.columns.index(name) for name in source.about["columns"]]]
+    assert source.about["columns"] == ["sales", "visits", "rain"] and source.about["forecast"][
+        "columns"
+    ] == ["sales"]
+    values = table.series[0].values[
+        :, [table.columns.index(name) for name in source.about["columns"]]
+    ]
     history, calendar, target = source.samples("test")
     np.testing.assert_array_equal(target[-1, :, 0], values[-HORIZON:, 0].astype(np.float32))
-    np.testing.assert_array_equal(history[-1], values[-HORIZON - CONTEXT : -HORIZON].astype(np.float32))
+    np.testing.assert_array_equal(
+        history[-1], values[-HORIZON - CONTEXT : -HORIZON].astype(np.float32)
+    )
     expected = features(table.series[0].times[-HORIZON - CONTEXT :], CALENDAR["calendar"])
     np.testing.assert_array_equal(calendar[-1], expected)
 
 
 def test_calendar_by_hand() -> None:
     """Oracle: places in the period, written by hand: 29 February 2024 was a Thursday, day 60 of 366; 1970, 1900."""
-    times = np.array(["2024-02-29T06:30", "1970-01-01T00:00", "1900-12-31T23:00", "2023-07-01T12:00"], "datetime64[s]")
+    times = np.array(
+        ["2024-02-29T06:30", "1970-01-01T00:00", "1900-12-31T23:00", "2023-07-01T12:00"],
+        "datetime64[s]",
+    )
     places = {
         "minute": [0.5, 0, 0, 0],
         "hour": [6.5 / 24, 0, 23 / 24, 0.5],
@@ -160,7 +194,9 @@ def test_calendar_by_hand() -> None:
     got = features(times, list(places))
     angles = 2 * np.pi * np.array([*places.values()]).T
     np.testing.assert_allclose(got, np.concatenate([np.sin(angles), np.cos(angles)], 1), atol=2e-6)
-    with pytest.raises(ValueError, match="expected dates or times for the calendar, got whole numbers"):
+    with pytest.raises(
+        ValueError, match="expected dates or times for the calendar, got whole numbers"
+    ):
         features(np.arange(3), ["hour"])
 
 
@@ -172,27 +208,54 @@ CAUSAL = {"channels": 2, "kernel_size": 2, "dilations": [1], "activation": "none
 @pytest.mark.parametrize(
     ("recipe", "reason"),
     [
-        ({"data": {"calendar": ["hours"]}}, r"data.calendar: unknown value 'hours'; did you mean 'hour'"),
+        (
+            {"data": {"calendar": ["hours"]}},
+            r"data.calendar: unknown value 'hours'; did you mean 'hour'",
+        ),
         ({"data": {"targets": []}}, r"data.targets: expected at least one value"),
-        ({"data": {"quantiles": [0.1, 0.9]}, "train": {"loss": "pinball"}}, r"quantiles: expected .5 among them"),
-        ({"streaming": True}, r"streaming: net.normalise: instance needs the whole window at every step; set"),
-        ({"arch": "causal", "net": CAUSAL, "data": {"targets": ["y"]}}, r"data.targets: models/causal.py takes no"),
-        ({"arch": "causal", "net": CAUSAL, "train": {"loss": "pinball"}}, r"train.loss: models/causal.py takes no"),
-        ({"arch": "causal", "net": CAUSAL, "data": {"calendar": ["day"]}}, r"data.calendar: models/causal.py takes"),
+        (
+            {"data": {"quantiles": [0.1, 0.9]}, "train": {"loss": "pinball"}},
+            r"quantiles: expected .5 among them",
+        ),
+        (
+            {"streaming": True},
+            r"streaming: net.normalise: instance needs the whole window at every step; set",
+        ),
+        (
+            {"arch": "causal", "net": CAUSAL, "data": {"targets": ["y"]}},
+            r"data.targets: models/causal.py takes no",
+        ),
+        (
+            {"arch": "causal", "net": CAUSAL, "train": {"loss": "pinball"}},
+            r"train.loss: models/causal.py takes no",
+        ),
+        (
+            {"arch": "causal", "net": CAUSAL, "data": {"calendar": ["day"]}},
+            r"data.calendar: models/causal.py takes",
+        ),
     ],
 )
-def test_recipes_that_are_refused_say_why(recipe: dict[str, Any], reason: str, resolved: Resolve) -> None:
+def test_recipes_that_are_refused_say_why(
+    recipe: dict[str, Any], reason: str, resolved: Resolve
+) -> None:
     whole = {"arch": "tcn", "net": NET, "train": {"epochs": 1}} | recipe
-    whole |= {"data": WAVES | recipe.get("data", {}), "train": {"epochs": 1} | recipe.get("train", {})}
+    whole |= {
+        "data": WAVES | recipe.get("data", {}),
+        "train": {"epochs": 1} | recipe.get("train", {}),
+    }
     with pytest.raises(ParamsError, match=reason):
         resolved(whole, SETS)
 
 
 def test_data_that_are_refused_say_why(of_shop: Resolve, resolved: Resolve) -> None:
-    with pytest.raises(StageError, match="targets: expected columns among visits, sales, rain, got 'sale'"):
+    with pytest.raises(
+        StageError, match="targets: expected columns among visits, sales, rain, got 'sale'"
+    ):
         prepare.make(of_shop(data={"targets": ["sale"]})["data"])
     waves = resolved({**RECIPE, "data": WAVES | {"calendar": ["day"]}}, SETS)
-    with pytest.raises(StageError, match="calendar: expected times that are dates, got whole numbers; leave it out"):
+    with pytest.raises(
+        StageError, match="calendar: expected times that are dates, got whole numbers; leave it out"
+    ):
         prepare.make(waves["data"])
 
 
@@ -204,9 +267,23 @@ def test_calendar_and_covariates_from_data_to_served_rows(
     params = {
         "device": "cpu",
         "line": {"shop": "scratch"},
-        "data": {"shop": {"source": "csv", "path": str(shop_csv), "time": "day", "season": 7, "licence": "own"}},
+        "data": {
+            "shop": {
+                "source": "csv",
+                "path": str(shop_csv),
+                "time": "day",
+                "season": 7,
+                "licence": "own",
+            }
+        },
         "check": {"random": 8, "batches": [1], "threads": [], "seconds": 0.0},
-        "models": {"shop": {**RECIPE, "data": RECIPE["data"] | CALENDAR, "train": {"epochs": 1, "loss": "pinball"}}},
+        "models": {
+            "shop": {
+                **RECIPE,
+                "data": RECIPE["data"] | CALENDAR,
+                "train": {"epochs": 1, "loss": "pinball"},
+            }
+        },
     }
     Path("params.yaml").write_text(json.dumps(params))
     line.run("params")
@@ -223,16 +300,26 @@ def test_calendar_and_covariates_from_data_to_served_rows(
     short = type(held)(held.id, held.times[:-HORIZON], held.values[:-HORIZON])
     got = model.predict(type(table)([short], table.columns, table.step, 0, []))
     np.testing.assert_allclose(got[0], expected, rtol=1e-5, atol=1e-3)
-    done = CliRunner().invoke(main, ["series", str(line.model_path("shop")), str(shop_csv), "-o", "rows.jsonl"])
+    done = CliRunner().invoke(
+        main, ["series", str(line.model_path("shop")), str(shop_csv), "-o", "rows.jsonl"]
+    )
     assert done.exit_code == 0, done.output
-    np.testing.assert_allclose([row["yhat"] for row in line.rows("rows.jsonl")], model.predict(shop_csv)[0, :, 0], 1e-5)
-    with pytest.raises(InputError, match="reads a calendar, and needs times; give a file or a DataFrame"):
+    np.testing.assert_allclose(
+        [row["yhat"] for row in line.rows("rows.jsonl")], model.predict(shop_csv)[0, :, 0], 1e-5
+    )
+    with pytest.raises(
+        InputError, match="reads a calendar, and needs times; give a file or a DataFrame"
+    ):
         model.predict(np.zeros((CONTEXT, 3)))
-    with pytest.raises(ServeError, match="expected a horizon of at most 3, beyond which visits, rain is not known"):
+    with pytest.raises(
+        ServeError, match="expected a horizon of at most 3, beyond which visits, rain is not known"
+    ):
         model.predict(shop_csv, horizon=4)
 
 
-def test_beyond_the_horizon_the_calendar_goes_on(of_shop: Resolve, tmp_path: Path, shop_csv: Path) -> None:
+def test_beyond_the_horizon_the_calendar_goes_on(
+    of_shop: Resolve, tmp_path: Path, shop_csv: Path
+) -> None:
     """Oracle: the forecast fed back by hand through torch, with the calendar of the later days."""
     recipe = of_shop(data={"calendar": ["weekday"]})
     net, source = untrained(recipe)
@@ -263,7 +350,9 @@ def test_too_few_validation_windows_give_no_interval(
 
     Oracle: the theorem's count; before, the three residuals' ends were taken, and a forecast lay outside its interval.
     """
-    assert [series_sources.calibrated_levels([0.1, 0.25, 0.5, 0.75, 0.9], n) for n in (9, 8, 3, 2)] == [
+    assert [
+        series_sources.calibrated_levels([0.1, 0.25, 0.5, 0.75, 0.9], n) for n in (9, 8, 3, 2)
+    ] == [
         [0.1, 0.25, 0.5, 0.75, 0.9],
         [0.25, 0.5, 0.75],
         [0.25, 0.5, 0.75],

@@ -23,7 +23,14 @@ def reduce(content: dict[str, Any], names: list[str]) -> None:
     content["line"], content["line_studies"] = dict.fromkeys(names, "scratch"), []
     content["check"] |= {"random": 8, "batches": [1], "threads": [], "seconds": 0.0}
     content["check"]["int8"] = {"images": 8, "tries": 1}
-    content["explain"] = {"images": 1, "steps": 2, "samples": 1, "perturbations": 8, "judged": 4, "resamples": 100}
+    content["explain"] = {
+        "images": 1,
+        "steps": 2,
+        "samples": 1,
+        "perturbations": 8,
+        "judged": 4,
+        "resamples": 100,
+    }
     content["explain"] |= {"searched": 9, "points": 10, "synthesis_steps": 4}
     for name in names:
         recipe = content["models"][name]
@@ -40,7 +47,9 @@ def test_a_full_recipe_is_trained_and_exported(workspace: Path, name: str) -> No
     for stage in ("data", "train", "export"):
         line.run(stage, name)
     size, channels = {"lenet5-digits": (32, 1), "resnet20-digits": (32, 3)}[name]
-    session = onnxruntime.InferenceSession(line.model_path(name), providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(
+        line.model_path(name), providers=["CPUExecutionProvider"]
+    )
     assert session.get_inputs()[0].shape[1:] == [size, size, channels]
     assert line.results(name, "train")["epochs"] == 1 and line.results(name, "data")["train"] == 30
 
@@ -58,5 +67,7 @@ def test_a_whole_line_at_full_size(tmp_path: Path) -> None:
         results = folder / "results" / name
         assert json.loads((results / "check.json").read_text())["passed"]
         assert json.loads((results / "infer.json").read_text())["equal"]
-        assert (results / "explain.json").exists() and (folder / "out" / "dist" / name / "model.onnx").exists()
+        assert (results / "explain.json").exists() and (
+            folder / "out" / "dist" / name / "model.onnx"
+        ).exists()
     assert (folder / "out" / "report" / "index.html").exists()

@@ -23,7 +23,7 @@ WALK = """
 import json, sys
 import numpy as np
 import onnxruntime
-from serve import placement
+from convline.runtime import placement
 from convline.runtime.session import open_session
 
 KINDS = {"tensor(float)": np.float32, "tensor(uint8)": np.uint8, "tensor(int64)": np.int64}
@@ -59,7 +59,11 @@ for path in sys.argv[1:]:
     rows = [len(session.run(None, inputs(session, n))[0]) for n in (1, 7)]
     print(json.dumps({"nodes": nodes, "rows": rows, "graph": graph_rows(model, 4)}))
 """
-SHAPES = {"Concat", "Gather", "Reshape"}  # of `x.expand(x.shape[0], ...)` and of a sort's end: whole numbers of shapes
+SHAPES = {
+    "Concat",
+    "Gather",
+    "Reshape",
+}  # of `x.expand(x.shape[0], ...)` and of a sort's end: whole numbers of shapes
 
 
 def walked(fake_cuda: FakeCuda, *files: Path) -> list[dict[str, Any]]:
@@ -105,7 +109,9 @@ def test_every_file_of_the_line_runs_on_cuda(fake_cuda: FakeCuda, tmp_path: Path
         for path in sorted((line.made() / line.model_path(name)).parent.glob("model*.onnx")):
             if path.name != "model.int8.onnx":  # int8 is for CPUs
                 found = contract.read(path)
-                graphs = {"served": found.served} | ({"stepped": found.stepped} if found.streams else {})
+                graphs = {"served": found.served} | (
+                    {"stepped": found.stepped} if found.streams else {}
+                )
                 for kind, graph in graphs.items():
                     files.append(tmp_path / f"{name}-{path.name}-{kind}")
                     files[-1].write_bytes(graph)
@@ -118,7 +124,10 @@ def test_an_int8_file_is_refused_on_cuda_by_name(fake_cuda: FakeCuda) -> None:
     """Oracle: CUDA's DequantizeLinear takes no int32, which biases are."""
     file = (line.made() / line.model_path(line.DIGITS)).with_name("model.int8.onnx")
     done = fake_cuda.infer("check", file, check=False)
-    assert done.returncode == 1 and "onnxruntime has no kernel there for DequantizeLinear 'net.head.bias" in done.stdout
+    assert (
+        done.returncode == 1
+        and "onnxruntime has no kernel there for DequantizeLinear 'net.head.bias" in done.stdout
+    )
 
 
 @pytest.mark.slow
@@ -137,7 +146,9 @@ def test_an_int8_file_is_refused_on_cuda_by_name(fake_cuda: FakeCuda) -> None:
         ("densenet121-digits", set()),
     ],
 )
-def test_each_architecture_runs_on_cuda(fake_cuda: FakeCuda, tmp_path: Path, name: str, on_cpu: set[str]) -> None:
+def test_each_architecture_runs_on_cuda(
+    fake_cuda: FakeCuda, tmp_path: Path, name: str, on_cpu: set[str]
+) -> None:
     """Oracle: no node on the CPU but shapes' arithmetic of the forecasters that sort their quantiles."""
     [found] = walked(fake_cuda, exported(name, tmp_path / "m.onnx"))
     assert_on_cuda(found, on_cpu)
@@ -155,10 +166,16 @@ def test_infer_walks_through_the_lines_raw_files(fake_cuda: FakeCuda) -> None:
     root = line.made()
     raw = {name: root / "out" / name / "data" / "raw" for name in (line.DIGITS, line.WAVES)}
     pictures = len([*raw[line.DIGITS].rglob("*.png")])
-    done = fake_cuda.infer("images", root / line.model_path(line.DIGITS), raw[line.DIGITS], "--device", "cuda")
-    assert pictures > 0 and len(done.stdout.splitlines()) == 1 + pictures and " 0 error" in done.stderr
+    done = fake_cuda.infer(
+        "images", root / line.model_path(line.DIGITS), raw[line.DIGITS], "--device", "cuda"
+    )
+    assert (
+        pictures > 0 and len(done.stdout.splitlines()) == 1 + pictures and " 0 error" in done.stderr
+    )
     (table,) = raw[line.WAVES].glob("*.csv")
     known = {row["unique_id"] for row in line.rows(table)}
     done = fake_cuda.infer("series", root / line.model_path(line.WAVES), table, "--device", "cuda")
     horizon = contract.read(root / line.model_path(line.WAVES)).document["forecast"]["horizon"]
-    assert len(done.stdout.splitlines()) == 1 + horizon * len(known) > 1 and " 0 error" in done.stderr
+    assert (
+        len(done.stdout.splitlines()) == 1 + horizon * len(known) > 1 and " 0 error" in done.stderr
+    )

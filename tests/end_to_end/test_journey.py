@@ -45,8 +45,16 @@ Model = Toy
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = copy_tree(tmp_path_factory.mktemp("a folder") / "con line", git=True)
-    warm = (sys.executable, "-m", "pipeline.core.fork_server", sys.executable, "-m")  # as `make` does
-    folder.joinpath("first.log").write_text(run(folder, "env", "JOBS=2", *warm, "pipeline.core.parallel"))
+    warm = (
+        sys.executable,
+        "-m",
+        "pipeline.core.fork_server",
+        sys.executable,
+        "-m",
+    )  # as `make` does
+    folder.joinpath("first.log").write_text(
+        run(folder, "env", "JOBS=2", *warm, "pipeline.core.parallel")
+    )
     run(folder, *warm, "dvc", "repro")
     return folder
 
@@ -76,7 +84,9 @@ def test_networks_learned(clone: Path) -> None:
 
 def test_stages_say_where_they_are(clone: Path) -> None:
     log = (clone / "first.log").read_text()
-    assert re.search(r"^\S+ +\| ── train  \S+  [34] of 4, about \d+ s left in this stage", log, re.MULTILINE)
+    assert re.search(
+        r"^\S+ +\| ── train  \S+  [34] of 4, about \d+ s left in this stage", log, re.MULTILINE
+    )
     assert "   5 of 5 jobs done" in log  # four entries and a study
     assert "device auto: cpu" in log or "device auto: cuda" in log
 
@@ -114,7 +124,11 @@ def test_a_new_architecture_is_a_file_a_recipe_and_a_name(clone: Path) -> None:
 
     (clone / "models" / "toy.py").write_text(TOY)
     edit_params(clone, add)
-    assert ran(dvc(clone, "repro")) == {"params", "report", *(f"{s}@toy-digits" for s in ("data", *STAGES))}
+    assert ran(dvc(clone, "repro")) == {
+        "params",
+        "report",
+        *(f"{s}@toy-digits" for s in ("data", *STAGES)),
+    }
     assert (clone / "out" / "dist" / "toy-digits" / "model.onnx").exists()
     assert "toy-digits" in (clone / "out" / "report" / "index.html").read_text()
 
@@ -130,7 +144,11 @@ def test_a_new_architecture_is_a_file_a_recipe_and_a_name(clone: Path) -> None:
     assert "toy-digits" not in dvc(clone, "metrics", "show")
     assert not (clone / "out" / "report" / "toy-digits.html").exists()
     (command,) = set(re.findall(r"no longer names: rm -r (.+)", output))
-    for path in ("out/dist/toy-digits", "results/toy-digits", "out/toy-digits"):  # a user's to delete
+    for path in (
+        "out/dist/toy-digits",
+        "results/toy-digits",
+        "out/toy-digits",
+    ):  # a user's to delete
         assert (clone / path).exists() and path in command.split(), path
     for path in command.split():
         shutil.rmtree(clone / path)
@@ -142,7 +160,10 @@ def test_a_mistake_in_params_fails_at_once(clone: Path) -> None:
     edit_params(clone, lambda p: p["models"]["lenet5-digits"].update(arch="lenet"))
     output = dvc(clone, "repro", ok=False)
     (clone / "params.yaml").write_text(before)
-    assert "params.yaml models.lenet5-digits.arch: unknown architecture 'lenet'; did you mean 'lenet5'?" in output
+    assert (
+        "params.yaml models.lenet5-digits.arch: unknown architecture 'lenet'; did you mean 'lenet5'?"
+        in output
+    )
     assert "Traceback" not in output and ran(output) == {"params"}
 
 
@@ -170,7 +191,10 @@ def test_killed_training_ends_with_the_same_metrics(tmp_path: Path, victim: str)
     folder = copy_tree(tmp_path / "killed", git=True)
     edit_params(folder, lambda p: p["models"][entry]["train"].update(epochs=30))
     dvc(folder, "repro", f"train@{entry}")
-    whole = result(folder, entry, "train"), (folder / "out" / entry / "train" / "history.json").read_text()
+    whole = (
+        result(folder, entry, "train"),
+        (folder / "out" / entry / "train" / "history.json").read_text(),
+    )
     for made in ("out", "results", ".dvc/cache", "dvc.lock"):
         path = folder / made
         shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -179,7 +203,9 @@ def test_killed_training_ends_with_the_same_metrics(tmp_path: Path, victim: str)
         command = [sys.executable, "-m", "pipeline.train", entry]
     else:
         command = [sys.executable, "-m", "dvc", "repro", f"train@{entry}"]
-    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    environment = os.environ | {
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    }
     process = subprocess.Popen(
         command,
         cwd=folder,
@@ -193,12 +219,17 @@ def test_killed_training_ends_with_the_same_metrics(tmp_path: Path, victim: str)
     process.wait()
     output = dvc(folder, "repro", f"train@{entry}")
     assert "continuing after epoch" in output
-    assert (result(folder, entry, "train"), (folder / "out" / entry / "train" / "history.json").read_text()) == whole
+    assert (
+        result(folder, entry, "train"),
+        (folder / "out" / entry / "train" / "history.json").read_text(),
+    ) == whole
     assert not list((folder / "out" / "checkpoints").glob("*.pt"))
 
 
 def test_predictions_are_one_row_per_raw_file(clone: Path) -> None:
-    lines = (clone / "out" / "lenet5-digits" / "infer" / "predictions.jsonl").read_text().splitlines()
+    lines = (
+        (clone / "out" / "lenet5-digits" / "infer" / "predictions.jsonl").read_text().splitlines()
+    )
     rows = [json.loads(line) for line in lines]
     assert len(rows) == 360 and {row["status"] for row in rows} == {"ok"}
 
@@ -223,4 +254,6 @@ def test_the_readmes_examples_print_what_it_says(clone: Path) -> None:
 
 
 def test_dvc_commands_of_the_readme_run(clone: Path) -> None:
-    assert "lr" in dvc(clone, "params", "diff") and "accuracy" in dvc(clone, "metrics", "diff", "HEAD")
+    assert "lr" in dvc(clone, "params", "diff") and "accuracy" in dvc(
+        clone, "metrics", "diff", "HEAD"
+    )

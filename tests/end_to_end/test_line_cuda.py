@@ -59,7 +59,7 @@ MEASURE = """
 import sys
 import numpy as np
 from pipeline import machine, speed
-from serve import contract
+from convline.model_file import document as contract
 
 machine.limits = lambda device: {"fp32": 1.0, "stream": 1.0}
 limits = {"batches": [1, 4], "threads": [], "seconds": 0.0}
@@ -76,7 +76,9 @@ def zero_answers_of_cuda(name: str) -> None:
     """Put what the stand-ins answer in the place of what check has kept of CUDA."""
     path = Path("out", name, "check", "test.npz")
     arrays = dict(np.load(path))
-    assert [key for key in arrays if "cuda" in key] == [f"answers_cuda_{variant}" for variant in ON_CUDA[name]]
+    assert [key for key in arrays if "cuda" in key] == [
+        f"answers_cuda_{variant}" for variant in ON_CUDA[name]
+    ]
     np.savez(path, **{key: 0 * array if "cuda" in key else array for key, array in arrays.items()})
 
 
@@ -88,8 +90,12 @@ def test_check_package_and_infer_walk_their_rows_on_cuda(name: str, fake_cuda: F
     checked, speed = line.results(name, "check"), line.results(name, "speed")
     assert checked["passed"] and checked["verdict"].startswith("all limits kept")
     assert checked["rounding"]["cuda"] <= parity.ROUNDED
-    compared = [("cpu", variant) for variant in FILES[name]] + [("cuda", variant) for variant in ON_CUDA[name]]
-    rows = {(row["provider"], row["variant"], row["input"], row["batch"]) for row in checked["rows"]}
+    compared = [("cpu", variant) for variant in FILES[name]] + [
+        ("cuda", variant) for variant in ON_CUDA[name]
+    ]
+    rows = {
+        (row["provider"], row["variant"], row["input"], row["batch"]) for row in checked["rows"]
+    }
     assert rows == {
         (*place, kind, batch)
         for place in [*compared, ("cuda", "fp32, TF32")]
@@ -97,31 +103,48 @@ def test_check_package_and_infer_walk_their_rows_on_cuda(name: str, fake_cuda: F
         for batch in (0, 1, 7, 256)
     }
     assert [(row["provider"], row["variant"]) for row in checked["golden"]] == compared
-    assert [row["provider"] for row in checked.get("streams", [])] == (["cpu", "cuda"] if name == line.WAVES else [])
+    assert [row["provider"] for row in checked.get("streams", [])] == (
+        ["cpu", "cuda"] if name == line.WAVES else []
+    )
     assert {variant: [*by] for variant, by in checked["variants"].items()} == (
         {"int8": ["cpu"], "fp16": ["cpu", "cuda"]} if name == line.DIGITS else {}
     )
     timed = [place for place in compared if place != ("cpu", "fp16")]
     assert [(file["device"], file["variant"]) for file in speed["files"]] == timed
-    assert all(file["cuda_graph"] and not file["on_cpu"] for file in speed["files"] if file["device"] == "cuda")
-    assert {row["way"] for row in speed["rows"] if row["device"] == "cuda"} == {"arrays", "bound", "graph"}
+    assert all(
+        file["cuda_graph"] and not file["on_cpu"]
+        for file in speed["files"]
+        if file["device"] == "cuda"
+    )
+    assert {row["way"] for row in speed["rows"] if row["device"] == "cuda"} == {
+        "arrays",
+        "bound",
+        "graph",
+    }
     assert [*speed["limits"]["cuda"]] == ["fp32", "fp16", "stream"]
 
     fake_cuda.run("from pipeline import package; package.main()", name, cwd=Path.cwd())
     manifest = json.loads(Path("out", "dist", name, "manifest.json").read_text())
-    assert [*manifest["recommended"]] == ["cpu", "cuda"] and manifest["recommended"]["cuda"] != "int8"
+    assert [*manifest["recommended"]] == ["cpu", "cuda"] and manifest["recommended"][
+        "cuda"
+    ] != "int8"
 
     zero_answers_of_cuda(name)
     fake_cuda.run(INFER, name, cwd=Path.cwd())
     served: dict[str, Any] = line.results(name, "infer")
-    assert served["equal"] and [*served["served"]] == [f"{variant} on {device}" for device, variant in timed]
+    assert served["equal"] and [*served["served"]] == [
+        f"{variant} on {device}" for device, variant in timed
+    ]
     Path("docs").symlink_to(line.REPOSITORY / "docs")
     line.run("report")
-    assert "<p>On CUDA <strong>" in Path("out", "report", f"{name}.html").read_text(encoding="utf-8")
+    assert "<p>On CUDA <strong>" in Path("out", "report", f"{name}.html").read_text(
+        encoding="utf-8"
+    )
 
 
 @pytest.mark.parametrize(
-    ("kind", "operators"), [("forest", ["TreeEnsembleClassifier"]), ("svm-rbf", ["Scaler", "SVMClassifier"])]
+    ("kind", "operators"),
+    [("forest", ["TreeEnsembleClassifier"]), ("svm-rbf", ["Scaler", "SVMClassifier"])],
 )
 def test_a_forest_or_svm_runs_on_the_cpu_behind_a_backbone_on_cuda(
     kind: str, operators: list[str], fake_cuda: FakeCuda, monkeypatch: pytest.MonkeyPatch
@@ -131,7 +154,10 @@ def test_a_forest_or_svm_runs_on_the_cpu_behind_a_backbone_on_cuda(
     rng = np.random.default_rng(0)
     y = np.arange(60) % 10
     x = (rng.standard_normal((60, 64)) + 3 * np.eye(10, 64)[y]).astype(np.float32)
-    options = {"forest": {"max_features": "sqrt", "min_samples_leaf": 1}, "svm-rbf": {"C": 1.0, "gamma": 1.0}}[kind]
+    options = {
+        "forest": {"max_features": "sqrt", "min_samples_leaf": 1},
+        "svm-rbf": {"C": 1.0, "gamma": 1.0},
+    }[kind]
     head = heads.Head(kind, options, heads.fitted(kind, options, x, y, 1))
 
     def put_behind(graph: onnx.ModelProto) -> None:

@@ -13,13 +13,19 @@ from pipeline.export import quantize
 pytestmark = pytest.mark.slow
 
 
-@pytest.mark.parametrize("runtime", [thirds.reference_answers, thirds.openvino_answers], ids=["onnx", "openvino"])
+@pytest.mark.parametrize(
+    "runtime", [thirds.reference_answers, thirds.openvino_answers], ids=["onnx", "openvino"]
+)
 @pytest.mark.parametrize("name", [line.DIGITS, line.WAVES])
 def test_others_answer_the_same(name: str, runtime) -> None:
     with line.inside(line.made()):
         file = line.model_path(name).read_bytes()
         key = "test_x" if name == line.DIGITS else None
-        x = np.load(f"out/{name}/data/{key}.npy")[:8] if key else np.load(f"out/{name}/export/torch.npz")["random"][:8]
+        x = (
+            np.load(f"out/{name}/data/{key}.npy")[:8]
+            if key
+            else np.load(f"out/{name}/export/torch.npz")["random"][:8]
+        )
     expected = quantize.run(onnx.load_from_string(file), x)[0]
     np.testing.assert_allclose(runtime(file, x), expected, atol=1e-5)
 
@@ -31,4 +37,6 @@ def test_int8_means_the_same_elsewhere() -> None:
         x = np.load(f"out/{line.DIGITS}/data/test_x.npy")[:64]
     expected = quantize.run(onnx.load_from_string(file), x)[0]
     got = thirds.reference_answers(file, x)
-    assert np.abs(got - expected).max() < 0.02 and (got.argmax(1) == expected.argmax(1)).mean() > 0.98
+    assert (
+        np.abs(got - expected).max() < 0.02 and (got.argmax(1) == expected.argmax(1)).mean() > 0.98
+    )

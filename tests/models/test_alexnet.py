@@ -54,7 +54,11 @@ def test_alexnet_pools_and_least_input(pool, least):
     assert summary.least_input("alexnet", PAPER | {"options": options}) == least
     net = summary.on_meta("alexnet", options | {"size": (least, least)})
     table = summary.layer_table(net, (3, least, least))
-    sides = [row["output"][1] for row in table if row["layer"] == "features.conv1" or row["type"] == "MaxPool2d"]
+    sides = [
+        row["output"][1]
+        for row in table
+        if row["layer"] == "features.conv1" or row["type"] == "MaxPool2d"
+    ]
     assert sides == ([15, 7, 3, 1] if pool == "overlapping" else [8, 4, 2, 1])
 
 
@@ -69,24 +73,31 @@ def test_alexnet_initial_weights():
 
 def test_local_response_norm():
     """T17: torch's own layer at alpha 5e-4, because it divides alpha by n = 5; the paper's alpha is 1e-4."""
-    x = 50 * torch.randn(2, 8, 3, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    x = 50 * torch.randn(
+        2, 8, 3, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64
+    )
     torch_own = nn.LocalResponseNorm(5, alpha=5e-4, beta=0.75, k=2)
     torch.testing.assert_close(layers.LocalResponseNorm()(x), torch_own(x), rtol=1e-12, atol=0)
 
 
 @pytest.mark.parametrize(
-    ("rule", "deviation"), [("normal", 0.01), ("xavier", (2 / 270) ** 0.5), ("he", (2 / 180) ** 0.5)]
+    ("rule", "deviation"),
+    [("normal", 0.01), ("xavier", (2 / 270) ** 0.5), ("he", (2 / 180) ** 0.5)],
 )
 def test_initialise(rule, deviation):
     """The rules' formulas for fan-in 20 * 3 * 3 and fan-out 10 * 3 * 3, of 1,800 draws; biases 0."""
     torch.manual_seed(0)
     layer = nn.Conv2d(20, 10, 3)
     layers.initialise(layer, rule)
-    assert layer.weight.std().item() == pytest.approx(deviation, rel=0.07)  # four standard errors, 4 / sqrt(2 * 1,800)
+    assert layer.weight.std().item() == pytest.approx(
+        deviation, rel=0.07
+    )  # four standard errors, 4 / sqrt(2 * 1,800)
     assert not layer.bias.any()
 
 
-@pytest.mark.parametrize("name", [f"vgg{depth}{bn}" for depth in (11, 13, 16, 19) for bn in ("", "_bn")])
+@pytest.mark.parametrize(
+    "name", [f"vgg{depth}{bn}" for depth in (11, 13, 16, 19) for bn in ("", "_bn")]
+)
 def test_vgg_is_torchvisions(name):
     """torchvision's keys, in order, and shapes, at 224 x 224: its weights of A, B, D and E load."""
     options = {"configuration": dict(zip(("11", "13", "16", "19"), "ABDE", strict=True))[name[3:5]]}
@@ -100,7 +111,10 @@ def test_vgg_c_and_a_lrn():
     """Table 1: C is D with 1x1 in place of the third convolution of stages 3 to 5; A-LRN is A with one more layer."""
     column = vgg.TABLE_1
     assert column["D"].replace("3-256 M", "1-256 M").replace("3-512 M", "1-512 M") == column["C"]
-    types = {c: [type(layer) for layer in vgg.convolutions(3, column[c], batch_norm=False)] for c in ("A", "A-LRN")}
+    types = {
+        c: [type(layer) for layer in vgg.convolutions(3, column[c], batch_norm=False)]
+        for c in ("A", "A-LRN")
+    }
     assert types["A-LRN"] == [*types["A"][:2], layers.LocalResponseNorm, *types["A"][2:]]
 
 

@@ -11,7 +11,9 @@ from models import causal
 
 def causal_net(**options):
     torch.manual_seed(0)
-    return models.build("causal", **{"series": 2, "horizon": 40, "channels": 8, "kernel_size": 5} | options).eval()
+    return models.build(
+        "causal", **{"series": 2, "horizon": 40, "channels": 8, "kernel_size": 5} | options
+    ).eval()
 
 
 @pytest.mark.parametrize("activation", ["none", "relu"])
@@ -27,7 +29,9 @@ def test_causal_means_bit_equal(dilations, activation):
         assert same[:, :t].all() and not same[:, t].any()
 
 
-@pytest.mark.parametrize(("dilations", "reach"), [([1, 1, 1, 1], 17), ([1, 2, 4, 8], 61), ([], 1), ([3], 13)])
+@pytest.mark.parametrize(
+    ("dilations", "reach"), [([1, 1, 1, 1], 17), ([1, 2, 4, 8], 61), ([], 1), ([3], 13)]
+)
 def test_receptive_field(dilations, reach):
     """1 + (k - 1) * sum(dilations), k = 5. With positive weights nothing cancels: the last step's gradient reaches its
     whole field, but between the taps of a lone dilated layer."""
@@ -45,9 +49,13 @@ def test_receptive_field(dilations, reach):
 def test_causal_activation():
     """With ReLU the features are never negative, without they are."""
     x = torch.randn(2, 2, 40)
-    linear, rectified = (causal_net(dilations=[1, 2], activation=kind).stages(x) for kind in ("none", "relu"))
+    linear, rectified = (
+        causal_net(dilations=[1, 2], activation=kind).stages(x) for kind in ("none", "relu")
+    )
     assert linear.min() < 0 and rectified.min() == 0
-    with pytest.raises(ValueError, match="causal: expected activation none, relu, got 'tanh'; choose one"):
+    with pytest.raises(
+        ValueError, match="causal: expected activation none, relu, got 'tanh'; choose one"
+    ):
         causal_net(dilations=[1], activation="tanh")
 
 

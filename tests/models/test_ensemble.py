@@ -22,7 +22,14 @@ Resolve = Callable[..., dict[str, Any]]
 @pytest.fixture
 def net() -> Ensemble:
     torch.manual_seed(0)
-    given = {"series": 2, "targets": 1, "calendar": 4, "horizon": HORIZON, "context": CONTEXT, "quantiles": 3}
+    given = {
+        "series": 2,
+        "targets": 1,
+        "calendar": 4,
+        "horizon": HORIZON,
+        "context": CONTEXT,
+        "quantiles": 3,
+    }
     return models.build("ensemble", **given, **MEMBERS).eval()
 
 
@@ -32,7 +39,14 @@ def test_it_answers_the_mean_of_tcns_that_see_their_own_look_back(net: Ensemble)
     expected = []
     for k, member in enumerate(net.members):
         rows, kind = (5, CONTEXT)[k // 3], ("instance", "last", "none")[k % 3]
-        given = {"series": 2, "targets": 1, "calendar": 4, "horizon": HORIZON, "context": rows, "quantiles": 3}
+        given = {
+            "series": 2,
+            "targets": 1,
+            "calendar": 4,
+            "horizon": HORIZON,
+            "context": rows,
+            "quantiles": 3,
+        }
         alone = models.build("tcn", **given, **NET | {"normalise": kind}).eval()
         alone.load_state_dict(member.state_dict())
         expected.append(alone(x[:, CONTEXT - rows :]))
@@ -44,7 +58,10 @@ def test_it_answers_the_mean_of_tcns_that_see_their_own_look_back(net: Ensemble)
 def test_members_train_as_they_would_alone(of_shop: Resolve) -> None:
     """Oracle: each member trained by the same steps as a TCN by itself, on the same batches, without dropout."""
     members = MEMBERS | {"dropout": 0.0}
-    recipe = of_shop(data=CALENDAR, train={"loss": "pinball", "aux_weight": 1.0}) | {"arch": "ensemble", "net": members}
+    recipe = of_shop(data=CALENDAR, train={"loss": "pinball", "aux_weight": 1.0}) | {
+        "arch": "ensemble",
+        "net": members,
+    }
     whole, source = untrained(recipe)
     alone = [copy.deepcopy(member) for member in whole.net.members]
     batch = loop.batches(source, "train", whole, torch.device("cpu"))
@@ -57,12 +74,20 @@ def test_members_train_as_they_would_alone(of_shop: Resolve) -> None:
             loop.step(recipe, net, optimizer, x, y)
     for k, (member, by_itself) in enumerate(zip(whole.net.members, alone, strict=True)):
         for name, weight in by_itself.state_dict().items():
-            torch.testing.assert_close(member.state_dict()[name], weight, msg=lambda m, k=k, n=name: f"{k} {n}: {m}")
+            torch.testing.assert_close(
+                member.state_dict()[name], weight, msg=lambda m, k=k, n=name: f"{k} {n}: {m}"
+            )
 
 
 def test_each_member_ships_with_its_own_best_epoch(of_shop: Resolve) -> None:
     """Oracle: the snapshot of every epoch, each member's pinball loss of the validation rows by it."""
-    asked = {"loss": "pinball", "aux_weight": 1.0, "epochs": 6, "lr": 0.1, "snapshots": [1, 2, 3, 4, 5, 6]}
+    asked = {
+        "loss": "pinball",
+        "aux_weight": 1.0,
+        "epochs": 6,
+        "lr": 0.1,
+        "snapshots": [1, 2, 3, 4, 5, 6],
+    }
     recipe = of_shop(data=CALENDAR, train=asked) | {"arch": "ensemble", "net": MEMBERS}
     source, cpu = prepare.make(recipe["data"])[0], torch.device("cpu")
     net, state = loop.fit(recipe, source, on=cpu, label="shop")
@@ -76,16 +101,33 @@ def test_each_member_ships_with_its_own_best_epoch(of_shop: Resolve) -> None:
     best = losses.argmin(0).tolist()
     assert len(set(best)) > 1 and state.best_epoch == max(best) + 1
     for k, epoch in enumerate(best):
-        of = {name: w for name, w in net.state_dict().items() if name.startswith(f"net.members.{k}.")}
-        assert of and all(torch.equal(w, state.snapshots[f"{epoch + 1:03d}"][name]) for name, w in of.items())
+        of = {
+            name: w for name, w in net.state_dict().items() if name.startswith(f"net.members.{k}.")
+        }
+        assert of and all(
+            torch.equal(w, state.snapshots[f"{epoch + 1:03d}"][name]) for name, w in of.items()
+        )
     with torch.no_grad():
         whole = loss.pinball(net.net(split.x), split.y, recipe["train"]["levels"])
     assert state.chosen["validation_loss"] == pytest.approx(float(whole), rel=1e-5)
-    assert state.chosen["validation_loss"] != state.history[state.chosen_epoch - 1]["validation_loss"]
+    assert (
+        state.chosen["validation_loss"] != state.history[state.chosen_epoch - 1]["validation_loss"]
+    )
 
 
-@pytest.mark.parametrize("wrong", [{"look_backs": []}, {"look_backs": [CONTEXT + 1]}, {"normalise": []}])
+@pytest.mark.parametrize(
+    "wrong", [{"look_backs": []}, {"look_backs": [CONTEXT + 1]}, {"normalise": []}]
+)
 def test_members_that_cannot_be_are_refused(wrong: dict[str, Any]) -> None:
-    given = {"series": 2, "targets": 1, "calendar": 0, "horizon": HORIZON, "context": CONTEXT, "quantiles": 1}
-    with pytest.raises(ValueError, match=f"one and more of each, look-backs up to context {CONTEXT}"):
+    given = {
+        "series": 2,
+        "targets": 1,
+        "calendar": 0,
+        "horizon": HORIZON,
+        "context": CONTEXT,
+        "quantiles": 1,
+    }
+    with pytest.raises(
+        ValueError, match=f"one and more of each, look-backs up to context {CONTEXT}"
+    ):
         models.build("ensemble", **given, **MEMBERS | wrong)

@@ -8,7 +8,10 @@ import models
 from models import highway, summary
 
 MNIST = models.references("highway")["highway 10"]["options"]
-KINDS = {"dense": (lambda: nn.Linear(6, 6), (2, 6)), "conv": (lambda: nn.Conv2d(6, 6, 3, padding=1), (2, 6, 5, 4))}
+KINDS = {
+    "dense": (lambda: nn.Linear(6, 6), (2, 6)),
+    "conv": (lambda: nn.Conv2d(6, 6, 3, padding=1), (2, 6, 5, 4)),
+}
 
 
 @pytest.fixture(params=KINDS.values(), ids=KINDS.keys())
@@ -40,7 +43,9 @@ def test_coupled_gates(layer_and_input):
 def test_layer_sizes(width, gated, parameters):
     """FEATURES.md A18: one layer more of width n adds 2 (n^2 + n) parameters, n^2 + n without gates."""
     nine, ten = (
-        summary.total(summary.on_meta("highway", MNIST | {"width": width, "gated": gated, "depth": depth}))
+        summary.total(
+            summary.on_meta("highway", MNIST | {"width": width, "gated": gated, "depth": depth})
+        )
         for depth in (9, 10)
     )
     assert ten - nine == parameters
@@ -50,12 +55,18 @@ def test_layer_sizes(width, gated, parameters):
 def test_gates_start_near_their_bias(gate_bias):
     """1507.06228, section 2.2: on a zero input T is the sigmoid of the bias, so 1 / (1 + e) at -1."""
     net = models.build("highway", **MNIST | {"gate_bias": gate_bias})
-    gates = [layer.gate(torch.zeros(1, 50)) for layer in net.modules() if isinstance(layer, highway.Highway)]
+    gates = [
+        layer.gate(torch.zeros(1, 50))
+        for layer in net.modules()
+        if isinstance(layer, highway.Highway)
+    ]
     expected = torch.full((9, 1, 50), 1 / (1 + torch.e**-gate_bias))
     torch.testing.assert_close(torch.stack(gates), expected, rtol=1e-6, atol=0)
 
 
-@pytest.mark.parametrize(("depth", "pooled_after"), [(8, [3, 6, 9]), (3, [2, 3, 4]), (9, [4, 7, 10])])
+@pytest.mark.parametrize(
+    ("depth", "pooled_after"), [(8, [3, 6, 9]), (3, [2, 3, 4]), (9, [4, 7, 10])]
+)
 def test_convolutions_in_three_equal_stages(depth, pooled_after):
     """By hand: a pool ends each third of the depth + 1 convolutions, the larger parts first."""
     net = summary.on_meta("highway", MNIST | {"kind": "conv", "depth": depth, "width": 4})
@@ -66,7 +77,9 @@ def test_convolutions_in_three_equal_stages(depth, pooled_after):
     assert counts == pooled_after
 
 
-@pytest.mark.parametrize("wrong", [{"kind": "deep"}, {"activation": "elu"}, {"depth": 0}, {"kind": "conv", "depth": 2}])
+@pytest.mark.parametrize(
+    "wrong", [{"kind": "deep"}, {"activation": "elu"}, {"depth": 0}, {"kind": "conv", "depth": 2}]
+)
 def test_wrong_options(wrong):
     """A wrong value is refused in a sentence that names the architecture, the option and the value."""
     option, value = list(wrong.items())[-1]

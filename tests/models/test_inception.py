@@ -27,9 +27,14 @@ def test_modules_of_table_1():
     """Parameters and depths of FEATURES.md A13; 3a without reductions: 387,296 and 416 (A12), counted on meta."""
     net = summary.on_meta("googlenet", GOOGLENET)
     modules = [net.features.get_submodule(f"inception{name}") for name in googlenet.TABLE_1]
-    assert [(summary.trainable(module), module.out) for module in modules] == list(zip(COUNTS, DEPTHS, strict=True))
+    assert [(summary.trainable(module), module.out) for module in modules] == list(
+        zip(COUNTS, DEPTHS, strict=True)
+    )
     naive = googlenet.Inception(192, googlenet.TABLE_1["3a"], reduced=False)
-    assert (summary.trainable(naive), naive(torch.zeros(1, 192, 5, 4)).shape) == (387_296, (1, 416, 5, 4))
+    assert (summary.trainable(naive), naive(torch.zeros(1, 192, 5, 4)).shape) == (
+        387_296,
+        (1, 416, 5, 4),
+    )
 
 
 def test_naive_network():
@@ -54,9 +59,14 @@ def test_naive_network():
 def test_depth_concat(tmp_path, sizes, corners):
     """Each map copied by numpy to its hand-computed corner among zeros; torch and onnxruntime are exact (O13)."""
     random = np.random.default_rng(0)
-    maps = [random.normal(size=(1, depth, *size)).astype(np.float32) for depth, size in zip((2, 3), sizes, strict=True)]
+    maps = [
+        random.normal(size=(1, depth, *size)).astype(np.float32)
+        for depth, size in zip((2, 3), sizes, strict=True)
+    ]
     size = tuple(np.max(sizes, axis=0))
-    expected = np.concatenate([zero_bordered(x, size, *at) for x, at in zip(maps, corners, strict=True)], axis=1)
+    expected = np.concatenate(
+        [zero_bordered(x, size, *at) for x, at in zip(maps, corners, strict=True)], axis=1
+    )
     net, tensors = googlenet.DepthConcat().eval(), tuple(torch.from_numpy(x) for x in maps)
     torch.onnx.export(net, tensors, tmp_path / "m.onnx", dynamo=True, verbose=False)
     session = onnxruntime.InferenceSession(tmp_path / "m.onnx", providers=["CPUExecutionProvider"])
@@ -68,7 +78,8 @@ def test_depth_concat(tmp_path, sizes, corners):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("arch", "options", "heads"), [("googlenet", GOOGLENET, 3), ("inception3", INCEPTION3 | {"size": (299, 299)}, 2)]
+    ("arch", "options", "heads"),
+    [("googlenet", GOOGLENET, 3), ("inception3", INCEPTION3 | {"size": (299, 299)}, 2)],
 )
 def test_auxiliary_heads_speak_in_training_only(arch, options, heads):
     """Section 5 (v3: section 4): logits in training, each with a gradient; else the net without them."""
@@ -76,31 +87,45 @@ def test_auxiliary_heads_speak_in_training_only(arch, options, heads):
     outputs = net(x)
     assert [tuple(output.shape) for output in outputs] == [(2, 3)] * heads
     sum(output.square().sum() for output in outputs).backward()
-    assert all(parameter.grad is not None and parameter.grad.any() for parameter in net.aux.parameters())
+    assert all(
+        parameter.grad is not None and parameter.grad.any() for parameter in net.aux.parameters()
+    )
     without = models.build(arch, **options | {"aux": False}).eval()
     net.eval()
     with torch.no_grad():
-        without.load_state_dict({name: tensor for name, tensor in net.state_dict().items() if name[:4] != "aux."})
+        without.load_state_dict(
+            {name: tensor for name, tensor in net.state_dict().items() if name[:4] != "aux."}
+        )
         assert torch.equal(net(x), without(x))
 
 
 @pytest.mark.slow
 def test_torchvision_inception3():
     """torchvision's Inception v3 with random weights gives the logits that ours gives with the same, from layers."""
-    theirs = pytest.importorskip("torchvision").models.inception_v3(init_weights=False, aux_logits=False, num_classes=3)
+    theirs = pytest.importorskip("torchvision").models.inception_v3(
+        init_weights=False, aux_logits=False, num_classes=3
+    )
     ours = models.build("inception3", **INCEPTION3).eval()
-    names = {name: "head." + name[3:] if name.startswith("fc.") else f"features.{name}" for name in theirs.state_dict()}
+    names = {
+        name: "head." + name[3:] if name.startswith("fc.") else f"features.{name}"
+        for name in theirs.state_dict()
+    }
     ours.load_state_dict({names[name]: tensor for name, tensor in theirs.state_dict().items()})
     x = torch.randn(2, 3, 80, 80)
     with torch.no_grad():
         torch.testing.assert_close(ours(x), theirs.eval()(x), rtol=1e-4, atol=1e-4)
-    assert sum(isinstance(layer, torch.nn.ReLU) for layer in ours.modules()) == 94  # one for each convolution
+    assert (
+        sum(isinstance(layer, torch.nn.ReLU) for layer in ours.modules()) == 94
+    )  # one for each convolution
 
 
 @pytest.mark.parametrize("relu", [True, False])
 def test_scaled_residual(relu):
     """Section 3.3: x + scale F(x), then ReLU; F is the projection's bias where its weights are zero: 1, and 0."""
-    block, x = inceptionresnet.Residual(4, 0.1, [[(2, 1)], [(2, 1), (3, (1, 7))]], relu=relu), torch.randn(2, 4, 5, 5)
+    block, x = (
+        inceptionresnet.Residual(4, 0.1, [[(2, 1)], [(2, 1), (3, (1, 7))]], relu=relu),
+        torch.randn(2, 4, 5, 5),
+    )
     torch.nn.init.zeros_(block.project.weight)
     for bias in (1.0, 0.0):
         torch.nn.init.constant_(block.project.bias, bias)
@@ -120,9 +145,17 @@ def test_scales_of_inception_resnet():
     ("arch", "wrong", "message"),
     [
         ("googlenet", GOOGLENET | {"size": (78, 90)}, "at least 79 x 79 pixels, got 78 x 90; "),
-        ("googlenet", GOOGLENET | {"module": "full"}, "module reduced, naive, got 'full'; choose one"),
+        (
+            "googlenet",
+            GOOGLENET | {"module": "full"},
+            "module reduced, naive, got 'full'; choose one",
+        ),
         ("googlenet", GOOGLENET | {"dropout": 1}, "dropout from 0 to below 1, got 1; "),
-        ("inception3", INCEPTION3 | {"aux": True, "size": (299, 298)}, "at least 299 x 299 pixels, got 299 x 298; "),
+        (
+            "inception3",
+            INCEPTION3 | {"aux": True, "size": (299, 298)},
+            "at least 299 x 299 pixels, got 299 x 298; ",
+        ),
         ("inception3", INCEPTION3 | {"dropout": -0.1}, "dropout from 0 to below 1, got -0.1; "),
         ("inceptionresnet", IMAGE | {"dropout": 1}, "dropout from 0 to below 1, got 1; "),
     ],

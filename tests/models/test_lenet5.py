@@ -12,7 +12,9 @@ from models import lenet5
 
 def test_squash_maps_one_to_one():
     """LeCun et al. 1998, appendix A: f(1) = 1 and f(-1) = -1 by the choice of 1.7159 and 2 / 3."""
-    assert lenet5.Squash()(torch.tensor([1.0, -1.0, 0.0])).tolist() == pytest.approx([1, -1, 0], rel=1e-4)
+    assert lenet5.Squash()(torch.tensor([1.0, -1.0, 0.0])).tolist() == pytest.approx(
+        [1, -1, 0], rel=1e-4
+    )
 
 
 def test_subsample_formula():
@@ -57,7 +59,9 @@ def test_rbf_probabilities_are_sane():
     head = lenet5.Rbf(10)
     on_code = head(1.7159 * head.codes).softmax(1)
     assert (on_code.diagonal() > 0.9).all()
-    torch.testing.assert_close(head(torch.zeros(1, 84)).softmax(1), torch.full((1, 10), 0.1), rtol=1e-6, atol=0)
+    torch.testing.assert_close(
+        head(torch.zeros(1, 84)).softmax(1), torch.full((1, 10), 0.1), rtol=1e-6, atol=0
+    )
 
 
 @pytest.mark.parametrize("classes", [2, 10, 26])
@@ -75,11 +79,15 @@ def test_seven_is_drawn_as_a_seven():
     """The bitmaps are read class by class and row by row: 7 is a bar above a falling line, 8 mirrors left to right."""
     codes = lenet5.class_codes(10).view(10, 12, 7)
     assert (codes[7, :2] == 1).all() and (codes[7, 2:4, :5] == -1).all()
-    assert torch.equal(codes[8], codes[8].flip(1)) and torch.equal(codes[0], codes[0].flip(0).flip(1))
+    assert torch.equal(codes[8], codes[8].flip(1)) and torch.equal(
+        codes[0], codes[0].flip(0).flip(1)
+    )
 
 
 @pytest.mark.parametrize("option", ["subsampling", "output"])
 def test_lenet5_refuses_an_unknown_choice(option):
     options = models.references("lenet5")["LeNet-5"]["options"] | {option: "other"}
-    with pytest.raises(ValueError, match=rf"lenet5: expected {option} \w+, \w+, got 'other'; choose one"):
+    with pytest.raises(
+        ValueError, match=rf"lenet5: expected {option} \w+, \w+, got 'other'; choose one"
+    ):
         models.build("lenet5", **options)

@@ -12,11 +12,37 @@ import models
 from models import summary
 
 # Least input in pixels or steps; where a variant's differs from its architecture's, under the variant's name.
-LEAST = {"causal": 10, "cnn1": 1, "cnn2": 4, "fcnn": 1, "lenet5": 16, "alexnet": 67, "AlexNet 2x2 pools": 39, "vgg": 32}
-LEAST |= {"googlenet": 31, "GoogLeNet with auxiliary heads": 79, "inception3": 75, "inceptionresnet": 75, "highway": 1}
-LEAST |= {"Inception v3 with auxiliary head": 299, "highway conv 16": 8, "highway conv 32": 8, "resnet": 1}
+LEAST = {
+    "causal": 10,
+    "cnn1": 1,
+    "cnn2": 4,
+    "fcnn": 1,
+    "lenet5": 16,
+    "alexnet": 67,
+    "AlexNet 2x2 pools": 39,
+    "vgg": 32,
+}
+LEAST |= {
+    "googlenet": 31,
+    "GoogLeNet with auxiliary heads": 79,
+    "inception3": 75,
+    "inceptionresnet": 75,
+    "highway": 1,
+}
+LEAST |= {
+    "Inception v3 with auxiliary head": 299,
+    "highway conv 16": 8,
+    "highway conv 32": 8,
+    "resnet": 1,
+}
 LEAST |= {"tcn": 336, "ltsflinear": 336, "ensemble": 504}
-LEAST |= {"densenet": 29, "stack": 3, "stack 3x3 3x3 3x3 3x3": 2, "squeezenet1_1": 17, "mobilenet_v2": 1}
+LEAST |= {
+    "densenet": 29,
+    "stack": 3,
+    "stack 3x3 3x3 3x3 3x3": 2,
+    "squeezenet1_1": 17,
+    "mobilenet_v2": 1,
+}
 TORCH_INIT = {"causal", "ensemble", "tcn", "ltsflinear", "cnn1", "cnn2", "fcnn", "lenet5", "stack"}
 
 
@@ -37,7 +63,10 @@ def least(arch, reference):
     return LEAST.get(reference["name"], LEAST.get(arch))
 
 
-EVERY, EACH = [], []  # each: all that is light, and the first of every architecture that is not, small
+EVERY, EACH = (
+    [],
+    [],
+)  # each: all that is light, and the first of every architecture that is not, small
 for arch in models.names():
     for k, (name, reference) in enumerate(models.references(arch).items()):
         heavy = reference["trainable"] > 500_000
@@ -75,7 +104,11 @@ def loss(output):
 def test_output_shape_and_finite(arch, reference):
     """Logits (N, K), or forecasts (N, S, D), as the shared options ask."""
     options = reference["options"]
-    expected = (3, options["classes"]) if "classes" in options else (3, options["horizon"], options["series"])
+    expected = (
+        (3, options["classes"])
+        if "classes" in options
+        else (3, options["horizon"], options["series"])
+    )
     output = network(arch, reference)(samples(reference, 3))
     assert output.shape == expected and output.isfinite().all()
 
@@ -94,9 +127,15 @@ def test_layer_table_adds_up(arch, reference):
     net = summary.on_meta(arch, reference["options"])
     rows = summary.layer_table(net, reference["input"])
     aside = [m for name, m in net.named_children() if name.startswith("aux")]
-    assert sum(row["parameters"] for row in rows) == summary.total(net) - sum(map(summary.total, aside))
-    assert sum(row["trainable"] for row in rows) == summary.trainable(net) - sum(map(summary.trainable, aside))
-    classes, series, horizon = (reference["options"].get(name, 1) for name in ("classes", "series", "horizon"))
+    assert sum(row["parameters"] for row in rows) == summary.total(net) - sum(
+        map(summary.total, aside)
+    )
+    assert sum(row["trainable"] for row in rows) == summary.trainable(net) - sum(
+        map(summary.trainable, aside)
+    )
+    classes, series, horizon = (
+        reference["options"].get(name, 1) for name in ("classes", "series", "horizon")
+    )
     assert rows[-1]["output"][0] in (classes, series, horizon, series * horizon)
 
 
@@ -137,10 +176,16 @@ def test_no_tensor_twice_in_the_state(arch, reference):
     assert len({tensor.data_ptr() for tensor in state.values()}) == len(state)
 
 
-@pytest.mark.parametrize(("arch", "reference"), [c for c in EACH if c.values[1]["trainable"] < 500_000])
+@pytest.mark.parametrize(
+    ("arch", "reference"), [c for c in EACH if c.values[1]["trainable"] < 500_000]
+)
 def test_every_initialiser_has_effect(arch, reference):
     """A parameter drawn anew from another seed changes the output; those that do not differ start constant."""
-    net, other, x = network(arch, reference), network(arch, reference, seed=1), samples(reference, 2)
+    net, other, x = (
+        network(arch, reference),
+        network(arch, reference, seed=1),
+        samples(reference, 2),
+    )
     redrawn = dict(other.named_parameters())
     output = net(x)
     for name, parameter in net.named_parameters():
@@ -149,7 +194,9 @@ def test_every_initialiser_has_effect(arch, reference):
             continue
         kept = parameter.data
         parameter.data = redrawn[name].data
-        assert not torch.equal(net(x), output), f"{name}: its initial values do not reach the output"
+        assert not torch.equal(net(x), output), (
+            f"{name}: its initial values do not reach the output"
+        )
         parameter.data = kept
 
 
@@ -164,7 +211,9 @@ def test_initial_weights_have_their_spread(arch, reference):
     factor = 3**-0.5 if arch in TORCH_INIT else 2**0.5
     for layer in network(arch, reference).modules():
         if isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d) and layer.weight.numel() > 3000:
-            assert layer.weight.std().item() == pytest.approx(factor * layer.weight[0].numel() ** -0.5, rel=0.1)
+            assert layer.weight.std().item() == pytest.approx(
+                factor * layer.weight[0].numel() ** -0.5, rel=0.1
+            )
 
 
 @pytest.mark.parametrize(("arch", "reference"), [c for c in EVERY if least(*c.values) > 1])
@@ -173,18 +222,24 @@ def test_least_input(arch, reference):
     side, options = least(arch, reference), reference["options"]
     for extent, runs in ((side, True), (side - 1, False)):
         assert summary.runs(arch, reference, extent) == runs
-    with pytest.raises(ValueError, match=rf"^{arch}: expected .*at least {side}.*, got {side - 1}.*; "):
+    with pytest.raises(
+        ValueError, match=rf"^{arch}: expected .*at least {side}.*, got {side - 1}.*; "
+    ):
         if "size" in options:
             models.build(arch, **options | {"size": (side - 1, side - 1)})
         else:
             models.build(arch, **options)(torch.zeros(1, side - 1, options["series"]))
 
 
-@pytest.mark.parametrize(("arch", "reference"), [c for c in EACH if "size" in c.values[1]["options"]])
+@pytest.mark.parametrize(
+    ("arch", "reference"), [c for c in EACH if "size" in c.values[1]["options"]]
+)
 def test_oblong_colour_images(arch, reference):
     """Height and width are not confused, channels and classes are free: RGB, higher than wide, 7 classes."""
     size = (least(arch, reference) + 21, least(arch, reference) + 9)
-    net = models.build(arch, **reference["options"] | {"in_channels": 3, "size": size, "classes": 7}).eval()
+    net = models.build(
+        arch, **reference["options"] | {"in_channels": 3, "size": size, "classes": 7}
+    ).eval()
     assert net(torch.zeros(2, 3, *size)).shape == (2, 7)
 
 
@@ -206,7 +261,9 @@ def test_every_network_trains_and_exports_at_its_least_input(arch, reference):
     assert all(p.grad is not None and p.grad.isfinite().all() for p in net.parameters())
     mean, scale = torch.full((1, 1, 1), 127.0), torch.full((1, 1, 1), 1 / 64)
     whole = Classifier(net.float(), mean, scale).eval()
-    images = (samples(reference, 5) * 40 + 127).clamp(0, 255).byte().permute(0, 2, 3, 1).contiguous()
+    images = (
+        (samples(reference, 5) * 40 + 127).clamp(0, 255).byte().permute(0, 2, 3, 1).contiguous()
+    )
     graph = to_onnx(whole, images.numpy(), "classification").SerializeToString()
     session = onnxruntime.InferenceSession(graph)
     with torch.no_grad():
@@ -216,14 +273,18 @@ def test_every_network_trains_and_exports_at_its_least_input(arch, reference):
     if reference["name"] in ("GoogLeNet", "GoogLeNet naive", "squeezenet1_1"):
         return  # OpenVINO refuses a ceiling pool whose window is larger than its map, as theirs is here
     third = thirds.openvino_answers(graph, images[:3].numpy())
-    torch.testing.assert_close(torch.from_numpy(third), torch.from_numpy(expected), rtol=0, atol=1e-4)
+    torch.testing.assert_close(
+        torch.from_numpy(third), torch.from_numpy(expected), rtol=0, atol=1e-4
+    )
 
 
 # ---- finding them
 
 
 def test_unknown_architecture():
-    with pytest.raises(ValueError, match=f"unknown architecture 'lenet'; models/ has {', '.join(models.names())}$"):
+    with pytest.raises(
+        ValueError, match=f"unknown architecture 'lenet'; models/ has {', '.join(models.names())}$"
+    ):
         models.build("lenet")
 
 

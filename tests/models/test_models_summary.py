@@ -31,7 +31,12 @@ CNN1_TABLE = [
 @pytest.mark.parametrize(
     ("arch", "name", "table", "totals"),
     [
-        ("fcnn", "fcNN 784-500-50-10", FCNN_TABLE, "total 420,260, trainable 419,160, not trainable 1,100"),
+        (
+            "fcnn",
+            "fcNN 784-500-50-10",
+            FCNN_TABLE,
+            "total 420,260, trainable 419,160, not trainable 1,100",
+        ),
         ("cnn1", "cnn1", CNN1_TABLE, "total 251,210, trainable 251,210, not trainable 0"),
     ],
 )
@@ -66,7 +71,9 @@ def test_layer_table_leaves_the_network_as_it_was():
 def test_command_prints_every_network(capsys):
     assert main([]) == 0
     rows = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
-    assert sum(" yes " in row for row in rows) == sum(len(models.references(arch)) for arch in models.names())
+    assert sum(" yes " in row for row in rows) == sum(
+        len(models.references(arch)) for arch in models.names()
+    )
     assert "lenet5 LeNet-5 LeCun et al. 1998 60,000 60,000 yes 16 x 16" in rows
 
 

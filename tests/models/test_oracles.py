@@ -112,15 +112,28 @@ def test_o05_causal_convolution():
 
 @pytest.mark.parametrize(
     ("n", "f", "s", "p", "answer"),
-    [(7, 3, 1, 0, 5), (7, 3, 2, 0, 3), (227, 11, 4, 0, 55), (224, 11, 4, 2, 55), (224, 11, 4, 0, 54)],
+    [
+        (7, 3, 1, 0, 5),
+        (7, 3, 2, 0, 3),
+        (227, 11, 4, 0, 55),
+        (224, 11, 4, 2, 55),
+        (224, 11, 4, 0, 54),
+    ],
 )
 def test_o06_output_size(n, f, s, p, answer):
     """T06: floor((n - f + 2p) / s + 1); 224 without padding gives 54.25, so AlexNet takes 227, or 224 padded (X16)."""
     assert math.floor((n - f + 2 * p) / s + 1) == answer
-    assert nn.Conv2d(1, 1, f, stride=s, padding=p)(torch.zeros(1, 1, n, n)).shape == (1, 1, answer, answer)
+    assert nn.Conv2d(1, 1, f, stride=s, padding=p)(torch.zeros(1, 1, n, n)).shape == (
+        1,
+        1,
+        answer,
+        answer,
+    )
 
 
-@pytest.mark.parametrize(("layers", "f", "field", "weights"), [(1, 7, 7, 49), (2, 3, 5, 18), (3, 3, 7, 27)])
+@pytest.mark.parametrize(
+    ("layers", "f", "field", "weights"), [(1, 7, 7, 49), (2, 3, 5, 18), (3, 3, 7, 27)]
+)
 def test_o09_stacked_filters(layers, f, field, weights):
     """T16: a stack of small filters sees as far as a large one, 1 + layers * (f - 1), with fewer weights."""
     stack = nn.Sequential(*[nn.Conv2d(1, 1, f, padding=f // 2, bias=False) for _ in range(layers)])
@@ -193,7 +206,9 @@ def test_t04_translation_equivariance():
     x = torch.randn(1, 1, 12, 12, dtype=torch.float64)
     shifted = x.roll((2, 3), dims=(2, 3))
     ring = nn.Conv2d(1, 4, 3, padding=1, padding_mode="circular", dtype=torch.float64)
-    torch.testing.assert_close(ring(shifted), ring(x).roll((2, 3), dims=(2, 3)), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(
+        ring(shifted), ring(x).roll((2, 3), dims=(2, 3)), rtol=1e-12, atol=1e-12
+    )
     zero = models.build("cnn1", in_channels=1, size=(12, 12), classes=10).double().features[0]
     moved, there = zero(shifted)[..., 3:-1, 4:-1], zero(x)[..., 1:-3, 1:-4]
     torch.testing.assert_close(moved, there, rtol=1e-12, atol=1e-12)
@@ -211,14 +226,19 @@ def test_t05_filters_cover_the_depth():
 def test_t07_valid_and_same_padding(f):
     """Valid: n - f + 1. Same: n, as in cnn1."""
     x = torch.zeros(1, 1, 12, 12)
-    sides = {padding: nn.Conv2d(1, 1, f, padding=padding)(x).shape[-1] for padding in ("valid", "same")}
+    sides = {
+        padding: nn.Conv2d(1, 1, f, padding=padding)(x).shape[-1] for padding in ("valid", "same")
+    }
     assert sides == {"valid": 12 - f + 1, "same": 12}
 
 
 def test_t15_one_by_one_convolution():
     """A 1 x 1 convolution is the same matrix at every pixel: einsum; the forecaster's Dense(1) is one."""
     torch.manual_seed(0)
-    net, x = models.build("causal", **models.references("causal")["causal plain"]["options"]), torch.randn(2, 32, 9)
+    net, x = (
+        models.build("causal", **models.references("causal")["causal plain"]["options"]),
+        torch.randn(2, 32, 9),
+    )
     expected = torch.einsum("dc,nct->ndt", net.head.weight[:, :, 0], x) + net.head.bias[:, None]
     torch.testing.assert_close(net.head(x), expected, rtol=1e-5, atol=1e-6)
 
@@ -226,7 +246,10 @@ def test_t15_one_by_one_convolution():
 @pytest.mark.parametrize(
     ("rows", "answer"),
     [
-        ([[12, 20, 30, 0], [8, 12, 2, 0], [34, 70, 37, 4], [112, 100, 25, 12]], [[20, 30], [112, 37]]),
+        (
+            [[12, 20, 30, 0], [8, 12, 2, 0], [34, 70, 37, 4], [112, 100, 25, 12]],
+            [[20, 30], [112, 37]],
+        ),
         ([[1, 1, 2, 4], [5, 6, 7, 8], [3, 2, 1, 0], [1, 2, 3, 4]], [[6, 8], [3, 4]]),
     ],
     ids=["o07", "o08"],

@@ -30,7 +30,9 @@ def test_o16_batch_normalisation():
     expected = gamma * (x - mean) / np.sqrt(variance + 1e-3) + beta
     np.testing.assert_allclose(layer(torch.tensor(x)).detach().numpy(), expected, rtol=1e-12)
     np.testing.assert_allclose(layer.running_mean.numpy(), 0.01 * mean, rtol=1e-12)
-    np.testing.assert_allclose(layer.running_var.numpy(), 0.99 + 0.01 * variance * 16 / 15, rtol=1e-12)
+    np.testing.assert_allclose(
+        layer.running_var.numpy(), 0.99 + 0.01 * variance * 16 / 15, rtol=1e-12
+    )
 
 
 def test_t17_local_response_normalisation():
@@ -42,7 +44,9 @@ def test_t17_local_response_normalisation():
     squares = np.pad(a**2, ((0, 0), (2, 2), (0, 0), (0, 0)))
     neighbours = sum(squares[:, k : k + 8] for k in range(5))
     layer = nn.LocalResponseNorm(5, alpha=5 * 1e-4, beta=0.75, k=2)
-    np.testing.assert_allclose(layer(torch.tensor(a)).numpy(), a / (2 + 1e-4 * neighbours) ** 0.75, rtol=1e-12)
+    np.testing.assert_allclose(
+        layer(torch.tensor(a)).numpy(), a / (2 + 1e-4 * neighbours) ** 0.75, rtol=1e-12
+    )
 
 
 def test_t19_dropout():
@@ -55,7 +59,9 @@ def test_t19_dropout():
     assert torch.equal(layer.eval()(x), x)
     y = layer.train()(x)
     assert y.unique().tolist() == pytest.approx([0, 1 / 0.7])
-    assert (y == 0).float().mean().item() == pytest.approx(0.3, abs=0.006)  # four standard errors of 100,000 draws
+    assert (y == 0).float().mean().item() == pytest.approx(
+        0.3, abs=0.006
+    )  # four standard errors of 100,000 draws
     assert y.mean().item() == pytest.approx(1, abs=0.01)
 
 
@@ -113,10 +119,14 @@ def test_o19_standardisation_by_pixel():
     constant = train.std(0).transpose(2, 0, 1) == 0
     assert constant.sum() > 0 and not z[:, constant].any()
     np.testing.assert_allclose(z.mean(0), 0, atol=1e-6)
-    np.testing.assert_allclose(z.std(0)[~constant], 1, rtol=2e-3)  # 1e-4 beside the least std, about .1 grey levels
+    np.testing.assert_allclose(
+        z.std(0)[~constant], 1, rtol=2e-3
+    )  # 1e-4 beside the least std, about .1 grey levels
     notes = (other - train.mean(0)) / (train.std(0) + 0.0001)
     ours = (other.transpose(0, 3, 1, 2) - mean) * scale
-    np.testing.assert_allclose(ours[:, ~constant], notes.transpose(0, 3, 1, 2)[:, ~constant], rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(
+        ours[:, ~constant], notes.transpose(0, 3, 1, 2)[:, ~constant], rtol=1e-4, atol=1e-4
+    )
 
 
 def test_x05_clipped_softmax_learns_nothing_from_a_sure_mistake():
@@ -140,7 +150,15 @@ def test_x05_clipped_softmax_learns_nothing_from_a_sure_mistake():
 
 def waves(count, length):
     """Return noise-free curves (count, length) of source `waves`."""
-    spec = {"train": count, "validation": 1, "test": 1, "length": length, "noise": 0.0, "test_noise": 0.0, "seed": 1}
+    spec = {
+        "train": count,
+        "validation": 1,
+        "test": 1,
+        "length": length,
+        "noise": 0.0,
+        "test_noise": 0.0,
+        "seed": 1,
+    }
     parts, _ = series_sources.waves(spec, context=length - 10, horizon=10)
     return np.stack([series.values[:, 0] for series in parts["train"]])
 
@@ -163,9 +181,18 @@ def test_f09_waves_obey_a_four_tap_recurrence():
     a, b = 2 * np.cos(np.array([19, 21]) * np.pi / 137)
     taps = [a + b, -(2 + a * b), a + b, -1]
     assert taps == pytest.approx([3.58570, -5.21390, 3.58570, -1], abs=5e-6)
-    options = {"series": 1, "horizon": 100, "channels": 1, "kernel_size": 4, "dilations": [1], "activation": "none"}
+    options = {
+        "series": 1,
+        "horizon": 100,
+        "channels": 1,
+        "kernel_size": 4,
+        "dilations": [1],
+        "activation": "none",
+    }
     net = models.build("causal", **options).double()
-    net.stages[0].weight.data[0, 0] = torch.tensor(taps[::-1])  # the last weight meets the newest sample
+    net.stages[0].weight.data[0, 0] = torch.tensor(
+        taps[::-1]
+    )  # the last weight meets the newest sample
     net.head.weight.data[:] = 1
     nn.init.zeros_(net.stages[0].bias), nn.init.zeros_(net.head.bias)
     curves = torch.tensor(waves(20, 138))
@@ -188,5 +215,7 @@ def test_f05_parameters_of_the_forecasters():
     """Keras: 5 * 1 * 32 + 32 = 192, three times 5 * 32 * 32 + 32 = 5,152, 32 + 1 = 33; 15,681 with either dilation."""
     for reference in models.references("causal").values():
         net = models.build("causal", **reference["options"])
-        layers = [summary.trainable(layer) for layer in net.modules() if isinstance(layer, nn.Conv1d)]
+        layers = [
+            summary.trainable(layer) for layer in net.modules() if isinstance(layer, nn.Conv1d)
+        ]
         assert layers == [192, 5_152, 5_152, 5_152, 33] and sum(layers) == 15_681

@@ -9,8 +9,23 @@ from torch import nn
 
 import models
 
-OPTIONS = {"series": 2, "targets": 2, "calendar": 0, "horizon": 3, "context": 24, "quantiles": 1, "channels": 6}
-OPTIONS |= {"kernel_size": 3, "blocks": 0, "patch": 1, "stride": 1, "dropout": 0.0, "independent": True}
+OPTIONS = {
+    "series": 2,
+    "targets": 2,
+    "calendar": 0,
+    "horizon": 3,
+    "context": 24,
+    "quantiles": 1,
+    "channels": 6,
+}
+OPTIONS |= {
+    "kernel_size": 3,
+    "blocks": 0,
+    "patch": 1,
+    "stride": 1,
+    "dropout": 0.0,
+    "independent": True,
+}
 OPTIONS |= {"normalise": "none", "linear": False}
 
 
@@ -127,14 +142,21 @@ def test_nlinear_and_dlinear_are_their_formulas():
     w, b = (p.detach().numpy() for p in net.head.parameters())
     last = x[:, -1:]
     expected = np.einsum("st,ntd->nsd", w, x - last) + b[:, None] + last
-    np.testing.assert_allclose(net(torch.from_numpy(x)).detach().numpy(), expected, rtol=1e-10, atol=1e-12)
+    np.testing.assert_allclose(
+        net(torch.from_numpy(x)).detach().numpy(), expected, rtol=1e-10, atol=1e-12
+    )
     net = models.build("ltsflinear", kind="dlinear", **options).double()
     v, c = (p.detach().numpy() for p in net.trend.parameters())
     w, b = (p.detach().numpy() for p in net.head.parameters())
     padded = np.concatenate([x[:, :1].repeat(12, 1), x, x[:, -1:].repeat(12, 1)], 1)
     trend = np.stack([padded[:, t : t + 25].mean(1) for t in range(30)], 1)
-    expected = sum(np.einsum("st,ntd->nsd", m, part) for m, part in ((v, trend), (w, x - trend))) + (b + c)[:, None]
-    np.testing.assert_allclose(net(torch.from_numpy(x)).detach().numpy(), expected, rtol=1e-10, atol=1e-12)
+    expected = (
+        sum(np.einsum("st,ntd->nsd", m, part) for m, part in ((v, trend), (w, x - trend)))
+        + (b + c)[:, None]
+    )
+    np.testing.assert_allclose(
+        net(torch.from_numpy(x)).detach().numpy(), expected, rtol=1e-10, atol=1e-12
+    )
 
 
 def test_a_stream_of_steps_ends_where_the_window_does():
@@ -142,7 +164,13 @@ def test_a_stream_of_steps_ends_where_the_window_does():
     nets = {
         "tcn": tcn(blocks=3, patch=2, independent=False, context=40),
         "causal": models.build(
-            "causal", series=2, horizon=3, channels=4, kernel_size=3, dilations=[1, 2], activation="relu"
+            "causal",
+            series=2,
+            horizon=3,
+            channels=4,
+            kernel_size=3,
+            dilations=[1, 2],
+            activation="relu",
         ),
     }
     x = torch.randn(5, 40, 2)
@@ -183,7 +211,9 @@ def test_options_that_do_not_fit(options, reason):
 
 
 def test_every_combination_of_options_runs():
-    flags = itertools.product((True, False), ("instance", "last", "none"), (True, False), (0, 4), (1, 3), (1, 3))
+    flags = itertools.product(
+        (True, False), ("instance", "last", "none"), (True, False), (0, 4), (1, 3), (1, 3)
+    )
     for independent, normalise, linear, calendar, quantiles, targets in flags:
         net = tcn(
             series=3, targets=targets, independent=independent, normalise=normalise, linear=linear, calendar=calendar,

@@ -11,17 +11,27 @@ from convline.model_file import document as contract
 from journey import ROOT, copy_tree, dvc, edit_params, run
 
 SHARED = ROOT.parent / "shared"
-NEEDED = [SHARED / path for path in ("datasets/photos/clothing/test", "datasets/cifar10-small", "weights")]
+NEEDED = [
+    SHARED / path for path in ("datasets/photos/clothing/test", "datasets/cifar10-small", "weights")
+]
 LINE = ["squeezenet-imagenet", "resnet20-published", "mobilenet-imagenet"]
 # Folders of the photos, and the class of ImageNet that is most of what they show.
-CLOTHES = {"pants": "jean", "t-shirt": "jersey", "longsleeve": "sweatshirt", "outwear": "trench coat"}
+CLOTHES = {
+    "pants": "jean",
+    "t-shirt": "jersey",
+    "longsleeve": "sweatshirt",
+    "outwear": "trench coat",
+}
 CLOTHES |= {"shoes": "Loafer", "shorts": "swimming trunks", "skirt": "miniskirt"}
 EACH = 8
 
 pytestmark = [
     pytest.mark.long,
     pytest.mark.timeout(900),
-    pytest.mark.skipif(not all(path.is_dir() for path in NEEDED), reason="needs the project's shared photos, weights"),
+    pytest.mark.skipif(
+        not all(path.is_dir() for path in NEEDED),
+        reason="needs the project's shared photos, weights",
+    ),
 ]
 
 
@@ -32,7 +42,11 @@ def made(tmp_path_factory):
     photos, cifar = folder / "data" / "photos" / "imagenet", folder / "data" / "cifar10-small"
     wanted = [(NEEDED[0] / shown, photos / name, EACH) for shown, name in CLOTHES.items()]
     for split, count in (("train", 20), ("test", 100)):
-        wanted += [(path, cifar / split / path.name, count) for path in (NEEDED[1] / split).iterdir() if path.is_dir()]
+        wanted += [
+            (path, cifar / split / path.name, count)
+            for path in (NEEDED[1] / split).iterdir()
+            if path.is_dir()
+        ]
     for source, target, count in wanted:
         target.mkdir(parents=True)
         for file in sorted(source.iterdir())[:count]:
@@ -68,7 +82,17 @@ def test_squeezenet_names_what_it_sees(made):
     """Oracle: the folder's class among 1,000. Measured in torch, on these 56: first .29, among five .63."""
     photos = made.parent / "data" / "photos" / "imagenet"
     table = made / "labels.jsonl"
-    run(made, "infer", "images", f"out/dist/{LINE[0]}", str(photos), "--top-k", "5", "-o", str(table))
+    run(
+        made,
+        "infer",
+        "images",
+        f"out/dist/{LINE[0]}",
+        str(photos),
+        "--top-k",
+        "5",
+        "-o",
+        str(table),
+    )
     rows = [json.loads(line) for line in table.read_text().splitlines()]
     ranks = [[row["label"], *(row[f"label_{k}"] for k in range(2, 6))] for row in rows]
     truth = [row["path"].split("/")[-2] for row in rows]
@@ -80,6 +104,12 @@ def test_squeezenet_names_what_it_sees(made):
 def test_squeezenets_own_contract(made):
     """Oracle: torchvision's preset of these weights, shorter side 256 and centre 224, with Pillow's bilinear."""
     document = contract.read(made / "out" / "dist" / LINE[0] / "model.onnx").document
-    expected = {"size": [224, 224], "colour": "rgb", "fit": "crop", "shorter_px": 256, "interpolation": "bilinear"}
+    expected = {
+        "size": [224, 224],
+        "colour": "rgb",
+        "fit": "crop",
+        "shorter_px": 256,
+        "interpolation": "bilinear",
+    }
     assert {key: document["input"][key] for key in expected} == expected
     assert len(document["labels"]) == 1000 and "Apache-2.0" in document["provenance"]["licence"]

@@ -18,7 +18,11 @@ from pipeline.core import digest
 ROOT = Path(__file__).parents[2]
 FOLDERS = ("models", "pipeline", "serve", "tests", "benchmarks")
 OURS = {"models", "pipeline", "convline", "tests", "benchmarks"}
-MAY_IMPORT = {"serve": {"convline"}, "models": {"models"}, "pipeline": {"pipeline", "models", "convline"}}
+MAY_IMPORT = {
+    "serve": {"convline"},
+    "models": {"models"},
+    "pipeline": {"pipeline", "models", "convline"},
+}
 TORCH_FREE = ["check", "package", "wheel", "infer", "report"]
 
 
@@ -43,7 +47,9 @@ def test_import_arrows(folder: str) -> None:
 def test_models_import_torch_only() -> None:
     """Architectures import torch, torchvision where its network is the paper's, and the standard library."""
     for path in (ROOT / "models").rglob("*.py"):
-        assert imports(path) <= {"torch", "torchvision", "models"} | set(sys.stdlib_module_names), path
+        assert imports(path) <= {"torch", "torchvision", "models"} | set(sys.stdlib_module_names), (
+            path
+        )
 
 
 def test_serve_imports_what_its_wheel_declares() -> None:
@@ -55,11 +61,18 @@ def test_serve_imports_what_its_wheel_declares() -> None:
 def test_every_import_is_declared() -> None:
     """What a folder imports, pyproject.toml names for it: what comes along with another package may go with it."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    extras = {name: set(map(distribution, packages)) for name, packages in project["optional-dependencies"].items()}
+    extras = {
+        name: set(map(distribution, packages))
+        for name, packages in project["optional-dependencies"].items()
+    }
     served = set(map(distribution, project["dependencies"])).union(
         *(extras[e] for e in extras if e not in ("train", "dev"))
     )
-    declared = {"serve": served, "models": served | extras["train"], "pipeline": served | extras["train"]}
+    declared = {
+        "serve": served,
+        "models": served | extras["train"],
+        "pipeline": served | extras["train"],
+    }
     declared |= dict.fromkeys(("benchmarks", "tests"), served | extras["train"] | extras["dev"])
     known = packages_distributions()
     for folder, allowed in declared.items():
@@ -69,7 +82,9 @@ def test_every_import_is_declared() -> None:
         for path in (ROOT / folder).rglob("*.py"):
             for name in imports(path) - OURS - set(sys.stdlib_module_names) - local:
                 packages = {distribution(package) for package in known.get(name, [name])}
-                assert packages & allowed, f"{path} imports {name}: declare {' or '.join(sorted(packages))}"
+                assert packages & allowed, (
+                    f"{path} imports {name}: declare {' or '.join(sorted(packages))}"
+                )
 
 
 def distribution(requirement: str) -> str:
@@ -92,9 +107,15 @@ def test_importing_models_imports_no_architecture() -> None:
 
 def test_every_architecture_has_a_recipe_and_every_recipe_an_architecture() -> None:
     recipes = YAML(typ="safe").load(ROOT / "params.yaml")["models"]
-    bound = {p.stem for p in (ROOT / "models").glob("*.py") if re.search(r"^Model = \w+$", p.read_text(), re.M)}
+    bound = {
+        p.stem
+        for p in (ROOT / "models").glob("*.py")
+        if re.search(r"^Model = \w+$", p.read_text(), re.M)
+    }
     assert {
-        recipe["arch"] for recipe in recipes.values() if "needs" not in recipe and "backbone" not in recipe
+        recipe["arch"]
+        for recipe in recipes.values()
+        if "needs" not in recipe and "backbone" not in recipe
     } == bound
 
 
@@ -107,7 +128,10 @@ def test_every_stage_is_a_package_whose_docstring_is_its_contract() -> None:
     for name, stage in stages().items():
         body = stage.get("do", stage)
         assert body["cmd"].split()[:3] == ["python", "-m", f"pipeline.{name}"]
-        doc = ast.get_docstring(ast.parse((ROOT / "pipeline" / name / "__main__.py").read_text())) or ""
+        doc = (
+            ast.get_docstring(ast.parse((ROOT / "pipeline" / name / "__main__.py").read_text()))
+            or ""
+        )
         assert doc.startswith(f"Stage {name}: ")
         for word in ("Reads ", "Writes ", "Fails ", f"python -m pipeline.{name}"):
             assert word in doc, (name, word)
@@ -126,7 +150,9 @@ def test_a_stage_depends_on_the_code_that_it_imports() -> None:
         "models/summary.py",
         "pipeline/data/dataset.py",
     } <= found["train"]
-    assert "pipeline/data/image_sources.py" not in found["train"]  # stage data has made what they decide
+    assert (
+        "pipeline/data/image_sources.py" not in found["train"]
+    )  # stage data has made what they decide
     assert {
         "pipeline/data/image_sources.py",
         "serve/convline/images/decode.py",
@@ -144,9 +170,13 @@ def test_a_stage_depends_on_the_code_that_it_imports() -> None:
 
 def test_code_lines_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
     """Code lines per folder (no blanks, comments, docstrings) are printed, so that growth is seen."""
-    counts = {folder: sum(code_lines(p) for p in (ROOT / folder).rglob("*.py")) for folder in FOLDERS}
+    counts = {
+        folder: sum(code_lines(p) for p in (ROOT / folder).rglob("*.py")) for folder in FOLDERS
+    }
     with capsys.disabled():
-        print("\n   code lines " + ", ".join(f"{folder} {count}" for folder, count in counts.items()))
+        print(
+            "\n   code lines " + ", ".join(f"{folder} {count}" for folder, count in counts.items())
+        )
     assert all(counts.values())
 
 
@@ -155,7 +185,9 @@ def test_every_technique_is_shown() -> None:
     shown: set[int] = set()
     files = {*(ROOT / "tests").rglob("*.py"), ROOT / "params.yaml"} - {Path(__file__)}
     for path in files:
-        for first, last in re.findall(r"\b(?:test_)?[Tt](\d\d)(?:-T(\d\d))?(?![\d])", path.read_text()):
+        for first, last in re.findall(
+            r"\b(?:test_)?[Tt](\d\d)(?:-T(\d\d))?(?![\d])", path.read_text()
+        ):
             shown |= set(range(int(first), int(last or first) + 1))
     assert shown >= set(range(1, 37)), sorted(set(range(1, 37)) - shown)
 
@@ -166,7 +198,11 @@ def code_lines(path: Path) -> int:
     lines: set[int] = set()
     strings: set[int] = set()
     for node in ast.walk(tree):
-        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+        if (
+            isinstance(node, ast.Expr)
+            and isinstance(node.value, ast.Constant)
+            and isinstance(node.value.value, str)
+        ):
             strings |= set(range(node.lineno, (node.end_lineno or node.lineno) + 1))
     for number, line in enumerate(path.read_text().split("\n"), 1):
         if line.strip() and not line.strip().startswith("#") and number not in strings:

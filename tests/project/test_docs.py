@@ -25,24 +25,36 @@ def test_links_lead_somewhere(page: Path) -> None:
         found = page.parent / path if path else page
         assert found.exists(), target
         headings = re.findall(r"^#+ (.*)", found.read_text(), re.M) if anchor else []
-        assert not anchor or anchor in [re.sub(r"[^\w -]", "", h.lower()).replace(" ", "-") for h in headings], target
+        assert not anchor or anchor in [
+            re.sub(r"[^\w -]", "", h.lower()).replace(" ", "-") for h in headings
+        ], target
 
 
 def test_every_data_set_and_weight_file_is_listed_with_its_licence() -> None:
-    rows = [line for line in (ROOT / "docs" / "data.md").read_text().splitlines() if line.startswith("|")]
+    rows = [
+        line
+        for line in (ROOT / "docs" / "data.md").read_text().splitlines()
+        if line.startswith("|")
+    ]
     for name, spec in PARAMS["data"].items():
         (row,) = [row for row in rows if f"`{name}`" in row.split("|")[1]]
         licence = spec.get("licence") or schema.SOURCES[spec["source"]]["licence"].default
         assert row.split("|")[4].strip() == licence, name
-    weights = re.findall(r"weights: \{file: (\S+), licence: ([^}]+)\}", (ROOT / "params.yaml").read_text())
+    weights = re.findall(
+        r"weights: \{file: (\S+), licence: ([^}]+)\}", (ROOT / "params.yaml").read_text()
+    )
     for file, licence in weights:
         assert any(f"`{file}`" in row and f"| {licence} |" in row for row in rows), file
 
 
 def test_every_metric_is_explained_and_every_metric_explained_is_there() -> None:
     """The keys of results/*/metrics.json against the table of docs/dvc.md; `..._low` stands for any that ends so."""
-    rows = re.findall(r"^\| (`.*?) \| (.+?) \| (.+?) \|$", (ROOT / "docs" / "dvc.md").read_text(), re.M)
-    named = {name.replace("...", "*") for names, _, _ in rows for name in re.findall(r"`([^`]+)`", names)}
+    rows = re.findall(
+        r"^\| (`.*?) \| (.+?) \| (.+?) \|$", (ROOT / "docs" / "dvc.md").read_text(), re.M
+    )
+    named = {
+        name.replace("...", "*") for names, _, _ in rows for name in re.findall(r"`([^`]+)`", names)
+    }
     files = list((ROOT / "results").glob("*/metrics.json"))
     found = {key for file in files for key in json.loads(file.read_text())}
     assert found, "results/ holds no metrics; run `dvc repro`"

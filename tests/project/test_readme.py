@@ -39,7 +39,9 @@ def test_links_lead_somewhere() -> None:
 
 
 def test_make_targets_exist() -> None:
-    for target in re.findall(r"`make ([a-z-]+)", README) + [c.removeprefix("make ") for c in commands("make ")]:
+    for target in re.findall(r"`make ([a-z-]+)", README) + [
+        c.removeprefix("make ") for c in commands("make ")
+    ]:
         assert re.search(rf"^(?:[a-z -]+ )?{target}(?: [a-z ]+)?:", MAKEFILE, re.M), target
 
 
@@ -49,7 +51,11 @@ def test_the_gate_runs_the_readmes_test_command() -> None:
 
 def test_table_is_the_measured_one() -> None:
     """The same rows as results/README.md, which stage report writes; `make readme` carries them over."""
-    rows = [line for line in (ROOT / "results" / "README.md").read_text().splitlines() if line.startswith("|")]
+    rows = [
+        line
+        for line in (ROOT / "results" / "README.md").read_text().splitlines()
+        if line.startswith("|")
+    ]
     assert len(rows) > 2, "results/README.md holds no table; run `dvc repro report`"
     assert "\n".join(rows) in README, "run `make readme`"
 
@@ -66,5 +72,8 @@ def test_make_as_a_new_user_in_a_fresh_copy(tmp_path: Path) -> None:
     assert "set-up" in done.stdout.splitlines()[1]
     assert done.stdout.index("infer  lenet5-digits") < done.stdout.index("fcnn0-digits  ")
     last = done.stdout.splitlines()[-1]
-    assert last == f"report: {folder}/out/report/index.html" and (folder / "out" / "report" / "index.html").exists()
+    assert (
+        last == f"report: {folder}/out/report/index.html"
+        and (folder / "out" / "report" / "index.html").exists()
+    )
     assert "| fcnn0-digits | fcnn |" in done.stdout

@@ -1,4 +1,4 @@
-"""What `import serve` gives: the names of its first page, no side effects, and models that say what they are."""
+"""What `import convline` gives: the names of its first page, no side effects, and models that say what they are."""
 
 import hashlib
 import importlib.metadata
@@ -41,11 +41,17 @@ def test_a_package_says_its_variant_and_why(classifier_bytes: bytes, tmp_path: P
     for file in ("model.onnx", "model.int8.onnx"):
         (tmp_path / file).write_bytes(classifier_bytes)
     files = {"model.onnx": digest, "model.int8.onnx": digest}
-    (tmp_path / "manifest.json").write_text(json.dumps({"files": files, "recommended": {"cpu": "int8"}}))
-    assert convline.load(tmp_path, "cpu", sha256=digest.upper()).variant == "int8, recommended for cpu"
+    (tmp_path / "manifest.json").write_text(
+        json.dumps({"files": files, "recommended": {"cpu": "int8"}})
+    )
+    assert (
+        convline.load(tmp_path, "cpu", sha256=digest.upper()).variant == "int8, recommended for cpu"
+    )
     assert convline.load(tmp_path, "cpu", "fp32").variant == "fp32, as asked"
     assert convline.load(tmp_path / "model.onnx", "cpu").variant == "as in the file"
-    with pytest.raises(ModelFileError, match=r"expected the sha256 1{64} as asked, got .* in manifest\.json"):
+    with pytest.raises(
+        ModelFileError, match=r"expected the sha256 1{64} as asked, got .* in manifest\.json"
+    ):
         convline.load(tmp_path, "cpu", sha256="1" * 64)
 
 
@@ -59,7 +65,8 @@ def state():
         threading.active_count(), sys.getrecursionlimit(), numpy.geterr(), os.getcwd(), sys.path[:],
     )
 before = state()
-import serve, convline.runtime.model, convline.runtime.streaming, convline.report.evaluate, convline.jobs.run, convline.timeseries.predict, convline.timeseries.online, convline.cli.main
+import convline, convline.runtime.model, convline.runtime.streaming, convline.report.evaluate, convline.jobs.run
+import convline.timeseries.predict, convline.timeseries.online, convline.cli.main
 assert state() == before, [(a, b) for a, b in zip(before, state()) if a != b]
 print("onnxruntime" in sys.modules)
 """
@@ -79,7 +86,15 @@ def test_images_are_whatever_one_has(classifier: Path, tmp_path: Path) -> None:
     array = np.full((20, 30), 120, np.uint8)
     Image.fromarray(array).save(path := tmp_path / "a.png")
     with path.open("rb") as file:
-        given = [path, str(path), path.read_bytes(), file, Image.open(path), array, array[..., None]]
+        given = [
+            path,
+            str(path),
+            path.read_bytes(),
+            file,
+            Image.open(path),
+            array,
+            array[..., None],
+        ]
         found = model.predict_proba(given)
         file.seek(0)
         assert (model.predict_proba(file) == found[:1]).all()
@@ -97,7 +112,8 @@ def test_one_image_starts_no_thread(classifier: Path, monkeypatch: pytest.Monkey
     model = convline.load(classifier, "cpu")
     pools = []
     monkeypatch.setattr(
-        "convline.runtime.model.threads", lambda count: pools.append(count) or ThreadPoolExecutor(count)
+        "convline.runtime.model.threads",
+        lambda count: pools.append(count) or ThreadPoolExecutor(count),
     )
     image = np.zeros((8, 8), np.uint8)
     model.predict(image)
@@ -119,13 +135,23 @@ def test_the_table_of_images_is_that_of_the_command(classifier: Path, tmp_path: 
     assert [[*row] for row in rows] == [[*row] for row in shown] and len(rows) == 3
     for row, line in zip(rows, shown, strict=True):
         for name, cell in line.items():
-            assert row[name] == (pytest.approx(float(cell), rel=1e-5) if "score" in name and cell else cell or None)
+            assert row[name] == (
+                pytest.approx(float(cell), rel=1e-5) if "score" in name and cell else cell or None
+            )
     array = np.zeros((8, 8), np.uint8)
     with Path(paths[0]).open("rb") as file:
         named = model.predict_table([array, file, b"", array.astype(float)])
     assert [row["path"] for row in named] == ["image 0", paths[0], "image 2", "image 3"]
-    assert [row["status"] for row in named] == ["ok", "ok", "error", "error"] and "zero bytes" in str(named[2]["error"])
-    assert model.predict_table([]) == [] and len(model.predict_table(np.zeros((2, 8, 8, 1), np.uint8))) == 2
+    assert [row["status"] for row in named] == [
+        "ok",
+        "ok",
+        "error",
+        "error",
+    ] and "zero bytes" in str(named[2]["error"])
+    assert (
+        model.predict_table([]) == []
+        and len(model.predict_table(np.zeros((2, 8, 8, 1), np.uint8))) == 2
+    )
     with pytest.raises(ValueError, match="top_k: expected 1 to the model's 3 labels, got 4"):
         model.predict_table(array, top_k=4)
 
@@ -135,7 +161,13 @@ DAYS = pd.date_range("2024-03-01", periods=6, freq="D")
 
 def frames() -> dict[str, pd.DataFrame]:
     """The same two series, the second too short, as DataFrames of many kinds."""
-    base = pd.DataFrame({"unique_id": ["a"] * 6 + ["b"] * 2, "ds": [*DAYS, *DAYS[:2]], "y": [0.5, 1, 2, 3, 4, 5, 0, 1]})
+    base = pd.DataFrame(
+        {
+            "unique_id": ["a"] * 6 + ["b"] * 2,
+            "ds": [*DAYS, *DAYS[:2]],
+            "y": [0.5, 1, 2, 3, 4, 5, 0, 1],
+        }
+    )
     return {
         "plain": base,
         "text": base.assign(ds=base["ds"].dt.strftime("%Y-%m-%d"), y=base["y"].astype(str)),
@@ -158,17 +190,26 @@ def test_frames_are_tables(make_forecaster: Callable[..., Path], kind: str, tmp_
     frame = frames()[kind]
     rows = model.predict_table(frame)
     if kind == "zone":
-        assert [row["ds"] for row in rows[:3]] == [f"2024-03-0{7 + s}T09:00:00+09:00" for s in range(3)]
+        assert [row["ds"] for row in rows[:3]] == [
+            f"2024-03-0{7 + s}T09:00:00+09:00" for s in range(3)
+        ]
         rows = [row | {"ds": row["ds"] and str(row["ds"])[:10]} for row in rows]
     frames()["plain"].to_csv(tmp_path / "x.csv", index=False)
     assert rows == model.predict_table(tmp_path / "x.csv")
     shown = rows_of(infer("series", make_forecaster(), tmp_path / "x.csv"))
-    text = [{k: "" if v is None else f"{v:g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows]
+    text = [
+        {k: "" if v is None else f"{v:g}" if isinstance(v, float) else v for k, v in row.items()}
+        for row in rows
+    ]
     assert text == shown
     assert [(r["unique_id"], r["ds"], r["yhat"], r["yhat-lo-80"]) for r in rows[:3]] == [
         ("a", f"2024-03-0{7 + s}", 6.0 + s, 5.0 + s) for s in range(3)
     ]
-    assert rows[3]["unique_id"] == "b" and rows[3]["status"] == "error" and "got 2 rows" in str(rows[3]["error"])
+    assert (
+        rows[3]["unique_id"] == "b"
+        and rows[3]["status"] == "error"
+        and "got 2 rows" in str(rows[3]["error"])
+    )
     own = frame[frame["unique_id"] == "a"] if kind != "indexed" else frame.loc[["a"]]
     assert (model.predict(own) == [[[6], [7], [8]]]).all()
 
@@ -176,8 +217,14 @@ def test_frames_are_tables(make_forecaster: Callable[..., Path], kind: str, tmp_
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"y": ["1", "2", "x", "4", "5", "6"]}, "DataFrame: row 3, column 'y': expected a number, got 'x'"),
-        ({"y": [1, 2, None, 4, 5, 6]}, "DataFrame: row 3, column 'y': expected a number, got a missing value"),
+        (
+            {"y": ["1", "2", "x", "4", "5", "6"]},
+            "DataFrame: row 3, column 'y': expected a number, got 'x'",
+        ),
+        (
+            {"y": [1, 2, None, 4, 5, 6]},
+            "DataFrame: row 3, column 'y': expected a number, got a missing value",
+        ),
         ({"y": [1, 2, 3, 4, 5, math.inf]}, "row 6, column 'y': expected a finite number, got inf"),
         ({"ds": [*DAYS[:5], pd.NaT]}, "row 6, column 'ds': expected whole seconds, got NaT"),
         ({"ds": DAYS + pd.Timedelta("1ms")}, "row 1, column 'ds': expected whole seconds"),
@@ -185,7 +232,9 @@ def test_frames_are_tables(make_forecaster: Callable[..., Path], kind: str, tmp_
         ({"ds": ["day"] * 6}, "row 1, column 'ds': expected a time such as"),
     ],
 )
-def test_frames_that_cannot_be_read(make_forecaster: Callable[..., Path], change: dict, message: str) -> None:
+def test_frames_that_cannot_be_read(
+    make_forecaster: Callable[..., Path], change: dict, message: str
+) -> None:
     """Oracle: one cell is wrong, and is named by row and column."""
     frame = pd.DataFrame({"ds": DAYS, "y": np.arange(6.0)} | change)
     with pytest.raises(convline.InputError, match=re.escape(message)):
@@ -200,7 +249,12 @@ def test_files_arrays_and_names(make_forecaster: Callable[..., Path], tmp_path: 
     model, names = convline.load(make_forecaster(), "cpu"), {"time": "day", "target": "sales"}
     expected = model.predict_table(path, **names)
     assert [row["yhat"] for row in expected] == [6, 7, 8] and expected[0]["unique_id"] == "shop"
-    for file in (path.open(), path.open("rb"), (tmp_path / "shop.parquet").open("rb"), io.StringIO(path.read_text())):
+    for file in (
+        path.open(),
+        path.open("rb"),
+        (tmp_path / "shop.parquet").open("rb"),
+        io.StringIO(path.read_text()),
+    ):
         with file:
             rows = model.predict_table(file, **names)
             assert [row["yhat"] for row in rows] == [6, 7, 8]
@@ -222,7 +276,9 @@ def test_a_horizon_is_a_count(make_forecaster: Callable[..., Path], horizon: obj
     """Oracle: 0 was taken for the trained horizon, and True for 1; a numpy integer is a count."""
     model = convline.load(make_forecaster(), "cpu")
     for ask in (model.predict, model.predict_quantiles, model.predict_table):
-        with pytest.raises(ValueError, match="horizon: expected a whole number from 1 to 1,000,000"):
+        with pytest.raises(
+            ValueError, match="horizon: expected a whole number from 1 to 1,000,000"
+        ):
             ask(np.arange(6.0), horizon)
     with pytest.raises(ValueError, match="horizon: expected"):
         model.run(np.zeros((1, 4, 1)), horizon)

@@ -66,8 +66,15 @@ def linear_graph(weight: np.ndarray) -> onnx.ModelProto:
         helper.make_tensor_value_info("images", TensorProto.UINT8, ["N", SIDE, SIDE, 1]),
         helper.make_tensor_value_info("target", TensorProto.INT64, [1]),
     ]
-    shapes = {"probabilities": [weight.shape[1]], "scores": [weight.shape[1]], "saliency": [SIDE, SIDE, 1]}
-    outputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", *s]) for name, s in shapes.items()]
+    shapes = {
+        "probabilities": [weight.shape[1]],
+        "scores": [weight.shape[1]],
+        "saliency": [SIDE, SIDE, 1],
+    }
+    outputs = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", *s])
+        for name, s in shapes.items()
+    ]
     return finish_graph(nodes, inputs, outputs, constants)
 
 
@@ -75,7 +82,11 @@ def linear_document(weight: np.ndarray) -> dict[str, Any]:
     images = np.random.default_rng(0).integers(0, 256, (2, SIDE, SIDE, 1), dtype=np.uint8)
     exponent = np.exp(images.reshape(2, -1) @ weight)
     probabilities = (exponent / exponent.sum(axis=1, keepdims=True)).astype(np.float32)
-    golden = {"input": contract.pack(images), "outputs": {"probabilities": contract.pack(probabilities)}, "atol": 1e-4}
+    golden = {
+        "input": contract.pack(images),
+        "outputs": {"probabilities": contract.pack(probabilities)},
+        "atol": 1e-4,
+    }
     return classifier_document() | {"golden": golden, "explain": {"saliency": True}}
 
 
@@ -88,11 +99,18 @@ def forecaster_graph(columns: int = 1) -> onnx.ModelProto:
         helper.make_node("Add", ["wide", "spread"], ["quantiles"]),  # (N, S, D, Q)
     ]
     rise = np.arange(1, HORIZON + 1, dtype=np.float32).reshape(1, HORIZON, 1)
-    constants = {"last": np.array([CONTEXT - 1]), "rise": rise, "fourth": np.array([3]), "spread": SPREAD}
+    constants = {
+        "last": np.array([CONTEXT - 1]),
+        "rise": rise,
+        "fourth": np.array([3]),
+        "spread": SPREAD,
+    }
     inputs = [helper.make_tensor_value_info("series", TensorProto.FLOAT, ["N", CONTEXT, columns])]
     outputs = [
         helper.make_tensor_value_info("forecast", TensorProto.FLOAT, ["N", HORIZON, columns]),
-        helper.make_tensor_value_info("quantiles", TensorProto.FLOAT, ["N", HORIZON, columns, len(QUANTILES)]),
+        helper.make_tensor_value_info(
+            "quantiles", TensorProto.FLOAT, ["N", HORIZON, columns, len(QUANTILES)]
+        ),
     ]
     return finish_graph(nodes, inputs, outputs, constants)
 
@@ -119,16 +137,25 @@ def streamer_graph() -> onnx.ModelProto:
     }  # fmt: skip
     shapes = {"series": [CONTEXT, 1], "sample": [1], "state_0": [CONTEXT - 1, 1]}
     answers = {"forecast": [HORIZON, 1], "quantiles": [HORIZON, 1, len(QUANTILES)]}
-    answers |= {f"step_{name}": shape for name, shape in answers.items()} | {"next_state_0": shapes["state_0"]}
+    answers |= {f"step_{name}": shape for name, shape in answers.items()} | {
+        "next_state_0": shapes["state_0"]
+    }
     inputs, outputs = (
-        [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", *shape]) for name, shape in part.items()]
+        [
+            helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", *shape])
+            for name, shape in part.items()
+        ]
         for part in (shapes, answers)
     )
     return finish_graph(nodes, inputs, outputs, constants)
 
 
-def finish_graph(nodes: list, inputs: list, outputs: list, constants: dict[str, Any]) -> onnx.ModelProto:
-    initializers = [numpy_helper.from_array(np.asarray(array), name) for name, array in constants.items()]
+def finish_graph(
+    nodes: list, inputs: list, outputs: list, constants: dict[str, Any]
+) -> onnx.ModelProto:
+    initializers = [
+        numpy_helper.from_array(np.asarray(array), name) for name, array in constants.items()
+    ]
     graph = helper.make_graph(nodes, "tiny", inputs, outputs, initializers)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
     onnx.checker.check_model(model)
@@ -146,7 +173,9 @@ def classifier_document() -> dict[str, Any]:
         "provenance": {"data": "none", "metrics": {"accuracy": 1.0}, "licence": "MIT"},
         "golden": {
             "input": contract.pack(images),
-            "outputs": {"probabilities": contract.pack(classify_by_brightness(images).astype(np.float32))},
+            "outputs": {
+                "probabilities": contract.pack(classify_by_brightness(images).astype(np.float32))
+            },
             "atol": 1e-5,
         },
     }
@@ -189,7 +218,14 @@ def bomb_png(width: int, height: int) -> bytes:
     """A PNG whose header claims a size that its data do not have."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
 
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
-    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"\0" * 1000)) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + header
+        + chunk(b"IDAT", zlib.compress(b"\0" * 1000))
+        + chunk(b"IEND", b"")
+    )

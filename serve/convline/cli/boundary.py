@@ -32,13 +32,27 @@ CURES = {
 def sentence(error: OSError | UnicodeError | MemoryError, output: str, part: str | None) -> str:
     """Return `<where>: <what>; <cure>`; `part` is what --resume can go on with, if anything."""
     if isinstance(error, MemoryError):
-        what, cure = "expected enough memory, got none", "try a smaller --batch, fewer --workers or smaller inputs"
+        what, cure = (
+            "expected enough memory, got none",
+            "try a smaller --batch, fewer --workers or smaller inputs",
+        )
     elif isinstance(error, UnicodeError):
-        what, cure = f"expected text in the encoding of the stream, got other text ({error})", "set PYTHONUTF8=1"
+        what, cure = (
+            f"expected text in the encoding of the stream, got other text ({error})",
+            "set PYTHONUTF8=1",
+        )
     else:
         written = "stdout" if output == "-" else output
-        where = error.filename if error.filename is not None else written if error.errno in FULL else "a stream"
-        name = os.fsdecode(where) if isinstance(where, str | bytes | os.PathLike) else f"file {where}"
+        where = (
+            error.filename
+            if error.filename is not None
+            else written
+            if error.errno in FULL
+            else "a stream"
+        )
+        name = (
+            os.fsdecode(where) if isinstance(where, str | bytes | os.PathLike) else f"file {where}"
+        )
         what = f"{name}: {error.strerror or error}"
         cure = CURES.get(error.errno or 0, "check that it can be read and written")
     return f"{what}; {cure}" + (f", then --resume goes on with {part}" if part else "")
@@ -48,7 +62,9 @@ def visible(text: str, keep: str = "") -> str:
     """Return text whose control characters are written as escapes, save those of `keep`: a terminal obeys a name's."""
     if text.isprintable():
         return text
-    return "".join(c if c.isprintable() or c in keep else c.encode("unicode_escape").decode() for c in text)
+    return "".join(
+        c if c.isprintable() or c in keep else c.encode("unicode_escape").decode() for c in text
+    )
 
 
 def results() -> IO[bytes]:

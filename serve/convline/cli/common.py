@@ -15,7 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from convline.cli.boundary import OUTSIDE, drop_output, sentence, standard_streams, terminated, visible
+from convline.cli.boundary import (
+    OUTSIDE,
+    drop_output,
+    sentence,
+    standard_streams,
+    terminated,
+    visible,
+)
 from convline.errors import ServeError
 from convline.model_file.registry import complete
 
@@ -24,7 +31,10 @@ if TYPE_CHECKING:
     from convline.runtime.model import Classifier, Forecaster
     from convline.timeseries.reading import Reading
 
-SILENT, TARGET = "convline.quiet", "convline.jobs.target"  # keys in a context's meta: of --quiet, and of --output
+SILENT, TARGET = (
+    "convline.quiet",
+    "convline.jobs.target",
+)  # keys in a context's meta: of --quiet, and of --output
 MODEL = click.argument("model", metavar="MODEL", shell_complete=complete)
 DEVICE = click.option(
     "--device",
@@ -56,7 +66,9 @@ OUTPUT = click.option(
     help="Write the table to a .csv, .jsonl or .parquet file. It is FILE.part until it is complete.  "
     "[default: stdout, as CSV]",
 )
-NUL = click.option("-0", "--null", "nul", is_flag=True, help="Names on stdin end with NUL (as from find -print0).")
+NUL = click.option(
+    "-0", "--null", "nul", is_flag=True, help="Names on stdin end with NUL (as from find -print0)."
+)
 QUIET = click.option(
     "-q",
     "--quiet",
@@ -113,7 +125,9 @@ READING = (
     ),
 )
 RESUME = click.option("--resume", is_flag=True, help="Continue an interrupted run from FILE.part.")
-STRICT = click.option("--strict", is_flag=True, help="Exit with code 3 if any row has status error.")
+STRICT = click.option(
+    "--strict", is_flag=True, help="Exit with code 3 if any row has status error."
+)
 
 
 def reads_series(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -134,12 +148,16 @@ def reading_of(
     if not isinstance(model, Forecaster):
         if {target, time_, id_, gaps, delimiter, decimal} - {None, "auto"}:
             options = "--target, --time, --id, --gaps, --delimiter and --decimal"
-            raise click.UsageError(f"{options} are for files of series, and {model.name!r} classifies images")
+            raise click.UsageError(
+                f"{options} are for files of series, and {model.name!r} classifies images"
+            )
         return None
     names = target.split(",") if target else None
     if names and len(names) != len(model.columns):
         raise click.BadParameter(f"expected {len(model.columns)} names", param_hint="--target")
-    return Reading(model.name, model.contract.document["input"], names, time_, id_, gaps, delimiter, decimal)
+    return Reading(
+        model.name, model.contract.document["input"], names, time_, id_, gaps, delimiter, decimal
+    )
 
 
 class Commands(click.Group):
@@ -156,12 +174,16 @@ class Commands(click.Group):
                 raise SystemExit(130) from None
             except ServeError as error:
                 raise click.ClickException(visible(str(error))) from error
-            except BrokenPipeError:  # who reads stdout has enough (`| head`): click ends without a word
+            except (
+                BrokenPipeError
+            ):  # who reads stdout has enough (`| head`): click ends without a word
                 raise
             except OUTSIDE as error:
                 drop_output()
                 output = ctx.meta.get(TARGET, "-")
-                raise click.ClickException(visible(sentence(error, output, _unfinished(output)))) from error
+                raise click.ClickException(
+                    visible(sentence(error, output, _unfinished(output)))
+                ) from error
 
 
 def _unfinished(output: str) -> str | None:
@@ -185,7 +207,9 @@ class Progress:
         now = time.monotonic()
         if self.shown and now - self.last > 0.2:
             rate = n / (now - self.started)
-            click.echo(f"\r{n:,} {self.what}, {failed:,} failed, {rate:,.0f}/s\033[K", err=True, nl=False)
+            click.echo(
+                f"\r{n:,} {self.what}, {failed:,} failed, {rate:,.0f}/s\033[K", err=True, nl=False
+            )
             self.last = now
 
     def clear(self) -> None:
@@ -223,7 +247,9 @@ def read_model(
     contract = read(path, sha256)
     if task not in (None, contract.task):
         command = "images" if contract.task == "classification" else "series"
-        raise ServeError(f"{path}: expected a model for {task}, got {contract.task}; use `infer {command}`")
+        raise ServeError(
+            f"{path}: expected a model for {task}, got {contract.task}; use `infer {command}`"
+        )
     if why and not why.startswith("fp32"):
         say(f"variant: {why}" + ("; or --variant fp32" if variant == "auto" else ""))
     return contract
@@ -261,19 +287,27 @@ def check_output(output: str, inputs: Sequence[str], form: str | None, *, resume
     check_apart("--output", output, inputs)
     if output == "-":
         if resume:
-            raise click.BadParameter("needs a file to go on with; add --output FILE", param_hint="--resume")
+            raise click.BadParameter(
+                "needs a file to go on with; add --output FILE", param_hint="--resume"
+            )
         if form == "parquet" and sys.stdout.isatty():
-            raise click.BadParameter("expected a file or a pipe for Parquet, got a terminal", param_hint="--format")
+            raise click.BadParameter(
+                "expected a file or a pipe for Parquet, got a terminal", param_hint="--format"
+            )
         return
     suffix = Path(output).suffix.lower()
     if suffix not in SUFFIXES and form is None:
         expected = f"expected a name ending in {', '.join(SUFFIXES)}, or --format beside it"
         raise click.BadParameter(expected, param_hint="--output")
     if suffix in SUFFIXES and form not in (None, suffix[1:]):
-        raise click.BadParameter(f"expected {suffix[1:]}, as {output} ends so; rename it", param_hint="--format")
+        raise click.BadParameter(
+            f"expected {suffix[1:]}, as {output} ends so; rename it", param_hint="--format"
+        )
     check_replaceable(output, is_table)
     if not resume and journal_of(output).exists():
-        say(f"{part_of(output)}: an interrupted run is written over; --resume would have gone on with it")
+        say(
+            f"{part_of(output)}: an interrupted run is written over; --resume would have gone on with it"
+        )
 
 
 def check_plot(plot: str, inputs: Sequence[str]) -> None:
@@ -285,7 +319,16 @@ def check_plot(plot: str, inputs: Sequence[str]) -> None:
     check_replaceable(plot, is_plot)
 
 
-def finish(n: int, failed: int, what: str, before: int, seconds: float, device: str, strict: bool, output: str) -> None:
+def finish(
+    n: int,
+    failed: int,
+    what: str,
+    before: int,
+    seconds: float,
+    device: str,
+    strict: bool,
+    output: str,
+) -> None:
     """Print the summary; `before` rows were done by an earlier run.
 
     Exit code 3 where --strict was asked and a row failed, else 1 where every row failed: a script must see that there

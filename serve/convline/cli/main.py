@@ -47,7 +47,9 @@ if TYPE_CHECKING:
     from convline.timeseries.predict import Task
 
 
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
 @click.version_option(package_name="convline", prog_name="infer")
 def main() -> None:
     """Classify images and forecast series with Convline models, without PyTorch.
@@ -75,10 +77,22 @@ def main() -> None:
 @OUTPUT
 @FORMAT
 @click.option(
-    "--top-k", type=click.IntRange(1), default=1, show_default=True, help="Labels per image, the most probable first."
+    "--top-k",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Labels per image, the most probable first.",
 )
-@click.option("--batch", type=click.IntRange(1, 4096), help="Images per run of the network.  [default: measured]")
-@click.option("--workers", type=click.IntRange(1, 256), help="Batches in work at a time.  [default: one per core]")
+@click.option(
+    "--batch",
+    type=click.IntRange(1, 4096),
+    help="Images per run of the network.  [default: measured]",
+)
+@click.option(
+    "--workers",
+    type=click.IntRange(1, 256),
+    help="Batches in work at a time.  [default: one per core]",
+)
 @RESUME
 @click.option(
     "--engine", type=click.Choice(["local", "ray"]), default="local", show_default=True,
@@ -108,7 +122,9 @@ def images(
     infer images lenet5-digits digits/ --format jsonl
     find . -name '*.jpg' -print0 | infer images lenet5-digits -0 - -o labels.parquet --resume
     """
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy's own threads: unused, and in the way of a fork
+    os.environ.setdefault(
+        "OPENBLAS_NUM_THREADS", "1"
+    )  # numpy's own threads: unused, and in the way of a fork
     check_output(output, [model, *paths], form, resume=resume)
     from convline.images.decode import ALMOST_ONE_GREY
     from convline.images.sources import ImageSources
@@ -117,7 +133,9 @@ def images(
 
     contract = read_model(model, device, "classification", variant, sha256)
     if top_k > len(contract.labels):
-        raise click.BadParameter(f"expected at most the model's {len(contract.labels)} labels", param_hint="--top-k")
+        raise click.BadParameter(
+            f"expected at most the model's {len(contract.labels)} labels", param_hint="--top-k"
+        )
     sources = ImageSources(paths, sys.stdin.buffer, nul=nul, live=output == "-")
     progress, started = Progress("images"), time.perf_counter()
 
@@ -126,14 +144,18 @@ def images(
             say(f"device: {summary.device}")
         progress.show(summary.mark.rows, summary.mark.failed)
 
-    with interruptible("" if output == "-" else f"{part_of(output)} holds what is done, --resume goes on"):
+    with interruptible(
+        "" if output == "-" else f"{part_of(output)} holds what is done, --resume goes on"
+    ):
         done = label_images(
             contract, device, sources, output, results(),
             top_k=top_k, batch=batch, workers=workers, resume=resume, form=form, engine=engine, watch=watch,
         )  # fmt: skip
     progress.clear()
     if sources.skipped:
-        say(f"skipped {sources.skipped} hidden names, links and files of other suffixes inside folders")
+        say(
+            f"skipped {sources.skipped} hidden names, links and files of other suffixes inside folders"
+        )
     if done.flat:
         say(f"{done.flat} images came out {ALMOST_ONE_GREY}")
     if done.resumed:
@@ -144,7 +166,16 @@ def images(
         f"inference {done.inference:.2f} s, writing {done.writing:.2f} s, summed over the workers"
     )
     seconds = time.perf_counter() - started - done.start
-    finish(done.mark.rows, done.mark.failed, "images", done.resumed, seconds, done.device, strict, output)
+    finish(
+        done.mark.rows,
+        done.mark.failed,
+        "images",
+        done.resumed,
+        seconds,
+        done.device,
+        strict,
+        output,
+    )
 
 
 @main.command()
@@ -152,14 +183,18 @@ def images(
 @click.argument("files", metavar="FILE...", nargs=-1)
 @OUTPUT
 @FORMAT
-@click.option("--horizon", type=click.IntRange(1, 1_000_000), help="Steps to forecast.  [default: as trained]")
+@click.option(
+    "--horizon", type=click.IntRange(1, 1_000_000), help="Steps to forecast.  [default: as trained]"
+)
 @click.option(
     "--every", metavar="K", type=click.IntRange(1),
     help="Forecast from every K-th row, counted back from the last one, and not from the last one alone.",
 )  # fmt: skip
 @click.option("--plot", metavar="FILE.svg", help="Draw the forecasts with their intervals.")
 @reads_series
-@click.option("--follow", is_flag=True, help="Read a CSV from stdin and answer each line as it comes.")
+@click.option(
+    "--follow", is_flag=True, help="Read a CSV from stdin and answer each line as it comes."
+)
 @RESUME
 @QUIET
 @STRICT
@@ -193,11 +228,19 @@ def series(
     """
     check_output(output, [model, *(files or ("-",))], form, resume=resume)
     if follow and (every or plot or resume or {*files} - {"-"}):
-        raise click.UsageError("--follow reads stdin alone, and goes with none of FILE, --every, --plot and --resume")
+        raise click.UsageError(
+            "--follow reads stdin alone, and goes with none of FILE, --every, --plot and --resume"
+        )
     if follow and form == "parquet" and output == "-":
-        raise click.UsageError("--follow answers each line as it comes, and Parquet is written at the end; take jsonl")
+        raise click.UsageError(
+            "--follow answers each line as it comes, and Parquet is written at the end; take jsonl"
+        )
     if not follow and (not files or (resume and "-" in files)):
-        also = ", which --resume can compare" if resume else ", or --follow to answer stdin line by line"
+        also = (
+            ", which --resume can compare"
+            if resume
+            else ", or --follow to answer stdin line by line"
+        )
         raise click.UsageError(f"expected a FILE{also}")
     if plot is not None and Path(plot).suffix.lower() != ".svg":
         raise click.BadParameter("expected a name ending in .svg", param_hint="--plot")
@@ -208,14 +251,24 @@ def series(
     forecaster = open_model(model, device, "forecasting", variant, sha256, threads=1)
     reading = reading_of(forecaster, **columns)
     assert reading is not None
-    task = Task(forecaster, reading, horizon or forecaster.horizon, 1 if follow else every, output, say, form=form)
+    task = Task(
+        forecaster,
+        reading,
+        horizon or forecaster.horizon,
+        1 if follow else every,
+        output,
+        say,
+        form=form,
+    )
     if follow:
         _follow(task, strict)
     else:
         _forecast(task, files, plot, resume, strict)
 
 
-def _forecast(task: "Task", files: tuple[str, ...], plot: str | None, resume: bool, strict: bool) -> None:
+def _forecast(
+    task: "Task", files: tuple[str, ...], plot: str | None, resume: bool, strict: bool
+) -> None:
     from convline.images.sources import SERIES, SeriesSources, names_of
     from convline.jobs.target import check_apart, check_folder_apart, part_of
     from convline.report.svg_plot import Picture
@@ -225,16 +278,28 @@ def _forecast(task: "Task", files: tuple[str, ...], plot: str | None, resume: bo
     if plot is not None:
         task.draws, task.draw = picture.wants, picture.add
     progress, started = Progress("rows"), time.perf_counter()
-    stdin = io.TextIOWrapper(io.BytesIO(sys.stdin.buffer.read() if "-" in files else b""), "utf-8-sig")
+    stdin = io.TextIOWrapper(
+        io.BytesIO(sys.stdin.buffer.read() if "-" in files else b""), "utf-8-sig"
+    )
     sources = SeriesSources(files, sys.stdin.buffer)
     found = [*sources]
     check_apart("--output", task.target, [source.path for source in found])
-    if Path(task.target).suffix.lower() in SERIES:  # which a folder's next run would take for one of its series
-        check_folder_apart("--output", str(Path(task.target).parent), [file for file in files if Path(file).is_dir()])
+    if (
+        Path(task.target).suffix.lower() in SERIES
+    ):  # which a folder's next run would take for one of its series
+        check_folder_apart(
+            "--output",
+            str(Path(task.target).parent),
+            [file for file in files if Path(file).is_dir()],
+        )
     task.names = names_of([source.path for source in found if source.path != "-"])
     if sources.skipped:
-        say(f"skipped {sources.skipped} hidden names, links and files of other suffixes inside folders")
-    with interruptible("" if task.target == "-" else f"{part_of(task.target)} holds what is done, --resume goes on"):
+        say(
+            f"skipped {sources.skipped} hidden names, links and files of other suffixes inside folders"
+        )
+    with interruptible(
+        "" if task.target == "-" else f"{part_of(task.target)} holds what is done, --resume goes on"
+    ):
         done = forecast_files(
             task, found, results(), stdin=stdin, resume=resume,
             watch=lambda summary: progress.show(summary.mark.rows, summary.mark.failed),
@@ -244,9 +309,20 @@ def _forecast(task: "Task", files: tuple[str, ...], plot: str | None, resume: bo
         say(picture.write(plot))
     if done.resumed:
         say(f"{done.resumed} rows are of the interrupted run")
-    say(f"reading {done.decode:.2f} s; {done.workers}: inference {done.inference:.2f} s, writing {done.writing:.2f} s")
+    say(
+        f"reading {done.decode:.2f} s; {done.workers}: inference {done.inference:.2f} s, writing {done.writing:.2f} s"
+    )
     seconds = time.perf_counter() - started
-    finish(done.mark.rows, done.mark.failed, "rows", done.resumed, seconds, task.model.device, strict, task.target)
+    finish(
+        done.mark.rows,
+        done.mark.failed,
+        "rows",
+        done.resumed,
+        seconds,
+        task.model.device,
+        strict,
+        task.target,
+    )
 
 
 def _follow(task: "Task", strict: bool) -> None:
@@ -256,12 +332,17 @@ def _follow(task: "Task", strict: bool) -> None:
 
     started, counts = time.perf_counter(), Counter[str]()
     table = open_table(task.target, task.columns, results(), task.form, once=True)
-    with interruptible("" if task.target == "-" else f"{part_of(task.target)} holds what is done"), table as write:
+    with (
+        interruptible("" if task.target == "-" else f"{part_of(task.target)} holds what is done"),
+        table as write,
+    ):
         for block in follow(task, sys.stdin.buffer):
             write(block)
             counts.update(texts(block["status"], str))
     seconds = time.perf_counter() - started
-    finish(counts.total(), counts["error"], "rows", 0, seconds, task.model.device, strict, task.target)
+    finish(
+        counts.total(), counts["error"], "rows", 0, seconds, task.model.device, strict, task.target
+    )
 
 
 for command in (list_models, info, check, bench, evaluate, explain):

@@ -51,12 +51,16 @@ def list_models(as_json: bool) -> None:
     elif found:
         click.echo(catalogue_text(found))
     else:
-        say(f"no package in {', '.join(map(str, folders()))}; CONVLINE_MODELS may list other folders")
+        say(
+            f"no package in {', '.join(map(str, folders()))}; CONVLINE_MODELS may list other folders"
+        )
 
 
 @click.command()
 @MODEL
-@click.option("--json", "as_json", is_flag=True, help="Print the whole document of the model as JSON.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print the whole document of the model as JSON."
+)
 @VARIANT
 @SHA256
 def info(model: str, as_json: bool, variant: str, sha256: str | None) -> None:
@@ -93,7 +97,9 @@ def check(model: str | None, variant: str, sha256: str | None, as_json: bool) ->
     from convline.report import diagnostics
 
     findings = list(diagnostics.check(model, variant, sha256))
-    click.echo(to_json(diagnostics.document(findings), indent=2) if as_json else diagnostics.text(findings))
+    click.echo(
+        to_json(diagnostics.document(findings), indent=2) if as_json else diagnostics.text(findings)
+    )
     if any(finding.state == "error" for finding in findings):
         raise SystemExit(1)
 
@@ -101,7 +107,13 @@ def check(model: str | None, variant: str, sha256: str | None, as_json: bool) ->
 @click.command()
 @MODEL
 @click.argument("paths", metavar="[PATH...]", nargs=-1)
-@click.option("--seconds", type=click.FloatRange(0.1, 3600), default=10.0, show_default=True, help="Time to measure.")
+@click.option(
+    "--seconds",
+    type=click.FloatRange(0.1, 3600),
+    default=10.0,
+    show_default=True,
+    help="Time to measure.",
+)
 @reads_series
 @click.option("--json", "as_json", is_flag=True, help="Print the measurements as JSON.")
 @QUIET
@@ -136,7 +148,9 @@ def bench(
 @click.command()
 @MODEL
 @click.argument("path", metavar="[PATH]", required=False)
-@click.option("--labels", metavar="FILE.csv", help="CSV with columns path and label, in place of PATH.")
+@click.option(
+    "--labels", metavar="FILE.csv", help="CSV with columns path and label, in place of PATH."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print all figures as JSON.")
 @reads_series
 @QUIET
@@ -174,7 +188,9 @@ def evaluate(
 @click.command()
 @MODEL
 @click.argument("paths", metavar="PATH...", nargs=-1, required=True)
-@click.option("-o", "--output", metavar="FOLDER", required=True, help="Folder for the maps and their table.")
+@click.option(
+    "-o", "--output", metavar="FOLDER", required=True, help="Folder for the maps and their table."
+)
 @click.option(
     "--method", type=click.Choice(["saliency", "integrated-gradients", "smoothgrad", "occlusion", "rise"]),
     help="How maps are computed. The first three need a model that was exported with `saliency: true`.  [default: "
@@ -185,8 +201,18 @@ def evaluate(
     help="Colour of a pixel that is taken away (integrated-gradients, occlusion, rise).  [default: grey for occlusion, "
     "else black]",
 )  # fmt: skip
-@click.option("--steps", type=click.IntRange(1, 10000), default=50, show_default=True, help="For integrated-gradients.")
-@click.option("--samples", type=click.IntRange(1, 10**6), help="Draws of smoothgrad (default 50) or rise (2000).")
+@click.option(
+    "--steps",
+    type=click.IntRange(1, 10000),
+    default=50,
+    show_default=True,
+    help="For integrated-gradients.",
+)
+@click.option(
+    "--samples",
+    type=click.IntRange(1, 10**6),
+    help="Draws of smoothgrad (default 50) or rise (2000).",
+)
 @click.option(
     "--sigma", type=click.FloatRange(0, 1), default=0.15, show_default=True,
     help="Standard deviation of smoothgrad's noise, where 1 is the range from black to white.",
@@ -196,10 +222,16 @@ def evaluate(
     help="Side, in pixels, of the square with which occlusion covers the image.  [default: an eighth of the image]",
 )  # fmt: skip
 @click.option(
-    "--stride", type=click.IntRange(1), help="Pixels from one square of occlusion to the next.  [default: half a patch]"
+    "--stride",
+    type=click.IntRange(1),
+    help="Pixels from one square of occlusion to the next.  [default: half a patch]",
 )
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of random draws.")
-@click.option("--batch", type=click.IntRange(1, 4096), default=32, show_default=True, help="Images per run.")
+@click.option(
+    "--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of random draws."
+)
+@click.option(
+    "--batch", type=click.IntRange(1, 4096), default=32, show_default=True, help="Images per run."
+)
 @NUL
 @QUIET
 @STRICT
@@ -235,7 +267,11 @@ def explain(
     loaded = explainer(contract, method, device)
     say(f"device: {loaded.device}; method: {method}")
     make_folder(folder := Path(output))
-    sources, progress, started = ImageSources(paths, sys.stdin.buffer, nul=nul), Progress("images"), time.perf_counter()
+    sources, progress, started = (
+        ImageSources(paths, sys.stdin.buffer, nul=nul),
+        Progress("images"),
+        time.perf_counter(),
+    )
     n, failed, gaps = 0, 0, list[float]()
     table = open_table(str(folder / TABLE), COLUMNS, results())
     with interruptible(f"{folder} holds what is done"), table as write:

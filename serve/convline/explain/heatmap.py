@@ -23,7 +23,11 @@ LEGENDS = {  # what colours say
     "rise": "red: probability above the mean where it stays, blue: below",
 }
 SCALE = "full colour from"  # how the last line begins
-LEAST_PX, GAP, LINE = 224, 8, 14  # of the enlarged image's shorter side; between the two; a line of text
+LEAST_PX, GAP, LINE = (
+    224,
+    8,
+    14,
+)  # of the enlarged image's shorter side; between the two; a line of text
 
 
 def is_picture(path: Path) -> bool:
@@ -42,7 +46,13 @@ def heat(found: Floats, method: str) -> Floats:
     """
     if method in ("saliency", "smoothgrad"):
         return np.asarray(np.abs(found).max(axis=2))
-    return found - found.mean() if method == "rise" else found.sum(axis=2) if found.ndim == 3 else found
+    return (
+        found - found.mean()
+        if method == "rise"
+        else found.sum(axis=2)
+        if found.ndim == 3
+        else found
+    )
 
 
 def scale_of(values: Floats) -> float:
@@ -62,15 +72,22 @@ def overlay(image: npt.NDArray[np.uint8], values: Floats, scale: float) -> npt.N
 def png(image: npt.NDArray[np.uint8], values: Floats, lines: list[str]) -> bytes:
     """Return the PNG of an image (H, W, C) beside its map (H, W), with the lines and the scale below."""
     scale = scale_of(values)
-    lines = [line.encode("ascii", "replace").decode() for line in (*lines, f"{SCALE} {scale:.3g} on")]
+    lines = [
+        line.encode("ascii", "replace").decode() for line in (*lines, f"{SCALE} {scale:.3g} on")
+    ]
     seen = image if image.shape[2] == 3 else np.repeat(image, 3, axis=2)
     times = max(1, -(-LEAST_PX // min(image.shape[:2])))
-    pair = [Image.fromarray(part.repeat(times, 0).repeat(times, 1)) for part in (seen, overlay(image, values, scale))]
+    pair = [
+        Image.fromarray(part.repeat(times, 0).repeat(times, 1))
+        for part in (seen, overlay(image, values, scale))
+    ]
     width, height = pair[0].size
     picture = Image.new("RGB", (2 * width + GAP, height + LINE * len(lines) + GAP), "white")
     for place, part in enumerate(pair):
         picture.paste(part, (place * (width + GAP), 0))
-    ImageDraw.Draw(picture).multiline_text((2, height + 2), "\n".join(lines), fill="black", spacing=2)
+    ImageDraw.Draw(picture).multiline_text(
+        (2, height + 2), "\n".join(lines), fill="black", spacing=2
+    )
     about, file = PngInfo(), io.BytesIO()
     about.add_text("Description", "; ".join(lines))
     picture.save(file, "PNG", pnginfo=about)

@@ -22,14 +22,20 @@ TABLE = "explanations.csv"
 LONGEST = 100  # characters of a file's name that come from the input's
 
 
-def explain(model: Classifier, sources: Iterable[Source], method: str, options: Options, folder: Path) -> Iterator[Row]:
+def explain(
+    model: Classifier, sources: Iterable[Source], method: str, options: Options, folder: Path
+) -> Iterator[Row]:
     """Write <name>.png and <name>.npy (float32, (H, W, C) or (H, W)) of each source into the folder; yield its row.
 
     Maps are of the most probable class, whose probability is the row's score; gap is that of `integrated_gradients`.
     """
     taken: dict[str, int] = {}
     for source in sources:
-        row: Row = dict.fromkeys(COLUMNS) | {"path": source.path, "method": method, "status": "error"}
+        row: Row = dict.fromkeys(COLUMNS) | {
+            "path": source.path,
+            "method": method,
+            "status": "error",
+        }
         try:
             image = source.read(model.rule)
             probabilities = model.predict_proba(image[None])[0]
@@ -49,8 +55,18 @@ def explain(model: Classifier, sources: Iterable[Source], method: str, options: 
         np.save(array, found.astype(np.float32))
         # The picture comes first: it tells that an array of its name is ours as well.
         write_whole(str(folder / f"{name}.png"), png(image, heat(found, method), lines), is_picture)
-        write_whole(str(folder / f"{name}.npy"), array.getvalue(), lambda path: is_picture(path.with_suffix(".png")))
-        yield row | {"label": label, "score": score, "gap": gap, "file": f"{name}.png", "status": "ok"}
+        write_whole(
+            str(folder / f"{name}.npy"),
+            array.getvalue(),
+            lambda path: is_picture(path.with_suffix(".png")),
+        )
+        yield row | {
+            "label": label,
+            "score": score,
+            "gap": gap,
+            "file": f"{name}.png",
+            "status": "ok",
+        }
 
 
 def safe_name(path: str, taken: dict[str, int], folder: Path) -> str:
@@ -81,4 +97,6 @@ def make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ServeError(f"{folder}: expected a folder to write in ({error.strerror}); choose another") from error
+        raise ServeError(
+            f"{folder}: expected a folder to write in ({error.strerror}); choose another"
+        ) from error

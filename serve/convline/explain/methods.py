@@ -47,7 +47,11 @@ class Explainer(Classifier):
 
     def _outputs(self) -> Tensors:
         shape: list[int | None] = [None, *self.rule.size, self.rule.channels]
-        return {**super()._outputs(), "scores": ("float", [None, len(self.labels)]), "saliency": ("float", shape)}
+        return {
+            **super()._outputs(),
+            "scores": ("float", [None, len(self.labels)]),
+            "saliency": ("float", shape),
+        }
 
     def _check_signature(self) -> None:
         super()._check_signature()
@@ -64,7 +68,9 @@ def explainer(contract: Contract, method: str, device: str) -> Classifier:
         return Classifier(contract, session, describe_device(session, device))
     if not contract.explains:
         cure = "export it with `saliency: true` in its recipe, take --variant fp32, or --method occlusion"
-        raise ModelFileError(f"{contract.path}: {method} needs a graph that answers saliency, got none; {cure}")
+        raise ModelFileError(
+            f"{contract.path}: {method} needs a graph that answers saliency, got none; {cure}"
+        )
     session = open_session(contract.bytes, device)
     return Explainer(contract, session, describe_device(session, device))
 
@@ -74,7 +80,9 @@ def saliency(model: Explainer, image: Images, target: int, options: Options) -> 
     return model.gradients(image[None], target)[1][0], None
 
 
-def integrated_gradients(model: Explainer, image: Images, target: int, options: Options) -> tuple[Floats, float]:
+def integrated_gradients(
+    model: Explainer, image: Images, target: int, options: Options
+) -> tuple[Floats, float]:
     """Return each value's part (H, W, C) of the score's difference from the baseline's, and the gap of completeness.
 
     Sundararajan, Taly, Yan 2017, arXiv:1703.01365, eq. 1, its integral by the midpoint rule. The parts would sum to
@@ -90,26 +98,40 @@ def integrated_gradients(model: Explainer, image: Images, target: int, options: 
     return parts, float(abs(parts.sum() - (whole - nothing)) / max(abs(whole - nothing), 1e-12))
 
 
-def smoothgrad(model: Explainer, image: Images, target: int, options: Options) -> tuple[Floats, None]:
+def smoothgrad(
+    model: Explainer, image: Images, target: int, options: Options
+) -> tuple[Floats, None]:
     """Return the mean gradient (H, W, C) of the image under noise: Smilkov et al. 2017, arXiv:1706.03825, section 2.
 
     Noise beyond black or white is cut off. 50 samples: section 3.2 sees little gain beyond.
     """
-    rng, total, samples = np.random.default_rng(options.seed), np.zeros(image.shape), options.samples or 50
+    rng, total, samples = (
+        np.random.default_rng(options.seed),
+        np.zeros(image.shape),
+        options.samples or 50,
+    )
     for some in chunks(samples, options.batch):
         noise = rng.standard_normal((len(some), *image.shape)) * options.sigma * 255
         total += model.gradients(levels(image + noise), target)[1].sum(axis=0)
     return total / samples, None
 
 
-def occlusion(model: Classifier, image: Images, target: int, options: Options) -> tuple[Floats, None]:
+def occlusion(
+    model: Classifier, image: Images, target: int, options: Options
+) -> tuple[Floats, None]:
     """Return by how much the probability falls (H, W) when a grey patch hides a pixel, the mean over such patches.
 
     Zeiler & Fergus 2013, arXiv:1311.2901, section 4.2. A patch is an eighth of the shorter side, its steps half of it.
     """
     side = options.patch or max(1, min(image.shape[:2]) // 8)
     step = options.stride or max(1, side // 2)
-    corners = np.array([(y, x) for y in starts(image.shape[0], side, step) for x in starts(image.shape[1], side, step)])
+    corners = np.array(
+        [
+            (y, x)
+            for y in starts(image.shape[0], side, step)
+            for x in starts(image.shape[1], side, step)
+        ]
+    )
     fall, covered = np.zeros(image.shape[:2]), np.zeros(image.shape[:2])
     (whole,) = model.predict_proba(image[None])[:, target]
     for some in chunks(len(corners), options.batch):
@@ -119,7 +141,9 @@ def occlusion(model: Classifier, image: Images, target: int, options: Options) -
         for (y, x), left in zip(corners[some], model.predict_proba(hidden)[:, target], strict=True):
             fall[y : y + side, x : x + side] += whole - left
             covered[y : y + side, x : x + side] += 1
-    return fall / np.maximum(covered, 1), None  # a stride beyond the patch leaves pixels that nothing hid
+    return fall / np.maximum(
+        covered, 1
+    ), None  # a stride beyond the patch leaves pixels that nothing hid
 
 
 def rise(model: Classifier, image: Images, target: int, options: Options) -> tuple[Floats, None]:
@@ -128,12 +152,18 @@ def rise(model: Classifier, image: Images, target: int, options: Options) -> tup
     arXiv:1806.07421. Masks are CELLS x CELLS draws of 0 or 1, enlarged smoothly and shifted at random (section 3.2);
     what a mask takes away becomes black. 2,000 masks; the paper takes 4,000 to 8,000.
     """
-    rng, total, samples = np.random.default_rng(options.seed), np.zeros(image.shape[:2]), options.samples or 2000
+    rng, total, samples = (
+        np.random.default_rng(options.seed),
+        np.zeros(image.shape[:2]),
+        options.samples or 2000,
+    )
     base = GREY[options.baseline or "black"]
     for some in chunks(samples, options.batch):
         masks = np.stack([mask(rng, *image.shape[:2]) for _ in some])  # (N, H, W)
         seen = levels(base + masks[..., None] * (image.astype(np.float64) - base))
-        total += np.tensordot(model.predict_proba(seen)[:, target].astype(np.float64), masks, axes=1)
+        total += np.tensordot(
+            model.predict_proba(seen)[:, target].astype(np.float64), masks, axes=1
+        )
     return total / (samples * 0.5), None  # .5: the mean of a mask
 
 
@@ -141,7 +171,9 @@ def mask(rng: np.random.Generator, height: int, width: int) -> Floats:
     """Return a mask (H, W) in 0 to 1: a cut of the enlarged draws, one cell larger than the image."""
     down, across = -(-height // CELLS), -(-width // CELLS)  # px of a cell
     draws = Image.fromarray((rng.random((CELLS + 1, CELLS + 1)) < 0.5).astype(np.float32))
-    large = np.asarray(draws.resize(((CELLS + 1) * across, (CELLS + 1) * down), Image.Resampling.BILINEAR))
+    large = np.asarray(
+        draws.resize(((CELLS + 1) * across, (CELLS + 1) * down), Image.Resampling.BILINEAR)
+    )
     y, x = rng.integers(0, down + 1), rng.integers(0, across + 1)
     return large[y : y + height, x : x + width].astype(np.float64)
 

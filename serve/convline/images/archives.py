@@ -17,7 +17,9 @@ from convline.errors import InputError
 SUFFIXES = (".zip", ".tar")
 MAX_BYTES = 2**28  # of one member: an image above it is no photo
 ENCRYPTED = 0x1  # flag bit of a zip member
-LOCAL = struct.Struct("<4s22xHH")  # a member's own header: signature ... length of name, length of extra field
+LOCAL = struct.Struct(
+    "<4s22xHH"
+)  # a member's own header: signature ... length of name, length of extra field
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,10 @@ class Member:
         if self.trouble:
             raise InputError(self.path, self.trouble)
         if max(self.size, self.stored) > MAX_BYTES:
-            raise InputError(self.path, f"expected at most {MAX_BYTES} bytes in an archive, got {self.size}; unpack it")
+            raise InputError(
+                self.path,
+                f"expected at most {MAX_BYTES} bytes in an archive, got {self.size}; unpack it",
+            )
         if self.encrypted or self.method not in (None, zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             how = "encrypted" if self.encrypted else f"compression method {self.method}"
             raise InputError(self.path, f"expected stored or deflated bytes, got {how}; unpack it")
@@ -85,9 +90,19 @@ def members(path: str) -> Iterator[Member]:
                     places = info.header_offset, info.compress_size, info.file_size
                     locked = bool(info.flag_bits & ENCRYPTED)
                     yield Member(path, info.filename, *places, info.compress_type, info.CRC, locked)
-    except (OSError, tarfile.TarError, zipfile.BadZipFile, ValueError, struct.error, zlib.error, EOFError) as error:
+    except (
+        OSError,
+        tarfile.TarError,
+        zipfile.BadZipFile,
+        ValueError,
+        struct.error,
+        zlib.error,
+        EOFError,
+    ) as error:
         kind = "zip" if path.lower().endswith(".zip") else "uncompressed tar"
-        raise InputError(path, f"expected a {kind} archive, got none ({error}); unpack it") from error
+        raise InputError(
+            path, f"expected a {kind} archive, got none ({error}); unpack it"
+        ) from error
 
 
 def _trouble(entry: tarfile.TarInfo) -> str:
@@ -95,5 +110,9 @@ def _trouble(entry: tarfile.TarInfo) -> str:
     if entry.isreg() and not entry.issparse():
         return ""
     kinds = {tarfile.LNKTYPE: "a hard link", tarfile.SYMTYPE: "a symbolic link"}
-    kind = "a sparse file" if entry.issparse() else kinds.get(entry.type, "a pipe, device or other entry")
+    kind = (
+        "a sparse file"
+        if entry.issparse()
+        else kinds.get(entry.type, "a pipe, device or other entry")
+    )
     return f"expected a regular file in the archive, got {kind}; unpack it"

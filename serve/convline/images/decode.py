@@ -45,7 +45,10 @@ ALMOST_ONE_GREY = (
     "almost of one grey though their files' samples differ: pixels of fewer bits than the file says, or a drawing on "
     "transparent ground of its own colour (docs/serving.md)"
 )
-FLAT, VARIED = 16, 64  # range of grey levels of a picture without contrast; of the samples of one that has some
+FLAT, VARIED = (
+    16,
+    64,
+)  # range of grey levels of a picture without contrast; of the samples of one that has some
 WHOLE = 2**20  # bytes; a smaller file is read at once, which halves the time of tiny ones
 
 # What Pillow's decoders raise on hostile bytes: they were written for honest files, and promise no one exception.
@@ -95,11 +98,17 @@ class ImageRule:
             ("interpolation", self.interpolation, tuple(RESAMPLING)),
         ):
             if value not in choices:
-                raise ValueError(f"ImageRule.{name}: expected one of {', '.join(choices)}, got {value!r}")
+                raise ValueError(
+                    f"ImageRule.{name}: expected one of {', '.join(choices)}, got {value!r}"
+                )
         if self.fit != "stretch" and (self.shorter_px is None or self.shorter_px < max(self.size)):
-            raise ValueError(f"ImageRule.shorter_px: expected at least {max(self.size)} to crop, got {self.shorter_px}")
+            raise ValueError(
+                f"ImageRule.shorter_px: expected at least {max(self.size)} to crop, got {self.shorter_px}"
+            )
         if self.fit == "stretch" and self.shorter_px is not None:
-            raise ValueError(f"ImageRule.shorter_px: expected None with fit 'stretch', got {self.shorter_px}")
+            raise ValueError(
+                f"ImageRule.shorter_px: expected None with fit 'stretch', got {self.shorter_px}"
+            )
         if self.fit == "torchvision" and self.draft:
             raise ValueError(
                 "ImageRule.draft: expected false with fit 'torchvision', whose pixels it changes, got true"
@@ -133,10 +142,14 @@ def read_image(source: str | Path | bytes | Image.Image, rule: ImageRule) -> npt
     """Return uint8 (H, W, C) for a path, the bytes of a file, or a Pillow image; InputError says why not."""
     if isinstance(source, Image.Image):
         return _to_array(source, rule, "Pillow image")
-    return _decoded(source, lambda image, where: _to_array(image, rule, where), rule if rule.draft else None)
+    return _decoded(
+        source, lambda image, where: _to_array(image, rule, where), rule if rule.draft else None
+    )
 
 
-def read_picture(source: str | Path | bytes | Image.Image, background: tuple[int, int, int]) -> Image.Image:
+def read_picture(
+    source: str | Path | bytes | Image.Image, background: tuple[int, int, int]
+) -> Image.Image:
     """Return the whole picture as `read_image` sees it before it takes the rule's size: L of a grey file, else RGB."""
 
     def finish(image: Image.Image, where: str) -> Image.Image:
@@ -146,7 +159,11 @@ def read_picture(source: str | Path | bytes | Image.Image, background: tuple[int
         samples = _samples_of(image, where)
         return _to_colour(_upright(image), "grey" if grey else "rgb", background, samples, where)
 
-    return finish(source, "Pillow image") if isinstance(source, Image.Image) else _decoded(source, finish)
+    return (
+        finish(source, "Pillow image")
+        if isinstance(source, Image.Image)
+        else _decoded(source, finish)
+    )
 
 
 def lost_contrast(source: str | Path | bytes, decoded: npt.NDArray[np.uint8]) -> bool:
@@ -159,7 +176,10 @@ def lost_contrast(source: str | Path | bytes, decoded: npt.NDArray[np.uint8]) ->
 
     def varies(image: Image.Image, where: str) -> bool:
         extrema: Any = image.getextrema()
-        return any(high - low > VARIED for low, high in (extrema if isinstance(extrema[0], tuple) else [extrema]))
+        return any(
+            high - low > VARIED
+            for low, high in (extrema if isinstance(extrema[0], tuple) else [extrema])
+        )
 
     try:
         return _decoded(source, varies)
@@ -168,7 +188,9 @@ def lost_contrast(source: str | Path | bytes, decoded: npt.NDArray[np.uint8]) ->
 
 
 def _decoded(
-    source: str | Path | bytes, finish: Callable[[Image.Image, str], Decoded], draft: ImageRule | None = None
+    source: str | Path | bytes,
+    finish: Callable[[Image.Image, str], Decoded],
+    draft: ImageRule | None = None,
 ) -> Decoded:
     """Return what `finish` makes of the opened image and its name; InputError says why it cannot be read.
 
@@ -178,12 +200,17 @@ def _decoded(
     try:
         with _open(source, where) as file, Image.open(file, formats=NAMES) as image:
             if image.width * image.height > MAX_PIXELS:
-                raise InputError(where, f"expected at most {MAX_PIXELS} pixels, got {image.width} x {image.height}")
+                raise InputError(
+                    where,
+                    f"expected at most {MAX_PIXELS} pixels, got {image.width} x {image.height}",
+                )
             if draft:
                 _draft(image, draft)
             return finish(image, where)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise InputError(where, f"expected at most {MAX_PIXELS} pixels, got a decompression bomb") from error
+        raise InputError(
+            where, f"expected at most {MAX_PIXELS} pixels, got a decompression bomb"
+        ) from error
     except UnidentifiedImageError as error:
         raise InputError(where, "expected an image, got bytes of no known image format") from error
     except DECODER_ERRORS as error:
@@ -221,7 +248,9 @@ def _open(source: str | Path | bytes, where: str) -> IO[bytes]:
     except FileNotFoundError as error:
         raise InputError(where, "no such file") from error
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
-        raise InputError(where, f"the file cannot be opened: {getattr(error, 'strerror', None) or error}") from error
+        raise InputError(
+            where, f"the file cannot be opened: {getattr(error, 'strerror', None) or error}"
+        ) from error
 
 
 def _draft(image: Image.Image, rule: ImageRule) -> None:
@@ -243,7 +272,9 @@ def _to_array(image: Image.Image, rule: ImageRule, where: str) -> npt.NDArray[np
     samples = _samples_of(image, where)
     image = _to_colour(_upright(image), rule.colour, rule.background, samples, where)
     # Twice as fast as np.asarray(image) where images are small, as they are by the million.
-    return np.frombuffer(_to_size(image, rule, where).tobytes(), np.uint8).reshape(*rule.size, rule.channels)
+    return np.frombuffer(_to_size(image, rule, where).tobytes(), np.uint8).reshape(
+        *rule.size, rule.channels
+    )
 
 
 def _scale_colour_key(image: Image.Image) -> None:
@@ -252,10 +283,17 @@ def _scale_colour_key(image: Image.Image) -> None:
     Pillow leaves it in the bits of the file. Of 16-bit colours Pillow keeps the high bytes, so those are compared.
     """
     key = image.info.get("transparency")
-    raw = image.tile[0].args if image.format == "PNG" and isinstance(image, ImageFile) and image.tile else None
+    raw = (
+        image.tile[0].args
+        if image.format == "PNG" and isinstance(image, ImageFile) and image.tile
+        else None
+    )
     if raw in KEYS and isinstance(key, int | tuple):
         bits, step = KEYS[raw]
-        scaled = [(sample & ((1 << bits) - 1)) * step for sample in (key if isinstance(key, tuple) else (key,))]
+        scaled = [
+            (sample & ((1 << bits) - 1)) * step
+            for sample in (key if isinstance(key, tuple) else (key,))
+        ]
         image.info["transparency"] = tuple(scaled) if isinstance(key, tuple) else scaled[0]
     elif raw == "RGB;16B" and isinstance(key, tuple):
         image.info["transparency"] = tuple(sample >> 8 for sample in key)
@@ -282,14 +320,29 @@ def _samples_of(image: Image.Image, where: str) -> _Samples:
     InputError where their range is not known: Pillow would take the lowest 8 or 16 bits of any of them.
     """
     tags: Any = getattr(image, "tag_v2", {})
-    bits, form = (_first(tags.get(tag, default)) for tag, default in ((BITS_PER_SAMPLE, 16), (SAMPLE_FORMAT, 1)))
-    kind = "floating-point" if image.mode == "F" else "signed" if form == 2 else f"{bits}-bit" if bits > 16 else ""
-    if not kind and image.mode == "I" and not tags:  # of a PGM, or made by hand: 16 bits, or nobody knows how many
+    bits, form = (
+        _first(tags.get(tag, default))
+        for tag, default in ((BITS_PER_SAMPLE, 16), (SAMPLE_FORMAT, 1))
+    )
+    kind = (
+        "floating-point"
+        if image.mode == "F"
+        else "signed"
+        if form == 2
+        else f"{bits}-bit"
+        if bits > 16
+        else ""
+    )
+    if (
+        not kind and image.mode == "I" and not tags
+    ):  # of a PGM, or made by hand: 16 bits, or nobody knows how many
         low, high = image.getextrema()
         kind = "" if low >= 0 and high <= 65535 else "32-bit"  # type: ignore[operator]  # one band: two numbers
     if kind:
         expected = "expected unsigned pixels of up to 16 bits"
-        raise InputError(where, f"{expected}, got {kind} pixels whose range is not known; save it as 8-bit")
+        raise InputError(
+            where, f"{expected}, got {kind} pixels whose range is not known; save it as 8-bit"
+        )
     return _Samples(bits, tags.get(PHOTOMETRIC) == 0)
 
 
@@ -332,7 +385,9 @@ def _to_size(image: Image.Image, rule: ImageRule, where: str) -> Image.Image:
     return image.resize((width, height), resample, box=box)
 
 
-def _to_shorter(image: Image.Image, shorter_px: int, resample: Image.Resampling, where: str) -> Image.Image:
+def _to_shorter(
+    image: Image.Image, shorter_px: int, resample: Image.Resampling, where: str
+) -> Image.Image:
     """Return the image with its shorter side scaled to `shorter_px`; the other side is cut to whole pixels."""
     width, height = (shorter_px * side // min(image.size) for side in image.size)
     if width * height > MAX_PIXELS:  # of an image of few pixels that is very long

@@ -57,11 +57,17 @@ def _open(path: str) -> tuple[Any, int]:
 
     about = parquet.read_metadata(path)
     leaves = [about.schema.column(k) for k in range(about.num_columns)]
-    named = [leaf for leaf in leaves if leaf.path.split(".")[-1] == "bytes" and leaf.max_repetition_level == 0]
+    named = [
+        leaf
+        for leaf in leaves
+        if leaf.path.split(".")[-1] == "bytes" and leaf.max_repetition_level == 0
+    ]
     if len(named) != 1 or named[0].physical_type != "BYTE_ARRAY":
         have = ", ".join(leaf.path for leaf in leaves)[:300]
         raise InputError(path, f"expected one column `bytes` that holds image files, got {have}")
-    return parquet.ParquetFile(path, metadata=about, read_dictionary=[named[0].path]), leaves.index(named[0])
+    return parquet.ParquetFile(path, metadata=about, read_dictionary=[named[0].path]), leaves.index(
+        named[0]
+    )
 
 
 def _version(path: str) -> tuple[int, ...]:
@@ -78,7 +84,10 @@ def _images(path: str, group: int, version: tuple[int, ...]) -> Any:
     file, leaf = _open(path)
     size = file.metadata.row_group(group).column(leaf).total_uncompressed_size
     if size > MAX_BYTES:
-        raise InputError(path, f"expected row groups of {MAX_BYTES} bytes at most, got {size}; write smaller ones")
+        raise InputError(
+            path,
+            f"expected row groups of {MAX_BYTES} bytes at most, got {size}; write smaller ones",
+        )
     table = file.read_row_group(group, columns=[file.schema.column(leaf).path], use_threads=False)
     while types.is_struct(table.schema.types[0]):
         table = table.flatten()
@@ -92,8 +101,12 @@ def _errors(path: str) -> Iterator[None]:
         import pyarrow
         import pyarrow.parquet
     except ImportError as error:
-        raise ServeError(f"{path}: pyarrow cannot be imported; pip install 'convline[parquet]'") from error
+        raise ServeError(
+            f"{path}: pyarrow cannot be imported; pip install 'convline[parquet]'"
+        ) from error
     try:
         yield
     except (pyarrow.ArrowException, OSError, ValueError, LookupError) as error:
-        raise InputError(path, f"the file cannot be read: {' '.join(str(error).split())[:300]}") from error
+        raise InputError(
+            path, f"the file cannot be read: {' '.join(str(error).split())[:300]}"
+        ) from error

@@ -50,7 +50,9 @@ def classify(
     run = runner(model, batch)
     with Crew(lambda: threads(workers)) as crew:
         groups = batched(sources, batch)
-        answers = in_order(crew, lambda group: answer(model, run, group, top_k), groups, AHEAD * workers)
+        answers = in_order(
+            crew, lambda group: answer(model, run, group, top_k), groups, AHEAD * workers
+        )
         yield from (found.rows for found in answers)
 
 
@@ -81,7 +83,9 @@ def _known(decoded: list[Images | str], group: list[Source]) -> list[Images | st
 def _name(picture: ImageLike, place: int) -> str:
     if isinstance(picture, str | os.PathLike):
         return os.fspath(picture)
-    name = getattr(picture, "name", None) or getattr(picture, "filename", None)  # of an open file, of Pillow
+    name = getattr(picture, "name", None) or getattr(
+        picture, "filename", None
+    )  # of an open file, of Pillow
     return name if isinstance(name, str) else f"image {place}"
 
 
@@ -125,7 +129,9 @@ class Bound:
             return np.asarray(fetch(binding)[self.place][: len(images)])
 
 
-def answer(model: Classifier, run: Run, group: list[Source], top_k: int, decode: Decode | None = None) -> Answer:
+def answer(
+    model: Classifier, run: Run, group: list[Source], top_k: int, decode: Decode | None = None
+) -> Answer:
     """Return one row per source; only what was decoded enters the batch, and answers go back to their own place."""
     started = time.perf_counter()
     labels = model.labels
@@ -141,7 +147,9 @@ def answer(model: Classifier, run: Run, group: list[Source], top_k: int, decode:
     blank: Row = dict.fromkeys(columns_of(top_k))
     rows = []
     for place, (source, image) in enumerate(zip(group, decoded, strict=True)):
-        found: Row = {"status": "error", "error": image} if isinstance(image, str) else answers[place]
+        found: Row = (
+            {"status": "error", "error": image} if isinstance(image, str) else answers[place]
+        )
         rows.append(blank | {"path": source.path} | found)
     return Answer(rows, between - started, ended - between, flat)
 
@@ -150,7 +158,9 @@ def fingerprint(group: list[Source]) -> bytes:
     """Return a hash of what the sources are: paths and contents, or the reasons why there is none."""
     seen = hashlib.sha256()
     for source in map(Source.held, group):
-        content = source.member.data if isinstance(source.member, Held) else (source.error or "").encode()
+        content = (
+            source.member.data if isinstance(source.member, Held) else (source.error or "").encode()
+        )
         seen.update(os.fsencode(source.path) + b"\0" + hashlib.sha256(content).digest())
     return seen.digest()
 
@@ -169,12 +179,19 @@ def decode_all(rule: ImageRule, group: list[Source]) -> list[Images | str]:
 def _rankings(probabilities: npt.NDArray[np.float32], labels: list[str], top_k: int) -> list[Row]:
     """Return label, score, label_2, ... of the most probable classes of each image; the first class wins a tie."""
     best = np.argsort(-probabilities, axis=1, kind="stable")[:, :top_k]
-    scores = np.take_along_axis(probabilities, best, axis=1).tolist()  # Python's numbers: one conversion for all
+    scores = np.take_along_axis(
+        probabilities, best, axis=1
+    ).tolist()  # Python's numbers: one conversion for all
     sound = np.asarray(np.isfinite(probabilities).all(axis=1))
-    names = [(_ranked("label", rank), _ranked("score", rank)) for rank in range(1, best.shape[1] + 1)]
+    names = [
+        (_ranked("label", rank), _ranked("score", rank)) for rank in range(1, best.shape[1] + 1)
+    ]
     rows: list[Row] = []
     for place, (classes, values) in enumerate(zip(best.tolist(), scores, strict=True)):
-        row: Row = {"status": "error", "error": "the model answered probabilities that are not finite"}
+        row: Row = {
+            "status": "error",
+            "error": "the model answered probabilities that are not finite",
+        }
         if sound[place]:
             row = {"status": "ok"}
             for (label, score), index, value in zip(names, classes, values, strict=True):

@@ -19,7 +19,18 @@ from convline.images.parquet_images import Cell
 
 PACKED = (*archives.SUFFIXES, parquet_images.SUFFIX)
 SERIES = (".csv", ".tsv", ".parquet")
-UNREAD = (".heic", ".heif", ".avif", ".jxl", ".dng", ".cr2", ".nef", ".arw", ".svg", ".pdf")  # images of other kinds
+UNREAD = (
+    ".heic",
+    ".heif",
+    ".avif",
+    ".jxl",
+    ".dng",
+    ".cr2",
+    ".nef",
+    ".arw",
+    ".svg",
+    ".pdf",
+)  # images of other kinds
 COMPRESSED = (".gz", ".tgz", ".bz2", ".tbz2", ".xz", ".txz", ".zst", ".7z", ".rar")
 
 
@@ -38,7 +49,9 @@ class Source(NamedTuple):
 
     path: str
     error: str | None = None
-    member: Member | Cell | Held | None = None  # path is then <archive>/<name>, of Parquet <file>#<row>
+    member: Member | Cell | Held | None = (
+        None  # path is then <archive>/<name>, of Parquet <file>#<row>
+    )
 
     def read(self, rule: ImageRule) -> npt.NDArray[np.uint8]:
         """Return the image, uint8 (H, W, C); InputError says why there is none."""
@@ -84,7 +97,9 @@ class ImageSources:
     packed: tuple[str, ...] = PACKED
     kind = "image files"
 
-    def __init__(self, paths: Sequence[str], stdin: IO[bytes], *, nul: bool = False, live: bool = False) -> None:
+    def __init__(
+        self, paths: Sequence[str], stdin: IO[bytes], *, nul: bool = False, live: bool = False
+    ) -> None:
         self.paths = paths
         self.stdin = stdin
         self.separator = b"\0" if nul else b"\n"
@@ -116,14 +131,21 @@ class ImageSources:
         packed = path.lower().endswith(self.packed)
         if not packed and not os.path.isdir(path):
             cure = f"expected {self.kind}, got a compressed file; decompress it first"
-            yield Source(path, cure if path.lower().endswith(COMPRESSED) and os.path.exists(path) else None)
+            yield Source(
+                path, cure if path.lower().endswith(COMPRESSED) and os.path.exists(path) else None
+            )
             return
         found, self.unread = False, ""
-        for source in self._unpack(path) if packed and not os.path.isdir(path) else self._walk(path):
+        for source in (
+            self._unpack(path) if packed and not os.path.isdir(path) else self._walk(path)
+        ):
             found = True
             yield source
         if not found:
-            yield Source(path, f"the {'archive' if packed else 'folder'} holds no {self.kind}{self._of_other_kinds()}")
+            yield Source(
+                path,
+                f"the {'archive' if packed else 'folder'} holds no {self.kind}{self._of_other_kinds()}",
+            )
 
     def _of_other_kinds(self) -> str:
         cure = f", but {self.unread} files, which are not read; convert them to JPEG or PNG"
@@ -138,7 +160,9 @@ class ImageSources:
     def _unpack(self, path: str) -> Iterator[Source]:
         try:
             for part in (
-                parquet_images.cells(path) if path.lower().endswith(parquet_images.SUFFIX) else archives.members(path)
+                parquet_images.cells(path)
+                if path.lower().endswith(parquet_images.SUFFIX)
+                else archives.members(path)
             ):
                 if isinstance(part, Cell) or self._takes(os.path.basename(part.name)):
                     yield Source(part.path, None, part)
@@ -175,13 +199,22 @@ class ImageSources:
             target = os.path.realpath(entry.path)
             leads_outside = not os.path.join(target, "").startswith(inside)
             if leads_outside and (taken or os.path.isdir(target)):
-                yield Source(entry.path, "a symbolic link that leads outside of the given folder is not followed")
+                yield Source(
+                    entry.path,
+                    "a symbolic link that leads outside of the given folder is not followed",
+                )
                 return
             taken = taken and not os.path.isdir(target)
         if taken:
-            plain = entry.is_file(follow_symlinks=False) or os.path.isfile(entry.path) or not os.path.exists(entry.path)
+            plain = (
+                entry.is_file(follow_symlinks=False)
+                or os.path.isfile(entry.path)
+                or not os.path.exists(entry.path)
+            )
             # One that is given by name is tried: it may be <(zcat ...).
-            yield Source(entry.path, None if plain else "expected a file, got a pipe, socket or device")
+            yield Source(
+                entry.path, None if plain else "expected a file, got a pipe, socket or device"
+            )
         else:
             self._skip(entry.name)
 
@@ -209,8 +242,14 @@ def names_of(paths: Sequence[str]) -> dict[str, str]:
     names: dict[Path, str] = {}
     for group in alike.values():
         parts = [(file.parent / file.stem).parts for file in group]
-        tried = ([Path(*one[-depth:]).as_posix() for one in parts] for depth in range(1, 1 + max(map(len, parts))))
-        distinct = next((some for some in tried if len({*some}) == len(some)), [file.as_posix() for file in group])
+        tried = (
+            [Path(*one[-depth:]).as_posix() for one in parts]
+            for depth in range(1, 1 + max(map(len, parts)))
+        )
+        distinct = next(
+            (some for some in tried if len({*some}) == len(some)),
+            [file.as_posix() for file in group],
+        )
         names |= dict(zip(group, distinct, strict=True))
     return {path: names[file] for path, file in files.items()}
 
@@ -225,7 +264,11 @@ def _split(stream: IO[bytes], separator: bytes, live: bool) -> Iterator[bytes]:
         if not chunk:
             break
         *whole, rest = (rest + chunk).split(separator)
-        yield from (part.removesuffix(b"\r") if separator == b"\n" else part for part in whole if part.strip(b"\r"))
+        yield from (
+            part.removesuffix(b"\r") if separator == b"\n" else part
+            for part in whole
+            if part.strip(b"\r")
+        )
     if rest.strip(b"\r"):
         yield rest
 

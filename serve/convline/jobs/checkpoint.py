@@ -30,7 +30,13 @@ class Mark(NamedTuple):
 
     def after(self, rows: int, failed: int, seen: bytes, part: Part) -> "Mark":
         """Return the mark once a batch is written to the part whose inputs have the hash `seen`."""
-        return Mark(self.rows + rows, self.failed + failed, part.size, chained(self.inputs, seen), part.digest())
+        return Mark(
+            self.rows + rows,
+            self.failed + failed,
+            part.size,
+            chained(self.inputs, seen),
+            part.digest(),
+        )
 
 
 def chained(inputs: str, seen: bytes) -> str:
@@ -51,9 +57,15 @@ def read(target: str) -> tuple[dict[str, Any], Mark] | None:
     try:
         first, *lines = path.read_bytes().splitlines(keepends=True)
         run, size = json.loads(first), part_of(target).stat().st_size
-        marks = [Mark(**json.loads(line)) for line in lines if line.endswith(b"\n")]  # a kill may cut the last line
+        marks = [
+            Mark(**json.loads(line)) for line in lines if line.endswith(b"\n")
+        ]  # a kill may cut the last line
         kinds = {name: type(value) for name, value in Mark()._asdict().items()}
-        if any(type(value) is not kinds[name] for mark in marks for name, value in mark._asdict().items()):
+        if any(
+            type(value) is not kinds[name]
+            for mark in marks
+            for name, value in mark._asdict().items()
+        ):
             raise TypeError("its marks have other values")
         if not isinstance(run, dict) or type(run.get("batch")) is not int or run["batch"] < 1:
             raise TypeError("its first line has no batch size")

@@ -27,7 +27,10 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 AHEAD = 2  # batches per worker that wait or are in work: enough to hide an uneven one, and memory stays flat
 BATCHES = (4, 8, 16, 32, 64)
-GAIN, LONG_RUN = 1.05, 0.05  # a larger batch must be faster by this much; seconds of a run that is long enough
+GAIN, LONG_RUN = (
+    1.05,
+    0.05,
+)  # a larger batch must be faster by this much; seconds of a run that is long enough
 
 
 def batched(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
@@ -97,7 +100,9 @@ def in_order(
         yield next_result()
 
 
-def survivors(crew: Crew, work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result | None]:
+def survivors(
+    crew: Crew, work: Callable[[Item], Result], items: Iterable[Item]
+) -> Iterator[Result | None]:
     """Yield work(item) for each item, one after the other in a crew of one process: None where that dies."""
     for item in items:
         try:
@@ -119,7 +124,9 @@ def processes(count: int, *prepare: Any) -> ProcessPoolExecutor:
 
 
 def _begin(prepare: Callable[..., object] = lambda: None, *arguments: Any) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the first process ends the others
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # Ctrl-C reaches the whole group; the first process ends the others
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     prepare(*arguments)

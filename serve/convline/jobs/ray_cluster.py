@@ -42,7 +42,10 @@ class RayCrew(Crew):
     def __init__(self, worker: Any, count: int, needs: dict[str, int]) -> None:
         import ray
 
-        self.count, self.held = count, worker  # while it is held, an actor that is started anew finds it
+        self.count, self.held = (
+            count,
+            worker,
+        )  # while it is held, an actor that is started anew finds it
         self.lost = ray.exceptions.RayActorError
         kind = ray.remote(max_restarts=-1, max_task_retries=RETRIES, **needs)(_Actor)
         self.actors = [kind.remote(worker) for _ in range(count)]
@@ -72,7 +75,9 @@ class RayCrew(Crew):
 
 
 @contextmanager
-def actors(worker: Any, count: int | None, batch: int | None) -> Iterator[tuple[RayCrew, str, int, int]]:
+def actors(
+    worker: Any, count: int | None, batch: int | None
+) -> Iterator[tuple[RayCrew, str, int, int]]:
     """Give (crew, device in words, batch size, actors) on the cluster that RAY_ADDRESS names, or one of this machine.
 
     count: None: one on each GPU of the cluster where it has any and the device is not cpu, else one on each core.
@@ -81,15 +86,25 @@ def actors(worker: Any, count: int | None, batch: int | None) -> Iterator[tuple[
         import ray
     except ImportError as error:
         raise ServeError(f"--engine ray: {error}; pip install 'convline[ray]'") from error
-    here: dict[str, Any] = {"address": "local", "num_cpus": count or usable_cores(), "include_dashboard": False}
-    ray.init(log_to_driver=False, logging_level="error", **({} if os.environ.get("RAY_ADDRESS") else here))
+    here: dict[str, Any] = {
+        "address": "local",
+        "num_cpus": count or usable_cores(),
+        "include_dashboard": False,
+    }
+    ray.init(
+        log_to_driver=False,
+        logging_level="error",
+        **({} if os.environ.get("RAY_ADDRESS") else here),
+    )
     try:
         there = ray.cluster_resources()
         on_gpu = worker.device != "cpu" and there.get("GPU", 0) >= 1
         needs = {"num_gpus": 1, "num_cpus": 1} if on_gpu else {"num_cpus": 1}
         most = int(there.get("GPU" if on_gpu else "CPU", 0))
         if not 1 <= (count := count or most) <= most:
-            raise ServeError(f"--engine ray: {count} workers asked for, the cluster bears {most}; lower --workers")
+            raise ServeError(
+                f"--engine ray: {count} workers asked for, the cluster bears {most}; lower --workers"
+            )
         held = ray.put(worker)
         device, worker.batch = ray.get(ray.remote(**needs)(_measured).remote(held, batch))
         crew = RayCrew(ray.put(worker), count, needs)

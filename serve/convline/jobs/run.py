@@ -13,7 +13,17 @@ import numpy as np
 
 from convline.errors import ServeError
 from convline.images.decode import ImageRule
-from convline.images.predict import IN_FLIGHT, Bound, Images, Run, answer, columns_of, decode_all, fingerprint, runner
+from convline.images.predict import (
+    IN_FLIGHT,
+    Bound,
+    Images,
+    Run,
+    answer,
+    columns_of,
+    decode_all,
+    fingerprint,
+    runner,
+)
 from convline.images.sources import WAIT, Source
 from convline.jobs import checkpoint, pool
 from convline.jobs.checkpoint import Journal, Mark, chained
@@ -26,7 +36,9 @@ from convline.runtime.model import Classifier, wrap
 from convline.runtime.session import open_session, resolve
 
 SMALL_MODEL = 16 * 2**20  # bytes; below it each process can have a session of its own
-MANY = 512  # inputs from which processes pay for their start, and a measured batch for its measuring
+MANY = (
+    512  # inputs from which processes pay for their start, and a measured batch for its measuring
+)
 FEW = 8  # images of a batch where there are fewer
 PARCEL = 128  # inputs that travel to a process and back at once: a journey costs as much as a few small images
 FATAL = "its decoder ended the whole process"
@@ -56,7 +68,9 @@ class Summary:
     batch: int
     workers: str
     parts: int = 0  # images run at once, where a batch did not fit in the device's memory
-    start: float = 0.0  # seconds until the first batch: the session, and the batch size where it was measured
+    start: float = (
+        0.0  # seconds until the first batch: the session, and the batch size where it was measured
+    )
     decode: float = 0.0  # seconds, summed over the workers, as the next two
     inference: float = 0.0
     writing: float = 0.0
@@ -91,7 +105,9 @@ class Worker:
         A batch of None is measured; so are the workers, at most those given, where `fewer` might be faster.
         """
         cpu, rule = self.model.kind == "cpu", self.model.rule
-        image = np.random.default_rng(0).integers(0, 256, (1, *rule.size, rule.channels), dtype=np.uint8)
+        image = np.random.default_rng(0).integers(
+            0, 256, (1, *rule.size, rule.channels), dtype=np.uint8
+        )
 
         def run(n: int) -> object:  # as batches of n will be run, padding and all
             how, images = runner(self.model, n), np.repeat(image, n, 0)
@@ -112,7 +128,9 @@ class Worker:
         if self.target != "-":
             held = [source.held() for source in group]
             seen = fingerprint([s._replace(error=None) if s.error == FATAL else s for s in held])
-            if self.decoders is None:  # else another process reads faster than it is sent what was read
+            if (
+                self.decoders is None
+            ):  # else another process reads faster than it is sent what was read
                 group = held
         found = answer(self.model, self.run, group, self.top_k, self.decode)
         started = time.perf_counter()
@@ -146,7 +164,9 @@ def _prepare(worker: Worker) -> None:
 
 
 def _start(batch: int | None) -> tuple[str, int, int]:
-    return _worker.start(batch, 1, BATCHES[3:])  # a small model: rows cost as much as running it, and a call of each
+    return _worker.start(
+        batch, 1, BATCHES[3:]
+    )  # a small model: rows cost as much as running it, and a call of each
 
 
 def _chunks(parcel: Parcel) -> list[Chunk]:
@@ -162,11 +182,14 @@ def label_images(
     *,
     top_k: int = 1,
     batch: int | None = None,  # None: measured
-    workers: int | None = None,  # None: one per usable core, or fewer where that was measured to be faster
+    workers: int
+    | None = None,  # None: one per usable core, or fewer where that was measured to be faster
     resume: bool = False,
     form: str | None = None,  # None: by the suffix of output
     engine: str = "local",  # or ray: on a cluster
-    watch: Callable[[Summary], None] = lambda summary: None,  # called before the first batch and after each
+    watch: Callable[[Summary], None] = lambda summary: (
+        None
+    ),  # called before the first batch and after each
 ) -> Summary:
     """Write one row per source to `output` ("-" is stdout), in order; ServeError says what cannot be done at all."""
     begun = checkpoint.read(output) if resume else None
@@ -177,14 +200,21 @@ def label_images(
     count = min(workers or usable_cores(), FEW if late else max(1, len(first)))
     if batch is None and len(first) < MANY:
         batch = FEW if late else max(1, min(FEW, -(-len(first) // count)))
-    worker, starting = Worker(contract, device, top_k, output, form_of(output, form)), time.perf_counter()
+    worker, starting = (
+        Worker(contract, device, top_k, output, form_of(output, form)),
+        time.perf_counter(),
+    )
     many = len(first) == MANY
     if engine == "ray":
         crews = on_a_cluster(worker, workers, batch)
     else:
         crews = side_by_side(worker, count, batch, many=many, fewer=many and workers is None)
     with crews as (crew, work, size, summary):
-        summary.mark, summary.resumed, summary.start = mark, mark.rows, time.perf_counter() - starting
+        summary.mark, summary.resumed, summary.start = (
+            mark,
+            mark.rows,
+            time.perf_counter() - starting,
+        )
         watch(summary)
         run = {"model": contract.digest, "columns": list(columns_of(top_k)), "batch": summary.batch}
         run |= {"format": form} if form else {}
@@ -193,9 +223,17 @@ def label_images(
         named, several = chain(first, [WAIT] * late, remaining), max(1, size // summary.batch)
         groups = batched(named, summary.batch)
         pass_over(map(fingerprint, groups), mark, output)
-        parcels = batched(groups, several) if output != "-" else live_parcels(named, summary.batch, several)
-        found = in_order(crew, work, parcels, AHEAD * (crew.count or count), partial(isolated, worker))
-        write_chunks(output, columns_of(top_k), stdout, run, chain.from_iterable(found), summary, watch, form)
+        parcels = (
+            batched(groups, several)
+            if output != "-"
+            else live_parcels(named, summary.batch, several)
+        )
+        found = in_order(
+            crew, work, parcels, AHEAD * (crew.count or count), partial(isolated, worker)
+        )
+        write_chunks(
+            output, columns_of(top_k), stdout, run, chain.from_iterable(found), summary, watch, form
+        )
     how = vars(worker).get("run")  # of workers in this process
     if isinstance(how, Bound) and how.size < summary.batch:
         summary.parts = how.size
@@ -271,7 +309,9 @@ def side_by_side(
     cpu = resolve(worker.device) == "cpu"
     if many and cpu and count > 1 and len(worker.contract.bytes) <= SMALL_MODEL:
         with Crew(lambda: processes(count, _prepare, worker)) as crew:
-            starting = [crew.submit(_start, batch) for _ in range(count)]  # all at once, as they will run
+            starting = [
+                crew.submit(_start, batch) for _ in range(count)
+            ]  # all at once, as they will run
             (device, batch, _), *_ = [start.result() for start in starting]
             yield crew, _chunks, PARCEL, Summary(device, Mark(), 0, batch, f"{count} processes")
         return
@@ -302,7 +342,9 @@ def isolated(worker: Worker, parcel: Parcel) -> list[Chunk]:
     decode = partial(decode_all, ImageRule.from_dict(worker.contract.document["input"]))
     with Crew(lambda: processes(1, _prepare, worker)) as crew:
         lives = pool.survivors(crew, decode, ([source] for group in parcel for source in group))
-        parcel = [[s if next(lives) else s._replace(error=FATAL) for s in group] for group in parcel]
+        parcel = [
+            [s if next(lives) else s._replace(error=FATAL) for s in group] for group in parcel
+        ]
         try:
             return crew.submit(_chunks, parcel).result()
         except BrokenProcessPool as error:
@@ -323,7 +365,9 @@ def pass_over(prints: Iterator[bytes], mark: Mark, target: str) -> None:
 
 
 @contextmanager
-def noted(target: str, run: dict[str, Any], mark: Mark, part: Part) -> Iterator[Callable[[Mark], None]]:
+def noted(
+    target: str, run: dict[str, Any], mark: Mark, part: Part
+) -> Iterator[Callable[[Mark], None]]:
     """Give a function that notes marks in the journal of a file, none for stdout; the last is noted on the way out."""
     if target == "-":
         yield lambda mark: None

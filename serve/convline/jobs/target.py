@@ -51,9 +51,13 @@ def check_replaceable(target: str, own: Own) -> None:
         if stat.S_ISDIR(status.st_mode):
             raise ServeError(f"{target}: expected a file to write, got a folder; name a file in it")
         if not stat.S_ISREG(status.st_mode):
-            raise ServeError(f"{target}: expected a regular file to write, got a link, pipe or device; {CHOOSE}")
+            raise ServeError(
+                f"{target}: expected a regular file to write, got a link, pipe or device; {CHOOSE}"
+            )
         if not (status.st_mode & 0o222 and os.access(path, os.W_OK)):
-            raise ServeError(f"{target}: expected a file that can be written, got a read-only one; {CHOOSE}")
+            raise ServeError(
+                f"{target}: expected a file that can be written, got a read-only one; {CHOOSE}"
+            )
         if status.st_size and not own(path):
             what = "expected a new name or an earlier result of `infer`, got another file"
             raise ServeError(f"{target}: {what}; remove it or {CHOOSE}")
@@ -81,8 +85,14 @@ def check_folder_apart(option: str, folder: str, inputs: Iterable[str]) -> None:
         inside = own.is_relative_to(path) if path.is_dir() else own == path.parent and path.exists()
         if inside:
             what = f"expected a folder apart from the inputs, got one that {name} is in"
-            what = what if not path.is_dir() else f"expected a folder apart from the inputs, got one inside {name}"
-            raise ServeError(f"{option} {folder}: {what}; a second run would read the results of the first")
+            what = (
+                what
+                if not path.is_dir()
+                else f"expected a folder apart from the inputs, got one inside {name}"
+            )
+            raise ServeError(
+                f"{option} {folder}: {what}; a second run would read the results of the first"
+            )
 
 
 def _written(target: str) -> list[str]:
@@ -109,7 +119,9 @@ def _check_left(path: Path, beginning: bytes) -> None:
         return
     except OSError as error:
         raise ServeError(f"{path}: cannot be written ({error.strerror}); {CHOOSE}") from error
-    raise ServeError(f"{path}: expected what an earlier run left, got another file; move it or {CHOOSE}")
+    raise ServeError(
+        f"{path}: expected what an earlier run left, got another file; move it or {CHOOSE}"
+    )
 
 
 def _of_path(name: str | int) -> Identity | None:
@@ -138,11 +150,15 @@ def open_part(target: str, own: Own) -> Iterator[IO[bytes]]:
         mode = stat.S_IMODE(path.stat().st_mode) if path.exists() else None
         file = _locked(part, 0o666 if mode is None else mode)
     except OSError as error:
-        raise ServeError(f"{part}: cannot be written ({error.strerror}); make the folder or {CHOOSE}") from error
+        raise ServeError(
+            f"{part}: cannot be written ({error.strerror}); make the folder or {CHOOSE}"
+        ) from error
     with file:
         head = file.read(1)
         if head and not own(part) and not Path(f"{part}.journal").exists():
-            raise ServeError(f"{part}: expected what an earlier run left, got another file; move it or {CHOOSE}")
+            raise ServeError(
+                f"{part}: expected what an earlier run left, got another file; move it or {CHOOSE}"
+            )
         if mode is not None and sys.platform != "win32":
             os.fchmod(file.fileno(), mode)
         file.seek(0)
@@ -180,9 +196,13 @@ def _locked(part: Path, mode: int) -> IO[bytes]:
         number = os.open(part, flags, mode)
         if not stat.S_ISREG(os.fstat(number).st_mode):
             os.close(number)
-            raise ServeError(f"{part}: expected a regular file to write, got a pipe or device; {CHOOSE}")
+            raise ServeError(
+                f"{part}: expected a regular file to write, got a pipe or device; {CHOOSE}"
+            )
         file = os.fdopen(number, "r+b")
-        if _lock(file) and _of_path(str(part)) == _of_path(file.fileno()):  # else the other has just renamed it
+        if _lock(file) and _of_path(str(part)) == _of_path(
+            file.fileno()
+        ):  # else the other has just renamed it
             return file
         holder = _holder(file)
         file.close()

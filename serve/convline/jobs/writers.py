@@ -36,7 +36,9 @@ from convline.jobs.target import HEAD, part_of, real
 Row = dict[str, str | float | None]
 Columns = dict[str, type]  # name -> str or float, in order
 Words = tuple[list[str | None], npt.NDArray[np.int64]]  # words, and which of them each row holds
-Cells = list[str | None] | Words | npt.NDArray[Any]  # a column: text, numbers (float64, nan is none) or plain ASCII
+Cells = (
+    list[str | None] | Words | npt.NDArray[Any]
+)  # a column: text, numbers (float64, nan is none) or plain ASCII
 Block = dict[str, Cells]  # rows as columns
 Write = Callable[[Sequence[Row] | Block], None]
 Encode = Callable[[Sequence[Row] | Block], bytes]
@@ -44,11 +46,19 @@ Encode = Callable[[Sequence[Row] | Block], bytes]
 FORMS = ("csv", "jsonl", "parquet")
 SUFFIXES = tuple(f".{form}" for form in FORMS)
 GROUP = 2**25  # bytes of lines that are a group of Parquet; no line is longer
-FORMULA = re.compile(r"'*(?:[=@\t\r]|[+\-].*[(|!#\[])", re.DOTALL)  # a call, DDE, another sheet, file or table
+FORMULA = re.compile(
+    r"'*(?:[=@\t\r]|[+\-].*[(|!#\[])", re.DOTALL
+)  # a call, DDE, another sheet, file or table
 QUOTED = re.compile(r'[",\n]')
 LONGEST = 4096  # bytes of a cell that many rows may repeat
-DIGITS, MOST = 24, 2**30  # bytes of a number and its quotes, at most; of lines that are joined at once
-FEW_ROWS, MANY_ROWS = 100, 1000  # fewer are as fast one by one; from the second on pyarrow is imported for them
+DIGITS, MOST = (
+    24,
+    2**30,
+)  # bytes of a number and its quotes, at most; of lines that are joined at once
+FEW_ROWS, MANY_ROWS = (
+    100,
+    1000,
+)  # fewer are as fast one by one; from the second on pyarrow is imported for them
 REPEATED = 1024  # texts that are kept as they are written: ids and errors come again
 
 
@@ -64,9 +74,17 @@ def is_table(path: Path) -> bool:
             names = [*json.loads(head.partition(b"\n")[0])]
         else:
             names = next(csv.reader(io.StringIO(head.decode(errors="replace"), newline="")), [])
-    except (ValueError, OSError, RecursionError, csv.Error):  # pyarrow's errors are of the first two
+    except (
+        ValueError,
+        OSError,
+        RecursionError,
+        csv.Error,
+    ):  # pyarrow's errors are of the first two
         return False
-    return names[:2] in (["unique_id", "ds"], ["path", "label"]) and names[-2:] == ["status", "error"]
+    return names[:2] in (["unique_id", "ds"], ["path", "label"]) and names[-2:] == [
+        "status",
+        "error",
+    ]
 
 
 def form_of(target: str, asked: str | None = None) -> str:
@@ -100,7 +118,10 @@ def to_csv(rows: Sequence[Row] | Block) -> bytes:
         return lines
     text = io.StringIO(newline="")
     # Before Python 3.13 the csv module leaves a lone CR unquoted, and readers then see a new row there.
-    writers = [csv.writer(text, lineterminator="\n", quoting=how) for how in (csv.QUOTE_MINIMAL, csv.QUOTE_ALL)]
+    writers = [
+        csv.writer(text, lineterminator="\n", quoting=how)
+        for how in (csv.QUOTE_MINIMAL, csv.QUOTE_ALL)
+    ]
     for row in zip(*[texts(cells, _csv_cell) for cells in block.values()], strict=True):
         writers[any("\r" in cell for cell in row)].writerow(row)
     return text.getvalue().encode()
@@ -109,7 +130,9 @@ def to_csv(rows: Sequence[Row] | Block) -> bytes:
 def to_jsonl(rows: Sequence[Row] | Block) -> bytes:
     """Return rows as one JSON object a line."""
     block = rows if isinstance(rows, dict) else block_of(rows)
-    marks = [f"{', ' if place else '{'}{json.dumps(name)}: ".encode() for place, name in enumerate(block)]
+    marks = [
+        f"{', ' if place else '{'}{json.dumps(name)}: ".encode() for place, name in enumerate(block)
+    ]
     if (lines := _joined(block, Form(marks, b"}\n", _json_bytes, b'"', b"null"))) is not None:
         return lines
     columns = [map(str.encode, texts(cells, _json_cell)) for cells in block.values()]
@@ -122,7 +145,9 @@ class Form(NamedTuple):
 
     marks: list[bytes]
     end: bytes
-    word: Callable[[str | None], bytes | None]  # of a text; None where the row must be written by itself
+    word: Callable[
+        [str | None], bytes | None
+    ]  # of a text; None where the row must be written by itself
     quote: bytes  # around plain ASCII
     missing: bytes  # for a number or plain ASCII that is not there
 
@@ -132,7 +157,10 @@ def _joined(block: Block, form: Form) -> bytes | None:
 
     Faster by several times than cells one by one; it imports pyarrow, which takes as long as writing 50,000 rows does.
     """
-    rows = min((len(cells[1] if isinstance(cells, tuple) else cells) for cells in block.values()), default=0)
+    rows = min(
+        (len(cells[1] if isinstance(cells, tuple) else cells) for cells in block.values()),
+        default=0,
+    )
     if rows < (FEW_ROWS if "pyarrow" in sys.modules else MANY_ROWS):
         return None
     try:
@@ -156,24 +184,34 @@ def _joined(block: Block, form: Form) -> bytes | None:
             longest += length
         elif cells.dtype.kind == "f":
             numbers = single(cells)
-            column = plain_array(pyarrow.float32(), numbers, np.isfinite(numbers)).cast(pyarrow.string()).view(text)
+            column = (
+                plain_array(pyarrow.float32(), numbers, np.isfinite(numbers))
+                .cast(pyarrow.string())
+                .view(text)
+            )
         else:
             lengths = np.char.str_len(cells)
             column = binary(cells.tobytes().translate(None, b"\0"), lengths, lengths > 0)
             longest += cells.itemsize
             if form.quote:
                 quote = scalar(form.quote)
-                column = compute.binary_join_element_wise(quote, column, quote, nothing)  # of null null
+                column = compute.binary_join_element_wise(
+                    quote, column, quote, nothing
+                )  # of null null
         parts += [scalar(mark), column]
         longest += len(mark) + DIGITS
     if rows * longest > MOST:
         return None
     parts += [scalar(form.end), nothing]
-    lines = compute.binary_join_element_wise(*parts, null_handling="replace", null_replacement=form.missing)
+    lines = compute.binary_join_element_wise(
+        *parts, null_handling="replace", null_replacement=form.missing
+    )
     return bytes(lines.buffers()[2])
 
 
-def binary(data: bytes, lengths: npt.NDArray[np.int64], known: npt.NDArray[np.bool_] | None = None) -> Any:
+def binary(
+    data: bytes, lengths: npt.NDArray[np.int64], known: npt.NDArray[np.bool_] | None = None
+) -> Any:
     """Return a pyarrow array of binary cells that lie one behind the other in `data`, null where not known."""
     import pyarrow
 
@@ -187,18 +225,26 @@ def scalar(data: bytes) -> Any:
     return binary(data, np.array([len(data)]))[0]
 
 
-def plain_array(kind: Any, values: npt.NDArray[Any], known: npt.NDArray[np.bool_] | None = None) -> Any:
+def plain_array(
+    kind: Any, values: npt.NDArray[Any], known: npt.NDArray[np.bool_] | None = None
+) -> Any:
     """Return a pyarrow array of numbers, null where not known."""
     import pyarrow
 
     values = np.ascontiguousarray(values, kind.to_pandas_dtype())
-    return pyarrow.Array.from_buffers(kind, len(values), [_validity(known), pyarrow.py_buffer(values)])
+    return pyarrow.Array.from_buffers(
+        kind, len(values), [_validity(known), pyarrow.py_buffer(values)]
+    )
 
 
 def _validity(known: npt.NDArray[np.bool_] | None) -> Any:
     import pyarrow
 
-    return None if known is None or known.all() else pyarrow.py_buffer(np.packbits(known, bitorder="little"))
+    return (
+        None
+        if known is None or known.all()
+        else pyarrow.py_buffer(np.packbits(known, bitorder="little"))
+    )
 
 
 def single(numbers: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.float32]:
@@ -213,7 +259,10 @@ def shortest(numbers: npt.NDArray[np.floating[Any]]) -> list[str | None]:
     # numpy finds the digits, nine at most; %g writes them.
     written = ("%.9g " * len(found) % tuple(map(float, found.astype("S").tolist()))).split()
     known = np.isfinite(found).tolist()
-    return [(_exponent(t) if "e" in t else t) if finite else None for t, finite in zip(written, known, strict=True)]
+    return [
+        (_exponent(t) if "e" in t else t) if finite else None
+        for t, finite in zip(written, known, strict=True)
+    ]
 
 
 def _exponent(text: str) -> str:
@@ -231,7 +280,11 @@ def texts(cells: Cells, word: Callable[[str | None], str]) -> list[str]:
     if isinstance(cells, tuple):
         known = [word(cell) for cell in cells[0]]
         return [known[code] for code in cells[1].tolist()]
-    words = [cell.decode() or None for cell in cells.tolist()] if isinstance(cells, np.ndarray) else cells
+    words = (
+        [cell.decode() or None for cell in cells.tolist()]
+        if isinstance(cells, np.ndarray)
+        else cells
+    )
     made = {cell: word(cell) for cell in {*words}}
     return [made[cell] for cell in words]
 
@@ -368,7 +421,9 @@ def _to_parquet(lines: Path, target: IO[bytes], columns: Columns) -> None:
     parse = pyarrow.json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="error")
     with pyarrow.parquet.ParquetWriter(target, schema) as writer:
         if lines.stat().st_size:
-            for rows in pyarrow.json.open_json(lines, pyarrow.json.ReadOptions(block_size=GROUP), parse):
+            for rows in pyarrow.json.open_json(
+                lines, pyarrow.json.ReadOptions(block_size=GROUP), parse
+            ):
                 writer.write_batch(rows)
 
 

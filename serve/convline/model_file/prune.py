@@ -8,15 +8,28 @@ from collections.abc import Sequence
 
 from convline.model_file.wire import GRAPH, Field, encode_bytes, fields, messages
 
-NODE, INITIALIZER, INPUT, OUTPUT = 1, 5, 11, 12  # of a GraphProto; a node's fields 1 and 2 name inputs and outputs
-NAMED = {INITIALIZER: 8, INPUT: 1, OUTPUT: 1, 13: 1}  # the field that names each; 13 are inner values
+NODE, INITIALIZER, INPUT, OUTPUT = (
+    1,
+    5,
+    11,
+    12,
+)  # of a GraphProto; a node's fields 1 and 2 name inputs and outputs
+NAMED = {
+    INITIALIZER: 8,
+    INPUT: 1,
+    OUTPUT: 1,
+    13: 1,
+}  # the field that names each; 13 are inner values
 
 
 def only(model: bytes, outputs: Sequence[str]) -> bytes:
     """Return a ModelProto that `convline.model_file.document.read` let pass with these outputs alone, and what they need."""
     found = fields(memoryview(model))
     return b"".join(
-        encode_bytes(GRAPH, _part(inside(f), outputs)) if f.number == GRAPH else model[f.start : f.stop] for f in found
+        encode_bytes(GRAPH, _part(inside(f), outputs))
+        if f.number == GRAPH
+        else model[f.start : f.stop]
+        for f in found
     )
 
 
@@ -24,7 +37,12 @@ def output_names(model: bytes) -> list[str]:
     """Return the names of a graph's outputs, in order."""
     graph = next(inside(f) for f in fields(memoryview(model)) if f.number == GRAPH)
     outputs = (inside(f) for f in fields(graph) if f.number == OUTPUT)
-    return [str(inside(f), "utf-8", "replace") for o in outputs for f in fields(o) if f.number == NAMED[OUTPUT]]
+    return [
+        str(inside(f), "utf-8", "replace")
+        for o in outputs
+        for f in fields(o)
+        if f.number == NAMED[OUTPUT]
+    ]
 
 
 def _part(graph: memoryview, outputs: Sequence[str]) -> bytes:
@@ -34,7 +52,9 @@ def _part(graph: memoryview, outputs: Sequence[str]) -> bytes:
     for field in reversed([f for f in found if f.number == NODE]):
         if needed & names(inside(field), 2):
             kept.add(field.start)
-            for message in messages(inside(field), "node"):  # a loop's inner nodes read from outside, too
+            for message in messages(
+                inside(field), "node"
+            ):  # a loop's inner nodes read from outside, too
                 needed |= names(message.bytes, 1) if message.kind == "node" else set()
     for field in found:
         if field.number in NAMED:

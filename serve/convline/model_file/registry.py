@@ -50,16 +50,22 @@ def locate(
         best = _recommended(path, device) if variant == "auto" else variant
         why = f"{best}, as asked" if variant == best else f"{best}, recommended for {device}"
         if not runs_on(best, device):
-            raise ModelFileError(f"{model}: {best} runs on a CPU alone, got {device}; add --device cpu")
+            raise ModelFileError(
+                f"{model}: {best} runs on a CPU alone, got {device}; add --device cpu"
+            )
         path = path / file_of(best)
         if not path.exists() and best != "fp32":
             raise ModelFileError(f"{model}: it has no {best} variant; leave --variant out")
     elif variant != "auto":
-        raise ModelFileError(f"{model}: --variant is of a package, and this is a file; leave it out")
+        raise ModelFileError(
+            f"{model}: --variant is of a package, and this is a file; leave it out"
+        )
     if not path.exists():
         close = difflib.get_close_matches(model, names(), 1)
         meant = f"did you mean {close[0]!r}? " if close else ""
-        raise ModelFileError(f"{model}: no such model; {meant}give an .onnx file, a package folder, or {_entries()}")
+        raise ModelFileError(
+            f"{model}: no such model; {meant}give an .onnx file, a package folder, or {_entries()}"
+        )
     return path, _agreed(path, sha256, _manifest_sha256(path)), why
 
 
@@ -79,7 +85,9 @@ def folders() -> list[Path]:
 
 def packages() -> dict[str, Path]:
     """Return the folder of each package by its name, in order of names."""
-    found = [file.parent for folder in reversed(folders()) for file in folder.glob(f"*/{MODEL_FILE}")]
+    found = [
+        file.parent for folder in reversed(folders()) for file in folder.glob(f"*/{MODEL_FILE}")
+    ]
     return dict(sorted({folder.name: folder for folder in found}.items()))
 
 
@@ -113,7 +121,11 @@ def complete(ctx: click.Context, param: click.Parameter, start: str) -> list[Com
 
 def _entries() -> str:
     searched = ", ".join(map(str, folders()))
-    return f"one of: {', '.join(found)}" if (found := names()) else f"let {FOLDERS} list more folders than {searched}"
+    return (
+        f"one of: {', '.join(found)}"
+        if (found := names())
+        else f"let {FOLDERS} list more folders than {searched}"
+    )
 
 
 def _manifest_sha256(path: Path) -> str | None:

@@ -15,7 +15,10 @@ from convline.timeseries.calendar_features import FEATURES
 FORMAT = 1
 TASKS = ("classification", "forecasting")
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
-CROPS = ("crop", "torchvision")  # both scale the shorter side and cut the centre; torchvision's at whole pixels
+CROPS = (
+    "crop",
+    "torchvision",
+)  # both scale the shorter side and cut the centre; torchvision's at whole pixels
 UNITS = ("seconds", "months", "index")
 MAX_IMAGE_SIDE = 8192  # bounds what a hostile file can make us allocate: 192 MiB for one rgb image
 MAX_STEPS = 1_000_000  # context and horizon, rows
@@ -28,27 +31,46 @@ def _integer(low: int, high: int) -> Rule:
 
 
 def _one_of(*choices: object) -> Rule:
-    return f"one of {', '.join(map(repr, choices))}", lambda v: any(type(v) is type(c) and v == c for c in choices)
+    return f"one of {', '.join(map(repr, choices))}", lambda v: any(
+        type(v) is type(c) and v == c for c in choices
+    )
 
 
 def _is_text(value: Any) -> bool:
     """Non-empty, and valid Unicode: JSON can escape a lone surrogate, which no output file could hold."""
-    return isinstance(value, str) and value != "" and not any("\ud800" <= char <= "\udfff" for char in value)
+    return (
+        isinstance(value, str)
+        and value != ""
+        and not any("\ud800" <= char <= "\udfff" for char in value)
+    )
 
 
 def _are_names(value: Any) -> bool:
-    return isinstance(value, list) and len(value) > 0 and all(map(_is_text, value)) and len({*value}) == len(value)
+    return (
+        isinstance(value, list)
+        and len(value) > 0
+        and all(map(_is_text, value))
+        and len({*value}) == len(value)
+    )
 
 
 def _are_integers(value: Any, count: int, low: int, high: int) -> bool:
-    return isinstance(value, list) and len(value) == count and all(type(v) is int and low <= v <= high for v in value)
+    return (
+        isinstance(value, list)
+        and len(value) == count
+        and all(type(v) is int and low <= v <= high for v in value)
+    )
 
 
 def _are_quantiles(value: Any) -> bool:
     """Levels in (0, 1), rising, symmetric about the median, so that outer pairs are intervals."""
-    if not (isinstance(value, list) and value and all(type(v) is float and 0 < v < 1 for v in value)):
+    if not (
+        isinstance(value, list) and value and all(type(v) is float and 0 < v < 1 for v in value)
+    ):
         return False
-    mirrored = all(abs(low + high - 1) < 1e-9 for low, high in zip(value, reversed(value), strict=True))
+    mirrored = all(
+        abs(low + high - 1) < 1e-9 for low, high in zip(value, reversed(value), strict=True)
+    )
     return mirrored and all(low < high for low, high in pairwise(value))
 
 
@@ -57,14 +79,19 @@ def _is_golden(value: Any) -> bool:
 
 
 def _has_samples(value: Any) -> bool:
-    return _is_golden(value) and not (isinstance(value["shape"], list) and value["shape"][:1] in ([], [0]))
+    return _is_golden(value) and not (
+        isinstance(value["shape"], list) and value["shape"][:1] in ([], [0])
+    )
 
 
 TEXT: Rule = "a non-empty string", _is_text
 TEXT_OR_NULL: Rule = "a non-empty string or null", lambda v: v is None or _is_text(v)
 OBJECT: Rule = "an object", lambda v: isinstance(v, dict)
 NAMES: Rule = "a list of different non-empty strings", _are_names
-SIZE: Rule = f"[H, W], each from 1 to {MAX_IMAGE_SIDE}", lambda v: _are_integers(v, 2, 1, MAX_IMAGE_SIDE)
+SIZE: Rule = (
+    f"[H, W], each from 1 to {MAX_IMAGE_SIDE}",
+    lambda v: _are_integers(v, 2, 1, MAX_IMAGE_SIDE),
+)
 COLOUR: Rule = "[r, g, b], each from 0 to 255", lambda v: _are_integers(v, 3, 0, 255)
 QUANTILES: Rule = "rising levels in (0, 1), symmetric about 0.5", _are_quantiles
 GOLDEN: Rule = "an object with dtype, shape and data", _is_golden
@@ -124,15 +151,24 @@ KNOWN: Rule = (
     f"a list of different names among {', '.join(FEATURES)}",
     lambda v: _are_names(v) and {*v} <= {*FEATURES},
 )
-CALENDAR: dict[str, Rule] = {"input.calendar": KNOWN, "golden.calendar": GOLDEN}  # the graph has an input of this name
+CALENDAR: dict[str, Rule] = {
+    "input.calendar": KNOWN,
+    "golden.calendar": GOLDEN,
+}  # the graph has an input of this name
 RANGE: dict[str, Rule] = {  # of the training inputs, where answers to others mean nothing
     "input.range": OBJECT,
-    "input.range.of": _one_of("values", "changes"),  # of each row, or of each row from the window's last
+    "input.range.of": _one_of(
+        "values", "changes"
+    ),  # of each row, or of each row from the window's last
     "input.range.low": NUMBERS,
     "input.range.high": NUMBERS,
 }
-OFFSET: dict[str, Rule] = {"input.offset": _one_of("none", "utc")}  # whether training's times had one
-TARGETS: dict[str, Rule] = {"forecast.columns": NAMES}  # the first of input.columns, where they are fewer
+OFFSET: dict[str, Rule] = {
+    "input.offset": _one_of("none", "utc")
+}  # whether training's times had one
+TARGETS: dict[str, Rule] = {
+    "forecast.columns": NAMES
+}  # the first of input.columns, where they are fewer
 OPTIONAL = {  # task: keys that may be absent, each with the rules that hold where it is there
     "classification": {"explain": EXPLAIN},
     "forecasting": {
@@ -143,13 +179,20 @@ OPTIONAL = {  # task: keys that may be absent, each with the rules that hold whe
         "forecast.columns": TARGETS,
     },
 }
-OPEN = ("provenance", "golden.input", "golden.calendar", "golden.outputs")  # what is inside is not named above
+OPEN = (
+    "provenance",
+    "golden.input",
+    "golden.calendar",
+    "golden.outputs",
+)  # what is inside is not named above
 
 
 def check_format(document: Any, where: str) -> None:
     """Raise ModelFileError where the document is no object, or of a format newer than this version knows."""
     if not isinstance(document, dict):
-        raise ModelFileError(f"{where}: expected metadata that is a JSON object, got {type(document).__name__}")
+        raise ModelFileError(
+            f"{where}: expected metadata that is a JSON object, got {type(document).__name__}"
+        )
     version = document.get("format")
     if type(version) is int and version > FORMAT:
         raise ModelFileError(
@@ -164,14 +207,18 @@ def check_document(document: Any, where: str) -> None:
     if isinstance(document.get("input"), dict) and document["input"].get("fit") in CROPS:
         rules = rules | CROP
         if document["input"]["fit"] == "torchvision":
-            rules = rules | {"input.draft": _one_of(False)}  # its pixels are those of the whole image
+            rules = rules | {
+                "input.draft": _one_of(False)
+            }  # its pixels are those of the whole image
     for key, more in OPTIONAL.get(str(document.get("task")), {}).items():
         rules = rules | more if _look_up(document, key)[0] else rules
     for key, (expected, test) in rules.items():
         found, value = _look_up(document, key)
         if not found or not test(value):
             got = repr(value)[:80] if found else "nothing"
-            raise ModelFileError(f"{where}: metadata key {key!r}: expected {expected}, got {got}; export it again")
+            raise ModelFileError(
+                f"{where}: metadata key {key!r}: expected {expected}, got {got}; export it again"
+            )
     unknown = sorted(_keys(document) - {*rules} - {"digest"})
     if unknown:
         raise ModelFileError(
@@ -186,7 +233,9 @@ def _check_forecast(given: dict[str, Any], answer: dict[str, Any], where: str) -
     columns = answer.get("columns", given["columns"])
     if columns != given["columns"][: len(columns)]:
         expected = f"the first of {given['columns']!r:.80}, got {columns!r:.80}"
-        raise ModelFileError(f"{where}: metadata key 'forecast.columns': expected {expected}; export it again")
+        raise ModelFileError(
+            f"{where}: metadata key 'forecast.columns': expected {expected}; export it again"
+        )
     if "range" in given:
         low, high = given["range"]["low"], given["range"]["high"]
         pairs = [*zip(low, high, strict=False)]

@@ -12,7 +12,9 @@ from itertools import count
 from typing import NamedTuple
 
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
-MAX_DEPTH = 64  # graphs in attributes in graphs ...; real models nest 2 or 3, protobuf's own limit is 100
+MAX_DEPTH = (
+    64  # graphs in attributes in graphs ...; real models nest 2 or 3, protobuf's own limit is 100
+)
 
 # ModelProto
 IR_VERSION, GRAPH, METADATA_PROPS = 1, 7, 14
@@ -88,7 +90,10 @@ def fields(message: memoryview) -> Iterator[Field]:
                 length = 4 if wire == FIXED32 else 8
             value, position = message[position : position + length], position + length
             if position > len(message):
-                raise ProtobufError(f"field {number} needs bytes up to {position}, there are {len(message)}", cut=True)
+                raise ProtobufError(
+                    f"field {number} needs bytes up to {position}, there are {len(message)}",
+                    cut=True,
+                )
         else:
             raise ProtobufError(f"wire type {wire} at byte {start}")
         yield Field(number, value, start, position)
@@ -169,7 +174,9 @@ def refusal(model: bytes | memoryview) -> str | None:
 
 def _refuse_node(message: Message) -> str | None:
     parts = {f.number: f.value for f in message.fields if not isinstance(f.value, int)}
-    domain, operator = (str(parts.get(n, b""), errors="replace") for n in (NODE_DOMAIN, NODE_OPERATOR))
+    domain, operator = (
+        str(parts.get(n, b""), errors="replace") for n in (NODE_DOMAIN, NODE_OPERATOR)
+    )
     if domain not in DOMAINS:
         return f"expected operators of {', '.join(filter(None, DOMAINS))}, got {operator[:80]!r} of {domain[:80]!r}"
     if operator in OPERATORS_REFUSED:
@@ -186,7 +193,10 @@ def _refuse_tensor(message: Message) -> str | None:
             return "expected weights inside the file, got external data"
         if field.number == DIMS[message.kind]:
             for side in _integers(field.value):
-                elements, rank = min(elements * side, 2**63), rank + 1  # a negative side is 2^63 and more here
+                elements, rank = (
+                    min(elements * side, 2**63),
+                    rank + 1,
+                )  # a negative side is 2^63 and more here
                 if rank > MAX_RANK:
                     return f"expected tensors of at most {MAX_RANK} dimensions, got more"
     if elements > ELEMENTS_PER_BYTE * size:
@@ -196,7 +206,11 @@ def _refuse_tensor(message: Message) -> str | None:
 
 def _refuse_dimension(message: Message) -> str | None:
     for field in message.fields:
-        if field.number == DIMENSION_VALUE and isinstance(field.value, int) and field.value > MAX_DIMENSION:
+        if (
+            field.number == DIMENSION_VALUE
+            and isinstance(field.value, int)
+            and field.value > MAX_DIMENSION
+        ):
             return f"expected graph inputs of at most {MAX_DIMENSION:,} in each dimension, got {field.value:,}"
     return None
 

@@ -38,17 +38,21 @@ Model = Classifier | Forecaster
 Array = npt.NDArray[Any]
 Say = Callable[[str], None]
 BATCHES = (1, 8, 32)
-FILES, MOST_FILES = 16, 64  # generated where no path is given; read again and again of those that are
+FILES, MOST_FILES = (
+    16,
+    64,
+)  # generated where no path is given; read again and again of those that are
 PHOTO = (1500, 1000)  # pixels (W, H) of a small photo
 ROWS = 10_000  # of a generated series at most, four contexts where they are fewer
 PARTS = 12  # the time is shared out evenly to 2 readings, 6 inferences, and 4 shares for the whole
 ALONE = """
 import sys
-from serve import cli, machine
+from convline.cli.main import main
+from convline.runtime import host
 try:
-    cli.main(sys.argv[1:], prog_name="infer")
+    main(sys.argv[1:], prog_name="infer")
 finally:
-    print(machine.peak_memory() or 0, file=sys.stderr)
+    print(host.peak_memory() or 0, file=sys.stderr)
 """
 
 
@@ -67,12 +71,20 @@ class Work:
     unit: str  # "images" | "series", which is also the command of `infer`
     files: list[str]
     read: Callable[[str], list[Array]]  # the samples of a file
-    serve: Callable[[Iterator[str], str], Served]  # files to the rows of a table, as the command does
+    serve: Callable[
+        [Iterator[str], str], Served
+    ]  # files to the rows of a table, as the command does
     options: list[str]  # with which the command reads the files
 
 
 def measure(
-    model: Model, paths: Sequence[str], *, device: str, seconds: float, say: Say, rule: Reading | None = None
+    model: Model,
+    paths: Sequence[str],
+    *,
+    device: str,
+    seconds: float,
+    say: Say,
+    rule: Reading | None = None,
 ) -> dict[str, Any]:
     """Return the samples/s of each part, of the ideal and of the measured whole; `say` is told what is being done.
 
@@ -113,25 +125,37 @@ def _image_work(model: Classifier, paths: Sequence[str], folder: Path) -> Work:
         return [read_image(file, model.rule)]
 
     def serve(files: Iterator[str], target: str) -> Served:
-        done = label_images(model.contract, model.kind, map(Source, files), target, sys.stdout.buffer)
+        done = label_images(
+            model.contract, model.kind, map(Source, files), target, sys.stdout.buffer
+        )
         return Served(done.mark.rows, done.mark.rows, done.writing)
 
     given = (source.path for source in ImageSources(paths, sys.stdin.buffer))
-    return Work("images", _readable(given, read) if paths else photos(folder, FILES, PHOTO), read, serve, [])
+    return Work(
+        "images", _readable(given, read) if paths else photos(folder, FILES, PHOTO), read, serve, []
+    )
 
 
-def _series_work(model: Forecaster, paths: Sequence[str], folder: Path, rule: Reading | None = None) -> Work:
+def _series_work(
+    model: Forecaster, paths: Sequence[str], folder: Path, rule: Reading | None = None
+) -> Work:
     how = rule or Reading(model.name, model.contract.document["input"])
     given = (source.path for source in SeriesSources(paths, sys.stdin.buffer))
 
     def read(file: str) -> list[Array]:
-        return [one.values[-model.context :] for one in how.read(file).series if len(one.values) >= model.context]
+        return [
+            one.values[-model.context :]
+            for one in how.read(file).series
+            if len(one.values) >= model.context
+        ]
 
     def serve(files: Iterator[str], target: str) -> Served:
         task = predict.Task(model, how, model.horizon, target=target, say=lambda _: None)
         done = predict.forecast_files(task, map(Source, files), sys.stdout.buffer)
         failed = done.mark.failed  # one row each
-        return Served((done.mark.rows - failed) // model.horizon + failed, done.mark.rows, done.writing)
+        return Served(
+            (done.mark.rows - failed) // model.horizon + failed, done.mark.rows, done.writing
+        )
 
     files = _readable(given, read) if paths else _histories(model, folder)
     return Work("series", files, read, serve, how.options())
@@ -169,7 +193,9 @@ def _histories(model: Forecaster, folder: Path) -> list[str]:
     golden = contract.unpack(model.contract.document["golden"]["input"])  # (n, T, D)
     rule, rows = model.contract.document["input"], max(model.context, min(4 * model.context, ROWS))
     step = Step.from_dict(rule["step"])
-    times = format_times(future_times(np.datetime64("2000-01-01", "s") if step.unit != "index" else 0, step, rows))
+    times = format_times(
+        future_times(np.datetime64("2000-01-01", "s") if step.unit != "index" else 0, step, rows)
+    )
     named = {rule["time"]: times} if rule["time"] else {}
     names = [str(folder / f"{k}.csv") for k in range(FILES)]
     for k, name in enumerate(names):
@@ -183,8 +209,17 @@ def _histories(model: Forecaster, folder: Path) -> list[str]:
 
 def _alone(work: Work, model: Model, device: str) -> tuple[float, int | None]:
     """Return the seconds until a new `infer` process on a full batch writes its first row, and its peak memory."""
-    words = [work.unit, str(model.contract.path), *work.files[: BATCHES[-1]], "--device", device, *work.options]
-    path = os.pathsep.join([str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])])
+    words = [
+        work.unit,
+        str(model.contract.path),
+        *work.files[: BATCHES[-1]],
+        "--device",
+        device,
+        *work.options,
+    ]
+    path = os.pathsep.join(
+        [str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
+    )
     start = time.perf_counter()
     with subprocess.Popen(
         [sys.executable, "-P", "-c", ALONE, *words], text=True, env=os.environ | {"PYTHONPATH": path},
@@ -198,7 +233,9 @@ def _alone(work: Work, model: Model, device: str) -> tuple[float, int | None]:
         finally:
             process.kill()  # where Ctrl-C or SIGTERM ends the wait
     if not row or process.returncode:
-        raise ServeError(f"{model.contract.path}: `infer {work.unit}` failed in a process of its own: {errors[0]}")
+        raise ServeError(
+            f"{model.contract.path}: `infer {work.unit}` failed in a process of its own: {errors[0]}"
+        )
     return seconds, int(errors[-2]) or None
 
 
@@ -210,16 +247,24 @@ def _reading_rate(work: Work, threads: int, seconds: float) -> float:
     return done / (time.perf_counter() - start)
 
 
-def _sweep(model: Model, work: Work, device: str, threads: int, seconds: float) -> list[dict[str, Any]]:
+def _sweep(
+    model: Model, work: Work, device: str, threads: int, seconds: float
+) -> list[dict[str, Any]]:
     """Return a row for each batch size, `seconds` each; one that takes longer, or does not fit, ends the sweep."""
-    opened = wrap(model.contract, open_session(model.contract.served, device, threads=threads), device)
+    opened = wrap(
+        model.contract, open_session(model.contract.served, device, threads=threads), device
+    )
     golden = model.contract.document["golden"]
-    known = contract.unpack(golden["calendar"]) if "calendar" in golden else None  # a network runs alike on any day
+    known = (
+        contract.unpack(golden["calendar"]) if "calendar" in golden else None
+    )  # a network runs alike on any day
 
     def run(given: Array) -> object:
         if isinstance(opened, Classifier):
             return opened.predict_proba(given)
-        return opened.answers(given, None if known is None else known[np.arange(len(given)) % len(known)])
+        return opened.answers(
+            given, None if known is None else known[np.arange(len(given)) % len(known)]
+        )
 
     samples = [sample for file in work.files[: BATCHES[-1]] for sample in work.read(file)]
     rows: list[dict[str, Any]] = []
@@ -237,7 +282,13 @@ def _sweep(model: Model, work: Work, device: str, threads: int, seconds: float) 
         while not runs or time.perf_counter() - start < seconds:
             run(given)
             runs += 1
-        rows.append({"threads": threads, "batch": batch, "per_second": batch * runs / (time.perf_counter() - start)})
+        rows.append(
+            {
+                "threads": threads,
+                "batch": batch,
+                "per_second": batch * runs / (time.perf_counter() - start),
+            }
+        )
     return rows
 
 
@@ -246,7 +297,9 @@ def _whole(work: Work, file: Path, seconds: float) -> tuple[float, float]:
     start = time.perf_counter()
     files = itertools.cycle(work.files)
     more = itertools.takewhile(lambda _: time.perf_counter() - start < seconds, files)
-    served = work.serve(itertools.chain([next(files)], more), str(file))  # one at least, however short the time
+    served = work.serve(
+        itertools.chain([next(files)], more), str(file)
+    )  # one at least, however short the time
     return served.samples / (time.perf_counter() - start), served.rows / served.writing
 
 
@@ -255,9 +308,14 @@ def text(found: dict[str, Any]) -> str:
     unit, whole = f"{found['unit']}/s", found["whole"]
     rows = [["part", "threads", "batch", unit]]
     rows += [["reading", str(row["threads"]), "", _rate(row)] for row in found["reading"]]
-    rows += [["inference", str(row["threads"]), str(row["batch"]), _rate(row)] for row in found["inference"]]
+    rows += [
+        ["inference", str(row["threads"]), str(row["batch"]), _rate(row)]
+        for row in found["inference"]
+    ]
     rows += [["the whole", str(found["cores"]), "", _rate(whole)]]
-    peak = f"{found['peak_bytes'] / 1e6:.0f} MB" if found["peak_bytes"] else "not known on this system"
+    peak = (
+        f"{found['peak_bytes'] / 1e6:.0f} MB" if found["peak_bytes"] else "not known on this system"
+    )
     facts = [
         ["model", f"{found['model']} on {found['device']}"],
         ["machine", f"{found['machine']}, {found['cores']} cores"],

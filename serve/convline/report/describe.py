@@ -20,7 +20,10 @@ def describe(contract: Contract) -> str:
         ("digest", contract.digest),
         *(_image_rows(contract) if contract.task == "classification" else _series_rows(document)),
         *_provenance_rows(document["provenance"]),
-        ("golden samples", f"{document['golden']['input']['shape'][0]}, within {document['golden']['atol']:g}"),
+        (
+            "golden samples",
+            f"{document['golden']['input']['shape'][0]}, within {document['golden']['atol']:g}",
+        ),
         ("devices here", ", ".join(available_devices())),
     ]
     return render(rows)
@@ -35,7 +38,10 @@ def _image_rows(contract: Contract) -> list[tuple[str, str]]:
         crop = f", shorter side to {rule['shorter_px']} px, centre crop{how}"
     return [
         ("labels", f"{len(contract.labels)}: {printable(', '.join(contract.labels))}"),
-        ("input", f"one {rule['colour']} image, {height} x {width} px{crop}, {rule['interpolation']}"),
+        (
+            "input",
+            f"one {rule['colour']} image, {height} x {width} px{crop}, {rule['interpolation']}",
+        ),
         ("EXIF orientation", rule["exif"]),
         ("alpha", f"composited over rgb {tuple(rule['background'])}"),
         ("16-bit", rule["sixteen_bit"]),
@@ -56,8 +62,16 @@ def _series_rows(document: dict[str, Any]) -> list[tuple[str, str]]:
         ("gaps", rule["gaps"]),
         ("trained on", _range(rule)),
         ("forecast", printable(", ".join(answer.get("columns", rule["columns"])))),
-        ("stream", f"settled after {document['stream']['samples']} samples" if "stream" in document else "none"),
-        ("horizon", f"{answer['horizon']} steps, quantiles {', '.join(f'{q:g}' for q in answer['quantiles'])}"),
+        (
+            "stream",
+            f"settled after {document['stream']['samples']} samples"
+            if "stream" in document
+            else "none",
+        ),
+        (
+            "horizon",
+            f"{answer['horizon']} steps, quantiles {', '.join(f'{q:g}' for q in answer['quantiles'])}",
+        ),
     ]
 
 
@@ -73,7 +87,10 @@ def _range(rule: dict[str, Any]) -> str:
 def _provenance_rows(provenance: dict[str, Any]) -> list[tuple[str, str]]:
     """One row per entry, nested objects in one line: provenance is free-form."""
     return [
-        (name, printable(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)))
+        (
+            name,
+            printable(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)),
+        )
         for name, value in provenance.items()
     ]
 
@@ -113,7 +130,9 @@ def catalogue_text(found: list[dict[str, Any]]) -> str:
 def _manifest(path: Path) -> dict[str, Any]:
     """Return what a manifest says, nothing where it is missing or cannot be read: opening the model then says why."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"), parse_constant=lambda _: None)  # NaN is no JSON
+        found = json.loads(
+            path.read_text(encoding="utf-8"), parse_constant=lambda _: None
+        )  # NaN is no JSON
     except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}

@@ -24,7 +24,14 @@ from convline.report.text_table import render
 from convline.runtime import host, placement, session
 from convline.runtime.model import wrap
 
-DECODERS = {"jpg": "JPEG", "zlib": "PNG", "webp": "WebP", "avif": "AVIF", "jpg_2000": "JPEG 2000", "libtiff": "TIFF"}
+DECODERS = {
+    "jpg": "JPEG",
+    "zlib": "PNG",
+    "webp": "WebP",
+    "avif": "AVIF",
+    "jpg_2000": "JPEG 2000",
+    "libtiff": "TIFF",
+}
 VERSION = re.compile(r"[\w.+]{1,40}")
 BOTH = "run `pip uninstall onnxruntime onnxruntime-gpu`, then install the one you want"
 
@@ -70,7 +77,10 @@ def text(findings: list[Finding]) -> str:
 
 def document(findings: list[Finding]) -> dict[str, Any]:
     """Return the findings for machines."""
-    return {"ok": all(f.state != "error" for f in findings), "findings": [asdict(f) for f in findings]}
+    return {
+        "ok": all(f.state != "error" for f in findings),
+        "findings": [asdict(f) for f in findings],
+    }
 
 
 def _failed(name: str, error: ServeError) -> Finding:
@@ -118,7 +128,10 @@ def _version(name: str, version: str, made_with: str | None) -> Finding:
 
 def _onnxruntime(made_with: str | None) -> Iterator[Finding]:
     installed = session.distributions()
-    names = ", ".join(f"{name} {version}" for name, version in installed.items()) or "no distribution of that name"
+    names = (
+        ", ".join(f"{name} {version}" for name, version in installed.items())
+        or "no distribution of that name"
+    )
     if len(installed) > 1:
         yield Finding("onnxruntime", f"{names}: they overwrite each other's files", "error", BOTH)
         return
@@ -127,15 +140,21 @@ def _onnxruntime(made_with: str | None) -> Iterator[Finding]:
     except DeviceError as error:
         yield _failed("onnxruntime", error)
         return
-    yield _version(next(iter(installed), "onnxruntime"), next(iter(installed.values()), "unknown"), made_with)
-    yield Finding("providers", ", ".join(name.removesuffix("ExecutionProvider") for name in providers))
+    yield _version(
+        next(iter(installed), "onnxruntime"), next(iter(installed.values()), "unknown"), made_with
+    )
+    yield Finding(
+        "providers", ", ".join(name.removesuffix("ExecutionProvider") for name in providers)
+    )
     yield from _gpu()
 
 
 def _gpu() -> Iterator[Finding]:
     """Yield what is known of the GPU, of its driver beside what CUDA's build needs, and why CUDA cannot be used."""
     built, supported = session.cuda_version(), host.driver_cuda()
-    needs = f"onnxruntime is built for CUDA {built}" if built else "onnxruntime is built without CUDA"
+    needs = (
+        f"onnxruntime is built for CUDA {built}" if built else "onnxruntime is built without CUDA"
+    )
     least = host.LEAST_DRIVER.get(int(built.split(".")[0])) if built else None
     needs += f", which needs driver {least} or newer" if least else ""
     seen = session.sees_gpu()
@@ -167,12 +186,19 @@ def _machine() -> Iterator[Finding]:
     if usable >= all_cores:
         yield Finding("cores", f"{all_cores}, all usable")
         return
-    why = f"a quota of {quota:g}" if quota and quota < allowed else "this process may not use the others"
+    why = (
+        f"a quota of {quota:g}"
+        if quota and quota < allowed
+        else "this process may not use the others"
+    )
     yield Finding("cores", f"{usable:g} of {all_cores} usable ({why})")
 
 
 def _of_file(contract: Contract, sha256: str | None) -> Iterator[Finding]:
-    yield Finding("model", f"{contract.name}, {contract.task}, {contract.path} ({len(contract.bytes):,} bytes)")
+    yield Finding(
+        "model",
+        f"{contract.name}, {contract.task}, {contract.path} ({len(contract.bytes):,} bytes)",
+    )
     yield Finding("digest", f"{contract.digest}, as computed")
     if sha256 is not None:
         yield Finding("sha256", f"{sha256}, as {MANIFEST} or --sha256 says")
@@ -195,4 +221,9 @@ def _on_device(contract: Contract, device: str) -> Iterator[Finding]:
     if gap <= model.golden_atol:  # false for nan
         yield Finding(device, found)
     else:
-        yield Finding(device, found, "error", "do not serve it here; install the versions that it was made with")
+        yield Finding(
+            device,
+            found,
+            "error",
+            "do not serve it here; install the versions that it was made with",
+        )

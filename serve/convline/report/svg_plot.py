@@ -70,7 +70,9 @@ class Picture:
         return f"plot: {path} shows {first}{len(self.origins)} of {self.seen} series"
 
     def svg(self) -> str:
-        panels = [(origin, column) for origin in self.origins for column in range(len(self.model.targets))]
+        panels = [
+            (origin, column) for origin in self.origins for column in range(len(self.model.targets))
+        ]
         height = LEGEND + PANEL * len(panels)
         parts = [
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}" '
@@ -80,13 +82,22 @@ class Picture:
             *self._legend(),
         ]
         for number, (origin, column) in enumerate(panels):
-            parts += [f'<g transform="translate(0 {LEGEND + PANEL * number})">', *self._panel(origin, column), "</g>"]
+            parts += [
+                f'<g transform="translate(0 {LEGEND + PANEL * number})">',
+                *self._panel(origin, column),
+                "</g>",
+            ]
         return "\n".join([*parts, "</svg>\n"])
 
     def _legend(self) -> list[str]:
-        entries = [("history", _line([0, 24], [0, 0], HISTORY)), ("forecast", _line([0, 24], [0, 0], FORECAST))]
+        entries = [
+            ("history", _line([0, 24], [0, 0], HISTORY)),
+            ("forecast", _line([0, 24], [0, 0], FORECAST)),
+        ]
         for tint, (level, _, _) in zip(self._tints(), intervals(self.model.quantiles), strict=True):
-            entries.append((f"{level:.6g} % interval", f'<rect y="-6" width="24" height="12" fill="{tint}"/>'))
+            entries.append(
+                (f"{level:.6g} % interval", f'<rect y="-6" width="24" height="12" fill="{tint}"/>')
+            )
         if any(len(origin.series.values) > origin.cutoff + 1 for origin in self.origins):
             entries.insert(1, ("truth", _line([0, 24], [0, 0], HISTORY, width=TRUTH)))
         if any(len(origin.forecast) > self.model.horizon for origin in self.origins):
@@ -102,21 +113,31 @@ class Picture:
         count = len(self.model.quantiles) // 2
         shades = [0.5 - 0.4 * place / count for place in range(count)]
         rgb = [int(FORECAST[i : i + 2], 16) for i in (1, 3, 5)]
-        return ["#" + "".join(f"{round(255 - shade * (255 - c)):02x}" for c in rgb) for shade in shades]
+        return [
+            "#" + "".join(f"{round(255 - shade * (255 - c)):02x}" for c in rgb) for shade in shades
+        ]
 
     def _panel(self, origin: Origin, column: int) -> list[str]:
         ahead, trained = len(origin.forecast), min(len(origin.forecast), self.model.horizon)
         end, values = origin.cutoff + 1, origin.series.values[:, column]
         rows = min(end, max(self.model.context, 2 * ahead))
-        history, truth = values[end - rows : end], values[end - 1 : end + ahead]  # from the last row known
+        history, truth = (
+            values[end - rows : end],
+            values[end - 1 : end + ahead],
+        )  # from the last row known
         forecast = np.concatenate([history[-1:], origin.forecast[:, column]])
         bands = [
-            [np.concatenate([history[-1:], origin.quantiles[:trained, column, place]]) for place in pair]
+            [
+                np.concatenate([history[-1:], origin.quantiles[:trained, column, place]])
+                for place in pair
+            ]
             for _, *pair in intervals(self.model.quantiles)
         ]
         # What is forecast is float32, but a truth may be any float64: beyond this it is drawn at the edge.
         history, truth = np.clip(history, -FARTHEST, FARTHEST), np.clip(truth, -FARTHEST, FARTHEST)
-        axis = np.concatenate([history, truth, forecast, *(edge for band in bands for edge in band)])
+        axis = np.concatenate(
+            [history, truth, forecast, *(edge for band in bands for edge in band)]
+        )
         pad = max(0.06 * (axis.max() - axis.min()), 1e-6 * np.abs(axis).max()) or 1.0
         low, high = float(axis.min() - pad), float(axis.max() + pad)
 
@@ -126,7 +147,9 @@ class Picture:
         def y(values: Line) -> Line:
             return TOP + (PANEL - TOP - BOTTOM) * (high - values) / (high - low)
 
-        after = np.arange(rows - 1, rows + ahead, dtype=np.float64)  # the last row known, and those ahead
+        after = np.arange(
+            rows - 1, rows + ahead, dtype=np.float64
+        )  # the last row known, and those ahead
         parts = [_title(origin.series.id, self.model.targets[column])]
         for tint, (lower, upper) in reversed([*zip(self._tints(), bands, strict=True)]):
             there, back = after[: trained + 1], after[: trained + 1][::-1]
@@ -156,7 +179,9 @@ def _value_axis(low: float, high: float, y: Scale) -> list[str]:
 def _time_axis(origin: Origin, rows: int, x: Scale) -> list[str]:
     """Return the line of time with as many labels as fit, the first and the last time among them."""
     series, count = origin.series, rows + len(origin.times)
-    times = np.concatenate([series.times[origin.cutoff + 1 - rows : origin.cutoff + 1], origin.times])
+    times = np.concatenate(
+        [series.times[origin.cutoff + 1 - rows : origin.cutoff + 1], origin.times]
+    )
     longest = len(format_times(times[-1:], origin.dates, series.offset)[0])
     width = 1.5 * CHAR * longest + 16  # the outer ones reach inwards
     labels = max(2, min(5, 1 + int((WIDTH - LEFT - RIGHT) / width)))
@@ -197,7 +222,9 @@ def _path(x: Numbers, y: Numbers) -> str:
 
 
 def _label(x: float, y: float, text: str, anchor: str = "start") -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" fill="#333333" text-anchor="{anchor}">{_text(text)}</text>'
+    return (
+        f'<text x="{x:.1f}" y="{y:.1f}" fill="#333333" text-anchor="{anchor}">{_text(text)}</text>'
+    )
 
 
 def _title(id: str, column: str) -> str:

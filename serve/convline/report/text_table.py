@@ -11,7 +11,8 @@ def render(rows: Sequence[Sequence[str]], numbers: Sequence[int] = ()) -> str:
     lines = []
     for row in cells:
         aligned = [
-            f"{c:>{w}}" if k in numbers else f"{c:{w}}" for k, (c, w) in enumerate(zip(row, widths, strict=False))
+            f"{c:>{w}}" if k in numbers else f"{c:{w}}"
+            for k, (c, w) in enumerate(zip(row, widths, strict=False))
         ]
         lines.append("  ".join(aligned).rstrip())
     return "\n".join(lines)

@@ -22,7 +22,9 @@ def bind(session: Any, batch: Array, device: str, like: Sequence[Array] | None =
     import onnxruntime
 
     if not len(batch):
-        raise ValueError("bind: expected a batch of one sample or more, got none; answer it without the session")
+        raise ValueError(
+            "bind: expected a batch of one sample or more, got none; answer it without the session"
+        )
     place, binding = MEMORY[device], session.io_binding()
     value = onnxruntime.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(batch), place, 0)
     binding.bind_ortvalue_input(session.get_inputs()[0].name, value)
@@ -30,7 +32,9 @@ def bind(session: Any, batch: Array, device: str, like: Sequence[Array] | None =
         if like is None:
             binding.bind_output(output.name, place, 0)
         else:
-            kept = onnxruntime.OrtValue.ortvalue_from_shape_and_type(list(like[k].shape), like[k].dtype, place, 0)
+            kept = onnxruntime.OrtValue.ortvalue_from_shape_and_type(
+                list(like[k].shape), like[k].dtype, place, 0
+            )
             binding.bind_ortvalue_output(output.name, kept)
     return binding
 

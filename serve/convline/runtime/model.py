@@ -76,13 +76,17 @@ class Classifier(Opened):
         from convline.images.predict import table_of  # which imports this module
 
         if not 1 <= top_k <= len(self.labels):
-            raise ValueError(f"top_k: expected 1 to the model's {len(self.labels)} labels, got {top_k}")
+            raise ValueError(
+                f"top_k: expected 1 to the model's {len(self.labels)} labels, got {top_k}"
+            )
         return table_of(self, several(images), top_k)
 
     def _probabilities(self, batch: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         expected = (*self.rule.size, self.rule.channels)
         if batch.dtype != np.uint8 or batch.shape[1:] != expected:
-            raise ValueError(f"predict_proba: expected uint8 (N, {expected}), got {batch.dtype} {batch.shape}")
+            raise ValueError(
+                f"predict_proba: expected uint8 (N, {expected}), got {batch.dtype} {batch.shape}"
+            )
         return np.asarray(self._run(["probabilities"], batch)[0])
 
     def _inputs(self) -> Tensors:
@@ -130,15 +134,21 @@ class Forecaster(Opened):
     def quantiles(self) -> list[float]:
         return list(self.contract.document["forecast"]["quantiles"])
 
-    def predict(self, given: Given, horizon: int | None = None, **columns: Unpack[Columns]) -> Floats:
+    def predict(
+        self, given: Given, horizon: int | None = None, **columns: Unpack[Columns]
+    ) -> Floats:
         """Return the forecast (N, horizon, D') in the units given; beyond the trained horizon it is fed back."""
         return self._forecast(given, horizon, columns)[0]
 
-    def predict_quantiles(self, given: Given, horizon: int | None = None, **columns: Unpack[Columns]) -> Floats:
+    def predict_quantiles(
+        self, given: Given, horizon: int | None = None, **columns: Unpack[Columns]
+    ) -> Floats:
         """Return the quantiles (N, horizon, D', Q), nan beyond the trained horizon: none were trained there."""
         return self._forecast(given, horizon, columns)[1]
 
-    def predict_table(self, given: Given, horizon: int | None = None, **columns: Unpack[Columns]) -> list[Row]:
+    def predict_table(
+        self, given: Given, horizon: int | None = None, **columns: Unpack[Columns]
+    ) -> list[Row]:
         """Return the rows of `infer series`: unique_id, ds, yhat, yhat-lo-80, yhat-hi-80, ..., status, error.
 
         A series that cannot be forecast is one row with status "error". For a DataFrame:
@@ -149,7 +159,10 @@ class Forecaster(Opened):
         return rows_of(self, self._table(given, columns), self._steps(horizon))
 
     def run(
-        self, values: npt.NDArray[np.floating[Any]], horizon: int | None = None, times: Times | None = None
+        self,
+        values: npt.NDArray[np.floating[Any]],
+        horizon: int | None = None,
+        times: Times | None = None,
     ) -> tuple[Floats, Floats]:
         """Return forecast (N, S, D') and quantiles (N, S, D', Q), float32 in the units of `values` (N, T, D).
 
@@ -161,7 +174,10 @@ class Forecaster(Opened):
         return self.answers(values, known, horizon)
 
     def answers(
-        self, values: npt.NDArray[np.floating[Any]], known: Floats | None, horizon: int | None = None
+        self,
+        values: npt.NDArray[np.floating[Any]],
+        known: Floats | None,
+        horizon: int | None = None,
     ) -> tuple[Floats, Floats]:
         """Return what `run` returns; known: the calendar's features (N, T + S and more, F), None without one."""
         ahead, steps = self.horizon, self._steps(horizon)
@@ -175,15 +191,25 @@ class Forecaster(Opened):
             other = ", ".join(self.columns[len(self.targets) :])
             what = f"expected a horizon of at most {ahead}, beyond which {other} is not known, got {steps}"
             raise ServeError(f"{self.name}: {what}")
-        with np.errstate(over="ignore"):  # beyond float32 is inf, which the caller's finite check names
+        with np.errstate(
+            over="ignore"
+        ):  # beyond float32 is inf, which the caller's finite check names
             recent = values.astype(np.float32)
         parts: list[list[Array]] = []
         for start in range(0, runs * ahead, ahead):
-            recent = np.concatenate([recent, *(part[0] for part in parts[-1:])], axis=1)[:, -self.context :]
-            seen = {} if known is None else {"calendar": known[:, start : start + self.context + ahead]}
+            recent = np.concatenate([recent, *(part[0] for part in parts[-1:])], axis=1)[
+                :, -self.context :
+            ]
+            seen = (
+                {}
+                if known is None
+                else {"calendar": known[:, start : start + self.context + ahead]}
+            )
             parts.append(self._run(["forecast", "quantiles"][: 1 if parts else 2], recent, **seen))
         forecast, quantiles = np.concatenate([part[0] for part in parts], axis=1), parts[0][1]
-        unknown = np.full((len(values), max(steps - ahead, 0), *quantiles.shape[2:]), np.nan, np.float32)
+        unknown = np.full(
+            (len(values), max(steps - ahead, 0), *quantiles.shape[2:]), np.nan, np.float32
+        )
         return forecast[:, :steps], np.concatenate([quantiles, unknown], axis=1)[:, :steps]
 
     def outside(self, windows: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.bool_]:
@@ -205,17 +231,24 @@ class Forecaster(Opened):
             raise InputError(series.id, what)
         return np.concatenate([series.times[cutoff + 1 - self.context : cutoff + 1], later])
 
-    def window(self, name: str, values: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.floating[Any]]:
+    def window(
+        self, name: str, values: npt.NDArray[np.floating[Any]]
+    ) -> npt.NDArray[np.floating[Any]]:
         """Return the last rows (T, D) of one series (T', D); InputError, naming it, where the network cannot run."""
         window, columns = values[-self.context :], len(self.columns)
         if values.ndim != 2 or values.shape[1] != columns:
-            raise InputError(name, f"model {self.name!r} needs rows of {columns} columns, got shape {values.shape}")
+            raise InputError(
+                name,
+                f"model {self.name!r} needs rows of {columns} columns, got shape {values.shape}",
+            )
         if len(window) < self.context:
             needs = f"{self.context} rows of {columns} columns, got {len(values)} rows"
             raise InputError(name, f"model {self.name!r} needs {needs}")
         limit = float(np.finfo(np.float32).max)
         if not (np.abs(window) <= limit).all():
-            raise InputError(name, f"expected finite values up to {limit:.6g} (float32), got others")
+            raise InputError(
+                name, f"expected finite values up to {limit:.6g} (float32), got others"
+            )
         return window
 
     def _steps(self, horizon: int | None) -> int:
@@ -227,11 +260,17 @@ class Forecaster(Opened):
         except TypeError:
             steps = 0
         if not 1 <= steps <= MAX_STEPS:
-            raise ValueError(f"horizon: expected a whole number from 1 to {MAX_STEPS:,}, got {horizon!r}")
+            raise ValueError(
+                f"horizon: expected a whole number from 1 to {MAX_STEPS:,}, got {horizon!r}"
+            )
         return steps
 
-    def _forecast(self, given: Given, horizon: int | None, columns: Columns) -> tuple[Floats, Floats]:
-        windows, times = zip(*self._windows(self._table(given, columns), self._steps(horizon)), strict=True)
+    def _forecast(
+        self, given: Given, horizon: int | None, columns: Columns
+    ) -> tuple[Floats, Floats]:
+        windows, times = zip(
+            *self._windows(self._table(given, columns), self._steps(horizon)), strict=True
+        )
         parts = []
         for start in range(0, len(windows), WINDOWS_PER_RUN):
             rows = slice(start, start + WINDOWS_PER_RUN)
@@ -240,11 +279,18 @@ class Forecaster(Opened):
         forecasts, quantiles = zip(*parts, strict=True)
         return np.concatenate(forecasts), np.concatenate(quantiles)
 
-    def _windows(self, table: Table, horizon: int) -> Iterator[tuple[npt.NDArray[np.floating[Any]], Times | None]]:
+    def _windows(
+        self, table: Table, horizon: int
+    ) -> Iterator[tuple[npt.NDArray[np.floating[Any]], Times | None]]:
         """Yield the window (T, D) of each series, and the times that its calendar needs."""
         for one in table.series:
             window = self.window(one.id, one.values)
-            yield window, self.stamps(one, len(one.values) - 1, table.step, horizon) if self.calendar else None
+            yield (
+                window,
+                self.stamps(one, len(one.values) - 1, table.step, horizon)
+                if self.calendar
+                else None,
+            )
 
     def _table(self, given: Given, columns: Columns) -> Table:
         """Return what a caller gives as series; rows of arrays are counted, their series named by their place."""
@@ -256,11 +302,15 @@ class Forecaster(Opened):
             more: dict[str, Any] = {**columns, "target": names}
             return Reading(self.name, self.contract.document["input"], **more).read(given)
         if columns:
-            raise ValueError(f"{next(iter(columns))}: expected with a file or DataFrame, got {type(given).__name__}")
+            raise ValueError(
+                f"{next(iter(columns))}: expected with a file or DataFrame, got {type(given).__name__}"
+            )
         if isinstance(given, Table):
             return given
         if self.calendar:
-            what = f"model {self.name!r} reads a calendar, and needs times; give a file or a DataFrame"
+            what = (
+                f"model {self.name!r} reads a calendar, and needs times; give a file or a DataFrame"
+            )
             raise InputError("array", what)
         array = np.asarray(given, dtype=np.float64)
         array = array[:, None] if array.ndim == 1 else array
@@ -302,9 +352,15 @@ def read_any(picture: ImageLike, rule: ImageRule) -> npt.NDArray[np.uint8]:
     """Return uint8 (H, W, C) of whatever `predict_proba` takes; InputError says why not."""
     if isinstance(picture, np.ndarray):
         plain = picture[..., 0] if picture.shape[2:] == (1,) else picture
-        if plain.dtype != np.uint8 or plain.ndim not in (2, 3) or plain.shape[2:] not in ((), (3,), (4,)):
+        if (
+            plain.dtype != np.uint8
+            or plain.ndim not in (2, 3)
+            or plain.shape[2:] not in ((), (3,), (4,))
+        ):
             expected = "uint8 (H, W), (H, W, 1), (H, W, 3) or (H, W, 4)"
-            raise InputError("image array", f"expected {expected}, got {picture.dtype} {picture.shape}")
+            raise InputError(
+                "image array", f"expected {expected}, got {picture.dtype} {picture.shape}"
+            )
         return read_image(Image.fromarray(plain), rule)
     if isinstance(picture, os.PathLike):
         return read_image(os.fspath(picture), rule)
@@ -315,11 +371,16 @@ def read_any(picture: ImageLike, rule: ImageRule) -> npt.NDArray[np.uint8]:
         raise InputError("image", f"expected {what}, got {type(picture).__name__}")
     data = picture.read()
     if not isinstance(data, bytes):
-        raise InputError(str(getattr(picture, "name", "file")), "expected an image opened in binary mode, got text")
+        raise InputError(
+            str(getattr(picture, "name", "file")),
+            "expected an image opened in binary mode, got text",
+        )
     return read_image(data, rule)
 
 
-def load(path: str | Path, device: str = "auto", *, sha256: str | None = None) -> Classifier | Forecaster:
+def load(
+    path: str | Path, device: str = "auto", *, sha256: str | None = None
+) -> Classifier | Forecaster:
     """Open a model file: ModelFileError where it cannot be trusted, DeviceError where the device is not there."""
     contract = contracts.read(path, sha256)
     return wrap(contract, open_session(contract.served, device), device)
@@ -332,4 +393,6 @@ def wrap(contract: Contract, session: Any, device: str) -> Classifier | Forecast
         kind = Classifier if contract.task == "classification" else Forecaster
         return kind(contract, session, described)
     except ValueError as error:
-        raise ModelFileError(f"{contract.path}: metadata key 'input': {error}; export the model again") from error
+        raise ModelFileError(
+            f"{contract.path}: metadata key 'input': {error}; export the model again"
+        ) from error

@@ -12,7 +12,9 @@ from typing import Any, NamedTuple
 from convline.model_file.prune import INITIALIZER, INPUT, NAMED, NODE, inside, names
 from convline.model_file.wire import GRAPH, NODE_OPERATOR, fields, messages
 
-RECORD = "session.record_ep_graph_assignment_info"  # the option without which a session keeps no account
+RECORD = (
+    "session.record_ep_graph_assignment_info"  # the option without which a session keeps no account
+)
 CPU = "CPUExecutionProvider"
 CPU_ALONE = "ai.onnx.ml"
 SHAPES = (b"Shape", b"Size")
@@ -76,14 +78,26 @@ def shape_nodes(model: bytes) -> frozenset[str]:
     """Return the names of nodes of a ModelProto that compute from shapes, and constants beside: they see no data."""
     graph = next(inside(field) for field in fields(memoryview(model)) if field.number == GRAPH)
     parts = list(fields(graph))
-    constants = {name for f in parts if f.number == INITIALIZER for name in names(inside(f), NAMED[INITIALIZER])}
-    constants -= {name for f in parts if f.number == INPUT for name in names(inside(f), NAMED[INPUT])}  # a default
+    constants = {
+        name
+        for f in parts
+        if f.number == INITIALIZER
+        for name in names(inside(f), NAMED[INITIALIZER])
+    }
+    constants -= {
+        name for f in parts if f.number == INPUT for name in names(inside(f), NAMED[INPUT])
+    }  # a default
     from_shapes: set[bytes] = set()  # tensors, as the next ones are nodes
     found: set[bytes] = set()
     others: set[bytes] = set()
     for node in (inside(f) for f in parts if f.number == NODE):  # ONNX sorts them
         [operator] = names(node, NODE_OPERATOR)
-        read = {n for part in messages(node, "node") if part.kind == "node" for n in names(part.bytes, NODE_INPUT)}
+        read = {
+            n
+            for part in messages(node, "node")
+            if part.kind == "node"
+            for n in names(part.bytes, NODE_INPUT)
+        }
         read -= constants | {b""}
         if operator == b"Constant":
             constants |= names(node, NODE_OUTPUT)

@@ -24,18 +24,34 @@ from convline.runtime.host import DRIVER, old_driver
 PROVIDERS = {
     "cpu": ["CPUExecutionProvider"],
     "cuda": ["CUDAExecutionProvider"],
-    "tensorrt": ["TensorrtExecutionProvider", "CUDAExecutionProvider"],  # TensorRT leaves some nodes to CUDA
+    "tensorrt": [
+        "TensorrtExecutionProvider",
+        "CUDAExecutionProvider",
+    ],  # TensorRT leaves some nodes to CUDA
 }
 DEVICES = ("auto", *PROVIDERS)
-GPU_NODES = ("/dev/nvidia0", "/proc/driver/nvidia/gpus", "/dev/dxg")  # the last one is Windows' Linux subsystem
+GPU_NODES = (
+    "/dev/nvidia0",
+    "/proc/driver/nvidia/gpus",
+    "/dev/dxg",
+)  # the last one is Windows' Linux subsystem
 MEMORY = "CONVLINE_GPU_GIB"  # in the environment: what the arena of a session on a GPU may take
 DISTRIBUTIONS = ("onnxruntime", "onnxruntime-gpu")
-TENSORRT = ("libnvinfer.so.10", "libnvonnxparser.so.10")  # what onnxruntime's provider for it needs besides CUDA
+TENSORRT = (
+    "libnvinfer.so.10",
+    "libnvonnxparser.so.10",
+)  # what onnxruntime's provider for it needs besides CUDA
 BUILD = "pip uninstall onnxruntime onnxruntime-gpu, then pip install 'onnxruntime-gpu[cuda,cudnn]'"
 LIBRARIES = "pip install 'onnxruntime-gpu[cuda,cudnn]'"
 LIBRARIES_TENSORRT = "pip install 'tensorrt-cu13<11' (version 11 brings others)"
 SHOWN = 3  # nodes that an error names
-FULL = ("out of memory", "Failed to allocate memory", "Available memory of", "ALLOC_FAILED", "bad_alloc")
+FULL = (
+    "out of memory",
+    "Failed to allocate memory",
+    "Available memory of",
+    "ALLOC_FAILED",
+    "bad_alloc",
+)
 
 
 def sees_gpu() -> bool:
@@ -100,7 +116,9 @@ def missing_tensorrt() -> str | None:
 
 def preload() -> None:
     """Load CUDA and cuDNN from their Python packages."""
-    with contextlib.redirect_stdout(sys.stderr):  # it prints what it cannot find, and stdout is for results
+    with contextlib.redirect_stdout(
+        sys.stderr
+    ):  # it prints what it cannot find, and stdout is for results
         _onnxruntime().preload_dlls()  # noisy, so not called on CPU machines
 
 
@@ -111,7 +129,9 @@ def missing_library(provider: str) -> str | None:
     file = Path(_onnxruntime().__file__).parent / "capi" / f"libonnxruntime_providers_{stem}.so"
     try:
         CDLL(str(file))
-    except OSError as error:  # "libcurand.so.10: cannot open shared object file: No such file or directory"
+    except (
+        OSError
+    ) as error:  # "libcurand.so.10: cannot open shared object file: No such file or directory"
         found = re.match(r"(\S+): cannot open shared object", str(error))
         return Path(found.group(1)).name if found else None
     return None
@@ -138,7 +158,9 @@ def providers_for(device: str) -> list[str]:
     if device not in DEVICES:
         raise DeviceError(f"device: expected one of {', '.join(DEVICES)}, got {device!r}")
     if device == "auto":
-        return PROVIDERS["cuda"] + PROVIDERS["cpu"] if unusable("cuda") is None else PROVIDERS["cpu"]
+        return (
+            PROVIDERS["cuda"] + PROVIDERS["cpu"] if unusable("cuda") is None else PROVIDERS["cpu"]
+        )
     if reason := unusable(device):
         raise refusal(device, reason)
     return PROVIDERS[device]
@@ -153,7 +175,8 @@ def open_session(
     model: str | Path | bytes,
     device: str = "auto",
     *,
-    threads: int | None = None,  # of one operator; None: onnxruntime's choice, one per physical core
+    threads: int
+    | None = None,  # of one operator; None: onnxruntime's choice, one per physical core
     spinning: bool = True,  # False where several workers share the cores: waiting threads then sleep
     tf32: bool = False,
     cuda_graph: bool = False,  # record the first run of bound tensors and play it again: one shape a session
@@ -164,7 +187,9 @@ def open_session(
     if "CUDAExecutionProvider" in providers:
         preload()
     options = ort.SessionOptions()
-    options.log_severity_level = 3  # errors; its warnings speak of node placement, not of anything the user can do
+    options.log_severity_level = (
+        3  # errors; its warnings speak of node placement, not of anything the user can do
+    )
     if threads is not None:
         options.intra_op_num_threads = threads
     options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spinning else "0")
@@ -180,12 +205,20 @@ def open_session(
     except session_errors() as error:
         reason = brief(error)
         if is_full(error):
-            raise DeviceMemoryError(f"{name}: the device's memory is too small for it; {more_memory()}") from error
+            raise DeviceMemoryError(
+                f"{name}: the device's memory is too small for it; {more_memory()}"
+            ) from error
         if "CUDA failure" in reason:
-            raise refusal(device, f"the GPU cannot be used ({reason}); see what nvidia-smi says") from error
+            raise refusal(
+                device, f"the GPU cannot be used ({reason}); see what nvidia-smi says"
+            ) from error
         if device in ("auto", "cpu"):
-            raise ModelFileError(f"{name}: onnxruntime {ort.__version__} cannot open it ({reason})") from error
-        raise refusal(device, f"{name}: onnxruntime cannot open it there ({reason}); take another variant") from error
+            raise ModelFileError(
+                f"{name}: onnxruntime {ort.__version__} cannot open it ({reason})"
+            ) from error
+        raise refusal(
+            device, f"{name}: onnxruntime cannot open it there ({reason}); take another variant"
+        ) from error
     if device not in ("auto", "cpu"):
         if session.get_providers()[0] != providers[0]:
             raise refusal(device, unloadable(providers[0]))
@@ -221,7 +254,9 @@ def cuda_options(tf32: bool = False, cuda_graph: bool = False) -> dict[str, str]
         try:
             options["gpu_mem_limit"] = str(int(float(asked) * 2**30))
         except (ValueError, OverflowError) as error:
-            raise DeviceError(f"{MEMORY}: expected GiB, as 4 or 0.5, got {asked!r}; change or unset it") from error
+            raise DeviceError(
+                f"{MEMORY}: expected GiB, as 4 or 0.5, got {asked!r}; change or unset it"
+            ) from error
     return options | ({"enable_cuda_graph": "1"} if cuda_graph else {})
 
 
@@ -231,14 +266,22 @@ def describe_device(session: Any, asked: str) -> str:
     Operators that have no kernel but the CPU's are named: "cuda (TreeEnsembleClassifier on the cpu)".
     """
     provider = session.get_providers()[0]
-    device = next((name for name, providers in PROVIDERS.items() if providers[0] == provider), provider)
+    device = next(
+        (name for name, providers in PROVIDERS.items() if providers[0] == provider), provider
+    )
     notes = []
     if asked == "auto" and device != "cpu":
         notes.append("auto: found")
     elif asked == "auto":
-        notes.append("auto: " + (unusable("cuda") or unloadable("CUDAExecutionProvider")).partition(";")[0])
+        notes.append(
+            "auto: " + (unusable("cuda") or unloadable("CUDAExecutionProvider")).partition(";")[0]
+        )
     if device != "cpu" and placement.tells(session):
-        alone = (node.operator for node in placement.on_cpu(session) if node.domain == placement.CPU_ALONE)
+        alone = (
+            node.operator
+            for node in placement.on_cpu(session)
+            if node.domain == placement.CPU_ALONE
+        )
         notes += [f"{operator} on the cpu" for operator in dict.fromkeys(alone)]
     return f"{device} ({', '.join(notes)})" if notes else device
 
@@ -266,14 +309,20 @@ def running(name: str, what: str) -> Iterator[None]:
         yield
     except session_errors() as error:
         if is_full(error):
-            raise DeviceMemoryError(f"{name}: the device's memory is too small for {what}; {more_memory()}") from error
+            raise DeviceMemoryError(
+                f"{name}: the device's memory is too small for {what}; {more_memory()}"
+            ) from error
         raise ServeError(f"{name}: onnxruntime cannot run {what} ({brief(error)})") from error
 
 
 def session_errors() -> tuple[type[Exception], ...]:
     """Return what onnxruntime raises while it opens or runs a model; its own classes share no base but Exception."""
     own = vars(_onnxruntime().capi.onnxruntime_pybind11_state).values()
-    return (*(cls for cls in own if isinstance(cls, type) and issubclass(cls, Exception)), RuntimeError, ValueError)
+    return (
+        *(cls for cls in own if isinstance(cls, type) and issubclass(cls, Exception)),
+        RuntimeError,
+        ValueError,
+    )
 
 
 def _onnxruntime() -> Any:

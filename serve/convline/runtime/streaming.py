@@ -23,22 +23,40 @@ class Stream:
         self.name = contract.name
         self.columns = len(contract.document["input"]["columns"])
         self._session = open_session(contract.stepped, device)
-        self.samples = int(contract.document["stream"]["samples"])  # after which an answer is that of the full window
+        self.samples = int(
+            contract.document["stream"]["samples"]
+        )  # after which an answer is that of the full window
         shapes = {node.name: node.shape for node in self._session.get_overridable_initializers()}
-        self._tails = {name: shape[1:] for name, shape in shapes.items() if name.startswith("state_")}
-        outputs = ["step_forecast", "step_quantiles", *(name.replace("state_", "next_state_") for name in self._tails)]
+        self._tails = {
+            name: shape[1:] for name, shape in shapes.items() if name.startswith("state_")
+        }
+        outputs = [
+            "step_forecast",
+            "step_quantiles",
+            *(name.replace("state_", "next_state_") for name in self._tails),
+        ]
         whole = [type(n) is int for shape in self._tails.values() for n in shape]
         found = {node.name: node.shape for node in self._session.get_outputs()}
-        if not all(whole) or {*outputs} != {*found} or shapes.get("sample", [])[1:] != [self.columns]:
-            raise ModelFileError(f"{contract.path}: its step graph is not that of its contract; export it again")
+        if (
+            not all(whole)
+            or {*outputs} != {*found}
+            or shapes.get("sample", [])[1:] != [self.columns]
+        ):
+            raise ModelFileError(
+                f"{contract.path}: its step graph is not that of its contract; export it again"
+            )
         if sum(int(np.prod(shape)) for shape in self._tails.values()) > MAX_STATE:
-            raise ModelFileError(f"{contract.path}: expected tails of at most {MAX_STATE} numbers; export it again")
+            raise ModelFileError(
+                f"{contract.path}: expected tails of at most {MAX_STATE} numbers; export it again"
+            )
         self._outputs, self._answers = outputs, [found[name] for name in outputs[:2]]
         self.reset()
 
     def reset(self, count: int = 1) -> None:
         """Forget all samples; `count` series go side by side through `advance`."""
-        self._state = {name: np.zeros((count, *shape), np.float32) for name, shape in self._tails.items()}
+        self._state = {
+            name: np.zeros((count, *shape), np.float32) for name, shape in self._tails.items()
+        }
         self.seen = 0
 
     def fork(self) -> "Stream":
@@ -55,7 +73,9 @@ class Stream:
         """
         row = np.atleast_1d(np.asarray(sample, np.float64))
         if row.shape != (self.columns,) or not (np.abs(row) <= np.finfo(np.float32).max).all():
-            raise InputError(self.name, f"expected {self.columns} finite numbers, got {row.tolist()!r:.80}")
+            raise InputError(
+                self.name, f"expected {self.columns} finite numbers, got {row.tolist()!r:.80}"
+            )
         forecast, quantiles = self.advance(row[None].astype(np.float32))
         return forecast[0], quantiles[0], self.seen >= self.samples
 
@@ -66,7 +86,9 @@ class Stream:
             forecast, quantiles = (empty("float", shape) for shape in self._answers)
             return forecast, quantiles
         with running(self.name, f"a step of {len(rows)} series"):
-            forecast, quantiles, *tails = self._session.run(self._outputs, {"sample": rows, **self._state})
+            forecast, quantiles, *tails = self._session.run(
+                self._outputs, {"sample": rows, **self._state}
+            )
         self._state = dict(zip(self._state, tails, strict=True))
         self.seen += 1
         return forecast, quantiles

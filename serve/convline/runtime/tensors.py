@@ -12,7 +12,9 @@ from convline.model_file.document import Contract
 from convline.runtime.session import running
 
 Array = npt.NDArray[Any]
-Tensors = dict[str, tuple[str, list[int | None]]]  # name -> (element type, shape; None is a dynamic dimension)
+Tensors = dict[
+    str, tuple[str, list[int | None]]
+]  # name -> (element type, shape; None is a dynamic dimension)
 DTYPES = {"float": np.float32, "uint8": np.uint8}  # of element types
 
 
@@ -49,8 +51,12 @@ class Opened:
         for name, array in zip(expected, got, strict=True):
             if array.shape != expected[name].shape:
                 shapes = f"{expected[name].shape}, got {array.shape}"
-                raise ModelFileError(f"{self.name}: golden output {name!r}: expected shape {shapes}; export it again")
-        gaps = [np.abs(a.astype(np.float64) - b) for a, b in zip(got, expected.values(), strict=True)]
+                raise ModelFileError(
+                    f"{self.name}: golden output {name!r}: expected shape {shapes}; export it again"
+                )
+        gaps = [
+            np.abs(a.astype(np.float64) - b) for a, b in zip(got, expected.values(), strict=True)
+        ]
         return max(float(gap.max(initial=0.0)) for gap in gaps)
 
     def _inputs(self) -> Tensors:
@@ -68,7 +74,9 @@ class Opened:
             found = {node.name: node for node in nodes}
             if kind == "input" and {*found} - {*promised}:
                 extra = sorted({*found} - {*promised})[0]
-                raise ModelFileError(f"{self.contract.path}: the contract has no input {extra!r}; export it again")
+                raise ModelFileError(
+                    f"{self.contract.path}: the contract has no input {extra!r}; export it again"
+                )
             for name, (element, shape) in promised.items():
                 if name not in found:
                     have = ", ".join(found) or "none"
@@ -89,7 +97,9 @@ class Opened:
             promised = self._outputs()
             return [empty(*promised[name]) for name in outputs]
         with running(self.name, f"a batch of {batch.shape}"):
-            return list(self.session.run(list(outputs), {next(iter(self._inputs())): batch, **more}))
+            return list(
+                self.session.run(list(outputs), {next(iter(self._inputs())): batch, **more})
+            )
 
 
 def empty(element: str, shape: Sequence[int | None]) -> Array:
@@ -101,4 +111,6 @@ def _fits(actual: list[int | str | None], promised: list[int | None]) -> bool:
     """True where ranks agree, the batch is dynamic, and every other dimension is equal or dynamic."""
     if len(actual) != len(promised) or isinstance(actual[0], int):
         return False
-    return all(not isinstance(a, int) or a == p for a, p in zip(actual[1:], promised[1:], strict=True))
+    return all(
+        not isinstance(a, int) or a == p for a, p in zip(actual[1:], promised[1:], strict=True)
+    )

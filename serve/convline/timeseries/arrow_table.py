@@ -17,12 +17,28 @@ STAMP = re.compile(r"\d{4}-\d\d-\d\d")
 
 
 def columns(
-    data: bytes, start: int, header: list[str], first: list[str], delimiter: str, decimal: str, keys: Collection[str]
+    data: bytes,
+    start: int,
+    header: list[str],
+    first: list[str],
+    delimiter: str,
+    decimal: str,
+    keys: Collection[str],
 ) -> dict[str, Any]:
     """Return columns of a file as pyarrow reads its rows, none where that might not be what `exact` says."""
-    if not keys or len(data) < LARGE or b'"' in data or len({*header}) != len(first) or len(header) != len(first):
+    if (
+        not keys
+        or len(data) < LARGE
+        or b'"' in data
+        or len({*header}) != len(first)
+        or len(header) != len(first)
+    ):
         return {}
-    if decimal == "auto" and delimiter != "," and (b"," in data or (delimiter == ";" and b"." in data)):
+    if (
+        decimal == "auto"
+        and delimiter != ","
+        and (b"," in data or (delimiter == ";" and b"." in data))
+    ):
         return {}  # the decimal sign is to be found
     try:
         from pyarrow import ArrowInvalid, dictionary, float64, int32, py_buffer, string, timestamp
@@ -33,11 +49,17 @@ def columns(
     cells = dict(zip(header, first, strict=True))
     types = {name: dictionary(int32(), string()) for name in header if name in keys}
     types |= {name: timestamp("s") for name in types if STAMP.match(cells[name].strip())}
-    types |= {n: float64() for n, cell in cells.items() if n not in keys and number(cell.strip(), sign) is not None}
+    types |= {
+        n: float64()
+        for n, cell in cells.items()
+        if n not in keys and number(cell.strip(), sign) is not None
+    }
     if not types:
         return {}
     several = len(header) > 1
-    body = data if several else data.rstrip(b"\n")  # of a single column, an empty line is a missing value
+    body = (
+        data if several else data.rstrip(b"\n")
+    )  # of a single column, an empty line is a missing value
     try:
         table = read_csv(
             py_buffer(body).slice(start),
@@ -66,7 +88,9 @@ def columns(
         else:
             coded = column.unify_dictionaries()
             codes = np.concatenate([np.from_dlpack(chunk.indices) for chunk in coded.chunks])
-            found[name] = first_seen(codes, [word.strip() for word in coded.chunk(0).dictionary.to_pylist()])
+            found[name] = first_seen(
+                codes, [word.strip() for word in coded.chunk(0).dictionary.to_pylist()]
+            )
     return found
 
 
@@ -76,7 +100,11 @@ def plain(column: Any, kind: type, missing: float = 0) -> npt.NDArray[Any]:
     What pyarrow has for it (to_numpy, fill_null) imports pandas where that is installed, for two seconds.
     """
     chunks, wide = [chunk for chunk in column.chunks if len(chunk)], np.dtype(kind).itemsize
-    values = np.concatenate([np.frombuffer(c.buffers()[1], kind, len(c), c.offset * wide) for c in chunks])
+    values = np.concatenate(
+        [np.frombuffer(c.buffers()[1], kind, len(c), c.offset * wide) for c in chunks]
+    )
     if column.null_count:
-        values[np.concatenate([np.from_dlpack(c.is_null().cast("int8")) for c in chunks]) == 1] = missing
+        values[np.concatenate([np.from_dlpack(c.is_null().cast("int8")) for c in chunks]) == 1] = (
+            missing
+        )
     return values

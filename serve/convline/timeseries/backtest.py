@@ -13,9 +13,7 @@ from convline.timeseries.series import Series, Table
 from convline.timeseries.timestamps import Step, Times, has_times_after
 
 DAY = 86400  # seconds
-NO_TIMES = (
-    "expected times ahead below 2^63 and before the year 10000, got a last time too near to them; renumber the rows"
-)
+NO_TIMES = "expected times ahead below 2^63 and before the year 10000, got a last time too near to them; renumber the rows"
 VALUES_PER_RUN = 2**18  # of answers held at once, whatever the horizon
 
 
@@ -64,7 +62,11 @@ def starts(
     That is every `every`-th row with enough history, counted back from the last row but `held` (held = horizon: the
     truth of every forecast is in the series); None is that row alone. A series without one gives one, for its error.
     """
-    found = ((series, cutoff) for series in table.series for cutoff in _cutoffs(model, series, every, held))
+    found = (
+        (series, cutoff)
+        for series in table.series
+        for cutoff in _cutoffs(model, series, every, held)
+    )
     size = windows_per_run(model, horizon)
     while batch := list(islice(found, size)):
         yield batch
@@ -86,8 +88,12 @@ def answer(model: Forecaster, step: Step, batch: list[Start], horizon: int) -> l
     windows, times, asked = [], [], []
     errors: dict[int, str] = {}
     distinct = {id(series): series for series, _ in batch}
-    endless = {key: _has_times(one, len(one.times) - 1, step, horizon) for key, one in distinct.items()}
-    for _, group in groupby(range(len(batch)), lambda place: _alike(batch[place][0], place, endless)):
+    endless = {
+        key: _has_times(one, len(one.times) - 1, step, horizon) for key, one in distinct.items()
+    }
+    for _, group in groupby(
+        range(len(batch)), lambda place: _alike(batch[place][0], place, endless)
+    ):
         places = [*group]
         series, cutoffs = batch[places[0]][0], np.array([batch[place][1] for place in places])
         try:
@@ -95,7 +101,9 @@ def answer(model: Forecaster, step: Step, batch: list[Start], horizon: int) -> l
                 raise InputError(series.id, NO_TIMES)
             cut = _windows(model, series, cutoffs)
             if model.calendar:
-                times.append(np.stack([model.stamps(series, cutoff, step, horizon) for cutoff in cutoffs]))
+                times.append(
+                    np.stack([model.stamps(series, cutoff, step, horizon) for cutoff in cutoffs])
+                )
             windows.append(cut)
             asked += places
         except InputError as error:
@@ -107,14 +115,17 @@ def answer(model: Forecaster, step: Step, batch: list[Start], horizon: int) -> l
         histories, stamps = np.concatenate(windows), np.concatenate(times) if times else None
         forecast, quantiles = _run(model, histories, horizon, stamps)
         sound = np.asarray(
-            np.isfinite(forecast).all((1, 2)) & np.isfinite(quantiles[:, : model.horizon]).all((1, 2, 3))
+            np.isfinite(forecast).all((1, 2))
+            & np.isfinite(quantiles[:, : model.horizon]).all((1, 2, 3))
         )
         facts = sound.tolist(), model.outside(histories).tolist()
         found = dict(zip(asked, zip(forecast, quantiles, *facts, strict=True), strict=True))
     origins = []
     for place, (series, cutoff) in enumerate(batch):
         forecast, quantiles, finite, outside = found.get(place, nothing)
-        error_text = errors.get(place, "" if finite else "the model answered values that are not finite")
+        error_text = errors.get(
+            place, "" if finite else "the model answered values that are not finite"
+        )
         origins.append(Origin(series, step, cutoff, forecast, quantiles, error_text, outside))
     return origins
 
@@ -146,10 +157,20 @@ def _has_times(series: Series, cutoff: int, step: Step, horizon: int) -> bool:
     return cutoff < 0 or has_times_after(series.times[cutoff], step, horizon)
 
 
-def _windows(model: Forecaster, series: Series, cutoffs: npt.NDArray[np.int64]) -> npt.NDArray[np.floating[Any]]:
+def _windows(
+    model: Forecaster, series: Series, cutoffs: npt.NDArray[np.int64]
+) -> npt.NDArray[np.floating[Any]]:
     """Return the windows (N, T, D) that end at rows of a series; InputError where the network cannot run."""
-    whole = cutoffs[0] + 1 >= model.context and series.fits and series.values.shape[1] == len(model.columns)
+    whole = (
+        cutoffs[0] + 1 >= model.context
+        and series.fits
+        and series.values.shape[1] == len(model.columns)
+    )
     if not whole:
-        return np.stack([model.window(series.id, series.values[: cutoff + 1]) for cutoff in cutoffs])
-    windows: npt.NDArray[np.floating[Any]] = series.values[cutoffs[:, None] + np.arange(1 - model.context, 1)]
+        return np.stack(
+            [model.window(series.id, series.values[: cutoff + 1]) for cutoff in cutoffs]
+        )
+    windows: npt.NDArray[np.floating[Any]] = series.values[
+        cutoffs[:, None] + np.arange(1 - model.context, 1)
+    ]
     return windows

@@ -6,20 +6,26 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-Coded = tuple[npt.NDArray[Any], list[str]]  # whole numbers (rows,), words in order of first appearance, all different
+Coded = tuple[
+    npt.NDArray[Any], list[str]
+]  # whole numbers (rows,), words in order of first appearance, all different
 
 
 def encode(cells: Sequence[str]) -> Coded:
     """Return the codes of cells and the words in order of first appearance."""
     index: dict[str, int] = {}
-    codes = np.fromiter((index.setdefault(cell, len(index)) for cell in cells), np.int64, len(cells))
+    codes = np.fromiter(
+        (index.setdefault(cell, len(index)) for cell in cells), np.int64, len(cells)
+    )
     return codes, [*index]
 
 
 def first_seen(codes: npt.NDArray[Any], words: Iterable[str]) -> Coded:
     """Return a column whose words come in any order, stand there twice or are unused, as `encode` gives it."""
     named = [*words]
-    starts = np.concatenate([[0], np.flatnonzero(codes[1:] != codes[:-1]) + 1])[: len(codes)]  # of equal neighbours
+    starts = np.concatenate([[0], np.flatnonzero(codes[1:] != codes[:-1]) + 1])[
+        : len(codes)
+    ]  # of equal neighbours
     first = np.full(len(named), len(codes))
     first[codes[starts[::-1]]] = starts[::-1]  # of equal places the last that is written stays
     order = np.argsort(first, kind="stable")[: np.count_nonzero(first < len(codes))]

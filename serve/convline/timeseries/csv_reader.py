@@ -33,8 +33,12 @@ from convline.timeseries.timestamps import Times, coded_times, offset_of
 DELIMITERS = {",": ",", ";": ";", "tab": "\t", "|": "|"}  # what a user types -> the character
 SNIFFED_ROWS = 20
 KNOWN = 2**16  # different cells of a column that are looked up, so that equal ones share memory
-LONGEST_CELL = 2**22  # characters: a cell that pyarrow takes, within its blocks of 1 MiB, is no error here
-ONE_READER = threading.Lock()  # csv's limit is of the whole process; parsing holds the interpreter's lock anyway
+LONGEST_CELL = (
+    2**22
+)  # characters: a cell that pyarrow takes, within its blocks of 1 MiB, is no error here
+ONE_READER = (
+    threading.Lock()
+)  # csv's limit is of the whole process; parsing holds the interpreter's lock anyway
 UTF16 = "UTF-16 or a binary file; save it as UTF-8 (iconv -f UTF-16 -t UTF-8)"
 BEGINNINGS = {  # of files that are no CSV
     b"\xff\xfe": UTF16,
@@ -44,7 +48,9 @@ BEGINNINGS = {  # of files that are no CSV
     b"\xd0\xcf\x11\xe0": "an Excel file; save it as CSV",
     b"PAR1": "a Parquet file; let its name end in .parquet",
 }
-SEP = re.compile(rb'"?sep=(.)"?[ ]*\n', re.IGNORECASE)  # a first line that tells Excel the delimiter
+SEP = re.compile(
+    rb'"?sep=(.)"?[ ]*\n', re.IGNORECASE
+)  # a first line that tells Excel the delimiter
 THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2},\d{3}")  # 1,234 is 1.234 to some and 1234 to others
 
 
@@ -95,7 +101,10 @@ class CsvFile:
 
     def numbers(self, names: Sequence[str]) -> npt.NDArray[np.float64]:
         """Return (rows, D), nan where a cell is missing."""
-        if all(isinstance(found := self.fast.get(name), np.ndarray) and found.dtype.kind == "f" for name in names):
+        if all(
+            isinstance(found := self.fast.get(name), np.ndarray) and found.dtype.kind == "f"
+            for name in names
+        ):
             found = [self.fast[name] for name in names]
             return np.stack(found, axis=1) if len(found) > 1 else found[0][:, None]
         decimal, columns = self._decimal, []
@@ -105,7 +114,8 @@ class CsvFile:
             if None in found:
                 row = found.index(None)
                 raise InputError(
-                    self.where, f"{self.place(row)}, column {name!r}: expected a number, got {cells[row]!r}"
+                    self.where,
+                    f"{self.place(row)}, column {name!r}: expected a number, got {cells[row]!r}",
                 )
             columns.append(np.array(found, np.float64))
         if decimal == "," and self.decimal == "auto":
@@ -118,7 +128,9 @@ class CsvFile:
         decimal, found = self._decimal, []
         for name in names:
             cells = [number(cell, decimal) for cell in self._cells(name)]
-            if None not in cells and not all(cell is not None and math.isnan(cell) for cell in cells):
+            if None not in cells and not all(
+                cell is not None and math.isnan(cell) for cell in cells
+            ):
                 found.append(name)
         return found
 
@@ -127,21 +139,29 @@ class CsvFile:
 
     @cached_property
     def _places(self) -> dict[str, int]:
-        return {name: place for place, name in reversed([*enumerate(self.header)])}  # the first of equal names
+        return {
+            name: place for place, name in reversed([*enumerate(self.header)])
+        }  # the first of equal names
 
     @cached_property
     def _decimal(self) -> str:
         """The decimal sign of all columns of numbers; InputError where their cells allow two."""
         if self.decimal != "auto" or self.delimiter == ",":
             return "." if self.decimal == "auto" else self.decimal
-        cells = [cell for name in self._places if name not in self.keys for cell in self._marked(name)]
+        cells = [
+            cell for name in self._places if name not in self.keys for cell in self._marked(name)
+        ]
         commas = [cell for cell in cells if "," in cell]
         points = [cell for cell in cells if "." in cell]
         grouped = all(map(GROUPED.fullmatch, points))
-        sure = any(cell.count(".") > 1 for cell in points) or not all(map(THOUSANDS.fullmatch, commas))
+        sure = any(cell.count(".") > 1 for cell in points) or not all(
+            map(THOUSANDS.fullmatch, commas)
+        )
         if commas and points and not (grouped and sure):
             point = next((cell for cell in points if not GROUPED.fullmatch(cell)), points[0])
-            what = f"expected one decimal sign, got {commas[0]!r} and {point!r}; say --decimal , or ."
+            what = (
+                f"expected one decimal sign, got {commas[0]!r} and {point!r}; say --decimal , or ."
+            )
             raise InputError(self.where, what)
         if commas and not sure:
             raise InputError(
@@ -169,7 +189,10 @@ def _is_number(cell: str) -> bool:
 
 
 def open_csv(
-    source: str | Path | IO[str] | IO[bytes], delimiter: str = "auto", decimal: str = "auto", keys: Collection[str] = ()
+    source: str | Path | IO[str] | IO[bytes],
+    delimiter: str = "auto",
+    decimal: str = "auto",
+    keys: Collection[str] = (),
 ) -> CsvFile:
     """Read a file with a header line; `delimiter` is a key of DELIMITERS or auto, `decimal` . or , or auto.
 
@@ -179,7 +202,11 @@ def open_csv(
     if told := SEP.match(data):
         data = b"\n" + data[told.end() :]  # lines keep their numbers
         sign = told[1].decode("latin-1")
-        delimiter = next((n for n, s in DELIMITERS.items() if s == sign), "auto") if delimiter == "auto" else delimiter
+        delimiter = (
+            next((n for n, s in DELIMITERS.items() if s == sign), "auto")
+            if delimiter == "auto"
+            else delimiter
+        )
     sniffed = delimiter == "auto"
     delimiter = sniff(data, where, decimal) if sniffed else DELIMITERS[delimiter]
     header, first, end = _head(data, delimiter)
@@ -251,7 +278,10 @@ def sniff(data: bytes, where: str, decimal: str) -> str:
     even = [sign for sign in cut if len({*widths[sign]}) == 1]
     found = even or cut or candidates[:1]
     if len(found) > 1:
-        raise InputError(where, f"expected one delimiter that fits, got {found[0]!r} and {found[1]!r}; say --delimiter")
+        raise InputError(
+            where,
+            f"expected one delimiter that fits, got {found[0]!r} and {found[1]!r}; say --delimiter",
+        )
     return found[0]
 
 
@@ -271,7 +301,9 @@ def _widths(data: bytes, delimiter: str) -> list[int]:
     widths: list[int] = []
     try:
         with _long_cells():
-            widths.extend(len(row) for row in islice(filter(None, _rows(data, delimiter)), SNIFFED_ROWS))
+            widths.extend(
+                len(row) for row in islice(filter(None, _rows(data, delimiter)), SNIFFED_ROWS)
+            )
     except csv.Error:
         widths.append(0)
     return widths
@@ -307,14 +339,21 @@ def _read_columns(data: bytes, where: str, delimiter: str) -> tuple[list[list[st
                 continue
             if len(row or [""]) != len(columns):
                 raise InputError(
-                    where, f"line {reader.line_num}: expected {len(columns)} cells as in the header, got {len(row)}"
+                    where,
+                    f"line {reader.line_num}: expected {len(columns)} cells as in the header, got {len(row)}",
                 )
             lines.append(reader.line_num)
             for column, words, cell in zip(columns, known, row or [""], strict=True):
                 cell = cell.strip()
-                column.append(words.setdefault(cell, cell) if len(words) < KNOWN else words.get(cell, cell))
+                column.append(
+                    words.setdefault(cell, cell) if len(words) < KNOWN else words.get(cell, cell)
+                )
     except csv.Error as error:
-        raise InputError(where, f"line {reader.line_num}: expected cells between {delimiter!r}, {error}") from error
+        raise InputError(
+            where, f"line {reader.line_num}: expected cells between {delimiter!r}, {error}"
+        ) from error
     if not lines:
-        raise InputError(where, f"expected a header line and rows of numbers, got {len(columns[:1])} lines")
+        raise InputError(
+            where, f"expected a header line and rows of numbers, got {len(columns[:1])} lines"
+        )
     return columns, lines

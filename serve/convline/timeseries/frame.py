@@ -69,7 +69,9 @@ class FrameFile:
         if column.dtype.kind in "iuf":
             values = column.astype(np.float64)
             if np.isinf(values).any():
-                raise self._error(int(np.isinf(values).argmax()), name, "expected a finite number, got inf")
+                raise self._error(
+                    int(np.isinf(values).argmax()), name, "expected a finite number, got inf"
+                )
             return values
         cells = _texts(column)
         found = [number(cell, ".") for cell in cells]

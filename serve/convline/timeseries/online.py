@@ -50,7 +50,11 @@ def follow(task: Task, stdin: IO[bytes]) -> Iterator[Block]:
         stream = Stream(model.contract, model.kind)
         task.say(f"each sample is one step of the network; settled after {stream.samples}")
     else:
-        why = f"a step answers {model.horizon}" if model.contract.streams else "the file has no step graph"
+        why = (
+            f"a step answers {model.horizon}"
+            if model.contract.streams
+            else "the file has no step graph"
+        )
         task.say(f"each sample runs the whole window of {model.context} rows anew: {why}")
     head = stdin.readline(MAX_LINE).removeprefix(BOM_UTF8)
     told = SEP.match(head)
@@ -87,7 +91,10 @@ class Track:
 
     def add(self, time: Times, row: Rows, context: int, offset: str) -> None:
         """Take one more row: time (1,), numbers (1, D); times are then written with the offset of this one."""
-        times, values = np.concatenate([self.series.times, time]), np.concatenate([self.series.values, row])
+        times, values = (
+            np.concatenate([self.series.times, time]),
+            np.concatenate([self.series.values, row]),
+        )
         self.series = Series(self.series.id, times[-context:], values[-context:], offset)
 
 
@@ -116,7 +123,9 @@ class Follower:
         name = None
         try:
             if len(cells) != len(self.header):
-                raise InputError(WHERE, f"expected {len(self.header)} cells as in the header, got {len(cells)}")
+                raise InputError(
+                    WHERE, f"expected {len(self.header)} cells as in the header, got {len(cells)}"
+                )
             found = dict(zip(self.header, map(str.strip, cells), strict=True))
             name = found[self.id] if self.id else "series"
             return self._answer(name, found)
@@ -137,7 +146,9 @@ class Follower:
         if numbered or steps > (MAX_FILL if self.fills else 1):
             gap = behind + (f", which look like {AS_NUMBERS}" if numbered else "")
             self._push(self._start(name), time, row, offset)
-            raise InputError(name, f"expected a row every {self.step}, got {gap}; the series starts anew")
+            raise InputError(
+                name, f"expected a row every {self.step}, got {gap}; the series starts anew"
+            )
         last, before = track.series.values[-1:], track.series.times[-1:]
         day = month_day(np.concatenate([track.series.times, time]), offset)
         for k in range(1, steps):
@@ -163,14 +174,18 @@ class Follower:
         if not has_times_after(time[0], self.step, horizon):
             trouble = NO_TIMES
         outside = bool(model.outside(track.series.values[None])[0])
-        return Origin(track.series, self.step, last, forecast[:horizon], quantiles[:horizon], trouble, outside), settled
+        return Origin(
+            track.series, self.step, last, forecast[:horizon], quantiles[:horizon], trouble, outside
+        ), settled
 
     def _start(self, name: str) -> Track:
         """Return the track of a series that starts now, or starts anew."""
         if not name:
             raise InputError(WHERE, f"column {self.id!r}: expected an id, got a missing value")
         if len(self.tracks) == MAX_SERIES and name not in self.tracks:
-            raise InputError(name, f"expected at most {MAX_SERIES} series in one stream; start another")
+            raise InputError(
+                name, f"expected at most {MAX_SERIES} series in one stream; start another"
+            )
         times = np.empty(0, np.int64 if self.step.unit == "index" else "datetime64[s]")
         series = Series(name, times, np.empty((0, len(self.columns))))
         jumps = self.tracks[name].jumps if name in self.tracks else []
@@ -200,7 +215,13 @@ class Follower:
         value = number(cell, "," if decimal == "," else ".")
         if value is None or not abs(value) <= LARGEST:
             hint = "; say --decimal ," if decimal == "auto" and "," in cell else ""
-            got = repr(cell) if value is None else "a missing value" if value != value else f"{cell!r} beyond float32"
+            got = (
+                repr(cell)
+                if value is None
+                else "a missing value"
+                if value != value
+                else f"{cell!r} beyond float32"
+            )
             raise InputError(WHERE, f"column {column!r}: expected a number, got {got}{hint}")
         return value
 
@@ -209,10 +230,14 @@ class Follower:
         if not self.time:
             return np.concatenate([track.series.times[-1:] + 1, [0]])[:1]
         cell, whole = found[self.time], self.step.unit == "index"
-        times, trouble = parse_times([*filter(None, ["0" if whole else track.cell]), cell])  # read as those before it
+        times, trouble = parse_times(
+            [*filter(None, ["0" if whole else track.cell]), cell]
+        )  # read as those before it
         if (times.dtype.kind == "i") != whole or (trouble and whole):
             cure = "" if whole else f"; {as_dates(int(times[-1]))}"
-            raise InputError(WHERE, f"column {self.time!r}: expected a row every {self.step}, got {cell!r}{cure}")
+            raise InputError(
+                WHERE, f"column {self.time!r}: expected a row every {self.step}, got {cell!r}{cure}"
+            )
         if trouble:
             raise InputError(WHERE, f"column {self.time!r}: {trouble[1]}")
         return times[-1:]

@@ -21,7 +21,9 @@ from convline.timeseries.arrow_table import plain
 from convline.timeseries.coded import Coded, first_seen, text_of
 from convline.timeseries.timestamps import Times, coded_times, offset_of, whole_times
 
-MAX_BYTES = 2**31  # of the columns asked for, 8 a cell: a file of kilobytes can hold 10^12 equal rows
+MAX_BYTES = (
+    2**31
+)  # of the columns asked for, 8 a cell: a file of kilobytes can hold 10^12 equal rows
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,9 @@ class ParquetFile:
                 raise self._error(trouble[0], name, trouble[1])
             return times
         try:
-            seconds = column.cast(timestamp("s", column.type.tz if types.is_timestamp(column.type) else None))
+            seconds = column.cast(
+                timestamp("s", column.type.tz if types.is_timestamp(column.type) else None)
+            )
         except ArrowInvalid:
             exact = column.to_numpy()
             row = int((exact.astype("datetime64[s]") != exact).argmax())
@@ -88,7 +92,9 @@ class ParquetFile:
         kind = self._column(name).type
         if types.is_timestamp(kind):
             return "Z" if kind.tz else ""
-        return "" if types.is_integer(kind) or types.is_date(kind) else offset_of(self.coded(name)[1])
+        return (
+            "" if types.is_integer(kind) or types.is_date(kind) else offset_of(self.coded(name)[1])
+        )
 
     def numbers(self, names: Sequence[str]) -> npt.NDArray[np.float64]:
         """Return (rows, D), nan where a cell is missing."""
@@ -97,12 +103,18 @@ class ParquetFile:
         for place, name in enumerate(names):
             if self.numeric([name]) != [name]:
                 kind = self.file.schema_arrow.field(name).type
-                raise InputError(self.where, f"column {name!r}: expected numbers, got {kind}; cast it")
+                raise InputError(
+                    self.where, f"column {name!r}: expected numbers, got {kind}; cast it"
+                )
             with _pyarrow_errors(self.where):
-                values[:, place] = plain(self._column(name).cast("float64", safe=False), np.float64, math.nan)
+                values[:, place] = plain(
+                    self._column(name).cast("float64", safe=False), np.float64, math.nan
+                )
             wrong = np.flatnonzero(np.isinf(values[:, place]))
             if len(wrong):
-                raise self._error(wrong[0], name, f"expected a number, got {values[wrong[0], place]}")
+                raise self._error(
+                    wrong[0], name, f"expected a number, got {values[wrong[0], place]}"
+                )
         return values
 
     def numeric(self, names: Sequence[str]) -> list[str]:
@@ -125,7 +137,10 @@ class ParquetFile:
         """
         size = 8 * self.file.metadata.num_rows * columns
         if size > MAX_BYTES:
-            raise InputError(self.where, f"expected at most {MAX_BYTES} bytes of data, got {size}; split the file")
+            raise InputError(
+                self.where,
+                f"expected at most {MAX_BYTES} bytes of data, got {size}; split the file",
+            )
 
     def _error(self, row: int, name: str, reason: str) -> InputError:
         return InputError(self.where, f"{self.place(row)}, column {name!r}: {reason}")
@@ -145,20 +160,31 @@ def is_parquet(source: Any) -> bool:
 
 def open_parquet(source: Any) -> ParquetFile:
     """Read what a path or an open file says of itself: names and types of its columns, the number of its rows."""
-    path = Path(source if isinstance(source, str | Path) else str(getattr(source, "name", "series.parquet")))
+    path = Path(
+        source if isinstance(source, str | Path) else str(getattr(source, "name", "series.parquet"))
+    )
     try:
         from pyarrow import parquet
     except ImportError as error:
-        raise ServeError(f"{path}: pyarrow cannot be imported; pip install 'convline[parquet]'") from error
+        raise ServeError(
+            f"{path}: pyarrow cannot be imported; pip install 'convline[parquet]'"
+        ) from error
     where = str(path)
-    if isinstance(source, str | Path) and not os.path.isfile(path):  # pathlib's own raises where a name is too long
+    if isinstance(source, str | Path) and not os.path.isfile(
+        path
+    ):  # pathlib's own raises where a name is too long
         raise InputError(
-            where, "expected a file, got a folder; name a file" if os.path.exists(path) else "no such file"
+            where,
+            "expected a file, got a folder; name a file"
+            if os.path.exists(path)
+            else "no such file",
         )
     with _pyarrow_errors(where):
         # Text stays coded: one long word that every row repeats is then in memory once.
         schema = parquet.read_schema(source)
-        file = parquet.ParquetFile(source, read_dictionary=[f.name for f in schema if str(f.type).endswith("string")])
+        file = parquet.ParquetFile(
+            source, read_dictionary=[f.name for f in schema if str(f.type).endswith("string")]
+        )
     if file.metadata.num_rows == 0:
         raise InputError(where, "expected rows of numbers, got none")
     return ParquetFile(where=where, stem=path.stem, header=schema.names, notes=[], file=file)
@@ -172,4 +198,6 @@ def _pyarrow_errors(where: str) -> Iterator[None]:
     try:
         yield
     except (pyarrow.ArrowException, OSError, ValueError) as error:
-        raise InputError(where, f"the file cannot be read: {' '.join(str(error).split())[:300]}") from error
+        raise InputError(
+            where, f"the file cannot be read: {' '.join(str(error).split())[:300]}"
+        ) from error

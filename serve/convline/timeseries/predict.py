@@ -22,7 +22,17 @@ from convline.jobs import checkpoint
 from convline.jobs.checkpoint import Mark
 from convline.jobs.pool import AHEAD, Crew, in_order, threads
 from convline.jobs.run import Chunk, Summary, pass_over, write_chunks
-from convline.jobs.writers import Block, Cells, Columns, Encode, Row, block_of, encoding, form_of, is_formula
+from convline.jobs.writers import (
+    Block,
+    Cells,
+    Columns,
+    Encode,
+    Row,
+    block_of,
+    encoding,
+    form_of,
+    is_formula,
+)
 from convline.report.text_table import printable
 from convline.runtime.host import usable_cores
 from convline.runtime.model import Forecaster
@@ -43,7 +53,10 @@ def columns_of(model: Forecaster, cutoff: bool = False) -> Columns:
     """
     keys = ["unique_id", "ds", *(["cutoff"] if cutoff else [])]
     values = [name for names in _value_names(model) for name in names]
-    if twice := next((name for name, count in Counter([*keys, *values, "status", "error"]).items() if count > 1), None):
+    if twice := next(
+        (name for name, count in Counter([*keys, *values, "status", "error"]).items() if count > 1),
+        None,
+    ):
         what = f"expected columns whose forecasts have different names, got {twice!r} twice"
         raise ServeError(f"{model.name}: {what}; export it with other names of columns")
     return {**dict.fromkeys(keys, str), **dict.fromkeys(values, float), "status": str, "error": str}
@@ -53,13 +66,19 @@ def _value_names(model: Forecaster) -> list[list[str]]:
     """Return for each series column [yhat, lo, hi, lo, hi, ...], the innermost interval first."""
     stems = ["yhat"] if len(model.targets) == 1 else [f"yhat-{column}" for column in model.targets]
     levels = [f"{level:.6g}" for level, _, _ in intervals(model.quantiles)]
-    return [[stem, *(f"{stem}-{end}-{level}" for level in levels for end in ("lo", "hi"))] for stem in stems]
+    return [
+        [stem, *(f"{stem}-{end}-{level}" for level in levels for end in ("lo", "hi"))]
+        for stem in stems
+    ]
 
 
 def intervals(quantiles: list[float]) -> list[tuple[float, int, int]]:
     """Return (percent, place of q, place of 1-q), the innermost first; the schema makes the quantiles symmetric."""
     count = len(quantiles)
-    return [(100 * (1 - 2 * quantiles[low]), low, count - 1 - low) for low in reversed(range(count // 2))]
+    return [
+        (100 * (1 - 2 * quantiles[low]), low, count - 1 - low)
+        for low in reversed(range(count // 2))
+    ]
 
 
 class Group(NamedTuple):
@@ -82,10 +101,14 @@ class Task:
     every: int | None = None
     target: str = "-"
     say: Callable[[str], None] = print  # hears what was found in a file or made by interpolation
-    draws: Callable[[Series, int], bool] = lambda series, cutoff: False  # whether `draw` wants to see it
+    draws: Callable[[Series, int], bool] = lambda series, cutoff: (
+        False
+    )  # whether `draw` wants to see it
     draw: Callable[[Origin], None] = print
     form: str | None = None  # of the table; None: by the suffix of target
-    names: dict[str, str] = field(default_factory=dict)  # of series without ids by file, where its stem is not enough
+    names: dict[str, str] = field(
+        default_factory=dict
+    )  # of series without ids by file, where its stem is not enough
     reading_s: float = 0.0
     _axes: dict[Any, Axis] = field(default_factory=dict)  # the last: most series share one
 
@@ -122,7 +145,9 @@ class Task:
                 table.notes.append(
                     f"ids that a spreadsheet would run have a ' in front in CSV: {printable(risky[0])}, ..."
                 )
-            for note in table.notes + ([f"{table.filled} values made by interpolation"] if table.filled else []):
+            for note in table.notes + (
+                [f"{table.filled} values made by interpolation"] if table.filled else []
+            ):
                 self.say(f"{name}: {note}")
             for batch in starts(self.model, table, self.horizon, self.every):
                 yield Group(seen, table.step, batch, name, "")
@@ -140,7 +165,9 @@ class Task:
         started = time.perf_counter()
         origins = answer(self.model, group.step, group.starts, self.horizon)
         between = time.perf_counter()
-        block = self.block(origins) if origins else block_of([self.trouble(group.file, group.error)])
+        block = (
+            self.block(origins) if origins else block_of([self.trouble(group.file, group.error)])
+        )
         encoded = self.encode(block)
         failed = sum(bool(origin.error) for origin in origins) if origins else 1
         rows = failed + self.horizon * (len(origins) - failed) if origins else 1
@@ -155,13 +182,19 @@ class Task:
     def block(self, origins: list[Origin], status: str = "ok") -> Block:
         """Return the rows of origins: of each `horizon`, or one that says its error."""
         failed = np.array([bool(origin.error) for origin in origins])
-        owner = np.repeat(np.arange(len(origins)), np.where(failed, 1, self.horizon))  # (rows,) of origins
-        ahead = np.arange(len(owner)) - np.searchsorted(owner, owner)  # rows before each in its forecast
+        owner = np.repeat(
+            np.arange(len(origins)), np.where(failed, 1, self.horizon)
+        )  # (rows,) of origins
+        ahead = np.arange(len(owner)) - np.searchsorted(
+            owner, owner
+        )  # rows before each in its forecast
         numbers = np.full((len(owner), len(self.columns)), np.nan)
         sound = [origin for origin in origins if not origin.error]
         if sound:
             quantiles = np.stack([origin.quantiles for origin in sound])[..., self.ends]
-            cells = np.concatenate([np.stack([origin.forecast for origin in sound])[..., None], quantiles], axis=-1)
+            cells = np.concatenate(
+                [np.stack([origin.forecast for origin in sound])[..., None], quantiles], axis=-1
+            )
             width = cells.shape[2] * cells.shape[3]
             numbers[~failed[owner], :width] = cells.reshape(-1, width)
         times, cutoffs = [], []
@@ -177,7 +210,9 @@ class Task:
                 cutoffs.append(_text(known, origin) if self.every and len(known) else NONE)
                 times.append(NONE if origin.error else _text(origin.times, origin))
         outside = np.array([origin.outside and status == "ok" for origin in origins])
-        states = np.where(failed[owner], 2, np.where(ahead >= self.model.horizon, 1, 3 * outside[owner]))
+        states = np.where(
+            failed[owner], 2, np.where(ahead >= self.model.horizon, 1, 3 * outside[owner])
+        )
         texts: Block = {
             "unique_id": ([origin.series.id for origin in origins], owner),
             "ds": np.concatenate(times),
@@ -186,12 +221,19 @@ class Task:
             "error": ([origin.error or None for origin in origins], owner),
         }
         values = iter(numbers.T)
-        return {name: texts[name] if kind is str else next(values) for name, kind in self.columns.items()}
+        return {
+            name: texts[name] if kind is str else next(values)
+            for name, kind in self.columns.items()
+        }
 
     def _inside(self, origin: Origin) -> int:
         """Return what origins of one series share whose forecast lies within its rows, 0 for others."""
         end = origin.cutoff + 1 + self.horizon
-        return id(origin.series) if self.every and end <= len(origin.series.times) and not origin.error else 0
+        return (
+            id(origin.series)
+            if self.every and end <= len(origin.series.times) and not origin.error
+            else 0
+        )
 
     def _axis(self, origin: Origin) -> Axis:
         """Return the times of the series' rows as text."""
@@ -211,18 +253,26 @@ def file_hash(name: str, called: str) -> bytes:
         if path.is_file():
             with path.open("rb") as file:
                 seen.update(hashlib.file_digest(file, "sha256").digest())
-    except (OSError, ValueError):  # what cannot be read is an error row; ValueError: a NUL in the name
+    except (
+        OSError,
+        ValueError,
+    ):  # what cannot be read is an error row; ValueError: a NUL in the name
         pass
     return seen.digest()
 
 
 def rows_of(model: Forecaster, table: Table, horizon: int) -> list[Row]:
     """Return the rows of `infer series` for the series of a table, as Python's own text and numbers."""
-    task, rows = Task(model, Reading(model.name, model.contract.document["input"]), horizon), list[Row]()
+    task, rows = (
+        Task(model, Reading(model.name, model.contract.document["input"]), horizon),
+        list[Row](),
+    )
     for batch in starts(model, table, horizon):
         block = task.block(answer(model, table.step, batch, horizon))
         columns = {name: _plain(cells) for name, cells in block.items()}
-        rows += [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+        rows += [
+            dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)
+        ]
     return rows
 
 
@@ -255,8 +305,16 @@ def forecast_files(
     begun = checkpoint.read(task.target) if resume else None
     mark = begun[1] if begun else Mark()
     facts = asdict(task.reading)
-    run = {"model": model.contract.digest, "columns": [*task.columns], "horizon": task.horizon, "every": task.every}
-    run |= {f"--{name}": facts[name] for name in ("target", "time", "id", "gaps", "delimiter", "decimal")}
+    run = {
+        "model": model.contract.digest,
+        "columns": [*task.columns],
+        "horizon": task.horizon,
+        "every": task.every,
+    }
+    run |= {
+        f"--{name}": facts[name]
+        for name in ("target", "time", "id", "gaps", "delimiter", "decimal")
+    }
     run |= {"format": task.form} if task.form else {}
     run |= {"batch": (batch := windows_per_run(model, task.horizon))}
     if begun:
@@ -273,6 +331,8 @@ def forecast_files(
             yield chunk
 
     with Crew(lambda: threads(count)) as crew:
-        write_chunks(task.target, task.columns, stdout, run, chunks(crew), summary, watch, task.form)
+        write_chunks(
+            task.target, task.columns, stdout, run, chunks(crew), summary, watch, task.form
+        )
     summary.decode = task.reading_s
     return summary

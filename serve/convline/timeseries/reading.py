@@ -48,7 +48,10 @@ class Reading:
     decimal: str = "auto"
 
     def __post_init__(self) -> None:
-        for name, value, known in (("delimiter", self.delimiter, DELIMITERS), ("decimal", self.decimal, DECIMALS)):
+        for name, value, known in (
+            ("delimiter", self.delimiter, DELIMITERS),
+            ("decimal", self.decimal, DECIMALS),
+        ):
             if value not in (*known, "auto"):
                 raise ValueError(f"{name}: expected one of {' '.join(known)} auto, got {value!r}")
 
@@ -58,7 +61,12 @@ class Reading:
             "target": None if self.target is None else ",".join(self.target), "time": self.time, "id": self.id,
             "gaps": self.gaps, "delimiter": self.delimiter, "decimal": self.decimal,
         }  # fmt: skip
-        return [word for name, value in said.items() if value is not None for word in (f"--{name}", value)]
+        return [
+            word
+            for name, value in said.items()
+            if value is not None
+            for word in (f"--{name}", value)
+        ]
 
     def read(self, source: Raw, name: str | None = None) -> Table:
         """Return the file's series at the model's step; InputError says what does not fit.
@@ -71,7 +79,9 @@ class Reading:
         columns, time, id, notes = self.choose(file.header)
         self.check(file.where, file.header, columns, time, id)
         file.notes.extend(notes)
-        table = table_of(file, columns=columns, time=time, id=id, gaps=self.gaps or self.rule["gaps"])
+        table = table_of(
+            file, columns=columns, time=time, id=id, gaps=self.gaps or self.rule["gaps"]
+        )
         step = Step.from_dict(self.rule["step"])
         # A network trained on months is wrong on days; one trained on plain row numbers knows no step.
         if time is not None and self.rule["time"] is not None and table.step != step:
@@ -80,7 +90,9 @@ class Reading:
             raise InputError(file.where, f"column {time!r}: {reason}")
         return table
 
-    def check(self, where: str, header: list[str], columns: list[str], time: str | None, id: str | None) -> None:
+    def check(
+        self, where: str, header: list[str], columns: list[str], time: str | None, id: str | None
+    ) -> None:
         """Raise InputError where a column that `choose` chose is not there, with the option that names another."""
         have = ", ".join(header)
         for option, name in (("--time", time), ("--id", id)):
@@ -89,7 +101,10 @@ class Reading:
                 raise InputError(where, f"expected a column {name!r}, got {have}; {cure}")
         for name in columns:
             if name not in header:
-                raise InputError(where, f"expected a column {name!r}, got {have}; name one of these with --target")
+                raise InputError(
+                    where,
+                    f"expected a column {name!r}, got {have}; name one of these with --target",
+                )
 
     def other_step(self, step: Step, table: Table, time: str) -> str:
         """Return why a table whose step is not the model's cannot be served, and what to do."""
@@ -140,4 +155,6 @@ def as_dates(number: int) -> str:
         if EPOCH[0] <= number / per_second < EPOCH[1]:
             stamp = np.datetime64(number // per_second, "s")
             return f"if they are {unit} since 1970, write {number} as {stamp}"
-    return "write them as dates, such as 2024-01-31 or 2024-01-31T12:00, or count rows with --time ''"
+    return (
+        "write them as dates, such as 2024-01-31 or 2024-01-31T12:00, or count rows with --time ''"
+    )

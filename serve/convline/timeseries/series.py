@@ -42,7 +42,9 @@ Raw = str | Path | IO[str] | IO[bytes] | Frame  # what can be opened
 GAPS = ("error", "interpolate")
 INTERPOLATE = "--gaps interpolate; in a recipe gaps: interpolate"
 AS_NUMBERS = "dates written as numbers; write them as dates, such as 2024-03-31 (of a quarter or month, its first day)"
-LOCAL = "; if they are local days over a change of clocks, write the dates without a time and an offset"
+LOCAL = (
+    "; if they are local days over a change of clocks, write the dates without a time and an offset"
+)
 MAX_FILL = 100  # a filled series may have this many times its rows: a typo in one year must not ask for 10^9 rows
 
 
@@ -53,7 +55,9 @@ class Series:
     id: str
     times: Times
     values: npt.NDArray[np.float64]
-    offset: str = ""  # with which times are written, as `convline.timeseries.timestamps.offset_of` says
+    offset: str = (
+        ""  # with which times are written, as `convline.timeseries.timestamps.offset_of` says
+    )
 
     # Asked for at every rolling origin, so worked out once.
     @cached_property
@@ -115,7 +119,9 @@ def read_csv(
     return table_of(open_csv(source), columns=columns, time=time, id=id, gaps=gaps)
 
 
-def open_file(source: Raw, delimiter: str = "auto", decimal: str = "auto", keys: Collection[str] = ()) -> File:
+def open_file(
+    source: Raw, delimiter: str = "auto", decimal: str = "auto", keys: Collection[str] = ()
+) -> File:
     """Open a DataFrame or Parquet as what it is, anything else as CSV, where `keys` may be ids or times."""
     if is_frame(source):
         return open_frame(source)
@@ -124,14 +130,24 @@ def open_file(source: Raw, delimiter: str = "auto", decimal: str = "auto", keys:
     return open_csv(source, delimiter, decimal, keys)
 
 
-def table_of(file: File, *, columns: Sequence[str] | None, time: str | None, id: str | None, gaps: str) -> Table:
+def table_of(
+    file: File, *, columns: Sequence[str] | None, time: str | None, id: str | None, gaps: str
+) -> Table:
     """Return the series of an open file, with the options of `read_csv`."""
     if gaps not in GAPS:
         raise ValueError(f"table_of: expected gaps of {', '.join(GAPS)}, got {gaps!r}")
-    check_names(file.where, file.header, [name for name in (time, id, *(columns or ())) if name is not None])
-    names = list(columns) if columns is not None else file.numeric([n for n in file.header if n not in (time, id)])
+    check_names(
+        file.where, file.header, [name for name in (time, id, *(columns or ())) if name is not None]
+    )
+    names = (
+        list(columns)
+        if columns is not None
+        else file.numeric([n for n in file.header if n not in (time, id)])
+    )
     if not names:
-        raise InputError(file.where, f"expected a column of numbers, got only {', '.join(file.header)}")
+        raise InputError(
+            file.where, f"expected a column of numbers, got only {', '.join(file.header)}"
+        )
     if isinstance(file, ParquetFile):
         file.ahead([*{*names, *([time] if time else []), *([id] if id else [])}])
     values = file.numbers(names)  # (T of all series, D)
@@ -139,11 +155,17 @@ def table_of(file: File, *, columns: Sequence[str] | None, time: str | None, id:
     if times is not None and times.dtype.kind == "i":
         _check_whole(file, times)
     offset = file.offset(time) if time is not None else ""
-    codes, ids = file.coded(id) if id is not None else (np.zeros(len(values), np.int64), [file.stem])
+    codes, ids = (
+        file.coded(id) if id is not None else (np.zeros(len(values), np.int64), [file.stem])
+    )
     if "" in ids:
         row = int((codes == ids.index("")).argmax())
-        raise InputError(file.where, f"{file.place(row)}, column {id!r}: expected an id, got a missing value")
-    return _regular_table(_split(codes, ids, times, values, offset, time), names, gaps, file, timed=time is not None)
+        raise InputError(
+            file.where, f"{file.place(row)}, column {id!r}: expected an id, got a missing value"
+        )
+    return _regular_table(
+        _split(codes, ids, times, values, offset, time), names, gaps, file, timed=time is not None
+    )
 
 
 def _check_whole(file: File, times: Times) -> None:
@@ -151,7 +173,9 @@ def _check_whole(file: File, times: Times) -> None:
     wrong = np.flatnonzero((times < -LARGEST) | (times > LARGEST))
     if len(wrong):
         row = int(wrong[0])
-        raise InputError(file.where, f"{file.place(row)}: expected times from -2^62 to 2^62, got {times[row]}")
+        raise InputError(
+            file.where, f"{file.place(row)}: expected times from -2^62 to 2^62, got {times[row]}"
+        )
 
 
 def check_names(where: str, header: list[str], names: list[str]) -> None:
@@ -159,7 +183,9 @@ def check_names(where: str, header: list[str], names: list[str]) -> None:
     counts = Counter(header)  # of thousands of columns, each may be asked for
     repeated = sorted(name for name, count in counts.items() if count > 1)
     if repeated:
-        raise InputError(where, f"expected different column names, got {repeated[0]!r} twice; rename one")
+        raise InputError(
+            where, f"expected different column names, got {repeated[0]!r} twice; rename one"
+        )
     for name in names:
         if name not in counts:
             have = ", ".join(header)
@@ -186,17 +212,24 @@ def _split(
         yield _Rows(name, at, stamps, values[own], offset, time)
 
 
-def _regular_table(split: Iterable[_Rows], columns: list[str], gaps: str, file: File, *, timed: bool) -> Table:
+def _regular_table(
+    split: Iterable[_Rows], columns: list[str], gaps: str, file: File, *, timed: bool
+) -> Table:
     found = [*split]
     for rows in found:
         _check_order(rows, file)
     steps = {rows.id: base_step(rows.times, rows.offset) for rows in found if len(rows.times) > 1}
     if timed and not steps:
-        raise InputError(file.where, "expected at least two rows to know the step between them, got one")
+        raise InputError(
+            file.where, "expected at least two rows to know the step between them, got one"
+        )
     step = next(iter(steps.values()), Step("index", 1))
     for name, other in steps.items():
         if other != step:
-            raise InputError(file.where, f"expected one step for all series, got {step} and {other} (series {name!r})")
+            raise InputError(
+                file.where,
+                f"expected one step for all series, got {step} and {other} (series {name!r})",
+            )
     series, filled = [], 0
     for rows in found:
         regular, made = _fill(rows, step, columns, gaps, file)
@@ -242,7 +275,8 @@ def _fill(rows: _Rows, step: Step, columns: list[str], gaps: str, file: File) ->
         _check_complete(rows, grid, step, columns, file)
     if steps > MAX_FILL * len(grid):
         raise InputError(
-            file.where, f"expected at most {MAX_FILL} steps a row to fill, got {steps} for {len(grid)} rows"
+            file.where,
+            f"expected at most {MAX_FILL} steps a row to fill, got {steps} for {len(grid)} rows",
         )
     values = np.empty((steps, len(columns)))
     for column, name in enumerate(columns):
@@ -269,7 +303,9 @@ def _check_counted(rows: _Rows, step: Step, gaps: str, file: File) -> None:
         )
 
 
-def _check_complete(rows: _Rows, grid: npt.NDArray[np.int64], step: Step, columns: list[str], file: File) -> None:
+def _check_complete(
+    rows: _Rows, grid: npt.NDArray[np.int64], step: Step, columns: list[str], file: File
+) -> None:
     """Raise InputError at the first missing cell or time stamp."""
     empty = np.argwhere(np.isnan(rows.values))
     if len(empty):
@@ -291,7 +327,11 @@ def _check_complete(rows: _Rows, grid: npt.NDArray[np.int64], step: Step, column
 
 def _changes_clocks(rows: _Rows, file: File) -> bool:
     """True where times of a file are written with several offsets, as local ones are over a change of clocks."""
-    return rows.offset == "Z" and not isinstance(file, ParquetFile) and len(offsets_of(_words(rows, file))) > 1
+    return (
+        rows.offset == "Z"
+        and not isinstance(file, ParquetFile)
+        and len(offsets_of(_words(rows, file))) > 1
+    )
 
 
 def _words(rows: _Rows, file: File) -> list[str]:

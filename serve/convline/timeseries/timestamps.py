@@ -17,12 +17,33 @@ Times = npt.NDArray[Any]  # datetime64[s] or int64
 
 WHOLE = re.compile(r"[+-]?\d{1,18}(\.0*)?$")
 MONTH = re.compile(r"\d{4}-\d{2}$")
-OFFSET = re.compile(r"[Tt ]\d\d(?::?\d\d(?::?\d\d(?:[.,]\d+)?)?)?(Z|z|[+-]\d\d(?::?\d\d)?)$")  # behind a time
-WIDTHS = (6, 8, 10, 12, 14)  # digits of dates without signs between: months, days, hours, minutes, seconds
+OFFSET = re.compile(
+    r"[Tt ]\d\d(?::?\d\d(?::?\d\d(?:[.,]\d+)?)?)?(Z|z|[+-]\d\d(?::?\d\d)?)$"
+)  # behind a time
+WIDTHS = (
+    6,
+    8,
+    10,
+    12,
+    14,
+)  # digits of dates without signs between: months, days, hours, minutes, seconds
 YEARS = {6: (1600, 2200), 8: (1, 9999)}  # in which they are dates; else those of CLOCK_YEARS
 CLOCK_YEARS = (1800, 2200)
-PLACES = ((0, 4), (5, 7), (8, 10), (11, 13), (14, 16), (17, 19))  # year ... second of 2024-01-31T12:00:00
-MARKS = {4: b"-", 7: b"-", 10: b"T ", 13: b":", 16: b":"}  # between the digits of 2024-01-31T12:00:00
+PLACES = (
+    (0, 4),
+    (5, 7),
+    (8, 10),
+    (11, 13),
+    (14, 16),
+    (17, 19),
+)  # year ... second of 2024-01-31T12:00:00
+MARKS = {
+    4: b"-",
+    7: b"-",
+    10: b"T ",
+    13: b":",
+    16: b":",
+}  # between the digits of 2024-01-31T12:00:00
 MANY = 256  # cells from which it pays to take them together
 SHORTEST_MONTH = np.timedelta64(28, "D")
 FIRST = np.datetime64("0001-01-01")  # of Python's calendar
@@ -45,7 +66,9 @@ class Step:
         return cls(document["unit"], document["count"])
 
     def __str__(self) -> str:
-        return f"{self.count} {self.unit}" if self.unit != "index" else f"{self.count} (whole numbers)"
+        return (
+            f"{self.count} {self.unit}" if self.unit != "index" else f"{self.count} (whole numbers)"
+        )
 
 
 def parse_times(cells: list[str]) -> tuple[Times, tuple[int, str] | None]:
@@ -53,7 +76,9 @@ def parse_times(cells: list[str]) -> tuple[Times, tuple[int, str] | None]:
     if all(map(WHOLE.match, cells)):
         whole = [cell.split(".")[0] for cell in cells]
         dates = _compact(whole)
-        return np.array([int(cell) for cell in whole], dtype=np.int64) if dates is None else dates, None
+        return np.array(
+            [int(cell) for cell in whole], dtype=np.int64
+        ) if dates is None else dates, None
     if len(cells) >= MANY and (plain := _plain(cells)) is not None:
         return plain, None
     stamps: list[datetime] = []
@@ -73,12 +98,17 @@ def parse_times(cells: list[str]) -> tuple[Times, tuple[int, str] | None]:
             return np.array(stamps, dtype="datetime64[s]"), (row, reason)
         if stamp.microsecond or aware != first_aware:
             expected = "whole seconds" if stamp.microsecond else "all times with an offset or none"
-            return np.array(stamps, dtype="datetime64[s]"), (row, f"expected {expected}, got {cell!r}")
+            return np.array(stamps, dtype="datetime64[s]"), (
+                row,
+                f"expected {expected}, got {cell!r}",
+            )
         stamps.append(stamp)
     return np.array(stamps, dtype="datetime64[s]"), None
 
 
-def coded_times(codes: npt.NDArray[np.int64], words: list[str]) -> tuple[Times, tuple[int, str] | None]:
+def coded_times(
+    codes: npt.NDArray[np.int64], words: list[str]
+) -> tuple[Times, tuple[int, str] | None]:
     """Return what `parse_times` returns for a column of text as `convline.timeseries.coded` gives it."""
     times, trouble = parse_times(words)
     if trouble:
@@ -97,7 +127,9 @@ def _plain(cells: list[str]) -> Times | None:
     # Not by numpy's own parser: numpy 2.4 ends the process at a date that does not exist among 500 and more.
     digits = chars.astype(np.int64) - ord("0")
     year, month, day, *clock = [
-        digits[:, start:end] @ 10 ** np.arange(end - start)[::-1] for start, end in PLACES if end <= width
+        digits[:, start:end] @ 10 ** np.arange(end - start)[::-1]
+        for start, end in PLACES
+        if end <= width
     ]
     months = (12 * (year - 1970) + month - 1).astype("datetime64[M]")
     sound = (year > 0) & (month > 0) & (month < 13) & (day > 0) & (day <= _lengths(months))
@@ -105,14 +137,18 @@ def _plain(cells: list[str]) -> Times | None:
         sound &= part < most
     if not sound.all():
         return None
-    seconds = 86400 * (day - 1) + sum(part * unit for part, unit in zip(clock, (3600, 60, 1), strict=False))
+    seconds = 86400 * (day - 1) + sum(
+        part * unit for part, unit in zip(clock, (3600, 60, 1), strict=False)
+    )
     stamps: Times = months.astype("datetime64[s]") + seconds.astype("timedelta64[s]")
     return stamps
 
 
 def whole_times(numbers: npt.NDArray[np.int64]) -> Times:
     """Return what `parse_times` returns for whole numbers (rows,) written as text."""
-    if len({len(str(end)) for end in (numbers.min(), numbers.max())} - {*WIDTHS}) or not _is_date(str(numbers[0])):
+    if len({len(str(end)) for end in (numbers.min(), numbers.max())} - {*WIDTHS}) or not _is_date(
+        str(numbers[0])
+    ):
         return numbers
     different, codes = np.unique(numbers, return_inverse=True)
     dates = _compact(different.astype(str).tolist())
@@ -140,7 +176,11 @@ def _is_date(cell: str) -> bool:
 
 def _spaced(digits: str) -> str:
     """Return the digits of a date as ISO 8601: 2024-01-01 of 202401, 20240131T12 of 2024013112."""
-    return f"{digits[:4]}-{digits[4:]}-01" if len(digits) == 6 else f"{digits[:8]}T{digits[8:]}".rstrip("T")
+    return (
+        f"{digits[:4]}-{digits[4:]}-01"
+        if len(digits) == 6
+        else f"{digits[:8]}T{digits[8:]}".rstrip("T")
+    )
 
 
 def period_ends(numbers: npt.NDArray[np.int64], step: int, least: int) -> int | None:
@@ -167,7 +207,9 @@ def positions(times: Times, unit: str, offset: str = "") -> npt.NDArray[np.int64
     offset: that of the clocks by which months are counted, here and below; times themselves are in UTC.
     """
     if unit == "months":
-        counted: npt.NDArray[np.int64] = local(times, offset).astype("datetime64[M]").astype(np.int64)
+        counted: npt.NDArray[np.int64] = (
+            local(times, offset).astype("datetime64[M]").astype(np.int64)
+        )
         return counted
     return times.astype(np.int64)
 
@@ -178,7 +220,9 @@ def base_step(times: Times, offset: str = "") -> Step:
     Months where every stamp has the same day and time of day, or every stamp is the last day of its month.
     """
     gaps, index = np.diff(times), times.dtype.kind == "i"
-    if (index or gaps[0] < SHORTEST_MONTH) and (gaps == gaps[0]).all():  # most series are told by this alone
+    if (index or gaps[0] < SHORTEST_MONTH) and (
+        gaps == gaps[0]
+    ).all():  # most series are told by this alone
         return Step("index" if index else "seconds", int(gaps[0].astype(np.int64)))
     unit = "index" if index else "months" if _are_monthly(local(times, offset)) else "seconds"
     found = np.diff(positions(times, unit, offset))
@@ -208,7 +252,9 @@ def month_day(times: Times, offset: str = "") -> int:
 
 def _days(times: Times) -> npt.NDArray[np.int64]:
     """Return the day of the month, from 1."""
-    before: Times = times.astype("datetime64[D]") - times.astype("datetime64[M]").astype("datetime64[D]")
+    before: Times = times.astype("datetime64[D]") - times.astype("datetime64[M]").astype(
+        "datetime64[D]"
+    )
     return 1 + before.astype(np.int64)
 
 
@@ -223,7 +269,9 @@ def are_months_apart(times: Times, later: Times, offset: str = "") -> bool:
     return not len(times) or _are_monthly(local(np.concatenate([times, later]), offset))
 
 
-def future_times(last: Any, step: Step, n: int, *, day: int | None = None, offset: str = "") -> Times:
+def future_times(
+    last: Any, step: Step, n: int, *, day: int | None = None, offset: str = ""
+) -> Times:
     """Return the n times after `last` (a datetime64, or a whole number): datetime64[s] (n,) or int64 (n,).
 
     Months fall on `day`, by default that of `last`, cut to the length of the month (31 January, 29 February, 31 March);

@@ -30,7 +30,9 @@ def assert_refused(name: str, sentence: str, error: type[Exception] = StageError
     assert re.search(sentence, str(refusal.value)), str(refusal.value)
     checked = line.results(name, "check")
     assert checked["passed"] is False and checked["verdict"] == str(refusal.value)
-    assert checked["metric"] or not Path("results", name, "speed.json").exists()  # no figures of another file stay
+    assert (
+        checked["metric"] or not Path("results", name, "speed.json").exists()
+    )  # no figures of another file stay
 
 
 @pytest.mark.parametrize("name", [line.DIGITS, line.WAVES])
@@ -42,15 +44,25 @@ def test_a_sound_file_passes_without_torch(name: str) -> None:
     beside = checked["against_baseline"]
     assert beside["better"] or name == line.WAVES  # it is trained for seconds
     assert (
-        checked["passed"] and checked["verdict"] == "all limits kept" + (name == line.WAVES) * f"; {beside['sentence']}"
+        checked["passed"]
+        and checked["verdict"]
+        == "all limits kept" + (name == line.WAVES) * f"; {beside['sentence']}"
     )
     assert beside["sentence"] in done.stderr or name == line.DIGITS
     variants = ["fp32", "int8", "fp16"] if name == line.DIGITS else ["fp32"]
-    assert [row["variant"] for row in checked["golden"]] == variants and checked["golden"][0]["difference"] <= 1e-6
+    assert [row["variant"] for row in checked["golden"]] == variants and checked["golden"][0][
+        "difference"
+    ] <= 1e-6
     assert [(row["variant"], row["input"], row["batch"]) for row in checked["rows"]] == [
-        (variant, kind, batch) for variant in variants for kind in ("test", "random") for batch in (0, 1, 7, 256)
+        (variant, kind, batch)
+        for variant in variants
+        for kind in ("test", "random")
+        for batch in (0, 1, 7, 256)
     ]
-    assert {row["n"] for row in checked["rows"] if row["batch"] == 256} == {len(saved["test_0"]), 16}
+    assert {row["n"] for row in checked["rows"] if row["batch"] == 256} == {
+        len(saved["test_0"]),
+        16,
+    }
     assert checked["metric"]["n"] == len(saved["test_0"])
     assert checked["metric"]["value"] == pytest.approx(checked["metric"]["torch"], rel=1e-6)
     if name == line.DIGITS:
@@ -58,7 +70,9 @@ def test_a_sound_file_passes_without_torch(name: str) -> None:
         assert checked["metric"]["torch"] == (saved["test_0"].argmax(1) == y).mean() > 0.8
     speed = line.results(name, "speed")
     assert {row["batch"] for row in speed["rows"]} <= {1, 4} and speed["machine"]["cores"] >= 1
-    assert {file["variant"] for file in speed["files"]} == {*variants} - {"fp16"}  # the CPU only plays float16
+    assert {file["variant"] for file in speed["files"]} == {*variants} - {
+        "fp16"
+    }  # the CPU only plays float16
     assert all(set(file["placement"]) == {"CPUExecutionProvider"} for file in speed["files"])
     assert all(0 < file["first_s"] < 60 and file["memory_mb"] > 10 for file in speed["files"])
     assert all(0 < row["share_of_limit"] < 1 for row in speed["rows"])
@@ -82,7 +96,9 @@ FAULTS = {
         r"fp32: onnxruntime \(cpu\) differs from torch by .*\(limit 1.0e-04\)",
     ),
     "a wrong scale": (
-        lambda graph: line.change_weights(graph, lambda scale: np.multiply(scale, 1.1, out=scale), "scale"),
+        lambda graph: line.change_weights(
+            graph, lambda scale: np.multiply(scale, 1.1, out=scale), "scale"
+        ),
         r"fp32: onnxruntime \(cpu\) differs from torch by .*\(limit 1.0e-04\)",
     ),
     "a weight that is not a number": (
@@ -97,7 +113,9 @@ def test_a_fault_in_the_graph_is_stopped(fault: str) -> None:
     """Oracle: the sentence; the file is sealed again, so its digest is right and only the numbers can tell."""
     change, sentence = FAULTS[fault]
     line.change_model(line.DIGITS, graph=change)
-    assert_refused(line.DIGITS, rf"^{line.DIGITS}: {sentence}.*; see results/{line.DIGITS}/check.json$")
+    assert_refused(
+        line.DIGITS, rf"^{line.DIGITS}: {sentence}.*; see results/{line.DIGITS}/check.json$"
+    )
 
 
 def test_an_overflow_of_float16_is_stopped() -> None:
@@ -110,7 +128,9 @@ def test_an_overflow_of_float16_is_stopped() -> None:
                 weight.CopyFrom(onnx.numpy_helper.from_array(large, weight.name))
 
     line.change_model(line.DIGITS, graph=overflow, file="model.fp16.onnx")
-    sentence = r"fp16: the output of node '\S+' leaves float16's range; take fp16 out of check.variants"
+    sentence = (
+        r"fp16: the output of node '\S+' leaves float16's range; take fp16 out of check.variants"
+    )
     assert_refused(line.DIGITS, sentence)
 
 
@@ -128,7 +148,10 @@ def test_a_variant_that_loses_accuracy_does_not_ship_and_the_line_goes_on() -> N
     checked = line.results(line.DIGITS, "check")
     found = checked["variants"]["int8"]["cpu"]
     assert checked["passed"] and not found["accepted"] and found["lost"] > 0.3
-    assert re.search(r"int8 loses \d\d\.\d\d points .*; it does not ship, a weak verdict on 360 images", found["why"])
+    assert re.search(
+        r"int8 loses \d\d\.\d\d points .*; it does not ship, a weak verdict on 360 images",
+        found["why"],
+    )
     assert line.results(line.DIGITS, "speed")["choice"]["cpu"]["variant"] == "fp32"
     line.run("package", line.DIGITS)
     assert not Path("out/dist", line.DIGITS, "model.int8.onnx").exists()
@@ -146,7 +169,10 @@ def test_a_device_that_is_not_there_is_an_error() -> None:
 
 def test_a_fault_in_the_quantiles_is_stopped() -> None:
     """Oracle: the sentence; the forecast itself is untouched."""
-    line.change_model(line.WAVES, graph=lambda graph: line.change_weights(graph, nudge((0, 0, 0), 0.01), "offsets"))
+    line.change_model(
+        line.WAVES,
+        graph=lambda graph: line.change_weights(graph, nudge((0, 0, 0), 0.01), "offsets"),
+    )
     assert_refused(line.WAVES, r"differs from torch by 1.0e-02")
 
 
@@ -164,7 +190,9 @@ def test_a_frozen_batch_axis_is_stopped() -> None:
 def test_a_missing_label_is_stopped() -> None:
     """Oracle: nine labels for ten probabilities."""
     line.change_model(line.DIGITS, document=lambda document: document["labels"].pop())
-    assert_refused(line.DIGITS, r"'probabilities': expected float \['N', 9\].*got .*10\]", ModelFileError)
+    assert_refused(
+        line.DIGITS, r"'probabilities': expected float \['N', 9\].*got .*10\]", ModelFileError
+    )
 
 
 @pytest.mark.parametrize(
@@ -175,10 +203,14 @@ def test_a_missing_label_is_stopped() -> None:
         (lambda document: document.update(name="lenet5-digits"), "name"),
     ],
 )
-def test_a_promise_that_the_data_do_not_keep_is_stopped(change: Callable[[dict[str, Any]], None], key: str) -> None:
+def test_a_promise_that_the_data_do_not_keep_is_stopped(
+    change: Callable[[dict[str, Any]], None], key: str
+) -> None:
     """Oracle: what stage data wrote; the graph and its numbers are untouched."""
     line.change_model(line.DIGITS, document=change)
-    assert_refused(line.DIGITS, rf"model.onnx: expected {key} .* as the entry has, got .*export@{line.DIGITS}")
+    assert_refused(
+        line.DIGITS, rf"model.onnx: expected {key} .* as the entry has, got .*export@{line.DIGITS}"
+    )
 
 
 def test_an_edited_byte_is_stopped() -> None:
@@ -187,25 +219,34 @@ def test_an_edited_byte_is_stopped() -> None:
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
-    assert_refused(line.DIGITS, "the file is damaged, its digest does not fit|expected an ONNX", ModelFileError)
+    assert_refused(
+        line.DIGITS, "the file is damaged, its digest does not fit|expected an ONNX", ModelFileError
+    )
 
 
 def test_golden_samples_of_another_model_are_stopped() -> None:
     """Oracle: the sentence; the graph agrees with torch, the golden outputs do not."""
 
     def swap(document: dict[str, Any]) -> None:
-        ours = verdict.load(line.model_path(line.DIGITS), "cpu").contract.document["golden"]["outputs"]["probabilities"]
+        ours = verdict.load(line.model_path(line.DIGITS), "cpu").contract.document["golden"][
+            "outputs"
+        ]["probabilities"]
         rolled = np.roll(line.contract.unpack(ours), 1, axis=1)
         document["golden"]["outputs"]["probabilities"] = line.contract.pack(rolled)
 
     line.change_model(line.DIGITS, document=swap)
-    assert_refused(line.DIGITS, r"golden samples of fp32 replayed on cpu differ by \S+ \(limit 1.0e-04\)")
+    assert_refused(
+        line.DIGITS, r"golden samples of fp32 replayed on cpu differ by \S+ \(limit 1.0e-04\)"
+    )
 
 
 def test_a_metric_that_moved_is_stopped() -> None:
     """Oracle: by hand; .005 of accuracy, and a thousandth of an error, is what may move."""
     row = {"passed": True, "limit": 1e-4, "variant": "fp32"}
-    for name, torch_says, kept, broken in (("accuracy", 0.9, 0.8951, 0.8949), ("mse", 20.0, 20.019, 20.021)):
+    for name, torch_says, kept, broken in (
+        ("accuracy", 0.9, 0.8951, 0.8949),
+        ("mse", 20.0, 20.019, 20.021),
+    ):
         checked = {"rows": [row], "golden": [], "metric": {"name": name, "torch": torch_says}}
         checked["metric"]["value"] = kept
         assert verdict.refuse("x", checked) is None
@@ -216,11 +257,19 @@ def test_a_metric_that_moved_is_stopped() -> None:
 
 def test_a_network_that_is_no_better_than_its_baseline_is_refused_where_params_say_so() -> None:
     """Oracle: the sentence; `report` lets the same file through."""
-    beside = {"better": False, "sentence": "worse than seasonal naive, the best baseline: MASE 2 against 1, 2.00 times"}
+    beside = {
+        "better": False,
+        "sentence": "worse than seasonal naive, the best baseline: MASE 2 against 1, 2.00 times",
+    }
     assert verdict.refuse_weak("x", {"against_baseline": beside}, "report") is None
     sentence = verdict.refuse_weak("x", {"against_baseline": beside}, "refuse") or ""
-    assert sentence.startswith(f"x: {beside['sentence']}; train it longer") and "check.baseline: report" in sentence
-    assert verdict.refuse_weak("x", {"against_baseline": beside | {"better": True}}, "refuse") is None
+    assert (
+        sentence.startswith(f"x: {beside['sentence']}; train it longer")
+        and "check.baseline: report" in sentence
+    )
+    assert (
+        verdict.refuse_weak("x", {"against_baseline": beside | {"better": True}}, "refuse") is None
+    )
 
 
 def test_float32_that_is_rounded_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -232,12 +281,19 @@ def test_float32_that_is_rounded_is_stopped(monkeypatch: pytest.MonkeyPatch) -> 
             self.session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
 
         def run(self, names: None, given: dict[str, np.ndarray]) -> list[np.ndarray]:
-            return self.session.run(names, {name: np.rint(x * 1024) / np.float32(1024) for name, x in given.items()})
+            return self.session.run(
+                names, {name: np.rint(x * 1024) / np.float32(1024) for name, x in given.items()}
+            )
 
     monkeypatch.setattr(parity, "open_session", Rounding)
     error = parity.rounding("cuda")
     assert error == pytest.approx(2.0**-12, rel=1e-3)
-    checked = {"rounding": {"cuda": error}, "rows": [], "golden": [], "metric": {"name": "accuracy"}}
+    checked = {
+        "rounding": {"cuda": error},
+        "rows": [],
+        "golden": [],
+        "metric": {"name": "accuracy"},
+    }
     sentence = "x: cuda rounds float32 products, off by 2.4e-04 (limit 6.1e-05); unset NVIDIA_TF32_OVERRIDE"
     assert (verdict.refuse("x", checked) or "").startswith(sentence)
 
@@ -246,7 +302,9 @@ def test_wilson_against_a_published_value() -> None:
     """Oracle: Wilson's interval for 81 of 263 is .2553 to .3662 (Newcombe 1998, table I, method 3)."""
     assert metrics.wilson(81, 263) == pytest.approx((0.2553, 0.3662), abs=5e-5)
     low, high = metrics.wilson(0, 20)
-    assert low == pytest.approx(0, abs=1e-12) and high == pytest.approx(0.1611, abs=5e-5)  # the same table: 0 of 20
+    assert low == pytest.approx(0, abs=1e-12) and high == pytest.approx(
+        0.1611, abs=5e-5
+    )  # the same table: 0 of 20
 
 
 def test_compare_counts_what_differs() -> None:

@@ -41,17 +41,23 @@ def require_parity(graph: bytes, images: np.ndarray, expected: np.ndarray, path:
     path.write_bytes(contract.seal(graph, document))
     model = load(path, "cpu")
     rows = parity(model, {}, {"test": images}, {"test": [expected]}, 1e-4, 1e-4)
-    assert [row["batch"] for row in rows] == [*ROWS_AT_BATCH] and all(row["passed"] for row in rows), rows
+    assert [row["batch"] for row in rows] == [*ROWS_AT_BATCH] and all(
+        row["passed"] for row in rows
+    ), rows
     assert model.predict_proba(images[:0]).shape == (0, len(labels))
 
 
 @pytest.mark.parametrize("kind", ["svm-linear", "svm-rbf", "forest"])
-def test_a_head_on_two_classes_passes(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_head_on_two_classes_passes(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Oracle: scikit-learn's probabilities. Two folders of photos are the first try of many; onnxruntime's
     ArrayFeatureExtractor, which an SVM's graph ends in, refuses an empty batch."""
     monkeypatch.setattr(heads, "TREES", 10)
     y = np.arange(60) % 2
-    images = RNG.integers(0, 156, (60, 2, 4, 1), np.uint8) + (60 * y[:, None, None, None]).astype(np.uint8)
+    images = RNG.integers(0, 156, (60, 2, 4, 1), np.uint8) + (60 * y[:, None, None, None]).astype(
+        np.uint8
+    )
     x = Pixels()(torch.from_numpy(images)).numpy()
     options = {name: values[0] for name, values in heads.GRIDS[kind].items()}
     head = heads.Head(kind, options, heads.fitted(kind, options, x, y, 1))
@@ -65,7 +71,9 @@ def test_circular_padding_passes_at_every_batch(classes: int, tmp_path: Path) ->
     torch.manual_seed(0)
     images = RNG.integers(0, 256, (30, 9, 8, 1), np.uint8)
     net = models.build("stack", **STACK, classes=classes, padding="circular")
-    whole = modules.Classifier(net, torch.full((1, 1, 1), 128.0), torch.full((1, 1, 1), 0.01)).eval()
+    whole = modules.Classifier(
+        net, torch.full((1, 1, 1), 128.0), torch.full((1, 1, 1), 0.01)
+    ).eval()
     [expected] = export.answers(whole, images)
     graph = export.to_onnx(whole, images, "classification")
     require_parity(graph.SerializeToString(), images, expected, tmp_path / "ring.onnx")

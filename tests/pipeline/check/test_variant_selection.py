@@ -17,7 +17,14 @@ from convline.model_file import document
 from pipeline.check import latency, roofline, variant_selection
 from pipeline.evaluate import bootstrap
 
-ROW = {"provider": "cpu", "variant": "int8", "passed": True, "max_difference": 0.2, "limit": None, "finite": True}
+ROW = {
+    "provider": "cpu",
+    "variant": "int8",
+    "passed": True,
+    "max_difference": 0.2,
+    "limit": None,
+    "finite": True,
+}
 
 
 def test_a_paired_difference() -> None:
@@ -41,9 +48,9 @@ def test_a_variant_may_lose_half_a_point_or_two_images(n: int, wrong: int, ships
     assert found["accepted"] == ships and found["lost"] == wrong / n and found["weak"] == (n < 1000)
     assert found["top1_agreement"] == 1 - wrong / n
     assert found["why"].startswith(f"x: int8 loses {100 * wrong / n:.2f} points of accuracy [")
-    assert ("it does not ship" in found["why"]) != ships and ("a weak verdict on 300 images" in found["why"]) == (
-        n < 1000
-    )
+    assert ("it does not ship" in found["why"]) != ships and (
+        "a weak verdict on 300 images" in found["why"]
+    ) == (n < 1000)
 
 
 def test_a_variant_beyond_its_limit_does_not_ship() -> None:
@@ -52,7 +59,8 @@ def test_a_variant_beyond_its_limit_does_not_ship() -> None:
     found = variant_selection.judge("x", [row], same, same, y, 0.005)
     assert (
         not found["accepted"]
-        and "x: fp16 differs from torch by 2.0e-02 (limit 1.0e-02); it does not ship" in found["why"]
+        and "x: fp16 differs from torch by 2.0e-02 (limit 1.0e-02); it does not ship"
+        in found["why"]
     )
 
 
@@ -71,11 +79,17 @@ def timing(variant: str, p50: float, best: float) -> list[dict[str, Any]]:
         (20.0, 250.0, 0.89, "fp32", ["fp32"]),
     ],
 )
-def test_the_recommended_variant(p50: float, best: float, accuracy: float, variant: str, front: list[str]) -> None:
+def test_the_recommended_variant(
+    p50: float, best: float, accuracy: float, variant: str, front: list[str]
+) -> None:
     rows = timing("fp32", 10.0, 500.0) + timing("int8", p50, best)
-    found = variant_selection.choose("cpu", rows, 0.90, {"int8": {"cpu": {"accuracy": accuracy, "accepted": True}}})
+    found = variant_selection.choose(
+        "cpu", rows, 0.90, {"int8": {"cpu": {"accuracy": accuracy, "accepted": True}}}
+    )
     assert (found["variant"], found["front"]) == (variant, front)
-    refused = variant_selection.choose("cpu", rows, 0.90, {"int8": {"cpu": {"accuracy": accuracy, "accepted": False}}})
+    refused = variant_selection.choose(
+        "cpu", rows, 0.90, {"int8": {"cpu": {"accuracy": accuracy, "accepted": False}}}
+    )
     assert (refused["variant"], refused["front"]) == ("fp32", ["fp32"])
     assert variant_selection.choose("cpu", rows, 0.9, {})["why"] == "nothing else ships"
 
@@ -87,7 +101,9 @@ def test_the_roofline() -> None:
     assert roofline.bound(limit, "int8", 500) == 4e11
     ops = {"macs": 1e9, "weights": 1e6, "moved": 4e6}
     found = latency.against_limit({"batch": 2, "per_second": 10.0}, "fp32", ops, limit)
-    assert found["intensity"] == pytest.approx(2e9 / 18e6) and found["ops_per_second"] == pytest.approx(2e10)
+    assert found["intensity"] == pytest.approx(2e9 / 18e6) and found[
+        "ops_per_second"
+    ] == pytest.approx(2e10)
     assert found["share_of_limit"] == pytest.approx(2e10 / 1e11)
 
 
@@ -99,7 +115,9 @@ def test_a_device_is_measured_in_the_precisions_that_it_computes_in(
     monkeypatch.setattr(roofline, "product_rate", lambda device, precision: 1.0)
     monkeypatch.setattr(roofline, "stream_rate", lambda device: 1.0)
     assert [*roofline.limits("cpu")] == ["fp32", "int8", "stream"]
-    assert [*roofline.limits("cuda")] == [*roofline.limits("tensorrt")] == ["fp32", "fp16", "stream"]
+    assert (
+        [*roofline.limits("cuda")] == [*roofline.limits("tensorrt")] == ["fp32", "fp16", "stream"]
+    )
 
 
 def test_the_clock_measures_what_is_called() -> None:
@@ -125,8 +143,13 @@ def test_a_file_is_measured_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     images = np.load(f"out/{line.DIGITS}/data/test_x.npy")
     limits = {"batches": [1, 16], "threads": [1], "seconds": 0.01}
     found = latency.measure(model, "fp32", "cpu", images, ops, limits)
-    assert set(found["placement"]) == {"CPUExecutionProvider"} and found["placement"]["CPUExecutionProvider"] >= 2
-    assert found["bytes"] == len(model.bytes) and found["first_s"] > 0.05 and found["memory_mb"] > 20
+    assert (
+        set(found["placement"]) == {"CPUExecutionProvider"}
+        and found["placement"]["CPUExecutionProvider"] >= 2
+    )
+    assert (
+        found["bytes"] == len(model.bytes) and found["first_s"] > 0.05 and found["memory_mb"] > 20
+    )
     assert [row["batch"] for row in found["rows"]][:2] == [1, 16]
     row = latency.bound(model, "cpu", images[:4], "bound", 0.01)  # what a GPU gets besides
     assert row["per_second"] == pytest.approx(4e3 / row["p50_ms"])
@@ -154,7 +177,9 @@ def test_a_batch_that_does_not_fit_ends_the_sweep(capsys: pytest.CaptureFixture[
 
     def row_of(batch: int) -> dict[str, int]:
         if batch > 8:
-            raise DeviceMemoryError("tiny: the device's memory is too small for it; run a smaller batch")
+            raise DeviceMemoryError(
+                "tiny: the device's memory is too small for it; run a smaller batch"
+            )
         return {"batch": batch, "per_second": 10 * batch}
 
     assert [row["batch"] for row in latency.sweep(row_of, [1, 8, 32, 128])] == [1, 8]

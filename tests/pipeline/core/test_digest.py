@@ -52,7 +52,9 @@ def digests(tree: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], dict[st
 
     def now() -> dict[str, str]:
         found = {f"stage {stage}": code.digest(*paths) for stage, paths in modules.items()}
-        return found | {name: params.circumstances(line, recipe)["code"] for name, recipe in recipes.items()}
+        return found | {
+            name: params.circumstances(line, recipe)["code"] for name, recipe in recipes.items()
+        }
 
     return now
 
@@ -68,7 +70,10 @@ def imports(path: Path) -> set[str]:
             for dotted in (full, package):
                 file = Path(*dotted.split(".")) if dotted else Path("nothing")
                 file = "serve" / file if file.parts[0] == "convline" else file
-                made = next((f for f in (file.with_suffix(".py"), file / "__init__.py") if f.is_file()), None)
+                made = next(
+                    (f for f in (file.with_suffix(".py"), file / "__init__.py") if f.is_file()),
+                    None,
+                )
                 if made:
                     found.add(str(made))
                     break
@@ -82,7 +87,11 @@ def expected(files: list[Path]) -> dict[str, set[str]]:
     """
     direct = {str(path): imports(path) for path in files}
     must: dict[str, set[str]] = {name: set() for name in direct}
-    starts = {f"stage {stage}": f"pipeline/{stage}/__main__.py" for stage in code.stages() if stage != "params"}
+    starts = {
+        f"stage {stage}": f"pipeline/{stage}/__main__.py"
+        for stage in code.stages()
+        if stage != "params"
+    }
     starts |= {f"arch {arch}": f"models/{arch}.py" for arch in architectures()}
     starts["head"] = "models/cnn2.py"
     for name, start in starts.items():
@@ -95,7 +104,12 @@ def expected(files: list[Path]) -> dict[str, set[str]]:
             waiting += direct[file]
             if name.startswith("stage"):
                 waiting = [f for f in waiting if f not in REACHES_NO_STAGE | HEADED]
-        folders = {folder for file in seen for folder in Path(file).parents if folder.name and folder.name != "serve"}
+        folders = {
+            folder
+            for file in seen
+            for folder in Path(file).parents
+            if folder.name and folder.name != "serve"
+        }
         seen |= {f"{folder}/__init__.py" for folder in folders}
         for file in seen | (HEADED if name == "head" else set()):
             must[file].add(name)
@@ -114,12 +128,20 @@ def test_an_edited_constant_reruns_what_imports_it_and_nothing_else(
         now = digests()
         path.write_text(text)
         assert {name for name in before if now[name] != before[name]} == must[str(path)], path
-    assert {"arch ensemble", "stage explain"} <= must["models/tcn.py"] and "arch cnn2" not in must["models/tcn.py"]
-    assert {"stage data", "stage train", "stage check"} <= must["serve/convline/timeseries/calendar_features.py"]
-    assert not any(must[name] for name in REACHES_NO_STAGE) and must["pipeline/train/heads.py"] == {"head"}
+    assert {"arch ensemble", "stage explain"} <= must["models/tcn.py"] and "arch cnn2" not in must[
+        "models/tcn.py"
+    ]
+    assert {"stage data", "stage train", "stage check"} <= must[
+        "serve/convline/timeseries/calendar_features.py"
+    ]
+    assert not any(must[name] for name in REACHES_NO_STAGE) and must["pipeline/train/heads.py"] == {
+        "head"
+    }
 
 
-def test_docstrings_comments_and_layout_rerun_nothing(tree: Path, digests: Callable[[], dict[str, str]]) -> None:
+def test_docstrings_comments_and_layout_rerun_nothing(
+    tree: Path, digests: Callable[[], dict[str, str]]
+) -> None:
     """Each file of the tree is given another docstring, a comment and an empty line."""
     before = digests()
     for folder in FOLDERS:
@@ -152,10 +174,16 @@ def test_what_the_digests_cannot_follow_is_not_there() -> None:
         text = path.read_text()
         assert not re.search(r"^ *from \.", text, re.M), path
         if "import_module(" in text:
-            known = ("models/__init__.py", "pipeline/data/series_sources.py", "serve/convline/__init__.py")
+            known = (
+                "models/__init__.py",
+                "pipeline/data/series_sources.py",
+                "serve/convline/__init__.py",
+            )
             assert path.relative_to(ROOT).as_posix() in known, path
     late = "|".join(
         convline.LATE
     )  # what serve/convline/__init__.py imports when it is asked for: the stages name its module
     for path in (ROOT / "pipeline").rglob("*.py"):
-        assert not re.search(rf"from convline import [^\n]*\b({late})\b|\bconvline\.({late})\b", path.read_text()), path
+        assert not re.search(
+            rf"from convline import [^\n]*\b({late})\b|\bconvline\.({late})\b", path.read_text()
+        ), path

@@ -27,14 +27,18 @@ def run(*command: str, warm: bool) -> subprocess.CompletedProcess[str]:
     return subprocess.run(words, capture_output=True, text=True, check=False)
 
 
-@pytest.mark.parametrize(("stage", "made"), [("train", "train/weights.pt"), ("export", "export/model.onnx")])
+@pytest.mark.parametrize(
+    ("stage", "made"), [("train", "train/weights.pt"), ("export", "export/model.onnx")]
+)
 def test_a_warm_stage_makes_what_a_cold_one_makes(stage: str, made: str) -> None:
     file = Path("out", line.DIGITS, made)
     found = []
     for warm in (False, True):
         done = run(f"pipeline.{stage}", line.DIGITS, warm=warm)
         assert done.returncode == 0, done.stderr[-2000:]
-        assert (IMPORTED in done.stderr) != warm  # the stage's own process imported torch only when cold
+        assert (
+            IMPORTED in done.stderr
+        ) != warm  # the stage's own process imported torch only when cold
         assert f"── {stage}" in done.stderr
         found.append((file.read_bytes(), line.results(line.DIGITS, stage)))
         file.unlink()
@@ -50,7 +54,9 @@ print(sums, x.sum().item() in sums.values())
 """
 
 
-def test_a_fork_with_torch_imported_sums_as_a_new_process_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fork_with_torch_imported_sums_as_a_new_process_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """OpenMP reads its number of threads when torch is imported, before there is a stage: it must be one by then.
 
     The stage here is a sum of three million numbers, which two threads add up to another last bit, as the control says.
@@ -66,13 +72,23 @@ def test_a_fork_with_torch_imported_sums_as_a_new_process_does(tmp_path: Path, m
     cold, warm = (run("pipeline.explain", warm=warm) for warm in (False, True))
     assert cold.returncode == warm.returncode == 0, cold.stderr[-500:] + warm.stderr[-500:]
     assert (IMPORTED in cold.stderr) and (IMPORTED not in warm.stderr)
-    assert cold.stdout == warm.stdout and cold.stdout.startswith("{1: ") and cold.stdout.endswith("False\n")
+    assert (
+        cold.stdout == warm.stdout
+        and cold.stdout.startswith("{1: ")
+        and cold.stdout.endswith("False\n")
+    )
 
 
 def test_errors_and_other_stages_come_through() -> None:
     done = run("pipeline.train", "nobody", warm=True)
-    assert done.returncode == 1 and "error: train: no entry 'nobody'" in done.stderr and IMPORTED not in done.stderr
-    assert run("pipeline.package", line.DIGITS, warm=True).returncode == 0  # needs no torch: done by itself
+    assert (
+        done.returncode == 1
+        and "error: train: no entry 'nobody'" in done.stderr
+        and IMPORTED not in done.stderr
+    )
+    assert (
+        run("pipeline.package", line.DIGITS, warm=True).returncode == 0
+    )  # needs no torch: done by itself
     assert subprocess.run([*WARM, "sh", "-c", "exit 7"], check=False).returncode == 7
     done = subprocess.run(WARM, capture_output=True, text=True, check=False)
     assert done.returncode == 1 and "usage" in done.stderr
@@ -81,7 +97,9 @@ def test_errors_and_other_stages_come_through() -> None:
 def test_a_worker_ends_with_the_stage_that_waits_for_it() -> None:
     recipe = Path("out/params", line.WAVES, "train.json")
     recipe.write_text(recipe.read_text().replace('"epochs": 2', '"epochs": 100000'))
-    warm = subprocess.Popen([*WARM, sys.executable, "-m", "pipeline.train", line.WAVES], start_new_session=True)
+    warm = subprocess.Popen(
+        [*WARM, sys.executable, "-m", "pipeline.train", line.WAVES], start_new_session=True
+    )
     try:
         stage, server = sorted(
             find(warm.pid, 2), key=lambda p: p.cmdline()[2]
@@ -96,11 +114,19 @@ def test_a_worker_ends_with_the_stage_that_waits_for_it() -> None:
             os.killpg(warm.pid, signal.SIGKILL)
 
 
-@pytest.mark.skipif(shutil.which("cc") is None or not Path("/proc/self/maps").exists(), reason="needs cc and Linux")
+@pytest.mark.skipif(
+    shutil.which("cc") is None or not Path("/proc/self/maps").exists(), reason="needs cc and Linux"
+)
 def test_the_warm_process_starts_no_cuda(tmp_path: Path) -> None:
     """Oracle: a stand-in for the driver's library that names each call; the control asks whether there is a GPU."""
-    says = 'static int say(const char *name) { return fprintf(stderr, "driver: %s\\n", name), 100; }'
-    calls = ["cuInit(unsigned flags)", "cuDriverGetVersion(int *v)", "cuGetProcAddress_v2(const char *name, void **f)"]
+    says = (
+        'static int say(const char *name) { return fprintf(stderr, "driver: %s\\n", name), 100; }'
+    )
+    calls = [
+        "cuInit(unsigned flags)",
+        "cuDriverGetVersion(int *v)",
+        "cuGetProcAddress_v2(const char *name, void **f)",
+    ]
     bodies = [f'int {call} {{ return say("{call.split("(")[0]}"); }}' for call in calls]
     (tmp_path / "driver.c").write_text("\n".join(["#include <stdio.h>", says, *bodies]))
     words = ["cc", "-shared", "-fPIC", "-o", tmp_path / "libcuda.so.1", tmp_path / "driver.c"]

@@ -22,23 +22,35 @@ def every() -> params.Params:
 def test_entries_that_start_from_one_another_go_in_turn(every: params.Params) -> None:
     names = ["lenet5-digits", "source-digits", "head-digits", "tuned-digits"]
     every = replace(every, line=names, line_studies=["waves"])
-    three = [[f"{stage}@{name}" for stage in ("data", "train", "export", "explain")] for name in names]
+    three = [
+        [f"{stage}@{name}" for stage in ("data", "train", "export", "explain")] for name in names
+    ]
     assert parallel.chains(every) == [["study@waves"], three[1] + three[2] + three[3], three[0]]
 
 
-def test_as_many_at_once_as_cores_and_memory_bear(every: params.Params, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_as_many_at_once_as_cores_and_memory_bear(
+    every: params.Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("JOBS", raising=False)
     on_cpu = replace(every, device="cpu", threads=1)
     assert 1 <= parallel.at_once(on_cpu) <= len(parallel.os.sched_getaffinity(0))
     assert parallel.at_once(replace(on_cpu, threads=1000)) == 1
-    assert not parallel.trains_in_turn(on_cpu) and parallel.trains_in_turn(replace(on_cpu, size="full"))
+    assert not parallel.trains_in_turn(on_cpu) and parallel.trains_in_turn(
+        replace(on_cpu, size="full")
+    )
     for seen in (True, False):
         monkeypatch.setattr(parallel, "sees_gpu", lambda seen=seen: seen)
-        assert parallel.trains_in_turn(replace(every, device="auto")) == seen and not parallel.trains_in_turn(on_cpu)
+        assert parallel.trains_in_turn(
+            replace(every, device="auto")
+        ) == seen and not parallel.trains_in_turn(on_cpu)
     monkeypatch.setenv("JOBS", "7")
-    assert parallel.at_once(on_cpu) == 7 and not parallel.trains_in_turn(replace(every, size="full"))
+    assert parallel.at_once(on_cpu) == 7 and not parallel.trains_in_turn(
+        replace(every, size="full")
+    )
     monkeypatch.setenv("JOBS", "0")
-    with pytest.raises(StageError, match="JOBS: expected a number of trainings at once, 1 or more, got '0'"):
+    with pytest.raises(
+        StageError, match="JOBS: expected a number of trainings at once, 1 or more, got '0'"
+    ):
         parallel.at_once(on_cpu)
 
 
@@ -78,7 +90,9 @@ def test_one_trains_at_a_time_while_others_are_exported(
     assert {targets for _, _, targets in trained} == {f"train@{name}" for name in names}
     assert all(first[1] <= second[0] for first, second in itertools.pairwise(trained))
     exported = [row for row in rows if row[2].startswith("export@")]
-    assert len(exported) == 3 and any(a[0] < b[1] and b[0] < a[1] for a in exported for b in trained)
+    assert len(exported) == 3 and any(
+        a[0] < b[1] and b[0] < a[1] for a in exported for b in trained
+    )
 
 
 @pytest.mark.slow
@@ -88,7 +102,10 @@ def test_a_failure_is_said_and_ends_with_1(tmp_path: Path) -> None:
 
     def spoil(given: dict) -> None:
         given["models"]["dilated-waves"]["train"].update(optimizer="sgd", lr=1e30)
-        given["line"] = {"lenet5-digits": "scratch", "dilated-waves": "scratch"}  # the last is begun first
+        given["line"] = {
+            "lenet5-digits": "scratch",
+            "dilated-waves": "scratch",
+        }  # the last is begun first
         given["line_studies"] = []
 
     journey.edit_params(folder, spoil)

@@ -15,13 +15,18 @@ def ending(main: Callable[[], object]) -> str:
     return str(end.value)
 
 
-def test_only_what_the_line_makes_is_not_made_yet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_what_the_line_makes_is_not_made_yet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Oracle: the sentence. `dvc repro` makes out/ and results/, no program and no file of a user's."""
     monkeypatch.chdir(tmp_path)
     for made in (Path("out/tiny/train/weights.pt"), tmp_path / "results/tiny/data.json"):
         assert ending(made.read_bytes) == f"error: {made}: not made yet; run `dvc repro`"
     for other in (Path("photos/cats"), Path("outside.csv"), tmp_path / "elsewhere/out.txt"):
-        assert ending(other.read_bytes) == f"error: {other}: no such file or program; put it there, or install it"
+        assert (
+            ending(other.read_bytes)
+            == f"error: {other}: no such file or program; put it there, or install it"
+        )
     said = ending(lambda: subprocess.run(["no-such-compiler"], check=False))
     assert said == "error: no-such-compiler: no such file or program; put it there, or install it"
 

@@ -62,7 +62,9 @@ def test_mean_and_imagenet() -> None:
     assert (scale == 1).all() and scale.shape == (3, 1, 1)
     mean, scale = prepare.image_statistics(x, "imagenet")
     expected = (x / 255 - np.array([0.485, 0.456, 0.406])) / np.array([0.229, 0.224, 0.225])
-    np.testing.assert_allclose((x.transpose(0, 3, 1, 2) - mean) * scale, expected.transpose(0, 3, 1, 2), atol=1e-5)
+    np.testing.assert_allclose(
+        (x.transpose(0, 3, 1, 2) - mean) * scale, expected.transpose(0, 3, 1, 2), atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("recipe", [IMAGE_RECIPE, SERIES_RECIPE], ids=["images", "series"])
@@ -82,7 +84,7 @@ def test_statistics_see_the_training_split_alone(
 
         monkeypatch.setattr(prepare, "decode", inverted)
     else:
-        real_series = prepare.series.series
+        real_series = prepare.series_sources.series
 
         def wild(*arguments: Any) -> Any:
             parts, facts = real_series(*arguments)
@@ -91,7 +93,7 @@ def test_statistics_see_the_training_split_alone(
                     one.values[:] += 1e6
             return parts, facts
 
-        monkeypatch.setattr(prepare.series, "series", wild)
+        monkeypatch.setattr(prepare.series_sources, "series", wild)
     after, _ = prepare.make(block)
     assert not np.array_equal(before.x["test"], after.x["test"])
     np.testing.assert_array_equal(before.mean, after.mean)
@@ -113,14 +115,16 @@ def test_windows_lie_within_a_series() -> None:
     assert dataset.window_rows(np.array([0, 5, 9]), 3, 2)[:, 0].tolist() == [0, 2, 5]
 
 
-def test_images_in_two_splits_are_a_leak(resolved: Resolve, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = prepare.sources.images
+def test_images_in_two_splits_are_a_leak(
+    resolved: Resolve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = prepare.image_sources.images
 
     def leaking(spec: dict[str, Any], background: list[int]) -> Any:
         splits, labels = real(spec, background)
         return {**splits, "test": [*splits["test"], splits["train"][0]]}, labels
 
-    monkeypatch.setattr(prepare.sources, "images", leaking)
+    monkeypatch.setattr(prepare.image_sources, "images", leaking)
     with pytest.raises(StageError, match="data: a split leaks, 1 images stand in two splits"):
         prepare.make(resolved(IMAGE_RECIPE)["data"])
 
@@ -138,15 +142,25 @@ def test_twins_are_looked_for_in_little_memory() -> None:
         tracemalloc.stop()
 
 
-def test_twins_are_counted_and_recorded(resolved: Resolve, photo_folder: Callable[..., Path]) -> None:
+def test_twins_are_counted_and_recorded(
+    resolved: Resolve, photo_folder: Callable[..., Path]
+) -> None:
     """Two files with the same pixels, one of them for testing: not a leak of files, but it is said."""
-    root = photo_folder({"train/a": 4, "train/b": 4, "val/a": 1, "val/b": 1, "test/a": 2, "test/b": 2})
+    root = photo_folder(
+        {"train/a": 4, "train/b": 4, "val/a": 1, "val/b": 1, "test/a": 2, "test/b": 2}
+    )
     (root / "test/a/0-00.png").write_bytes((root / "train/a/0-00.png").read_bytes())
     (root / "test/b/twin.png").write_bytes((root / "train/a/0-00.png").read_bytes())
     sets = {"mine": {"source": "folder", "path": str(root), "licence": "own"}}
-    recipe = {"arch": "cnn1", "data": {"set": "mine", "size": [6, 5], "colour": "rgb"}, "train": {"epochs": 1}}
+    recipe = {
+        "arch": "cnn1",
+        "data": {"set": "mine", "size": [6, 5], "colour": "rgb"},
+        "train": {"epochs": 1},
+    }
     made, _ = prepare.make(resolved(recipe, sets)["data"])
-    assert made.about["notes"] == ["2 test images equal a training or validation image pixel by pixel"]
+    assert made.about["notes"] == [
+        "2 test images equal a training or validation image pixel by pixel"
+    ]
     assert made.about["balance"] == {
         "train": {"a": 4, "b": 4},
         "validation": {"a": 1, "b": 1},
@@ -156,7 +170,9 @@ def test_twins_are_counted_and_recorded(resolved: Resolve, photo_folder: Callabl
 
 def table(resolved: Resolve, folder: Path, text: str, **options: Any) -> dict[str, Any]:
     (folder / "mine.csv").write_text(text)
-    sets = {"mine": {"source": "csv", "path": str(folder / "mine.csv"), "licence": "own", **options}}
+    sets = {
+        "mine": {"source": "csv", "path": str(folder / "mine.csv"), "licence": "own", **options}
+    }
     recipe = {**SERIES_RECIPE, "data": {"set": "mine", "context": 5, "horizon": 3}}
     return resolved(recipe, sets)["data"]
 
@@ -164,19 +180,24 @@ def table(resolved: Resolve, folder: Path, text: str, **options: Any) -> dict[st
 def test_a_constant_column(resolved: Resolve, tmp_path: Path) -> None:
     """Ten times .1 has a std that is not exactly 0 in floating point."""
     text = "a,b\n" + "".join(f"{i},0.1\n" for i in range(60))
-    with pytest.raises(StageError, match="data: column 'b' never changes in the training rows; leave it out: `col"):
+    with pytest.raises(
+        StageError, match="data: column 'b' never changes in the training rows; leave it out: `col"
+    ):
         prepare.make(table(resolved, tmp_path, text))
 
 
 def test_a_season_longer_than_the_data(resolved: Resolve, tmp_path: Path) -> None:
     text = "a\n" + "".join(f"{i}\n" for i in range(60))
     with pytest.raises(
-        StageError, match="data: expected season below the 42 rows of training, got 42; lower `season:`"
+        StageError,
+        match="data: expected season below the 42 rows of training, got 42; lower `season:`",
     ):
         prepare.make(table(resolved, tmp_path, text, season=42))
 
 
-def make_stage(workspace: Path, monkeypatch: pytest.MonkeyPatch, name: str, recipe: dict[str, Any]) -> dict[str, Any]:
+def make_stage(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch, name: str, recipe: dict[str, Any]
+) -> dict[str, Any]:
     """Run stage data on a resolved recipe, as the command does."""
     folder = workspace / "out/params" / name
     folder.mkdir(parents=True)
@@ -186,15 +207,21 @@ def make_stage(workspace: Path, monkeypatch: pytest.MonkeyPatch, name: str, reci
     return json.loads((workspace / "results" / name / "data.json").read_text())
 
 
-def test_the_stage_writes_images(workspace: Path, monkeypatch: pytest.MonkeyPatch, resolved: Resolve) -> None:
+def test_the_stage_writes_images(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch, resolved: Resolve
+) -> None:
     """The raw files, read by serve, are the test arrays; what is loaded is what was made; a second run is equal."""
-    recipe = resolved(IMAGE_RECIPE, {**SETS, "digits": {"source": "digits", "validation": 900, "test": 500}})
+    recipe = resolved(
+        IMAGE_RECIPE, {**SETS, "digits": {"source": "digits", "validation": 900, "test": 500}}
+    )
     about = make_stage(workspace, monkeypatch, "tiny", recipe)
     loaded = dataset.load("tiny")
     made, _ = prepare.make(recipe["data"])
     for split in dataset.SPLITS:
         np.testing.assert_array_equal(loaded.x[split], made.x[split])
-        assert about["balance"][split] == dict(zip("0123456789", np.bincount(made.y[split]).tolist(), strict=True))
+        assert about["balance"][split] == dict(
+            zip("0123456789", np.bincount(made.y[split]).tolist(), strict=True)
+        )
     assert (about["train"], about["validation"], about["test"]) == (397, 900, 500)
     assert about["hash"] == made.about["hash"] and len(about["hash"]) == 64
     folder = workspace / "out/tiny/data"
@@ -203,12 +230,15 @@ def test_the_stage_writes_images(workspace: Path, monkeypatch: pytest.MonkeyPatc
     assert len(rows) == prepare.RAW
     for row in rows[::40]:
         np.testing.assert_array_equal(
-            read_image(folder / row["file"], ImageRule.from_dict(about["input"])), loaded.x["test"][int(row["row"])]
+            read_image(folder / row["file"], ImageRule.from_dict(about["input"])),
+            loaded.x["test"][int(row["row"])],
         )
         assert row["label"] == about["labels"][loaded.y["test"][int(row["row"])]]
 
 
-def test_the_stage_writes_series(workspace: Path, monkeypatch: pytest.MonkeyPatch, resolved: Resolve) -> None:
+def test_the_stage_writes_series(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch, resolved: Resolve
+) -> None:
     """The raw CSV, read by serve, holds the test histories that `served` answers, bit for bit."""
     about = make_stage(workspace, monkeypatch, "wave", resolved(SERIES_RECIPE))
     loaded = dataset.load("wave")
@@ -222,10 +252,14 @@ def test_the_stage_writes_series(workspace: Path, monkeypatch: pytest.MonkeyPatc
 def test_an_entry_that_is_not_there(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Oracle: the sentence; before any params stage, and after one."""
     monkeypatch.setattr(sys, "argv", ["data", "nobody"])
-    with pytest.raises(StageError, match=r"data: no entry 'nobody' under `line:` .* it has nothing yet: run `dvc"):
+    with pytest.raises(
+        StageError, match=r"data: no entry 'nobody' under `line:` .* it has nothing yet: run `dvc"
+    ):
         data_main.main()
     (workspace / "out/params/tiny").mkdir(parents=True)
-    with pytest.raises(StageError, match=r"data: no entry 'nobody' under `line:` of params.yaml; it has tiny$"):
+    with pytest.raises(
+        StageError, match=r"data: no entry 'nobody' under `line:` of params.yaml; it has tiny$"
+    ):
         data_main.main()
     monkeypatch.setattr(sys, "argv", ["data"])
     with pytest.raises(StageError, match=r"usage: python -m pipeline.data ENTRY"):
@@ -267,8 +301,14 @@ def test_a_set_of_files_is_not_decoded_for_its_labels(
                 path.parent.mkdir(parents=True, exist_ok=True)
                 Image.fromarray(np.full((6, 8, 3), 20 * k, np.uint8)).save(path)
     monkeypatch.setenv("DATA_ROOT", str(tmp_path))
-    splits, labels = image_sources.torchvision_set(spec_of("torchvision", name="Imagenette", validation=10))
-    assert {split: len(samples) for split, samples in splits.items()} == {"train": 30, "validation": 10, "test": 20}
+    splits, labels = image_sources.torchvision_set(
+        spec_of("torchvision", name="Imagenette", validation=10)
+    )
+    assert {split: len(samples) for split, samples in splits.items()} == {
+        "train": 30,
+        "validation": 10,
+        "test": 20,
+    }
     assert len(labels) == 10 and labels[0] == "tench"
     for sample in splits["test"]:
         assert isinstance(sample.image, Path) and sample.image.parent.name == WNIDS[sample.label]
@@ -285,7 +325,9 @@ def test_a_set_of_files_is_not_decoded_for_its_labels(
         (0.0, 1e15, None),
     ],
 )
-def test_values_that_float32_cannot_tell_apart_are_refused(level: float, spread: float, sentence: str | None) -> None:
+def test_values_that_float32_cannot_tell_apart_are_refused(
+    level: float, spread: float, sentence: str | None
+) -> None:
     """Oracle: float32 keeps 24 bits: at a level of 1e8 the last one is 8, at 5e4 it is .004."""
     values = level + spread * np.random.default_rng(0).standard_normal((500, 1))
     if sentence is None:

@@ -54,7 +54,9 @@ def test_digits_are_split_1137_300_360_in_proportion(spec_of: Spec) -> None:
 
 
 def test_the_seed_draws_the_splits(spec_of: Spec) -> None:
-    first, again, other = (ids(image_sources.images(spec_of("digits", seed=seed))[0]) for seed in (0, 0, 1))
+    first, again, other = (
+        ids(image_sources.images(spec_of("digits", seed=seed))[0]) for seed in (0, 0, 1)
+    )
     assert first == again != other
 
 
@@ -69,7 +71,9 @@ def test_a_stratified_draw_has_the_count_and_the_shares(count: int) -> None:
 
 
 def test_more_than_there_is(spec_of: Spec) -> None:
-    with pytest.raises(StageError, match=r"^data.digits.test: 900 images asked for, 797 are left; ask for fewer$"):
+    with pytest.raises(
+        StageError, match=r"^data.digits.test: 900 images asked for, 797 are left; ask for fewer$"
+    ):
         image_sources.images(spec_of("digits", validation=1000, test=900))
 
 
@@ -105,11 +109,17 @@ def offline(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @TORCHVISION
-def test_a_set_on_disk_is_read_and_nothing_is_downloaded(twin: Path, offline: None, spec_of: Spec) -> None:
+def test_a_set_on_disk_is_read_and_nothing_is_downloaded(
+    twin: Path, offline: None, spec_of: Spec
+) -> None:
     """Oracle: image i is all i and of class i mod 10; counts by params, in proportion."""
     spec = spec_of("torchvision", name="MNIST", train=40, validation=10, test=20)
     splits, labels = image_sources.images(spec)
-    assert {k: counts(v) for k, v in splits.items()} == {"train": [4] * 10, "validation": [1] * 10, "test": [2] * 10}
+    assert {k: counts(v) for k, v in splits.items()} == {
+        "train": [4] * 10,
+        "validation": [1] * 10,
+        "test": [2] * 10,
+    }
     for samples in splits.values():
         for sample in samples:
             number = int(sample.id.removeprefix("train").removeprefix("test"))
@@ -122,20 +132,26 @@ def test_a_set_on_disk_is_read_and_nothing_is_downloaded(twin: Path, offline: No
 
 
 @TORCHVISION
-def test_all_of_a_set_with_a_fraction_for_validation(twin: Path, offline: None, spec_of: Spec) -> None:
+def test_all_of_a_set_with_a_fraction_for_validation(
+    twin: Path, offline: None, spec_of: Spec
+) -> None:
     splits, _ = image_sources.images(spec_of("torchvision", name="MNIST", validation=0.5))
     assert {k: len(v) for k, v in splits.items()} == {"train": 30, "validation": 30, "test": 30}
 
 
 @TORCHVISION
 def test_more_than_the_set_has(twin: Path, offline: None, spec_of: Spec) -> None:
-    with pytest.raises(StageError, match="torchvision MNIST: 70 images asked for, the set has 60; ask for fewer"):
+    with pytest.raises(
+        StageError, match="torchvision MNIST: 70 images asked for, the set has 60; ask for fewer"
+    ):
         image_sources.images(spec_of("torchvision", name="MNIST", train=60, validation=10))
 
 
 @TORCHVISION
 def test_a_set_without_splits_or_name(offline: None, spec_of: Spec) -> None:
-    with pytest.raises(StageError, match="torchvision has no set 'MNITS' with splits; did you mean 'MNIST'"):
+    with pytest.raises(
+        StageError, match="torchvision has no set 'MNITS' with splits; did you mean 'MNIST'"
+    ):
         image_sources.images(spec_of("torchvision", name="MNITS"))
 
 
@@ -184,7 +200,9 @@ def test_a_truncated_file_of_a_set(twin: Path, offline: None, spec_of: Spec) -> 
 
 
 @pytest.mark.slow
-def test_the_exercise_on_real_mnist(offline: None, monkeypatch: pytest.MonkeyPatch, spec_of: Spec) -> None:
+def test_the_exercise_on_real_mnist(
+    offline: None, monkeypatch: pytest.MonkeyPatch, spec_of: Spec
+) -> None:
     """2,400 / 600 / 1,000 images from packed files; oracle: the idx files themselves."""
     if not (MNIST / "MNIST/raw").exists():
         pytest.skip(f"{MNIST} is absent")
@@ -192,11 +210,17 @@ def test_the_exercise_on_real_mnist(offline: None, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("DATA_ROOT", str(MNIST))
     spec = spec_of("torchvision", name="MNIST", train=2400, validation=600, test=1000)
     splits, _ = image_sources.images(spec)
-    assert {k: len(v) for k, v in splits.items()} == {"train": 2400, "validation": 600, "test": 1000}
+    assert {k: len(v) for k, v in splits.items()} == {
+        "train": 2400,
+        "validation": 600,
+        "test": 1000,
+    }
     raw = gzip.decompress((MNIST / "MNIST/raw/t10k-images-idx3-ubyte.gz").read_bytes())
     truth = np.frombuffer(raw, np.uint8, offset=16).reshape(-1, 28, 28)
     for sample in splits["test"][:20]:
-        np.testing.assert_array_equal(np.asarray(sample.image), truth[int(sample.id.removeprefix("test"))])
+        np.testing.assert_array_equal(
+            np.asarray(sample.image), truth[int(sample.id.removeprefix("test"))]
+        )
     assert ids(image_sources.images(spec)[0]) == ids(splits)
     assert sorted(os.listdir(MNIST / "MNIST/raw")) == before  # the given folder stays as it is
 
@@ -209,19 +233,32 @@ def test_a_folder_is_split_by_the_seed(photo_folder: Callable[..., Path], spec_o
     spec = spec_of("folder", path=str(root), validation=0.2, test=6)
     splits, labels = image_sources.images(spec)
     assert labels == ["hat", "shoe"]
-    assert {k: counts(v) for k, v in splits.items()} == {"train": [12, 6], "validation": [4, 2], "test": [4, 2]}
+    assert {k: counts(v) for k, v in splits.items()} == {
+        "train": [12, 6],
+        "validation": [4, 2],
+        "test": [4, 2],
+    }
     assert len({s.id for v in splits.values() for s in v}) == 30
-    assert ids(splits) == ids(image_sources.images(spec)[0]) != ids(image_sources.images({**spec, "seed": 5})[0])
+    assert (
+        ids(splits)
+        == ids(image_sources.images(spec)[0])
+        != ids(image_sources.images({**spec, "seed": 5})[0])
+    )
 
 
 @pytest.mark.parametrize("validation", [None, "val"])
-def test_a_folder_with_given_splits(photo_folder: Callable[..., Path], spec_of: Spec, validation: str | None) -> None:
+def test_a_folder_with_given_splits(
+    photo_folder: Callable[..., Path], spec_of: Spec, validation: str | None
+) -> None:
     """train/ and test/ as given; val/ too, or else drawn from train/. One test image of a class is enough."""
     root = photo_folder({"train/hat": 10, "train/shoe": 10, "test/hat": 3, "test/shoe": 1})
     if validation:
         photo_folder({f"{validation}/hat": 2, f"{validation}/shoe": 2})
     splits, _ = image_sources.images(spec_of("folder", path=str(root), validation=4))
-    assert all(s.id.startswith("test/") for s in splits["test"]) and counts(splits["test"]) == [3, 1]
+    assert all(s.id.startswith("test/") for s in splits["test"]) and counts(splits["test"]) == [
+        3,
+        1,
+    ]
     assert counts(splits["validation"]) == [2, 2]
     assert counts(splits["train"]) == ([10, 10] if validation else [8, 8])
 
@@ -230,19 +267,34 @@ BAD_FOLDERS = [
     ({"hat": 5}, "has 1 class folder(s); at least 2 are needed"),
     ({"hat": 5, "shoe": 1}, "class 'shoe' in {root} has 1 image(s); 2 are needed"),
     ({"hat": 5, "shoe": 0}, "class 'shoe' in {root} has 0 image(s); 2 are needed"),
-    ({"train/hat": 5, "train/shoe": 5}, "has train/ but no test/; add test/, or rename train/ if it is a class"),
-    ({"test/hat": 5, "test/shoe": 5}, "has test/ but no train/; add train/, or rename test/ if it is a class"),
+    (
+        {"train/hat": 5, "train/shoe": 5},
+        "has train/ but no test/; add test/, or rename train/ if it is a class",
+    ),
+    (
+        {"test/hat": 5, "test/shoe": 5},
+        "has test/ but no train/; add train/, or rename test/ if it is a class",
+    ),
     (
         {"train/hat": 5, "train/shoe": 5, "test/hat": 2, "test/shoe": 2, "test/sock": 2},
         "{root}/test has class 'sock' that train/ lacks; use the same classes",
     ),
-    ({"train/hat": 5, "train/shoe": 5, "test/hat": 2}, "class 'shoe' in {root}/test has 0 image(s); 1 are needed"),
-    ({"Train/hat": 5, "Train/shoe": 5, "Val/hat": 2}, "has Train/ but no test/; add test/, or rename Train/ if"),
+    (
+        {"train/hat": 5, "train/shoe": 5, "test/hat": 2},
+        "class 'shoe' in {root}/test has 0 image(s); 1 are needed",
+    ),
+    (
+        {"Train/hat": 5, "Train/shoe": 5, "Val/hat": 2},
+        "has Train/ but no test/; add test/, or rename Train/ if",
+    ),
     (
         {"train/hat": 5, "train/shoe": 5, "test/hat": 2, "test/shoe": 2, "extra/hat": 3},
         "{root} has extra/ beside test/, which is named as a split; move it elsewhere, or rename it",
     ),
-    ({"train/hat": 5, "dev/hat": 5, "val/hat": 5, "test/hat": 2}, "has dev/ and val/, both named as validation; join"),
+    (
+        {"train/hat": 5, "dev/hat": 5, "val/hat": 5, "test/hat": 2},
+        "has dev/ and val/, both named as validation; join",
+    ),
     (
         {"a/hat": 5, "a/shoe": 5, "b/hat": 5, "b/shoe": 5},
         "a/ and b/ in {root} all hold the same folders (hat, shoe): they look like splits; name them train/, val/",
@@ -255,49 +307,71 @@ BAD_FOLDERS = [
 
 
 @pytest.mark.parametrize(("classes", "sentence"), BAD_FOLDERS)
-def test_a_bad_folder(photo_folder: Callable[..., Path], spec_of: Spec, classes: dict[str, int], sentence: str) -> None:
+def test_a_bad_folder(
+    photo_folder: Callable[..., Path], spec_of: Spec, classes: dict[str, int], sentence: str
+) -> None:
     root = photo_folder(classes)
     with pytest.raises(StageError) as error:
         image_sources.images(spec_of("folder", path=str(root), validation=2, test=2))
-    assert str(error.value).startswith("data.folder: ") and sentence.format(root=root) in str(error.value)
+    assert str(error.value).startswith("data.folder: ") and sentence.format(root=root) in str(
+        error.value
+    )
 
 
 @pytest.mark.parametrize("names", ["Train Test Val", "train TEST dev", "training testing valid"])
-def test_splits_are_known_by_name_in_any_case(photo_folder: Callable[..., Path], spec_of: Spec, names: str) -> None:
+def test_splits_are_known_by_name_in_any_case(
+    photo_folder: Callable[..., Path], spec_of: Spec, names: str
+) -> None:
     """Oracle: the counts of each folder; before, Train, Test and Val were three classes, and dev/ was ignored."""
     train, test, validation = names.split()
-    root = photo_folder({f"{train}/hat": 4, f"{train}/shoe": 4, f"{test}/hat": 2, f"{test}/shoe": 2})
+    root = photo_folder(
+        {f"{train}/hat": 4, f"{train}/shoe": 4, f"{test}/hat": 2, f"{test}/shoe": 2}
+    )
     photo_folder({f"{validation}/hat": 1, f"{validation}/shoe": 3})
     splits, labels = image_sources.images(spec_of("folder", path=str(root)))
     assert labels == ["hat", "shoe"]
-    assert {k: counts(v) for k, v in splits.items()} == {"train": [4, 4], "test": [2, 2], "validation": [1, 3]}
+    assert {k: counts(v) for k, v in splits.items()} == {
+        "train": [4, 4],
+        "test": [2, 2],
+        "validation": [1, 3],
+    }
 
 
 def test_hidden_names_are_left_out_and_counted(
     photo_folder: Callable[..., Path], spec_of: Spec, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Serving's rule: names that begin with a dot; twins of training images in .ipynb_checkpoints were test images."""
-    root = photo_folder({"hat": 10, "hat/.ipynb_checkpoints": 4, "shoe": 10, "shoe/old/left": 2, "__MACOSX/hat": 3})
+    root = photo_folder(
+        {"hat": 10, "hat/.ipynb_checkpoints": 4, "shoe": 10, "shoe/old/left": 2, "__MACOSX/hat": 3}
+    )
     (root / "hat" / "._0-00.png").write_bytes(b"resource fork")
     (root / "shoe" / "notes.txt").write_text("size 40")
     splits, labels = image_sources.images(spec_of("folder", path=str(root), validation=4, test=4))
     assert labels == ["hat", "shoe"] and sum(len(part) for part in splits.values()) == 22
-    assert not [s.id for part in splits.values() for s in part if "/." in s.id or "__MACOSX" in s.id]
+    assert not [
+        s.id for part in splits.values() for s in part if "/." in s.id or "__MACOSX" in s.id
+    ]
     said = capsys.readouterr().err
     assert "left out: 3 hidden file(s) and folder(s), as .name and __MACOSX" in said
     assert "left out: 1 file(s) that are not named as images" in said
 
 
-def test_a_class_of_files_that_are_not_read(photo_folder: Callable[..., Path], spec_of: Spec) -> None:
+def test_a_class_of_files_that_are_not_read(
+    photo_folder: Callable[..., Path], spec_of: Spec
+) -> None:
     """The sentence names the format: a phone's HEIC pictures were "0 image(s)"."""
     root = photo_folder({"hat": 5, "shoe": 0})
     for k in range(3):
         (root / "shoe" / f"{k}.HEIC").write_bytes(b"x")
-    with pytest.raises(StageError, match=r"has 0 image\(s\) and 3 .heic file\(s\), .* convert them to JPEG or PNG"):
+    with pytest.raises(
+        StageError, match=r"has 0 image\(s\) and 3 .heic file\(s\), .* convert them to JPEG or PNG"
+    ):
         image_sources.images(spec_of("folder", path=str(root)))
 
 
-def test_class_names_in_two_forms_of_unicode_are_one_class(photo_folder: Callable[..., Path], spec_of: Spec) -> None:
+def test_class_names_in_two_forms_of_unicode_are_one_class(
+    photo_folder: Callable[..., Path], spec_of: Spec
+) -> None:
     """macOS writes e and an accent where others write one letter: train/ and test/ may come from both."""
     composed, apart = "caf\u00e9", "cafe\u0301"
     root = photo_folder({f"train/{composed}": 4, "train/tea": 4, f"test/{apart}": 2, "test/tea": 2})
@@ -306,21 +380,31 @@ def test_class_names_in_two_forms_of_unicode_are_one_class(photo_folder: Callabl
 
 
 def test_no_folder(tmp_path: Path, spec_of: Spec) -> None:
-    with pytest.raises(StageError, match="none is not a folder; put one sub-folder of images per class there"):
+    with pytest.raises(
+        StageError, match="none is not a folder; put one sub-folder of images per class there"
+    ):
         image_sources.images(spec_of("folder", path=str(tmp_path / "none")))
 
 
-def test_a_fraction_that_rounds_to_nothing(photo_folder: Callable[..., Path], spec_of: Spec) -> None:
+def test_a_fraction_that_rounds_to_nothing(
+    photo_folder: Callable[..., Path], spec_of: Spec
+) -> None:
     root = photo_folder({"hat": 5, "shoe": 5})
-    with pytest.raises(StageError, match=r"data.folder.validation: 0.01 of 10 images is none; ask for more"):
+    with pytest.raises(
+        StageError, match=r"data.folder.validation: 0.01 of 10 images is none; ask for more"
+    ):
         image_sources.images(spec_of("folder", path=str(root), validation=0.01))
 
 
-def test_a_link_out_of_the_folder(photo_folder: Callable[..., Path], spec_of: Spec, tmp_path: Path) -> None:
+def test_a_link_out_of_the_folder(
+    photo_folder: Callable[..., Path], spec_of: Spec, tmp_path: Path
+) -> None:
     root = photo_folder({"hat": 5, "shoe": 5})
     shutil.copy(root / "hat/0-00.png", tmp_path / "secret.png")
     (root / "hat/link.png").symlink_to(tmp_path / "secret.png")
-    with pytest.raises(StageError, match=r"hat/link.png leads out of .*; copy the file instead of linking it"):
+    with pytest.raises(
+        StageError, match=r"hat/link.png leads out of .*; copy the file instead of linking it"
+    ):
         image_sources.images(spec_of("folder", path=str(root)))
 
 
@@ -344,7 +428,15 @@ def test_an_unreadable_image_is_named(
 @pytest.fixture
 def recipe_of_folder(resolved: Callable[..., dict[str, Any]]) -> Callable[[Path], dict[str, Any]]:
     def make(root: Path) -> dict[str, Any]:
-        sets = {"mine": {"source": "folder", "path": str(root), "validation": 2, "test": 2, "licence": "own"}}
+        sets = {
+            "mine": {
+                "source": "folder",
+                "path": str(root),
+                "validation": 2,
+                "test": 2,
+                "licence": "own",
+            }
+        }
         block = {"set": "mine", "size": [4, 4], "colour": "rgb"}
         recipe = {"arch": "cnn1", "data": block, "net": {}, "train": {"epochs": 1}}
         return resolved(recipe, sets)["data"]

@@ -11,7 +11,13 @@ from pipeline.data import dataset, prepare
 from pipeline.evaluate import ets_arima
 
 Resolved = Callable[..., dict[str, Any]]
-SUNSPOTS = {"source": "statsmodels", "name": "sunspots", "validation": 0.2, "test": 0.2, "season": 11}
+SUNSPOTS = {
+    "source": "statsmodels",
+    "name": "sunspots",
+    "validation": 0.2,
+    "test": 0.2,
+    "season": 11,
+}
 RECIPE = {
     "arch": "causal",
     "data": {"set": "sunspots", "context": 24, "horizon": 15},
@@ -46,7 +52,10 @@ def test_ets_at_an_origin_is_statsmodels_own_forecast(
     form |= {"seasonal": "add", "seasonal_periods": SEASON} if seasonal else {}
     first = ETSModel(years[:FITTED], initialization_method="heuristic", **form)
     weights = first.fit(disp=False, return_params=True)
-    start = {f"initial_{name}": getattr(first, f"initial_{name}") for name in ("level", "trend", "seasonal")}
+    start = {
+        f"initial_{name}": getattr(first, f"initial_{name}")
+        for name in ("level", "trend", "seasonal")
+    }
     origins = np.array([181, 240, 309])
     got = ets_arima.ets(years, FITTED, SEASON, trend, damped, seasonal)(origins, 15)
     for row, origin in zip(got, origins, strict=True):
@@ -116,5 +125,7 @@ def test_curves_of_their_own_have_no_history(resolved: Resolved) -> None:
 
 
 def test_more_columns_than_are_fitted(source: dataset.Data) -> None:
-    source.x = {split: np.repeat(rows, ets_arima.MOST + 1, axis=1) for split, rows in source.x.items()}
+    source.x = {
+        split: np.repeat(rows, ets_arima.MOST + 1, axis=1) for split, rows in source.x.items()
+    }
     assert not dict(ets_arima.rivals(source, {}))

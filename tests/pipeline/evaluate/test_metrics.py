@@ -23,7 +23,9 @@ def test_wilson_interval() -> None:
     from statsmodels.stats.proportion import proportion_confint
 
     for right, n in ((0, 10), (7, 10), (355, 360), (10, 10)):
-        np.testing.assert_allclose(metrics.wilson(right, n), proportion_confint(right, n, method="wilson"), atol=1e-4)
+        np.testing.assert_allclose(
+            metrics.wilson(right, n), proportion_confint(right, n, method="wilson"), atol=1e-4
+        )
 
 
 def test_bootstrap_interval() -> None:
@@ -31,7 +33,10 @@ def test_bootstrap_interval() -> None:
     values = RNG(0).exponential(size=4000)
     low, high = bootstrap.bootstrap(values)
     half = 1.96 * values.std() / np.sqrt(4000)
-    assert abs(low - (values.mean() - half)) < 0.2 * half and abs(high - (values.mean() + half)) < 0.2 * half
+    assert (
+        abs(low - (values.mean() - half)) < 0.2 * half
+        and abs(high - (values.mean() + half)) < 0.2 * half
+    )
     assert bootstrap.bootstrap(values) == (low, high)
 
 
@@ -52,7 +57,10 @@ def test_recall_and_the_largest_class_put_an_accuracy_in_proportion() -> None:
     assert answer["largest_class"] == {"label": 1, "share": 0.97}
     found = metrics.against_baseline(answer, ["defect", "good", "other"])
     assert not found["better"]
-    assert found["sentence"] == "no better than always answering 'good', the largest class (0.97 of the test split)"
+    assert (
+        found["sentence"]
+        == "no better than always answering 'good', the largest class (0.97 of the test split)"
+    )
     better = metrics.against_baseline(answer | {"value": 0.98}, ["defect", "good", "other"])
     assert better["better"] and better["sentence"].startswith("better than always answering 'good'")
 
@@ -63,12 +71,16 @@ def test_a_forecaster_is_judged_beside_its_best_baseline() -> None:
     metric = {"name": "mse", "value": 4.0, "mase": 1.5, "baselines": beside}
     found = metrics.against_baseline(metric, [])
     assert (found["name"], found["better"], found["ratio"]) == ("seasonal naive", False, 3.0)
-    assert found["sentence"] == "worse than seasonal naive, the best baseline: MASE 1.5 against 0.5, 3.00 times"
+    assert (
+        found["sentence"]
+        == "worse than seasonal naive, the best baseline: MASE 1.5 against 0.5, 3.00 times"
+    )
     assert metrics.against_baseline(metric | {"mase": 0.25}, [])["better"]
     perfect = {"seasonal naive": {"mse": 0.0, "mase": None}}
     found = metrics.against_baseline(metric | {"mase": None, "baselines": perfect}, [])
     assert (
-        found["sentence"] == "worse than seasonal naive, the best baseline: MSE 4 against 0" and found["ratio"] is None
+        found["sentence"] == "worse than seasonal naive, the best baseline: MSE 4 against 0"
+        and found["ratio"] is None
     )
 
 
@@ -80,7 +92,9 @@ def test_forecast_errors(resolved: Callable[..., dict[str, Any]]) -> None:
     width = np.where(RNG(0).permutation(len(target)) % 2, 1.0, 0.1)[:, None, None]
     quantiles = np.stack([forecast - width, forecast, forecast + width], axis=-1)
     answer, arrays = metrics.forecasting([forecast, quantiles], forecast, source)
-    assert answer["value"] == pytest.approx(0.25, rel=1e-5) and answer["torch"] == pytest.approx(0.25, rel=1e-5)
+    assert answer["value"] == pytest.approx(0.25, rel=1e-5) and answer["torch"] == pytest.approx(
+        0.25, rel=1e-5
+    )
     assert answer["mae"] == pytest.approx(0.5, rel=1e-5)
     scale = naive_baselines.mase_scale(source.x["train"], source.y["train"], 14)
     assert answer["mase"] == pytest.approx(0.5 / scale.item(), rel=1e-5)
@@ -93,10 +107,14 @@ def test_forecast_errors(resolved: Callable[..., dict[str, Any]]) -> None:
     assert naive["mse_ratio"][0] == pytest.approx(0.25 / naive["mse"], rel=1e-5)
     assert naive["mse_ratio"][1] < naive["mse_ratio"][0] < naive["mse_ratio"][2]
     assert naive["mase_ratio"][0] == pytest.approx(answer["mase"] / naive["mase"], rel=1e-9)
-    assert arrays["steps"].shape == (5, 4) and arrays["steps"][0] == pytest.approx([0.25] * 4, rel=1e-5)
+    assert arrays["steps"].shape == (5, 4) and arrays["steps"][0] == pytest.approx(
+        [0.25] * 4, rel=1e-5
+    )
     assert arrays["steps"][2].mean() == pytest.approx(naive["mse"], rel=1e-9)
     assert arrays["inside"] == pytest.approx([held["measured"]] * 4)
-    assert arrays["residuals"].shape == (len(target), 1) and arrays["residuals"] == pytest.approx(0.5, rel=1e-5)
+    assert arrays["residuals"].shape == (len(target), 1) and arrays["residuals"] == pytest.approx(
+        0.5, rel=1e-5
+    )
 
 
 def test_pinball() -> None:
@@ -128,7 +146,9 @@ def test_a_perfect_season_has_no_mase_and_its_file_is_json(
     for forecast in (target, target + 1):  # 0 / 0 and 1 / 0
         answer, _ = metrics.forecasting([forecast, quantiles], target, source)
         assert answer["mase"] is None and answer["baselines"]["last value"]["mase"] is None
-        write_json(tmp_path / "check.json", {"metric": answer, "other": [np.inf, {"x": (math.nan, 1.5)}]})
+        write_json(
+            tmp_path / "check.json", {"metric": answer, "other": [np.inf, {"x": (math.nan, 1.5)}]}
+        )
         text = (tmp_path / "check.json").read_text()
         read = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
         assert read["metric"]["mase"] is None and read["other"] == [None, {"x": [None, 1.5]}]
@@ -150,7 +170,9 @@ def test_blocks_of_neighbours() -> None:
     """By hand: blocks as long as the series are its rotations, whose mean is always the mean; blocks of two of a series
     that alternates in pairs (0 0 1 1 ...) differ more from draw to draw than single rows do; the seed is fixed."""
     values = np.arange(7.0) ** 2
-    assert bootstrap.bootstrap(values, block=7) == pytest.approx((values.mean(), values.mean()), rel=1e-12)
+    assert bootstrap.bootstrap(values, block=7) == pytest.approx(
+        (values.mean(), values.mean()), rel=1e-12
+    )
     pairs = np.repeat(RNG(0).integers(0, 2, 400), 8).astype(float)
     single, blocks = (np.ptp(bootstrap.bootstrap(pairs, block=block)) for block in (1, 32))
     assert blocks > 2 * single  # the mean of 400 throws, not of 3,200: sqrt 8 times as wide
@@ -168,10 +190,14 @@ def test_the_ratio_of_errors() -> None:
     theirs = RNG(0).exponential(size=50)
     assert metrics.ratio(theirs / 2, theirs, 5) == pytest.approx([0.5] * 3, rel=1e-12)
     assert metrics.ratio(theirs, np.zeros(50), 5) is None
-    perfect_once = np.where(np.arange(50) == 7, 0.0, theirs)  # one origin without error is one of many
+    perfect_once = np.where(
+        np.arange(50) == 7, 0.0, theirs
+    )  # one origin without error is one of many
     middle, low, high = metrics.ratio(perfect_once / 2, perfect_once, 5) or ()
     assert (middle, low, high) == pytest.approx([0.5] * 3, rel=1e-12)
-    assert metrics.ratio(theirs, np.eye(50)[0], 5) is None  # a third of the samples have no error: no upper end
+    assert (
+        metrics.ratio(theirs, np.eye(50)[0], 5) is None
+    )  # a third of the samples have no error: no upper end
 
 
 HISTORY = np.array([[[1.0, 10], [2, 20], [3, 30], [4, 40]]])  # (1, 4, 2)
@@ -181,7 +207,9 @@ def test_last_value() -> None:
     assert naive_baselines.last_value(HISTORY, 3).tolist() == [[[4, 40]] * 3]
 
 
-@pytest.mark.parametrize(("season", "first"), [(1, [4, 4, 4, 4, 4]), (3, [2, 3, 4, 2, 3]), (9, [1, 2, 3, 4, 1])])
+@pytest.mark.parametrize(
+    ("season", "first"), [(1, [4, 4, 4, 4, 4]), (3, [2, 3, 4, 2, 3]), (9, [1, 2, 3, 4, 1])]
+)
 def test_seasonal_naive(season: int, first: list[float]) -> None:
     """By hand; a season longer than the history repeats the history."""
     assert naive_baselines.seasonal_naive(HISTORY, 5, season)[0, :, 0].tolist() == first
@@ -200,8 +228,12 @@ def test_ar4_is_exact_on_waves_without_noise(spec_of: Callable[..., dict[str, An
     residual = x[4:138, 0] - sum(got[k] * x[3 - k : 137 - k, 0] for k in range(4))
     assert np.abs(residual).max() < 1e-12
     test = np.stack([s.values for s in parts["test"]])  # (200, 228, 1)
-    ahead = naive_baselines.autoregression(test[:, :128], 100, naive_baselines.fit_autoregression(x, starts, order=4))
-    assert np.abs(ahead - test[:, 128:]).max() < 1e-6  # 100 steps of feeding back multiply the error
+    ahead = naive_baselines.autoregression(
+        test[:, :128], 100, naive_baselines.fit_autoregression(x, starts, order=4)
+    )
+    assert (
+        np.abs(ahead - test[:, 128:]).max() < 1e-6
+    )  # 100 steps of feeding back multiply the error
 
 
 def test_an_autoregression_does_not_look_across_series() -> None:
@@ -228,7 +260,9 @@ def test_the_linear_window_is_ridge_regression() -> None:
     twice = naive_baselines.linear(history, 5, weights)
     fed_back = np.concatenate([history[:, 3:], once], axis=1)
     np.testing.assert_array_equal(twice[:, :3], once)
-    np.testing.assert_allclose(twice[:, 3:], naive_baselines.linear(fed_back, 2, weights), rtol=1e-12)
+    np.testing.assert_allclose(
+        twice[:, 3:], naive_baselines.linear(fed_back, 2, weights), rtol=1e-12
+    )
 
 
 def test_mase_scale() -> None:

@@ -21,9 +21,15 @@ def test_retrieval_is_scikit_learns(at_once, monkeypatch):
     assert (nearest == expected[:, :NEAREST]).all()
     hits = classes[expected] == asked[:, None]
     assert facts["precision"] == pytest.approx(hits[:, :NEAREST].mean())
-    each = [average_precision_score(hit, -distance) for hit, distance in zip(hits, distances, strict=True)]
+    each = [
+        average_precision_score(hit, -distance)
+        for hit, distance in zip(hits, distances, strict=True)
+    ]
     assert facts["mean_average_precision"] == pytest.approx(np.mean(each))
-    assert facts["by_chance"] == pytest.approx((classes == asked[:, None]).mean()) and facts["queries"] == 25
+    assert (
+        facts["by_chance"] == pytest.approx((classes == asked[:, None]).mean())
+        and facts["queries"] == 25
+    )
 
 
 def test_a_class_that_the_database_lacks_scores_nothing():

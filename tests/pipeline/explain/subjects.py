@@ -15,7 +15,14 @@ from pipeline.explain.subject import Subject
 from pipeline.network.modules import Classifier
 
 SETTINGS = {"images": 12, "searched": 40, "points": 60, "seed": 0}
-CIFAR = {"family": "cifar", "depth": 8, "shortcut": "A", "batch_norm": True, "stride_in": "first", "zero_init": False}
+CIFAR = {
+    "family": "cifar",
+    "depth": 8,
+    "shortcut": "A",
+    "batch_norm": True,
+    "stride_in": "first",
+    "zero_init": False,
+}
 LENET = {"full_c3": False, "subsampling": "trainable", "output": "rbf"}
 GOOGLENET = {"module": "reduced", "aux": False, "dropout": 0.0, "init": "he"}
 DENSENET = {"depth": 121, "dropout": 0.0}

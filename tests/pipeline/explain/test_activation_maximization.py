@@ -29,7 +29,9 @@ def test_alpha_norm_by_hand() -> None:
 def test_a_linear_unit_under_an_l2_prior_is_maximised_by_its_weights() -> None:
     """Oracle: w x - lambda ||u||^2 with x = 127.5 (1 + u) is largest at u = 127.5 w / (2 lambda)."""
     w = torch.randn(2, 1, 3, 3, generator=torch.Generator().manual_seed(0)) / 127.5
-    method = activation_maximization.Method(torch.zeros(2, 1, 3, 3), prior=lambda u: 2 * u.square().sum((1, 2, 3)))
+    method = activation_maximization.Method(
+        torch.zeros(2, 1, 3, 3), prior=lambda u: 2 * u.square().sum((1, 2, 3))
+    )
     found = activation_maximization.maximise(lambda x: (w * x).sum((1, 2, 3)), method, 300, 0)
     expected = (127.5 * (1 + 127.5 * w / 4)).clamp(0, 255)
     torch.testing.assert_close(found, expected, rtol=0, atol=0.6)  # whole grey levels
@@ -42,7 +44,9 @@ def test_images_of_a_batch_do_not_know_of_one_another() -> None:
         method = activation_maximization.Method(
             torch.zeros_like(some), prior=activation_maximization.total_variation, jitter=1
         )
-        return activation_maximization.maximise(lambda x: (some * x).tanh().mean((1, 2, 3)), method, 5, 4)
+        return activation_maximization.maximise(
+            lambda x: (some * x).tanh().mean((1, 2, 3)), method, 5, 4
+        )
 
     assert torch.equal(alone(w)[1:2], alone(w[1:2]))
 
@@ -61,7 +65,11 @@ def small(digits: torch.Tensor) -> Classifier:
 
     torch.manual_seed(0)
     net = models.build("cnn2", in_channels=1, size=(8, 8), classes=10, dropout=0.0)
-    return Classifier(net, torch.full((1, 1, 1), 60.0), torch.full((1, 1, 1), 0.01)).eval().requires_grad_(False)
+    return (
+        Classifier(net, torch.full((1, 1, 1), 60.0), torch.full((1, 1, 1), 0.01))
+        .eval()
+        .requires_grad_(False)
+    )
 
 
 def test_methods_repeat_by_seed_and_raise_the_unit(small: Classifier, digits: torch.Tensor) -> None:
@@ -72,11 +80,17 @@ def test_methods_repeat_by_seed_and_raise_the_unit(small: Classifier, digits: to
 
     for name, method in activation_maximization.methods(digits, 2, 5).items():
         found = activation_maximization.maximise(answer, method, 12, 5)
-        again = activation_maximization.maximise(answer, activation_maximization.methods(digits, 2, 5)[name], 12, 5)
-        other = activation_maximization.maximise(answer, activation_maximization.methods(digits, 2, 6)[name], 12, 6)
+        again = activation_maximization.maximise(
+            answer, activation_maximization.methods(digits, 2, 5)[name], 12, 5
+        )
+        other = activation_maximization.maximise(
+            answer, activation_maximization.methods(digits, 2, 6)[name], 12, 6
+        )
         assert torch.equal(found, again) and not torch.equal(found, other), name
         assert found.min() >= 0 and found.max() <= 255 and (found == found.round()).all(), name
-        assert (answer(found) > answer(activation_maximization.grey(method.image(method.start)))).all(), name
+        assert (
+            answer(found) > answer(activation_maximization.grey(method.image(method.start)))
+        ).all(), name
 
 
 def test_a_spectrums_image_has_its_frequency_and_the_pools_colours() -> None:
@@ -90,7 +104,9 @@ def test_a_spectrums_image_has_its_frequency_and_the_pools_colours() -> None:
     image = waves(spectrum)[0]
     expected = torch.cos(2 * torch.pi * 3 * torch.arange(12) / 12)
     strongest = image.abs().amax((1, 2)).argmax()
-    torch.testing.assert_close(image[strongest, 5] / image[strongest, 5, 0], expected, rtol=0, atol=1e-5)
+    torch.testing.assert_close(
+        image[strongest, 5] / image[strongest, 5, 0], expected, rtol=0, atol=1e-5
+    )
     assert image[2].abs().max() < 1e-5 < image[:2].abs().max()
 
 
@@ -99,20 +115,29 @@ def test_an_orthogonal_layer_is_inverted(digits: torch.Tensor) -> None:
     matrix = nn.init.orthogonal_(torch.empty(64, 64), generator=torch.Generator().manual_seed(0))
     x, pool = digits[:2], digits
     found = feature_inversion.invert(lambda z: (z - 60).flatten(1) @ matrix, x, pool, 60)
-    assert feature_inversion.psnr(found, x).min() > 30 > 15 > feature_inversion.psnr(torch.zeros_like(x), x).max()
+    assert (
+        feature_inversion.psnr(found, x).min()
+        > 30
+        > 15
+        > feature_inversion.psnr(torch.zeros_like(x), x).max()
+    )
 
 
 def test_psnr_by_hand() -> None:
     """Oracle: one level of error everywhere is 20 log10(255) = 48.13 dB; none is the rounding's 58.92."""
     x = torch.full((1, 1, 2, 2), 9.0)
     assert feature_inversion.psnr(x + 1, x).item() == pytest.approx(48.1308, abs=1e-3)
-    assert feature_inversion.psnr(x, x).item() == pytest.approx(10 * np.log10(255**2 * 12), abs=1e-3)
+    assert feature_inversion.psnr(x, x).item() == pytest.approx(
+        10 * np.log10(255**2 * 12), abs=1e-3
+    )
 
 
 def test_descent_finds_the_least_of_a_quadratic() -> None:
     target = torch.arange(6.0).reshape(1, 6)
     found = feature_inversion.descend(
-        lambda p: ((p - target) ** 2 * torch.tensor([1.0, 9, 1, 4, 1, 25])).sum(), torch.zeros(1, 6), 40
+        lambda p: ((p - target) ** 2 * torch.tensor([1.0, 9, 1, 4, 1, 25])).sum(),
+        torch.zeros(1, 6),
+        40,
     )
     torch.testing.assert_close(found, target, rtol=0, atol=1e-3)
 
@@ -129,17 +154,26 @@ def test_gram_matrix_and_losses_by_hand() -> None:
     assert style_transfer.content_loss(maps, zero).item() == 15
 
 
-def test_gram_matrices_are_symmetric_and_positive_semidefinite(small: Classifier, digits: torch.Tensor) -> None:
-    found = style_transfer.gram(outputs(small, digits[:5], map_stages(small, digits[:1])[:1])[0]).double()
+def test_gram_matrices_are_symmetric_and_positive_semidefinite(
+    small: Classifier, digits: torch.Tensor
+) -> None:
+    found = style_transfer.gram(
+        outputs(small, digits[:5], map_stages(small, digits[:1])[:1])[0]
+    ).double()
     torch.testing.assert_close(found, found.transpose(1, 2), rtol=1e-6, atol=0)
     values = torch.linalg.eigvalsh(found)
     assert (values > -1e-5 * values.amax(1, keepdim=True)).all() and values.max() > 0
 
 
-def test_a_transfer_lowers_the_style_loss_and_repeats(small: Classifier, digits: torch.Tensor) -> None:
+def test_a_transfer_lowers_the_style_loss_and_repeats(
+    small: Classifier, digits: torch.Tensor
+) -> None:
     layers = map_stages(small, digits[:1], least_px=3)
     content, other = digits[:2], digits[2:4]
-    made, again = (style_transfer.transfer(small, layers[-1], layers, content, other, digits, 25) for _ in range(2))
+    made, again = (
+        style_transfer.transfer(small, layers[-1], layers, content, other, digits, 25)
+        for _ in range(2)
+    )
     before, after = (
         sum(style_transfer.style_losses(outputs(small, z, layers), outputs(small, other, layers)))
         for z in (content, made)
@@ -162,7 +196,9 @@ def test_a_tap_answers_what_the_whole_network_computes_and_stops_there() -> None
     ran: list[str] = []
     second.register_forward_hook(lambda *_: ran.append("second"))
     net = Classifier(
-        nn.Sequential(first, nn.ReLU(inplace=True), second), torch.full((1, 1, 1), 9.0), torch.ones(1, 1, 1)
+        nn.Sequential(first, nn.ReLU(inplace=True), second),
+        torch.full((1, 1, 1), 9.0),
+        torch.ones(1, 1, 1),
     )
     x = torch.randn(2, 1, 6, 6)
     (alone,) = outputs(net, x, ["net.0"])
@@ -175,12 +211,18 @@ def test_a_tap_answers_what_the_whole_network_computes_and_stops_there() -> None
 
 def test_cost_by_hand() -> None:
     """Oracle: 4 x 4 places of 2 maps of a 3 x 3 kernel, and 32 inputs of each of 5 dense units."""
-    net = Classifier(nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(32, 5)), torch.zeros(1), torch.ones(1))
+    net = Classifier(
+        nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(32, 5)),
+        torch.zeros(1),
+        torch.ones(1),
+    )
     assert cost(net, torch.zeros(1, 1, 6, 6)) == 16 * 2 * 9 + 32 * 5
 
 
 def test_short_names() -> None:
-    assert [short(name) for name in ("net.features.stage1", "net.net.features.3", "net.net.conv1")] == [
+    assert [
+        short(name) for name in ("net.features.stage1", "net.net.features.3", "net.net.conv1")
+    ] == [
         "stage1",
         "features.3",
         "conv1",

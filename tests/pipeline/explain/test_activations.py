@@ -20,10 +20,19 @@ def test_layers_end_with_their_activation_and_leave_pools_out() -> None:
     x = tensor(digits(16)[0][:2])
     found = activations.layers(net, x)
     shapes = {layer.name: layer.shape for layer in found}
-    assert shapes == {"conv1": (16, 16, 16), "stage1": (16, 16, 16), "stage2": (32, 8, 8), "stage3": (64, 4, 4)}
+    assert shapes == {
+        "conv1": (16, 16, 16),
+        "stage1": (16, 16, 16),
+        "stage2": (32, 8, 8),
+        "stage3": (64, 4, 4),
+    }
     assert found[0].module is net.net.features.relu1
     last = activations.layers(built("densenet", 32, **DENSENET), tensor(digits(32)[0][:1]))[-1]
-    assert (last.name, last.shape, type(last.module)) == ("denseblock4", (1024, 1, 1), nn.ReLU)  # not the pool of 1 x 1
+    assert (last.name, last.shape, type(last.module)) == (
+        "denseblock4",
+        (1024, 1, 1),
+        nn.ReLU,
+    )  # not the pool of 1 x 1
 
 
 def test_layers_are_spread_over_the_depth() -> None:
@@ -38,7 +47,11 @@ def test_outputs_are_those_of_the_modules_and_no_hook_stays() -> None:
     net = classifier(Chain([conv, nn.ReLU()], 2 * 36))
     x = tensor(digits(8)[0][:3])
     first, second, third = outputs(net, x, [conv, net.net.features[1], aside])
-    assert torch.equal(first, conv((x - 100) * 0.02)) and torch.equal(second, first.relu()) and third is None
+    assert (
+        torch.equal(first, conv((x - 100) * 0.02))
+        and torch.equal(second, first.relu())
+        and third is None
+    )
     assert not conv._forward_hooks
 
 

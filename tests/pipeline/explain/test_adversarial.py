@@ -19,7 +19,9 @@ def linear(weight: torch.Tensor, bias: torch.Tensor) -> Classifier:
     """Two classes, whose scores are weight (2, 16) times the grey levels, plus bias."""
     dense = nn.Linear(SIDE * SIDE, 2)
     dense.weight.data, dense.bias.data = weight, bias
-    return Classifier(nn.Sequential(nn.Flatten(), dense), torch.zeros(1, 1, 1), torch.ones(1, 1, 1)).eval()
+    return Classifier(
+        nn.Sequential(nn.Flatten(), dense), torch.zeros(1, 1, 1), torch.ones(1, 1, 1)
+    ).eval()
 
 
 @pytest.fixture
@@ -31,7 +33,9 @@ def opposed() -> tuple[Classifier, torch.Tensor]:
 
 def middling(count: int) -> torch.Tensor:
     """Whole grey levels (N, 1, 4, 4) from 100 to 149: no change by 32 leaves the range."""
-    return torch.randint(100, 150, (count, 1, SIDE, SIDE), generator=torch.Generator().manual_seed(2)).float()
+    return torch.randint(
+        100, 150, (count, 1, SIDE, SIDE), generator=torch.Generator().manual_seed(2)
+    ).float()
 
 
 @pytest.mark.parametrize("size", [1, 8, 32])
@@ -43,14 +47,18 @@ def test_an_fgsm_step_moves_a_linear_margin_by_its_size_times_the_weights(
     x, y = middling(5), torch.zeros(5, dtype=torch.int64)
     (moved,) = adversarial.fgsm(net, x, y, [size])
     gained = adversarial.margin(net.logits(moved), y) - adversarial.margin(net.logits(x), y)
-    torch.testing.assert_close(gained, torch.full((5,), size * 2 * w.abs().sum().item()), rtol=1e-4, atol=1e-3)
+    torch.testing.assert_close(
+        gained, torch.full((5,), size * 2 * w.abs().sum().item()), rtol=1e-4, atol=1e-3
+    )
 
 
 def test_fgsm_is_captums(opposed: tuple[Classifier, torch.Tensor]) -> None:
     """Oracle: captum.robust.FGSM on the same loss, gradients here being far above the 1e-6 that it leaves out."""
     net, _ = opposed
     x, y = middling(3), torch.tensor([0, 1, 0])
-    theirs = captum.robust.FGSM(net.logits, adversarial.margin, 0, 255).perturb(x.clone().requires_grad_(), 8, target=y)
+    theirs = captum.robust.FGSM(net.logits, adversarial.margin, 0, 255).perturb(
+        x.clone().requires_grad_(), 8, target=y
+    )
     torch.testing.assert_close(adversarial.fgsm(net, x, y, [8])[0], theirs.detach(), rtol=0, atol=0)
 
 
@@ -70,7 +78,9 @@ def test_pgd_stays_within_its_width_and_the_range() -> None:
     net = linear(torch.stack([-w, w]), torch.tensor([1e3, -1e3]))  # never fooled
     x = torch.tensor([0.0, 255.0, 3.0, 128.0]).repeat(4).reshape(1, 1, SIDE, SIDE)
     widths = (0, 1, 4, 16)
-    for width, moved in zip(widths, adversarial.pgd(net, x, torch.tensor([0]), widths), strict=True):
+    for width, moved in zip(
+        widths, adversarial.pgd(net, x, torch.tensor([0]), widths), strict=True
+    ):
         assert ((moved - x).abs().max() == width) and (moved == whole(moved)).all()
         assert moved.min() >= 0 and moved.max() <= 255
 
@@ -78,7 +88,9 @@ def test_pgd_stays_within_its_width_and_the_range() -> None:
 def test_pgd_leaves_what_is_fooled() -> None:
     net = linear(torch.tensor([[-1.0], [1.0]]).repeat(1, 16), torch.zeros(2))  # always class 1
     x = middling(2)
-    assert all((moved == x).all() for moved in adversarial.pgd(net, x, torch.tensor([0, 0]), (0, 4)))
+    assert all(
+        (moved == x).all() for moved in adversarial.pgd(net, x, torch.tensor([0, 0]), (0, 4))
+    )
 
 
 def test_the_least_change_of_a_linear_network_is_along_its_weights() -> None:
@@ -129,11 +141,15 @@ def test_pixels_survive_the_way_to_the_network_and_back() -> None:
     )
 
 
-def test_noise_is_changed_until_the_network_is_sure(opposed: tuple[Classifier, torch.Tensor]) -> None:
+def test_noise_is_changed_until_the_network_is_sure(
+    opposed: tuple[Classifier, torch.Tensor],
+) -> None:
     net, w = opposed
     y = torch.tensor([0, 1])
     x = torch.full((2, 1, SIDE, SIDE), 127.0)
-    x = whole(x - (w @ x[0].flatten()) / w.square().sum() * w.reshape(1, 1, SIDE, SIDE))  # near the boundary
+    x = whole(
+        x - (w @ x[0].flatten()) / w.square().sum() * w.reshape(1, 1, SIDE, SIDE)
+    )  # near the boundary
     moved = adversarial.towards(net, x, y, steps=5, level=4)
     assert (net.logits(moved).softmax(1)[range(2), y] >= adversarial.SURE).all()
     assert ((moved - x).abs().amax((1, 2, 3)) <= 20).all()

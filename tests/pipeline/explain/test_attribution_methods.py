@@ -29,7 +29,13 @@ def probe_of(net: nn.Module, layer: str | None = None, **settings: object) -> Pr
     """A classifier of grey levels as they are: mean 0, scale 1."""
     whole = Classifier(net, torch.zeros(1, 1, 1), torch.ones(1, 1, 1)).eval().requires_grad_(False)
     settings = SETTINGS | settings
-    return Probe(Scores(whole, str(settings["of"])), LogOdds(InTorch(whole)), layer, np.zeros(1, np.uint8), settings)
+    return Probe(
+        Scores(whole, str(settings["of"])),
+        LogOdds(InTorch(whole)),
+        layer,
+        np.zeros(1, np.uint8),
+        settings,
+    )
 
 
 @pytest.fixture
@@ -38,7 +44,9 @@ def linear() -> tuple[Probe, np.ndarray]:
     torch.manual_seed(0)
     dense = nn.Linear(144, 2)
     nn.init.normal_(dense.weight, std=1e-3)
-    return probe_of(nn.Sequential(nn.Flatten(), dense)), dense.weight.detach().numpy().reshape(2, 12, 12)
+    return probe_of(nn.Sequential(nn.Flatten(), dense)), dense.weight.detach().numpy().reshape(
+        2, 12, 12
+    )
 
 
 @pytest.fixture
@@ -46,11 +54,19 @@ def images() -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (3, 12, 12, 1), np.uint8)
 
 
-def test_a_linear_models_maps_are_its_weights(linear: tuple[Probe, np.ndarray], images: np.ndarray) -> None:
+def test_a_linear_models_maps_are_its_weights(
+    linear: tuple[Probe, np.ndarray], images: np.ndarray
+) -> None:
     """Saliency and SmoothGrad |w|, integrated gradients w * x with nothing missing, whatever the image is."""
     p, w = linear
     target = np.array([0, 1, 1])
-    assert methods(p) == ["gradient", "SmoothGrad", "integrated gradients", "occlusion", "LIME"]  # no ReLU, no map
+    assert methods(p) == [
+        "gradient",
+        "SmoothGrad",
+        "integrated gradients",
+        "occlusion",
+        "LIME",
+    ]  # no ReLU, no map
     for name in ("gradient", "SmoothGrad"):
         np.testing.assert_allclose(explain(p, name, images, target), np.abs(w[target]), rtol=1e-5)
     parts, gaps = parts_of_score(p, images, target)
@@ -58,21 +74,29 @@ def test_a_linear_models_maps_are_its_weights(linear: tuple[Probe, np.ndarray], 
     assert gaps.max() < 1e-4
 
 
-def test_the_softmax_option_explains_the_probability(images: np.ndarray, linear: tuple[Probe, np.ndarray]) -> None:
+def test_the_softmax_option_explains_the_probability(
+    images: np.ndarray, linear: tuple[Probe, np.ndarray]
+) -> None:
     """d p0 / dx = p0 p1 (w0 - w1) (X11)."""
     p, w = linear
     soft = replace(p, scores=Scores(p.scores.net, "softmax"))
     both = InTorch(p.scores.net).predict_proba(images)
     expected = both.prod(1)[:, None, None] * np.abs(w[0] - w[1])
-    np.testing.assert_allclose(explain(soft, "gradient", images, np.zeros(3, int)), expected, rtol=1e-3)
+    np.testing.assert_allclose(
+        explain(soft, "gradient", images, np.zeros(3, int)), expected, rtol=1e-3
+    )
 
 
-def test_occlusion_is_the_fall_of_the_log_odds(linear: tuple[Probe, np.ndarray], images: np.ndarray) -> None:
+def test_occlusion_is_the_fall_of_the_log_odds(
+    linear: tuple[Probe, np.ndarray], images: np.ndarray
+) -> None:
     """Log odds of two classes are (w0 - w1) x + b: what a patch of grey 128 hides is a sum, here for the corner."""
     p, w = linear
     fall = (w[0] - w[1])[:3, :3] * (images[0, :3, :3, 0] - 128.0)
     got = explain(p, "occlusion", images[:1], np.array([0]))[0]
-    assert got[0, 0] == pytest.approx(fall.sum(), rel=1e-3)  # patches of 3, in steps of 1: the corner is in one
+    assert got[0, 0] == pytest.approx(
+        fall.sum(), rel=1e-3
+    )  # patches of 3, in steps of 1: the corner is in one
 
 
 def test_grad_cam_by_hand() -> None:
@@ -85,7 +109,9 @@ def test_grad_cam_by_hand() -> None:
     p = probe_of(nn.Sequential(conv, nn.AdaptiveAvgPool2d(1), nn.Flatten(), dense), "net.0")
     x = np.arange(16, dtype=np.uint8).reshape(1, 4, 4, 1)
     assert not explain(p, "Grad-CAM", x, np.array([0])).any()
-    np.testing.assert_allclose(explain(p, "Grad-CAM", x, np.array([1]))[0], x[0, ..., 0] / 4, rtol=1e-5)
+    np.testing.assert_allclose(
+        explain(p, "Grad-CAM", x, np.array([1]))[0], x[0, ..., 0] / 4, rtol=1e-5
+    )
 
 
 def test_guided_and_deconvolution_by_hand() -> None:
@@ -108,13 +134,17 @@ def test_guided_and_deconvolution_by_hand() -> None:
     np.testing.assert_allclose(explain(p, "deconvolution", x, target)[0], [[1, 1], [1, 1]])
 
 
-def test_lime_finds_the_weights_of_a_model_that_is_linear_in_its_segments(linear: tuple[Probe, np.ndarray]) -> None:
+def test_lime_finds_the_weights_of_a_model_that_is_linear_in_its_segments(
+    linear: tuple[Probe, np.ndarray],
+) -> None:
     """Log odds are a sum over segments, so a linear model explains them whole, and its weights are those sums."""
     p, w = linear
     image = np.zeros((12, 12, 1), np.uint8)
     image[:, 6:] = 200
     places = segments(image)
-    weights, explained = local_model(replace(p, settings=SETTINGS | {"perturbations": 400}), image, 0)
+    weights, explained = local_model(
+        replace(p, settings=SETTINGS | {"perturbations": 400}), image, 0
+    )
     sums = np.bincount(places.ravel(), ((w[0] - w[1]) * image[..., 0]).ravel())
     assert explained > 0.99 and np.corrcoef(weights, sums)[0, 1] > 0.99
     assert len(weights) == places.max() + 1 <= 20

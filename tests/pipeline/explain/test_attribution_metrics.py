@@ -38,7 +38,9 @@ def test_deletion_and_insertion_by_hand() -> None:
     quick, slow = 0.05 * (high + 0.5) / 2 + 0.95 * 0.5, 0.5 * high + 0.5 * (high + 0.5) / 2
     rng = np.random.default_rng(0)
     gone, come = attribution_metrics.erased(subject, p.hidden, image, np.array([0]), best, rng)
-    assert (gone[0], come[0]) == pytest.approx((quick, 0.05 * (0.5 + high) / 2 + 0.95 * high), rel=1e-5)
+    assert (gone[0], come[0]) == pytest.approx(
+        (quick, 0.05 * (0.5 + high) / 2 + 0.95 * high), rel=1e-5
+    )
     gone, _ = attribution_metrics.erased(subject, p.hidden, image, np.array([0]), -best, rng)
     assert gone[0] == pytest.approx(slow, rel=1e-5)
 
@@ -59,7 +61,9 @@ def test_a_linear_models_parts_leave_nothing_untold() -> None:
     images = np.random.default_rng(1).integers(0, 256, (2, 12, 12, 1), np.uint8)
     w = dense.weight.detach().double().numpy().reshape(2, 12, 12)
     told = (w[0] - w[1]) * images[..., 0]
-    patches, falls = attribution_metrics.fallen(p, images, np.zeros(2, int), np.random.default_rng(0))
+    patches, falls = attribution_metrics.fallen(
+        p, images, np.zeros(2, int), np.random.default_rng(0)
+    )
     assert attribution_metrics.infidelity(told, patches, falls) < 1e-6
     assert attribution_metrics.infidelity(-told, patches, falls) == pytest.approx(1)
     assert 0.1 < attribution_metrics.infidelity(np.abs(told), patches, falls) <= 1
@@ -70,7 +74,10 @@ def test_infidelity_is_captums_over_the_falls() -> None:
     torch.manual_seed(2)
     net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(400, 3))
     p = probe_of(net)
-    images, target = np.random.default_rng(2).integers(0, 256, (1, 12, 12, 1), np.uint8), np.array([1])
+    images, target = (
+        np.random.default_rng(2).integers(0, 256, (1, 12, 12, 1), np.uint8),
+        np.array([1]),
+    )
     patches, falls = attribution_metrics.fallen(p, images, target, np.random.default_rng(0))
     told = patches.reshape(attribution_metrics.PATCHES, -1)
     values = np.abs(np.linalg.lstsq(told.astype(float), falls[0], rcond=None)[0]).reshape(1, 12, 12)
@@ -86,7 +93,9 @@ def test_infidelity_is_captums_over_the_falls() -> None:
     maps = torch.from_numpy(values[:, None]).float()
     count = attribution_metrics.PATCHES
     theirs = float(captums(log_odds, behind, x, maps, n_perturb_samples=count, normalize=True))
-    assert attribution_metrics.infidelity(values, patches, falls) == pytest.approx(theirs / (falls**2).mean(), rel=1e-3)
+    assert attribution_metrics.infidelity(values, patches, falls) == pytest.approx(
+        theirs / (falls**2).mean(), rel=1e-3
+    )
 
 
 def test_edges_are_where_grey_levels_change() -> None:
@@ -98,9 +107,9 @@ def test_edges_are_where_grey_levels_change() -> None:
 
 def test_order_kept_is_a_rank_correlation() -> None:
     a = np.random.default_rng(0).random((2, 5, 5))
-    assert attribution_metrics.order_kept(a, np.exp(a)) == pytest.approx(1) and attribution_metrics.order_kept(
-        a, -a
-    ) == pytest.approx(-1)
+    assert attribution_metrics.order_kept(a, np.exp(a)) == pytest.approx(
+        1
+    ) and attribution_metrics.order_kept(a, -a) == pytest.approx(-1)
     assert attribution_metrics.order_kept(a, np.zeros_like(a)) == 0  # a dead map has no order
 
 
@@ -110,7 +119,10 @@ def test_unlearning_starts_at_the_output() -> None:
     class HeadFirst(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.head, self.body = nn.Linear(4, 4), nn.Sequential(*(nn.Linear(4, 4) for _ in range(3)))
+            self.head, self.body = (
+                nn.Linear(4, 4),
+                nn.Sequential(*(nn.Linear(4, 4) for _ in range(3))),
+            )
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return self.head(self.body(x.flatten(1)))
@@ -120,7 +132,9 @@ def test_unlearning_starts_at_the_output() -> None:
     every = {"head", "body.0", "body.1", "body.2"}
     for share, changed in ((0.0, {"head"}), (0.5, {"head", "body.2"}), (1.0, every)):
         other = attribution_metrics.unlearned(net, torch.ones(1, 1, 2, 2), share, 0).net
-        found = {name for name, weight in other.named_parameters() if not weight.equal(before[name])}
+        found = {
+            name for name, weight in other.named_parameters() if not weight.equal(before[name])
+        }
         assert {name.rpartition(".")[0] for name in found} == changed
     assert all(weight.equal(before[name]) for name, weight in net.net.named_parameters())
 
@@ -151,18 +165,25 @@ class Score(nn.Module):
 
 def test_integrated_gradients_take_the_steps_that_they_need() -> None:
     """A straight score needs no more than the first 12, tanh(mean - 40) on the way to 130 or so needs them doubled."""
-    images, target = np.random.default_rng(0).integers(100, 160, (3, 4, 4, 1), np.uint8), np.zeros(3, np.int64)
+    images, target = (
+        np.random.default_rng(0).integers(100, 160, (3, 4, 4, 1), np.uint8),
+        np.zeros(3, np.int64),
+    )
 
     def steps(of: Callable[[torch.Tensor], torch.Tensor]) -> tuple[int, float]:
         settings = SETTINGS | {"steps": 12}
-        p, _, gap = attribution.complete(Probe(Score(of), None, None, np.zeros(1), settings), images, target)
+        p, _, gap = attribution.complete(
+            Probe(Score(of), None, None, np.zeros(1), settings), images, target
+        )
         return p.settings["steps"], gap
 
     assert steps(lambda mean: 2 * mean) == (12, pytest.approx(0, abs=1e-6))
     taken, gap = steps(lambda mean: torch.tanh((mean - 40) / 4))
     assert taken in (24, 48) and gap <= attribution.CLOSE
     for of in (lambda mean: mean.detach() + 0 * mean, lambda mean: mean * float("nan")):
-        with pytest.raises(StageError, match=r"integrated gradients of 96 steps miss .*raise explain.steps"):
+        with pytest.raises(
+            StageError, match=r"integrated gradients of 96 steps miss .*raise explain.steps"
+        ):
             steps(of)
 
 
@@ -174,14 +195,31 @@ def test_gradient_passes_the_randomisation_check_and_guided_backpropagation_fail
     from pipeline.data import prepare
 
     recipe = {"arch": "stack", "data": {"set": "digits", "size": [16, 16], "colour": "grey"}}
-    recipe["net"] = {"channels": 16, "kernels": [3, 3, 3, 3], "activation": "relu", "padding": "zeros"}
-    made = resolved(recipe | {"train": {"epochs": 3, "batch": 32, "lr": 0.003}}, {"digits": {"source": "digits"}})
+    recipe["net"] = {
+        "channels": 16,
+        "kernels": [3, 3, 3, 3],
+        "activation": "relu",
+        "padding": "zeros",
+    }
+    made = resolved(
+        recipe | {"train": {"epochs": 3, "batch": 32, "lr": 0.003}},
+        {"digits": {"source": "digits"}},
+    )
     source = prepare.make(made["data"])[0]
     net, _ = loop.fit(made, source, on=torch.device("cpu"), label="t")
-    p = Probe(Scores(net.eval().requires_grad_(False), "score"), InTorch(net), "net.features.10", np.zeros(1), SETTINGS)
+    p = Probe(
+        Scores(net.eval().requires_grad_(False), "score"),
+        InTorch(net),
+        "net.features.10",
+        np.zeros(1),
+        SETTINGS,
+    )
     images = np.asarray(source.x["test"][:4])
     target = p.file.predict_proba(images).argmax(1)
     names = ("gradient", "guided backpropagation")
     found = {name: explain(p, name, images, target) for name in names}
-    kept = {name: float(np.mean(row)) for name, row in attribution_metrics.randomised(p, images, target, found)}
+    kept = {
+        name: float(np.mean(row))
+        for name, row in attribution_metrics.randomised(p, images, target, found)
+    }
     assert kept["gradient"] < attribution_metrics.SANE < kept["guided backpropagation"], kept

@@ -30,7 +30,9 @@ def test_the_stage_draws_and_measures(name: str) -> None:
     path, page = Path("results", name, "explain.json"), Path("out", name, "explain", "page.json")
     found = json.loads(page.read_text())
     shown = [picture for section in found["sections"] for picture in section["shown"]]
-    assert shown and {p.name for p in page.parent.iterdir()} == {p["file"] for p in shown} | {"page.json"}
+    assert shown and {p.name for p in page.parent.iterdir()} == {p["file"] for p in shown} | {
+        "page.json"
+    }
     for picture in shown:
         with Image.open(Path("out", name, "explain", picture["file"])) as image:
             assert image.size == (2 * picture["width"], 2 * picture["height"])
@@ -44,14 +46,27 @@ def test_the_stage_draws_and_measures(name: str) -> None:
 def test_a_linear_classifiers_facts() -> None:
     """One dense layer: integrated gradients miss nothing, and the file's maps are torch's."""
     line.run("explain", line.DIGITS)
-    facts = json.loads(Path("out", line.DIGITS, "explain", "page.json").read_text())["facts"]["attribution"]
+    facts = json.loads(Path("out", line.DIGITS, "explain", "page.json").read_text())["facts"][
+        "attribution"
+    ]
     assert facts["completeness_gap"] < 1e-3 and facts["parity"] < 1e-5
-    assert {"gradient", "integrated gradients", "occlusion", "LIME", "random order", "edges"} <= set(facts["methods"])
+    assert {
+        "gradient",
+        "integrated gradients",
+        "occlusion",
+        "LIME",
+        "random order",
+        "edges",
+    } <= set(facts["methods"])
     mean, low, high = facts["methods"]["integrated gradients"]["deletion_gain"]
-    assert 0 < low < mean < high  # pixels that a linear model leans on, gone first, cost more than any others
+    assert (
+        0 < low < mean < high
+    )  # pixels that a linear model leans on, gone first, cost more than any others
     assert facts["methods"]["LIME"]["fidelity"] > 0.8
     committed = line.results(line.DIGITS, "explain")["facts"]["attribution"]
-    assert "parity" not in committed and set(facts["methods"]) - set(committed["methods"]) == {"LIME"}
+    assert "parity" not in committed and set(facts["methods"]) - set(committed["methods"]) == {
+        "LIME"
+    }
 
 
 def test_another_file_is_an_error() -> None:
@@ -60,22 +75,37 @@ def test_another_file_is_an_error() -> None:
     def halve(array: np.ndarray) -> None:
         array *= 0.5
 
-    line.change_model(line.DIGITS, lambda graph: line.change_weights(graph, halve, "weight"), keep_golden=False)
-    with pytest.raises(StageError, match=r"the file's occlusion map differs from torch's by .*; export it again"):
+    line.change_model(
+        line.DIGITS, lambda graph: line.change_weights(graph, halve, "weight"), keep_golden=False
+    )
+    with pytest.raises(
+        StageError, match=r"the file's occlusion map differs from torch's by .*; export it again"
+    ):
         line.run("explain", line.DIGITS)
 
 
 def test_what_drifts_between_machines_is_not_committed() -> None:
     """Oracle: by hand. A t-SNE of one network differs from processor to processor, what its features say does not."""
-    facts = {"embedding": {"points": 200, "knn_map": 0.96, "knn_features": 0.9846}, "steps": [1, 2.0004]}
+    facts = {
+        "embedding": {"points": 200, "knn_map": 0.96, "knn_features": 0.9846},
+        "steps": [1, 2.0004],
+    }
     kept = {"embedding": {"points": 200, "knn_features": 0.985}, "steps": [1, 2.0]}
     assert sections.repeated(facts, sections.DRIFTING["embedding"]) == kept
-    assert {place.stem for place in (line.REPOSITORY / "pipeline/seeing").glob("*.py")} >= set(sections.DRIFTING)
+    assert {place.stem for place in (line.REPOSITORY / "pipeline/seeing").glob("*.py")} >= set(
+        sections.DRIFTING
+    )
 
 
 def test_facts_are_finite_and_rounded() -> None:
     facts = {"a": np.float64(0.123456), "b": [1, 2.00004], "c": None, "d": True, "e": np.int64(7)}
-    assert sections.rounded(facts, "f") == {"a": 0.1235, "b": [1, 2.0], "c": None, "d": True, "e": 7}
+    assert sections.rounded(facts, "f") == {
+        "a": 0.1235,
+        "b": [1, 2.0],
+        "c": None,
+        "d": True,
+        "e": 7,
+    }
     with pytest.raises(StageError, match=r"explain: f.a is nan; look at the training curves"):
         sections.rounded({"a": float("nan")}, "f")
 
@@ -84,7 +114,9 @@ def test_the_switch_reruns_explain_alone() -> None:
     """`synthesis` lies in a file that no other stage reads; the stage's digest covers what it imports."""
     before = params.lay_out(params.load(), line.DIGITS)
     text = Path("params.yaml").read_text()
-    Path("params.yaml").write_text(text.replace("    arch: fcnn\n", "    arch: fcnn\n    synthesis: true\n"))
+    Path("params.yaml").write_text(
+        text.replace("    arch: fcnn\n", "    arch: fcnn\n    synthesis: true\n")
+    )
     after = params.lay_out(params.load(), line.DIGITS)
     assert {file for file in before if before[file] != after[file]} == {"explain"}
     assert after["explain"]["synthesis"] is True

@@ -18,9 +18,13 @@ from pipeline.explain.sparse_coding import likeness, sparse_code, whitened
 def planted(angle: float, frequency: float = 0.2, phase: float = 0.7, side: int = 11) -> np.ndarray:
     """A Gabor function whose stripes run at `angle` degrees, anticlockwise from horizontal, by its formula."""
     down, right = np.mgrid[:side, :side] - side // 2
-    along = right * np.sin(np.radians(angle)) + down * np.cos(np.radians(angle))  # across the stripes
+    along = right * np.sin(np.radians(angle)) + down * np.cos(
+        np.radians(angle)
+    )  # across the stripes
     across = right * np.cos(np.radians(angle)) - down * np.sin(np.radians(angle))
-    return np.exp(-(along**2) / (2 * 2.0**2) - across**2 / (2 * 3.0**2)) * np.cos(2 * np.pi * frequency * along + phase)
+    return np.exp(-(along**2) / (2 * 2.0**2) - across**2 / (2 * 3.0**2)) * np.cos(
+        2 * np.pi * frequency * along + phase
+    )
 
 
 @pytest.mark.parametrize("angle", [0, 20, 45, 90, 135, 160])
@@ -37,7 +41,9 @@ def test_a_planted_gabor_function_is_found(angle: float) -> None:
 def test_stripes_as_the_eye_sees_them() -> None:
     """Rows of one sign are stripes at 0 degrees, columns at 90; a slash, / in a picture, is 45."""
     rows = np.cos(np.arange(9) * np.pi / 2)[:, None] * np.ones(9)
-    assert fit_gabor(rows).angle % 180 == pytest.approx(0, abs=1) or fit_gabor(rows).angle == pytest.approx(180, abs=1)
+    assert fit_gabor(rows).angle % 180 == pytest.approx(0, abs=1) or fit_gabor(
+        rows
+    ).angle == pytest.approx(180, abs=1)
     assert fit_gabor(rows.T).angle == pytest.approx(90, abs=1)
     down, right = np.mgrid[:9, :9]
     assert fit_gabor(np.cos((right + down) * np.pi / 3)).angle == pytest.approx(45, abs=3)
@@ -92,18 +98,24 @@ def test_the_energy_of_smooth_and_rough_filters() -> None:
 
 
 @pytest.mark.parametrize(("kernel", "pictures"), [(3, 3), (5, 4)])
-def test_the_section(kernel: int, pictures: int, tmp_path: Path, images_of: Callable[..., dataset.Data]) -> None:
+def test_the_section(
+    kernel: int, pictures: int, tmp_path: Path, images_of: Callable[..., dataset.Data]
+) -> None:
     """A 3 x 3 filter gets no Gabor function, and the caption says why."""
     torch.manual_seed(0)
     net = classifier(Chain([nn.Conv2d(1, 6, kernel), nn.ReLU()], 6 * (17 - kernel) ** 2, 10))
     found = filters.section(subject(tmp_path, net, images_of(*digits(16))))
     assert len(found.shown) == pictures
-    assert all((tmp_path / "explain" / shown.picture.file).stat().st_size > 500 for shown in found.shown)
+    assert all(
+        (tmp_path / "explain" / shown.picture.file).stat().st_size > 500 for shown in found.shown
+    )
     assert ("8 numbers" in found.shown[0].caption) == (kernel == 3)
     assert found.facts["silent"] == {"units": 6, "silent": 0, "images": 40}
     assert found.facts["sparse_code"]["random"] > 0.3
 
 
-def test_a_network_without_convolution_has_no_filters(tmp_path: Path, images_of: Callable[..., dataset.Data]) -> None:
+def test_a_network_without_convolution_has_no_filters(
+    tmp_path: Path, images_of: Callable[..., dataset.Data]
+) -> None:
     net = classifier(Chain([nn.Flatten(), nn.Linear(64, 5)], 5, 10))
     assert filters.section(subject(tmp_path, net, images_of(*digits(8)))) is None

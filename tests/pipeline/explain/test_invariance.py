@@ -21,7 +21,11 @@ def test_images_are_moved_as_the_names_say() -> None:
     image = torch.zeros(1, 1, 9, 9)
     image[0, 0, 4, 6] = 1
     assert torch.equal(moved(image, *STILL).round(decimals=5), image)
-    for change, place in (((1.0, 0.0, 1 / 9), (4, 7)), ((1.0, np.pi / 2, 0.0), (2, 4)), ((2.0, 0.0, 0.0), (4, 8))):
+    for change, place in (
+        ((1.0, 0.0, 1 / 9), (4, 7)),
+        ((1.0, np.pi / 2, 0.0), (2, 4)),
+        ((2.0, 0.0, 0.0), (4, 8)),
+    ):
         (found,) = (moved(image, *change)[0, 0] > 0.9).nonzero().tolist()
         assert tuple(found) == place
     wide = torch.zeros(1, 1, 5, 9)
@@ -34,7 +38,9 @@ def test_a_mean_over_the_map_does_not_see_a_shift_that_a_map_sees() -> None:
     images = np.zeros((10, 16, 16, 1), np.uint8)
     images[:, 6:10, 6:10] = np.random.default_rng(0).integers(60, 255, (10, 4, 4, 1))
     net = classifier(Chain([nn.Conv2d(1, 3, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1)], 3))
-    found = invariance.curves(net, tensor(images), invariance.layers(net, tensor(images)))["shift, % of the width"]
+    found = invariance.curves(net, tensor(images), invariance.layers(net, tensor(images)))[
+        "shift, % of the width"
+    ]
     assert found.shape == (2, 5)  # the convolution and the logits
     assert (found[:, 0] == 0).all()
     assert (found[0, 2:] > 0.7).all()  # 1, 2 and 4 pixels of 16

@@ -39,17 +39,25 @@ def test_a_planted_bright_patch_is_found() -> None:
     assert own.rows[top, 0].tolist() == [i % 6 for i in top]
     assert own.columns[top, 0].tolist() == [2] * 9
     tiles = images[top].repeat(4, 3).astype(float)
-    patches = maximally_activating.cut(tiles, (Field(0, 2, 1),) * 2, own.rows[top, 0], own.columns[top, 0])
+    patches = maximally_activating.cut(
+        tiles, (Field(0, 2, 1),) * 2, own.rows[top, 0], own.columns[top, 0]
+    )
     assert patches.shape == (9, 3, 3, 4)
-    assert patches[:, 1, 1, 0].tolist() == [100 + i for i in top]  # in the middle of what the unit sees
+    assert patches[:, 1, 1, 0].tolist() == [
+        100 + i for i in top
+    ]  # in the middle of what the unit sees
     assert patches.sum() == 4 * sum(100 + i for i in top)
 
 
 def test_patches_over_the_border_and_fields_beyond_the_image() -> None:
     tiles = np.arange(1.0, 17).reshape(1, 4, 4, 1).repeat(4, 3)
-    corner = maximally_activating.cut(tiles, (Field(-1, 1, 1), Field(-1, 1, 1)), np.array([0]), np.array([3]))
+    corner = maximally_activating.cut(
+        tiles, (Field(-1, 1, 1), Field(-1, 1, 1)), np.array([0]), np.array([3])
+    )
     assert corner[0, :, :, 0].tolist() == [[0, 0, 0], [3, 4, 0], [7, 8, 0]]
-    rows = maximally_activating.cut(tiles, (Field(0, 0, 2), Field(-9, 9, 1)), np.array([1]), np.array([0]))
+    rows = maximally_activating.cut(
+        tiles, (Field(0, 0, 2), Field(-9, 9, 1)), np.array([1]), np.array([0])
+    )
     assert rows[0, :, :, 0].tolist() == [[9, 10, 11, 12]]  # the longer axis is shown whole
     assert maximally_activating.cut(tiles, None, np.array([0]), np.array([0])) is tiles
 
@@ -67,7 +75,9 @@ def test_units_that_single_out_images_come_first_and_dead_ones_not_at_all() -> N
 def test_the_purity_of_images_at_random() -> None:
     """Oracle: of ten images, nine of one class, nine drawn have the tenth with probability .9: 8 / 9, else 1."""
     classes = np.array([0] * 9 + [1])
-    assert maximally_activating.chance(classes, 0, draws=4000) == pytest.approx(0.9 * 8 / 9 + 0.1, abs=0.005)
+    assert maximally_activating.chance(classes, 0, draws=4000) == pytest.approx(
+        0.9 * 8 / 9 + 0.1, abs=0.005
+    )
 
 
 def test_one_convolution_projected_by_hand() -> None:
@@ -76,8 +86,12 @@ def test_one_convolution_projected_by_hand() -> None:
     conv = nn.Conv2d(1, 1, 2, bias=False)
     conv.weight.data = torch.tensor([[[[1.0, 2.0], [3.0, -4.0]]]])
     net = classifier(Chain([conv, relu := nn.ReLU()], 4))
-    back = maximally_activating.deconvnet(net, torch.full((1, 1, 3, 3), 200.0), relu, np.array([[0], [1], [0]]))
-    np.testing.assert_allclose(back[0, 0], np.array([[0, 0, 0], [1, 2, 0], [3, -4, 0]]) / 50, rtol=1e-6)
+    back = maximally_activating.deconvnet(
+        net, torch.full((1, 1, 3, 3), 200.0), relu, np.array([[0], [1], [0]])
+    )
+    np.testing.assert_allclose(
+        back[0, 0], np.array([[0, 0, 0], [1, 2, 0], [3, -4, 0]]) / 50, rtol=1e-6
+    )
 
 
 def test_relus_on_the_way_are_applied_to_what_comes_back() -> None:
@@ -88,7 +102,9 @@ def test_relus_on_the_way_are_applied_to_what_comes_back() -> None:
         layers[0].weight.data.fill_(-1)
         layers[2].weight.data.fill_(second)
         net = classifier(Chain(layers, 1))
-        back = maximally_activating.deconvnet(net, torch.full((1, 1, 1, 1), 200.0), layers[2], np.zeros((3, 1), int))
+        back = maximally_activating.deconvnet(
+            net, torch.full((1, 1, 1, 1), 200.0), layers[2], np.zeros((3, 1), int)
+        )
         assert back.item() == pytest.approx(expected)
 
 
@@ -129,13 +145,19 @@ def test_the_section(tmp_path: Path, images_of: Callable[..., dataset.Data]) -> 
     given = subject(tmp_path, net, images_of(*digits(32)))
     found = maximally_activating.section(given)
     assert [shown.picture.file for shown in found.shown] == ["units.maps.png", "units.patches.png"]
-    assert {name: row["pixels"] for name, row in found.facts["units"].items()} == {"c1": 5, "c3": 14, "c5": 32}
+    assert {name: row["pixels"] for name, row in found.facts["units"].items()} == {
+        "c1": 5,
+        "c3": 14,
+        "c5": 32,
+    }
     assert "5, c3 14, c5 32" in found.shown[1].caption
     before = (tmp_path / "explain" / "units.patches.png").read_bytes()
     assert maximally_activating.section(given).facts == found.facts
     assert (tmp_path / "explain" / "units.patches.png").read_bytes() == before
 
 
-def test_a_dense_network_has_no_maps(tmp_path: Path, images_of: Callable[..., dataset.Data]) -> None:
+def test_a_dense_network_has_no_maps(
+    tmp_path: Path, images_of: Callable[..., dataset.Data]
+) -> None:
     net = built("fcnn", 8, hidden=[5], dropout=0.0)
     assert maximally_activating.section(subject(tmp_path, net, images_of(*digits(8)))) is None

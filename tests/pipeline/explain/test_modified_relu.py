@@ -61,13 +61,17 @@ def test_captum_is_silently_wrong_on_functional_relus_and_the_rewrite_is_right()
     assert attributed(GuidedBackprop, Down(), 2.0) == [-1.0]  # the plain gradient: wrong
     net = modified_relu.as_modules(nn.Sequential(Down()), torch.ones(1, 1))
     assert attributed(GuidedBackprop, net, 2.0) == [0.0]
-    assert attributed(Deconvolution, nn.Sequential(nn.ReLU(), nn.Identity()), -2.0) == [1.0]  # not of what came in
+    assert attributed(Deconvolution, nn.Sequential(nn.ReLU(), nn.Identity()), -2.0) == [
+        1.0
+    ]  # not of what came in
 
 
 def test_a_module_called_twice_becomes_two() -> None:
     net = modified_relu.as_modules(nn.Sequential(Twice()), torch.ones(1, 1))
     x = torch.tensor([[3.0], [0.5], [-1.0]])
-    assert torch.equal(net(x), torch.tensor([[-2.0], [0.0], [0.0]])) and x[2] == -1  # nothing inplace
+    assert (
+        torch.equal(net(x), torch.tensor([[-2.0], [0.0], [0.0]])) and x[2] == -1
+    )  # nothing inplace
     assert sum(isinstance(module, nn.ReLU) for module in net.modules()) == 2
 
 
@@ -84,21 +88,33 @@ def test_a_network_that_is_right_already_stays_as_it_is() -> None:
 
 
 def test_what_cannot_be_rewritten_is_an_error() -> None:
-    with pytest.raises(StageError, match=r"ReLUs of Asks are functions, and torch.fx cannot trace it .*write them as"):
+    with pytest.raises(
+        StageError,
+        match=r"ReLUs of Asks are functions, and torch.fx cannot trace it .*write them as",
+    ):
         modified_relu.as_modules(nn.Sequential(Asks()), torch.ones(1, 1))
     with pytest.raises(StageError, match=r"is called more than once; give each call"):
         modified_relu.as_modules(nn.Sequential(Loop()), torch.ones(1, 1))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["googlenet", "resnet18", "densenet121", "mobilenet_v2", "inception_v3"])
+@pytest.mark.parametrize(
+    "name", ["googlenet", "resnet18", "densenet121", "mobilenet_v2", "inception_v3"]
+)
 def test_torchvisions_networks(name: str) -> None:
     """Functional, shared and capped ReLUs: bit-equal answers, the parts still there, and guided maps that differ."""
-    more = {"aux_logits": False, "init_weights": False} if name in ("googlenet", "inception_v3") else {}
+    more = (
+        {"aux_logits": False, "init_weights": False}
+        if name in ("googlenet", "inception_v3")
+        else {}
+    )
     torch.manual_seed(0)
     net = torchvision.models.get_model(name, num_classes=3, **more).eval()
     x = torch.rand(2, 3, 96, 96)
-    before, parts = net(x), {name for name, _ in net.named_children()} - {"aux1", "aux2", "AuxLogits", "dropout"}
+    before, parts = (
+        net(x),
+        {name for name, _ in net.named_children()} - {"aux1", "aux2", "AuxLogits", "dropout"},
+    )
     whole = modified_relu.as_modules(nn.Sequential(net), x)
     assert torch.equal(whole(x), before)
     assert parts <= {name for name, _ in whole[0].named_children()}

@@ -14,14 +14,20 @@ def test_sizes_of_stacks() -> None:
     """O09 of FEATURES.md: one 7 x 7, two and three 3 x 3 see 7, 5 and 7 pixels."""
     x = torch.zeros(1, 1, 20, 20)
     for kernels, size in (([7], 7), ([3, 3], 5), ([3, 3, 3], 7)):
-        (found,) = fields(lambda x, ks=kernels: [nn.Sequential(*(nn.Conv2d(1, 1, k) for k in ks))(x)], x)
+        (found,) = fields(
+            lambda x, ks=kernels: [nn.Sequential(*(nn.Conv2d(1, 1, k) for k in ks))(x)], x
+        )
         assert [field.size for field in found] == [size, size]
 
 
 def test_stride_padding_and_dilation_by_hand() -> None:
     """Conv 3 / 2 with padding 1: unit i sees 2i - 1 to 2i + 1. Pool 2 / 2 over it: 4i - 1 to 4i + 3. Conv 3 dilated by
     2 without padding: from the first of unit i to the last of unit i + 4 of the pool, 4i - 1 to 4i + 19."""
-    steps = [nn.Conv2d(1, 1, 3, stride=2, padding=1), nn.MaxPool2d(2), nn.Conv2d(1, 1, 3, dilation=2)]
+    steps = [
+        nn.Conv2d(1, 1, 3, stride=2, padding=1),
+        nn.MaxPool2d(2),
+        nn.Conv2d(1, 1, 3, dilation=2),
+    ]
 
     def each(x: torch.Tensor) -> list[torch.Tensor]:
         return [x := step(x) for step in steps]
@@ -40,16 +46,21 @@ def test_axes_are_kept_apart() -> None:
 
 
 def test_what_mixes_all_places_sees_everything() -> None:
-    found = fields(lambda x: [x.mean((2, 3), keepdim=True), x * x.mean(), x.flip(2)], torch.zeros(1, 1, 5, 5))
+    found = fields(
+        lambda x: [x.mean((2, 3), keepdim=True), x * x.mean(), x.flip(2)], torch.zeros(1, 1, 5, 5)
+    )
     assert found == [None, None, None]
 
 
 @pytest.mark.parametrize(
-    ("kernel", "dilations", "size"), [(2, [1] * 4, 5), (2, [1, 2, 4, 8], 16), (5, [1] * 4, 17), (5, [1, 2, 4, 8], 61)]
+    ("kernel", "dilations", "size"),
+    [(2, [1] * 4, 5), (2, [1, 2, 4, 8], 16), (5, [1] * 4, 17), (5, [1, 2, 4, 8], 61)],
 )
 def test_causal_stacks(kernel: int, dilations: list[int], size: int) -> None:
     """O10 of FEATURES.md: 5 and 16 samples, with kernels 5 wide 17 and 61; the newest is the unit's own step."""
-    net = Causal(series=1, horizon=1, channels=3, kernel_size=kernel, dilations=dilations, activation="none")
+    net = Causal(
+        series=1, horizon=1, channels=3, kernel_size=kernel, dilations=dilations, activation="none"
+    )
     (found,) = fields(lambda x: [net.stages(x)], torch.zeros(1, 1, 80))
     assert found == (Field(1 - size, 0, 1),) and net.receptive_field == size
 
@@ -63,7 +74,8 @@ def support(net: nn.Module, module: nn.Module, side: int) -> list[tuple[int, int
     (maps,) = outputs(net, x, [module])
     (back,) = torch.autograd.grad(maps[..., maps.shape[2] // 2, maps.shape[3] // 2].sum(), x)
     return [
-        (int(hit[0]), int(hit[-1]) + 1) for hit in (back[0, 0].sum(1 - axis).nonzero().flatten() for axis in (0, 1))
+        (int(hit[0]), int(hit[-1]) + 1)
+        for hit in (back[0, 0].sum(1 - axis).nonzero().flatten() for axis in (0, 1))
     ]
 
 
@@ -84,12 +96,23 @@ def positive(net: nn.Module) -> nn.Module:
     [
         ("lenet5", 32, LENET),
         ("resnet", 40, CIFAR),
-        ("resnet", 96, CIFAR | {"family": "imagenet", "depth": 18, "shortcut": "B", "stride_in": "3x3"}),
+        (
+            "resnet",
+            96,
+            CIFAR | {"family": "imagenet", "depth": 18, "shortcut": "B", "stride_in": "3x3"},
+        ),
         ("googlenet", 96, GOOGLENET),
         (
             "alexnet",
             99,
-            dict(groups=2, pool="overlapping", normalisation="local", activation="relu", dropout=0.0, init="he"),
+            dict(
+                groups=2,
+                pool="overlapping",
+                normalisation="local",
+                activation="relu",
+                dropout=0.0,
+                init="he",
+            ),
         ),
         pytest.param("densenet", 64, DENSENET, marks=pytest.mark.slow),
         pytest.param("inception3", 107, dict(aux=False, dropout=0.0), marks=pytest.mark.slow),
@@ -104,5 +127,7 @@ def test_arithmetic_is_where_the_gradient_is(arch: str, side: int, options: dict
     seen = fields(lambda x: outputs(net, x, [layer.module for layer in found]), x)
     assert len(found) >= 3
     for layer, field in zip(found, seen, strict=True):
-        by_arithmetic = [f.within(n // 2, side) for f, n in zip(field, layer.shape[1:], strict=True)]
+        by_arithmetic = [
+            f.within(n // 2, side) for f, n in zip(field, layer.shape[1:], strict=True)
+        ]
         assert by_arithmetic == support(net, layer.module, side), layer.name

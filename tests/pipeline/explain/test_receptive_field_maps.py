@@ -22,23 +22,36 @@ from pipeline.network import build as network
 def test_the_walk_through_has_the_right_numbers(tmp_path: Path) -> None:
     """O01 and O02 of FEATURES.md; the slides print the transpose."""
     steps = receptive_field_maps.walk()
-    expected = [[32.5, -105.5, -44, -60.5], [-105.5, 104, 224, 213.5], [185.5, 217.5, 38.5, 52.5], [54, 31, -18, 36.5]]
+    expected = [
+        [32.5, -105.5, -44, -60.5],
+        [-105.5, 104, 224, 213.5],
+        [185.5, 217.5, 38.5, 52.5],
+        [54, 31, -18, 36.5],
+    ]
     np.testing.assert_allclose(steps["map of sums"], expected)
     np.testing.assert_allclose(steps["ReLU"], np.maximum(expected, 0))
     np.testing.assert_allclose(steps["2 x 2 max pool"], [[104, 224], [217.5, 52.5]])
     picture = receptive_field_maps.walk_through(tmp_path / "walk.png")
     assert "= 32.5, and the first maximum 104" in picture.alt
-    shown = Path(__file__).parents[3] / "docs" / "img" / "convolution.png"  # docs/findings.md has it
-    drawn, kept = (np.asarray(Image.open(path).convert("L"), float) for path in (tmp_path / "walk.png", shown))
+    shown = (
+        Path(__file__).parents[3] / "docs" / "img" / "convolution.png"
+    )  # docs/findings.md has it
+    drawn, kept = (
+        np.asarray(Image.open(path).convert("L"), float) for path in (tmp_path / "walk.png", shown)
+    )
     assert drawn.shape == kept.shape and np.abs(drawn - kept).mean() < 0.05
 
 
 @pytest.mark.parametrize(
     ("kernel", "dilations", "size"), [(2, [1] * 4, 5), (2, [1, 2, 4, 8], 16), (5, [1, 2, 4, 8], 61)]
 )
-def test_dependencies_by_graph_and_by_gradient(kernel: int, dilations: list[int], size: int) -> None:
+def test_dependencies_by_graph_and_by_gradient(
+    kernel: int, dilations: list[int], size: int
+) -> None:
     """O10 of FEATURES.md: 4 and 15 steps back; the graph's oldest input is the oldest that has a gradient."""
-    net = Causal(series=2, horizon=3, channels=3, kernel_size=kernel, dilations=dilations, activation="none")
+    net = Causal(
+        series=2, horizon=3, channels=3, kernel_size=kernel, dilations=dilations, activation="none"
+    )
     edges = receptive_field_maps.dependencies(kernel, dilations)
     assert max(start for start, _ in edges[0]) == size - 1
     assert receptive_field_maps.measured(net, 70, 2) == size
@@ -62,7 +75,9 @@ def test_what_residual_blocks_see(tmp_path: Path, resolved: Callable[..., dict[s
     torch.manual_seed(0)
     net = {"channels": 4, "kernel_size": 3, "blocks": 1, "patch": 4, "stride": 2, "dropout": 0.1}
     net |= {"independent": True, "normalise": "none", "linear": False}
-    recipe = resolved({key: SERIES_RECIPE[key] for key in ("data", "train")} | {"arch": "tcn", "net": net})
+    recipe = resolved(
+        {key: SERIES_RECIPE[key] for key in ("data", "train")} | {"arch": "tcn", "net": net}
+    )
     source = prepare.make(recipe["data"])[0]
     seer = subject(tmp_path, network.build(recipe, source).eval().requires_grad_(False), source)
     found = receptive_field_maps.section(seer)
@@ -89,4 +104,7 @@ def test_the_section_of_images(tmp_path: Path, images_of: Callable[..., dataset.
     pixels = {name: row["pixels"] for name, row in found.facts["fields"].items()}
     # stage2: a 3 x 3 with stride 2 adds 2, one at jump 2 adds 4; stage3: 3 x 3 stride 2 at jump 2 adds 4, at 4 adds 8
     assert pixels == {"conv1": 3, "stage1": 7, "stage2": 13, "stage3": 25}
-    assert all(1 <= row["effective"] <= min(row["pixels"], 40) + 1 for row in found.facts["fields"].values())
+    assert all(
+        1 <= row["effective"] <= min(row["pixels"], 40) + 1
+        for row in found.facts["fields"].values()
+    )

@@ -33,9 +33,15 @@ SETTINGS = {"seed": 0, "attack_gmacs": 0.05, "synthesis_steps": 12}
 @pytest.fixture(scope="module")
 def subject(tmp_path_factory: pytest.TempPathFactory) -> Subject:
     folder = tmp_path_factory.mktemp("seen")
-    recipe = params.resolve("tiny", RECIPE, {name: params.check_set(name, spec) for name, spec in SPECS.items()})
+    recipe = params.resolve(
+        "tiny", RECIPE, {name: params.check_set(name, spec) for name, spec in SPECS.items()}
+    )
     source = prepare.make(recipe["data"])[0]
-    net = loop.fit(recipe, source, on=torch.device("cpu"), label="tiny")[0].eval().requires_grad_(False)
+    net = (
+        loop.fit(recipe, source, on=torch.device("cpu"), label="tiny")[0]
+        .eval()
+        .requires_grad_(False)
+    )
     x = source.served("test")[:4]
     metrics = {"validation": {"accuracy": 0.9}, "parameters": 1}
     about = metadata.document(
@@ -43,7 +49,9 @@ def subject(tmp_path_factory: pytest.TempPathFactory) -> Subject:
     )
     graph = export.to_onnx(net, x, "classification")
     (folder / "model.onnx").write_bytes(contract.seal(graph.SerializeToString(), about))
-    return Subject("tiny", recipe, source, net, convline.load(folder / "model.onnx", "cpu"), SETTINGS, folder)
+    return Subject(
+        "tiny", recipe, source, net, convline.load(folder / "model.onnx", "cpu"), SETTINGS, folder
+    )
 
 
 def drawn(section: Section, folder: Path) -> None:
@@ -52,7 +60,11 @@ def drawn(section: Section, folder: Path) -> None:
         with Image.open(folder / shown.picture.file) as picture:
             assert picture.size == (2 * shown.picture.width, 2 * shown.picture.height)
             assert np.asarray(picture)[..., 3].any() and np.asarray(picture.convert("L")).std() > 5
-        assert shown.caption.endswith(".") and shown.picture.alt.endswith(".") and "nan" not in shown.caption
+        assert (
+            shown.caption.endswith(".")
+            and shown.picture.alt.endswith(".")
+            and "nan" not in shown.caption
+        )
 
 
 def test_what_fools_the_network_fools_its_file(subject: Subject) -> None:
@@ -100,4 +112,7 @@ def test_who_has_nothing_to_show(subject: Subject) -> None:
         module.section(headed) is None
         for module in (adversarial, activation_maximization, feature_inversion, style_transfer)
     )
-    assert all(module.section(still) is None for module in (activation_maximization, feature_inversion, style_transfer))
+    assert all(
+        module.section(still) is None
+        for module in (activation_maximization, feature_inversion, style_transfer)
+    )

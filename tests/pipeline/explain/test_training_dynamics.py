@@ -31,10 +31,14 @@ def test_the_alignment_by_its_formula() -> None:
     x, y = rng.standard_normal((20, 5)), rng.standard_normal((20, 7))
     a, b = x - x.mean(0), y - y.mean(0)
     norm = np.linalg.norm
-    assert cka(gram(x), gram(y)) == pytest.approx(norm(b.T @ a) ** 2 / (norm(a.T @ a) * norm(b.T @ b)))
+    assert cka(gram(x), gram(y)) == pytest.approx(
+        norm(b.T @ a) ** 2 / (norm(a.T @ a) * norm(b.T @ b))
+    )
 
 
-def test_the_section_follows_a_network_to_its_end(tmp_path: Path, images_of: Callable[..., dataset.Data]) -> None:
+def test_the_section_follows_a_network_to_its_end(
+    tmp_path: Path, images_of: Callable[..., dataset.Data]
+) -> None:
     """Weights on a straight line from one network to another: the last snapshot is the end, and none is 1 before."""
     net, start = built("resnet", 16, **CIFAR), built("resnet", 16, seed=1, **CIFAR)
     given = subject(tmp_path, net, images_of(*digits(16)))
@@ -43,7 +47,10 @@ def test_the_section_follows_a_network_to_its_end(tmp_path: Path, images_of: Cal
     folder.mkdir(parents=True)
     end, kept = net.state_dict(), copy.deepcopy(net.state_dict())
     for epoch, share in ((1, 0.0), (5, 0.5), (10, 1.0)):
-        mixed = {k: torch.lerp(v, end[k], share) if v.is_floating_point() else v for k, v in start.state_dict().items()}
+        mixed = {
+            k: torch.lerp(v, end[k], share) if v.is_floating_point() else v
+            for k, v in start.state_dict().items()
+        }
         torch.save(mixed, folder / f"epoch-{epoch:03d}.pt")
     found = training_dynamics.section(given)
     facts = found.facts["cka"]

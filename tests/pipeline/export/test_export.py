@@ -54,7 +54,9 @@ def test_the_graph_is_the_network_at_any_batch(name: str, batch: int) -> None:
 
 def test_global_pooling_of_colour_images_is_exported_without_index_arithmetic() -> None:
     """Oracle: ONNX's operators on shapes and indices; CUDA leaves those to the CPU, and its graphs are refused then."""
-    pooled = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+    pooled = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)
+    )
     net = modules.Classifier(pooled, torch.zeros(3, 1, 1), torch.ones(3, 1, 1)).eval()
     graph = export.to_onnx(net, np.zeros((2, 8, 8, 3), np.uint8), "classification")
     assert not {"Shape", "Range", "Gather"} & {node.op_type for node in graph.graph.node}
@@ -66,7 +68,9 @@ def test_torchs_answers_are_on_record(name: str, outputs: int) -> None:
     """Oracle: the network asked again, on the test split and on the recorded random inputs."""
     net, source = trained(name)
     saved = np.load(f"out/{name}/export/torch.npz")
-    assert set(saved) == {"random"} | {f"{kind}_{i}" for kind in ("test", "random") for i in range(outputs)}
+    assert set(saved) == {"random"} | {
+        f"{kind}_{i}" for kind in ("test", "random") for i in range(outputs)
+    }
     assert len(saved["random"]) == 16 and len(saved["test_0"]) == len(source.served("test"))
     for kind, x in (("test", source.served("test")), ("random", saved["random"])):
         for i, answer in enumerate(export.answers(net, x, batch=50)):
@@ -78,13 +82,18 @@ def test_torchs_answers_are_on_record(name: str, outputs: int) -> None:
 def test_the_document_says_where_the_model_comes_from(name: str) -> None:
     """Oracle: the stages' own files; the golden samples are the first test inputs and replay within their limit."""
     about, document = line.results(name, "data"), contract.read(line.model_path(name)).document
-    given = {key: value for key, value in document["input"].items() if key != "range"}  # what export adds itself
+    given = {
+        key: value for key, value in document["input"].items() if key != "range"
+    }  # what export adds itself
     assert document["name"] == name and given == about["input"]
     for key in ("labels", "forecast"):
         assert document.get(key) == about.get(key)
     provenance, recipe = document["provenance"], params.entry(name, "data", "train")
     assert provenance["data"]["hash"] == about["hash"] and provenance["licence"] == about["licence"]
-    assert provenance["params"]["train"] == recipe["train"] and provenance["params"]["net"] == recipe["net"]
+    assert (
+        provenance["params"]["train"] == recipe["train"]
+        and provenance["params"]["net"] == recipe["net"]
+    )
     assert provenance["versions"]["torch"] == torch.__version__.split("+")[0]
     assert provenance["metrics"]["parameters"] == line.results(name, "train")["parameters"]
     golden = contract.unpack(document["golden"]["input"])
@@ -97,14 +106,23 @@ def test_the_limit_is_relative_to_the_spread_of_forecasts() -> None:
     assert metadata.limit([np.full((3, 2), 0.5)], 1e-4) == 1e-4
     forecasts = np.array([298.0, 302.0]).reshape(2, 1, 1)
     expected = 1e-4 * 2 + 4 * 2**-23 * 302
-    assert metadata.limit([forecasts, forecasts[..., None]], 1e-4) == pytest.approx(expected, rel=1e-12)
+    assert metadata.limit([forecasts, forecasts[..., None]], 1e-4) == pytest.approx(
+        expected, rel=1e-12
+    )
 
 
 def test_random_series_have_the_series_scale() -> None:
     """Oracle: the statistics that were put in; another seed answers other noise."""
-    about = {"task": "forecasting", "stride": 1, "input": {"context": 50}, "forecast": {"horizon": 2}}
+    about = {
+        "task": "forecasting",
+        "stride": 1,
+        "input": {"context": 50},
+        "forecast": {"horizon": 2},
+    }
     rows = {"test": np.zeros((60, 2))}
-    source = dataset.Data(rows, {"test": np.array([0, 60])}, np.float32([3, -4]), np.float32([0.1, 2]), about)
+    source = dataset.Data(
+        rows, {"test": np.array([0, 60])}, np.float32([3, -4]), np.float32([0.1, 2]), about
+    )
     noise = export.random_inputs(source, seed=0, count=400)
     assert noise.dtype == np.float32 and noise.shape == (400, 50, 2)
     np.testing.assert_allclose(noise.mean((0, 1)), [3, -4], atol=0.3)
@@ -119,7 +137,9 @@ def test_weights_that_are_not_finite_stop_the_line() -> None:
     weights = torch.load(path, weights_only=True)
     weights["net.head.weight"][3, 20] = float("nan")
     torch.save(weights, path)
-    with pytest.raises(StageError, match=r"torch's answers to 360 of 360 inputs are not finite; .*lower lr"):
+    with pytest.raises(
+        StageError, match=r"torch's answers to 360 of 360 inputs are not finite; .*lower lr"
+    ):
         line.run("export", line.DIGITS)
 
 
@@ -129,7 +149,9 @@ def test_a_frozen_batch_axis_is_refused() -> None:
     graph = onnx.load(line.model_path(line.WAVES))
     export.check_graph(graph)
     graph.graph.output[1].type.tensor_type.shape.dim[0].dim_value = 2
-    with pytest.raises(StageError, match=r"batch axis of 'quantiles' is frozen at 2; take the batch from x.shape"):
+    with pytest.raises(
+        StageError, match=r"batch axis of 'quantiles' is frozen at 2; take the batch from x.shape"
+    ):
         export.check_graph(graph)
 
 
@@ -175,8 +197,14 @@ class Dense(nn.Module):
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        (lambda x: x + torch.randn_like(x), "changes by .* from one run to the next .*is there noise or dropout"),
-        (lambda x: nn.functional.dropout(x), "changes by .* from one run to the next .*nn.Dropout ends with training"),
+        (
+            lambda x: x + torch.randn_like(x),
+            "changes by .* from one run to the next .*is there noise or dropout",
+        ),
+        (
+            lambda x: nn.functional.dropout(x),
+            "changes by .* from one run to the next .*nn.Dropout ends with training",
+        ),
         (lambda x: x - x.mean(0), "changes by .* with its batch .*are there batch statistics"),
         (lambda x: x / x.std(), "changes by .* with its batch"),
     ],
@@ -187,7 +215,12 @@ def test_an_answer_that_is_not_the_inputs_alone_is_refused_by_name(
 ) -> None:
     """Oracle: the sentence names the cause; stage check would say only that onnxruntime differs from torch."""
     torch.manual_seed(0)
-    x = np.stack([np.random.default_rng(k).integers(0, most, (8, 8, 1)) for k, most in enumerate((40, 120, 256))])
+    x = np.stack(
+        [
+            np.random.default_rng(k).integers(0, most, (8, 8, 1))
+            for k, most in enumerate((40, 120, 256))
+        ]
+    )
     x = x.astype(np.uint8)
     export.require_repeatable(Dense(nn.Identity()), x, 1e-4)
     with pytest.raises(StageError, match=sentence):
@@ -197,7 +230,9 @@ def test_an_answer_that_is_not_the_inputs_alone_is_refused_by_name(
 def test_a_model_that_no_file_holds_is_refused_before_training() -> None:
     """Oracle: 24,000 squared weights of four bytes are 2.30 GB; 23,000 squared are 2.12, which one file holds."""
     network.require_one_file(nn.Linear(23_000, 23_000, device="meta"), "wide")
-    with pytest.raises(StageError, match=r"models/wide.py: expected weights of at most 2.13 GB, .* got 2.30 GB"):
+    with pytest.raises(
+        StageError, match=r"models/wide.py: expected weights of at most 2.13 GB, .* got 2.30 GB"
+    ):
         network.require_one_file(nn.Linear(24_000, 24_000, device="meta"), "wide")
 
 
@@ -206,7 +241,10 @@ def test_a_graph_that_the_checker_refuses() -> None:
     """Oracle: onnx's checker; a node of an operator that does not exist."""
     graph = onnx.load(line.model_path(line.DIGITS))
     graph.graph.node[0].op_type = "Transposed"
-    with pytest.raises(StageError, match=r"the ONNX checker refuses the graph .*Transposed.*change the network's code"):
+    with pytest.raises(
+        StageError,
+        match=r"the ONNX checker refuses the graph .*Transposed.*change the network's code",
+    ):
         export.check_graph(graph)
 
 
@@ -235,7 +273,11 @@ class Follows(nn.Module):
 
 @pytest.mark.parametrize(
     ("weights", "kind"),
-    [((0.3, 0.7, 0.5, 0.0), None), ((0.3, 0.7, 0.5, 2.0), "changes"), ((0.9, 0.0, 0.0, 0.0), "values")],
+    [
+        ((0.3, 0.7, 0.5, 0.0), None),
+        ((0.3, 0.7, 0.5, 2.0), "changes"),
+        ((0.9, 0.0, 0.0, 0.0), "values"),
+    ],
 )
 @pytest.mark.parametrize("level", [0.0, 1e5])
 def test_the_range_of_training_is_carried_where_answers_depend_on_it(

@@ -74,7 +74,9 @@ def test_the_search_ends_with_its_tries(outlier: Case) -> None:
 
 
 @pytest.mark.parametrize(("right", "tried"), [(298, 1), (297, 2), (296, 2)])
-def test_one_image_ends_the_search(outlier: Case, monkeypatch: pytest.MonkeyPatch, right: int, tried: int) -> None:
+def test_one_image_ends_the_search(
+    outlier: Case, monkeypatch: pytest.MonkeyPatch, right: int, tried: int
+) -> None:
     """Oracle: by hand. Of 300 images fp32 answers 299 rightly; 299 / 300 - 298 / 300 is more than 1 / 300 in binary."""
     graph, x, y = outlier[0], outlier[1][:300], np.zeros(300, int)
     prepared = quantize.prepare(graph)
@@ -98,13 +100,20 @@ def test_noise_is_the_signal_over_the_error(outlier: Case) -> None:
     found = quantize.noise(prepared, quantize.quantise(prepared, x[:64], "MinMax", []), x[:64])
     assert list(found) == ["relu", "second"]  # the first product's ReLU is merged into it
     assert max(found.values()) < 10
-    kept = quantize.noise(prepared, quantize.quantise(prepared, x[:64], "MinMax", ["first"]), x[:64])
+    kept = quantize.noise(
+        prepared, quantize.quantise(prepared, x[:64], "MinMax", ["first"]), x[:64]
+    )
     assert min(kept.values()) > 30
 
 
 def test_damage_is_what_a_node_adds() -> None:
     """Oracle: by hand; a node that only passes on what is noisy already has done nothing."""
-    assert quantize.damage({"a": 40.0, "b": 15.0, "c": 14.0, "d": 30.0}) == {"a": 20, "b": 25, "c": 1, "d": -16}
+    assert quantize.damage({"a": 40.0, "b": 15.0, "c": 14.0, "d": 30.0}) == {
+        "a": 20,
+        "b": 25,
+        "c": 1,
+        "d": -16,
+    }
 
 
 def test_fp16_answers_as_fp32(outlier: Case) -> None:

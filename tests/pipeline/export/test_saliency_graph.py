@@ -20,13 +20,22 @@ from pipeline.network.modules import Classifier
 from pipeline.params import recipe
 
 RTOL = 1e-5  # float32: of the largest gradient
-CIFAR = {"family": "cifar", "depth": 20, "shortcut": "A", "batch_norm": True, "stride_in": "first", "zero_init": False}
+CIFAR = {
+    "family": "cifar",
+    "depth": 20,
+    "shortcut": "A",
+    "batch_norm": True,
+    "stride_in": "first",
+    "zero_init": False,
+}
 LENET = {"full_c3": False, "subsampling": "trainable", "output": "rbf"}
 
 
 def classifier(net: nn.Module, channels: int = 1) -> Classifier:
     """The network with standardisation (x - 100) / 50 around it."""
-    return Classifier(net, torch.full((channels, 1, 1), 100.0), torch.full((channels, 1, 1), 0.02)).eval()
+    return Classifier(
+        net, torch.full((channels, 1, 1), 100.0), torch.full((channels, 1, 1), 0.02)
+    ).eval()
 
 
 def images(count: int, side: int, channels: int = 1) -> np.ndarray:
@@ -34,14 +43,18 @@ def images(count: int, side: int, channels: int = 1) -> np.ndarray:
 
 
 def asked(graph: onnx.ModelProto, x: np.ndarray, *outputs: str, **more: Any) -> list[np.ndarray]:
-    session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(
+        graph.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
     return session.run(list(outputs), {"images": x, **more})
 
 
 @pytest.fixture(scope="module")
 def linear() -> tuple[onnx.ModelProto, nn.Linear]:
     dense = nn.Linear(9, 3)
-    return saliency_graph.to_onnx(classifier(nn.Sequential(nn.Flatten(), dense)), images(2, 3)), dense
+    return saliency_graph.to_onnx(
+        classifier(nn.Sequential(nn.Flatten(), dense)), images(2, 3)
+    ), dense
 
 
 def test_a_linear_models_saliency_is_its_weights(linear: tuple[onnx.ModelProto, nn.Linear]) -> None:
@@ -49,12 +62,18 @@ def test_a_linear_models_saliency_is_its_weights(linear: tuple[onnx.ModelProto, 
     graph, dense = linear
     x, weight = images(6, 3), dense.weight.detach().numpy()
     scores, probabilities, found = asked(graph, x, "scores", "probabilities", "saliency")
-    np.testing.assert_allclose(scores, ((x.reshape(6, 9) - 100.0) / 50) @ weight.T + dense.bias.tolist(), rtol=1e-4)
+    np.testing.assert_allclose(
+        scores, ((x.reshape(6, 9) - 100.0) / 50) @ weight.T + dense.bias.tolist(), rtol=1e-4
+    )
     np.testing.assert_allclose(found.reshape(6, 9), weight[scores.argmax(1)] / 50, rtol=1e-6)
-    np.testing.assert_allclose(probabilities, np.exp(scores) / np.exp(scores).sum(1, keepdims=True), rtol=1e-5)
+    np.testing.assert_allclose(
+        probabilities, np.exp(scores) / np.exp(scores).sum(1, keepdims=True), rtol=1e-5
+    )
     for target in range(3):
         (found,) = asked(graph, x, "saliency", target=np.array([target]))
-        np.testing.assert_allclose(found.reshape(6, 9), np.broadcast_to(weight[target] / 50, (6, 9)), rtol=1e-6)
+        np.testing.assert_allclose(
+            found.reshape(6, 9), np.broadcast_to(weight[target] / 50, (6, 9)), rtol=1e-6
+        )
 
 
 def test_one_convolution_by_hand() -> None:
@@ -67,7 +86,11 @@ def test_one_convolution_by_hand() -> None:
     conv.weight.data = torch.tensor([[[[1.0, 2.0], [3.0, -4.0]]]])
     head = nn.Linear(1, 2, bias=False)
     head.weight.data = torch.tensor([[1.0], [-1.0]])
-    net = Classifier(nn.Sequential(conv, nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), head), torch.zeros(1), torch.ones(1))
+    net = Classifier(
+        nn.Sequential(conv, nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), head),
+        torch.zeros(1),
+        torch.ones(1),
+    )
     x = np.array([[10, 20, 30], [40, 5, 60], [70, 10, 90]], np.uint8).reshape(1, 3, 3, 1)
     (found,) = asked(saliency_graph.to_onnx(net, np.repeat(x, 2, 0)), x, "saliency")
     np.testing.assert_array_equal(found[0, :, :, 0], [[0, 0, 0], [1, 2, 0], [3, -4, 0]])
@@ -87,7 +110,10 @@ POOLS = {
     "mean 3/2 late windows": (lambda x: F.avg_pool2d(x, 3, 2, ceil_mode=True), (8, 10)),
     "mean 3/2 padded, late windows": (lambda x: F.avg_pool2d(x, 3, 2, 1, ceil_mode=True), (8, 9)),
     "mean 3/1 padded": (lambda x: F.avg_pool2d(x, 3, 1, 1), (5, 6)),
-    "mean 3/1 without padding's pixels": (lambda x: F.avg_pool2d(x, 3, 1, 1, count_include_pad=False), (5, 6)),
+    "mean 3/1 without padding's pixels": (
+        lambda x: F.avg_pool2d(x, 3, 1, 1, count_include_pad=False),
+        (5, 6),
+    ),
     "mean uneven": (lambda x: F.avg_pool2d(x, (2, 3), (3, 1), (1, 0)), (7, 8)),
     "adaptive": (lambda x: F.adaptive_avg_pool2d(x, (3, 2)), (7, 5)),
     "adaptive, larger": (lambda x: F.adaptive_avg_pool2d(x, (7, 3)), (3, 2)),
@@ -109,7 +135,9 @@ def close_to_autograd(function: Any, *shape: int) -> None:
     assert not left, left
     leaf = x.clone().requires_grad_()
     (expected,) = torch.autograd.grad((function(leaf) * spread).sum(), leaf)
-    torch.testing.assert_close(graph(x), expected, rtol=RTOL, atol=RTOL * float(expected.abs().max()))
+    torch.testing.assert_close(
+        graph(x), expected, rtol=RTOL, atol=RTOL * float(expected.abs().max())
+    )
 
 
 @pytest.mark.parametrize(("options", "size"), CONVOLUTIONS, ids=str)
@@ -138,7 +166,9 @@ class Odd(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.stem = nn.Sequential(nn.Conv2d(3, 8, 3, stride=2, groups=1), nn.BatchNorm2d(8), nn.ReLU(inplace=True))
+        self.stem = nn.Sequential(
+            nn.Conv2d(3, 8, 3, stride=2, groups=1), nn.BatchNorm2d(8), nn.ReLU(inplace=True)
+        )
         self.local, self.late = (
             models._file("alexnet").layers.LocalResponseNorm(),
             nn.MaxPool2d(3, 2, 1, ceil_mode=True),
@@ -148,14 +178,24 @@ class Odd(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.local(self.stem(x))
-        x = torch.cat([self.late(x), F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, 4, 4))], 1).tanh()  # (N, 24, h, w)
+        x = torch.cat(
+            [self.late(x), F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, 4, 4))], 1
+        ).tanh()  # (N, 24, h, w)
         return self.head(F.adaptive_avg_pool2d(x, (2, 3)).amax((2, 3)))
 
 
 NETS: dict[str, tuple[Any, int, int]] = {
     "cnn1": (lambda: models.build("cnn1", in_channels=1, size=(9, 9), classes=10), 9, 1),
-    "lenet5": (lambda: models.build("lenet5", in_channels=1, size=(16, 16), classes=10, **LENET), 16, 1),
-    "resnet20": (lambda: models.build("resnet", in_channels=3, size=(32, 32), classes=10, **CIFAR), 32, 3),
+    "lenet5": (
+        lambda: models.build("lenet5", in_channels=1, size=(16, 16), classes=10, **LENET),
+        16,
+        1,
+    ),
+    "resnet20": (
+        lambda: models.build("resnet", in_channels=3, size=(32, 32), classes=10, **CIFAR),
+        32,
+        3,
+    ),
     "odd": (Odd, 15, 3),
 }
 
@@ -184,7 +224,9 @@ def test_the_file_is_autograd_at_any_batch(name: str) -> None:
     assert facts["median"] < RTOL and facts["beyond"] <= 3 and facts["maps"] == 33
 
 
-def test_a_graph_that_is_not_the_gradient_is_refused(linear: tuple[onnx.ModelProto, nn.Linear]) -> None:
+def test_a_graph_that_is_not_the_gradient_is_refused(
+    linear: tuple[onnx.ModelProto, nn.Linear],
+) -> None:
     """Oracle: the graph of other weights."""
     other = classifier(nn.Sequential(nn.Flatten(), nn.Linear(9, 3)))
     with pytest.raises(StageError, match=r"differs from autograd's by .* the median"):
@@ -200,9 +242,16 @@ def test_apart_is_a_share_of_the_largest_gradient() -> None:
 
 def test_the_switch_is_a_recipes(resolved: Any) -> None:
     """Oracle: off, a resolved recipe is as before; on, it says so; a head on features cannot."""
-    tiny = {"arch": "cnn1", "data": {"set": "digits", "size": [8, 8], "colour": "grey"}, "train": {"epochs": 1}}
+    tiny = {
+        "arch": "cnn1",
+        "data": {"set": "digits", "size": [8, 8], "colour": "grey"},
+        "train": {"epochs": 1},
+    }
     sets = {"digits": {"source": "digits"}}
-    assert "saliency" not in resolved(tiny, sets) and resolved(tiny | {"saliency": True}, sets)["saliency"] is True
+    assert (
+        "saliency" not in resolved(tiny, sets)
+        and resolved(tiny | {"saliency": True}, sets)["saliency"] is True
+    )
     headed = tiny | {"saliency": True, "head": {"kind": "forest"}, "needs": "other"}
     with pytest.raises(ParamsError, match=r"saliency: only a network of images"):
         resolved(headed, sets)

@@ -30,7 +30,9 @@ Resolve = Callable[..., dict[str, Any]]
         ({"linear": False, "blocks": 5}, "its answer rests on 32 samples, the window holds 14"),
     ],
 )
-def test_streams_that_are_refused_say_why(net: dict[str, Any], reason: str, of_shop: Resolve) -> None:
+def test_streams_that_are_refused_say_why(
+    net: dict[str, Any], reason: str, of_shop: Resolve
+) -> None:
     recipe = of_shop(net={"independent": False, "normalise": "none", **net})
     made, source = untrained(recipe)
     with pytest.raises(StageError, match=f"export: streaming: .*{reason}"):
@@ -38,9 +40,17 @@ def test_streams_that_are_refused_say_why(net: dict[str, Any], reason: str, of_s
 
 
 @pytest.mark.parametrize("loss_name", ["mse", "pinball"])
-def test_a_stream_from_the_file_is_the_window(loss_name: str, of_shop: Resolve, tmp_path: Path) -> None:
+def test_a_stream_from_the_file_is_the_window(
+    loss_name: str, of_shop: Resolve, tmp_path: Path
+) -> None:
     """Oracle: the window through the same file; after `samples` pushes to 1e-5 of the spread, and it is told when."""
-    net = {"independent": False, "normalise": "none", "linear": False, "blocks": 3, "patch": 2}  # 2 + 1 + 2 + 4 = 9
+    net = {
+        "independent": False,
+        "normalise": "none",
+        "linear": False,
+        "blocks": 3,
+        "patch": 2,
+    }  # 2 + 1 + 2 + 4 = 9
     recipe = of_shop(net=net, train={"loss": loss_name}, data={"targets": ["sales"]})
     net, source = untrained(recipe)
     graph, samples = streaming_graph.to_onnx(net, source.served("test"))
@@ -68,14 +78,22 @@ def test_a_stream_from_the_file_is_the_window(loss_name: str, of_shop: Resolve, 
     # whoever knows nothing of streams runs the whole file on windows
     plain = onnxruntime.InferenceSession(path.read_bytes()).run(["forecast"], {"series": x})[0]
     np.testing.assert_array_equal(plain, forecast)
-    assert len(model.contract.served) < len(path.read_bytes()) and len(model.contract.stepped) < len(path.read_bytes())
+    assert len(model.contract.served) < len(path.read_bytes()) and len(
+        model.contract.stepped
+    ) < len(path.read_bytes())
 
 
 def test_a_file_without_a_step_graph_has_no_stream() -> None:
     model = contract.read(Path(line.made(), line.model_path(line.WAVES)))
-    assert model.streams and Stream(model, "cpu").samples == 10  # 1 + 2 (1 + 2), and the horizon less 1
-    bare = contract.Contract(model.path, {k: v for k, v in model.document.items() if k != "stream"}, model.bytes)
-    with pytest.raises(ModelFileError, match=r"expected a step graph, got none: .*export it with `streaming: true`"):
+    assert (
+        model.streams and Stream(model, "cpu").samples == 10
+    )  # 1 + 2 (1 + 2), and the horizon less 1
+    bare = contract.Contract(
+        model.path, {k: v for k, v in model.document.items() if k != "stream"}, model.bytes
+    )
+    with pytest.raises(
+        ModelFileError, match=r"expected a step graph, got none: .*export it with `streaming: true`"
+    ):
         Stream(bare, "cpu")
 
 

@@ -32,7 +32,12 @@ def test_images_are_served_as_checked_without_torch() -> None:
         "fp32 on cpu": facts["value"],
         "int8 on cpu": checked["variants"]["int8"]["cpu"]["accuracy"],
     }
-    assert (facts["n"], facts["rows_ok"], facts["rows_error"], facts["equal"]) == (360, 360, 0, True)
+    assert (facts["n"], facts["rows_ok"], facts["rows_error"], facts["equal"]) == (
+        360,
+        360,
+        0,
+        True,
+    )
 
 
 def test_series_are_served_as_checked_without_torch() -> None:
@@ -43,7 +48,9 @@ def test_series_are_served_as_checked_without_torch() -> None:
     served = line.rows(f"out/{line.WAVES}/infer/predictions.jsonl")
     target = np.load(f"out/{line.WAVES}/check/test.npz")["target"].ravel()
     forecast = np.array([float(row["yhat"]) for row in served])
-    assert {row["status"] for row in served} == {"ok"}  # test rows lie within the range of the training rows
+    assert {row["status"] for row in served} == {
+        "ok"
+    }  # test rows lie within the range of the training rows
     assert facts["value"] == pytest.approx(((forecast - target) ** 2).mean(), rel=1e-6)
     assert facts["value"] == pytest.approx(facts["expected"], rel=1e-4) and facts["equal"]
     assert (facts["n"], facts["rows_ok"], facts["rows_error"]) == (50, 200, 0)
@@ -69,13 +76,17 @@ def test_a_served_metric_that_differs_is_stopped() -> None:
 
     def relabel(rows: list[dict[str, str]]) -> None:
         probabilities = np.load(f"out/{line.DIGITS}/check/test.npz")["probabilities"]
-        right = [row for row in rows if row["label"] == str(probabilities[int(row["row"])].argmax())]
+        right = [
+            row for row in rows if row["label"] == str(probabilities[int(row["row"])].argmax())
+        ]
         for row in right[:10]:
             row["label"] = str((int(row["label"]) + 1) % 10)
 
     value = line.results(line.DIGITS, "check")["metric"]["value"]
     change_rows(Path(f"out/{line.DIGITS}/data/raw.csv"), relabel)
-    assert_refused(line.DIGITS, rf"served accuracy {value - 10 / 360:.6g}, checked {value:.6g}, 0 failed rows")
+    assert_refused(
+        line.DIGITS, rf"served accuracy {value - 10 / 360:.6g}, checked {value:.6g}, 0 failed rows"
+    )
 
 
 def test_an_answer_that_differs_is_stopped_at_equal_accuracy() -> None:
@@ -115,17 +126,24 @@ def test_numbers_that_lost_their_digits_are_stopped(
     """Oracle: a meter that rises by one a day from 1,234,561, forecast within .3; six digits lose its steps."""
     answers = (1_234_561 + np.arange(200, dtype=np.float32)).reshape(50, 4, 1)
     target = answers + np.random.default_rng(0).normal(0, 0.29, answers.shape)
-    rows = [{"unique_id": "m", "ds": "1", "yhat": float(form % value), "status": "ok"} for value in answers.ravel()]
+    rows = [
+        {"unique_id": "m", "ds": "1", "yhat": float(form % value), "status": "ok"}
+        for value in answers.ravel()
+    ]
     monkeypatch.setattr(shipped_command, "shipped", lambda arguments: None)
     monkeypatch.setattr(shipped_command, "rows_of", lambda path: rows)
-    found = shipped_command.series(line.WAVES, ["y"], {"target": target}, answers, tmp_path / "none", [])
+    found = shipped_command.series(
+        line.WAVES, ["y"], {"target": target}, answers, tmp_path / "none", []
+    )
     assert found["equal"] is equal and found["expected"] == pytest.approx(0.29**2, rel=0.2)
 
 
 def test_a_series_too_short_is_stopped() -> None:
     """Oracle: the first window loses a row, so 49 of 50 windows are forecast."""
     change_rows(Path(f"out/{line.WAVES}/data/raw/series.csv"), lambda rows: rows.pop(0))
-    with pytest.raises(StageError, match=r"infer answered 196 rows of 200; see .*predictions.jsonl"):
+    with pytest.raises(
+        StageError, match=r"infer answered 196 rows of 200; see .*predictions.jsonl"
+    ):
         line.run("infer", line.WAVES)
 
 
@@ -135,7 +153,9 @@ def test_a_package_that_changed_after_its_manifest_is_stopped() -> None:
     content = file.read_bytes()
     file.unlink()
     file.write_bytes(content + b"\\0")
-    with pytest.raises(StageError, match=r"infer images .*: exit code 1: .*expected the sha256 .*, got "):
+    with pytest.raises(
+        StageError, match=r"infer images .*: exit code 1: .*expected the sha256 .*, got "
+    ):
         line.run("infer", line.DIGITS)
 
 
@@ -153,6 +173,8 @@ def test_a_stage_sends_nothing_and_writes_its_outputs_alone(tmp_path: Path) -> N
     far, written = watched.run([sys.executable, "-m", "pipeline.infer", line.WAVES], home, root)
     assert far == []
     outputs = [root / "out" / line.WAVES / "infer", root / "results" / line.WAVES / "infer.json"]
-    others = [path for path in written if not any(path.startswith(str(output)) for output in outputs)]
+    others = [
+        path for path in written if not any(path.startswith(str(output)) for output in outputs)
+    ]
     assert [path for path in others if not path.startswith(str(root / "out" / "seconds"))] == []
     assert [path for path in home.rglob("*") if path.is_file()] == []

@@ -32,15 +32,23 @@ def test_the_manifest_is_true_and_made_without_torch(name: str) -> None:
     """Oracle: sha256 of the files themselves, and the checked metric."""
     done = line.run_without_torch("package", name)
     assert done.returncode == 0, done.stderr
-    manifest, checked = json.loads((package(name) / "manifest.json").read_text()), line.results(name, "check")
+    manifest, checked = (
+        json.loads((package(name) / "manifest.json").read_text()),
+        line.results(name, "check"),
+    )
     others = {"model.int8.onnx", "model.fp16.onnx"} if name == line.DIGITS else set()
     assert set(manifest["files"]) == {"model.onnx"} | others and manifest["name"] == name
     for file, sha256 in manifest["files"].items():
         assert hashlib.sha256((package(name) / file).read_bytes()).hexdigest() == sha256
     served = package(name) / "triton" / name / "1" / "model.onnx"
-    assert served.read_bytes() == line.contract.read(line.model_path(name)).served  # without a stream
+    assert (
+        served.read_bytes() == line.contract.read(line.model_path(name)).served
+    )  # without a stream
     assert line.model_path(name).read_bytes() == (package(name) / "model.onnx").read_bytes()
-    assert manifest["digest"] == json.loads(Path("out", name, "check", "digests.json").read_text())["model.onnx"]
+    assert (
+        manifest["digest"]
+        == json.loads(Path("out", name, "check", "digests.json").read_text())["model.onnx"]
+    )
     assert manifest["metric"] == {key: checked["metric"][key] for key in manifest["metric"]}
     assert manifest["licence"] == line.results(name, "data")["licence"] != ""
     found = (package(name) / "model.onnx", manifest["files"]["model.onnx"], "fp32, as asked")
@@ -69,14 +77,20 @@ def test_what_was_not_checked_is_not_packaged() -> None:
 
 def test_what_failed_its_check_is_not_packaged() -> None:
     """Oracle: the verdict is in the sentence."""
-    change_json(f"results/{line.DIGITS}/check.json", passed=False, verdict="onnxruntime differs from torch")
+    change_json(
+        f"results/{line.DIGITS}/check.json", passed=False, verdict="onnxruntime differs from torch"
+    )
     assert_refused(line.DIGITS, "not packaged, its check failed: onnxruntime differs from torch")
 
 
 def test_another_file_than_the_checked_one_is_not_packaged() -> None:
     """Oracle: the file changes after its check, with a right digest of its own."""
-    line.change_model(line.DIGITS, document=lambda document: document["provenance"].update(revision="other"))
-    assert_refused(line.DIGITS, rf"model.onnx is another than was checked; run `dvc repro check@{line.DIGITS}`")
+    line.change_model(
+        line.DIGITS, document=lambda document: document["provenance"].update(revision="other")
+    )
+    assert_refused(
+        line.DIGITS, rf"model.onnx is another than was checked; run `dvc repro check@{line.DIGITS}`"
+    )
 
 
 @pytest.mark.parametrize("licence", ["", None])
@@ -91,7 +105,9 @@ def test_a_licence_must_be_stated(licence: str | None) -> None:
     line.change_model(line.DIGITS, document=change)
     digest = line.contract.read(line.model_path(line.DIGITS)).digest
     change_json(f"out/{line.DIGITS}/check/digests.json", **{"model.onnx": digest})
-    assert_refused(line.DIGITS, r"no licence is stated for its data; add `licence:` to its set under `data:`")
+    assert_refused(
+        line.DIGITS, r"no licence is stated for its data; add `licence:` to its set under `data:`"
+    )
 
 
 def infer_says(*arguments: str) -> str:
@@ -104,7 +120,9 @@ def infer_says(*arguments: str) -> str:
 def test_the_recommended_variant_is_served_and_said() -> None:
     """Oracle: the manifest, edited to recommend each in turn; the rows say what the file answers."""
     assert package(line.DIGITS).joinpath("model.int8.onnx").exists()
-    change_json(str(package(line.DIGITS) / "manifest.json"), recommended={"cpu": "int8", "cuda": "fp16"})
+    change_json(
+        str(package(line.DIGITS) / "manifest.json"), recommended={"cpu": "int8", "cuda": "fp16"}
+    )
     assert "variant: int8, recommended for cpu; or --variant fp32" in infer_says(line.DIGITS)
     assert "variant:" not in infer_says(line.DIGITS, "--variant", "fp32")
     assert "variant: fp16, as asked" in infer_says(line.DIGITS, "--variant", "fp16")
@@ -115,16 +133,22 @@ def test_the_recommended_variant_is_served_and_said() -> None:
     assert "variant:" not in infer_says(line.DIGITS)  # nothing that it knows: fp32
     change_json(str(package(line.DIGITS) / "manifest.json"), recommended={"cuda": "int8"})
     assert locate(line.DIGITS, "cuda")[0].name == "model.onnx"  # int8 is for CPUs
-    with pytest.raises(ModelFileError, match="int8 runs on a CPU alone, got tensorrt; add --device cpu"):
+    with pytest.raises(
+        ModelFileError, match="int8 runs on a CPU alone, got tensorrt; add --device cpu"
+    ):
         locate(line.DIGITS, "tensorrt", "int8")
     (package(line.DIGITS) / "model.int8.onnx").unlink()
-    assert "it has no int8 variant; leave --variant out" in infer_says(line.DIGITS, "--variant", "int8")
+    assert "it has no int8 variant; leave --variant out" in infer_says(
+        line.DIGITS, "--variant", "int8"
+    )
 
 
 def triton_message() -> Any:
     """Return an empty ModelConfig of Triton's own schema, as its client carries it (not its gRPC parts: no network)."""
     (folder,) = importlib.util.find_spec("tritonclient").submodule_search_locations
-    spec = importlib.util.spec_from_file_location("model_config_pb2", Path(folder, "grpc", "model_config_pb2.py"))
+    spec = importlib.util.spec_from_file_location(
+        "model_config_pb2", Path(folder, "grpc", "model_config_pb2.py")
+    )
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module.ModelConfig()
@@ -139,7 +163,12 @@ CPU, GPU, AUTO = 2, 1, None  # ModelInstanceGroup.Kind; none named: Triton's own
         (line.DIGITS, AUTO, {"images": (2, [8, 8, 1])}, {"probabilities": (11, [10])}),
         (f"{line.DIGITS}-int8", CPU, {"images": (2, [8, 8, 1])}, {"probabilities": (11, [10])}),
         (f"{line.DIGITS}-fp16", GPU, {"images": (2, [8, 8, 1])}, {"probabilities": (11, [10])}),
-        (line.WAVES, AUTO, {"series": (11, [20, 1])}, {"forecast": (11, [4, 1]), "quantiles": (11, [4, 1, 3])}),
+        (
+            line.WAVES,
+            AUTO,
+            {"series": (11, [20, 1])},
+            {"forecast": (11, [4, 1]), "quantiles": (11, [4, 1, 3])},
+        ),
     ],
 )
 def test_triton_reads_the_configuration(
@@ -153,28 +182,40 @@ def test_triton_reads_the_configuration(
     assert [group.kind for group in config.instance_group] == ([] if place is None else [place])
     for expected, found in ((inputs, config.input), (outputs, config.output)):
         assert {tensor.name: (tensor.data_type, list(tensor.dims)) for tensor in found} == expected
-    session = onnxruntime.InferenceSession(model / "1" / "model.onnx", providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(
+        model / "1" / "model.onnx", providers=["CPUExecutionProvider"]
+    )
     kinds = {"tensor(uint8)": 2, "tensor(float)": 11}
     for described, nodes in ((inputs, session.get_inputs()), (outputs, session.get_outputs())):
         assert {node.name: (kinds[node.type], node.shape[1:]) for node in nodes} == described
     for output in config.output:
         if output.label_filename:
             lines = (model / output.label_filename).read_text().splitlines()
-            assert lines == line.contract.read(model / "1" / "model.onnx").labels == list("0123456789")
-    assert [bool(output.label_filename) for output in config.output] == [task == "probabilities" for task in outputs]
+            assert (
+                lines == line.contract.read(model / "1" / "model.onnx").labels == list("0123456789")
+            )
+    assert [bool(output.label_filename) for output in config.output] == [
+        task == "probabilities" for task in outputs
+    ]
 
 
 def test_a_configuration_that_triton_would_refuse() -> None:
     """The oracle is one: a field that its schema lacks, and a type that it does not know, are errors."""
     text = (package(line.DIGITS) / "triton" / line.DIGITS / "config.pbtxt").read_text()
-    for wrong in (text.replace("dynamic_batching", "batching"), text.replace("TYPE_UINT8", "UINT8")):
+    for wrong in (
+        text.replace("dynamic_batching", "batching"),
+        text.replace("TYPE_UINT8", "UINT8"),
+    ):
         with pytest.raises(text_format.ParseError):
             text_format.Parse(wrong, triton_message())
 
 
 def test_a_repository_folder_is_as_triton_wants_it() -> None:
     """Oracle: Triton's layout, <repository>/<model>/<version>/model.onnx beside config.pbtxt, version a number."""
-    files = {str(p.relative_to(package(line.DIGITS) / "triton")) for p in package(line.DIGITS).rglob("triton/**/*.*")}
+    files = {
+        str(p.relative_to(package(line.DIGITS) / "triton"))
+        for p in package(line.DIGITS).rglob("triton/**/*.*")
+    }
     assert {re.sub(r"/\d+/", "/N/", file) for file in files} == {
         f"{line.DIGITS}{variant}/{file}"
         for variant in ("", "-int8", "-fp16")

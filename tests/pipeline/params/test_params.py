@@ -16,8 +16,18 @@ from pipeline.params import __main__ as params_main
 from pipeline.params import load as params
 from pipeline.params.recipe import architectures
 
-GOOD = {"line": {"tiny": "scratch"}, "data": SETS, "models": {"tiny": IMAGE_RECIPE, "wave": SERIES_RECIPE}}
-STUDY = {"claim": "c", "recipe": "tiny", "settings": {"a": {}}, "seeds": [1], "measures": ["accuracy"]}
+GOOD = {
+    "line": {"tiny": "scratch"},
+    "data": SETS,
+    "models": {"tiny": IMAGE_RECIPE, "wave": SERIES_RECIPE},
+}
+STUDY = {
+    "claim": "c",
+    "recipe": "tiny",
+    "settings": {"a": {}},
+    "seeds": [1],
+    "measures": ["accuracy"],
+}
 
 
 def write(content: Any) -> Path:
@@ -45,7 +55,11 @@ MISTAKES = [
     (("lines",), [], "params.yaml lines: unknown key; did you mean 'line'? choices: check, data, "),
     (("data", "digits", "sed"), 1, "data.digits.sed: unknown key; did you mean 'seed'?"),
     ((*TINY, "trian"), {}, "models.tiny.trian: unknown key; did you mean 'train'?"),
-    ((*TINY, "data", "colur"), "grey", "models.tiny.data.colur: unknown key; did you mean 'colour'?"),
+    (
+        (*TINY, "data", "colur"),
+        "grey",
+        "models.tiny.data.colur: unknown key; did you mean 'colour'?",
+    ),
     ((*TINY, "train", "learning_rate"), 1, "models.tiny.train.learning_rate: unknown key; "),
     (
         (*TINY, "train", "augment"),
@@ -65,11 +79,27 @@ MISTAKES = [
         "fcn",
         "models.tiny.arch: unknown architecture 'fcn'; did you mean 'fcnn'? choices: alexnet, causal, cnn1",
     ),
-    (("data", "digits", "source"), "digit", "data.digits.source: unknown source 'digit'; did you mean 'digits'?"),
-    (("data", "digits", "source"), ["a"], "data.digits.source: unknown source \"['a']\"; choices: csv, digits"),
-    ((*TINY, "train", "optimizer"), "sdg", "models.tiny.train.optimizer: unknown value 'sdg'; did you mean 'sgd'?"),
+    (
+        ("data", "digits", "source"),
+        "digit",
+        "data.digits.source: unknown source 'digit'; did you mean 'digits'?",
+    ),
+    (
+        ("data", "digits", "source"),
+        ["a"],
+        "data.digits.source: unknown source \"['a']\"; choices: csv, digits",
+    ),
+    (
+        (*TINY, "train", "optimizer"),
+        "sdg",
+        "models.tiny.train.optimizer: unknown value 'sdg'; did you mean 'sgd'?",
+    ),
     ((*TINY, "train", "schedule"), "cos", "models.tiny.train.schedule: unknown value 'cos'; "),
-    ((*TINY, "data", "set"), "digts", "models.tiny.data.set: unknown data set 'digts'; did you mean 'digits'?"),
+    (
+        (*TINY, "data", "set"),
+        "digts",
+        "models.tiny.data.set: unknown data set 'digts'; did you mean 'digits'?",
+    ),
     ((*TINY, "data", "set"), ["digits"], "models.tiny.data.set: unknown data set"),
     (
         ("line",),
@@ -78,20 +108,44 @@ MISTAKES = [
     ),
     (("line_studies",), ["s"], "line_studies: nothing is named 's'; "),
     (("line",), ["tiny"], "line: expected a mapping, got ['tiny']"),
-    (("line",), {"tiny": "wave"}, "line.tiny: expected scratch, as models.tiny needs no other entry, got 'wave'"),
+    (
+        ("line",),
+        {"tiny": "wave"},
+        "line.tiny: expected scratch, as models.tiny needs no other entry, got 'wave'",
+    ),
     (("line_studies",), ["s", "s"], "line_studies: "),
-    (("models", "Tiny_Net"), IMAGE_RECIPE, "models.Tiny_Net: names are lower-case letters, digits and single hyphens"),
+    (
+        ("models", "Tiny_Net"),
+        IMAGE_RECIPE,
+        "models.Tiny_Net: names are lower-case letters, digits and single hyphens",
+    ),
     (("size",), "large", "size: unknown value 'large'; choices: full, small"),
     # wrong types and limits
-    ((*TINY, "train", "epochs"), "ten", "models.tiny.train.epochs: expected a whole number, got 'ten'"),
-    ((*TINY, "train", "epochs"), True, "models.tiny.train.epochs: expected a whole number, got True"),
+    (
+        (*TINY, "train", "epochs"),
+        "ten",
+        "models.tiny.train.epochs: expected a whole number, got 'ten'",
+    ),
+    (
+        (*TINY, "train", "epochs"),
+        True,
+        "models.tiny.train.epochs: expected a whole number, got True",
+    ),
     (
         (*TINY, "train", "epochs"),
         0,
         "epochs: 0 is for published weights; add `weights:` or train an epoch",
     ),
-    ((*TINY, "train", "lr"), float("nan"), "models.tiny.train.lr: expected a finite number, got nan"),
-    ((*TINY, "train", "label_smoothing"), 2, "models.tiny.train.label_smoothing: expected at most 1, got 2.0"),
+    (
+        (*TINY, "train", "lr"),
+        float("nan"),
+        "models.tiny.train.lr: expected a finite number, got nan",
+    ),
+    (
+        (*TINY, "train", "label_smoothing"),
+        2,
+        "models.tiny.train.label_smoothing: expected at most 1, got 2.0",
+    ),
     (
         (*TINY, "train", "snapshots"),
         ["one"],
@@ -99,7 +153,11 @@ MISTAKES = [
     ),
     ((*TINY, "data", "size"), [8], "models.tiny.data.size: expected 2 values, got [8]"),
     ((*TINY, "data", "size"), [0, 8], "models.tiny.data.size: expected at least 1, got 0"),
-    ((*TINY, "data", "fit"), "crop", "models.tiny.data: shorter_px: expected at least 8 to crop, got None"),
+    (
+        (*TINY, "data", "fit"),
+        "crop",
+        "models.tiny.data: shorter_px: expected at least 8 to crop, got None",
+    ),
     ((*TINY, "net", "hidden"), 16, "models.tiny.net.hidden: expected a list, got 16"),
     ((*TINY, "net", "dropout"), "much", "models.tiny.net.dropout: expected a number, got 'much'"),
     (
@@ -118,23 +176,55 @@ MISTAKES = [
     (("data", "digits"), 3, "data.digits.source: missing; choices: digits, torchvision"),
     # missing keys
     (("models",), None, "models: missing; add it (a mapping)"),
-    ((*TINY, "train", "epochs"), None, "models.tiny.train.epochs: missing; add it (a whole number)"),
+    (
+        (*TINY, "train", "epochs"),
+        None,
+        "models.tiny.train.epochs: missing; add it (a whole number)",
+    ),
     ((*TINY, "net", "dropout"), None, "models.tiny.net.dropout: missing; add it (a number)"),
-    ((*TINY, "data", "set"), None, "models.tiny.data.set: unknown data set 'none'; choices: digits, waves"),
+    (
+        (*TINY, "data", "set"),
+        None,
+        "models.tiny.data.set: unknown data set 'none'; choices: digits, waves",
+    ),
     # one task's options for the other
-    ((*WAVE, "arch"), "cnn1", "models.wave.net: models/cnn1.py does not take series; choose another data set or"),
+    (
+        (*WAVE, "arch"),
+        "cnn1",
+        "models.wave.net: models/cnn1.py does not take series; choose another data set or",
+    ),
     ((*TINY, "arch"), "causal", "models.tiny.net: models/causal.py does not take images; "),
-    ((*TINY, "train", "loss"), "mse", "models.tiny.train.loss: 'mse' is not for images; choices: auto, cross-entropy"),
-    ((*WAVE, "train", "loss"), "softmax-clip", "models.wave.train.loss: 'softmax-clip' is not for series; "),
-    ((*WAVE, "train", "augment"), {"rotate": 3}, "models.wave.train.augment: there is none for series; leave it out"),
+    (
+        (*TINY, "train", "loss"),
+        "mse",
+        "models.tiny.train.loss: 'mse' is not for images; choices: auto, cross-entropy",
+    ),
+    (
+        (*WAVE, "train", "loss"),
+        "softmax-clip",
+        "models.wave.train.loss: 'softmax-clip' is not for series; ",
+    ),
+    (
+        (*WAVE, "train", "augment"),
+        {"rotate": 3},
+        "models.wave.train.augment: there is none for series; leave it out",
+    ),
     # in a `full:` block, although the size is small; in a study's last setting
     (
         (*TINY, "full"),
         {"train": {"lr": "low"}},
         "models.tiny (with its full block).train.lr: expected a number, got 'low'",
     ),
-    (("studies", "s"), {**STUDY, "recipe": "tinny"}, "studies.s.recipe: no recipe 'tinny'; did you mean 'tiny'?"),
-    (("studies", "s"), {**STUDY, "seeds": []}, "studies.s.seeds: expected at least one value, got []"),
+    (
+        ("studies", "s"),
+        {**STUDY, "recipe": "tinny"},
+        "studies.s.recipe: no recipe 'tinny'; did you mean 'tiny'?",
+    ),
+    (
+        ("studies", "s"),
+        {**STUDY, "seeds": []},
+        "studies.s.seeds: expected at least one value, got []",
+    ),
     (
         ("studies", "s"),
         {**STUDY, "settings": {"a": {}, "b": {"train": {"lrr": 1}}}},
@@ -146,7 +236,9 @@ MISTAKES = [
 @pytest.mark.parametrize(
     ("path", "to", "sentence"), MISTAKES, ids=lambda v: ".".join(v) if isinstance(v, tuple) else ""
 )
-def test_a_mistake_is_one_sentence(workspace: Path, path: tuple[str, ...], to: Any, sentence: str) -> None:
+def test_a_mistake_is_one_sentence(
+    workspace: Path, path: tuple[str, ...], to: Any, sentence: str
+) -> None:
     """Oracle: the sentence, written by hand."""
     with pytest.raises(ParamsError) as error:
         params.load(write(changed(*path, to=to)))
@@ -168,7 +260,9 @@ def test_full_lays_its_block_over_the_recipe(workspace: Path) -> None:
     """Mapping by mapping: what the block does not name stays, and the small size does not see it."""
     full = {"train": {"batch": 7}, "data": {"size": [16, 16]}}
     content = changed(*TINY, "full", to=full)
-    small, large = (params.load(write({**content, "size": size})).models["tiny"] for size in ("small", "full"))
+    small, large = (
+        params.load(write({**content, "size": size})).models["tiny"] for size in ("small", "full")
+    )
     assert (small["train"]["batch"], small["data"]["size"]) == (64, [8, 8])
     assert (large["train"]["batch"], large["data"]["size"]) == (7, [16, 16])
     assert large["train"]["epochs"] == small["train"]["epochs"] == 3
@@ -177,7 +271,11 @@ def test_full_lays_its_block_over_the_recipe(workspace: Path) -> None:
 def test_a_study_setting_wins_whatever_the_size(workspace: Path) -> None:
     """Order: recipe, base, setting; no full block; another architecture drops the recipe's net options."""
     content = changed(*TINY, "full", to={"train": {"batch": 7, "lr": 1}})
-    study = {**STUDY, "base": {"train": {"batch": 8}}, "settings": {"a": {"arch": "cnn1", "train": {"epochs": 9}}}}
+    study = {
+        **STUDY,
+        "base": {"train": {"batch": 8}},
+        "settings": {"a": {"arch": "cnn1", "train": {"epochs": 9}}},
+    }
     every = params.load(write({**content, "size": "full", "studies": {"s": study}}))
     made = params.studied(every.studies["s"], every.studies["s"]["settings"]["a"], every)
     assert made["train"] == {"epochs": 9, "batch": 8, "lr": 0.01}
@@ -204,8 +302,14 @@ def test_what_is_not_a_yaml_mapping(workspace: Path, text: str, sentence: str) -
 @pytest.mark.parametrize(
     ("blocks", "sentence"),
     [
-        ("train: *t", "models.b.train: expected a mapping of its own, got an alias of models.a.train; write `train: {"),
-        ("train: {<<: *t}", "models.b.train.augment: expected a mapping of its own, got an alias of models.a.train.a"),
+        (
+            "train: *t",
+            "models.b.train: expected a mapping of its own, got an alias of models.a.train; write `train: {",
+        ),
+        (
+            "train: {<<: *t}",
+            "models.b.train.augment: expected a mapping of its own, got an alias of models.a.train.a",
+        ),
         ("train: {<<: *t, augment: {<<: *g}}", ""),
     ],
     ids=["alias", "alias in a merge", "merges"],
@@ -230,13 +334,17 @@ def leaves(mapping: dict[str, Any], path: str) -> dict[str, Any]:
     """Return {"models.a.train.epochs": 3}: every value below `mapping` that is no mapping."""
     found: dict[str, Any] = {}
     for key, value in mapping.items():
-        found |= leaves(value, f"{path}.{key}") if isinstance(value, dict) else {f"{path}.{key}": value}
+        found |= (
+            leaves(value, f"{path}.{key}") if isinstance(value, dict) else {f"{path}.{key}": value}
+        )
     return found
 
 
 def shipped(path: Path) -> dict[str, Any]:
     content = YAML(typ="safe").load(path)
-    return {key: value for part in content for key, value in leaves({part: content[part]}, "").items()}
+    return {
+        key: value for part in content for key, value in leaves({part: content[part]}, "").items()
+    }
 
 
 @pytest.mark.slow
@@ -251,7 +359,11 @@ def test_an_override_changes_its_own_key_alone(workspace: Path) -> None:
 
     path = copy_params(workspace)
     before = shipped(path)
-    wanted = {key.lstrip("."): k for k, key in enumerate(before, 1000) if key.startswith((".models.", ".data."))}
+    wanted = {
+        key.lstrip("."): k
+        for k, key in enumerate(before, 1000)
+        if key.startswith((".models.", ".data."))
+    }
     assert len(wanted) > 1000
     apply_overrides(path, [f"{key}={value}" for key, value in wanted.items()])
     assert shipped(path) == before | {f".{key}": value for key, value in wanted.items()}
@@ -267,14 +379,20 @@ def test_an_override_changes_its_own_key_alone(workspace: Path) -> None:
 
 
 def test_no_params_file(workspace: Path) -> None:
-    with pytest.raises(ParamsError, match=r"params.yaml: not found in .*; run the command in the repository's root"):
+    with pytest.raises(
+        ParamsError, match=r"params.yaml: not found in .*; run the command in the repository's root"
+    ):
         params.load()
 
 
 def stage(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "pipeline.params", *arguments]
     return subprocess.run(
-        command, cwd=folder, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}
+        command,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
 
 
@@ -316,7 +434,12 @@ def test_the_shipped_line_is_laid_out_at_both_sizes(
         layers = [recipe, recipe.get("full", {})] if size == "full" else [recipe]
         laid = params.entry(name, "data", "train")
         assert laid["size"] == size
-        for block, key in (("data", "set"), ("data", "size"), ("data", "context"), ("train", "epochs")):
+        for block, key in (
+            ("data", "set"),
+            ("data", "size"),
+            ("data", "context"),
+            ("train", "epochs"),
+        ):
             given = [layer[block][key] for layer in layers if key in layer.get(block, {})]
             assert not given or laid[block][key] == given[-1], (name, key)
 
@@ -334,21 +457,38 @@ def test_the_stage_lays_out_each_entry(workspace: Path) -> None:
     assert {p: p.read_bytes() for p in Path("out/params").rglob("*.json")} == made
     assert not Path("out/params/old").exists()
     name = loaded.line[0]
-    assert params.entry(name, "data", "check") == {"data": loaded.models[name]["data"], "check": loaded.check}
-    with pytest.raises(ParamsError, match="nobody: no resolved recipe in out/params; put the name under `line:`"):
+    assert params.entry(name, "data", "check") == {
+        "data": loaded.models[name]["data"],
+        "check": loaded.check,
+    }
+    with pytest.raises(
+        ParamsError, match="nobody: no resolved recipe in out/params; put the name under `line:`"
+    ):
         params.entry("nobody", "data")
 
 
-def test_what_a_renamed_entry_leaves_is_named_and_kept(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_a_renamed_entry_leaves_is_named_and_kept(
+    workspace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Of its own record alone: a user's results/mine looks the same, and is neither named nor touched."""
 
     def run(**line: str) -> str:
-        renamed = {"tiny": IMAGE_RECIPE, "newer": SERIES_RECIPE} if "newer" in line else GOOD["models"]
+        renamed = (
+            {"tiny": IMAGE_RECIPE, "newer": SERIES_RECIPE} if "newer" in line else GOOD["models"]
+        )
         params.keep_record(params.load(write({**GOOD, "models": renamed, "line": line})))
         return capsys.readouterr().err
 
-    mine = [Path("results/mine/data.json"), Path("out/mine/data/x.npy"), Path("out/dist/mine/manifest.json")]
-    theirs = [Path("results/wave/data.json"), Path("out/wave/data/x.npy"), Path("out/dist/wave/manifest.json")]
+    mine = [
+        Path("results/mine/data.json"),
+        Path("out/mine/data/x.npy"),
+        Path("out/dist/mine/manifest.json"),
+    ]
+    theirs = [
+        Path("results/wave/data.json"),
+        Path("out/wave/data/x.npy"),
+        Path("out/dist/wave/manifest.json"),
+    ]
     for path in [*mine, *theirs]:
         path.parent.mkdir(parents=True)
         path.write_text("{}")
@@ -357,13 +497,24 @@ def test_what_a_renamed_entry_leaves_is_named_and_kept(workspace: Path, capsys: 
     assert run(newer="scratch") == said == run(newer="scratch")  # again, until it is gone
     assert all(path.exists() for path in [*mine, *theirs])
     subprocess.run(said.partition(": ")[2], shell=True, check=True)
-    assert run(newer="scratch") == "" and all(path.exists() for path in mine) and not Path("results/wave").exists()
+    assert (
+        run(newer="scratch") == ""
+        and all(path.exists() for path in mine)
+        and not Path("results/wave").exists()
+    )
 
 
 def test_one_recipe_changes_only_its_own_files(workspace: Path) -> None:
     """Issue 2, show 2: DVC compares these files, so another entry's must not change by a byte."""
     before, after = (
-        params.load(write({**changed(*TINY, "train", "lr", to=lr), "line": {"tiny": "scratch", "wave": "scratch"}}))
+        params.load(
+            write(
+                {
+                    **changed(*TINY, "train", "lr", to=lr),
+                    "line": {"tiny": "scratch", "wave": "scratch"},
+                }
+            )
+        )
         for lr in (0.01, 0.02)
     )
     assert params.lay_out(before, "wave") == params.lay_out(after, "wave")
@@ -377,7 +528,9 @@ def test_make_all_puts_every_name_under_line(workspace: Path) -> None:
     from dvc.utils.hydra import apply_overrides
 
     path = write(GOOD)
-    apply_overrides(path, [f"++line.{start}" for start in stage(workspace, "--names").stdout.split()])
+    apply_overrides(
+        path, [f"++line.{start}" for start in stage(workspace, "--names").stdout.split()]
+    )
     assert params.load(path).line == ["tiny", "wave"]
 
 

@@ -48,13 +48,20 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 class Tab:
     """A page of the report, and what went wrong on it."""
 
-    def __init__(self, browser: Any, path: Path, width: int = 1280, scheme: str = "light", address: str = ""):
+    def __init__(
+        self, browser: Any, path: Path, width: int = 1280, scheme: str = "light", address: str = ""
+    ):
         self.page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
         self.wrong: list[str] = []
-        self.page.on("console", lambda said: said.type in ("error", "warning") and self.wrong.append(said.text))
+        self.page.on(
+            "console",
+            lambda said: said.type in ("error", "warning") and self.wrong.append(said.text),
+        )
         self.page.on("pageerror", lambda error: self.wrong.append(str(error)))
         self.page.on("requestfailed", lambda request: self.wrong.append(request.url))
-        self.page.on("request", lambda request: request.url[:5] in LOCAL or self.wrong.append(request.url))
+        self.page.on(
+            "request", lambda request: request.url[:5] in LOCAL or self.wrong.append(request.url)
+        )
         self.page.goto(path.as_uri() + address)
 
     def __enter__(self) -> Any:
@@ -73,7 +80,9 @@ def see_all(page: Any) -> None:
              it.scrollIntoView(); await new Promise(requestAnimationFrame); } }"""
     )
     page.wait_for_function("[...document.images].every((i) => i.complete && i.naturalWidth)")
-    page.wait_for_function("[...document.querySelectorAll('figure.read')].every((f) => 'drawn' in f.dataset)")
+    page.wait_for_function(
+        "[...document.querySelectorAll('figure.read')].every((f) => 'drawn' in f.dataset)"
+    )
 
 
 @pytest.mark.parametrize("name", PAGES)
@@ -85,7 +94,11 @@ def test_page(name: str, chromium: Any, site: Path) -> None:
             see_all(page)
             assert page.evaluate("document.documentElement.scrollWidth") <= width
             found = axe.run(page).response["violations"]
-            assert [(v["id"], v["nodes"][0]["html"]) for v in found if v["impact"] in ("serious", "critical")] == []
+            assert [
+                (v["id"], v["nodes"][0]["html"])
+                for v in found
+                if v["impact"] in ("serious", "critical")
+            ] == []
             ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
             assert (sum(map(int, ground[4:-1].split(","))) > 384) == (scheme == "light")
     assert (site / f"{name}.html").stat().st_size < 1e6
@@ -93,14 +106,19 @@ def test_page(name: str, chromium: Any, site: Path) -> None:
 
 def test_the_table_sorts_and_is_searched(chromium: Any, site: Path) -> None:
     with Tab(chromium, site / "index.html") as page:
-        table = page.locator("table.entries").nth(2)  # the verdict: fp32, int8, and the forecaster's fp32
+        table = page.locator("table.entries").nth(
+            2
+        )  # the verdict: fp32, int8, and the forecaster's fp32
         order = lambda: table.locator("tbody tr td:nth-child(3)").all_inner_texts()  # noqa: E731
         assert order() == ["fp32", "int8", "fp32"]
         table.get_by_role("button", name="p50").press("Enter")
         assert order() == ["int8", "fp32", "fp32"]
         assert table.locator("[aria-sort=ascending]").inner_text().startswith("p50")
         page.get_by_label("Find entries").fill(f"{CLASSIFIER} INT8")
-        assert table.locator("tbody tr:visible").count() == 1 and page.locator("#found").inner_text() == "1 found"
+        assert (
+            table.locator("tbody tr:visible").count() == 1
+            and page.locator("#found").inner_text() == "1 found"
+        )
 
 
 def test_charts_answer_the_pointer_and_zoom(chromium: Any, site: Path) -> None:
@@ -120,10 +138,14 @@ def test_two_entries_side_by_side(chromium: Any, site: Path) -> None:
         assert page.locator("#compared thead a").all_inner_texts() == [FORECASTER, CLASSIFIER]
         assert "61,706" in page.locator("#compared tbody").first.inner_text()
         row = page.locator("#compared tbody tr")
-        assert row.filter(has_text="Test metric").locator("td").last.inner_text() == ""  # of other data: not a ratio
+        assert (
+            row.filter(has_text="Test metric").locator("td").last.inner_text() == ""
+        )  # of other data: not a ratio
         assert row.filter(has_text="Parameters").locator("td").last.inner_text().endswith("×")
         page.locator("#a").select_option(CLASSIFIER)
-        assert "0 to 0" in page.locator("#compared").inner_text()  # beside itself it differs on no image
+        assert (
+            "0 to 0" in page.locator("#compared").inner_text()
+        )  # beside itself it differs on no image
         page.wait_for_selector("#compared svg")
 
 
@@ -141,7 +163,12 @@ def alive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("alive")
     shutil.copytree(line.made() / "out" / "dist", root / "out" / "dist")
     (root / "out" / "downloads").symlink_to(ROOT / "out" / "downloads")
-    pages.build([line.DIGITS, line.WAVES], dict.fromkeys((line.DIGITS, line.WAVES), RECIPES[CLASSIFIER]), {}, root)
+    pages.build(
+        [line.DIGITS, line.WAVES],
+        dict.fromkeys((line.DIGITS, line.WAVES), RECIPES[CLASSIFIER]),
+        {},
+        root,
+    )
     return root
 
 
@@ -155,7 +182,11 @@ def test_the_live_page_answers_as_onnxruntime_does(chromium: Any, alive: Path) -
         for name in (line.DIGITS, line.WAVES):
             model = alive / "out" / "dist" / name / "model.onnx"
             size = contract.read(model).document["input"].get("size")
-            given = rng.integers(0, 256, (7, *size, 1), np.uint8) if size else rng.normal(size=(7, 20, 1)).astype("f4")
+            given = (
+                rng.integers(0, 256, (7, *size, 1), np.uint8)
+                if size
+                else rng.normal(size=(7, 20, 1)).astype("f4")
+            )
             served = contract.read(model).served  # without the steps of a stream
             session = onnxruntime.InferenceSession(served, providers=["CPUExecutionProvider"])
             expected = session.run(None, {session.get_inputs()[0].name: given})
@@ -169,7 +200,9 @@ def test_the_live_page_answers_as_onnxruntime_does(chromium: Any, alive: Path) -
             assert float(section.get_attribute("data-difference")) < 1e-4
         for side, to in ((8, 32), (8, 8), (14, 9), (9, 40), (28, 5)):
             image = rng.integers(0, 256, (side, side), np.uint8)
-            found = page.evaluate("(a) => Array.from(live.resize(...a))", [image.ravel().tolist(), side, to])
+            found = page.evaluate(
+                "(a) => Array.from(live.resize(...a))", [image.ravel().tolist(), side, to]
+            )
             right = Image.fromarray(image).resize((to, to), Image.Resampling.BILINEAR)
             assert found == np.asarray(right).ravel().tolist(), (side, to)
 
@@ -185,7 +218,9 @@ def test_a_digit_is_drawn_and_a_series_dragged(chromium: Any, alive: Path) -> No
         page.mouse.down()
         page.mouse.move(box["x"] + 144, box["y"] + 250)
         page.mouse.up()
-        other = "(b) => [...document.querySelectorAll('.bars td')].some((c, k) => c.innerText !== b[k])"
+        other = (
+            "(b) => [...document.querySelectorAll('.bars td')].some((c, k) => c.innerText !== b[k])"
+        )
         page.wait_for_function(other, arg=before)
         said = page.locator(".said").inner_text()
         series.focus()
@@ -195,7 +230,9 @@ def test_a_digit_is_drawn_and_a_series_dragged(chromium: Any, alive: Path) -> No
 
 
 def test_a_runtime_that_is_not_the_one_named_is_refused(tmp_path: Path) -> None:
-    (tmp_path / f"{browser_demo.PACKAGE}-{browser_demo.VERSION}.tgz").write_bytes(io.BytesIO(b"other").getvalue())
+    (tmp_path / f"{browser_demo.PACKAGE}-{browser_demo.VERSION}.tgz").write_bytes(
+        io.BytesIO(b"other").getvalue()
+    )
     with pytest.raises(browser_demo.StageError, match="expected sha512"):
         browser_demo.runtime(tmp_path)
 

@@ -14,25 +14,39 @@ from pipeline.report import claims
 ROOT = Path(__file__).parents[3]
 CLAIMS = [claim for group in claims.load() for claim in group["claims"]]
 STUDIES = YAML(typ="safe").load(ROOT / "params.yaml")["studies"]
-KINDS = {"study": {"study", "of", "settings"}, "test": {"test"}, "file": {"file", "key"}, "reason": {"reason"}}
+KINDS = {
+    "study": {"study", "of", "settings"},
+    "test": {"test"},
+    "file": {"file", "key"},
+    "reason": {"reason"},
+}
 
 
 @pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim["id"])
 def test_every_claim_has_a_measurement_or_a_reason(claim: dict) -> None:
     """One of the four kinds, whole, with a verdict; the study, its rows, the test or the number are there."""
     (kind,) = [kind for kind in KINDS if kind in claim]
-    assert {*claim} - {"note"} == {"id", "claim", "verdict"} | KINDS[kind] and claim["verdict"] in claims.STATES
+    assert {*claim} - {"note"} == {"id", "claim", "verdict"} | KINDS[kind] and claim[
+        "verdict"
+    ] in claims.STATES
     if kind == "study":
         assert claim["of"] in STUDIES[claim["study"]]["measures"]
     if kind == "test":
         path, name = claim["test"].split("::")
         assert re.search(rf"^def {name}\(", (ROOT / path).read_text(), re.M)
-    assert len(claims.found(claim, ROOT)) == {"study": len(claim.get("settings", [])), "file": 1}.get(kind, 0)
+    assert len(claims.found(claim, ROOT)) == {
+        "study": len(claim.get("settings", [])),
+        "file": 1,
+    }.get(kind, 0)
 
 
 def test_every_oracle_mistake_and_transfer_of_the_notes_is_there() -> None:
     """FEATURES.md lists O01-O23, X01-X16 and R01-R20."""
-    wanted = [f"{letter}{k:02d}" for letter, last in (("O", 23), ("R", 20), ("X", 16)) for k in range(1, last + 1)]
+    wanted = [
+        f"{letter}{k:02d}"
+        for letter, last in (("O", 23), ("R", 20), ("X", 16))
+        for k in range(1, last + 1)
+    ]
     assert [claim["id"] for claim in CLAIMS if claim["id"][0] in "ORX"] == wanted
 
 
@@ -44,13 +58,24 @@ def test_numbers_are_read_from_results(tmp_path: Path) -> None:
     (tmp_path / "results" / "studies").mkdir(parents=True)
     table = "| setting | loss | accuracy |\n| --- | ---: | ---: |\n| a | 1 | 2 |\n| b | 3 | 4 [3, 5] |\n"
     (tmp_path / "results" / "studies" / "s.md").write_text(table)
-    (tmp_path / "results" / "m.json").write_text('{"share": 0.51234, "share_low": 0.4, "share_high": 0.6}')
+    (tmp_path / "results" / "m.json").write_text(
+        '{"share": 0.51234, "share_low": 0.4, "share_high": 0.6}'
+    )
     assert claims.found(study, tmp_path) == [("b", "4 [3, 5]")]
     assert claims.found(number, tmp_path) == [("share", "0.512 [0.400, 0.600]")]
     for changed, sentence in (
-        ({**study, "settings": ["bb"]}, r"X1: expected a row of .*s.md, got 'bb'; did you mean 'b'\? choices: a, b"),
-        ({**study, "of": "acuracy"}, r"X1: expected a column of .*s.md, got 'acuracy'; did you mean 'accuracy'\?"),
-        ({**number, "key": "part"}, r"X1: expected a number of results/m.json, got 'part'; choices: share, share_high"),
+        (
+            {**study, "settings": ["bb"]},
+            r"X1: expected a row of .*s.md, got 'bb'; did you mean 'b'\? choices: a, b",
+        ),
+        (
+            {**study, "of": "acuracy"},
+            r"X1: expected a column of .*s.md, got 'acuracy'; did you mean 'accuracy'\?",
+        ),
+        (
+            {**number, "key": "part"},
+            r"X1: expected a number of results/m.json, got 'part'; choices: share, share_high",
+        ),
     ):
         with pytest.raises(StageError, match=f"docs/claims.yaml {sentence}"):
             claims.found({"id": "X1", **changed}, tmp_path)

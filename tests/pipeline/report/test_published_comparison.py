@@ -14,7 +14,11 @@ METRIC = {"name": "accuracy", "value": 0.9, "low": 0.85, "high": 0.93}
 FILES = {
     "train": {"parameters": 61706, "macs": 423400},
     "check": {"metric": METRIC},
-    "speed": {"rows": [{"device": "cpu", "variant": "fp32", "batch": n, "p50_ms": 0.125 * n} for n in (1, 8)]},
+    "speed": {
+        "rows": [
+            {"device": "cpu", "variant": "fp32", "batch": n, "p50_ms": 0.125 * n} for n in (1, 8)
+        ]
+    },
 }
 OURS = ["lenet5", "digits", 61706, 423400]
 
@@ -29,7 +33,10 @@ def made(root: Path, name: str, **changed: dict | None) -> Entry:
 
 
 def values(networks: list[published_comparison.Network]) -> list[list]:
-    return [[found[key] for key in ("name", "set", "parameters", "macs", "y", "low", "high")] for found in networks]
+    return [
+        [found[key] for key in ("name", "set", "parameters", "macs", "y", "low", "high")]
+        for found in networks
+    ]
 
 
 def test_each_measured_classifier_is_a_bubble_with_its_own_numbers(tmp_path: Path) -> None:
@@ -41,10 +48,19 @@ def test_each_measured_classifier_is_a_bubble_with_its_own_numbers(tmp_path: Pat
     assert ours == [*OURS, 90, 85, 93] and slow[0] == "slow"
     assert values(published_comparison.timed(entries)) == [[*OURS, 0.125, 0.125, 0.125]]
     drawn = published_comparison.pictures(entries, tmp_path)
-    assert {path.name for path in tmp_path.glob("*.png")} == {picture.file for picture in drawn.values()}
+    assert {path.name for path in tmp_path.glob("*.png")} == {
+        picture.file for picture in drawn.values()
+    }
     assert list(drawn) == ["accuracy", "published", "latency", "depth"]
-    assert "on the test split of digits" in drawn["accuracy"].alt and "lenet5 with 90 at 423 k" in drawn["accuracy"].alt
-    assert list(published_comparison.pictures(entries[4:], tmp_path)) == ["accuracy", "published", "depth"]
+    assert (
+        "on the test split of digits" in drawn["accuracy"].alt
+        and "lenet5 with 90 at 423 k" in drawn["accuracy"].alt
+    )
+    assert list(published_comparison.pictures(entries[4:], tmp_path)) == [
+        "accuracy",
+        "published",
+        "depth",
+    ]
 
 
 def test_no_picture_without_a_classifier(tmp_path: Path) -> None:
@@ -61,7 +77,12 @@ def test_depth_and_error_are_those_of_the_notes() -> None:
     """Oracle: the notes print 8, 19, 22 and 152 layers; 15.3 % is the winning entry of 2012, 3.57 % that of 2015."""
     rows = {row[0]: row[1:4] for row in published_comparison.depth_rows()}
     assert rows["AlexNet"] == [2012, 8, 15.3] and rows["ResNet-152"] == [2015, 152, 3.57]
-    assert [rows[name][1] for name in ("ZFNet", "VGG-19", "GoogLeNet", "NEC-UIUC")] == [8, 19, 22, "shallow"]
+    assert [rows[name][1] for name in ("ZFNet", "VGG-19", "GoogLeNet", "NEC-UIUC")] == [
+        8,
+        19,
+        22,
+        "shallow",
+    ]
     assert [row[1] for row in published_comparison.depth_rows()] == sorted(
         row[1] for row in published_comparison.depth_rows()
     )
@@ -75,4 +96,6 @@ def test_published_numbers_are_torchvisions() -> None:
         meta = models.get_model_weights(name).IMAGENET1K_V1.meta
         top1 = meta["_metrics"]["ImageNet-1K"]["acc@1"]
         assert row == {"parameters": meta["num_params"], "gmacs": meta["_ops"], "top1": top1}, name
-    assert published_comparison.PUBLISHED["imagenet"]["resnet50"]["gmacs"] == pytest.approx(4.09, abs=0.005)
+    assert published_comparison.PUBLISHED["imagenet"]["resnet50"]["gmacs"] == pytest.approx(
+        4.09, abs=0.005
+    )

@@ -80,7 +80,11 @@ def test_a_line_that_was_checked_on_a_gpu_alone(tmp_path: Path) -> None:
             if file == "speed":
                 found["machine"] = {"cpu": "test CPU", "gpu": "test GPU"}
                 placed = {"CUDAExecutionProvider": 18, "CPUExecutionProvider": 2}
-                found["files"][0] |= {"placement": placed, "on_cpu": ["SVMClassifier"], "cuda_graph": False}
+                found["files"][0] |= {
+                    "placement": placed,
+                    "on_cpu": ["SVMClassifier"],
+                    "cuda_graph": False,
+                }
             path.write_text(json.dumps(found))
     assert "CUDA\u00a0p50, batch\u00a01" in build(tmp_path)
     index = page(tmp_path)
@@ -92,7 +96,9 @@ def test_a_line_that_was_checked_on_a_gpu_alone(tmp_path: Path) -> None:
 def check_links(site: Path) -> int:
     """Every target is a file of the folder, an anchor of the page, or data; return how many were followed."""
     pages = {path.name: Links(path.read_text(encoding="utf-8")) for path in site.glob("*.html")}
-    ids = {name: {attributes.get("id") for _, attributes in page.tags} for name, page in pages.items()}
+    ids = {
+        name: {attributes.get("id") for _, attributes in page.tags} for name, page in pages.items()
+    }
     ids["compare.html"] |= {name.removesuffix(".html") for name in pages}  # its script reads them
     followed = 0
     for name, page in pages.items():
@@ -129,23 +135,51 @@ def test_half_made_shows_what_is_there_and_asks_for_the_rest(tmp_path: Path) -> 
 
 def test_all_made_shows_every_measurement(whole: Path) -> None:
     text = (whole / "table.txt").read_text(encoding="utf-8")
-    index, classifier, forecaster = (page(whole, name) for name in ("index", CLASSIFIER, FORECASTER))
-    assert "90.0 % [69.9, 97.2]" in index and "MSE 0.900 [0.699, 0.972]" in index and "0.123 ms" in index
-    assert "dvc repro infer@" not in index and "test CPU" in index and "1.0 ± .1" in index and "It holds." in index
+    index, classifier, forecaster = (
+        page(whole, name) for name in ("index", CLASSIFIER, FORECASTER)
+    )
+    assert (
+        "90.0 % [69.9, 97.2]" in index
+        and "MSE 0.900 [0.699, 0.972]" in index
+        and "0.123 ms" in index
+    )
+    assert (
+        "dvc repro infer@" not in index
+        and "test CPU" in index
+        and "1.0 ± .1" in index
+        and "It holds." in index
+    )
     assert "2 of 20 test images are answered wrongly" in classifier and "3.0e-07" in classifier
-    assert "infer images lenet5-digits out/lenet5-digits/data/raw" in classifier and "6 × 28 × 28" in classifier
-    assert "infer series tcn-waves out/tcn-waves/data/raw/*.csv" in forecaster and "7 (0.990)" in classifier
+    assert (
+        "infer images lenet5-digits out/lenet5-digits/data/raw" in classifier
+        and "6 × 28 × 28" in classifier
+    )
+    assert (
+        "infer series tcn-waves out/tcn-waves/data/raw/*.csv" in forecaster
+        and "7 (0.990)" in classifier
+    )
     assert "79\u00a0% of the test targets lie inside the 80\u00a0% interval" in forecaster
-    assert "Other precisions" in classifier and "Other precisions" not in forecaster  # there are none
-    assert "ETS (A,N,N)" in forecaster and "2.00 [1.50, 2.50]" in forecaster and "79.0 % [70.0, 88.0]" in forecaster
+    assert (
+        "Other precisions" in classifier and "Other precisions" not in forecaster
+    )  # there are none
+    assert (
+        "ETS (A,N,N)" in forecaster
+        and "2.00 [1.50, 2.50]" in forecaster
+        and "79.0 % [70.0, 88.0]" in forecaster
+    )
     assert "90.0 % [69.9, 97.2]" in text and "0.123 ms" in text
     assert check_links(whole / "out" / "report") > 20
 
 
 def test_explanations_are_shown_and_what_fails_its_check_is_marked(whole: Path) -> None:
-    index, classifier, forecaster = (page(whole, name) for name in ("index", CLASSIFIER, FORECASTER))
+    index, classifier, forecaster = (
+        page(whole, name) for name in ("index", CLASSIFIER, FORECASTER)
+    )
     assert "1.00 → 0.90 → 0.50</td>" in classifier and "✗ fails its sanity check" in classifier
-    assert "0.20 (+0.30 [+0.10, +0.50])" in classifier and "4 images of which one half is noise" in classifier
+    assert (
+        "0.20 (+0.30 [+0.10, +0.50])" in classifier
+        and "4 images of which one half is noise" in classifier
+    )
     assert "<td>guided backpropagation</td>" in index and ">0.80</td>" in index and "3.1 %" in index
     for name, text in ((CLASSIFIER, classifier), (FORECASTER, forecaster)):
         assert f"img/{name}.attribution.png" in text
@@ -161,14 +195,26 @@ def test_a_missing_picture_of_explain_is_pending(tmp_path: Path) -> None:
     check_links(tmp_path / "out" / "report")
 
 
-def test_pages_take_nothing_from_elsewhere_and_pictures_are_lazy_sized_and_described(whole: Path) -> None:
+def test_pages_take_nothing_from_elsewhere_and_pictures_are_lazy_sized_and_described(
+    whole: Path,
+) -> None:
     for name in ("index", "compare", "claims", "live", *RECIPES):
         assert "http:" not in page(whole, name) and "https:" not in page(whole, name)
-    images = [tag for name in ("index", *RECIPES) for kind, tag in Links(page(whole, name)).tags if kind == "img"]
+    images = [
+        tag
+        for name in ("index", *RECIPES)
+        for kind, tag in Links(page(whole, name)).tags
+        if kind == "img"
+    ]
     # small curves, study, verdict, landscape; of entries curves, noise, mistakes, four of the backtest, one of explain
     assert len(images) == 2 + 1 + 2 + 4 + 3 + 1 + 2 + 4 + 2
     for image in images:
-        assert image["loading"] == "lazy" and int(image["width"]) > 0 and int(image["height"]) > 0 and image["alt"]
+        assert (
+            image["loading"] == "lazy"
+            and int(image["width"]) > 0
+            and int(image["height"]) > 0
+            and image["alt"]
+        )
 
 
 def test_the_most_wrong_sample_comes_first_with_its_own_image(whole: Path) -> None:
@@ -176,7 +222,9 @@ def test_the_most_wrong_sample_comes_first_with_its_own_image(whole: Path) -> No
     answers = Entry(CLASSIFIER, RECIPES[CLASSIFIER], whole).answers
     assert error_analysis.most_wrong(answers["y"], answers["probabilities"]).tolist() == [5, 3]
     for place, row in enumerate((5, 3)):
-        with style.Image.open(whole / "out" / "report" / "img" / f"{CLASSIFIER}.wrong{place:02d}.png") as image:
+        with style.Image.open(
+            whole / "out" / "report" / "img" / f"{CLASSIFIER}.wrong{place:02d}.png"
+        ) as image:
             assert image.size == (112, 112) and np.unique(np.asarray(image)).tolist() == [row]
 
 
@@ -189,9 +237,14 @@ def test_confusion_counts_by_true_row_and_answered_column() -> None:
 def test_hostile_labels_stay_text(whole: Path) -> None:
     for name in RECIPES:
         html = Links(page(whole, name))
-        assert HOSTILE in html.text or name == FORECASTER  # its column names stand in a picture only
+        assert (
+            HOSTILE in html.text or name == FORECASTER
+        )  # its column names stand in a picture only
         scripts = [attributes for tag, attributes in html.tags if tag == "script"]
-        assert [found for found in scripts if found.get("type") != "application/json"] == [LIBRARY, {}]
+        assert [found for found in scripts if found.get("type") != "application/json"] == [
+            LIBRARY,
+            {},
+        ]
 
 
 @pytest.mark.slow
@@ -200,7 +253,9 @@ def test_a_removed_entry_is_gone(tmp_path: Path) -> None:
     build(tmp_path)
     text = build(tmp_path, (CLASSIFIER,))
     site = tmp_path / "out" / "report"
-    assert FORECASTER not in text + page(tmp_path) + (tmp_path / "results" / "README.md").read_text(encoding="utf-8")
+    assert FORECASTER not in text + page(tmp_path) + (tmp_path / "results" / "README.md").read_text(
+        encoding="utf-8"
+    )
     assert not [path for path in site.rglob("*") if FORECASTER in path.name]
 
 
@@ -220,7 +275,9 @@ def test_a_refused_entry_says_so(tmp_path: Path) -> None:
     write_data(tmp_path, CLASSIFIER, "classification", ["a", "b", "c"])
     write_check(tmp_path, CLASSIFIER, passed=False)
     build(tmp_path)
-    assert "✗ failed" in page(tmp_path) and "The gate of stage check refuses this entry: differs by 3e-07" in page(
+    assert "✗ failed" in page(
+        tmp_path
+    ) and "The gate of stage check refuses this entry: differs by 3e-07" in page(
         tmp_path, CLASSIFIER
     )
 
@@ -228,11 +285,15 @@ def test_a_refused_entry_says_so(tmp_path: Path) -> None:
 def test_a_damaged_file_is_an_error_with_its_cure(tmp_path: Path) -> None:
     write_all(tmp_path)
     (tmp_path / "results" / CLASSIFIER / "train.json").write_text("{")
-    with pytest.raises(StageError, match=r"train.json: expected JSON, .*dvc repro train@lenet5-digits"):
+    with pytest.raises(
+        StageError, match=r"train.json: expected JSON, .*dvc repro train@lenet5-digits"
+    ):
         build(tmp_path)
     write_train(tmp_path, CLASSIFIER)
     (tmp_path / "out" / CLASSIFIER / "check" / "test.npz").write_bytes(b"PK\3\4 half")
-    with pytest.raises(StageError, match=r"test.npz: expected arrays .*dvc repro check@lenet5-digits"):
+    with pytest.raises(
+        StageError, match=r"test.npz: expected arrays .*dvc repro check@lenet5-digits"
+    ):
         build(tmp_path)
 
 
@@ -243,9 +304,14 @@ def test_forty_entries_and_as_many_classes(tmp_path: Path) -> None:
     write_check(tmp_path, CLASSIFIER)
     path = tmp_path / "out" / CLASSIFIER / "check" / "test.npz"
     np.savez(path, y=np.arange(20), probabilities=np.eye(41, dtype=np.float32)[np.arange(20) + 1])
-    names = [CLASSIFIER, *[f"a-rather-long-architecture-name-{i:02d}-with-a-long-set" for i in range(39)]]
+    names = [
+        CLASSIFIER,
+        *[f"a-rather-long-architecture-name-{i:02d}-with-a-long-set" for i in range(39)],
+    ]
     report.build(names, {name: RECIPES[CLASSIFIER] for name in names}, {}, tmp_path)
-    assert page(tmp_path).count('<th scope="row"') == 40 + 2  # and the two files of the one that was checked
+    assert (
+        page(tmp_path).count('<th scope="row"') == 40 + 2
+    )  # and the two files of the one that was checked
     assert "Most frequent confusions" in page(tmp_path, CLASSIFIER)
     assert '<table class="confusion' not in page(tmp_path, CLASSIFIER)
 
@@ -259,5 +325,8 @@ def test_report_imports_neither_torch_nor_onnxruntime() -> None:
 
 def test_nodes_that_a_precision_merges_have_a_place_between() -> None:
     """Oracle: int8 has conv_q where fp16 has conv and relu; each order rises along the axis."""
-    graphs = [{"a": 1.0, "conv": 1.0, "relu": 1.0, "end": 1.0}, {"a": 1.0, "conv_q": 1.0, "end": 1.0}]
+    graphs = [
+        {"a": 1.0, "conv": 1.0, "relu": 1.0, "end": 1.0},
+        {"a": 1.0, "conv_q": 1.0, "end": 1.0},
+    ]
     assert tradeoff_plots.places(graphs) == {"a": 0, "conv": 1, "relu": 2, "end": 3, "conv_q": 0.5}

@@ -4,11 +4,25 @@ from pipeline.report import tables
 
 
 def test_numbers_are_scaled_to_three_digits() -> None:
-    numbers = {0: "0 ", 999: "999 ", 61706: "61.7 k", 423_400: "423 k", 999_600: "1.00 M", 134e6: "134 M"}
+    numbers = {
+        0: "0 ",
+        999: "999 ",
+        61706: "61.7 k",
+        423_400: "423 k",
+        999_600: "1.00 M",
+        134e6: "134 M",
+    }
     assert {number: tables.scaled(number) for number in numbers} == numbers
 
 
 def test_three_digits_and_all_before_the_point() -> None:
-    numbers = {1077.3: "1,077", 999.6: "1,000", 746.2: "746", 0.9: "0.900", -1234.5: "-1,234", 1.5e-7: "1.50e-07"}
+    numbers = {
+        1077.3: "1,077",
+        999.6: "1,000",
+        746.2: "746",
+        0.9: "0.900",
+        -1234.5: "-1,234",
+        1.5e-7: "1.50e-07",
+    }
     numbers |= {16: "16", 2_049_280: "2,049,280"}
     assert {number: tables.three(number) for number in numbers} == numbers

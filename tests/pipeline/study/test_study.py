@@ -32,7 +32,14 @@ DIGITS = {
     "claim": "cnn1 learns.",
     "recipe": "tiny",
     "seeds": [1],
-    "measures": ["accuracy", "training accuracy", "epochs to 90 %", "dead units", "near-zero weights", "parameters"],
+    "measures": [
+        "accuracy",
+        "training accuracy",
+        "epochs to 90 %",
+        "dead units",
+        "near-zero weights",
+        "parameters",
+    ],
     "curves": ["training error", "test error", "gradient at the start", "gradient at the end"],
     "settings": {"fcNN": {}, "cnn1": {"arch": "cnn1"}},
 }
@@ -58,12 +65,16 @@ def test_the_interval_of_a_mean() -> None:
     assert got == pytest.approx((np.mean(values), low, high), rel=1e-12)
     errors = [1e-3, 1e-2, 1e-4]
     got = study.interval(errors, "error")
-    low, high = np.exp(stats.t.interval(0.95, 2, loc=np.log(errors).mean(), scale=stats.sem(np.log(errors))))
+    low, high = np.exp(
+        stats.t.interval(0.95, 2, loc=np.log(errors).mean(), scale=stats.sem(np.log(errors)))
+    )
     assert got == pytest.approx((1e-3, low, high), rel=1e-9)
     assert study.interval([0.5], "share") == (0.5, 0.5, 0.5)
 
 
-def test_runs_are_made_once_and_again_where_they_change(loaded: params.Params, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_runs_are_made_once_and_again_where_they_change(
+    loaded: params.Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Counted at train.fit: 4 runs; none the second time; those of one setting when it changes. Same rows again."""
     fitted: list[str] = []
     real = loop.fit
@@ -80,7 +91,9 @@ def test_runs_are_made_once_and_again_where_they_change(loaded: params.Params, m
     fitted.clear()
     study.run_all("waves", changed, loaded)
     assert fitted == ["wide 1", "wide 2"]
-    values = [r["value"] for r in rows if r["setting"] == "narrow" and r["measure"] == "mse 10 ahead"]
+    values = [
+        r["value"] for r in rows if r["setting"] == "narrow" and r["measure"] == "mse 10 ahead"
+    ]
     assert len(set(values)) == 2  # the seeds differ
     rivals = ["last value", "seasonal naive", "AR(4)", "linear window"]
     assert [r["setting"] for r in rows[-4:]] == [f"{rival} (waves)" for rival in rivals]
@@ -92,7 +105,9 @@ def test_the_baselines_see_the_same_windows(loaded: params.Params) -> None:
     source, _ = prepare.make(recipe["data"])
     curves = source.x["test"].reshape(20, 60)
     expected = ((curves[:, 32:42] - curves[:, 31:32]) ** 2).mean()
-    assert study.rivals(source, ["mse 10 ahead"])["last value"]["mse 10 ahead"] == pytest.approx(expected, rel=1e-12)
+    assert study.rivals(source, ["mse 10 ahead"])["last value"]["mse 10 ahead"] == pytest.approx(
+        expected, rel=1e-12
+    )
 
 
 def test_forecasts_are_fed_back(loaded: params.Params) -> None:
@@ -114,7 +129,9 @@ def test_forecasts_are_fed_back(loaded: params.Params) -> None:
 def test_too_short_test_curves(loaded: params.Params) -> None:
     recipe = study.recipe_of(loaded.studies["waves"], {}, 1, loaded)
     source, _ = prepare.make(recipe["data"])
-    with pytest.raises(StageError, match="the test series have 60 samples, 132 are needed; set a longer `length:`"):
+    with pytest.raises(
+        StageError, match="the test series have 60 samples, 132 are needed; set a longer `length:`"
+    ):
         measures.first_windows(source, 100)
 
 
@@ -124,18 +141,24 @@ def test_a_measure_that_there_is_not(workspace: Path, measure: str) -> None:
     studies = {"waves": {**WAVES, "measures": [measure]}}
     YAML().dump(copy.deepcopy({**PARAMS, "studies": studies}), Path("params.yaml"))
     with pytest.raises(
-        ParamsError, match=rf"studies.waves.measures: '{measure}' is none for series data; .*mse 10 ahead"
+        ParamsError,
+        match=rf"studies.waves.measures: '{measure}' is none for series data; .*mse 10 ahead",
     ):
         params.load()
 
 
 def test_params_know_every_measure() -> None:
-    assert set(schema.MEASURES) == set(measures.MEASURES) and set(schema.CURVES) == set(measures.CURVES)
+    assert set(schema.MEASURES) == set(measures.MEASURES) and set(schema.CURVES) == set(
+        measures.CURVES
+    )
 
 
 def test_the_table(workspace: Path) -> None:
     """Oracle: written by hand; geometric mean of 1e-2 and 1e-4 is 1e-3."""
-    rows = [study.tidy("s", "a", seed, "mse 10 ahead", "", value) for seed, value in ((1, 1e-2), (2, 1e-4))]
+    rows = [
+        study.tidy("s", "a", seed, "mse 10 ahead", "", value)
+        for seed, value in ((1, 1e-2), (2, 1e-4))
+    ]
     rows.append(study.tidy("s", "last value", "", "mse 10 ahead", "", 0.123456789))
     described = {"claim": "It helps.", "seeds": [1, 2], "measures": ["mse 10 ahead"]}
     study.write_table("s", described, rows)
@@ -171,12 +194,19 @@ def test_the_stage_writes_table_and_picture(
     with (study.FOLDER / "digits.csv").open() as file:
         rows = list(csv.DictReader(file))
     values = {(r["setting"], r["measure"], r["x"]): float(r["value"]) for r in rows}
-    for setting, count in (("fcNN", 64 * 16 + 16 + 32 + 160 + 10), ("cnn1", 320 + 32 * 64 * 10 + 10)):
+    for setting, count in (
+        ("fcNN", 64 * 16 + 16 + 32 + 160 + 10),
+        ("cnn1", 320 + 32 * 64 * 10 + 10),
+    ):
         accuracy = values[setting, "accuracy", ""]
         assert accuracy > 0.5 and values[setting, "parameters", ""] == count
-        assert 1 - accuracy == pytest.approx(min(values[setting, "test error", str(k)] for k in (1, 2, 3)), abs=0.02)
+        assert 1 - accuracy == pytest.approx(
+            min(values[setting, "test error", str(k)] for k in (1, 2, 3)), abs=0.02
+        )
         assert values[setting, "training error", "3"] < values[setting, "training error", "1"]
-    places = [r["x"] for r in rows if (r["setting"], r["measure"]) == ("cnn1", "gradient at the start")]
+    places = [
+        r["x"] for r in rows if (r["setting"], r["measure"]) == ("cnn1", "gradient at the start")
+    ]
     assert places == ["0.0", "1.0"]
     assert "mean [95 % t interval] over seeds [1]." in capsys.readouterr().out
     assert Path("out/studies/digits.png").read_bytes().startswith(b"\x89PNG")
@@ -187,7 +217,9 @@ def test_lines_join_settings_and_the_others_are_levels(workspace: Path) -> None:
     from matplotlib.figure import Figure
 
     runs = [(k, name, seed) for k, name in enumerate("abcd") for seed in (1, 3)]
-    rows = [study.tidy("s", name, seed, "accuracy", "", k / 10 + seed / 100) for k, name, seed in runs]
+    rows = [
+        study.tidy("s", name, seed, "accuracy", "", k / 10 + seed / 100) for k, name, seed in runs
+    ]
     axis = Figure().add_subplot()
     plots.draw_lines(axis, "accuracy", {"up": ["a", "b"], "one": ["c"]}, study.summary(rows))
     drawn = {line.get_label(): line.get_xydata().tolist() for line in axis.get_lines()}
@@ -199,5 +231,7 @@ def test_lines_join_settings_and_the_others_are_levels(workspace: Path) -> None:
 
 def test_an_unknown_study(loaded: params.Params, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["study", "wave"])
-    with pytest.raises(StageError, match=r"usage: python -m pipeline.study NAME, .* one of: waves, digits$"):
+    with pytest.raises(
+        StageError, match=r"usage: python -m pipeline.study NAME, .* one of: waves, digits$"
+    ):
         study_main.main()

@@ -27,16 +27,45 @@ from pipeline.study import measures
 from pipeline.train import loop
 from pipeline.train.checkpoint import State
 
-STACK = {"in_channels": 1, "size": (9, 8), "classes": 3, "channels": 4, "kernels": [5, 3], "activation": "tanh"}
-CIFAR = {"family": "cifar", "depth": 20, "shortcut": "A", "batch_norm": True, "stride_in": "first", "zero_init": False}
+STACK = {
+    "in_channels": 1,
+    "size": (9, 8),
+    "classes": 3,
+    "channels": 4,
+    "kernels": [5, 3],
+    "activation": "tanh",
+}
+CIFAR = {
+    "family": "cifar",
+    "depth": 20,
+    "shortcut": "A",
+    "batch_norm": True,
+    "stride_in": "first",
+    "zero_init": False,
+}
 WEIGHTS = {"file": "published.pth", "licence": "own"}
-PUBLISHED = {"arch": "resnet", "net": CIFAR, "weights": WEIGHTS, "train": {"epochs": 0}, "data": IMAGE_RECIPE["data"]}
-FOLDER = {"source": "folder", "path": "photos", "labels": "imagenet", "validation": 2, "test": 2, "licence": "own"}
+PUBLISHED = {
+    "arch": "resnet",
+    "net": CIFAR,
+    "weights": WEIGHTS,
+    "train": {"epochs": 0},
+    "data": IMAGE_RECIPE["data"],
+}
+FOLDER = {
+    "source": "folder",
+    "path": "photos",
+    "labels": "imagenet",
+    "validation": 2,
+    "test": 2,
+    "licence": "own",
+}
 
 
 def run_of(recipe: dict[str, Any], source: dataset.Data | None = None) -> measures.Run:
     source = source or prepare.make(recipe["data"])[0]
-    return measures.Run(recipe, source, *loop.fit(recipe, source, on=torch.device("cpu"), label="tiny"))
+    return measures.Run(
+        recipe, source, *loop.fit(recipe, source, on=torch.device("cpu"), label="tiny")
+    )
 
 
 def classifier(net: nn.Module) -> modules.Classifier:
@@ -76,8 +105,12 @@ def test_t08_t09_pad_is_numpys(kind, mode):
     np.testing.assert_array_equal(stack.Pad(3, kind)(torch.from_numpy(x)), expected)
 
 
-NETS = {kind: lambda kind=kind: models.build("stack", **STACK, padding=kind) for kind in stack.PADDINGS}
-NETS["LRN"] = lambda: nn.Sequential(nn.Conv2d(1, 7, 3), layers.LocalResponseNorm(alpha=0.5), nn.Flatten())
+NETS = {
+    kind: lambda kind=kind: models.build("stack", **STACK, padding=kind) for kind in stack.PADDINGS
+}
+NETS["LRN"] = lambda: nn.Sequential(
+    nn.Conv2d(1, 7, 3), layers.LocalResponseNorm(alpha=0.5), nn.Flatten()
+)
 
 
 @pytest.mark.slow
@@ -85,19 +118,29 @@ NETS["LRN"] = lambda: nn.Sequential(nn.Conv2d(1, 7, 3), layers.LocalResponseNorm
 def test_t07_t09_t17_exported(kind):
     """Oracle: torch's answers to five images, at a batch other than the exported one. Measured: 6e-8 at most."""
     torch.manual_seed(0)
-    net, x = classifier(NETS[kind]()), np.random.default_rng(0).integers(0, 256, (5, 9, 8, 1), np.uint8)
+    net, x = (
+        classifier(NETS[kind]()),
+        np.random.default_rng(0).integers(0, 256, (5, 9, 8, 1), np.uint8),
+    )
     graph = export.to_onnx(net, x, "classification").SerializeToString()
-    (got,) = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"]).run(None, {"images": x})
+    (got,) = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"]).run(
+        None, {"images": x}
+    )
     np.testing.assert_allclose(got, export.answers(net, x)[0], rtol=0, atol=1e-6)
 
 
 def test_t17_gradient_of_local_response_norm():
     """Oracle: torch's layer, whose alpha is five times the paper's 1e-4; at the paper's own it is another layer."""
-    x = 50 * torch.randn(2, 8, 3, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    x = 50 * torch.randn(
+        2, 8, 3, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64
+    )
     x.requires_grad_()
     ours, theirs, naive = (
         torch.autograd.grad(norm(x).square().sum(), x)[0]
-        for norm in (layers.LocalResponseNorm(), *(nn.LocalResponseNorm(5, a, 0.75, 2.0) for a in (5e-4, 1e-4)))
+        for norm in (
+            layers.LocalResponseNorm(),
+            *(nn.LocalResponseNorm(5, a, 0.75, 2.0) for a in (5e-4, 1e-4)),
+        )
     )
     torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=0)
     assert (ours - naive).norm() > 0.1 * ours.norm()
@@ -108,7 +151,9 @@ def test_t23_t25_l1_makes_weights_sparse(resolved):
     """Oracle: the same six epochs on the digits without it, .003 of the weights near zero; .15 with L1, .11 elastic."""
     steady = {"epochs": 6, "schedule": "cosine", "choose": "last"}
     penalties = ({}, {"l1": 3e-3}, {"l1": 1e-3, "l2": 1e-2})
-    runs = [run_of(resolved(IMAGE_RECIPE, net={"dropout": 0.0}, train=steady | p)) for p in penalties]
+    runs = [
+        run_of(resolved(IMAGE_RECIPE, net={"dropout": 0.0}, train=steady | p)) for p in penalties
+    ]
     none, l1, elastic = map(measures.near_zero_weights, runs)
     assert none < 0.02 and l1 > 0.1 and elastic > 0.05
 
@@ -120,7 +165,9 @@ def test_t24_l2_spreads_weights_evenly(resolved, images_of):
     nothing. Measured: .93 without, .999 with L2, .70 with L1.
     """
     y = np.arange(600) // 3 % 2
-    source = images_of(np.broadcast_to(100 * y[:, None, None, None], (600, 4, 4, 1)).astype(np.uint8), y)
+    source = images_of(
+        np.broadcast_to(100 * y[:, None, None, None], (600, 4, 4, 1)).astype(np.uint8), y
+    )
     base = {"epochs": 20, "schedule": "cosine", "optimizer": "sgd", "lr": 0.05, "choose": "last"}
     net = {"hidden": [], "dropout": 0.0}
     none, l1, l2 = (
@@ -131,7 +178,8 @@ def test_t24_l2_spreads_weights_evenly(resolved, images_of):
 
 
 @pytest.mark.parametrize(
-    ("weight", "diffuseness", "near_zero"), [([[3.0, -3, 3, -3]], 1, 0), ([[0.0, 0, 5, 0]], 1 / 4, 3 / 4)]
+    ("weight", "diffuseness", "near_zero"),
+    [([[3.0, -3, 3, -3]], 1, 0), ([[0.0, 0, 5, 0]], 1 / 4, 3 / 4)],
 )
 def test_measures_of_weights(weight, diffuseness, near_zero):
     """By hand: equal sizes give 1, one of n gives 1/n; the bias does not count, a second layer does by its size."""
@@ -147,7 +195,9 @@ def test_epochs_to_settle(resolved):
     assert set(measures.epochs_to_settle(run)) == {"net.head.weight"}
     shape = run.net.state_dict()["net.head.weight"]
     for ends, settled in (([0, 3, 5, 7, 8], 3), ([0, 5, 3, 7, 8], 4), ([0, 0, 0, 0, 8], 5)):
-        run.state.snapshots = {str(k): {"net.head.weight": torch.full_like(shape, w)} for k, w in enumerate(ends)}
+        run.state.snapshots = {
+            str(k): {"net.head.weight": torch.full_like(shape, w)} for k, w in enumerate(ends)
+        }
         assert measures.epochs_to_settle(run) == {"net.head.weight": settled}
     run.state.snapshots.popitem()
     run.state.snapshots = dict(list(run.state.snapshots.items())[:2])
@@ -159,13 +209,18 @@ def test_dead_units(resolved, images_of):
     """By hand: one of four hidden units has weights 0 and bias -1, the others pass one pixel each: 1/4."""
     x = np.random.default_rng(0).integers(0, 256, (30, 2, 2, 1), np.uint8)
     hidden = nn.Linear(4, 4)
-    hidden.weight.data, hidden.bias.data = torch.diag(torch.tensor([1.0, 1, 1, 0])), torch.tensor([0.0, 0, 0, -1])
+    hidden.weight.data, hidden.bias.data = (
+        torch.diag(torch.tensor([1.0, 1, 1, 0])),
+        torch.tensor([0.0, 0, 0, -1]),
+    )
     net = classifier(nn.Sequential(nn.Flatten(), hidden, nn.ReLU(), nn.Linear(4, 2)))
     run = measures.Run(resolved(IMAGE_RECIPE), images_of(x, np.arange(30) // 3 % 2), net, State())
     assert measures.dead_units(run) == 1 / 4
 
 
-@pytest.mark.parametrize(("accuracies", "epochs"), [([0.5, 0.92, 0.8], 2), ([0.9], 1), ([0.5, 0.6], 3)])
+@pytest.mark.parametrize(
+    ("accuracies", "epochs"), [([0.5, 0.92, 0.8], 2), ([0.9], 1), ([0.5, 0.6], 3)]
+)
 def test_epochs_to_reach(accuracies, epochs):
     """By hand, for 90 %: the first epoch that has it; one more than were trained where none has."""
     state = State(history=[{"validation_accuracy": value} for value in accuracies])
@@ -181,7 +236,11 @@ class ThreeHeads(nn.Module):
 
     def forward(self, x: torch.Tensor) -> Any:
         rows = torch.ones(len(x), 1)
-        return (rows * self.own, rows * self.aside, rows * -self.aside) if self.training else rows * self.own
+        return (
+            (rows * self.own, rows * self.aside, rows * -self.aside)
+            if self.training
+            else rows * self.own
+        )
 
 
 def test_auxiliary_heads_count_three_tenths(resolved):
@@ -189,10 +248,14 @@ def test_auxiliary_heads_count_three_tenths(resolved):
     recipe, net = resolved(IMAGE_RECIPE), classifier(ThreeHeads()).train()
     x, y = torch.zeros(5, 1, 2, 2), torch.zeros(5, dtype=torch.int64)
     own, first, second = (np.log(np.exp(a) + 2) - a for a in (1, 2, -2))
-    assert loop.loss_of(recipe, net, x, y)[0].item() == pytest.approx(own + 0.3 * (first + second), rel=1e-6)
+    assert loop.loss_of(recipe, net, x, y)[0].item() == pytest.approx(
+        own + 0.3 * (first + second), rel=1e-6
+    )
     sgd = torch.optim.SGD(net.parameters(), lr=0.1)
     assert tuple(map(float, loop.step(recipe, net, sgd, x, y))) == pytest.approx((own, 5), rel=1e-6)
-    slope = [np.exp(a) / (np.exp(a) + 2) - 1 for a in (2, -2)]  # of the loss of class 0 by its logit
+    slope = [
+        np.exp(a) / (np.exp(a) + 2) - 1 for a in (2, -2)
+    ]  # of the loss of class 0 by its logit
     assert net.net.aside[0].item() == pytest.approx(2 - 0.1 * 0.3 * (slope[0] - slope[1]), rel=1e-6)
 
 
@@ -207,14 +270,21 @@ def test_published_weights_ship_as_they_are(resolved, tmp_path, monkeypatch):
     """Oracle: the file's own tensors, batch norm's statistics among them; one history row, of epoch 0."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     state, run = write_state(tmp_path / "published.pth", 1), run_of(resolved(PUBLISHED))
-    assert all(torch.equal(run.net.net.state_dict()[name], tensor) for name, tensor in state.items())
-    assert [row["epoch"] for row in run.state.history] == [0] and run.state.chosen is run.state.history[0]
+    assert all(
+        torch.equal(run.net.net.state_dict()[name], tensor) for name, tensor in state.items()
+    )
+    assert [row["epoch"] for row in run.state.history] == [
+        0
+    ] and run.state.chosen is run.state.history[0]
 
 
 @pytest.mark.parametrize(
     ("write", "sentence"),
     [
-        (lambda p: None, "weights: published.pth is not here nor below TORCH_HOME; put the state dict there, or leave"),
+        (
+            lambda p: None,
+            "weights: published.pth is not here nor below TORCH_HOME; put the state dict there, or leave",
+        ),
         (
             lambda p: p.write_bytes(pickle.dumps(Path(), 2)),
             r"weights: .*published.pth cannot be read .*; give the file that torch.save wrote",
@@ -256,7 +326,9 @@ def test_weights_inside_a_checkpoint_are_found(resolved, tmp_path, monkeypatch, 
     with monkeypatch.context() as patched:
         patched.setattr(network.models, "published", lambda arch, found, net: found)
         found = pretrained.published(resolved(PUBLISHED))
-    assert found.keys() == state.keys() and all(torch.equal(found[key], state[key]) for key in state)
+    assert found.keys() == state.keys() and all(
+        torch.equal(found[key], state[key]) for key in state
+    )
 
 
 def test_safetensors_are_refused_with_the_call_that_converts_them(resolved, tmp_path, monkeypatch):
@@ -279,13 +351,17 @@ def test_a_folder_named_by_imagenets_classes(resolved, photo_folder, monkeypatch
         names = [Path(sample.id).parent.name for sample in samples[split]]
         assert [{"tench": 0, "jean": 608}[name] for name in names] == source.y[split].tolist()
     root.joinpath("jean").rename(root / "jeans")
-    with pytest.raises(StageError, match="photos/jeans is named as no class of ImageNet; nearest of 1000: jean, "):
+    with pytest.raises(
+        StageError, match="photos/jeans is named as no class of ImageNet; nearest of 1000: jean, "
+    ):
         prepare.make(resolved(IMAGE_RECIPE, {"digits": FOLDER})["data"])
 
 
 def test_imagenets_statistics_are_for_colour(resolved):
     """Grey images have one channel, ImageNet's statistics three."""
-    with pytest.raises(load.ParamsError, match=r"data.colour: standardise: imagenet is for three channels; set rgb"):
+    with pytest.raises(
+        load.ParamsError, match=r"data.colour: standardise: imagenet is for three channels; set rgb"
+    ):
         resolved(IMAGE_RECIPE, data={"standardise": "imagenet"})
 
 
@@ -295,11 +371,20 @@ def test_names_leave_out_what_is_not_here(workspace, monkeypatch, capsys):
     for variable in ("DATA_ROOT", "TORCH_HOME"):
         monkeypatch.setenv(variable, str(workspace))
     photos = IMAGE_RECIPE | {"data": IMAGE_RECIPE["data"] | {"set": "photos"}}
-    recipes = copy.deepcopy({"tiny": IMAGE_RECIPE}) | copy.deepcopy({"published": PUBLISHED}) | {"photos": photos}
-    YAML().dump({"line": {}, "data": SETS | {"photos": FOLDER}, "models": recipes}, Path("params.yaml"))
+    recipes = (
+        copy.deepcopy({"tiny": IMAGE_RECIPE})
+        | copy.deepcopy({"published": PUBLISHED})
+        | {"photos": photos}
+    )
+    YAML().dump(
+        {"line": {}, "data": SETS | {"photos": FOLDER}, "models": recipes}, Path("params.yaml")
+    )
     params_main.main()
     out, err = capsys.readouterr()
-    assert out == "tiny=scratch\n" and err == "left out: published, photos: not below DATA_ROOT or TORCH_HOME\n"
+    assert (
+        out == "tiny=scratch\n"
+        and err == "left out: published, photos: not below DATA_ROOT or TORCH_HOME\n"
+    )
     Path("published.pth").touch()
     Path("photos").mkdir()
     params_main.main()

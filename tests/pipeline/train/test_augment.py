@@ -19,7 +19,9 @@ def build(images: torch.Tensor, **options: Any) -> augment.Augment:
 
 @pytest.fixture
 def images() -> torch.Tensor:
-    return torch.randint(0, 256, (12, 3, 8, 6), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
+    return torch.randint(
+        0, 256, (12, 3, 8, 6), generator=torch.Generator().manual_seed(1), dtype=torch.uint8
+    )
 
 
 def test_nothing_asked_for_changes_nothing(images: torch.Tensor) -> None:
@@ -32,7 +34,8 @@ def test_flips_are_flips(images: torch.Tensor, flip: str, axes: list[tuple[int, 
     """Each image is itself or its mirror image, and both happen."""
     after = build(images, flip=flip)(images)
     which = [
-        [torch.equal(a, b.flip([d - 1 for d in axis])) for axis in axes] for a, b in zip(after, images, strict=True)
+        [torch.equal(a, b.flip([d - 1 for d in axis])) for axis in axes]
+        for a, b in zip(after, images, strict=True)
     ]
     assert all(sum(row) == 1 for row in which)
     assert {row.index(True) for row in which} == {0, 1}
@@ -46,7 +49,9 @@ def test_both_flips_give_four_images(images: torch.Tensor) -> None:
     }
 
 
-@pytest.mark.parametrize("options", [{"rotate": 30}, {"shift": 0.5}, {"zoom": [0.5, 1.5]}, {"crop_pad": 3}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{"rotate": 30}, {"shift": 0.5}, {"zoom": [0.5, 1.5]}, {"crop_pad": 3}], ids=str
+)
 def test_every_image_has_its_own_draw(images: torch.Tensor, options: dict[str, Any]) -> None:
     """12 equal images become at least 8 different ones (a move has 49 or 63 places); the shape stays."""
     equal = images[:1].expand(12, -1, -1, -1)
@@ -57,7 +62,12 @@ def test_every_image_has_its_own_draw(images: torch.Tensor, options: dict[str, A
 
 @pytest.mark.parametrize(
     "options",
-    [{"rotate": 40}, {"zoom": [0.5, 1.5]}, {"shift": 0.4}, {"rotate": 170, "zoom": [0.5, 2.0], "shift": 0.3}],
+    [
+        {"rotate": 40},
+        {"zoom": [0.5, 1.5]},
+        {"shift": 0.4},
+        {"rotate": 170, "zoom": [0.5, 2.0], "shift": 0.3},
+    ],
     ids=str,
 )
 def test_affine_is_torchvisions(images: torch.Tensor, options: dict[str, Any]) -> None:
@@ -69,13 +79,19 @@ def test_affine_is_torchvisions(images: torch.Tensor, options: dict[str, Any]) -
     torch.manual_seed(5)
     after = change(images)
     torch.manual_seed(5)
-    turn, shift, scales = options.get("rotate", 0), options.get("shift", 0), options.get("zoom", (1, 1))
+    turn, shift, scales = (
+        options.get("rotate", 0),
+        options.get("shift", 0),
+        options.get("zoom", (1, 1)),
+    )
     ranges = ((-turn, turn), scales, (-shift, shift), (-shift, shift))
     angle, zoom, right, down = (torch.empty(len(images)).uniform_(*span) for span in ranges)
     for i, image in enumerate(images.float()):
         moved = [int((right[i] * 6).round()), int((down[i] * 8).round())]
         bilinear = InterpolationMode.BILINEAR
-        expected = affine(image, float(angle[i]), moved, float(zoom[i]), [0.0, 0.0], interpolation=bilinear)
+        expected = affine(
+            image, float(angle[i]), moved, float(zoom[i]), [0.0, 0.0], interpolation=bilinear
+        )
         torch.testing.assert_close(after[i], expected, rtol=0, atol=0.05)
 
 
@@ -94,7 +110,9 @@ def test_random_crops_are_the_image_moved_with_a_black_border(images: torch.Tens
     """crop_pad 2 on 8 x 8 gives 5 x 5 places, each a window of the padded image."""
     image = images[:1, :, :6, :6]
     padded = torch.nn.functional.pad(image, (2, 2, 2, 2))
-    windows = {padded[0, :, i : i + 6, j : j + 6].numpy().tobytes() for i in range(5) for j in range(5)}
+    windows = {
+        padded[0, :, i : i + 6, j : j + 6].numpy().tobytes() for i in range(5) for j in range(5)
+    }
     after = build(image, crop_pad=2)(image.expand(300, -1, -1, -1))
     assert {a.numpy().tobytes() for a in after} == windows
 
@@ -120,7 +138,14 @@ def test_colour_stays_within_grey_levels(images: torch.Tensor, channels: int) ->
 
 
 def test_the_seed_repeats_the_draws(images: torch.Tensor) -> None:
-    options = {"rotate": 10, "shift": 0.1, "zoom": [0.9, 1.1], "flip": "both", "crop_pad": 1, "colour": 0.1}
+    options = {
+        "rotate": 10,
+        "shift": 0.1,
+        "zoom": [0.9, 1.1],
+        "flip": "both",
+        "crop_pad": 1,
+        "colour": 0.1,
+    }
     change = build(images, **options)
     torch.manual_seed(3)
     first = change(images)

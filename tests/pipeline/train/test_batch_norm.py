@@ -19,12 +19,17 @@ Resolve = Callable[..., dict[str, Any]]
 def test_statistics_are_the_mean_over_batches_until_the_moving_average_has_arrived() -> None:
     """Oracle: numpy's mean of each batch's mean and unbiased variance, layer by layer in training mode."""
     torch.manual_seed(0)
-    net = nn.Sequential(nn.BatchNorm1d(3, momentum=0.01), nn.Linear(3, 2), nn.BatchNorm1d(2, momentum=0.01)).train()
+    net = nn.Sequential(
+        nn.BatchNorm1d(3, momentum=0.01), nn.Linear(3, 2), nn.BatchNorm1d(2, momentum=0.01)
+    ).train()
     batches = [torch.randn(8, 3) * 5 + 7 for _ in range(4)]
     net(batches[0])
     assert batch_norm.reestimate(net, net, batches)
     first, linear, second = net
-    expected = np.mean([b.numpy().mean(0) for b in batches], 0), np.mean([b.numpy().var(0, ddof=1) for b in batches], 0)
+    expected = (
+        np.mean([b.numpy().mean(0) for b in batches], 0),
+        np.mean([b.numpy().var(0, ddof=1) for b in batches], 0),
+    )
     np.testing.assert_allclose(first.running_mean, expected[0], rtol=1e-5)
     np.testing.assert_allclose(first.running_var, expected[1], rtol=1e-5)
     inner = []
@@ -32,9 +37,16 @@ def test_statistics_are_the_mean_over_batches_until_the_moving_average_has_arriv
         x = b.numpy().astype(np.float64)
         normal = (x - x.mean(0)) / np.sqrt(x.var(0) + first.eps)
         inner.append(normal @ linear.weight.detach().numpy().T + linear.bias.detach().numpy())
-    np.testing.assert_allclose(second.running_mean, np.mean([x.mean(0) for x in inner], 0), rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(second.running_var, np.mean([x.var(0, ddof=1) for x in inner], 0), rtol=1e-4)
-    assert [int(layer.num_batches_tracked) for layer in (first, second)] == [1, 1]  # the steps of training, no more
+    np.testing.assert_allclose(
+        second.running_mean, np.mean([x.mean(0) for x in inner], 0), rtol=1e-4, atol=1e-5
+    )
+    np.testing.assert_allclose(
+        second.running_var, np.mean([x.var(0, ddof=1) for x in inner], 0), rtol=1e-4
+    )
+    assert [int(layer.num_batches_tracked) for layer in (first, second)] == [
+        1,
+        1,
+    ]  # the steps of training, no more
     assert [layer.momentum for layer in (first, second)] == [0.01, 0.01]
 
 
@@ -54,7 +66,9 @@ def test_arrived_and_frozen_statistics_stay() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("batch", [8, 32])
-def test_forty_photos_of_two_colours_are_told_apart(tmp_path: Path, resolved: Resolve, batch: int) -> None:
+def test_forty_photos_of_two_colours_are_told_apart(
+    tmp_path: Path, resolved: Resolve, batch: int
+) -> None:
     """Red against green, 40 images, ten epochs: the moving average of Keras's momentum would still be at its start.
 
     Oracle: colours that no test image shares are told apart by any trained network; before, batch 32 answered one
@@ -74,7 +88,14 @@ def test_forty_photos_of_two_colours_are_told_apart(tmp_path: Path, resolved: Re
             "net": {"dropout": 0.3},
             "train": {"epochs": 10, "batch": batch},
         },
-        {"photos": {"source": "folder", "path": str(tmp_path / "photos"), "licence": "none", "test": 8}},
+        {
+            "photos": {
+                "source": "folder",
+                "path": str(tmp_path / "photos"),
+                "licence": "none",
+                "test": 8,
+            }
+        },
     )
     source, _ = prepare.make(recipe["data"])
     _, state = loop.fit(recipe, source, on=torch.device("cpu"), label="photos")

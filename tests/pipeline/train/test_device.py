@@ -30,7 +30,9 @@ def fit(recipe: dict[str, Any]) -> tuple[Any, loop.State]:
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
 def test_cuda_without_a_gpu() -> None:
-    with pytest.raises(StageError, match=r"asked for cuda, torch .*; check nvidia-smi, or set `device: cpu`"):
+    with pytest.raises(
+        StageError, match=r"asked for cuda, torch .*; check nvidia-smi, or set `device: cpu`"
+    ):
         device.choose("cuda")
     assert device.choose("auto") == device.choose("cpu") == CPU
 
@@ -43,7 +45,9 @@ def driver_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[int
         source, library = tmp_path / "driver.c", tmp_path / "libcuda.so.1"
         source.write_text(f"int cuDriverGetVersion(int *v) {{ *v = {version}; return 0; }}")
         subprocess.run(["cc", "-shared", "-o", library, source], check=True)
-        (tmp_path / "version").write_text("NVRM version: NVIDIA UNIX x86_64 Kernel Module  550.54.15\nGCC version 12.3")
+        (tmp_path / "version").write_text(
+            "NVRM version: NVIDIA UNIX x86_64 Kernel Module  550.54.15\nGCC version 12.3"
+        )
         monkeypatch.setattr(host, "DRIVER", str(library))
         monkeypatch.setattr(host, "DRIVER_FILE", str(tmp_path / "version"))
 
@@ -51,13 +55,18 @@ def driver_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[int
 
 
 @pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")
-@pytest.mark.skipif(torch.cuda.is_available() or not torch.version.cuda, reason="needs a CUDA build and no GPU")
+@pytest.mark.skipif(
+    torch.cuda.is_available() or not torch.version.cuda, reason="needs a CUDA build and no GPU"
+)
 def test_a_driver_that_is_too_old_is_named(driver_for: Callable[[int], None]) -> None:
     """Oracle: by hand. 12040 is CUDA 12.4, which does not run a build for CUDA 13; torch itself says no GPU."""
     driver_for(12040)
     built = torch.version.cuda.split(".")[0]
     reason = f"NVIDIA driver 550.54.15 supports CUDA 12.4, CUDA {built} is needed; update the driver to 580 or newer"
-    with pytest.raises(StageError, match=f"^asked for cuda, torch .* sees no GPU: the {reason}, or set `device: cpu`"):
+    with pytest.raises(
+        StageError,
+        match=f"^asked for cuda, torch .* sees no GPU: the {reason}, or set `device: cpu`",
+    ):
         device.choose("cuda")
     assert device.choose("auto") == CPU and device.describe(CPU, "auto").endswith(f"the {reason})")
     assert device.describe(CPU, "cpu") == "cpu"
@@ -87,13 +96,20 @@ def test_which_drivers_are_too_old(
 def test_no_driver_is_no_old_driver(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(host, "DRIVER", "libnone.so.1")
     monkeypatch.setattr(host, "DRIVER_FILE", "/none")
-    assert (host.driver_cuda(), host.driver_version(), host.old_driver("13.2")) == (None, None, None)
+    assert (host.driver_cuda(), host.driver_version(), host.old_driver("13.2")) == (
+        None,
+        None,
+        None,
+    )
 
 
 def test_a_gpu_that_torch_cannot_use(monkeypatch: pytest.MonkeyPatch) -> None:
     """Oracle: by hand. `auto` trains on the CPU and says why, where a GPU is seen."""
     monkeypatch.setattr(device, "old_driver", lambda built: None)
-    for seen, built, said in ((True, "13.2", "cannot use the GPU that is seen"), (True, None, "is a CPU-only build")):
+    for seen, built, said in (
+        (True, "13.2", "cannot use the GPU that is seen"),
+        (True, None, "is a CPU-only build"),
+    ):
         monkeypatch.setattr(device, "sees_gpu", lambda seen=seen: seen)
         monkeypatch.setattr(torch.version, "cuda", built)
         assert said in device.describe(CPU, "auto")
@@ -105,9 +121,15 @@ def test_a_gpu_that_torch_cannot_use(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("script", "said"),
     [
-        ("echo 550.54.15; echo 550.54.15", "all runs on the CPU: NVIDIA driver 550.54.15 is too old for CUDA {cuda}"),
+        (
+            "echo 550.54.15; echo 550.54.15",
+            "all runs on the CPU: NVIDIA driver 550.54.15 is too old for CUDA {cuda}",
+        ),
         ("echo 580.65.06", "NVIDIA GPU seen, driver 580.65.06; params.yaml has 'device: auto'"),
-        ("echo version mismatch; exit 18", "all runs on the CPU: nvidia-smi fails (version mismatch)"),
+        (
+            "echo version mismatch; exit 18",
+            "all runs on the CPU: nvidia-smi fails (version mismatch)",
+        ),
     ],
 )
 def test_make_says_what_the_driver_is_worth(tmp_path: Path, script: str, said: str) -> None:
@@ -116,14 +138,20 @@ def test_make_says_what_the_driver_is_worth(tmp_path: Path, script: str, said: s
     tool.write_text(f"#!/bin/sh\n{script}\n")
     tool.chmod(0o755)
     environment = os.environ | {"PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}
-    done = subprocess.run(["make", "welcome"], cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
-    cuda = re.findall(r"^nvidia-cuda-runtime==(\d+)", (ROOT / "requirements.lock").read_text(), re.M)[0]
+    done = subprocess.run(
+        ["make", "welcome"], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
+    )
+    cuda = re.findall(
+        r"^nvidia-cuda-runtime==(\d+)", (ROOT / "requirements.lock").read_text(), re.M
+    )[0]
     assert f"  device    {said.format(cuda=cuda)}" in done.stdout
     assert f"LEAST_DRIVER := {host.LEAST_DRIVER[int(cuda)]}\n" in (ROOT / "Makefile").read_text()
 
 
 @pytest.mark.long
-@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU, none is here")
+@pytest.mark.skipif(
+    shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU, none is here"
+)
 def test_a_compiled_network_trains_as_it_does(resolved: Resolve) -> None:
     """Oracle: eager, to the noise of float32 sums in another order; the weights bear the same names."""
     changes = {"net": {"dropout": 0.0}, "train": {"optimizer": "sgd", "lr": 0.05}}
@@ -139,7 +167,11 @@ def test_a_compiled_network_trains_as_it_does(resolved: Resolve) -> None:
     ("step_s", "steps", "compiled"), [(0.05, 7000, True), (0.05, 5000, False), (0.0, 10**6, False)]
 )
 def test_compiling_is_decided_after_twenty_steps(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], step_s: float, steps: int, compiled: bool
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    step_s: float,
+    steps: int,
+    compiled: bool,
 ) -> None:
     """Oracle: by hand. A fifth of 6,975 steps of 50 ms is 70 s, of 4,975 steps 50 s; compiling takes 60 s."""
     clock, calls = [0.0], []
@@ -155,21 +187,34 @@ def test_compiling_is_decided_after_twenty_steps(
     assert [timed(k) for k in range(40)] == ["loss"] * 40
     assert ([calls.index("compiled")] == [25]) if compiled else ("compiled" not in calls)
     what = "compiled from here on" if compiled else "not compiled"
-    assert f"tiny: a step takes {1000 * step_s:.1f} ms, {steps - 25:,} are left: {what}" in capsys.readouterr().err
+    assert (
+        f"tiny: a step takes {1000 * step_s:.1f} ms, {steps - 25:,} are left: {what}"
+        in capsys.readouterr().err
+    )
 
 
 @pytest.mark.parametrize(
     ("choice", "on", "deterministic", "expected"),
     [
         ("auto", "cpu", False, "loss"),
-        ("auto", "cuda", True, "loss"),  # two runs give equal numbers: nothing is decided by the clock
+        (
+            "auto",
+            "cuda",
+            True,
+            "loss",
+        ),  # two runs give equal numbers: nothing is decided by the clock
         ("auto", "cuda", False, "timed"),
         ("on", "cpu", True, "compiled"),
         ("off", "cuda", False, "loss"),
     ],
 )
 def test_when_a_network_is_compiled(
-    monkeypatch: pytest.MonkeyPatch, resolved: Resolve, choice: str, on: str, deterministic: bool, expected: str
+    monkeypatch: pytest.MonkeyPatch,
+    resolved: Resolve,
+    choice: str,
+    on: str,
+    deterministic: bool,
+    expected: str,
 ) -> None:
     """Oracle: by hand. A machine without a compiler trains as it is under `auto`, and is told the cure under `on`."""
     recipe = resolved(IMAGE_RECIPE, train={"compile": choice}) | {"deterministic": deterministic}
@@ -189,9 +234,14 @@ def test_when_a_network_is_compiled(
 
     assert loop.minimised(recipe, net, rows, rows, "tiny", 3) == "loss"
     assert done == ([expected] if expected != "loss" else [])
-    monkeypatch.setattr(device, "cannot_compile", lambda on: "a compiler (gcc) is missing; install one")
+    monkeypatch.setattr(
+        device, "cannot_compile", lambda on: "a compiler (gcc) is missing; install one"
+    )
     if choice == "on":
-        with pytest.raises(StageError, match=r"^train tiny: train.compile: on cannot be had, a compiler \(gcc\) is "):
+        with pytest.raises(
+            StageError,
+            match=r"^train tiny: train.compile: on cannot be had, a compiler \(gcc\) is ",
+        ):
             loop.minimised(recipe, net, rows, rows, "tiny", 3)
     else:
         done.clear()
@@ -204,7 +254,9 @@ def test_what_compiling_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, k
     variable = "CC" if kind == "cuda" else "CXX"
     monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert "is missing; install one, such as Debian's package g++" in str(device.cannot_compile(torch.device(kind)))
+    assert "is missing; install one, such as Debian's package g++" in str(
+        device.cannot_compile(torch.device(kind))
+    )
     compiler = tmp_path / "mine"
     compiler.write_text("#!/bin/sh\n")
     compiler.chmod(0o755)
@@ -217,11 +269,16 @@ def test_what_compiling_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, k
     assert device.cannot_compile(torch.device("cpu" if kind == "cpu" else kind)) is None
 
 
-def test_compile_on_without_a_compiler_is_one_sentence(resolved: Resolve, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compile_on_without_a_compiler_is_one_sentence(
+    resolved: Resolve, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Training itself says it before its first step, in place of a traceback out of torch."""
     monkeypatch.setenv("PATH", "/nowhere")
     monkeypatch.delenv("CXX", raising=False)
-    with pytest.raises(StageError, match=r"^train tiny: train.compile: on .* is missing; .* set train.compile: off$"):
+    with pytest.raises(
+        StageError,
+        match=r"^train tiny: train.compile: on .* is missing; .* set train.compile: off$",
+    ):
         fit(resolved(IMAGE_RECIPE, train={"compile": "on"}))
 
 
@@ -231,14 +288,23 @@ def test_an_operation_that_repeats_no_run_is_named(resolved: Resolve) -> None:
     device.prepare(recipe)
     x, places = torch.nn.functional.max_pool2d(torch.rand(1, 1, 4, 4), 2, return_indices=True)
     with (
-        pytest.raises(StageError, match=r"^train tiny: max_unpooling2d_forward_out .*; set `deterministic: false`"),
+        pytest.raises(
+            StageError,
+            match=r"^train tiny: max_unpooling2d_forward_out .*; set `deterministic: false`",
+        ),
         device.named_errors("train tiny", recipe, CPU),
     ):
         torch.nn.functional.max_unpool2d(x, places, 2)
-    with pytest.raises(RuntimeError, match="another"), device.named_errors("train tiny", recipe, CPU):
+    with (
+        pytest.raises(RuntimeError, match="another"),
+        device.named_errors("train tiny", recipe, CPU),
+    ):
         raise RuntimeError("another")
     with (
-        pytest.raises(StageError, match=r"^train tiny: cpu has too little memory; lower train.batch \(64\) or "),
+        pytest.raises(
+            StageError,
+            match=r"^train tiny: cpu has too little memory; lower train.batch \(64\) or ",
+        ),
         device.named_errors("train tiny", recipe, CPU),
     ):
         raise torch.OutOfMemoryError("CUDA out of memory")
@@ -248,7 +314,9 @@ def test_an_operation_that_repeats_no_run_is_named(resolved: Resolve) -> None:
 def test_adaptive_pooling_is_refused_before_training_on_a_gpu(resolved: Resolve) -> None:
     """Oracle: torch's list. Refused before the network is moved to the GPU, which is not here; not so without it."""
     digits = {"set": "digits", "size": [64, 64], "colour": "rgb"}
-    recipe = resolved({"arch": "zoo", "data": digits, "net": {"name": "alexnet"}, "train": {"epochs": 1}})
+    recipe = resolved(
+        {"arch": "zoo", "data": digits, "net": {"name": "alexnet"}, "train": {"epochs": 1}}
+    )
     source = data.make(recipe["data"])[0]
     sentence = r"^train tiny: the gradient of net.net.avgpool .* differs from run to run .*; set `deterministic: false`"
     with pytest.raises(StageError, match=sentence):
@@ -280,4 +348,6 @@ def test_evaluation_computes_in_float32(monkeypatch: pytest.MonkeyPatch, resolve
     monkeypatch.setattr(loop.network, "build", watched)
     for base in (IMAGE_RECIPE, SERIES_RECIPE):
         fit(resolved(base, train={"precision": "bf16"}))
-    assert (True, torch.bfloat16) in seen and {dtype for training, dtype in seen if not training} == {torch.float32}
+    assert (True, torch.bfloat16) in seen and {
+        dtype for training, dtype in seen if not training
+    } == {torch.float32}

@@ -31,7 +31,15 @@ LAUNCHER = ("-m", "torch.distributed.run", "--standalone", "--local-addr=localho
 # step differs by some 1e-7 of a weight, and 21 steps make less than a hundred times that of a loss.
 NOISE = 1e-5
 STACK = {"channels": 4, "kernels": [3, 3], "activation": "relu", "padding": "zeros"}
-BUSY = {"batch": 61, "optimizer": "sgd", "lr": 0.05, "clip_norm": 1.0, "l1": 1e-4, "l2": 1e-4, "schedule": "onecycle"}
+BUSY = {
+    "batch": 61,
+    "optimizer": "sgd",
+    "lr": 0.05,
+    "clip_norm": 1.0,
+    "l1": 1e-4,
+    "l2": 1e-4,
+    "schedule": "onecycle",
+}
 ALL_AUGMENTED = {"rotate": 10, "shift": 0.1, "flip": "horizontal", "crop_pad": 1, "colour": 0.1}
 Resolve = Callable[..., dict[str, Any]]
 
@@ -40,7 +48,9 @@ Resolve = Callable[..., dict[str, Any]]
 def recipes(resolved: Resolve) -> dict[str, Any]:
     """400 digits in batches of 61: six of 31 and 30 rows in each process, and one of 34."""
     images = {**IMAGE_RECIPE, "arch": "stack", "net": STACK}
-    tuned = check_section("head", {"kind": "softmax", "stages": 2, "first": 1, "batch_norm": "trained"}, HEAD)
+    tuned = check_section(
+        "head", {"kind": "softmax", "stages": 2, "first": 1, "batch_norm": "trained"}, HEAD
+    )
     return {
         "images": resolved(images, train={**BUSY, "augment": ALL_AUGMENTED}),
         "series": resolved(SERIES_RECIPE),
@@ -56,21 +66,37 @@ def test_two_processes_train_as_one(recipes: dict[str, Any], tmp_path: Path) -> 
     (tmp_path / "given.json").write_text(json.dumps(recipes))
     found = {}
     for count in (1, 2):
-        answer, words = tmp_path / f"{count}.json", [*LAUNCHER, "--nproc-per-node=2"] if count == 2 else []
+        answer, words = (
+            tmp_path / f"{count}.json",
+            [*LAUNCHER, "--nproc-per-node=2"] if count == 2 else [],
+        )
         words = [sys.executable, *words, str(TOGETHER), str(tmp_path / "given.json"), str(answer)]
-        strict = {**os.environ, "PYTHONWARNINGS": "error::FutureWarning"}  # torch 2.15 has given an option another name
-        subprocess.run(words, cwd=ROOT, check=True, capture_output=True, text=True, timeout=600, env=strict)
+        strict = {
+            **os.environ,
+            "PYTHONWARNINGS": "error::FutureWarning",
+        }  # torch 2.15 has given an option another name
+        subprocess.run(
+            words, cwd=ROOT, check=True, capture_output=True, text=True, timeout=600, env=strict
+        )
         found[count] = json.loads(answer.read_text())
-    assert found[2].pop("too few")["error"].endswith("2 processes share 3 rows, expected two each; lower `processes:`")
+    assert (
+        found[2]
+        .pop("too few")["error"]
+        .endswith("2 processes share 3 rows, expected two each; lower `processes:`")
+    )
     for name in found[2]:
         one, two = found[1][name], found[2][name]
         assert two["apart"] == 0  # weights and statistics are the same in both, to the bit
         for key in ("history", "gradients"):
             for a, b in zip(one[key], two[key], strict=True):
                 loose = name == "batch norm"
-                assert a.keys() == b.keys() and (loose or b == pytest.approx(a, rel=NOISE, abs=1e-7)), (name, a, b)
+                assert a.keys() == b.keys() and (
+                    loose or b == pytest.approx(a, rel=NOISE, abs=1e-7)
+                ), (name, a, b)
         if name != "batch norm":
-            torch.testing.assert_close(torch.tensor(two["weights"]), torch.tensor(one["weights"]), rtol=0, atol=1e-5)
+            torch.testing.assert_close(
+                torch.tensor(two["weights"]), torch.tensor(one["weights"]), rtol=0, atol=1e-5
+            )
     ends = [found[count]["batch norm"]["history"][-1]["validation_loss"] for count in (1, 2)]
     assert ends[1] == pytest.approx(ends[0], rel=0.2) and ends[0] != ends[1]
 
@@ -81,7 +107,11 @@ def lay_out(folder: Path, recipe: dict[str, Any], processes: int) -> None:
     place.mkdir(parents=True, exist_ok=True)
     (place / "data.json").write_text(json.dumps({"data": recipe["data"]}))
     keys = ("arch", "net", "train", "weights", "head")
-    parts = {key: recipe[key] for key in keys} | {"device": "cpu", "deterministic": True, "threads": 1}
+    parts = {key: recipe[key] for key in keys} | {
+        "device": "cpu",
+        "deterministic": True,
+        "threads": 1,
+    }
     (place / "train.json").write_text(json.dumps(parts | {"processes": processes}))
     source = prepare.make(recipe["data"])[0]
     (folder / "out/tiny/data").mkdir(parents=True)
@@ -91,7 +121,9 @@ def lay_out(folder: Path, recipe: dict[str, Any], processes: int) -> None:
 
 def train_stage(folder: Path) -> subprocess.Popen[str]:
     words = [sys.executable, "-m", "pipeline.train", "tiny"]
-    return subprocess.Popen(words, cwd=folder, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": "."})
+    return subprocess.Popen(
+        words, cwd=folder, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": "."}
+    )
 
 
 def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
@@ -112,7 +144,9 @@ def workers(of: subprocess.Popen[str]) -> dict[str, psutil.Process]:
 @pytest.mark.long
 def test_one_of_two_processes_is_killed(resolved: Resolve, workspace: Path) -> None:
     """Oracle: the same two processes, left alone. The killed run says what happened, leaves no process, and goes on."""
-    recipe = resolved(IMAGE_RECIPE, train={"epochs": 150, "choose": "last", "augment": {"rotate": 10}})
+    recipe = resolved(
+        IMAGE_RECIPE, train={"epochs": 150, "choose": "last", "augment": {"rotate": 10}}
+    )
     lay_out(workspace, recipe, 2)
     assert ended(train_stage(workspace))[0] == 0
     train, results = workspace / "out/tiny/train", workspace / "results/tiny/train.json"
@@ -129,7 +163,10 @@ def test_one_of_two_processes_is_killed(resolved: Resolve, workspace: Path) -> N
     code, said = ended(broken)
     assert code == 1
     cure = "and the others were stopped; `dvc repro` goes on from the last checkpoint"
-    assert said.splitlines()[-1] == f"error: train tiny: process 2 of 2 was ended by SIGKILL (is there memory?), {cure}"
+    assert (
+        said.splitlines()[-1]
+        == f"error: train tiny: process 2 of 2 was ended by SIGKILL (is there memory?), {cure}"
+    )
     assert "Traceback" not in said and not any(process.is_running() for process in both.values())
     code, said = ended(train_stage(workspace))
     assert code == 0 and said.count("from the checkpoint of an interrupted run") == 1
@@ -141,9 +178,13 @@ def test_one_of_two_processes_is_killed(resolved: Resolve, workspace: Path) -> N
 @pytest.mark.long
 def test_what_a_process_says_is_said_once(resolved: Resolve, workspace: Path) -> None:
     """Oracle: the sentence of one process; ranks are not a reader's concern. No traceback, no second copy."""
-    lay_out(workspace, resolved(IMAGE_RECIPE, train={"optimizer": "sgd", "lr": 1e30, "epochs": 20}), 2)
+    lay_out(
+        workspace, resolved(IMAGE_RECIPE, train={"optimizer": "sgd", "lr": 1e30, "epochs": 20}), 2
+    )
     code, said = ended(train_stage(workspace))
-    assert code == 1 and said.count("the loss is not finite in epoch") == 1 and "Traceback" not in said
+    assert (
+        code == 1 and said.count("the loss is not finite in epoch") == 1 and "Traceback" not in said
+    )
     assert said.splitlines()[-1].startswith("error: train tiny: the loss is not finite in epoch ")
 
 
@@ -158,11 +199,17 @@ def test_the_cause_is_the_process_that_said_why() -> None:
     assert distributed.cause({0: killed, 1: told}, 2, "train x") == "train tiny: no: memory"
     stopped = failure(-15, "Signal 15", "SIGTERM")
     killed_third = distributed.cause({0: follower, 1: stopped, 2: killed}, 3, "train x")
-    assert killed_third.startswith("train x: process 3 of 3 was ended by SIGKILL (is there memory?), and")
-    assert distributed.cause({0: stopped, 1: follower}, 2, "train x").startswith("train x: process 2 of 2 failed, as")
+    assert killed_third.startswith(
+        "train x: process 3 of 3 was ended by SIGKILL (is there memory?), and"
+    )
+    assert distributed.cause({0: stopped, 1: follower}, 2, "train x").startswith(
+        "train x: process 2 of 2 failed, as"
+    )
 
 
-def test_processes_reach_the_stage_and_one_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_processes_reach_the_stage_and_one_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Oracle: by hand. One process is what every entry had before the key was there."""
     monkeypatch.chdir(ROOT)
     text = (ROOT / "params.yaml").read_text()

@@ -29,8 +29,12 @@ def test_a_task_of_some_classes_and_few_images(built, resolved: Resolve) -> None
     """Labels are renumbered in the order asked for; only training is thinned; the draw follows its seed."""
     made, source = built("linear")
     assert source.about["labels"] == ["9", "7", "5"]
-    assert np.bincount(source.y["train"]).tolist() == [12, 12, 12] and len(source.x["validation"]) > 25
-    whole = prepare.make(resolved(IMAGE_RECIPE, SPECS | {"digits": LOW | {"classes": None}})["data"])[0]
+    assert (
+        np.bincount(source.y["train"]).tolist() == [12, 12, 12] and len(source.x["validation"]) > 25
+    )
+    whole = prepare.make(
+        resolved(IMAGE_RECIPE, SPECS | {"digits": LOW | {"classes": None}})["data"]
+    )[0]
     nine = {x.tobytes() for x, y in zip(whole.x["train"], whole.y["train"], strict=True) if y == 9}
     assert {x.tobytes() for x in source.x["train"][source.y["train"] == 0]} <= nine
     other = made["data"] | {"spec": made["data"]["spec"] | {"draw": 5}}
@@ -40,7 +44,9 @@ def test_a_task_of_some_classes_and_few_images(built, resolved: Resolve) -> None
 
 def test_an_unknown_class_names_those_there_are(resolved: Resolve) -> None:
     spec = load.check_set("high", HIGH | {"classes": ["9", "x"]})
-    with pytest.raises(StageError, match=r"data.classes: 'x' is no class of the set; choices: 0, 1, 2"):
+    with pytest.raises(
+        StageError, match=r"data.classes: 'x' is no class of the set; choices: 0, 1, 2"
+    ):
         prepare.make({**resolved(BASE, SPECS)["data"], "spec": spec})
 
 
@@ -54,31 +60,56 @@ def test_another_camera(resolved: Resolve) -> None:
         return np.asarray(corruptions.through(picture, plain | options, 1, 2, (0, 0, 0)), float)
 
     assert (seen() == before).all()
-    assert seen(blur=2.0).mean() == pytest.approx(before.mean(), abs=1.5) and seen(blur=2.0).std() < before.std() / 3
+    assert (
+        seen(blur=2.0).mean() == pytest.approx(before.mean(), abs=1.5)
+        and seen(blur=2.0).std() < before.std() / 3
+    )
     assert (seen(noise=9.0) - before).std() == pytest.approx(9, rel=0.05)
-    np.testing.assert_allclose(seen(colour=[1, 0.5, 0])[..., 1], np.rint(before[..., 1] / 2), atol=1)
+    np.testing.assert_allclose(
+        seen(colour=[1, 0.5, 0])[..., 1], np.rint(before[..., 1] / 2), atol=1
+    )
     mixed = seen(scramble=True)
-    assert (mixed != before).any() and (np.sort(mixed, axis=None) == np.sort(before, axis=None)).all()
+    assert (mixed != before).any() and (
+        np.sort(mixed, axis=None) == np.sort(before, axis=None)
+    ).all()
     assert (seen(scramble=True, noise=3.0) == seen(scramble=True, noise=3.0)).all()
     spec = load.check_set("low", LOW | {"camera": {"scramble": True}})
     given = resolved(BASE, SPECS)["data"]
-    whole, other = (prepare.make({**given, "spec": s})[0].x["test"].reshape(-1, 64) for s in (given["spec"], spec))
+    whole, other = (
+        prepare.make({**given, "spec": s})[0].x["test"].reshape(-1, 64)
+        for s in (given["spec"], spec)
+    )
     assert (other != whole).any() and (np.sort(other) == np.sort(whole)).all()
 
 
 def write_turned_jpeg(path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
-    Image.fromarray(np.random.default_rng(1).integers(0, 256, (6, 9, 3), np.uint8)).save(path, exif=exif)
+    Image.fromarray(np.random.default_rng(1).integers(0, 256, (6, 9, 3), np.uint8)).save(
+        path, exif=exif
+    )
 
 
 @pytest.mark.parametrize(
     ("name", "write"),
     [
-        ("deep.png", lambda p: Image.fromarray((1213 * np.arange(54)).astype(np.uint16).reshape(6, 9)).save(p)),
-        ("clear.png", lambda p: Image.fromarray(np.arange(216, dtype=np.uint8).reshape(6, 9, 4)).save(p)),
+        (
+            "deep.png",
+            lambda p: Image.fromarray((1213 * np.arange(54)).astype(np.uint16).reshape(6, 9)).save(
+                p
+            ),
+        ),
+        (
+            "clear.png",
+            lambda p: Image.fromarray(np.arange(216, dtype=np.uint8).reshape(6, 9, 4)).save(p),
+        ),
         ("turned.jpg", write_turned_jpeg),
-        ("palette.gif", lambda p: Image.fromarray(np.arange(54, dtype=np.uint8).reshape(6, 9)).convert("P").save(p)),
+        (
+            "palette.gif",
+            lambda p: (
+                Image.fromarray(np.arange(54, dtype=np.uint8).reshape(6, 9)).convert("P").save(p)
+            ),
+        ),
     ],
 )
 @pytest.mark.parametrize("colour", ["grey", "rgb"])
@@ -109,16 +140,27 @@ def test_a_recipe_takes_its_backbones_network_and_contract(built, resolved: Reso
         ({"needs": "linear"}, "models.linear.needs: no other recipe 'linear'"),
         ({"arch": "cnn2"}, "models.linear: expected one of arch, needs, backbone, got more"),
         ({"head": None}, None),
-        ({"data": {"set": "high", "size": [9, 9]}}, r"data.size: expected \[8, 8\] as its backbone base takes"),
-        ({"head": {"kind": "forests"}}, "head.kind: unknown value 'forests'; did you mean 'forest'"),
+        (
+            {"data": {"set": "high", "size": [9, 9]}},
+            r"data.size: expected \[8, 8\] as its backbone base takes",
+        ),
+        (
+            {"head": {"kind": "forests"}},
+            "head.kind: unknown value 'forests'; did you mean 'forest'",
+        ),
         (
             {"head": {"kind": "softmax", "stages": "most"}},
             "head.stages: expected a number of stages or `all`, got 'most'",
         ),
-        ({"head": {"kind": "softmax"}}, "head.kind: softmax is trained by the loop; give `train.epochs`"),
+        (
+            {"head": {"kind": "softmax"}},
+            "head.kind: softmax is trained by the loop; give `train.epochs`",
+        ),
     ],
 )
-def test_recipes_that_cannot_be(resolved: Resolve, change: dict[str, Any], sentence: str | None) -> None:
+def test_recipes_that_cannot_be(
+    resolved: Resolve, change: dict[str, Any], sentence: str | None
+) -> None:
     models = {**TRANSFERS, "linear": {**TRANSFERS["linear"], **change}}
     if sentence is None:
         models["linear"].pop("head")
@@ -153,8 +195,16 @@ def test_all_but_the_last_layer_is_taken_over(built, base_state: dict[str, torch
             5,
             "2 others, which start at random, 0 train within 5 epochs; set head",
         ),
-        ({"copied": 6, "stages": 4, "unfreeze": 2}, 5, "4 others, which start at random, 3 train within 5 epochs"),
-        ({"copied": 11}, 5, "head.copied: 11 asked for, the backbone has 10: features.0, features.1, "),
+        (
+            {"copied": 6, "stages": 4, "unfreeze": 2},
+            5,
+            "4 others, which start at random, 3 train within 5 epochs",
+        ),
+        (
+            {"copied": 11},
+            5,
+            "head.copied: 11 asked for, the backbone has 10: features.0, features.1, ",
+        ),
         ({"copied": "all", "stages": 0}, 5, ""),
         ({"copied": 0, "stages": "all"}, 5, ""),
     ],
@@ -196,13 +246,29 @@ def test_some_stages_are_copied_and_known_classes_keep_their_weights(built, base
     torch.manual_seed(0)
     net = network.build(made, source)
     pretrained.start(net, made, ["9", "3", "5"], base_state)
-    same = {key for key, tensor in net.state_dict().items() if torch.equal(tensor, base_state.state[key])}
-    parts = {key.rsplit(".", 1)[0] for key in same if key.startswith("net.features") and key.endswith("weight")}
-    norms = {f"net.features.{k}" for k in (8, 11, 16)}  # a fresh norm's weights are ones, as they were in the beginning
+    same = {
+        key
+        for key, tensor in net.state_dict().items()
+        if torch.equal(tensor, base_state.state[key])
+    }
+    parts = {
+        key.rsplit(".", 1)[0]
+        for key in same
+        if key.startswith("net.features") and key.endswith("weight")
+    }
+    norms = {
+        f"net.features.{k}" for k in (8, 11, 16)
+    }  # a fresh norm's weights are ones, as they were in the beginning
     assert parts - norms == {f"net.features.{k}" for k in (0, 1, 3, 4)}
     rows = net.net.head.weight
     assert torch.equal(rows[1], base_state.state["net.head.weight"][3])
-    assert not torch.isclose(rows[[0, 2]], base_state.state["net.head.weight"][:, None].repeat(1, 2, 1)).all(2).any()
+    assert (
+        not torch.isclose(
+            rows[[0, 2]], base_state.state["net.head.weight"][:, None].repeat(1, 2, 1)
+        )
+        .all(2)
+        .any()
+    )
 
 
 def test_keys_that_do_not_match_are_named(built, base_state: dict[str, torch.Tensor]) -> None:
@@ -213,13 +279,19 @@ def test_keys_that_do_not_match_are_named(built, base_state: dict[str, torch.Ten
         match=r"base does not fit models/cnn2.py: missing mean, scale, .* and \d+ more; "
         r"unexpected .*; was module.mean meant for mean\?",
     ):
-        pretrained.start(network.build(made, source), made, [], pretrained.Base(wrong, base_state.labels))
+        pretrained.start(
+            network.build(made, source), made, [], pretrained.Base(wrong, base_state.labels)
+        )
 
 
 def test_a_file_without_counters_of_batches_fits(built, base_state: pretrained.Base) -> None:
     """Networks saved before PyTorch 0.4.1 have none; everything else is still asked for."""
     made, source = built("tuned")
-    old = {key: tensor for key, tensor in base_state.state.items() if not key.endswith("num_batches_tracked")}
+    old = {
+        key: tensor
+        for key, tensor in base_state.state.items()
+        if not key.endswith("num_batches_tracked")
+    }
     assert len(old) < len(base_state.state)
     net = network.build(made, source)
     pretrained.start(net, made, [], pretrained.Base(old, base_state.labels))
@@ -249,7 +321,8 @@ def test_features_of_a_layer(built, base_state: dict[str, torch.Tensor], tmp_pat
     found = features.compute(features.Backbone(net, "features.0"), images[:5], "v", CPU)
     torch.testing.assert_close(torch.from_numpy(found), maps[-1].mean((2, 3)), rtol=1e-5, atol=1e-6)
     with pytest.raises(
-        StageError, match=r"head.layer: no layer 'conv9'; there are penultimate, features.0, features.1"
+        StageError,
+        match=r"head.layer: no layer 'conv9'; there are penultimate, features.0, features.1",
     ):
         features.Backbone(net, "conv9")
 
@@ -274,7 +347,9 @@ def test_features_go_on_where_they_stopped(built, base_state, tmp_path: Path, mo
     done = len(seen)
     again = features.compute(backbone, images, "v", CPU, file)
     hook.remove()
-    assert isinstance(again, np.memmap) and len(seen) - done == 1 + len(images) - 18  # one to see the width
+    assert (
+        isinstance(again, np.memmap) and len(seen) - done == 1 + len(images) - 18
+    )  # one to see the width
     np.testing.assert_allclose(again, whole, rtol=1e-5, atol=1e-6)
 
 
@@ -304,7 +379,12 @@ def phases(net: Any, head: dict[str, Any], epochs: int) -> list[int]:
     for epoch in range(epochs):
         net.train()
         finetune.set_phase(net, head, epoch)
-        found.append(sum(all(p.requires_grad for p in part.parameters()) for part in modules.stages(net.net).values()))
+        found.append(
+            sum(
+                all(p.requires_grad for p in part.parameters())
+                for part in modules.stages(net.net).values()
+            )
+        )
     return found
 
 
@@ -315,11 +395,19 @@ def test_a_schedule_of_unfreezing(built, base_state) -> None:
     assert phases(net, made["head"], 9) == [0, 0, 1, 1, 2, 2, 3, 3, 3]
     assert phases(net, made["head"] | {"unfreeze": 0, "stages": "all"}, 4) == [0, 0, 10, 10]
     net.train()
-    finetune.set_phase(net, made["head"] | {"batch_norm": "trained"}, 3)  # the last stage, a norm, and its dropout
+    finetune.set_phase(
+        net, made["head"] | {"batch_norm": "trained"}, 3
+    )  # the last stage, a norm, and its dropout
     assert [k for k, part in enumerate(net.net.features) if part.training] == [16, 17, 18]
-    names = [name for name, part in modules.stages(net.net).items() if part in finetune.tuned(net, made["head"])]
+    names = [
+        name
+        for name, part in modules.stages(net.net).items()
+        if part in finetune.tuned(net, made["head"])
+    ]
     assert names == ["features.11", "features.15", "features.16"]
-    with pytest.raises(StageError, match=r"head.stages: 11 asked for, the backbone has 10: features.0, "):
+    with pytest.raises(
+        StageError, match=r"head.stages: 11 asked for, the backbone has 10: features.0, "
+    ):
         finetune.tuned(net, made["head"] | {"stages": 11})
 
 
@@ -328,9 +416,15 @@ def test_what_is_frozen_does_not_move(built, base_state, batch_norm: str) -> Non
     """R05, R06: after two epochs only the head and the last two stages differ; statistics only where asked for."""
     made, source = built("tuned", batch_norm=batch_norm)
     net, _ = loop.fit(made, source, on=CPU, label="tuned", base=base_state)
-    same = {key for key, tensor in net.state_dict().items() if torch.equal(tensor, base_state.state[key])}
+    same = {
+        key
+        for key, tensor in net.state_dict().items()
+        if torch.equal(tensor, base_state.state[key])
+    }
     moved = set(base_state.state) - same - {"net.head.weight", "net.head.bias"}
-    statistics = {f"net.features.16.{part}" for part in ("running_mean", "running_var", "num_batches_tracked")}
+    statistics = {
+        f"net.features.16.{part}" for part in ("running_mean", "running_var", "num_batches_tracked")
+    }
     weights = {f"net.features.{layer}.{part}" for layer in (15, 16) for part in ("weight", "bias")}
     assert moved == (weights | statistics if batch_norm == "trained" else weights)
 

@@ -35,7 +35,10 @@ def test_an_mlp_leaves_the_process_its_threads(clouds, monkeypatch: pytest.Monke
             torch.set_num_threads(threads)
             torch.use_deterministic_algorithms(mode)
             heads.Mlp(dropout=0.0, epochs=1, seed=0).fit(*clouds)
-            assert (torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()) == (threads, mode)
+            assert (torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()) == (
+                threads,
+                mode,
+            )
     finally:
         torch.set_num_threads(before)
         torch.use_deterministic_algorithms(deterministic)
@@ -55,16 +58,24 @@ def test_a_head_is_tuned_and_its_graph_answers_as_it_does(kind: str, built, base
     with torch.no_grad():
         expected = headed(torch.from_numpy(images)).numpy()
     graph = head_graph.to_graph(headed, images)
-    session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(
+        graph.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
     beyond_cuda = {node.domain for node in graph.graph.node} - {""}
     assert beyond_cuda == (set() if kind in head_graph.NETWORKS else {"ai.onnx.ml"})
-    empty = [] if "svm" in kind else [images[:0]]  # ArrayFeatureExtractor refuses no rows; `serve` answers
+    empty = (
+        [] if "svm" in kind else [images[:0]]
+    )  # ArrayFeatureExtractor refuses no rows; `serve` answers
     for rows in (images, images[:1], images[:7], *empty):
         (got,) = session.run(None, {"images": rows})
-        flipped = np.abs(got - expected[: len(rows)]).max(1) > 1e-4  # of a forest: a feature on a split's edge
+        flipped = (
+            np.abs(got - expected[: len(rows)]).max(1) > 1e-4
+        )  # of a forest: a feature on a split's edge
         assert got.shape == (len(rows), 3) and flipped.sum() <= (2 if kind == "forest" else 0)
         ranked = np.sort(expected[: len(rows)], axis=1)
-        tied = ranked[:, -1] - ranked[:, -2] < 1e-6  # votes of a forest: rounding decides which class comes first
+        tied = (
+            ranked[:, -1] - ranked[:, -2] < 1e-6
+        )  # votes of a forest: rounding decides which class comes first
         assert ((got.argmax(1) != expected[: len(rows)].argmax(1)) & ~tied).sum() <= flipped.sum()
         np.testing.assert_allclose(got.sum(1), 1, atol=1e-5)
     assert (expected.argmax(1) == source.y["test"]).mean() > 0.6  # chance is .33
@@ -78,7 +89,9 @@ def test_best_is_the_best_of_all_kinds(clouds, monkeypatch) -> None:
     monkeypatch.setattr(heads, "TREES", 5)
     head = heads.fit({"kind": "best", "folds": 3}, *clouds, ["a", "b", "c"], 1, "here")
     assert head.kind == "forest" and head.options == {"max_features": "sqrt", "min_samples_leaf": 1}
-    assert len(head.table) == sum(np.prod([len(v) for v in grid.values()]) for grid in heads.GRIDS.values())
+    assert len(head.table) == sum(
+        np.prod([len(v) for v in grid.values()]) for grid in heads.GRIDS.values()
+    )
 
 
 def test_cross_validation_does_not_look_at_the_fold_it_scores(clouds) -> None:
@@ -86,7 +99,12 @@ def test_cross_validation_does_not_look_at_the_fold_it_scores(clouds) -> None:
     x, y = clouds
     shuffled = np.random.default_rng(1).permutation(y)
     assert heads.cross_validate("linear", {"C": 1.0}, x, y, 4, 1)[0] > 0.75
-    assert heads.cross_validate("forest", {"max_features": "sqrt", "min_samples_leaf": 1}, x, shuffled, 4, 1)[0] < 0.5
+    assert (
+        heads.cross_validate(
+            "forest", {"max_features": "sqrt", "min_samples_leaf": 1}, x, shuffled, 4, 1
+        )[0]
+        < 0.5
+    )
 
 
 @pytest.mark.parametrize(
@@ -94,7 +112,12 @@ def test_cross_validation_does_not_look_at_the_fold_it_scores(clouds) -> None:
     [
         (["a"], [0] * 6, 3, r"here: a head needs two classes or more, got \['a'\]"),
         (["a", "b", "c"], [0, 1] * 5, 3, "here: class 'c' has no training image"),
-        (["a", "b"], [0] * 9 + [1] * 2, 3, r"class 'b' has 2 training image\(s\), fewer than head.folds \(3\)"),
+        (
+            ["a", "b"],
+            [0] * 9 + [1] * 2,
+            3,
+            r"class 'b' has 2 training image\(s\), fewer than head.folds \(3\)",
+        ),
     ],
 )
 def test_data_that_no_head_can_learn(labels, y, folds, sentence) -> None:
@@ -123,13 +146,15 @@ def test_a_saved_head_answers_as_the_fitted_one(
     monkeypatch.setattr(heads, "MLP", (8, 4))
     monkeypatch.setattr(heads, "TREES", 20)
     x, y = clouds[0][clouds[1] < classes], clouds[1][clouds[1] < classes]
-    options = {name: values[0] for name, values in heads.GRIDS[kind].items()} | ({"epochs": 1} if kind == "mlp" else {})
+    options = {name: values[0] for name, values in heads.GRIDS[kind].items()} | (
+        {"epochs": 1} if kind == "mlp" else {}
+    )
     head = heads.Head(kind, options, heads.fitted(kind, options, x[:60], y[:60], 1))
     saved_heads.write(head, x[:60], tmp_path)
     (file,) = tmp_path.iterdir()
     assert file.suffix == {"linear": ".npz", "mlp": ".pt"}.get(kind, ".onnx")
     monkeypatch.setattr(heads, "quiet_fit", None)
-    monkeypatch.setattr(heads.train, "fit", None)
+    monkeypatch.setattr(heads.loop, "fit", None)
     again = heads.Head(kind, options, saved_heads.read(kind, options, tmp_path))
     apart = np.abs(again.probabilities(x) - head.probabilities(x)).max(1)
     assert (apart > 1e-5).sum() <= (2 if kind == "forest" else 0)
@@ -141,9 +166,15 @@ def test_a_saved_head_answers_as_the_fitted_one(
 def test_a_head_that_is_not_saved_as_it_is_stops_training(clouds, tmp_path: Path) -> None:
     """Oracle: the sentence; the arrays on disk are those of another fit."""
     x, y = clouds
-    head, other = (heads.Head("linear", {"C": c}, heads.fitted("linear", {"C": c}, x, y, 1)) for c in (1.0, 0.001))
+    head, other = (
+        heads.Head("linear", {"C": c}, heads.fitted("linear", {"C": c}, x, y, 1))
+        for c in (1.0, 0.001)
+    )
     head.probabilities = other.probabilities  # type: ignore[method-assign]
-    with pytest.raises(StageError, match=r"train: the saved linear answers \d+ of 120 training images otherwise than"):
+    with pytest.raises(
+        StageError,
+        match=r"train: the saved linear answers \d+ of 120 training images otherwise than",
+    ):
         saved_heads.write(head, x, tmp_path)
 
 

@@ -11,7 +11,13 @@ from torch import nn
 from pipeline.train import losses
 from pipeline.train import optim as loss
 
-PLAIN: dict[str, Any] = {"loss": "auto", "label_smoothing": 0.0, "l1": 0.0, "l2": 0.0, "l2_convention": "full"}
+PLAIN: dict[str, Any] = {
+    "loss": "auto",
+    "label_smoothing": 0.0,
+    "l1": 0.0,
+    "l2": 0.0,
+    "l2_convention": "full",
+}
 
 
 @pytest.fixture
@@ -64,10 +70,14 @@ def test_a_saturated_wrong_sample_gets_no_gradient_from_softmax_clip() -> None:
 @pytest.fixture
 def net() -> nn.Module:
     torch.manual_seed(0)
-    return nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(8, 3)).double()
+    return nn.Sequential(
+        nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(8, 3)
+    ).double()
 
 
-@pytest.mark.parametrize(("l1", "l2"), [(0.3, 0.0), (0.0, 0.2), (0.3, 0.2)], ids=["L1", "L2", "elastic net"])
+@pytest.mark.parametrize(
+    ("l1", "l2"), [(0.3, 0.0), (0.0, 0.2), (0.3, 0.2)], ids=["L1", "L2", "elastic net"]
+)
 @pytest.mark.parametrize(("convention", "factor"), [("full", 1.0), ("half", 0.5)])
 def test_penalties(net: nn.Module, l1: float, l2: float, convention: str, factor: float) -> None:
     """Oracle: T23-T25 in numpy over the two weight arrays; biases and batch norm stay out."""
@@ -84,7 +94,10 @@ def test_no_penalty_costs_nothing(net: nn.Module) -> None:
 def test_a_bias_with_more_dimensions_is_still_a_bias() -> None:
     """LeNet-5's subsampling holds its biases as (C, 1, 1)."""
     layer = nn.Module()
-    layer.weight, layer.bias = nn.Parameter(torch.full((2, 1, 1), 3.0)), nn.Parameter(torch.full((2, 1, 1), 5.0))
+    layer.weight, layer.bias = (
+        nn.Parameter(torch.full((2, 1, 1), 3.0)),
+        nn.Parameter(torch.full((2, 1, 1), 5.0)),
+    )
     assert losses.penalty(layer, PLAIN | {"l1": 1.0}).item() == 6.0
 
 
@@ -97,7 +110,13 @@ def test_l2_steps_as_sgd_weight_decay_does(convention: str, decay: float) -> Non
         net = nn.Linear(5, 3, bias=False).double()
         x, y = torch.randn(7, 5, dtype=torch.float64), torch.randint(3, (7,))
         train = PLAIN | {"l2": l2, "l2_convention": convention}
-        options = {"optimizer": "sgd", "lr": 0.1, "momentum": 0.9, "nesterov": False, "weight_decay": weight_decay}
+        options = {
+            "optimizer": "sgd",
+            "lr": 0.1,
+            "momentum": 0.9,
+            "nesterov": False,
+            "weight_decay": weight_decay,
+        }
         optimizer = loss.make_optimizer(options, net)
         for _ in range(5):
             optimizer.zero_grad()
@@ -119,7 +138,14 @@ def test_l2_steps_as_sgd_weight_decay_does(convention: str, decay: float) -> Non
 )
 def test_optimizers_take_their_options(net: nn.Module, name: str, kind: type) -> None:
     made = loss.make_optimizer(
-        {"optimizer": name, "lr": 0.3, "momentum": 0.8, "nesterov": name == "sgd", "weight_decay": 0.01}, net
+        {
+            "optimizer": name,
+            "lr": 0.3,
+            "momentum": 0.8,
+            "nesterov": name == "sgd",
+            "weight_decay": 0.01,
+        },
+        net,
     )
     assert type(made) is kind
     group = made.param_groups[0]
@@ -132,7 +158,12 @@ def test_autocast_by_name() -> None:
     """auto is fp32 on a CPU; bf16 computes products in bfloat16; fast does where the CPU has instructions for it."""
     cpu, half = torch.device("cpu"), torch.bfloat16
     fast = half if torch.cpu._is_avx512_bf16_supported() else torch.float32
-    for precision, dtype in (("auto", torch.float32), ("fp32", torch.float32), ("bf16", half), ("fast", fast)):
+    for precision, dtype in (
+        ("auto", torch.float32),
+        ("fp32", torch.float32),
+        ("bf16", half),
+        ("fast", fast),
+    ):
         with losses.autocast(precision, cpu):
             assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == dtype
 
@@ -142,7 +173,10 @@ STEPS = {
     # T01, T26: v = .9 v + g, w -= lr v
     "sgd": lambda: (1 - 0.1 * 2, 1 - 0.1 * 2 - 0.1 * (0.9 * 2 + 4)),
     # T27, Kingma & Ba 2015: m and v over their own weights; the first step is lr * sign(g)
-    "adam": lambda: (0.9, 0.9 - 0.1 * ((0.9 * 0.2 + 0.4) / 0.19) / math.sqrt((0.999 * 0.004 + 0.016) / 0.001999)),
+    "adam": lambda: (
+        0.9,
+        0.9 - 0.1 * ((0.9 * 0.2 + 0.4) / 0.19) / math.sqrt((0.999 * 0.004 + 0.016) / 0.001999),
+    ),
     # T28, Zeiler 2012: sqrt(E[dx^2] + eps) / sqrt(E[g^2] + eps) * g, rho .9, eps 1e-6
     "adadelta": lambda: (
         1 - 0.1 * (d1 := math.sqrt(1e-6 / (0.4 + 1e-6)) * 2),
@@ -155,7 +189,13 @@ STEPS = {
 def test_two_steps_by_hand(name: str) -> None:
     net = nn.Linear(1, 1, bias=False).double()
     nn.init.ones_(net.weight)
-    options = {"optimizer": name, "lr": 0.1, "momentum": 0.9, "nesterov": False, "weight_decay": 0.0}
+    options = {
+        "optimizer": name,
+        "lr": 0.1,
+        "momentum": 0.9,
+        "nesterov": False,
+        "weight_decay": 0.0,
+    }
     optimizer = loss.make_optimizer(options, net)
     for gradient, expected in zip((2.0, 4.0), STEPS[name](), strict=True):
         net.weight.grad = torch.full_like(net.weight, gradient)

@@ -18,7 +18,9 @@ def test_constant() -> None:
     assert {lr_at(train("constant"), epoch) for epoch in (0, 0.5, 19.99)} == {0.1}
 
 
-@pytest.mark.parametrize(("epoch", "lr"), [(0, 0.1), (4.99, 0.1), (5, 0.01), (11.99, 0.01), (12, 0.001), (19, 0.001)])
+@pytest.mark.parametrize(
+    ("epoch", "lr"), [(0, 0.1), (4.99, 0.1), (5, 0.01), (11.99, 0.01), (12, 0.001), (19, 0.001)]
+)
 def test_step_falls_after_the_named_epochs(epoch: float, lr: float) -> None:
     assert lr_at(train("step", steps=[5, 12]), epoch) == pytest.approx(lr, rel=1e-12)
 
@@ -26,10 +28,14 @@ def test_step_falls_after_the_named_epochs(epoch: float, lr: float) -> None:
 @pytest.mark.parametrize(("epoch", "falls"), [(0, 0), (1.99, 0), (2, 1), (19.5, 9)])
 def test_step_falls_after_every_so_many_epochs(epoch: float, falls: int) -> None:
     """Inception's schedule: times .94 after each second epoch."""
-    assert lr_at(train("step", every=2, factor=0.94), epoch) == pytest.approx(0.1 * 0.94**falls, rel=1e-12)
+    assert lr_at(train("step", every=2, factor=0.94), epoch) == pytest.approx(
+        0.1 * 0.94**falls, rel=1e-12
+    )
 
 
-@pytest.mark.parametrize(("epoch", "share"), [(0, 1), (20 / 3, 0.75), (10, 0.5), (40 / 3, 0.25), (20, 0)])
+@pytest.mark.parametrize(
+    ("epoch", "share"), [(0, 1), (20 / 3, 0.75), (10, 0.5), (40 / 3, 0.25), (20, 0)]
+)
 def test_cosine(epoch: float, share: float) -> None:
     """(1 + cos(pi t)) / 2 at t = 0, 1/3, 1/2, 2/3, 1."""
     assert lr_at(train("cosine"), epoch) == pytest.approx(0.1 * share, abs=1e-15)
@@ -46,7 +52,13 @@ def test_cosine_is_torchs() -> None:
 
 @pytest.mark.parametrize(
     ("epoch", "lr"),
-    [(0, 0.1 / 25), (3, (0.1 / 25 + 0.1) / 2), (6, 0.1), (13, (0.1 + 0.1 / 25e4) / 2), (20, 0.1 / 25e4)],
+    [
+        (0, 0.1 / 25),
+        (3, (0.1 / 25 + 0.1) / 2),
+        (6, 0.1),
+        (13, (0.1 + 0.1 / 25e4) / 2),
+        (20, 0.1 / 25e4),
+    ],
 )
 def test_onecycle(epoch: float, lr: float) -> None:
     """Peak after 30 % of 20 epochs; the middle of either half cosine is the mean of its ends."""
@@ -56,10 +68,14 @@ def test_onecycle(epoch: float, lr: float) -> None:
 def test_onecycle_is_torchs() -> None:
     """torch counts its last step as the end: 1,001 steps over 20 epochs."""
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0, momentum=0.9)
-    scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=0.1, total_steps=1001, cycle_momentum=False)
+    scheduler = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, max_lr=0.1, total_steps=1001, cycle_momentum=False
+    )
     for step in range(1001):
         # torch's peak is one step earlier (.3 * 1001 - 1): near the peak both are flat
-        assert lr_at(train("onecycle"), step / 50) == pytest.approx(scheduler.get_last_lr()[0], abs=4e-4)
+        assert lr_at(train("onecycle"), step / 50) == pytest.approx(
+            scheduler.get_last_lr()[0], abs=4e-4
+        )
         optimizer.step()
         if step < 1000:
             scheduler.step()

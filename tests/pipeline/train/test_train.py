@@ -18,6 +18,7 @@ from pipeline.data import dataset, prepare
 from pipeline.params import load as params
 from pipeline.train import __main__ as train_main
 from pipeline.train import artifacts, loop
+from pipeline.train.checkpoint import checkpoint_path
 
 CPU = torch.device("cpu")
 Resolve = Callable[..., dict[str, Any]]
@@ -47,15 +48,23 @@ BUSY = {
     "snapshots": [1, 4],
 }
 RUNS = [
-    pytest.param(IMAGE_RECIPE, BUSY, id="sgd, dropout, augmentation", marks=pytest.mark.slow),  # imports torchvision
+    pytest.param(
+        IMAGE_RECIPE, BUSY, id="sgd, dropout, augmentation", marks=pytest.mark.slow
+    ),  # imports torchvision
     pytest.param(IMAGE_RECIPE, {"epochs": 5, "optimizer": "adadelta", "lr": 1.0}, id="adadelta"),
-    pytest.param(SERIES_RECIPE, {"epochs": 5, "warmup": 2, "schedule": "cosine"}, id="adam, series"),
+    pytest.param(
+        SERIES_RECIPE, {"epochs": 5, "warmup": 2, "schedule": "cosine"}, id="adam, series"
+    ),
 ]
 
 
 @pytest.mark.parametrize(("base", "changes"), RUNS)
 def test_a_run_repeats_and_a_stopped_one_ends_the_same(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, resolved: Resolve, base: dict[str, Any], changes: dict[str, Any]
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    resolved: Resolve,
+    base: dict[str, Any],
+    changes: dict[str, Any],
 ) -> None:
     """Oracle: the uninterrupted run. Stopped in epoch 3 and again in epoch 4, each time with the epoch before saved."""
     recipe = resolved(base, train=changes)
@@ -85,31 +94,47 @@ def test_a_checkpoint_belongs_to_recipe_data_and_code(resolved: Resolve, workspa
     """Any change of the recipe, the data, the device or the torch version names another file."""
     recipe = resolved(IMAGE_RECIPE)
     source, _ = prepare.make(recipe["data"])
-    path = loop.checkpoint_path("tiny", recipe, source, CPU)
-    assert path == loop.checkpoint_path("tiny", resolved(IMAGE_RECIPE), source, CPU)
-    others = [resolved(IMAGE_RECIPE, train={"lr": 0.02}), resolved(IMAGE_RECIPE, net={"hidden": [17]})]
-    paths = {path, *(loop.checkpoint_path("tiny", other, source, CPU) for other in others)}
+    path = checkpoint_path("tiny", recipe, source, CPU)
+    assert path == checkpoint_path("tiny", resolved(IMAGE_RECIPE), source, CPU)
+    others = [
+        resolved(IMAGE_RECIPE, train={"lr": 0.02}),
+        resolved(IMAGE_RECIPE, net={"hidden": [17]}),
+    ]
+    paths = {path, *(checkpoint_path("tiny", other, source, CPU) for other in others)}
     source.about["hash"] = "another"
-    paths.add(loop.checkpoint_path("tiny", recipe, source, CPU))
-    paths.add(loop.checkpoint_path("tiny", recipe, source, torch.device("cuda")))
+    paths.add(checkpoint_path("tiny", recipe, source, CPU))
+    paths.add(checkpoint_path("tiny", recipe, source, torch.device("cuda")))
     assert len(paths) == 5
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw", "adadelta"])
 @pytest.mark.parametrize("schedule", ["constant", "step", "cosine", "onecycle"])
-def test_every_optimizer_and_schedule_learns(resolved: Resolve, optimizer: str, schedule: str) -> None:
+def test_every_optimizer_and_schedule_learns(
+    resolved: Resolve, optimizer: str, schedule: str
+) -> None:
     """Ten classes by chance: loss ln 10 = 2.30, accuracy .1."""
     lr = {"sgd": 0.05, "adadelta": 1.0}.get(optimizer, 0.01)
-    changes = {"epochs": 4, "optimizer": optimizer, "schedule": schedule, "lr": lr, "steps": [3], "batch": 32}
+    changes = {
+        "epochs": 4,
+        "optimizer": optimizer,
+        "schedule": schedule,
+        "lr": lr,
+        "steps": [3],
+        "batch": 32,
+    }
     _, state = fit(resolved(IMAGE_RECIPE, train=changes))
     assert state.chosen["validation_loss"] < 1.9 and state.chosen["validation_accuracy"] > 0.4
     assert len({row["lr"] for row in state.history}) == {"constant": 1, "step": 2}.get(schedule, 4)
 
 
 @pytest.mark.parametrize("base", [IMAGE_RECIPE, SERIES_RECIPE], ids=["images", "series"])
-@pytest.mark.parametrize("options", [{"precision": "bf16"}, {"clip_norm": 0.1}, {"l1": 1e-4, "l2": 1e-4}], ids=str)
-def test_options_that_train_too(resolved: Resolve, base: dict[str, Any], options: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    "options", [{"precision": "bf16"}, {"clip_norm": 0.1}, {"l1": 1e-4, "l2": 1e-4}], ids=str
+)
+def test_options_that_train_too(
+    resolved: Resolve, base: dict[str, Any], options: dict[str, Any]
+) -> None:
     """The loss falls from the first epoch to the last, and differs from the run without the option."""
     _, plain = fit(resolved(base))
     _, state = fit(resolved(base, train=options))
@@ -123,7 +148,10 @@ def test_a_weight_that_is_not_finite(resolved: Resolve) -> None:
     loop.refuse_broken(net, "tiny", 1)
     name, weight = next(iter(net.named_parameters()))
     weight.data.flatten()[0] = float("nan")
-    with pytest.raises(StageError, match=rf"train tiny: {name.removeprefix('net.')} is not finite in epoch 2; lower"):
+    with pytest.raises(
+        StageError,
+        match=rf"train tiny: {name.removeprefix('net.')} is not finite in epoch 2; lower",
+    ):
         loop.refuse_broken(net, "tiny", 2)
 
 
@@ -140,22 +168,42 @@ def test_a_loss_that_is_not_finite(resolved: Resolve, base: dict[str, Any]) -> N
 
 def test_training_stops_when_validation_no_longer_improves(resolved: Resolve) -> None:
     """lr 0 never improves after epoch 1: patience 2 stops after epoch 3."""
-    _, state = fit(resolved(IMAGE_RECIPE, train={"lr": 0, "epochs": 9, "patience": 2}, net={"hidden": []}))
+    _, state = fit(
+        resolved(IMAGE_RECIPE, train={"lr": 0, "epochs": 9, "patience": 2}, net={"hidden": []})
+    )
     assert (state.epoch, state.best_epoch, state.chosen_epoch) == (3, 1, 1)
 
 
 def test_best_and_last_weights(resolved: Resolve) -> None:
     """T30. A lr that jumps 200-fold spoils the last epochs; best ships the epoch before, last does not."""
-    changes = {"epochs": 4, "optimizer": "sgd", "lr": 0.05, "schedule": "step", "steps": [2], "factor": 200.0}
-    recipes = {choose: resolved(IMAGE_RECIPE, train={**changes, "choose": choose}) for choose in ("best", "last")}
+    changes = {
+        "epochs": 4,
+        "optimizer": "sgd",
+        "lr": 0.05,
+        "schedule": "step",
+        "steps": [2],
+        "factor": 200.0,
+    }
+    recipes = {
+        choose: resolved(IMAGE_RECIPE, train={**changes, "choose": choose})
+        for choose in ("best", "last")
+    }
     runs = {choose: fit(recipe) for choose, recipe in recipes.items()}
     assert runs["best"][1].history == runs["last"][1].history
     losses = [row["validation_loss"] for row in runs["best"][1].history]
-    assert int(np.argmin(losses)) + 1 == runs["best"][1].chosen_epoch == 2 and runs["last"][1].chosen_epoch == 4
+    assert (
+        int(np.argmin(losses)) + 1 == runs["best"][1].chosen_epoch == 2
+        and runs["last"][1].chosen_epoch == 4
+    )
     source, _ = prepare.make(recipes["best"]["data"])
     for choose, (net, state) in runs.items():
-        loss, accuracy = loop.evaluate(recipes[choose], net, loop.batches(source, "validation", net, CPU))
-        assert loss == state.chosen["validation_loss"] and accuracy == state.chosen["validation_accuracy"]
+        loss, accuracy = loop.evaluate(
+            recipes[choose], net, loop.batches(source, "validation", net, CPU)
+        )
+        assert (
+            loss == state.chosen["validation_loss"]
+            and accuracy == state.chosen["validation_accuracy"]
+        )
 
 
 def test_snapshots_are_the_weights_of_their_epochs(resolved: Resolve) -> None:
@@ -184,10 +232,16 @@ def test_quantiles_cover_validation_as_they_say(resolved: Resolve) -> None:
     with torch.no_grad():
         forecast, quantiles = (part.numpy() for part in net(torch.from_numpy(history)))
     gaps, n = np.sort(target - forecast, axis=0), len(target)
-    expected = [gaps[math.floor((n + 1) * 0.1) - 1], np.median(gaps, axis=0), gaps[math.ceil((n + 1) * 0.9) - 1]]
+    expected = [
+        gaps[math.floor((n + 1) * 0.1) - 1],
+        np.median(gaps, axis=0),
+        gaps[math.ceil((n + 1) * 0.9) - 1],
+    ]
     np.testing.assert_allclose(net.offsets.numpy(), np.stack(expected, -1), atol=1e-6)
     share = (target[..., None] <= quantiles + 1e-6).mean(0)  # (S, D, Q)
-    np.testing.assert_allclose(share, np.broadcast_to([0.1, 0.5, 0.9], share.shape), atol=2 / len(target))
+    np.testing.assert_allclose(
+        share, np.broadcast_to([0.1, 0.5, 0.9], share.shape), atol=2 / len(target)
+    )
 
 
 def test_batches_are_the_networks_own_arithmetic(resolved: Resolve) -> None:
@@ -205,8 +259,16 @@ def test_batches_are_the_networks_own_arithmetic(resolved: Resolve) -> None:
 @pytest.mark.parametrize(
     ("base", "blocks", "reason"),
     [
-        (SERIES_RECIPE, {"net": {"activation": "tanh"}}, "causal: expected activation none, relu, got 'tanh'"),
-        (SERIES_RECIPE, {"data": {"context": 13, "horizon": 14}}, "causal: expected at least 14 steps, got 13"),
+        (
+            SERIES_RECIPE,
+            {"net": {"activation": "tanh"}},
+            "causal: expected activation none, relu, got 'tanh'",
+        ),
+        (
+            SERIES_RECIPE,
+            {"data": {"context": 13, "horizon": 14}},
+            "causal: expected at least 14 steps, got 13",
+        ),
         (
             IMAGE_RECIPE,
             {"arch": "cnn2", "net": {"hidden": None}, "data": {"size": [2, 2]}},
@@ -224,7 +286,9 @@ def test_a_recipe_that_the_network_refuses(
         blocks = {"data": blocks["data"]}
     with pytest.raises(StageError) as error:
         fit(resolved(base, **blocks))
-    assert str(error.value).startswith(f"models/{base['arch']}.py does not fit its recipe: {reason}")
+    assert str(error.value).startswith(
+        f"models/{base['arch']}.py does not fit its recipe: {reason}"
+    )
 
 
 def test_one_image_left_over_is_not_a_batch(resolved: Resolve) -> None:
@@ -234,7 +298,9 @@ def test_one_image_left_over_is_not_a_batch(resolved: Resolve) -> None:
 
 
 @pytest.mark.slow
-def test_the_stage_resumes_and_cleans_up(workspace: Path, monkeypatch: pytest.MonkeyPatch, resolved: Resolve) -> None:
+def test_the_stage_resumes_and_cleans_up(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch, resolved: Resolve
+) -> None:
     """The command, stopped by Ctrl-C and run again: the same results/ and weights as a run that was not stopped."""
     monkeypatch.setattr(loop, "LEAST_S", 0)
     monkeypatch.setattr(loop, "MOST_SHARE", float("inf"))
@@ -251,7 +317,10 @@ def test_the_stage_resumes_and_cleans_up(workspace: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(sys, "argv", ["stage", "tiny"])
     data_main.main()
     train_main.main()
-    results, weights = workspace / "results/tiny/train.json", workspace / "out/tiny/train/weights.pt"
+    results, weights = (
+        workspace / "results/tiny/train.json",
+        workspace / "out/tiny/train/weights.pt",
+    )
     whole = results.read_text(), torch.load(weights, weights_only=True)
     real = loop.one_epoch
 
@@ -265,7 +334,7 @@ def test_the_stage_resumes_and_cleans_up(workspace: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(loop, "one_epoch", stopped)
     with pytest.raises(KeyboardInterrupt):
         train_main.main()
-    key = loop.checkpoint_path("tiny", params.entry("tiny", "data", "train"), dataset.load("tiny"), CPU)
+    key = checkpoint_path("tiny", params.entry("tiny", "data", "train"), dataset.load("tiny"), CPU)
     assert list(loop.CHECKPOINTS.iterdir()) == [key]
     monkeypatch.setattr(loop, "one_epoch", real)
     train_main.main()
@@ -277,7 +346,9 @@ def test_the_stage_resumes_and_cleans_up(workspace: Path, monkeypatch: pytest.Mo
     facts = json.loads(whole[0])
     assert facts["parameters"] == 64 * 16 + 16 + 32 + 16 * 10 + 10  # dense, batch norm, dense
     assert facts["macs"] == 64 * 16 + 16 * 10
-    rows = (workspace / "out/tiny/curves/plots/metrics/validation/loss.tsv").read_text().splitlines()
+    rows = (
+        (workspace / "out/tiny/curves/plots/metrics/validation/loss.tsv").read_text().splitlines()
+    )
     assert len(rows) == 1 + 3
 
 

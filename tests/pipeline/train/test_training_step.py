@@ -55,7 +55,10 @@ RAISING = {
     "torch.nn.ReflectionPad3d": ("reflection_pad3d_backward",),
     "torch.nn.NLLLoss": ("nll_loss2d_forward",),  # of maps: the kernel for (N, K) is another
     "torch.nn.CTCLoss": ("_ctc_loss_backward", "_cudnn_ctc_loss"),
-    "torch.nn.EmbeddingBag": ("_embedding_bag_dense_backward", "_embedding_bag_per_sample_weights_backward"),
+    "torch.nn.EmbeddingBag": (
+        "_embedding_bag_dense_backward",
+        "_embedding_bag_per_sample_weights_backward",
+    ),
     "torch.Tensor.put_": ("put", "put_"),
     "torch.histc": ("histc",),
     "torch.bincount": ("bincount",),
@@ -77,12 +80,16 @@ class Watch(TorchDispatchMode):
         kwargs = kwargs or {}
         name = func.overloadpacket.__name__
         self.names.add(name)
-        if name.startswith("_fused_"):  # an optimizer's whole step, in place; the meta device does not know all of them
+        if name.startswith(
+            "_fused_"
+        ):  # an optimizer's whole step, in place; the meta device does not know all of them
             return None
         result = func(*args, **kwargs)
         given = {x.device.type for x in tree_leaves(args) if isinstance(x, Tensor)}
         if name in ("_to_copy", "copy_") and len(given | {result.device.type}) > 1:
-            self.copies.append(bool(kwargs.get("non_blocking", args[2] if len(args) > 2 else False)))
+            self.copies.append(
+                bool(kwargs.get("non_blocking", args[2] if len(args) > 2 else False))
+            )
         return result
 
 
@@ -99,14 +106,18 @@ class Literals(TorchFunctionMode):
 
 def raising(doc: str) -> set[str]:
     """Return the operators that raise on a GPU in deterministic mode, by the docstring that lists them."""
-    listed = re.search(r"will throw a\s+:class:`RuntimeError` when ``mode=True``:(.*?)\n    In addition", doc, re.S)
+    listed = re.search(
+        r"will throw a\s+:class:`RuntimeError` when ``mode=True``:(.*?)\n    In addition", doc, re.S
+    )
     assert listed, "torch words its list anew: read it, and change this test"
     names: set[str] = set()
     for entry in re.split(r"\n {8}\* ", listed[1])[1:]:
         if "CUDA" in entry or not re.search("MPS|quantized", entry):
             names |= set(re.findall(r":(?:class|func):`([\w.]+)`", entry))
     unknown = names - set(RAISING)
-    assert not unknown, f"torch lists what this test does not know: {unknown}; name their operators in RAISING"
+    assert not unknown, (
+        f"torch lists what this test does not know: {unknown}; name their operators in RAISING"
+    )
     return {operator for name in names for operator in RAISING[name]}
 
 
@@ -139,9 +150,13 @@ def recipes() -> Iterator[tuple[str, dict[str, Any]]]:
         found = dict(every.models)
         for study, of in every.studies.items():
             for setting, layer in of["settings"].items():
-                found[f"{study}, {setting}"] = params.resolve(study, params.studied(of, layer, every), every.sets)
+                found[f"{study}, {setting}"] = params.resolve(
+                    study, params.studied(of, layer, every), every.sets
+                )
         for name, recipe in found.items():
-            key = json.dumps({k: recipe[k] for k in ("arch", "net", "data", "train", "head")}, sort_keys=True)
+            key = json.dumps(
+                {k: recipe[k] for k in ("arch", "net", "data", "train", "head")}, sort_keys=True
+            )
             if recipe["train"]["epochs"] and not on_features(recipe) and key not in seen:
                 seen.add(key)
                 yield f"{name}, {size}", recipe
@@ -157,7 +172,10 @@ def kind(recipe: dict[str, Any]) -> str:
 
     parts = {key: recipe[key] for key in ("arch", "net", "head")}
     parts |= {key: recipe["data"].get(key) for key in ("colour", "calendar", "targets")}
-    parts |= {key: recipe["train"][key] for key in ("optimizer", "loss", "augment", "clip_norm", "l1", "l2")}
+    parts |= {
+        key: recipe["train"][key]
+        for key in ("optimizer", "loss", "augment", "clip_norm", "l1", "l2")
+    }
     return json.dumps(outline(parts), sort_keys=True)
 
 
@@ -194,17 +212,25 @@ def watched(on_meta: None, request: pytest.FixtureRequest) -> dict[str, tuple[Wa
 def test_no_step_raises_in_deterministic_mode(watched: dict[str, tuple[Watch, int]]) -> None:
     """Oracle: the docstring of torch.use_deterministic_algorithms."""
     refused = raising(str(torch.use_deterministic_algorithms.__doc__))
-    assert {name: found for name, (watch, _) in watched.items() if (found := watch.names & refused)} == {}
-    assert all({"convolution_backward", "mm"} & watch.names for watch, _ in watched.values())  # something was seen
+    assert {
+        name: found for name, (watch, _) in watched.items() if (found := watch.names & refused)
+    } == {}
+    assert all(
+        {"convolution_backward", "mm"} & watch.names for watch, _ in watched.values()
+    )  # something was seen
 
 
 def test_no_step_waits_for_the_device(watched: dict[str, tuple[Watch, int]]) -> None:
     """Oracle: by hand. The order of an epoch and, with augmentation, each step's numbers are sent without waiting."""
-    assert {name for name, (watch, literals) in watched.items() if literals or not all(watch.copies)} == set()
+    assert {
+        name for name, (watch, literals) in watched.items() if literals or not all(watch.copies)
+    } == set()
     assert {len(watch.copies) for watch, _ in watched.values()} == {1, 2}
 
 
-@pytest.mark.parametrize(("name", "found"), [("alexnet", {"_adaptive_avg_pool2d_backward"}), ("squeezenet1_1", set())])
+@pytest.mark.parametrize(
+    ("name", "found"), [("alexnet", {"_adaptive_avg_pool2d_backward"}), ("squeezenet1_1", set())]
+)
 def test_what_raises_is_seen(on_meta: None, name: str, found: set[str]) -> None:
     """Oracle: torchvision's AlexNet averages over 6 x 6 places, which has no deterministic gradient on a GPU."""
     recipe = next(recipe for key, recipe in recipes() if key == "squeezenet-digits, full")
@@ -214,8 +240,12 @@ def test_what_raises_is_seen(on_meta: None, name: str, found: set[str]) -> None:
 
 def test_a_new_entry_of_the_list_is_not_overlooked() -> None:
     doc = str(torch.use_deterministic_algorithms.__doc__)
-    with pytest.raises(AssertionError, match=r"lists what this test does not know: \{'torch.new'\}"):
-        raising(doc.replace("    In addition", "        * :func:`torch.new` on CUDA\n\n    In addition"))
+    with pytest.raises(
+        AssertionError, match=r"lists what this test does not know: \{'torch.new'\}"
+    ):
+        raising(
+            doc.replace("    In addition", "        * :func:`torch.new` on CUDA\n\n    In addition")
+        )
     with pytest.raises(AssertionError, match="words its list anew"):
         raising(doc.replace("will throw a", "throw a"))
 

@@ -35,7 +35,11 @@ def test_the_wheel_holds_serve_alone() -> None:
     files = [path for path in Path("serve").rglob("*") if path.suffix in (".py", ".typed")]
     assert code == {str(path.relative_to("serve")) for path in files}
     required = metadata.get_all("Requires-Dist") or []
-    assert {item.split(">")[0] for item in required if "extra ==" not in item} == {"numpy", "pillow", "click"}
+    assert {item.split(">")[0] for item in required if "extra ==" not in item} == {
+        "numpy",
+        "pillow",
+        "click",
+    }
     assert {"cpu", "gpu", "parquet"} <= set(metadata.get_all("Provides-Extra") or [])
     assert "infer = convline.cli.main:main" in entry_points
 
@@ -46,7 +50,9 @@ def test_it_runs_where_nothing_else_is(tmp_path: Path) -> None:
     code = "import importlib.util as u, sys; print(*[n for n in sys.argv[1:] if u.find_spec(n)])"
     wanted = ["convline", "numpy", "PIL", "click", "onnxruntime"]
     never = ["torch", "onnx", "torchvision", "pipeline", "models", "dvc", "pyarrow", "sklearn"]
-    done = subprocess.run([python, "-I", "-c", code, *wanted, *never], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [python, "-I", "-c", code, *wanted, *never], capture_output=True, text=True, check=True
+    )
     assert done.stdout.split() == wanted
     build.try_out(built())
 
@@ -78,7 +84,9 @@ def test_an_import_that_is_not_declared_is_found(file: str, code: str, sentence:
 def test_a_build_that_fails_says_why() -> None:
     """Oracle: hatchling's own complaint is in the sentence."""
     project = Path("pyproject.toml")
-    project.write_text(project.read_text().replace('requires-python = ">=3.11', 'requires-python = ">=three'))
+    project.write_text(
+        project.read_text().replace('requires-python = ">=3.11', 'requires-python = ">=three')
+    )
     with pytest.raises(StageError, match=r"(?s)wheel: hatchling failed: .*requires-python"):
         line.run("wheel")
 
@@ -97,7 +105,12 @@ def installed(tmp_path: Path) -> Path:
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
         if done.returncode:
             reason = " ".join(done.stderr.split())
-            unreachable = ("error sending request", "dns error", "Failed to fetch", "not found in the package registry")
+            unreachable = (
+                "error sending request",
+                "dns error",
+                "Failed to fetch",
+                "not found in the package registry",
+            )
             assert any(sign in reason for sign in unreachable), reason
             pytest.skip(f"no package registry to install from: {reason[:200]}")
     return folder / "bin"
@@ -106,16 +119,27 @@ def installed(tmp_path: Path) -> Path:
 @pytest.mark.slow
 def test_installed_anew_it_predicts(installed: Path) -> None:
     """Oracle: what the check recorded for the same raw files; torch is not importable there; all is under 200 MB."""
-    assert sum(path.lstat().st_size for path in installed.parent.rglob("*") if path.is_file()) < 200e6
-    found = subprocess.run([installed / "python", "-c", "import torch"], capture_output=True, text=True, check=False)
+    assert (
+        sum(path.lstat().st_size for path in installed.parent.rglob("*") if path.is_file()) < 200e6
+    )
+    found = subprocess.run(
+        [installed / "python", "-c", "import torch"], capture_output=True, text=True, check=False
+    )
     assert "No module named 'torch'" in found.stderr
     raw = sorted(Path("out", line.DIGITS, "data", "raw").rglob("*.png"))
     infer = [installed / "infer", "images", f"out/dist/{line.DIGITS}", *raw, "-o", "labels.csv"]
     subprocess.run(infer, check=True, capture_output=True, text=True)
     rows = line.rows("labels.csv")
     probabilities = np.load(f"out/{line.DIGITS}/check/test.npz")["probabilities"]
-    assert [row["label"] for row in rows] == [str(probabilities[int(path.stem)].argmax()) for path in raw]
-    series = [installed / "infer", "series", f"out/dist/{line.WAVES}", f"out/{line.WAVES}/data/raw/series.csv"]
+    assert [row["label"] for row in rows] == [
+        str(probabilities[int(path.stem)].argmax()) for path in raw
+    ]
+    series = [
+        installed / "infer",
+        "series",
+        f"out/dist/{line.WAVES}",
+        f"out/{line.WAVES}/data/raw/series.csv",
+    ]
     subprocess.run([*series, "-o", "forecast.csv"], check=True, capture_output=True, text=True)
     forecast = [float(row["yhat"]) for row in line.rows("forecast.csv")]
     expected = np.load(f"out/{line.WAVES}/check/test.npz")["forecast"].ravel()

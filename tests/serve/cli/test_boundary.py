@@ -31,12 +31,14 @@ def shell(line: str, *words: str | Path, **options: object) -> subprocess.Comple
     command = [
         "bash",
         "-c",
-        line.replace("infer", f"{sys.executable} -c 'from convline.cli.main import main; main()'", 1),
+        line.replace(
+            "infer", f"{sys.executable} -c 'from convline.cli.main import main; main()'", 1
+        ),
         "sh",
     ]
     return subprocess.run(
         [*command, *map(str, words)], text=True, capture_output=True, check=False, timeout=60,
-        env=os.environ | {"PYTHONPATH": str(ROOT)}, **options,
+        env=os.environ | {"PYTHONPATH": str(ROOT / "serve")}, **options,
     )  # fmt: skip
 
 
@@ -49,14 +51,32 @@ def photo(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("line", "code", "message"),
     [
-        ('infer images "$@" > /dev/full', 1, "Error: stdout: No space left on device; make room there\n"),
-        ('infer images "$@" >&-', 1, "Error: stdout: it is closed; open it, or name a file instead\n"),
-        ('infer images "$1" - <&-', 1, "Error: stdin: it is closed; open it, or name a file instead\n"),
+        (
+            'infer images "$@" > /dev/full',
+            1,
+            "Error: stdout: No space left on device; make room there\n",
+        ),
+        (
+            'infer images "$@" >&-',
+            1,
+            "Error: stdout: it is closed; open it, or name a file instead\n",
+        ),
+        (
+            'infer images "$1" - <&-',
+            1,
+            "Error: stdin: it is closed; open it, or name a file instead\n",
+        ),
         ('infer images "$@" <&- 2>&-', 0, ""),
-        ('infer info "$1" > /dev/full', 1, "Error: stdout: No space left on device; make room there\n"),
+        (
+            'infer info "$1" > /dev/full',
+            1,
+            "Error: stdout: No space left on device; make room there\n",
+        ),
     ],
 )
-def test_streams_that_cannot_be_used(classifier: Path, photo: Path, line: str, code: int, message: str) -> None:
+def test_streams_that_cannot_be_used(
+    classifier: Path, photo: Path, line: str, code: int, message: str
+) -> None:
     """Oracle: exit code and the last line of stderr, whole; without stderr and stdin, which nobody needs, it works."""
     done = shell(line, classifier, photo)
     assert done.returncode == code and "Traceback" not in done.stderr
@@ -78,7 +98,15 @@ def test_a_full_disk_names_what_goes_on(classifier: Path, photo: Path) -> None:
     is done, and the same command with --resume makes the whole table."""
     output = photo.parent / "rows.csv"
     names = [photo] * 600
-    done = shell('ulimit -f 4; trap "" XFSZ; infer images "$@"', classifier, *names, "-o", output, "--batch", "8")
+    done = shell(
+        'ulimit -f 4; trap "" XFSZ; infer images "$@"',
+        classifier,
+        *names,
+        "-o",
+        output,
+        "--batch",
+        "8",
+    )
     assert done.returncode == 1 and "Traceback" not in done.stderr
     expected = f"Error: {output}: File too large; write to another disk, then --resume goes on with {output}.part\n"
     assert done.stderr.endswith(expected)
@@ -99,9 +127,18 @@ def test_unreadable_names_are_rows(classifier: Path, photo: Path, tmp_path: Path
         "~",
         "",
     ]
-    names += [f"{photo}/inside.png", f"{'z' * 300}.zip", f"{'t' * 300}.tar", f"{'p' * 300}.parquet", f"{'g' * 300}*"]
+    names += [
+        f"{photo}/inside.png",
+        f"{'z' * 300}.zip",
+        f"{'t' * 300}.tar",
+        f"{'p' * 300}.parquet",
+        f"{'g' * 300}*",
+    ]
     listed = b"\n".join(os.fsencode(name) for name in names if name) + b"\n"
-    for arguments, given in ([str(photo), *names[:2], *names[3:]], b""), ([str(photo), "-"], listed):
+    for arguments, given in (
+        ([str(photo), *names[:2], *names[3:]], b""),
+        ([str(photo), "-"], listed),
+    ):
         result = CliRunner().invoke(main, ["images", str(classifier), *arguments], input=given)
         assert result.exit_code == 0, (result.output, result.exception)
         rows = result.stdout.splitlines()
@@ -109,7 +146,9 @@ def test_unreadable_names_are_rows(classifier: Path, photo: Path, tmp_path: Path
         assert len(rows) - 2 == len(arguments) - 1 if not given else len(names) - 1
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user, who may not read everything")
+@pytest.mark.skipif(
+    os.geteuid() != 0, reason="only root can become another user, who may not read everything"
+)
 def test_locked_folders_are_rows(classifier: Path) -> None:
     """Oracle: as user 65534, one error row for each path in a folder of mode 000; what lies beside it is answered."""
     with tempfile.TemporaryDirectory() as name:
@@ -126,7 +165,9 @@ def test_locked_folders_are_rows(classifier: Path) -> None:
             photos / "a.png/d.tar",
         ]
         words = ["images", str(model), *map(str, given)]
-        CliRunner().invoke(main, words)  # what is imported late may be where the other user cannot read
+        CliRunner().invoke(
+            main, words
+        )  # what is imported late may be where the other user cannot read
         Path(name).chmod(0o755)
         (photos / "locked").chmod(0)
         os.seteuid(65534)
@@ -141,7 +182,12 @@ def test_locked_folders_are_rows(classifier: Path) -> None:
 
 def test_unreadable_series_are_rows(make_forecaster: Callable[..., Path], tmp_path: Path) -> None:
     """Oracle: one error row for each name."""
-    names = ["n" * 300 + ".csv", f"{tmp_path}/{'d/' * 3000}x.csv", f"{'p' * 300}.parquet", "bad\udcff.csv"]
+    names = [
+        "n" * 300 + ".csv",
+        f"{tmp_path}/{'d/' * 3000}x.csv",
+        f"{'p' * 300}.parquet",
+        "bad\udcff.csv",
+    ]
     result = CliRunner().invoke(main, ["series", str(make_forecaster()), *names])
     assert not result.exception or isinstance(result.exception, SystemExit), result.exception
     assert result.exit_code == 1 and result.stdout.count("error") == len(names) + 1
@@ -161,7 +207,11 @@ def test_unreadable_series_are_rows(make_forecaster: Callable[..., Path], tmp_pa
     ],
 )
 def test_names_that_are_too_long_are_one_sentence(
-    classifier: Path, photo: Path, tmp_path: Path, arguments: list[str], monkeypatch: pytest.MonkeyPatch
+    classifier: Path,
+    photo: Path,
+    tmp_path: Path,
+    arguments: list[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Oracle: Linux allows 255 bytes; exit code 1 and one line, no traceback."""
     monkeypatch.chdir(tmp_path)
@@ -182,11 +232,13 @@ def test_a_nul_in_a_list_of_labels_is_a_row(classifier: Path, photo: Path) -> No
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
-def test_signals_end_bench_without_a_trace(classifier: Path, tmp_path: Path, how: signal.Signals) -> None:
+def test_signals_end_bench_without_a_trace(
+    classifier: Path, tmp_path: Path, how: signal.Signals
+) -> None:
     """Oracle: exit code 130, one line, and an empty temporary folder once bench has made its photos there."""
     with subprocess.Popen(
         [*INFER, "bench", classifier, "--seconds", "60"], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
-        env=os.environ | {"PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path)},
+        env=os.environ | {"PYTHONPATH": str(ROOT / "serve"), "TMPDIR": str(tmp_path)},
     ) as process:  # fmt: skip
         assert process.stderr
         deadline = time.monotonic() + 60
@@ -203,7 +255,7 @@ def test_names_on_stdin_are_answered_as_they_come(classifier: Path, photo: Path)
     """Oracle: the row of each name is there before the next name is; names that come together are answered too."""
     with subprocess.Popen(
         [*INFER, "images", classifier, "-"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-        text=True, env=os.environ | {"PYTHONPATH": str(ROOT)},
+        text=True, env=os.environ | {"PYTHONPATH": str(ROOT / "serve")},
     ) as process:  # fmt: skip
         assert process.stdin and process.stdout
         alarm = threading.Timer(60, process.kill)
@@ -226,7 +278,7 @@ def test_control_characters_do_not_reach_a_terminal(classifier: Path, tmp_path: 
     Image.new("L", (8, 8), 255).save(tmp_path / name)
     terminal, other = pty.openpty()
     words = [*INFER, "images", str(classifier), str(tmp_path / name), "nosuch\x1b[31m.png"]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "400"}
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "serve"), "COLUMNS": "400"}
     subprocess.run(words, stdout=other, stderr=other, check=True, env=environment, timeout=60)
     os.close(other)
     shown = b""
@@ -247,9 +299,15 @@ def test_names_of_a_graph_do_not_reach_a_terminal(tmp_path: Path) -> None:
     """Oracle: an output that is called by an escape sequence, in the sentence that refuses its model."""
     graph = tiny.classifier_graph()
     graph.graph.output[0].name = graph.graph.node[-1].output[0] = "x\x1b[2J"
-    (tmp_path / "m.onnx").write_bytes(document.seal(graph.SerializeToString(), tiny.classifier_document()))
+    (tmp_path / "m.onnx").write_bytes(
+        document.seal(graph.SerializeToString(), tiny.classifier_document())
+    )
     result = CliRunner().invoke(main, ["images", str(tmp_path / "m.onnx"), "a.png"])
-    assert result.exit_code == 1 and r"got x\x1b[2J; export" in result.stderr and "\x1b" not in result.stderr
+    assert (
+        result.exit_code == 1
+        and r"got x\x1b[2J; export" in result.stderr
+        and "\x1b" not in result.stderr
+    )
 
 
 def test_sentences() -> None:
@@ -260,7 +318,9 @@ def test_sentences() -> None:
     full = OSError(errno.ENOSPC, "No space left on device")
     end = "make room there, then --resume goes on with r.csv.part"
     assert sentence(full, "r.csv", "r.csv.part") == f"r.csv: No space left on device; {end}"
-    assert sentence(MemoryError(), "-", None).startswith("expected enough memory, got none; try a smaller --batch")
+    assert sentence(MemoryError(), "-", None).startswith(
+        "expected enough memory, got none; try a smaller --batch"
+    )
     with pytest.raises(UnicodeEncodeError) as caught:
         "é".encode("ascii")
     assert "set PYTHONUTF8=1" in sentence(caught.value, "-", None)

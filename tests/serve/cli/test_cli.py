@@ -84,7 +84,9 @@ def test_top_k_scores_are_the_probabilities(classifier: Path, photos: Path) -> N
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
-def test_files_hold_what_stdout_shows(classifier: Path, photos: Path, tmp_path: Path, suffix: str) -> None:
+def test_files_hold_what_stdout_shows(
+    classifier: Path, photos: Path, tmp_path: Path, suffix: str
+) -> None:
     """Oracle: the rows on stdout, read back from each form."""
     target = tmp_path / f"t{suffix}"
     assert infer("images", classifier, photos, "-o", target).stdout == ""
@@ -94,7 +96,9 @@ def test_files_hold_what_stdout_shows(classifier: Path, photos: Path, tmp_path: 
         found = [json.loads(line) for line in target.read_text().splitlines()]
     else:
         found = list(csv.DictReader(io.StringIO(target.read_text())))
-    text = [{name: "" if value is None else str(value) for name, value in row.items()} for row in found]
+    text = [
+        {name: "" if value is None else str(value) for name, value in row.items()} for row in found
+    ]
     assert text == rows_of(infer("images", classifier, photos, "-o", "-"))
 
 
@@ -104,12 +108,21 @@ def test_the_form_that_is_asked(
 ) -> None:
     """Oracle: the bytes of the file whose suffix says the form, on stdout and under a name without one."""
     (history := tmp_path / "shop.csv").write_text(HISTORY)
-    for command, model, given in (("images", classifier, photos), ("series", make_forecaster(), history)):
+    for command, model, given in (
+        ("images", classifier, photos),
+        ("series", make_forecaster(), history),
+    ):
         named, plain = tmp_path / f"{command}.{form}", tmp_path / f"{command}-table"
         assert infer(command, model, given, "-o", named).exit_code == 0
         assert infer(command, model, given, "-o", plain, "--format", form).exit_code == 0
-        assert infer(command, model, given, "--format", form).stdout_bytes == named.read_bytes() == plain.read_bytes()
-    followed = infer("series", make_forecaster(), "--follow", "--format", form, stdin=HISTORY.encode())
+        assert (
+            infer(command, model, given, "--format", form).stdout_bytes
+            == named.read_bytes()
+            == plain.read_bytes()
+        )
+    followed = infer(
+        "series", make_forecaster(), "--follow", "--format", form, stdin=HISTORY.encode()
+    )
     assert followed.exit_code == (2 if form == "parquet" else 0)
     assert form != "jsonl" or json.loads(followed.stdout.splitlines()[-1])["yhat"] == 32
 
@@ -125,7 +138,9 @@ def test_lists_on_stdin(classifier: Path, photos: Path) -> None:
 HISTORY = "ds,y\n" + "".join(f"2024-02-{day},{day}\n" for day in range(20, 30))
 
 
-def test_forecasts_continue_the_history(make_forecaster: Callable[..., Path], tmp_path: Path) -> None:
+def test_forecasts_continue_the_history(
+    make_forecaster: Callable[..., Path], tmp_path: Path
+) -> None:
     """Oracle: last value + 1, 2, 3, an interval of one on each side, dates across the end of a leap February; beyond
     the trained horizon recursion goes on counting, without intervals."""
     (tmp_path / "shop.csv").write_text(HISTORY)
@@ -145,7 +160,9 @@ def test_forecasts_continue_the_history(make_forecaster: Callable[..., Path], tm
 
 def test_many_series_and_columns(make_forecaster: Callable[..., Path], tmp_path: Path) -> None:
     """Oracle: a short series and one beyond float32 fail alone, the file's order is kept, columns are named."""
-    lines = [f"{s},{t},{t},{-t}" for s in ("long", "short") for t in range(2 if s == "short" else 6)]
+    lines = [
+        f"{s},{t},{t},{-t}" for s in ("long", "short") for t in range(2 if s == "short" else 6)
+    ]
     lines += [f"huge,{t},1e300,0" for t in range(4)] + [f"last,{t},5,6" for t in range(4)]
     (tmp_path / "two.csv").write_text("shop,week,a,b\n" + "\n".join(lines) + "\n")
     model = make_forecaster("a", "b", id="shop", time="week", step={"unit": "index", "count": 1})
@@ -154,7 +171,9 @@ def test_many_series_and_columns(make_forecaster: Callable[..., Path], tmp_path:
         "unique_id", "ds", "yhat-a", "yhat-a-lo-80", "yhat-a-hi-80", "yhat-b", "yhat-b-lo-80", "yhat-b-hi-80",
         "status", "error",
     ]  # fmt: skip
-    found = [(row["unique_id"], row["ds"], row["yhat-a"], row["yhat-b"], row["error"]) for row in rows]
+    found = [
+        (row["unique_id"], row["ds"], row["yhat-a"], row["yhat-b"], row["error"]) for row in rows
+    ]
     assert found[:3] == [("long", str(5 + s), str(5 + s), str(-5 + s), "") for s in (1, 2, 3)]
     assert found[3] == ("short", "", "", "", "model 'riser' needs 4 rows of 2 columns, got 2 rows")
     assert found[4][0] == "huge" and "float32" in found[4][4]
@@ -164,12 +183,19 @@ def test_many_series_and_columns(make_forecaster: Callable[..., Path], tmp_path:
 def test_bad_series_files_are_rows(make_forecaster: Callable[..., Path], tmp_path: Path) -> None:
     """Oracle: each file is wrong in one known way; the good one between them is served."""
     weekly = "ds,y\n" + "".join(f"2024-01-{day:02},1\n" for day in (1, 8, 15, 22))
-    for name, text in (("gap", HISTORY.replace("2024-02-25,25\n", "")), ("good", HISTORY), ("weekly", weekly)):
+    for name, text in (
+        ("gap", HISTORY.replace("2024-02-25,25\n", "")),
+        ("good", HISTORY),
+        ("weekly", weekly),
+    ):
         (tmp_path / f"{name}.csv").write_text(text)
     files = [tmp_path / f"{name}.csv" for name in ("none", "gap", "good", "weekly")]
     rows = rows_of(infer("series", make_forecaster(), *files))
     errors = {Path(row["unique_id"]).stem: row["error"] for row in rows if row["status"] == "error"}
-    assert errors.keys() == {"none", "gap", "weekly"} and [row["status"] for row in rows].count("ok") == 3
+    assert (
+        errors.keys() == {"none", "gap", "weekly"}
+        and [row["status"] for row in rows].count("ok") == 3
+    )
     assert "no such file" in errors["none"] and "line 7" in errors["gap"]
     assert "expects a row every 86400 seconds, got one every 604800 seconds" in errors["weekly"]
     filled = infer("series", make_forecaster(), files[1], "--gaps", "interpolate")
@@ -179,9 +205,13 @@ def test_bad_series_files_are_rows(make_forecaster: Callable[..., Path], tmp_pat
 def test_other_column_names(make_forecaster: Callable[..., Path], tmp_path: Path) -> None:
     """Oracle: the same numbers under other headers, and without any time."""
     (tmp_path / "x.csv").write_text(HISTORY.replace("ds,y", "day,sales"))
-    first = rows_of(infer("series", make_forecaster(), tmp_path / "x.csv", "--time", "day", "--target", "sales"))
+    first = rows_of(
+        infer("series", make_forecaster(), tmp_path / "x.csv", "--time", "day", "--target", "sales")
+    )
     assert (first[0]["ds"], first[0]["yhat"]) == ("2024-03-01", "30")
-    counted = rows_of(infer("series", make_forecaster(), tmp_path / "x.csv", "--time", "", "--target", "sales"))
+    counted = rows_of(
+        infer("series", make_forecaster(), tmp_path / "x.csv", "--time", "", "--target", "sales")
+    )
     assert (counted[0]["ds"], counted[0]["yhat"]) == ("10", "30")
 
 
@@ -192,12 +222,18 @@ def package(folder: Path, model: bytes, sha256: str | None = None) -> None:
     (folder / "manifest.json").write_text(json.dumps(manifest))
 
 
-def test_models_by_name(classifier_bytes: bytes, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_models_by_name(
+    classifier_bytes: bytes, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Oracle: an entry of out/dist, its folder and its file are the same model; a wrong hash is refused."""
     monkeypatch.chdir(tmp_path)
     package(tmp_path / "out/dist/brightness-grey", classifier_bytes)
     package(tmp_path / "out/dist/forged", classifier_bytes, "0" * 64)
-    for name in ("brightness-grey", "out/dist/brightness-grey", "out/dist/brightness-grey/model.onnx"):
+    for name in (
+        "brightness-grey",
+        "out/dist/brightness-grey",
+        "out/dist/brightness-grey/model.onnx",
+    ):
         assert rows_of(infer("images", name, photos / "2.png"))[0]["label"] == "bright"
     forged = infer("images", "forged", photos / "2.png")
     assert forged.exit_code == 1 and f"expected the sha256 {'0' * 64}, got" in forged.stderr
@@ -206,7 +242,9 @@ def test_models_by_name(classifier_bytes: bytes, photos: Path, tmp_path: Path, m
     assert "did you mean 'brightness-grey'?" in unknown.stderr
 
 
-def test_models_of_other_folders(classifier_bytes: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_models_of_other_folders(
+    classifier_bytes: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Oracle: packages made here; the first folder that has a name gives its package, out/dist comes last."""
     monkeypatch.chdir(tmp_path)
     nothing = infer("list")
@@ -217,7 +255,9 @@ def test_models_of_other_folders(classifier_bytes: bytes, tmp_path: Path, monkey
             package(tmp_path / folder / name, classifier_bytes)
     (tmp_path / "b/two/model.int8.onnx").write_bytes(classifier_bytes)
     (tmp_path / "b/two/manifest.json").write_text(
-        json.dumps({"task": "classification", "metric": {"name": "accuracy", "value": 0.99}, "files": {}})
+        json.dumps(
+            {"task": "classification", "metric": {"name": "accuracy", "value": 0.99}, "files": {}}
+        )
     )
     (tmp_path / "a/two").mkdir()  # no package
     monkeypatch.setenv("CONVLINE_MODELS", f"{tmp_path / 'a'}{os.pathsep}b")
@@ -225,16 +265,24 @@ def test_models_of_other_folders(classifier_bytes: bytes, tmp_path: Path, monkey
     assert {name: one["folder"] for name, one in found.items()} == {
         "one": str(tmp_path / "a/one"), "three": "out/dist/three", "two": "b/two",
     }  # fmt: skip
-    assert found["two"]["variants"] == ["fp32", "int8"] and found["one"]["bytes"] == len(classifier_bytes)
+    assert found["two"]["variants"] == ["fp32", "int8"] and found["one"]["bytes"] == len(
+        classifier_bytes
+    )
     heading, _, three, two = infer("list").stdout.splitlines()
     assert heading.split() == ["name", "task", "metric", "variants", "size", "folder"]
-    assert two.startswith("two") and "accuracy 0.99  fp32, int8" in two and "out/dist/three" in three
+    assert (
+        two.startswith("two") and "accuracy 0.99  fp32, int8" in two and "out/dist/three" in three
+    )
     assert str(tmp_path / "a/one/model.onnx") in infer("info", "one").stdout
     assert "out/dist/three/model.onnx" in infer("info", "three").stdout
 
 
 def test_a_model_must_have_the_sha256_that_is_asked(
-    classifier: Path, classifier_bytes: bytes, make_forecaster: Callable[..., Path], photos: Path, tmp_path: Path
+    classifier: Path,
+    classifier_bytes: bytes,
+    make_forecaster: Callable[..., Path],
+    photos: Path,
+    tmp_path: Path,
 ) -> None:
     """Oracle: hashlib; every command that opens a model takes the option and refuses another file, before it runs."""
     right = hashlib.sha256(classifier_bytes).hexdigest()
@@ -244,8 +292,16 @@ def test_a_model_must_have_the_sha256_that_is_asked(
         ["images", photos], ["explain", photos, "-o", tmp_path / "maps"], ["info"], ["check"], ["bench"],
         ["evaluate", photos], ["series", history],
     ):  # fmt: skip
-        refused = infer(command, make_forecaster() if command == "series" else classifier, *more, "--sha256", "0" * 64)
-        assert refused.exit_code == 1 and f"expected the sha256 {'0' * 64}" in refused.output, refused.output
+        refused = infer(
+            command,
+            make_forecaster() if command == "series" else classifier,
+            *more,
+            "--sha256",
+            "0" * 64,
+        )
+        assert refused.exit_code == 1 and f"expected the sha256 {'0' * 64}" in refused.output, (
+            refused.output
+        )
     assert infer("info", classifier, "--sha256", right.upper()).exit_code == 0
     odd = infer("info", classifier, "--sha256", "abc")
     assert odd.exit_code == 2 and "expected 64 hex digits, got 'abc'" in odd.stderr
@@ -256,7 +312,9 @@ def test_a_model_must_have_the_sha256_that_is_asked(
     assert f"expected the sha256 {'1' * 64} as asked, got {right} in manifest.json" in other.stderr
 
 
-@pytest.mark.parametrize("manifest", ["", "[]", '{"files": {}}', '{"files": {"model.onnx": "abc"}}'])
+@pytest.mark.parametrize(
+    "manifest", ["", "[]", '{"files": {}}', '{"files": {"model.onnx": "abc"}}']
+)
 def test_broken_manifests(classifier_bytes: bytes, tmp_path: Path, manifest: str) -> None:
     """Oracle: a manifest that does not vouch for the file is refused with its path."""
     package(tmp_path / "p", classifier_bytes)
@@ -274,12 +332,16 @@ def test_info_shows_the_contract(classifier: Path, make_forecaster: Callable[...
     for part in ("last 4 rows of y", "86400 seconds", "3 steps, quantiles 0.1, 0.5, 0.9", "ds"):
         assert part in infer("info", make_forecaster()).stdout
     document = json.loads(infer("info", classifier, "--json").stdout)
-    assert {key: value for key, value in document.items() if key != "digest"} == tiny.classifier_document()
+    assert {
+        key: value for key, value in document.items() if key != "digest"
+    } == tiny.classifier_document()
 
 
 def test_info_cannot_move_the_cursor(tmp_path: Path) -> None:
     """Oracle: control characters of a hostile document do not reach the terminal."""
-    (tmp_path / "m.onnx").write_bytes(tiny.reseal(tiny.classifier_document() | {"provenance": {"data": "a\x1b[2Jb"}}))
+    (tmp_path / "m.onnx").write_bytes(
+        tiny.reseal(tiny.classifier_document() | {"provenance": {"data": "a\x1b[2Jb"}})
+    )
     assert "\x1b" not in infer("info", tmp_path / "m.onnx").stdout
 
 
@@ -299,7 +361,9 @@ def test_nothing_succeeded_is_exit_code_1(
         model = make_forecaster() if command == "series" else classifier
         failed = infer(command, model, bad, *more)
         assert failed.exit_code == 1 and "0 ok, 1 error" in failed.stderr
-        assert "Error: no row is ok; column error of" in infer(command, model, bad, *more, "-q").stderr
+        assert (
+            "Error: no row is ok; column error of" in infer(command, model, bad, *more, "-q").stderr
+        )
         mixed = infer(command, model, bad, right, *more)
         assert mixed.exit_code == 0 and ", 1 error" in mixed.stderr
     assert infer("images", classifier, "-", stdin=b"").exit_code == 0
@@ -315,11 +379,17 @@ def test_quiet_leaves_results_and_errors(
         ("explain", classifier, photos, "-o", tmp_path / "maps"),
     ):  # fmt: skip
         loud, quiet = infer(command, model, *words), infer(command, model, *words, "--quiet")
-        assert loud.stderr and quiet.stderr == "" and (quiet.stdout, quiet.exit_code) == (loud.stdout, loud.exit_code)
+        assert (
+            loud.stderr
+            and quiet.stderr == ""
+            and (quiet.stdout, quiet.exit_code) == (loud.stdout, loud.exit_code)
+        )
     assert infer("images", tmp_path / "none.onnx", photos, "-q").stderr.startswith("Error: ")
 
 
-def test_strict_is_exit_code_3(classifier: Path, photos: Path, make_forecaster: Callable[..., Path]) -> None:
+def test_strict_is_exit_code_3(
+    classifier: Path, photos: Path, make_forecaster: Callable[..., Path]
+) -> None:
     """Oracle: 3 where a row failed, and all rows are written all the same; 0 where none did."""
     failed = infer("images", classifier, photos, "--strict")
     assert failed.exit_code == 3 and len(rows_of(failed)) == len(EXPECTED)
@@ -335,8 +405,16 @@ def test_strict_is_exit_code_3(classifier: Path, photos: Path, make_forecaster: 
         (["images", "MODEL", "x.png", "-o", "no/such/folder.csv"], 1, "make the folder"),
         (["series", "MODEL", "x.csv"], 1, "use `infer images`"),
         (["images", "MODEL"], 2, "Missing argument"),
-        (["images", "MODEL", "x.png", "-o", "x.xlsx"], 2, "expected a name ending in .csv, .jsonl, .parquet"),
-        (["images", "MODEL", "x.png", "-o", "x.csv", "--format", "jsonl"], 2, "expected csv, as x.csv ends so"),
+        (
+            ["images", "MODEL", "x.png", "-o", "x.xlsx"],
+            2,
+            "expected a name ending in .csv, .jsonl, .parquet",
+        ),
+        (
+            ["images", "MODEL", "x.png", "-o", "x.csv", "--format", "jsonl"],
+            2,
+            "expected csv, as x.csv ends so",
+        ),
         (["images", "MODEL", "x.png", "--top-k", "4"], 2, "expected at most the model's 3 labels"),
         (["images", "MODEL", "x.png", "--batch", "0"], 2, "0 is not in the range"),
         (["teleport"], 2, "No such command"),
@@ -348,7 +426,9 @@ def test_exit_codes(
 ) -> None:
     """Oracle: 1 what cannot be done, 2 wrong usage; one message on stderr, never a traceback."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    result = infer(*[str(classifier) if argument == "MODEL" else argument for argument in arguments])
+    result = infer(
+        *[str(classifier) if argument == "MODEL" else argument for argument in arguments]
+    )
     assert result.exit_code == code and message in result.stderr
     assert isinstance(result.exception, SystemExit) and "Traceback" not in result.output
 
@@ -357,7 +437,9 @@ def test_exit_codes(
 def test_help_has_examples_that_parse(command: str) -> None:
     """Oracle: click parses each example line of the help text with the command's own options."""
     shown = infer(*filter(None, [command, "--help"])).stdout
-    examples = re.findall(rf"^ +(?:find .* \| )?infer ((?:{'|'.join(main.commands)})\b.*)$", shown, re.MULTILINE)
+    examples = re.findall(
+        rf"^ +(?:find .* \| )?infer ((?:{'|'.join(main.commands)})\b.*)$", shown, re.MULTILINE
+    )
     assert examples
     for example in examples:
         name, *arguments = shlex.split(example)
@@ -368,10 +450,15 @@ def test_help_has_examples_that_parse(command: str) -> None:
 def test_every_option_is_explained(command: str) -> None:
     """Oracle: a summary that the list of commands shows whole, and for each option a sentence of at least two words."""
     told = main.commands[command]
-    assert f"{told.get_short_help_str(80)}\n" in infer("--help").stdout and told.get_short_help_str(80)[-1] == "."
+    assert (
+        f"{told.get_short_help_str(80)}\n" in infer("--help").stdout
+        and told.get_short_help_str(80)[-1] == "."
+    )
     for option in told.params:
         if isinstance(option, click.Option):
-            assert option.help and len(option.help.split()) > 1 and option.help[0].isupper(), option.name
+            assert option.help and len(option.help.split()) > 1 and option.help[0].isupper(), (
+                option.name
+            )
 
 
 BLOCKED = "import sys; sys.modules['torch'] = sys.modules['onnx'] = None; from convline.cli.main import main; main()"
@@ -381,10 +468,14 @@ def run_blocked(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     """Run `infer` in a process where torch and onnx cannot be imported."""
     command = [sys.executable, "-W", "error", "-c", BLOCKED, *map(str, arguments)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60, check=False)
+    return subprocess.run(
+        command, capture_output=True, text=True, env=environment, timeout=60, check=False
+    )
 
 
-def test_runs_without_torch_and_onnx(classifier: Path, photos: Path, make_forecaster: Callable[..., Path]) -> None:
+def test_runs_without_torch_and_onnx(
+    classifier: Path, photos: Path, make_forecaster: Callable[..., Path]
+) -> None:
     """Oracle: the same labels and forecasts as above, from a process where neither can be imported."""
     images = run_blocked("images", classifier, photos)
     labels = [row["label"] for row in csv.DictReader(io.StringIO(images.stdout))]
@@ -396,9 +487,15 @@ def test_runs_without_torch_and_onnx(classifier: Path, photos: Path, make_foreca
 
 def test_help_imports_nothing_heavy() -> None:
     """Oracle: numpy, Pillow and onnxruntime blocked as well; help is quick because it needs none of them."""
-    block = "import sys; sys.modules.update(dict.fromkeys(['numpy', 'PIL', 'onnxruntime', 'pyarrow']));"
+    block = (
+        "import sys; sys.modules.update(dict.fromkeys(['numpy', 'PIL', 'onnxruntime', 'pyarrow']));"
+    )
     started = time.perf_counter()
-    command = [sys.executable, "-c", block + "from convline.cli.main import main; main(['images', '--help'])"]
+    command = [
+        sys.executable,
+        "-c",
+        block + "from convline.cli.main import main; main(['images', '--help'])",
+    ]
     assert subprocess.run(command, capture_output=True, timeout=60, check=False).returncode == 0
     assert time.perf_counter() - started < 5  # 0.1 s on a quiet machine
 
@@ -406,8 +503,8 @@ def test_help_imports_nothing_heavy() -> None:
 def test_a_closed_pipe_is_no_traceback(classifier: Path, photos: Path) -> None:
     """Oracle: `infer ... | head -1` ends quietly."""
     names = "\n".join([str(photos / "1.png")] * 3000)
-    command = (
-        f"{shlex.quote(sys.executable)} -c {shlex.quote(BLOCKED)} images {shlex.quote(str(classifier))} - | head -1"
+    command = f"{shlex.quote(sys.executable)} -c {shlex.quote(BLOCKED)} images {shlex.quote(str(classifier))} - | head -1"
+    done = subprocess.run(
+        command, shell=True, input=names, capture_output=True, text=True, timeout=60, check=False
     )
-    done = subprocess.run(command, shell=True, input=names, capture_output=True, text=True, timeout=60, check=False)
     assert done.stdout.startswith("path,label") and "Traceback" not in done.stderr

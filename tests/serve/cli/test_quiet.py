@@ -14,21 +14,37 @@ INFER = [sys.executable, "-c", "from convline.cli.main import main; main()"]
 
 
 @pytest.mark.parametrize("count", [3, 600])  # threads, and processes
-def test_infer_sends_nothing_and_writes_its_output_alone(classifier: Path, tmp_path: Path, count: int) -> None:
+def test_infer_sends_nothing_and_writes_its_output_alone(
+    classifier: Path, tmp_path: Path, count: int
+) -> None:
     """Oracle: the system calls of all its processes; HOME and TMPDIR are empty afterwards."""
     home, work = tmp_path / "home", tmp_path / "work"
     (work / "photos").mkdir(parents=True)
     for number in range(count):
         Image.new("L", (8, 8), number % 256).save(work / "photos" / f"{number}.png")
-    words = ["images", str(classifier), "photos", "-o", "t.csv", "--device", "cpu", "--workers", "2"]
+    words = [
+        "images",
+        str(classifier),
+        "photos",
+        "-o",
+        "t.csv",
+        "--device",
+        "cpu",
+        "--workers",
+        "2",
+    ]
     far, written = watched.run([*INFER, *words], home, work)
     assert far == []
-    assert {*written} == {str(work / f"t.csv{end}") for end in ("", ".part", ".part.journal", ".part.journal.new")}
+    assert {*written} == {
+        str(work / f"t.csv{end}") for end in ("", ".part", ".part.journal", ".part.journal.new")
+    }
     assert [path for path in home.rglob("*") if path.is_file()] == []
 
 
 @pytest.mark.parametrize(("given", "expected"), [(None, "1"), ("0", "0")])
-def test_who_wants_telemetry_keeps_it(monkeypatch: pytest.MonkeyPatch, given: str | None, expected: str) -> None:
+def test_who_wants_telemetry_keeps_it(
+    monkeypatch: pytest.MonkeyPatch, given: str | None, expected: str
+) -> None:
     """Oracle: the variable when onnxruntime is imported: as the user has set it, 1 where it was not set."""
     monkeypatch.setenv("ORT_DISABLE_TELEMETRY", given or "")
     if given is None:

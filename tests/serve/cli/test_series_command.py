@@ -58,16 +58,51 @@ LONG = "unique_id,ds,y,z\n" + "".join(f"{u},{t},{t},{-t}\n" for t in range(6) fo
     ("rule", "header", "options", "said"),
     [
         ({"id": "shop", "time": "week"}, "shop,week,sales,z", (), ""),
-        ({"id": "shop", "time": "week"}, "unique_id,ds,y,z", (), "columns by the usual names: unique_id, ds, y"),
-        ({"id": "shop", "time": "week"}, "unique_id,ds,sales,y", (), "columns by the usual names: unique_id, ds\n"),
-        ({"id": None, "time": "ds"}, "unique_id,ds,sales,z", (), "columns by the usual names: unique_id\n"),
-        ({"id": "shop", "time": "week"}, "k,w,v,y", ("--id", "k", "--time", "w", "--target", "v"), ""),
-        ({"id": "shop", "time": "week"}, "unique_id,w,v,z", ("--time", "w", "--target", "v"), "names: unique_id\n"),
-        ({"id": "shop", "time": None}, "unique_id,ds,sales,z", (), "columns by the usual names: unique_id\n"),
+        (
+            {"id": "shop", "time": "week"},
+            "unique_id,ds,y,z",
+            (),
+            "columns by the usual names: unique_id, ds, y",
+        ),
+        (
+            {"id": "shop", "time": "week"},
+            "unique_id,ds,sales,y",
+            (),
+            "columns by the usual names: unique_id, ds\n",
+        ),
+        (
+            {"id": None, "time": "ds"},
+            "unique_id,ds,sales,z",
+            (),
+            "columns by the usual names: unique_id\n",
+        ),
+        (
+            {"id": "shop", "time": "week"},
+            "k,w,v,y",
+            ("--id", "k", "--time", "w", "--target", "v"),
+            "",
+        ),
+        (
+            {"id": "shop", "time": "week"},
+            "unique_id,w,v,z",
+            ("--time", "w", "--target", "v"),
+            "names: unique_id\n",
+        ),
+        (
+            {"id": "shop", "time": None},
+            "unique_id,ds,sales,z",
+            (),
+            "columns by the usual names: unique_id\n",
+        ),
     ],
 )
 def test_columns_are_the_users_the_models_or_the_usual(
-    make_forecaster: Make, tmp_path: Path, rule: dict, header: str, options: tuple[str, ...], said: str
+    make_forecaster: Make,
+    tmp_path: Path,
+    rule: dict,
+    header: str,
+    options: tuple[str, ...],
+    said: str,
 ) -> None:
     """Oracle: both series end at 5, whatever the columns are called; what was assumed is on stderr."""
     (tmp_path / "x.csv").write_text(LONG.replace("unique_id,ds,y,z", header))
@@ -80,10 +115,26 @@ def test_columns_are_the_users_the_models_or_the_usual(
 @pytest.mark.parametrize(
     ("header", "options", "error"),
     [
-        ("unique_id,ds,v,z", (), "expected a column 'sales', got unique_id, ds, v, z; name one of these"),
-        ("unique_id,w,y,z", (), "expected a column 'week', got unique_id, w, y, z; name one of these"),
-        ("k,week,y,z", (), "expected times in rising order"),  # read as one series, which two are not
-        ("k,ds,y,z", ("--id", "shop"), "expected a column 'shop', got k, ds, y, z; name one of these"),
+        (
+            "unique_id,ds,v,z",
+            (),
+            "expected a column 'sales', got unique_id, ds, v, z; name one of these",
+        ),
+        (
+            "unique_id,w,y,z",
+            (),
+            "expected a column 'week', got unique_id, w, y, z; name one of these",
+        ),
+        (
+            "k,week,y,z",
+            (),
+            "expected times in rising order",
+        ),  # read as one series, which two are not
+        (
+            "k,ds,y,z",
+            ("--id", "shop"),
+            "expected a column 'shop', got k, ds, y, z; name one of these",
+        ),
         ("unique_id,ds,y,z", ("--id", ""), "expected times in rising order"),
         ("unique_id,ds,y,z", ("--target", "q"), "expected a column 'q'"),
     ],
@@ -108,12 +159,20 @@ def test_another_files_form_changes_nothing(make_forecaster: Make, tmp_path: Pat
     frame.to_csv(tmp_path / "semi/x.csv", index=False, sep=";", decimal=",")
     frame.assign(ds=times.tz_convert("Asia/Tokyo")).to_parquet(tmp_path / "x.parquet")
     model = make_forecaster()
-    first, semi, parquet = (infer(model, tmp_path / name) for name in ("x.csv", "semi/x.csv", "x.parquet"))
+    first, semi, parquet = (
+        infer(model, tmp_path / name) for name in ("x.csv", "semi/x.csv", "x.parquet")
+    )
     assert first.stdout == semi.stdout == parquet.stdout.replace("T00:00:00Z", "")
-    assert "2024-04-04,6.5,5.5,7.5,ok" in first.stdout and "2024-04-04T00:00:00Z,6.5" in parquet.stdout
+    assert (
+        "2024-04-04,6.5,5.5,7.5,ok" in first.stdout and "2024-04-04T00:00:00Z,6.5" in parquet.stdout
+    )
     assert "x.csv: delimiter ';'\n" in semi.stderr and "x.csv: decimal ','\n" in semi.stderr
     given = infer(model, tmp_path / "semi/x.csv", "--delimiter", ";", "--decimal", ",")
-    assert given.stdout == first.stdout and "delimiter" not in given.stderr and "decimal" not in given.stderr
+    assert (
+        given.stdout == first.stdout
+        and "delimiter" not in given.stderr
+        and "decimal" not in given.stderr
+    )
 
 
 @pytest.mark.parametrize(
@@ -130,7 +189,9 @@ def test_times_have_an_offset_as_in_training(
 ) -> None:
     """Oracle: what the contract says, of a file and of a stream; one without the key takes both."""
     model = make_forecaster(**({} if trained is None else {"offset": trained}))
-    (tmp_path / "x.csv").write_text("ds,y\n" + "".join(f"2024-03-0{t}T00:00{zone},{t}\n" for t in range(1, 7)))
+    (tmp_path / "x.csv").write_text(
+        "ds,y\n" + "".join(f"2024-03-0{t}T00:00{zone},{t}\n" for t in range(1, 7))
+    )
     rows = rows_of(infer(model, tmp_path / "x.csv"))
     command = ["series", str(model), "--follow"]
     stream = CliRunner().invoke(main, command, input=(tmp_path / "x.csv").read_text()).stdout
@@ -144,17 +205,28 @@ def test_counters_are_no_days(make_forecaster: Make, tmp_path: Path) -> None:
     """Oracle: a model of days refuses rows numbered 0 to 5, and takes them where the user says so."""
     (tmp_path / "x.csv").write_text("ds,y\n" + "".join(f"{t},{t}\n" for t in range(6)))
     [row] = rows_of(infer(make_forecaster(), tmp_path / "x.csv"))
-    assert "expects a row every 86400 seconds, got whole numbers in column 'ds'; write them as dates" in row["error"]
+    assert (
+        "expects a row every 86400 seconds, got whole numbers in column 'ds'; write them as dates"
+        in row["error"]
+    )
     assert rows_of(infer(make_forecaster(), tmp_path / "x.csv", "--time", ""))[0]["yhat"] == "6"
 
 
-@pytest.mark.parametrize(("unit", "scale"), [("seconds", 1), ("milliseconds", 1000), ("microseconds", 10**6)])
-def test_seconds_since_1970_are_named(make_forecaster: Make, tmp_path: Path, unit: str, scale: int) -> None:
+@pytest.mark.parametrize(
+    ("unit", "scale"), [("seconds", 1), ("milliseconds", 1000), ("microseconds", 10**6)]
+)
+def test_seconds_since_1970_are_named(
+    make_forecaster: Make, tmp_path: Path, unit: str, scale: int
+) -> None:
     """Oracle: 1,709,251,200 s are midnight of 2024-03-01 (a calendar); the cure is that date, and it works."""
     stamps = [1_709_251_200 + 86400 * t for t in range(6)]
-    (tmp_path / "x.csv").write_text("ds,y\n" + "".join(f"{stamp * scale},{t}\n" for t, stamp in enumerate(stamps)))
+    (tmp_path / "x.csv").write_text(
+        "ds,y\n" + "".join(f"{stamp * scale},{t}\n" for t, stamp in enumerate(stamps))
+    )
     [row] = rows_of(infer(make_forecaster(), tmp_path / "x.csv"))
-    assert row["error"].endswith(f"if they are {unit} since 1970, write {stamps[0] * scale} as 2024-03-01T00:00:00")
+    assert row["error"].endswith(
+        f"if they are {unit} since 1970, write {stamps[0] * scale} as 2024-03-01T00:00:00"
+    )
     result = CliRunner().invoke(
         main, ["series", str(make_forecaster()), "--follow"], input=(tmp_path / "x.csv").read_text()
     )
@@ -166,7 +238,9 @@ def test_another_step_of_counters(make_forecaster: Make, tmp_path: Path) -> None
     (tmp_path / "x.csv").write_text("ds,y\n" + "".join(f"{7 * t},{t}\n" for t in range(6)))
     model = make_forecaster(step=INDEX)
     [row] = rows_of(infer(model, tmp_path / "x.csv"))
-    assert row["error"].endswith("got one every 7 (whole numbers); resample it, or count rows with --time ''")
+    assert row["error"].endswith(
+        "got one every 7 (whole numbers); resample it, or count rows with --time ''"
+    )
     assert rows_of(infer(model, tmp_path / "x.csv", "--time", ""))[0]["yhat"] == "6"
 
 
@@ -185,7 +259,11 @@ def test_a_file_of_one_series_needs_no_id(make_forecaster: Make, tmp_path: Path)
     rows = [f"{t},{t}" for t in range(6)]
     (tmp_path / "one.csv").write_text("ds,y\n" + "\n".join(rows) + "\n")
     result = infer(make_forecaster(id="shop", step=INDEX), tmp_path / "one.csv")
-    assert [(r["unique_id"], r["yhat"]) for r in rows_of(result)] == [("one", "6"), ("one", "7"), ("one", "8")]
+    assert [(r["unique_id"], r["yhat"]) for r in rows_of(result)] == [
+        ("one", "6"),
+        ("one", "7"),
+        ("one", "8"),
+    ]
     assert "one.csv: no column 'shop', so the file is one series\n" in result.stderr
     followed = ["series", str(make_forecaster(id="shop", step=INDEX)), "--follow"]
     stream = CliRunner().invoke(main, followed, input="ds,y\n" + "\n".join(rows) + "\n")
@@ -202,10 +280,14 @@ def test_folders_and_globs(make_forecaster: Make, tmp_path: Path) -> None:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(good)
     pd.DataFrame({"ds": range(6), "y": range(6)}).to_parquet(tmp_path / "in/c.parquet")
-    result = infer(model, tmp_path / "in", tmp_path / "empty", f"{tmp_path}/in/*.csv", f"{tmp_path}/no*")
+    result = infer(
+        model, tmp_path / "in", tmp_path / "empty", f"{tmp_path}/in/*.csv", f"{tmp_path}/no*"
+    )
     found = [(Path(row["unique_id"]).name, row["status"]) for row in rows_of(result)]
     names = ["deep", "b", "c", "empty", "b", "no*"]
-    assert list(dict.fromkeys(found)) == [(n, "error" if n in ("empty", "no*") else "ok") for n in dict.fromkeys(names)]
+    assert list(dict.fromkeys(found)) == [
+        (n, "error" if n in ("empty", "no*") else "ok") for n in dict.fromkeys(names)
+    ]
     assert len(found) == 4 * 3 + 2 and "skipped 3 hidden names" in result.stderr
     (tmp_path / "in/out.csv").write_text("")
     refused = infer(model, tmp_path / "in", "-o", tmp_path / "in/out.csv")
@@ -215,12 +297,36 @@ def test_folders_and_globs(make_forecaster: Make, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "data", "error"),
     [
-        ("x.csv", "ds,y\n".encode("utf-16"), "got UTF-16 or a binary file; save it as UTF-8 (iconv -f UTF-16"),
-        ("x.csv", "ds,y\n0,1\n".encode("utf-16-le"), "got UTF-16 or a binary file; save it as UTF-8"),
-        ("x.csv", "ds,y\n0,ä\n".encode("latin-1"), "got the byte 0xe4 in line 2; save it as UTF-8 (of Latin-1: iconv"),
-        ("x.csv", gzip.compress(b"ds,y\n0,1\n"), "got a gzip file; decompress it first (gunzip)"),
-        ("x.csv.gz", gzip.compress(b"ds,y\n0,1\n"), "got a compressed file; decompress it first"),
-        ("x.csv", b"PK\x03\x04\xff\xfe\xfa", "got a zip or Excel file; unpack it, or save it as CSV"),
+        (
+            "x.csv",
+            "ds,y\n".encode("utf-16"),
+            "got UTF-16 or a binary file; save it as UTF-8 (iconv -f UTF-16",
+        ),
+        (
+            "x.csv",
+            "ds,y\n0,1\n".encode("utf-16-le"),
+            "got UTF-16 or a binary file; save it as UTF-8",
+        ),
+        (
+            "x.csv",
+            "ds,y\n0,ä\n".encode("latin-1"),
+            "got the byte 0xe4 in line 2; save it as UTF-8 (of Latin-1: iconv",
+        ),
+        (
+            "x.csv",
+            gzip.compress(b"ds,y\n0,1\n", mtime=0),
+            "got a gzip file; decompress it first (gunzip)",
+        ),
+        (
+            "x.csv.gz",
+            gzip.compress(b"ds,y\n0,1\n", mtime=0),
+            "got a compressed file; decompress it first",
+        ),
+        (
+            "x.csv",
+            b"PK\x03\x04\xff\xfe\xfa",
+            "got a zip or Excel file; unpack it, or save it as CSV",
+        ),
     ],
 )
 def test_bytes_that_are_no_csv_are_named(
@@ -237,15 +343,23 @@ def test_every_is_rolling_origins(make_forecaster: Make, tmp_path: Path) -> None
     3, the third fed back; a short series is one error row."""
     lines = [f"{u},{t},{t}" for u, rows in (("a", 9), ("short", 3), ("b", 5)) for t in range(rows)]
     (tmp_path / "x.csv").write_text("unique_id,ds,y\n" + "\n".join(lines) + "\n")
-    result = infer(make_forecaster(step=INDEX), tmp_path / "x.csv", "--every", "3", "--horizon", "4")
+    result = infer(
+        make_forecaster(step=INDEX), tmp_path / "x.csv", "--every", "3", "--horizon", "4"
+    )
     rows = rows_of(result)
     assert [*rows[0]][:4] == ["unique_id", "ds", "cutoff", "yhat"]
-    good = [(r["unique_id"], r["cutoff"], r["ds"], r["yhat"], r["status"]) for r in rows if not r["error"]]
+    good = [
+        (r["unique_id"], r["cutoff"], r["ds"], r["yhat"], r["status"])
+        for r in rows
+        if not r["error"]
+    ]
     assert good == [
         (u, str(c), str(c + s), str(c + s), "ok" if s < 4 else "recursive")
         for u, c in (("a", 5), ("a", 8), ("b", 4)) for s in range(1, 5)
     ]  # fmt: skip
-    assert [(r["unique_id"], r["cutoff"], r["status"]) for r in rows if r["error"]] == [("short", "2", "error")]
+    assert [(r["unique_id"], r["cutoff"], r["status"]) for r in rows if r["error"]] == [
+        ("short", "2", "error")
+    ]
 
 
 @pytest.mark.parametrize(("every", "held"), [(1, 0), (2, 3), (7, 1), (None, 0), (None, 3)])
@@ -255,10 +369,16 @@ def test_origins_know_nothing_later(make_forecaster: Make, every: int | None, he
     batches = list(rolling(model, series, 3, every, held))
     origins = [origin for batch in batches for origin in batch]
     cutoffs = [*range(299 - held, 2, -(every or 300))][::-1]
-    assert [o.cutoff for o in origins if o.series.id == "a"] == cutoffs and max(map(len, batches)) <= WINDOWS_PER_RUN
+    assert [o.cutoff for o in origins if o.series.id == "a"] == cutoffs and max(
+        map(len, batches)
+    ) <= WINDOWS_PER_RUN
     for origin in origins[: len(cutoffs)]:
         expected = origin.series.values[origin.cutoff] + np.array([[1], [2], [3]])
-        assert (origin.forecast == expected).all() and origin.quantiles.shape == (3, 2, 3) and not origin.error
+        assert (
+            (origin.forecast == expected).all()
+            and origin.quantiles.shape == (3, 2, 3)
+            and not origin.error
+        )
         assert origin.times.tolist() == [origin.cutoff + s for s in (1, 2, 3)]
     assert [bool(o.error) for o in origins if o.series.id == "b"] == [held > 0]
 
@@ -268,7 +388,9 @@ def test_a_value_that_no_network_takes_spoils_its_own_windows_alone(make_forecas
     values = np.arange(12.0)[:, None]
     values[5] = 1e39
     one = Table([Series("a", np.arange(12), values)], ["y"], Step("index", 1), 0, [])
-    origins = [origin for batch in rolling(forecaster(make_forecaster()), one, 3, 1) for origin in batch]
+    origins = [
+        origin for batch in rolling(forecaster(make_forecaster()), one, 3, 1) for origin in batch
+    ]
     assert [o.cutoff for o in origins if o.error] == [5, 6, 7, 8] and len(origins) == 9
     assert all("float32" in o.error for o in origins if o.error)
 
@@ -282,9 +404,14 @@ def test_long_outputs_stay_flat(make_forecaster: Make) -> None:
     tracemalloc.stop()
     assert peak < 2e6
     assert max(map(len, starts(model, series, 5000, every=1))) * 5000 * 4 <= 2**18
-    source, reading = io.StringIO("y\n" + "1\n" * 9), Reading(model.name, model.contract.document["input"])
+    source, reading = (
+        io.StringIO("y\n" + "1\n" * 9),
+        Reading(model.name, model.contract.document["input"]),
+    )
     output = io.BytesIO()
-    done = forecast_files(Task(model, reading, 5000, 1, say=print), [Source("-")], output, stdin=source)
+    done = forecast_files(
+        Task(model, reading, 5000, 1, say=print), [Source("-")], output, stdin=source
+    )
     assert done.mark.rows == 6 * 5000 == output.getvalue().count(b"\n") - 1
 
 
@@ -294,9 +421,18 @@ def test_predict_takes_what_one_has(make_forecaster: Make, tmp_path: Path) -> No
     path.write_text("ds,y\n" + "".join(f"{t},{t}\n" for t in range(10)))
     model = forecaster(make_forecaster(step=INDEX))
     values = np.arange(10)
-    for given in (path, str(path), read_csv(path, time="ds"), values, values[:, None], values[None, :, None]):
+    for given in (
+        path,
+        str(path),
+        read_csv(path, time="ds"),
+        values,
+        values[:, None],
+        values[None, :, None],
+    ):
         assert model.predict(given, 8)[..., 0].tolist() == [[*range(10, 18)]]  # fed back twice
-        assert model.predict(given).shape == (1, 3, 1) and model.predict(given, 2).tolist() == [[[10], [11]]]
+        assert model.predict(given).shape == (1, 3, 1) and model.predict(given, 2).tolist() == [
+            [[10], [11]]
+        ]
         quantiles = model.predict_quantiles(given, 5)
         assert quantiles[0, :3, 0].tolist() == [[9, 10, 11], [10, 11, 12], [11, 12, 13]]
         assert quantiles.shape == (1, 5, 1, 3) and np.isnan(quantiles[:, 3:]).all()
@@ -308,7 +444,10 @@ def test_predict_takes_what_one_has(make_forecaster: Make, tmp_path: Path) -> No
     ("given", "message"),
     [
         (np.arange(3), "series 0: model 'riser' needs 4 rows of 1 columns, got 3 rows"),
-        (np.zeros((2, 4, 2)), r"series 0: model 'riser' needs rows of 1 columns, got shape \(4, 2\)"),
+        (
+            np.zeros((2, 4, 2)),
+            r"series 0: model 'riser' needs rows of 1 columns, got shape \(4, 2\)",
+        ),
         (np.array([1, 2, np.nan, 3]), "series 0: expected finite values up to"),
         (table(9, 3), "b: model 'riser' needs 4 rows of 1 columns, got 3 rows"),
         ("none.csv", "none.csv: no such file"),
@@ -325,12 +464,21 @@ def test_a_picture_of_the_forecasts(make_forecaster: Make, tmp_path: Path) -> No
     lines = [f"<{n}>&,{t},{n + t},{-t}" for n in range(14) for t in range(6)] + ["short,1,1,1"]
     (tmp_path / "x.csv").write_text("unique_id,ds,p,q\n" + "\n".join(lines) + "\n")
     model = make_forecaster("p", "q", step=INDEX)
-    result = infer(model, tmp_path / "x.csv", "--horizon", "4", "--plot", tmp_path / "x.svg", "--every", "2")
+    result = infer(
+        model, tmp_path / "x.csv", "--horizon", "4", "--plot", tmp_path / "x.svg", "--every", "2"
+    )
     assert f"plot: {tmp_path / 'x.svg'} shows the first 12 of 14 series" in result.stderr
     root = ElementTree.parse(tmp_path / "x.svg").getroot()
     texts = [element.text for element in root.iter() if element.text and element.text.strip()]
-    assert [text for text in texts if text.startswith("<")] == [f"<{n}>&" for n in range(12) for _ in "pq"]
-    assert texts.count("q") == 12 and {"0", "9", "80 % interval", "fed back, no interval known"} <= {*texts}
+    assert [text for text in texts if text.startswith("<")] == [
+        f"<{n}>&" for n in range(12) for _ in "pq"
+    ]
+    assert texts.count("q") == 12 and {
+        "0",
+        "9",
+        "80 % interval",
+        "fed back, no interval known",
+    } <= {*texts}
     numbers = [float(n) for e in root.iter() for n in re.findall(r"-?\d+\.\d", e.get("d", ""))]
     assert min(numbers) >= 0 and max(numbers) <= 860 and not list(tmp_path.glob("*.part"))
 
@@ -339,7 +487,10 @@ def test_a_picture_shows_the_truth(make_forecaster: Make, tmp_path: Path) -> Non
     """Oracle: of origins 2 rows apart, 3 steps ahead, the newest whose truth is there ends 4 rows before the last."""
     (tmp_path / "x.csv").write_text("ds,y\n" + "".join(f"{t},{t}\n" for t in range(20)))
     model = make_forecaster(step=INDEX)
-    for options, truth, times in ((("--every", "2"), True, {"10", "18"}), ((), False, {"14", "22"})):
+    for options, truth, times in (
+        (("--every", "2"), True, {"10", "18"}),
+        ((), False, {"14", "22"}),
+    ):
         infer(model, tmp_path / "x.csv", "--plot", tmp_path / "x.svg", *options)
         texts = {element.text for element in ElementTree.parse(tmp_path / "x.svg").iter()}
         assert times <= texts and ("truth" in texts) is truth
@@ -353,13 +504,19 @@ def test_axis_numbers_are_nice(low: float, high: float) -> None:
     ticks = _nice(low, high)
     steps = np.diff([float(text.replace(",", "")) for text in _numbers(ticks)])
     assert 2 <= len(ticks) <= 6 and low - 1e-12 <= ticks[0] and ticks[-1] <= high * (1 + 1e-12)
-    assert {f"{step:.0e}"[0] for step in steps} < {"1", "2", "5"} and all(a < b for a, b in pairwise(ticks))
+    assert {f"{step:.0e}"[0] for step in steps} < {"1", "2", "5"} and all(
+        a < b for a, b in pairwise(ticks)
+    )
 
 
 def test_nothing_to_draw_and_wrong_usage(make_forecaster: Make, tmp_path: Path) -> None:
     """Oracle: no forecast, no file; what no run could do is usage, exit code 2."""
     result = infer(make_forecaster(), tmp_path / "none.csv", "--plot", tmp_path / "x.svg")
-    assert result.exit_code == 1 and "no forecast to draw" in result.stderr and not (tmp_path / "x.svg").exists()
+    assert (
+        result.exit_code == 1
+        and "no forecast to draw" in result.stderr
+        and not (tmp_path / "x.svg").exists()
+    )
     for options, message in (
         (("--plot", "x.png"), "expected a name ending in .svg"),
         (("--every", "0"), "0 is not in the range"),
@@ -370,13 +527,24 @@ def test_nothing_to_draw_and_wrong_usage(make_forecaster: Make, tmp_path: Path) 
         assert refused.exit_code == 2 and message in refused.stderr
 
 
-def test_series_of_files_with_one_name_are_told_apart(make_forecaster: Make, tmp_path: Path) -> None:
+def test_series_of_files_with_one_name_are_told_apart(
+    make_forecaster: Make, tmp_path: Path
+) -> None:
     """Oracle: the folders that differ; a file given twice is one series, and other names stay short."""
     for name in ("s1/data.csv", "s2/data.csv", "x/s2/data.csv", "other.csv"):
         (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
         (tmp_path / name).write_text("ds,y\n" + "".join(f"{t},{t}\n" for t in range(6)))
-    files = [str(tmp_path / name) for name in ("s1/data.csv", "other.csv", "s2/data.csv", "s1/../s1/data.csv")]
-    words = ["series", str(make_forecaster(step={"unit": "index", "count": 1})), *files, "--horizon", "1"]
+    files = [
+        str(tmp_path / name)
+        for name in ("s1/data.csv", "other.csv", "s2/data.csv", "s1/../s1/data.csv")
+    ]
+    words = [
+        "series",
+        str(make_forecaster(step={"unit": "index", "count": 1})),
+        *files,
+        "--horizon",
+        "1",
+    ]
     result = CliRunner().invoke(main, words)
     ids = [row["unique_id"] for row in csv.DictReader(io.StringIO(result.stdout))]
     assert ids == ["s1/data", "other", "s2/data", "s1/data"]
@@ -398,34 +566,59 @@ def test_ids_that_csv_changes_are_said(make_forecaster: Make, tmp_path: Path) ->
     ]
     result = CliRunner().invoke(main, words)
     ids = [row["unique_id"] for row in csv.DictReader(io.StringIO(result.stdout))]
-    assert ids == ["-A", "+B", "'=SUM(A1)"] and "have a ' in front in CSV: =SUM(A1)" in result.stderr
+    assert (
+        ids == ["-A", "+B", "'=SUM(A1)"] and "have a ' in front in CSV: =SUM(A1)" in result.stderr
+    )
 
 
-def test_a_table_is_not_written_among_the_series_of_a_folder(make_forecaster: Make, tmp_path: Path) -> None:
+def test_a_table_is_not_written_among_the_series_of_a_folder(
+    make_forecaster: Make, tmp_path: Path
+) -> None:
     """Oracle: the second run would forecast the forecasts of the first."""
     folder = tmp_path / "in"
     folder.mkdir()
     (folder / "x.csv").write_text("ds,y\n" + "".join(f"{t},{t}\n" for t in range(6)))
     model = str(make_forecaster(step={"unit": "index", "count": 1}))
     result = CliRunner().invoke(main, ["series", model, str(folder), "-o", str(folder / "out.csv")])
-    assert result.exit_code == 1 and "a second run would read the results of the first" in result.stderr
+    assert (
+        result.exit_code == 1
+        and "a second run would read the results of the first" in result.stderr
+    )
     assert [path.name for path in folder.iterdir()] == ["x.csv"]
 
 
 @pytest.mark.parametrize(
     ("step", "times", "ahead"),
     [
-        (("months", 1), "2023-12-30 2024-01-30 2024-02-29 2024-03-30", "2024-04-30 2024-05-30 2024-06-30"),
-        (("months", 1), "2022-11-30 2022-12-30 2023-01-30 2023-02-28", "2023-03-30 2023-04-30 2023-05-30"),
-        (("months", 1), "2023-11-30 2023-12-31 2024-01-31 2024-02-29", "2024-03-31 2024-04-30 2024-05-31"),
+        (
+            ("months", 1),
+            "2023-12-30 2024-01-30 2024-02-29 2024-03-30",
+            "2024-04-30 2024-05-30 2024-06-30",
+        ),
+        (
+            ("months", 1),
+            "2022-11-30 2022-12-30 2023-01-30 2023-02-28",
+            "2023-03-30 2023-04-30 2023-05-30",
+        ),
+        (
+            ("months", 1),
+            "2023-11-30 2023-12-31 2024-01-31 2024-02-29",
+            "2024-03-31 2024-04-30 2024-05-31",
+        ),
         (
             ("months", 1),  # the 30th of the month there, in UTC the 29th
-            " ".join(f"{day}T00:00:00+01:00" for day in ("2023-10-30", "2023-11-30", "2023-12-30", "2024-01-30")),
+            " ".join(
+                f"{day}T00:00:00+01:00"
+                for day in ("2023-10-30", "2023-11-30", "2023-12-30", "2024-01-30")
+            ),
             " ".join(f"{day}T00:00:00+01:00" for day in ("2024-02-29", "2024-03-30", "2024-04-30")),
         ),
         (
             ("months", 1),  # ends of months there, in UTC the days before them
-            " ".join(f"{day}T00:00:00+09:00" for day in ("2023-10-31", "2023-11-30", "2023-12-31", "2024-01-31")),
+            " ".join(
+                f"{day}T00:00:00+09:00"
+                for day in ("2023-10-31", "2023-11-30", "2023-12-31", "2024-01-31")
+            ),
             " ".join(f"{day}T00:00:00+09:00" for day in ("2024-02-29", "2024-03-31", "2024-04-30")),
         ),
         (("seconds", 3600), "T21:00+02:00 T22:00+02:00 T23:00+02:00 T24:00+02:00", "01 02 03"),
@@ -483,7 +676,10 @@ def test_the_last_year_has_an_end(make_forecaster: Make, tmp_path: Path) -> None
     path = tmp_path / "x.csv"
     path.write_text("ds,y\n" + "".join(f"9999-12-{day},1\n" for day in range(20, 31)))
     rows = rows_of(infer(make_forecaster(), path, "--every", "1"))
-    assert [row["cutoff"] for row in rows if row["status"] == "error"] == ["9999-12-29", "9999-12-30"]
+    assert [row["cutoff"] for row in rows if row["status"] == "error"] == [
+        "9999-12-29",
+        "9999-12-30",
+    ]
     assert all("before the year 10000" in row["error"] for row in rows if row["status"] == "error")
     assert rows[-3]["ds"] == "9999-12-31"
 
@@ -492,8 +688,17 @@ def test_the_last_year_has_an_end(make_forecaster: Make, tmp_path: Path) -> None
 def test_a_truth_of_any_size_is_drawn(make_forecaster: Make, tmp_path: Path, sign: str) -> None:
     """Oracle: numbers near the end of float64 in the truth; the picture is XML whose coordinates are finite."""
     values = [*map(str, range(6)), f"{sign}1e308", f"{sign}1.7e308", "-1e308", "8", "9", "10"]
-    (tmp_path / "x.csv").write_text("ds,y\n" + "".join(f"{t},{v}\n" for t, v in enumerate(values[:9])))
-    result = infer(make_forecaster(step=INDEX), tmp_path / "x.csv", "--every", "3", "--plot", tmp_path / "x.svg")
+    (tmp_path / "x.csv").write_text(
+        "ds,y\n" + "".join(f"{t},{v}\n" for t, v in enumerate(values[:9]))
+    )
+    result = infer(
+        make_forecaster(step=INDEX),
+        tmp_path / "x.csv",
+        "--every",
+        "3",
+        "--plot",
+        tmp_path / "x.svg",
+    )
     assert "plot:" in result.stderr, result.stderr
     picture = (tmp_path / "x.svg").read_text()
     ElementTree.fromstring(picture)
@@ -511,7 +716,9 @@ def test_thousands_of_columns_are_read_in_linear_time(tmp_path: Path) -> None:
     assert table.series[0].values.shape == (3, 8000) and time.perf_counter() - started < 3
 
 
-def test_columns_whose_forecasts_have_one_name_are_refused(make_forecaster: Make, tmp_path: Path) -> None:
+def test_columns_whose_forecasts_have_one_name_are_refused(
+    make_forecaster: Make, tmp_path: Path
+) -> None:
     """Oracle: yhat-y-lo-80 is the lower end of y and the forecast of y-lo-80; numbers would be in the wrong column."""
     (tmp_path / "x.csv").write_text("ds,y,y-lo-80\n" + "".join(f"{t},1,2\n" for t in range(5)))
     result = infer(make_forecaster("y", "y-lo-80", step=INDEX), tmp_path / "x.csv")

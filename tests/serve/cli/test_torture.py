@@ -19,9 +19,10 @@ from PIL import Image, features
 BRIGHT, DARK = "bright", "dark"
 MEASURED = """
 import atexit, sys
-from serve import cli, machine
-atexit.register(lambda: print(machine.peak_memory(), file=sys.stderr))
-cli.main()
+from convline.cli.main import main
+from convline.runtime import host
+atexit.register(lambda: print(host.peak_memory(), file=sys.stderr))
+main()
 """
 SAVED = {  # every format that Pillow writes, by suffix
     "png": {}, "jpg": {}, "gif": {}, "bmp": {}, "webp": {}, "tiff": {}, "ppm": {}, "tga": {}, "ico": {}, "dib": {},
@@ -34,7 +35,9 @@ def good(folder: Path) -> dict[str, str]:
     white = Image.new("L", (20, 12), 255)
     expected = {}
     for suffix, options in SAVED.items():
-        if (suffix == "avif" and not features.check("avif")) or (suffix == "jp2" and not features.check("jpg_2000")):
+        if (suffix == "avif" and not features.check("avif")) or (
+            suffix == "jp2" and not features.check("jpg_2000")
+        ):
             continue
         white.convert("RGB" if suffix in ("jp2", "avif", "qoi", "webp") else "L").save(
             folder / f"form.{suffix}", {"jfif": "JPEG", "pgm": "PPM"}.get(suffix), **options
@@ -57,7 +60,15 @@ def good(folder: Path) -> dict[str, str]:
     for name in ("moving.gif", "moving.webp", "moving.png"):
         frames[0].save(folder / name, save_all=True, append_images=frames[1:])
         expected[name] = BRIGHT
-    for name in ("写真.png", "new\nline.png", "=cmd|calc.png", "-dash.png", "sp ace.png", "x" * 200 + ".png", "UP.PNG"):
+    for name in (
+        "写真.png",
+        "new\nline.png",
+        "=cmd|calc.png",
+        "-dash.png",
+        "sp ace.png",
+        "x" * 200 + ".png",
+        "UP.PNG",
+    ):
         white.save(folder / name)
         expected[name] = BRIGHT
     white.save(os.fsencode(folder) + b"/raw\xff.png")
@@ -77,7 +88,9 @@ def bad(folder: Path) -> dict[str, str]:
     (folder / "cut.png").write_bytes(whole[:-30])
     (folder / "cut.jpg").write_bytes((folder / "form.jpg").read_bytes()[:300])
     (folder / "bomb.png").write_bytes(tiny.bomb_png(60_000, 60_000))
-    (folder / "bomb-small.png").write_bytes(tiny.bomb_png(9_400, 9_400))  # under the limit: what it claims is not there
+    (folder / "bomb-small.png").write_bytes(
+        tiny.bomb_png(9_400, 9_400)
+    )  # under the limit: what it claims is not there
     (folder / "script.eps").write_text("%!PS-Adobe-3.0 EPSF-3.0")
     os.mkfifo(folder / "pipe.png")
     (folder / "nowhere.png").symlink_to("none.png")
@@ -106,10 +119,24 @@ def test_a_torture_folder(classifier: Path, tmp_path: Path) -> None:
     folder.mkdir()
     labels, reasons = good(folder), bad(folder)
     skipped(folder)
-    command = [sys.executable, "-W", "error", "-c", MEASURED, "images", str(classifier), str(folder)]
+    command = [
+        sys.executable,
+        "-W",
+        "error",
+        "-c",
+        MEASURED,
+        "images",
+        str(classifier),
+        str(folder),
+    ]
     done = subprocess.run(command, capture_output=True, timeout=120, check=False)
-    rows = {Path(row["path"]).name: row for row in csv.DictReader(io.StringIO(done.stdout.decode(), newline=""))}
-    assert done.returncode == 0 and b"Traceback" not in done.stderr and b"Warning" not in done.stderr, done.stderr
+    rows = {
+        Path(row["path"]).name: row
+        for row in csv.DictReader(io.StringIO(done.stdout.decode(), newline=""))
+    }
+    assert (
+        done.returncode == 0 and b"Traceback" not in done.stderr and b"Warning" not in done.stderr
+    ), done.stderr
     assert rows.keys() == labels.keys() | reasons.keys()
     assert {name: row["label"] for name, row in rows.items() if row["status"] == "ok"} == labels
     for name, reason in reasons.items():
@@ -131,15 +158,21 @@ def test_unreadable_files_and_folders(classifier: Path, tmp_path: Path) -> None:
             above.chmod(0o755)
     model = load(classifier, "cpu")
     assert isinstance(model, Classifier)
-    answer(model, model.predict_proba, [Source(str(folder / "b.png"))], 1)  # all that is imported late is imported
+    answer(
+        model, model.predict_proba, [Source(str(folder / "b.png"))], 1
+    )  # all that is imported late is imported
     os.seteuid(65534)
     try:
-        found = answer(model, model.predict_proba, list(ImageSources([str(folder)], io.BytesIO())), 1)
+        found = answer(
+            model, model.predict_proba, list(ImageSources([str(folder)], io.BytesIO())), 1
+        )
     finally:
         os.seteuid(0)
     rows = {Path(str(row["path"])).name: row for row in found.rows}
     assert rows["b.png"]["label"] == BRIGHT
-    assert "Permission denied" in str(rows["a.png"]["error"]) and "cannot be read" in str(rows["locked"]["error"])
+    assert "Permission denied" in str(rows["a.png"]["error"]) and "cannot be read" in str(
+        rows["locked"]["error"]
+    )
 
 
 def test_a_folder_that_changes_while_it_is_read(tmp_path: Path) -> None:
@@ -153,5 +186,9 @@ def test_a_folder_that_changes_while_it_is_read(tmp_path: Path) -> None:
     (tmp_path / "b" / "3.png").unlink()
     (tmp_path / "b").rmdir()
     rest = list(found)
-    assert first.path.endswith("a/1.png") and rest[0].path.endswith("a/2.png") and rest[0].error is None
+    assert (
+        first.path.endswith("a/1.png")
+        and rest[0].path.endswith("a/2.png")
+        and rest[0].error is None
+    )
     assert len(rest) == 2 and "cannot be read" in (rest[1].error or "")

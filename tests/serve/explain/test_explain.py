@@ -38,7 +38,11 @@ COLUMN = weight()[:, 2].reshape(tiny.SIDE, tiny.SIDE, 1)
 @pytest.fixture
 def linear(tmp_path: Path) -> Path:
     path = tmp_path / "linear.onnx"
-    path.write_bytes(contract.seal(tiny.linear_graph(weight()).SerializeToString(), tiny.linear_document(weight())))
+    path.write_bytes(
+        contract.seal(
+            tiny.linear_graph(weight()).SerializeToString(), tiny.linear_document(weight())
+        )
+    )
     return path
 
 
@@ -66,7 +70,9 @@ def test_gradients_of_a_linear_model_are_its_weights(linear: Path, method: str) 
 
 @pytest.mark.parametrize(("baseline", "grey"), [("black", 0), ("grey", 128), (None, 0)])
 @pytest.mark.parametrize("batch", [1, 7])
-def test_integrated_gradients_of_a_linear_model(linear: Path, baseline: str | None, grey: int, batch: int) -> None:
+def test_integrated_gradients_of_a_linear_model(
+    linear: Path, baseline: str | None, grey: int, batch: int
+) -> None:
     """Oracle: W * (x - baseline), whose sum is the score's difference; so nothing is missing."""
     found, gap = map_of(linear, "integrated-gradients", baseline=baseline, steps=10, batch=batch)
     np.testing.assert_allclose(found, COLUMN * (200.0 - grey), rtol=1e-5)
@@ -94,7 +100,9 @@ def test_the_gap_is_what_the_sum_misses(linear: Path, monkeypatch: pytest.Monkey
     """Oracle: a gradient that is half of what it should be leaves half of the difference."""
     right = methods.Explainer.gradients
 
-    def halved(self: methods.Explainer, images: np.ndarray, target: int) -> tuple[np.ndarray, np.ndarray]:
+    def halved(
+        self: methods.Explainer, images: np.ndarray, target: int
+    ) -> tuple[np.ndarray, np.ndarray]:
         scores, found = right(self, images, target)
         return scores, found / 2
 
@@ -145,18 +153,25 @@ def test_predictions_run_without_the_gradient(linear: Path) -> None:
     model = load(linear, "cpu")
     assert [o.name for o in model.session.get_outputs()] == ["probabilities"]
     exponent = np.exp(IMAGE.reshape(1, -1) @ weight())
-    np.testing.assert_allclose(model.predict_proba(IMAGE[None]), exponent / exponent.sum(), rtol=1e-5)
+    np.testing.assert_allclose(
+        model.predict_proba(IMAGE[None]), exponent / exponent.sum(), rtol=1e-5
+    )
     assert model.replay_golden() < 1e-5
     graph = onnx.load_from_string(model.contract.served).graph
     assert [node.op_type for node in graph.node] == ["Cast", "Reshape", "MatMul", "Softmax"]
-    assert {i.name for i in graph.initializer} == {"flat", "weight"} and [i.name for i in graph.input] == ["images"]
+    assert {i.name for i in graph.initializer} == {"flat", "weight"} and [
+        i.name for i in graph.input
+    ] == ["images"]
 
 
 def test_inner_graphs_keep_what_they_read() -> None:
     """Oracle: onnxruntime's answer of the whole; the branch of an If reads a tensor from outside."""
     helper, floats = onnx.helper, onnx.TensorProto.FLOAT
     value = [helper.make_tensor_value_info("y", floats, ["N"])]
-    branches = [helper.make_graph([helper.make_node(op, ["twice"], ["y"])], op, [], value) for op in ("Neg", "Abs")]
+    branches = [
+        helper.make_graph([helper.make_node(op, ["twice"], ["y"])], op, [], value)
+        for op in ("Neg", "Abs")
+    ]
     nodes = [
         helper.make_node("Add", ["x", "x"], ["twice"]),
         helper.make_node("Sin", ["x"], ["unused"]),
@@ -184,7 +199,9 @@ def test_a_promise_that_the_graph_breaks_is_refused(tmp_path: Path, linear: Path
     path.write_bytes(contract.seal(graph.SerializeToString(), tiny.linear_document(weight())))
     with pytest.raises(ModelFileError, match="'target'"):
         map_of(path, "saliency")
-    with pytest.raises(ModelFileError, match=r"metadata key 'explain\.saliency': expected one of True, got False"):
+    with pytest.raises(
+        ModelFileError, match=r"metadata key 'explain\.saliency': expected one of True, got False"
+    ):
         contract.seal(graph.SerializeToString(), document | {"explain": {"saliency": False}})
 
 
@@ -193,7 +210,9 @@ def test_a_file_without_a_gradient_has_occlusion(classifier: Path, tmp_path: Pat
     Image.new("L", (20, 20), 255).save(tmp_path / "a.png")
     result = explain(classifier, tmp_path / "a.png", "-o", tmp_path / "maps")
     assert result.exit_code == 0 and "method: occlusion" in result.stderr
-    result = explain(classifier, tmp_path / "a.png", "-o", tmp_path / "maps", "--method", "smoothgrad")
+    result = explain(
+        classifier, tmp_path / "a.png", "-o", tmp_path / "maps", "--method", "smoothgrad"
+    )
     assert result.exit_code == 1 and "got none; export it with `saliency: true`" in result.stderr
 
 
@@ -209,12 +228,20 @@ def test_files_and_rows(linear: Path, tmp_path: Path) -> None:
     (folder / "1.npy").symlink_to(other)
     result = explain(linear, tmp_path / "a", tmp_path / "b/1.png", tmp_path / "b/0.png", tmp_path / "b/A 1.png",
                      tmp_path / "gone.png", "-o", folder, "--method", "integrated-gradients", "--strict")  # fmt: skip
-    assert result.exit_code == 3 and "3 ok, 2 error" in result.stderr and "completeness gap: median" in result.stderr
+    assert (
+        result.exit_code == 3
+        and "3 ok, 2 error" in result.stderr
+        and "completeness gap: median" in result.stderr
+    )
     rows = rows_in(folder)
     assert [*rows[0]] == ["path", "label", "score", "method", "gap", "file", "status", "error"]
     assert [row["file"] for row in rows] == ["1-2.png", "1-3.png", "", "A_1.png", ""]
     assert [row["status"] for row in rows] == ["ok", "ok", "error", "ok", "error"]
-    assert rows[0]["label"] == "bright" and "no known image" in rows[2]["error"] and "no such" in rows[4]["error"]
+    assert (
+        rows[0]["label"] == "bright"
+        and "no known image" in rows[2]["error"]
+        and "no such" in rows[4]["error"]
+    )
     assert other.read_text() == "mine" and (folder / "1.npy").is_symlink()
     found = np.load(folder / "1-3.npy")
     assert found.dtype == np.float32 and found.shape == (8, 8, 1)
@@ -249,7 +276,9 @@ def test_the_picture_says_its_scale(linear: Path, tmp_path: Path) -> None:
     values[0, 0], values[7, 7] = 2.0, -2.0
     (tmp_path / "p.png").write_bytes(heatmap.png(IMAGE, values, ["caf\u00e9 \U0001f600"]))
     picture = Image.open(tmp_path / "p.png")
-    assert picture.text["Description"] == "caf? ?; full colour from 2 on"  # 2 of 64 pixels: the 99th percentile
+    assert (
+        picture.text["Description"] == "caf? ?; full colour from 2 on"
+    )  # 2 of 64 pixels: the 99th percentile
     pixels = np.asarray(picture)
     assert pixels.shape[1] == 2 * 224 + heatmap.GAP
     assert (pixels[10, 10] == 200).all() and (pixels[100, 332] == 200).all()

@@ -21,14 +21,21 @@ def files(tmp_path: Path) -> dict[str, bytes]:
         stream = io.BytesIO()
         Image.new("L", (9, 9), grey).save(stream, "PNG")
         found[name] = stream.getvalue()
-    return found | {"broken.png": b"no image", "notes.txt": b"text", ".hidden.png": b"x", "empty.png": b""}
+    return found | {
+        "broken.png": b"no image",
+        "notes.txt": b"text",
+        ".hidden.png": b"x",
+        "empty.png": b"",
+    }
 
 
 def pack(path: Path, files: dict[str, bytes]) -> Path:
     if path.suffix == ".zip":
         with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as packed:
             for name, data in files.items():
-                packed.writestr(name, data, zipfile.ZIP_STORED if name.startswith("/") else zipfile.ZIP_DEFLATED)
+                packed.writestr(
+                    name, data, zipfile.ZIP_STORED if name.startswith("/") else zipfile.ZIP_DEFLATED
+                )
     else:
         with tarfile.open(path, "w") as tar:
             for name, data in files.items():
@@ -53,14 +60,23 @@ def test_archives_are_read_where_they_lie(
     assert {name: row["label"] for name, row in rows.items() if row["status"] == "ok"} == {
         "a/dark.png": "dark", "../../etc/bright.png": "bright", "/abs/middle.png": "middle",
     }  # fmt: skip
-    assert "no known image format" in rows["broken.png"]["error"] and "zero bytes" in rows["empty.png"]["error"]
+    assert (
+        "no known image format" in rows["broken.png"]["error"]
+        and "zero bytes" in rows["empty.png"]["error"]
+    )
     links = {name: row["error"] for name, row in rows.items() if name == "link.png"}
     expected = "expected a regular file in the archive, got a symbolic link; unpack it"
     assert links == ({"link.png": expected} if suffix == ".tar" else {})
-    assert len(rows) == 5 + len(links) and "skipped 2" in result.stderr and sorted(os.listdir(tmp_path)) == before
+    assert (
+        len(rows) == 5 + len(links)
+        and "skipped 2" in result.stderr
+        and sorted(os.listdir(tmp_path)) == before
+    )
 
 
-def test_members_without_bytes_in_one_place_are_rows(classifier: Path, tmp_path: Path, files: dict[str, bytes]) -> None:
+def test_members_without_bytes_in_one_place_are_rows(
+    classifier: Path, tmp_path: Path, files: dict[str, bytes]
+) -> None:
     """Oracle: one row for each member, in order, with what it is; a sparse file would be read as a damaged one."""
     with tarfile.open(tmp_path / "many.tar", "w", format=tarfile.GNU_FORMAT) as tar:
         for name, kind in (
@@ -71,7 +87,11 @@ def test_members_without_bytes_in_one_place_are_rows(classifier: Path, tmp_path:
             ("z.png", b"0"),
         ):
             entry, data = tarfile.TarInfo(name), files["a/dark.png"] if kind == b"0" else b""
-            entry.type, entry.linkname, entry.size = kind, "a.png" if kind in b"12" else "", len(data)
+            entry.type, entry.linkname, entry.size = (
+                kind,
+                "a.png" if kind in b"12" else "",
+                len(data),
+            )
             tar.addfile(entry, io.BytesIO(data))
     (tmp_path / "sparse.tar").write_bytes(sparse("hole.png", files["a/dark.png"]))
     rows = rows_of(infer("images", classifier, tmp_path / "many.tar", tmp_path / "sparse.tar"))
@@ -101,7 +121,9 @@ def sparse(name: str, data: bytes) -> bytes:
     return bytes(block) + data.ljust(-(-len(data) // 512) * 512, b"\0") + bytes(1024)
 
 
-def test_what_is_no_archive_is_one_row(classifier: Path, tmp_path: Path, files: dict[str, bytes]) -> None:
+def test_what_is_no_archive_is_one_row(
+    classifier: Path, tmp_path: Path, files: dict[str, bytes]
+) -> None:
     """Oracle: other bytes, a cut one, an empty one, one without images, none: each a row that says so."""
     (tmp_path / "text.zip").write_text("no archive")
     (tmp_path / "cut.zip").write_bytes(pack(tmp_path / "w.zip", files).read_bytes()[:-30])
@@ -109,8 +131,12 @@ def test_what_is_no_archive_is_one_row(classifier: Path, tmp_path: Path, files: 
     pack(tmp_path / "none.zip", {"a.txt": b""})
     names = ["text.zip", "cut.zip", "gz.tar", "none.zip", "missing.tar"]
     rows = rows_of(infer("images", classifier, *(tmp_path / name for name in names)))
-    assert [Path(row["path"]).name for row in rows] == names and {row["status"] for row in rows} == {"error"}
-    assert "holds no image files" in rows[3]["error"] and all("unpack it" in rows[k]["error"] for k in (0, 1, 2, 4))
+    assert [Path(row["path"]).name for row in rows] == names and {
+        row["status"] for row in rows
+    } == {"error"}
+    assert "holds no image files" in rows[3]["error"] and all(
+        "unpack it" in rows[k]["error"] for k in (0, 1, 2, 4)
+    )
 
 
 def test_damage_bombs_and_locks_are_refused(tmp_path: Path, files: dict[str, bytes]) -> None:
@@ -131,7 +157,9 @@ def test_damage_bombs_and_locks_are_refused(tmp_path: Path, files: dict[str, byt
             archives.Member(**facts).read()
 
 
-def test_resume_sees_that_an_archive_changed(classifier: Path, tmp_path: Path, files: dict[str, bytes]) -> None:
+def test_resume_sees_that_an_archive_changed(
+    classifier: Path, tmp_path: Path, files: dict[str, bytes]
+) -> None:
     """Oracle: the hash of the inputs is that of the members' bytes; the time of the archive is none of them."""
     from convline.images.predict import fingerprint
     from convline.images.sources import ImageSources
@@ -144,7 +172,9 @@ def test_resume_sees_that_an_archive_changed(classifier: Path, tmp_path: Path, f
     assert fingerprint(list(ImageSources([str(path)], io.BytesIO()))) != before
 
 
-def test_members_are_explained_too(classifier: Path, tmp_path: Path, files: dict[str, bytes]) -> None:
+def test_members_are_explained_too(
+    classifier: Path, tmp_path: Path, files: dict[str, bytes]
+) -> None:
     """Oracle: the same three good members have a picture each."""
     result = infer("explain", classifier, pack(tmp_path / "m.zip", files), "-o", tmp_path / "maps")
     assert "3 ok, 2 error" in result.stderr and len(list((tmp_path / "maps").glob("*.png"))) == 3

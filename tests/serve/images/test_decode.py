@@ -34,7 +34,10 @@ def test_right_size_is_untouched() -> None:
     """Oracle: a lossless file of the rule's size gives its own pixels, whatever the interpolation."""
     for rule, shape in ((GREY, (4, 6, 1)), (RGB, (4, 6, 3))):
         pixels = noise(*shape)
-        for source in (Image.fromarray(pixels.squeeze()), encode(Image.fromarray(pixels.squeeze()))):
+        for source in (
+            Image.fromarray(pixels.squeeze()),
+            encode(Image.fromarray(pixels.squeeze())),
+        ):
             found = read_image(source, rule)
             assert found.dtype == np.uint8 and found.flags.c_contiguous and (found == pixels).all()
 
@@ -62,7 +65,9 @@ def test_crop_is_the_centre_of_the_scaled_image(width: int, height: int) -> None
     and neighbouring columns differ by the ramp's slope divided by the scale."""
     slope = 4.0
     ramp = np.tile(slope * np.arange(width), (height, 1)).astype(np.uint8)
-    found = read_image(Image.fromarray(ramp), ImageRule((8, 8), "grey", "crop", shorter_px=10))[:, :, 0]
+    found = read_image(Image.fromarray(ramp), ImageRule((8, 8), "grey", "crop", shorter_px=10))[
+        :, :, 0
+    ]
     scale = 10 / min(width, height)
     if scale <= 1:  # an enlarged image is flat at its borders
         centre = slope * (width - 1) / 2
@@ -94,13 +99,20 @@ def test_torchvision_scales_then_cuts_whole_pixels(
     """Oracle: sizes and places by hand, Pillow's resize and numpy slicing."""
     image = Image.fromarray(noise(size[1], size[0], 3))
     found = read_image(image, ImageRule((8, 8), "rgb", "torchvision", shorter_px=16))
-    assert (found == np.asarray(image.resize(scaled, Image.Resampling.BILINEAR))[top : top + 8, left : left + 8]).all()
+    assert (
+        found
+        == np.asarray(image.resize(scaled, Image.Resampling.BILINEAR))[
+            top : top + 8, left : left + 8
+        ]
+    ).all()
 
 
 def test_torchvision_refuses_what_would_grow_without_bound() -> None:
     """Oracle: a line of 10^6 pixels scaled to 16 rows would have 16 x 16 * 10^6 pixels; `crop` takes its centre."""
     line = Image.new("L", (1_000_000, 1), 77)
-    with pytest.raises(InputError, match=r"expected at most 89478485 pixels after scaling, got 16000000 x 16"):
+    with pytest.raises(
+        InputError, match=r"expected at most 89478485 pixels after scaling, got 16000000 x 16"
+    ):
         read_image(line, ImageRule((8, 8), "grey", "torchvision", shorter_px=16))
     assert (read_image(line, ImageRule((8, 8), "grey", "crop", shorter_px=16)) == 77).all()
 
@@ -108,7 +120,9 @@ def test_torchvision_refuses_what_would_grow_without_bound() -> None:
 def smooth(width: int, height: int) -> Image.Image:
     """Colours that change slowly, as a photo's mostly do."""
     x, y = np.meshgrid(np.linspace(0, 3, width), np.linspace(0, 2, height))
-    return Image.fromarray(np.uint8(127 + 100 * np.stack([np.sin(x), np.cos(y), np.sin(x + y)], -1)))
+    return Image.fromarray(
+        np.uint8(127 + 100 * np.stack([np.sin(x), np.cos(y), np.sin(x + y)], -1))
+    )
 
 
 @pytest.mark.parametrize("orientation", [1, 6])
@@ -127,7 +141,9 @@ def test_draft_decodes_fewer_pixels(
     whole, draft = (read_image(data, rule).astype(int) for rule in rules)
     assert whole.shape == draft.shape and np.abs(whole - draft).mean() < 2
     decoded, load = [], ImageFile.ImageFile.load
-    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda self: (decoded.append(self.size), load(self))[1])
+    monkeypatch.setattr(
+        ImageFile.ImageFile, "load", lambda self: (decoded.append(self.size), load(self))[1]
+    )
     read_image(data, rules[1])
     read_image(encode(smooth(*size)), rules[1])
     assert decoded[0] == (size[0] // scale, size[1] // scale) and decoded[-1] == size
@@ -174,7 +190,9 @@ def test_alpha_is_composited_over_the_background(kind: str) -> None:
 @pytest.mark.parametrize("colour", [0, 2])
 @pytest.mark.parametrize("depth", [1, 2, 4, 8, 16])
 @pytest.mark.parametrize("how", ["file", "image"])
-def test_a_png_s_transparent_value_is_that_of_its_own_bits(depth: int, colour: int, how: str) -> None:
+def test_a_png_s_transparent_value_is_that_of_its_own_bits(
+    depth: int, colour: int, how: str
+) -> None:
     """Oracle: PNG specification (third edition), 11.3.1.1: pixels of the tRNS value are transparent, compared in the
     file's bits, of which higher ones in the chunk are masked; all other pixels are opaque. Grey g of n bits is
     255 g / (2^n - 1), of 16 bits the high byte."""
@@ -203,15 +221,24 @@ def png(values: np.ndarray, depth: int, colour: int, key: int) -> bytes:
     """Return a PNG of grey (colour 0) or RGB (2) samples with a transparent value: Pillow writes few of these."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
 
     channels = 3 if colour == 2 else 1
     rows = []
     for row in np.repeat(values, channels, axis=1):
         bits = "".join(f"{value:0{depth}b}" for value in row)
-        rows.append(b"\0" + int(bits.ljust(-8 * (-len(bits) // 8), "0"), 2).to_bytes(-(-len(bits) // 8), "big"))
+        rows.append(
+            b"\0"
+            + int(bits.ljust(-8 * (-len(bits) // 8), "0"), 2).to_bytes(-(-len(bits) // 8), "big")
+        )
     header = struct.pack(">IIBBBBB", values.shape[1], len(values), depth, colour, 0, 0, 0)
-    parts = [(b"IHDR", header), (b"tRNS", struct.pack(">H", key) * channels), (b"IDAT", zlib.compress(b"".join(rows)))]
+    parts = [
+        (b"IHDR", header),
+        (b"tRNS", struct.pack(">H", key) * channels),
+        (b"IDAT", zlib.compress(b"".join(rows))),
+    ]
     return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in [*parts, (b"IEND", b"")])
 
 
@@ -231,11 +258,22 @@ def test_sixteen_bit_keeps_the_high_byte(form: str) -> None:
 
 def test_other_modes() -> None:
     """Oracle: white stays white, black stays black, in 1-bit, CMYK JPEG, YCbCr, HSV and 32-bit files."""
-    for white, mode in (((0, 0, 0, 0), "CMYK"), (1, "1"), ((255, 128, 128), "YCbCr"), ((0, 0, 255), "HSV")):
+    for white, mode in (
+        ((0, 0, 0, 0), "CMYK"),
+        (1, "1"),
+        ((255, 128, 128), "YCbCr"),
+        ((0, 0, 255), "HSV"),
+    ):
         assert (read_image(Image.new(mode, (9, 9), white), RGB) >= 254).all(), mode
     assert (read_image(encode(Image.new("CMYK", (9, 9), 0), "JPEG"), RGB) >= 253).all()
-    for image, kind in ((Image.new("I", (6, 4), 1 << 20), "32-bit"), (Image.new("F", (6, 4), 0.5), "floating-point")):
-        with pytest.raises(InputError, match=f"unsigned pixels of up to 16 bits, got {kind} pixels whose range is not"):
+    for image, kind in (
+        (Image.new("I", (6, 4), 1 << 20), "32-bit"),
+        (Image.new("F", (6, 4), 0.5), "floating-point"),
+    ):
+        with pytest.raises(
+            InputError,
+            match=f"unsigned pixels of up to 16 bits, got {kind} pixels whose range is not",
+        ):
             read_image(image, GREY)
 
 
@@ -266,16 +304,22 @@ def test_tiffs_are_read_as_their_tags_say() -> None:
     inverted = read_image(tiff(deep.tobytes(), 16, photometric=0), rule).ravel().tolist()
     assert inverted == (255 - (deep >> 8)).tolist()
     plain = np.arange(64, dtype=np.uint8)
-    assert read_image(tiff(plain.tobytes(), 8, photometric=0), rule).ravel().tolist() == (255 - plain).tolist()
+    assert (
+        read_image(tiff(plain.tobytes(), 8, photometric=0), rule).ravel().tolist()
+        == (255 - plain).tolist()
+    )
 
 
 @pytest.mark.parametrize(
-    ("dtype", "form", "kind"), [("<i2", 2, "signed"), ("<i4", 2, "signed"), ("i1", 2, "signed"), ("<u4", 1, "32-bit")]
+    ("dtype", "form", "kind"),
+    [("<i2", 2, "signed"), ("<i4", 2, "signed"), ("i1", 2, "signed"), ("<u4", 1, "32-bit")],
 )
 def test_tiffs_of_unknown_range_are_refused(dtype: str, form: int, kind: str) -> None:
     """As floats are: 0 to 255 in 32 bits was read as black."""
     values = np.arange(64).astype(dtype)
-    with pytest.raises(InputError, match=f"got {kind} pixels whose range is not known; save it as 8-bit"):
+    with pytest.raises(
+        InputError, match=f"got {kind} pixels whose range is not known; save it as 8-bit"
+    ):
         read_image(tiff(values.tobytes(), 8 * values.dtype.itemsize, form), GREY)
 
 
@@ -283,7 +327,9 @@ def test_grey_is_luma_601() -> None:
     """Oracle: L = (299 R + 587 G + 114 B) / 1000 (ITU-R 601-2)."""
     pixels = noise(4, 6, 3)
     expected = pixels @ np.array([0.299, 0.587, 0.114])
-    np.testing.assert_allclose(read_image(Image.fromarray(pixels), GREY)[:, :, 0], expected, rtol=0, atol=1)
+    np.testing.assert_allclose(
+        read_image(Image.fromarray(pixels), GREY)[:, :, 0], expected, rtol=0, atol=1
+    )
 
 
 @pytest.mark.parametrize("form", ["GIF", "PNG", "WEBP"])
@@ -311,16 +357,22 @@ def test_tga_files_with_any_identifier_are_read(identifier: int) -> None:
     assert (read_image(data, RGB) == pixels).all()
 
 
-@pytest.mark.parametrize("form", ["BMP", "DIB", "ICO", "PCX", "PPM", "QOI", "SGI", "TGA", "TIFF", "WEBP", "AVIF"])
+@pytest.mark.parametrize(
+    "form", ["BMP", "DIB", "ICO", "PCX", "PPM", "QOI", "SGI", "TGA", "TIFF", "WEBP", "AVIF"]
+)
 def test_every_format_is_told_from_the_others(form: str) -> None:
     """Oracle: the pixels, of four sizes; a format that takes the bytes of another gives other ones, or an error."""
     for side in (1, 32, 64, 256):
         pixels = noise(side, side, 3, seed=side)
         options: dict[str, Any] = {"lossless": True} if form == "WEBP" else {}
         options |= {"sizes": [(side, side)]} if form == "ICO" else {}
-        found = read_image(encode(Image.fromarray(pixels), form, **options), ImageRule((side, side), "rgb"))
+        found = read_image(
+            encode(Image.fromarray(pixels), form, **options), ImageRule((side, side), "rgb")
+        )
         if form == "AVIF":
-            assert np.abs(found.astype(int) - pixels).mean() < 60  # the codec has losses, of noise above all
+            assert (
+                np.abs(found.astype(int) - pixels).mean() < 60
+            )  # the codec has losses, of noise above all
         else:
             assert (found == pixels).all()
 
@@ -330,7 +382,9 @@ def test_the_documented_formats_are_those_that_are_read() -> None:
     page = (Path(__file__).parents[3] / "docs" / "serving.md").read_text(encoding="utf-8")
     table = page.split("| format | suffixes |")[1].split("\n\n")[0]
     rows = re.findall(r"^\| ([\w ]+) \| (.*) \|$", table, re.M)
-    told = {name.replace(" ", ""): tuple(re.findall(r"`(\.\w+)`", suffixes)) for name, suffixes in rows}
+    told = {
+        name.replace(" ", ""): tuple(re.findall(r"`(\.\w+)`", suffixes)) for name, suffixes in rows
+    }
     assert told == FORMATS
 
 
@@ -356,7 +410,21 @@ def test_bad_bytes_have_a_reason(data: bytes, reason: str) -> None:
 
 def test_every_cut_of_a_file_is_an_input_error() -> None:
     """Oracle: whatever the decoders raise on a truncated file, only InputError comes out."""
-    for form in ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "TGA", "PPM", "ICO", "JPEG2000", "QOI", "PCX", "SGI"):
+    for form in (
+        "PNG",
+        "JPEG",
+        "GIF",
+        "BMP",
+        "TIFF",
+        "WEBP",
+        "TGA",
+        "PPM",
+        "ICO",
+        "JPEG2000",
+        "QOI",
+        "PCX",
+        "SGI",
+    ):
         data = encode(Image.fromarray(noise(8, 8, 3)), form)
         for stop in range(1, len(data), max(len(data) // 25, 1)):
             try:
@@ -386,7 +454,11 @@ def test_noise_in_a_file_is_an_image_or_an_input_error() -> None:
 def test_bad_paths_have_a_reason(tmp_path: Path) -> None:
     """Oracle: missing, a folder, a pipe (reading it would hang), a NUL in the name."""
     os.mkfifo(tmp_path / "pipe.png")
-    cases = ((tmp_path / "none.png", "no such file"), (tmp_path, "a folder"), (tmp_path / "pipe.png", "pipe"))
+    cases = (
+        (tmp_path / "none.png", "no such file"),
+        (tmp_path, "a folder"),
+        (tmp_path / "pipe.png", "pipe"),
+    )
     for path, reason in (*cases, ("a\0b.png", "cannot be opened")):
         with pytest.raises(InputError, match=reason):
             read_image(path, RGB)
@@ -394,7 +466,10 @@ def test_bad_paths_have_a_reason(tmp_path: Path) -> None:
 
 def test_rules_round_trip_and_refuse() -> None:
     """Oracle: the document form gives the same rule back; options that contradict are refused with the values."""
-    crops = [ImageRule((224, 200), "rgb", fit, 256, "lanczos", (1, 2, 3)) for fit in ("crop", "torchvision")]
+    crops = [
+        ImageRule((224, 200), "rgb", fit, 256, "lanczos", (1, 2, 3))
+        for fit in ("crop", "torchvision")
+    ]
     for rule in (GREY, RGB, *crops):
         assert ImageRule.from_dict(rule.to_dict()) == rule
     for options in (

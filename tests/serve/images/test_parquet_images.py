@@ -37,19 +37,31 @@ def test_rows_are_images(classifier: Path, tmp_path: Path, form: str) -> None:
     column = {"bytes": pyarrow.array(IMAGES, kind), "label": list(range(6))}
     if form == "struct":
         column = {"image": [{"path": "x.png", "bytes": data} for data in IMAGES[:5]] + [None]}
-    path = write(tmp_path / "many.Parquet", column, row_group_size=2, use_dictionary=form != "plain")
+    path = write(
+        tmp_path / "many.Parquet", column, row_group_size=2, use_dictionary=form != "plain"
+    )
     rows = rows_of(infer("images", classifier, path))
     assert [row["path"] for row in rows] == [f"{path}#{k}" for k in range(6)]
     assert [row["label"] for row in rows] == ["dark", "bright", "", "", "middle", ""]
-    reasons = ["no known image format", "got null", "got null" if form == "struct" else "zero bytes"]
+    reasons = [
+        "no known image format",
+        "got null",
+        "got null" if form == "struct" else "zero bytes",
+    ]
     assert all(reason in rows[k]["error"] for k, reason in zip((2, 3, 5), reasons, strict=True))
 
 
 def test_many_rows_in_processes(classifier: Path, tmp_path: Path) -> None:
     """Oracle: the shades of 700 rows in row groups that no batch fits."""
-    path = write(tmp_path / "m.parquet", {"bytes": [png((0, 255, 120)[k % 3]) for k in range(700)]}, row_group_size=99)
+    path = write(
+        tmp_path / "m.parquet",
+        {"bytes": [png((0, 255, 120)[k % 3]) for k in range(700)]},
+        row_group_size=99,
+    )
     rows = rows_of(infer("images", classifier, path, "--workers", 2))
-    assert [row["label"] for row in rows] == [("dark", "bright", "middle")[k % 3] for k in range(700)]
+    assert [row["label"] for row in rows] == [
+        ("dark", "bright", "middle")[k % 3] for k in range(700)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -61,21 +73,34 @@ def test_many_rows_in_processes(classifier: Path, tmp_path: Path) -> None:
         ({"bytes": pyarrow.array([], pyarrow.binary())}, "holds no image files"),
     ],
 )
-def test_what_holds_no_images_is_a_row(classifier: Path, tmp_path: Path, columns: dict[str, Any], reason: str) -> None:
+def test_what_holds_no_images_is_a_row(
+    classifier: Path, tmp_path: Path, columns: dict[str, Any], reason: str
+) -> None:
     whole = write(tmp_path / "m.parquet", columns)
     (tmp_path / "cut.parquet").write_bytes(whole.read_bytes()[:-9])
-    rows = rows_of(infer("images", classifier, whole, tmp_path / "cut.parquet", tmp_path / "none.parquet"))
-    assert [Path(row["path"]).stem for row in rows] == ["m", "cut", "none"] and reason in rows[0]["error"]
-    assert all("cannot be read" in row["error"] for row in rows[1:]) and not any(row["label"] for row in rows)
+    rows = rows_of(
+        infer("images", classifier, whole, tmp_path / "cut.parquet", tmp_path / "none.parquet")
+    )
+    assert [Path(row["path"]).stem for row in rows] == ["m", "cut", "none"] and reason in rows[0][
+        "error"
+    ]
+    assert all("cannot be read" in row["error"] for row in rows[1:]) and not any(
+        row["label"] for row in rows
+    )
 
 
 def test_row_groups_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Oracle: a bound below the size; 100,000 equal rows of one megabyte are in memory once, not 100 GB."""
     [first, *_] = parquet_images.cells(str(write(tmp_path / "m.parquet", {"bytes": IMAGES})))
-    with monkeypatch.context() as patch, pytest.raises(InputError, match="row groups of 10 bytes at most, got"):
+    with (
+        monkeypatch.context() as patch,
+        pytest.raises(InputError, match="row groups of 10 bytes at most, got"),
+    ):
         patch.setattr(parquet_images, "MAX_BYTES", 10)
         first.read()
-    coded = pyarrow.DictionaryArray.from_arrays(pyarrow.array([0] * 100_000, pyarrow.int32()), [bytes(2**20)])
+    coded = pyarrow.DictionaryArray.from_arrays(
+        pyarrow.array([0] * 100_000, pyarrow.int32()), [bytes(2**20)]
+    )
     last = list(parquet_images.cells(str(write(tmp_path / "n.parquet", {"bytes": coded}))))[-1]
     assert last.row == 99_999 and last.read() == bytes(2**20)
 

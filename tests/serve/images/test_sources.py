@@ -20,7 +20,16 @@ def names(root: Path, *paths: str, stdin: bytes = b"", nul: bool = False) -> tup
 def tree(tmp_path: Path) -> Path:
     """A folder with images, other files, hidden names, folders in folders."""
     root = tmp_path / "tree"
-    for name in ("b.png", "a.PNG", "c/d.jpg", "c/.hidden.png", "c/e/f.webp", ".git/g.png", "notes.txt", "c.jpeg"):
+    for name in (
+        "b.png",
+        "a.PNG",
+        "c/d.jpg",
+        "c/.hidden.png",
+        "c/e/f.webp",
+        ".git/g.png",
+        "notes.txt",
+        "c.jpeg",
+    ):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_bytes(b"x")
     return root
@@ -85,16 +94,23 @@ def test_links(tree: Path, tmp_path: Path) -> None:
 def test_folders_without_images(tmp_path: Path) -> None:
     """Oracle: a folder that was given never vanishes from the output."""
     (tmp_path / "notes.txt").write_bytes(b"x")
-    assert names(tmp_path.parent, str(tmp_path)) == ([f"{tmp_path.name}: the folder holds no image files"], 1)
+    assert names(tmp_path.parent, str(tmp_path)) == (
+        [f"{tmp_path.name}: the folder holds no image files"],
+        1,
+    )
 
 
 def test_images_of_other_kinds_are_named(tmp_path: Path) -> None:
     """Oracle: what an iPhone writes is in the folder, and in an archive of it; beside an image it is skipped."""
     (tmp_path / "IMG_1.HEIC").write_bytes(b"x")
-    expected = "holds no image files, but .heic files, which are not read; convert them to JPEG or PNG"
+    expected = (
+        "holds no image files, but .heic files, which are not read; convert them to JPEG or PNG"
+    )
     assert names(tmp_path.parent, str(tmp_path))[0] == [f"{tmp_path.name}: the folder {expected}"]
     packed = shutil.make_archive(str(tmp_path / "packed"), "zip", tmp_path, "IMG_1.HEIC")
-    assert [source.error for source in ImageSources([packed], io.BytesIO())] == [f"the archive {expected}"]
+    assert [source.error for source in ImageSources([packed], io.BytesIO())] == [
+        f"the archive {expected}"
+    ]
     (tmp_path / "a.png").write_bytes(b"x")
     assert len(names(tmp_path, str(tmp_path / "a.png"))[0]) == 1
 
@@ -106,7 +122,9 @@ def test_compressed_files_are_named(tmp_path: Path, name: str) -> None:
     [source] = ImageSources([str(tmp_path / name)], io.BytesIO())
     assert source.error == "expected image files, got a compressed file; decompress it first"
     sources = ImageSources([str(tmp_path)], io.BytesIO())
-    assert [source.error for source in sources] == ["the folder holds no image files"] and sources.skipped == 1
+    assert [source.error for source in sources] == [
+        "the folder holds no image files"
+    ] and sources.skipped == 1
 
 
 def test_pipes_in_a_folder_are_error_rows(tmp_path: Path) -> None:
@@ -114,4 +132,8 @@ def test_pipes_in_a_folder_are_error_rows(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a.csv")
     (tmp_path / "b.csv").write_text("y")
     found = [*SeriesSources([str(tmp_path), str(tmp_path / "a.csv")], io.BytesIO())]
-    assert [source.error for source in found] == ["expected a file, got a pipe, socket or device", None, None]
+    assert [source.error for source in found] == [
+        "expected a file, got a pipe, socket or device",
+        None,
+        None,
+    ]

@@ -41,11 +41,20 @@ def test_a_fatal_image_costs_one_row(
     for place in deadly:
         names[place] = f"{tmp_path}/deadly.png"
     (tmp_path / "deadly.png").write_bytes((tmp_path / "0.png").read_bytes())
-    (tmp_path / "planted.py").write_text(PLANTED)  # a file, so that new interpreters plant it as well
+    (tmp_path / "planted.py").write_text(
+        PLANTED
+    )  # a file, so that new interpreters plant it as well
     program = [sys.executable, str(tmp_path / "planted.py")]
     command = [*program, "images", str(classifier), "-", "--workers", str(workers), "--batch", "4"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, input="\n".join(names), capture_output=True, text=True, env=environment, check=False)
+    done = subprocess.run(
+        command,
+        input="\n".join(names),
+        capture_output=True,
+        text=True,
+        env=environment,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     rows = list(csv.DictReader(io.StringIO(done.stdout)))
     expected = [("dark", "bright")[k % 2] for k in range(count)]

@@ -27,7 +27,9 @@ def test_bound_batches_are_the_same_answers(classifier: Path) -> None:
     run = Bound(model, 16, "cpu")
     parts = [images[:16], images[16:32], images[32:]]
     found: dict[int, np.ndarray] = {}
-    workers = [threading.Thread(target=lambda k=k: found.update({k: run(parts[k])})) for k in range(3)]
+    workers = [
+        threading.Thread(target=lambda k=k: found.update({k: run(parts[k])})) for k in range(3)
+    ]
     for worker in workers:
         worker.start()
     for worker in workers:
@@ -95,7 +97,9 @@ def test_the_api_answers_as_the_command(classifier: Path, tmp_path: Path) -> Non
         np.zeros((8, 8, 3), np.uint8),
     ]  # fmt: skip
     assert model.predict(pictures).tolist() == ["bright"] * 5 + ["dark"]
-    assert model.predict(path).tolist() == ["bright"] and model.predict_proba(pictures[4]).shape == (1, 3)
+    assert model.predict(path).tolist() == ["bright"] and model.predict_proba(
+        pictures[4]
+    ).shape == (1, 3)
     assert model.predict_proba([]).shape == (0, 3)
     expected = tiny.classify_by_brightness(np.full((1, 8, 8, 1), 255))
     np.testing.assert_allclose(model.predict_proba(p for p in pictures[:1]), expected, atol=1e-6)
@@ -106,13 +110,18 @@ def test_the_api_answers_as_the_command(classifier: Path, tmp_path: Path) -> Non
 
 
 @pytest.fixture(scope="module")
-def shades(tmp_path_factory: pytest.TempPathFactory, classifier_bytes: bytes) -> tuple[Classifier, dict[str, str]]:
+def shades(
+    tmp_path_factory: pytest.TempPathFactory, classifier_bytes: bytes
+) -> tuple[Classifier, dict[str, str]]:
     """A model, and the label of each file: three shades, and one without a file."""
     folder = tmp_path_factory.mktemp("shades")
     (folder / "tiny.onnx").write_bytes(classifier_bytes)
     for grey in (0, 120, 255):
         Image.new("L", (9, 9), grey).save(folder / f"{grey}.png")
-    model, names = load(folder / "tiny.onnx", "cpu"), {"0": "dark", "120": "middle", "255": "bright", "none": None}
+    model, names = (
+        load(folder / "tiny.onnx", "cpu"),
+        {"0": "dark", "120": "middle", "255": "bright", "none": None},
+    )
     assert isinstance(model, Classifier)
     return model, {f"{folder}/{name}.png": label for name, label in names.items()}
 
@@ -126,5 +135,7 @@ def test_rows_keep_their_order_whatever_the_batches(
     model, labels = shades
     names = [list(labels)[k] for k in drawn]
     groups = list(classify(model, map(Source, names), batch=batch, workers=workers, top_k=1))
-    assert [(row["path"], row["label"]) for rows in groups for row in rows] == [(name, labels[name]) for name in names]
+    assert [(row["path"], row["label"]) for rows in groups for row in rows] == [
+        (name, labels[name]) for name in names
+    ]
     assert all(len(rows) == batch for rows in groups[:-1])

@@ -16,7 +16,9 @@ from PIL import Image
 from test_parquet_images import IMAGES, write
 
 INSTALLED = importlib.util.find_spec("ray") is not None
-with_ray = pytest.mark.skipif(not INSTALLED, reason="ray is not installed: pip install 'convline[ray]'")
+with_ray = pytest.mark.skipif(
+    not INSTALLED, reason="ray is not installed: pip install 'convline[ray]'"
+)
 ROWS = 12_000
 COMMAND = [sys.executable, "-c", "from convline.cli.main import main; main()", "images"]
 
@@ -41,9 +43,15 @@ def run(*arguments: object, stdin: bytes | None = None) -> tuple[bytes, str]:
 
 @with_ray
 @pytest.mark.long
-def test_two_workers_answer_as_the_local_engine_does(classifier: Path, folder: Path, tmp_path: Path) -> None:
+def test_two_workers_answer_as_the_local_engine_does(
+    classifier: Path, folder: Path, tmp_path: Path
+) -> None:
     """Oracle: the local engine's table, byte for byte; of a Parquet file, too, in row groups that no batch fits."""
-    many = write(tmp_path / "many.parquet", {"image": [{"bytes": data} for data in IMAGES * 50]}, row_group_size=70)
+    many = write(
+        tmp_path / "many.parquet",
+        {"image": [{"bytes": data} for data in IMAGES * 50]},
+        row_group_size=70,
+    )
     options = (classifier, folder, many, "--top-k", 2, "--batch", 8)
     rows, said = run(*options, "--engine", "ray", "--workers", 2)
     assert rows == run(*options)[0] and rows.count(b"\n") == 1 + 120 + 300
@@ -61,17 +69,35 @@ def test_a_worker_is_killed_midway(classifier: Path, folder: Path, tmp_path: Pat
     names = "\n".join(str(files[k % len(files)]) for k in range(ROWS)).encode()
     whole, _ = run(classifier, "-", "--batch", 4, stdin=names)
     target = tmp_path / "killed.csv"
-    words = [*COMMAND, classifier, "-", "--engine", "ray", "--workers", 2, "--batch", 4, "-o", target]
+    words = [
+        *COMMAND,
+        classifier,
+        "-",
+        "--engine",
+        "ray",
+        "--workers",
+        2,
+        "--batch",
+        4,
+        "-o",
+        target,
+    ]
     process = subprocess.Popen([*map(str, words)], stdin=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdin and process.stderr
     process.stdin.write(names)
     process.stdin.close()
     part, killed = Path(f"{target}.part"), set()
     for share in (0.1, 0.5):
-        while process.poll() is None and not (part.exists() and part.stat().st_size > share * len(whole)):
+        while process.poll() is None and not (
+            part.exists() and part.stat().st_size > share * len(whole)
+        ):
             time.sleep(0.005)
         assert process.poll() is None, "done before it was killed"
-        actors = [p for p in psutil.Process(process.pid).children(recursive=True) if actor(p) and p.pid not in killed]
+        actors = [
+            p
+            for p in psutil.Process(process.pid).children(recursive=True)
+            if actor(p) and p.pid not in killed
+        ]
         actors[0].send_signal(signal.SIGKILL)
         killed.add(actors[0].pid)
     said = process.stderr.read().decode()
@@ -90,6 +116,19 @@ def actor(process: psutil.Process) -> bool:
 def test_ray_that_is_not_there(classifier: Path, folder: Path, tmp_path: Path) -> None:
     """Oracle: one sentence with the cure, exit code 1; a process in which ray cannot be imported."""
     blocked = "import sys; sys.modules['ray'] = None; from convline.cli.main import main; main()"
-    words = [sys.executable, "-c", blocked, "images", str(classifier), str(folder), "--engine", "ray"]
+    words = [
+        sys.executable,
+        "-c",
+        blocked,
+        "images",
+        str(classifier),
+        str(folder),
+        "--engine",
+        "ray",
+    ]
     done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 1 and "pip install 'convline[ray]'" in done.stderr and "Traceback" not in done.stderr
+    assert (
+        done.returncode == 1
+        and "pip install 'convline[ray]'" in done.stderr
+        and "Traceback" not in done.stderr
+    )

@@ -31,7 +31,12 @@ def start(*arguments: object, **options: object) -> subprocess.Popen:
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     # A shell's background job ignores Ctrl-C, and so would everything that it starts: CI may be one.
     heed = partial(signal.signal, signal.SIGINT, signal.default_int_handler)
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "env": environment, "preexec_fn": heed}
+    pipes = {
+        "stdout": subprocess.PIPE,
+        "stderr": subprocess.PIPE,
+        "env": environment,
+        "preexec_fn": heed,
+    }
     return subprocess.Popen(command, **pipes, **options)
 
 
@@ -46,7 +51,9 @@ def names(tmp_path: Path) -> Path:
     """A list of 3,000 inputs: images of three shades, every seventh name without a file."""
     for grey in (0, 120, 255):
         Image.new("L", (9, 9), grey).save(tmp_path / f"{grey}.png")
-    lines = [f"{tmp_path}/{'none' if k % 7 == 6 else (0, 120, 255)[k % 3]}.png" for k in range(3000)]
+    lines = [
+        f"{tmp_path}/{'none' if k % 7 == 6 else (0, 120, 255)[k % 3]}.png" for k in range(3000)
+    ]
     listed = tmp_path / "names.txt"
     listed.write_text("\n".join(lines))
     return listed
@@ -85,7 +92,18 @@ def kill_and_resume(classifier: Path, names: Path, target: Path, kills: int) -> 
     drawn, marked = random.Random(kills), [0]
     while len(marked) <= kills:
         with names.open("rb") as listed:
-            process = start(classifier, "-", "-o", target, "--batch", 8, "--workers", 2, "--resume", stdin=listed)
+            process = start(
+                classifier,
+                "-",
+                "-o",
+                target,
+                "--batch",
+                8,
+                "--workers",
+                2,
+                "--resume",
+                stdin=listed,
+            )
         while process.poll() is None and rows_marked(target) <= marked[-1]:
             time.sleep(0.01)
         time.sleep(drawn.uniform(0, 0.1))
@@ -115,7 +133,9 @@ def test_kills_lose_nothing(classifier: Path, names: Path, tmp_path: Path, suffi
 
 @pytest.mark.long
 @pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
-def test_fifty_kills_lose_nothing(classifier: Path, names: Path, tmp_path: Path, suffix: str) -> None:
+def test_fifty_kills_lose_nothing(
+    classifier: Path, names: Path, tmp_path: Path, suffix: str
+) -> None:
     """Oracle: as above, 50 kills of each form over 60,000 rows."""
     names.write_text("\n".join([names.read_text()] * 20))
     whole, target = tmp_path / f"whole.{suffix}", tmp_path / f"killed.{suffix}"
@@ -128,10 +148,14 @@ def test_fifty_kills_lose_nothing(classifier: Path, names: Path, tmp_path: Path,
 
 
 @pytest.mark.parametrize("signal_", [signal.SIGINT, signal.SIGTERM])
-def test_interruption_ends_cleanly(classifier: Path, names: Path, tmp_path: Path, signal_: signal.Signals) -> None:
+def test_interruption_ends_cleanly(
+    classifier: Path, names: Path, tmp_path: Path, signal_: signal.Signals
+) -> None:
     """Oracle: exit code 130 and the advice; the last mark's bytes hold its rows; no worker stays behind."""
     target = tmp_path / "t.csv"
-    process = start(classifier, "-", "-o", target, "--workers", 2, stdin=subprocess.PIPE, start_new_session=True)
+    process = start(
+        classifier, "-", "-o", target, "--workers", 2, stdin=subprocess.PIPE, start_new_session=True
+    )
     assert process.stdin and process.stderr
     process.stdin.write(names.read_bytes() + b"\n")  # and the list goes on: it waits for more
     process.stdin.flush()
@@ -141,7 +165,11 @@ def test_interruption_ends_cleanly(classifier: Path, names: Path, tmp_path: Path
         time.sleep(0.05)
     os.killpg(process.pid, signal_)
     _, stderr = process.communicate(timeout=60)
-    assert process.returncode == 130 and "--resume goes on" in stderr.decode() and "Traceback" not in stderr.decode()
+    assert (
+        process.returncode == 130
+        and "--resume goes on" in stderr.decode()
+        and "Traceback" not in stderr.decode()
+    )
     mark = json.loads(Path(f"{part}.journal").read_text().splitlines()[-1])
     assert mark["rows"] > 0 and part.read_bytes()[: mark["size"]].count(b"\n") == mark["rows"] + 1
     with pytest.raises(ProcessLookupError):
@@ -152,7 +180,9 @@ def test_workers_end_with_a_killed_parent(classifier: Path, names: Path) -> None
     """Oracle: the process group is empty soon after its first process was killed."""
     process = start(classifier, "-", "--workers", 2, stdin=subprocess.PIPE, start_new_session=True)
     assert process.stdin and process.stdout
-    process.stdin.write(b"\n".join(names.read_bytes().splitlines()[:600]) + b"\n")  # what a pipe holds
+    process.stdin.write(
+        b"\n".join(names.read_bytes().splitlines()[:600]) + b"\n"
+    )  # what a pipe holds
     process.stdin.flush()
     process.stdout.read(1000)
     process.kill()
@@ -238,7 +268,10 @@ def test_an_interrupted_run_is_written_over_with_a_word(
     """Oracle: without --resume all is made anew, and said; --resume needs a file."""
     arguments = interrupted(classifier, tmp_path, monkeypatch)
     result = CliRunner().invoke(main, arguments)
-    assert "--resume would have gone on" in result.stderr and len((tmp_path / "t.csv").read_text().splitlines()) == 101
+    assert (
+        "--resume would have gone on" in result.stderr
+        and len((tmp_path / "t.csv").read_text().splitlines()) == 101
+    )
     assert CliRunner().invoke(main, [*arguments[:-2], "--resume"]).exit_code == 2
 
 
@@ -257,7 +290,16 @@ def test_progress_is_for_terminals(classifier: Path, names: Path, tmp_path: Path
     """Oracle: a terminal as stderr is shown a line that is written over, a file is not."""
     leader, follower = os.openpty()
     with names.open("rb") as listed:
-        command = [sys.executable, "-c", QUICK, "images", str(classifier), "-", "-o", str(tmp_path / "t.csv")]
+        command = [
+            sys.executable,
+            "-c",
+            QUICK,
+            "images",
+            str(classifier),
+            "-",
+            "-o",
+            str(tmp_path / "t.csv"),
+        ]
         process = subprocess.Popen(command, stdin=listed, stderr=follower)
     os.close(follower)
     shown = b""
@@ -268,7 +310,9 @@ def test_progress_is_for_terminals(classifier: Path, names: Path, tmp_path: Path
             break
     os.close(leader)
     assert process.wait() == 0 and b"images, " in shown and b"\r" in shown.replace(b"\r\n", b"")
-    assert "\r" not in finish(classifier, "-", "-o", tmp_path / "t.csv", stdin=names.read_bytes())[1]
+    assert (
+        "\r" not in finish(classifier, "-", "-o", tmp_path / "t.csv", stdin=names.read_bytes())[1]
+    )
 
 
 @pytest.mark.long
@@ -290,7 +334,9 @@ def test_a_million_rows(classifier: Path, names: Path, tmp_path: Path) -> None:
         print(f"{count:,} rows, {cpu:.0f} s of CPU, peak {peaks[-1] / 1024:.0f} MiB")
     expected = (labels_of(names) * 400)[:1_000_000]
     with target.open(newline="") as file:
-        assert all(row["label"] == label for row, label in zip(csv.DictReader(file), expected, strict=True))
+        assert all(
+            row["label"] == label for row, label in zip(csv.DictReader(file), expected, strict=True)
+        )
     assert peaks[1] - peaks[0] < 32 * 1024
 
 
@@ -301,7 +347,12 @@ def watch_memory(process: subprocess.Popen, note: Callable[[int], None]) -> None
             status = Path(f"/proc/{process.pid}/status").read_text()
         except OSError:
             return
-        note(max((int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")), default=0))
+        note(
+            max(
+                (int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")),
+                default=0,
+            )
+        )
         time.sleep(0.2)
 
 
@@ -310,7 +361,9 @@ def watch_memory(process: subprocess.Popen, note: Callable[[int], None]) -> None
     [b"", b"x", b"[1]\n{}\n", b"{}\n[1, 2]\n", b'{}\n{"rows": "many"}\n', b'{}\n{"rows": 1, "size": 1e9}\n', b"{}\n",
      b'{}\n{"other": 1}\n', b'{}\n{"size": 1000000}\n', b"[" * 100000 + b"\n", b'{"batch": []}\n{"size": 0}\n', None],
 )  # fmt: skip
-def test_a_journal_of_another_shape_is_one_sentence(classifier: Path, tmp_path: Path, content: bytes | None) -> None:
+def test_a_journal_of_another_shape_is_one_sentence(
+    classifier: Path, tmp_path: Path, content: bytes | None
+) -> None:
     """Oracle: exit code 1 and the cure, the part as it was; None is a folder in the place of the journal."""
     image = tmp_path / "a.png"
     Image.new("L", (8, 8), 255).save(image)
@@ -323,4 +376,6 @@ def test_a_journal_of_another_shape_is_one_sentence(classifier: Path, tmp_path: 
     words = ["images", str(classifier), str(image), "-o", str(tmp_path / "rows.csv"), "--resume"]
     result = CliRunner().invoke(main, words)
     assert result.exit_code == 1 and isinstance(result.exception, SystemExit), result.exception
-    assert re.search(r"^Error: .*; .*anew\n$", result.stderr) and part.read_bytes().startswith(b"path,label")
+    assert re.search(r"^Error: .*; .*anew\n$", result.stderr) and part.read_bytes().startswith(
+        b"path,label"
+    )

@@ -36,14 +36,26 @@ def test_resume_goes_on_where_it_was(
     (tmp_path / "x.csv").write_text("unique_id,ds,y\n" + "\n".join(lines) + "\n")
     output, picture = tmp_path / f"t{suffix}", tmp_path / "t.svg"
     files = [tmp_path / "x.csv", tmp_path / "none.csv", tmp_path / "x.csv"]
-    arguments = ["series", make_forecaster(step=INDEX), *files, "--every", "1", "-o", output, "--plot", picture]
+    arguments = [
+        "series",
+        make_forecaster(step=INDEX),
+        *files,
+        "--every",
+        "1",
+        "-o",
+        output,
+        "--plot",
+        picture,
+    ]
     words = [str(word) for word in arguments]
     assert CliRunner().invoke(main, words).exit_code == 0
     whole, drawn = output.read_bytes(), picture.read_bytes()
     for after in range(0, 9, 2 if suffix == ".csv" else 4):
         interrupt(words, monkeypatch, after)
         result = CliRunner().invoke(main, [*words, "--resume"])
-        assert result.exit_code == 0 and ("rows are of the interrupted run" in result.stderr) is (after > 0)
+        assert result.exit_code == 0 and ("rows are of the interrupted run" in result.stderr) is (
+            after > 0
+        )
         assert output.read_bytes() == whole and picture.read_bytes() == drawn
         assert sorted(tmp_path.glob("t.*")) == sorted([output, picture])
 
@@ -52,18 +64,33 @@ def test_resume_goes_on_where_it_was(
     ("options", "message"),
     [
         (["--horizon", "2"], "expected to go on with horizon 3 as it was begun, got 2"),
-        (["--gaps", "interpolate"], "expected to go on with --gaps None as it was begun, got 'interpolate'"),
+        (
+            ["--gaps", "interpolate"],
+            "expected to go on with --gaps None as it was begun, got 'interpolate'",
+        ),
         ([], "the inputs that are done to be as they were"),
         (["damage"], "expected the rows that an interrupted run wrote, got other bytes"),
     ],
 )
 def test_resume_refuses_another_run(
-    make_forecaster: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: list[str], message: str
+    make_forecaster: Make,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    options: list[str],
+    message: str,
 ) -> None:
     """Oracle: another option; a digit of the file or of the rows that are done, of equal length and time of change."""
     path = tmp_path / "x.csv"
     path.write_text("ds,y\n" + "".join(f"{t},{t}\n" for t in range(400)))
-    words = ["series", str(make_forecaster(step=INDEX)), str(path), "--every", "1", "-o", str(tmp_path / "t.csv")]
+    words = [
+        "series",
+        str(make_forecaster(step=INDEX)),
+        str(path),
+        "--every",
+        "1",
+        "-o",
+        str(tmp_path / "t.csv"),
+    ]
     interrupt(words, monkeypatch, 2)
     changed = {"": path, "damage": tmp_path / "t.csv.part"}.get("".join(options))
     if changed:
@@ -74,7 +101,9 @@ def test_resume_refuses_another_run(
     result = CliRunner().invoke(main, [*words, "--resume", *options])
     assert result.exit_code == 1 and message in result.stderr
     for wrong in (["-", "--resume"], ["--resume", "-o", "-"], []):
-        refused = CliRunner().invoke(main, [*words[:2], *wrong, *(["-o", "t.csv"] if wrong[:1] == ["-"] else [])])
+        refused = CliRunner().invoke(
+            main, [*words[:2], *wrong, *(["-o", "t.csv"] if wrong[:1] == ["-"] else [])]
+        )
         assert refused.exit_code == 2
 
 
@@ -84,7 +113,15 @@ def test_resume_takes_inputs_by_their_content(
     """Oracle: a file that was only touched, or copied to its place, is what it was."""
     path = tmp_path / "x.csv"
     path.write_text("ds,y\n" + "".join(f"{t},{t}\n" for t in range(400)))
-    words = ["series", str(make_forecaster(step=INDEX)), str(path), "--every", "1", "-o", str(tmp_path / "t.csv")]
+    words = [
+        "series",
+        str(make_forecaster(step=INDEX)),
+        str(path),
+        "--every",
+        "1",
+        "-o",
+        str(tmp_path / "t.csv"),
+    ]
     interrupt(words, monkeypatch, 2)
     copy = path.read_bytes()
     path.unlink()

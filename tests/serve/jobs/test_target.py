@@ -25,7 +25,11 @@ def infer(*words: str | Path, stdin: bytes | None = None) -> Result:
 
 
 def content(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
 
 
 @pytest.fixture
@@ -44,7 +48,9 @@ def photos(tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("way", ["itself", "./itself", "link", "hard link", "part", "journal", "second of several"])
+@pytest.mark.parametrize(
+    "way", ["itself", "./itself", "link", "hard link", "part", "journal", "second of several"]
+)
 def test_a_series_is_not_written_over(make_forecaster: Make, history: Path, way: str) -> None:
     """Oracle: every byte of the folder is as it was, however the input's file is named."""
     folder, source, target, model = history.parent, history, history, make_forecaster()
@@ -61,29 +67,50 @@ def test_a_series_is_not_written_over(make_forecaster: Make, history: Path, way:
         target, source = folder / "t.csv", folder / f"t.csv.part{'.journal' * (way == 'journal')}"
         history.rename(source)
     before = content(folder)
-    result = infer("series", model, *([folder / "none.csv"] if way.startswith("second") else []), source, "-o", target)
+    result = infer(
+        "series",
+        model,
+        *([folder / "none.csv"] if way.startswith("second") else []),
+        source,
+        "-o",
+        target,
+    )
     assert f"--output {target}: expected a file that is not read, got {source}" in result.stderr
     assert result.exit_code == 1 and content(folder) == before
 
 
-def test_an_earlier_forecast_is_an_input_like_any_other(make_forecaster: Make, history: Path, tmp_path: Path) -> None:
+def test_an_earlier_forecast_is_an_input_like_any_other(
+    make_forecaster: Make, history: Path, tmp_path: Path
+) -> None:
     """Oracle: a table of our own may be written over, but not while it is read."""
     model, forecast = make_forecaster(), tmp_path / "f.csv"
     assert infer("series", model, history, "-o", forecast, "--horizon", "5").exit_code == 0
     before = forecast.read_bytes()
-    result = infer("series", model, forecast, "--target", "yhat", "--time", "ds", "--id", "", "-o", forecast)
-    assert result.exit_code == 1 and "which would be lost" in result.stderr and forecast.read_bytes() == before
+    result = infer(
+        "series", model, forecast, "--target", "yhat", "--time", "ds", "--id", "", "-o", forecast
+    )
+    assert (
+        result.exit_code == 1
+        and "which would be lost" in result.stderr
+        and forecast.read_bytes() == before
+    )
     assert infer("series", model, history, "-o", forecast, "--horizon", "4").exit_code == 0
     assert forecast.read_bytes() != before
 
 
-@pytest.mark.parametrize("name", ["o.csv.part.journal", "o.csv.part.journal.new", "o.parquet.parquet.part"])
+@pytest.mark.parametrize(
+    "name", ["o.csv.part.journal", "o.csv.part.journal.new", "o.parquet.parquet.part"]
+)
 @pytest.mark.parametrize("kind", ["file", "link", "with a part"])
 def test_what_others_wrote_beside_a_part_stays(
     make_forecaster: Make, history: Path, tmp_path: Path, name: str, kind: str
 ) -> None:
     """Oracle: the bytes before, behind a link too; what an interrupted run left is no obstacle."""
-    beside, other, target = tmp_path / name, tmp_path / "mine.txt", tmp_path / name[: name.index(".", 2)]
+    beside, other, target = (
+        tmp_path / name,
+        tmp_path / "mine.txt",
+        tmp_path / name[: name.index(".", 2)],
+    )
     other.write_bytes(b"mine")
     if kind == "link":
         beside.symlink_to(other)
@@ -112,14 +139,20 @@ def test_streams_are_files_as_well(make_forecaster: Make, history: Path, classif
         f"images {classifier} - -o {history} < {history}",
     ):
         done = subprocess.run(
-            f"{sys.executable} -c '{run}' {command}", shell=True, capture_output=True, text=True, check=False
+            f"{sys.executable} -c '{run}' {command}",
+            shell=True,
+            capture_output=True,
+            text=True,
+            check=False,
         )
         assert done.returncode == 1 and "which would be lost" in done.stderr, done.stderr
         assert history.read_text() == HISTORY
 
 
 @pytest.mark.parametrize("name", ["h.svg", "other.svg"])
-def test_a_plot_takes_no_others_place(make_forecaster: Make, history: Path, tmp_path: Path, name: str) -> None:
+def test_a_plot_takes_no_others_place(
+    make_forecaster: Make, history: Path, tmp_path: Path, name: str
+) -> None:
     """Oracle: a series that is named like a picture, and a drawing of somebody else, stay; one of ours is renewed."""
     source = history.rename(tmp_path / "h.svg")
     (tmp_path / "other.svg").write_text("<svg xmlns='http://www.w3.org/2000/svg'/>")
@@ -129,19 +162,34 @@ def test_a_plot_takes_no_others_place(make_forecaster: Make, history: Path, tmp_
     after.pop("riser.onnx")
     assert result.exit_code == 1 and name in result.stderr and after == before
     for _ in range(2):
-        assert infer("series", make_forecaster(), source, "--plot", tmp_path / "p.svg").exit_code == 0
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["h.svg", "other.svg", "p.svg", "riser.onnx"]
+        assert (
+            infer("series", make_forecaster(), source, "--plot", tmp_path / "p.svg").exit_code == 0
+        )
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "h.svg",
+        "other.svg",
+        "p.svg",
+        "riser.onnx",
+    ]
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
-@pytest.mark.parametrize("foreign", [b"name,price\na,1\n", b'{"name": "a"}\n', b"PAR1 but no more", b"\xff\xfe\0"])
-def test_tables_of_others_stay(classifier: Path, photos: Path, tmp_path: Path, suffix: str, foreign: bytes) -> None:
+@pytest.mark.parametrize(
+    "foreign", [b"name,price\na,1\n", b'{"name": "a"}\n', b"PAR1 but no more", b"\xff\xfe\0"]
+)
+def test_tables_of_others_stay(
+    classifier: Path, photos: Path, tmp_path: Path, suffix: str, foreign: bytes
+) -> None:
     """Oracle: what another program wrote, in the place of the table or of its part; an empty file is nobody's."""
     target = tmp_path / f"t{suffix}"
     for path in (target, Path(f"{target}.part")):
         path.write_bytes(foreign)
         result = infer("images", classifier, photos, "-o", target)
-        assert result.exit_code == 1 and "got another file" in result.stderr and path.read_bytes() == foreign
+        assert (
+            result.exit_code == 1
+            and "got another file" in result.stderr
+            and path.read_bytes() == foreign
+        )
         path.unlink()
     target.touch()
     for _ in range(2):
@@ -150,7 +198,9 @@ def test_tables_of_others_stay(classifier: Path, photos: Path, tmp_path: Path, s
 
 
 @pytest.mark.parametrize("place", ["photos", "photos/maps", "link", "of a file", "of a list"])
-def test_explanations_lie_apart_from_images(classifier: Path, photos: Path, tmp_path: Path, place: str) -> None:
+def test_explanations_lie_apart_from_images(
+    classifier: Path, photos: Path, tmp_path: Path, place: str
+) -> None:
     """Oracle: the folder of images is as it was, whether it is named, holds the maps, or is that of one image."""
     (tmp_path / "link").symlink_to(photos)
     given = {"of a file": photos / "a.png", "of a list": Path("-")}.get(place, photos)
@@ -158,10 +208,14 @@ def test_explanations_lie_apart_from_images(classifier: Path, photos: Path, tmp_
     before = content(photos)
     result = infer("explain", classifier, given, "-o", folder, stdin=f"{photos}/a.png".encode())
     assert result.exit_code == 1 and "expected a folder apart from the inputs" in result.stderr
-    assert {name: data for name, data in content(photos).items() if "explanations" not in name} == before
+    assert {
+        name: data for name, data in content(photos).items() if "explanations" not in name
+    } == before
 
 
-def test_explanations_leave_what_others_wrote(classifier: Path, photos: Path, tmp_path: Path) -> None:
+def test_explanations_leave_what_others_wrote(
+    classifier: Path, photos: Path, tmp_path: Path
+) -> None:
     """Oracle: a picture and an array of somebody else keep their names, ours are numbered; a second run renews ours."""
     maps = tmp_path / "maps"
     maps.mkdir()
@@ -172,14 +226,22 @@ def test_explanations_leave_what_others_wrote(classifier: Path, photos: Path, tm
         assert infer("explain", classifier, photos, "-o", maps).exit_code == 0
         after = content(maps)
         assert {name: after[name] for name in before} == before
-        assert sorted({*after} - {*before}) == ["a-2.npy", "a-2.png", "b-2.npy", "b-2.png", "explanations.csv"]
+        assert sorted({*after} - {*before}) == [
+            "a-2.npy",
+            "a-2.png",
+            "b-2.npy",
+            "b-2.png",
+            "explanations.csv",
+        ]
     (maps / "explanations.csv").write_text("path,note\n")
     assert "got another file" in infer("explain", classifier, photos, "-o", maps).stderr
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
 @pytest.mark.parametrize("there", [True, False])
-def test_links_are_written_through(classifier: Path, photos: Path, tmp_path: Path, suffix: str, there: bool) -> None:
+def test_links_are_written_through(
+    classifier: Path, photos: Path, tmp_path: Path, suffix: str, there: bool
+) -> None:
     """Oracle: the link is still one, and leads to the table; also where its file is not there yet."""
     disk, link = tmp_path / "disk", tmp_path / f"t{suffix}"
     disk.mkdir()
@@ -199,11 +261,18 @@ def test_modes_are_kept(make_forecaster: Make, history: Path, suffix: str, mode:
     words = ("series", make_forecaster(), history, option, target)
     assert infer(*words).exit_code == 0
     target.chmod(mode)
-    assert infer(*words, "--horizon", "2").exit_code == 0 and stat.S_IMODE(target.stat().st_mode) == mode
+    assert (
+        infer(*words, "--horizon", "2").exit_code == 0
+        and stat.S_IMODE(target.stat().st_mode) == mode
+    )
     before = target.read_bytes()
     target.chmod(0o444)
     result = infer(*words)
-    assert result.exit_code == 1 and "got a read-only one" in result.stderr and target.read_bytes() == before
+    assert (
+        result.exit_code == 1
+        and "got a read-only one" in result.stderr
+        and target.read_bytes() == before
+    )
 
 
 def test_a_part_is_as_private_as_its_table(tmp_path: Path) -> None:
@@ -226,8 +295,17 @@ def test_pipes_and_devices_are_no_targets(classifier: Path, photos: Path, tmp_pa
 def test_one_run_at_a_time(make_forecaster: Make, history: Path, tmp_path: Path) -> None:
     """Oracle: the second run names the first one's process and ends; the first one's table is its own."""
     target, model = tmp_path / "t.csv", make_forecaster()
-    command = [sys.executable, "-c", "from convline.cli.main import main; main()", "series", str(model), "--follow"]
-    first = subprocess.Popen([*command, "-o", str(target)], stdin=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    command = [
+        sys.executable,
+        "-c",
+        "from convline.cli.main import main; main()",
+        "series",
+        str(model),
+        "--follow",
+    ]
+    first = subprocess.Popen(
+        [*command, "-o", str(target)], stdin=subprocess.PIPE, stderr=subprocess.DEVNULL
+    )
     assert first.stdin
     first.stdin.write(b"ds,y\n" + b"2024-02-20,1\n")
     first.stdin.flush()
@@ -238,7 +316,10 @@ def test_one_run_at_a_time(make_forecaster: Make, history: Path, tmp_path: Path)
     begun = part.read_bytes()
     for more in ([], ["--resume"]):
         result = infer("series", model, history, "-o", target, *more)
-        assert result.exit_code == 1 and "wait for that run to end or choose another name" in result.stderr
+        assert (
+            result.exit_code == 1
+            and "wait for that run to end or choose another name" in result.stderr
+        )
         assert f"process {first.pid} on {platform.node()} is writing it" in result.stderr
         assert part.read_bytes() == begun
     first.communicate(b"2024-02-21,2\n")
@@ -246,7 +327,9 @@ def test_one_run_at_a_time(make_forecaster: Make, history: Path, tmp_path: Path)
     assert infer("series", model, history, "-o", target).exit_code == 0
 
 
-def test_a_part_that_was_renamed_meanwhile_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_part_that_was_renamed_meanwhile_is_not_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Oracle: another run ends between the opening and the lock: the table that it made stays."""
     target, part = tmp_path / "t.csv", tmp_path / "t.csv.part"
     part.write_text("whole")

@@ -12,7 +12,17 @@ import numpy as np
 import pyarrow.parquet
 import pytest
 from convline.errors import ServeError
-from convline.jobs.writers import FEW_ROWS, MANY_ROWS, Columns, Row, open_part, open_table, shortest, to_csv, to_jsonl
+from convline.jobs.writers import (
+    FEW_ROWS,
+    MANY_ROWS,
+    Columns,
+    Row,
+    open_part,
+    open_table,
+    shortest,
+    to_csv,
+    to_jsonl,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -43,10 +53,15 @@ def test_three_forms_are_one_table(tmp_path: Path) -> None:
         write(tmp_path / f"t{suffix}", ROWS)
     with (tmp_path / "t.csv").open(encoding="utf-8", newline="") as file:
         text = list(csv.DictReader(file))
-    from_csv = [(r["path"], float(r["score"]) if r["score"] else None, r["error"] or None) for r in text]
+    from_csv = [
+        (r["path"], float(r["score"]) if r["score"] else None, r["error"] or None) for r in text
+    ]
     lines = (tmp_path / "t.jsonl").read_text().splitlines()
     from_json = [tuple(json.loads(line).values()) for line in lines]
-    from_parquet = [tuple(row.values()) for row in pyarrow.parquet.read_table(tmp_path / "t.parquet").to_pylist()]
+    from_parquet = [
+        tuple(row.values())
+        for row in pyarrow.parquet.read_table(tmp_path / "t.parquet").to_pylist()
+    ]
     assert from_csv == from_json == from_parquet == expected
     assert sorted(path.name for path in tmp_path.iterdir()) == ["t.csv", "t.jsonl", "t.parquet"]
 
@@ -58,14 +73,19 @@ SINGLE = st.floats(allow_nan=False, allow_infinity=False, width=32)
 @FIXED
 @given(
     st.lists(
-        st.tuples(st.sampled_from(["a", "=1", "-5", 'q"', "a,b", "\r", "\0", "é", "\udcff", None]), st.none() | SINGLE)
+        st.tuples(
+            st.sampled_from(["a", "=1", "-5", 'q"', "a,b", "\r", "\0", "é", "\udcff", None]),
+            st.none() | SINGLE,
+        )
     )
 )
 def test_columns_are_written_as_rows_are(cells: list[tuple]) -> None:
     """Oracle: each value by itself, each row by csv and json alone; many rows, which pyarrow joins, are the same."""
     rows: list[Row] = [{"path": word, "score": number} for word, number in cells]
     expected = io.StringIO(newline="")
-    scores = [score or "" for score in shortest(np.array([number for _, number in cells], np.float64))]
+    scores = [
+        score or "" for score in shortest(np.array([number for _, number in cells], np.float64))
+    ]
     for row, score in zip(rows, scores, strict=True):
         word = (row["path"] or "").replace("\udcff", "\\udcff")
         word = f"'{word}" if word[:1] in ("=", "\r") else word
@@ -74,13 +94,21 @@ def test_columns_are_written_as_rows_are(cells: list[tuple]) -> None:
     for times in (1, FEW_ROWS):  # pyarrow is imported: FEW_ROWS are enough for it
         assert to_csv(rows * times).decode() == expected.getvalue() * times
     clean = [row["path"] and row["path"].replace("\udcff", "\\udcff") for row in rows]
-    lines = [{"path": w, "score": None if s == "" else float(s)} for w, s in zip(clean, scores, strict=True)]
+    lines = [
+        {"path": w, "score": None if s == "" else float(s)}
+        for w, s in zip(clean, scores, strict=True)
+    ]
     for times in (1, FEW_ROWS):  # pyarrow is imported: FEW_ROWS are enough for it
         assert [json.loads(line) for line in to_jsonl(rows * times).splitlines()] == lines * times
 
 
 @FIXED
-@given(st.lists(SINGLE | st.floats(2**-24, 2**37, width=32) | st.decimals(-99, 99, places=3).map(float), min_size=1))
+@given(
+    st.lists(
+        SINGLE | st.floats(2**-24, 2**37, width=32) | st.decimals(-99, 99, places=3).map(float),
+        min_size=1,
+    )
+)
 def test_numbers_read_back_as_they_were(numbers: list[float]) -> None:
     """Oracle: the float32 itself, by way of the float64 that readers of CSV and JSON make; no shorter %g does."""
     single = np.array(numbers, np.float32)
@@ -112,13 +140,21 @@ def test_both_ways_of_writing_numbers_are_one() -> None:
 def test_a_series_with_an_offset_keeps_its_steps(tmp_path: Path, suffix: str, rows: int) -> None:
     """Oracle: whole numbers that float32 holds exactly: a meter that rises by one a day."""
     values = [1_234_561.0 + k for k in range(rows)]
-    write(tmp_path / f"t{suffix}", [[{"path": "meter", "score": value, "error": None} for value in values]])
+    write(
+        tmp_path / f"t{suffix}",
+        [[{"path": "meter", "score": value, "error": None} for value in values]],
+    )
     if suffix == ".parquet":
         found = pyarrow.parquet.read_table(tmp_path / "t.parquet")["score"].to_pylist()
     elif suffix == ".jsonl":
-        found = [json.loads(line)["score"] for line in (tmp_path / "t.jsonl").read_text().splitlines()]
+        found = [
+            json.loads(line)["score"] for line in (tmp_path / "t.jsonl").read_text().splitlines()
+        ]
     else:
-        found = [float(row["score"]) for row in csv.DictReader((tmp_path / "t.csv").read_text().splitlines())]
+        found = [
+            float(row["score"])
+            for row in csv.DictReader((tmp_path / "t.csv").read_text().splitlines())
+        ]
     assert found == values
 
 
@@ -127,7 +163,10 @@ def test_what_is_not_finite_is_missing(rows: int) -> None:
     """Oracle: JSON has no such numbers, and neither has a table."""
     for number in (np.nan, np.inf, -np.inf, 1e300):
         block = {"score": np.full(rows, number), "error": np.full(rows, b"x")}
-        assert to_csv(block) == b",x\n" * rows and json.loads(to_jsonl(block).split(b"\n")[0])["score"] is None
+        assert (
+            to_csv(block) == b",x\n" * rows
+            and json.loads(to_jsonl(block).split(b"\n")[0])["score"] is None
+        )
 
 
 def test_without_pyarrow_the_table_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,7 +206,9 @@ def test_no_rows_is_an_empty_table(tmp_path: Path) -> None:
 
 def test_parquet_row_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Oracle: 25 rows in groups of 10 lines' bytes; none lost, order kept."""
-    monkeypatch.setattr("convline.jobs.writers.GROUP", 10 * len('{"path": "10", "score": 10, "error": null}\n'))
+    monkeypatch.setattr(
+        "convline.jobs.writers.GROUP", 10 * len('{"path": "10", "score": 10, "error": null}\n')
+    )
     rows: list[Row] = [{"path": str(i), "score": float(i), "error": None} for i in range(25)]
     write(tmp_path / "t.parquet", rows)
     file = pyarrow.parquet.ParquetFile(tmp_path / "t.parquet")

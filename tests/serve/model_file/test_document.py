@@ -19,7 +19,9 @@ from test_wire import hide, with_operator
 def test_what_is_sealed_is_read(classifier: Path, classifier_bytes: bytes) -> None:
     """Oracle: the document that was sealed, and onnx's own checker on the sealed file."""
     found = contract.read(classifier)
-    assert {key: value for key, value in found.document.items() if key != "digest"} == tiny.classifier_document()
+    assert {
+        key: value for key, value in found.document.items() if key != "digest"
+    } == tiny.classifier_document()
     assert (found.name, found.task, found.labels) == ("brightness", "classification", tiny.LABELS)
     assert found.bytes == classifier_bytes
     onnx.checker.check_model(onnx.load_model_from_string(classifier_bytes))
@@ -70,7 +72,11 @@ def without_golden() -> dict[str, Any]:
 
 def with_stuffed_metadata() -> bytes:
     """A file whose one metadata entry begins with fields that nobody knows."""
-    entry = b"\x18\x01" * contract.MAX_ENTRY_FIELDS + encode_bytes(1, b"convline") + encode_bytes(2, b"{}")
+    entry = (
+        b"\x18\x01" * contract.MAX_ENTRY_FIELDS
+        + encode_bytes(1, b"convline")
+        + encode_bytes(2, b"{}")
+    )
     return tiny.classifier_graph().SerializeToString() + encode_bytes(14, entry)
 
 
@@ -81,7 +87,10 @@ def foreign() -> bytes:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda model: np.random.default_rng(1).bytes(5000), "expected an ONNX file, got other bytes"),
+        (
+            lambda model: np.random.default_rng(1).bytes(5000),
+            "expected an ONNX file, got other bytes",
+        ),
         (lambda model: b"", "expected an ONNX file, got 0 bytes"),
         (lambda model: b"<!doctype html><html><body>404</body></html>", "expected an ONNX file"),
         (lambda model: model[:-1], "the file is truncated"),
@@ -89,14 +98,32 @@ def foreign() -> bytes:
         (lambda model: foreign(), "without it"),
         (lambda model: flip(model, 0.2), "damaged"),
         (lambda model: model + model[-10:], "expected|damaged|truncated"),
-        (lambda model: tiny.reseal(tiny.classifier_document(), hide("subgraph")), "got external data"),
-        (lambda model: tiny.reseal(tiny.classifier_document(), with_operator("evil.example")), "got 'Teleport' of"),
-        (lambda model: tiny.reseal(tiny.classifier_document() | {"provenance": {"x": DEEP}}), "nests deeper than 64"),
+        (
+            lambda model: tiny.reseal(tiny.classifier_document(), hide("subgraph")),
+            "got external data",
+        ),
+        (
+            lambda model: tiny.reseal(tiny.classifier_document(), with_operator("evil.example")),
+            "got 'Teleport' of",
+        ),
+        (
+            lambda model: tiny.reseal(tiny.classifier_document() | {"provenance": {"x": DEEP}}),
+            "nests deeper than 64",
+        ),
         (lambda model: model.replace(b'"atol":1e-05', b'"atol":1e999'), "1e999 is not JSON"),
-        (lambda model: b"\x08\x0a\x3a\x00" + b"\x08\x01" * contract.MAX_TOP_FIELDS, "got a stuffed file"),
-        (lambda model: tiny.reseal(tiny.classifier_document() | {"format": 2}), "install a newer convline"),
+        (
+            lambda model: b"\x08\x0a\x3a\x00" + b"\x08\x01" * contract.MAX_TOP_FIELDS,
+            "got a stuffed file",
+        ),
+        (
+            lambda model: tiny.reseal(tiny.classifier_document() | {"format": 2}),
+            "install a newer convline",
+        ),
         (lambda model: tiny.reseal({"format": 1}), "metadata key 'name': expected a non-empty"),
-        (lambda model: tiny.reseal(without_golden()), "metadata key 'golden.input': expected .* of one sample or more"),
+        (
+            lambda model: tiny.reseal(without_golden()),
+            "metadata key 'golden.input': expected .* of one sample or more",
+        ),
         (lambda model: with_stuffed_metadata(), "without it"),
     ],
     ids=[
@@ -187,7 +214,9 @@ def test_two_gib_are_refused_unread(tmp_path: Path) -> None:
 
 def test_manifest_hash(classifier: Path, classifier_bytes: bytes) -> None:
     """Oracle: hashlib over the file; another hash is refused."""
-    assert contract.read(classifier, hashlib.sha256(classifier_bytes).hexdigest()).name == "brightness"
+    assert (
+        contract.read(classifier, hashlib.sha256(classifier_bytes).hexdigest()).name == "brightness"
+    )
     with pytest.raises(ModelFileError, match=r"expected the sha256 0{64}, got [0-9a-f]{64}"):
         contract.read(classifier, "0" * 64)
 

@@ -21,7 +21,9 @@ def changed(document: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
 def test_good_documents_pass() -> None:
     """Oracle: the documents of the tests, a crop rule, and a forecaster of two columns."""
     check_document(tiny.classifier_document(), "here")
-    check_document(tiny.forecaster_document(("a", "b"), id="shop", time=None, gaps="interpolate"), "here")
+    check_document(
+        tiny.forecaster_document(("a", "b"), id="shop", time=None, gaps="interpolate"), "here"
+    )
     crop = changed(changed(tiny.classifier_document(), "input.fit", "crop"), "input.shorter_px", 8)
     check_document(crop, "here")
 
@@ -65,11 +67,27 @@ def test_forecaster_key_is_named(key: str, value: Any) -> None:
     [
         ("stream.samples", {"stream": {"samples": 0}}, "an integer from 1"),
         ("stream", {"stream": 3}, "an object"),
-        ("input.calendar", {"input.calendar": ["hour", "hour"]}, "a list of different names among minute, hour"),
-        ("input.calendar", {"input.calendar": ["era"]}, "a list of different names among minute, hour"),
+        (
+            "input.calendar",
+            {"input.calendar": ["hour", "hour"]},
+            "a list of different names among minute, hour",
+        ),
+        (
+            "input.calendar",
+            {"input.calendar": ["era"]},
+            "a list of different names among minute, hour",
+        ),
         ("golden.calendar", {"input.calendar": ["hour"]}, "an object with dtype"),
-        ("input.calendar", {"input.calendar": ["hour"], "golden.calendar": 0, "input.time": None}, "a time column"),
-        ("input.calendar", {"input.calendar": ["hour"], "golden.calendar": 0, "input.step.unit": "index"}, "a time"),
+        (
+            "input.calendar",
+            {"input.calendar": ["hour"], "golden.calendar": 0, "input.time": None},
+            "a time column",
+        ),
+        (
+            "input.calendar",
+            {"input.calendar": ["hour"], "golden.calendar": 0, "input.step.unit": "index"},
+            "a time",
+        ),
         ("input.range.of", {"input.range.of": "rows"}, "one of 'values', 'changes'"),
         ("input.range.low", {"input.range.low": [0, True]}, "a list of finite numbers"),
         ("input.range", {"input.range.low": [0]}, "a low and a high"),
@@ -79,13 +97,24 @@ def test_forecaster_key_is_named(key: str, value: Any) -> None:
         ("forecast.columns", {"forecast.columns": []}, "a list of different"),
     ],
 )
-def test_keys_that_may_be_absent_are_checked_where_they_are_there(key: str, change: Any, reason: str) -> None:
+def test_keys_that_may_be_absent_are_checked_where_they_are_there(
+    key: str, change: Any, reason: str
+) -> None:
     """Oracle: a good document of two columns, of which the first is forecast, with one key made wrong."""
-    good = {"stream": {"samples": 9}, "input.calendar": ["hour"], "forecast.columns": ["a"], "golden.calendar": 0}
+    good = {
+        "stream": {"samples": 9},
+        "input.calendar": ["hour"],
+        "forecast.columns": ["a"],
+        "golden.calendar": 0,
+    }
     for keys in (good, change):
-        document = tiny.forecaster_document(("a", "b"), range={"of": "changes", "low": [0, -1.5], "high": [0, 2]})
+        document = tiny.forecaster_document(
+            ("a", "b"), range={"of": "changes", "low": [0, -1.5], "high": [0, 2]}
+        )
         for name, value in keys.items():
-            changed(document, name, document["golden"]["input"] if name == "golden.calendar" else value)
+            changed(
+                document, name, document["golden"]["input"] if name == "golden.calendar" else value
+            )
         if keys is good:
             check_document(document, "here")
     with pytest.raises(ModelFileError, match=rf"^here: metadata key '{key}': expected {reason}"):
@@ -96,10 +125,14 @@ def test_missing_and_unknown_keys_are_named() -> None:
     """Oracle: a policy that this version does not know must not be ignored; provenance is free."""
     document = tiny.classifier_document()
     del document["input"]["exif"]
-    with pytest.raises(ModelFileError, match=r"'input\.exif': expected one of 'apply', got nothing"):
+    with pytest.raises(
+        ModelFileError, match=r"'input\.exif': expected one of 'apply', got nothing"
+    ):
         check_document(document, "here")
     with pytest.raises(ModelFileError, match=r"'input\.gamma': expected only the keys"):
         check_document(changed(tiny.classifier_document(), "input.gamma", 2.2), "here")
     with pytest.raises(ModelFileError, match=r"'input\.shorter_px'"):
         check_document(changed(tiny.classifier_document(), "input.shorter_px", 9), "here")
-    check_document(changed(tiny.classifier_document(), "provenance.anything", {"at": ["all"]}), "here")
+    check_document(
+        changed(tiny.classifier_document(), "provenance.anything", {"at": ["all"]}), "here"
+    )

@@ -31,10 +31,14 @@ def test_columns_of_explanations_are_those_of_the_page() -> None:
 
 
 @pytest.mark.parametrize("every", [False, True])
-def test_series_columns_are_those_of_the_page(make_forecaster: Callable[..., Path], every: bool) -> None:
+def test_series_columns_are_those_of_the_page(
+    make_forecaster: Callable[..., Path], every: bool
+) -> None:
     """Oracle: the page, for a model with an 80 % interval; the cutoff only with --every."""
     model = load(make_forecaster(), "cpu")
     assert isinstance(model, Forecaster)
-    expected = [name for name in columns_under("`infer series`") if name not in ("yhat-NAME", "--every")]
+    expected = [
+        name for name in columns_under("`infer series`") if name not in ("yhat-NAME", "--every")
+    ]
     found = list(timeseries.columns_of(model, every))
     assert found == [name for name in expected if every or name != "cutoff"]

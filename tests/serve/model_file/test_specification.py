@@ -25,7 +25,15 @@ CLOSED = {("provenance",), ("golden", "input"), ("golden", "calendar"), ("golden
 
 
 def test_every_key_of_the_contract_is_described() -> None:
-    objects = {"input", "golden", "input.step", "input.range", "forecast", "explain", "stream"}  # their keys are listed
+    objects = {
+        "input",
+        "golden",
+        "input.step",
+        "input.range",
+        "forecast",
+        "explain",
+        "stream",
+    }  # their keys are listed
     keys = {*RULES} - objects
     lines = (DOCS / "model-file.md").read_text().splitlines()
     first = [line.split("|")[1] for line in lines if line.startswith("|")]
@@ -37,14 +45,29 @@ def documents() -> list[dict[str, Any]]:
     crop["input"] |= {"fit": "crop", "shorter_px": 9}
     whole["input"] |= {"fit": "torchvision", "shorter_px": 9}
     seeing["explain"] = {"saliency": True}
-    told, stream, fewer = forecaster_document(), forecaster_document(), forecaster_document(("y", "z"))
+    told, stream, fewer = (
+        forecaster_document(),
+        forecaster_document(),
+        forecaster_document(("y", "z")),
+    )
     told["input"] |= {"calendar": ["hour"], "time": "ds", "step": {"unit": "seconds", "count": 60}}
     told["golden"]["calendar"] = told["golden"]["input"]
     stream["stream"] = {"samples": 4}
     fewer["forecast"]["columns"] = ["y"]
     ranged = forecaster_document(range={"of": "values", "low": [0.0], "high": [10.0]})
     zoned = forecaster_document(offset="utc")
-    return [classifier_document(), crop, whole, seeing, forecaster_document(), told, stream, fewer, ranged, zoned]
+    return [
+        classifier_document(),
+        crop,
+        whole,
+        seeing,
+        forecaster_document(),
+        told,
+        stream,
+        fewer,
+        ranged,
+        zoned,
+    ]
 
 
 def accepted(document: dict[str, Any]) -> bool:

@@ -47,7 +47,13 @@ def test_varint_round_trip(value: int) -> None:
 
 @pytest.mark.parametrize(
     ("message", "cut"),
-    [(b"\x3a\x05ab", True), (b"\x08", True), (b"\x08" + b"\xff" * 11, False), (b"\x0b", False), (b"\x00\x01", False)],
+    [
+        (b"\x3a\x05ab", True),
+        (b"\x08", True),
+        (b"\x08" + b"\xff" * 11, False),
+        (b"\x0b", False),
+        (b"\x00\x01", False),
+    ],
     ids=["bytes cut off", "number cut off", "number too long", "wire type 3", "field 0"],
 )
 def test_malformed_messages(message: bytes, cut: bool) -> None:
@@ -84,11 +90,22 @@ def hide(place: str) -> onnx.ModelProto:
 
 @pytest.mark.parametrize(
     "place",
-    ["initializer", "sparse initializer", "attribute", "list of tensors", "subgraph", "function", "training"],
+    [
+        "initializer",
+        "sparse initializer",
+        "attribute",
+        "list of tensors",
+        "subgraph",
+        "function",
+        "training",
+    ],
 )
 def test_external_data_is_found_wherever_it_hides(place: str) -> None:
     """Oracle: each model is built by onnx.helper with one external tensor in that place."""
-    assert refusal(hide(place).SerializeToString()) == "expected weights inside the file, got external data"
+    assert (
+        refusal(hide(place).SerializeToString())
+        == "expected weights inside the file, got external data"
+    )
 
 
 def test_location_alone_counts_as_external() -> None:
@@ -116,7 +133,9 @@ def test_nesting_is_bounded() -> None:
 def with_operator(domain: str, operator: str = "Teleport") -> onnx.ModelProto:
     """Return a model with one more node, inside a branch, as an operator of that domain."""
     model = tiny.classifier_graph()
-    branch = helper.make_graph([helper.make_node(operator, [], ["x"], domain=domain)], "branch", [], [])
+    branch = helper.make_graph(
+        [helper.make_node(operator, [], ["x"], domain=domain)], "branch", [], []
+    )
     model.graph.node.append(helper.make_node("If", ["c"], ["d"], then_branch=branch))
     return model
 
@@ -144,7 +163,10 @@ def with_input_of(size: int) -> onnx.ModelProto:
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        (with_operator("evil.example"), "expected operators of ai.onnx, .*, got 'Teleport' of 'evil.example'"),
+        (
+            with_operator("evil.example"),
+            "expected operators of ai.onnx, .*, got 'Teleport' of 'evil.example'",
+        ),
         (with_operator("com.microsoft", "EPContext"), "got EPContext, which may load other files"),
         (with_weight([1 << 20, 1 << 20], b"\0" * 16), "got 1,099,511,627,776 elements in "),
         (with_weight([-1], b"\0" * 16), "elements in"),
@@ -152,7 +174,15 @@ def with_input_of(size: int) -> onnx.ModelProto:
         (with_input_of(MAX_DIMENSION + 1), "at most 1,000,000 in each dimension, got 1,000,001"),
         (with_input_of(-2), "in each dimension, got 18,446,744"),
     ],
-    ids=["domain", "engine", "huge weight", "negative weight", "huge sparse weight", "huge input", "negative input"],
+    ids=[
+        "domain",
+        "engine",
+        "huge weight",
+        "negative weight",
+        "huge sparse weight",
+        "huge input",
+        "negative input",
+    ],
 )
 def test_hostile_graphs_are_refused(model: onnx.ModelProto, message: str) -> None:
     """Oracle: each model is built by onnx and asks for one thing that no export of ours does."""
@@ -172,13 +202,22 @@ def test_what_exports_hold_is_not_refused() -> None:
 def test_nodes_are_counted_over_all_graphs() -> None:
     """Oracle: MAX_NODES pass, one more does not; each is an empty message of two bytes."""
     node = encode_bytes(1, b"")
-    half = encode_bytes(1, encode_bytes(5, encode_bytes(6, node * (MAX_NODES // 2))))  # a graph inside an attribute
+    half = encode_bytes(
+        1, encode_bytes(5, encode_bytes(6, node * (MAX_NODES // 2)))
+    )  # a graph inside an attribute
     assert refusal(encode_bytes(7, half + node * (MAX_NODES // 2 - 1))) is None
-    assert refusal(encode_bytes(7, half + node * (MAX_NODES // 2))) == "expected at most 100,000 nodes, got more"
+    assert (
+        refusal(encode_bytes(7, half + node * (MAX_NODES // 2)))
+        == "expected at most 100,000 nodes, got more"
+    )
 
 
-@pytest.mark.parametrize("path", [(7,), (7, 1), (7, 1, 5), (7, 5), (7, 12), (7, 13), (7, 11, 2, 1, 2, 1), (25,), (20,)])
-def test_fields_are_counted_over_all_messages(path: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "path", [(7,), (7, 1), (7, 1, 5), (7, 5), (7, 12), (7, 13), (7, 11, 2, 1, 2, 1), (25,), (20,)]
+)
+def test_fields_are_counted_over_all_messages(
+    path: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Oracle: fields that nobody knows, in each kind of message that is looked into, half of them in each of two."""
     monkeypatch.setattr("convline.model_file.wire.MAX_FIELDS", 2 * (10 + len(path)))
 
@@ -189,7 +228,10 @@ def test_fields_are_counted_over_all_messages(path: tuple[int, ...], monkeypatch
         return message * 2
 
     assert refusal(model(10)) is None
-    assert refusal(model(11)) == f"expected at most {2 * (10 + len(path))} fields in all messages, got more"
+    assert (
+        refusal(model(11))
+        == f"expected at most {2 * (10 + len(path))} fields in all messages, got more"
+    )
 
 
 @pytest.mark.parametrize("number", [100, 5], ids=["unknown", "attributes"])
@@ -197,7 +239,9 @@ def test_a_stuffed_file_is_refused_soon(number: int) -> None:
     """Oracle: the clock. 8 MB of empty fields took 9 to 20 s before they were bounded, and now half of one."""
     field = encode_varint(number << 3 | 2) + b"\0"
     started = time.perf_counter()
-    assert "fields in all messages, got more" in str(refusal(encode_bytes(7, encode_bytes(1, field * (2**22)))))
+    assert "fields in all messages, got more" in str(
+        refusal(encode_bytes(7, encode_bytes(1, field * (2**22))))
+    )
     assert time.perf_counter() - started < 8
 
 

@@ -23,7 +23,10 @@ def check_rates(found: dict) -> None:
     """Each rate is a number above 0, one and all cores are there, and the ideal is the formula of its parts."""
     read, run = ([row["per_second"] for row in found[part]] for part in ("reading", "inference"))
     whole = found["whole"]
-    assert min(*read, *run, whole["per_second"], found["rows_written_per_second"], found["first_s"]) > 0
+    assert (
+        min(*read, *run, whole["per_second"], found["rows_written_per_second"], found["first_s"])
+        > 0
+    )
     assert {row["threads"] for row in found["reading"]} == {1, allowed_cores()}
     assert {row["batch"] for row in found["inference"]} <= {*benchmark.BATCHES}
     assert whole["ideal"] == pytest.approx(1 / (1 / max(read) + 1 / max(run)), rel=1e-9)
@@ -34,11 +37,15 @@ def check_rates(found: dict) -> None:
 
 def test_generated_photos(classifier: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Oracle: the formula of the ideal, this machine's name; decoding photos must cost more than this network."""
-    monkeypatch.setattr(benchmark, "PHOTO", (600, 400))  # the command decodes hundreds before it looks at the time
+    monkeypatch.setattr(
+        benchmark, "PHOTO", (600, 400)
+    )  # the command decodes hundreds before it looks at the time
     found = measured(classifier)
     check_rates(found)
     assert (found["unit"], found["files"]) == ("images", benchmark.FILES)
-    assert max(r["per_second"] for r in found["reading"]) < max(r["per_second"] for r in found["inference"])
+    assert max(r["per_second"] for r in found["reading"]) < max(
+        r["per_second"] for r in found["inference"]
+    )
 
 
 def test_own_images_and_bad_ones(classifier: Path, tmp_path: Path) -> None:
@@ -48,10 +55,14 @@ def test_own_images_and_bad_ones(classifier: Path, tmp_path: Path) -> None:
     (tmp_path / "c.png").write_bytes(b"")
     assert measured(classifier, tmp_path)["files"] == 2
     failed = infer("bench", classifier, tmp_path / "c.png")
-    assert failed.exit_code == 1 and "zero bytes" in failed.stderr and "Traceback" not in failed.output
+    assert (
+        failed.exit_code == 1 and "zero bytes" in failed.stderr and "Traceback" not in failed.output
+    )
 
 
-@pytest.mark.parametrize("rule", [{}, {"time": None}, {"id": "shop", "time": "ds"}], ids=["time", "rows", "ids"])
+@pytest.mark.parametrize(
+    "rule", [{}, {"time": None}, {"id": "shop", "time": "ds"}], ids=["time", "rows", "ids"]
+)
 def test_generated_series(make_forecaster: Callable[..., Path], rule: dict) -> None:
     """Oracle: as for photos; the files are read with the model's own columns, whichever it has."""
     found = measured(make_forecaster("a", "b", **rule))
@@ -64,7 +75,14 @@ def test_own_series(make_forecaster: Callable[..., Path], tmp_path: Path) -> Non
     (tmp_path / "shop.csv").write_text(HISTORY.replace("ds,y", "day|sales").replace(",", "|"))
     names = ("--time", "day", "--target", "sales", "--delimiter", "|")
     shown = infer(
-        "bench", make_forecaster(), tmp_path / "shop.csv", *names, "--seconds", "0.3", "--device", "cpu"
+        "bench",
+        make_forecaster(),
+        tmp_path / "shop.csv",
+        *names,
+        "--seconds",
+        "0.3",
+        "--device",
+        "cpu",
     ).stdout
     assert "measured on   1 files" in shown and "series/s" in shown and processor() in shown
 
@@ -76,4 +94,8 @@ def test_the_whole_counts_every_file(classifier: Path, tmp_path: Path) -> None:
     work = benchmark._image_work(model, [str(tmp_path / "a.png")], tmp_path)
     rate, writing = benchmark._whole(work, tmp_path / "rows.csv", 0.3)
     rows = (tmp_path / "rows.csv").read_text().splitlines()[1:]
-    assert len(rows) / 3 < rate <= len(rows) / 0.3 and writing > rate and all(",middle," in row for row in rows)
+    assert (
+        len(rows) / 3 < rate <= len(rows) / 0.3
+        and writing > rate
+        and all(",middle," in row for row in rows)
+    )

@@ -35,10 +35,16 @@ def found(*arguments: str | Path, code: int = 0) -> dict[str, list[dict[str, str
 def test_environment_alone() -> None:
     """Oracle: the packages' own version strings, Pillow's own list of what it decodes."""
     names = found()
-    assert names["numpy"][0]["found"] == numpy.__version__ and names["Pillow"][0]["found"] == PIL.__version__
+    assert (
+        names["numpy"][0]["found"] == numpy.__version__
+        and names["Pillow"][0]["found"] == PIL.__version__
+    )
     [distribution] = session.distributions()
     assert names[distribution][0]["found"] == onnxruntime.__version__
-    assert "CPU" in names["providers"][0]["found"] and "no NVIDIA GPU is seen" in names["GPU"][0]["found"]
+    assert (
+        "CPU" in names["providers"][0]["found"]
+        and "no NVIDIA GPU is seen" in names["GPU"][0]["found"]
+    )
     assert ("WebP" in names["image formats"][0]["found"]) is PIL.features.check("webp")
     assert "model" not in names and "pyarrow" in names
 
@@ -53,7 +59,9 @@ def test_a_good_model_in_its_package(classifier_bytes: bytes, tmp_path: Path) ->
     nodes, provider = ran["found"].removeprefix("nodes: ").split(" by ")
     assert 2 <= int(nodes) <= 6 and provider == "CPUExecutionProvider"
     shown = infer("check", tmp_path / "good").stdout.splitlines()
-    assert shown[-1].endswith(" 0 error") and all(line.split()[0] in ("ok", "warning") for line in shown[:-1])
+    assert shown[-1].endswith(" 0 error") and all(
+        line.split()[0] in ("ok", "warning") for line in shown[:-1]
+    )
 
 
 def test_series_models_and_files_alone(make_forecaster: Callable[..., Path]) -> None:
@@ -76,7 +84,11 @@ def test_a_golden_sample_that_differs_is_an_error(tmp_path: Path, by: float) -> 
     """Oracle: the golden outputs are moved by a quarter, or are no numbers; exit code 1 and the difference."""
     (tmp_path / "m.onnx").write_bytes(tiny.reseal(moved(by)))
     _, golden = found(tmp_path / "m.onnx", code=1)["cpu"]
-    assert golden["state"] == "error" and f"differ by {by:.3g} at most" in golden["found"] and golden["cure"]
+    assert (
+        golden["state"] == "error"
+        and f"differ by {by:.3g} at most" in golden["found"]
+        and golden["cure"]
+    )
 
 
 def test_a_damaged_and_a_missing_file_are_errors(classifier: Path) -> None:
@@ -85,14 +97,20 @@ def test_a_damaged_and_a_missing_file_are_errors(classifier: Path) -> None:
     damaged[100] ^= 1
     classifier.write_bytes(damaged)
     names = found(classifier, code=1)
-    assert "damaged" in names["model"][0]["found"] and "copy it again" in names["model"][0]["cure"] and names["numpy"]
+    assert (
+        "damaged" in names["model"][0]["found"]
+        and "copy it again" in names["model"][0]["cure"]
+        and names["numpy"]
+    )
     assert "no such model" in found("nonesuch", code=1)["model"][0]["found"]
 
 
 def test_other_versions_are_warnings(tmp_path: Path) -> None:
     """Oracle: provenance names numpy 1.2 and this Pillow; a version that is a shell command never becomes a cure."""
     versions = {"numpy": "1.2.3", "pillow": PIL.__version__, "onnxruntime": "1'; rm -rf ~; '"}
-    (tmp_path / "m.onnx").write_bytes(tiny.reseal(tiny.classifier_document() | {"provenance": {"versions": versions}}))
+    (tmp_path / "m.onnx").write_bytes(
+        tiny.reseal(tiny.classifier_document() | {"provenance": {"versions": versions}})
+    )
     names = found(tmp_path / "m.onnx")
     assert names["numpy"][0]["state"] == "warning" and "'numpy==1.2.3'" in names["numpy"][0]["cure"]
     assert names["Pillow"][0]["state"] == "ok" and "rm -rf" not in json.dumps(names)
@@ -106,31 +124,47 @@ def test_both_distributions_are_an_error(monkeypatch: pytest.MonkeyPatch, tmp_pa
         (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 9.9\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     [finding] = found(code=1)["onnxruntime"]
-    assert finding["found"].startswith("onnxruntime 9.9, onnxruntime-gpu 9.9") and "pip uninstall" in finding["cure"]
+    assert (
+        finding["found"].startswith("onnxruntime 9.9, onnxruntime-gpu 9.9")
+        and "pip uninstall" in finding["cure"]
+    )
 
 
-def test_a_gpu_that_cannot_be_used_is_an_error(classifier: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gpu_that_cannot_be_used_is_an_error(
+    classifier: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Oracle: told that a GPU is there where none is, the CUDA line fails with its cure and the CPU line stands."""
     if os.path.exists("/dev/nvidia0") or "CUDAExecutionProvider" not in session.built_providers():
         pytest.skip("a real GPU is here, or this onnxruntime was built without CUDA")
     monkeypatch.setattr(session, "sees_gpu", lambda: True)
     names = found(classifier, code=1)
     assert names["GPU"][0]["found"] == "seen" and [f["state"] for f in names["cpu"]] == ["ok", "ok"]
-    assert names["cuda"][0]["state"] == "error" and names["cuda"][0]["cure"].endswith("or pass --device cpu")
-    assert names["CUDA"][0]["state"] == "warning" and names["CUDA"][0]["found"] in names["cuda"][0]["found"]
+    assert names["cuda"][0]["state"] == "error" and names["cuda"][0]["cure"].endswith(
+        "or pass --device cpu"
+    )
+    assert (
+        names["CUDA"][0]["state"] == "warning"
+        and names["CUDA"][0]["found"] in names["cuda"][0]["found"]
+    )
 
 
 @pytest.mark.parametrize(
-    ("quota", "expected"), [("max 100000\n", None), ("150000 100000\n", 1.5), ("-1\n", None), ("50000\n", 0.5)]
+    ("quota", "expected"),
+    [("max 100000\n", None), ("150000 100000\n", 1.5), ("-1\n", None), ("50000\n", 0.5)],
 )
 def test_core_quota(tmp_path: Path, quota: str, expected: float | None) -> None:
     """Oracle: cpu.max of cgroup 2 is quota and period in one file; version 1 has two, and -1 for none."""
     (tmp_path / "quota").write_text(quota)
     (tmp_path / "period").write_text("100000\n")
-    assert host.core_quota((str(tmp_path / "none"), str(tmp_path / "quota")), str(tmp_path / "period")) == expected
+    assert (
+        host.core_quota((str(tmp_path / "none"), str(tmp_path / "quota")), str(tmp_path / "period"))
+        == expected
+    )
 
 
-@pytest.mark.skipif(not hasattr(os, "sched_setaffinity") or (os.cpu_count() or 1) < 2, reason="needs two cores")
+@pytest.mark.skipif(
+    not hasattr(os, "sched_setaffinity") or (os.cpu_count() or 1) < 2, reason="needs two cores"
+)
 def test_cores_that_may_not_be_used_are_said() -> None:
     """Oracle: this process is put on one core, as taskset does."""
     before = os.sched_getaffinity(0)

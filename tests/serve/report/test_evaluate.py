@@ -22,7 +22,14 @@ def evaluated(*arguments: str | Path) -> dict:
 def classes(tmp_path: Path) -> Path:
     """A folder of class folders: 3 dark, 2 middle of which one is bright, 1 bright; and one that cannot be read."""
     root = tmp_path / "classes"
-    images = {"dark/a": 0, "dark/b": 0, "dark/deep/c": 0, "middle/a": 120, "middle/b": 255, "bright/a": 255}
+    images = {
+        "dark/a": 0,
+        "dark/b": 0,
+        "dark/deep/c": 0,
+        "middle/a": 120,
+        "middle/b": 255,
+        "bright/a": 255,
+    }
     for name, grey in images.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         Image.new("L", (8, 8), grey).save(root / f"{name}.png")
@@ -33,11 +40,18 @@ def classes(tmp_path: Path) -> Path:
 def check_figures(report: dict) -> None:
     """5 of 6 are right; a bright image lies in `middle`; the seventh cannot be read."""
     low, high = wilson(5, 6)
-    assert report["accuracy"] == pytest.approx({"value": 5 / 6, "low": low, "high": high, "right": 5, "n": 6})
-    found = {c["label"]: (c["images"], c["recall"], c["answers"], c["precision"]) for c in report["classes"]}
+    assert report["accuracy"] == pytest.approx(
+        {"value": 5 / 6, "low": low, "high": high, "right": 5, "n": 6}
+    )
+    found = {
+        c["label"]: (c["images"], c["recall"], c["answers"], c["precision"])
+        for c in report["classes"]
+    }
     assert found == {"dark": (3, 1, 3, 1), "middle": (2, 0.5, 1, 1), "bright": (1, 1, 2, 0.5)}
     assert report["confusions"] == [{"true": "middle", "predicted": "bright", "images": 1}]
-    assert [Path(one["path"]).name for one in report["unread"]] == ["cut.png"] and "top_5" not in report
+    assert [Path(one["path"]).name for one in report["unread"]] == [
+        "cut.png"
+    ] and "top_5" not in report
 
 
 def test_class_folders(classifier: Path, classes: Path) -> None:
@@ -51,7 +65,9 @@ def test_class_folders(classifier: Path, classes: Path) -> None:
 def test_labels_file(classifier: Path, classes: Path, tmp_path: Path) -> None:
     """Oracle: the same images by a list, from another working directory than its own."""
     names = sorted(path.relative_to(tmp_path) for path in classes.rglob("*.png"))
-    (tmp_path / "labels.csv").write_text("label,path\n" + "".join(f"{n.parts[1]},{n}\n" for n in names))
+    (tmp_path / "labels.csv").write_text(
+        "label,path\n" + "".join(f"{n.parts[1]},{n}\n" for n in names)
+    )
     check_figures(evaluated(classifier, "--labels", tmp_path / "labels.csv"))
 
 
@@ -59,7 +75,9 @@ def test_labels_in_another_encoding_are_named(classifier: Path, tmp_path: Path) 
     """Oracle: what Excel saves as Unicode text, by Python's own encoder; the message says how it becomes a CSV."""
     (tmp_path / "labels.csv").write_text("path,label\na.png,dark\n", encoding="utf-16")
     failed = infer("evaluate", classifier, "--labels", tmp_path / "labels.csv")
-    assert failed.exit_code == 1 and "got UTF-16 or a binary file; save it as UTF-8" in failed.stderr
+    assert (
+        failed.exit_code == 1 and "got UTF-16 or a binary file; save it as UTF-8" in failed.stderr
+    )
 
 
 def test_columns_are_the_users(
@@ -67,18 +85,38 @@ def test_columns_are_the_users(
 ) -> None:
     """Oracle: the report of the same rows under the model's own names and signs."""
     days = [f"2024-03-{day:02}" for day in range(1, 21)]
-    (tmp_path / "own.csv").write_text("ds,y\n" + "".join(f"{day},{n}.5\n" for n, day in enumerate(days)))
-    (tmp_path / "other.csv").write_text("day|shop|sales\n" + "".join(f"{d}|a|{n},5\n" for n, d in enumerate(days)))
-    names = ("--time", "day", "--id", "shop", "--target", "sales", "--delimiter", "|", "--decimal", ",")
+    (tmp_path / "own.csv").write_text(
+        "ds,y\n" + "".join(f"{day},{n}.5\n" for n, day in enumerate(days))
+    )
+    (tmp_path / "other.csv").write_text(
+        "day|shop|sales\n" + "".join(f"{d}|a|{n},5\n" for n, d in enumerate(days))
+    )
+    names = (
+        "--time",
+        "day",
+        "--id",
+        "shop",
+        "--target",
+        "sales",
+        "--delimiter",
+        "|",
+        "--decimal",
+        ",",
+    )
     model = make_forecaster()
-    own, other = evaluated(model, tmp_path / "own.csv"), evaluated(model, tmp_path / "other.csv", *names)
+    own, other = (
+        evaluated(model, tmp_path / "own.csv"),
+        evaluated(model, tmp_path / "other.csv", *names),
+    )
     assert own == other and own["windows"] > 1
     wrong = infer("evaluate", classifier, classes, "--target", "y")
     assert wrong.exit_code == 2 and "are for files of series" in wrong.stderr
 
 
 @pytest.mark.parametrize("place", ["../secret.png", "{}/secret.png", "link.png"])
-def test_labels_never_lead_out_of_their_folder(classifier: Path, tmp_path: Path, place: str) -> None:
+def test_labels_never_lead_out_of_their_folder(
+    classifier: Path, tmp_path: Path, place: str
+) -> None:
     """Oracle: a perfectly good image outside, by a relative path, an absolute one and a link: not read, but named."""
     Image.new("L", (8, 8), 0).save(tmp_path / "secret.png")
     root = tmp_path / "set"
@@ -93,27 +131,36 @@ def test_labels_never_lead_out_of_their_folder(classifier: Path, tmp_path: Path,
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda root: (root / "dark").rename(root / "drak"), "got 'drak'; did you mean 'dark'? it knows dark, middle"),
+        (
+            lambda root: (root / "dark").rename(root / "drak"),
+            "got 'drak'; did you mean 'dark'? it knows dark, middle",
+        ),
         (lambda root: (root / "dark" / "a.png").rename(root / "a.png"), "got 'a.png' beside them"),
         (lambda root: root.rename(root.parent / "gone"), "expected a folder that holds one folder"),
     ],
     ids=["unknown label", "no class", "no folder"],
 )
-def test_folders_that_are_no_labels(classifier: Path, classes: Path, change: Callable, message: str) -> None:
+def test_folders_that_are_no_labels(
+    classifier: Path, classes: Path, change: Callable, message: str
+) -> None:
     """Oracle: each folder is wrong in one known way: one sentence, exit code 1."""
     change(classes)
     result = infer("evaluate", classifier, classes)
     assert result.exit_code == 1 and message in result.stderr
 
 
-@pytest.mark.parametrize("text", ["", "path,label\n", "name,label\na.png,dark\n", "path,label\na.png\n", "\x00"])
+@pytest.mark.parametrize(
+    "text", ["", "path,label\n", "name,label\na.png,dark\n", "path,label\na.png\n", "\x00"]
+)
 def test_bad_label_files(classifier: Path, tmp_path: Path, text: str) -> None:
     """Oracle: each says in one sentence what was expected; so does one that is not there, and bytes."""
     (tmp_path / "labels.csv").write_text(text)
     (tmp_path / "bytes.csv").write_bytes(b"\xff\xfe\x00")
     for name in ("labels.csv", "none.csv", "bytes.csv"):
         result = infer("evaluate", classifier, "--labels", tmp_path / name)
-        assert result.exit_code == 1 and f"{name}: " in result.stderr and "expected" in result.stderr
+        assert (
+            result.exit_code == 1 and f"{name}: " in result.stderr and "expected" in result.stderr
+        )
 
 
 def test_nothing_readable_and_wrong_usage(
@@ -126,20 +173,29 @@ def test_nothing_readable_and_wrong_usage(
     assert result.exit_code == 1 and "none of 7 could be read" in result.stderr
     assert infer("evaluate", classifier).exit_code == 2
     assert infer("evaluate", classifier, classes, "--labels", "x.csv").exit_code == 2
-    assert "expected a classifier" in infer("evaluate", make_forecaster(), "--labels", "x.csv").stderr
+    assert (
+        "expected a classifier" in infer("evaluate", make_forecaster(), "--labels", "x.csv").stderr
+    )
 
 
 def test_top_5(tmp_path: Path) -> None:
     """Oracle: ten classes whose logits fall with their index, whatever the image: the first is right alone, the fifth
     within five, the sixth not."""
     labels = [f"c{k}" for k in range(10)]
-    tiny_weights = {"weight": np.zeros((1, 10), np.float32), "bias": -np.arange(10, dtype=np.float32)}
+    tiny_weights = {
+        "weight": np.zeros((1, 10), np.float32),
+        "bias": -np.arange(10, dtype=np.float32),
+    }
     graph = tiny.classifier_graph()
     for initializer in graph.graph.initializer:
         if initializer.name in tiny_weights:
-            initializer.CopyFrom(tiny.numpy_helper.from_array(tiny_weights[initializer.name], initializer.name))
+            initializer.CopyFrom(
+                tiny.numpy_helper.from_array(tiny_weights[initializer.name], initializer.name)
+            )
     graph.graph.output[0].type.tensor_type.shape.dim[1].dim_value = 10
-    (tmp_path / "m.onnx").write_bytes(tiny.reseal(tiny.classifier_document() | {"labels": labels}, graph))
+    (tmp_path / "m.onnx").write_bytes(
+        tiny.reseal(tiny.classifier_document() | {"labels": labels}, graph)
+    )
     for label in ("c0", "c4", "c5"):
         (tmp_path / "set" / label).mkdir(parents=True)
         Image.new("L", (8, 8), 0).save(tmp_path / "set" / label / "a.png")
@@ -155,8 +211,12 @@ def test_series_figures(make_forecaster: Callable[..., Path], tmp_path: Path) ->
     model = make_forecaster("a", "b", id="shop", time="week", step={"unit": "index", "count": 1})
     report = evaluated(model, tmp_path / "two.csv")
     a, b = report["columns"]
-    assert (report["series"], report["windows"]) == (1, 2) and report["unread"][0]["path"] == "short"
-    assert (a["mse"], a["mae"], a["mae_ratio"]) == (0, 0, 0) and a["coverage"] == [{"nominal": 0.8, "measured": 1}]
+    assert (report["series"], report["windows"]) == (1, 2) and report["unread"][0][
+        "path"
+    ] == "short"
+    assert (a["mse"], a["mae"], a["mae_ratio"]) == (0, 0, 0) and a["coverage"] == [
+        {"nominal": 0.8, "measured": 1}
+    ]
     assert (b["mse"], b["mae"], b["mae_ratio"]) == pytest.approx((14 / 3, 2, None))
     assert b["coverage"][0]["measured"] == pytest.approx(1 / 3)
     assert (report["mse"], report["mae"], report["mae_ratio"]) == pytest.approx((7 / 3, 1, 1))
@@ -164,7 +224,9 @@ def test_series_figures(make_forecaster: Callable[..., Path], tmp_path: Path) ->
     assert "inside 80 %" in shown and "66.7 %" in shown and "not evaluated: 1" in shown
 
 
-def test_series_that_cannot_be_evaluated(make_forecaster: Callable[..., Path], tmp_path: Path) -> None:
+def test_series_that_cannot_be_evaluated(
+    make_forecaster: Callable[..., Path], tmp_path: Path
+) -> None:
     """Oracle: too short for one window, another step, beyond float32, no file: one sentence each, exit code 1."""
     days = [f"2024-01-{day:02}" for day in range(1, 29)]
     for name, rows in {
@@ -173,7 +235,12 @@ def test_series_that_cannot_be_evaluated(make_forecaster: Callable[..., Path], t
         "huge": [f"{day},1e300" for day in days[:9]],
     }.items():
         (tmp_path / f"{name}.csv").write_text("ds,y\n" + "\n".join(rows) + "\n")
-    expected = {"short": "4 + 3 rows are needed", "weekly": "one every 604800", "huge": "float32", "none": "no such"}
+    expected = {
+        "short": "4 + 3 rows are needed",
+        "weekly": "one every 604800",
+        "huge": "float32",
+        "none": "no such",
+    }
     for name, message in expected.items():
         result = infer("evaluate", make_forecaster(), tmp_path / f"{name}.csv")
         assert result.exit_code == 1 and message in result.stderr, result.output
@@ -186,6 +253,8 @@ def test_what_is_not_finite_is_null(make_forecaster: Callable[..., Path], tmp_pa
     model = make_forecaster(step={"unit": "index", "count": 1})
     result = infer("evaluate", model, tmp_path / "x.csv", "--json")
     assert result.exit_code == 0, result.exception
-    report = json.loads(result.stdout, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+    report = json.loads(
+        result.stdout, parse_constant=lambda name: pytest.fail(f"{name} is not JSON")
+    )
     assert report["mse"] is None and report["mae"] == pytest.approx(1e200 / 3)
     assert "inf" in infer("evaluate", model, tmp_path / "x.csv").stdout

@@ -34,7 +34,9 @@ print(*available_devices())
 """
 
 
-def opened(fake_cuda: FakeCuda, model: Path, device: str = "cuda", **more: str | int) -> tuple[str, list[str]]:
+def opened(
+    fake_cuda: FakeCuda, model: Path, device: str = "cuda", **more: str | int
+) -> tuple[str, list[str]]:
     """Return the device of a session in words, or the kind and sentence of its error; and the devices there are."""
     found = fake_cuda.run(OPEN, model, device, **more).stdout.splitlines()
     return found[0], found[1].split()
@@ -52,7 +54,9 @@ HIDDEN = "no NVIDIA GPU is seen, CUDA_VISIBLE_DEVICES hides all; unset it"
 OLD = "the NVIDIA driver supports CUDA 12.8, CUDA 13 is needed; update the driver to 580 or newer"
 NONE = "the GPU cannot be used (CUDA failure 100: no CUDA-capable device is detected); see what nvidia-smi says"
 FULL = "the device's memory is too small for it; run a smaller batch, or free the device (nvidia-smi shows who uses it)"
-CURAND = "CUDA cannot be loaded, libcurand.so.10 is missing; pip install 'onnxruntime-gpu[cuda,cudnn]'"
+CURAND = (
+    "CUDA cannot be loaded, libcurand.so.10 is missing; pip install 'onnxruntime-gpu[cuda,cudnn]'"
+)
 NO_DRIVER = "libcuda.so.1 of the NVIDIA driver is missing; install the driver, or start the container with --gpus all"
 
 
@@ -60,9 +64,21 @@ NO_DRIVER = "libcuda.so.1 of the NVIDIA driver is missing; install the driver, o
     ("setting", "expected", "there"),
     [
         ({}, "cuda", ["cpu", "cuda"]),
-        ({"CUDA_VISIBLE_DEVICES": ""}, f"DeviceError asked for cuda: {HIDDEN}, or pass --device cpu", ["cpu"]),
-        ({"FAKE_CUDA_DRIVER": 12080}, f"DeviceError asked for cuda: {OLD}, or pass --device cpu", ["cpu"]),
-        ({"FAKE_CUDA_DRIVER": 0}, f"DeviceError asked for cuda: {NONE}, or pass --device cpu", ["cpu", "cuda"]),
+        (
+            {"CUDA_VISIBLE_DEVICES": ""},
+            f"DeviceError asked for cuda: {HIDDEN}, or pass --device cpu",
+            ["cpu"],
+        ),
+        (
+            {"FAKE_CUDA_DRIVER": 12080},
+            f"DeviceError asked for cuda: {OLD}, or pass --device cpu",
+            ["cpu"],
+        ),
+        (
+            {"FAKE_CUDA_DRIVER": 0},
+            f"DeviceError asked for cuda: {NONE}, or pass --device cpu",
+            ["cpu", "cuda"],
+        ),
         ({"FAKE_CUDA_BYTES": 500}, f"DeviceMemoryError model: {FULL}", ["cpu", "cuda"]),
     ],
     ids=["all is well", "hidden", "old driver", "no device", "no memory"],
@@ -74,34 +90,49 @@ def test_each_reason_has_its_own_sentence(
     assert opened(fake_cuda, classifier, **setting) == (expected, there)
 
 
-@pytest.mark.parametrize(("library", "expected"), [("libcurand.so.10", CURAND), ("libcuda.so.1", NO_DRIVER)])
+@pytest.mark.parametrize(
+    ("library", "expected"), [("libcurand.so.10", CURAND), ("libcuda.so.1", NO_DRIVER)]
+)
 def test_a_library_that_is_missing_is_named(
     fake_cuda: FakeCuda, classifier: Path, tmp_path: Path, library: str, expected: str
 ) -> None:
     """Oracle: the file taken away; by itself onnxruntime would run on the CPU. `auto` does, and says why."""
     (tmp_path / "libraries").mkdir()
     there = without(fake_cuda, library, tmp_path / "libraries")
-    assert opened(there, classifier)[0] == f"DeviceError asked for cuda: {expected}, or pass --device cpu"
+    assert (
+        opened(there, classifier)[0]
+        == f"DeviceError asked for cuda: {expected}, or pass --device cpu"
+    )
     assert opened(there, classifier, "auto")[0] == f"cpu (auto: {expected.partition(';')[0]})"
 
 
-def test_auto_on_an_old_driver_is_the_cpu_and_says_why(fake_cuda: FakeCuda, classifier: Path) -> None:
+def test_auto_on_an_old_driver_is_the_cpu_and_says_why(
+    fake_cuda: FakeCuda, classifier: Path
+) -> None:
     """Oracle: by hand."""
     found, _ = opened(fake_cuda, classifier, "auto", FAKE_CUDA_DRIVER=12080)
     assert found == "cpu (auto: the NVIDIA driver supports CUDA 12.8, CUDA 13 is needed)"
 
 
-def test_tensorrt_is_offered_where_its_libraries_load(fake_cuda: FakeCuda, classifier: Path) -> None:
+def test_tensorrt_is_offered_where_its_libraries_load(
+    fake_cuda: FakeCuda, classifier: Path
+) -> None:
     """Oracle: what onnxruntime's provider for it needs, as readelf lists it; here there is none of them."""
     provider = Path(onnxruntime.__file__).parent / "capi" / "libonnxruntime_providers_tensorrt.so"
-    listed = subprocess.run(["readelf", "-d", provider], capture_output=True, text=True, check=True).stdout
+    listed = subprocess.run(
+        ["readelf", "-d", provider], capture_output=True, text=True, check=True
+    ).stdout
     assert {*re.findall(r"\[(libnv\S+)\]", listed)} == {*session.TENSORRT}
-    expected = "TensorRT cannot be loaded, libnvinfer.so.10 is missing; pip install 'tensorrt-cu13<11'"
+    expected = (
+        "TensorRT cannot be loaded, libnvinfer.so.10 is missing; pip install 'tensorrt-cu13<11'"
+    )
     found, devices = opened(fake_cuda, classifier, "tensorrt")
     assert f"asked for tensorrt: {expected}" in found and "tensorrt" not in devices
 
 
-def test_tensorrts_libraries_are_found_in_its_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tensorrts_libraries_are_found_in_its_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Oracle: a package of that name with files that the loader takes for libraries, one by one."""
     package = tmp_path / "tensorrt_libs"
     package.mkdir()
@@ -152,10 +183,14 @@ def test_nodes_left_on_the_cpu_are_named(fake_cuda: FakeCuda, tmp_path: Path) ->
     ]
     inputs = [helper.make_tensor_value_info("x", TensorProto.UINT8, ["N", 2, 2])]
     outputs = [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N"])]
-    (tmp_path / "m.onnx").write_bytes(tiny.finish_graph(nodes, inputs, outputs, {}).SerializeToString())
+    (tmp_path / "m.onnx").write_bytes(
+        tiny.finish_graph(nodes, inputs, outputs, {}).SerializeToString()
+    )
     found, _ = opened(fake_cuda, tmp_path / "m.onnx")
     named = "MatMulInteger 'product of bytes', Det 'determinant'"
-    expected = f"onnxruntime has no kernel there for {named}; take another variant, or pass --device cpu"
+    expected = (
+        f"onnxruntime has no kernel there for {named}; take another variant, or pass --device cpu"
+    )
     assert found == f"DeviceError asked for cuda: model: {expected}"
 
 
@@ -165,10 +200,14 @@ def test_trees_run_on_the_cpu_and_the_device_says_so(fake_cuda: FakeCuda, tmp_pa
         helper.make_node("Relu", ["x"], ["positive"], "relu"),
         helper.make_node("Normalizer", ["positive"], ["y"], "norm", domain="ai.onnx.ml", norm="L1"),
     ]
-    given = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", 2]) for name in ("x", "y")]
+    given = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", 2]) for name in ("x", "y")
+    ]
     graph = helper.make_graph(nodes, "two", given[:1], given[1:])
     opsets = [helper.make_opsetid("", 18), helper.make_opsetid("ai.onnx.ml", 1)]
-    (tmp_path / "m.onnx").write_bytes(helper.make_model(graph, opset_imports=opsets, ir_version=10).SerializeToString())
+    (tmp_path / "m.onnx").write_bytes(
+        helper.make_model(graph, opset_imports=opsets, ir_version=10).SerializeToString()
+    )
     assert opened(fake_cuda, tmp_path / "m.onnx")[0] == "cuda (Normalizer on the cpu)"
 
 
@@ -189,7 +228,9 @@ for model in sys.argv[1:]:
 def test_what_a_cuda_graph_can_hold_is_known_before(fake_cuda: FakeCuda, tmp_path: Path) -> None:
     """Oracle: onnxruntime's own refusal. The CPU computes shapes in the first file, a Normalizer in the other."""
     normal = helper.make_node("Normalizer", ["x"], ["y"], "norm", domain="ai.onnx.ml", norm="L1")
-    given = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", 2]) for name in ("x", "y")]
+    given = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", 2]) for name in ("x", "y")
+    ]
     graph = helper.make_graph([normal], "one", given[:1], given[1:])
     opsets = [helper.make_opsetid("", 18), helper.make_opsetid("ai.onnx.ml", 1)]
     shaped = [
@@ -197,7 +238,9 @@ def test_what_a_cuda_graph_can_hold_is_known_before(fake_cuda: FakeCuda, tmp_pat
         helper.make_node("Reshape", ["x", "sides"], ["same"], "reshape"),
         helper.make_node("Relu", ["same"], ["y"], "relu"),
     ]
-    (tmp_path / "shapes.onnx").write_bytes(tiny.finish_graph(shaped, given[:1], given[1:], {}).SerializeToString())
+    (tmp_path / "shapes.onnx").write_bytes(
+        tiny.finish_graph(shaped, given[:1], given[1:], {}).SerializeToString()
+    )
     trees = helper.make_model(graph, opset_imports=opsets, ir_version=10)
     (tmp_path / "trees.onnx").write_bytes(trees.SerializeToString())
     done = fake_cuda.run(RECORD, tmp_path / "shapes.onnx", tmp_path / "trees.onnx")
@@ -242,24 +285,44 @@ def test_an_empty_batch_needs_no_session(
 SMALL = 2_000_000  # bytes: a batch of 4,096 tiny images takes some 1.3 million, as often as it is in flight
 
 
-def test_images_are_run_in_parts_where_memory_is_small(fake_cuda: FakeCuda, classifier: Path, tmp_path: Path) -> None:
+def test_images_are_run_in_parts_where_memory_is_small(
+    fake_cuda: FakeCuda, classifier: Path, tmp_path: Path
+) -> None:
     """Oracle: a row for each of 40 images, and a word about it; where a single image does not fit, one sentence."""
     Image.new("L", (8, 8)).save(tmp_path / "black.png")
-    asked = ("images", classifier, *[tmp_path / "black.png"] * 40, "--device", "cuda", "--batch", "4096")
+    asked = (
+        "images",
+        classifier,
+        *[tmp_path / "black.png"] * 40,
+        "--device",
+        "cuda",
+        "--batch",
+        "4096",
+    )
     done = fake_cuda.infer(*asked, FAKE_CUDA_BYTES=SMALL)
     assert len(done.stdout.splitlines()) == 41
-    assert re.search(r"batches of 4096, run \d+ at a time for want of memory, 2 threads", done.stderr)
+    assert re.search(
+        r"batches of 4096, run \d+ at a time for want of memory, 2 threads", done.stderr
+    )
     failed = fake_cuda.infer(*asked, check=False, FAKE_CUDA_BYTES=3000)
     assert failed.returncode == 1 and "Traceback" not in failed.stderr
     sentence = "the device's memory is too small for a batch of (1, 8, 8, 1); run a smaller batch, or free the device"
     assert sentence in failed.stderr
 
 
-def test_images_are_measured_and_labelled(fake_cuda: FakeCuda, classifier: Path, tmp_path: Path) -> None:
+def test_images_are_measured_and_labelled(
+    fake_cuda: FakeCuda, classifier: Path, tmp_path: Path
+) -> None:
     """Oracle: a row for each of 600 images, which are enough to measure the batch; the device."""
     Image.new("L", (8, 8)).save(tmp_path / "black.png")
-    done = fake_cuda.infer("images", classifier, *[tmp_path / "black.png"] * 600, "--device", "cuda")
-    assert len(done.stdout.splitlines()) == 601 and "600 ok, 0 error" in done.stderr and "on cuda" in done.stderr
+    done = fake_cuda.infer(
+        "images", classifier, *[tmp_path / "black.png"] * 600, "--device", "cuda"
+    )
+    assert (
+        len(done.stdout.splitlines()) == 601
+        and "600 ok, 0 error" in done.stderr
+        and "on cuda" in done.stderr
+    )
 
 
 def test_series_are_run_in_parts_where_memory_is_small(
@@ -274,16 +337,25 @@ def test_series_are_run_in_parts_where_memory_is_small(
     assert fake_cuda.infer(*asked, FAKE_CUDA_BYTES=9000).stdout == whole
 
 
-def test_check_names_the_driver_and_what_is_needed(fake_cuda: FakeCuda, classifier: Path, tmp_path: Path) -> None:
+def test_check_names_the_driver_and_what_is_needed(
+    fake_cuda: FakeCuda, classifier: Path, tmp_path: Path
+) -> None:
     """Oracle: the stand-in's CUDA 13.2, the build's 13.0 and NVIDIA's least driver for it; each thing that lacks."""
     good = fake_cuda.infer("check", classifier, check=False).stdout
     assert re.search(r"ok +GPU +seen\n", good)
     needs = r"onnxruntime is built for CUDA 13\.\d, which needs driver 580 or newer"
-    assert re.search(rf"ok +driver +of a version that is not known, supports CUDA 13\.2; {needs}", good)
+    assert re.search(
+        rf"ok +driver +of a version that is not known, supports CUDA 13\.2; {needs}", good
+    )
     assert re.search(r"ok +cuda +nodes: 6 by CUDAExecutionProvider\n", good)
     old = fake_cuda.infer("check", FAKE_CUDA_DRIVER=12080).stdout
     assert re.search(rf"warning +CUDA +{OLD}", old)
     (tmp_path / "libraries").mkdir()
-    broken = without(fake_cuda, "libcurand.so.10", tmp_path / "libraries").infer("check", classifier, check=False)
+    broken = without(fake_cuda, "libcurand.so.10", tmp_path / "libraries").infer(
+        "check", classifier, check=False
+    )
     assert broken.returncode == 1
-    assert re.search(r"warning +CUDA +CUDA cannot be loaded, libcurand.so.10 is missing; pip install", broken.stdout)
+    assert re.search(
+        r"warning +CUDA +CUDA cannot be loaded, libcurand.so.10 is missing; pip install",
+        broken.stdout,
+    )

@@ -24,26 +24,39 @@ def rows(model: Path, *options: str, stdin: str) -> list[dict[str, str]]:
 
 
 def history(*series: list[float]) -> str:
-    lines = [f"{name},{time},{value}" for name, values in enumerate(series) for time, value in enumerate(values)]
+    lines = [
+        f"{name},{time},{value}"
+        for name, values in enumerate(series)
+        for time, value in enumerate(values)
+    ]
     return "unique_id,ds,y\n" + "\n".join(lines) + "\n"
 
 
 def test_a_series_far_from_training_is_out_of_range(make_forecaster: Make) -> None:
     """Oracle: the last four of each series against -5 to 15; last value + 1, 2, 3 is written all the same."""
     model = make_forecaster(step=INDEX, range=VALUES)
-    near, far, edge, past = [99, -5, 15, 3, 4], [0, 1, 2, 1e6], [1, 15.001, 2, 3], [0, 99, 1, 2, 3, 4]
+    near, far, edge, past = (
+        [99, -5, 15, 3, 4],
+        [0, 1, 2, 1e6],
+        [1, 15.001, 2, 3],
+        [0, 99, 1, 2, 3, 4],
+    )
     found = rows(model, "-", "--horizon", "4", stdin=history(near, far, edge, past))
     assert [row["status"] for row in found] == [
         *["ok"] * 3, "recursive", *["out-of-range"] * 3, "recursive", *["out-of-range"] * 3, "recursive",
         *["ok"] * 3, "recursive",
     ]  # fmt: skip
-    assert [float(row["yhat"]) for row in found[4:7]] == [1000001, 1000002, 1000003] and found[4]["yhat-lo-80"]
+    assert [float(row["yhat"]) for row in found[4:7]] == [1000001, 1000002, 1000003] and found[4][
+        "yhat-lo-80"
+    ]
 
 
 def test_a_network_that_follows_the_level_is_judged_by_changes(make_forecaster: Make) -> None:
     """Oracle: by hand, from the last row: -3, -2, -1 at any level; 30 is far outside."""
     model = make_forecaster(step=INDEX, range=CHANGES)
-    found = rows(model, "-", "--horizon", "1", stdin=history([1e6 + k for k in range(4)], [0, 10, 20, 30]))
+    found = rows(
+        model, "-", "--horizon", "1", stdin=history([1e6 + k for k in range(4)], [0, 10, 20, 30])
+    )
     assert [row["status"] for row in found] == ["ok", "out-of-range"]
 
 

@@ -25,7 +25,9 @@ def test_a_bound_classifier_answers_the_same(classifier: Path, device: str, batc
 
 
 @pytest.mark.parametrize("device", available_devices())
-def test_every_output_of_a_forecaster_is_fetched(make_forecaster: Callable[..., Path], device: str) -> None:
+def test_every_output_of_a_forecaster_is_fetched(
+    make_forecaster: Callable[..., Path], device: str
+) -> None:
     """Oracle: `predict`; a batch that is not contiguous is bound as one that is."""
     model = load(make_forecaster("a", "b"), device)
     assert isinstance(model, Forecaster)
@@ -38,8 +40,12 @@ def test_every_output_of_a_forecaster_is_fetched(make_forecaster: Callable[..., 
 
 def test_padding_repeats_the_last_row() -> None:
     """Oracle: by hand."""
-    np.testing.assert_array_equal(pad(np.array([[1, 2], [3, 4]]), 4), [[1, 2], [3, 4], [3, 4], [3, 4]])
+    np.testing.assert_array_equal(
+        pad(np.array([[1, 2], [3, 4]]), 4), [[1, 2], [3, 4], [3, 4], [3, 4]]
+    )
     np.testing.assert_array_equal(pad(np.array([[1, 2]]), 1), [[1, 2]])
     for rows in (0, 3):
-        with pytest.raises(ValueError, match=f"pad: expected 1 to 2 rows, got {rows}; cut the batch first"):
+        with pytest.raises(
+            ValueError, match=f"pad: expected 1 to 2 rows, got {rows}; cut the batch first"
+        ):
             pad(np.zeros((rows, 2)), 2)

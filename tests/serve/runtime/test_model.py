@@ -19,7 +19,9 @@ def test_classifier_answers_the_formula(classifier: Path, count: int) -> None:
     model = load(classifier, "cpu")
     assert isinstance(model, Classifier)
     images = np.random.default_rng(count).integers(0, 256, (count, 8, 8, 1), dtype=np.uint8)
-    np.testing.assert_allclose(model.predict_proba(images), tiny.classify_by_brightness(images), rtol=0, atol=1e-6)
+    np.testing.assert_allclose(
+        model.predict_proba(images), tiny.classify_by_brightness(images), rtol=0, atol=1e-6
+    )
 
 
 def test_forecaster_answers_the_formula(make_forecaster: Callable[..., Path]) -> None:
@@ -60,7 +62,9 @@ def static_batch() -> onnx.ModelProto:
 
 def extra_input() -> onnx.ModelProto:
     model = tiny.classifier_graph()
-    model.graph.input.append(onnx.helper.make_tensor_value_info("noise", onnx.TensorProto.FLOAT, [1]))
+    model.graph.input.append(
+        onnx.helper.make_tensor_value_info("noise", onnx.TensorProto.FLOAT, [1])
+    )
     return model
 
 
@@ -74,14 +78,20 @@ def renamed_output() -> onnx.ModelProto:
     ("graph", "change", "message"),
     [
         (tiny.forecaster_graph, {}, "the contract has no input 'series'"),
-        (tiny.classifier_graph, {"labels": ["a", "b"]}, "graph output 'probabilities'.*'N', 2.*'N', 3"),
+        (
+            tiny.classifier_graph,
+            {"labels": ["a", "b"]},
+            "graph output 'probabilities'.*'N', 2.*'N', 3",
+        ),
         (static_batch, {}, "graph input 'images'"),
         (extra_input, {}, "no input 'noise'"),
         (renamed_output, {}, "expected graph output 'probabilities', got scores"),
     ],
     ids=["other-task", "labels", "static-batch", "extra-input", "renamed-output"],
 )
-def test_contract_and_graph_must_agree(tmp_path: Path, graph: Any, change: dict[str, Any], message: str) -> None:
+def test_contract_and_graph_must_agree(
+    tmp_path: Path, graph: Any, change: dict[str, Any], message: str
+) -> None:
     """Oracle: graph and document are each valid, but of different models."""
     path = tmp_path / "other.onnx"
     path.write_bytes(tiny.reseal(tiny.classifier_document() | change, graph()))
@@ -109,7 +119,9 @@ def test_impossible_crop_is_a_model_file_error(tmp_path: Path) -> None:
         load(path, "cpu")
 
 
-def test_wrong_shapes_are_value_errors(classifier: Path, make_forecaster: Callable[..., Path]) -> None:
+def test_wrong_shapes_are_value_errors(
+    classifier: Path, make_forecaster: Callable[..., Path]
+) -> None:
     """Oracle: the message shows what was expected."""
     with pytest.raises(ValueError, match=r"expected uint8 \(N, \(8, 8, 1\)\), got float32"):
         load(classifier, "cpu").predict_proba(np.zeros((1, 8, 8, 1), np.float32))

@@ -37,12 +37,16 @@ def test_unknown_device_lists_the_choices() -> None:
 
 def test_threads_and_spinning_reach_onnxruntime(classifier: Path) -> None:
     """Oracle: onnxruntime's own options object, read back from the session."""
-    options = session.open_session(classifier, "cpu", threads=1, spinning=False).get_session_options()
+    options = session.open_session(
+        classifier, "cpu", threads=1, spinning=False
+    ).get_session_options()
     assert options.intra_op_num_threads == 1
     assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
 
 
-def test_a_gpu_that_is_seen_but_broken_is_an_error(classifier: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gpu_that_is_seen_but_broken_is_an_error(
+    classifier: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Oracle: told that a GPU is there where none is, CUDA must fail with our error and not run on the CPU."""
     if session.sees_gpu():
         pytest.skip("a real GPU is here")
@@ -61,7 +65,9 @@ def test_memory_on_a_gpu_is_bounded_where_asked(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv(session.MEMORY, "1.5")
     assert session.cuda_options()["gpu_mem_limit"] == "1610612736"
     monkeypatch.setenv(session.MEMORY, "4 GB")
-    with pytest.raises(DeviceError, match=r"CONVLINE_GPU_GIB: expected GiB, as 4 or 0\.5, got '4 GB'"):
+    with pytest.raises(
+        DeviceError, match=r"CONVLINE_GPU_GIB: expected GiB, as 4 or 0\.5, got '4 GB'"
+    ):
         session.cuda_options()
 
 

@@ -20,7 +20,9 @@ from convline.timeseries.series import table_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-FIXED = settings(derandomize=True, database=None, deadline=None, max_examples=80)  # the same examples in each run
+FIXED = settings(
+    derandomize=True, database=None, deadline=None, max_examples=80
+)  # the same examples in each run
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -30,14 +32,19 @@ def small_files_are_large() -> Iterator[None]:
     arrow_table.LARGE = before
 
 
-def outcome(text: str, keys: list[str], *, fast: bool, opened: tuple[str, str] = ("auto", "auto"), **rule) -> object:
+def outcome(
+    text: str, keys: list[str], *, fast: bool, opened: tuple[str, str] = ("auto", "auto"), **rule
+) -> object:
     """What a text gives through pyarrow where it may, or through the exact reader alone."""
     try:
         file = open_csv(io.StringIO(text), *opened, keys)
         table = table_of(file if fast else replace(file, fast={}), **rule)
     except InputError as error:
         return str(error)
-    series = [(one.id, one.times.dtype.kind, one.times.tolist(), one.values.tolist()) for one in table.series]
+    series = [
+        (one.id, one.times.dtype.kind, one.times.tolist(), one.values.tolist())
+        for one in table.series
+    ]
     return repr((series, table.step, table.filled, table.notes))
 
 
@@ -55,22 +62,40 @@ def test_both_readers_say_the_same_of_a_cell(cell: str) -> None:
         rows = [[f"2024-01-0{t}", "a", str(t)] for t in range(1, 5)]
         rows[row][column] = cell
         text = "\n".join(sign.join(line) for line in [["ds", "u", "y"], *rows]) + "\n"
-        assert outcome(text, ["ds", "u"], fast=True, **rule) == outcome(text, [], fast=False, **rule)
+        assert outcome(text, ["ds", "u"], fast=True, **rule) == outcome(
+            text, [], fast=False, **rule
+        )
 
 
 @FIXED
 @given(st.data())
 def test_both_readers_say_the_same(data: st.DataObject) -> None:
     """Oracle: the exact reader; of a well-formed file, and with up to three odd cells, lines and ends of lines."""
-    sign, end = data.draw(st.sampled_from(",;|\t")), data.draw(st.sampled_from(["\n", "\r\n", "\n\n"]))
-    days = data.draw(st.sampled_from(["2024-01-0{}", "{}", "2024-0{}", "2024-01-0{} 05:00", "2024-01-0{}T00:00Z"]))
-    good = st.sampled_from(["1", "-2.5", "1e3", "0.1", "7", "nan", "", *data.draw(st.sampled_from([[], ["1.234"]]))])
+    sign, end = (
+        data.draw(st.sampled_from(",;|\t")),
+        data.draw(st.sampled_from(["\n", "\r\n", "\n\n"])),
+    )
+    days = data.draw(
+        st.sampled_from(
+            ["2024-01-0{}", "{}", "2024-0{}", "2024-01-0{} 05:00", "2024-01-0{}T00:00Z"]
+        )
+    )
+    good = st.sampled_from(
+        ["1", "-2.5", "1e3", "0.1", "7", "nan", "", *data.draw(st.sampled_from([[], ["1.234"]]))]
+    )
     rows = [
-        [days.format(k + 1), data.draw(st.sampled_from(["a", "b", "1", " a"])), data.draw(good), data.draw(good)]
+        [
+            days.format(k + 1),
+            data.draw(st.sampled_from(["a", "b", "1", " a"])),
+            data.draw(good),
+            data.draw(good),
+        ]
         for k in range(data.draw(st.integers(1, 8)))
     ]
     for _ in range(data.draw(st.integers(0, 3))):
-        data.draw(st.sampled_from(rows))[data.draw(st.integers(0, 3))] = data.draw(st.sampled_from(ODD) | st.text())
+        data.draw(st.sampled_from(rows))[data.draw(st.integers(0, 3))] = data.draw(
+            st.sampled_from(ODD) | st.text()
+        )
     text = end.join(sign.join(row) for row in [["ds", "u", "y", "z"], *rows])
     signs = ["auto", {"\t": "tab"}.get(sign, sign)], ["auto", ".", ","]
     opened = tuple(data.draw(st.sampled_from(choices)) for choices in signs)
@@ -98,7 +123,9 @@ def test_both_readers_say_the_same_of_any_text(header: str, text: str) -> None:
 def test_a_plain_file_is_read_fast(monkeypatch: pytest.MonkeyPatch) -> None:
     """Oracle: what pyarrow has read is there and the exact reader is never asked; quotes are left to it, as all is
     where pyarrow is not installed."""
-    text = "unique_id,ds,y\n" + "".join(f"{u},2024-01-0{t},{t}\n" for u in "ab" for t in range(1, 9))
+    text = "unique_id,ds,y\n" + "".join(
+        f"{u},2024-01-0{t},{t}\n" for u in "ab" for t in range(1, 9)
+    )
     file = open_csv(io.StringIO(text), keys=["unique_id", "ds"])
     table = table_of(file, columns=["y"], time="ds", id="unique_id", gaps="error")
     assert {*file.fast} == {"unique_id", "ds", "y"} and "exact" not in vars(file)
@@ -116,13 +143,13 @@ def test_reading_imports_no_pandas(tmp_path: Path) -> None:
     frame.to_parquet(tmp_path / "x.parquet")
     code = """if True:
         import sys
-        from serve import arrow, series
-        arrow.LARGE = 0
+        from convline.timeseries import arrow_table, series
+        arrow_table.LARGE = 0
         for name in ("x.csv", "x.parquet"):
             file = series.open_file(name, keys=["unique_id", "ds"])
             series.table_of(file, columns=["y"], time="ds", id="unique_id", gaps="interpolate")
         sys.exit("pyarrow" not in sys.modules or "pandas" in sys.modules)"""
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])}
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3] / "serve")}
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, check=True)
 
 

@@ -28,7 +28,10 @@ FOLLOW = [sys.executable, "-c", "from convline.cli.main import main; main()", "s
 @pytest.fixture
 def streamer(tmp_path: Path) -> Path:
     """A file with a step graph: the sum of the last four plus 1, 2, 3."""
-    document = tiny.forecaster_document(step=INDEX) | {"name": "summer", "stream": {"samples": tiny.CONTEXT}}
+    document = tiny.forecaster_document(step=INDEX) | {
+        "name": "summer",
+        "stream": {"samples": tiny.CONTEXT},
+    }
     path = tmp_path / "summer.onnx"
     path.write_bytes(contract.seal(tiny.streamer_graph().SerializeToString(), document))
     return path
@@ -38,7 +41,9 @@ def streamer(tmp_path: Path) -> Path:
 def following(*words: object) -> Iterator[tuple[subprocess.Popen, Callable[[str, int], list[str]]]]:
     """Give a process and the function that writes a line to it and waits for a number of lines of its answer."""
     pipe = subprocess.PIPE
-    with subprocess.Popen([*FOLLOW, *map(str, words)], stdin=pipe, stdout=pipe, stderr=pipe, text=True) as process:
+    with subprocess.Popen(
+        [*FOLLOW, *map(str, words)], stdin=pipe, stdout=pipe, stderr=pipe, text=True
+    ) as process:
         assert process.stdin and process.stdout
 
         def ask(line: str, answers: int) -> list[str]:
@@ -57,7 +62,9 @@ def answers(model: Path, text: str, *options: str, code: int = 0) -> list[dict[s
 
 
 @pytest.mark.parametrize("steps", [True, False])
-def test_a_pipe_is_answered_line_by_line(make_forecaster: Make, streamer: Path, tmp_path: Path, steps: bool) -> None:
+def test_a_pipe_is_answered_line_by_line(
+    make_forecaster: Make, streamer: Path, tmp_path: Path, steps: bool
+) -> None:
     """Oracle: the rows of `--every 1` on the whole file, once settled; until then each row says that it is not."""
     model = streamer if steps else make_forecaster(step=INDEX)
     lines = [f"{u},{t},{t % 5 + (u == 'b')}" for t in range(9) for u in "ab"]
@@ -71,13 +78,18 @@ def test_a_pipe_is_answered_line_by_line(make_forecaster: Make, streamer: Path, 
         said = process.stderr.read()
     assert ("one step of the network; settled after 4" in said) is steps
     assert ("runs the whole window of 4 rows anew: the file has no step graph" in said) is not steps
-    whole = CliRunner().invoke(main, ["series", str(model), str(tmp_path / "x.csv"), "--every", "1"])
+    whole = CliRunner().invoke(
+        main, ["series", str(model), str(tmp_path / "x.csv"), "--every", "1"]
+    )
     assert sorted([*heading, *chain.from_iterable(found[6:])]) == sorted(whole.stdout.splitlines())
     for (line,), rest in ((rows[:1], rows[1:]) for rows in found[:6]):
         if steps:
             assert ",unsettled," in line and len(rest) == 2
         else:
-            assert line[1:3] == ",," and "unsettled,\"model 'riser' needs 4 rows of 1 columns, got" in line
+            assert (
+                line[1:3] == ",,"
+                and "unsettled,\"model 'riser' needs 4 rows of 1 columns, got" in line
+            )
 
 
 def test_the_step_graph_counts_what_it_has_seen(streamer: Path) -> None:
@@ -86,7 +98,9 @@ def test_the_step_graph_counts_what_it_has_seen(streamer: Path) -> None:
     assert [(row["yhat"], row["status"]) for row in rows] == [
         ("2", "unsettled"), ("12", "unsettled"), ("112", "unsettled"), ("1112", "ok"), ("1113", "ok"),
     ]  # fmt: skip
-    result = CliRunner().invoke(main, ["series", str(streamer), "--follow", "--horizon", "5"], input="ds,y\n1,1\n")
+    result = CliRunner().invoke(
+        main, ["series", str(streamer), "--follow", "--horizon", "5"], input="ds,y\n1,1\n"
+    )
     assert "runs the whole window of 4 rows anew: a step answers 3" in result.stderr
 
 
@@ -125,10 +139,17 @@ def test_gaps_start_anew_or_are_filled(make_forecaster: Make, streamer: Path) ->
     text = "ds,y\n" + "".join(f"{t},{t}\n" for t in (1, 2, 3, 4, 7, 8))
     rows = answers(streamer, text, "--horizon", "1")
     assert [row["status"] for row in rows] == ["unsettled"] * 3 + ["ok", "error", "unsettled"]
-    assert rows[4]["error"] == "expected a row every 1 (whole numbers), got 7 after 4; the series starts anew"
+    assert (
+        rows[4]["error"]
+        == "expected a row every 1 (whole numbers), got 7 after 4; the series starts anew"
+    )
     assert rows[5]["yhat"] == str(7 + 8 + 1)
     filled = answers(streamer, text, "--horizon", "1", "--gaps", "interpolate")
-    assert [row["yhat"] for row in filled[3:]] == ["11", "23", "27"]  # 1 to 4, 4 to 7, 5 to 8, and 1
+    assert [row["yhat"] for row in filled[3:]] == [
+        "11",
+        "23",
+        "27",
+    ]  # 1 to 4, 4 to 7, 5 to 8, and 1
     far = answers(streamer, "ds,y\n1,1\n900,1\n", "--gaps", "interpolate", "--horizon", "1")
     assert far[1]["status"] == "error" and "got 900 after 1" in far[1]["error"]
 
@@ -136,11 +157,19 @@ def test_gaps_start_anew_or_are_filled(make_forecaster: Make, streamer: Path) ->
 @pytest.mark.parametrize(
     ("step", "times", "ahead"),
     [
-        (("seconds", 3600), ["2024-01-01", "2024-01-01T01:00"], ["2024-01-01T02:00:00", "2024-01-01T04:00:00"]),
+        (
+            ("seconds", 3600),
+            ["2024-01-01", "2024-01-01T01:00"],
+            ["2024-01-01T02:00:00", "2024-01-01T04:00:00"],
+        ),
         (("seconds", 86400), ["20240228", "20240229"], ["2024-03-01", "2024-03-03"]),
         (("months", 1), ["2024-01-31", "2024-02-29"], ["2024-03-31", "2024-05-31"]),
         (("months", 1), ["2024-01-15", "2024-02-15"], ["2024-03-15", "2024-05-15"]),
-        (("months", 1), ["2024-02-29", "2024-03-30"], ["2024-04-30", "2024-06-30"]),  # the 30th over February
+        (
+            ("months", 1),
+            ["2024-02-29", "2024-03-30"],
+            ["2024-04-30", "2024-06-30"],
+        ),  # the 30th over February
         (("months", 1), ["2023-01-30", "2023-02-28"], ["2023-03-30", "2023-05-30"]),
         (
             ("months", 1),  # ends of months there, in UTC the days before them
@@ -160,7 +189,9 @@ def test_gaps_start_anew_or_are_filled(make_forecaster: Make, streamer: Path) ->
         (("index", 2), ["20240101", "20240103"], ["20240105", "20240109"]),
     ],
 )
-def test_times_go_on_as_in_a_file(tmp_path: Path, step: tuple[str, int], times: list[str], ahead: list[str]) -> None:
+def test_times_go_on_as_in_a_file(
+    tmp_path: Path, step: tuple[str, int], times: list[str], ahead: list[str]
+) -> None:
     """Oracle: the calendar; a first midnight does not make hours dates, eight digits are a counter where steps are."""
     document = tiny.forecaster_document(step=dict(zip(("unit", "count"), step, strict=True)))
     path = tmp_path / "summer.onnx"
@@ -183,8 +214,14 @@ def test_a_series_without_times_and_other_signs(make_forecaster: Make) -> None:
     excel = answers(model, "sep=;\n" + comma.replace(",5", "") + "   \n", "--horizon", "1")
     assert [row["yhat"] for row in excel[3:]] == ["4", "5"]
     thousands = answers(model, "ds;y\n1;1.234\n", code=1)
-    assert "unmistakable decimal sign, got '1.234'; say --decimal . or --decimal ," in thousands[0]["error"]
-    assert answers(model, "ds;y\n1;1.234\n", "--decimal", ",", "--horizon", "1")[0]["status"] == "unsettled"
+    assert (
+        "unmistakable decimal sign, got '1.234'; say --decimal . or --decimal ,"
+        in thousands[0]["error"]
+    )
+    assert (
+        answers(model, "ds;y\n1;1.234\n", "--decimal", ",", "--horizon", "1")[0]["status"]
+        == "unsettled"
+    )
 
 
 def test_memory_does_not_grow_with_the_stream(streamer: Path) -> None:
@@ -202,11 +239,19 @@ def test_it_ends_cleanly(streamer: Path) -> None:
     with following(streamer) as (process, ask):
         ask("ds,y", 1)
         assert ask("1,1", 3)[0].startswith("series,2,1,2,1,3,unsettled,")
-        ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN  # as in the background of a shell
+        ignored = (
+            signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+        )  # as in the background of a shell
         process.send_signal(signal.SIGTERM if ignored else signal.SIGINT)
-        assert process.wait(timeout=60) == 130 and process.stderr and "interrupted" in process.stderr.read()
+        assert (
+            process.wait(timeout=60) == 130
+            and process.stderr
+            and "interrupted" in process.stderr.read()
+        )
     for options in (["x.csv"], ["--every", "2"], ["--plot", "x.svg"], ["--resume", "-o", "x.csv"]):
-        assert CliRunner().invoke(main, ["series", str(streamer), "--follow", *options]).exit_code == 2
+        assert (
+            CliRunner().invoke(main, ["series", str(streamer), "--follow", *options]).exit_code == 2
+        )
     for text, message in (("", "got nothing"), ("ds,z\n", "expected a column 'y', got ds, z")):
         result = CliRunner().invoke(main, ["series", str(streamer), "--follow"], input=text)
         assert result.exit_code == 1 and message in result.stderr
@@ -218,7 +263,10 @@ def test_dates_written_as_numbers_are_not_filled(streamer: Path) -> None:
     rows = [f"{t},1\n" for t in (2022364, 2022365, 2022401, 2022402, 2022501, 2022502)]
     found = answers(streamer, "ds,y\n" + "".join(rows), "--horizon", "1", "--gaps", "interpolate")
     assert [row["status"] for row in found if row["error"]] == ["error"]
-    assert "got 2022501 after 2022402, which look like dates written as numbers; write them" in found[4]["error"]
+    assert (
+        "got 2022501 after 2022402, which look like dates written as numbers; write them"
+        in found[4]["error"]
+    )
     counter = "ds,y\n" + "".join(f"{t},1\n" for t in (1, 2, 5, 6, 9, 10))
     found = answers(streamer, counter, "--horizon", "1", "--gaps", "interpolate")
     assert {row["status"] for row in found} == {"unsettled", "ok"}
@@ -226,11 +274,19 @@ def test_dates_written_as_numbers_are_not_filled(streamer: Path) -> None:
 
 def test_the_rows_of_an_interrupted_stream_stay(make_forecaster: Make, tmp_path: Path) -> None:
     """Oracle: the bytes of the part before; a header alone is no obstacle."""
-    part, words = tmp_path / "o.csv.part", ["series", str(make_forecaster()), "--follow", "-o", str(tmp_path / "o.csv")]
-    part.write_text("unique_id,ds,cutoff,yhat,yhat-lo-80,yhat-hi-80,status,error\na,2024-01-05,2024-01-04,5,4,6,ok,\n")
+    part, words = (
+        tmp_path / "o.csv.part",
+        ["series", str(make_forecaster()), "--follow", "-o", str(tmp_path / "o.csv")],
+    )
+    part.write_text(
+        "unique_id,ds,cutoff,yhat,yhat-lo-80,yhat-hi-80,status,error\na,2024-01-05,2024-01-04,5,4,6,ok,\n"
+    )
     before, sample = part.read_bytes(), "ds,y\n2024-01-05,1\n"
     result = CliRunner().invoke(main, words, input=sample)
     assert result.exit_code == 1 and "expected no rows of an earlier stream" in result.stderr
     assert part.read_bytes() == before and not (tmp_path / "o.csv").exists()
     part.write_bytes(before[: before.index(b"\n") + 1])  # no rows
-    assert CliRunner().invoke(main, words, input=sample).exit_code == 0 and (tmp_path / "o.csv").exists()
+    assert (
+        CliRunner().invoke(main, words, input=sample).exit_code == 0
+        and (tmp_path / "o.csv").exists()
+    )

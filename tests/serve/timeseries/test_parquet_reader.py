@@ -13,7 +13,9 @@ from convline.timeseries import parquet_reader
 from convline.timeseries.series import open_file, read_csv, table_of
 
 ROWS = 6
-LOCAL = pd.date_range("2024-10-26T22:00", periods=ROWS, freq="h", tz="UTC").tz_convert("Europe/Berlin")
+LOCAL = pd.date_range("2024-10-26T22:00", periods=ROWS, freq="h", tz="UTC").tz_convert(
+    "Europe/Berlin"
+)
 DAYS = pd.date_range("2024-02-27", periods=ROWS)
 RULE = {"columns": ["y"], "time": "ds", "id": None, "gaps": "error"}
 
@@ -41,13 +43,22 @@ def test_times_of_any_type(tmp_path: Path, times: pyarrow.Array, expected: objec
     """Oracle: pandas' stamps in UTC, or the whole numbers."""
     [series] = table_of(open_file(write(tmp_path / "x.parquet", ds=times)), **RULE).series
     wanted = np.asarray(expected)
-    assert (series.times == (wanted if wanted.dtype.kind == "i" else wanted.astype("datetime64[s]"))).all()
+    assert (
+        series.times == (wanted if wanted.dtype.kind == "i" else wanted.astype("datetime64[s]"))
+    ).all()
     assert (series.id, series.values[:, 0].tolist()) == ("x", [0, 1, 2, 3, 4, 5])
 
 
 def test_parquet_is_what_csv_is(tmp_path: Path) -> None:
     """Oracle: read_csv of the same table written as CSV; ids of text, categories and whole numbers."""
-    frame = pd.DataFrame({"u": ["b", "a"] * 3, "n": [7, 8] * 3, "ds": [1, 5, 2, 6, 3, 7], "y": [0.5, 1, 2, None, 4, 5]})
+    frame = pd.DataFrame(
+        {
+            "u": ["b", "a"] * 3,
+            "n": [7, 8] * 3,
+            "ds": [1, 5, 2, 6, 3, 7],
+            "y": [0.5, 1, 2, None, 4, 5],
+        }
+    )
     frame.to_csv(tmp_path / "x.csv", index=False)
     frame["c"] = frame["u"].astype("category")
     frame.to_parquet(tmp_path / "x.parquet")
@@ -66,8 +77,14 @@ def test_parquet_is_what_csv_is(tmp_path: Path) -> None:
     [
         ({"ds": DAYS, "y": [True] * ROWS}, "column 'y': expected numbers, got bool; cast it"),
         ({"ds": DAYS, "y": ["1"] * ROWS}, "column 'y': expected numbers, got dictionary.*string"),
-        ({"ds": DAYS, "y": [1, None, 3, 4, 5, 6]}, "row 2, column 'y': expected a number, got a missing value"),
-        ({"ds": DAYS, "y": [1, 2, np.inf, 4, 5, 6]}, "row 3, column 'y': expected a number, got inf"),
+        (
+            {"ds": DAYS, "y": [1, None, 3, 4, 5, 6]},
+            "row 2, column 'y': expected a number, got a missing value",
+        ),
+        (
+            {"ds": DAYS, "y": [1, 2, np.inf, 4, 5, 6]},
+            "row 3, column 'y': expected a number, got inf",
+        ),
         ({"ds": [1, 2, None, 4, 5, 6]}, "row 3, column 'ds': expected a time, got a missing value"),
         ({"ds": DAYS + pd.Timedelta("1ms")}, "row 1, column 'ds': expected whole seconds"),
         ({"ds": ["soon"] * ROWS}, "row 1, column 'ds': expected a time such as"),
@@ -82,12 +99,16 @@ def test_refusals_name_row_and_column(tmp_path: Path, columns: dict, message: st
         table_of(open_file(write(tmp_path / "x.parquet", **columns)), **RULE)
 
 
-def test_only_what_is_asked_for_is_read_and_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_what_is_asked_for_is_read_and_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Oracle: 8 bytes a cell; a limit of two columns is enough for two of the file's three, which are read at once."""
     path = write(tmp_path / "x.parquet", ds=pyarrow.array(DAYS), more=pyarrow.array(range(ROWS)))
     monkeypatch.setattr(parquet_reader, "MAX_BYTES", 2 * 8 * ROWS)
     assert table_of(open_file(path), **RULE).columns == ["y"]
-    with pytest.raises(InputError, match="expected at most 96 bytes of data, got 144; split the file"):
+    with pytest.raises(
+        InputError, match="expected at most 96 bytes of data, got 144; split the file"
+    ):
         table_of(open_file(path), **RULE | {"columns": ["y", "more"]})
 
 
@@ -95,8 +116,15 @@ def test_files_that_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     """Oracle: missing, a folder, other bytes, no rows, no pyarrow: one sentence each."""
     (tmp_path / "folder.parquet").mkdir()
     (tmp_path / "text.parquet").write_text("ds,y\n1,2\n")
-    pyarrow.parquet.write_table(pyarrow.table({"y": pyarrow.array([], "int64")}), tmp_path / "empty.parquet")
-    for name, message in (("none", "no such"), ("folder", "a folder"), ("text", "cannot be read"), ("empty", "rows")):
+    pyarrow.parquet.write_table(
+        pyarrow.table({"y": pyarrow.array([], "int64")}), tmp_path / "empty.parquet"
+    )
+    for name, message in (
+        ("none", "no such"),
+        ("folder", "a folder"),
+        ("text", "cannot be read"),
+        ("empty", "rows"),
+    ):
         with pytest.raises(InputError, match=message):
             open_file(tmp_path / f"{name}.parquet")
     monkeypatch.setitem(sys.modules, "pyarrow", None)
@@ -112,7 +140,10 @@ def test_bytes_are_texts(tmp_path: Path) -> None:
     as_text = write(tmp_path / "t.parquet", **words)
     frame = pd.read_parquet(as_bytes)
     assert isinstance(frame["shop"][0], bytes)
-    found = [table_of(open_file(source), **RULE | {"id": "shop"}).series for source in (as_text, as_bytes, frame)]
+    found = [
+        table_of(open_file(source), **RULE | {"id": "shop"}).series
+        for source in (as_text, as_bytes, frame)
+    ]
     assert [one.id for series in found for one in series] == ["Köln"] * 3
     assert all((series[0].times == DAYS.to_numpy()).all() for series in found)
     odd = write(tmp_path / "odd.parquet", shop=pyarrow.array([b"\xff"] * ROWS))

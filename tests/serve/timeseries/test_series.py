@@ -12,8 +12,12 @@ from convline.timeseries.series import Step, Table, open_file, read_csv, table_o
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-FIXED = settings(derandomize=True, database=None, deadline=None, max_examples=80)  # the same examples in each run
-NAMES = st.text(st.characters(codec="utf-8", exclude_categories=["C"]), min_size=1, max_size=8).map(str.strip)
+FIXED = settings(
+    derandomize=True, database=None, deadline=None, max_examples=80
+)  # the same examples in each run
+NAMES = st.text(st.characters(codec="utf-8", exclude_categories=["C"]), min_size=1, max_size=8).map(
+    str.strip
+)
 
 
 def read(text: str, **options) -> Table:
@@ -22,7 +26,11 @@ def read(text: str, **options) -> Table:
 
 def days(*cells: str, start: str = "2024-01-01") -> str:
     dates = pd.date_range(start, periods=len(cells)).strftime("%Y-%m-%d")
-    return "ds,y\n" + "\n".join(f"{date},{cell}" for date, cell in zip(dates, cells, strict=True)) + "\n"
+    return (
+        "ds,y\n"
+        + "\n".join(f"{date},{cell}" for date, cell in zip(dates, cells, strict=True))
+        + "\n"
+    )
 
 
 def hours(*clocks: str) -> str:
@@ -38,14 +46,19 @@ def test_a_plain_file(tmp_path: Path) -> None:
     assert (table.columns, table.step, table.filled) == (["y"], Step("seconds", 86400), 0)
     [series] = table.series
     assert series.id == "shop" and series.values.dtype == np.float64
-    assert (series.values[:, 0] == frame["y"]).all() and (series.times == frame["ds"].to_numpy("datetime64[s]")).all()
+    assert (series.values[:, 0] == frame["y"]).all() and (
+        series.times == frame["ds"].to_numpy("datetime64[s]")
+    ).all()
 
 
 def test_numeric_columns_are_found() -> None:
     """Oracle: text, empty, time and id columns are left out; order is the file's."""
     text = "id,ds,b,name,void,a\nx,1,10,anna,,0.5\nx,2,11,7,,0.25\n"
     table = read(text, id="id")
-    assert table.columns == ["b", "a"] and table.series[0].values.tolist() == [[10, 0.5], [11, 0.25]]
+    assert table.columns == ["b", "a"] and table.series[0].values.tolist() == [
+        [10, 0.5],
+        [11, 0.25],
+    ]
     assert read(text, id="id", columns=["a"]).series[0].values.tolist() == [[0.5], [0.25]]
 
 
@@ -60,7 +73,9 @@ def test_many_series_in_one_file() -> None:
 def test_without_a_time_column_rows_are_counted() -> None:
     """Oracle: 0, 1, 2 within each series."""
     table = read_csv(io.StringIO("u,y\na,1\nb,2\na,3\n"), id="u")
-    assert [s.times.tolist() for s in table.series] == [[0, 1], [0]] and table.step == Step("index", 1)
+    assert [s.times.tolist() for s in table.series] == [[0, 1], [0]] and table.step == Step(
+        "index", 1
+    )
 
 
 def test_interpolation_is_linear_and_counted() -> None:
@@ -90,18 +105,46 @@ def test_a_monthly_gap_beside_an_offset() -> None:
 @pytest.mark.parametrize(
     ("text", "options", "message"),
     [
-        (days("1", "2").replace("2024-01-02", "2023-12-31"), {}, r"line 3: .*2023-12-31 after 2024-01-01"),
-        (days("1", "2").replace("2024-01-02", "2024-01-01"), {}, r"line 3: .*duplicate \(2024-01-01\)"),
-        (days("1", "2", "3", "4").replace("2024-01-04", "2024-01-05"), {}, "line 5: .*2024-01-05 after 2024-01-03"),
+        (
+            days("1", "2").replace("2024-01-02", "2023-12-31"),
+            {},
+            r"line 3: .*2023-12-31 after 2024-01-01",
+        ),
+        (
+            days("1", "2").replace("2024-01-02", "2024-01-01"),
+            {},
+            r"line 3: .*duplicate \(2024-01-01\)",
+        ),
+        (
+            days("1", "2", "3", "4").replace("2024-01-04", "2024-01-05"),
+            {},
+            "line 5: .*2024-01-05 after 2024-01-03",
+        ),
         (days("1", "", "3"), {}, "line 3, column 'y': expected a number, got a missing value"),
         (days("1", "nan", "3"), {}, "line 3, column 'y'"),
-        (days("1", "two", "3"), {"columns": ["y"]}, "line 3, column 'y': expected a number, got 'two'"),
-        (days("1", "inf", "3"), {"columns": ["y"]}, "line 3, column 'y': expected a number, got 'inf'"),
+        (
+            days("1", "two", "3"),
+            {"columns": ["y"]},
+            "line 3, column 'y': expected a number, got 'two'",
+        ),
+        (
+            days("1", "inf", "3"),
+            {"columns": ["y"]},
+            "line 3, column 'y': expected a number, got 'inf'",
+        ),
         (days("1", "2"), {"columns": ["z"]}, "expected a column 'z', got ds, y"),
         (days("1", "2"), {"time": "when"}, "expected a column 'when', got ds, y"),
         (days("1", "2"), {"id": "shop"}, "expected a column 'shop', got ds, y"),
-        (days("1", "2").replace("2024-01-02", "soon"), {}, "line 3, column 'ds': expected a time .*'soon'"),
-        (days("1", "2", "3", "4").replace("01-04", "01-03T05:00"), {}, "line 5: .*whole steps of 86400 seconds"),
+        (
+            days("1", "2").replace("2024-01-02", "soon"),
+            {},
+            "line 3, column 'ds': expected a time .*'soon'",
+        ),
+        (
+            days("1", "2", "3", "4").replace("01-04", "01-03T05:00"),
+            {},
+            "line 5: .*whole steps of 86400 seconds",
+        ),
         (days("a", "b"), {}, "expected a column of numbers, got only ds, y"),
         ("ds,y\n1,2,3\n", {}, "line 2: expected 2 cells as in the header, got 3"),
         ("ds,y\n1,1\n2\n", {}, "line 3: expected 2 cells as in the header, got 1"),
@@ -110,17 +153,61 @@ def test_a_monthly_gap_beside_an_offset() -> None:
         ("", {}, "got 0 lines"),
         ("ds,y\n", {}, "got 1 lines"),
         ("ds,y\n2024-01-01,5\n", {}, "expected at least two rows"),
-        ("ds,u,y\n1,a,1\n2,a,2\n1,b,1\n3,b,2\n", {"id": "u"}, r"one step for all series, .*\(series 'b'\)"),
-        (days("", "2", "3"), {"gaps": "interpolate"}, "line 2, column 'y': expected a number in the first"),
-        (days("1", "2", ""), {"gaps": "interpolate"}, "line 4, column 'y': expected a number in the first"),
-        ("ds,y\n1,1\n2,2\n900000000000,3\n", {"gaps": "interpolate"}, "expected at most 100 steps a row"),
-        ("ds,u,y\n1,a,1\n2,,2\n3,a,3\n", {"id": "u"}, "line 3, column 'u': expected an id, got a missing value"),
-        (days("1", "1_0", "2"), {"columns": ["y"]}, "line 3, column 'y': expected a number, got '1_0'"),
-        ("y\n1\n\n3\n", {"time": None}, "line 3, column 'y': expected a number, got a missing value"),
-        (hours("00:00", "01:00", "02:00", "02:30"), {"gaps": "interpolate"}, "line 5: .*whole steps of 3600 seconds"),
-        (hours("01:00", "02:00", "02:00"), {}, "line 4: .*a duplicate .*give local times their offset from UTC"),
-        (hours("01:00+02:00", "01:00+01:00", "03:00"), {}, "line 4, .*all times with an offset or none"),
-        (hours("00:00+01:00", "00:00+02:00", "02:00+02:00"), {}, r"line 3: .* 2024-10-27T00:00\+02:00 after .*\+01"),
+        (
+            "ds,u,y\n1,a,1\n2,a,2\n1,b,1\n3,b,2\n",
+            {"id": "u"},
+            r"one step for all series, .*\(series 'b'\)",
+        ),
+        (
+            days("", "2", "3"),
+            {"gaps": "interpolate"},
+            "line 2, column 'y': expected a number in the first",
+        ),
+        (
+            days("1", "2", ""),
+            {"gaps": "interpolate"},
+            "line 4, column 'y': expected a number in the first",
+        ),
+        (
+            "ds,y\n1,1\n2,2\n900000000000,3\n",
+            {"gaps": "interpolate"},
+            "expected at most 100 steps a row",
+        ),
+        (
+            "ds,u,y\n1,a,1\n2,,2\n3,a,3\n",
+            {"id": "u"},
+            "line 3, column 'u': expected an id, got a missing value",
+        ),
+        (
+            days("1", "1_0", "2"),
+            {"columns": ["y"]},
+            "line 3, column 'y': expected a number, got '1_0'",
+        ),
+        (
+            "y\n1\n\n3\n",
+            {"time": None},
+            "line 3, column 'y': expected a number, got a missing value",
+        ),
+        (
+            hours("00:00", "01:00", "02:00", "02:30"),
+            {"gaps": "interpolate"},
+            "line 5: .*whole steps of 3600 seconds",
+        ),
+        (
+            hours("01:00", "02:00", "02:00"),
+            {},
+            "line 4: .*a duplicate .*give local times their offset from UTC",
+        ),
+        (
+            hours("01:00+02:00", "01:00+01:00", "03:00"),
+            {},
+            "line 4, .*all times with an offset or none",
+        ),
+        (
+            hours("00:00+01:00", "00:00+02:00", "02:00+02:00"),
+            {},
+            r"line 3: .* 2024-10-27T00:00\+02:00 after .*\+01",
+        ),
     ],
 )
 def test_refusals_name_file_line_and_value(text: str, options: dict, message: str) -> None:
@@ -146,7 +233,9 @@ def forms(numbers: list[int], folder: Path) -> list[object]:
 def test_local_midnights_over_a_change_of_clocks(gaps: str) -> None:
     """Oracle: the message shows the cell of the file, not a UTC time that stands nowhere in it; the cure works."""
     days = pd.date_range("2024-10-24", periods=8, tz="Europe/Berlin")
-    with pytest.raises(InputError, match=r"got 2024-10-28T00:00:00\+01:00 .*write the dates without a time") as caught:
+    with pytest.raises(
+        InputError, match=r"got 2024-10-28T00:00:00\+01:00 .*write the dates without a time"
+    ) as caught:
         read("ds,y\n" + "".join(f"{day.isoformat()},1\n" for day in days), gaps=gaps)
     assert "line 6" in str(caught.value) and "Z" not in str(caught.value)
     table = read("ds,y\n" + "".join(f"{day.date()},1\n" for day in days), gaps=gaps)
@@ -161,7 +250,9 @@ def test_dates_written_as_numbers_are_no_gaps(gaps: str, tmp_path: Path) -> None
         assert (table.step, table.filled, len(table.series[0].values)) == (Step("months", 1), 0, 24)
         assert str(table.series[0].times[12]) == "2023-01-01T00:00:00"
     for source in forms(QUARTERS, tmp_path):
-        with pytest.raises(InputError, match=r"20231 after 20224 .* dates written as numbers.* 2024-03-31") as caught:
+        with pytest.raises(
+            InputError, match=r"20231 after 20224 .* dates written as numbers.* 2024-03-31"
+        ) as caught:
             table_of(open_file(source), columns=None, time="ds", id=None, gaps=gaps)
         assert "interpol" not in str(caught.value)
 
@@ -179,7 +270,11 @@ def test_one_new_year_is_not_filled_by_advice() -> None:
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     """Oracle: missing, a folder, not UTF-8; the path is in the message."""
     (tmp_path / "latin.csv").write_bytes(b"ds,y\n1,\xe9\n")
-    for name, reason in (("none.csv", "no such file"), ("", "directory"), ("latin.csv", "got the byte 0xe9 in line 2")):
+    for name, reason in (
+        ("none.csv", "no such file"),
+        ("", "directory"),
+        ("latin.csv", "got the byte 0xe9 in line 2"),
+    ):
         with pytest.raises(InputError, match=reason) as caught:
             read_csv(tmp_path / name)
         assert str(tmp_path) in str(caught.value)
@@ -194,7 +289,9 @@ def test_random_gaps_are_found_again(gap: int) -> None:
     kept = [i for i in range(60) if i not in lost]
     text = "ds,y\n" + "".join(f"{dates[i].isoformat()},{2 * i + 1}\n" for i in kept)
     table = read(text, gaps="interpolate")
-    np.testing.assert_allclose(table.series[0].values[:, 0], 2 * np.arange(60) + 1, rtol=1e-12, atol=0)
+    np.testing.assert_allclose(
+        table.series[0].values[:, 0], 2 * np.arange(60) + 1, rtol=1e-12, atol=0
+    )
     assert table.filled == gap
     if gap:
         with pytest.raises(InputError, match="expected a row every 3600 seconds"):
@@ -203,10 +300,14 @@ def test_random_gaps_are_found_again(gap: int) -> None:
 
 def test_local_time_across_a_change_of_clocks() -> None:
     """Oracle: pandas' hours of Berlin's longest night, in UTC; without their offsets they would be a duplicate."""
-    local = pd.date_range("2024-10-26T22:00", periods=8, freq="h", tz="UTC").tz_convert("Europe/Berlin")
+    local = pd.date_range("2024-10-26T22:00", periods=8, freq="h", tz="UTC").tz_convert(
+        "Europe/Berlin"
+    )
     table = read("ds,y\n" + "".join(f"{time.isoformat()},1\n" for time in local))
     assert (table.step, table.filled) == (Step("seconds", 3600), 0)
-    assert (table.series[0].times == local.tz_convert(None).to_numpy().astype("datetime64[s]")).all()
+    assert (
+        table.series[0].times == local.tz_convert(None).to_numpy().astype("datetime64[s]")
+    ).all()
 
 
 GERMAN = "decimal ',', points between thousands"
@@ -221,8 +322,18 @@ GERMAN = "decimal ',', points between thousands"
         ("ds|y\n1|1.234\n2|987\n", {}, [1.234, 987], ["delimiter '|'"]),
         ("ds;y\n1;1.234\n2;987\n", {"decimal": "."}, [1.234, 987], ["delimiter ';'"]),
         ("ds;y\n1;1.234\n2;987\n", {"decimal": ","}, [1234, 987], ["delimiter ';'"]),
-        ("ds;y;z\n1;1.234;0,5\n2;987;1\n", {}, [1234, 987], ["delimiter ';'", GERMAN]),  # another column decides
-        ("ds;y;u\n1;1.234;a,b\n2;1.5;c\n", {}, [1.234, 1.5], ["delimiter ';'"]),  # a column of text does not
+        (
+            "ds;y;z\n1;1.234;0,5\n2;987;1\n",
+            {},
+            [1234, 987],
+            ["delimiter ';'", GERMAN],
+        ),  # another column decides
+        (
+            "ds;y;u\n1;1.234;a,b\n2;1.5;c\n",
+            {},
+            [1.234, 1.5],
+            ["delimiter ';'"],
+        ),  # a column of text does not
         ("ds;y\n1;-1.234,5\n2;987\n", {}, [-1234.5, 987], ["delimiter ';'", GERMAN]),
         ("ds;y\n1;1.234.567\n2;1.234\n", {}, [1234567, 1234], ["delimiter ';'", GERMAN]),
         ("ds\ty\n1\t1,234\n2\t0,5\n", {}, [1.234, 0.5], [r"delimiter '\t'", "decimal ','"]),
@@ -239,7 +350,9 @@ GERMAN = "decimal ',', points between thousands"
         ("y\n1,5\n2,5\n", {"time": None, "decimal": ","}, [1.5, 2.5], ["delimiter ';'"]),
     ],
 )
-def test_delimiters_and_decimals(text: str, options: dict, values: list[float], notes: list[str]) -> None:
+def test_delimiters_and_decimals(
+    text: str, options: dict, values: list[float], notes: list[str]
+) -> None:
     """Oracle: written by hand; what was found in place of a comma and a point is noted, what was given is not."""
     rule = {"columns": ["y"], "time": "ds", "id": None, "gaps": "error"} | options
     opened = {name: rule.pop(name) for name in ("delimiter", "decimal") if name in rule}
@@ -250,12 +363,27 @@ def test_delimiters_and_decimals(text: str, options: dict, values: list[float], 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("ds,p;q,y\n1,2;3,4\n2,3;4,5\n", "expected one delimiter that fits, got ',' and ';'; say --delimiter"),
+        (
+            "ds,p;q,y\n1,2;3,4\n2,3;4,5\n",
+            "expected one delimiter that fits, got ',' and ';'; say --delimiter",
+        ),
         ("ds;y\n1;1,5\n2;2.5\n", "expected one decimal sign, got '1,5' and '2.5'; say --decimal"),
-        ("ds;y\n1;1,234\n2;3\n", "expected an unmistakable decimal sign, got only cells such as '1,234'"),
-        ("ds;y\n1;1.234\n2;987\n", "expected an unmistakable decimal sign, got only cells such as '1.234'; say"),
-        ("ds;y;z\n1;1.234;1.5\n2;987;1,5\n", "expected one decimal sign, got '1,5' and '1.5'; say --decimal"),
-        ("ds|y\n1|1.234\n2|1,234\n", "expected one decimal sign, got '1,234' and '1.234'; say --decimal"),
+        (
+            "ds;y\n1;1,234\n2;3\n",
+            "expected an unmistakable decimal sign, got only cells such as '1,234'",
+        ),
+        (
+            "ds;y\n1;1.234\n2;987\n",
+            "expected an unmistakable decimal sign, got only cells such as '1.234'; say",
+        ),
+        (
+            "ds;y;z\n1;1.234;1.5\n2;987;1,5\n",
+            "expected one decimal sign, got '1,5' and '1.5'; say --decimal",
+        ),
+        (
+            "ds|y\n1|1.234\n2|1,234\n",
+            "expected one decimal sign, got '1,234' and '1.234'; say --decimal",
+        ),
         ("ds;y\n1;2\n2;3;4\n", "line 3: expected 2 cells as in the header, got 3"),
         ("y\n1,5\n2,5\n", "line 2: expected 1 cells as in the header, got 2"),
     ],
@@ -273,20 +401,29 @@ def test_tables_come_back(data: st.DataObject) -> None:
     delimiter = data.draw(st.sampled_from([",", ";", "tab", "|"]))
     decimal = data.draw(st.sampled_from([".", ","]))
     quoting = data.draw(st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL]))
-    names = data.draw(st.lists(NAMES.filter(lambda n: n not in ("", "ds")), min_size=1, max_size=4, unique=True))
+    names = data.draw(
+        st.lists(NAMES.filter(lambda n: n not in ("", "ds")), min_size=1, max_size=4, unique=True)
+    )
     number = st.floats(allow_nan=False, allow_infinity=False)
-    rows = data.draw(st.lists(st.lists(number, min_size=len(names), max_size=len(names)), min_size=2, max_size=6))
+    rows = data.draw(
+        st.lists(st.lists(number, min_size=len(names), max_size=len(names)), min_size=2, max_size=6)
+    )
     text = io.StringIO()
     writer = csv.writer(text, delimiter={"tab": "\t"}.get(delimiter, delimiter), quoting=quoting)
     writer.writerow(["ds", *names])
-    writer.writerows([place, *(repr(value).replace(".", decimal) for value in row)] for place, row in enumerate(rows))
+    writer.writerows(
+        [place, *(repr(value).replace(".", decimal) for value in row)]
+        for place, row in enumerate(rows)
+    )
     file = open_file(io.StringIO(text.getvalue()), delimiter, decimal)
     table = table_of(file, columns=names, time="ds", id=None, gaps="error")
     assert table.series[0].values.tolist() == rows
 
 
 @FIXED
-@given(st.text(st.sampled_from([*'ds,y;|\t\n\r"x019.-+:TZ_e ']), max_size=60) | st.text(max_size=60))
+@given(
+    st.text(st.sampled_from([*'ds,y;|\t\n\r"x019.-+:TZ_e ']), max_size=60) | st.text(max_size=60)
+)
 def test_any_text_is_a_table_or_one_sentence(text: str) -> None:
     """Oracle: a table whose values are finite, or InputError; never another exception."""
     for time, gaps in ((None, "error"), ("ds", "interpolate")):

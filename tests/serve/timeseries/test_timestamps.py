@@ -26,8 +26,14 @@ from convline.timeseries.timestamps import (
         (["2024-01-31", "2024-02-29"], ["2024-01-31T00:00:00", "2024-02-29T00:00:00"]),
         (["2024-01", "2024-02"], ["2024-01-01T00:00:00", "2024-02-01T00:00:00"]),
         (["20240131", "20240229"], ["2024-01-31T00:00:00", "2024-02-29T00:00:00"]),
-        (["2024-01-31T12:30", "2024-01-31 12:31:05"], ["2024-01-31T12:30:00", "2024-01-31T12:31:05"]),
-        (["2024-01-31T12:30Z", "2024-01-31T14:30+01:00"], ["2024-01-31T12:30:00", "2024-01-31T13:30:00"]),
+        (
+            ["2024-01-31T12:30", "2024-01-31 12:31:05"],
+            ["2024-01-31T12:30:00", "2024-01-31T12:31:05"],
+        ),
+        (
+            ["2024-01-31T12:30Z", "2024-01-31T14:30+01:00"],
+            ["2024-01-31T12:30:00", "2024-01-31T13:30:00"],
+        ),
         (["202401", "202402"], ["2024-01-01T00:00:00", "2024-02-01T00:00:00"]),
         (["202401.0", "202402.0"], ["2024-01-01T00:00:00", "2024-02-01T00:00:00"]),
         (["2024013123", "2024020100"], ["2024-01-31T23:00:00", "2024-02-01T00:00:00"]),
@@ -48,7 +54,9 @@ def test_parse(cells: list[str], expected: list) -> None:
     times, trouble = parse_times(cells)
     assert trouble is None and [str(t) for t in times] == [str(e) for e in expected]
     if all(cell.isdecimal() for cell in cells):
-        assert [str(t) for t in whole_times(np.array(cells, np.int64))] == [str(e) for e in expected]
+        assert [str(t) for t in whole_times(np.array(cells, np.int64))] == [
+            str(e) for e in expected
+        ]
 
 
 @pytest.mark.parametrize(
@@ -84,7 +92,11 @@ def test_steps_and_futures_follow_pandas(frequency: str, step: Step, start: str)
 def test_same_day_is_cut_to_the_month() -> None:
     """Oracle: 31 January 2024, then 29 February, 31 March (calendar)."""
     times = future_times(np.datetime64("2024-01-31T06:00"), Step("months", 1), 3)
-    assert [str(t) for t in times] == ["2024-02-29T06:00:00", "2024-03-31T06:00:00", "2024-04-30T06:00:00"]
+    assert [str(t) for t in times] == [
+        "2024-02-29T06:00:00",
+        "2024-03-31T06:00:00",
+        "2024-04-30T06:00:00",
+    ]
 
 
 @pytest.mark.parametrize("day", range(1, 32))
@@ -102,8 +114,13 @@ def test_every_day_of_a_month_is_a_monthly_series(day: int, months: int, begin: 
     assert base_step(times[:4]) == Step("months", months)
     for known in range(4, 16):
         seen = month_day(times[:known])
-        if seen == day:  # 31 where the stamps so far are all last days: then nothing else can be known
-            assert (future_times(times[known - 1], Step("months", months), 16 - known, day=seen) == times[known:]).all()
+        if (
+            seen == day
+        ):  # 31 where the stamps so far are all last days: then nothing else can be known
+            assert (
+                future_times(times[known - 1], Step("months", months), 16 - known, day=seen)
+                == times[known:]
+            ).all()
     assert seen == day or months == 12 or day == 31
 
 
@@ -123,13 +140,25 @@ def test_other_days_are_not_monthly(cells: list[str]) -> None:
 @pytest.mark.parametrize(
     ("cells", "offset", "written"),
     [
-        (["2024-01-31T12:30+02:00", "2024-01-31T13:30+02:00"], "+02:00", "2024-01-31T13:30:00+02:00"),
+        (
+            ["2024-01-31T12:30+02:00", "2024-01-31T13:30+02:00"],
+            "+02:00",
+            "2024-01-31T13:30:00+02:00",
+        ),
         (["2024-01-31T12:30Z", "2024-01-31T13:30Z"], "Z", "2024-01-31T13:30:00Z"),
         (["2024-01-31 12:30-0530", "2024-01-31 13:30-0530"], "-05:30", "2024-01-31T13:30:00-05:30"),
         (["20240131T1230+02", "20240131T1330+02"], "+02:00", "2024-01-31T13:30:00+02:00"),
         (["2024-03-31T01:30+01:00", "2024-03-31T03:30+02:00"], "Z", "2024-03-31T01:30:00Z"),
-        (["2024-01-31t12:30+02:00", "2024-01-31t13:30+02:00"], "+02:00", "2024-01-31T13:30:00+02:00"),
-        (["2024-01-31T22:30:00.000+00:00", "2024-02-01T00:00:00+00:00"], "+00:00", "2024-02-01T00:00:00+00:00"),
+        (
+            ["2024-01-31t12:30+02:00", "2024-01-31t13:30+02:00"],
+            "+02:00",
+            "2024-01-31T13:30:00+02:00",
+        ),
+        (
+            ["2024-01-31T22:30:00.000+00:00", "2024-02-01T00:00:00+00:00"],
+            "+00:00",
+            "2024-02-01T00:00:00+00:00",
+        ),
         (["2024-01-30", "2024-01-31"], "", "2024-01-31"),
         (["2024-01", "2024-02"], "", "2024-02-01"),
     ],
@@ -141,7 +170,9 @@ def test_offsets_go_in_and_come_out(cells: list[str], offset: str, written: str)
     assert format_times(times, offset=offset)[1] == written
 
 
-@pytest.mark.parametrize("cell", ["2024-01-31_12:30+02:00", "2024-01-31T12:30+05:30:15", "1890-01-31T12:30-00:25:21"])
+@pytest.mark.parametrize(
+    "cell", ["2024-01-31_12:30+02:00", "2024-01-31T12:30+05:30:15", "1890-01-31T12:30-00:25:21"]
+)
 def test_an_offset_that_could_not_come_out_is_refused(cell: str) -> None:
     """Oracle: by hand; read as UTC, each would come out hours away from how it came in, without a sign of it."""
     _, trouble = parse_times(["2024-01-30T12:30+02:00", cell])
@@ -150,7 +181,9 @@ def test_an_offset_that_could_not_come_out_is_refused(cell: str) -> None:
 
 def test_where_the_times_end() -> None:
     """Oracle: 2^63 - 1 is the last whole number of 64 bits, 9999 the last year of four digits."""
-    assert has_times_after(2**63 - 4, Step("index", 1), 3) and not has_times_after(2**63 - 3, Step("index", 1), 3)
+    assert has_times_after(2**63 - 4, Step("index", 1), 3) and not has_times_after(
+        2**63 - 3, Step("index", 1), 3
+    )
     assert not has_times_after(10, Step("index", 2**53), 10**6)
     assert has_times_after(np.datetime64("9999-12-30", "s"), Step("seconds", 86400), 1)
     assert not has_times_after(np.datetime64("9999-12-30", "s"), Step("seconds", 86400), 2)
@@ -161,15 +194,27 @@ def test_where_the_times_end() -> None:
 @pytest.mark.parametrize(
     ("numbers", "row"),
     [
-        ([2022364, 2022365, 2023001, *range(2023002, 2023366), 2024001, 2024002], 2),  # days of the year
+        (
+            [2022364, 2022365, 2023001, *range(2023002, 2023366), 2024001, 2024002],
+            2,
+        ),  # days of the year
         ([10 * year + quarter for year in (2022, 2023, 2024) for quarter in (1, 2, 3, 4)], 4),
         ([100 * year + week for year in (2022, 2023, 2024) for week in range(1, 53)], 52),
         ([100 * year + month for year in (22, 23, 24) for month in range(1, 13)], 12),
         ([100 * year + month for year in (22, 23, 24) for month in (3, 6, 9, 12)], 4),
-        ([100 * hour + minute for hour in (9, 10, 11) for minute in range(0, 60, 5)], 12),  # 0955, 1000
-        ([2401, 2402, 2404, *range(2405, 2413), *range(2501, 2513), 2601], 11),  # one month is missing, too
+        (
+            [100 * hour + minute for hour in (9, 10, 11) for minute in range(0, 60, 5)],
+            12,
+        ),  # 0955, 1000
+        (
+            [2401, 2402, 2404, *range(2405, 2413), *range(2501, 2513), 2601],
+            11,
+        ),  # one month is missing, too
         ([*range(1, 60), *range(63, 90), *range(97, 130)], None),  # a counter with two gaps
-        ([*range(1, 18), *range(21, 35), *range(41, 70)], None),  # both to a last 1, which other rows have
+        (
+            [*range(1, 18), *range(21, 35), *range(41, 70)],
+            None,
+        ),  # both to a last 1, which other rows have
         (range(0, 300, 10), None),
         ([0, 10, 20, 40, 50, 70, 80], None),
     ],
@@ -189,14 +234,21 @@ def test_index_steps() -> None:
 
 def test_format() -> None:
     """Oracle: dates where all are midnights."""
-    assert format_times(np.array(["2024-01-01", "2024-01-02"], "datetime64[s]")) == ["2024-01-01", "2024-01-02"]
+    assert format_times(np.array(["2024-01-01", "2024-01-02"], "datetime64[s]")) == [
+        "2024-01-01",
+        "2024-01-02",
+    ]
     assert format_times(np.array(["2024-01-01T01:00"], "datetime64[s]")) == ["2024-01-01T01:00:00"]
     midnight = np.array(["2024-01-01"], "datetime64[s]")
-    assert format_times(midnight, dates=False) == ["2024-01-01T00:00:00"]  # as its hourly series says
+    assert format_times(midnight, dates=False) == [
+        "2024-01-01T00:00:00"
+    ]  # as its hourly series says
     assert format_times(np.array([-5, 7])) == ["-5", "7"]
 
 
-@pytest.mark.parametrize("wrong", ["2023-02-29", "2024-13-01", "2024-00-01", "2024-04-31", "2024-04-00", "0000-01-01"])
+@pytest.mark.parametrize(
+    "wrong", ["2023-02-29", "2024-13-01", "2024-00-01", "2024-04-31", "2024-04-00", "0000-01-01"]
+)
 @pytest.mark.parametrize("clock", ["", "T12:00", " 12:00:00"])
 def test_many_cells_with_one_wrong_date_name_it(wrong: str, clock: str) -> None:
     """Oracle: its place; numpy's own parser of texts ends the process at it, from 501 cells on."""
@@ -219,7 +271,9 @@ def test_many_cells_with_one_wrong_clock_name_it(wrong: str) -> None:
 def test_many_cells_are_read_as_one_by_one(width: int) -> None:
     """Oracle: Python's own reading of each; days of all years, seconds of all kinds."""
     seconds = np.random.default_rng(0).integers(-62135596800, 253402300799, 5000)
-    cells = [text[:width] for text in np.datetime_as_string(seconds.astype("datetime64[s]")).tolist()]
+    cells = [
+        text[:width] for text in np.datetime_as_string(seconds.astype("datetime64[s]")).tolist()
+    ]
     times, trouble = parse_times(cells)
     assert trouble is None and times.dtype == "datetime64[s]"
     assert times.tolist() == [datetime.fromisoformat(cell) for cell in cells]
