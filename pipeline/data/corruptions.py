@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from convline.errors import InputError
-from convline.images.decode import read_picture
+from convline.images.decode import read_full_size
 from PIL import Image, ImageFilter
 
 from pipeline.core.errors import StageError
@@ -29,7 +29,7 @@ def through(
     number: its place in the source, which seeds its noise; background: what shows through transparent pixels.
     """
     try:
-        picture = read_picture(image, background)
+        picture = read_full_size(image, background)
     except InputError as error:
         raise StageError(f"data: {error}; repair or remove the file") from None
     picture = (

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 from convline.errors import InputError
-from convline.images.decode import ALMOST_ONE_GREY, ImageRule, lost_contrast, read_image
+from convline.images.decode import LOW_CONTRAST, ImageRule, lost_contrast, read_image
 from PIL import Image
 
 from pipeline.core.errors import StageError
@@ -57,7 +57,7 @@ def image_data(
         else []
     )
     if flat := sum(count for _, count in decoded.values()):
-        notes.append(f"{flat} images came out {ALMOST_ONE_GREY}")
+        notes.append(f"{flat} images came out {LOW_CONTRAST}")
     for split in ("validation", "test"):
         if absent := [name for name, count in balance[split].items() if not count]:
             notes.append(f"no {split} image of {len(absent)} classes, {absent[0]!r} among them")

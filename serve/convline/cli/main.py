@@ -126,7 +126,7 @@ def images(
         "OPENBLAS_NUM_THREADS", "1"
     )  # numpy's own threads: unused, and in the way of a fork
     check_output(output, [model, *paths], form, resume=resume)
-    from convline.images.decode import ALMOST_ONE_GREY
+    from convline.images.decode import LOW_CONTRAST
     from convline.images.sources import ImageSources
     from convline.jobs.run import label_images
     from convline.jobs.target import part_of
@@ -157,7 +157,7 @@ def images(
             f"skipped {sources.skipped} hidden names, links and files of other suffixes inside folders"
         )
     if done.flat:
-        say(f"{done.flat} images came out {ALMOST_ONE_GREY}")
+        say(f"{done.flat} images came out {LOW_CONTRAST}")
     if done.resumed:
         say(f"{done.resumed} rows are of the interrupted run")
     parts = f", run {done.parts} at a time for want of memory" if done.parts else ""

@@ -1,7 +1,7 @@
-"""Images inside .zip and .tar files, read from where they lie: nothing is unpacked, no name in them becomes a path.
+"""Images inside .zip and .tar files. Nothing is unpacked, and no name in them becomes a path.
 
-The list is made once; a worker then needs only the place of one member, so memory does not grow with the workers.
-A compressed tar has no places and is refused.
+The list of members is read once. A worker then needs only the position of one member, so memory
+does not grow with the number of workers. A compressed tar has no such positions and is refused.
 """
 
 import os
@@ -15,40 +15,43 @@ from dataclasses import dataclass
 from convline.errors import InputError
 
 SUFFIXES = (".zip", ".tar")
-MAX_BYTES = 2**28  # of one member: an image above it is no photo
+MAX_BYTES = 2**28  # of one member: no photo is larger
 ENCRYPTED = 0x1  # flag bit of a zip member
-LOCAL = struct.Struct(
-    "<4s22xHH"
-)  # a member's own header: signature ... length of name, length of extra field
+# The header before each member's data in a zip: signature, length of the name, of the extra field.
+LOCAL_HEADER = struct.Struct("<4s22xHH")
+ARCHIVE_ERRORS = (
+    OSError, ValueError, EOFError, struct.error, zlib.error, tarfile.TarError, zipfile.BadZipFile,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Member:
-    """Where a file lies in an archive; `stored` bytes that are `size` bytes when they are inflated."""
+    """The position of one file in an archive."""
 
     archive: str
     name: str
     start: int  # of the data in a tar, of the member's header in a zip
-    stored: int
-    size: int
-    method: int | None = None  # of a zip: 0 as it is, 8 deflated; None in a tar
+    stored: int  # bytes in the archive
+    size: int  # bytes after decompression
+    method: int | None = None  # of a zip: 0 stored, 8 deflated; None in a tar
     crc: int = 0
     encrypted: bool = False
-    trouble: str = ""  # why there are no bytes to read
+    error: str = ""  # why the member has no bytes to read
 
     @property
     def path(self) -> str:
         return f"{self.archive}/{self.name}"
 
     def read(self) -> bytes:
-        """Return the bytes; InputError where it is too large, encrypted, damaged, or the file has changed."""
-        if self.trouble:
-            raise InputError(self.path, self.trouble)
+        """Return the bytes of the file.
+
+        Raises InputError if it is too large, encrypted or damaged, or the archive has changed.
+        """
+        if self.error:
+            raise InputError(self.path, self.error)
         if max(self.size, self.stored) > MAX_BYTES:
-            raise InputError(
-                self.path,
-                f"expected at most {MAX_BYTES} bytes in an archive, got {self.size}; unpack it",
-            )
+            limit = f"at most {MAX_BYTES} bytes in an archive"
+            raise InputError(self.path, f"expected {limit}, got {self.size}; unpack it")
         if self.encrypted or self.method not in (None, zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             how = "encrypted" if self.encrypted else f"compression method {self.method}"
             raise InputError(self.path, f"expected stored or deflated bytes, got {how}; unpack it")
@@ -56,12 +59,13 @@ class Member:
             with open(self.archive, "rb") as file:
                 file.seek(self.start)
                 if self.method is not None:
-                    signature, name, extra = LOCAL.unpack(file.read(LOCAL.size))
+                    signature, name, extra = LOCAL_HEADER.unpack(file.read(LOCAL_HEADER.size))
                     if signature != b"PK\x03\x04":
                         raise ValueError("no file begins there")
                     file.seek(name + extra, os.SEEK_CUR)
                 data = file.read(self.stored)
             if self.method == zipfile.ZIP_DEFLATED:
+                # One byte more than declared is enough to refuse a decompression bomb.
                 data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, self.size + 1)
             if len(data) != self.size or (self.method is not None and zlib.crc32(data) != self.crc):
                 raise ValueError("its bytes are not those that were packed")
@@ -71,48 +75,41 @@ class Member:
 
 
 def members(path: str) -> Iterator[Member]:
-    """Yield what is not a folder in an archive, in its own order; InputError where it is no archive.
+    """Yield the members of an archive that are not folders, in the order of the archive.
 
-    A tar's links, devices and sparse files have no bytes of their own in one place: reading such a member says so.
+    Links, devices and sparse files of a tar have no bytes in one place: to read one is an error.
+    Raises InputError if the file is no archive.
     """
     try:
         if path.lower().endswith(".tar"):
             with tarfile.open(path, "r:") as tar:
                 for entry in tar:
                     if not entry.isdir():
-                        places = entry.offset_data, entry.size, entry.size
-                        yield Member(path, entry.name, *places, trouble=_trouble(entry))
-                    tar.members = []  # type: ignore[attr-defined]  # it would remember every one of a million
+                        where = entry.offset_data, entry.size, entry.size
+                        yield Member(path, entry.name, *where, error=_why_unreadable(entry))
+                    tar.members = []  # type: ignore[attr-defined]  # else it keeps all of a million
             return
         with zipfile.ZipFile(path) as archive:
             for info in archive.infolist():
                 if not info.is_dir():
-                    places = info.header_offset, info.compress_size, info.file_size
-                    locked = bool(info.flag_bits & ENCRYPTED)
-                    yield Member(path, info.filename, *places, info.compress_type, info.CRC, locked)
-    except (
-        OSError,
-        tarfile.TarError,
-        zipfile.BadZipFile,
-        ValueError,
-        struct.error,
-        zlib.error,
-        EOFError,
-    ) as error:
+                    where = info.header_offset, info.compress_size, info.file_size
+                    encrypted = bool(info.flag_bits & ENCRYPTED)
+                    yield Member(
+                        path, info.filename, *where, info.compress_type, info.CRC, encrypted
+                    )
+    except ARCHIVE_ERRORS as error:
         kind = "zip" if path.lower().endswith(".zip") else "uncompressed tar"
-        raise InputError(
-            path, f"expected a {kind} archive, got none ({error}); unpack it"
-        ) from error
+        reason = f"expected a {kind} archive, got none ({error}); unpack it"
+        raise InputError(path, reason) from error
 
 
-def _trouble(entry: tarfile.TarInfo) -> str:
+def _why_unreadable(entry: tarfile.TarInfo) -> str:
     """Return why the bytes of a tar's entry cannot be read from one place, "" where they can."""
-    if entry.isreg() and not entry.issparse():
+    if entry.issparse():
+        kind = "a sparse file"
+    elif entry.isreg():
         return ""
-    kinds = {tarfile.LNKTYPE: "a hard link", tarfile.SYMTYPE: "a symbolic link"}
-    kind = (
-        "a sparse file"
-        if entry.issparse()
-        else kinds.get(entry.type, "a pipe, device or other entry")
-    )
+    else:
+        links = {tarfile.LNKTYPE: "a hard link", tarfile.SYMTYPE: "a symbolic link"}
+        kind = links.get(entry.type, "a pipe, device or other entry")
     return f"expected a regular file in the archive, got {kind}; unpack it"

@@ -1,7 +1,8 @@
-"""Images as bytes in a Parquet file: its one column `bytes`, by itself or in a struct, as data sets have `image.bytes`.
+"""Images in a Parquet file: one column `bytes`, alone or in a struct (datasets use `image.bytes`).
 
-A row is read where it is decoded, with its row group, which is kept until another is asked for: the list holds places
-alone. Row groups are bounded; text stays coded, so that one image which every row repeats is in memory once.
+Only the positions of the images are listed. The process that decodes an image reads its row group
+and keeps it until it needs another one. The size of a row group is limited. Dictionary encoding is
+kept, so an image that every row repeats is in memory once.
 """
 
 import os
@@ -14,12 +15,12 @@ from typing import Any
 from convline.errors import InputError, ServeError
 
 SUFFIX = ".parquet"
-MAX_BYTES = 2**30  # of a row group's images, as its footer says; each worker holds one
+MAX_BYTES = 2**30  # of a row group's images, as the footer declares; each worker holds one group
 
 
 @dataclass(frozen=True)
 class Cell:
-    """Where an image lies: a row of the file, which is the `place`-th of a row group."""
+    """The position of an image: a row of the file, which is row `place` of a row group."""
 
     archive: str
     row: int
@@ -31,17 +32,22 @@ class Cell:
         return f"{self.archive}#{self.row}"
 
     def read(self) -> bytes:
-        """Return the bytes; InputError where there are none, or the file is damaged or has changed."""
-        with _errors(self.archive):
-            data = _images(self.archive, self.group, _version(self.archive))[self.place].as_py()
+        """Return the bytes of the image.
+
+        Raises InputError if there are none, or if the file is damaged or has changed.
+        """
+        with _translate_errors(self.archive):
+            status = os.stat(self.archive)
+            version = status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+            data = _read_row_group(self.archive, self.group, version)[self.place].as_py()
         if data is None:
             raise InputError(self.path, "expected the bytes of an image, got null")
         return bytes(data)
 
 
 def cells(path: str) -> Iterator[Cell]:
-    """Yield the rows of a file; InputError where it is no Parquet or has not one column of bytes."""
-    with _errors(path):
+    """Yield the positions of all rows. Raises InputError without exactly one column of bytes."""
+    with _translate_errors(path):
         file, _ = _open(path)
         sizes = [file.metadata.row_group(k).num_rows for k in range(file.num_row_groups)]
     row = 0
@@ -52,61 +58,54 @@ def cells(path: str) -> Iterator[Cell]:
 
 
 def _open(path: str) -> tuple[Any, int]:
-    """Return a pyarrow.parquet.ParquetFile and which of its leaves holds the images."""
+    """Return a pyarrow.parquet.ParquetFile and the index of the leaf column with the images."""
     from pyarrow import parquet
 
-    about = parquet.read_metadata(path)
-    leaves = [about.schema.column(k) for k in range(about.num_columns)]
-    named = [
-        leaf
-        for leaf in leaves
-        if leaf.path.split(".")[-1] == "bytes" and leaf.max_repetition_level == 0
+    metadata = parquet.read_metadata(path)
+    columns = [metadata.schema.column(k) for k in range(metadata.num_columns)]
+    found = [
+        k
+        for k, column in enumerate(columns)
+        if column.path.split(".")[-1] == "bytes" and column.max_repetition_level == 0
     ]
-    if len(named) != 1 or named[0].physical_type != "BYTE_ARRAY":
-        have = ", ".join(leaf.path for leaf in leaves)[:300]
+    if len(found) != 1 or columns[found[0]].physical_type != "BYTE_ARRAY":
+        have = ", ".join(column.path for column in columns)[:300]
         raise InputError(path, f"expected one column `bytes` that holds image files, got {have}")
-    return parquet.ParquetFile(path, metadata=about, read_dictionary=[named[0].path]), leaves.index(
-        named[0]
-    )
-
-
-def _version(path: str) -> tuple[int, ...]:
-    """Return what changes when a file is written anew: a process that lives long must not answer with old images."""
-    status = os.stat(path)
-    return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+    dictionary = [columns[found[0]].path]
+    return parquet.ParquetFile(path, metadata=metadata, read_dictionary=dictionary), found[0]
 
 
 @lru_cache(maxsize=1)
-def _images(path: str, group: int, version: tuple[int, ...]) -> Any:
-    """Return the images of a row group, a pyarrow array of bytes; `version` is that of the file."""
+def _read_row_group(path: str, group: int, version: tuple[int, ...]) -> Any:
+    """Return the images of a row group, a pyarrow array of bytes.
+
+    version: it changes when the file is written again, so that a process that runs for long does
+    not return old images from the cache.
+    """
     from pyarrow import types
 
-    file, leaf = _open(path)
-    size = file.metadata.row_group(group).column(leaf).total_uncompressed_size
+    file, column = _open(path)
+    size = file.metadata.row_group(group).column(column).total_uncompressed_size
     if size > MAX_BYTES:
-        raise InputError(
-            path,
-            f"expected row groups of {MAX_BYTES} bytes at most, got {size}; write smaller ones",
-        )
-    table = file.read_row_group(group, columns=[file.schema.column(leaf).path], use_threads=False)
+        limit = f"row groups of {MAX_BYTES} bytes at most"
+        raise InputError(path, f"expected {limit}, got {size}; write smaller ones")
+    table = file.read_row_group(group, columns=[file.schema.column(column).path], use_threads=False)
     while types.is_struct(table.schema.types[0]):
         table = table.flatten()
     return table.column(0)
 
 
 @contextmanager
-def _errors(path: str) -> Iterator[None]:
-    """pyarrow's errors, of which some are OSError, ValueError or KeyError, as one InputError."""
+def _translate_errors(path: str) -> Iterator[None]:
+    """Turn pyarrow's errors, some of which are OSError, ValueError or KeyError, into InputError."""
     try:
         import pyarrow
         import pyarrow.parquet
     except ImportError as error:
-        raise ServeError(
-            f"{path}: pyarrow cannot be imported; pip install 'convline[parquet]'"
-        ) from error
+        cure = "pip install 'convline[parquet]'"
+        raise ServeError(f"{path}: pyarrow cannot be imported; {cure}") from error
     try:
         yield
     except (pyarrow.ArrowException, OSError, ValueError, LookupError) as error:
-        raise InputError(
-            path, f"the file cannot be read: {' '.join(str(error).split())[:300]}"
-        ) from error
+        reason = " ".join(str(error).split())[:300]
+        raise InputError(path, f"the file cannot be read: {reason}") from error

@@ -14,7 +14,14 @@ import numpy.typing as npt
 from convline.errors import InputError
 from convline.images import archives, parquet_images
 from convline.images.archives import Member
-from convline.images.decode import FLAT, SUFFIXES, ImageRule, lost_contrast, read_file, read_image
+from convline.images.decode import (
+    FLAT_RANGE,
+    SUFFIXES,
+    ImageRule,
+    lost_contrast,
+    read_bytes,
+    read_image,
+)
 from convline.images.parquet_images import Cell
 
 PACKED = (*archives.SUFFIXES, parquet_images.SUFFIX)
@@ -64,14 +71,14 @@ class Source(NamedTuple):
         if self.error is not None or isinstance(self.member, Held):
             return self
         try:
-            data = read_file(self.path) if self.member is None else self.member.read()
+            data = read_bytes(self.path) if self.member is None else self.member.read()
         except InputError as error:
             return self._replace(error=error.reason)
         return self._replace(member=Held(data))
 
     def lost_contrast(self, decoded: npt.NDArray[np.uint8]) -> bool:
         """Return whether the decoded image is almost of one grey though the file's samples are not."""
-        if np.ptp(decoded) > FLAT:  # nearly all: nothing is read again
+        if np.ptp(decoded) > FLAT_RANGE:  # nearly all: nothing is read again
             return False
         try:
             return lost_contrast(self.path if self.member is None else self.member.read(), decoded)
