@@ -25,7 +25,7 @@ def judge(
     rows: those of its parity; got, fp32: probabilities (N, K); y: labels (N,).
     """
     right, plain = got.argmax(1) == y, fp32.argmax(1) == y
-    lost, low, high = bootstrap.paired(plain, right)
+    lost, low, high = bootstrap.paired_accuracy_difference(plain, right)
     allowed = max(budget, 2 / len(y))
     apart = [row for row in rows if not row["passed"]]
     points = f"loses {100 * lost:.2f} points of accuracy [{100 * low:.2f}, {100 * high:.2f}]"

@@ -20,7 +20,7 @@ from pipeline.core.paths import OUT, RESULTS
 from pipeline.data import dataset
 from pipeline.data.dataset import RAW_WINDOWS, spread
 from pipeline.evaluate import metrics
-from pipeline.evaluate.retrieval import retrieve
+from pipeline.evaluate.retrieval import measure_retrieval
 from pipeline.params.limits import ERROR_LIMIT
 
 LARGE = 256
@@ -202,7 +202,7 @@ def verdict(name: str, source: dataset.Data, limits: dict[str, Any]) -> Verdict:
     if (file := OUT / name / "export" / "features.npz").exists():
         with np.load(file) as vectors:
             splits = (np.asarray(source.y[split]) for split in ("train", "test"))
-            checked["retrieval"], arrays["nearest"] = retrieve(
+            checked["retrieval"], arrays["nearest"] = measure_retrieval(
                 vectors["train"], vectors["test"], *splits
             )
     if streams:
@@ -211,7 +211,7 @@ def verdict(name: str, source: dataset.Data, limits: dict[str, Any]) -> Verdict:
         "cuda" in devices
     ):  # where onnxruntime has no convolution without TF32 it takes one with it, and says nothing
         checked["rounding"] = {"cuda": rounding("cuda")}
-    checked["against_baseline"] = beside = metrics.against_baseline(
+    checked["against_baseline"] = beside = metrics.compare_with_best_baseline(
         metric, source.about.get("labels", [])
     )
     broken = refuse(name, checked) or refuse_weak(name, checked, limits["baseline"])
@@ -254,7 +254,10 @@ def measure(
     """Return the metric of the test split, and the answers that `infer` and `report` look at."""
     if source.task == "classification":
         y = np.asarray(source.y["test"])
-        return metrics.classification(got[0], torch_says, y), {"probabilities": got[0], "y": y}
+        return metrics.measure_classification(got[0], torch_says, y), {
+            "probabilities": got[0],
+            "y": y,
+        }
     keep, source = spread(len(got[0]), RAW_WINDOWS), source.alone()
     history, target = source.windows("test", source.about["stride"])
     arrays = {
@@ -265,5 +268,5 @@ def measure(
         "quantiles": got[1][keep],
         "quantile_levels": np.array(source.about["forecast"]["quantiles"]),
     }
-    metric, backtest = metrics.forecasting(got, torch_says, source)
+    metric, backtest = metrics.measure_forecasts(got, torch_says, source)
     return metric, arrays | backtest

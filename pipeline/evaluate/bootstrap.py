@@ -7,7 +7,9 @@ from collections.abc import Callable
 import numpy as np
 
 
-def paired(first: np.ndarray, second: np.ndarray, z: float = 1.96) -> tuple[float, float, float]:
+def paired_accuracy_difference(
+    first: np.ndarray, second: np.ndarray, z: float = 1.96
+) -> tuple[float, float, float]:
     """Return the difference of two accuracies on the same images (right or not, (n,) each), and its 95 % interval.
 
     Wald's for matched pairs (Fleiss 1981, "Statistical Methods for Rates and Proportions", section 8.2).
@@ -18,12 +20,12 @@ def paired(first: np.ndarray, second: np.ndarray, z: float = 1.96) -> tuple[floa
     return gap, float(gap - half), float(gap + half)
 
 
-def bootstrap(values: np.ndarray, draws: int = 1000, block: int = 1) -> tuple[float, float]:
+def mean_interval(values: np.ndarray, draws: int = 1000, block: int = 1) -> tuple[float, float]:
     """Return the 95 % percentile interval of the mean of `values` (n,), resampled with a fixed seed."""
-    return resampled(lambda rows: float(values[rows].mean()), len(values), draws, block)
+    return percentile_interval(lambda rows: float(values[rows].mean()), len(values), draws, block)
 
 
-def resampled(
+def percentile_interval(
     measure: Callable[[np.ndarray], float], n: int, draws: int = 1000, block: int = 1
 ) -> tuple[float, float]:
     """Return the 95 % percentile interval of a measure of row numbers (n,), drawn in blocks of neighbours.
@@ -39,7 +41,7 @@ def resampled(
     return float(np.quantile(found, 0.025)), float(np.quantile(found, 0.975))
 
 
-def overlap(windows: int, steps: int, stride: int) -> int:
+def block_length(windows: int, steps: int, stride: int) -> int:
     """Return the length of a block: windows that share a target, at least the cube root of n, at most a third of it.
 
     The root is the rate of Hall, Horowitz & Jing 1995, "On blocking rules for the bootstrap with dependent data".

@@ -15,7 +15,7 @@ import numpy as np
 from pipeline.data.dataset import Data
 
 FIT_ROWS = 1000  # the newest of training: what a fit looks at
-MOST = 4  # series times columns: each takes some seconds to fit
+MAX_COLUMNS = 4  # series times columns: each takes some seconds to fit
 TRENDS = ((None, False), ("add", False), ("add", True))  # ETS: the trend, and whether it is damped
 ORDERS = (
     (3, 0, 0),
@@ -23,14 +23,14 @@ ORDERS = (
     (1, 1, 1),
     (2, 1, 2),
 )  # ARIMA, of the values or of their seasonal differences
-Paths = Callable[
+Forecast = Callable[
     [np.ndarray, int], np.ndarray
 ]  # rows known at each origin (M,), steps -> forecasts (M, S)
 
 
-def ets(
+def fit_ets(
     y: np.ndarray, fitted: int, season: int, trend: str | None, damped: bool, seasonal: bool
-) -> Paths:
+) -> Forecast:
     """Return additive exponential smoothing of y (n,), its weights and first states from the first `fitted` rows.
 
     Hyndman et al. 2008, "Forecasting with Exponential Smoothing", table 2.1: ahead stand the level, the slope times
@@ -61,9 +61,9 @@ def ets(
     return paths
 
 
-def arima(
+def fit_arima(
     y: np.ndarray, fitted: int, season: int, order: tuple[int, int, int], seasonal: bool
-) -> Paths:
+) -> Forecast:
     """Return an ARIMA of y (n,), or of its differences over a season, its coefficients from the first `fitted` rows."""
     from statsmodels.tsa.statespace.sarimax import SARIMAX
 
@@ -94,28 +94,33 @@ def arima(
     return paths
 
 
-def forms(name: str, season: int) -> Iterator[tuple[str, Callable[[np.ndarray, int], Paths]]]:
+def candidate_forms(
+    name: str, season: int
+) -> Iterator[tuple[str, Callable[[np.ndarray, int], Forecast]]]:
     """Yield what may serve a column: its label, and what fits it to y (n,) of which the first rows are training's."""
     for seasonal in (False, True) if season > 1 else (False,):
         if name == "ETS":
             for trend, damped in TRENDS:
                 label = f"A,{'Ad' if damped else 'A' if trend else 'N'},{'A' if seasonal else 'N'}"
-                yield label, lambda y, n, t=trend, d=damped, s=seasonal: ets(y, n, season, t, d, s)
+                yield (
+                    label,
+                    lambda y, n, t=trend, d=damped, s=seasonal: fit_ets(y, n, season, t, d, s),
+                )
         else:
             for order in ORDERS:
                 label = ",".join(map(str, order)) + (f" over {season}" if seasonal else "")
-                yield label, lambda y, n, o=order, s=seasonal: arima(y, n, season, o, s)
+                yield label, lambda y, n, o=order, s=seasonal: fit_arima(y, n, season, o, s)
 
 
-def best(
+def select_form(
     name: str, y: np.ndarray, fitted: int, season: int, known: np.ndarray, steps: int
-) -> tuple[str, Paths] | None:
+) -> tuple[str, Forecast] | None:
     """Return the form with the least squared error over the validation origins, and its label."""
     target = y[known[:, None] + np.arange(steps)]
-    tried: list[tuple[float, str, Paths]] = []
+    tried: list[tuple[float, str, Forecast]] = []
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")  # of a fit that has not converged: its error tells
-        for label, fit in forms(name, season):
+        for label, fit in candidate_forms(name, season):
             try:
                 paths = fit(y, fitted)
             except (ValueError, np.linalg.LinAlgError):  # too few rows for this form
@@ -125,7 +130,7 @@ def best(
     return min(tried, key=lambda one: one[0])[1:] if tried else None
 
 
-def whole(
+def join_splits(
     x: dict[str, np.ndarray], starts: dict[str, np.ndarray], context: int
 ) -> list[np.ndarray] | None:
     """Return each series' rows (n, D) from the first of training to the last of test; None where splits share none."""
@@ -151,8 +156,8 @@ def rivals(source: Data, chosen: dict[str, list[str]]) -> Iterator[tuple[str, np
     """
     about = source.about
     context, steps = about["input"]["context"], about["forecast"]["horizon"]
-    series = whole(source.x, source.y, context)
-    if series is None or len(series) * series[0].shape[1] > MOST:
+    series = join_splits(source.x, source.y, context)
+    if series is None or len(series) * series[0].shape[1] > MAX_COLUMNS:
         return
     for name in ("ETS", "ARIMA"):
         answers = []
@@ -167,7 +172,8 @@ def rivals(source: Data, chosen: dict[str, list[str]]) -> Iterator[tuple[str, np
                 for end, n in ends
             )
             found = [
-                best(name, y, train - begin, about["season"], looked, steps) for y in rows[begin:].T
+                select_form(name, y, train - begin, about["season"], looked, steps)
+                for y in rows[begin:].T
             ]
             chosen.setdefault(name, []).extend(one[0] for one in found if one)
             answers.append([one[1](asked, steps) for one in found if one])

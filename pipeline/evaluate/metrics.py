@@ -11,10 +11,10 @@ from convline.report.interval import wilson
 
 from pipeline.data import dataset
 from pipeline.evaluate import ets_arima, naive_baselines
-from pipeline.evaluate.bootstrap import bootstrap, overlap, resampled
+from pipeline.evaluate.bootstrap import block_length, mean_interval, percentile_interval
 
 
-def classification(
+def measure_classification(
     probabilities: np.ndarray, torch_says: np.ndarray, y: np.ndarray
 ) -> dict[str, Any]:
     """Return the accuracy of probabilities (n, K) for labels y (n,), with its interval and what puts it in proportion.
@@ -43,7 +43,7 @@ def classification(
     }
 
 
-def against_baseline(metric: dict[str, Any], labels: list[str]) -> dict[str, Any]:
+def compare_with_best_baseline(metric: dict[str, Any], labels: list[str]) -> dict[str, Any]:
     """Return how the metric compares with the best baseline: {"name", "better", "sentence"}, a forecast's "ratio" too.
 
     A classifier's baseline answers the largest class of the test split for every image; a forecaster's best one is that
@@ -74,7 +74,7 @@ def against_baseline(metric: dict[str, Any], labels: list[str]) -> dict[str, Any
     }
 
 
-def forecasting(
+def measure_forecasts(
     got: list[np.ndarray], torch_says: np.ndarray, source: dataset.Data
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Return how `got` (forecast, quantiles) fares from every origin of the test split, beside the baselines.
@@ -89,19 +89,19 @@ def forecasting(
     forecast, quantiles = got[0].astype(np.float64), got[1].astype(np.float64)
     unit = naive_baselines.mase_scale(source.x["train"], source.y["train"], source.about["season"])
     error = forecast - target
-    squared, scaled = (error**2).mean((1, 2)), in_units(error, unit)  # (M,), as below
-    block = overlap(len(target), target.shape[1], source.about["stride"])
-    low, high = bootstrap(squared, block=block)
+    squared, scaled = (error**2).mean((1, 2)), scaled_error(error, unit)  # (M,), as below
+    block = block_length(len(target), target.shape[1], source.about["stride"])
+    low, high = mean_interval(squared, block=block)
     steps, beside, forms = [(error**2).mean((0, 2))], {}, {}
     for name, answer in itertools.chain(
         rivals(history, source, target.shape[1]), ets_arima.rivals(source, forms)
     ):
         steps.append(((answer - target) ** 2).mean((0, 2)))
-        theirs = ((answer - target) ** 2).mean((1, 2)), in_units(answer - target, unit)
-        beside[name] = {"mse": float(theirs[0].mean()), "mase": finite(theirs[1].mean())}
+        theirs = ((answer - target) ** 2).mean((1, 2)), scaled_error(answer - target, unit)
+        beside[name] = {"mse": float(theirs[0].mean()), "mase": finite_or_none(theirs[1].mean())}
         beside[name] |= {
-            "mse_ratio": ratio(squared, theirs[0], block),
-            "mase_ratio": ratio(scaled, theirs[1], block),
+            "mse_ratio": error_ratio(squared, theirs[0], block),
+            "mase_ratio": error_ratio(scaled, theirs[1], block),
         }
         beside[name] |= {"forms": forms[name]} if name in forms else {}
     levels = source.about["forecast"]["quantiles"]
@@ -116,18 +116,18 @@ def forecasting(
         "block": block,
         "torch": float(((torch_says - target) ** 2).mean()),
         "mae": float(np.abs(error).mean()),
-        "mase": finite(
+        "mase": finite_or_none(
             scaled.mean()
         ),  # None where the training rows repeat themselves exactly: the unit is 0
         "smape": float(
             200 * np.divide(np.abs(error), both, out=np.zeros_like(both), where=both > 0).mean()
         ),
-        "pinball": pinball(quantiles, target, levels),
+        "pinball": pinball_loss(quantiles, target, levels),
         "standardised": {
             k: float((np.abs(error * source.scale) ** p).mean())
             for k, p in (("mse", 2), ("mae", 1))
         },
-        "intervals": intervals(quantiles, target, levels, block),
+        "intervals": measure_intervals(quantiles, target, levels, block),
         "baselines": beside,
     }
     arrays = {
@@ -138,18 +138,18 @@ def forecasting(
     return metric, arrays
 
 
-def in_units(error: np.ndarray, unit: np.ndarray) -> np.ndarray:
+def scaled_error(error: np.ndarray, unit: np.ndarray) -> np.ndarray:
     """Return the mean absolute error of each window (M,) in the units (D,) of MASE; not finite where a unit is 0."""
     with np.errstate(divide="ignore", invalid="ignore"):
         return (np.abs(error) / unit).mean((1, 2))
 
 
-def finite(number: float) -> float | None:
+def finite_or_none(number: float) -> float | None:
     """Return a number, None where it is not finite, which JSON cannot hold."""
     return float(number) if np.isfinite(number) else None
 
 
-def ratio(ours: np.ndarray, theirs: np.ndarray, block: int) -> list[float] | None:
+def error_ratio(ours: np.ndarray, theirs: np.ndarray, block: int) -> list[float] | None:
     """Return the ratio of two mean errors over the same origins and its 95 % interval; None beside a perfect one.
 
     None, too, where so few origins have an error that the interval has no end.
@@ -159,7 +159,7 @@ def ratio(ours: np.ndarray, theirs: np.ndarray, block: int) -> list[float] | Non
     with np.errstate(
         divide="ignore", invalid="ignore"
     ):  # origins without error, all drawn together
-        low, high = resampled(
+        low, high = percentile_interval(
             lambda rows: float(ours[rows].mean() / theirs[rows].mean()), len(ours), block=block
         )
     return (
@@ -167,7 +167,7 @@ def ratio(ours: np.ndarray, theirs: np.ndarray, block: int) -> list[float] | Non
     )
 
 
-def pinball(quantiles: np.ndarray, target: np.ndarray, levels: list[float]) -> float:
+def pinball_loss(quantiles: np.ndarray, target: np.ndarray, levels: list[float]) -> float:
     """Return the mean quantile loss of (M, S, D, Q): level times what it is too low by, 1 - level where too high.
 
     Koenker & Bassett 1978, "Regression quantiles", eq. 2.1.
@@ -176,7 +176,7 @@ def pinball(quantiles: np.ndarray, target: np.ndarray, levels: list[float]) -> f
     return float(np.maximum(level * below, (level - 1) * below).mean())
 
 
-def intervals(
+def measure_intervals(
     quantiles: np.ndarray, target: np.ndarray, levels: list[float], block: int
 ) -> list[dict[str, float]]:
     """Return what each pair of quantiles holds of the targets, with its 95 % interval, and its width; widest first."""
@@ -184,7 +184,7 @@ def intervals(
     for k in range(len(levels) // 2):
         low, high = quantiles[..., k], quantiles[..., -1 - k]
         held = ((target >= low) & (target <= high)).mean((1, 2))  # (M,)
-        ends = dict(zip(("low", "high"), bootstrap(held, block=block), strict=True))
+        ends = dict(zip(("low", "high"), mean_interval(held, block=block), strict=True))
         share = {"nominal": round(levels[-1 - k] - levels[k], 6), "measured": float(held.mean())}
         found.append(share | ends | {"width": float((high - low).mean())})
     return found

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 
 NEAREST = 5
-AT_ONCE = 256  # queries: all of MNIST's at once would rank 600 million pairs in memory
+QUERIES_AT_ONCE = 256  # queries: all of MNIST's at once would rank 600 million pairs in memory
 
 
-def retrieve(
+def measure_retrieval(
     database: np.ndarray, queries: np.ndarray, classes: np.ndarray, asked: np.ndarray
 ) -> tuple[dict[str, Any], np.ndarray]:
     """Return precision and mean average precision, and the rows (N, NEAREST) nearest to each query, Euclidean.
@@ -23,7 +23,7 @@ def retrieve(
         [],
         [],
     )  # rows; of each query the precision, the average precision, and that of chance
-    for rows in np.array_split(np.arange(len(queries)), -(-len(queries) // AT_ONCE)):
+    for rows in np.array_split(np.arange(len(queries)), -(-len(queries) // QUERIES_AT_ONCE)):
         q = queries[rows].astype(np.float64)
         distances = (q**2).sum(1)[:, None] - 2 * q @ x.T + (x**2).sum(1)
         order = np.argsort(distances, axis=1, kind="stable")

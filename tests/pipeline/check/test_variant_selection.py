@@ -31,7 +31,7 @@ def test_a_paired_difference() -> None:
     """Oracle: by hand, 10 won and 4 lost of 100: 6 points, and 1.96 sqrt(14 - .36) / 100 either way."""
     first, second = np.ones(100, bool), np.ones(100, bool)
     second[:10], first[10:14] = False, False
-    gap, low, high = bootstrap.paired(first, second)
+    gap, low, high = bootstrap.paired_accuracy_difference(first, second)
     assert gap == pytest.approx(0.06)
     assert (high - gap, gap - low) == (pytest.approx(1.96 * np.sqrt(14 - 0.36) / 100),) * 2
 

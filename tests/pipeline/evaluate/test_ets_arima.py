@@ -35,7 +35,7 @@ def source(resolved: Resolved) -> dataset.Data:
 @pytest.fixture
 def years(source: dataset.Data) -> np.ndarray:
     """The 309 yearly sunspot numbers, put together again from the three splits."""
-    (rows,) = ets_arima.whole(source.x, source.y, 24)
+    (rows,) = ets_arima.join_splits(source.x, source.y, 24)
     assert rows.shape == (309, 1) and rows[0, 0] == 5
     return rows[:, 0]
 
@@ -57,7 +57,7 @@ def test_ets_at_an_origin_is_statsmodels_own_forecast(
         for name in ("level", "trend", "seasonal")
     }
     origins = np.array([181, 240, 309])
-    got = ets_arima.ets(years, FITTED, SEASON, trend, damped, seasonal)(origins, 15)
+    got = ets_arima.fit_ets(years, FITTED, SEASON, trend, damped, seasonal)(origins, 15)
     for row, origin in zip(got, origins, strict=True):
         model = ETSModel(years[:origin], initialization_method="known", **start, **form)
         with warnings.catch_warnings():
@@ -78,7 +78,7 @@ def test_arima_at_an_origin_is_statsmodels_own_forecast(
     centre, spread = moved[: FITTED - lag].mean(), moved[: FITTED - lag].std()
     moved = (moved - centre) / spread
     found = SARIMAX(moved[: FITTED - lag], order=order).fit(disp=False, maxiter=50, cov_type="none")
-    got = ets_arima.arima(years, FITTED, SEASON, order, lag > 0)(np.array([181, 250, 309]), 15)
+    got = ets_arima.fit_arima(years, FITTED, SEASON, order, lag > 0)(np.array([181, 250, 309]), 15)
     known = FITTED
     for row, origin in zip(got, (181, 250, 309), strict=True):
         found, known = found.append(moved[known - lag : origin - lag], refit=False), origin
@@ -107,11 +107,14 @@ def test_no_forecast_sees_what_comes_after_its_origin(source: dataset.Data) -> N
 def test_the_form_is_the_best_of_the_validation_rows(years: np.ndarray) -> None:
     """Oracle: every form tried by hand on the same origins."""
     known = np.arange(185, 230)
-    label, paths = ets_arima.best("ETS", years, FITTED, SEASON, known, 5)
+    label, paths = ets_arima.select_form("ETS", years, FITTED, SEASON, known, 5)
     target = years[known[:, None] + np.arange(5)]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        tried = {form: fit(years, FITTED)(known, 5) for form, fit in ets_arima.forms("ETS", SEASON)}
+        tried = {
+            form: fit(years, FITTED)(known, 5)
+            for form, fit in ets_arima.candidate_forms("ETS", SEASON)
+        }
     errors = {form: ((answer - target) ** 2).mean() for form, answer in tried.items()}
     assert len(errors) == 6 and label == min(errors, key=errors.__getitem__)
     assert ((paths(known, 5) - target) ** 2).mean() == errors[label]
@@ -126,6 +129,7 @@ def test_curves_of_their_own_have_no_history(resolved: Resolved) -> None:
 
 def test_more_columns_than_are_fitted(source: dataset.Data) -> None:
     source.x = {
-        split: np.repeat(rows, ets_arima.MOST + 1, axis=1) for split, rows in source.x.items()
+        split: np.repeat(rows, ets_arima.MAX_COLUMNS + 1, axis=1)
+        for split, rows in source.x.items()
     }
     assert not dict(ets_arima.rivals(source, {}))

@@ -31,20 +31,20 @@ def test_wilson_interval() -> None:
 def test_bootstrap_interval() -> None:
     """Oracle: the normal interval of the mean of 4,000 values, to a tenth of its width; the seed is fixed."""
     values = RNG(0).exponential(size=4000)
-    low, high = bootstrap.bootstrap(values)
+    low, high = bootstrap.mean_interval(values)
     half = 1.96 * values.std() / np.sqrt(4000)
     assert (
         abs(low - (values.mean() - half)) < 0.2 * half
         and abs(high - (values.mean() + half)) < 0.2 * half
     )
-    assert bootstrap.bootstrap(values) == (low, high)
+    assert bootstrap.mean_interval(values) == (low, high)
 
 
 def test_accuracy() -> None:
     """By hand: 3 of 4 right, torch 2 of 4."""
     y = np.array([0, 1, 1, 0])
     got, torch_says = np.eye(2)[[0, 1, 1, 1]], np.eye(2)[[1, 1, 1, 1]]
-    answer = metrics.classification(got, torch_says, y)
+    answer = metrics.measure_classification(got, torch_says, y)
     assert (answer["value"], answer["torch"], answer["n"]) == (0.75, 0.5, 4)
     assert answer["low"] < 0.75 < answer["high"]
 
@@ -52,16 +52,20 @@ def test_accuracy() -> None:
 def test_recall_and_the_largest_class_put_an_accuracy_in_proportion() -> None:
     """By hand: 97 good and 3 defect images, all said to be good; one class has no image at all."""
     y = np.array([1] * 97 + [0] * 3)
-    answer = metrics.classification(np.eye(3)[np.ones(100, int)], np.eye(3)[np.ones(100, int)], y)
+    answer = metrics.measure_classification(
+        np.eye(3)[np.ones(100, int)], np.eye(3)[np.ones(100, int)], y
+    )
     assert answer["recall"] == [0.0, 1.0, None] and answer["balanced_accuracy"] == 0.5
     assert answer["largest_class"] == {"label": 1, "share": 0.97}
-    found = metrics.against_baseline(answer, ["defect", "good", "other"])
+    found = metrics.compare_with_best_baseline(answer, ["defect", "good", "other"])
     assert not found["better"]
     assert (
         found["sentence"]
         == "no better than always answering 'good', the largest class (0.97 of the test split)"
     )
-    better = metrics.against_baseline(answer | {"value": 0.98}, ["defect", "good", "other"])
+    better = metrics.compare_with_best_baseline(
+        answer | {"value": 0.98}, ["defect", "good", "other"]
+    )
     assert better["better"] and better["sentence"].startswith("better than always answering 'good'")
 
 
@@ -69,15 +73,15 @@ def test_a_forecaster_is_judged_beside_its_best_baseline() -> None:
     """By hand: of two baselines the one of less MASE is named; without a MASE (a perfect season) MSE decides."""
     beside = {"last value": {"mse": 9.0, "mase": 2.0}, "seasonal naive": {"mse": 1.0, "mase": 0.5}}
     metric = {"name": "mse", "value": 4.0, "mase": 1.5, "baselines": beside}
-    found = metrics.against_baseline(metric, [])
+    found = metrics.compare_with_best_baseline(metric, [])
     assert (found["name"], found["better"], found["ratio"]) == ("seasonal naive", False, 3.0)
     assert (
         found["sentence"]
         == "worse than seasonal naive, the best baseline: MASE 1.5 against 0.5, 3.00 times"
     )
-    assert metrics.against_baseline(metric | {"mase": 0.25}, [])["better"]
+    assert metrics.compare_with_best_baseline(metric | {"mase": 0.25}, [])["better"]
     perfect = {"seasonal naive": {"mse": 0.0, "mase": None}}
-    found = metrics.against_baseline(metric | {"mase": None, "baselines": perfect}, [])
+    found = metrics.compare_with_best_baseline(metric | {"mase": None, "baselines": perfect}, [])
     assert (
         found["sentence"] == "worse than seasonal naive, the best baseline: MSE 4 against 0"
         and found["ratio"] is None
@@ -91,7 +95,7 @@ def test_forecast_errors(resolved: Callable[..., dict[str, Any]]) -> None:
     forecast = target + np.float32(0.5)
     width = np.where(RNG(0).permutation(len(target)) % 2, 1.0, 0.1)[:, None, None]
     quantiles = np.stack([forecast - width, forecast, forecast + width], axis=-1)
-    answer, arrays = metrics.forecasting([forecast, quantiles], forecast, source)
+    answer, arrays = metrics.measure_forecasts([forecast, quantiles], forecast, source)
     assert answer["value"] == pytest.approx(0.25, rel=1e-5) and answer["torch"] == pytest.approx(
         0.25, rel=1e-5
     )
@@ -121,14 +125,16 @@ def test_pinball() -> None:
     """By hand: targets 1 and 4, level .1 answered 2 and 2, level .9 answered 3 and 3.
     .1: (1 - .1) * 1 and .1 * 2; .9: (1 - .9) * 2 and .9 * 1. Their mean is (.9 + .2 + .2 + .9) / 4."""
     target, quantiles = np.array([1.0, 4]).reshape(2, 1, 1), np.tile([2.0, 3], (2, 1, 1, 1))
-    assert metrics.pinball(quantiles, target, [0.1, 0.9]) == pytest.approx(0.55, rel=1e-12)
+    assert metrics.pinball_loss(quantiles, target, [0.1, 0.9]) == pytest.approx(0.55, rel=1e-12)
 
 
 def test_nested_intervals() -> None:
     """By hand: targets 0 to 9; -.5 to 7.5 holds 8 of them, 2.5 to 5.5 three."""
     target = np.arange(10.0).reshape(10, 1, 1)
     quantiles = np.tile([-0.5, 2.5, 4, 5.5, 7.5], (10, 1, 1, 1))
-    outer, inner = metrics.intervals(quantiles, target, [0.1, 0.25, 0.5, 0.75, 0.9], block=1)
+    outer, inner = metrics.measure_intervals(
+        quantiles, target, [0.1, 0.25, 0.5, 0.75, 0.9], block=1
+    )
     assert (outer["nominal"], outer["measured"], outer["width"]) == (0.8, 0.8, 8.0)
     assert (inner["nominal"], inner["measured"], inner["width"]) == (0.5, 0.3, 3.0)
     assert outer["low"] < 0.8 < outer["high"]
@@ -144,7 +150,7 @@ def test_a_perfect_season_has_no_mase_and_its_file_is_json(
     quantiles = np.repeat(target[..., None], 3, axis=-1)
     monkeypatch.setattr(naive_baselines, "mase_scale", lambda *_: np.zeros(1))
     for forecast in (target, target + 1):  # 0 / 0 and 1 / 0
-        answer, _ = metrics.forecasting([forecast, quantiles], target, source)
+        answer, _ = metrics.measure_forecasts([forecast, quantiles], target, source)
         assert answer["mase"] is None and answer["baselines"]["last value"]["mase"] is None
         write_json(
             tmp_path / "check.json", {"metric": answer, "other": [np.inf, {"x": (math.nan, 1.5)}]}
@@ -162,7 +168,7 @@ def test_symmetric_error_in_per_cent(resolved: Callable[..., dict[str, Any]]) ->
     target = source.windows("test", source.about["stride"])[1]
     quantiles = np.repeat(target[..., None], 3, axis=-1)
     for factor, expected in ((3, 100), (-1, 200), (1, 0)):
-        answer, _ = metrics.forecasting([factor * target, quantiles], target, source)
+        answer, _ = metrics.measure_forecasts([factor * target, quantiles], target, source)
         assert answer["smape"] == pytest.approx(expected, rel=1e-5)
 
 
@@ -170,33 +176,33 @@ def test_blocks_of_neighbours() -> None:
     """By hand: blocks as long as the series are its rotations, whose mean is always the mean; blocks of two of a series
     that alternates in pairs (0 0 1 1 ...) differ more from draw to draw than single rows do; the seed is fixed."""
     values = np.arange(7.0) ** 2
-    assert bootstrap.bootstrap(values, block=7) == pytest.approx(
+    assert bootstrap.mean_interval(values, block=7) == pytest.approx(
         (values.mean(), values.mean()), rel=1e-12
     )
     pairs = np.repeat(RNG(0).integers(0, 2, 400), 8).astype(float)
-    single, blocks = (np.ptp(bootstrap.bootstrap(pairs, block=block)) for block in (1, 32))
+    single, blocks = (np.ptp(bootstrap.mean_interval(pairs, block=block)) for block in (1, 32))
     assert blocks > 2 * single  # the mean of 400 throws, not of 3,200: sqrt 8 times as wide
-    assert bootstrap.bootstrap(pairs, block=32) == bootstrap.bootstrap(pairs, block=32)
+    assert bootstrap.mean_interval(pairs, block=32) == bootstrap.mean_interval(pairs, block=32)
 
 
 def test_how_long_a_block_is() -> None:
     """By hand: 12 steps every window overlap 12 windows; every third, 4; the cube root of 1,000 is 10; a third of 6."""
     cases = ((300, 12, 1), (60, 12, 3), (1000, 4, 4), (6, 12, 1), (1, 3, 1))
-    assert [bootstrap.overlap(*case) for case in cases] == [12, 4, 10, 2, 1]
+    assert [bootstrap.block_length(*case) for case in cases] == [12, 4, 10, 2, 1]
 
 
 def test_the_ratio_of_errors() -> None:
     """By hand: half of the other's error at every origin is .5 in every draw; beside a perfect one there is none."""
     theirs = RNG(0).exponential(size=50)
-    assert metrics.ratio(theirs / 2, theirs, 5) == pytest.approx([0.5] * 3, rel=1e-12)
-    assert metrics.ratio(theirs, np.zeros(50), 5) is None
+    assert metrics.error_ratio(theirs / 2, theirs, 5) == pytest.approx([0.5] * 3, rel=1e-12)
+    assert metrics.error_ratio(theirs, np.zeros(50), 5) is None
     perfect_once = np.where(
         np.arange(50) == 7, 0.0, theirs
     )  # one origin without error is one of many
-    middle, low, high = metrics.ratio(perfect_once / 2, perfect_once, 5) or ()
+    middle, low, high = metrics.error_ratio(perfect_once / 2, perfect_once, 5) or ()
     assert (middle, low, high) == pytest.approx([0.5] * 3, rel=1e-12)
     assert (
-        metrics.ratio(theirs, np.eye(50)[0], 5) is None
+        metrics.error_ratio(theirs, np.eye(50)[0], 5) is None
     )  # a third of the samples have no error: no upper end
 
 
