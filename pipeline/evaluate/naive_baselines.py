@@ -1,13 +1,30 @@
-"""What a forecast must beat: last value, seasonal naive, an autoregression, and a linear model of the window.
+"""Simple forecasts that a network must beat: last value, seasonal naive, autoregression, linear
+window.
 
-All take history (M, T, D) and answer (M, S, D), float64, in the series' own units.
+Each function takes histories (M, T, D) and returns forecasts (M, S, D), float64, in the units of
+the series.
 """
 
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 
 import numpy as np
+
+from pipeline.data.dataset import Data
+
+
+def baseline_forecasts(
+    history: np.ndarray, source: Data, horizon: int
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield each baseline's name and its forecasts for `history`, fitted on the training split."""
+    yield "last value", last_value(history, horizon)
+    yield "seasonal naive", seasonal_naive(history, horizon, source.about["season"])
+    coefficients = fit_autoregression(source.x["train"], source.y["train"], order=4)
+    yield "AR(4)", autoregression(history, horizon, coefficients)
+    weights = fit_linear(*source.windows("train"))
+    yield "linear window", linear(history, horizon, weights)
 
 
 def last_value(history: np.ndarray, horizon: int) -> np.ndarray:
@@ -15,24 +32,27 @@ def last_value(history: np.ndarray, horizon: int) -> np.ndarray:
 
 
 def seasonal_naive(history: np.ndarray, horizon: int, season: int) -> np.ndarray:
-    """Return the values of one season before, repeated; a season longer than the history falls back to its length."""
+    """Return the values of one season before, repeated; at most the whole history is a season."""
     season = min(season, history.shape[1])
     return history[:, -season + np.arange(horizon) % season]
 
 
 def fit_autoregression(x: np.ndarray, starts: np.ndarray, order: int) -> np.ndarray:
-    """Return least-squares coefficients (order + 1, D), newest lag first, the constant last, pooled over segments."""
-    rows = [np.arange(a + order, b) for a, b in itertools.pairwise(starts)]
-    now = np.concatenate(rows)
+    """Return least-squares coefficients (order + 1, D): the newest lag first, the constant last.
+
+    One fit for each column over all segments of x (rows, D); segment k begins at row `starts[k]`.
+    """
+    rows = np.concatenate([np.arange(a + order, b) for a, b in itertools.pairwise(starts)])
     columns = []
-    for d in range(x.shape[1]):
-        lags = np.stack([x[now - k, d] for k in range(1, order + 1)] + [np.ones(len(now))], axis=1)
-        columns.append(np.linalg.lstsq(lags, x[now, d], rcond=None)[0])
+    for column in x.T:
+        lags = [column[rows - k] for k in range(1, order + 1)]
+        design = np.stack([*lags, np.ones(len(rows))], axis=1)
+        columns.append(np.linalg.lstsq(design, column[rows], rcond=None)[0])
     return np.stack(columns, axis=1)
 
 
 def autoregression(history: np.ndarray, horizon: int, coefficients: np.ndarray) -> np.ndarray:
-    """Return the autoregression's forecast, its own answers fed back step by step."""
+    """Return the autoregression's forecasts; each step is predicted from those before it."""
     order = len(coefficients) - 1
     path = np.empty((len(history), order + horizon, history.shape[2]))
     path[:, :order] = history[:, -order:]
@@ -43,43 +63,40 @@ def autoregression(history: np.ndarray, horizon: int, coefficients: np.ndarray) 
 
 
 def fit_linear(history: np.ndarray, target: np.ndarray, ridge: float = 1e-3) -> np.ndarray:
-    """Return weights (D, T + 1, S), the constant last, that map each column's window to all its steps ahead.
+    """Return weights (D, T + 1, S), the constant last, from a column's window to all its steps
+    ahead.
 
-    Ridge regression, its penalty scaled by the number of windows and their variance, so that units do not matter.
+    Ridge regression. The penalty is in units of the windows' number and variance, so that the
+    result does not depend on the units of the series.
     """
     weights = []
     for d in range(history.shape[2]):
-        design = np.concatenate([history[:, :, d], np.ones((len(history), 1))], axis=1).astype(
-            np.float64
-        )
+        ones = np.ones((len(history), 1))
+        design = np.concatenate([history[:, :, d], ones], axis=1).astype(np.float64)
         penalty = ridge * len(design) * design[:, :-1].var() * np.eye(design.shape[1])
         penalty[-1, -1] = 0
-        weights.append(
-            np.linalg.solve(
-                design.T @ design + penalty, design.T @ target[:, :, d].astype(np.float64)
-            )
-        )
+        moments = design.T @ target[:, :, d].astype(np.float64)
+        weights.append(np.linalg.solve(design.T @ design + penalty, moments))
     return np.stack(weights)
 
 
 def linear(history: np.ndarray, horizon: int, weights: np.ndarray) -> np.ndarray:
-    """Return the linear model's forecast; beyond the steps that it was fitted for its answers are fed back."""
+    """Return the linear model's forecasts; later steps are predicted from its own predictions."""
     context, path = history.shape[1], history.astype(np.float64)
     while path.shape[1] < context + horizon:
         window = path[:, -context:]
-        path = np.concatenate(
-            [path, np.einsum("mtd,dts->msd", window, weights[:, :-1]) + weights[:, -1].T[None]],
-            axis=1,
-        )
+        ahead = np.einsum("mtd,dts->msd", window, weights[:, :-1]) + weights[:, -1].T[None]
+        path = np.concatenate([path, ahead], axis=1)
     return path[:, context : context + horizon]
 
 
 def mase_scale(x: np.ndarray, starts: np.ndarray, season: int) -> np.ndarray:
-    """Return (D,): the mean absolute error of the seasonal naive forecast within the training rows.
+    """Return (D,), the mean absolute error of the seasonal naive forecast within the training rows.
 
-    Hyndman & Koehler 2006, "Another look at measures of forecast accuracy", section 3 (seasonal form).
+    Hyndman & Koehler 2006, "Another look at measures of forecast accuracy", section 3 (seasonal
+    form).
     """
-    gaps = [
+    changes = [
         np.abs(x[a + season : b] - x[a : max(a, b - season)]) for a, b in itertools.pairwise(starts)
     ]
-    return np.concatenate(gaps).mean(0)
+    return np.asarray(np.concatenate(changes).mean(0))

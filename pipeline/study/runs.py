@@ -16,7 +16,7 @@ from pipeline.core import digest as code
 from pipeline.core.files import write_json
 from pipeline.core.paths import OUT, RESULTS
 from pipeline.data import dataset, prepare
-from pipeline.evaluate import metrics
+from pipeline.evaluate import naive_baselines
 from pipeline.network import pretrained
 from pipeline.params import load as params
 from pipeline.params import schema
@@ -115,7 +115,7 @@ def rivals(source: dataset.Data, names: list[str]) -> dict[str, dict[str, float]
         if name.startswith("mse"):
             steps = int(name.split()[1])
             history, target = measures.first_windows(source, steps)
-            for rival, forecast in metrics.rivals(history, source, steps):
+            for rival, forecast in naive_baselines.baseline_forecasts(history, source, steps):
                 answers.setdefault(rival, {})[name] = float(((forecast - target) ** 2).mean())
     return answers
 
