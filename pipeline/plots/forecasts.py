@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from pipeline.plots.style import BLUE, GREEN, GRID, INK, ORANGE, PURPLE, Picture, drawing
-from pipeline.report.tables import three
+from pipeline.report.tables import format_number
 
 MOST_SERIES = 3
 LAGS = 40
@@ -143,7 +143,7 @@ def by_step(answers: Answers, names: Sequence[str], path: Path) -> Picture:
             )
         for axis in axes.flat:
             axis.xaxis.get_major_locator().set_params(integer=True)
-    alt = f"Mean squared error by step: {three(steps[0, 0])} at the first, {three(steps[0, -1])} at the last"
+    alt = f"Mean squared error by step: {format_number(steps[0, 0])} at the first, {format_number(steps[0, -1])} at the last"
     alt += (
         f"; the interval holds {held.min():.2f} to {held.max():.2f} by step."
         if columns > 1
@@ -195,5 +195,5 @@ def residuals(error: np.ndarray, name: str, path: Path) -> Picture:
         normal.plot(expected, np.sort((error - centre) / spread), ".", color=BLUE, ms=3)
         normal.set(title="quantiles, standardised, over the normal's", xlabel="normal")
     first = autocorrelation(error, 1)[0]
-    alt = f"First step: mean error {three(centre)}, spread {three(spread)}, autocorrelation {first:.2f} at lag 1."
+    alt = f"First step: mean error {format_number(centre)}, spread {format_number(spread)}, autocorrelation {first:.2f} at lag 1."
     return Picture(path.name, 760, 380, alt)

@@ -1,9 +1,9 @@
 """Stage report: everything that the line has measured, as one static folder that opens from disk.
 
-Reads results/ and out/<entry>/ of the entries and studies that params.yaml names, whatever of it is made already, and
-docs/claims.yaml.
-Writes out/report/ (index, compare, claims, live, one page per entry, img/) and results/README.md, and prints the table.
-Fails when a file of an earlier stage is there but cannot be read; what is not there is shown as pending.
+Reads results/ and out/<entry>/ of the entries and studies that params.yaml names, whatever of it is
+made already, and docs/claims.yaml. Writes out/report/ (index, compare, claims, live, one page per
+entry, img/) and results/README.md, and prints the table. Fails when a file of an earlier stage is
+there but cannot be read; what is not there is shown as pending.
 
     python -m pipeline.report
     python -m pipeline.report --readme     the table of results/README.md on the front page
@@ -16,14 +16,14 @@ from pathlib import Path
 
 from pipeline.core.stage import run
 from pipeline.params import load as params
-from pipeline.report.pages import build, update_readme
+from pipeline.report.pages import build_report, update_readme
 
 
 def main() -> None:
     if sys.argv[1:] == ["--readme"]:
         return update_readme(Path("README.md"), Path("results/README.md"))
     settings = params.load()
-    print(build(settings.line, settings.models, settings.studies, Path(), settings.size))
+    print(build_report(settings.line, settings.models, settings.studies, Path(), settings.size))
     print(f"\nreport: {(Path('out') / 'report' / 'index.html').resolve()}")
 
 

@@ -1,7 +1,8 @@
-"""The model alive: two shipped files in a page of their own, run there by onnxruntime-web, which travels with it.
+"""The report's Live page: onnxruntime-web runs two packaged models in the browser.
 
-The runtime is an npm package, fetched once by whatever npm the machine has (so the registry is the machine's own),
-held to a hash, and put into the folder as text, because a page that opens from disk may not read other files.
+npm fetches the runtime once, from the registry that the machine is configured for, and its hash is
+checked. Runtime and models are written into a script, because a page opened from disk may not read
+other files.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import json
 import shutil
 import subprocess
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,36 +25,42 @@ from pipeline.report.results import Entry
 
 PACKAGE, VERSION = "onnxruntime-web", "1.30.0"
 SHA512 = "q0y+JrrtukXSzsBWEMccVfqX25LRmosXHF+CaRJmg8pZClzcV7svNc4rKY3jL02Vb7QmRMDs1SigqR4CXAfKYQ=="
-PARTS = {
+RUNTIME_FILES = {
     "script": "ort.wasm.min.js",
     "loader": "ort-wasm-simd-threaded.mjs",
     "wasm": "ort-wasm-simd-threaded.wasm",
 }
-FETCH = (
-    "--fetch-retries=0",
-    "--fetch-timeout=30000",
-)  # a machine without network has its report at once
+# Without a network, npm gives up at once, so the report is not delayed.
+NPM_OPTIONS = ("--fetch-retries=0", "--fetch-timeout=30000")
 
 
-def write(entries: list[Entry], site: Path, downloads: Path) -> dict[str, Any]:
-    """Write live-data.js (runtime and models) into the site; return what live.html.j2 shows, or why there is nothing.
+def write_demo(entries: list[Entry], site: Path, downloads: Path) -> dict[str, Any]:
+    """Write live-data.js (runtime and models) into the site; return the context of live.html.j2.
 
-    Fails where the runtime is not the one that its hash names.
+    Raises StageError if the runtime's hash differs from SHA512.
     """
-    chosen = [found for found in (first(entries, drawable), first(entries, draggable)) if found]
+    chosen = [
+        found
+        for found in (
+            first_package(entries, accepts_drawn_digits),
+            first_package(entries, accepts_edited_series),
+        )
+        if found
+    ]
     if not chosen:
         return {
             "models": [],
-            "missing": "no entry on digits and no forecaster of one column is packaged yet",
+            "missing": "no digits classifier and no forecaster of one series is packaged yet",
         }
-    parts = runtime(downloads)
+    parts = onnxruntime_web(downloads)
     if isinstance(parts, str):
         return {"models": [], "missing": parts}
     models = [
-        {"name": name, "document": document, "onnx": text(data)} for name, document, data in chosen
+        {"name": name, "document": document, "onnx": base64_text(data)}
+        for name, document, data in chosen
     ]
     wasm = gzip.compress(parts["wasm"], 6, mtime=0)
-    live = {"models": models, "loader": parts["loader"].decode(), "wasm": text(wasm)}
+    live = {"models": models, "loader": parts["loader"].decode(), "wasm": base64_text(wasm)}
     script = f"{parts['script'].decode()}\nwindow.LIVE = {json.dumps(live)};\n"
     (site / "live-data.js").write_text(script, encoding="utf-8")
     return {
@@ -62,8 +70,10 @@ def write(entries: list[Entry], site: Path, downloads: Path) -> dict[str, Any]:
     }
 
 
-def first(entries: list[Entry], wanted: Any) -> tuple[str, dict[str, Any], bytes] | None:
-    """Return name, model document and served graph of the first packaged entry whose document is as wanted."""
+def first_package(
+    entries: list[Entry], wanted: Callable[[dict[str, Any]], bool]
+) -> tuple[str, dict[str, Any], bytes] | None:
+    """Return (name, model document, served graph) of the first package that `wanted` accepts."""
     for entry in entries:
         path = entry.root / "out" / "dist" / entry.name / "model.onnx"
         if path.is_file() and wanted((found := contract.read(path)).document):
@@ -71,41 +81,52 @@ def first(entries: list[Entry], wanted: Any) -> tuple[str, dict[str, Any], bytes
     return None
 
 
-def drawable(document: dict[str, Any]) -> bool:
-    """Whether it reads digits, which the page lets draw, by the one resize that the page knows: square to square."""
+def accepts_drawn_digits(document: dict[str, Any]) -> bool:
+    """Whether the model reads square grey digits with the resize that the page implements."""
     known = {"kind": "image", "colour": "grey", "fit": "stretch", "interpolation": "bilinear"}
     given = document["input"]
     digits = document["provenance"]["data"]["source"] == "digits" and known.items() <= given.items()
-    return digits and given["size"][0] == given["size"][1]
+    return bool(digits and given["size"][0] == given["size"][1])
 
 
-def draggable(document: dict[str, Any]) -> bool:
-    """Whether it forecasts one series from its own past alone."""
+def accepts_edited_series(document: dict[str, Any]) -> bool:
+    """Whether the model forecasts one series from its own past only."""
     series = document["task"] == "forecasting" and len(document["input"]["columns"]) == 1
     return series and "calendar" not in document["input"]
 
 
-def runtime(downloads: Path) -> dict[str, bytes] | str:
-    """Return the parts of the runtime, fetched where they are not on disk; or a sentence, where they cannot be had."""
+def onnxruntime_web(downloads: Path) -> dict[str, bytes] | str:
+    """Return the runtime's files, fetched if not on disk; or a sentence why they are not
+    available.
+    """
     archive = downloads / f"{PACKAGE}-{VERSION}.tgz"
     if not archive.is_file():
         if not (npm := shutil.which("npm")):
-            return f"the browser runtime ({PACKAGE} {VERSION}) is fetched by npm, and npm is not installed"
+            return (
+                f"npm fetches the browser runtime ({PACKAGE} {VERSION}), and npm is not installed"
+            )
         downloads.mkdir(parents=True, exist_ok=True)
-        command = [npm, "pack", f"{PACKAGE}@{VERSION}", f"--pack-destination={downloads}", *FETCH]
+        command = [
+            npm,
+            "pack",
+            f"{PACKAGE}@{VERSION}",
+            f"--pack-destination={downloads}",
+            *NPM_OPTIONS,
+        ]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
-            return f"npm could not fetch the browser runtime ({PACKAGE} {VERSION}): is there a network?"
+            return (
+                f"npm could not fetch the browser runtime ({PACKAGE} {VERSION}); check the network"
+            )
     found = base64.b64encode(hashlib.sha512(archive.read_bytes()).digest()).decode()
     if found != SHA512:
         raise StageError(
             f"{archive}: expected sha512 {SHA512}, got {found}; delete it, it is fetched again"
         )
     with tarfile.open(archive) as files:
-        return {
-            part: files.extractfile(f"package/dist/{name}").read() for part, name in PARTS.items()
-        }
+        members = {k: files.extractfile(f"package/dist/{v}") for k, v in RUNTIME_FILES.items()}
+        return {part: member.read() for part, member in members.items() if member}
 
 
-def text(data: bytes) -> str:
+def base64_text(data: bytes) -> str:
     return base64.b64encode(data).decode()

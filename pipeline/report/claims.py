@@ -1,4 +1,4 @@
-"""The ledger of claims (docs/claims.yaml) with what was measured: a study's table, a number of results/, or a test."""
+"""The claims of the lecture notes (docs/claims.yaml), each with its measured values or its test."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from ruamel.yaml import YAML
 
 from pipeline.core.errors import StageError, hint
 from pipeline.report.results import Study, load_json
-from pipeline.report.tables import three
+from pipeline.report.tables import format_number
 
-LEDGER = Path(__file__).parents[2] / "docs" / "claims.yaml"
-STATES = {
+CLAIMS_FILE = Path(__file__).parents[2] / "docs" / "claims.yaml"
+VERDICT_STATES = {
     "reproduced": "good",
     "refuted": "bad",
     "corrected": "bad",
@@ -21,23 +21,28 @@ STATES = {
 }
 
 
-def load() -> list[dict[str, Any]]:
-    """Return the groups of the ledger, each with its claims."""
-    return YAML(typ="safe").load(LEDGER)
+def load_claims() -> list[dict[str, Any]]:
+    """Return the groups of docs/claims.yaml, each with its claims."""
+    groups: list[dict[str, Any]] = YAML(typ="safe").load(CLAIMS_FILE)
+    return groups
 
 
-def ledger(root: Path) -> dict[str, Any]:
-    """Return the groups, each claim with `found`: [(what, number with its interval)], and the count of each verdict."""
-    groups = load()
-    counts = dict.fromkeys(STATES, 0)
+def claims_context(root: Path) -> dict[str, Any]:
+    """Return the context of claims.html.j2: groups of claims with measured values, and verdict
+    counts.
+    """
+    groups = load_claims()
+    counts = dict.fromkeys(VERDICT_STATES, 0)
     for claim in [claim for group in groups for claim in group["claims"]]:
         counts[claim["verdict"]] += 1
-        claim |= {"state": STATES[claim["verdict"]], "found": found(claim, root)}
+        claim |= {"state": VERDICT_STATES[claim["verdict"]], "found": measured_values(claim, root)}
     return {"groups": groups, "counts": counts}
 
 
-def found(claim: dict[str, Any], root: Path) -> list[tuple[str, str]]:
-    """Return what results/ holds of a claim; nothing where it has no number, or where that is not made yet."""
+def measured_values(claim: dict[str, Any], root: Path) -> list[tuple[str, str]]:
+    """Return [(name, value with interval)] of a claim from results/; empty if there is no number
+    yet.
+    """
     if "study" in claim:
         text = Study(claim["study"], "", root).text
         if not text:
@@ -45,19 +50,28 @@ def found(claim: dict[str, Any], root: Path) -> list[tuple[str, str]]:
         head, *rows = text[1]
         table = f"results/studies/{claim['study']}.md"
         by_row = {row[0]: dict(zip(head, row, strict=True)) for row in rows}
-        found = [named(by_row, setting, f"row of {table}", claim) for setting in claim["settings"]]
-        cells = [named(row, claim["of"], f"column of {table}", claim) for row in found]
+        found = [
+            look_up(by_row, setting, f"row of {table}", claim) for setting in claim["settings"]
+        ]
+        cells = [look_up(row, claim["of"], f"column of {table}", claim) for row in found]
         return list(zip(claim["settings"], cells, strict=True))
     if "file" in claim and (values := load_json(root / claim["file"], "dvc repro")):
         key = claim["key"]
-        ends = [three(values[end]) for end in (f"{key}_low", f"{key}_high") if end in values]
-        value = named(values, key, f"number of {claim['file']}", claim)
-        return [(key.replace("_", " "), three(value) + (f" [{', '.join(ends)}]" if ends else ""))]
+        ends = [
+            format_number(values[end]) for end in (f"{key}_low", f"{key}_high") if end in values
+        ]
+        value = look_up(values, key, f"number of {claim['file']}", claim)
+        return [
+            (
+                key.replace("_", " "),
+                format_number(value) + (f" [{', '.join(ends)}]" if ends else ""),
+            )
+        ]
     return []
 
 
-def named(table: dict[str, Any], name: str, what: str, claim: dict[str, Any]) -> Any:
-    """Return table[name], or raise StageError: the ledger names what the study or the metric is not called now."""
+def look_up(table: dict[str, Any], name: str, what: str, claim: dict[str, Any]) -> Any:
+    """Return table[name]; raise StageError with the known names if the claim names another one."""
     if name not in table:
         place = f"docs/claims.yaml {claim['id']}"
         raise StageError(

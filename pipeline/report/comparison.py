@@ -1,4 +1,4 @@
-"""What the compare page knows of every entry: its row of the table, its curve, and which test images it got right."""
+"""Data of the compare page: table row, learning curve, and correct test images of every entry."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pipeline.report.results import Entry
 from pipeline.report.tables import entry_table
 
 
-def facts(entries: list[Entry]) -> dict[str, Any]:
-    """Return {"entries": {name: facts}} and how charts look, for templates/compare.js."""
+def comparison_data(entries: list[Entry]) -> dict[str, Any]:
+    """Return the data that templates/compare.js reads: entries by name, chart style."""
     table = entry_table(entries, timings=True)
     titles = [column.title for column in table.columns[1:]]
     cells = [[(cell.text, cell.value, cell.state) for cell in row[1:]] for row in table.rows]
@@ -21,19 +21,19 @@ def facts(entries: list[Entry]) -> dict[str, Any]:
             "cells": dict(zip(titles, row, strict=True)),
             "set": entry.recipe["data"]["set"],
         }
-        | answered(entry)
+        | history_and_correctness(entry)
         for entry, row in zip(entries, cells, strict=True)
     }
     return {"entries": known, "config": CONFIG, "palette": PALETTE}
 
 
-def answered(entry: Entry) -> dict[str, Any]:
-    """Return the losses by epoch and, of a classifier, its right answers as bits in hexadecimal."""
-    rows = (entry.history or []) if entry.trained else []
+def history_and_correctness(entry: Entry) -> dict[str, Any]:
+    """Return losses by epoch and, for a classifier, which test images are correct, as hex bits."""
+    rows = (entry.history or []) if entry.has_epochs else []
     made: dict[str, Any] = {
         "history": [[row["epoch"], row["train_loss"], row["validation_loss"]] for row in rows]
     }
-    if entry.task == "classification" and entry.answers is not None:
-        right = entry.answers["probabilities"].argmax(1) == entry.answers["y"]
+    if entry.task == "classification" and entry.predictions is not None:
+        right = entry.predictions["probabilities"].argmax(1) == entry.predictions["y"]
         made |= {"n": len(right), "right": np.packbits(right).tobytes().hex()}
     return made

@@ -1,4 +1,4 @@
-"""What a classifier gets wrong: its confusion matrix, its commonest and its surest mistakes, and nearest neighbours."""
+"""Errors of a classifier: confusion matrix, most confident errors, nearest neighbours."""
 
 from __future__ import annotations
 
@@ -10,66 +10,58 @@ import numpy as np
 from pipeline.plots import style
 from pipeline.report.results import Entry
 
-MOST_QUERIES = 10  # one of each class
-MOST_WRONG = 24  # pictures; what a reader looks at before losing interest
-CONFUSION_LABELS = (
-    40  # a larger matrix cannot be read; the most frequent confusions are listed instead
-)
+MAX_QUERIES = 10  # one of each class
+MAX_ERRORS = 24  # pictures
+MAX_MATRIX_CLASSES = 40  # of more classes, only the most frequent confusions are listed
 
 
-def section(entry: Entry, img: Path) -> dict[str, Any] | None:
-    """Return the confusion matrix and the most wrong samples, or None before check has run."""
-    if entry.answers is None:
+def error_context(entry: Entry, img: Path) -> dict[str, Any] | None:
+    """Return confusion matrix, error samples and neighbours; None before stage check has run."""
+    if entry.predictions is None:
         return None
     labels, truth, probabilities = (
         entry.results["data"]["labels"],
-        entry.answers["y"],
-        entry.answers["probabilities"],
+        entry.predictions["y"],
+        entry.predictions["probabilities"],
     )
-    counts = confusion(truth, probabilities)
-    wrong = most_wrong(truth, probabilities)
+    counts = confusion_matrix(truth, probabilities)
+    wrong = most_confident_errors(truth, probabilities)
     return {
         "labels": labels,
-        "matrix": counts.tolist() if len(labels) <= CONFUSION_LABELS else None,
+        "matrix": counts.tolist() if len(labels) <= MAX_MATRIX_CLASSES else None,
         "pairs": frequent_confusions(counts, labels),
         "errors": int((probabilities.argmax(1) != truth).sum()),
         "n": len(truth),
-        "wrong": wrong_samples(entry, wrong, img),
-        "neighbours": neighbours(entry, img),
+        "wrong": error_samples(entry, wrong, img),
+        "neighbours": nearest_neighbours(entry, img),
     }
 
 
-def neighbours(entry: Entry, img: Path) -> dict[str, Any] | None:
-    """Return test images beside the training images that a head on features finds nearest, a few of each class."""
-    database = entry.array("train_x")
+def nearest_neighbours(entry: Entry, img: Path) -> dict[str, Any] | None:
+    """Draw test images beside their nearest training images in feature space, one per class."""
+    database, classes = entry.array("train_x"), entry.array("train_y")
     if (
-        entry.answers is None
-        or "nearest" not in entry.answers
+        entry.predictions is None
+        or "nearest" not in entry.predictions
         or entry.images is None
         or database is None
+        or classes is None
     ):
         return None
-    labels, truth, nearest = (
-        entry.results["data"]["labels"],
-        entry.answers["y"],
-        entry.answers["nearest"],
-    )
-    classes = entry.array("train_y")
+    labels, truth = entry.results["data"]["labels"], entry.predictions["y"]
+    first_of_class = [np.flatnonzero(truth == k)[:1] for k in range(len(labels))]
     rows = []
-    for query in [row for k in range(len(labels)) for row in np.flatnonzero(truth == k)[:1]][
-        :MOST_QUERIES
-    ]:
-        found = nearest[query]
-        names = [labels[k] for k in classes[found]]
-        rows.append(
-            (entry.images[query], labels[truth[query]], [database[row] for row in found], names)
-        )
+    for query in np.concatenate(first_of_class)[:MAX_QUERIES]:
+        nearest = entry.predictions["nearest"][query]
+        names = [labels[k] for k in classes[nearest]]
+        query_image, query_label = entry.images[query], labels[truth[query]]
+        rows.append((query_image, query_label, [database[row] for row in nearest], names))
     picture = style.neighbour_rows(rows, img / f"{entry.name}.neighbours.png")
     return {"picture": picture, "facts": entry.results["check"]["retrieval"]}
 
 
-def confusion(truth: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """Return counts (K, K): row is the true class, column the predicted one."""
+def confusion_matrix(truth: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """Return counts (K, K): rows are true classes, columns are predicted classes."""
     counts = np.zeros((probabilities.shape[1],) * 2, np.int64)
     np.add.at(counts, (truth, probabilities.argmax(1)), 1)
     return counts
@@ -78,27 +70,27 @@ def confusion(truth: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
 def frequent_confusions(
     counts: np.ndarray, labels: list[str], most: int = 10
 ) -> list[tuple[str, str, int]]:
-    """Return (true label, predicted label, count) of the commonest mistakes, commonest first."""
+    """Return (true label, predicted label, count) of the most frequent errors, in falling order."""
     off = counts - np.diag(np.diag(counts))
     order = np.argsort(-off, axis=None, kind="stable")[:most]
     cells = [np.unravel_index(cell, off.shape) for cell in order if off.flat[cell] > 0]
     return [(labels[i], labels[j], int(off[i, j])) for i, j in cells]
 
 
-def most_wrong(truth: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """Return rows of wrong answers, the one given with the highest probability first."""
+def most_confident_errors(truth: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """Return the row indices of wrong predictions, highest predicted probability first."""
     rows = np.flatnonzero(probabilities.argmax(1) != truth)
-    return rows[np.argsort(-probabilities[rows].max(1), kind="stable")][:MOST_WRONG]
+    return rows[np.argsort(-probabilities[rows].max(1), kind="stable")][:MAX_ERRORS]
 
 
-def wrong_samples(entry: Entry, rows: np.ndarray, img: Path) -> list[dict[str, Any]] | None:
-    """Return picture, labels and probability of each row, or None where the test images are not there."""
-    if entry.images is None:
+def error_samples(entry: Entry, rows: np.ndarray, img: Path) -> list[dict[str, Any]] | None:
+    """Return picture, labels and probabilities of each row; None if the test images are missing."""
+    if entry.images is None or entry.predictions is None:
         return None
     labels, truth, probabilities = (
         entry.results["data"]["labels"],
-        entry.answers["y"],
-        entry.answers["probabilities"],
+        entry.predictions["y"],
+        entry.predictions["probabilities"],
     )
     samples = []
     for place, row in enumerate(rows):

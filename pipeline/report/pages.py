@@ -1,4 +1,4 @@
-"""The report's pages, from the files that the stages wrote."""
+"""Write the report: collect the context of each page, render the templates, copy the pictures."""
 
 from __future__ import annotations
 
@@ -25,61 +25,65 @@ from pipeline.report import (
     tables,
     tradeoff_plots,
 )
-from pipeline.report.results import MAKERS, Entry, Study
+from pipeline.report.results import STAGE_OF_FILE, Entry, Study
 
-OURS = ("style.css", "page.js", "compare.js", "live.js")  # put into the pages
-
-
-TASKS = {"classification": "Classification", "forecasting": "Forecasting", None: "Not made yet"}
+# Files of templates/ that are written into each page.
+INLINED = ("style.css", "page.js", "compare.js", "live.js")
 
 
-MARKS = ("<!-- results: `make readme` writes this table -->", "<!-- /results -->")
+TASK_TITLES = {
+    "classification": "Classification",
+    "forecasting": "Forecasting",
+    None: "Pending",
+}
 
 
-README = """# Results
+README_MARKS = ("<!-- results: `make readme` writes this table -->", "<!-- /results -->")
 
-Written by `python -m pipeline.report`: every entry of `line` in params.yaml (size: {size}) on its test split, in
-brackets its 95 % interval. Timings differ from run to run and stand in out/report/index.html only; "pending" is not
-made yet.
+
+RESULTS_README = """# Results
+
+`python -m pipeline.report` writes this file: every entry of `line` in params.yaml (size: {size}) on
+its test split, with 95 % confidence intervals in brackets. Timings differ between runs, so they are
+in out/report/index.html only. "pending": the stage has not run yet.
 
 {table}"""
 
 
-def build(
+def build_report(
     line: list[str],
-    recipes: dict[str, dict],
-    studies: dict[str, dict],
+    recipes: dict[str, dict[str, Any]],
+    studies: dict[str, dict[str, Any]],
     root: Path,
     size: str = "small",
 ) -> str:
-    """Write out/report/ and results/README.md under `root`; return the table of entries as text.
-
-    studies: name -> {"claim": ...}, those to show
-    """
+    """Write out/report/ and results/README.md under `root`; return the table of entries as text."""
     entries = [Entry(name, recipes[name], root) for name in line]
     site = root / "out" / "report"
     if site.exists():
-        shutil.rmtree(site)  # the page of a removed entry must not survive
+        shutil.rmtree(site)  # removes the pages of entries that are not in the line any more
     (site / "img").mkdir(parents=True)
     (site / vega.LIBRARY).write_text(vega.library(), encoding="utf-8")
-    shown = [Study(name, study["claim"], root) for name, study in studies.items()]
-    write = writer(site)
+    study_results = [Study(name, study["claim"], root) for name, study in studies.items()]
+    write = page_writer(site)
     for entry in entries:
-        write("entry", entry.name, entry_page(entry, site / "img"))
-    write("index", "index", {"size": size, **index_page(entries, shown, site / "img")})
-    write("compare", "compare", {"entries": line, "facts": comparison.facts(entries)})
-    write("claims", "claims", {**claims.ledger(root), "studies": list(studies)})
-    write("live", "live", browser_demo.write(entries, site, root / "out" / "downloads"))
+        write("entry", entry.name, entry_context(entry, site / "img"))
+    write("index", "index", {"size": size, **index_context(entries, study_results, site / "img")})
+    write("compare", "compare", {"entries": line, "facts": comparison.comparison_data(entries)})
+    write("claims", "claims", {**claims.claims_context(root), "studies": list(studies)})
+    write("live", "live", browser_demo.write_demo(entries, site, root / "out" / "downloads"))
     summary = tables.markdown(tables.entry_table(entries, timings=False))
     (root / "results").mkdir(exist_ok=True)
     (root / "results" / "README.md").write_text(
-        README.format(size=size, table=summary), encoding="utf-8"
+        RESULTS_README.format(size=size, table=summary), encoding="utf-8"
     )
-    return tables.text(tables.entry_table(entries, timings=True))
+    return tables.plain_text(tables.entry_table(entries, timings=True))
 
 
-def writer(site: Path) -> Callable[[str, str, dict[str, Any]], None]:
-    """Return what fills templates/<kind>.html.j2, everything escaped, style and script in it, and writes the page."""
+def page_writer(site: Path) -> Callable[[str, str, dict[str, Any]], None]:
+    """Return a function write(kind, name, context) that renders templates/<kind>.html.j2,
+    escaped.
+    """
     pages = jinja2.Environment(
         loader=jinja2.FileSystemLoader(vega.TEMPLATES),
         autoescape=True,
@@ -87,71 +91,67 @@ def writer(site: Path) -> Callable[[str, str, dict[str, Any]], None]:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    pages.globals |= {file.replace(".", "_"): inline(file) for file in OURS}
+    pages.globals |= {file.replace(".", "_"): read_inlined(file) for file in INLINED}
     pages.globals |= {
         "made": datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
         "library": vega.LIBRARY,
     }
     pages.policies["json.dumps_kwargs"] = {"sort_keys": False}
     pages.filters |= {
-        "scaled": tables.scaled,
-        "three": tables.three,
-        "device": tables.short_provider,
+        "scaled": tables.format_with_prefix,
+        "three": tables.format_number,
+        "device": tables.device_name,
     }
     pages.filters["percent"] = lambda share: f"{100 * share:.0f}\u00a0%"
     pages.filters["pretty"] = lambda value: json.dumps(value, indent=2, ensure_ascii=False)
     pages.filters["anchor"] = lambda text: re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
 
-    def write(kind: str, name: str, shown: dict[str, Any]) -> None:
-        html = pages.get_template(f"{kind}.html.j2").render(**shown)
+    def write(kind: str, name: str, context: dict[str, Any]) -> None:
+        html = pages.get_template(f"{kind}.html.j2").render(**context)
         (site / f"{name}.html").write_text(html, encoding="utf-8")
 
     return write
 
 
-def inline(file: str) -> Markup:
-    """Return one of our own files, not to be escaped."""
+def read_inlined(file: str) -> Markup:
+    """Return a file of templates/ as markup: it is our own, so it is not escaped."""
     return Markup((vega.TEMPLATES / file).read_text(encoding="utf-8"))
 
 
-def index_page(entries: list[Entry], studies: list[Study], img: Path) -> dict[str, Any]:
-    """Return what index.html.j2 shows."""
-    groups = []
-    for task, title in TASKS.items():
+def index_context(entries: list[Entry], studies: list[Study], img: Path) -> dict[str, Any]:
+    """Return the context of index.html.j2."""
+    groups: list[dict[str, Any]] = []
+    for task, title in TASK_TITLES.items():
         members = [entry for entry in entries if entry.task == task]
         if members:
             groups.append(
                 {"title": title, "task": task, "table": tables.entry_table(members, timings=True)}
             )
             groups[-1]["curves"] = small_curves(members, img)
-    pending = {entry.name: entry for entry in entries if entry.pending}
+    pending = {entry.name: entry for entry in entries if entry.pending_stages}
     machines = [entry.results["speed"]["machine"] for entry in entries if "speed" in entry.results]
     return {
         "groups": groups,
         "entries": len(entries),
-        "matrix": tradeoff_plots.matrix(entries),
-        "verdicts": tradeoff_plots.pictures(entries, img),
-        "landscape": published_comparison.pictures(entries, img),
-        "depths": published_comparison.depth_rows(),
-        "explanations": tables.explanation_rows(entries),
+        "matrix": tradeoff_plots.file_table(entries),
+        "verdicts": tradeoff_plots.draw_tradeoffs(entries, img),
+        "landscape": published_comparison.draw_comparison(entries, img),
+        "depths": published_comparison.ilsvrc_rows(),
+        "explanations": tables.attribution_summary_rows(entries),
         "pending": pending,
-        "studies": [study_section(study, img) for study in studies],
+        "studies": [study_context(study, img) for study in studies],
         "machines": [machine for i, machine in enumerate(machines) if machine not in machines[:i]],
     }
 
 
 def small_curves(entries: list[Entry], img: Path) -> list[tuple[str, Picture]]:
-    """Return (entry name, its loss curve) on one scale, for the entries trained already."""
-    trained = [entry for entry in entries if entry.trained]
-    limits = style.loss_limits([entry.history for entry in trained])
+    """Return (entry name, loss curve) of each trained entry, all on one scale."""
+    histories = {e.name: e.history for e in entries if e.has_epochs and e.history}
+    limits = style.loss_limits([*histories.values()])
+    best = {entry.name: best_epoch(entry) for entry in entries}
     return [
-        (
-            entry.name,
-            style.small_curve(
-                entry.history, best_epoch(entry), limits, img / f"{entry.name}.loss.png"
-            ),
-        )
-        for entry in trained
+        (name, style.small_curve(history, best[name], limits, img / f"{name}.loss.png"))
+        for name, history in histories.items()
     ]
 
 
@@ -159,8 +159,8 @@ def best_epoch(entry: Entry) -> int | None:
     return entry.results.get("train", {}).get("best_epoch")
 
 
-def study_section(study: Study, img: Path) -> dict[str, Any]:
-    """Return what the index shows of one study."""
+def study_context(study: Study, img: Path) -> dict[str, Any]:
+    """Return one study and its plot."""
     alt = f"Result of the study {study.name}; the table beside it holds the same numbers."
     picture = (
         style.adopt(study.picture, img / f"study.{study.name}.png", alt) if study.picture else None
@@ -168,39 +168,39 @@ def study_section(study: Study, img: Path) -> dict[str, Any]:
     return {"study": study, "picture": picture}
 
 
-def entry_page(entry: Entry, img: Path) -> dict[str, Any]:
-    """Return what entry.html.j2 shows."""
+def entry_context(entry: Entry, img: Path) -> dict[str, Any]:
+    """Return the context of entry.html.j2."""
     return {
         "entry": entry,
         "metric": tables.metric_cell(entry.metric) if entry.metric else None,
-        "made_of": {file: entry.results.get(file) for file in MAKERS},
+        "made_of": {file: entry.results.get(file) for file in STAGE_OF_FILE},
         "rows": tables.detail_rows(entry),
         "serve": serve_command(entry),
         "curves": learning_curves(entry, img),
-        "classifier": error_analysis.section(entry, img)
+        "classifier": error_analysis.error_context(entry, img)
         if entry.task == "classification"
         else None,
-        "noise": tradeoff_plots.noise([entry], img / f"{entry.name}.noise.png")
-        if entry.noise
+        "noise": tradeoff_plots.signal_to_noise_plot([entry], img / f"{entry.name}.noise.png")
+        if entry.signal_to_noise
         else None,
-        "forecaster": forecaster_part(entry, img) if entry.task == "forecasting" else None,
-        "seen": seen_part(entry, img),
+        "forecaster": forecaster_context(entry, img) if entry.task == "forecasting" else None,
+        "seen": explain_sections(entry, img),
     }
 
 
-def seen_part(entry: Entry, img: Path) -> list[dict[str, Any]]:
-    """Return the sections of stage explain, their pictures copied; none before it has run."""
+def explain_sections(entry: Entry, img: Path) -> list[dict[str, Any]]:
+    """Copy the pictures of stage explain; return its sections, none if it has not run."""
     return [
         {
             "title": section["title"],
-            "shown": [shown(entry, found, img) for found in section["shown"]],
+            "shown": [copy_explain_picture(entry, found, img) for found in section["shown"]],
         }
-        for section in entry.seen or []
+        for section in entry.explain_sections or []
     ]
 
 
-def shown(entry: Entry, found: dict[str, Any], img: Path) -> dict[str, Any]:
-    """Return a picture of stage explain under the report's own name, and its caption."""
+def copy_explain_picture(entry: Entry, found: dict[str, Any], img: Path) -> dict[str, Any]:
+    """Copy one picture of stage explain into the report; return it with its caption."""
     name = f"{entry.name}.{found['file']}"
     shutil.copyfile(entry.picture(found["file"]), img / name)
     return {
@@ -210,7 +210,7 @@ def shown(entry: Entry, found: dict[str, Any], img: Path) -> dict[str, Any]:
 
 
 def serve_command(entry: Entry) -> str:
-    """Return the command that a user types, on the raw files that stage data has left."""
+    """Return the `infer` command for the raw test files that stage data wrote."""
     raw = f"out/{entry.name}/data/raw"
     forecasts = entry.task == "forecasting"
     return (
@@ -221,28 +221,32 @@ def serve_command(entry: Entry) -> str:
 
 
 def learning_curves(entry: Entry, img: Path) -> list[Picture]:
-    """Return a chart for each measure that training recorded, over epochs; none before it has run."""
-    recorded, drawn = entry.history[0] if entry.trained else {}, []
+    """Return a chart over epochs of loss and accuracy, as far as training recorded them."""
+    history = (entry.history or []) if entry.has_epochs else []
+    recorded, drawn = history[0] if history else {}, []
     for measure in [m for m in ("loss", "accuracy") if f"validation_{m}" in recorded]:
         values = [
             {"epoch": row["epoch"], "split": split, "value": row[f"{split}_{measure}"]}
             | {"kept": split == "validation" and row["epoch"] == best_epoch(entry)}
-            for row in entry.history
+            for row in history
             for split in ("train", "validation")
         ]
-        said = f"{measure.capitalize()} by epoch; the last has {values[-1]['value']:.3g} on the validation split."
+        last = f"{values[-1]['value']:.3g}"
+        alt = f"{measure.capitalize()} by epoch; {last} on the validation split after the last."
         path = img / f"{entry.name}.curve-{measure}.png"
-        drawn.append(vega.chart("curves", path, said, values=values, title=measure))
+        drawn.append(vega.chart("curves", path, alt, values=values, title=measure))
     return drawn
 
 
-def forecaster_part(entry: Entry, img: Path) -> dict[str, Any] | None:
-    """Return the pictures of the backtest and what their captions say, or None before check has run."""
-    if entry.answers is None or entry.metric is None:
+def forecaster_context(entry: Entry, img: Path) -> dict[str, Any] | None:
+    """Return the plots of the backtest and the numbers of their captions; None before stage
+    check.
+    """
+    if entry.predictions is None or entry.metric is None:
         return None
-    answers, about, name = entry.answers, entry.results["data"], f"{entry.name}."
+    answers, about, name = entry.predictions, entry.results["data"], f"{entry.name}."
     columns, bounds, first = about["columns"], entry.array("test_y"), answers["residuals"][:, 0]
-    one = bounds is not None and len(bounds) == 2  # several series have no one time axis
+    one = bounds is not None and len(bounds) == 2  # several series have no common time axis
     return {
         "examples": fans.examples(answers, columns, img / f"{name}forecasts.png"),
         "along": fans.along(answers, columns, about["stride"], img / f"{name}along.png")
@@ -258,10 +262,11 @@ def forecaster_part(entry: Entry, img: Path) -> dict[str, Any] | None:
 
 
 def update_readme(readme: Path, results: Path) -> None:
-    """Put the table of results/README.md between the marks of the front page, so that both say the same."""
+    """Copy the table of results/README.md into README.md, between README_MARKS."""
     table_lines = results.read_text(encoding="utf-8").split("\n\n", 2)[2]
-    head, rest = readme.read_text(encoding="utf-8").split(MARKS[0], 1)
-    tail = rest.split(MARKS[1], 1)[1]
+    head, rest = readme.read_text(encoding="utf-8").split(README_MARKS[0], 1)
+    tail = rest.split(README_MARKS[1], 1)[1]
     readme.write_text(
-        f"{head}{MARKS[0]}\n\n{table_lines.strip()}\n\n{MARKS[1]}{tail}", encoding="utf-8"
+        f"{head}{README_MARKS[0]}\n\n{table_lines.strip()}\n\n{README_MARKS[1]}{tail}",
+        encoding="utf-8",
     )

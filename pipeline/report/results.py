@@ -1,7 +1,7 @@
-"""What the stages have left behind for one entry or study: the report's only reader of files.
+"""Result files of one entry or study; no other module of the report reads files of earlier stages.
 
-A file that is not there is pending, never an error; a file that is there and cannot be read is an error that names the
-command which makes it again.
+A missing file is pending, which is not an error. A file that cannot be read is an error, which
+names the command that writes the file again.
 """
 
 from __future__ import annotations
@@ -19,40 +19,49 @@ import numpy as np
 
 from pipeline.core.errors import StageError
 
-# File of results/<entry>/ -> the stage that writes it, in the order of the line.
-MAKERS = {"data": "data", "train": "train", "export": "export", "check": "check", "speed": "check"}
-MAKERS |= {"explain": "explain", "infer": "infer"}
-ENDS = ("explain", "infer")  # no other stage makes these on its way
+# File of results/<entry>/ -> the stage that writes it, in pipeline order.
+STAGE_OF_FILE = {
+    "data": "data",
+    "train": "train",
+    "export": "export",
+    "check": "check",
+    "speed": "check",
+}
+STAGE_OF_FILE |= {"explain": "explain", "infer": "infer"}
+FINAL_STAGES = ("explain", "infer")  # no later stage depends on these
 
 
-def damaged(path: Path, expected: str, error: Exception, command: str) -> StageError:
-    return StageError(f"{path}: expected {expected}, got {error}; make it again with `{command}`")
+def unreadable_file(path: Path, expected: str, error: Exception, command: str) -> StageError:
+    """Return the error for a file that is there and cannot be parsed."""
+    return StageError(f"{path}: expected {expected}, got {error}; write it again with `{command}`")
 
 
 def load_json(path: Path, command: str) -> Any:
-    """Return the parsed file, or None where there is none."""
+    """Return the parsed JSON, or None if there is no such file."""
     if not path.is_file():
         return None
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise damaged(path, "JSON", error, command) from error
+        raise unreadable_file(path, "JSON", error, command) from error
 
 
 def load_arrays(path: Path, command: str) -> dict[str, np.ndarray] | None:
-    """Return the arrays of an .npz file by name, or None where there is none."""
+    """Return the arrays of an .npz file by name, or None if there is no such file."""
     if not path.is_file():
         return None
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             return dict(arrays)
     except (ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
-        raise damaged(path, "arrays in .npz form", error, command) from error
+        raise unreadable_file(path, "arrays in .npz form", error, command) from error
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One name of `line`: its resolved recipe, and what the stages have written for it under `root`."""
+    """One entry of `line`: its resolved recipe and the files that stages wrote for it under
+    `root`.
+    """
 
     name: str
     recipe: dict[str, Any]
@@ -63,25 +72,31 @@ class Entry:
 
     @cached_property
     def results(self) -> dict[str, dict[str, Any]]:
-        """The content of results/<entry>/<file>.json by file name, without those not made yet."""
+        """Content of each results/<entry>/<file>.json that exists, keyed by file name without
+        suffix.
+        """
         folder = self.root / "results" / self.name
         found = {
             file: load_json(folder / f"{file}.json", self.command(stage))
-            for file, stage in MAKERS.items()
+            for file, stage in STAGE_OF_FILE.items()
         }
         return {file: content for file, content in found.items() if content is not None}
 
     @property
-    def pending(self) -> dict[str, str]:
-        """Stages not made yet, each with the command that makes it; `dvc repro` runs what comes before by itself."""
+    def pending_stages(self) -> dict[str, str]:
+        """Stages that have not run, each with its command; `dvc repro` runs earlier stages too."""
         return {
-            stage: self.command(stage) for file, stage in MAKERS.items() if file not in self.results
+            stage: self.command(stage)
+            for file, stage in STAGE_OF_FILE.items()
+            if file not in self.results
         }
 
     @property
-    def whole(self) -> str:
-        """The command that makes every pending stage."""
-        ends = [stage for stage in ENDS if stage in self.pending] or list(self.pending)[-1:]
+    def repro_command(self) -> str:
+        """The command that runs every pending stage."""
+        ends = [stage for stage in FINAL_STAGES if stage in self.pending_stages] or list(
+            self.pending_stages
+        )[-1:]
         return "dvc repro " + " ".join(f"{stage}@{self.name}" for stage in ends)
 
     @property
@@ -89,18 +104,20 @@ class Entry:
         return str(self.recipe["arch"])
 
     @property
-    def network(self) -> str:
-        """The architecture; with a head of its own also the head, and the entry whose network it stands on."""
+    def network_description(self) -> str:
+        """The architecture; for transfer learning also the head and the entry that it starts
+        from.
+        """
         if not (head := self.recipe.get("head")):
             return self.arch
-        kind = self.heads["chosen"]["kind"] if self.heads else head["kind"]
+        kind = self.head_search["chosen"]["kind"] if self.head_search else head["kind"]
         needs = self.recipe.get("needs")
-        network = self.recipe.get("net", {}).get("name", self.arch)  # zoo: the one of torchvision's
+        network = self.recipe.get("net", {}).get("name", self.arch)  # zoo: torchvision's name
         return f"{kind} on {network}" + (f" of {needs}" if needs else "")
 
     @property
     def task(self) -> str | None:
-        """ "classification" or "forecasting"; None until the data stage has said which."""
+        """ "classification" or "forecasting"; None before stage data has run."""
         return self.results["data"]["task"] if "data" in self.results else None
 
     @property
@@ -109,96 +126,109 @@ class Entry:
 
     @property
     def latencies(self) -> dict[str, float]:
-        """p50 of the fp32 file in milliseconds at batch 1, by device, on every core."""
+        """Median latency (p50) of the fp32 model in milliseconds at batch 1 on all cores, by
+        device.
+        """
         rows = [
             r
             for r in self.results.get("speed", {}).get("rows", [])
             if (r["variant"], r["batch"]) == ("fp32", 1)
         ]
-        return {
-            row["device"]: row["p50_ms"] for row in reversed(rows)
-        }  # the first is of every core
+        # The first row of a device is on all cores.
+        return {row["device"]: row["p50_ms"] for row in reversed(rows)}
 
     @cached_property
     def history(self) -> list[dict[str, Any]] | None:
-        """One row per epoch."""
-        return load_json(
-            self.root / "out" / self.name / "train" / "history.json", self.command("train")
-        )
+        """One row per epoch; None before stage train has run."""
+        content: list[dict[str, Any]] | None = self.output("train", "history.json")
+        return content
 
     @property
-    def trained(self) -> bool:
-        """Whether the loop has trained it: a head on features and published weights have no epochs."""
-        return bool(self.history) and self.history[-1]["epoch"] > 0
+    def has_epochs(self) -> bool:
+        """Whether there were epochs: heads on features and published weights are not trained by
+        epochs.
+        """
+        return bool(self.history and self.history[-1]["epoch"] > 0)
 
     @cached_property
-    def heads(self) -> dict[str, Any] | None:
-        """The chosen head on features, and all that cross-validation compared it with."""
-        return load_json(
-            self.root / "out" / self.name / "train" / "head.json", self.command("train")
-        )
+    def head_search(self) -> dict[str, Any] | None:
+        """The head that cross-validation chose, and its candidates; None for other entries."""
+        content: dict[str, Any] | None = self.output("train", "head.json")
+        return content
 
     @cached_property
-    def noise(self) -> dict[str, dict[str, float]] | None:
-        """Signal to noise in dB of each node, by variant and node."""
-        return load_json(
-            self.root / "out" / self.name / "export" / "noise.json", self.command("export")
-        )
+    def signal_to_noise(self) -> dict[str, dict[str, float]] | None:
+        """Signal-to-noise ratio in dB of each node's output, by variant and node name."""
+        content: dict[str, dict[str, float]] | None = self.output("export", "noise.json")
+        return content
 
     @property
-    def seen(self) -> list[dict[str, Any]] | None:
-        """What stage explain shows: sections of pictures with captions; None where one is not there."""
-        sections = self.page.get("sections")
-        shown = [picture for section in sections or [] for picture in section["shown"]]
-        return (
-            sections if all(self.picture(picture["file"]).is_file() for picture in shown) else None
-        )
+    def explain_sections(self) -> list[dict[str, Any]] | None:
+        """Sections of pictures with captions by stage explain; None if a picture is missing."""
+        sections: list[dict[str, Any]] | None = self.explain_page.get("sections")
+        files = [picture["file"] for section in sections or [] for picture in section["shown"]]
+        return sections if all(self.picture(file).is_file() for file in files) else None
 
     @property
-    def judged(self) -> dict[str, Any]:
-        """What stage explain measured of a classifier's maps; empty before it has run, and of forecasters."""
-        return self.page.get("facts", {}).get("attribution", {})
+    def attribution_facts(self) -> dict[str, Any]:
+        """Metrics of a classifier's attribution maps; empty for forecasters and before stage
+        explain.
+        """
+        facts: dict[str, Any] = self.explain_page.get("facts", {}).get("attribution", {})
+        return facts
 
     @cached_property
-    def page(self) -> dict[str, Any]:
-        """What stage explain wrote for the page: sections, and every number, those that drift between machines too."""
-        return load_json(self.picture("page.json"), self.command("explain")) or {}
+    def explain_page(self) -> dict[str, Any]:
+        """Content of explain/page.json: sections, and all facts, including those that differ
+        between machines.
+        """
+        content: dict[str, Any] = self.output("explain", "page.json") or {}
+        return content
+
+    def output(self, stage: str, file: str) -> Any:
+        """Return the content of out/<entry>/<stage>/<file>, JSON; None if missing."""
+        return load_json(self.root / "out" / self.name / stage / file, self.command(stage))
 
     def picture(self, file: str) -> Path:
         return self.root / "out" / self.name / "explain" / file
 
     @cached_property
     def layers(self) -> list[dict[str, Any]] | None:
-        """One row per layer."""
-        return load_json(
-            self.root / "out" / self.name / "train" / "layers.json", self.command("train")
-        )
+        """One row per layer; None before stage train has run."""
+        content: list[dict[str, Any]] | None = self.output("train", "layers.json")
+        return content
 
     @cached_property
-    def answers(self) -> dict[str, np.ndarray] | None:
-        """What the served file answered on the test split (see check)."""
-        return load_arrays(
-            self.root / "out" / self.name / "check" / "test.npz", self.command("check")
-        )
+    def predictions(self) -> dict[str, np.ndarray] | None:
+        """Predictions of the served model on the test split, by stage check."""
+        path = self.root / "out" / self.name / "check" / "test.npz"
+        return load_arrays(path, self.command("check"))
 
     @cached_property
     def images(self) -> np.ndarray | None:
-        """The test images, uint8 (N, H, W, C), left on disk until one is looked at; rows as in `answers`."""
+        """Test images, uint8 (N, H, W, C), memory-mapped; rows as in `predictions`."""
         return self.array("test_x")
 
     def array(self, name: str) -> np.ndarray | None:
-        """Return an array of the data stage, "train_x" or "test_y", left on disk until it is looked at."""
+        """Return an array that stage data wrote, such as "train_x", memory-mapped; None if
+        missing.
+        """
         path = self.root / "out" / self.name / "data" / f"{name}.npy"
         if not path.is_file():
             return None
         try:
-            return np.load(path, mmap_mode="r", allow_pickle=False)
+            array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
+            return array
         except (ValueError, EOFError) as error:
-            raise damaged(path, "an array in .npy form", error, self.command("data")) from error
+            raise unreadable_file(
+                path, "an array in .npy form", error, self.command("data")
+            ) from error
 
     @cached_property
-    def about(self) -> list[str]:
-        """The paragraphs of the architecture's own docstring, read as text: the report runs without torch."""
+    def architecture_notes(self) -> list[str]:
+        """Paragraphs of the architecture's docstring, parsed without import: the report runs
+        without torch.
+        """
         path = self.root / "models" / f"{self.arch}.py"
         text = (
             ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
@@ -210,7 +240,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Study:
-    """One study of params.yaml: the sentence that it tests, its table, its picture."""
+    """One study of params.yaml: the claim that it tests, its table and its plot."""
 
     name: str
     claim: str
@@ -227,7 +257,7 @@ class Study:
 
     @cached_property
     def runs(self) -> int:
-        """How many (setting, seed) pairs the tidy CSV holds."""
+        """Number of (setting, seed) pairs in the CSV file."""
         path = self.root / "results" / "studies" / f"{self.name}.csv"
         if not path.is_file():
             return 0
@@ -236,13 +266,15 @@ class Study:
 
     @cached_property
     def text(self) -> tuple[list[str], list[list[str]]] | None:
-        """Paragraphs and table rows (the heading first) of results/studies/<name>.md, or None where there is none."""
+        """Paragraphs and table rows (header first) of results/studies/<name>.md; None if
+        missing.
+        """
         path = self.root / "results" / "studies" / f"{self.name}.md"
         return split_markdown(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 
 def split_markdown(text: str) -> tuple[list[str], list[list[str]]]:
-    """Return (paragraphs, rows of the pipe table) of the plain Markdown that `study` writes; headings are dropped."""
+    """Return (paragraphs, rows of the pipe table) of the Markdown that stage study writes."""
     lines = [line.strip() for line in text.splitlines()]
     table = [
         line.strip("|").replace("\\|", "\0").split("|") for line in lines if line.startswith("|")

@@ -1,4 +1,4 @@
-"""The table of entries, built once and written three ways: HTML (by the templates), Markdown, and plain text."""
+"""Tables of the report. The table of entries is also written as Markdown and as plain text."""
 
 from __future__ import annotations
 
@@ -11,17 +11,14 @@ import numpy as np
 from pipeline.report.results import Entry
 
 PENDING = "pending"
-CHECKED = (
-    "gradient",
-    "Grad-CAM",
-    "guided backpropagation",
-)  # what Adebayo et al. 2018 found to pass, pass and fail
-JUDGED = ("gradient", "integrated gradients", "LIME")
+# Adebayo et al. 2018, arXiv:1810.03292, found that the first two pass and the third fails.
+SANITY_CHECKED = ("gradient", "Grad-CAM", "guided backpropagation")
+DELETION_COMPARED = ("gradient", "integrated gradients", "LIME")
 
 
 @dataclass(frozen=True)
 class Cell:
-    """Text to show, the value to sort by (None sorts last), a state that colours it, and where it leads."""
+    """Text, the value to sort by (None sorts last), a state that sets the colour, and a link."""
 
     text: str
     value: float | str | None = None
@@ -31,7 +28,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Column:
-    """A heading; `number` columns are aligned to the right and sorted by size."""
+    """A column title; `number` columns are right-aligned and sorted by value."""
 
     title: str
     number: bool = False
@@ -44,7 +41,7 @@ class Table:
 
 
 def entry_table(entries: list[Entry], *, timings: bool) -> Table:
-    """Return one row per entry; without timings it holds only what repeats on the same machine."""
+    """Return one row per entry. Without timings, the same results give the same table."""
     providers = (
         list(dict.fromkeys(name for entry in entries for name in entry.latencies))
         if timings
@@ -56,10 +53,7 @@ def entry_table(entries: list[Entry], *, timings: bool) -> Table:
             Column(title, number=True)
             for title in ("Test metric [95\u00a0%]", "Parameters", "MACs", "File")
         ],
-        *[
-            Column(f"{short_provider(name)}\u00a0p50, batch\u00a01", number=True)
-            for name in providers
-        ],
+        *[Column(f"{device_name(name)}\u00a0p50, batch\u00a01", number=True) for name in providers],
         Column("int8", number=True),
         *[Column(title) for title in ("Gate", "Served = trained")],
     ]
@@ -67,17 +61,17 @@ def entry_table(entries: list[Entry], *, timings: bool) -> Table:
 
 
 def entry_row(entry: Entry, providers: list[str]) -> list[Cell]:
-    """Return the cells of one entry, those not made yet marked pending."""
+    """Return the cells of one entry; results that do not exist yet are marked pending."""
     train, export = entry.results.get("train"), entry.results.get("export")
     check, infer = entry.results.get("check"), entry.results.get("infer")
     missing = Cell(PENDING, state="pending")
     return [
         Cell(entry.name, entry.name, link=f"{entry.name}.html"),
-        Cell(entry.network, entry.network),
+        Cell(entry.network_description, entry.network_description),
         metric_cell(entry.metric) if entry.metric else missing,
         Cell(f"{train['parameters']:,}", train["parameters"]) if train else missing,
-        Cell(scaled(train["macs"]).strip(), train["macs"]) if train else missing,
-        Cell(scaled(export["bytes"]) + "B", export["bytes"]) if export else missing,
+        Cell(format_with_prefix(train["macs"]).strip(), train["macs"]) if train else missing,
+        Cell(format_with_prefix(export["bytes"]) + "B", export["bytes"]) if export else missing,
         *[
             latency_cell(entry.latencies.get(name)) if entry.latencies else missing
             for name in providers
@@ -88,17 +82,19 @@ def entry_row(entry: Entry, providers: list[str]) -> list[Cell]:
     ]
 
 
-def metric_cell(metric: dict) -> Cell:
-    """Return the metric with its 95 % interval: accuracy in percent, errors to three digits."""
+def metric_cell(metric: dict[str, Any]) -> Cell:
+    """Return the test metric with its 95 % confidence interval: accuracy in %, errors to 3
+    digits.
+    """
     if metric["name"] == "accuracy":
         value, low, high = (f"{100 * metric[key]:.1f}" for key in ("value", "low", "high"))
         return Cell(f"{value} % [{low}, {high}]", metric["value"])
-    value, low, high = (three(metric[key]) for key in ("value", "low", "high"))
+    value, low, high = (format_number(metric[key]) for key in ("value", "low", "high"))
     return Cell(f"{metric['name'].upper()} {value} [{low}, {high}]", metric["value"])
 
 
 def int8_cell(check: dict[str, Any]) -> Cell:
-    """Return the accuracy of the int8 file, crossed out where it does not ship."""
+    """Return the lowest accuracy of the int8 model over devices, marked ✗ if it is not packaged."""
     if not (found := check["variants"].get("int8")):
         return Cell("–")
     worst = min(found.values(), key=lambda row: row["accuracy"])
@@ -110,25 +106,22 @@ def int8_cell(check: dict[str, Any]) -> Cell:
 
 
 def latency_cell(p50_ms: float | None) -> Cell:
-    return (
-        Cell(f"{three(p50_ms)} ms", p50_ms) if p50_ms is not None else Cell("–")
-    )  # not offered where it was measured
+    return Cell("–") if p50_ms is None else Cell(f"{format_number(p50_ms)} ms", p50_ms)
 
 
 def verdict_cell(holds: bool, yes: str, no: str) -> Cell:
     return Cell(f"✓ {yes}", 1, "good") if holds else Cell(f"✗ {no}", 0, "bad")
 
 
-def short_provider(name: str) -> str:
-    """CPUExecutionProvider -> CPU; devices are named in the same way."""
+def device_name(name: str) -> str:
+    """Return the short name of a provider or device: CPUExecutionProvider and cpu -> CPU."""
     return {"cpu": "CPU", "cuda": "CUDA", "tensorrt": "TensorRT"}.get(
         name, name.removesuffix("ExecutionProvider")
     )
 
 
-def three(number: float | None) -> str:
-    """Return three digits, and all that stand before the point: 1077.3 -> '1,077'; of a count nothing else; of None a
-    dash."""
+def format_number(number: float | None) -> str:
+    """Format to 3 significant digits, integers in full: 1077.3 -> '1,077', None -> '–'."""
     if number is None:
         return "–"
     return (
@@ -138,28 +131,31 @@ def three(number: float | None) -> str:
     )
 
 
-def scaled(number: float) -> str:
-    """Return three digits with a decimal prefix: 61706 -> '61.7 k'."""
+def format_with_prefix(number: float) -> str:
+    """Format to 3 significant digits with an SI prefix: 61706 -> '61.7 k'."""
     for factor, prefix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         if number >= 0.9995 * factor:  # 999,500 would print as 1e+03 k
-            return f"{three(number / factor)} {prefix}"
+            return f"{format_number(number / factor)} {prefix}"
     return f"{number:.0f} "
 
 
 def detail_rows(entry: Entry) -> dict[str, list[list[Any]]]:
-    """Return the rows of an entry's own tables, by table; one whose stage has not run is left out."""
-    made, rows = entry.results, {}
-    if "check" in made:
-        rows["parity"] = [parity_row(row) for row in made["check"]["rows"]]
-    if "speed" in made:
-        rows["speed"] = [speed_row(row) for row in made["speed"]["rows"]]
-        rows["files"] = [file_row(row) for row in made["speed"]["files"]]
-    if made.get("check", {}).get("variants") and "export" in made:
-        rows["variants"] = [variant_row(v, made) for v in made["check"]["variants"]]
+    """Return the rows of the tables on an entry's page, keyed by table; pending tables are left
+    out.
+    """
+    results = entry.results
+    rows: dict[str, list[list[Any]]] = {}
+    if "check" in results:
+        rows["parity"] = [parity_row(row) for row in results["check"]["rows"]]
+    if "speed" in results:
+        rows["speed"] = [speed_row(row) for row in results["speed"]["rows"]]
+        rows["files"] = [file_row(row) for row in results["speed"]["files"]]
+    if results.get("check", {}).get("variants") and "export" in results:
+        rows["variants"] = [variant_row(v, results) for v in results["check"]["variants"]]
     if entry.layers:
         rows["layers"] = [layer_row(row) for row in entry.layers]
-    if entry.heads:
-        ranked = sorted(entry.heads["candidates"], key=lambda row: -row["accuracy"])
+    if entry.head_search:
+        ranked = sorted(entry.head_search["candidates"], key=lambda row: -row["accuracy"])
         kinds = dict.fromkeys(row["kind"] for row in ranked)
         rows["heads"] = [
             head_row(next(row for row in ranked if row["kind"] == kind)) for kind in kinds
@@ -167,26 +163,26 @@ def detail_rows(entry: Entry) -> dict[str, list[list[Any]]]:
     if entry.metric and "baselines" in entry.metric:
         own = {"mse": entry.metric["value"], "mase": entry.metric["mase"]}
         rivals = {"this entry": own, **entry.metric["baselines"]}
-        rows["baselines"] = [rival_row(name, facts) for name, facts in rivals.items()]
+        rows["baselines"] = [baseline_row(name, facts) for name, facts in rivals.items()]
         rows["intervals"] = [interval_row(facts) for facts in entry.metric["intervals"]]
-    if entry.metric and "recall" in entry.metric and "data" in made:
-        counts = made["data"]["balance"]["test"]
-        shares = zip(made["data"]["labels"], entry.metric["recall"], strict=True)
+    if entry.metric and "recall" in entry.metric and "data" in results:
+        counts = results["data"]["balance"]["test"]
+        shares = zip(results["data"]["labels"], entry.metric["recall"], strict=True)
         rows["classes"] = [
             [label, counts[label], f"{100 * s:.1f} %"] for label, s in shares if s is not None
         ]
-    if methods := entry.judged.get("methods"):
-        rows["explanations"] = [method_row(name, facts) for name, facts in methods.items()]
-    if balance := made.get("data", {}).get("balance"):
-        labels = made["data"]["labels"]
+    if methods := entry.attribution_facts.get("methods"):
+        rows["explanations"] = [attribution_row(name, facts) for name, facts in methods.items()]
+    if balance := results.get("data", {}).get("balance"):
+        labels = results["data"]["labels"]
         rows["balance"] = [
             [label, *[counts.get(label, 0) for counts in balance.values()]] for label in labels
         ]
     return rows
 
 
-def method_row(name: str, facts: dict[str, Any]) -> list[str]:
-    """Return what a method's maps were measured to be worth; a dash where a measure is not for it."""
+def attribution_row(name: str, facts: dict[str, Any]) -> list[str]:
+    """Return the metrics of one attribution method; a dash where a metric does not apply."""
     verdict = (
         verdict_cell(facts["sane"], "passes", "fails its sanity check").text
         if "sane" in facts
@@ -205,21 +201,27 @@ def method_row(name: str, facts: dict[str, Any]) -> list[str]:
     return [*cells, " → ".join(f"{kept:.2f}" for kept in facts["kept"]) if "kept" in facts else "–"]
 
 
-def explanation_rows(entries: list[Entry]) -> list[list[str]]:
-    """Return a row for each classifier explained: what fails the check, and the measures that tell entries apart."""
+def attribution_summary_rows(entries: list[Entry]) -> list[list[str]]:
+    """Return one row per explained classifier: sanity checks, deletion gains, LIME, completeness
+    gap.
+    """
     rows = []
     for entry in entries:
-        if not (methods := entry.judged.get("methods")):
+        if not (methods := entry.attribution_facts.get("methods")):
             continue
         checked = {name: facts for name, facts in methods.items() if "sane" in facts}
         means = [
-            f"{np.mean(checked[name]['kept']):.2f}" if name in checked else "–" for name in CHECKED
+            f"{np.mean(checked[name]['kept']):.2f}" if name in checked else "–"
+            for name in SANITY_CHECKED
         ]
         failing = ", ".join(name for name, facts in checked.items() if not facts["sane"])
-        gains = [methods[name]["deletion_gain"] if name in methods else None for name in JUDGED]
+        gains = [
+            methods[name]["deletion_gain"] if name in methods else None
+            for name in DELETION_COMPARED
+        ]
         told = ["{:+.2f} [{:+.2f}, {:+.2f}]".format(*gain) if gain else "–" for gain in gains]
         lime = [f"{methods['LIME'][what]:.2f}" for what in ("fidelity", "stability")]
-        gap = entry.judged.get("completeness_gap")
+        gap = entry.attribution_facts.get("completeness_gap")
         last = "–" if gap is None else f"{100 * gap:.1f} %"
         rows.append(
             [entry.name, *means, failing or ("none" if checked else "–"), *told, *lime, last]
@@ -227,26 +229,31 @@ def explanation_rows(entries: list[Entry]) -> list[list[str]]:
     return rows
 
 
-def rival_row(name: str, facts: dict[str, Any]) -> list[str]:
-    """Return name, errors, and this entry's share of each with its interval; forms chosen, where there were any."""
+def baseline_row(name: str, facts: dict[str, Any]) -> list[str]:
+    """Return name (with its selected form), errors, and the ratios of this entry's errors to
+    them.
+    """
     forms = f" ({'; '.join(dict.fromkeys(facts['forms']))})" if "forms" in facts else ""
     cells = [name + forms]
     for kind in ("mse", "mase"):
         share = facts.get(f"{kind}_ratio")
-        cells += [three(facts[kind]), "{:.2f} [{:.2f}, {:.2f}]".format(*share) if share else "–"]
+        cells += [
+            format_number(facts[kind]),
+            "{:.2f} [{:.2f}, {:.2f}]".format(*share) if share else "–",
+        ]
     return cells
 
 
 def interval_row(facts: dict[str, float]) -> list[str]:
-    """Return what an interval promises, what it holds of the targets, and how wide it is on average."""
+    """Return nominal coverage, measured coverage with its confidence interval, and mean width."""
     held = "{:.1f} % [{:.1f}, {:.1f}]".format(
         *(100 * facts[key] for key in ("measured", "low", "high"))
     )
-    return [f"{100 * facts['nominal']:.0f} %", held, three(facts["width"])]
+    return [f"{100 * facts['nominal']:.0f} %", held, format_number(facts["width"])]
 
 
 def layer_row(row: dict[str, Any]) -> list[str]:
-    """Return name, type, output shape (without N), parameters."""
+    """Return name, type, output shape (without N) and parameters of one layer."""
     return [
         row["layer"],
         row["type"],
@@ -256,16 +263,18 @@ def layer_row(row: dict[str, Any]) -> list[str]:
 
 
 def head_row(row: dict[str, Any]) -> list[str]:
-    """Return kind, options, and the accuracy on the folds left out, mean and standard deviation."""
+    """Return kind, options, and cross-validation accuracy (mean and standard deviation)."""
     options = ", ".join(f"{key} {value}" for key, value in row["options"].items())
     return [row["kind"], options, f"{100 * row['accuracy']:.1f} % ± {100 * row['std']:.1f}"]
 
 
 def parity_row(row: dict[str, Any]) -> list[Any]:
-    """Return device, variant, input, batch, differences, limit, verdict; of classifiers agreement of the top class."""
+    """Return device, variant, input, batch, differences, limit, verdict, and top-1 agreement if
+    any.
+    """
     agreement = row.get("top1_agreement")
     return [
-        short_provider(row["provider"]),
+        device_name(row["provider"]),
         row["variant"],
         row["input"],
         row["batch"],
@@ -277,15 +286,15 @@ def parity_row(row: dict[str, Any]) -> list[Any]:
 
 
 def speed_row(row: dict[str, Any]) -> list[Any]:
-    """Return device, variant, way, batch, threads, p50, p90, p99 in milliseconds, samples and operations per second."""
-    times = [three(row[key]) for key in ("p50_ms", "p90_ms", "p99_ms")]
+    """Return device, variant, binding, batch, threads, p50, p90, p99 in ms, and throughput."""
+    times = [format_number(row[key]) for key in ("p50_ms", "p90_ms", "p99_ms")]
     rate = [
         f"{row['per_second']:,.0f}",
-        f"{scaled(row['ops_per_second'])}op/s",
+        f"{format_with_prefix(row['ops_per_second'])}op/s",
         f"{100 * row['share_of_limit']:.1f} %",
     ]
     return [
-        short_provider(row["device"]),
+        device_name(row["device"]),
         row["variant"],
         row["way"],
         row["batch"],
@@ -296,38 +305,36 @@ def speed_row(row: dict[str, Any]) -> list[Any]:
 
 
 def file_row(row: dict[str, Any]) -> list[Any]:
-    """Return device, variant, size, seconds to the first answer of a new process, its memory, nodes by provider."""
-    nodes = ", ".join(
-        f"{count} by {short_provider(name)}" for name, count in row["placement"].items()
-    )
+    """Return device, variant, size, seconds to a new process's first prediction, memory,
+    placement.
+    """
+    nodes = ", ".join(f"{count} by {device_name(name)}" for name, count in row["placement"].items())
     if operators := row.get("on_cpu"):
         nodes += f" ({', '.join(operators)})"
     nodes += "; no CUDA graph" if row.get("cuda_graph") is False else ""
     facts = [
-        f"{scaled(row['bytes'])}B",
+        f"{format_with_prefix(row['bytes'])}B",
         f"{row['first_s']:.2f} s",
         f"{row['memory_mb']:,.0f} MB",
         nodes,
     ]
-    return [short_provider(row["device"]), row["variant"], *facts]
+    return [device_name(row["device"]), row["variant"], *facts]
 
 
 def variant_row(variant: str, made: dict[str, Any]) -> list[Any]:
-    """Return variant, how it was made, its verdict on the first device that tried it."""
+    """Return variant, calibration, top-1 agreement and verdict on the first device that ran it."""
     facts = made["export"]["variants"][variant]
     kept = (
         f"{len(facts['kept'])} of {facts['products']} products in fp32" if "method" in facts else ""
     )
     how = f"{facts['method']}, {kept}" if kept else ""
     found = next(iter(made["check"]["variants"][variant].values()))
-    why = (
-        found["why"].partition(f": {variant} ")[2] or found["why"]
-    )  # the page has said whose it is
+    why = found["why"].partition(f": {variant} ")[2] or found["why"]  # the page names the entry
     return [variant, how, f"{100 * found['top1_agreement']:.1f} %", why]
 
 
 def markdown(table: Table) -> str:
-    """Return a GitHub table; every cell is escaped."""
+    """Return a GitHub Markdown table; every cell is escaped."""
 
     def line(cells: list[str]) -> str:
         return "| " + " | ".join(cells) + " |"
@@ -340,8 +347,8 @@ def markdown(table: Table) -> str:
     )
 
 
-def text(table: Table, without: tuple[str, ...] = ("Architecture", "MACs")) -> str:
-    """Return columns padded to equal width; without those that a terminal has no room for."""
+def plain_text(table: Table, without: tuple[str, ...] = ("Architecture", "MACs")) -> str:
+    """Return the table with padded columns, without the columns that do not fit a terminal."""
     kept = [i for i, column in enumerate(table.columns) if column.title not in without]
     table = Table([table.columns[i] for i in kept], [[row[i] for i in kept] for row in table.rows])
     rows = [

@@ -1,4 +1,6 @@
-"""The verdict as table and pictures: every file of every entry, the Pareto front, the roofline, noise along depth."""
+"""Accuracy against cost of every model file: table, Pareto front, roofline, signal-to-noise
+ratio.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +14,22 @@ from matplotlib.axes import Axes
 from pipeline.plots.style import BLUE, GREEN, ORANGE, Picture, drawing
 from pipeline.plots.vega import chart, sparse
 from pipeline.report.results import Entry
-from pipeline.report.tables import Cell, Column, Table, scaled, short_provider, three
+from pipeline.report.tables import (
+    Cell,
+    Column,
+    Table,
+    device_name,
+    format_number,
+    format_with_prefix,
+)
 
 COLOURS = {"fp32": BLUE, "int8": ORANGE, "fp16": GREEN}
-GPU = Path("results/gpu")
-EXACT = 88  # dB; drawn so high where nothing is lost
-PAIR = ("plain20-digits", "resnet20-digits")  # equal depth, without shortcuts and with
+GPU_RESULTS = Path("results/gpu")
+LOSSLESS_DB = 88  # where a node without any loss is drawn
+SIGNAL_TO_NOISE_PAIR = (
+    "plain20-digits",
+    "resnet20-digits",
+)  # equal depth, without shortcuts and with
 COLUMNS = (
     ("Entry", "Device", "Variant"),
     (
@@ -33,21 +45,23 @@ COLUMNS = (
 )
 
 
-def matrix(entries: list[Entry]) -> Table:
-    """Return one row for each file and device: what it answers, how fast, and whether it ships."""
+def file_table(entries: list[Entry]) -> Table:
+    """Return one row per model file and device: accuracy, latency, memory, and whether it is
+    packaged.
+    """
     titles = [Column(title) for title in COLUMNS[0]] + [
         Column(title, number=True) for title in COLUMNS[1]
     ]
     titles += [Column("Ships"), Column("On the front")]
     rows = [
-        matrix_row(entry, file)
+        file_table_row(entry, file)
         for entry in entries
         for file in entry.results.get("speed", {}).get("files", [])
     ]
     return Table(titles, rows)
 
 
-def matrix_row(entry: Entry, file: dict[str, Any]) -> list[Cell]:
+def file_table_row(entry: Entry, file: dict[str, Any]) -> list[Cell]:
     device, variant = file["device"], file["variant"]
     check, speed = entry.results["check"], entry.results["speed"]
     own = [row for row in speed["rows"] if (row["device"], row["variant"]) == (device, variant)]
@@ -66,23 +80,23 @@ def matrix_row(entry: Entry, file: dict[str, Any]) -> list[Cell]:
         ships = Cell("✓ recommended", 2, "good")
     return [
         Cell(entry.name, entry.name, link=f"{entry.name}.html"),
-        Cell(short_provider(device), device),
+        Cell(device_name(device), device),
         Cell(variant, variant),
-        Cell(f"{100 * accuracy:.1f} %" if percent else f"MSE {three(accuracy)}", accuracy),
+        Cell(f"{100 * accuracy:.1f} %" if percent else f"MSE {format_number(accuracy)}", accuracy),
         Cell(lost, found["lost"] if found else None),
-        Cell(f"{three(one['p50_ms'])} ms", one["p50_ms"]),
+        Cell(f"{format_number(one['p50_ms'])} ms", one["p50_ms"]),
         Cell(f"{best['per_second']:,.0f} at {best['batch']}", best["per_second"]),
         Cell(f"{100 * best['share_of_limit']:.0f} %", best["share_of_limit"]),
         Cell(f"{file['first_s']:.2f} s", file["first_s"]),
         Cell(f"{file['memory_mb']:,.0f} MB", file["memory_mb"]),
-        Cell(f"{scaled(file['bytes'])}B", file["bytes"]),
+        Cell(f"{format_with_prefix(file['bytes'])}B", file["bytes"]),
         ships,
         Cell("✓" if variant in choice["front"] else "–", int(variant in choice["front"])),
     ]
 
 
-def pictures(entries: list[Entry], img: Path, gpu: Path = GPU) -> dict[str, Picture]:
-    """Return the pictures of the index by name; none before an entry is checked."""
+def draw_tradeoffs(entries: list[Entry], img: Path, gpu: Path = GPU_RESULTS) -> dict[str, Picture]:
+    """Draw the index page's plots; return them by name, none if no entry has been checked."""
     timed = [entry for entry in entries if entry.results.get("speed", {}).get("limits")]
     if not timed:
         return {}
@@ -91,19 +105,27 @@ def pictures(entries: list[Entry], img: Path, gpu: Path = GPU) -> dict[str, Pict
         e for e in timed if e.task == "classification" and "cpu" in e.results["speed"]["limits"]
     ]
     sets = [entry.recipe["data"]["set"] for entry in on_cpu]
-    if sets:  # accuracies of one set can be held against one another
+    if sets:  # accuracies are comparable on one dataset only
         most = max(sets, key=sets.count)
         same = [entry for entry in on_cpu if entry.recipe["data"]["set"] == most]
-        drawn["fronts"] = fronts(same, most, img / "verdict.fronts.png")
-    drawn["roofline"] = roofline(timed, gpu, img / "verdict.roofline.png")
-    pair = {entry.name: entry for entry in entries if entry.name in PAIR and entry.noise}
-    if len(pair) == len(PAIR):
-        drawn["noise"] = noise([pair[name] for name in PAIR], img / "verdict.noise.png")
+        drawn["fronts"] = pareto_front_chart(same, most, img / "verdict.fronts.png")
+    drawn["roofline"] = roofline_chart(timed, gpu, img / "verdict.roofline.png")
+    pair = {
+        entry.name: entry
+        for entry in entries
+        if entry.name in SIGNAL_TO_NOISE_PAIR and entry.signal_to_noise
+    }
+    if len(pair) == len(SIGNAL_TO_NOISE_PAIR):
+        drawn["noise"] = signal_to_noise_plot(
+            [pair[name] for name in SIGNAL_TO_NOISE_PAIR], img / "verdict.noise.png"
+        )
     return drawn
 
 
-def fronts(entries: list[Entry], data_set: str, path: Path) -> Picture:
-    """Draw accuracy over latency of each file, an entry's files joined, and the front of them all."""
+def pareto_front_chart(entries: list[Entry], data_set: str, path: Path) -> Picture:
+    """Draw accuracy over latency of each file and the Pareto front; a line joins an entry's
+    files.
+    """
     points: list[dict[str, Any]] = []
     for entry in entries:
         rows = [
@@ -136,18 +158,24 @@ def fronts(entries: list[Entry], data_set: str, path: Path) -> Picture:
     title = f"{data_set}: accuracy over latency on the CPU, batch 1"
     low = float(np.quantile([p["accuracy"] for p in points], 0.1)) - 1
     values = sparse(points, "ms", "accuracy")
-    return chart("fronts", path, alt, values=values, title=title, low=low, variants=shown(points))
+    return chart(
+        "fronts", path, alt, values=values, title=title, low=low, variants=precision_colours(points)
+    )
 
 
-def shown(points: list[dict[str, Any]]) -> dict[str, str]:
-    """Return the colours of the precisions that are there."""
+def precision_colours(points: list[dict[str, Any]]) -> dict[str, str]:
+    """Return the colours of the precisions that occur."""
     return {
         v: colour for v, colour in COLOURS.items() if any(point["variant"] == v for point in points)
     }
 
 
-def roofline(entries: list[Entry], gpu: Path, path: Path) -> Picture:
-    """Draw each file's best rate over its arithmetic intensity, under the limits of the machines that ran them."""
+def roofline_chart(entries: list[Entry], gpu: Path, path: Path) -> Picture:
+    """Draw achieved operations per second over arithmetic intensity, below each machine's roofline.
+
+    It shows whether a model is limited by memory bandwidth or by arithmetic, so whether a faster
+    file is possible on this machine (Williams et al. 2009, "Roofline").
+    """
     limits: dict[str, dict[str, float]] = {}
     points = []
     for entry in entries:
@@ -174,26 +202,35 @@ def roofline(entries: list[Entry], gpu: Path, path: Path) -> Picture:
             corners = [
                 (0.05, 0.05 * limit["stream"], None),
                 (knee, most, None),
-                (5e3, most, f"{scaled(most)}op/s"),
+                (5e3, most, f"{format_with_prefix(most)}op/s"),
             ]
             keys = ("intensity", "rate", "roof")
             roofs += [
                 dict(zip(keys, c, strict=True)) | {"machine": machine, "variant": variant}
                 for c in corners
             ]
-    alt = f"Roofline of {', '.join(limits)}: {len(points)} measured points below the limits of memory and of products."
+    machines = ", ".join(limits)
+    alt = f"Roofline of {machines}: {len(points)} measured points below each machine's limits."
     title = "achieved rate of every file and batch"
     return chart(
-        "roofline", path, alt, values=points, roofs=roofs, title=title, variants=shown(points)
+        "roofline",
+        path,
+        alt,
+        values=points,
+        roofs=roofs,
+        title=title,
+        variants=precision_colours(points),
     )
 
 
-def noise(entries: list[Entry], path: Path) -> Picture:
-    """Draw the signal-to-noise ratio of each node's output along depth, by precision; a ring: a layer kept in fp32."""
+def signal_to_noise_plot(entries: list[Entry], path: Path) -> Picture:
+    """Draw the signal-to-noise ratio of each node's output along the graph; rings are fp32
+    layers.
+    """
     width, height = 760, 230
     with drawing(path, width, height, columns=len(entries), head_px=22) as axes:
         for axis, entry in zip(axes[0], entries, strict=True):
-            draw_noise(axis, entry)
+            draw_signal_to_noise(axis, entry)
             axis.set(title=entry.name, ylim=(0, 90), xlabel="node")
         axes[0, 0].set_ylabel("signal to noise, dB")
         axes[0, 0].figure.legend(
@@ -202,18 +239,18 @@ def noise(entries: list[Entry], path: Path) -> Picture:
     ends = [
         f"{e.name} {v} ends at {[*by.values()][-1]:.0f} dB"
         for e in entries
-        for v, by in (e.noise or {}).items()
+        for v, by in (e.signal_to_noise or {}).items()
     ]
     return Picture(path.name, width, height, f"Signal to noise along depth: {'; '.join(ends)}.")
 
 
-def draw_noise(axis: Axes, entry: Entry) -> None:
+def draw_signal_to_noise(axis: Axes, entry: Entry) -> None:
     kept = entry.results.get("export", {}).get("variants", {}).get("int8", {}).get("kept", [])
-    found = entry.noise or {}
-    place = places(list(found.values()))
+    found = entry.signal_to_noise or {}
+    place = node_positions(list(found.values()))
     for variant, by in found.items():
         x = [place[name] for name in by]
-        shown = {name: min(decibels, EXACT) for name, decibels in by.items()}
+        shown = {name: min(decibels, LOSSLESS_DB) for name, decibels in by.items()}
         axis.plot(x, [*shown.values()], ".-", color=COLOURS[variant], lw=1, ms=2, label=variant)
         rings = [(place[name], shown[name]) for name in by if variant == "int8" and name in kept]
         if rings:
@@ -222,8 +259,10 @@ def draw_noise(axis: Axes, entry: Entry) -> None:
             )
 
 
-def places(graphs: list[dict[str, float]]) -> dict[str, float]:
-    """Return where on the axis each node lies: each precision merges other nodes into one, so none has them all."""
+def node_positions(graphs: list[dict[str, float]]) -> dict[str, float]:
+    """Return each node's position on the axis. Precisions fuse different nodes, so no graph has
+    all.
+    """
     longest, *others = sorted(graphs, key=len, reverse=True)
     place: dict[str, float] = {name: k for k, name in enumerate(longest)}
     for graph in others:

@@ -13,7 +13,7 @@ from recipes import SERIES_RECIPE
 from pipeline.core.files import write_json
 from pipeline.data import prepare, series_sources
 from pipeline.evaluate import bootstrap, metrics, naive_baselines
-from pipeline.report.tables import three
+from pipeline.report.tables import format_number
 
 RNG = np.random.default_rng
 
@@ -161,7 +161,7 @@ def test_a_perfect_season_has_no_mase_and_its_file_is_json(
         text = (tmp_path / "check.json").read_text()
         read = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
         assert read["metric"]["mase"] is None and read["other"] == [None, {"x": [None, 1.5]}]
-        assert three(read["metric"]["mase"]) == "–"
+        assert format_number(read["metric"]["mase"]) == "–"
 
 
 def test_symmetric_error_in_per_cent(resolved: Callable[..., dict[str, Any]]) -> None:

@@ -41,7 +41,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The report of two entries and a study, every label of them hostile."""
     root = tmp_path_factory.mktemp("the site")
     write_all(root)
-    pages.build(list(RECIPES), RECIPES, STUDIES, root)
+    pages.build_report(list(RECIPES), RECIPES, STUDIES, root)
     return root / "out" / "report"
 
 
@@ -51,24 +51,26 @@ class Tab:
     def __init__(
         self, browser: Any, path: Path, width: int = 1280, scheme: str = "light", address: str = ""
     ):
-        self.page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+        self.explain_page = browser.new_page(
+            viewport={"width": width, "height": 900}, color_scheme=scheme
+        )
         self.wrong: list[str] = []
-        self.page.on(
+        self.explain_page.on(
             "console",
             lambda said: said.type in ("error", "warning") and self.wrong.append(said.text),
         )
-        self.page.on("pageerror", lambda error: self.wrong.append(str(error)))
-        self.page.on("requestfailed", lambda request: self.wrong.append(request.url))
-        self.page.on(
+        self.explain_page.on("pageerror", lambda error: self.wrong.append(str(error)))
+        self.explain_page.on("requestfailed", lambda request: self.wrong.append(request.url))
+        self.explain_page.on(
             "request", lambda request: request.url[:5] in LOCAL or self.wrong.append(request.url)
         )
-        self.page.goto(path.as_uri() + address)
+        self.explain_page.goto(path.as_uri() + address)
 
     def __enter__(self) -> Any:
-        return self.page
+        return self.explain_page
 
     def __exit__(self, *raised: object) -> None:
-        self.page.close()
+        self.explain_page.close()
         if not any(raised):
             assert self.wrong == []
 
@@ -158,12 +160,12 @@ def test_hostile_labels_stay_text(chromium: Any, site: Path) -> None:
 @pytest.fixture(scope="module")
 def alive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The report of the tests' own line, whose two files its live page runs."""
-    if isinstance(missing := browser_demo.runtime(ROOT / "out" / "downloads"), str):
+    if isinstance(missing := browser_demo.onnxruntime_web(ROOT / "out" / "downloads"), str):
         pytest.skip(missing)
     root = tmp_path_factory.mktemp("alive")
     shutil.copytree(line.made() / "out" / "dist", root / "out" / "dist")
     (root / "out" / "downloads").symlink_to(ROOT / "out" / "downloads")
-    pages.build(
+    pages.build_report(
         [line.DIGITS, line.WAVES],
         dict.fromkeys((line.DIGITS, line.WAVES), RECIPES[CLASSIFIER]),
         {},
@@ -234,9 +236,9 @@ def test_a_runtime_that_is_not_the_one_named_is_refused(tmp_path: Path) -> None:
         io.BytesIO(b"other").getvalue()
     )
     with pytest.raises(browser_demo.StageError, match="expected sha512"):
-        browser_demo.runtime(tmp_path)
+        browser_demo.onnxruntime_web(tmp_path)
 
 
 def test_without_npm_the_page_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert "npm is not installed" in browser_demo.runtime(tmp_path)
+    assert "npm is not installed" in browser_demo.onnxruntime_web(tmp_path)

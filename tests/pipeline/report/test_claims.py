@@ -12,7 +12,7 @@ from pipeline.core.errors import StageError
 from pipeline.report import claims
 
 ROOT = Path(__file__).parents[3]
-CLAIMS = [claim for group in claims.load() for claim in group["claims"]]
+CLAIMS = [claim for group in claims.load_claims() for claim in group["claims"]]
 STUDIES = YAML(typ="safe").load(ROOT / "params.yaml")["studies"]
 KINDS = {
     "study": {"study", "of", "settings"},
@@ -28,13 +28,13 @@ def test_every_claim_has_a_measurement_or_a_reason(claim: dict) -> None:
     (kind,) = [kind for kind in KINDS if kind in claim]
     assert {*claim} - {"note"} == {"id", "claim", "verdict"} | KINDS[kind] and claim[
         "verdict"
-    ] in claims.STATES
+    ] in claims.VERDICT_STATES
     if kind == "study":
         assert claim["of"] in STUDIES[claim["study"]]["measures"]
     if kind == "test":
         path, name = claim["test"].split("::")
         assert re.search(rf"^def {name}\(", (ROOT / path).read_text(), re.M)
-    assert len(claims.found(claim, ROOT)) == {
+    assert len(claims.measured_values(claim, ROOT)) == {
         "study": len(claim.get("settings", [])),
         "file": 1,
     }.get(kind, 0)
@@ -54,15 +54,15 @@ def test_numbers_are_read_from_results(tmp_path: Path) -> None:
     """By hand: a table of two settings and a file with an interval; nothing is made up where they are not."""
     study = {"study": "s", "of": "accuracy", "settings": ["b"]}
     number = {"file": "results/m.json", "key": "share"}
-    assert claims.found(study, tmp_path) == claims.found(number, tmp_path) == []
+    assert claims.measured_values(study, tmp_path) == claims.measured_values(number, tmp_path) == []
     (tmp_path / "results" / "studies").mkdir(parents=True)
     table = "| setting | loss | accuracy |\n| --- | ---: | ---: |\n| a | 1 | 2 |\n| b | 3 | 4 [3, 5] |\n"
     (tmp_path / "results" / "studies" / "s.md").write_text(table)
     (tmp_path / "results" / "m.json").write_text(
         '{"share": 0.51234, "share_low": 0.4, "share_high": 0.6}'
     )
-    assert claims.found(study, tmp_path) == [("b", "4 [3, 5]")]
-    assert claims.found(number, tmp_path) == [("share", "0.512 [0.400, 0.600]")]
+    assert claims.measured_values(study, tmp_path) == [("b", "4 [3, 5]")]
+    assert claims.measured_values(number, tmp_path) == [("share", "0.512 [0.400, 0.600]")]
     for changed, sentence in (
         (
             {**study, "settings": ["bb"]},
@@ -78,4 +78,4 @@ def test_numbers_are_read_from_results(tmp_path: Path) -> None:
         ),
     ):
         with pytest.raises(StageError, match=f"docs/claims.yaml {sentence}"):
-            claims.found({"id": "X1", **changed}, tmp_path)
+            claims.measured_values({"id": "X1", **changed}, tmp_path)

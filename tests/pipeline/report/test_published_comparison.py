@@ -32,7 +32,7 @@ def made(root: Path, name: str, **changed: dict | None) -> Entry:
     return Entry(name, {"arch": "lenet5", "data": {"set": "digits"}}, root)
 
 
-def values(networks: list[published_comparison.Network]) -> list[list]:
+def values(networks: list[published_comparison.Bubble]) -> list[list]:
     return [
         [found[key] for key in ("name", "set", "parameters", "macs", "y", "low", "high")]
         for found in networks
@@ -44,10 +44,10 @@ def test_each_measured_classifier_is_a_bubble_with_its_own_numbers(tmp_path: Pat
     forecaster = made(tmp_path, "tcn", check={"metric": METRIC | {"name": "mse"}})
     pending = [made(tmp_path, "a", train=None), made(tmp_path, "b", check=None)]
     entries = [made(tmp_path, "lenet5"), forecaster, *pending, made(tmp_path, "slow", speed=None)]
-    ours, slow = values(published_comparison.measured(entries))
+    ours, slow = values(published_comparison.accuracy_bubbles(entries))
     assert ours == [*OURS, 90, 85, 93] and slow[0] == "slow"
-    assert values(published_comparison.timed(entries)) == [[*OURS, 0.125, 0.125, 0.125]]
-    drawn = published_comparison.pictures(entries, tmp_path)
+    assert values(published_comparison.latency_bubbles(entries)) == [[*OURS, 0.125, 0.125, 0.125]]
+    drawn = published_comparison.draw_comparison(entries, tmp_path)
     assert {path.name for path in tmp_path.glob("*.png")} == {
         picture.file for picture in drawn.values()
     }
@@ -56,7 +56,7 @@ def test_each_measured_classifier_is_a_bubble_with_its_own_numbers(tmp_path: Pat
         "on the test split of digits" in drawn["accuracy"].alt
         and "lenet5 with 90 at 423 k" in drawn["accuracy"].alt
     )
-    assert list(published_comparison.pictures(entries[4:], tmp_path)) == [
+    assert list(published_comparison.draw_comparison(entries[4:], tmp_path)) == [
         "accuracy",
         "published",
         "depth",
@@ -66,8 +66,8 @@ def test_each_measured_classifier_is_a_bubble_with_its_own_numbers(tmp_path: Pat
 def test_no_picture_without_a_classifier(tmp_path: Path) -> None:
     """Oracle: an empty line and a line of nothing but pending entries have nothing to set beside the literature."""
     assert (
-        published_comparison.pictures([], tmp_path)
-        == published_comparison.pictures([made(tmp_path, "a", train=None)], tmp_path)
+        published_comparison.draw_comparison([], tmp_path)
+        == published_comparison.draw_comparison([made(tmp_path, "a", train=None)], tmp_path)
         == {}
     )
     assert not list(tmp_path.glob("*.png"))
@@ -75,7 +75,7 @@ def test_no_picture_without_a_classifier(tmp_path: Path) -> None:
 
 def test_depth_and_error_are_those_of_the_notes() -> None:
     """Oracle: the notes print 8, 19, 22 and 152 layers; 15.3 % is the winning entry of 2012, 3.57 % that of 2015."""
-    rows = {row[0]: row[1:4] for row in published_comparison.depth_rows()}
+    rows = {row[0]: row[1:4] for row in published_comparison.ilsvrc_rows()}
     assert rows["AlexNet"] == [2012, 8, 15.3] and rows["ResNet-152"] == [2015, 152, 3.57]
     assert [rows[name][1] for name in ("ZFNet", "VGG-19", "GoogLeNet", "NEC-UIUC")] == [
         8,
@@ -83,8 +83,8 @@ def test_depth_and_error_are_those_of_the_notes() -> None:
         22,
         "shallow",
     ]
-    assert [row[1] for row in published_comparison.depth_rows()] == sorted(
-        row[1] for row in published_comparison.depth_rows()
+    assert [row[1] for row in published_comparison.ilsvrc_rows()] == sorted(
+        row[1] for row in published_comparison.ilsvrc_rows()
     )
 
 

@@ -36,7 +36,7 @@ LIBRARY = {"src": "vega.js", "defer": None}
 
 
 def build(root: Path, line: tuple[str, ...] = tuple(RECIPES)) -> str:
-    return report.build(list(line), RECIPES, STUDIES, root)
+    return report.build_report(list(line), RECIPES, STUDIES, root)
 
 
 def page(root: Path, name: str = "index") -> str:
@@ -219,8 +219,10 @@ def test_pages_take_nothing_from_elsewhere_and_pictures_are_lazy_sized_and_descr
 
 def test_the_most_wrong_sample_comes_first_with_its_own_image(whole: Path) -> None:
     """Row 5 is wrong with .9, row 3 with .6; every pixel of image i has the value i."""
-    answers = Entry(CLASSIFIER, RECIPES[CLASSIFIER], whole).answers
-    assert error_analysis.most_wrong(answers["y"], answers["probabilities"]).tolist() == [5, 3]
+    answers = Entry(CLASSIFIER, RECIPES[CLASSIFIER], whole).predictions
+    assert error_analysis.most_confident_errors(
+        answers["y"], answers["probabilities"]
+    ).tolist() == [5, 3]
     for place, row in enumerate((5, 3)):
         with style.Image.open(
             whole / "out" / "report" / "img" / f"{CLASSIFIER}.wrong{place:02d}.png"
@@ -229,7 +231,7 @@ def test_the_most_wrong_sample_comes_first_with_its_own_image(whole: Path) -> No
 
 
 def test_confusion_counts_by_true_row_and_answered_column() -> None:
-    counts = error_analysis.confusion(np.array([0, 0, 1]), np.eye(3)[[0, 2, 1]])
+    counts = error_analysis.confusion_matrix(np.array([0, 0, 1]), np.eye(3)[[0, 2, 1]])
     assert counts.tolist() == [[1, 0, 1], [0, 1, 0], [0, 0, 0]]
     assert error_analysis.frequent_confusions(counts, ["a", "b", "c"]) == [("a", "c", 1)]
 
@@ -308,7 +310,7 @@ def test_forty_entries_and_as_many_classes(tmp_path: Path) -> None:
         CLASSIFIER,
         *[f"a-rather-long-architecture-name-{i:02d}-with-a-long-set" for i in range(39)],
     ]
-    report.build(names, {name: RECIPES[CLASSIFIER] for name in names}, {}, tmp_path)
+    report.build_report(names, {name: RECIPES[CLASSIFIER] for name in names}, {}, tmp_path)
     assert (
         page(tmp_path).count('<th scope="row"') == 40 + 2
     )  # and the two files of the one that was checked
@@ -329,4 +331,10 @@ def test_nodes_that_a_precision_merges_have_a_place_between() -> None:
         {"a": 1.0, "conv": 1.0, "relu": 1.0, "end": 1.0},
         {"a": 1.0, "conv_q": 1.0, "end": 1.0},
     ]
-    assert tradeoff_plots.places(graphs) == {"a": 0, "conv": 1, "relu": 2, "end": 3, "conv_q": 0.5}
+    assert tradeoff_plots.node_positions(graphs) == {
+        "a": 0,
+        "conv": 1,
+        "relu": 2,
+        "end": 3,
+        "conv_q": 0.5,
+    }

@@ -12,7 +12,7 @@ def test_numbers_are_scaled_to_three_digits() -> None:
         999_600: "1.00 M",
         134e6: "134 M",
     }
-    assert {number: tables.scaled(number) for number in numbers} == numbers
+    assert {number: tables.format_with_prefix(number) for number in numbers} == numbers
 
 
 def test_three_digits_and_all_before_the_point() -> None:
@@ -25,4 +25,4 @@ def test_three_digits_and_all_before_the_point() -> None:
         1.5e-7: "1.50e-07",
     }
     numbers |= {16: "16", 2_049_280: "2,049,280"}
-    assert {number: tables.three(number) for number in numbers} == numbers
+    assert {number: tables.format_number(number) for number in numbers} == numbers
