@@ -37,8 +37,8 @@ from convline.runtime.model import WINDOWS_PER_RUN, Forecaster, wrap
 from convline.runtime.session import open_session
 from convline.runtime.streaming import Stream
 from convline.timeseries.online import Follower
-from convline.timeseries.predict import Task, forecast_files
-from convline.timeseries.reading import Reading
+from convline.timeseries.predict import ForecastTask, forecast_files
+from convline.timeseries.read_options import ReadOptions
 
 import models
 from pipeline.check import roofline
@@ -108,13 +108,13 @@ def spent(call: Callable[[], object]) -> np.ndarray:
     return np.array([time.perf_counter(), time.process_time()]) - start
 
 
-def apart(how: Reading, file: Path, blocked: str = "") -> tuple[float, float]:
+def apart(how: ReadOptions, file: Path, blocked: str = "") -> tuple[float, float]:
     """Return the rows' seconds and the peak MB of a process of its own that reads a file, without a module."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(read_apart, (how, file, blocked))
 
 
-def read_apart(how: Reading, file: Path, blocked: str) -> tuple[float, float]:
+def read_apart(how: ReadOptions, file: Path, blocked: str) -> tuple[float, float]:
     if blocked:
         sys.modules[blocked] = None
     took = spent(lambda: how.read(file))[0]
@@ -127,7 +127,7 @@ def read_apart(how: Reading, file: Path, blocked: str) -> tuple[float, float]:
     return took, int(peak.split()[1]) / 1024
 
 
-def reading(how: Reading, files: dict[str, Path], rows: int) -> list[str]:
+def reading(how: ReadOptions, files: dict[str, Path], rows: int) -> list[str]:
     alone = {"CSV": pyarrow.csv.read_csv, "Parquet": pyarrow.parquet.read_table}
     lines = [
         "| reading and checking | pyarrow alone, rows/s | ours, rows/s | ratio | of CPU time | peak memory |"
@@ -151,12 +151,15 @@ def reading(how: Reading, files: dict[str, Path], rows: int) -> list[str]:
     return lines
 
 
-def windows(net: Forecaster, how: Reading, files: dict[str, Path], count: int) -> list[str]:
+def windows(net: Forecaster, how: ReadOptions, files: dict[str, Path], count: int) -> list[str]:
     """Return the table of forecasts/s: from a file to written rows, between two measurements of onnxruntime."""
     before, done = onnxruntime_alone(net.contract, count), {}
     for form, file in files.items():
         for suffix in (".csv", ".jsonl"):
-            task, found = Task(net, how, EVERY, EVERY, f"{file}{suffix}", lambda _: None), []
+            task, found = (
+                ForecastTask(net, how, EVERY, EVERY, f"{file}{suffix}", lambda _: None),
+                [],
+            )
             source = Source(str(file))
             took = spent(
                 lambda t=task, s=source, found=found: found.append(
@@ -200,7 +203,7 @@ def onnxruntime_alone(contract: Contract, count: int) -> np.ndarray:
     return np.max(found, axis=0)
 
 
-def streams(net: Forecaster, how: Reading) -> list[str]:
+def streams(net: Forecaster, how: ReadOptions) -> list[str]:
     """Return the table of the cost of a sample: from its cells to the rows that answer it, and in the network alone."""
     times = np.datetime_as_string(
         np.datetime64("2020-01-01", "s") + 3600 * np.arange(max(SEEN) + TAKEN)
@@ -210,7 +213,7 @@ def streams(net: Forecaster, how: Reading) -> list[str]:
     cost["window alone"] = each(lambda _: net.run(window), times)
     for name, stream in (("step", alone.fork()), ("window", None)):
         follower = Follower(
-            Task(net, how, EVERY, 1, say=lambda _: None), ["unique_id", "ds", "y"], stream
+            ForecastTask(net, how, EVERY, 1, say=lambda _: None), ["unique_id", "ds", "y"], stream
         )
         cost[name] = each(lambda time, f=follower: to_csv(f.rows(["a", time, "100.5"])), times)
     lines = [
@@ -244,7 +247,7 @@ def main(parts: tuple[str, ...], count: int, rows: int) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         nets = [model(folder, context) for context in CONTEXTS]
-        how = Reading(nets[0].name, nets[0].contract.document["input"])
+        how = ReadOptions(nets[0].name, nets[0].contract.document["input"])
         files = table(folder, count, rows) if {*parts} - {"streams"} else {}
         found = [reading(how, files, count * rows)] if "reading" in parts else []
         found += (

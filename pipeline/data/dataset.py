@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from convline.timeseries.calendar_features import features
+from convline.timeseries.calendar_features import encode_calendar
 
 from pipeline.core.files import read_json
 from pipeline.core.paths import OUT, RESULTS
@@ -60,7 +60,7 @@ class Data:
         rows = window_rows(self.y[split], context + horizon, stride)
         both = self.x[split][rows].astype(np.float32)  # (M, T + S, D)
         names = self.about["input"].get("calendar")
-        known = (features(self.times[split], names)[rows],) if names else ()
+        known = (encode_calendar(self.times[split], names)[rows],) if names else ()
         return both[:, :context], *known, both[:, context:, : self.targets]
 
     def served(self, split: str) -> np.ndarray:

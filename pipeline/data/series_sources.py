@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from convline.timeseries.number import number
-from convline.timeseries.series import Series, Step, open_file, read_csv, table_of
-from convline.timeseries.timestamps import coded_times, parse_times
+from convline.timeseries.raw_table import parse_number
+from convline.timeseries.series import Series, Step, build_table, open_file, read_csv
+from convline.timeseries.timestamps import parse_encoded_times, parse_times
 
 from pipeline.core.errors import StageError
 from pipeline.core.paths import located
@@ -113,13 +113,13 @@ def csv_table(spec: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     }
     if names["time"] is None:
         refuse_times_as_values(path, file, spec["columns"])
-    return table_of(file, columns=spec["columns"], **names, gaps=spec["gaps"]), names
+    return build_table(file, columns=spec["columns"], **names, gaps=spec["gaps"]), names
 
 
 def require_header(path: Path, header: list[str]) -> None:
     """Raise StageError where the first line holds values: its numbers would be taken for names, and be lost."""
     if all(
-        cell and (number(cell, ".") is not None or parse_times([cell])[1] is None)
+        cell and (parse_number(cell, ".") is not None or parse_times([cell])[1] is None)
         for cell in header
     ):
         got = ", ".join(header[:4])
@@ -144,7 +144,7 @@ def refuse_times_as_values(path: Path, file: Any, columns: list[str] | None) -> 
 
 def _are_dates(file: Any, name: str) -> bool:
     """Return whether every cell of a column is a date or time; whole numbers are where they are written as dates."""
-    times, trouble = coded_times(*file.coded(name))
+    times, trouble = parse_encoded_times(*file.coded(name))
     return trouble is None and times.dtype.kind == "M"
 
 

@@ -18,7 +18,7 @@ from convline.cli.main import main
 from convline.errors import InputError, ServeError
 from convline.model_file import document as contract
 from convline.runtime.model import Forecaster, load
-from convline.timeseries.calendar_features import features
+from convline.timeseries.calendar_features import encode_calendar
 from convline.timeseries.series import read_csv
 from shop import CALENDAR, CONTEXT, HORIZON, MEMBERS, NET, RECIPE, document, untrained
 
@@ -173,7 +173,7 @@ def test_targets_come_first_and_the_rest_is_read(of_shop: Resolve, shop_csv: Pat
     np.testing.assert_array_equal(
         history[-1], values[-HORIZON - CONTEXT : -HORIZON].astype(np.float32)
     )
-    expected = features(table.series[0].times[-HORIZON - CONTEXT :], CALENDAR["calendar"])
+    expected = encode_calendar(table.series[0].times[-HORIZON - CONTEXT :], CALENDAR["calendar"])
     np.testing.assert_array_equal(calendar[-1], expected)
 
 
@@ -191,13 +191,13 @@ def test_calendar_by_hand() -> None:
         "month": [1 / 12, 0, 11 / 12, 6 / 12],
         "yearday": [(59 + 6.5 / 24) / 366, 0, (364 + 23 / 24) / 365, 181.5 / 365],
     }
-    got = features(times, list(places))
+    got = encode_calendar(times, list(places))
     angles = 2 * np.pi * np.array([*places.values()]).T
     np.testing.assert_allclose(got, np.concatenate([np.sin(angles), np.cos(angles)], 1), atol=2e-6)
     with pytest.raises(
         ValueError, match="expected dates or times for the calendar, got whole numbers"
     ):
-        features(np.arange(3), ["hour"])
+        encode_calendar(np.arange(3), ["hour"])
 
 
 SETS = {"waves": {"source": "waves"}}
@@ -331,7 +331,9 @@ def test_beyond_the_horizon_the_calendar_goes_on(
     assert isinstance(model, Forecaster)
     table = read_csv(shop_csv, columns=model.columns, time="day")
     days = table.series[0].times[-CONTEXT:].astype("datetime64[D]")
-    known = features((days[0] + np.arange(CONTEXT + 6)).astype("datetime64[s]"), ["weekday"])[None]
+    known = encode_calendar(
+        (days[0] + np.arange(CONTEXT + 6)).astype("datetime64[s]"), ["weekday"]
+    )[None]
     history = torch.from_numpy(table.series[0].values[None, -CONTEXT:].astype(np.float32))
     with torch.no_grad():
         first = net(history, torch.from_numpy(known[:, : CONTEXT + 3]))[0]

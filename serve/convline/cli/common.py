@@ -29,7 +29,6 @@ from convline.model_file.registry import complete
 if TYPE_CHECKING:
     from convline.model_file.document import Contract
     from convline.runtime.model import Classifier, Forecaster
-    from convline.timeseries.reading import Reading
 
 SILENT, TARGET = (
     "convline.quiet",
@@ -143,7 +142,7 @@ def reading_of(
 ) -> "Reading | None":  # fmt: skip
     """Return the rule by which a forecaster's files are read; None for a classifier, which has none of the options."""
     from convline.runtime.model import Forecaster
-    from convline.timeseries.reading import Reading
+    from convline.timeseries.read_options import ReadOptions
 
     if not isinstance(model, Forecaster):
         if {target, time_, id_, gaps, delimiter, decimal} - {None, "auto"}:
@@ -155,7 +154,7 @@ def reading_of(
     names = target.split(",") if target else None
     if names and len(names) != len(model.columns):
         raise click.BadParameter(f"expected {len(model.columns)} names", param_hint="--target")
-    return Reading(
+    return ReadOptions(
         model.name, model.contract.document["input"], names, time_, id_, gaps, delimiter, decimal
     )
 

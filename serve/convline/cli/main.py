@@ -44,7 +44,6 @@ from convline.cli.model import bench, check, evaluate, explain, info, list_model
 
 if TYPE_CHECKING:
     from convline.jobs.run import Summary
-    from convline.timeseries.predict import Task
 
 
 @click.group(
@@ -246,12 +245,12 @@ def series(
         raise click.BadParameter("expected a name ending in .svg", param_hint="--plot")
     if plot is not None:
         check_plot(plot, [model, *files])
-    from convline.timeseries.predict import Task
+    from convline.timeseries.predict import ForecastTask
 
     forecaster = open_model(model, device, "forecasting", variant, sha256, threads=1)
     reading = reading_of(forecaster, **columns)
     assert reading is not None
-    task = Task(
+    task = ForecastTask(
         forecaster,
         reading,
         horizon or forecaster.horizon,

@@ -30,7 +30,7 @@ from convline.runtime.host import processor, usable_cores
 from convline.runtime.model import Classifier, Forecaster, wrap
 from convline.runtime.session import open_session
 from convline.timeseries import predict
-from convline.timeseries.reading import Reading
+from convline.timeseries.read_options import ReadOptions
 from convline.timeseries.series import Step, future_times
 from convline.timeseries.timestamps import format_times
 
@@ -84,7 +84,7 @@ def measure(
     device: str,
     seconds: float,
     say: Say,
-    rule: Reading | None = None,
+    rule: ReadOptions | None = None,
 ) -> dict[str, Any]:
     """Return the samples/s of each part, of the ideal and of the measured whole; `say` is told what is being done.
 
@@ -137,9 +137,9 @@ def _image_work(model: Classifier, paths: Sequence[str], folder: Path) -> Work:
 
 
 def _series_work(
-    model: Forecaster, paths: Sequence[str], folder: Path, rule: Reading | None = None
+    model: Forecaster, paths: Sequence[str], folder: Path, rule: ReadOptions | None = None
 ) -> Work:
-    how = rule or Reading(model.name, model.contract.document["input"])
+    how = rule or ReadOptions(model.name, model.contract.document["input"])
     given = (source.path for source in SeriesSources(paths, sys.stdin.buffer))
 
     def read(file: str) -> list[Array]:
@@ -150,7 +150,7 @@ def _series_work(
         ]
 
     def serve(files: Iterator[str], target: str) -> Served:
-        task = predict.Task(model, how, model.horizon, target=target, say=lambda _: None)
+        task = predict.ForecastTask(model, how, model.horizon, target=target, say=lambda _: None)
         done = predict.forecast_files(task, map(Source, files), sys.stdout.buffer)
         failed = done.mark.failed  # one row each
         return Served(

@@ -22,9 +22,9 @@ from convline.report.interval import wilson
 from convline.report.text_table import printable, render
 from convline.runtime.host import usable_cores
 from convline.runtime.model import Classifier, Forecaster
-from convline.timeseries.backtest import Origin, rolling
-from convline.timeseries.csv_reader import kind_of
-from convline.timeseries.reading import Reading
+from convline.timeseries.backtest import Forecast, backtest_batches
+from convline.timeseries.csv_reader import describe_non_utf8
+from convline.timeseries.read_options import ReadOptions
 
 Array = npt.NDArray[np.float64]
 Report = dict[str, Any]
@@ -36,7 +36,7 @@ def run(
     model: Classifier | Forecaster,
     path: str | None,
     labels: str | None,
-    reading: Reading | None = None,
+    reading: ReadOptions | None = None,
 ) -> Report:
     """Return the figures of a folder of class folders or of a CSV of series, `path`, or of a CSV of labels."""
     where = str(path or labels)
@@ -81,7 +81,7 @@ def of_labels(file: str) -> list[tuple[Source, str]]:
         )
     except UnicodeDecodeError as error:
         raise InputError(
-            file, f"expected UTF-8 text, got {kind_of(bytes(error.object), error)}"
+            file, f"expected UTF-8 text, got {describe_non_utf8(bytes(error.object), error)}"
         ) from error
     except (OSError, ValueError, csv.Error) as error:
         raise InputError(file, f"expected a CSV of paths and labels, got none ({error})") from error
@@ -183,14 +183,14 @@ def _classes(labels: list[str], pairs: Counter[tuple[str, str]]) -> list[dict[st
     ]
 
 
-def series(model: Forecaster, file: str, reading: Reading | None = None) -> Report:
+def series(model: Forecaster, file: str, reading: ReadOptions | None = None) -> Report:
     """Return the errors of forecasts from rolling origins over each series of a file, beside those of the last value.
 
     Each forecast begins where the one before it ends, and the last ends with the series.
     """
-    table = (reading or Reading(model.name, model.contract.document["input"])).read(file)
+    table = (reading or ReadOptions(model.name, model.contract.document["input"])).read(file)
     unread, parts = [], []
-    for batch in rolling(model, table, model.horizon, model.horizon, held=model.horizon):
+    for batch in backtest_batches(model, table, model.horizon, model.horizon, held=model.horizon):
         unread += [
             {"path": one.series.id, "error": _trouble(model, one)} for one in batch if one.error
         ]
@@ -214,7 +214,7 @@ def series(model: Forecaster, file: str, reading: Reading | None = None) -> Repo
     return report | {"columns": columns, "unread": unread}
 
 
-def _trouble(model: Forecaster, origin: Origin) -> str:
+def _trouble(model: Forecaster, origin: Forecast) -> str:
     """Return why an origin is not evaluated; it needs the truth after it as well as the history before."""
     rows = len(origin.series.values)
     short = rows < model.context + model.horizon
@@ -225,7 +225,7 @@ def _trouble(model: Forecaster, origin: Origin) -> str:
     )
 
 
-def _errors(model: Forecaster, origins: list[Origin]) -> dict[str, Any]:
+def _errors(model: Forecaster, origins: list[Forecast]) -> dict[str, Any]:
     """Return sums over windows and steps, each (D,): squared and absolute errors, the last value's, values inside."""
     ahead = [(one.series.values, one.cutoff, one.cutoff + 1 + model.horizon) for one in origins]
     own = len(model.targets)

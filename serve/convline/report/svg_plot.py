@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from convline.jobs.target import write_whole
 from convline.runtime.model import Forecaster
-from convline.timeseries.backtest import Origin
+from convline.timeseries.backtest import Forecast
 from convline.timeseries.predict import intervals
 from convline.timeseries.series import Series
 from convline.timeseries.timestamps import format_times
@@ -47,7 +47,7 @@ class Picture:
         self.model = model
         self.horizon, self.every = horizon, every
         self.seen = 0
-        self.origins: list[Origin] = []
+        self.origins: list[Forecast] = []
 
     def wants(self, series: Series, cutoff: int) -> bool:
         """Whether this is the forecast of the series that is drawn."""
@@ -55,7 +55,7 @@ class Picture:
         known = last - -(-self.horizon // self.every) * self.every if self.every else last
         return cutoff == (known if known >= self.model.context - 1 else last)
 
-    def add(self, origin: Origin) -> None:
+    def add(self, origin: Forecast) -> None:
         """Keep a forecast, of the first SHOWN series that have one."""
         if not origin.error:
             self.seen += 1
@@ -117,7 +117,7 @@ class Picture:
             "#" + "".join(f"{round(255 - shade * (255 - c)):02x}" for c in rgb) for shade in shades
         ]
 
-    def _panel(self, origin: Origin, column: int) -> list[str]:
+    def _panel(self, origin: Forecast, column: int) -> list[str]:
         ahead, trained = len(origin.forecast), min(len(origin.forecast), self.model.horizon)
         end, values = origin.cutoff + 1, origin.series.values[:, column]
         rows = min(end, max(self.model.context, 2 * ahead))
@@ -176,7 +176,7 @@ def _value_axis(low: float, high: float, y: Scale) -> list[str]:
     return parts
 
 
-def _time_axis(origin: Origin, rows: int, x: Scale) -> list[str]:
+def _time_axis(origin: Forecast, rows: int, x: Scale) -> list[str]:
     """Return the line of time with as many labels as fit, the first and the last time among them."""
     series, count = origin.series, rows + len(origin.times)
     times = np.concatenate(

@@ -21,9 +21,9 @@ from convline.model_file.schema import MAX_STEPS
 from convline.runtime.host import usable_cores
 from convline.runtime.session import describe_device, open_session
 from convline.runtime.tensors import Array, Opened, Tensors
-from convline.timeseries.calendar_features import features
-from convline.timeseries.frame import is_frame
-from convline.timeseries.reading import Columns, Reading
+from convline.timeseries.calendar_features import encode_calendar
+from convline.timeseries.dataframe_reader import is_dataframe
+from convline.timeseries.read_options import ColumnOptions, ReadOptions
 from convline.timeseries.series import Frame, Series, Step, Table
 from convline.timeseries.timestamps import Times
 
@@ -122,7 +122,7 @@ class Forecaster(Opened):
 
     @property
     def calendar(self) -> list[str]:
-        """What it knows of each row's time, F = 2 of these: `convline.timeseries.calendar_features.features`."""
+        """What it knows of each row's time, F = 2 of these: `convline.timeseries.calendar_features.encode_calendar`."""
         return list(self.contract.document["input"].get("calendar", []))
 
     @property
@@ -135,28 +135,28 @@ class Forecaster(Opened):
         return list(self.contract.document["forecast"]["quantiles"])
 
     def predict(
-        self, given: Given, horizon: int | None = None, **columns: Unpack[Columns]
+        self, given: Given, horizon: int | None = None, **columns: Unpack[ColumnOptions]
     ) -> Floats:
         """Return the forecast (N, horizon, D') in the units given; beyond the trained horizon it is fed back."""
         return self._forecast(given, horizon, columns)[0]
 
     def predict_quantiles(
-        self, given: Given, horizon: int | None = None, **columns: Unpack[Columns]
+        self, given: Given, horizon: int | None = None, **columns: Unpack[ColumnOptions]
     ) -> Floats:
         """Return the quantiles (N, horizon, D', Q), nan beyond the trained horizon: none were trained there."""
         return self._forecast(given, horizon, columns)[1]
 
     def predict_table(
-        self, given: Given, horizon: int | None = None, **columns: Unpack[Columns]
+        self, given: Given, horizon: int | None = None, **columns: Unpack[ColumnOptions]
     ) -> list[Row]:
         """Return the rows of `infer series`: unique_id, ds, yhat, yhat-lo-80, yhat-hi-80, ..., status, error.
 
         A series that cannot be forecast is one row with status "error". For a DataFrame:
         pandas.DataFrame(model.predict_table("history.csv")).
         """
-        from convline.timeseries.predict import rows_of  # which imports this module
+        from convline.timeseries.predict import table_rows  # which imports this module
 
-        return rows_of(self, self._table(given, columns), self._steps(horizon))
+        return table_rows(self, self._table(given, columns), self._steps(horizon))
 
     def run(
         self,
@@ -170,7 +170,9 @@ class Forecaster(Opened):
         Beyond the trained horizon the forecast is fed back as if it had been observed; a model that reads columns that
         it does not forecast refuses. Quantiles are nan there: they would ignore the forecast's own error.
         """
-        known = features(times, self.calendar) if self.calendar and times is not None else None
+        known = (
+            encode_calendar(times, self.calendar) if self.calendar and times is not None else None
+        )
         return self.answers(values, known, horizon)
 
     def answers(
@@ -266,7 +268,7 @@ class Forecaster(Opened):
         return steps
 
     def _forecast(
-        self, given: Given, horizon: int | None, columns: Columns
+        self, given: Given, horizon: int | None, columns: ColumnOptions
     ) -> tuple[Floats, Floats]:
         windows, times = zip(
             *self._windows(self._table(given, columns), self._steps(horizon)), strict=True
@@ -292,15 +294,15 @@ class Forecaster(Opened):
                 else None,
             )
 
-    def _table(self, given: Given, columns: Columns) -> Table:
+    def _table(self, given: Given, columns: ColumnOptions) -> Table:
         """Return what a caller gives as series; rows of arrays are counted, their series named by their place."""
-        if isinstance(given, str | Path) or hasattr(given, "read") or is_frame(given):
+        if isinstance(given, str | Path) or hasattr(given, "read") or is_dataframe(given):
             target = columns.get("target")
             names = [target] if isinstance(target, str) else None if target is None else [*target]
             if names is not None and len(names) != len(self.columns):
                 raise ValueError(f"target: expected {len(self.columns)} names, got {names!r}")
             more: dict[str, Any] = {**columns, "target": names}
-            return Reading(self.name, self.contract.document["input"], **more).read(given)
+            return ReadOptions(self.name, self.contract.document["input"], **more).read(given)
         if columns:
             raise ValueError(
                 f"{next(iter(columns))}: expected with a file or DataFrame, got {type(given).__name__}"

@@ -17,7 +17,7 @@ NO_TIMES = "expected times ahead below 2^63 and before the year 10000, got a las
 VALUES_PER_RUN = 2**18  # of answers held at once, whatever the horizon
 
 
-class Origin(NamedTuple):  # of which a file has hundreds of thousands
+class Forecast(NamedTuple):  # of which a file has hundreds of thousands
     """One forecast: what the model says after row `cutoff` of a series, of which it saw nothing later.
 
     forecast (S, D), quantiles (S, D, Q) with nan beyond the trained horizon. `error` is "" or one sentence why the
@@ -46,15 +46,15 @@ class Origin(NamedTuple):  # of which a file has hundreds of thousands
 Start = tuple[Series, int]  # a series, and the last of its rows that is known
 
 
-def rolling(
+def backtest_batches(
     model: Forecaster, table: Table, horizon: int, every: int | None = None, held: int = 0
-) -> Iterator[list[Origin]]:
+) -> Iterator[list[Forecast]]:
     """Yield batches of origins, series after series in rising order of time; memory does not grow with their number."""
-    for batch in starts(model, table, horizon, every, held):
-        yield answer(model, table.step, batch, horizon)
+    for batch in cutoff_batches(model, table, horizon, every, held):
+        yield forecast_batch(model, table.step, batch, horizon)
 
 
-def starts(
+def cutoff_batches(
     model: Forecaster, table: Table, horizon: int, every: int | None = None, held: int = 0
 ) -> Iterator[list[Start]]:
     """Yield batches of where forecasts start.
@@ -83,7 +83,9 @@ def _cutoffs(model: Forecaster, series: Series, every: int | None, held: int) ->
     return found or range(last, last + 1)
 
 
-def answer(model: Forecaster, step: Step, batch: list[Start], horizon: int) -> list[Origin]:
+def forecast_batch(
+    model: Forecaster, step: Step, batch: list[Start], horizon: int
+) -> list[Forecast]:
     """Return the origins in order; those that cannot be forecast do not enter the run."""
     windows, times, asked = [], [], []
     errors: dict[int, str] = {}
@@ -126,7 +128,7 @@ def answer(model: Forecaster, step: Step, batch: list[Start], horizon: int) -> l
         error_text = errors.get(
             place, "" if finite else "the model answered values that are not finite"
         )
-        origins.append(Origin(series, step, cutoff, forecast, quantiles, error_text, outside))
+        origins.append(Forecast(series, step, cutoff, forecast, quantiles, error_text, outside))
     return origins
 
 

@@ -10,7 +10,7 @@ from convline.timeseries.timestamps import Times
 FEATURES = ("minute", "hour", "weekday", "day", "month", "yearday")
 
 
-def features(times: Times, names: Sequence[str]) -> npt.NDArray[np.float32]:
+def encode_calendar(times: Times, names: Sequence[str]) -> npt.NDArray[np.float32]:
     """Return float32 (..., 2 len(names)): sine and cosine of where each time (...) stands in its hour, day, week, ...
 
     minute: in the hour. hour: in the day. weekday: in the week, whole days from Monday. day: in the month. month: in

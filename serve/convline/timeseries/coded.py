@@ -11,7 +11,7 @@ Coded = tuple[
 ]  # whole numbers (rows,), words in order of first appearance, all different
 
 
-def encode(cells: Sequence[str]) -> Coded:
+def encode_words(cells: Sequence[str]) -> Coded:
     """Return the codes of cells and the words in order of first appearance."""
     index: dict[str, int] = {}
     codes = np.fromiter(
@@ -20,7 +20,7 @@ def encode(cells: Sequence[str]) -> Coded:
     return codes, [*index]
 
 
-def first_seen(codes: npt.NDArray[Any], words: Iterable[str]) -> Coded:
+def order_by_appearance(codes: npt.NDArray[Any], words: Iterable[str]) -> Coded:
     """Return a column whose words come in any order, stand there twice or are unused, as `encode` gives it."""
     named = [*words]
     starts = np.concatenate([[0], np.flatnonzero(codes[1:] != codes[:-1]) + 1])[
@@ -29,7 +29,7 @@ def first_seen(codes: npt.NDArray[Any], words: Iterable[str]) -> Coded:
     first = np.full(len(named), len(codes))
     first[codes[starts[::-1]]] = starts[::-1]  # of equal places the last that is written stays
     order = np.argsort(first, kind="stable")[: np.count_nonzero(first < len(codes))]
-    ranks, there = encode([named[place] for place in order.tolist()])
+    ranks, there = encode_words([named[place] for place in order.tolist()])
     rank = np.zeros(len(named), np.int64)
     rank[order] = ranks
     return codes if np.array_equal(rank, np.arange(len(there))) else rank[codes], there

@@ -25,10 +25,11 @@ import numpy as np
 import numpy.typing as npt
 
 from convline.errors import InputError
-from convline.timeseries import arrow_table
-from convline.timeseries.coded import Coded, encode
-from convline.timeseries.number import GROUPED, number
-from convline.timeseries.timestamps import Times, coded_times, offset_of
+from convline.timeseries import csv_pyarrow
+from convline.timeseries.coded import Coded
+from convline.timeseries.number import GROUPED
+from convline.timeseries.raw_table import encode_words, parse_number
+from convline.timeseries.timestamps import Times, common_offset, parse_encoded_times
 
 DELIMITERS = {",": ",", ";": ";", "tab": "\t", "|": "|"}  # what a user types -> the character
 SNIFFED_ROWS = 20
@@ -84,20 +85,24 @@ class CsvFile:
     def coded(self, name: str) -> Coded:
         """Return (codes int64 (rows,), the different cells in order of first appearance)."""
         found = self.fast.get(name)
-        return found if isinstance(found, tuple) else encode(self._cells(name))
+        return found if isinstance(found, tuple) else encode_words(self._cells(name))
 
     def times(self, name: str) -> Times:
         """Return datetime64[s] or int64 (rows,)."""
         if isinstance(found := self.fast.get(name), np.ndarray) and found.dtype.kind == "M":
             return found
-        times, trouble = coded_times(*self.coded(name))
+        times, trouble = parse_encoded_times(*self.coded(name))
         if trouble:
             raise InputError(self.where, f"{self.place(trouble[0])}, column {name!r}: {trouble[1]}")
         return times
 
     def offset(self, name: str) -> str:
-        """Return the offset that a column of times is written with, as `convline.timeseries.timestamps.offset_of` says."""
-        return "" if isinstance(self.fast.get(name), np.ndarray) else offset_of(self.coded(name)[1])
+        """Return the offset that a column of times is written with, as `convline.timeseries.timestamps.common_offset` says."""
+        return (
+            ""
+            if isinstance(self.fast.get(name), np.ndarray)
+            else common_offset(self.coded(name)[1])
+        )
 
     def numbers(self, names: Sequence[str]) -> npt.NDArray[np.float64]:
         """Return (rows, D), nan where a cell is missing."""
@@ -110,7 +115,7 @@ class CsvFile:
         decimal, columns = self._decimal, []
         for name in names:
             cells = self._cells(name)
-            found = [number(cell, decimal) for cell in cells]
+            found = [parse_number(cell, decimal) for cell in cells]
             if None in found:
                 row = found.index(None)
                 raise InputError(
@@ -127,7 +132,7 @@ class CsvFile:
         """Return those of the names whose cells hold at least one number and no text."""
         decimal, found = self._decimal, []
         for name in names:
-            cells = [number(cell, decimal) for cell in self._cells(name)]
+            cells = [parse_number(cell, decimal) for cell in self._cells(name)]
             if None not in cells and not all(
                 cell is not None and math.isnan(cell) for cell in cells
             ):
@@ -185,7 +190,7 @@ class CsvFile:
 
 
 def _is_number(cell: str) -> bool:
-    return number(cell, ".") is not None or number(cell, ",") is not None
+    return parse_number(cell, ".") is not None or parse_number(cell, ",") is not None
 
 
 def open_csv(
@@ -218,7 +223,7 @@ def open_csv(
         delimiter=delimiter,
         decimal=decimal,
         notes=[f"delimiter {delimiter!r}"] if sniffed and delimiter != "," else [],
-        fast=arrow_table.columns(data, end, header, first, delimiter, decimal, keys),
+        fast=csv_pyarrow.columns(data, end, header, first, delimiter, decimal, keys),
         keys=frozenset(keys),
     )
     if not file.fast:
@@ -239,7 +244,9 @@ def _read(source: str | Path | IO[str] | IO[bytes]) -> tuple[str, bytes]:
     except FileNotFoundError as error:
         raise InputError(where, "no such file") from error
     except UnicodeDecodeError as error:
-        raise InputError(where, f"expected UTF-8 text, got {kind_of(data, error)}") from error
+        raise InputError(
+            where, f"expected UTF-8 text, got {describe_non_utf8(data, error)}"
+        ) from error
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise InputError(where, f"the file cannot be read: {reason}") from error
@@ -248,7 +255,7 @@ def _read(source: str | Path | IO[str] | IO[bytes]) -> tuple[str, bytes]:
     return where, data.replace(b"\r\n", b"\n").replace(b"\r", b"\n") if b"\r" in data else data
 
 
-def kind_of(data: bytes, error: UnicodeDecodeError) -> str:
+def describe_non_utf8(data: bytes, error: UnicodeDecodeError) -> str:
     """Return what bytes that are not UTF-8 seem to be, and the cure."""
     for beginning, kind in BEGINNINGS.items():
         if data.startswith(beginning):

@@ -8,7 +8,7 @@ NAN = frozenset({"", "na", "n/a", "nan", "null", "none"})  # compared in lower c
 GROUPED = re.compile(r"[+-]?[1-9]\d{0,2}(\.\d{3})+(,\d*)?")  # 1.234.567,8: points between thousands
 
 
-def number(cell: str, decimal: str) -> float | None:
+def parse_number(cell: str, decimal: str) -> float | None:
     """Return the number of a cell, nan for a missing one, None for text; 1_000 and inf are text.
 
     decimal: "." or ",", beside which points between thousands are left out.

@@ -18,20 +18,21 @@ import numpy.typing as npt
 from convline.errors import InputError
 from convline.jobs.writers import Block, block_of
 from convline.runtime.streaming import Stream
-from convline.timeseries.backtest import NO_TIMES, Origin, answer
+from convline.timeseries.backtest import NO_TIMES, Forecast, forecast_batch
 from convline.timeseries.csv_reader import DELIMITERS, SEP, sniff
-from convline.timeseries.number import GROUPED, number
-from convline.timeseries.predict import Task
-from convline.timeseries.reading import as_dates
+from convline.timeseries.number import GROUPED
+from convline.timeseries.predict import ForecastTask
+from convline.timeseries.raw_table import parse_number
+from convline.timeseries.read_options import as_dates
 from convline.timeseries.series import AS_NUMBERS, MAX_FILL, Series, check_names, future_times
 from convline.timeseries.timestamps import (
     Step,
     Times,
     are_months_apart,
+    common_offset,
     format_times,
     has_times_after,
     month_day,
-    offset_of,
     parse_times,
     positions,
 )
@@ -43,7 +44,7 @@ WHERE = "-"  # stdin, in messages
 Rows = npt.NDArray[np.float64]
 
 
-def follow(task: Task, stdin: IO[bytes]) -> Iterator[Block]:
+def follow(task: ForecastTask, stdin: IO[bytes]) -> Iterator[Block]:
     """Yield the rows of each sample once its line is there; InputError where the header is not what the model reads."""
     model, reading, stream = task.model, task.reading, None
     if model.contract.streams and task.horizon <= model.horizon:
@@ -102,7 +103,7 @@ class Track:
 class Follower:
     """Follower(task, header, stream).rows(cells)   # of each line behind the header"""
 
-    task: Task
+    task: ForecastTask
     header: list[str]
     stream: Stream | None
     delimiter: str = ","
@@ -135,7 +136,10 @@ class Follower:
     def _answer(self, name: str, found: dict[str, str]) -> Block:
         row = np.array([[self._value(column, found[column]) for column in self.columns]])
         track = self.tracks.get(name) or self._start(name)
-        time, offset = self._time(track, found), offset_of([found[self.time]]) if self.time else ""
+        time, offset = (
+            self._time(track, found),
+            common_offset([found[self.time]]) if self.time else "",
+        )
         if self.time and (reason := self.task.reading.other_clock(offset)):
             raise InputError(WHERE, f"column {self.time!r}: {reason}; it is passed over")
         cell = found[self.time] if self.time else ""
@@ -160,13 +164,13 @@ class Follower:
             return block_of([row_of | {"cutoff": format_times(time, offset=offset)[0]}])
         return self.task.block([origin], "ok" if settled else "unsettled")
 
-    def _push(self, track: Track, time: Times, row: Rows, offset: str) -> tuple[Origin, bool]:
+    def _push(self, track: Track, time: Times, row: Rows, offset: str) -> tuple[Forecast, bool]:
         """Return the forecast after one more row, and whether it rests on all that a full window tells."""
         model, horizon = self.task.model, self.task.horizon
         track.add(time, row, model.context, offset)
         last = len(track.series.times) - 1
         if track.stream is None:
-            [origin] = answer(model, self.step, [(track.series, last)], horizon)
+            [origin] = forecast_batch(model, self.step, [(track.series, last)], horizon)
             return origin, last + 1 == model.context
         forecast, quantiles, settled = track.stream.push(row[0])
         finite = np.isfinite(forecast).all() and np.isfinite(quantiles).all()
@@ -174,7 +178,7 @@ class Follower:
         if not has_times_after(time[0], self.step, horizon):
             trouble = NO_TIMES
         outside = bool(model.outside(track.series.values[None])[0])
-        return Origin(
+        return Forecast(
             track.series, self.step, last, forecast[:horizon], quantiles[:horizon], trouble, outside
         ), settled
 
@@ -193,7 +197,7 @@ class Follower:
         return self.tracks[name]
 
     def _are_numbered(self, track: Track, number: int) -> bool:
-        """Note the number behind a gap; True where it seems to be a date, as `convline.timeseries.timestamps.period_ends` says of files.
+        """Note the number behind a gap; True where it seems to be a date, as `convline.timeseries.timestamps.find_period_jump` says of files.
 
         Of a stream the last gaps alone are known: two to the same last two or three digits, three to the same last one.
         """
@@ -212,7 +216,7 @@ class Follower:
         if decimal == "auto" and self.delimiter == ";" and GROUPED.fullmatch(cell):
             what = f"expected an unmistakable decimal sign, got {cell!r}; say --decimal . or --decimal ,"
             raise InputError(WHERE, f"column {column!r}: {what}")
-        value = number(cell, "," if decimal == "," else ".")
+        value = parse_number(cell, "," if decimal == "," else ".")
         if value is None or not abs(value) <= LARGEST:
             hint = "; say --decimal ," if decimal == "auto" and "," in cell else ""
             got = (

@@ -17,9 +17,10 @@ import numpy as np
 import numpy.typing as npt
 
 from convline.errors import InputError, ServeError
-from convline.timeseries.arrow_table import plain
-from convline.timeseries.coded import Coded, first_seen, text_of
-from convline.timeseries.timestamps import Times, coded_times, offset_of, whole_times
+from convline.timeseries.coded import Coded, text_of
+from convline.timeseries.csv_pyarrow import plain
+from convline.timeseries.raw_table import order_by_appearance
+from convline.timeseries.timestamps import Times, common_offset, integer_times, parse_encoded_times
 
 MAX_BYTES = (
     2**31
@@ -57,7 +58,7 @@ class ParquetFile:
             column = coded.unify_dictionaries()
             words = [*map(text_of, column.chunk(0).dictionary.to_pylist()), ""]
             codes = pyarrow.chunked_array([chunk.indices.cast("int64") for chunk in column.chunks])
-            return first_seen(plain(codes, np.int64, len(words) - 1), words)
+            return order_by_appearance(plain(codes, np.int64, len(words) - 1), words)
 
     def times(self, name: str) -> Times:
         """Return datetime64[s] or int64 (rows,)."""
@@ -69,9 +70,9 @@ class ParquetFile:
             raise self._error(missing, name, "expected a time, got a missing value")
         if types.is_integer(column.type):
             with _pyarrow_errors(self.where):
-                return whole_times(plain(column.cast("int64"), np.int64))
+                return integer_times(plain(column.cast("int64"), np.int64))
         if not (types.is_timestamp(column.type) or types.is_date(column.type)):
-            times, trouble = coded_times(*self.coded(name))
+            times, trouble = parse_encoded_times(*self.coded(name))
             if trouble:
                 raise self._error(trouble[0], name, trouble[1])
             return times
@@ -93,7 +94,9 @@ class ParquetFile:
         if types.is_timestamp(kind):
             return "Z" if kind.tz else ""
         return (
-            "" if types.is_integer(kind) or types.is_date(kind) else offset_of(self.coded(name)[1])
+            ""
+            if types.is_integer(kind) or types.is_date(kind)
+            else common_offset(self.coded(name)[1])
         )
 
     def numbers(self, names: Sequence[str]) -> npt.NDArray[np.float64]:

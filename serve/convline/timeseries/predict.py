@@ -36,8 +36,14 @@ from convline.jobs.writers import (
 from convline.report.text_table import printable
 from convline.runtime.host import usable_cores
 from convline.runtime.model import Forecaster
-from convline.timeseries.backtest import Origin, Start, answer, starts, windows_per_run
-from convline.timeseries.reading import Reading
+from convline.timeseries.backtest import (
+    Forecast,
+    Start,
+    cutoff_batches,
+    forecast_batch,
+    windows_per_run,
+)
+from convline.timeseries.read_options import ReadOptions
 from convline.timeseries.series import Series, Table
 from convline.timeseries.timestamps import Step, Times, format_times
 
@@ -45,7 +51,7 @@ Axis = npt.NDArray[np.bytes_]  # times as text
 NONE = np.array([b""])
 
 
-def columns_of(model: Forecaster, cutoff: bool = False) -> Columns:
+def table_columns(model: Forecaster, cutoff: bool = False) -> Columns:
     """Return the table's columns: unique_id, ds, (cutoff,) yhat, yhat-lo-80, yhat-hi-80, ..., status, error.
 
     With several columns `yhat` is `yhat-<column>`. The quantiles q and 1-q are the ends of the 100 (1-2q) % interval;
@@ -92,11 +98,11 @@ class Group(NamedTuple):
 
 
 @dataclass
-class Task:
+class ForecastTask:
     """What a model is asked of files, and where its answers go."""
 
     model: Forecaster
-    reading: Reading
+    reading: ReadOptions
     horizon: int
     every: int | None = None
     target: str = "-"
@@ -104,7 +110,7 @@ class Task:
     draws: Callable[[Series, int], bool] = lambda series, cutoff: (
         False
     )  # whether `draw` wants to see it
-    draw: Callable[[Origin], None] = print
+    draw: Callable[[Forecast], None] = print
     form: str | None = None  # of the table; None: by the suffix of target
     names: dict[str, str] = field(
         default_factory=dict
@@ -114,7 +120,7 @@ class Task:
 
     @cached_property
     def columns(self) -> Columns:
-        return columns_of(self.model, self.every is not None)
+        return table_columns(self.model, self.every is not None)
 
     @cached_property
     def encode(self) -> Encode:
@@ -149,21 +155,23 @@ class Task:
                 [f"{table.filled} values made by interpolation"] if table.filled else []
             ):
                 self.say(f"{name}: {note}")
-            for batch in starts(self.model, table, self.horizon, self.every):
+            for batch in cutoff_batches(self.model, table, self.horizon, self.every):
                 yield Group(seen, table.step, batch, name, "")
 
     def passed(self, groups: Iterator[Group]) -> Iterator[bytes]:
         """Yield the hash of each group that an interrupted run has written; what is drawn of it is forecast again."""
         for group in groups:
             wanted = [start for start in group.starts if self.draws(*start)]
-            for origin in answer(self.model, group.step, wanted, self.horizon) if wanted else ():
+            for origin in (
+                forecast_batch(self.model, group.step, wanted, self.horizon) if wanted else ()
+            ):
                 self.draw(origin)
             yield group.seen
 
-    def work(self, group: Group) -> tuple[Chunk, list[Origin]]:
+    def work(self, group: Group) -> tuple[Chunk, list[Forecast]]:
         """Return the rows of a group, and what is drawn of it; any thread may."""
         started = time.perf_counter()
-        origins = answer(self.model, group.step, group.starts, self.horizon)
+        origins = forecast_batch(self.model, group.step, group.starts, self.horizon)
         between = time.perf_counter()
         block = (
             self.block(origins) if origins else block_of([self.trouble(group.file, group.error)])
@@ -179,7 +187,7 @@ class Task:
         """Return the row of a file or sample that cannot be forecast."""
         return dict.fromkeys(self.columns) | {"unique_id": name, "status": "error", "error": error}
 
-    def block(self, origins: list[Origin], status: str = "ok") -> Block:
+    def block(self, origins: list[Forecast], status: str = "ok") -> Block:
         """Return the rows of origins: of each `horizon`, or one that says its error."""
         failed = np.array([bool(origin.error) for origin in origins])
         owner = np.repeat(
@@ -226,7 +234,7 @@ class Task:
             for name, kind in self.columns.items()
         }
 
-    def _inside(self, origin: Origin) -> int:
+    def _inside(self, origin: Forecast) -> int:
         """Return what origins of one series share whose forecast lies within its rows, 0 for others."""
         end = origin.cutoff + 1 + self.horizon
         return (
@@ -235,7 +243,7 @@ class Task:
             else 0
         )
 
-    def _axis(self, origin: Origin) -> Axis:
+    def _axis(self, origin: Forecast) -> Axis:
         """Return the times of the series' rows as text."""
         times = origin.series.times
         key = (times[0], times[-1], len(times), origin.step)  # which tell the others
@@ -261,14 +269,14 @@ def file_hash(name: str, called: str) -> bytes:
     return seen.digest()
 
 
-def rows_of(model: Forecaster, table: Table, horizon: int) -> list[Row]:
+def table_rows(model: Forecaster, table: Table, horizon: int) -> list[Row]:
     """Return the rows of `infer series` for the series of a table, as Python's own text and numbers."""
     task, rows = (
-        Task(model, Reading(model.name, model.contract.document["input"]), horizon),
+        ForecastTask(model, ReadOptions(model.name, model.contract.document["input"]), horizon),
         list[Row](),
     )
-    for batch in starts(model, table, horizon):
-        block = task.block(answer(model, table.step, batch, horizon))
+    for batch in cutoff_batches(model, table, horizon):
+        block = task.block(forecast_batch(model, table.step, batch, horizon))
         columns = {name: _plain(cells) for name, cells in block.items()}
         rows += [
             dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)
@@ -287,12 +295,12 @@ def _plain(cells: Cells) -> Sequence[str | float | None]:
     return [cell.decode() or None for cell in cells.tolist()]
 
 
-def _text(times: Times, origin: Origin) -> Axis:
+def _text(times: Times, origin: Forecast) -> Axis:
     return np.array(format_times(times, origin.dates, origin.series.offset), "S")
 
 
 def forecast_files(
-    task: Task,
+    task: ForecastTask,
     files: Iterable[Source],
     stdout: IO[bytes],
     *,

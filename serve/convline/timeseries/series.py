@@ -18,26 +18,26 @@ import numpy.typing as npt
 
 from convline.errors import InputError
 from convline.timeseries.csv_reader import CsvFile, open_csv
-from convline.timeseries.frame import FrameFile, is_frame, open_frame
+from convline.timeseries.dataframe_reader import FrameFile, is_dataframe, open_frame
 from convline.timeseries.parquet_reader import ParquetFile, is_parquet, open_parquet
 from convline.timeseries.timestamps import (
     LARGEST,
     Step,
     Times,
     are_dates,
-    base_step,
+    find_period_jump,
+    find_step,
     format_times,
     future_times,
     month_day,
     offsets_of,
-    period_ends,
     positions,
 )
 
 __all__ = ["Series", "Step", "Table", "future_times", "open_file", "read_csv", "table_of"]
 
 File = CsvFile | ParquetFile | FrameFile
-Frame = Any  # a DataFrame: `convline.timeseries.frame` asks for its methods alone
+Frame = Any  # a DataFrame: `convline.timeseries.dataframe_reader` asks for its methods alone
 Raw = str | Path | IO[str] | IO[bytes] | Frame  # what can be opened
 GAPS = ("error", "interpolate")
 INTERPOLATE = "--gaps interpolate; in a recipe gaps: interpolate"
@@ -56,7 +56,7 @@ class Series:
     times: Times
     values: npt.NDArray[np.float64]
     offset: str = (
-        ""  # with which times are written, as `convline.timeseries.timestamps.offset_of` says
+        ""  # with which times are written, as `convline.timeseries.timestamps.common_offset` says
     )
 
     # Asked for at every rolling origin, so worked out once.
@@ -116,21 +116,21 @@ def read_csv(
 
     `columns` None takes every column but `time` and `id` whose cells are all numbers. `time` None counts rows from 0.
     """
-    return table_of(open_csv(source), columns=columns, time=time, id=id, gaps=gaps)
+    return build_table(open_csv(source), columns=columns, time=time, id=id, gaps=gaps)
 
 
 def open_file(
     source: Raw, delimiter: str = "auto", decimal: str = "auto", keys: Collection[str] = ()
 ) -> File:
     """Open a DataFrame or Parquet as what it is, anything else as CSV, where `keys` may be ids or times."""
-    if is_frame(source):
+    if is_dataframe(source):
         return open_frame(source)
     if is_parquet(source):
         return open_parquet(source)
     return open_csv(source, delimiter, decimal, keys)
 
 
-def table_of(
+def build_table(
     file: File, *, columns: Sequence[str] | None, time: str | None, id: str | None, gaps: str
 ) -> Table:
     """Return the series of an open file, with the options of `read_csv`."""
@@ -218,7 +218,7 @@ def _regular_table(
     found = [*split]
     for rows in found:
         _check_order(rows, file)
-    steps = {rows.id: base_step(rows.times, rows.offset) for rows in found if len(rows.times) > 1}
+    steps = {rows.id: find_step(rows.times, rows.offset) for rows in found if len(rows.times) > 1}
     if timed and not steps:
         raise InputError(
             file.where, "expected at least two rows to know the step between them, got one"
@@ -294,7 +294,7 @@ def _fill(rows: _Rows, step: Step, columns: list[str], gaps: str, file: File) ->
 
 def _check_counted(rows: _Rows, step: Step, gaps: str, file: File) -> None:
     """Raise InputError where whole numbers seem to be dates: what stands between 20244 and 20251 is no time at all."""
-    if (row := period_ends(rows.times, step.count, 1 if gaps == "error" else 2)) is not None:
+    if (row := find_period_jump(rows.times, step.count, 1 if gaps == "error" else 2)) is not None:
         got = f"{rows.times[row]} after {rows.times[row - 1]}"
         raise InputError(
             file.where,

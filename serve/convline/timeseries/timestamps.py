@@ -106,7 +106,7 @@ def parse_times(cells: list[str]) -> tuple[Times, tuple[int, str] | None]:
     return np.array(stamps, dtype="datetime64[s]"), None
 
 
-def coded_times(
+def parse_encoded_times(
     codes: npt.NDArray[np.int64], words: list[str]
 ) -> tuple[Times, tuple[int, str] | None]:
     """Return what `parse_times` returns for a column of text as `convline.timeseries.coded` gives it."""
@@ -144,7 +144,7 @@ def _plain(cells: list[str]) -> Times | None:
     return stamps
 
 
-def whole_times(numbers: npt.NDArray[np.int64]) -> Times:
+def integer_times(numbers: npt.NDArray[np.int64]) -> Times:
     """Return what `parse_times` returns for whole numbers (rows,) written as text."""
     if len({len(str(end)) for end in (numbers.min(), numbers.max())} - {*WIDTHS}) or not _is_date(
         str(numbers[0])
@@ -183,7 +183,7 @@ def _spaced(digits: str) -> str:
     )
 
 
-def period_ends(numbers: npt.NDArray[np.int64], step: int, least: int) -> int | None:
+def find_period_jump(numbers: npt.NDArray[np.int64], step: int, least: int) -> int | None:
     """Return the first row behind a jump of rising whole numbers that seem to be dates; None where they do not.
 
     They do where most jumps, and `least` of them, lead to one small number of two or three last digits that no other
@@ -214,7 +214,7 @@ def positions(times: Times, unit: str, offset: str = "") -> npt.NDArray[np.int64
     return times.astype(np.int64)
 
 
-def base_step(times: Times, offset: str = "") -> Step:
+def find_step(times: Times, offset: str = "") -> Step:
     """Return the most common difference of at least two rising times, the smallest of equally common ones.
 
     Months where every stamp has the same day and time of day, or every stamp is the last day of its month.
@@ -300,7 +300,7 @@ def has_times_after(last: Any, step: Step, n: int) -> bool:
     return bool(start + n * step.count <= end)
 
 
-def offset_of(cells: list[str]) -> str:
+def common_offset(cells: list[str]) -> str:
     """Return the offset from UTC that times are written with, Z where they have several, "" where they have none."""
     if not cells or not OFFSET.search(cells[0]):
         return ""

@@ -22,9 +22,9 @@ from convline.errors import InputError
 from convline.images.sources import Source
 from convline.report.svg_plot import _nice, _numbers
 from convline.runtime.model import WINDOWS_PER_RUN, Forecaster, load
-from convline.timeseries.backtest import rolling, starts
-from convline.timeseries.predict import Task, forecast_files
-from convline.timeseries.reading import Reading
+from convline.timeseries.backtest import backtest_batches, cutoff_batches
+from convline.timeseries.predict import ForecastTask, forecast_files
+from convline.timeseries.read_options import ReadOptions
 from convline.timeseries.series import Series, Step, Table, read_csv
 from test_cli import rows_of
 
@@ -366,7 +366,7 @@ def test_every_is_rolling_origins(make_forecaster: Make, tmp_path: Path) -> None
 def test_origins_know_nothing_later(make_forecaster: Make, every: int | None, held: int) -> None:
     """Oracle: the tiny network answers the value at the cutoff + 1, 2, 3; cutoffs by Python's range."""
     model, series = forecaster(make_forecaster("p", "q")), table(300, 4, columns=2)
-    batches = list(rolling(model, series, 3, every, held))
+    batches = list(backtest_batches(model, series, 3, every, held))
     origins = [origin for batch in batches for origin in batch]
     cutoffs = [*range(299 - held, 2, -(every or 300))][::-1]
     assert [o.cutoff for o in origins if o.series.id == "a"] == cutoffs and max(
@@ -389,7 +389,9 @@ def test_a_value_that_no_network_takes_spoils_its_own_windows_alone(make_forecas
     values[5] = 1e39
     one = Table([Series("a", np.arange(12), values)], ["y"], Step("index", 1), 0, [])
     origins = [
-        origin for batch in rolling(forecaster(make_forecaster()), one, 3, 1) for origin in batch
+        origin
+        for batch in backtest_batches(forecaster(make_forecaster()), one, 3, 1)
+        for origin in batch
     ]
     assert [o.cutoff for o in origins if o.error] == [5, 6, 7, 8] and len(origins) == 9
     assert all("float32" in o.error for o in origins if o.error)
@@ -399,18 +401,18 @@ def test_long_outputs_stay_flat(make_forecaster: Make) -> None:
     """Oracle: 20,000 origins of 30 steps are 14 MB of answers, a batch of 128 is 0.1; long ones run fewer at a time."""
     model, series = forecaster(make_forecaster(time=None)), table(20_000)
     tracemalloc.start()
-    assert sum(len(batch) for batch in rolling(model, series, 30, every=1)) == 19_997
+    assert sum(len(batch) for batch in backtest_batches(model, series, 30, every=1)) == 19_997
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 2e6
-    assert max(map(len, starts(model, series, 5000, every=1))) * 5000 * 4 <= 2**18
+    assert max(map(len, cutoff_batches(model, series, 5000, every=1))) * 5000 * 4 <= 2**18
     source, reading = (
         io.StringIO("y\n" + "1\n" * 9),
-        Reading(model.name, model.contract.document["input"]),
+        ReadOptions(model.name, model.contract.document["input"]),
     )
     output = io.BytesIO()
     done = forecast_files(
-        Task(model, reading, 5000, 1, say=print), [Source("-")], output, stdin=source
+        ForecastTask(model, reading, 5000, 1, say=print), [Source("-")], output, stdin=source
     )
     assert done.mark.rows == 6 * 5000 == output.getvalue().count(b"\n") - 1
 

@@ -40,5 +40,5 @@ def test_series_columns_are_those_of_the_page(
     expected = [
         name for name in columns_under("`infer series`") if name not in ("yhat-NAME", "--every")
     ]
-    found = list(timeseries.columns_of(model, every))
+    found = list(timeseries.table_columns(model, every))
     assert found == [name for name in expected if every or name != "cutoff"]

@@ -13,10 +13,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from convline.errors import InputError
-from convline.timeseries import arrow_table
-from convline.timeseries.coded import encode, first_seen
+from convline.timeseries import csv_pyarrow
 from convline.timeseries.csv_reader import open_csv
-from convline.timeseries.series import table_of
+from convline.timeseries.raw_table import encode_words, order_by_appearance
+from convline.timeseries.series import build_table
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -27,9 +27,9 @@ FIXED = settings(
 
 @pytest.fixture(autouse=True, scope="module")
 def small_files_are_large() -> Iterator[None]:
-    before, arrow_table.LARGE = arrow_table.LARGE, 0
+    before, csv_pyarrow.LARGE = csv_pyarrow.LARGE, 0
     yield
-    arrow_table.LARGE = before
+    csv_pyarrow.LARGE = before
 
 
 def outcome(
@@ -38,7 +38,7 @@ def outcome(
     """What a text gives through pyarrow where it may, or through the exact reader alone."""
     try:
         file = open_csv(io.StringIO(text), *opened, keys)
-        table = table_of(file if fast else replace(file, fast={}), **rule)
+        table = build_table(file if fast else replace(file, fast={}), **rule)
     except InputError as error:
         return str(error)
     series = [
@@ -127,7 +127,7 @@ def test_a_plain_file_is_read_fast(monkeypatch: pytest.MonkeyPatch) -> None:
         f"{u},2024-01-0{t},{t}\n" for u in "ab" for t in range(1, 9)
     )
     file = open_csv(io.StringIO(text), keys=["unique_id", "ds"])
-    table = table_of(file, columns=["y"], time="ds", id="unique_id", gaps="error")
+    table = build_table(file, columns=["y"], time="ds", id="unique_id", gaps="error")
     assert {*file.fast} == {"unique_id", "ds", "y"} and "exact" not in vars(file)
     assert [one.values[:, 0].tolist() for one in table.series] == [[1, 2, 3, 4, 5, 6, 7, 8]] * 2
     assert not open_csv(io.StringIO(text.replace("b", '"b"')), keys=["unique_id", "ds"]).fast
@@ -159,6 +159,6 @@ def test_codes_are_numbered_as_they_are_met(cells: list[str], words: list[str]) 
     """Oracle: `encode`, in one pass over the cells; words may be in any order, stand there twice, or not be used."""
     places = [k for k, _ in sorted(enumerate(words), key=lambda pair: pair[1])]
     codes = np.array([places[[words[p] for p in places].index(cell)] for cell in cells], np.int32)
-    found, there = first_seen(codes, words)
-    expected, known = encode(cells)
+    found, there = order_by_appearance(codes, words)
+    expected, known = encode_words(cells)
     assert found.tolist() == expected.tolist() and there == known

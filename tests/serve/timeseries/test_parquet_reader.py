@@ -10,7 +10,7 @@ import pyarrow.parquet
 import pytest
 from convline.errors import InputError, ServeError
 from convline.timeseries import parquet_reader
-from convline.timeseries.series import open_file, read_csv, table_of
+from convline.timeseries.series import build_table, open_file, read_csv
 
 ROWS = 6
 LOCAL = pd.date_range("2024-10-26T22:00", periods=ROWS, freq="h", tz="UTC").tz_convert(
@@ -41,7 +41,7 @@ def write(path: Path, **columns: object) -> Path:
 )
 def test_times_of_any_type(tmp_path: Path, times: pyarrow.Array, expected: object) -> None:
     """Oracle: pandas' stamps in UTC, or the whole numbers."""
-    [series] = table_of(open_file(write(tmp_path / "x.parquet", ds=times)), **RULE).series
+    [series] = build_table(open_file(write(tmp_path / "x.parquet", ds=times)), **RULE).series
     wanted = np.asarray(expected)
     assert (
         series.times == (wanted if wanted.dtype.kind == "i" else wanted.astype("datetime64[s]"))
@@ -64,7 +64,7 @@ def test_parquet_is_what_csv_is(tmp_path: Path) -> None:
     frame.to_parquet(tmp_path / "x.parquet")
     for id, same in (("u", "u"), ("c", "u"), ("n", "n")):
         rule = {"columns": ["y"], "time": "ds", "gaps": "interpolate"}
-        table = table_of(open_file(tmp_path / "x.parquet"), id=id, **rule)
+        table = build_table(open_file(tmp_path / "x.parquet"), id=id, **rule)
         other = read_csv(tmp_path / "x.csv", id=same, **rule)
         assert [one.id for one in table.series] == [one.id for one in other.series]
         for one, two in zip(table.series, other.series, strict=True):
@@ -96,7 +96,7 @@ def test_parquet_is_what_csv_is(tmp_path: Path) -> None:
 def test_refusals_name_row_and_column(tmp_path: Path, columns: dict, message: str) -> None:
     """Oracle: one mistake is made in a good table."""
     with pytest.raises(InputError, match=message):
-        table_of(open_file(write(tmp_path / "x.parquet", **columns)), **RULE)
+        build_table(open_file(write(tmp_path / "x.parquet", **columns)), **RULE)
 
 
 def test_only_what_is_asked_for_is_read_and_no_more(
@@ -105,11 +105,11 @@ def test_only_what_is_asked_for_is_read_and_no_more(
     """Oracle: 8 bytes a cell; a limit of two columns is enough for two of the file's three, which are read at once."""
     path = write(tmp_path / "x.parquet", ds=pyarrow.array(DAYS), more=pyarrow.array(range(ROWS)))
     monkeypatch.setattr(parquet_reader, "MAX_BYTES", 2 * 8 * ROWS)
-    assert table_of(open_file(path), **RULE).columns == ["y"]
+    assert build_table(open_file(path), **RULE).columns == ["y"]
     with pytest.raises(
         InputError, match="expected at most 96 bytes of data, got 144; split the file"
     ):
-        table_of(open_file(path), **RULE | {"columns": ["y", "more"]})
+        build_table(open_file(path), **RULE | {"columns": ["y", "more"]})
 
 
 def test_files_that_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,10 +141,12 @@ def test_bytes_are_texts(tmp_path: Path) -> None:
     frame = pd.read_parquet(as_bytes)
     assert isinstance(frame["shop"][0], bytes)
     found = [
-        table_of(open_file(source), **RULE | {"id": "shop"}).series
+        build_table(open_file(source), **RULE | {"id": "shop"}).series
         for source in (as_text, as_bytes, frame)
     ]
     assert [one.id for series in found for one in series] == ["Köln"] * 3
     assert all((series[0].times == DAYS.to_numpy()).all() for series in found)
     odd = write(tmp_path / "odd.parquet", shop=pyarrow.array([b"\xff"] * ROWS))
-    assert table_of(open_file(odd), **RULE | {"id": "shop", "time": None}).series[0].id == "\udcff"
+    assert (
+        build_table(open_file(odd), **RULE | {"id": "shop", "time": None}).series[0].id == "\udcff"
+    )

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from convline.errors import InputError
-from convline.timeseries.series import Step, Table, open_file, read_csv, table_of
+from convline.timeseries.series import Step, Table, build_table, open_file, read_csv
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -246,14 +246,14 @@ def test_local_midnights_over_a_change_of_clocks(gaps: str) -> None:
 def test_dates_written_as_numbers_are_no_gaps(gaps: str, tmp_path: Path) -> None:
     """Oracle: 24 months give 24 values; quarters in five digits are refused in each form of file, not filled."""
     for source in forms(MONTHS, tmp_path):
-        table = table_of(open_file(source), columns=None, time="ds", id=None, gaps=gaps)
+        table = build_table(open_file(source), columns=None, time="ds", id=None, gaps=gaps)
         assert (table.step, table.filled, len(table.series[0].values)) == (Step("months", 1), 0, 24)
         assert str(table.series[0].times[12]) == "2023-01-01T00:00:00"
     for source in forms(QUARTERS, tmp_path):
         with pytest.raises(
             InputError, match=r"20231 after 20224 .* dates written as numbers.* 2024-03-31"
         ) as caught:
-            table_of(open_file(source), columns=None, time="ds", id=None, gaps=gaps)
+            build_table(open_file(source), columns=None, time="ds", id=None, gaps=gaps)
         assert "interpol" not in str(caught.value)
 
 
@@ -356,7 +356,7 @@ def test_delimiters_and_decimals(
     """Oracle: written by hand; what was found in place of a comma and a point is noted, what was given is not."""
     rule = {"columns": ["y"], "time": "ds", "id": None, "gaps": "error"} | options
     opened = {name: rule.pop(name) for name in ("delimiter", "decimal") if name in rule}
-    table = table_of(open_file(io.StringIO(text), **opened), **rule)
+    table = build_table(open_file(io.StringIO(text), **opened), **rule)
     assert table.series[0].values[:, 0].tolist() == values and table.notes == notes
 
 
@@ -416,7 +416,7 @@ def test_tables_come_back(data: st.DataObject) -> None:
         for place, row in enumerate(rows)
     )
     file = open_file(io.StringIO(text.getvalue()), delimiter, decimal)
-    table = table_of(file, columns=names, time="ds", id=None, gaps="error")
+    table = build_table(file, columns=names, time="ds", id=None, gaps="error")
     assert table.series[0].values.tolist() == rows
 
 

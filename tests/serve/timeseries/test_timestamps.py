@@ -8,15 +8,15 @@ import pandas as pd
 import pytest
 from convline.timeseries.timestamps import (
     Step,
-    base_step,
+    common_offset,
+    find_period_jump,
+    find_step,
     format_times,
     future_times,
     has_times_after,
+    integer_times,
     month_day,
-    offset_of,
     parse_times,
-    period_ends,
-    whole_times,
 )
 
 
@@ -54,7 +54,7 @@ def test_parse(cells: list[str], expected: list) -> None:
     times, trouble = parse_times(cells)
     assert trouble is None and [str(t) for t in times] == [str(e) for e in expected]
     if all(cell.isdecimal() for cell in cells):
-        assert [str(t) for t in whole_times(np.array(cells, np.int64))] == [
+        assert [str(t) for t in integer_times(np.array(cells, np.int64))] == [
             str(e) for e in expected
         ]
 
@@ -85,7 +85,7 @@ def test_parse_names_the_row(cells: list[str], row: int) -> None:
 def test_steps_and_futures_follow_pandas(frequency: str, step: Step, start: str) -> None:
     """Oracle: pandas.date_range; the first 8 stamps give the step, the step gives the 9 that follow."""
     stamps = pd.date_range(start, periods=17, freq=frequency).to_numpy().astype("datetime64[s]")
-    assert base_step(stamps[:8]) == step
+    assert find_step(stamps[:8]) == step
     assert (future_times(stamps[7], step, 9, day=month_day(stamps[:8])) == stamps[8:]).all()
 
 
@@ -111,7 +111,7 @@ def test_every_day_of_a_month_is_a_monthly_series(day: int, months: int, begin: 
         cut = min(day, calendar.monthrange(1970 + year, month + 1)[1])
         stamps.append(f"{1970 + year}-{month + 1:02}-{cut:02}T06:00:00")
     times = np.array(stamps, "datetime64[s]")
-    assert base_step(times[:4]) == Step("months", months)
+    assert find_step(times[:4]) == Step("months", months)
     for known in range(4, 16):
         seen = month_day(times[:known])
         if (
@@ -134,7 +134,7 @@ def test_every_day_of_a_month_is_a_monthly_series(day: int, months: int, begin: 
 )
 def test_other_days_are_not_monthly(cells: list[str]) -> None:
     """Oracle: each breaks the rule in one row."""
-    assert base_step(parse_times(cells)[0]).unit == "seconds"
+    assert find_step(parse_times(cells)[0]).unit == "seconds"
 
 
 @pytest.mark.parametrize(
@@ -166,7 +166,7 @@ def test_other_days_are_not_monthly(cells: list[str]) -> None:
 def test_offsets_go_in_and_come_out(cells: list[str], offset: str, written: str) -> None:
     """Oracle: by hand; one offset comes out as it went in, several become UTC, none stays none."""
     times, trouble = parse_times(cells)
-    assert trouble is None and offset_of(cells) == offset
+    assert trouble is None and common_offset(cells) == offset
     assert format_times(times, offset=offset)[1] == written
 
 
@@ -222,13 +222,13 @@ def test_where_the_times_end() -> None:
 def test_dates_written_as_numbers(numbers: list[int], row: int | None) -> None:
     """Oracle: by hand: the first row of the second year or hour; counters with gaps have none."""
     found = np.array([*numbers])
-    assert period_ends(found, base_step(found).count, 2) == row
+    assert find_period_jump(found, find_step(found).count, 2) == row
 
 
 def test_index_steps() -> None:
     """Oracle: the most common difference, the smaller one of a tie."""
-    assert base_step(np.array([1, 3, 5, 9])) == Step("index", 2)
-    assert base_step(np.array([0, 1, 3])) == Step("index", 1)
+    assert find_step(np.array([1, 3, 5, 9])) == Step("index", 2)
+    assert find_step(np.array([0, 1, 3])) == Step("index", 1)
     assert future_times(10, Step("index", 5), 2).tolist() == [15, 20]
 
 

@@ -17,13 +17,13 @@ import numpy as np
 
 from convline.errors import InputError
 from convline.timeseries.csv_reader import DELIMITERS
-from convline.timeseries.series import Raw, Step, Table, open_file, table_of
+from convline.timeseries.series import Raw, Step, Table, build_table, open_file
 
 DECIMALS = (".", ",")
 EPOCH = (10**8, 2**32)  # seconds since 1970 that are taken for times: from 1973 to 2106
 
 
-class Columns(TypedDict, total=False):
+class ColumnOptions(TypedDict, total=False):
     """What a caller may say of a file's columns; `Reading` says what holds where nothing is said."""
 
     target: Sequence[str] | str
@@ -35,7 +35,7 @@ class Columns(TypedDict, total=False):
 
 
 @dataclass(frozen=True)
-class Reading:
+class ReadOptions:
     """The rule of a model (`input` of its document), and what the user says instead; None says nothing."""
 
     model: str
@@ -79,7 +79,7 @@ class Reading:
         columns, time, id, notes = self.choose(file.header)
         self.check(file.where, file.header, columns, time, id)
         file.notes.extend(notes)
-        table = table_of(
+        table = build_table(
             file, columns=columns, time=time, id=id, gaps=self.gaps or self.rule["gaps"]
         )
         step = Step.from_dict(self.rule["step"])

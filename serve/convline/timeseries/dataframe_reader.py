@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from convline.errors import InputError
-from convline.timeseries.coded import Coded, encode, text_of
-from convline.timeseries.number import number
-from convline.timeseries.timestamps import Times, coded_times, offset_of, whole_times
+from convline.timeseries.coded import Coded, text_of
+from convline.timeseries.raw_table import encode_words, parse_number
+from convline.timeseries.timestamps import Times, common_offset, integer_times, parse_encoded_times
 
 MISSING = frozenset({"None", "<NA>", "NaT", "nan"})  # how libraries write a missing value
 
@@ -34,27 +34,27 @@ class FrameFile:
 
     def coded(self, name: str) -> Coded:
         """Return (codes int64 (rows,), the different cells as text in order of first appearance), "" where missing."""
-        return encode(_texts(self.columns[name]))
+        return encode_words(_texts(self.columns[name]))
 
     def times(self, name: str) -> Times:
         """Return datetime64[s] or int64 (rows,)."""
         column = self.columns[name]
         if column.dtype.kind in "iu":
-            return whole_times(column.astype(np.int64))
+            return integer_times(column.astype(np.int64))
         if column.dtype.kind == "M":
             seconds = column.astype("datetime64[s]")
             wrong = np.flatnonzero(np.isnat(column) | (seconds.astype(column.dtype) != column))
             if len(wrong):
                 raise self._error(wrong[0], name, f"expected whole seconds, got {column[wrong[0]]}")
             return seconds
-        times, trouble = coded_times(*self.coded(name))
+        times, trouble = parse_encoded_times(*self.coded(name))
         if trouble:
             raise self._error(trouble[0], name, trouble[1])
         return times
 
     def offset(self, name: str) -> str:
         """Return the offset that a column of texts is written with; arrays of times have none."""
-        return "" if self.columns[name].dtype.kind in "iuM" else offset_of(self.coded(name)[1])
+        return "" if self.columns[name].dtype.kind in "iuM" else common_offset(self.coded(name)[1])
 
     def numbers(self, names: Sequence[str]) -> npt.NDArray[np.float64]:
         """Return (rows, D), nan where a cell is missing."""
@@ -74,7 +74,7 @@ class FrameFile:
                 )
             return values
         cells = _texts(column)
-        found = [number(cell, ".") for cell in cells]
+        found = [parse_number(cell, ".") for cell in cells]
         if None in found:
             row = found.index(None)
             raise self._error(row, name, f"expected a number, got {cells[row]!r}")
@@ -84,7 +84,7 @@ class FrameFile:
         return InputError(self.where, f"{self.place(int(row))}, column {name!r}: {reason}")
 
 
-def is_frame(given: object) -> bool:
+def is_dataframe(given: object) -> bool:
     """Return whether something is a DataFrame, as far as its methods tell."""
     return hasattr(given, "columns") and hasattr(given, "to_numpy")
 

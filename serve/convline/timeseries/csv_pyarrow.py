@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from convline.timeseries.coded import first_seen
-from convline.timeseries.number import NAN, number
+from convline.timeseries.number import NAN
+from convline.timeseries.raw_table import order_by_appearance, parse_number
 from convline.timeseries.timestamps import FIRST
 
 LARGE = 2**20  # bytes of a file from which pyarrow saves more time than its import takes
@@ -52,7 +52,7 @@ def columns(
     types |= {
         n: float64()
         for n, cell in cells.items()
-        if n not in keys and number(cell.strip(), sign) is not None
+        if n not in keys and parse_number(cell.strip(), sign) is not None
     }
     if not types:
         return {}
@@ -88,7 +88,7 @@ def columns(
         else:
             coded = column.unify_dictionaries()
             codes = np.concatenate([np.from_dlpack(chunk.indices) for chunk in coded.chunks])
-            found[name] = first_seen(
+            found[name] = order_by_appearance(
                 codes, [word.strip() for word in coded.chunk(0).dictionary.to_pylist()]
             )
     return found
