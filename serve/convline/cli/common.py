@@ -29,6 +29,7 @@ from convline.model_file.registry import complete
 if TYPE_CHECKING:
     from convline.model_file.document import Contract
     from convline.runtime.model import Classifier, Forecaster
+    from convline.timeseries.read_options import ReadOptions
 
 SILENT, TARGET = (
     "convline.quiet",
@@ -139,7 +140,7 @@ def reads_series(command: Callable[..., Any]) -> Callable[..., Any]:
 def reading_of(
     model: "Classifier | Forecaster", target: str | None, time_: str | None, id_: str | None, gaps: str | None,
     delimiter: str, decimal: str,
-) -> "Reading | None":  # fmt: skip
+) -> "ReadOptions | None":  # fmt: skip
     """Return the rule by which a forecaster's files are read; None for a classifier, which has none of the options."""
     from convline.runtime.model import Forecaster
     from convline.timeseries.read_options import ReadOptions

@@ -44,6 +44,7 @@ from convline.cli.model import bench, check, evaluate, explain, info, list_model
 
 if TYPE_CHECKING:
     from convline.jobs.run import Summary
+    from convline.timeseries.predict import ForecastTask
 
 
 @click.group(
@@ -266,7 +267,7 @@ def series(
 
 
 def _forecast(
-    task: "Task", files: tuple[str, ...], plot: str | None, resume: bool, strict: bool
+    task: "ForecastTask", files: tuple[str, ...], plot: str | None, resume: bool, strict: bool
 ) -> None:
     from convline.images.sources import SERIES, SeriesSources, names_of
     from convline.jobs.target import check_apart, check_folder_apart, part_of
@@ -324,7 +325,7 @@ def _forecast(
     )
 
 
-def _follow(task: "Task", strict: bool) -> None:
+def _follow(task: "ForecastTask", strict: bool) -> None:
     from convline.jobs.target import part_of
     from convline.jobs.writers import open_table, texts
     from convline.timeseries.online import follow

@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from convline.timeseries.number import NAN
-from convline.timeseries.raw_table import order_by_appearance, parse_number
+from convline.timeseries.raw_table import MISSING, order_by_appearance, parse_number
 from convline.timeseries.timestamps import FIRST
 
 LARGE = 2**20  # bytes of a file from which pyarrow saves more time than its import takes
@@ -67,7 +66,7 @@ def columns(
             ParseOptions(delimiter=delimiter, quote_char=False, ignore_empty_lines=several),
             ConvertOptions(
                 column_types=types, include_columns=[*types], decimal_point=sign,
-                null_values=[*NAN, *map(str.upper, NAN), *map(str.title, NAN)],
+                null_values=[*MISSING, *map(str.upper, MISSING), *map(str.title, MISSING)],
             ),
         )  # fmt: skip
     except ArrowInvalid:

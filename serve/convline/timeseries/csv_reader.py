@@ -26,9 +26,7 @@ import numpy.typing as npt
 
 from convline.errors import InputError
 from convline.timeseries import csv_pyarrow
-from convline.timeseries.coded import Coded
-from convline.timeseries.number import GROUPED
-from convline.timeseries.raw_table import encode_words, parse_number
+from convline.timeseries.raw_table import GROUPED, Encoded, encode_words, parse_number
 from convline.timeseries.timestamps import Times, common_offset, parse_encoded_times
 
 DELIMITERS = {",": ",", ";": ";", "tab": "\t", "|": "|"}  # what a user types -> the character
@@ -82,7 +80,7 @@ class CsvFile:
     def place(self, row: int) -> str:
         return f"line {self.exact[1][row]}"
 
-    def coded(self, name: str) -> Coded:
+    def coded(self, name: str) -> Encoded:
         """Return (codes int64 (rows,), the different cells in order of first appearance)."""
         found = self.fast.get(name)
         return found if isinstance(found, tuple) else encode_words(self._cells(name))

@@ -12,8 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from convline.errors import InputError
-from convline.timeseries.coded import Coded, text_of
-from convline.timeseries.raw_table import encode_words, parse_number
+from convline.timeseries.raw_table import Encoded, encode_words, parse_number, text_of
 from convline.timeseries.timestamps import Times, common_offset, integer_times, parse_encoded_times
 
 MISSING = frozenset({"None", "<NA>", "NaT", "nan"})  # how libraries write a missing value
@@ -32,7 +31,7 @@ class FrameFile:
     def place(self, row: int) -> str:
         return f"row {row + 1}"
 
-    def coded(self, name: str) -> Coded:
+    def coded(self, name: str) -> Encoded:
         """Return (codes int64 (rows,), the different cells as text in order of first appearance), "" where missing."""
         return encode_words(_texts(self.columns[name]))
 

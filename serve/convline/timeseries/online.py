@@ -20,9 +20,8 @@ from convline.jobs.writers import Block, block_of
 from convline.runtime.streaming import Stream
 from convline.timeseries.backtest import NO_TIMES, Forecast, forecast_batch
 from convline.timeseries.csv_reader import DELIMITERS, SEP, sniff
-from convline.timeseries.number import GROUPED
 from convline.timeseries.predict import ForecastTask
-from convline.timeseries.raw_table import parse_number
+from convline.timeseries.raw_table import GROUPED, parse_number
 from convline.timeseries.read_options import as_dates
 from convline.timeseries.series import AS_NUMBERS, MAX_FILL, Series, check_names, future_times
 from convline.timeseries.timestamps import (

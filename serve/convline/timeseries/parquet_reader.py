@@ -17,9 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from convline.errors import InputError, ServeError
-from convline.timeseries.coded import Coded, text_of
 from convline.timeseries.csv_pyarrow import plain
-from convline.timeseries.raw_table import order_by_appearance
+from convline.timeseries.raw_table import Encoded, order_by_appearance, text_of
 from convline.timeseries.timestamps import Times, common_offset, integer_times, parse_encoded_times
 
 MAX_BYTES = (
@@ -48,7 +47,7 @@ class ParquetFile:
     def place(self, row: int) -> str:
         return f"row {row + 1}"
 
-    def coded(self, name: str) -> Coded:
+    def coded(self, name: str) -> Encoded:
         """Return (codes int64 (rows,), the different cells as text in order of first appearance), "" where missing."""
         import pyarrow
 

@@ -34,7 +34,7 @@ from convline.timeseries.timestamps import (
     positions,
 )
 
-__all__ = ["Series", "Step", "Table", "future_times", "open_file", "read_csv", "table_of"]
+__all__ = ["Series", "Step", "Table", "build_table", "future_times", "open_file", "read_csv"]
 
 File = CsvFile | ParquetFile | FrameFile
 Frame = Any  # a DataFrame: `convline.timeseries.dataframe_reader` asks for its methods alone

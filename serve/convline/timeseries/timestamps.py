@@ -109,7 +109,7 @@ def parse_times(cells: list[str]) -> tuple[Times, tuple[int, str] | None]:
 def parse_encoded_times(
     codes: npt.NDArray[np.int64], words: list[str]
 ) -> tuple[Times, tuple[int, str] | None]:
-    """Return what `parse_times` returns for a column of text as `convline.timeseries.coded` gives it."""
+    """Return what `parse_times` returns for a column of text as `convline.timeseries.raw_table` gives it."""
     times, trouble = parse_times(words)
     if trouble:
         return times, (int((codes == trouble[0]).argmax()), trouble[1])
@@ -324,7 +324,7 @@ def are_dates(times: Times) -> bool:
 def format_times(times: Times, dates: bool | None = None, offset: str = "") -> list[str]:
     """Return times as text: whole numbers, dates where all are midnights (or `dates` says so), else with seconds.
 
-    offset: what `offset_of` says; times are then given in it, and never as dates alone.
+    offset: what `common_offset` says; times are then given in it, and never as dates alone.
     """
     if times.dtype.kind == "i":
         return [str(time) for time in times.tolist()]

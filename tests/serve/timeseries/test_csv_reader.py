@@ -143,11 +143,11 @@ def test_reading_imports_no_pandas(tmp_path: Path) -> None:
     frame.to_parquet(tmp_path / "x.parquet")
     code = """if True:
         import sys
-        from convline.timeseries import arrow_table, series
-        arrow_table.LARGE = 0
+        from convline.timeseries import csv_pyarrow, series
+        csv_pyarrow.LARGE = 0
         for name in ("x.csv", "x.parquet"):
             file = series.open_file(name, keys=["unique_id", "ds"])
-            series.table_of(file, columns=["y"], time="ds", id="unique_id", gaps="interpolate")
+            series.build_table(file, columns=["y"], time="ds", id="unique_id", gaps="interpolate")
         sys.exit("pyarrow" not in sys.modules or "pandas" in sys.modules)"""
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3] / "serve")}
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, check=True)
