@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from convline.report.interval import wilson
+from convline.report.confidence_interval import wilson_interval
 
 from pipeline.data import dataset
 from pipeline.evaluate import ets_arima, naive_baselines
@@ -26,7 +26,7 @@ def measure_classification(
     """
     predicted = probabilities.argmax(1)
     correct = int((predicted == y).sum())
-    low, high = wilson(correct, len(y))
+    low, high = wilson_interval(correct, len(y))
     counts = np.bincount(y, minlength=probabilities.shape[1])
     hits = np.bincount(y[predicted == y], minlength=len(counts))
     recall = [float(h / count) if count else None for h, count in zip(hits, counts, strict=True)]

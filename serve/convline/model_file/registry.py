@@ -5,13 +5,9 @@ name, the first folder has it.
 """
 
 import difflib
-import glob
 import json
 import os
 from pathlib import Path
-
-import click
-from click.shell_completion import CompletionItem
 
 from convline.errors import ModelFileError
 
@@ -110,13 +106,6 @@ def _recommended(folder: Path, device: str) -> str:
     except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return "fp32"  # the manifest itself is judged by its hash of the file
     return found if found in VARIANTS and runs_on(found, device) else "fp32"
-
-
-def complete(ctx: click.Context, param: click.Parameter, start: str) -> list[CompletionItem]:
-    """Return what a shell may make of the start of a MODEL: entries and .onnx files, folders where there is neither."""
-    entries = [name for name in names() if name.startswith(start)]
-    files = sorted(glob.glob(f"{glob.escape(start)}*.onnx"))
-    return [CompletionItem(start, type="dir"), *map(CompletionItem, entries + files)]
 
 
 def _entries() -> str:

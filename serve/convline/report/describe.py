@@ -1,4 +1,4 @@
-"""A model's contract as text for people: what `infer info` prints; and the packages that `infer list` prints."""
+"""A model's document as text (`infer info`), and the packages that can be named (`infer list`)."""
 
 import json
 from pathlib import Path
@@ -6,13 +6,18 @@ from typing import Any
 
 from convline.model_file.document import Contract
 from convline.model_file.registry import MANIFEST, VARIANTS, file_of, packages
-from convline.report.text_table import printable, render
+from convline.report.text_table import format_table
 from convline.runtime.session import available_devices
+from convline.terminal_text import printable_line
+
+Rows = list[tuple[str, str]]  # name and value
 
 
-def describe(contract: Contract) -> str:
-    """Return lines of `name  value`, grouped: the model, its input, its answer, its origin, this machine."""
+def describe_model(contract: Contract) -> str:
+    """Return lines of names and values: the model, its input, its output, its provenance, this
+    machine's devices."""
     document = contract.document
+    golden = document["golden"]
     rows = [
         ("name", contract.name),
         ("task", contract.task),
@@ -20,28 +25,23 @@ def describe(contract: Contract) -> str:
         ("digest", contract.digest),
         *(_image_rows(contract) if contract.task == "classification" else _series_rows(document)),
         *_provenance_rows(document["provenance"]),
-        (
-            "golden samples",
-            f"{document['golden']['input']['shape'][0]}, within {document['golden']['atol']:g}",
-        ),
+        ("golden samples", f"{golden['input']['shape'][0]}, within {golden['atol']:g}"),
         ("devices here", ", ".join(available_devices())),
     ]
-    return render(rows)
+    return format_table(rows)
 
 
-def _image_rows(contract: Contract) -> list[tuple[str, str]]:
+def _image_rows(contract: Contract) -> Rows:
     rule = contract.document["input"]
     height, width = rule["size"]
-    crop = ", stretched"
+    fit = "stretched"
     if rule["fit"] != "stretch":
-        how = " at whole pixels" if rule["fit"] == "torchvision" else ""
-        crop = f", shorter side to {rule['shorter_px']} px, centre crop{how}"
+        pixels = " at whole pixels" if rule["fit"] == "torchvision" else ""
+        fit = f"shorter side to {rule['shorter_px']} px, centre crop{pixels}"
+    size = f"one {rule['colour']} image, {height} x {width} px"
     return [
-        ("labels", f"{len(contract.labels)}: {printable(', '.join(contract.labels))}"),
-        (
-            "input",
-            f"one {rule['colour']} image, {height} x {width} px{crop}, {rule['interpolation']}",
-        ),
+        ("labels", f"{len(contract.labels)}: {printable_line(', '.join(contract.labels))}"),
+        ("input", f"{size}, {fit}, {rule['interpolation']}"),
         ("EXIF orientation", rule["exif"]),
         ("alpha", f"composited over rgb {tuple(rule['background'])}"),
         ("16-bit", rule["sixteen_bit"]),
@@ -51,88 +51,102 @@ def _image_rows(contract: Contract) -> list[tuple[str, str]]:
     ]
 
 
-def _series_rows(document: dict[str, Any]) -> list[tuple[str, str]]:
-    rule, answer = document["input"], document["forecast"]
+def _series_rows(document: dict[str, Any]) -> Rows:
+    rule, forecast = document["input"], document["forecast"]
+    stream = "none"
+    if "stream" in document:
+        stream = f"settled after {document['stream']['samples']} samples"
+    quantiles = ", ".join(f"{level:g}" for level in forecast["quantiles"])
     return [
-        ("input", f"the last {rule['context']} rows of {printable(', '.join(rule['columns']))}"),
-        ("id column", rule["id"] or "none, one series a file"),
+        (
+            "input",
+            f"the last {rule['context']} rows of {printable_line(', '.join(rule['columns']))}",
+        ),
+        ("id column", rule["id"] or "none, one series per file"),
         ("time column", rule["time"] or "none, rows are counted"),
         ("step", f"{rule['step']['count']} {rule['step']['unit']}"),
         ("calendar", ", ".join(rule.get("calendar", [])) or "none"),
         ("gaps", rule["gaps"]),
-        ("trained on", _range(rule)),
-        ("forecast", printable(", ".join(answer.get("columns", rule["columns"])))),
-        (
-            "stream",
-            f"settled after {document['stream']['samples']} samples"
-            if "stream" in document
-            else "none",
-        ),
-        (
-            "horizon",
-            f"{answer['horizon']} steps, quantiles {', '.join(f'{q:g}' for q in answer['quantiles'])}",
-        ),
+        ("trained on", _training_range(rule)),
+        ("forecast", printable_line(", ".join(forecast.get("columns", rule["columns"])))),
+        ("stream", stream),
+        ("horizon", f"{forecast['horizon']} steps, quantiles {quantiles}"),
     ]
 
 
-def _range(rule: dict[str, Any]) -> str:
-    """Return what a forecaster's inputs were like in training."""
+def _training_range(rule: dict[str, Any]) -> str:
+    """Return the range of the training rows of a forecaster, by column."""
     if "range" not in rule:
         return "no range in the file"
-    what, low, high = (rule["range"][key] for key in ("of", "low", "high"))
-    spans = zip(rule["columns"], low, high, strict=True)
-    return printable(f"{what} " + ", ".join(f"{name} {a:.6g} to {b:.6g}" for name, a, b in spans))
+    kind, low, high = (rule["range"][key] for key in ("of", "low", "high"))
+    columns = [
+        f"{name} {least:.6g} to {greatest:.6g}"
+        for name, least, greatest in zip(rule["columns"], low, high, strict=True)
+    ]
+    return printable_line(f"{kind} {', '.join(columns)}")
 
 
-def _provenance_rows(provenance: dict[str, Any]) -> list[tuple[str, str]]:
-    """One row per entry, nested objects in one line: provenance is free-form."""
+def _provenance_rows(provenance: dict[str, Any]) -> Rows:
+    """Return one row per entry. Provenance is free-form: an entry that is no text becomes one line
+    of JSON."""
     return [
         (
             name,
-            printable(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)),
+            printable_line(
+                value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+            ),
         )
         for name, value in provenance.items()
     ]
 
 
-def catalogue() -> list[dict[str, Any]]:
-    """Return name, task, metric, variants, bytes (of fp32) and folder of each package; None where a manifest is silent.
+def list_packages() -> list[dict[str, Any]]:
+    """Return name, task, metric, variants, recommended, bytes (of fp32) and folder of each package.
 
-    No model file is opened: its manifest tells.
+    A value is None if the manifest does not state it. No model file is opened.
     """
     found = []
     for name, folder in packages().items():
-        about = _manifest(folder / MANIFEST)
-        variants = [variant for variant in VARIANTS if (folder / file_of(variant)).is_file()]
+        manifest = _read_manifest(folder / MANIFEST)
         found.append(
             {
-                "name": name, "task": about.get("task"), "metric": about.get("metric"), "variants": variants,
-                "recommended": about.get("recommended"), "bytes": (folder / file_of("fp32")).stat().st_size,
+                "name": name,
+                "task": manifest.get("task"),
+                "metric": manifest.get("metric"),
+                "variants": [v for v in VARIANTS if (folder / file_of(v)).is_file()],
+                "recommended": manifest.get("recommended"),
+                "bytes": (folder / file_of("fp32")).stat().st_size,
                 "folder": str(folder),
             }
-        )  # fmt: skip
+        )
     return found
 
 
-def catalogue_text(found: list[dict[str, Any]]) -> str:
-    """Return the packages as a table."""
-    rows = [["name", "task", "metric", "variants", "size", "folder"]]
-    for one in found:
-        metric = one["metric"] if isinstance(one["metric"], dict) else {}
+def format_packages(found: list[dict[str, Any]]) -> str:
+    """Return what `list_packages` returned as a table."""
+    rows: list[list[object]] = [["name", "task", "metric", "variants", "size", "folder"]]
+    for package in found:
+        metric = package["metric"] if isinstance(package["metric"], dict) else {}
         value = metric.get("value")
-        shown = f"{metric.get('name')} {value:.4g}" if isinstance(value, float) else "-"
-        variants = ", ".join(one["variants"])
-        size = f"{one['bytes'] / 1e3:,.0f} kB"
-        rows.append([one["name"], str(one["task"] or "-"), shown, variants, size, one["folder"]])
-    return render(rows, numbers=[4])
+        rows.append(
+            [
+                package["name"],
+                package["task"],
+                f"{metric.get('name')} {value:.4g}" if isinstance(value, float) else None,
+                ", ".join(package["variants"]),
+                f"{package['bytes'] / 1e3:,.0f} kB",
+                package["folder"],
+            ]
+        )
+    return format_table(rows, right_aligned=[4])
 
 
-def _manifest(path: Path) -> dict[str, Any]:
-    """Return what a manifest says, nothing where it is missing or cannot be read: opening the model then says why."""
+def _read_manifest(path: Path) -> dict[str, Any]:
+    """Return a package's manifest; nothing if it cannot be read, which opening the model
+    reports."""
     try:
-        found = json.loads(
-            path.read_text(encoding="utf-8"), parse_constant=lambda _: None
-        )  # NaN is no JSON
+        text = path.read_text(encoding="utf-8")
+        manifest = json.loads(text, parse_constant=lambda _: None)  # NaN is not JSON
     except (OSError, ValueError, RecursionError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return manifest if isinstance(manifest, dict) else {}

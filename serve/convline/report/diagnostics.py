@@ -1,6 +1,6 @@
-"""Findings about this environment and one model in it: what `infer check` prints, each with its cure.
+"""Findings about this installation and a model on it, each with its cure (`infer check`).
 
-An error is what makes predictions impossible or wrong; a warning is what a user may want to know and can live with.
+An error makes predictions impossible or wrong. A warning is something that a user may want to know.
 """
 
 import importlib.metadata
@@ -20,11 +20,11 @@ from convline.errors import DeviceError, ServeError
 from convline.model_file import document as contracts
 from convline.model_file.document import Contract
 from convline.model_file.registry import MANIFEST, locate, runs_on
-from convline.report.text_table import render
+from convline.report.text_table import format_table
 from convline.runtime import host, placement, session
 from convline.runtime.model import wrap
 
-DECODERS = {
+DECODERS = {  # Pillow's feature: what it decodes
     "jpg": "JPEG",
     "zlib": "PNG",
     "webp": "WebP",
@@ -33,7 +33,7 @@ DECODERS = {
     "libtiff": "TIFF",
 }
 VERSION = re.compile(r"[\w.+]{1,40}")
-BOTH = "run `pip uninstall onnxruntime onnxruntime-gpu`, then install the one you want"
+REINSTALL = "run `pip uninstall onnxruntime onnxruntime-gpu`, then install the one you want"
 
 
 @dataclass(frozen=True)
@@ -47,173 +47,176 @@ class Finding:
 
 
 def check(model: str | None, variant: str = "auto", sha256: str | None = None) -> Iterator[Finding]:
-    """Yield what is found about the environment, then about the model that a user names, on each device that is here.
+    """Yield findings about the installation, then about a model on each device that is here.
 
-    variant: as in `locate`; "auto" checks for each device the file that `infer` would take there.
+    variant: as for `locate`; "auto" checks for each device the file that `infer` would run there.
     """
-    made_with: Mapping[str, str] = {}
-    about_model = []
+    exported_with: Mapping[str, str] = {}
+    about_model: list[Finding] = []
     devices = [device for device in _devices() if runs_on(variant, device)]
     for device in devices if model is not None else ():
         try:
             path, expected, _ = locate(str(model), device, variant, sha256)
             contract = contracts.read(path, expected)
         except ServeError as error:
-            about_model.append(_failed("model", error))
+            about_model.append(_error_finding("model", error))
             break
-        made_with = _versions_of(contract)
-        about_model += [*_of_file(contract, expected), *_on_device(contract, device)]
-    yield from _packages(made_with)
-    yield from _machine()
-    yield from dict.fromkeys(about_model)  # the same file may be taken on two devices
+        exported_with = _exporter_versions(contract)
+        about_model += [*_check_file(contract, expected), *_check_device(contract, device)]
+    yield from _check_packages(exported_with)
+    yield from _check_machine()
+    yield from dict.fromkeys(about_model)  # without repetition: two devices may take the same file
 
 
-def text(findings: list[Finding]) -> str:
-    """Return the findings as a table, and their number by state."""
+def format_text(findings: list[Finding]) -> str:
+    """Return the findings as a table, and how many there are of each state."""
     rows = [[f.state, f.name, f.found + (f"; {f.cure}" if f.cure else "")] for f in findings]
     counts = [f"{sum(f.state == s for f in findings)} {s}" for s in ("ok", "warning", "error")]
-    return f"{render(rows)}\n{', '.join(counts)}"
+    return f"{format_table(rows)}\n{', '.join(counts)}"
 
 
-def document(findings: list[Finding]) -> dict[str, Any]:
-    """Return the findings for machines."""
+def to_document(findings: list[Finding]) -> dict[str, Any]:
+    """Return the findings as the object that --json prints."""
     return {
         "ok": all(f.state != "error" for f in findings),
         "findings": [asdict(f) for f in findings],
     }
 
 
-def _failed(name: str, error: ServeError) -> Finding:
-    """Return the error finding of a message `<what>; <cure>`."""
-    found, _, cure = str(error).rpartition("; ")
-    return Finding(name, found, "error", cure) if found else Finding(name, cure, "error")
+def _error_finding(name: str, error: ServeError) -> Finding:
+    """Return the finding of an error whose message is `<what>; <cure>`."""
+    what, _, cure = str(error).rpartition("; ")
+    return Finding(name, what, "error", cure) if what else Finding(name, cure, "error")
 
 
 def _devices() -> list[str]:
-    """Return the devices to try; where onnxruntime cannot even be imported, `_packages` says so."""
+    """Return the devices to try; only the CPU if onnxruntime cannot be imported, which is a finding
+    of its own."""
     try:
         return session.available_devices()
     except DeviceError:
         return ["cpu"]
 
 
-def _versions_of(contract: Contract) -> Mapping[str, str]:
-    """Return the package versions that the model was exported with; provenance may say anything, and a cure is copied
-    into a shell."""
+def _exporter_versions(contract: Contract) -> Mapping[str, str]:
+    """Return the package versions that the model was exported with.
+
+    Provenance may hold any text, and a cure is copied into a shell: other texts than versions are
+    left out.
+    """
     versions = contract.document["provenance"].get("versions")
-    found = versions if isinstance(versions, dict) else {}
-    return {name: v for name, v in found.items() if isinstance(v, str) and VERSION.fullmatch(v)}
+    versions = versions if isinstance(versions, dict) else {}
+    return {name: v for name, v in versions.items() if isinstance(v, str) and VERSION.fullmatch(v)}
 
 
-def _packages(made_with: Mapping[str, str]) -> Iterator[Finding]:
+def _check_packages(exported_with: Mapping[str, str]) -> Iterator[Finding]:
     yield Finding("Python", platform.python_version())
-    yield _version("numpy", numpy.__version__, made_with.get("numpy"))
-    yield _version("Pillow", PIL.__version__, made_with.get("pillow"))
-    yield from _onnxruntime(made_with.get("onnxruntime") or made_with.get("onnxruntime-gpu"))
-    yield _pyarrow()
-    there = {name for feature, name in DECODERS.items() if feature in PIL.features.get_supported()}
-    yield Finding("image formats", ", ".join(n for n in DECODERS.values() if n in there) or "none")
-    if missing := [name for name in DECODERS.values() if name not in there]:
+    yield _check_version("numpy", numpy.__version__, exported_with.get("numpy"))
+    yield _check_version("Pillow", PIL.__version__, exported_with.get("pillow"))
+    yield from _check_onnxruntime(
+        exported_with.get("onnxruntime") or exported_with.get("onnxruntime-gpu")
+    )
+    if importlib.util.find_spec("pyarrow") is None:
+        cure = "only Parquet files need it; pip install 'convline[parquet]'"
+        yield Finding("pyarrow", "not installed", "warning", cure)
+    else:
+        yield Finding("pyarrow", importlib.metadata.version("pyarrow"))
+    features = PIL.features.get_supported()
+    available = [name for feature, name in DECODERS.items() if feature in features]
+    missing = [name for feature, name in DECODERS.items() if feature not in features]
+    yield Finding("image formats", ", ".join(available) or "none")
+    if missing:
         cure = "such files become error rows; pip install --upgrade pillow"
         yield Finding("image formats", f"no {', '.join(missing)}", "warning", cure)
 
 
-def _version(name: str, version: str, made_with: str | None) -> Finding:
-    """A warning where the first two numbers differ: that is where Pillow and onnxruntime change what they compute."""
-    if made_with is None or version.split(".")[:2] == made_with.split(".")[:2]:
+def _check_version(name: str, version: str, exported_with: str | None) -> Finding:
+    """Return a warning if the first two numbers differ: there Pillow and onnxruntime change what
+    they compute."""
+    if exported_with is None or version.split(".")[:2] == exported_with.split(".")[:2]:
         return Finding(name, version)
-    cure = f"the golden samples tell whether it matters; pip install '{name.lower()}=={made_with}' to have the same"
-    return Finding(name, f"{version}, the model was made with {made_with}", "warning", cure)
+    found = f"{version}, the model was exported with {exported_with}"
+    install = f"pip install '{name.lower()}=={exported_with}' installs the same"
+    return Finding(name, found, "warning", f"the golden samples show whether it matters; {install}")
 
 
-def _onnxruntime(made_with: str | None) -> Iterator[Finding]:
+def _check_onnxruntime(exported_with: str | None) -> Iterator[Finding]:
     installed = session.distributions()
-    names = (
-        ", ".join(f"{name} {version}" for name, version in installed.items())
-        or "no distribution of that name"
-    )
     if len(installed) > 1:
-        yield Finding("onnxruntime", f"{names}: they overwrite each other's files", "error", BOTH)
+        names = ", ".join(f"{name} {version}" for name, version in installed.items())
+        found = f"{names}: they overwrite each other's files"
+        yield Finding("onnxruntime", found, "error", REINSTALL)
         return
     try:
         providers = session.built_providers()
     except DeviceError as error:
-        yield _failed("onnxruntime", error)
+        yield _error_finding("onnxruntime", error)
         return
-    yield _version(
-        next(iter(installed), "onnxruntime"), next(iter(installed.values()), "unknown"), made_with
-    )
-    yield Finding(
-        "providers", ", ".join(name.removesuffix("ExecutionProvider") for name in providers)
-    )
-    yield from _gpu()
+    [(name, version)] = installed.items() or [("onnxruntime", "unknown")]
+    yield _check_version(name, version, exported_with)
+    names = ", ".join(provider.removesuffix("ExecutionProvider") for provider in providers)
+    yield Finding("providers", names)
+    yield from _check_gpu()
 
 
-def _gpu() -> Iterator[Finding]:
-    """Yield what is known of the GPU, of its driver beside what CUDA's build needs, and why CUDA cannot be used."""
+def _check_gpu() -> Iterator[Finding]:
+    """Yield what is known of the GPU, the driver version that CUDA needs, and why CUDA cannot be
+    used."""
     built, supported = session.cuda_version(), host.driver_cuda()
-    needs = (
-        f"onnxruntime is built for CUDA {built}" if built else "onnxruntime is built without CUDA"
-    )
-    least = host.LEAST_DRIVER.get(int(built.split(".")[0])) if built else None
-    needs += f", which needs driver {least} or newer" if least else ""
-    seen = session.sees_gpu()
+    needs = "onnxruntime is built without CUDA"
+    if built:
+        least = host.LEAST_DRIVER.get(int(built.split(".")[0]))
+        needs = f"onnxruntime is built for CUDA {built}"
+        needs += f", which needs driver {least} or newer" if least else ""
+    visible = session.sees_gpu()
     reason = session.unusable("cuda") or ""
-    yield Finding("GPU", "seen" if seen else f"{reason.partition(';')[0]}; {needs}")
-    if not seen:
+    yield Finding("GPU", "visible" if visible else f"{reason.partition(';')[0]}; {needs}")
+    if not visible:
         return
     if supported:
-        version = host.driver_version() or "of a version that is not known"
+        version = host.driver_version() or "of unknown version"
         yield Finding("driver", f"{version}, supports CUDA {supported[0]}.{supported[1]}; {needs}")
     if not reason and session.missing_library("CUDAExecutionProvider"):
         reason = session.unloadable("CUDAExecutionProvider")
     if reason:
-        found, _, cure = reason.partition("; ")
-        yield Finding("CUDA", found, "warning", cure)
+        what, _, cure = reason.partition("; ")
+        yield Finding("CUDA", what, "warning", cure)
 
 
-def _pyarrow() -> Finding:
-    if importlib.util.find_spec("pyarrow") is None:
-        cure = "only Parquet files need it; pip install 'convline[parquet]'"
-        return Finding("pyarrow", "not installed", "warning", cure)
-    return Finding("pyarrow", importlib.metadata.version("pyarrow"))
-
-
-def _machine() -> Iterator[Finding]:
+def _check_machine() -> Iterator[Finding]:
     yield Finding("processor", host.processor())
     all_cores, allowed, quota = os.cpu_count() or 1, host.allowed_cores(), host.core_quota()
     usable = min(allowed, quota or allowed)
     if usable >= all_cores:
         yield Finding("cores", f"{all_cores}, all usable")
         return
-    why = (
-        f"a quota of {quota:g}"
-        if quota and quota < allowed
-        else "this process may not use the others"
-    )
-    yield Finding("cores", f"{usable:g} of {all_cores} usable ({why})")
+    reason = "this process may not use the others"
+    if quota and quota < allowed:
+        reason = f"a quota of {quota:g}"
+    yield Finding("cores", f"{usable:g} of {all_cores} usable ({reason})")
 
 
-def _of_file(contract: Contract, sha256: str | None) -> Iterator[Finding]:
-    yield Finding(
-        "model",
-        f"{contract.name}, {contract.task}, {contract.path} ({len(contract.bytes):,} bytes)",
-    )
+def _check_file(contract: Contract, sha256: str | None) -> Iterator[Finding]:
+    size = f"{len(contract.bytes):,} bytes"
+    yield Finding("model", f"{contract.name}, {contract.task}, {contract.path} ({size})")
     yield Finding("digest", f"{contract.digest}, as computed")
     if sha256 is not None:
         yield Finding("sha256", f"{sha256}, as {MANIFEST} or --sha256 says")
     else:
-        cure = "damage would be seen, another file in its place would not; serve the package folder or add --sha256"
+        cure = (
+            "damage is detected, a replaced file is not; serve the package folder or add --sha256"
+        )
         yield Finding("sha256", f"no {MANIFEST} beside the file", "warning", cure)
 
 
-def _on_device(contract: Contract, device: str) -> Iterator[Finding]:
-    """Yield how the golden samples come out on a device, and which provider really ran the nodes."""
+def _check_device(contract: Contract, device: str) -> Iterator[Finding]:
+    """Yield how far the golden samples differ on a device, and which provider ran the nodes."""
     try:
         opened = session.open_session(contract.served, device)
-        gap = (model := wrap(contract, opened, device)).replay_golden()
+        model = wrap(contract, opened, device)
+        gap = model.replay_golden()
     except ServeError as error:
-        yield _failed(device, error)
+        yield _error_finding(device, error)
         return
     if placement.tells(opened):
         yield Finding(device, f"nodes: {placement.text(opened)}")
@@ -221,9 +224,5 @@ def _on_device(contract: Contract, device: str) -> Iterator[Finding]:
     if gap <= model.golden_atol:  # false for nan
         yield Finding(device, found)
     else:
-        yield Finding(
-            device,
-            found,
-            "error",
-            "do not serve it here; install the versions that it was made with",
-        )
+        cure = "do not serve it here; install the versions that it was exported with"
+        yield Finding(device, found, "error", cure)

@@ -1,7 +1,7 @@
-"""How good a model file is on a user's own labelled images or series: what `infer evaluate` prints.
+"""How good a model is on a user's own labelled images or series (`infer evaluate`).
 
-Images that cannot be read and series that are too short are named and counted, never dropped in silence; the figures
-are over the others.
+Images that cannot be read and series that are too short are listed and counted; the metrics cover
+the others.
 """
 
 import csv
@@ -13,236 +13,236 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from convline.errors import InputError
 from convline.images.predict import classify
 from convline.images.sources import ImageSources, Source
-from convline.report.interval import wilson
-from convline.report.text_table import printable, render
+from convline.report.confidence_interval import wilson_interval
+from convline.report.text_table import format_table
 from convline.runtime.host import usable_cores
 from convline.runtime.model import Classifier, Forecaster
+from convline.terminal_text import printable_line
 from convline.timeseries.backtest import Forecast, backtest_batches
 from convline.timeseries.csv_reader import describe_non_utf8
 from convline.timeseries.read_options import ReadOptions
 
-Array = npt.NDArray[np.float64]
 Report = dict[str, Any]
-TOP, TOP_FROM = 5, 10  # top-5 accuracy says something where there are 10 classes or more
-MOST_SHOWN = 10  # confusions, and names of what could not be read
+LabelledImages = list[tuple[Source, str]]
+TOP, TOP_FROM = 5, 10  # top-5 accuracy tells something from 10 classes on
+MOST_LISTED = 10  # confusions, and names of what could not be read
 
 
-def run(
+def evaluate(
     model: Classifier | Forecaster,
     path: str | None,
     labels: str | None,
     reading: ReadOptions | None = None,
 ) -> Report:
-    """Return the figures of a folder of class folders or of a CSV of series, `path`, or of a CSV of labels."""
-    where = str(path or labels)
+    """Return the metrics of a model on `path`, or for images on a CSV of labels.
+
+    path: a folder with a folder of images for each class, or a file of series. reading: how the
+    file is read.
+    """
     if isinstance(model, Classifier):
-        return images(model, of_labels(labels) if labels else of_folder(where), where)
+        images = read_labels(labels) if labels else list_class_folders(str(path))
+        return evaluate_images(model, images, str(path or labels))
     if labels:
         raise InputError(
             labels,
-            f"expected a classifier to have labels, got {model.name!r}, a forecaster; pass a PATH",
+            f"expected a classifier for --labels, got {model.name!r}, a forecaster; pass a PATH",
         )
-    return series(model, where, reading)
+    return evaluate_series(model, str(path), reading)
 
 
-def of_folder(folder: str) -> list[tuple[Source, str]]:
-    """Return (source, label) of every image below a folder that holds one folder of images for each class."""
+def list_class_folders(folder: str) -> LabelledImages:
+    """Return each image below a folder that holds one folder of images for each class, with its
+    class."""
     if not os.path.isdir(folder):
         raise InputError(
             folder,
             "expected a folder that holds one folder of images for each class; or use --labels",
         )
-    found = []
+    images = []
     for source in ImageSources([os.path.join(folder, "")], io.BytesIO()):
-        inside = Path(os.path.relpath(source.path, folder)).parts
-        if len(inside) < 2:
-            reason = (
-                source.error
-                or f"expected one folder for each class, got {inside[0]!r} beside them; move it into one"
-            )
-            raise InputError(folder, reason)
-        found.append((source, inside[0]))
-    return found
+        label, _, name = os.path.relpath(source.path, folder).partition(os.sep)
+        if not name:
+            reason = f"expected one folder for each class, got {label!r} beside them"
+            raise InputError(folder, source.error or f"{reason}; move it into one")
+        images.append((source, label))
+    return images
 
 
-def of_labels(file: str) -> list[tuple[Source, str]]:
-    """Return (source, label) of the rows of a CSV with the columns path (or file), from its folder on, and label."""
-    root = os.path.realpath(Path(file).parent)
+def read_labels(file: str) -> LabelledImages:
+    """Return the image and label of each row of a CSV with columns path (or file) and label.
+
+    Paths are relative to the CSV's folder. One that leads out of that folder becomes a source with
+    an error.
+    """
     try:
-        rows = list(
-            csv.DictReader(
-                io.StringIO(Path(file).read_text(encoding="utf-8-sig"), newline=""), strict=True
-            )
-        )
+        text = Path(file).read_text(encoding="utf-8-sig")
+        rows = list(csv.DictReader(io.StringIO(text, newline=""), strict=True))
     except UnicodeDecodeError as error:
-        raise InputError(
-            file, f"expected UTF-8 text, got {describe_non_utf8(bytes(error.object), error)}"
-        ) from error
+        reason = f"expected UTF-8 text, got {describe_non_utf8(bytes(error.object), error)}"
+        raise InputError(file, reason) from error
     except (OSError, ValueError, csv.Error) as error:
         raise InputError(file, f"expected a CSV of paths and labels, got none ({error})") from error
-    found = []
+    folder = Path(file).parent
+    root = os.path.realpath(folder)
+    images = []
     for number, row in enumerate(rows, start=1):
         path, label = row.get("path") or row.get("file"), row.get("label")
         if not path or not label:
-            raise InputError(
-                file, f"row {number}: expected a path and a label, got {path!r} and {label!r}"
-            )
-        reason = None
+            expected = f"expected a path and a label, got {path!r} and {label!r}"
+            raise InputError(file, f"row {number}: {expected}")
+        error_text = None
         if "\0" in path:
-            reason = "expected a path, got one with a NUL in it"
+            error_text = "expected a path, got one with a NUL in it"
         elif os.path.commonpath([root, os.path.realpath(os.path.join(root, path))]) != root:
-            reason = "the path leads outside of the folder that the CSV is in"
-        found.append((Source(os.path.join(Path(file).parent, path), reason), label))
-    if not found:
+            error_text = "the path leads outside of the folder that the CSV is in"
+        images.append((Source(os.path.join(folder, path), error_text), label))
+    if not images:
         raise InputError(file, "expected a header path,label and rows, got no row")
-    return found
+    return images
 
 
-def images(model: Classifier, labelled: list[tuple[Source, str]], where: str) -> Report:
-    """Return accuracy, top-5 accuracy, the figures of each class, the confusions, and what could not be read."""
-    _check_labels(model, {label for _, label in labelled}, where)
+def evaluate_images(model: Classifier, images: LabelledImages, where: str) -> Report:
+    """Return accuracy, top-5 accuracy, recall and precision of each class, confusions, and unread
+    images."""
+    _check_labels(model, {label for _, label in images}, where)
     top = TOP if len(model.labels) >= TOP_FROM else 1
-    truths = iter([label for _, label in labelled])
-    pairs, unread, within = (
-        Counter[tuple[str, str]](),
-        [],
-        0,
-    )  # pairs: (true label, predicted label)
-    sources = [source for source, _ in labelled]
-    for rows in classify(model, sources, batch=32, workers=usable_cores(), top_k=top):
-        for row, truth in zip(
-            rows, truths, strict=False
-        ):  # the rows of one batch take the next truths
-            if row["status"] == "error":
-                unread.append({"path": row["path"], "error": row["error"]})
-                continue
-            pairs[truth, str(row["label"])] += 1
-            within += truth in [
-                row[f"label_{rank}"] if rank > 1 else row["label"] for rank in range(1, top + 1)
-            ]
+    columns = ["label", *(f"label_{rank}" for rank in range(2, top + 1))]
+    pairs = Counter[tuple[str, str]]()  # images by (true label, predicted label)
+    n_within_top, unread = 0, []
+    batches = classify(
+        model, [source for source, _ in images], batch=32, workers=usable_cores(), top_k=top
+    )
+    rows = (row for batch in batches for row in batch)
+    for row, (_, label) in zip(rows, images, strict=True):
+        if row["status"] == "error":
+            unread.append({"path": row["path"], "error": row["error"]})
+            continue
+        pairs[label, str(row["label"])] += 1
+        n_within_top += label in [row[column] for column in columns]
     if not (n := pairs.total()):
-        raise InputError(
-            where, f"expected images, none of {len(unread)} could be read: {unread[0]['error']}"
-        )
-    right = sum(count for (truth, answer), count in pairs.items() if truth == answer)
-    report = {
+        reason = f"none of {len(unread)} could be read: {unread[0]['error']}"
+        raise InputError(where, f"expected images, {reason}")
+    wrong = Counter({pair: count for pair, count in pairs.items() if pair[0] != pair[1]})
+    return {
         "task": "classification",
         "model": model.name,
         "images": n,
-        "accuracy": _proportion(right, n),
-    }
-    report |= {"top_5": _proportion(within, n)} if top == TOP else {}
-    wrong = Counter({pair: count for pair, count in pairs.items() if pair[0] != pair[1]})
-    confusions = [
-        {"true": t, "predicted": p, "images": count}
-        for (t, p), count in wrong.most_common(MOST_SHOWN)
-    ]
-    return report | {
-        "classes": _classes(model.labels, pairs),
-        "confusions": confusions,
+        "accuracy": _proportion(n - wrong.total(), n),
+        **({"top_5": _proportion(n_within_top, n)} if top == TOP else {}),
+        "classes": _class_metrics(model.labels, pairs),
+        "confusions": [
+            {"true": label, "predicted": predicted, "images": count}
+            for (label, predicted), count in wrong.most_common(MOST_LISTED)
+        ],
         "unread": unread,
     }
 
 
 def _check_labels(model: Classifier, labels: set[str], where: str) -> None:
+    """Raise InputError if a label is not one of the model's."""
     for label in sorted(labels - {*model.labels}):
         close = difflib.get_close_matches(label, model.labels, 1)
-        meant = f"did you mean {close[0]!r}? " if close else ""
-        known = printable(", ".join(model.labels), 500)
-        raise InputError(
-            where, f"expected the model's labels, got {label!r}; {meant}it knows {known}"
-        )
+        hint = f"did you mean {close[0]!r}? " if close else ""
+        known = printable_line(", ".join(model.labels), 500)
+        reason = f"expected the model's labels, got {label!r}; {hint}it knows {known}"
+        raise InputError(where, reason)
 
 
 def _proportion(right: int, n: int) -> dict[str, float]:
-    low, high = wilson(right, n)
+    low, high = wilson_interval(right, n)
     return {"value": right / n, "low": low, "high": high, "right": right, "n": n}
 
 
-def _classes(labels: list[str], pairs: Counter[tuple[str, str]]) -> list[dict[str, Any]]:
-    """Return for each label that was there or answered: images, recall, answers, precision (None where of none)."""
-    there, answers = Counter[str](), Counter[str]()
-    for (truth, answer), count in pairs.items():
-        there[truth] += count
-        answers[answer] += count
+def _class_metrics(labels: list[str], pairs: Counter[tuple[str, str]]) -> list[dict[str, Any]]:
+    """Return images, recall, answers (predictions) and precision of each label that occurs.
+
+    Recall is None for a class without images, precision for one that was never predicted.
+    """
+    images, predictions = Counter[str](), Counter[str]()
+    for (label, predicted), count in pairs.items():
+        images[label] += count
+        predictions[predicted] += count
     return [
         {
             "label": label,
-            "images": there[label],
-            "recall": pairs[label, label] / there[label] if there[label] else None,
-            "answers": answers[label],
-            "precision": pairs[label, label] / answers[label] if answers[label] else None,
+            "images": images[label],
+            "recall": pairs[label, label] / images[label] if images[label] else None,
+            "answers": predictions[label],
+            "precision": pairs[label, label] / predictions[label] if predictions[label] else None,
         }
         for label in labels
-        if there[label] or answers[label]
+        if images[label] or predictions[label]
     ]
 
 
-def series(model: Forecaster, file: str, reading: ReadOptions | None = None) -> Report:
-    """Return the errors of forecasts from rolling origins over each series of a file, beside those of the last value.
+def evaluate_series(model: Forecaster, file: str, reading: ReadOptions | None = None) -> Report:
+    """Return the errors of a backtest over each series of a file, beside those of repeating the
+    last value.
 
-    Each forecast begins where the one before it ends, and the last ends with the series.
+    Each forecast begins where the one before it ends; the last one ends with the series.
     """
     table = (reading or ReadOptions(model.name, model.contract.document["input"])).read(file)
     unread, parts = [], []
     for batch in backtest_batches(model, table, model.horizon, model.horizon, held=model.horizon):
+        good = [origin for origin in batch if not origin.error]
         unread += [
-            {"path": one.series.id, "error": _trouble(model, one)} for one in batch if one.error
+            {"path": origin.series.id, "error": _reason_not_evaluated(model, origin)}
+            for origin in batch
+            if origin.error
         ]
-        good = [one for one in batch if not one.error]
-        parts += [_errors(model, good)] if good else []
+        parts += [_error_sums(model, good)] if good else []
     if not parts:
-        raise InputError(
-            file,
-            f"expected a series to forecast, none of {len(unread)} can be: {unread[0]['error']}",
-        )
+        reason = f"none of {len(unread)} can be: {unread[0]['error']}"
+        raise InputError(file, f"expected a series to forecast, {reason}")
     sums = {name: sum(part[name] for part in parts) for name in parts[0]}
-    columns = [{"column": name, **_figures(model, sums, k)} for k, name in enumerate(model.targets)]
-    served = len(table.series) - len({one["path"] for one in unread})
-    report = {
+    return {
         "task": "forecasting",
         "model": model.name,
-        "series": served,
+        "series": len(table.series) - len({one["path"] for one in unread}),
         "windows": int(sums["windows"]),
+        "filled": table.filled,
+        "notes": table.notes,
+        **_series_metrics(model, sums, slice(None)),
+        "columns": [
+            {"column": name, **_series_metrics(model, sums, k)}
+            for k, name in enumerate(model.targets)
+        ],
+        "unread": unread,
     }
-    report |= {"filled": table.filled, "notes": table.notes, **_figures(model, sums, slice(None))}
-    return report | {"columns": columns, "unread": unread}
 
 
-def _trouble(model: Forecaster, origin: Forecast) -> str:
-    """Return why an origin is not evaluated; it needs the truth after it as well as the history before."""
+def _reason_not_evaluated(model: Forecaster, origin: Forecast) -> str:
+    """Return why a forecast is not evaluated; it needs the rows after it as well as those
+    before."""
     rows = len(origin.series.values)
-    short = rows < model.context + model.horizon
-    return (
-        f"{model.context} + {model.horizon} rows are needed, there are {rows}"
-        if short
-        else origin.error
-    )
+    if rows < model.context + model.horizon:
+        return f"{model.context} + {model.horizon} rows are needed, there are {rows}"
+    return origin.error
 
 
-def _errors(model: Forecaster, origins: list[Forecast]) -> dict[str, Any]:
-    """Return sums over windows and steps, each (D,): squared and absolute errors, the last value's, values inside."""
-    ahead = [(one.series.values, one.cutoff, one.cutoff + 1 + model.horizon) for one in origins]
-    own = len(model.targets)
-    target = np.stack(
-        [values[cutoff + 1 : end, :own] for values, cutoff, end in ahead]
-    )  # (M, S, D)
-    last = np.stack([values[cutoff : cutoff + 1, :own] for values, cutoff, _ in ahead])
-    forecast = np.stack([one.forecast for one in origins]).astype(np.float64)
-    quantiles = np.stack([one.quantiles for one in origins]).astype(np.float64)
-    lower, upper = (
-        quantiles[..., : len(model.quantiles) // 2],
-        quantiles[..., ::-1][..., : len(model.quantiles) // 2],
+def _error_sums(model: Forecaster, origins: list[Forecast]) -> dict[str, Any]:
+    """Return the number of windows, and sums over windows and steps.
+
+    squared, absolute, last_value (D,): errors of the forecast, and absolute ones of repeating the
+    last value. inside (D, Q // 2): values inside each interval, the widest first.
+    """
+    columns, half = len(model.targets), len(model.quantiles) // 2
+    values = [origin.series.values[:, :columns] for origin in origins]
+    cutoffs = [origin.cutoff for origin in origins]
+    last = np.stack([v[cutoff : cutoff + 1] for v, cutoff in zip(values, cutoffs, strict=True)])
+    target = np.stack(  # (M, S, D)
+        [v[c + 1 : c + 1 + model.horizon] for v, c in zip(values, cutoffs, strict=True)]
     )
+    forecast = np.stack([origin.forecast for origin in origins]).astype(np.float64)
+    quantiles = np.stack([origin.quantiles for origin in origins]).astype(np.float64)
+    lower, upper = quantiles[..., :half], quantiles[..., ::-1][..., :half]
     inside = (lower <= target[..., None]) & (target[..., None] <= upper)  # (M, S, D, Q // 2)
-    with np.errstate(
-        over="ignore"
-    ):  # of a truth near 1e308: such a figure is infinite, null in JSON
+    # A target near 1e308 has an infinite squared error, which is null in JSON.
+    with np.errstate(over="ignore"):
         return {
             "windows": len(target),
             "squared": ((forecast - target) ** 2).sum((0, 1)),
@@ -252,8 +252,11 @@ def _errors(model: Forecaster, origins: list[Forecast]) -> dict[str, Any]:
         }
 
 
-def _figures(model: Forecaster, sums: dict[str, Any], column: int | slice) -> dict[str, Any]:
-    """Return mse, mae, mae over that of the last value (None where that is 0), and coverage, of one column or all."""
+def _series_metrics(model: Forecaster, sums: dict[str, Any], column: int | slice) -> dict[str, Any]:
+    """Return mse, mae, mae of the last value, their ratio and the coverage, of one column or all.
+
+    The ratio is None if the last value has no error.
+    """
     steps = sums["windows"] * model.horizon
     with np.errstate(over="ignore", invalid="ignore"):
         squared, absolute, naive = (
@@ -261,77 +264,72 @@ def _figures(model: Forecaster, sums: dict[str, Any], column: int | slice) -> di
         )
         ratio = float(absolute / naive) if naive else None
     inside = np.atleast_2d(sums["inside"][column]).mean(axis=0) / steps
-    levels = [1 - 2 * low for low in model.quantiles[: len(model.quantiles) // 2]]
+    coverage = [
+        {"nominal": round(1 - 2 * low, 6), "measured": float(measured)}
+        for low, measured in zip(model.quantiles, inside, strict=False)  # the lower half
+    ]
     return {
         "mse": float(squared),
         "mae": float(absolute),
         "mae_of_last_value": float(naive),
         "mae_ratio": ratio,
-        "coverage": [
-            {"nominal": round(n, 6), "measured": float(m)}
-            for n, m in zip(levels, inside, strict=True)
-        ],
+        "coverage": coverage,
     }
 
 
-def text(report: Report) -> str:
-    """Return a report as tables for people."""
+def format_text(report: Report) -> str:
+    """Return a report as tables."""
     tables = _image_tables(report) if report["task"] == "classification" else _series_tables(report)
     if unread := report["unread"]:
-        shown = [["", one["path"], one["error"]] for one in unread[:MOST_SHOWN]]
-        more = (
-            [["", f"and {len(unread) - MOST_SHOWN} more (--json names all)"]]
-            if len(unread) > MOST_SHOWN
-            else []
-        )
+        rows = [["", one["path"], one["error"]] for one in unread[:MOST_LISTED]]
+        if len(unread) > MOST_LISTED:
+            rows.append(["", f"and {len(unread) - MOST_LISTED} more (--json lists all)"])
         tables.append(
-            f"not evaluated: {len(unread)}, not part of the figures above\n{render([*shown, *more])}"
+            f"not evaluated: {len(unread)}, not in the metrics above\n{format_table(rows)}"
         )
     return "\n\n".join(tables)
 
 
 def _image_tables(report: Report) -> list[str]:
-    rows = [["images", str(report["images"])]]
+    rows = [["images", report["images"]]]
     for name in ("accuracy", "top_5"):
-        if found := report.get(name):
-            interval = f"[{100 * found['low']:.1f}, {100 * found['high']:.1f}] (95 %, Wilson)"
-            counts = f"{found['right']} of {found['n']}"
-            rows.append(
-                [name.replace("_", "-"), f"{100 * found['value']:.1f} % {interval}, {counts}"]
-            )
-    heading = ["class", "images", "recall", "answers", "precision"]
-    classes = [
-        [str(_cell(one[name])) for name in ("label", *heading[1:])] for one in report["classes"]
+        if figure := report.get(name):
+            interval = f"[{100 * figure['low']:.1f}, {100 * figure['high']:.1f}] (95 %, Wilson)"
+            value = f"{100 * figure['value']:.1f} % {interval}, {figure['right']} of {figure['n']}"
+            rows.append([name.replace("_", "-"), value])
+    classes = [["class", "images", "recall", "predictions", "precision"]]
+    classes += [
+        [one[key] for key in ("label", "images", "recall", "answers", "precision")]
+        for one in report["classes"]
     ]
-    tables = [render(rows), render([heading, *classes], numbers=range(1, 5))]
+    tables = [format_table(rows), format_table(classes, right_aligned=range(1, 5))]
     if report["confusions"]:
-        confusions = [
-            [one["true"], one["predicted"], str(one["images"])] for one in report["confusions"]
-        ]
-        tables.append(render([["true", "taken for", "images"], *confusions], numbers=[2]))
+        confusions = [["true", "predicted", "images"]]
+        confusions += [[one[key] for key in confusions[0]] for one in report["confusions"]]
+        tables.append(format_table(confusions, right_aligned=[2]))
     return tables
 
 
 def _series_tables(report: Report) -> list[str]:
     heading = ["column", "MSE", "MAE", "MAE / last value's"]
     heading += [f"inside {100 * level['nominal']:g} %" for level in report["coverage"]]
-    rows = []
-    for one in (
-        [*report["columns"], {"column": "all", **report}]
-        if len(report["columns"]) > 1
-        else report["columns"]
-    ):
-        inside = [f"{100 * level['measured']:.1f} %" for level in one["coverage"]]
-        rows.append(
-            [one["column"], *(_cell(one[name]) for name in ("mse", "mae", "mae_ratio")), *inside]
-        )
+    columns = report["columns"]
+    if len(columns) > 1:
+        columns = [*columns, {"column": "all", **report}]
+    rows = [
+        [
+            *(one[name] for name in ("column", "mse", "mae", "mae_ratio")),
+            *(f"{100 * level['measured']:.1f} %" for level in one["coverage"]),
+        ]
+        for one in columns
+    ]
     facts = [
-        ["series", str(report["series"])],
+        ["series", report["series"]],
         ["windows", f"{report['windows']}, one horizon after the other"],
     ]
-    facts += [["interpolated", f"{report['filled']} values"]] if report["filled"] else []
-    return [render(facts), render([heading, *rows], numbers=range(1, len(heading)))]
-
-
-def _cell(value: Any) -> str:
-    return "-" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
+    if report["filled"]:
+        facts.append(["interpolated", f"{report['filled']} values"])
+    return [
+        format_table(facts),
+        format_table([heading, *rows], right_aligned=range(1, len(heading))),
+    ]

@@ -1,24 +1,31 @@
-"""Text tables for people: aligned columns, and cells that cannot move the cursor."""
+"""Tables of text for a terminal: aligned columns."""
 
 from collections.abc import Sequence
 
+from convline.terminal_text import printable_line
 
-def render(rows: Sequence[Sequence[str]], numbers: Sequence[int] = ()) -> str:
-    """Return rows of cells as lines of columns; those of `numbers` are aligned to the right, short rows are fine."""
-    cells = [[printable(cell, 1000) for cell in row] for row in rows]
-    columns = range(max(map(len, cells), default=0))
-    widths = [max(len(row[column]) for row in cells if column < len(row)) for column in columns]
+CELL_LIMIT = 1000  # characters
+
+
+def format_table(rows: Sequence[Sequence[object]], right_aligned: Sequence[int] = ()) -> str:
+    """Return rows as lines of aligned columns. A row may be shorter than others.
+
+    A float is written with four digits, None as "-". right_aligned: indices of columns.
+    """
+    cells = [[printable_line(_format_cell(cell), CELL_LIMIT) for cell in row] for row in rows]
+    n_columns = max(map(len, cells), default=0)
+    widths = [max(len(row[k]) for row in cells if k < len(row)) for k in range(n_columns)]
     lines = []
     for row in cells:
         aligned = [
-            f"{c:>{w}}" if k in numbers else f"{c:{w}}"
-            for k, (c, w) in enumerate(zip(row, widths, strict=False))
+            cell.rjust(widths[k]) if k in right_aligned else cell.ljust(widths[k])
+            for k, cell in enumerate(row)
         ]
         lines.append("  ".join(aligned).rstrip())
     return "\n".join(lines)
 
 
-def printable(text: str, limit: int = 160) -> str:
-    """Return one printable line: a name from a model file must not move the cursor."""
-    line = "".join(char if char.isprintable() else "?" for char in text)
-    return line if len(line) <= limit else line[: limit - 3] + "..."
+def _format_cell(cell: object) -> str:
+    if cell is None:
+        return "-"
+    return f"{cell:.4g}" if isinstance(cell, float) else str(cell)

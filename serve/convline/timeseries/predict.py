@@ -33,9 +33,9 @@ from convline.jobs.writers import (
     form_of,
     is_formula,
 )
-from convline.report.text_table import printable
 from convline.runtime.host import usable_cores
 from convline.runtime.model import Forecaster
+from convline.terminal_text import printable_line
 from convline.timeseries.backtest import (
     Forecast,
     Start,
@@ -149,7 +149,7 @@ class ForecastTask:
             risky = [one.id for one in table.series if is_formula(one.id)]
             if risky and form_of(self.target, self.form) == "csv":
                 table.notes.append(
-                    f"ids that a spreadsheet would run have a ' in front in CSV: {printable(risky[0])}, ..."
+                    f"ids that a spreadsheet would run have a ' in front in CSV: {printable_line(risky[0])}, ..."
                 )
             for note in table.notes + (
                 [f"{table.filled} values made by interpolation"] if table.filled else []

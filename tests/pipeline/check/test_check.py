@@ -300,8 +300,8 @@ def test_float32_that_is_rounded_is_stopped(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_wilson_against_a_published_value() -> None:
     """Oracle: Wilson's interval for 81 of 263 is .2553 to .3662 (Newcombe 1998, table I, method 3)."""
-    assert metrics.wilson(81, 263) == pytest.approx((0.2553, 0.3662), abs=5e-5)
-    low, high = metrics.wilson(0, 20)
+    assert metrics.wilson_interval(81, 263) == pytest.approx((0.2553, 0.3662), abs=5e-5)
+    low, high = metrics.wilson_interval(0, 20)
     assert low == pytest.approx(0, abs=1e-12) and high == pytest.approx(
         0.1611, abs=5e-5
     )  # the same table: 0 of 20

@@ -24,7 +24,9 @@ def test_wilson_interval() -> None:
 
     for right, n in ((0, 10), (7, 10), (355, 360), (10, 10)):
         np.testing.assert_allclose(
-            metrics.wilson(right, n), proportion_confint(right, n, method="wilson"), atol=1e-4
+            metrics.wilson_interval(right, n),
+            proportion_confint(right, n, method="wilson"),
+            atol=1e-4,
         )
 
 

@@ -362,7 +362,8 @@ def test_nothing_succeeded_is_exit_code_1(
         failed = infer(command, model, bad, *more)
         assert failed.exit_code == 1 and "0 ok, 1 error" in failed.stderr
         assert (
-            "Error: no row is ok; column error of" in infer(command, model, bad, *more, "-q").stderr
+            "Error: every row failed; see column `error` of"
+            in infer(command, model, bad, *more, "-q").stderr
         )
         mixed = infer(command, model, bad, right, *more)
         assert mixed.exit_code == 0 and ", 1 error" in mixed.stderr
@@ -413,12 +414,12 @@ def test_strict_is_exit_code_3(
         (
             ["images", "MODEL", "x.png", "-o", "x.csv", "--format", "jsonl"],
             2,
-            "expected csv, as x.csv ends so",
+            "expected csv, because x.csv has that suffix",
         ),
         (["images", "MODEL", "x.png", "--top-k", "4"], 2, "expected at most the model's 3 labels"),
         (["images", "MODEL", "x.png", "--batch", "0"], 2, "0 is not in the range"),
         (["teleport"], 2, "No such command"),
-        (["check", "--sha256", "0" * 64], 2, "are of a MODEL, and none is named"),
+        (["check", "--sha256", "0" * 64], 2, "need a MODEL"),
     ],
 )
 def test_exit_codes(

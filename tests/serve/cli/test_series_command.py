@@ -20,7 +20,7 @@ from click.testing import CliRunner, Result
 from convline.cli.main import main
 from convline.errors import InputError
 from convline.images.sources import Source
-from convline.report.svg_plot import _nice, _numbers
+from convline.report.svg_plot import axis_ticks, tick_labels
 from convline.runtime.model import WINDOWS_PER_RUN, Forecaster, load
 from convline.timeseries.backtest import backtest_batches, cutoff_batches
 from convline.timeseries.predict import ForecastTask, forecast_files
@@ -288,7 +288,7 @@ def test_folders_and_globs(make_forecaster: Make, tmp_path: Path) -> None:
     assert list(dict.fromkeys(found)) == [
         (n, "error" if n in ("empty", "no*") else "ok") for n in dict.fromkeys(names)
     ]
-    assert len(found) == 4 * 3 + 2 and "skipped 3 hidden names" in result.stderr
+    assert len(found) == 4 * 3 + 2 and "skipped 3 files in folders" in result.stderr
     (tmp_path / "in/out.csv").write_text("")
     refused = infer(model, tmp_path / "in", "-o", tmp_path / "in/out.csv")
     assert refused.exit_code == 1 and "expected a file that is not read" in refused.stderr
@@ -503,8 +503,8 @@ def test_a_picture_shows_the_truth(make_forecaster: Make, tmp_path: Path) -> Non
 )
 def test_axis_numbers_are_nice(low: float, high: float) -> None:
     """Oracle: 1, 2 or 5 times a power of ten apart, within the axis, and different when read back."""
-    ticks = _nice(low, high)
-    steps = np.diff([float(text.replace(",", "")) for text in _numbers(ticks)])
+    ticks = axis_ticks(low, high)
+    steps = np.diff([float(text.replace(",", "")) for text in tick_labels(ticks)])
     assert 2 <= len(ticks) <= 6 and low - 1e-12 <= ticks[0] and ticks[-1] <= high * (1 + 1e-12)
     assert {f"{step:.0e}"[0] for step in steps} < {"1", "2", "5"} and all(
         a < b for a, b in pairwise(ticks)

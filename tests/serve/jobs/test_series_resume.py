@@ -53,7 +53,7 @@ def test_resume_goes_on_where_it_was(
     for after in range(0, 9, 2 if suffix == ".csv" else 4):
         interrupt(words, monkeypatch, after)
         result = CliRunner().invoke(main, [*words, "--resume"])
-        assert result.exit_code == 0 and ("rows are of the interrupted run" in result.stderr) is (
+        assert result.exit_code == 0 and ("rows are from the interrupted run" in result.stderr) is (
             after > 0
         )
         assert output.read_bytes() == whole and picture.read_bytes() == drawn

@@ -91,8 +91,8 @@ def test_the_whole_counts_every_file(classifier: Path, tmp_path: Path) -> None:
     """Oracle: the rows of the written table, over the seconds that were given at least."""
     Image.new("L", (8, 8), 90).save(tmp_path / "a.png")
     model = load(classifier, "cpu")
-    work = benchmark._image_work(model, [str(tmp_path / "a.png")], tmp_path)
-    rate, writing = benchmark._whole(work, tmp_path / "rows.csv", 0.3)
+    workload = benchmark.image_workload(model, [str(tmp_path / "a.png")], tmp_path)
+    rate, writing = benchmark.whole_rates(workload, tmp_path / "rows.csv", 0.3)
     rows = (tmp_path / "rows.csv").read_text().splitlines()[1:]
     assert (
         len(rows) / 3 < rate <= len(rows) / 0.3

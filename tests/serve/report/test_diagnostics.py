@@ -138,7 +138,10 @@ def test_a_gpu_that_cannot_be_used_is_an_error(
         pytest.skip("a real GPU is here, or this onnxruntime was built without CUDA")
     monkeypatch.setattr(session, "sees_gpu", lambda: True)
     names = found(classifier, code=1)
-    assert names["GPU"][0]["found"] == "seen" and [f["state"] for f in names["cpu"]] == ["ok", "ok"]
+    assert names["GPU"][0]["found"] == "visible" and [f["state"] for f in names["cpu"]] == [
+        "ok",
+        "ok",
+    ]
     assert names["cuda"][0]["state"] == "error" and names["cuda"][0]["cure"].endswith(
         "or pass --device cpu"
     )

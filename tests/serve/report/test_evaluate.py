@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny
-from convline.report.interval import wilson
+from convline.report.confidence_interval import wilson_interval
 from PIL import Image
 from test_cli import infer
 
@@ -39,7 +39,7 @@ def classes(tmp_path: Path) -> Path:
 
 def check_figures(report: dict) -> None:
     """5 of 6 are right; a bright image lies in `middle`; the seventh cannot be read."""
-    low, high = wilson(5, 6)
+    low, high = wilson_interval(5, 6)
     assert report["accuracy"] == pytest.approx(
         {"value": 5 / 6, "low": low, "high": high, "right": 5, "n": 6}
     )
@@ -136,9 +136,13 @@ def test_labels_never_lead_out_of_their_folder(
             "got 'drak'; did you mean 'dark'? it knows dark, middle",
         ),
         (lambda root: (root / "dark" / "a.png").rename(root / "a.png"), "got 'a.png' beside them"),
+        (
+            lambda root: (root.rename(root.parent / "gone"), root.mkdir()),
+            "the folder holds no image files",
+        ),
         (lambda root: root.rename(root.parent / "gone"), "expected a folder that holds one folder"),
     ],
-    ids=["unknown label", "no class", "no folder"],
+    ids=["unknown label", "no class", "no image", "no folder"],
 )
 def test_folders_that_are_no_labels(
     classifier: Path, classes: Path, change: Callable, message: str

@@ -302,7 +302,7 @@ def test_images_are_run_in_parts_where_memory_is_small(
     done = fake_cuda.infer(*asked, FAKE_CUDA_BYTES=SMALL)
     assert len(done.stdout.splitlines()) == 41
     assert re.search(
-        r"batches of 4096, run \d+ at a time for want of memory, 2 threads", done.stderr
+        r"batches of 4096, run \d+ at a time because memory was short, 2 threads", done.stderr
     )
     failed = fake_cuda.infer(*asked, check=False, FAKE_CUDA_BYTES=3000)
     assert failed.returncode == 1 and "Traceback" not in failed.stderr

@@ -17,9 +17,10 @@ from pathlib import Path
 import pytest
 import tiny
 from click.testing import CliRunner
-from convline.cli.boundary import sentence, visible
+from convline.cli.error_handling import describe_system_failure
 from convline.cli.main import main
 from convline.model_file import document
+from convline.terminal_text import escape_control_characters
 from PIL import Image
 
 INFER = [sys.executable, "-c", "from convline.cli.main import main; main()"]
@@ -108,7 +109,7 @@ def test_a_full_disk_names_what_goes_on(classifier: Path, photo: Path) -> None:
         "8",
     )
     assert done.returncode == 1 and "Traceback" not in done.stderr
-    expected = f"Error: {output}: File too large; write to another disk, then --resume goes on with {output}.part\n"
+    expected = f"Error: {output}: File too large; write to another disk, then continue {output}.part with --resume\n"
     assert done.stderr.endswith(expected)
     done = shell('infer images "$@"', classifier, *names, "-o", output, "--batch", "8", "--resume")
     assert done.returncode == 0 and len(output.read_text().splitlines()) == 601
@@ -313,14 +314,20 @@ def test_names_of_a_graph_do_not_reach_a_terminal(tmp_path: Path) -> None:
 def test_sentences() -> None:
     """Oracle: where, what and cure, by hand."""
     denied = PermissionError(errno.EACCES, "Permission denied", b"a\xff")
-    assert sentence(denied, "-", None) == "a\udcff: Permission denied; check the permissions"
-    assert visible("a\udcff\n\x9b b") == "a\\udcff\\n\\x9b b"
+    assert (
+        describe_system_failure(denied, "-", None)
+        == "a\udcff: Permission denied; check the permissions"
+    )
+    assert escape_control_characters("a\udcff\n\x9b b") == "a\\udcff\\n\\x9b b"
     full = OSError(errno.ENOSPC, "No space left on device")
-    end = "make room there, then --resume goes on with r.csv.part"
-    assert sentence(full, "r.csv", "r.csv.part") == f"r.csv: No space left on device; {end}"
-    assert sentence(MemoryError(), "-", None).startswith(
-        "expected enough memory, got none; try a smaller --batch"
+    end = "make room there, then continue r.csv.part with --resume"
+    assert (
+        describe_system_failure(full, "r.csv", "r.csv.part")
+        == f"r.csv: No space left on device; {end}"
+    )
+    assert describe_system_failure(MemoryError(), "-", None).startswith(
+        "not enough memory; try a smaller --batch"
     )
     with pytest.raises(UnicodeEncodeError) as caught:
         "é".encode("ascii")
-    assert "set PYTHONUTF8=1" in sentence(caught.value, "-", None)
+    assert "set PYTHONUTF8=1" in describe_system_failure(caught.value, "-", None)

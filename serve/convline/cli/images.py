@@ -1,0 +1,240 @@
+"""The commands about images: `infer images` and `infer explain`."""
+
+import os
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from convline.cli.messages import (
+    Progress,
+    advice_on_interrupt,
+    finish,
+    note,
+    note_skipped_and_resumed,
+    resume_advice,
+)
+from convline.cli.open_model import ModelChoice, read_contract
+from convline.cli.options import (
+    FORMAT,
+    MODEL,
+    NUL,
+    OUTPUT,
+    QUIET,
+    RESUME,
+    STRICT,
+    check_output,
+    model_options,
+)
+from convline.cli.streams import stdout_bytes
+
+if TYPE_CHECKING:
+    from convline.jobs.run import Summary
+
+
+@click.command()
+@MODEL
+@click.argument("paths", metavar="PATH...", nargs=-1, required=True)
+@OUTPUT
+@FORMAT
+@click.option(
+    "--top-k",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Labels per image, the most probable first.",
+)
+@click.option(
+    "--batch",
+    type=click.IntRange(1, 4096),
+    help="Images per run of the network.  [default: measured]",
+)
+@click.option(
+    "--workers",
+    type=click.IntRange(1, 256),
+    help="Batches that are processed at the same time.  [default: one per core]",
+)
+@RESUME
+@click.option(
+    "--engine",
+    type=click.Choice(["local", "ray"]),
+    default="local",
+    show_default=True,
+    help="Run the workers on this machine, or on the Ray cluster that RAY_ADDRESS names.",
+)
+@NUL
+@QUIET
+@STRICT
+@model_options
+def images(
+    choice: ModelChoice, paths: tuple[str, ...], output: str, form: str | None, top_k: int,
+    batch: int | None, workers: int | None, resume: bool, engine: str, nul: bool, strict: bool,
+) -> None:  # fmt: skip
+    """Classify images.
+
+    A PATH is an image file, a folder (searched recursively), a .zip or .tar archive of images, a
+    .parquet file with a column `bytes`, a glob in quotes, or - to read file names from stdin, one
+    per line.
+
+    The table has one row per image, in input order: path, label, score, status, error, and with
+    --top-k also label_2, score_2 and so on. An image that cannot be read gets a row with status
+    error and the reason; the other images are not affected.
+
+    \b
+    infer images lenet5-digits digits/ 'more/*.png' --top-k 3 -o labels.csv
+    infer images lenet5-digits digits/ --format jsonl
+    find . -name '*.jpg' -print0 | infer images lenet5-digits -0 - -o labels.parquet --resume
+    """
+    # numpy's BLAS threads are not used, and they would make a fork of this process unsafe.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    check_output(output, [choice.model, *paths], form, resume=resume)
+    from convline.images.decode import LOW_CONTRAST
+    from convline.images.sources import ImageSources
+    from convline.jobs.run import label_images
+
+    contract = read_contract(choice, "classification")
+    if top_k > len(contract.labels):
+        raise click.BadParameter(
+            f"expected at most the model's {len(contract.labels)} labels", param_hint="--top-k"
+        )
+    sources = ImageSources(paths, sys.stdin.buffer, nul=nul, live=output == "-")
+    progress, started = Progress("images"), time.perf_counter()
+
+    def show(summary: "Summary") -> None:
+        if summary.mark.rows == summary.resumed and choice.device == "auto":
+            note(f"device: {summary.device}")
+        progress.show(summary.mark.rows, summary.mark.failed)
+
+    with advice_on_interrupt(resume_advice(output)):
+        done = label_images(
+            contract, choice.device, sources, output, stdout_bytes(), top_k=top_k, batch=batch,
+            workers=workers, resume=resume, form=form, engine=engine, watch=show,
+        )  # fmt: skip
+    progress.clear()
+    note_skipped_and_resumed(sources.skipped, done.resumed)
+    if done.flat:
+        note(f"{done.flat} images came out {LOW_CONTRAST}")
+    parts = f", run {done.parts} at a time because memory was short" if done.parts else ""
+    note(
+        f"started in {done.start:.2f} s; batches of {done.batch}{parts}, {done.workers}: "
+        f"decoding {done.decode:.2f} s, inference {done.inference:.2f} s, "
+        f"writing {done.writing:.2f} s, summed over the workers"
+    )
+    finish(
+        done.mark.rows, done.mark.failed, "images", started=started + done.start,
+        device=done.device, strict=strict, output=output, resumed=done.resumed,
+    )  # fmt: skip
+
+
+@click.command()
+@MODEL
+@click.argument("paths", metavar="PATH...", nargs=-1, required=True)
+@click.option(
+    "-o", "--output", metavar="FOLDER", required=True, help="Folder for the maps and their table."
+)
+@click.option(
+    "--method",
+    type=click.Choice(["saliency", "integrated-gradients", "smoothgrad", "occlusion", "rise"]),
+    help="How maps are computed. The first three need a model that was exported with "
+    "`saliency: true`.  [default: saliency for such a model, else occlusion]",
+)
+@click.option(
+    "--baseline",
+    type=click.Choice(["black", "grey"]),
+    help="Colour that replaces a pixel (integrated-gradients, occlusion, rise).  "
+    "[default: grey for occlusion, else black]",
+)
+@click.option(
+    "--steps",
+    type=click.IntRange(1, 10000),
+    default=50,
+    show_default=True,
+    help="Steps of integrated-gradients.",
+)
+@click.option(
+    "--samples",
+    type=click.IntRange(1, 10**6),
+    help="Random samples of smoothgrad (default 50) or rise (default 2000).",
+)
+@click.option(
+    "--sigma",
+    type=click.FloatRange(0, 1),
+    default=0.15,
+    show_default=True,
+    help="Standard deviation of smoothgrad's noise; 1 is the range from black to white.",
+)
+@click.option(
+    "--patch",
+    type=click.IntRange(1),
+    help="Side, in pixels, of the square with which occlusion covers the image.  "
+    "[default: an eighth of the image]",
+)
+@click.option(
+    "--stride",
+    type=click.IntRange(1),
+    help="Pixels from one square of occlusion to the next.  [default: half a patch]",
+)
+@click.option(
+    "--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of random samples."
+)
+@click.option(
+    "--batch", type=click.IntRange(1, 4096), default=32, show_default=True, help="Images per run."
+)
+@NUL
+@QUIET
+@STRICT
+@model_options
+def explain(
+    choice: ModelChoice, paths: tuple[str, ...], output: str, method: str | None,
+    nul: bool, strict: bool, **options: Any,
+) -> None:  # fmt: skip
+    """Draw heat maps of the pixels that an image's label depends on.
+
+    A PATH is an image file, a folder, an archive, a glob in quotes, or - to read file names from
+    stdin.
+
+    FOLDER receives for each image NAME.png (the image as the network sees it, beside the same image
+    with the map over it) and NAME.npy (the map), and explanations.csv with a row per image: path,
+    label, score, method, gap, file, status, error. The gap, of integrated-gradients only, is the
+    difference between the map's sum and what the map should explain, as a share of the latter; more
+    --steps make it smaller.
+
+    \b
+    infer explain lenet5-digits digits/ -o maps
+    infer explain lenet5-digits photo.jpg -o maps --method rise --samples 4000 --seed 1
+    """
+    from convline.explain.job import COLUMNS, TABLE, explain, make_folder
+    from convline.explain.methods import Options, explainer
+    from convline.images.sources import ImageSources
+    from convline.jobs.target import check_folder_apart
+    from convline.jobs.writers import open_table
+
+    check_folder_apart("--output", output, [path for path in paths if path != "-"])
+    contract = read_contract(choice, "classification")
+    method = method or ("saliency" if contract.explains else "occlusion")
+    model = explainer(contract, method, choice.device)
+    note(f"device: {model.device}; method: {method}")
+    make_folder(folder := Path(output))
+    sources = ImageSources(paths, sys.stdin.buffer, nul=nul)
+    progress, started = Progress("images"), time.perf_counter()
+    rows, failed, gaps = 0, 0, list[float]()
+    table = open_table(str(folder / TABLE), COLUMNS, stdout_bytes())
+    with advice_on_interrupt(f"{folder} holds the finished maps"), table as write:
+        for rows, row in enumerate(explain(model, sources, method, Options(**options), folder), 1):
+            write([row])
+            failed += row["status"] == "error"
+            gaps += [float(row["gap"])] if row["gap"] is not None else []
+            progress.show(rows, failed)
+    progress.clear()
+    if gaps:
+        median = sorted(gaps)[len(gaps) // 2]
+        note(
+            f"completeness gap: median {median:.2g}, largest {max(gaps):.2g}; "
+            "more --steps make it smaller"
+        )
+    finish(
+        rows, failed, "images", started=started, device=model.device, strict=strict,
+        output=str(folder / TABLE),
+    )  # fmt: skip

@@ -1,0 +1,97 @@
+"""What commands write to stderr: notes, progress on a terminal, the summary line."""
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import click
+
+from convline.terminal_text import escape_control_characters
+
+QUIET_KEY = "convline.quiet"  # key of --quiet in the context's `meta`
+
+
+def note(text: str) -> None:
+    """Write a line on stderr, unless --quiet was given."""
+    if not is_quiet():
+        click.echo(escape_control_characters(text), err=True)
+
+
+def is_quiet() -> bool:
+    """Return whether --quiet was given to the command that runs."""
+    context = click.get_current_context(silent=True)
+    return bool(context and context.meta.get(QUIET_KEY))
+
+
+class Progress:
+    """A line on a terminal that counts rows; it is overwritten at most five times a second."""
+
+    def __init__(self, unit: str) -> None:
+        self.unit = unit
+        self.visible = sys.stderr.isatty() and not is_quiet()
+        self.started = self.last = time.monotonic()
+
+    def show(self, rows: int, failed: int) -> None:
+        now = time.monotonic()
+        if self.visible and now - self.last > 0.2:
+            rate = rows / (now - self.started)
+            line = f"{rows:,} {self.unit}, {failed:,} failed, {rate:,.0f}/s"
+            click.echo(f"\r{line}\033[K", err=True, nl=False)
+            self.last = now
+
+    def clear(self) -> None:
+        if self.visible and self.last > self.started:
+            click.echo("\r\033[K", err=True, nl=False)
+
+
+@contextmanager
+def advice_on_interrupt(advice: str) -> Iterator[None]:
+    """After Ctrl-C or SIGTERM, once the files are closed, print where the finished rows are; exit
+    code 130."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        line = f"interrupted; {advice}" if advice else "interrupted"
+        click.echo(escape_control_characters(line), err=True)
+        raise SystemExit(130) from None
+
+
+def resume_advice(output: str) -> str:
+    """Return what an interrupted run of images or series should print; "" for stdout."""
+    from convline.jobs.target import part_of
+
+    if output == "-":
+        return ""
+    return f"{part_of(output)} holds the finished rows; continue with --resume"
+
+
+def note_skipped_and_resumed(skipped: int, resumed: int) -> None:
+    """Print how many files of folders were skipped, and how many rows an interrupted run had
+    written."""
+    if skipped:
+        note(f"skipped {skipped} files in folders: hidden, links, or with another suffix")
+    if resumed:
+        note(f"{resumed} rows are from the interrupted run")
+
+
+def finish(
+    rows: int, failed: int, unit: str, *, started: float, device: str, strict: bool, output: str,
+    resumed: int = 0,
+) -> None:  # fmt: skip
+    """Print the summary line and choose the exit code.
+
+    started: time.perf_counter() at the start. resumed: rows of an interrupted run, which do not
+    count for the rate. Exit code 3 with --strict if a row failed; 1 if every row failed, because a
+    script must notice that there is no result. No row at all (an empty list on stdin) is no
+    failure.
+    """
+    seconds = time.perf_counter() - started
+    rate = (rows - resumed) / max(seconds, 1e-9)
+    note(f"{rows - failed} ok, {failed} error, {seconds:.2f} s, {rate:.0f} {unit}/s on {device}")
+    all_failed = failed == rows > 0
+    if all_failed:
+        table = "the table" if output == "-" else output
+        click.echo(f"Error: every row failed; see column `error` of {table}", err=True)
+    if failed and (strict or all_failed):
+        raise SystemExit(3 if strict else 1)

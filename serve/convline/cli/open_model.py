@@ -1,0 +1,62 @@
+"""Opening the model that a command names."""
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from convline.cli.messages import note
+from convline.errors import ServeError
+
+if TYPE_CHECKING:
+    from convline.model_file.document import Contract
+
+
+class ModelChoice(NamedTuple):
+    """The argument MODEL and the options --device, --variant and --sha256."""
+
+    model: str
+    device: str = "auto"
+    variant: str = "auto"
+    sha256: str | None = None
+
+
+def read_contract(choice: ModelChoice, task: str | None) -> "Contract":
+    """Read a model file and print which variant was chosen.
+
+    task: "classification" or "forecasting"; ServeError if the model has another one. None accepts
+    both.
+    """
+    from convline.model_file.document import read
+    from convline.model_file.registry import locate
+    from convline.runtime.session import providers_for, resolve
+
+    providers_for(choice.device)  # an unknown device is an error before the file is read
+    path, sha256, reason = locate(
+        choice.model, resolve(choice.device), choice.variant, choice.sha256
+    )
+    contract = read(path, sha256)
+    if task not in (None, contract.task):
+        command = "images" if contract.task == "classification" else "series"
+        raise ServeError(
+            f"{path}: expected a model for {task}, got {contract.task}; use `infer {command}`"
+        )
+    if reason and not reason.startswith("fp32"):
+        cure = "; use --variant fp32 for full precision" if choice.variant == "auto" else ""
+        note(f"variant: {reason}{cure}")
+    return contract
+
+
+def open_model(choice: ModelChoice, task: str | None, *, threads: int | None = None) -> Any:
+    """Return the Classifier or Forecaster on its device, and print which device and variant were
+    chosen.
+
+    threads: of one operator. It is 1 where worker threads fill the cores; they then wait without
+    spinning.
+    """
+    from convline.runtime.model import wrap
+    from convline.runtime.session import open_session
+
+    contract = read_contract(choice, task)
+    session = open_session(contract.served, choice.device, threads=threads, spinning=threads != 1)
+    model = wrap(contract, session, choice.device)
+    if choice.device == "auto":
+        note(f"device: {model.device}")
+    return model

@@ -1,0 +1,189 @@
+"""The command about time series: `infer series`."""
+
+import io
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from convline.cli.messages import (
+    Progress,
+    advice_on_interrupt,
+    finish,
+    note,
+    note_skipped_and_resumed,
+    resume_advice,
+)
+from convline.cli.open_model import ModelChoice, open_model
+from convline.cli.options import (
+    FORMAT,
+    MODEL,
+    OUTPUT,
+    QUIET,
+    RESUME,
+    STRICT,
+    ColumnOptions,
+    check_output,
+    column_options,
+    model_options,
+    reading_rule,
+)
+from convline.cli.streams import stdout_bytes
+
+if TYPE_CHECKING:
+    from convline.timeseries.predict import ForecastTask
+
+
+@click.command()
+@MODEL
+@click.argument("files", metavar="FILE...", nargs=-1)
+@OUTPUT
+@FORMAT
+@click.option(
+    "--horizon", type=click.IntRange(1, 1_000_000), help="Steps to forecast.  [default: as trained]"
+)
+@click.option(
+    "--every",
+    metavar="K",
+    type=click.IntRange(1),
+    help="Backtest: forecast from every K-th row, counted back from the last one, "
+    "instead of the last row only.",
+)
+@click.option("--plot", metavar="FILE.svg", help="Draw the forecasts with their intervals.")
+@column_options
+@click.option("--follow", is_flag=True, help="Read a CSV from stdin and forecast after each line.")
+@RESUME
+@QUIET
+@STRICT
+@model_options
+def series(
+    choice: ModelChoice, files: tuple[str, ...], output: str, form: str | None, horizon: int | None,
+    every: int | None, plot: str | None, columns: ColumnOptions, follow: bool, resume: bool,
+    strict: bool,
+) -> None:  # fmt: skip
+    """Forecast time series.
+
+    A FILE is a .csv or .parquet file, a folder of such files (searched recursively), a glob in
+    quotes, or - to read a CSV from stdin. A file may hold several series, which a column of ids
+    tells apart.
+
+    The table has one row per series and step ahead: unique_id, ds (the time), yhat (the forecast),
+    the ends of its intervals such as yhat-lo-80 and yhat-hi-80, status, error. A model that
+    forecasts several columns has yhat-NAME for each. A column cutoff, with --every and --follow, is
+    the time of the last row that the forecast used. Beyond the horizon that the model was trained
+    for, forecasts are fed back as inputs: status is recursive, and intervals are empty. A file or
+    series that cannot be forecast gets one row with status error and the reason.
+
+    With --follow each line of stdin is answered when it comes; status is unsettled until enough
+    rows are known.
+
+    \b
+    infer series dilated-waves history.csv --horizon 48 --plot forecast.svg
+    infer series dilated-waves shop.csv --id shop --time day --target sales -o forecast.parquet
+    infer series dilated-waves shops/ --every 24 -o backtest.parquet
+    infer series dilated-waves german.csv --delimiter ';' --decimal ,
+    tail -f meter.csv | infer series dilated-waves --follow
+    """
+    check_output(output, [choice.model, *(files or ("-",))], form, resume=resume)
+    if follow and (every or plot or resume or {*files} - {"-"}):
+        raise click.UsageError(
+            "--follow reads stdin only; leave out FILE, --every, --plot and --resume"
+        )
+    if follow and form == "parquet" and output == "-":
+        raise click.UsageError(
+            "--follow answers each line when it comes, but Parquet is written at the end; use jsonl"
+        )
+    if not follow and not files:
+        raise click.UsageError("expected a FILE, or --follow to answer stdin line by line")
+    if resume and "-" in files:
+        raise click.UsageError(
+            "expected a FILE: --resume compares the inputs, and cannot reread stdin"
+        )
+    if plot is not None:
+        _check_plot(plot, [choice.model, *files])
+    from convline.timeseries.predict import ForecastTask
+
+    model = open_model(choice, "forecasting", threads=1)
+    reading = reading_rule(model, columns)
+    assert reading is not None
+    every = 1 if follow else every
+    task = ForecastTask(model, reading, horizon or model.horizon, every, output, note, form=form)
+    if follow:
+        _follow_stdin(task, strict)
+    else:
+        _forecast_files(task, files, plot, resume, strict)
+
+
+def _check_plot(plot: str, inputs: list[str]) -> None:
+    """Refuse a picture that cannot be written, or that would replace an input."""
+    if Path(plot).suffix.lower() != ".svg":
+        raise click.BadParameter("expected a name ending in .svg", param_hint="--plot")
+    from convline.jobs.target import check_apart, check_replaceable
+    from convline.report.svg_plot import is_plot
+
+    check_apart("--plot", plot, inputs)
+    check_replaceable(plot, is_plot)
+
+
+def _forecast_files(
+    task: "ForecastTask", files: tuple[str, ...], plot: str | None, resume: bool, strict: bool
+) -> None:
+    from convline.images.sources import SERIES, SeriesSources, names_of
+    from convline.jobs.target import check_apart, check_folder_apart
+    from convline.report.svg_plot import ForecastPlot
+    from convline.timeseries.predict import forecast_files
+
+    forecast_plot = ForecastPlot(task.model, task.horizon, task.every)
+    if plot is not None:
+        task.draws, task.draw = forecast_plot.wants, forecast_plot.add
+    progress, started = Progress("rows"), time.perf_counter()
+    stdin = sys.stdin.buffer.read() if "-" in files else b""
+    listing = SeriesSources(files, sys.stdin.buffer)
+    sources = [*listing]
+    check_apart("--output", task.target, [source.path for source in sources])
+    if Path(task.target).suffix.lower() in SERIES:  # the next run of a folder would read it
+        folders = [file for file in files if Path(file).is_dir()]
+        check_folder_apart("--output", str(Path(task.target).parent), folders)
+    task.names = names_of([source.path for source in sources if source.path != "-"])
+    with advice_on_interrupt(resume_advice(task.target)):
+        done = forecast_files(
+            task,
+            sources,
+            stdout_bytes(),
+            stdin=io.TextIOWrapper(io.BytesIO(stdin), "utf-8-sig"),
+            resume=resume,
+            watch=lambda summary: progress.show(summary.mark.rows, summary.mark.failed),
+        )
+    progress.clear()
+    if plot is not None:
+        note(forecast_plot.write(plot))
+    note_skipped_and_resumed(listing.skipped, done.resumed)
+    note(
+        f"reading {done.decode:.2f} s; {done.workers}: inference {done.inference:.2f} s, "
+        f"writing {done.writing:.2f} s"
+    )
+    finish(
+        done.mark.rows, done.mark.failed, "rows", started=started,
+        device=task.model.device, strict=strict, output=task.target, resumed=done.resumed,
+    )  # fmt: skip
+
+
+def _follow_stdin(task: "ForecastTask", strict: bool) -> None:
+    from convline.jobs.target import part_of
+    from convline.jobs.writers import open_table, texts
+    from convline.timeseries.online import follow
+
+    started, counts = time.perf_counter(), Counter[str]()
+    advice = "" if task.target == "-" else f"{part_of(task.target)} holds the finished rows"
+    table = open_table(task.target, task.columns, stdout_bytes(), task.form, once=True)
+    with advice_on_interrupt(advice), table as write:
+        for block in follow(task, sys.stdin.buffer):
+            write(block)
+            counts.update(texts(block["status"], str))
+    finish(
+        counts.total(), counts["error"], "rows", started=started, device=task.model.device,
+        strict=strict, output=task.target,
+    )  # fmt: skip
