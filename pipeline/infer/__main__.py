@@ -16,13 +16,13 @@ from pipeline.core.errors import StageError
 from pipeline.core.files import fresh, write_json
 from pipeline.core.paths import OUT, RESULTS
 from pipeline.core.stage import of_entry, run
-from pipeline.infer.shipped_command import serve
+from pipeline.infer.shipped_command import serve_variants
 
 
 def main() -> None:
     with of_entry("infer") as name:
         fresh(OUT / name / "infer")
-        found = serve(name)
+        found = serve_variants(name)
         facts = next(iter(found.values())) | {"equal": all(by["equal"] for by in found.values())}
         facts["served"] = {
             f"{variant} on {device}": by["value"] for (device, variant), by in found.items()

@@ -23,7 +23,7 @@ from pipeline.params.limits import ERROR_LIMIT
 SHIPPED = "import sys; sys.path.insert(0, {wheel!r}); sys.modules['torch'] = None; from convline.cli.main import main; main()"
 
 
-def shipped(arguments: list[str]) -> None:
+def run_infer(arguments: list[str]) -> None:
     """Run the `infer` of the wheel; its error is ours."""
     wheels = sorted((OUT / "dist" / "wheel").glob("*.whl"))
     if not wheels:
@@ -43,12 +43,12 @@ def shipped(arguments: list[str]) -> None:
         )
 
 
-def rows_of(path: Path) -> list[dict[str, Any]]:
+def read_rows(path: Path) -> list[dict[str, Any]]:
     """Return the rows of a JSON lines file: its text is as it is, where CSV guards a leading = + - @."""
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def images(
+def serve_images(
     name: str,
     labels: list[str],
     checked: dict[str, np.ndarray],
@@ -65,8 +65,8 @@ def images(
     with (raw / "raw.csv").open(newline="", encoding="utf-8") as file:
         listed = list(csv.DictReader(file))
     files = [str(raw / row["file"]) for row in listed]
-    shipped(["images", str(OUT / "dist" / name), *files, *where, "-o", str(output)])
-    served = {Path(row["path"]): row for row in rows_of(output)}
+    run_infer(["images", str(OUT / "dist" / name), *files, *where, "-o", str(output)])
+    served = {Path(row["path"]): row for row in read_rows(output)}
     rows = [served.get(raw / row["file"], {"status": "missing", "label": ""}) for row in listed]
     right = [row["label"] == expected["label"] for row, expected in zip(rows, listed, strict=True)]
     numbers = [int(row["row"]) for row in listed]
@@ -89,7 +89,7 @@ def images(
     }
 
 
-def series(
+def serve_series(
     name: str,
     columns: list[str],
     checked: dict[str, np.ndarray],
@@ -103,8 +103,8 @@ def series(
     """
     folder = OUT / name
     files = sorted(map(str, (folder / "data" / "raw").glob("*.csv")))
-    shipped(["series", str(OUT / "dist" / name), *files, *where, "-o", str(output)])
-    served = rows_of(output)
+    run_infer(["series", str(OUT / "dist" / name), *files, *where, "-o", str(output)])
+    served = read_rows(output)
     ok = [row for row in served if row["status"] in ("ok", "out-of-range")]
     target, expected = checked["target"].astype(np.float64), answers.astype(np.float64)  # (M, S, D)
     heads = ["yhat"] if len(columns) == 1 else [f"yhat-{column}" for column in columns]
@@ -134,16 +134,16 @@ def series(
     }
 
 
-def serve(name: str) -> dict[tuple[str, str], dict[str, Any]]:
+def serve_variants(name: str) -> dict[tuple[str, str], dict[str, Any]]:
     """Return device and variant -> what the shipped file answers there, for each pair that check compared."""
     about, folder = dataset.load(name).about, OUT / name
     with np.load(folder / "check" / "test.npz") as arrays:
         checked = dict(arrays)
     image = about["task"] == "classification"
     ask, listed = (
-        (images, about["labels"])
+        (serve_images, about["labels"])
         if image
-        else (series, about["forecast"].get("columns", about["columns"]))
+        else (serve_series, about["forecast"].get("columns", about["columns"]))
     )
     found: dict[tuple[str, str], dict[str, Any]] = {}
     for key in [key for key in checked if key.startswith("answers_")]:

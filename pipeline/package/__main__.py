@@ -19,7 +19,12 @@ from convline.model_file.registry import file_of
 from pipeline.core.files import fresh, read_json
 from pipeline.core.paths import OUT, RESULTS
 from pipeline.core.stage import of_entry, run
-from pipeline.package.manifest import accepted, admit, manifest, write_package
+from pipeline.package.manifest import (
+    accepted_variants,
+    build_manifest,
+    require_checked,
+    write_package,
+)
 
 
 def main() -> None:
@@ -28,17 +33,17 @@ def main() -> None:
             OUT / "dist" / name
         )  # emptied first: what is refused leaves nothing that could be served
         checked = read_json(RESULTS / name / "check.json", f"check@{name}")
-        files = [file_of(v) for v in accepted(checked)]
+        files = [file_of(v) for v in accepted_variants(checked)]
         models = {file: contract.read(OUT / name / "export" / file) for file in files}
         checked_files = OUT / name / "check" / "digests.json"
-        admit(
+        require_checked(
             name,
             models,
             checked,
             json.loads(checked_files.read_text()) if checked_files.exists() else {},
         )
         choice = read_json(RESULTS / name / "speed.json", f"check@{name}")["choice"]
-        write_package(folder, models, manifest(models, checked, choice))
+        write_package(folder, models, build_manifest(models, checked, choice))
         print(f"   {folder}: {', '.join(files)}", file=sys.stderr)
 
 

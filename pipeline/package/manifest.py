@@ -11,10 +11,10 @@ from convline.model_file.registry import MANIFEST, MODEL_FILE, VARIANTS, file_of
 
 from pipeline.core.errors import StageError
 from pipeline.core.files import write_json
-from pipeline.package.triton import write_triton
+from pipeline.package.triton import write_triton_model
 
 
-def admit(
+def require_checked(
     name: str, models: dict[str, Contract], checked: dict[str, Any], digests: dict[str, str]
 ) -> None:
     """Raise StageError where these files, or others than those whose digests were checked, may not be shipped."""
@@ -30,7 +30,7 @@ def admit(
         raise StageError(f"{name}: not packaged, no licence is stated for its data; {cure}")
 
 
-def accepted(checked: dict[str, Any]) -> list[str]:
+def accepted_variants(checked: dict[str, Any]) -> list[str]:
     """Return the variants that may ship: fp32, and those that the check accepts on every device that it tried."""
     others = [
         v
@@ -40,7 +40,7 @@ def accepted(checked: dict[str, Any]) -> list[str]:
     return ["fp32", *others]
 
 
-def manifest(
+def build_manifest(
     models: dict[str, Contract], checked: dict[str, Any], choice: dict[str, Any]
 ) -> dict[str, Any]:
     """Return what the package says of itself; `files` are sha256 by name, which `infer` holds the files to."""
@@ -73,5 +73,5 @@ def write_package(folder: Path, models: dict[str, Contract], about: dict[str, An
     for variant in (v for v in VARIANTS if file_of(v) in models):
         model, path = models[file_of(variant)], folder / file_of(variant)
         path.write_bytes(model.bytes)
-        write_triton(folder / "triton", variant, path, model)
+        write_triton_model(folder / "triton", variant, path, model)
     write_json(folder / MANIFEST, about)

@@ -13,19 +13,19 @@ from convline.model_file.registry import MODEL_FILE
 TRITON_TYPES = {"images": "TYPE_UINT8", "series": "TYPE_FP32", "calendar": "TYPE_FP32"}
 
 
-PLACES = {
+INSTANCE_KINDS = {
     "int8": "KIND_CPU",
     "fp16": "KIND_GPU",
 }  # where each pays; Triton itself puts fp32 on a GPU that is there
 
 
-MOST = 64  # rows of one of Triton's batches
+MAX_BATCH = 64  # rows of one of Triton's batches
 
 
-WAIT_US = 100  # that a request may wait for others: a third of LeNet-5's run on a CPU, nothing to a larger network's
+MAX_QUEUE_DELAY_US = 100  # that a request may wait for others: a third of LeNet-5's run on a CPU, nothing to a larger network's
 
 
-LABELS = "labels.txt"
+LABELS_FILE = "labels.txt"
 
 
 def triton_config(document: dict[str, Any], variant: str) -> str:
@@ -44,16 +44,22 @@ def triton_config(document: dict[str, Any], variant: str) -> str:
             "forecast": [steps, columns],
             "quantiles": [steps, columns, len(document["forecast"]["quantiles"])],
         }
-    named = {"probabilities": f', label_filename: "{LABELS}"'}
-    inputs = ",\n".join(tensor(name, TRITON_TYPES[name], dims) for name, dims in given.items())
-    outputs = ",\n".join(
-        tensor(name, "TYPE_FP32", dims, named.get(name, "")) for name, dims in answers.items()
+    named = {"probabilities": f', label_filename: "{LABELS_FILE}"'}
+    inputs = ",\n".join(
+        tensor_entry(name, TRITON_TYPES[name], dims) for name, dims in given.items()
     )
-    place = f"instance_group [ {{ kind: {PLACES[variant]} }} ]\n" if variant in PLACES else ""
+    outputs = ",\n".join(
+        tensor_entry(name, "TYPE_FP32", dims, named.get(name, "")) for name, dims in answers.items()
+    )
+    place = (
+        f"instance_group [ {{ kind: {INSTANCE_KINDS[variant]} }} ]\n"
+        if variant in INSTANCE_KINDS
+        else ""
+    )
     return (
-        f'name: "{triton_name(document["name"], variant)}"\nbackend: "onnxruntime"\nmax_batch_size: {MOST}\n'
+        f'name: "{triton_name(document["name"], variant)}"\nbackend: "onnxruntime"\nmax_batch_size: {MAX_BATCH}\n'
         f"input [\n{inputs}\n]\noutput [\n{outputs}\n]\n{place}"
-        f"dynamic_batching {{ max_queue_delay_microseconds: {WAIT_US} }}\n"
+        f"dynamic_batching {{ max_queue_delay_microseconds: {MAX_QUEUE_DELAY_US} }}\n"
     )
 
 
@@ -61,11 +67,11 @@ def triton_name(name: str, variant: str) -> str:
     return name if variant == "fp32" else f"{name}-{variant}"
 
 
-def tensor(name: str, kind: str, dims: list[int], more: str = "") -> str:
+def tensor_entry(name: str, kind: str, dims: list[int], more: str = "") -> str:
     return f'  {{ name: "{name}", data_type: {kind}, dims: [ {", ".join(map(str, dims))} ]{more} }}'
 
 
-def write_triton(repository: Path, variant: str, file: Path, model: Contract) -> None:
+def write_triton_model(repository: Path, variant: str, file: Path, model: Contract) -> None:
     """Write one model of the repository: <name>/config.pbtxt, <name>/labels.txt, <name>/1/model.onnx.
 
     Its graph is the one that predictions run on: Triton wants to be told every input, a step graph's too.
@@ -85,4 +91,4 @@ def write_triton(repository: Path, variant: str, file: Path, model: Contract) ->
         " ".join(str(label).split()) for label in document.get("labels", [])
     ]  # one a line, whatever is in it
     if lines:
-        (version.parent / LABELS).write_text("\n".join(lines) + "\n", encoding="utf-8")
+        (version.parent / LABELS_FILE).write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -11,12 +11,12 @@ from __future__ import annotations
 import sys
 
 from pipeline.core.stage import run
-from pipeline.wheel.build import build, try_out
+from pipeline.wheel.build import build_wheel, run_trials
 
 
 def main() -> None:
-    wheel = build()
-    try_out(wheel)
+    wheel = build_wheel()
+    run_trials(wheel)
     print(f"── wheel  {wheel}  {wheel.stat().st_size:,} bytes", file=sys.stderr)
 
 

@@ -36,7 +36,7 @@ TRIALS = (  # what must work from the wheel, as a user's interpreter runs it
 )
 
 
-def build() -> Path:
+def build_wheel() -> Path:
     """Return the wheel that hatchling builds from serve/, without the network."""
     DIST.mkdir(parents=True, exist_ok=True)
     for old in DIST.glob("*.whl"):
@@ -48,7 +48,7 @@ def build() -> Path:
     return next(DIST.glob("*.whl"))
 
 
-def clean_environment(folder: Path, wheel: Path) -> Path:
+def create_clean_environment(folder: Path, wheel: Path) -> Path:
     """Return the Python of a new environment that holds the wheel and its dependencies, and cannot see anything else.
 
     The dependencies are linked from this environment, so no network is needed; tests/pipeline/wheel/test_wheel.py installs them anew.
@@ -74,10 +74,10 @@ def clean_environment(folder: Path, wheel: Path) -> Path:
     return folder / "bin" / "python"
 
 
-def try_out(wheel: Path) -> None:
+def run_trials(wheel: Path) -> None:
     """Run each of TRIALS from the wheel in a clean environment; `infer` makes real predictions with it later."""
     with tempfile.TemporaryDirectory() as folder:
-        python = clean_environment(Path(folder), wheel)
+        python = create_clean_environment(Path(folder), wheel)
         for code in TRIALS:
             tried = subprocess.run(
                 [python, "-I", "-c", code], capture_output=True, text=True, check=False, cwd=folder

@@ -130,9 +130,9 @@ def test_numbers_that_lost_their_digits_are_stopped(
         {"unique_id": "m", "ds": "1", "yhat": float(form % value), "status": "ok"}
         for value in answers.ravel()
     ]
-    monkeypatch.setattr(shipped_command, "shipped", lambda arguments: None)
-    monkeypatch.setattr(shipped_command, "rows_of", lambda path: rows)
-    found = shipped_command.series(
+    monkeypatch.setattr(shipped_command, "run_infer", lambda arguments: None)
+    monkeypatch.setattr(shipped_command, "read_rows", lambda path: rows)
+    found = shipped_command.serve_series(
         line.WAVES, ["y"], {"target": target}, answers, tmp_path / "none", []
     )
     assert found["equal"] is equal and found["expected"] == pytest.approx(0.29**2, rel=0.2)

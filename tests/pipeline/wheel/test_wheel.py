@@ -46,7 +46,7 @@ def test_the_wheel_holds_serve_alone() -> None:
 
 def test_it_runs_where_nothing_else_is(tmp_path: Path) -> None:
     """Oracle: the clean environment's own interpreter; what it may import is what the wheel declares."""
-    python = build.clean_environment(tmp_path / "clean", built())
+    python = build.create_clean_environment(tmp_path / "clean", built())
     code = "import importlib.util as u, sys; print(*[n for n in sys.argv[1:] if u.find_spec(n)])"
     wanted = ["convline", "numpy", "PIL", "click", "onnxruntime"]
     never = ["torch", "onnx", "torchvision", "pipeline", "models", "dvc", "pyarrow", "sklearn"]
@@ -54,7 +54,7 @@ def test_it_runs_where_nothing_else_is(tmp_path: Path) -> None:
         [python, "-I", "-c", code, *wanted, *never], capture_output=True, text=True, check=True
     )
     assert done.stdout.split() == wanted
-    build.try_out(built())
+    build.run_trials(built())
 
 
 @pytest.mark.slow
