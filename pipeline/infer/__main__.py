@@ -1,9 +1,11 @@
-"""Stage infer: raw files through the shipped command; the served metric must be the checked one.
+"""Stage infer: run the shipped command on the raw test files and require the metric that was
+checked.
 
 Reads out/dist/<entry>/, out/dist/wheel/*.whl, out/<entry>/data/raw, out/<entry>/check/test.npz.
-Writes results/<entry>/infer.json and out/<entry>/infer/predictions.jsonl, and one such file more for each other variant
-that is shipped and each other device that check compared: each is served there again.
-Fails when a row is missing or failed, or a served answer or the metric of all differs from the checked one.
+Writes results/<entry>/infer.json and out/<entry>/infer/predictions.jsonl, and a further
+predictions.<device>.<variant>.jsonl for each other device and variant that stage check compared.
+Fails when a row is missing or has an error, or when a prediction or the metric differs from the
+check's.
 
     python -m pipeline.infer ENTRY
 """
@@ -22,17 +24,20 @@ from pipeline.infer.shipped_command import serve_variants
 def main() -> None:
     with of_entry("infer") as name:
         fresh(OUT / name / "infer")
-        found = serve_variants(name)
-        facts = next(iter(found.values())) | {"equal": all(by["equal"] for by in found.values())}
+        served = serve_variants(name)
+        facts = next(iter(served.values())) | {
+            "equal": all(one["equal"] for one in served.values())
+        }
         facts["served"] = {
-            f"{variant} on {device}": by["value"] for (device, variant), by in found.items()
+            f"{variant} on {device}": one["value"] for (device, variant), one in served.items()
         }
         write_json(RESULTS / name / "infer.json", facts)
-        for (device, variant), by in found.items():
-            if not by["equal"] or by["rows_error"]:
+        for (device, variant), one in served.items():
+            if not one["equal"] or one["rows_error"]:
                 raise StageError(
-                    f"{name}: {variant} on {device}: served {by['metric']} {by['value']:.6g}, checked "
-                    f"{by['expected']:.6g}, {by['rows_error']} failed rows; see results/{name}/infer.json"
+                    f"{name}: {variant} on {device}: served {one['metric']} {one['value']:.6g}, "
+                    f"checked {one['expected']:.6g}, {one['rows_error']} failed rows; "
+                    f"see results/{name}/infer.json"
                 )
         example = facts["example"]
         print(

@@ -1,4 +1,6 @@
-"""Run the shipped `infer` command on an entry's raw test files and compare with onnxruntime's own answers."""
+"""Run the shipped `infer` on an entry's raw test files and compare its predictions with stage
+check's.
+"""
 
 from __future__ import annotations
 
@@ -19,72 +21,81 @@ from pipeline.core.paths import OUT
 from pipeline.data import dataset
 from pipeline.params.limits import ERROR_LIMIT
 
-# The wheel itself, as a zip on the path, with torch blocked: what a user's machine runs.
-SHIPPED = "import sys; sys.path.insert(0, {wheel!r}); sys.modules['torch'] = None; from convline.cli.main import main; main()"
+# The wheel itself, as a zip on the path, with torch blocked: as on a user's machine.
+PROGRAM = """\
+import sys
+sys.path.insert(0, {wheel!r})
+sys.modules["torch"] = None
+from convline.cli.main import main
+main()
+"""
 
 
-def run_infer(arguments: list[str]) -> None:
-    """Run the `infer` of the wheel; its error is ours."""
-    wheels = sorted((OUT / "dist" / "wheel").glob("*.whl"))
-    if not wheels:
-        raise StageError("infer: no wheel in out/dist/wheel; run `dvc repro wheel`")
-    command = [
-        sys.executable,
-        "-P",
-        "-c",
-        SHIPPED.format(wheel=str(wheels[-1].resolve())),
-        *arguments,
-    ]
-    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
-    if done.returncode:
-        raise StageError(
-            f"infer {' '.join(arguments)}: exit code {done.returncode}: {done.stderr.strip()[-500:]}"
-        )
+def serve_variants(name: str) -> dict[tuple[str, str], dict[str, Any]]:
+    """Return the result of serving by (device, variant), for each pair that stage check compared.
 
-
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Return the rows of a JSON lines file: its text is as it is, where CSV guards a leading = + - @."""
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    The first one writes predictions.jsonl. A variant that the check refused is not served.
+    """
+    about, folder = dataset.load(name).about, OUT / name
+    with np.load(folder / "check" / "test.npz") as arrays:
+        checked = dict(arrays)
+    served: dict[tuple[str, str], dict[str, Any]] = {}
+    for key in [key for key in checked if key.startswith("answers_")]:
+        _, device, variant = key.split("_")
+        if not (OUT / "dist" / name / file_of(variant)).exists():
+            continue
+        file = f"predictions.{device}.{variant}.jsonl" if served else "predictions.jsonl"
+        output, options = folder / "infer" / file, ["--device", device]
+        if about["task"] == "classification":
+            options += ["--variant", variant]
+            served[device, variant] = serve_images(
+                name, about["labels"], checked["y"], checked[key], output, options
+            )
+        else:
+            columns = about["forecast"].get("columns", about["columns"])
+            served[device, variant] = serve_series(
+                name, columns, checked["target"], checked[key], output, options
+            )
+    return served
 
 
 def serve_images(
     name: str,
     labels: list[str],
-    checked: dict[str, np.ndarray],
-    answers: np.ndarray,
+    y: np.ndarray,
+    probabilities: np.ndarray,
     output: Path,
-    where: list[str],
+    options: list[str],
 ) -> dict[str, Any]:
-    """Return the served accuracy on the raw files beside that of the same rows in the check.
+    """Return the accuracy of `infer images` on the raw files, and that of the check on the same
+    images.
 
-    answers: probabilities (N, K) of the whole test split in the check; where: the options of device and variant.
+    y: labels (N,) of the test split; probabilities (N, K): the check's predictions for it.
     """
-    folder = OUT / name
-    raw = folder / "data"
-    with (raw / "raw.csv").open(newline="", encoding="utf-8") as file:
+    folder = OUT / name / "data"
+    with (folder / "raw.csv").open(newline="", encoding="utf-8") as file:
         listed = list(csv.DictReader(file))
-    files = [str(raw / row["file"]) for row in listed]
-    run_infer(["images", str(OUT / "dist" / name), *files, *where, "-o", str(output)])
-    served = {Path(row["path"]): row for row in read_rows(output)}
-    rows = [served.get(raw / row["file"], {"status": "missing", "label": ""}) for row in listed]
-    right = [row["label"] == expected["label"] for row, expected in zip(rows, listed, strict=True)]
+    files = [str(folder / row["file"]) for row in listed]
+    run_infer(["images", str(OUT / "dist" / name), *files, *options, "-o", str(output)])
+    by_path = {Path(row["path"]): row for row in read_rows(output)}
+    missing = {"status": "missing", "label": ""}
+    rows = [by_path.get(folder / row["file"], missing) for row in listed]
+    correct = [row["label"] == truth["label"] for row, truth in zip(rows, listed, strict=True)]
     numbers = [int(row["row"]) for row in listed]
-    found = answers[numbers].argmax(1)
-    expected = found == checked["y"][numbers]
-    same = [row["label"] == labels[answer] for row, answer in zip(rows, found, strict=True)]
-    first = rows[0]
+    predicted = probabilities[numbers].argmax(1)
+    expected = predicted == y[numbers]
+    same = [row["label"] == labels[k] for row, k in zip(rows, predicted, strict=True)]
     return {
         "metric": "accuracy",
-        "value": float(np.mean(right)),
+        "value": float(np.mean(correct)),
         "expected": float(expected.mean()),
         "n": len(rows),
         "rows_ok": sum(row["status"] == "ok" for row in rows),
         "rows_error": sum(row["status"] != "ok" for row in rows),
-        "equal": all(same) and bool((np.array(right) == expected).all()),
+        "equal": all(same) and bool((np.array(correct) == expected).all()),
         "example": {
             "input": listed[0]["file"],
-            "output": f"{first['label']} ({float(first.get('score') or 'nan'):.3f})",
+            "output": f"{rows[0]['label']} ({float(rows[0].get('score') or 'nan'):.3f})",
         },
     }
 
@@ -92,69 +103,57 @@ def serve_images(
 def serve_series(
     name: str,
     columns: list[str],
-    checked: dict[str, np.ndarray],
-    answers: np.ndarray,
+    target: np.ndarray,
+    forecast: np.ndarray,
     output: Path,
-    where: list[str],
+    options: list[str],
 ) -> dict[str, Any]:
-    """Return the served mean squared error on the raw series beside that of the same windows in the check.
+    """Return the mean squared error of `infer series` on the raw files, and the check's.
 
-    answers: forecasts (M, S, D) of those windows in the check; where: the options of device and variant.
+    target and forecast (M, S, D): of the raw windows, the forecast as stage check recorded it.
+    Served and checked may differ as far as stage check lets onnxruntime differ from torch.
     """
-    folder = OUT / name
-    files = sorted(map(str, (folder / "data" / "raw").glob("*.csv")))
-    run_infer(["series", str(OUT / "dist" / name), *files, *where, "-o", str(output)])
-    served = read_rows(output)
-    ok = [row for row in served if row["status"] in ("ok", "out-of-range")]
-    target, expected = checked["target"].astype(np.float64), answers.astype(np.float64)  # (M, S, D)
-    heads = ["yhat"] if len(columns) == 1 else [f"yhat-{column}" for column in columns]
-    if len(ok) != target.shape[0] * target.shape[1]:
-        raise StageError(
-            f"{name}: infer answered {len(ok)} rows of {target.shape[0] * target.shape[1]}; see {output}"
-        )
-    forecast = np.array([[float(row[head]) for head in heads] for row in ok]).reshape(target.shape)
-    value, torch_value = (float(((f - target) ** 2).mean()) for f in (forecast, expected))
+    files = sorted(map(str, (OUT / name / "data" / "raw").glob("*.csv")))
+    run_infer(["series", str(OUT / "dist" / name), *files, *options, "-o", str(output)])
+    rows = read_rows(output)
+    ok = [row for row in rows if row["status"] in ("ok", "out-of-range")]
+    if len(ok) != (expected_rows := target.shape[0] * target.shape[1]):
+        raise StageError(f"{name}: infer predicted {len(ok)} rows of {expected_rows}; see {output}")
+    fields = ["yhat"] if len(columns) == 1 else [f"yhat-{column}" for column in columns]
+    served = np.array([[float(row[field]) for field in fields] for row in ok]).reshape(target.shape)
+    target, expected = target.astype(np.float64), forecast.astype(np.float64)
+    error, expected_error = (float(((f - target) ** 2).mean()) for f in (served, expected))
     atol = contract.read(OUT / "dist" / name / file_of("fp32")).document["golden"]["atol"]
-    first, allowed = ok[0], ERROR_LIMIT * torch_value
+    close = abs(error - expected_error) <= ERROR_LIMIT * expected_error
     return {
         "metric": "mse",
-        "value": value,
-        "expected": torch_value,
+        "value": error,
+        "expected": expected_error,
         "n": len(target),
         "rows_ok": len(ok),
-        "rows_error": len(served) - len(ok),
-        # As far as stage check lets answers differ from torch's, one by one and in their error.
-        "equal": bool(
-            np.abs(forecast - expected).max() <= atol and abs(value - torch_value) <= allowed
-        ),
+        "rows_error": len(rows) - len(ok),
+        "equal": close and bool(np.abs(served - expected).max() <= atol),
         "example": {
-            "input": f"{first['unique_id']} at {first['ds']}",
-            "output": f"{float(first[heads[0]]):.4g}",
+            "input": f"{ok[0]['unique_id']} at {ok[0]['ds']}",
+            "output": f"{float(ok[0][fields[0]]):.4g}",
         },
     }
 
 
-def serve_variants(name: str) -> dict[tuple[str, str], dict[str, Any]]:
-    """Return device and variant -> what the shipped file answers there, for each pair that check compared."""
-    about, folder = dataset.load(name).about, OUT / name
-    with np.load(folder / "check" / "test.npz") as arrays:
-        checked = dict(arrays)
-    image = about["task"] == "classification"
-    ask, listed = (
-        (serve_images, about["labels"])
-        if image
-        else (serve_series, about["forecast"].get("columns", about["columns"]))
-    )
-    found: dict[tuple[str, str], dict[str, Any]] = {}
-    for key in [key for key in checked if key.startswith("answers_")]:
-        _, device, variant = key.split("_")
-        if not (OUT / "dist" / name / file_of(variant)).exists():  # refused by check
-            continue
-        output = (
-            folder
-            / "infer"
-            / (f"predictions.{device}.{variant}.jsonl" if found else "predictions.jsonl")
-        )
-        where = ["--device", device, *(["--variant", variant] if image else [])]
-        found[device, variant] = ask(name, listed, checked, checked[key], output, where)
-    return found
+def run_infer(arguments: list[str]) -> None:
+    """Run the `infer` command of the wheel; raise StageError with its message if it fails."""
+    wheels = sorted((OUT / "dist" / "wheel").glob("*.whl"))
+    if not wheels:
+        raise StageError("infer: no wheel in out/dist/wheel; run `dvc repro wheel`")
+    program = PROGRAM.format(wheel=str(wheels[-1].resolve()))
+    command = [sys.executable, "-P", "-c", program, *arguments]
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    if done.returncode:
+        reason = f"exit code {done.returncode}: {done.stderr.strip()[-500:]}"
+        raise StageError(f"infer {' '.join(arguments)}: {reason}")
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """Return the rows of a JSON lines file, in which no text is guarded as in CSV (=, +, -, @)."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]

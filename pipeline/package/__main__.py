@@ -1,16 +1,16 @@
-"""Stage package: what a machine without PyTorch is given, one folder per entry.
+"""Stage package: collect what a machine without PyTorch needs in one folder per entry.
 
-Reads out/<entry>/export, results/<entry>/check.json and speed.json. Writes out/dist/<entry>/: model.onnx, the variants
-that the check accepts, manifest.json (hashes, licence, metric, verdict, the variant recommended for each device) and
-triton/, a Triton model repository with one model for each of them: <entry>, <entry>-int8, <entry>-fp16.
-Fails when the check was not passed, was of another file, or a field of the contract or the licence is missing.
+Reads out/<entry>/export, out/<entry>/check, results/<entry>/check.json and speed.json. Writes
+out/dist/<entry>/: model.onnx, the variants that stage check accepts, manifest.json (hashes,
+licence, metric, verdict, the variant recommended for each device) and triton/, a repository for
+Triton with one model for each file: <entry>, <entry>-int8, <entry>-fp16. Fails when the check did
+not pass or was of another file, or when no licence is stated for the data.
 
     python -m pipeline.package ENTRY
 """
 
 from __future__ import annotations
 
-import json
 import sys
 
 from convline.model_file import document as contract
@@ -29,20 +29,16 @@ from pipeline.package.manifest import (
 
 def main() -> None:
     with of_entry("package") as name:
-        folder = fresh(
-            OUT / "dist" / name
-        )  # emptied first: what is refused leaves nothing that could be served
-        checked = read_json(RESULTS / name / "check.json", f"check@{name}")
-        files = [file_of(v) for v in accepted_variants(checked)]
+        folder = fresh(OUT / "dist" / name)  # emptied first: a refused package must not be served
+        made_by = f"check@{name}"
+        checked = read_json(RESULTS / name / "check.json", made_by)
+        digests = OUT / name / "check" / "digests.json"
+        files = [file_of(variant) for variant in accepted_variants(checked)]
         models = {file: contract.read(OUT / name / "export" / file) for file in files}
-        checked_files = OUT / name / "check" / "digests.json"
         require_checked(
-            name,
-            models,
-            checked,
-            json.loads(checked_files.read_text()) if checked_files.exists() else {},
+            name, models, checked, read_json(digests, made_by) if digests.exists() else {}
         )
-        choice = read_json(RESULTS / name / "speed.json", f"check@{name}")["choice"]
+        choice = read_json(RESULTS / name / "speed.json", made_by)["choice"]
         write_package(folder, models, build_manifest(models, checked, choice))
         print(f"   {folder}: {', '.join(files)}", file=sys.stderr)
 

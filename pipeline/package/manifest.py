@@ -1,4 +1,6 @@
-"""The package folder and its manifest."""
+"""The package of an entry: its model files and a manifest, which states their hashes and their
+verdict.
+"""
 
 from __future__ import annotations
 
@@ -14,64 +16,68 @@ from pipeline.core.files import write_json
 from pipeline.package.triton import write_triton_model
 
 
+def accepted_variants(checked: dict[str, Any]) -> list[str]:
+    """Return fp32 and the variants that stage check accepts on every device it tried."""
+    others = [
+        variant
+        for variant, by_device in checked["variants"].items()
+        if all(verdict["accepted"] for verdict in by_device.values())
+    ]
+    return ["fp32", *others]
+
+
 def require_checked(
     name: str, models: dict[str, Contract], checked: dict[str, Any], digests: dict[str, str]
 ) -> None:
-    """Raise StageError where these files, or others than those whose digests were checked, may not be shipped."""
+    """Raise StageError unless these very files passed the check and their data have a licence.
+
+    digests: of the files that stage check looked at, by file name.
+    """
     if not checked["passed"]:
         raise StageError(f"{name}: not packaged, its check failed: {checked['verdict']}")
     for file, model in models.items():
         if digests.get(file) != model.digest:
             raise StageError(
-                f"{name}: {file} is another than was checked; run `dvc repro check@{name}`"
+                f"{name}: {file} is not the file that was checked; run `dvc repro check@{name}`"
             )
-    if models[MODEL_FILE].document["provenance"].get("licence", "") == "":
+    if not models[MODEL_FILE].document["provenance"].get("licence"):
         cure = "add `licence:` to its set under `data:` in params.yaml"
         raise StageError(f"{name}: not packaged, no licence is stated for its data; {cure}")
-
-
-def accepted_variants(checked: dict[str, Any]) -> list[str]:
-    """Return the variants that may ship: fp32, and those that the check accepts on every device that it tried."""
-    others = [
-        v
-        for v, by in checked["variants"].items()
-        if all(found["accepted"] for found in by.values())
-    ]
-    return ["fp32", *others]
 
 
 def build_manifest(
     models: dict[str, Contract], checked: dict[str, Any], choice: dict[str, Any]
 ) -> dict[str, Any]:
-    """Return what the package says of itself; `files` are sha256 by name, which `infer` holds the files to."""
+    """Return the manifest; `files` holds the sha256 by which `infer` recognises each file.
+
+    models: by file name; checked: check.json; choice: by device, from speed.json.
+    """
     model = models[MODEL_FILE]
     provenance = model.document["provenance"]
-    recommended = {
-        device: found["variant"]
-        for device, found in choice.items()
-        if file_of(found["variant"]) in models
-    }
     return {
         "name": model.name,
         "task": model.task,
-        "files": {
-            file: hashlib.sha256(contract.bytes).hexdigest() for file, contract in models.items()
+        "files": {file: hashlib.sha256(model.bytes).hexdigest() for file, model in models.items()},
+        "recommended": {
+            device: chosen["variant"]
+            for device, chosen in choice.items()
+            if file_of(chosen["variant"]) in models
         },
-        "recommended": recommended,
         "digest": model.digest,
         "metric": {key: checked["metric"][key] for key in ("name", "value", "low", "high", "n")},
         "verdict": checked["verdict"],
         "variants": {
-            v: [found["why"] for found in by.values()] for v, by in checked["variants"].items()
+            variant: [verdict["why"] for verdict in by_device.values()]
+            for variant, by_device in checked["variants"].items()
         },
         **{key: provenance[key] for key in ("licence", "revision", "versions")},
     }
 
 
-def write_package(folder: Path, models: dict[str, Contract], about: dict[str, Any]) -> None:
-    """Write the package; the manifest comes last, when everything that it names is there."""
-    for variant in (v for v in VARIANTS if file_of(v) in models):
+def write_package(folder: Path, models: dict[str, Contract], manifest: dict[str, Any]) -> None:
+    """Write the files, the Triton repository, and last the manifest that names them."""
+    for variant in (variant for variant in VARIANTS if file_of(variant) in models):
         model, path = models[file_of(variant)], folder / file_of(variant)
         path.write_bytes(model.bytes)
         write_triton_model(folder / "triton", variant, path, model)
-    write_json(folder / MANIFEST, about)
+    write_json(folder / MANIFEST, manifest)

@@ -1,7 +1,7 @@
-"""Stage wheel: the torch-free runtime as one file, tried in a clean environment.
+"""Stage wheel: build the torch-free package `convline` and try it in a clean environment.
 
-Reads serve/ and pyproject.toml. Writes out/dist/wheel/convline-<version>-py3-none-any.whl.
-Fails when it does not install and run in an environment that holds nothing but its declared dependencies.
+Reads serve/ and pyproject.toml. Writes out/dist/wheel/convline-<version>-py3-none-any.whl. Fails
+when the build fails, or when the wheel does not run with nothing but its declared dependencies.
 
     python -m pipeline.wheel
 """

@@ -1,4 +1,4 @@
-"""Build the wheel of the serving package and try it in a clean environment."""
+"""Build the wheel of the package that ships, and run it in a clean environment."""
 
 from __future__ import annotations
 
@@ -14,23 +14,27 @@ from pipeline.core.errors import StageError
 from pipeline.core.paths import OUT
 
 DIST = OUT / "dist" / "wheel"
-
-
-DEPENDENCIES = (
-    "numpy",
-    "PIL",
-    "click",
-    "onnxruntime",
-)  # by import name; what the wheel declares, with its extra
-
-
-TRIALS = (  # what must work from the wheel, as a user's interpreter runs it
-    "import sys, importlib.util; sys.exit('torch is importable' if importlib.util.find_spec('torch') else 0)",
-    "import convline.images.predict, convline.timeseries.predict, convline.report.describe, convline.model_file.registry, convline.runtime.model, convline.jobs.writers, convline.report.svg_plot",
-    "import convline.report.benchmark, convline.report.diagnostics, convline.report.evaluate, convline.timeseries.online",
-    "from convline.runtime.session import open_session; from convline.errors import ModelFileError\n"
-    "try: open_session(b'no model', 'cpu')\n"
-    "except ModelFileError: pass",  # onnxruntime itself was reached, and its complaint understood
+DEPENDENCIES = ("numpy", "PIL", "click", "onnxruntime")  # import names of what the wheel declares
+MODULES = (  # between them they import most of the package
+    "convline.images.predict",
+    "convline.timeseries.predict",
+    "convline.timeseries.online",
+    "convline.report.benchmark",
+    "convline.report.describe",
+    "convline.report.diagnostics",
+    "convline.report.evaluate",
+    "convline.report.svg_plot",
+    "convline.jobs.writers",
+)
+OPEN_BAD_MODEL = """\
+from convline.runtime.session import open_session; from convline.errors import ModelFileError
+try: open_session(b'no model', 'cpu')
+except ModelFileError: pass
+"""
+TRIALS = (  # programs that must succeed
+    "from importlib.util import find_spec; assert not find_spec('torch'), 'torch is importable'",
+    f"import {', '.join(MODULES)}",
+    OPEN_BAD_MODEL,  # reaches onnxruntime and understands its error
     "from convline.cli.main import main; main(['--version'])",
     "from convline.cli.main import main; main(['images', '--help'])",
 )
@@ -42,48 +46,44 @@ def build_wheel() -> Path:
     for old in DIST.glob("*.whl"):
         old.unlink()
     command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(DIST)]
-    built = subprocess.run(command, capture_output=True, text=True, check=False)
-    if built.returncode:
-        raise StageError(f"wheel: hatchling failed: {built.stderr.strip()[-500:]}")
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise StageError(f"wheel: hatchling failed: {done.stderr.strip()[-500:]}")
     return next(DIST.glob("*.whl"))
 
 
-def create_clean_environment(folder: Path, wheel: Path) -> Path:
-    """Return the Python of a new environment that holds the wheel and its dependencies, and cannot see anything else.
+def run_trials(wheel: Path) -> None:
+    """Raise StageError unless each of TRIALS succeeds in a clean environment with the wheel."""
+    with tempfile.TemporaryDirectory() as folder:
+        python = create_clean_environment(Path(folder), wheel)
+        for code in TRIALS:
+            command = [str(python), "-I", "-c", code]
+            done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
+            if done.returncode:
+                reason = (done.stderr.strip() or done.stdout.strip())[-500:]
+                trial = code.splitlines()[0]
+                raise StageError(f"wheel: in a clean environment `{trial}` fails: {reason}")
 
-    The dependencies are linked from this environment, so no network is needed; tests/pipeline/wheel/test_wheel.py installs them anew.
+
+def create_clean_environment(folder: Path, wheel: Path) -> Path:
+    """Return the Python of a new environment that has the wheel and its dependencies alone.
+
+    The dependencies are links to this environment's, so no network is needed.
     """
     venv.create(folder, with_pip=False, symlinks=True)
     site = next(folder.glob("lib/python*/site-packages"))
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(site)
     for name in DEPENDENCIES:
-        found = importlib.util.find_spec(name)
-        if found is None or found.origin is None:
+        spec = importlib.util.find_spec(name)
+        if spec is None or spec.origin is None:
             raise StageError(f"wheel: {name} is not installed here; run `make`")
-        package = Path(found.origin).parent
-        libraries = package.parent.glob(
-            f"{package.name.lower()}*.libs"
-        )  # numpy.libs, pillow.libs: found by rpath
-        distributions = package.parent.glob(
-            "onnxruntime*.dist-info"
-        )  # serve looks which of the two is installed
-        for path in [package, *libraries, *distributions]:
+        package = Path(spec.origin).parent
+        # numpy.libs, pillow.libs: the package's libraries look for them at this place
+        libraries = package.parent.glob(f"{package.name.lower()}*.libs")
+        # convline asks which of onnxruntime and onnxruntime-gpu is installed
+        metadata = package.parent.glob("onnxruntime*.dist-info")
+        for path in [package, *libraries, *metadata]:
             if not (site / path.name).exists():
                 (site / path.name).symlink_to(path, target_is_directory=True)
     return folder / "bin" / "python"
-
-
-def run_trials(wheel: Path) -> None:
-    """Run each of TRIALS from the wheel in a clean environment; `infer` makes real predictions with it later."""
-    with tempfile.TemporaryDirectory() as folder:
-        python = create_clean_environment(Path(folder), wheel)
-        for code in TRIALS:
-            tried = subprocess.run(
-                [python, "-I", "-c", code], capture_output=True, text=True, check=False, cwd=folder
-            )
-            if tried.returncode:
-                reason = (tried.stderr.strip() or tried.stdout.strip())[-500:]
-                raise StageError(
-                    f"wheel: in a clean environment `{code.splitlines()[0]}` fails: {reason}"
-                )

@@ -1,4 +1,4 @@
-"""Stage infer: what the shipped command answers for raw files is what was checked; any difference stops the line."""
+"""Stage infer: the shipped command predicts what was checked; any difference stops the line."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.usefixtures("root")
 
 
 def test_images_are_served_as_checked_without_torch() -> None:
-    """Oracle: the raw files' own labels, counted here; all 360 test images were given."""
+    """Oracle: the labels of all 360 raw files, counted here."""
     done = line.run_without_torch("infer", line.DIGITS)
     assert done.returncode == 0, done.stderr
     facts, checked = line.results(line.DIGITS, "infer"), line.results(line.DIGITS, "check")
@@ -48,9 +48,8 @@ def test_series_are_served_as_checked_without_torch() -> None:
     served = line.rows(f"out/{line.WAVES}/infer/predictions.jsonl")
     target = np.load(f"out/{line.WAVES}/check/test.npz")["target"].ravel()
     forecast = np.array([float(row["yhat"]) for row in served])
-    assert {row["status"] for row in served} == {
-        "ok"
-    }  # test rows lie within the range of the training rows
+    # test rows lie within the range of the training rows
+    assert {row["status"] for row in served} == {"ok"}
     assert facts["value"] == pytest.approx(((forecast - target) ** 2).mean(), rel=1e-6)
     assert facts["value"] == pytest.approx(facts["expected"], rel=1e-4) and facts["equal"]
     assert (facts["n"], facts["rows_ok"], facts["rows_error"]) == (50, 200, 0)
@@ -72,7 +71,7 @@ def assert_refused(name: str, sentence: str) -> None:
 
 
 def test_a_served_metric_that_differs_is_stopped() -> None:
-    """Oracle: by hand; ten right images are called something else, so 10 of 360 are lost."""
+    """Oracle: by hand; the true labels of ten correct images change, so 10 of 360 are lost."""
 
     def relabel(rows: list[dict[str, str]]) -> None:
         probabilities = np.load(f"out/{line.DIGITS}/check/test.npz")["probabilities"]
@@ -89,8 +88,8 @@ def test_a_served_metric_that_differs_is_stopped() -> None:
     )
 
 
-def test_an_answer_that_differs_is_stopped_at_equal_accuracy() -> None:
-    """Oracle: two wrong answers of the check become another wrong class: the same accuracy, two rows that differ."""
+def test_a_prediction_that_differs_is_stopped_at_equal_accuracy() -> None:
+    """Oracle: two wrong predictions of the check become another wrong class: equal accuracy."""
     path = f"out/{line.DIGITS}/check/test.npz"
     arrays = dict(np.load(path))
     answers = arrays["answers_cpu_fp32"].argmax(1)
@@ -102,7 +101,7 @@ def test_an_answer_that_differs_is_stopped_at_equal_accuracy() -> None:
 
 
 def test_raw_files_that_cannot_be_read_are_stopped() -> None:
-    """Oracle: one file truncated, one gone: two failed rows of 360, and the sentence counts them."""
+    """Oracle: one file is truncated, one is gone: the sentence counts two failed rows."""
     raw = sorted(Path(f"out/{line.DIGITS}/data/raw").rglob("*.png"))
     raw[5].write_bytes(raw[5].read_bytes()[:40])
     raw[9].unlink()
@@ -123,7 +122,7 @@ def test_a_series_that_differs_is_stopped() -> None:
 def test_numbers_that_lost_their_digits_are_stopped(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, form: str, equal: bool
 ) -> None:
-    """Oracle: a meter that rises by one a day from 1,234,561, forecast within .3; six digits lose its steps."""
+    """Oracle: a meter rises by one a day from 1,234,561; six digits cannot show its steps."""
     answers = (1_234_561 + np.arange(200, dtype=np.float32)).reshape(50, 4, 1)
     target = answers + np.random.default_rng(0).normal(0, 0.29, answers.shape)
     rows = [
@@ -132,9 +131,7 @@ def test_numbers_that_lost_their_digits_are_stopped(
     ]
     monkeypatch.setattr(shipped_command, "run_infer", lambda arguments: None)
     monkeypatch.setattr(shipped_command, "read_rows", lambda path: rows)
-    found = shipped_command.serve_series(
-        line.WAVES, ["y"], {"target": target}, answers, tmp_path / "none", []
-    )
+    found = shipped_command.serve_series(line.WAVES, ["y"], target, answers, tmp_path / "none", [])
     assert found["equal"] is equal and found["expected"] == pytest.approx(0.29**2, rel=0.2)
 
 
@@ -142,13 +139,13 @@ def test_a_series_too_short_is_stopped() -> None:
     """Oracle: the first window loses a row, so 49 of 50 windows are forecast."""
     change_rows(Path(f"out/{line.WAVES}/data/raw/series.csv"), lambda rows: rows.pop(0))
     with pytest.raises(
-        StageError, match=r"infer answered 196 rows of 200; see .*predictions.jsonl"
+        StageError, match=r"infer predicted 196 rows of 200; see .*predictions.jsonl"
     ):
         line.run("infer", line.WAVES)
 
 
 def test_a_package_that_changed_after_its_manifest_is_stopped() -> None:
-    """Oracle: the shipped command's own refusal reaches the stage's sentence."""
+    """Oracle: the error of the shipped command is in the sentence."""
     file = Path(f"out/dist/{line.DIGITS}/model.onnx")
     content = file.read_bytes()
     file.unlink()
@@ -168,7 +165,7 @@ def test_without_a_wheel_the_command_is_named() -> None:
 
 
 def test_a_stage_sends_nothing_and_writes_its_outputs_alone(tmp_path: Path) -> None:
-    """Oracle: the system calls of the stage and of the command that it starts."""
+    """Oracle: the system calls of the stage and of the command it starts."""
     root, home = Path.cwd(), tmp_path / "home"
     far, written = watched.run([sys.executable, "-m", "pipeline.infer", line.WAVES], home, root)
     assert far == []

@@ -1,4 +1,4 @@
-"""Stage package: what is shipped is what was checked, with hashes, a licence, and a configuration that Triton reads."""
+"""Stage package: it ships the checked files, with hashes, a licence, and a Triton configuration."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def package(name: str) -> Path:
 
 
 @pytest.mark.parametrize("name", [line.DIGITS, line.WAVES])
-def test_the_manifest_is_true_and_made_without_torch(name: str) -> None:
+def test_the_manifest_is_true_and_written_without_torch(name: str) -> None:
     """Oracle: sha256 of the files themselves, and the checked metric."""
     done = line.run_without_torch("package", name)
     assert done.returncode == 0, done.stderr
@@ -56,7 +56,7 @@ def test_the_manifest_is_true_and_made_without_torch(name: str) -> None:
 
 
 def assert_refused(name: str, sentence: str) -> None:
-    """The stage raises the sentence and leaves nothing that `infer` would take for a model."""
+    """The stage raises the sentence and leaves nothing that `infer` takes for a model."""
     with pytest.raises(StageError, match=sentence):
         line.run("package", name)
     assert not any(package(name).iterdir())
@@ -84,12 +84,13 @@ def test_what_failed_its_check_is_not_packaged() -> None:
 
 
 def test_another_file_than_the_checked_one_is_not_packaged() -> None:
-    """Oracle: the file changes after its check, with a right digest of its own."""
+    """Oracle: the file changes after its check; its own digest is right."""
     line.change_model(
         line.DIGITS, document=lambda document: document["provenance"].update(revision="other")
     )
     assert_refused(
-        line.DIGITS, rf"model.onnx is another than was checked; run `dvc repro check@{line.DIGITS}`"
+        line.DIGITS,
+        rf"model.onnx is not the file that was checked; run `dvc repro check@{line.DIGITS}`",
     )
 
 
@@ -110,27 +111,29 @@ def test_a_licence_must_be_stated(licence: str | None) -> None:
     )
 
 
-def infer_says(*arguments: str) -> str:
-    """Return what `infer images` writes to stderr for one raw image."""
+def infer_stderr(*arguments: str) -> str:
+    """Return the stderr of `infer images` for one raw image."""
     image = sorted(Path(f"out/{line.DIGITS}/data/raw").rglob("*.png"))[0]
     done = CliRunner().invoke(cli.main, ["images", *arguments, str(image), "--device", "auto"])
     return done.stderr
 
 
-def test_the_recommended_variant_is_served_and_said() -> None:
-    """Oracle: the manifest, edited to recommend each in turn; the rows say what the file answers."""
+def test_the_recommended_variant_is_served_and_named() -> None:
+    """Oracle: the manifest, edited to recommend each variant in turn."""
     assert package(line.DIGITS).joinpath("model.int8.onnx").exists()
     change_json(
         str(package(line.DIGITS) / "manifest.json"), recommended={"cpu": "int8", "cuda": "fp16"}
     )
-    assert "variant: int8, recommended for cpu; or --variant fp32" in infer_says(line.DIGITS)
-    assert "variant:" not in infer_says(line.DIGITS, "--variant", "fp32")
-    assert "variant: fp16, as asked" in infer_says(line.DIGITS, "--variant", "fp16")
+    assert "variant: int8, recommended for cpu; or --variant fp32" in infer_stderr(line.DIGITS)
+    assert "variant:" not in infer_stderr(line.DIGITS, "--variant", "fp32")
+    assert "variant: fp16, as asked" in infer_stderr(line.DIGITS, "--variant", "fp16")
     file = str(package(line.DIGITS) / "model.onnx")
-    assert "--variant is of a package, and this is a file" in infer_says(file, "--variant", "int8")
+    assert "--variant is of a package, and this is a file" in infer_stderr(
+        file, "--variant", "int8"
+    )
     assert locate(line.DIGITS, "cuda")[0].name == "model.fp16.onnx"
     change_json(str(package(line.DIGITS) / "manifest.json"), recommended={"cpu": "../../etc"})
-    assert "variant:" not in infer_says(line.DIGITS)  # nothing that it knows: fp32
+    assert "variant:" not in infer_stderr(line.DIGITS)  # nothing that it knows: fp32
     change_json(str(package(line.DIGITS) / "manifest.json"), recommended={"cuda": "int8"})
     assert locate(line.DIGITS, "cuda")[0].name == "model.onnx"  # int8 is for CPUs
     with pytest.raises(
@@ -138,13 +141,13 @@ def test_the_recommended_variant_is_served_and_said() -> None:
     ):
         locate(line.DIGITS, "tensorrt", "int8")
     (package(line.DIGITS) / "model.int8.onnx").unlink()
-    assert "it has no int8 variant; leave --variant out" in infer_says(
+    assert "it has no int8 variant; leave --variant out" in infer_stderr(
         line.DIGITS, "--variant", "int8"
     )
 
 
 def triton_message() -> Any:
-    """Return an empty ModelConfig of Triton's own schema, as its client carries it (not its gRPC parts: no network)."""
+    """Return an empty ModelConfig of Triton's schema, from its client without the gRPC parts."""
     (folder,) = importlib.util.find_spec("tritonclient").submodule_search_locations
     spec = importlib.util.spec_from_file_location(
         "model_config_pb2", Path(folder, "grpc", "model_config_pb2.py")
@@ -154,7 +157,7 @@ def triton_message() -> Any:
     return module.ModelConfig()
 
 
-CPU, GPU, AUTO = 2, 1, None  # ModelInstanceGroup.Kind; none named: Triton's own choice
+CPU, GPU, AUTO = 2, 1, None  # ModelInstanceGroup.Kind; None: Triton chooses
 
 
 @pytest.mark.parametrize(
@@ -174,7 +177,7 @@ CPU, GPU, AUTO = 2, 1, None  # ModelInstanceGroup.Kind; none named: Triton's own
 def test_triton_reads_the_configuration(
     name: str, place: int | None, inputs: dict[str, Any], outputs: dict[str, Any]
 ) -> None:
-    """Oracle: Triton's own schema, its enum numbers, and the file itself: validated, not run by a server."""
+    """Oracle: Triton's schema, its enum numbers, and the model file; no server runs it."""
     model = Path("out", "dist", name.removesuffix("-int8").removesuffix("-fp16"), "triton", name)
     config = text_format.Parse((model / "config.pbtxt").read_text(), triton_message())
     assert (config.name, config.backend) == (name, "onnxruntime")
@@ -199,8 +202,8 @@ def test_triton_reads_the_configuration(
     ]
 
 
-def test_a_configuration_that_triton_would_refuse() -> None:
-    """The oracle is one: a field that its schema lacks, and a type that it does not know, are errors."""
+def test_the_schema_refuses_a_wrong_configuration() -> None:
+    """The oracle above works: an unknown field and an unknown type are errors."""
     text = (package(line.DIGITS) / "triton" / line.DIGITS / "config.pbtxt").read_text()
     for wrong in (
         text.replace("dynamic_batching", "batching"),
@@ -210,8 +213,8 @@ def test_a_configuration_that_triton_would_refuse() -> None:
             text_format.Parse(wrong, triton_message())
 
 
-def test_a_repository_folder_is_as_triton_wants_it() -> None:
-    """Oracle: Triton's layout, <repository>/<model>/<version>/model.onnx beside config.pbtxt, version a number."""
+def test_the_repository_has_the_layout_of_triton() -> None:
+    """Oracle: Triton's documentation: <model>/<version>/model.onnx, config.pbtxt beside it."""
     files = {
         str(p.relative_to(package(line.DIGITS) / "triton"))
         for p in package(line.DIGITS).rglob("triton/**/*.*")

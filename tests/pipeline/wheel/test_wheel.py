@@ -1,4 +1,4 @@
-"""Stage wheel: `serve` and nothing else, on its own four dependencies; installed anew it predicts without torch."""
+"""Stage wheel: it holds `convline` alone and predicts with its declared dependencies alone."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ pytestmark = pytest.mark.usefixtures("root")
 UV = Path(sys.executable).with_name("uv")
 
 
-def built() -> Path:
+def wheel_file() -> Path:
     return next(build.DIST.glob("*.whl"))
 
 
 def test_the_wheel_holds_serve_alone() -> None:
-    """Oracle: the files of serve/, and the metadata's own lists."""
-    with zipfile.ZipFile(built()) as archive:
+    """Oracle: the files of serve/, and the lists of the metadata."""
+    with zipfile.ZipFile(wheel_file()) as archive:
         names = archive.namelist()
         about = next(name for name in names if name.endswith(".dist-info/METADATA"))
         metadata = message_from_string(archive.read(about).decode())
@@ -44,9 +44,11 @@ def test_the_wheel_holds_serve_alone() -> None:
     assert "infer = convline.cli.main:main" in entry_points
 
 
-def test_it_runs_where_nothing_else_is(tmp_path: Path) -> None:
-    """Oracle: the clean environment's own interpreter; what it may import is what the wheel declares."""
-    python = build.create_clean_environment(tmp_path / "clean", built())
+def test_it_runs_with_its_dependencies_alone(tmp_path: Path) -> None:
+    """Oracle: the interpreter of the clean environment imports what the wheel declares, and no
+    more.
+    """
+    python = build.create_clean_environment(tmp_path / "clean", wheel_file())
     code = "import importlib.util as u, sys; print(*[n for n in sys.argv[1:] if u.find_spec(n)])"
     wanted = ["convline", "numpy", "PIL", "click", "onnxruntime"]
     never = ["torch", "onnx", "torchvision", "pipeline", "models", "dvc", "pyarrow", "sklearn"]
@@ -54,7 +56,7 @@ def test_it_runs_where_nothing_else_is(tmp_path: Path) -> None:
         [python, "-I", "-c", code, *wanted, *never], capture_output=True, text=True, check=True
     )
     assert done.stdout.split() == wanted
-    build.run_trials(built())
+    build.run_trials(wheel_file())
 
 
 @pytest.mark.slow
@@ -74,7 +76,7 @@ def test_it_runs_where_nothing_else_is(tmp_path: Path) -> None:
     ],
 )
 def test_an_import_that_is_not_declared_is_found(file: str, code: str, sentence: str) -> None:
-    """Oracle: the sentence; the import is written into the line's own copy of serve/, and the wheel built from it."""
+    """Oracle: the sentence; the import is added to the copy of serve/ that is built."""
     path = Path(file)
     path.write_text(path.read_text() + code)
     with pytest.raises(StageError, match=rf"(?s)wheel: in a clean environment .*{sentence}"):
@@ -82,7 +84,7 @@ def test_an_import_that_is_not_declared_is_found(file: str, code: str, sentence:
 
 
 def test_a_build_that_fails_says_why() -> None:
-    """Oracle: hatchling's own complaint is in the sentence."""
+    """Oracle: the error of hatchling is in the sentence."""
     project = Path("pyproject.toml")
     project.write_text(
         project.read_text().replace('requires-python = ">=3.11', 'requires-python = ">=three')
@@ -93,10 +95,10 @@ def test_a_build_that_fails_says_why() -> None:
 
 @pytest.fixture
 def installed(tmp_path: Path) -> Path:
-    """The bin folder of a fresh environment into which uv installs the wheel with its `cpu` extra; skips without."""
+    """The bin folder of a new environment with the wheel and its `cpu` extra; skips without uv."""
     if not UV.exists():
         pytest.skip(f"no uv beside {sys.executable}")
-    folder, package = tmp_path / "fresh", f"convline[cpu] @ {built().resolve().as_uri()}"
+    folder, package = tmp_path / "fresh", f"convline[cpu] @ {wheel_file().resolve().as_uri()}"
     commands = (
         [UV, "venv", "-q", "--python", sys.executable, folder],
         [UV, "pip", "install", "-q", "--python", folder / "bin" / "python", package],
@@ -117,8 +119,8 @@ def installed(tmp_path: Path) -> Path:
 
 
 @pytest.mark.slow
-def test_installed_anew_it_predicts(installed: Path) -> None:
-    """Oracle: what the check recorded for the same raw files; torch is not importable there; all is under 200 MB."""
+def test_it_predicts_in_a_new_environment(installed: Path) -> None:
+    """Oracle: the check's predictions for the same files; no torch there, under 200 MB in all."""
     assert (
         sum(path.lstat().st_size for path in installed.parent.rglob("*") if path.is_file()) < 200e6
     )
