@@ -39,11 +39,11 @@ const answers = (first, second) => {
   const [x, y] = [bits(first.right), bits(second.right)].map((right) => right.slice(0, first.n));
   const count = (wanted) => x.filter((right, k) => wanted(right, y[k])).length;
   const [onlyA, onlyB] = [count((p, q) => p && !q), count((p, q) => !p && q)];
-  const said = [["both right", count((p, q) => p && q)], ["A alone", onlyA], ["B alone", onlyB], ["neither", count((p, q) => !p && !q)]];
+  const said = [["both correct", count((p, q) => p && q)], ["A only", onlyA], ["B only", onlyB], ["neither", count((p, q) => !p && !q)]];
   const chance = mcnemar(onlyA, onlyB);
   const verdict = chance < 0.05 ? "more than chance would explain" : "which chance alone explains";
   return [
-    element("h2", {}, "Who is right"),
+    element("h2", {}, "Correct predictions"),
     table(["", ...said.map(([title]) => title)], [element("tr", {}, element("th", { scope: "row" }, "test images"), ...said.map(([, n]) => element("td", { className: "number" }, n)))], `${first.n} test images of ${first.set}`),
     element("p", {}, `They differ on ${onlyA + onlyB} images, ${onlyA} to ${onlyB}, ${verdict} (McNemar's exact test, p = ${chance.toPrecision(2)}).`),
   ];
