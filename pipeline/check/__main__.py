@@ -25,7 +25,7 @@ from pipeline.check.verdict import verdict
 from pipeline.core.errors import StageError
 from pipeline.core.files import fresh, write_json
 from pipeline.core.paths import OUT, RESULTS
-from pipeline.core.stage import of_entry, run
+from pipeline.core.stage import entry_of_command_line, run
 from pipeline.data import dataset
 from pipeline.params import load as params
 
@@ -63,7 +63,7 @@ def headline(checked: dict[str, Any]) -> dict[str, float]:
 
 
 def main() -> None:
-    with of_entry("check") as name:
+    with entry_of_command_line("check") as name:
         source = dataset.load(name)
         folder, results = fresh(OUT / name / "check"), RESULTS / name / "check.json"
         try:

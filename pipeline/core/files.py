@@ -14,24 +14,25 @@ from pipeline.core.errors import StageError
 
 
 def fresh(folder: Path) -> Path:
-    """Return the folder, emptied: DVC links outputs to its cache, so writing over an old file would damage that."""
+    """Empty the folder, or create it, and return it.
+
+    DVC links outputs to its cache, so that writing over an old file would damage the cache.
+    """
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     return folder
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write readable, repeatable JSON, whole or not at all; a number that is not finite is null."""
+    """Write indented JSON atomically; numbers that are not finite become null."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(
-        f"{path.name}.{os.getpid()}.part"
-    )  # two stages may write the log of seconds at once
+    part = path.with_name(f"{path.name}.part")
     part.write_text(to_json(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    part.replace(path)
+    os.replace(part, path)
 
 
 def read_json(path: Path, made_by: str) -> Any:
-    """Return the file's content, or say which stage makes it."""
+    """Return the content of a file; StageError names the stage that writes it where it is missing."""
     if not path.exists():
         raise StageError(f"{path}: not made yet; run `dvc repro {made_by}`")
     return json.loads(path.read_text(encoding="utf-8"))

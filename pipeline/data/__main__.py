@@ -13,14 +13,14 @@ import sys
 
 from pipeline.core.files import fresh, write_json
 from pipeline.core.paths import OUT, RESULTS
-from pipeline.core.stage import of_entry, run
+from pipeline.core.stage import entry_of_command_line, run
 from pipeline.data.dataset import save
 from pipeline.data.prepare import make, write_raw_images, write_raw_series
 from pipeline.params import load as params
 
 
 def main() -> None:
-    with of_entry("data") as name:
+    with entry_of_command_line("data") as name:
         data, samples = make(params.entry(name, "data")["data"])
         folder = fresh(OUT / name / "data")
         save(folder, data)

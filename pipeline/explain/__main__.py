@@ -19,12 +19,12 @@ import torch
 
 from pipeline.core.files import write_json
 from pipeline.core.paths import RESULTS
-from pipeline.core.stage import of_entry, run
+from pipeline.core.stage import entry_of_command_line, run
 from pipeline.explain.sections import DRIFTING, on_page, opened, repeated, rounded, sections
 
 
 def main() -> None:
-    with of_entry("explain") as name:
+    with entry_of_command_line("explain") as name:
         torch.manual_seed(0)  # a module that forgets its own seed repeats all the same
         subject = opened(name)
         torch.set_num_threads(

@@ -22,7 +22,7 @@ from convline.model_file.registry import file_of
 
 from pipeline.core.files import fresh, read_json, write_json
 from pipeline.core.paths import OUT, RESULTS
-from pipeline.core.stage import of_entry, run
+from pipeline.core.stage import entry_of_command_line, run
 from pipeline.data import dataset
 from pipeline.export import quantize
 from pipeline.export.graph import NAMES, answers, random_inputs, require_repeatable, to_onnx
@@ -105,7 +105,7 @@ def grown(
 
 
 def main() -> None:
-    with of_entry("export") as name:
+    with entry_of_command_line("export") as name:
         recipe, source = params.entry(name, "data", "train", "export"), dataset.load(name)
         net = network.build(recipe, source)
         net.load_state_dict(torch.load(OUT / name / "train" / "weights.pt", weights_only=True))

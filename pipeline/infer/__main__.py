@@ -17,12 +17,12 @@ import sys
 from pipeline.core.errors import StageError
 from pipeline.core.files import fresh, write_json
 from pipeline.core.paths import OUT, RESULTS
-from pipeline.core.stage import of_entry, run
+from pipeline.core.stage import entry_of_command_line, run
 from pipeline.infer.shipped_command import serve_variants
 
 
 def main() -> None:
-    with of_entry("infer") as name:
+    with entry_of_command_line("infer") as name:
         fresh(OUT / name / "infer")
         served = serve_variants(name)
         facts = next(iter(served.values())) | {

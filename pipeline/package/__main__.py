@@ -18,7 +18,7 @@ from convline.model_file.registry import file_of
 
 from pipeline.core.files import fresh, read_json
 from pipeline.core.paths import OUT, RESULTS
-from pipeline.core.stage import of_entry, run
+from pipeline.core.stage import entry_of_command_line, run
 from pipeline.package.manifest import (
     accepted_variants,
     build_manifest,
@@ -28,7 +28,7 @@ from pipeline.package.manifest import (
 
 
 def main() -> None:
-    with of_entry("package") as name:
+    with entry_of_command_line("package") as name:
         folder = fresh(OUT / "dist" / name)  # emptied first: a refused package must not be served
         made_by = f"check@{name}"
         checked = read_json(RESULTS / name / "check.json", made_by)

@@ -18,7 +18,7 @@ import torch
 
 from pipeline.core.files import fresh
 from pipeline.core.paths import OUT
-from pipeline.core.stage import of_entry, run
+from pipeline.core.stage import entry_of_command_line, run
 from pipeline.data import dataset
 from pipeline.params import load as params
 from pipeline.params.resolved import on_features
@@ -58,7 +58,7 @@ def make(name: str, recipe: dict[str, Any], source: dataset.Data, on: torch.devi
 
 
 def main() -> None:
-    with of_entry("train") as name:
+    with entry_of_command_line("train") as name:
         recipe, source = params.entry(name, "data", "train"), dataset.load(name)
         on = device.choose(recipe["device"])
         if recipe.get("processes", 1) > 1 and not distributed.started() and not on_features(recipe):

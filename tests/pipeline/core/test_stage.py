@@ -1,6 +1,8 @@
-"""How a stage ends: its error in one sentence, and whose fault it is."""
+"""The frame of a stage: its header line, and its errors in one sentence."""
 
+import re
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -40,3 +42,19 @@ def test_a_missing_module_of_ours_is_a_bug() -> None:
     with pytest.raises(ModuleNotFoundError):
         stage.run(lambda: imports("pipeline.nowhere") and None)
     assert "nowhere_at_all is not installed" in ending(lambda: imports("nowhere_at_all"))
+
+
+def test_an_entry_is_framed_by_a_header_and_its_seconds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Oracle: the two lines, written out. One of several processes prints nothing."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "out/params/tiny").mkdir(parents=True)
+    monkeypatch.setattr(sys, "argv", ["train", "tiny"])
+    with stage.entry_of_command_line("train") as name:
+        assert name == "tiny"
+    assert re.fullmatch(r"── train  tiny\n   \d+\.\d s\n", capsys.readouterr().err)
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
+    with stage.entry_of_command_line("train"):
+        pass
+    assert capsys.readouterr().err == ""

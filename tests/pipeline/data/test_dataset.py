@@ -16,7 +16,6 @@ from PIL import Image
 from recipes import IMAGE_RECIPE, SERIES_RECIPE, SETS
 
 from pipeline.core.errors import StageError
-from pipeline.core.stage import of_entry
 from pipeline.data import __main__ as data_main
 from pipeline.data import dataset, image_sources, prepare
 
@@ -264,25 +263,6 @@ def test_an_entry_that_is_not_there(workspace: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(sys, "argv", ["data"])
     with pytest.raises(StageError, match=r"usage: python -m pipeline.data ENTRY"):
         data_main.main()
-
-
-def test_the_header_counts_and_estimates(
-    workspace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """k of n; time left from earlier runs; the same entry again does not count twice."""
-    for name in ("a", "b"):
-        (workspace / "out/params" / name).mkdir(parents=True)
-    lines = []
-    for name in ("a", "a", "b"):
-        monkeypatch.setattr(sys, "argv", ["train", name])
-        with of_entry("train"):
-            pass
-        lines.append(capsys.readouterr().err.splitlines()[0])
-    assert lines == [
-        "── train  a  1 of 2",
-        "── train  a  1 of 2, about 0 s left in this stage",
-        "── train  b  2 of 2, about 0 s left in this stage",
-    ]
 
 
 WNIDS = ("n01440764", "n02102040", "n02979186", "n03000684", "n03028079")
