@@ -9,7 +9,7 @@
 PYTHON ?= python3
 READY := .venv/.ready
 FIRST := lenet5-digits dilated-waves
-WARM := python -m pipeline.core.fork_server python -m
+FORKED := python -m pipeline.core.fork_server python -m
 LEAST_DRIVER := 580
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export OMP_WAIT_POLICY ?= PASSIVE
@@ -17,9 +17,9 @@ export OMP_WAIT_POLICY ?= PASSIVE
 .PHONY: readme line welcome scm test test-all lint study all full bench clean lock
 
 line: welcome $(READY) scm
-	$(WARM) dvc repro $(addprefix infer@,$(FIRST))
-	$(WARM) pipeline.core.parallel
-	$(WARM) dvc repro
+	$(FORKED) dvc repro $(addprefix infer@,$(FIRST))
+	$(FORKED) pipeline.core.parallel
+	$(FORKED) dvc repro
 	@echo; grep '^|' results/README.md; echo; echo "report: $(CURDIR)/out/report/index.html"
 
 welcome:
@@ -64,9 +64,9 @@ study: $(READY)
 
 all full: $(READY)
 	@test -e .git || { echo "make $@: needs git for dvc exp run; without it, edit 'line:' or 'size:' in params.yaml and run make"; exit 1; }
-	$(WARM) dvc exp run $(if $(filter full,$@),-S size=full,$$(python -m pipeline.params --names | sed "s/^/-S ++line./")) params
-	$(WARM) pipeline.core.parallel
-	$(WARM) dvc exp run
+	$(FORKED) dvc exp run $(if $(filter full,$@),-S size=full,$$(python -m pipeline.params --names | sed "s/^/-S ++line./")) params
+	$(FORKED) pipeline.core.parallel
+	$(FORKED) dvc exp run
 	@cp results/README.md results/$@.md
 	@echo "the table is in results/$@.md; params.yaml holds this run's values now, 'git checkout params.yaml' goes back"
 

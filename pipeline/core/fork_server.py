@@ -1,17 +1,21 @@
-"""A command whose stages find PyTorch and its exporter imported: twenty entries would import them forty times.
+"""Run a command whose stages are forked from a process that has imported PyTorch already.
 
-    python -m pipeline.core.fork_server dvc repro
+    python -m pipeline.core.fork_server python -m dvc repro
 
-This process imports the libraries once and runs the command. A stage that needs them (`STAGES`) hands its arguments and
-its standard streams over, and waits for a fork of this process that does the work under the stage's own process group.
-Only libraries are kept: our code is read anew by each fork. Without this, every stage runs just as well, but later.
+The line runs `python -m pipeline.<stage> ENTRY` once for each entry, and importing PyTorch, its exporter and
+scikit-learn costs each such process several seconds of CPU time. This server imports them once. It puts a `python` of
+its own first on the command's PATH, which sends the stages of STAGES to the server and runs anything else as it is.
+The server forks; the fork takes over the arguments, environment, streams and process group of the process that asked,
+and runs the stage. Only libraries are shared: each fork reads our own code anew.
 """
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import runpy
+import shlex
 import signal
 import socket
 import subprocess
@@ -21,136 +25,154 @@ import threading
 from pathlib import Path
 from typing import NoReturn
 
-PLACE = "CONVLINE_WARM"  # the environment variable that tells a stage where to ask
 STAGES = ("train", "export", "explain")
-
-
-def hand_over() -> None:
-    """Let a warm process do this stage, if there is one, and exit as it did; return where there is none."""
-    place, words = os.environ.get(PLACE), sys.orig_argv
-    module = words[words.index("-m") + 1] if "-m" in words[:-1] else ""
-    if not place or module not in [f"pipeline.{stage}" for stage in STAGES]:
-        return
-    arguments = words[words.index("-m") + 2 :]
-    what = {
-        "module": module,
-        "argv": arguments,
-        "cwd": str(Path.cwd()),
-        "env": dict(os.environ),
-        "group": os.getpgrp(),
-    }
-    with socket.socket(socket.AF_UNIX) as line:
-        try:
-            line.connect(place)
-        except OSError:
-            return  # the warm process is gone
-        signal.signal(
-            signal.SIGINT, signal.SIG_IGN
-        )  # the worker is in our group: it hears Ctrl-C and answers
-        with line.makefile("rb") as answer:
-            socket.send_fds(line, [b"."], [0, 1, 2])
-            line.sendall(json.dumps(what).encode() + b"\n")
-            code = answer.read(1)
-    if not code:
-        print(
-            f"error: {module} {' '.join(arguments)}: ended by a signal (out of memory?)",
-            file=sys.stderr,
-        )
-    os._exit(code[0] if code else 1)
-
-
-def work(line: socket.socket) -> NoReturn:
-    """Be the stage that asked on `line`."""
-    _, streams, _, _ = socket.recv_fds(line, 1, 3)
-    with line.makefile("rb") as request:
-        what = json.loads(request.readline())
-    for number, stream in enumerate(streams):
-        os.dup2(stream, number)
-        os.close(stream)
-    os.setpgid(0, what["group"])
-    os.chdir(what["cwd"])
-    os.environ.clear()
-    os.environ.update({key: value for key, value in what["env"].items() if key != PLACE})
-    threading.Thread(target=end_with, args=(line, os.getpid()), daemon=True).start()
-    sys.argv = [what["module"], *what["argv"]]
-    code: object = 0
-    try:
-        runpy.run_module(what["module"], run_name="__main__", alter_sys=True)
-    except SystemExit as end:
-        code = end.code
-    except BaseException:
-        sys.excepthook(*sys.exc_info())
-        code = 1
-    if isinstance(code, str):
-        print(code, file=sys.stderr)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    line.sendall(bytes([code if isinstance(code, int) else int(code is not None)]))
-    os._exit(0)
-
-
-def end_with(line: socket.socket, worker: int) -> None:
-    """End the worker when the stage that waits for it is gone."""
-    if not line.recv(1):
-        os.kill(worker, signal.SIGTERM)
-
-
-def import_libraries() -> None:
-    """Import what stages need; nothing of it may start CUDA, which no fork could use then."""
-    import captum.attr  # noqa: F401
-    import dvclive  # noqa: F401
-    import matplotlib.figure  # noqa: F401
-    import onnxscript  # noqa: F401
-    import scipy.optimize  # noqa: F401
-    import sklearn.decomposition
-    import sklearn.manifold
-    import sklearn.neighbors  # noqa: F401
-    import torch.export._trace
-    import torch.onnx._internal.exporter._compat  # noqa: F401
-
-
-def serve(door: socket.socket) -> NoReturn:
-    """Answer stages, one fork each, for as long as the process that started this one lives."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the forks
-    import_libraries()
-    parent = os.getppid()
-    door.settimeout(1)
-    while os.getppid() == parent:
-        try:
-            line, _ = door.accept()
-        except TimeoutError:
-            continue
-        if os.fork() == 0:
-            door.close()
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            work(line)
-        line.close()
-    os._exit(0)
+LIBRARIES = (
+    "captum.attr",
+    "matplotlib.figure",
+    "onnxscript",
+    "scipy.optimize",
+    "sklearn.decomposition",
+    "sklearn.manifold",
+    "sklearn.neighbors",
+    "torch.export._trace",
+    "torch.onnx._internal.exporter._compat",
+)
+SHIM = """#!/bin/sh
+case "$1 $2" in
+{stages}) exec {python} -I -S {file} {socket} "$@" ;;
+esac
+exec {python} "$@"
+"""
 
 
 def main() -> None:
+    """Start the server, run the command of the command line, and exit with its status."""
     if len(sys.argv) < 2:
         sys.exit("error: usage: python -m pipeline.core.fork_server COMMAND ...")
     with (
         tempfile.TemporaryDirectory(prefix="convline-") as folder,
-        socket.socket(socket.AF_UNIX) as door,
+        socket.socket(socket.AF_UNIX) as listener,
     ):
-        place = f"{folder}/socket"
-        door.bind(place)
-        door.listen()
+        address = f"{folder}/socket"
+        listener.bind(address)
+        listener.listen()
+        write_shim(Path(folder, "bin", "python"), address)
         server = os.fork()
         if server == 0:
-            serve(door)
+            serve(listener)
+        path = os.pathsep.join([f"{folder}/bin", os.environ.get("PATH", os.defpath)])
         try:
-            code = subprocess.call(sys.argv[1:], env={**os.environ, PLACE: place})
+            status = subprocess.call(sys.argv[1:], env={**os.environ, "PATH": path})
         except KeyboardInterrupt:
-            code = 130
+            status = 130
         finally:
             os.kill(server, signal.SIGKILL)
-    sys.exit(code)
+    sys.exit(status)
+
+
+def write_shim(file: Path, address: str) -> None:
+    """Write the `python` that sends stages to the server at `address`."""
+    file.parent.mkdir()
+    words = {"python": sys.executable, "file": __file__, "socket": address}
+    stages = " | ".join(f'"-m pipeline.{stage}"' for stage in STAGES)
+    quoted = {name: shlex.quote(word) for name, word in words.items()}
+    file.write_text(SHIM.format(stages=stages, **quoted), encoding="utf-8")
+    file.chmod(0o755)
+
+
+def serve(listener: socket.socket) -> NoReturn:
+    """Fork once for each stage that asks, as long as the parent process lives."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # forks are not waited for
+    import_libraries()
+    parent = os.getppid()
+    listener.settimeout(1)
+    while os.getppid() == parent:
+        try:
+            connection, _ = listener.accept()
+        except TimeoutError:
+            continue
+        if os.fork() == 0:
+            listener.close()
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            run_stage(connection)
+        connection.close()
+    os._exit(0)
+
+
+def import_libraries() -> None:
+    """Import the libraries of the stages; none of them may start CUDA, which a fork cannot use then.
+
+    `pipeline` has set the number of OpenMP's threads before: OpenMP reads it when torch is imported.
+    """
+    for name in LIBRARIES:
+        importlib.import_module(name)
+
+
+def run_stage(connection: socket.socket) -> NoReturn:
+    """Run the stage that the other end of the connection asks for, and send its exit status."""
+    _, streams, _, _ = socket.recv_fds(connection, 1, 3)
+    with connection.makefile("rb") as lines:
+        request = json.loads(lines.readline())
+    for number, stream in enumerate(streams):
+        os.dup2(stream, number)
+        os.close(stream)
+    os.setpgid(0, request["group"])
+    os.chdir(request["cwd"])
+    os.environ.clear()
+    os.environ.update(request["environment"])
+    threading.Thread(target=end_with_asker, args=(connection, os.getpid()), daemon=True).start()
+    for name in [name for name in sys.modules if name.partition(".")[0] == "pipeline"]:
+        del sys.modules[name]
+    sys.argv = request["words"]  # ["-m", "pipeline.train", ENTRY]
+    module = sys.argv.pop(1)
+    status: object = 0
+    try:
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+    except SystemExit as end:
+        status = end.code
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+        status = 1
+    if isinstance(status, str):
+        print(status, file=sys.stderr)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    connection.sendall(bytes([status if isinstance(status, int) else int(status is not None)]))
+    os._exit(0)
+
+
+def end_with_asker(connection: socket.socket, worker: int) -> None:
+    """End the worker when the process that asked for it is gone."""
+    if not connection.recv(1):
+        os.kill(worker, signal.SIGTERM)
+
+
+def ask(address: str, words: list[str]) -> NoReturn:
+    """Let the server run `python WORDS` and exit as it does; run it here where the server is gone."""
+    request = {
+        "words": words,
+        "cwd": os.getcwd(),
+        "environment": dict(os.environ),
+        "group": os.getpgrp(),
+    }
+    with socket.socket(socket.AF_UNIX) as connection:
+        try:
+            connection.connect(address)
+        except OSError:
+            os.execv(sys.executable, [sys.executable, *words])
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the worker is in our group and hears Ctrl-C
+        with connection.makefile("rb") as answer:
+            socket.send_fds(connection, [b"."], [0, 1, 2])
+            connection.sendall(json.dumps(request).encode() + b"\n")
+            status = answer.read(1)
+    if not status:
+        print(f"error: {' '.join(words[1:])}: ended by a signal (out of memory?)", file=sys.stderr)
+    os._exit(status[0] if status else 1)
 
 
 if __name__ == "__main__":
+    if sys.flags.isolated:  # started by the shim
+        ask(sys.argv[1], sys.argv[2:])
     main()

@@ -1,7 +1,7 @@
 """Stage train: one loop for every architecture; the epoch is chosen, and training stopped, on the validation split.
 
 Reads out/params/<entry>/train.json, out/<entry>/data and models/<arch>.py. Writes out/<entry>/train/ (weights, history,
-gradients, layer table, snapshots), out/<entry>/curves (DVCLive) and results/<entry>/train.json.
+gradients, layer table, snapshots), out/<entry>/curves (for `dvc plots`) and results/<entry>/train.json.
 Fails when the loss is not finite. Interrupted, it goes on from its last checkpoint and ends with the same numbers.
 
     python -m pipeline.train ENTRY
@@ -11,7 +11,6 @@ Fails when the loss is not finite. Interrupted, it goes on from its last checkpo
 from __future__ import annotations
 
 import sys
-from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -47,10 +46,8 @@ def make(name: str, recipe: dict[str, Any], source: dataset.Data, on: torch.devi
             if old != checkpoint:
                 old.unlink()
         fresh(OUT / name / "train")
-    with (
-        artifacts.curves(OUT / name / "curves") if first else nullcontext(lambda row: None) as log,
-        device.named_errors(f"train {name}", recipe, on),
-    ):
+    log = artifacts.curve_writer(OUT / name / "curves") if first else (lambda row: None)
+    with device.named_errors(f"train {name}", recipe, on):
         net, state = fit(recipe, source, on=on, label=name, checkpoint=checkpoint, on_epoch=log)
     if first:
         artifacts.save(name, net, state, source)

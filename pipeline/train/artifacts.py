@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from models.summary import layer_table
-from pipeline.core.errors import StageError
-from pipeline.core.files import write_json
+from pipeline.core.files import fresh, write_json
 from pipeline.core.paths import OUT, RESULTS
 from pipeline.data import dataset
 from pipeline.network import build, modules
@@ -50,27 +48,20 @@ def save(
     write_json(RESULTS / name / "train.json", facts)
 
 
-@contextmanager
-def curves(folder: Path) -> Iterator[Callable[[dict[str, float]], None]]:
-    """Yield a function that adds an epoch's row to DVCLive's curves, which `dvc plots` shows while training goes on."""
-    from dvclive import Live  # 2 s to import, not needed by studies
-    from scmrepo.exceptions import SCMError
+def curve_writer(folder: Path) -> Callable[[dict[str, float]], None]:
+    """Return a function that appends an epoch's history row to the TSV files that `dvc plots` reads.
 
-    try:
-        live = Live(str(folder), dvcyaml=None, report=None, save_dvc_exp=False)
-    except SCMError as error:
-        raise StageError(
-            f"train: DVCLive asks git for the revision: {error}; make a first commit"
-        ) from None
+    One file for each metric, of columns step (the epoch) and the metric: `validation_loss` goes to
+    validation/loss.tsv. They grow while training goes on.
+    """
+    plots = fresh(folder) / "plots" / "metrics"
 
-    def log(row: dict[str, float]) -> None:
-        live.step = int(row["epoch"])
+    def append(row: dict[str, float]) -> None:
         for key in sorted(set(row) - {"epoch"}):
-            live.log_metric(key.replace("_", "/"), row[key], plot=True)
-        live.next_step()
+            file = plots.joinpath(*key.split("_")).with_suffix(".tsv")
+            file.parent.mkdir(parents=True, exist_ok=True)
+            head = "" if file.exists() else f"step\t{file.stem}\n"
+            with file.open("a", encoding="utf-8") as lines:
+                lines.write(f"{head}{row['epoch']}\t{row[key]}\n")
 
-    with live:
-        yield log
-    Path(
-        live.metrics_file
-    ).unlink()  # the last epoch's values; results/<entry>/train.json has the chosen one's
+    return append

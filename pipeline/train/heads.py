@@ -328,9 +328,8 @@ def quiet_fit(made: Any, x: np.ndarray, y: np.ndarray) -> Any:
 def make(name: str, recipe: dict[str, Any], source: dataset.Data, on: torch.device) -> None:
     """Do what stage train does, for a head on features."""
     folder, kept = fresh(OUT / name / "train"), features_folder(recipe, source, on)
-    with artifacts.curves(OUT / name / "curves") as log:
-        net, state = learn(recipe, source, on=on, label=name, folder=kept)
-        log(state.history[0])
+    net, state = learn(recipe, source, on=on, label=name, folder=kept)
+    artifacts.curve_writer(OUT / name / "curves")(state.history[0])
     artifacts.save(name, net.backbone.net, state, source)
     save(net.head, kept, folder)
     print(f"   {net.head.kind} {net.head.options}", file=sys.stderr)

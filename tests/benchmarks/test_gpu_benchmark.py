@@ -356,7 +356,9 @@ def test_the_table_names_what_has_no_figures() -> None:
 @pytest.mark.slow
 def test_it_runs_without_what_a_bare_machine_lacks() -> None:
     """Oracle: a process in which these packages cannot be imported imports every module."""
-    blocked = "sklearn statsmodels dvc dvclive matplotlib jinja2 pyarrow ray vl_convert ruamel captum skl2onnx"
+    blocked = (
+        "sklearn statsmodels dvc matplotlib jinja2 pyarrow ray vl_convert ruamel captum skl2onnx"
+    )
     lacking = tuple(blocked.split())
     modules = sorted(path.stem for path in (ROOT / "benchmarks" / "gpu").glob("*.py"))
     code = f"import sys, importlib; sys.modules.update(dict.fromkeys({lacking!r})); " + "".join(

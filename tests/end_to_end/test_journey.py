@@ -45,7 +45,7 @@ Model = Toy
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = copy_tree(tmp_path_factory.mktemp("a folder") / "con line", git=True)
-    warm = (
+    server = (
         sys.executable,
         "-m",
         "pipeline.core.fork_server",
@@ -53,9 +53,9 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "-m",
     )  # as `make` does
     folder.joinpath("first.log").write_text(
-        run(folder, "env", "JOBS=2", *warm, "pipeline.core.parallel")
+        run(folder, "env", "JOBS=2", *server, "pipeline.core.parallel")
     )
-    run(folder, *warm, "dvc", "repro")
+    run(folder, *server, "dvc", "repro")
     return folder
 
 

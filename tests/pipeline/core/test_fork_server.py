@@ -1,4 +1,4 @@
-"""A warm process does a stage as a cold one would: same numbers, same exit status, gone when it is not waited for."""
+"""A forked stage gives the numbers and the exit status of a new process, and ends with the process that asked."""
 
 import os
 import shutil
@@ -13,8 +13,9 @@ import psutil
 import pytest
 
 pytestmark = pytest.mark.slow
-WARM = [sys.executable, "-m", "pipeline.core.fork_server"]
-IMPORTED = "| torch\n"  # what -X importtime writes of a process that imported torch
+SERVER = [sys.executable, "-m", "pipeline.core.fork_server"]
+LOG_IMPORTS = ["env", "PYTHONPROFILEIMPORTTIME=1"]
+IMPORTED = "| torch\n"  # the log's line of a process that imported torch
 
 
 @pytest.fixture(autouse=True)
@@ -22,102 +23,98 @@ def inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(line.copy_to(tmp_path))
 
 
-def run(*command: str, warm: bool) -> subprocess.CompletedProcess[str]:
-    words = [*(WARM if warm else []), sys.executable, "-X", "importtime", "-m", *command]
-    return subprocess.run(words, capture_output=True, text=True, check=False)
+def run(*words: str, forked: bool) -> subprocess.CompletedProcess[str]:
+    """Run `python -m WORDS`: as a fork of the server, or as a new process."""
+    before, python = (SERVER, "python") if forked else ([], sys.executable)
+    command = [*before, *LOG_IMPORTS, python, "-m", *words]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 @pytest.mark.parametrize(
-    ("stage", "made"), [("train", "train/weights.pt"), ("export", "export/model.onnx")]
+    ("stage", "output"), [("train", "train/weights.pt"), ("export", "export/model.onnx")]
 )
-def test_a_warm_stage_makes_what_a_cold_one_makes(stage: str, made: str) -> None:
-    file = Path("out", line.DIGITS, made)
-    found = []
-    for warm in (False, True):
-        done = run(f"pipeline.{stage}", line.DIGITS, warm=warm)
+def test_a_forked_stage_writes_what_a_new_process_writes(stage: str, output: str) -> None:
+    """Oracle: the bytes of a new process. Two threads: they sum in another order than one does."""
+    recipe = Path("out/params", line.DIGITS, "train.json")
+    recipe.write_text(recipe.read_text().replace('"threads": 1', '"threads": 2'))
+    file = Path("out", line.DIGITS, output)
+    written = []
+    for forked in (False, True):
+        done = run(f"pipeline.{stage}", line.DIGITS, forked=forked)
         assert done.returncode == 0, done.stderr[-2000:]
-        assert (
-            IMPORTED in done.stderr
-        ) != warm  # the stage's own process imported torch only when cold
+        assert (IMPORTED in done.stderr) != forked
         assert f"── {stage}" in done.stderr
-        found.append((file.read_bytes(), line.results(line.DIGITS, stage)))
+        assert stage != "train" or "CPU threads 2" in done.stderr
+        written.append((file.read_bytes(), line.results(line.DIGITS, stage)))
         file.unlink()
-    assert found[0] == found[1]
+    assert written[0] == written[1]
 
 
 PROBE = """
-import sys, torch
+import os, sys, torch
 x = torch.rand(3_000_001, generator=torch.Generator().manual_seed(0))
 sums = {torch.get_num_threads(): x.sum().item()}
 torch.set_num_threads(2)
-print(sums, x.sum().item() in sums.values())
+print(os.environ["OMP_NUM_THREADS"], sums, x.sum().item() in sums.values(), flush=True)
 """
 
 
-def test_a_fork_with_torch_imported_sums_as_a_new_process_does(
+def test_a_forked_stage_has_the_threads_of_a_new_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """OpenMP reads its number of threads when torch is imported, before there is a stage: it must be one by then.
+    """OpenMP reads its number of threads when torch is imported: the server must have set one by then.
 
-    The stage here is a sum of three million numbers, which two threads add up to another last bit, as the control says.
+    The stage here is a sum of three million numbers, of which two threads give another last digit, as it prints.
     """
     package = tmp_path / "pipeline"
-    package.mkdir()
-    for name in ("__init__", "warm"):
-        shutil.copy(line.REPOSITORY / "pipeline" / f"{name}.py", package)
+    (package / "core").mkdir(parents=True)
+    for name in ("__init__.py", "core/__init__.py", "core/fork_server.py"):
+        shutil.copy(line.REPOSITORY / "pipeline" / name, package / name)
     (package / "explain.py").write_text(PROBE)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
-    cold, warm = (run("pipeline.explain", warm=warm) for warm in (False, True))
-    assert cold.returncode == warm.returncode == 0, cold.stderr[-500:] + warm.stderr[-500:]
-    assert (IMPORTED in cold.stderr) and (IMPORTED not in warm.stderr)
-    assert (
-        cold.stdout == warm.stdout
-        and cold.stdout.startswith("{1: ")
-        and cold.stdout.endswith("False\n")
-    )
+    new, forked = (run("pipeline.explain", forked=forked) for forked in (False, True))
+    assert new.returncode == forked.returncode == 0, new.stderr[-500:] + forked.stderr[-500:]
+    assert IMPORTED in new.stderr and IMPORTED not in forked.stderr
+    assert new.stdout == forked.stdout
+    assert new.stdout.startswith("1 {1: ") and new.stdout.endswith("False\n")
 
 
 def test_errors_and_other_stages_come_through() -> None:
-    done = run("pipeline.train", "nobody", warm=True)
-    assert (
-        done.returncode == 1
-        and "error: train: no entry 'nobody'" in done.stderr
-        and IMPORTED not in done.stderr
-    )
-    assert (
-        run("pipeline.package", line.DIGITS, warm=True).returncode == 0
-    )  # needs no torch: done by itself
-    assert subprocess.run([*WARM, "sh", "-c", "exit 7"], check=False).returncode == 7
-    done = subprocess.run(WARM, capture_output=True, text=True, check=False)
+    """The exit status and the error are the stage's, or the command's, whoever runs it."""
+    done = run("pipeline.train", "nobody", forked=True)
+    assert done.returncode == 1 and "error: train: no entry 'nobody'" in done.stderr
+    assert IMPORTED not in done.stderr
+    assert run("pipeline.package", line.DIGITS, forked=True).returncode == 0  # it is not forked
+    assert subprocess.run([*SERVER, "sh", "-c", "exit 7"], check=False).returncode == 7
+    done = subprocess.run(SERVER, capture_output=True, text=True, check=False)
     assert done.returncode == 1 and "usage" in done.stderr
 
 
 def test_a_worker_ends_with_the_stage_that_waits_for_it() -> None:
     recipe = Path("out/params", line.WAVES, "train.json")
     recipe.write_text(recipe.read_text().replace('"epochs": 2', '"epochs": 100000'))
-    warm = subprocess.Popen(
-        [*WARM, sys.executable, "-m", "pipeline.train", line.WAVES], start_new_session=True
+    command = subprocess.Popen(
+        [*SERVER, "python", "-m", "pipeline.train", line.WAVES], start_new_session=True
     )
     try:
-        stage, server = sorted(
-            find(warm.pid, 2), key=lambda p: p.cmdline()[2]
-        )  # pipeline.train, pipeline.core.fork_server
+        # The shim's command line sorts before that of the server.
+        stage, server = sorted(find(command.pid, 2), key=lambda process: process.cmdline()[2])
         (worker,) = find(server.pid, 1)
         stage.kill()
-        assert warm.wait(60) != 0
+        assert command.wait(60) != 0
         psutil.wait_procs([worker], timeout=60)
         assert not worker.is_running()
     finally:
-        if warm.poll() is None:
-            os.killpg(warm.pid, signal.SIGKILL)
+        if command.poll() is None:
+            os.killpg(command.pid, signal.SIGKILL)
 
 
 @pytest.mark.skipif(
     shutil.which("cc") is None or not Path("/proc/self/maps").exists(), reason="needs cc and Linux"
 )
-def test_the_warm_process_starts_no_cuda(tmp_path: Path) -> None:
+def test_the_server_starts_no_cuda(tmp_path: Path) -> None:
     """Oracle: a stand-in for the driver's library that names each call; the control asks whether there is a GPU."""
     says = (
         'static int say(const char *name) { return fprintf(stderr, "driver: %s\\n", name), 100; }'
@@ -133,8 +130,8 @@ def test_the_warm_process_starts_no_cuda(tmp_path: Path) -> None:
     subprocess.run(words, check=True)
     code = """
 import sys
-from pipeline import warm
-warm.import_libraries()
+from pipeline.core import fork_server
+fork_server.import_libraries()
 import torch
 print("started:", torch.cuda.is_initialized(), file=sys.stderr, flush=True)
 torch.cuda.is_available()

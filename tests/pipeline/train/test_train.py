@@ -352,11 +352,15 @@ def test_the_stage_resumes_and_cleans_up(
     assert len(rows) == 1 + 3
 
 
-def test_curves_are_by_epoch(workspace: Path) -> None:
-    """What `dvc plots` draws: a network that was not trained has its one row at epoch 0, others begin with 1."""
+def test_curves_are_tables_of_metrics_by_epoch(workspace: Path) -> None:
+    """Oracle: the files that DVCLive 3.49 wrote of these rows. Epoch 0 is a network that was not trained."""
     for first in (0, 1):
-        with artifacts.curves(Path(f"curves{first}")) as log:
-            for epoch in range(first, 3):
-                log({"epoch": epoch, "validation_loss": 0.5})
-        rows = Path(f"curves{first}/plots/metrics/validation/loss.tsv").read_text().split()[2::2]
-        assert rows == [str(epoch) for epoch in range(first, 3)]
+        append = artifacts.curve_writer(Path(f"curves{first}"))
+        for epoch in range(first, 3):
+            append({"epoch": epoch, "lr": 1e-05, "validation_loss": 0.5})
+        plots = Path(f"curves{first}/plots/metrics")
+        epochs = range(first, 3)
+        loss = "".join(f"{epoch}\t0.5\n" for epoch in epochs)
+        rate = "".join(f"{epoch}\t1e-05\n" for epoch in epochs)
+        assert (plots / "validation/loss.tsv").read_text() == f"step\tloss\n{loss}"
+        assert (plots / "lr.tsv").read_text() == f"step\tlr\n{rate}"
