@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 # Only the entries with a head depend on these, which is why stage params adds their digest to these entries' files.
-HEADED = (
+HEAD_MODULES = (
     "pipeline.export.head_graph",
     "pipeline.network.features",
     "pipeline.train.finetune",
@@ -17,7 +17,7 @@ HEADED = (
     "pipeline.train.saved_heads",
 )
 # What these decide lies in out/params and out/claims, on which stages depend, or changes no number.
-APART = (
+IGNORED_MODULES = (
     "pipeline.core.digest",
     "pipeline.core.errors",
     "pipeline.core.files",
@@ -28,38 +28,38 @@ APART = (
     "pipeline.params.load",
     "pipeline.params.recipe",
     "pipeline.params.schema",
-    *HEADED,
+    *HEAD_MODULES,
 )
 
 
-def modules_of(stage: str) -> list[Path]:
+def stage_files(stage: str) -> list[Path]:
     """Return the files of ours that a stage's numbers depend on: what it imports, and what that imports, and so on."""
-    return reached(f"pipeline.{stage}.__main__", lambda name: name not in APART)
+    return imported_files(f"pipeline.{stage}.__main__", lambda name: name not in IGNORED_MODULES)
 
 
-def of_architecture(arch: str) -> list[Path]:
+def architecture_files(arch: str) -> list[Path]:
     """Return the files that an architecture is made of: its own, and those of models/ that it imports."""
-    return reached(f"models.{arch}")
+    return imported_files(f"models.{arch}")
 
 
-def reached(start: str, follows: Callable[[str], bool] = lambda name: True) -> list[Path]:
+def imported_files(start: str, follows: Callable[[str], bool] = lambda name: True) -> list[Path]:
     """Return the files of a module of ours and of all that it imports, where `follows` says so of its name."""
     found: dict[str, Path] = {}
     waiting = [start]
     while waiting:
         name = waiting.pop()
-        path = file_of(name)
+        path = module_file(name)
         if path is None or name in found:
             continue
         found[name] = path
-        waiting += [other for other in imported(path) if follows(other)]
+        waiting += [other for other in imported_modules(path) if follows(other)]
     parts = [name.split(".") for name in found]
     # A module's packages are imported before it; what they import lazily is not run.
     packages = {".".join(part[:depth]) for part in parts for depth in range(1, len(part))}
-    return sorted({*found.values(), *(path for path in map(file_of, packages) if path)})
+    return sorted({*found.values(), *(path for path in map(module_file, packages) if path)})
 
 
-def file_of(name: str) -> Path | None:
+def module_file(name: str) -> Path | None:
     """Return the file of a module or package by its dotted name; None where that is an attribute."""
     module = Path("serve" if name.split(".")[0] == "convline" else "", *name.split("."))
     return next(
@@ -68,22 +68,22 @@ def file_of(name: str) -> Path | None:
     )
 
 
-def imported(path: Path) -> list[str]:
+def imported_modules(path: Path) -> list[str]:
     """Return the modules of ours that a file imports, anywhere in it: of `from a import b` a.b, or a if b is no module.
 
     What is imported for the type checker alone is never run.
     """
     names: list[str] = []
-    for node in statements(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in runtime_nodes(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module:
             inner = [f"{node.module}.{alias.name}" for alias in node.names]
-            names += [name if file_of(name) else node.module for name in inner]
+            names += [name if module_file(name) else node.module for name in inner]
     return [name for name in names if name.split(".")[0] in ("pipeline", "convline", "models")]
 
 
-def statements(node: ast.AST) -> Iterator[ast.AST]:
+def runtime_nodes(node: ast.AST) -> Iterator[ast.AST]:
     """Yield every node below this one, without the blocks under `if TYPE_CHECKING:`."""
     for child in ast.iter_child_nodes(node):
         if (
@@ -93,44 +93,44 @@ def statements(node: ast.AST) -> Iterator[ast.AST]:
         ):
             continue
         yield child
-        yield from statements(child)
+        yield from runtime_nodes(child)
 
 
-def stages() -> list[str]:
+def stage_names() -> list[str]:
     """Return the packages that are stages: those that run, `python -m pipeline.<stage>`."""
     return sorted(path.parent.name for path in Path("pipeline").glob("*/__main__.py"))
 
 
-def lay_out(stage: str) -> dict[str, Any]:
+def describe_stage(stage: str) -> dict[str, Any]:
     """Return what out/code/<stage>.txt holds."""
-    found = modules_of(stage)
-    return {"modules": [str(path) for path in found], "digest": digest(*found)}
+    found = stage_files(stage)
+    return {"modules": [str(path) for path in found], "digest": hash_files(*found)}
 
 
-def digest(*paths: Path) -> str:
+def hash_files(*paths: Path) -> str:
     """Return one sha256 over the content of the named files."""
     return hashlib.sha256(
-        b"".join(hashlib.sha256(content(path)).digest() for path in paths)
+        b"".join(hashlib.sha256(file_content(path)).digest() for path in paths)
     ).hexdigest()
 
 
-def content(path: Path) -> bytes:
+def file_content(path: Path) -> bytes:
     """Return a file's bytes; of Python its syntax tree: comments, docstrings and line breaks rerun nothing."""
     return (
         path.read_bytes()
         if path.suffix != ".py"
-        else repr(plain(ast.parse(path.read_bytes()))).encode()
+        else repr(tree_tuple(ast.parse(path.read_bytes()))).encode()
     )
 
 
-def plain(node: Any) -> Any:
+def tree_tuple(node: Any) -> Any:
     """Return a syntax tree as nested tuples, without docstrings; without empty fields, as newer Pythons have more."""
     if isinstance(node, list):
-        return tuple(plain(part) for part in node if not is_docstring(part))
+        return tuple(tree_tuple(part) for part in node if not is_docstring(part))
     if not isinstance(node, ast.AST):
         return node
     fields = (
-        (name, plain(value))
+        (name, tree_tuple(value))
         for name, value in ast.iter_fields(node)
         if value is not None and value != []
     )

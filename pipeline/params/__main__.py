@@ -60,7 +60,7 @@ def main() -> None:
         for part, x in lay_out(params, name).items()
     }
     files |= {CLAIMS / f"{name}.json": lay_out_study(params, name) for name in params.line_studies}
-    files |= {CODE / f"{stage}.txt": code.lay_out(stage) for stage in code.stages()}
+    files |= {CODE / f"{stage}.txt": code.describe_stage(stage) for stage in code.stage_names()}
     for folder in (OUT, CLAIMS, CODE):
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)

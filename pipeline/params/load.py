@@ -288,15 +288,15 @@ def lay_out_study(params: Params, name: str) -> dict[str, Any]:
 
 def circumstances(params: Params, recipe: dict[str, Any]) -> dict[str, Any]:
     """Return what training depends on besides the recipe."""
-    files = code.of_architecture(recipe["arch"])
+    files = code.architecture_files(recipe["arch"])
     if recipe[
         "head"
     ]:  # here, not in dvc.yaml: a change reruns the entries that have a head, no others
-        files += [path for path in map(code.file_of, code.HEADED) if path]
+        files += [path for path in map(code.module_file, code.HEAD_MODULES) if path]
     if recipe["weights"] and (path := paths.weights_path(recipe["weights"]["file"])):
         files.append(path)
     common = {key: getattr(params, key) for key in ("device", "deterministic", "threads")}
-    return common | {"code": code.digest(*files)}
+    return common | {"code": code.hash_files(*files)}
 
 
 def leftovers(record: list[str], known: list[str]) -> list[Path]:

@@ -55,7 +55,7 @@ def key_of(
     recipe: dict[str, Any], study: dict[str, Any], source: dataset.Data, on: torch.device
 ) -> str:
     """Return what names a run's file: all that its numbers depend on."""
-    digest = code.digest(*code.modules_of("study"))
+    digest = code.hash_files(*code.stage_files("study"))
     parts = [
         recipe,
         study["measures"],

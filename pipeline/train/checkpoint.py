@@ -110,7 +110,7 @@ def checkpoint_path(
     name: str, recipe: dict[str, Any], source: dataset.Data, on: torch.device
 ) -> Path:
     """Return this run's checkpoint: its key holds recipe, data, code and device, so none is resumed under another."""
-    digest = code.digest(*code.modules_of("train"))
+    digest = code.hash_files(*code.stage_files("train"))
     key = json.dumps(
         [recipe, source.about["hash"], digest, torch.__version__, on.type], sort_keys=True
     )

@@ -247,13 +247,13 @@ def features_folder(recipe: dict[str, Any], source: dataset.Data, on: torch.devi
         source.about["hash"],
     ]
     files = [
-        *code.modules_of("train"),
+        *code.stage_files("train"),
         Path("pipeline/network/features.py"),
-        *code.of_architecture(recipe["arch"]),
+        *code.architecture_files(recipe["arch"]),
     ]
     parts += [
-        code.digest(weights) if weights else file,
-        code.digest(*files),
+        code.hash_files(weights) if weights else file,
+        code.hash_files(*files),
         torch.__version__,
         on.type,
     ]

@@ -143,7 +143,7 @@ def test_a_stage_depends_on_the_code_that_it_imports() -> None:
         deps = stage.get("do", stage).get("deps", [])
         assert name == "params" or f"out/code/{name}.txt" in deps, name
         assert not [dep for dep in deps if dep.endswith(".py")], name
-    found = {name: {str(path) for path in digest.modules_of(name)} for name in stages()}
+    found = {name: {str(path) for path in digest.stage_files(name)} for name in stages()}
     assert {
         "pipeline/train/loop.py",
         "pipeline/train/losses.py",
@@ -165,7 +165,7 @@ def test_a_stage_depends_on_the_code_that_it_imports() -> None:
         "pipeline/evaluate/metrics.py",
     } <= found["check"]
     assert not any("pipeline/train/heads.py" in files for files in found.values())
-    assert sorted(stages()) == digest.stages()
+    assert sorted(stages()) == digest.stage_names()
 
 
 def test_code_lines_are_printed(capsys: pytest.CaptureFixture[str]) -> None:

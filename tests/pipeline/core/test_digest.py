@@ -14,8 +14,8 @@ from pipeline.params import load as params
 from pipeline.params.recipe import architectures
 
 FOLDERS = ("models", "pipeline", "serve")
-HEADED = {str(code.file_of(name)) for name in code.HEADED}
-REACHES_NO_STAGE = {str(code.file_of(name)) for name in code.APART} - HEADED
+HEADED = {str(code.module_file(name)) for name in code.HEAD_MODULES}
+REACHES_NO_STAGE = {str(code.module_file(name)) for name in code.IGNORED_MODULES} - HEADED
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def digests(tree: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], dict[st
     """A function that digests the tree: {"stage train": ..., "arch tcn": ..., "head": ...}, for entries with that."""
     monkeypatch.chdir(tree)
     known: dict[tuple[Path, bytes], bytes] = {}
-    content, line = code.content, params.load()
+    content, line = code.file_content, params.load()
 
     def once(path: Path) -> bytes:
         key = (path, path.read_bytes())
@@ -41,17 +41,17 @@ def digests(tree: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], dict[st
             known[key] = content(path)
         return known[key]
 
-    monkeypatch.setattr(code, "content", once)
-    modules = {stage: code.modules_of(stage) for stage in code.stages() if stage != "params"}
+    monkeypatch.setattr(code, "file_content", once)
+    modules = {stage: code.stage_files(stage) for stage in code.stage_names() if stage != "params"}
     here = [recipe for recipe in line.models.values() if not recipe["weights"]]
     recipes = {f"arch {recipe['arch']}": recipe for recipe in here if not recipe["head"]}
     recipes["head"] = next(recipe for recipe in here if recipe["head"])
-    parts = {name: code.of_architecture(recipe["arch"]) for name, recipe in recipes.items()}
+    parts = {name: code.architecture_files(recipe["arch"]) for name, recipe in recipes.items()}
     made = {recipes[name]["arch"]: paths for name, paths in parts.items()}
-    monkeypatch.setattr(code, "of_architecture", lambda arch: [*made[arch]])
+    monkeypatch.setattr(code, "architecture_files", lambda arch: [*made[arch]])
 
     def now() -> dict[str, str]:
-        found = {f"stage {stage}": code.digest(*paths) for stage, paths in modules.items()}
+        found = {f"stage {stage}": code.hash_files(*paths) for stage, paths in modules.items()}
         return found | {
             name: params.circumstances(line, recipe)["code"] for name, recipe in recipes.items()
         }
@@ -89,7 +89,7 @@ def expected(files: list[Path]) -> dict[str, set[str]]:
     must: dict[str, set[str]] = {name: set() for name in direct}
     starts = {
         f"stage {stage}": f"pipeline/{stage}/__main__.py"
-        for stage in code.stages()
+        for stage in code.stage_names()
         if stage != "params"
     }
     starts |= {f"arch {arch}": f"models/{arch}.py" for arch in architectures()}
@@ -164,7 +164,7 @@ def test_a_change_within_a_function_and_a_string_that_is_used_count(tmp_path: Pa
     for k, text in enumerate(texts):
         path = tmp_path / f"{k}.py"
         path.write_text(text)
-        found.append(code.digest(path))
+        found.append(code.hash_files(path))
     assert len(set(found[:3])) == 1 and len(set(found)) == 3
 
 

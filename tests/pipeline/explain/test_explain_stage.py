@@ -120,7 +120,7 @@ def test_the_switch_reruns_explain_alone() -> None:
     after = params.lay_out(params.load(), line.DIGITS)
     assert {file for file in before if before[file] != after[file]} == {"explain"}
     assert after["explain"]["synthesis"] is True
-    files = {str(path) for path in digest.modules_of("explain")}
+    files = {str(path) for path in digest.stage_files("explain")}
     assert {
         "pipeline/explain/attribution_metrics.py",
         "pipeline/explain/modified_relu.py",
