@@ -1,9 +1,10 @@
-"""The stages of the line, one package each, and what they share (core, params, network, evaluate, plots).
+"""The stages of the line, one package each, and what they share (core, params, network, evaluate,
+plots).
 
-The environment is set here, before torch or onnxruntime is imported. OpenMP's threads must not spin at barriers: a
-second busy process on the same cores then slows a step 10 to 50 times (measured). A stage, `python -m
-pipeline.<stage>`, takes its number of threads from params.yaml; other libraries that read OMP_NUM_THREADS (BLAS,
-scikit-learn) get one, since with more they sum in another order.
+The environment is set here, before torch or onnxruntime is imported. OpenMP's threads must not spin
+at barriers: a second busy process on the same cores then slows a step 10 to 50 times (measured). A
+stage, `python -m pipeline.<stage>`, takes its number of threads from params.yaml; other libraries
+that read OMP_NUM_THREADS (BLAS, scikit-learn) get one, since with more they sum in another order.
 """
 
 import importlib.util

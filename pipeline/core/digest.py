@@ -1,4 +1,4 @@
-"""Which of our files a stage's numbers depend on, and their digest: what reruns when a module changes."""
+"""Digests of our code: a stage runs again when a file that its numbers depend on has changed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-# Only the entries with a head depend on these, which is why stage params adds their digest to these entries' files.
+# Only entries with a head depend on these: stage params writes their digest into these entries'
+# files.
 HEAD_MODULES = (
     "pipeline.export.head_graph",
     "pipeline.network.features",
@@ -16,7 +17,8 @@ HEAD_MODULES = (
     "pipeline.train.heads",
     "pipeline.train.saved_heads",
 )
-# What these decide lies in out/params and out/claims, on which stages depend, or changes no number.
+# These change no number, or what they decide is written to out/params and out/claims, on which
+# stages depend.
 IGNORED_MODULES = (
     "pipeline.core.digest",
     "pipeline.core.errors",
@@ -32,46 +34,61 @@ IGNORED_MODULES = (
 )
 
 
+def stage_names() -> list[str]:
+    """Return the packages of pipeline that run as `python -m pipeline.<stage>`, sorted."""
+    return sorted(path.parent.name for path in Path("pipeline").glob("*/__main__.py"))
+
+
+def describe_stage(stage: str) -> dict[str, Any]:
+    """Return the content of out/code/<stage>.txt: the stage's files and their digest."""
+    files = stage_files(stage)
+    return {"modules": [str(path) for path in files], "digest": hash_files(*files)}
+
+
 def stage_files(stage: str) -> list[Path]:
-    """Return the files of ours that a stage's numbers depend on: what it imports, and what that imports, and so on."""
+    """Return the files of ours that a stage's numbers depend on, following imports of imports."""
     return imported_files(f"pipeline.{stage}.__main__", lambda name: name not in IGNORED_MODULES)
 
 
 def architecture_files(arch: str) -> list[Path]:
-    """Return the files that an architecture is made of: its own, and those of models/ that it imports."""
+    """Return the file of an architecture and the files of models/ that it imports."""
     return imported_files(f"models.{arch}")
 
 
-def imported_files(start: str, follows: Callable[[str], bool] = lambda name: True) -> list[Path]:
-    """Return the files of a module of ours and of all that it imports, where `follows` says so of its name."""
-    found: dict[str, Path] = {}
+def imported_files(start: str, follow: Callable[[str], bool] = lambda name: True) -> list[Path]:
+    """Return the files of module `start` and of all modules of ours that it imports, sorted.
+
+    An import is followed where `follow(module name)` is true. A module's packages count as imported
+    by it.
+    """
+    files: dict[str, Path] = {}
     waiting = [start]
     while waiting:
         name = waiting.pop()
         path = module_file(name)
-        if path is None or name in found:
+        if path is None or name in files:
             continue
-        found[name] = path
-        waiting += [other for other in imported_modules(path) if follows(other)]
-    parts = [name.split(".") for name in found]
-    # A module's packages are imported before it; what they import lazily is not run.
+        files[name] = path
+        waiting += [other for other in imported_modules(path) if follow(other)]
+    parts = [name.split(".") for name in files]
     packages = {".".join(part[:depth]) for part in parts for depth in range(1, len(part))}
-    return sorted({*found.values(), *(path for path in map(module_file, packages) if path)})
+    return sorted({*files.values(), *(path for path in map(module_file, packages) if path)})
 
 
 def module_file(name: str) -> Path | None:
-    """Return the file of a module or package by its dotted name; None where that is an attribute."""
+    """Return the file of a module or package by its dotted name; None where the name is an
+    attribute.
+    """
     module = Path("serve" if name.split(".")[0] == "convline" else "", *name.split("."))
-    return next(
-        (path for path in (module.with_suffix(".py"), module / "__init__.py") if path.exists()),
-        None,
-    )
+    files = module.with_suffix(".py"), module / "__init__.py"
+    return next((path for path in files if path.exists()), None)
 
 
 def imported_modules(path: Path) -> list[str]:
-    """Return the modules of ours that a file imports, anywhere in it: of `from a import b` a.b, or a if b is no module.
+    """Return the modules of ours that a file imports, inside functions too.
 
-    What is imported for the type checker alone is never run.
+    `from a import b` imports a.b if that is a module, otherwise a. Imports for the type checker do
+    not count.
     """
     names: list[str] = []
     for node in runtime_nodes(ast.parse(path.read_text(encoding="utf-8"))):
@@ -84,57 +101,40 @@ def imported_modules(path: Path) -> list[str]:
 
 
 def runtime_nodes(node: ast.AST) -> Iterator[ast.AST]:
-    """Yield every node below this one, without the blocks under `if TYPE_CHECKING:`."""
+    """Yield the nodes below this one, without blocks under `if TYPE_CHECKING:`."""
     for child in ast.iter_child_nodes(node):
-        if (
-            isinstance(child, ast.If)
-            and isinstance(child.test, ast.Name)
-            and child.test.id == "TYPE_CHECKING"
-        ):
+        condition = child.test if isinstance(child, ast.If) else None
+        if isinstance(condition, ast.Name) and condition.id == "TYPE_CHECKING":
             continue
         yield child
         yield from runtime_nodes(child)
 
 
-def stage_names() -> list[str]:
-    """Return the packages that are stages: those that run, `python -m pipeline.<stage>`."""
-    return sorted(path.parent.name for path in Path("pipeline").glob("*/__main__.py"))
-
-
-def describe_stage(stage: str) -> dict[str, Any]:
-    """Return what out/code/<stage>.txt holds."""
-    found = stage_files(stage)
-    return {"modules": [str(path) for path in found], "digest": hash_files(*found)}
-
-
 def hash_files(*paths: Path) -> str:
-    """Return one sha256 over the content of the named files."""
-    return hashlib.sha256(
-        b"".join(hashlib.sha256(file_content(path)).digest() for path in paths)
-    ).hexdigest()
+    """Return one SHA-256 over the content of the files, in the given order."""
+    hashes = [hashlib.sha256(file_content(path)).digest() for path in paths]
+    return hashlib.sha256(b"".join(hashes)).hexdigest()
 
 
 def file_content(path: Path) -> bytes:
-    """Return a file's bytes; of Python its syntax tree: comments, docstrings and line breaks rerun nothing."""
-    return (
-        path.read_bytes()
-        if path.suffix != ".py"
-        else repr(tree_tuple(ast.parse(path.read_bytes()))).encode()
-    )
+    """Return a file's bytes; for Python its syntax tree, so that comments and line breaks rerun
+    nothing.
+    """
+    content = path.read_bytes()
+    return content if path.suffix != ".py" else repr(tree_tuple(ast.parse(content))).encode()
 
 
 def tree_tuple(node: Any) -> Any:
-    """Return a syntax tree as nested tuples, without docstrings; without empty fields, as newer Pythons have more."""
+    """Return a syntax tree as nested tuples, without docstrings.
+
+    Empty fields are left out: newer versions of Python have more of them.
+    """
     if isinstance(node, list):
         return tuple(tree_tuple(part) for part in node if not is_docstring(part))
     if not isinstance(node, ast.AST):
         return node
-    fields = (
-        (name, tree_tuple(value))
-        for name, value in ast.iter_fields(node)
-        if value is not None and value != []
-    )
-    return (type(node).__name__, *fields)
+    fields = [(name, value) for name, value in ast.iter_fields(node) if value not in (None, [])]
+    return (type(node).__name__, *((name, tree_tuple(value)) for name, value in fields))
 
 
 def is_docstring(node: Any) -> bool:

@@ -1,4 +1,4 @@
-"""The errors that a user can mend, each one sentence with its cure."""
+"""Errors that a user can correct; each message is one sentence with its cure."""
 
 from __future__ import annotations
 
@@ -6,19 +6,18 @@ import difflib
 
 
 class StageError(Exception):
-    """A stage that cannot go on or a gate that refuses; the message is one sentence with the cure."""
+    """A stage cannot go on, or a check has failed."""
 
 
 class ParamsError(Exception):
-    """A mistake in params.yaml; the message is one sentence with the place and the cure."""
+    """A mistake in params.yaml; the message begins with its place."""
 
 
 def hint(word: str, choices: list[str]) -> str:
-    """Return the cure for an unknown word: the nearest choice, if one is near, and all of them unless they are many."""
-    choices = [str(choice) for choice in choices]
-    near = difflib.get_close_matches(word, choices, n=1)
+    """Return the cure for an unknown word: the nearest choice and, if they are few, all choices."""
     if len(choices) > 200:
-        return f"nearest of {len(choices)}: {', '.join(difflib.get_close_matches(word, choices, n=5, cutoff=0.3))}"
-    return (
-        f"did you mean {near[0]!r}? " if near else ""
-    ) + f"choices: {', '.join(sorted(choices))}"
+        near = difflib.get_close_matches(word, choices, n=5, cutoff=0.3)
+        return f"nearest of {len(choices)}: {', '.join(near)}"
+    near = difflib.get_close_matches(word, choices, n=1)
+    question = f"did you mean {near[0]!r}? " if near else ""
+    return f"{question}choices: {', '.join(sorted(choices))}"

@@ -2,11 +2,12 @@
 
     python -m pipeline.core.fork_server python -m dvc repro
 
-The line runs `python -m pipeline.<stage> ENTRY` once for each entry, and importing PyTorch, its exporter and
-scikit-learn costs each such process several seconds of CPU time. This server imports them once. It puts a `python` of
-its own first on the command's PATH, which sends the stages of STAGES to the server and runs anything else as it is.
-The server forks; the fork takes over the arguments, environment, streams and process group of the process that asked,
-and runs the stage. Only libraries are shared: each fork reads our own code anew.
+The line runs `python -m pipeline.<stage> ENTRY` once for each entry, and importing PyTorch, its
+exporter and scikit-learn costs each such process several seconds of CPU time. This server imports
+them once. It puts a `python` of its own first on the command's PATH, which sends the stages of
+STAGES to the server and runs anything else as it is. The server forks; the fork takes over the
+arguments, environment, streams and process group of the process that asked, and runs the stage.
+Only libraries are shared: each fork reads our own code anew.
 """
 
 from __future__ import annotations
@@ -102,9 +103,11 @@ def serve(listener: socket.socket) -> NoReturn:
 
 
 def import_libraries() -> None:
-    """Import the libraries of the stages; none of them may start CUDA, which a fork cannot use then.
+    """Import the libraries of the stages; none of them may start CUDA, which a fork cannot use
+    then.
 
-    `pipeline` has set the number of OpenMP's threads before: OpenMP reads it when torch is imported.
+    `pipeline` has set the number of OpenMP's threads before: OpenMP reads it when torch is
+    imported.
     """
     for name in LIBRARIES:
         importlib.import_module(name)
@@ -150,7 +153,8 @@ def end_with_asker(connection: socket.socket, worker: int) -> None:
 
 
 def ask(address: str, words: list[str]) -> NoReturn:
-    """Let the server run `python WORDS` and exit as it does; run it here where the server is gone."""
+    """Let the server run `python WORDS` and exit as it does; run it here where the server is gone.
+    """
     request = {
         "words": words,
         "cwd": os.getcwd(),

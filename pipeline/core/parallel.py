@@ -1,9 +1,11 @@
-"""Entries side by side: a training takes the threads of params.yaml, so a machine of many cores makes many at once.
+"""Entries side by side: a training takes the threads of params.yaml, so a machine of many cores
+makes many at once.
 
-Reads params.yaml. Runs `dvc repro` up to stages export and explain for every entry of `line:`, and for every study of
-`line_studies:`; entries that start from one another go in turn. On a GPU, and at full size, one training runs at a
-time, while other entries are exported and explained on the cores. Checking comes later, alone: it measures latency.
-Each line of output begins with what it is about. JOBS in the environment says how many run at once, trainings too.
+Reads params.yaml. Runs `dvc repro` up to stages export and explain for every entry of `line:`, and
+for every study of `line_studies:`; entries that start from one another go in turn. On a GPU, and at
+full size, one training runs at a time, while other entries are exported and explained on the cores.
+Checking comes later, alone: it measures latency. Each line of output begins with what it is about.
+JOBS in the environment says how many run at once, trainings too.
 
     python -m pipeline.core.parallel
 """
@@ -32,7 +34,9 @@ ALONE = "--single-item"  # each would lock what all depend on, and refuse the ot
 
 
 def chains(every: params.Params) -> list[list[str]]:
-    """Return DVC's targets, those to be made in turn together; the last of the line, the deepest, come first."""
+    """Return DVC's targets, those to be made in turn together; the last of the line, the deepest,
+    come first.
+    """
     starts = {name: every.models[name]["needs"] or name for name in every.line}
     together: dict[str, list[str]] = {}
     for name in every.line:
@@ -56,14 +60,17 @@ def at_once(every: params.Params) -> int:
 
 
 def trains_in_turn(every: params.Params) -> bool:
-    """Return whether one training runs at a time: on a GPU, or at full size, unless JOBS says how many do."""
+    """Return whether one training runs at a time: on a GPU, or at full size, unless JOBS says how
+    many do.
+    """
     return not os.environ.get("JOBS") and (
         every.size == "full" or (every.device != "cpu" and sees_gpu())
     )
 
 
 def commands(targets: list[str], in_turn: bool) -> list[tuple[bool, list[str]]]:
-    """Return the targets of each command to be run one after another, and whether it trains and so waits for its turn.
+    """Return the targets of each command to be run one after another, and whether it trains and so
+    waits for its turn.
 
     A command costs DVC's start, 1.3 s: all of a job go in one where no training waits.
     """

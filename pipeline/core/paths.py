@@ -1,4 +1,6 @@
-"""Where the line's files are, and where a user's are: here, or below DATA_ROOT (data) or TORCH_HOME (weights)."""
+"""Where the line's files are, and where a user's are: here, or below DATA_ROOT (data) or TORCH_HOME
+(weights).
+"""
 
 from __future__ import annotations
 
@@ -13,13 +15,17 @@ OUT = Path("out")
 
 
 def located(path: str, variable: str = "DATA_ROOT") -> Path:
-    """Return the path as it is if something is there, else below the folder that an environment variable names."""
+    """Return the path as it is if something is there, else below the folder that an environment
+    variable names.
+    """
     direct, root = Path(path).expanduser(), os.environ.get(variable)
     return Path(root).expanduser() / path if root and not direct.exists() else direct
 
 
 def weights_path(file: str) -> Path | None:
-    """Return the file of published weights, below TORCH_HOME if not here; None for torchvision's own."""
+    """Return the file of published weights, below TORCH_HOME if not here; None for torchvision's
+    own.
+    """
     if file == "imagenet":
         return None
     path = located(file, "TORCH_HOME")
@@ -31,7 +37,8 @@ def weights_path(file: str) -> Path | None:
 
 
 def at_hand(recipe: dict[str, Any]) -> bool:
-    """Return whether the folder, the file and the weights that a recipe names are on this machine."""
+    """Return whether the folder, the file and the weights that a recipe names are on this machine.
+    """
     spec, weights = recipe["data"]["spec"], recipe["weights"]
     files = [located(spec["path"])] if "path" in spec else []
     files += (

@@ -1,4 +1,6 @@
-"""The frame of every stage: its command line, its header line, its error messages and its progress bar."""
+"""The frame of every stage: its command line, its header line, its error messages and its progress
+bar.
+"""
 
 from __future__ import annotations
 
