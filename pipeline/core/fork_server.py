@@ -153,8 +153,7 @@ def end_with_asker(connection: socket.socket, worker: int) -> None:
 
 
 def ask(address: str, words: list[str]) -> NoReturn:
-    """Let the server run `python WORDS` and exit as it does; run it here where the server is gone.
-    """
+    """Let the server run `python WORDS` and exit as it does; run it here where the server is gone."""
     request = {
         "words": words,
         "cwd": os.getcwd(),

@@ -37,8 +37,7 @@ def weights_path(file: str) -> Path | None:
 
 
 def at_hand(recipe: dict[str, Any]) -> bool:
-    """Return whether the folder, the file and the weights that a recipe names are on this machine.
-    """
+    """Return whether the folder, the file and the weights that a recipe names are on this machine."""
     spec, weights = recipe["data"]["spec"], recipe["weights"]
     files = [located(spec["path"])] if "path" in spec else []
     files += (

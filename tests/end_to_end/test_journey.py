@@ -53,7 +53,7 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "-m",
     )  # as `make` does
     folder.joinpath("first.log").write_text(
-        run(folder, "env", "JOBS=2", *server, "pipeline.core.parallel")
+        run(folder, "env", "JOBS=2", *server, "pipeline.line.parallel")
     )
     run(folder, *server, "dvc", "repro")
     return folder

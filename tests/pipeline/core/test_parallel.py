@@ -9,8 +9,8 @@ from pathlib import Path
 import journey
 import pytest
 
-from pipeline.core import parallel
 from pipeline.core.errors import StageError
+from pipeline.line import parallel
 from pipeline.params import load as params
 
 
@@ -109,7 +109,7 @@ def test_a_failure_is_said_and_ends_with_1(tmp_path: Path) -> None:
         given["line_studies"] = []
 
     journey.edit_params(folder, spoil)
-    words = ["env", "JOBS=1", sys.executable, "-m", "pipeline.core.parallel"]
+    words = ["env", "JOBS=1", sys.executable, "-m", "pipeline.line.parallel"]
     done = subprocess.run(words, cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "dilated-waves | error: train dilated-waves: the loss is not finite" in done.stderr

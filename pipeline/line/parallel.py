@@ -7,7 +7,7 @@ full size, one training runs at a time, while other entries are exported and exp
 Checking comes later, alone: it measures latency. Each line of output begins with what it is about.
 JOBS in the environment says how many run at once, trainings too.
 
-    python -m pipeline.core.parallel
+    python -m pipeline.line.parallel
 """
 
 from __future__ import annotations
