@@ -9,7 +9,7 @@
 PYTHON ?= python3
 READY := .venv/.ready
 FIRST := lenet5-digits dilated-waves
-FORKED := python -m pipeline.core.fork_server python -m
+FORKED := python -m pipeline.line.fork_server python -m
 LEAST_DRIVER := 580
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export OMP_WAIT_POLICY ?= PASSIVE
@@ -18,7 +18,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 
 line: welcome $(READY) scm
 	$(FORKED) dvc repro $(addprefix infer@,$(FIRST))
-	$(FORKED) pipeline.core.parallel
+	$(FORKED) pipeline.line.parallel
 	$(FORKED) dvc repro
 	@echo; grep '^|' results/README.md; echo; echo "report: $(CURDIR)/out/report/index.html"
 
@@ -65,7 +65,7 @@ study: $(READY)
 all full: $(READY)
 	@test -e .git || { echo "make $@: needs git for dvc exp run; without it, edit 'line:' or 'size:' in params.yaml and run make"; exit 1; }
 	$(FORKED) dvc exp run $(if $(filter full,$@),-S size=full,$$(python -m pipeline.params --names | sed "s/^/-S ++line./")) params
-	$(FORKED) pipeline.core.parallel
+	$(FORKED) pipeline.line.parallel
 	$(FORKED) dvc exp run
 	@cp results/README.md results/$@.md
 	@echo "the table is in results/$@.md; params.yaml holds this run's values now, 'git checkout params.yaml' goes back"

@@ -1,6 +1,6 @@
 """Four entries trained for real, twice: to the end, and killed with SIGKILL after a checkpoint and taken up again.
 
-Each training is a fork of this process, which has torch imported and no CUDA: so are the stages under pipeline.core.fork_server.
+Each training is a fork of this process, which has torch imported and no CUDA: so are the stages under pipeline.line.fork_server.
 Both must end with the same weights; the loss stands beside what the CPU had in results/<entry>/train.json.
 """
 

@@ -1,4 +1,4 @@
-"""First step: versions, the driver, CUDA inside a fork as `pipeline.core.fork_server` makes it, the libraries that were loaded."""
+"""First step: versions, the driver, CUDA inside a fork as `pipeline.line.fork_server` makes it, the libraries that were loaded."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ IGNORED_MODULES = (
     "pipeline.core.digest",
     "pipeline.core.errors",
     "pipeline.core.files",
-    "pipeline.core.fork_server",
+    "pipeline.line.fork_server",
     "pipeline.core.paths",
     "pipeline.core.stage",
     "pipeline.params.limits",

@@ -32,7 +32,7 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def read_json(path: Path, made_by: str) -> Any:
-    """Return the content of a file; StageError names the stage that writes it where it is missing."""
+    """Return the content of a file; where it is missing, StageError names its stage."""
     if not path.exists():
         raise StageError(f"{path}: not made yet; run `dvc repro {made_by}`")
     return json.loads(path.read_text(encoding="utf-8"))

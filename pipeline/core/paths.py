@@ -23,21 +23,18 @@ def located(path: str, variable: str = "DATA_ROOT") -> Path:
 
 
 def weights_path(file: str) -> Path | None:
-    """Return the file of published weights, below TORCH_HOME if not here; None for torchvision's
-    own.
-    """
+    """Return the file of published weights, here or below TORCH_HOME; None for `imagenet`."""
     if file == "imagenet":
         return None
     path = located(file, "TORCH_HOME")
     if not path.is_file():
-        raise StageError(
-            f"weights: {file} is not here nor below TORCH_HOME; put the state dict there, or leave it out"
-        )
+        cure = "put the state dict there, or leave it out"
+        raise StageError(f"weights: {file} is not here nor below TORCH_HOME; {cure}")
     return path
 
 
 def at_hand(recipe: dict[str, Any]) -> bool:
-    """Return whether the folder, the file and the weights that a recipe names are on this machine."""
+    """Return whether the data and the weights that a recipe names are on this machine."""
     spec, weights = recipe["data"]["spec"], recipe["weights"]
     files = [located(spec["path"])] if "path" in spec else []
     files += (

@@ -48,7 +48,7 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     server = (
         sys.executable,
         "-m",
-        "pipeline.core.fork_server",
+        "pipeline.line.fork_server",
         sys.executable,
         "-m",
     )  # as `make` does

@@ -176,7 +176,7 @@ def test_what_the_digests_cannot_follow_is_not_there() -> None:
         if "import_module(" in text:
             known = (
                 "models/__init__.py",
-                "pipeline/core/fork_server.py",
+                "pipeline/line/fork_server.py",
                 "pipeline/data/series_sources.py",
                 "serve/convline/__init__.py",
             )

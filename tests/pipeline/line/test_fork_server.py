@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 pytestmark = pytest.mark.slow
-SERVER = [sys.executable, "-m", "pipeline.core.fork_server"]
+SERVER = [sys.executable, "-m", "pipeline.line.fork_server"]
 LOG_IMPORTS = ["env", "PYTHONPROFILEIMPORTTIME=1"]
 IMPORTED = "| torch\n"  # the log's line of a process that imported torch
 
@@ -67,8 +67,8 @@ def test_a_forked_stage_has_the_threads_of_a_new_process(
     The stage here is a sum of three million numbers, of which two threads give another last digit, as it prints.
     """
     package = tmp_path / "pipeline"
-    (package / "core").mkdir(parents=True)
-    for name in ("__init__.py", "core/__init__.py", "core/fork_server.py"):
+    (package / "line").mkdir(parents=True)
+    for name in ("__init__.py", "line/__init__.py", "line/fork_server.py"):
         shutil.copy(line.REPOSITORY / "pipeline" / name, package / name)
     (package / "explain.py").write_text(PROBE)
     monkeypatch.chdir(tmp_path)
@@ -130,7 +130,7 @@ def test_the_server_starts_no_cuda(tmp_path: Path) -> None:
     subprocess.run(words, check=True)
     code = """
 import sys
-from pipeline.core import fork_server
+from pipeline.line import fork_server
 fork_server.import_libraries()
 import torch
 print("started:", torch.cuda.is_initialized(), file=sys.stderr, flush=True)

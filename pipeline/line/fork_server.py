@@ -1,6 +1,6 @@
 """Run a command whose stages are forked from a process that has imported PyTorch already.
 
-    python -m pipeline.core.fork_server python -m dvc repro
+    python -m pipeline.line.fork_server python -m dvc repro
 
 The line runs `python -m pipeline.<stage> ENTRY` once for each entry, and importing PyTorch, its
 exporter and scikit-learn costs each such process several seconds of CPU time. This server imports
@@ -49,7 +49,7 @@ exec {python} "$@"
 def main() -> None:
     """Start the server, run the command of the command line, and exit with its status."""
     if len(sys.argv) < 2:
-        sys.exit("error: usage: python -m pipeline.core.fork_server COMMAND ...")
+        sys.exit("error: usage: python -m pipeline.line.fork_server COMMAND ...")
     with (
         tempfile.TemporaryDirectory(prefix="convline-") as folder,
         socket.socket(socket.AF_UNIX) as listener,
@@ -153,7 +153,7 @@ def end_with_asker(connection: socket.socket, worker: int) -> None:
 
 
 def ask(address: str, words: list[str]) -> NoReturn:
-    """Let the server run `python WORDS` and exit as it does; run it here where the server is gone."""
+    """Let the server run `python WORDS` and exit as it does; without a server run it here."""
     request = {
         "words": words,
         "cwd": os.getcwd(),

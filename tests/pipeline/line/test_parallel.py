@@ -25,7 +25,11 @@ def test_entries_that_start_from_one_another_go_in_turn(every: params.Params) ->
     three = [
         [f"{stage}@{name}" for stage in ("data", "train", "export", "explain")] for name in names
     ]
-    assert parallel.chains(every) == [["study@waves"], three[1] + three[2] + three[3], three[0]]
+    assert parallel.target_groups(every) == [
+        ["study@waves"],
+        three[1] + three[2] + three[3],
+        three[0],
+    ]
 
 
 def test_as_many_at_once_as_cores_and_memory_bear(
@@ -33,38 +37,38 @@ def test_as_many_at_once_as_cores_and_memory_bear(
 ) -> None:
     monkeypatch.delenv("JOBS", raising=False)
     on_cpu = replace(every, device="cpu", threads=1)
-    assert 1 <= parallel.at_once(on_cpu) <= len(parallel.os.sched_getaffinity(0))
-    assert parallel.at_once(replace(on_cpu, threads=1000)) == 1
-    assert not parallel.trains_in_turn(on_cpu) and parallel.trains_in_turn(
+    assert 1 <= parallel.job_limit(on_cpu) <= len(parallel.os.sched_getaffinity(0))
+    assert parallel.job_limit(replace(on_cpu, threads=1000)) == 1
+    assert not parallel.trains_one_at_a_time(on_cpu) and parallel.trains_one_at_a_time(
         replace(on_cpu, size="full")
     )
     for seen in (True, False):
         monkeypatch.setattr(parallel, "sees_gpu", lambda seen=seen: seen)
-        assert parallel.trains_in_turn(
+        assert parallel.trains_one_at_a_time(
             replace(every, device="auto")
-        ) == seen and not parallel.trains_in_turn(on_cpu)
+        ) == seen and not parallel.trains_one_at_a_time(on_cpu)
     monkeypatch.setenv("JOBS", "7")
-    assert parallel.at_once(on_cpu) == 7 and not parallel.trains_in_turn(
+    assert parallel.job_limit(on_cpu) == 7 and not parallel.trains_one_at_a_time(
         replace(every, size="full")
     )
     monkeypatch.setenv("JOBS", "0")
     with pytest.raises(
-        StageError, match="JOBS: expected a number of trainings at once, 1 or more, got '0'"
+        StageError, match="JOBS: expected a number of jobs at once, 1 or more, got '0'"
     ):
-        parallel.at_once(on_cpu)
+        parallel.job_limit(on_cpu)
 
 
 def test_only_what_trains_waits_for_its_turn() -> None:
     targets = [f"{stage}@{name}" for name in ("a", "b") for stage in parallel.STAGES]
-    assert parallel.commands(targets, in_turn=False) == [(False, targets)]
-    assert parallel.commands(targets, in_turn=True) == [
+    assert parallel.split_commands(targets, one_training=False) == [(False, targets)]
+    assert parallel.split_commands(targets, one_training=True) == [
         (False, ["data@a"]),
         (True, ["train@a"]),
         (False, ["export@a", "explain@a", "data@b"]),
         (True, ["train@b"]),
         (False, ["export@b", "explain@b"]),
     ]
-    assert parallel.commands(["study@waves"], in_turn=True) == [(True, ["study@waves"])]
+    assert parallel.split_commands(["study@waves"], one_training=True) == [(True, ["study@waves"])]
 
 
 def test_one_trains_at_a_time_while_others_are_exported(
@@ -79,7 +83,7 @@ def test_one_trains_at_a_time_while_others_are_exported(
     )
     monkeypatch.delenv("JOBS", raising=False)
     monkeypatch.setattr(parallel, "DVC", [sys.executable, str(tool)])
-    monkeypatch.setattr(parallel, "at_once", lambda every: 3)
+    monkeypatch.setattr(parallel, "job_limit", lambda every: 3)
     names = ["lenet5-digits", "fcnn0-digits", "dilated-waves"]
     loaded = replace(every, size="full", line=names, line_studies=[])
     monkeypatch.setattr(parallel.params, "load", lambda: loaded)
