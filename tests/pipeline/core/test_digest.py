@@ -64,7 +64,7 @@ def imports(path: Path) -> set[str]:
     text = re.sub(r"^if TYPE_CHECKING:\n(?: .*\n|\n)*", "", path.read_text(), flags=re.M)
     found = set()
     for package, names in re.findall(r"^ *(?:from (\S+) )?import (\([^)]*\)|[^#\n]+)", text, re.M):
-        for name in re.findall(r"[\w.]+(?: as \w+)?", names):
+        for name in re.findall(r"[\w.]+(?: as \w+)?", re.sub("#.*", "", names)):
             word = name.split(" as ")[0]
             full = f"{package}.{word}" if package else word
             for dotted in (full, package):
