@@ -1,16 +1,17 @@
-"""The networks of the notes: one file per architecture, found by its name. Imports torch and nothing of ours.
+"""Network architectures, one file each, found by name. Imports torch and nothing of ours.
 
-`build("lenet5", ...)` imports models/lenet5.py and calls its `Model`. A file is an architecture when its last line
-binds `Model`; it states two more things, `PAPER` (who published it) and `REFERENCE`, networks whose parameter count
-is known:
+`build("lenet5", ...)` imports models/lenet5.py and calls its `Model`. A file is an architecture
+when its last line binds `Model`. The first two paragraphs of its docstring say what it is and cite
+the paper. It defines two constants, `PAPER` (its authors and year, for tables) and `REFERENCE`,
+networks whose parameter count is known:
 
     REFERENCE = {
         "fcNN 784-10": {                 # the name that tables print
             "options": {...},            # every keyword of `Model`
-            "input": (1, 28, 28),        # one sample: (C, H, W) of an image, (T, D) of a series
+            "input": (1, 28, 28),        # one sample: an image (C, H, W) or a series (T, D)
             "trainable": 7_850,          # parameters that training changes
-            "fixed": 0,                  # further numbers of the state: moving statistics, fixed codes
-            "source": "FEATURES.md A01", # where the counts come from
+            "fixed": 0,                  # other numbers: moving statistics, fixed codes
+            "source": "784 * 10 + 10", # how the counts were obtained
         },
     }
 
@@ -33,7 +34,9 @@ if TYPE_CHECKING:
 
 
 def names() -> list[str]:
-    """Return the architectures, sorted: the files of this folder that bind `Model`. Does not import torch."""
+    """Return the architectures, sorted: the files of this folder that bind `Model`. Does not import
+    torch.
+    """
     files = Path(__file__).parent.glob("*.py")
     return sorted(
         file.stem
@@ -43,8 +46,11 @@ def names() -> list[str]:
 
 
 def build(arch: str, **options: Any) -> nn.Module:
-    """Return `Model(**options)` of models/<arch>.py, with fresh weights from torch's global random generator."""
-    return _file(arch).Model(**options)
+    """Return `Model(**options)` of models/<arch>.py, with fresh weights from torch's global random
+    generator.
+    """
+    network: nn.Module = _file(arch).Model(**options)
+    return network
 
 
 def takes(arch: str) -> set[str]:
@@ -53,24 +59,32 @@ def takes(arch: str) -> set[str]:
 
 
 def references(arch: str) -> dict[str, dict[str, Any]]:
-    """Return the `REFERENCE` of models/<arch>.py, as the docstring above describes it."""
-    return _file(arch).REFERENCE
+    """Return the `REFERENCE` of models/<arch>.py; the module docstring describes it."""
+    networks: dict[str, dict[str, Any]] = _file(arch).REFERENCE
+    return networks
 
 
 def paper(arch: str) -> str:
     """Return who published the architecture, as a table prints it: "LeCun et al. 1998"."""
-    return _file(arch).PAPER
+    return str(_file(arch).PAPER)
+
+
+def description(arch: str) -> str:
+    """Return the first two paragraphs of the docstring: what the network is, and its paper."""
+    return "\n\n".join(inspect.cleandoc(_file(arch).__doc__ or "").split("\n\n")[:2])
 
 
 def published(arch: str, state: dict[str, Any] | None, options: dict[str, Any]) -> dict[str, Any]:
-    """Return published weights under the network's own keys: `state` as somebody stored it; None: torchvision's own."""
+    """Return published weights under the network's own keys.
+
+    `state`: a state dict as it was published; None takes the weights that torchvision publishes.
+    """
     file = _file(arch)
     if state is None and not hasattr(file, "torchvision_weights"):
-        raise ValueError(
-            f"models/{arch}.py loads no weights of torchvision by itself; name a file, or use arch: zoo"
-        )
-    state = file.torchvision_weights(**options) if state is None else state
-    return file.weights_from(state) if hasattr(file, "weights_from") else state
+        cure = "name a file, or use arch: zoo"
+        raise ValueError(f"models/{arch}.py loads no weights of torchvision by itself; {cure}")
+    published: dict[str, Any] = file.torchvision_weights(**options) if state is None else state
+    return dict(file.weights_from(published)) if hasattr(file, "weights_from") else published
 
 
 def _file(arch: str) -> ModuleType:

@@ -1,4 +1,4 @@
-"""python -m models: a table of all architectures. python -m models lenet5: the layers of one."""
+"""python -m models: a table of all architectures. python -m models lenet5: one with its layers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import models
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Print the table that `arguments` ask for; return 1 if a parameter count differs from its reference."""
+    """Print what `arguments` ask for; return 1 if a parameter count differs from its reference."""
     parser = argparse.ArgumentParser(prog="python -m models", description=__doc__)
     parser.add_argument(
         "arch", nargs="?", help="print the layers of this architecture, at its published sizes"
@@ -20,19 +20,20 @@ def main(arguments: list[str] | None = None) -> int:
         return 0 if print_all() else 1
     if arch not in models.names():
         parser.error(f"unknown architecture {arch!r}; models/ has {', '.join(models.names())}")
+    print(f"{models.description(arch)}\n")
     for name, reference in models.references(arch).items():
         print_layers(arch, name, reference)
     return 0
 
 
 def print_all() -> bool:
-    """Print one row per published network; return whether every parameter count equals its reference."""
+    """Print a row for each published network; return whether every count equals its reference."""
     from models import summary  # imports torch: seconds, and only after the arguments are checked
 
     rows: list[list[str]] = []
     for arch in models.names():
         for name, reference in models.references(arch).items():
-            if sys.stderr.isatty():  # half a minute in all
+            if sys.stderr.isatty():  # all take half a minute
                 print(f"\r{len(rows)} counted, {name:40}", end="\r", file=sys.stderr, flush=True)
             count, stated = (
                 summary.trainable(summary.on_meta(arch, reference["options"])),
@@ -60,7 +61,7 @@ def print_all() -> bool:
 
 
 def print_layers(arch: str, name: str, reference: dict[str, Any]) -> None:
-    """Print the layers of one published network with output shapes and parameters, then the totals."""
+    """Print a published network: its layers with output shapes and parameters, then the totals."""
     from models import summary
 
     model = summary.on_meta(arch, reference["options"])
@@ -69,9 +70,7 @@ def print_layers(arch: str, name: str, reference: dict[str, Any]) -> None:
         [row["layer"], row["type"], _shape(row["output"]), f"{row['parameters']:,}"]
         for row in layers
     ]
-    print(
-        f"{name} ({models.paper(arch)}), input {_shape(reference['input'])}; counts: {reference['source']}\n"
-    )
+    print(f"{name}: input {_shape(reference['input'])}; parameter counts: {reference['source']}\n")
     print_table(["layer", "type", "output", "parameters"], rows, right={3})
     total, trainable = summary.total(model), summary.trainable(model)
     print(f"\ntotal {total:,}, trainable {trainable:,}, not trainable {total - trainable:,}\n")

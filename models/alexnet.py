@@ -1,7 +1,7 @@
 """AlexNet: the network that won ILSVRC 2012, for 1000 classes of photographs, in its two-GPU form.
 
-Krizhevsky, Sutskever, Hinton 2012, "ImageNet classification with deep convolutional neural networks", NIPS 25,
-section 3 and figure 2.
+Krizhevsky, Sutskever, Hinton 2012, "ImageNet classification with deep convolutional neural
+networks", NIPS 25, section 3 and figure 2.
 
     stage      layers                                                     output at 227 x 227
     features   conv1 11x11 stride 4, ReLU, local response normalisation   96 x 55 x 55
@@ -14,13 +14,15 @@ section 3 and figure 2.
     head       2 x (dense, ReLU, dropout)                                 4,096
                dense                                                      1,000
 
-Section 3's claims are options: `activation` (3.1), `groups` 1 or 2 (3.2), `normalisation` (3.3), `pool` (3.4). Notes
-S2 print separate windows, 2x2 stride 2: the same 6 x 6 map at 227 pixels, and 39 x 39 are enough.
+Section 3's claims are options: `activation` (3.1), `groups` 1 or 2 (3.2), `normalisation` (3.3),
+`pool` (3.4). The lecture notes have separate windows, 2x2 stride 2: the same 6 x 6 map at 227
+pixels, and 39 x 39 are enough.
 
-Differs from the paper: 227 pixels, since 224 do not fit its stem ((224 - 11) / 4 + 1 = 54.25); the two GPUs are two
-groups of one convolution; dropped units are scaled up in training, not the kept ones down in testing (equal in
-expectation); the first dense layer is as wide as the map of the entry's images, 67 x 67 at least. Not the paper's:
-`normalisation: batch`, batch normalisation (Ioffe & Szegedy 2015) in the two places of the local one, and `init: he`.
+Differs from the paper: 227 pixels, since 224 do not fit its stem ((224 - 11) / 4 + 1 = 54.25); the
+two GPUs are two groups of one convolution; dropped units are scaled up in training, not the kept
+ones down in testing (equal in expectation); the first dense layer is as wide as the map of the
+entry's images, 67 x 67 at least. Not the paper's: `normalisation: batch`, batch normalisation
+(Ioffe & Szegedy 2015) in the two places of the local one, and `init: he`.
 """
 
 from torch import Tensor, nn
@@ -65,21 +67,21 @@ REFERENCE = {
         "source": source,
     }
     for name, changed, count, fixed, source in (
-        ("AlexNet", {}, 60_965_224, 0, "FEATURES.md A07, O22"),
-        ("AlexNet ungrouped", {"groups": 1}, 62_378_344, 0, "FEATURES.md A07"),
+        ("AlexNet", {}, 60_965_224, 0, "sum over the layers of section 3"),
+        ("AlexNet ungrouped", {"groups": 1}, 62_378_344, 0, "sum over the layers without groups"),
         (
             "AlexNet 2x2 pools",
             {"pool": "separate"},
             60_965_224,
             0,
-            "FEATURES.md A08: 227 pixels leave 6 x 6 too",
+            "as AlexNet: the last map has 6 x 6 pixels, too",
         ),
         (
             "AlexNet batch norm",
             {"normalisation": "batch"},
             60_965_928,
             704,
-            "A07 + 2 * (96 + 256), as many fixed",
+            "AlexNet and 2 * (96 + 256); as many fixed",
         ),
     )
 }
@@ -101,43 +103,47 @@ class AlexNet(nn.Module):
         dropout: float,
         init: str,
     ) -> None:
-        """`groups`: of conv2, conv4 and conv5; `dropout`: probability of dropping a unit of fc6 and fc7."""
+        """`groups`: of conv2, conv4 and conv5; `dropout`: probability of dropping a unit of fc6 and
+        fc7.
+        """
         super().__init__()
         window, least = layers.choose("alexnet", "pool", pool, POOLS)
         norm = layers.choose("alexnet", "normalisation", normalisation, NORMALISATIONS)
         act = layers.choose("alexnet", "activation", activation, ACTIVATIONS)
         layers.choose("alexnet", "groups", groups, {1: "one GPU", 2: "two GPUs"})
-        layers.at_least("alexnet", size, least)
-        conv, half = nn.Conv2d, lambda: nn.MaxPool2d(window, stride=2)
+        layers.require_size("alexnet", size, least)
         self.features = layers.named(
-            **dict(
-                conv1=conv(in_channels, 96, 11, stride=4), act1=act(), norm1=norm(96), pool1=half()
-            ),
-            **dict(
-                conv2=conv(96, 256, 5, padding=2, groups=groups),
-                act2=act(),
-                norm2=norm(256),
-                pool2=half(),
-            ),
-            **dict(conv3=conv(256, 384, 3, padding=1), act3=act()),
-            **dict(conv4=conv(384, 384, 3, padding=1, groups=groups), act4=act()),
-            **dict(
-                conv5=conv(384, 256, 3, padding=1, groups=groups),
-                act5=act(),
-                pool5=half(),
-                flatten=nn.Flatten(),
-            ),
+            conv1=nn.Conv2d(in_channels, 96, 11, stride=4),
+            act1=act(),
+            norm1=norm(96),
+            pool1=nn.MaxPool2d(window, stride=2),
+            conv2=nn.Conv2d(96, 256, 5, padding=2, groups=groups),
+            act2=act(),
+            norm2=norm(256),
+            pool2=nn.MaxPool2d(window, stride=2),
+            conv3=nn.Conv2d(256, 384, 3, padding=1),
+            act3=act(),
+            conv4=nn.Conv2d(384, 384, 3, padding=1, groups=groups),
+            act4=act(),
+            conv5=nn.Conv2d(384, 256, 3, padding=1, groups=groups),
+            act5=act(),
+            pool5=nn.MaxPool2d(window, stride=2),
+            flatten=nn.Flatten(),
         )
         (units,) = layers.feature_shape(self.features, in_channels, size)
         self.head = layers.named(
-            **dict(fc6=nn.Linear(units, DENSE), act6=act(), drop6=nn.Dropout(dropout)),
-            **dict(fc7=nn.Linear(DENSE, DENSE), act7=act(), drop7=nn.Dropout(dropout)),
+            fc6=nn.Linear(units, DENSE),
+            act6=act(),
+            drop6=nn.Dropout(dropout),
+            fc7=nn.Linear(DENSE, DENSE),
+            act7=act(),
+            drop7=nn.Dropout(dropout),
             fc8=nn.Linear(DENSE, classes),
         )
         layers.initialise(self, layers.choose("alexnet", "init", init, INITS))
         if init == "paper":
             for name in BIAS_ONE:
-                nn.init.ones_(self.get_submodule(name).bias)
+                layers.fill_bias(self.get_submodule(name), 1)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.features(x))

@@ -1,7 +1,7 @@
 """cnn2: four convolutions with batch normalisation, the deeper network of the notes.
 
-Notes S1, "exercises/07_CNN_MNIST c)", which prints its Keras code. The course notebook 08 trains it by Adam, batch 128,
-30 epochs.
+The lecture notes on convolutional networks, "exercises/07_CNN_MNIST c)", which prints its Keras
+code. The course notebook 08 trains it by Adam, batch 128, 30 epochs.
 
     stage      layers                                      output at 28 x 28
     features   2 x (conv 3x3 same, batch norm, ReLU)       8 x 28 x 28
@@ -11,19 +11,19 @@ Notes S1, "exercises/07_CNN_MNIST c)", which prints its Keras code. The course n
                dense, batch norm, dropout, ReLU            40
     head       dense                                       10
 
-Differs from the notes: the softmax is outside (training wants logits, the exported graph adds it), and weights start
-from torch's uniform distribution, not Keras's Glorot one. As in the notes, dropout (.3 there) comes before the ReLU.
+Differs from the notes: the softmax is outside (training wants logits, the exported graph adds it),
+and weights start from torch's uniform distribution, not Keras's Glorot one. As in the notes,
+dropout (.3 there) comes before the ReLU.
 
-Expected on scikit-learn's digits, 8 x 8 (1,137 training images, batch 32, test accuracy of 3 seeds, one core):
-.983-.986 (Adam 2e-3, 30 epochs, 3 s).
+Expected on scikit-learn's digits, 8 x 8 (1,137 training images, batch 32, test accuracy of 3 seeds,
+one core): .983-.986 (Adam 2e-3, 30 epochs, 3 s).
 """
 
 from torch import Tensor, nn
 
 from models import layers
 
-PAPER = "notes S1, Keras"
-KERAS_BATCH_NORM = {"eps": 1e-3, "momentum": 0.01}  # torch's momentum is 1 minus that of Keras, .99
+PAPER = "lecture notes"
 DENSE = 40
 
 REFERENCE = {
@@ -32,7 +32,7 @@ REFERENCE = {
         "input": (1, 28, 28),
         "trainable": 36_138,
         "fixed": 176,
-        "source": "FEATURES.md A04: Keras code of notes S1",
+        "source": "Keras summary of the lecture notes' code",
     },
 }
 
@@ -41,7 +41,7 @@ def conv_block(in_channels: int, channels: int) -> list[nn.Module]:
     """Return layers from (N, in_channels, H, W) to (N, channels, H, W)."""
     return [
         nn.Conv2d(in_channels, channels, kernel_size=3, padding=1),
-        nn.BatchNorm2d(channels, **KERAS_BATCH_NORM),
+        nn.BatchNorm2d(channels, **layers.KERAS_BATCH_NORM),
         nn.ReLU(),
     ]
 
@@ -55,7 +55,7 @@ class Cnn2(nn.Module):
         """`dropout`: probability of dropping a unit."""
         super().__init__()
         height, width = size
-        layers.at_least("cnn2", size, 4)
+        layers.require_size("cnn2", size, 4)
         self.features = nn.Sequential(
             *conv_block(in_channels, 8),
             *conv_block(8, 8),
@@ -65,7 +65,7 @@ class Cnn2(nn.Module):
             nn.MaxPool2d(2),  # (N, 16, H / 4, W / 4)
             nn.Flatten(),
             nn.Linear(16 * (height // 4) * (width // 4), DENSE),
-            nn.BatchNorm1d(DENSE, **KERAS_BATCH_NORM),
+            nn.BatchNorm1d(DENSE, **layers.KERAS_BATCH_NORM),
             nn.Dropout(dropout),
             nn.ReLU(),
         )

@@ -1,8 +1,9 @@
-"""DenseNet: every layer of a block sees the maps of all layers before it, concatenated instead of added.
+"""DenseNet: each layer of a block gets the maps of all layers before it, concatenated.
 
-Huang, Liu, van der Maaten, Weinberger 2016, "Densely Connected Convolutional Networks", arXiv:1608.06993, table 1. The
-blocks are torchvision's; a dense layer is BN, ReLU, conv 1x1, BN, ReLU, conv 3x3 and appends k maps (k = 32; 48 in
-DenseNet-161), a transition halves channels, height and width.
+Huang, Liu, van der Maaten, Weinberger 2016, "Densely Connected Convolutional Networks",
+arXiv:1608.06993, table 1. The blocks are torchvision's; a dense layer is BN, ReLU, conv 1x1, BN,
+ReLU, conv 3x3 and appends k maps (k = 32; 48 in DenseNet-161), a transition halves channels, height
+and width.
 
     stage    layers of DenseNet-121                  output at 224 x 224
     conv0    conv 7x7 / 2, BN, ReLU                  64 x 112 x 112
@@ -14,9 +15,10 @@ DenseNet-161), a transition halves channels, height and width.
     norm5    BN, ReLU, mean over the map             1024
     head     dense                                   1000
 
-Differs from the paper: DenseNet-161 is the widest, as in torchvision and the authors' repository (the paper's last
-version prints 264 in its place); dropout follows the 3x3 convolutions only (the paper has it after all but the first
-convolution, .2 where data are not augmented); the dense layer, too, starts from N(0, 2 / fan-in), He et al. 2015.
+Differs from the paper: DenseNet-161 is the widest, as in torchvision and the authors' repository
+(the paper's last version prints 264 in its place); dropout follows the 3x3 convolutions only (the
+paper has it after all but the first convolution, .2 where data are not augmented); the dense layer,
+too, starts from N(0, 2 / fan-in), He et al. 2015.
 """
 
 import torchvision
@@ -45,7 +47,7 @@ REFERENCE = {
         "input": (3, 224, 224),
         "trainable": trainable,
         "fixed": fixed,
-        "source": "FEATURES.md A23",
+        "source": "meta of torchvision's weights, num_params",
     }
     for depth, (trainable, fixed) in COUNTS.items()
 }
@@ -57,11 +59,13 @@ class DenseNet(nn.Module):
     def __init__(
         self, *, in_channels: int, size: tuple[int, int], classes: int, depth: int, dropout: float
     ) -> None:
-        """`depth`: 121, 161, 169 or 201; `dropout`: probability of dropping a value that a dense layer appends."""
+        """`depth`: 121, 161, 169 or 201; `dropout`: probability of dropping a value that a dense
+        layer appends.
+        """
         super().__init__()
-        layers.at_least("densenet", size, LEAST)
+        layers.require_size("densenet", size, LEAST)
         layers.choose("densenet", "depth", depth, COUNTS)
-        layers.fraction("densenet", "dropout", dropout, ".2 is the paper's")
+        layers.require_fraction("densenet", "dropout", dropout, ".2 is the paper's")
         net = torchvision.models.get_model(
             f"densenet{depth}", num_classes=classes, drop_rate=dropout
         )

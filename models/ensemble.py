@@ -1,31 +1,35 @@
-"""Ensemble: TCNs that differ in look-back and in how a window is normalised, trained side by side; answers their mean.
+"""Ensemble: the mean forecast of TCNs that differ in look-back and in normalisation.
 
-Each member of models/tcn.py has its own weights and its own loss, as in Lakshminarayanan et al. 2017, "Simple and
-scalable predictive uncertainty estimation using deep ensembles", arXiv:1612.01474, section 2.4, who make members differ
-by their random start; here they differ by what they believe of a series that leaves the range of its training:
-`instance` that its level and spread move, `last` that its level moves, `none` that neither does. Which one is right the
-validation rows need not know, and the mean does not ask. The levels of a forecast are averaged each by itself:
-Lichtendahl, Grushka-Cockayne, Winkler 2013, "Is it better to average probabilities or quantiles?", section 3.
+Each member, a models/tcn.py, has weights and a loss of its own, as in Lakshminarayanan et al. 2017,
+"Simple and scalable predictive uncertainty estimation using deep ensembles", arXiv:1612.01474,
+section 2.4, whose members differ by their random start. Here they differ by what they assume of a
+series that leaves the range of its training: `instance` that its level and spread move, `last` that
+its level moves, `none` that neither does. The validation split may not show which assumption holds;
+the mean needs no choice. Each quantile level is averaged separately: Lichtendahl, Grushka-Cockayne,
+Winkler 2013, "Is it better to average probabilities or quantiles?", section 3.
 
-    member    layers                                              output for a window (504, 7), S = 96
-    each      a TCN on its newest `look_backs` rows               96 x 7
+    member    layers                                        output for a window (504, 7), S = 96
+    each      a TCN on its newest `look_backs` rows         96 x 7
               the mean of all, one for each pair of a look-back
-              and a normalisation                                 96 x 7
+              and a normalisation                           96 x 7
 
-In training it answers what each member says, for losses of their own: `aux_weight: 1` gives each the same weight, and
-the training loss that is printed is the first one's. Each ships with the weights of its own best epoch.
+In training the network returns each member's forecast, for a loss of its own: `aux_weight: 1` gives
+all members the same weight, and the training loss that is printed is the first member's. Each
+member keeps the weights of its own best epoch.
 
-Expected: on ETTh1, six members, three seeds, results/etth1.md; on sunspots, three members, mean squared error 1,324,
-and .78 of the test rows inside the 80 % interval (`instance` alone: 1,020 to 1,080 and .86 to .89 over three seeds).
+Expected: on ETTh1, six members, three seeds, results/etth1.md; on sunspots, three members, mean
+squared error 1,324, and .78 of the test rows inside the 80 % interval (`instance` alone: 1,020 to
+1,080 and .86 to .89 over three seeds).
 """
 
 import itertools
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from models import tcn
+from models import layers, tcn
 
 PAPER = "after Lakshminarayanan et al. 2017"
 
@@ -51,7 +55,9 @@ REFERENCE = {
 
 
 class Ensemble(nn.Module):
-    """Return forecasts (N, S * Q, targets) for standardised series (N, T, D); in training a tuple, one a member."""
+    """Return forecasts (N, S * Q, targets) for standardised series (N, T, D).
+
+    In training a tuple, one for each member."""
 
     def __init__(
         self,
@@ -73,21 +79,23 @@ class Ensemble(nn.Module):
         independent: bool,
         linear: bool,
     ) -> None:
-        """`look_backs`: rows that members see, at most `context`; `normalise`: as the TCN's; each pair is a member."""
+        """`look_backs`: rows that members see, at most `context`; `normalise`: as the TCN's; each
+        pair is a member.
+        """
         super().__init__()
         if not look_backs or not normalise or min(look_backs) < 1 or max(look_backs) > context:
             got = f"look_backs {list(look_backs)}, normalise {list(normalise)}"
-            raise ValueError(
-                f"ensemble: expected one and more of each, look-backs up to context {context}, got {got}"
-            )
-        shared = {"series": series, "targets": targets, "calendar": calendar, "horizon": horizon}
-        shared |= {
+            needed = f"one and more of each, look-backs up to context {context}"
+            raise ValueError(f"ensemble: expected {needed}, got {got}")
+        shared: dict[str, Any] = {
+            "series": series,
+            "targets": targets,
+            "calendar": calendar,
+            "horizon": horizon,
             "quantiles": quantiles,
             "channels": channels,
             "kernel_size": kernel_size,
             "blocks": blocks,
-        }
-        shared |= {
             "patch": patch,
             "stride": stride,
             "dropout": dropout,
@@ -96,21 +104,14 @@ class Ensemble(nn.Module):
         }
         pairs = itertools.product(look_backs, normalise)
         self.rows = context + (horizon if calendar else 0)
-        self.members = nn.ModuleList(
-            tcn.TCN(context=rows, normalise=kind, **shared) for rows, kind in pairs
-        )
-
-    @property
-    def receptive_field(self) -> int:
-        return max(member.receptive_field for member in self.members)
+        members = [tcn.TCN(context=rows, normalise=kind, **shared) for rows, kind in pairs]
+        self.members = nn.ModuleList(members)
+        self.receptive_field = max(member.receptive_field for member in members)
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:
-        if x.shape[1] < self.rows:
-            raise ValueError(
-                f"ensemble: expected at least {self.rows} steps, got {x.shape[1]}; give a longer window"
-            )
-        answers = tuple(member(x) for member in self.members)
-        return answers if self.training else torch.stack(answers).mean(0)
+        layers.require_steps("ensemble", x, self.rows)
+        forecasts = tuple(member(x) for member in self.members)
+        return forecasts if self.training else torch.stack(forecasts).mean(0)
 
 
 Model = Ensemble

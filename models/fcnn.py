@@ -1,7 +1,8 @@
-"""fcNN: a fully connected network for small images, with any number of hidden layers, none included.
+"""fcNN: a fully connected network for small images, with any number of hidden layers.
 
-Notes S1, "exercises/07_CNN_MNIST a)", which prints the layers of `fcn_MNIST_keras`; without hidden layers it is
-multinomial logistic regression. The course notebook 06 trains it by Adadelta, batch 128, 50 epochs.
+The lecture notes on convolutional networks, "exercises/07_CNN_MNIST a)", which prints the layers of
+`fcn_MNIST_keras`; without hidden layers it is multinomial logistic regression. The course notebook
+06 trains it by Adadelta, batch 128, 50 epochs.
 
     stage      layers                              output at 28 x 28, hidden [500, 50]
     features   flatten                             784
@@ -9,12 +10,13 @@ multinomial logistic regression. The course notebook 06 trains it by Adadelta, b
                dense, batch norm, dropout, ReLU    50
     head       dense                               10
 
-Differs from the notes: the softmax is outside (training wants logits, the exported graph adds it), and weights start
-from torch's uniform distribution, not Keras's Glorot one. As in the notes, dropout comes before the ReLU.
+Differs from the notes: the softmax is outside (training wants logits, the exported graph adds it),
+and weights start from torch's uniform distribution, not Keras's Glorot one. As in the notes,
+dropout comes before the ReLU.
 
-Expected on scikit-learn's digits, 8 x 8 (1,137 training images, batch 32, test accuracy of 3 seeds, one core):
-.969-.978 without hidden layers (Adam 1e-2, 40 epochs, .3 s), .972-.981 with [500, 50] and dropout .3 (Adam 1e-3,
-20 epochs, 1 s).
+Expected on scikit-learn's digits, 8 x 8 (1,137 training images, batch 32, test accuracy of 3 seeds,
+one core): .969-.978 without hidden layers (Adam 1e-2, 40 epochs, .3 s), .972-.981 with [500, 50]
+and dropout .3 (Adam 1e-3, 20 epochs, 1 s).
 """
 
 from collections.abc import Sequence
@@ -22,8 +24,9 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-PAPER = "notes S1, Keras"
-KERAS_BATCH_NORM = {"eps": 1e-3, "momentum": 0.01}  # torch's momentum is 1 minus that of Keras, .99
+from models.layers import KERAS_BATCH_NORM
+
+PAPER = "lecture notes"
 
 MNIST = {"in_channels": 1, "size": (28, 28), "classes": 10}
 REFERENCE = {
@@ -32,14 +35,14 @@ REFERENCE = {
         "input": (1, 28, 28),
         "trainable": 7_850,
         "fixed": 0,
-        "source": "FEATURES.md A01: 784 * 10 + 10",
+        "source": "784 * 10 + 10",
     },
     "fcNN 784-500-50-10": {
         "options": MNIST | {"hidden": [500, 50], "dropout": 0.3},
         "input": (1, 28, 28),
         "trainable": 419_160,
         "fixed": 1_100,
-        "source": "FEATURES.md A02: table of notes S1",
+        "source": "the lecture notes' table of layers",
     },
 }
 
@@ -56,7 +59,9 @@ class FcNN(nn.Module):
         hidden: Sequence[int],
         dropout: float,
     ) -> None:
-        """`hidden`: widths of the hidden layers, first one first; `dropout`: probability of dropping a unit."""
+        """`hidden`: widths of the hidden layers, first one first; `dropout`: probability of
+        dropping a unit.
+        """
         super().__init__()
         height, width = size
         widths = [in_channels * height * width, *hidden]

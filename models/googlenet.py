@@ -1,27 +1,30 @@
 """GoogLeNet: filters of several sizes side by side, 22 layers with a ninth of AlexNet's parameters.
 
-Szegedy, Liu, Jia, Sermanet, Reed, Anguelov, Erhan, Vanhoucke, Rabinovich 2014, "Going deeper with convolutions",
-arXiv:1409.4842, table 1 and figure 3; auxiliary classifiers: section 5; local response normalisation with the constants
-of Krizhevsky et al. 2012.
+Szegedy, Liu, Jia, Sermanet, Reed, Anguelov, Erhan, Vanhoucke, Rabinovich 2014, "Going deeper with
+convolutions", arXiv:1409.4842, table 1 and figure 3; auxiliary classifiers: section 5; local
+response normalisation with the constants of Krizhevsky et al. 2012.
 
     stage          layers                                                   output at 224 x 224
     stem           conv 7x7 / 2, max pool 3x3 / 2, LRN                      64 x 56 x 56
                    conv 1x1, conv 3x3, LRN, max pool 3x3 / 2                192 x 28 x 28
     inception3a-b  per module, concatenated: conv 1x1; conv 1x1, conv 3x3;  256, 480 x 28 x 28
-    inception4a-e  conv 1x1, conv 5x5; max pool 3x3 / 1, conv 1x1           512, 512, 512, 528, 832 x 14 x 14
+    inception4a-e  conv 1x1, conv 5x5; max pool 3x3 / 1, conv 1x1           512, ..., 832 x 14 x 14
     inception5a-b  (before 4a and 5a: max pool 3x3 / 2)                     832, 1024 x 7 x 7
     pool           mean over the map, dropout                               1024
     head           dense                                                    1000
     aux, 4a and d  mean pool 5x5 / 3, conv 1x1, dense, dropout .7, dense    128 x 4 x 4, 1024, 1000
 
-`module: naive` is figure 2(a): no 1x1 convolution before the 3x3 and 5x5 ones or after the pool, so that a module
-passes on all channels it got and the depth grows to 4,944. `aux: true` adds the two classifiers, which speak in
-training only; train.aux_weight .3 is the paper's.
+`module: naive` is figure 2(a): no 1x1 convolution before the 3x3 and 5x5 ones or after the pool, so
+that a module passes on all channels it got and the depth grows to 4,944. `aux: true` adds the two
+classifiers, which speak in training only; train.aux_weight .3 is the paper's.
 
-Differs from the paper: the last mean is over the whole map (7 x 7 at 224, as in the paper), so that inputs of 31 pixels
-and more fit; the auxiliary dense layer is sized by the input's map, 79 pixels at least; weights start as `init` says
-(the paper is silent; `he` keeps the signal through 22 layers).
+Differs from the paper: the last mean is over the whole map (7 x 7 at 224, as in the paper), so that
+inputs of 31 pixels and more fit; the auxiliary dense layer is sized by the input's map, 79 pixels
+at least; weights start as `init` says (the paper is silent; `he` keeps the signal through 22
+layers).
 """
+
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -47,7 +50,7 @@ TABLE_1 = {
 }
 
 
-def _reference(module: str, aux: bool, trainable: int, source: str) -> dict:
+def _reference(module: str, aux: bool, trainable: int, source: str) -> dict[str, Any]:
     options = {"in_channels": 3, "size": (224, 224), "classes": 1000, "dropout": 0.4, "init": "he"}
     return {
         "options": options | {"module": module, "aux": aux},
@@ -59,8 +62,10 @@ def _reference(module: str, aux: bool, trainable: int, source: str) -> dict:
 
 
 REFERENCE = {
-    "GoogLeNet": _reference("reduced", False, 6_998_552, "FEATURES.md A15"),
-    "GoogLeNet with auxiliary heads": _reference("reduced", True, 13_378_280, "FEATURES.md A15"),
+    "GoogLeNet": _reference("reduced", False, 6_998_552, "sum over table 1"),
+    "GoogLeNet with auxiliary heads": _reference(
+        "reduced", True, 13_378_280, "table 1 and two heads of section 5"
+    ),
     "GoogLeNet naive": _reference(
         "naive", False, 97_526_008, "table 1 without its reduce and pool proj columns"
     ),
@@ -68,7 +73,7 @@ REFERENCE = {
 
 
 def convolutions(channels: int, *plan: tuple[int, int]) -> nn.Sequential:
-    """Return layers from (N, channels, H, W) to (N, last out, H, W): a convolution and ReLU for each (out, kernel)."""
+    """Return a convolution and a ReLU for each (out, kernel): (N, last out, H, W)."""
     chain = nn.Sequential()
     for out, kernel in plan:
         chain.extend([nn.Conv2d(channels, out, kernel, padding=kernel // 2), nn.ReLU()])
@@ -77,7 +82,7 @@ def convolutions(channels: int, *plan: tuple[int, int]) -> nn.Sequential:
 
 
 class DepthConcat(nn.Module):
-    """Return (N, sum of C, max H, max W): maps joined along channels, each in the middle of a border of zeros.
+    """Return the maps joined along channels, (N, sum of C, max H, max W), with borders of zeros.
 
     Where the difference is odd, the further row or column of zeros is at the bottom or right.
     """
@@ -129,7 +134,9 @@ def auxiliary_head(channels: int, height: int, width: int, classes: int) -> nn.S
 
 
 class GoogLeNet(nn.Module):
-    """Return logits (N, K) for standardised images (N, C, H, W); in training with `aux`, those of 4a and 4d too."""
+    """Return logits (N, K) for standardised images (N, C, H, W).
+
+    In training with `aux` a tuple with the logits of both auxiliary classifiers."""
 
     def __init__(
         self,
@@ -144,9 +151,9 @@ class GoogLeNet(nn.Module):
     ) -> None:
         """`module`: reduced or naive; `dropout`: before the head; `init`: normal, xavier or he."""
         super().__init__()
-        layers.at_least("googlenet", size, LEAST_AUX if aux else LEAST)
+        layers.require_size("googlenet", size, LEAST_AUX if aux else LEAST)
         reduced = layers.choose("googlenet", "module", module, {"reduced": True, "naive": False})
-        layers.fraction("googlenet", "dropout", dropout, ".4 is the paper's")
+        layers.require_fraction("googlenet", "dropout", dropout, ".4 is the paper's")
         self.features, self.aux = nn.Sequential(), nn.ModuleDict()
         stem = [
             nn.Conv2d(in_channels, 64, 7, stride=2, padding=3),
@@ -170,8 +177,8 @@ class GoogLeNet(nn.Module):
             self.features.add_module(f"inception{name}", block)
             channels = block.out
             if aux and f"inception{name}" in AUXILIARY:
-                shape = layers.feature_shape(self.features, in_channels, size)
-                self.aux[f"inception{name}"] = auxiliary_head(*shape, classes)
+                maps, height, width = layers.feature_shape(self.features, in_channels, size)
+                self.aux[f"inception{name}"] = auxiliary_head(maps, height, width, classes)
         self.features.add_module("pool", nn.AdaptiveAvgPool2d(1))
         self.features.add_module("flatten", nn.Flatten())
         self.features.add_module("drop", nn.Dropout(dropout))

@@ -1,7 +1,8 @@
 """Highway network: gates let a signal pass a layer unchanged, so that a hundred layers still train.
 
-Srivastava, Greff, Schmidhuber 2015, "Highway networks", arXiv:1505.00387, and "Training very deep networks", NIPS 28,
-arXiv:1507.06228: eq. 3, section 2.2 (gate bias), section 3.1 (dense) and section 3.2 (convolutions on MNIST).
+Srivastava, Greff, Schmidhuber 2015, "Highway networks", arXiv:1505.00387, and "Training very deep
+networks", NIPS 28, arXiv:1507.06228: eq. 3, section 2.2 (gate bias), section 3.1 (dense) and
+section 3.2 (convolutions on MNIST).
 
     stage                 layers                               output at 28 x 28
     features   "dense"    flatten, dense, activation           50
@@ -13,13 +14,14 @@ arXiv:1507.06228: eq. 3, section 2.2 (gate bias), section 3.1 (dense) and sectio
                           flatten                              144
     head                  dense                                10
 
-A highway layer is y = H(x) T(x) + x (1 - T(x)): H is the activation of a dense layer or of a 3x3 convolution, T the
-sigmoid of another. `gated: false` makes plain layers, the paper's comparison, as large at width 71 (71^2 + 71 = 5,112)
-as highway layers at width 50 (2 (50^2 + 50) = 5,100).
+A highway layer is y = H(x) T(x) + x (1 - T(x)): H is the activation of a dense layer or of a 3x3
+convolution, T the sigmoid of another. `gated: false` makes plain layers, the paper's comparison, as
+large at width 71 (71^2 + 71 = 5,112) as highway layers at width 50 (2 (50^2 + 50) = 5,100).
 
-Differs from the paper: it gives the convolutions' number (9 with the stem, so `depth: 8`) and width (16, 32), not the
-pools; three of 2x2 and a dense head on what they leave make 38,730 and 151,178 parameters, its 39 K and 151 K. It drew
-the activation and the gates' bias for every run; here they are options (bias: -1 to -4, the deeper the lower).
+Differs from the paper: it gives the convolutions' number (9 with the stem, so `depth: 8`) and width
+(16, 32), not the pools; three of 2x2 and a dense head on what they leave make 38,730 and 151,178
+parameters, its 39 K and 151 K. It drew the activation and the gates' bias for every run; here they
+are options (bias: -1 to -4, the deeper the lower).
 """
 
 import math
@@ -40,7 +42,7 @@ REFERENCE = {
         "input": (1, 28, 28),
         "trainable": count,
         "fixed": 0,
-        "source": f"FEATURES.md A18: {source}",
+        "source": source,
     }
     for name, options, count, source in (
         (
@@ -67,7 +69,9 @@ REFERENCE = {
 
 
 class Highway(nn.Module):
-    """Return H(x) T(x) + x (1 - T(x)), shaped as x (1507.06228, eq. 3); `layer` makes the affine map of each."""
+    """Return H(x) T(x) + x (1 - T(x)), shaped as x (1507.06228, eq. 3); `layer` makes the affine
+    map of each.
+    """
 
     def __init__(self, layer: Callable[[], nn.Module], activation: nn.Module) -> None:
         super().__init__()
@@ -84,7 +88,7 @@ class Highway(nn.Module):
 def dense(
     in_channels: int, size: tuple[int, int], width: int
 ) -> tuple[nn.Module, Callable[[], nn.Module]]:
-    """Return the affine map (N, C, H, W) to (N, width) of the first layer, and what makes those of all others."""
+    """Return the first affine map, (N, C, H, W) to (N, width), and a maker of all others."""
     first = nn.Sequential(nn.Flatten(), nn.Linear(in_channels * math.prod(size), width))
     return first, lambda: nn.Linear(width, width)
 
@@ -92,7 +96,7 @@ def dense(
 def conv(
     in_channels: int, size: tuple[int, int], width: int
 ) -> tuple[nn.Module, Callable[[], nn.Module]]:
-    """Return the affine map (N, C, H, W) to (N, width, H, W) of the first layer, and what makes those of all others."""
+    """Return the first affine map, (N, C, H, W) to (N, width, H, W), and a maker of all others."""
     first = nn.Conv2d(in_channels, width, kernel_size=3, padding=1)
     return first, lambda: nn.Conv2d(width, width, kernel_size=3, padding=1)
 
@@ -117,11 +121,13 @@ class HighwayNetwork(nn.Module):
         gated: bool,
         gate_bias: float,
     ) -> None:
-        """`depth`: highway layers, after a plain one; `gated`: false makes all plain; `gate_bias`: where T's starts."""
+        """`depth`: highway layers, after a plain one; `gated`: false makes all plain; `gate_bias`:
+        where T's starts.
+        """
         super().__init__()
         affine, pools, least_depth, least = layers.choose("highway", "kind", kind, KINDS)
         act = layers.choose("highway", "activation", activation, ACTIVATIONS)
-        layers.at_least("highway", size, least)
+        layers.require_size("highway", size, least)
         if depth < least_depth:
             raise ValueError(
                 f"highway: expected depth {least_depth} or more, got {depth}; add layers"
@@ -138,7 +144,7 @@ class HighwayNetwork(nn.Module):
         layers.initialise(self, "he")  # 1507.06228, section 3
         for layer in self.modules():
             if isinstance(layer, Highway):
-                nn.init.constant_(layer.gate[0].bias, gate_bias)
+                layers.fill_bias(layer.gate[0], gate_bias)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.features(x))

@@ -1,31 +1,33 @@
-"""Inception v3: GoogLeNet's modules with 5x5 and 7x7 convolutions factorised, and batch normalisation throughout.
+"""Inception v3: GoogLeNet's modules with factorised convolutions and batch normalisation.
 
-Szegedy, Vanhoucke, Ioffe, Shlens, Wojna 2015, "Rethinking the Inception Architecture for Computer Vision",
-arXiv:1512.00567, table 1 and figures 5-8; the auxiliary classifier: section 4. The modules are torchvision's, with its
-names for the weights.
+Szegedy, Vanhoucke, Ioffe, Shlens, Wojna 2015, "Rethinking the Inception Architecture for Computer
+Vision", arXiv:1512.00567, table 1 and figures 5-8; the auxiliary classifier: section 4. The modules
+are torchvision's, with its names for the weights.
 
-    stage                        layers                                            output at 299 x 299
-    Conv2d_1a, 2a, 2b, maxpool1  conv 3x3 / 2, 3x3, 3x3 same, max pool 3x3 / 2     64 x 73 x 73
-    Conv2d_3b, 4a, maxpool2      conv 1x1, 3x3, max pool 3x3 / 2                   192 x 35 x 35
-    Mixed_5b-d                   3 modules with 5x5 and twice 3x3                  256, 288, 288 x 35 x 35
-    Mixed_6a                     conv 3x3 / 2 and max pool side by side            768 x 17 x 17
-    Mixed_6b-e                   4 modules with 1x7 and 7x1 (figure 6)             768 x 17 x 17
-    Mixed_7a                     conv 3x3 / 2 and max pool side by side            1280 x 8 x 8
-    Mixed_7b-c                   2 modules with 1x3 and 3x1 in parallel (fig. 7)   2048 x 8 x 8
-    avgpool                      mean over the map, dropout                        2048
-    head                         dense                                             1000
-    aux, after Mixed_6e          mean pool 5x5 / 3, conv 1x1, conv 5x5, dense      128 x 5 x 5, 768, 1000
+    stage                        layers                                         output at 299 x 299
+    Conv2d_1a, 2a, 2b, maxpool1  conv 3x3 / 2, 3x3, 3x3 same, max pool 3x3 / 2  64 x 73 x 73
+    Conv2d_3b, 4a, maxpool2      conv 1x1, 3x3, max pool 3x3 / 2                192 x 35 x 35
+    Mixed_5b-d                   3 modules with 5x5 and twice 3x3               256, 288, 288 x 35^2
+    Mixed_6a                     conv 3x3 / 2 and max pool side by side         768 x 17 x 17
+    Mixed_6b-e                   4 modules with 1x7 and 7x1 (figure 6)          768 x 17 x 17
+    Mixed_7a                     conv 3x3 / 2 and max pool side by side         1280 x 8 x 8
+    Mixed_7b-c                   2 modules, 1x3 and 3x1 in parallel (fig. 7)    2048 x 8 x 8
+    avgpool                      mean over the map, dropout                     2048
+    head                         dense                                          1000
+    aux, after Mixed_6e          mean pool 5x5 / 3, conv 1x1, conv 5x5, dense   128 x 5 x 5, 768, K
 
-`aux: true` adds the auxiliary classifier, which speaks in training only and needs 299 pixels: below, its 5x5
-convolution has no room.
+`aux: true` adds the auxiliary classifier, which speaks in training only and needs 299 pixels:
+below, its 5x5 convolution has no room.
 
-Differs from the paper, as the published weights do: the stem ends with conv 1x1, 3x3 and a pool (table 1: three conv
-3x3), and Mixed_5b-d keep a branch with a 5x5 (figure 5: two 3x3). Differs from torchvision: ReLUs are layers, so that
-explanations can hook them; weights start from N(0, 2 / fan-in), He et al. 2015 (training on ten classes begins
-at a cross-entropy of 3.3-3.6, by torchvision's N(0, .1) at 5.3-9.8; chance is 2.3).
+Differs from the paper, as the published weights do: the stem ends with conv 1x1, 3x3 and a pool
+(table 1: three conv 3x3), and Mixed_5b-d keep a branch with a 5x5 (figure 5: two 3x3). Differs from
+torchvision: ReLUs are layers, so that explanations can hook them; weights start from N(0, 2 /
+fan-in), He et al. 2015 (training on ten classes begins at a cross-entropy of 3.3-3.6, by
+torchvision's N(0, .1) at 5.3-9.8; chance is 2.3).
 """
 
 from functools import partial
+from typing import Any
 
 from torch import Tensor, nn
 from torchvision.models import inception
@@ -43,7 +45,7 @@ REFERENCE = {
         "input": (3, 299, 299),
         "trainable": trainable,
         "fixed": fixed,
-        "source": "FEATURES.md A16",
+        "source": "torchvision's Inception3 with and without its head",
     }
     for name, aux, trainable, fixed in (
         ("Inception v3", False, 23_834_568, 34_432),
@@ -53,9 +55,11 @@ REFERENCE = {
 
 
 class Convolution(nn.Sequential):
-    """Return (N, out, H', W'): convolution, batch normalisation, ReLU; torchvision's block with the ReLU as a layer."""
+    """Return (N, out, H', W'): convolution, batch normalisation, ReLU.
 
-    def __init__(self, channels: int, out: int, **shape: int | tuple[int, int]) -> None:
+    It is torchvision's block with the ReLU as a layer."""
+
+    def __init__(self, channels: int, out: int, **shape: Any) -> None:
         super().__init__()
         self.conv = nn.Conv2d(channels, out, bias=False, **shape)
         self.bn = nn.BatchNorm2d(out, eps=1e-3)
@@ -70,15 +74,17 @@ BLOCKS = [
 
 
 class Inception3(nn.Module):
-    """Return logits (N, K) for standardised images (N, C, H, W); in training with `aux`, the auxiliary ones too."""
+    """Return logits (N, K) for standardised images (N, C, H, W).
+
+    In training with `aux` a pair with the auxiliary logits."""
 
     def __init__(
         self, *, in_channels: int, size: tuple[int, int], classes: int, aux: bool, dropout: float
     ) -> None:
         """`aux`: with the auxiliary classifier; `dropout`: before the head."""
         super().__init__()
-        layers.at_least("inception3", size, LEAST_AUX if aux else LEAST)
-        layers.fraction("inception3", "dropout", dropout, ".5 is torchvision's")
+        layers.require_size("inception3", size, LEAST_AUX if aux else LEAST)
+        layers.require_fraction("inception3", "dropout", dropout, ".5 is torchvision's")
         net = inception.Inception3(
             classes, aux, inception_blocks=BLOCKS, init_weights=False, dropout=dropout
         )

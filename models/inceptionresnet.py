@@ -1,7 +1,7 @@
-"""Inception-ResNet-v2: Inception modules that learn what to add to their input, scaled down so that 40 of them train.
+"""Inception-ResNet-v2: Inception modules as residual functions, 40 of them, scaled down.
 
-Szegedy, Ioffe, Vanhoucke, Alemi 2016, "Inception-v4, Inception-ResNet and the Impact of Residual Connections on
-Learning", arXiv:1602.07261, figures 15-20; scaling of the residuals: section 3.3.
+Szegedy, Ioffe, Vanhoucke, Alemi 2016, "Inception-v4, Inception-ResNet and the Impact of Residual
+Connections on Learning", arXiv:1602.07261, figures 15-20; scaling of the residuals: section 3.3.
 
     stage     layers                                                       output at 299 x 299
     stem      conv 3x3 / 2, 3x3, 3x3 same, max pool 3x3 / 2                64 x 73 x 73
@@ -16,11 +16,15 @@ Learning", arXiv:1602.07261, figures 15-20; scaling of the residuals: section 3.
     pool      mean over the map, dropout                                   1536
     head      dense                                                        1000
 
-Differs from the paper: it is the network of the published weights (TensorFlow's and timm's inception_resnet_v2). The
-stem is Inception v3's, then mixed5b (figure 3 has two-way splits and ends with 384 channels); 10, 20 and 10 blocks
-(figure 15: 5, 10 and 5) of 320, 1088 and 2080 channels (figures 16, 17, 19: 384, 1154, 2048); a last 1x1 convolution;
-the scale differs from stage to stage (the paper: .1 to .3). Weights start from N(0, 2 / fan-in), He et al. 2015.
+Differs from the paper: it is the network of the published weights (TensorFlow's and timm's
+inception_resnet_v2). The stem is Inception v3's, then mixed5b (figure 3 has two-way splits and ends
+with 384 channels); 10, 20 and 10 blocks (figure 15: 5, 10 and 5) of 320, 1088 and 2080 channels
+(figures 16, 17, 19: 384, 1154, 2048); a last 1x1 convolution; the scale differs from stage to stage
+(the paper: .1 to .3). Weights start from N(0, 2 / fan-in), He et al. 2015.
 """
+
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -36,19 +40,21 @@ REFERENCE = {
         "input": (3, 299, 299),
         "trainable": 55_843_464,
         "fixed": 60_544,
-        "source": "FEATURES.md A17: timm 1.0.31, inception_resnet_v2",
+        "source": "timm 1.0.31, inception_resnet_v2",
     },
 }
 
-# A convolution is (channels, kernel), which keeps height and width, or (channels, kernel, stride), without a border.
-Plan = list[tuple | str]
-POOLS = {
+# A convolution is (channels, kernel), which keeps height and width, or (channels, kernel, stride),
+# without a border.
+Plan = list[tuple[Any, ...] | str]
+POOLS: dict[str, Callable[[], nn.Module]] = {
     "max": lambda: nn.MaxPool2d(3, stride=2),
     "mean": lambda: nn.AvgPool2d(3, 1, 1, count_include_pad=False),
 }
 STEM: Plan = [(32, 3, 2), (32, 3, 1), (64, 3), "max", (80, 1), (192, 3, 1), "max"]
 
-# Stages in order. Side by side: the plans of the branches. Residual: how many blocks, scale, the plans of a block.
+# Stages in order. Side by side: the plans of the branches. Residual: how many blocks, scale, the
+# plans of a block.
 STAGES: dict[str, list[Plan] | tuple[int, float, list[Plan]]] = {
     "mixed5b": [[(96, 1)], [(48, 1), (64, 5)], [(64, 1), (96, 3), (96, 3)], ["mean", (64, 1)]],
     "block35": (10, 0.17, [[(32, 1)], [(32, 1), (32, 3)], [(32, 1), (48, 3), (64, 3)]]),
@@ -65,16 +71,15 @@ STAGES: dict[str, list[Plan] | tuple[int, float, list[Plan]]] = {
 
 
 def chain(channels: int, plan: Plan) -> nn.Sequential:
-    """Return layers from (N, channels, H, W) as the plan says: pools; convolution, batch normalisation, ReLU."""
+    """Return the layers of a plan: pools; convolution, batch normalisation, ReLU."""
     result = nn.Sequential()
     for step in plan:
         if isinstance(step, str):
             result.append(POOLS[step]())
             continue
         out, kernel, *stride = step
-        conv = nn.Conv2d(
-            channels, out, kernel, *stride, padding=0 if stride else "same", bias=False
-        )
+        border: int | str = 0 if stride else "same"
+        conv = nn.Conv2d(channels, out, kernel, stride[0] if stride else 1, border, bias=False)
         result.extend([conv, nn.BatchNorm2d(out, eps=1e-3), nn.ReLU()])
         channels = out
     return result
@@ -85,14 +90,16 @@ class Branches(nn.ModuleList):
 
     def __init__(self, channels: int, plans: list[Plan]) -> None:
         super().__init__(chain(channels, plan) for plan in plans)
-        self.out = sum(channels if plan == ["max"] else plan[-1][0] for plan in plans)
+        self.out = sum(channels if plan == ["max"] else int(plan[-1][0]) for plan in plans)
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.cat([branch(x) for branch in self], 1)
 
 
 class Residual(nn.Module):
-    """Return ReLU(x + scale * F(x)), (N, channels, H, W); F is branches and a 1x1 convolution back to the channels."""
+    """Return ReLU(x + scale * F(x)), (N, channels, H, W).
+
+    F is branches and a 1x1 convolution back to the channels of x."""
 
     def __init__(
         self, channels: int, scale: float, plans: list[Plan], *, relu: bool = True
@@ -114,19 +121,19 @@ class InceptionResNet(nn.Module):
     ) -> None:
         """`dropout`: probability of dropping a value before the head."""
         super().__init__()
-        layers.at_least("inceptionresnet", size, LEAST)
-        layers.fraction("inceptionresnet", "dropout", dropout, ".2 is the paper's")
-        stages, channels = {"stem": chain(in_channels, STEM)}, 192
+        layers.require_size("inceptionresnet", size, LEAST)
+        layers.require_fraction("inceptionresnet", "dropout", dropout, ".2 is the paper's")
+        stages: dict[str, nn.Module] = {"stem": chain(in_channels, STEM)}
+        channels = 192
         for name, stage in STAGES.items():
             if isinstance(stage, list):
-                stages[name] = Branches(channels, stage)
-                channels = stages[name].out
+                stages[name] = branches = Branches(channels, stage)
+                channels = branches.out
             else:
                 blocks, scale, plans = stage
-                stages[name] = nn.Sequential(
-                    *(Residual(channels, scale, plans) for _ in range(blocks))
-                )
-        stages["block8"].append(Residual(channels, 1, plans, relu=False))
+                block8 = nn.Sequential(*(Residual(channels, scale, plans) for _ in range(blocks)))
+                stages[name] = block8  # block8 after the loop: the last stage
+        block8.append(Residual(channels, 1, plans, relu=False))
         stages |= {
             "last": chain(channels, [(1536, 1)]),
             "pool": nn.AdaptiveAvgPool2d(1),

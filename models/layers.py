@@ -1,4 +1,4 @@
-"""What several architectures share: two layers, how weights start, and what they refuse."""
+"""What several architectures share: two layers, initial weights, and checks of their options."""
 
 import copy
 from collections import OrderedDict
@@ -9,12 +9,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+# Keras's defaults in torch's terms: torch's momentum is 1 minus that of Keras, .99.
+KERAS_BATCH_NORM: dict[str, Any] = {"eps": 1e-3, "momentum": 0.01}
+
 
 class LocalResponseNorm(nn.Module):
-    """Return (N, C, H, W), each value divided by (k + alpha * sum of squares over n neighbouring channels) ** beta.
+    """Return (N, C, H, W), each value divided by (k + alpha * sum of squares) ** beta.
 
-    Krizhevsky, Sutskever, Hinton 2012, section 3.3, with its constants. torch's layer of this name divides alpha by n
-    (its alpha is five times the paper's, T17). Written as a sum of slices, so that its gradient exports too.
+    The sum is over n neighbouring channels.
+
+    Krizhevsky, Sutskever, Hinton 2012, section 3.3, with its constants. torch's layer of this name
+    divides alpha by n (its alpha is five times the paper's). Written as a sum of slices, so that
+    its gradient exports too.
     """
 
     def __init__(
@@ -36,21 +42,23 @@ class LocalResponseNorm(nn.Module):
 
 
 class CausalConv1d(nn.Conv1d):
-    """Return (N, channels, T) for (N, in_channels, T): step t sees no later step; zeros stand before the first.
+    """Return (N, channels, T) for (N, in_channels, T); step t sees no later step.
+
+    Zeros precede the first step.
 
     With a stride the last of ceil(T / stride) outputs ends at the last step.
     """
 
     @property
     def past(self) -> int:
-        """Steps before its own that an output sees."""
+        """How many earlier steps an output sees."""
         return (self.kernel_size[0] - 1) * self.dilation[0]
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(F.pad(x, (self.past - (x.shape[2] - 1) % self.stride[0], 0)))
 
     def step(self, x: Tensor, tail: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the output (N, channels, 1) of one more step (N, in_channels, 1) and the next step's tail.
+        """Return the output (N, channels, 1) of one more step (N, in_channels, 1), and the new tail.
 
         tail (N, in_channels, past): the steps before it.
         """
@@ -61,8 +69,9 @@ class CausalConv1d(nn.Conv1d):
 def initialise(net: nn.Module, rule: str) -> None:
     """Draw every weight of convolutions and dense layers anew, biases 0.
 
-    normal: N(0, .01), as in Krizhevsky et al. 2012, section 5. xavier: Glorot & Bengio 2010, eq. 16, uniform.
-    he: N(0, 2 / fan-in), He et al. 2015, arXiv:1502.01852, eq. 10, which keeps the variance through ReLU layers.
+    normal: N(0, .01), as in Krizhevsky et al. 2012, section 5. xavier: Glorot & Bengio 2010, eq.
+    16, uniform. he: N(0, 2 / fan-in), He et al. 2015, arXiv:1502.01852, eq. 10, which keeps the
+    variance through ReLU layers.
     """
     rules = {
         "normal": lambda w: nn.init.normal_(w, std=0.01),
@@ -77,8 +86,14 @@ def initialise(net: nn.Module, rule: str) -> None:
                 nn.init.zeros_(layer.bias)
 
 
+def fill_bias(layer: nn.Module, value: float) -> None:
+    """Set every bias of a layer to a value."""
+    assert isinstance(layer.bias, Tensor)
+    nn.init.constant_(layer.bias, value)
+
+
 def choose(arch: str, option: str, value: Any, choices: Mapping[Any, Any]) -> Any:
-    """Return the choice that an option names; raise ValueError with their names where there is none."""
+    """Return the choice that an option names, or raise ValueError with all names."""
     if value not in choices:
         raise ValueError(
             f"{arch}: expected {option} {', '.join(map(str, choices))}, got {value!r}; choose one"
@@ -86,7 +101,7 @@ def choose(arch: str, option: str, value: Any, choices: Mapping[Any, Any]) -> An
     return choices[value]
 
 
-def fraction(arch: str, option: str, value: float, usual: str) -> None:
+def require_fraction(arch: str, option: str, value: float, usual: str) -> None:
     """Raise ValueError where a probability is not from 0 to below 1."""
     if not 0 <= value < 1:
         raise ValueError(f"{arch}: expected {option} from 0 to below 1, got {value}; {usual}")
@@ -99,17 +114,24 @@ def named(**steps: nn.Module | None) -> nn.Sequential:
     )
 
 
-def at_least(arch: str, size: tuple[int, int], least: int) -> None:
-    """Raise ValueError where an image is smaller than the architecture takes."""
+def require_size(arch: str, size: tuple[int, int], least: int) -> None:
+    """Raise ValueError where an image is smaller than the architecture accepts."""
     if min(size) < least:
         height, width = size
-        raise ValueError(
-            f"{arch}: expected at least {least} x {least} pixels, got {height} x {width}; enlarge size"
-        )
+        needed = f"expected at least {least} x {least} pixels, got {height} x {width}"
+        raise ValueError(f"{arch}: {needed}; enlarge size")
+
+
+def require_steps(arch: str, x: Tensor, least: int) -> None:
+    """Raise ValueError where series (N, T, D) have fewer steps T than the architecture needs."""
+    if x.shape[1] < least:
+        needed = f"expected at least {least} steps, got {x.shape[1]}"
+        raise ValueError(f"{arch}: {needed}; give a longer window")
 
 
 def feature_shape(features: nn.Module, in_channels: int, size: tuple[int, int]) -> torch.Size:
-    """Return (C, H, W) of the feature map, found on the meta device: what the first dense layer is sized by."""
+    """Return (C, H, W) of the feature map, computed on the meta device."""
     shapes_only = copy.deepcopy(features).to("meta").eval()
     with torch.no_grad():
-        return shapes_only(torch.zeros(1, in_channels, *size, device="meta")).shape[1:]
+        maps: Tensor = shapes_only(torch.zeros(1, in_channels, *size, device="meta"))
+    return maps.shape[1:]

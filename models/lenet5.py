@@ -1,7 +1,8 @@
-"""LeNet-5: the convolutional network for handwritten characters of 1998, in its published form and its modern one.
+"""LeNet-5: the network for handwritten characters of 1998, as published and as taught today.
 
-LeCun, Bottou, Bengio, Haffner 1998, "Gradient-based learning applied to document recognition", Proceedings of the IEEE
-86(11), pp. 2278-2324, section II.B, figure 2 and table I; squashing function: appendix A.
+LeCun, Bottou, Bengio, Haffner 1998, "Gradient-based learning applied to document recognition",
+Proceedings of the IEEE 86(11), pp. 2278-2324, section II.B, figure 2 and table I; squashing
+function: appendix A.
 
     stage      layers                                                      output at 32 x 32
     features   C1: conv 5x5, squash                                        6 x 28 x 28
@@ -12,17 +13,19 @@ LeCun, Bottou, Bengio, Haffner 1998, "Gradient-based learning applied to documen
                F6: dense, squash                                           84
     head       distances to fixed 7 x 12 bitmaps of the classes            10
 
-`full_c3`, `subsampling: average`, `output: linear` make the network that is taught as LeNet-5 today: every pair of C3
-connected, plain average pools, a dense output; 61,706 parameters in place of 60,000.
+`full_c3`, `subsampling: average`, `output: linear` make the network that is taught as LeNet-5
+today: every pair of C3 connected, plain average pools, a dense output; 61,706 parameters in place
+of 60,000.
 
-Differs from the paper: the loss is the caller's cross-entropy over the ten distances (the paper's eq. 9 adds a constant
-rubbish class); weights start from torch's U(-1, 1) / sqrt(fan-in) (the paper's U(-2.4, 2.4) / fan-in gave .961-.967
-where this gave .967-.972); coefficients start as a plain average; the bitmaps are drawn here, in the paper's format; C5
-shrinks with the input (16 pixels at least), so that 28 pixels need no border.
+Differs from the paper: the loss is the caller's cross-entropy over the ten distances (the paper's
+eq. 9 adds a constant rubbish class); weights start from torch's U(-1, 1) / sqrt(fan-in) (the
+paper's U(-2.4, 2.4) / fan-in gave .961-.967 where this gave .967-.972); coefficients start as a
+plain average; the bitmaps are drawn here, in the paper's format; C5 shrinks with the input (16
+pixels at least), so that 28 pixels need no border.
 
-Expected on scikit-learn's digits, enlarged to 32 x 32 (1,137 training images, batch 32, 20 epochs, test accuracy of 3
-seeds, one core): .967-.972 (Adam 2e-3, cosine, 4 s); .983-.989 with rotation by 10 degrees and shift by a tenth
-(Adam 5e-3, one-cycle, 5 s).
+Expected on scikit-learn's digits, enlarged to 32 x 32 (1,137 training images, batch 32, 20 epochs,
+test accuracy of 3 seeds, one core): .967-.972 (Adam 2e-3, cosine, 4 s); .983-.989 with rotation by
+10 degrees and shift by a tenth (Adam 5e-3, one-cycle, 5 s).
 """
 
 import random
@@ -84,27 +87,29 @@ REFERENCE = {
         "input": (1, 32, 32),
         "trainable": 60_000,
         "fixed": 840,  # the bitmaps
-        "source": "FEATURES.md A06: 156 + 12 + 1,516 + 32 + 48,120 + 10,164",
+        "source": "156 + 12 + 1,516 + 32 + 48,120 + 10,164",
     },
     "LeNet-5 modern": {
         "options": IMAGE | {"full_c3": True, "subsampling": "average", "output": "linear"},
         "input": (1, 32, 32),
         "trainable": 61_706,
         "fixed": 0,
-        "source": "FEATURES.md A06: 156 + 2,416 + 48,120 + 10,164 + 850",
+        "source": "156 + 2,416 + 48,120 + 10,164 + 850",
     },
 }
 
 
 class Squash(nn.Module):
-    """Return 1.7159 tanh(2x / 3), elementwise: it maps 1 to 1 and -1 to -1 (the paper's appendix A)."""
+    """Return 1.7159 tanh(2x / 3), elementwise: it maps 1 to 1 and -1 to -1 (the paper's appendix
+    A).
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         return 1.7159 * torch.tanh(2 / 3 * x)
 
 
 class Subsample(nn.Module):
-    """Return maps (N, C, H / 2, W / 2): coefficient * (sum of the 2 x 2 window) + bias, one pair for each map."""
+    """Return maps (N, C, H / 2, W / 2): coefficient * (sum of the 2 x 2 window) + bias, by map."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -127,16 +132,19 @@ def connections() -> list[tuple[int, int]]:
 
 
 class SparseC3(nn.Module):
-    """Return maps (N, 16, H - 4, W - 4) for (N, 6, H, W); each 5 x 5 kernel joins one connected pair of table I."""
+    """Return maps (N, 16, H - 4, W - 4) for (N, 6, H, W).
+
+    Each 5 x 5 kernel joins one connected pair of table I."""
+
+    placement: Tensor
 
     def __init__(self) -> None:
         super().__init__()
         pairs = connections()
-        self.weight = nn.Parameter(
-            torch.empty(len(pairs), 5 * 5)
-        )  # (60, 25): what is trained, and nothing else
+        self.weight = nn.Parameter(torch.empty(len(pairs), 5 * 5))  # (60, 25)
         self.bias = nn.Parameter(torch.empty(MAPS["C3"]))
-        # A constant 0/1 matrix puts the 60 kernels into the dense one, so the exporter folds this into a plain Conv.
+        # A constant 0/1 matrix puts the 60 kernels into the dense one, so the exporter folds this
+        # into a plain Conv.
         placement = torch.zeros(MAPS["C3"] * MAPS["C1"], len(pairs))
         for k, (out_map, in_map) in enumerate(pairs):
             placement[out_map * MAPS["C1"] + in_map, k] = 1
@@ -144,7 +152,7 @@ class SparseC3(nn.Module):
         self.reset_parameters([out_map for out_map, _ in pairs])
 
     def reset_parameters(self, out_maps: list[int]) -> None:
-        """Draw from U(-1, 1) / sqrt(fan-in), torch's rule for a Conv2d; the fan-in differs from map to map."""
+        """Draw from U(-1, 1) / sqrt(fan-in), torch's rule for a Conv2d, with each map's fan-in."""
         fan_in = [25 * out_maps.count(out_map) for out_map in range(MAPS["C3"])]
         with torch.no_grad():
             for weight, out_map in zip(self.weight, out_maps, strict=True):
@@ -158,7 +166,9 @@ class SparseC3(nn.Module):
 
 
 def class_codes(classes: int) -> Tensor:
-    """Return the targets of F6, (K, 84), each +1 or -1: bitmaps of the digits for ten classes, else random codes."""
+    """Return the targets of F6, (K, 84), each +1 or -1.
+
+    They are bitmaps of the digits for ten classes, else random codes."""
     if classes == 10:
         bands = [
             [line.split() for line in band.split("\n")]
@@ -175,11 +185,15 @@ def class_codes(classes: int) -> Tensor:
 
 
 class Rbf(nn.Module):
-    """Return logits (N, K) for F6 (N, 84): minus the squared distance to each class's code (eq. 7), times SCALE."""
+    """Return logits (N, K) for F6 (N, 84): minus the squared distance to each class's code (eq. 7),
+    times SCALE.
+    """
 
-    # The paper reads a distance as minus the log-likelihood of a Gaussian around the code: SCALE = 1 / (2 * variance).
-    # On digits .05 gave the least validation loss: .12-.13, against .13-.16 at .1, .18 at .03 and .20 at 1.
+    # The paper reads a distance as minus the log-likelihood of a Gaussian around the code: SCALE =
+    # 1 / (2 * variance). On digits .05 gave the least validation loss: .12-.13, against .13-.16 at
+    # .1, .18 at .03 and .20 at 1.
     SCALE = 0.05
+    codes: Tensor
 
     def __init__(self, classes: int) -> None:
         super().__init__()
@@ -207,14 +221,14 @@ class LeNet5(nn.Module):
         subsampling: str,
         output: str,
     ) -> None:
-        """`full_c3`: connect every pair of C3; `subsampling`: "trainable" or "average"; `output`: "rbf" or "linear"."""
+        """`full_c3`: connect every pair of C3; `subsampling`: "trainable" or "average"; `output`:
+        "rbf" or "linear".
+        """
         super().__init__()
         pool = layers.choose("lenet5", "subsampling", subsampling, SUBSAMPLING)
         head = layers.choose("lenet5", "output", output, OUTPUT)
-        layers.at_least("lenet5", size, 16)
-        left = tuple(
-            ((pixels - 4) // 2 - 4) // 2 for pixels in size
-        )  # of the map after C1, S2, C3, S4
+        layers.require_size("lenet5", size, 16)
+        height, width = (((pixels - 4) // 2 - 4) // 2 for pixels in size)  # after C1, S2, C3, S4
         self.features = layers.named(
             c1=nn.Conv2d(in_channels, MAPS["C1"], kernel_size=5),
             squash1=Squash(),
@@ -224,7 +238,7 @@ class LeNet5(nn.Module):
             squash3=Squash(),
             s4=pool(MAPS["C3"]),
             squash4=Squash(),
-            c5=nn.Conv2d(MAPS["C3"], MAPS["C5"], kernel_size=left),
+            c5=nn.Conv2d(MAPS["C3"], MAPS["C5"], kernel_size=(height, width)),
             squash5=Squash(),
             flatten=nn.Flatten(),
             f6=nn.Linear(MAPS["C5"], CODE_WIDTH),

@@ -1,15 +1,16 @@
-"""LTSF-Linear: one linear layer from a series' window to all its steps ahead, the baseline that a forecaster must beat.
+"""LTSF-Linear: one linear layer from a window to all steps ahead, a baseline for forecasters.
 
-Zeng, Chen, Zhang, Xu 2022, "Are Transformers Effective for Time Series Forecasting?", arXiv:2205.13504, section 4. All
-series share the weights.
+Zeng, Chen, Zhang, Xu 2022, "Are Transformers Effective for Time Series Forecasting?",
+arXiv:2205.13504, section 4. All series share the weights.
 
-    kind      what the layer sees                           what it answers        for a window (336, D), S = 96
+    kind      input of the layer                            output                 for (336, D), 96
     nlinear   the window less its last value                steps less that value  96 x D
     dlinear   the window's trend, and the rest, one each    the sum of the two     96 x D
 
 The trend is a moving average over 25 steps, the window's ends repeated beyond it.
 
-Expected on co2 (104 weeks of history, 12 ahead): mean squared error .27 nlinear, .5 to .6 dlinear; a second.
+Expected on co2 (104 weeks of history, 12 ahead): mean squared error .27 nlinear, .5 to .6 dlinear;
+a second.
 """
 
 import torch.nn.functional as F
@@ -38,7 +39,9 @@ REFERENCE = {
 
 
 class LTSFLinear(nn.Module):
-    """Return forecasts (N, S * Q, D), Q levels of each step side by side, for standardised series (N, T, D)."""
+    """Return forecasts (N, S * Q, D) for standardised series (N, T, D).
+
+    The Q levels of a step stand side by side."""
 
     def __init__(
         self, *, series: int, horizon: int, context: int, quantiles: int, kind: str
@@ -54,9 +57,7 @@ class LTSFLinear(nn.Module):
         return self.context
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.shape[1] < self.context:
-            what = f"expected at least {self.context} steps, got {x.shape[1]}"
-            raise ValueError(f"ltsflinear: {what}; give a longer window")
+        layers.require_steps("ltsflinear", x, self.context)
         rows = x[:, -self.context :].transpose(1, 2).reshape(-1, self.context)  # (N D, T)
         if self.trend is None:
             last = rows[:, -1:]

@@ -1,31 +1,35 @@
 """ResNet: layers learn what to add to their input, so that more than a hundred of them train.
 
-He, Zhang, Ren, Sun 2015, "Deep Residual Learning for Image Recognition", arXiv:1512.03385: table 1 for ImageNet,
-section 4.2 for CIFAR-10 (6n + 2 layers), section 3.3 for the shortcuts; the bottleneck of figure 5 from depth 50 on.
+He, Zhang, Ren, Sun 2015, "Deep Residual Learning for Image Recognition", arXiv:1512.03385: table 1
+for ImageNet, section 4.2 for CIFAR-10 (6n + 2 layers), section 3.3 for the shortcuts; the
+bottleneck of figure 5 from depth 50 on.
 
-    stage    family imagenet, depth 18 (50)        output at 224 x 224     family cifar          output at 32 x 32
-    conv1    conv 7x7 / 2, BN, ReLU                64 x 112 x 112          conv 3x3, BN, ReLU    16 x 32 x 32
-    pool1    max pool 3x3 / 2                      64 x 56 x 56
-    stage1   2 (3) blocks, conv2_x of the paper    64 (256) x 56 x 56      n blocks              16 x 32 x 32
-    stage2   2 (4) blocks, the first / 2           128 (512) x 28 x 28     n blocks              32 x 16 x 16
-    stage3   2 (6) blocks, the first / 2           256 (1024) x 14 x 14    n blocks              64 x 8 x 8
-    stage4   2 (3) blocks, the first / 2           512 (2048) x 7 x 7
-    pool     mean over the map                     512 (2048)                                    64
-    head     dense                                 1000                                          10
+    stage   family imagenet, depth 18 (50)  output at 224 x 224   family cifar        at 32 x 32
+    conv1   conv 7x7 / 2, BN, ReLU          64 x 112 x 112        conv 3x3, BN, ReLU  16 x 32 x 32
+    pool1   max pool 3x3 / 2                64 x 56 x 56
+    stage1  2 (3) blocks: conv2_x           64 (256) x 56 x 56    n blocks            16 x 32 x 32
+    stage2  2 (4) blocks, the first / 2     128 (512) x 28 x 28   n blocks            32 x 16 x 16
+    stage3  2 (6) blocks, the first / 2     256 (1024) x 14 x 14  n blocks            64 x 8 x 8
+    stage4  2 (3) blocks, the first / 2     512 (2048) x 7 x 7
+    pool    mean over the map               512 (2048)                                64
+    head    dense                           1000                                      10
 
-`shortcut: none` leaves out every addition: the plain nets of the same depth, whose training error rises with depth.
-`stride_in` says which convolution of a bottleneck strides: the paper's first 1x1, or the 3x3 as torchvision has it
-("v1.5"); blocks of two convolutions always stride in the first. `batch_norm: false` gives the convolutions biases
-instead, to study how the gradient fades. `zero_init` starts the last batch normalisation of every block at 0, so that
-the untrained network is its shortcuts (Goyal et al. 2017, arXiv:1706.02677, section 5.1): without it, a hundred layers
+`shortcut: none` leaves out every addition: the plain nets of the same depth, whose training error
+rises with depth. `stride_in` says which convolution of a bottleneck strides: the paper's first 1x1,
+or the 3x3 as torchvision has it ("v1.5"); blocks of two convolutions always stride in the first.
+`batch_norm: false` gives the convolutions biases instead, to study how the gradient fades.
+`zero_init` starts the last batch normalisation of every block at 0, so that the untrained network
+is its shortcuts (Goyal et al. 2017, arXiv:1706.02677, section 5.1): without it, a hundred layers
 learn nothing from a thousand images in a hundred steps.
 
-Differs from the paper: the dense layer, too, starts from N(0, 2 / fan-in), He et al. 2015, arXiv:1502.01852, which the
-paper cites for the convolutions (torchvision takes fan-out); option A pads half of its zero channels before and half
-after the input's, because the published CIFAR weights do (the paper leaves the place open).
+Differs from the paper: the dense layer, too, starts from N(0, 2 / fan-in), He et al. 2015,
+arXiv:1502.01852, which the paper cites for the convolutions (torchvision takes fan-out); option A
+pads half of its zero channels before and half after the input's, because the published CIFAR
+weights do (the paper leaves the place open).
 """
 
 import re
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -41,11 +45,16 @@ TABLE_1 = {
     152: (3, 8, 36, 3),
 }
 BOTTLENECK_FROM = 50
+SOURCES = {
+    "imagenet": "meta of torchvision's weights, num_params",
+    "cifar": "sum over section 4.2; table 6 of the paper has them in millions",
+}
 WIDTHS = {"imagenet": (64, 128, 256, 512), "cifar": (16, 32, 64)}
 CHOICES = {"family": WIDTHS, "shortcut": ("A", "B", "C", "none"), "stride_in": ("first", "3x3")}
 
-# How the keys of published weights become ours, in this order. github.com/akamaster/pytorch_resnet_cifar10 says
-# shortcut and linear, torchvision downsample and fc.
+# How the keys of published weights become ours, in this order.
+# github.com/akamaster/pytorch_resnet_cifar10 says shortcut and linear, torchvision downsample and
+# fc.
 RENAMED = [
     (r"^(conv1|bn1)\.", r"features.\1."),
     (r"^layer(\d\.\d+)\.(conv|bn)", r"features.stage\1.residual.\2"),
@@ -54,7 +63,9 @@ RENAMED = [
 ]
 
 
-def _reference(family: str, depth: int, shortcut: str, trainable: int, fixed: int) -> dict:
+def _reference(
+    family: str, depth: int, shortcut: str, trainable: int, fixed: int
+) -> dict[str, Any]:
     shape, classes = ((3, 224, 224), 1000) if family == "imagenet" else ((3, 32, 32), 10)
     options = {
         "in_channels": 3,
@@ -69,7 +80,7 @@ def _reference(family: str, depth: int, shortcut: str, trainable: int, fixed: in
         "input": shape,
         "trainable": trainable,
         "fixed": fixed,  # two moving statistics for each channel of batch normalisation
-        "source": "FEATURES.md A20-A22",
+        "source": SOURCES[family],
     }
 
 
@@ -90,7 +101,9 @@ REFERENCE = {
 
 
 def weights_from(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return published weights under our names: akamaster's for CIFAR-10, torchvision's for ImageNet, or our own."""
+    """Return published weights under our names.
+
+    Known are akamaster's for CIFAR-10, torchvision's for ImageNet, and our own."""
     renamed = {}
     for name, tensor in state.items():
         for pattern, replacement in RENAMED:
@@ -102,13 +115,13 @@ def weights_from(state: dict[str, Tensor]) -> dict[str, Tensor]:
 def convolution(
     k: int, channels: int, out: int, kernel: int, stride: int, batch_norm: bool
 ) -> dict[str, nn.Module]:
-    """Return the layers of the k-th convolution, by name: (N, channels, H, W) to (N, out, H / stride, W / stride)."""
+    """Return the layers of the k-th convolution by name, (N, C, H, W) to (N, out, H / s, W / s)."""
     conv = nn.Conv2d(channels, out, kernel, stride, padding=kernel // 2, bias=not batch_norm)
     return {f"conv{k}": conv} | ({f"bn{k}": nn.BatchNorm2d(out)} if batch_norm else {})
 
 
 class ZeroPadded(nn.Module):
-    """Option A: return (N, C + more, H / stride, W / stride), every stride-th pixel, the further channels zero."""
+    """Option A: return every stride-th pixel, and `more` further channels of zeros."""
 
     def __init__(self, more: int, stride: int) -> None:
         super().__init__()
@@ -124,7 +137,10 @@ class ZeroPadded(nn.Module):
 def shortcut_path(
     option: str, channels: int, out: int, stride: int, batch_norm: bool
 ) -> nn.Module | None:
-    """Return the way around the convolutions (section 3.3): the input itself where the shapes allow it, save in C."""
+    """Return the path around the convolutions (section 3.3); None for `none`.
+
+    It is the input itself where the shapes allow it, except in option C.
+    """
     changes = stride != 1 or channels != out
     if option == "none":
         return None
@@ -134,7 +150,9 @@ def shortcut_path(
 
 
 class Block(nn.Module):
-    """Return ReLU(F(x) + shortcut of x), eq. 1; F is convolutions of (channels, kernel, stride), ReLU between them."""
+    """Return ReLU(F(x) + shortcut of x), eq. 1; F is convolutions of (channels, kernel, stride),
+    ReLU between them.
+    """
 
     def __init__(
         self, channels: int, plan: list[tuple[int, int, int]], shortcut: str, batch_norm: bool
@@ -173,19 +191,19 @@ class ResNet(nn.Module):
         stride_in: str,
         zero_init: bool,
     ) -> None:
-        """`family`: imagenet or cifar; `shortcut`: A, B, C or none; `stride_in`: first or 3x3, of a bottleneck."""
+        """`family`: imagenet or cifar; `shortcut`: A, B, C or none; `stride_in`: first or 3x3, of a
+        bottleneck.
+        """
         super().__init__()
         for option, value in (("family", family), ("shortcut", shortcut), ("stride_in", stride_in)):
             layers.choose("resnet", option, value, dict.fromkeys(CHOICES[option]))
         cifar, widths = family == "cifar", WIDTHS[family]
         if zero_init and (shortcut == "none" or not batch_norm):
-            raise ValueError(
-                "resnet: expected shortcuts and batch_norm for zero_init, got neither or one; set it false"
-            )
+            needed = "expected shortcuts and batch_norm for zero_init, got neither or one"
+            raise ValueError(f"resnet: {needed}; set it false")
         if cifar and (depth < 8 or depth % 6 != 2):
-            raise ValueError(
-                f"resnet: expected depth 6n + 2 in family cifar, got {depth}; choose 20, 32, 44, 56, 110"
-            )
+            needed = f"expected depth 6n + 2 in family cifar, got {depth}"
+            raise ValueError(f"resnet: {needed}; choose 20, 32, 44, 56, 110")
         blocks_of = (
             [(depth - 2) // 6] * 3 if cifar else layers.choose("resnet", "depth", depth, TABLE_1)
         )
@@ -215,7 +233,9 @@ class ResNet(nn.Module):
         if zero_init:
             for block in self.modules():
                 if isinstance(block, Block):
-                    nn.init.zeros_(block.residual[-1].weight)
+                    last = block.residual[-1]
+                    assert isinstance(last, nn.BatchNorm2d)
+                    nn.init.zeros_(last.weight)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.features(x))

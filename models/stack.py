@@ -1,15 +1,17 @@
-"""Stack: equal convolutions one after the other, the bench on which the notes' single techniques are tried.
+"""Stack: equal convolutions one after the other, to study one technique at a time.
 
-Notes S1 and S3: padding, non-linearities, and stacked small filters in place of a large one (three of 3x3 see as far as
-one of 7x7 with 27 weights in place of 49, Simonyan & Zisserman 2015, arXiv:1409.1556, section 2.3).
+The lecture notes on convolutional networks, "Padding", non-linearities, and stacked filters: three
+of 3x3 see as far as one of 7x7 with 27 weights in place of 49 (Simonyan & Zisserman 2015, "Very
+deep convolutional networks for large-scale image recognition", arXiv:1409.1556, section 2.3).
 
     stage      layers                                        output at 28 x 28, kernels [3, 3, 3]
     features   one (pad, conv, activation) for each kernel   16 x 28 x 28
                max pool 2x2, flatten                         3,136
     head       dense                                         10
 
-`padding` says what stands beyond the border: zeros; symmetric, the image mirrored with its edge (numpy's name; torch's
-"reflect" leaves the edge out); circular, the opposite side; or valid, nothing, and the map shrinks.
+`padding` chooses the values beyond the border: zeros; symmetric, the image mirrored with its edge
+(numpy's name; torch's "reflect" leaves the edge out); circular, the opposite side; or valid, no
+border, so that the map shrinks.
 """
 
 from collections.abc import Sequence
@@ -20,7 +22,7 @@ from torch import Tensor, nn
 
 from models import layers
 
-PAPER = "notes S1, S3"
+PAPER = "lecture notes"
 ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh, "sigmoid": nn.Sigmoid}
 
 OPTIONS = {
@@ -37,7 +39,7 @@ REFERENCE = {
         "input": (1, 28, 28),
         "trainable": count,
         "fixed": 0,
-        "source": f"T16: 160 + {source} + 31,370",
+        "source": f"160 + {source} + 31,370",
     }
     for kernels, count, source in (
         ([3, 7], 44_090, "(49 * 16^2 + 16)"),
@@ -91,7 +93,7 @@ class Stack(nn.Module):
         act = layers.choose("stack", "activation", activation, ACTIVATIONS)
         pad = layers.choose("stack", "padding", padding, PADDINGS)
         lost = sum(kernel - 1 for kernel in kernels) if padding == "valid" else 0
-        layers.at_least("stack", size, max(2 + lost, max(kernels) // 2))
+        layers.require_size("stack", size, max(2 + lost, max(kernels) // 2))
         steps: list[nn.Module] = []
         for kernel in kernels:
             around, border = pad(kernel // 2)

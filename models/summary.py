@@ -1,8 +1,9 @@
-"""What a network is made of: a layer table like Keras's summary, parameter counts, and the least input it accepts.
+"""Describe a network: its layers, its parameter counts, and the least input it accepts.
 
-Everything runs on the meta device (shapes without numbers), so VGG-16 costs no memory; `layer_table` also takes a real
-network. Counts follow the notes, which is Keras's convention: moving statistics of batch normalisation and other fixed
-numbers count as parameters that are not trainable.
+Everything runs on the meta device (shapes without numbers), so VGG-16 costs no memory;
+`layer_table` also takes a real network. Counts follow Keras's convention, as the lecture notes do:
+moving statistics of batch normalisation and other fixed numbers count as parameters that are not
+trainable.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ import models
 def layer_table(model: nn.Module, input_shape: tuple[int, ...]) -> list[dict[str, Any]]:
     """Return one row per layer, in order of execution, for one sample of `input_shape` (without N).
 
-    A row is {"layer": name in the network, "type": class, "output": shape without N, "parameters": all, "trainable": of
-    these}, ready for JSON. A layer is a module without children, or one that holds parameters of its own.
+    A row is {"layer": name in the network, "type": class, "output": shape without N, "parameters":
+    all, "trainable": of these}, ready for JSON. A layer is a module without children, or one with
+    parameters that are not its children's.
     """
     rows: list[dict[str, Any]] = []
     hooks = [
@@ -46,21 +48,24 @@ def trainable(module: nn.Module) -> int:
 
 
 def total(module: nn.Module) -> int:
-    """Return how many numbers the network keeps: parameters, moving statistics, fixed codes, but no step counters."""
+    """Return how many numbers the network has, without step counters."""
     return sum(
         tensor.numel() for tensor in module.state_dict().values() if tensor.is_floating_point()
     )
 
 
 def on_meta(arch: str, options: dict[str, Any]) -> nn.Module:
-    """Return the network on the meta device, in eval mode: right shapes and counts, no weights."""
+    """Return the network on the meta device, in eval mode: shapes and counts without numbers."""
     with torch.device("meta"):
         return models.build(arch, **options).eval()
 
 
 def least_input(arch: str, reference: dict[str, Any]) -> int:
-    """Return the least square image side, or series length, that builds and runs; bisects below the reference's own."""
-    too_small, enough = 0, reference["input"][1 if _is_image(reference) else 0]
+    """Return the least side of a square image, or the least series length, that builds and runs.
+
+    Bisects below the reference's input.
+    """
+    too_small, enough = 0, int(reference["input"][1 if _is_image(reference) else 0])
     while enough - too_small > 1:
         middle = (too_small + enough) // 2
         if runs(arch, reference, middle):
@@ -73,13 +78,12 @@ def least_input(arch: str, reference: dict[str, Any]) -> int:
 def runs(arch: str, reference: dict[str, Any], extent: int) -> bool:
     """Return whether the network builds and runs at this image side or series length."""
     options, (first, *_, last) = reference["options"], reference["input"]
+    shape: tuple[int, ...] = (extent, last)
     if _is_image(reference):
         options, shape = options | {"size": (extent, extent)}, (first, extent, extent)
-    else:
-        shape = (extent, last)
     try:
         on_meta(arch, options)(torch.zeros(1, *shape, device="meta"))
-    except (ValueError, RuntimeError):  # our own refusals, and torch's for a map that has vanished
+    except (ValueError, RuntimeError):  # ours, and torch's for a map without pixels
         return False
     return True
 
@@ -110,7 +114,7 @@ def _record(
 
 
 def _own(module: nn.Module) -> list[Tensor]:
-    """Return the module's own parameters and fixed numbers, not its children's."""
+    """Return the module's parameters and fixed numbers without those of its children."""
     state = module.state_dict(keep_vars=True)
     return [
         tensor for name, tensor in state.items() if "." not in name and tensor.is_floating_point()

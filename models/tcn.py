@@ -1,35 +1,39 @@
-"""TCN: a residual stack of dilated causal convolutions beside a linear path; forecasts all steps ahead at once.
+"""TCN: residual dilated causal convolutions beside a linear path; forecasts all steps at once.
 
-Residual blocks after Bai, Kolter, Koltun 2018, arXiv:1803.01271, section 3, with one dilated layer and one that mixes
-channels, as in ModernTCN (Luo & Wang 2024); patches and series that share their weights after Nie et al. 2023,
-PatchTST, arXiv:2211.14730, sections 3.1 and 3.2; the linear path is NLinear's (Zeng et al. 2022, arXiv:2205.13504);
-normalisation of each window after Kim et al. 2022, RevIN.
+Residual blocks after Bai, Kolter, Koltun 2018, arXiv:1803.01271, section 3, with one dilated layer
+and one that mixes channels, as in ModernTCN (Luo & Wang 2024); patches and series that share their
+weights after Nie et al. 2023, PatchTST, arXiv:2211.14730, sections 3.1 and 3.2; the linear path is
+NLinear's (Zeng et al. 2022, arXiv:2205.13504); normalisation of each window after Kim et al. 2022,
+RevIN.
 
-    stage     layers                                                   output for a window (336, 7), S = 96
-    embed     normalise, pad left, conv `patch` wide every `stride`    7 series, each 32 x 42
-    stages    blocks: x + conv 1 (GELU (pad left, conv k, d = 2^i))    32 x 42
-    head      dense on the newest step's channels                      96 x 7
-    ahead     dense, GELU, dense on the calendar of each step ahead    96 x 7
-    linear    dense on each series' normalised window, if asked for    96 x 7
-              sum of the three, normalisation undone                   96 x 7
+    stage     layers                                                  output for (336, 7), S = 96
+    embed     normalise, pad left, conv `patch` wide every `stride`   7 series, each 32 x 42
+    stages    blocks: x + conv 1 (GELU (pad left, conv k, d = 2^i))   32 x 42
+    head      dense on the newest step's channels                     96 x 7
+    ahead     dense, GELU, dense on the calendar of each step ahead   96 x 7
+    linear    dense on each series' normalised window, if asked for   96 x 7
+              sum of the three, normalisation undone                  96 x 7
 
-With a linear path the head starts at zero: the net is linear first, and the stack learns what is left (on ETTh1 a stack
-that starts at random is worse than the linear path alone).
+With a linear path the head starts at zero: the net is linear first, and the stack learns what is
+left (on ETTh1 a stack that starts at random is worse than the linear path alone).
 
-The receptive field is 1 + (patch - 1) + stride (kernel_size - 1) (2^blocks - 1) samples. With `blocks: 0` there are as
-many blocks as it takes to cover the context; a window that is longer than the field of the blocks asked for is dead
-input to them, not to the linear path.
+The receptive field is 1 + (patch - 1) + stride (kernel_size - 1) (2^blocks - 1) samples. With
+`blocks: 0` there are as many blocks as it takes to cover the context; a window that is longer than
+the field of the blocks asked for is dead input to them, not to the linear path.
 
-What it reads, (N, T, D), are the targets, which come first, and past covariates; with a calendar (N, T + S, D + F), the
-D columns zero in the S rows ahead, which are not known.
+Its input (N, T, D) has the targets first, then past covariates. With a calendar it is (N, T + S, D
++ F), and the D columns are zero in the S rows ahead, which are not known.
 
-Differs from Bai et al.: no weight normalisation; only the newest step is read out, so one run answers all S steps.
+Differs from Bai et al.: no weight normalisation; only the newest step is read out, so one run
+forecasts all S steps.
 
-Expected, three seeds: on co2, 104 weeks to 12 ahead, mean squared error .25 in 11 s (NLinear .27, the
-causal stack .55); on sunspots, 33 years to 10 ahead, 1,020 to 1,080 in 2 to 10 s (the causal stack 2,040).
+Expected, three seeds: on co2, 104 weeks to 12 ahead, mean squared error .25 in 11 s (NLinear .27,
+the causal stack .55); on sunspots, 33 years to 10 ahead, 1,020 to 1,080 in 2 to 10 s (the causal
+stack 2,040).
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -40,15 +44,19 @@ from models.layers import CausalConv1d
 PAPER = "after Bai et al. 2018"
 NORMALISE = ("instance", "last", "none")
 
-OPTIONS = {
+OPTIONS: dict[str, Any] = {
     "horizon": 96,
     "context": 336,
     "quantiles": 1,
     "channels": 32,
     "kernel_size": 3,
     "blocks": 0,
+    "patch": 16,
+    "stride": 8,
+    "dropout": 0.2,
+    "normalise": "instance",
+    "linear": False,
 }
-OPTIONS |= {"patch": 16, "stride": 8, "dropout": 0.2, "normalise": "instance", "linear": False}
 BODY = "(16 * 32 {} + 32) + 5 blocks of (3 * 32^2 + 32 + 32^2 + 32)"
 REFERENCE = {
     "TCN, each series by itself": {
@@ -69,7 +77,7 @@ REFERENCE = {
 
 
 class Block(nn.Module):
-    """Return (N, C, T): the input plus what a dilated causal layer and a mix of its channels make of it."""
+    """Return (N, C, T): the input plus a dilated causal layer of it with its channels mixed."""
 
     def __init__(self, channels: int, kernel_size: int, dilation: int, dropout: float) -> None:
         super().__init__()
@@ -80,13 +88,15 @@ class Block(nn.Module):
         return x + self.mix(self.conv(x))
 
     def step(self, x: Tensor, tail: Tensor) -> tuple[Tensor, Tensor]:
-        """Return what `CausalConv1d.step` does, of the whole block."""
+        """Return the block's output and tail, as `CausalConv1d.step` does."""
         y, tail = self.conv.step(x, tail)
         return x + self.mix(y), tail
 
 
 class TCN(nn.Module):
-    """Return forecasts (N, S * Q, targets), Q levels of each step side by side, for standardised series (N, T, D)."""
+    """Return forecasts (N, S * Q, targets) for standardised series (N, T, D).
+
+    The Q levels of a step stand side by side."""
 
     def __init__(
         self,
@@ -107,10 +117,12 @@ class TCN(nn.Module):
         normalise: str,
         linear: bool,
     ) -> None:
-        """`calendar`: its features F; `independent`: each target by itself, all by the same weights."""
+        """`calendar`: its features F; `independent`: each target by itself, all by the same
+        weights.
+        """
         super().__init__()
         layers.choose("tcn", "normalise", normalise, dict.fromkeys(NORMALISE))
-        layers.fraction("tcn", "dropout", dropout, "0.2 is usual")
+        layers.require_fraction("tcn", "dropout", dropout, "0.2 is usual")
         if patch < stride or min(kernel_size - 1, stride) < 1:
             sizes = f"patch {patch}, stride {stride}, kernel_size {kernel_size}"
             raise ValueError(
@@ -122,13 +134,13 @@ class TCN(nn.Module):
         own = 1 if independent else targets
         self.embed = CausalConv1d(own + series - targets + calendar, channels, patch, stride=stride)
         dilations = [1]
-        while len(dilations) < blocks or (
-            not blocks and field(patch, stride, kernel_size, dilations) < context
-        ):
-            dilations.append(2 * dilations[-1])
         self.field = field(patch, stride, kernel_size, dilations)
+        while len(dilations) < blocks or (not blocks and self.field < context):
+            dilations.append(2 * dilations[-1])
+            self.field = field(patch, stride, kernel_size, dilations)
         self.stages = nn.Sequential(*(Block(channels, kernel_size, d, dropout) for d in dilations))
-        self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(channels, own * self.steps))
+        newest = nn.Linear(channels, own * self.steps)
+        self.head = nn.Sequential(nn.Dropout(dropout), newest)
         self.ahead = None
         if calendar:
             self.ahead = nn.Sequential(
@@ -137,69 +149,74 @@ class TCN(nn.Module):
         self.linear = None
         if linear:
             self.linear = nn.Linear(context, self.steps)
-            nn.init.zeros_(self.head[1].weight)
-            nn.init.zeros_(self.head[1].bias)
+            nn.init.zeros_(newest.weight)
+            nn.init.zeros_(newest.bias)
 
     @property
     def receptive_field(self) -> int:
-        """Samples that a forecast sees: those of the blocks, and all of the context where there is a linear path."""
+        """Samples that a forecast sees: the blocks' field, or the context with a linear path."""
         return max(self.field, self.context) if self.linear is not None else self.field
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.shape[1] < (rows := self.context + (self.horizon if self.calendar else 0)):
-            raise ValueError(
-                f"tcn: expected at least {rows} steps, got {x.shape[1]}; give a longer window"
-            )
-        x, known = x[:, -rows:, : self.series], x[:, -rows:, self.series :]
+        steps = self.context + (self.horizon if self.calendar else 0)
+        layers.require_steps("tcn", x, steps)
+        x, known = x[:, -steps:, : self.series], x[:, -steps:, self.series :]
         x = x[:, : self.context]  # (N, T, D)
-        level, size = self.of_window(x)  # (N, 1, D) each
+        level, size = self.level_and_size(x)  # (N, 1, D) each
         x = (x - level) / size
         seen = torch.cat([x, known[:, : self.context]], 2).transpose(1, 2)  # (N, D + F, T)
-        y = self.answer(self.stages(self.embed(self.fold(seen)))[:, :, -1])  # (N, targets, S Q)
+        y = self.read_out(
+            self.stages(self.embed(self.separate_targets(seen)))[:, :, -1]
+        )  # (N, targets, S Q)
         if self.ahead is not None:
-            y = y + self.of_calendar(known[:, self.context :])
+            y = y + self.calendar_effect(known[:, self.context :])
         if self.linear is not None:
-            rows = (
-                x[:, :, : self.targets].transpose(1, 2).reshape(-1, self.context)
-            )  # one a series: a plain product
+            # One row a series, so that this is a plain product.
+            rows = x[:, :, : self.targets].transpose(1, 2).reshape(-1, self.context)
             y = y + self.linear(rows).view(-1, self.targets, self.steps)
         return y.transpose(1, 2) * size[:, :, : self.targets] + level[:, :, : self.targets]
 
-    def of_window(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return what is taken from each window (N, T, D), and what it is then divided by, (N, 1, D) each."""
+    def level_and_size(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the level to subtract from each window (N, T, D) and the size to divide by, (N, 1,
+        D) each.
+        """
         if self.normalise == "instance":  # Kim et al. 2022, eq. 1 and 2; eps as in their code
             return x.mean(1, keepdim=True), (x.var(1, keepdim=True, correction=0) + 1e-5).sqrt()
         level = x[:, -1:]
         level = level if self.normalise == "last" else torch.zeros_like(level)
         return level, torch.ones_like(level)
 
-    def fold(self, x: Tensor) -> Tensor:
-        """Return (N, D + F, T) as it is, or each target beside what all share, (N targets, 1 + others, T)."""
+    def separate_targets(self, x: Tensor) -> Tensor:
+        """Return (N, D + F, T) as it is; with `independent` each target beside the shared rows, (N
+        targets, 1 + others, T).
+        """
         if not self.independent or x.shape[1] == 1:
             return x
         own, shared = x[:, : self.targets].unsqueeze(2), x[:, None, self.targets :]
         return torch.cat([own, shared.expand(-1, self.targets, -1, -1)], 2).flatten(0, 1)
 
-    def answer(self, newest: Tensor) -> Tensor:
-        """Return (N, targets, S Q) for the newest step's channels (N, C), or (N targets, C)."""
+    def read_out(self, newest: Tensor) -> Tensor:
+        """Return (N, targets, S Q) for the newest step's channels (N, C) or (N targets, C)."""
         return self.head(newest).view(-1, self.targets, self.steps)
 
-    def of_calendar(self, ahead: Tensor) -> Tensor:
-        """Return what the calendar (N, S, F) adds to every target (N, 1 or targets, S Q)."""
+    def calendar_effect(self, ahead: Tensor) -> Tensor:
+        """Return what the calendar (N, S, F) adds to the targets, (N, 1 or targets, S Q)."""
         assert self.ahead is not None
         own = 1 if self.independent else self.targets
-        return (
-            self.ahead(ahead).unflatten(2, (own, -1)).transpose(1, 2).flatten(2)
-        )  # (N, S, own, Q) before
+        by_step = self.ahead(ahead).unflatten(2, (own, -1))  # (N, S, own, Q)
+        return by_step.transpose(1, 2).flatten(2)
 
     @property
     def samples(self) -> int:
-        """Samples after which a stream answers as a window does."""
+        """Samples after which `step` returns what `forward` does."""
         return self.field
 
     @property
     def tails(self) -> list[tuple[int, int]]:
-        """(C, L) of what `step` carries on: the newest inputs of each layer; ValueError where there is no stream."""
+        """Shapes (C, L) of the state of `step`: the newest inputs of each layer.
+
+        Raises ValueError with the option that rules a stream out.
+        """
         reasons = {
             f"normalise: {self.normalise} looks at the whole window": self.normalise != "none",
             "its linear path looks at the whole window": self.linear is not None,
@@ -210,21 +227,22 @@ class TCN(nn.Module):
         for reason, holds in reasons.items():
             if holds:
                 raise ValueError(f"tcn: {reason}")
-        return [
-            (layer.in_channels, layer.past)
-            for layer in (self.embed, *(block.conv for block in self.stages))
-        ]
+        convolutions = [layer for layer in self.modules() if isinstance(layer, CausalConv1d)]
+        return [(layer.in_channels, layer.past) for layer in convolutions]
 
     def step(self, x: Tensor, tails: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        """Return forecasts (N, S Q, targets) after one more sample (N, D), and the tails (N, C, L) for the next."""
+        """Return forecasts (N, S Q, targets) after one more sample (N, D), and the tails (N, C, L)
+        for the next.
+        """
         x, later = x.unsqueeze(2), []
         for layer, tail in zip((self.embed, *self.stages), tails, strict=True):
             x, tail = layer.step(x, tail)
             later.append(tail)
-        return self.answer(x[:, :, -1]).transpose(1, 2), later
+        return self.read_out(x[:, :, -1]).transpose(1, 2), later
 
 
 def field(patch: int, stride: int, kernel_size: int, dilations: Sequence[int]) -> int:
+    """Return the samples that the newest output of the blocks sees."""
     return patch + stride * (kernel_size - 1) * sum(dilations)
 
 

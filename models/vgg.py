@@ -1,7 +1,7 @@
-"""VGG: depth from nothing but 3x3 convolutions; second in ILSVRC 2014. Configuration D is VGG-16, E is VGG-19.
+"""VGG: depth from 3x3 convolutions alone. Configuration D is VGG-16, E is VGG-19.
 
-Simonyan & Zisserman 2015, "Very deep convolutional networks for large-scale image recognition", ICLR,
-arXiv:1409.1556, table 1.
+Simonyan & Zisserman 2015, "Very deep convolutional networks for large-scale image recognition",
+ICLR, arXiv:1409.1556, table 1.
 
     stage      layers, configuration D                output at 224 x 224
     features   2 x (conv 3x3, ReLU), max pool 2x2     64 x 112 x 112
@@ -12,11 +12,12 @@ arXiv:1409.1556, table 1.
     head       2 x (dense, ReLU, dropout)             4,096
                dense                                  1,000
 
-Differs from the paper: the first dense layer is as wide as the map of the entry's images (32 x 32 at least leave one
-pixel). `batch_norm` (after each convolution) came later. `init`: the paper trained A from normal weights and began the
-deeper ones from A, later found xavier enough for all (section 3.1); normal is Krizhevsky's standard deviation .01 here,
-the paper prints a variance of .01. A layer of 512 maps scales its signal by sqrt(9 * 512 / 2) * .01 = .48, by 4.8 at a
-variance of .01: neither carries through 16 layers. he, not the paper's, scales by 1.
+Differs from the paper: the first dense layer is as wide as the map of the entry's images (32 x 32
+at least leave one pixel). `batch_norm` (after each convolution) came later. `init`: the paper
+trained A from normal weights and began the deeper ones from A, later found xavier enough for all
+(section 3.1); normal is Krizhevsky's standard deviation .01 here, the paper prints a variance of
+.01. A layer of 512 maps scales its signal by sqrt(9 * 512 / 2) * .01 = .48, by 4.8 at a variance of
+.01: neither carries through 16 layers. he, not the paper's, scales by 1.
 """
 
 from torch import Tensor, nn
@@ -33,7 +34,8 @@ TABLE_1 = {
     "B": "3-64 3-64 M 3-128 3-128 M 3-256 3-256 M 3-512 3-512 M 3-512 3-512 M",
     "C": "3-64 3-64 M 3-128 3-128 M 3-256 3-256 1-256 M 3-512 3-512 1-512 M 3-512 3-512 1-512 M",
     "D": "3-64 3-64 M 3-128 3-128 M 3-256 3-256 3-256 M 3-512 3-512 3-512 M 3-512 3-512 3-512 M",
-    "E": "3-64 3-64 M 3-128 3-128 M 3-256 3-256 3-256 3-256 M 3-512 3-512 3-512 3-512 M 3-512 3-512 3-512 3-512 M",
+    "E": "3-64 3-64 M 3-128 3-128 M 3-256 3-256 3-256 3-256 M "
+    "3-512 3-512 3-512 3-512 M 3-512 3-512 3-512 3-512 M",
 }
 COUNTS = {"A": 132_863_336, "B": 133_047_848, "C": 133_638_952, "D": 138_357_544, "E": 143_667_240}
 COUNTS["A-LRN"] = COUNTS["A"]
@@ -57,14 +59,16 @@ REFERENCE = {
         "input": (3, 224, 224),
         "trainable": COUNTS[configuration] + added,
         "fixed": added,
-        "source": "FEATURES.md A09, A10",
+        "source": "sum over table 1; table 2 of the paper has them in millions",
     }
     for configuration, added in [*((c, 0) for c in TABLE_1), *BATCH_NORM.items()]
 }
 
 
 def convolutions(in_channels: int, column: str, batch_norm: bool) -> nn.Sequential:
-    """Return the layers of one column of table 1, from (N, in_channels, H, W) to (N, 512 * H / 32 * W / 32)."""
+    """Return the layers of one column of table 1, from (N, in_channels, H, W) to (N, 512 * H / 32 *
+    W / 32).
+    """
     steps: list[nn.Module] = []
     for word in column.split():
         if word == "M":
@@ -80,7 +84,9 @@ def convolutions(in_channels: int, column: str, batch_norm: bool) -> nn.Sequenti
 
 
 def weights_from(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return torchvision's weights of the same configuration under the keys of `Vgg`; they fit at 224 x 224."""
+    """Return torchvision's weights of the same configuration under the keys of `Vgg`; they fit at
+    224 x 224.
+    """
     return {key.replace("classifier.", "head."): tensor for key, tensor in state.items()}
 
 
@@ -98,10 +104,12 @@ class Vgg(nn.Module):
         dropout: float,
         init: str,
     ) -> None:
-        """`configuration`: a column of table 1; `dropout`: probability of dropping a unit of the two dense layers."""
+        """`configuration`: a column of table 1; `dropout`: probability of dropping a unit of the
+        two dense layers.
+        """
         super().__init__()
         column = layers.choose("vgg", "configuration", configuration, TABLE_1)
-        layers.at_least("vgg", size, 32)
+        layers.require_size("vgg", size, 32)
         self.features = convolutions(in_channels, column, batch_norm)
         (units,) = layers.feature_shape(self.features, in_channels, size)
         self.head = nn.Sequential(

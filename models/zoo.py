@@ -1,7 +1,7 @@
-"""Zoo: any classification network of torchvision by its name, with the weights that torchvision publishes for it.
+"""Zoo: any classification network of torchvision, with the weights that it publishes.
 
-torchvision.models, https://docs.pytorch.org/vision/stable/models.html, which cites the paper of each network. `name` is
-one of `torchvision.models.list_models(module=torchvision.models)`.
+torchvision.models, https://docs.pytorch.org/vision/stable/models.html, which cites the paper of
+each network. `name` is one of `torchvision.models.list_models(module=torchvision.models)`.
 
     stage    layers of squeezenet1_1                       output at 224 x 224
     net      features: conv 3x3 / 2, ReLU, max pool / 2    64 x 55 x 55
@@ -10,10 +10,11 @@ one of `torchvision.models.list_models(module=torchvision.models)`.
              4 fire modules                                512 x 13 x 13
              classifier: dropout, conv 1x1, ReLU, mean     1000
 
-Differs from torchvision: googlenet and inception_v3 come without their auxiliary classifiers and always map an image
-standardised by ImageNet's statistics to their own range, as their published weights expect; ReLUs and dropout do not
-overwrite their input, so that explanations can keep it. vit_* are built for a square image of the entry's size (a
-multiple of the patch), maxvit_t for a multiple of 224 pixels.
+Differs from torchvision: googlenet and inception_v3 come without their auxiliary classifiers and
+always map an image standardised by ImageNet's statistics to their own range, as their published
+weights expect; ReLUs and dropout do not overwrite their input, so that explanations can keep it.
+vit_* are built for a square image of the entry's size (a multiple of the patch), maxvit_t for a
+multiple of 224 pixels.
 """
 
 import difflib
@@ -43,7 +44,7 @@ REFERENCE = {
 }
 
 
-def checked(name: str) -> str:
+def require_known(name: str) -> str:
     """Return the name, or raise ValueError with the names nearest to it."""
     known = torchvision.models.list_models(module=torchvision.models)
     if name not in known:
@@ -55,12 +56,16 @@ def checked(name: str) -> str:
 
 
 def torchvision_weights(name: str) -> dict[str, Tensor]:
-    """Return the best ImageNet weights of torchvision, from its cache (TORCH_HOME) or the network, under its names."""
-    return get_model(checked(name), weights="DEFAULT", progress=True).state_dict()
+    """Return the best ImageNet weights of torchvision, from its cache (TORCH_HOME) or the network,
+    under its names.
+    """
+    return get_model(require_known(name), weights="DEFAULT", progress=True).state_dict()
 
 
 def weights_from(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return torchvision's weights under our names, without auxiliary classifiers; our own names stay."""
+    """Return torchvision's weights under our names, without auxiliary classifiers; our own names
+    stay.
+    """
     kept = {
         name: tensor for name, tensor in state.items() if not re.match(r"(aux\d|AuxLogits)\.", name)
     }
@@ -68,20 +73,19 @@ def weights_from(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def categories() -> list[str]:
-    """Return the names of ImageNet's 1000 classes, in the order of the published networks' outputs."""
+    """Return the names of ImageNet's 1000 classes, in the order of the networks' outputs."""
     return list(get_model_weights("squeezenet1_1").DEFAULT.meta["categories"])
 
 
-def special(name: str, size: tuple[int, int]) -> dict[str, object]:
-    """Return what the builder of this network must be told beside its classes."""
+def builder_options(name: str, size: tuple[int, int]) -> dict[str, object]:
+    """Return the arguments of torchvision's builder beside the number of classes."""
     if name in ("googlenet", "inception_v3"):
         return {"aux_logits": False, "transform_input": True, "init_weights": True}
     if name.startswith("vit_"):
         (height, width), patch = size, int(name[-2:])
         if height != width or height % patch:
-            raise ValueError(
-                f"zoo: expected a square of a multiple of {patch} pixels, got {height} x {width}; set size"
-            )
+            needed = f"expected a square of a multiple of {patch} pixels, got {height} x {width}"
+            raise ValueError(f"zoo: {needed}; set size")
         return {"image_size": size[0]}
     return {"input_size": size} if name == "maxvit_t" else {}
 
@@ -92,16 +96,16 @@ class Zoo(nn.Module):
     def __init__(self, *, in_channels: int, size: tuple[int, int], classes: int, name: str) -> None:
         """`name`: as torchvision spells it, "squeezenet1_1"."""
         super().__init__()
-        least = min(get_model_weights(checked(name)).DEFAULT.meta["min_size"])
-        layers.at_least("zoo", size, least)
+        least = min(get_model_weights(require_known(name)).DEFAULT.meta["min_size"])
+        layers.require_size("zoo", size, least)
         if in_channels != 3:
             raise ValueError(
                 f"zoo: expected 3 channels for {name}, got {in_channels}; set `colour: rgb`"
             )
-        self.net = get_model(name, weights=None, num_classes=classes, **special(name, size))
+        self.net = get_model(name, weights=None, num_classes=classes, **builder_options(name, size))
         for layer in self.modules():
             if hasattr(layer, "inplace"):
-                layer.inplace = False
+                layer.inplace = False  # type: ignore[assignment]
 
     @property
     def head(self) -> nn.Module:

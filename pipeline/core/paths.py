@@ -1,6 +1,4 @@
-"""Where the line's files are, and where a user's are: here, or below DATA_ROOT (data) or TORCH_HOME
-(weights).
-"""
+"""Paths of the line's files, and of a user's below DATA_ROOT (data) or TORCH_HOME (weights)."""
 
 from __future__ import annotations
 
@@ -15,9 +13,7 @@ OUT = Path("out")
 
 
 def located(path: str, variable: str = "DATA_ROOT") -> Path:
-    """Return the path as it is if something is there, else below the folder that an environment
-    variable names.
-    """
+    """Return the path if it exists, else the path below the folder that `variable` names."""
     direct, root = Path(path).expanduser(), os.environ.get(variable)
     return Path(root).expanduser() / path if root and not direct.exists() else direct
 

@@ -1,6 +1,4 @@
-"""The frame of every stage: its command line, its header line, its error messages and its progress
-bar.
-"""
+"""The frame of every stage: command line, header line, error messages, progress bar."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""models/alexnet.py, models/vgg.py and what they share, models/layers.py, against the papers' tables."""
+"""models/alexnet.py, vgg.py and layers.py against the papers' tables and torch's layers."""
 
 import math
 
@@ -16,7 +16,7 @@ VGG = models.references("vgg")["VGG D"]["options"]
 
 
 def test_o22_alexnet_layers():
-    """FEATURES.md O22: parameters of the eight layers, and the 659,272 units of A07 (the paper: 650,000)."""
+    """Parameters of the eight layers, counted by hand, and 659,272 units (the paper: 650,000)."""
     table = summary.layer_table(summary.on_meta("alexnet", PAPER["options"]), PAPER["input"])
     rows = [row for row in table if row["parameters"]]
     expected = [34_944, 307_456, 885_120, 663_936, 442_624, 37_752_832, 16_781_312, 4_097_000]
@@ -25,16 +25,19 @@ def test_o22_alexnet_layers():
 
 
 def test_alexnet_order():
-    """Krizhevsky et al. 2012, section 3.5: pools follow both normalisations and conv5; dropout follows fc6 and fc7."""
+    """Krizhevsky et al. 2012, section 3.5: pools follow both normalisations and conv5; dropout
+    follows fc6 and fc7.
+    """
     net = summary.on_meta("alexnet", PAPER["options"])
     order = [name for part in (net.features, net.head) for name, _ in part.named_children()]
-    expected = "conv1 act1 norm1 pool1 conv2 act2 norm2 pool2 conv3 act3 conv4 act4 conv5 act5 pool5 flatten"
-    assert order == f"{expected} fc6 act6 drop6 fc7 act7 drop7 fc8".split()
+    expected = "conv1 act1 norm1 pool1 conv2 act2 norm2 pool2 conv3 act3 conv4 act4 conv5 act5 "
+    expected += "pool5 flatten fc6 act6 drop6 fc7 act7 drop7 fc8"
+    assert order == expected.split()
 
 
 def test_t35_groups_do_not_talk():
-    """conv2 as on two GPUs: the second half of its maps does not see the first half of its input, and has half the
-    weights of one that does.
+    """conv2 as on two GPUs: the second half of its maps does not see the first half of its input,
+    and has half the weights of one that does.
     """
     conv = summary.on_meta("alexnet", PAPER["options"]).features.conv2.to_empty(device="cpu")
     nn.init.normal_(conv.weight)
@@ -49,7 +52,9 @@ def test_t35_groups_do_not_talk():
 
 @pytest.mark.parametrize(("pool", "least"), [("overlapping", 67), ("separate", 39)])
 def test_alexnet_pools_and_least_input(pool, least):
-    """O06 by hand: the stem leaves (67 - 11) / 4 + 1 = 15, then 3x3 pools 7, 3, 1; (39 - 11) / 4 + 1 = 8, then 2x2."""
+    """The stem leaves (67 - 11) / 4 + 1 = 15, then 3x3 pools 7, 3, 1; (39 - 11) / 4 +
+    1 = 8, then 2x2.
+    """
     options = PAPER["options"] | {"pool": pool}
     assert summary.least_input("alexnet", PAPER | {"options": options}) == least
     net = summary.on_meta("alexnet", options | {"size": (least, least)})
@@ -63,7 +68,9 @@ def test_alexnet_pools_and_least_input(pool, least):
 
 
 def test_alexnet_initial_weights():
-    """Krizhevsky et al. 2012, section 5: N(0, .01), bias 1 in conv2, conv4, conv5, fc6 and fc7, else 0."""
+    """Krizhevsky et al. 2012, section 5: N(0, .01), bias 1 in conv2, conv4, conv5, fc6 and fc7,
+    else 0.
+    """
     net = models.build("alexnet", **PAPER["options"] | LEAST)
     for name, layer in net.named_modules():
         if isinstance(layer, nn.Conv2d | nn.Linear):
@@ -72,7 +79,9 @@ def test_alexnet_initial_weights():
 
 
 def test_local_response_norm():
-    """T17: torch's own layer at alpha 5e-4, because it divides alpha by n = 5; the paper's alpha is 1e-4."""
+    """Torch's own layer at alpha 5e-4, because it divides alpha by n = 5; the paper's alpha is
+    1e-4.
+    """
     x = 50 * torch.randn(
         2, 8, 3, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64
     )
@@ -85,7 +94,7 @@ def test_local_response_norm():
     [("normal", 0.01), ("xavier", (2 / 270) ** 0.5), ("he", (2 / 180) ** 0.5)],
 )
 def test_initialise(rule, deviation):
-    """The rules' formulas for fan-in 20 * 3 * 3 and fan-out 10 * 3 * 3, of 1,800 draws; biases 0."""
+    """The rules' formulas for fan-in 20 * 3 * 3, fan-out 10 * 3 * 3, of 1,800 draws; biases 0."""
     torch.manual_seed(0)
     layer = nn.Conv2d(20, 10, 3)
     layers.initialise(layer, rule)
@@ -108,7 +117,9 @@ def test_vgg_is_torchvisions(name):
 
 
 def test_vgg_c_and_a_lrn():
-    """Table 1: C is D with 1x1 in place of the third convolution of stages 3 to 5; A-LRN is A with one more layer."""
+    """Table 1: C is D with 1x1 in place of the third convolution of stages 3 to 5; A-LRN is A with
+    one more layer.
+    """
     column = vgg.TABLE_1
     assert column["D"].replace("3-256 M", "1-256 M").replace("3-512 M", "1-512 M") == column["C"]
     types = {
@@ -124,7 +135,9 @@ def test_vgg_c_and_a_lrn():
     + [("vgg", "configuration"), ("vgg", "init")],
 )
 def test_unknown_choices(arch, option):
-    """A wrong value is refused in a sentence that names the architecture, the option, its choices and the value."""
+    """A wrong value is refused in a sentence that names the architecture, the option, its choices
+    and the value.
+    """
     options = next(iter(models.references(arch).values()))["options"]
     with (
         pytest.raises(ValueError, match=rf"^{arch}: expected {option} .+, .+, got 'none such'; "),

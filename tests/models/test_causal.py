@@ -33,8 +33,9 @@ def test_causal_means_bit_equal(dilations, activation):
     ("dilations", "reach"), [([1, 1, 1, 1], 17), ([1, 2, 4, 8], 61), ([], 1), ([3], 13)]
 )
 def test_receptive_field(dilations, reach):
-    """1 + (k - 1) * sum(dilations), k = 5. With positive weights nothing cancels: the last step's gradient reaches its
-    whole field, but between the taps of a lone dilated layer."""
+    """1 + (k - 1) * sum(dilations), k = 5. With positive weights nothing cancels: the last step's
+    gradient reaches its whole field, but between the taps of a lone dilated layer.
+    """
     net = causal_net(dilations=dilations, activation="none", horizon=1)
     assert net.receptive_field == reach
     for parameter in net.parameters():
@@ -60,7 +61,9 @@ def test_causal_activation():
 
 
 def test_causal_layer_is_left_padded_only():
-    """A causal layer is an ordinary convolution of a series that has (k - 1) * dilation zeros put before it."""
+    """A causal layer is an ordinary convolution of a series that has (k - 1) * dilation zeros put
+    before it.
+    """
     torch.manual_seed(0)
     layer, x = causal.CausalConv1d(2, 3, 5, dilation=4), torch.randn(2, 2, 30)
     padded = torch.cat([torch.zeros(2, 2, 16), x], dim=2)

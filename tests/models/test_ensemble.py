@@ -1,4 +1,4 @@
-"""models/ensemble.py: its members are TCNs that know nothing of each other, and its answer is their mean."""
+"""models/ensemble.py: its members are independent TCNs, and its forecast is their mean."""
 
 from __future__ import annotations
 
@@ -34,7 +34,9 @@ def net() -> Ensemble:
 
 
 def test_it_answers_the_mean_of_tcns_that_see_their_own_look_back(net: Ensemble) -> None:
-    """Oracle: TCNs of the same weights on the newest rows alone, with the calendar of these and of the steps ahead."""
+    """Oracle: TCNs of the same weights on the newest rows alone, with the calendar of these and of
+    the steps ahead.
+    """
     x = torch.randn(3, CONTEXT + HORIZON, 6)
     expected = []
     for k, member in enumerate(net.members):
@@ -56,7 +58,9 @@ def test_it_answers_the_mean_of_tcns_that_see_their_own_look_back(net: Ensemble)
 
 
 def test_members_train_as_they_would_alone(of_shop: Resolve) -> None:
-    """Oracle: each member trained by the same steps as a TCN by itself, on the same batches, without dropout."""
+    """Oracle: each member trained by the same steps as a TCN by itself, on the same batches,
+    without dropout.
+    """
     members = MEMBERS | {"dropout": 0.0}
     recipe = of_shop(data=CALENDAR, train={"loss": "pinball", "aux_weight": 1.0}) | {
         "arch": "ensemble",
@@ -80,7 +84,7 @@ def test_members_train_as_they_would_alone(of_shop: Resolve) -> None:
 
 
 def test_each_member_ships_with_its_own_best_epoch(of_shop: Resolve) -> None:
-    """Oracle: the snapshot of every epoch, each member's pinball loss of the validation rows by it."""
+    """Oracle: the snapshot of every epoch, and each member's pinball loss on validation rows."""
     asked = {
         "loss": "pinball",
         "aux_weight": 1.0,

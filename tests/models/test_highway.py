@@ -1,4 +1,4 @@
-"""models/highway.py: the gates at their limits, where they start, and the sizes of the papers' networks."""
+"""models/highway.py: the gates at their limits and at the start, the sizes of the papers."""
 
 import pytest
 import torch
@@ -23,7 +23,9 @@ def layer_and_input(request):
 
 @pytest.mark.parametrize("bias", [-1e4, 1e4], ids=["T=0", "T=1"])
 def test_o17_limits(layer_and_input, bias):
-    """Notes S1: T = 0 gives y = x and the Jacobian I, T = 1 gives y = H(x) and H'(x), all bit-equal."""
+    """The lecture notes: T = 0 gives y = x and the Jacobian I, T = 1 gives y = H(x) and H'(x), all
+    bit-equal.
+    """
     layer, x = layer_and_input
     nn.init.constant_(layer.gate[0].bias, bias)
     expected = layer.transform if bias > 0 else torch.clone
@@ -33,7 +35,7 @@ def test_o17_limits(layer_and_input, bias):
 
 
 def test_coupled_gates(layer_and_input):
-    """1507.06228, eq. 3, by hand: a gate of zeros is T = 1 / 2, and y the mean of x and H(x)."""
+    """1507.06228, section 2.2: on a zero input T is the sigmoid of its bias, 1 / (1 + e) at -1."""
     layer, x = layer_and_input
     nn.init.zeros_(layer.gate[0].weight), nn.init.zeros_(layer.gate[0].bias)
     torch.testing.assert_close(layer(x), (x + layer.transform(x)) / 2, rtol=1e-12, atol=0)
@@ -41,7 +43,7 @@ def test_coupled_gates(layer_and_input):
 
 @pytest.mark.parametrize(("width", "gated", "parameters"), [(50, True, 5_100), (71, False, 5_112)])
 def test_layer_sizes(width, gated, parameters):
-    """FEATURES.md A18: one layer more of width n adds 2 (n^2 + n) parameters, n^2 + n without gates."""
+    """One layer more of width n adds 2 (n^2 + n) parameters, n^2 + n without gates."""
     nine, ten = (
         summary.total(
             summary.on_meta("highway", MNIST | {"width": width, "gated": gated, "depth": depth})
@@ -81,7 +83,7 @@ def test_convolutions_in_three_equal_stages(depth, pooled_after):
     "wrong", [{"kind": "deep"}, {"activation": "elu"}, {"depth": 0}, {"kind": "conv", "depth": 2}]
 )
 def test_wrong_options(wrong):
-    """A wrong value is refused in a sentence that names the architecture, the option and the value."""
+    """A wrong value is refused; the sentence names architecture, option and value."""
     option, value = list(wrong.items())[-1]
     with pytest.raises(ValueError, match=rf"^highway: expected {option} .+, got {value!r}; "):
         models.build("highway", **MNIST | wrong)

@@ -1,4 +1,4 @@
-"""models/googlenet.py, inception3.py and inceptionresnet.py: modules against the papers' tables and their formulas."""
+"""models/googlenet.py, inception3.py and inceptionresnet.py against the papers' tables."""
 
 import numpy as np
 import onnxruntime
@@ -11,7 +11,7 @@ from models import googlenet, inceptionresnet, summary
 IMAGE = {"in_channels": 3, "size": (80, 80), "classes": 3}
 GOOGLENET = IMAGE | {"module": "reduced", "aux": True, "dropout": 0.4, "init": "he"}
 INCEPTION3 = IMAGE | {"aux": False, "dropout": 0.5}
-# FEATURES.md A13, from table 1 of the paper: parameters and output depth.
+# From table 1 of the paper: parameters and output depth.
 COUNTS = (163_696, 388_736, 376_176, 449_160, 510_104, 605_376, 868_352, 1_043_456, 1_444_080)
 DEPTHS = (256, 480, 512, 512, 512, 528, 832, 832, 1024)
 
@@ -24,7 +24,7 @@ def zero_bordered(x, size, top, left):
 
 
 def test_modules_of_table_1():
-    """Parameters and depths of FEATURES.md A13; 3a without reductions: 387,296 and 416 (A12), counted on meta."""
+    """Oracle: table 1. 3a without reductions: 387,296 parameters, 416 maps, by hand."""
     net = summary.on_meta("googlenet", GOOGLENET)
     modules = [net.features.get_submodule(f"inception{name}") for name in googlenet.TABLE_1]
     assert [(summary.trainable(module), module.out) for module in modules] == list(
@@ -38,7 +38,9 @@ def test_modules_of_table_1():
 
 
 def test_naive_network():
-    """By hand: D (n1 + 9 n3 + 25 n5) weights, n1 + n3 + n5 biases on depth D, which then grows by n1 + n3 + n5."""
+    """By hand: D (n1 + 9 n3 + 25 n5) weights, n1 + n3 + n5 biases on depth D, which then grows by
+    n1 + n3 + n5.
+    """
     count, depth = (49 * 3 + 1) * 64 + (64 + 1) * 64 + (9 * 64 + 1) * 192, 192  # the stem
     for n1, _, n3, _, n5, _ in googlenet.TABLE_1.values():
         count += depth * (n1 + 9 * n3 + 25 * n5) + n1 + n3 + n5
@@ -50,14 +52,16 @@ def test_naive_network():
 @pytest.mark.parametrize(
     ("sizes", "corners"),
     [
-        (((14, 14), (16, 16)), ((1, 1), (0, 0))),  # O13, the notes' example
+        (((14, 14), (16, 16)), ((1, 1), (0, 0))),  # the lecture notes' example
         (((16, 13), (16, 16)), ((0, 1), (0, 0))),  # 3 columns: 1 on the left, 2 on the right
         (((4, 9), (7, 2)), ((1, 0), (0, 3))),  # 3 rows: 1 above, 2 below; the maps bound each other
     ],
 )
 @pytest.mark.slow
 def test_depth_concat(tmp_path, sizes, corners):
-    """Each map copied by numpy to its hand-computed corner among zeros; torch and onnxruntime are exact (O13)."""
+    """Each map copied by numpy to its hand-computed corner among zeros; torch and onnxruntime are
+    exact.
+    """
     random = np.random.default_rng(0)
     maps = [
         random.normal(size=(1, depth, *size)).astype(np.float32)
@@ -82,7 +86,9 @@ def test_depth_concat(tmp_path, sizes, corners):
     [("googlenet", GOOGLENET, 3), ("inception3", INCEPTION3 | {"size": (299, 299)}, 2)],
 )
 def test_auxiliary_heads_speak_in_training_only(arch, options, heads):
-    """Section 5 (v3: section 4): logits in training, each with a gradient; else the net without them."""
+    """Section 5 (v3: section 4): logits in training, each with a gradient; else the net without
+    them.
+    """
     net, x = models.build(arch, **options | {"aux": True}), torch.randn(2, 3, *options["size"])
     outputs = net(x)
     assert [tuple(output.shape) for output in outputs] == [(2, 3)] * heads
@@ -101,7 +107,9 @@ def test_auxiliary_heads_speak_in_training_only(arch, options, heads):
 
 @pytest.mark.slow
 def test_torchvision_inception3():
-    """torchvision's Inception v3 with random weights gives the logits that ours gives with the same, from layers."""
+    """torchvision's Inception v3 with random weights gives the logits that ours gives with the
+    same, from layers.
+    """
     theirs = pytest.importorskip("torchvision").models.inception_v3(
         init_weights=False, aux_logits=False, num_classes=3
     )
@@ -121,7 +129,9 @@ def test_torchvision_inception3():
 
 @pytest.mark.parametrize("relu", [True, False])
 def test_scaled_residual(relu):
-    """Section 3.3: x + scale F(x), then ReLU; F is the projection's bias where its weights are zero: 1, and 0."""
+    """Section 3.3: x + scale F(x), then ReLU; F is the projection's bias where its weights are
+    zero: 1, and 0.
+    """
     block, x = (
         inceptionresnet.Residual(4, 0.1, [[(2, 1)], [(2, 1), (3, (1, 7))]], relu=relu),
         torch.randn(2, 4, 5, 5),
@@ -134,7 +144,9 @@ def test_scaled_residual(relu):
 
 
 def test_scales_of_inception_resnet():
-    """timm's table: 10 blocks of scale .17, 20 of .10, 9 of .20 and the last of 1, alone without ReLU."""
+    """timm's table: 10 blocks of scale .17, 20 of .10, 9 of .20 and the last of 1, alone without
+    ReLU.
+    """
     net = summary.on_meta("inceptionresnet", IMAGE | {"dropout": 0.2})
     blocks = [layer for layer in net.modules() if isinstance(layer, inceptionresnet.Residual)]
     assert [block.scale for block in blocks] == [0.17] * 10 + [0.1] * 20 + [0.2] * 9 + [1]

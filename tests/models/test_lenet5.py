@@ -27,7 +27,7 @@ def test_subsample_formula():
 
 
 def test_sparse_c3_adds_connected_maps_only():
-    """Every map of C3 is its bias plus one single-channel convolution for each connected map of S2."""
+    """Every map of C3 is its bias plus one convolution for each connected map of S2."""
     torch.manual_seed(0)
     layer, x = lenet5.SparseC3(), torch.randn(2, 6, 9, 8)
     expected = layer.bias.view(1, 16, 1, 1).repeat(2, 1, 5, 4)
@@ -38,7 +38,9 @@ def test_sparse_c3_adds_connected_maps_only():
 
 
 def test_sparse_c3_initial_range():
-    """U(-1, 1) / sqrt(25 * inputs), so the map that sees six inputs starts within narrower bounds than one of three."""
+    """U(-1, 1) / sqrt(25 * inputs), so the map that sees six inputs starts within narrower bounds
+    than one of three.
+    """
     layer = lenet5.SparseC3()
     maps = torch.tensor([out_map for out_map, _ in lenet5.connections()])
     for out_map, inputs in ((0, 3), (6, 4), (15, 6)):
@@ -55,7 +57,9 @@ def test_rbf_is_a_distance_to_the_codes():
 
 
 def test_rbf_probabilities_are_sane():
-    """F6 on the code of a digit means this digit with more than .9; F6 = 0 is equally far from all: 1 / 10 each."""
+    """F6 on the code of a digit means this digit with more than .9; F6 = 0 is equally far from all:
+    1 / 10 each.
+    """
     head = lenet5.Rbf(10)
     on_code = head(1.7159 * head.codes).softmax(1)
     assert (on_code.diagonal() > 0.9).all()
@@ -76,7 +80,9 @@ def test_class_codes(classes):
 
 
 def test_seven_is_drawn_as_a_seven():
-    """The bitmaps are read class by class and row by row: 7 is a bar above a falling line, 8 mirrors left to right."""
+    """The bitmaps are read class by class and row by row: 7 is a bar above a falling line, 8
+    mirrors left to right.
+    """
     codes = lenet5.class_codes(10).view(10, 12, 7)
     assert (codes[7, :2] == 1).all() and (codes[7, 2:4, :5] == -1).all()
     assert torch.equal(codes[8], codes[8].flip(1)) and torch.equal(

@@ -11,7 +11,8 @@ from torch import nn
 import models
 from models import summary
 
-# Least input in pixels or steps; where a variant's differs from its architecture's, under the variant's name.
+# Least input in pixels or steps; where a variant's differs from its architecture's, under the
+# variant's name.
 LEAST = {
     "causal": 10,
     "cnn1": 1,
@@ -51,7 +52,9 @@ def case(arch, name, reference, marks=()):
 
 
 def small(arch, reference):
-    """The same network at its least input, in ten classes: nothing narrower, a hundredth of the work."""
+    """The same network at its least input, in ten classes: nothing narrower, a hundredth of the
+    work.
+    """
     side, options = least(arch, reference), reference["options"]
     return reference | {
         "options": options | {"size": (side, side), "classes": 10},
@@ -89,7 +92,9 @@ def samples(reference, count):
 
 
 def loss(output):
-    """Cross-entropy against the labels 0, 1, 2 ..., of auxiliary heads too; or the squared error against a ramp."""
+    """Cross-entropy against the labels 0, 1, 2 ..., of auxiliary heads too; or the squared error
+    against a ramp.
+    """
     if isinstance(output, tuple):
         return sum(map(loss, output))
     if output.dim() == 2:
@@ -115,7 +120,7 @@ def test_output_shape_and_finite(arch, reference):
 
 @every_network
 def test_parameter_counts(arch, reference):
-    """FEATURES.md section 1, counted on the meta device at the paper's input."""
+    """Oracle: REFERENCE, counted on the meta device at the paper's input."""
     net = summary.on_meta(arch, reference["options"])
     counts = (summary.trainable(net), summary.total(net) - summary.trainable(net))
     assert counts == (reference["trainable"], reference["fixed"])
@@ -123,7 +128,9 @@ def test_parameter_counts(arch, reference):
 
 @every_network
 def test_layer_table_adds_up(arch, reference):
-    """The rows' parameters sum to the network's but for heads that speak in training only; the last row answers."""
+    """The rows' parameters sum to the network's but for heads that speak in training only; the last
+    row answers.
+    """
     net = summary.on_meta(arch, reference["options"])
     rows = summary.layer_table(net, reference["input"])
     aside = [m for name, m in net.named_children() if name.startswith("aux")]
@@ -151,7 +158,9 @@ def test_rows_are_independent(arch, reference):
 
 @each_network
 def test_one_step_lowers_the_loss(arch, reference):
-    """A step against the gradient so short that to first order it gains .01 lowers the loss of the same batch."""
+    """A step against the gradient so short that to first order it gains .01 lowers the loss of the
+    same batch.
+    """
     net, x = network(arch, reference).train(), samples(reference, 16)
     torch.manual_seed(2)
     before = loss(net(x))
@@ -180,7 +189,9 @@ def test_no_tensor_twice_in_the_state(arch, reference):
     ("arch", "reference"), [c for c in EACH if c.values[1]["trainable"] < 500_000]
 )
 def test_every_initialiser_has_effect(arch, reference):
-    """A parameter drawn anew from another seed changes the output; those that do not differ start constant."""
+    """A parameter drawn anew from another seed changes the output; those that do not differ start
+    constant.
+    """
     net, other, x = (
         network(arch, reference),
         network(arch, reference, seed=1),
@@ -207,7 +218,9 @@ def starts_by_rule(case):
 
 @pytest.mark.parametrize(("arch", "reference"), [c for c in EACH if starts_by_rule(c)])
 def test_initial_weights_have_their_spread(arch, reference):
-    """torch's rule, U(-1, 1) / sqrt(fan-in), has std 1 / sqrt(3 fan-in); He's rule sqrt(2 / fan-in)."""
+    """torch's rule, U(-1, 1) / sqrt(fan-in), has std 1 / sqrt(3 fan-in); He's rule sqrt(2 /
+    fan-in).
+    """
     factor = 3**-0.5 if arch in TORCH_INIT else 2**0.5
     for layer in network(arch, reference).modules():
         if isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d) and layer.weight.numel() > 3000:
@@ -218,7 +231,9 @@ def test_initial_weights_have_their_spread(arch, reference):
 
 @pytest.mark.parametrize(("arch", "reference"), [c for c in EVERY if least(*c.values) > 1])
 def test_least_input(arch, reference):
-    """The least input builds and runs; one less is refused in a sentence that names the architecture."""
+    """The least input builds and runs; one less is refused in a sentence that names the
+    architecture.
+    """
     side, options = least(arch, reference), reference["options"]
     for extent, runs in ((side, True), (side - 1, False)):
         assert summary.runs(arch, reference, extent) == runs
@@ -235,7 +250,9 @@ def test_least_input(arch, reference):
     ("arch", "reference"), [c for c in EACH if "size" in c.values[1]["options"]]
 )
 def test_oblong_colour_images(arch, reference):
-    """Height and width are not confused, channels and classes are free: RGB, higher than wide, 7 classes."""
+    """Height and width are not confused, channels and classes are free: RGB, higher than wide, 7
+    classes.
+    """
     size = (least(arch, reference) + 21, least(arch, reference) + 9)
     net = models.build(
         arch, **reference["options"] | {"in_channels": 3, "size": size, "classes": 7}
@@ -246,7 +263,9 @@ def test_oblong_colour_images(arch, reference):
 @pytest.mark.long
 @pytest.mark.parametrize(("arch", "reference"), [c for c in EVERY if c.marks])
 def test_every_network_trains_and_exports_at_its_least_input(arch, reference):
-    """Oracle: torch's own answers to a batch of another size than the one exported; OpenVINO gives them, too."""
+    """Oracle: torch's own answers to a batch of another size than the one exported; OpenVINO gives
+    them, too.
+    """
     import onnxruntime
     import thirds
 
@@ -255,8 +274,8 @@ def test_every_network_trains_and_exports_at_its_least_input(arch, reference):
 
     reference = small(arch, reference)
     net = models.build(arch, **reference["options"])
-    # In float64: over two values of a channel, batch normalisation enlarges a gradient up to 1 / sqrt(eps) times a
-    # layer, and float32 ends at 1e38, in ResNet-101 and 152 on 1 x 1 pixels.
+    # In float64: over two values of a channel, batch normalisation enlarges a gradient up to 1 /
+    # sqrt(eps) times a layer, and float32 ends at 1e38, in ResNet-101 and 152 on 1 x 1 pixels.
     loss(net.double().train()(samples(reference, 2).double())).backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in net.parameters())
     mean, scale = torch.full((1, 1, 1), 127.0), torch.full((1, 1, 1), 1 / 64)
@@ -271,7 +290,7 @@ def test_every_network_trains_and_exports_at_its_least_input(arch, reference):
     got = session.run(None, {"images": images[:3].numpy()})[0]
     torch.testing.assert_close(torch.from_numpy(got), torch.from_numpy(expected), rtol=0, atol=1e-5)
     if reference["name"] in ("GoogLeNet", "GoogLeNet naive", "squeezenet1_1"):
-        return  # OpenVINO refuses a ceiling pool whose window is larger than its map, as theirs is here
+        return  # OpenVINO refuses a ceiling pool whose window is larger than its map
     third = thirds.openvino_answers(graph, images[:3].numpy())
     torch.testing.assert_close(
         torch.from_numpy(third), torch.from_numpy(expected), rtol=0, atol=1e-4

@@ -1,5 +1,7 @@
 """models/summary.py and `python -m models`: tables of layers and of architectures."""
 
+import re
+
 import pytest
 from torch import nn
 
@@ -7,8 +9,9 @@ import models
 from models import summary
 from models.__main__ import main
 
-# Notes S1, "exercises/07_CNN_MNIST a)" and b) (V36): layer, output shape, parameters; layers and axes as in torch. The
-# last activation, softmax, is outside our networks; dense_1 of the notes takes flat pixels.
+# The lecture notes, "exercises/07_CNN_MNIST a)" and b): layer, output shape, parameters; layers and
+# axes as in torch. The last activation, softmax, is outside our networks; dense_1 of the notes
+# takes flat pixels.
 FCNN_TABLE = [
     ("Linear", [500], 392_500),
     ("BatchNorm1d", [500], 2_000),
@@ -82,6 +85,21 @@ def test_command_fails_on_a_wrong_count(monkeypatch, capsys):
     monkeypatch.setitem(models.references("cnn1")["cnn1"], "trainable", 251_211)
     assert main([]) == 1
     assert "251,210 251,211 NO" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize("arch", models.names())
+def test_every_description_says_what_the_network_is_and_cites_its_source(arch):
+    """Oracle: the citation has a year, or is of the lecture notes or torchvision."""
+    first, citation = models.description(arch).split("\n\n")
+    assert first.count("\n") == 0 and first.endswith(".")
+    assert re.search(r"\b(19|20)\d\d\b|lecture notes|torchvision", citation)
+
+
+def test_command_cites_the_paper(capsys):
+    assert main(["lenet5"]) == 0
+    assert '"Gradient-based learning applied to document recognition"' in " ".join(
+        capsys.readouterr().out.split()
+    )
 
 
 def test_command_refuses_an_unknown_name(capsys):

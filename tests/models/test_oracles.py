@@ -1,9 +1,8 @@
-"""Reference sheet, first part: convolution and pooling as the notes compute them by hand, with the right values.
+"""Convolution and pooling as the lecture notes compute them by hand, with torch's operations.
 
-Rows of FEATURES.md section 2; test_oracles_networks.py is the second part. Each test names its row and shows where the
-number comes from. Where one of our networks holds the operation, the network computes it; otherwise the torch
-operation that later networks use does. O11 and O20 are measured metrics, made by studies; O13, O17, O18, O22 and O23
-come with the networks and pictures they speak of.
+Each test shows where its number comes from; test_oracles_networks.py is the second part. Where one
+of our networks has the operation, the network computes it; otherwise the operation of torch that
+our networks use does.
 """
 
 import math
@@ -17,7 +16,7 @@ from torch import nn
 import models
 from models import causal, lenet5, summary
 
-OWL = [  # notes S1, the 6 x 6 picture of an owl; two of the slides print 175 as the last pixel (O01)
+OWL = [  # the lecture notes' 6 x 6 picture of an owl; two of the slides print 175 as the last pixel
     [255, 220, 150, 200, 110, 100],
     [240, 50, 35, 45, 200, 130],
     [0, 20, 245, 250, 230, 120],
@@ -26,7 +25,7 @@ OWL = [  # notes S1, the 6 x 6 picture of an owl; two of the slides print 175 as
     [255, 255, 245, 190, 200, 170],
 ]
 OWL_FILTER = [[-0.7, 0.2, 0.1], [0.3, 0.5, 0.4], [-0.2, -0.4, 0.2]]
-OWL_MAP = [  # rows of the valid convolution; the slide prints the transpose (X01)
+OWL_MAP = [  # rows of the valid convolution; the slide prints the transpose
     [32.5, -105.5, -44, -60.5],
     [-105.5, 104, 224, 213.5],
     [185.5, 217.5, 38.5, 52.5],
@@ -53,7 +52,8 @@ def max_pool_of_cnn2():
 
 
 def test_o01_convolution_of_the_owl():
-    """T03. First cell: -.7*255 + .2*220 + .1*150 + .3*240 + .5*50 + .4*35 - .2*0 - .4*20 + .2*245 = 32.5, and so on.
+    """First cell: -.7*255 + .2*220 + .1*150 + .3*240 + .5*50 + .4*35 - .2*0 - .4*20 + .2*245 =
+    32.5, and so on.
 
     cnn1 pads, so the valid map is its interior.
     """
@@ -62,7 +62,9 @@ def test_o01_convolution_of_the_owl():
 
 
 def test_o02_relu_then_max_pool():
-    """Of each 2 x 2 window of O01 the largest, not below 0: 104 224 / 217.5 52.5 (the slide's is transposed, X02)."""
+    """Of each 2 x 2 window of the owl's map the largest, not below 0: 104 224 / 217.5 52.5 (the
+    slide's is transposed).
+    """
     relu = cnn1_with(OWL_FILTER, (6, 6)).features[1]
     pooled = max_pool_of_cnn2()(relu(image(OWL_MAP)))
     assert pooled[0, 0].tolist() == [[104, 224], [217.5, 52.5]]
@@ -99,7 +101,9 @@ OTHER = [
 
 @pytest.mark.parametrize(("patch", "answer"), [(CURVE, 6600), (OTHER, 0)], ids=["o03", "o04"])
 def test_o03_o04_curve_detector(patch, answer):
-    """The curve meets the filter in five pixels: 4 * (50 * 30) + 20 * 30 = 6600; the other patch in none."""
+    """The curve meets the filter in five pixels: 4 * (50 * 30) + 20 * 30 = 6600; the other patch in
+    none.
+    """
     assert F.conv2d(image(patch), image(CURVE_FILTER)).item() == answer
 
 
@@ -121,7 +125,9 @@ def test_o05_causal_convolution():
     ],
 )
 def test_o06_output_size(n, f, s, p, answer):
-    """T06: floor((n - f + 2p) / s + 1); 224 without padding gives 54.25, so AlexNet takes 227, or 224 padded (X16)."""
+    """Floor((n - f + 2p) / s + 1); 224 without padding gives 54.25, so AlexNet takes 227, or
+    224 padded.
+    """
     assert math.floor((n - f + 2 * p) / s + 1) == answer
     assert nn.Conv2d(1, 1, f, stride=s, padding=p)(torch.zeros(1, 1, n, n)).shape == (
         1,
@@ -135,7 +141,9 @@ def test_o06_output_size(n, f, s, p, answer):
     ("layers", "f", "field", "weights"), [(1, 7, 7, 49), (2, 3, 5, 18), (3, 3, 7, 27)]
 )
 def test_o09_stacked_filters(layers, f, field, weights):
-    """T16: a stack of small filters sees as far as a large one, 1 + layers * (f - 1), with fewer weights."""
+    """A stack of small filters sees as far as a large one, 1 + layers * (f - 1), with fewer
+    weights.
+    """
     stack = nn.Sequential(*[nn.Conv2d(1, 1, f, padding=f // 2, bias=False) for _ in range(layers)])
     for weight in stack.parameters():
         nn.init.ones_(weight)
@@ -150,7 +158,7 @@ def test_o09_stacked_filters(layers, f, field, weights):
     [(2, [1, 1, 1, 1], 4), (2, [1, 2, 4, 8], 15), (5, [1, 1, 1, 1], 16), (5, [1, 2, 4, 8], 60)],
 )
 def test_o10_memory_of_causal_layers(kernel_size, dilations, back):
-    """(k - 1) * sum(dilations) steps back; not 4^4 = 256, as the notebook has it (X14)."""
+    """(k - 1) * sum(dilations) steps back; not 4^4 = 256, as the notebook has it."""
     options = {"series": 1, "horizon": 1, "channels": 2, "activation": "none"}
     net = models.build("causal", kernel_size=kernel_size, dilations=dilations, **options)
     for parameter in net.parameters():
@@ -162,7 +170,7 @@ def test_o10_memory_of_causal_layers(kernel_size, dilations, back):
 
 
 PADDED_CORE = [[1, 4, 2, 3], [6, 1, 1, 7], [1, 2, 1, 4], [1, 5, 1, 2]]
-SYMMETRIC = [  # notes S3, "Padding"
+SYMMETRIC = [  # the lecture notes, "Padding"
     [1, 6, 6, 1, 1, 7, 7, 1],
     [4, 1, 1, 4, 2, 3, 3, 2],
     [4, 1, 1, 4, 2, 3, 3, 2],
@@ -185,13 +193,15 @@ CIRCULAR = [
 
 
 def test_o12_circular_padding():
-    """T09: the notes' grid; torch's `circular` is numpy's `wrap`."""
+    """The notes' grid; torch's `circular` is numpy's `wrap`."""
     assert F.pad(image(PADDED_CORE), (2, 2, 2, 2), mode="circular")[0, 0].tolist() == CIRCULAR
     assert np.pad(PADDED_CORE, 2, "wrap").tolist() == CIRCULAR
 
 
 def test_o12_symmetric_padding():
-    """T08: the notes' grid; torch has no such mode (`reflect` leaves the edge out), two flips and slices make it."""
+    """The notes' grid; torch has no such mode (`reflect` leaves the edge out), two flips and
+    slices make it.
+    """
     x = image(PADDED_CORE)
     for axis in (2, 3):
         mirror = x.flip(axis)
@@ -201,7 +211,9 @@ def test_o12_symmetric_padding():
 
 
 def test_t04_translation_equivariance():
-    """Shift then convolve = convolve then shift: everywhere on a ring, with zero padding away from the border."""
+    """Shift then convolve = convolve then shift: everywhere on a ring, with zero padding away from
+    the border.
+    """
     torch.manual_seed(0)
     x = torch.randn(1, 1, 12, 12, dtype=torch.float64)
     shifted = x.roll((2, 3), dims=(2, 3))
@@ -215,7 +227,9 @@ def test_t04_translation_equivariance():
 
 
 def test_t05_filters_cover_the_depth():
-    """Notes S3: six 5 x 5 filters on 32 x 32 x 3 are 5x5x3 each and give six maps of 28 x 28; the next are 5x5x6."""
+    """The lecture notes: six 5 x 5 filters on 32 x 32 x 3 are 5x5x3 each and give six maps of 28 x
+    28; the next are 5x5x6.
+    """
     first, second = nn.Conv2d(3, 6, 5), nn.Conv2d(6, 10, 5)
     assert first.weight.shape == (6, 3, 5, 5) and second.weight.shape == (10, 6, 5, 5)
     assert first(torch.zeros(1, 3, 32, 32)).shape == (1, 6, 28, 28)
@@ -233,7 +247,9 @@ def test_t07_valid_and_same_padding(f):
 
 
 def test_t15_one_by_one_convolution():
-    """A 1 x 1 convolution is the same matrix at every pixel: einsum; the forecaster's Dense(1) is one."""
+    """A 1 x 1 convolution is the same matrix at every pixel: einsum; the forecaster's Dense(1) is
+    one.
+    """
     torch.manual_seed(0)
     net, x = (
         models.build("causal", **models.references("causal")["causal plain"]["options"]),
@@ -255,19 +271,23 @@ def test_t15_one_by_one_convolution():
     ids=["o07", "o08"],
 )
 def test_o07_o08_max_pool(rows, answer):
-    """T12: the largest of each 2 x 2 window: notes S2 (from CS231n), and CS231n's figure whose input S3 has lost."""
+    """The largest of each 2 x 2 window: the lecture notes' example from CS231n, and
+    CS231n's figure, whose input the notes lack.
+    """
     assert max_pool_of_cnn2()(image(rows))[0, 0].tolist() == answer
 
 
 def test_t13_mean_pool():
-    """The mean of each window; on the input of O07: (12 + 20 + 8 + 12) / 4 = 13 and so on."""
+    """The mean of each window; (12 + 20 + 8 + 12) / 4 = 13 and so on."""
     pool = lenet5.SUBSAMPLING["average"](1)
     rows = [[12, 20, 30, 0], [8, 12, 2, 0], [34, 70, 37, 4], [112, 100, 25, 12]]
     assert pool(image(rows))[0, 0].tolist() == [[13, 8], [79, 19.5]]
 
 
 def test_t14_overlapping_pool():
-    """AlexNet's 3 x 3 windows two pixels apart share a row and a column: 5 -> 2 pixels, here of 0 ... 24."""
+    """AlexNet's 3 x 3 windows two pixels apart share a row and a column: 5 -> 2 pixels, here of 0
+    ... 24.
+    """
     rows = np.arange(25.0).reshape(5, 5)
     expected = [[rows[i : i + 3, j : j + 3].max() for j in (0, 2)] for i in (0, 2)]
     assert F.max_pool2d(image(rows), 3, stride=2)[0, 0].tolist() == expected == [[12, 14], [22, 24]]

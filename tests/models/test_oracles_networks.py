@@ -1,4 +1,4 @@
-"""Reference sheet, second part: layers, whole networks, data and loss, the forecaster (FEATURES.md section 2)."""
+"""Layers, networks, data, loss and the forecaster against numbers of the lecture notes."""
 
 import math
 
@@ -14,12 +14,14 @@ from pipeline.data import series_sources
 from pipeline.data.prepare import image_statistics
 from pipeline.train.loop import objective
 
-# ---- layers: O16, T17, T19
+# ---- layers
 
 
 def test_o16_batch_normalisation():
-    """Ioffe and Szegedy 2015, algorithm 2, by numpy: variance with 1 / B in training; T18: the running variance takes
-    the unbiased one, 1 / (B - 1), here with Keras's momentum .99 and epsilon 1e-3."""
+    """Ioffe and Szegedy 2015, algorithm 2, by numpy: variance with 1 / B in training; the
+    running variance takes the unbiased one, 1 / (B - 1), here with Keras's momentum .99 and epsilon
+    1e-3.
+    """
     rng = np.random.default_rng(0)
     x = rng.normal(3, 2, (16, 5))
     layer = nn.BatchNorm1d(5, **cnn2.KERAS_BATCH_NORM, dtype=torch.float64).train()
@@ -50,8 +52,9 @@ def test_t17_local_response_normalisation():
 
 
 def test_t19_dropout():
-    """Notes: zero with probability 1 - p, multiply by p at test. torch: p is the probability to DROP, survivors grow by
-    1 / (1 - p) in training, nothing happens at test; the mean is the same."""
+    """Notes: zero with probability 1 - p, multiply by p at test. torch: p is the probability to
+    DROP, survivors grow by 1 / (1 - p) in training, nothing happens at test; the mean is the same.
+    """
     torch.manual_seed(0)
     net = models.build("fcnn", in_channels=1, size=(1, 1), classes=2, hidden=[4], dropout=0.3)
     (layer,) = (layer for layer in net.modules() if isinstance(layer, nn.Dropout))
@@ -65,11 +68,13 @@ def test_t19_dropout():
     assert y.mean().item() == pytest.approx(1, abs=0.01)
 
 
-# ---- whole networks: O14, O15, O21
+# ---- whole networks
 
 
 def test_o14_parameter_counts():
-    """Notes S1: fcNN 420,260, cnn1 251,210; cnn2 (from its code) 36,314, moving statistics counted, as in Keras."""
+    """The lecture notes: fcNN 420,260, cnn1 251,210; cnn2 (from its code) 36,314, moving statistics
+    counted, as in Keras.
+    """
     for arch, name, count in (
         ("fcnn", "fcNN 784-500-50-10", 420_260),
         ("cnn1", "cnn1", 251_210),
@@ -80,8 +85,9 @@ def test_o14_parameter_counts():
 
 
 def test_o15_connection_table_of_lenet():
-    """LeCun et al. 1998, section II.B: six maps of C3 see three neighbours of S2, six see four, three see four in two
-    pairs, one sees all; 60 kernels, 60 * 25 + 16 = 1,516 parameters."""
+    """LeCun et al. 1998, section II.B: six maps of C3 see three neighbours of S2, six see four,
+    three see four in two pairs, one sees all; 60 kernels, 60 * 25 + 16 = 1,516 parameters.
+    """
     seen = {m: {s for out, s in lenet5.connections() if out == m} for m in range(16)}
     for m in range(6):
         assert seen[m] == {m, (m + 1) % 6, (m + 2) % 6}
@@ -94,7 +100,9 @@ def test_o15_connection_table_of_lenet():
 
 @pytest.mark.parametrize("arch", ["fcnn", "cnn1", "cnn2", "lenet5"])
 def test_o21_loss_of_an_ignorant_network(arch):
-    """All parameters zero: every class has probability 1 / 10, the loss is -log(.1) = 2.3025851, accuracy is .1."""
+    """All parameters zero: every class has probability 1 / 10, the loss is -log(.1) = 2.3025851,
+    accuracy is .1.
+    """
     for reference in models.references(arch).values():
         net = models.build(arch, **reference["options"]).eval()
         for parameter in net.parameters():
@@ -106,12 +114,14 @@ def test_o21_loss_of_an_ignorant_network(arch):
         assert (logits.argmax(1) == labels).float().mean().item() == pytest.approx(0.1)
 
 
-# ---- data and loss: O19, X05
+# ---- data and loss
 
 
 def test_o19_standardisation_by_pixel():
-    """T20: (X - mean) / (std + 1e-4) from the training images gives every pixel mean 0 and std 1; one that never
-    changes gives 0. The same constants, not their own statistics, standardise other images."""
+    """(X - mean) / (std + 1e-4) from the training images gives every pixel mean 0 and std 1;
+    one that never changes gives 0. The same constants, not their own statistics, standardise other
+    images.
+    """
     grey = np.round(load_digits().images * 255 / 16).astype(np.uint8)[..., None]
     train, other = grey[:1500], grey[1500:]
     mean, scale = image_statistics(train, "pixel")
@@ -130,8 +140,10 @@ def test_o19_standardisation_by_pixel():
 
 
 def test_x05_clipped_softmax_learns_nothing_from_a_sure_mistake():
-    """The notes' 76 %: class 0 has probability e^-30, below the clip at 1e-7, so the loss stays at -log(1e-7) = 16.118
-    and its gradient is 0. From logits the loss is 30 and the gradient p - y = (-1, 1)."""
+    """The notes' 76 %: class 0 has probability e^-30, below the clip at 1e-7, so the loss stays at
+    -log(1e-7) = 16.118 and its gradient is 0. From logits the loss is 30 and the gradient p - y =
+    (-1, 1).
+    """
     y = torch.tensor([0])
     losses, gradients = {}, {}
     for kind in ("softmax-clip", "cross-entropy"):
@@ -145,7 +157,7 @@ def test_x05_clipped_softmax_learns_nothing_from_a_sure_mistake():
     assert gradients["cross-entropy"] == pytest.approx([-1, 1])
 
 
-# ---- the forecaster's data and network: F02-F05, F09
+# ---- the forecaster's data and network
 
 
 def waves(count, length):
@@ -164,9 +176,10 @@ def waves(count, length):
 
 
 def test_f02_f03_waves():
-    """The generator's product is, by product-to-sum, half of cos(19 pi t / 137) - cos(2u + 21 pi t / 137): only one of
-    the two waves has a random phase, so all curves share the other half. (The notebook's 0 ... 20 pi and 0 ... pi
-    over 138 points are 20 pi / 137 and pi / 137 a step.)"""
+    """The generator's product is, by product-to-sum, half of cos(19 pi t / 137) - cos(2u + 21 pi t
+    / 137): only one of the two waves has a random phase, so all curves share the other half. (The
+    notebook's 0 ... 20 pi and 0 ... pi over 138 points are 20 pi / 137 and pi / 137 a step.)
+    """
     curves, t = waves(50, 138), np.arange(138)
     random_half = np.cos(19 * np.pi * t / 137) - 2 * curves
     basis = np.stack([np.cos(21 * np.pi * t / 137), np.sin(21 * np.pi * t / 137)])
@@ -176,8 +189,10 @@ def test_f02_f03_waves():
 
 
 def test_f09_waves_obey_a_four_tap_recurrence():
-    """Two cosines of 19 and 21 pi / 137 a step: their polynomial (1 - 2 cos(a) z + z^2)(1 - 2 cos(b) z + z^2) gives the
-    taps 3.58570, -5.21390, 3.58570, -1. A causal layer that holds them forecasts the next step exactly."""
+    """Two cosines of 19 and 21 pi / 137 a step: their polynomial (1 - 2 cos(a) z + z^2)(1 - 2
+    cos(b) z + z^2) gives the taps 3.58570, -5.21390, 3.58570, -1. A causal layer that holds them
+    forecasts the next step exactly.
+    """
     a, b = 2 * np.cos(np.array([19, 21]) * np.pi / 137)
     taps = [a + b, -(2 + a * b), a + b, -1]
     assert taps == pytest.approx([3.58570, -5.21390, 3.58570, -1], abs=5e-6)
@@ -201,8 +216,9 @@ def test_f09_waves_obey_a_four_tap_recurrence():
 
 
 def test_f04_every_forecast_looks_ten_steps_ahead():
-    """T = 128, S = 10: output j stands at step 118 + j and sees nothing later, so the forecast of step 128 ignores the
-    9 newest samples."""
+    """T = 128, S = 10: output j stands at step 118 + j and sees nothing later, so the forecast of
+    step 128 ignores the 9 newest samples.
+    """
     options = models.references("causal")["causal dilated"]["options"]
     net = models.build("causal", **options)
     for j in range(10):
@@ -212,7 +228,9 @@ def test_f04_every_forecast_looks_ten_steps_ahead():
 
 
 def test_f05_parameters_of_the_forecasters():
-    """Keras: 5 * 1 * 32 + 32 = 192, three times 5 * 32 * 32 + 32 = 5,152, 32 + 1 = 33; 15,681 with either dilation."""
+    """Keras: 5 * 1 * 32 + 32 = 192, three times 5 * 32 * 32 + 32 = 5,152, 32 + 1 = 33; 15,681 with
+    either dilation.
+    """
     for reference in models.references("causal").values():
         net = models.build("causal", **reference["options"])
         layers = [

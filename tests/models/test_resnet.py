@@ -1,4 +1,4 @@
-"""models/resnet.py, densenet.py and zoo.py: blocks against their formulas, published weights under our names."""
+"""models/resnet.py, densenet.py and zoo.py: blocks by formula, published weights."""
 
 from pathlib import Path
 
@@ -23,7 +23,9 @@ def options(reference, **changes):
 
 
 def shaken(net):
-    """The network in evaluation, each parameter moved off its initial value, so that no two layers are exchangeable."""
+    """The network in evaluation, each parameter moved off its initial value, so that no two layers
+    are exchangeable.
+    """
     with torch.no_grad():
         for parameter in net.parameters():
             parameter += 0.01 * torch.randn_like(parameter)
@@ -38,7 +40,9 @@ def same(ours, theirs):
 
 
 def test_shortcut_parameters():
-    """By hand, ResNet-34: a projection from C to D channels has C D weights and 2 D of batch normalisation."""
+    """By hand, ResNet-34: a projection from C to D channels has C D weights and 2 D of batch
+    normalisation.
+    """
     count = {
         s: summary.trainable(summary.on_meta("resnet", options("ResNet-34", shortcut=s)))
         for s in "ABC"
@@ -49,7 +53,9 @@ def test_shortcut_parameters():
 
 
 def test_zero_padded_shortcut():
-    """Section 3.3, option A, by numpy: every second pixel, the new channels zero, half of them on either side."""
+    """Section 3.3, option A, by numpy: every second pixel, the new channels zero, half of them on
+    either side.
+    """
     x = np.random.default_rng(0).normal(size=(2, 4, 6, 5)).astype(np.float32)
     expected = np.pad(x[:, :, ::2, ::2], ((0, 0), (2, 2), (0, 0), (0, 0)))
     assert (resnet.ZeroPadded(4, 2)(torch.from_numpy(x)).numpy() == expected).all()
@@ -57,7 +63,9 @@ def test_zero_padded_shortcut():
 
 @pytest.mark.parametrize(("shortcut", "passes"), [("A", 1), ("none", 0)])
 def test_what_a_block_passes(shortcut, passes):
-    """Eq. 1 with F = 0: the block is ReLU(x) with slope 1 where x > 0; without its shortcut nothing passes (T33)."""
+    """Eq. 1 with F = 0: the block is ReLU(x) with slope 1 where x > 0; without its shortcut nothing
+    passes.
+    """
     block = resnet.Block(4, [(4, 3, 1), (4, 3, 1)], shortcut, True)
     torch.nn.init.zeros_(block.residual.bn2.weight)
     x = torch.randn(2, 4, 5, 5).requires_grad_()
@@ -68,7 +76,9 @@ def test_what_a_block_passes(shortcut, passes):
 
 @pytest.mark.parametrize(("stride_in", "seen"), [("first", 1 / 4), ("3x3", 1)])
 def test_where_a_bottleneck_strides(stride_in, seen):
-    """A strided 1x1 reads every second pixel of every second row; the strided 3x3 reads all (figure 5, torchvision)."""
+    """A strided 1x1 reads every second pixel of every second row; the strided 3x3 reads all (figure
+    5, torchvision).
+    """
     block = models.build(
         "resnet", **options("ResNet-50", classes=3, stride_in=stride_in)
     ).features.stage2[0]
@@ -78,7 +88,9 @@ def test_where_a_bottleneck_strides(stride_in, seen):
 
 
 def test_akamaster_names_and_ours():
-    """Keys as akamaster's ResNet-20 with option B has them, made from ours, come back as ours; ours stay."""
+    """Keys as akamaster's ResNet-20 with option B has them, made from ours, come back as ours; ours
+    stay.
+    """
     state = models.build("resnet", **options("ResNet-20 CIFAR B")).state_dict()
     named = {}
     for ours, tensor in state.items():
@@ -116,7 +128,9 @@ def test_torchvision_resnet(depth):
     reason=f"needs {WEIGHTS.name} and cifar10-small of the project's shared data",
 )
 def test_published_cifar_weights():
-    """akamaster's ResNet-20: .917 on CIFAR-10's test set, so .90 or more of 200 images, 20 of each class."""
+    """akamaster's ResNet-20: .917 on CIFAR-10's test set, so .90 or more of 200 images, 20 of each
+    class.
+    """
     net = models.build("resnet", **options("ResNet-20 CIFAR")).eval()
     net.load_state_dict(resnet.weights_from(torch.load(WEIGHTS, weights_only=True)))
     files = [
@@ -133,7 +147,9 @@ def test_published_cifar_weights():
 
 @pytest.mark.slow
 def test_export(tmp_path):
-    """onnxruntime on the exported graph, option A, gives torch's logits for a batch other than the exported one."""
+    """onnxruntime on the exported graph, option A, gives torch's logits for a batch other than the
+    exported one.
+    """
     net = shaken(models.build("resnet", **options("ResNet-20 CIFAR", depth=8)))
     x = torch.randn(3, 3, 32, 32)
     torch.onnx.export(
@@ -151,7 +167,9 @@ def test_export(tmp_path):
 
 @pytest.mark.slow
 def test_torchvision_densenet():
-    """torchvision's DenseNet-121 with random weights gives the logits that ours gives with the same."""
+    """torchvision's DenseNet-121 with random weights gives the logits that ours gives with the
+    same.
+    """
     theirs = shaken(pytest.importorskip("torchvision").models.densenet121())
     ours = models.build("densenet", **IMAGE, depth=121, dropout=0.0)
     ours.load_state_dict(
@@ -165,7 +183,9 @@ def test_torchvision_densenet():
 
 @pytest.mark.slow
 def test_zoo_takes_published_weights(tmp_path, monkeypatch):
-    """A file in torch's cache stands for the published one: torchvision's network and ours give the same logits."""
+    """A file in torch's cache stands for the published one: torchvision's network and ours give the
+    same logits.
+    """
     from torchvision.models import SqueezeNet1_1_Weights, squeezenet1_1
 
     from models import zoo
@@ -185,7 +205,9 @@ def test_zoo_takes_published_weights(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_zoo_heads_and_auxiliary_classifiers():
-    """The head of any network ends in a layer of K classes; weights with auxiliary classifiers fit nets without."""
+    """The head of any network ends in a layer of K classes; weights with auxiliary classifiers fit
+    nets without.
+    """
     import torchvision
 
     from models import zoo

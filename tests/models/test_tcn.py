@@ -1,4 +1,4 @@
-"""models/tcn.py and models/ltsflinear.py: causality, receptive field, normalisation, the linear baselines' formulas."""
+"""models/tcn.py and ltsflinear.py: causality, receptive field, normalisation, linear path."""
 
 import itertools
 
@@ -36,8 +36,9 @@ def tcn(**options):
 
 @pytest.mark.parametrize(("patch", "stride"), [(1, 1), (4, 2), (8, 8)])
 def test_causal_means_bit_equal(patch, stride):
-    """Oracle: position p of the features ends at step T - 1 - (P - 1 - p) stride; a change at step t leaves all that
-    end before t bit-equal, and reaches the first that ends at t or later."""
+    """Oracle: position p of the features ends at step T - 1 - (P - 1 - p) stride; a change at step
+    t leaves all that end before t bit-equal, and reaches the first that ends at t or later.
+    """
     net, x = tcn(patch=patch, stride=stride), torch.randn(2, 2, 24)
     features = lambda x: net.stages(net.embed(net.fold(x)))  # noqa: E731
     before = features(x)
@@ -80,7 +81,7 @@ def test_the_blocks_cover_the_context_and_one_less_would_not(patch, stride, kern
 
 
 def test_a_linear_path_sees_the_whole_context_and_is_all_there_is_at_first():
-    """Oracle: the dense layer alone; after one step of the optimizer every weight has its gradient."""
+    """Oracle: the dense layer alone; after one step every weight has a gradient."""
     net, x = tcn(blocks=1, linear=True), torch.randn(4, 24, 2)
     assert net.receptive_field == 24
     assert torch.equal(net(x), net.linear(x.transpose(1, 2)).transpose(1, 2))
@@ -93,8 +94,9 @@ def test_a_linear_path_sees_the_whole_context_and_is_all_there_is_at_first():
 
 
 def test_instance_normalisation_is_undone():
-    """Oracle: Kim et al. 2022: a window moved and stretched has a forecast moved and stretched alike, exactly where the
-    spread is far above eps; the last value's form follows a move."""
+    """Oracle: Kim et al. 2022: a window moved and stretched has a forecast moved and stretched
+    alike, exactly where the spread is far above eps; the last value's form follows a move.
+    """
     x = torch.randn(3, 24, 2, dtype=torch.float64)
     for normalise, stretch in (("instance", 50.0), ("last", 1.0)):
         net = tcn(normalise=normalise, linear=True).double()
@@ -106,7 +108,9 @@ def test_instance_normalisation_is_undone():
 
 
 def test_independent_series_do_not_see_each_other_and_covariates_are_seen():
-    """Oracle: which outputs change; the second of two targets, a past covariate, the calendar of a step ahead."""
+    """Oracle: which outputs change; the second of two targets, a past covariate, the calendar of a
+    step ahead.
+    """
     x = torch.randn(2, 24, 3)
     moved = x.clone()
     moved[:, 20, 1] += 1
@@ -135,7 +139,9 @@ def test_series_by_themselves_answer_as_one_series_does():
 
 
 def test_nlinear_and_dlinear_are_their_formulas():
-    """Oracle: Zeng et al. 2022 in numpy: W (x - last) + b + last; W1 trend + b1 + W2 (x - trend) + b2."""
+    """Oracle: Zeng et al. 2022 in numpy: W (x - last) + b + last; W1 trend + b1 + W2 (x - trend) +
+    b2.
+    """
     x = np.random.default_rng(0).normal(size=(4, 30, 2))
     options = {"series": 2, "horizon": 5, "context": 30, "quantiles": 1}
     net = models.build("ltsflinear", kind="nlinear", **options).double()
@@ -160,7 +166,9 @@ def test_nlinear_and_dlinear_are_their_formulas():
 
 
 def test_a_stream_of_steps_ends_where_the_window_does():
-    """Oracle: the window itself, from the first sample on that settles it; one before, the two differ."""
+    """Oracle: the window itself, from the first sample on that settles it; one before, the two
+    differ.
+    """
     nets = {
         "tcn": tcn(blocks=3, patch=2, independent=False, context=40),
         "causal": models.build(
@@ -216,9 +224,16 @@ def test_every_combination_of_options_runs():
     )
     for independent, normalise, linear, calendar, quantiles, targets in flags:
         net = tcn(
-            series=3, targets=targets, independent=independent, normalise=normalise, linear=linear, calendar=calendar,
-            quantiles=quantiles, patch=4, stride=2,
-        )  # fmt: skip
+            series=3,
+            targets=targets,
+            independent=independent,
+            normalise=normalise,
+            linear=linear,
+            calendar=calendar,
+            quantiles=quantiles,
+            patch=4,
+            stride=2,
+        )
         rows = 27 if calendar else 24
         y = net(torch.randn(2, rows, 3 + calendar))
         assert y.shape == (2, 3 * quantiles, targets) and y.isfinite().all()

@@ -1,6 +1,7 @@
-"""Published weights through the whole line, on real photos: torchvision's SqueezeNet and He et al.'s ResNet-20.
+"""Published weights through the whole line, on real photographs.
 
-A copy of this tree, as in test_journey.py; data and weights are copies below DATA_ROOT and TORCH_HOME.
+A copy of this tree, as in test_journey.py; data and weights are copies below DATA_ROOT and
+TORCH_HOME.
 """
 
 import json
@@ -66,20 +67,26 @@ def result(made, entry, stage):
 
 @pytest.mark.parametrize("entry", LINE)
 def test_served_as_checked(made, entry):
-    """Oracle: the checked answers to the same files; the network is nobody's training but the publisher's."""
+    """Oracle: the checked answers to the same files; the network is nobody's training but the
+    publisher's.
+    """
     checked, served = result(made, entry, "check"), result(made, entry, "infer")
     assert checked["passed"] and served["equal"] and served["rows_error"] == 0
     assert result(made, entry, "train")["epochs"] == 0
 
 
 def test_resnet20_is_as_good_as_published(made):
-    """Oracle: 929 of the same 1,000 images right in plain torch (README.md of the shared data); two may be ties."""
+    """Oracle: 929 of the same 1,000 images right in plain torch (README.md of the shared data); two
+    may be ties.
+    """
     metric = result(made, LINE[1], "check")["metric"]
     assert metric["n"] == 1000 and metric["value"] == pytest.approx(0.929, abs=0.002)
 
 
 def test_squeezenet_names_what_it_sees(made):
-    """Oracle: the folder's class among 1,000. Measured in torch, on these 56: first .29, among five .63."""
+    """Oracle: the folder's class among 1,000. Measured in torch, on these 56: first .29, among five
+    .63.
+    """
     photos = made.parent / "data" / "photos" / "imagenet"
     table = made / "labels.jsonl"
     run(
@@ -102,7 +109,9 @@ def test_squeezenet_names_what_it_sees(made):
 
 
 def test_squeezenets_own_contract(made):
-    """Oracle: torchvision's preset of these weights, shorter side 256 and centre 224, with Pillow's bilinear."""
+    """Oracle: torchvision's preset of these weights, shorter side 256 and centre 224, with Pillow's
+    bilinear.
+    """
     document = contract.read(made / "out" / "dist" / LINE[0] / "model.onnx").document
     expected = {
         "size": [224, 224],

@@ -1,4 +1,4 @@
-"""What a change of the code reruns: each stage's digest follows its imports, and nothing but what the code does."""
+"""A stage's digest follows its imports, and changes with what the code does, not its text."""
 
 import re
 import shutil
@@ -30,7 +30,9 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def digests(tree: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], dict[str, str]]:
-    """A function that digests the tree: {"stage train": ..., "arch tcn": ..., "head": ...}, for entries with that."""
+    """A function that digests the tree: {"stage train": ..., "arch tcn": ..., "head": ...}, for
+    entries with that.
+    """
     monkeypatch.chdir(tree)
     known: dict[tuple[Path, bytes], bytes] = {}
     content, line = code.file_content, params.load()
@@ -81,9 +83,11 @@ def imports(path: Path) -> set[str]:
 
 
 def expected(files: list[Path]) -> dict[str, set[str]]:
-    """Return which of the names of `digests` must change with each file, by the imports between files.
+    """Return which of the names of `digests` must change with each file, by the imports between
+    files.
 
-    A stage is what it imports, and what that imports. The files of a module's packages are run before it.
+    A stage is what it imports, and what that imports. The files of a module's packages are run
+    before it.
     """
     direct = {str(path): imports(path) for path in files}
     must: dict[str, set[str]] = {name: set() for name in direct}
@@ -119,7 +123,9 @@ def expected(files: list[Path]) -> dict[str, set[str]]:
 def test_an_edited_constant_reruns_what_imports_it_and_nothing_else(
     tree: Path, digests: Callable[[], dict[str, str]]
 ) -> None:
-    """Oracle: the imports between the files, read by a regular expression here; each file of the tree is edited."""
+    """Oracle: the imports between the files, read by a regular expression here; each file of the
+    tree is edited.
+    """
     files = sorted(path for folder in FOLDERS for path in Path(folder).rglob("*.py"))
     must, before = expected(files), digests()
     for path in files:
@@ -169,7 +175,9 @@ def test_a_change_within_a_function_and_a_string_that_is_used_count(tmp_path: Pa
 
 
 def test_what_the_digests_cannot_follow_is_not_there() -> None:
-    """No relative imports; modules by a name that is computed are architectures, whose file an entry depends on."""
+    """No relative imports; modules by a name that is computed are architectures, whose file an
+    entry depends on.
+    """
     for path in (path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py")):
         text = path.read_text()
         assert not re.search(r"^ *from \.", text, re.M), path

@@ -20,7 +20,9 @@ def ending(main: Callable[[], object]) -> str:
 def test_only_what_the_line_makes_is_not_made_yet(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Oracle: the sentence. `dvc repro` makes out/ and results/, no program and no file of a user's."""
+    """Oracle: the sentence. `dvc repro` makes out/ and results/, no program and no file of a
+    user's.
+    """
     monkeypatch.chdir(tmp_path)
     for made in (Path("out/tiny/train/weights.pt"), tmp_path / "results/tiny/data.json"):
         assert ending(made.read_bytes) == f"error: {made}: not made yet; run `dvc repro`"

@@ -1,4 +1,4 @@
-"""A forked stage gives the numbers and the exit status of a new process, and ends with the process that asked."""
+"""A forked stage gives the numbers and the exit status of a new process, and ends with it."""
 
 import os
 import shutil
@@ -62,9 +62,11 @@ print(os.environ["OMP_NUM_THREADS"], sums, x.sum().item() in sums.values(), flus
 def test_a_forked_stage_has_the_threads_of_a_new_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """OpenMP reads its number of threads when torch is imported: the server must have set one by then.
+    """OpenMP reads its number of threads when torch is imported: the server must have set one by
+    then.
 
-    The stage here is a sum of three million numbers, of which two threads give another last digit, as it prints.
+    The stage here is a sum of three million numbers, of which two threads give another last digit,
+    as it prints.
     """
     package = tmp_path / "pipeline"
     (package / "line").mkdir(parents=True)
@@ -115,7 +117,9 @@ def test_a_worker_ends_with_the_stage_that_waits_for_it() -> None:
     shutil.which("cc") is None or not Path("/proc/self/maps").exists(), reason="needs cc and Linux"
 )
 def test_the_server_starts_no_cuda(tmp_path: Path) -> None:
-    """Oracle: a stand-in for the driver's library that names each call; the control asks whether there is a GPU."""
+    """Oracle: a stand-in for the driver's library that names each call; the control asks whether
+    there is a GPU.
+    """
     says = (
         'static int say(const char *name) { return fprintf(stderr, "driver: %s\\n", name), 100; }'
     )

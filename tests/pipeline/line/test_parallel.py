@@ -1,4 +1,4 @@
-"""Entries side by side: which DVC targets go together, how many run at once, and what a failure leaves."""
+"""Jobs side by side: their DVC targets, how many run at once, and how a failure ends."""
 
 import itertools
 import subprocess
@@ -74,7 +74,9 @@ def test_only_what_trains_waits_for_its_turn() -> None:
 def test_one_trains_at_a_time_while_others_are_exported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, every: params.Params
 ) -> None:
-    """Oracle: when each command began and ended, by a stand-in for DVC whose every target takes .3 s."""
+    """Oracle: when each command began and ended, by a stand-in for DVC whose every target takes .3
+    s.
+    """
     tool, log = tmp_path / "dvc.py", tmp_path / "log"
     tool.write_text(
         "import sys, time; begun = time.time(); targets = [w for w in sys.argv if '@' in w]; "
@@ -101,7 +103,9 @@ def test_one_trains_at_a_time_while_others_are_exported(
 
 @pytest.mark.slow
 def test_a_failure_is_said_and_ends_with_1(tmp_path: Path) -> None:
-    """One at a time, so nothing is begun after the entry whose rate is absurd; the entry's own words are shown."""
+    """One at a time, so nothing is begun after the entry whose rate is absurd; the entry's own
+    words are shown.
+    """
     folder = journey.copy_tree(tmp_path / "line", git=False)
 
     def spoil(given: dict) -> None:
