@@ -1,6 +1,6 @@
 # make            set up .venv and run the line: raw data to a report and a served prediction
 # make test       everything tested in under 15 minutes; make test-all adds the long tests
-# make lint       ruff, and mypy strict on serve
+# make lint       ruff, and mypy strict
 # make study NAME=mnist-exercise     one study; its table goes to results/studies
 # make all        every recipe; make full: the papers' sizes (a GPU)
 # make bench      the benchmarks that fit this machine

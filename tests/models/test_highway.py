@@ -55,7 +55,7 @@ def test_layer_sizes(width, gated, parameters):
 
 @pytest.mark.parametrize("gate_bias", [-1.0, -4.0])
 def test_gates_start_near_their_bias(gate_bias):
-    """1507.06228, section 2.2: on a zero input T is the sigmoid of the bias, so 1 / (1 + e) at -1."""
+    """Section 2.2: for a zero input T is the sigmoid of the bias, so 1 / (1 + e) at -1."""
     net = models.build("highway", **MNIST | {"gate_bias": gate_bias})
     gates = [
         layer.gate(torch.zeros(1, 50))
