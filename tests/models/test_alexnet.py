@@ -15,7 +15,7 @@ LEAST = {"in_channels": 1, "size": (67, 67), "classes": 10}
 VGG = models.references("vgg")["VGG D"]["options"]
 
 
-def test_o22_alexnet_layers():
+def test_alexnet_layers():
     """Parameters of the eight layers, counted by hand, and 659,272 units (the paper: 650,000)."""
     table = summary.layer_table(summary.on_meta("alexnet", PAPER["options"]), PAPER["input"])
     rows = [row for row in table if row["parameters"]]
@@ -35,7 +35,7 @@ def test_alexnet_order():
     assert order == expected.split()
 
 
-def test_t35_groups_do_not_talk():
+def test_groups_do_not_talk():
     """conv2 as on two GPUs: the second half of its maps does not see the first half of its input,
     and has half the weights of one that does.
     """

@@ -22,7 +22,7 @@ def layer_and_input(request):
 
 
 @pytest.mark.parametrize("bias", [-1e4, 1e4], ids=["T=0", "T=1"])
-def test_o17_limits(layer_and_input, bias):
+def test_limits(layer_and_input, bias):
     """The lecture notes: T = 0 gives y = x and the Jacobian I, T = 1 gives y = H(x) and H'(x), all
     bit-equal.
     """

@@ -51,7 +51,7 @@ def max_pool_of_cnn2():
     return next(layer for layer in net.modules() if isinstance(layer, nn.MaxPool2d))
 
 
-def test_o01_convolution_of_the_owl():
+def test_convolution_of_the_owl():
     """First cell: -.7*255 + .2*220 + .1*150 + .3*240 + .5*50 + .4*35 - .2*0 - .4*20 + .2*245 =
     32.5, and so on.
 
@@ -61,7 +61,7 @@ def test_o01_convolution_of_the_owl():
     torch.testing.assert_close(same[1:-1, 1:-1], torch.tensor(OWL_MAP), rtol=1e-5, atol=1e-4)
 
 
-def test_o02_relu_then_max_pool():
+def test_relu_then_max_pool():
     """Of each 2 x 2 window of the owl's map the largest, not below 0: 104 224 / 217.5 52.5 (the
     slide's is transposed).
     """
@@ -100,14 +100,14 @@ OTHER = [
 
 
 @pytest.mark.parametrize(("patch", "answer"), [(CURVE, 6600), (OTHER, 0)], ids=["o03", "o04"])
-def test_o03_o04_curve_detector(patch, answer):
+def test_curve_detector(patch, answer):
     """The curve meets the filter in five pixels: 4 * (50 * 30) + 20 * 30 = 6600; the other patch in
     none.
     """
     assert F.conv2d(image(patch), image(CURVE_FILTER)).item() == answer
 
 
-def test_o05_causal_convolution():
+def test_causal_convolution():
     """10, 20, 30 with kernel 1, 2: 1*0 + 2*10 = 20, 1*10 + 2*20 = 50, 1*20 + 2*30 = 80."""
     layer = causal.CausalConv1d(1, 1, kernel_size=2, bias=False)
     layer.weight.data[:] = torch.tensor([1.0, 2.0])
@@ -124,7 +124,7 @@ def test_o05_causal_convolution():
         (224, 11, 4, 0, 54),
     ],
 )
-def test_o06_output_size(n, f, s, p, answer):
+def test_output_size(n, f, s, p, answer):
     """Floor((n - f + 2p) / s + 1); 224 without padding gives 54.25, so AlexNet takes 227, or
     224 padded.
     """
@@ -140,7 +140,7 @@ def test_o06_output_size(n, f, s, p, answer):
 @pytest.mark.parametrize(
     ("layers", "f", "field", "weights"), [(1, 7, 7, 49), (2, 3, 5, 18), (3, 3, 7, 27)]
 )
-def test_o09_stacked_filters(layers, f, field, weights):
+def test_stacked_filters(layers, f, field, weights):
     """A stack of small filters sees as far as a large one, 1 + layers * (f - 1), with fewer
     weights.
     """
@@ -157,7 +157,7 @@ def test_o09_stacked_filters(layers, f, field, weights):
     ("kernel_size", "dilations", "back"),
     [(2, [1, 1, 1, 1], 4), (2, [1, 2, 4, 8], 15), (5, [1, 1, 1, 1], 16), (5, [1, 2, 4, 8], 60)],
 )
-def test_o10_memory_of_causal_layers(kernel_size, dilations, back):
+def test_memory_of_causal_layers(kernel_size, dilations, back):
     """(k - 1) * sum(dilations) steps back; not 4^4 = 256, as the notebook has it."""
     options = {"series": 1, "horizon": 1, "channels": 2, "activation": "none"}
     net = models.build("causal", kernel_size=kernel_size, dilations=dilations, **options)
@@ -192,13 +192,13 @@ CIRCULAR = [
 ]
 
 
-def test_o12_circular_padding():
+def test_circular_padding():
     """The notes' grid; torch's `circular` is numpy's `wrap`."""
     assert F.pad(image(PADDED_CORE), (2, 2, 2, 2), mode="circular")[0, 0].tolist() == CIRCULAR
     assert np.pad(PADDED_CORE, 2, "wrap").tolist() == CIRCULAR
 
 
-def test_o12_symmetric_padding():
+def test_symmetric_padding():
     """The notes' grid; torch has no such mode (`reflect` leaves the edge out), two flips and
     slices make it.
     """
@@ -210,7 +210,7 @@ def test_o12_symmetric_padding():
     assert np.pad(PADDED_CORE, 2, "symmetric").tolist() == SYMMETRIC
 
 
-def test_t04_translation_equivariance():
+def test_translation_equivariance():
     """Shift then convolve = convolve then shift: everywhere on a ring, with zero padding away from
     the border.
     """
@@ -226,7 +226,7 @@ def test_t04_translation_equivariance():
     torch.testing.assert_close(moved, there, rtol=1e-12, atol=1e-12)
 
 
-def test_t05_filters_cover_the_depth():
+def test_filters_cover_the_depth():
     """The lecture notes: six 5 x 5 filters on 32 x 32 x 3 are 5x5x3 each and give six maps of 28 x
     28; the next are 5x5x6.
     """
@@ -237,7 +237,7 @@ def test_t05_filters_cover_the_depth():
 
 
 @pytest.mark.parametrize("f", [3, 5])
-def test_t07_valid_and_same_padding(f):
+def test_valid_and_same_padding(f):
     """Valid: n - f + 1. Same: n, as in cnn1."""
     x = torch.zeros(1, 1, 12, 12)
     sides = {
@@ -246,7 +246,7 @@ def test_t07_valid_and_same_padding(f):
     assert sides == {"valid": 12 - f + 1, "same": 12}
 
 
-def test_t15_one_by_one_convolution():
+def test_one_by_one_convolution():
     """A 1 x 1 convolution is the same matrix at every pixel: einsum; the forecaster's Dense(1) is
     one.
     """
@@ -270,21 +270,21 @@ def test_t15_one_by_one_convolution():
     ],
     ids=["o07", "o08"],
 )
-def test_o07_o08_max_pool(rows, answer):
+def test_max_pool(rows, answer):
     """The largest of each 2 x 2 window: the lecture notes' example from CS231n, and
     CS231n's figure, whose input the notes lack.
     """
     assert max_pool_of_cnn2()(image(rows))[0, 0].tolist() == answer
 
 
-def test_t13_mean_pool():
+def test_mean_pool():
     """The mean of each window; (12 + 20 + 8 + 12) / 4 = 13 and so on."""
     pool = lenet5.SUBSAMPLING["average"](1)
     rows = [[12, 20, 30, 0], [8, 12, 2, 0], [34, 70, 37, 4], [112, 100, 25, 12]]
     assert pool(image(rows))[0, 0].tolist() == [[13, 8], [79, 19.5]]
 
 
-def test_t14_overlapping_pool():
+def test_overlapping_pool():
     """AlexNet's 3 x 3 windows two pixels apart share a row and a column: 5 -> 2 pixels, here of 0
     ... 24.
     """

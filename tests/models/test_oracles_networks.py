@@ -9,7 +9,7 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 import models
-from models import cnn2, lenet5, summary
+from models import layers, lenet5, summary
 from pipeline.data import series_sources
 from pipeline.data.prepare import image_statistics
 from pipeline.train.loop import objective
@@ -17,14 +17,14 @@ from pipeline.train.loop import objective
 # ---- layers
 
 
-def test_o16_batch_normalisation():
+def test_batch_normalisation():
     """Ioffe and Szegedy 2015, algorithm 2, by numpy: variance with 1 / B in training; the
     running variance takes the unbiased one, 1 / (B - 1), here with Keras's momentum .99 and epsilon
     1e-3.
     """
     rng = np.random.default_rng(0)
     x = rng.normal(3, 2, (16, 5))
-    layer = nn.BatchNorm1d(5, **cnn2.KERAS_BATCH_NORM, dtype=torch.float64).train()
+    layer = nn.BatchNorm1d(5, **layers.KERAS_BATCH_NORM, dtype=torch.float64).train()
     gamma, beta = rng.normal(size=(2, 5))
     layer.weight.data, layer.bias.data = torch.tensor(gamma), torch.tensor(beta)
     mean = x.sum(0) / 16
@@ -37,7 +37,7 @@ def test_o16_batch_normalisation():
     )
 
 
-def test_t17_local_response_normalisation():
+def test_local_response_normalisation():
     """Krizhevsky et al. 2012, section 3.3, by numpy: a / (2 + 1e-4 * sum of 5 squares) ** .75.
 
     torch divides alpha by n, so the paper's 1e-4 is torch's 5e-4.
@@ -51,7 +51,7 @@ def test_t17_local_response_normalisation():
     )
 
 
-def test_t19_dropout():
+def test_dropout():
     """Notes: zero with probability 1 - p, multiply by p at test. torch: p is the probability to
     DROP, survivors grow by 1 / (1 - p) in training, nothing happens at test; the mean is the same.
     """
@@ -71,7 +71,7 @@ def test_t19_dropout():
 # ---- whole networks
 
 
-def test_o14_parameter_counts():
+def test_parameter_counts():
     """The lecture notes: fcNN 420,260, cnn1 251,210; cnn2 (from its code) 36,314, moving statistics
     counted, as in Keras.
     """
@@ -84,7 +84,7 @@ def test_o14_parameter_counts():
         assert summary.total(net) == count, name
 
 
-def test_o15_connection_table_of_lenet():
+def test_connection_table_of_lenet():
     """LeCun et al. 1998, section II.B: six maps of C3 see three neighbours of S2, six see four,
     three see four in two pairs, one sees all; 60 kernels, 60 * 25 + 16 = 1,516 parameters.
     """
@@ -99,7 +99,7 @@ def test_o15_connection_table_of_lenet():
 
 
 @pytest.mark.parametrize("arch", ["fcnn", "cnn1", "cnn2", "lenet5"])
-def test_o21_loss_of_an_ignorant_network(arch):
+def test_loss_of_an_ignorant_network(arch):
     """All parameters zero: every class has probability 1 / 10, the loss is -log(.1) = 2.3025851,
     accuracy is .1.
     """
@@ -117,7 +117,7 @@ def test_o21_loss_of_an_ignorant_network(arch):
 # ---- data and loss
 
 
-def test_o19_standardisation_by_pixel():
+def test_standardisation_by_pixel():
     """(X - mean) / (std + 1e-4) from the training images gives every pixel mean 0 and std 1;
     one that never changes gives 0. The same constants, not their own statistics, standardise other
     images.
@@ -139,7 +139,7 @@ def test_o19_standardisation_by_pixel():
     )
 
 
-def test_x05_clipped_softmax_learns_nothing_from_a_sure_mistake():
+def test_clipped_softmax_learns_nothing_from_a_sure_mistake():
     """The notes' 76 %: class 0 has probability e^-30, below the clip at 1e-7, so the loss stays at
     -log(1e-7) = 16.118 and its gradient is 0. From logits the loss is 30 and the gradient p - y =
     (-1, 1).
