@@ -15,7 +15,7 @@ HEAD_MODULES = (
     "pipeline.network.features",
     "pipeline.train.finetune",
     "pipeline.train.heads",
-    "pipeline.train.saved_heads",
+    "pipeline.train.head_files",
 )
 # These change no number, or what they decide is written to out/params and out/claims, on which
 # stages depend.

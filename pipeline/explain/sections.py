@@ -78,9 +78,9 @@ def opened(name: str) -> Subject:
     inner = net.eval().requires_grad_(False)
     modified_relu.as_modules(inner, torch.from_numpy(np.array(source.example())))
     if headed := on_features(recipe):
-        from pipeline.train import saved_heads  # scikit-learn: 3 s
+        from pipeline.train import head_files  # scikit-learn: 3 s
 
-        net = saved_heads.restore(net, recipe, OUT / name / "train")
+        net = head_files.restore(net, recipe, OUT / name / "train")
     file = convline.load(OUT / name / "export" / "model.onnx", device="cpu")
     folder = fresh(OUT / name / "explain")
     return Subject(

@@ -113,13 +113,10 @@ def main() -> None:
         graph_of = functools.partial(to_onnx, task=source.task)
         if on_features(recipe):
             from pipeline.export import head_graph
-            from pipeline.train import (
-                heads,
-                saved_heads,  # scikit-learn: 3 s
-            )
+            from pipeline.train import head_files, heads
 
             net, graph_of = (
-                saved_heads.restore(net, recipe, OUT / name / "train"),
+                head_files.restore(net, recipe, OUT / name / "train"),
                 head_graph.to_graph,
             )
         checks = recipe["check"]

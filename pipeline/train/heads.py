@@ -221,7 +221,7 @@ def vectors(net: Headed, source: dataset.Data, folder: Path) -> dict[str, np.nda
 
 def save(head: Head, features: Path, folder: Path) -> None:
     """Write the head, how it was chosen, and the features beside it."""
-    from pipeline.train import saved_heads as saved  # skl2onnx: seconds, which a study does without
+    from pipeline.train import head_files as saved  # skl2onnx: seconds, which a study does without
 
     saved.write(head, np.load(features / "train.npy", mmap_mode="r"), folder)
     write_json(

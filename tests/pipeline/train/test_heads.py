@@ -10,7 +10,7 @@ import torch
 
 from pipeline.core.errors import StageError
 from pipeline.export import head_graph
-from pipeline.train import heads, saved_heads
+from pipeline.train import head_files, heads
 
 CPU = torch.device("cpu")
 
@@ -150,12 +150,12 @@ def test_a_saved_head_answers_as_the_fitted_one(
         {"epochs": 1} if kind == "mlp" else {}
     )
     head = heads.Head(kind, options, heads.fitted(kind, options, x[:60], y[:60], 1))
-    saved_heads.write(head, x[:60], tmp_path)
+    head_files.write(head, x[:60], tmp_path)
     (file,) = tmp_path.iterdir()
     assert file.suffix == {"linear": ".npz", "mlp": ".pt"}.get(kind, ".onnx")
     monkeypatch.setattr(heads, "quiet_fit", None)
     monkeypatch.setattr(heads.loop, "fit", None)
-    again = heads.Head(kind, options, saved_heads.read(kind, options, tmp_path))
+    again = heads.Head(kind, options, head_files.read(kind, options, tmp_path))
     apart = np.abs(again.probabilities(x) - head.probabilities(x)).max(1)
     assert (apart > 1e-5).sum() <= (2 if kind == "forest" else 0)
     if kind in head_graph.NETWORKS:
@@ -175,7 +175,7 @@ def test_a_head_that_is_not_saved_as_it_is_stops_training(clouds, tmp_path: Path
         StageError,
         match=r"train: the saved linear answers \d+ of 120 training images otherwise than",
     ):
-        saved_heads.write(head, x, tmp_path)
+        head_files.write(head, x, tmp_path)
 
 
 def test_a_joined_graph_keeps_one_opset_of_each_domain(clouds) -> None:
