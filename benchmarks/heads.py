@@ -27,7 +27,7 @@ from pipeline.export import graph as export
 from pipeline.export import head_graph
 from pipeline.network import features
 from pipeline.params import load as params
-from pipeline.train import heads
+from pipeline.train import head_files, heads
 
 CLOSE = 1e-4
 HEADING = (
@@ -65,7 +65,7 @@ def row(kind: str, recipe: dict[str, Any], source: dataset.Data) -> str:
     if kind in head_graph.NETWORKS:
         alone = export.to_onnx(head_graph.OnFeatures(headed.head), x, "classification")
     else:
-        alone = head_graph.to_onnx(headed.head, x.shape[1], 18)
+        alone = head_files.head_to_onnx(headed.head, x.shape[1], 18)
     if kind == next(iter(heads.GRIDS)):  # they all share the backbone
         served = answers(export.to_onnx(headed.backbone, images, "features"), images)
         gap = np.abs(served - x).max() / np.abs(x).max()

@@ -7,7 +7,6 @@ there.
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import numpy as np
@@ -16,32 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.export import graph as export
+from pipeline.train.head_files import head_to_onnx
 from pipeline.train.heads import Head, Headed
 
 NETWORKS = ("linear", "mlp")  # heads that are products, sums and a softmax
-OPSET_ML = 3  # of ONNX's operators for trees and support vectors
-
-
-def to_onnx(head: Head, width: int, opset: int) -> onnx.ModelProto:
-    """Return the head as a graph from features (N, F) to probabilities (N, K): the saved one, if that is what it is."""
-    if kept := getattr(head.estimator, "graph", None):
-        made = onnx.ModelProto()
-        made.CopyFrom(kept)
-        return made
-    from skl2onnx import convert_sklearn
-    from skl2onnx.common.data_types import FloatTensorType
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # scikit-learn's about attributes that the converter reads
-        made = convert_sklearn(
-            head.estimator,
-            initial_types=[("features", FloatTensorType([None, width]))],
-            options={"zipmap": False},
-            target_opset={"": opset, "ai.onnx.ml": OPSET_ML},
-        )
-    for output in [o for o in made.graph.output if o.name != "probabilities"]:
-        made.graph.output.remove(output)
-    return made
 
 
 def join(backbone: onnx.ModelProto, head: onnx.ModelProto) -> onnx.ModelProto:
@@ -103,6 +80,6 @@ def to_graph(net: Headed, example: np.ndarray) -> onnx.ModelProto:
     backbone = export.to_onnx(net.backbone, example, "features")
     width = backbone.graph.output[0].type.tensor_type.shape.dim[1].dim_value
     opset = next(o.version for o in backbone.opset_import if o.domain == "")
-    graph = join(backbone, to_onnx(net.head, width, opset))
+    graph = join(backbone, head_to_onnx(net.head, width, opset))
     export.check_graph(graph)
     return graph

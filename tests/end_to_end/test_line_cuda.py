@@ -18,7 +18,7 @@ from fake_cuda import FakeCuda
 
 from pipeline.check import parity
 from pipeline.export import head_graph
-from pipeline.train import heads
+from pipeline.train import head_files, heads
 
 pytestmark = [pytest.mark.usefixtures("root"), pytest.mark.slow]
 
@@ -171,7 +171,7 @@ def test_a_forest_or_svm_runs_on_the_cpu_behind_a_backbone_on_cuda(
         backbone = helper.make_graph(nodes, "pixels", graph.graph.input, [value])
         opsets = [o for o in graph.opset_import if o.domain == ""]
         made = helper.make_model(backbone, opset_imports=opsets, ir_version=graph.ir_version)
-        graph.CopyFrom(head_graph.join(made, head_graph.to_onnx(head, 64, opsets[0].version)))
+        graph.CopyFrom(head_graph.join(made, head_files.head_to_onnx(head, 64, opsets[0].version)))
 
     line.change_model(line.DIGITS, graph=put_behind, keep_golden=False)
     done = fake_cuda.run(MEASURE, line.model_path(line.DIGITS), cwd=Path.cwd())

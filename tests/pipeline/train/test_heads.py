@@ -173,13 +173,13 @@ def test_a_head_that_is_not_saved_as_it_is_stops_training(clouds, tmp_path: Path
     head.probabilities = other.probabilities  # type: ignore[method-assign]
     with pytest.raises(
         StageError,
-        match=r"train: the saved linear answers \d+ of 120 training images otherwise than",
+        match=r"train: the stored linear differs from the fitted one on \d+ of 120",
     ):
         head_files.write(head, x, tmp_path)
 
 
 def test_a_joined_graph_keeps_one_opset_of_each_domain(clouds) -> None:
     head = heads.fit({"kind": "svm-linear", "folds": 3}, *clouds, ["a", "b", "c"], 1, "here")
-    graph = head_graph.to_onnx(head, 10, 18)
+    graph = head_files.head_to_onnx(head, 10, 18)
     assert [o.name for o in graph.graph.output] == ["probabilities"]
     onnx.checker.check_model(graph)
