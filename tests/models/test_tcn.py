@@ -40,7 +40,7 @@ def test_causal_means_bit_equal(patch, stride):
     t leaves all that end before t bit-equal, and reaches the first that ends at t or later.
     """
     net, x = tcn(patch=patch, stride=stride), torch.randn(2, 2, 24)
-    features = lambda x: net.stages(net.embed(net.fold(x)))  # noqa: E731
+    features = lambda x: net.stages(net.embed(net.separate_targets(x)))  # noqa: E731
     before = features(x)
     ends = 23 - stride * np.arange(before.shape[2])[::-1]
     for t in (0, 9, 16, 23):
@@ -102,7 +102,7 @@ def test_instance_normalisation_is_undone():
         net = tcn(normalise=normalise, linear=True).double()
         torch.testing.assert_close(net(stretch * x + 7), stretch * net(x) + 7, rtol=1e-4, atol=1e-4)
     net = tcn(normalise="instance")
-    level, size = net.of_window(x)
+    level, size = net.level_and_size(x)
     np.testing.assert_allclose(level.numpy()[:, 0], x.numpy().mean(1))
     np.testing.assert_allclose(size.numpy()[:, 0], np.sqrt(x.numpy().var(1) + 1e-5))
 
