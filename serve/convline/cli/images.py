@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from convline.cli import options
 from convline.cli.messages import (
     Progress,
     advice_on_interrupt,
@@ -17,17 +18,6 @@ from convline.cli.messages import (
     resume_advice,
 )
 from convline.cli.open_model import ModelChoice, read_contract
-from convline.cli.options import (
-    FORMAT,
-    MODEL,
-    NUL,
-    OUTPUT,
-    QUIET,
-    RESUME,
-    STRICT,
-    check_output,
-    model_options,
-)
 from convline.cli.streams import stdout_bytes
 
 if TYPE_CHECKING:
@@ -35,15 +25,14 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@MODEL
+@options.MODEL
 @click.argument("paths", metavar="PATH...", nargs=-1, required=True)
-@OUTPUT
-@FORMAT
+@options.OUTPUT
+@options.FORMAT
 @click.option(
     "--top-k",
     type=click.IntRange(1),
     default=1,
-    show_default=True,
     help="Labels per image, the most probable first.",
 )
 @click.option(
@@ -56,18 +45,17 @@ if TYPE_CHECKING:
     type=click.IntRange(1, 256),
     help="Batches that are processed at the same time.  [default: one per core]",
 )
-@RESUME
+@options.RESUME
 @click.option(
     "--engine",
     type=click.Choice(["local", "ray"]),
     default="local",
-    show_default=True,
     help="Run the workers on this machine, or on the Ray cluster that RAY_ADDRESS names.",
 )
-@NUL
-@QUIET
-@STRICT
-@model_options
+@options.NUL
+@options.QUIET
+@options.STRICT
+@options.model_choice
 def images(
     choice: ModelChoice, paths: tuple[str, ...], output: str, form: str | None, top_k: int,
     batch: int | None, workers: int | None, resume: bool, engine: str, nul: bool, strict: bool,
@@ -89,7 +77,7 @@ def images(
     """
     # numpy's BLAS threads are not used, and they would make a fork of this process unsafe.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    check_output(output, [choice.model, *paths], form, resume=resume)
+    options.check_output(output, [choice.model, *paths], form, resume=resume)
     from convline.images.decode import LOW_CONTRAST
     from convline.images.sources import ImageSources
     from convline.jobs.run import label_images
@@ -105,7 +93,7 @@ def images(
     def show(summary: "Summary") -> None:
         if summary.mark.rows == summary.resumed and choice.device == "auto":
             note(f"device: {summary.device}")
-        progress.show(summary.mark.rows, summary.mark.failed)
+        progress.count(summary.mark.rows, summary.mark.failed)
 
     with advice_on_interrupt(resume_advice(output)):
         done = label_images(
@@ -129,7 +117,7 @@ def images(
 
 
 @click.command()
-@MODEL
+@options.MODEL
 @click.argument("paths", metavar="PATH...", nargs=-1, required=True)
 @click.option(
     "-o", "--output", metavar="FOLDER", required=True, help="Folder for the maps and their table."
@@ -150,7 +138,6 @@ def images(
     "--steps",
     type=click.IntRange(1, 10000),
     default=50,
-    show_default=True,
     help="Steps of integrated-gradients.",
 )
 @click.option(
@@ -162,7 +149,6 @@ def images(
     "--sigma",
     type=click.FloatRange(0, 1),
     default=0.15,
-    show_default=True,
     help="Standard deviation of smoothgrad's noise; 1 is the range from black to white.",
 )
 @click.option(
@@ -176,19 +162,15 @@ def images(
     type=click.IntRange(1),
     help="Pixels from one square of occlusion to the next.  [default: half a patch]",
 )
-@click.option(
-    "--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of random samples."
-)
-@click.option(
-    "--batch", type=click.IntRange(1, 4096), default=32, show_default=True, help="Images per run."
-)
-@NUL
-@QUIET
-@STRICT
-@model_options
+@click.option("--seed", type=click.IntRange(0), default=0, help="Seed of random samples.")
+@click.option("--batch", type=click.IntRange(1, 4096), default=32, help="Images per run.")
+@options.NUL
+@options.QUIET
+@options.STRICT
+@options.model_choice
 def explain(
     choice: ModelChoice, paths: tuple[str, ...], output: str, method: str | None,
-    nul: bool, strict: bool, **options: Any,
+    nul: bool, strict: bool, **method_options: Any,
 ) -> None:  # fmt: skip
     """Draw heat maps of the pixels that an image's label depends on.
 
@@ -222,11 +204,13 @@ def explain(
     rows, failed, gaps = 0, 0, list[float]()
     table = open_table(str(folder / TABLE), COLUMNS, stdout_bytes())
     with advice_on_interrupt(f"{folder} holds the finished maps"), table as write:
-        for rows, row in enumerate(explain(model, sources, method, Options(**options), folder), 1):
+        for rows, row in enumerate(
+            explain(model, sources, method, Options(**method_options), folder), 1
+        ):
             write([row])
             failed += row["status"] == "error"
             gaps += [float(row["gap"])] if row["gap"] is not None else []
-            progress.show(rows, failed)
+            progress.count(rows, failed)
     progress.clear()
     if gaps:
         median = sorted(gaps)[len(gaps) // 2]

@@ -24,25 +24,34 @@ def is_quiet() -> bool:
     return bool(context and context.meta.get(QUIET_KEY))
 
 
-class Progress:
-    """A line on a terminal that counts rows; it is overwritten at most five times a second."""
+class StatusLine:
+    """A line on a terminal that is overwritten; nothing is written elsewhere, nor with --quiet."""
+
+    def __init__(self) -> None:
+        self.visible = sys.stderr.isatty() and not is_quiet()
+
+    def show(self, text: str) -> None:
+        if self.visible:
+            click.echo(f"\r{text}\033[K", err=True, nl=False)
+
+    def clear(self) -> None:
+        self.show("")
+
+
+class Progress(StatusLine):
+    """A status line that counts rows, five times a second at most."""
 
     def __init__(self, unit: str) -> None:
+        super().__init__()
         self.unit = unit
-        self.visible = sys.stderr.isatty() and not is_quiet()
         self.started = self.last = time.monotonic()
 
-    def show(self, rows: int, failed: int) -> None:
+    def count(self, rows: int, failed: int) -> None:
         now = time.monotonic()
         if self.visible and now - self.last > 0.2:
             rate = rows / (now - self.started)
-            line = f"{rows:,} {self.unit}, {failed:,} failed, {rate:,.0f}/s"
-            click.echo(f"\r{line}\033[K", err=True, nl=False)
+            self.show(f"{rows:,} {self.unit}, {failed:,} failed, {rate:,.0f}/s")
             self.last = now
-
-    def clear(self) -> None:
-        if self.visible and self.last > self.started:
-            click.echo("\r\033[K", err=True, nl=False)
 
 
 @contextmanager

@@ -4,25 +4,14 @@ from typing import Any
 
 import click
 
+from convline.cli import options
 from convline.cli.completion import complete_model
-from convline.cli.messages import is_quiet, note
+from convline.cli.messages import StatusLine, note
 from convline.cli.open_model import ModelChoice, open_model, read_contract
-from convline.cli.options import (
-    JSON,
-    MODEL,
-    QUIET,
-    SHA256,
-    STRICT,
-    VARIANT,
-    ColumnOptions,
-    column_options,
-    model_options,
-    reading_rule,
-)
 
 
 @click.command("list")
-@JSON
+@options.JSON
 def list_models(as_json: bool) -> None:
     """List the models that can be named without a path.
 
@@ -46,10 +35,10 @@ def list_models(as_json: bool) -> None:
 
 
 @click.command()
-@MODEL
-@JSON
-@VARIANT
-@SHA256
+@options.MODEL
+@options.JSON
+@options.VARIANT
+@options.SHA256
 def info(model: str, as_json: bool, variant: str, sha256: str | None) -> None:
     """Show what a model expects, what it predicts and how it was made.
 
@@ -67,9 +56,9 @@ def info(model: str, as_json: bool, variant: str, sha256: str | None) -> None:
 
 @click.command()
 @click.argument("model", metavar="[MODEL]", required=False, shell_complete=complete_model)
-@VARIANT
-@SHA256
-@JSON
+@options.VARIANT
+@options.SHA256
+@options.JSON
 def check(model: str | None, variant: str, sha256: str | None, as_json: bool) -> None:
     """Check this installation, and a model on it.
 
@@ -92,25 +81,24 @@ def check(model: str | None, variant: str, sha256: str | None, as_json: bool) ->
 
 
 @click.command()
-@MODEL
+@options.MODEL
 @click.argument("paths", metavar="[PATH...]", nargs=-1)
 @click.option(
     "--seconds",
     type=click.FloatRange(0.1, 3600),
     default=10.0,
-    show_default=True,
     help="Time to measure.",
 )
-@column_options
-@JSON
-@QUIET
-@model_options
+@options.columns
+@options.JSON
+@options.QUIET
+@options.model_choice
 def bench(
     choice: ModelChoice,
     paths: tuple[str, ...],
     seconds: float,
     as_json: bool,
-    columns: ColumnOptions,
+    columns: options.ColumnOptions,
 ) -> None:
     """Measure how fast a model runs on this machine.
 
@@ -125,29 +113,29 @@ def bench(
     from convline.report import benchmark
 
     model = open_model(choice, None)
-    show = (lambda _: None) if is_quiet() else benchmark.show_progress
-    rule = reading_rule(model, columns)
+    rule = options.reading_rule(model, columns)
+    status = StatusLine()
     report = benchmark.measure(
-        model, paths, device=choice.device, seconds=seconds, show=show, rule=rule
+        model, paths, device=choice.device, seconds=seconds, show=status.show, rule=rule
     )
-    show("")
+    status.clear()
     _print(report, benchmark.format_text, as_json)
 
 
 @click.command()
-@MODEL
+@options.MODEL
 @click.argument("path", metavar="[PATH]", required=False)
 @click.option(
     "--labels", metavar="FILE.csv", help="CSV with columns path and label, instead of PATH."
 )
-@JSON
-@column_options
-@QUIET
-@STRICT
-@model_options
+@options.JSON
+@options.columns
+@options.QUIET
+@options.STRICT
+@options.model_choice
 def evaluate(
     choice: ModelChoice, path: str | None, labels: str | None, as_json: bool,
-    columns: ColumnOptions, strict: bool,
+    columns: options.ColumnOptions, strict: bool,
 ) -> None:  # fmt: skip
     """Measure how good a model is on your own data.
 
@@ -166,7 +154,7 @@ def evaluate(
     from convline.report import evaluate
 
     model = open_model(choice, None)
-    report = evaluate.evaluate(model, path, labels, reading_rule(model, columns))
+    report = evaluate.evaluate(model, path, labels, options.reading_rule(model, columns))
     _print(report, evaluate.format_text, as_json)
     if strict and report["unread"]:
         raise SystemExit(3)

@@ -45,7 +45,6 @@ DEVICE = click.option(
     "--device",
     type=click.Choice(["auto", "cpu", "cuda", "tensorrt"]),
     default="auto",
-    show_default=True,
     help="Where the model runs. auto: CUDA if there is a GPU, else the CPU; the choice is printed. "
     "A device that is not there is an error.",
 )
@@ -53,7 +52,6 @@ VARIANT = click.option(
     "--variant",
     type=click.Choice(["auto", "fp32", "int8", "fp16"]),
     default="auto",
-    show_default=True,
     help="Precision, if the package holds several. auto: the one that the package recommends for "
     "the device; the choice is printed.",
 )
@@ -67,9 +65,10 @@ OUTPUT = click.option(
     "-o",
     "--output",
     default="-",
+    show_default="stdout, as CSV",
     metavar="FILE",
     help="Write the table to a .csv, .jsonl or .parquet file. Its name is FILE.part until it is "
-    "complete.  [default: stdout, as CSV]",
+    "complete.",
 )
 FORMAT = click.option(
     "--format",
@@ -120,8 +119,7 @@ COLUMNS = (
         metavar="SIGN",
         type=click.Choice([",", ";", "tab", "|", "auto"]),
         default="auto",
-        help="Sign between the cells of a CSV: , ; tab | or auto, which detects it.  "
-        "[default: auto]",
+        help="Sign between the cells of a CSV: , ; tab | or auto, which detects it.",
     ),
     click.option(
         "--decimal",
@@ -129,17 +127,17 @@ COLUMNS = (
         type=click.Choice([".", ",", "auto"]),
         default="auto",
         help="Decimal sign of the numbers in a CSV: . or , (points then separate thousands) or "
-        "auto, which detects it.  [default: auto]",
+        "auto, which detects it.",
     ),
 )
 
 
-def model_options(command: Command) -> Command:
+def model_choice(command: Command) -> Command:
     """Add --device, --variant and --sha256; with MODEL they become one argument, `choice`."""
     return _as_one_argument(command, "choice", ModelChoice, (DEVICE, VARIANT, SHA256))
 
 
-def column_options(command: Command) -> Command:
+def columns(command: Command) -> Command:
     """Add the options of ColumnOptions as one argument, `columns`."""
     return _as_one_argument(command, "columns", ColumnOptions, COLUMNS)
 

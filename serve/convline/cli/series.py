@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from convline.cli import options
 from convline.cli.messages import (
     Progress,
     advice_on_interrupt,
@@ -18,19 +19,6 @@ from convline.cli.messages import (
     resume_advice,
 )
 from convline.cli.open_model import ModelChoice, open_model
-from convline.cli.options import (
-    FORMAT,
-    MODEL,
-    OUTPUT,
-    QUIET,
-    RESUME,
-    STRICT,
-    ColumnOptions,
-    check_output,
-    column_options,
-    model_options,
-    reading_rule,
-)
 from convline.cli.streams import stdout_bytes
 
 if TYPE_CHECKING:
@@ -38,10 +26,10 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@MODEL
+@options.MODEL
 @click.argument("files", metavar="FILE...", nargs=-1)
-@OUTPUT
-@FORMAT
+@options.OUTPUT
+@options.FORMAT
 @click.option(
     "--horizon", type=click.IntRange(1, 1_000_000), help="Steps to forecast.  [default: as trained]"
 )
@@ -53,15 +41,15 @@ if TYPE_CHECKING:
     "instead of the last row only.",
 )
 @click.option("--plot", metavar="FILE.svg", help="Draw the forecasts with their intervals.")
-@column_options
+@options.columns
 @click.option("--follow", is_flag=True, help="Read a CSV from stdin and forecast after each line.")
-@RESUME
-@QUIET
-@STRICT
-@model_options
+@options.RESUME
+@options.QUIET
+@options.STRICT
+@options.model_choice
 def series(
     choice: ModelChoice, files: tuple[str, ...], output: str, form: str | None, horizon: int | None,
-    every: int | None, plot: str | None, columns: ColumnOptions, follow: bool, resume: bool,
+    every: int | None, plot: str | None, columns: options.ColumnOptions, follow: bool, resume: bool,
     strict: bool,
 ) -> None:  # fmt: skip
     """Forecast time series.
@@ -87,7 +75,7 @@ def series(
     infer series dilated-waves german.csv --delimiter ';' --decimal ,
     tail -f meter.csv | infer series dilated-waves --follow
     """
-    check_output(output, [choice.model, *(files or ("-",))], form, resume=resume)
+    options.check_output(output, [choice.model, *(files or ("-",))], form, resume=resume)
     if follow and (every or plot or resume or {*files} - {"-"}):
         raise click.UsageError(
             "--follow reads stdin only; leave out FILE, --every, --plot and --resume"
@@ -107,7 +95,7 @@ def series(
     from convline.timeseries.predict import ForecastTask
 
     model = open_model(choice, "forecasting", threads=1)
-    reading = reading_rule(model, columns)
+    reading = options.reading_rule(model, columns)
     assert reading is not None
     every = 1 if follow else every
     task = ForecastTask(model, reading, horizon or model.horizon, every, output, note, form=form)
@@ -155,7 +143,7 @@ def _forecast_files(
             stdout_bytes(),
             stdin=io.TextIOWrapper(io.BytesIO(stdin), "utf-8-sig"),
             resume=resume,
-            watch=lambda summary: progress.show(summary.mark.rows, summary.mark.failed),
+            watch=lambda summary: progress.count(summary.mark.rows, summary.mark.failed),
         )
     progress.clear()
     if plot is not None:

@@ -5,6 +5,7 @@ ReadOptions and inference share the cores. The best rate of the whole is therefo
 """
 
 import csv
+import functools
 import itertools
 import os
 import subprocess
@@ -15,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,13 +25,13 @@ from PIL import Image
 from convline.errors import DeviceMemoryError, InputError, ServeError
 from convline.images.decode import read_image
 from convline.images.sources import ImageSources, SeriesSources, Source
-from convline.jobs.run import label_images
+from convline.jobs.run import Summary, label_images
 from convline.model_file import document as contracts
 from convline.report.text_table import format_table
 from convline.runtime.host import processor, usable_cores
 from convline.runtime.model import Classifier, Forecaster, wrap
 from convline.runtime.session import open_session
-from convline.timeseries import predict
+from convline.timeseries.predict import ForecastTask, forecast_files
 from convline.timeseries.read_options import ReadOptions
 from convline.timeseries.series import Step, future_times
 from convline.timeseries.timestamps import format_times
@@ -55,14 +56,6 @@ finally:
 """
 
 
-class Served(NamedTuple):
-    """What was served: samples, rows, and the seconds of writing the rows."""
-
-    samples: int
-    rows: int
-    writing: float
-
-
 @dataclass(frozen=True)
 class Workload:
     """The files that a model is measured on, and how they are read and served."""
@@ -70,7 +63,8 @@ class Workload:
     unit: str  # "images" | "series": what rates count, and the command of `infer`
     files: list[str]
     read: Callable[[str], list[Array]]  # a file to its samples
-    serve: Callable[[Iterator[str], str], Served]  # files to a table, as the command does
+    serve: Callable[[Iterator[str], str], Summary]  # files to a table, as the command does
+    rows_per_sample: int  # in that table; 1 for a sample that failed
     options: list[str]  # of the command, for these files
 
 
@@ -135,14 +129,13 @@ def image_workload(model: Classifier, paths: Sequence[str], folder: Path) -> Wor
     def read(file: str) -> list[Array]:
         return [read_image(file, model.rule)]
 
-    def serve(files: Iterator[str], target: str) -> Served:
+    def serve(files: Iterator[str], target: str) -> Summary:
         sources = map(Source, files)
-        done = label_images(model.contract, model.kind, sources, target, sys.stdout.buffer)
-        return Served(done.mark.rows, done.mark.rows, done.writing)
+        return label_images(model.contract, model.kind, sources, target, sys.stdout.buffer)
 
     sources = ImageSources(paths, sys.stdin.buffer)
     files = _readable_files(sources, read) if paths else photos(folder, FILES, PHOTO)
-    return Workload("images", files, read, serve, [])
+    return Workload("images", files, read, serve, 1, [])
 
 
 def series_workload(
@@ -156,18 +149,13 @@ def series_workload(
         series = [one.values for one in reading.read(file).series]
         return [values[-model.context :] for values in series if len(values) >= model.context]
 
-    def serve(files: Iterator[str], target: str) -> Served:
-        task = predict.ForecastTask(
-            model, reading, model.horizon, target=target, say=lambda _: None
-        )
-        done = predict.forecast_files(task, map(Source, files), sys.stdout.buffer)
-        failed = done.mark.failed  # one row each
-        samples = (done.mark.rows - failed) // model.horizon + failed
-        return Served(samples, done.mark.rows, done.writing)
+    def serve(files: Iterator[str], target: str) -> Summary:
+        task = ForecastTask(model, reading, model.horizon, target=target, say=lambda _: None)
+        return forecast_files(task, map(Source, files), sys.stdout.buffer)
 
     sources = SeriesSources(paths, sys.stdin.buffer)
     files = _readable_files(sources, read) if paths else _generated_series(model, folder)
-    return Workload("series", files, read, serve, reading.options())
+    return Workload("series", files, read, serve, model.horizon, reading.options())
 
 
 def _readable_files(sources: ImageSources, read: Callable[[str], list[Array]]) -> list[str]:
@@ -250,21 +238,32 @@ def _measure_first_result(
     return seconds, int(messages[-2]) or None
 
 
+def _repeat(seconds: float, run: Callable[[], int]) -> float:
+    """Repeat a function that returns how many samples it processed; return the samples/s."""
+    samples, start = 0, time.perf_counter()
+    while not samples or time.perf_counter() - start < seconds:
+        samples += run()
+    return samples / (time.perf_counter() - start)
+
+
 def _reading_rate(workload: Workload, threads: int, seconds: float) -> float:
     """Return the samples/s of reading files with some threads."""
-    files, done, start = itertools.cycle(workload.files), 0, time.perf_counter()
+    files = itertools.cycle(workload.files)
     with ThreadPoolExecutor(threads) as pool:
-        while not done or time.perf_counter() - start < seconds:
-            done += sum(map(len, pool.map(workload.read, itertools.islice(files, 8 * threads))))
-    return done / (time.perf_counter() - start)
+
+        def read_some() -> int:
+            samples = pool.map(workload.read, itertools.islice(files, 8 * threads))
+            return sum(map(len, samples))
+
+        return _repeat(seconds, read_some)
 
 
 def _inference_rates(
     model: Model, workload: Workload, device: str, threads: int, seconds: float
 ) -> list[dict[str, Any]]:
-    """Return a row for each batch size, measured for `seconds` each.
+    """Return a row for each batch size, each measured for `seconds`.
 
-    The last one is the first that takes longer or does not fit in the device's memory.
+    Sizes are left out from the first that takes longer or does not fit in the device's memory.
     """
     session = open_session(model.contract.served, device, threads=threads)
     opened = wrap(model.contract, session, device)
@@ -272,11 +271,14 @@ def _inference_rates(
     # A network takes the same time on any day, so the calendar of the golden samples will do.
     calendar = contracts.unpack(golden["calendar"]) if "calendar" in golden else None
 
-    def run(batch: Array) -> object:
+    def run(batch: Array) -> int:
         if isinstance(opened, Classifier):
-            return opened.predict_proba(batch)
-        times = None if calendar is None else calendar[np.arange(len(batch)) % len(calendar)]
-        return opened.answers(batch, times)
+            opened.predict_proba(batch)
+        else:
+            indices = np.arange(len(batch))
+            known = None if calendar is None else calendar[indices % len(calendar)]
+            opened.answers(batch, known)
+        return len(batch)
 
     samples = [sample for file in workload.files[: BATCHES[-1]] for sample in workload.read(file)]
     rows: list[dict[str, Any]] = []
@@ -290,11 +292,7 @@ def _inference_rates(
             if not rows:
                 raise
             break
-        runs, start = 0, time.perf_counter()
-        while not runs or time.perf_counter() - start < seconds:
-            run(batch)
-            runs += 1
-        rate = size * runs / (time.perf_counter() - start)
+        rate = _repeat(seconds, functools.partial(run, batch))
         rows.append({"threads": threads, "batch": size, "per_second": rate})
     return rows
 
@@ -304,8 +302,11 @@ def whole_rates(workload: Workload, table: Path, seconds: float) -> tuple[float,
     start = time.perf_counter()
     files = itertools.cycle(workload.files)
     more = itertools.takewhile(lambda _: time.perf_counter() - start < seconds, files)
-    served = workload.serve(itertools.chain([next(files)], more), str(table))  # at least one file
-    return served.samples / (time.perf_counter() - start), served.rows / served.writing
+    done = workload.serve(itertools.chain([next(files)], more), str(table))  # at least one file
+    seconds = time.perf_counter() - start
+    rows, failed = done.mark.rows, done.mark.failed
+    samples = (rows - failed) // workload.rows_per_sample + failed
+    return samples / seconds, rows / done.writing
 
 
 def format_text(report: dict[str, Any]) -> str:
@@ -330,12 +331,6 @@ def format_text(report: dict[str, Any]) -> str:
         ["peak memory", f"{peak / 1e6:.0f} MB" if peak else "not known on this system"],
     ]
     return f"{format_table(rows, right_aligned=(1, 2, 3))}\n\n{format_table(facts)}"
-
-
-def show_progress(what: str) -> None:
-    """Show what is measured, in place, if stderr is a terminal."""
-    if sys.stderr.isatty():
-        print(f"\r\x1b[K{what}", end="", file=sys.stderr, flush=True)
 
 
 def _format_rate(row: dict[str, float]) -> str:
