@@ -167,7 +167,7 @@ def test_interruption_ends_cleanly(
     _, stderr = process.communicate(timeout=60)
     assert (
         process.returncode == 130
-        and "--resume goes on" in stderr.decode()
+        and "continue with --resume" in stderr.decode()
         and "Traceback" not in stderr.decode()
     )
     mark = json.loads(Path(f"{part}.journal").read_text().splitlines()[-1])
@@ -269,7 +269,7 @@ def test_an_interrupted_run_is_written_over_with_a_word(
     arguments = interrupted(classifier, tmp_path, monkeypatch)
     result = CliRunner().invoke(main, arguments)
     assert (
-        "--resume would have gone on" in result.stderr
+        "--resume would continue it" in result.stderr
         and len((tmp_path / "t.csv").read_text().splitlines()) == 101
     )
     assert CliRunner().invoke(main, [*arguments[:-2], "--resume"]).exit_code == 2
