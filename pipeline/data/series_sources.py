@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 from convline.timeseries.raw_table import parse_number
-from convline.timeseries.series import Series, Step, build_table, open_file, read_csv
-from convline.timeseries.timestamps import parse_encoded_times, parse_times
+from convline.timeseries.series import Series, build_table, open_file, read_csv
+from convline.timeseries.timestamps import Step, parse_times
 
 from pipeline.core.errors import StageError
 from pipeline.core.paths import located
@@ -144,7 +144,7 @@ def refuse_times_as_values(path: Path, file: Any, columns: list[str] | None) -> 
 
 def _are_dates(file: Any, name: str) -> bool:
     """Return whether every cell of a column is a date or time; whole numbers are where they are written as dates."""
-    times, trouble = parse_encoded_times(*file.coded(name))
+    times, trouble = parse_times(file.encoded(name)[1])
     return trouble is None and times.dtype.kind == "M"
 
 

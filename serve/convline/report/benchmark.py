@@ -33,8 +33,7 @@ from convline.runtime.model import Classifier, Forecaster, wrap
 from convline.runtime.session import open_session
 from convline.timeseries.predict import ForecastTask, forecast_files
 from convline.timeseries.read_options import ReadOptions
-from convline.timeseries.series import Step, future_times
-from convline.timeseries.timestamps import format_times
+from convline.timeseries.timestamps import Step, format_times, future_times
 
 Model = Classifier | Forecaster
 Array = npt.NDArray[Any]

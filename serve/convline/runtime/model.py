@@ -24,14 +24,14 @@ from convline.runtime.tensors import Array, Opened, Tensors
 from convline.timeseries.calendar_features import encode_calendar
 from convline.timeseries.dataframe_reader import is_dataframe
 from convline.timeseries.read_options import ColumnOptions, ReadOptions
-from convline.timeseries.series import Frame, Series, Step, Table
-from convline.timeseries.timestamps import Times
+from convline.timeseries.series import DataFrame, Series, Table
+from convline.timeseries.timestamps import Step, Times
 
 ImageLike = str | os.PathLike[str] | bytes | IO[bytes] | Image.Image | npt.NDArray[np.uint8]
 Decoded = TypeVar("Decoded")
 BATCH = 32  # images that predict_proba runs at once
 Floats = npt.NDArray[np.float32]
-Given = str | Path | IO[str] | IO[bytes] | Frame | Table | npt.ArrayLike
+Given = str | Path | IO[str] | IO[bytes] | DataFrame | Table | npt.ArrayLike
 
 WINDOWS_PER_RUN = 128
 MARGIN = 0.5  # of the width of the training range, on each side: how far beyond it an input may lie

@@ -1,21 +1,31 @@
-"""What pyarrow reads of a CSV that leaves nothing to decide: what the exact reader would say, or nothing at all."""
+"""The fast way to read a large, plain CSV file: by pyarrow, where that is installed.
+
+On 5 million rows it is 28 times as fast as `csv_reader` alone (results/series.md). It is used only where the result
+cannot differ from that of `csv_reader`, whose tests compare both; in all other cases nothing is returned.
+"""
 
 import math
 import re
 from collections.abc import Collection
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from convline.timeseries.raw_table import MISSING, order_by_appearance, parse_number
-from convline.timeseries.timestamps import FIRST
+from convline.timeseries.parquet_reader import to_array
+from convline.timeseries.raw_table import (
+    MISSING,
+    Array,
+    Encoded,
+    order_by_appearance,
+    parse_number,
+)
 
 LARGE = 2**20  # bytes of a file from which pyarrow saves more time than its import takes
-STAMP = re.compile(r"\d{4}-\d\d-\d\d")
+DATE = re.compile(r"\d{4}-\d\d-\d\d")
+FIRST_YEAR = np.datetime64("0001-01-01")  # of Python's calendar
+THOUSANDS = re.compile(rb"\.\d{3}\.")  # a point that is no decimal sign
 
 
-def columns(
+def read_columns(
     data: bytes,
     start: int,
     header: list[str],
@@ -23,87 +33,74 @@ def columns(
     delimiter: str,
     decimal: str,
     keys: Collection[str],
-) -> dict[str, Any]:
-    """Return columns of a file as pyarrow reads its rows, none where that might not be what `exact` says."""
-    if (
-        not keys
-        or len(data) < LARGE
-        or b'"' in data
-        or len({*header}) != len(first)
-        or len(header) != len(first)
-    ):
+) -> dict[str, Array | Encoded]:
+    """Return columns by name: numbers float64 (rows,), times datetime64[s] (rows,), other keys encoded.
+
+    data: UTF-8 with LF ends of lines. start: the byte behind the header. first: the cells of the first row, from which
+    the types are guessed. keys: names of the columns that are ids or times.
+    """
+    if not keys or len(data) < LARGE or b'"' in data:
         return {}
-    if (
-        decimal == "auto"
-        and delimiter != ","
-        and (b"," in data or (delimiter == ";" and b"." in data))
-    ):
-        return {}  # the decimal sign is to be found
+    if not len({*header}) == len(header) == len(first):
+        return {}
+    if decimal == "auto" and _leaves_sign_open(data, delimiter):
+        return {}
     try:
         from pyarrow import ArrowInvalid, dictionary, float64, int32, py_buffer, string, timestamp
         from pyarrow.csv import ConvertOptions, ParseOptions, ReadOptions, read_csv
     except ImportError:
         return {}
     sign = "," if decimal == "," else "."
-    cells = dict(zip(header, first, strict=True))
-    types = {name: dictionary(int32(), string()) for name in header if name in keys}
-    types |= {name: timestamp("s") for name in types if STAMP.match(cells[name].strip())}
-    types |= {
-        n: float64()
-        for n, cell in cells.items()
-        if n not in keys and parse_number(cell.strip(), sign) is not None
-    }
+    types = {}
+    for name, cell in zip(header, first, strict=True):
+        if name in keys:
+            is_date = DATE.match(cell.strip())
+            types[name] = timestamp("s") if is_date else dictionary(int32(), string())
+        elif parse_number(cell.strip(), sign) is not None:
+            types[name] = float64()
     if not types:
         return {}
     several = len(header) > 1
-    body = (
-        data if several else data.rstrip(b"\n")
-    )  # of a single column, an empty line is a missing value
+    # An empty line of a single column is a missing value, but not behind the last row.
+    body = data if several else data.rstrip(b"\n")
     try:
         table = read_csv(
             py_buffer(body).slice(start),
             ReadOptions(column_names=header),
             ParseOptions(delimiter=delimiter, quote_char=False, ignore_empty_lines=several),
             ConvertOptions(
-                column_types=types, include_columns=[*types], decimal_point=sign,
+                column_types=types,
+                include_columns=[*types],
+                decimal_point=sign,
                 null_values=[*MISSING, *map(str.upper, MISSING), *map(str.title, MISSING)],
             ),
-        )  # fmt: skip
+        )
     except ArrowInvalid:
         return {}
-    found: dict[str, Any] = {}
+    columns: dict[str, Array | Encoded] = {}
     for name, kind in types.items():
         column = table.column(name)
         if kind == float64():
-            found[name] = plain(column, np.float64, math.nan)
-            if np.count_nonzero(~np.isfinite(found[name])) > column.null_count:
+            numbers = to_array(column, np.float64, math.nan)
+            if np.count_nonzero(~np.isfinite(numbers)) > column.null_count:
                 return {}
+            columns[name] = numbers
         elif kind == timestamp("s"):
-            if column.null_count:
+            times = to_array(column, np.int64).view("datetime64[s]")
+            if column.null_count or times.min() < FIRST_YEAR:
                 return {}
-            found[name] = plain(column, np.int64).view("datetime64[s]")
-            if found[name].min() < FIRST:
-                return {}
+            columns[name] = times
         else:
-            coded = column.unify_dictionaries()
-            codes = np.concatenate([np.from_dlpack(chunk.indices) for chunk in coded.chunks])
-            found[name] = order_by_appearance(
-                codes, [word.strip() for word in coded.chunk(0).dictionary.to_pylist()]
-            )
-    return found
+            chunks = column.unify_dictionaries().chunks
+            codes = np.concatenate([np.from_dlpack(chunk.indices) for chunk in chunks])
+            words = map(str.strip, chunks[0].dictionary.to_pylist())
+            columns[name] = order_by_appearance(codes, words)
+    return columns
 
 
-def plain(column: Any, kind: type, missing: float = 0) -> npt.NDArray[Any]:
-    """Return a pyarrow column of numbers that are as wide as `kind`, `missing` where there is none.
-
-    What pyarrow has for it (to_numpy, fill_null) imports pandas where that is installed, for two seconds.
-    """
-    chunks, wide = [chunk for chunk in column.chunks if len(chunk)], np.dtype(kind).itemsize
-    values = np.concatenate(
-        [np.frombuffer(c.buffers()[1], kind, len(c), c.offset * wide) for c in chunks]
-    )
-    if column.null_count:
-        values[np.concatenate([np.from_dlpack(c.is_null().cast("int8")) for c in chunks]) == 1] = (
-            missing
-        )
-    return values
+def _leaves_sign_open(data: bytes, delimiter: str) -> bool:
+    """Return whether the decimal sign is told only by a look at all cells, as `csv_reader` does."""
+    if delimiter == ",":
+        return False
+    points = delimiter == ";" and b"." in data
+    return points or b"," in data or THOUSANDS.search(data) is not None

@@ -23,13 +23,14 @@ from convline.timeseries.csv_reader import DELIMITERS, SEP, sniff
 from convline.timeseries.predict import ForecastTask
 from convline.timeseries.raw_table import GROUPED, parse_number
 from convline.timeseries.read_options import as_dates
-from convline.timeseries.series import AS_NUMBERS, MAX_FILL, Series, check_names, future_times
+from convline.timeseries.series import DATES_AS_NUMBERS, MAX_FILL, Series, check_names
 from convline.timeseries.timestamps import (
     Step,
     Times,
     are_months_apart,
     common_offset,
     format_times,
+    future_times,
     has_times_after,
     month_day,
     parse_times,
@@ -147,7 +148,7 @@ class Follower:
         track.cell = cell
         numbered = steps > 1 and self._are_numbered(track, int(time[0].astype(np.int64)))
         if numbered or steps > (MAX_FILL if self.fills else 1):
-            gap = behind + (f", which look like {AS_NUMBERS}" if numbered else "")
+            gap = behind + (f", which look like {DATES_AS_NUMBERS}" if numbered else "")
             self._push(self._start(name), time, row, offset)
             raise InputError(
                 name, f"expected a row every {self.step}, got {gap}; the series starts anew"

@@ -1,7 +1,8 @@
-"""A Parquet file as columns, each read when it is asked for; pyarrow is imported here and nowhere at the top.
+"""A Parquet file as a table of columns, each read when it is asked for. Needs pyarrow, the extra `parquet`.
 
-Numbers are columns of integers, floats or decimals. Times are integers, dates, timestamps (those with a time zone as
-UTC) or text as in a CSV. Ids are anything, as text. The number of rows is checked before they are read.
+Numbers are columns of integers, floats or decimals. Times are integers, dates, timestamps (those with a time zone are
+in UTC) or text as in a CSV. Ids may have any type and become text. The number of rows is checked before they are read.
+pyarrow is imported inside functions: the package works without it.
 """
 
 import io
@@ -17,38 +18,43 @@ import numpy as np
 import numpy.typing as npt
 
 from convline.errors import InputError, ServeError
-from convline.timeseries.csv_pyarrow import plain
-from convline.timeseries.raw_table import Encoded, order_by_appearance, text_of
-from convline.timeseries.timestamps import Times, common_offset, integer_times, parse_encoded_times
+from convline.timeseries.raw_table import Array, Encoded, RawTable, order_by_appearance, text_of
+from convline.timeseries.timestamps import Times
 
-MAX_BYTES = (
-    2**31
-)  # of the columns asked for, 8 a cell: a file of kilobytes can hold 10^12 equal rows
+# Bytes of the columns asked for, 8 a cell: a file of kilobytes can hold 10^12 equal rows.
+MAX_BYTES = 2**31
+NOT_A_TIME = np.datetime64("NaT").astype(np.int64)
 
 
 @dataclass(frozen=True)
-class ParquetFile:
-    """What CsvFile is, for Parquet; InputError names row (from 1) and column."""
-
-    where: str
-    stem: str
-    header: list[str]
-    notes: list[str]
+class ParquetTable(RawTable):
     file: Any  # pyarrow.parquet.ParquetFile
-    read: dict[str, Any] = field(default_factory=dict)  # columns
+    columns: dict[str, Any] = field(default_factory=dict)  # those that were read
 
-    def ahead(self, names: Sequence[str]) -> None:
-        """Read columns that will be asked for, side by side."""
+    def prefetch(self, names: Sequence[str]) -> None:
         self._check_size(len(names))
         with _pyarrow_errors(self.where):
             table = self.file.read(columns=[*names])
-            self.read.update({name: table.column(name) for name in names})
+            self.columns.update({name: table.column(name) for name in names})
 
-    def place(self, row: int) -> str:
-        return f"row {row + 1}"
+    def typed(self, name: str) -> Array | None:
+        from pyarrow import timestamp, types
 
-    def coded(self, name: str) -> Encoded:
-        """Return (codes int64 (rows,), the different cells as text in order of first appearance), "" where missing."""
+        column = self._column(name)
+        kind = column.type
+        with _pyarrow_errors(self.where):
+            if types.is_integer(kind) and not column.null_count:
+                return to_array(column, np.dtype(str(kind)))
+            if self.numeric([name]):
+                return to_array(column.cast("float64", safe=False), np.float64, math.nan)
+            if types.is_date(kind):
+                column = column.cast(timestamp("s"))
+            elif not types.is_timestamp(kind):
+                return None
+            unit = column.type.unit
+            return to_array(column.cast("int64"), np.int64, NOT_A_TIME).view(f"datetime64[{unit}]")
+
+    def encoded(self, name: str) -> Encoded:
         import pyarrow
 
         column = self._column(name)
@@ -57,70 +63,22 @@ class ParquetFile:
             column = coded.unify_dictionaries()
             words = [*map(text_of, column.chunk(0).dictionary.to_pylist()), ""]
             codes = pyarrow.chunked_array([chunk.indices.cast("int64") for chunk in column.chunks])
-            return order_by_appearance(plain(codes, np.int64, len(words) - 1), words)
+            return order_by_appearance(to_array(codes, np.int64, len(words) - 1), words)
 
-    def times(self, name: str) -> Times:
-        """Return datetime64[s] or int64 (rows,)."""
-        from pyarrow import ArrowInvalid, timestamp, types
-
-        column = self._column(name)
-        if column.null_count:
-            missing = int(plain(column.is_null().cast("int8"), np.int8).argmax())
-            raise self._error(missing, name, "expected a time, got a missing value")
-        if types.is_integer(column.type):
-            with _pyarrow_errors(self.where):
-                return integer_times(plain(column.cast("int64"), np.int64))
-        if not (types.is_timestamp(column.type) or types.is_date(column.type)):
-            times, trouble = parse_encoded_times(*self.coded(name))
-            if trouble:
-                raise self._error(trouble[0], name, trouble[1])
-            return times
-        try:
-            seconds = column.cast(
-                timestamp("s", column.type.tz if types.is_timestamp(column.type) else None)
-            )
-        except ArrowInvalid:
-            exact = column.to_numpy()
-            row = int((exact.astype("datetime64[s]") != exact).argmax())
-            raise self._error(row, name, f"expected whole seconds, got {exact[row]}") from None
-        return plain(seconds.cast("int64"), np.int64).view("datetime64[s]")
-
-    def offset(self, name: str) -> str:
-        """Return the offset that times are written with; Z for those of a type with a time zone, which are UTC."""
-        from pyarrow import types
-
-        kind = self._column(name).type
-        if types.is_timestamp(kind):
-            return "Z" if kind.tz else ""
-        return (
-            ""
-            if types.is_integer(kind) or types.is_date(kind)
-            else common_offset(self.coded(name)[1])
-        )
+    def times(self, name: str) -> tuple[Times, str]:
+        times, offset = super().times(name)
+        return times, "Z" if getattr(self._column(name).type, "tz", None) else offset
 
     def numbers(self, names: Sequence[str]) -> npt.NDArray[np.float64]:
-        """Return (rows, D), nan where a cell is missing."""
         self._check_size(len(names))
-        values = np.empty((self.file.metadata.num_rows, len(names)))
-        for place, name in enumerate(names):
-            if self.numeric([name]) != [name]:
+        for name in names:
+            if not self.numeric([name]):
                 kind = self.file.schema_arrow.field(name).type
-                raise InputError(
-                    self.where, f"column {name!r}: expected numbers, got {kind}; cast it"
-                )
-            with _pyarrow_errors(self.where):
-                values[:, place] = plain(
-                    self._column(name).cast("float64", safe=False), np.float64, math.nan
-                )
-            wrong = np.flatnonzero(np.isinf(values[:, place]))
-            if len(wrong):
-                raise self._error(
-                    wrong[0], name, f"expected a number, got {values[wrong[0], place]}"
-                )
-        return values
+                reason = f"column {name!r}: expected numbers, got {kind}; cast it"
+                raise InputError(self.where, reason)
+        return super().numbers(names)
 
     def numeric(self, names: Sequence[str]) -> list[str]:
-        """Return those of the names whose columns are of numbers."""
         from pyarrow import types
 
         kinds = {name: self.file.schema_arrow.field(name).type for name in names}
@@ -128,24 +86,19 @@ class ParquetFile:
         return [name for name, kind in kinds.items() if any(test(kind) for test in tests)]
 
     def _column(self, name: str) -> Any:
-        if name not in self.read:
-            self.ahead([name])
-        return self.read[name]
+        if name not in self.columns:
+            self.prefetch([name])
+        return self.columns[name]
 
     def _check_size(self, columns: int) -> None:
         """Raise InputError where that many columns would be more than MAX_BYTES.
 
-        The sizes of column chunks are not asked for: on a damaged footer pyarrow 26 then aborts the process.
+        The sizes of column chunks are not used: pyarrow 26 aborts the process for them on a damaged footer.
         """
         size = 8 * self.file.metadata.num_rows * columns
         if size > MAX_BYTES:
-            raise InputError(
-                self.where,
-                f"expected at most {MAX_BYTES} bytes of data, got {size}; split the file",
-            )
-
-    def _error(self, row: int, name: str, reason: str) -> InputError:
-        return InputError(self.where, f"{self.place(row)}, column {name!r}: {reason}")
+            reason = f"expected at most {MAX_BYTES} bytes of data, got {size}; split the file"
+            raise InputError(self.where, reason)
 
 
 def is_parquet(source: Any) -> bool:
@@ -160,46 +113,50 @@ def is_parquet(source: Any) -> bool:
     return bool(head == b"PAR1")
 
 
-def open_parquet(source: Any) -> ParquetFile:
-    """Read what a path or an open file says of itself: names and types of its columns, the number of its rows."""
-    path = Path(
-        source if isinstance(source, str | Path) else str(getattr(source, "name", "series.parquet"))
-    )
+def open_parquet(source: Any) -> ParquetTable:
+    """Open a path or an open binary file; read the names and types of its columns and the number of its rows."""
+    is_path = isinstance(source, str | Path)
+    where = str(source if is_path else getattr(source, "name", "series.parquet"))
     try:
         from pyarrow import parquet
     except ImportError as error:
-        raise ServeError(
-            f"{path}: pyarrow cannot be imported; pip install 'convline[parquet]'"
-        ) from error
-    where = str(path)
-    if isinstance(source, str | Path) and not os.path.isfile(
-        path
-    ):  # pathlib's own raises where a name is too long
-        raise InputError(
-            where,
-            "expected a file, got a folder; name a file"
-            if os.path.exists(path)
-            else "no such file",
-        )
+        cure = "pip install 'convline[parquet]'"
+        raise ServeError(f"{where}: pyarrow cannot be imported; {cure}") from error
+    if is_path and not os.path.isfile(source):  # Path.is_file raises where a name is too long
+        reason = "expected a file, got a folder; name a file"
+        raise InputError(where, reason if os.path.exists(source) else "no such file")
     with _pyarrow_errors(where):
-        # Text stays coded: one long word that every row repeats is then in memory once.
+        # Text stays encoded: one long word that every row repeats is then in memory once.
         schema = parquet.read_schema(source)
-        file = parquet.ParquetFile(
-            source, read_dictionary=[f.name for f in schema if str(f.type).endswith("string")]
-        )
+        texts = [column.name for column in schema if str(column.type).endswith("string")]
+        file = parquet.ParquetFile(source, read_dictionary=texts)
     if file.metadata.num_rows == 0:
         raise InputError(where, "expected rows of numbers, got none")
-    return ParquetFile(where=where, stem=path.stem, header=schema.names, notes=[], file=file)
+    return ParquetTable(where, Path(where).stem, schema.names, [], file)
+
+
+def to_array(column: Any, kind: npt.DTypeLike, missing: Any = 0) -> Array:
+    """Return a pyarrow column as an array (rows,) of a type of the same width, `missing` where a cell is null.
+
+    pyarrow's own to_numpy and fill_null import pandas where that is installed, which takes two seconds.
+    """
+    chunks, width = [chunk for chunk in column.chunks if len(chunk)], np.dtype(kind).itemsize
+    values = np.concatenate(
+        [np.frombuffer(c.buffers()[1], kind, len(c), c.offset * width) for c in chunks]
+    )
+    if column.null_count:
+        nulls = np.concatenate([np.from_dlpack(c.is_null().cast("int8")) for c in chunks])
+        values[nulls == 1] = missing
+    return values
 
 
 @contextmanager
 def _pyarrow_errors(where: str) -> Iterator[None]:
-    """pyarrow's errors, of which some are OSError or ValueError, as one InputError."""
+    """Raise pyarrow's errors, of which some are OSError or ValueError, as one InputError."""
     import pyarrow
 
     try:
         yield
     except (pyarrow.ArrowException, OSError, ValueError) as error:
-        raise InputError(
-            where, f"the file cannot be read: {' '.join(str(error).split())[:300]}"
-        ) from error
+        reason = f"the file cannot be read: {' '.join(str(error).split())[:300]}"
+        raise InputError(where, reason) from error

@@ -17,7 +17,8 @@ import numpy as np
 
 from convline.errors import InputError
 from convline.timeseries.csv_reader import DELIMITERS
-from convline.timeseries.series import Raw, Step, Table, build_table, open_file
+from convline.timeseries.series import Table, TableSource, build_table, open_file
+from convline.timeseries.timestamps import Step
 
 DECIMALS = (".", ",")
 EPOCH = (10**8, 2**32)  # seconds since 1970 that are taken for times: from 1973 to 2106
@@ -68,7 +69,7 @@ class ReadOptions:
             for word in (f"--{name}", value)
         ]
 
-    def read(self, source: Raw, name: str | None = None) -> Table:
+    def read(self, source: TableSource, name: str | None = None) -> Table:
         """Return the file's series at the model's step; InputError says what does not fit.
 
         name: of a series without an id, in place of the file's stem.

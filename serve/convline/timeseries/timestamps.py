@@ -1,8 +1,12 @@
-"""Time stamps of a series: parsing, the step between rows, the stamps that follow.
+"""Times of a series: parsing, the step between rows, the times that follow.
 
-Three kinds of column, decided from all its cells: `YYYYMM`, `YYYYMMDD` or `YYYYMMDDHH`, with minutes or seconds, where
-every cell is such a date; whole numbers (years, counters) otherwise; else ISO 8601 dates and times, or `YYYY-MM`.
-Stamps with an offset are counted in UTC, and written with the offset that all of them have, or with Z where it changes.
+A column of times is of one of three kinds, decided from all its cells. They are dates in digits if every cell is one:
+`YYYYMM`, `YYYYMMDD`, `YYYYMMDDHH`, or with minutes or seconds. They are whole numbers (years, counters) if every cell is
+one. Else they are ISO 8601 dates and times, or `YYYY-MM`. Times with an offset from UTC are kept in UTC, and written with
+the offset that all of them have, or with Z if it changes.
+
+Parsing is written by hand around `datetime.fromisoformat`: numpy and pyarrow take neither dates in digits nor offsets
+as they are needed here, and numpy 2.4 ends the process at a date that does not exist among more than 500.
 """
 
 import re
@@ -17,36 +21,17 @@ Times = npt.NDArray[Any]  # datetime64[s] or int64
 
 WHOLE = re.compile(r"[+-]?\d{1,18}(\.0*)?$")
 MONTH = re.compile(r"\d{4}-\d{2}$")
-OFFSET = re.compile(
-    r"[Tt ]\d\d(?::?\d\d(?::?\d\d(?:[.,]\d+)?)?)?(Z|z|[+-]\d\d(?::?\d\d)?)$"
-)  # behind a time
-WIDTHS = (
-    6,
-    8,
-    10,
-    12,
-    14,
-)  # digits of dates without signs between: months, days, hours, minutes, seconds
-YEARS = {6: (1600, 2200), 8: (1, 9999)}  # in which they are dates; else those of CLOCK_YEARS
-CLOCK_YEARS = (1800, 2200)
-PLACES = (
-    (0, 4),
-    (5, 7),
-    (8, 10),
-    (11, 13),
-    (14, 16),
-    (17, 19),
-)  # year ... second of 2024-01-31T12:00:00
-MARKS = {
-    4: b"-",
-    7: b"-",
-    10: b"T ",
-    13: b":",
-    16: b":",
-}  # between the digits of 2024-01-31T12:00:00
-MANY = 256  # cells from which it pays to take them together
+# The offset behind a time of day.
+OFFSET = re.compile(r"[Tt ]\d\d(?::?\d\d(?::?\d\d(?:[.,]\d+)?)?)?(Z|z|[+-]\d\d(?::?\d\d)?)$")
+# Numbers of digits that may be a date (months, days, hours, minutes, seconds), and the years in which they are one.
+YEARS = {
+    6: (1600, 2200),
+    8: (1, 9999),
+    10: (1800, 2200),
+    12: (1800, 2200),
+    14: (1800, 2200),
+}
 SHORTEST_MONTH = np.timedelta64(28, "D")
-FIRST = np.datetime64("0001-01-01")  # of Python's calendar
 LAST = np.datetime64("9999-12-31T23:59:59")
 LARGEST = 2**62  # of whole numbers as times: the difference of any two fits in 64 bits
 
@@ -66,128 +51,89 @@ class Step:
         return cls(document["unit"], document["count"])
 
     def __str__(self) -> str:
-        return (
-            f"{self.count} {self.unit}" if self.unit != "index" else f"{self.count} (whole numbers)"
-        )
+        unit = self.unit if self.unit != "index" else "(whole numbers)"
+        return f"{self.count} {unit}"
 
 
 def parse_times(cells: list[str]) -> tuple[Times, tuple[int, str] | None]:
-    """Return (times, None), or (what was parsed so far, (row, reason)) at the first cell that is no time."""
+    """Return (times, None), or (the times before, (row, reason)) for the first cell that is no time."""
+    if "" in cells:
+        return _as_array([]), (cells.index(""), "expected a time, got a missing value")
     if all(map(WHOLE.match, cells)):
-        whole = [cell.split(".")[0] for cell in cells]
-        dates = _compact(whole)
-        return np.array(
-            [int(cell) for cell in whole], dtype=np.int64
-        ) if dates is None else dates, None
-    if len(cells) >= MANY and (plain := _plain(cells)) is not None:
-        return plain, None
+        digits = [cell.split(".")[0] for cell in cells]
+        dates = _parse_digits(digits)
+        return np.array([int(cell) for cell in digits], np.int64) if dates is None else dates, None
     stamps: list[datetime] = []
-    first_aware = None
+    first_has_offset = None
     for row, cell in enumerate(cells):
+        expected = ""
         try:
-            stamp = datetime.fromisoformat(cell + "-01" if MONTH.match(cell) else cell)
-            aware = stamp.tzinfo is not None
-            stamp = stamp.astimezone(UTC).replace(tzinfo=None) if aware else stamp
+            stamp = datetime.fromisoformat(f"{cell}-01" if MONTH.match(cell) else cell)
+            has_offset = stamp.tzinfo is not None
+            if has_offset:
+                stamp = stamp.astimezone(UTC).replace(tzinfo=None)
         except (ValueError, OverflowError):
-            reason = f"expected a time such as 2024-01-31 or 2024-01-31T12:00, got {cell!r}"
-            return np.array(stamps, dtype="datetime64[s]"), (row, reason)
-        if first_aware is None:
-            first_aware = aware
-        if aware and not OFFSET.search(cell):  # it could not be written as it came
-            reason = f"expected a time with an offset such as 2024-01-31T12:00+02:00, got {cell!r}"
-            return np.array(stamps, dtype="datetime64[s]"), (row, reason)
-        if stamp.microsecond or aware != first_aware:
-            expected = "whole seconds" if stamp.microsecond else "all times with an offset or none"
-            return np.array(stamps, dtype="datetime64[s]"), (
-                row,
-                f"expected {expected}, got {cell!r}",
-            )
+            expected = "a time such as 2024-01-31 or 2024-01-31T12:00"
+        else:
+            if row == 0:
+                first_has_offset = has_offset
+            if has_offset and not OFFSET.search(cell):  # forecasts could not be written with it
+                expected = "a time with an offset such as 2024-01-31T12:00+02:00"
+            elif stamp.microsecond:
+                expected = "whole seconds"
+            elif has_offset != first_has_offset:
+                expected = "all times with an offset or none"
+        if expected:
+            return _as_array(stamps), (row, f"expected {expected}, got {cell!r}")
         stamps.append(stamp)
-    return np.array(stamps, dtype="datetime64[s]"), None
+    return _as_array(stamps), None
 
 
-def parse_encoded_times(
-    codes: npt.NDArray[np.int64], words: list[str]
-) -> tuple[Times, tuple[int, str] | None]:
-    """Return what `parse_times` returns for a column of text as `convline.timeseries.raw_table` gives it."""
-    times, trouble = parse_times(words)
-    if trouble:
-        return times, (int((codes == trouble[0]).argmax()), trouble[1])
-    return times[codes], None
-
-
-def _plain(cells: list[str]) -> Times | None:
-    """Return the stamps of cells that are all written like the first: a date, or with minutes or seconds; else None."""
-    width, text = len(cells[0]), "".join(cells)
-    if width not in (10, 16, 19) or not text.isascii() or {*map(len, cells)} != {width}:
-        return None
-    chars = np.frombuffer(text.encode(), np.uint8).reshape(-1, width)
-    if not all(np.isin(chars[:, k], [*MARKS.get(k, b"0123456789")]).all() for k in range(width)):
-        return None
-    # Not by numpy's own parser: numpy 2.4 ends the process at a date that does not exist among 500 and more.
-    digits = chars.astype(np.int64) - ord("0")
-    year, month, day, *clock = [
-        digits[:, start:end] @ 10 ** np.arange(end - start)[::-1]
-        for start, end in PLACES
-        if end <= width
-    ]
-    months = (12 * (year - 1970) + month - 1).astype("datetime64[M]")
-    sound = (year > 0) & (month > 0) & (month < 13) & (day > 0) & (day <= _lengths(months))
-    for part, most in zip(clock, (24, 60, 60), strict=False):
-        sound &= part < most
-    if not sound.all():
-        return None
-    seconds = 86400 * (day - 1) + sum(
-        part * unit for part, unit in zip(clock, (3600, 60, 1), strict=False)
-    )
-    stamps: Times = months.astype("datetime64[s]") + seconds.astype("timedelta64[s]")
-    return stamps
+def _as_array(stamps: list[datetime]) -> Times:
+    """Return datetime64[s] (rows,), by way of text: numpy reads text ten times as fast as datetime objects."""
+    return np.array([stamp.isoformat() for stamp in stamps], "datetime64[s]")
 
 
 def integer_times(numbers: npt.NDArray[np.int64]) -> Times:
     """Return what `parse_times` returns for whole numbers (rows,) written as text."""
-    if len({len(str(end)) for end in (numbers.min(), numbers.max())} - {*WIDTHS}) or not _is_date(
-        str(numbers[0])
-    ):
-        return numbers
+    ends = str(numbers.min()), str(numbers.max())
+    if not {*map(len, ends)} <= {*YEARS} or not _is_date(str(numbers[0])):
+        return numbers  # most counters are told by this alone
     different, codes = np.unique(numbers, return_inverse=True)
-    dates = _compact(different.astype(str).tolist())
+    dates = _parse_digits(different.astype(str).tolist())
     return numbers if dates is None else dates[codes]
 
 
-def _compact(cells: list[str]) -> Times | None:
-    """Return the stamps of cells of digits where all are dates of one width; else None."""
+def _parse_digits(cells: list[str]) -> Times | None:
+    """Return datetime64[s] (rows,) of cells of digits if all are dates of one width, else None."""
     if len({*map(len, cells)}) != 1 or not all(map(_is_date, cells)):
         return None
-    stamps = [datetime.fromisoformat(_spaced(cell)) for cell in cells]
-    return np.array(stamps, dtype="datetime64[s]")
+    return _as_array([datetime.fromisoformat(_to_iso(cell)) for cell in cells])
 
 
 def _is_date(cell: str) -> bool:
-    """True for the digits of a date, such as 202401 or 20240131."""
-    if len(cell) not in WIDTHS or not cell.isdecimal():
+    """Return whether digits are a date, such as 202401 or 20240131."""
+    if len(cell) not in YEARS or not cell.isdecimal():
         return False
-    first, last = YEARS.get(len(cell), CLOCK_YEARS)
+    first, last = YEARS[len(cell)]
     try:
-        return first <= datetime.fromisoformat(_spaced(cell)).year <= last
+        return first <= datetime.fromisoformat(_to_iso(cell)).year <= last
     except ValueError:
         return False
 
 
-def _spaced(digits: str) -> str:
+def _to_iso(digits: str) -> str:
     """Return the digits of a date as ISO 8601: 2024-01-01 of 202401, 20240131T12 of 2024013112."""
-    return (
-        f"{digits[:4]}-{digits[4:]}-01"
-        if len(digits) == 6
-        else f"{digits[:8]}T{digits[8:]}".rstrip("T")
-    )
+    if len(digits) == 6:
+        return f"{digits[:4]}-{digits[4:]}-01"
+    return f"{digits[:8]}T{digits[8:]}".rstrip("T")
 
 
 def find_period_jump(numbers: npt.NDArray[np.int64], step: int, least: int) -> int | None:
-    """Return the first row behind a jump of rising whole numbers that seem to be dates; None where they do not.
+    """Return the first row behind a jump of rising whole numbers that seem to be dates; None if they do not.
 
-    They do where most jumps, and `least` of them, lead to one small number of two or three last digits that no other
-    row has, or two of them to one of the last digit: 20244 to 20251 (quarters), 2412 to 2501 (months), 2024366 to
+    They do if most jumps, and at least `least` of them, lead to one small number of two or three last digits that no
+    other row has, or two of them to one of the last digit: 20244 to 20251 (quarters), 2412 to 2501 (months), 2024366 to
     2025001 (days of the year).
     """
     jumps = np.flatnonzero(np.diff(numbers) != step) + 1
@@ -195,43 +141,37 @@ def find_period_jump(numbers: npt.NDArray[np.int64], step: int, least: int) -> i
         rest, enough = numbers % 10**digits, max(least if digits > 1 else 2, len(jumps) / 2)
         ends = np.unique(rest[jumps][rest[jumps] <= step]) if step < 10**digits / 2 else ()
         for small in ends:
-            there = np.flatnonzero(rest[1:] == small) + 1
-            if len(there) >= enough and np.isin(there, jumps).all():
-                return int(there[0])
+            rows = np.flatnonzero(rest[1:] == small) + 1
+            if len(rows) >= enough and np.isin(rows, jumps).all():
+                return int(rows[0])
     return None
 
 
 def positions(times: Times, unit: str, offset: str = "") -> npt.NDArray[np.int64]:
     """Return times as whole numbers of the unit: seconds or months since 1970, or the index itself.
 
-    offset: that of the clocks by which months are counted, here and below; times themselves are in UTC.
+    offset: the UTC offset of the clocks by which months are counted, here and below; `times` themselves are in UTC.
     """
-    if unit == "months":
-        counted: npt.NDArray[np.int64] = (
-            local(times, offset).astype("datetime64[M]").astype(np.int64)
-        )
-        return counted
-    return times.astype(np.int64)
+    counted = to_local(times, offset).astype("datetime64[M]") if unit == "months" else times
+    return np.asarray(counted.astype(np.int64))
 
 
 def find_step(times: Times, offset: str = "") -> Step:
     """Return the most common difference of at least two rising times, the smallest of equally common ones.
 
-    Months where every stamp has the same day and time of day, or every stamp is the last day of its month.
+    It is in months if every time has the same day and time of day, or every one is on the last day of its month.
     """
-    gaps, index = np.diff(times), times.dtype.kind == "i"
-    if (index or gaps[0] < SHORTEST_MONTH) and (
-        gaps == gaps[0]
-    ).all():  # most series are told by this alone
-        return Step("index" if index else "seconds", int(gaps[0].astype(np.int64)))
-    unit = "index" if index else "months" if _are_monthly(local(times, offset)) else "seconds"
-    found = np.diff(positions(times, unit, offset))
-    steps, counts = np.unique(found, return_counts=True)
+    gaps, is_index = np.diff(times), times.dtype.kind == "i"
+    if (is_index or gaps[0] < SHORTEST_MONTH) and (gaps == gaps[0]).all():  # so are most series
+        return Step("index" if is_index else "seconds", int(gaps[0].astype(np.int64)))
+    is_monthly = not is_index and _are_monthly(to_local(times, offset))
+    unit = "index" if is_index else "months" if is_monthly else "seconds"
+    steps, counts = np.unique(np.diff(positions(times, unit, offset)), return_counts=True)
     return Step(unit, int(steps[counts.argmax()]))
 
 
 def _are_monthly(times: Times) -> bool:
-    """True where stamps are whole months apart: at one time of one day, or of the last day of shorter months."""
+    """Return whether times are whole months apart: at one time of one day, or of the last day of shorter months."""
     if np.diff(times).min() < SHORTEST_MONTH:
         return False
     clock = times - times.astype("datetime64[D]").astype(times.dtype)
@@ -242,31 +182,29 @@ def _are_monthly(times: Times) -> bool:
 
 
 def month_day(times: Times, offset: str = "") -> int:
-    """Return the day of the month on which monthly stamps fall where the month has it; 31 where all are last days."""
+    """Return the day of the month of monthly times, cut to the length of each month; 31 if all are last days."""
     if times.dtype.kind == "i" or not len(times):
         return 31
-    times = local(times, offset)
+    times = to_local(times, offset)
     days = _days(times)
     return 31 if (days == _lengths(times.astype("datetime64[M]"))).all() else int(days.max())
 
 
 def _days(times: Times) -> npt.NDArray[np.int64]:
     """Return the day of the month, from 1."""
-    before: Times = times.astype("datetime64[D]") - times.astype("datetime64[M]").astype(
-        "datetime64[D]"
-    )
-    return 1 + before.astype(np.int64)
+    first = times.astype("datetime64[M]").astype("datetime64[D]")
+    return np.asarray(1 + (times.astype("datetime64[D]") - first).astype(np.int64))
 
 
 def _lengths(months: Times) -> npt.NDArray[np.int64]:
-    """Return the days of months."""
-    days: Times = (months + 1).astype("datetime64[D]") - months.astype("datetime64[D]")
-    return days.astype(np.int64)
+    """Return the number of days of months."""
+    days = (months + 1).astype("datetime64[D]") - months.astype("datetime64[D]")
+    return np.asarray(days.astype(np.int64))
 
 
 def are_months_apart(times: Times, later: Times, offset: str = "") -> bool:
-    """True where a stamp (1,) continues monthly stamps (T,), of which there may be none."""
-    return not len(times) or _are_monthly(local(np.concatenate([times, later]), offset))
+    """Return whether a time (1,) continues monthly times (T,), of which there may be none."""
+    return not len(times) or _are_monthly(to_local(np.concatenate([times, later]), offset))
 
 
 def future_times(
@@ -283,17 +221,16 @@ def future_times(
     stamp = np.datetime64(last, "s")
     if step.unit == "seconds":
         return np.asarray(stamp + ahead.astype("timedelta64[s]"))
-    stamp = local(stamp, offset)
+    stamp = to_local(stamp, offset)
     months = stamp.astype("datetime64[M]") + ahead.astype("timedelta64[M]")
-    own = int(_days(np.array([stamp]))[0]) if day is None else day
-    days = np.minimum(own, _lengths(months)) - 1
+    day = int(_days(np.array([stamp]))[0]) if day is None else day
+    dates = months.astype("datetime64[D]") + (np.minimum(day, _lengths(months)) - 1)
     clock = stamp - stamp.astype("datetime64[D]").astype("datetime64[s]")
-    dates = months.astype("datetime64[D]") + days.astype("timedelta64[D]")
     return np.asarray(dates.astype("datetime64[s]") + clock - _seconds(offset))
 
 
 def has_times_after(last: Any, step: Step, n: int) -> bool:
-    """True where the n times after `last` can be counted and written: 64 bits, and years of four digits."""
+    """Return whether the n times after `last` can be counted and written: 64 bits, and years of four digits."""
     if step.unit == "index":
         return int(last) + n * step.count < 2**63
     start, end = positions(np.array([last, LAST], "datetime64[s]"), step.unit).tolist()
@@ -301,47 +238,47 @@ def has_times_after(last: Any, step: Step, n: int) -> bool:
 
 
 def common_offset(cells: list[str]) -> str:
-    """Return the offset from UTC that times are written with, Z where they have several, "" where they have none."""
+    """Return the UTC offset that times are written with as "+02:00"; "Z" if they have several, "" if none."""
     if not cells or not OFFSET.search(cells[0]):
         return ""
-    found = offsets_of(cells)
-    if len(found) > 1 or "Z" in found:
+    offsets = find_offsets(cells)
+    if len(offsets) > 1 or "Z" in offsets:
         return "Z"
-    digits = found.pop().replace(":", "")
+    digits = offsets.pop().replace(":", "")
     return f"{digits[:3]}:{digits[3:] or '00'}"
 
 
-def offsets_of(cells: list[str]) -> set[str]:
-    """Return the different offsets as they are written."""
+def find_offsets(cells: list[str]) -> set[str]:
+    """Return the different UTC offsets as they are written."""
     return {match.group(1).upper() for cell in cells if (match := OFFSET.search(cell))}
 
 
 def are_dates(times: Times) -> bool:
-    """True where every stamp is a midnight."""
+    """Return whether every time is a midnight."""
     return times.dtype.kind != "i" and bool((times.astype("datetime64[D]") == times).all())
 
 
 def format_times(times: Times, dates: bool | None = None, offset: str = "") -> list[str]:
-    """Return times as text: whole numbers, dates where all are midnights (or `dates` says so), else with seconds.
+    """Return times as text: whole numbers, dates if all are midnights (or if `dates` is true), else with seconds.
 
-    offset: what `common_offset` says; times are then given in it, and never as dates alone.
+    offset: that of `common_offset`; times are then written in it, and never as dates alone.
     """
     if times.dtype.kind == "i":
         return [str(time) for time in times.tolist()]
     if offset:
-        return [text + offset for text in np.datetime_as_string(local(times, offset), "s").tolist()]
+        texts = np.datetime_as_string(to_local(times, offset), "s").tolist()
+        return [text + offset for text in texts]
     short = are_dates(times) if dates is None else dates
-    texts: list[str] = np.datetime_as_string(times, "D" if short else "s").tolist()
-    return texts
+    return [*np.datetime_as_string(times, "D" if short else "s").tolist()]
 
 
-def local(times: Any, offset: str) -> Any:
-    """Return times in UTC as clocks of an offset show them; whole numbers have none."""
+def to_local(times: Any, offset: str) -> Any:
+    """Return times in UTC as clocks of an offset show them; whole numbers, which have none, stay."""
     return times + _seconds(offset) if offset else times
 
 
 def _seconds(offset: str) -> np.timedelta64:
-    """Return what is added to UTC: of "+02:00" 7200 seconds."""
+    """Return what clocks of an offset show beyond UTC: of "+02:00" 7200 seconds."""
     if offset in ("", "Z"):
         return np.timedelta64(0, "s")
     hours, minutes = int(offset[1:3]), int(offset[4:6])

@@ -25,7 +25,8 @@ from convline.runtime.model import WINDOWS_PER_RUN, Forecaster, load
 from convline.timeseries.backtest import backtest_batches, cutoff_batches
 from convline.timeseries.predict import ForecastTask, forecast_files
 from convline.timeseries.read_options import ReadOptions
-from convline.timeseries.series import Series, Step, Table, read_csv
+from convline.timeseries.series import Series, Table, read_csv
+from convline.timeseries.timestamps import Step
 from test_cli import rows_of
 
 Make = Callable[..., Path]

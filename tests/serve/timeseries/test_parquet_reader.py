@@ -83,7 +83,7 @@ def test_parquet_is_what_csv_is(tmp_path: Path) -> None:
         ),
         (
             {"ds": DAYS, "y": [1, 2, np.inf, 4, 5, 6]},
-            "row 3, column 'y': expected a number, got inf",
+            "row 3, column 'y': expected a finite number, got inf",
         ),
         ({"ds": [1, 2, None, 4, 5, 6]}, "row 3, column 'ds': expected a time, got a missing value"),
         ({"ds": DAYS + pd.Timedelta("1ms")}, "row 1, column 'ds': expected whole seconds"),
