@@ -25,8 +25,8 @@ import click
 import numpy as np
 import torch
 from convline.errors import ServeError
+from convline.loading import load_file
 from convline.model_file import document as contract
-from convline.runtime.model import load
 
 from pipeline.check import roofline
 from pipeline.check.latency import predict
@@ -102,7 +102,7 @@ def run(name: str, recipe: dict[str, Any], label: str) -> Run:
 
 def score(path: Path, source: dataset.Data, split: str) -> Run:
     """Return the errors of a model file over every window of a split, of standardised values."""
-    got = predict(load(path, "cpu"), source.served(split), 256)[0].astype(np.float64)
+    got = predict(load_file(path, "cpu"), source.served(split), 256)[0].astype(np.float64)
     target = source.windows(split, source.about["stride"])[1]
     error = (got - target) * source.scale
     return {

@@ -29,15 +29,17 @@ import pyarrow
 import pyarrow.csv
 import pyarrow.parquet
 import torch
-from convline.images.sources import Source
+from convline.jobs.series_job import SeriesJob, forecast_files
 from convline.jobs.writers import to_csv
+from convline.loading import open_model
 from convline.model_file.document import Contract, pack, read, seal
 from convline.runtime.host import usable_cores
-from convline.runtime.model import WINDOWS_PER_RUN, Forecaster, wrap
 from convline.runtime.session import open_session
+from convline.runtime.sources import Source
 from convline.runtime.streaming import Stream
+from convline.timeseries.forecaster import WINDOWS_PER_RUN, Forecaster
 from convline.timeseries.online import Follower
-from convline.timeseries.predict import ForecastTask, forecast_files
+from convline.timeseries.predict import ForecastTask
 from convline.timeseries.read_options import ReadOptions
 
 import models
@@ -96,9 +98,7 @@ def model(folder: Path, context: int) -> Forecaster:
     path = folder / f"dilated-{context}.onnx"
     path.write_bytes(seal(graph.SerializeToString(), document))
     contract = read(path)
-    return wrap(
-        contract, open_session(contract.served, "cpu", threads=1, spinning=False), "cpu"
-    )  # as the command does
+    return open_model(contract, "cpu", threads=1, spinning=False)  # as the command does
 
 
 def spent(call: Callable[[], object]) -> np.ndarray:
@@ -157,7 +157,7 @@ def windows(net: Forecaster, how: ReadOptions, files: dict[str, Path], count: in
     for form, file in files.items():
         for suffix in (".csv", ".jsonl"):
             task, found = (
-                ForecastTask(net, how, EVERY, EVERY, f"{file}{suffix}", lambda _: None),
+                SeriesJob(ForecastTask(net, how, EVERY, EVERY, lambda _: None), f"{file}{suffix}"),
                 [],
             )
             source = Source(str(file))

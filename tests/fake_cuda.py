@@ -7,7 +7,7 @@ memory, kernels compute nothing, and a copy from the device brings zeros.
 
 A test asks for the fixture `fake_cuda` and runs Python in a process of its own, for a process loads each library once:
 
-    done = fake_cuda.run("import sys; from convline.runtime.model import load; print(load(sys.argv[1], 'cuda').device)", path)
+    done = fake_cuda.run("import sys; from convline.loading import load_file; print(load_file(sys.argv[1], 'cuda').device)", path)
     assert done.stdout == "cuda\\n"
 
 Processes that this one starts are on the stand-ins too, as long as they keep LD_LIBRARY_PATH and PYTHONPATH: a

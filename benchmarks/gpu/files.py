@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from convline.loading import load_file, open_model
 from convline.model_file import document as contract
 from convline.runtime import placement
 from convline.runtime.io_binding import bind, fetch, run_bound
-from convline.runtime.model import load, wrap
 from convline.runtime.session import built_providers, open_session
 
 from benchmarks.gpu.clock import Facts, Here, attempt
@@ -44,7 +44,7 @@ def run(here: Here) -> Facts:
 
 def of_file(path: Path, precision: str, on: str) -> dict[str, Any]:
     """Return what one file shows on the device; where it cannot be opened or run there, why."""
-    model = load(path, on)
+    model = load_file(path, on)
     with np.load(path.with_name("torch.npz")) as saved:
         x, y = saved["random"], [saved[key] for key in saved if key.startswith("random_")]
     golden = {"difference": model.replay_golden(), "limit": model.golden_atol}
@@ -66,7 +66,7 @@ def rows_of(
     place = {"provider": on, "variant": precision}
     rows = parity.parity(model, place, x, y, 1e-4, limit)
     if on == "cuda" and precision == "fp32":
-        rounded = wrap(model.contract, open_session(model.contract.served, on, tf32=True), on)
+        rounded = open_model(model.contract, on, tf32=True)
         rows += parity.parity(rounded, place | {"variant": "fp32, TF32"}, x, y, 1e-4, None)
     bindable = "calendar" not in model.contract.document["input"]  # one tensor is bound
     if on == "cuda" and bindable and placement.recordable(model.session):

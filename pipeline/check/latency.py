@@ -16,11 +16,13 @@ from typing import Any
 
 import numpy as np
 from convline.errors import DeviceMemoryError
+from convline.images.classifier import Classifier
+from convline.loading import open_model
 from convline.model_file.document import Contract
 from convline.runtime.io_binding import bind, run_bound
-from convline.runtime.model import Classifier, Forecaster, wrap
 from convline.runtime.placement import on_cpu, placement, recordable
-from convline.runtime.session import open_session, running
+from convline.runtime.session import running
+from convline.timeseries.forecaster import Forecaster
 
 from pipeline.check import roofline
 from pipeline.core.errors import StageError
@@ -32,7 +34,7 @@ WORTH = 1.05  # a larger batch that gives less than this throughput ends the swe
 FIRST = """
 import sys, time
 sys.modules["torch"] = None
-from convline.runtime.model import load
+from convline.loading import load_file
 model = load(sys.argv[1], sys.argv[2])
 model.replay_golden()
 end = time.time()  # getrusage would count what the parent held before this program began
@@ -77,7 +79,7 @@ def measure(
         else [0, *(n for n in limits["threads"] if n < (os.cpu_count() or 1))]
     )
     for count in threads:  # 0: onnxruntime's own choice, every core
-        model = wrap(contract, open_session(contract.served, device, threads=count or None), device)
+        model = open_model(contract, device, threads=count or None)
 
         def row_of(batch: int, model: Model = model, count: int = count) -> dict[str, Any]:
             given = np.ascontiguousarray(x[np.arange(batch) % len(x)])
@@ -126,10 +128,8 @@ def bound(
     contract: Contract, device: str, given: np.ndarray, way: str, seconds: float
 ) -> dict[str, Any]:
     """Return the timing of a batch that lies on the device already, as does its answer; way graph: as a CUDA graph."""
-    model = wrap(contract, open_session(contract.served, device, cuda_graph=way == "graph"), device)
-    plain = (
-        wrap(contract, open_session(contract.served, device), device) if way == "graph" else model
-    )
+    model = open_model(contract, device, cuda_graph=way == "graph")
+    plain = open_model(contract, device) if way == "graph" else model
     answers = predict(plain, given, len(given))
     with running(contract.name, f"a batch of {given.shape}"):
         binding = bind(model.session, given, device, answers)

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from convline.loading import load_file, open_model
 from convline.model_file.registry import file_of, runs_on
-from convline.runtime.model import load, wrap
-from convline.runtime.session import available_devices, open_session
+from convline.runtime.session import available_devices
 
 from pipeline.check import latency, roofline
 from pipeline.check.latency import Model, predict
@@ -133,15 +133,13 @@ def try_file(
 ) -> tuple[Model, list[dict[str, Any]], list[np.ndarray]]:
     """Return the model of one variant on one provider, the rows of its parity, and its answers to the test split."""
     device, precision = place["provider"], place["variant"]
-    model = load(OUT / name / "export" / file_of(precision), device)
+    model = load_file(OUT / name / "export" / file_of(precision), device)
     if broken := refuse_promise(name, model.contract.document, about):
         raise StageError(broken)
     limit = {"fp32": model.golden_atol, "fp16": limits["fp16_atol"], "int8": None}[precision]
     rows = parity(model, place, x, torch_says, limits["atol"], limit)
     if (device, precision) == ("cuda", "fp32"):  # what TF32 would change: a row, not a gate
-        rounded = wrap(
-            model.contract, open_session(model.contract.served, device, tf32=True), device
-        )
+        rounded = open_model(model.contract, device, tf32=True)
         rows += parity(
             rounded, place | {"variant": "fp32, TF32"}, x, torch_says, limits["atol"], None
         )

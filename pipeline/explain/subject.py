@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from convline.runtime.model import Classifier as ServedClassifier
-from convline.runtime.model import Forecaster as ServedForecaster
+from convline.images.classifier import Classifier as ServedClassifier
+from convline.timeseries.forecaster import Forecaster as ServedForecaster
 
 from pipeline.core.errors import StageError
 from pipeline.data.dataset import Data

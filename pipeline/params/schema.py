@@ -10,8 +10,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from convline.model_file.schema import CROPS, MAX_IMAGE_SIDE
-from convline.timeseries.calendar_features import FEATURES
+from convline.model_file.schema import CALENDAR_FEATURES, CROPS, MAX_IMAGE_SIDE
 
 from pipeline.core.errors import ParamsError, hint
 
@@ -201,7 +200,7 @@ SERIES_DATA = {
         (list, type(None)), None, item=str, some=True
     ),  # columns to forecast, the others are read alone
     "calendar": Field(
-        list, [], item=str, choices=FEATURES
+        list, [], item=str, choices=CALENDAR_FEATURES
     ),  # what the network knows of each row's time, ahead too
 }
 

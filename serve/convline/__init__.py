@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING, Any
 from convline.errors import DeviceError, InputError, ModelFileError, ServeError
 
 if TYPE_CHECKING:
-    from convline.runtime.model import Classifier, Forecaster
+    from convline.images.classifier import Classifier
     from convline.runtime.streaming import Stream
+    from convline.timeseries.forecaster import Forecaster
 
 __all__ = [
     "Classifier",
@@ -36,8 +37,8 @@ __all__ = [
 ]
 
 LATE = {
-    "Classifier": "convline.runtime.model",
-    "Forecaster": "convline.runtime.model",
+    "Classifier": "convline.images.classifier",
+    "Forecaster": "convline.timeseries.forecaster",
     "Stream": "convline.runtime.streaming",
 }  # these import numpy
 
@@ -51,14 +52,14 @@ def load(
     a package recommends; `model.variant` says what was taken, and why. sha256: what the file must have, in hex.
     ModelFileError where the file cannot be trusted, DeviceError where the device is not there.
     """
+    from convline.loading import load_file  # numpy and onnxruntime: not for `infer --help`
     from convline.model_file.registry import locate
-    from convline.runtime import model as models  # numpy and onnxruntime: not for `infer --help`
     from convline.runtime.session import resolve
 
     path, expected, why = locate(
         str(model), resolve(device), variant, sha256.lower() if sha256 else None
     )
-    loaded = models.load(path, device, sha256=expected)
+    loaded = load_file(path, device, sha256=expected)
     loaded.variant = why or loaded.variant
     return loaded
 

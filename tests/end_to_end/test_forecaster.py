@@ -16,9 +16,10 @@ import torch
 from click.testing import CliRunner
 from convline.cli.main import main
 from convline.errors import InputError, ServeError
+from convline.loading import load_file
 from convline.model_file import document as contract
-from convline.runtime.model import Forecaster, load
 from convline.timeseries.calendar_features import encode_calendar
+from convline.timeseries.forecaster import Forecaster
 from convline.timeseries.series import read_csv
 from shop import CALENDAR, CONTEXT, HORIZON, MEMBERS, NET, RECIPE, document, untrained
 
@@ -290,7 +291,7 @@ def test_calendar_and_covariates_from_data_to_served_rows(
     for stage in ("data", "train", "export", "check"):
         line.run(stage, "shop")
     assert line.results("shop", "check")["passed"]
-    model = load(line.model_path("shop"), "cpu")
+    model = load_file(line.model_path("shop"), "cpu")
     assert isinstance(model, Forecaster)
     assert (model.targets, model.columns) == (["sales"], ["sales", "visits", "rain"])
     with np.load("out/shop/export/torch.npz") as saved:
@@ -327,7 +328,7 @@ def test_beyond_the_horizon_the_calendar_goes_on(
     about = document(recipe, source, x, graph.answers(net, x))
     path = tmp_path / "week.onnx"
     path.write_bytes(contract.seal(graph.to_onnx(net, x, source.task).SerializeToString(), about))
-    model = load(path, "cpu")
+    model = load_file(path, "cpu")
     assert isinstance(model, Forecaster)
     table = read_csv(shop_csv, columns=model.columns, time="day")
     days = table.series[0].times[-CONTEXT:].astype("datetime64[D]")

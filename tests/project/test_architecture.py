@@ -160,7 +160,7 @@ def test_a_stage_depends_on_the_code_that_it_imports() -> None:
         "pipeline/plots/style.py",
     } <= found["study"]
     assert {
-        "serve/convline/runtime/model.py",
+        "serve/convline/timeseries/forecaster.py",
         "serve/convline/runtime/session.py",
         "pipeline/evaluate/metrics.py",
     } <= found["check"]

@@ -28,7 +28,7 @@ def test_the_public_names_are_importable_and_sorted() -> None:
     assert convline.__version__ == importlib.metadata.version("convline")
     assert (
         issubclass(convline.InputError, convline.ServeError)
-        and convline.Forecaster.__module__ == "convline.runtime.model"
+        and convline.Forecaster.__module__ == "convline.timeseries.forecaster"
     )
     assert Path(convline.__file__).with_name("py.typed").exists()
     with pytest.raises(AttributeError, match="no attribute 'nonesuch'"):
@@ -65,7 +65,7 @@ def state():
         threading.active_count(), sys.getrecursionlimit(), numpy.geterr(), os.getcwd(), sys.path[:],
     )
 before = state()
-import convline, convline.runtime.model, convline.runtime.streaming, convline.report.evaluate, convline.jobs.run
+import convline, convline.loading, convline.runtime.streaming, convline.report.evaluate, convline.jobs.image_job, convline.jobs.series_job
 import convline.timeseries.predict, convline.timeseries.online, convline.cli.main
 assert state() == before, [(a, b) for a, b in zip(before, state()) if a != b]
 print("onnxruntime" in sys.modules)
@@ -112,7 +112,7 @@ def test_one_image_starts_no_thread(classifier: Path, monkeypatch: pytest.Monkey
     model = convline.load(classifier, "cpu")
     pools = []
     monkeypatch.setattr(
-        "convline.runtime.model.threads",
+        "convline.images.classifier.ThreadPoolExecutor",
         lambda count: pools.append(count) or ThreadPoolExecutor(count),
     )
     image = np.zeros((8, 8), np.uint8)

@@ -80,7 +80,7 @@ def images(
     options.check_output(output, [choice.model, *paths], form, resume=resume)
     from convline.images.decode import LOW_CONTRAST
     from convline.images.sources import ImageSources
-    from convline.jobs.run import label_images
+    from convline.jobs.image_job import label_images
 
     contract = read_contract(choice, "classification")
     if top_k > len(contract.labels):

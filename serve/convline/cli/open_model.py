@@ -51,12 +51,10 @@ def open_model(choice: ModelChoice, task: str | None, *, threads: int | None = N
     threads: of one operator. It is 1 where worker threads fill the cores; they then wait without
     spinning.
     """
-    from convline.runtime.model import wrap
-    from convline.runtime.session import open_session
+    from convline import loading
 
     contract = read_contract(choice, task)
-    session = open_session(contract.served, choice.device, threads=threads, spinning=threads != 1)
-    model = wrap(contract, session, choice.device)
+    model = loading.open_model(contract, choice.device, threads=threads, spinning=threads != 1)
     if choice.device == "auto":
         note(f"device: {model.device}")
     return model

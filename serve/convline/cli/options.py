@@ -15,7 +15,8 @@ from convline.cli.messages import QUIET_KEY, note
 from convline.cli.open_model import ModelChoice
 
 if TYPE_CHECKING:
-    from convline.runtime.model import Classifier, Forecaster
+    from convline.images.classifier import Classifier
+    from convline.timeseries.forecaster import Forecaster
     from convline.timeseries.read_options import ReadOptions
 
 Command = Callable[..., Any]
@@ -161,7 +162,7 @@ def _as_one_argument(
 def reading_rule(model: "Classifier | Forecaster", columns: ColumnOptions) -> "ReadOptions | None":
     """Return the rule by which a forecaster's files are read; None for a classifier, which has no
     such option."""
-    from convline.runtime.model import Forecaster
+    from convline.timeseries.forecaster import Forecaster
     from convline.timeseries.read_options import ReadOptions
 
     if not isinstance(model, Forecaster):

@@ -22,6 +22,7 @@ from convline.cli.open_model import ModelChoice, open_model
 from convline.cli.streams import stdout_bytes
 
 if TYPE_CHECKING:
+    from convline.jobs.series_job import SeriesJob
     from convline.timeseries.predict import ForecastTask
 
 
@@ -92,17 +93,18 @@ def series(
         )
     if plot is not None:
         _check_plot(plot, [choice.model, *files])
+    from convline.jobs.series_job import SeriesJob
     from convline.timeseries.predict import ForecastTask
 
     model = open_model(choice, "forecasting", threads=1)
     reading = options.reading_rule(model, columns)
     assert reading is not None
     every = 1 if follow else every
-    task = ForecastTask(model, reading, horizon or model.horizon, every, output, note, form=form)
+    task = ForecastTask(model, reading, horizon or model.horizon, every, note)
     if follow:
-        _follow_stdin(task, strict)
+        _follow_stdin(task, output, form, strict)
     else:
-        _forecast_files(task, files, plot, resume, strict)
+        _forecast_files(SeriesJob(task, output, form=form), files, plot, resume, strict)
 
 
 def _check_plot(plot: str, inputs: list[str]) -> None:
@@ -117,28 +119,29 @@ def _check_plot(plot: str, inputs: list[str]) -> None:
 
 
 def _forecast_files(
-    task: "ForecastTask", files: tuple[str, ...], plot: str | None, resume: bool, strict: bool
+    job: "SeriesJob", files: tuple[str, ...], plot: str | None, resume: bool, strict: bool
 ) -> None:
-    from convline.images.sources import SERIES, SeriesSources, names_of
+    from convline.jobs.series_job import forecast_files
     from convline.jobs.target import check_apart, check_folder_apart
     from convline.report.svg_plot import ForecastPlot
-    from convline.timeseries.predict import forecast_files
+    from convline.timeseries.sources import SERIES, SeriesSources, names_of
 
+    task = job.task
     forecast_plot = ForecastPlot(task.model, task.horizon, task.every)
     if plot is not None:
-        task.draws, task.draw = forecast_plot.wants, forecast_plot.add
+        job.draws, job.draw = forecast_plot.wants, forecast_plot.add
     progress, started = Progress("rows"), time.perf_counter()
     stdin = sys.stdin.buffer.read() if "-" in files else b""
     listing = SeriesSources(files, sys.stdin.buffer)
     sources = [*listing]
-    check_apart("--output", task.target, [source.path for source in sources])
-    if Path(task.target).suffix.lower() in SERIES:  # the next run of a folder would read it
+    check_apart("--output", job.target, [source.path for source in sources])
+    if Path(job.target).suffix.lower() in SERIES:  # the next run of a folder would read it
         folders = [file for file in files if Path(file).is_dir()]
-        check_folder_apart("--output", str(Path(task.target).parent), folders)
-    task.names = names_of([source.path for source in sources if source.path != "-"])
-    with advice_on_interrupt(resume_advice(task.target)):
+        check_folder_apart("--output", str(Path(job.target).parent), folders)
+    job.names = names_of([source.path for source in sources if source.path != "-"])
+    with advice_on_interrupt(resume_advice(job.target)):
         done = forecast_files(
-            task,
+            job,
             sources,
             stdout_bytes(),
             stdin=io.TextIOWrapper(io.BytesIO(stdin), "utf-8-sig"),
@@ -155,23 +158,23 @@ def _forecast_files(
     )
     finish(
         done.mark.rows, done.mark.failed, "rows", started=started,
-        device=task.model.device, strict=strict, output=task.target, resumed=done.resumed,
+        device=task.model.device, strict=strict, output=job.target, resumed=done.resumed,
     )  # fmt: skip
 
 
-def _follow_stdin(task: "ForecastTask", strict: bool) -> None:
+def _follow_stdin(task: "ForecastTask", target: str, form: str | None, strict: bool) -> None:
     from convline.jobs.target import part_of
     from convline.jobs.writers import open_table, texts
     from convline.timeseries.online import follow
 
     started, counts = time.perf_counter(), Counter[str]()
-    advice = "" if task.target == "-" else f"{part_of(task.target)} holds the finished rows"
-    table = open_table(task.target, task.columns, stdout_bytes(), task.form, once=True)
+    advice = "" if target == "-" else f"{part_of(target)} holds the finished rows"
+    table = open_table(target, task.columns, stdout_bytes(), form, once=True)
     with advice_on_interrupt(advice), table as write:
         for block in follow(task, sys.stdin.buffer):
             write(block)
             counts.update(texts(block["status"], str))
     finish(
         counts.total(), counts["error"], "rows", started=started, device=task.model.device,
-        strict=strict, output=task.target,
+        strict=strict, output=target,
     )  # fmt: skip

@@ -10,10 +10,11 @@ import numpy as np
 from convline.errors import InputError, ServeError
 from convline.explain.heatmap import LEGENDS, heat, is_picture, png
 from convline.explain.methods import METHODS, Options
-from convline.images.sources import Source
+from convline.images.classifier import Classifier
+from convline.images.sources import read_source
 from convline.jobs.target import check_folder_apart, write_whole
-from convline.jobs.writers import Columns, Row
-from convline.runtime.model import Classifier
+from convline.runtime.rows import Columns, Row
+from convline.runtime.sources import Source
 
 COLUMNS: Columns = {
     "path": str, "label": str, "score": float, "method": str, "gap": float, "file": str, "status": str, "error": str,
@@ -37,7 +38,7 @@ def explain(
             "status": "error",
         }
         try:
-            image = source.read(model.rule)
+            image = read_source(source, model.rule)
             probabilities = model.predict_proba(image[None])[0]
             target = int(probabilities.argmax())
             found, gap = METHODS[method](model, image, target, options)

@@ -12,10 +12,10 @@ import numpy.typing as npt
 from PIL import Image
 
 from convline.errors import ModelFileError
+from convline.images.classifier import Classifier
 from convline.model_file.document import Contract
-from convline.runtime.model import Classifier
+from convline.runtime.model import Tensors
 from convline.runtime.session import describe_device, open_session
-from convline.runtime.tensors import Tensors
 
 Images = npt.NDArray[np.uint8]  # (N, H, W, C); one is (H, W, C)
 Floats = npt.NDArray[np.float64]

@@ -4,7 +4,7 @@ import hashlib
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import NamedTuple
 
@@ -12,18 +12,18 @@ import numpy as np
 import numpy.typing as npt
 
 from convline.errors import DeviceMemoryError, InputError
+from convline.images.classifier import Classifier, ImageLike, in_batches, read_any
 from convline.images.decode import ImageRule
-from convline.images.sources import Held, Source
-from convline.jobs.pool import AHEAD, Crew, batched, in_order, threads
-from convline.jobs.writers import Columns, Row
+from convline.images.sources import Held, lost_contrast, read_source, with_bytes
+from convline.runtime.batches import IN_FLIGHT
 from convline.runtime.io_binding import bind, fetch, pad, run_bound
-from convline.runtime.model import Classifier, ImageLike, in_batches, read_any
+from convline.runtime.rows import Columns, Row
 from convline.runtime.session import running
+from convline.runtime.sources import Source
 
 Images = npt.NDArray[np.uint8]  # (N, H, W, C)
 Run = Callable[[Images], npt.NDArray[np.float32]]  # to probabilities (N, K)
 Decode = Callable[[list[Source]], list[Images | str]]
-IN_FLIGHT = 2  # batches on a GPU at once: one is copied while the other is computed
 
 
 class Answer(NamedTuple):
@@ -41,19 +41,6 @@ def columns_of(top_k: int) -> Columns:
     for rank in range(1, top_k + 1):
         columns |= {_ranked("label", rank): str, _ranked("score", rank): float}
     return columns | {"status": str, "error": str}
-
-
-def classify(
-    model: Classifier, sources: Iterable[Source], *, batch: int, workers: int, top_k: int
-) -> Iterator[list[Row]]:
-    """Yield the rows of `batch` inputs at a time; batches start at fixed row numbers, errors included."""
-    run = runner(model, batch)
-    with Crew(lambda: threads(workers)) as crew:
-        groups = batched(sources, batch)
-        answers = in_order(
-            crew, lambda group: answer(model, run, group, top_k), groups, AHEAD * workers
-        )
-        yield from (found.rows for found in answers)
 
 
 def table_of(model: Classifier, images: Iterable[ImageLike], top_k: int) -> list[Row]:
@@ -137,7 +124,7 @@ def answer(
     labels = model.labels
     decoded = (decode or partial(decode_all, model.rule))(group)
     good = [place for place, image in enumerate(decoded) if not isinstance(image, str)]
-    flat = sum(group[place].lost_contrast(np.asarray(decoded[place], np.uint8)) for place in good)
+    flat = sum(lost_contrast(group[place], np.asarray(decoded[place], np.uint8)) for place in good)
     between = time.perf_counter()
     answers: dict[int, Row] = {}
     if good:
@@ -157,7 +144,7 @@ def answer(
 def fingerprint(group: list[Source]) -> bytes:
     """Return a hash of what the sources are: paths and contents, or the reasons why there is none."""
     seen = hashlib.sha256()
-    for source in map(Source.held, group):
+    for source in map(with_bytes, group):
         content = (
             source.member.data if isinstance(source.member, Held) else (source.error or "").encode()
         )
@@ -170,7 +157,7 @@ def decode_all(rule: ImageRule, group: list[Source]) -> list[Images | str]:
     found: list[Images | str] = []
     for source in group:
         try:
-            found.append(source.read(rule))
+            found.append(read_source(source, rule))
         except InputError as error:
             found.append(error.reason)
     return found

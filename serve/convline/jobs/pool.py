@@ -15,7 +15,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from itertools import islice
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -31,13 +30,6 @@ GAIN, LONG_RUN = (
     1.05,
     0.05,
 )  # a larger batch must be faster by this much; seconds of a run that is long enough
-
-
-def batched(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
-    """Yield the items in lists of `size`; the last may be shorter."""
-    remaining = iter(items)
-    while group := list(islice(remaining, size)):
-        yield group
 
 
 class Crew:

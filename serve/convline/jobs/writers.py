@@ -32,14 +32,8 @@ import numpy.typing as npt
 from convline.errors import ServeError
 from convline.jobs import target as targets
 from convline.jobs.target import HEAD, part_of, real
+from convline.runtime.rows import Block, Cells, Columns, Row, block_of
 
-Row = dict[str, str | float | None]
-Columns = dict[str, type]  # name -> str or float, in order
-Words = tuple[list[str | None], npt.NDArray[np.int64]]  # words, and which of them each row holds
-Cells = (
-    list[str | None] | Words | npt.NDArray[Any]
-)  # a column: text, numbers (float64, nan is none) or plain ASCII
-Block = dict[str, Cells]  # rows as columns
 Write = Callable[[Sequence[Row] | Block], None]
 Encode = Callable[[Sequence[Row] | Block], bytes]
 
@@ -98,16 +92,6 @@ def encoding(form: str, columns: Columns) -> tuple[bytes, Encode]:
     if form in ("jsonl", "parquet"):
         return b"", to_jsonl
     return to_csv({name: [name] for name in columns}), to_csv
-
-
-def block_of(rows: Sequence[Row]) -> Block:
-    """Return rows, of the same columns each, as columns."""
-    block: Block = {}
-    for name in rows[0] if rows else ():
-        cells: list[Any] = [row[name] for row in rows]
-        words = all(cell is None or isinstance(cell, str) for cell in cells)
-        block[name] = cells if words else np.array(cells, np.float64)  # None becomes nan
-    return block
 
 
 def to_csv(rows: Sequence[Row] | Block) -> bytes:

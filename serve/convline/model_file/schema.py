@@ -10,7 +10,6 @@ from itertools import pairwise
 from typing import Any
 
 from convline.errors import ModelFileError
-from convline.timeseries.calendar_features import FEATURES
 
 FORMAT = 1
 TASKS = ("classification", "forecasting")
@@ -19,6 +18,7 @@ CROPS = (
     "crop",
     "torchvision",
 )  # both scale the shorter side and cut the centre; torchvision's at whole pixels
+CALENDAR_FEATURES = ("minute", "hour", "weekday", "day", "month", "yearday")
 UNITS = ("seconds", "months", "index")
 MAX_IMAGE_SIDE = 8192  # bounds what a hostile file can make us allocate: 192 MiB for one rgb image
 MAX_STEPS = 1_000_000  # context and horizon, rows
@@ -148,8 +148,8 @@ FORECASTING: dict[str, Rule] = COMMON | {
 }
 STREAM: dict[str, Rule] = {"stream": OBJECT, "stream.samples": _integer(1, MAX_STEPS)}
 KNOWN: Rule = (
-    f"a list of different names among {', '.join(FEATURES)}",
-    lambda v: _are_names(v) and {*v} <= {*FEATURES},
+    f"a list of different names among {', '.join(CALENDAR_FEATURES)}",
+    lambda v: _are_names(v) and {*v} <= {*CALENDAR_FEATURES},
 )
 CALENDAR: dict[str, Rule] = {
     "input.calendar": KNOWN,

@@ -23,16 +23,21 @@ import numpy.typing as npt
 from PIL import Image
 
 from convline.errors import DeviceMemoryError, InputError, ServeError
+from convline.images.classifier import Classifier
 from convline.images.decode import read_image
-from convline.images.sources import ImageSources, SeriesSources, Source
-from convline.jobs.run import Summary, label_images
+from convline.images.sources import ImageSources
+from convline.jobs.image_job import label_images
+from convline.jobs.run import Summary
+from convline.jobs.series_job import SeriesJob, forecast_files
+from convline.loading import open_model
 from convline.model_file import document as contracts
 from convline.report.text_table import format_table
 from convline.runtime.host import processor, usable_cores
-from convline.runtime.model import Classifier, Forecaster, wrap
-from convline.runtime.session import open_session
-from convline.timeseries.predict import ForecastTask, forecast_files
+from convline.runtime.sources import FileSources, Source
+from convline.timeseries.forecaster import Forecaster
+from convline.timeseries.predict import ForecastTask
 from convline.timeseries.read_options import ReadOptions
+from convline.timeseries.sources import SeriesSources
 from convline.timeseries.timestamps import Step, format_times, future_times
 
 Model = Classifier | Forecaster
@@ -149,15 +154,15 @@ def series_workload(
         return [values[-model.context :] for values in series if len(values) >= model.context]
 
     def serve(files: Iterator[str], target: str) -> Summary:
-        task = ForecastTask(model, reading, model.horizon, target=target, say=lambda _: None)
-        return forecast_files(task, map(Source, files), sys.stdout.buffer)
+        task = ForecastTask(model, reading, model.horizon, say=lambda _: None)
+        return forecast_files(SeriesJob(task, target), map(Source, files), sys.stdout.buffer)
 
     sources = SeriesSources(paths, sys.stdin.buffer)
     files = _readable_files(sources, read) if paths else _generated_series(model, folder)
     return Workload("series", files, read, serve, model.horizon, reading.options())
 
 
-def _readable_files(sources: ImageSources, read: Callable[[str], list[Array]]) -> list[str]:
+def _readable_files(sources: FileSources, read: Callable[[str], list[Array]]) -> list[str]:
     """Return the readable ones of the first MOST_FILES files: a rate over broken ones would mean
     nothing."""
     readable, reason = [], "there is no file"
@@ -264,8 +269,7 @@ def _inference_rates(
 
     Sizes are left out from the first that takes longer or does not fit in the device's memory.
     """
-    session = open_session(model.contract.served, device, threads=threads)
-    opened = wrap(model.contract, session, device)
+    opened = open_model(model.contract, device, threads=threads)
     golden = model.contract.document["golden"]
     # A network takes the same time on any day, so the calendar of the golden samples will do.
     calendar = contracts.unpack(golden["calendar"]) if "calendar" in golden else None

@@ -17,12 +17,12 @@ import PIL
 import PIL.features
 
 from convline.errors import DeviceError, ServeError
+from convline.loading import open_model
 from convline.model_file import document as contracts
 from convline.model_file.document import Contract
 from convline.model_file.registry import MANIFEST, locate, runs_on
 from convline.report.text_table import format_table
 from convline.runtime import host, placement, session
-from convline.runtime.model import wrap
 
 DECODERS = {  # Pillow's feature: what it decodes
     "jpg": "JPEG",
@@ -212,14 +212,13 @@ def _check_file(contract: Contract, sha256: str | None) -> Iterator[Finding]:
 def _check_device(contract: Contract, device: str) -> Iterator[Finding]:
     """Yield how far the golden samples differ on a device, and which provider ran the nodes."""
     try:
-        opened = session.open_session(contract.served, device)
-        model = wrap(contract, opened, device)
+        model = open_model(contract, device)
         gap = model.replay_golden()
     except ServeError as error:
         yield _error_finding(device, error)
         return
-    if placement.tells(opened):
-        yield Finding(device, f"nodes: {placement.text(opened)}")
+    if placement.tells(model.session):
+        yield Finding(device, f"nodes: {placement.text(model.session)}")
     found = f"golden samples differ by {gap:.3g} at most, {model.golden_atol:.3g} is allowed"
     if gap <= model.golden_atol:  # false for nan
         yield Finding(device, found)

@@ -15,15 +15,17 @@ from typing import Any
 import numpy as np
 
 from convline.errors import InputError
-from convline.images.predict import classify
-from convline.images.sources import ImageSources, Source
+from convline.images.classifier import Classifier
+from convline.images.sources import ImageSources
+from convline.jobs.image_job import classify
 from convline.report.confidence_interval import wilson_interval
 from convline.report.text_table import format_table
 from convline.runtime.host import usable_cores
-from convline.runtime.model import Classifier, Forecaster
+from convline.runtime.sources import Source
 from convline.terminal_text import printable_line
 from convline.timeseries.backtest import Forecast, backtest_batches
 from convline.timeseries.csv_reader import describe_non_utf8
+from convline.timeseries.forecaster import Forecaster
 from convline.timeseries.read_options import ReadOptions
 
 Report = dict[str, Any]

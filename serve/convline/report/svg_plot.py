@@ -16,9 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from convline.jobs.target import write_whole
-from convline.runtime.model import Forecaster
 from convline.terminal_text import printable_line
 from convline.timeseries.backtest import Forecast
+from convline.timeseries.forecaster import Forecaster
 from convline.timeseries.predict import intervals
 from convline.timeseries.series import Series
 from convline.timeseries.timestamps import format_times

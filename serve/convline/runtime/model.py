@@ -1,400 +1,116 @@
-"""A model file opened on a device: `load` gives a Classifier or a Forecaster, checked against its own contract."""
+"""What a model file opened on a device is, whatever its task: the contract, the session, and the golden samples."""
 
-import operator
-import os
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack
-from pathlib import Path
-from typing import IO, Any, TypeVar, Unpack, cast
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
-from convline.errors import InputError, ModelFileError, ServeError
-from convline.images.decode import ImageRule, read_image
-from convline.jobs.pool import batched, threads
-from convline.jobs.writers import Row
+from convline.errors import ModelFileError
 from convline.model_file import document as contracts
 from convline.model_file.document import Contract
-from convline.model_file.schema import MAX_STEPS
-from convline.runtime.host import usable_cores
-from convline.runtime.session import describe_device, open_session
-from convline.runtime.tensors import Array, Opened, Tensors
-from convline.timeseries.calendar_features import encode_calendar
-from convline.timeseries.dataframe_reader import is_dataframe
-from convline.timeseries.read_options import ColumnOptions, ReadOptions
-from convline.timeseries.series import DataFrame, Series, Table
-from convline.timeseries.timestamps import Step, Times
+from convline.runtime.session import running
 
-ImageLike = str | os.PathLike[str] | bytes | IO[bytes] | Image.Image | npt.NDArray[np.uint8]
-Decoded = TypeVar("Decoded")
-BATCH = 32  # images that predict_proba runs at once
-Floats = npt.NDArray[np.float32]
-Given = str | Path | IO[str] | IO[bytes] | DataFrame | Table | npt.ArrayLike
-
-WINDOWS_PER_RUN = 128
-MARGIN = 0.5  # of the width of the training range, on each side: how far beyond it an input may lie
+Array = npt.NDArray[Any]
+Tensors = dict[
+    str, tuple[str, list[int | None]]
+]  # name -> (element type, shape; None is a dynamic dimension)
+DTYPES = {"float": np.float32, "uint8": np.uint8}  # of element types
 
 
-class Classifier(Opened):
-    """load("lenet5.onnx").predict(["a.png", image])   # labels (N,); predict_proba gives float32 (N, K)"""
+class Model:
+    """What both kinds share: the contract, the session, its device, and the golden samples."""
+
+    def __init__(self, contract: Contract, session: Any, device: str) -> None:
+        self.contract = contract
+        self.session = session
+        self.device = device  # in words: "cpu (auto: no NVIDIA GPU is seen)"
+        self.variant = "as in the file"  # of a package, in words: "int8, recommended for cpu"
+        self._check_signature()
 
     @property
-    def labels(self) -> list[str]:
-        return self.contract.labels
+    def kind(self) -> str:
+        """The device that the session runs on, in one word."""
+        return self.device.split()[0]
 
     @property
-    def rule(self) -> ImageRule:
-        return ImageRule.from_dict(self.contract.document["input"])
+    def name(self) -> str:
+        return self.contract.name
 
-    def predict(self, images: ImageLike | Iterable[ImageLike]) -> npt.NDArray[np.str_]:
-        """Return the most probable label of each image, (N,); `predict_proba` says what an image may be."""
-        return np.asarray(np.array(self.labels)[self.predict_proba(images).argmax(axis=1)])
+    @property
+    def golden_atol(self) -> float:
+        """The largest difference from the golden outputs that the exporter allows."""
+        return float(self.contract.document["golden"]["atol"])
 
-    def predict_proba(self, images: ImageLike | Iterable[ImageLike]) -> npt.NDArray[np.float32]:
-        """Return probabilities float32 (N, K) in the order of `labels`.
-
-        One image or many, each a path, the bytes of a file, a file opened in binary mode, a Pillow image, or uint8
-        (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) of any size; N is 1 for one. Or uint8 (N, H, W, C) of the model's own
-        size, which is run as it is. InputError names the first image that cannot be read.
-        """
-        if isinstance(images, np.ndarray) and images.ndim == 4:
-            return self._probabilities(images)
-        rule = self.rule
-        found = [np.empty((0, len(self.labels)), np.float32)]
-        for _, decoded in in_batches(several(images), lambda picture: read_any(picture, rule)):
-            found.append(self._probabilities(np.stack(decoded)))
-        return np.concatenate(found)
-
-    def predict_table(self, images: ImageLike | Iterable[ImageLike], top_k: int = 1) -> list[Row]:
-        """Return the rows of `infer images`, one per image in order: path, label, score, label_2, ..., status, error.
-
-        `predict_proba` says what an image may be. One that cannot be read is a row with status "error"; the path of one
-        that has none is "image 0", by its place. For a DataFrame: pandas.DataFrame(model.predict_table(images)).
-        """
-        from convline.images.predict import table_of  # which imports this module
-
-        if not 1 <= top_k <= len(self.labels):
-            raise ValueError(
-                f"top_k: expected 1 to the model's {len(self.labels)} labels, got {top_k}"
-            )
-        return table_of(self, several(images), top_k)
-
-    def _probabilities(self, batch: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        expected = (*self.rule.size, self.rule.channels)
-        if batch.dtype != np.uint8 or batch.shape[1:] != expected:
-            raise ValueError(
-                f"predict_proba: expected uint8 (N, {expected}), got {batch.dtype} {batch.shape}"
-            )
-        return np.asarray(self._run(["probabilities"], batch)[0])
+    def replay_golden(self) -> float:
+        """Return the largest absolute difference of this provider's answer from the golden outputs."""
+        golden = self.contract.document["golden"]
+        expected = {name: contracts.unpack(packed) for name, packed in golden["outputs"].items()}
+        more = {"calendar": contracts.unpack(golden["calendar"])} if "calendar" in golden else {}
+        got = self._run([*expected], contracts.unpack(golden["input"]), **more)
+        for name, array in zip(expected, got, strict=True):
+            if array.shape != expected[name].shape:
+                shapes = f"{expected[name].shape}, got {array.shape}"
+                raise ModelFileError(
+                    f"{self.name}: golden output {name!r}: expected shape {shapes}; export it again"
+                )
+        gaps = [
+            np.abs(a.astype(np.float64) - b) for a, b in zip(got, expected.values(), strict=True)
+        ]
+        return max(float(gap.max(initial=0.0)) for gap in gaps)
 
     def _inputs(self) -> Tensors:
-        return {"images": ("uint8", [None, *self.rule.size, self.rule.channels])}
+        raise NotImplementedError
 
     def _outputs(self) -> Tensors:
-        return {"probabilities": ("float", [None, len(self.labels)])}
+        raise NotImplementedError
 
-
-class Forecaster(Opened):
-    """load("dilated.onnx").predict("history.csv", horizon=24)   # -> float32 (N, 24, D'), one forecast per series
-
-    `predict`, `predict_quantiles` and `predict_table` take the path of a CSV or Parquet file, an open file, a DataFrame
-    (of pandas, polars or any library whose frames have `columns` and `to_numpy`), a convline.timeseries.series.Table, or an array
-    (T', D), (N, T', D), or (T',) where D is 1. Of each series the last `context` rows are used. A model with a calendar
-    needs times, so no array. Which columns of a file or frame are read is the model's rule, which the keywords target,
-    time, id, gaps, delimiter and decimal replace: predict("shop.csv", time="day", target="sales").
-    """
-
-    @property
-    def context(self) -> int:
-        """Rows that the network reads, T."""
-        return int(self.contract.document["input"]["context"])
-
-    @property
-    def columns(self) -> list[str]:
-        return list(self.contract.document["input"]["columns"])
-
-    @property
-    def targets(self) -> list[str]:
-        """The columns that it forecasts, D': the first ones of those that it reads."""
-        return list(self.contract.document["forecast"].get("columns", self.columns))
-
-    @property
-    def calendar(self) -> list[str]:
-        """What it knows of each row's time, F = 2 of these: `convline.timeseries.calendar_features.encode_calendar`."""
-        return list(self.contract.document["input"].get("calendar", []))
-
-    @property
-    def horizon(self) -> int:
-        """Rows that one run answers, S."""
-        return int(self.contract.document["forecast"]["horizon"])
-
-    @property
-    def quantiles(self) -> list[float]:
-        return list(self.contract.document["forecast"]["quantiles"])
-
-    def predict(
-        self, given: Given, horizon: int | None = None, **columns: Unpack[ColumnOptions]
-    ) -> Floats:
-        """Return the forecast (N, horizon, D') in the units given; beyond the trained horizon it is fed back."""
-        return self._forecast(given, horizon, columns)[0]
-
-    def predict_quantiles(
-        self, given: Given, horizon: int | None = None, **columns: Unpack[ColumnOptions]
-    ) -> Floats:
-        """Return the quantiles (N, horizon, D', Q), nan beyond the trained horizon: none were trained there."""
-        return self._forecast(given, horizon, columns)[1]
-
-    def predict_table(
-        self, given: Given, horizon: int | None = None, **columns: Unpack[ColumnOptions]
-    ) -> list[Row]:
-        """Return the rows of `infer series`: unique_id, ds, yhat, yhat-lo-80, yhat-hi-80, ..., status, error.
-
-        A series that cannot be forecast is one row with status "error". For a DataFrame:
-        pandas.DataFrame(model.predict_table("history.csv")).
-        """
-        from convline.timeseries.predict import table_rows  # which imports this module
-
-        return table_rows(self, self._table(given, columns), self._steps(horizon))
-
-    def run(
-        self,
-        values: npt.NDArray[np.floating[Any]],
-        horizon: int | None = None,
-        times: Times | None = None,
-    ) -> tuple[Floats, Floats]:
-        """Return forecast (N, S, D') and quantiles (N, S, D', Q), float32 in the units of `values` (N, T, D).
-
-        times: for a model with a calendar the stamps of each window's rows and of those ahead, `stamps` stacked.
-        Beyond the trained horizon the forecast is fed back as if it had been observed; a model that reads columns that
-        it does not forecast refuses. Quantiles are nan there: they would ignore the forecast's own error.
-        """
-        known = (
-            encode_calendar(times, self.calendar) if self.calendar and times is not None else None
-        )
-        return self.answers(values, known, horizon)
-
-    def answers(
-        self,
-        values: npt.NDArray[np.floating[Any]],
-        known: Floats | None,
-        horizon: int | None = None,
-    ) -> tuple[Floats, Floats]:
-        """Return what `run` returns; known: the calendar's features (N, T + S and more, F), None without one."""
-        ahead, steps = self.horizon, self._steps(horizon)
-        if values.shape[1:] != (expected := (self.context, len(self.columns))):
-            raise ValueError(f"run: expected values (N, {expected}), got {values.shape}")
-        runs = -(-steps // ahead)
-        if self.calendar and (known is None or known.shape[1] < self.context + runs * ahead):
-            what = f"expected times of {self.context + runs * ahead} rows for the calendar of {self.name!r}"
-            raise ValueError(f"run: {what}, got {'none' if known is None else known.shape[1]}")
-        if runs > 1 and len(self.targets) < len(self.columns):
-            other = ", ".join(self.columns[len(self.targets) :])
-            what = f"expected a horizon of at most {ahead}, beyond which {other} is not known, got {steps}"
-            raise ServeError(f"{self.name}: {what}")
-        with np.errstate(
-            over="ignore"
-        ):  # beyond float32 is inf, which the caller's finite check names
-            recent = values.astype(np.float32)
-        parts: list[list[Array]] = []
-        for start in range(0, runs * ahead, ahead):
-            recent = np.concatenate([recent, *(part[0] for part in parts[-1:])], axis=1)[
-                :, -self.context :
-            ]
-            seen = (
-                {}
-                if known is None
-                else {"calendar": known[:, start : start + self.context + ahead]}
-            )
-            parts.append(self._run(["forecast", "quantiles"][: 1 if parts else 2], recent, **seen))
-        forecast, quantiles = np.concatenate([part[0] for part in parts], axis=1), parts[0][1]
-        unknown = np.full(
-            (len(values), max(steps - ahead, 0), *quantiles.shape[2:]), np.nan, np.float32
-        )
-        return forecast[:, :steps], np.concatenate([quantiles, unknown], axis=1)[:, :steps]
-
-    def outside(self, windows: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.bool_]:
-        """Return (N,): whether a window (N, T, D) holds values unlike those of training, as far as the file tells."""
-        trained = self.contract.document["input"].get("range")
-        if trained is None:
-            return np.zeros(len(windows), np.bool_)
-        low, high = np.array(trained["low"], np.float64), np.array(trained["high"], np.float64)
-        reach = MARGIN * (high - low)
-        seen = windows if trained["of"] == "values" else windows - windows[:, -1:]
-        return np.asarray(((seen < low - reach) | (seen > high + reach)).any(axis=(1, 2)))
-
-    def stamps(self, series: Series, cutoff: int, step: Step, horizon: int | None = None) -> Times:
-        """Return the times of the window that ends at row `cutoff` and of as many rows ahead as `run` asks for."""
-        ahead = -(-(horizon or self.horizon) // self.horizon) * self.horizon
-        later = series.after(cutoff, step, ahead)
-        if series.times.dtype.kind != "M":
-            what = f"model {self.name!r} reads a calendar: expected times that are dates, got whole numbers"
-            raise InputError(series.id, what)
-        return np.concatenate([series.times[cutoff + 1 - self.context : cutoff + 1], later])
-
-    def window(
-        self, name: str, values: npt.NDArray[np.floating[Any]]
-    ) -> npt.NDArray[np.floating[Any]]:
-        """Return the last rows (T, D) of one series (T', D); InputError, naming it, where the network cannot run."""
-        window, columns = values[-self.context :], len(self.columns)
-        if values.ndim != 2 or values.shape[1] != columns:
-            raise InputError(
-                name,
-                f"model {self.name!r} needs rows of {columns} columns, got shape {values.shape}",
-            )
-        if len(window) < self.context:
-            needs = f"{self.context} rows of {columns} columns, got {len(values)} rows"
-            raise InputError(name, f"model {self.name!r} needs {needs}")
-        limit = float(np.finfo(np.float32).max)
-        if not (np.abs(window) <= limit).all():
-            raise InputError(
-                name, f"expected finite values up to {limit:.6g} (float32), got others"
-            )
-        return window
-
-    def _steps(self, horizon: int | None) -> int:
-        """Return the steps ahead, the trained ones for None; ValueError where it is no such number."""
-        if horizon is None:
-            return self.horizon
-        try:
-            steps = 0 if isinstance(horizon, bool) else operator.index(horizon)
-        except TypeError:
-            steps = 0
-        if not 1 <= steps <= MAX_STEPS:
-            raise ValueError(
-                f"horizon: expected a whole number from 1 to {MAX_STEPS:,}, got {horizon!r}"
-            )
-        return steps
-
-    def _forecast(
-        self, given: Given, horizon: int | None, columns: ColumnOptions
-    ) -> tuple[Floats, Floats]:
-        windows, times = zip(
-            *self._windows(self._table(given, columns), self._steps(horizon)), strict=True
-        )
-        parts = []
-        for start in range(0, len(windows), WINDOWS_PER_RUN):
-            rows = slice(start, start + WINDOWS_PER_RUN)
-            stamps = np.stack(times[rows]) if self.calendar else None
-            parts.append(self.run(np.stack(windows[rows]), horizon, stamps))
-        forecasts, quantiles = zip(*parts, strict=True)
-        return np.concatenate(forecasts), np.concatenate(quantiles)
-
-    def _windows(
-        self, table: Table, horizon: int
-    ) -> Iterator[tuple[npt.NDArray[np.floating[Any]], Times | None]]:
-        """Yield the window (T, D) of each series, and the times that its calendar needs."""
-        for one in table.series:
-            window = self.window(one.id, one.values)
-            yield (
-                window,
-                self.stamps(one, len(one.values) - 1, table.step, horizon)
-                if self.calendar
-                else None,
-            )
-
-    def _table(self, given: Given, columns: ColumnOptions) -> Table:
-        """Return what a caller gives as series; rows of arrays are counted, their series named by their place."""
-        if isinstance(given, str | Path) or hasattr(given, "read") or is_dataframe(given):
-            target = columns.get("target")
-            names = [target] if isinstance(target, str) else None if target is None else [*target]
-            if names is not None and len(names) != len(self.columns):
-                raise ValueError(f"target: expected {len(self.columns)} names, got {names!r}")
-            more: dict[str, Any] = {**columns, "target": names}
-            return ReadOptions(self.name, self.contract.document["input"], **more).read(given)
-        if columns:
-            raise ValueError(
-                f"{next(iter(columns))}: expected with a file or DataFrame, got {type(given).__name__}"
-            )
-        if isinstance(given, Table):
-            return given
-        if self.calendar:
-            what = (
-                f"model {self.name!r} reads a calendar, and needs times; give a file or a DataFrame"
-            )
-            raise InputError("array", what)
-        array = np.asarray(given, dtype=np.float64)
-        array = array[:, None] if array.ndim == 1 else array
-        each = array if array.ndim == 3 else array[None]
-        series = [Series(f"series {n}", np.arange(len(one)), one) for n, one in enumerate(each)]
-        return Table(series, self.columns, Step("index", 1), 0, [])
-
-    def _inputs(self) -> Tensors:
-        rows, given = self.context, {"series": ("float", [None, self.context, len(self.columns)])}
-        if names := self.calendar:
-            given["calendar"] = ("float", [None, rows + self.horizon, 2 * len(names)])
-        return given
-
-    def _outputs(self) -> Tensors:
-        shape = [None, self.horizon, len(self.targets)]
-        return {"forecast": ("float", shape), "quantiles": ("float", [*shape, len(self.quantiles)])}
-
-
-def several(images: ImageLike | Iterable[ImageLike]) -> Iterable[ImageLike]:
-    """Return one image as a list of one, and many as they are."""
-    one = isinstance(images, str | os.PathLike | bytes | Image.Image) or hasattr(images, "read")
-    one = one or (isinstance(images, np.ndarray) and images.ndim < 4)
-    return cast("Iterable[ImageLike]", [images] if one else images)
-
-
-def in_batches(
-    images: Iterable[ImageLike], decode: Callable[[ImageLike], Decoded]
-) -> Iterator[tuple[list[ImageLike], list[Decoded]]]:
-    """Yield BATCH images at a time, and what decode makes of each; by threads where there are several."""
-    with ExitStack() as stack:
-        pool = None
-        for group in batched(images, BATCH):
-            if len(group) > 1 and pool is None:
-                pool = stack.enter_context(threads(usable_cores()))
-            yield group, [*(pool.map(decode, group) if pool else map(decode, group))]
-
-
-def read_any(picture: ImageLike, rule: ImageRule) -> npt.NDArray[np.uint8]:
-    """Return uint8 (H, W, C) of whatever `predict_proba` takes; InputError says why not."""
-    if isinstance(picture, np.ndarray):
-        plain = picture[..., 0] if picture.shape[2:] == (1,) else picture
-        if (
-            plain.dtype != np.uint8
-            or plain.ndim not in (2, 3)
-            or plain.shape[2:] not in ((), (3,), (4,))
+    def _check_signature(self) -> None:
+        """Raise ModelFileError where names, types or dimensions of the graph are not those of the contract."""
+        for kind, nodes, promised in (
+            ("input", self.session.get_inputs(), self._inputs()),
+            ("output", self.session.get_outputs(), self._outputs()),
         ):
-            expected = "uint8 (H, W), (H, W, 1), (H, W, 3) or (H, W, 4)"
-            raise InputError(
-                "image array", f"expected {expected}, got {picture.dtype} {picture.shape}"
+            found = {node.name: node for node in nodes}
+            if kind == "input" and {*found} - {*promised}:
+                extra = sorted({*found} - {*promised})[0]
+                raise ModelFileError(
+                    f"{self.contract.path}: the contract has no input {extra!r}; export it again"
+                )
+            for name, (element, shape) in promised.items():
+                if name not in found:
+                    have = ", ".join(found) or "none"
+                    raise ModelFileError(
+                        f"{self.contract.path}: expected graph {kind} {name!r}, got {have}; export it again"
+                    )
+                node = found[name]
+                if node.type != f"tensor({element})" or not _fits(node.shape, shape):
+                    wanted = f"{element} {['N' if n is None else n for n in shape]}"
+                    raise ModelFileError(
+                        f"{self.contract.path}: graph {kind} {name!r}: expected {wanted} as the contract says, "
+                        f"got {node.type} {node.shape}; export it again"
+                    )
+
+    def _run(self, outputs: Sequence[str], batch: Array, **more: Array) -> list[Array]:
+        """Return the outputs of a batch; those of an empty one without the session, for cuDNN has no such tensors."""
+        if not len(batch):
+            promised = self._outputs()
+            return [empty(*promised[name]) for name in outputs]
+        with running(self.name, f"a batch of {batch.shape}"):
+            return list(
+                self.session.run(list(outputs), {next(iter(self._inputs())): batch, **more})
             )
-        return read_image(Image.fromarray(plain), rule)
-    if isinstance(picture, os.PathLike):
-        return read_image(os.fspath(picture), rule)
-    if isinstance(picture, str | bytes | Image.Image):
-        return read_image(picture, rule)
-    if not hasattr(picture, "read"):
-        what = "a path, bytes, an open file, a Pillow image or an array"
-        raise InputError("image", f"expected {what}, got {type(picture).__name__}")
-    data = picture.read()
-    if not isinstance(data, bytes):
-        raise InputError(
-            str(getattr(picture, "name", "file")),
-            "expected an image opened in binary mode, got text",
-        )
-    return read_image(data, rule)
 
 
-def load(
-    path: str | Path, device: str = "auto", *, sha256: str | None = None
-) -> Classifier | Forecaster:
-    """Open a model file: ModelFileError where it cannot be trusted, DeviceError where the device is not there."""
-    contract = contracts.read(path, sha256)
-    return wrap(contract, open_session(contract.served, device), device)
+def empty(element: str, shape: Sequence[int | None]) -> Array:
+    """Return the array of an output for a batch of no samples: (0, ...)."""
+    return np.empty((0, *(n or 0 for n in shape[1:])), DTYPES[element])
 
 
-def wrap(contract: Contract, session: Any, device: str) -> Classifier | Forecaster:
-    """Return the model of a session that was opened on the contract's bytes for a device."""
-    described = describe_device(session, device)
-    try:
-        kind = Classifier if contract.task == "classification" else Forecaster
-        return kind(contract, session, described)
-    except ValueError as error:
-        raise ModelFileError(
-            f"{contract.path}: metadata key 'input': {error}; export the model again"
-        ) from error
+def _fits(actual: list[int | str | None], promised: list[int | None]) -> bool:
+    """True where ranks agree, the batch is dynamic, and every other dimension is equal or dynamic."""
+    if len(actual) != len(promised) or isinstance(actual[0], int):
+        return False
+    return all(
+        not isinstance(a, int) or a == p for a, p in zip(actual[1:], promised[1:], strict=True)
+    )

@@ -9,8 +9,8 @@ import numpy.typing as npt
 
 from convline.errors import InputError, ModelFileError
 from convline.model_file.document import Contract
+from convline.runtime.model import empty
 from convline.runtime.session import open_session, running
-from convline.runtime.tensors import empty
 
 Floats = npt.NDArray[np.float32]
 MAX_STATE = 2**24  # numbers that all tails of one series hold; ours are thousands

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from convline.errors import DeviceMemoryError, InputError
-from convline.runtime.model import WINDOWS_PER_RUN, Floats, Forecaster
+from convline.timeseries.forecaster import WINDOWS_PER_RUN, Floats, Forecaster
 from convline.timeseries.series import Series, Table
 from convline.timeseries.timestamps import Step, Times, has_times_after
 

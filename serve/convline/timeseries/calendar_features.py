@@ -7,8 +7,6 @@ import numpy.typing as npt
 
 from convline.timeseries.timestamps import Times
 
-FEATURES = ("minute", "hour", "weekday", "day", "month", "yearday")
-
 
 def encode_calendar(times: Times, names: Sequence[str]) -> npt.NDArray[np.float32]:
     """Return float32 (..., 2 len(names)): sine and cosine of where each time (...) stands in its hour, day, week, ...

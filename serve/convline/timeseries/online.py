@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from convline.errors import InputError
-from convline.jobs.writers import Block, block_of
+from convline.runtime.rows import Block, block_of
 from convline.runtime.streaming import Stream
 from convline.timeseries.backtest import NO_TIMES, Forecast, forecast_batch
 from convline.timeseries.csv_reader import DELIMITERS, SEP, sniff

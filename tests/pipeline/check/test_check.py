@@ -228,7 +228,7 @@ def test_golden_samples_of_another_model_are_stopped() -> None:
     """Oracle: the sentence; the graph agrees with torch, the golden outputs do not."""
 
     def swap(document: dict[str, Any]) -> None:
-        ours = verdict.load(line.model_path(line.DIGITS), "cpu").contract.document["golden"][
+        ours = verdict.load_file(line.model_path(line.DIGITS), "cpu").contract.document["golden"][
             "outputs"
         ]["probabilities"]
         rolled = np.roll(line.contract.unpack(ours), 1, axis=1)

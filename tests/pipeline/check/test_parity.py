@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 from convline.images.decode import ImageRule
+from convline.loading import load_file
 from convline.model_file import document as contract
-from convline.runtime.model import load
 from torch import Tensor, nn
 
 import models
@@ -39,7 +39,7 @@ def require_parity(graph: bytes, images: np.ndarray, expected: np.ndarray, path:
         "golden": {"input": contract.pack(images[:2]), "outputs": outputs, "atol": 1e-4},
     }  # fmt: skip
     path.write_bytes(contract.seal(graph, document))
-    model = load(path, "cpu")
+    model = load_file(path, "cpu")
     rows = parity(model, {}, {"test": images}, {"test": [expected]}, 1e-4, 1e-4)
     assert [row["batch"] for row in rows] == [*ROWS_AT_BATCH] and all(
         row["passed"] for row in rows

@@ -11,8 +11,9 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from convline.images.classifier import Classifier
+from convline.loading import load_file
 from convline.model_file import document as contract
-from convline.runtime.model import Classifier, load
 from torch import nn
 
 from pipeline.core.errors import StageError
@@ -42,7 +43,7 @@ def test_the_graph_is_the_network_at_any_batch(name: str, batch: int) -> None:
     """Oracle: torch on fresh random inputs of a seed that no stage uses."""
     net, source = trained(name)
     x = export.random_inputs(source, seed=4711 + batch, count=batch)
-    model = load(line.model_path(name), "cpu")
+    model = load_file(line.model_path(name), "cpu")
     got = [model.predict_proba(x)] if isinstance(model, Classifier) else model.run(x)
     with torch.no_grad():
         outputs = net(torch.from_numpy(x))
@@ -98,7 +99,7 @@ def test_the_document_says_where_the_model_comes_from(name: str) -> None:
     assert provenance["metrics"]["parameters"] == line.results(name, "train")["parameters"]
     golden = contract.unpack(document["golden"]["input"])
     np.testing.assert_array_equal(golden, dataset.load(name).served("test")[: metadata.GOLDEN])
-    assert load(line.model_path(name), "cpu").replay_golden() <= document["golden"]["atol"]
+    assert load_file(line.model_path(name), "cpu").replay_golden() <= document["golden"]["atol"]
 
 
 def test_the_limit_is_relative_to_the_spread_of_forecasts() -> None:

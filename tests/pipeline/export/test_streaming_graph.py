@@ -11,9 +11,10 @@ import numpy as np
 import onnxruntime
 import pytest
 from convline.errors import InputError, ModelFileError
+from convline.loading import load_file
 from convline.model_file import document as contract
-from convline.runtime.model import Forecaster, load
 from convline.runtime.streaming import Stream
+from convline.timeseries.forecaster import Forecaster
 from shop import HORIZON, document, untrained
 
 from pipeline.core.errors import StageError
@@ -59,7 +60,7 @@ def test_a_stream_from_the_file_is_the_window(
     about = document(recipe, source, x, export.answers(net, x)) | {"stream": {"samples": samples}}
     path = tmp_path / "shop.onnx"
     path.write_bytes(contract.seal(graph.SerializeToString(), about))
-    model = load(path, "cpu")
+    model = load_file(path, "cpu")
     assert isinstance(model, Forecaster) and model.replay_golden() < about["golden"]["atol"]
     forecast, quantiles = model.run(x)
     stream = Stream(model.contract, "cpu")

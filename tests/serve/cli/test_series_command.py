@@ -19,11 +19,13 @@ import pytest
 from click.testing import CliRunner, Result
 from convline.cli.main import main
 from convline.errors import InputError
-from convline.images.sources import Source
+from convline.jobs.series_job import SeriesJob, forecast_files
+from convline.loading import load_file
 from convline.report.svg_plot import axis_ticks, tick_labels
-from convline.runtime.model import WINDOWS_PER_RUN, Forecaster, load
+from convline.runtime.sources import Source
 from convline.timeseries.backtest import backtest_batches, cutoff_batches
-from convline.timeseries.predict import ForecastTask, forecast_files
+from convline.timeseries.forecaster import WINDOWS_PER_RUN, Forecaster
+from convline.timeseries.predict import ForecastTask
 from convline.timeseries.read_options import ReadOptions
 from convline.timeseries.series import Series, Table, read_csv
 from convline.timeseries.timestamps import Step
@@ -47,7 +49,7 @@ def table(*lengths: int, columns: int = 1) -> Table:
 
 
 def forecaster(path: Path) -> Forecaster:
-    model = load(path, "cpu")
+    model = load_file(path, "cpu")
     assert isinstance(model, Forecaster)
     return model
 
@@ -413,7 +415,10 @@ def test_long_outputs_stay_flat(make_forecaster: Make) -> None:
     )
     output = io.BytesIO()
     done = forecast_files(
-        ForecastTask(model, reading, 5000, 1, say=print), [Source("-")], output, stdin=source
+        SeriesJob(ForecastTask(model, reading, 5000, 1, say=print)),
+        [Source("-")],
+        output,
+        stdin=source,
     )
     assert done.mark.rows == 6 * 5000 == output.getvalue().count(b"\n") - 1
 

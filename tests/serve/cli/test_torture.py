@@ -11,9 +11,11 @@ from tempfile import gettempdir
 import numpy as np
 import pytest
 import tiny
+from convline.images.classifier import Classifier
 from convline.images.predict import answer
-from convline.images.sources import ImageSources, Source
-from convline.runtime.model import Classifier, load
+from convline.images.sources import ImageSources
+from convline.loading import load_file
+from convline.runtime.sources import Source
 from PIL import Image, features
 
 BRIGHT, DARK = "bright", "dark"
@@ -156,7 +158,7 @@ def test_unreadable_files_and_folders(classifier: Path, tmp_path: Path) -> None:
     for above in (tmp_path, *tmp_path.parents):
         if above.is_relative_to(gettempdir()) and above != Path(gettempdir()):
             above.chmod(0o755)
-    model = load(classifier, "cpu")
+    model = load_file(classifier, "cpu")
     assert isinstance(model, Classifier)
     answer(
         model, model.predict_proba, [Source(str(folder / "b.png"))], 1

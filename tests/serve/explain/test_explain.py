@@ -16,9 +16,9 @@ from convline.errors import ModelFileError
 from convline.explain import heatmap, methods
 from convline.explain.job import safe_name
 from convline.explain.methods import METHODS, Options, explainer
+from convline.loading import load_file
 from convline.model_file import document as contract
 from convline.model_file.prune import only
-from convline.runtime.model import load
 from PIL import Image
 
 SQUARE = np.s_[2:4, 5:7]  # the pixels that class "bright" looks at
@@ -123,7 +123,7 @@ def test_black_box_methods_find_the_square(linear: Path, method: str, batch: int
 
 def test_occlusion_is_the_fall_of_the_probability(linear: Path) -> None:
     """Oracle: the patch by hand, at the corner that one patch alone hides; a patch as large as the image hides all."""
-    model = load(linear, "cpu")
+    model = load_file(linear, "cpu")
     hidden = IMAGE.copy()
     hidden[:2, :2] = 128
     before, after = model.predict_proba(np.stack([IMAGE, hidden]))[:, 2]
@@ -150,7 +150,7 @@ def test_masks_are_half_open() -> None:
 
 def test_predictions_run_without_the_gradient(linear: Path) -> None:
     """Oracle: softmax by hand; the served graph has one output and the four nodes that lead to it."""
-    model = load(linear, "cpu")
+    model = load_file(linear, "cpu")
     assert [o.name for o in model.session.get_outputs()] == ["probabilities"]
     exponent = np.exp(IMAGE.reshape(1, -1) @ weight())
     np.testing.assert_allclose(

@@ -6,7 +6,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from convline.images.sources import ImageSources, SeriesSources
+from convline.images.sources import ImageSources
+from convline.timeseries.sources import SeriesSources
 
 
 def names(root: Path, *paths: str, stdin: bytes = b"", nul: bool = False) -> tuple[list[str], int]:

@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 import tiny
 from convline.errors import DeviceMemoryError
-from convline.images.predict import Bound, classify
-from convline.images.sources import Source
+from convline.images.classifier import Classifier
+from convline.images.predict import Bound
+from convline.jobs.image_job import classify
 from convline.jobs.pool import best_batch, best_workers
+from convline.loading import load_file
 from convline.runtime.host import usable_cores
-from convline.runtime.model import Classifier, load
+from convline.runtime.sources import Source
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -22,7 +24,7 @@ from PIL import Image
 
 def test_bound_batches_are_the_same_answers(classifier: Path) -> None:
     """Oracle: the plain run; batches shorter than the padding as well, and several threads at once."""
-    model = load(classifier, "cpu")
+    model = load_file(classifier, "cpu")
     images = np.random.default_rng(1).integers(0, 256, (37, 8, 8, 1), dtype=np.uint8)
     run = Bound(model, 16, "cpu")
     parts = [images[:16], images[16:32], images[32:]]
@@ -119,7 +121,7 @@ def shades(
     for grey in (0, 120, 255):
         Image.new("L", (9, 9), grey).save(folder / f"{grey}.png")
     model, names = (
-        load(folder / "tiny.onnx", "cpu"),
+        load_file(folder / "tiny.onnx", "cpu"),
         {"0": "dark", "120": "middle", "255": "bright", "none": None},
     )
     assert isinstance(model, Classifier)

@@ -15,14 +15,13 @@ from convline.errors import ServeError
 from convline.jobs.writers import (
     FEW_ROWS,
     MANY_ROWS,
-    Columns,
-    Row,
     open_part,
     open_table,
     shortest,
     to_csv,
     to_jsonl,
 )
+from convline.runtime.rows import Columns, Row
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

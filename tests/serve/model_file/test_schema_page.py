@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from convline.explain import job
 from convline.images import predict as images
-from convline.runtime.model import Forecaster, load
+from convline.loading import load_file
 from convline.timeseries import predict as timeseries
+from convline.timeseries.forecaster import Forecaster
 
 PAGE = (Path(__file__).parents[3] / "docs" / "serving.md").read_text()
 
@@ -35,7 +36,7 @@ def test_series_columns_are_those_of_the_page(
     make_forecaster: Callable[..., Path], every: bool
 ) -> None:
     """Oracle: the page, for a model with an 80 % interval; the cutoff only with --every."""
-    model = load(make_forecaster(), "cpu")
+    model = load_file(make_forecaster(), "cpu")
     assert isinstance(model, Forecaster)
     expected = [
         name for name in columns_under("`infer series`") if name not in ("yhat-NAME", "--every")

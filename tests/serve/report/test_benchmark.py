@@ -5,9 +5,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from convline.loading import load_file
 from convline.report import benchmark
 from convline.runtime.host import allowed_cores, processor
-from convline.runtime.model import load
 from PIL import Image
 from test_cli import HISTORY, infer
 
@@ -90,7 +90,7 @@ def test_own_series(make_forecaster: Callable[..., Path], tmp_path: Path) -> Non
 def test_the_whole_counts_every_file(classifier: Path, tmp_path: Path) -> None:
     """Oracle: the rows of the written table, over the seconds that were given at least."""
     Image.new("L", (8, 8), 90).save(tmp_path / "a.png")
-    model = load(classifier, "cpu")
+    model = load_file(classifier, "cpu")
     workload = benchmark.image_workload(model, [str(tmp_path / "a.png")], tmp_path)
     rate, writing = benchmark.whole_rates(workload, tmp_path / "rows.csv", 0.3)
     rows = (tmp_path / "rows.csv").read_text().splitlines()[1:]

@@ -251,14 +251,14 @@ EMPTY = """
 import sys
 import numpy as np
 from convline.images.predict import Bound
-from convline.runtime.model import load
+from convline.loading import load_file
 from convline.runtime.streaming import Stream
 device, images, series, steps = sys.argv[1:]
-classifier, forecaster = load(images, device), load(series, device)
+classifier, forecaster = load_file(images, device), load_file(series, device)
 none = np.empty((0, 8, 8, 1), np.uint8)
 found = [classifier.predict_proba(none), Bound(classifier, 4, device)(none), classifier.predict_proba([])]
 found += forecaster.run(np.empty((0, 4, 2)), 5)
-stream = Stream(load(steps, device).contract, device)
+stream = Stream(load_file(steps, device).contract, device)
 stream.reset(0)
 found += stream.advance(np.empty((0, 1), np.float32))
 print([(array.shape, str(array.dtype)) for array in found], stream.seen)

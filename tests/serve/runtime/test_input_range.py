@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from convline.cli.main import main
-from convline.runtime.model import Forecaster, load
+from convline.loading import load_file
+from convline.timeseries.forecaster import Forecaster
 
 Make = Callable[..., Path]
 INDEX = {"unit": "index", "count": 1}
@@ -73,6 +74,6 @@ def test_rolling_origins_and_streams_are_judged_one_by_one(make_forecaster: Make
 @pytest.mark.parametrize("rule", [{}, {"range": VALUES}])
 def test_only_a_file_that_carries_a_range_judges(make_forecaster: Make, rule: dict) -> None:
     """Oracle: files of before have no range, and nothing is out of it."""
-    model = load(make_forecaster(**rule), "cpu")
+    model = load_file(make_forecaster(**rule), "cpu")
     assert isinstance(model, Forecaster)
     assert model.outside(np.full((2, 4, 1), 1e6)).tolist() == [bool(rule)] * 2

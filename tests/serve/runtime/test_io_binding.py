@@ -5,16 +5,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from convline.images.classifier import Classifier
+from convline.loading import load_file
 from convline.runtime.io_binding import bind, fetch, pad, run_bound
-from convline.runtime.model import Classifier, Forecaster, load
 from convline.runtime.session import available_devices
+from convline.timeseries.forecaster import Forecaster
 
 
 @pytest.mark.parametrize("device", available_devices())
 @pytest.mark.parametrize("batch", [1, 5])
 def test_a_bound_classifier_answers_the_same(classifier: Path, device: str, batch: int) -> None:
     """Oracle: `predict_proba` on the same batch, bit for bit; a second run does not change the answer."""
-    model = load(classifier, device)
+    model = load_file(classifier, device)
     assert isinstance(model, Classifier)
     images = np.random.default_rng(batch).integers(0, 256, (batch, 8, 8, 1), np.uint8)
     binding = bind(model.session, images, device)
@@ -29,7 +31,7 @@ def test_every_output_of_a_forecaster_is_fetched(
     make_forecaster: Callable[..., Path], device: str
 ) -> None:
     """Oracle: `predict`; a batch that is not contiguous is bound as one that is."""
-    model = load(make_forecaster("a", "b"), device)
+    model = load_file(make_forecaster("a", "b"), device)
     assert isinstance(model, Forecaster)
     series = np.random.default_rng(0).normal(size=(6, 4, 2)).astype(np.float32)[::2]
     binding = bind(model.session, series, device)

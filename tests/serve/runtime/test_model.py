@@ -9,14 +9,16 @@ import onnx
 import pytest
 import tiny
 from convline.errors import ModelFileError
+from convline.images.classifier import Classifier
+from convline.loading import load_file
 from convline.model_file.document import pack
-from convline.runtime.model import Classifier, Forecaster, load
+from convline.timeseries.forecaster import Forecaster
 
 
 @pytest.mark.parametrize("count", [1, 3, 64])
 def test_classifier_answers_the_formula(classifier: Path, count: int) -> None:
     """Oracle: softmax of the mean brightness, in numpy float64."""
-    model = load(classifier, "cpu")
+    model = load_file(classifier, "cpu")
     assert isinstance(model, Classifier)
     images = np.random.default_rng(count).integers(0, 256, (count, 8, 8, 1), dtype=np.uint8)
     np.testing.assert_allclose(
@@ -26,7 +28,7 @@ def test_classifier_answers_the_formula(classifier: Path, count: int) -> None:
 
 def test_forecaster_answers_the_formula(make_forecaster: Callable[..., Path]) -> None:
     """Oracle: last value + 1, 2, 3; quantiles one below, at and above."""
-    model = load(make_forecaster("a", "b"), "cpu")
+    model = load_file(make_forecaster("a", "b"), "cpu")
     assert isinstance(model, Forecaster)
     values = np.arange(16.0).reshape(2, 4, 2)
     forecast, quantiles = model.run(values)
@@ -38,7 +40,7 @@ def test_forecaster_answers_the_formula(make_forecaster: Callable[..., Path]) ->
 def test_golden_samples_replay(classifier: Path, make_forecaster: Callable[..., Path]) -> None:
     """Oracle: golden outputs were computed in numpy, so a replay agrees within the stated tolerance."""
     for path in (classifier, make_forecaster()):
-        model = load(path, "cpu")
+        model = load_file(path, "cpu")
         assert model.replay_golden() <= model.golden_atol
 
 
@@ -51,7 +53,7 @@ def test_golden_replay_measures_the_difference(tmp_path: Path) -> None:
     document["golden"] |= {"input": pack(images), "outputs": {"probabilities": pack(wrong)}}
     path = tmp_path / "moved.onnx"
     path.write_bytes(tiny.reseal(document))
-    assert load(path, "cpu").replay_golden() == pytest.approx(0.25, rel=0, abs=1e-6)
+    assert load_file(path, "cpu").replay_golden() == pytest.approx(0.25, rel=0, abs=1e-6)
 
 
 def static_batch() -> onnx.ModelProto:
@@ -96,7 +98,7 @@ def test_contract_and_graph_must_agree(
     path = tmp_path / "other.onnx"
     path.write_bytes(tiny.reseal(tiny.classifier_document() | change, graph()))
     with pytest.raises(ModelFileError, match=message):
-        load(path, "cpu")
+        load_file(path, "cpu")
 
 
 def test_a_graph_that_onnxruntime_refuses(tmp_path: Path) -> None:
@@ -106,7 +108,7 @@ def test_a_graph_that_onnxruntime_refuses(tmp_path: Path) -> None:
     path = tmp_path / "teleport.onnx"
     path.write_bytes(tiny.reseal(tiny.classifier_document(), graph))
     with pytest.raises(ModelFileError, match=r"cannot open it .*Teleport"):
-        load(path, "cpu")
+        load_file(path, "cpu")
 
 
 def test_impossible_crop_is_a_model_file_error(tmp_path: Path) -> None:
@@ -116,7 +118,7 @@ def test_impossible_crop_is_a_model_file_error(tmp_path: Path) -> None:
     path = tmp_path / "crop.onnx"
     path.write_bytes(tiny.reseal(document))
     with pytest.raises(ModelFileError, match="expected at least 8 to crop, got 4"):
-        load(path, "cpu")
+        load_file(path, "cpu")
 
 
 def test_wrong_shapes_are_value_errors(
@@ -124,6 +126,6 @@ def test_wrong_shapes_are_value_errors(
 ) -> None:
     """Oracle: the message shows what was expected."""
     with pytest.raises(ValueError, match=r"expected uint8 \(N, \(8, 8, 1\)\), got float32"):
-        load(classifier, "cpu").predict_proba(np.zeros((1, 8, 8, 1), np.float32))
+        load_file(classifier, "cpu").predict_proba(np.zeros((1, 8, 8, 1), np.float32))
     with pytest.raises(ValueError, match=r"expected values \(N, \(4, 1\)\)"):
-        load(make_forecaster(), "cpu").run(np.zeros((1, 5, 1)))
+        load_file(make_forecaster(), "cpu").run(np.zeros((1, 5, 1)))

@@ -14,8 +14,8 @@ import pytest
 import tiny
 from click.testing import CliRunner
 from convline.cli.main import main
+from convline.loading import load_file
 from convline.model_file import document as contract
-from convline.runtime.model import load
 from convline.timeseries.online import Follower
 from convline.timeseries.predict import ForecastTask
 from convline.timeseries.read_options import ReadOptions
@@ -226,7 +226,7 @@ def test_a_series_without_times_and_other_signs(make_forecaster: Make) -> None:
 
 def test_memory_does_not_grow_with_the_stream(streamer: Path) -> None:
     """Oracle: after 2,000 samples the rows of one window are kept."""
-    model = load(streamer, "cpu")
+    model = load_file(streamer, "cpu")
     task = ForecastTask(model, ReadOptions(model.name, model.contract.document["input"]), 3, 1)
     follower = Follower(task, ["ds", "y"], None)
     for t in range(2000):

@@ -1,0 +1,43 @@
+"""Open a model file on a device, as a Classifier or a Forecaster."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from convline.errors import ModelFileError
+from convline.model_file import document
+from convline.model_file.document import Contract
+from convline.runtime.session import describe_device, open_session
+
+if TYPE_CHECKING:
+    from convline.images.classifier import Classifier
+    from convline.timeseries.forecaster import Forecaster
+
+
+def load_file(
+    path: str | Path, device: str = "auto", *, sha256: str | None = None
+) -> "Classifier | Forecaster":
+    """Return the model of an .onnx file; sha256: the hash that the file must have, in hex.
+
+    ModelFileError where the file cannot be trusted, DeviceError where the device is not there.
+    """
+    return open_model(document.read(path, sha256), device)
+
+
+def open_model(
+    contract: Contract, device: str = "auto", **options: Any
+) -> "Classifier | Forecaster":
+    """Return the model of a file that was read; options: of `convline.runtime.session.open_session`."""
+    session = open_session(contract.served, device, **options)
+    described = describe_device(session, device)
+    try:
+        if contract.task == "classification":
+            from convline.images.classifier import Classifier  # the series path needs no Pillow
+
+            return Classifier(contract, session, described)
+        from convline.timeseries.forecaster import Forecaster
+
+        return Forecaster(contract, session, described)
+    except ValueError as error:
+        raise ModelFileError(
+            f"{contract.path}: metadata key 'input': {error}; export the model again"
+        ) from error

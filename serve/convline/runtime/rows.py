@@ -1,0 +1,25 @@
+"""Rows of an output table, one by one as dictionaries or many at once as columns."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Row = dict[str, str | float | None]
+Columns = dict[str, type]  # name -> str or float, in order
+Words = tuple[list[str | None], npt.NDArray[np.int64]]  # words, and which of them each row holds
+Cells = (
+    list[str | None] | Words | npt.NDArray[Any]
+)  # a column: text, numbers (float64, nan is none) or plain ASCII
+Block = dict[str, Cells]  # rows as columns
+
+
+def block_of(rows: Sequence[Row]) -> Block:
+    """Return rows, of the same columns each, as columns."""
+    block: Block = {}
+    for name in rows[0] if rows else ():
+        cells: list[Any] = [row[name] for row in rows]
+        words = all(cell is None or isinstance(cell, str) for cell in cells)
+        block[name] = cells if words else np.array(cells, np.float64)  # None becomes nan
+    return block
