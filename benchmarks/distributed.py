@@ -59,9 +59,9 @@ def worker(divisor: int) -> Rates:
     with distributed.group(torch.device("cpu")) as on:
         for name, epochs in EPOCHS.items():
             recipe, ends = recipes[name], []
-            batch = recipe["train"]["batch"] // divisor
-            recipe = recipe | {"train": recipe["train"] | {"epochs": epochs, "batch": batch}}
-            source = prepare.make(recipe["data"])[0]
+            batch = recipe.train.batch // divisor
+            recipe = recipe.updated(train={"epochs": epochs, "batch": batch})
+            source = prepare.make(recipe.data)[0]
             note = lambda row, to=ends: to.append((time.perf_counter(), time.process_time()))  # noqa: E731
             loop.fit(recipe, source, on=on, label=name, on_epoch=note)
             own = len(source.x["train"]) / distributed.size()

@@ -19,6 +19,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from pipeline.params.schema import Recipe
+
 sys.path.insert(0, str(Path(__file__).parents[1]))  # runs from a bare checkout, uninstalled
 
 import click
@@ -60,21 +62,18 @@ PUBLISHED = {
 Run = dict[str, Any]
 
 
-def recipe_of(
-    name: str, task: str, horizon: int, seed: int, every: params.Params
-) -> dict[str, Any]:
+def recipe_of(name: str, task: str, horizon: int, seed: int, every: params.Params) -> Recipe:
     """Return the resolved recipe of one run, whatever params.yaml says its horizon, data and seed are."""
     raw = {key: value for key, value in every.raw["models"][name].items() if key != "full"}
     raw = overlay(raw, {"data": {"set": TASKS[task], "horizon": horizon}, "train": {"seed": seed}})
-    recipe = resolve(f"params.yaml models.{name}", raw, every.sets)
-    return recipe | params.circumstances(every, recipe) | {"size": "small"}
+    return params.in_environment(every, resolve(f"params.yaml models.{name}", raw, every.sets))
 
 
-def run(name: str, recipe: dict[str, Any], label: str) -> Run:
+def run(name: str, recipe: Recipe, label: str) -> Run:
     """Return a run's scores; its file stays under out/etth1, and one of the same recipe, data and code is read."""
-    source = prepare.make(recipe["data"])[0]
+    source = prepare.make(recipe.data)[0]
     device = torch.device("cpu")
-    stem = OUT / "etth1" / study.key_of(recipe, study.NOTHING, source, device)
+    stem = OUT / "etth1" / study.key_of(recipe, source, device)
     if stem.with_suffix(".json").exists():
         return json.loads(stem.with_suffix(".json").read_text())
     started = time.perf_counter()
@@ -171,7 +170,7 @@ def main(tasks: tuple[str, ...], horizons: tuple[int, ...], seeds: tuple[int, ..
     """
     try:
         every = params.load()
-        path = located(every.sets["etth1"]["path"])
+        path = located(every.sets["etth1"].path)
         found: dict[tuple[str, str, int], list[Run]] = {}
         for task, horizon, (title, name) in itertools.product(tasks, horizons, NETS.items()):
             recipes = [recipe_of(name, task, horizon, seed, every) for seed in seeds]

@@ -9,10 +9,11 @@ feature that rounding carries over a split's edge moves its votes.
 
 from __future__ import annotations
 
-import copy
 import sys
 from pathlib import Path
 from typing import Any
+
+from pipeline.params.schema import Recipe
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # runs from a bare checkout, uninstalled
 
@@ -53,10 +54,9 @@ def apart(got: np.ndarray, expected: np.ndarray) -> str:
     return f"{(got.argmax(1) != expected.argmax(1)).sum()}, {(gap > CLOSE).sum()}, {gap.max():.1e}"
 
 
-def row(kind: str, recipe: dict[str, Any], source: dataset.Data) -> str:
+def row(kind: str, recipe: Recipe, source: dataset.Data) -> str:
     """Return a head's line of the table."""
-    recipe = copy.deepcopy(recipe)
-    recipe["head"]["kind"] = kind
+    recipe = recipe.updated(head={"kind": kind})
     folder = heads.features_folder(recipe, source, torch.device("cpu"))
     headed, _ = heads.learn(recipe, source, on=torch.device("cpu"), label=kind, folder=folder)
     images = np.asarray(source.x["test"])
@@ -88,14 +88,10 @@ def main(name: str) -> None:
     """Print a table of every kind of head for the recipe NAME of params.yaml, one that has a head on features."""
     try:
         models = params.load().models
-        fitting = [
-            key
-            for key, recipe in models.items()
-            if (recipe["head"] or {}).get("kind", "softmax") != "softmax"
-        ]
+        fitting = [key for key, recipe in models.items() if recipe.on_features]
         if name not in fitting:
             raise StageError(f"no recipe {name!r} with a head on features; {hint(name, fitting)}")
-        source = prepare.make(models[name]["data"])[0]
+        source = prepare.make(models[name].data)[0]
         click.echo(
             f"{name}: {len(source.x['test'])} test images, {', '.join(source.about['labels'])}"
         )

@@ -17,6 +17,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from pipeline.params.schema import ImageData, Recipe
+
 sys.path.insert(0, str(Path(__file__).parents[1]))  # runs from a bare checkout, uninstalled
 
 import click
@@ -38,18 +40,22 @@ ROUNDS, WARM_UP, LEAST_PAIRS, IMAGES = 7, 3, 3, 1000
 HEADING = f"{'recipe':<18} {'augmentation':<16} {'batch':>5} {'step ms':>9} {'with ms':>9} {'overhead %':>10}  spread"
 
 
-def data_of(recipe: dict[str, Any]) -> tuple[dataset.Data, bool]:
+def data_of(recipe: Recipe) -> tuple[dataset.Data, bool]:
     """Return the recipe's data, or noise of its shape where they are not on this machine, and whether it is that."""
     try:
-        return data.make(recipe["data"])[0], False
+        return data.make(recipe.data)[0], False
     except StageError:
-        rng, block = np.random.default_rng(0), recipe["data"]
-        shape = (IMAGES, *block["size"], 1 if block["colour"] == "grey" else 3)
+        rng, block = np.random.default_rng(0), recipe.data
+        shape = (IMAGES, *block.size, 1 if block.colour == "grey" else 3)
         x = {split: rng.integers(0, 256, shape, np.uint8) for split in dataset.SPLITS}
         y = {split: rng.integers(0, 10, IMAGES) for split in dataset.SPLITS}
-        about = {"task": "classification", "labels": list("0123456789"), "input": block}
+        about = {
+            "task": "classification",
+            "labels": list("0123456789"),
+            "input": block.image_rule.to_dict(),
+        }
         return dataset.Data(
-            x, y, *data.image_statistics(x["train"], block["standardise"]), about
+            x, y, *data.image_statistics(x["train"], block.standardise), about
         ), True
 
 
@@ -62,15 +68,15 @@ def drawn(images: loop.Batches, batch: int) -> Iterator[Tensor]:
 
 
 def steps_of(
-    recipe: dict[str, Any], source: dataset.Data, on: torch.device
+    recipe: Recipe, source: dataset.Data, on: torch.device
 ) -> tuple[Callable[[], Any], ...]:
     """Return a step without and one with the pipeline; both end when the device has finished (they read the loss)."""
-    settings = recipe["train"]
-    torch.manual_seed(settings["seed"])
+    settings = recipe.train
+    torch.manual_seed(settings.seed)
     net = device.place(network.build(recipe, source), on)
     optimizer = optim.make_optimizer(settings, net)
     images = loop.batches(source, "train", net, on)
-    change, rows = augment.build(settings["augment"], images.x), drawn(images, settings["batch"])
+    change, rows = augment.build(settings.augment, images.x), drawn(images, settings.batch)
     first = next(rows)
     x, y = images.x[first].float(), images.y[first]
 
@@ -104,15 +110,15 @@ def compare(
     return rounds
 
 
-def row(name: str, recipe: dict[str, Any], on: torch.device, seconds: float) -> str:
+def row(name: str, recipe: Recipe, on: torch.device, seconds: float) -> str:
     """Return a recipe's line of the table: medians over rounds, and the least and the largest round's overhead."""
     source, made_up = data_of(recipe)
     rounds = compare(steps_of(recipe, source, on), seconds, name)
     bare, whole = (1e3 * statistics.median(column) for column in zip(*rounds, strict=True))
     over = sorted(100 * (b / a - 1) for a, b in rounds)
-    asked = (recipe["train"]["augment"] or {}).items()
-    what = ", ".join(key for key, value in asked if value not in (0, "none", [1.0, 1.0])) or "none"
-    line = f"{name:<18} {what:<16} {recipe['train']['batch']:>5} {bare:>9.2f} {whole:>9.2f}"
+    asked = dict(recipe.train.augment or {}).items()
+    what = ", ".join(key for key, value in asked if value not in (0, "none", (1.0, 1.0))) or "none"
+    line = f"{name:<18} {what:<16} {recipe.train.batch:>5} {bare:>9.2f} {whole:>9.2f}"
     line += f" {statistics.median(over):>10.1f}  {over[0]:.1f} to {over[-1]:.1f}"
     return line + ("  (images of noise)" if made_up else "")
 
@@ -131,10 +137,15 @@ def main(recipes: tuple[str, ...], seconds: float) -> None:
     try:
         every = params.load()
         on = device.choose(every.device)
-        device.prepare({"deterministic": every.deterministic, "threads": every.threads})
+        models = {
+            name: params.in_environment(every, recipe) for name, recipe in every.models.items()
+        }
+        device.prepare(next(iter(models.values())))
         where = f"{roofline.processor()}; {device.describe(on)}, CPU threads {every.threads}; torch {torch.__version__}"
         click.echo(f"{where}\n{HEADING}")
-        images = {name: recipe for name, recipe in every.models.items() if "size" in recipe["data"]}
+        images = {
+            name: recipe for name, recipe in models.items() if isinstance(recipe.data, ImageData)
+        }
         for name in recipes or RECIPES:
             if name not in images:
                 raise StageError(

@@ -14,6 +14,7 @@ from recipes import BASE, ROOT, SETS, SPECS, TRANSFERS
 
 from pipeline.data import dataset, prepare
 from pipeline.params import load, recipe, schema
+from pipeline.params.schema import EntryRecipe
 
 
 @pytest.fixture
@@ -48,13 +49,11 @@ def fake_cuda(request: pytest.FixtureRequest) -> stand_ins.FakeCuda:
 
 
 @pytest.fixture
-def resolved(monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, Any]]:
+def resolved(monkeypatch: pytest.MonkeyPatch) -> Callable[..., EntryRecipe]:
     """A function that resolves a recipe as stage params does; keywords are laid over its blocks."""
     monkeypatch.setattr("pipeline.params.recipe.MODELS", ROOT / "models")
 
-    def resolve(
-        recipe: dict[str, Any], sets: dict[str, Any] = SETS, **blocks: Any
-    ) -> dict[str, Any]:
+    def resolve(recipe: dict[str, Any], sets: dict[str, Any] = SETS, **blocks: Any) -> EntryRecipe:
         known = {name: load.check_set(name, spec) for name, spec in sets.items()}
         return load.resolve("models.tiny", load.overlay(copy.deepcopy(recipe), blocks), known)
 
@@ -105,9 +104,7 @@ def shop_csv(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def of_shop(
-    shop_csv: Path, resolved: Callable[..., dict[str, Any]]
-) -> Callable[..., dict[str, Any]]:
+def of_shop(shop_csv: Path, resolved: Callable[..., EntryRecipe]) -> Callable[..., EntryRecipe]:
     """A function that resolves the shop's recipe, blocks laid over it."""
     sets = {
         "shop": {
@@ -122,11 +119,12 @@ def of_shop(
 
 
 @pytest.fixture
-def spec_of() -> Callable[..., dict[str, Any]]:
+def spec_of() -> Callable[..., Any]:
     """A function that completes a data set's spec with its defaults."""
 
-    def complete(source: str, **options: Any) -> dict[str, Any]:
-        licence = {} if "licence" not in schema.SOURCES[source] else {"licence": "own"}
+    def complete(source: str, **options: Any) -> Any:
+        kind = schema.SOURCES[source]
+        licence = {"licence": "own"} if kind.model_fields["licence"].is_required() else {}
         return load.check_set("mine", {"source": source, **licence, **options})
 
     return complete
@@ -142,20 +140,20 @@ def base_state() -> Any:
 
     sets = {name: load.check_set(name, spec) for name, spec in SPECS.items()}
     resolved = load.resolve("base", BASE, sets)
-    source = prepare.make(resolved["data"])[0]
+    source = prepare.make(resolved.data)[0]
     net, _ = loop.fit(resolved, source, on=torch.device("cpu"), label="base")
     return pretrained.Base(checkpoint.copy_of(net), source.about["labels"])
 
 
 @pytest.fixture
 def built(
-    resolved: Callable[..., dict[str, Any]],
-) -> Callable[..., tuple[dict[str, Any], dataset.Data]]:
+    resolved: Callable[..., EntryRecipe],
+) -> Callable[..., tuple[EntryRecipe, dataset.Data]]:
     """A function that resolves one of TRANSFERS, options laid over its head, and makes its data."""
 
-    def build(name: str, **head: Any) -> tuple[dict[str, Any], dataset.Data]:
+    def build(name: str, **head: Any) -> tuple[EntryRecipe, dataset.Data]:
         models = {**TRANSFERS, name: {**TRANSFERS[name], "head": TRANSFERS[name]["head"] | head}}
         made = resolved(recipe.built_on(name, models), SPECS)
-        return made, prepare.make(made["data"])[0]
+        return made, prepare.make(made.data)[0]
 
     return build

@@ -8,15 +8,36 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.params import schema
 from pipeline.plots import style
 
 HOSTILE = "<script>alert('&')</script>|$x$"
 CLASSIFIER, FORECASTER = "lenet5-digits", "tcn-waves"
 RECIPES = {
-    CLASSIFIER: {"arch": "lenet5", "data": {"set": "digits"}, "net": {}, "train": {"lr": 0.001}},
-    FORECASTER: {"arch": "causal", "data": {"set": "waves"}, "net": {}, "train": {"lr": 0.01}},
+    CLASSIFIER: schema.EntryRecipe(
+        arch="lenet5",
+        data=schema.ImageData(
+            set="digits", size=(8, 8), colour="grey", spec=schema.DigitsSet(source="digits")
+        ),
+        train=schema.ResolvedTrain(epochs=1, lr=0.001),
+    ),
+    FORECASTER: schema.EntryRecipe(
+        arch="causal",
+        data=schema.SeriesData(
+            set="waves", context=8, horizon=4, spec=schema.WavesSet(source="waves")
+        ),
+        train=schema.ResolvedTrain(epochs=1, lr=0.01),
+    ),
 }
-STUDIES = {"dilation": {"claim": "The dilated stack sees < 100 steps."}}
+STUDIES = {
+    "dilation": schema.Study(
+        claim="The dilated stack sees < 100 steps.",
+        recipe="plain-waves",
+        settings={"dilated": {}},
+        seeds=[1],
+        measures=["mse 100 ahead"],
+    )
+}
 STEPS = 6
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.data import dataset, prepare
+from pipeline.params.schema import Recipe
 
 DAYS, CONTEXT, HORIZON = 150, 14, 3
 NET = {"channels": 6, "kernel_size": 2, "blocks": 0, "patch": 1, "stride": 1, "dropout": 0.1}
@@ -39,13 +40,13 @@ def write(path: Path) -> Path:
     return path
 
 
-def untrained(recipe: dict[str, Any]) -> tuple[Any, dataset.Data]:
+def untrained(recipe: Recipe) -> tuple[Any, dataset.Data]:
     """Return the network in eval mode, its offsets drawn, and its data."""
     import torch  # conftest imports this file, most tests need no torch
 
     from pipeline.network import build as network
 
-    source, _ = prepare.make(recipe["data"])
+    source, _ = prepare.make(recipe.data)
     torch.manual_seed(3)
     net = network.build(recipe, source)
     torch.nn.init.normal_(net.offsets, std=0.1)
@@ -53,11 +54,10 @@ def untrained(recipe: dict[str, Any]) -> tuple[Any, dataset.Data]:
 
 
 def document(
-    recipe: dict[str, Any], source: dataset.Data, x: np.ndarray, y: list[np.ndarray]
+    recipe: Recipe, source: dataset.Data, x: np.ndarray, y: list[np.ndarray]
 ) -> dict[str, Any]:
     """Return what the stage exports beside the graph, for a network whose answers to x are y."""
     from pipeline.export import metadata
 
     facts: dict[str, Any] = {"validation": {}, "parameters": 0}
-    whole = {**recipe, "size": "small"}
-    return metadata.document("shop", whole, source.about, facts, x, y, metadata.limit(y, 1e-4))
+    return metadata.document("shop", recipe, source.about, facts, x, y, metadata.limit(y, 1e-4))

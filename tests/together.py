@@ -11,6 +11,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from pipeline.params.schema import Recipe
+
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import torch
@@ -22,13 +24,11 @@ from pipeline.network import pretrained
 from pipeline.train import checkpoint, distributed, loop
 
 
-def facts(
-    recipe: dict[str, Any], on: torch.device, bases: dict[str, pretrained.Base]
-) -> dict[str, Any]:
-    source = prepare.make(recipe["data"])[0]
+def facts(recipe: Recipe, on: torch.device, bases: dict[str, pretrained.Base]) -> dict[str, Any]:
+    source = prepare.make(recipe.data)[0]
     try:
         net, state = loop.fit(
-            recipe, source, on=on, label="together", base=bases.get(recipe["needs"] or "")
+            recipe, source, on=on, label="together", base=bases.get(recipe.needs or "")
         )
     except StageError as error:
         return {"error": str(error)}
@@ -54,7 +54,8 @@ def main() -> None:
     with distributed.group(torch.device("cpu")) as on:
         bases: dict[str, pretrained.Base] = {}
         found = {
-            name: facts(recipe, on, bases) for name, recipe in json.loads(given.read_text()).items()
+            name: facts(Recipe.model_validate_json(json.dumps(recipe)), on, bases)
+            for name, recipe in json.loads(given.read_text()).items()
         }
         if not distributed.rank():
             answer.write_text(json.dumps(found))

@@ -8,6 +8,7 @@ resnet50/                    model.onnx, model.fp16.onnx and torch's answers: 15
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,8 @@ from pipeline.core.files import fresh, write_json
 from pipeline.core.paths import OUT
 from pipeline.data import dataset, prepare
 from pipeline.params import load as params
-from pipeline.params.recipe import check_recipe, on_features
+from pipeline.params.recipe import check_recipe
+from pipeline.params.schema import Recipe
 
 FOLDER = OUT / "gpu" / "carried"
 REAL = ("lenet5-digits", "dilated-waves", "dilated-co2", "resnet20-digits")
@@ -31,7 +33,7 @@ def pack(folder: Path = FOLDER, reduced: bool = False) -> None:
     fresh(folder)
     write_json(folder / "recipes.json", recipes())
     for name in REAL:
-        source, _ = prepare.make(load_recipe(folder, name, "small")["data"])
+        source, _ = prepare.make(load_recipe(folder, name, "small").data)
         place = folder / "data" / name
         place.mkdir(parents=True)
         dataset.save(place, source)
@@ -67,20 +69,27 @@ def recipes() -> dict[str, dict[str, dict[str, Any]]]:
         }
         for name in every.models
     }
-    common = {"deterministic": every.deterministic, "threads": every.threads}
     return {
-        name: {size: recipe | common | {"size": size} for size, recipe in both.items()}
+        name: {
+            size: recipe.updated(
+                deterministic=every.deterministic, threads=every.threads, size=size
+            ).model_dump(mode="json", include=set(Recipe.model_fields))
+            for size, recipe in both.items()
+        }
         for name, both in found.items()
-        if not on_features(both["full"]) and both["full"]["train"]["epochs"]
+        if not both["full"].on_features and both["full"].train.epochs
     }
 
 
-def load_recipes(folder: Path, size: str) -> dict[str, dict[str, Any]]:
+def load_recipes(folder: Path, size: str) -> dict[str, Recipe]:
     """Return {name: recipe} of the folder."""
-    return {name: both[size] for name, both in read(folder / "recipes.json").items()}
+    found = read(folder / "recipes.json")
+    return {
+        name: Recipe.model_validate_json(json.dumps(both[size])) for name, both in found.items()
+    }
 
 
-def load_recipe(folder: Path, name: str, size: str) -> dict[str, Any]:
+def load_recipe(folder: Path, name: str, size: str) -> Recipe:
     return load_recipes(folder, size)[name]
 
 

@@ -43,7 +43,7 @@ CPU = ("lenet5", "causal")  # alone on the CPU
 LARGE, SMALL, SERIES = 64, 256, 512  # rows of a batch: of photos, of small images, of series
 ROUNDS, HELD = 3, 4  # windows of each way; batches that lie on the device
 SECONDS = 0.2  # of a window
-AUGMENT = {"flip": "horizontal", "shift": 0.06}
+AUGMENT = schema.Augment(flip="horizontal", shift=0.06)
 
 
 def eager(here: Here) -> Facts:
@@ -106,23 +106,17 @@ def data_of(
         return loop.Batches(images, torch.randint(0, options["classes"], (count,)))
 
 
-def recipe_of(batch: int) -> dict[str, Any]:
+def recipe_of(arch: str, batch: int) -> schema.Training:
     """Return what the loop reads of a recipe, deterministic as the line trains."""
-    settings = {"epochs": 1, "batch": batch, "optimizer": "sgd", "lr": 1e-4, "weight_decay": 1e-4}
-    return {
-        "train": schema.check_section("train", settings, schema.TRAIN),
-        "deterministic": True,
-        "head": None,
-    }
+    train = schema.ResolvedTrain(epochs=1, batch=batch, optimizer="sgd", lr=1e-4, weight_decay=1e-4)
+    return schema.Training(arch=arch, train=train)
 
 
-def whole_of(recipe: dict[str, Any], net: Any, held: loop.Batches) -> Callable[[], int]:
+def whole_of(recipe: schema.Training, net: Any, held: loop.Batches) -> Callable[[], int]:
     """Return stage train's steps over what is held, as a function that returns how many rows they took."""
-    optimizer, epochs = optim.make_optimizer(recipe["train"], net), itertools.count()
+    optimizer, epochs = optim.make_optimizer(recipe.train, net), itertools.count()
     image = held.y.dtype == torch.int64
-    change = augment.build(
-        schema.check_section("augment", AUGMENT, schema.AUGMENT) if image else None, held.x
-    )
+    change = augment.build(AUGMENT if image else None, held.x)
     minimise = partial(loop.loss_of, recipe, net)
     net.train()
 
@@ -132,9 +126,11 @@ def whole_of(recipe: dict[str, Any], net: Any, held: loop.Batches) -> Callable[[
     return whole
 
 
-def others_of(recipe: dict[str, Any], net: Any, held: loop.Batches) -> dict[str, Callable[[], int]]:
+def others_of(
+    recipe: schema.Training, net: Any, held: loop.Batches
+) -> dict[str, Callable[[], int]]:
     """Return a step on one batch of floats, and a step of a plain loop."""
-    optimizer, batch = optim.make_optimizer(recipe["train"], net), recipe["train"]["batch"]
+    optimizer, batch = optim.make_optimizer(recipe.train, net), recipe.train.batch
     image, on = held.y.dtype == torch.int64, held.x.device
     x, y = held.x[:batch].float(), held.y[:batch]
     criterion = nn.CrossEntropyLoss() if image else nn.MSELoss()
@@ -190,11 +186,11 @@ def product(on: torch.device) -> tuple[Callable[[], int], int]:
 
 def prepared(
     arch: str, on: torch.device, reduced: bool
-) -> tuple[dict[str, Any], Any, loop.Batches, dict[str, Any]]:
+) -> tuple[schema.Training, Any, loop.Batches, dict[str, Any]]:
     """Return the recipe, the network and the data of an architecture, and what its row says of them."""
     name, options, shape = published(arch, reduced)
     batch = batch_of(shape, reduced)
-    recipe = recipe_of(batch)
+    recipe = recipe_of(arch, batch)
     device.prepare(recipe)
     if on.type == "cuda":
         torch.cuda.empty_cache()

@@ -19,6 +19,7 @@ from benchmarks.gpu import carried
 from benchmarks.gpu.clock import ROOT, Facts, Here, forked
 from pipeline.core.files import write_json
 from pipeline.data import dataset
+from pipeline.params.schema import Recipe
 from pipeline.train import device, loop
 
 EPOCHS = 2  # of each on the CPU
@@ -36,11 +37,11 @@ def run(here: Here) -> Facts:
             carried.load_data(here.carried, name),
         )
         if not here.full:
-            recipe["train"] = recipe["train"] | {"epochs": EPOCHS}
+            recipe = recipe.updated(train={"epochs": EPOCHS})
         yield name, of_entry(name, recipe, source, here.device)
 
 
-def of_entry(name: str, recipe: dict[str, Any], source: dataset.Data, on: str) -> dict[str, Any]:
+def of_entry(name: str, recipe: Recipe, source: dataset.Data, on: str) -> dict[str, Any]:
     """Return how both trainings of an entry ended, and whether with the same weights."""
     with tempfile.TemporaryDirectory() as folder:
         whole, cut, again = (Path(folder, f"{part}.json") for part in ("whole", "cut", "again"))
@@ -66,7 +67,7 @@ def of_entry(name: str, recipe: dict[str, Any], source: dataset.Data, on: str) -
 
 def trained(
     name: str,
-    recipe: dict[str, Any],
+    recipe: Recipe,
     source: dataset.Data,
     on: str,
     to: Path,
@@ -86,11 +87,7 @@ def trained(
     def on_epoch(row: dict[str, float]) -> None:
         nonlocal epochs
         epochs += 1
-        if (
-            kill
-            and epochs > min(KILLED_AFTER, recipe["train"]["epochs"] - 1)
-            and checkpoint.exists()
-        ):
+        if kill and epochs > min(KILLED_AFTER, recipe.train.epochs - 1) and checkpoint.exists():
             os.kill(os.getpid(), signal.SIGKILL)
 
     net, state = loop.fit(

@@ -18,7 +18,7 @@ from benchmarks.gpu import carried
 from benchmarks.gpu.clock import Facts, Here, attempt
 from pipeline.data import dataset
 from pipeline.network import build as network
-from pipeline.params.recipe import image_rule
+from pipeline.params.schema import ImageData, Recipe, TorchvisionSet
 from pipeline.train import augment, device, loop, optim
 from pipeline.train.checkpoint import State
 
@@ -35,7 +35,8 @@ def run(here: Here) -> Facts:
         here.carried, "full" if here.full else "small"
     ).items():
         key = json.dumps(
-            [recipe[part] for part in ("arch", "net", "data", "train", "head")], sort_keys=True
+            recipe.model_dump(mode="json", include={"arch", "net", "data", "train", "head"}),
+            sort_keys=True,
         )
         if key in seen or not (here.full or name in CPU):
             continue
@@ -43,7 +44,7 @@ def run(here: Here) -> Facts:
         yield name, {"not_measured": "out of time"} if here.late() else of_recipe(name, recipe, on)
 
 
-def of_recipe(name: str, recipe: dict[str, Any], on: torch.device) -> dict[str, Any]:
+def of_recipe(name: str, recipe: Recipe, on: torch.device) -> dict[str, Any]:
     """Return whether two runs of the steps end with the same weights, their time and memory; or why they broke."""
     begun = time.perf_counter()
     if on.type == "cuda":
@@ -54,18 +55,18 @@ def of_recipe(name: str, recipe: dict[str, Any], on: torch.device) -> dict[str, 
     return facts | {"peak_bytes": peak, "seconds": round(time.perf_counter() - begun, 2)}
 
 
-def twice(name: str, recipe: dict[str, Any], on: torch.device) -> dict[str, Any]:
+def twice(name: str, recipe: Recipe, on: torch.device) -> dict[str, Any]:
     device.prepare(recipe)
-    torch.manual_seed(recipe["train"]["seed"])
+    torch.manual_seed(recipe.train.seed)
     with on:  # weights are drawn where they are used
         net = network.assemble(recipe, like(recipe))
     net = device.place(net, on)
     initial = {key: tensor.clone() for key, tensor in net.state_dict().items()}
-    batch = recipe["train"]["batch"]
+    batch = recipe.train.batch
     fitting, validation = noise(recipe, STEPS * batch, on), noise(recipe, min(batch, 64), on)
     change = (
-        augment.build(recipe["train"]["augment"], fitting.x)
-        if is_image(recipe)
+        augment.build(recipe.train.augment, fitting.x)
+        if isinstance(recipe.data, ImageData)
         else (lambda x, of: x)
     )
     ends, rows = [], []
@@ -73,7 +74,7 @@ def twice(name: str, recipe: dict[str, Any], on: torch.device) -> dict[str, Any]
         net.load_state_dict(initial)
         for parameter in net.parameters():
             parameter.requires_grad_(True)
-        optimizer, state = optim.make_optimizer(recipe["train"], net, recipe.get("head")), State()
+        optimizer, state = optim.make_optimizer(recipe.train, net, recipe.head), State()
         minimise = partial(loop.loss_of, recipe, net)
         rows.append(
             loop.one_epoch(
@@ -93,17 +94,14 @@ def twice(name: str, recipe: dict[str, Any], on: torch.device) -> dict[str, Any]
     }
 
 
-def is_image(recipe: dict[str, Any]) -> bool:
-    return "size" in recipe["data"]
-
-
-def like(recipe: dict[str, Any]) -> dataset.Data:
+def like(recipe: Recipe) -> dataset.Data:
     """Return what the network is sized by: the facts of the recipe's data, without the data."""
-    block = recipe["data"]
-    if is_image(recipe):
-        spec = block["spec"]
-        classes = CLASSES.get(spec.get("name"), len(spec.get("classes") or range(10)))
-        rule = image_rule(block)
+    block = recipe.data
+    if isinstance(block, ImageData):
+        spec = block.spec
+        name = spec.name if isinstance(spec, TorchvisionSet) else ""
+        classes = CLASSES.get(name, len(spec.classes or range(10)))
+        rule = block.image_rule
         about = {
             "task": "classification",
             "labels": [str(k) for k in range(classes)],
@@ -111,26 +109,26 @@ def like(recipe: dict[str, Any]) -> dataset.Data:
         }
         mean = np.full((rule.channels, 1, 1), 127, np.float32)
         return dataset.Data({}, {}, mean, np.full_like(mean, 1 / 64), about)
-    columns = [str(k) for k in range(COLUMNS.get(block["spec"]["source"], 1))]
-    given = {"context": block["context"], "columns": columns}
-    given |= {"calendar": block["calendar"]} if block["calendar"] else {}
-    forecast = {"horizon": block["horizon"], "quantiles": block["quantiles"]}
-    forecast |= {"columns": block["targets"]} if block["targets"] else {}
+    columns = [str(k) for k in range(COLUMNS.get(block.spec.source, 1))]
+    given = {"context": block.context, "columns": columns}
+    given |= {"calendar": block.calendar} if block.calendar else {}
+    forecast = {"horizon": block.horizon, "quantiles": block.quantiles}
+    forecast |= {"columns": block.targets} if block.targets else {}
     mean = np.zeros(len(columns), np.float32)
     about = {"task": "forecasting", "columns": columns, "input": given, "forecast": forecast}
     return dataset.Data({}, {}, mean, np.ones_like(mean), about)
 
 
-def noise(recipe: dict[str, Any], count: int, on: torch.device) -> loop.Batches:
+def noise(recipe: Recipe, count: int, on: torch.device) -> loop.Batches:
     """Return noise on the device: uint8 images and labels, or standardised series and what follows them."""
     source = like(recipe)
-    if is_image(recipe):
-        height, width = recipe["data"]["size"]
+    if isinstance(recipe.data, ImageData):
+        height, width = recipe.data.size
         x = torch.randint(
             0, 256, (count, len(source.mean), height, width), dtype=torch.uint8, device=on
         )
         return loop.Batches(x, torch.randint(0, len(source.about["labels"]), (count,), device=on))
-    given, horizon = source.about["input"], recipe["data"]["horizon"]
+    given, horizon = source.about["input"], recipe.data.horizon
     known = 2 * len(given.get("calendar", ()))
     steps = given["context"] + (horizon if known else 0)
     x = torch.randn(count, steps, len(given["columns"]) + known, device=on)

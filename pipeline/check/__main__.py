@@ -28,6 +28,7 @@ from pipeline.core.paths import OUT, RESULTS
 from pipeline.core.stage import entry_of_command_line, run
 from pipeline.data import dataset
 from pipeline.params import load as params
+from pipeline.params.schema import CheckPart
 
 
 def headline(checked: dict[str, Any]) -> dict[str, float]:
@@ -68,7 +69,7 @@ def main() -> None:
         folder, results = fresh(OUT / name / "check"), RESULTS / name / "check.json"
         try:
             checked, timings, arrays, digests = verdict(
-                name, source, params.entry(name, "check")["check"]
+                name, source, params.entry(name, CheckPart).check
             )
         except (ServeError, StageError) as error:  # no numbers then, but a verdict
             nothing: dict[str, Any] = {"golden": [], "rows": [], "metric": None, "variants": {}}

@@ -26,6 +26,7 @@ from convline.timeseries.forecaster import Forecaster
 
 from pipeline.check import roofline
 from pipeline.core.errors import StageError
+from pipeline.params.schema import Check
 
 Model = Classifier | Forecaster
 WARM_UP, LEAST_RUNS, WINDOWS = 3, 5, 12
@@ -65,7 +66,7 @@ def measure(
     device: str,
     x: np.ndarray,
     ops: dict[str, float],
-    limits: dict[str, Any],
+    limits: Check,
 ) -> dict[str, Any]:
     """Return {"rows", "placement", "first_s", "memory_mb", "bytes"} of one file on one device.
 
@@ -74,9 +75,7 @@ def measure(
     """
     rows: list[dict[str, Any]] = []
     threads = (
-        [0]
-        if device != "cpu"
-        else [0, *(n for n in limits["threads"] if n < (os.cpu_count() or 1))]
+        [0] if device != "cpu" else [0, *(n for n in limits.threads if n < (os.cpu_count() or 1))]
     )
     for count in threads:  # 0: onnxruntime's own choice, every core
         model = open_model(contract, device, threads=count or None)
@@ -90,10 +89,10 @@ def measure(
                 "threads": count or os.cpu_count(),
             }
             row |= {"way": "arrays"}
-            row |= timed(lambda: predict(model, given, batch), batch, limits["seconds"])
+            row |= timed(lambda: predict(model, given, batch), batch, limits.seconds)
             return row | against_limit(row, precision, ops, roofline.limits(device))
 
-        rows += sweep(row_of, limits["batches"] if count == 0 else [1])
+        rows += sweep(row_of, limits.batches if count == 0 else [1])
         placed = placement(model.session)
     facts: dict[str, Any] = {"placement": placed}
     if device != "cpu":
@@ -112,10 +111,10 @@ def measure(
                     "threads": os.cpu_count(),
                     "way": way,
                 }
-                row |= bound(contract, device, given, way, limits["seconds"])
+                row |= bound(contract, device, given, way, limits.seconds)
                 return row | against_limit(row, precision, ops, roofline.limits(device))
 
-            rows += that_fit(bound_row, limits["batches"])
+            rows += that_fit(bound_row, limits.batches)
     return {
         "rows": rows,
         **facts,

@@ -21,7 +21,7 @@ from pipeline.data import dataset
 from pipeline.data.dataset import RAW_WINDOWS, spread
 from pipeline.evaluate import metrics
 from pipeline.evaluate.retrieval import measure_retrieval
-from pipeline.params.limits import ERROR_LIMIT
+from pipeline.params.schema import ERROR_LIMIT, Check
 
 LARGE = 256
 
@@ -129,20 +129,18 @@ def try_file(
     x: dict[str, np.ndarray],
     torch_says: dict[str, list[np.ndarray]],
     about: dict[str, Any],
-    limits: dict[str, Any],
+    limits: Check,
 ) -> tuple[Model, list[dict[str, Any]], list[np.ndarray]]:
     """Return the model of one variant on one provider, the rows of its parity, and its answers to the test split."""
     device, precision = place["provider"], place["variant"]
     model = load_file(OUT / name / "export" / file_of(precision), device)
     if broken := refuse_promise(name, model.contract.document, about):
         raise StageError(broken)
-    limit = {"fp32": model.golden_atol, "fp16": limits["fp16_atol"], "int8": None}[precision]
-    rows = parity(model, place, x, torch_says, limits["atol"], limit)
+    limit = {"fp32": model.golden_atol, "fp16": limits.fp16_atol, "int8": None}[precision]
+    rows = parity(model, place, x, torch_says, limits.atol, limit)
     if (device, precision) == ("cuda", "fp32"):  # what TF32 would change: a row, not a gate
         rounded = open_model(model.contract, device, tf32=True)
-        rows += parity(
-            rounded, place | {"variant": "fp32, TF32"}, x, torch_says, limits["atol"], None
-        )
+        rows += parity(rounded, place | {"variant": "fp32, TF32"}, x, torch_says, limits.atol, None)
     if precision == "fp16" and (node := beyond_float16(model.contract.path, x)):
         cure = "take fp16 out of check.variants, or train with a weight decay that keeps it smaller"
         what = f"fp16: the output of node {node!r} leaves float16's range"
@@ -150,7 +148,7 @@ def try_file(
     return model, rows, predict(model, x["test"], LARGE)
 
 
-def verdict(name: str, source: dataset.Data, limits: dict[str, Any]) -> Verdict:
+def verdict(name: str, source: dataset.Data, limits: Check) -> Verdict:
     """Return what goes to check.json, speed.json, test.npz and digests.json."""
     count = 1 if source.task == "classification" else 2
     export = read_json(RESULTS / name / "export.json", f"export@{name}")
@@ -161,7 +159,7 @@ def verdict(name: str, source: dataset.Data, limits: dict[str, Any]) -> Verdict:
         x = {"test": source.served("test"), "random": saved["random"]}
     rows, golden, timings, files, streams = ([] for _ in range(5))
     digests, got = {}, {}
-    devices = limits["devices"] or available_devices()
+    devices = limits.devices or available_devices()
     for device, precision in [(d, v) for d in devices for v in export["variants"] if runs_on(v, d)]:
         place = {"provider": device, "variant": precision}
         model, tried, got[device, precision] = try_file(
@@ -181,7 +179,7 @@ def verdict(name: str, source: dataset.Data, limits: dict[str, Any]) -> Verdict:
             timings += found.pop("rows")
             files.append({"device": device, "variant": precision, **found})
     metric, arrays = measure(got[devices[0], "fp32"], torch_says["test"][0], source)
-    variants = judged(name, got, rows, source, limits["budget"])
+    variants = judged(name, got, rows, source, limits.budget)
     keep = arrays.get(
         "rows", slice(None)
     )  # of a forecaster, the windows whose history stage data keeps as a file
@@ -212,12 +210,12 @@ def verdict(name: str, source: dataset.Data, limits: dict[str, Any]) -> Verdict:
     checked["against_baseline"] = beside = metrics.compare_with_best_baseline(
         metric, source.about.get("labels", [])
     )
-    broken = refuse(name, checked) or refuse_weak(name, checked, limits["baseline"])
+    broken = refuse(name, checked) or refuse_weak(name, checked, limits.baseline)
     kept = "all limits kept"
     if source.task == "forecasting" or not beside["better"]:
         kept += f"; {beside['sentence']}"
     if flipped := max(row.get("beyond", 0) for row in rows if row["variant"] == "fp32"):
-        kept += f"; {flipped} rows differ from torch by more than {limits['atol']:g}: a feature on the edge of a split"
+        kept += f"; {flipped} rows differ from torch by more than {limits.atol:g}: a feature on the edge of a split"
     checked = {"passed": broken is None, "verdict": broken or kept, **checked}
     choice = {device: choose(device, timings, metric["value"], variants) for device in devices}
     described = {

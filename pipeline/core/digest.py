@@ -26,7 +26,6 @@ IGNORED_MODULES = (
     "pipeline.line.fork_server",
     "pipeline.core.paths",
     "pipeline.core.stage",
-    "pipeline.params.limits",
     "pipeline.params.load",
     "pipeline.params.recipe",
     "pipeline.params.schema",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
 
 from pipeline.core.errors import StageError
 
@@ -27,15 +26,3 @@ def weights_path(file: str) -> Path | None:
         cure = "put the state dict there, or leave it out"
         raise StageError(f"weights: {file} is not here nor below TORCH_HOME; {cure}")
     return path
-
-
-def at_hand(recipe: dict[str, Any]) -> bool:
-    """Return whether the data and the weights that a recipe names are on this machine."""
-    spec, weights = recipe["data"]["spec"], recipe["weights"]
-    files = [located(spec["path"])] if "path" in spec else []
-    files += (
-        [located(weights["file"], "TORCH_HOME")]
-        if weights and weights["file"] != "imagenet"
-        else []
-    )
-    return all(path.exists() for path in files)

@@ -17,11 +17,12 @@ from pipeline.core.stage import entry_of_command_line, run
 from pipeline.data.dataset import save
 from pipeline.data.prepare import make, write_raw_images, write_raw_series
 from pipeline.params import load as params
+from pipeline.params.schema import DataPart
 
 
 def main() -> None:
     with entry_of_command_line("data") as name:
-        data, samples = make(params.entry(name, "data")["data"])
+        data, samples = make(params.entry(name, DataPart).data)
         folder = fresh(OUT / name / "data")
         save(folder, data)
         raw = folder / "raw"

@@ -11,13 +11,13 @@ import sys
 import unicodedata
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 from convline.images.decode import SUFFIXES
 
 from pipeline.core.errors import StageError, hint
 from pipeline.core.paths import located
 from pipeline.data.splits import Sample, Splits, divide
+from pipeline.params.schema import FolderSet
 
 SPLITS = {  # names of folders that hold a split, compared without case
     "train": ("train", "training"),
@@ -28,32 +28,30 @@ SPLIT_OF = {name: split for split, names in SPLITS.items() for name in names}
 JUNK = "__MACOSX"  # what macOS puts beside the files of an archive
 
 
-def read(spec: dict[str, Any]) -> tuple[Splits, list[str]]:
+def read(spec: FolderSet) -> tuple[Splits, list[str]]:
     """Return the samples of each split, as the folder gives them or drawn by the seed, and the class names."""
-    root = located(spec["path"])
+    root = located(spec.path)
     if not root.is_dir():
         cure = (
             "put one sub-folder of images per class there, or set DATA_ROOT to the folder above it"
         )
         raise StageError(f"data.folder: {root} is not a folder; {cure}")
-    some = spec["labels"] == "imagenet"  # a user's folder need not have all 1,000
+    some = spec.labels == "imagenet"  # a user's folder need not have all 1,000
     say_what_is_left_out(root)
     given = splits_in(root)
     if not given:
-        labels = class_names(root, spec["labels"])
-        counts = {"validation": spec["validation"], "test": spec["test"]}
+        labels = class_names(root, spec.labels)
+        counts = {"validation": spec.validation, "test": spec.test}
         return divide(
-            class_samples(root, labels, root, some=some), counts, spec["seed"], "data.folder"
+            class_samples(root, labels, root, some=some), counts, spec.seed, "data.folder"
         ), labels
-    labels = class_names(given["train"], spec["labels"])
+    labels = class_names(given["train"], spec.labels)
     parts = {
         k: class_samples(path, labels, root, 2 if k == "train" else 1, some)
         for k, path in given.items()
     }
     if "validation" not in parts:
-        rest = divide(
-            parts["train"], {"validation": spec["validation"]}, spec["seed"], "data.folder"
-        )
+        rest = divide(parts["train"], {"validation": spec.validation}, spec.seed, "data.folder")
         parts = {**rest, "test": parts["test"]}
     return parts, labels
 

@@ -7,7 +7,6 @@ Pictures are read as everywhere else, so a camera that changes nothing changes n
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from convline.errors import InputError
@@ -15,11 +14,12 @@ from convline.images.decode import read_full_size
 from PIL import Image, ImageFilter
 
 from pipeline.core.errors import StageError
+from pipeline.params.schema import Camera
 
 
 def through(
     image: Image.Image | Path,
-    camera: dict[str, Any],
+    camera: Camera,
     seed: int,
     number: int,
     background: tuple[int, int, int],
@@ -32,16 +32,14 @@ def through(
         picture = read_full_size(image, background)
     except InputError as error:
         raise StageError(f"data: {error}; repair or remove the file") from None
-    picture = (
-        picture.filter(ImageFilter.GaussianBlur(camera["blur"])) if camera["blur"] else picture
-    )
+    picture = picture.filter(ImageFilter.GaussianBlur(camera.blur)) if camera.blur else picture
     pixels = np.asarray(picture, np.float64)
-    pixels = pixels * (camera["colour"] if pixels.ndim == 3 else np.mean(camera["colour"]))
-    if camera["noise"]:
+    pixels = pixels * (camera.colour if pixels.ndim == 3 else np.mean(camera.colour))
+    if camera.noise:
         pixels = pixels + np.random.default_rng([seed, number]).normal(
-            0, camera["noise"], pixels.shape
+            0, camera.noise, pixels.shape
         )
-    if camera["scramble"]:
+    if camera.scramble:
         flat = pixels.reshape(-1, *pixels.shape[2:])
         pixels = flat[np.random.default_rng(seed).permutation(len(flat))].reshape(pixels.shape)
     return Image.fromarray(np.rint(pixels).clip(0, 255).astype(np.uint8))

@@ -5,7 +5,6 @@ Images here and in class_folders.py, series in series.py: `{split: [Sample, ...]
 
 from __future__ import annotations
 
-import functools
 import importlib.util
 import inspect
 import itertools
@@ -13,7 +12,6 @@ import operator
 import os
 import shutil
 import sys
-from collections.abc import Sequence
 from contextlib import redirect_stdout, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -26,20 +24,25 @@ from pipeline.core.errors import StageError, hint
 from pipeline.data import class_folders
 from pipeline.data.corruptions import through
 from pipeline.data.splits import Sample, Splits, divide, stratified
+from pipeline.params.schema import AnyImageSet, DigitsSet, TorchvisionSet
 
 DOWNLOADS = Path("out/downloads")
 
 
-def images(spec: dict[str, Any], background: Sequence[int] = (0, 0, 0)) -> tuple[Splits, list[str]]:
+def images(
+    spec: AnyImageSet, background: tuple[int, int, int] = (0, 0, 0)
+) -> tuple[Splits, list[str]]:
     """Return the samples of train, validation and test, and the label names.
 
     background: what a camera sees through transparent pixels.
     """
-    read = {"digits": digits, "torchvision": torchvision_set, "folder": class_folders.read}[
-        spec["source"]
-    ]
-    splits, labels = read(spec)
-    if chosen := spec.get("classes"):
+    if isinstance(spec, DigitsSet):
+        splits, labels = digits(spec)
+    elif isinstance(spec, TorchvisionSet):
+        splits, labels = torchvision_set(spec)
+    else:
+        splits, labels = class_folders.read(spec)
+    if chosen := spec.classes:
         for name in chosen:
             if name not in labels:
                 raise StageError(
@@ -51,15 +54,20 @@ def images(spec: dict[str, Any], background: Sequence[int] = (0, 0, 0)) -> tuple
             for k, part in splits.items()
         }
         labels = chosen
-    if spec.get("camera"):
-        seen = {"camera": spec["camera"], "seed": spec["seed"], "background": tuple(background)}
-        number, shoot = itertools.count(), functools.partial(through, **seen)
+    if spec.camera:
+        number = itertools.count()
         for split, part in splits.items():
             splits[split] = [
-                replace(sample, image=shoot(sample.image, number=next(number))) for sample in part
+                replace(
+                    sample,
+                    image=through(sample.image, spec.camera, spec.seed, next(number), background),
+                )
+                for sample in part
             ]
-    if spec.get("per_class"):
-        splits["train"] = few(splits["train"], spec["per_class"], spec.get("draw", spec["seed"]))
+    if spec.per_class:
+        splits["train"] = few(
+            splits["train"], spec.per_class, spec.seed if spec.draw is None else spec.draw
+        )
     return splits, labels
 
 
@@ -72,7 +80,7 @@ def few(samples: list[Sample], per_class: int, seed: int) -> list[Sample]:
     return [samples[i] for i in np.sort(np.concatenate(kept))]
 
 
-def digits(spec: dict[str, Any]) -> tuple[Splits, list[str]]:
+def digits(spec: DigitsSet) -> tuple[Splits, list[str]]:
     """Handwritten digits, 1,797 grey images of 8x8 pixels in 17 levels, as they come with scikit-learn."""
     spec_of = importlib.util.find_spec(
         "sklearn"
@@ -89,28 +97,28 @@ def digits(spec: dict[str, Any]) -> tuple[Splits, list[str]]:
         Sample(f"{i:04d}", Image.fromarray(g), int(y))
         for i, (g, y) in enumerate(zip(grey, table[:, -1], strict=True))
     ]
-    counts = {"validation": spec["validation"], "test": spec["test"]}
-    return divide(samples, counts, spec["seed"], "data.digits"), [str(d) for d in range(10)]
+    counts: dict[str, int | float] = {"validation": spec.validation, "test": spec.test}
+    return divide(samples, counts, spec.seed, "data.digits"), [str(d) for d in range(10)]
 
 
-def torchvision_set(spec: dict[str, Any]) -> tuple[Splits, list[str]]:
+def torchvision_set(spec: TorchvisionSet) -> tuple[Splits, list[str]]:
     """A torchvision classification set: from DATA_ROOT if on disk, else by torchvision's own download."""
-    fitting, held_out = (open_torchvision(spec["name"], train) for train in (True, False))
-    place = f"data: torchvision {spec['name']}"
+    fitting, held_out = (open_torchvision(spec.name, train) for train in (True, False))
+    place = f"data: torchvision {spec.name}"
     pool, test = (_labelled(d, tag, place) for d, tag in ((fitting, "train"), (held_out, "test")))
-    rng = np.random.default_rng(spec["seed"])
+    rng = np.random.default_rng(spec.seed)
     pool = _draw(pool, _with_validation(spec), rng, place)
-    splits = divide(pool, {"validation": spec["validation"]}, spec["seed"], place)
-    splits["test"] = _draw(test, spec["test"], rng, place)
+    splits = divide(pool, {"validation": spec.validation}, spec.seed, place)
+    splits["test"] = _draw(test, spec.test, rng, place)
     pictures = {"train": fitting, "validation": fitting, "test": held_out}
     splits = {k: [_with_pixels(s, pictures[k]) for s in samples] for k, samples in splits.items()}
     names = getattr(fitting, "classes", None) or range(1 + max(s.label for s in pool))
     return splits, [name[0] if isinstance(name, tuple) else str(name) for name in names]
 
 
-def _with_validation(spec: dict[str, Any]) -> int | None:
+def _with_validation(spec: TorchvisionSet) -> int | None:
     """Return how many of the set's training images are needed: those to train on, and the validation split."""
-    count, extra = spec["train"], spec["validation"]
+    count, extra = spec.train, spec.validation
     if count is None:
         return None
     return int(count + (extra if extra >= 1 else round(count * extra / (1 - extra))))

@@ -18,23 +18,22 @@ from pipeline.core.stage import progress
 from pipeline.data import image_sources, series_sources
 from pipeline.data.dataset import RAW_WINDOWS, SPLITS, Data, spread, window_rows
 from pipeline.data.normalization import image_statistics
-from pipeline.params.resolved import image_rule
+from pipeline.data.splits import Sample
+from pipeline.params.schema import AnyData, FolderSet, ImageData, SeriesData
 
 RAW = 400  # at most this many raw test files for the last stage
 
 
-def make(recipe: dict[str, Any]) -> tuple[Data, dict[str, list[image_sources.Sample]] | None]:
+def make(recipe: AnyData) -> tuple[Data, dict[str, list[Sample]] | None]:
     """Return the data of a resolved `data:` block and, for images, the samples behind each array."""
-    if "size" in recipe:
-        splits, labels = image_sources.images(recipe["spec"], recipe["background"])
+    if isinstance(recipe, ImageData):
+        splits, labels = image_sources.images(recipe.spec, recipe.background)
         return image_data(recipe, splits, labels), splits
     return series_data(recipe), None
 
 
-def image_data(
-    recipe: dict[str, Any], splits: dict[str, list[image_sources.Sample]], labels: list[str]
-) -> Data:
-    rule = image_rule(recipe)
+def image_data(recipe: ImageData, splits: dict[str, list[Sample]], labels: list[str]) -> Data:
+    rule = recipe.image_rule
     ids = [s.id for samples in splits.values() for s in samples]
     if len(set(ids)) < len(ids):
         raise StageError(
@@ -43,12 +42,13 @@ def image_data(
     decoded = {split: decode(samples, rule, split) for split, samples in splits.items()}
     x = {split: images for split, (images, _) in decoded.items()}
     y = {split: np.array([s.label for s in samples], np.int64) for split, samples in splits.items()}
+    some = isinstance(recipe.spec, FolderSet) and recipe.spec.labels == "imagenet"
     for label, name in enumerate(labels):
-        if recipe["spec"].get("labels") != "imagenet" and not (y["train"] == label).any():
+        if not some and not (y["train"] == label).any():
             raise StageError(
                 f"data: class {name!r} has no training image; give it some, or ask for larger splits"
             )
-    mean, scale = image_statistics(x["train"], recipe["standardise"])
+    mean, scale = image_statistics(x["train"], recipe.standardise)
     balance = {s: {name: int((y[s] == k).sum()) for k, name in enumerate(labels)} for s in SPLITS}
     twins = count_twins(x)
     notes = (
@@ -63,8 +63,8 @@ def image_data(
             notes.append(f"no {split} image of {len(absent)} classes, {absent[0]!r} among them")
     about = {
         "task": "classification",
-        "source": recipe["spec"]["source"],
-        "licence": recipe["spec"]["licence"],
+        "source": recipe.spec.source,
+        "licence": recipe.spec.licence,
         **{split: len(rows) for split, rows in x.items()},
         "labels": labels,
         "balance": balance,
@@ -75,9 +75,7 @@ def image_data(
     return Data(x, y, mean, scale, about)
 
 
-def decode(
-    samples: list[image_sources.Sample], rule: ImageRule, split: str
-) -> tuple[np.ndarray, int]:
+def decode(samples: list[Sample], rule: ImageRule, split: str) -> tuple[np.ndarray, int]:
     """Return the samples as uint8 (N, H, W, C), and how many came out almost of one grey though their files are not.
 
     An unreadable file is an error that names it.
@@ -95,9 +93,9 @@ def decode(
     return out, flat
 
 
-def series_data(recipe: dict[str, Any]) -> Data:
-    parts, facts = series_sources.series(recipe["spec"], recipe["context"], recipe["horizon"])
-    own = recipe["targets"] or facts["columns"]
+def series_data(recipe: SeriesData) -> Data:
+    parts, facts = series_sources.series(recipe.spec, recipe.context, recipe.horizon)
+    own = recipe.targets or facts["columns"]
     if absent := [name for name in own if name not in facts["columns"]]:
         raise StageError(
             f"data: targets: expected columns among {', '.join(facts['columns'])}, got {absent[0]!r}"
@@ -124,7 +122,7 @@ def series_data(recipe: dict[str, Any]) -> Data:
         )
         raise StageError(f"data: column {name!r} never changes in the training rows; {cure}")
     require_float32(columns, x["train"])
-    season, shortest = recipe["spec"]["season"], int(np.diff(starts["train"]).min())
+    season, shortest = recipe.spec.season, int(np.diff(starts["train"]).min())
     if season >= shortest:
         raise StageError(
             f"data: expected season below the {shortest} rows of training, got {season}; lower `season:`"
@@ -161,45 +159,41 @@ def require_float32(columns: list[str], values: np.ndarray) -> None:
 
 
 def described(
-    recipe: dict[str, Any], facts: dict[str, Any], columns: list[str], starts: dict[str, np.ndarray]
+    recipe: SeriesData, facts: dict[str, Any], columns: list[str], starts: dict[str, np.ndarray]
 ) -> dict[str, Any]:
     """Return what `about` says of series, but for their hash; StageError where a calendar has no dates."""
-    length, strides = recipe["context"] + recipe["horizon"], {"train": recipe["train_stride"]}
+    length, strides = recipe.context + recipe.horizon, {"train": recipe.train_stride}
     step = facts["step"]
-    if recipe["calendar"] and step.unit == "index":
+    if recipe.calendar and step.unit == "index":
         raise StageError(
             "data: calendar: expected times that are dates, got whole numbers; leave it out"
         )
-    counts = {
-        s: len(window_rows(starts[s], length, strides.get(s, recipe["stride"]))) for s in SPLITS
-    }
-    levels = recipe["quantiles"]
+    counts = {s: len(window_rows(starts[s], length, strides.get(s, recipe.stride))) for s in SPLITS}
+    levels = recipe.quantiles
     return {
         "task": "forecasting",
-        "source": recipe["spec"]["source"],
-        "licence": recipe["spec"]["licence"],
+        "source": recipe.spec.source,
+        "licence": recipe.spec.licence,
         **counts,
         "columns": columns,
-        "season": recipe["spec"]["season"],
-        "stride": recipe["stride"],
-        "train_stride": recipe["train_stride"],
+        "season": recipe.spec.season,
+        "stride": recipe.stride,
+        "train_stride": recipe.train_stride,
         "filled": facts["filled"],
-        "notes": series_sources.notes(
-            recipe["spec"], facts["filled"], levels, counts["validation"]
-        ),
+        "notes": series_sources.notes(recipe.spec, facts["filled"], levels, counts["validation"]),
         "input": {
             "kind": "series",
-            "context": recipe["context"],
+            "context": recipe.context,
             "columns": columns,
             "id": facts["id"],
             "time": facts["time"],
             "gaps": facts["gaps"],
             "step": {"unit": step.unit, "count": step.count},
             **({"offset": facts["offset"]} if facts["time"] and step.unit != "index" else {}),
-            **({"calendar": recipe["calendar"]} if recipe["calendar"] else {}),
+            **({"calendar": recipe.calendar} if recipe.calendar else {}),
         },
         "forecast": {
-            "horizon": recipe["horizon"],
+            "horizon": recipe.horizon,
             "quantiles": series_sources.calibrated_levels(levels, counts["validation"]),
         },
     }
@@ -225,7 +219,7 @@ def count_twins(x: dict[str, np.ndarray]) -> int:
     return sum(digest(row) in seen for row in x["test"])
 
 
-def write_raw_images(folder: Path, samples: list[image_sources.Sample], labels: list[str]) -> None:
+def write_raw_images(folder: Path, samples: list[Sample], labels: list[str]) -> None:
     """Write test images as a user would hold them: files in class folders, and raw.csv (file, row, label)."""
     with (folder.parent / "raw.csv").open("w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file)

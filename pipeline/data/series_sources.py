@@ -12,6 +12,7 @@ from convline.timeseries.timestamps import Step, parse_times
 
 from pipeline.core.errors import StageError
 from pipeline.core.paths import located
+from pipeline.params.schema import AnySeriesSet, CsvSet, StatsmodelsSet, WavesSet
 
 WAVE = (
     20 * np.pi / 137,
@@ -20,17 +21,17 @@ WAVE = (
 
 
 def series(
-    spec: dict[str, Any], context: int, horizon: int
+    spec: AnySeriesSet, context: int, horizon: int
 ) -> tuple[dict[str, list[Series]], dict[str, Any]]:
     """Return the series of each split, and the facts {"columns", "step", "filled", "time", "id", "gaps", "offset"}."""
-    if spec["source"] == "waves":
+    if isinstance(spec, WavesSet):
         return waves(spec, context, horizon)
-    table, names = (statsmodels_table if spec["source"] == "statsmodels" else csv_table)(spec)
+    table, names = statsmodels_table(spec) if isinstance(spec, StatsmodelsSet) else csv_table(spec)
     facts = {
         "columns": table.columns,
         "step": table.step,
         "filled": table.filled,
-        "gaps": spec["gaps"],
+        "gaps": spec.gaps,
         **names,
     }
     facts["offset"] = "utc" if table.series[0].offset else "none"
@@ -42,7 +43,7 @@ def series(
 
 
 def waves(
-    spec: dict[str, Any], context: int, horizon: int
+    spec: WavesSet, context: int, horizon: int
 ) -> tuple[dict[str, list[Series]], dict[str, Any]]:
     """Amplitude-modulated sines (F02): sin(u + a t) sin(u + b t) + noise, u uniform in [0, 2 pi) for each curve.
 
@@ -50,13 +51,14 @@ def waves(
     """
     parts = {}
     for k, split in enumerate(("train", "validation", "test")):
-        rng = np.random.default_rng([spec["seed"], k])
-        length = max(spec["length"], context + horizon) if split == "test" else context + horizon
-        noise = spec["test_noise"] if split == "test" else spec["noise"]
-        phase = rng.uniform(0, 2 * np.pi, (spec[split], 1))
+        rng = np.random.default_rng([spec.seed, k])
+        length = max(spec.length, context + horizon) if split == "test" else context + horizon
+        noise = spec.test_noise if split == "test" else spec.noise
+        count: int = getattr(spec, split)
+        phase = rng.uniform(0, 2 * np.pi, (count, 1))
         steps = np.arange(length)
         curves = np.sin(phase + WAVE[0] * steps) * np.sin(phase + WAVE[1] * steps)
-        curves += noise * rng.standard_normal((length, spec[split])).T
+        curves += noise * rng.standard_normal((length, count)).T
         parts[split] = [
             Series(f"{split}-{i:04d}", steps, curve[:, None]) for i, curve in enumerate(curves)
         ]
@@ -71,14 +73,14 @@ def waves(
     }
 
 
-def statsmodels_table(spec: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+def statsmodels_table(spec: StatsmodelsSet) -> tuple[Any, dict[str, Any]]:
     """A real series that comes with statsmodels: yearly sunspots from 1700, or weekly co2 with its real gaps."""
     from importlib import import_module
 
-    module = import_module(f"statsmodels.datasets.{spec['name']}")
-    path = Path(module.__file__).with_name(f"{spec['name']}.csv")
-    time, column = {"sunspots": ("YEAR", "SUNACTIVITY"), "co2": ("date", "co2")}[spec["name"]]
-    return read_csv(path, columns=[column], time=time, id=None, gaps=spec["gaps"]), {
+    module = import_module(f"statsmodels.datasets.{spec.name}")
+    path = Path(module.__file__).with_name(f"{spec.name}.csv")
+    time, column = {"sunspots": ("YEAR", "SUNACTIVITY"), "co2": ("date", "co2")}[spec.name]
+    return read_csv(path, columns=[column], time=time, id=None, gaps=spec.gaps), {
         "time": time,
         "id": None,
     }
@@ -95,25 +97,23 @@ TIME_NAMES = (
 )  # of columns that are no values
 
 
-def csv_table(spec: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+def csv_table(spec: CsvSet) -> tuple[Any, dict[str, Any]]:
     """A user's CSV or Parquet file: one or many columns, optional time and id columns.
 
     `time` and `id` that the spec does not name are `ds` and `unique_id` where the file has them, as for `infer series`.
     """
-    path = located(spec["path"])
+    path = located(spec.path)
     if not path.is_file():
         raise StageError(f"data.csv: {path} is not a file; give the path of a CSV in params.yaml")
-    file = open_file(
-        path, keys=[name for name in (spec["time"], spec["id"], "ds", "unique_id") if name]
-    )
+    file = open_file(path, keys=[name for name in (spec.time, spec.id, "ds", "unique_id") if name])
     require_header(path, file.header)
     names = {
-        key: spec[key] if spec[key] or habit not in file.header else habit
-        for key, habit in (("time", "ds"), ("id", "unique_id"))
+        key: given if given or habit not in file.header else habit
+        for key, given, habit in (("time", spec.time, "ds"), ("id", spec.id, "unique_id"))
     }
     if names["time"] is None:
-        refuse_times_as_values(path, file, spec["columns"])
-    return build_table(file, columns=spec["columns"], **names, gaps=spec["gaps"]), names
+        refuse_times_as_values(path, file, spec.columns)
+    return build_table(file, columns=spec.columns, **names, gaps=spec.gaps), names
 
 
 def require_header(path: Path, header: list[str]) -> None:
@@ -149,7 +149,7 @@ def _are_dates(file: Any, name: str) -> bool:
 
 
 def split_by_time(
-    one: Series, spec: dict[str, Any], context: int, horizon: int
+    one: Series, spec: StatsmodelsSet | CsvSet, context: int, horizon: int
 ) -> dict[str, Series]:
     """Return the oldest rows as train, then validation, then test; the last two begin one context earlier.
 
@@ -157,11 +157,13 @@ def split_by_time(
     comes after the last is not used.
     """
     n = len(one.values)
-    test, validation = (round(n * spec[k]) for k in ("test", "validation"))
-    ends = spec.get("splits") or (n - test - validation, n - test, n)
+    test, validation = round(n * spec.test), round(n * spec.validation)
+    ends = (n - test - validation, n - test, n)
+    if isinstance(spec, CsvSet) and spec.splits:
+        ends = spec.splits
     if ends[2] > n:
         raise StageError(
-            f"data: expected splits of at most the {n} rows of series {one.id!r}, got {ends}"
+            f"data: expected splits of at most the {n} rows of series {one.id!r}, got {list(ends)}"
         )
     least = {"train": ends[0] - context, "validation": ends[1] - ends[0], "test": ends[2] - ends[1]}
     for split, rows in least.items():
@@ -189,7 +191,7 @@ def calibrated_levels(levels: list[float], windows: int) -> list[float]:
     return [q for q in levels if q == 0.5 or round((windows + 1) * min(q, 1 - q), 6) >= 1] or [0.5]
 
 
-def notes(spec: dict[str, Any], filled: int, levels: list[float], windows: int) -> list[str]:
+def notes(spec: AnySeriesSet, filled: int, levels: list[float], windows: int) -> list[str]:
     """Return what a reader of the results should know about the series."""
     found = [f"{filled} missing values filled by linear interpolation"] if filled else []
     if left_out := [q for q in levels if q < 0.5 and q not in calibrated_levels(levels, windows)]:
@@ -199,9 +201,9 @@ def notes(spec: dict[str, Any], filled: int, levels: list[float], windows: int) 
             f"no {spans} interval: the validation split has {windows} windows, and it needs the residuals of {least}; "
             "give a longer validation split, or ask for narrower quantiles"
         )
-    if spec["source"] == "waves" and spec["test_noise"] != spec["noise"]:
+    if isinstance(spec, WavesSet) and spec.test_noise != spec.noise:
         found.append(
-            f"training curves carry noise {spec['noise']}, test curves {spec['test_noise']}: bands, made from noisy "
+            f"training curves carry noise {spec.noise}, test curves {spec.test_noise}: bands, made from noisy "
             "validation curves, cover more than their nominal share of the test"
         )
     return found

@@ -28,7 +28,7 @@ def main() -> None:
         torch.manual_seed(0)  # a module that forgets its own seed repeats all the same
         subject = opened(name)
         torch.set_num_threads(
-            subject.recipe["threads"]
+            subject.recipe.threads
         )  # what the cores of this machine are decides no number
         found, facts = [], {}
         for module in sections(subject.recipe):

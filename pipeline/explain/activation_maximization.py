@@ -46,7 +46,7 @@ def section(subject: Subject) -> Section | None:
     if not (
         subject.differentiable
         and isinstance(subject.net, Classifier)
-        and subject.settings["synthesis_steps"]
+        and subject.settings.synthesis_steps
     ):
         return None
     found = Section("What it would like to see")
@@ -58,7 +58,7 @@ def section(subject: Subject) -> Section | None:
 
 def units(subject: Subject, pool: Tensor, section: Section) -> None:
     """Draw the image that each unit answers most: of the data, by plain ascent, and under each prior."""
-    net, steps, seed = subject.net, subject.settings["synthesis_steps"], subject.settings["seed"]
+    net, steps, seed = subject.net, subject.settings.synthesis_steps, subject.settings.seed
     layers = [
         name
         for name in map_stages(net, pool[:1], least_px=2)
@@ -114,7 +114,7 @@ def classes(subject: Subject, pool: Tensor, section: Section) -> None:
     From the mean image, on the score before softmax under an L2 prior; on the probability for comparison, which rises
     as well where the other classes fall.
     """
-    net, steps, seed = subject.net, subject.settings["synthesis_steps"], subject.settings["seed"]
+    net, steps, seed = subject.net, subject.settings.synthesis_steps, subject.settings.seed
     asked = torch.from_numpy(spread(len(subject.labels), CLASSES))
     with torch.no_grad():
         scores = torch.cat([net.logits(some) for some in pool.split(32)])[:, asked]

@@ -36,9 +36,7 @@ def section(subject: Subject) -> Section | None:
     if not (subject.differentiable and isinstance(subject.net, Classifier)):
         return None
     found = Section("What fools it")
-    count = (
-        subject.settings["attack_gmacs"] * 1e9 / cost(subject.net, tensor(subject.samples(1)[0]))
-    )
+    count = subject.settings.attack_gmacs * 1e9 / cost(subject.net, tensor(subject.samples(1)[0]))
     images, classes = subject.samples(int(np.clip(count, *ATTACKED)))
     x, y = tensor(images), torch.from_numpy(classes)
     widened = pgd(subject.net, x, y)
@@ -50,7 +48,7 @@ def section(subject: Subject) -> Section | None:
 
 def curve(subject: Subject, x: Tensor, y: Tensor, widened: list[Tensor], section: Section) -> None:
     """Measure accuracy over the size of a change, of the network and of its file; random noise is the control."""
-    rng = torch.Generator().manual_seed(subject.settings["seed"])
+    rng = torch.Generator().manual_seed(subject.settings.seed)
     signs = torch.randint(0, 2, x.shape, generator=rng) * 2 - 1
     noisy = [whole(x + level * signs) for level in LEVELS]
     changed = {"FGSM": fgsm(subject.net, x, y), "PGD": widened, "noise": noisy}
@@ -153,7 +151,7 @@ def from_noise(subject: Subject, section: Section) -> None:
     """Draw noise that has been changed until the network is sure of a class."""
     labels, (_, file_says) = subject.labels, answers(subject)
     y = torch.from_numpy(spread(len(labels), NOISE))
-    rng = torch.Generator().manual_seed(subject.settings["seed"])
+    rng = torch.Generator().manual_seed(subject.settings.seed)
     start = whole(
         MIDDLE + 32 * torch.randn(len(y), *tensor(subject.samples(1)[0]).shape[1:], generator=rng)
     )

@@ -43,7 +43,7 @@ def section(subject: Subject) -> Section | None:
     said += [f"Grad-CAM weighs {p.layer}"] if p.layer else []
     if p.scores is not None:
         p, parts, facts["completeness_gap"] = complete(p, images, target)
-        facts["steps"] = p.settings["steps"]
+        facts["steps"] = p.settings.steps
         missed = f"miss {100 * facts['completeness_gap']:.1f} % of the score's rise from black"
         said.append(f"integrated gradients of {facts['steps']} steps {missed}")
     found = {
@@ -51,7 +51,7 @@ def section(subject: Subject) -> Section | None:
         for name in methods(p)
     }
     facts |= attribution_metrics.measure(subject, p, images, target, found)
-    shown = subject.settings["images"]
+    shown = subject.settings.images
     names = [f"{subject.labels[k]} {probabilities[i, k]:.2f}" for i, k in enumerate(target[:shown])]
     picture = draw(
         images[:shown], names, {name: values[:shown] for name, values in found.items()}, subject
@@ -69,7 +69,7 @@ def judged(subject: Subject) -> int:
     """Return how many images the quality is measured on: all that are asked for, fewer of a network that costs much."""
     settings = subject.settings
     cost = read_json(RESULTS / subject.name / "train.json", f"train@{subject.name}")["macs"]
-    return max(LEAST, min(settings["judged"], settings["macs"] // max(cost, 1)))
+    return max(LEAST, min(settings.judged, settings.macs // max(cost, 1)))
 
 
 def complete(p: Probe, images: np.ndarray, target: np.ndarray) -> tuple[Probe, np.ndarray, float]:
@@ -81,9 +81,9 @@ def complete(p: Probe, images: np.ndarray, target: np.ndarray) -> tuple[Probe, n
         parts, gaps = parts_of_score(p, images, target)
         if (gap := float(np.median(gaps))) <= CLOSE:
             return p, parts, gap
-        last, p = p, replace(p, settings=p.settings | {"steps": 2 * p.settings["steps"]})
+        last, p = p, replace(p, settings=p.settings.updated(steps=2 * p.settings.steps))
     if not gap <= INCOMPLETE:
-        what = f"integrated gradients of {last.settings['steps']} steps miss {gap:.2f} of the score's difference"
+        what = f"integrated gradients of {last.settings.steps} steps miss {gap:.2f} of the score's difference"
         raise StageError(f"explain: {what}, the median (limit {INCOMPLETE}); raise explain.steps")
     return last, parts, gap
 

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from pipeline.explain.subject import Subject, finite
 from pipeline.network import modules as network
 from pipeline.network.modules import Classifier
+from pipeline.params.schema import Explain
 
 LEAST = 4  # pixels of the map that Grad-CAM weighs: a smaller one shows no place
 SIGMA = 0.15  # of SmoothGrad's noise, of the range 255: Smilkov et al. 2017, arXiv:1706.03825, section 3.2
@@ -86,13 +87,13 @@ class Probe:
     file: Any
     layer: str | None
     hidden: np.ndarray
-    settings: dict[str, Any]
+    settings: Explain
 
 
 def probe(subject: Subject) -> Probe:
     """Return what the maps of an entry are made from; hidden is what the network takes for zero."""
     net, image = subject.net, np.asarray(subject.source.x["test"][:1])
-    scores = Scores(net, subject.settings["of"]) if subject.differentiable else None
+    scores = Scores(net, subject.settings.of) if subject.differentiable else None
     layer = grad_cam_layer(net, tensor(image)) if subject.differentiable else None
     mean = np.broadcast_to(net.mean.numpy(), (image.shape[3], *image.shape[1:3])).mean((1, 2))
     return Probe(
@@ -176,7 +177,7 @@ def parts_of_score(
     """
     x, classes = tensor(images), torch.from_numpy(target)
     black = torch.zeros_like(x)
-    steps = p.settings["steps"]
+    steps = p.settings.steps
     found = attr.IntegratedGradients(p.scores).attribute(
         x, black, classes, n_steps=steps, internal_batch_size=BATCH
     )
@@ -191,7 +192,7 @@ def parts_of_score(
 
 def smoothgrad(p: Probe, images: np.ndarray, target: np.ndarray) -> np.ndarray:
     """The mean gradient under noise: Smilkov et al. 2017, arXiv:1706.03825, section 2."""
-    noisy, samples = attr.NoiseTunnel(attr.Saliency(p.scores)), p.settings["samples"]
+    noisy, samples = attr.NoiseTunnel(attr.Saliency(p.scores)), p.settings.samples
     classes = torch.from_numpy(target)
     return strongest(
         noisy.attribute(
@@ -262,7 +263,7 @@ def local_model(p: Probe, image: np.ndarray, target: int) -> tuple[np.ndarray, f
         baselines=torch.from_numpy(p.hidden).float().reshape(1, -1, 1, 1),
         target=target,
         feature_mask=torch.from_numpy(segments(image))[None, None],
-        n_samples=p.settings["perturbations"],
+        n_samples=p.settings.perturbations,
         perturbations_per_eval=BATCH,
         return_input_shape=False,
     )
@@ -308,7 +309,7 @@ def methods(p: Probe) -> list[str]:
 
 def explain(p: Probe, name: str, images: np.ndarray, target: np.ndarray) -> np.ndarray:
     """Return one method's maps (N, H, W), the same every time; those of a deep net go batch by batch."""
-    with seeded(p.settings["seed"]):
+    with seeded(p.settings.seed):
         rows = range(0, len(images), BATCH)
         return finite(
             np.concatenate(

@@ -67,13 +67,13 @@ def measure(
     subject: Subject, p: Probe, images: np.ndarray, target: np.ndarray, found: Maps
 ) -> dict[str, Any]:
     """Return the facts of every method on images (N, H, W, C) and their answered classes (N,)."""
-    rng = np.random.default_rng(subject.settings["seed"])
+    rng = np.random.default_rng(subject.settings.seed)
     rows = {name: values for name, values in found.items()} | {
         "random order": rng.random(images.shape[:3]),
         "edges": np.stack([edges(image) for image in images]),
     }
     table: dict[str, dict[str, Any]] = {name: {} for name in rows}
-    resamples = rng.integers(0, len(images), (subject.settings["resamples"], len(images)))
+    resamples = rng.integers(0, len(images), (subject.settings.resamples, len(images)))
     areas = {
         name: erased(subject, p.hidden, images, target, values, rng)
         for name, values in rows.items()
@@ -188,7 +188,7 @@ def sensitivity(p: Probe, name: str, images: np.ndarray, target: np.ndarray) -> 
         )
 
     x = torch.from_numpy(images.astype(np.float32)).permute(0, 3, 1, 2)
-    with seeded(p.settings["seed"]):
+    with seeded(p.settings.seed):
         return float(sensitivity_max(maps, x, perturb_radius=NOISE, n_perturb_samples=3).mean())
 
 
@@ -234,7 +234,7 @@ def randomised(
     """Return how like each method's maps are before and after the layers of CASCADE lost what they learned."""
     kept: dict[str, list[float]] = {name: [] for name in found}
     for share in CASCADE:
-        net = unlearned(p.scores.net, tensor(images), share, p.settings["seed"])
+        net = unlearned(p.scores.net, tensor(images), share, p.settings.seed)
         other = replace(p, scores=Scores(net, p.scores.of))
         for name, before in found.items():
             kept[name].append(order_kept(before, explain(other, name, images, target)))
@@ -279,7 +279,7 @@ def lime_facts(p: Probe, images: np.ndarray, target: np.ndarray) -> dict[str, fl
     for image, label in zip(images[:FEW], target[:FEW], strict=True):
         fits.append([])
         for seed in range(3):
-            with seeded(p.settings["seed"] + seed):
+            with seeded(p.settings.seed + seed):
                 fits[-1].append(local_model(p, image, int(label)))
     pairs = [
         jaccard(a, b)

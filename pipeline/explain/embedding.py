@@ -23,13 +23,13 @@ def section(subject: Subject) -> Section | None:
         return None
     from sklearn.manifold import TSNE, trustworthiness
 
-    images, classes = subject.samples(subject.settings["points"])
+    images, classes = subject.samples(subject.settings.points)
     features = finite(last_hidden(net, tensor(images)), "a feature of the last hidden layer")
     perplexity = min(
         30.0, (len(features) - 1) / 3
     )  # van der Maaten & Hinton 2008, section 2: 5 to 50
     places = TSNE(
-        perplexity=perplexity, init="pca", random_state=subject.settings["seed"]
+        perplexity=perplexity, init="pca", random_state=subject.settings.seed
     ).fit_transform(features)
     facts = {
         "points": len(places),

@@ -36,10 +36,10 @@ def section(subject: Subject) -> Section | None:
     if not (
         subject.differentiable
         and isinstance(subject.net, Classifier)
-        and subject.settings["synthesis_steps"]
+        and subject.settings.synthesis_steps
     ):
         return None
-    net, steps = subject.net, 2 * subject.settings["synthesis_steps"]
+    net, steps = subject.net, 2 * subject.settings.synthesis_steps
     x = tensor(subject.samples(IMAGES)[0])
     pool = tensor(subject.samples(DATA, "train")[0])
     layers = map_stages(net, x[:1])

@@ -42,7 +42,7 @@ def section(subject: Subject) -> Section | None:
     weight = weight[
         np.argsort(-np.linalg.norm(weight.reshape(len(weight), -1), axis=1), kind="stable")
     ]
-    random = np.random.default_rng(subject.settings["seed"]).standard_normal(
+    random = np.random.default_rng(subject.settings.seed).standard_normal(
         (RANDOM, *weight.shape[1:])
     )
     found = Section("Filters")
@@ -144,8 +144,8 @@ def compare(axis: Axes, values: np.ndarray, chance: np.ndarray, title: str) -> N
 
 def show_code(subject: Subject, weight: np.ndarray, random: np.ndarray, found: Section) -> None:
     """Add the sparse code of the training images beside the filters (V03)."""
-    seed, (_, channels, height, width) = subject.settings["seed"], weight.shape
-    images = np.asarray(subject.source.x["train"][: subject.settings["searched"]])
+    seed, (_, channels, height, width) = subject.settings.seed, weight.shape
+    images = np.asarray(subject.source.x["train"][: subject.settings.searched])
     atoms = sparse_code(patches(images, height, width, np.random.default_rng(seed)), seed)
     alike = likeness(weight.reshape(len(weight), -1), atoms)
     close, chance = alike.max(1), likeness(random.reshape(RANDOM, -1), atoms).max(1)
@@ -227,7 +227,7 @@ def show_silent(
     subject: Subject, net: Classifier, weight: np.ndarray, random: np.ndarray, found: Section
 ) -> None:
     """Add how often units fire, by layer, which never do, and the filters' spectrum (V39)."""
-    images, _ = subject.samples(subject.settings["searched"])
+    images, _ = subject.samples(subject.settings.searched)
     layers = firing(net, images)
     power, frequency = spectrum(weight)
     share, white = high_share(weight), high_share(random)

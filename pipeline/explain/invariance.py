@@ -80,7 +80,7 @@ def section(subject: Subject) -> Section | None:
     net, path, size = classifier(subject), subject.folder / "invariance.png", (760, 220)
     if net is None:
         return None
-    images, _ = subject.samples(subject.settings["images"])
+    images, _ = subject.samples(subject.settings.images)
     x = tensor(images)
     looked_at = chosen(layers(net, x), LAYERS)
     found = {

@@ -69,7 +69,7 @@ def section(subject: Subject) -> Section | None:
     net = classifier(subject)
     if net is None:
         return None
-    images, classes = subject.samples(subject.settings["searched"])
+    images, classes = subject.samples(subject.settings.searched)
     x = tensor(images)
     spatial = [layer for layer in layers(net, x) if layer.spatial]
     if not spatial:
@@ -276,7 +276,7 @@ def show_patches(
         f"Units that single out nine of {len(images)} test images: these, cut to what the unit sees and in full "
         f"contrast, and what of them excites it ({how}). A unit sees, in pixels by layer: {sizes}. The nine images of "
         f"a unit are {ends[0]:.0%} of one class in the first of these layers and {ends[-1]:.0%} in the last, "
-        f"nine at random {chance(classes, subject.settings['seed']):.0%}."
+        f"nine at random {chance(classes, subject.settings.seed):.0%}."
     )
     found.shown.append(
         Shown(

@@ -60,14 +60,14 @@ def side_of(strength: np.ndarray) -> float:
 def of_images(subject: Subject) -> Section | None:
     net = classifier(subject)
     assert net is not None
-    images, _ = subject.samples(subject.settings["images"])
+    images, _ = subject.samples(subject.settings.images)
     x = tensor(images)
     looked_at = chosen([layer for layer in layers(net, x) if layer.spatial], LAYERS)
     if not looked_at:
         return None
     modules = [layer.module for layer in looked_at]
     seen = fields(lambda x: outputs(net, x, modules), x[:1])
-    strengths = effective(net, x, modules, subject.settings["seed"])
+    strengths = effective(net, x, modules, subject.settings.seed)
     path, size = subject.folder / "fields.png", (190 * len(looked_at), 222)
     facts = {}
     with drawing(path, *size, columns=len(looked_at)) as axes:

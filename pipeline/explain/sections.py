@@ -18,7 +18,7 @@ from pipeline.explain import modified_relu
 from pipeline.explain.subject import Section, Subject
 from pipeline.network import build as network
 from pipeline.params import load as params
-from pipeline.params.resolved import on_features
+from pipeline.params.schema import ExplainRecipe
 
 DIGITS = 4  # of every fact: what repeats from run to run
 
@@ -38,7 +38,7 @@ DRIFTING = {
 }
 
 
-def sections(recipe: dict[str, Any]) -> list[Any]:
+def sections(recipe: ExplainRecipe) -> list[Any]:
     """Return the modules that have something to say about the recipe, in the order of the page."""
     from pipeline.explain import (
         adversarial,
@@ -63,7 +63,7 @@ def sections(recipe: dict[str, Any]) -> list[Any]:
         embedding,
         adversarial,
     ]
-    if recipe["synthesis"]:
+    if recipe.synthesis:
         from pipeline.explain import activation_maximization, feature_inversion, style_transfer
 
         found += [activation_maximization, feature_inversion, style_transfer]
@@ -72,19 +72,19 @@ def sections(recipe: dict[str, Any]) -> list[Any]:
 
 def opened(name: str) -> Subject:
     """Return the entry with its trained network and its served file."""
-    recipe, source = params.entry(name, "data", "train", "explain"), dataset.load(name)
+    recipe, source = params.entry(name, ExplainRecipe), dataset.load(name)
     net = network.build(recipe, source)
     net.load_state_dict(torch.load(OUT / name / "train" / "weights.pt", weights_only=True))
     inner = net.eval().requires_grad_(False)
     modified_relu.as_modules(inner, torch.from_numpy(np.array(source.example())))
-    if headed := on_features(recipe):
+    if headed := recipe.on_features:
         from pipeline.train import head_files  # scikit-learn: 3 s
 
         net = head_files.restore(net, recipe, OUT / name / "train")
     file = convline.load(OUT / name / "export" / "model.onnx", device="cpu")
     folder = fresh(OUT / name / "explain")
     return Subject(
-        name, recipe, source, net, file, recipe["explain"], folder, differentiable=not headed
+        name, recipe, source, net, file, recipe.explain, folder, differentiable=not headed
     )
 
 

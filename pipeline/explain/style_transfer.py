@@ -45,7 +45,7 @@ def section(subject: Subject) -> Section | None:
     if not (
         subject.differentiable
         and isinstance(subject.net, Classifier)
-        and subject.settings["synthesis_steps"]
+        and subject.settings.synthesis_steps
     ):
         return None
     layers = map_stages(subject.net, tensor(subject.samples(1)[0]), least_px=PLACES)
@@ -62,12 +62,12 @@ def dreams(subject: Subject, layers: list[str], section: Section) -> None:
     x = tensor(subject.samples(IMAGES)[0])
     free = [layer for layer in layers if not bounded(subject.net.get_submodule(layer))]
     chosen = [free[k] for k in spread(len(free), 3)[1:]]
-    steps = subject.settings["synthesis_steps"] // 4
+    steps = subject.settings.synthesis_steps // 4
     found, facts = {"image": x}, {}
     notes = {"image": [subject.labels[k] for k in subject.samples(IMAGES)[1]]}
     bar = progress(len(chosen) * OCTAVES * steps, "dreams", "step")
     for layer in chosen:
-        made = dream(subject.net, layer, x, steps, subject.settings["seed"], bar)
+        made = dream(subject.net, layer, x, steps, subject.settings.seed, bar)
         with torch.no_grad():
             before, after = (
                 outputs(subject.net, some, [layer])[0].square().flatten(1).mean(1)
@@ -122,7 +122,7 @@ def dream(
 
 def styles(subject: Subject, layers: list[str], section: Section) -> None:
     """Draw images with the content of one image and the style of another, and what a stage keeps of either alone."""
-    net, steps = subject.net, 2 * subject.settings["synthesis_steps"]
+    net, steps = subject.net, 2 * subject.settings.synthesis_steps
     x = tensor(subject.samples(2 * IMAGES)[0])
     content, style = x[:IMAGES], x[IMAGES:]
     pool = tensor(subject.samples(DATA, "train")[0])
@@ -162,7 +162,7 @@ def panels(
     section: Section,
 ) -> None:
     """Draw what a stage's maps F alone tell of an image, and what their inner products G alone tell of another."""
-    net, steps = subject.net, subject.settings["synthesis_steps"]
+    net, steps = subject.net, subject.settings.synthesis_steps
     bar = progress(2 * len(layers) * steps, "content and style alone", "step")
     found = {"content": [content], "style": [style]}
     for layer in layers:

@@ -13,6 +13,7 @@ from convline.timeseries.forecaster import Forecaster as ServedForecaster
 from pipeline.core.errors import StageError
 from pipeline.data.dataset import Data
 from pipeline.network.modules import Classifier, Forecaster
+from pipeline.params.schema import Explain, ExplainRecipe
 from pipeline.plots.style import Picture
 
 
@@ -26,11 +27,11 @@ class Subject:
     """
 
     name: str
-    recipe: dict[str, Any]
+    recipe: ExplainRecipe
     source: Data
     net: Classifier | Forecaster | Any
     file: ServedClassifier | ServedForecaster
-    settings: dict[str, Any]
+    settings: Explain
     folder: Path
     differentiable: bool = True
 

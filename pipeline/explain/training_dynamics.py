@@ -70,7 +70,7 @@ def section(subject: Subject) -> Section | None:
     if net is None or not files:
         return None
     epochs = list(files)
-    images, _ = subject.samples(subject.settings["searched"])
+    images, _ = subject.samples(subject.settings.searched)
     x = tensor(images)
     final = grams(net, x)
     then = [grams(at(net, files[epoch]), x) for epoch in epochs]

@@ -29,13 +29,13 @@ from pipeline.export.graph import NAMES, answers, random_inputs, require_repeata
 from pipeline.export.metadata import GOLDEN, document, limit, training_range
 from pipeline.network import build as network
 from pipeline.params import load as params
-from pipeline.params.resolved import on_features
+from pipeline.params.schema import ExportCheck, ExportRecipe
 
 INT8_ATOL = 0.02  # of probabilities, of one int8 file on two processors
 
 
 def variants_of(
-    graph: onnx.ModelProto, source: dataset.Data, checks: dict[str, Any]
+    graph: onnx.ModelProto, source: dataset.Data, checks: ExportCheck
 ) -> tuple[list[quantize.Variant], dict[str, dict[str, float]]]:
     """Return the classifier's other precisions that params ask for, and each one's noise along the graph."""
     if source.task != "classification" or not any(
@@ -44,17 +44,13 @@ def variants_of(
         return [], {}
     prepared = quantize.prepare(graph)
     calibration = np.asarray(source.x["train"])[
-        dataset.spread(len(source.x["train"]), checks["int8"]["images"])
+        dataset.spread(len(source.x["train"]), checks.int8.images)
     ]
     validation = np.asarray(source.x["validation"]), np.asarray(source.y["validation"])
     made = []
-    if "int8" in checks["variants"]:
-        made.append(
-            quantize.int8(
-                prepared, calibration, validation, checks["int8"] | {"budget": checks["budget"]}
-            )
-        )
-    if "fp16" in checks["variants"]:
+    if "int8" in checks.variants:
+        made.append(quantize.int8(prepared, calibration, validation, checks.int8, checks.budget))
+    if "fp16" in checks.variants:
         made.append(quantize.fp16(prepared, calibration))
     return made, {
         v.precision: quantize.noise(prepared, v.graph, calibration[: quantize.BATCH]) for v in made
@@ -62,14 +58,14 @@ def variants_of(
 
 
 def of_variant(
-    about: dict[str, Any], variant: quantize.Variant, checks: dict[str, Any]
+    about: dict[str, Any], variant: quantize.Variant, checks: ExportCheck
 ) -> dict[str, Any]:
     """Return what a variant's document has of its own: how it was made, and what its golden samples are.
 
     float16 must answer as torch does, within its rounding. int8 answers otherwise; that it goes on doing so on another
     processor, whose int8 products may saturate, is what its own answers tell.
     """
-    golden = about["golden"] | {"atol": checks["fp16_atol"]}
+    golden = about["golden"] | {"atol": checks.fp16_atol}
     if variant.precision == "int8":
         answers = quantize.run(variant.graph, contract.unpack(about["golden"]["input"]))
         golden |= {
@@ -84,15 +80,15 @@ def of_variant(
 
 
 def grown(
-    graph: onnx.ModelProto, net: torch.nn.Module, recipe: dict[str, Any], x: dict[str, np.ndarray]
+    graph: onnx.ModelProto, net: torch.nn.Module, recipe: ExportRecipe, x: dict[str, np.ndarray]
 ) -> tuple[onnx.ModelProto, dict[str, Any], dict[str, Any]]:
     """Return the graph with the outputs that the recipe asks for besides, what its document promises, and its check."""
-    if recipe["streaming"]:
+    if recipe.streaming:
         from pipeline.export import streaming_graph
 
         whole, samples = streaming_graph.to_onnx(net, x["test"])
         return whole, {"stream": {"samples": samples}}, {}
-    if recipe["saliency"]:
+    if recipe.saliency:
         from pipeline.export import saliency_graph  # tracing tools: a second
 
         whole = saliency_graph.to_onnx(net, x["test"])
@@ -106,12 +102,12 @@ def grown(
 
 def main() -> None:
     with entry_of_command_line("export") as name:
-        recipe, source = params.entry(name, "data", "train", "export"), dataset.load(name)
+        recipe, source = params.entry(name, ExportRecipe), dataset.load(name)
         net = network.build(recipe, source)
         net.load_state_dict(torch.load(OUT / name / "train" / "weights.pt", weights_only=True))
         net.eval()
         graph_of = functools.partial(to_onnx, task=source.task)
-        if on_features(recipe):
+        if recipe.on_features:
             from pipeline.export import head_graph
             from pipeline.train import head_files, heads
 
@@ -119,13 +115,13 @@ def main() -> None:
                 head_files.restore(net, recipe, OUT / name / "train"),
                 head_graph.to_graph,
             )
-        checks = recipe["check"]
+        checks = recipe.check
         x = {
             "test": source.served("test"),
-            "random": random_inputs(source, checks["seed"], checks["random"]),
+            "random": random_inputs(source, checks.seed, checks.random),
         }
         y = {kind: answers(net, rows) for kind, rows in x.items()}
-        atol = max(limit(y["test"], checks["atol"]), getattr(net, "flips", 0.0))
+        atol = max(limit(y["test"], checks.atol), getattr(net, "flips", 0.0))
         require_repeatable(net, np.concatenate([x["test"][:GOLDEN], x["random"][:GOLDEN]]), atol)
         graph = graph_of(net, x["test"])
         whole, promise, explained = grown(graph, net, recipe, x)
@@ -136,7 +132,7 @@ def main() -> None:
         folder = fresh(OUT / name / "export")
         arrays = {f"{kind}_{i}": o for kind, outputs in y.items() for i, o in enumerate(outputs)}
         np.savez(folder / "torch.npz", random=x["random"], **arrays)
-        if on_features(recipe):
+        if recipe.on_features:
             vectors = heads.vectors(net, source, OUT / name / "train")
             np.savez(folder / "features.npz", **vectors)
         made, noise = variants_of(graph, source, checks)

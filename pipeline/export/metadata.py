@@ -14,6 +14,7 @@ from convline.model_file import document as contract
 
 from pipeline.data import dataset
 from pipeline.export.graph import NAMES, answers
+from pipeline.params.schema import Recipe
 
 RANGE_WINDOWS = 32  # of the training split
 
@@ -33,7 +34,7 @@ PACKAGES = (
 
 def document(
     name: str,
-    recipe: dict[str, Any],
+    recipe: Recipe,
     about: dict[str, Any],
     metrics: dict[str, Any],  # results/<entry>/train.json
     x: np.ndarray,
@@ -42,8 +43,8 @@ def document(
 ) -> dict[str, Any]:
     """Return the JSON document that makes the graph a Convline model (serve/convline/model_file/schema.py); golden are the first of x."""
     forecasting = about["task"] == "forecasting"
-    weights = recipe.get("weights")
-    licence = about["licence"] + (f"; weights: {weights['licence']}" if weights else "")
+    weights = recipe.weights
+    licence = about["licence"] + (f"; weights: {weights.licence}" if weights else "")
     given = {"input": x[:GOLDEN]}
     if "calendar" in about["input"]:
         context, columns = about["input"]["context"], len(about["columns"])
@@ -57,7 +58,9 @@ def document(
         "input": about["input"],
         "provenance": {
             "data": {key: about[key] for key in ("source", "hash", "licence")},
-            "params": {key: recipe[key] for key in ("arch", "data", "net", "train", "size")},
+            "params": recipe.model_dump(
+                mode="json", include={"arch", "data", "net", "train", "size"}
+            ),
             "revision": revision(),
             "versions": versions(),
             "metrics": {"validation": metrics["validation"], "parameters": metrics["parameters"]},

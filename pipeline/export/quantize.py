@@ -21,6 +21,8 @@ import onnx
 from convline.runtime.session import open_session
 from onnx import helper
 
+from pipeline.params.schema import Int8
+
 PRODUCTS = ("Conv", "Gemm", "MatMul")
 BETWEEN = (
     "Add",
@@ -91,25 +93,26 @@ def int8(
     prepared: onnx.ModelProto,
     calibration: np.ndarray,
     validation: tuple[np.ndarray, np.ndarray],
-    options: dict[str, Any],
+    options: Int8,
+    budget: float,
 ) -> Variant:
     """Return the int8 graph that loses least on the validation split, found in a number of tries.
 
     calibration: training inputs as served (N, ...); validation: inputs as served, and labels (M,).
-    options: methods, images, tries, and the accuracy that may be lost; half of that, or one image, ends the search,
-    for the test split may show more. First the methods in turn, then ever more products stay in fp32, those that hurt
+    budget: the accuracy that may be lost; half of that, or one image, ends the search, for the test split may show
+    more. First the methods in turn, then ever more products stay in fp32, those that hurt
     most first.
     """
-    (x, y), calibration = validation, calibration[: options["images"]]
+    (x, y), calibration = validation, calibration[: options.images]
     enough = max(
-        int(options["budget"] / 2 * len(y) + 1e-9), 1
+        int(budget / 2 * len(y) + 1e-9), 1
     )  # images: of fractions one image may look like more
     plain, fewest = correct(run(prepared, x), y), len(y) + 1
     products = [node.name for node in prepared.graph.node if node.op_type in PRODUCTS]
     best, tried = Variant("int8", prepared), []
-    settings: Iterator[tuple[str, int]] = iter((method, 0) for method in options["methods"])
+    settings: Iterator[tuple[str, int]] = iter((method, 0) for method in options.methods)
     worst_first: list[str] = []
-    while len(tried) < options["tries"] and (setting := next(settings, None)):
+    while len(tried) < options.tries and (setting := next(settings, None)):
         method, count = setting
         made = quantise(prepared, calibration, method, worst_first[:count])
         lost = plain - correct(run(made, x), y)
@@ -121,7 +124,7 @@ def int8(
             )
         if lost <= enough:
             break
-        if len(tried) == len(options["methods"]):
+        if len(tried) == len(options.methods):
             hurt = damage(noise(prepared, best.graph, calibration[:BATCH]))
             # a product may have been merged with the ReLU that reads it, and is known by that then
             after = {node.input[0]: node.name for node in prepared.graph.node if node.input}

@@ -19,7 +19,7 @@ from convline.model_file.registry import file_of
 from pipeline.core.errors import StageError
 from pipeline.core.paths import OUT
 from pipeline.data import dataset
-from pipeline.params.limits import ERROR_LIMIT
+from pipeline.params.schema import ERROR_LIMIT
 
 # The wheel itself, as a zip on the path, with torch blocked: as on a user's machine.
 PROGRAM = """\

@@ -38,7 +38,7 @@ def target_groups(every: params.Params) -> list[list[str]]:
 
     Studies come first, then the last entries of the line, which are the deepest networks.
     """
-    starts = {name: every.models[name]["needs"] or name for name in every.line}
+    starts = {name: every.models[name].needs or name for name in every.line}
     jobs: dict[str, list[str]] = {}
     for name in every.line:
         first = name

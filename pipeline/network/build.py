@@ -15,17 +15,18 @@ import models
 from pipeline.core.errors import StageError
 from pipeline.data.dataset import Data
 from pipeline.network.modules import Classifier, Forecaster
+from pipeline.params.schema import Training
 
 MOST_BYTES = (
     2**31 - 2**24
 )  # of weights in one ONNX file: a protobuf message ends at 2 GiB, the graph takes some of it
 
 
-def build(recipe: dict[str, Any], data: Data) -> Classifier | Forecaster:
+def build(recipe: Training, data: Data) -> Classifier | Forecaster:
     """Return the untrained network of a resolved recipe, sized by its data; a recipe that does not fit is an error."""
     try:
         net = assemble(recipe, data)
-        require_one_file(net, recipe["arch"])
+        require_one_file(net, recipe.arch)
         with (
             torch.no_grad()
         ):  # one sample: what does not fit shows here, not as a traceback in the first step
@@ -35,7 +36,7 @@ def build(recipe: dict[str, Any], data: Data) -> Classifier | Forecaster:
         RuntimeError,
     ) as error:  # what models/ and torch raise for options and shapes that do not fit
         reason = " ".join(str(error).split())
-        raise StageError(f"models/{recipe['arch']}.py does not fit its recipe: {reason}") from None
+        raise StageError(f"models/{recipe.arch}.py does not fit its recipe: {reason}") from None
     return net.train()
 
 
@@ -51,7 +52,7 @@ def require_one_file(net: nn.Module, arch: str) -> None:
         raise StageError(f"models/{arch}.py: {what}; make it narrower, or give it smaller images")
 
 
-def assemble(recipe: dict[str, Any], data: Data) -> Classifier | Forecaster:
+def assemble(recipe: Training, data: Data) -> Classifier | Forecaster:
     about = data.about
     mean, scale = torch.from_numpy(np.array(data.mean)), torch.from_numpy(np.array(data.scale))
     if data.task == "classification":
@@ -61,7 +62,7 @@ def assemble(recipe: dict[str, Any], data: Data) -> Classifier | Forecaster:
             "size": tuple(about["input"]["size"]),
             "classes": len(about["labels"]),
         }
-        return Classifier(models.build(recipe["arch"], **shape, **recipe["net"]), mean, scale)
+        return Classifier(models.build(recipe.arch, **shape, **recipe.net), mean, scale)
     forecast, context = about["forecast"], about["input"]["context"]
     horizon, levels = forecast["horizon"], len(forecast["quantiles"])
     given = {
@@ -70,12 +71,10 @@ def assemble(recipe: dict[str, Any], data: Data) -> Classifier | Forecaster:
         "context": context,
         "targets": data.targets,
     }
-    given |= {"quantiles": levels if recipe["train"]["loss"] == "pinball" else 1}
+    given |= {"quantiles": levels if recipe.train.loss == "pinball" else 1}
     given |= {"calendar": 2 * len(about["input"].get("calendar", []))}
-    takes = models.takes(recipe["arch"])
-    net = models.build(
-        recipe["arch"], **{k: v for k, v in given.items() if k in takes}, **recipe["net"]
-    )
+    takes = models.takes(recipe.arch)
+    net = models.build(recipe.arch, **{k: v for k, v in given.items() if k in takes}, **recipe.net)
     return Forecaster(net, mean, scale, torch.zeros(horizon, data.targets, levels))
 
 

@@ -16,6 +16,7 @@ from pipeline.core.errors import StageError
 from pipeline.core.files import read_json
 from pipeline.core.paths import OUT, RESULTS
 from pipeline.network.modules import Classifier, Forecaster, output_layer, stages
+from pipeline.params.schema import Head, Training
 
 
 @dataclass
@@ -28,7 +29,7 @@ class Base:
 
 def start(
     net: Classifier | Forecaster,
-    recipe: dict[str, Any],
+    recipe: Training,
     labels: list[str],
     base: Base | None = None,
 ) -> None:
@@ -37,13 +38,13 @@ def start(
     labels: the classes of this task. base: the other entry, where it is in memory already; else it is read from out/
     and results/. With a head of its own the recipe's last layer keeps its fresh weights; everything else must fit.
     """
-    if needs := recipe.get("needs"):
+    if needs := recipe.needs:
         base = base or made(needs)
         adopt(net, base.state, f"the network of {needs}", recipe)
-        if recipe["head"]["keep"]:
+        if recipe.head and recipe.head.keep:
             keep_known(net, base, labels)
-    elif weights := recipe.get("weights"):
-        adopt(net.net, published(recipe), f"weights: {weights['file']}", recipe)
+    elif weights := recipe.weights:
+        adopt(net.net, published(recipe), f"weights: {weights.file}", recipe)
 
 
 def made(entry: str) -> Base:
@@ -64,9 +65,10 @@ def keep_known(net: nn.Module, base: Base, labels: list[str]) -> None:
         tensor[new] = base.state[f"{last}.{name}"][old]
 
 
-def published(recipe: dict[str, Any]) -> dict[str, Tensor]:
+def published(recipe: Training) -> dict[str, Tensor]:
     """Return the published weights that the recipe names, under the network's own keys."""
-    file = recipe["weights"]["file"]
+    assert recipe.weights
+    file = recipe.weights.file
     path, cure = paths.weights_path(file), "give the file that torch.save wrote of a state dict"
     if path and path.suffix == ".safetensors":
         call = f"torch.save(safetensors.torch.load_file({path.name!r}), {path.stem + '.pt'!r})"
@@ -87,7 +89,7 @@ def published(recipe: dict[str, Any]) -> dict[str, Tensor]:
             f"weights: {path}: expected names and tensors, got {type(state).__name__}; {cure}"
         )
     try:
-        return models.published(recipe["arch"], state, recipe["net"])
+        return models.published(recipe.arch, state, recipe.net)
     except OSError as error:
         reason = f"torchvision's are not below TORCH_HOME, and their download failed ({error})"
         raise StageError(f"weights: {reason}; put the file there, or name one") from None
@@ -105,15 +107,15 @@ def unwrapped(saved: Any) -> Any:
     return saved
 
 
-def adopt(net: nn.Module, state: dict[str, Tensor], whose: str, recipe: dict[str, Any]) -> None:
+def adopt(net: nn.Module, state: dict[str, Tensor], whose: str, recipe: Training) -> None:
     """Load a state dict, save for what the recipe's head makes anew; what does not fit is an error."""
     own = net.state_dict()
     counters = {key: value for key, value in own.items() if key.endswith("num_batches_tracked")}
     state = (
         counters | state
     )  # files from before PyTorch 0.4.1 have none, and nothing that is served reads them
-    if recipe.get("head"):
-        kept = own_part(net, recipe["head"])
+    if recipe.head:
+        kept = own_part(net, recipe.head)
         state = {key: tensor for key, tensor in state.items() if key not in kept} | kept
     missing, unexpected = (
         [key for key in a if key not in b] for a, b in ((own, state), (state, own))
@@ -132,7 +134,7 @@ def adopt(net: nn.Module, state: dict[str, Tensor], whose: str, recipe: dict[str
         meant = f"; was {unexpected[0]} meant for {near[0]}?" if near else ""
         cure = "name the weights of this network, with its own options and number of classes"
         raise StageError(
-            f"{whose} does not fit models/{recipe['arch']}.py: {'; '.join(found)}{meant}; {cure}"
+            f"{whose} does not fit models/{recipe.arch}.py: {'; '.join(found)}{meant}; {cure}"
         )
     if broken := next((key for key, tensor in state.items() if not tensor.isfinite().all()), None):
         raise StageError(
@@ -141,11 +143,11 @@ def adopt(net: nn.Module, state: dict[str, Tensor], whose: str, recipe: dict[str
     net.load_state_dict(state)
 
 
-def own_part(net: nn.Module, head: dict[str, Any]) -> dict[str, Tensor]:
+def own_part(net: nn.Module, head: Head) -> dict[str, Tensor]:
     """Return what keeps its fresh weights: the last layer, and the stages beyond those that are copied."""
     fresh = [output_layer(net)]
-    if head["copied"] != "all":
-        fresh += list(stages(net))[head["copied"] :]
+    if head.copied != "all":
+        fresh += list(stages(net))[head.copied :]
     return {
         key: tensor
         for key, tensor in net.state_dict().items()

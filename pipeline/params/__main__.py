@@ -19,7 +19,6 @@ import sys
 from pathlib import Path
 
 from pipeline.core import digest as code
-from pipeline.core import paths
 from pipeline.core.errors import ParamsError
 from pipeline.params.load import (
     CLAIMS,
@@ -27,6 +26,7 @@ from pipeline.params.load import (
     FILE,
     OUT,
     SCRATCH,
+    at_hand,
     keep_record,
     lay_out,
     lay_out_study,
@@ -41,13 +41,13 @@ def main() -> None:
             f"{FILE.name} line_studies: missing; dvc.yaml reads it, so add `line_studies: []` for none"
         )
     if sys.argv[1:] == ["--names"]:
-        absent = [name for name, recipe in params.models.items() if not paths.at_hand(recipe)]
+        absent = [name for name, recipe in params.models.items() if not at_hand(recipe)]
         if absent:
             print(
                 f"left out: {', '.join(absent)}: not below DATA_ROOT or TORCH_HOME", file=sys.stderr
             )
         whole = {
-            name: recipe["needs"] or SCRATCH
+            name: recipe.needs or SCRATCH
             for name, recipe in params.models.items()
             if name not in absent
         }

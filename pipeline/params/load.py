@@ -5,52 +5,25 @@ from __future__ import annotations
 import copy
 import json
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pipeline.core import digest as code
 from pipeline.core import paths
 from pipeline.core.errors import ParamsError, hint
 from pipeline.params import schema
-from pipeline.params.limits import EXPLAIN, EXPORTED, check_limits
-from pipeline.params.recipe import RECIPE, SETTING, built_on, check_recipe, overlay, resolve
-from pipeline.params.schema import Field, check_section
+from pipeline.params.recipe import Sets, built_on, check_recipe, overlay, resolve
+from pipeline.params.schema import EntryRecipe, Layer, Recipe, Study, check
 
 FILE = Path("params.yaml")
-
-
 OUT = Path("out/params")
-
-
 CLAIMS = Path("out/claims")
-
-
 CODE = Path("out/code")
-
-
-RECORD = Path(
-    "out/entries.json"
-)  # every entry that was ever laid out here, until what it made is gone
-
-
+# Every entry that was ever laid out here, until what it made is gone.
+RECORD = Path("out/entries.json")
 SCRATCH = "scratch"  # what an entry's training starts from, if not from another entry
-
-
-TOP = {
-    "size": Field(str, "small", choices=("small", "full")),
-    "device": Field(str, "auto", choices=("auto", "cuda", "cpu")),
-    "deterministic": Field(bool, True),
-    "threads": Field(int, 1, least=1),
-    "processes": Field(int, 1, least=1),
-    "line": Field(dict),
-    "line_studies": Field(list, [], item=str),
-    "data": Field(dict),
-    "check": Field(dict, {}),
-    "explain": Field(dict, {}),
-    "models": Field(dict),
-    "studies": Field(dict, {}),
-}
 
 
 @dataclass(frozen=True)
@@ -64,48 +37,38 @@ class Params:
     processes: int
     line: list[str]
     line_studies: list[str]
-    check: dict[str, Any]
-    explain: dict[str, Any]
-    sets: dict[str, dict[str, Any]]
-    models: dict[str, dict[str, Any]]
-    studies: dict[str, dict[str, Any]]
+    check: schema.Check
+    explain: schema.Explain
+    sets: Sets
+    models: dict[str, EntryRecipe]
+    studies: dict[str, Study]
     raw: dict[str, Any]
 
 
 def load(path: Path = FILE) -> Params:
-    """Return the checked params; raise `ParamsError` at the first mistake, be it in a recipe that nothing uses."""
+    """Return the checked params; raise `ParamsError` at a mistake, be it in a recipe that nothing uses."""
     raw = read_yaml(path)
     try:
         check_aliases(raw)
-        top = check_section("", raw, TOP)
-        sets = {name: check_set(name, spec) for name, spec in top["data"].items()}
-        built = {name: built_on(name, top["models"]) for name in top["models"]}
-        raw = raw | {"models": built}
+        file = check(schema.File, raw, "")
+        sets = {name: check_set(name, spec) for name, spec in file.data.items()}
+        built = {name: built_on(name, file.models) for name in file.models}
         models = {
-            name: check_recipe(name, recipe, sets, top["size"]) for name, recipe in built.items()
+            name: check_recipe(name, recipe, sets, file.size) for name, recipe in built.items()
         }
-        fields = {
-            key: top[key]
-            for key in ("size", "device", "deterministic", "threads", "processes", "line_studies")
-        }
-        fields["line"] = check_line(top["line"], models)
-        studies = {
-            name: check_section(f"studies.{name}", study, schema.STUDY)
-            for name, study in top["studies"].items()
-        }
-        check_names("line_studies", top["line_studies"], studies)
-        check = check_limits(top["check"])
-        explain = check_section("explain", top["explain"], EXPLAIN)
+        check_names("line_studies", file.line_studies, file.studies)
+        keys = ("size", "device", "deterministic", "threads", "processes", "line_studies")
         every = Params(
-            **fields,
-            check=check,
-            explain=explain,
+            **{key: getattr(file, key) for key in keys},
+            line=check_line(file.line, models),
+            check=file.check,
+            explain=file.explain,
             sets=sets,
             models=models,
-            studies=studies,
-            raw=raw,
+            studies=file.studies,
+            raw=raw | {"models": built},
         )
-        for name, study in studies.items():
+        for name, study in file.studies.items():
             check_study(name, study, every)
     except ParamsError as error:
         raise ParamsError(f"{path.name} {str(error).lstrip('.')}") from None
@@ -152,11 +115,11 @@ def check_aliases(content: dict[str, Any]) -> None:
         ]
 
 
-def check_line(line: dict[Any, Any], models: dict[str, Any]) -> list[str]:
+def check_line(line: dict[str, str], models: dict[str, EntryRecipe]) -> list[str]:
     """Return the entries of `line:`; each must say what its training starts from, for DVC to make that first."""
     check_names("line", list(line), models)
     for name, start in line.items():
-        needs = models[name]["needs"]
+        needs = models[name].needs
         if start != (needs or SCRATCH):
             what = f"expected {needs or SCRATCH}, as models.{name} {'needs' if needs else 'needs no other entry'}"
             raise ParamsError(f"line.{name}: {what}, got {start!r}")
@@ -167,7 +130,7 @@ def check_line(line: dict[Any, Any], models: dict[str, Any]) -> list[str]:
     return list(line)
 
 
-def check_names(key: str, names: list[str], known: dict[str, Any]) -> None:
+def check_names(key: str, names: list[str], known: Mapping[str, Any]) -> None:
     for name in names:
         if name not in known:
             raise ParamsError(f"{key}: nothing is named {name!r}; {hint(name, list(known))}")
@@ -175,7 +138,8 @@ def check_names(key: str, names: list[str], known: dict[str, Any]) -> None:
         raise ParamsError(f"{key}: a name stands twice in {names}; name each once")
 
 
-def check_set(name: str, spec: Any) -> dict[str, Any]:
+def check_set(name: str, spec: Any) -> Any:
+    """Return a data set's block, a member of schema.DataSet."""
     place = f"data.{name}"
     if not isinstance(spec, dict) or "source" not in spec:
         raise ParamsError(f"{place}.source: missing; choices: {', '.join(schema.SOURCES)}")
@@ -184,54 +148,38 @@ def check_set(name: str, spec: Any) -> dict[str, Any]:
         raise ParamsError(
             f"{place}.source: unknown source {source!r}; {hint(source, list(schema.SOURCES))}"
         )
-    spec = check_section(place, spec, {"source": Field(str), **schema.SOURCES[source]})
-    if spec.get("camera"):
-        spec["camera"] = check_section(f"{place}.camera", spec["camera"], schema.CAMERA)
-    return spec
+    return check(schema.SOURCES[source], spec, place)
 
 
-def check_study(name: str, study: dict[str, Any], every: Params) -> None:
+def check_study(name: str, study: Study, every: Params) -> None:
     """Resolve every setting of a study, so that a mistake in the last one does not wait for hours."""
     place = f"studies.{name}"
-    if study["recipe"] not in every.models:
+    if study.recipe not in every.models:
         known = list(every.models)
         raise ParamsError(
-            f"{place}.recipe: no recipe {study['recipe']!r}; {hint(study['recipe'], known)}"
+            f"{place}.recipe: no recipe {study.recipe!r}; {hint(study.recipe, known)}"
         )
-    for curve in study["curves"]:
-        if curve not in schema.CURVES:
-            raise ParamsError(
-                f"{place}.curves: unknown curve {curve!r}; {hint(curve, list(schema.CURVES))}"
-            )
-    if not study["settings"]:
-        raise ParamsError(f"{place}.settings: expected at least one, got {study['settings']!r}")
-    for line, joined in study["lines"].items():
-        check_names(f"{place}.lines.{line}", joined, study["settings"])
-    for setting, layer in study["settings"].items():
+    for line, joined in study.lines.items():
+        check_names(f"{place}.lines.{line}", joined, study.settings)
+    for setting, layer in study.settings.items():
         where = f"{place}.settings.{setting}"
-        if not isinstance(setting, str):
-            raise ParamsError(
-                f"{where}: expected a name that is text, got {setting!r}; put it in quotes"
-            )
-        check_section(where, layer, SETTING | {"needs": RECIPE["needs"]})
-        source = resolve(where, studied(study, layer, every), every.sets)["data"]["spec"]["source"]
-        kind = "image" if source in schema.IMAGE_SOURCES else "series"
+        check(schema.Setting, layer, where)
+        recipe = resolve(where, lay_over(study.recipe, study.base, layer, every), every.sets)
+        kind = "image" if isinstance(recipe.data, schema.ImageData) else "series"
         fitting = [
             measure for measure, (takes, _) in schema.MEASURES.items() if takes in (kind, "any")
         ]
-        for measure in study["measures"]:
+        for measure in study.measures:
             if measure not in fitting:
                 raise ParamsError(
                     f"{place}.measures: {measure!r} is none for {kind} data; {hint(measure, fitting)}"
                 )
 
 
-def studied(study: dict[str, Any], setting: dict[str, Any], every: Params) -> dict[str, Any]:
-    """Return the recipe of one setting: the study's, `base`, the setting, whatever the size is."""
-    raw = {
-        key: value for key, value in every.raw["models"][study["recipe"]].items() if key != "full"
-    }
-    for layer in (study["base"], setting):
+def lay_over(name: str, base: Layer, setting: Layer, every: Params) -> Layer:
+    """Return a study's recipe, unchecked: models.<name>, `base` and the setting laid over it, whatever the size is."""
+    raw: Layer = {key: value for key, value in every.raw["models"][name].items() if key != "full"}
+    for layer in (base, setting):
         raw = overlay(raw, layer)
         if "arch" in layer:
             raw["net"] = copy.deepcopy(
@@ -240,30 +188,38 @@ def studied(study: dict[str, Any], setting: dict[str, Any], every: Params) -> di
     return raw
 
 
-def entry(name: str, *parts: str) -> dict[str, Any]:
-    """Return what stage params wrote for `name`: these parts of its resolved recipe, {"data", "arch", "net", ...}."""
-    files = [OUT / name / f"{part}.json" for part in parts]
+E = TypeVar(
+    "E", schema.DataPart, Recipe, schema.ExportRecipe, schema.CheckPart, schema.ExplainRecipe
+)
+
+
+def entry(name: str, kind: type[E]) -> E:
+    """Return what stage params wrote for `name`, of its files those that `kind` is made of."""
+    files = [OUT / name / f"{part}.json" for part in kind.FILES]
     if not all(file.exists() for file in files):
         raise ParamsError(
             f"{name}: no resolved recipe in {OUT}; put the name under `line:` and run `dvc repro params`"
         )
-    return {key: value for file in files for key, value in json.loads(file.read_text()).items()}
+    parts = {key: value for file in files for key, value in json.loads(file.read_text()).items()}
+    return kind.model_validate_json(json.dumps(parts))
 
 
 def lay_out(params: Params, name: str) -> dict[str, dict[str, Any]]:
     """Return an entry's recipe in parts, each named after the first stage whose numbers depend on it."""
-    recipe = params.models[name]
-    train = {key: recipe[key] for key in ("arch", "net", "train", "weights", "needs", "head")} | {
-        "size": params.size
-    }
-    train |= {"processes": params.processes} if params.processes > 1 else {}
+    recipe = in_environment(params, params.models[name])
+    recipe = recipe.updated(size=params.size, processes=params.processes)
+    exported, explained = ("saliency", "streaming"), ("synthesis",)
+    whole = recipe.model_dump(mode="json", exclude={"base"})
+    later = {"data", *exported, *explained}
+    check = params.check.model_dump(mode="json")
     return {
-        "data": {"data": recipe["data"]},
-        "train": train | circumstances(params, recipe),
-        "export": {key: recipe.get(key, False) for key in ("saliency", "streaming")}
-        | {"check": {key: params.check[key] for key in EXPORTED}},
-        "check": {"check": params.check},
-        "explain": {"synthesis": recipe.get("synthesis", False), "explain": params.explain},
+        "data": {"data": whole["data"]},
+        "train": {key: value for key, value in whole.items() if key not in later},
+        "export": {key: whole[key] for key in exported}
+        | {"check": {key: check[key] for key in schema.ExportCheck.model_fields}},
+        "check": {"check": check},
+        "explain": {key: whole[key] for key in explained}
+        | {"explain": params.explain.model_dump(mode="json")},
     }
 
 
@@ -271,32 +227,45 @@ def lay_out_study(params: Params, name: str) -> dict[str, Any]:
     """Return all that a study's numbers depend on, but for the stages' own code."""
     study = params.studies[name]
     recipes = {
-        s: resolve(name, studied(study, layer, params), params.sets)
-        for s, layer in study["settings"].items()
+        setting: resolve(name, lay_over(study.recipe, study.base, layer, params), params.sets)
+        for setting, layer in study.settings.items()
     }
     recipes |= {
-        needs: params.models[needs]
+        recipe.needs: params.models[recipe.needs]
         for recipe in list(recipes.values())
-        if (needs := recipe["needs"])
+        if recipe.needs
     }
     return {
-        "study": study,
-        "kinds": {measure: schema.MEASURES[measure][1] for measure in study["measures"]},
-        "recipes": {s: recipe | circumstances(params, recipe) for s, recipe in recipes.items()},
+        "study": study.model_dump(mode="json"),
+        "kinds": {measure: schema.MEASURES[measure][1] for measure in study.measures},
+        "recipes": {
+            setting: in_environment(params, recipe).model_dump(mode="json")
+            for setting, recipe in recipes.items()
+        },
     }
 
 
-def circumstances(params: Params, recipe: dict[str, Any]) -> dict[str, Any]:
-    """Return what training depends on besides the recipe."""
-    files = code.architecture_files(recipe["arch"])
-    if recipe[
-        "head"
-    ]:  # here, not in dvc.yaml: a change reruns the entries that have a head, no others
+R = TypeVar("R", bound=schema.Training)
+
+
+def in_environment(params: Params, recipe: R) -> R:
+    """Return the recipe with what its training depends on besides: device, threads and code."""
+    files = code.architecture_files(recipe.arch)
+    if recipe.head:  # here, not in dvc.yaml: a change reruns only the entries that have a head
         files += [path for path in map(code.module_file, code.HEAD_MODULES) if path]
-    if recipe["weights"] and (path := paths.weights_path(recipe["weights"]["file"])):
+    if recipe.weights and (path := paths.weights_path(recipe.weights.file)):
         files.append(path)
     common = {key: getattr(params, key) for key in ("device", "deterministic", "threads")}
-    return common | {"code": code.hash_files(*files)}
+    return recipe.updated(**common, code=code.hash_files(*files))
+
+
+def at_hand(recipe: Recipe) -> bool:
+    """Return whether the data and the weights that a recipe names are on this machine."""
+    files = [paths.located(path)] if (path := getattr(recipe.data.spec, "path", None)) else []
+    weights = recipe.weights
+    if weights and weights.file != "imagenet":
+        files.append(paths.located(weights.file, "TORCH_HOME"))
+    return all(path.exists() for path in files)
 
 
 def leftovers(record: list[str], known: list[str]) -> list[Path]:

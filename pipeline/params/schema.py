@@ -1,32 +1,45 @@
-"""What may stand in params.yaml: for each section its keys, their types, defaults and choices.
+"""What may stand in params.yaml: every key with its type, default, limits and description, as frozen pydantic models.
 
-A key maps to a `Field`. `check_section` answers the section with its defaults filled in, or raises `ParamsError` with
-the place, what was expected, what was got and the cure.
+The models also carry a checked recipe through the stages: `recipe.train.lr`.
 """
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
-from typing import Any
+import types
+from typing import (
+    Annotated,
+    Any,
+    ClassVar,
+    Literal,
+    Self,
+    TypeVar,
+    Union,
+    get_args,
+    get_origin,
+)
 
-from convline.model_file.schema import CALENDAR_FEATURES, CROPS, MAX_IMAGE_SIDE
+from convline.images.decode import ImageRule
+from convline.model_file.schema import MAX_IMAGE_SIDE, QUANTILES
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    Strict,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from pipeline.core.errors import ParamsError, hint
 
-REQUIRED = object()
-
-
-SEED = 10**12  # times a million, as training mixes the epoch in, it still fits 64 bits
-
-
+ERROR_LIMIT = 1e-3  # of a forecast's error, relative: what onnxruntime's may differ from torch's by
 RESERVED = (
     "params", "scratch", "dist", "wheel", "report", "studies", "claims",
     "checkpoints", "features", "downloads", "gpu", "index", "plots", "compare", "live",
 )  # fmt: skip
 
-
-MEASURES = {  # what a study can measure: of which data, and how it is averaged (the kind of number that it is)
+# What a study can measure: on which data, and the kind of number, which decides how it is averaged.
+MEASURES = {
     "accuracy": ("image", "share"),
     "accuracy on old classes": ("image", "share"),
     "training accuracy": ("image", "share"),
@@ -40,327 +53,782 @@ MEASURES = {  # what a study can measure: of which data, and how it is averaged 
     "mse 100 ahead": ("series", "error"),
     "validation loss": ("any", "error"),
 }
-
-
-CURVES = (
+Measure = Annotated[str, Field(json_schema_extra={"enum": list(MEASURES)})]
+Curve = Literal[
     "training error",
     "test error",
     "gradient at the start",
     "gradient at the end",
     "epochs to settle",
-)
+]
+
+# A seed times a million still fits 64 bits: training mixes the epoch in.
+Seed = Annotated[int, Field(ge=0, le=10**12)]
+Positive = Annotated[int, Field(ge=1)]
+NonNegative = Annotated[float, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+FractionOrCount = Annotated[int | float, Field(ge=0)]
+Names = Annotated[list[str], Field(min_length=1)]
+Layer = dict[str, Any]  # keys of a recipe, laid over another recipe before both are checked
 
 
-@dataclass(frozen=True)
-class Field:
-    """One key: its type(s), default (`REQUIRED`: none), choices, and limits, which hold for the items of a list too."""
+class Part(BaseModel):
+    """A block of params.yaml: unknown keys, true for 1, "3" for 3, and numbers that are not finite are errors."""
 
-    type: type | tuple[type, ...]
-    default: Any = REQUIRED
-    choices: tuple[Any, ...] = ()
-    least: float | None = None
-    most: float | None = None
-    item: type | tuple[type, ...] | None = None  # type of the items of a list
-    length: int | None = None  # of a list
-    some: bool = False  # the list must not be empty
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, protected_namespaces=()
+    )
 
-
-def fraction_or_count(default: Any) -> Field:
-    """A number of samples, or a fraction of them below 1."""
-    return Field((int, float), default, least=0)
-
-
-SPLITS = {
-    "validation": fraction_or_count(0.15),
-    "test": fraction_or_count(0.15),
-    "seed": Field(int, 0, least=0, most=SEED),
-}
+    def updated(self, **changes: Any) -> Self:
+        """Return a copy with changed fields; a mapping changes fields of the part at that name. Nothing is checked."""
+        fields = {
+            key: getattr(self, key).updated(**value)
+            if isinstance(value, dict) and isinstance(getattr(self, key), Part)
+            else value
+            for key, value in changes.items()
+        }
+        return self.model_copy(update=fields)
 
 
-CAMERA = {
-    "blur": Field(float, 0.0, least=0),  # radius of the Gaussian in pixels of the source
-    "noise": Field(
-        float, 0.0, least=0
-    ),  # standard deviation in grey levels, drawn anew for each pixel
-    "colour": Field(
-        list, [1.0, 1.0, 1.0], item=(int, float), length=3, least=0
-    ),  # gains of red, green and blue
-    "scramble": Field(
-        bool, False
-    ),  # one fixed disorder of the pixels: the same numbers without any shape (R17)
-}
+class Camera(Part):
+    """Another camera: corruptions of every image of a data set."""
 
-
-CHOSEN = {  # a task cut out of a set: some of its classes, few labelled images of each, another camera
-    "camera": Field((dict, type(None)), None),
-    "classes": Field((list, type(None)), None, item=str, some=True),
-    "per_class": Field(
-        (int, type(None)), None, least=1
-    ),  # training images; validation and test stay whole
-}
-
-
-LICENCE = {
-    "licence": Field(str)
-}  # of the data, in free text: what is trained on them ships with it
-
-
-SOURCES: dict[str, dict[str, Field]] = {
-    "digits": {
-        "validation": Field(int, 300, least=1),
-        "test": Field(int, 360, least=1),
-        "seed": Field(int, 0, least=0, most=SEED),
-        "licence": Field(str, "CC BY 4.0 (UCI optical recognition of handwritten digits)"),
-        **CHOSEN,
-    },
-    "torchvision": {
-        "name": Field(str),
-        "train": Field((int, type(None)), None, least=1),
-        "validation": fraction_or_count(0.1),
-        "test": Field((int, type(None)), None, least=1),
-        "seed": Field(int, 0, least=0, most=SEED),
-        **CHOSEN,
-        **LICENCE,
-    },
-    "folder": {
-        "path": Field(str),  # relative: from here, else from DATA_ROOT
-        "labels": Field(
-            str, "folders", choices=("folders", "imagenet")
-        ),  # imagenet: all 1,000, folders named as some
-        **SPLITS,
-        **CHOSEN,
-        **LICENCE,
-    },
-    "waves": {
-        "train": Field(int, 800, least=1),
-        "validation": Field(int, 200, least=1),
-        "test": Field(int, 200, least=1),
-        "length": Field(int, 228, least=2),
-        "noise": Field(float, 0.1, least=0),
-        "test_noise": Field(float, 0.0, least=0),
-        "seed": Field(int, 0, least=0, most=SEED),
-        "season": Field(int, 14, least=1),
-        "licence": Field(str, "CC0 1.0 (generated)"),
-    },
-    "statsmodels": {
-        "name": Field(str, choices=("sunspots", "co2")),
-        "gaps": Field(str, "error", choices=("error", "interpolate")),
-        "validation": Field(float, 0.15, least=0),
-        "test": Field(float, 0.15, least=0),
-        "season": Field(int, 1, least=1),
-        "licence": Field(str, "public domain"),
-    },
-    "csv": {
-        "path": Field(str),
-        "columns": Field((list, type(None)), None, item=str),
-        "time": Field((str, type(None)), None),
-        "id": Field((str, type(None)), None),
-        "gaps": Field(str, "error", choices=("error", "interpolate")),
-        "validation": Field(float, 0.15, least=0),
-        "test": Field(float, 0.15, least=0),
-        "splits": Field(
-            (list, type(None)), None, item=int, length=3, least=1
-        ),  # rows where each ends; in their place
-        "season": Field(int, 1, least=1),
-        **LICENCE,
-    },
-}
-
-
-IMAGE_SOURCES = ("digits", "torchvision", "folder")
-
-
-IMAGE_DATA = {
-    "set": Field(str),
-    "size": Field(list, item=int, length=2, least=1, most=MAX_IMAGE_SIDE),  # height, width
-    "colour": Field(str, choices=("grey", "rgb")),
-    "standardise": Field(
-        str, "channel", choices=("none", "unit", "mean", "channel", "pixel", "imagenet")
-    ),
-    "fit": Field(
-        str, "stretch", choices=("stretch", *CROPS)
-    ),  # torchvision: at whole pixels, as its weights were tested
-    "shorter_px": Field((int, type(None)), None, least=1),
-    "interpolation": Field(str, "bilinear", choices=("nearest", "bilinear", "bicubic", "lanczos")),
-    "background": Field(list, [0, 0, 0], item=int, length=3, least=0, most=255),
-    "draft": Field(
-        bool, False
-    ),  # large JPEGs decoded at 1/2, 1/4 or 1/8: faster, 1 grey level off on average
-}
-
-
-SERIES_DATA = {
-    "set": Field(str),
-    "context": Field(int, least=1),
-    "horizon": Field(int, least=1),
-    "quantiles": Field(list, [0.1, 0.5, 0.9], item=float),  # rising, symmetric about 0.5
-    "stride": Field(int, 1, least=1),  # steps between the windows that validation and test look at
-    "train_stride": Field(int, 1, least=1),  # steps between those that training looks at
-    "targets": Field(
-        (list, type(None)), None, item=str, some=True
-    ),  # columns to forecast, the others are read alone
-    "calendar": Field(
-        list, [], item=str, choices=CALENDAR_FEATURES
-    ),  # what the network knows of each row's time, ahead too
-}
-
-
-AUGMENT = {
-    "rotate": Field((int, float), 0, least=0),  # degrees either way
-    "shift": Field(float, 0.0, least=0, most=1),  # fraction of height and width either way
-    "zoom": Field(
-        list, [1.0, 1.0], item=(int, float), length=2, least=0.01
-    ),  # least and largest scale
-    "flip": Field(str, "none", choices=("none", "horizontal", "vertical", "both")),
-    "crop_pad": Field(
-        int, 0, least=0
-    ),  # pad by this many pixels, then a random crop of the old size
-    "colour": Field(
-        float, 0.0, least=0
-    ),  # AlexNet's colour: standard deviation of the PCA coefficients
-}
-
-
-TRAIN = {
-    "epochs": Field(int, least=0),  # 0: published weights as they are
-    "batch": Field(int, 64, least=2),  # batch norm cannot train on one sample
-    "optimizer": Field(str, "adam", choices=("sgd", "adam", "adamw", "adadelta", "rmsprop")),
-    "lr": Field(float, 1e-3, least=0),
-    "momentum": Field(float, 0.9, least=0, most=1),  # sgd and rmsprop
-    "nesterov": Field(bool, False),  # sgd only
-    "weight_decay": Field(
-        float, 0.0, least=0
-    ),  # the optimizer's own: adds weight_decay * w to the gradient
-    "schedule": Field(str, "constant", choices=("constant", "step", "cosine", "onecycle")),
-    "warmup": Field(int, 0, least=0),  # epochs of linear warm-up before the schedule
-    "steps": Field(
-        list, [], item=int
-    ),  # `step` only: epochs after which lr is multiplied by `factor`
-    "every": Field(
-        (int, type(None)), None, least=1
-    ),  # `step` only: in place of steps, after each so many epochs
-    "factor": Field(float, 0.1, least=0),
-    "loss": Field(str, "auto", choices=("auto", "cross-entropy", "softmax-clip", "mse", "pinball")),
-    "aux_weight": Field(
-        float, 0.3, least=0
-    ),  # of the loss of each auxiliary head, or further member
-    "label_smoothing": Field(float, 0.0, least=0, most=1),
-    "l1": Field(float, 0.0, least=0),  # T23: l1 * sum |w|
-    "l2": Field(float, 0.0, least=0),  # T24: l2 * sum w^2, or half of that
-    "l2_convention": Field(str, "full", choices=("full", "half")),
-    "clip_norm": Field((float, type(None)), None, least=0),
-    "patience": Field((int, type(None)), None, least=1),
-    "choose": Field(
-        str, "best", choices=("best", "last")
-    ),  # which epoch's weights ship, by the validation loss
-    "precision": Field(str, "auto", choices=("auto", "fast", "fp32", "bf16")),  # loss.py: autocast
-    "compile": Field(str, "auto", choices=("auto", "on", "off")),  # torch.compile; auto: device.py
-    "augment": Field((dict, type(None)), None),
-    "snapshots": Field(list, [], item=int),  # epochs whose weights are kept for the reports
-    "seed": Field(int, 1, least=0, most=SEED),
-}
-
-
-WEIGHTS = {  # published weights that training starts from
-    "file": Field(
-        str
-    ),  # a state dict, relative to here or else to TORCH_HOME; or `imagenet`: torchvision's own
-    "licence": Field(str),
-}
-
-
-STUDY = {
-    "claim": Field(str),
-    "recipe": Field(str),
-    "base": Field(dict, {}),  # laid over the recipe, under every setting
-    "settings": Field(dict),
-    "seeds": Field(list, item=int, some=True, least=0, most=SEED),
-    "measures": Field(list, item=str, some=True),
-    "curves": Field(list, [], item=str),  # drawn beside the measures, by epoch or by layer
-    "lines": Field(
-        dict, {}
-    ),  # name: settings that a line joins, in turn; the other settings become levels
-}
-
-
-def check_section(place: str, section: Any, fields: dict[str, Field]) -> dict[str, Any]:
-    """Return `section` with defaults filled in, or raise `ParamsError` that names `place`."""
-    if not isinstance(section, dict):
-        raise ParamsError(f"{place}: expected a mapping with {', '.join(fields)}, got {section!r}")
-    for key in section:
-        if key not in fields:
-            raise ParamsError(f"{place}.{key}: unknown key; {hint(str(key), list(fields))}")
-    return {
-        key: _value(f"{place}.{key}", section.get(key, field.default), field)
-        for key, field in fields.items()
-    }
-
-
-def _value(place: str, value: Any, field: Field) -> Any:
-    if value is REQUIRED:
-        raise ParamsError(f"{place}: missing; add it ({_kind(field.type)})")
-    types = field.type if isinstance(field.type, tuple) else (field.type,)
-    if (
-        _is(value, int) and float in types and int not in types
-    ):  # a whole number is good where a number is asked for
-        value = float(value)
-    if not _is(value, field.type):
-        raise ParamsError(f"{place}: expected {_kind(field.type)}, got {value!r}")
-    for word in (value if isinstance(value, list) else [value]) if field.choices else ():
-        if word not in field.choices:
-            raise ParamsError(
-                f"{place}: unknown value {word!r}; {hint(str(word), [str(c) for c in field.choices])}"
-            )
-    if isinstance(value, list) and field.item:
-        _check_items(place, value, field)
-    elif _is(value, (int, float)):
-        _check_limits(place, value, field)
-    return value
-
-
-def _is(value: Any, types: type | tuple[type, ...]) -> bool:
-    """Python counts True as a whole number; params do not."""
-    types = types if isinstance(types, tuple) else (types,)
-    return isinstance(value, types) and (
-        not isinstance(value, bool) or bool in types or object in types
+    blur: NonNegative = Field(0.0, description="radius of a Gaussian blur, in pixels of the source")
+    noise: NonNegative = Field(
+        0.0, description="standard deviation of noise in grey levels, drawn anew for each pixel"
+    )
+    colour: Annotated[tuple[NonNegative, NonNegative, NonNegative], Strict(False)] = Field(
+        (1.0, 1.0, 1.0), description="gains of red, green and blue"
+    )
+    scramble: bool = Field(
+        False, description="one fixed permutation of the pixels: the same numbers without any shape"
     )
 
 
-def _check_items(place: str, values: list[Any], field: Field) -> None:
-    assert field.item
-    if not all(_is(value, field.item) for value in values):
-        raise ParamsError(f"{place}: expected a list of {_kind(field.item)}, got {values!r}")
-    if field.some and not values:
-        raise ParamsError(f"{place}: expected at least one value, got []")
-    if field.length is not None and len(values) != field.length:
-        raise ParamsError(f"{place}: expected {field.length} values, got {values!r}")
-    for value in values:
-        if not isinstance(value, str):
-            _check_limits(place, value, field)
+class ImageSet(Part):
+    """Keys that every data set of images has."""
+
+    seed: Seed = Field(0, description="seed of the split")
+    camera: Camera | None = Field(None, description="corruptions of every image")
+    classes: Names | None = Field(
+        None, description="the classes to keep, in this order; null: all of them"
+    )
+    per_class: Positive | None = Field(
+        None, description="training images of each class; validation and test stay whole"
+    )
+    draw: Seed | None = Field(
+        None, description="seed that draws the `per_class` images; null: the same as `seed`"
+    )
 
 
-def _check_limits(place: str, value: float, field: Field) -> None:
-    """Refuse what is outside `least` to `most`, and the numbers that are none (YAML's .nan and .inf)."""
-    if not math.isfinite(value):
-        raise ParamsError(f"{place}: expected a finite number, got {value!r}")
-    if field.least is not None and value < field.least:
-        raise ParamsError(f"{place}: expected at least {field.least}, got {value!r}")
-    if field.most is not None and value > field.most:
-        raise ParamsError(f"{place}: expected at most {field.most}, got {value!r}")
+class DigitsSet(ImageSet):
+    """1,797 handwritten digits of 8 x 8 pixels, which come with scikit-learn."""
+
+    source: Literal["digits"]
+    validation: Positive = Field(300, description="images of the validation split")
+    test: Positive = Field(360, description="images of the test split")
+    licence: str = Field(
+        "CC BY 4.0 (UCI optical recognition of handwritten digits)",
+        description="licence of the data; it is written into the model file",
+    )
 
 
-KINDS = {
+class TorchvisionSet(ImageSet):
+    """A data set of torchvision, below DATA_ROOT or downloaded."""
+
+    source: Literal["torchvision"]
+    name: str = Field(description="name of torchvision's class: MNIST, CIFAR10, Imagenette ...")
+    train: Positive | None = Field(None, description="training images; null: all that are left")
+    validation: FractionOrCount = Field(
+        0.1, description="validation images: a count, or a fraction below 1"
+    )
+    test: Positive | None = Field(None, description="test images; null: all")
+    licence: str = Field(description="licence of the data; it is written into the model file")
+
+
+class FolderSet(ImageSet):
+    """A folder of images with one sub-folder for each class, and train/, val/, test/ around them or not."""
+
+    source: Literal["folder"]
+    path: str = Field(description="the folder, relative to here or else to DATA_ROOT")
+    labels: Literal["folders", "imagenet"] = Field(
+        "folders",
+        description="imagenet: all 1,000 classes of ImageNet, and folders named as some of them",
+    )
+    validation: FractionOrCount = Field(
+        0.15, description="validation images: a count, or a fraction below 1"
+    )
+    test: FractionOrCount = Field(0.15, description="test images: a count, or a fraction below 1")
+    licence: str = Field(description="licence of the data; it is written into the model file")
+
+
+class WavesSet(Part):
+    """Generated amplitude-modulated sines."""
+
+    source: Literal["waves"]
+    train: Positive = Field(800, description="training curves")
+    validation: Positive = Field(200, description="validation curves")
+    test: Positive = Field(200, description="test curves")
+    length: int = Field(228, ge=2, description="samples of a test curve")
+    noise: NonNegative = Field(
+        0.1, description="standard deviation of noise, training and validation"
+    )
+    test_noise: NonNegative = Field(0.0, description="standard deviation of noise, test")
+    seed: Seed = Field(0, description="seed of phases and noise")
+    season: Positive = Field(
+        14, description="samples of one period, for the seasonal naive forecast"
+    )
+    licence: str = Field(
+        "CC0 1.0 (generated)", description="licence of the data; it is written into the model file"
+    )
+
+
+class StatsmodelsSet(Part):
+    """A series that comes with statsmodels."""
+
+    source: Literal["statsmodels"]
+    name: Literal["sunspots", "co2"] = Field(description="yearly sunspots, or weekly CO2")
+    gaps: Literal["error", "interpolate"] = Field("error", description="what to do with gaps")
+    validation: NonNegative = Field(0.15, description="fraction of the rows")
+    test: NonNegative = Field(0.15, description="fraction of the rows, the newest")
+    season: Positive = Field(1, description="rows of one period, for the seasonal naive forecast")
+    licence: str = Field(
+        "public domain", description="licence of the data; it is written into the model file"
+    )
+
+
+class CsvSet(Part):
+    """A CSV or Parquet file with one or many series."""
+
+    source: Literal["csv"]
+    path: str = Field(description="the file, relative to here or else to DATA_ROOT")
+    columns: list[str] | None = Field(None, description="columns of values; null: all numeric ones")
+    time: str | None = Field(None, description="column of times; null: `ds` if there is one")
+    id: str | None = Field(
+        None, description="column that names the series of a row; null: `unique_id` if there is one"
+    )
+    gaps: Literal["error", "interpolate"] = Field("error", description="what to do with gaps")
+    validation: NonNegative = Field(0.15, description="fraction of the rows")
+    test: NonNegative = Field(0.15, description="fraction of the rows, the newest")
+    splits: Annotated[tuple[Positive, Positive, Positive], Strict(False)] | None = Field(
+        None,
+        description="rows where train, validation and test end, in place of fractions",
+    )
+    season: Positive = Field(1, description="rows of one period, for the seasonal naive forecast")
+    licence: str = Field(description="licence of the data; it is written into the model file")
+
+
+AnySeriesSet = WavesSet | StatsmodelsSet | CsvSet
+AnyImageSet = DigitsSet | TorchvisionSet | FolderSet
+DataSet = Annotated[AnyImageSet | AnySeriesSet, Field(discriminator="source")]
+SOURCES: dict[str, type[Part]] = {
+    "digits": DigitsSet,
+    "torchvision": TorchvisionSet,
+    "folder": FolderSet,
+    "waves": WavesSet,
+    "statsmodels": StatsmodelsSet,
+    "csv": CsvSet,
+}
+
+
+class ImageBlock(Part):
+    """`data:` of a recipe for images: how an image becomes the network's input."""
+
+    set: str = Field(description="name of a data set under `data:`")
+    size: Annotated[
+        tuple[
+            Annotated[int, Field(ge=1, le=MAX_IMAGE_SIDE)],
+            Annotated[int, Field(ge=1, le=MAX_IMAGE_SIDE)],
+        ],
+        Strict(False),
+    ] = Field(description="height and width in pixels")
+    colour: Literal["grey", "rgb"] = Field(description="one channel or three")
+    standardise: Literal["none", "unit", "mean", "channel", "pixel", "imagenet"] = Field(
+        "channel",
+        description="subtract a mean and divide by a deviation of the training split: of each channel or pixel; "
+        "unit: divide by 255; mean: subtract the mean alone; imagenet: ImageNet's mean and deviation",
+    )
+    fit: Literal["stretch", "crop", "torchvision"] = Field(
+        "stretch",
+        description="how an image gets the size; torchvision: crops at whole pixels, as its weights were tested",
+    )
+    shorter_px: Positive | None = Field(
+        None, description="crops only: the shorter side before the crop, in pixels"
+    )
+    interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] = Field(
+        "bilinear", description="how pixels are interpolated"
+    )
+    background: Annotated[
+        tuple[
+            Annotated[int, Field(ge=0, le=255)],
+            Annotated[int, Field(ge=0, le=255)],
+            Annotated[int, Field(ge=0, le=255)],
+        ],
+        Strict(False),
+    ] = Field((0, 0, 0), description="red, green and blue behind transparent pixels")
+    draft: bool = Field(
+        False,
+        description="decode large JPEGs at 1/2, 1/4 or 1/8: faster, off by one grey level on average",
+    )
+
+    @property
+    def image_rule(self) -> ImageRule:
+        """The geometry, as the object that serving uses."""
+        keys = ("size", "background", "colour", "fit", "shorter_px", "interpolation", "draft")
+        return ImageRule(**{key: getattr(self, key) for key in keys})
+
+    @model_validator(mode="after")
+    def require_fitting_crop(self) -> Self:
+        try:
+            self.image_rule  # noqa: B018
+        except ValueError as error:
+            raise ValueError(str(error).removeprefix("ImageRule.")) from None
+        return self
+
+
+class SeriesBlock(Part):
+    """`data:` of a recipe for series: how series become windows."""
+
+    set: str = Field(description="name of a data set under `data:`")
+    context: Positive = Field(description="rows of history that the network reads")
+    horizon: Positive = Field(description="rows that it forecasts")
+    quantiles: list[float] = Field(
+        [0.1, 0.5, 0.9], description="quantile levels: rising, symmetric about 0.5"
+    )
+    stride: Positive = Field(1, description="rows between windows of validation and test")
+    train_stride: Positive = Field(1, description="rows between windows of training")
+    targets: Names | None = Field(
+        None, description="columns to forecast; the others are read alone; null: all"
+    )
+    calendar: list[Literal["minute", "hour", "weekday", "day", "month", "yearday"]] = Field(
+        [], description="features of each row's time that the network gets, of the horizon too"
+    )
+
+    @field_validator("quantiles")
+    @classmethod
+    def require_symmetric_quantiles(cls, levels: list[float]) -> list[float]:
+        expected, holds = QUANTILES
+        if not holds(levels):
+            raise ValueError(f"expected {expected}, got {levels!r}")
+        return levels
+
+
+class ImageData(ImageBlock):
+    """A checked `data:` block with the data set that it names."""
+
+    spec: DigitsSet | TorchvisionSet | FolderSet = Field(discriminator="source")
+
+
+class SeriesData(SeriesBlock):
+    """A checked `data:` block with the data set that it names."""
+
+    spec: WavesSet | StatsmodelsSet | CsvSet = Field(discriminator="source")
+
+
+AnyData = ImageData | SeriesData
+
+
+class Augment(Part):
+    """`train.augment`: random changes of training images."""
+
+    rotate: NonNegative = Field(0.0, description="largest angle in degrees, either way")
+    shift: Share = Field(0.0, description="largest shift as a fraction of height and width")
+    zoom: Annotated[
+        tuple[Annotated[float, Field(ge=0.01)], Annotated[float, Field(ge=0.01)]], Strict(False)
+    ] = Field((1.0, 1.0), description="least and largest scale")
+    flip: Literal["none", "horizontal", "vertical", "both"] = Field(
+        "none", description="mirror half of the images"
+    )
+    crop_pad: int = Field(
+        0, ge=0, description="pad by this many pixels, then crop the old size at random"
+    )
+    colour: NonNegative = Field(
+        0.0, description="AlexNet's colour change: standard deviation of the PCA coefficients"
+    )
+
+    @field_validator("zoom")
+    @classmethod
+    def require_rising_zoom(cls, zoom: tuple[float, float]) -> tuple[float, float]:
+        if zoom[0] > zoom[1]:
+            raise ValueError(f"expected [least, largest], got {list(zoom)}")
+        return zoom
+
+
+class Train(Part):
+    """`train:` of a recipe: optimizer, schedule, loss, regularisation."""
+
+    epochs: int = Field(
+        ge=0, description="passes over the training split; 0: published weights as they are"
+    )
+    batch: int = Field(64, ge=2, description="rows of a batch")
+    optimizer: Literal["sgd", "adam", "adamw", "adadelta", "rmsprop"] = Field(
+        "adam", description="the optimizer"
+    )
+    lr: NonNegative = Field(1e-3, description="learning rate")
+    momentum: Share = Field(0.9, description="sgd and rmsprop only")
+    nesterov: bool = Field(False, description="sgd only: Nesterov's momentum")
+    weight_decay: NonNegative = Field(
+        0.0, description="the optimizer's own: adds weight_decay * w to the gradient"
+    )
+    schedule: Literal["constant", "step", "cosine", "onecycle"] = Field(
+        "constant", description="how the learning rate changes"
+    )
+    warmup: int = Field(0, ge=0, description="epochs of linear warm-up before the schedule")
+    steps: list[int] = Field(
+        [], description="schedule step only: epochs after which lr is multiplied by `factor`"
+    )
+    every: Positive | None = Field(
+        None, description="schedule step only, in place of `steps`: after each so many epochs"
+    )
+    factor: NonNegative = Field(0.1, description="schedule step only: what lr is multiplied by")
+    loss: Literal["auto", "cross-entropy", "softmax-clip", "mse", "pinball"] = Field(
+        "auto",
+        description="auto: cross-entropy for images, mse for series; pinball trains the quantiles",
+    )
+    aux_weight: NonNegative = Field(
+        0.3, description="weight of each auxiliary head's loss, or of each further member's"
+    )
+    label_smoothing: Share = Field(0.0, description="cross-entropy only")
+    l1: NonNegative = Field(0.0, description="adds l1 * sum |w| to the loss")
+    l2: NonNegative = Field(0.0, description="adds l2 * sum w^2 to the loss, or half of that")
+    l2_convention: Literal["full", "half"] = Field("full", description="half: l2 / 2 * sum w^2")
+    clip_norm: NonNegative | None = Field(None, description="largest norm of the gradient")
+    patience: Positive | None = Field(
+        None, description="stop after so many epochs without a better validation loss"
+    )
+    choose: Literal["best", "last"] = Field(
+        "best", description="which epoch's weights ship; best: of the validation loss"
+    )
+    precision: Literal["auto", "fast", "fp32", "bf16"] = Field(
+        "auto", description="auto: bf16 on a GPU that computes in it; fast: on such a CPU, too"
+    )
+    compile: Literal["auto", "on", "off"] = Field(
+        "auto", description="torch.compile; auto: on a GPU where it pays"
+    )
+    augment: Augment | None = Field(None, description="random changes of training images")
+    snapshots: list[int] = Field([], description="epochs whose weights are kept for the report")
+    seed: Seed = Field(1, description="seed of weights, order, dropout and augmentation")
+
+    @model_validator(mode="after")
+    def require_steps_below_epochs(self) -> Self:
+        if self.steps and self.steps[-1] >= self.epochs:
+            what = f"expected epochs below {self.epochs}, got {self.steps}"
+            raise ValueError(f"steps: {what}; drop the last")
+        return self
+
+
+class ResolvedTrain(Train):
+    """A checked `train:` block, and of loss pinball the quantile levels that the loss is for."""
+
+    levels: list[float] = []
+
+
+StageCount = Annotated[int, Field(ge=0)] | Literal["all"]
+
+
+class Head(Part):
+    """`head:` of a recipe: what a trained backbone gets for this task."""
+
+    kind: Literal["softmax", "linear", "mlp", "forest", "svm-linear", "svm-rbf", "best"] = Field(
+        description="softmax: trained by the loop, in place; the others: on the backbone's features; "
+        "best: the one that cross-validation prefers"
+    )
+    layer: str = Field(
+        "penultimate",
+        description="layer whose output is the features: penultimate, a layer's name, pixels or hog",
+    )
+    folds: int = Field(
+        5, ge=2, description="folds of the cross-validation that tunes a head on features"
+    )
+    copied: StageCount = Field(
+        "all",
+        description="softmax: how many of the backbone's first stages are copied with their weights",
+    )
+    keep: bool = Field(
+        False,
+        description="softmax: classes that the backbone knew keep their weights in the last layer",
+    )
+    stages: StageCount = Field(
+        0, description="softmax: how many of the backbone's last stages train too"
+    )
+    first: int = Field(0, ge=0, description="softmax: epochs in which the head trains alone")
+    unfreeze: int = Field(
+        0, ge=0, description="softmax: then one more stage every so many epochs; 0: all at once"
+    )
+    lr_factor: NonNegative = Field(
+        1.0, description="softmax: learning rate of the stages, relative to the head's"
+    )
+    batch_norm: Literal["frozen", "trained"] = Field(
+        "frozen", description="softmax: batch-norm statistics of the stages that train"
+    )
+
+    @model_validator(mode="after")
+    def require_whole_backbone(self) -> Self:
+        if self.kind != "softmax" and self.copied != "all":
+            what = f"expected all for kind: {self.kind}, whose backbone never trains, got {self.copied!r}"
+            raise ValueError(f"copied: {what}; leave it out, or set kind: softmax")
+        return self
+
+
+class Weights(Part):
+    """Published weights that training starts from."""
+
+    file: str = Field(
+        description="a state dict, relative to here or else to TORCH_HOME; imagenet: torchvision's own"
+    )
+    licence: str = Field(description="licence of the weights; it is written into the model file")
+
+
+class Backbone(Part):
+    """`backbone:` of a recipe: an architecture with published weights, under a head of its own."""
+
+    arch: str = Field(description="a module of models/")
+    net: dict[str, Any] = Field({}, description="options of the architecture's constructor")
+    weights: Weights = Field(description="published weights")
+
+
+class FullBlock(Part):
+    """`full:` of a recipe: what is laid over it where `size: full`."""
+
+    arch: str = Field("", description="a module of models/")
+    data: Layer = Field({}, description="keys of `data:`")
+    net: Layer = Field({}, description="options of the architecture's constructor")
+    train: Layer = Field({}, description="keys of `train:`")
+    weights: Layer | None = Field(None, description="keys of `weights:`")
+    head: Layer | None = Field(None, description="keys of `head:`")
+
+
+class Setting(FullBlock):
+    """What a study's setting lays over its recipe."""
+
+    needs: str | None = Field(
+        None, description="another recipe, whose trained network is the backbone"
+    )
+
+
+class RecipeBlock(Setting):
+    """A recipe as it stands under `models:`, its `full:` block apart."""
+
+    arch: str = Field(description="a module of models/")
+    full: Layer = Field({}, description="laid over the recipe where `size: full`")
+    saliency: bool = Field(
+        False, description="the exported file also gives d score / d pixel, for `infer explain`"
+    )
+    streaming: bool = Field(
+        False, description="the exported file also forecasts from one new sample at a time"
+    )
+    synthesis: bool = Field(
+        False, description="stage explain also makes images from the network, which takes minutes"
+    )
+
+
+class Training(Part):
+    """What stage train depends on besides the data: the recipe, and how it is run."""
+
+    FILES: ClassVar[tuple[str, ...]] = ("train",)
+    arch: str
+    net: dict[str, Any] = {}
+    train: ResolvedTrain
+    weights: Weights | None = None
+    needs: str | None = None
+    head: Head | None = None
+    size: Literal["small", "full"] = "small"
+    device: Literal["auto", "cuda", "cpu"] = "auto"
+    deterministic: bool = True
+    threads: int = 1
+    processes: int = 1
+    code: str = ""  # digest of the architecture's code, and of the head's
+
+    @property
+    def on_features(self) -> bool:
+        """Whether the recipe is a head on features, which the training loop does not train."""
+        return self.head is not None and self.head.kind != "softmax"
+
+
+class Recipe(Training):
+    """A resolved recipe: its `full:` block laid over it, defaults filled in, its data set looked up."""
+
+    FILES: ClassVar[tuple[str, ...]] = ("data", "train")
+    data: ImageData | SeriesData
+    base: Recipe | None = None  # of a study: the recipe that makes the backbone
+
+
+class EntryRecipe(Recipe):
+    """A resolved recipe with what it asks of the stages after training."""
+
+    saliency: bool = False
+    streaming: bool = False
+    synthesis: bool = False
+
+
+class Int8(Part):
+    """`check.int8`: the search for an int8 file."""
+
+    methods: Annotated[list[Literal["MinMax", "Entropy", "Percentile"]], Field(min_length=1)] = (
+        Field(["MinMax", "Entropy"], description="calibration methods, tried in turn")
+    )
+    images: Positive = Field(128, description="training images that calibrate")
+    tries: Positive = Field(8, description="graphs that are made and measured, at most")
+
+
+class ExportCheck(Part):
+    """The keys of `check:` that stage export follows."""
+
+    atol: Annotated[float, Field(ge=1e-9)] = Field(
+        1e-4,
+        description="largest difference between onnxruntime and torch: of probabilities, or of forecasts "
+        "over their standard deviation",
+    )
+    fp16_atol: Annotated[float, Field(ge=1e-9)] = Field(1e-2, description="the same of fp16 files")
+    random: Positive = Field(64, description="random inputs, besides the whole test split")
+    seed: Seed = Field(7, description="seed of the random inputs")
+    variants: list[Literal["int8", "fp16"]] = Field(
+        ["int8", "fp16"], description="files made beside fp32, of classifiers"
+    )
+    budget: Share = Field(
+        0.005,
+        description="accuracy that a variant may lose and still ship; two images may always go",
+    )
+    int8: Int8 = Field(Int8(), description="the search for an int8 file")
+
+
+class Check(ExportCheck):
+    """`check:`: limits of the gate, and what it measures."""
+
+    devices: list[Literal["cpu", "cuda", "tensorrt"]] = Field(
+        [], description="devices to check on; none: all that are there"
+    )
+    baseline: Literal["report", "refuse"] = Field(
+        "report",
+        description="a network that is no better than its best baseline: report it, or stop the line",
+    )
+    batches: Annotated[list[Positive], Field(min_length=1)] = Field(
+        [1, 8, 32, 128],
+        description="batch sizes that are timed, until throughput gains less than 5 %",
+    )
+    threads: list[Positive] = Field(
+        [1], description="CPU threads that are timed, besides all cores"
+    )
+    seconds: NonNegative = Field(0.3, description="least seconds of a timing")
+
+
+class Explain(Part):
+    """`explain:`: counts, never seconds, so that the results are the same on every machine."""
+
+    seed: Seed = Field(0, description="seed of everything that is drawn")
+    images: int = Field(
+        6, ge=1, le=12, description="images of a classifier's test split on the page"
+    )
+    of: Literal["score", "softmax"] = Field(
+        "score", description="what gradients are of: score: before the softmax"
+    )
+    steps: int = Field(
+        12,
+        ge=2,
+        description="steps of integrated gradients, doubled up to three times until they add up",
+    )
+    samples: Positive = Field(6, description="samples of SmoothGrad for each image")
+    perturbations: int = Field(
+        40, ge=8, description="perturbations of LIME for each image and seed"
+    )
+    judged: int = Field(
+        8, ge=4, description="images that the quality of maps is measured on, at most"
+    )
+    macs: Positive = Field(
+        1_200_000_000, description="multiply-adds of those images together, where that is fewer"
+    )
+    resamples: int = Field(1000, ge=100, description="resamples of the bootstrap")
+    searched: int = Field(
+        100, ge=9, description="images that are searched for what activates a unit most"
+    )
+    points: int = Field(200, ge=10, description="images in the embedding of the last hidden layer")
+    attack_gmacs: NonNegative = Field(
+        1.0, description="1e9 multiply-adds of one pass over the images that are attacked"
+    )
+    synthesis_steps: int = Field(
+        48, ge=4, description="steps of gradient ascent, for recipes with `synthesis: true`"
+    )
+
+
+class DataPart(Part):
+    """What stage data reads."""
+
+    FILES: ClassVar[tuple[str, ...]] = ("data",)
+    data: ImageData | SeriesData
+
+
+class ExportRecipe(Recipe):
+    """What stage export reads."""
+
+    FILES: ClassVar[tuple[str, ...]] = ("data", "train", "export")
+    saliency: bool
+    streaming: bool
+    check: ExportCheck
+
+
+class CheckPart(Part):
+    """What stage check reads."""
+
+    FILES: ClassVar[tuple[str, ...]] = ("check",)
+    check: Check
+
+
+class ExplainRecipe(Recipe):
+    """What stage explain reads."""
+
+    FILES: ClassVar[tuple[str, ...]] = ("data", "train", "explain")
+    synthesis: bool
+    explain: Explain
+
+
+class Study(Part):
+    """A study: a recipe, settings laid over it, and seeds."""
+
+    claim: str = Field(description="the sentence that the study tests")
+    recipe: str = Field(description="name of a recipe under `models:`")
+    base: Layer = Field({}, description="laid over the recipe, under every setting")
+    settings: dict[str, Layer] = Field(
+        min_length=1, description="name of a setting: keys laid over the recipe"
+    )
+    seeds: Annotated[list[Seed], Field(min_length=1)] = Field(description="seeds of the trainings")
+    measures: Annotated[list[Measure], Field(min_length=1)] = Field(
+        description="what is measured on each trained network"
+    )
+    curves: list[Curve] = Field(
+        [], description="what is drawn beside the measures, by epoch or by layer"
+    )
+    lines: dict[str, list[str]] = Field(
+        {},
+        description="name of a line: the settings that it joins in a plot; the others are levels",
+    )
+
+
+class File(Part):
+    """params.yaml as a whole; recipes are checked after what they are built on has been laid under them."""
+
+    size: Literal["small", "full"] = Field(
+        "small", description="full: the papers' sizes, each recipe's `full:` block laid over it"
+    )
+    device: Literal["auto", "cuda", "cpu"] = Field("auto", description="where training runs")
+    deterministic: bool = Field(True, description="two runs on one machine give equal numbers")
+    threads: Positive = Field(1, description="CPU threads of one training")
+    processes: Positive = Field(
+        1, description="processes of one training, each with its share of every batch"
+    )
+    line: dict[str, str] = Field(
+        description="entries that `dvc repro` makes: name of a recipe, and what its training starts from"
+    )
+    line_studies: list[str] = Field([], description="studies that `dvc repro` makes")
+    data: dict[str, Any] = Field(description="data sets by name")
+    check: Check = Field(Check(), description="limits of the gate, and what it measures")
+    explain: Explain = Field(Explain(), description="what stage explain draws and measures")
+    models: dict[str, Any] = Field(description="recipes by name")
+    studies: dict[str, Study] = Field({}, description="studies by name")
+
+
+P = TypeVar("P", bound=Part)
+
+
+def check(kind: type[P], value: Any, place: str) -> P:
+    """Return the block as a model; raise ParamsError with the place, the cure and the choices of every mistake."""
+    try:
+        return kind.model_validate(value)
+    except ValidationError as error:
+        found: dict[str, str] = {}
+        for problem in error.errors(include_url=False):
+            where, sentence = describe_problem(kind, problem, place)
+            if where not in found or not problem["type"].endswith(("_type", "literal_error")):
+                found[where] = sentence
+        raise ParamsError("; ".join(f"{w.lstrip('.')}: {s}" for w, s in found.items())) from None
+
+
+def describe_problem(kind: type[Part], problem: Any, place: str) -> tuple[str, str]:
+    """Return the place of one of pydantic's errors, and the sentence for it."""
+    name, loc, got = problem["type"], problem["loc"], problem["input"]
+    where, expected, parent = locate(kind, loc)
+    where, limits = f"{place}{where}", problem.get("ctx", {})
+    if name == "extra_forbidden":
+        return where, f"unknown key; {hint(str(loc[-1]), list(parent.model_fields))}"
+    if loc and loc[-1] == "[key]":
+        return f"{where}.{got}", f"expected a name that is text, got {got!r}; put it in quotes"
+    if name == "missing" and isinstance(loc[-1], int):  # of a tuple
+        where, expected, _ = locate(kind, loc[:-1])
+        return f"{place}{where}", f"expected {len(get_args(expected))} values, got {got!r}"
+    if name == "missing":
+        return where, f"missing; add it ({describe_type(expected)})"
+    if name == "literal_error" and get_origin(expected) is Literal:
+        return where, f"unknown value {got!r}; {hint(str(got), list(get_args(expected)))}"
+    if name == "value_error":
+        field, colon, rest = str(limits["error"]).partition(": ")
+        inner = isinstance(expected, type) and issubclass(expected, Part)
+        if colon and inner and field in expected.model_fields:
+            return f"{where}.{field}", rest
+        return where, str(limits["error"])
+    if name == "finite_number":
+        return where, f"expected a finite number, got {got!r}"
+    for key, words in (("ge", "at least"), ("le", "at most")):
+        if key in limits:
+            return where, f"expected {words} {limits[key]:g}, got {got!r}"
+    if name == "too_short":
+        return where, f"expected at least one value, got {got!r}"
+    if name == "too_long":
+        return where, f"expected {limits['max_length']} values, got {got!r}"
+    if not loc:
+        return where, f"expected a mapping with {', '.join(kind.model_fields)}, got {got!r}"
+    return where, f"expected {describe_type(expected)}, got {got!r}"
+
+
+def locate(kind: type[Part], loc: tuple[int | str, ...]) -> tuple[str, Any, type[Part]]:
+    """Return the dotted place of pydantic's location, the type that is expected there, and the last model above it."""
+    place, at, parent = "", kind, kind
+    for step in loc:
+        inner = without_none(at)
+        origin = get_origin(inner)
+        if isinstance(inner, type) and issubclass(inner, Part):
+            place, parent = f"{place}.{step}", inner
+            at = inner.model_fields[step].annotation if step in inner.model_fields else None
+        elif origin in (list, tuple) and isinstance(step, int):
+            arguments = get_args(inner)
+            place, at = f"{place}[{step}]", arguments[step if origin is tuple else 0]
+        elif origin is dict and step != "[key]":
+            place, at = f"{place}.{step}", get_args(inner)[1]
+        # What is left is pydantic's name of a union's member.
+    return place, without_annotations(at), parent
+
+
+def without_annotations(kind: Any) -> Any:
+    return get_args(kind)[0] if get_origin(kind) is Annotated else kind
+
+
+def without_none(kind: Any) -> Any:
+    """Return `X` of `X | None`, and of what is annotated."""
+    kind = without_annotations(kind)
+    if get_origin(kind) in (Union, types.UnionType):
+        some = [part for part in get_args(kind) if part is not type(None)]
+        return without_annotations(some[0]) if len(some) == 1 else kind
+    return kind
+
+
+TYPES = {
     bool: "true or false",
     int: "a whole number",
     float: "a number",
     str: "text",
     list: "a list",
+    tuple: "a list",
     dict: "a mapping",
-    object: "a value",
     type(None): "null",
 }
 
 
-def _kind(types: type | tuple[type, ...]) -> str:
-    types = types if isinstance(types, tuple) else (types,)
-    return " or ".join(dict.fromkeys(KINDS[t] for t in types))
+def describe_type(kind: Any) -> str:
+    """Return a type in words: "a whole number or null"."""
+    kind = without_annotations(kind)
+    origin = get_origin(kind)
+    if origin in (Union, types.UnionType):
+        return " or ".join(dict.fromkeys(map(describe_type, get_args(kind))))
+    if origin is Literal:
+        return " or ".join(map(str, get_args(kind)))
+    if isinstance(kind, type) and issubclass(kind, Part):
+        return "a mapping"
+    return TYPES.get(origin or kind, "a value")

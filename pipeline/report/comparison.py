@@ -19,7 +19,7 @@ def comparison_data(entries: list[Entry]) -> dict[str, Any]:
     known = {
         entry.name: {
             "cells": dict(zip(titles, row, strict=True)),
-            "set": entry.recipe["data"]["set"],
+            "set": entry.recipe.data.set,
         }
         | history_and_correctness(entry)
         for entry, row in zip(entries, cells, strict=True)

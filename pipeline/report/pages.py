@@ -13,6 +13,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from pipeline.params import schema
 from pipeline.plots import forecasts as fans
 from pipeline.plots import style, vega
 from pipeline.plots.style import Picture
@@ -52,8 +53,8 @@ in out/report/index.html only. "pending": the stage has not run yet.
 
 def build_report(
     line: list[str],
-    recipes: dict[str, dict[str, Any]],
-    studies: dict[str, dict[str, Any]],
+    recipes: dict[str, schema.EntryRecipe],
+    studies: dict[str, schema.Study],
     root: Path,
     size: str = "small",
 ) -> str:
@@ -64,7 +65,7 @@ def build_report(
         shutil.rmtree(site)  # removes the pages of entries that are not in the line any more
     (site / "img").mkdir(parents=True)
     (site / vega.LIBRARY).write_text(vega.library(), encoding="utf-8")
-    study_results = [Study(name, study["claim"], root) for name, study in studies.items()]
+    study_results = [Study(name, study.claim, root) for name, study in studies.items()]
     write = page_writer(site)
     for entry in entries:
         write("entry", entry.name, entry_context(entry, site / "img"))

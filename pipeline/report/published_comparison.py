@@ -42,7 +42,7 @@ def entry_bubble(entry: Entry, values: list[float]) -> Bubble:
         entry.results["train"],
         metric_cell(entry.metric).text.partition(" [")[2].rstrip("]"),
     )
-    where = {"name": entry.name, "set": entry.recipe["data"]["set"], "link": f"{entry.name}.html"}
+    where = {"name": entry.name, "set": entry.recipe.data.set, "link": f"{entry.name}.html"}
     size = {"parameters": train["parameters"], "macs": train["macs"], "interval": interval}
     return where | size | dict(zip(("y", "low", "high"), values, strict=True))
 

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.core.errors import StageError
+from pipeline.params.schema import EntryRecipe
 
 # File of results/<entry>/ -> the stage that writes it, in pipeline order.
 STAGE_OF_FILE = {
@@ -64,7 +65,7 @@ class Entry:
     """
 
     name: str
-    recipe: dict[str, Any]
+    recipe: EntryRecipe
     root: Path
 
     def command(self, stage: str) -> str:
@@ -101,18 +102,18 @@ class Entry:
 
     @property
     def arch(self) -> str:
-        return str(self.recipe["arch"])
+        return str(self.recipe.arch)
 
     @property
     def network_description(self) -> str:
         """The architecture; for transfer learning also the head and the entry that it starts
         from.
         """
-        if not (head := self.recipe.get("head")):
+        if not (head := self.recipe.head):
             return self.arch
-        kind = self.head_search["chosen"]["kind"] if self.head_search else head["kind"]
-        needs = self.recipe.get("needs")
-        network = self.recipe.get("net", {}).get("name", self.arch)  # zoo: torchvision's name
+        kind = self.head_search["chosen"]["kind"] if self.head_search else head.kind
+        needs = self.recipe.needs
+        network = self.recipe.net.get("name", self.arch)  # zoo: torchvision's name
         return f"{kind} on {network}" + (f" of {needs}" if needs else "")
 
     @property

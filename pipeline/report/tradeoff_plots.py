@@ -104,10 +104,10 @@ def draw_tradeoffs(entries: list[Entry], img: Path, gpu: Path = GPU_RESULTS) -> 
     on_cpu = [
         e for e in timed if e.task == "classification" and "cpu" in e.results["speed"]["limits"]
     ]
-    sets = [entry.recipe["data"]["set"] for entry in on_cpu]
+    sets = [entry.recipe.data.set for entry in on_cpu]
     if sets:  # accuracies are comparable on one dataset only
         most = max(sets, key=sets.count)
-        same = [entry for entry in on_cpu if entry.recipe["data"]["set"] == most]
+        same = [entry for entry in on_cpu if entry.recipe.data.set == most]
         drawn["fronts"] = pareto_front_chart(same, most, img / "verdict.fronts.png")
     drawn["roofline"] = roofline_chart(timed, gpu, img / "verdict.roofline.png")
     pair = {

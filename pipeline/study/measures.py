@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from pipeline.core.errors import StageError
 from pipeline.data import dataset
 from pipeline.network import build as network
+from pipeline.params.schema import Training
 from pipeline.train import loop
 from pipeline.train.checkpoint import State, gradients
 
@@ -24,7 +25,7 @@ REACHED = 0.9  # of validation accuracy
 class Run:
     """One trained network, and what it was trained by and on."""
 
-    recipe: dict[str, Any]
+    recipe: Training
     source: dataset.Data
     net: Any
     state: State
@@ -116,11 +117,11 @@ def weight_diffuseness(run: Run) -> float:
 
 def gradients_at_start(run: Run) -> dict[str, float]:
     """Return the mean |gradient| of each weight on a batch of the training split, in an untrained network."""
-    settings = run.recipe["train"]
-    torch.manual_seed(settings["seed"])
+    settings = run.recipe.train
+    torch.manual_seed(settings.seed)
     net = network.build(run.recipe, run.source)
     batch = loop.batches(run.source, "train", net, torch.device("cpu"))
-    rows = torch.randperm(len(batch.x))[: settings["batch"]]
+    rows = torch.randperm(len(batch.x))[: settings.batch]
     loss = loop.loss_of(run.recipe, net.train(), batch.x[rows], batch.y[rows])[0]
     loss.backward()
     return gradients(net)

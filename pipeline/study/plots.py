@@ -6,28 +6,29 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.params import schema
+from pipeline.params.schema import Study
 from pipeline.study.measures import CURVES
 from pipeline.study.runs import Row, interval, summary
 
 
-def draw(path: Path, study: dict[str, Any], rows: list[Row]) -> None:
+def draw(path: Path, study: Study, rows: list[Row]) -> None:
     """Draw each measure, every setting's seeds as dots, its mean and interval as a bar; below, the curves."""
     from pipeline.plots import style
 
-    names, groups = [*study["measures"], *study["curves"]], summary(rows)
+    names, groups = [*study.measures, *study.curves], summary(rows)
     path.parent.mkdir(parents=True, exist_ok=True)
     columns = 1 if len(names) == 1 else 2
     lines = -(-len(names) // columns)
     height = 60 + 22 * max(
-        0 if study["lines"] else len(groups), 9 if study["curves"] or study["lines"] else 0
+        0 if study.lines else len(groups), 9 if study.curves or study.lines else 0
     )
     with style.drawing(path, 760, height * lines, rows=lines, columns=columns) as axes:
         for axis, name in zip(axes.flat, names, strict=False):
             axis.set(title=name)
             if name in CURVES:
                 draw_curve(axis, name, study, rows)
-            elif study["lines"]:
-                draw_lines(axis, name, study["lines"], groups)
+            elif study.lines:
+                draw_lines(axis, name, study.lines, groups)
             else:
                 draw_measure(axis, name, groups, rows, named=axis in axes[:, 0])
         for axis in axes.flat[len(names) :]:
@@ -70,14 +71,14 @@ def draw_lines(
     axis.legend(loc="center left", bbox_to_anchor=(1, 0.5))
 
 
-def draw_curve(axis: Any, curve: str, study: dict[str, Any], rows: list[Row]) -> None:
+def draw_curve(axis: Any, curve: str, study: Study, rows: list[Row]) -> None:
     """Draw the settings' means over seeds with their intervals, by epoch or by the place of a layer."""
     kind = {
         "gradient at the start": "error",
         "gradient at the end": "error",
         "epochs to settle": "count",
     }.get(curve)
-    for k, setting in enumerate(study["settings"]):
+    for k, setting in enumerate(study.settings):
         points: dict[float, list[float]] = {}
         for row in rows:
             if (row["setting"], row["measure"]) == (setting, curve):
@@ -90,5 +91,5 @@ def draw_curve(axis: Any, curve: str, study: dict[str, Any], rows: list[Row]) ->
         axis.fill_between(x, low, high, color=line.get_color(), alpha=0.15, lw=0)
     axis.set(xlabel="layer, from input (0) to answer (1)" if kind else "epoch")
     axis.set_yscale("log" if kind == "error" else "linear")
-    if curve == study["curves"][0]:
+    if curve == study.curves[0]:
         axis.legend(loc="upper left", bbox_to_anchor=(0, -0.22), ncols=2)

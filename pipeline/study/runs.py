@@ -21,7 +21,7 @@ from pipeline.network import pretrained
 from pipeline.params import load as params
 from pipeline.params import schema
 from pipeline.params.recipe import overlay, resolve
-from pipeline.params.resolved import on_features
+from pipeline.params.schema import ImageData, Layer, Recipe, Study
 from pipeline.study import measures
 from pipeline.study.measures import CURVES, MEASURES, Run
 from pipeline.train import checkpoint, device, loop
@@ -29,37 +29,31 @@ from pipeline.train import checkpoint, device, loop
 FOLDER = RESULTS / "studies"
 
 
-NOTHING: dict[str, Any] = {"measures": [], "curves": []}
-
-
 Row = dict[
     str, Any
 ]  # study, setting, seed, measure, x (of a curve: epoch, or place of the layer), value
 
 
-def recipe_of(
-    study: dict[str, Any], setting: dict[str, Any], seed: int, every: params.Params
-) -> dict[str, Any]:
-    """Return the resolved recipe of one run: the study's, its base, the setting and the seed laid over it."""
-    raw = overlay(params.studied(study, setting, every), {"train": {"seed": seed}})
-    resolved = resolve(f"params.yaml models.{study['recipe']}", raw, every.sets)
-    if (spec := resolved["data"]["spec"]).get("per_class"):
-        resolved["data"]["spec"] = spec | {"draw": seed}  # a copy: recipes share the set
-    resolved |= params.circumstances(every, resolved)
-    if resolved["needs"]:  # the backbone is made anew by each seed, too
-        resolved["base"] = recipe_of({"recipe": resolved["needs"], "base": {}}, {}, seed, every)
-    return resolved
+def recipe_of(name: str, base: Layer, setting: Layer, seed: int, every: params.Params) -> Recipe:
+    """Return the resolved recipe of one run: models.<name>, `base`, the setting and the seed laid over it."""
+    raw = overlay(params.lay_over(name, base, setting, every), {"train": {"seed": seed}})
+    recipe = params.in_environment(every, resolve(f"params.yaml models.{name}", raw, every.sets))
+    if isinstance(recipe.data, ImageData) and recipe.data.spec.per_class:
+        recipe = recipe.updated(data={"spec": {"draw": seed}})
+    if recipe.needs:  # the backbone is made anew by each seed, too
+        recipe = recipe.updated(base=recipe_of(recipe.needs, {}, {}, seed, every))
+    return recipe
 
 
 def key_of(
-    recipe: dict[str, Any], study: dict[str, Any], source: dataset.Data, on: torch.device
+    recipe: Recipe, source: dataset.Data, on: torch.device, study: Study | None = None
 ) -> str:
-    """Return what names a run's file: all that its numbers depend on."""
+    """Return the name of a run's file, a hash of all that its numbers depend on; a backbone has no study."""
     digest = code.hash_files(*code.stage_files("study"))
     parts = [
-        recipe,
-        study["measures"],
-        study["curves"],
+        recipe.model_dump(mode="json"),
+        study.measures if study else [],
+        study.curves if study else [],
         digest,
         source.about["hash"],
         torch.__version__,
@@ -69,34 +63,34 @@ def key_of(
 
 
 def measure(
-    recipe: dict[str, Any],
-    study: dict[str, Any],
+    recipe: Recipe,
+    study: Study,
     source: dataset.Data,
     label: str,
     on: torch.device,
 ) -> dict[str, Any]:
     """Train one run; return its measures, and its curves as (x, value) pairs."""
-    watch = ["test"] if "test error" in study["curves"] else []
-    base = base_of(recipe["base"], on) if "base" in recipe else None
+    watch = ["test"] if "test error" in study.curves else []
+    base = base_of(recipe.base, on) if recipe.base else None
     with device.named_errors(f"study {label}", recipe, on):
-        if on_features(recipe):
+        if recipe.on_features:
             from pipeline.train import heads  # scikit-learn: 3 s
 
             made = heads.learn(recipe, source, on=on, label=label, base=base)
         else:
             made = loop.fit(recipe, source, on=on, label=label, watch=watch, base=base)
     trained = Run(recipe, source, *made, base.labels if base else ())
-    return {m: MEASURES[m](trained) for m in study["measures"]} | {
-        c: CURVES[c](trained) for c in study["curves"]
+    return {m: MEASURES[m](trained) for m in study.measures} | {
+        c: CURVES[c](trained) for c in study.curves
     }
 
 
-def base_of(recipe: dict[str, Any], on: torch.device) -> pretrained.Base:
+def base_of(recipe: Recipe, on: torch.device) -> pretrained.Base:
     """Return a backbone, trained once for all the runs that are built on it."""
-    source = prepare.make(recipe["data"])[0]
-    file = OUT / "studies" / "bases" / f"{key_of(recipe, NOTHING, source, on)}.pt"
+    source = prepare.make(recipe.data)[0]
+    file = OUT / "studies" / "bases" / f"{key_of(recipe, source, on)}.pt"
     if not file.exists():
-        label = f"backbone {recipe['train']['seed']}"
+        label = f"backbone {recipe.train.seed}"
         with device.named_errors(label, recipe, on):
             net, _ = loop.fit(recipe, source, on=on, label=label)
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -120,7 +114,7 @@ def rivals(source: dataset.Data, names: list[str]) -> dict[str, dict[str, float]
     return answers
 
 
-def run_all(name: str, study: dict[str, Any], every: params.Params) -> list[Row]:
+def run_all(name: str, study: Study, every: params.Params) -> list[Row]:
     """Return the rows of every run; those made before under the same recipe, data and code are read, not made again."""
     on = device.choose(every.device)
     print(f"   device {every.device}: {device.describe(on, every.device)}", file=sys.stderr)
@@ -129,17 +123,15 @@ def run_all(name: str, study: dict[str, Any], every: params.Params) -> list[Row]
         str, tuple[str, dataset.Data]
     ] = {}  # by their `data:` blocks: the set's name, and what it holds
     runs = [
-        (setting, layer, seed)
-        for setting, layer in study["settings"].items()
-        for seed in study["seeds"]
+        (setting, layer, seed) for setting, layer in study.settings.items() for seed in study.seeds
     ]
     for k, (setting, layer, seed) in enumerate(runs):
-        recipe = recipe_of(study, layer, seed, every)
-        block = json.dumps(recipe["data"], sort_keys=True)
+        recipe = recipe_of(study.recipe, study.base, layer, seed, every)
+        block = recipe.data.model_dump_json()
         if block not in sources:
-            sources[block] = (recipe["data"]["set"], prepare.make(recipe["data"])[0])
+            sources[block] = (recipe.data.set, prepare.make(recipe.data)[0])
         source = sources[block][1]
-        made = OUT / "studies" / name / "runs" / f"{key_of(recipe, study, source, on)}.json"
+        made = OUT / "studies" / name / "runs" / f"{key_of(recipe, source, on, study)}.json"
         if not made.exists():
             print(
                 f"── study  {name}  {setting}, seed {seed}  {k + 1} of {len(runs)}",
@@ -148,10 +140,10 @@ def run_all(name: str, study: dict[str, Any], every: params.Params) -> list[Row]
             )
             write_json(made, measure(recipe, study, source, f"{setting} {seed}", on))
         values = json.loads(made.read_text())
-        rows += [tidy(name, setting, seed, m, "", values[m]) for m in study["measures"]]
-        rows += [tidy(name, setting, seed, c, x, y) for c in study["curves"] for x, y in values[c]]
+        rows += [tidy(name, setting, seed, m, "", values[m]) for m in study.measures]
+        rows += [tidy(name, setting, seed, c, x, y) for c in study.curves for x, y in values[c]]
     for set_name, source in sources.values():
-        for rival, found in rivals(source, study["measures"]).items():
+        for rival, found in rivals(source, study.measures).items():
             rows += [
                 tidy(name, f"{rival} ({set_name})", "", m, "", value) for m, value in found.items()
             ]
@@ -193,26 +185,26 @@ def summary(rows: list[Row]) -> dict[str, dict[str, tuple[float, float, float]]]
     }
 
 
-def write_table(name: str, study: dict[str, Any], rows: list[Row]) -> None:
+def write_table(name: str, study: Study, rows: list[Row]) -> None:
     """Write the tidy CSV and the Markdown table."""
     FOLDER.mkdir(parents=True, exist_ok=True)
     with (FOLDER / f"{name}.csv").open("w", newline="", encoding="utf-8") as file:
         table = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
         table.writeheader()
         table.writerows(rows)
-    geometric = [m for m in study["measures"] if schema.MEASURES[m][1] == "error"]
+    geometric = [m for m in study.measures if schema.MEASURES[m][1] == "error"]
     note = f" (geometric: {', '.join(geometric)})" if geometric else ""
-    lines = [f"# {name}: {study['claim']}", ""]
+    lines = [f"# {name}: {study.claim}", ""]
     lines += [
-        f"Test split where nothing else is said, mean{note} [95 % t interval] over seeds {study['seeds']}.",
+        f"Test split where nothing else is said, mean{note} [95 % t interval] over seeds {study.seeds}.",
         "",
     ]
     lines += [
-        f"| setting | {' | '.join(study['measures'])} |",
-        "| --- |" + " ---: |" * len(study["measures"]),
+        f"| setting | {' | '.join(study.measures)} |",
+        "| --- |" + " ---: |" * len(study.measures),
     ]
     for setting, by in summary(rows).items():
-        cells = [text(by[m]) if m in by else "" for m in study["measures"]]
+        cells = [text(by[m]) if m in by else "" for m in study.measures]
         lines.append(f"| {setting} | {' | '.join(cells)} |")
     (FOLDER / f"{name}.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
 

@@ -11,7 +11,6 @@ Fails when the loss is not finite. Interrupted, it goes on from its last checkpo
 from __future__ import annotations
 
 import sys
-from typing import Any
 
 import torch
 
@@ -20,20 +19,20 @@ from pipeline.core.paths import OUT
 from pipeline.core.stage import entry_of_command_line, run
 from pipeline.data import dataset
 from pipeline.params import load as params
-from pipeline.params.resolved import on_features
+from pipeline.params.schema import Recipe
 from pipeline.train import artifacts, device, distributed
 from pipeline.train.checkpoint import CHECKPOINTS, checkpoint_path
 from pipeline.train.loop import fit
 
 
-def make(name: str, recipe: dict[str, Any], source: dataset.Data, on: torch.device) -> None:
+def make(name: str, recipe: Recipe, source: dataset.Data, on: torch.device) -> None:
     """Train an entry and write what the stage writes; of several processes the first one writes."""
     first = not distributed.rank()
     if first:
         many = f"{distributed.size()} processes, " if distributed.size() > 1 else ""
-        chosen = f"{recipe['device']}: {many}{device.describe(on, recipe['device'])}"
-        print(f"   device {chosen}, CPU threads {recipe['threads']}", file=sys.stderr)
-    if on_features(recipe):
+        chosen = f"{recipe.device}: {many}{device.describe(on, recipe.device)}"
+        print(f"   device {chosen}, CPU threads {recipe.threads}", file=sys.stderr)
+    if recipe.on_features:
         from pipeline.train import heads  # scikit-learn: 3 s
 
         if first:
@@ -56,10 +55,10 @@ def make(name: str, recipe: dict[str, Any], source: dataset.Data, on: torch.devi
 
 def main() -> None:
     with entry_of_command_line("train") as name:
-        recipe, source = params.entry(name, "data", "train"), dataset.load(name)
-        on = device.choose(recipe["device"])
-        if recipe.get("processes", 1) > 1 and not distributed.started() and not on_features(recipe):
-            distributed.start(recipe["processes"], "train", name)
+        recipe, source = params.entry(name, Recipe), dataset.load(name)
+        on = device.choose(recipe.device)
+        if recipe.processes > 1 and not distributed.started() and not recipe.on_features:
+            distributed.start(recipe.processes, "train", name)
             return
         with distributed.group(on) as own:
             make(name, recipe, source, own)

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from pipeline.params import schema
 from pipeline.train import device
 from pipeline.train.distributed import common, share
 
@@ -33,7 +33,7 @@ class Step:
     change: Callable[[Tensor, Tensor], Tensor]  # of a batch and its numbers, on the batch's device
 
 
-def build(spec: dict[str, Any] | None, images: Tensor) -> Augment:
+def build(spec: schema.Augment | None, images: Tensor) -> Augment:
     """Return a function on uint8 batches (N, C, H, W) in grey levels; `images` are the training images (N, C, H, W).
 
     It answers uint8 where pixels are only moved, and float32 in 0..255 where they are interpolated or coloured.
@@ -43,14 +43,14 @@ def build(spec: dict[str, Any] | None, images: Tensor) -> Augment:
         return lambda batch, of=0: batch
     steps: list[Step] = []
     for way, dim in (("horizontal", 3), ("vertical", 2)):
-        if spec["flip"] in (way, "both"):
+        if spec.flip in (way, "both"):
             steps.append(mirror(dim))
-    if spec["crop_pad"]:
-        steps.append(crop(spec["crop_pad"]))
-    if spec["rotate"] or spec["shift"] or spec["zoom"] != [1.0, 1.0]:
-        steps.append(affine(spec["rotate"], spec["shift"], *spec["zoom"]))
-    if spec["colour"]:
-        steps.append(pca_colour(images, spec["colour"]))
+    if spec.crop_pad:
+        steps.append(crop(spec.crop_pad))
+    if spec.rotate or spec.shift or spec.zoom != (1.0, 1.0):
+        steps.append(affine(spec.rotate, spec.shift, *spec.zoom))
+    if spec.colour:
+        steps.append(pca_colour(images, spec.colour))
     if not steps:
         return lambda batch, of=0: batch
 

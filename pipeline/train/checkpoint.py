@@ -12,7 +12,6 @@ import os
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 from pipeline.core import digest as code
 from pipeline.core.paths import OUT
 from pipeline.data import dataset
+from pipeline.params.schema import Recipe
 from pipeline.train import distributed
 
 CHECKPOINTS = OUT / "checkpoints"
@@ -106,12 +106,11 @@ def restore(path: Path, net: nn.Module, optimizer: torch.optim.Optimizer) -> Sta
     return state
 
 
-def checkpoint_path(
-    name: str, recipe: dict[str, Any], source: dataset.Data, on: torch.device
-) -> Path:
+def checkpoint_path(name: str, recipe: Recipe, source: dataset.Data, on: torch.device) -> Path:
     """Return this run's checkpoint: its key holds recipe, data, code and device, so none is resumed under another."""
     digest = code.hash_files(*code.stage_files("train"))
     key = json.dumps(
-        [recipe, source.about["hash"], digest, torch.__version__, on.type], sort_keys=True
+        [recipe.model_dump(mode="json"), source.about["hash"], digest, torch.__version__, on.type],
+        sort_keys=True,
     )
     return CHECKPOINTS / f"{name}@{hashlib.sha256(key.encode()).hexdigest()[:16]}.pt"

@@ -19,6 +19,7 @@ from convline.runtime.session import sees_gpu
 from torch import Tensor, nn
 
 from pipeline.core.errors import StageError
+from pipeline.params.schema import Training
 from pipeline.train import distributed
 
 # Channels: on two CPU cores VGG-16's step halves, Inception's takes a third less, LeNet-5's would double.
@@ -135,14 +136,12 @@ def wait(on: torch.device) -> None:
         torch.cuda.synchronize(on)
 
 
-def refuse_unrepeatable(
-    net: nn.Module, recipe: dict[str, Any], on: torch.device, label: str
-) -> None:
+def refuse_unrepeatable(net: nn.Module, recipe: Training, on: torch.device, label: str) -> None:
     """Raise StageError where deterministic training on a GPU would fail in its first step, as torchvision's VGG does.
 
     Other operations on torch's list are in none of our networks; `named_errors` names them when they raise.
     """
-    if on.type != "cuda" or not recipe.get("deterministic", True) or recipe.get("head"):
+    if on.type != "cuda" or not recipe.deterministic or recipe.head:
         return  # with a head on it, a network may be frozen up to there
     for name, layer in net.named_modules():
         if isinstance(layer, nn.AdaptiveAvgPool2d) and layer.output_size not in (
@@ -154,12 +153,12 @@ def refuse_unrepeatable(
 
 
 @contextmanager
-def named_errors(what: str, recipe: dict[str, Any], on: torch.device) -> Iterator[None]:
+def named_errors(what: str, recipe: Training, on: torch.device) -> Iterator[None]:
     """Turn what a device cannot do in a training into one sentence with the cure."""
     try:
         yield
     except (torch.OutOfMemoryError, MemoryError):
-        cure = f"lower train.batch ({recipe['train']['batch']}) or data.size"
+        cure = f"lower train.batch ({recipe.train.batch}) or data.size"
         raise StageError(f"{what}: {describe(on)} has too little memory; {cure}") from None
     except RuntimeError as error:
         reason = " ".join(str(error).split())
@@ -174,7 +173,7 @@ def named_errors(what: str, recipe: dict[str, Any], on: torch.device) -> Iterato
         raise
 
 
-def prepare(recipe: dict[str, Any]) -> None:
+def prepare(recipe: Training) -> None:
     """Make two runs on the same machine give the same numbers (torch, "Reproducibility"), on any number of cores.
 
     TF32, which rounds the factors of a product to 10 bits, is off: evaluation, quantile offsets and the features of
@@ -183,8 +182,8 @@ def prepare(recipe: dict[str, Any]) -> None:
     On two threads and one, three epochs take LeNet-5 1.55 and .94 s, DenseNet-121 46 and 30 s, ResNet-20 14 s both:
     a second core is better spent on a second training.
     """
-    deterministic = recipe.get("deterministic", True)
+    deterministic = recipe.deterministic
     torch.use_deterministic_algorithms(deterministic)
     torch.backends.cudnn.benchmark = not deterministic
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
-    torch.set_num_threads(recipe.get("threads", 1))
+    torch.set_num_threads(recipe.threads)

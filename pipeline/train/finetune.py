@@ -8,12 +8,13 @@ from torch import nn
 
 from pipeline.core.errors import StageError
 from pipeline.network.modules import parts, stages
+from pipeline.params.schema import Head
 
 
-def tuned(net: Any, head: dict[str, Any]) -> list[nn.Module]:
+def tuned(net: Any, head: Head) -> list[nn.Module]:
     """Return the stages that train at some time, the first to be unfrozen first: the network's last one."""
     known = stages(net.net)
-    count = len(known) if head["stages"] == "all" else head["stages"]
+    count = len(known) if head.stages == "all" else head.stages
     if count > len(known):
         names = ", ".join(known)
         raise StageError(
@@ -22,10 +23,10 @@ def tuned(net: Any, head: dict[str, Any]) -> list[nn.Module]:
     return list(known.values())[::-1][:count]
 
 
-def refuse_frozen_at_random(net: Any, head: dict[str, Any], epochs: int) -> None:
+def refuse_frozen_at_random(net: Any, head: Head, epochs: int) -> None:
     """Raise StageError where a stage that is not copied, whose weights are random, would never train."""
     known = stages(net.net)
-    copied = len(known) if head["copied"] == "all" else head["copied"]
+    copied = len(known) if head.copied == "all" else head.copied
     if copied > len(known):
         names = ", ".join(known)
         raise StageError(
@@ -39,25 +40,22 @@ def refuse_frozen_at_random(net: Any, head: dict[str, Any], epochs: int) -> None
         )
 
 
-def groups(net: Any, head: dict[str, Any]) -> list[dict[str, Any]]:
+def groups(net: Any, head: Head) -> list[dict[str, Any]]:
     """Return the optimizer's groups: the head at the full learning rate, each stage at lr_factor of it."""
     made = [{"params": list(net.net.head.parameters()), "factor": 1.0}]
     return made + [
-        {"params": list(part.parameters()), "factor": head["lr_factor"]}
-        for part in tuned(net, head)
+        {"params": list(part.parameters()), "factor": head.lr_factor} for part in tuned(net, head)
     ]
 
 
-def unfrozen(head: dict[str, Any], epoch: int, count: int) -> int:
+def unfrozen(head: Head, epoch: int, count: int) -> int:
     """Return how many stages train in an epoch, counted from 0."""
-    if epoch < head["first"]:
+    if epoch < head.first:
         return 0
-    return (
-        min(count, 1 + (epoch - head["first"]) // head["unfreeze"]) if head["unfreeze"] else count
-    )
+    return min(count, 1 + (epoch - head.first) // head.unfreeze) if head.unfreeze else count
 
 
-def set_phase(net: Any, head: dict[str, Any], epoch: int) -> None:
+def set_phase(net: Any, head: Head, epoch: int) -> None:
     """Freeze and unfreeze the network's parts for an epoch; call it after `net.train()`.
 
     What is frozen keeps its statistics and drops no units, what has no weights goes with the stage before it; so do the
@@ -70,8 +68,5 @@ def set_phase(net: Any, head: dict[str, Any], epoch: int) -> None:
             on = any(part is other for other in open_now)
         part.requires_grad_(on).train(on)
         for layer in part.modules():
-            if (
-                isinstance(layer, nn.modules.batchnorm._BatchNorm)
-                and head["batch_norm"] == "frozen"
-            ):
+            if isinstance(layer, nn.modules.batchnorm._BatchNorm) and head.batch_norm == "frozen":
                 layer.eval()

@@ -20,6 +20,7 @@ from pipeline.core.files import read_json
 from pipeline.data import dataset
 from pipeline.network import build, modules
 from pipeline.network.features import Backbone
+from pipeline.params.schema import Training
 from pipeline.train.heads import Head, Headed, Mlp, mlp_recipe
 
 OPSET, OPSET_ML = 18, 3  # of head.onnx: ai.onnx, whose operators have not changed since, ai.onnx.ml
@@ -124,10 +125,8 @@ def mlp_of_state(options: dict[str, Any], state: dict[str, torch.Tensor]) -> Mlp
     return made
 
 
-def restore(net: modules.Classifier, recipe: dict[str, Any], folder: Path) -> Headed:
+def restore(net: modules.Classifier, recipe: Training, folder: Path) -> Headed:
     """Return the backbone `net` with the head that stage train wrote to the folder."""
     chosen = read_json(folder / "head.json", "train")["chosen"]
     made = read(chosen["kind"], chosen["options"], folder)
-    return Headed(
-        Backbone(net, recipe["head"]["layer"]), Head(chosen["kind"], chosen["options"], made)
-    )
+    return Headed(Backbone(net, recipe.head.layer), Head(chosen["kind"], chosen["options"], made))

@@ -30,7 +30,8 @@ from pipeline.data import dataset
 from pipeline.network import build as network
 from pipeline.network import pretrained
 from pipeline.network.features import FOLDER, Backbone, compute
-from pipeline.params import schema
+from pipeline.params import schema as params
+from pipeline.params.schema import Recipe, ResolvedTrain, Training
 from pipeline.train import artifacts, device, loop
 from pipeline.train.checkpoint import State
 
@@ -124,27 +125,18 @@ class Mlp:
         return float((self.predict_proba(x).argmax(1) == y).mean())
 
 
-def mlp_recipe(dropout: float, epochs: int, seed: int, rows: int) -> dict[str, Any]:
+def mlp_recipe(dropout: float, epochs: int, seed: int, rows: int) -> Training:
     batch = int(min(128, max(2, rows // 4)))  # the notes' 128, where there are so many
-    given = {
-        "epochs": epochs,
-        "batch": batch,
-        "lr": 0.001,
-        "schedule": "cosine",
-        "choose": "last",
-        "seed": seed,
-    }
-    train = schema.check_section("mlp", given, schema.TRAIN)
-    process = {
-        "threads": torch.get_num_threads(),
-        "deterministic": torch.are_deterministic_algorithms_enabled(),
-    }
-    return {
-        "arch": "fcnn",
-        "net": {"hidden": list(MLP), "dropout": dropout},
-        "train": train,
-        **process,
-    }  # as it is
+    return Training(
+        arch="fcnn",
+        net={"hidden": list(MLP), "dropout": dropout},
+        train=ResolvedTrain(
+            epochs=epochs, batch=batch, lr=0.001, schedule="cosine", choose="last", seed=seed
+        ),
+        # as they are in this process
+        threads=torch.get_num_threads(),
+        deterministic=torch.are_deterministic_algorithms_enabled(),
+    )
 
 
 def estimator(
@@ -178,7 +170,7 @@ def estimator(
 
 
 def learn(
-    recipe: dict[str, Any],
+    recipe: Recipe,
     source: dataset.Data,
     *,
     on: torch.device,
@@ -191,10 +183,10 @@ def learn(
     folder: where the features are kept, and found again under the same backbone and data; None keeps them in memory.
     """
     device.prepare(recipe)
-    torch.manual_seed(recipe["train"]["seed"])
+    torch.manual_seed(recipe.train.seed)
     net = network.build(recipe, source)
     pretrained.start(net, recipe, source.about["labels"], base)
-    backbone = Backbone(net, recipe["head"]["layer"])
+    backbone = Backbone(net, recipe.head.layer)
     x = {
         split: compute(
             backbone, source.x[split], f"{label} {split}", on, folder and folder / f"{split}.npy"
@@ -202,7 +194,7 @@ def learn(
         for split in ("train", "validation")
     }
     y, labels = {split: np.asarray(source.y[split]) for split in x}, source.about["labels"]
-    head = fit(recipe["head"], x["train"], y["train"], labels, recipe["train"]["seed"], label)
+    head = fit(recipe.head, x["train"], y["train"], labels, recipe.train.seed, label)
     row: dict[str, float] = {"epoch": 0, "lr": 0.0}
     for split in x:
         p = head.probabilities(x[split])
@@ -235,21 +227,21 @@ def save(head: Head, features: Path, folder: Path) -> None:
         )  # a copy: DVC makes its outputs read-only
 
 
-def features_folder(recipe: dict[str, Any], source: dataset.Data, on: torch.device) -> Path:
+def features_folder(recipe: Recipe, source: dataset.Data, on: torch.device) -> Path:
     """Return where features of these data lie: one place for each backbone, code and device, whatever the head."""
-    needs, file = recipe["needs"], (recipe["weights"] or {}).get("file")
+    needs, file = recipe.needs, recipe.weights and recipe.weights.file
     weights = OUT / needs / "train" / "weights.pt" if needs else file and paths.weights_path(file)
     parts = [
-        recipe["arch"],
-        recipe["net"],
-        recipe["data"],
-        recipe["head"]["layer"],
+        recipe.arch,
+        recipe.net,
+        recipe.data.model_dump(mode="json"),
+        recipe.head.layer,
         source.about["hash"],
     ]
     files = [
         *code.stage_files("train"),
         Path("pipeline/network/features.py"),
-        *code.architecture_files(recipe["arch"]),
+        *code.architecture_files(recipe.arch),
     ]
     parts += [
         code.hash_files(weights) if weights else file,
@@ -261,7 +253,7 @@ def features_folder(recipe: dict[str, Any], source: dataset.Data, on: torch.devi
 
 
 def fit(
-    spec: dict[str, Any], x: np.ndarray, y: np.ndarray, labels: list[str], seed: int, place: str
+    spec: params.Head, x: np.ndarray, y: np.ndarray, labels: list[str], seed: int, place: str
 ) -> Head:
     """Return the head of a recipe's `head:` block, tuned and fitted on features (N, F) and labels (N,)."""
     counts = np.bincount(y, minlength=len(labels))
@@ -273,12 +265,12 @@ def fit(
         raise StageError(
             f"{place}: class {labels[int(counts.argmin())]!r} has no training image; give it some"
         )
-    if counts.min() < spec["folds"]:
+    if counts.min() < spec.folds:
         few = f"class {labels[int(counts.argmin())]!r} has {counts.min()} training image(s)"
         raise StageError(
-            f"{place}: {few}, fewer than head.folds ({spec['folds']}); lower folds or give it more"
+            f"{place}: {few}, fewer than head.folds ({spec.folds}); lower folds or give it more"
         )
-    kinds = list(GRIDS) if spec["kind"] == "best" else [spec["kind"]]
+    kinds = list(GRIDS) if spec.kind == "best" else [spec.kind]
     grid = [
         (kind, dict(zip(GRIDS[kind], values, strict=True)))
         for kind in kinds
@@ -287,7 +279,7 @@ def fit(
     bar = progress(len(grid), place, "head")
     table = []
     for kind, options in grid:
-        mean, std = cross_validate(kind, options, x, y, spec["folds"], seed)
+        mean, std = cross_validate(kind, options, x, y, spec.folds, seed)
         table.append({"kind": kind, "options": options, "accuracy": mean, "std": std})
         bar.update()
     bar.close()
@@ -325,7 +317,7 @@ def quiet_fit(made: Any, x: np.ndarray, y: np.ndarray) -> Any:
         return made.fit(np.asarray(x, np.float32), y)
 
 
-def make(name: str, recipe: dict[str, Any], source: dataset.Data, on: torch.device) -> None:
+def make(name: str, recipe: Recipe, source: dataset.Data, on: torch.device) -> None:
     """Do what stage train does, for a head on features."""
     folder, kept = fresh(OUT / name / "train"), features_folder(recipe, source, on)
     net, state = learn(recipe, source, on=on, label=name, folder=kept)

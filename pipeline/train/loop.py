@@ -20,6 +20,7 @@ from pipeline.core.stage import progress
 from pipeline.data import dataset
 from pipeline.network import build as network
 from pipeline.network import modules, pretrained
+from pipeline.params.schema import Training
 from pipeline.train import augment, batch_norm, device, distributed, finetune
 from pipeline.train.checkpoint import LEAST_S, MOST_SHARE, State, record, restore, store
 from pipeline.train.losses import autocast, conformal, objective, penalty
@@ -35,7 +36,7 @@ class Batches:
 
 
 def fit(
-    recipe: dict[str, Any],
+    recipe: Training,
     source: dataset.Data,
     *,
     on: torch.device,
@@ -50,17 +51,17 @@ def fit(
     The history gets the loss and accuracy of the splits to `watch`, too; nothing is chosen by them. base: the
     entry that the recipe needs, where it is in memory.
     """
-    train = recipe["train"]
-    if train["loss"] == "pinball":  # the levels that the validation split can calibrate
-        train = train | {"levels": source.about["forecast"]["quantiles"]}
-        recipe = recipe | {"train": train}
+    train = recipe.train
+    if train.loss == "pinball":  # the levels that the validation split can calibrate
+        recipe = recipe.updated(train={"levels": source.about["forecast"]["quantiles"]})
+        train = recipe.train
     device.prepare(recipe)
-    torch.manual_seed(train["seed"])
+    torch.manual_seed(train.seed)
     net = network.build(recipe, source)
     device.refuse_unrepeatable(net, recipe, on, label)
     pretrained.start(net, recipe, source.about.get("labels", []), base)
     net = device.place(net, on)
-    optimizer = make_optimizer(train, net, recipe.get("head"))
+    optimizer = make_optimizer(train, net, recipe.head)
     state = restore(checkpoint, net, optimizer) if checkpoint and checkpoint.exists() else State()
     for row in state.history:
         on_epoch(row)
@@ -69,16 +70,16 @@ def fit(
             "recipe, data, code or checkpoint", f"{checkpoint.name} after epoch {state.epoch}"
         )
     fitting, validation = (batches(source, split, net, on) for split in ("train", "validation"))
-    minimise = minimised(recipe, net, fitting, validation, label, train["epochs"] - state.epoch)
+    minimise = minimised(recipe, net, fitting, validation, label, train.epochs - state.epoch)
     watched = {split: batches(source, split, net, on) for split in watch}
     change = (
-        augment.build(train["augment"], fitting.x)
+        augment.build(train.augment, fitting.x)
         if source.task == "classification"
         else (lambda x, of: x)
     )
     saved, pause = time.monotonic(), LEAST_S
-    bar = progress(train["epochs"], label, "epoch", state.epoch)
-    while state.epoch < train["epochs"] and not out_of_patience(state, train["patience"]):
+    bar = progress(train.epochs, label, "epoch", state.epoch)
+    while state.epoch < train.epochs and not out_of_patience(state, train.patience):
         row = one_epoch(recipe, net, optimizer, fitting, validation, change, state, label, minimise)
         for split, part in watched.items():
             row[f"{split}_loss"], row[f"{split}_accuracy"] = evaluate(recipe, net, part)
@@ -90,12 +91,12 @@ def fit(
             saved = time.monotonic()
             pause = max(LEAST_S, (saved - begun) / MOST_SHARE)
     bar.close()
-    if not train["epochs"]:  # published weights as they are
+    if not train.epochs:  # published weights as they are
         row = look(recipe, net, fitting, validation)
         record(state, net, row, snapshot=False, losses={"": row["validation_loss"]})
         on_epoch(state.history[0])
-    state.chosen_epoch = state.best_epoch if train["choose"] == "best" else state.epoch
-    if train["choose"] == "best":
+    state.chosen_epoch = state.best_epoch if train.choose == "best" else state.epoch
+    if train.choose == "best":
         net.load_state_dict(state.best)
         if "" not in state.least:
             state.kept = {"validation_loss": evaluate(recipe, net, validation)[0]}
@@ -106,24 +107,22 @@ def fit(
 
 
 def minimised(
-    recipe: dict[str, Any], net: Any, fitting: Batches, validation: Batches, label: str, epochs: int
+    recipe: Training, net: Any, fitting: Batches, validation: Batches, label: str, epochs: int
 ) -> Callable[..., tuple[Tensor, Tensor]]:
     """Return `loss_of` the network as a function of (x, y, share): compiled where it pays, averaged over processes.
 
     epochs: how many are left.
     """
-    train = recipe["train"]
-    least, count = min(train["batch"], len(fitting.x), len(validation.x)), distributed.size()
+    train = recipe.train
+    least, count = min(train.batch, len(fitting.x), len(validation.x)), distributed.size()
     if count > 1 and least < 2 * count:
         raise StageError(
             f"train {label}: {count} processes share {least} rows, expected two each; lower `processes:`"
         )
-    loss = distributed.averaged(partial(loss_of, recipe), net, partly=bool(recipe.get("head")))
-    on, auto = fitting.x.device, train["compile"] == "auto"
+    loss = distributed.averaged(partial(loss_of, recipe), net, partly=bool(recipe.head))
+    on, auto = fitting.x.device, train.compile == "auto"
     # A choice by the clock may differ from run to run, and compiled sums differ from others in their last bits.
-    if train["compile"] == "off" or (
-        auto and (on.type == "cpu" or recipe.get("deterministic", True))
-    ):
+    if train.compile == "off" or (auto and (on.type == "cpu" or recipe.deterministic)):
         return loss
     if missing := device.cannot_compile(on):
         if not auto:
@@ -133,14 +132,14 @@ def minimised(
         print(f"   {label}: not compiled: {missing}", file=sys.stderr)
         return loss
     if auto:
-        steps = epochs * math.ceil(len(fitting.x) / train["batch"])
+        steps = epochs * math.ceil(len(fitting.x) / train.batch)
         return device.compile_where_it_pays(loss, net, on, steps, label)
     net.net.compile()
     return loss
 
 
 def one_epoch(
-    recipe: dict[str, Any],
+    recipe: Training,
     net: Any,
     optimizer: torch.optim.Optimizer,
     fitting: Batches,
@@ -151,12 +150,12 @@ def one_epoch(
     minimise: Callable[..., tuple[Tensor, Tensor]],
 ) -> dict[str, float]:
     """Train one epoch, look at the validation split, and record both in `state`; return the new history row."""
-    train = recipe["train"]
+    train = recipe.train
     net.train()
-    if recipe.get("head"):
-        finetune.set_phase(net, recipe["head"], state.epoch)
+    if recipe.head:
+        finetune.set_phase(net, recipe.head, state.epoch)
     total, right, seen = take_steps(recipe, net, optimizer, fitting, change, state.epoch, minimise)
-    reestimate_batch_norm(net, fitting, train["batch"])
+    reestimate_batch_norm(net, fitting, train.batch)
     distributed.settle(net)
     total, right, seen = distributed.total(total, right, seen)
     epoch = state.epoch
@@ -167,7 +166,7 @@ def one_epoch(
     if not math.isfinite(row["train_loss"]) or not math.isfinite(row["validation_loss"]):
         raise StageError(
             f"train {label}: the loss is not finite in epoch {epoch + 1} (train {row['train_loss']}, validation "
-            f"{row['validation_loss']}); lower train.lr ({train['lr']}), add warmup, or set clip_norm"
+            f"{row['validation_loss']}); lower train.lr ({train.lr}), add warmup, or set clip_norm"
         )
     refuse_broken(net, label, epoch + 1)
     own = enumerate(
@@ -176,12 +175,12 @@ def one_epoch(
     losses = {
         f"net.members.{k}.": evaluate(recipe, net, validation, member)[0] for k, member in own
     }
-    record(state, net, row, epoch + 1 in train["snapshots"], losses or {"": row["validation_loss"]})
+    record(state, net, row, epoch + 1 in train.snapshots, losses or {"": row["validation_loss"]})
     return row
 
 
 def take_steps(
-    recipe: dict[str, Any],
+    recipe: Training,
     net: Any,
     optimizer: torch.optim.Optimizer,
     fitting: Batches,
@@ -190,11 +189,11 @@ def take_steps(
     minimise: Callable[..., tuple[Tensor, Tensor]],
 ) -> tuple[Tensor, Tensor, int]:
     """Take one epoch's steps; return the summed loss and the right answers, which lie on the device, and the rows."""
-    train = recipe["train"]
+    train = recipe.train
     # Seeded by the epoch, not carried along: order, dropout and augmentation repeat after a resume.
-    distributed.seed(train["seed"] * 1_000_003 + epoch)
+    distributed.seed(train.seed * 1_000_003 + epoch)
     drawn = torch.randperm(len(fitting.x), generator=distributed.common())
-    order = device.send(drawn, fitting.x.device).split(train["batch"])
+    order = device.send(drawn, fitting.x.device).split(train.batch)
     least = 2 * distributed.size()  # batch norm cannot train on one sample
     order = [rows for rows in order if len(rows) >= least or len(order) == 1]
     total = right = torch.zeros(
@@ -240,7 +239,7 @@ def refuse_broken(net: nn.Module, label: str, epoch: int) -> None:
 
 
 def step(
-    recipe: dict[str, Any],
+    recipe: Training,
     net: Any,
     optimizer: torch.optim.Optimizer,
     x: Tensor,
@@ -252,14 +251,14 @@ def step(
 
     share: how many rows x has over what each process has on average.
     """
-    train = recipe["train"]
+    train = recipe.train
     optimizer.zero_grad(
         set_to_none=True
     )  # here, not after the step: the last batch's gradients stay readable
     loss, output = minimise(x, y, share) if minimise else loss_of(recipe, net, x, y)
     loss.backward()
-    if train["clip_norm"]:
-        nn.utils.clip_grad_norm_(net.parameters(), train["clip_norm"])
+    if train.clip_norm:
+        nn.utils.clip_grad_norm_(net.parameters(), train.clip_norm)
     optimizer.step()
     output = output.detach()
     correct = (
@@ -271,11 +270,11 @@ def step(
 
 
 def loss_of(
-    recipe: dict[str, Any], net: Any, x: Tensor, y: Tensor, share: float = 1.0
+    recipe: Training, net: Any, x: Tensor, y: Tensor, share: float = 1.0
 ) -> tuple[Tensor, Tensor]:
     """Return what a step minimises (penalties and auxiliary heads with it), and the network's own output."""
-    train = recipe["train"]
-    with autocast(train["precision"], x.device):
+    train = recipe.train
+    with autocast(train.precision, x.device):
         output = net.logits(x) if y.dtype == torch.int64 else net.net(x)
     output, *auxiliary = (
         part.float() for part in (output if isinstance(output, tuple) else (output,))
@@ -283,14 +282,12 @@ def loss_of(
     aside = sum(
         (objective(other, y, train) for other in auxiliary), torch.zeros((), device=x.device)
     )
-    return share * (objective(output, y, train) + train["aux_weight"] * aside) + penalty(
+    return share * (objective(output, y, train) + train.aux_weight * aside) + penalty(
         net, train
     ), output
 
 
-def look(
-    recipe: dict[str, Any], net: Any, fitting: Batches, validation: Batches
-) -> dict[str, float]:
+def look(recipe: Training, net: Any, fitting: Batches, validation: Batches) -> dict[str, float]:
     """Return the history row of a network that is not trained."""
     row: dict[str, float] = {"epoch": 0, "lr": 0.0}
     for split, part in (("train", fitting), ("validation", validation)):
@@ -314,7 +311,7 @@ def batches(source: dataset.Data, split: str, net: Any, on: torch.device) -> Bat
 
 @torch.no_grad()
 def evaluate(
-    recipe: dict[str, Any], net: Any, split: Batches, member: nn.Module | None = None
+    recipe: Training, net: Any, split: Batches, member: nn.Module | None = None
 ) -> tuple[float, float]:
     """Return the mean loss (no penalty, no smoothing) and the accuracy of a split; for forecasts the accuracy is 0.
 
@@ -322,8 +319,8 @@ def evaluate(
     """
     net.eval()
     total, right = 0.0, 0.0
-    plain = recipe["train"] | {"label_smoothing": 0.0}
-    batch = 2 * plain["batch"]  # what fits with gradients fits twice without
+    plain = recipe.train.updated(label_smoothing=0.0)
+    batch = 2 * plain.batch  # what fits with gradients fits twice without
     own = distributed.share(split.x).split(batch), distributed.share(split.y).split(batch)
     for x, y in zip(*own, strict=True):
         output = net.logits(x) if y.dtype == torch.int64 else (member or net.net)(x)

@@ -5,16 +5,16 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pipeline.core.errors import StageError
+from pipeline.params.schema import ResolvedTrain, Train
 
 
-def objective(output: Tensor, y: Tensor, train: dict[str, Any]) -> Tensor:
+def objective(output: Tensor, y: Tensor, train: ResolvedTrain) -> Tensor:
     """Return the mean loss of a batch.
 
     softmax-clip is Keras's cross-entropy on probabilities, clipped to [1e-7, 1 - 1e-7]: a saturated wrong sample gets
@@ -22,13 +22,11 @@ def objective(output: Tensor, y: Tensor, train: dict[str, Any]) -> Tensor:
     """
     if y.dtype != torch.int64:
         return (
-            pinball(output, y, train["levels"])
-            if train["loss"] == "pinball"
-            else F.mse_loss(output, y)
+            pinball(output, y, train.levels) if train.loss == "pinball" else F.mse_loss(output, y)
         )
-    if train["loss"] == "softmax-clip":
+    if train.loss == "softmax-clip":
         return F.nll_loss(output.softmax(1).clamp(1e-7, 1 - 1e-7).log(), y)
-    return F.cross_entropy(output, y, label_smoothing=train["label_smoothing"])
+    return F.cross_entropy(output, y, label_smoothing=train.label_smoothing)
 
 
 def pinball(output: Tensor, y: Tensor, levels: Sequence[float]) -> Tensor:
@@ -65,19 +63,19 @@ def conformal(gaps: Tensor, levels: Sequence[float]) -> Tensor:
     return torch.stack(offsets, -1)
 
 
-def penalty(net: nn.Module, train: dict[str, Any]) -> Tensor | float:
+def penalty(net: nn.Module, train: Train) -> Tensor | float:
     """Return l1 * sum |w| + l2 * sum w^2 (T23-T25) over weights, biases and batch norm left out.
 
     l2_convention `half` takes l2 / 2, whose gradient is l2 * w: what sgd's and adam's `weight_decay` add to it (adamw
     shrinks the weights apart from the gradient, Loshchilov & Hutter 2019, arXiv:1711.05101), biases included.
     """
-    if not train["l1"] and not train["l2"]:
+    if not train.l1 and not train.l2:
         return 0.0
     weights = [p for name, p in net.named_parameters() if p.dim() > 1 and not name.endswith("bias")]
-    half = 0.5 if train["l2_convention"] == "half" else 1.0
+    half = 0.5 if train.l2_convention == "half" else 1.0
     l1 = sum((w.abs().sum() for w in weights), torch.zeros(()))
     l2 = sum((w.square().sum() for w in weights), torch.zeros(()))
-    return train["l1"] * l1 + half * train["l2"] * l2
+    return train.l1 * l1 + half * train.l2 * l2
 
 
 def autocast(precision: str, on: torch.device) -> torch.autocast:

@@ -29,6 +29,7 @@ from benchmarks.gpu.clock import Here, Planned
 from pipeline.data import dataset
 from pipeline.network import build
 from pipeline.params import load as params
+from pipeline.params.schema import Recipe
 
 BROKEN = """
 import os, signal, subprocess, sys, time
@@ -237,7 +238,7 @@ def test_three_steps_twice(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     """Oracle: what noise is made like has the shapes of the line's data; one bit less in one run is seen."""
     with line.inside(line.made()):
         both = {
-            name: (params.entry(name, "data", "train"), dataset.load(name))
+            name: (params.entry(name, Recipe), dataset.load(name))
             for name in (line.DIGITS, line.WAVES)
         }
         for name, (recipe, source) in both.items():
@@ -254,12 +255,12 @@ def test_three_steps_twice(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Non
                 fact["passed"]
                 and fact["equal"]
                 and fact["moved"]
-                and fact["batch"] == recipe["train"]["batch"]
+                and fact["batch"] == recipe.train.batch
             )
-    epoch = recipes.train.one_epoch
+    epoch = recipes.loop.one_epoch
     calls = []
 
-    def uneven(recipe: dict[str, Any], net: torch.nn.Module, *others: Any) -> dict[str, float]:
+    def uneven(recipe: Recipe, net: torch.nn.Module, *others: Any) -> dict[str, float]:
         row = epoch(recipe, net, *others)
         calls.append(1)
         with torch.no_grad():
@@ -267,7 +268,7 @@ def test_three_steps_twice(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Non
             first.mul_(1 + 1e-7 * (len(calls) % 2))
         return row
 
-    monkeypatch.setattr(recipes.train, "one_epoch", uneven)
+    monkeypatch.setattr(recipes.loop, "one_epoch", uneven)
     fact = recipes.of_recipe(name, recipe, torch.device("cpu"))
     assert not fact["passed"] and not fact["equal"]
 
@@ -276,9 +277,10 @@ def test_three_steps_twice(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 def test_killed_and_resumed(tmp_path: Path) -> None:
     """Oracle: a training to its end and one that is killed and goes on have one digest; the codes are 0, -9, 0."""
     code = (
-        "import json, sys\nfrom benchmarks.gpu import real\nfrom pipeline import data, params\n"
-        f"recipe, source = params.entry({line.DIGITS!r}, 'data', 'train'), data.load({line.DIGITS!r})\n"
-        "recipe['train'] = recipe['train'] | {'epochs': 4}\n"
+        "import json, sys\nfrom benchmarks.gpu import real\nfrom pipeline.data import dataset\n"
+        "from pipeline.params import load as params, schema\n"
+        f"recipe = params.entry({line.DIGITS!r}, schema.Recipe).updated(train={{'epochs': 4}})\n"
+        f"source = dataset.load({line.DIGITS!r})\n"
         f"print(json.dumps(real.of_entry({line.DIGITS!r}, recipe, source, 'cpu')))"
     )
     place = {**os.environ, "PYTHONPATH": str(ROOT)}

@@ -59,7 +59,7 @@ def test_onnx_is_torch_at_any_batch(name: str, of_shop: Resolve) -> None:
     """Oracle: torch on fresh random input, at batch 1, odd and large; onnxruntime alone runs the file."""
     blocks = dict(COMBINATIONS[name])
     other = {key: blocks.pop(key) for key in ("arch", "net")} if "arch" in blocks else {}
-    recipe = of_shop(**blocks) | other
+    recipe = of_shop(**blocks).updated(**other)
     net, source = untrained(recipe)
     session = onnxruntime.InferenceSession(
         graph.to_onnx(net, source.served("test"), source.task).SerializeToString()
@@ -132,7 +132,7 @@ def test_pinball_by_hand() -> None:
 def test_pinball_learns_levels(of_shop: Resolve) -> None:
     """Training lowers it, and before any calibration the levels stand apart in the right order on most windows."""
     recipe = of_shop(train={"loss": "pinball", "epochs": 30})
-    source, _ = prepare.make(recipe["data"])
+    source, _ = prepare.make(recipe.data)
     net, state = loop.fit(recipe, source, on=CPU, label="shop")
     assert state.history[-1]["train_loss"] < 0.7 * state.history[0]["train_loss"]
     validation = loop.batches(source, "validation", net, CPU)
@@ -144,7 +144,7 @@ def test_pinball_learns_levels(of_shop: Resolve) -> None:
 def test_windows_do_not_leak(of_shop: Resolve) -> None:
     """Oracle: the file's rows: the last row that training sees comes before the first that validation is asked for,
     and so on; `train_stride` skips windows of training alone."""
-    source, _ = prepare.make(of_shop(data={"train_stride": 4, **CALENDAR})["data"])
+    source, _ = prepare.make(of_shop(data={"train_stride": 4, **CALENDAR}).data)
     wanted = {split: source.times[split][CONTEXT:] for split in dataset.SPLITS}
     assert (
         source.times["train"][-1] < wanted["validation"][0]
@@ -161,7 +161,7 @@ def test_windows_do_not_leak(of_shop: Resolve) -> None:
 
 def test_targets_come_first_and_the_rest_is_read(of_shop: Resolve, shop_csv: Path) -> None:
     """Oracle: the file itself."""
-    source, _ = prepare.make(of_shop(data=CALENDAR)["data"])
+    source, _ = prepare.make(of_shop(data=CALENDAR).data)
     table = read_csv(shop_csv, time="day")
     assert source.about["columns"] == ["sales", "visits", "rain"] and source.about["forecast"][
         "columns"
@@ -252,12 +252,12 @@ def test_data_that_are_refused_say_why(of_shop: Resolve, resolved: Resolve) -> N
     with pytest.raises(
         StageError, match="targets: expected columns among visits, sales, rain, got 'sale'"
     ):
-        prepare.make(of_shop(data={"targets": ["sale"]})["data"])
+        prepare.make(of_shop(data={"targets": ["sale"]}).data)
     waves = resolved({**RECIPE, "data": WAVES | {"calendar": ["day"]}}, SETS)
     with pytest.raises(
         StageError, match="calendar: expected times that are dates, got whole numbers; leave it out"
     ):
-        prepare.make(waves["data"])
+        prepare.make(waves.data)
 
 
 def test_calendar_and_covariates_from_data_to_served_rows(
@@ -362,7 +362,7 @@ def test_too_few_validation_windows_give_no_interval(
         [0.5],
     ]
     recipe = of_shop(data={"stride": 9}, train={"loss": objective, "epochs": 1})
-    source, _ = prepare.make(recipe["data"])
+    source, _ = prepare.make(recipe.data)
     assert source.about["validation"] == 3 and source.about["forecast"]["quantiles"] == [0.5]
     assert source.about["notes"] == [
         "no 80 % interval: the validation split has 3 windows, and it needs the residuals of 9; "

@@ -62,10 +62,9 @@ def test_members_train_as_they_would_alone(of_shop: Resolve) -> None:
     without dropout.
     """
     members = MEMBERS | {"dropout": 0.0}
-    recipe = of_shop(data=CALENDAR, train={"loss": "pinball", "aux_weight": 1.0}) | {
-        "arch": "ensemble",
-        "net": members,
-    }
+    recipe = of_shop(data=CALENDAR, train={"loss": "pinball", "aux_weight": 1.0}).updated(
+        arch="ensemble", net=members
+    )
     whole, source = untrained(recipe)
     alone = [copy.deepcopy(member) for member in whole.net.members]
     batch = loop.batches(source, "train", whole, torch.device("cpu"))
@@ -92,8 +91,8 @@ def test_each_member_ships_with_its_own_best_epoch(of_shop: Resolve) -> None:
         "lr": 0.1,
         "snapshots": [1, 2, 3, 4, 5, 6],
     }
-    recipe = of_shop(data=CALENDAR, train=asked) | {"arch": "ensemble", "net": MEMBERS}
-    source, cpu = prepare.make(recipe["data"])[0], torch.device("cpu")
+    recipe = of_shop(data=CALENDAR, train=asked).updated(arch="ensemble", net=MEMBERS)
+    source, cpu = prepare.make(recipe.data)[0], torch.device("cpu")
     net, state = loop.fit(recipe, source, on=cpu, label="shop")
     split = loop.batches(source, "validation", net, cpu)
     losses, other = torch.zeros(6, 6), copy.deepcopy(net)
@@ -101,7 +100,7 @@ def test_each_member_ships_with_its_own_best_epoch(of_shop: Resolve) -> None:
         other.load_state_dict(weights)
         with torch.no_grad():
             for k, member in enumerate(other.net.members):
-                losses[epoch, k] = loss.pinball(member(split.x), split.y, recipe["train"]["levels"])
+                losses[epoch, k] = loss.pinball(member(split.x), split.y, recipe.train.levels)
     best = losses.argmin(0).tolist()
     assert len(set(best)) > 1 and state.best_epoch == max(best) + 1
     for k, epoch in enumerate(best):
@@ -112,7 +111,7 @@ def test_each_member_ships_with_its_own_best_epoch(of_shop: Resolve) -> None:
             torch.equal(w, state.snapshots[f"{epoch + 1:03d}"][name]) for name, w in of.items()
         )
     with torch.no_grad():
-        whole = loss.pinball(net.net(split.x), split.y, recipe["train"]["levels"])
+        whole = loss.pinball(net.net(split.x), split.y, recipe.train.levels)
     assert state.chosen["validation_loss"] == pytest.approx(float(whole), rel=1e-5)
     assert (
         state.chosen["validation_loss"] != state.history[state.chosen_epoch - 1]["validation_loss"]

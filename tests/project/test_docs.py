@@ -38,7 +38,9 @@ def test_every_data_set_and_weight_file_is_listed_with_its_licence() -> None:
     ]
     for name, spec in PARAMS["data"].items():
         (row,) = [row for row in rows if f"`{name}`" in row.split("|")[1]]
-        licence = spec.get("licence") or schema.SOURCES[spec["source"]]["licence"].default
+        licence = (
+            spec.get("licence") or schema.SOURCES[spec["source"]].model_fields["licence"].default
+        )
         assert row.split("|")[4].strip() == licence, name
     weights = re.findall(
         r"weights: \{file: (\S+), licence: ([^}]+)\}", (ROOT / "params.yaml").read_text()

@@ -16,6 +16,7 @@ from convline.model_file import document
 
 from pipeline.check import latency, roofline, variant_selection
 from pipeline.evaluate import bootstrap
+from pipeline.params.schema import Check
 
 ROW = {
     "provider": "cpu",
@@ -141,7 +142,7 @@ def test_a_file_is_measured_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     model = document.read(line.model_path(line.DIGITS))
     ops = json.loads(Path("results", line.DIGITS, "export.json").read_text())["operations"]
     images = np.load(f"out/{line.DIGITS}/data/test_x.npy")
-    limits = {"batches": [1, 16], "threads": [1], "seconds": 0.01}
+    limits = Check(batches=[1, 16], threads=[1], seconds=0.01)
     found = latency.measure(model, "fp32", "cpu", images, ops, limits)
     assert (
         set(found["placement"]) == {"CPUExecutionProvider"}

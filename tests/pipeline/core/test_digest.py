@@ -45,17 +45,17 @@ def digests(tree: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], dict[st
 
     monkeypatch.setattr(code, "file_content", once)
     modules = {stage: code.stage_files(stage) for stage in code.stage_names() if stage != "params"}
-    here = [recipe for recipe in line.models.values() if not recipe["weights"]]
-    recipes = {f"arch {recipe['arch']}": recipe for recipe in here if not recipe["head"]}
-    recipes["head"] = next(recipe for recipe in here if recipe["head"])
-    parts = {name: code.architecture_files(recipe["arch"]) for name, recipe in recipes.items()}
-    made = {recipes[name]["arch"]: paths for name, paths in parts.items()}
+    here = [recipe for recipe in line.models.values() if not recipe.weights]
+    recipes = {f"arch {recipe.arch}": recipe for recipe in here if not recipe.head}
+    recipes["head"] = next(recipe for recipe in here if recipe.head)
+    parts = {name: code.architecture_files(recipe.arch) for name, recipe in recipes.items()}
+    made = {recipes[name].arch: paths for name, paths in parts.items()}
     monkeypatch.setattr(code, "architecture_files", lambda arch: [*made[arch]])
 
     def now() -> dict[str, str]:
         found = {f"stage {stage}": code.hash_files(*paths) for stage, paths in modules.items()}
         return found | {
-            name: params.circumstances(line, recipe)["code"] for name, recipe in recipes.items()
+            name: params.in_environment(line, recipe).code for name, recipe in recipes.items()
         }
 
     return now

@@ -24,7 +24,7 @@ Resolve = Callable[..., dict[str, Any]]
 
 def test_channel_statistics(resolved: Resolve) -> None:
     """Oracle: numpy's mean and std of the training pixels; T20's 1e-4 beside the std."""
-    made, _ = prepare.make(resolved(IMAGE_RECIPE)["data"])
+    made, _ = prepare.make(resolved(IMAGE_RECIPE).data)
     x = made.x["train"].astype(np.float64)
     assert made.mean.shape == made.scale.shape == (1, 1, 1)
     np.testing.assert_allclose(made.mean.item(), x.mean(), rtol=1e-6)
@@ -71,7 +71,7 @@ def test_statistics_see_the_training_split_alone(
     resolved: Resolve, recipe: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Everything outside the training split is made wild: mean and scale stay, bit for bit."""
-    block = resolved(recipe)["data"]
+    block = resolved(recipe).data
     before, _ = prepare.make(block)
 
     if before.task == "classification":
@@ -102,7 +102,7 @@ def test_statistics_see_the_training_split_alone(
 
 def test_series_statistics(resolved: Resolve) -> None:
     """Oracle: numpy over the training rows, each once."""
-    made, _ = prepare.make(resolved(SERIES_RECIPE)["data"])
+    made, _ = prepare.make(resolved(SERIES_RECIPE).data)
     np.testing.assert_allclose(made.mean, made.x["train"].mean(0), rtol=1e-6)
     np.testing.assert_allclose(made.scale, 1 / made.x["train"].std(0), rtol=1e-6)
 
@@ -125,7 +125,7 @@ def test_images_in_two_splits_are_a_leak(
 
     monkeypatch.setattr(prepare.image_sources, "images", leaking)
     with pytest.raises(StageError, match="data: a split leaks, 1 images stand in two splits"):
-        prepare.make(resolved(IMAGE_RECIPE)["data"])
+        prepare.make(resolved(IMAGE_RECIPE).data)
 
 
 def test_twins_are_looked_for_in_little_memory() -> None:
@@ -156,7 +156,7 @@ def test_twins_are_counted_and_recorded(
         "data": {"set": "mine", "size": [6, 5], "colour": "rgb"},
         "train": {"epochs": 1},
     }
-    made, _ = prepare.make(resolved(recipe, sets)["data"])
+    made, _ = prepare.make(resolved(recipe, sets).data)
     assert made.about["notes"] == [
         "2 test images equal a training or validation image pixel by pixel"
     ]
@@ -173,7 +173,7 @@ def table(resolved: Resolve, folder: Path, text: str, **options: Any) -> dict[st
         "mine": {"source": "csv", "path": str(folder / "mine.csv"), "licence": "own", **options}
     }
     recipe = {**SERIES_RECIPE, "data": {"set": "mine", "context": 5, "horizon": 3}}
-    return resolved(recipe, sets)["data"]
+    return resolved(recipe, sets).data
 
 
 def test_a_constant_column(resolved: Resolve, tmp_path: Path) -> None:
@@ -200,7 +200,7 @@ def make_stage(
     """Run stage data on a resolved recipe, as the command does."""
     folder = workspace / "out/params" / name
     folder.mkdir(parents=True)
-    (folder / "data.json").write_text(json.dumps({"data": recipe["data"]}))
+    (folder / "data.json").write_text(recipe.model_dump_json(include={"data"}))
     monkeypatch.setattr(sys, "argv", ["data", name])
     data_main.main()
     return json.loads((workspace / "results" / name / "data.json").read_text())
@@ -215,7 +215,7 @@ def test_the_stage_writes_images(
     )
     about = make_stage(workspace, monkeypatch, "tiny", recipe)
     loaded = dataset.load("tiny")
-    made, _ = prepare.make(recipe["data"])
+    made, _ = prepare.make(recipe.data)
     for split in dataset.SPLITS:
         np.testing.assert_array_equal(loaded.x[split], made.x[split])
         assert about["balance"][split] == dict(

@@ -242,7 +242,7 @@ def test_a_folder_is_split_by_the_seed(photo_folder: Callable[..., Path], spec_o
     assert (
         ids(splits)
         == ids(image_sources.images(spec)[0])
-        != ids(image_sources.images({**spec, "seed": 5})[0])
+        != ids(image_sources.images(spec.updated(seed=5))[0])
     )
 
 
@@ -439,7 +439,7 @@ def recipe_of_folder(resolved: Callable[..., dict[str, Any]]) -> Callable[[Path]
         }
         block = {"set": "mine", "size": [4, 4], "colour": "rgb"}
         recipe = {"arch": "cnn1", "data": block, "net": {}, "train": {"epochs": 1}}
-        return resolved(recipe, sets)["data"]
+        return resolved(recipe, sets).data
 
     return make
 

@@ -15,7 +15,7 @@ from ruamel.yaml import YAML
 from pipeline.core.errors import StageError
 from pipeline.data import prepare, series_sources
 from pipeline.params import load as params
-from pipeline.params.schema import SERIES_DATA, check_section
+from pipeline.params.schema import SeriesData
 
 Spec = Callable[..., dict[str, Any]]
 
@@ -186,13 +186,18 @@ def test_times_with_an_offset_are_known_as_such(
     tmp_path: Path, table: Callable[..., dict[str, Any]]
 ) -> None:
     """Oracle: the same hours with Z and without; what is written of the test split is read by its rule."""
-    block = check_section(
-        "", {"set": "mine", "context": 5, "horizon": 3, "quantiles": [0.5]}, SERIES_DATA
-    )
     for zone, offset in (("Z", "utc"), ("", "none")):
         hours = np.datetime64("2024-01-01T00:00") + np.arange(60)[:, None].astype("timedelta64[h]")
         rows = "".join(f"{hour[0]}{zone},{row % 7}\n" for row, hour in enumerate(hours))
-        source = prepare.series_data(block | {"spec": table("ds,y\n" + rows, id=None)})
+        source = prepare.series_data(
+            SeriesData(
+                set="mine",
+                context=5,
+                horizon=3,
+                quantiles=[0.5],
+                spec=table("ds,y\n" + rows, id=None),
+            )
+        )
         assert source.about["input"]["offset"] == offset
         raw = tmp_path / offset
         raw.mkdir()
@@ -212,9 +217,8 @@ def test_etth1_is_the_fields(monkeypatch: pytest.MonkeyPatch, horizon: int, test
     """Oracle: numpy on the file. 8,640 rows train, 2,880 validate, 2,880 test, windows begin one context earlier:
     2,880 - S + 1 of them, none dropped; the statistics are the training rows' own."""
     monkeypatch.setenv("DATA_ROOT", str(ETTH1))
-    block = check_section("", {"set": "etth1", "context": 336, "horizon": horizon}, SERIES_DATA)
     spec = params.check_set("etth1", YAML(typ="safe").load(ROOT / "params.yaml")["data"]["etth1"])
-    source = prepare.series_data(block | {"spec": spec})
+    source = prepare.series_data(SeriesData(set="etth1", context=336, horizon=horizon, spec=spec))
     raw = np.loadtxt(ETTH1 / "series/ETTh1.csv", delimiter=",", skiprows=1, usecols=range(1, 8))
     history, target = source.windows("test")
     assert (len(source.windows("train")[0]), len(target)) == (8640 - 336 - horizon + 1, tested)

@@ -31,7 +31,7 @@ FITTED, SEASON = 180, 11
 
 @pytest.fixture
 def source(resolved: Resolved) -> dataset.Data:
-    return prepare.make(resolved(RECIPE, {"sunspots": SUNSPOTS})["data"])[0]
+    return prepare.make(resolved(RECIPE, {"sunspots": SUNSPOTS}).data)[0]
 
 
 @pytest.fixture
@@ -131,7 +131,7 @@ def test_splits_of_different_series_have_no_baseline(resolved: Resolved) -> None
     """Waves: the test curves do not continue the training curves, so there is nothing to fit to."""
     from recipes import SERIES_RECIPE
 
-    assert not [*ets_arima.baseline_forecasts(prepare.make(resolved(SERIES_RECIPE)["data"])[0])]
+    assert not [*ets_arima.baseline_forecasts(prepare.make(resolved(SERIES_RECIPE).data)[0])]
 
 
 def test_no_baseline_for_more_than_the_maximum_of_columns(source: dataset.Data) -> None:

@@ -91,7 +91,7 @@ def test_a_forecaster_is_compared_with_its_best_baseline() -> None:
 
 def test_forecast_errors(resolved: Callable[..., dict[str, Any]]) -> None:
     """Oracle: by hand; the forecast is off by .5, the interval covers half of the targets."""
-    source, _ = prepare.make(resolved(SERIES_RECIPE)["data"])
+    source, _ = prepare.make(resolved(SERIES_RECIPE).data)
     _, target = source.windows("test", source.about["stride"])
     forecast = target + np.float32(0.5)
     width = np.where(RNG(0).permutation(len(target)) % 2, 1.0, 0.1)[:, None, None]
@@ -150,7 +150,7 @@ def test_a_perfect_season_has_no_mase_and_its_file_is_json(
 
     Oracle: a JSON parser that refuses NaN and Infinity.
     """
-    source, _ = prepare.make(resolved(SERIES_RECIPE)["data"])
+    source, _ = prepare.make(resolved(SERIES_RECIPE).data)
     target = source.windows("test", source.about["stride"])[1]
     quantiles = np.repeat(target[..., None], 3, axis=-1)
     monkeypatch.setattr(naive_baselines, "mase_scale", lambda *_: np.zeros(1))
@@ -171,7 +171,7 @@ def test_symmetric_error_in_per_cent(resolved: Callable[..., dict[str, Any]]) ->
 
     Three times the target is off by 200 * 2 / 4 = 100 %, minus the target by 200.
     """
-    source, _ = prepare.make(resolved(SERIES_RECIPE)["data"])
+    source, _ = prepare.make(resolved(SERIES_RECIPE).data)
     target = source.windows("test", source.about["stride"])[1]
     quantiles = np.repeat(target[..., None], 3, axis=-1)
     for factor, expected in ((3, 100), (-1, 200), (1, 0)):

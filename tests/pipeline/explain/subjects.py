@@ -13,8 +13,9 @@ import models
 from pipeline.data import dataset
 from pipeline.explain.subject import Subject
 from pipeline.network.modules import Classifier
+from pipeline.params.schema import Explain
 
-SETTINGS = {"images": 12, "searched": 40, "points": 60, "seed": 0}
+SETTINGS = Explain(images=12, searched=40, points=60)
 CIFAR = {
     "family": "cifar",
     "depth": 8,
@@ -59,5 +60,5 @@ class Chain(nn.Module):
 
 def subject(folder: Path, net: Any, source: dataset.Data, **settings: Any) -> Subject:
     (folder / "explain").mkdir()
-    recipe: dict[str, Any] = {}
-    return Subject("tiny", recipe, source, net, None, SETTINGS | settings, folder / "explain")  # type: ignore[arg-type]
+    given = SETTINGS.updated(**settings)
+    return Subject("tiny", None, source, net, None, given, folder / "explain")  # type: ignore[arg-type]

@@ -21,20 +21,21 @@ from pipeline.explain.attribution_methods import (
     segments,
 )
 from pipeline.network.modules import Classifier
+from pipeline.params.schema import Explain
 
-SETTINGS = {"seed": 0, "of": "score", "steps": 8, "samples": 4, "perturbations": 60}
+SETTINGS = Explain(steps=8, samples=4, perturbations=60)
 
 
 def probe_of(net: nn.Module, layer: str | None = None, **settings: object) -> Probe:
     """A classifier of grey levels as they are: mean 0, scale 1."""
     whole = Classifier(net, torch.zeros(1, 1, 1), torch.ones(1, 1, 1)).eval().requires_grad_(False)
-    settings = SETTINGS | settings
+    changed = SETTINGS.updated(**settings)
     return Probe(
-        Scores(whole, str(settings["of"])),
+        Scores(whole, changed.of),
         LogOdds(InTorch(whole)),
         layer,
         np.zeros(1, np.uint8),
-        settings,
+        changed,
     )
 
 
@@ -143,7 +144,7 @@ def test_lime_finds_the_weights_of_a_model_that_is_linear_in_its_segments(
     image[:, 6:] = 200
     places = segments(image)
     weights, explained = local_model(
-        replace(p, settings=SETTINGS | {"perturbations": 400}), image, 0
+        replace(p, settings=SETTINGS.updated(perturbations=400)), image, 0
     )
     sums = np.bincount(places.ravel(), ((w[0] - w[1]) * image[..., 0]).ravel())
     assert explained > 0.99 and np.corrcoef(weights, sums)[0, 1] > 0.99
@@ -167,7 +168,7 @@ def test_maps_are_the_same_every_time_and_leave_the_generator_alone(
         first = explain(p, name, images, target)
         assert torch.equal(before, torch.random.get_rng_state())
         np.testing.assert_array_equal(first, explain(p, name, images, target))
-    other = explain(replace(p, settings=SETTINGS | {"seed": 1}), "LIME", images, target)
+    other = explain(replace(p, settings=SETTINGS.updated(seed=1)), "LIME", images, target)
     assert (other != explain(p, "LIME", images, target)).any()
 
 

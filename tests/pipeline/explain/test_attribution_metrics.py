@@ -171,11 +171,11 @@ def test_integrated_gradients_take_the_steps_that_they_need() -> None:
     )
 
     def steps(of: Callable[[torch.Tensor], torch.Tensor]) -> tuple[int, float]:
-        settings = SETTINGS | {"steps": 12}
+        settings = SETTINGS.updated(steps=12)
         p, _, gap = attribution.complete(
             Probe(Score(of), None, None, np.zeros(1), settings), images, target
         )
-        return p.settings["steps"], gap
+        return p.settings.steps, gap
 
     assert steps(lambda mean: 2 * mean) == (12, pytest.approx(0, abs=1e-6))
     taken, gap = steps(lambda mean: torch.tanh((mean - 40) / 4))
@@ -205,7 +205,7 @@ def test_gradient_passes_the_randomisation_check_and_guided_backpropagation_fail
         recipe | {"train": {"epochs": 3, "batch": 32, "lr": 0.003}},
         {"digits": {"source": "digits"}},
     )
-    source = prepare.make(made["data"])[0]
+    source = prepare.make(made.data)[0]
     net, _ = loop.fit(made, source, on=torch.device("cpu"), label="t")
     p = Probe(
         Scores(net.eval().requires_grad_(False), "score"),

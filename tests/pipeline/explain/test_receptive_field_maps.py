@@ -62,7 +62,7 @@ def test_what_a_forecaster_sees(tmp_path: Path, resolved: Callable[..., dict[str
     """Kernel 3, dilations 1 and 2: 7 steps; of 32 in the window the forecasts of 4 steps leave 22 unseen."""
     torch.manual_seed(0)
     recipe = resolved(SERIES_RECIPE)
-    source = prepare.make(recipe["data"])[0]
+    source = prepare.make(recipe.data)[0]
     net = network.build(recipe, source).eval().requires_grad_(False)
     found = receptive_field_maps.section(subject(tmp_path, net, source))
     assert found.facts["fields"]["formula"] == found.facts["fields"]["gradient"] == 7
@@ -78,7 +78,7 @@ def test_what_residual_blocks_see(tmp_path: Path, resolved: Callable[..., dict[s
     recipe = resolved(
         {key: SERIES_RECIPE[key] for key in ("data", "train")} | {"arch": "tcn", "net": net}
     )
-    source = prepare.make(recipe["data"])[0]
+    source = prepare.make(recipe.data)[0]
     seer = subject(tmp_path, network.build(recipe, source).eval().requires_grad_(False), source)
     found = receptive_field_maps.section(seer)
     assert found.facts["fields"]["formula"] == 8 and found.facts["fields"]["half"] <= 8

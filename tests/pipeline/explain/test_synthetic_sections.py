@@ -19,6 +19,7 @@ from pipeline.explain.subject import Section, Subject
 from pipeline.export import graph as export
 from pipeline.export import metadata
 from pipeline.params import load as params
+from pipeline.params.schema import Explain
 from pipeline.train import loop
 
 RECIPE = {
@@ -27,7 +28,7 @@ RECIPE = {
     "net": {"dropout": 0.1},
     "train": {"epochs": 5, "batch": 32, "lr": 0.005},
 }
-SETTINGS = {"seed": 0, "attack_gmacs": 0.05, "synthesis_steps": 12}
+SETTINGS = Explain(attack_gmacs=0.05, synthesis_steps=12)
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +37,7 @@ def subject(tmp_path_factory: pytest.TempPathFactory) -> Subject:
     recipe = params.resolve(
         "tiny", RECIPE, {name: params.check_set(name, spec) for name, spec in SPECS.items()}
     )
-    source = prepare.make(recipe["data"])[0]
+    source = prepare.make(recipe.data)[0]
     net = (
         loop.fit(recipe, source, on=torch.device("cpu"), label="tiny")[0]
         .eval()
@@ -45,7 +46,7 @@ def subject(tmp_path_factory: pytest.TempPathFactory) -> Subject:
     x = source.served("test")[:4]
     metrics = {"validation": {"accuracy": 0.9}, "parameters": 1}
     about = metadata.document(
-        "tiny", recipe | {"size": "small"}, source.about, metrics, x, export.answers(net, x), 1e-4
+        "tiny", recipe, source.about, metrics, x, export.answers(net, x), 1e-4
     )
     graph = export.to_onnx(net, x, "classification")
     (folder / "model.onnx").write_bytes(contract.seal(graph.SerializeToString(), about))
@@ -107,7 +108,7 @@ def test_styles_lower_the_loss_at_stages_that_were_not_asked(subject: Subject) -
 def test_who_has_nothing_to_show(subject: Subject) -> None:
     """A head without gradients is not attacked; with no steps nothing is synthesised."""
     headed = dataclasses.replace(subject, differentiable=False)
-    still = dataclasses.replace(subject, settings=SETTINGS | {"synthesis_steps": 0})
+    still = dataclasses.replace(subject, settings=SETTINGS.updated(synthesis_steps=0))
     assert all(
         module.section(headed) is None
         for module in (adversarial, activation_maximization, feature_inversion, style_transfer)

@@ -23,6 +23,7 @@ from pipeline.export import metadata
 from pipeline.network import build as network
 from pipeline.network import modules
 from pipeline.params import load as params
+from pipeline.params.schema import Recipe
 
 BATCHES = (1, 7, 300)  # one, odd, large
 ATOL = 1e-6  # float32: probabilities and waves are of size 1
@@ -31,7 +32,7 @@ ATOL = 1e-6  # float32: probabilities and waves are of size 1
 def trained(name: str) -> tuple[modules.Classifier | modules.Forecaster, dataset.Data]:
     """The trained network in torch, and its data."""
     source = dataset.load(name)
-    net = network.build(params.entry(name, "data", "train"), source)
+    net = network.build(params.entry(name, Recipe), source)
     net.load_state_dict(torch.load(f"out/{name}/train/weights.pt", weights_only=True))
     return net.eval(), source
 
@@ -89,11 +90,11 @@ def test_the_document_says_where_the_model_comes_from(name: str) -> None:
     assert document["name"] == name and given == about["input"]
     for key in ("labels", "forecast"):
         assert document.get(key) == about.get(key)
-    provenance, recipe = document["provenance"], params.entry(name, "data", "train")
+    provenance, recipe = document["provenance"], params.entry(name, Recipe)
     assert provenance["data"]["hash"] == about["hash"] and provenance["licence"] == about["licence"]
     assert (
-        provenance["params"]["train"] == recipe["train"]
-        and provenance["params"]["net"] == recipe["net"]
+        provenance["params"]["train"] == recipe.train.model_dump(mode="json")
+        and provenance["params"]["net"] == recipe.net
     )
     assert provenance["versions"]["torch"] == torch.__version__.split("+")[0]
     assert provenance["metrics"]["parameters"] == line.results(name, "train")["parameters"]

@@ -8,8 +8,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from pipeline.export import quantize
+from pipeline.params.schema import Int8
 
-OPTIONS = {"methods": ["MinMax"], "images": 64, "tries": 8, "budget": 0.005}
+OPTIONS, BUDGET = Int8(methods=["MinMax"], images=64), 0.005
 
 
 Case = tuple[onnx.ModelProto, np.ndarray, np.ndarray]
@@ -60,7 +61,7 @@ def test_what_stands_outside_the_products_is_not_touched(outlier: Case) -> None:
 def test_layers_that_hurt_stay_in_fp32(outlier: Case) -> None:
     """Oracle: by construction all int8 is a coin, and fp32 is right."""
     graph, x, y = outlier
-    made = quantize.int8(quantize.prepare(graph), x, (x, y), OPTIONS)
+    made = quantize.int8(quantize.prepare(graph), x, (x, y), OPTIONS, BUDGET)
     assert made.facts["tried"][0]["kept"] == 0 and made.facts["tried"][0]["lost"] > 0.2
     assert made.facts["kept"] == ["first"] and made.facts["lost"] <= 0.0025
     assert quantize.correct(quantize.run(made.graph, x), y) > 0.995 * len(y)
@@ -69,7 +70,7 @@ def test_layers_that_hurt_stay_in_fp32(outlier: Case) -> None:
 def test_the_search_ends_with_its_tries(outlier: Case) -> None:
     """A count and no clock: a slow machine finds what a fast one finds."""
     graph, x, y = outlier
-    made = quantize.int8(quantize.prepare(graph), x, (x, y), OPTIONS | {"tries": 1})
+    made = quantize.int8(quantize.prepare(graph), x, (x, y), OPTIONS.updated(tries=1), BUDGET)
     assert len(made.facts["tried"]) == 1 and made.facts["lost"] > 0.2
 
 
@@ -87,7 +88,7 @@ def test_one_image_ends_the_search(
 
     monkeypatch.setattr(quantize, "run", answer)
     monkeypatch.setattr(quantize, "noise", lambda *graphs: {})
-    made = quantize.int8(prepared, x, (x, y), OPTIONS | {"tries": 2})
+    made = quantize.int8(prepared, x, (x, y), OPTIONS.updated(tries=2), BUDGET)
     assert len(made.facts["tried"]) == tried and made.facts["lost"] == round((299 - right) / 300, 6)
 
 

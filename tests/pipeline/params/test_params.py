@@ -15,6 +15,7 @@ from pipeline.core.errors import ParamsError
 from pipeline.params import __main__ as params_main
 from pipeline.params import load as params
 from pipeline.params.recipe import architectures
+from pipeline.params.schema import CheckPart, DataPart, Recipe
 
 GOOD = {
     "line": {"tiny": "scratch"},
@@ -144,19 +145,19 @@ MISTAKES = [
     (
         (*TINY, "train", "label_smoothing"),
         2,
-        "models.tiny.train.label_smoothing: expected at most 1, got 2.0",
+        "models.tiny.train.label_smoothing: expected at most 1, got 2",
     ),
     (
         (*TINY, "train", "snapshots"),
         ["one"],
-        "models.tiny.train.snapshots: expected a list of a whole number, got ['one']",
+        "models.tiny.train.snapshots[0]: expected a whole number, got 'one'",
     ),
     ((*TINY, "data", "size"), [8], "models.tiny.data.size: expected 2 values, got [8]"),
-    ((*TINY, "data", "size"), [0, 8], "models.tiny.data.size: expected at least 1, got 0"),
+    ((*TINY, "data", "size"), [0, 8], "models.tiny.data.size[0]: expected at least 1, got 0"),
     (
         (*TINY, "data", "fit"),
         "crop",
-        "models.tiny.data: shorter_px: expected at least 8 to crop, got None",
+        "models.tiny.data.shorter_px: expected at least 8 to crop, got None",
     ),
     ((*TINY, "net", "hidden"), 16, "models.tiny.net.hidden: expected a list, got 16"),
     ((*TINY, "net", "dropout"), "much", "models.tiny.net.dropout: expected a number, got 'much'"),
@@ -170,7 +171,7 @@ MISTAKES = [
     (
         ("models", "tiny"),
         "fcnn",
-        "expected a mapping with arch, data, net, train, weights, head, full, needs, saliency, streaming, synthesis, "
+        "expected a mapping with arch, data, net, train, weights, head, needs, full, saliency, streaming, synthesis, "
         "got 'fcnn'",
     ),
     (("data", "digits"), 3, "data.digits.source: missing; choices: digits, torchvision"),
@@ -252,8 +253,8 @@ def test_good_params_load_with_defaults(workspace: Path) -> None:
     loaded = params.load(write(GOOD))
     tiny = loaded.models["tiny"]
     assert (loaded.size, loaded.device, loaded.deterministic) == ("small", "auto", True)
-    assert tiny["train"]["optimizer"] == "adam" and tiny["data"]["spec"]["test"] == 1297
-    assert isinstance(tiny["train"]["lr"], float)
+    assert tiny.train.optimizer == "adam" and tiny.data.spec.test == 1297
+    assert isinstance(tiny.train.lr, float)
 
 
 def test_full_lays_its_block_over_the_recipe(workspace: Path) -> None:
@@ -263,9 +264,9 @@ def test_full_lays_its_block_over_the_recipe(workspace: Path) -> None:
     small, large = (
         params.load(write({**content, "size": size})).models["tiny"] for size in ("small", "full")
     )
-    assert (small["train"]["batch"], small["data"]["size"]) == (64, [8, 8])
-    assert (large["train"]["batch"], large["data"]["size"]) == (7, [16, 16])
-    assert large["train"]["epochs"] == small["train"]["epochs"] == 3
+    assert (small.train.batch, small.data.size) == (64, (8, 8))
+    assert (large.train.batch, large.data.size) == (7, (16, 16))
+    assert large.train.epochs == small.train.epochs == 3
 
 
 def test_a_study_setting_wins_whatever_the_size(workspace: Path) -> None:
@@ -277,7 +278,8 @@ def test_a_study_setting_wins_whatever_the_size(workspace: Path) -> None:
         "settings": {"a": {"arch": "cnn1", "train": {"epochs": 9}}},
     }
     every = params.load(write({**content, "size": "full", "studies": {"s": study}}))
-    made = params.studied(every.studies["s"], every.studies["s"]["settings"]["a"], every)
+    of = every.studies["s"]
+    made = params.lay_over(of.recipe, of.base, of.settings["a"], every)
     assert made["train"] == {"epochs": 9, "batch": 8, "lr": 0.01}
     assert (made["arch"], made["net"], "full" in made) == ("cnn1", {}, False)
 
@@ -323,7 +325,7 @@ def test_an_aliased_mapping_is_refused(workspace: Path, blocks: str, sentence: s
         f"  b: {{arch: cnn1, data: {{set: digits, size: [9, 9], colour: grey}}, {blocks}}}\n"
     )
     if not sentence:
-        assert params.load().models["b"]["train"]["augment"]["rotate"] == 3
+        assert params.load().models["b"].train.augment.rotate == 3
         return
     with pytest.raises(ParamsError) as error:
         params.load()
@@ -432,8 +434,8 @@ def test_the_shipped_line_is_laid_out_at_both_sizes(
     for name in raw["line"]:
         recipe = raw["models"][name]
         layers = [recipe, recipe.get("full", {})] if size == "full" else [recipe]
-        laid = params.entry(name, "data", "train")
-        assert laid["size"] == size
+        laid = params.entry(name, Recipe)
+        assert laid.size == size
         for block, key in (
             ("data", "set"),
             ("data", "size"),
@@ -441,7 +443,8 @@ def test_the_shipped_line_is_laid_out_at_both_sizes(
             ("train", "epochs"),
         ):
             given = [layer[block][key] for layer in layers if key in layer.get(block, {})]
-            assert not given or laid[block][key] == given[-1], (name, key)
+            found = getattr(getattr(laid, block), key, None)
+            assert not given or (list(found) if key == "size" else found) == given[-1], (name, key)
 
 
 @pytest.mark.slow
@@ -457,14 +460,12 @@ def test_the_stage_lays_out_each_entry(workspace: Path) -> None:
     assert {p: p.read_bytes() for p in Path("out/params").rglob("*.json")} == made
     assert not Path("out/params/old").exists()
     name = loaded.line[0]
-    assert params.entry(name, "data", "check") == {
-        "data": loaded.models[name]["data"],
-        "check": loaded.check,
-    }
+    assert params.entry(name, DataPart).data == loaded.models[name].data
+    assert params.entry(name, CheckPart).check == loaded.check
     with pytest.raises(
         ParamsError, match="nobody: no resolved recipe in out/params; put the name under `line:`"
     ):
-        params.entry("nobody", "data")
+        params.entry("nobody", DataPart)
 
 
 def test_what_a_renamed_entry_leaves_is_named_and_kept(

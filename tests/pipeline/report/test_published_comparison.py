@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from finished import CLASSIFIER, RECIPES
 
 from pipeline.report import published_comparison
 from pipeline.report.results import Entry
@@ -29,7 +30,7 @@ def made(root: Path, name: str, **changed: dict | None) -> Entry:
     for file, content in (FILES | changed).items():
         if content is not None:
             (root / "results" / name / f"{file}.json").write_text(json.dumps(content))
-    return Entry(name, {"arch": "lenet5", "data": {"set": "digits"}}, root)
+    return Entry(name, RECIPES[CLASSIFIER], root)
 
 
 def values(networks: list[published_comparison.Bubble]) -> list[list]:

@@ -4,6 +4,7 @@ import copy
 import csv
 import sys
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -86,8 +87,8 @@ def test_runs_are_made_once_and_again_where_they_change(
     runs = sorted(Path("out/studies/waves/runs").iterdir())
     runs[0].unlink()  # as if stopped before it
     assert study.run_all("waves", waves, loaded) == rows and len(fitted) == 5
-    changed = copy.deepcopy(waves)
-    changed["settings"]["wide"]["net"]["channels"] = 9
+    changed = waves.model_copy(deep=True)
+    changed.settings["wide"]["net"]["channels"] = 9
     fitted.clear()
     study.run_all("waves", changed, loaded)
     assert fitted == ["wide 1", "wide 2"]
@@ -101,8 +102,8 @@ def test_runs_are_made_once_and_again_where_they_change(
 
 def test_the_baselines_see_the_same_windows(loaded: params.Params) -> None:
     """Oracle: by hand, last value of each test curve's first 32 samples against the 10 after them."""
-    recipe = study.recipe_of(loaded.studies["waves"], {}, 1, loaded)
-    source, _ = prepare.make(recipe["data"])
+    recipe = study.recipe_of("wave", loaded.studies["waves"].base, {}, 1, loaded)
+    source, _ = prepare.make(recipe.data)
     curves = source.x["test"].reshape(20, 60)
     expected = ((curves[:, 32:42] - curves[:, 31:32]) ** 2).mean()
     assert study.rivals(source, ["mse 10 ahead"])["last value"]["mse 10 ahead"] == pytest.approx(
@@ -114,8 +115,8 @@ def test_forecasts_are_fed_back(loaded: params.Params) -> None:
     """Oracle: the network called by hand, 4 steps at a time, on histories that take in its own answers."""
     import torch
 
-    recipe = study.recipe_of(loaded.studies["waves"], {}, 1, loaded)
-    source, _ = prepare.make(recipe["data"])
+    recipe = study.recipe_of("wave", loaded.studies["waves"].base, {}, 1, loaded)
+    source, _ = prepare.make(recipe.data)
     net, _ = loop.fit(recipe, source, on=torch.device("cpu"), label="tiny")
     history, _ = measures.first_windows(source, 10)
     got = measures.roll_out(net, history, 10)
@@ -127,8 +128,8 @@ def test_forecasts_are_fed_back(loaded: params.Params) -> None:
 
 
 def test_too_short_test_curves(loaded: params.Params) -> None:
-    recipe = study.recipe_of(loaded.studies["waves"], {}, 1, loaded)
-    source, _ = prepare.make(recipe["data"])
+    recipe = study.recipe_of("wave", loaded.studies["waves"].base, {}, 1, loaded)
+    source, _ = prepare.make(recipe.data)
     with pytest.raises(
         StageError, match="the test series have 60 samples, 132 are needed; set a longer `length:`"
     ):
@@ -148,7 +149,7 @@ def test_a_measure_that_there_is_not(workspace: Path, measure: str) -> None:
 
 
 def test_params_know_every_measure() -> None:
-    assert set(schema.MEASURES) == set(measures.MEASURES) and set(schema.CURVES) == set(
+    assert set(schema.MEASURES) == set(measures.MEASURES) and set(get_args(schema.Curve)) == set(
         measures.CURVES
     )
 

@@ -61,8 +61,8 @@ FOLDER = {
 }
 
 
-def run_of(recipe: dict[str, Any], source: dataset.Data | None = None) -> measures.Run:
-    source = source or prepare.make(recipe["data"])[0]
+def run_of(recipe: Any, source: dataset.Data | None = None) -> measures.Run:
+    source = source or prepare.make(recipe.data)[0]
     return measures.Run(
         recipe, source, *loop.fit(recipe, source, on=torch.device("cpu"), label="tiny")
     )
@@ -345,7 +345,7 @@ def test_a_folder_named_by_imagenets_classes(resolved, photo_folder, monkeypatch
     """ImageNet's order: tench is 0, jean 608, 1,000 in all. The path is relative, found below DATA_ROOT."""
     root = photo_folder({"jean": 4, "tench": 4})
     monkeypatch.setenv("DATA_ROOT", str(root.parent))
-    source, samples = prepare.make(resolved(IMAGE_RECIPE, {"digits": FOLDER})["data"])
+    source, samples = prepare.make(resolved(IMAGE_RECIPE, {"digits": FOLDER}).data)
     assert len(source.about["labels"]) == 1000 and source.about["labels"][608] == "jean"
     for split in dataset.SPLITS:
         names = [Path(sample.id).parent.name for sample in samples[split]]
@@ -354,7 +354,7 @@ def test_a_folder_named_by_imagenets_classes(resolved, photo_folder, monkeypatch
     with pytest.raises(
         StageError, match="photos/jeans is named as no class of ImageNet; nearest of 1000: jean, "
     ):
-        prepare.make(resolved(IMAGE_RECIPE, {"digits": FOLDER})["data"])
+        prepare.make(resolved(IMAGE_RECIPE, {"digits": FOLDER}).data)
 
 
 def test_imagenets_statistics_are_for_colour(resolved):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.params.schema import AUGMENT, check_section
+from pipeline.params.schema import Augment
 from pipeline.train import augment
 
 pytestmark = pytest.mark.slow  # the first import of torchvision takes 4-10 s
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.slow  # the first import of torchvision takes 4-10 s
 
 def build(images: torch.Tensor, **options: Any) -> augment.Augment:
     torch.manual_seed(0)
-    return augment.build(check_section("augment", options, AUGMENT), images)
+    return augment.build(Augment(**options), images)
 
 
 @pytest.fixture

@@ -97,6 +97,6 @@ def test_forty_photos_of_two_colours_are_told_apart(
             }
         },
     )
-    source, _ = prepare.make(recipe["data"])
+    source, _ = prepare.make(recipe.data)
     _, state = loop.fit(recipe, source, on=torch.device("cpu"), label="photos")
     assert state.chosen["validation_accuracy"] == 1.0

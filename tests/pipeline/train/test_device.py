@@ -25,7 +25,7 @@ Resolve = Callable[..., dict[str, Any]]
 
 
 def fit(recipe: dict[str, Any]) -> tuple[Any, loop.State]:
-    return loop.fit(recipe, data.make(recipe["data"])[0], on=CPU, label="tiny")
+    return loop.fit(recipe, data.make(recipe.data)[0], on=CPU, label="tiny")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
@@ -217,7 +217,7 @@ def test_when_a_network_is_compiled(
     expected: str,
 ) -> None:
     """Oracle: by hand. A machine without a compiler trains as it is under `auto`, and is told the cure under `on`."""
-    recipe = resolved(IMAGE_RECIPE, train={"compile": choice}) | {"deterministic": deterministic}
+    recipe = resolved(IMAGE_RECIPE, train={"compile": choice}).updated(deterministic=deterministic)
     done: list[str] = []
     net: Any = SimpleNamespace(net=SimpleNamespace(compile=lambda: done.append("compiled")))
 
@@ -284,7 +284,7 @@ def test_compile_on_without_a_compiler_is_one_sentence(
 
 def test_an_operation_that_repeats_no_run_is_named(resolved: Resolve) -> None:
     """Oracle: torch raises for max_unpool2d on every device; on a GPU adaptive average pooling's gradient does, too."""
-    recipe = resolved(IMAGE_RECIPE) | {"deterministic": True}
+    recipe = resolved(IMAGE_RECIPE).updated(deterministic=True)
     device.prepare(recipe)
     x, places = torch.nn.functional.max_pool2d(torch.rand(1, 1, 4, 4), 2, return_indices=True)
     with (
@@ -317,13 +317,15 @@ def test_adaptive_pooling_is_refused_before_training_on_a_gpu(resolved: Resolve)
     recipe = resolved(
         {"arch": "zoo", "data": digits, "net": {"name": "alexnet"}, "train": {"epochs": 1}}
     )
-    source = data.make(recipe["data"])[0]
+    source = data.make(recipe.data)[0]
     sentence = r"^train tiny: the gradient of net.net.avgpool .* differs from run to run .*; set `deterministic: false`"
     with pytest.raises(StageError, match=sentence):
         loop.fit(recipe, source, on=torch.device("cuda"), label="tiny")
     net = loop.network.build(recipe, source)
     device.refuse_unrepeatable(net, recipe, CPU, "tiny")
-    device.refuse_unrepeatable(net, recipe | {"deterministic": False}, torch.device("cuda"), "tiny")
+    device.refuse_unrepeatable(
+        net, recipe.updated(deterministic=False), torch.device("cuda"), "tiny"
+    )
     mean = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d((1, 1)))
     device.refuse_unrepeatable(mean, recipe, torch.device("cuda"), "tiny")
 

@@ -17,6 +17,7 @@ from pipeline.data import corruptions, prepare
 from pipeline.network import build as network
 from pipeline.network import features, modules, pretrained
 from pipeline.params import load, recipe
+from pipeline.params.schema import Camera
 from pipeline.train import finetune, loop, optim
 
 Resolve = Callable[..., dict[str, Any]]
@@ -32,12 +33,12 @@ def test_a_task_of_some_classes_and_few_images(built, resolved: Resolve) -> None
     assert (
         np.bincount(source.y["train"]).tolist() == [12, 12, 12] and len(source.x["validation"]) > 25
     )
-    whole = prepare.make(
-        resolved(IMAGE_RECIPE, SPECS | {"digits": LOW | {"classes": None}})["data"]
-    )[0]
+    whole = prepare.make(resolved(IMAGE_RECIPE, SPECS | {"digits": LOW | {"classes": None}}).data)[
+        0
+    ]
     nine = {x.tobytes() for x, y in zip(whole.x["train"], whole.y["train"], strict=True) if y == 9}
     assert {x.tobytes() for x in source.x["train"][source.y["train"] == 0]} <= nine
-    other = made["data"] | {"spec": made["data"]["spec"] | {"draw": 5}}
+    other = made.data.updated(spec={"draw": 5})
     assert (prepare.make(other)[0].x["train"] != source.x["train"]).any()
     assert (prepare.make(other)[0].x["test"] == source.x["test"]).all()
 
@@ -47,17 +48,16 @@ def test_an_unknown_class_names_those_there_are(resolved: Resolve) -> None:
     with pytest.raises(
         StageError, match=r"data.classes: 'x' is no class of the set; choices: 0, 1, 2"
     ):
-        prepare.make({**resolved(BASE, SPECS)["data"], "spec": spec})
+        prepare.make(resolved(BASE, SPECS).data.updated(spec=spec))
 
 
 def test_another_camera(resolved: Resolve) -> None:
     """Blur keeps the mean, noise has its deviation, gains are gains, disorder keeps the pixels; all repeat."""
     picture = Image.fromarray(np.random.default_rng(0).integers(60, 190, (40, 30, 3), np.uint8))
     before = np.asarray(picture, float)
-    plain = {"blur": 0.0, "noise": 0.0, "colour": [1, 1, 1], "scramble": False}
 
     def seen(**options: Any) -> np.ndarray:
-        return np.asarray(corruptions.through(picture, plain | options, 1, 2, (0, 0, 0)), float)
+        return np.asarray(corruptions.through(picture, Camera(**options), 1, 2, (0, 0, 0)), float)
 
     assert (seen() == before).all()
     assert (
@@ -74,10 +74,9 @@ def test_another_camera(resolved: Resolve) -> None:
     ).all()
     assert (seen(scramble=True, noise=3.0) == seen(scramble=True, noise=3.0)).all()
     spec = load.check_set("low", LOW | {"camera": {"scramble": True}})
-    given = resolved(BASE, SPECS)["data"]
+    given = resolved(BASE, SPECS).data
     whole, other = (
-        prepare.make({**given, "spec": s})[0].x["test"].reshape(-1, 64)
-        for s in (given["spec"], spec)
+        prepare.make(given.updated(spec=s))[0].x["test"].reshape(-1, 64) for s in (given.spec, spec)
     )
     assert (other != whole).any() and (np.sort(other) == np.sort(whole)).all()
 
@@ -118,8 +117,7 @@ def test_a_camera_that_changes_nothing_changes_no_pixel(
 ) -> None:
     """Oracle: the one reader, `read_image`; 16-bit pictures were all white through a camera."""
     write(tmp_path / name)
-    plain = {"blur": 0.0, "noise": 0.0, "colour": [1, 1, 1], "scramble": False}
-    taken = corruptions.through(tmp_path / name, plain, 1, 2, (200, 10, 30))
+    taken = corruptions.through(tmp_path / name, Camera(), 1, 2, (200, 10, 30))
     rule = ImageRule((6, 5), colour, background=(200, 10, 30))
     np.testing.assert_array_equal(read_image(taken, rule), read_image(tmp_path / name, rule))
 
@@ -129,8 +127,8 @@ def test_a_camera_that_changes_nothing_changes_no_pixel(
 
 def test_a_recipe_takes_its_backbones_network_and_contract(built, resolved: Resolve) -> None:
     made, _ = built("linear")
-    assert (made["arch"], made["net"], made["needs"]) == ("cnn2", {"dropout": 0.1}, "base")
-    assert made["data"]["size"] == [8, 8] and made["data"]["set"] == "high"
+    assert (made.arch, made.net, made.needs) == ("cnn2", {"dropout": 0.1}, "base")
+    assert made.data.size == (8, 8) and made.data.set == "high"
 
 
 @pytest.mark.parametrize(
@@ -217,10 +215,10 @@ def test_stages_that_start_at_random_are_not_frozen(
     net = network.build(made, source)
     pretrained.start(net, made, source.about["labels"], base_state)
     if not refused:
-        optim.make_optimizer({**made["train"], "epochs": epochs}, net, made["head"])
+        optim.make_optimizer(made.train.updated(epochs=epochs), net, made.head)
         return
     with pytest.raises(StageError) as error:
-        optim.make_optimizer({**made["train"], "epochs": epochs}, net, made["head"])
+        optim.make_optimizer(made.train.updated(epochs=epochs), net, made.head)
     assert refused in str(error.value)
 
 
@@ -392,23 +390,23 @@ def test_a_schedule_of_unfreezing(built, base_state) -> None:
     """R09: the head alone for two epochs, then from the last stage downwards one more every second epoch."""
     made, source = built("tuned", stages=3, first=2, unfreeze=2)
     net = network.build(made, source)
-    assert phases(net, made["head"], 9) == [0, 0, 1, 1, 2, 2, 3, 3, 3]
-    assert phases(net, made["head"] | {"unfreeze": 0, "stages": "all"}, 4) == [0, 0, 10, 10]
+    assert phases(net, made.head, 9) == [0, 0, 1, 1, 2, 2, 3, 3, 3]
+    assert phases(net, made.head.updated(unfreeze=0, stages="all"), 4) == [0, 0, 10, 10]
     net.train()
     finetune.set_phase(
-        net, made["head"] | {"batch_norm": "trained"}, 3
+        net, made.head.updated(batch_norm="trained"), 3
     )  # the last stage, a norm, and its dropout
     assert [k for k, part in enumerate(net.net.features) if part.training] == [16, 17, 18]
     names = [
         name
         for name, part in modules.stages(net.net).items()
-        if part in finetune.tuned(net, made["head"])
+        if part in finetune.tuned(net, made.head)
     ]
     assert names == ["features.11", "features.15", "features.16"]
     with pytest.raises(
         StageError, match=r"head.stages: 11 asked for, the backbone has 10: features.0, "
     ):
-        finetune.tuned(net, made["head"] | {"stages": 11})
+        finetune.tuned(net, made.head.updated(stages=11))
 
 
 @pytest.mark.parametrize("batch_norm", ["frozen", "trained"])

@@ -10,6 +10,7 @@ import torch
 
 from pipeline.core.errors import StageError
 from pipeline.export import head_graph
+from pipeline.params.schema import Head
 from pipeline.train import head_files, heads
 
 CPU = torch.device("cpu")
@@ -87,7 +88,7 @@ def test_best_is_the_best_of_all_kinds(clouds, monkeypatch) -> None:
     ranks = {"linear": 0.7, "mlp": 0.6, "forest": 0.9, "svm-linear": 0.9, "svm-rbf": 0.5}
     monkeypatch.setattr(heads, "cross_validate", lambda kind, *rest: (ranks[kind], 0.0))
     monkeypatch.setattr(heads, "TREES", 5)
-    head = heads.fit({"kind": "best", "folds": 3}, *clouds, ["a", "b", "c"], 1, "here")
+    head = heads.fit(Head(kind="best", folds=3), *clouds, ["a", "b", "c"], 1, "here")
     assert head.kind == "forest" and head.options == {"max_features": "sqrt", "min_samples_leaf": 1}
     assert len(head.table) == sum(
         np.prod([len(v) for v in grid.values()]) for grid in heads.GRIDS.values()
@@ -179,7 +180,7 @@ def test_a_head_that_is_not_saved_as_it_is_stops_training(clouds, tmp_path: Path
 
 
 def test_a_joined_graph_keeps_one_opset_of_each_domain(clouds) -> None:
-    head = heads.fit({"kind": "svm-linear", "folds": 3}, *clouds, ["a", "b", "c"], 1, "here")
+    head = heads.fit(Head(kind="svm-linear", folds=3), *clouds, ["a", "b", "c"], 1, "here")
     graph = head_files.head_to_onnx(head, 10, 18)
     assert [o.name for o in graph.graph.output] == ["probabilities"]
     onnx.checker.check_model(graph)

@@ -1,23 +1,17 @@
 """The loss, the penalties in both conventions, and what the optimizers' weight decay adds."""
 
 import math
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from pipeline.params.schema import ResolvedTrain
 from pipeline.train import losses
 from pipeline.train import optim as loss
 
-PLAIN: dict[str, Any] = {
-    "loss": "auto",
-    "label_smoothing": 0.0,
-    "l1": 0.0,
-    "l2": 0.0,
-    "l2_convention": "full",
-}
+PLAIN = ResolvedTrain(epochs=1)
 
 
 @pytest.fixture
@@ -37,7 +31,7 @@ def test_cross_entropy_with_label_smoothing(logits: torch.Tensor, smoothing: flo
     """T02. Oracle: Szegedy et al. 2016, arXiv:1512.00567, section 7: targets (1 - e) onehot + e / K, in numpy."""
     target = np.eye(4)[Y] * (1 - smoothing) + smoothing / 4
     expected = -(target * log_softmax(logits.numpy())).sum(1).mean()
-    got = losses.objective(logits, Y, PLAIN | {"label_smoothing": smoothing})
+    got = losses.objective(logits, Y, PLAIN.updated(label_smoothing=smoothing))
     assert float(got) == pytest.approx(expected, rel=1e-12)
 
 
@@ -52,7 +46,7 @@ def test_softmax_clip_is_keras_formula(logits: torch.Tensor) -> None:
     logits = logits * 10  # some clipped at either end
     clipped = np.exp(log_softmax(logits.numpy())).clip(1e-7, 1 - 1e-7)
     assert (clipped == 1e-7).any() and (clipped == 1 - 1e-7).any()
-    got = losses.objective(logits, Y, PLAIN | {"loss": "softmax-clip"})
+    got = losses.objective(logits, Y, PLAIN.updated(loss="softmax-clip"))
     assert float(got) == pytest.approx(-np.log(clipped[np.arange(6), Y]).mean(), rel=1e-12)
 
 
@@ -61,7 +55,7 @@ def test_a_saturated_wrong_sample_gets_no_gradient_from_softmax_clip() -> None:
     pulls = {}
     for name in ("cross-entropy", "softmax-clip"):
         wrong = torch.tensor([[40.0, 0.0]], requires_grad=True)
-        losses.objective(wrong, torch.tensor([1]), PLAIN | {"loss": name}).backward()
+        losses.objective(wrong, torch.tensor([1]), PLAIN.updated(loss=name)).backward()
         pulls[name] = wrong.grad.numpy()
     np.testing.assert_allclose(pulls["cross-entropy"], [[1, -1]], rtol=1e-6)
     assert (pulls["softmax-clip"] == 0).all()
@@ -83,7 +77,7 @@ def test_penalties(net: nn.Module, l1: float, l2: float, convention: str, factor
     """Oracle: T23-T25 in numpy over the two weight arrays; biases and batch norm stay out."""
     weights = [net[i].weight.detach().numpy() for i in (0, 3)]
     expected = sum(l1 * np.abs(w).sum() + factor * l2 * (w**2).sum() for w in weights)
-    train = PLAIN | {"l1": l1, "l2": l2, "l2_convention": convention}
+    train = PLAIN.updated(l1=l1, l2=l2, l2_convention=convention)
     assert losses.penalty(net, train).item() == pytest.approx(expected, rel=1e-12)
 
 
@@ -98,7 +92,7 @@ def test_a_bias_with_more_dimensions_is_still_a_bias() -> None:
         nn.Parameter(torch.full((2, 1, 1), 3.0)),
         nn.Parameter(torch.full((2, 1, 1), 5.0)),
     )
-    assert losses.penalty(layer, PLAIN | {"l1": 1.0}).item() == 6.0
+    assert losses.penalty(layer, PLAIN.updated(l1=1.0)).item() == 6.0
 
 
 @pytest.mark.parametrize(("convention", "decay"), [("half", 0.2), ("full", 0.4)])
@@ -109,14 +103,8 @@ def test_l2_steps_as_sgd_weight_decay_does(convention: str, decay: float) -> Non
         torch.manual_seed(0)
         net = nn.Linear(5, 3, bias=False).double()
         x, y = torch.randn(7, 5, dtype=torch.float64), torch.randint(3, (7,))
-        train = PLAIN | {"l2": l2, "l2_convention": convention}
-        options = {
-            "optimizer": "sgd",
-            "lr": 0.1,
-            "momentum": 0.9,
-            "nesterov": False,
-            "weight_decay": weight_decay,
-        }
+        train = PLAIN.updated(l2=l2, l2_convention=convention)
+        options = PLAIN.updated(optimizer="sgd", lr=0.1, momentum=0.9, weight_decay=weight_decay)
         optimizer = loss.make_optimizer(options, net)
         for _ in range(5):
             optimizer.zero_grad()
@@ -138,13 +126,9 @@ def test_l2_steps_as_sgd_weight_decay_does(convention: str, decay: float) -> Non
 )
 def test_optimizers_take_their_options(net: nn.Module, name: str, kind: type) -> None:
     made = loss.make_optimizer(
-        {
-            "optimizer": name,
-            "lr": 0.3,
-            "momentum": 0.8,
-            "nesterov": name == "sgd",
-            "weight_decay": 0.01,
-        },
+        PLAIN.updated(
+            optimizer=name, lr=0.3, momentum=0.8, nesterov=name == "sgd", weight_decay=0.01
+        ),
         net,
     )
     assert type(made) is kind
@@ -189,13 +173,7 @@ STEPS = {
 def test_two_steps_by_hand(name: str) -> None:
     net = nn.Linear(1, 1, bias=False).double()
     nn.init.ones_(net.weight)
-    options = {
-        "optimizer": name,
-        "lr": 0.1,
-        "momentum": 0.9,
-        "nesterov": False,
-        "weight_decay": 0.0,
-    }
+    options = PLAIN.updated(optimizer=name, lr=0.1, momentum=0.9)
     optimizer = loss.make_optimizer(options, net)
     for gradient, expected in zip((2.0, 4.0), STEPS[name](), strict=True):
         net.weight.grad = torch.full_like(net.weight, gradient)

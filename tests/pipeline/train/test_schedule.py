@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 import torch
 
+from pipeline.params.schema import Train
 from pipeline.train.optim import lr_at
 
 
-def train(schedule: str, **options: Any) -> dict[str, Any]:
-    defaults = {"lr": 0.1, "epochs": 20, "warmup": 0, "steps": [], "every": None, "factor": 0.1}
-    return defaults | {"schedule": schedule} | options
+def train(schedule: str, **options: Any) -> Train:
+    return Train(epochs=20, lr=0.1).updated(schedule=schedule, **options)
 
 
 def test_constant() -> None:

@@ -16,6 +16,7 @@ from pipeline.core.errors import StageError
 from pipeline.data import __main__ as data_main
 from pipeline.data import dataset, prepare
 from pipeline.params import load as params
+from pipeline.params.schema import Recipe, Training
 from pipeline.train import __main__ as train_main
 from pipeline.train import artifacts, loop
 from pipeline.train.checkpoint import checkpoint_path
@@ -25,7 +26,7 @@ Resolve = Callable[..., dict[str, Any]]
 
 
 def fit(recipe: dict[str, Any], **options: Any) -> tuple[Any, loop.State]:
-    source, _ = prepare.make(recipe["data"])
+    source, _ = prepare.make(recipe.data)
     return loop.fit(recipe, source, on=CPU, label="tiny", **options)
 
 
@@ -93,7 +94,7 @@ def test_a_run_repeats_and_a_stopped_one_ends_the_same(
 def test_a_checkpoint_belongs_to_recipe_data_and_code(resolved: Resolve, workspace: Path) -> None:
     """Any change of the recipe, the data, the device or the torch version names another file."""
     recipe = resolved(IMAGE_RECIPE)
-    source, _ = prepare.make(recipe["data"])
+    source, _ = prepare.make(recipe.data)
     path = checkpoint_path("tiny", recipe, source, CPU)
     assert path == checkpoint_path("tiny", resolved(IMAGE_RECIPE), source, CPU)
     others = [
@@ -227,7 +228,7 @@ def test_quantiles_cover_validation_as_they_say(resolved: Resolve) -> None:
     share below level q is q, to two samples."""
     recipe = resolved(SERIES_RECIPE)
     net, _ = fit(recipe)
-    source, _ = prepare.make(recipe["data"])
+    source, _ = prepare.make(recipe.data)
     history, target = source.windows("validation", source.about["stride"])
     with torch.no_grad():
         forecast, quantiles = (part.numpy() for part in net(torch.from_numpy(history)))
@@ -248,7 +249,7 @@ def test_batches_are_the_networks_own_arithmetic(resolved: Resolve) -> None:
     """Training sees what the served graph computes: logits of NCHW training batches equal those behind forward()."""
     recipe = resolved(IMAGE_RECIPE)
     net, _ = fit(recipe)
-    source, _ = prepare.make(recipe["data"])
+    source, _ = prepare.make(recipe.data)
     batch = loop.batches(source, "validation", net, CPU)
     with torch.no_grad():
         inside = net.logits(batch.x).softmax(1)
@@ -307,13 +308,9 @@ def test_the_stage_resumes_and_cleans_up(
     recipe = resolved(IMAGE_RECIPE, train={"snapshots": [2]})
     folder = workspace / "out/params/tiny"
     folder.mkdir(parents=True)
-    (folder / "data.json").write_text(json.dumps({"data": recipe["data"]}))
-    parts = {key: recipe[key] for key in ("arch", "net", "train", "weights")} | {
-        "device": "cpu",
-        "deterministic": True,
-        "threads": 1,
-    }
-    (folder / "train.json").write_text(json.dumps(parts))
+    recipe = recipe.updated(device="cpu")
+    (folder / "data.json").write_text(recipe.model_dump_json(include={"data"}))
+    (folder / "train.json").write_text(recipe.model_dump_json(include=set(Training.model_fields)))
     monkeypatch.setattr(sys, "argv", ["stage", "tiny"])
     data_main.main()
     train_main.main()
@@ -334,7 +331,7 @@ def test_the_stage_resumes_and_cleans_up(
     monkeypatch.setattr(loop, "one_epoch", stopped)
     with pytest.raises(KeyboardInterrupt):
         train_main.main()
-    key = checkpoint_path("tiny", params.entry("tiny", "data", "train"), dataset.load("tiny"), CPU)
+    key = checkpoint_path("tiny", params.entry("tiny", Recipe), dataset.load("tiny"), CPU)
     assert list(loop.CHECKPOINTS.iterdir()) == [key]
     monkeypatch.setattr(loop, "one_epoch", real)
     train_main.main()

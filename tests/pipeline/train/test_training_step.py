@@ -26,7 +26,7 @@ from torch.utils._pytree import tree_leaves
 from benchmarks.gpu.recipes import like, noise
 from pipeline.network import build as network
 from pipeline.params import load as params
-from pipeline.params.recipe import on_features
+from pipeline.params.schema import Recipe
 from pipeline.train import augment, finetune, loop, losses, optim
 
 pytestmark = pytest.mark.slow
@@ -121,26 +121,26 @@ def raising(doc: str) -> set[str]:
     return {operator for name in names for operator in RAISING[name]}
 
 
-def trained(recipe: dict[str, Any]) -> tuple[Watch, int]:
+def trained(recipe: Recipe) -> tuple[Watch, int]:
     """Return what was seen of an epoch of one step in the loop's own lines, and how many tensors numbers made."""
-    fitting = noise(recipe, recipe["train"]["batch"], META)
+    fitting = noise(recipe, recipe.train.batch, META)
     with META:
         net = network.assemble(recipe, like(recipe))
     net = net.to(META).train()
-    optimizer = optim.make_optimizer(recipe["train"], net, recipe["head"])
-    if recipe["head"]:
-        finetune.set_phase(net, recipe["head"], recipe["train"]["epochs"])
+    optimizer = optim.make_optimizer(recipe.train, net, recipe.head)
+    if recipe.head:
+        finetune.set_phase(net, recipe.head, recipe.train.epochs)
     image = fitting.y.dtype == torch.int64
-    change = augment.build(recipe["train"]["augment"], fitting.x) if image else (lambda x, of: x)
+    change = augment.build(recipe.train.augment, fitting.x) if image else (lambda x, of: x)
     minimise = partial(loop.loss_of, recipe, net)
-    if recipe["train"]["loss"] == "pinball":
-        losses.column(tuple(recipe["train"]["levels"]), META)  # once a process
+    if recipe.train.loss == "pinball":
+        losses.column(tuple(recipe.train.levels), META)  # once a process
     with Watch() as watch, Literals() as literals:
         loop.take_steps(recipe, net, optimizer, fitting, change, 0, minimise)
     return watch, literals.count
 
 
-def recipes() -> Iterator[tuple[str, dict[str, Any]]]:
+def recipes() -> Iterator[tuple[str, Recipe]]:
     """Yield every recipe that is trained, small and full, and every setting of a study; equal ones once."""
     seen: set[str] = set()
     for size in ("small", "full"):
@@ -149,20 +149,18 @@ def recipes() -> Iterator[tuple[str, dict[str, Any]]]:
         every = params.load()
         found = dict(every.models)
         for study, of in every.studies.items():
-            for setting, layer in of["settings"].items():
+            for setting, layer in of.settings.items():
                 found[f"{study}, {setting}"] = params.resolve(
-                    study, params.studied(of, layer, every), every.sets
+                    study, params.lay_over(of.recipe, of.base, layer, every), every.sets
                 )
         for name, recipe in found.items():
-            key = json.dumps(
-                {k: recipe[k] for k in ("arch", "net", "data", "train", "head")}, sort_keys=True
-            )
-            if recipe["train"]["epochs"] and not on_features(recipe) and key not in seen:
+            key = recipe.model_dump_json(include={"arch", "net", "data", "train", "head"})
+            if recipe.train.epochs and not recipe.on_features and key not in seen:
                 seen.add(key)
                 yield f"{name}, {size}", recipe
 
 
-def kind(recipe: dict[str, Any]) -> str:
+def kind(recipe: Recipe) -> str:
     """Return what of a recipe decides which operators run: of its numbers, such as the depth, whether they are 0."""
 
     def outline(value: Any) -> Any:
@@ -170,20 +168,19 @@ def kind(recipe: dict[str, Any]) -> str:
             return {key: outline(own) for key, own in value.items()}
         return value if isinstance(value, str | bool | None) else bool(value)
 
-    parts = {key: recipe[key] for key in ("arch", "net", "head")}
-    parts |= {key: recipe["data"].get(key) for key in ("colour", "calendar", "targets")}
-    parts |= {
-        key: recipe["train"][key]
-        for key in ("optimizer", "loss", "augment", "clip_norm", "l1", "l2")
-    }
+    parts = recipe.model_dump(include={"arch", "net", "head"})
+    parts |= recipe.data.model_dump(include={"colour", "calendar", "targets"})
+    parts |= recipe.train.model_dump(
+        include={"optimizer", "loss", "augment", "clip_norm", "l1", "l2"}
+    )
     return json.dumps(outline(parts), sort_keys=True)
 
 
-def lightest() -> dict[str, dict[str, Any]]:
+def lightest() -> dict[str, Recipe]:
     """Return one recipe of each kind: the one whose depth is least."""
-    found: dict[str, tuple[float, str, dict[str, Any]]] = {}
+    found: dict[str, tuple[float, str, Recipe]] = {}
     for name, recipe in recipes():
-        size = recipe["net"].get("depth", 0)
+        size = recipe.net.get("depth", 0)
         if kind(recipe) not in found or size < found[kind(recipe)][0]:
             found[kind(recipe)] = (size, name, recipe)
     return {name: recipe for _, name, recipe in found.values()}
@@ -234,7 +231,7 @@ def test_no_step_waits_for_the_device(watched: dict[str, tuple[Watch, int]]) -> 
 def test_what_raises_is_seen(on_meta: None, name: str, found: set[str]) -> None:
     """Oracle: torchvision's AlexNet averages over 6 x 6 places, which has no deterministic gradient on a GPU."""
     recipe = next(recipe for key, recipe in recipes() if key == "squeezenet-digits, full")
-    watch, _ = trained(recipe | {"net": {"name": name}})
+    watch, _ = trained(recipe.updated(net={"name": name}))
     assert watch.names & raising(str(torch.use_deterministic_algorithms.__doc__)) == found
 
 
