@@ -104,7 +104,11 @@ def page_writer(site: Path) -> Callable[[str, str, dict[str, Any]], None]:
         "device": tables.device_name,
     }
     pages.filters["percent"] = lambda share: f"{100 * share:.0f}\u00a0%"
-    pages.filters["pretty"] = lambda value: json.dumps(value, indent=2, ensure_ascii=False)
+    pages.filters["pretty"] = lambda recipe: json.dumps(
+        recipe.model_dump(mode="json", include=set(schema.RecipeBlock.model_fields)),
+        indent=2,
+        ensure_ascii=False,
+    )
     pages.filters["anchor"] = lambda text: re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
 
     def write(kind: str, name: str, context: dict[str, Any]) -> None:

@@ -12,7 +12,7 @@ import models
 from models import layers, lenet5, summary
 from pipeline.data import series_sources
 from pipeline.data.prepare import image_statistics
-from pipeline.params.schema import ResolvedTrain
+from pipeline.params.schema import ResolvedTrain, WavesSet
 from pipeline.train.loop import objective
 
 # ---- layers
@@ -163,15 +163,9 @@ def test_clipped_softmax_learns_nothing_from_a_sure_mistake():
 
 def waves(count, length):
     """Return noise-free curves (count, length) of source `waves`."""
-    spec = {
-        "train": count,
-        "validation": 1,
-        "test": 1,
-        "length": length,
-        "noise": 0.0,
-        "test_noise": 0.0,
-        "seed": 1,
-    }
+    spec = WavesSet(
+        source="waves", train=count, validation=1, test=1, length=length, noise=0.0, seed=1
+    )
     parts, _ = series_sources.waves(spec, context=length - 10, horizon=10)
     return np.stack([series.values[:, 0] for series in parts["train"]])
 

@@ -161,7 +161,13 @@ def test_the_table(workspace: Path) -> None:
         for seed, value in ((1, 1e-2), (2, 1e-4))
     ]
     rows.append(study.tidy("s", "last value", "", "mse 10 ahead", "", 0.123456789))
-    described = {"claim": "It helps.", "seeds": [1, 2], "measures": ["mse 10 ahead"]}
+    described = schema.Study(
+        claim="It helps.",
+        recipe="wave",
+        settings={"a": {}},
+        seeds=[1, 2],
+        measures=["mse 10 ahead"],
+    )
     study.write_table("s", described, rows)
     low, mid, high = 1e-3 * np.exp(
         -np.array([1, 0, -1]) * stats.t.ppf(0.975, 1) * np.log(100) / np.sqrt(2) / np.sqrt(2)

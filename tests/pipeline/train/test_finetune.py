@@ -148,7 +148,7 @@ def test_a_recipe_takes_its_backbones_network_and_contract(built, resolved: Reso
         ),
         (
             {"head": {"kind": "softmax", "stages": "most"}},
-            "head.stages: expected a number of stages or `all`, got 'most'",
+            "head.stages: expected a whole number or all, got 'most'",
         ),
         (
             {"head": {"kind": "softmax"}},

@@ -124,7 +124,7 @@ def test_cross_validation_does_not_look_at_the_fold_it_scores(clouds) -> None:
 def test_data_that_no_head_can_learn(labels, y, folds, sentence) -> None:
     x = np.zeros((len(y), 4), np.float32)
     with pytest.raises(StageError, match=sentence):
-        heads.fit({"kind": "linear", "folds": folds}, x, np.array(y), labels, 1, "here")
+        heads.fit(Head(kind="linear", folds=folds), x, np.array(y), labels, 1, "here")
 
 
 @pytest.mark.parametrize("classes", [2, 3])

@@ -196,7 +196,7 @@ def test_best_and_last_weights(resolved: Resolve) -> None:
         int(np.argmin(losses)) + 1 == runs["best"][1].chosen_epoch == 2
         and runs["last"][1].chosen_epoch == 4
     )
-    source, _ = prepare.make(recipes["best"]["data"])
+    source, _ = prepare.make(recipes["best"].data)
     for choose, (net, state) in runs.items():
         loss, accuracy = loop.evaluate(
             recipes[choose], net, loop.batches(source, "validation", net, CPU)
