@@ -22,7 +22,7 @@ from convline.runtime.sources import Source
 from convline.terminal_text import printable_line
 from convline.timeseries.backtest import (
     Forecast,
-    Start,
+    Cutoff,
     cutoff_batches,
     forecast_batch,
     windows_per_run,
@@ -37,7 +37,7 @@ class Group(NamedTuple):
 
     seen: bytes  # a hash of the file
     step: Step
-    starts: list[Start]
+    starts: list[Cutoff]
     file: str
     error: str
 

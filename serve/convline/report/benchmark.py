@@ -159,7 +159,7 @@ def series_workload(
 
     sources = SeriesSources(paths, sys.stdin.buffer)
     files = _readable_files(sources, read) if paths else _generated_series(model, folder)
-    return Workload("series", files, read, serve, model.horizon, reading.options())
+    return Workload("series", files, read, serve, model.horizon, reading.to_arguments())
 
 
 def _readable_files(sources: FileSources, read: Callable[[str], list[Array]]) -> list[str]:

@@ -1,7 +1,10 @@
-"""Where forecasts start, and what a model answers there: from the last row of each series, or from many."""
+"""Forecasts from cutoffs: from the last row of each series, or from many rows of it, a backtest.
+
+A cutoff is the last row that a forecast may use. Cutoffs are forecast in batches.
+"""
 
 from collections.abc import Iterator
-from itertools import groupby, islice
+from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,15 +16,23 @@ from convline.timeseries.series import Series, Table
 from convline.timeseries.timestamps import Step, Times, has_times_after
 
 DAY = 86400  # seconds
-NO_TIMES = "expected times ahead below 2^63 and before the year 10000, got a last time too near to them; renumber the rows"
-VALUES_PER_RUN = 2**18  # of answers held at once, whatever the horizon
+NO_TIMES = (
+    "expected times ahead below 2^63 and before the year 10000, got a last time too near to them; "
+    "renumber the rows"
+)
+NOT_FINITE = "the model answered values that are not finite"
+VALUES_PER_RUN = 2**18  # of outputs held at once, whatever the horizon
+
+Window = npt.NDArray[np.floating[Any]]
+Cutoff = tuple[Series, int]  # a series, and the last of its rows that a forecast may use
 
 
-class Forecast(NamedTuple):  # of which a file has hundreds of thousands
-    """One forecast: what the model says after row `cutoff` of a series, of which it saw nothing later.
+class Forecast(NamedTuple):  # a file has hundreds of thousands of them
+    """The forecast of a model after row `cutoff` of a series.
 
-    forecast (S, D), quantiles (S, D, Q) with nan beyond the trained horizon. `error` is "" or one sentence why the
-    numbers cannot be used.
+    forecast (S, D), quantiles (S, D, Q) with nan beyond the trained horizon. error: "" or one
+    sentence why the numbers cannot be used. outside: whether the history is unlike that of
+    training.
     """
 
     series: Series
@@ -30,112 +41,108 @@ class Forecast(NamedTuple):  # of which a file has hundreds of thousands
     forecast: npt.NDArray[np.floating[Any]]
     quantiles: npt.NDArray[np.floating[Any]]
     error: str
-    outside: bool = False  # whether the history is unlike that of training
+    outside: bool = False
 
     @property
     def times(self) -> Times:
-        """Return the times (S,) of the rows ahead."""
+        """The times (S,) of the rows ahead."""
         return self.series.after(self.cutoff, self.step, len(self.forecast))
 
     @property
     def dates(self) -> bool:
-        """Whether times are shown as dates alone."""
+        """Whether times are written as dates alone."""
         return self.series.dates and (self.step.unit != "seconds" or self.step.count % DAY == 0)
-
-
-Start = tuple[Series, int]  # a series, and the last of its rows that is known
 
 
 def backtest_batches(
     model: Forecaster, table: Table, horizon: int, every: int | None = None, held: int = 0
 ) -> Iterator[list[Forecast]]:
-    """Yield batches of origins, series after series in rising order of time; memory does not grow with their number."""
+    """Yield the forecasts of `cutoff_batches`; memory does not grow with their number."""
     for batch in cutoff_batches(model, table, horizon, every, held):
         yield forecast_batch(model, table.step, batch, horizon)
 
 
 def cutoff_batches(
     model: Forecaster, table: Table, horizon: int, every: int | None = None, held: int = 0
-) -> Iterator[list[Start]]:
-    """Yield batches of where forecasts start.
+) -> Iterator[list[Cutoff]]:
+    """Yield batches of cutoffs, series after series, in rising order of time.
 
-    That is every `every`-th row with enough history, counted back from the last row but `held` (held = horizon: the
-    truth of every forecast is in the series); None is that row alone. A series without one gives one, for its error.
+    every: each `every`-th row with enough history, counted back from the last row; None takes the
+    last row alone. held: rows at the end that are no cutoffs; if held = horizon, the series holds
+    the truth of every forecast. A series without any such row has one cutoff, for its error.
     """
-    found = (
-        (series, cutoff)
-        for series in table.series
-        for cutoff in _cutoffs(model, series, every, held)
+    cutoffs = (
+        (series, row) for series in table.series for row in _cutoff_rows(model, series, every, held)
     )
     size = windows_per_run(model, horizon)
-    while batch := list(islice(found, size)):
+    while batch := list(islice(cutoffs, size)):
         yield batch
 
 
 def windows_per_run(model: Forecaster, horizon: int) -> int:
+    """Return the number of windows of a batch, so that its outputs are at most VALUES_PER_RUN."""
     values = horizon * len(model.targets) * (1 + len(model.quantiles))
     return max(1, min(WINDOWS_PER_RUN, VALUES_PER_RUN // values))
 
 
-def _cutoffs(model: Forecaster, series: Series, every: int | None, held: int) -> range:
+def _cutoff_rows(model: Forecaster, series: Series, every: int | None, held: int) -> range:
     last = max(len(series.values) - 1 - held, -1)
-    found = range(last, model.context - 2, -every)[::-1] if every else range(0)
-    return found or range(last, last + 1)
+    rows = range(last, model.context - 2, -every)[::-1] if every else range(0)
+    return rows or range(last, last + 1)
 
 
 def forecast_batch(
-    model: Forecaster, step: Step, batch: list[Start], horizon: int
+    model: Forecaster, step: Step, cutoffs: list[Cutoff], horizon: int
 ) -> list[Forecast]:
-    """Return the origins in order; those that cannot be forecast do not enter the run."""
-    windows, times, asked = [], [], []
+    """Return the forecast of each cutoff; one that cannot be run has an error and nan."""
+    context, columns, has_calendar = model.context, len(model.columns), bool(model.calendar)
+    windows, stamps, run = [], [], []
     errors: dict[int, str] = {}
-    distinct = {id(series): series for series, _ in batch}
-    endless = {
-        key: _has_times(one, len(one.times) - 1, step, horizon) for key, one in distinct.items()
+    endless = {  # series whose last row, and so each row, has times ahead
+        id(series): not len(series.times) or has_times_after(series.times[-1], step, horizon)
+        for series in {id(series): series for series, _ in cutoffs}.values()
     }
-    for _, group in groupby(
-        range(len(batch)), lambda place: _alike(batch[place][0], place, endless)
-    ):
-        places = [*group]
-        series, cutoffs = batch[places[0]][0], np.array([batch[place][1] for place in places])
+    for place, (series, cutoff) in enumerate(cutoffs):
         try:
-            if not (endless[id(series)] or _has_times(series, batch[places[0]][1], step, horizon)):
+            is_short = not endless[id(series)] and cutoff >= 0
+            if is_short and not has_times_after(series.times[cutoff], step, horizon):
                 raise InputError(series.id, NO_TIMES)
-            cut = _windows(model, series, cutoffs)
-            if model.calendar:
-                times.append(
-                    np.stack([model.stamps(series, cutoff, step, horizon) for cutoff in cutoffs])
-                )
-            windows.append(cut)
-            asked += places
+            window: Window = series.values[max(cutoff + 1 - context, 0) : cutoff + 1]
+            if not (series.fits and window.shape == (context, columns)):
+                window = model.window(series.id, series.values[: cutoff + 1])
+            if has_calendar:
+                stamps.append(model.stamps(series, cutoff, step, horizon))
+            windows.append(window)
+            run.append(place)
         except InputError as error:
-            errors |= dict.fromkeys(places, error.reason)
+            errors[place] = error.reason
     shape = (horizon, len(model.targets))
-    nothing = np.full(shape, np.nan), np.full((*shape, len(model.quantiles)), np.nan), False, False
-    found = {}
-    if windows:
-        histories, stamps = np.concatenate(windows), np.concatenate(times) if times else None
-        forecast, quantiles = _run(model, histories, horizon, stamps)
-        sound = np.asarray(
-            np.isfinite(forecast).all((1, 2))
-            & np.isfinite(quantiles[:, : model.horizon]).all((1, 2, 3))
+    blank = np.full(shape, np.nan), np.full((*shape, len(model.quantiles)), np.nan)
+    forecasts = [
+        Forecast(series, step, cutoff, *blank, errors.get(place, ""))
+        for place, (series, cutoff) in enumerate(cutoffs)
+    ]
+    if not windows:
+        return forecasts
+    histories = np.stack(windows)
+    forecast, quantiles = _run(model, histories, horizon, np.stack(stamps) if stamps else None)
+    trained = quantiles[:, : model.horizon]
+    finite = np.asarray(np.isfinite(forecast).all((1, 2)) & np.isfinite(trained).all((1, 2, 3)))
+    facts = zip(run, forecast, quantiles, finite, model.outside(histories).tolist(), strict=True)
+    for place, numbers, levels, is_finite, outside in facts:
+        forecasts[place] = forecasts[place]._replace(
+            forecast=numbers,
+            quantiles=levels,
+            error="" if is_finite else NOT_FINITE,
+            outside=outside,
         )
-        facts = sound.tolist(), model.outside(histories).tolist()
-        found = dict(zip(asked, zip(forecast, quantiles, *facts, strict=True), strict=True))
-    origins = []
-    for place, (series, cutoff) in enumerate(batch):
-        forecast, quantiles, finite, outside = found.get(place, nothing)
-        error_text = errors.get(
-            place, "" if finite else "the model answered values that are not finite"
-        )
-        origins.append(Forecast(series, step, cutoff, forecast, quantiles, error_text, outside))
-    return origins
+    return forecasts
 
 
 def _run(
-    model: Forecaster, windows: npt.NDArray[np.floating[Any]], horizon: int, times: Times | None
+    model: Forecaster, windows: Window, horizon: int, times: Times | None
 ) -> tuple[Floats, Floats]:
-    """Return what the model answers to windows (N, T, D); half by half where the device's memory is too small."""
+    """Return the model's outputs for windows (N, T, D), in halves if the device's memory is too small."""
     try:
         return model.run(windows, horizon, times)
     except DeviceMemoryError:
@@ -148,31 +155,3 @@ def _run(
     ]
     forecasts, quantiles = zip(*halves, strict=True)
     return np.concatenate(forecasts), np.concatenate(quantiles)
-
-
-def _alike(series: Series, place: int, endless: dict[int, bool]) -> tuple[int, int]:
-    """Return a key that neighbours share whose windows are cut at once: where some do not fit, each is by itself."""
-    return id(series), 0 if series.fits and endless[id(series)] else place
-
-
-def _has_times(series: Series, cutoff: int, step: Step, horizon: int) -> bool:
-    return cutoff < 0 or has_times_after(series.times[cutoff], step, horizon)
-
-
-def _windows(
-    model: Forecaster, series: Series, cutoffs: npt.NDArray[np.int64]
-) -> npt.NDArray[np.floating[Any]]:
-    """Return the windows (N, T, D) that end at rows of a series; InputError where the network cannot run."""
-    whole = (
-        cutoffs[0] + 1 >= model.context
-        and series.fits
-        and series.values.shape[1] == len(model.columns)
-    )
-    if not whole:
-        return np.stack(
-            [model.window(series.id, series.values[: cutoff + 1]) for cutoff in cutoffs]
-        )
-    windows: npt.NDArray[np.floating[Any]] = series.values[
-        cutoffs[:, None] + np.arange(1 - model.context, 1)
-    ]
-    return windows

@@ -22,7 +22,7 @@ from convline.timeseries.backtest import NO_TIMES, Forecast, forecast_batch
 from convline.timeseries.csv_reader import DELIMITERS, SEP, sniff
 from convline.timeseries.predict import ForecastTask
 from convline.timeseries.raw_table import GROUPED, parse_number
-from convline.timeseries.read_options import as_dates
+from convline.timeseries.read_options import suggest_dates
 from convline.timeseries.series import DATES_AS_NUMBERS, MAX_FILL, Series, check_names
 from convline.timeseries.timestamps import (
     Step,
@@ -111,8 +111,8 @@ class Follower:
 
     def __post_init__(self) -> None:
         reading = self.task.reading
-        self.columns, self.time, self.id, notes = reading.choose(self.header)
-        reading.check(WHERE, self.header, self.columns, self.time, self.id)
+        self.columns, self.time, self.id, notes = reading.choose_columns(self.header)
+        reading.check_columns(WHERE, self.header, self.columns, self.time, self.id)
         check_names(WHERE, self.header, [])  # each once
         for note in notes:
             self.task.say(note)
@@ -140,7 +140,7 @@ class Follower:
             self._time(track, found),
             common_offset([found[self.time]]) if self.time else "",
         )
-        if self.time and (reason := self.task.reading.other_clock(offset)):
+        if self.time and (reason := self.task.reading.explain_other_offset(offset)):
             raise InputError(WHERE, f"column {self.time!r}: {reason}; it is passed over")
         cell = found[self.time] if self.time else ""
         steps = self._steps(track, time, cell, offset)
@@ -238,7 +238,7 @@ class Follower:
             [*filter(None, ["0" if whole else track.cell]), cell]
         )  # read as those before it
         if (times.dtype.kind == "i") != whole or (trouble and whole):
-            cure = "" if whole else f"; {as_dates(int(times[-1]))}"
+            cure = "" if whole else f"; {suggest_dates(int(times[-1]))}"
             raise InputError(
                 WHERE, f"column {self.time!r}: expected a row every {self.step}, got {cell!r}{cure}"
             )

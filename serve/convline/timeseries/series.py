@@ -152,24 +152,31 @@ def open_file(
 
 
 def build_table(
-    file: RawTable, *, columns: Sequence[str] | None, time: str | None, id: str | None, gaps: str
+    file: RawTable,
+    *,
+    columns: Sequence[str] | None,
+    time: str | None,
+    id: str | None,
+    gaps: str,
+    name: str | None = None,
 ) -> Table:
     """Return the series of an open file; InputError names file, row and value.
 
-    columns: None takes every column except `time` and `id` whose cells are all numbers. time: None counts rows from 0.
+    columns: None takes every column except `time` and `id` whose cells are all numbers. time: None
+    counts rows from 0. name: of a series without an id; None takes the stem of the file's name.
     """
     if gaps not in GAPS:
         raise ValueError(f"build_table: expected gaps of {', '.join(GAPS)}, got {gaps!r}")
     keys = [name for name in (time, id) if name is not None]
     check_names(file.where, file.header, [*keys, *(columns or ())])
     if columns is None:
-        columns = file.numeric([name for name in file.header if name not in keys])
+        columns = file.numeric([column for column in file.header if column not in keys])
     names = list(columns)
     if not names:
         got = f"got only {', '.join(file.header)}"
         raise InputError(file.where, f"expected a column of numbers, {got}")
     file.prefetch([*{*names, *keys}])
-    split = [*_split(file, file.numbers(names), time, id)]
+    split = [*_split(file, file.numbers(names), time, id, name or file.stem)]
     for rows in split:
         _check_order(rows)
     step = _common_step(split)
@@ -193,11 +200,14 @@ def check_names(where: str, header: list[str], names: list[str]) -> None:
 
 
 def _split(
-    file: RawTable, values: npt.NDArray[np.float64], time: str | None, id: str | None
+    file: RawTable, values: npt.NDArray[np.float64], time: str | None, id: str | None, only: str
 ) -> Iterator[_Rows]:
-    """Yield the rows of each id, ids in order of first appearance; values (rows of the file, D)."""
+    """Yield the rows of each id, ids in order of first appearance.
+
+    values: (rows of the file, D). only: names the one series of a file without ids.
+    """
     times, offset = (None, "") if time is None else file.times(time)
-    codes, ids = (np.zeros(len(values), np.int64), [file.stem]) if id is None else file.encoded(id)
+    codes, ids = (np.zeros(len(values), np.int64), [only]) if id is None else file.encoded(id)
     if "" in ids:
         row = (codes == ids.index("")).argmax()
         raise file.error(row, "expected an id, got a missing value", id)
