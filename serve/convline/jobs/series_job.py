@@ -21,8 +21,8 @@ from convline.runtime.rows import block_of
 from convline.runtime.sources import Source
 from convline.terminal_text import printable_line
 from convline.timeseries.backtest import (
-    Forecast,
     Cutoff,
+    Forecast,
     cutoff_batches,
     forecast_batch,
     windows_per_run,
