@@ -1,6 +1,7 @@
 # make            set up .venv and run the line: raw data to a report and a served prediction
 # make test       everything tested in under 15 minutes; make test-all adds the long tests
 # make lint       ruff, and mypy strict
+# make docs       docs/params.md and docs/params.schema.json, from the models of pipeline/params/schema.py
 # make study NAME=mnist-exercise     one study; its table goes to results/studies
 # make all        every recipe; make full: the papers' sizes (a GPU)
 # make bench      the benchmarks that fit this machine
@@ -14,7 +15,7 @@ LEAST_DRIVER := 580
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export OMP_WAIT_POLICY ?= PASSIVE
 .DEFAULT_GOAL := line
-.PHONY: readme line welcome scm test test-all lint study all full bench clean lock
+.PHONY: readme line welcome scm test test-all lint docs study all full bench clean lock
 
 line: welcome $(READY) scm
 	$(FORKED) dvc repro $(addprefix infer@,$(FIRST))
@@ -54,6 +55,9 @@ test: $(READY) scm
 
 test-all: $(READY) scm
 	$(SIDE_BY_SIDE)
+
+docs: $(READY)
+	python -m pipeline.params --docs
 
 lint: $(READY)
 	python -m ruff check .

@@ -9,6 +9,7 @@ Fails on any mistake in params.yaml, with the place, the choices and the cure.
 
     python -m pipeline.params
     python -m pipeline.params --names     every recipe whose files are here, each with what it starts from
+    python -m pipeline.params --docs      writes docs/params.schema.json and docs/params.md
 """
 
 from __future__ import annotations
@@ -34,7 +35,18 @@ from pipeline.params.load import (
 )
 
 
+def write_docs() -> None:
+    """Write the JSON schema of params.yaml and the page of its keys."""
+    from pipeline.params import reference
+
+    schema = json.dumps(reference.json_schema(), indent=2, ensure_ascii=False)
+    Path("docs/params.schema.json").write_text(schema + "\n", encoding="utf-8")
+    Path("docs/params.md").write_text(reference.reference(), encoding="utf-8")
+
+
 def main() -> None:
+    if sys.argv[1:] == ["--docs"]:
+        return write_docs()
     params = load()
     if "line_studies" not in params.raw and Path("dvc.yaml").exists():
         raise ParamsError(

@@ -67,7 +67,7 @@ Seed = Annotated[int, Field(ge=0, le=10**12)]
 Positive = Annotated[int, Field(ge=1)]
 NonNegative = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
-FractionOrCount = Annotated[int | float, Field(ge=0)]
+FractionOrCount = Annotated[int, Field(ge=0)] | NonNegative
 Names = Annotated[list[str], Field(min_length=1)]
 Layer = dict[str, Any]  # keys of a recipe, laid over another recipe before both are checked
 
@@ -768,7 +768,7 @@ def describe_problem(kind: type[Part], problem: Any, place: str) -> tuple[str, s
         return where, f"expected a finite number, got {got!r}"
     for key, words in (("ge", "at least"), ("le", "at most")):
         if key in limits:
-            return where, f"expected {words} {limits[key]:g}, got {got!r}"
+            return where, f"expected {words} {limits[key]}, got {got!r}"
     if name == "too_short":
         return where, f"expected at least one value, got {got!r}"
     if name == "too_long":

@@ -145,7 +145,7 @@ MISTAKES = [
     (
         (*TINY, "train", "label_smoothing"),
         2,
-        "models.tiny.train.label_smoothing: expected at most 1, got 2",
+        "models.tiny.train.label_smoothing: expected at most 1.0, got 2",
     ),
     (
         (*TINY, "train", "snapshots"),
