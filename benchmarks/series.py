@@ -213,7 +213,9 @@ def streams(net: Forecaster, how: ReadOptions) -> list[str]:
     cost["window alone"] = each(lambda _: net.run(window), times)
     for name, stream in (("step", alone.fork()), ("window", None)):
         follower = Follower(
-            ForecastTask(net, how, EVERY, 1, say=lambda _: None), ["unique_id", "ds", "y"], stream
+            ForecastTask(net, how, EVERY, 1, notify=lambda _: None),
+            ["unique_id", "ds", "y"],
+            stream,
         )
         cost[name] = each(lambda time, f=follower: to_csv(f.rows(["a", time, "100.5"])), times)
     lines = [

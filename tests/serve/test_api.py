@@ -226,7 +226,7 @@ def test_frames_are_tables(make_forecaster: Callable[..., Path], kind: str, tmp_
             "DataFrame: row 3, column 'y': expected a number, got a missing value",
         ),
         ({"y": [1, 2, 3, 4, 5, math.inf]}, "row 6, column 'y': expected a finite number, got inf"),
-        ({"ds": [*DAYS[:5], pd.NaT]}, "row 6, column 'ds': expected whole seconds, got NaT"),
+        ({"ds": [*DAYS[:5], pd.NaT]}, "row 6, column 'ds': expected a time, got a missing value"),
         ({"ds": DAYS + pd.Timedelta("1ms")}, "row 1, column 'ds': expected whole seconds"),
         ({"ds": [DAYS[0]] * 6}, "row 2: expected times in rising order, got a duplicate"),
         ({"ds": ["day"] * 6}, "row 1, column 'ds': expected a time such as"),

@@ -85,7 +85,7 @@ class SeriesJob:
             for note in table.notes + (
                 [f"{table.filled} values made by interpolation"] if table.filled else []
             ):
-                self.task.say(f"{name}: {note}")
+                self.task.notify(f"{name}: {note}")
             for batch in cutoff_batches(self.task.model, table, self.task.horizon, self.task.every):
                 yield Group(seen, table.step, batch, name, "")
 
@@ -107,9 +107,9 @@ class SeriesJob:
         origins = forecast_batch(self.task.model, group.step, group.starts, self.task.horizon)
         between = time.perf_counter()
         block = (
-            self.task.block(origins)
+            self.task.to_rows(origins)
             if origins
-            else block_of([self.task.trouble(group.file, group.error)])
+            else block_of([self.task.error_row(group.file, group.error)])
         )
         encoded = self.encode(block)
         failed = sum(bool(origin.error) for origin in origins) if origins else 1

@@ -154,7 +154,7 @@ def series_workload(
         return [values[-model.context :] for values in series if len(values) >= model.context]
 
     def serve(files: Iterator[str], target: str) -> Summary:
-        task = ForecastTask(model, reading, model.horizon, say=lambda _: None)
+        task = ForecastTask(model, reading, model.horizon, notify=lambda _: None)
         return forecast_files(SeriesJob(task, target), map(Source, files), sys.stdout.buffer)
 
     sources = SeriesSources(paths, sys.stdin.buffer)

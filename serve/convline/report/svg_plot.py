@@ -19,7 +19,7 @@ from convline.jobs.target import write_whole
 from convline.terminal_text import printable_line
 from convline.timeseries.backtest import Forecast
 from convline.timeseries.forecaster import Forecaster
-from convline.timeseries.predict import intervals
+from convline.timeseries.predict import prediction_intervals
 from convline.timeseries.series import Series
 from convline.timeseries.timestamps import format_times
 
@@ -108,7 +108,9 @@ class ForecastPlot:
         if any(len(origin.series.values) > origin.cutoff + 1 for origin in self.origins):
             entries.append(("truth", line(HISTORY, width=THIN)))
         entries.append(("forecast", line(FORECAST)))
-        for tint, (level, _, _) in zip(self._tints(), intervals(self.model.quantiles), strict=True):
+        for tint, (level, _, _) in zip(
+            self._tints(), prediction_intervals(self.model.quantiles), strict=True
+        ):
             box = f'<rect y="-6" width="24" height="12" fill="{tint}"/>'
             entries.append((f"{level:.6g} % interval", box))
         if any(len(origin.forecast) > self.model.horizon for origin in self.origins):
@@ -142,7 +144,7 @@ class ForecastPlot:
                 np.concatenate([history[-1:], origin.quantiles[:trained, column, place]])
                 for place in pair
             ]
-            for _, *pair in intervals(self.model.quantiles)
+            for _, *pair in prediction_intervals(self.model.quantiles)
         ]
         drawn = np.concatenate(
             [history, truth, forecast, *(edge for band in bands for edge in band)]

@@ -1,9 +1,9 @@
-"""Series to rows of a long table: what is forecast of each; errors are rows too."""
+"""Forecasts to rows of a long table: one row for each series and step ahead; errors are rows too."""
 
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
 from typing import Any
@@ -19,39 +19,36 @@ from convline.timeseries.read_options import ReadOptions
 from convline.timeseries.series import Table
 from convline.timeseries.timestamps import Times, format_times
 
-Axis = npt.NDArray[np.bytes_]  # times as text
-NONE = np.array([b""])
+TimeTexts = npt.NDArray[np.bytes_]  # times as ASCII text (rows,)
+STATUSES = ("recursive", "error", "out-of-range")  # beside "ok"
+NO_TEXT = np.array([b""])
 
 
 def table_columns(model: Forecaster, cutoff: bool = False) -> Columns:
-    """Return the table's columns: unique_id, ds, (cutoff,) yhat, yhat-lo-80, yhat-hi-80, ..., status, error.
+    """Return the columns: unique_id, ds, (cutoff,) yhat, yhat-lo-80, yhat-hi-80, ..., status, error.
 
-    With several columns `yhat` is `yhat-<column>`. The quantiles q and 1-q are the ends of the 100 (1-2q) % interval;
-    the median is not shown beside yhat. `cutoff` is the time of the origin, where a series has several.
+    With several series columns `yhat` is `yhat-<column>`. The quantiles q and 1-q are the ends of
+    the 100 (1-2q) % interval; the median is not shown beside yhat. cutoff: whether there is a
+    column for the last time that the forecast used, which a backtest needs.
     """
+    stems = ["yhat"] if len(model.targets) == 1 else [f"yhat-{column}" for column in model.targets]
+    levels = [f"{level:.6g}" for level, _, _ in prediction_intervals(model.quantiles)]
+    ends = ["", *(f"-{end}-{level}" for level in levels for end in ("lo", "hi"))]
     keys = ["unique_id", "ds", *(["cutoff"] if cutoff else [])]
-    values = [name for names in _value_names(model) for name in names]
-    if twice := next(
-        (name for name, count in Counter([*keys, *values, "status", "error"]).items() if count > 1),
-        None,
-    ):
-        what = f"expected columns whose forecasts have different names, got {twice!r} twice"
-        raise ServeError(f"{model.name}: {what}; export it with other names of columns")
+    values = [stem + end for stem in stems for end in ends]
+    names = Counter([*keys, *values, "status", "error"])
+    if repeated := [name for name, count in names.items() if count > 1]:
+        got = f"got {repeated[0]!r} twice; export it with other names of columns"
+        expected = "expected columns whose forecasts have different names"
+        raise ServeError(f"{model.name}: {expected}, {got}")
     return {**dict.fromkeys(keys, str), **dict.fromkeys(values, float), "status": str, "error": str}
 
 
-def _value_names(model: Forecaster) -> list[list[str]]:
-    """Return for each series column [yhat, lo, hi, lo, hi, ...], the innermost interval first."""
-    stems = ["yhat"] if len(model.targets) == 1 else [f"yhat-{column}" for column in model.targets]
-    levels = [f"{level:.6g}" for level, _, _ in intervals(model.quantiles)]
-    return [
-        [stem, *(f"{stem}-{end}-{level}" for level in levels for end in ("lo", "hi"))]
-        for stem in stems
-    ]
+def prediction_intervals(quantiles: list[float]) -> list[tuple[float, int, int]]:
+    """Return (percent, place of q, place of 1-q) of each interval, the innermost first.
 
-
-def intervals(quantiles: list[float]) -> list[tuple[float, int, int]]:
-    """Return (percent, place of q, place of 1-q), the innermost first; the schema makes the quantiles symmetric."""
+    The model file's schema makes the quantiles symmetric.
+    """
     count = len(quantiles)
     return [
         (100 * (1 - 2 * quantiles[low]), low, count - 1 - low)
@@ -61,107 +58,116 @@ def intervals(quantiles: list[float]) -> list[tuple[float, int, int]]:
 
 @dataclass
 class ForecastTask:
-    """What a model is asked of series, and the rows of its answers."""
+    """What a model forecasts of series, and the rows of its forecasts.
+
+    every: the steps between cutoffs; None for the last row alone. notify: is called with each note
+    on a file.
+    """
 
     model: Forecaster
     reading: ReadOptions
     horizon: int
     every: int | None = None
-    say: Callable[[str], None] = print  # hears what was found in a file or made by interpolation
-    _axes: dict[Any, Axis] = field(default_factory=dict)  # the last: most series share one
+    notify: Callable[[str], None] = print
+    _newest: tuple[Any, TimeTexts] | None = None  # times as text; most series share them
 
     @cached_property
     def columns(self) -> Columns:
         return table_columns(self.model, self.every is not None)
 
-    @cached_property
-    def ends(self) -> list[int]:
-        """The places of the quantiles that are shown, lo and hi in turn."""
-        return [place for _, *pair in intervals(self.model.quantiles) for place in pair]
-
-    def trouble(self, name: str | None, error: str) -> Row:
+    def error_row(self, name: str | None, error: str) -> Row:
         """Return the row of a file or sample that cannot be forecast."""
         return dict.fromkeys(self.columns) | {"unique_id": name, "status": "error", "error": error}
 
-    def block(self, origins: list[Forecast], status: str = "ok") -> Block:
-        """Return the rows of origins: of each `horizon`, or one that says its error."""
-        failed = np.array([bool(origin.error) for origin in origins])
-        owner = np.repeat(
-            np.arange(len(origins)), np.where(failed, 1, self.horizon)
-        )  # (rows,) of origins
-        ahead = np.arange(len(owner)) - np.searchsorted(
-            owner, owner
-        )  # rows before each in its forecast
-        numbers = np.full((len(owner), len(self.columns)), np.nan)
-        sound = [origin for origin in origins if not origin.error]
-        if sound:
-            quantiles = np.stack([origin.quantiles for origin in sound])[..., self.ends]
-            cells = np.concatenate(
-                [np.stack([origin.forecast for origin in sound])[..., None], quantiles], axis=-1
-            )
-            width = cells.shape[2] * cells.shape[3]
-            numbers[~failed[owner], :width] = cells.reshape(-1, width)
-        times, cutoffs = [], []
-        for inside, group in groupby(origins, self._inside):
-            run = [*group]
-            if inside:
-                axis, first = self._axis(run[0]), np.array([origin.cutoff + 1 for origin in run])
-                cutoffs.append(axis[first - 1])
-                times.append(axis[first[:, None] + np.arange(self.horizon)].ravel())
-                continue
-            for origin in run:
-                known = origin.series.times[: origin.cutoff + 1][-1:]
-                cutoffs.append(_text(known, origin) if self.every and len(known) else NONE)
-                times.append(NONE if origin.error else _text(origin.times, origin))
-        outside = np.array([origin.outside and status == "ok" for origin in origins])
-        states = np.where(
-            failed[owner], 2, np.where(ahead >= self.model.horizon, 1, 3 * outside[owner])
-        )
+    def to_rows(self, forecasts: list[Forecast], status: str = "ok") -> Block:
+        """Return the rows of each forecast: `horizon`, or one with its error.
+
+        status: of a row without any other.
+        """
+        failed = np.array([bool(one.error) for one in forecasts])
+        # (rows,) the forecast of each row, and its step ahead, from 0
+        owner = np.repeat(np.arange(len(forecasts)), np.where(failed, 1, self.horizon))
+        ahead = np.arange(len(owner)) - np.searchsorted(owner, owner)
+        outside = np.array([one.outside and status == "ok" for one in forecasts])
+        recursive = ahead >= self.model.horizon
+        states = np.where(failed[owner], 2, np.where(recursive, 1, 3 * outside[owner]))
+        times, cutoffs = self._write_times(forecasts)
         texts: Block = {
-            "unique_id": ([origin.series.id for origin in origins], owner),
-            "ds": np.concatenate(times),
-            "cutoff": np.concatenate(cutoffs)[owner],
-            "status": ([status, "recursive", "error", "out-of-range"], states),
-            "error": ([origin.error or None for origin in origins], owner),
+            "unique_id": ([one.series.id for one in forecasts], owner),
+            "ds": times,
+            "cutoff": cutoffs[owner],
+            "status": ([status, *STATUSES], states),
+            "error": ([one.error or None for one in forecasts], owner),
         }
-        values = iter(numbers.T)
+        numbers = iter(self._numbers(forecasts, failed[owner]).T)
         return {
-            name: texts[name] if kind is str else next(values)
+            name: texts[name] if kind is str else next(numbers)
             for name, kind in self.columns.items()
         }
 
-    def _inside(self, origin: Forecast) -> int:
-        """Return what origins of one series share whose forecast lies within its rows, 0 for others."""
-        end = origin.cutoff + 1 + self.horizon
-        return (
-            id(origin.series)
-            if self.every and end <= len(origin.series.times) and not origin.error
-            else 0
-        )
+    def _numbers(
+        self, forecasts: list[Forecast], failed: npt.NDArray[np.bool_]
+    ) -> npt.NDArray[np.float64]:
+        """Return the columns of numbers (rows, columns), nan in failed rows."""
+        names = [name for name, kind in self.columns.items() if kind is float]
+        numbers = np.full((len(failed), len(names)), np.nan)
+        sound = [one for one in forecasts if not one.error]
+        if sound:
+            intervals = prediction_intervals(self.model.quantiles)
+            ends = [place for _, *pair in intervals for place in pair]
+            forecast = np.stack([one.forecast for one in sound])[..., None]  # (N, S, D, 1)
+            quantiles = np.stack([one.quantiles for one in sound])[..., ends]
+            cells = np.concatenate([forecast, quantiles], axis=-1)
+            numbers[~failed] = cells.reshape(-1, len(names))
+        return numbers
 
-    def _axis(self, origin: Forecast) -> Axis:
-        """Return the times of the series' rows as text."""
-        times = origin.series.times
-        key = (times[0], times[-1], len(times), origin.step)  # which tell the others
-        found = self._axes.get(key)
-        if found is None:
-            found = _text(times, origin)
-            self._axes = {key: found}
-        return found
+    def _write_times(self, forecasts: list[Forecast]) -> tuple[TimeTexts, TimeTexts]:
+        """Return the time of each row (rows,), and of each forecast's cutoff, as text.
+
+        In a backtest most times ahead are those of later rows: they are written once a series.
+        """
+        times, cutoffs = [], []
+        for is_inside, group in groupby(forecasts, self._inside_series):
+            run = [*group]
+            if is_inside:
+                texts, first = self._series_times(run[0]), np.array([one.cutoff for one in run]) + 1
+                cutoffs.append(texts[first - 1])
+                times.append(texts[first[:, None] + np.arange(self.horizon)].ravel())
+                continue
+            for one in run:
+                known = one.series.times[: one.cutoff + 1][-1:]
+                cutoffs.append(_write(known, one) if self.every and len(known) else NO_TEXT)
+                times.append(NO_TEXT if one.error else _write(one.times, one))
+        return np.concatenate(times), np.concatenate(cutoffs)
+
+    def _inside_series(self, one: Forecast) -> int:
+        """Return an id of the series if the rows ahead are in it, 0 if not."""
+        end = one.cutoff + 1 + self.horizon
+        is_inside = self.every and end <= len(one.series.times) and not one.error
+        return id(one.series) if is_inside else 0
+
+    def _series_times(self, one: Forecast) -> TimeTexts:
+        """Return the times of the rows of a forecast's series as text."""
+        times = one.series.times
+        key = (times[0], times[-1], len(times), one.step)  # these determine all times
+        newest = self._newest  # which another thread may replace meanwhile
+        if newest is None or newest[0] != key:
+            self._newest = newest = key, _write(times, one)
+        return newest[1]
+
+
+def _write(times: Times, one: Forecast) -> TimeTexts:
+    return np.array(format_times(times, one.dates, one.series.offset), "S")
 
 
 def table_rows(model: Forecaster, table: Table, horizon: int) -> list[Row]:
-    """Return the rows of `infer series` for the series of a table, as Python's own text and numbers."""
-    task, rows = (
-        ForecastTask(model, ReadOptions(model.name, model.contract.document["input"]), horizon),
-        list[Row](),
-    )
+    """Return the rows of `infer series` for the series of a table, as Python's text and numbers."""
+    task = ForecastTask(model, ReadOptions(model.name, model.contract.document["input"]), horizon)
+    rows: list[Row] = []
     for batch in cutoff_batches(model, table, horizon):
-        block = task.block(forecast_batch(model, table.step, batch, horizon))
-        columns = {name: _plain(cells) for name, cells in block.items()}
-        rows += [
-            dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)
-        ]
+        block = task.to_rows(forecast_batch(model, table.step, batch, horizon))
+        columns = [_plain(cells) for cells in block.values()]
+        rows += [dict(zip(block, row, strict=True)) for row in zip(*columns, strict=True)]
     return rows
 
 
@@ -174,7 +180,3 @@ def _plain(cells: Cells) -> Sequence[str | float | None]:
     if cells.dtype.kind == "f":
         return [None if math.isnan(value) else value for value in cells.tolist()]
     return [cell.decode() or None for cell in cells.tolist()]
-
-
-def _text(times: Times, origin: Forecast) -> Axis:
-    return np.array(format_times(times, origin.dates, origin.series.offset), "S")

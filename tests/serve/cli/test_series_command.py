@@ -415,7 +415,7 @@ def test_long_outputs_stay_flat(make_forecaster: Make) -> None:
     )
     output = io.BytesIO()
     done = forecast_files(
-        SeriesJob(ForecastTask(model, reading, 5000, 1, say=print)),
+        SeriesJob(ForecastTask(model, reading, 5000, 1)),
         [Source("-")],
         output,
         stdin=source,
