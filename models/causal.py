@@ -78,6 +78,11 @@ class Causal(nn.Module):
         return 1 + (self.kernel_size - 1) * sum(self.dilations)
 
     @property
+    def convolution_field(self) -> int:
+        """Samples that the convolutions see: all that an output sees."""
+        return self.receptive_field
+
+    @property
     def samples(self) -> int:
         """Samples after which `step` returns what `forward` does: what the last S outputs see."""
         return self.receptive_field + self.horizon - 1

@@ -107,6 +107,7 @@ class Ensemble(nn.Module):
         members = [tcn.TCN(context=rows, normalise=kind, **shared) for rows, kind in pairs]
         self.members = nn.ModuleList(members)
         self.receptive_field = max(member.receptive_field for member in members)
+        self.convolution_field = max(member.convolution_field for member in members)
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:
         layers.require_steps("ensemble", x, self.rows)

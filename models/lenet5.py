@@ -99,13 +99,13 @@ REFERENCE = {
 }
 
 
-class Squash(nn.Module):
+class Squash(nn.Tanh):
     """Return 1.7159 tanh(2x / 3), elementwise: it maps 1 to 1 and -1 to -1 (the paper's appendix
     A).
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        return 1.7159 * torch.tanh(2 / 3 * x)
+        return 1.7159 * super().forward(2 / 3 * x)
 
 
 class Subsample(nn.Module):

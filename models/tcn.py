@@ -134,10 +134,10 @@ class TCN(nn.Module):
         own = 1 if independent else targets
         self.embed = CausalConv1d(own + series - targets + calendar, channels, patch, stride=stride)
         dilations = [1]
-        self.field = field(patch, stride, kernel_size, dilations)
-        while len(dilations) < blocks or (not blocks and self.field < context):
+        self.convolution_field = field(patch, stride, kernel_size, dilations)
+        while len(dilations) < blocks or (not blocks and self.convolution_field < context):
             dilations.append(2 * dilations[-1])
-            self.field = field(patch, stride, kernel_size, dilations)
+            self.convolution_field = field(patch, stride, kernel_size, dilations)
         self.stages = nn.Sequential(*(Block(channels, kernel_size, d, dropout) for d in dilations))
         newest = nn.Linear(channels, own * self.steps)
         self.head = nn.Sequential(nn.Dropout(dropout), newest)
@@ -155,7 +155,8 @@ class TCN(nn.Module):
     @property
     def receptive_field(self) -> int:
         """Samples that a forecast sees: the blocks' field, or the context with a linear path."""
-        return max(self.field, self.context) if self.linear is not None else self.field
+        field = self.convolution_field
+        return field if self.linear is None else max(field, self.context)
 
     def forward(self, x: Tensor) -> Tensor:
         steps = self.context + (self.horizon if self.calendar else 0)
@@ -209,7 +210,7 @@ class TCN(nn.Module):
     @property
     def samples(self) -> int:
         """Samples after which `step` returns what `forward` does."""
-        return self.field
+        return self.convolution_field
 
     @property
     def tails(self) -> list[tuple[int, int]]:

@@ -215,7 +215,7 @@ def write_rest(root: Path, name: str) -> None:
             {"int8": {"conv_0": 41.0, "conv_1": 33.5, "gemm": 30.0}},
         )
     write(root / "results" / name / "export.json", export)
-    style.enlarge(
+    style.save_enlarged(
         np.zeros((8, 8, 1), np.uint8), explained_folder(root, name) / "attribution.png", ""
     )
     shown = {
@@ -244,7 +244,7 @@ def write_rest(root: Path, name: str) -> None:
         "LIME": gain | {"infidelity": 0.3, "fidelity": 0.81, "stability": 0.44},
     }
     judged = {"images": 8, "planted": 4, "completeness_gap": 0.031, "methods": methods}
-    facts = {"attribution": judged} if name == CLASSIFIER else {"influence": {"reach": 20}}
+    facts = {"attribution": judged} if name == CLASSIFIER else {"temporal_saliency": {"reach": 20}}
     write(root / "results" / name / "explain.json", {"facts": facts})
     write(explained_folder(root, name) / "page.json", {"sections": sections, "facts": facts})
     infer = {
@@ -273,7 +273,9 @@ def write_study(root: Path) -> None:
     (root / "results" / "studies" / "dilation.csv").write_text(csv)
     text = "# dilation\n\n| setting | mse |\n| --- | ---: |\n| plain | 1.0 ± .1 |\n| dilated | 2.0 |\n\nIt holds.\n"
     (root / "results" / "studies" / "dilation.md").write_text(text, encoding="utf-8")
-    style.enlarge(np.zeros((8, 8, 1), np.uint8), root / "out" / "studies" / "dilation.png", "")
+    style.save_enlarged(
+        np.zeros((8, 8, 1), np.uint8), root / "out" / "studies" / "dilation.png", ""
+    )
 
 
 def write_all(root: Path) -> None:

@@ -1,5 +1,5 @@
-"""How a trained network sees: what stage `explain` draws and measures, a module for each question.
+"""Stage explain: what a trained network has learned, in pictures and in numbers.
 
-`subject` says what every module is given and gives back: each has `section(subject)`, and `SECTIONS` of `explain` is
-the order on the page.
+`subject` is the entry that is explained; `sections` is what a module returns for the page. Each
+section has a module with `make_section(subject)`; `__main__` lists them in the order of the page.
 """

@@ -1,11 +1,12 @@
-"""Stage explain: how a trained network sees, in pictures, and how good the explanations of its answers are, in numbers.
+"""Stage explain: pictures of what a trained network has learned, and measures of its explanations.
 
-Reads out/params/<entry>/, the weights of stage train, the file of stage export and the data.
-Writes out/<entry>/explain/ (pictures, and page.json: what each shows, each section's numbers) and, of the numbers those
-that are the same on another machine, results/<entry>/explain.json.
-Fails when a number is not finite, when integrated gradients do not add up to the score (completeness), when the file's
-maps are not torch's (parity), or when the network's ReLUs cannot be made modules. A method that fails its randomisation
-check is recorded and marked, not an error.
+Reads out/params/<entry>/, results/<entry>/train.json, the weights of stage train, the file of stage
+export and the data.
+Writes out/<entry>/explain/: pictures, and page.json with sections, captions and facts; those facts
+that are the same on another machine go to results/<entry>/explain.json.
+Fails when a number is not finite, when integrated gradients do not add up to the score, when the
+occlusion maps of the file and of torch differ, or when a ReLU of the network cannot be made a
+module. A method that fails its randomisation check is marked in the facts; it is not an error.
 
     python -m pipeline.explain ENTRY
 """
@@ -17,34 +18,50 @@ import time
 
 import torch
 
-from pipeline.core.files import write_json
-from pipeline.core.paths import RESULTS
 from pipeline.core.stage import entry_of_command_line, run
-from pipeline.explain.sections import DRIFTING, on_page, opened, repeated, rounded, sections
+from pipeline.explain import (
+    activation_maximization,
+    adversarial,
+    attribution,
+    embedding,
+    feature_inversion,
+    filters,
+    invariance,
+    maximally_activating,
+    receptive_field_maps,
+    style_transfer,
+    temporal_saliency,
+    training_dynamics,
+)
+from pipeline.explain.sections import Section, write_sections
+from pipeline.explain.subject import open_subject
+
+SECTIONS = (
+    attribution,
+    temporal_saliency,
+    filters,
+    maximally_activating,
+    receptive_field_maps,
+    invariance,
+    training_dynamics,
+    embedding,
+    adversarial,
+)
+SYNTHESIS = (activation_maximization, feature_inversion, style_transfer)
 
 
 def main() -> None:
     with entry_of_command_line("explain") as name:
-        torch.manual_seed(0)  # a module that forgets its own seed repeats all the same
-        subject = opened(name)
-        torch.set_num_threads(
-            subject.recipe.threads
-        )  # what the cores of this machine are decides no number
-        found, facts = [], {}
-        for module in sections(subject.recipe):
+        torch.manual_seed(0)  # results repeat even where a module does not seed its own generator
+        subject = open_subject(name)
+        torch.set_num_threads(subject.recipe.threads)  # sums in the same order on every machine
+        sections: dict[str, Section] = {}
+        for module in SECTIONS + (SYNTHESIS if subject.recipe.synthesis else ()):
             start, part = time.perf_counter(), module.__name__.rpartition(".")[2]
-            section = module.section(subject)
-            if section:
-                found.append(on_page(section))
-                facts[part] = rounded(section.facts, part)
+            if section := module.make_section(subject):
+                sections[part] = section
             print(f"   {part} {time.perf_counter() - start:.1f} s", file=sys.stderr, flush=True)
-        write_json(subject.folder / "page.json", {"sections": found, "facts": facts})
-        same = {
-            part: repeated(f, DRIFTING.get(part, ()))
-            for part, f in facts.items()
-            if DRIFTING.get(part) != ("",)
-        }
-        write_json(RESULTS / name / "explain.json", {"facts": same})
+        write_sections(subject, sections)
 
 
 if __name__ == "__main__":

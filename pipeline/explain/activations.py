@@ -1,20 +1,18 @@
-"""The layers of a classifier that are worth a look, and what they answer on images."""
+"""Select layers of a classifier; capture their activations."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from models.lenet5 import Squash
 from pipeline.data.dataset import spread
-from pipeline.explain.modified_relu import Cap
-from pipeline.explain.subject import Subject
+from pipeline.explain.modified_relu import ClampAtSix
 from pipeline.network.modules import Classifier, parts, stages
 
 BATCH = 32
@@ -27,13 +25,15 @@ ACTIVATIONS = (
     nn.Hardswish,
     nn.Tanh,
     nn.Sigmoid,
-    Squash,
 )
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
 class Layer:
-    """A convolution, dense layer or block with the normalisation and activation that follow: `module` is the last."""
+    """A convolution, dense layer or block with the normalisation and activation after it:
+    `module` is the last.
+    """
 
     name: str
     module: nn.Module
@@ -44,72 +44,83 @@ class Layer:
         return len(self.shape) == 3
 
 
-def classifier(subject: Subject) -> Classifier | None:
-    """Return the network proper: of an entry with a forest or the like as its head, the backbone; no forecaster."""
-    net = subject.net.backbone.net if hasattr(subject.net, "backbone") else subject.net
-    return net if isinstance(net, Classifier) else None
-
-
-def layers(net: Classifier, images: Tensor) -> list[Layer]:
-    """Return every layer before the head in its order, shapes as they are for these images (N, C, H, W)."""
+def find_layers(net: Classifier, images: Tensor) -> list[Layer]:
+    """Return every layer before the head in order, with its output shape for the images."""
     named = parts(net)
     with torch.no_grad():
-        seen = outputs(net, images[:1], list(named.values()))
-    found: list[Layer] = []
-    for (name, module), output in zip(named.items(), seen, strict=True):
+        outputs = capture_outputs(net, images[:1], list(named.values()))
+    layers: list[Layer] = []
+    for (name, module), output in zip(named.items(), outputs, strict=True):
         shape = () if output is None else tuple(output.shape[1:])
-        if shape and any(
-            sum(n > 1 for n in p.shape) > 1 for p in module.parameters()
-        ):  # mixes pixels or channels
-            found.append(Layer(short(name), module, shape))
-        elif found and shape == found[-1].shape and not isinstance(module, nn.AdaptiveAvgPool2d):
-            found[-1] = replace(found[-1], module=module)
-    return found
+        if shape and mixes(module):
+            layers.append(Layer(short_name(name), module, shape))
+        elif layers and shape == layers[-1].shape and not isinstance(module, nn.AdaptiveAvgPool2d):
+            layers[-1] = replace(layers[-1], module=module)
+    return layers
 
 
-def short(name: str) -> str:
-    """Return a layer's name as pictures print it: `stage1`, but `features.0`, a bare number says nothing."""
+def mixes(module: nn.Module) -> bool:
+    """Return whether a module has weights that mix pixels or channels (batch norm has not)."""
+    return any(sum(n > 1 for n in p.shape) > 1 for p in module.parameters())
+
+
+def short_name(name: str) -> str:
+    """Return a layer's name as pictures print it: `stage1`, but `features.0`, not 0."""
     last = name.removeprefix("net.").removeprefix("net.")
     inner = last.removeprefix("features.")
     return last if inner.isdigit() else inner
 
 
-def chosen(found: Sequence[Layer], most: int) -> list[Layer]:
-    """Return up to `most` layers spread evenly over the depth, the first and the last among them."""
-    return [found[i] for i in spread(len(found), most)] if found else []
+def select_evenly(items: Sequence[Item], count: int) -> list[Item]:
+    """Return up to `count` items spread evenly, the first and the last among them."""
+    return [items[i] for i in spread(len(items), count)] if items else []
 
 
-class _Enough(Exception):
-    """Every layer that was asked for has answered."""
+class _AllCaptured(Exception):
+    """Every layer that was asked for has run: the forward pass can stop."""
 
 
-def outputs(
+def capture_outputs(
     net: Classifier, images: Tensor, layers: Sequence[nn.Module | str]
 ) -> list[Tensor | None]:
-    """Return what each layer, or the one of that name, answers on the way to the logits of images (N, C, H, W).
+    """Return the output of each layer, a module or its name, for images (N, C, H, W).
 
-    With gradients; None where it is not used; nothing after the last of them is run.
+    None for a layer that does not run. The forward pass stops after the last of them.
     """
-    asked = [net.get_submodule(layer) if isinstance(layer, str) else layer for layer in layers]
-    found: dict[nn.Module, Tensor] = {}
+    modules = [net.get_submodule(layer) if isinstance(layer, str) else layer for layer in layers]
+    outputs: dict[nn.Module, Tensor] = {}
 
-    def keep(module: nn.Module, answer: Tensor) -> None:
-        found[module] = answer.clone()  # a ReLU that works in place may come next
-        if len(found) == len({*asked}):
-            raise _Enough
+    def keep(module: nn.Module, output: Tensor) -> None:
+        outputs[module] = output.clone()  # the next layer may be a ReLU that works in place
+        if len(outputs) == len({*modules}):
+            raise _AllCaptured
 
-    with suppress(_Enough), hooked(asked, keep):
+    with suppress(_AllCaptured), watch_outputs(modules, keep):
         net.logits(images)
-    return [found.get(module) for module in asked]
+    return [outputs.get(module) for module in modules]
+
+
+def capture_output(net: Classifier, images: Tensor, layer: nn.Module | str) -> Tensor:
+    """Return the output of one layer that runs for images (N, C, H, W), with gradients."""
+    (output,) = capture_outputs(net, images, [layer])
+    assert output is not None, layer
+    return output
+
+
+def capture_maps(
+    net: Classifier, images: Tensor, layers: Sequence[nn.Module | str]
+) -> list[Tensor]:
+    """Return the outputs of layers that all run for images (N, C, H, W), with gradients."""
+    return [maps for maps in capture_outputs(net, images, layers) if maps is not None]
 
 
 @contextmanager
-def hooked(
-    modules: Iterable[nn.Module], seen: Callable[[nn.Module, Tensor], None]
+def watch_outputs(
+    modules: Iterable[nn.Module], callback: Callable[[nn.Module, Tensor], None]
 ) -> Iterator[None]:
-    """Call seen(module, answer) for each of the modules as it answers."""
+    """Call callback(module, output) each time that one of the modules runs."""
     handles = [
-        m.register_forward_hook(lambda module, given, answer: seen(module, answer))
+        m.register_forward_hook(lambda module, _, output: callback(module, output))
         for m in {*modules}
     ]
     try:
@@ -120,61 +131,42 @@ def hooked(
 
 
 @torch.no_grad()
-def map_stages(net: Classifier, image: Tensor, least_px: int = 1) -> list[str]:
-    """Return the stages whose answer is maps (C, h, w) of h, w >= least_px, in their order, batch norms apart."""
-    found = [
-        name for name in stages(net) if not isinstance(net.get_submodule(name), nn.BatchNorm2d)
-    ]
-    answers = dict(zip(found, outputs(net, image, found), strict=True))
+def find_map_stages(net: Classifier, image: Tensor, min_px: int = 1) -> list[str]:
+    """Return the names of the stages with maps (N, C, h, w), h, w >= min_px; no batch norms."""
+    names = [n for n in stages(net) if not isinstance(net.get_submodule(n), nn.BatchNorm2d)]
+    maps = capture_outputs(net, image, names)
     return [
         name
-        for name, maps in answers.items()
-        if maps.dim() == 4 and min(maps.shape[2:]) >= least_px
+        for name, m in zip(names, maps, strict=True)
+        if m is not None and m.dim() == 4 and min(m.shape[2:]) >= min_px
     ]
 
 
-def bounded(stage: nn.Module) -> bool:
-    """True where a stage ends in a ReLU6 (a `Cap`) or the like, whose gradient is 0 once the unit is at its bound."""
-    return isinstance([*stage.modules()][-1], Cap | nn.Tanh | nn.Sigmoid)
+def is_bounded(stage: nn.Module) -> bool:
+    """Return whether a stage ends in a ReLU6 or a sigmoid: no gradient for a unit at its bound."""
+    return isinstance([*stage.modules()][-1], ClampAtSix | nn.Tanh | nn.Sigmoid)
 
 
 @torch.no_grad()
-def cost(net: Classifier, image: Tensor) -> int:
-    """Return the multiply-adds of convolutions and dense layers; torch's own counter takes 4 s to import."""
-    counts: list[int] = []
-    layers = [layer for layer in net.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
-    with hooked(
-        layers, lambda layer, y: counts.append(y.numel() * math.prod(layer.weight.shape[1:]))
-    ):
-        net.logits(image)
-    return sum(counts)
-
-
-@torch.no_grad()
-def batches(
+def capture_in_batches(
     net: Classifier, images: Tensor, modules: Sequence[nn.Module]
 ) -> Iterator[list[Tensor]]:
-    """Yield the modules' outputs batch by batch: those of all images at once would not fit where maps are large."""
-    for part in images.split(BATCH):
-        yield outputs(net, part, modules)
+    """Yield the modules' outputs batch by batch, because the maps of all images are large."""
+    for batch in images.split(BATCH):
+        yield capture_maps(net, batch, modules)
 
 
 @torch.no_grad()
-def last_hidden(net: Classifier, images: Tensor) -> np.ndarray:
-    """Return (N, F) float32: what goes into the last layer with weights, maps averaged over their places."""
-    head = net.net.head
+def penultimate_features(net: Classifier, images: Tensor) -> np.ndarray:
+    """Return the input (N, F) of the last layer with weights, maps averaged over their pixels."""
+    head = net.get_submodule("net.head")
     last = [m for m in head.modules() if list(m.parameters(recurse=False))] or [head]
-    seen: list[Tensor] = []
-    hook = last[-1].register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    inputs: list[Tensor] = []
+    hook = last[-1].register_forward_pre_hook(lambda module, args: inputs.append(args[0]))
     try:
-        for part in images.split(BATCH):
-            net.logits(part)
+        for batch in images.split(BATCH):
+            net.logits(batch)
     finally:
         hook.remove()
-    features = torch.cat(seen)
+    features = torch.cat(inputs)
     return (features.mean((2, 3)) if features.dim() == 4 else features.flatten(1)).numpy()
-
-
-def rounded(value: float | Tensor) -> float:
-    """Return a number as reports keep it: four significant digits repeat on one machine."""
-    return float(f"{value:.4g}")

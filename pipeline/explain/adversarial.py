@@ -1,290 +1,310 @@
-"""How little fools the network (V19, V20, Q13): attacks in whole grey levels, each put before the served file too.
+"""Section: how small a change fools the network, and the file that it is served by.
 
-The file takes uint8, so a change of fractions of a grey level is no attack on it: every result is rounded, and counts
-if it fools after that. captum.robust is the tests' oracle and not used here: its FGSM leaves out gradients below 1e-6,
-too many where a grey level is the unit, and its PGD cannot go on from where a narrower one ended.
+The file takes uint8, so a change by fractions of a grey level cannot attack it: every result is
+rounded, and counts if it still fools the network. captum.robust is the oracle of the tests and not
+used here: its FGSM ignores gradients below 1e-6, which are many when the unit is a grey level, and
+its PGD cannot continue from the result of a smaller limit.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from pipeline.data.dataset import spread
-from pipeline.explain.activations import cost
-from pipeline.explain.pixels import array, show, tensor, whole
-from pipeline.explain.subject import Section, Shown, Subject
+from pipeline.explain.image_grid import round_levels, show_image, to_tensor, to_uint8
+from pipeline.explain.sections import Section
+from pipeline.explain.subject import Subject
 from pipeline.network.modules import Classifier
-from pipeline.plots.style import BLUE, GREEN, INK, ORANGE, Picture, drawing
+from pipeline.plots.style import BLUE, GREEN, INK, ORANGE, drawing
 
-Answer = Callable[[Tensor], np.ndarray]
-
-LEVELS = (0, 1, 2, 4, 8, 16)  # grey levels by which an attack may change a pixel
+LIMITS = (0, 1, 2, 4, 8, 16)  # grey levels by which an attack may change a pixel
 COLOURS = {"noise": GREEN, "FGSM": BLUE, "PGD": ORANGE}
-PGD_STEPS = 2  # at each of LEVELS, from where the one before ended
-ATTACKED = (8, 64)  # images: at least, at most
-SHOWN, NOISE = 3, 5  # images with their least change; images from noise
-RIVALS = 2  # classes next in score, of which the nearest boundary is taken
-SURE = 0.99
-MIDDLE = 127  # of 0 to 254, the range of a change by 1 grey level drawn at x127
+PGD_STEPS = 2  # at each limit, from the result of the limit before
+MIN_IMAGES, MAX_IMAGES = 8, 64  # that are attacked
+SHOWN = 3  # images that are drawn with their smallest changes
+NOISE_IMAGES = 5
+NEXT_CLASSES = 2  # classes next in score; DeepFool looks for the nearest of their boundaries
+CONFIDENT = 0.99
+MID_GREY = 127  # of 0 to 254, the range of a change by 1 grey level enlarged 127 times
 
 
-def section(subject: Subject) -> Section | None:
-    if not (subject.differentiable and isinstance(subject.net, Classifier)):
+def make_section(subject: Subject) -> Section | None:
+    """Return the attacks on a classifier; None for a forecaster, or without gradients."""
+    net = subject.differentiable_classifier
+    if net is None:
         return None
-    found = Section("What fools it")
-    count = subject.settings.attack_gmacs * 1e9 / cost(subject.net, tensor(subject.samples(1)[0]))
-    images, classes = subject.samples(int(np.clip(count, *ATTACKED)))
-    x, y = tensor(images), torch.from_numpy(classes)
-    widened = pgd(subject.net, x, y)
-    curve(subject, x, y, widened, found)
-    least_changes(subject, x, y, widened, found)
-    from_noise(subject, found)
-    return found
+    section, budget = Section("Adversarial examples"), 1e9 * subject.settings.attack_gmacs
+    images, classes = subject.samples(subject.affordable(budget, MIN_IMAGES, MAX_IMAGES))
+    x, y = to_tensor(images), torch.from_numpy(classes)
+    attacked = pgd(net, x, y)
+    measure_accuracy(subject, section, net, x, y, attacked)
+    draw_smallest_changes(subject, section, net, x, y, attacked)
+    draw_confident_noise(subject, section, net)
+    return section
 
 
-def curve(subject: Subject, x: Tensor, y: Tensor, widened: list[Tensor], section: Section) -> None:
-    """Measure accuracy over the size of a change, of the network and of its file; random noise is the control."""
+@torch.no_grad()
+def predict_torch(net: Classifier, x: Tensor) -> np.ndarray:
+    """Return the network's probabilities (N, K) for images (N, C, H, W) in grey levels."""
+    return net.logits(x).softmax(1).numpy()
+
+
+def predict_file(subject: Subject, x: Tensor) -> np.ndarray:
+    """Return the served file's probabilities (N, K) for images in integer grey levels."""
+    return np.asarray(subject.file.predict_proba(to_uint8(x)))
+
+
+def measure_accuracy(
+    subject: Subject,
+    section: Section,
+    net: Classifier,
+    x: Tensor,
+    y: Tensor,
+    attacked: list[Tensor],
+) -> None:
+    """Add the accuracy of network and file by size of the change; noise is the control."""
     rng = torch.Generator().manual_seed(subject.settings.seed)
     signs = torch.randint(0, 2, x.shape, generator=rng) * 2 - 1
-    noisy = [whole(x + level * signs) for level in LEVELS]
-    changed = {"FGSM": fgsm(subject.net, x, y), "PGD": widened, "noise": noisy}
-
-    def right(series: list[Tensor], answer: Answer) -> np.ndarray:
-        return np.stack([answer(some).argmax(1) == y.numpy() for some in series])  # (levels, N)
-
-    torch_says, file_says = answers(subject)
-    by_torch = {kind: right(changed[kind], torch_says) for kind in ("FGSM", "PGD")}
-    by_file = {kind: right(series, file_says) for kind, series in changed.items()}
-    accuracy = {kind: of.mean(1) for kind, of in by_file.items()}
-    first = by_torch["PGD"][0] & by_file["PGD"][0]  # what was wrong before is not fooled
-    fooled = [first & ~np.stack([by["FGSM"], by["PGD"]]) for by in (by_torch, by_file)]
-    transfer = float(fooled[1][fooled[0]].mean()) if fooled[0].any() else None
-    section.facts |= {
-        "attacked": len(x),
-        "levels": list(LEVELS),
-        "transfer": transfer and round(transfer, 4),
+    noisy = [round_levels(x + limit * signs) for limit in LIMITS]
+    changed = {"FGSM": fgsm(net, x, y), "PGD": attacked, "noise": noisy}
+    classes = y.numpy()
+    # whether a prediction is right, (levels, N)
+    of_file = {
+        kind: np.stack([predict_file(subject, z).argmax(1) == classes for z in images])
+        for kind, images in changed.items()
     }
-    section.facts |= {
-        f"{kind.lower()}_accuracy": np.round(of, 4).tolist() for kind, of in accuracy.items()
+    of_torch = {
+        kind: np.stack([predict_torch(net, z).argmax(1) == classes for z in changed[kind]])
+        for kind in ("FGSM", "PGD")
     }
-    path, width, height = subject.folder / "fooling.curve.png", 380, 240
-    with drawing(path, width, height, head_px=22) as axes:
-        axis, places = axes[0, 0], range(len(LEVELS))
-        for kind, share in accuracy.items():
-            axis.plot(places, 100 * share, color=COLOURS[kind], label=f"{kind}, file")
-        for kind, of in by_torch.items():
-            axis.plot(places, 100 * of.mean(1), "o", color=COLOURS[kind], mfc="none", ms=5)
-        axis.plot([], [], "o", color=INK, mfc="none", ms=5, label="torch")
-        axis.set(
-            xlabel="grey levels of 255", ylabel=f"accuracy of {len(x)} images, %", ylim=(-4, 104)
-        )
-        axis.set_xticks(places, [str(level) for level in LEVELS])
-        axis.figure.legend(*axis.get_legend_handles_labels(), loc="upper right", ncols=4)
-    percent = {kind: [round(100 * share) for share in of] for kind, of in accuracy.items()}
-    caption = (
-        f"The file is right on {percent['PGD'][0]} % of the images; where PGD may change a pixel by 1 grey level "
-        f"on {percent['PGD'][1]} %, by {LEVELS[-1]} on {percent['PGD'][-1]} % (noise of that size: "
-        f"{percent['noise'][-1]} %). "
+    accuracy = {kind: right.mean(1) for kind, right in of_file.items()}
+    # only what was right before the attack can be fooled
+    before = of_torch["PGD"][0] & of_file["PGD"][0]
+    fooled_torch, fooled_file = (
+        before & ~np.stack([right["FGSM"], right["PGD"]]) for right in (of_torch, of_file)
     )
-    caption += "No attack fools the network." if transfer is None else (
-        f"Of what fools the network in torch {100 * transfer:.4g} % fool the served file.")  # fmt: skip
-    alt = f"Accuracy over grey levels {LEVELS}: noise {percent['noise']}, FGSM {percent['FGSM']}, PGD {percent['PGD']} %."
-    section.shown.append(Shown(Picture(path.name, width, height, alt), caption))
+    transfer = float(fooled_file[fooled_torch].mean()) if fooled_torch.any() else None
+    section.facts |= {"attacked": len(x), "levels": list(LIMITS), "transfer": transfer}
+    for kind, values in accuracy.items():
+        section.facts[f"{kind.lower()}_accuracy"] = values.tolist()
+    size = draw_accuracy(subject, accuracy, {k: right.mean(1) for k, right in of_torch.items()})
+    percent = {kind: [round(100 * share) for share in shares] for kind, shares in accuracy.items()}
+    caption = (
+        f"Accuracy of the served file and of the network on {len(x)} images, by the size of the "
+        f"change. The file is right on {percent['PGD'][0]} % of the images, on {percent['PGD'][1]} "
+        f"% where PGD may change a pixel by 1 grey level, and on {percent['PGD'][-1]} % for "
+        f"{LIMITS[-1]} (noise of that size: {percent['noise'][-1]} %). "
+    )
+    if transfer is None:
+        caption += "No attack fools the network."
+    else:
+        caption += (
+            f"Of the attacks that fool the network in torch, {100 * transfer:.4g} % fool the file."
+        )
+    alt = (
+        f"Accuracy in % over grey levels {LIMITS}: noise {percent['noise']}, FGSM "
+        f"{percent['FGSM']}, PGD {percent['PGD']}."
+    )
+    section.add("adversarial.curve.png", size, alt, caption)
 
 
-def least_changes(
-    subject: Subject, x: Tensor, y: Tensor, widened: list[Tensor], section: Section
+def draw_accuracy(
+    subject: Subject, of_file: dict[str, np.ndarray], of_torch: dict[str, np.ndarray]
+) -> tuple[int, int]:
+    """Draw the accuracies over LIMITS, torch's as circles; return width and height."""
+    size, places = (380, 240), range(len(LIMITS))
+    with drawing(subject.folder / "adversarial.curve.png", *size, head_px=22) as axes:
+        axis = axes[0, 0]
+        for kind, values in of_file.items():
+            axis.plot(places, 100 * values, color=COLOURS[kind], label=f"{kind}, file")
+        for kind, values in of_torch.items():
+            axis.plot(places, 100 * values, "o", color=COLOURS[kind], mfc="none", ms=5)
+        axis.plot([], [], "o", color=INK, mfc="none", ms=5, label="torch")
+        axis.set(xlabel="largest change in grey levels", ylabel="accuracy, %", ylim=(-4, 104))
+        axis.set_xticks(places, [str(limit) for limit in LIMITS])
+        axis.figure.legend(*axis.get_legend_handles_labels(), loc="upper right", ncols=4)
+    return size
+
+
+def draw_smallest_changes(
+    subject: Subject,
+    section: Section,
+    net: Classifier,
+    x: Tensor,
+    y: Tensor,
+    attacked: list[Tensor],
 ) -> None:
-    """Draw images beside two changes that make them another class: the shortest, and the narrowest that PGD found."""
-    labels, (torch_says, file_says) = subject.labels, answers(subject)
-    rows = np.flatnonzero(torch_says(x).argmax(1) == y.numpy())[:SHOWN]
+    """Add images beside two changes of the predicted class: by DeepFool and by PGD."""
+    rows = np.flatnonzero(predict_torch(net, x).argmax(1) == y.numpy())[:SHOWN]
     if not len(rows):
         return
-    x, y, before = x[rows], y[rows], file_says(x[rows])
-    short = least_norm(subject.net, x, y)
-    steps = torch.stack([some[rows] for some in widened])  # (levels, N, C, H, W)
-    fooled = torch.stack([torch.from_numpy(torch_says(some)).argmax(1) != y for some in steps])
-    first = torch.where(fooled.any(0), fooled.int().argmax(0), len(LEVELS) - 1)
-    narrow = steps[first, range(len(rows))]
-    path, width, height = subject.folder / "fooling.least.png", 620, 148 * len(rows)
-    with drawing(path, width, height, rows=len(rows), columns=5) as axes:
+    x, y = x[rows], y[rows]
+    before, by_deepfool = predict_file(subject, x), deepfool(net, x, y)
+    by_limit = torch.stack([images[rows] for images in attacked])  # (limits, N, C, H, W)
+    fooled = np.stack([predict_torch(net, z).argmax(1) != y.numpy() for z in by_limit])
+    limit_rows = np.where(fooled.any(0), fooled.argmax(0), len(LIMITS) - 1)
+    by_pgd = by_limit[limit_rows, range(len(rows))]
+    size = 620, 148 * len(rows)
+    grid = {"rows": len(rows), "columns": 5}
+    with drawing(subject.folder / "adversarial.smallest.png", *size, **grid) as axes:
         for k, line in enumerate(axes):
-            show(line[0], array(x)[k], f"{labels[y[k]]} {before[k, y[k]]:.2f}")
-            for place, moved in ((1, short), (3, narrow)):
-                amplified, factor = amplify(moved[k] - x[k])
-                answer = file_says(moved[k : k + 1])[0]
-                name = (
-                    "shortest"
-                    if place == 1
-                    else "narrowest"
-                    if fooled[:, k].any()
-                    else "too narrow"
-                )
-                show(line[place], amplified, f"{name}, ×{factor:.3g}")
-                show(
-                    line[place + 1],
-                    array(moved)[k],
-                    f"{labels[answer.argmax()]} {answer.max():.2f}",
-                )
-    length = (short - x).flatten(1).norm(dim=1)
-    section.facts["least_l2"] = float(f"{length.median():.4g}")
-    section.facts["least_width"] = [
-        LEVELS[k] if any_ else None for k, any_ in zip(first, fooled.any(0), strict=True)
+            title = f"{subject.labels[y[k]]} {before[k, y[k]]:.2f}"
+            show_image(line[0], to_uint8(x)[k], title)
+            pgd_name = "PGD" if fooled[:, k].any() else "PGD fails"
+            for pair, name, images in ((1, "DeepFool", by_deepfool), (3, pgd_name, by_pgd)):
+                change, factor = enlarge_change(images[k] - x[k])
+                show_image(line[pair], change, f"{name}, ×{factor:.3g}")
+                probabilities = predict_file(subject, images[k : k + 1])[0]
+                label = subject.labels[probabilities.argmax()]
+                title = f"{label} {probabilities.max():.2f}"
+                show_image(line[pair + 1], to_uint8(images)[k], title)
+    length = float((by_deepfool - x).flatten(1).norm(dim=1).median())
+    limits = [
+        LIMITS[k] if succeeds else None
+        for k, succeeds in zip(limit_rows, np.atleast_1d(fooled.any(0)), strict=True)
     ]
-    widths = ", ".join(
-        "none" if width is None else str(width) for width in section.facts["least_width"]
-    )
-    alt = "Images, changes that make another class of them, enlarged around mid grey, and the images so changed."
+    section.facts |= {"least_l2": length, "least_width": limits}
+    listed = ", ".join("none" if limit is None else str(limit) for limit in limits)
     caption = (
-        "Beside each image its shortest change (DeepFool, by the median "
-        f"{section.facts['least_l2']} grey levels in the Euclidean norm) and its narrowest (PGD; levels: {widths}), "
-        "enlarged around mid grey, and what the served file makes of the sum."
+        "Images beside two changes of the predicted class, enlarged around mid grey, and the "
+        "changed images with the prediction of the served file. DeepFool looks for the shortest "
+        f"change (median {length:.4g} grey levels in the Euclidean norm). PGD limits the change of "
+        f"each pixel; its smallest limits that fool the network are: {listed} grey levels."
     )
-    section.shown.append(Shown(Picture(path.name, width, height, alt), caption))
+    alt = "Images, two changes of the predicted class, and the changed images."
+    section.add("adversarial.smallest.png", size, alt, caption)
 
 
-def from_noise(subject: Subject, section: Section) -> None:
-    """Draw noise that has been changed until the network is sure of a class."""
-    labels, (_, file_says) = subject.labels, answers(subject)
-    y = torch.from_numpy(spread(len(labels), NOISE))
+def draw_confident_noise(subject: Subject, section: Section, net: Classifier) -> None:
+    """Add noise that is changed until the network predicts a class with confidence."""
+    y = torch.from_numpy(spread(len(subject.labels), NOISE_IMAGES))
     rng = torch.Generator().manual_seed(subject.settings.seed)
-    start = whole(
-        MIDDLE + 32 * torch.randn(len(y), *tensor(subject.samples(1)[0]).shape[1:], generator=rng)
-    )
-    moved = towards(subject.net, start, y)
-    first, last = (file_says(some)[range(len(y)), y] for some in (start, moved))
-    section.facts["noise_confidence"] = float(f"{last.mean():.4g}")
-    path, width, height = subject.folder / "fooling.noise.png", 124 * len(y), 150
-    with drawing(path, width, height, columns=len(y)) as axes:
-        for axis, image, label, confidence in zip(axes[0], array(moved), y, last, strict=True):
-            show(axis, image, f"{labels[label]} {confidence:.3f}")
-    alt = "Images that look like noise, each with the class that the served file sees in it."
+    shape = to_tensor(subject.samples(1)[0]).shape[1:]
+    noise = round_levels(MID_GREY + 32 * torch.randn(len(y), *shape, generator=rng))
+    images = increase_confidence(net, noise, y)
+    before, after = (predict_file(subject, z)[range(len(y)), y] for z in (noise, images))
+    section.facts["noise_confidence"] = float(after.mean())
+    size = 124 * len(y), 150
+    with drawing(subject.folder / "adversarial.noise.png", *size, columns=len(y)) as axes:
+        for axis, image, k, confidence in zip(axes[0], to_uint8(images), y, after, strict=True):
+            show_image(axis, image, f"{subject.labels[k]} {confidence:.3f}")
     caption = (
-        f"Noise, changed until the network is {100 * SURE:.0f} % sure of a class: the served file gives that class "
-        f"{last.mean():.3f} on average, and gave it {first.mean():.3f} before."
+        "Noise that is changed until the network predicts a class with a probability of "
+        f"{CONFIDENT}. The served file gives that class {after.mean():.3f} on average; before the "
+        f"change it gave {before.mean():.3f}."
     )
-    section.shown.append(Shown(Picture(path.name, width, height, alt), caption))
-
-
-def answers(subject: Subject) -> tuple[Answer, Answer]:
-    """Return the network and its served file as functions of images (N, C, H, W) in whole grey levels, to (N, K)."""
-
-    @torch.no_grad()
-    def torch_says(x: Tensor) -> np.ndarray:
-        return subject.net.logits(x).softmax(1).numpy()
-
-    return torch_says, lambda x: subject.file.predict_proba(array(x))
+    alt = "Images that look like noise, each with the class that the served file predicts."
+    section.add("adversarial.noise.png", size, alt, caption)
 
 
 def margin(scores: Tensor, y: Tensor) -> Tensor:
-    """Return by how much another class leads the given one, (N,): above 0 the image fools the network.
+    """Return the lead (N,) of the best other class over class y: above 0, the network is fooled.
 
-    Carlini & Wagner 2017, arXiv:1608.04644, section V-A, f6 on scores: the cross-entropy of a sure network has a
-    gradient of 0 in float32, which no sign can be taken of.
+    Carlini & Wagner 2017, arXiv:1608.04644, section V-A, f6 on scores. The cross-entropy of a
+    confident network has a gradient of 0 in float32, which has no sign.
     """
-    own = y[:, None]
-    return scores.scatter(1, own, -torch.inf).amax(1) - scores.gather(1, own)[:, 0]
+    column = y[:, None]
+    return scores.scatter(1, column, -torch.inf).amax(1) - scores.gather(1, column)[:, 0]
 
 
-def slope(net: Classifier, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+def margin_gradient(net: Classifier, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """Return scores (N, K), and the gradient of the margin (N, C, H, W) for one grey level."""
     x = x.detach().requires_grad_()
     scores = net.logits(x)
     return scores.detach(), torch.autograd.grad(margin(scores, y).sum(), x)[0]
 
 
-def fgsm(net: Classifier, x: Tensor, y: Tensor, sizes: Sequence[int] = LEVELS) -> list[Tensor]:
-    """Return the images, each pixel changed by each of the sizes uphill: Goodfellow et al. 2015, arXiv:1412.6572, 4."""
-    uphill = slope(net, x, y)[1].sign()
-    return [whole(x + size * uphill) for size in sizes]
+def fgsm(net: Classifier, x: Tensor, y: Tensor, sizes: Sequence[int] = LIMITS) -> list[Tensor]:
+    """Return the images, changed by each size: Goodfellow et al. 2015, arXiv:1412.6572."""
+    signs = margin_gradient(net, x, y)[1].sign()
+    return [round_levels(x + size * signs) for size in sizes]
 
 
-def pgd(net: Classifier, x: Tensor, y: Tensor, widths: Sequence[int] = LEVELS) -> list[Tensor]:
-    """Return the images, changed by at most each of the widths: Madry et al. 2018, arXiv:1706.06083, section 2.1.
+def pgd(net: Classifier, x: Tensor, y: Tensor, limits: Sequence[int] = LIMITS) -> list[Tensor]:
+    """Return the images, each pixel changed by at most each limit.
 
-    Each width begins where the one before ended, so few steps do; what fools the network stays as it is.
+    Madry et al. 2018, arXiv:1706.06083, section 2.1. Each limit starts from the result of the one
+    before, so that few steps are enough. An image that fools the network is not changed any more.
     """
-    moved, open_, found = x.clone(), torch.arange(len(x)), []
-    for width in widths:
-        for _ in range(PGD_STEPS if width else 0):
-            if not len(open_):
+    images, active, results = x.clone(), torch.arange(len(x)), []
+    for limit in limits:
+        for _ in range(PGD_STEPS if limit else 0):
+            if not len(active):
                 break
-            scores, gradient = slope(net, moved[open_], y[open_])
-            right = scores.argmax(1) == y[open_]
-            open_, gradient = open_[right], gradient[right]
-            step = moved[open_] + max(1, round(width / 2)) * gradient.sign()
-            moved[open_] = whole(step.clamp(x[open_] - width, x[open_] + width))
-        found.append(moved.clone())
-    return found
+            scores, gradient = margin_gradient(net, images[active], y[active])
+            right = scores.argmax(1) == y[active]
+            active, gradient = active[right], gradient[right]
+            step = images[active] + max(1, round(limit / 2)) * gradient.sign()
+            images[active] = round_levels(step.clamp(x[active] - limit, x[active] + limit))
+        results.append(images.clone())
+    return results
 
 
-def least_norm(net: Classifier, x: Tensor, y: Tensor, steps: int = 6) -> Tensor:
-    """Return the images with a change to another class that is small in the Euclidean norm, in whole grey levels.
+def deepfool(net: Classifier, x: Tensor, y: Tensor, steps: int = 6) -> Tensor:
+    """Return the images with a short change to another class, in integer grey levels.
 
-    DeepFool: Moosavi-Dezfooli et al. 2016, arXiv:1511.04599, algorithm 2, among the classes next in score. What it
-    finds lies on the boundary, so it is made longer until it fools when rounded.
+    Moosavi-Dezfooli et al. 2016, arXiv:1511.04599, algorithm 2, among the classes next in score.
+    Its result lies on the boundary, so it is extended until it fools the network when rounded.
     """
     with torch.no_grad():
-        order = (
-            net.logits(x)
-            .scatter(1, y[:, None], torch.inf)
-            .argsort(1, descending=True)[:, : RIVALS + 1]
-        )
-    moved, open_ = x.clone(), torch.arange(len(x))
+        scores = net.logits(x).scatter(1, y[:, None], torch.inf)
+        order = scores.argsort(1, descending=True)[:, : NEXT_CLASSES + 1]  # y first
+    images, active = x.clone(), torch.arange(len(x))
     for _ in range(steps):
-        asked = order[open_]
-        many = moved[open_].repeat_interleave(asked.shape[1], 0).requires_grad_()
-        scores = net.logits(many).gather(1, asked.reshape(-1, 1))
-        gradient = torch.autograd.grad(scores.sum(), many)[0].unflatten(
-            0, asked.shape
-        )  # (N, R + 1, C, H, W)
-        scores = scores.detach().reshape(asked.shape)
-        away, normal = scores[:, :1] - scores[:, 1:], gradient[:, 1:] - gradient[:, :1]
-        right = away.amin(1) >= 0
-        open_, away, normal = open_[right], away[right], normal[right]
-        if not len(open_):
+        classes = order[active]
+        batch = images[active].repeat_interleave(classes.shape[1], 0).requires_grad_()
+        scores = net.logits(batch).gather(1, classes.reshape(-1, 1))
+        gradient = torch.autograd.grad(scores.sum(), batch)[0]
+        gradient = gradient.unflatten(0, classes.shape)  # (N, NEXT_CLASSES + 1, C, H, W)
+        scores = scores.detach().reshape(classes.shape)
+        lead, normal = scores[:, :1] - scores[:, 1:], gradient[:, 1:] - gradient[:, :1]
+        right = lead.amin(1) >= 0
+        active, lead, normal = active[right], lead[right], normal[right]
+        if not len(active):
             break
         square = normal.flatten(2).square().sum(2).clamp_min(1e-30)
-        nearest = torch.arange(len(open_)), (away / square.sqrt()).argmin(1)
-        step = 1.02 * (away / square)[nearest].reshape(-1, 1, 1, 1)  # the paper's overshoot
-        moved[open_] = (moved[open_] + step * normal[nearest]).clamp(0, 255)
-    return rounded(net, x, y, moved - x)
+        nearest = torch.arange(len(active)), (lead / square.sqrt()).argmin(1)
+        step = 1.02 * (lead / square)[nearest].reshape(-1, 1, 1, 1)  # the paper's overshoot
+        images[active] = (images[active] + step * normal[nearest]).clamp(0, 255)
+    return extend_change(net, x, y, images - x)
 
 
 @torch.no_grad()
-def rounded(net: Classifier, x: Tensor, y: Tensor, change: Tensor) -> Tensor:
-    """Return x and the shortest multiple of the change that still fools in whole grey levels, by steps of a fifth."""
-    found, open_ = x.clone(), torch.ones(len(x), dtype=torch.bool)
+def extend_change(net: Classifier, x: Tensor, y: Tensor, change: Tensor) -> Tensor:
+    """Return x plus the change times the smallest power of 1.2 that fools the network."""
+    result, active = x.clone(), torch.ones(len(x), dtype=torch.bool)
     for power in range(20):
-        longer = whole(x + 1.2**power * change)
-        fools = open_ & (margin(net.logits(longer), y) > 0)
-        found[fools], open_ = longer[fools], open_ & ~fools
-        if not open_.any():
+        longer = round_levels(x + 1.2**power * change)
+        fools = active & (margin(net.logits(longer), y) > 0)
+        result[fools], active = longer[fools], active & ~fools
+        if not active.any():
             break
-    return found
+    return result
 
 
-def towards(net: Classifier, x: Tensor, y: Tensor, steps: int = 12, level: int = 12) -> Tensor:
-    """Return the images, changed by steps of `level` until the network is SURE of the classes y (N,).
+def increase_confidence(
+    net: Classifier, x: Tensor, y: Tensor, steps: int = 12, size: int = 12
+) -> Tensor:
+    """Return the images, changed in steps until the network is CONFIDENT of classes y (N,).
 
-    Nguyen, Yosinski, Clune 2015, arXiv:1412.1897, section 2.3, by the sign of the gradient.
+    Nguyen, Yosinski, Clune 2015, arXiv:1412.1897, section 2.3, with the sign of the gradient.
     """
-    x, open_ = x.clone(), torch.arange(len(x))
+    x, active = x.clone(), torch.arange(len(x))
     for _ in range(steps):
-        scores, gradient = slope(net, x[open_], y[open_])
-        doubt = scores.softmax(1).gather(1, y[open_, None])[:, 0] < SURE
-        open_ = open_[doubt]
-        if not len(open_):
+        scores, gradient = margin_gradient(net, x[active], y[active])
+        doubtful = scores.softmax(1).gather(1, y[active, None])[:, 0] < CONFIDENT
+        active = active[doubtful]
+        if not len(active):
             break
-        x[open_] = whole(x[open_] - level * gradient[doubt].sign())
+        x[active] = round_levels(x[active] - size * gradient[doubtful].sign())
     return x
 
 
-def amplify(change: Tensor) -> tuple[np.ndarray, float]:
-    """Return a change (C, H, W) around mid grey, uint8 (H, W, C), and its factor: 127 where it is one grey level."""
-    factor = MIDDLE / max(1.0, float(change.abs().max()))
-    return array((MIDDLE + factor * change)[None])[0], factor
+def enlarge_change(change: Tensor) -> tuple[np.ndarray, float]:
+    """Return a change (C, H, W) around mid grey, uint8 (H, W, C), and the factor."""
+    factor = MID_GREY / max(1.0, float(change.abs().max()))
+    return to_uint8((MID_GREY + factor * change)[None])[0], factor

@@ -1,147 +1,143 @@
-"""What a classifier's answers rest on: its test images above a map by each method, all of one row on one scale."""
+"""Section: attribution maps of test images by each method, and measures of how good they are."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 from convline.explain import heatmap
 
 from pipeline.core.errors import StageError
-from pipeline.core.files import read_json
-from pipeline.core.paths import RESULTS
 from pipeline.explain import attribution_metrics
 from pipeline.explain.attribution_methods import (
-    InTorch,
-    Probe,
-    explain,
-    methods,
-    parts_of_score,
-    probe,
+    ExplainedModel,
+    TorchPredictor,
+    available_methods,
+    compute_maps,
+    explained_model,
+    integrate_gradients,
 )
-from pipeline.explain.subject import Section, Shown, Subject
-from pipeline.plots.style import Picture, drawing
+from pipeline.explain.image_grid import arrange_tiles, photo_tiles, resize_tiles
+from pipeline.explain.sections import Section
+from pipeline.explain.subject import Subject
+from pipeline.plots.style import drawing
 
-LEAST = 4  # images, whatever a network costs
-INCOMPLETE = (
-    0.3  # of the difference of scores: the median gap that a sound path integral stays far below
-)
-CLOSE = 0.1  # where more steps are not worth their time
-DOUBLINGS = 3  # of the steps: a deep net's score is rough on the way from black, plain20's more than resnet152's
+MIN_IMAGES = 4  # however expensive the network is
+MAX_GAP = 0.3  # median completeness gap that correct integrated gradients stay far below
+SMALL_GAP = 0.1  # more steps are not worth their time
+DOUBLINGS = 3  # of the steps: between black and an image the score of a deep network is rough
 
 
-def section(subject: Subject) -> Section | None:
+def make_section(subject: Subject) -> Section | None:
+    """Return maps of up to `images` test images and measures on up to `judged`, or None."""
     if subject.source.task != "classification":
         return None
-    p = probe(subject)
-    images, _ = subject.samples(judged(subject))
+    model, settings = explained_model(subject), subject.settings
+    images, _ = subject.samples(
+        subject.affordable(settings.macs, MIN_IMAGES, settings.judged)
+    )
     probabilities = subject.file.predict_proba(images)
     target = probabilities.argmax(1)
-    facts: dict[str, Any] = {"parity": parity(subject, p, images, target)}
-    said = [f"The file's occlusion maps are torch's to {facts['parity']:.0e} in probability"]
-    said += [f"Grad-CAM weighs {p.layer}"] if p.layer else []
-    if p.scores is not None:
-        p, parts, facts["completeness_gap"] = complete(p, images, target)
-        facts["steps"] = p.settings.steps
-        missed = f"miss {100 * facts['completeness_gap']:.1f} % of the score's rise from black"
-        said.append(f"integrated gradients of {facts['steps']} steps {missed}")
-    found = {
-        name: parts if name == "integrated gradients" else explain(p, name, images, target)
-        for name in methods(p)
+    section = Section("Attribution maps", unstable=("parity", "methods.LIME"))
+    section.facts["parity"] = occlusion_parity(subject, model, images, target)
+    notes = [
+        f"The occlusion maps of the file and of torch differ by {section.facts['parity']:.0e} at "
+        "most"
+    ]
+    if model.cam_layer:
+        notes.append(f"Grad-CAM weights {model.cam_layer}")
+    maps = {}
+    if model.scores is not None:
+        model, maps["integrated gradients"], gap = integrate_to_completeness(model, images, target)
+        steps = model.settings.steps
+        section.facts |= {"completeness_gap": gap, "steps": steps}
+        missed = f"miss {100 * gap:.1f} % of the score's difference from black"
+        notes.append(f"integrated gradients of {steps} steps {missed}")
+    maps = {
+        name: maps[name] if name in maps else compute_maps(model, name, images, target)
+        for name in available_methods(model)
     }
-    facts |= attribution_metrics.measure(subject, p, images, target, found)
-    shown = subject.settings.images
+    section.facts |= attribution_metrics.measure_methods(subject, model, images, target, maps)
+    shown = settings.images
     names = [f"{subject.labels[k]} {probabilities[i, k]:.2f}" for i, k in enumerate(target[:shown])]
-    picture = draw(
-        images[:shown], names, {name: values[:shown] for name, values in found.items()}, subject
+    size = draw_maps(
+        subject, images[:shown], names, {name: values[:shown] for name, values in maps.items()}
     )
     caption = (
-        f"What the answered class rests on, by {len(found)} methods. Colour is full at the number below a method's "
-        "name, for its whole row: score for one grey level (gradients), score (integrated gradients), log odds "
-        "(occlusion, LIME). Where a method tells signs apart, red speaks for the class and blue against it. "
-        f"{'; '.join(said)}."
+        f"The predicted class of each image and, by {len(maps)} methods, how much each pixel "
+        "contributes to it. All maps of a row have one scale: the number below a method's name is "
+        "where the colour is full. It is in score for each grey level (gradients), score "
+        "(integrated gradients) or log odds (occlusion, LIME). Red is evidence for the class; "
+        f"blue, where a method has signs, is evidence against it. {'; '.join(notes)}."
     )
-    return Section("What an answer rests on", [Shown(picture, caption)], facts)
+    alt = f"Attribution maps of {len(names)} test images by {', '.join(maps)}."
+    section.add("attribution.png", size, alt, caption)
+    return section
 
 
-def judged(subject: Subject) -> int:
-    """Return how many images the quality is measured on: all that are asked for, fewer of a network that costs much."""
-    settings = subject.settings
-    cost = read_json(RESULTS / subject.name / "train.json", f"train@{subject.name}")["macs"]
-    return max(LEAST, min(settings.judged, settings.macs // max(cost, 1)))
+def integrate_to_completeness(
+    model: ExplainedModel, images: np.ndarray, target: np.ndarray
+) -> tuple[ExplainedModel, np.ndarray, float]:
+    """Return the model with enough steps for integrated gradients, their maps, the median gap.
 
-
-def complete(p: Probe, images: np.ndarray, target: np.ndarray) -> tuple[Probe, np.ndarray, float]:
-    """Return the probe with as many steps as integrated gradients need to add up, their maps, and the median gap left.
-
-    StageError where they do not add up at any number: the maps are wrong then.
+    StageError where the maps do not add up to the score at any number of steps.
     """
     for _ in range(DOUBLINGS + 1):
-        parts, gaps = parts_of_score(p, images, target)
-        if (gap := float(np.median(gaps))) <= CLOSE:
-            return p, parts, gap
-        last, p = p, replace(p, settings=p.settings.updated(steps=2 * p.settings.steps))
-    if not gap <= INCOMPLETE:
-        what = f"integrated gradients of {last.settings.steps} steps miss {gap:.2f} of the score's difference"
-        raise StageError(f"explain: {what}, the median (limit {INCOMPLETE}); raise explain.steps")
-    return last, parts, gap
+        maps, gaps = integrate_gradients(model, images, target)
+        steps, gap = model.settings.steps, float(np.median(gaps))
+        if gap <= SMALL_GAP:
+            return model, maps, gap
+        last, model = model, replace(model, settings=model.settings.updated(steps=2 * steps))
+    if not gap <= MAX_GAP:
+        what = f"integrated gradients of {steps} steps miss {gap:.2f} of the score's difference"
+        raise StageError(f"explain: {what}, the median (limit {MAX_GAP}); raise explain.steps")
+    return last, maps, gap
 
 
-def parity(subject: Subject, p: Probe, images: np.ndarray, target: np.ndarray) -> float:
-    """Return how far torch's occlusion map (H, W) of an image is from the file's, in probability; an error if far."""
-    files = subject.file, InTorch(subject.net)
-    served, own = (
-        explain(replace(p, file=file), "occlusion", images[:1], target[:1]) for file in files
+def occlusion_parity(
+    subject: Subject, model: ExplainedModel, images: np.ndarray, target: np.ndarray
+) -> float:
+    """Return how far torch's occlusion map of the first image is from the file's, in probability.
+
+    StageError where it is further than the file's tolerance allows.
+    """
+    served, ours = (
+        compute_maps(replace(model, log_odds=predictor), "occlusion", images[:1], target[:1])
+        for predictor in (subject.file, TorchPredictor(subject.net))
     )
-    apart = float(np.abs(own - served).max())
-    if not apart <= (limit := 2 * subject.file.golden_atol):  # a map is a difference of two answers
-        what = f"the file's occlusion map differs from torch's by {apart:.1e} in probability (limit {limit:.1e})"
-        raise StageError(f"explain: {what}; export it again")
-    return apart
+    difference = float(np.abs(ours - served).max())
+    limit = 2 * subject.file.golden_atol  # a map is a difference of two predictions
+    if not difference <= limit:
+        what = f"the file's occlusion map differs from torch's by {difference:.1e} in probability"
+        raise StageError(f"explain: {what} (limit {limit:.1e}); export it again")
+    return difference
 
 
-def draw(
-    images: np.ndarray, names: list[str], found: dict[str, np.ndarray], subject: Subject
-) -> Picture:
-    """Draw images, one a column, above their maps, one method a row, on one scale each."""
-    scales = {name: heatmap.scale_of(values) for name, values in found.items()}
-    rows = [[np.repeat(image, 3 // image.shape[2], 2) for image in images]]
-    rows += [
-        [
-            heatmap.overlay(x, values, scales[name])
-            for x, values in zip(images, found[name], strict=True)
-        ]
-        for name in found
+def draw_maps(
+    subject: Subject, images: np.ndarray, names: list[str], maps: dict[str, np.ndarray]
+) -> tuple[int, int]:
+    """Draw images in columns above their maps, a row for each method; return width and height."""
+    scales = {name: heatmap.scale_of(values) for name, values in maps.items()}
+    cell, left, top = (760 - 145) // max(len(images), 4), 145, 20
+    rows = [images] + [
+        np.stack([heatmap.overlay(x, m, scales[name]) for x, m in zip(images, values, strict=True)])
+        for name, values in maps.items()
     ]
-    labels = ["answer"] + [
-        f"{name.replace(' ', chr(10), 1)}\n{scale:.2g}" for name, scale in scales.items()
-    ]
-    width, cell, left, top = 760, 0, 145, 20
-    cell = (width - left) // max(len(images), 4)
-    height = top + cell * len(rows)
-    path = subject.folder / "attribution.png"
-    with drawing(path, left + cell * len(images), height) as axes:
+    tiles = np.concatenate([resize_tiles(photo_tiles(row), 2 * cell - 6) for row in rows])
+    picture = arrange_tiles(tiles, len(images))
+    labels = ["prediction"]
+    labels += [f"{name.replace(' ', chr(10), 1)}\n{scale:.2g}" for name, scale in scales.items()]
+    size = left + cell * len(images), top + cell * len(rows)
+    with drawing(subject.folder / "attribution.png", *size) as axes:
         axis = axes[0, 0]
-        axis.imshow(mosaic(rows, cell * 2))
-        axis.set_xticks((np.arange(len(images)) + 0.5) * cell * 2, names)
-        axis.set_yticks((np.arange(len(rows)) + 0.5) * cell * 2, labels)
+        axis.imshow(picture)
+        middles = [
+            (np.arange(count) + 0.5) * picture.shape[side] / count
+            for side, count in ((1, len(images)), (0, len(rows)))
+        ]
+        axis.set_xticks(middles[0], names)
+        axis.set_yticks(middles[1], labels)
         axis.tick_params(length=0, labeltop=True, labelbottom=False)
         axis.grid(visible=False)
         axis.spines[:].set_visible(False)
-    alt = f"{len(images)} test images of {subject.name} under the maps of {', '.join(found)}."
-    return Picture(path.name, left + cell * len(images), height, alt)
-
-
-def mosaic(rows: list[list[np.ndarray]], cell: int, gap: int = 6) -> np.ndarray:
-    """Return rgba (R * cell, M * cell, 4) of R rows of M images (H, W, 3), their pixels enlarged, gaps transparent."""
-    large = np.zeros((len(rows) * cell, len(rows[0]) * cell, 4), np.uint8)
-    for r, row in enumerate(rows):
-        for c, image in enumerate(row):
-            inner = cell - gap
-            scale = inner / max(image.shape[:2])
-            height, width = (max(1, int(side * scale)) for side in image.shape[:2])
-            y, x = (np.arange(height) / scale).astype(int), (np.arange(width) / scale).astype(int)
-            large[r * cell : r * cell + height, c * cell : c * cell + width, :3] = image[y][:, x]
-            large[r * cell : r * cell + height, c * cell : c * cell + width, 3] = 255
-    return large
+    return size

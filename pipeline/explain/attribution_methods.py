@@ -1,7 +1,8 @@
-"""Methods that say what a classifier's answer rests on: images and a class of each to maps.
+"""Attribution methods: maps of how much each pixel contributes to a class.
 
-The gradient methods and LIME are Captum's, on the network; occlusion is `convline.explain.methods`, on the served file, as `infer
-explain` makes it. A head that has no gradient gets the methods that only ask for probabilities.
+The gradient methods and LIME are Captum's, on the network. Occlusion is `convline.explain.methods`,
+on the served file, as `infer explain` computes it. A model without gradients gets occlusion and
+LIME alone.
 """
 
 from __future__ import annotations
@@ -17,25 +18,32 @@ import torch
 import torch.nn.functional as F
 from captum import attr
 from captum._utils.models.linear_model import SkLearnRidge
-from convline.explain import methods as maps
+from convline.explain import methods as served_methods
 from sklearn.cluster import KMeans
+from sklearn.metrics import r2_score
 from torch import Tensor, nn
 
-from pipeline.explain.subject import Subject, finite
+from pipeline.explain.activations import capture_outputs
+from pipeline.explain.image_grid import to_tensor
+from pipeline.explain.sections import require_finite
+from pipeline.explain.subject import Subject
 from pipeline.network import modules as network
 from pipeline.network.modules import Classifier
 from pipeline.params.schema import Explain
 
-LEAST = 4  # pixels of the map that Grad-CAM weighs: a smaller one shows no place
-SIGMA = 0.15  # of SmoothGrad's noise, of the range 255: Smilkov et al. 2017, arXiv:1706.03825, section 3.2
-SEGMENTS = 20  # of LIME
+MIN_CAM_PX = 4  # sides of the map that Grad-CAM weights: a smaller one shows no location
+NOISE_SHARE = (
+    0.15  # SmoothGrad's noise as a share of 255: Smilkov et al. 2017, arXiv:1706.03825, section 3.2
+)
+LIME_SEGMENTS = 20
 BATCH = 32
 
 
 class Scores(nn.Module):
-    """float images (N, C, H, W) in grey levels to what is explained (N, K): scores before softmax, or probabilities.
+    """float images (N, C, H, W) to logits (N, K) for "score", probabilities for "softmax".
 
-    Simonyan et al. 2013, arXiv:1312.6034, section 3, take the score: a probability also rises as other classes fall.
+    Simonyan et al. 2013, arXiv:1312.6034, section 3, explain the score, because a probability also
+    rises when the scores of other classes fall.
     """
 
     def __init__(self, net: Classifier, of: str):
@@ -47,8 +55,8 @@ class Scores(nn.Module):
         return scores if self.of == "score" else scores.softmax(1)
 
 
-class InTorch:
-    """The network behind the served file's face."""
+class TorchPredictor:
+    """The network with the interface of the served file."""
 
     def __init__(self, net: nn.Module):
         self.net = net
@@ -60,81 +68,80 @@ class InTorch:
 
 
 class LogOdds:
-    """A file whose answers are log odds: what hides a little of a sure answer's evidence moves them, too.
+    """A predictor of log odds, which change even where a probability is almost 1.
 
-    Of what the other classes have together, which does not round to nothing where an answer rounds to 1; within 1e-6
-    of 0 and 1, which the votes of a forest reach.
+    The odds are against the sum of the other classes, which does not round to 0 where a probability
+    rounds to 1. Both are at least 1e-6, because the votes of a forest reach 0 and 1.
     """
 
-    def __init__(self, file: Any):
-        self.file = file
+    def __init__(self, predictor: Any):
+        self.predictor = predictor
 
     def predict_proba(self, images: np.ndarray) -> np.ndarray:
-        p = self.file.predict_proba(images).astype(np.float64)
+        p = self.predictor.predict_proba(images).astype(np.float64)
         others = p.sum(1, keepdims=True) - p
-        return np.log(np.maximum(p, 1e-6) / np.maximum(others, 1e-6))
+        return np.asarray(np.log(np.maximum(p, 1e-6) / np.maximum(others, 1e-6)))
 
 
 @dataclass(frozen=True)
-class Probe:
-    """What is explained.
+class ExplainedModel:
+    """A classifier as the attribution methods see it.
 
-    scores: a network, None where it has no gradient. file: answers predict_proba for uint8 (N, H, W, C), in log odds.
-    layer: whose map Grad-CAM weighs, if one is large enough. hidden: grey levels (C,) of what LIME takes away.
+    scores: the network, None where it has no gradient. log_odds: of the served file. cam_layer: the
+    layer whose map Grad-CAM weights, None where all are too small. baseline: grey levels (C,) of a
+    hidden pixel.
     """
 
     scores: Scores | None
-    file: Any
-    layer: str | None
-    hidden: np.ndarray
+    log_odds: Any
+    cam_layer: str | None
+    baseline: np.ndarray
     settings: Explain
 
+    @property
+    def network(self) -> Scores:
+        assert self.scores is not None, "only occlusion and LIME work without a gradient"
+        return self.scores
 
-def probe(subject: Subject) -> Probe:
-    """Return what the maps of an entry are made from; hidden is what the network takes for zero."""
+
+def explained_model(subject: Subject) -> ExplainedModel:
+    """Return the model of an entry; its baseline is the image that normalizes to zero."""
     net, image = subject.net, np.asarray(subject.source.x["test"][:1])
     scores = Scores(net, subject.settings.of) if subject.differentiable else None
-    layer = grad_cam_layer(net, tensor(image)) if subject.differentiable else None
+    layer = find_cam_layer(net, to_tensor(image)) if subject.differentiable else None
     mean = np.broadcast_to(net.mean.numpy(), (image.shape[3], *image.shape[1:3])).mean((1, 2))
-    return Probe(
-        scores, LogOdds(subject.file), layer, np.rint(mean).astype(np.uint8), subject.settings
-    )
+    baseline = np.rint(mean).astype(np.uint8)
+    return ExplainedModel(scores, LogOdds(subject.file), layer, baseline, subject.settings)
 
 
 @torch.no_grad()
-def grad_cam_layer(net: Classifier, images: Tensor) -> str | None:
-    """Return the last part of the network whose map (N, C, H, W) has LEAST pixels each way, or None."""
-    found = []
-
-    def note(name: str) -> Callable[..., None]:
-        return lambda _, __, out: (
-            found.append(name) if out.dim() == 4 and min(out.shape[2:]) >= LEAST else None
-        )
-
-    handles = [part.register_forward_hook(note(name)) for name, part in network.parts(net).items()]
-    net.logits(images)
-    for handle in handles:
-        handle.remove()
-    return found[-1] if found else None
+def find_cam_layer(net: Classifier, images: Tensor) -> str | None:
+    """Return the last part with a map (N, C, h, w) of h, w >= MIN_CAM_PX, or None."""
+    parts = network.parts(net)
+    outputs = capture_outputs(net, images, list(parts.values()))
+    names = [
+        name
+        for name, output in zip(parts, outputs, strict=True)
+        if output is not None and output.dim() == 4 and min(output.shape[2:]) >= MIN_CAM_PX
+    ]
+    return names[-1] if names else None
 
 
-def tensor(images: np.ndarray) -> Tensor:
-    """Return float32 (N, C, H, W), grey levels, of uint8 (N, H, W, C); its gradient is asked for."""
-    return (
-        torch.from_numpy(np.array(images)).permute(0, 3, 1, 2).float().contiguous().requires_grad_()
-    )
+def differentiable_input(images: np.ndarray) -> Tensor:
+    """Return uint8 images (N, H, W, C) as float32 (N, C, H, W) that takes a gradient."""
+    return to_tensor(images).requires_grad_()
 
 
-def strongest(found: Tensor) -> np.ndarray:
-    """Return (N, H, W): the largest magnitude of the channels, as Simonyan et al. 2013, section 3.1."""
-    return found.detach().abs().amax(1).double().numpy()
+def reduce_channels(attributions: Tensor) -> np.ndarray:
+    """Return the largest magnitude of the channels (N, H, W): Simonyan et al. 2013, section 3.1."""
+    return attributions.detach().abs().amax(1).double().numpy()
 
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Draw from torch's global generator as the seed says, and leave it as it was; Captum's warnings are known."""
+    """Seed torch's global generator, restore it at the end, and silence Captum's warnings."""
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of hooks on ReLUs, which `relus` has made ready
+        warnings.simplefilter("ignore")  # of hooks on ReLUs: `modified_relu` has prepared them
         torch.manual_seed(seed)
         yield
 
@@ -142,178 +149,189 @@ def seeded(seed: int) -> Iterator[None]:
 # Each method: images uint8 (N, H, W, C) and classes (N,) to maps float64 (N, H, W).
 
 
-def gradient(p: Probe, images: np.ndarray, target: np.ndarray) -> np.ndarray:
+def gradient(model: ExplainedModel, images: np.ndarray, target: np.ndarray) -> np.ndarray:
     """|d score / d pixel|: Simonyan, Vedaldi, Zisserman 2013, arXiv:1312.6034, section 3."""
-    return strongest(
-        attr.Saliency(p.scores).attribute(tensor(images), torch.from_numpy(target), abs=False)
-    )
+    method, classes = attr.Saliency(model.network), torch.from_numpy(target)
+    return reduce_channels(method.attribute(differentiable_input(images), classes, abs=False))
 
 
-def guided(p: Probe, images: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Springenberg et al. 2014, arXiv:1412.6806, section 3.4: a ReLU passes a gradient on that is above 0, as it is."""
-    return strongest(
-        attr.GuidedBackprop(p.scores).attribute(tensor(images), torch.from_numpy(target))
-    )
+def guided_backpropagation(
+    model: ExplainedModel, images: np.ndarray, target: np.ndarray
+) -> np.ndarray:
+    """Springenberg et al. 2014, arXiv:1412.6806, section 3.4: ReLUs pass positive gradients."""
+    method, classes = attr.GuidedBackprop(model.network), torch.from_numpy(target)
+    return reduce_channels(method.attribute(differentiable_input(images), classes))
 
 
-def deconvolution(p: Probe, images: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Zeiler & Fergus 2013, arXiv:1311.2901, section 2.1: the gradient's own ReLU in place of the network's."""
-    return strongest(
-        attr.Deconvolution(p.scores).attribute(tensor(images), torch.from_numpy(target))
-    )
+def deconvolution(model: ExplainedModel, images: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """Zeiler & Fergus 2013, arXiv:1311.2901, section 2.1: a ReLU of the gradient, no derivative."""
+    method, classes = attr.Deconvolution(model.network), torch.from_numpy(target)
+    return reduce_channels(method.attribute(differentiable_input(images), classes))
 
 
-def integrated(p: Probe, images: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Each pixel's part of the score's difference from black's, signed: see `parts_of_score`."""
-    return parts_of_score(p, images, target)[0]
+def integrated_gradients(
+    model: ExplainedModel, images: np.ndarray, target: np.ndarray
+) -> np.ndarray:
+    """Each pixel's signed part of the score's difference from black: see `integrate_gradients`."""
+    return integrate_gradients(model, images, target)[0]
 
 
-def parts_of_score(
-    p: Probe, images: np.ndarray, target: np.ndarray
+def integrate_gradients(
+    model: ExplainedModel, images: np.ndarray, target: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return maps (N, H, W), and by how much each fails to add up, as a share of the score's difference from black's.
+    """Return maps (N, H, W), and the share (N,) of the score's difference that each misses.
 
     Sundararajan, Taly, Yan 2017, arXiv:1703.01365, eq. 1 and proposition 1 (completeness).
     """
-    x, classes = tensor(images), torch.from_numpy(target)
+    x, classes = differentiable_input(images), torch.from_numpy(target)
     black = torch.zeros_like(x)
-    steps = p.settings.steps
-    found = attr.IntegratedGradients(p.scores).attribute(
-        x, black, classes, n_steps=steps, internal_batch_size=BATCH
+    attributions = attr.IntegratedGradients(model.network).attribute(
+        x, black, classes, n_steps=model.settings.steps, internal_batch_size=BATCH
     )
     with torch.no_grad():
-        whole, nothing = (
-            p.scores(at).gather(1, classes[:, None])[:, 0].double() for at in (x, black)
+        score, score_of_black = (
+            model.network(at).gather(1, classes[:, None])[:, 0].double() for at in (x, black)
         )
-    parts = found.detach().double().sum(1)
-    gap = (parts.sum((1, 2)) - (whole - nothing)).abs() / (whole - nothing).abs().clamp_min(1e-12)
-    return parts.numpy(), gap.numpy()
+    maps, rise = attributions.detach().double().sum(1), score - score_of_black
+    gap = (maps.sum((1, 2)) - rise).abs() / rise.abs().clamp_min(1e-12)
+    return maps.numpy(), gap.numpy()
 
 
-def smoothgrad(p: Probe, images: np.ndarray, target: np.ndarray) -> np.ndarray:
+def smoothgrad(model: ExplainedModel, images: np.ndarray, target: np.ndarray) -> np.ndarray:
     """The mean gradient under noise: Smilkov et al. 2017, arXiv:1706.03825, section 2."""
-    noisy, samples = attr.NoiseTunnel(attr.Saliency(p.scores)), p.settings.samples
-    classes = torch.from_numpy(target)
-    return strongest(
-        noisy.attribute(
-            tensor(images), nt_samples=samples, stdevs=SIGMA * 255, target=classes, abs=False
-        )
+    attributions = attr.NoiseTunnel(attr.Saliency(model.network)).attribute(
+        differentiable_input(images),
+        nt_samples=model.settings.samples,
+        stdevs=NOISE_SHARE * 255,
+        target=torch.from_numpy(target),
+        abs=False,
     )
+    return reduce_channels(attributions)
 
 
-def grad_cam(p: Probe, images: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """The layer's map weighed by its mean gradient: Selvaraju et al. 2016, arXiv:1610.02391, eq. 1 and 2."""
-    x, layer = tensor(images), p.scores.net.get_submodule(p.layer)
-    classes = torch.from_numpy(target)
-    coarse = attr.LayerGradCam(p.scores, layer).attribute(x, classes, relu_attributions=True)
-    return F.interpolate(coarse.detach(), x.shape[2:], mode="bilinear")[:, 0].double().numpy()
+def grad_cam(model: ExplainedModel, images: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """A layer's map weighted by its mean gradient: Selvaraju et al. 2016, arXiv:1610.02391, eq.
+    1 and 2.
+    """
+    assert model.cam_layer is not None
+    x, layer = differentiable_input(images), model.network.net.get_submodule(model.cam_layer)
+    method, classes = attr.LayerGradCam(model.network, layer), torch.from_numpy(target)
+    low_resolution = method.attribute(x, classes, relu_attributions=True).detach()
+    return F.interpolate(low_resolution, x.shape[2:], mode="bilinear")[:, 0].double().numpy()
 
 
-def occlusion(p: Probe, images: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """By how much the answer falls behind a grey patch a quarter of the side wide, signed: `convline.explain.methods`."""
+def occlusion(model: ExplainedModel, images: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """The signed fall of the log odds behind a grey patch, a quarter of the side wide."""
     side = max(1, min(images.shape[1:3]) // 4)
-    options = maps.Options(patch=side, stride=max(1, side // 2), batch=BATCH)
-    return np.stack(
-        [maps.occlusion(p.file, x, int(k), options)[0] for x, k in zip(images, target, strict=True)]
-    )
+    options = served_methods.Options(patch=side, stride=max(1, side // 2), batch=BATCH)
+    maps = [
+        served_methods.occlusion(model.log_odds, image, int(k), options)[0]
+        for image, k in zip(images, target, strict=True)
+    ]
+    return np.stack(maps)
 
 
-def lime(p: Probe, images: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """A linear model's weight of each segment, signed: see `local_model`."""
-    return np.stack(
-        [local_model(p, x, int(k))[0][segments(x)] for x, k in zip(images, target, strict=True)]
-    )
+def lime(model: ExplainedModel, images: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """The signed weight of each segment in a local linear model: see `fit_lime`."""
+    maps = [
+        fit_lime(model, image, int(k))[0][segment(image)]
+        for image, k in zip(images, target, strict=True)
+    ]
+    return np.stack(maps)
 
 
-class Ridge(SkLearnRidge):
-    """Captum's, which also keeps how much of the answers' variance it explains: LIME's fidelity."""
+class RidgeWithR2(SkLearnRidge):  # type: ignore[misc]  # Captum has no types for it
+    """Captum's ridge regression that also keeps its weighted R^2 on the perturbed samples:
+    LIME's fidelity.
+    """
+
+    r2 = 0.0
 
     def fit(self, train_data: Any, **kwargs: Any) -> Any:
         stats = super().fit(train_data, **kwargs)
         x, y, weight = next(iter(train_data))
-        mean = (y * weight).sum() / weight.sum()
-        left, all_of_it = (
-            (weight * (y - self(x).flatten()) ** 2).sum(),
-            (weight * (y - mean) ** 2).sum(),
-        )
-        self.explained = float(1 - left / all_of_it) if all_of_it > 0 else 0.0
+        self.r2 = float(r2_score(y, self(x).flatten(), sample_weight=weight))
         return stats
 
 
-def local_model(p: Probe, image: np.ndarray, target: int) -> tuple[np.ndarray, float]:
-    """Return the weights (S,) of LIME's linear model and its R^2: Ribeiro et al. 2016, arXiv:1602.04938, section 3.
+def fit_lime(model: ExplainedModel, image: np.ndarray, target: int) -> tuple[np.ndarray, float]:
+    """Return the weights (S,) of LIME's linear model and its R^2.
 
-    Segments are k-means of place and colour (as SLIC: Achanta et al. 2012); those taken away become `hidden`.
+    Ribeiro et al. 2016, arXiv:1602.04938, section 3. A segment that is removed becomes `baseline`.
+    Samples are weighted as in the authors' lime_image: by an exponential kernel of width .25 on the
+    cosine distance.
     """
 
-    def nearness(
-        _: Tensor, __: Tensor, kept: Tensor, **___: Any
-    ) -> Tensor:  # of lime_image: cosine, width .25
+    def similarity(_: Tensor, __: Tensor, kept: Tensor, **___: Any) -> Tensor:
         distance = 1 - kept.float().mean(1).sqrt()
         return torch.exp(-(distance**2) / (2 * 0.25**2))
 
-    def answers(x: Tensor) -> Tensor:
-        return torch.from_numpy(
-            p.file.predict_proba(x.permute(0, 2, 3, 1).round().byte().numpy())
-        ).double()
+    def log_odds(x: Tensor) -> Tensor:
+        uint8 = x.permute(0, 2, 3, 1).round().byte().numpy()
+        return torch.from_numpy(model.log_odds.predict_proba(uint8)).double()
 
-    model = Ridge(alpha=1.0)
-    found = attr.Lime(answers, interpretable_model=model, similarity_func=nearness).attribute(
-        tensor(image[None]).detach(),
-        baselines=torch.from_numpy(p.hidden).float().reshape(1, -1, 1, 1),
+    linear = RidgeWithR2(alpha=1.0)
+    weights = attr.Lime(log_odds, linear, similarity_func=similarity).attribute(
+        to_tensor(image[None]),
+        baselines=torch.from_numpy(model.baseline).float().reshape(1, -1, 1, 1),
         target=target,
-        feature_mask=torch.from_numpy(segments(image))[None, None],
-        n_samples=p.settings.perturbations,
+        feature_mask=torch.from_numpy(segment(image))[None, None],
+        n_samples=model.settings.perturbations,
         perturbations_per_eval=BATCH,
         return_input_shape=False,
     )
-    return found[0].double().numpy(), model.explained
+    return weights[0].double().numpy(), linear.r2
 
 
-def segments(image: np.ndarray) -> np.ndarray:
-    """Return int64 (H, W): which of at most SEGMENTS segments a pixel is in, numbered from 0."""
+def segment(image: np.ndarray) -> np.ndarray:
+    """Return int64 (H, W): the segment of each pixel, numbered from 0, at most LIME_SEGMENTS.
+
+    k-means of position and colour, as in SLIC (Achanta et al. 2012), for which scikit-image would
+    be needed.
+    """
     height, width = image.shape[:2]
     y, x = np.mgrid[:height, :width]
-    side = (height * width / SEGMENTS) ** 0.5
-    places = np.stack(
-        [y / side, x / side], -1
-    )  # one segment's side is 1, and so is a third of the grey levels
-    rows = np.concatenate(
-        [places, image.astype(np.float64) / 85 / image.shape[2] ** 0.5], -1
-    ).reshape(height * width, -1)
-    count = min(SEGMENTS, height * width // 2)
-    found = KMeans(count, n_init=1, max_iter=20, random_state=0).fit_predict(rows)
-    return np.unique(found, return_inverse=True)[1].reshape(height, width).astype(np.int64)
+    side = (height * width / LIME_SEGMENTS) ** 0.5
+    # the side of one segment has length 1, and so has a third of the grey levels
+    position, colour = np.stack([y / side, x / side], -1), image / 85.0 / image.shape[2] ** 0.5
+    rows = np.concatenate([position, colour], -1).reshape(height * width, -1)
+    count = min(LIME_SEGMENTS, height * width // 2)
+    labels = KMeans(count, n_init=1, max_iter=20, random_state=0).fit_predict(rows)
+    return np.unique(labels, return_inverse=True)[1].reshape(height, width).astype(np.int64)
 
 
-GRADIENT: dict[str, Callable[[Probe, np.ndarray, np.ndarray], np.ndarray]] = {
+Method = Callable[[ExplainedModel, np.ndarray, np.ndarray], np.ndarray]
+RELU_METHODS: dict[str, Method] = {
+    "guided backpropagation": guided_backpropagation,
+    "deconvolution": deconvolution,
+}
+GRADIENT_METHODS: dict[str, Method] = {
     "gradient": gradient,
     "SmoothGrad": smoothgrad,
-    "integrated gradients": integrated,
-    "guided backpropagation": guided,
-    "deconvolution": deconvolution,
+    "integrated gradients": integrated_gradients,
+    **RELU_METHODS,
     "Grad-CAM": grad_cam,
 }
-METHODS = GRADIENT | {"occlusion": occlusion, "LIME": lime}
+METHODS: dict[str, Method] = GRADIENT_METHODS | {"occlusion": occlusion, "LIME": lime}
 
 
-def methods(p: Probe) -> list[str]:
-    """Return the names of the methods that can explain it."""
-    if p.scores is None:
-        return [name for name in METHODS if name not in GRADIENT]
-    without = set() if p.layer else {"Grad-CAM"}
-    if not any(isinstance(module, nn.ReLU) for module in p.scores.modules()):
-        without |= {"guided backpropagation", "deconvolution"}  # both change what a ReLU passes on
-    return [name for name in METHODS if name not in without]
+def available_methods(model: ExplainedModel) -> list[str]:
+    """Return the names of the methods that can explain the model."""
+    if model.scores is None:
+        return [name for name in METHODS if name not in GRADIENT_METHODS]
+    missing = set() if model.cam_layer else {"Grad-CAM"}
+    if not any(isinstance(module, nn.ReLU) for module in model.scores.modules()):
+        missing |= RELU_METHODS.keys()
+    return [name for name in METHODS if name not in missing]
 
 
-def explain(p: Probe, name: str, images: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Return one method's maps (N, H, W), the same every time; those of a deep net go batch by batch."""
-    with seeded(p.settings.seed):
-        rows = range(0, len(images), BATCH)
-        return finite(
-            np.concatenate(
-                [METHODS[name](p, images[k : k + BATCH], target[k : k + BATCH]) for k in rows]
-            ),
-            name,
-        )
+def compute_maps(
+    model: ExplainedModel, name: str, images: np.ndarray, target: np.ndarray
+) -> np.ndarray:
+    """Return one method's maps (N, H, W), batch by batch, from the same seed every time."""
+    with seeded(model.settings.seed):
+        maps = [
+            METHODS[name](model, images[k : k + BATCH], target[k : k + BATCH])
+            for k in range(0, len(images), BATCH)
+        ]
+    return require_finite(np.concatenate(maps), name)

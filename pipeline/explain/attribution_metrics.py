@@ -1,22 +1,29 @@
-"""How good the maps of an entry are, in numbers (Q01 to Q05, Q10, Q11 of FEATURES.md): measured, never assumed.
+"""How good the attribution maps of an entry are: measured for every method.
 
-deletion, insertion   mean probability of the class as places go, or come, in the map's order: Petsiuk et al. 2018,
-                      arXiv:1806.07421, section 4.1. Low deletion and high insertion are good. `gain` is how much
-                      better than a random order, paired by image: above 0 is good for both. A place is a cell of an
-                      8 x 8 grid, as the regions of Samek et al. 2017, arXiv:1509.06321: single pixels that go are
-                      noise, which takes a large network's answer away in whatever order
-infidelity            share of the answer's fall behind random patches that the map does not tell: Yeh et al. 2019,
-                      arXiv:1901.09392, definition 2.1, at its best scale. 0 is perfect, 1 tells nothing
-sensitivity           how much a map changes with 1 % of noise: definition 3.1 there, Captum's
-hit, mass             images where half of the evidence is noise: how often the map's largest value, and how much of
-                      its positive mass, lie in the other half (pointing game; .5 by chance)
-kept                  how much of the map's order stays when layers lose what they learned, from the output down:
-                      Adebayo et al. 2018, arXiv:1810.03292, section 3. A map that is of the weights keeps little
+deletion, insertion: mean probability of the class while pixels are removed, or inserted, in the
+    map's order: Petsiuk et al. 2018, arXiv:1806.07421, section 4.1. Low deletion and high insertion
+    are good. The gain is how much better they are than a random order, paired by image: above 0 is
+    good for both. What is removed is a cell of an 8 x 8 grid, as the regions of Samek et al. 2017,
+    arXiv:1509.06321: single pixels are noise, which changes a large network's prediction in any
+    order.
+infidelity: share of the prediction's changes behind random patches that the map does not explain:
+    Yeh et al. 2019, arXiv:1901.09392, definition 2.1, at its best scale. 0 is perfect, 1 explains
+    nothing.
+sensitivity: how much a map changes with 1 % of noise: definition 3.1 there, computed by Captum.
+hit, mass: pointing game on images where one half is noise: how often the map's largest value, and
+    how much of its positive mass, lie in the other half; .5 by chance.
+kept: rank correlation of the maps before and after layers lose their trained weights, from the
+    output down: Adebayo et al. 2018, arXiv:1810.03292, section 3. A map of the weights keeps
+    little.
+sane: whether the mean of `kept` is small: then the method passes this randomisation check.
+fidelity, stability: of LIME, the R^2 of its linear models, and the overlap of the most important
+    segments of two seeds.
 """
 
 from __future__ import annotations
 
 import copy
+import itertools
 from dataclasses import replace
 from typing import Any
 
@@ -24,275 +31,272 @@ import numpy as np
 import torch
 from captum.metrics import sensitivity_max
 from scipy import ndimage
-from scipy.stats import rankdata
+from scipy.stats import spearmanr
 from torch import Tensor, nn
 
-from pipeline.explain.activations import hooked
+from pipeline.explain.activations import watch_outputs
 from pipeline.explain.attribution_methods import (
-    GRADIENT,
-    Probe,
+    GRADIENT_METHODS,
+    ExplainedModel,
     Scores,
-    explain,
-    local_model,
-    methods,
+    available_methods,
+    compute_maps,
+    fit_lime,
     seeded,
-    tensor,
 )
+from pipeline.explain.image_grid import to_tensor
 from pipeline.explain.subject import Subject
+from pipeline.network.modules import Classifier
 
-FRACTIONS = np.array([0.0, 0.05, 0.2, 0.5, 1.0])  # of the places gone, or there
-GRID = 8  # cells each way; an image of fewer pixels has those
+FRACTIONS = np.array([0.0, 0.05, 0.2, 0.5, 1.0])  # of the cells that are removed, or inserted
+GRID = 8  # cells each way, or one for each pixel of a smaller image
 PATCHES = 12  # of infidelity, for each image
-NOISE = 2.55  # grey levels of `sensitivity`
-ONE_PASS = (
-    "gradient",
-    "guided backpropagation",
-    "deconvolution",
-    "Grad-CAM",
-)  # cheap enough to be asked often
-CASCADE = (
-    0.0,
-    0.5,
-    1.0,
-)  # of the layers, counted from the output, that lose what they learned; the last one at least
-SANE = 0.5  # of a map's order, the mean over CASCADE: what keeps more is of the image, not of the network
-FEW = 2  # images that the slowest measures are taken on
-TOP = 5  # segments of LIME that are compared between seeds
-LEAST = 3  # images answered from one half that hit and mass need
+NOISE_LEVELS = 2.55  # grey levels of `sensitivity`: 1 %
+# one forward and backward pass each, so that `sensitivity` can compute them several times
+ONE_PASS = ("gradient", "guided backpropagation", "deconvolution", "Grad-CAM")
+RANDOMISED_SHARES = (0.0, 0.5, 1.0)  # of the layers, from the output; at least the last layer
+MAX_KEPT = (
+    0.5  # mean rank correlation: a map that keeps more depends on the image, not on the network
+)
+FEW_IMAGES = 2  # for the slowest measures
+LIME_SEEDS = 3
+TOP_SEGMENTS = 5  # of LIME, compared between seeds
+MIN_HALVES = 3  # images that are still classified correctly from one half, for the pointing game
 
 Maps = dict[str, np.ndarray]  # method: (N, H, W)
 
 
-def measure(
-    subject: Subject, p: Probe, images: np.ndarray, target: np.ndarray, found: Maps
+def measure_methods(
+    subject: Subject, model: ExplainedModel, images: np.ndarray, target: np.ndarray, maps: Maps
 ) -> dict[str, Any]:
-    """Return the facts of every method on images (N, H, W, C) and their answered classes (N,)."""
+    """Return the facts of every method on images (N, H, W, C) and their predicted classes (N,)."""
     rng = np.random.default_rng(subject.settings.seed)
-    rows = {name: values for name, values in found.items()} | {
+    rows = maps | {
         "random order": rng.random(images.shape[:3]),
-        "edges": np.stack([edges(image) for image in images]),
+        "edges": np.stack([sobel_magnitude(image) for image in images]),
     }
     table: dict[str, dict[str, Any]] = {name: {} for name in rows}
     resamples = rng.integers(0, len(images), (subject.settings.resamples, len(images)))
     areas = {
-        name: erased(subject, p.hidden, images, target, values, rng)
+        name: deletion_insertion_areas(subject, model.baseline, images, target, values, rng)
         for name, values in rows.items()
     }
     for k, (what, sign) in enumerate((("deletion", -1), ("insertion", 1))):
         for name in rows:
             table[name][what] = float(areas[name][k].mean())
             if name != "random order":
-                table[name][f"{what}_gain"] = interval(
-                    sign * (areas[name][k] - areas["random order"][k]), resamples
-                )
-    patches, falls = fallen(p, images, target, rng)
+                gain = sign * (areas[name][k] - areas["random order"][k])
+                table[name][f"{what}_gain"] = bootstrap_interval(gain, resamples)
+    patches, falls = occlude_at_random(model, images, target, rng)
     for name, values in rows.items():
         table[name]["infidelity"] = infidelity(values, patches, falls)
-    facts: dict[str, Any] = {"images": len(images)}
-    facts["planted"] = planted(subject, p, len(images) // 2, table, rng)
-    if p.scores is not None:
-        few, of_few = images[:FEW], target[:FEW]
-        for name in [name for name in ONE_PASS if name in found]:
-            table[name]["sensitivity"] = sensitivity(p, name, few, of_few)
-        for name, kept in randomised(
-            p, few, of_few, {name: found[name][:FEW] for name in found if name in GRADIENT}
-        ):
-            table[name] |= {"kept": kept, "sane": float(np.mean(kept)) <= SANE}
-    table["LIME"] |= lime_facts(p, images, target)
-    return facts | {"methods": table}
+    planted = play_pointing_game(subject, model, len(images) // 2, table, rng)
+    if model.scores is not None:
+        few, classes = images[:FEW_IMAGES], target[:FEW_IMAGES]
+        for name in [name for name in ONE_PASS if name in maps]:
+            table[name]["sensitivity"] = sensitivity(model, name, few, classes)
+        before = {name: maps[name][:FEW_IMAGES] for name in maps if name in GRADIENT_METHODS}
+        for name, kept in randomise_cascade(model, few, classes, before).items():
+            table[name] |= {"kept": kept, "sane": float(np.mean(kept)) <= MAX_KEPT}
+    table["LIME"] |= measure_lime(model, images[:FEW_IMAGES], target[:FEW_IMAGES])
+    return {"images": len(images), "planted": planted, "methods": table}
 
 
-def edges(image: np.ndarray) -> np.ndarray:
-    """Return the Sobel gradient's magnitude (H, W): what a map must beat, for it knows nothing of the network."""
+def sobel_magnitude(image: np.ndarray) -> np.ndarray:
+    """Return the Sobel gradient's magnitude (H, W): a baseline that ignores the network."""
     grey = image.mean(2)
-    return np.hypot(ndimage.sobel(grey, 0), ndimage.sobel(grey, 1))
+    return np.asarray(np.hypot(ndimage.sobel(grey, 0), ndimage.sobel(grey, 1)))
 
 
-def erased(
+def deletion_insertion_areas(
     subject: Subject,
-    hidden: np.ndarray,
+    baseline: np.ndarray,
     images: np.ndarray,
     target: np.ndarray,
-    values: np.ndarray,
-    rng: Any,
+    maps: np.ndarray,
+    rng: np.random.Generator,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the areas (N,) under the probability as the cells of highest value go first, and as they come first.
+    """Return the areas (N,) under the probability, by deletion and by insertion.
 
-    What goes becomes `hidden`, grey levels (C,); a cell's value is its pixels' mean, equal ones go in random order.
+    A removed cell becomes `baseline`, grey levels (C,). Its value is the mean of its pixels; cells
+    of one value come in random order.
     """
-    steps, cell = FRACTIONS[1:-1], cells(*values.shape[1:])
+    steps, cell = FRACTIONS[1:-1], grid_cells(*maps.shape[1:])
     count = cell.max() + 1
     batch = []
-    for image, value in zip(images, values, strict=True):
-        means = np.bincount(cell.ravel(), value.ravel()) / np.bincount(cell.ravel())
+    for image, values in zip(images, maps, strict=True):
+        means = np.bincount(cell.ravel(), values.ravel()) / np.bincount(cell.ravel())
         rank = np.empty(count)
         rank[np.lexsort((rng.random(count), -means))] = np.arange(count)
         first = (rank < steps[:, None] * count)[:, cell][..., None]  # (F, H, W, 1)
-        batch += [np.where(first, hidden, image), np.where(first, image, hidden)]
-    ends = np.concatenate([images, np.broadcast_to(hidden, images.shape)])
+        batch += [np.where(first, baseline, image), np.where(first, image, baseline)]
+    ends = np.concatenate([images, np.broadcast_to(baseline, images.shape)])
     p = subject.file.predict_proba(np.concatenate([*batch, ends]).astype(np.uint8))
     n, k = len(images), len(steps)
     inner = p[: 2 * n * k].reshape(n, 2, k, -1)[np.arange(n), :, :, target]  # (N, 2, F)
-    whole, none = (part[np.arange(n), target][:, None] for part in (p[-2 * n : -n], p[-n:]))
-    going = np.concatenate([whole, inner[:, 0], none], 1)
-    coming = np.concatenate([none, inner[:, 1], whole], 1)
-    return np.trapezoid(going, FRACTIONS, axis=1), np.trapezoid(coming, FRACTIONS, axis=1)
+    full, empty = (part[np.arange(n), target][:, None] for part in (p[-2 * n : -n], p[-n:]))
+    deletion = np.concatenate([full, inner[:, 0], empty], 1)
+    insertion = np.concatenate([empty, inner[:, 1], full], 1)
+    return np.trapezoid(deletion, FRACTIONS, axis=1), np.trapezoid(insertion, FRACTIONS, axis=1)
 
 
-def cells(height: int, width: int) -> np.ndarray:
-    """Return int (H, W): the cell of the grid that a pixel is in, numbered from 0."""
+def grid_cells(height: int, width: int) -> np.ndarray:
+    """Return int (H, W): the grid cell of each pixel, numbered from 0."""
     y, x = (np.arange(side) * min(GRID, side) // side for side in (height, width))
-    return y[:, None] * (x[-1] + 1) + x
+    return np.asarray(y[:, None] * (x[-1] + 1) + x)
 
 
-def interval(differences: np.ndarray, resamples: np.ndarray) -> list[float]:
-    """Return mean and 95 % bootstrap interval of paired differences (N,); resamples: rows drawn (R, N)."""
+def bootstrap_interval(differences: np.ndarray, resamples: np.ndarray) -> list[float]:
+    """Return mean and 95 % interval of paired differences (N,); resamples: rows (R, N)."""
     low, high = np.percentile(differences[resamples].mean(1), [2.5, 97.5])
     return [float(differences.mean()), float(low), float(high)]
 
 
-def fallen(
-    p: Probe, images: np.ndarray, target: np.ndarray, rng: Any
+def occlude_at_random(
+    model: ExplainedModel, images: np.ndarray, target: np.ndarray, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return random patches (N, M, H, W), bool, and by how much the answers, in log odds, fall behind them (N, M)."""
+    """Return random patches (N, M, H, W), bool, and the fall of the log odds behind each (N, M)."""
     n, height, width = images.shape[:3]
     patches = np.zeros((n, PATCHES, height, width), bool)
-    for one in patches.reshape(-1, height, width):
+    for patch in patches.reshape(-1, height, width):
         h, w = (int(rng.integers(max(1, side // 8), side // 2 + 1)) for side in (height, width))
         y, x = rng.integers(0, height - h + 1), rng.integers(0, width - w + 1)
-        one[y : y + h, x : x + w] = True
-    behind = np.where(patches[..., None], p.hidden, images[:, None]).astype(np.uint8)
-    answers = p.file.predict_proba(np.concatenate([behind.reshape(-1, *images.shape[1:]), images]))
-    left = answers[: n * PATCHES].reshape(n, PATCHES, -1)[np.arange(n), :, target]
-    return patches, answers[-n:][np.arange(n), target][:, None] - left
+        patch[y : y + h, x : x + w] = True
+    occluded = np.where(patches[..., None], model.baseline, images[:, None]).astype(np.uint8)
+    batch = np.concatenate([occluded.reshape(-1, *images.shape[1:]), images])
+    log_odds = model.log_odds.predict_proba(batch)
+    left = log_odds[: n * PATCHES].reshape(n, PATCHES, -1)[np.arange(n), :, target]
+    return patches, log_odds[-n:][np.arange(n), target][:, None] - left
 
 
-def infidelity(values: np.ndarray, patches: np.ndarray, falls: np.ndarray) -> float:
-    """Return the share of the squared falls (N, M) that maps (N, H, W), each at its best scale, leave unexplained."""
-    told = np.einsum("nmhw,nhw->nm", patches.astype(np.float64), values)
-    scale = (told * falls).sum(1) / np.maximum((told**2).sum(1), 1e-12)
-    scale = np.maximum(scale, 0)  # a map that says the opposite explains nothing
-    left = ((falls - scale[:, None] * told) ** 2).sum(1) / np.maximum((falls**2).sum(1), 1e-12)
-    return float(left.mean())
+def infidelity(maps: np.ndarray, patches: np.ndarray, falls: np.ndarray) -> float:
+    """Return the share of the squared falls (N, M) that maps (N, H, W) leave unexplained.
+
+    Each map has its best scale. Captum's `infidelity` is not a share: it depends on the units of
+    the prediction.
+    """
+    predicted = np.einsum("nmhw,nhw->nm", patches.astype(np.float64), maps)
+    scale = (predicted * falls).sum(1) / np.maximum((predicted**2).sum(1), 1e-12)
+    scale = np.maximum(scale, 0)  # a map of the opposite sign explains nothing
+    left = ((falls - scale[:, None] * predicted) ** 2).sum(1)
+    return float((left / np.maximum((falls**2).sum(1), 1e-12)).mean())
 
 
-def sensitivity(p: Probe, name: str, images: np.ndarray, target: np.ndarray) -> float:
-    """Return the largest change of the map under 3 draws of noise, over its norm, the mean over images."""
+def sensitivity(model: ExplainedModel, name: str, images: np.ndarray, target: np.ndarray) -> float:
+    """Return the largest relative change of a map under 3 draws of noise, the mean over images."""
 
-    def maps(
-        x: Tensor | tuple[Tensor],
-    ) -> tuple[Tensor]:  # Captum gives images bare, their noisy copies in a tuple
+    def maps(x: Tensor | tuple[Tensor]) -> tuple[Tensor]:
+        # Captum passes the images as a tensor, and their noisy copies in a tuple
         rows = (x if isinstance(x, Tensor) else x[0]).permute(0, 2, 3, 1).numpy()
-        return (
-            torch.from_numpy(explain(p, name, rows, np.repeat(target, len(rows) // len(target)))),
-        )
+        classes = np.repeat(target, len(rows) // len(target))
+        return (torch.from_numpy(compute_maps(model, name, rows, classes)),)
 
     x = torch.from_numpy(images.astype(np.float32)).permute(0, 3, 1, 2)
-    with seeded(p.settings.seed):
-        return float(sensitivity_max(maps, x, perturb_radius=NOISE, n_perturb_samples=3).mean())
+    with seeded(model.settings.seed):
+        change = sensitivity_max(maps, x, perturb_radius=NOISE_LEVELS, n_perturb_samples=3)
+        return float(change.mean())
 
 
-def planted(
-    subject: Subject, p: Probe, most: int, table: dict[str, dict[str, Any]], rng: Any
+def play_pointing_game(
+    subject: Subject,
+    model: ExplainedModel,
+    most: int,
+    table: dict[str, dict[str, Any]],
+    rng: np.random.Generator,
 ) -> int:
-    """Put hit and mass of each method into the table; return how many images they are of, `most` or fewer.
+    """Add hit and mass of each method to the table; return the number of images, at most `most`.
 
-    A random half of an image becomes noise around its median grey, so that what the network still answers rightly
-    rests on the other half: a mask that is known, without a network trained for it. (A pasted, shrunk object would be
-    another truth, but networks for digits do not know small digits: 5 to 20 % are answered rightly.)
+    A random half of an image becomes noise around its median grey level. Where the prediction is
+    still right, it must depend on the other half: the true mask is known, and no network has to be
+    trained for it. (A small object pasted into a large image is no alternative: networks for digits
+    classify only 5 to 20 % of small digits correctly.)
     """
-    images, truth = subject.samples(6 * most)
+    images, classes = subject.samples(6 * most)
     height, width = images.shape[1:3]
-    masks = np.zeros((len(images), height, width), bool)
-    for mask, side in zip(masks, rng.integers(0, 4, len(masks)), strict=True):
-        half = [
-            slice(0, height // 2),
-            slice(height // 2, None),
-            slice(0, width // 2),
-            slice(width // 2, None),
-        ][side]
-        mask[(half, slice(None)) if side < 2 else (slice(None), half)] = True
+    rows, columns = np.arange(height)[:, None], np.arange(width)
+    halves = np.stack([
+        np.broadcast_to(half, (height, width))
+        for half in (rows < height // 2, rows >= height // 2,
+                     columns < width // 2, columns >= width // 2)
+    ])  # fmt: skip
+    masks = halves[rng.integers(0, 4, len(images))]
     noise = np.median(images, (1, 2), keepdims=True) + rng.normal(0, 10, images.shape)
-    halves = np.where(masks[..., None], images, noise.clip(0, 255).round()).astype(np.uint8)
-    right = np.flatnonzero(subject.file.predict_proba(halves).argmax(1) == truth)[:most]
-    if len(right) < LEAST:
+    mixed = np.where(masks[..., None], images, noise.clip(0, 255).round()).astype(np.uint8)
+    right = np.flatnonzero(subject.file.predict_proba(mixed).argmax(1) == classes)[:most]
+    if len(right) < MIN_HALVES:
         return 0
-    for name in methods(p):
-        values, inside = explain(p, name, halves[right], truth[right]).clip(0), masks[right]
-        largest = values.reshape(len(right), -1).argmax(1)
-        table[name]["hit"] = float(
-            inside.reshape(len(right), -1)[np.arange(len(right)), largest].mean()
-        )
-        mass = (values * inside).sum((1, 2)) / np.maximum(values.sum((1, 2)), 1e-12)
-        table[name]["mass"] = float(mass.mean())
+    masks = masks[right]
+    for name in available_methods(model):
+        maps = compute_maps(model, name, mixed[right], classes[right]).clip(0)
+        largest = maps.reshape(len(right), -1).argmax(1)
+        hits = masks.reshape(len(right), -1)[np.arange(len(right)), largest]
+        mass = (maps * masks).sum((1, 2)) / np.maximum(maps.sum((1, 2)), 1e-12)
+        table[name] |= {"hit": float(hits.mean()), "mass": float(mass.mean())}
     return len(right)
 
 
-def randomised(
-    p: Probe, images: np.ndarray, target: np.ndarray, found: Maps
-) -> list[tuple[str, list[float]]]:
-    """Return how like each method's maps are before and after the layers of CASCADE lost what they learned."""
-    kept: dict[str, list[float]] = {name: [] for name in found}
-    for share in CASCADE:
-        net = unlearned(p.scores.net, tensor(images), share, p.settings.seed)
-        other = replace(p, scores=Scores(net, p.scores.of))
-        for name, before in found.items():
-            kept[name].append(order_kept(before, explain(other, name, images, target)))
-    return list(kept.items())
+def randomise_cascade(
+    model: ExplainedModel, images: np.ndarray, target: np.ndarray, maps: Maps
+) -> dict[str, list[float]]:
+    """Return each method's rank correlations with the maps of networks with random layers."""
+    kept: dict[str, list[float]] = {name: [] for name in maps}
+    for share in RANDOMISED_SHARES:
+        net = randomise_last_layers(
+            model.network.net, to_tensor(images), share, model.settings.seed
+        )
+        randomised = replace(model, scores=Scores(net, model.network.of))
+        for name, before in maps.items():
+            after = compute_maps(randomised, name, images, target)
+            kept[name].append(mean_rank_correlation(before, after))
+    return kept
 
 
 @torch.no_grad()
-def unlearned(net: nn.Module, images: Tensor, share: float, seed: int) -> nn.Module:
-    """Return a copy whose last layers have random weights: each tensor is drawn from a normal of its mean and spread.
+def randomise_last_layers(net: Classifier, images: Tensor, share: float, seed: int) -> Classifier:
+    """Return a copy whose last layers have random weights of the same mean and spread.
 
-    So what was learned goes, and answers stay finite at every depth. Last in the order in which they answer: Inception
-    v3 is built with its head first.
+    The trained weights are gone, and outputs stay finite at every depth. The layers are the last to
+    run, not the last to be registered: Inception v3 registers its head first.
     """
-    net, draw = copy.deepcopy(net), torch.Generator().manual_seed(seed)
+    net, generator = copy.deepcopy(net), torch.Generator().manual_seed(seed)
     layers: list[nn.Module] = []
-    with hooked(
-        [m for m in net.modules() if list(m.parameters(recurse=False))],
-        lambda layer, _: layers.append(layer),
-    ):
+    weighted = [m for m in net.modules() if list(m.parameters(recurse=False))]
+    with watch_outputs(weighted, lambda layer, _: layers.append(layer)):
         net.logits(images)
     for layer in layers[-max(1, round(share * len(layers))) :]:
         for weight in layer.parameters(recurse=False):
             spread, mean = torch.std_mean(weight, correction=0)
-            weight.normal_(float(mean), float(spread), generator=draw)
+            weight.normal_(float(mean), float(spread), generator=generator)
     return net
 
 
-def order_kept(before: np.ndarray, after: np.ndarray) -> float:
-    """Return Spearman's rank correlation of maps (N, H, W), the mean; a map of one value has no order, so 0."""
-    return float(np.mean([rank_correlation(a, b) for a, b in zip(before, after, strict=True)]))
+def mean_rank_correlation(before: np.ndarray, after: np.ndarray) -> float:
+    """Return the mean Spearman correlation of maps (N, H, W); a constant map counts as 0."""
+    pairs = zip(before, after, strict=True)
+    return float(
+        np.mean(
+            [
+                spearmanr(a.ravel(), b.ravel()).statistic if np.ptp(a) and np.ptp(b) else 0.0
+                for a, b in pairs
+            ]
+        )
+    )
 
 
-def rank_correlation(a: np.ndarray, b: np.ndarray) -> float:
-    if np.ptp(a) == 0 or np.ptp(b) == 0:
-        return 0.0
-    return float(np.corrcoef(rankdata(a), rankdata(b))[0, 1])
+def measure_lime(model: ExplainedModel, images: np.ndarray, target: np.ndarray) -> dict[str, float]:
+    """Return LIME's fidelity, the mean R^2, and its stability between seeds."""
+    r2, overlaps = [], []
+    for image, label in zip(images, target, strict=True):
+        weights = []
+        for seed in range(LIME_SEEDS):
+            with seeded(model.settings.seed + seed):
+                weights.append(fit_lime(model, image, int(label)))
+        r2 += [fit[1] for fit in weights]
+        overlaps += [top_overlap(a[0], b[0]) for a, b in itertools.combinations(weights, 2)]
+    return {"fidelity": float(np.mean(r2)), "stability": float(np.mean(overlaps))}
 
 
-def lime_facts(p: Probe, images: np.ndarray, target: np.ndarray) -> dict[str, float]:
-    """Return LIME's fidelity, R^2 of its linear models, and stability: Jaccard's index of what two seeds put first."""
-    fits: list[list[tuple[np.ndarray, float]]] = []
-    for image, label in zip(images[:FEW], target[:FEW], strict=True):
-        fits.append([])
-        for seed in range(3):
-            with seeded(p.settings.seed + seed):
-                fits[-1].append(local_model(p, image, int(label)))
-    pairs = [
-        jaccard(a, b)
-        for runs in fits
-        for a, b in ((runs[0], runs[1]), (runs[0], runs[2]), (runs[1], runs[2]))
-    ]
-    return {
-        "fidelity": float(np.mean([r2 for runs in fits for _, r2 in runs])),
-        "stability": float(np.mean(pairs)),
-    }
-
-
-def jaccard(a: tuple[np.ndarray, float], b: tuple[np.ndarray, float]) -> float:
-    """Return what two fits share of the TOP segments of either."""
-    one, other = ({*np.argsort(-weights)[:TOP].tolist()} for weights, _ in (a, b))
-    return len(one & other) / len(one | other)
+def top_overlap(a: np.ndarray, b: np.ndarray) -> float:
+    """Return the Jaccard index of the TOP_SEGMENTS largest weights (S,) of two fits."""
+    top, other = ({*np.argsort(-weights)[:TOP_SEGMENTS].tolist()} for weights in (a, b))
+    return len(top & other) / len(top | other)

@@ -1,86 +1,71 @@
-"""The last hidden layer's features of test images in two dimensions (V24), and how far that picture can be trusted."""
+"""Section: t-SNE of the last hidden layer's features, and how far that map can be trusted."""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import matplotlib
 import numpy as np
 
-from pipeline.explain.activations import classifier, last_hidden, rounded
-from pipeline.explain.pixels import tensor
-from pipeline.explain.subject import Section, Shown, Subject, finite
-from pipeline.plots.style import INK, Picture, drawing
+from pipeline.explain.activations import penultimate_features
+from pipeline.explain.image_grid import to_tensor
+from pipeline.explain.sections import Section, require_finite
+from pipeline.explain.subject import Subject
+from pipeline.plots.style import INK, drawing
 
 NEIGHBOURS = 5
-PLATE = {"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 1}
+LABEL_BOX = {"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 1}
 
 
-def section(subject: Subject) -> Section | None:
-    """Return the map of up to `points` test images; None for series."""
-    net = classifier(subject)
+def make_section(subject: Subject) -> Section | None:
+    """Return the map of up to `points` test images; None for a forecaster."""
+    net = subject.classifier
     if net is None:
         return None
     from sklearn.manifold import TSNE, trustworthiness
 
     images, classes = subject.samples(subject.settings.points)
-    features = finite(last_hidden(net, tensor(images)), "a feature of the last hidden layer")
-    perplexity = min(
-        30.0, (len(features) - 1) / 3
-    )  # van der Maaten & Hinton 2008, section 2: 5 to 50
-    places = TSNE(
-        perplexity=perplexity, init="pca", random_state=subject.settings.seed
-    ).fit_transform(features)
+    features = penultimate_features(net, to_tensor(images))
+    require_finite(features, "a feature of the last hidden layer")
+    # van der Maaten & Hinton 2008, section 2: between 5 and 50
+    perplexity = min(30.0, (len(features) - 1) / 3)
+    seed = subject.settings.seed
+    points = TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(features)
     facts = {
-        "points": len(places),
-        "trustworthiness": rounded(trustworthiness(features, places, n_neighbors=NEIGHBOURS)),
-        "knn_features": rounded(nearest(features, classes)),
-        "knn_map": rounded(nearest(places, classes)),
+        "points": len(points),
+        "trustworthiness": trustworthiness(features, points, n_neighbors=NEIGHBOURS),
+        "knn_features": neighbour_accuracy(features, classes),
+        "knn_map": neighbour_accuracy(points, classes),
     }
-    path, size = subject.folder / "embedding.png", (560, 420)
-    draw(places, classes, subject.labels, path, size)
+    size = 560, 420
+    draw_points(subject, points, classes, size)
     caption = (
-        f"t-SNE of {len(places)} test images' features in the last hidden layer ({features.shape[1]} wide). The "
-        f"{NEIGHBOURS} nearest neighbours name the class of {facts['knn_features']:.1%} of them rightly in the "
-        f"features and of {facts['knn_map']:.1%} on this map; its trustworthiness is {facts['trustworthiness']:.3f}."
+        f"t-SNE of the last hidden layer's features ({features.shape[1]} wide) of {len(points)} "
+        f"test images. The majority of an image's {NEIGHBOURS} nearest neighbours has its class "
+        f"for {facts['knn_features']:.1%} of the images in the features, and for "
+        f"{facts['knn_map']:.1%} on this map. The map's trustworthiness is "
+        f"{facts['trustworthiness']:.3f}."
     )
-    return Section(
-        "Embedding",
-        [Shown(Picture(path.name, *size, "Test images by their features."), caption)],
-        {"embedding": facts},
-    )
+    section = Section("Embedding", facts=facts, unstable=("trustworthiness", "knn_map"))
+    section.add("embedding.png", size, "Test images, placed by their features.", caption)
+    return section
 
 
-def nearest(points: np.ndarray, classes: np.ndarray) -> float:
-    """Return how often the commonest class of a point's nearest neighbours, itself apart, is its own."""
-    from sklearn.neighbors import NearestNeighbors
+def neighbour_accuracy(points: np.ndarray, classes: np.ndarray) -> float:
+    """Return how often the majority of a point's nearest neighbours has its class."""
+    from sklearn.neighbors import KNeighborsClassifier
 
-    near = (
-        NearestNeighbors(n_neighbors=min(NEIGHBOURS, len(points) - 1))
-        .fit(points)
-        .kneighbors(return_distance=False)
-    )
-    votes = [np.bincount(own).argmax() for own in classes[near]]
-    return float((np.array(votes) == classes).mean())
+    count = min(NEIGHBOURS, len(points) - 1)
+    return float(KNeighborsClassifier(count).fit(points, classes).score(None, classes))
 
 
-def draw(
-    places: np.ndarray, classes: np.ndarray, labels: list[str], path: Path, size: tuple[int, int]
+def draw_points(
+    subject: Subject, points: np.ndarray, classes: np.ndarray, size: tuple[int, int]
 ) -> None:
-    """Draw the map, a colour for each class and its name where most of it is; many classes share colours."""
-    with drawing(path, *size) as axes:
+    """Draw the map: a colour for each class (every tenth is the same), its name at its median."""
+    with drawing(subject.folder / "embedding.png", *size) as axes:
         axis = axes[0, 0]
         for k in np.unique(classes):
-            own = places[classes == k]
-            colour = matplotlib.colormaps["tab10"](int(k) % 10)
-            axis.scatter(*own.T, 9, color=colour, lw=0)
-            axis.text(
-                *np.median(own, 0),
-                labels[k],
-                color=INK,
-                weight="bold",
-                ha="center",
-                va="center",
-                bbox=PLATE,
-            )
+            rows = points[classes == k]
+            axis.scatter(*rows.T, 9, color=matplotlib.colormaps["tab10"](int(k) % 10), lw=0)
+            style = {"color": INK, "weight": "bold", "ha": "center", "va": "center"}
+            axis.text(*np.median(rows, 0), subject.labels[k], bbox=LABEL_BOX, **style)
         axis.set_axis_off()

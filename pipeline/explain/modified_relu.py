@@ -1,8 +1,9 @@
-"""Every ReLU a module of its own: what guided backpropagation and deconvolution change is a module's gradient.
+"""Make every ReLU a module: guided backpropagation and deconvolution change its gradient.
 
-Captum hooks `nn.ReLU` and takes a functional ReLU, one module called twice, or a ReLU6 for no ReLU at all, in silence:
-on such a network both methods answer the plain gradient. A forward that has one is traced by `torch.fx`, its children
-whole, and gets new modules in their place, so that the network keeps its parts and their names.
+Captum hooks `nn.ReLU`. It ignores, without a warning, a functional ReLU, a second call of one
+module, and a ReLU6: on such a network both methods return the plain gradient. A forward that has
+one of these is traced by `torch.fx`, without its children, and gets new modules, so that the
+network keeps its parts and their names.
 """
 
 from __future__ import annotations
@@ -20,53 +21,53 @@ from torch.overrides import TorchFunctionMode
 from pipeline.core.errors import StageError
 
 FUNCTIONS = (F.relu, F.relu_, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_)
-LIMIT = 1e-6  # of the rewritten network's answers from the network's own
+TOLERANCE = 1e-6  # between the outputs of the rewritten and the original network
 
 
-class Cap(nn.Module):
-    """Return min(x, 6): with a ReLU before it, a ReLU6."""
+class ClampAtSix(nn.Module):
+    """Return min(x, 6): after a ReLU, this is a ReLU6."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x.clamp(max=6)
 
 
-class Watch(TorchFunctionMode):
-    """Notes in `owners` the modules whose forward calls a ReLU as a function, or a module that was called before."""
+class ReluWatch(TorchFunctionMode):
+    """Collect in `owners` the modules that call a ReLU function, or a ReLU module twice."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.inside: list[nn.Module] = []
-        self.seen: set[nn.Module] = set()
+        self.stack: list[nn.Module] = []
+        self.called: set[nn.Module] = set()
         self.owners: dict[nn.Module, None] = {}
 
     def __torch_function__(
         self, function: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
-        if function in FUNCTIONS and not isinstance(self.inside[-1], nn.ReLU):
-            self.owners[self.inside[-1]] = None
+        if function in FUNCTIONS and not isinstance(self.stack[-1], nn.ReLU):
+            self.owners[self.stack[-1]] = None
         return function(*args, **(kwargs or {}))
 
     def enter(self, module: nn.Module, _: Any) -> None:
         if isinstance(module, nn.ReLU):
-            if module in self.seen:
-                self.owners[self.inside[-1]] = None
-            self.seen.add(module)
-        self.inside.append(module)
+            if module in self.called:
+                self.owners[self.stack[-1]] = None
+            self.called.add(module)
+        self.stack.append(module)
 
     def leave(self, *_: Any) -> None:
-        self.inside.pop()
+        self.stack.pop()
 
 
-class Shallow(fx.Tracer):
-    """Traces a module's own forward alone."""
+class ShallowTracer(fx.Tracer):
+    """Trace a module's forward without its children's."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return True
 
 
 @contextmanager
-def watching() -> Iterator[Watch]:
-    watch = Watch()
+def watch_relus() -> Iterator[ReluWatch]:
+    watch = ReluWatch()
     handles = (
         hooks.register_module_forward_pre_hook(watch.enter),
         hooks.register_module_forward_hook(watch.leave),
@@ -79,75 +80,67 @@ def watching() -> Iterator[Watch]:
             handle.remove()
 
 
-def as_modules(net: nn.Module, example: Tensor) -> nn.Module:
-    """Return the network, changed in place: each of its ReLUs is an `nn.ReLU`, called once and not inplace.
+def replace_relus(net: nn.Module, example: Tensor) -> nn.Module:
+    """Return the network, changed: each ReLU is an `nn.ReLU`, called once, not in place.
 
-    example: what its forward takes; answers before and after must agree. StageError where that cannot be had.
+    example: an input of the network. StageError where its output changes, or a ReLU is still
+    shared.
     """
     net.eval()
-    with watching() as watch:
+    with watch_relus() as watch:
         before = net(example)
     for module in list(net.modules()):
         for name, child in module.named_children():
             if isinstance(child, nn.ReLU6):
-                setattr(module, name, nn.Sequential(nn.ReLU(), Cap()))
+                setattr(module, name, nn.Sequential(nn.ReLU(), ClampAtSix()))
     for owner in watch.owners:
-        replace(net, owner, rewritten(owner))
+        replace_module(net, owner, trace_with_relu_modules(owner))
     for module in net.modules():
         if isinstance(module, nn.ReLU):
             module.inplace = False
-    with watching() as watch:
+    with watch_relus() as watch:
         after = net(example)
     if watch.owners:
         names = ", ".join(sorted({type(owner).__name__ for owner in watch.owners}))
-        raise StageError(
-            f"explain: a ReLU of {names} is called more than once; give each call an nn.ReLU of its own"
-        )
-    both = zip(*(o if isinstance(o, tuple) else (o,) for o in (before, after)), strict=True)
-    if not all(torch.allclose(a, b, rtol=LIMIT, atol=LIMIT) for a, b in both):
-        raise StageError(
-            "explain: with its ReLUs as modules the network answers otherwise; write them as nn.ReLU"
-        )
+        cure = "give each call an nn.ReLU of its own"
+        raise StageError(f"explain: a ReLU of {names} is called more than once; {cure}")
+    pairs = zip(*(o if isinstance(o, tuple) else (o,) for o in (before, after)), strict=True)
+    if not all(torch.allclose(a, b, rtol=TOLERANCE, atol=TOLERANCE) for a, b in pairs):
+        what = "the network's output changes when its ReLUs become modules"
+        raise StageError(f"explain: {what}; write them as nn.ReLU")
     return net
 
 
-def rewritten(owner: nn.Module) -> fx.GraphModule:
-    """Return the module with the same parts and a new nn.ReLU for each ReLU that its forward calls."""
+def trace_with_relu_modules(owner: nn.Module) -> fx.GraphModule:
+    """Return the module with the same parts, and an nn.ReLU for each ReLU that it calls."""
     try:
-        graph = Shallow().trace(owner)
-    except (
-        fx.proxy.TraceError,
-        TypeError,
-        RuntimeError,
-        AttributeError,
-    ) as error:  # a forward that asks for values
+        graph = ShallowTracer().trace(owner)
+    except (fx.proxy.TraceError, TypeError, RuntimeError, AttributeError) as error:
+        # a forward that looks at values, for example
         what = f"the ReLUs of {type(owner).__name__} are functions, and torch.fx cannot trace it"
-        raise StageError(
-            f"explain: {what} ({' '.join(str(error).split())}); write them as nn.ReLU"
-        ) from None
-    made = fx.GraphModule(owner, graph)
+        reason = " ".join(str(error).split())
+        raise StageError(f"explain: {what} ({reason}); write them as nn.ReLU") from None
+    traced = fx.GraphModule(owner, graph)
     calls = [node for node in graph.nodes if calls_relu(node, owner)]
     for k, node in enumerate(calls):
-        made.add_submodule(name := f"explained_relu{k}", nn.ReLU())
+        traced.add_submodule(name := f"explained_relu{k}", nn.ReLU())
         with graph.inserting_after(node):
-            node.replace_all_uses_with(
-                graph.call_module(name, node.args[:1] or (node.kwargs["input"],))
-            )
+            source = node.args[:1] or (node.kwargs["input"],)
+            node.replace_all_uses_with(graph.call_module(name, source))
         graph.erase_node(node)
-    made.delete_all_unused_submodules()
-    made.recompile()
-    return made.eval()
+    traced.delete_all_unused_submodules()
+    traced.recompile()
+    return traced.eval()
 
 
 def calls_relu(node: fx.Node, owner: nn.Module) -> bool:
     if node.op == "call_module":
         return isinstance(owner.get_submodule(str(node.target)), nn.ReLU)
-    return node.target in FUNCTIONS or (
-        node.op == "call_method" and node.target in ("relu", "relu_")
-    )
+    is_method = node.op == "call_method" and node.target in ("relu", "relu_")
+    return node.target in FUNCTIONS or is_method
 
 
-def replace(net: nn.Module, old: nn.Module, new: nn.Module) -> None:
+def replace_module(net: nn.Module, old: nn.Module, new: nn.Module) -> None:
     for module in list(net.modules()):
         for name, child in module.named_children():
             if child is old:

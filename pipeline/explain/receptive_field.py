@@ -1,7 +1,8 @@
-"""Which input pixels a unit sees, by exact arithmetic on what the network runs: kernel, stride, padding and dilation.
+"""Compute which input pixels a unit sees, from the options of each operator that runs.
 
-Araujo, Norris, Sim 2019, "Computing Receptive Fields of Convolutional Neural Networks", Distill, section "Computing
-the receptive field region". Where branches meet, a unit sees the union of what they see.
+Araujo, Norris, Sim 2019, "Computing Receptive Fields of Convolutional Neural Networks", Distill,
+section "Computing the receptive field region". Where branches join, a unit sees the union of what
+they see.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 aten = torch.ops.aten
-# operators that answer place i from place i of their inputs, beside those that torch calls pointwise
-ALIKE = {
+# operators whose output at place i depends on place i of the input, besides those that torch tags
+# as pointwise
+POINTWISE = {
     aten.native_batch_norm.default,
     aten.cat.default,
     aten.clone.default,
@@ -27,7 +29,7 @@ ALIKE = {
 
 @dataclass(frozen=True)
 class Field:
-    """Along one axis, the unit at place i sees the inputs `first + jump * i` to `last + jump * i`, both included."""
+    """Along one axis, unit i sees the inputs `first + jump * i` to `last + jump * i`, inclusive."""
 
     first: int = 0
     last: int = 0
@@ -38,118 +40,104 @@ class Field:
         return self.last - self.first + 1
 
     def slide(self, kernel: int, stride: int, padding: int, dilation: int = 1) -> Field:
-        """Return the field of a window that slides over units with this one."""
-        reach = dilation * (kernel - 1)
-        return Field(
-            self.first - padding * self.jump,
-            self.last + (reach - padding) * self.jump,
-            self.jump * stride,
-        )
+        """Return the field of a window that slides over units with this field."""
+        first = self.first - padding * self.jump
+        last = self.last + (dilation * (kernel - 1) - padding) * self.jump
+        return Field(first, last, self.jump * stride)
 
-    def shift(self, steps: int, every: int = 1) -> Field:
-        """Return the field where unit i is the one that was at `steps` + `every` * i."""
-        return Field(
-            self.first + steps * self.jump, self.last + steps * self.jump, self.jump * every
-        )
+    def shift(self, start: int, stride: int = 1) -> Field:
+        """Return the field after slicing: the new unit i is the old unit `start` + `stride` * i."""
+        move = start * self.jump
+        return Field(self.first + move, self.last + move, self.jump * stride)
 
     def within(self, place: int, length: int) -> tuple[int, int]:
-        """Return the first input that the unit at `place` sees, and the one after the last, padding cut off."""
-        return max(0, self.first + self.jump * place), min(
-            length, self.last + self.jump * place + 1
-        )
+        """Return the first input that the unit at `place` sees, and the one after the last."""
+        move = self.jump * place
+        return max(0, self.first + move), min(length, self.last + move + 1)
 
 
 Fields = tuple[Field, ...] | None  # one for each axis of the map; None: every unit sees every input
 
 
-def fields(function: Callable[[Tensor], Sequence[Tensor]], example: Tensor) -> list[Fields]:
+def compute_fields(
+    function: Callable[[Tensor], Sequence[Tensor | None]], example: Tensor
+) -> list[Fields]:
     """Return the fields of each output of a function of images (N, C, H, W) or series (N, C, T).
 
-    The function is run once on the example, so it may call modules, hooks and functions alike. What comes after an
-    operator that is not known here to keep places apart sees everything.
+    The function runs once on the example, so it may call modules, hooks and functions. After an
+    operator that is not known here, every unit sees every input.
     """
-    known = Known(example)
-    with torch.no_grad(), known:
-        return [known.of(output) for output in function(example)]
+    tracker = FieldTracker(example)
+    with torch.no_grad(), tracker:
+        return [tracker.fields_of(output) for output in function(example) if output is not None]
 
 
-class Known(TorchDispatchMode):
-    """Follows each operator that runs, down to those of aten, and remembers what its output sees."""
+class FieldTracker(TorchDispatchMode):
+    """Follow each aten operator that runs, and store the fields of its outputs."""
 
     def __init__(self, example: Tensor):
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.axes = example.dim() - 2
-        self.seen: dict[
-            int, tuple[Tensor, Fields]
-        ] = {}  # with the tensor, so that no other gets its id
-        self.put(example, (Field(),) * self.axes)
+        # by the tensor's id; the tensor is stored too, so that no other gets its id
+        self.known: dict[int, tuple[Tensor, Fields]] = {}
+        self.store(example, (Field(),) * self.axes)
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        return False  # it would import torch's compiler to keep out of it: 5 s
+        return False  # True would import torch's compiler: 5 s
 
-    def put(self, tensor: Tensor, fields: Fields) -> None:
-        self.seen[id(tensor)] = tensor, fields
+    def store(self, tensor: Tensor, fields: Fields) -> None:
+        self.known[id(tensor)] = tensor, fields
 
-    def of(self, tensor: Tensor) -> Fields:
-        return self.seen[id(tensor)][1]
+    def fields_of(self, tensor: Tensor) -> Fields:
+        return self.known[id(tensor)][1]
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         output = func(*args, **(kwargs or {}))
-        sources = [self.of(t) for t in tree_leaves(args) if id(t) in self.seen]
+        sources = [self.fields_of(t) for t in tree_leaves(args) if id(t) in self.known]
         if sources:
-            fields = (
-                None
-                if any(source is None for source in sources)
-                else step(func, args, sources, self.axes)
-            )
+            known = [source for source in sources if source is not None]
+            fields = propagate(func, args, known, self.axes) if known == sources else None
             for tensor in tree_leaves(output):
-                self.put(tensor, fields)
+                self.store(tensor, fields)
         return output
 
 
-def step(func: Any, args: tuple[Any, ...], sources: list[Any], axes: int) -> Fields:
-    """Return the fields of an operator's output, from those of its inputs that depend on the image."""
+def propagate(
+    func: Any, args: tuple[Any, ...], sources: list[tuple[Field, ...]], axes: int
+) -> Fields:
+    """Return the fields of an operator's output from those of its inputs."""
     before = sources[0]
 
     def option(place: int, default: Any) -> list[int]:
         value = args[place] if len(args) > place and args[place] != [] else default
-        value = [value] if isinstance(value, int) else list(value)
-        return value * axes if len(value) == 1 else value
+        values = [value] if isinstance(value, int) else list(value)
+        return values * axes if len(values) == 1 else values
 
-    def slid(
-        kernel: list[int], stride: list[int], padding: list[int], dilation: list[int]
-    ) -> Fields:
-        return tuple(
-            f.slide(*how) for f, *how in zip(before, kernel, stride, padding, dilation, strict=True)
-        )
+    def slide(*options: list[int]) -> Fields:
+        return tuple(f.slide(*how) for f, *how in zip(before, *options, strict=True))
 
-    def shifted(steps: Sequence[int], every: Sequence[int]) -> Fields:
-        return tuple(f.shift(n, m) for f, n, m in zip(before, steps, every, strict=True))
-
-    if func is aten.convolution.default and not args[6]:
-        return slid(list(args[1].shape[2:]), option(3, 1), option(4, 0), option(5, 1))
+    if func is aten.convolution.default and not args[6]:  # not transposed
+        return slide(list(args[1].shape[2:]), option(3, 1), option(4, 0), option(5, 1))
     if func is aten.max_pool2d_with_indices.default:
-        return slid(option(1, 1), option(2, args[1]), option(3, 0), option(4, 1))
+        return slide(option(1, 1), option(2, args[1]), option(3, 0), option(4, 1))
     if func is aten.avg_pool2d.default:
-        return slid(option(1, 1), option(2, args[1]), option(3, 0), [1, 1])
+        return slide(option(1, 1), option(2, args[1]), option(3, 0))
     if func is aten.constant_pad_nd.default:  # pairs (before, after), the last axis first
-        return shifted([-n for n in [*args[1][::2], *[0] * axes][:axes][::-1]], [1] * axes)
+        added = [*args[1][::2], *[0] * axes][:axes][::-1]
+        return tuple(f.shift(-n) for f, n in zip(before, added, strict=True))
     if func is aten.slice.Tensor:
-        dim, start, _, every = (*args[1:], *(0, None, None, 1)[len(args) - 1 :])
-        starts = range(args[0].shape[dim])[start or 0 :][:1]
-        moves = [
-            ((starts or [0])[0], every) if axis + 2 == dim % (axes + 2) else (0, 1)
-            for axis in range(axes)
-        ]
-        return shifted(*zip(*moves, strict=True))
-    if func in ALIKE or torch.Tag.pointwise in func.tags:
-        return tuple(union(own) for own in zip(*sources, strict=True))
+        dim, start, end, stride = args[1:] + (0, None, None, 1)[len(args) - 1 :]
+        start = slice(start, end).indices(args[0].shape[dim])[0]
+        sliced = dim % (axes + 2) - 2
+        return tuple(f.shift(start, stride) if k == sliced else f for k, f in enumerate(before))
+    if func in POINTWISE or torch.Tag.pointwise in func.tags:
+        return tuple(unite(fields) for fields in zip(*sources, strict=True))
     return None
 
 
-def union(fields: Sequence[Field]) -> Field:
+def unite(fields: Sequence[Field]) -> Field:
     (jump,) = {field.jump for field in fields}  # maps that are joined have equal places
     return Field(min(f.first for f in fields), max(f.last for f in fields), jump)

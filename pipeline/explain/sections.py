@@ -1,125 +1,98 @@
-"""The sections of an entry's explain page, and the subject they look at."""
+"""A section of an entry's explain page: pictures with captions, and facts."""
 
 from __future__ import annotations
 
-import math
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
-import convline
 import numpy as np
-import torch
 
 from pipeline.core.errors import StageError
-from pipeline.core.files import fresh
-from pipeline.core.paths import OUT
-from pipeline.data import dataset
-from pipeline.explain import modified_relu
-from pipeline.explain.subject import Section, Subject
-from pipeline.network import build as network
-from pipeline.params import load as params
-from pipeline.params.schema import ExplainRecipe
+from pipeline.core.files import write_json
+from pipeline.core.paths import RESULTS
+from pipeline.explain.subject import Subject
+from pipeline.plots.style import Picture
 
-DIGITS = 4  # of every fact: what repeats from run to run
+PAGE_DIGITS = 4  # of a fact on the page: these repeat from run to run on one machine
+COMMITTED_DIGITS = 3  # of a fact in git: these repeat from machine to machine
+ALL_FACTS = ("",)
 
 
-COMMITTED = 3  # digits of a fact in git: what repeats from machine to machine
+@dataclass
+class CaptionedPicture:
+    """A picture, and a caption: sentences about this network, with its numbers."""
+
+    picture: Picture
+    caption: str
 
 
-# Facts that a last bit decides (k-means, t-SNE, fits and ascents of many steps), by section: under other vector units
-# they had other digits. "" is all of a section.
-DRIFTING = {
-    "attribution": ("parity", "methods.LIME"),
-    "embedding": ("embedding.trustworthiness", "embedding.knn_map"),
-    "filters": ("gabor.random",),
-    "inversion": ("",),
-    "style": ("",),
-    "synthesis": ("",),
-}
+@dataclass
+class Section:
+    """A part of the page.
+
+    facts: numbers, nested by names. unstable: dotted names of the facts that differ between
+    machines, because the last bit of a sum decides them (k-means, t-SNE, optimisation in many
+    steps): they are on the page, but not committed.
+    """
+
+    title: str
+    pictures: list[CaptionedPicture] = field(default_factory=list)
+    facts: dict[str, Any] = field(default_factory=dict)
+    unstable: tuple[str, ...] = ()
+
+    def add(self, file: str, size: tuple[int, int], alt: str, caption: str) -> None:
+        """Add a picture drawn to out/<entry>/explain/<file>; size in CSS pixels."""
+        self.pictures.append(CaptionedPicture(Picture(file, *size, alt), caption))
 
 
-def sections(recipe: ExplainRecipe) -> list[Any]:
-    """Return the modules that have something to say about the recipe, in the order of the page."""
-    from pipeline.explain import (
-        adversarial,
-        attribution,
-        embedding,
-        filters,
-        invariance,
-        maximally_activating,
-        receptive_field_maps,
-        temporal_saliency,
-        training_dynamics,
-    )
-
-    found = [
-        attribution,
-        temporal_saliency,
-        filters,
-        maximally_activating,
-        receptive_field_maps,
-        invariance,
-        training_dynamics,
-        embedding,
-        adversarial,
+def write_sections(subject: Subject, sections: dict[str, Section]) -> None:
+    """Write out/<entry>/explain/page.json, and the stable facts to results/<entry>/explain.json."""
+    facts = {name: round_facts(section.facts, name) for name, section in sections.items()}
+    pages = [
+        {
+            "title": section.title,
+            "shown": [asdict(p.picture) | {"caption": p.caption} for p in section.pictures],
+        }
+        for section in sections.values()
     ]
-    if recipe.synthesis:
-        from pipeline.explain import activation_maximization, feature_inversion, style_transfer
-
-        found += [activation_maximization, feature_inversion, style_transfer]
-    return found
-
-
-def opened(name: str) -> Subject:
-    """Return the entry with its trained network and its served file."""
-    recipe, source = params.entry(name, ExplainRecipe), dataset.load(name)
-    net = network.build(recipe, source)
-    net.load_state_dict(torch.load(OUT / name / "train" / "weights.pt", weights_only=True))
-    inner = net.eval().requires_grad_(False)
-    modified_relu.as_modules(inner, torch.from_numpy(np.array(source.example())))
-    if headed := recipe.on_features:
-        from pipeline.train import head_files  # scikit-learn: 3 s
-
-        net = head_files.restore(net, recipe, OUT / name / "train")
-    file = convline.load(OUT / name / "export" / "model.onnx", device="cpu")
-    folder = fresh(OUT / name / "explain")
-    return Subject(
-        name, recipe, source, net, file, recipe.explain, folder, differentiable=not headed
-    )
+    write_json(subject.folder / "page.json", {"sections": pages, "facts": facts})
+    stable = {
+        name: select_stable_facts(facts[name], section.unstable)
+        for name, section in sections.items()
+        if section.unstable != ALL_FACTS
+    }
+    write_json(RESULTS / subject.name / "explain.json", {"facts": stable})
 
 
-def repeated(value: Any, drifting: tuple[str, ...], place: str = "") -> Any:
-    """Return facts without those at the dotted places that drift, floats to COMMITTED digits."""
+def round_facts(value: Any, place: str) -> Any:
+    """Return facts as JSON takes them, to PAGE_DIGITS; StageError where one is not finite."""
+    if isinstance(value, dict):
+        return {str(key): round_facts(part, f"{place}.{key}") for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [round_facts(part, place) for part in value]
+    if isinstance(value, bool | str | int | None):
+        return value
+    require_finite(np.asarray(value), place)
+    return float(f"{value:.{PAGE_DIGITS}g}")
+
+
+def select_stable_facts(value: Any, unstable: tuple[str, ...], place: str = "") -> Any:
+    """Return facts without the dotted places `unstable`, floats to COMMITTED_DIGITS."""
     if isinstance(value, dict):
         inner = {key: f"{place}.{key}".lstrip(".") for key in value}
         return {
-            key: repeated(part, drifting, inner[key])
+            key: select_stable_facts(part, unstable, inner[key])
             for key, part in value.items()
-            if inner[key] not in drifting
+            if inner[key] not in unstable
         }
     if isinstance(value, list):
-        return [repeated(part, drifting, place) for part in value]
-    return float(f"{value:.{COMMITTED}g}") if isinstance(value, float) else value
+        return [select_stable_facts(part, unstable, place) for part in value]
+    return float(f"{value:.{COMMITTED_DIGITS}g}") if isinstance(value, float) else value
 
 
-def rounded(value: Any, place: str) -> Any:
-    """Return facts as JSON takes them, numbers to DIGITS digits; StageError where one is not finite."""
-    if isinstance(value, dict):
-        return {str(key): rounded(part, f"{place}.{key}") for key, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [rounded(part, place) for part in value]
-    if isinstance(value, bool | str | int | None):
-        return value
-    if not math.isfinite(value):
-        raise StageError(
-            f"explain: {place} is {float(value)}; look at the training curves, or lower train.lr"
-        )
-    return float(f"{value:.{DIGITS}g}")
-
-
-def on_page(section: Section) -> dict[str, Any]:
-    """Return what report reads of a section: its title, and each picture with its caption."""
-    return {
-        "title": section.title,
-        "shown": [asdict(s.picture) | {"caption": s.caption} for s in section.shown],
-    }
+def require_finite(values: np.ndarray, what: str) -> np.ndarray:
+    """Return the values; StageError where one is not finite: its picture would be empty."""
+    if not np.isfinite(values).all():
+        cure = "look at the training curves, or lower train.lr"
+        raise StageError(f"explain: {what} is not finite; {cure}")
+    return values

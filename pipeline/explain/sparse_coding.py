@@ -1,46 +1,55 @@
-"""A sparse code of image patches, to put beside a network's filters (V03): both may find the same structure."""
+"""Learn a sparse code of image patches, to compare with a network's filters."""
 
 from __future__ import annotations
 
 import warnings
 
 import numpy as np
+from sklearn.exceptions import ConvergenceWarning
 
 ATOMS, PATCHES, PASSES = 64, 3000, 2
 
 
-def patches(images: np.ndarray, height: int, width: int, rng: np.random.Generator) -> np.ndarray:
-    """Return patches (n, C * height * width) of images (N, H, W, C), those left out that are flat."""
+def sample_patches(
+    images: np.ndarray, height: int, width: int, rng: np.random.Generator
+) -> np.ndarray:
+    """Return up to PATCHES flattened patches (n, C * height * width), no uniform ones."""
     n, rows, columns, _ = images.shape
     corners = (
         rng.integers(0, limit, 2 * PATCHES) for limit in (n, rows - height + 1, columns - width + 1)
     )
-    cut = np.stack(
+    patches = np.stack(
         [images[i, y : y + height, x : x + width] for i, y, x in zip(*corners, strict=True)]
     )
-    cut = cut.transpose(0, 3, 1, 2).reshape(len(cut), -1).astype(np.float64)
-    cut -= cut.mean(1, keepdims=True)
-    return cut[cut.std(1) > 0.1 * cut.std()][:PATCHES]
+    flat = patches.transpose(0, 3, 1, 2).reshape(len(patches), -1).astype(np.float64)
+    flat -= flat.mean(1, keepdims=True)
+    return np.asarray(flat[flat.std(1) > 0.1 * flat.std()][:PATCHES])
 
 
-def whitened(cut: np.ndarray, damping: float = 0.01) -> np.ndarray:
-    """Return patches (n, d) with equal power at all frequencies, save the weakest (Olshausen & Field damp them too)."""
-    power, axes = np.linalg.eigh(np.cov(cut.T))
-    return (cut @ axes / np.sqrt(power + damping * power.max())) @ axes.T
+def whiten(patches: np.ndarray, damping: float = 0.01) -> np.ndarray:
+    """Return patches (n, d) with equal power in all directions, but the weakest.
+
+    These are damped, as in Olshausen & Field. scikit-learn's whitening PCA has no damping, and
+    would enlarge their noise.
+    """
+    power, axes = np.linalg.eigh(np.cov(patches.T))
+    scaled = patches @ axes / np.sqrt(power + damping * power.max())
+    return np.asarray(scaled @ axes.T)
 
 
-def sparse_code(cut: np.ndarray, seed: int) -> np.ndarray:
-    """Return atoms (m, d) of which a few together make up any whitened patch (n, d).
+def learn_sparse_code(patches: np.ndarray, seed: int) -> np.ndarray:
+    """Return atoms (m, d): a few of them together approximate any whitened patch (n, d).
 
-    Olshausen & Field 1996, "Emergence of simple-cell receptive field properties by learning a sparse code for natural
-    images", Nature 381, pp. 607-609; learned as Mairal et al. 2009 do.
+    Olshausen & Field 1996, "Emergence of simple-cell receptive field properties by learning a
+    sparse code for natural images", Nature 381, pp. 607-609; learned by the algorithm of Mairal et
+    al. 2009.
     """
     from sklearn.decomposition import MiniBatchDictionaryLearning
 
-    cut = whitened(cut)
-    cut /= cut.std()
+    patches = whiten(patches)
+    patches /= patches.std()
     learner = MiniBatchDictionaryLearning(
-        min(ATOMS, cut.shape[1]),
+        min(ATOMS, patches.shape[1]),
         alpha=1.0,
         max_iter=PASSES,
         batch_size=256,
@@ -48,16 +57,15 @@ def sparse_code(cut: np.ndarray, seed: int) -> np.ndarray:
         random_state=seed,
     )
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore"
-        )  # a step's inner loop need not converge: the next one goes on
-        return learner.fit(cut).components_
+        # the inner loop of a step need not converge: the next step continues
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return np.asarray(learner.fit(patches).components_)
 
 
-def likeness(filters: np.ndarray, atoms: np.ndarray) -> np.ndarray:
-    """Return the |cosine| (n, m) of filters (n, d) and atoms (m, d), each less its mean: patches have none."""
+def absolute_cosines(filters: np.ndarray, atoms: np.ndarray) -> np.ndarray:
+    """Return |cosine| (n, m) of filters (n, d) and atoms (m, d), each without its mean."""
     unit = []
     for rows in (filters, atoms):
         rows = rows - rows.mean(1, keepdims=True)
         unit.append(rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12))
-    return np.abs(unit[0] @ unit[1].T)
+    return np.asarray(np.abs(unit[0] @ unit[1].T))

@@ -1,76 +1,89 @@
-"""What a module of this package is given, a Subject, and what it gives back, a Section of the entry's page."""
+"""The subject of stage explain: a trained entry with its network, its served file and its data."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import convline
 import numpy as np
-from convline.images.classifier import Classifier as ServedClassifier
-from convline.timeseries.forecaster import Forecaster as ServedForecaster
+import torch
 
-from pipeline.core.errors import StageError
-from pipeline.data.dataset import Data
-from pipeline.network.modules import Classifier, Forecaster
+from pipeline.core.files import fresh, read_json
+from pipeline.core.paths import OUT, RESULTS
+from pipeline.data import dataset
+from pipeline.explain.modified_relu import replace_relus
+from pipeline.network import build as network
+from pipeline.network.modules import Classifier
+from pipeline.params import load as params
 from pipeline.params.schema import Explain, ExplainRecipe
-from pipeline.plots.style import Picture
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A trained entry: its network, its served file, and its data.
+    """A trained entry.
 
-    net: in eval mode on the CPU, every ReLU a module of its own, no gradient kept for its weights; of an entry whose
-    head is a forest or the like: `pipeline.train.heads.Headed`, `differentiable` False.
-    settings: `explain:` of params.yaml. folder: out/<entry>/explain, where pictures go.
+    net: in eval mode on the CPU, each ReLU a module of its own, its weights without gradients. An
+    entry whose head is not a network (a forest, for example) has a `Headed`, and no gradient.
+    settings: `explain:` of params.yaml. folder: out/<entry>/explain, where pictures are written.
+    macs: multiply-adds of one sample.
     """
 
     name: str
     recipe: ExplainRecipe
-    source: Data
-    net: Classifier | Forecaster | Any
-    file: ServedClassifier | ServedForecaster
+    source: dataset.Data
+    net: Any
+    file: Any
     settings: Explain
     folder: Path
+    macs: int
     differentiable: bool = True
+
+    @property
+    def classifier(self) -> Classifier | None:
+        """The network of a classifier, or the backbone below a forest or SVM; else None."""
+        net = self.net.backbone.net if hasattr(self.net, "backbone") else self.net
+        return net if isinstance(net, Classifier) else None
+
+    @property
+    def differentiable_classifier(self) -> Classifier | None:
+        """The network of a classifier whose output has a gradient; None for every other entry."""
+        return self.classifier if self.differentiable else None
 
     @property
     def labels(self) -> list[str]:
         return list(self.source.about["labels"])
 
     def samples(self, count: int, split: str = "test") -> tuple[np.ndarray, np.ndarray]:
-        """Return images uint8 (N, H, W, C) and classes (N,), the first of each class in turn: the same every time."""
+        """Return images uint8 (N, H, W, C) and classes (N,): the first of each class, and so on."""
         y = np.asarray(self.source.y[split])
         rank = np.zeros(len(y), np.int64)
         for label in np.unique(y):
-            own = np.flatnonzero(y == label)
-            rank[own] = np.arange(len(own))
+            rows = np.flatnonzero(y == label)
+            rank[rows] = np.arange(len(rows))
         rows = np.lexsort((y, rank))[:count]
         return np.asarray(self.source.x[split][rows]), y[rows]
 
-
-@dataclass
-class Shown:
-    """A picture and what it shows: the caption is a sentence about this network, with its numbers."""
-
-    picture: Picture
-    caption: str
+    def affordable(self, budget_macs: float, least: int, most: int) -> int:
+        """Return how many images the budget of multiply-adds pays for, from `least` to `most`."""
+        return max(least, min(most, int(budget_macs // max(self.macs, 1))))
 
 
-@dataclass
-class Section:
-    """A part of the entry's page. `facts` must repeat on one machine, and what goes to results/ on any: `explain`."""
+def open_subject(name: str) -> Subject:
+    """Return the entry with its trained weights and exported file; its folder is emptied."""
+    recipe, source = params.entry(name, ExplainRecipe), dataset.load(name)
+    net: Any = network.build(recipe, source)
+    net.load_state_dict(torch.load(OUT / name / "train" / "weights.pt", weights_only=True))
+    inner = net.eval().requires_grad_(False)
+    replace_relus(inner, torch.from_numpy(np.array(source.example())))
+    if headed := recipe.on_features:
+        from pipeline.train import head_files  # imports scikit-learn: 3 s
 
-    title: str
-    shown: list[Shown] = field(default_factory=list)
-    facts: dict[str, Any] = field(default_factory=dict)
-
-
-def finite(values: np.ndarray, what: str) -> np.ndarray:
-    """Return the values; StageError where one is not finite: a picture of NaN would look like one of nothing."""
-    if not np.isfinite(values).all():
-        raise StageError(
-            f"explain: {what} is not finite; look at the training curves, or lower train.lr"
-        )
-    return values
+        net = head_files.restore(net, recipe, OUT / name / "train")
+    file = convline.load(OUT / name / "export" / "model.onnx", device="cpu")
+    folder = fresh(OUT / name / "explain")
+    macs = read_json(RESULTS / name / "train.json", f"train@{name}")["macs"]
+    return Subject(
+        name, recipe, source, net, file, recipe.explain, folder, macs, differentiable=not headed
+    )

@@ -1,73 +1,80 @@
-"""What a forecast rests on: how much each step of the history moves each step ahead.
-
-The counterpart of a classifier's gradient map: d forecast / d history in the series' own units, by autograd.
-"""
+"""Section: how much each step of the history influences each step of a forecast."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 
-from pipeline.explain.subject import Section, Shown, Subject, finite
-from pipeline.plots.style import INK, Picture, drawing
+from pipeline.explain.sections import Section, require_finite
+from pipeline.explain.subject import Subject
+from pipeline.plots.style import INK, drawing, use_integer_ticks
 
-WINDOWS = 32  # that the influence is the mean of
+WINDOWS = 32  # test windows that the gradient is averaged over
 
 
-def section(subject: Subject) -> Section | None:
+def make_section(subject: Subject) -> Section | None:
+    """Return the influence of the history on the forecast; None for a classifier."""
     if subject.source.task != "forecasting":
         return None
-    found = finite(
-        influence(subject.net, subject.source.served("test")[:WINDOWS]),
-        "the influence of the history",
-    )
-    shares = found / np.maximum(found.sum(1, keepdims=True), 1e-12)  # (S, T)
-    steps, context = found.shape
+    history = subject.source.served("test")[:WINDOWS]
+    steps = subject.source.about["forecast"]["horizon"]
+    gradients = input_gradients(subject.net, history, range(steps))  # (S, T)
+    shares = gradients / np.maximum(gradients.sum(1, keepdims=True), 1e-12)
+    context = shares.shape[1]
     recent = float(shares[:, -steps:].sum(1).mean())
-    reach = int(context - np.flatnonzero(found.max(0) > 0).min()) if found.any() else 0
-    lags = (
-        context + np.arange(steps) - shares.argmax(1)
-    )  # from the step that moves it most to what is forecast
-    lag = int(np.median(lags))
-    picture = draw(shares, subject)
-    caption = (
-        f"How much a forecast moves with each step of its history, as shares of the whole, the mean of "
-        f"{min(WINDOWS, len(subject.source.served('test')))} test windows: {100 * recent:.0f} % comes from the last "
-        f"{steps} step{'s' if steps > 1 else ''}, the most from {lag} steps before the one that is forecast, and "
-        f"nothing from more than {reach} steps back."
+    reach = int(context - np.flatnonzero(gradients.max(0) > 0).min()) if gradients.any() else 0
+    # from the step with the largest share to the step that is forecast
+    lag = int(np.median(context + np.arange(steps) - shares.argmax(1)))
+    section = Section("Influence of the history on the forecast")
+    section.facts |= {"recent_share": recent, "lag": lag, "reach": reach}
+    size = draw_shares(subject, shares)
+    alt = (
+        f"Influence of {context} steps of the history on {steps} steps ahead; the largest share is "
+        f"{shares.max():.2g}."
     )
-    facts = {"recent_share": recent, "lag": lag, "reach": reach}
-    return Section("What a forecast rests on", [Shown(picture, caption)], facts)
+    caption = (
+        "The gradient of each forecast step with respect to each step of the history, as shares "
+        f"of their sum, averaged over {len(history)} test windows. The last {steps} "
+        f"step{'s' * (steps > 1)} of the history have {100 * recent:.0f} % of it. The most "
+        f"influential step is {lag} steps before the one that is forecast (median). Steps more "
+        f"than {reach} back have no influence."
+    )
+    section.add("influence.png", size, alt, caption)
+    return section
 
 
-def influence(net: torch.nn.Module, history: np.ndarray) -> np.ndarray:
-    """Return mean |d forecast of step s / d history of step t| (S, T) over windows and series, own units."""
+def input_gradients(net: torch.nn.Module, history: np.ndarray, steps: Sequence[int]) -> np.ndarray:
+    """Return the mean |d forecast step / d history step| (len(steps), T), in raw units.
+
+    history: (N, T, D).
+    """
     x = torch.from_numpy(np.array(history, np.float32)).requires_grad_()
     forecast = net(x)[0]  # (N, S, D)
     rows = []
-    for step in range(forecast.shape[1]):
+    for step in steps:
         (gradient,) = torch.autograd.grad(forecast[:, step].sum(), x, retain_graph=True)
         rows.append(gradient.abs().mean((0, 2)))
-    return torch.stack(rows).double().numpy()
+    return require_finite(torch.stack(rows).double().numpy(), "the gradient of the forecast")
 
 
-def draw(shares: np.ndarray, subject: Subject) -> Picture:
-    """Draw the shares (S, T) as grey levels, the last step of the history at the right."""
+def draw_shares(subject: Subject, shares: np.ndarray) -> tuple[int, int]:
+    """Draw shares (S, T) as grey levels, the newest step at the right; return width and height."""
     steps, context = shares.shape
-    path, height = subject.folder / "influence.png", 190 if steps > 4 else 120
-    with drawing(path, 760, height) as axes:
+    size = 760, 190 if steps > 4 else 120
+    with drawing(subject.folder / "influence.png", *size) as axes:
         axis = axes[0, 0]
         edges = (-context + 0.5, 0.5, steps + 0.5, 0.5)
-        drawn = axis.imshow(
+        image = axis.imshow(
             shares, cmap="Greys", vmin=0, aspect="auto", interpolation="nearest", extent=edges
         )
         axis.set(
+            title="share of the influence",
             xlabel="step of the history (0: the last)",
             ylabel="step ahead",
-            title="share of the influence",
         )
-        axis.yaxis.get_major_locator().set_params(integer=True)
+        use_integer_ticks(axis.yaxis)
         axis.grid(visible=False)
-        axis.figure.colorbar(drawn, ax=axis, pad=0.01).outline.set(edgecolor=INK, linewidth=0.6)
-    alt = f"Influence of {context} steps of the history on {steps} steps ahead; the largest share is {shares.max():.2g}."
-    return Picture(path.name, 760, height, alt)
+        axis.figure.colorbar(image, ax=axis, pad=0.01).outline.set(edgecolor=INK, linewidth=0.6)
+    return size

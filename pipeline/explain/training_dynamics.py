@@ -1,153 +1,170 @@
-"""How features came to be: units at snapshots of the training (V15), and how near each layer is to its final form."""
+"""Section: how each layer approaches its final state, and units, at snapshots of training."""
 
 from __future__ import annotations
 
 import copy
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.data.dataset import spread
-from pipeline.explain.activations import batches, chosen, classifier, layers, rounded
-from pipeline.explain.image_grid import resized, show, signed
-from pipeline.explain.maximally_activating import TILE_PX, coarse, deconvnet, peaks, scale_of
-from pipeline.explain.pixels import tensor
-from pipeline.explain.subject import Section, Shown, Subject, finite
+from pipeline.explain.activations import (
+    Layer,
+    capture_in_batches,
+    find_layers,
+    select_evenly,
+)
+from pipeline.explain.image_grid import resize_tiles, show_tiles, signed_tiles, to_tensor
+from pipeline.explain.maximally_activating import (
+    TILE_PX,
+    average_blocks,
+    find_peaks,
+    project_back,
+    robust_limits,
+)
+from pipeline.explain.sections import Section, require_finite
+from pipeline.explain.subject import Subject
 from pipeline.network.modules import Classifier
-from pipeline.plots.style import Picture, drawing
+from pipeline.plots.style import depth_colours, drawing, use_integer_ticks
 
-LAYERS, ROWS, COLUMNS = 5, 3, 8  # of the curves; of the picture of units
-SETTLED = 0.95  # of the alignment: hardly any change is left
+LAYERS = 5  # of the curves
+UNIT_LAYERS, UNIT_EPOCHS = 3, 8  # rows and columns of the picture of units
+ALIGNED = 0.95  # alignment from which on hardly any change is left
+
+
+def make_section(subject: Subject) -> Section | None:
+    """Return each layer's alignment with its final state, and units; None without snapshots."""
+    net, files = subject.classifier, find_snapshots(subject)
+    if net is None or not files:
+        return None
+    images, _ = subject.samples(subject.settings.searched)
+    x = to_tensor(images)
+    final = layer_grams(net, x)
+    history = [layer_grams(load_snapshot(net, file), x) for file in files.values()]
+    alignments = {
+        name: require_finite(
+            np.array([cka(grams[name], final[name]) for grams in history]),
+            f"the alignment of {name}",
+        )
+        for name in final
+    }
+    section = Section("Training dynamics")
+    section.facts["cka"] = {"epochs": list(files), **{k: list(v) for k, v in alignments.items()}}
+    draw_alignments(subject, section, alignments, list(files), len(images))
+    draw_units(subject, section, net, files, x)
+    return section
+
+
+def find_snapshots(subject: Subject) -> dict[int, Path]:
+    """Return the files of weights that training kept, by epoch."""
+    folder = subject.folder.parent / "train" / "snapshots"
+    files = sorted(folder.glob("epoch-*.pt"))
+    return {int(file.stem.removeprefix("epoch-")): file for file in files}
+
+
+def load_snapshot(net: Classifier, file: Path) -> Classifier:
+    """Return a copy of the network with the weights of a snapshot."""
+    snapshot = copy.deepcopy(net)
+    snapshot.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
+    return snapshot.eval()
 
 
 def gram(features: np.ndarray) -> np.ndarray:
-    """Return the centred inner products (n, n) of features (n, F)."""
+    """Return the inner products (n, n) of centred features (n, F)."""
     centred = features - features.mean(0)
-    return centred @ centred.T
+    return np.asarray(centred @ centred.T)
 
 
 def cka(a: np.ndarray, b: np.ndarray) -> float:
-    """Return the linear centred kernel alignment of two layers by their `gram` on the same images: 1 is equal.
+    """Return the linear centred kernel alignment of two `gram` matrices: 1 is equal.
 
-    Kornblith, Norouzi, Lee, Hinton 2019, arXiv:1905.00414, section 3, eq. 3 to 5, by inner products of images:
-    turning or scaling the features changes nothing.
+    Kornblith, Norouzi, Lee, Hinton 2019, arXiv:1905.00414, section 3, eq. 3 to 5. It does not
+    change when features are rotated or scaled.
     """
     return float((a * b).sum() / max(np.linalg.norm(a) * np.linalg.norm(b), 1e-30))
 
 
-def grams(net: Classifier, x: Tensor) -> dict[str, np.ndarray]:
-    """Return the inner products of some layers' answers, and of the logits, on images (N, C, H, W)."""
-    looked_at = chosen(layers(net, x), LAYERS)
-    modules = {layer.name: layer.module for layer in looked_at} | {"logits": net.net}
-    found = [[o.flatten(1) for o in part] for part in batches(net, x, list(modules.values()))]
+def layer_grams(net: Classifier, x: Tensor) -> dict[str, np.ndarray]:
+    """Return the `gram` matrix of some layers and of the logits, on images (N, C, H, W)."""
+    layers = select_evenly(find_layers(net, x), LAYERS)
+    modules = {layer.name: layer.module for layer in layers} | {"logits": net.net}
+    batches = capture_in_batches(net, x, list(modules.values()))
+    flat = [[output.flatten(1) for output in outputs] for outputs in batches]
     return {
-        name: gram(torch.cat(own).double().numpy())
-        for name, own in zip(modules, zip(*found, strict=True), strict=True)
+        name: gram(torch.cat(parts).double().numpy())
+        for name, parts in zip(modules, zip(*flat, strict=True), strict=True)
     }
 
 
-def snapshots(subject: Subject) -> dict[int, Path]:
-    """Return the files of weights that training kept, by epoch."""
-    folder = subject.folder.parent / "train" / "snapshots"
-    return {
-        int(file.stem.removeprefix("epoch-")): file for file in sorted(folder.glob("epoch-*.pt"))
-    }
-
-
-def at(net: Classifier, file: Path) -> Classifier:
-    """Return the network as it was."""
-    then = copy.deepcopy(net)
-    then.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
-    return then.eval()
-
-
-def section(subject: Subject) -> Section | None:
-    """Return the alignment with the final network by epoch, and units at each; None without snapshots."""
-    net, files = classifier(subject), snapshots(subject)
-    if net is None or not files:
-        return None
-    epochs = list(files)
-    images, _ = subject.samples(subject.settings.searched)
-    x = tensor(images)
-    final = grams(net, x)
-    then = [grams(at(net, files[epoch]), x) for epoch in epochs]
-    found = {name: np.array([cka(own[name], final[name]) for own in then]) for name in final}
-    names = list(found)
-    path, size = subject.folder / "history.png", (560, 240)
-    colours = matplotlib.colormaps["viridis"](np.linspace(0.85, 0.1, len(names)))
-    with drawing(path, *size) as axes:
-        for name, colour in zip(names, colours, strict=True):
-            axes[0, 0].plot(
-                epochs,
-                finite(found[name], f"the alignment of {name}"),
-                color=colour,
-                label=name,
-                marker=".",
-            )
-        axes[0, 0].set(
-            title="alignment (linear CKA) with the trained network",
-            xlabel="epoch",
-            ylim=(None, 1.02),
-        )
-        axes[0, 0].legend(loc="lower right")
-        axes[0, 0].xaxis.get_major_locator().set_params(integer=True)
-    settled = {
-        name: next((e for e, v in zip(epochs, own, strict=True) if v >= SETTLED), None)
-        for name, own in found.items()
-    }
-    when = [
-        f"{name} {'not' if epoch is None else f'in epoch {epoch}'}"
-        for name, epoch in settled.items()
-    ]
+def draw_alignments(
+    subject: Subject,
+    section: Section,
+    alignments: dict[str, np.ndarray],
+    epochs: list[int],
+    images: int,
+) -> None:
+    """Add the curves of each layer's alignment over the epochs."""
+    size = 560, 240
+    with drawing(subject.folder / "history.png", *size) as axes:
+        axis = axes[0, 0]
+        colours = depth_colours(len(alignments))
+        for (name, row), colour in zip(alignments.items(), colours, strict=True):
+            axis.plot(epochs, row, color=colour, label=name, marker=".")
+        title = "alignment (linear CKA) with the trained network"
+        axis.set(title=title, xlabel="epoch", ylim=(None, 1.02))
+        axis.legend(loc="lower right")
+        use_integer_ticks(axis.xaxis)
+    reached = []
+    for name, row in alignments.items():
+        first = next((e for e, value in zip(epochs, row, strict=True) if value >= ALIGNED), None)
+        reached.append(f"{name} {'never' if first is None else f'in epoch {first}'}")
     caption = (
-        f"Alignment of each layer's answers to {len(images)} test images with those of the trained network; {SETTLED} "
-        f"is reached by {', '.join(when)}."
+        f"Alignment of each layer's output for {images} test images with its output in the trained "
+        f"network. {ALIGNED} is reached by {', '.join(reached)}."
     )
-    shown = [
-        Shown(Picture(path.name, *size, "Alignment with the trained network by epoch."), caption)
+    section.add("history.png", size, "Alignment with the trained network by epoch.", caption)
+
+
+def draw_units(
+    subject: Subject, section: Section, net: Classifier, files: dict[int, Path], x: Tensor
+) -> None:
+    """Add units at snapshots, projected back from the image that then activates each most."""
+
+    def spatial_layers(net: Classifier) -> list[Layer]:
+        layers = [layer for layer in find_layers(net, x) if layer.spatial]
+        return select_evenly(layers, UNIT_LAYERS)
+
+    layers = spatial_layers(net)
+    if not layers:
+        return
+    # the first unit of `selective_units`; none where all are dead
+    best = [
+        peaks.selective_units()[:1] for peaks in find_peaks(net, x, [la.module for la in layers])
     ]
-    if strip := evolution(subject, net, files, x):
-        shown.append(strip)
-    facts = {"epochs": epochs, **{name: [rounded(v) for v in own] for name, own in found.items()}}
-    return Section("Training", shown, {"cka": facts})
-
-
-def evolution(subject: Subject, net: Classifier, files: dict[int, Path], x: Tensor) -> Shown | None:
-    """Return the projections of a unit of some layers at snapshots, from the image that then excited it most."""
-    few = [list(files)[i] for i in spread(len(files), COLUMNS)]
-    looked_at = chosen([layer for layer in layers(net, x) if layer.spatial], ROWS)
-    if not looked_at:
-        return None
-    best = [own.outstanding()[:1] for own in peaks(net, x, [layer.module for layer in looked_at])]
-    path, size = subject.folder / "history.units.png", (92 * len(few), 108 * len(looked_at))
-    with drawing(path, *size, rows=len(looked_at), columns=len(few)) as axes:
-        for column, epoch in zip(axes.T, few, strict=True):
-            then = at(net, files[epoch])
-            modules = [
-                layer.module for layer in chosen([la for la in layers(then, x) if la.spatial], ROWS)
-            ]
-            for axis, units, module, own in zip(
-                column, best, modules, peaks(then, x, modules), strict=True
-            ):
-                for unit in units:  # none where all are dead
-                    i = own.values[:, unit].argmax()
-                    place = np.array([[unit], [own.rows[i, unit]], [own.columns[i, unit]]])
-                    back = coarse(
-                        deconvnet(then, x[i : i + 1], module, place), x.shape[2] // TILE_PX
-                    )
-                    title = f"epoch {epoch}" if axis is column[0] else ""
-                    show(
-                        axis,
-                        resized(signed(back, scale_of(back)), TILE_PX)[0],
-                        title,
-                    )
+    epochs = select_evenly(list(files), UNIT_EPOCHS)
+    size = 92 * len(epochs), 108 * len(layers)
+    grid = {"rows": len(layers), "columns": len(epochs)}
+    with drawing(subject.folder / "history.units.png", *size, **grid) as axes:
+        for column, epoch in zip(axes.T, epochs, strict=True):
+            snapshot = load_snapshot(net, files[epoch])
+            modules = [layer.module for layer in spatial_layers(snapshot)]
+            rows = zip(column, best, modules, find_peaks(snapshot, x, modules), strict=True)
+            for axis, units, module, peaks in rows:
+                for unit in units:
+                    i = peaks.values[:, unit].argmax()
+                    place = np.array([[unit], [peaks.rows[i, unit]], [peaks.columns[i, unit]]])
+                    back = project_back(snapshot, x[i : i + 1], module, place)
+                    back = average_blocks(back, x.shape[2] // TILE_PX)
+                    (tile,) = resize_tiles(signed_tiles(back, robust_limits(back)), TILE_PX)
+                    show_tiles(axis, tile, f"epoch {epoch}" if axis is column[0] else "")
     names = ", ".join(
-        f"unit {units[0]} of {la.name}"
-        for la, units in zip(looked_at, best, strict=True)
+        f"unit {units[0]} of {layer.name}"
+        for layer, units in zip(layers, best, strict=True)
         if len(units)
     )
-    caption = f"From above: {names}, each projected back from the test image that excited it most in that epoch."
-    return Shown(Picture(path.name, *size, "The same units at snapshots of the training."), caption)
+    caption = (
+        f"From above: {names}, each projected back from the test image that activated it most in "
+        "that epoch."
+    )
+    section.add("history.units.png", size, "The same units at snapshots of training.", caption)

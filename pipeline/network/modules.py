@@ -50,6 +50,18 @@ class Forecaster(nn.Module):
         self.register_buffer("scale", scale)
         self.register_buffer("offsets", offsets)  # (S, D', Q), in own units: loss.py, conformal
 
+    @property
+    def convolution_field(self) -> int | None:
+        """Steps of history that the convolutions see, by the architecture's formula; None where it has none."""
+        field: int | None = getattr(self.net, "convolution_field", None)
+        return field
+
+    @property
+    def causal_stack(self) -> tuple[int, list[int]] | None:
+        """Kernel size and dilations of a network that is one stack of causal convolutions, else None."""
+        dilations = getattr(self.net, "dilations", None)
+        return (self.net.kernel_size, dilations) if dilations else None
+
     def parts(self, x: Tensor) -> tuple[Tensor, ...]:
         """Return (series,), or (series, calendar) of both in one."""
         ahead, columns = len(self.offsets), len(self.mean)

@@ -1,4 +1,4 @@
-"""Pictures of a forecaster's backtest: fans over the test rows, errors by step, and what the residuals still hold."""
+"""Pictures of a forecaster's backtest: forecasts with intervals, errors by step, and residuals."""
 
 from __future__ import annotations
 
@@ -9,147 +9,152 @@ from statistics import NormalDist
 import numpy as np
 from matplotlib.axes import Axes
 
-from pipeline.plots.style import BLUE, GREEN, GRID, INK, ORANGE, PURPLE, Picture, drawing
-from pipeline.report.tables import format_number
+from pipeline.plots.style import (
+    BLUE,
+    GREEN,
+    GRID,
+    INK,
+    ORANGE,
+    PURPLE,
+    Picture,
+    drawing,
+    format_number,
+    use_integer_ticks,
+)
 
-MOST_SERIES = 3
-LAGS = 40
-Answers = dict[
-    str, np.ndarray
-]  # context (M, T, D), target, forecast (M, S, D), quantiles (M, S, D, Q), their levels
+MAX_SERIES = 3
+MAX_LAGS = 40
+# of M windows: context (M, T, D), target and forecast (M, S, D), quantiles (M, S, D, Q) and their
+# levels (Q,), steps: the errors (1 + baselines, S), inside: the coverage by step (S,)
+Predictions = dict[str, np.ndarray]
 
 
-def examples(answers: Answers, columns: Sequence[str], path: Path) -> Picture:
-    """Draw the best, the median and the worst forecast (by squared error) of up to three series."""
-    target, forecast = answers["target"], answers["forecast"]
+def draw_examples(predictions: Predictions, columns: Sequence[str], path: Path) -> Picture:
+    """Draw the best, the median and the worst forecast by squared error, of up to three series."""
+    target, forecast = predictions["target"], predictions["forecast"]
     order = np.argsort(((forecast - target) ** 2).mean((1, 2)), kind="stable")
-    chosen = {"best": order[0], "median": order[len(order) // 2], "worst": order[-1]}
-    series = min(MOST_SERIES, target.shape[2])
+    windows = {"best": order[0], "median": order[len(order) // 2], "worst": order[-1]}
+    series = min(MAX_SERIES, target.shape[2])
     width, height = 760, 62 + 160 * series
-    with drawing(path, width, height, rows=series, columns=len(chosen), head_px=24) as axes:
-        for column, (name, window) in enumerate(chosen.items()):
+    with drawing(path, width, height, rows=series, columns=len(windows), head_px=24) as axes:
+        for column, (name, window) in enumerate(windows.items()):
             for row in range(series):
-                example(axes[row, column], answers, window, row)
-                axes[row, column].set_title(
-                    f"{name} of {len(order)} windows: {columns[row]}".replace("$", r"\$")
-                )
-        axes[-1, 0].set_xlabel("steps from the last known")
-        legend(axes)
-    steps, shown = target.shape[1], f"{series} of {target.shape[2]} series"
-    alt = f"History, target, forecast and its fan, {steps} steps ahead, in the best, median and worst window; {shown}."
+                draw_window(axes[row, column], predictions, window, row)
+                title = f"{name} of {len(order)} windows: {columns[row]}"
+                axes[row, column].set_title(escape_dollar(title))
+        axes[-1, 0].set_xlabel("steps after the last known value")
+        add_shared_legend(axes)
+    alt = (
+        f"History, target, forecast and its intervals, {target.shape[1]} steps ahead, in the best, "
+        f"median and worst window; {series} of {target.shape[2]} series."
+    )
     return Picture(path.name, width, height, alt)
 
 
-def example(axis: Axes, answers: Answers, window: int, series: int) -> None:
-    """Draw one window of one series; step 0 is the last value that the model has seen."""
-    past = answers["context"][window, :, series]
-    steps = answers["target"].shape[1]
-    past = past[-max(2 * steps, 40) :]  # an older history would squeeze the forecast to nothing
+def draw_window(axis: Axes, predictions: Predictions, window: int, series: int) -> None:
+    """Draw one window of one series; step 0 is the last value that the model knows."""
+    history = predictions["context"][window, :, series]
+    target = predictions["target"][window, :, series]
+    steps = len(target)
+    history = history[-max(2 * steps, 40) :]  # more of it would leave no room for the forecast
     ahead = np.arange(1, steps + 1)
-    axis.plot(np.arange(1 - len(past), 1), past, color=INK, lw=0.8, label="history")
-    fan(axis, ahead, answers, window, series)
-    axis.plot(
-        ahead,
-        answers["target"][window, :, series],
-        color=BLUE,
-        lw=1,
-        marker=dot(steps),
-        label="target",
-    )
+    axis.plot(np.arange(1 - len(history), 1), history, color=INK, lw=0.8, label="history")
+    draw_intervals(axis, ahead, predictions, window, series)
+    axis.plot(ahead, target, color=BLUE, lw=1, marker=dot(steps), label="target")
 
 
-def fan(axis: Axes, x: np.ndarray, answers: Answers, window: int, series: int) -> None:
+def draw_intervals(
+    axis: Axes, x: np.ndarray, predictions: Predictions, window: int, series: int
+) -> None:
     """Draw a forecast in its nested intervals, the inner ones darker."""
-    quantiles, levels = answers["quantiles"][window, :, series], answers["quantile_levels"]
+    quantiles = predictions["quantiles"][window, :, series]
+    levels = predictions["quantile_levels"]
     for k in range(len(levels) // 2):
         label = f"{100 * (levels[-1 - k] - levels[k]):.0f} % interval"
-        ends, look = (
-            (quantiles[:, k], quantiles[:, -1 - k]),
-            {"color": ORANGE, "alpha": 0.2 + 0.2 * k, "lw": 0},
-        )
-        axis.fill_between(x, *ends, **look, label=label)
-    forecast = answers["forecast"][window, :, series]
+        low, high = quantiles[:, k], quantiles[:, -1 - k]
+        axis.fill_between(x, low, high, color=ORANGE, alpha=0.2 + 0.2 * k, lw=0, label=label)
+    forecast = predictions["forecast"][window, :, series]
     axis.plot(x, forecast, color=ORANGE, lw=1, marker=dot(len(x)), label="forecast")
 
 
 def dot(points: int) -> str | None:
+    """Return the marker of a line: a single point would be invisible without one."""
     return "." if points == 1 else None
 
 
-def legend(axes: np.ndarray) -> None:
-    """Give all axes one legend, above them, and the numbers of the lowest row to those above it."""
+def escape_dollar(text: str) -> str:
+    """Return a title in which matplotlib sees no formula."""
+    return text.replace("$", r"\$")
+
+
+def add_shared_legend(axes: np.ndarray) -> None:
+    """Add one legend for all axes above them, and keep tick labels in the lowest row alone."""
     for axis in axes[:-1].flat:
         axis.tick_params(labelbottom=False)
     handles, labels = axes[0, 0].get_legend_handles_labels()
-    once = dict(zip(labels, handles, strict=True))
-    axes[0, 0].figure.legend(once.values(), once.keys(), loc="upper left", ncols=len(once))
+    unique = dict(zip(labels, handles, strict=True))
+    axes[0, 0].figure.legend(unique.values(), unique.keys(), loc="upper left", ncols=len(unique))
 
 
-def along(answers: Answers, columns: Sequence[str], stride: int, path: Path) -> Picture:
-    """Draw the test rows of one series, and over them the forecasts of successive origins whose targets do not meet."""
-    context, target = answers["context"], answers["target"]
-    steps, series = target.shape[1], min(MOST_SERIES, target.shape[2])
-    first = answers["rows"] * stride  # test rows before each window's targets
+def draw_test_rows(
+    predictions: Predictions, columns: Sequence[str], stride: int, path: Path
+) -> Picture:
+    """Draw the test rows of up to three series, and forecasts of windows that do not overlap."""
+    context, target = predictions["context"], predictions["target"]
+    steps, series = target.shape[1], min(MAX_SERIES, target.shape[2])
+    first = predictions["rows"] * stride  # test rows before each window's targets
     width, height = 760, 44 + 170 * series
     with drawing(path, width, height, rows=series, columns=1, head_px=24) as axes:
         for name, axis in enumerate(axes[:, 0]):
-            end, shown = first[0] - steps, 0  # rows drawn already
+            end, shown = first[0] - steps, 0  # `end`: rows that are drawn already
             for window in range(len(first)):
                 if (gap := first[window] - end) < 0:
                     continue
                 both = np.append(context[window, :, name], target[window, :, name])
-                truth = both[-min(gap + steps + 1, len(both)) :]  # from the last that is drawn on
+                values = both[-min(gap + steps + 1, len(both)) :]  # from the last drawn value on
                 end, shown = first[window] + steps, shown + 1
-                axis.plot(
-                    np.arange(end - len(truth), end) + 1, truth, color=BLUE, lw=0.9, label="truth"
-                )
-                fan(axis, np.arange(end - steps, end) + 1, answers, window, name)
-            axis.set_title(columns[name].replace("$", r"\$"))
+                rows = np.arange(end - len(values), end) + 1
+                axis.plot(rows, values, color=BLUE, lw=0.9, label="measured")
+                draw_intervals(axis, rows[-steps:], predictions, window, name)
+            axis.set_title(escape_dollar(columns[name]))
         axes[-1, 0].set_xlabel("test row")
-        legend(axes)
-    alt = f"The truth over the test rows, and {shown} forecasts of {steps} steps with their intervals over it."
+        add_shared_legend(axes)
+    alt = f"The test rows, and {shown} forecasts of {steps} steps with their intervals."
     return Picture(path.name, width, height, alt)
 
 
-def by_step(answers: Answers, names: Sequence[str], path: Path) -> Picture:
-    """Draw the test error over the steps ahead, ours and the baselines', and what share the widest interval holds."""
-    steps, held, levels = answers["steps"], answers["inside"], answers["quantile_levels"]
+def draw_errors_by_step(predictions: Predictions, names: Sequence[str], path: Path) -> Picture:
+    """Draw the test errors of entry and baselines by step, and the interval's coverage."""
+    steps, coverage = predictions["steps"], predictions["inside"]
+    levels = predictions["quantile_levels"]
     ahead, nominal = np.arange(1, steps.shape[1] + 1), levels[-1] - levels[0]
+    marker = dot(len(ahead))
     columns = 2 if len(levels) > 1 else 1  # the median alone has no interval
     with drawing(path, 380 * columns, 280, columns=columns, head_px=22) as axes:
         error = axes[0, 0]
         looks = [(c, style) for style in ("-", "--") for c in (INK, BLUE, GREEN, PURPLE)]
         for name, row, (colour, style) in zip(names, steps[1:], looks, strict=False):
-            error.plot(
-                ahead, row, color=colour, ls=style, lw=0.9, marker=dot(len(ahead)), label=name
-            )
-        error.plot(
-            ahead, steps[0], color=ORANGE, lw=1.8, marker=dot(len(ahead)), label="this entry"
-        )
-        ends = steps[np.isfinite(steps) & (steps > 0)]
-        if ends.size and ends.max() > 20 * ends.min():
+            error.plot(ahead, row, color=colour, ls=style, lw=0.9, marker=marker, label=name)
+        error.plot(ahead, steps[0], color=ORANGE, lw=1.8, marker=marker, label="this entry")
+        positive = steps[np.isfinite(steps) & (steps > 0)]
+        if positive.size and positive.max() > 20 * positive.min():
             error.set_yscale("log")
         error.set(title="test mean squared error", xlabel="steps ahead")
         error.figure.legend(
             loc="upper left", ncols=len(steps) + 2, fontsize=7, handlelength=1.4, columnspacing=1.2
         )
         for share in axes[0, 1:]:
-            share.axhline(nominal, color=INK, lw=0.8, ls="--", label="promised")
-            share.plot(ahead, held, color=ORANGE, marker=dot(len(ahead)), label="held")
-            share.set(
-                title=f"share inside the {100 * nominal:.0f} % interval",
-                xlabel="steps ahead",
-                ylim=(0, 1.02),
-            )
+            share.axhline(nominal, color=INK, lw=0.8, ls="--", label="nominal coverage")
+            share.plot(ahead, coverage, color=ORANGE, marker=marker, label="measured coverage")
+            title = f"share inside the {100 * nominal:.0f} % interval"
+            share.set(title=title, xlabel="steps ahead", ylim=(0, 1.02))
         for axis in axes.flat:
-            axis.xaxis.get_major_locator().set_params(integer=True)
-    alt = f"Mean squared error by step: {format_number(steps[0, 0])} at the first, {format_number(steps[0, -1])} at the last"
-    alt += (
-        f"; the interval holds {held.min():.2f} to {held.max():.2f} by step."
-        if columns > 1
-        else "."
-    )
-    return Picture(path.name, 380 * columns, 280, alt)
+            use_integer_ticks(axis.xaxis)
+    first, last = (format_number(steps[0, k]) for k in (0, -1))
+    alt = f"Mean squared error by step: {first} at the first, {last} at the last"
+    if columns > 1:
+        alt += f"; the coverage of the interval is {coverage.min():.2f} to {coverage.max():.2f}"
+    return Picture(path.name, 380 * columns, 280, f"{alt}.")
 
 
 def autocorrelation(values: np.ndarray, lags: int) -> np.ndarray:
@@ -162,38 +167,32 @@ def autocorrelation(values: np.ndarray, lags: int) -> np.ndarray:
     return np.array([centred[k:] @ centred[:-k] / total for k in range(1, lags + 1)])
 
 
-def residuals(error: np.ndarray, name: str, path: Path) -> Picture:
-    """Draw the errors of one step ahead (n,): over time, as a histogram, their autocorrelation, and beside a normal."""
-    error = error.astype(np.float64)
-    centre, spread, n = error.mean(), error.std() or 1.0, len(error)
-    lags = min(LAGS, n // 3)
-    bound = 1.96 / np.sqrt(n)
+def draw_residuals(residuals: np.ndarray, name: str, path: Path) -> Picture:
+    """Draw residuals (n,) of one step: over time, histogram, autocorrelation, normal plot."""
+    residuals = residuals.astype(np.float64)
+    n, fit = len(residuals), NormalDist(residuals.mean(), residuals.std() or 1.0)
+    lags, bound = min(MAX_LAGS, n // 3), 1.96 / np.sqrt(n)
     with drawing(path, 760, 380, rows=2, columns=2) as axes:
-        time, bars, memory, normal = axes.flat
+        time, histogram, memory, normal = axes.flat
         time.axhline(0, color=INK, lw=0.6)
-        time.plot(error, color=BLUE, lw=0.7, marker="." if n < 80 else None)
-        time.set(
-            title=f"{name}: forecast less truth, one step ahead, by origin".replace("$", r"\$")
-        )
-        bars.hist(error, bins=min(40, max(8, n // 8)), density=True, color=GRID)
-        x = np.linspace(error.min(), error.max(), 200)
-        bars.plot(
-            x,
-            np.exp(-(((x - centre) / spread) ** 2) / 2) / (spread * np.sqrt(2 * np.pi)),
-            color=ORANGE,
-        )
-        bars.set(title="their histogram, and the normal of that mean and spread")
+        time.plot(residuals, color=BLUE, lw=0.7, marker="." if n < 80 else None)
+        time.set(title=escape_dollar(f"{name}: forecast minus target, one step ahead, by window"))
+        histogram.hist(residuals, bins=min(40, max(8, n // 8)), density=True, color=GRID)
+        x = np.linspace(residuals.min(), residuals.max(), 200)
+        histogram.plot(x, [fit.pdf(value) for value in x], color=ORANGE)
+        histogram.set(title="histogram, and the normal density of the same mean and spread")
         memory.axhspan(-bound, bound, color=GRID, alpha=0.6, lw=0)
-        memory.vlines(np.arange(1, lags + 1), 0, autocorrelation(error, lags), color=BLUE)
+        memory.vlines(np.arange(1, lags + 1), 0, autocorrelation(residuals, lags), color=BLUE)
         memory.axhline(0, color=INK, lw=0.6)
-        memory.set(
-            title="autocorrelation; white noise stays in the band 95 % of the time",
-            xlabel="origins apart",
-        )
+        title = "autocorrelation; white noise stays in the band 95 % of the time"
+        memory.set(title=title, xlabel="lag in windows")
         expected = np.array([NormalDist().inv_cdf((k + 0.5) / n) for k in range(n)])
         normal.plot(expected, expected, color=INK, lw=0.6)
-        normal.plot(expected, np.sort((error - centre) / spread), ".", color=BLUE, ms=3)
-        normal.set(title="quantiles, standardised, over the normal's", xlabel="normal")
-    first = autocorrelation(error, 1)[0]
-    alt = f"First step: mean error {format_number(centre)}, spread {format_number(spread)}, autocorrelation {first:.2f} at lag 1."
+        standardised = np.sort((residuals - fit.mean) / fit.stdev)
+        normal.plot(expected, standardised, ".", color=BLUE, ms=3)
+        normal.set(title="quantiles, standardised, over those of the normal", xlabel="normal")
+    alt = (
+        f"First step: mean residual {format_number(fit.mean)}, spread {format_number(fit.stdev)}, "
+        f"autocorrelation {autocorrelation(residuals, 1)[0]:.2f} at lag 1."
+    )
     return Picture(path.name, 760, 380, alt)

@@ -1,11 +1,11 @@
-"""Every matplotlib picture of the report, in one style.
+"""The one style of all matplotlib pictures, and pictures of image files.
 
-Pictures have a transparent ground and dark ink; style.css turns them light for a dark page, so each is drawn once.
+Pictures have a transparent background and dark ink. The report's style.css inverts them for a dark
+page, so each is drawn once.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,16 +14,17 @@ from typing import Any
 
 import matplotlib
 import numpy as np
-from matplotlib.axes import Axes
+from cycler import cycler
+from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter
+from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
 # Okabe & Ito 2008, "Color Universal Design": told apart with every common colour vision.
 BLUE, ORANGE, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 INK, GRID = "#333333", "#cccccc"
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.size": 8,
     "text.color": INK,
     "axes.labelcolor": INK,
@@ -37,92 +38,68 @@ STYLE = {
     "axes.axisbelow": True,
     "axes.titlelocation": "left",
     "axes.titlesize": 8,
-    "axes.prop_cycle": matplotlib.cycler(color=[BLUE, ORANGE, GREEN, PURPLE]),
+    "axes.prop_cycle": cycler(color=[BLUE, ORANGE, GREEN, PURPLE]),
     "grid.color": GRID,
     "grid.linewidth": 0.4,
     "lines.linewidth": 1.4,
     "legend.frameon": False,
     "legend.fontsize": 8,
 }
-CSS_DPI = 96  # one CSS pixel
-PIXEL_RATIO = 2  # drawn at twice that, for sharp text on phones
+CSS_DPI = 96  # CSS pixels per inch
+PIXEL_RATIO = 2  # image pixels per CSS pixel, for sharp text on phones
 
 
 @dataclass(frozen=True)
 class Picture:
-    """An image of the report: file name under img/, size in CSS pixels, and what it says to who cannot see it."""
+    """A picture of the report: file name, size in CSS pixels, and its text alternative."""
 
     file: str
     width: int
     height: int
     alt: str
-    spec: dict[str, Any] | None = None  # of a chart that the page draws itself
+    spec: dict[str, Any] | None = None  # Vega specification of a chart that the page draws again
+
+
+def format_number(number: float | None) -> str:
+    """Format to 3 significant digits, integers in full: 1077.3 -> '1,077', None -> '–'."""
+    if number is None:
+        return "–"
+    return (
+        f"{number:,.0f}"
+        if isinstance(number, int) or 999.5 <= abs(number) < 1e9
+        else f"{number:#.3g}".rstrip(".")
+    )
 
 
 @contextmanager
 def drawing(
     path: Path, width_px: int, height_px: int, *, rows: int = 1, columns: int = 1, head_px: int = 0
 ) -> Iterator[np.ndarray]:
-    """Yield axes (rows, columns) of a new figure, and write it to `path` at the end; head_px is kept for a legend."""
+    """Yield axes (rows, columns) of a new figure, and write it to `path` at the end.
+
+    head_px: height that is left free above the axes, for a legend.
+    """
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(width_px / CSS_DPI, height_px / CSS_DPI))
         FigureCanvasAgg(figure)
         yield figure.subplots(rows, columns, squeeze=False)
         figure.tight_layout(pad=0.4, rect=(0, 0, 1, 1 - head_px / height_px))
-        path.unlink(missing_ok=True)  # a link to DVC's cache is replaced, not written through
+        path.unlink(missing_ok=True)  # else a link to DVC's cache would change the file there
         figure.savefig(path, dpi=CSS_DPI * PIXEL_RATIO, transparent=True)
 
 
-def small_curve(
-    history: list[dict[str, Any]], best_epoch: int | None, limits: tuple[float, float], path: Path
-) -> Picture:
-    """Draw the loss alone, small, on a scale that its neighbours share."""
-    with drawing(path, 210, 120) as axes:
-        draw_curves(axes[0, 0], history, "loss", best_epoch)
-        axes[0, 0].set(ylim=limits)
-    return Picture(
-        path.name, 210, 120, f"Validation loss ends at {history[-1]['validation_loss']:.3g}."
-    )
+def use_integer_ticks(axis: Axis) -> None:
+    """Put ticks at integers alone."""
+    axis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 2.5, 5, 10], integer=True))
 
 
-def draw_curves(
-    axis: Axes, history: list[dict[str, Any]], measure: str, best_epoch: int | None
-) -> None:
-    """Draw training and validation values; a dot marks the epoch that was kept."""
-    epochs = [row["epoch"] for row in history]
-    for split, colour in (("train", BLUE), ("validation", ORANGE)):
-        values = [row[f"{split}_{measure}"] for row in history]
-        marker = "." if len(values) == 1 else None
-        axis.plot(epochs, values, color=colour, label=split, marker=marker)
-        if split == "validation" and best_epoch in epochs:
-            axis.plot(
-                [best_epoch],
-                [values[epochs.index(best_epoch)]],
-                "o",
-                color=colour,
-                ms=4,
-                label="kept",
-            )
-    if measure == "loss":
-        axis.set_yscale("log")
-        low, high = axis.get_ylim()
-        axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 50 * low else (1,)))
-        axis.yaxis.set_major_formatter("{x:g}")
-        axis.yaxis.set_minor_formatter(NullFormatter())
-    axis.xaxis.get_major_locator().set_params(integer=True)
+def depth_colours(count: int) -> np.ndarray:
+    """Return colours (count, 4) of layers from the input, light, to the output, dark."""
+    return matplotlib.colormaps["viridis"](np.linspace(0.85, 0.1, count))
 
 
-def loss_limits(histories: list[list[dict[str, Any]]]) -> tuple[float, float]:
-    """Return limits of a logarithmic axis that hold every positive loss of all histories."""
-    losses = [
-        row[key] for rows in histories for row in rows for key in ("train_loss", "validation_loss")
-    ]
-    losses = [loss for loss in losses if loss > 0 and math.isfinite(loss)] or [1.0]
-    return min(losses) / 1.3, max(losses) * 1.3
-
-
-def enlarge(image: np.ndarray, path: Path, alt: str, side_px: int = 112) -> Picture:
-    """Write a uint8 image (H, W, C) so that its longer side is near `side_px`; small ones keep their pixels visible."""
+def save_enlarged(image: np.ndarray, path: Path, alt: str, side_px: int = 112) -> Picture:
+    """Write a uint8 image (H, W, C), its longer side near `side_px`, small pixels visible."""
     picture = Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image)
     longer = max(picture.size)
     if longer <= side_px:
@@ -139,35 +116,32 @@ def enlarge(image: np.ndarray, path: Path, alt: str, side_px: int = 112) -> Pict
     )
 
 
-def neighbour_rows(
+def draw_neighbours(
     rows: list[tuple[np.ndarray, str, list[np.ndarray], list[str]]], path: Path
 ) -> Picture:
-    """Draw queries at the left, each with its nearest images: green frames for the same class, orange for others.
+    """Draw queries at the left, then their nearest images, framed green for the same class.
 
-    rows: query (H, W, C) and its class; neighbours and theirs, the nearest first.
+    rows: a query (H, W, C) and its class, its neighbours and their classes, the nearest first.
     """
-    columns = 1 + max(len(found) for _, _, found, _ in rows)
+    columns = 1 + max(len(neighbours) for _, _, neighbours, _ in rows)
     width, height = 96 * columns, 112 * len(rows)
     with drawing(path, width, height, rows=len(rows), columns=columns) as axes:
-        for line, (query, label, found, classes) in zip(axes, rows, strict=True):
-            shown = [(query, f"query: {label}", INK)]
-            shown += [
-                (x, name, GREEN if name == label else ORANGE)
-                for x, name in zip(found, classes, strict=True)
-            ]
-            for axis, (image, title, colour) in zip(line, shown, strict=True):
+        for line, (query, label, neighbours, classes) in zip(axes, rows, strict=True):
+            colours = [INK, *(GREEN if name == label else ORANGE for name in classes)]
+            titles = [f"query: {label}", *classes]
+            for axis, image, title, colour in zip(
+                line, [query, *neighbours], titles, colours, strict=True
+            ):
                 axis.imshow(image.squeeze(), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
                 axis.set(xticks=[], yticks=[])
                 axis.set_title(title, loc="center")
-                for spine in axis.spines.values():
-                    spine.set(visible=True, edgecolor=colour, linewidth=2)
-    return Picture(
-        path.name, width, height, "Test images, each with the training images nearest to it."
-    )
+                axis.spines[:].set(visible=True, edgecolor=colour, linewidth=2)
+    alt = "Test images, each with the training images nearest to it."
+    return Picture(path.name, width, height, alt)
 
 
-def adopt(source: Path, path: Path, alt: str, max_width_px: int = 760) -> Picture:
-    """Copy a picture made elsewhere, to be shown no wider than `max_width_px`."""
+def copy_picture(source: Path, path: Path, alt: str, max_width_px: int = 760) -> Picture:
+    """Copy a picture; the page shows it no wider than `max_width_px`."""
     path.write_bytes(source.read_bytes())
     with Image.open(path) as picture:
         width, height = picture.size

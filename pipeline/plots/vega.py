@@ -1,6 +1,7 @@
-"""Charts that can be read off: a Vega-Lite specification (templates/charts/) filled, compiled, and drawn once as PNG.
+"""Charts whose points can be looked up: Vega-Lite specifications, compiled and drawn as PNG.
 
-The page shows the PNG until its own copy of the library, taken out of vl-convert, has drawn the same specification.
+The page shows the PNG until its copy of the library, which is taken from vl-convert, has drawn the
+same specification.
 """
 
 from __future__ import annotations
@@ -28,50 +29,43 @@ SPECIFICATIONS = jinja2.Environment(
 PALETTE = [BLUE, ORANGE, GREEN, PURPLE, "#E69F00", "#56B4E9"]
 SPECIFICATIONS.globals |= {"palette": PALETTE, "ink": INK}
 CONFIG = json.loads((TEMPLATES / "charts" / "config.json").read_text(encoding="utf-8"))
-LABEL = {  # each name where it touches nothing
+ANCHORS = "right left top bottom top-right top-left bottom-right bottom-left"
+LABEL = {  # Vega's transform that places each name where it overlaps nothing
     "type": "label",
     "size": {"signal": "[width, height]"},
     "offset": [2, 2, 2, 2, 8, 8, 8, 8],
-    "anchor": [
-        "right",
-        "left",
-        "top",
-        "bottom",
-        "top-right",
-        "top-left",
-        "bottom-right",
-        "bottom-left",
-    ],
+    "anchor": ANCHORS.split(),
 }
 
 
-def chart(kind: str, path: Path, alt: str, **facts: Any) -> Picture:
-    """Write the PNG of templates/charts/<kind>.json.j2, filled with `facts`; return it with its specification."""
+def draw_chart(kind: str, path: Path, alt: str, **facts: Any) -> Picture:
+    """Write the PNG of templates/charts/<kind>.json.j2, filled with `facts`.
+
+    The picture that is returned has the specification, too.
+    """
     filled = SPECIFICATIONS.get_template(f"charts/{kind}.json.j2").render(description=alt, **facts)
     spec = vl_convert.vegalite_to_vega(json.loads(filled) | {"config": CONFIG})
-    del spec["$schema"]  # an address
+    del spec["$schema"]  # the report contains no address
     path.write_bytes(vl_convert.vega_to_png(spec, scale=PIXEL_RATIO, allowed_base_urls=[]))
     for mark in spec["marks"]:
-        if (
-            mark.get("name") == "names_marks"
-        ):  # Vega-Lite has no way to say it, and vl-convert no canvas to measure on
+        # Vega-Lite has no label transform, and vl-convert no canvas to measure texts on
+        if mark.get("name") == "names_marks":
             look = {key: mark["encode"]["update"][key] for key in ("fill", "fontSize")}
-            words = {"update": {"text": {"field": "datum.name"}, **look}}
-            mark |= {"from": {"data": "points_marks"}, "encode": words, "transform": [LABEL]}
+            texts = {"update": {"text": {"field": "datum.name"}, **look}}
+            mark |= {"from": {"data": "points_marks"}, "encode": texts, "transform": [LABEL]}
     with Image.open(path) as image:
         width, height = (side // PIXEL_RATIO for side in image.size)
     return Picture(path.name, width, height, alt, spec)
 
 
-def sparse(points: list[dict[str, Any]], x: str, y: str) -> list[dict[str, Any]]:
-    """Return the points with a `label`: the name of each that no labelled one before it is near to; for the PNG."""
-    place = np.array([(np.log(point[x]), point[y]) for point in points])
-    place /= np.ptp(place, axis=0) + 1e-9
+def label_sparsely(points: list[dict[str, Any]], x: str, y: str) -> list[dict[str, Any]]:
+    """Return the points with a `label` for the PNG: the name, or "" close to a labelled point."""
+    places = np.array([(np.log(point[x]), point[y]) for point in points])
+    places /= np.ptp(places, axis=0) + 1e-9
     labelled: list[int] = []
-    for k, here in enumerate(place):
-        if points[k]["name"] and not any(
-            (abs(here - place[other]) < (0.26, 0.06)).all() for other in labelled
-        ):
+    for k, place in enumerate(places):
+        distances = np.abs(places[labelled] - place)
+        if points[k]["name"] and not (distances < (0.26, 0.06)).all(1).any():
             labelled.append(k)
     return [
         point | {"label": point["name"] if k in labelled else ""} for k, point in enumerate(points)
@@ -79,6 +73,10 @@ def sparse(points: list[dict[str, Any]], x: str, y: str) -> list[dict[str, Any]]
 
 
 @functools.cache
-def library() -> str:
-    """Return the script that draws specifications: it defines vegaEmbed and asks nothing of the network."""
-    return f"(() => {{\n{vl_convert.javascript_bundle('window.vegaEmbed = vegaEmbed;')}\n}})();\n"
+def javascript_library() -> str:
+    """Return the script that draws specifications; it needs no network.
+
+    It defines `vegaEmbed`.
+    """
+    bundle = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
+    return f"(() => {{\n{bundle}\n}})();\n"

@@ -56,7 +56,7 @@ def nearest_neighbours(entry: Entry, img: Path) -> dict[str, Any] | None:
         names = [labels[k] for k in classes[nearest]]
         query_image, query_label = entry.images[query], labels[truth[query]]
         rows.append((query_image, query_label, [database[row] for row in nearest], names))
-    picture = style.neighbour_rows(rows, img / f"{entry.name}.neighbours.png")
+    picture = style.draw_neighbours(rows, img / f"{entry.name}.neighbours.png")
     return {"picture": picture, "facts": entry.results["check"]["retrieval"]}
 
 
@@ -101,7 +101,7 @@ def error_samples(entry: Entry, rows: np.ndarray, img: Path) -> list[dict[str, A
             "of_true": float(probabilities[row, truth[row]]),
         }
         alt = f"Test sample {row}: {sample['true']}, taken for {sample['answer']}."
-        sample["picture"] = style.enlarge(
+        sample["picture"] = style.save_enlarged(
             entry.images[row], img / f"{entry.name}.wrong{place:02d}.png", alt
         )
         samples.append(sample)

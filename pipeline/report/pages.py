@@ -14,8 +14,12 @@ import jinja2
 from markupsafe import Markup
 
 from pipeline.params import schema
-from pipeline.plots import forecasts as fans
-from pipeline.plots import style, vega
+from pipeline.plots import forecasts, style, vega
+from pipeline.plots.learning_curves import (
+    draw_learning_curve,
+    draw_small_loss_curve,
+    loss_limits,
+)
 from pipeline.plots.style import Picture
 from pipeline.report import (
     browser_demo,
@@ -64,7 +68,7 @@ def build_report(
     if site.exists():
         shutil.rmtree(site)  # removes the pages of entries that are not in the line any more
     (site / "img").mkdir(parents=True)
-    (site / vega.LIBRARY).write_text(vega.library(), encoding="utf-8")
+    (site / vega.LIBRARY).write_text(vega.javascript_library(), encoding="utf-8")
     study_results = [Study(name, study.claim, root) for name, study in studies.items()]
     write = page_writer(site)
     for entry in entries:
@@ -100,7 +104,7 @@ def page_writer(site: Path) -> Callable[[str, str, dict[str, Any]], None]:
     pages.policies["json.dumps_kwargs"] = {"sort_keys": False}
     pages.filters |= {
         "scaled": tables.format_with_prefix,
-        "three": tables.format_number,
+        "three": style.format_number,
         "device": tables.device_name,
     }
     pages.filters["percent"] = lambda share: f"{100 * share:.0f}\u00a0%"
@@ -152,10 +156,10 @@ def index_context(entries: list[Entry], studies: list[Study], img: Path) -> dict
 def small_curves(entries: list[Entry], img: Path) -> list[tuple[str, Picture]]:
     """Return (entry name, loss curve) of each trained entry, all on one scale."""
     histories = {e.name: e.history for e in entries if e.has_epochs and e.history}
-    limits = style.loss_limits([*histories.values()])
+    limits = loss_limits(histories.values())
     best = {entry.name: best_epoch(entry) for entry in entries}
     return [
-        (name, style.small_curve(history, best[name], limits, img / f"{name}.loss.png"))
+        (name, draw_small_loss_curve(history, best[name], limits, img / f"{name}.loss.png"))
         for name, history in histories.items()
     ]
 
@@ -168,7 +172,9 @@ def study_context(study: Study, img: Path) -> dict[str, Any]:
     """Return one study and its plot."""
     alt = f"Result of the study {study.name}; the table beside it holds the same numbers."
     picture = (
-        style.adopt(study.picture, img / f"study.{study.name}.png", alt) if study.picture else None
+        style.copy_picture(study.picture, img / f"study.{study.name}.png", alt)
+        if study.picture
+        else None
     )
     return {"study": study, "picture": picture}
 
@@ -217,10 +223,10 @@ def copy_explain_picture(entry: Entry, found: dict[str, Any], img: Path) -> dict
 def serve_command(entry: Entry) -> str:
     """Return the `infer` command for the raw test files that stage data wrote."""
     raw = f"out/{entry.name}/data/raw"
-    forecasts = entry.task == "forecasting"
+    is_forecaster = entry.task == "forecasting"
     return (
         f"infer series {entry.name} {raw}/*.csv"
-        if forecasts
+        if is_forecaster
         else f"infer images {entry.name} {raw}"
     )
 
@@ -230,16 +236,8 @@ def learning_curves(entry: Entry, img: Path) -> list[Picture]:
     history = (entry.history or []) if entry.has_epochs else []
     recorded, drawn = history[0] if history else {}, []
     for measure in [m for m in ("loss", "accuracy") if f"validation_{m}" in recorded]:
-        values = [
-            {"epoch": row["epoch"], "split": split, "value": row[f"{split}_{measure}"]}
-            | {"kept": split == "validation" and row["epoch"] == best_epoch(entry)}
-            for row in history
-            for split in ("train", "validation")
-        ]
-        last = f"{values[-1]['value']:.3g}"
-        alt = f"{measure.capitalize()} by epoch; {last} on the validation split after the last."
         path = img / f"{entry.name}.curve-{measure}.png"
-        drawn.append(vega.chart("curves", path, alt, values=values, title=measure))
+        drawn.append(draw_learning_curve(history, measure, best_epoch(entry), path))
     return drawn
 
 
@@ -253,14 +251,18 @@ def forecaster_context(entry: Entry, img: Path) -> dict[str, Any] | None:
     columns, bounds, first = about["columns"], entry.array("test_y"), answers["residuals"][:, 0]
     one = bounds is not None and len(bounds) == 2  # several series have no common time axis
     return {
-        "examples": fans.examples(answers, columns, img / f"{name}forecasts.png"),
-        "along": fans.along(answers, columns, about["stride"], img / f"{name}along.png")
+        "examples": forecasts.draw_examples(answers, columns, img / f"{name}forecasts.png"),
+        "along": forecasts.draw_test_rows(
+            answers, columns, about["stride"], img / f"{name}along.png"
+        )
         if one
         else None,
-        "steps": fans.by_step(answers, list(entry.metric["baselines"]), img / f"{name}steps.png"),
-        "residuals": fans.residuals(first, columns[0], img / f"{name}residuals.png"),
+        "steps": forecasts.draw_errors_by_step(
+            answers, list(entry.metric["baselines"]), img / f"{name}steps.png"
+        ),
+        "residuals": forecasts.draw_residuals(first, columns[0], img / f"{name}residuals.png"),
         "column": columns[0],
-        "memory": float(fans.autocorrelation(first, 1)[0]),
+        "memory": float(forecasts.autocorrelation(first, 1)[0]),
         "noise": 1.96 / len(first) ** 0.5,
         "bias": float(first.mean() / (first.std() or 1)),
     }

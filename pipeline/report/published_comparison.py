@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.plots.style import Picture
-from pipeline.plots.vega import TEMPLATES, chart, sparse
+from pipeline.plots.vega import TEMPLATES, draw_chart, label_sparsely
 from pipeline.report.results import Entry
 from pipeline.report.tables import format_with_prefix, metric_cell
 
@@ -104,8 +104,8 @@ def bubble_chart(
         for found in (lowest, highest)
     ]
     alt = f"{title}; {measure} of {len(networks)} networks over multiply-adds: {' to '.join(ends)}."
-    values = sparse(sorted(networks, key=lambda found: -found["parameters"]), "macs", "y")
-    return chart(
+    values = label_sparsely(sorted(networks, key=lambda found: -found["parameters"]), "macs", "y")
+    return draw_chart(
         "bubbles", path, alt, values=values, title=title, measure=measure, groups=groups, log=log
     )
 
@@ -138,7 +138,7 @@ def depth_chart(path: Path) -> Picture:
         for row in PUBLISHED["ilsvrc"]
     ]
     networks = "; ".join(f"{row['name']} {row['layers']}, {row['error']} %" for row in rows)
-    return chart(
+    return draw_chart(
         "depth",
         path,
         f"Weight layers and published top-5 error of ILSVRC entries: {networks}.",

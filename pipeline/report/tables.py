@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.plots.style import format_number
 from pipeline.report.results import Entry
 
 PENDING = "pending"
@@ -117,17 +118,6 @@ def device_name(name: str) -> str:
     """Return the short name of a provider or device: CPUExecutionProvider and cpu -> CPU."""
     return {"cpu": "CPU", "cuda": "CUDA", "tensorrt": "TensorRT"}.get(
         name, name.removesuffix("ExecutionProvider")
-    )
-
-
-def format_number(number: float | None) -> str:
-    """Format to 3 significant digits, integers in full: 1077.3 -> '1,077', None -> '–'."""
-    if number is None:
-        return "–"
-    return (
-        f"{number:,.0f}"
-        if isinstance(number, int) or 999.5 <= abs(number) < 1e9
-        else f"{number:#.3g}".rstrip(".")
     )
 
 

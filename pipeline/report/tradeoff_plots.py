@@ -11,17 +11,10 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
-from pipeline.plots.style import BLUE, GREEN, ORANGE, Picture, drawing
-from pipeline.plots.vega import chart, sparse
+from pipeline.plots.style import BLUE, GREEN, ORANGE, Picture, drawing, format_number
+from pipeline.plots.vega import draw_chart, label_sparsely
 from pipeline.report.results import Entry
-from pipeline.report.tables import (
-    Cell,
-    Column,
-    Table,
-    device_name,
-    format_number,
-    format_with_prefix,
-)
+from pipeline.report.tables import Cell, Column, Table, device_name, format_with_prefix
 
 COLOURS = {"fp32": BLUE, "int8": ORANGE, "fp16": GREEN}
 GPU_RESULTS = Path("results/gpu")
@@ -157,8 +150,8 @@ def pareto_front_chart(entries: list[Entry], data_set: str, path: Path) -> Pictu
     alt = f"Accuracy on {data_set} over latency of {len(points)} files; on the front: {names}."
     title = f"{data_set}: accuracy over latency on the CPU, batch 1"
     low = float(np.quantile([p["accuracy"] for p in points], 0.1)) - 1
-    values = sparse(points, "ms", "accuracy")
-    return chart(
+    values = label_sparsely(points, "ms", "accuracy")
+    return draw_chart(
         "fronts", path, alt, values=values, title=title, low=low, variants=precision_colours(points)
     )
 
@@ -212,7 +205,7 @@ def roofline_chart(entries: list[Entry], gpu: Path, path: Path) -> Picture:
     machines = ", ".join(limits)
     alt = f"Roofline of {machines}: {len(points)} measured points below each machine's limits."
     title = "achieved rate of every file and batch"
-    return chart(
+    return draw_chart(
         "roofline",
         path,
         alt,

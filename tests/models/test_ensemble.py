@@ -54,7 +54,7 @@ def test_it_answers_the_mean_of_tcns_that_see_their_own_look_back(net: Ensemble)
         expected.append(alone(x[:, CONTEXT - rows :]))
     assert len({tuple(y.flatten().tolist()) for y in expected}) == 6
     torch.testing.assert_close(net(x), sum(expected) / 6)
-    assert net.receptive_field == max(member.field for member in net.members) >= CONTEXT
+    assert net.receptive_field == max(member.convolution_field for member in net.members) >= CONTEXT
 
 
 def test_members_train_as_they_would_alone(of_shop: Resolve) -> None:

@@ -13,7 +13,7 @@ from recipes import SERIES_RECIPE
 from pipeline.core.files import write_json
 from pipeline.data import prepare, series_sources
 from pipeline.evaluate import bootstrap, metrics, naive_baselines
-from pipeline.report.tables import format_number
+from pipeline.plots.style import format_number
 
 RNG = np.random.default_rng
 

@@ -1,4 +1,4 @@
-"""Small subjects: networks made by hand or by models/, and the data and settings around them."""
+"""Small subjects of stage explain: networks with their data and settings."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -37,7 +37,9 @@ def digits(side: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def classifier(net: nn.Module, channels: int = 1) -> Classifier:
-    """The network with standardisation (x - 100) / 50 around it, no gradient kept for its weights."""
+    """The network with standardisation (x - 100) / 50 around it, no gradient kept for its
+    weights.
+    """
     made = Classifier(net, torch.full((channels, 1, 1), 100.0), torch.full((channels, 1, 1), 0.02))
     return made.eval().requires_grad_(False)
 
@@ -60,5 +62,5 @@ class Chain(nn.Module):
 
 def subject(folder: Path, net: Any, source: dataset.Data, **settings: Any) -> Subject:
     (folder / "explain").mkdir()
-    given = SETTINGS.updated(**settings)
-    return Subject("tiny", None, source, net, None, given, folder / "explain")  # type: ignore[arg-type]
+    changed = SETTINGS.updated(**settings)
+    return Subject("tiny", None, source, net, None, changed, folder / "explain", 1)  # type: ignore[arg-type]

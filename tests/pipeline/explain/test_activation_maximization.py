@@ -1,4 +1,4 @@
-"""Ascent, inversion and style, where the answer is known: linear units, orthogonal layers, Gram matrices by hand."""
+"""Image optimisation where the result is known: linear units, orthogonal layers, Gram matrices."""
 
 from __future__ import annotations
 
@@ -7,27 +7,36 @@ import pytest
 import torch
 from torch import nn
 
-from pipeline.explain import activation_maximization, feature_inversion, style_transfer
-from pipeline.explain.activations import cost, map_stages, outputs, short
-from pipeline.explain.pixels import tensor
+from pipeline.explain import (
+    activation_maximization,
+    feature_inversion,
+    image_optimization,
+    style_transfer,
+)
+from pipeline.explain.activations import capture_outputs, find_map_stages, short_name
+from pipeline.explain.image_grid import to_tensor
 from pipeline.network.modules import Classifier
 
 
 def test_total_variation_by_hand() -> None:
-    """Oracle: [[0, 1, 3], [2, 2, 2], ...]: at the two places with both neighbours 1 + 4 and 4 + 1, the mean is 5."""
+    """Oracle: [[0, 1, 3], [2, 2, 2], ...]: at the two places with both neighbours 1 + 4 and 4 +
+    1, the mean is 5.
+    """
     u = torch.tensor([[0.0, 1.0, 3.0], [2.0, 2.0, 9.0]]).reshape(1, 1, 2, 3)
-    assert activation_maximization.total_variation(u).tolist() == [((1 + 4) + (4 + 1)) / 2]
-    assert activation_maximization.total_variation(torch.full((2, 3, 4, 4), 0.7)).tolist() == [0, 0]
+    assert image_optimization.total_variation(u).tolist() == [((1 + 4) + (4 + 1)) / 2]
+    assert image_optimization.total_variation(torch.full((2, 3, 4, 4), 0.7)).tolist() == [0, 0]
 
 
 def test_alpha_norm_by_hand() -> None:
     """Oracle: the mean of 0, 1, 64 and 1 / 64."""
     u = torch.tensor([0.0, -1.0, 2.0, 0.5]).reshape(1, 1, 2, 2)
-    assert activation_maximization.alpha_norm(u).tolist() == [(0 + 1 + 64 + 1 / 64) / 4]
+    assert image_optimization.alpha_norm(u).tolist() == [(0 + 1 + 64 + 1 / 64) / 4]
 
 
 def test_a_linear_unit_under_an_l2_prior_is_maximised_by_its_weights() -> None:
-    """Oracle: w x - lambda ||u||^2 with x = 127.5 (1 + u) is largest at u = 127.5 w / (2 lambda)."""
+    """Oracle: w x - lambda ||u||^2 with x = 127.5 (1 + u) is largest at u = 127.5 w / (2
+    lambda).
+    """
     w = torch.randn(2, 1, 3, 3, generator=torch.Generator().manual_seed(0)) / 127.5
     method = activation_maximization.Method(
         torch.zeros(2, 1, 3, 3), prior=lambda u: 2 * u.square().sum((1, 2, 3))
@@ -37,12 +46,12 @@ def test_a_linear_unit_under_an_l2_prior_is_maximised_by_its_weights() -> None:
     torch.testing.assert_close(found, expected, rtol=0, atol=0.6)  # whole grey levels
 
 
-def test_images_of_a_batch_do_not_know_of_one_another() -> None:
+def test_images_of_a_batch_are_independent() -> None:
     w = torch.randn(3, 1, 4, 4, generator=torch.Generator().manual_seed(0))
 
     def alone(some: torch.Tensor) -> torch.Tensor:
         method = activation_maximization.Method(
-            torch.zeros_like(some), prior=activation_maximization.total_variation, jitter=1
+            torch.zeros_like(some), prior=image_optimization.total_variation, jitter=1
         )
         return activation_maximization.maximise(
             lambda x: (some * x).tanh().mean((1, 2, 3)), method, 5, 4
@@ -55,7 +64,7 @@ def test_images_of_a_batch_do_not_know_of_one_another() -> None:
 def digits() -> torch.Tensor:
     from sklearn.datasets import load_digits
 
-    return tensor((load_digits().images[:40, :, :, None] * 15).astype(np.uint8))
+    return to_tensor((load_digits().images[:40, :, :, None] * 15).astype(np.uint8))
 
 
 @pytest.fixture(scope="module")
@@ -73,33 +82,35 @@ def small(digits: torch.Tensor) -> Classifier:
 
 
 def test_methods_repeat_by_seed_and_raise_the_unit(small: Classifier, digits: torch.Tensor) -> None:
-    layer = map_stages(small, digits[:1])[0]
+    layer = find_map_stages(small, digits[:1])[0]
 
     def answer(x: torch.Tensor) -> torch.Tensor:
-        return outputs(small, x, [layer])[0][:, 0].mean((1, 2))
+        return capture_outputs(small, x, [layer])[0][:, 0].mean((1, 2))
 
-    for name, method in activation_maximization.methods(digits, 2, 5).items():
+    for name, method in activation_maximization.make_methods(digits, 2, 5).items():
         found = activation_maximization.maximise(answer, method, 12, 5)
         again = activation_maximization.maximise(
-            answer, activation_maximization.methods(digits, 2, 5)[name], 12, 5
+            answer, activation_maximization.make_methods(digits, 2, 5)[name], 12, 5
         )
         other = activation_maximization.maximise(
-            answer, activation_maximization.methods(digits, 2, 6)[name], 12, 6
+            answer, activation_maximization.make_methods(digits, 2, 6)[name], 12, 6
         )
         assert torch.equal(found, again) and not torch.equal(found, other), name
         assert found.min() >= 0 and found.max() <= 255 and (found == found.round()).all(), name
         assert (
-            answer(found) > answer(activation_maximization.grey(method.image(method.start)))
+            answer(found) > answer(image_optimization.to_levels(method.to_image(method.start)))
         ).all(), name
 
 
 def test_a_spectrums_image_has_its_frequency_and_the_pools_colours() -> None:
-    """Oracle: one coefficient is one cosine; a pool of red and yellow alone has no blue in what is mixed."""
+    """Oracle: one coefficient is one cosine; a pool of red and yellow alone has no blue in what
+    is mixed.
+    """
     rng = np.random.default_rng(0)
     pool = rng.integers(0, 256, (6, 8, 12, 3), np.uint8)
     pool[..., 2] = 40
-    waves = activation_maximization.fourier(tensor(pool))
-    spectrum = torch.zeros(1, *activation_maximization.spectrum_of(tensor(pool)))
+    waves = image_optimization.fourier_parametrisation(to_tensor(pool))
+    spectrum = torch.zeros(1, *image_optimization.spectrum_shape(to_tensor(pool)))
     spectrum[0, :, 0, 3, 0] = 1.0  # 3 periods across
     image = waves(spectrum)[0]
     expected = torch.cos(2 * torch.pi * 3 * torch.arange(12) / 12)
@@ -111,10 +122,10 @@ def test_a_spectrums_image_has_its_frequency_and_the_pools_colours() -> None:
 
 
 def test_an_orthogonal_layer_is_inverted(digits: torch.Tensor) -> None:
-    """Oracle: what an orthogonal matrix answers determines the image; black images are far from it."""
+    """Oracle: an orthogonal matrix loses nothing of the image; black images are far from it."""
     matrix = nn.init.orthogonal_(torch.empty(64, 64), generator=torch.Generator().manual_seed(0))
     x, pool = digits[:2], digits
-    found = feature_inversion.invert(lambda z: (z - 60).flatten(1) @ matrix, x, pool, 60)
+    found = feature_inversion.invert_features(lambda z: (z - 60).flatten(1) @ matrix, x, pool, 60)
     assert (
         feature_inversion.psnr(found, x).min()
         > 30
@@ -124,7 +135,9 @@ def test_an_orthogonal_layer_is_inverted(digits: torch.Tensor) -> None:
 
 
 def test_psnr_by_hand() -> None:
-    """Oracle: one level of error everywhere is 20 log10(255) = 48.13 dB; none is the rounding's 58.92."""
+    """Oracle: one level of error everywhere is 20 log10(255) = 48.13 dB; none is the rounding's
+    58.92.
+    """
     x = torch.full((1, 1, 2, 2), 9.0)
     assert feature_inversion.psnr(x + 1, x).item() == pytest.approx(48.1308, abs=1e-3)
     assert feature_inversion.psnr(x, x).item() == pytest.approx(
@@ -134,7 +147,7 @@ def test_psnr_by_hand() -> None:
 
 def test_descent_finds_the_least_of_a_quadratic() -> None:
     target = torch.arange(6.0).reshape(1, 6)
-    found = feature_inversion.descend(
+    found = image_optimization.minimise_lbfgs(
         lambda p: ((p - target) ** 2 * torch.tensor([1.0, 9, 1, 4, 1, 25])).sum(),
         torch.zeros(1, 6),
         40,
@@ -143,9 +156,11 @@ def test_descent_finds_the_least_of_a_quadratic() -> None:
 
 
 def test_gram_matrix_and_losses_by_hand() -> None:
-    """Oracle O18: F = [[1, 2], [3, 4]] of N 2 maps and M 2 places: G = F F' = [[5, 11], [11, 25]].
+    """Oracle, by hand: F = [[1, 2], [3, 4]] of N 2 maps and M 2 places: G = F F' = [[5, 11], [11,
+    25]].
 
-    Against A = 0, E = (25 + 2 * 121 + 625) / (4 * 2^2 * 2^2) = 892 / 64; the content loss is (1 + 4 + 9 + 16) / 2.
+    Against A = 0, E = (25 + 2 * 121 + 625) / (4 * 2^2 * 2^2) = 892 / 64; the content loss is (1 + 4
+    + 9 + 16) / 2.
     """
     maps = torch.tensor([[1.0, 2.0], [3.0, 4.0]]).reshape(1, 2, 1, 2)
     zero = torch.zeros_like(maps)
@@ -158,7 +173,7 @@ def test_gram_matrices_are_symmetric_and_positive_semidefinite(
     small: Classifier, digits: torch.Tensor
 ) -> None:
     found = style_transfer.gram(
-        outputs(small, digits[:5], map_stages(small, digits[:1])[:1])[0]
+        capture_outputs(small, digits[:5], find_map_stages(small, digits[:1])[:1])[0]
     ).double()
     torch.testing.assert_close(found, found.transpose(1, 2), rtol=1e-6, atol=0)
     values = torch.linalg.eigvalsh(found)
@@ -168,30 +183,35 @@ def test_gram_matrices_are_symmetric_and_positive_semidefinite(
 def test_a_transfer_lowers_the_style_loss_and_repeats(
     small: Classifier, digits: torch.Tensor
 ) -> None:
-    layers = map_stages(small, digits[:1], least_px=3)
+    layers = find_map_stages(small, digits[:1], min_px=3)
     content, other = digits[:2], digits[2:4]
     made, again = (
-        style_transfer.transfer(small, layers[-1], layers, content, other, digits, 25)
-        for _ in range(2)
+        style_transfer.transfer_style(small, layers, content, other, digits, 25) for _ in range(2)
     )
     before, after = (
-        sum(style_transfer.style_losses(outputs(small, z, layers), outputs(small, other, layers)))
+        sum(
+            style_transfer.style_losses(
+                capture_outputs(small, z, layers), capture_outputs(small, other, layers)
+            )
+        )
         for z in (content, made)
     )
     assert torch.equal(made, again) and (after < 0.3 * before).all()
 
 
-def test_a_dream_raises_what_its_layer_answers(small: Classifier, digits: torch.Tensor) -> None:
-    layer = map_stages(small, digits[:1])[0]
+def test_a_dream_increases_the_output_of_its_layer(small: Classifier, digits: torch.Tensor) -> None:
+    layer = find_map_stages(small, digits[:1])[0]
     x = digits[:2].repeat_interleave(3, 2).repeat_interleave(3, 3)
     made = style_transfer.dream(small, layer, x, 10, 0)
-    square = [outputs(small, z, [layer])[0].square().flatten(1).mean(1) for z in (x, made)]
+    square = [capture_outputs(small, z, [layer])[0].square().flatten(1).mean(1) for z in (x, made)]
     assert made.shape == x.shape and (square[1] > square[0]).all()
     assert torch.equal(made, style_transfer.dream(small, layer, x, 10, 0))
 
 
-def test_a_tap_answers_what_the_whole_network_computes_and_stops_there() -> None:
-    """Oracle: the layers applied one after another; a ReLU in place does not reach back into the answer before it."""
+def test_captured_outputs_are_the_networks_and_the_pass_stops_there() -> None:
+    """Oracle: the layers applied one by one; a ReLU in place does not change the output before
+    it.
+    """
     first, second = nn.Conv2d(1, 2, 3), nn.Conv2d(2, 3, 3)
     ran: list[str] = []
     second.register_forward_hook(lambda *_: ran.append("second"))
@@ -201,27 +221,17 @@ def test_a_tap_answers_what_the_whole_network_computes_and_stops_there() -> None
         torch.ones(1, 1, 1),
     )
     x = torch.randn(2, 1, 6, 6)
-    (alone,) = outputs(net, x, ["net.0"])
+    (alone,) = capture_outputs(net, x, ["net.0"])
     assert not ran
-    both = outputs(net, x, ["net.0", "net.2"])
+    both = capture_outputs(net, x, ["net.0", "net.2"])
     assert ran and (both[0] < 0).any()
     torch.testing.assert_close(alone, first(x - 9), rtol=0, atol=0)
     torch.testing.assert_close(both[1], second(first(x - 9).relu()), rtol=0, atol=0)
 
 
-def test_cost_by_hand() -> None:
-    """Oracle: 4 x 4 places of 2 maps of a 3 x 3 kernel, and 32 inputs of each of 5 dense units."""
-    net = Classifier(
-        nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(32, 5)),
-        torch.zeros(1),
-        torch.ones(1),
-    )
-    assert cost(net, torch.zeros(1, 1, 6, 6)) == 16 * 2 * 9 + 32 * 5
-
-
 def test_short_names() -> None:
     assert [
-        short(name) for name in ("net.features.stage1", "net.net.features.3", "net.net.conv1")
+        short_name(name) for name in ("net.features.stage1", "net.net.features.3", "net.net.conv1")
     ] == [
         "stage1",
         "features.3",

@@ -1,4 +1,4 @@
-"""Which layers are looked at, and what of an entry is the network."""
+"""The layers that are selected, their activations, and the network of an entry."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -9,16 +9,16 @@ from torch import nn
 
 from pipeline.data import dataset
 from pipeline.explain import activations
-from pipeline.explain.activations import outputs
-from pipeline.explain.pixels import tensor
+from pipeline.explain.activations import capture_outputs
+from pipeline.explain.image_grid import to_tensor
 from pipeline.network.features import Backbone
 from pipeline.train.heads import Head, Headed
 
 
 def test_layers_end_with_their_activation_and_leave_pools_out() -> None:
     net = built("resnet", 16, **CIFAR)
-    x = tensor(digits(16)[0][:2])
-    found = activations.layers(net, x)
+    x = to_tensor(digits(16)[0][:2])
+    found = activations.find_layers(net, x)
     shapes = {layer.name: layer.shape for layer in found}
     assert shapes == {
         "conv1": (16, 16, 16),
@@ -27,7 +27,9 @@ def test_layers_end_with_their_activation_and_leave_pools_out() -> None:
         "stage3": (64, 4, 4),
     }
     assert found[0].module is net.net.features.relu1
-    last = activations.layers(built("densenet", 32, **DENSENET), tensor(digits(32)[0][:1]))[-1]
+    last = activations.find_layers(built("densenet", 32, **DENSENET), to_tensor(digits(32)[0][:1]))[
+        -1
+    ]
     assert (last.name, last.shape, type(last.module)) == (
         "denseblock4",
         (1024, 1, 1),
@@ -37,16 +39,19 @@ def test_layers_end_with_their_activation_and_leave_pools_out() -> None:
 
 def test_layers_are_spread_over_the_depth() -> None:
     found = [activations.Layer(str(k), nn.Identity(), (1, 2, 2)) for k in range(10)]
-    assert [layer.name for layer in activations.chosen(found, 4)] == ["0", "3", "6", "9"]
-    assert activations.chosen(found[:2], 4) == found[:2] and activations.chosen([], 4) == []
+    assert [layer.name for layer in activations.select_evenly(found, 4)] == ["0", "3", "6", "9"]
+    assert (
+        activations.select_evenly(found[:2], 4) == found[:2]
+        and activations.select_evenly([], 4) == []
+    )
 
 
 def test_outputs_are_those_of_the_modules_and_no_hook_stays() -> None:
     """Oracle: the modules by hand, on standardised images; one that does not run answers None."""
     conv, aside = nn.Conv2d(1, 2, 3), nn.Linear(1, 1)
     net = classifier(Chain([conv, nn.ReLU()], 2 * 36))
-    x = tensor(digits(8)[0][:3])
-    first, second, third = outputs(net, x, [conv, net.net.features[1], aside])
+    x = to_tensor(digits(8)[0][:3])
+    first, second, third = capture_outputs(net, x, [conv, net.net.features[1], aside])
     assert (
         torch.equal(first, conv((x - 100) * 0.02))
         and torch.equal(second, first.relu())
@@ -55,9 +60,9 @@ def test_outputs_are_those_of_the_modules_and_no_hook_stays() -> None:
     assert not conv._forward_hooks
 
 
-def test_of_a_forest_on_features_the_backbone_is_looked_at(
+def test_the_network_of_a_forest_on_features_is_its_backbone(
     tmp_path: Path, images_of: Callable[..., dataset.Data]
 ) -> None:
     net = built("cnn2", 8, dropout=0.0)
     headed = Headed(Backbone(net, "penultimate"), Head("forest", {}, None))
-    assert activations.classifier(subject(tmp_path, headed, images_of(*digits(8)))) is net
+    assert subject(tmp_path, headed, images_of(*digits(8))).classifier is net

@@ -1,4 +1,6 @@
-"""Attacks on networks small enough to attack by hand, and on a trained one whose file is attacked too."""
+"""Attacks on networks small enough to attack by hand, and on a trained one whose file is
+attacked too.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,7 @@ import torch
 from torch import nn
 
 from pipeline.explain import adversarial
-from pipeline.explain.pixels import array, tensor, whole
+from pipeline.explain.image_grid import round_levels, to_tensor, to_uint8
 from pipeline.network.modules import Classifier
 
 SIDE = 4
@@ -42,7 +44,9 @@ def middling(count: int) -> torch.Tensor:
 def test_an_fgsm_step_moves_a_linear_margin_by_its_size_times_the_weights(
     opposed: tuple[Classifier, torch.Tensor], size: int
 ) -> None:
-    """Oracle: the margin is d x with d = w_1 - w_0 = 2 w, and a step of the signs of d adds size * ||d||_1."""
+    """Oracle: the margin is d x with d = w_1 - w_0 = 2 w, and a step of the signs of d adds size
+    * ||d||_1.
+    """
     net, w = opposed
     x, y = middling(5), torch.zeros(5, dtype=torch.int64)
     (moved,) = adversarial.fgsm(net, x, y, [size])
@@ -53,7 +57,9 @@ def test_an_fgsm_step_moves_a_linear_margin_by_its_size_times_the_weights(
 
 
 def test_fgsm_is_captums(opposed: tuple[Classifier, torch.Tensor]) -> None:
-    """Oracle: captum.robust.FGSM on the same loss, gradients here being far above the 1e-6 that it leaves out."""
+    """Oracle: captum.robust.FGSM on the same loss, gradients here being far above the 1e-6 that
+    it leaves out.
+    """
     net, _ = opposed
     x, y = middling(3), torch.tensor([0, 1, 0])
     theirs = captum.robust.FGSM(net.logits, adversarial.margin, 0, 255).perturb(
@@ -62,8 +68,10 @@ def test_fgsm_is_captums(opposed: tuple[Classifier, torch.Tensor]) -> None:
     torch.testing.assert_close(adversarial.fgsm(net, x, y, [8])[0], theirs.detach(), rtol=0, atol=0)
 
 
-def test_a_sure_network_is_attacked_all_the_same() -> None:
-    """The cross-entropy of a network that is sure by 1e6 has no gradient in float32; the margin has."""
+def test_a_confident_network_is_attacked_too() -> None:
+    """The cross-entropy of a network that is sure by 1e6 has no gradient in float32; the margin
+    has.
+    """
     w = torch.ones(SIDE * SIDE)
     net = linear(torch.stack([w, -w]) * 1e3, torch.zeros(2))
     x, y = middling(1), torch.tensor([0])
@@ -73,7 +81,9 @@ def test_a_sure_network_is_attacked_all_the_same() -> None:
 
 
 def test_pgd_stays_within_its_width_and_the_range() -> None:
-    """White and black pixels can only move inwards, all by whole levels, and each width holds the one before."""
+    """White and black pixels can only move inwards, all by whole levels, and each width holds
+    the one before.
+    """
     w = torch.randn(SIDE * SIDE, generator=torch.Generator().manual_seed(3)) * 1e-3
     net = linear(torch.stack([-w, w]), torch.tensor([1e3, -1e3]))  # never fooled
     x = torch.tensor([0.0, 255.0, 3.0, 128.0]).repeat(4).reshape(1, 1, SIDE, SIDE)
@@ -81,11 +91,11 @@ def test_pgd_stays_within_its_width_and_the_range() -> None:
     for width, moved in zip(
         widths, adversarial.pgd(net, x, torch.tensor([0]), widths), strict=True
     ):
-        assert ((moved - x).abs().max() == width) and (moved == whole(moved)).all()
+        assert ((moved - x).abs().max() == width) and (moved == round_levels(moved)).all()
         assert moved.min() >= 0 and moved.max() <= 255
 
 
-def test_pgd_leaves_what_is_fooled() -> None:
+def test_pgd_does_not_change_an_image_that_fools_the_network() -> None:
     net = linear(torch.tensor([[-1.0], [1.0]]).repeat(1, 16), torch.zeros(2))  # always class 1
     x = middling(2)
     assert all(
@@ -96,13 +106,14 @@ def test_pgd_leaves_what_is_fooled() -> None:
 def test_the_least_change_of_a_linear_network_is_along_its_weights() -> None:
     """Oracle: margin d x + b; the nearest point of the boundary is |d x + b| / ||d|| away, along d.
 
-    Rounding to whole levels and steps of a fifth in length make the change found up to a quarter longer.
+    Rounding to whole levels and steps of a fifth in length make the change found up to a quarter
+    longer.
     """
     w = torch.tensor([8.0, -6.0] * 8)
     x, y = middling(1), torch.tensor([0])
     bias = float(w @ x.flatten()) + 2000.0
     net = linear(torch.stack([-w / 2, w / 2]), torch.tensor([bias / 2, -bias / 2]))
-    moved = adversarial.least_norm(net, x, y)
+    moved = adversarial.deepfool(net, x, y)
     change = (moved - x).flatten()
     least = 2000.0 / w.norm()
     assert net.logits(moved).argmax(1) == 1
@@ -111,45 +122,50 @@ def test_the_least_change_of_a_linear_network_is_along_its_weights() -> None:
     assert torch.cosine_similarity(change, w, 0) > 0.99
 
 
-def test_a_change_of_fractions_is_made_longer_until_it_counts() -> None:
-    """A change of .2 at every pixel is gone when rounded; 1.2 ** 6 times as long it is 1 level, and fools."""
+def test_a_change_by_fractions_is_extended_until_it_fools_when_rounded() -> None:
+    """A change of .2 at every pixel is gone when rounded; 1.2 ** 6 times as long it is 1 level,
+    and fools.
+    """
     w = torch.ones(SIDE * SIDE)
     x, y = middling(1), torch.tensor([0])
     bias = float(w @ x.flatten()) + 1.0
     net = linear(torch.stack([-w / 2, w / 2]), torch.tensor([bias / 2, -bias / 2]))
-    moved = adversarial.rounded(net, x, y, torch.full_like(x, 0.2))
+    moved = adversarial.extend_change(net, x, y, torch.full_like(x, 0.2))
     assert (moved == x + 1).all()
 
 
 def test_one_grey_level_amplified_is_0_to_254() -> None:
-    """Oracle O23: at x127 around 127, -1, 0 and 1 are 0, 127 and 254; a larger change is enlarged by less."""
+    """Oracle: 127 times around 127, -1, 0 and 1 are 0, 127, 254; a larger change is enlarged
+    less.
+    """
     change = torch.tensor([[[-1.0, 0.0, 1.0]]])
-    shown, factor = adversarial.amplify(change)
+    shown, factor = adversarial.enlarge_change(change)
     assert factor == 127 and shown.dtype == np.uint8
     np.testing.assert_array_equal(shown[:, :, 0], [[0, 127, 254]])
-    shown, factor = adversarial.amplify(change * 4)
+    shown, factor = adversarial.enlarge_change(change * 4)
     assert factor == 127 / 4
     np.testing.assert_array_equal(shown[:, :, 0], [[0, 127, 254]])
 
 
 def test_pixels_survive_the_way_to_the_network_and_back() -> None:
     images = np.random.default_rng(0).integers(0, 256, (2, 3, 5, 3), np.uint8)
-    np.testing.assert_array_equal(array(tensor(images)), images)
-    assert tensor(images)[1, 2, 0, 4] == images[1, 0, 4, 2]
+    np.testing.assert_array_equal(to_uint8(to_tensor(images)), images)
+    assert to_tensor(images)[1, 2, 0, 4] == images[1, 0, 4, 2]
     np.testing.assert_array_equal(
-        array(torch.tensor([-3.0, 0.4, 254.6, 300.0]).reshape(1, 1, 2, 2)).ravel(), [0, 0, 255, 255]
+        to_uint8(torch.tensor([-3.0, 0.4, 254.6, 300.0]).reshape(1, 1, 2, 2)).ravel(),
+        [0, 0, 255, 255],
     )
 
 
-def test_noise_is_changed_until_the_network_is_sure(
+def test_noise_is_changed_until_the_network_is_confident(
     opposed: tuple[Classifier, torch.Tensor],
 ) -> None:
     net, w = opposed
     y = torch.tensor([0, 1])
     x = torch.full((2, 1, SIDE, SIDE), 127.0)
-    x = whole(
+    x = round_levels(
         x - (w @ x[0].flatten()) / w.square().sum() * w.reshape(1, 1, SIDE, SIDE)
     )  # near the boundary
-    moved = adversarial.towards(net, x, y, steps=5, level=4)
-    assert (net.logits(moved).softmax(1)[range(2), y] >= adversarial.SURE).all()
+    moved = adversarial.increase_confidence(net, x, y, steps=5, size=4)
+    assert (net.logits(moved).softmax(1)[range(2), y] >= adversarial.CONFIDENT).all()
     assert ((moved - x).abs().amax((1, 2, 3)) <= 20).all()

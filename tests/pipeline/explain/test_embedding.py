@@ -10,38 +10,42 @@ from torch import nn
 
 from pipeline.data import dataset
 from pipeline.explain import embedding
-from pipeline.explain.activations import last_hidden
-from pipeline.explain.pixels import tensor
+from pipeline.explain.activations import penultimate_features
+from pipeline.explain.image_grid import to_tensor
 
 
 def test_neighbours_by_hand() -> None:
-    """Two groups of six on a line: of each point all five neighbours are its group's. A stray of class 1 in the middle
-    of group 0 is outvoted and hurts nobody else: 11 of 12."""
+    """Two groups of six on a line: of each point all five neighbours are its group's. A stray of
+    class 1 in the middle of group 0 is outvoted and hurts nobody else: 11 of 12.
+    """
     points = np.array([[0.0], [1], [2], [3], [4], [5], [100], [101], [102], [103], [104], [105]])
     classes = np.array([0] * 6 + [1] * 6)
-    assert embedding.nearest(points, classes) == 1
+    assert embedding.neighbour_accuracy(points, classes) == 1
     classes[2] = 1
-    assert embedding.nearest(points, classes) == pytest.approx(11 / 12)
-    # three and three: without itself each point is in the minority, and nobody may vote for themselves
-    assert embedding.nearest(points[:6], np.array([1, 1, 1, 0, 0, 0])) == 0
+    assert embedding.neighbour_accuracy(points, classes) == pytest.approx(11 / 12)
+    # three and three: without itself each point is in the minority, and nobody may vote for
+    # themselves
+    assert embedding.neighbour_accuracy(points[:6], np.array([1, 1, 1, 0, 0, 0])) == 0
 
 
-def test_the_last_hidden_layer_is_what_the_last_weights_take() -> None:
-    """Of LeNet-5 F6's 84 values, whose output has no weights; of a head of two dense layers the 7 values between."""
-    x = tensor(digits(32)[0][:40])
+def test_the_penultimate_features_layer_is_what_the_last_weights_take() -> None:
+    """Of LeNet-5 F6's 84 values, whose output has no weights; of a head of two dense layers the
+    7 values between.
+    """
+    x = to_tensor(digits(32)[0][:40])
     net = built("lenet5", 32, **LENET)
-    found = last_hidden(net, x)
+    found = penultimate_features(net, x)
     assert found.shape == (40, 84)
     np.testing.assert_allclose(found, net.net.features((x - 100) * 0.02).numpy(), atol=1e-5)
     deep = Chain([nn.MaxPool2d(4)], 64)
     deep.head = nn.Sequential(nn.Linear(64, 7), nn.ReLU(), nn.Linear(7, 2))
-    assert last_hidden(classifier(deep), x).shape == (40, 7)
+    assert penultimate_features(classifier(deep), x).shape == (40, 7)
 
 
 def test_the_section_repeats(tmp_path: Path, images_of: Callable[..., dataset.Data]) -> None:
     net = built("lenet5", 32, **LENET)
     given = subject(tmp_path, net, images_of(*digits(32)))
-    first, second = embedding.section(given), embedding.section(given)
+    first, second = embedding.make_section(given), embedding.make_section(given)
     assert first.facts == second.facts
-    assert first.facts["embedding"]["points"] == 60
-    assert 0.5 < first.facts["embedding"]["trustworthiness"] <= 1
+    assert first.facts["points"] == 60
+    assert 0.5 < first.facts["trustworthiness"] <= 1

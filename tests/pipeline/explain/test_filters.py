@@ -11,12 +11,14 @@ from torch import nn
 
 from pipeline.data import dataset
 from pipeline.explain import filters
-from pipeline.explain.gabor import fit_gabor, main_component
-from pipeline.explain.sparse_coding import likeness, sparse_code, whitened
+from pipeline.explain.gabor import fit_gabor, strongest_component
+from pipeline.explain.sparse_coding import absolute_cosines, learn_sparse_code, whiten
 
 
 def planted(angle: float, frequency: float = 0.2, phase: float = 0.7, side: int = 11) -> np.ndarray:
-    """A Gabor function whose stripes run at `angle` degrees, anticlockwise from horizontal, by its formula."""
+    """A Gabor function whose stripes run at `angle` degrees, anticlockwise from horizontal, by
+    its formula.
+    """
     down, right = np.mgrid[:side, :side] - side // 2
     along = right * np.sin(np.radians(angle)) + down * np.cos(
         np.radians(angle)
@@ -49,50 +51,58 @@ def test_stripes_as_the_eye_sees_them() -> None:
     assert fit_gabor(np.cos((right + down) * np.pi / 3)).angle == pytest.approx(45, abs=3)
 
 
-def test_the_main_component_of_a_coloured_filter() -> None:
+def test_the_strongest_component_of_a_coloured_filter() -> None:
     """Oracle: pattern times colour is one component, whose pattern comes back up to its sign."""
     pattern, colour = planted(30), np.array([0.6, 0.0, -0.8])
-    (found,) = main_component((colour[:, None, None] * pattern)[None])
+    (found,) = strongest_component((colour[:, None, None] * pattern)[None])
     np.testing.assert_allclose(np.abs(found), np.abs(pattern), atol=1e-9)
 
 
 def test_a_sparse_code_finds_the_pictures_that_patches_are_made_of() -> None:
-    """Oracle: patches are sums of few of 6 known orthogonal pictures; each is an atom, up to its sign."""
+    """Oracle: patches are sums of few of 6 known orthogonal pictures; each is an atom, up to its
+    sign.
+    """
     rng = np.random.default_rng(0)
     pictures = np.linalg.qr(rng.standard_normal((16, 6)))[0].T
     amounts = rng.laplace(size=(3000, 6)) * (rng.random((3000, 6)) < 0.2)
     cut = amounts @ pictures + 1e-3 * rng.standard_normal((3000, 16))
-    alike = likeness(pictures, sparse_code(cut, 0)).max(1)
+    alike = absolute_cosines(pictures, learn_sparse_code(cut, 0)).max(1)
     assert (alike > 0.95).all(), alike
-    assert np.median(likeness(rng.standard_normal((200, 16)), pictures).max(1)) < 0.6
+    assert np.median(absolute_cosines(rng.standard_normal((200, 16)), pictures).max(1)) < 0.6
 
 
 def test_whitened_patches_have_equal_power() -> None:
     rng = np.random.default_rng(0)
     cut = rng.standard_normal((4000, 3)) * [3.0, 2.0, 1.0]
-    np.testing.assert_allclose(np.cov(whitened(cut, damping=0).T), np.eye(3), atol=1e-9)
+    np.testing.assert_allclose(np.cov(whiten(cut, damping=0).T), np.eye(3), atol=1e-9)
 
 
 def test_units_that_never_fire_are_counted() -> None:
-    """Of four units one has a bias of minus a million and one weights of 0: both answer one number everywhere."""
+    """Of four units one has a bias of minus a million and one weights of 0: both answer one
+    number everywhere.
+    """
     conv = nn.Conv2d(1, 4, 3, padding=1)
     conv.bias.data = torch.tensor([0.0, -1e6, 0.3, 0.0])
     conv.weight.data[2] = 0
     conv.weight.data[3] = torch.eye(3) / 3
     conv.bias.data[3] = 10.0  # fires everywhere
     net = classifier(Chain([conv, nn.ReLU()], 4 * 64, 10))
-    (found,) = filters.firing(net, digits(8)[0][:50])
+    (found,) = filters.measure_firing(net, digits(8)[0][:50])
     assert found.silent.tolist() == [False, True, True, False]
     assert found.share[1:].tolist() == [0.0, 1.0, 1.0]
     assert 0 < found.share[0] < 1
 
 
 def test_the_energy_of_smooth_and_rough_filters() -> None:
-    """A mean filter is all low frequencies, a chessboard all high ones; a single pixel is white: 1 - pi / 16 = .80."""
+    """A mean filter is all low frequencies, a chessboard all high ones; a single pixel is white:
+    1 - pi / 16 = .80.
+    """
     chess = np.indices((8, 8)).sum(0) % 2 * 2.0 - 1
     pixel = np.zeros((8, 8))
     pixel[3, 3] = 1
-    smooth, rough, white = filters.high_share(np.stack([np.ones((8, 8)), chess, pixel])[:, None])
+    smooth, rough, white = filters.high_frequency_share(
+        np.stack([np.ones((8, 8)), chess, pixel])[:, None]
+    )
     assert smooth < 0.1 and rough > 0.95
     assert white == pytest.approx(1 - np.pi / 16, abs=0.02)
 
@@ -104,12 +114,12 @@ def test_the_section(
     """A 3 x 3 filter gets no Gabor function, and the caption says why."""
     torch.manual_seed(0)
     net = classifier(Chain([nn.Conv2d(1, 6, kernel), nn.ReLU()], 6 * (17 - kernel) ** 2, 10))
-    found = filters.section(subject(tmp_path, net, images_of(*digits(16))))
-    assert len(found.shown) == pictures
+    found = filters.make_section(subject(tmp_path, net, images_of(*digits(16))))
+    assert len(found.pictures) == pictures
     assert all(
-        (tmp_path / "explain" / shown.picture.file).stat().st_size > 500 for shown in found.shown
+        (tmp_path / "explain" / shown.picture.file).stat().st_size > 500 for shown in found.pictures
     )
-    assert ("8 numbers" in found.shown[0].caption) == (kernel == 3)
+    assert ("8 numbers" in found.pictures[0].caption) == (kernel == 3)
     assert found.facts["silent"] == {"units": 6, "silent": 0, "images": 40}
     assert found.facts["sparse_code"]["random"] > 0.3
 
@@ -118,4 +128,4 @@ def test_a_network_without_convolution_has_no_filters(
     tmp_path: Path, images_of: Callable[..., dataset.Data]
 ) -> None:
     net = classifier(Chain([nn.Flatten(), nn.Linear(64, 5)], 5, 10))
-    assert filters.section(subject(tmp_path, net, images_of(*digits(8)))) is None
+    assert filters.make_section(subject(tmp_path, net, images_of(*digits(8)))) is None

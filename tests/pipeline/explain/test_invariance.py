@@ -11,36 +11,40 @@ from torch import nn
 
 from pipeline.data import dataset
 from pipeline.explain import invariance
-from pipeline.explain.invariance import STILL, moved
-from pipeline.explain.pixels import tensor
+from pipeline.explain.image_grid import to_tensor
+from pipeline.explain.invariance import IDENTITY, transform
 
 
 def test_images_are_moved_as_the_names_say() -> None:
-    """An odd image with one pixel, right of the middle: shifted right by one of 9, turned anticlockwise to the top,
-    enlarged by 2 to twice the distance; and a wide image is turned without being squeezed."""
+    """An odd image with one pixel, right of the middle: shifted right by one of 9, turned
+    anticlockwise to the top, enlarged by 2 to twice the distance; and a wide image is turned
+    without being squeezed.
+    """
     image = torch.zeros(1, 1, 9, 9)
     image[0, 0, 4, 6] = 1
-    assert torch.equal(moved(image, *STILL).round(decimals=5), image)
+    assert torch.equal(transform(image, *IDENTITY).round(decimals=5), image)
     for change, place in (
         ((1.0, 0.0, 1 / 9), (4, 7)),
         ((1.0, np.pi / 2, 0.0), (2, 4)),
         ((2.0, 0.0, 0.0), (4, 8)),
     ):
-        (found,) = (moved(image, *change)[0, 0] > 0.9).nonzero().tolist()
+        (found,) = (transform(image, *change)[0, 0] > 0.9).nonzero().tolist()
         assert tuple(found) == place
     wide = torch.zeros(1, 1, 5, 9)
     wide[0, 0, 2, 6] = 1
-    assert (moved(wide, 1.0, np.pi / 2, 0.0)[0, 0] > 0.9).nonzero().tolist() == [[0, 4]]
+    assert (transform(wide, 1.0, np.pi / 2, 0.0)[0, 0] > 0.9).nonzero().tolist() == [[0, 4]]
 
 
 def test_a_mean_over_the_map_does_not_see_a_shift_that_a_map_sees() -> None:
-    """Pixels that move within a black border change the map as much as another image, their mean not at all."""
+    """Pixels that move within a black border change the map as much as another image, their mean
+    not at all.
+    """
     images = np.zeros((10, 16, 16, 1), np.uint8)
     images[:, 6:10, 6:10] = np.random.default_rng(0).integers(60, 255, (10, 4, 4, 1))
     net = classifier(Chain([nn.Conv2d(1, 3, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1)], 3))
-    found = invariance.curves(net, tensor(images), invariance.layers(net, tensor(images)))[
-        "shift, % of the width"
-    ]
+    found = invariance.relative_distances(
+        net, to_tensor(images), invariance.find_layers(net, to_tensor(images))
+    )["shift, % of the width"]
     assert found.shape == (2, 5)  # the convolution and the logits
     assert (found[:, 0] == 0).all()
     assert (found[0, 2:] > 0.7).all()  # 1, 2 and 4 pixels of 16
@@ -49,7 +53,7 @@ def test_a_mean_over_the_map_does_not_see_a_shift_that_a_map_sees() -> None:
 
 def test_the_section(tmp_path: Path, images_of: Callable[..., dataset.Data]) -> None:
     net = built("resnet", 16, **CIFAR)
-    found = invariance.section(subject(tmp_path, net, images_of(*digits(16))))
-    assert list(found.facts["invariance"]) == ["conv1", "stage1", "stage2", "stage3", "logits"]
-    assert all(0 < value < 3 for row in found.facts["invariance"].values() for value in row)
-    assert "12 test images" in found.shown[0].caption
+    found = invariance.make_section(subject(tmp_path, net, images_of(*digits(16))))
+    assert list(found.facts) == ["conv1", "stage1", "stage2", "stage3", "logits"]
+    assert all(0 < value < 3 for row in found.facts.values() for value in row)
+    assert "12 test images" in found.pictures[0].caption

@@ -12,9 +12,9 @@ from torch import nn
 
 from pipeline.data import dataset
 from pipeline.explain import maximally_activating, modified_relu
-from pipeline.explain.activations import bounded
+from pipeline.explain.activations import is_bounded
+from pipeline.explain.image_grid import to_tensor
 from pipeline.explain.maximally_activating import Peaks
-from pipeline.explain.pixels import tensor
 from pipeline.explain.receptive_field import Field
 
 
@@ -27,19 +27,21 @@ def identity() -> tuple[nn.Module, nn.Conv2d]:
 
 
 def test_a_planted_bright_patch_is_found() -> None:
-    """Image i of 12 has one bright pixel, at (1 + i % 6, 3), of brightness 100 + i: the nine brightest, in their order,
-    and each at its place on the map, one less for the border that the filter has lost."""
+    """Image i of 12 has one bright pixel, at (1 + i % 6, 3), of brightness 100 + i: the nine
+    brightest, in their order, and each at its place on the map, one less for the border that the
+    filter has lost.
+    """
     images = np.zeros((12, 8, 8, 1), np.uint8)
     for i, image in enumerate(images):
         image[1 + i % 6, 3] = 100 + i
     net, conv = identity()
-    (own,) = maximally_activating.peaks(net, tensor(images), [conv])
-    top = own.top()[:, 0]
+    (own,) = maximally_activating.find_peaks(net, to_tensor(images), [conv])
+    top = own.top_images()[:, 0]
     assert top.tolist() == [11, 10, 9, 8, 7, 6, 5, 4, 3]
     assert own.rows[top, 0].tolist() == [i % 6 for i in top]
     assert own.columns[top, 0].tolist() == [2] * 9
     tiles = images[top].repeat(4, 3).astype(float)
-    patches = maximally_activating.cut(
+    patches = maximally_activating.crop_to_fields(
         tiles, (Field(0, 2, 1),) * 2, own.rows[top, 0], own.columns[top, 0]
     )
     assert patches.shape == (9, 3, 3, 4)
@@ -51,15 +53,15 @@ def test_a_planted_bright_patch_is_found() -> None:
 
 def test_patches_over_the_border_and_fields_beyond_the_image() -> None:
     tiles = np.arange(1.0, 17).reshape(1, 4, 4, 1).repeat(4, 3)
-    corner = maximally_activating.cut(
+    corner = maximally_activating.crop_to_fields(
         tiles, (Field(-1, 1, 1), Field(-1, 1, 1)), np.array([0]), np.array([3])
     )
     assert corner[0, :, :, 0].tolist() == [[0, 0, 0], [3, 4, 0], [7, 8, 0]]
-    rows = maximally_activating.cut(
+    rows = maximally_activating.crop_to_fields(
         tiles, (Field(0, 0, 2), Field(-9, 9, 1)), np.array([1]), np.array([0])
     )
     assert rows[0, :, :, 0].tolist() == [[9, 10, 11, 12]]  # the longer axis is shown whole
-    assert maximally_activating.cut(tiles, None, np.array([0]), np.array([0])) is tiles
+    assert maximally_activating.crop_to_fields(tiles, None, np.array([0]), np.array([0])) is tiles
 
 
 def test_units_that_single_out_images_come_first_and_dead_ones_not_at_all() -> None:
@@ -67,26 +69,29 @@ def test_units_that_single_out_images_come_first_and_dead_ones_not_at_all() -> N
     values = np.stack([np.ones(40), np.arange(40.0), np.where(np.arange(40) < 9, 5.0, 0.0)], 1)
     zeros = np.zeros(values.shape, np.int64)
     own = Peaks(values, zeros, zeros)
-    assert own.outstanding().tolist() == [2, 1]
+    assert own.selective_units().tolist() == [2, 1]
     classes = np.where(np.arange(40) < 9, 0, np.arange(40) % 3)  # the last nine: three of each
     assert maximally_activating.purity(own, classes) == pytest.approx((9 / 9 + 3 / 9) / 2)
 
 
 def test_the_purity_of_images_at_random() -> None:
-    """Oracle: of ten images, nine of one class, nine drawn have the tenth with probability .9: 8 / 9, else 1."""
+    """Oracle: of ten images, nine of one class, nine drawn have the tenth with probability .9: 8
+    / 9, else 1.
+    """
     classes = np.array([0] * 9 + [1])
-    assert maximally_activating.chance(classes, 0, draws=4000) == pytest.approx(
+    assert maximally_activating.chance_purity(classes, 0, draws=4000) == pytest.approx(
         0.9 * 8 / 9 + 0.1, abs=0.005
     )
 
 
 def test_one_convolution_projected_by_hand() -> None:
-    """Oracle: ReLU lets the kept activation through, the transposed filter lays its weights where the unit looked, and
-    the network's own (x - 100) / 50 divides by 50."""
+    """Oracle: ReLU lets the kept activation through, the transposed filter lays its weights
+    where the unit looked, and the network's own (x - 100) / 50 divides by 50.
+    """
     conv = nn.Conv2d(1, 1, 2, bias=False)
     conv.weight.data = torch.tensor([[[[1.0, 2.0], [3.0, -4.0]]]])
     net = classifier(Chain([conv, relu := nn.ReLU()], 4))
-    back = maximally_activating.deconvnet(
+    back = maximally_activating.project_back(
         net, torch.full((1, 1, 3, 3), 200.0), relu, np.array([[0], [1], [0]])
     )
     np.testing.assert_allclose(
@@ -95,35 +100,41 @@ def test_one_convolution_projected_by_hand() -> None:
 
 
 def test_relus_on_the_way_are_applied_to_what_comes_back() -> None:
-    """Two convolutions of 1 x 1: weights -1 then -1 on a bright image. The first ReLU is shut, so the gradient is 0;
-    the deconvnet looks at what comes back instead: -1, which ReLU cuts to 0; with +1 it passes and gives -1 / 50."""
+    """Two convolutions of 1 x 1: weights -1 then -1 on a bright image. The first ReLU is shut,
+    so the gradient is 0; the deconvnet looks at what comes back instead: -1, which ReLU cuts to
+    0; with +1 it passes and gives -1 / 50.
+    """
     for second, expected in ((-1.0, 0.0), (1.0, -1 / 50)):
         layers = [nn.Conv2d(1, 1, 1, bias=False), nn.ReLU(), nn.Conv2d(1, 1, 1, bias=False)]
         layers[0].weight.data.fill_(-1)
         layers[2].weight.data.fill_(second)
         net = classifier(Chain(layers, 1))
-        back = maximally_activating.deconvnet(
+        back = maximally_activating.project_back(
             net, torch.full((1, 1, 1, 1), 200.0), layers[2], np.zeros((3, 1), int)
         )
         assert back.item() == pytest.approx(expected)
 
 
 def test_a_unit_at_its_bound_is_projected_too() -> None:
-    """ReLU6, a ReLU and a cap as stage explain has it: weight 1 on (700 - 100) / 50 = 12, answered as 6, gradient 0."""
+    """ReLU6, a ReLU and a cap as stage explain has it: weight 1 on (700 - 100) / 50 = 12,
+    answered as 6, gradient 0.
+    """
     layers = [nn.Conv2d(1, 1, 1, bias=False), nn.ReLU6()]
     layers[0].weight.data.fill_(1)
     net, x = classifier(Chain(layers, 1)), torch.full((1, 1, 1, 1), 700.0)
-    modified_relu.as_modules(net, x.permute(0, 2, 3, 1))
-    assert bounded(net.net.features[1])
-    back = maximally_activating.deconvnet(net, x, net.net.features[1], np.zeros((3, 1), int))
+    modified_relu.replace_relus(net, x.permute(0, 2, 3, 1))
+    assert is_bounded(net.net.features[1])
+    back = maximally_activating.project_back(net, x, net.net.features[1], np.zeros((3, 1), int))
     assert back.item() == pytest.approx(1 / 50)
 
 
 def test_projections_are_captums() -> None:
-    """Oracle: captum's NeuronDeconvolution of the same unit, through skips, batch normalisation and strides."""
+    """Oracle: captum's NeuronDeconvolution of the same unit, through skips, batch normalisation
+    and strides.
+    """
     net = built("resnet", 16, **CIFAR)
-    x, stage = tensor(digits(16)[0][:3]), net.net.features.stage2
-    back = maximally_activating.deconvnet(net, x, stage, np.array([[5] * 3, [2] * 3, [3] * 3]))
+    x, stage = to_tensor(digits(16)[0][:3]), net.net.features.stage2
+    back = maximally_activating.project_back(net, x, stage, np.array([[5] * 3, [2] * 3, [3] * 3]))
 
     class Logits(nn.Module):
         def __init__(self) -> None:
@@ -143,16 +154,19 @@ def test_the_section(tmp_path: Path, images_of: Callable[..., dataset.Data]) -> 
     """LeNet-5 on digits: C1, C3 and C5 see 5, 14 and 32 pixels (LeCun et al. 1998, figure 2)."""
     net = built("lenet5", 32, full_c3=False, subsampling="trainable", output="rbf")
     given = subject(tmp_path, net, images_of(*digits(32)))
-    found = maximally_activating.section(given)
-    assert [shown.picture.file for shown in found.shown] == ["units.maps.png", "units.patches.png"]
-    assert {name: row["pixels"] for name, row in found.facts["units"].items()} == {
+    found = maximally_activating.make_section(given)
+    assert [shown.picture.file for shown in found.pictures] == [
+        "units.maps.png",
+        "units.patches.png",
+    ]
+    assert {name: row["pixels"] for name, row in found.facts.items()} == {
         "c1": 5,
         "c3": 14,
         "c5": 32,
     }
-    assert "5, c3 14, c5 32" in found.shown[1].caption
+    assert "5, c3 14, c5 32" in found.pictures[1].caption
     before = (tmp_path / "explain" / "units.patches.png").read_bytes()
-    assert maximally_activating.section(given).facts == found.facts
+    assert maximally_activating.make_section(given).facts == found.facts
     assert (tmp_path / "explain" / "units.patches.png").read_bytes() == before
 
 
@@ -160,4 +174,4 @@ def test_a_dense_network_has_no_maps(
     tmp_path: Path, images_of: Callable[..., dataset.Data]
 ) -> None:
     net = built("fcnn", 8, hidden=[5], dropout=0.0)
-    assert maximally_activating.section(subject(tmp_path, net, images_of(*digits(8)))) is None
+    assert maximally_activating.make_section(subject(tmp_path, net, images_of(*digits(8)))) is None

@@ -1,4 +1,6 @@
-"""Every ReLU a module of its own: without it, guided backpropagation is the plain gradient, in silence."""
+"""Every ReLU a module of its own: without it, guided backpropagation is the plain gradient, in
+silence.
+"""
 
 from __future__ import annotations
 
@@ -59,7 +61,7 @@ def attributed(method: type, net: nn.Module, *values: float) -> list[float]:
 def test_captum_is_silently_wrong_on_functional_relus_and_the_rewrite_is_right() -> None:
     """By hand: d(-relu(x)) / dx = -1 at x = 2; guided, a ReLU passes on no gradient below 0."""
     assert attributed(GuidedBackprop, Down(), 2.0) == [-1.0]  # the plain gradient: wrong
-    net = modified_relu.as_modules(nn.Sequential(Down()), torch.ones(1, 1))
+    net = modified_relu.replace_relus(nn.Sequential(Down()), torch.ones(1, 1))
     assert attributed(GuidedBackprop, net, 2.0) == [0.0]
     assert attributed(Deconvolution, nn.Sequential(nn.ReLU(), nn.Identity()), -2.0) == [
         1.0
@@ -67,7 +69,7 @@ def test_captum_is_silently_wrong_on_functional_relus_and_the_rewrite_is_right()
 
 
 def test_a_module_called_twice_becomes_two() -> None:
-    net = modified_relu.as_modules(nn.Sequential(Twice()), torch.ones(1, 1))
+    net = modified_relu.replace_relus(nn.Sequential(Twice()), torch.ones(1, 1))
     x = torch.tensor([[3.0], [0.5], [-1.0]])
     assert (
         torch.equal(net(x), torch.tensor([[-2.0], [0.0], [0.0]])) and x[2] == -1
@@ -76,15 +78,15 @@ def test_a_module_called_twice_becomes_two() -> None:
 
 
 def test_relu6_is_a_relu_and_a_cap() -> None:
-    net = modified_relu.as_modules(nn.Sequential(nn.Sequential(nn.ReLU6())), torch.ones(1, 1))
+    net = modified_relu.replace_relus(nn.Sequential(nn.Sequential(nn.ReLU6())), torch.ones(1, 1))
     assert net(torch.tensor([[-1.0], [2.0], [9.0]])).flatten().tolist() == [0.0, 2.0, 6.0]
-    assert [type(module) for module in net[0][0]] == [nn.ReLU, modified_relu.Cap]
+    assert [type(module) for module in net[0][0]] == [nn.ReLU, modified_relu.ClampAtSix]
 
 
 def test_a_network_that_is_right_already_stays_as_it_is() -> None:
     net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten(), nn.LazyLinear(3))
     before = [*net]
-    assert modified_relu.as_modules(net, torch.ones(2, 1, 5, 5)) is net and [*net] == before
+    assert modified_relu.replace_relus(net, torch.ones(2, 1, 5, 5)) is net and [*net] == before
 
 
 def test_what_cannot_be_rewritten_is_an_error() -> None:
@@ -92,9 +94,9 @@ def test_what_cannot_be_rewritten_is_an_error() -> None:
         StageError,
         match=r"ReLUs of Asks are functions, and torch.fx cannot trace it .*write them as",
     ):
-        modified_relu.as_modules(nn.Sequential(Asks()), torch.ones(1, 1))
+        modified_relu.replace_relus(nn.Sequential(Asks()), torch.ones(1, 1))
     with pytest.raises(StageError, match=r"is called more than once; give each call"):
-        modified_relu.as_modules(nn.Sequential(Loop()), torch.ones(1, 1))
+        modified_relu.replace_relus(nn.Sequential(Loop()), torch.ones(1, 1))
 
 
 @pytest.mark.slow
@@ -102,7 +104,9 @@ def test_what_cannot_be_rewritten_is_an_error() -> None:
     "name", ["googlenet", "resnet18", "densenet121", "mobilenet_v2", "inception_v3"]
 )
 def test_torchvisions_networks(name: str) -> None:
-    """Functional, shared and capped ReLUs: bit-equal answers, the parts still there, and guided maps that differ."""
+    """Functional, shared and capped ReLUs: bit-equal answers, the parts still there, and guided
+    maps that differ.
+    """
     more = (
         {"aux_logits": False, "init_weights": False}
         if name in ("googlenet", "inception_v3")
@@ -115,7 +119,7 @@ def test_torchvisions_networks(name: str) -> None:
         net(x),
         {name for name, _ in net.named_children()} - {"aux1", "aux2", "AuxLogits", "dropout"},
     )
-    whole = modified_relu.as_modules(nn.Sequential(net), x)
+    whole = modified_relu.replace_relus(nn.Sequential(net), x)
     assert torch.equal(whole(x), before)
     assert parts <= {name for name, _ in whole[0].named_children()}
     x.requires_grad_()

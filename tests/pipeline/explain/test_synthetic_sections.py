@@ -1,4 +1,4 @@
-"""The sections on attacks and synthesis, of a small network trained on the digits, and of the file it is served by."""
+"""The sections on attacks and synthesis, of a small network trained on digits and its file."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from recipes import SPECS
 
 from pipeline.data import prepare
 from pipeline.explain import activation_maximization, adversarial, feature_inversion, style_transfer
-from pipeline.explain.subject import Section, Subject
+from pipeline.explain.sections import Section
+from pipeline.explain.subject import Subject
 from pipeline.export import graph as export
 from pipeline.export import metadata
 from pipeline.params import load as params
@@ -51,13 +52,20 @@ def subject(tmp_path_factory: pytest.TempPathFactory) -> Subject:
     graph = export.to_onnx(net, x, "classification")
     (folder / "model.onnx").write_bytes(contract.seal(graph.SerializeToString(), about))
     return Subject(
-        "tiny", recipe, source, net, convline.load(folder / "model.onnx", "cpu"), SETTINGS, folder
+        "tiny",
+        recipe,
+        source,
+        net,
+        convline.load(folder / "model.onnx", "cpu"),
+        SETTINGS,
+        folder,
+        40_000,
     )
 
 
 def drawn(section: Section, folder: Path) -> None:
     """Every picture is there at twice its size, and is neither empty nor of one colour."""
-    for shown in section.shown:
+    for shown in section.pictures:
         with Image.open(folder / shown.picture.file) as picture:
             assert picture.size == (2 * shown.picture.width, 2 * shown.picture.height)
             assert np.asarray(picture)[..., 3].any() and np.asarray(picture.convert("L")).std() > 5
@@ -69,51 +77,53 @@ def drawn(section: Section, folder: Path) -> None:
 
 
 def test_what_fools_the_network_fools_its_file(subject: Subject) -> None:
-    """Attacks lower accuracy as noise of their size does not; the file falls with the network; all of it repeats."""
-    found = adversarial.section(subject)
+    """Attacks lower accuracy as noise of their size does not; the file falls with the network;
+    all of it repeats.
+    """
+    found = adversarial.make_section(subject)
     drawn(found, subject.folder)
     facts = found.facts
     assert facts["transfer"] > 0.95 and facts["noise_confidence"] > 0.4  # of ten classes
     assert facts["pgd_accuracy"] == sorted(facts["pgd_accuracy"], reverse=True)
     assert facts["pgd_accuracy"][-1] < facts["noise_accuracy"][-1] - 0.2
     assert facts["pgd_accuracy"][-1] <= facts["fgsm_accuracy"][-1]
-    assert adversarial.section(subject).facts == facts
+    assert adversarial.make_section(subject).facts == facts
 
 
-def test_synthesis_reaches_what_no_image_did(subject: Subject) -> None:
-    found = activation_maximization.section(subject)
+def test_synthesis_exceeds_every_training_image(subject: Subject) -> None:
+    found = activation_maximization.make_section(subject)
     drawn(found, subject.folder)
-    assert len(found.shown) == 2 and found.facts["unit_over_data"]["plain"] > 1
+    assert len(found.pictures) == 2 and found.facts["unit_over_data"]["plain"] > 1
     assert found.facts["class_over_data"]["score"] > found.facts["class_over_data"]["probability"]
-    assert activation_maximization.section(subject).facts == found.facts
+    assert activation_maximization.make_section(subject).facts == found.facts
 
 
-def test_deeper_stages_know_less_of_the_image(subject: Subject) -> None:
-    found = feature_inversion.section(subject)
+def test_deeper_stages_contain_less_of_the_image(subject: Subject) -> None:
+    found = feature_inversion.make_section(subject)
     drawn(found, subject.folder)
     decibels = [*found.facts["psnr"].values()]
     assert decibels[0] == max(decibels) > 30 > decibels[-1] == min(decibels)
-    assert feature_inversion.section(subject).facts == found.facts
+    assert feature_inversion.make_section(subject).facts == found.facts
 
 
 def test_styles_lower_the_loss_at_stages_that_were_not_asked(subject: Subject) -> None:
-    found = style_transfer.section(subject)
+    found = style_transfer.make_section(subject)
     drawn(found, subject.folder)
     left = found.facts["style_loss_left"]
     assert left["style"] < 0.7 and left["style"] < left["held_out"] < 1  # in 24 evaluations
     assert min(found.facts["dream_over_image"].values()) > 1
-    assert style_transfer.section(subject).facts == found.facts
+    assert style_transfer.make_section(subject).facts == found.facts
 
 
-def test_who_has_nothing_to_show(subject: Subject) -> None:
+def test_entries_without_gradients_or_steps_have_no_section(subject: Subject) -> None:
     """A head without gradients is not attacked; with no steps nothing is synthesised."""
     headed = dataclasses.replace(subject, differentiable=False)
     still = dataclasses.replace(subject, settings=SETTINGS.updated(synthesis_steps=0))
     assert all(
-        module.section(headed) is None
+        module.make_section(headed) is None
         for module in (adversarial, activation_maximization, feature_inversion, style_transfer)
     )
     assert all(
-        module.section(still) is None
+        module.make_section(still) is None
         for module in (activation_maximization, feature_inversion, style_transfer)
     )

@@ -10,7 +10,9 @@ from pipeline.explain import temporal_saliency
 
 
 class Season(nn.Module):
-    """Two steps ahead: each is 3 times what was 4 steps before it, and one half of the last value."""
+    """Two steps ahead: each is 3 times what was 4 steps before it, and one half of the last
+    value.
+    """
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         forecast = torch.stack([3 * x[:, -4 + step] + 0.5 * x[:, -1] for step in range(2)], 1)
@@ -23,4 +25,6 @@ def test_the_influence_is_the_size_of_the_weights() -> None:
     expected = np.zeros((2, 6))
     expected[0, 2] = expected[1, 3] = 3
     expected[:, 5] = 0.5
-    np.testing.assert_allclose(temporal_saliency.influence(Season(), history), expected)
+    np.testing.assert_allclose(
+        temporal_saliency.input_gradients(Season(), history, range(2)), expected
+    )

@@ -15,8 +15,9 @@ from pipeline.explain.training_dynamics import cka, gram
 
 
 def test_the_alignment_of_equal_turned_and_scaled_features_is_one() -> None:
-    """Kornblith et al. 2019, section 2.1 and 2.2: invariant to orthogonal transforms and to isotropic scaling, not to
-    any invertible one."""
+    """Kornblith et al. 2019, section 2.1 and 2.2: invariant to orthogonal transforms and to
+    isotropic scaling, not to any invertible one.
+    """
     rng = np.random.default_rng(0)
     x = rng.standard_normal((30, 8)) * np.arange(1, 9)
     turn = np.linalg.qr(rng.standard_normal((8, 8)))[0]
@@ -26,7 +27,9 @@ def test_the_alignment_of_equal_turned_and_scaled_features_is_one() -> None:
 
 
 def test_the_alignment_by_its_formula() -> None:
-    """Oracle: section 3, the linear kernel: ||Y'X||^2 / (||X'X|| ||Y'Y||), Frobenius norms, features centred."""
+    """Oracle: section 3, the linear kernel: ||Y'X||^2 / (||X'X|| ||Y'Y||), Frobenius norms,
+    features centred.
+    """
     rng = np.random.default_rng(1)
     x, y = rng.standard_normal((20, 5)), rng.standard_normal((20, 7))
     a, b = x - x.mean(0), y - y.mean(0)
@@ -39,10 +42,12 @@ def test_the_alignment_by_its_formula() -> None:
 def test_the_section_follows_a_network_to_its_end(
     tmp_path: Path, images_of: Callable[..., dataset.Data]
 ) -> None:
-    """Weights on a straight line from one network to another: the last snapshot is the end, and none is 1 before."""
+    """Weights on a straight line from one network to another: the last snapshot is the end, and
+    none is 1 before.
+    """
     net, start = built("resnet", 16, **CIFAR), built("resnet", 16, seed=1, **CIFAR)
     given = subject(tmp_path, net, images_of(*digits(16)))
-    assert training_dynamics.section(given) is None
+    assert training_dynamics.make_section(given) is None
     folder = tmp_path / "train" / "snapshots"
     folder.mkdir(parents=True)
     end, kept = net.state_dict(), copy.deepcopy(net.state_dict())
@@ -52,12 +57,12 @@ def test_the_section_follows_a_network_to_its_end(
             for k, v in start.state_dict().items()
         }
         torch.save(mixed, folder / f"epoch-{epoch:03d}.pt")
-    found = training_dynamics.section(given)
+    found = training_dynamics.make_section(given)
     facts = found.facts["cka"]
     assert facts.pop("epochs") == [1, 5, 10]
     assert list(facts) == ["conv1", "stage1", "stage2", "stage3", "logits"]
     assert all(row[0] < row[2] and row[2] == pytest.approx(1, abs=1e-3) for row in facts.values())
-    assert "conv1 in epoch" in found.shown[0].caption and len(found.shown) == 2
+    assert "conv1 in epoch" in found.pictures[0].caption and len(found.pictures) == 2
     assert all(
         torch.equal(tensor, kept[name]) for name, tensor in net.state_dict().items()
     )  # the subject is left alone

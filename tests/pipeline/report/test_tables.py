@@ -1,5 +1,6 @@
 """The table of entries: how numbers are written."""
 
+from pipeline.plots import style
 from pipeline.report import tables
 
 
@@ -25,4 +26,4 @@ def test_three_digits_and_all_before_the_point() -> None:
         1.5e-7: "1.50e-07",
     }
     numbers |= {16: "16", 2_049_280: "2,049,280"}
-    assert {number: tables.format_number(number) for number in numbers} == numbers
+    assert {number: style.format_number(number) for number in numbers} == numbers

@@ -1,0 +1,138 @@
+"""Optimise images: parametrisations, priors and an optimiser.
+
+Images are optimised as u from -1 to 1, which are grey levels 0 to 255. They are measured after they
+have been rounded to integer grey levels, so that the numbers above a picture belong to the picture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from scipy.optimize import minimize
+from torch import Tensor
+from tqdm import tqdm
+
+from pipeline.explain.image_grid import show_image, to_tensor, to_uint8
+from pipeline.explain.subject import Subject
+from pipeline.network.modules import Classifier
+from pipeline.plots.style import drawing
+
+POOL_IMAGES = 256  # training images whose statistics and best activations are used
+
+
+def synthesis_network(subject: Subject) -> Classifier | None:
+    """Return the network to make pictures from; None without gradients or steps."""
+    return subject.differentiable_classifier if subject.settings.synthesis_steps else None
+
+
+def load_pool(subject: Subject) -> Tensor:
+    """Return POOL_IMAGES training images (N, C, H, W) in grey levels."""
+    return to_tensor(subject.samples(POOL_IMAGES, "train")[0])
+
+
+def to_levels(u: Tensor) -> Tensor:
+    """Return images u from -1 to 1 in grey levels from 0 to 255."""
+    return 127.5 * (1 + u)
+
+
+def from_levels(x: Tensor) -> Tensor:
+    """Return images in grey levels from 0 to 255 as u from -1 to 1."""
+    return x / 127.5 - 1
+
+
+def total_variation(u: Tensor) -> Tensor:
+    """Return the mean squared difference of neighbours (N,).
+
+    Mahendran & Vedaldi 2016, arXiv:1512.02017, eq. 6, beta 2.
+    """
+    across, down = u[..., :-1, 1:] - u[..., :-1, :-1], u[..., 1:, :-1] - u[..., :-1, :-1]
+    return (across**2 + down**2).mean((1, 2, 3))
+
+
+def alpha_norm(u: Tensor) -> Tensor:
+    """Return the mean sixth power (N,): Mahendran & Vedaldi 2016, eq. 5, alpha 6."""
+    return u.pow(6).mean((1, 2, 3))
+
+
+def spectrum_shape(pool: Tensor) -> tuple[int, ...]:
+    """Return the shape (C, H, W // 2 + 1, 2) of the spectrum of an image of the pool."""
+    return *pool.shape[1:3], pool.shape[3] // 2 + 1, 2
+
+
+def fourier_parametrisation(pool: Tensor) -> Callable[[Tensor], Tensor]:
+    """Return the function from a spectrum (N, C, H, W // 2 + 1, 2) to u (N, C, H, W).
+
+    Amplitudes fall as 1 / frequency, as in photographs, and colours are mixed by the pool's
+    covariance: Olah, Mordvintsev, Schubert 2017, "Feature Visualization", doi
+    10.23915/distill.00007, preconditioning.
+    """
+    height, width = pool.shape[2:]
+    frequency = torch.hypot(torch.fft.fftfreq(height)[:, None], torch.fft.rfftfreq(width)[None])
+    scale = 1 / frequency.clamp_min(1 / max(height, width))
+    scale = scale / scale.square().mean().sqrt()
+    colours = pool.transpose(0, 1).flatten(1)
+    values, vectors = torch.linalg.eigh(torch.cov(colours).reshape(len(colours), -1))
+    mix = vectors * values.clamp_min(0).sqrt()
+    mix = mix / mix.norm(dim=1).max()
+
+    def to_image(spectrum: Tensor) -> Tensor:
+        waves = torch.fft.irfft2(
+            torch.view_as_complex(spectrum) * scale, (height, width), norm="ortho"
+        )
+        return torch.einsum("dc,nchw->ndhw", mix, waves)
+
+    return to_image
+
+
+def minimise_image(
+    loss: Callable[[Tensor], Tensor],
+    start: Tensor,
+    pool: Tensor,
+    steps: int,
+    bar: tqdm | None = None,
+) -> Tensor:
+    """Return u (N, C, H, W) with a small loss(u) (N,): `start` plus a change by L-BFGS.
+
+    The change is found in the spectrum: in pixels, 100 steps would leave the colours of large areas
+    unchanged. In pixels, 100 steps would leave the colours of large areas unchanged.
+    """
+    to_image = fourier_parametrisation(pool)
+    spectrum = torch.zeros(len(start), *spectrum_shape(pool))
+    return start + to_image(
+        minimise_lbfgs(lambda s: loss(start + to_image(s)).sum(), spectrum, steps, bar)
+    )
+
+
+def minimise_lbfgs(
+    loss: Callable[[Tensor], Tensor], start: Tensor, steps: int, bar: tqdm | None = None
+) -> Tensor:
+    """Return the parameters that scipy's L-BFGS-B finds in `steps` evaluations of the loss."""
+
+    def evaluate(flat: np.ndarray) -> tuple[float, np.ndarray]:
+        parameters = torch.from_numpy(flat.astype(np.float32)).reshape(start.shape).requires_grad_()
+        value = loss(parameters)
+        (gradient,) = torch.autograd.grad(value, parameters)
+        if bar is not None:
+            bar.update()
+        return value.item(), gradient.double().numpy().ravel()
+
+    options = {"maxfun": steps, "maxiter": steps, "ftol": 0.0, "gtol": 0.0}
+    flat = start.double().numpy().ravel()
+    result = minimize(evaluate, flat, jac=True, method="L-BFGS-B", options=options)
+    return torch.from_numpy(result.x.astype(np.float32)).reshape(start.shape)
+
+
+def draw_image_rows(
+    subject: Subject, file: str, images: dict[str, Tensor], notes: dict[str, list[str]]
+) -> tuple[int, int]:
+    """Draw a row of images for each name, a note above each; return width and height."""
+    columns = max(map(len, images.values()))
+    size = 30 + 100 * columns, 122 * len(images)
+    with drawing(subject.folder / file, *size, rows=len(images), columns=columns) as axes:
+        for line, (name, row) in zip(axes, images.items(), strict=True):
+            for axis, image, note in zip(line, to_uint8(row), notes[name], strict=True):
+                show_image(axis, image, note)
+            line[0].set_ylabel(name)
+    return size
