@@ -33,9 +33,7 @@ def make_section(subject: Subject) -> Section | None:
     if subject.source.task != "classification":
         return None
     model, settings = explained_model(subject), subject.settings
-    images, _ = subject.samples(
-        subject.affordable(settings.macs, MIN_IMAGES, settings.judged)
-    )
+    images, _ = subject.samples(subject.affordable(settings.macs, MIN_IMAGES, settings.judged))
     probabilities = subject.file.predict_proba(images)
     target = probabilities.argmax(1)
     section = Section("Attribution maps", unstable=("parity", "methods.LIME"))
