@@ -102,6 +102,7 @@ def main(request: str, pack: bool, folder: Path, out: Path | None, seconds: floa
     try:
         if pack:
             carried.pack(folder)
+            carried.install_packages(folder / "packages")
             return
         on = device.choose(request)
     except (ParamsError, ServeError, StageError) as error:

@@ -3,6 +3,7 @@
 recipes.json                 every recipe that the loop trains: {name: {"small": recipe, "full": recipe}}
 data/<entry>/                arrays, statistics and about.json of the entries that are trained for real
 files/<entry>/               model.onnx, model.fp16.onnx and torch.npz of the line's exported entries that are small
+packages/                    pydantic, for each of PYTHONS: the recipes are its models
 resnet50/                    model.onnx, model.fp16.onnx and torch's answers: 150 MB, for onnxruntime-gpu alone
 """
 
@@ -10,11 +11,16 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
+import tempfile
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from benchmarks.gpu import fitted
 from benchmarks.gpu.clock import Facts, Here, read
+from pipeline.core.errors import StageError
 from pipeline.core.files import fresh, write_json
 from pipeline.core.paths import OUT
 from pipeline.data import dataset, prepare
@@ -26,6 +32,7 @@ FOLDER = OUT / "gpu" / "carried"
 REAL = ("lenet5-digits", "dilated-waves", "dilated-co2", "resnet20-digits")
 LARGEST = 8e6  # bytes of an exported file that is carried along
 SIZES = ("small", "full")
+PYTHONS = ("3.11", "3.12", "3.13", "3.14")  # that the bare machine may have
 
 
 def pack(folder: Path = FOLDER, reduced: bool = False) -> None:
@@ -42,6 +49,27 @@ def pack(folder: Path = FOLDER, reduced: bool = False) -> None:
         if all((export / file).exists() for file in ("model.onnx", "torch.npz")):
             copy_files(export, folder / "files" / export.parent.name)
     fitted.write(folder / "resnet50", *((64, 18) if reduced else ()))
+
+
+def install_packages(folder: Path) -> None:
+    """Install pydantic for each of PYTHONS into one folder: its compiled files carry the version in their names."""
+    with tempfile.TemporaryDirectory() as place:
+        for python in PYTHONS:
+            target = Path(place, python)
+            words = ["uv", "pip", "install", "--quiet", f"--target={target}"]
+            words += [
+                f"--python-version={python}",
+                "--python-platform=linux",
+                "--only-binary=:all:",
+            ]
+            words += [f"pydantic=={version('pydantic')}"]
+            done = subprocess.run(
+                [sys.executable, "-m", *words], capture_output=True, text=True, check=False
+            )
+            if done.returncode:
+                reason = " ".join(done.stderr.split())[-300:]
+                raise StageError(f"pydantic for Python {python}: {reason}; is there a network?")
+            shutil.copytree(target, folder, dirs_exist_ok=True)
 
 
 def as_step(here: Here) -> Facts:
