@@ -129,8 +129,8 @@ def theirs(
 
     def rise(batch: int) -> np.ndarray:
         rng, total = np.random.default_rng(0), torch.zeros(SIDE, SIDE, dtype=torch.float64)
-        for some in methods.chunks(options["samples"], batch):
-            masks = torch.from_numpy(np.stack([methods.mask(rng, SIDE, SIDE) for _ in some]))
+        for some in methods.index_batches(options["samples"], batch):
+            masks = torch.from_numpy(np.stack([methods.random_mask(rng, SIDE, SIDE) for _ in some]))
             answers = probabilities((masks[:, None].float() * x).round())[:, target]
             total += torch.tensordot(answers.double(), masks, 1)
         return (total / (options["samples"] * 0.5)).numpy()
@@ -206,7 +206,7 @@ def main(
         target = int(model.predict_proba(image[None]).argmax())
         options = {"samples": samples, "patch": patch}
         mine, peers = ours(model, image, target, options), theirs(net, image, target, options)
-        windows = len(methods.starts(SIDE, patch, patch // 2)) ** 2
+        windows = len(methods.patch_starts(SIDE, patch, patch // 2)) ** 2
         for method, run in mine.items():
             apart = float(
                 np.abs(run(max(batches)) - peers[method](max(batches))).max()

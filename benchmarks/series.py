@@ -29,8 +29,8 @@ import pyarrow
 import pyarrow.csv
 import pyarrow.parquet
 import torch
+from convline.jobs.formats import to_csv
 from convline.jobs.series_job import SeriesJob, forecast_files
-from convline.jobs.writers import to_csv
 from convline.loading import open_model
 from convline.model_file.document import Contract, pack, read, seal
 from convline.runtime.host import usable_cores
@@ -166,7 +166,7 @@ def windows(net: Forecaster, how: ReadOptions, files: dict[str, Path], count: in
                     forecast_files(t, [s], io.BytesIO())
                 )
             )
-            done[f"{form} to {suffix[1:]}"] = found[0].mark.rows / EVERY / took, found[0]
+            done[f"{form} to {suffix[1:]}"] = found[0].checkpoint.rows / EVERY / took, found[0]
     bare = np.maximum(before, onnxruntime_alone(net.contract, count))
     lines = [
         f"| {net.context} hours, then {EVERY} | windows/s | of onnxruntime alone | of CPU time | read, run, write |",
@@ -174,7 +174,7 @@ def windows(net: Forecaster, how: ReadOptions, files: dict[str, Path], count: in
         f"| onnxruntime alone | {bare[0]:,.0f} | 1.00 | 1.00 | |",
     ]
     for name, (rate, summary) in done.items():
-        parts = f"{summary.decode:.1f} s, {summary.inference:.1f} s, {summary.writing:.1f} s"
+        parts = f"{summary.decode_s:.1f} s, {summary.inference_s:.1f} s, {summary.write_s:.1f} s"
         ratio, cpu = rate / bare
         lines.append(
             f"| `infer series`, {name} | {rate[0]:,.0f} | {ratio:.2f} | {cpu:.2f} | {parts} |"

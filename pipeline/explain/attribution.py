@@ -115,7 +115,7 @@ def draw_maps(
     subject: Subject, images: np.ndarray, names: list[str], maps: dict[str, np.ndarray]
 ) -> tuple[int, int]:
     """Draw images in columns above their maps, a row for each method; return width and height."""
-    scales = {name: heatmap.scale_of(values) for name, values in maps.items()}
+    scales = {name: heatmap.full_colour_value(values) for name, values in maps.items()}
     cell, left, top = (760 - 145) // max(len(images), 4), 145, 20
     rows = [images] + [
         np.stack([heatmap.overlay(x, m, scales[name]) for x, m in zip(images, values, strict=True)])

@@ -91,10 +91,9 @@ def _place_of(error: OSError, output: str) -> str:
 
 def _resumable_part(output: str) -> str | None:
     """Return the part of an output that --resume can continue, None if there is none."""
-    from convline.jobs.checkpoint import journal_of
-    from convline.jobs.target import part_of
+    from convline.jobs.output_files import checkpoint_of, part_of
 
-    return str(part_of(output)) if output != "-" and os.path.exists(journal_of(output)) else None
+    return str(part_of(output)) if output != "-" and os.path.exists(checkpoint_of(output)) else None
 
 
 @contextmanager

@@ -91,27 +91,31 @@ def images(
     progress, started = Progress("images"), time.perf_counter()
 
     def show(summary: "Summary") -> None:
-        if summary.mark.rows == summary.resumed and choice.device == "auto":
+        if summary.checkpoint.rows == summary.resumed and choice.device == "auto":
             note(f"device: {summary.device}")
-        progress.count(summary.mark.rows, summary.mark.failed)
+        progress.count(summary.checkpoint.rows, summary.checkpoint.failed)
 
     with advice_on_interrupt(resume_advice(output)):
         done = label_images(
             contract, choice.device, sources, output, stdout_bytes(), top_k=top_k, batch=batch,
-            workers=workers, resume=resume, form=form, engine=engine, watch=show,
+            workers=workers, resume=resume, table_format=form, engine=engine, watch=show,
         )  # fmt: skip
     progress.clear()
     note_skipped_and_resumed(sources.skipped, done.resumed)
-    if done.flat:
-        note(f"{done.flat} images came out {LOW_CONTRAST}")
-    parts = f", run {done.parts} at a time because memory was short" if done.parts else ""
+    if done.low_contrast:
+        note(f"{done.low_contrast} images came out {LOW_CONTRAST}")
+    parts = (
+        f", run {done.reduced_batch} at a time because memory was short"
+        if done.reduced_batch
+        else ""
+    )
     note(
-        f"started in {done.start:.2f} s; batches of {done.batch}{parts}, {done.workers}: "
-        f"decoding {done.decode:.2f} s, inference {done.inference:.2f} s, "
-        f"writing {done.writing:.2f} s, summed over the workers"
+        f"started in {done.start_s:.2f} s; batches of {done.batch}{parts}, {done.workers}: "
+        f"decoding {done.decode_s:.2f} s, inference {done.inference_s:.2f} s, "
+        f"writing {done.write_s:.2f} s, summed over the workers"
     )
     finish(
-        done.mark.rows, done.mark.failed, "images", started=started + done.start,
+        done.checkpoint.rows, done.checkpoint.failed, "images", started=started + done.start_s,
         device=done.device, strict=strict, output=output, resumed=done.resumed,
     )  # fmt: skip
 
@@ -190,10 +194,10 @@ def explain(
     from convline.explain.job import COLUMNS, TABLE, explain, make_folder
     from convline.explain.methods import Options, explainer
     from convline.images.sources import ImageSources
-    from convline.jobs.target import check_folder_apart
+    from convline.jobs.output_files import require_folder_apart
     from convline.jobs.writers import open_table
 
-    check_folder_apart("--output", output, [path for path in paths if path != "-"])
+    require_folder_apart("--output", output, [path for path in paths if path != "-"])
     contract = read_contract(choice, "classification")
     method = method or ("saliency" if contract.explains else "occlusion")
     model = explainer(contract, method, choice.device)

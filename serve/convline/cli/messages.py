@@ -68,7 +68,7 @@ def advice_on_interrupt(advice: str) -> Iterator[None]:
 
 def resume_advice(output: str) -> str:
     """Return what an interrupted run of images or series should print; "" for stdout."""
-    from convline.jobs.target import part_of
+    from convline.jobs.output_files import part_of
 
     if output == "-":
         return ""

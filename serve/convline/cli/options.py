@@ -187,12 +187,17 @@ def check_output(
     inputs: names of the files that are read, which must not be written; "-" is stdin. form: of
     --format, if given.
     """
-    from convline.jobs.checkpoint import journal_of
-    from convline.jobs.target import check_apart, check_replaceable, part_of
-    from convline.jobs.writers import SUFFIXES, is_table
+    from convline.jobs.formats import SUFFIXES
+    from convline.jobs.output_files import (
+        checkpoint_of,
+        part_of,
+        require_not_an_input,
+        require_replaceable,
+    )
+    from convline.jobs.writers import is_table
 
     click.get_current_context().meta[OUTPUT_KEY] = output
-    check_apart("--output", output, inputs)
+    require_not_an_input("--output", output, inputs)
     if output == "-":
         if resume:
             raise click.BadParameter(
@@ -212,6 +217,6 @@ def check_output(
             f"expected {suffix[1:]}, because {output} has that suffix; rename the file",
             param_hint="--format",
         )
-    check_replaceable(output, is_table)
-    if not resume and journal_of(output).exists():
+    require_replaceable(output, is_table)
+    if not resume and checkpoint_of(output).exists():
         note(f"{part_of(output)}: an interrupted run is overwritten; --resume would continue it")

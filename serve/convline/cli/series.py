@@ -104,25 +104,25 @@ def series(
     if follow:
         _follow_stdin(task, output, form, strict)
     else:
-        _forecast_files(SeriesJob(task, output, form=form), files, plot, resume, strict)
+        _forecast_files(SeriesJob(task, output, form), files, plot, resume, strict)
 
 
 def _check_plot(plot: str, inputs: list[str]) -> None:
     """Refuse a picture that cannot be written, or that would replace an input."""
     if Path(plot).suffix.lower() != ".svg":
         raise click.BadParameter("expected a name ending in .svg", param_hint="--plot")
-    from convline.jobs.target import check_apart, check_replaceable
+    from convline.jobs.output_files import require_not_an_input, require_replaceable
     from convline.report.svg_plot import is_plot
 
-    check_apart("--plot", plot, inputs)
-    check_replaceable(plot, is_plot)
+    require_not_an_input("--plot", plot, inputs)
+    require_replaceable(plot, is_plot)
 
 
 def _forecast_files(
     job: "SeriesJob", files: tuple[str, ...], plot: str | None, resume: bool, strict: bool
 ) -> None:
+    from convline.jobs.output_files import require_folder_apart, require_not_an_input
     from convline.jobs.series_job import forecast_files
-    from convline.jobs.target import check_apart, check_folder_apart
     from convline.report.svg_plot import ForecastPlot
     from convline.timeseries.sources import SERIES, SeriesSources, names_of
 
@@ -134,10 +134,10 @@ def _forecast_files(
     stdin = sys.stdin.buffer.read() if "-" in files else b""
     listing = SeriesSources(files, sys.stdin.buffer)
     sources = [*listing]
-    check_apart("--output", job.target, [source.path for source in sources])
+    require_not_an_input("--output", job.target, [source.path for source in sources])
     if Path(job.target).suffix.lower() in SERIES:  # the next run of a folder would read it
         folders = [file for file in files if Path(file).is_dir()]
-        check_folder_apart("--output", str(Path(job.target).parent), folders)
+        require_folder_apart("--output", str(Path(job.target).parent), folders)
     job.names = names_of([source.path for source in sources if source.path != "-"])
     with advice_on_interrupt(resume_advice(job.target)):
         done = forecast_files(
@@ -146,25 +146,28 @@ def _forecast_files(
             stdout_bytes(),
             stdin=io.TextIOWrapper(io.BytesIO(stdin), "utf-8-sig"),
             resume=resume,
-            watch=lambda summary: progress.count(summary.mark.rows, summary.mark.failed),
+            watch=lambda summary: progress.count(
+                summary.checkpoint.rows, summary.checkpoint.failed
+            ),
         )
     progress.clear()
     if plot is not None:
         note(forecast_plot.write(plot))
     note_skipped_and_resumed(listing.skipped, done.resumed)
     note(
-        f"reading {done.decode:.2f} s; {done.workers}: inference {done.inference:.2f} s, "
-        f"writing {done.writing:.2f} s"
+        f"reading {done.decode_s:.2f} s; {done.workers}: inference {done.inference_s:.2f} s, "
+        f"writing {done.write_s:.2f} s"
     )
     finish(
-        done.mark.rows, done.mark.failed, "rows", started=started,
+        done.checkpoint.rows, done.checkpoint.failed, "rows", started=started,
         device=task.model.device, strict=strict, output=job.target, resumed=done.resumed,
     )  # fmt: skip
 
 
 def _follow_stdin(task: "ForecastTask", target: str, form: str | None, strict: bool) -> None:
-    from convline.jobs.target import part_of
-    from convline.jobs.writers import open_table, texts
+    from convline.jobs.output_files import part_of
+    from convline.jobs.writers import open_table
+    from convline.runtime.rows import python_values
     from convline.timeseries.online import follow
 
     started, counts = time.perf_counter(), Counter[str]()
@@ -173,7 +176,7 @@ def _follow_stdin(task: "ForecastTask", target: str, form: str | None, strict: b
     with advice_on_interrupt(advice), table as write:
         for block in follow(task, sys.stdin.buffer):
             write(block)
-            counts.update(texts(block["status"], str))
+            counts.update(map(str, python_values(block["status"])))
     finish(
         counts.total(), counts["error"], "rows", started=started, device=task.model.device,
         strict=strict, output=target,

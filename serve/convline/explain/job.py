@@ -1,4 +1,4 @@
-"""Images to explanations: for each a picture, its map as an array, and a row that names them."""
+"""`infer explain`: write the heat map of each image as a picture and an array, and a row."""
 
 import io
 import re
@@ -8,96 +8,91 @@ from pathlib import Path
 import numpy as np
 
 from convline.errors import InputError, ServeError
-from convline.explain.heatmap import LEGENDS, heat, is_picture, png
+from convline.explain.heatmap import LEGENDS, draw_heatmap, is_heatmap, reduce_channels
 from convline.explain.methods import METHODS, Options
 from convline.images.classifier import Classifier
 from convline.images.sources import read_source
-from convline.jobs.target import check_folder_apart, write_whole
+from convline.jobs.output_files import require_folder_apart, write_file
 from convline.runtime.rows import Columns, Row
 from convline.runtime.sources import Source
 
 COLUMNS: Columns = {
-    "path": str, "label": str, "score": float, "method": str, "gap": float, "file": str, "status": str, "error": str,
+    "path": str, "label": str, "score": float, "method": str, "gap": float, "file": str,
+    "status": str, "error": str,
 }  # fmt: skip
 TABLE = "explanations.csv"
-LONGEST = 100  # characters of a file's name that come from the input's
+MAX_STEM = 100  # characters of the input's name that are kept in the output's name
 
 
 def explain(
     model: Classifier, sources: Iterable[Source], method: str, options: Options, folder: Path
 ) -> Iterator[Row]:
-    """Write <name>.png and <name>.npy (float32, (H, W, C) or (H, W)) of each source into the folder; yield its row.
+    """Yield a row per source after writing <stem>.png and <stem>.npy into the folder.
 
-    Maps are of the most probable class, whose probability is the row's score; gap is that of `integrated_gradients`.
+    The array is float32, (H, W, C) or (H, W). The map is that of the most probable class, whose
+    probability is the row's score. The gap is that of `integrated_gradients`.
     """
-    taken: dict[str, int] = {}
+    last_numbers: dict[str, int] = {}
     for source in sources:
-        row: Row = dict.fromkeys(COLUMNS) | {
-            "path": source.path,
-            "method": method,
-            "status": "error",
-        }
+        row: Row = dict.fromkeys(COLUMNS) | {"path": source.path, "method": method}
         try:
             image = read_source(source, model.rule)
             probabilities = model.predict_proba(image[None])[0]
             target = int(probabilities.argmax())
-            found, gap = METHODS[method](model, image, target, options)
-            if not (np.isfinite(found).all() and np.isfinite(probabilities).all()):
+            heat_map, gap = METHODS[method](model, image, target, options)
+            if not (np.isfinite(heat_map).all() and np.isfinite(probabilities).all()):
                 raise InputError(source.path, "the model answered numbers that are not finite")
         except InputError as error:
-            yield row | {"error": error.reason}
+            yield row | {"status": "error", "error": error.reason}
             continue
         label, score = model.labels[target], float(probabilities[target])
-        if source.member is None:
-            check_folder_apart("--output", str(folder), [source.path])  # of a list or a pattern
-        name = safe_name(source.path, taken, folder)
-        lines = [f"{label} {score:.3f}, by {method}", LEGENDS[method]]
+        if source.member is None:  # the file may come from a list or a pattern
+            require_folder_apart("--output", str(folder), [source.path])
+        stem = output_stem(source.path, last_numbers, folder)
+        legend = [f"{label} {score:.3f}, by {method}", LEGENDS[method]]
+        picture = draw_heatmap(image, reduce_channels(heat_map, method), legend)
         array = io.BytesIO()
-        np.save(array, found.astype(np.float32))
-        # The picture comes first: it tells that an array of its name is ours as well.
-        write_whole(str(folder / f"{name}.png"), png(image, heat(found, method), lines), is_picture)
-        write_whole(
-            str(folder / f"{name}.npy"),
-            array.getvalue(),
-            lambda path: is_picture(path.with_suffix(".png")),
-        )
+        np.save(array, heat_map.astype(np.float32))
+        # The picture is written first: it shows that an array of its name is ours as well.
+        write_file(str(folder / f"{stem}.png"), picture, is_heatmap)
+        write_file(str(folder / f"{stem}.npy"), array.getvalue(), _is_beside_a_heatmap)
         yield row | {
-            "label": label,
-            "score": score,
-            "gap": gap,
-            "file": f"{name}.png",
-            "status": "ok",
-        }
+            "label": label, "score": score, "gap": gap, "file": f"{stem}.png", "status": "ok",
+        }  # fmt: skip
 
 
-def safe_name(path: str, taken: dict[str, int], folder: Path) -> str:
-    """Return the stem of a path as plain characters, numbered where another input or a file of others has that name.
+def output_stem(path: str, last_numbers: dict[str, int], folder: Path) -> str:
+    """Return a safe, unused file name without suffix for the outputs of an input.
 
-    No separator, no leading dot, no case that alone tells two apart: a path comes from strangers, and FOLDER may be on
-    any system. taken: the names so far, this one from now on, and the last number of each stem.
+    Only plain characters: no separator, no leading dot. Names that differ in case alone count as
+    equal. A number is appended where an earlier output or a file of someone else has the name.
+    last_numbers: for each name so far, in lower case, its last number; this call adds its own.
     """
-    stem = re.sub(r"[^A-Za-z0-9._-]", "_", Path(path).stem).lstrip(".")[:LONGEST] or "image"
+    stem = re.sub(r"[^A-Za-z0-9._-]", "_", Path(path).stem).lstrip(".")[:MAX_STEM] or "image"
     key = stem.casefold()
-    name, count = stem, taken.get(key, 1)
-    while name.casefold() in taken or is_foreign(folder, name):
-        count += 1
-        name = f"{stem}-{count}"
-    taken |= {name.casefold(): taken.get(name.casefold(), 1), key: count}
+    name, number = stem, last_numbers.get(key, 1)
+    while name.casefold() in last_numbers or is_taken_by_others(folder, name):
+        number += 1
+        name = f"{stem}-{number}"
+    last_numbers |= {name.casefold(): last_numbers.get(name.casefold(), 1), key: number}
     return name
 
 
-def is_foreign(folder: Path, name: str) -> bool:
-    """Return whether the folder holds a picture or an array of that name that no explanation wrote."""
-    picture, array = folder / f"{name}.png", folder / f"{name}.npy"
+def is_taken_by_others(folder: Path, stem: str) -> bool:
+    """Return whether the folder has a picture or array of that name that is not ours."""
+    picture, array = folder / f"{stem}.png", folder / f"{stem}.npy"
     if picture.is_symlink() or array.is_symlink():
         return True
-    return not is_picture(picture) if picture.is_file() else picture.exists() or array.exists()
+    return not is_heatmap(picture) if picture.is_file() else picture.exists() or array.exists()
+
+
+def _is_beside_a_heatmap(array: Path) -> bool:
+    return is_heatmap(array.with_suffix(".png"))
 
 
 def make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ServeError(
-            f"{folder}: expected a folder to write in ({error.strerror}); choose another"
-        ) from error
+        expected = f"expected a folder to write in ({error.strerror})"
+        raise ServeError(f"{folder}: {expected}; choose another") from error

@@ -1,7 +1,8 @@
-"""What the answer of a model file rests on, computed by the file itself: a map of each image, for its top class.
+"""Heat maps of what the top class of an image depends on, computed with the model file alone.
 
-Gradient methods need a file that answers `saliency` (d score / d pixel, where the score is the class's before softmax);
-the others need probabilities alone. A network takes whole grey levels, so what is put before it is rounded to them.
+The gradient methods need a file with the output `saliency` (d score / d pixel, where the score is
+the class's logit). The other methods need only probabilities. A network reads whole grey levels, so
+its inputs are rounded to them.
 """
 
 from collections.abc import Callable, Iterator
@@ -17,20 +18,20 @@ from convline.model_file.document import Contract
 from convline.runtime.model import Tensors
 from convline.runtime.session import describe_device, open_session
 
-Images = npt.NDArray[np.uint8]  # (N, H, W, C); one is (H, W, C)
+Images = npt.NDArray[np.uint8]  # (N, H, W, C), or (H, W, C) for one
 Floats = npt.NDArray[np.float64]
 GREY = {"black": 0, "grey": 128}
-CELLS = 7  # of RISE's coarse masks, each way, as the paper's
+RISE_CELLS = 7  # RISE's coarse masks have 7 x 7 cells, as in the paper
 
 
 @dataclass(frozen=True)
 class Options:
-    """How maps are made; None takes what the method's function says."""
+    """How maps are computed; None takes the default of the method."""
 
     baseline: str | None = None  # "black" | "grey"
     steps: int = 50  # of integrated gradients
     samples: int | None = None
-    sigma: float = 0.15  # of SmoothGrad's noise, of the range 255
+    sigma: float = 0.15  # of SmoothGrad's noise, as a share of the range 255
     patch: int | None = None  # px, of occlusion
     stride: int | None = None  # px
     seed: int = 0
@@ -38,12 +39,12 @@ class Options:
 
 
 class Explainer(Classifier):
-    """A classifier whose session answers the gradient, too."""
+    """A classifier whose session also returns logits and gradients."""
 
     def gradients(self, images: Images, target: int) -> tuple[Floats, Floats]:
-        """Return scores of a class before softmax (N,), and d score / d pixel (N, H, W, C)."""
-        scores, found = self._run(["scores", "saliency"], images, target=np.array([target]))
-        return scores[:, target].astype(np.float64), found.astype(np.float64)
+        """Return the logits of a class (N,), and d logit / d pixel (N, H, W, C)."""
+        scores, gradients = self._run(["scores", "saliency"], images, target=np.array([target]))
+        return scores[:, target].astype(np.float64), gradients.astype(np.float64)
 
     def _outputs(self) -> Tensors:
         shape: list[int | None] = [None, *self.rule.size, self.rule.channels]
@@ -55,147 +56,147 @@ class Explainer(Classifier):
 
     def _check_signature(self) -> None:
         super()._check_signature()
-        found = {i.name: (i.type, i.shape) for i in self.session.get_overridable_initializers()}
-        if found.get("target") != ("tensor(int64)", [1]):
-            what = f"expected graph input 'target' with a default, int64 [1], got {found.get('target')}"
-            raise ModelFileError(f"{self.contract.path}: {what}; export it again")
+        inputs = {i.name: (i.type, i.shape) for i in self.session.get_overridable_initializers()}
+        if inputs.get("target") != ("tensor(int64)", [1]):
+            expected = "expected graph input 'target' with a default, int64 [1]"
+            got = inputs.get("target")
+            raise ModelFileError(f"{self.contract.path}: {expected}, got {got}; export it again")
 
 
 def explainer(contract: Contract, method: str, device: str) -> Classifier:
-    """Return the classifier that a method runs on; ModelFileError where it needs a gradient that is not there."""
-    if method not in GRADIENT:
-        session = open_session(contract.served, device)
-        return Classifier(contract, session, describe_device(session, device))
-    if not contract.explains:
-        cure = "export it with `saliency: true` in its recipe, take --variant fp32, or --method occlusion"
+    """Return the classifier that a method runs on.
+
+    Raises ModelFileError if the method needs a gradient that the file does not compute.
+    """
+    needs_gradient = method in GRADIENT_METHODS
+    if needs_gradient and not contract.explains:
+        expected = f"{method} needs a graph that answers saliency"
+        cure = "export it with `saliency: true` in its recipe, take --variant fp32"
         raise ModelFileError(
-            f"{contract.path}: {method} needs a graph that answers saliency, got none; {cure}"
+            f"{contract.path}: {expected}, got none; {cure}, or --method occlusion"
         )
-    session = open_session(contract.bytes, device)
-    return Explainer(contract, session, describe_device(session, device))
+    session = open_session(contract.bytes if needs_gradient else contract.served, device)
+    kind = Explainer if needs_gradient else Classifier
+    return kind(contract, session, describe_device(session, device))
 
 
 def saliency(model: Explainer, image: Images, target: int, options: Options) -> tuple[Floats, None]:
-    """Return d score / d pixel (H, W, C): Simonyan, Vedaldi, Zisserman 2013, arXiv:1312.6034, section 3."""
+    """Return d logit / d pixel (H, W, C).
+
+    Simonyan, Vedaldi, Zisserman 2013, arXiv:1312.6034, section 3.
+    """
     return model.gradients(image[None], target)[1][0], None
 
 
 def integrated_gradients(
     model: Explainer, image: Images, target: int, options: Options
 ) -> tuple[Floats, float]:
-    """Return each value's part (H, W, C) of the score's difference from the baseline's, and the gap of completeness.
+    """Return the contributions (H, W, C) to the logit's difference from the baseline, and the gap.
 
-    Sundararajan, Taly, Yan 2017, arXiv:1703.01365, eq. 1, its integral by the midpoint rule. The parts would sum to
-    that difference (proposition 1); the gap is what is missing or too much, as a share of it.
+    Sundararajan, Taly, Yan 2017, arXiv:1703.01365, eq. 1, with the integral by the midpoint rule.
+    The exact contributions sum to that difference (completeness, proposition 1). The gap is
+    |sum - difference| / |difference|.
     """
     base = np.full(image.shape, GREY[options.baseline or "black"], np.float64)
-    way, total = image - base, np.zeros(image.shape)
-    for some in chunks(options.steps, options.batch):
-        alpha = ((some + 0.5) / options.steps).reshape(-1, 1, 1, 1)
-        total += model.gradients(levels(base + alpha * way), target)[1].sum(axis=0)
-    parts = way * total / options.steps
-    whole, nothing = model.gradients(levels(np.stack([image, base])), target)[0]
-    return parts, float(abs(parts.sum() - (whole - nothing)) / max(abs(whole - nothing), 1e-12))
+    difference, total = image - base, np.zeros(image.shape)
+    for steps in index_batches(options.steps, options.batch):
+        alpha = ((steps + 0.5) / options.steps).reshape(-1, 1, 1, 1)
+        images = to_grey_levels(base + alpha * difference)
+        total += model.gradients(images, target)[1].sum(axis=0)
+    contributions = difference * total / options.steps
+    ends = to_grey_levels(np.stack([image, base]))
+    of_image, of_base = model.gradients(ends, target)[0]
+    change = of_image - of_base
+    return contributions, float(abs(contributions.sum() - change) / max(abs(change), 1e-12))
 
 
 def smoothgrad(
     model: Explainer, image: Images, target: int, options: Options
 ) -> tuple[Floats, None]:
-    """Return the mean gradient (H, W, C) of the image under noise: Smilkov et al. 2017, arXiv:1706.03825, section 2.
+    """Return the mean gradient (H, W, C) of noisy copies of the image, clipped to black and white.
 
-    Noise beyond black or white is cut off. 50 samples: section 3.2 sees little gain beyond.
+    Smilkov et al. 2017, arXiv:1706.03825, section 2. The default is 50 samples: section 3.2 reports
+    little gain beyond.
     """
-    rng, total, samples = (
-        np.random.default_rng(options.seed),
-        np.zeros(image.shape),
-        options.samples or 50,
-    )
-    for some in chunks(samples, options.batch):
-        noise = rng.standard_normal((len(some), *image.shape)) * options.sigma * 255
-        total += model.gradients(levels(image + noise), target)[1].sum(axis=0)
+    rng, samples = np.random.default_rng(options.seed), options.samples or 50
+    total = np.zeros(image.shape)
+    for batch in index_batches(samples, options.batch):
+        noise = rng.standard_normal((len(batch), *image.shape)) * options.sigma * 255
+        total += model.gradients(to_grey_levels(image + noise), target)[1].sum(axis=0)
     return total / samples, None
 
 
 def occlusion(
     model: Classifier, image: Images, target: int, options: Options
 ) -> tuple[Floats, None]:
-    """Return by how much the probability falls (H, W) when a grey patch hides a pixel, the mean over such patches.
+    """Return the mean fall of the probability (H, W) over the patches that cover a pixel.
 
-    Zeiler & Fergus 2013, arXiv:1311.2901, section 4.2. A patch is an eighth of the shorter side, its steps half of it.
+    Zeiler & Fergus 2013, arXiv:1311.2901, section 4.2. By default a patch is grey, its side is an
+    eighth of the shorter side of the image, and the stride is half of that.
     """
     side = options.patch or max(1, min(image.shape[:2]) // 8)
-    step = options.stride or max(1, side // 2)
-    corners = np.array(
-        [
-            (y, x)
-            for y in starts(image.shape[0], side, step)
-            for x in starts(image.shape[1], side, step)
-        ]
-    )
+    stride = options.stride or max(1, side // 2)
+    rows, columns = (patch_starts(length, side, stride) for length in image.shape[:2])
+    corners = np.array([(y, x) for y in rows for x in columns])
     fall, covered = np.zeros(image.shape[:2]), np.zeros(image.shape[:2])
-    (whole,) = model.predict_proba(image[None])[:, target]
-    for some in chunks(len(corners), options.batch):
-        hidden = np.repeat(image[None], len(some), axis=0)
-        for one, (y, x) in zip(hidden, corners[some], strict=True):
-            one[y : y + side, x : x + side] = GREY[options.baseline or "grey"]
-        for (y, x), left in zip(corners[some], model.predict_proba(hidden)[:, target], strict=True):
-            fall[y : y + side, x : x + side] += whole - left
+    (unoccluded,) = model.predict_proba(image[None])[:, target]
+    for batch in index_batches(len(corners), options.batch):
+        occluded = np.repeat(image[None], len(batch), axis=0)
+        for copy, (y, x) in zip(occluded, corners[batch], strict=True):
+            copy[y : y + side, x : x + side] = GREY[options.baseline or "grey"]
+        probabilities = model.predict_proba(occluded)[:, target]
+        for (y, x), probability in zip(corners[batch], probabilities, strict=True):
+            fall[y : y + side, x : x + side] += unoccluded - probability
             covered[y : y + side, x : x + side] += 1
-    return fall / np.maximum(
-        covered, 1
-    ), None  # a stride beyond the patch leaves pixels that nothing hid
+    return fall / np.maximum(covered, 1), None  # a stride beyond the patch leaves pixels uncovered
 
 
 def rise(model: Classifier, image: Images, target: int, options: Options) -> tuple[Floats, None]:
-    """Return the mean probability (H, W) of the images in which a pixel stays: Petsiuk, Das, Saenko 2018, eq. 6.
+    """Return the mean probability (H, W) of the masked images in which a pixel stays visible.
 
-    arXiv:1806.07421. Masks are CELLS x CELLS draws of 0 or 1, enlarged smoothly and shifted at random (section 3.2);
-    what a mask takes away becomes black. 2,000 masks; the paper takes 4,000 to 8,000.
+    Petsiuk, Das, Saenko 2018, arXiv:1806.07421, eq. 6. Masks are 7 x 7 draws of 0 or 1, enlarged
+    bilinearly and shifted at random (section 3.2). What a mask hides becomes black. The default is
+    2,000 masks; the paper takes 4,000 to 8,000.
     """
-    rng, total, samples = (
-        np.random.default_rng(options.seed),
-        np.zeros(image.shape[:2]),
-        options.samples or 2000,
-    )
+    rng, samples = np.random.default_rng(options.seed), options.samples or 2000
+    total = np.zeros(image.shape[:2])
     base = GREY[options.baseline or "black"]
-    for some in chunks(samples, options.batch):
-        masks = np.stack([mask(rng, *image.shape[:2]) for _ in some])  # (N, H, W)
-        seen = levels(base + masks[..., None] * (image.astype(np.float64) - base))
-        total += np.tensordot(
-            model.predict_proba(seen)[:, target].astype(np.float64), masks, axes=1
-        )
-    return total / (samples * 0.5), None  # .5: the mean of a mask
+    for batch in index_batches(samples, options.batch):
+        masks = np.stack([random_mask(rng, *image.shape[:2]) for _ in batch])  # (N, H, W)
+        masked = to_grey_levels(base + masks[..., None] * (image.astype(np.float64) - base))
+        probabilities = model.predict_proba(masked)[:, target].astype(np.float64)
+        total += np.tensordot(probabilities, masks, axes=1)
+    return total / (samples * 0.5), None  # 0.5 is the mean of a mask
 
 
-def mask(rng: np.random.Generator, height: int, width: int) -> Floats:
-    """Return a mask (H, W) in 0 to 1: a cut of the enlarged draws, one cell larger than the image."""
-    down, across = -(-height // CELLS), -(-width // CELLS)  # px of a cell
-    draws = Image.fromarray((rng.random((CELLS + 1, CELLS + 1)) < 0.5).astype(np.float32))
-    large = np.asarray(
-        draws.resize(((CELLS + 1) * across, (CELLS + 1) * down), Image.Resampling.BILINEAR)
-    )
+def random_mask(rng: np.random.Generator, height: int, width: int) -> Floats:
+    """Return a mask (H, W) of values in 0 to 1: a random crop of the enlarged coarse draws."""
+    down, across = -(-height // RISE_CELLS), -(-width // RISE_CELLS)  # px of a cell
+    side = RISE_CELLS + 1
+    draws = Image.fromarray((rng.random((side, side)) < 0.5).astype(np.float32))
+    enlarged = draws.resize((side * across, side * down), Image.Resampling.BILINEAR)
     y, x = rng.integers(0, down + 1), rng.integers(0, across + 1)
-    return large[y : y + height, x : x + width].astype(np.float64)
+    return np.asarray(enlarged)[y : y + height, x : x + width].astype(np.float64)
 
 
-def chunks(count: int, size: int) -> Iterator[npt.NDArray[np.int64]]:
-    """Yield the numbers 0 to count - 1 in arrays of at most `size`: memory is bounded by one."""
+def index_batches(count: int, size: int) -> Iterator[npt.NDArray[np.int64]]:
+    """Yield the numbers 0 to count - 1 in arrays of at most `size`, which bounds the memory."""
     yield from (np.arange(first, min(first + size, count)) for first in range(0, count, size))
 
 
-def starts(length: int, patch: int, step: int) -> list[int]:
-    """Return where patches begin, in steps, the last at the far edge."""
+def patch_starts(length: int, patch: int, stride: int) -> list[int]:
+    """Return where patches begin: every `stride` pixels, and one at the far edge."""
     last = max(length - patch, 0)
-    return [*range(0, last, step), last]
+    return [*range(0, last, stride), last]
 
 
-def levels(images: Floats) -> Images:
+def to_grey_levels(images: Floats) -> Images:
     return np.asarray(np.rint(images.clip(0, 255)), np.uint8)
 
 
-GRADIENT: dict[str, Callable[..., tuple[Floats, float | None]]] = {
+GRADIENT_METHODS: dict[str, Callable[..., tuple[Floats, float | None]]] = {
     "saliency": saliency,
     "integrated-gradients": integrated_gradients,
     "smoothgrad": smoothgrad,
 }
-METHODS = GRADIENT | {"occlusion": occlusion, "rise": rise}
+METHODS = GRADIENT_METHODS | {"occlusion": occlusion, "rise": rise}

@@ -1,4 +1,4 @@
-"""`Classifier`: an image model on a device; images in, labels, probabilities or rows out."""
+"""`Classifier`: an image model on a device. It returns labels, probabilities or table rows."""
 
 import os
 from collections.abc import Callable, Iterable, Iterator
@@ -23,7 +23,11 @@ BATCH = 32  # images that predict_proba runs at once
 
 
 class Classifier(Model):
-    """load("lenet5.onnx").predict(["a.png", image])   # labels (N,); predict_proba gives float32 (N, K)"""
+    """An image classifier, as `convline.load` returns it.
+
+    load("lenet5.onnx").predict(["a.png", image])         # labels (N,)
+    load("lenet5.onnx").predict_proba(["a.png", image])   # float32 (N, K)
+    """
 
     @property
     def labels(self) -> list[str]:
@@ -34,37 +38,38 @@ class Classifier(Model):
         return ImageRule.from_dict(self.contract.document["input"])
 
     def predict(self, images: ImageLike | Iterable[ImageLike]) -> npt.NDArray[np.str_]:
-        """Return the most probable label of each image, (N,); `predict_proba` says what an image may be."""
+        """Return the most probable label of each image, (N,). Images: see `predict_proba`."""
         return np.asarray(np.array(self.labels)[self.predict_proba(images).argmax(axis=1)])
 
     def predict_proba(self, images: ImageLike | Iterable[ImageLike]) -> npt.NDArray[np.float32]:
         """Return probabilities float32 (N, K) in the order of `labels`.
 
-        One image or many, each a path, the bytes of a file, a file opened in binary mode, a Pillow image, or uint8
-        (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) of any size; N is 1 for one. Or uint8 (N, H, W, C) of the model's own
-        size, which is run as it is. InputError names the first image that cannot be read.
+        images: one image (N is 1) or many. An image is a path, the bytes of a file, a file opened
+        in binary mode, a Pillow image, or uint8 (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) of any
+        size. Or one array uint8 (N, H, W, C) of the model's input size.
+        Raises InputError for the first image that cannot be read.
         """
         if isinstance(images, np.ndarray) and images.ndim == 4:
             return self._probabilities(images)
         rule = self.rule
-        found = [np.empty((0, len(self.labels)), np.float32)]
-        for _, decoded in in_batches(several(images), lambda picture: read_any(picture, rule)):
-            found.append(self._probabilities(np.stack(decoded)))
-        return np.concatenate(found)
+        parts = [np.empty((0, len(self.labels)), np.float32)]
+        batches = decode_in_batches(as_iterable(images), lambda image: read_image_like(image, rule))
+        parts += [self._probabilities(np.stack(decoded)) for _, decoded in batches]
+        return np.concatenate(parts)
 
     def predict_table(self, images: ImageLike | Iterable[ImageLike], top_k: int = 1) -> list[Row]:
-        """Return the rows of `infer images`, one per image in order: path, label, score, label_2, ..., status, error.
+        """Return the rows of `infer images`, one per image in order.
 
-        `predict_proba` says what an image may be. One that cannot be read is a row with status "error"; the path of one
-        that has none is "image 0", by its place. For a DataFrame: pandas.DataFrame(model.predict_table(images)).
+        The keys are path, label, score, label_2, ..., status, error. An image that cannot be read
+        has the status "error". The path of an image without one is "image 0", by its position.
+        Images: see `predict_proba`. For a DataFrame: pandas.DataFrame(model.predict_table(images)).
         """
-        from convline.images.predict import table_of  # which imports this module
+        from convline.images.predict import table_rows  # which imports this module
 
         if not 1 <= top_k <= len(self.labels):
-            raise ValueError(
-                f"top_k: expected 1 to the model's {len(self.labels)} labels, got {top_k}"
-            )
-        return table_of(self, several(images), top_k)
+            expected = f"1 to the model's {len(self.labels)} labels"
+            raise ValueError(f"top_k: expected {expected}, got {top_k}")
+        return table_rows(self, as_iterable(images), top_k)
 
     def _probabilities(self, batch: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         expected = (*self.rule.size, self.rule.channels)
@@ -81,50 +86,44 @@ class Classifier(Model):
         return {"probabilities": ("float", [None, len(self.labels)])}
 
 
-def several(images: ImageLike | Iterable[ImageLike]) -> Iterable[ImageLike]:
+def as_iterable(images: ImageLike | Iterable[ImageLike]) -> Iterable[ImageLike]:
     """Return one image as a list of one, and many as they are."""
     one = isinstance(images, str | os.PathLike | bytes | Image.Image) or hasattr(images, "read")
     one = one or (isinstance(images, np.ndarray) and images.ndim < 4)
     return cast("Iterable[ImageLike]", [images] if one else images)
 
 
-def in_batches(
+def decode_in_batches(
     images: Iterable[ImageLike], decode: Callable[[ImageLike], Decoded]
 ) -> Iterator[tuple[list[ImageLike], list[Decoded]]]:
-    """Yield BATCH images at a time, and what decode makes of each; by threads where there are several."""
+    """Yield BATCH images at a time with the results of `decode`, which threads call."""
     with ExitStack() as stack:
         pool = None
-        for group in batched(images, BATCH):
-            if len(group) > 1 and pool is None:
+        for batch in batched(images, BATCH):
+            if len(batch) > 1 and pool is None:
                 pool = stack.enter_context(ThreadPoolExecutor(usable_cores()))
-            yield group, [*(pool.map(decode, group) if pool else map(decode, group))]
+            yield batch, [*(pool.map(decode, batch) if pool else map(decode, batch))]
 
 
-def read_any(picture: ImageLike, rule: ImageRule) -> npt.NDArray[np.uint8]:
-    """Return uint8 (H, W, C) of whatever `predict_proba` takes; InputError says why not."""
-    if isinstance(picture, np.ndarray):
-        plain = picture[..., 0] if picture.shape[2:] == (1,) else picture
-        if (
-            plain.dtype != np.uint8
-            or plain.ndim not in (2, 3)
-            or plain.shape[2:] not in ((), (3,), (4,))
-        ):
+def read_image_like(image: ImageLike, rule: ImageRule) -> npt.NDArray[np.uint8]:
+    """Return uint8 (H, W, C) of an image as `predict_proba` takes it. Raises InputError."""
+    if isinstance(image, np.ndarray):
+        plain = image[..., 0] if image.shape[2:] == (1,) else image
+        is_colour = plain.ndim == 3 and plain.shape[2] in (3, 4)
+        if plain.dtype != np.uint8 or not (plain.ndim == 2 or is_colour):
             expected = "uint8 (H, W), (H, W, 1), (H, W, 3) or (H, W, 4)"
-            raise InputError(
-                "image array", f"expected {expected}, got {picture.dtype} {picture.shape}"
-            )
+            got = f"{image.dtype} {image.shape}"
+            raise InputError("image array", f"expected {expected}, got {got}")
         return read_image(Image.fromarray(plain), rule)
-    if isinstance(picture, os.PathLike):
-        return read_image(os.fspath(picture), rule)
-    if isinstance(picture, str | bytes | Image.Image):
-        return read_image(picture, rule)
-    if not hasattr(picture, "read"):
-        what = "a path, bytes, an open file, a Pillow image or an array"
-        raise InputError("image", f"expected {what}, got {type(picture).__name__}")
-    data = picture.read()
+    if isinstance(image, os.PathLike):
+        return read_image(os.fspath(image), rule)
+    if isinstance(image, str | bytes | Image.Image):
+        return read_image(image, rule)
+    if not hasattr(image, "read"):
+        expected = "a path, bytes, an open file, a Pillow image or an array"
+        raise InputError("image", f"expected {expected}, got {type(image).__name__}")
+    data = image.read()
     if not isinstance(data, bytes):
-        raise InputError(
-            str(getattr(picture, "name", "file")),
-            "expected an image opened in binary mode, got text",
-        )
+        where = str(getattr(image, "name", "file"))
+        raise InputError(where, "expected an image opened in binary mode, got text")
     return read_image(data, rule)

@@ -1,4 +1,4 @@
-"""The images that a user names, in order: by file, folder, archive, Parquet file, glob or list; and their bytes."""
+"""List the image files that a user names, also those in archives and Parquet files; read them."""
 
 import os
 from collections.abc import Iterator
@@ -9,27 +9,18 @@ import numpy.typing as npt
 
 from convline.errors import InputError
 from convline.images import archives, decode, parquet_images
-from convline.images.decode import FLAT_RANGE, SUFFIXES, ImageRule, read_image
+from convline.images.decode import FLAT_RANGE, SUFFIXES, ImageRule
 from convline.images.parquet_images import Cell
 from convline.runtime.sources import FileSources, Source
 
-UNREAD = (
-    ".heic",
-    ".heif",
-    ".avif",
-    ".jxl",
-    ".dng",
-    ".cr2",
-    ".nef",
-    ".arw",
-    ".svg",
-    ".pdf",
-)  # images of other kinds
+UNSUPPORTED_SUFFIXES = (
+    ".heic", ".heif", ".avif", ".jxl", ".dng", ".cr2", ".nef", ".arw", ".svg", ".pdf",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
-class Held:
-    """The bytes of a file that was read."""
+class FileContents:
+    """The bytes of a file that was read already."""
 
     data: bytes
 
@@ -38,65 +29,66 @@ class Held:
 
 
 def read_source(source: Source, rule: ImageRule) -> npt.NDArray[np.uint8]:
-    """Return the image, uint8 (H, W, C); InputError says why there is none."""
+    """Return the image, uint8 (H, W, C). Raises InputError if it cannot be read."""
     if source.error is not None:
         raise InputError(source.path, source.error)
-    return read_image(source.path if source.member is None else source.member.read(), rule)
+    return decode.read_image(_path_or_bytes(source), rule)
 
 
 def with_bytes(source: Source) -> Source:
-    """Return the source with its bytes, so that they are read once, or with the reason why there are none."""
-    if source.error is not None or isinstance(source.member, Held):
+    """Return the source with its bytes in memory, or with the error that reading them raised."""
+    if source.error is not None or isinstance(source.member, FileContents):
         return source
     try:
-        data = decode.read_bytes(source.path) if source.member is None else source.member.read()
+        data = source.member.read() if source.member else decode.read_bytes(source.path)
     except InputError as error:
         return source._replace(error=error.reason)
-    return source._replace(member=Held(data))
+    return source._replace(member=FileContents(data))
 
 
 def lost_contrast(source: Source, decoded: npt.NDArray[np.uint8]) -> bool:
-    """Return whether the decoded image is almost of one grey though the file's samples are not."""
-    if np.ptp(decoded) > FLAT_RANGE:  # nearly all: nothing is read again
+    """Return whether the decoded image is almost of one grey but its file's samples are not."""
+    if np.ptp(decoded) > FLAT_RANGE:  # true of nearly all images: nothing is read again
         return False
     try:
-        file = source.path if source.member is None else source.member.read()
-        return decode.lost_contrast(file, decoded)
-    except InputError:  # an archive that went away since: the row that it gave stays
+        return decode.lost_contrast(_path_or_bytes(source), decoded)
+    except InputError:  # the archive was removed meanwhile; the image's row stays as it is
         return False
+
+
+def _path_or_bytes(source: Source) -> str | bytes:
+    return source.member.read() if source.member else source.path
 
 
 class ImageSources(FileSources):
-    """Iterate over image files; an archive gives its files in its own order, a Parquet file its rows."""
+    """Iterate over image files, the members of archives and the rows of Parquet files."""
 
     suffixes = SUFFIXES
     packed = (*archives.SUFFIXES, parquet_images.SUFFIX)
     kind = "image files"
-    unread = ""  # the suffix of an image in a folder that is of no kind that is read
+    unsupported = ""  # a suffix of skipped files that hold images of a format that is not read
 
     def _unpack(self, path: str) -> Iterator[Source]:
+        is_parquet = path.lower().endswith(parquet_images.SUFFIX)
         try:
-            for part in (
-                parquet_images.cells(path)
-                if path.lower().endswith(parquet_images.SUFFIX)
-                else archives.members(path)
-            ):
-                if isinstance(part, Cell) or self._takes(os.path.basename(part.name)):
-                    yield Source(part.path, None, part)
+            for member in parquet_images.cells(path) if is_parquet else archives.members(path):
+                if isinstance(member, Cell) or self._takes(os.path.basename(member.name)):
+                    yield Source(member.path, None, member)
                 else:
-                    self._skip(os.path.basename(part.name))
+                    self._skip(os.path.basename(member.name))
         except InputError as error:
             yield Source(path, error.reason)
 
     def _expand(self, path: str) -> Iterator[Source]:
-        self.unread = ""
+        self.unsupported = ""
         return super()._expand(path)
 
     def _of_other_kinds(self) -> str:
-        cure = f", but {self.unread} files, which are not read; convert them to JPEG or PNG"
-        return cure if self.unread else ""
+        cure = f", but {self.unsupported} files, which are not read; convert them to JPEG or PNG"
+        return cure if self.unsupported else ""
 
     def _skip(self, name: str) -> None:
         super()._skip(name)
-        if not name.startswith(".") and (suffix := os.path.splitext(name)[1].lower()) in UNREAD:
-            self.unread = suffix
+        suffix = os.path.splitext(name)[1].lower()
+        if not name.startswith(".") and suffix in UNSUPPORTED_SUFFIXES:
+            self.unsupported = suffix

@@ -1,8 +1,10 @@
-"""How far a table has come: a file beside its part, so that a killed run goes on with nothing twice or missing.
+"""Checkpoints of a table, so that --resume continues a killed run without lost or repeated rows.
 
-`<name>.part.journal` is JSON lines: what the run is (model, options, batch size), then about each second a mark: the
-rows that are done, the bytes of the part that hold them and their hash, and a hash over the inputs they were made of
-(path and content). The part is on the disk before its mark is; what lies beyond the last mark is cut off and made anew.
+The checkpoint file `<name>.part.journal` is JSON lines. The first line is the run: the model, the
+options and the batch size. About once a second a checkpoint follows: the number of finished rows,
+the bytes of the part that hold them with their hash, and a hash of the inputs (path and content) of
+these rows. The part is flushed to the disk before its checkpoint. --resume cuts off what is behind
+the last checkpoint and computes it again.
 """
 
 import hashlib
@@ -10,109 +12,113 @@ import json
 import os
 import time
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from types import TracebackType
+from typing import Any, NamedTuple
 
 from convline.errors import ServeError
-from convline.jobs.target import part_of
-from convline.jobs.writers import Part
+from convline.jobs.output_files import checkpoint_of, new_checkpoint_of, part_of
+from convline.jobs.writers import TablePart
 
-SECONDS = 1.0  # between marks: as much work as a kill can cost
+INTERVAL_S = 1.0  # between checkpoints: how much work a kill can cost
+
+Run = dict[str, Any]  # what must be equal for --resume: model, columns, options, batch size
 
 
-class Mark(NamedTuple):
-    """What is done: rows, how many of them failed, bytes of the part, and the hashes of inputs and bytes so far."""
+class Checkpoint(NamedTuple):
+    """What is finished."""
 
     rows: int = 0
-    failed: int = 0
-    size: int = 0
-    inputs: str = ""
-    part: str = ""
+    failed: int = 0  # rows of them with an error
+    size: int = 0  # bytes of the part
+    inputs: str = ""  # hash of the inputs, in hex
+    part: str = ""  # hash of the bytes, in hex
 
-    def after(self, rows: int, failed: int, seen: bytes, part: Part) -> "Mark":
-        """Return the mark once a batch is written to the part whose inputs have the hash `seen`."""
-        return Mark(
-            self.rows + rows,
-            self.failed + failed,
-            part.size,
-            chained(self.inputs, seen),
-            part.digest(),
-        )
+    def after(self, rows: int, failed: int, inputs: bytes, part: TablePart) -> "Checkpoint":
+        """Return the checkpoint after one more batch; `inputs` is the hash of its inputs."""
+        hashed = chain_hashes(self.inputs, inputs)
+        return Checkpoint(self.rows + rows, self.failed + failed, part.size, hashed, part.digest())
 
 
-def chained(inputs: str, seen: bytes) -> str:
-    """Return the hash of inputs with one more batch of them, whose hash is `seen`."""
-    return hashlib.sha256(inputs.encode() + seen).hexdigest()
+def chain_hashes(inputs: str, batch: bytes) -> str:
+    """Return the hash of all inputs after one more batch, whose hash is `batch`."""
+    return hashlib.sha256(inputs.encode() + batch).hexdigest()
 
 
-def journal_of(target: str) -> Path:
-    return Path(f"{part_of(target)}.journal")
+def read(target: str) -> tuple[Run, Checkpoint]:
+    """Return an interrupted run and its last checkpoint, or ({}, Checkpoint()) if there is none.
 
-
-def read(target: str) -> tuple[dict[str, Any], Mark] | None:
-    """Return what an interrupted run was and its last mark, or None where there was none.
-
-    ServeError where a journal is there that cannot be one: to start anew would write over what was done.
+    Raises ServeError if the checkpoint file is damaged: a fresh start would lose finished rows.
     """
-    path = journal_of(target)
+    path = checkpoint_of(target)
     try:
         first, *lines = path.read_bytes().splitlines(keepends=True)
         run, size = json.loads(first), part_of(target).stat().st_size
-        marks = [
-            Mark(**json.loads(line)) for line in lines if line.endswith(b"\n")
-        ]  # a kill may cut the last line
-        kinds = {name: type(value) for name, value in Mark()._asdict().items()}
-        if any(
-            type(value) is not kinds[name]
-            for mark in marks
-            for name, value in mark._asdict().items()
-        ):
+        # A kill may cut the last line.
+        checkpoints = [Checkpoint(**json.loads(line)) for line in lines if line.endswith(b"\n")]
+        types = [type(value) for value in Checkpoint()]
+        if any([type(value) for value in checkpoint] != types for checkpoint in checkpoints):
             raise TypeError("its marks have other values")
         if not isinstance(run, dict) or type(run.get("batch")) is not int or run["batch"] < 1:
             raise TypeError("its first line has no batch size")
-        if not marks or marks[-1].size > size:
+        if not checkpoints or checkpoints[-1].size > size:
             raise ValueError("it speaks of more than the part holds")
     except FileNotFoundError:
-        return None
+        return {}, Checkpoint()
     except (OSError, ValueError, TypeError, RecursionError) as error:
-        what = f"expected the journal of an interrupted run, got something else ({error})"
-        raise ServeError(f"{path}: {what}; remove it to start anew") from error
-    return run, marks[-1]
+        expected = f"expected the journal of an interrupted run, got something else ({error})"
+        raise ServeError(f"{path}: {expected}; remove it to start anew") from error
+    return run, checkpoints[-1]
 
 
-def check_same(target: str, run: dict[str, Any], earlier: dict[str, Any]) -> None:
-    """Raise ServeError where the run that is asked for is not the one that was interrupted."""
-    for key, value in run.items():
-        if earlier.get(key) != value:
-            raise ServeError(
-                f"{part_of(target)}: expected to go on with {key} {earlier.get(key)!r} as it was begun, got {value!r}; "
-                "give the same options, or leave --resume out to start anew"
-            )
+def require_same_run(target: str, run: Run, interrupted: Run) -> None:
+    """Raise ServeError if an interrupted run was another one; {} is no interrupted run."""
+    for key, value in run.items() if interrupted else ():
+        if interrupted.get(key) != value:
+            expected = f"expected to go on with {key} {interrupted.get(key)!r} as it was begun"
+            cure = "give the same options, or leave --resume out to start anew"
+            raise ServeError(f"{part_of(target)}: {expected}, got {value!r}; {cure}")
 
 
-class Journal:
-    """Write the marks of one run; after a kill it starts from the `mark` that `read` gave."""
+class CheckpointFile:
+    """The checkpoint file of a run, as a context manager: on exit the last checkpoint is written.
 
-    def __init__(self, target: str, run: dict[str, Any], mark: Mark) -> None:
-        self.path = journal_of(target)
-        fresh = Path(f"{self.path}.new")
-        fresh.unlink(missing_ok=True)
-        self.file: IO[bytes] = fresh.open("xb")  # never through a link
+    checkpoint: where the run starts, as `read` returns it.
+    """
+
+    def __init__(self, target: str, run: Run, part: TablePart, checkpoint: Checkpoint) -> None:
+        self.part = part
+        self.last = checkpoint._replace(size=part.size, part=part.digest())
+        new: Path = new_checkpoint_of(target)
+        new.unlink(missing_ok=True)
+        self.file = new.open("xb")  # fails if the file is a link
         self._write(run)
-        self._write(mark._asdict())
-        os.replace(fresh, self.path)  # an earlier journal holds until this one is whole
-        self.last = time.monotonic()
+        self._write(self.last._asdict())
+        os.replace(new, checkpoint_of(target))  # an earlier file is valid until this one is
 
-    def note(self, part: Part, mark: Mark, *, now: bool = False) -> None:
-        """Write a mark where the last one is old enough, or at once."""
-        if now or time.monotonic() - self.last >= SECONDS:
-            os.fsync(part.file.fileno())
-            self._write(mark._asdict())
-            self.last = time.monotonic()
+    def update(self, checkpoint: Checkpoint) -> None:
+        """Take over a checkpoint, and write it if the last one is old enough."""
+        self.last = checkpoint
+        if time.monotonic() - self.written >= INTERVAL_S:
+            self._save()
 
-    def close(self) -> None:
-        self.file.close()
+    def __enter__(self) -> "CheckpointFile":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        with self.file:
+            self._save()
+
+    def _save(self) -> None:
+        os.fsync(self.part.file.fileno())
+        self._write(self.last._asdict())
 
     def _write(self, line: dict[str, Any]) -> None:
         self.file.write(json.dumps(line).encode() + b"\n")
         self.file.flush()
         os.fsync(self.file.fileno())
+        self.written = time.monotonic()

@@ -1,13 +1,13 @@
-"""A table of any number of images: workers, rows to the file as they come, a journal to go on from after a kill."""
+"""Classify any number of images into a table: choose workers and batch size, run, and resume."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import chain
-from typing import IO
+from typing import IO, NamedTuple
 
 import numpy as np
 
@@ -15,21 +15,21 @@ from convline.errors import ServeError
 from convline.images.classifier import Classifier
 from convline.images.decode import ImageRule
 from convline.images.predict import (
-    Bound,
-    Images,
-    Run,
-    answer,
-    columns_of,
-    decode_all,
-    fingerprint,
-    runner,
+    Decoded,
+    PaddedRunner,
+    RunBatch,
+    batch_runner,
+    decode_sources,
+    hash_inputs,
+    predict_batch,
+    table_columns,
 )
 from convline.images.sources import with_bytes
-from convline.jobs import checkpoint, pool
-from convline.jobs.checkpoint import Mark
-from convline.jobs.pool import AHEAD, BATCHES, Crew, in_order, processes, threads
-from convline.jobs.run import Chunk, Summary, pass_over, write_chunks
-from convline.jobs.writers import encoding, form_of
+from convline.jobs import checkpoint
+from convline.jobs.batch_size import BATCH_SIZES, measure_batch_size, measure_workers
+from convline.jobs.formats import encode_rows, format_of
+from convline.jobs.pool import WorkerPool, can_fork, process_pool, thread_pool
+from convline.jobs.run import EncodedBatch, Summary, Watch, skip_finished, write_batches
 from convline.loading import open_model
 from convline.model_file.document import Contract
 from convline.runtime.batches import IN_FLIGHT, batched
@@ -38,109 +38,120 @@ from convline.runtime.rows import Row
 from convline.runtime.session import resolve
 from convline.runtime.sources import WAIT, Source
 
-SMALL_MODEL = 16 * 2**20  # bytes; below it each process can have a session of its own
-MANY = (
-    512  # inputs from which processes pay for their start, and a measured batch for its measuring
-)
-FEW = 8  # images of a batch where there are fewer
-PARCEL = 128  # inputs that travel to a process and back at once: a journey costs as much as a few small images
-FATAL = "its decoder ended the whole process"
-Parcel = list[list[Source]]  # batches
+SMALL_MODEL = 16 * 2**20  # bytes; a smaller model has a session in each process
+MANY = 512  # inputs from which it pays to start processes and to measure the batch size
+SMALL_BATCH = 8  # images of a batch for fewer inputs
+INPUTS_PER_TASK = 128  # sent to a process at once, because sending costs as much as a few images
+DECODER_CRASHED = "its decoder ended the whole process"
+
+Task = list[list[Source]]  # batches
 
 
 @dataclass
-class Worker:
-    """A model that answers batches; a process gets it without a session and opens its own."""
+class ImageWorker:
+    """Classifies batches. A process receives a worker without a session and opens its own."""
 
     contract: Contract
     device: str
     top_k: int
     target: str
-    form: str = "csv"
-    batch: int = FEW
-    decoders: Crew | None = None  # processes beside threads
+    table_format: str = "csv"
+    batch: int = SMALL_BATCH
+    decoders: WorkerPool | None = None  # processes that decode for a worker that is a thread
 
     @cached_property
     def model(self) -> Classifier:
-        # One thread an operator: the workers fill the cores, and threads that wait for each other would spin.
+        # One thread per operator, without spinning: the workers themselves fill the cores.
         model = open_model(self.contract, self.device, threads=1, spinning=False)
         assert isinstance(model, Classifier)
         return model
 
-    def start(
-        self, batch: int | None, count: int, sizes: Sequence[int] = BATCHES, *, fewer: bool = False
-    ) -> tuple[str, int, int]:
-        """Open the session; return the device in words, the batch size and the workers.
-
-        A batch of None is measured; so are the workers, at most those given, where `fewer` might be faster.
-        """
-        cpu, rule = self.model.kind == "cpu", self.model.rule
-        image = np.random.default_rng(0).integers(
-            0, 256, (1, *rule.size, rule.channels), dtype=np.uint8
-        )
-
-        def run(n: int) -> object:  # as batches of n will be run, padding and all
-            how, images = runner(self.model, n), np.repeat(image, n, 0)
-            return how.once(images, n) if isinstance(how, Bound) else how(images)
-
-        if batch is None:
-            given = (count, sizes) if cpu else (IN_FLIGHT, [8 * size for size in sizes])
-            batch = pool.best_batch(run, *given)
-        if fewer and cpu:
-            count = pool.best_workers(run, count, batch)
-        return self.model.device, batch, count
-
-    def chunks(self, parcel: Parcel) -> list[Chunk]:
-        return [self.chunk(group) for group in parcel]
-
-    def chunk(self, group: list[Source]) -> Chunk:
-        seen = b""
-        if self.target != "-":
-            held = [with_bytes(source) for source in group]
-            seen = fingerprint([s._replace(error=None) if s.error == FATAL else s for s in held])
-            if (
-                self.decoders is None
-            ):  # else another process reads faster than it is sent what was read
-                group = held
-        found = answer(self.model, self.run, group, self.top_k, self.decode)
-        started = time.perf_counter()
-        encoded = encoding(self.form, columns_of(self.top_k))[1](found.rows)
-        failed = sum(row["status"] == "error" for row in found.rows)
-        times = (found.decode, found.inference, time.perf_counter() - started)
-        return Chunk(encoded, len(group), failed, seen, *times, found.flat)
-
-    def decode(self, group: list[Source]) -> list[Images | str]:
-        decode = partial(decode_all, self.model.rule)
-        if self.decoders is None:
-            return decode(group)
-        try:
-            return self.decoders.submit(decode, group).result()
-        except BrokenProcessPool:
-            with Crew(lambda: processes(1)) as crew:
-                alone = pool.survivors(crew, decode, ([source] for source in group))
-                return [found[0] if found else FATAL for found in alone]
-
     @cached_property
-    def run(self) -> Run:
-        return runner(self.model, self.batch)
+    def run(self) -> RunBatch:
+        return batch_runner(self.model, self.batch)
+
+    def measure(
+        self, batch: int | None, workers: int, sizes: Sequence[int], *, fewer: bool = False
+    ) -> tuple[int, int]:
+        """Open the session; return the batch size, measured if None, and the number of workers.
+
+        fewer: measure whether fewer than `workers` are faster.
+        """
+        on_cpu, rule = self.model.kind == "cpu", self.model.rule
+        shape = 1, *rule.size, rule.channels
+        image = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+
+        def run_random(size: int) -> object:  # with the padding of real batches
+            run, images = batch_runner(self.model, size), np.repeat(image, size, 0)
+            return run.run_padded(images, size) if isinstance(run, PaddedRunner) else run(images)
+
+        if batch is None and on_cpu:
+            batch = measure_batch_size(run_random, workers, sizes)
+        elif batch is None:
+            batch = measure_batch_size(run_random, IN_FLIGHT, [8 * size for size in sizes])
+        if fewer and on_cpu:
+            workers = measure_workers(run_random, workers, batch)
+        return batch, workers
+
+    def process(self, task: Task) -> list[EncodedBatch]:
+        return [self.process_batch(batch) for batch in task]
+
+    def process_batch(self, sources: list[Source]) -> EncodedBatch:
+        input_hash = b""
+        if self.target != "-":
+            loaded = [with_bytes(source) for source in sources]
+            input_hash = hash_inputs(
+                [s._replace(error=None) if s.error == DECODER_CRASHED else s for s in loaded]
+            )
+            if self.decoders is None:  # a process reads a file faster than it receives the bytes
+                sources = loaded
+        result = predict_batch(self.model, self.run, sources, self.top_k, self.decode)
+        started = time.perf_counter()
+        encoded = encode_rows(self.table_format, result.rows)
+        failed = sum(row["status"] == "error" for row in result.rows)
+        encode_s = time.perf_counter() - started
+        return EncodedBatch(
+            encoded, len(sources), failed, input_hash,
+            result.decode_s, result.inference_s, encode_s, result.low_contrast,
+        )  # fmt: skip
+
+    def decode(self, sources: list[Source]) -> Decoded:
+        decode = partial(decode_sources, self.model.rule)
+        if self.decoders is None:
+            return decode(sources)
+        try:
+            return self.decoders.submit(decode, sources).result()
+        except BrokenProcessPool:
+            with process_pool(1) as pool:
+                alone = pool.map_one_by_one(decode, ([source] for source in sources))
+                return [decoded[0] if decoded else DECODER_CRASHED for decoded in alone]
 
 
-_worker: Worker  # of a worker process
+_worker: ImageWorker  # of a worker process
 
 
-def _prepare(worker: Worker) -> None:
+def _set_worker(worker: ImageWorker) -> None:
     global _worker
     _worker = worker
 
 
-def _start(batch: int | None) -> tuple[str, int, int]:
-    return _worker.start(
-        batch, 1, BATCHES[3:]
-    )  # a small model: rows cost as much as running it, and a call of each
+def _measure_in_process(batch: int | None) -> tuple[str, int]:
+    # Of a small model, the rows and the call of a batch cost as much as the network.
+    batch, _ = _worker.measure(batch, 1, BATCH_SIZES[3:])
+    return _worker.model.device, batch
 
 
-def _chunks(parcel: Parcel) -> list[Chunk]:
-    return _worker.chunks(parcel)
+def _process_in_process(task: Task) -> list[EncodedBatch]:
+    return _worker.process(task)
+
+
+class Workers(NamedTuple):
+    """Workers that are ready to process tasks."""
+
+    pool: WorkerPool
+    process: Callable[[Task], list[EncodedBatch]]
+    inputs_per_task: int
+    summary: Summary
 
 
 def label_images(
@@ -151,67 +162,65 @@ def label_images(
     stdout: IO[bytes],
     *,
     top_k: int = 1,
-    batch: int | None = None,  # None: measured
-    workers: int
-    | None = None,  # None: one per usable core, or fewer where that was measured to be faster
+    batch: int | None = None,
+    workers: int | None = None,
     resume: bool = False,
-    form: str | None = None,  # None: by the suffix of output
-    engine: str = "local",  # or ray: on a cluster
-    watch: Callable[[Summary], None] = lambda summary: (
-        None
-    ),  # called before the first batch and after each
+    table_format: str | None = None,
+    engine: str = "local",
+    watch: Watch = lambda summary: None,
 ) -> Summary:
-    """Write one row per source to `output` ("-" is stdout), in order; ServeError says what cannot be done at all."""
-    begun = checkpoint.read(output) if resume else None
-    mark = begun[1] if begun else Mark()
-    batch = begun[0]["batch"] if begun and batch is None else batch
+    """Write one row per source, in order, to the file `output`, or to stdout for "-".
+
+    batch: images per run; None measures it. workers: None is one per usable core, or fewer if that
+    is measured to be faster. table_format: None is that of the output's suffix. engine: "local", or
+    "ray" for a cluster. watch: it is also called before the first batch.
+    Raises ServeError if the job as a whole cannot be done.
+    """
+    interrupted, start = checkpoint.read(output) if resume else ({}, checkpoint.Checkpoint())
+    batch = batch or interrupted.get("batch")
     remaining = iter(sources)
-    first, late = _first(remaining)
-    count = min(workers or usable_cores(), FEW if late else max(1, len(first)))
+    first, is_late = _read_first(remaining)
+    count = min(workers or usable_cores(), SMALL_BATCH if is_late else max(1, len(first)))
     if batch is None and len(first) < MANY:
-        batch = FEW if late else max(1, min(FEW, -(-len(first) // count)))
-    worker, starting = (
-        Worker(contract, device, top_k, output, form_of(output, form)),
-        time.perf_counter(),
-    )
-    many = len(first) == MANY
+        batch = SMALL_BATCH if is_late else max(1, min(SMALL_BATCH, -(-len(first) // count)))
+    worker = ImageWorker(contract, device, top_k, output, format_of(output, table_format))
+    started, is_many = time.perf_counter(), len(first) == MANY
+    opened: AbstractContextManager[Workers]
     if engine == "ray":
-        crews = on_a_cluster(worker, workers, batch)
+        opened = _on_a_cluster(worker, workers, batch)
+    elif is_many and count > 1 and _has_small_session(worker):
+        opened = _in_processes(worker, count, batch)
     else:
-        crews = side_by_side(worker, count, batch, many=many, fewer=many and workers is None)
-    with crews as (crew, work, size, summary):
-        summary.mark, summary.resumed, summary.start = (
-            mark,
-            mark.rows,
-            time.perf_counter() - starting,
-        )
+        opened = _in_threads(worker, count, batch, is_many, fewer=is_many and workers is None)
+    with opened as ready:
+        summary = ready.summary
+        summary.checkpoint, summary.resumed = start, start.rows
+        summary.start_s = time.perf_counter() - started
         watch(summary)
-        run = {"model": contract.digest, "columns": list(columns_of(top_k)), "batch": summary.batch}
-        run |= {"format": form} if form else {}
-        if begun:
-            checkpoint.check_same(output, run, begun[0])
-        named, several = chain(first, [WAIT] * late, remaining), max(1, size // summary.batch)
-        groups = batched(named, summary.batch)
-        pass_over(map(fingerprint, groups), mark, output)
-        parcels = (
-            batched(groups, several)
-            if output != "-"
-            else live_parcels(named, summary.batch, several)
-        )
-        found = in_order(
-            crew, work, parcels, AHEAD * (crew.count or count), partial(isolated, worker)
-        )
-        write_chunks(
-            output, columns_of(top_k), stdout, run, chain.from_iterable(found), summary, watch, form
-        )
-    how = vars(worker).get("run")  # of workers in this process
-    if isinstance(how, Bound) and how.size < summary.batch:
-        summary.parts = how.size
+        columns = table_columns(top_k)
+        run = {"model": contract.digest, "columns": list(columns), "batch": summary.batch}
+        run |= {"format": table_format} if table_format else {}
+        checkpoint.require_same_run(output, run, interrupted)
+        sources = chain(first, [WAIT] * is_late, remaining)
+        batches_per_task = max(1, ready.inputs_per_task // summary.batch)
+        if output == "-":
+            tasks = live_tasks(sources, summary.batch, batches_per_task)
+        else:
+            batches = batched(sources, summary.batch)
+            skip_finished(map(hash_inputs, batches), start, output)
+            tasks = batched(batches, batches_per_task)
+        rescue = partial(_process_alone, worker)
+        results = ready.pool.map_in_order(ready.process, tasks, rescue)
+        encoded = chain.from_iterable(results)
+        write_batches(output, columns, stdout, run, encoded, summary, watch, table_format)
+    runner = vars(worker).get("run")  # None if other processes have the session
+    if isinstance(runner, PaddedRunner) and runner.size < summary.batch:
+        summary.reduced_batch = runner.size
     return summary
 
 
-def _first(sources: Iterator[Source]) -> tuple[list[Source], bool]:
-    """Return up to MANY sources that are there, at least one if any, and whether the next one is late."""
+def _read_first(sources: Iterator[Source]) -> tuple[list[Source], bool]:
+    """Return up to MANY sources, at least one if any, and whether the next one is late."""
     first: list[Source] = []
     for source in sources:
         if source is not WAIT:
@@ -221,74 +230,83 @@ def _first(sources: Iterator[Source]) -> tuple[list[Source], bool]:
     return first, False
 
 
-def live_parcels(sources: Iterable[Source], batch: int, several: int) -> Iterator[Parcel]:
-    """Yield parcels of `several` batches; where the next name is late, what there is, then an empty parcel."""
-    parcel: Parcel = []
+def live_tasks(sources: Iterable[Source], batch: int, batches_per_task: int) -> Iterator[Task]:
+    """Yield tasks of at most `batches_per_task` batches.
+
+    Before a source that is late, the sources so far are yielded, and then an empty task.
+    """
+    task: Task = []
     for source in sources:
         if source is WAIT:
-            yield from filter(None, [parcel])
+            yield from filter(None, [task])
             yield []
-            parcel = []
+            task = []
             continue
-        if not parcel or len(parcel[-1]) == batch:
-            if len(parcel) == several:
-                yield parcel
-                parcel = []
-            parcel.append([])
-        parcel[-1].append(source)
-    yield from filter(None, [parcel])
+        if not task or len(task[-1]) == batch:
+            if len(task) == batches_per_task:
+                yield task
+                task = []
+            task.append([])
+        task[-1].append(source)
+    yield from filter(None, [task])
+
+
+def _has_small_session(worker: ImageWorker) -> bool:
+    return resolve(worker.device) == "cpu" and len(worker.contract.bytes) <= SMALL_MODEL
 
 
 @contextmanager
-def side_by_side(
-    worker: Worker, count: int, batch: int | None, *, many: bool, fewer: bool
-) -> Iterator[tuple[Crew, Callable[[Parcel], list[Chunk]], int, Summary]]:
-    """Give a pool of threads, or of processes, the function that it runs, on about how many inputs, and a summary.
+def _in_processes(worker: ImageWorker, count: int, batch: int | None) -> Iterator[Workers]:
+    """Open a session in each of `count` processes."""
+    with process_pool(count, _set_worker, worker) as pool:
+        # All measure at once, because they will also run at once.
+        measured = [pool.submit(_measure_in_process, batch) for _ in range(count)]
+        (device, batch), *_ = [future.result() for future in measured]
+        summary = Summary(device, batch, f"{count} processes")
+        yield Workers(pool, _process_in_process, INPUTS_PER_TASK, summary)
 
-    Processes have a session each, so the model is small, and their start has to pay. Threads have a decoder each in a
-    process, where that starts quickly or pays.
-    """
-    cpu = resolve(worker.device) == "cpu"
-    if many and cpu and count > 1 and len(worker.contract.bytes) <= SMALL_MODEL:
-        with Crew(lambda: processes(count, _prepare, worker)) as crew:
-            starting = [
-                crew.submit(_start, batch) for _ in range(count)
-            ]  # all at once, as they will run
-            (device, batch, _), *_ = [start.result() for start in starting]
-            yield crew, _chunks, PARCEL, Summary(device, Mark(), 0, batch, f"{count} processes")
-        return
+
+@contextmanager
+def _in_threads(
+    worker: ImageWorker, count: int, batch: int | None, is_many: bool, *, fewer: bool
+) -> Iterator[Workers]:
+    """Open one session for `count` threads, which decode in processes if these start cheaply."""
     with ExitStack() as stack:
-        if cpu and (many or pool.can_fork()):
-            worker.decoders = stack.enter_context(Crew(lambda: processes(count)))
-            worker.decoders.submit(abs, 0)  # forked now: onnxruntime will start threads
-        device, worker.batch, count = worker.start(batch, count, fewer=fewer)
-        worker.run  # noqa: B018  (made before threads would make it twice)
-        crew = stack.enter_context(Crew(lambda: threads(count)))
-        kind = f"{count} thread{'s' if count > 1 else ''}"
-        yield crew, worker.chunks, 1, Summary(device, Mark(), 0, worker.batch, kind)
+        if resolve(worker.device) == "cpu" and (is_many or can_fork()):
+            worker.decoders = stack.enter_context(process_pool(count))
+            worker.decoders.submit(abs, 0)  # fork now: onnxruntime will start threads
+        worker.batch, count = worker.measure(batch, count, BATCH_SIZES, fewer=fewer)
+        worker.run  # noqa: B018  (create it before several threads would)
+        pool = stack.enter_context(thread_pool(count))
+        text = f"{count} thread{'s' if count > 1 else ''}"
+        summary = Summary(worker.model.device, worker.batch, text)
+        yield Workers(pool, worker.process, 1, summary)
 
 
 @contextmanager
-def on_a_cluster(
-    worker: Worker, count: int | None, batch: int | None
-) -> Iterator[tuple[Crew, Callable[[Parcel], list[Chunk]], int, Summary]]:
-    """Give what `side_by_side` gives, with Ray's actors as workers."""
+def _on_a_cluster(worker: ImageWorker, count: int | None, batch: int | None) -> Iterator[Workers]:
     from convline.jobs.ray_cluster import actors
 
-    with actors(worker, count, batch) as (crew, device, batch, count):
-        yield crew, worker.chunks, PARCEL, Summary(device, Mark(), 0, batch, f"{count} Ray actors")
+    with actors(worker, count, batch) as (pool, device, batch, count):
+        summary = Summary(device, batch, f"{count} Ray actors")
+        yield Workers(pool, worker.process, INPUTS_PER_TASK, summary)
 
 
-def isolated(worker: Worker, parcel: Parcel) -> list[Chunk]:
-    """Answer a parcel whose process died, in one of its own; what its decoder dies of is a row."""
-    decode = partial(decode_all, ImageRule.from_dict(worker.contract.document["input"]))
-    with Crew(lambda: processes(1, _prepare, worker)) as crew:
-        lives = pool.survivors(crew, decode, ([source] for group in parcel for source in group))
-        parcel = [
-            [s if next(lives) else s._replace(error=FATAL) for s in group] for group in parcel
+def _process_alone(worker: ImageWorker, task: Task) -> list[EncodedBatch]:
+    """Process a task whose process died in a new process; images that crash it are error rows."""
+    decode = partial(decode_sources, ImageRule.from_dict(worker.contract.document["input"]))
+    with process_pool(1, _set_worker, worker) as pool:
+        sources = ([source] for batch in task for source in batch)
+        decoded = pool.map_one_by_one(decode, sources)
+        task = [
+            [
+                source if next(decoded) else source._replace(error=DECODER_CRASHED)
+                for source in batch
+            ]
+            for batch in task
         ]
         try:
-            return crew.submit(_chunks, parcel).result()
+            return pool.submit(_process_in_process, task).result()
         except BrokenProcessPool as error:
             cure = "is there memory? try fewer --workers"
             raise ServeError(f"a worker process dies without any image; {cure}") from error
@@ -297,11 +315,9 @@ def isolated(worker: Worker, parcel: Parcel) -> list[Chunk]:
 def classify(
     model: Classifier, sources: Iterable[Source], *, batch: int, workers: int, top_k: int
 ) -> Iterator[list[Row]]:
-    """Yield the rows of `batch` inputs at a time; batches start at fixed row numbers, errors included."""
-    run = runner(model, batch)
-    with Crew(lambda: threads(workers)) as crew:
-        groups = batched(sources, batch)
-        answers = in_order(
-            crew, lambda group: answer(model, run, group, top_k), groups, AHEAD * workers
-        )
-        yield from (found.rows for found in answers)
+    """Yield the rows of each batch of sources. Only the last batch may be smaller."""
+    run = batch_runner(model, batch)
+    with thread_pool(workers) as pool:
+        batches = batched(sources, batch)
+        results = pool.map_in_order(lambda s: predict_batch(model, run, s, top_k), batches)
+        yield from (result.rows for result in results)

@@ -1,16 +1,15 @@
-"""Workers side by side on the same cores: threads, or processes where the interpreter's lock is what limits.
+"""Pools of workers: threads, or processes where Python's global lock is the limit.
 
-Each worker takes the next batch, decodes it and runs it by itself, so no queue between decoding and inference needs
-tuning. Pillow and onnxruntime release the lock while they work on pixels; while Pillow opens a file it is held, which
-is most of the time where images and networks are small. A session of a small network is small, so each process has one.
-Threads share the session of a large one, and have a process beside each that decodes: what ends it costs one image.
+Each worker decodes a batch and runs it, so there is no queue between decoding and inference to
+tune. Pillow and onnxruntime release the lock while they work on pixels, but Pillow holds it while
+it opens a file, which takes most of the time for small images and networks. The session of a small
+network is small, so each process has one. Threads share the session of a large network, and decode
+in processes of their own: a decoder that crashes costs one image.
 """
 
-import contextlib
 import os
 import signal
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
@@ -18,176 +17,118 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import wait
 from pathlib import Path
-from typing import Any, TypeVar
-
-from convline.errors import DeviceMemoryError
+from typing import Any, Self, TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-AHEAD = 2  # batches per worker that wait or are in work: enough to hide an uneven one, and memory stays flat
-BATCHES = (4, 8, 16, 32, 64)
-GAIN, LONG_RUN = (
-    1.05,
-    0.05,
-)  # a larger batch must be faster by this much; seconds of a run that is long enough
+# Tasks per worker that are queued or running: enough to balance slow ones, and memory is bounded.
+TASKS_PER_WORKER = 2
 
 
-class Crew:
-    """A pool of workers, made anew where one of its processes has died."""
+class WorkerPool:
+    """A pool of workers that is created again after one of its processes died."""
 
-    count = 0  # of workers, where the crew decides that itself
-
-    def __init__(self, make: Callable[[], Executor]) -> None:
-        self.make, self.pool, self.lock = make, make(), threading.Lock()
+    def __init__(self, size: int, create: Callable[[], Executor]) -> None:
+        self.size, self.create, self.executor = size, create, create()
+        self.lock = threading.Lock()
 
     def submit(self, work: Callable[[Item], Result], item: Item) -> Future[Result]:
         with self.lock:
             try:
-                return self.pool.submit(work, item)
+                return self.executor.submit(work, item)
             except BrokenProcessPool:
-                self.pool.shutdown(wait=False)
-                self.pool = self.make()
-                return self.pool.submit(work, item)
+                self.executor.shutdown(wait=False)
+                self.executor = self.create()
+                return self.executor.submit(work, item)
 
-    def __enter__(self) -> "Crew":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.pool.shutdown(cancel_futures=True)
+        self.executor.shutdown(cancel_futures=True)
 
+    def map_in_order(
+        self,
+        work: Callable[[Item], Result],
+        items: Iterable[Item],
+        rescue: Callable[[Item], Result] | None = None,
+    ) -> Iterator[Result]:
+        """Yield work(item) in the order of the items, with a bounded queue.
 
-def in_order(
-    crew: Crew,
-    work: Callable[[Item], Result],
-    items: Iterable[Item],
-    ahead: int,
-    rescue: Callable[[Item], Result] | None = None,
-) -> Iterator[Result]:
-    """Yield work(item) for each item in order, with at most `ahead` of them under way; memory is flat.
+        An empty list among the items is not worked on: it means that the next item is late, so all
+        results of the queue are yielded at once.
+        rescue: it computes the result of an item whose process died. Other items that were lost
+        with the process are submitted again.
+        """
+        queue: deque[tuple[Item, Future[Result]]] = deque()
 
-    An empty list is no work: it says that the next item is late, and what is under way is yielded at once.
-    Where a process dies, what it had in hand is asked of `rescue` when its turn comes, and the others work on.
-    """
-    waiting: deque[tuple[Item, Future[Result]]] = deque()
+        def next_result() -> Result:
+            item, future = queue.popleft()
+            try:
+                return future.result()
+            except BrokenProcessPool:
+                if rescue is None:
+                    raise
+                for place, (other, lost) in enumerate(queue):
+                    if lost.done() and isinstance(lost.exception(), BrokenProcessPool):
+                        queue[place] = other, self.submit(work, other)
+                return rescue(item)
 
-    def next_result() -> Result:
-        item, future = waiting.popleft()
-        try:
-            return future.result()
-        except BrokenProcessPool:
-            if rescue is None:
-                raise
-            for place, (other, lost) in enumerate(waiting):
-                if lost.done() and isinstance(lost.exception(), BrokenProcessPool):
-                    waiting[place] = other, crew.submit(work, other)
-            return rescue(item)
-
-    for item in items:
-        late = isinstance(item, list) and not item
-        if not late:
-            waiting.append((item, crew.submit(work, item)))
-        while waiting and (late or len(waiting) >= ahead):
+        for item in items:
+            is_late = isinstance(item, list) and not item
+            if not is_late:
+                queue.append((item, self.submit(work, item)))
+            while queue and (is_late or len(queue) >= TASKS_PER_WORKER * self.size):
+                yield next_result()
+        while queue:
             yield next_result()
-    while waiting:
-        yield next_result()
+
+    def map_one_by_one(
+        self, work: Callable[[Item], Result], items: Iterable[Item]
+    ) -> Iterator[Result | None]:
+        """Yield work(item) for one item after the other; None if the process died of the item."""
+        for item in items:
+            try:
+                yield self.submit(work, item).result()
+            except BrokenProcessPool:
+                yield None
 
 
-def survivors(
-    crew: Crew, work: Callable[[Item], Result], items: Iterable[Item]
-) -> Iterator[Result | None]:
-    """Yield work(item) for each item, one after the other in a crew of one process: None where that dies."""
-    for item in items:
-        try:
-            yield crew.submit(work, item).result()
-        except BrokenProcessPool:
-            yield None
+def thread_pool(count: int) -> WorkerPool:
+    return WorkerPool(count, lambda: ThreadPoolExecutor(count))
 
 
-def threads(count: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(count)
+def process_pool(count: int, *initializer: Any) -> WorkerPool:
+    """Return a pool whose processes have called initializer[0](*initializer[1:]), if given."""
+    # A fork takes milliseconds, a new interpreter takes its imports. But a fork copies no threads,
+    # so it is safe only in a process that has none.
+    context = get_context("fork" if can_fork() else "spawn")
 
+    def create() -> Executor:
+        return ProcessPoolExecutor(
+            count, context, initializer=_initialize_process, initargs=initializer
+        )
 
-def processes(count: int, *prepare: Any) -> ProcessPoolExecutor:
-    """Return a pool whose processes have each called prepare[0] on the rest, where it is given."""
-    # A fork costs milliseconds where a new interpreter costs its imports, but copies no threads: with a single thread
-    # there is nothing that it could miss.
-    method = "fork" if can_fork() else "spawn"
-    return ProcessPoolExecutor(count, get_context(method), initializer=_begin, initargs=prepare)
-
-
-def _begin(prepare: Callable[..., object] = lambda: None, *arguments: Any) -> None:
-    signal.signal(
-        signal.SIGINT, signal.SIG_IGN
-    )  # Ctrl-C reaches the whole group; the first process ends the others
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    prepare(*arguments)
-
-
-def _end_with_parent() -> None:
-    """End this process where its parent was killed: the queue that it waits at would stay open for ever."""
-    parent = parent_process()
-    if parent is not None:
-        wait([parent.sentinel])
-        os._exit(1)
+    return WorkerPool(count, create)
 
 
 def can_fork() -> bool:
-    """True where this process has a single thread, as far as Linux tells."""
+    """Return whether this process has a single thread, as far as Linux tells."""
     tasks = Path("/proc/self/task")
     return tasks.is_dir() and len(list(tasks.iterdir())) == 1
 
 
-def best_batch(run: Callable[[int], object], workers: int, sizes: Iterable[int] = BATCHES) -> int:
-    """Return the batch size after which throughput gains under 5 %, each run by all workers at once as it will be.
-
-    A run that takes long is not tried in larger batches: what those save is the cost of a call. Nor is one for which
-    the device's memory is too small; where that is the first, halves of it are tried.
-    """
-    best, rate = 0, 0.0
-    for size in sizes:
-        try:
-            found = _rate(run, size, workers)
-        except DeviceMemoryError:
-            if best:
-                break
-            return largest_that_fits(run, size, workers)
-        if found < GAIN * rate:
-            break
-        best, rate = size, found
-        if workers * size / found > LONG_RUN:
-            break
-    return best
+def _initialize_process(initializer: Callable[..., object] = lambda: None, *arguments: Any) -> None:
+    # Ctrl-C reaches the whole process group; the first process ends the others.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
+    initializer(*arguments)
 
 
-def largest_that_fits(run: Callable[[int], object], size: int, workers: int) -> int:
-    """Return the largest half, quarter, ... of a batch size that the device's memory holds, run by all workers."""
-    while size > 1:
-        size //= 2
-        with contextlib.suppress(DeviceMemoryError):
-            _rate(run, size, workers)
-            return size
-    run(1)  # its error says that a single one does not fit
-    return 1
-
-
-def best_workers(run: Callable[[int], object], most: int, size: int) -> int:
-    """Return how many workers run batches of `size` fastest: all, or half as long as that is 5 % faster.
-
-    Two threads of one core share its units, and all cores share memory: more is not always faster.
-    """
-    best, rate = most, _rate(run, size, most)
-    while best > 1 and (halved := _rate(run, size, best // 2)) > GAIN * rate:
-        best, rate = best // 2, halved
-    return best
-
-
-def _rate(run: Callable[[int], object], size: int, workers: int) -> float:
-    """Return how many a second all workers do at once, the better of two trials."""
-    taken = []
-    with ThreadPoolExecutor(workers) as pool:
-        for _ in range(2):
-            started = time.perf_counter()
-            list(pool.map(run, [size] * workers))
-            taken.append(time.perf_counter() - started)
-    return workers * size / min(taken)
+def _exit_with_parent() -> None:
+    """End this process after its parent was killed: else it waits at its open queue for ever."""
+    parent = parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)

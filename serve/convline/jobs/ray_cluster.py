@@ -1,9 +1,9 @@
-"""`infer images --engine ray`: the workers of a table are actors of a Ray cluster, with the decode and session of here.
+"""`infer images --engine ray`: the workers of a table are actors of a Ray cluster.
 
-The first process still lists the inputs, writes rows in their order and keeps the journal, so that rows, --resume and
-errors are those of the local engine. All machines have this package and see the inputs under the same names. An actor
-that dies is started anew and its parcel of batches asked for again; a parcel that ends two actors is answered here, in
-a process of its own.
+The first process lists the inputs, writes the rows in order and keeps the checkpoints, so rows,
+--resume and errors are those of the local engine. All machines need this package and see the inputs
+under the same names. An actor that dies is started again and receives its task again. A task that
+ends two actors is processed on this machine, in a process of its own.
 """
 
 import itertools
@@ -15,57 +15,56 @@ from contextlib import contextmanager
 from typing import Any
 
 from convline.errors import ServeError
-from convline.jobs.pool import Crew
+from convline.jobs.batch_size import BATCH_SIZES
+from convline.jobs.pool import WorkerPool
 from convline.runtime.host import usable_cores
 
-RETRIES = 1  # of a parcel whose actor died: the machine may have gone, or the parcel may be what ends them
+RETRIES = 1  # of a task whose actor died: the machine may have failed, or the task may kill actors
 
 
 class _Actor:
-    """What an actor is: one worker with a session of its own."""
+    """One worker with a session of its own."""
 
     def __init__(self, worker: Any) -> None:
         self.worker = worker
 
-    def chunks(self, parcel: list[Any]) -> Any:
-        return self.worker.chunks(parcel)
+    def process(self, task: list[Any]) -> Any:
+        return self.worker.process(task)
 
 
-def _measured(worker: Any, batch: int | None) -> tuple[str, int]:
-    device, batch, _ = worker.start(batch, 1)
-    return device, batch
+def _measure(worker: Any, batch: int | None) -> tuple[str, int]:
+    batch, _ = worker.measure(batch, 1, BATCH_SIZES)
+    return worker.model.device, batch
 
 
-class RayCrew(Crew):
-    """A pool of actors that take parcels in turn; what it gives are futures, as a pool of processes does."""
+class RayPool(WorkerPool):
+    """Actors that receive tasks in turn; the results are futures, as those of processes."""
 
     def __init__(self, worker: Any, count: int, needs: dict[str, int]) -> None:
         import ray
 
-        self.count, self.held = (
-            count,
-            worker,
-        )  # while it is held, an actor that is started anew finds it
-        self.lost = ray.exceptions.RayActorError
+        self.size = count
+        self.worker = worker  # the reference keeps it alive for actors that are started again
+        self.actor_died = ray.exceptions.RayActorError
         kind = ray.remote(max_restarts=-1, max_task_retries=RETRIES, **needs)(_Actor)
         self.actors = [kind.remote(worker) for _ in range(count)]
-        self.turns = itertools.cycle(self.actors)
+        self.next_actor = itertools.cycle(self.actors)
 
     def submit(self, work: Any, item: Any) -> "Future[Any]":
-        """Ask the next actor for `item`; its death is a BrokenProcessPool, as a process's is."""
-        answer: Future[Any] = Future()
+        """Send `item` to the next actor; its death is a BrokenProcessPool, as a process's is."""
+        result: Future[Any] = Future()
 
-        def pass_on(found: "Future[Any]") -> None:
-            error = found.exception()
-            if isinstance(error, self.lost):
-                answer.set_exception(BrokenProcessPool(str(error)))
-            elif error is not None:
-                answer.set_exception(error)
+        def copy_result(done: "Future[Any]") -> None:
+            error = done.exception()
+            if isinstance(error, self.actor_died):
+                error = BrokenProcessPool(str(error))
+            if error is not None:
+                result.set_exception(error)
             else:
-                answer.set_result(found.result())
+                result.set_result(done.result())
 
-        next(self.turns).chunks.remote(item).future().add_done_callback(pass_on)
-        return answer
+        next(self.next_actor).process.remote(item).future().add_done_callback(copy_result)
+        return result
 
     def __exit__(self, *_: object) -> None:
         import ray
@@ -77,38 +76,33 @@ class RayCrew(Crew):
 @contextmanager
 def actors(
     worker: Any, count: int | None, batch: int | None
-) -> Iterator[tuple[RayCrew, str, int, int]]:
-    """Give (crew, device in words, batch size, actors) on the cluster that RAY_ADDRESS names, or one of this machine.
+) -> Iterator[tuple[RayPool, str, int, int]]:
+    """Yield (pool, device in words, batch size, number of actors).
 
-    count: None: one on each GPU of the cluster where it has any and the device is not cpu, else one on each core.
+    The cluster is that of RAY_ADDRESS, or one of this machine. A count of None is one actor on each
+    GPU if the cluster has any and the device is not cpu, else one on each core.
     """
     try:
         import ray
     except ImportError as error:
         raise ServeError(f"--engine ray: {error}; pip install 'convline[ray]'") from error
-    here: dict[str, Any] = {
-        "address": "local",
-        "num_cpus": count or usable_cores(),
-        "include_dashboard": False,
-    }
-    ray.init(
-        log_to_driver=False,
-        logging_level="error",
-        **({} if os.environ.get("RAY_ADDRESS") else here),
-    )
+    cluster: dict[str, Any] = {}
+    if not os.environ.get("RAY_ADDRESS"):
+        cores = count or usable_cores()
+        cluster = {"address": "local", "num_cpus": cores, "include_dashboard": False}
+    ray.init(log_to_driver=False, logging_level="error", **cluster)
     try:
-        there = ray.cluster_resources()
-        on_gpu = worker.device != "cpu" and there.get("GPU", 0) >= 1
+        resources = ray.cluster_resources()
+        on_gpu = worker.device != "cpu" and resources.get("GPU", 0) >= 1
         needs = {"num_gpus": 1, "num_cpus": 1} if on_gpu else {"num_cpus": 1}
-        most = int(there.get("GPU" if on_gpu else "CPU", 0))
-        if not 1 <= (count := count or most) <= most:
-            raise ServeError(
-                f"--engine ray: {count} workers asked for, the cluster bears {most}; lower --workers"
-            )
-        held = ray.put(worker)
-        device, worker.batch = ray.get(ray.remote(**needs)(_measured).remote(held, batch))
-        crew = RayCrew(ray.put(worker), count, needs)
-        with crew:
-            yield crew, device, worker.batch, count
+        most = int(resources.get("GPU" if on_gpu else "CPU", 0))
+        count = count or most
+        if not 1 <= count <= most:
+            expected = f"{count} workers asked for, the cluster bears {most}"
+            raise ServeError(f"--engine ray: {expected}; lower --workers")
+        remote_measure = ray.remote(**needs)(_measure).remote
+        device, worker.batch = ray.get(remote_measure(ray.put(worker), batch))
+        with RayPool(ray.put(worker), count, needs) as pool:
+            yield pool, device, worker.batch, count
     finally:
         ray.shutdown()

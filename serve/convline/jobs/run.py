@@ -1,111 +1,90 @@
-"""What both kinds of job share: rows to the file as they come, a journal to go on from after a kill."""
+"""What image and series jobs share: write batches to the table and keep its checkpoints."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import IO, Any, NamedTuple
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from typing import IO, NamedTuple
 
 from convline.errors import ServeError
-from convline.jobs import checkpoint
-from convline.jobs.checkpoint import Journal, Mark, chained
-from convline.jobs.target import part_of
-from convline.jobs.writers import Part, open_part
+from convline.jobs.checkpoint import Checkpoint, CheckpointFile, Run, chain_hashes
+from convline.jobs.output_files import checkpoint_of, part_of
+from convline.jobs.writers import open_part
 from convline.runtime.rows import Columns
 
 
-class Chunk(NamedTuple):
-    """What a worker makes of one batch: the bytes of its rows, and what the journal and the summary need."""
+class EncodedBatch(NamedTuple):
+    """The result of a worker: the rows of one batch as bytes."""
 
     encoded: bytes
     rows: int
     failed: int
-    seen: bytes
-    decode: float  # seconds, as the next two
-    inference: float
-    encoding: float
-    flat: int = 0  # images that came out almost of one grey though their files' samples are not
+    input_hash: bytes
+    decode_s: float
+    inference_s: float
+    encode_s: float
+    low_contrast: int = 0  # images: see `convline.images.sources.lost_contrast`
 
 
 @dataclass
 class Summary:
-    """What was done: for the progress line and the last one."""
+    """What a job has done so far. Seconds are summed over the workers, except `start_s`."""
 
     device: str
-    mark: Mark  # rows and failed rows, those of an interrupted run among them
-    resumed: int  # rows of the interrupted run
     batch: int
     workers: str
-    parts: int = 0  # images run at once, where a batch did not fit in the device's memory
-    start: float = (
-        0.0  # seconds until the first batch: the session, and the batch size where it was measured
-    )
-    decode: float = 0.0  # seconds, summed over the workers, as the next two
-    inference: float = 0.0
-    writing: float = 0.0
-    flat: int = 0  # images that came out almost of one grey though their files' samples are not
+    checkpoint: Checkpoint = field(
+        default_factory=Checkpoint
+    )  # its rows include those of the interrupted run
+    resumed: int = 0  # rows of the interrupted run
+    reduced_batch: int = 0  # images that fit in the device's memory, where a batch did not
+    start_s: float = 0.0  # wall-clock time until the first batch
+    decode_s: float = 0.0
+    inference_s: float = 0.0
+    write_s: float = 0.0
+    low_contrast: int = 0
 
 
-def write_chunks(
-    output: str,
-    columns: Columns,
-    stdout: IO[bytes],
-    run: dict[str, Any],
-    chunks: Iterable[Chunk],
-    summary: Summary,
-    watch: Callable[[Summary], None],
-    form: str | None = None,
-) -> None:
-    """Append chunks to a table behind the summary's mark, and note in its journal how far it is."""
-    mark = summary.mark
-    opened = open_part(output, columns, stdout, mark.size, mark.part, form)
-    with opened as part, noted(output, run, mark, part) as note:
-        for chunk in chunks:
-            started = time.perf_counter()
-            part.append(chunk.encoded)
-            summary.mark = summary.mark.after(chunk.rows, chunk.failed, chunk.seen, part)
-            note(summary.mark)
-            summary.flat += chunk.flat
-            summary.decode += chunk.decode
-            summary.inference += chunk.inference
-            summary.writing += chunk.encoding + time.perf_counter() - started
-            watch(summary)
-    if output != "-":
-        checkpoint.journal_of(output).unlink(missing_ok=True)
+Watch = Callable[[Summary], None]  # called after each batch
 
 
-def pass_over(prints: Iterator[bytes], mark: Mark, target: str) -> None:
-    """Take the hashes of what an interrupted run has done; ServeError where they are not those of the same inputs."""
+def write_batches(
+    target: str, columns: Columns, stdout: IO[bytes], run: Run, batches: Iterable[EncodedBatch],
+    summary: Summary, watch: Watch, table_format: str | None,
+) -> None:  # fmt: skip
+    """Append batches to a table behind the summary's checkpoint, and keep its checkpoint file."""
+    start = summary.checkpoint
+    with open_part(target, columns, stdout, start.size, start.part, table_format) as part:
+        to_stdout = target == "-"
+        with nullcontext() if to_stdout else CheckpointFile(target, run, part, start) as file:
+            for batch in batches:
+                started = time.perf_counter()
+                part.append(batch.encoded)
+                summary.checkpoint = summary.checkpoint.after(
+                    batch.rows, batch.failed, batch.input_hash, part
+                )
+                if file:
+                    file.update(summary.checkpoint)
+                summary.low_contrast += batch.low_contrast
+                summary.decode_s += batch.decode_s
+                summary.inference_s += batch.inference_s
+                summary.write_s += batch.encode_s + time.perf_counter() - started
+                watch(summary)
+    if not to_stdout:
+        checkpoint_of(target).unlink(missing_ok=True)
+
+
+def skip_finished(input_hashes: Iterator[bytes], checkpoint: Checkpoint, target: str) -> None:
+    """Consume the input hashes of the finished batches.
+
+    Raises ServeError if these inputs are not those of the interrupted run.
+    """
     inputs = ""
-    while inputs != mark.inputs:
-        if not (one := next(prints, b"")):
-            raise ServeError(
-                f"{part_of(target)}: expected the inputs that are done to be as they were, got one added, removed or "
-                "changed among them; leave --resume out to start anew"
-            )
-        inputs = chained(inputs, one)
-
-
-@contextmanager
-def noted(
-    target: str, run: dict[str, Any], mark: Mark, part: Part
-) -> Iterator[Callable[[Mark], None]]:
-    """Give a function that notes marks in the journal of a file, none for stdout; the last is noted on the way out."""
-    if target == "-":
-        yield lambda mark: None
-        return
-    last = mark._replace(size=part.size, part=part.digest())
-    book = Journal(target, run, last)
-
-    def note(mark: Mark) -> None:
-        nonlocal last
-        last = mark
-        book.note(part, mark)
-
-    try:
-        yield note
-    finally:
-        try:
-            book.note(part, last, now=True)
-        finally:
-            book.close()
+    while inputs != checkpoint.inputs:
+        batch = next(input_hashes, None)
+        if batch is None:
+            expected = "expected the inputs that are done to be as they were"
+            got = "one added, removed or changed among them"
+            cure = "leave --resume out to start anew"
+            raise ServeError(f"{part_of(target)}: {expected}, got {got}; {cure}")
+        inputs = chain_hashes(inputs, batch)

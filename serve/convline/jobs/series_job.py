@@ -1,9 +1,10 @@
-"""A table of forecasts of any number of files of series."""
+"""Forecast any number of files of series into a table, and resume an interrupted run."""
 
 import hashlib
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -11,10 +12,9 @@ from typing import IO, NamedTuple, TextIO
 
 from convline.errors import InputError
 from convline.jobs import checkpoint
-from convline.jobs.checkpoint import Mark
-from convline.jobs.pool import AHEAD, Crew, in_order, threads
-from convline.jobs.run import Chunk, Summary, pass_over, write_chunks
-from convline.jobs.writers import Encode, encoding, form_of, is_formula
+from convline.jobs.formats import encode_rows, format_of, is_formula
+from convline.jobs.pool import thread_pool
+from convline.jobs.run import EncodedBatch, Summary, Watch, skip_finished, write_batches
 from convline.runtime.batches import IN_FLIGHT
 from convline.runtime.host import usable_cores
 from convline.runtime.rows import block_of
@@ -32,106 +32,99 @@ from convline.timeseries.series import Series
 from convline.timeseries.timestamps import Step
 
 
-class Group(NamedTuple):
-    """What is forecast in one run, or why a file cannot be."""
+class Batch(NamedTuple):
+    """The forecasts of one run of the model, or a file that cannot be read."""
 
-    seen: bytes  # a hash of the file
+    input_hash: bytes  # of the file
     step: Step
-    starts: list[Cutoff]
+    starts: list[Cutoff]  # empty for an error
     file: str
     error: str
 
 
 @dataclass
 class SeriesJob:
-    """A task on files, and where its rows go."""
+    """A forecast task on files, and where its rows go."""
 
     task: ForecastTask
     target: str = "-"
-    draws: Callable[[Series, int], bool] = lambda series, cutoff: (
-        False
-    )  # whether `draw` wants to see it
+    table_format: str | None = None  # None: that of the target's suffix
+    draws: Callable[[Series, int], bool] = lambda series, cutoff: False  # whether to call `draw`
     draw: Callable[[Forecast], None] = print
-    form: str | None = None  # of the table; None: by the suffix of target
-    names: dict[str, str] = field(
-        default_factory=dict
-    )  # of series without ids by file, where its stem is not enough
-    reading_s: float = 0.0
+    # By file, the name of a series without an id, where the file's stem is ambiguous.
+    names: dict[str, str] = field(default_factory=dict)
+    read_s: float = 0.0
 
     @cached_property
-    def encode(self) -> Encode:
-        return encoding(form_of(self.target, self.form), self.task.columns)[1]
+    def format(self) -> str:
+        return format_of(self.target, self.table_format)
 
-    def groups(self, files: Iterable[Source], stdin: TextIO | None = None) -> Iterator[Group]:
-        """Yield what is run of each file, of which "-" is `stdin`; a file that cannot be read is one group."""
+    def batches(self, files: Iterable[Source], stdin: TextIO | None = None) -> Iterator[Batch]:
+        """Yield the batches of each file, of which "-" is `stdin`."""
+        task = self.task
         for source in files:
-            name, started = source.path, time.perf_counter()
-            called = self.names.get(name)
-            seen = b"" if self.target == "-" else file_hash(name, called or "")
+            path, started = source.path, time.perf_counter()
+            name = self.names.get(path)
+            input_hash = b"" if self.target == "-" else hash_file(path, name or "")
             try:
                 if source.error is not None:
-                    raise InputError(name, source.error)
-                table = self.task.reading.read(stdin if name == "-" and stdin else name, called)
+                    raise InputError(path, source.error)
+                table = task.reading.read(stdin if path == "-" and stdin else path, name)
             except InputError as error:
-                yield Group(seen, Step("index", 1), [], name, error.reason)
+                yield Batch(input_hash, Step("index", 1), [], path, error.reason)
                 continue
             finally:
-                self.reading_s += time.perf_counter() - started
-            risky = [one.id for one in table.series if is_formula(one.id)]
-            if risky and form_of(self.target, self.form) == "csv":
-                table.notes.append(
-                    f"ids that a spreadsheet would run have a ' in front in CSV: {printable_line(risky[0])}, ..."
-                )
-            for note in table.notes + (
-                [f"{table.filled} values made by interpolation"] if table.filled else []
-            ):
-                self.task.notify(f"{name}: {note}")
-            for batch in cutoff_batches(self.task.model, table, self.task.horizon, self.task.every):
-                yield Group(seen, table.step, batch, name, "")
+                self.read_s += time.perf_counter() - started
+            notes, formulas = table.notes, [one.id for one in table.series if is_formula(one.id)]
+            if formulas and self.format == "csv":
+                changed = "ids that a spreadsheet would run have a ' in front in CSV"
+                notes = [*notes, f"{changed}: {printable_line(formulas[0])}, ..."]
+            if table.filled:
+                notes = [*notes, f"{table.filled} values made by interpolation"]
+            for note in notes:
+                task.notify(f"{path}: {note}")
+            for starts in cutoff_batches(task.model, table, task.horizon, task.every):
+                yield Batch(input_hash, table.step, starts, path, "")
 
-    def passed(self, groups: Iterator[Group]) -> Iterator[bytes]:
-        """Yield the hash of each group that an interrupted run has written; what is drawn of it is forecast again."""
-        for group in groups:
-            wanted = [start for start in group.starts if self.draws(*start)]
-            for origin in (
-                forecast_batch(self.task.model, group.step, wanted, self.task.horizon)
-                if wanted
-                else ()
-            ):
-                self.draw(origin)
-            yield group.seen
+    def hash_finished(self, batches: Iterator[Batch]) -> Iterator[bytes]:
+        """Yield the input hash of each batch; forecast again what is drawn."""
+        for batch in batches:
+            starts = [start for start in batch.starts if self.draws(*start)]
+            if starts:
+                task = self.task
+                for forecast in forecast_batch(task.model, batch.step, starts, task.horizon):
+                    self.draw(forecast)
+            yield batch.input_hash
 
-    def work(self, group: Group) -> tuple[Chunk, list[Forecast]]:
-        """Return the rows of a group, and what is drawn of it; any thread may."""
-        started = time.perf_counter()
-        origins = forecast_batch(self.task.model, group.step, group.starts, self.task.horizon)
-        between = time.perf_counter()
-        block = (
-            self.task.to_rows(origins)
-            if origins
-            else block_of([self.task.error_row(group.file, group.error)])
-        )
-        encoded = self.encode(block)
-        failed = sum(bool(origin.error) for origin in origins) if origins else 1
-        rows = failed + self.task.horizon * (len(origins) - failed) if origins else 1
-        times = (0.0, between - started, time.perf_counter() - between)
-        drawn = [origin for origin in origins if self.draws(origin.series, origin.cutoff)]
-        return Chunk(encoded, rows, failed, group.seen, *times), drawn
+    def process(self, batch: Batch) -> tuple[EncodedBatch, list[Forecast]]:
+        """Return the encoded rows of a batch, and the forecasts to draw."""
+        task, started = self.task, time.perf_counter()
+        forecasts = forecast_batch(task.model, batch.step, batch.starts, task.horizon)
+        inference_ended = time.perf_counter()
+        if forecasts:
+            block = task.to_rows(forecasts)
+            failed = sum(bool(forecast.error) for forecast in forecasts)
+            rows = failed + task.horizon * (len(forecasts) - failed)
+        else:
+            block, failed, rows = block_of([task.error_row(batch.file, batch.error)]), 1, 1
+        encoded = encode_rows(self.format, block)
+        times = 0.0, inference_ended - started, time.perf_counter() - inference_ended
+        drawn = [forecast for forecast in forecasts if self.draws(forecast.series, forecast.cutoff)]
+        return EncodedBatch(encoded, rows, failed, batch.input_hash, *times), drawn
 
 
-def file_hash(name: str, called: str) -> bytes:
-    """Return a hash of a file's names and content; of the names alone if it is no regular file: a pipe is read once."""
-    seen, path = hashlib.sha256(os.fsencode(f"{name}\0{called}\0")), Path(name)
-    try:
-        if path.is_file():
-            with path.open("rb") as file:
-                seen.update(hashlib.file_digest(file, "sha256").digest())
-    except (
-        OSError,
-        ValueError,
-    ):  # what cannot be read is an error row; ValueError: a NUL in the name
-        pass
-    return seen.digest()
+def hash_file(path: str, name: str) -> bytes:
+    """Return a SHA-256 of a file's path, its series' name and its content.
+
+    A file that is not regular counts without content, because a pipe can be read only once.
+    """
+    names_and_content = hashlib.sha256(os.fsencode(f"{path}\0{name}\0"))
+    # A file that cannot be read becomes an error row later. ValueError: a NUL in the path.
+    with suppress(OSError, ValueError):
+        if os.path.isfile(path):
+            with Path(path).open("rb") as file:
+                names_and_content.update(hashlib.file_digest(file, "sha256").digest())
+    return names_and_content.digest()
 
 
 def forecast_files(
@@ -141,39 +134,37 @@ def forecast_files(
     *,
     stdin: TextIO | None = None,
     resume: bool = False,
-    watch: Callable[[Summary], None] = lambda summary: None,  # called after each group
+    watch: Watch = lambda summary: None,
 ) -> Summary:
-    """Write the rows of files to the job's target, in order; ServeError says what cannot be done at all."""
+    """Write the forecasts of all files, in order. Raises ServeError if the job cannot be done."""
     task, model = job.task, job.task.model
-    begun = checkpoint.read(job.target) if resume else None
-    mark = begun[1] if begun else Mark()
-    facts = asdict(task.reading)
+    interrupted, start = checkpoint.read(job.target) if resume else ({}, checkpoint.Checkpoint())
+    reading = asdict(task.reading)
+    options = ("target", "time", "id", "gaps", "delimiter", "decimal")
     run = {
         "model": model.contract.digest,
         "columns": [*task.columns],
         "horizon": task.horizon,
         "every": task.every,
+        **{f"--{option}": reading[option] for option in options},
+        **({"format": job.table_format} if job.table_format else {}),
+        "batch": windows_per_run(model, task.horizon),
     }
-    run |= {
-        f"--{name}": facts[name]
-        for name in ("target", "time", "id", "gaps", "delimiter", "decimal")
-    }
-    run |= {"format": job.form} if job.form else {}
-    run |= {"batch": (batch := windows_per_run(model, task.horizon))}
-    if begun:
-        checkpoint.check_same(job.target, run, begun[0])
+    checkpoint.require_same_run(job.target, run, interrupted)
     count = usable_cores() if model.kind == "cpu" else IN_FLIGHT
-    summary = Summary(model.device, mark, mark.rows, batch, f"{count} threads")
-    groups = job.groups(files, stdin)
-    pass_over(job.passed(groups), mark, job.target)
+    summary = Summary(model.device, run["batch"], f"{count} threads", start, start.rows)
+    batches = job.batches(files, stdin)
+    skip_finished(job.hash_finished(batches), start, job.target)
+    with thread_pool(count) as pool:
 
-    def chunks(crew: Crew) -> Iterator[Chunk]:
-        for chunk, drawn in in_order(crew, job.work, groups, AHEAD * count):
-            for origin in drawn:
-                job.draw(origin)
-            yield chunk
+        def encoded() -> Iterator[EncodedBatch]:
+            for batch, drawn in pool.map_in_order(job.process, batches):
+                for forecast in drawn:
+                    job.draw(forecast)
+                yield batch
 
-    with Crew(lambda: threads(count)) as crew:
-        write_chunks(job.target, task.columns, stdout, run, chunks(crew), summary, watch, job.form)
-    summary.decode = job.reading_s
+        write_batches(
+            job.target, task.columns, stdout, run, encoded(), summary, watch, job.table_format
+        )
+    summary.decode_s = job.read_s
     return summary

@@ -307,9 +307,9 @@ def whole_rates(workload: Workload, table: Path, seconds: float) -> tuple[float,
     more = itertools.takewhile(lambda _: time.perf_counter() - start < seconds, files)
     done = workload.serve(itertools.chain([next(files)], more), str(table))  # at least one file
     seconds = time.perf_counter() - start
-    rows, failed = done.mark.rows, done.mark.failed
+    rows, failed = done.checkpoint.rows, done.checkpoint.failed
     samples = (rows - failed) // workload.rows_per_sample + failed
-    return samples / seconds, rows / done.writing
+    return samples / seconds, rows / done.write_s
 
 
 def format_text(report: dict[str, Any]) -> str:

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from convline.jobs.target import write_whole
+from convline.jobs.output_files import write_file
 from convline.terminal_text import printable_line
 from convline.timeseries.backtest import Forecast
 from convline.timeseries.forecaster import Forecaster
@@ -78,7 +78,7 @@ class ForecastPlot:
         written."""
         if not self.origins:
             return f"plot: no forecast to draw, {path} is not written"
-        write_whole(path, self.svg().encode(), is_plot)
+        write_file(path, self.svg().encode(), is_plot)
         first = "the first " if self.n_series > MOST_SERIES else ""
         return f"plot: {path} shows {first}{len(self.origins)} of {self.n_series} series"
 

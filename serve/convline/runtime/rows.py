@@ -1,5 +1,6 @@
 """Rows of an output table, one by one as dictionaries or many at once as columns."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,3 +24,14 @@ def block_of(rows: Sequence[Row]) -> Block:
         words = all(cell is None or isinstance(cell, str) for cell in cells)
         block[name] = cells if words else np.array(cells, np.float64)  # None becomes nan
     return block
+
+
+def python_values(cells: Cells) -> Sequence[str | float | None]:
+    """Return a column as text or numbers of Python, None where a cell is missing."""
+    if isinstance(cells, tuple):
+        return [cells[0][code] for code in cells[1].tolist()]
+    if not isinstance(cells, np.ndarray):
+        return cells
+    if cells.dtype.kind == "f":
+        return [None if math.isnan(value) else value for value in cells.tolist()]
+    return [cell.decode() or None for cell in cells.tolist()]

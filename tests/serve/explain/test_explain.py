@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 from convline.cli.main import main
 from convline.errors import ModelFileError
 from convline.explain import heatmap, methods
-from convline.explain.job import safe_name
+from convline.explain.job import output_stem
 from convline.explain.methods import METHODS, Options, explainer
 from convline.loading import load_file
 from convline.model_file import document as contract
@@ -115,7 +115,7 @@ def test_the_gap_is_what_the_sum_misses(linear: Path, monkeypatch: pytest.Monkey
 def test_black_box_methods_find_the_square(linear: Path, method: str, batch: int) -> None:
     """Oracle: only the square matters, so its pixels are the four greatest; the least is not in it."""
     found, _ = map_of(linear, method, patch=2, stride=1, batch=batch, samples=600)
-    values = heatmap.heat(found, method)
+    values = heatmap.reduce_channels(found, method)
     inside = np.zeros(values.shape, bool)
     inside[SQUARE] = True
     assert values[inside].min() > values[~inside].max()
@@ -143,7 +143,7 @@ def test_a_seed_is_a_map(linear: Path) -> None:
 def test_masks_are_half_open() -> None:
     """Oracle: Petsiuk et al. 2018: values in [0, 1], mean 1/2; 4 standard errors over 2,000 masks of about 49 draws."""
     rng = np.random.default_rng(0)
-    masks = np.stack([methods.mask(rng, 9, 14) for _ in range(2000)])
+    masks = np.stack([methods.random_mask(rng, 9, 14) for _ in range(2000)])
     assert masks.shape == (2000, 9, 14) and masks.min() >= 0 and masks.max() <= 1
     assert abs(masks.mean() - 0.5) < 4 * 0.5 / np.sqrt(2000 * 49 / 4)
 
@@ -258,14 +258,14 @@ def test_files_and_rows(linear: Path, tmp_path: Path) -> None:
 )  # fmt: skip
 def test_names_are_safe(tmp_path: Path, path: str, name: str) -> None:
     """Oracle: plain characters of the last part, without a leading dot; b and b-2 are taken, in either case."""
-    assert safe_name(path, {"b": 2, "b-2": 1}, tmp_path) == name
+    assert output_stem(path, {"b": 2, "b-2": 1}, tmp_path) == name
 
 
 def test_thousands_of_equal_stems_take_linear_time(tmp_path: Path) -> None:
     """Oracle: the clock, and names that differ; 20,000 equal stems tried 200 million names."""
     taken: dict[str, int] = {}
     started = time.perf_counter()
-    names = [safe_name(f"{k}/a.png", taken, tmp_path) for k in range(20_000)]
+    names = [output_stem(f"{k}/a.png", taken, tmp_path) for k in range(20_000)]
     assert len({*names}) == 20_000 and names[:3] == ["a", "a-2", "a-3"]
     assert time.perf_counter() - started < 10
 
@@ -274,13 +274,13 @@ def test_the_picture_says_its_scale(linear: Path, tmp_path: Path) -> None:
     """Oracle: left the image enlarged; right red where the map is greatest, grey where it is 0."""
     values = np.zeros((8, 8))
     values[0, 0], values[7, 7] = 2.0, -2.0
-    (tmp_path / "p.png").write_bytes(heatmap.png(IMAGE, values, ["caf\u00e9 \U0001f600"]))
+    (tmp_path / "p.png").write_bytes(heatmap.draw_heatmap(IMAGE, values, ["caf\u00e9 \U0001f600"]))
     picture = Image.open(tmp_path / "p.png")
     assert (
         picture.text["Description"] == "caf? ?; full colour from 2 on"
     )  # 2 of 64 pixels: the 99th percentile
     pixels = np.asarray(picture)
-    assert pixels.shape[1] == 2 * 224 + heatmap.GAP
+    assert pixels.shape[1] == 2 * 224 + heatmap.GAP_PX
     assert (pixels[10, 10] == 200).all() and (pixels[100, 332] == 200).all()
     assert (pixels[10, 240] == heatmap.RED).all() and (pixels[220, 450] == heatmap.BLUE).all()
-    assert heatmap.scale_of(np.zeros((8, 8))) == 1.0
+    assert heatmap.full_colour_value(np.zeros((8, 8))) == 1.0

@@ -161,15 +161,15 @@ def test_resume_sees_that_an_archive_changed(
     classifier: Path, tmp_path: Path, files: dict[str, bytes]
 ) -> None:
     """Oracle: the hash of the inputs is that of the members' bytes; the time of the archive is none of them."""
-    from convline.images.predict import fingerprint
+    from convline.images.predict import hash_inputs
     from convline.images.sources import ImageSources
 
     path = pack(tmp_path / "m.zip", files)
-    before = fingerprint(list(ImageSources([str(path)], io.BytesIO())))
+    before = hash_inputs(list(ImageSources([str(path)], io.BytesIO())))
     os.utime(path, (1, 1))
-    assert fingerprint(list(ImageSources([str(path)], io.BytesIO()))) == before
+    assert hash_inputs(list(ImageSources([str(path)], io.BytesIO()))) == before
     pack(path, files | {"broken.png": b"another"})
-    assert fingerprint(list(ImageSources([str(path)], io.BytesIO()))) != before
+    assert hash_inputs(list(ImageSources([str(path)], io.BytesIO()))) != before
 
 
 def test_members_are_explained_too(

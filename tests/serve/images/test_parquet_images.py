@@ -10,7 +10,7 @@ import pyarrow.parquet
 import pytest
 from convline.errors import InputError
 from convline.images import parquet_images
-from convline.images.predict import fingerprint
+from convline.images.predict import hash_inputs
 from convline.images.sources import ImageSources
 from PIL import Image
 from test_cli import infer, rows_of
@@ -110,5 +110,5 @@ def test_resume_sees_that_the_file_changed(tmp_path: Path) -> None:
     found, path = [], tmp_path / "m.parquet"
     for moment, images in ((1, IMAGES), (2, IMAGES), (2, IMAGES[::-1])):
         os.utime(write(path, {"bytes": images}), (moment, moment))
-        found.append(fingerprint(list(ImageSources([str(path)], io.BytesIO()))))
+        found.append(hash_inputs(list(ImageSources([str(path)], io.BytesIO()))))
     assert found[0] == found[1] != found[2]

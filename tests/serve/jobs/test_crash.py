@@ -12,13 +12,13 @@ from PIL import Image
 
 # The fault is planted where a flaw of a C decoder would be: no file is known that kills today's Pillow.
 PLANTED = """
-import os, signal, convline.images.sources
-read = convline.images.sources.read_image
+import os, signal, convline.images.decode
+read = convline.images.decode.read_image
 def fatal(path, rule):
     if path.endswith("deadly.png"):
         os.kill(os.getpid(), signal.SIGSEGV)
     return read(path, rule)
-convline.images.sources.read_image = fatal
+convline.images.decode.read_image = fatal
 if __name__ == "__main__":
     from convline.cli.main import main
     main()

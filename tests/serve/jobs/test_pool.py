@@ -11,9 +11,9 @@ import pytest
 import tiny
 from convline.errors import DeviceMemoryError
 from convline.images.classifier import Classifier
-from convline.images.predict import Bound
+from convline.images.predict import PaddedRunner
+from convline.jobs.batch_size import measure_batch_size, measure_workers
 from convline.jobs.image_job import classify
-from convline.jobs.pool import best_batch, best_workers
 from convline.loading import load_file
 from convline.runtime.host import usable_cores
 from convline.runtime.sources import Source
@@ -26,7 +26,7 @@ def test_bound_batches_are_the_same_answers(classifier: Path) -> None:
     """Oracle: the plain run; batches shorter than the padding as well, and several threads at once."""
     model = load_file(classifier, "cpu")
     images = np.random.default_rng(1).integers(0, 256, (37, 8, 8, 1), dtype=np.uint8)
-    run = Bound(model, 16, "cpu")
+    run = PaddedRunner(model, 16, "cpu")
     parts = [images[:16], images[16:32], images[32:]]
     found: dict[int, np.ndarray] = {}
     workers = [
@@ -43,8 +43,8 @@ def test_bound_batches_are_the_same_answers(classifier: Path) -> None:
 
 def test_the_batch_grows_while_it_pays() -> None:
     """Oracle: a run that always takes 5 ms: the largest; a batch that takes longer than its parts: the smallest."""
-    assert best_batch(lambda n: time.sleep(0.005), 2, (1, 2, 4)) == 4
-    assert best_batch(lambda n: time.sleep(0.01 * n**2), 2, (1, 2, 4)) == 1
+    assert measure_batch_size(lambda n: time.sleep(0.005), 2, (1, 2, 4)) == 4
+    assert measure_batch_size(lambda n: time.sleep(0.01 * n**2), 2, (1, 2, 4)) == 1
     assert 1 <= usable_cores() <= (os.cpu_count() or 1)
 
 
@@ -59,9 +59,9 @@ def test_the_batch_steps_back_to_what_the_device_holds(
             raise DeviceMemoryError("full")
         return float(size)
 
-    monkeypatch.setattr("convline.jobs.pool._rate", rate)
-    monkeypatch.setattr("convline.jobs.pool.LONG_RUN", 9.0)
-    assert best_batch(lambda n: None, 2, (16, 32, 64, 128)) == expected
+    monkeypatch.setattr("convline.jobs.batch_size._throughput", rate)
+    monkeypatch.setattr("convline.jobs.batch_size.LONG_RUN_S", 9.0)
+    assert measure_batch_size(lambda n: None, 2, (16, 32, 64, 128)) == expected
 
 
 def test_a_single_image_that_does_not_fit_is_an_error() -> None:
@@ -72,7 +72,7 @@ def test_a_single_image_that_does_not_fit_is_an_error() -> None:
 
     for sizes in ((16, 32), (1, 2)):
         with pytest.raises(DeviceMemoryError, match="no memory for 1"):
-            best_batch(full, 2, sizes)
+            measure_batch_size(full, 2, sizes)
 
 
 def test_workers_that_stand_in_each_others_way_are_halved() -> None:
@@ -85,8 +85,8 @@ def test_workers_that_stand_in_each_others_way_are_halved() -> None:
             time.sleep(0.004 * len(waiting))
             waiting.pop()
 
-    assert best_workers(crowded, 4, 1) < 4
-    assert best_workers(lambda n: time.sleep(0.02), 4, 1) == 4
+    assert measure_workers(crowded, 4, 1) < 4
+    assert measure_workers(lambda n: time.sleep(0.02), 4, 1) == 4
 
 
 def test_the_api_answers_as_the_command(classifier: Path, tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from convline.cli.main import main
 from PIL import Image
 
 # Marks every 20 ms, so that a run of a second has many; nothing else is changed.
-QUICK = "import convline.jobs.checkpoint; convline.jobs.checkpoint.SECONDS = 0.02; from convline.cli.main import main; main()"
+QUICK = "import convline.jobs.checkpoint; convline.jobs.checkpoint.INTERVAL_S = 0.02; from convline.cli.main import main; main()"
 
 
 def start(*arguments: object, **options: object) -> subprocess.Popen:
@@ -206,17 +206,17 @@ def interrupted(classifier: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     for k in range(100):
         Image.new("L", (8, 8), k).save(folder / f"{k:03}.png")
     arguments = ["images", str(classifier), str(folder), "-o", str(tmp_path / "t.csv")]
-    from convline.jobs.writers import Part
+    from convline.jobs.writers import TablePart
 
-    append, count = Part.append, iter(range(100))
+    append, count = TablePart.append, iter(range(100))
 
-    def fail_late(self: Part, encoded: bytes) -> None:
+    def fail_late(self: TablePart, encoded: bytes) -> None:
         if next(count) > 5:
             raise KeyboardInterrupt
         append(self, encoded)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Part, "append", fail_late)
+        patch.setattr(TablePart, "append", fail_late)
         assert CliRunner().invoke(main, [*arguments, "--batch", "4"]).exit_code == 130
     return arguments
 

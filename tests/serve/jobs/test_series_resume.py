@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 from convline.cli.main import main
-from convline.jobs.writers import Part
+from convline.jobs.writers import TablePart
 
 Make = Callable[..., Path]
 INDEX = {"unit": "index", "count": 1}
@@ -15,15 +15,15 @@ INDEX = {"unit": "index", "count": 1}
 
 def interrupt(arguments: list[str], monkeypatch: pytest.MonkeyPatch, after: int) -> None:
     """Leave a run interrupted before its chunk number `after` is on the disk."""
-    append, count = Part.append, iter(range(10_000))
+    append, count = TablePart.append, iter(range(10_000))
 
-    def fail_late(self: Part, encoded: bytes) -> None:
+    def fail_late(self: TablePart, encoded: bytes) -> None:
         if next(count) > after:
             raise KeyboardInterrupt
         append(self, encoded)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Part, "append", fail_late)
+        patch.setattr(TablePart, "append", fail_late)
         assert CliRunner().invoke(main, arguments).exit_code == 130
 
 

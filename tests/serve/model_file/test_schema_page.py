@@ -23,7 +23,7 @@ def columns_under(heading: str) -> list[str]:
 
 def test_image_columns_are_those_of_the_page() -> None:
     """Oracle: the page, for two labels."""
-    assert list(images.columns_of(2)) == columns_under("`infer images`")
+    assert list(images.table_columns(2)) == columns_under("`infer images`")
 
 
 def test_columns_of_explanations_are_those_of_the_page() -> None:

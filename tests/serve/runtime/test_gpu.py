@@ -250,13 +250,13 @@ def test_what_a_cuda_graph_can_hold_is_known_before(fake_cuda: FakeCuda, tmp_pat
 EMPTY = """
 import sys
 import numpy as np
-from convline.images.predict import Bound
+from convline.images.predict import PaddedRunner
 from convline.loading import load_file
 from convline.runtime.streaming import Stream
 device, images, series, steps = sys.argv[1:]
 classifier, forecaster = load_file(images, device), load_file(series, device)
 none = np.empty((0, 8, 8, 1), np.uint8)
-found = [classifier.predict_proba(none), Bound(classifier, 4, device)(none), classifier.predict_proba([])]
+found = [classifier.predict_proba(none), PaddedRunner(classifier, 4, device)(none), classifier.predict_proba([])]
 found += forecaster.run(np.empty((0, 4, 2)), 5)
 stream = Stream(load_file(steps, device).contract, device)
 stream.reset(0)

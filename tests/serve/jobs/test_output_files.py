@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner, Result
 from convline.cli.main import main
 from convline.errors import ServeError
-from convline.jobs.target import open_part
+from convline.jobs.output_files import open_part
 from PIL import Image
 
 Make = Callable[..., Path]
@@ -333,16 +333,16 @@ def test_a_part_that_was_renamed_meanwhile_is_not_written(
     """Oracle: another run ends between the opening and the lock: the table that it made stays."""
     target, part = tmp_path / "t.csv", tmp_path / "t.csv.part"
     part.write_text("whole")
-    from convline.jobs import target as targets
+    from convline.jobs import output_files
 
-    lock = targets._lock
+    lock = output_files._try_lock
 
     def rename_first(file: object) -> bool:
         if not target.exists():
             part.rename(target)
         return lock(file)
 
-    monkeypatch.setattr(targets, "_lock", rename_first)
+    monkeypatch.setattr(output_files, "_try_lock", rename_first)
     with open_part(str(target), lambda path: True) as file:
         file.write(b"new")
     assert target.read_text() == "whole" and part.read_text() == "new"
