@@ -70,7 +70,7 @@ def fit(
             "recipe, data, code or checkpoint", f"{checkpoint.name} after epoch {state.epoch}"
         )
     fitting, validation = (batches(source, split, net, on) for split in ("train", "validation"))
-    minimise = minimised(recipe, net, fitting, validation, label, train.epochs - state.epoch)
+    minimise = training_loss(recipe, net, fitting, validation, label, train.epochs - state.epoch)
     watched = {split: batches(source, split, net, on) for split in watch}
     change = (
         augment.build(train.augment, fitting.x)
@@ -106,7 +106,7 @@ def fit(
     return net, state
 
 
-def minimised(
+def training_loss(
     recipe: Training, net: Any, fitting: Batches, validation: Batches, label: str, epochs: int
 ) -> Callable[..., tuple[Tensor, Tensor]]:
     """Return `loss_of` the network as a function of (x, y, share): compiled where it pays, averaged over processes.

@@ -232,7 +232,7 @@ def test_when_a_network_is_compiled(
     monkeypatch.setattr(device, "compile_where_it_pays", lambda *a: done.append("timed") or "loss")
     monkeypatch.setattr(device, "cannot_compile", lambda on: None)
 
-    assert loop.minimised(recipe, net, rows, rows, "tiny", 3) == "loss"
+    assert loop.training_loss(recipe, net, rows, rows, "tiny", 3) == "loss"
     assert done == ([expected] if expected != "loss" else [])
     monkeypatch.setattr(
         device, "cannot_compile", lambda on: "a compiler (gcc) is missing; install one"
@@ -242,10 +242,10 @@ def test_when_a_network_is_compiled(
             StageError,
             match=r"^train tiny: train.compile: on cannot be had, a compiler \(gcc\) is ",
         ):
-            loop.minimised(recipe, net, rows, rows, "tiny", 3)
+            loop.training_loss(recipe, net, rows, rows, "tiny", 3)
     else:
         done.clear()
-        assert loop.minimised(recipe, net, rows, rows, "tiny", 3) == "loss" and done == []
+        assert loop.training_loss(recipe, net, rows, rows, "tiny", 3) == "loss" and done == []
 
 
 @pytest.mark.parametrize("kind", ["cuda", "cpu"])
