@@ -92,7 +92,7 @@ def fit(
             pause = max(LEAST_S, (saved - begun) / MOST_SHARE)
     bar.close()
     if not train.epochs:  # published weights as they are
-        row = look(recipe, net, fitting, validation)
+        row = untrained_row(recipe, net, fitting, validation)
         record(state, net, row, snapshot=False, losses={"": row["validation_loss"]})
         on_epoch(state.history[0])
     state.chosen_epoch = state.best_epoch if train.choose == "best" else state.epoch
@@ -287,7 +287,9 @@ def loss_of(
     ), output
 
 
-def look(recipe: Training, net: Any, fitting: Batches, validation: Batches) -> dict[str, float]:
+def untrained_row(
+    recipe: Training, net: Any, fitting: Batches, validation: Batches
+) -> dict[str, float]:
     """Return the history row of a network that is not trained."""
     row: dict[str, float] = {"epoch": 0, "lr": 0.0}
     for split, part in (("train", fitting), ("validation", validation)):
