@@ -75,7 +75,7 @@ def steps_of(
     torch.manual_seed(settings.seed)
     net = device.place(network.build(recipe, source), on)
     optimizer = optim.make_optimizer(settings, net)
-    images = loop.batches(source, "train", net, on)
+    images = loop.load_batches(source, "train", net, on)
     change, rows = augment.build(settings.augment, images.x), drawn(images, settings.batch)
     first = next(rows)
     x, y = images.x[first].float(), images.y[first]

@@ -36,7 +36,7 @@ class Run:
 def accuracy(run: Run, split: str = "test") -> float:
     """Accuracy on a split as it is: no dropout, no augmentation."""
     return loop.evaluate(
-        run.recipe, run.net, loop.batches(run.source, split, run.net, run.net.mean.device)
+        run.recipe, run.net, loop.load_batches(run.source, split, run.net, run.net.mean.device)
     )[1]
 
 
@@ -47,7 +47,7 @@ def accuracy_on_old_classes(run: Run) -> float:
         raise StageError(
             "study: accuracy on old classes needs a backbone; give each setting one with `needs:`"
         )
-    test = loop.batches(run.source, "test", run.net, run.net.mean.device)
+    test = loop.load_batches(run.source, "test", run.net, run.net.mean.device)
     labels = run.source.about["labels"]
     of_old = torch.isin(
         test.y, torch.tensor([labels.index(name) for name in run.old], device=test.y.device)
@@ -84,7 +84,7 @@ def dead_units(run: Run) -> float:
     ]
     hooks = [module.register_forward_hook(watch(name)) for name, module in layers]
     loop.evaluate(
-        run.recipe, run.net, loop.batches(run.source, "train", run.net, run.net.mean.device)
+        run.recipe, run.net, loop.load_batches(run.source, "train", run.net, run.net.mean.device)
     )
     for hook in hooks:
         hook.remove()
@@ -120,7 +120,7 @@ def gradients_at_start(run: Run) -> dict[str, float]:
     settings = run.recipe.train
     torch.manual_seed(settings.seed)
     net = network.build(run.recipe, run.source)
-    batch = loop.batches(run.source, "train", net, torch.device("cpu"))
+    batch = loop.load_batches(run.source, "train", net, torch.device("cpu"))
     rows = torch.randperm(len(batch.x))[: settings.batch]
     loss = loop.loss_of(run.recipe, net.train(), batch.x[rows], batch.y[rows])[0]
     loss.backward()

@@ -69,9 +69,11 @@ def fit(
         distributed.agree(
             "recipe, data, code or checkpoint", f"{checkpoint.name} after epoch {state.epoch}"
         )
-    fitting, validation = (batches(source, split, net, on) for split in ("train", "validation"))
+    fitting, validation = (
+        load_batches(source, split, net, on) for split in ("train", "validation")
+    )
     minimise = training_loss(recipe, net, fitting, validation, label, train.epochs - state.epoch)
-    watched = {split: batches(source, split, net, on) for split in watch}
+    watched = {split: load_batches(source, split, net, on) for split in watch}
     change = (
         augment.build(train.augment, fitting.x)
         if source.task == "classification"
@@ -301,7 +303,7 @@ def out_of_patience(state: State, patience: int | None) -> bool:
     return patience is not None and state.epoch - state.best_epoch >= patience
 
 
-def batches(source: dataset.Data, split: str, net: Any, on: torch.device) -> Batches:
+def load_batches(source: dataset.Data, split: str, net: Any, on: torch.device) -> Batches:
     """Return a split on the device. Series windows are standardised here once, by the network's own arithmetic."""
     if source.task == "classification":
         images = torch.from_numpy(np.array(source.x[split])).permute(0, 3, 1, 2).contiguous()

@@ -135,7 +135,7 @@ def test_pinball_learns_levels(of_shop: Resolve) -> None:
     source, _ = prepare.make(recipe.data)
     net, state = loop.fit(recipe, source, on=CPU, label="shop")
     assert state.history[-1]["train_loss"] < 0.7 * state.history[0]["train_loss"]
-    validation = loop.batches(source, "validation", net, CPU)
+    validation = loop.load_batches(source, "validation", net, CPU)
     with torch.no_grad():
         levels = net.levels(net.net(validation.x))
     assert (levels.diff(dim=-1) > 0).float().mean() > 0.9
@@ -155,7 +155,7 @@ def test_windows_do_not_leak(of_shop: Resolve) -> None:
         source.about["train"] == math.ceil(rows["train"] / 4)
         and source.about["test"] == rows["test"]
     )
-    batch = loop.batches(source, "train", network.build(of_shop(data=CALENDAR), source), CPU)
+    batch = loop.load_batches(source, "train", network.build(of_shop(data=CALENDAR), source), CPU)
     assert len(batch.x) == source.about["train"] and batch.y.shape[1:] == (HORIZON, 1)
 
 

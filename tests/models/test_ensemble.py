@@ -67,7 +67,7 @@ def test_members_train_as_they_would_alone(of_shop: Resolve) -> None:
     )
     whole, source = untrained(recipe)
     alone = [copy.deepcopy(member) for member in whole.net.members]
-    batch = loop.batches(source, "train", whole, torch.device("cpu"))
+    batch = loop.load_batches(source, "train", whole, torch.device("cpu"))
     x, y = batch.x[:32], batch.y[:32]
     for net, of in [(whole.train(), whole), *((copy.deepcopy(whole), member) for member in alone)]:
         if of is not whole:
@@ -94,7 +94,7 @@ def test_each_member_ships_with_its_own_best_epoch(of_shop: Resolve) -> None:
     recipe = of_shop(data=CALENDAR, train=asked).updated(arch="ensemble", net=MEMBERS)
     source, cpu = prepare.make(recipe.data)[0], torch.device("cpu")
     net, state = loop.fit(recipe, source, on=cpu, label="shop")
-    split = loop.batches(source, "validation", net, cpu)
+    split = loop.load_batches(source, "validation", net, cpu)
     losses, other = torch.zeros(6, 6), copy.deepcopy(net)
     for epoch, weights in enumerate(state.snapshots.values()):
         other.load_state_dict(weights)

@@ -199,7 +199,7 @@ def test_best_and_last_weights(resolved: Resolve) -> None:
     source, _ = prepare.make(recipes["best"].data)
     for choose, (net, state) in runs.items():
         loss, accuracy = loop.evaluate(
-            recipes[choose], net, loop.batches(source, "validation", net, CPU)
+            recipes[choose], net, loop.load_batches(source, "validation", net, CPU)
         )
         assert (
             loss == state.chosen["validation_loss"]
@@ -250,7 +250,7 @@ def test_batches_are_the_networks_own_arithmetic(resolved: Resolve) -> None:
     recipe = resolved(IMAGE_RECIPE)
     net, _ = fit(recipe)
     source, _ = prepare.make(recipe.data)
-    batch = loop.batches(source, "validation", net, CPU)
+    batch = loop.load_batches(source, "validation", net, CPU)
     with torch.no_grad():
         inside = net.logits(batch.x).softmax(1)
         served = net(torch.from_numpy(np.array(source.x["validation"])))
