@@ -170,7 +170,7 @@ def one_epoch(
             f"train {label}: the loss is not finite in epoch {epoch + 1} (train {row['train_loss']}, validation "
             f"{row['validation_loss']}); lower train.lr ({train.lr}), add warmup, or set clip_norm"
         )
-    refuse_broken(net, label, epoch + 1)
+    require_finite_weights(net, label, epoch + 1)
     own = enumerate(
         getattr(net.net, "members", [])
     )  # those of an ensemble keep their own best epochs
@@ -231,7 +231,7 @@ def reestimate_batch_norm(net: Any, fitting: Batches, batch: int) -> None:
     batch_norm.reestimate(net, forward, (fitting.x[part] for part in rows))
 
 
-def refuse_broken(net: nn.Module, label: str, epoch: int) -> None:
+def require_finite_weights(net: nn.Module, label: str, epoch: int) -> None:
     """Raise StageError where a weight is not finite: the loss need not show it, where a kernel sees padding alone."""
     if broken := next((name for name, p in net.named_parameters() if not p.isfinite().all()), None):
         cure = "lower train.lr, or set train.precision: fp32 (a bf16 kernel may answer garbage where it sees padding)"

@@ -146,14 +146,14 @@ def test_options_that_train_too(
 def test_a_weight_that_is_not_finite(resolved: Resolve) -> None:
     """The sentence names it, though the loss may not show it: a tap that sees padding alone multiplies nothing."""
     net, _ = fit(resolved(IMAGE_RECIPE))
-    loop.refuse_broken(net, "tiny", 1)
+    loop.require_finite_weights(net, "tiny", 1)
     name, weight = next(iter(net.named_parameters()))
     weight.data.flatten()[0] = float("nan")
     with pytest.raises(
         StageError,
         match=rf"train tiny: {name.removeprefix('net.')} is not finite in epoch 2; lower",
     ):
-        loop.refuse_broken(net, "tiny", 2)
+        loop.require_finite_weights(net, "tiny", 2)
 
 
 @pytest.mark.parametrize("base", [IMAGE_RECIPE, SERIES_RECIPE], ids=["images", "series"])
