@@ -104,7 +104,7 @@ def fit(
             state.kept = {"validation_loss": evaluate(recipe, net, validation)[0]}
     net.eval()  # a resume after the last epoch has not been through `evaluate`
     if isinstance(net, modules.Forecaster):
-        set_offsets(net, source, validation)
+        set_quantile_offsets(net, source, validation)
     return net, state
 
 
@@ -335,7 +335,9 @@ def evaluate(
 
 
 @torch.no_grad()
-def set_offsets(net: modules.Forecaster, source: dataset.Data, validation: Batches) -> None:
+def set_quantile_offsets(
+    net: modules.Forecaster, source: dataset.Data, validation: Batches
+) -> None:
     """Set what the graph adds to its forecast, or to its own levels, so that they hold on the validation split."""
     answers = torch.cat([net.levels(net.net(x)) for x in validation.x.split(500)])
     gaps = net.own_units(validation.y).unsqueeze(-1) - answers
