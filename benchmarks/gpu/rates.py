@@ -117,7 +117,7 @@ def whole_of(recipe: schema.Training, net: Any, held: loop.Batches) -> Callable[
     optimizer, epochs = optim.make_optimizer(recipe.train, net), itertools.count()
     image = held.y.dtype == torch.int64
     change = augment.build(AUGMENT if image else None, held.x)
-    minimise = partial(loop.loss_of, recipe, net)
+    minimise = partial(loop.loss_and_output, recipe, net)
     net.train()
 
     def whole() -> int:

@@ -75,7 +75,7 @@ def twice(name: str, recipe: Recipe, on: torch.device) -> dict[str, Any]:
         for parameter in net.parameters():
             parameter.requires_grad_(True)
         optimizer, state = optim.make_optimizer(recipe.train, net, recipe.head), State()
-        minimise = partial(loop.loss_of, recipe, net)
+        minimise = partial(loop.loss_and_output, recipe, net)
         rows.append(
             loop.one_epoch(
                 recipe, net, optimizer, fitting, validation, change, state, name, minimise

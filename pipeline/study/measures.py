@@ -122,7 +122,7 @@ def gradients_at_start(run: Run) -> dict[str, float]:
     net = network.build(run.recipe, run.source)
     batch = loop.load_batches(run.source, "train", net, torch.device("cpu"))
     rows = torch.randperm(len(batch.x))[: settings.batch]
-    loss = loop.loss_of(run.recipe, net.train(), batch.x[rows], batch.y[rows])[0]
+    loss = loop.loss_and_output(run.recipe, net.train(), batch.x[rows], batch.y[rows])[0]
     loss.backward()
     return gradients(net)
 

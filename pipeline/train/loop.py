@@ -121,7 +121,7 @@ def training_loss(
         raise StageError(
             f"train {label}: {count} processes share {least} rows, expected two each; lower `processes:`"
         )
-    loss = distributed.averaged(partial(loss_of, recipe), net, partly=bool(recipe.head))
+    loss = distributed.averaged(partial(loss_and_output, recipe), net, partly=bool(recipe.head))
     on, auto = fitting.x.device, train.compile == "auto"
     # A choice by the clock may differ from run to run, and compiled sums differ from others in their last bits.
     if train.compile == "off" or (auto and (on.type == "cpu" or recipe.deterministic)):
@@ -257,7 +257,7 @@ def step(
     optimizer.zero_grad(
         set_to_none=True
     )  # here, not after the step: the last batch's gradients stay readable
-    loss, output = minimise(x, y, share) if minimise else loss_of(recipe, net, x, y)
+    loss, output = minimise(x, y, share) if minimise else loss_and_output(recipe, net, x, y)
     loss.backward()
     if train.clip_norm:
         nn.utils.clip_grad_norm_(net.parameters(), train.clip_norm)
@@ -271,7 +271,7 @@ def step(
     return objective(output, y, train), correct
 
 
-def loss_of(
+def loss_and_output(
     recipe: Training, net: Any, x: Tensor, y: Tensor, share: float = 1.0
 ) -> tuple[Tensor, Tensor]:
     """Return what a step minimises (penalties and auxiliary heads with it), and the network's own output."""

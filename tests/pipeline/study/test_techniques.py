@@ -248,7 +248,7 @@ def test_auxiliary_heads_count_three_tenths(resolved):
     recipe, net = resolved(IMAGE_RECIPE), classifier(ThreeHeads()).train()
     x, y = torch.zeros(5, 1, 2, 2), torch.zeros(5, dtype=torch.int64)
     own, first, second = (np.log(np.exp(a) + 2) - a for a in (1, 2, -2))
-    assert loop.loss_of(recipe, net, x, y)[0].item() == pytest.approx(
+    assert loop.loss_and_output(recipe, net, x, y)[0].item() == pytest.approx(
         own + 0.3 * (first + second), rel=1e-6
     )
     sgd = torch.optim.SGD(net.parameters(), lr=0.1)

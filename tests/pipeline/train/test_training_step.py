@@ -132,7 +132,7 @@ def trained(recipe: Recipe) -> tuple[Watch, int]:
         finetune.set_phase(net, recipe.head, recipe.train.epochs)
     image = fitting.y.dtype == torch.int64
     change = augment.build(recipe.train.augment, fitting.x) if image else (lambda x, of: x)
-    minimise = partial(loop.loss_of, recipe, net)
+    minimise = partial(loop.loss_and_output, recipe, net)
     if recipe.train.loss == "pinball":
         losses.column(tuple(recipe.train.levels), META)  # once a process
     with Watch() as watch, Literals() as literals:
