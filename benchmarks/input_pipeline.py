@@ -83,10 +83,12 @@ def steps_of(
     def with_pipeline() -> float:
         chosen = next(rows)
         return float(
-            loop.step(recipe, net, optimizer, change(images.x[chosen]), images.y[chosen])[0]
+            loop.optimizer_step(recipe, net, optimizer, change(images.x[chosen]), images.y[chosen])[
+                0
+            ]
         )
 
-    return lambda: float(loop.step(recipe, net, optimizer, x, y)[0]), with_pipeline
+    return lambda: float(loop.optimizer_step(recipe, net, optimizer, x, y)[0]), with_pipeline
 
 
 def compare(

@@ -136,7 +136,7 @@ def others_of(
     criterion = nn.CrossEntropyLoss() if image else nn.MSELoss()
 
     def memory() -> int:
-        loop.step(recipe, net, optimizer, x, y)
+        loop.optimizer_step(recipe, net, optimizer, x, y)
         return batch
 
     def plain() -> int:

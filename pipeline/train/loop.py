@@ -207,7 +207,7 @@ def take_steps(
             group["lr"] = lr_at(train, epoch + i / len(order)) * group.get("factor", 1.0)
         mine = distributed.share(rows)
         x, y = change(fitting.x[mine], len(rows)), fitting.y[mine]
-        loss, correct = step(
+        loss, correct = optimizer_step(
             recipe, net, optimizer, x, y, minimise, len(mine) * distributed.size() / len(rows)
         )
         total, right, seen = total + loss.double() * len(mine), right + correct, seen + len(mine)
@@ -240,7 +240,7 @@ def require_finite_weights(net: nn.Module, label: str, epoch: int) -> None:
         )
 
 
-def step(
+def optimizer_step(
     recipe: Training,
     net: Any,
     optimizer: torch.optim.Optimizer,

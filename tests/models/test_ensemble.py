@@ -74,7 +74,7 @@ def test_members_train_as_they_would_alone(of_shop: Resolve) -> None:
             net.net = of.train()
         optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
         for _ in range(3):
-            loop.step(recipe, net, optimizer, x, y)
+            loop.optimizer_step(recipe, net, optimizer, x, y)
     for k, (member, by_itself) in enumerate(zip(whole.net.members, alone, strict=True)):
         for name, weight in by_itself.state_dict().items():
             torch.testing.assert_close(

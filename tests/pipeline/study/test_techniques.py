@@ -252,7 +252,9 @@ def test_auxiliary_heads_count_three_tenths(resolved):
         own + 0.3 * (first + second), rel=1e-6
     )
     sgd = torch.optim.SGD(net.parameters(), lr=0.1)
-    assert tuple(map(float, loop.step(recipe, net, sgd, x, y))) == pytest.approx((own, 5), rel=1e-6)
+    assert tuple(map(float, loop.optimizer_step(recipe, net, sgd, x, y))) == pytest.approx(
+        (own, 5), rel=1e-6
+    )
     slope = [
         np.exp(a) / (np.exp(a) + 2) - 1 for a in (2, -2)
     ]  # of the loss of class 0 by its logit
