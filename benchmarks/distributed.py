@@ -56,7 +56,7 @@ Rates = dict[
 def worker(divisor: int) -> Rates:
     """Return what this process, alone or one of a group, takes of each network."""
     recipes, found = params.load().models, {}
-    with distributed.group(torch.device("cpu")) as on:
+    with distributed.join_group(torch.device("cpu")) as on:
         for name, epochs in EPOCHS.items():
             recipe, ends = recipes[name], []
             batch = recipe.train.batch // divisor

@@ -191,7 +191,7 @@ def main(
 ) -> None:
     """Print seconds for each map and their ratios; an error where the two maps differ."""
     threads = torch.get_num_threads()
-    device.prepare({"threads": threads})
+    device.make_repeatable({"threads": threads})
     print(f"{roofline.processor()}, {threads} threads; torch {torch.__version__}; captum {captum.__version__}; "
           f"onnxruntime {onnxruntime.__version__}; batches {', '.join(map(str, batches))}\n")  # fmt: skip
     print(f"| network | map | passes | Captum, s (batch) | ours, s (batch) | ratio | ratio at {max(batches)} | goal "

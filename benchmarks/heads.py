@@ -58,7 +58,7 @@ def row(kind: str, recipe: Recipe, source: dataset.Data) -> str:
     """Return a head's line of the table."""
     recipe = recipe.updated(head={"kind": kind})
     folder = heads.features_folder(recipe, source, torch.device("cpu"))
-    headed, _ = heads.learn(recipe, source, on=torch.device("cpu"), label=kind, folder=folder)
+    headed, _ = heads.fit_recipe(recipe, source, on=torch.device("cpu"), label=kind, folder=folder)
     images = np.asarray(source.x["test"])
     x = features.compute(headed.backbone, images, "test", torch.device("cpu"), folder / "test.npy")
     expected = headed.head.probabilities(x)

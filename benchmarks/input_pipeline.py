@@ -142,7 +142,7 @@ def main(recipes: tuple[str, ...], seconds: float) -> None:
         models = {
             name: params.in_environment(every, recipe) for name, recipe in every.models.items()
         }
-        device.prepare(next(iter(models.values())))
+        device.make_repeatable(next(iter(models.values())))
         where = f"{roofline.processor()}; {device.describe(on)}, CPU threads {every.threads}; torch {torch.__version__}"
         click.echo(f"{where}\n{HEADING}")
         images = {

@@ -178,7 +178,7 @@ def agree() -> None:
 @click.option("--rounds", type=click.IntRange(3), default=15, show_default=True)
 def main(agreement: bool, rounds: int) -> None:
     """Print a table of samples/s, in brackets the ratio to onnxruntime in fp32."""
-    device.prepare({"threads": torch.get_num_threads()})
+    device.make_repeatable({"threads": torch.get_num_threads()})
     print(f"{roofline.processor()}, {torch.get_num_threads()} threads; torch {torch.__version__}; "
           f"onnxruntime {onnxruntime.__version__}\n")  # fmt: skip
     try:

@@ -142,7 +142,7 @@ def base_state() -> Any:
     resolved = load.resolve("base", BASE, sets)
     source = prepare.make(resolved.data)[0]
     net, _ = loop.fit(resolved, source, on=torch.device("cpu"), label="base")
-    return pretrained.Base(checkpoint.copy_of(net), source.about["labels"])
+    return pretrained.Base(checkpoint.copy_weights(net), source.about["labels"])
 
 
 @pytest.fixture

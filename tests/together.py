@@ -33,14 +33,14 @@ def facts(recipe: Recipe, on: torch.device, bases: dict[str, pretrained.Base]) -
     except StageError as error:
         return {"error": str(error)}
     bases.setdefault(
-        "images", pretrained.Base(checkpoint.copy_of(net), source.about.get("labels", []))
+        "images", pretrained.Base(checkpoint.copy_weights(net), source.about.get("labels", []))
     )
     weights = torch.cat([tensor.double().flatten() for tensor in net.state_dict().values()])
     apart = 0.0
     if distributed.size() > 1:
         own = weights.clone()
         dist.broadcast(weights, 0)
-        apart = distributed.total((own - weights).abs().max())[0]
+        apart = distributed.sum_over_processes((own - weights).abs().max())[0]
     return {
         "history": state.history,
         "gradients": state.gradients,
@@ -51,7 +51,7 @@ def facts(recipe: Recipe, on: torch.device, bases: dict[str, pretrained.Base]) -
 
 def main() -> None:
     given, answer = map(Path, sys.argv[1:])
-    with distributed.group(torch.device("cpu")) as on:
+    with distributed.join_group(torch.device("cpu")) as on:
         bases: dict[str, pretrained.Base] = {}
         found = {
             name: facts(Recipe.model_validate_json(json.dumps(recipe)), on, bases)

@@ -49,7 +49,7 @@ def built(x: np.ndarray, depth: int = 50) -> network.Classifier:
         norm.weight[norm.weight == 0] = BRANCH  # zero_init: a branch's last
     whole.train()(given)
     whole.eval()
-    last = whole.get_submodule(network.output_layer(whole))
+    last = whole.get_submodule(network.output_layer_name(whole))
     logits = whole.logits(given.permute(0, 3, 1, 2))
     last.weight.mul_(LOGITS / logits.std(0).mean())
     last.bias.sub_(whole.logits(given.permute(0, 3, 1, 2)).mean(0))

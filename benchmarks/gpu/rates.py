@@ -191,7 +191,7 @@ def prepared(
     name, options, shape = published(arch, reduced)
     batch = batch_of(shape, reduced)
     recipe = recipe_of(arch, batch)
-    device.prepare(recipe)
+    device.make_repeatable(recipe)
     if on.type == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(on)

@@ -56,7 +56,7 @@ def of_recipe(name: str, recipe: Recipe, on: torch.device) -> dict[str, Any]:
 
 
 def twice(name: str, recipe: Recipe, on: torch.device) -> dict[str, Any]:
-    device.prepare(recipe)
+    device.make_repeatable(recipe)
     torch.manual_seed(recipe.train.seed)
     with on:  # weights are drawn where they are used
         net = network.assemble(recipe, like(recipe))

@@ -133,7 +133,7 @@ def main() -> None:
         arrays = {f"{kind}_{i}": o for kind, outputs in y.items() for i, o in enumerate(outputs)}
         np.savez(folder / "torch.npz", random=x["random"], **arrays)
         if recipe.on_features:
-            vectors = heads.vectors(net, source, OUT / name / "train")
+            vectors = heads.retrieval_features(net, source, OUT / name / "train")
             np.savez(folder / "features.npz", **vectors)
         made, noise = variants_of(graph, source, checks)
         write_json(folder / "noise.json", noise)

@@ -101,19 +101,19 @@ def compute(
     if file is None:
         rows, done = np.empty((len(images), width), np.float32), 0
     else:
-        rows, done = reopen(file, (len(images), width))
+        rows, done = open_features(file, (len(images), width))
     bar = progress(len(images), f"features, {label}", "image", done)
     for start in range(done, len(images), BATCH):
         part = torch.from_numpy(np.array(images[start : start + BATCH])).to(on)
         rows[start : start + len(part)] = backbone(part).float().cpu().numpy()
         if file is not None:
-            mark(file, rows, start + len(part))
+            save_progress(file, rows, start + len(part))
         bar.update(len(part))
     bar.close()
     return rows if file is None else np.load(file, mmap_mode="r")
 
 
-def reopen(file: Path, shape: tuple[int, int]) -> tuple[Any, int]:
+def open_features(file: Path, shape: tuple[int, int]) -> tuple[Any, int]:
     """Return the file's rows for writing, and how many of them are there already."""
     count = file.with_suffix(".json")
     if count.exists() and file.exists():
@@ -124,6 +124,6 @@ def reopen(file: Path, shape: tuple[int, int]) -> tuple[Any, int]:
     return np.lib.format.open_memmap(file, mode="w+", dtype=np.float32, shape=shape), 0
 
 
-def mark(file: Path, rows: Any, done: int) -> None:
+def save_progress(file: Path, rows: Any, done: int) -> None:
     rows.flush()
     file.with_suffix(".json").write_text(json.dumps(done))

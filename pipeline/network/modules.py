@@ -123,7 +123,7 @@ def parts(net: nn.Module) -> dict[str, nn.Module]:
     return {name: layer for name, layer in found.items() if layer is not inner.head}
 
 
-def output_layer(net: nn.Module) -> str:
+def output_layer_name(net: nn.Module) -> str:
     """Return the name of the layer that answers the logits: the last one of the head that has weights."""
     head = (net.net if isinstance(net, Classifier) else net).head
     (place,) = [name for name, module in net.named_modules() if module is head]

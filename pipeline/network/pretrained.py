@@ -15,7 +15,7 @@ from pipeline.core import paths
 from pipeline.core.errors import StageError
 from pipeline.core.files import read_json
 from pipeline.core.paths import OUT, RESULTS
-from pipeline.network.modules import Classifier, Forecaster, output_layer, stages
+from pipeline.network.modules import Classifier, Forecaster, output_layer_name, stages
 from pipeline.params.schema import Head, Training
 
 
@@ -27,7 +27,7 @@ class Base:
     labels: list[str]
 
 
-def start(
+def load_start_weights(
     net: Classifier | Forecaster,
     recipe: Training,
     labels: list[str],
@@ -39,15 +39,15 @@ def start(
     and results/. With a head of its own the recipe's last layer keeps its fresh weights; everything else must fit.
     """
     if needs := recipe.needs:
-        base = base or made(needs)
-        adopt(net, base.state, f"the network of {needs}", recipe)
+        base = base or read_base(needs)
+        load_weights(net, base.state, f"the network of {needs}", recipe)
         if recipe.head and recipe.head.keep:
-            keep_known(net, base, labels)
+            copy_known_classes(net, base, labels)
     elif weights := recipe.weights:
-        adopt(net.net, published(recipe), f"weights: {weights.file}", recipe)
+        load_weights(net.net, read_published(recipe), f"weights: {weights.file}", recipe)
 
 
-def made(entry: str) -> Base:
+def read_base(entry: str) -> Base:
     """Return the trained network of an entry of the line."""
     file = OUT / entry / "train" / "weights.pt"
     if not file.exists():
@@ -57,15 +57,15 @@ def made(entry: str) -> Base:
 
 
 @torch.no_grad()
-def keep_known(net: nn.Module, base: Base, labels: list[str]) -> None:
+def copy_known_classes(net: nn.Module, base: Base, labels: list[str]) -> None:
     """Give the classes that the base knows its weights in the last layer (R12): new ones start fresh beside them."""
     both = [label for label in labels if label in base.labels]
     new, old = ([names.index(label) for label in both] for names in (labels, base.labels))
-    for name, tensor in net.get_submodule(last := output_layer(net)).named_parameters():
+    for name, tensor in net.get_submodule(last := output_layer_name(net)).named_parameters():
         tensor[new] = base.state[f"{last}.{name}"][old]
 
 
-def published(recipe: Training) -> dict[str, Tensor]:
+def read_published(recipe: Training) -> dict[str, Tensor]:
     """Return the published weights that the recipe names, under the network's own keys."""
     assert recipe.weights
     file = recipe.weights.file
@@ -81,7 +81,7 @@ def published(recipe: Training) -> dict[str, Tensor]:
         raise StageError(
             f"weights: {path} cannot be read ({type(error).__name__}); {cure}"
         ) from None
-    state = unwrapped(state)
+    state = unwrap_state_dict(state)
     if path and not (
         isinstance(state, dict) and all(isinstance(v, Tensor) for v in state.values())
     ):
@@ -97,7 +97,7 @@ def published(recipe: Training) -> dict[str, Tensor]:
         raise StageError(f"weights: {file}: {error}") from None
 
 
-def unwrapped(saved: Any) -> Any:
+def unwrap_state_dict(saved: Any) -> Any:
     """Return the state dict of what a training script saved: alone or in a checkpoint, of DataParallel or not."""
     for key in ("state_dict", "model"):
         if isinstance(saved, dict) and isinstance(saved.get(key), dict):
@@ -107,7 +107,7 @@ def unwrapped(saved: Any) -> Any:
     return saved
 
 
-def adopt(net: nn.Module, state: dict[str, Tensor], whose: str, recipe: Training) -> None:
+def load_weights(net: nn.Module, state: dict[str, Tensor], whose: str, recipe: Training) -> None:
     """Load a state dict, save for what the recipe's head makes anew; what does not fit is an error."""
     own = net.state_dict()
     counters = {key: value for key, value in own.items() if key.endswith("num_batches_tracked")}
@@ -115,7 +115,7 @@ def adopt(net: nn.Module, state: dict[str, Tensor], whose: str, recipe: Training
         counters | state
     )  # files from before PyTorch 0.4.1 have none, and nothing that is served reads them
     if recipe.head:
-        kept = own_part(net, recipe.head)
+        kept = fresh_weights(net, recipe.head)
         state = {key: tensor for key, tensor in state.items() if key not in kept} | kept
     missing, unexpected = (
         [key for key in a if key not in b] for a, b in ((own, state), (state, own))
@@ -143,9 +143,9 @@ def adopt(net: nn.Module, state: dict[str, Tensor], whose: str, recipe: Training
     net.load_state_dict(state)
 
 
-def own_part(net: nn.Module, head: Head) -> dict[str, Tensor]:
+def fresh_weights(net: nn.Module, head: Head) -> dict[str, Tensor]:
     """Return what keeps its fresh weights: the last layer, and the stages beyond those that are copied."""
-    fresh = [output_layer(net)]
+    fresh = [output_layer_name(net)]
     if head.copied != "all":
         fresh += list(stages(net))[head.copied :]
     return {

@@ -15,7 +15,7 @@ from pipeline.data import dataset
 from pipeline.network import build as network
 from pipeline.params.schema import Training
 from pipeline.train import loop
-from pipeline.train.checkpoint import State, gradients
+from pipeline.train.checkpoint import State, mean_gradients
 
 NEAR_ZERO = 1e-3  # a weight below it is as good as none: trained ones here are .01 to .5
 REACHED = 0.9  # of validation accuracy
@@ -124,7 +124,7 @@ def gradients_at_start(run: Run) -> dict[str, float]:
     rows = torch.randperm(len(batch.x))[: settings.batch]
     loss = loop.loss_and_output(run.recipe, net.train(), batch.x[rows], batch.y[rows])[0]
     loss.backward()
-    return gradients(net)
+    return mean_gradients(net)
 
 
 def gradient_ratio(run: Run) -> float:

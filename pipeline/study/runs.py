@@ -72,11 +72,11 @@ def measure(
     """Train one run; return its measures, and its curves as (x, value) pairs."""
     watch = ["test"] if "test error" in study.curves else []
     base = base_of(recipe.base, on) if recipe.base else None
-    with device.named_errors(f"study {label}", recipe, on):
+    with device.explain_errors(f"study {label}", recipe, on):
         if recipe.on_features:
             from pipeline.train import heads  # scikit-learn: 3 s
 
-            made = heads.learn(recipe, source, on=on, label=label, base=base)
+            made = heads.fit_recipe(recipe, source, on=on, label=label, base=base)
         else:
             made = loop.fit(recipe, source, on=on, label=label, watch=watch, base=base)
     trained = Run(recipe, source, *made, base.labels if base else ())
@@ -91,11 +91,11 @@ def base_of(recipe: Recipe, on: torch.device) -> pretrained.Base:
     file = OUT / "studies" / "bases" / f"{key_of(recipe, source, on)}.pt"
     if not file.exists():
         label = f"backbone {recipe.train.seed}"
-        with device.named_errors(label, recipe, on):
+        with device.explain_errors(label, recipe, on):
             net, _ = loop.fit(recipe, source, on=on, label=label)
         file.parent.mkdir(parents=True, exist_ok=True)
         part = file.with_suffix(".part")
-        torch.save(checkpoint.copy_of(net), part)
+        torch.save(checkpoint.copy_weights(net), part)
         part.replace(file)
     return pretrained.Base(torch.load(file, weights_only=True), source.about["labels"])
 

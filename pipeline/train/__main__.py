@@ -36,8 +36,8 @@ def make(name: str, recipe: Recipe, source: dataset.Data, on: torch.device) -> N
         from pipeline.train import heads  # scikit-learn: 3 s
 
         if first:
-            with device.named_errors(f"train {name}", recipe, on):
-                heads.make(name, recipe, source, on)
+            with device.explain_errors(f"train {name}", recipe, on):
+                heads.train_entry(name, recipe, source, on)
         return
     checkpoint = checkpoint_path(name, recipe, source, on)
     if first:
@@ -46,7 +46,7 @@ def make(name: str, recipe: Recipe, source: dataset.Data, on: torch.device) -> N
                 old.unlink()
         fresh(OUT / name / "train")
     log = artifacts.curve_writer(OUT / name / "curves") if first else (lambda row: None)
-    with device.named_errors(f"train {name}", recipe, on):
+    with device.explain_errors(f"train {name}", recipe, on):
         net, state = fit(recipe, source, on=on, label=name, checkpoint=checkpoint, on_epoch=log)
     if first:
         artifacts.save(name, net, state, source)
@@ -57,10 +57,10 @@ def main() -> None:
     with entry_of_command_line("train") as name:
         recipe, source = params.entry(name, Recipe), dataset.load(name)
         on = device.choose(recipe.device)
-        if recipe.processes > 1 and not distributed.started() and not recipe.on_features:
-            distributed.start(recipe.processes, "train", name)
+        if recipe.processes > 1 and not distributed.is_launched() and not recipe.on_features:
+            distributed.launch(recipe.processes, "train", name)
             return
-        with distributed.group(on) as own:
+        with distributed.join_group(on) as own:
             make(name, recipe, source, own)
 
 

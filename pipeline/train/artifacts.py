@@ -13,7 +13,7 @@ from pipeline.core.files import fresh, write_json
 from pipeline.core.paths import OUT, RESULTS
 from pipeline.data import dataset
 from pipeline.network import build, modules
-from pipeline.train.checkpoint import State, copy_of
+from pipeline.train.checkpoint import State, copy_weights
 
 
 def save(
@@ -21,7 +21,7 @@ def save(
 ) -> None:
     """Write the entry's weights, history and facts."""
     folder = OUT / name / "train"
-    torch.save(copy_of(net), folder / "weights.pt")
+    torch.save(copy_weights(net), folder / "weights.pt")
     for epoch, weights in state.snapshots.items():
         (folder / "snapshots").mkdir(exist_ok=True)
         torch.save(weights, folder / "snapshots" / f"epoch-{epoch}.pt")

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from pipeline.params import schema
 from pipeline.train import device
-from pipeline.train.distributed import common, share
+from pipeline.train.distributed import own_rows, shared_generator
 
 Augment = Callable[
     ..., Tensor
@@ -56,7 +56,7 @@ def build(spec: schema.Augment | None, images: Tensor) -> Augment:
 
     def augment(batch: Tensor, of: int = 0) -> Tensor:
         drawn = [step.draw(of or len(batch)) for step in steps]
-        own = share(
+        own = own_rows(
             torch.cat(drawn).T
         ).T.contiguous()  # rows of contiguous numbers, one for each image
         numbers = device.send(own, batch.device).split([len(rows) for rows in drawn])
@@ -69,7 +69,7 @@ def build(spec: schema.Augment | None, images: Tensor) -> Augment:
 
 def uniform(least: float, most: float, images: int) -> Tensor:
     """Return a float32 number for each image (1, N)."""
-    return torch.empty(1, images).uniform_(least, most, generator=common())
+    return torch.empty(1, images).uniform_(least, most, generator=shared_generator())
 
 
 def mirror(dim: int) -> Step:
@@ -85,7 +85,7 @@ def crop(border: int) -> Step:
     """Return a step that adds a black border and cuts out a window of the old size (He et al. 2016, section 4.2)."""
 
     def draw(images: int) -> Tensor:
-        return torch.randint(2 * border + 1, (2, images), generator=common()).float()
+        return torch.randint(2 * border + 1, (2, images), generator=shared_generator()).float()
 
     def change(batch: Tensor, numbers: Tensor) -> Tensor:
         height, width = batch.shape[2:]
@@ -148,7 +148,7 @@ def pca_colour(images: Tensor, sigma: float) -> Step:
     basis = vectors * values.clamp(min=0).sqrt()  # (C, C)
 
     def draw(images: int) -> Tensor:
-        return torch.randn(images, channels, generator=common()).T
+        return torch.randn(images, channels, generator=shared_generator()).T
 
     def change(batch: Tensor, numbers: Tensor) -> Tensor:
         drawn = sigma * numbers.T.contiguous()  # (N, C)

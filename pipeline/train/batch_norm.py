@@ -15,7 +15,7 @@ from torch import Tensor, nn
 ARRIVED = 0.01  # a moving average that holds less than this share of its start counts as arrived
 
 
-def not_arrived(net: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
+def unsettled_layers(net: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
     """Return the layers in training mode whose running statistics still hold more than ARRIVED of their start."""
     return [
         layer
@@ -39,7 +39,7 @@ def reestimate(
     takes one batch. The count of steps is kept: it tells when the moving average has arrived.
     Cumulative average: Ioffe & Szegedy 2015, arXiv:1502.03167, algorithm 2, lines 8 to 10.
     """
-    layers = not_arrived(net)
+    layers = unsettled_layers(net)
     if not layers:
         return False
     before = [(layer.momentum, int(layer.num_batches_tracked)) for layer in layers]

@@ -53,37 +53,39 @@ class State:
         return row | self.kept if self.kept else row
 
 
-def copy_of(net: nn.Module) -> dict[str, Tensor]:
+def copy_weights(net: nn.Module) -> dict[str, Tensor]:
     return {name: tensor.detach().cpu().clone() for name, tensor in net.state_dict().items()}
 
 
-def record(
+def record_epoch(
     state: State, net: nn.Module, row: dict[str, float], snapshot: bool, losses: dict[str, float]
 ) -> None:
     """Add the epoch to `state`; keep the weights of each part whose loss is its least, and a snapshot if asked for."""
     state.epoch += 1
     state.history.append(row)
-    state.gradients.append(gradients(net))
+    state.gradients.append(mean_gradients(net))
     if better := tuple(
         part for part, loss in losses.items() if loss < state.least.get(part, math.inf)
     ):
-        weights = copy_of(net)
+        weights = copy_weights(net)
         state.best |= {
             k: w for k, w in weights.items() if k.startswith(better) or k not in state.best
         }
         state.least |= {part: losses[part] for part in better}
         state.best_epoch = state.epoch
     if snapshot:
-        state.snapshots[f"{state.epoch:03d}"] = copy_of(net)
+        state.snapshots[f"{state.epoch:03d}"] = copy_weights(net)
 
 
-def gradients(net: nn.Module) -> dict[str, float]:
+def mean_gradients(net: nn.Module) -> dict[str, float]:
     """Return the mean |gradient| of each weight, as the last batch left it."""
     weights = [(name.removeprefix("net."), p) for name, p in net.named_parameters() if p.dim() > 1]
     return {name: float(p.grad.abs().mean()) for name, p in weights if p.grad is not None}
 
 
-def store(path: Path, net: nn.Module, optimizer: torch.optim.Optimizer, state: State) -> None:
+def write_checkpoint(
+    path: Path, net: nn.Module, optimizer: torch.optim.Optimizer, state: State
+) -> None:
     """Write a checkpoint, whole or not at all: a kill while writing leaves the one before."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")
@@ -93,7 +95,7 @@ def store(path: Path, net: nn.Module, optimizer: torch.optim.Optimizer, state: S
     os.replace(part, path)
 
 
-def restore(path: Path, net: nn.Module, optimizer: torch.optim.Optimizer) -> State:
+def read_checkpoint(path: Path, net: nn.Module, optimizer: torch.optim.Optimizer) -> State:
     saved = torch.load(path, map_location="cpu", weights_only=True)
     net.load_state_dict(saved["net"])
     optimizer.load_state_dict(saved["optimizer"])

@@ -79,7 +79,7 @@ def send(numbers: Tensor, to: torch.device) -> Tensor:
     return (numbers.pin_memory() if to.type == "cuda" else numbers).to(to, non_blocking=True)
 
 
-def cannot_compile(on: torch.device) -> str | None:
+def missing_for_compiling(on: torch.device) -> str | None:
     """Return what torch.compile lacks on this machine, with the cure; None where nothing is missing."""
     names = ("gcc", "clang", "cc") if on.type == "cuda" else ("g++", "clang++", "c++")
     chosen = os.environ.get("CC" if on.type == "cuda" else "CXX")
@@ -107,12 +107,14 @@ def compile_where_it_pays(
     def timed(*given: Any) -> Any:
         nonlocal count, start
         if count == FIRST_STEPS:
-            wait(on)
+            synchronize(on)
             start = time.perf_counter()
         if count == FIRST_STEPS + TIMED_STEPS:
-            wait(on)
+            synchronize(on)
             seconds = (
-                distributed.total(time.perf_counter() - start)[0] / distributed.size() / TIMED_STEPS
+                distributed.sum_over_processes(time.perf_counter() - start)[0]
+                / distributed.size()
+                / TIMED_STEPS
             )
             left = steps - count
             pays = SAVED * seconds * left > COMPILING_S
@@ -130,13 +132,13 @@ def compile_where_it_pays(
     return timed
 
 
-def wait(on: torch.device) -> None:
+def synchronize(on: torch.device) -> None:
     """Wait until the device has done all that it was asked."""
     if on.type == "cuda":
         torch.cuda.synchronize(on)
 
 
-def refuse_unrepeatable(net: nn.Module, recipe: Training, on: torch.device, label: str) -> None:
+def require_repeatable(net: nn.Module, recipe: Training, on: torch.device, label: str) -> None:
     """Raise StageError where deterministic training on a GPU would fail in its first step, as torchvision's VGG does.
 
     Other operations on torch's list are in none of our networks; `named_errors` names them when they raise.
@@ -153,7 +155,7 @@ def refuse_unrepeatable(net: nn.Module, recipe: Training, on: torch.device, labe
 
 
 @contextmanager
-def named_errors(what: str, recipe: Training, on: torch.device) -> Iterator[None]:
+def explain_errors(what: str, recipe: Training, on: torch.device) -> Iterator[None]:
     """Turn what a device cannot do in a training into one sentence with the cure."""
     try:
         yield
@@ -173,7 +175,7 @@ def named_errors(what: str, recipe: Training, on: torch.device) -> Iterator[None
         raise
 
 
-def prepare(recipe: Training) -> None:
+def make_repeatable(recipe: Training) -> None:
     """Make two runs on the same machine give the same numbers (torch, "Reproducibility"), on any number of cores.
 
     TF32, which rounds the factors of a product to 10 bits, is off: evaluation, quantile offsets and the features of

@@ -1,10 +1,11 @@
-"""Several processes that train one network: each takes its part of every batch, and all hold the same weights.
+"""Train one network in several processes: each takes its part of every batch, all hold equal weights.
 
-The stage starts them itself (`processes:` in params.yaml), or torchrun does, on one machine or many. The rows of a
-batch, their augmentation and what a step minimises are those of one process; dropout draws anew in each. Batch
-normalisation takes its statistics over the whole batch on GPUs (SyncBatchNorm), and on CPUs, where torch has no such
-layer, over each process's own part. Process 0 alone writes. One that dies ends all; the next run goes on from the
-checkpoint, which every process reads: on several machines out/ lies on a file system that they share.
+The stage launches them itself (`processes:` in params.yaml), or torchrun does, on one machine or
+many. The rows of a batch, their augmentation and the minimised loss are those of one process;
+dropout is drawn by each process. Batch normalization takes its statistics over the whole batch on
+GPUs (SyncBatchNorm); on CPUs, where torch has no such layer, over each process's own rows. Process
+0 alone writes. If one process ends, all end, and the next run continues from the checkpoint, which
+every process reads: on several machines out/ must lie on a shared file system.
 """
 
 from __future__ import annotations
@@ -27,56 +28,63 @@ from torch import distributed as dist
 
 from pipeline.core.errors import ParamsError, StageError
 
-_common: torch.Generator | None = None  # of a group: draws alike in all of its processes
+_shared: torch.Generator | None = None  # in a group: draws the same numbers in all processes
 
 
 def rank() -> int:
+    """Return the number of this process, 0 if it is the only one."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def size() -> int:
+    """Return how many processes train together."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
-def started() -> bool:
-    """Return whether torchrun, or `start`, has started this process."""
+def is_launched() -> bool:
+    """Return whether `launch` or torchrun has started this process."""
     return dist.is_torchelastic_launched()
 
 
-def start(count: int, stage: str, entry: str) -> None:
-    """Run a stage in `count` processes here and wait; StageError says which failed, and how."""
+def launch(count: int, stage: str, entry: str) -> None:
+    """Run a stage in `count` processes by torchrun's launcher and wait for them.
+
+    Raises StageError with the reason of the process that failed first.
+    """
     from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    here = {
-        "rdzv_backend": "c10d",
-        "rdzv_endpoint": "localhost:0",
-        "local_addr": "localhost",
-        "run_id": entry,
-    }
     with tempfile.TemporaryDirectory(prefix="convline-") as folder:
-        logs = DefaultLogsSpecs(log_dir=folder)
-        config = LaunchConfig(1, 1, count, logs_specs=logs, max_restarts=0, **here)
+        config = LaunchConfig(
+            min_nodes=1,
+            max_nodes=1,
+            nproc_per_node=count,
+            logs_specs=DefaultLogsSpecs(log_dir=folder),
+            max_restarts=0,
+            rdzv_backend="c10d",
+            rdzv_endpoint="localhost:0",
+            local_addr="localhost",
+            run_id=entry,
+        )
         try:
             elastic_launch(config, sys.executable)("-m", f"pipeline.{stage}", entry)
         except ChildFailedError as error:
-            raise StageError(cause(error.failures, count, f"{stage} {entry}")) from None
+            message = failure_message(error.failures, count, f"{stage} {entry}")
+            raise StageError(message) from None
         except SignalException:
             raise KeyboardInterrupt from None
 
 
-def cause(failures: dict[int, Any], count: int, what: str) -> str:
-    """Return what happened: a process that said why is believed first, then one that was killed, then any other.
+def failure_message(failures: dict[int, Any], count: int, what: str) -> str:
+    """Return why processes failed: an error that one reported, else how the first one ended.
 
-    SIGTERM comes last: it is how the launcher ends those that are left.
+    SIGTERM counts last: the launcher ends the remaining processes with it.
     """
-    said = {k: f.message["message"] for k, f in failures.items() if isinstance(f.message, dict)}
-    if said:
-        return next(iter(said.values())).partition(": ")[2]
-    codes = {
-        number: failure.exitcode for number, failure in failures.items()
-    }  # a signal's is below 0
+    for failure in failures.values():
+        if isinstance(failure.message, dict):  # recorded by `join_group`: "StageError: sentence"
+            return str(failure.message["message"]).partition(": ")[2]
+    codes = {number: failure.exitcode for number, failure in failures.items()}  # signals below 0
     number = min(codes, key=lambda n: (codes[n] == -signal.SIGTERM, codes[n] >= 0))
     first = failures[number]
     how = f"was ended by {first.signal_name()}" if first.exitcode < 0 else "failed, as said above"
@@ -86,22 +94,23 @@ def cause(failures: dict[int, Any], count: int, what: str) -> str:
 
 
 @contextmanager
-def group(on: torch.device) -> Iterator[torch.device]:
-    """Join the other processes, if this one was started as one of several; give the device of this one."""
-    if not started():
+def join_group(on: torch.device) -> Iterator[torch.device]:
+    """Join the other processes, if this one was launched as one of several; yield its device."""
+    if not is_launched():
         yield on
         return
     from torch.distributed.elastic.multiprocessing.errors import get_error_handler
-    from torch.multiprocessing import _prctl_pr_set_pdeathsig
+    from torch.multiprocessing import (  # type: ignore[attr-defined]
+        _prctl_pr_set_pdeathsig,
+    )
 
-    _prctl_pr_set_pdeathsig(signal.SIGTERM)  # a launcher that is killed takes its processes along
+    # A launcher that is killed takes its processes along.
+    _prctl_pr_set_pdeathsig(signal.SIGTERM)
     local, together = int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"])
     try:
         if on.type == "cuda":
-            if together > torch.cuda.device_count():
-                raise StageError(
-                    f"{together} processes, {torch.cuda.device_count()} GPUs here; lower `processes:`"
-                )
+            if together > (gpus := torch.cuda.device_count()):
+                raise StageError(f"{together} processes, {gpus} GPUs here; lower `processes:`")
             on = torch.device("cuda", local)
             torch.cuda.set_device(on)
         dist.init_process_group("cpu:gloo,cuda:nccl" if on.type == "cuda" else "gloo")
@@ -113,33 +122,33 @@ def group(on: torch.device) -> Iterator[torch.device]:
     except RuntimeError as error:
         if not isinstance(error, dist.DistError) and "by peer" not in str(error):
             raise
-        lost = str(error).splitlines()[0]  # gloo's words for a process that has gone
+        lost = str(error).splitlines()[0]  # gloo's message about a process that has ended
         print(f"   process {rank() + 1} of {size()}: {lost}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
-        sys.exit(130)  # who started it says so
+        sys.exit(130)  # the launcher prints the message
 
 
-def seed(number: int) -> None:
-    """Seed an epoch: what `common` draws is alike in all processes, the rest (dropout) is each one's own."""
-    global _common
+def seed_epoch(number: int) -> None:
+    """Seed an epoch: `shared_generator` alike in all processes, the rest (dropout) in each."""
+    global _shared
     torch.manual_seed(number)
     if size() > 1:
-        _common = torch.Generator().manual_seed(number)
+        _shared = torch.Generator().manual_seed(number)
         torch.manual_seed(number + rank() * 2**40)
 
 
-def common() -> torch.Generator:
-    """Return what order and augmentation are drawn from, for all rows of a batch; `share` takes one's own."""
-    return _common if _common is not None and size() > 1 else torch.default_generator
+def shared_generator() -> torch.Generator:
+    """Return the generator of order and augmentation, which draws for all rows of a batch."""
+    return _shared if _shared is not None and size() > 1 else torch.default_generator
 
 
-def share(rows: Tensor) -> Tensor:
+def own_rows(rows: Tensor) -> Tensor:
     """Return this process's part of the rows; parts differ by one row at most."""
     return rows.tensor_split(size())[rank()]
 
 
-def total(*numbers: float | Tensor) -> list[float]:
+def sum_over_processes(*numbers: float | Tensor) -> list[float]:
     """Return the sum over all processes of each number."""
     sums = torch.tensor([float(number) for number in numbers], dtype=torch.float64)
     if size() > 1:
@@ -147,32 +156,33 @@ def total(*numbers: float | Tensor) -> list[float]:
     return sums.tolist()
 
 
-def agree(what: str, value: str) -> None:
+def require_agreement(what: str, value: str) -> None:
     """Raise StageError where the processes do not all have the same value."""
     own = torch.tensor(int(hashlib.sha256(value.encode()).hexdigest()[:12], 16))
     first = own.clone()
     if size() > 1:
         dist.broadcast(first, 0)
-    if others := total(own != first)[0]:
-        raise StageError(
-            f"{others:.0f} of {size()} processes have another {what} than process 0 ({value}); give all machines "
-            "the same code, and out/ on a file system that they share"
-        )
+    if others := sum_over_processes(own != first)[0]:
+        differ = f"{others:.0f} of {size()} processes have another {what} than process 0 ({value})"
+        cure = "give all machines the same code, and out/ on a file system that they share"
+        raise StageError(f"{differ}; {cure}")
 
 
 class _Loss(nn.Module):
-    """A loss of a network as a module: DistributedDataParallel averages gradients of what its forward made."""
+    """A network's loss as a module, since DistributedDataParallel averages a module's gradients."""
 
     def __init__(self, net: nn.Module, loss: Callable[..., Any]):
         super().__init__()
         self.net, self.loss = net, loss
 
-    def forward(self, *given: Any) -> Any:
-        return self.loss(self.net, *given)
+    def forward(self, *inputs: Any) -> Any:
+        return self.loss(self.net, *inputs)
 
 
-def averaged(loss: Callable[..., Any], net: nn.Module, *, partly: bool) -> Callable[..., Any]:
-    """Return loss(net, ...) as a function whose gradients become the mean over all processes.
+def average_gradients(
+    loss: Callable[..., Any], net: nn.Module, *, partly: bool
+) -> Callable[..., Any]:
+    """Return loss(net, ...) as a function whose gradients are the mean over all processes.
 
     partly: some of the network's weights may be frozen for a time.
     """
@@ -183,10 +193,11 @@ def averaged(loss: Callable[..., Any], net: nn.Module, *, partly: bool) -> Calla
     parallel = nn.parallel.DistributedDataParallel
     known = inspect.signature(parallel).parameters  # torch 2.15 renamed one
     sync = next(key for key in ("forward_sync_buffers", "broadcast_buffers") if key in known)
-    return parallel(_Loss(net, loss), find_unused_parameters=partly, **{sync: False})
+    options: dict[str, Any] = {"find_unused_parameters": partly, sync: False}
+    return parallel(_Loss(net, loss), **options)
 
 
-def settle(net: nn.Module) -> None:
+def average_statistics(net: nn.Module) -> None:
     """Give all processes the mean of their batch norms' running statistics."""
     for name, tensor in net.named_buffers():
         if size() > 1 and name.endswith(("running_mean", "running_var")):

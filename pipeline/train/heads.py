@@ -139,7 +139,7 @@ def mlp_recipe(dropout: float, epochs: int, seed: int, rows: int) -> Training:
     )
 
 
-def estimator(
+def build_estimator(
     kind: str, options: dict[str, Any], seed: int, width: int, probabilities: bool = True
 ) -> Any:
     """Return an unfitted estimator; a machine that only cross-validation looks at needs no probabilities."""
@@ -169,7 +169,7 @@ def estimator(
     )
 
 
-def learn(
+def fit_recipe(
     recipe: Recipe,
     source: dataset.Data,
     *,
@@ -182,10 +182,10 @@ def learn(
 
     folder: where the features are kept, and found again under the same backbone and data; None keeps them in memory.
     """
-    device.prepare(recipe)
+    device.make_repeatable(recipe)
     torch.manual_seed(recipe.train.seed)
     net = network.build(recipe, source)
-    pretrained.start(net, recipe, source.about["labels"], base)
+    pretrained.load_start_weights(net, recipe, source.about["labels"], base)
     backbone = Backbone(net, recipe.head.layer)
     x = {
         split: compute(
@@ -194,7 +194,7 @@ def learn(
         for split in ("train", "validation")
     }
     y, labels = {split: np.asarray(source.y[split]) for split in x}, source.about["labels"]
-    head = fit(recipe.head, x["train"], y["train"], labels, recipe.train.seed, label)
+    head = fit_head(recipe.head, x["train"], y["train"], labels, recipe.train.seed, label)
     row: dict[str, float] = {"epoch": 0, "lr": 0.0}
     for split in x:
         p = head.probabilities(x[split])
@@ -205,7 +205,7 @@ def learn(
     return Headed(backbone, head), State(history=[row], gradients=[{}])
 
 
-def vectors(net: Headed, source: dataset.Data, folder: Path) -> dict[str, np.ndarray]:
+def retrieval_features(net: Headed, source: dataset.Data, folder: Path) -> dict[str, np.ndarray]:
     """Return the features of training and test split: what `check` measures retrieval on."""
     test = compute(net.backbone, source.served("test"), "test", torch.device("cpu"))
     return {"train": np.load(folder / "features" / "train.npy"), "test": test}
@@ -252,7 +252,7 @@ def features_folder(recipe: Recipe, source: dataset.Data, on: torch.device) -> P
     return FOLDER / hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def fit(
+def fit_head(
     spec: params.Head, x: np.ndarray, y: np.ndarray, labels: list[str], seed: int, place: str
 ) -> Head:
     """Return the head of a recipe's `head:` block, tuned and fitted on features (N, F) and labels (N,)."""
@@ -287,7 +287,10 @@ def fit(
         table, key=lambda row: row["accuracy"]
     )  # the first of equals: the simplest stands first
     return Head(
-        best["kind"], best["options"], fitted(best["kind"], best["options"], x, y, seed), table
+        best["kind"],
+        best["options"],
+        fit_estimator(best["kind"], best["options"], x, y, seed),
+        table,
     )
 
 
@@ -300,15 +303,17 @@ def cross_validate(
     scores = []
     for rows, held in StratifiedKFold(folds, shuffle=True, random_state=seed).split(x, y):
         made = quiet_fit(
-            estimator(kind, options, seed, x.shape[1], probabilities=False), x[rows], y[rows]
+            build_estimator(kind, options, seed, x.shape[1], probabilities=False), x[rows], y[rows]
         )
         scores.append(made.score(x[held], y[held]))
     return float(np.mean(scores)), float(np.std(scores, ddof=1))
 
 
-def fitted(kind: str, options: dict[str, Any], x: np.ndarray, y: np.ndarray, seed: int) -> Any:
+def fit_estimator(
+    kind: str, options: dict[str, Any], x: np.ndarray, y: np.ndarray, seed: int
+) -> Any:
     """Return the estimator of known options, fitted on all rows."""
-    return quiet_fit(estimator(kind, options, seed, x.shape[1]), x, y)
+    return quiet_fit(build_estimator(kind, options, seed, x.shape[1]), x, y)
 
 
 def quiet_fit(made: Any, x: np.ndarray, y: np.ndarray) -> Any:
@@ -317,10 +322,10 @@ def quiet_fit(made: Any, x: np.ndarray, y: np.ndarray) -> Any:
         return made.fit(np.asarray(x, np.float32), y)
 
 
-def make(name: str, recipe: Recipe, source: dataset.Data, on: torch.device) -> None:
+def train_entry(name: str, recipe: Recipe, source: dataset.Data, on: torch.device) -> None:
     """Do what stage train does, for a head on features."""
     folder, kept = fresh(OUT / name / "train"), features_folder(recipe, source, on)
-    net, state = learn(recipe, source, on=on, label=name, folder=kept)
+    net, state = fit_recipe(recipe, source, on=on, label=name, folder=kept)
     artifacts.curve_writer(OUT / name / "curves")(state.history[0])
     artifacts.save(name, net.backbone.net, state, source)
     save(net.head, kept, folder)

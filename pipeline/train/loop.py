@@ -22,8 +22,15 @@ from pipeline.network import build as network
 from pipeline.network import modules, pretrained
 from pipeline.params.schema import Training
 from pipeline.train import augment, batch_norm, device, distributed, finetune
-from pipeline.train.checkpoint import LEAST_S, MOST_SHARE, State, record, restore, store
-from pipeline.train.losses import autocast, conformal, objective, penalty
+from pipeline.train.checkpoint import (
+    LEAST_S,
+    MOST_SHARE,
+    State,
+    read_checkpoint,
+    record_epoch,
+    write_checkpoint,
+)
+from pipeline.train.losses import autocast, conformal_offsets, objective, penalty
 from pipeline.train.optim import lr_at, make_optimizer
 
 
@@ -55,18 +62,22 @@ def fit(
     if train.loss == "pinball":  # the levels that the validation split can calibrate
         recipe = recipe.updated(train={"levels": source.about["forecast"]["quantiles"]})
         train = recipe.train
-    device.prepare(recipe)
+    device.make_repeatable(recipe)
     torch.manual_seed(train.seed)
     net = network.build(recipe, source)
-    device.refuse_unrepeatable(net, recipe, on, label)
-    pretrained.start(net, recipe, source.about.get("labels", []), base)
+    device.require_repeatable(net, recipe, on, label)
+    pretrained.load_start_weights(net, recipe, source.about.get("labels", []), base)
     net = device.place(net, on)
     optimizer = make_optimizer(train, net, recipe.head)
-    state = restore(checkpoint, net, optimizer) if checkpoint and checkpoint.exists() else State()
+    state = (
+        read_checkpoint(checkpoint, net, optimizer)
+        if checkpoint and checkpoint.exists()
+        else State()
+    )
     for row in state.history:
         on_epoch(row)
     if checkpoint:
-        distributed.agree(
+        distributed.require_agreement(
             "recipe, data, code or checkpoint", f"{checkpoint.name} after epoch {state.epoch}"
         )
     fitting, validation = (
@@ -89,13 +100,13 @@ def fit(
         bar.update()
         bar.set_postfix_str(f"validation loss {row['validation_loss']:.4g}", refresh=False)
         if checkpoint and not distributed.rank() and (begun := time.monotonic()) - saved > pause:
-            store(checkpoint, net, optimizer, state)
+            write_checkpoint(checkpoint, net, optimizer, state)
             saved = time.monotonic()
             pause = max(LEAST_S, (saved - begun) / MOST_SHARE)
     bar.close()
     if not train.epochs:  # published weights as they are
         row = untrained_row(recipe, net, fitting, validation)
-        record(state, net, row, snapshot=False, losses={"": row["validation_loss"]})
+        record_epoch(state, net, row, snapshot=False, losses={"": row["validation_loss"]})
         on_epoch(state.history[0])
     state.chosen_epoch = state.best_epoch if train.choose == "best" else state.epoch
     if train.choose == "best":
@@ -121,12 +132,14 @@ def training_loss(
         raise StageError(
             f"train {label}: {count} processes share {least} rows, expected two each; lower `processes:`"
         )
-    loss = distributed.averaged(partial(loss_and_output, recipe), net, partly=bool(recipe.head))
+    loss = distributed.average_gradients(
+        partial(loss_and_output, recipe), net, partly=bool(recipe.head)
+    )
     on, auto = fitting.x.device, train.compile == "auto"
     # A choice by the clock may differ from run to run, and compiled sums differ from others in their last bits.
     if train.compile == "off" or (auto and (on.type == "cpu" or recipe.deterministic)):
         return loss
-    if missing := device.cannot_compile(on):
+    if missing := device.missing_for_compiling(on):
         if not auto:
             raise StageError(
                 f"train {label}: train.compile: on cannot be had, {missing}, or set train.compile: off"
@@ -155,11 +168,11 @@ def one_epoch(
     train = recipe.train
     net.train()
     if recipe.head:
-        finetune.set_phase(net, recipe.head, state.epoch)
+        finetune.freeze_stages(net, recipe.head, state.epoch)
     total, right, seen = take_steps(recipe, net, optimizer, fitting, change, state.epoch, minimise)
     reestimate_batch_norm(net, fitting, train.batch)
-    distributed.settle(net)
-    total, right, seen = distributed.total(total, right, seen)
+    distributed.average_statistics(net)
+    total, right, seen = distributed.sum_over_processes(total, right, seen)
     epoch = state.epoch
     row = {"epoch": epoch + 1, "lr": optimizer.param_groups[0]["lr"], "train_loss": total / seen}
     row["validation_loss"], accuracy = evaluate(recipe, net, validation)
@@ -177,7 +190,9 @@ def one_epoch(
     losses = {
         f"net.members.{k}.": evaluate(recipe, net, validation, member)[0] for k, member in own
     }
-    record(state, net, row, epoch + 1 in train.snapshots, losses or {"": row["validation_loss"]})
+    record_epoch(
+        state, net, row, epoch + 1 in train.snapshots, losses or {"": row["validation_loss"]}
+    )
     return row
 
 
@@ -193,8 +208,8 @@ def take_steps(
     """Take one epoch's steps; return the summed loss and the right answers, which lie on the device, and the rows."""
     train = recipe.train
     # Seeded by the epoch, not carried along: order, dropout and augmentation repeat after a resume.
-    distributed.seed(train.seed * 1_000_003 + epoch)
-    drawn = torch.randperm(len(fitting.x), generator=distributed.common())
+    distributed.seed_epoch(train.seed * 1_000_003 + epoch)
+    drawn = torch.randperm(len(fitting.x), generator=distributed.shared_generator())
     order = device.send(drawn, fitting.x.device).split(train.batch)
     least = 2 * distributed.size()  # batch norm cannot train on one sample
     order = [rows for rows in order if len(rows) >= least or len(order) == 1]
@@ -205,7 +220,7 @@ def take_steps(
     for i, rows in enumerate(order):
         for group in optimizer.param_groups:
             group["lr"] = lr_at(train, epoch + i / len(order)) * group.get("factor", 1.0)
-        mine = distributed.share(rows)
+        mine = distributed.own_rows(rows)
         x, y = change(fitting.x[mine], len(rows)), fitting.y[mine]
         loss, correct = optimizer_step(
             recipe, net, optimizer, x, y, minimise, len(mine) * distributed.size() / len(rows)
@@ -219,13 +234,13 @@ def reestimate_batch_norm(net: Any, fitting: Batches, batch: int) -> None:
 
     Mixed, because a split is sorted by class, and a batch of one class has not the variance of all of them.
     """
-    if not batch_norm.not_arrived(net):
+    if not batch_norm.unsettled_layers(net):
         return
     forward = net.logits if fitting.y.dtype == torch.int64 else net.net
     order = device.send(
-        torch.randperm(len(fitting.x), generator=distributed.common()), fitting.x.device
+        torch.randperm(len(fitting.x), generator=distributed.shared_generator()), fitting.x.device
     )
-    mine, whole = distributed.share(order), len(order) // distributed.size() // batch
+    mine, whole = distributed.own_rows(order), len(order) // distributed.size() // batch
     # As many batches in each process: a synchronised layer waits for all of them.
     rows = mine.split(batch)[:whole] if whole else [mine]
     batch_norm.reestimate(net, forward, (fitting.x[part] for part in rows))
@@ -325,12 +340,12 @@ def evaluate(
     total, right = 0.0, 0.0
     plain = recipe.train.updated(label_smoothing=0.0)
     batch = 2 * plain.batch  # what fits with gradients fits twice without
-    own = distributed.share(split.x).split(batch), distributed.share(split.y).split(batch)
+    own = distributed.own_rows(split.x).split(batch), distributed.own_rows(split.y).split(batch)
     for x, y in zip(*own, strict=True):
         output = net.logits(x) if y.dtype == torch.int64 else (member or net.net)(x)
         total += float(objective(output, y, plain)) * len(x)
         right += float((output.argmax(1) == y).sum()) if y.dtype == torch.int64 else 0.0
-    total, right = distributed.total(total, right)
+    total, right = distributed.sum_over_processes(total, right)
     return total / len(split.x), right / len(split.x)
 
 
@@ -341,4 +356,4 @@ def set_quantile_offsets(
     """Set what the graph adds to its forecast, or to its own levels, so that they hold on the validation split."""
     answers = torch.cat([net.levels(net.net(x)) for x in validation.x.split(500)])
     gaps = net.own_units(validation.y).unsqueeze(-1) - answers
-    net.offsets.copy_(conformal(gaps, source.about["forecast"]["quantiles"]))
+    net.offsets.copy_(conformal_offsets(gaps, source.about["forecast"]["quantiles"]))

@@ -34,18 +34,18 @@ def pinball(output: Tensor, y: Tensor, levels: Sequence[float]) -> Tensor:
 
     Koenker & Bassett 1978, "Regression quantiles", eq. 2.3.
     """
-    q = column(tuple(levels), y.device)
+    q = level_column(tuple(levels), y.device)
     gap = y.unsqueeze(2) - output.unflatten(1, (y.shape[1], -1))  # (N, S, Q, D)
     return torch.maximum(q * gap, (q - 1) * gap).mean()
 
 
 @functools.cache
-def column(levels: tuple[float, ...], on: torch.device) -> Tensor:
+def level_column(levels: tuple[float, ...], on: torch.device) -> Tensor:
     """Return the levels (Q, 1) on the device; made once, since every copy makes a GPU and its host wait."""
     return torch.tensor(levels, device=on).view(-1, 1)
 
 
-def conformal(gaps: Tensor, levels: Sequence[float]) -> Tensor:
+def conformal_offsets(gaps: Tensor, levels: Sequence[float]) -> Tensor:
     """Return what to add to each level (S, D, Q), from gaps (M, S, D, 1 or Q): the truth less what was answered for it.
 
     Of M + 1 windows that are alike the truth of the last lies beyond a level's offset in at most the share that the

@@ -18,8 +18,8 @@ def make_optimizer(train: Train, net: nn.Module, head: Head | None = None) -> to
     """
     options = {"lr": train.lr, "weight_decay": train.weight_decay}
     if head:
-        finetune.refuse_frozen_at_random(net, head, train.epochs)
-    parameters = finetune.groups(net, head) if head else net.parameters()
+        finetune.require_trained(net, head, train.epochs)
+    parameters = finetune.parameter_groups(net, head) if head else net.parameters()
     if train.optimizer == "sgd":
         return torch.optim.SGD(
             parameters,

@@ -105,18 +105,18 @@ def test_conformal_offsets_by_hand() -> None:
     """Oracle: nine gaps 1 to 9: with ten windows alike, level .9 is the 9th, .8 the 8th, .2 the 2nd, .1 the 1st; and
     of every ten numbers, nine taken as the gaps, the share of tenths at or below the upper one is exactly .9."""
     gaps = torch.arange(9.0, 0, -1).view(9, 1, 1, 1)
-    got = losses.conformal(gaps, [0.1, 0.2, 0.5, 0.8, 0.9])
+    got = losses.conformal_offsets(gaps, [0.1, 0.2, 0.5, 0.8, 0.9])
     assert got.flatten().tolist() == [1, 2, 5, 8, 9]
-    few = losses.conformal(gaps[:3], [0.1, 0.5, 0.9])
+    few = losses.conformal_offsets(gaps[:3], [0.1, 0.5, 0.9])
     assert few.flatten().tolist() == [7, 8, 9]
     inside = []
     for held in range(10):
         others = torch.tensor([float(k) for k in range(10) if k != held]).view(9, 1, 1, 1)
-        low, high = losses.conformal(others, [0.1, 0.9]).flatten().tolist()
+        low, high = losses.conformal_offsets(others, [0.1, 0.9]).flatten().tolist()
         inside.append((held <= high, held >= low))
     assert np.mean(inside, axis=0).tolist() == [0.9, 0.9]
     own = torch.stack([gaps[..., 0], 10 * gaps[..., 0]], -1)  # each level has gaps of its own
-    assert losses.conformal(own, [0.1, 0.9]).flatten().tolist() == [1, 90]
+    assert losses.conformal_offsets(own, [0.1, 0.9]).flatten().tolist() == [1, 90]
 
 
 def test_pinball_by_hand() -> None:

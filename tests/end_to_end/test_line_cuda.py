@@ -158,7 +158,7 @@ def test_a_forest_or_svm_runs_on_the_cpu_behind_a_backbone_on_cuda(
         "forest": {"max_features": "sqrt", "min_samples_leaf": 1},
         "svm-rbf": {"C": 1.0, "gamma": 1.0},
     }[kind]
-    head = heads.Head(kind, options, heads.fitted(kind, options, x, y, 1))
+    head = heads.Head(kind, options, heads.fit_estimator(kind, options, x, y, 1))
 
     def put_behind(graph: onnx.ModelProto) -> None:
         """Let the head take the place of the linear classifier: its features are the pixels."""

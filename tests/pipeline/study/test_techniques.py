@@ -327,7 +327,7 @@ def test_weights_inside_a_checkpoint_are_found(resolved, tmp_path, monkeypatch, 
     torch.save(wrap(state), tmp_path / "published.pth")
     with monkeypatch.context() as patched:
         patched.setattr(network.models, "published", lambda arch, found, net: found)
-        found = pretrained.published(resolved(PUBLISHED))
+        found = pretrained.read_published(resolved(PUBLISHED))
     assert found.keys() == state.keys() and all(
         torch.equal(found[key], state[key]) for key in state
     )
@@ -339,7 +339,7 @@ def test_safetensors_are_refused_with_the_call_that_converts_them(resolved, tmp_
     weights = WEIGHTS | {"file": "net.safetensors"}
     call = r"torch.save\(safetensors.torch.load_file\('net.safetensors'\), 'net.pt'\)"
     with pytest.raises(StageError, match=f"got safetensors; convert it: {call}"):
-        pretrained.published(resolved(PUBLISHED | {"weights": weights}))
+        pretrained.read_published(resolved(PUBLISHED | {"weights": weights}))
 
 
 @pytest.mark.slow  # imports torchvision

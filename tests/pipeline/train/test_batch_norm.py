@@ -59,9 +59,9 @@ def test_arrived_and_frozen_statistics_stay() -> None:
     assert (net[0].running_mean == 0).all() and (net[1].running_var == 1).all()
     net[0].num_batches_tracked.fill_(458)
     net[1].num_batches_tracked.fill_(43)
-    assert len(batch_norm.not_arrived(net)) == 2
+    assert len(batch_norm.unsettled_layers(net)) == 2
     net[1].eval()
-    assert batch_norm.not_arrived(net) == [net[0]]
+    assert batch_norm.unsettled_layers(net) == [net[0]]
 
 
 @pytest.mark.slow

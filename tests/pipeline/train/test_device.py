@@ -228,14 +228,14 @@ def test_when_a_network_is_compiled(
             return 9
 
     rows = loop.Batches(Rows(), Rows())  # type: ignore[arg-type]
-    monkeypatch.setattr(loop.distributed, "averaged", lambda *a, **k: "loss")
+    monkeypatch.setattr(loop.distributed, "average_gradients", lambda *a, **k: "loss")
     monkeypatch.setattr(device, "compile_where_it_pays", lambda *a: done.append("timed") or "loss")
-    monkeypatch.setattr(device, "cannot_compile", lambda on: None)
+    monkeypatch.setattr(device, "missing_for_compiling", lambda on: None)
 
     assert loop.training_loss(recipe, net, rows, rows, "tiny", 3) == "loss"
     assert done == ([expected] if expected != "loss" else [])
     monkeypatch.setattr(
-        device, "cannot_compile", lambda on: "a compiler (gcc) is missing; install one"
+        device, "missing_for_compiling", lambda on: "a compiler (gcc) is missing; install one"
     )
     if choice == "on":
         with pytest.raises(
@@ -255,18 +255,18 @@ def test_what_compiling_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, k
     monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("PATH", str(tmp_path))
     assert "is missing; install one, such as Debian's package g++" in str(
-        device.cannot_compile(torch.device(kind))
+        device.missing_for_compiling(torch.device(kind))
     )
     compiler = tmp_path / "mine"
     compiler.write_text("#!/bin/sh\n")
     compiler.chmod(0o755)
     monkeypatch.setenv(variable, str(compiler))
     monkeypatch.setattr(device.sysconfig, "get_path", lambda *a: str(tmp_path))
-    assert device.cannot_compile(torch.device(kind)) == (
+    assert device.missing_for_compiling(torch.device(kind)) == (
         f"{tmp_path / 'Python.h'} is missing; install Python's headers, such as Debian's package python3-dev"
     )
     (tmp_path / "Python.h").touch()
-    assert device.cannot_compile(torch.device("cpu" if kind == "cpu" else kind)) is None
+    assert device.missing_for_compiling(torch.device("cpu" if kind == "cpu" else kind)) is None
 
 
 def test_compile_on_without_a_compiler_is_one_sentence(
@@ -285,19 +285,19 @@ def test_compile_on_without_a_compiler_is_one_sentence(
 def test_an_operation_that_repeats_no_run_is_named(resolved: Resolve) -> None:
     """Oracle: torch raises for max_unpool2d on every device; on a GPU adaptive average pooling's gradient does, too."""
     recipe = resolved(IMAGE_RECIPE).updated(deterministic=True)
-    device.prepare(recipe)
+    device.make_repeatable(recipe)
     x, places = torch.nn.functional.max_pool2d(torch.rand(1, 1, 4, 4), 2, return_indices=True)
     with (
         pytest.raises(
             StageError,
             match=r"^train tiny: max_unpooling2d_forward_out .*; set `deterministic: false`",
         ),
-        device.named_errors("train tiny", recipe, CPU),
+        device.explain_errors("train tiny", recipe, CPU),
     ):
         torch.nn.functional.max_unpool2d(x, places, 2)
     with (
         pytest.raises(RuntimeError, match="another"),
-        device.named_errors("train tiny", recipe, CPU),
+        device.explain_errors("train tiny", recipe, CPU),
     ):
         raise RuntimeError("another")
     with (
@@ -305,7 +305,7 @@ def test_an_operation_that_repeats_no_run_is_named(resolved: Resolve) -> None:
             StageError,
             match=r"^train tiny: cpu has too little memory; lower train.batch \(64\) or ",
         ),
-        device.named_errors("train tiny", recipe, CPU),
+        device.explain_errors("train tiny", recipe, CPU),
     ):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
@@ -322,12 +322,12 @@ def test_adaptive_pooling_is_refused_before_training_on_a_gpu(resolved: Resolve)
     with pytest.raises(StageError, match=sentence):
         loop.fit(recipe, source, on=torch.device("cuda"), label="tiny")
     net = loop.network.build(recipe, source)
-    device.refuse_unrepeatable(net, recipe, CPU, "tiny")
-    device.refuse_unrepeatable(
+    device.require_repeatable(net, recipe, CPU, "tiny")
+    device.require_repeatable(
         net, recipe.updated(deterministic=False), torch.device("cuda"), "tiny"
     )
     mean = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d((1, 1)))
-    device.refuse_unrepeatable(mean, recipe, torch.device("cuda"), "tiny")
+    device.require_repeatable(mean, recipe, torch.device("cuda"), "tiny")
 
 
 def test_tf32_is_off_wherever_a_network_is_trained(resolved: Resolve) -> None:

@@ -190,13 +190,15 @@ def test_the_cause_is_the_process_that_said_why() -> None:
     """Oracle: by hand. A recorded sentence before a signal, a signal before a failure that follows from it."""
     told = failure(1, {"message": "StageError: train tiny: no: memory", "extraInfo": {}})
     killed, follower = failure(-9, "Signal 9", "SIGKILL"), failure(1, "To enable traceback see")
-    assert distributed.cause({0: killed, 1: told}, 2, "train x") == "train tiny: no: memory"
+    assert (
+        distributed.failure_message({0: killed, 1: told}, 2, "train x") == "train tiny: no: memory"
+    )
     stopped = failure(-15, "Signal 15", "SIGTERM")
-    killed_third = distributed.cause({0: follower, 1: stopped, 2: killed}, 3, "train x")
+    killed_third = distributed.failure_message({0: follower, 1: stopped, 2: killed}, 3, "train x")
     assert killed_third.startswith(
         "train x: process 3 of 3 was ended by SIGKILL (is there memory?), and"
     )
-    assert distributed.cause({0: stopped, 1: follower}, 2, "train x").startswith(
+    assert distributed.failure_message({0: stopped, 1: follower}, 2, "train x").startswith(
         "train x: process 2 of 2 failed, as"
     )
 

@@ -171,7 +171,7 @@ def test_all_but_the_last_layer_is_taken_over(built, base_state: dict[str, torch
     """R05: weights, statistics and standardisation are the backbone's; the last layer is new, for three classes."""
     made, source = built("tuned")
     net = network.build(made, source)
-    pretrained.start(net, made, source.about["labels"], base_state)
+    pretrained.load_start_weights(net, made, source.about["labels"], base_state)
     for key, tensor in net.state_dict().items():
         if key.startswith("net.head."):
             assert len(tensor) == 3
@@ -213,7 +213,7 @@ def test_stages_that_start_at_random_are_not_frozen(
     """Oracle: by hand; cnn2 has ten stages with weights, and stage `unfreeze` times k opens after epoch `first`."""
     made, source = built("tuned", **head)
     net = network.build(made, source)
-    pretrained.start(net, made, source.about["labels"], base_state)
+    pretrained.load_start_weights(net, made, source.about["labels"], base_state)
     if not refused:
         optim.make_optimizer(made.train.updated(epochs=epochs), net, made.head)
         return
@@ -243,7 +243,7 @@ def test_some_stages_are_copied_and_known_classes_keep_their_weights(built, base
     made, source = built("tuned", copied=4, keep=True)
     torch.manual_seed(0)
     net = network.build(made, source)
-    pretrained.start(net, made, ["9", "3", "5"], base_state)
+    pretrained.load_start_weights(net, made, ["9", "3", "5"], base_state)
     same = {
         key
         for key, tensor in net.state_dict().items()
@@ -277,7 +277,7 @@ def test_keys_that_do_not_match_are_named(built, base_state: dict[str, torch.Ten
         match=r"base does not fit models/cnn2.py: missing mean, scale, .* and \d+ more; "
         r"unexpected .*; was module.mean meant for mean\?",
     ):
-        pretrained.start(
+        pretrained.load_start_weights(
             network.build(made, source), made, [], pretrained.Base(wrong, base_state.labels)
         )
 
@@ -292,11 +292,11 @@ def test_a_file_without_counters_of_batches_fits(built, base_state: pretrained.B
     }
     assert len(old) < len(base_state.state)
     net = network.build(made, source)
-    pretrained.start(net, made, [], pretrained.Base(old, base_state.labels))
+    pretrained.load_start_weights(net, made, [], pretrained.Base(old, base_state.labels))
     assert torch.equal(net.state_dict()["net.features.0.weight"], old["net.features.0.weight"])
     del old["net.features.1.running_mean"]
     with pytest.raises(StageError, match=r"missing net\.features\.1\.running_mean"):
-        pretrained.start(net, made, [], pretrained.Base(old, base_state.labels))
+        pretrained.load_start_weights(net, made, [], pretrained.Base(old, base_state.labels))
 
 
 # ---- features
@@ -306,7 +306,7 @@ def test_features_of_a_layer(built, base_state: dict[str, torch.Tensor], tmp_pat
     """Penultimate: what the last layer turns into logits. A layer of maps: their means over the places."""
     made, source = built("linear")
     net = network.build(made, source)
-    pretrained.start(net, made, source.about["labels"], base_state)
+    pretrained.load_start_weights(net, made, source.about["labels"], base_state)
     net.eval()
     images = source.x["validation"]
     found = features.compute(features.Backbone(net, "penultimate"), images, "v", CPU)
@@ -328,7 +328,7 @@ def test_features_of_a_layer(built, base_state: dict[str, torch.Tensor], tmp_pat
 def test_features_go_on_where_they_stopped(built, base_state, tmp_path: Path, monkeypatch) -> None:
     made, source = built("linear")
     net = network.build(made, source)
-    pretrained.start(net, made, source.about["labels"], base_state)
+    pretrained.load_start_weights(net, made, source.about["labels"], base_state)
     backbone, images = features.Backbone(net, "penultimate"), source.x["validation"]
     whole = np.array(features.compute(backbone, images, "v", CPU, tmp_path / "whole.npy"))
     monkeypatch.setattr(features, "BATCH", 1)
@@ -376,7 +376,7 @@ def phases(net: Any, head: dict[str, Any], epochs: int) -> list[int]:
     found = []
     for epoch in range(epochs):
         net.train()
-        finetune.set_phase(net, head, epoch)
+        finetune.freeze_stages(net, head, epoch)
         found.append(
             sum(
                 all(p.requires_grad for p in part.parameters())
@@ -393,20 +393,20 @@ def test_a_schedule_of_unfreezing(built, base_state) -> None:
     assert phases(net, made.head, 9) == [0, 0, 1, 1, 2, 2, 3, 3, 3]
     assert phases(net, made.head.updated(unfreeze=0, stages="all"), 4) == [0, 0, 10, 10]
     net.train()
-    finetune.set_phase(
+    finetune.freeze_stages(
         net, made.head.updated(batch_norm="trained"), 3
     )  # the last stage, a norm, and its dropout
     assert [k for k, part in enumerate(net.net.features) if part.training] == [16, 17, 18]
     names = [
         name
         for name, part in modules.stages(net.net).items()
-        if part in finetune.tuned(net, made.head)
+        if part in finetune.tuned_stages(net, made.head)
     ]
     assert names == ["features.11", "features.15", "features.16"]
     with pytest.raises(
         StageError, match=r"head.stages: 11 asked for, the backbone has 10: features.0, "
     ):
-        finetune.tuned(net, made.head.updated(stages=11))
+        finetune.tuned_stages(net, made.head.updated(stages=11))
 
 
 @pytest.mark.parametrize("batch_norm", ["frozen", "trained"])
@@ -438,4 +438,4 @@ def test_learning_rates_of_head_and_stages(built, base_state) -> None:
 def test_a_missing_backbone_says_what_makes_it(built, workspace: Path) -> None:
     made, source = built("tuned")
     with pytest.raises(StageError, match=r"weights.pt: not made yet; run `dvc repro train@base`"):
-        pretrained.start(network.build(made, source), made, [])
+        pretrained.load_start_weights(network.build(made, source), made, [])

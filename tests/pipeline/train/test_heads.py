@@ -50,7 +50,7 @@ def test_an_mlp_leaves_the_process_its_threads(clouds, monkeypatch: pytest.Monke
 def test_a_head_is_tuned_and_its_graph_answers_as_it_does(kind: str, built, base_state) -> None:
     """Probabilities of the joined graph, from uint8 images on, against scikit-learn on torch's features."""
     made, source = built("linear", kind=kind)
-    headed, state = heads.learn(made, source, on=CPU, label=kind, base=base_state)
+    headed, state = heads.fit_recipe(made, source, on=CPU, label=kind, base=base_state)
     assert len(headed.head.table) == np.prod([len(v) for v in heads.GRIDS[kind].values()])
     assert {"kind": headed.head.kind, "options": headed.head.options}.items() <= max(
         headed.head.table, key=lambda row: row["accuracy"]
@@ -88,7 +88,7 @@ def test_best_is_the_best_of_all_kinds(clouds, monkeypatch) -> None:
     ranks = {"linear": 0.7, "mlp": 0.6, "forest": 0.9, "svm-linear": 0.9, "svm-rbf": 0.5}
     monkeypatch.setattr(heads, "cross_validate", lambda kind, *rest: (ranks[kind], 0.0))
     monkeypatch.setattr(heads, "TREES", 5)
-    head = heads.fit(Head(kind="best", folds=3), *clouds, ["a", "b", "c"], 1, "here")
+    head = heads.fit_head(Head(kind="best", folds=3), *clouds, ["a", "b", "c"], 1, "here")
     assert head.kind == "forest" and head.options == {"max_features": "sqrt", "min_samples_leaf": 1}
     assert len(head.table) == sum(
         np.prod([len(v) for v in grid.values()]) for grid in heads.GRIDS.values()
@@ -124,14 +124,14 @@ def test_cross_validation_does_not_look_at_the_fold_it_scores(clouds) -> None:
 def test_data_that_no_head_can_learn(labels, y, folds, sentence) -> None:
     x = np.zeros((len(y), 4), np.float32)
     with pytest.raises(StageError, match=sentence):
-        heads.fit(Head(kind="linear", folds=folds), x, np.array(y), labels, 1, "here")
+        heads.fit_head(Head(kind="linear", folds=folds), x, np.array(y), labels, 1, "here")
 
 
 @pytest.mark.parametrize("classes", [2, 3])
 def test_a_logistic_regression_in_torch_answers_as_scikit_learn(clouds, classes: int) -> None:
     """Oracle: predict_proba in float64, for two classes (one column of weights) and for three."""
     x, y = clouds[0][clouds[1] < classes], clouds[1][clouds[1] < classes]
-    fitted = heads.fitted("linear", {"C": 1.0}, x, y, 1)
+    fitted = heads.fit_estimator("linear", {"C": 1.0}, x, y, 1)
     assert fitted[-1].coef_.shape == ({2: 1, 3: 3}[classes], 10)
     got = head_graph.OnFeatures(heads.Head("linear", {}, fitted))(torch.from_numpy(x)).numpy()
     np.testing.assert_allclose(got, fitted.predict_proba(x.astype(np.float64)), atol=1e-6)
@@ -150,7 +150,7 @@ def test_a_saved_head_answers_as_the_fitted_one(
     options = {name: values[0] for name, values in heads.GRIDS[kind].items()} | (
         {"epochs": 1} if kind == "mlp" else {}
     )
-    head = heads.Head(kind, options, heads.fitted(kind, options, x[:60], y[:60], 1))
+    head = heads.Head(kind, options, heads.fit_estimator(kind, options, x[:60], y[:60], 1))
     head_files.write(head, x[:60], tmp_path)
     (file,) = tmp_path.iterdir()
     assert file.suffix == {"linear": ".npz", "mlp": ".pt"}.get(kind, ".onnx")
@@ -168,7 +168,7 @@ def test_a_head_that_is_not_saved_as_it_is_stops_training(clouds, tmp_path: Path
     """Oracle: the sentence; the arrays on disk are those of another fit."""
     x, y = clouds
     head, other = (
-        heads.Head("linear", {"C": c}, heads.fitted("linear", {"C": c}, x, y, 1))
+        heads.Head("linear", {"C": c}, heads.fit_estimator("linear", {"C": c}, x, y, 1))
         for c in (1.0, 0.001)
     )
     head.probabilities = other.probabilities  # type: ignore[method-assign]
@@ -180,7 +180,7 @@ def test_a_head_that_is_not_saved_as_it_is_stops_training(clouds, tmp_path: Path
 
 
 def test_a_joined_graph_keeps_one_opset_of_each_domain(clouds) -> None:
-    head = heads.fit(Head(kind="svm-linear", folds=3), *clouds, ["a", "b", "c"], 1, "here")
+    head = heads.fit_head(Head(kind="svm-linear", folds=3), *clouds, ["a", "b", "c"], 1, "here")
     graph = head_files.head_to_onnx(head, 10, 18)
     assert [o.name for o in graph.graph.output] == ["probabilities"]
     onnx.checker.check_model(graph)

@@ -129,12 +129,12 @@ def trained(recipe: Recipe) -> tuple[Watch, int]:
     net = net.to(META).train()
     optimizer = optim.make_optimizer(recipe.train, net, recipe.head)
     if recipe.head:
-        finetune.set_phase(net, recipe.head, recipe.train.epochs)
+        finetune.freeze_stages(net, recipe.head, recipe.train.epochs)
     image = fitting.y.dtype == torch.int64
     change = augment.build(recipe.train.augment, fitting.x) if image else (lambda x, of: x)
     minimise = partial(loop.loss_and_output, recipe, net)
     if recipe.train.loss == "pinball":
-        losses.column(tuple(recipe.train.levels), META)  # once a process
+        losses.level_column(tuple(recipe.train.levels), META)  # once a process
     with Watch() as watch, Literals() as literals:
         loop.take_steps(recipe, net, optimizer, fitting, change, 0, minimise)
     return watch, literals.count
