@@ -74,7 +74,7 @@ def steps_of(
     settings = recipe.train
     torch.manual_seed(settings.seed)
     net = device.place(network.build(recipe, source), on)
-    optimizer = optim.make_optimizer(settings, net)
+    optimizer = optim.make_optimizer(settings, net.parameters())
     images = loop.load_batches(source, "train", net, on)
     change, rows = augment.build(settings.augment, images.x), drawn(images, settings.batch)
     first = next(rows)

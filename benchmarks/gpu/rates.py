@@ -114,7 +114,7 @@ def recipe_of(arch: str, batch: int) -> schema.Training:
 
 def whole_of(recipe: schema.Training, net: Any, held: loop.Batches) -> Callable[[], int]:
     """Return stage train's steps over what is held, as a function that returns how many rows they took."""
-    optimizer, epochs = optim.make_optimizer(recipe.train, net), itertools.count()
+    optimizer, epochs = optim.make_optimizer(recipe.train, net.parameters()), itertools.count()
     image = held.y.dtype == torch.int64
     change = augment.build(AUGMENT if image else None, held.x)
     minimise = partial(loop.loss_and_output, recipe, net)
@@ -130,7 +130,7 @@ def others_of(
     recipe: schema.Training, net: Any, held: loop.Batches
 ) -> dict[str, Callable[[], int]]:
     """Return a step on one batch of floats, and a step of a plain loop."""
-    optimizer, batch = optim.make_optimizer(recipe.train, net), recipe.train.batch
+    optimizer, batch = optim.make_optimizer(recipe.train, net.parameters()), recipe.train.batch
     image, on = held.y.dtype == torch.int64, held.x.device
     x, y = held.x[:batch].float(), held.y[:batch]
     criterion = nn.CrossEntropyLoss() if image else nn.MSELoss()

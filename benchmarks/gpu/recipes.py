@@ -19,7 +19,7 @@ from benchmarks.gpu.clock import Facts, Here, attempt
 from pipeline.data import dataset
 from pipeline.network import build as network
 from pipeline.params.schema import ImageData, Recipe, TorchvisionSet
-from pipeline.train import augment, device, loop, optim
+from pipeline.train import augment, device, loop
 from pipeline.train.checkpoint import State
 
 STEPS = 3
@@ -74,7 +74,7 @@ def twice(name: str, recipe: Recipe, on: torch.device) -> dict[str, Any]:
         net.load_state_dict(initial)
         for parameter in net.parameters():
             parameter.requires_grad_(True)
-        optimizer, state = optim.make_optimizer(recipe.train, net, recipe.head), State()
+        optimizer, state = loop.optimizer_of(recipe, net), State()
         minimise = partial(loop.loss_and_output, recipe, net)
         rows.append(
             loop.one_epoch(

@@ -34,7 +34,7 @@ class Streamed(nn.Module):
 
     def forward(self, series: Tensor, sample: Tensor, tails: list[Tensor]) -> tuple[Tensor, ...]:
         answer, later = self.net.net.step(self.net.standardise(sample), tails)
-        return (*self.net(series), *self.net.answer(answer), *later)
+        return (*self.net(series), *self.net.read_out(answer), *later)
 
 
 def to_onnx(net: Forecaster, example: np.ndarray) -> tuple[onnx.ModelProto, int]:

@@ -1,4 +1,4 @@
-"""A network as the pipeline sees it: normalization, the architecture and the output's form in one module."""
+"""The network with its normalization and the form of its output, as it is exported."""
 
 from __future__ import annotations
 
@@ -22,21 +22,22 @@ class Classifier(nn.Module):
     def logits(self, images: Tensor) -> Tensor:
         """Return logits (N, K) for uint8 or float images in grey levels (N, C, H, W).
 
-        In training, a network with auxiliary heads answers a tuple of them, its own first.
+        In training, a network with auxiliary heads returns a tuple, the logits of its own head first.
         """
         return self.net((images.float() - self.mean) * self.scale)
 
     def forward(self, images: Tensor) -> Tensor:
-        # Contiguous: of channels-last images the exporter writes global pooling as index arithmetic, which CUDA leaves
-        # to the CPU; a CUDA graph is then refused.
+        # Contiguous: for channels-last images the exporter writes global pooling as index arithmetic, which CUDA leaves
+        # to the CPU, and a CUDA graph is then refused.
         return self.logits(images.permute(0, 3, 1, 2).contiguous()).softmax(1)
 
 
 class Forecaster(nn.Module):
-    """Series in their own units (N, T, D) to forecasts (N, S, D') and their quantiles (N, S, D', Q).
+    """Series in the data's units (N, T, D) to forecasts (N, S, D') and quantiles (N, S, D', Q).
 
-    D' are the first columns. A calendar (N, T + S, F) may stand beside the series, or both in one, (N, T + S, D + F),
-    as `Data.served` has them: the columns are 0 in the S rows ahead.
+    D' are the first columns. A calendar (N, T + S, F) may be a second input. Series and calendar may
+    also be one input (N, T + S, D + F), as `Data.served` has them, with 0 for the series in the S
+    rows ahead.
     """
 
     mean: Tensor
@@ -48,7 +49,7 @@ class Forecaster(nn.Module):
         self.net = net
         self.register_buffer("mean", mean)  # (D,)
         self.register_buffer("scale", scale)
-        self.register_buffer("offsets", offsets)  # (S, D', Q), in own units: loss.py, conformal
+        self.register_buffer("offsets", offsets)  # (S, D', Q), in units: losses.conformal_offsets
 
     @property
     def convolution_field(self) -> int | None:
@@ -62,72 +63,75 @@ class Forecaster(nn.Module):
         dilations = getattr(self.net, "dilations", None)
         return (self.net.kernel_size, dilations) if dilations else None
 
-    def parts(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Return (series,), or (series, calendar) of both in one."""
+    def split_input(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Return (series,), or (series, calendar) of an input that has both."""
         ahead, columns = len(self.offsets), len(self.mean)
         return (x,) if x.shape[2] == columns else (x[:, :-ahead, :columns], x[:, :, columns:])
 
     def standardise(self, series: Tensor, calendar: Tensor | None = None) -> Tensor:
-        """Return what the network takes; of fewer columns, the first ones."""
+        """Return the network's input; of series with fewer columns, they are the first ones."""
         columns = series.shape[-1]
         x = (series - self.mean[:columns]) * self.scale[:columns]
         if calendar is None:
             return x
         return torch.cat([F.pad(x, (0, 0, 0, calendar.shape[1] - x.shape[1])), calendar], 2)
 
-    def own_units(self, y: Tensor) -> Tensor:
+    def to_units(self, y: Tensor) -> Tensor:
+        """Return standardised values (N, S, D') in the data's units."""
         columns = y.shape[-1]
         return y / self.scale[:columns] + self.mean[:columns]
 
     def levels(self, y: Tensor) -> Tensor:
-        """Return the levels (N, S, D', 1 or Q) in own units that the network's answer (N, S or S * Q, D') holds."""
-        return self.own_units(y).unflatten(1, (len(self.offsets), -1)).transpose(2, 3)
+        """Return the network's output (N, S or S * Q, D') as levels (N, S, D', 1 or Q) in units."""
+        return self.to_units(y).unflatten(1, (len(self.offsets), -1)).transpose(2, 3)
 
-    def answer(self, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Return forecast and quantiles for the network's answer; levels that cross change places.
+    def read_out(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Return forecast and quantiles of the network's output; levels that cross are sorted.
 
         Chernozhukov, Fernandez-Val, Galichon 2010, "Quantile and probability curves without crossing".
         """
         if y.shape[1] == len(self.offsets):
-            forecast = self.own_units(y)
+            forecast = self.to_units(y)
             return forecast, forecast.unsqueeze(-1) + self.offsets
         quantiles = (self.levels(y) + self.offsets).sort(-1).values
         return quantiles[..., quantiles.shape[-1] // 2], quantiles
 
     def forward(self, series: Tensor, calendar: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        given = self.parts(series) if calendar is None else (series, calendar)
-        return self.answer(self.net(self.standardise(*given)))
+        inputs = self.split_input(series) if calendar is None else (series, calendar)
+        return self.read_out(self.net(self.standardise(*inputs)))
 
 
 def graph_inputs(net: nn.Module, x: Tensor) -> tuple[Tensor, ...]:
-    """Return what the exported graph takes, from what `Data.served` holds."""
-    return net.parts(x) if isinstance(net, Forecaster) else (x,)
+    """Return the exported graph's inputs, from an array of `Data.served`."""
+    return net.split_input(x) if isinstance(net, Forecaster) else (x,)
 
 
 def stages(net: nn.Module) -> dict[str, nn.Module]:
-    """Return the network's parts that have weights, in order, the head apart: what can be copied, frozen, trained.
+    """Return the parts with weights, in order, without the head: they can be copied or frozen.
 
-    `net`: a Classifier or its bare network; names are those of its state dict.
+    net: a Classifier or its bare network; the names are those of its state dict.
     """
     return {name: part for name, part in parts(net).items() if any(True for _ in part.parameters())}
 
 
 def parts(net: nn.Module) -> dict[str, nn.Module]:
-    """Return the network's parts in their order, those without weights among them, the head apart."""
+    """Return the network's parts in order, also those without weights, without the head."""
     inner, prefix = (net.net, "net.") if isinstance(net, Classifier) else (net, "")
     top, prefix = (inner.net, f"{prefix}net.") if hasattr(inner, "net") else (inner, prefix)
-    found: dict[str, nn.Module] = {}
+    assert isinstance(top, nn.Module)
+    by_name: dict[str, nn.Module] = {}
     for name, child in top.named_children():
-        parts = child.named_children() if name == "features" else [("", child)]
-        found |= {prefix + ".".join(filter(None, (name, part))): layer for part, layer in parts}
-    return {name: layer for name, layer in found.items() if layer is not inner.head}
+        if name == "features":
+            by_name |= {f"{prefix}{name}.{part}": layer for part, layer in child.named_children()}
+        else:
+            by_name[prefix + name] = child
+    return {name: layer for name, layer in by_name.items() if layer is not inner.head}
 
 
 def output_layer_name(net: nn.Module) -> str:
-    """Return the name of the layer that answers the logits: the last one of the head that has weights."""
+    """Return the name of the layer that computes the logits, the head's last layer with weights."""
     head = (net.net if isinstance(net, Classifier) else net).head
-    (place,) = [name for name, module in net.named_modules() if module is head]
-    layers = [
-        name for name, module in head.named_modules() if list(module.parameters(recurse=False))
-    ]
-    return ".".join(part for part in (place, layers[-1]) if part)
+    assert isinstance(head, nn.Module)
+    (path,) = [name for name, module in net.named_modules() if module is head]
+    inside = [name for name, layer in head.named_modules() if list(layer.parameters(recurse=False))]
+    return ".".join(filter(None, (path, inside[-1])))

@@ -1,4 +1,4 @@
-"""Fine-tuning: which parts of a trained network train, from which epoch on, and how fast (R05, R06, R09)."""
+"""Fine-tuning: which stages of a trained network train, from which epoch on, and how fast."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pipeline.params.schema import Head
 
 
 def tuned_stages(net: Any, head: Head) -> list[nn.Module]:
-    """Return the stages that train at some time, the first to be unfrozen first: the network's last one."""
+    """Return the stages that train at some time, the network's last one first."""
     known = stages(net.net)
     count = len(known) if head.stages == "all" else head.stages
     if count > len(known):
@@ -24,7 +24,7 @@ def tuned_stages(net: Any, head: Head) -> list[nn.Module]:
 
 
 def require_trained(net: Any, head: Head, epochs: int) -> None:
-    """Raise StageError where a stage that is not copied, whose weights are random, would never train."""
+    """Raise StageError where a stage with random weights, not copied ones, would never train."""
     known = stages(net.net)
     copied = len(known) if head.copied == "all" else head.copied
     if copied > len(known):
@@ -32,24 +32,21 @@ def require_trained(net: Any, head: Head, epochs: int) -> None:
         raise StageError(
             f"head.copied: {copied} asked for, the backbone has {len(known)}: {names}; ask for fewer"
         )
-    fresh, trained = (
-        len(known) - copied,
-        unfrozen_count(head, epochs - 1, len(tuned_stages(net, head))),
-    )
+    fresh = len(known) - copied
+    trained = unfrozen_count(head, epochs - 1, len(tuned_stages(net, head)))
     if fresh > trained:
-        what = f"{copied} of {len(known)} stages are copied, and of the {fresh} others, which start at random, {trained}"
-        raise StageError(
-            f"head.copied: {what} train within {epochs} epochs; set head.stages to {fresh} or more, and train on"
-        )
+        what = f"{copied} of {len(known)} stages are copied, and of the {fresh} random others {trained}"
+        cure = f"set head.stages to {fresh} or more, and train longer"
+        raise StageError(f"head.copied: {what} train within {epochs} epochs; {cure}")
 
 
-def parameter_groups(net: Any, head: Head) -> list[dict[str, Any]]:
-    """Return the optimizer's groups: the head at the full learning rate, each stage at lr_factor of it."""
-    made = [{"params": list(net.net.head.parameters()), "factor": 1.0}]
-    return made + [
-        {"params": list(part.parameters()), "factor": head.lr_factor}
-        for part in tuned_stages(net, head)
-    ]
+def parameter_groups(net: Any, head: Head, epochs: int) -> list[dict[str, Any]]:
+    """Return the optimizer's groups: the head at the full rate, each stage at lr_factor of it."""
+    require_trained(net, head, epochs)
+    groups = [{"params": list(net.net.head.parameters()), "factor": 1.0}]
+    for stage in tuned_stages(net, head):
+        groups.append({"params": list(stage.parameters()), "factor": head.lr_factor})
+    return groups
 
 
 def unfrozen_count(head: Head, epoch: int, count: int) -> int:
@@ -62,14 +59,15 @@ def unfrozen_count(head: Head, epoch: int, count: int) -> int:
 def freeze_stages(net: Any, head: Head, epoch: int) -> None:
     """Freeze and unfreeze the network's parts for an epoch; call it after `net.train()`.
 
-    What is frozen keeps its statistics and drops no units, what has no weights goes with the stage before it; so do the
-    batch norms of what trains, unless they are asked to be `trained`: few images give poor statistics.
+    Frozen parts keep their batch-norm statistics and drop no units. A part without weights follows
+    the stage before it. The batch norms of stages that train are frozen too, since few images give
+    poor statistics, unless head.batch_norm is `trained`.
     """
-    trained = tuned_stages(net, head)
-    open_now, on = trained[: unfrozen_count(head, epoch, len(trained))], False
+    stages_to_train = tuned_stages(net, head)
+    unfrozen, on = stages_to_train[: unfrozen_count(head, epoch, len(stages_to_train))], False
     for part in parts(net.net).values():
         if any(True for _ in part.parameters()):
-            on = any(part is other for other in open_now)
+            on = any(part is other for other in unfrozen)
         part.requires_grad_(on).train(on)
         for layer in part.modules():
             if isinstance(layer, nn.modules.batchnorm._BatchNorm) and head.batch_norm == "frozen":

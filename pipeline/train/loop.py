@@ -36,7 +36,7 @@ from pipeline.train.optim import lr_at, make_optimizer
 
 @dataclass
 class Batches:
-    """A split on the device: inputs as the network takes them, targets as the loss takes them."""
+    """A split on the device, with the network's inputs and the loss's targets."""
 
     x: Tensor  # uint8 (N, C, H, W) or standardised (M, T, D); with a calendar (M, T + S, D + F)
     y: Tensor  # int64 (N,) or standardised (M, S, targets)
@@ -53,13 +53,13 @@ def fit(
     watch: Sequence[str] = (),
     base: pretrained.Base | None = None,
 ) -> tuple[modules.Classifier | modules.Forecaster, State]:
-    """Return the trained network, with the chosen epoch's weights, and the training's state.
+    """Return the trained network with the weights of the chosen epoch, and the training's state.
 
-    The history gets the loss and accuracy of the splits to `watch`, too; nothing is chosen by them. base: the
-    entry that the recipe needs, where it is in memory.
+    watch: further splits whose loss and accuracy go into the history; nothing is chosen by them.
+    base: the entry that the recipe starts from, where it is in memory; else it is read from out/.
     """
     train = recipe.train
-    if train.loss == "pinball":  # the levels that the validation split can calibrate
+    if train.loss == "pinball":  # the quantile levels that the validation split can calibrate
         recipe = recipe.updated(train={"levels": source.about["forecast"]["quantiles"]})
         train = recipe.train
     device.make_repeatable(recipe)
@@ -68,7 +68,7 @@ def fit(
     device.require_repeatable(net, recipe, on, label)
     pretrained.load_start_weights(net, recipe, source.about.get("labels", []), base)
     net = device.place(net, on)
-    optimizer = make_optimizer(train, net, recipe.head)
+    optimizer = optimizer_of(recipe, net)
     state = (
         read_checkpoint(checkpoint, net, optimizer)
         if checkpoint and checkpoint.exists()
@@ -104,7 +104,7 @@ def fit(
             saved = time.monotonic()
             pause = max(LEAST_S, (saved - begun) / MOST_SHARE)
     bar.close()
-    if not train.epochs:  # published weights as they are
+    if not train.epochs:  # the network is used as it was published
         row = untrained_row(recipe, net, fitting, validation)
         record_epoch(state, net, row, snapshot=False, losses={"": row["validation_loss"]})
         on_epoch(state.history[0])
@@ -113,37 +113,44 @@ def fit(
         net.load_state_dict(state.best)
         if "" not in state.least:
             state.kept = {"validation_loss": evaluate(recipe, net, validation)[0]}
-    net.eval()  # a resume after the last epoch has not been through `evaluate`
+    net.eval()  # a training that is resumed after its last epoch has not called `evaluate`
     if isinstance(net, modules.Forecaster):
         set_quantile_offsets(net, source, validation)
     return net, state
 
 
+def optimizer_of(recipe: Training, net: Any) -> torch.optim.Optimizer:
+    """Return the recipe's optimizer of the weights that it trains."""
+    if recipe.head:
+        groups = finetune.parameter_groups(net, recipe.head, recipe.train.epochs)
+        return make_optimizer(recipe.train, groups)
+    return make_optimizer(recipe.train, net.parameters())
+
+
 def training_loss(
     recipe: Training, net: Any, fitting: Batches, validation: Batches, label: str, epochs: int
 ) -> Callable[..., tuple[Tensor, Tensor]]:
-    """Return `loss_of` the network as a function of (x, y, share): compiled where it pays, averaged over processes.
+    """Return `loss_and_output` of the network as a function of (x, y, weight).
 
-    epochs: how many are left.
+    It is compiled where that saves time in the `epochs` that are left, and its gradients are the
+    mean over all processes.
     """
     train = recipe.train
     least, count = min(train.batch, len(fitting.x), len(validation.x)), distributed.size()
     if count > 1 and least < 2 * count:
-        raise StageError(
-            f"train {label}: {count} processes share {least} rows, expected two each; lower `processes:`"
-        )
+        needed = f"{count} processes share {least} rows, expected two each"
+        raise StageError(f"train {label}: {needed}; lower `processes:`")
     loss = distributed.average_gradients(
         partial(loss_and_output, recipe), net, partly=bool(recipe.head)
     )
     on, auto = fitting.x.device, train.compile == "auto"
-    # A choice by the clock may differ from run to run, and compiled sums differ from others in their last bits.
+    # A choice by the clock can differ from run to run, and compiled sums differ in their last bits.
     if train.compile == "off" or (auto and (on.type == "cpu" or recipe.deterministic)):
         return loss
     if missing := device.missing_for_compiling(on):
         if not auto:
-            raise StageError(
-                f"train {label}: train.compile: on cannot be had, {missing}, or set train.compile: off"
-            )
+            needed = f"train.compile: on is not possible, {missing}"
+            raise StageError(f"train {label}: {needed}, or set train.compile: off")
         print(f"   {label}: not compiled: {missing}", file=sys.stderr)
         return loss
     if auto:
@@ -164,31 +171,30 @@ def one_epoch(
     label: str,
     minimise: Callable[..., tuple[Tensor, Tensor]],
 ) -> dict[str, float]:
-    """Train one epoch, look at the validation split, and record both in `state`; return the new history row."""
+    """Train one epoch, evaluate the validation split, record both in `state`; return the new row."""
     train = recipe.train
     net.train()
     if recipe.head:
         finetune.freeze_stages(net, recipe.head, state.epoch)
-    total, right, seen = take_steps(recipe, net, optimizer, fitting, change, state.epoch, minimise)
+    epoch = state.epoch
+    sums = take_steps(recipe, net, optimizer, fitting, change, epoch, minimise)
     reestimate_batch_norm(net, fitting, train.batch)
     distributed.average_statistics(net)
-    total, right, seen = distributed.sum_over_processes(total, right, seen)
-    epoch = state.epoch
+    total, right, seen = distributed.sum_over_processes(*sums)
     row = {"epoch": epoch + 1, "lr": optimizer.param_groups[0]["lr"], "train_loss": total / seen}
     row["validation_loss"], accuracy = evaluate(recipe, net, validation)
     if fitting.y.dtype == torch.int64:
         row |= {"train_accuracy": right / seen, "validation_accuracy": accuracy}
     if not math.isfinite(row["train_loss"]) or not math.isfinite(row["validation_loss"]):
+        values = f"train {row['train_loss']}, validation {row['validation_loss']}"
+        cure = f"lower train.lr ({train.lr}), add warmup, or set clip_norm"
         raise StageError(
-            f"train {label}: the loss is not finite in epoch {epoch + 1} (train {row['train_loss']}, validation "
-            f"{row['validation_loss']}); lower train.lr ({train.lr}), add warmup, or set clip_norm"
+            f"train {label}: the loss is not finite in epoch {epoch + 1} ({values}); {cure}"
         )
     require_finite_weights(net, label, epoch + 1)
-    own = enumerate(
-        getattr(net.net, "members", [])
-    )  # those of an ensemble keep their own best epochs
-    losses = {
-        f"net.members.{k}.": evaluate(recipe, net, validation, member)[0] for k, member in own
+    losses = {  # each member of an ensemble keeps the weights of its own best epoch
+        f"net.members.{k}.": evaluate(recipe, net, validation, member)[0]
+        for k, member in enumerate(getattr(net.net, "members", []))
     }
     record_epoch(
         state, net, row, epoch + 1 in train.snapshots, losses or {"": row["validation_loss"]}
@@ -205,54 +211,54 @@ def take_steps(
     epoch: int,
     minimise: Callable[..., tuple[Tensor, Tensor]],
 ) -> tuple[Tensor, Tensor, int]:
-    """Take one epoch's steps; return the summed loss and the right answers, which lie on the device, and the rows."""
+    """Take one epoch's steps; return the sum of losses, correct predictions (both on the device), rows."""
     train = recipe.train
-    # Seeded by the epoch, not carried along: order, dropout and augmentation repeat after a resume.
+    # Seeded by the epoch: order, dropout and augmentation repeat when a training is resumed.
     distributed.seed_epoch(train.seed * 1_000_003 + epoch)
     drawn = torch.randperm(len(fitting.x), generator=distributed.shared_generator())
     order = device.send(drawn, fitting.x.device).split(train.batch)
     least = 2 * distributed.size()  # batch norm cannot train on one sample
     order = [rows for rows in order if len(rows) >= least or len(order) == 1]
-    total = right = torch.zeros(
-        (), dtype=torch.float64, device=fitting.x.device
-    )  # there: a GPU does not wait for sums
+    # On the device, so that a GPU need not wait for its host.
+    total = right = torch.zeros((), dtype=torch.float64, device=fitting.x.device)
     seen = 0
     for i, rows in enumerate(order):
         for group in optimizer.param_groups:
             group["lr"] = lr_at(train, epoch + i / len(order)) * group.get("factor", 1.0)
-        mine = distributed.own_rows(rows)
-        x, y = change(fitting.x[mine], len(rows)), fitting.y[mine]
-        loss, correct = optimizer_step(
-            recipe, net, optimizer, x, y, minimise, len(mine) * distributed.size() / len(rows)
-        )
-        total, right, seen = total + loss.double() * len(mine), right + correct, seen + len(mine)
+        own = distributed.own_rows(rows)
+        x, y = change(fitting.x[own], len(rows)), fitting.y[own]
+        weight = len(own) * distributed.size() / len(rows)
+        loss, correct = optimizer_step(recipe, net, optimizer, x, y, minimise, weight)
+        total, right, seen = total + loss.double() * len(own), right + correct, seen + len(own)
     return total, right, seen
 
 
 def reestimate_batch_norm(net: Any, fitting: Batches, batch: int) -> None:
-    """Estimate batch-norm statistics that have not arrived from the training split, in batches of a mixed order.
+    """Estimate unsettled batch-norm statistics from the training split in random order.
 
-    Mixed, because a split is sorted by class, and a batch of one class has not the variance of all of them.
+    The order is random because a split is sorted by class, and a batch of one class has not the
+    variance of all classes.
     """
     if not batch_norm.unsettled_layers(net):
         return
     forward = net.logits if fitting.y.dtype == torch.int64 else net.net
-    order = device.send(
-        torch.randperm(len(fitting.x), generator=distributed.shared_generator()), fitting.x.device
-    )
-    mine, whole = distributed.own_rows(order), len(order) // distributed.size() // batch
-    # As many batches in each process: a synchronised layer waits for all of them.
-    rows = mine.split(batch)[:whole] if whole else [mine]
+    drawn = torch.randperm(len(fitting.x), generator=distributed.shared_generator())
+    order = device.send(drawn, fitting.x.device)
+    own, full_batches = distributed.own_rows(order), len(order) // distributed.size() // batch
+    # Equally many batches in each process: a synchronized layer waits for all processes.
+    rows = own.split(batch)[:full_batches] if full_batches else [own]
     batch_norm.reestimate(net, forward, (fitting.x[part] for part in rows))
 
 
 def require_finite_weights(net: nn.Module, label: str, epoch: int) -> None:
-    """Raise StageError where a weight is not finite: the loss need not show it, where a kernel sees padding alone."""
+    """Raise StageError where a weight is not finite.
+
+    The loss need not show it: the weight may meet only the zeros of a padding.
+    """
     if broken := next((name for name, p in net.named_parameters() if not p.isfinite().all()), None):
-        cure = "lower train.lr, or set train.precision: fp32 (a bf16 kernel may answer garbage where it sees padding)"
-        raise StageError(
-            f"train {label}: {broken.removeprefix('net.')} is not finite in epoch {epoch}; {cure}"
-        )
+        cure = "lower train.lr, or set train.precision: fp32 (a bf16 kernel may return garbage for padding)"
+        weight = broken.removeprefix("net.")
+        raise StageError(f"train {label}: {weight} is not finite in epoch {epoch}; {cure}")
 
 
 def optimizer_step(
@@ -262,46 +268,40 @@ def optimizer_step(
     x: Tensor,
     y: Tensor,
     minimise: Callable[..., tuple[Tensor, Tensor]] | None = None,
-    share: float = 1.0,
+    weight: float = 1.0,
 ) -> tuple[Tensor, Tensor]:
-    """Take one optimizer step; return the batch's loss without penalties and the number of right answers.
+    """Take one optimizer step; return the batch's loss without penalties, and its correct predictions.
 
-    share: how many rows x has over what each process has on average.
+    weight: the rows of x over the mean number of rows of a process.
     """
     train = recipe.train
-    optimizer.zero_grad(
-        set_to_none=True
-    )  # here, not after the step: the last batch's gradients stay readable
-    loss, output = minimise(x, y, share) if minimise else loss_and_output(recipe, net, x, y)
+    optimizer.zero_grad(set_to_none=True)  # before the step: the last gradients stay readable
+    loss, output = minimise(x, y, weight) if minimise else loss_and_output(recipe, net, x, y)
     loss.backward()
     if train.clip_norm:
         nn.utils.clip_grad_norm_(net.parameters(), train.clip_norm)
     optimizer.step()
     output = output.detach()
-    correct = (
-        (output.argmax(1) == y).sum()
-        if y.dtype == torch.int64
-        else torch.zeros((), device=x.device)
-    )
+    correct = torch.zeros((), device=x.device)
+    if y.dtype == torch.int64:
+        correct = (output.argmax(1) == y).sum()
     return objective(output, y, train), correct
 
 
 def loss_and_output(
-    recipe: Training, net: Any, x: Tensor, y: Tensor, share: float = 1.0
+    recipe: Training, net: Any, x: Tensor, y: Tensor, weight: float = 1.0
 ) -> tuple[Tensor, Tensor]:
-    """Return what a step minimises (penalties and auxiliary heads with it), and the network's own output."""
+    """Return the loss of a step, with penalties and auxiliary heads, and the network's output."""
     train = recipe.train
     with autocast(train.precision, x.device):
         output = net.logits(x) if y.dtype == torch.int64 else net.net(x)
     output, *auxiliary = (
         part.float() for part in (output if isinstance(output, tuple) else (output,))
     )
-    aside = sum(
-        (objective(other, y, train) for other in auxiliary), torch.zeros((), device=x.device)
-    )
-    return share * (objective(output, y, train) + train.aux_weight * aside) + penalty(
-        net, train
-    ), output
+    zero = torch.zeros((), device=x.device)
+    aside = sum((objective(other, y, train) for other in auxiliary), zero)
+    loss = weight * (objective(output, y, train) + train.aux_weight * aside)
+    return loss + penalty(net, train), output
 
 
 def untrained_row(
@@ -319,29 +319,29 @@ def out_of_patience(state: State, patience: int | None) -> bool:
 
 
 def load_batches(source: dataset.Data, split: str, net: Any, on: torch.device) -> Batches:
-    """Return a split on the device. Series windows are standardised here once, by the network's own arithmetic."""
+    """Return a split on the device; series windows are standardised by the network's buffers."""
     if source.task == "classification":
         images = torch.from_numpy(np.array(source.x[split])).permute(0, 3, 1, 2).contiguous()
         return Batches(images.to(on), torch.from_numpy(np.array(source.y[split])).to(on))
     stride = source.about["train_stride" if split == "train" else "stride"]
-    *given, target = (torch.from_numpy(part).to(on) for part in source.samples(split, stride))
-    return Batches(net.standardise(*given), net.standardise(target))
+    *inputs, target = (torch.from_numpy(part).to(on) for part in source.samples(split, stride))
+    return Batches(net.standardise(*inputs), net.standardise(target))
 
 
 @torch.no_grad()
 def evaluate(
     recipe: Training, net: Any, split: Batches, member: nn.Module | None = None
 ) -> tuple[float, float]:
-    """Return the mean loss (no penalty, no smoothing) and the accuracy of a split; for forecasts the accuracy is 0.
+    """Return the mean loss of a split, without penalty and smoothing, and its accuracy, 0 of series.
 
-    member: of an ensemble, to be asked alone.
+    member: the member of an ensemble to evaluate alone.
     """
     net.eval()
     total, right = 0.0, 0.0
     plain = recipe.train.updated(label_smoothing=0.0)
     batch = 2 * plain.batch  # what fits with gradients fits twice without
-    own = distributed.own_rows(split.x).split(batch), distributed.own_rows(split.y).split(batch)
-    for x, y in zip(*own, strict=True):
+    parts = distributed.own_rows(split.x).split(batch), distributed.own_rows(split.y).split(batch)
+    for x, y in zip(*parts, strict=True):
         output = net.logits(x) if y.dtype == torch.int64 else (member or net.net)(x)
         total += float(objective(output, y, plain)) * len(x)
         right += float((output.argmax(1) == y).sum()) if y.dtype == torch.int64 else 0.0
@@ -353,7 +353,7 @@ def evaluate(
 def set_quantile_offsets(
     net: modules.Forecaster, source: dataset.Data, validation: Batches
 ) -> None:
-    """Set what the graph adds to its forecast, or to its own levels, so that they hold on the validation split."""
-    answers = torch.cat([net.levels(net.net(x)) for x in validation.x.split(500)])
-    gaps = net.own_units(validation.y).unsqueeze(-1) - answers
+    """Set the offsets that make the forecast's quantiles hold on the validation split."""
+    levels = torch.cat([net.levels(net.net(x)) for x in validation.x.split(500)])
+    gaps = net.to_units(validation.y).unsqueeze(-1) - levels
     net.offsets.copy_(conformal_offsets(gaps, source.about["forecast"]["quantiles"]))

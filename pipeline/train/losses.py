@@ -1,4 +1,4 @@
-"""What training minimises and how it steps: the loss, the penalties on weights, and the optimizers by name."""
+"""The loss of a batch, penalties on weights, quantile offsets, and the precision of a step."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from pipeline.params.schema import ResolvedTrain, Train
 def objective(output: Tensor, y: Tensor, train: ResolvedTrain) -> Tensor:
     """Return the mean loss of a batch.
 
-    softmax-clip is Keras's cross-entropy on probabilities, clipped to [1e-7, 1 - 1e-7]: a saturated wrong sample gets
-    no gradient, which explains the notes' 76 % (X05). It is here to be measured, not to be used.
+    softmax-clip is Keras's cross-entropy on probabilities, clipped to [1e-7, 1 - 1e-7]. A saturated wrong sample
+    gets no gradient from it, which explains the accuracy of 76 % in the lecture notes' exercise. It is here for a study.
     """
     if y.dtype != torch.int64:
         return (
@@ -30,7 +30,9 @@ def objective(output: Tensor, y: Tensor, train: ResolvedTrain) -> Tensor:
 
 
 def pinball(output: Tensor, y: Tensor, levels: Sequence[float]) -> Tensor:
-    """Return the mean of max(q e, (q - 1) e), e the truth (N, S, D) less its level q in output (N, S * Q, D).
+    """Return the mean of max(q e, (q - 1) e) over the quantile levels q, a scalar.
+
+    e is the truth y (N, S, D) less its level in output (N, S * Q, D).
 
     Koenker & Bassett 1978, "Regression quantiles", eq. 2.3.
     """
@@ -41,33 +43,36 @@ def pinball(output: Tensor, y: Tensor, levels: Sequence[float]) -> Tensor:
 
 @functools.cache
 def level_column(levels: tuple[float, ...], on: torch.device) -> Tensor:
-    """Return the levels (Q, 1) on the device; made once, since every copy makes a GPU and its host wait."""
+    """Return the levels (Q, 1) on the device, cached: each copy makes a GPU and its host wait."""
     return torch.tensor(levels, device=on).view(-1, 1)
 
 
 def conformal_offsets(gaps: Tensor, levels: Sequence[float]) -> Tensor:
-    """Return what to add to each level (S, D, Q), from gaps (M, S, D, 1 or Q): the truth less what was answered for it.
+    """Return the offset of each quantile level (S, D, Q) that makes it hold on M calibration windows.
 
-    Of M + 1 windows that are alike the truth of the last lies beyond a level's offset in at most the share that the
-    level leaves: the ceil((M + 1) q)-th smallest gap above the median, the floor of it below; the median is the usual
-    one. Romano, Patterson, Candes 2019, "Conformalized quantile regression", arXiv:1905.03222, theorem 2, each tail by
-    itself. Fewer windows than 1 / (1 - q) know no such gap; their last one is taken.
+    gaps (M, S, D, 1 or Q): the truth less the forecast, or less the forecast of each level. The offset of
+    level q is the ceil((M + 1) q)-th smallest gap for q above .5, the floor((M + 1) q)-th below, the median for .5.
+    The truth of one more, exchangeable window then lies beyond it with at most the level's probability (Romano,
+    Patterson, Candes 2019, "Conformalized quantile regression", arXiv:1905.03222, theorem 2, for each tail). With
+    fewer than 1 / (1 - q) windows there is no such gap, and the largest is taken.
     """
     count, ordered, offsets = len(gaps), gaps.sort(0).values, []
     for k, q in enumerate(levels):
         exact = round((count + 1) * q, 6)
         place = math.ceil(exact) if q > 0.5 else math.floor(exact)
         middle = [(count - 1) // 2, count // 2]
-        own = ordered[:, :, :, min(k, gaps.shape[3] - 1)]
-        offsets.append(own[middle].mean(0) if q == 0.5 else own[min(max(place, 1), count) - 1])
+        by_rank = ordered[:, :, :, min(k, gaps.shape[3] - 1)]
+        rank = min(max(place, 1), count) - 1
+        offsets.append(by_rank[middle].mean(0) if q == 0.5 else by_rank[rank])
     return torch.stack(offsets, -1)
 
 
 def penalty(net: nn.Module, train: Train) -> Tensor | float:
-    """Return l1 * sum |w| + l2 * sum w^2 (T23-T25) over weights, biases and batch norm left out.
+    """Return l1 * sum |w| + l2 * sum w^2 over all weights but biases and batch normalization.
 
-    l2_convention `half` takes l2 / 2, whose gradient is l2 * w: what sgd's and adam's `weight_decay` add to it (adamw
-    shrinks the weights apart from the gradient, Loshchilov & Hutter 2019, arXiv:1711.05101), biases included.
+    l2_convention `half` takes l2 / 2, whose gradient l2 * w is what `weight_decay` of sgd and adam adds to the
+    gradient, there of biases too (adamw shrinks the weights apart from the gradient, Loshchilov & Hutter 2019,
+    arXiv:1711.05101).
     """
     if not train.l1 and not train.l2:
         return 0.0
@@ -79,7 +84,10 @@ def penalty(net: nn.Module, train: Train) -> Tensor | float:
 
 
 def autocast(precision: str, on: torch.device) -> torch.autocast:
-    """Return the autocast context: `auto` is bf16 on a GPU that computes in it; `fast` on such a CPU, too."""
+    """Return the autocast context of a precision.
+
+    `auto` is bf16 on a GPU that computes in it, else float32; `fast` is bf16 on such a CPU, too.
+    """
     fast = torch.cpu._is_avx512_bf16_supported() if on.type == "cpu" else False
     able = on.type == "cpu" or torch.cuda.is_bf16_supported(including_emulation=False)
     if precision == "bf16" and not able:

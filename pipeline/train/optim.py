@@ -3,50 +3,45 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor
 
-from pipeline.params.schema import Head, Train
-from pipeline.train import finetune
+from pipeline.params.schema import Train
 
 
-def make_optimizer(train: Train, net: nn.Module, head: Head | None = None) -> torch.optim.Optimizer:
-    """Return the optimizer by name. Adadelta's usual lr is 1 (Zeiler 2012, arXiv:1212.5701).
+def make_optimizer(
+    train: Train, parameters: Iterable[Tensor] | Iterable[dict[str, Any]]
+) -> torch.optim.Optimizer:
+    """Return the optimizer that train.optimizer names, for weights or groups of weights.
 
-    Fused: one pass over the weights in place of a dozen, which halves the step of 60 million of them on the CPU.
+    Adadelta's usual lr is 1 (Zeiler 2012, arXiv:1212.5701). `fused` updates in one pass over the
+    weights, not a dozen, which halves the step of 60 million of them on the CPU. RMSprop has the
+    constants of Szegedy et al. 2015, arXiv:1512.00567, section 8.
     """
-    options = {"lr": train.lr, "weight_decay": train.weight_decay}
-    if head:
-        finetune.require_trained(net, head, train.epochs)
-    parameters = finetune.parameter_groups(net, head) if head else net.parameters()
+    options: dict[str, Any] = {"lr": train.lr, "weight_decay": train.weight_decay}
     if train.optimizer == "sgd":
-        return torch.optim.SGD(
-            parameters,
-            momentum=train.momentum,
-            nesterov=train.nesterov,
-            fused=True,
-            **options,
-        )
-    if (
-        train.optimizer == "rmsprop"
-    ):  # with the constants of Szegedy et al. 2015, arXiv:1512.00567, section 8
-        return torch.optim.RMSprop(
-            parameters, alpha=0.9, eps=1.0, momentum=train.momentum, **options
-        )
+        options |= {"momentum": train.momentum, "nesterov": train.nesterov, "fused": True}
+        return torch.optim.SGD(parameters, **options)
+    if train.optimizer == "rmsprop":
+        options |= {"alpha": 0.9, "eps": 1.0, "momentum": train.momentum}
+        return torch.optim.RMSprop(parameters, **options)
     if train.optimizer == "adadelta":
         return torch.optim.Adadelta(parameters, **options)
-    return {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[train.optimizer](
-        parameters, fused=True, **options
-    )
+    adam = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[train.optimizer]
+    return adam(parameters, fused=True, **options)
 
 
 def lr_at(train: Train, epoch: float) -> float:
     """Return the learning rate at `epoch`, a number from 0 (start) to train.epochs (end).
 
-    step: times `factor` after each epoch in `steps`, or after `every` so many. cosine: half a cosine to 0 (Loshchilov &
-    Hutter 2017, arXiv:1608.03983, eq. 5 without restarts). onecycle: up from lr/25 over the first 30 %, down
-    to lr/25e4, both by half a cosine (Smith & Topin 2019, arXiv:1708.07120). Before each, `warmup` epochs, linear.
+    Every schedule begins with `warmup` epochs, in which the rate rises linearly. Then
+    step: times `factor` after each epoch in `steps`, or every `every` epochs;
+    cosine: half a cosine to 0 (Loshchilov & Hutter 2017, arXiv:1608.03983, eq. 5, no restarts);
+    onecycle: from lr / 25 to lr over the first 30 %, then to lr / 25e4, both by half a cosine (Smith
+    & Topin 2019, arXiv:1708.07120).
     """
     lr, warmup = train.lr, train.warmup
     if epoch < warmup:
@@ -58,12 +53,10 @@ def lr_at(train: Train, epoch: float) -> float:
         return lr * train.factor ** sum(epoch >= step for step in train.steps)
     if train.schedule == "cosine":
         return cosine(lr, 0.0, done)
+    if train.schedule == "onecycle" and done < 0.3:
+        return cosine(lr / 25, lr, done / 0.3)
     if train.schedule == "onecycle":
-        return (
-            cosine(lr / 25, lr, done / 0.3)
-            if done < 0.3
-            else cosine(lr, lr / 25e4, (done - 0.3) / 0.7)
-        )
+        return cosine(lr, lr / 25e4, (done - 0.3) / 0.7)
     return lr
 
 

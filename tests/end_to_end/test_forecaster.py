@@ -67,7 +67,8 @@ def test_onnx_is_torch_at_any_batch(name: str, of_shop: Resolve) -> None:
     for batch in (1, 7, 65):
         x = torch.from_numpy(graph.random_inputs(source, seed=batch, count=batch))
         given = {
-            i.name: part.numpy() for i, part in zip(session.get_inputs(), net.parts(x), strict=True)
+            i.name: part.numpy()
+            for i, part in zip(session.get_inputs(), net.split_input(x), strict=True)
         }
         with torch.no_grad():
             expected = net(x)
@@ -95,7 +96,7 @@ def test_own_units_undo_what_standardise_does(of_shop: Resolve) -> None:
     x = torch.from_numpy(np.array(source.served("test")))
     for columns in (3, 1):
         part = x[..., :columns]
-        torch.testing.assert_close(net.own_units(net.standardise(part)), part, rtol=1e-5, atol=1e-4)
+        torch.testing.assert_close(net.to_units(net.standardise(part)), part, rtol=1e-5, atol=1e-4)
     standard = net.standardise(torch.from_numpy(source.x["train"].astype(np.float32)))
     np.testing.assert_allclose(standard.mean(0), 0, atol=1e-4)
     np.testing.assert_allclose(standard.std(0, correction=0), 1, rtol=1e-4)

@@ -18,7 +18,7 @@ from pipeline.network import build as network
 from pipeline.network import features, modules, pretrained
 from pipeline.params import load, recipe
 from pipeline.params.schema import Camera
-from pipeline.train import finetune, loop, optim
+from pipeline.train import finetune, loop
 
 Resolve = Callable[..., dict[str, Any]]
 CPU = torch.device("cpu")
@@ -215,10 +215,10 @@ def test_stages_that_start_at_random_are_not_frozen(
     net = network.build(made, source)
     pretrained.load_start_weights(net, made, source.about["labels"], base_state)
     if not refused:
-        optim.make_optimizer(made.train.updated(epochs=epochs), net, made.head)
+        finetune.parameter_groups(net, made.head, epochs)
         return
     with pytest.raises(StageError) as error:
-        optim.make_optimizer(made.train.updated(epochs=epochs), net, made.head)
+        finetune.parameter_groups(net, made.head, epochs)
     assert refused in str(error.value)
 
 

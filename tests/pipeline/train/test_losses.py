@@ -8,8 +8,7 @@ import torch
 from torch import nn
 
 from pipeline.params.schema import ResolvedTrain
-from pipeline.train import losses
-from pipeline.train import optim as loss
+from pipeline.train import losses, optim
 
 PLAIN = ResolvedTrain(epochs=1)
 
@@ -105,7 +104,7 @@ def test_l2_steps_as_sgd_weight_decay_does(convention: str, decay: float) -> Non
         x, y = torch.randn(7, 5, dtype=torch.float64), torch.randint(3, (7,))
         train = PLAIN.updated(l2=l2, l2_convention=convention)
         options = PLAIN.updated(optimizer="sgd", lr=0.1, momentum=0.9, weight_decay=weight_decay)
-        optimizer = loss.make_optimizer(options, net)
+        optimizer = optim.make_optimizer(options, net.parameters())
         for _ in range(5):
             optimizer.zero_grad()
             (losses.objective(net(x), y, train) + losses.penalty(net, train)).backward()
@@ -125,11 +124,11 @@ def test_l2_steps_as_sgd_weight_decay_does(convention: str, decay: float) -> Non
     ],
 )
 def test_optimizers_take_their_options(net: nn.Module, name: str, kind: type) -> None:
-    made = loss.make_optimizer(
+    made = optim.make_optimizer(
         PLAIN.updated(
             optimizer=name, lr=0.3, momentum=0.8, nesterov=name == "sgd", weight_decay=0.01
         ),
-        net,
+        net.parameters(),
     )
     assert type(made) is kind
     group = made.param_groups[0]
@@ -174,7 +173,7 @@ def test_two_steps_by_hand(name: str) -> None:
     net = nn.Linear(1, 1, bias=False).double()
     nn.init.ones_(net.weight)
     options = PLAIN.updated(optimizer=name, lr=0.1, momentum=0.9)
-    optimizer = loss.make_optimizer(options, net)
+    optimizer = optim.make_optimizer(options, net.parameters())
     for gradient, expected in zip((2.0, 4.0), STEPS[name](), strict=True):
         net.weight.grad = torch.full_like(net.weight, gradient)
         optimizer.step()

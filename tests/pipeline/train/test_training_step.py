@@ -27,7 +27,7 @@ from benchmarks.gpu.recipes import like, noise
 from pipeline.network import build as network
 from pipeline.params import load as params
 from pipeline.params.schema import Recipe
-from pipeline.train import augment, finetune, loop, losses, optim
+from pipeline.train import augment, finetune, loop, losses
 
 pytestmark = pytest.mark.slow
 META = torch.device("meta")
@@ -127,7 +127,7 @@ def trained(recipe: Recipe) -> tuple[Watch, int]:
     with META:
         net = network.assemble(recipe, like(recipe))
     net = net.to(META).train()
-    optimizer = optim.make_optimizer(recipe.train, net, recipe.head)
+    optimizer = loop.optimizer_of(recipe, net)
     if recipe.head:
         finetune.freeze_stages(net, recipe.head, recipe.train.epochs)
     image = fitting.y.dtype == torch.int64
