@@ -28,7 +28,7 @@ from pipeline.export import graph as export
 from pipeline.export import head_graph
 from pipeline.network import features
 from pipeline.params import load as params
-from pipeline.train import head_files, heads
+from pipeline.train import head_files, head_training, heads
 
 CLOSE = 1e-4
 HEADING = (
@@ -57,8 +57,10 @@ def apart(got: np.ndarray, expected: np.ndarray) -> str:
 def row(kind: str, recipe: Recipe, source: dataset.Data) -> str:
     """Return a head's line of the table."""
     recipe = recipe.updated(head={"kind": kind})
-    folder = heads.features_folder(recipe, source, torch.device("cpu"))
-    headed, _ = heads.fit_recipe(recipe, source, on=torch.device("cpu"), label=kind, folder=folder)
+    folder = head_training.features_folder(recipe, source, torch.device("cpu"))
+    headed, _ = head_training.fit_recipe(
+        recipe, source, on=torch.device("cpu"), label=kind, folder=folder
+    )
     images = np.asarray(source.x["test"])
     x = features.compute(headed.backbone, images, "test", torch.device("cpu"), folder / "test.npy")
     expected = headed.head.probabilities(x)

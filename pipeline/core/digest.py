@@ -14,6 +14,7 @@ HEAD_MODULES = (
     "pipeline.export.head_graph",
     "pipeline.network.features",
     "pipeline.train.finetune",
+    "pipeline.train.head_training",
     "pipeline.train.heads",
     "pipeline.train.head_files",
 )

@@ -109,7 +109,7 @@ def main() -> None:
         graph_of = functools.partial(to_onnx, task=source.task)
         if recipe.on_features:
             from pipeline.export import head_graph
-            from pipeline.train import head_files, heads
+            from pipeline.train import head_files, head_training
 
             net, graph_of = (
                 head_files.restore(net, recipe, OUT / name / "train"),
@@ -133,7 +133,7 @@ def main() -> None:
         arrays = {f"{kind}_{i}": o for kind, outputs in y.items() for i, o in enumerate(outputs)}
         np.savez(folder / "torch.npz", random=x["random"], **arrays)
         if recipe.on_features:
-            vectors = heads.retrieval_features(net, source, OUT / name / "train")
+            vectors = head_training.retrieval_features(net, source, OUT / name / "train")
             np.savez(folder / "features.npz", **vectors)
         made, noise = variants_of(graph, source, checks)
         write_json(folder / "noise.json", noise)

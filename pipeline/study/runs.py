@@ -74,9 +74,9 @@ def measure(
     base = base_of(recipe.base, on) if recipe.base else None
     with device.explain_errors(f"study {label}", recipe, on):
         if recipe.on_features:
-            from pipeline.train import heads  # scikit-learn: 3 s
+            from pipeline.train import head_training  # scikit-learn: 3 s
 
-            made = heads.fit_recipe(recipe, source, on=on, label=label, base=base)
+            made = head_training.fit_recipe(recipe, source, on=on, label=label, base=base)
         else:
             made = loop.fit(recipe, source, on=on, label=label, watch=watch, base=base)
     trained = Run(recipe, source, *made, base.labels if base else ())

@@ -33,11 +33,11 @@ def make(name: str, recipe: Recipe, source: dataset.Data, on: torch.device) -> N
         chosen = f"{recipe.device}: {many}{device.describe(on, recipe.device)}"
         print(f"   device {chosen}, CPU threads {recipe.threads}", file=sys.stderr)
     if recipe.on_features:
-        from pipeline.train import heads  # scikit-learn: 3 s
+        from pipeline.train import head_training
 
         if first:
             with device.explain_errors(f"train {name}", recipe, on):
-                heads.train_entry(name, recipe, source, on)
+                head_training.train_entry(name, recipe, source, on)
         return
     checkpoint = checkpoint_path(name, recipe, source, on)
     if first:

@@ -21,7 +21,7 @@ from pipeline.data import dataset
 from pipeline.network import build, modules
 from pipeline.network.features import Backbone
 from pipeline.params.schema import Training
-from pipeline.train.heads import Head, Headed, Mlp, mlp_recipe
+from pipeline.train.heads import Head, Headed, Mlp, mlp_about, mlp_recipe
 
 OPSET, OPSET_ML = 18, 3  # of head.onnx: ai.onnx, whose operators have not changed since, ai.onnx.ml
 ATOL = 1e-4  # of the stored head's probabilities against the fitted head's
@@ -113,20 +113,21 @@ def read_linear(file: Path) -> Any:
 
 def mlp_of_state(options: dict[str, Any], state: dict[str, torch.Tensor]) -> Mlp:
     """Return the fitted MLP whose state dict this is."""
-    made = Mlp(**options, seed=0)
-    labels = [str(k) for k in range(len(state[list(state)[-1]]))]  # the last bias
+    mlp = Mlp(**options, seed=0)
     mean, scale = (state[name].numpy() for name in ("mean", "scale"))
-    about = {"task": "classification", "labels": labels}
-    about["input"] = {"size": [1, mean.size], "colour": "grey"}
+    last_bias = state[list(state)[-1]]
+    about = mlp_about(len(last_bias), mean.size)
     recipe = mlp_recipe(options["dropout"], options["epochs"], 0, 8)
-    made.net = build.assemble(recipe, dataset.Data({}, {}, mean, scale, about))
-    made.net.load_state_dict(state)
-    made.net.eval()
-    return made
+    mlp.net = build.assemble(recipe, dataset.Data({}, {}, mean, scale, about))
+    mlp.net.load_state_dict(state)
+    mlp.net.eval()
+    return mlp
 
 
 def restore(net: modules.Classifier, recipe: Training, folder: Path) -> Headed:
     """Return the backbone `net` with the head that stage train wrote to the folder."""
+    assert recipe.head
     chosen = read_json(folder / "head.json", "train")["chosen"]
-    made = read(chosen["kind"], chosen["options"], folder)
-    return Headed(Backbone(net, recipe.head.layer), Head(chosen["kind"], chosen["options"], made))
+    kind, options = chosen["kind"], chosen["options"]
+    head = Head(kind, options, read(kind, options, folder))
+    return Headed(Backbone(net, recipe.head.layer), head)

@@ -11,7 +11,7 @@ import torch
 from pipeline.core.errors import StageError
 from pipeline.export import head_graph
 from pipeline.params.schema import Head
-from pipeline.train import head_files, heads
+from pipeline.train import head_files, head_training, heads
 
 CPU = torch.device("cpu")
 
@@ -50,7 +50,7 @@ def test_an_mlp_leaves_the_process_its_threads(clouds, monkeypatch: pytest.Monke
 def test_a_head_is_tuned_and_its_graph_answers_as_it_does(kind: str, built, base_state) -> None:
     """Probabilities of the joined graph, from uint8 images on, against scikit-learn on torch's features."""
     made, source = built("linear", kind=kind)
-    headed, state = heads.fit_recipe(made, source, on=CPU, label=kind, base=base_state)
+    headed, state = head_training.fit_recipe(made, source, on=CPU, label=kind, base=base_state)
     assert len(headed.head.table) == np.prod([len(v) for v in heads.GRIDS[kind].values()])
     assert {"kind": headed.head.kind, "options": headed.head.options}.items() <= max(
         headed.head.table, key=lambda row: row["accuracy"]
