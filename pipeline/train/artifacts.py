@@ -1,9 +1,10 @@
-"""What stage train leaves: weights, history, layer table and facts of an entry, and its curves while it goes on."""
+"""Write what stage train leaves: weights, history, layer table, facts, and curves by epoch."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,13 +31,12 @@ def save(
     sample = torch.from_numpy(np.array(source.example())).to(net.mean.device)
     inner = sample.permute(0, 3, 1, 2).float() if source.task == "classification" else sample
     write_json(folder / "layers.json", layer_table(net.net, tuple(inner.shape[1:])))
-    facts = {
-        "parameters": sum(
-            p.numel() for name, p in net.named_parameters() if ".aux" not in name
-        ),  # of what ships
+    shipped = [p for name, p in net.named_parameters() if ".aux" not in name]
+    facts: dict[str, Any] = {
+        "parameters": sum(p.numel() for p in shipped),
         "macs": build.multiply_adds(net, sample),
         "epochs": state.history[-1]["epoch"],
-        "best_epoch": state.chosen["epoch"],  # of the weights that ship
+        "best_epoch": state.chosen["epoch"],  # of the weights that are shipped
     }
     chosen = state.chosen
     for split in ("train", "validation"):

@@ -1,8 +1,9 @@
-"""Augmentation: each image of a batch turned, moved, scaled and mirrored by itself (T21), and AlexNet's colour (T22).
+"""Augmentation: turn, move, scale and mirror each image of a batch, and change its colour.
 
-The numbers are drawn per image, a batch at a time, and pixels move in one `grid_sample`: torchvision's transforms draw
-once per call, and a call per image costs LeNet-5 more than its own step. Of several processes each draws for the whole
-batch and keeps its rows' numbers, so that an image is changed alike however many there are.
+Random numbers are drawn for each image, a batch at a time, and pixels move in one `grid_sample`:
+torchvision's transforms draw once per call, and a call per image costs LeNet-5 more than its own
+step. Each of several processes draws for the whole batch and keeps its rows' numbers, so that an
+image is changed alike however many processes there are.
 """
 
 from __future__ import annotations
@@ -18,26 +19,28 @@ from pipeline.params import schema
 from pipeline.train import device
 from pipeline.train.distributed import own_rows, shared_generator
 
-Augment = Callable[
-    ..., Tensor
-]  # of uint8 (N, C, H, W), and of how many rows these are one process's part
+# Of uint8 images (N, C, H, W), and the rows of the batch of which they are one process's part.
+Augment = Callable[..., Tensor]
 
 
 @dataclass(frozen=True)
 class Step:
-    """One kind of change: the numbers that it draws for each image, and what it does with them."""
+    """One kind of change: how its random numbers are drawn and how it uses them.
 
-    draw: Callable[
-        [int], Tensor
-    ]  # of N images: float32 (k, N), on the CPU, so that every device sees the same
-    change: Callable[[Tensor, Tensor], Tensor]  # of a batch and its numbers, on the batch's device
+    draw: of N images to float32 (k, N) on the CPU, so that every device gets equal numbers.
+    change: of a batch and its numbers, both on the batch's device.
+    """
+
+    draw: Callable[[int], Tensor]
+    change: Callable[[Tensor, Tensor], Tensor]
 
 
 def build(spec: schema.Augment | None, images: Tensor) -> Augment:
-    """Return a function on uint8 batches (N, C, H, W) in grey levels; `images` are the training images (N, C, H, W).
+    """Return a function that augments uint8 batches (N, C, H, W).
 
-    It answers uint8 where pixels are only moved, and float32 in 0..255 where they are interpolated or coloured.
-    The numbers of all steps go to the device in one copy that nothing waits for.
+    It returns uint8 where pixels are only moved, float32 in 0..255 where they are interpolated or
+    coloured. images: the training images (N, C, H, W). The random numbers of all steps go to the
+    device in one copy, for which nothing waits.
     """
     if spec is None:
         return lambda batch, of=0: batch
@@ -56,9 +59,7 @@ def build(spec: schema.Augment | None, images: Tensor) -> Augment:
 
     def augment(batch: Tensor, of: int = 0) -> Tensor:
         drawn = [step.draw(of or len(batch)) for step in steps]
-        own = own_rows(
-            torch.cat(drawn).T
-        ).T.contiguous()  # rows of contiguous numbers, one for each image
+        own = own_rows(torch.cat(drawn).T).T.contiguous()  # (sum of k, N): a column for each image
         numbers = device.send(own, batch.device).split([len(rows) for rows in drawn])
         for step, part in zip(steps, numbers, strict=True):
             batch = step.change(batch, part)
@@ -68,12 +69,12 @@ def build(spec: schema.Augment | None, images: Tensor) -> Augment:
 
 
 def uniform(least: float, most: float, images: int) -> Tensor:
-    """Return a float32 number for each image (1, N)."""
+    """Return a uniform float32 number for each image (1, N)."""
     return torch.empty(1, images).uniform_(least, most, generator=shared_generator())
 
 
 def mirror(dim: int) -> Step:
-    """Return a step that mirrors every second image, drawn by lot."""
+    """Return a step that mirrors an image along `dim` with probability 1/2."""
 
     def change(batch: Tensor, numbers: Tensor) -> Tensor:
         return torch.where(numbers.reshape(-1, 1, 1, 1) < 0.5, batch.flip(dim), batch)
@@ -82,16 +83,18 @@ def mirror(dim: int) -> Step:
 
 
 def crop(border: int) -> Step:
-    """Return a step that adds a black border and cuts out a window of the old size (He et al. 2016, section 4.2)."""
+    """Return a step that adds a black border and cuts a window of the old size out of it.
+
+    He et al. 2015, "Deep Residual Learning for Image Recognition", arXiv:1512.03385, section 4.2.
+    """
 
     def draw(images: int) -> Tensor:
         return torch.randint(2 * border + 1, (2, images), generator=shared_generator()).float()
 
     def change(batch: Tensor, numbers: Tensor) -> Tensor:
         height, width = batch.shape[2:]
-        windows = (
-            F.pad(batch, [border] * 4).unfold(2, height, 1).unfold(3, width, 1)
-        )  # (N, C, 2b + 1, 2b + 1, H, W)
+        padded = F.pad(batch, [border] * 4)
+        windows = padded.unfold(2, height, 1).unfold(3, width, 1)  # (N, C, 2b + 1, 2b + 1, H, W)
         top, left = numbers.long()
         return windows[torch.arange(len(batch), device=batch.device), :, top, left]
 
@@ -99,9 +102,10 @@ def crop(border: int) -> Step:
 
 
 def affine(degrees: float, shift: float, least: float, most: float) -> Step:
-    """Return a step that turns by up to `degrees`, scales by least..most and moves by up to `shift` of the sides.
+    """Return a step that turns by up to `degrees`, scales by least..most, moves by up to `shift`.
 
-    Moves are whole pixels, so that an image that is only moved stays sharp; what comes in from outside is black.
+    `shift` is a share of the side. Moves are whole pixels, so that an image that is only moved stays
+    sharp. Pixels from outside the image are black.
     """
     ranges = ((-degrees, degrees), (least, most), (-shift, shift), (-shift, shift))
 
@@ -115,13 +119,10 @@ def affine(degrees: float, shift: float, least: float, most: float) -> Step:
         right, down = (
             (part * side).round() for part, side in zip(shares, (width, height), strict=True)
         )
-        # From a pixel of the answer to its source, seen from the centre: moved back, then turned and scaled back.
+        # From a pixel of the result to its source, seen from the centre: moved back, then turned and
+        # scaled back; in half sides, as affine_grid counts.
         cos, sin = angle.cos() / zoom, angle.sin() / zoom
-        x = (
-            cos,
-            sin * height / width,
-            -2 * (cos * right + sin * down) / width,
-        )  # in half sides, as affine_grid counts
+        x = (cos, sin * height / width, -2 * (cos * right + sin * down) / width)
         y = (-sin * width / height, cos, 2 * (sin * right - cos * down) / height)
         source = torch.stack([torch.stack(x, 1), torch.stack(y, 1)], 1)  # (N, 2, 3)
         grid = F.affine_grid(source, list(batch.shape), align_corners=False)
@@ -131,16 +132,20 @@ def affine(degrees: float, shift: float, least: float, most: float) -> Step:
 
 
 def pca_colour(images: Tensor, sigma: float) -> Step:
-    """Return a step that adds sum_i a_i l_i p_i to every pixel, a_i ~ N(0, sigma^2), and answers float in 0..255.
+    """Return a step that adds sum_i a_i l_i p_i to every pixel, a_i ~ N(0, sigma^2).
 
-    p_i are the eigenvectors of the training pixels' channel covariance, l_i the roots of its eigenvalues (Krizhevsky
-    et al. 2012, section 4.1). The paper writes the eigenvalues themselves, which are grey levels squared; the roots
-    keep the unit, as in the usual implementations. With one channel this is a brightness change.
+    It returns float32 in 0..255. p_i are the eigenvectors of the training pixels' channel
+    covariance, l_i the square roots of its eigenvalues (Krizhevsky et al. 2012, "ImageNet
+    classification with deep convolutional neural networks", section 4.1). The paper has the
+    eigenvalues themselves, which are grey levels squared; the roots keep the unit, as usual
+    implementations do. With one channel this changes brightness.
     """
     n, channels = images.numel() // images.shape[1], images.shape[1]
     total = torch.zeros(channels, dtype=torch.float64, device=images.device)
     square = torch.zeros(channels, channels, dtype=torch.float64, device=images.device)
-    for part in images.split(256):  # in parts: float64 of a whole set would be 8 times its size
+    for part in images.split(
+        256
+    ):  # in parts: float64 of all images would take 8 times their memory
         pixels = part.double().permute(1, 0, 2, 3).flatten(1)  # (C, N H W)
         total, square = total + pixels.sum(1), square + pixels @ pixels.T
     covariance = (square - torch.outer(total, total) / n) / (n - 1)

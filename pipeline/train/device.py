@@ -1,4 +1,4 @@
-"""The device that torch uses: never guessed in silence."""
+"""The device that torch uses, and settings that make a training repeatable and fast on it."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from pipeline.core.errors import StageError
 from pipeline.params.schema import Training
 from pipeline.train import distributed
 
-# Channels: on two CPU cores VGG-16's step halves, Inception's takes a third less, LeNet-5's would double.
+# From this many channels on images are channels last on the CPU: on two cores VGG-16's step halves,
+# Inception's takes a third less, LeNet-5's would double.
 CHANNELS_LAST_FROM = 128
 UNREPEATABLE = (
     "differs from run to run on {}; set `deterministic: false` in params.yaml, or train on the CPU"
 )
-FIRST_STEPS, TIMED_STEPS = 5, 20  # not timed, since kernels are chosen and memory is taken; timed
-SAVED, COMPILING_S = (
-    0.2,
-    60.0,
-)  # what compiling saves of a step at least, and costs; expected, no GPU has confirmed it
+FIRST_STEPS = 5  # not timed: kernels are chosen and memory is allocated
+TIMED_STEPS = 20
+# What compiling saves of a step at least, and its cost; estimates that no GPU has confirmed.
+SAVED, COMPILING_S = 0.2, 60.0
 
 
 def choose(request: str) -> torch.device:
@@ -47,7 +47,7 @@ def choose(request: str) -> torch.device:
 
 
 def unusable_gpu() -> str | None:
-    """Return why torch cannot use the GPU of this machine, with the cure; None where no GPU is seen."""
+    """Return why torch cannot use this machine's GPU, and the cure; None where there is no GPU."""
     if reason := old_driver(torch.version.cuda):  # torch itself then says only that there is no GPU
         return f"torch {torch.__version__} sees no GPU: {reason}"
     if not sees_gpu():
@@ -60,7 +60,7 @@ def unusable_gpu() -> str | None:
 
 
 def describe(device: torch.device, request: str = "") -> str:
-    """Return the device in words, for the line that says what was chosen; with `auto`, why a GPU is left unused."""
+    """Return the device in words; with request `auto` also why a GPU is not used."""
     if device.type == "cuda":
         return f"cuda ({torch.cuda.get_device_name(device)})"
     reason = unusable_gpu() if request == "auto" else None
@@ -68,31 +68,30 @@ def describe(device: torch.device, request: str = "") -> str:
 
 
 def place(net: Any, on: torch.device) -> Any:
-    """Return the network on the device, its images channels last in memory where that is faster."""
+    """Return the network on the device, in channels-last memory format where that is faster."""
     widest = max((m.out_channels for m in net.modules() if isinstance(m, nn.Conv2d)), default=0)
     last = widest >= (1 if on.type == "cuda" else CHANNELS_LAST_FROM)
     return net.to(on, memory_format=torch.channels_last) if last else net.to(on)
 
 
 def send(numbers: Tensor, to: torch.device) -> Tensor:
-    """Return CPU numbers on the device; a GPU gets them from pinned memory, so that neither waits for the other."""
+    """Return a CPU tensor on the device; pinned memory spares a GPU and its host the waiting."""
     return (numbers.pin_memory() if to.type == "cuda" else numbers).to(to, non_blocking=True)
 
 
 def missing_for_compiling(on: torch.device) -> str | None:
-    """Return what torch.compile lacks on this machine, with the cure; None where nothing is missing."""
+    """Return what torch.compile lacks on this machine, and the cure; None if nothing."""
     names = ("gcc", "clang", "cc") if on.type == "cuda" else ("g++", "clang++", "c++")
     chosen = os.environ.get("CC" if on.type == "cuda" else "CXX")
-    scheme = sysconfig.get_default_scheme().replace(
-        "posix_local", "posix_prefix"
-    )  # Debian's; Triton asks likewise
+    # Debian's default is posix_local; Triton replaces it, too.
+    scheme = sysconfig.get_default_scheme().replace("posix_local", "posix_prefix")
     header = Path(sysconfig.get_path("include", scheme), "Python.h")
     if not any(shutil.which(name) for name in ([chosen] if chosen else names)):
-        return f"a compiler ({chosen or ', '.join(names)}) is missing; install one, such as Debian's package g++"
+        wanted = chosen or ", ".join(names)
+        return f"a compiler ({wanted}) is missing; install one, such as Debian's package g++"
     if not header.exists():
-        return (
-            f"{header} is missing; install Python's headers, such as Debian's package python3-dev"
-        )
+        cure = "install Python's headers, such as Debian's package python3-dev"
+        return f"{header} is missing; {cure}"
     if on.type == "cuda" and importlib.util.find_spec("triton") is None:
         return "the package triton is missing; install it"
     return None
@@ -101,62 +100,55 @@ def missing_for_compiling(on: torch.device) -> str | None:
 def compile_where_it_pays(
     loss: Callable[..., Any], net: Any, on: torch.device, steps: int, label: str
 ) -> Callable[..., Any]:
-    """Return `loss` as it is, except that its first steps are timed; the rest runs compiled where that saves time."""
+    """Return `loss`, whose first steps are timed; the others run compiled where that saves time."""
     count, start = 0, 0.0
 
-    def timed(*given: Any) -> Any:
+    def timed(*inputs: Any) -> Any:
         nonlocal count, start
         if count == FIRST_STEPS:
             synchronize(on)
             start = time.perf_counter()
         if count == FIRST_STEPS + TIMED_STEPS:
             synchronize(on)
-            seconds = (
-                distributed.sum_over_processes(time.perf_counter() - start)[0]
-                / distributed.size()
-                / TIMED_STEPS
-            )
-            left = steps - count
+            (total,) = distributed.sum_over_processes(time.perf_counter() - start)
+            seconds, left = total / distributed.size() / TIMED_STEPS, steps - count
             pays = SAVED * seconds * left > COMPILING_S
             if pays:
                 net.net.compile()
             if not distributed.rank():
                 what = "compiled from here on" if pays else "not compiled"
-                print(
-                    f"   {label}: a step takes {1000 * seconds:.1f} ms, {left:,} are left: {what}",
-                    file=sys.stderr,
-                )
+                step = f"a step takes {1000 * seconds:.1f} ms, {left:,} are left"
+                print(f"   {label}: {step}: {what}", file=sys.stderr)
         count += 1
-        return loss(*given)
+        return loss(*inputs)
 
     return timed
 
 
 def synchronize(on: torch.device) -> None:
-    """Wait until the device has done all that it was asked."""
+    """Wait until the device has finished its work."""
     if on.type == "cuda":
         torch.cuda.synchronize(on)
 
 
 def require_repeatable(net: nn.Module, recipe: Training, on: torch.device, label: str) -> None:
-    """Raise StageError where deterministic training on a GPU would fail in its first step, as torchvision's VGG does.
+    """Raise StageError where deterministic training on a GPU would fail, as torchvision's VGG does.
 
-    Other operations on torch's list are in none of our networks; `named_errors` names them when they raise.
+    Other operations on torch's list of nondeterministic ones are in none of our networks;
+    `explain_errors` names them when they raise.
     """
     if on.type != "cuda" or not recipe.deterministic or recipe.head:
         return  # with a head on it, a network may be frozen up to there
     for name, layer in net.named_modules():
-        if isinstance(layer, nn.AdaptiveAvgPool2d) and layer.output_size not in (
-            1,
-            (1, 1),
-        ):  # of 1 it is a mean
-            what = f"the gradient of {name} (AdaptiveAvgPool2d)"
-            raise StageError(f"train {label}: {what} {UNREPEATABLE.format(on.type)}")
+        if not isinstance(layer, nn.AdaptiveAvgPool2d) or layer.output_size in (1, (1, 1)):
+            continue  # pooling to one pixel is a mean, whose gradient is repeatable
+        what = f"the gradient of {name} (AdaptiveAvgPool2d)"
+        raise StageError(f"train {label}: {what} {UNREPEATABLE.format(on.type)}")
 
 
 @contextmanager
 def explain_errors(what: str, recipe: Training, on: torch.device) -> Iterator[None]:
-    """Turn what a device cannot do in a training into one sentence with the cure."""
+    """Raise StageError with a cure for what a device cannot do in a training."""
     try:
         yield
     except (torch.OutOfMemoryError, MemoryError):
@@ -176,13 +168,14 @@ def explain_errors(what: str, recipe: Training, on: torch.device) -> Iterator[No
 
 
 def make_repeatable(recipe: Training) -> None:
-    """Make two runs on the same machine give the same numbers (torch, "Reproducibility"), on any number of cores.
+    """Make two runs on one machine give equal numbers, on any number of cores.
 
-    TF32, which rounds the factors of a product to 10 bits, is off: evaluation, quantile offsets and the features of
-    heads are computed in float32, as the served file is. Training steps use bf16 as `train.precision` says (autocast).
+    See torch's notes, "Reproducibility". TF32, which rounds the factors of a product to 10 bits, is
+    off: evaluation, quantile offsets and the features of heads are computed in float32, as the
+    served file computes them. Training steps may use bf16 (train.precision, by autocast).
 
-    On two threads and one, three epochs take LeNet-5 1.55 and .94 s, DenseNet-121 46 and 30 s, ResNet-20 14 s both:
-    a second core is better spent on a second training.
+    On two threads and on one, three epochs take LeNet-5 1.55 and .94 s, DenseNet-121 46 and 30 s,
+    ResNet-20 14 s both: a second core is better used for a second training.
     """
     deterministic = recipe.deterministic
     torch.use_deterministic_algorithms(deterministic)

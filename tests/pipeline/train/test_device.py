@@ -240,7 +240,7 @@ def test_when_a_network_is_compiled(
     if choice == "on":
         with pytest.raises(
             StageError,
-            match=r"^train tiny: train.compile: on cannot be had, a compiler \(gcc\) is ",
+            match=r"^train tiny: train.compile: on is not possible, a compiler \(gcc\) is ",
         ):
             loop.training_loss(recipe, net, rows, rows, "tiny", 3)
     else:

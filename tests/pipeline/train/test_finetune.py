@@ -185,18 +185,18 @@ def test_all_but_the_last_layer_is_taken_over(built, base_state: dict[str, torch
         (
             {"copied": 2, "stages": 0},
             5,
-            "2 of 10 stages are copied, and of the 8 others, which start at random, 0 train",
+            "2 of 10 stages are copied, and of the 8 random others 0 train",
         ),
         ({"copied": 8, "stages": 2}, 5, ""),
         (
             {"copied": 8, "stages": 2, "first": 5},
             5,
-            "2 others, which start at random, 0 train within 5 epochs; set head",
+            "2 random others 0 train within 5 epochs; set head",
         ),
         (
             {"copied": 6, "stages": 4, "unfreeze": 2},
             5,
-            "4 others, which start at random, 3 train within 5 epochs",
+            "4 random others 3 train within 5 epochs",
         ),
         (
             {"copied": 11},
