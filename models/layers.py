@@ -58,7 +58,7 @@ class CausalConv1d(nn.Conv1d):
         return super().forward(F.pad(x, (self.past - (x.shape[2] - 1) % self.stride[0], 0)))
 
     def step(self, x: Tensor, tail: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the output (N, channels, 1) of one more step (N, in_channels, 1), and the new tail.
+        """Return one more step's output (N, channels, 1) for (N, in_channels, 1), and the new tail.
 
         tail (N, in_channels, past): the steps before it.
         """

@@ -76,9 +76,7 @@ def imported_files(start: str, follow: Callable[[str], bool] = lambda name: True
 
 
 def module_file(name: str) -> Path | None:
-    """Return the file of a module or package by its dotted name; None where the name is an
-    attribute.
-    """
+    """Return the file of a module or package by its dotted name; None for an attribute."""
     module = Path("serve" if name.split(".")[0] == "convline" else "", *name.split("."))
     files = module.with_suffix(".py"), module / "__init__.py"
     return next((path for path in files if path.exists()), None)
@@ -117,9 +115,7 @@ def hash_files(*paths: Path) -> str:
 
 
 def file_content(path: Path) -> bytes:
-    """Return a file's bytes; for Python its syntax tree, so that comments and line breaks rerun
-    nothing.
-    """
+    """Return a file's bytes; for Python its syntax tree, without comments and layout."""
     content = path.read_bytes()
     return content if path.suffix != ".py" else repr(tree_tuple(ast.parse(content))).encode()
 

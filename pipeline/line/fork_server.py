@@ -103,8 +103,7 @@ def serve(listener: socket.socket) -> NoReturn:
 
 
 def import_libraries() -> None:
-    """Import the libraries of the stages; none of them may start CUDA, which a fork cannot use
-    then.
+    """Import the libraries of the stages; none of them may start CUDA before the fork.
 
     `pipeline` has set the number of OpenMP's threads before: OpenMP reads it when torch is
     imported.

@@ -33,8 +33,7 @@ SINGLE = "--single-item"  # else each command would lock what all depend on, and
 
 
 def target_groups(every: params.Params) -> list[list[str]]:
-    """Return the DVC targets of each job, in order; an entry is in one job with what it starts
-    from.
+    """Return each job's DVC targets in order; an entry shares a job with what it starts from.
 
     Studies come first, then the last entries of the line, which are the deepest networks.
     """

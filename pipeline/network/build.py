@@ -37,7 +37,7 @@ def build(recipe: Training, data: Data) -> Classifier | Forecaster:
 
 
 def require_one_file(net: nn.Module, arch: str) -> None:
-    """Raise StageError where the weights do not fit one ONNX file, before time is spent on training.
+    """Raise StageError where the weights do not fit one ONNX file, before a long training.
 
     A model is one file; weights in a second file are not allowed.
     """
@@ -76,7 +76,7 @@ def assemble(recipe: Training, data: Data) -> Classifier | Forecaster:
 
 
 def multiply_adds(net: nn.Module, x: Tensor) -> int:
-    """Return the multiply-adds of one sample, as torch counts them for convolutions and matrix products."""
+    """Return one sample's multiply-adds in convolutions and matrix products, as torch counts."""
     from torch.utils.flop_counter import FlopCounterMode
 
     counter = FlopCounterMode(display=False)

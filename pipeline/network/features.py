@@ -1,6 +1,7 @@
-"""What a trained network makes of an image on its way: the output of one of its layers, as one vector (R01).
+"""Features of images: the output of one layer of a trained network, one vector an image.
 
-Computed once for each split, on disk row by row: interrupted, it goes on where it stopped.
+They are computed once for each split and stored batch by batch; an interrupted computation
+continues after the last stored batch.
 """
 
 from __future__ import annotations
@@ -20,50 +21,42 @@ from pipeline.network.modules import Classifier, stages
 
 FOLDER = OUT / "features"
 BATCH = 64
-PENULTIMATE = "penultimate"  # what goes into the head
+PENULTIMATE = "penultimate"  # the input of the head
 
 
 def pixels(images: Tensor) -> Tensor:
-    """Return the images (N, C, H, W) as they are, (N, C * H * W): what any feature must beat."""
+    """Return the pixels of images (N, C, H, W) in 0..1, (N, C * H * W), a baseline for features."""
     return images.float().flatten(1) / 255
 
 
 def hog(images: Tensor, bins: int = 9) -> Tensor:
-    """Return histograms of oriented gradients of images (N, C, H, W), 4 * bins for each block of 2 x 2 cells.
+    """Return histograms of oriented gradients of images (N, C, H, W).
 
-    Dalal & Triggs 2005, "Histograms of Oriented Gradients for Human Detection", section 6: unsigned directions, votes
-    shared between neighbouring bins, cells of 8 x 8 pixels (a quarter of the side where an image is small), blocks
-    that overlap, each to length 1, cut at .2 and to length 1 again.
+    4 * bins numbers for each block of 2 x 2 cells. Dalal & Triggs 2005, "Histograms of Oriented
+    Gradients for Human Detection", section 6: unsigned directions, votes shared between
+    neighbouring bins, cells of 8 x 8 pixels (a quarter of the side of a small image), blocks that
+    overlap, scaled to length 1, cut at .2 and scaled to length 1 again.
     """
     grey = nn.functional.pad(images.float().mean(1, keepdim=True), (1, 1, 1, 1), mode="replicate")
-    across, down = (
-        grey[..., 1:-1, 2:] - grey[..., 1:-1, :-2],
-        grey[..., 2:, 1:-1] - grey[..., :-2, 1:-1],
-    )
-    direction = (
-        torch.atan2(down, across) / torch.pi * bins
-    )  # (N, 1, H, W), in bins; opposite ones are the same
+    across = grey[..., 1:-1, 2:] - grey[..., 1:-1, :-2]
+    down = grey[..., 2:, 1:-1] - grey[..., :-2, 1:-1]
+    direction = torch.atan2(down, across) / torch.pi * bins  # (N, 1, H, W), in bins, modulo bins
     centres = torch.arange(bins, device=images.device).reshape(1, bins, 1, 1)
     away = ((direction - centres + bins / 2) % bins - bins / 2).abs()
     votes = (1 - away).clamp_min(0) * (across**2 + down**2).sqrt()  # (N, bins, H, W)
-    cells = nn.functional.adaptive_avg_pool2d(
-        votes, [max(4, side // 8) for side in images.shape[2:]]
-    )
-    blocks = (
-        cells.unfold(2, 2, 1).unfold(3, 2, 1).permute(0, 2, 3, 1, 4, 5).flatten(3)
-    )  # (N, h - 1, w - 1, 4 * bins)
+    height, width = (max(4, side // 8) for side in images.shape[2:])
+    cells = nn.functional.adaptive_avg_pool2d(votes, (height, width))
+    pairs = cells.unfold(2, 2, 1).unfold(3, 2, 1)  # (N, bins, h - 1, w - 1, 2, 2)
+    blocks = pairs.permute(0, 2, 3, 1, 4, 5).flatten(3)  # (N, h - 1, w - 1, 4 * bins)
     blocks = nn.functional.normalize(blocks, dim=3).clamp_max(0.2)
     return nn.functional.normalize(blocks, dim=3).flatten(1)
 
 
-HANDMADE = {
-    "pixels": pixels,
-    "hog": hog,
-}  # in place of a layer: what the network is compared with (R20)
+HANDMADE = {"pixels": pixels, "hog": hog}  # baselines in place of a layer
 
 
 class Backbone(nn.Module):
-    """uint8 images (N, H, W, C) to the features (N, F) of one layer: maps averaged over their places."""
+    """uint8 images (N, H, W, C) to features (N, F): the layer's output, its maps averaged."""
 
     def __init__(self, net: Classifier, layer: str):
         super().__init__()
@@ -71,31 +64,34 @@ class Backbone(nn.Module):
         self.layer = layer
         known = dict(net.net.named_modules())
         if layer not in (PENULTIMATE, *HANDMADE) and (layer not in known or not layer):
-            raise StageError(
-                f"head.layer: no layer {layer!r}; there are {PENULTIMATE}, {', '.join(stages(net.net))}, ..."
-            )
+            choices = ", ".join([PENULTIMATE, *stages(net.net)])
+            raise StageError(f"head.layer: no layer {layer!r}; there are {choices}, ...")
         self.at = known.get(layer, net.net.head)
 
     def forward(self, images: Tensor) -> Tensor:
         if self.layer in HANDMADE:
             return HANDMADE[self.layer](images.permute(0, 3, 1, 2))
-        seen: list[Tensor] = []
+        captured: list[Tensor] = []
         if self.layer == PENULTIMATE:
-            hook = self.at.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+            hook = self.at.register_forward_pre_hook(lambda _, inputs: captured.append(inputs[0]))
         else:
-            hook = self.at.register_forward_hook(lambda module, inputs, output: seen.append(output))
+            hook = self.at.register_forward_hook(lambda _, inputs, output: captured.append(output))
         try:
             self.net.logits(images.permute(0, 3, 1, 2))
         finally:
             hook.remove()
-        return seen[0].mean((2, 3)) if seen[0].dim() == 4 else seen[0].flatten(1)
+        features = captured[0]
+        return features.mean((2, 3)) if features.dim() == 4 else features.flatten(1)
 
 
 @torch.no_grad()
 def compute(
     backbone: Backbone, images: np.ndarray, label: str, on: torch.device, file: Path | None = None
 ) -> np.ndarray:
-    """Return the features (N, F) float32 of images (N, H, W, C); with `file`, memory-mapped from it and resumable."""
+    """Return the features (N, F) float32 of uint8 images (N, H, W, C).
+
+    With a file they are stored there, memory-mapped from it, and continued after an interruption.
+    """
     backbone = backbone.to(on)
     width = backbone(torch.from_numpy(np.array(images[:1])).to(on)).shape[1]
     if file is None:
@@ -114,7 +110,7 @@ def compute(
 
 
 def open_features(file: Path, shape: tuple[int, int]) -> tuple[Any, int]:
-    """Return the file's rows for writing, and how many of them are there already."""
+    """Return the file's array for writing, and how many of its rows are computed already."""
     count = file.with_suffix(".json")
     if count.exists() and file.exists():
         rows = np.lib.format.open_memmap(file, mode="r+")
@@ -125,5 +121,6 @@ def open_features(file: Path, shape: tuple[int, int]) -> tuple[Any, int]:
 
 
 def save_progress(file: Path, rows: Any, done: int) -> None:
+    """Flush the rows and store how many are computed."""
     rows.flush()
     file.with_suffix(".json").write_text(json.dumps(done))

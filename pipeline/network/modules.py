@@ -22,22 +22,23 @@ class Classifier(nn.Module):
     def logits(self, images: Tensor) -> Tensor:
         """Return logits (N, K) for uint8 or float images in grey levels (N, C, H, W).
 
-        In training, a network with auxiliary heads returns a tuple, the logits of its own head first.
+        In training, a network with auxiliary heads returns a tuple, the logits of its own head
+        first.
         """
         return self.net((images.float() - self.mean) * self.scale)
 
     def forward(self, images: Tensor) -> Tensor:
-        # Contiguous: for channels-last images the exporter writes global pooling as index arithmetic, which CUDA leaves
-        # to the CPU, and a CUDA graph is then refused.
+        # Contiguous: for channels-last images the exporter writes global pooling as index
+        # arithmetic, which CUDA leaves to the CPU, and a CUDA graph is then refused.
         return self.logits(images.permute(0, 3, 1, 2).contiguous()).softmax(1)
 
 
 class Forecaster(nn.Module):
     """Series in the data's units (N, T, D) to forecasts (N, S, D') and quantiles (N, S, D', Q).
 
-    D' are the first columns. A calendar (N, T + S, F) may be a second input. Series and calendar may
-    also be one input (N, T + S, D + F), as `Data.served` has them, with 0 for the series in the S
-    rows ahead.
+    D' are the first columns. A calendar (N, T + S, F) may be a second input. Series and calendar
+    may also be one input (N, T + S, D + F), as `Data.served` has them, with 0 for the series in the
+    S rows ahead.
     """
 
     mean: Tensor
@@ -88,7 +89,8 @@ class Forecaster(nn.Module):
     def read_out(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """Return forecast and quantiles of the network's output; levels that cross are sorted.
 
-        Chernozhukov, Fernandez-Val, Galichon 2010, "Quantile and probability curves without crossing".
+        Chernozhukov, Fernandez-Val, Galichon 2010, "Quantile and probability curves without
+        crossing".
         """
         if y.shape[1] == len(self.offsets):
             forecast = self.to_units(y)

@@ -1,4 +1,4 @@
-"""Weights that training starts from: of another entry, or published ones."""
+"""Load the weights that a training starts from: another entry's, or published ones."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from pipeline.params.schema import Head, Training
 
 @dataclass
 class Base:
-    """A trained network that another recipe needs: its state, and the names of the classes that it knows."""
+    """A trained network from which another recipe starts: its state dict and its classes."""
 
     state: dict[str, Tensor]
     labels: list[str]
@@ -33,10 +33,11 @@ def load_start_weights(
     labels: list[str],
     base: Base | None = None,
 ) -> None:
-    """Load what the recipe starts from, if it names anything: published weights, or the network of another entry.
+    """Load published weights or another entry's network, where the recipe names one to start from.
 
-    labels: the classes of this task. base: the other entry, where it is in memory already; else it is read from out/
-    and results/. With a head of its own the recipe's last layer keeps its fresh weights; everything else must fit.
+    labels: the classes of this recipe. base: the other entry, where it is in memory; else it is
+    read from out/ and results/. With a `head:` block the last layer keeps its random weights; all
+    other weights must fit, or StageError is raised.
     """
     if needs := recipe.needs:
         base = base or read_base(needs)
@@ -58,7 +59,7 @@ def read_base(entry: str) -> Base:
 
 @torch.no_grad()
 def copy_known_classes(net: nn.Module, base: Base, labels: list[str]) -> None:
-    """Give the classes that the base knows its weights in the last layer (R12): new ones start fresh beside them."""
+    """Copy the last layer's weights of the classes that the base knows; new ones stay random."""
     both = [label for label in labels if label in base.labels]
     new, old = ([names.index(label) for label in both] for names in (labels, base.labels))
     for name, tensor in net.get_submodule(last := output_layer_name(net)).named_parameters():
@@ -72,9 +73,8 @@ def read_published(recipe: Training) -> dict[str, Tensor]:
     path, cure = paths.weights_path(file), "give the file that torch.save wrote of a state dict"
     if path and path.suffix == ".safetensors":
         call = f"torch.save(safetensors.torch.load_file({path.name!r}), {path.stem + '.pt'!r})"
-        raise StageError(
-            f"weights: {path}: expected a file of torch.save, got safetensors; convert it: {call}"
-        )
+        needed = "expected a file of torch.save, got safetensors"
+        raise StageError(f"weights: {path}: {needed}; convert it: {call}")
     try:
         state = None if path is None else torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, EOFError, RuntimeError, KeyError) as error:
@@ -98,7 +98,10 @@ def read_published(recipe: Training) -> dict[str, Tensor]:
 
 
 def unwrap_state_dict(saved: Any) -> Any:
-    """Return the state dict of what a training script saved: alone or in a checkpoint, of DataParallel or not."""
+    """Return the state dict in the file of a training script, without DataParallel's prefix.
+
+    The file may be a checkpoint that has the state dict as one of its parts.
+    """
     for key in ("state_dict", "model"):
         if isinstance(saved, dict) and isinstance(saved.get(key), dict):
             saved = saved[key]
@@ -108,43 +111,41 @@ def unwrap_state_dict(saved: Any) -> Any:
 
 
 def load_weights(net: nn.Module, state: dict[str, Tensor], whose: str, recipe: Training) -> None:
-    """Load a state dict, save for what the recipe's head makes anew; what does not fit is an error."""
+    """Load a state dict, except for the parts that the recipe's head starts at random.
+
+    Raises StageError where a tensor is missing, unexpected, of another shape or not finite. `whose`
+    begins the message.
+    """
     own = net.state_dict()
     counters = {key: value for key, value in own.items() if key.endswith("num_batches_tracked")}
     state = (
         counters | state
-    )  # files from before PyTorch 0.4.1 have none, and nothing that is served reads them
+    )  # files from before PyTorch 0.4.1 have no counters; no served file does
     if recipe.head:
         kept = fresh_weights(net, recipe.head)
         state = {key: tensor for key, tensor in state.items() if key not in kept} | kept
-    missing, unexpected = (
-        [key for key in a if key not in b] for a, b in ((own, state), (state, own))
-    )
-    both = {key: (tuple(state[key].shape), tuple(own[key].shape)) for key in own if key in state}
+    missing = [key for key in own if key not in state]
+    unexpected = [key for key in state if key not in own]
+    shapes = {key: (tuple(state[key].shape), tuple(own[key].shape)) for key in own if key in state}
     wrong = [
-        f"{key} {got} for {expected}" for key, (got, expected) in both.items() if got != expected
+        f"{key} {got} for {expected}" for key, (got, expected) in shapes.items() if got != expected
     ]
     parts = {"missing": missing, "unexpected": unexpected, "of another shape": wrong}
-    if found := [f"{what} {first_few(keys)}" for what, keys in parts.items() if keys]:
-        near = (
-            difflib.get_close_matches(unexpected[0], missing, 1, 0)
-            if missing and unexpected
-            else []
-        )
+    if faults := [f"{what} {first_few(keys)}" for what, keys in parts.items() if keys]:
+        both = bool(missing and unexpected)
+        near = difflib.get_close_matches(unexpected[0], missing, 1, 0) if both else []
         meant = f"; was {unexpected[0]} meant for {near[0]}?" if near else ""
         cure = "name the weights of this network, with its own options and number of classes"
         raise StageError(
-            f"{whose} does not fit models/{recipe.arch}.py: {'; '.join(found)}{meant}; {cure}"
+            f"{whose} does not fit models/{recipe.arch}.py: {'; '.join(faults)}{meant}; {cure}"
         )
     if broken := next((key for key, tensor in state.items() if not tensor.isfinite().all()), None):
-        raise StageError(
-            f"{whose}: {broken} holds values that are not finite; give weights that were trained whole"
-        )
+        raise StageError(f"{whose}: {broken} has values that are not finite; give other weights")
     net.load_state_dict(state)
 
 
 def fresh_weights(net: nn.Module, head: Head) -> dict[str, Tensor]:
-    """Return what keeps its fresh weights: the last layer, and the stages beyond those that are copied."""
+    """Return the random weights to keep: the last layer's, and of stages that are not copied."""
     fresh = [output_layer_name(net)]
     if head.copied != "all":
         fresh += list(stages(net))[head.copied :]

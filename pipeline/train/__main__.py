@@ -1,8 +1,9 @@
 """Stage train: train an entry's network; the validation split chooses the epoch and stops it.
 
-Reads out/params/<entry>/train.json, out/<entry>/data and models/<arch>.py. Writes out/<entry>/train/ (weights, history,
-gradients, layer table, snapshots), out/<entry>/curves (for `dvc plots`) and results/<entry>/train.json.
-Fails when the loss is not finite. An interrupted training continues from its last checkpoint and ends with the same numbers.
+Reads out/params/<entry>/train.json, out/<entry>/data and models/<arch>.py. Writes
+out/<entry>/train/ (weights, history, gradients, layer table, snapshots), out/<entry>/curves (for
+`dvc plots`) and results/<entry>/train.json. Fails when the loss is not finite. An interrupted
+training continues from its last checkpoint and ends with the same numbers.
 
     python -m pipeline.train ENTRY
     torchrun --nproc-per-node 8 -m pipeline.train ENTRY     (or `processes: 8` in params.yaml)

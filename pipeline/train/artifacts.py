@@ -49,7 +49,7 @@ def save(
 
 
 def curve_writer(folder: Path) -> Callable[[dict[str, float]], None]:
-    """Return a function that appends an epoch's history row to the TSV files that `dvc plots` reads.
+    """Return a function that appends a history row to the TSV files that `dvc plots` reads.
 
     One file for each metric, of columns step (the epoch) and the metric: `validation_loss` goes to
     validation/loss.tsv. They grow while training goes on.

@@ -104,8 +104,8 @@ def crop(border: int) -> Step:
 def affine(degrees: float, shift: float, least: float, most: float) -> Step:
     """Return a step that turns by up to `degrees`, scales by least..most, moves by up to `shift`.
 
-    `shift` is a share of the side. Moves are whole pixels, so that an image that is only moved stays
-    sharp. Pixels from outside the image are black.
+    `shift` is a share of the side. Moves are whole pixels, so that an image that is only moved
+    stays sharp. Pixels from outside the image are black.
     """
     ranges = ((-degrees, degrees), (least, most), (-shift, shift), (-shift, shift))
 
@@ -119,8 +119,8 @@ def affine(degrees: float, shift: float, least: float, most: float) -> Step:
         right, down = (
             (part * side).round() for part, side in zip(shares, (width, height), strict=True)
         )
-        # From a pixel of the result to its source, seen from the centre: moved back, then turned and
-        # scaled back; in half sides, as affine_grid counts.
+        # From a pixel of the result to its source, seen from the centre: moved back, then turned
+        # and scaled back; in half sides, as affine_grid counts.
         cos, sin = angle.cos() / zoom, angle.sin() / zoom
         x = (cos, sin * height / width, -2 * (cos * right + sin * down) / width)
         y = (-sin * width / height, cos, 2 * (sin * right - cos * down) / height)

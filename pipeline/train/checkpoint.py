@@ -110,7 +110,7 @@ def read_checkpoint(path: Path, net: nn.Module, optimizer: torch.optim.Optimizer
 
 
 def checkpoint_path(name: str, recipe: Recipe, source: dataset.Data, on: torch.device) -> Path:
-    """Return the path of a training's checkpoint, which depends on recipe, data, code and device."""
+    """Return a training's checkpoint; its name depends on recipe, data, code and device."""
     digest = code.hash_files(*code.stage_files("train"))
     key = json.dumps(
         [recipe.model_dump(mode="json"), source.about["hash"], digest, torch.__version__, on.type],

@@ -1,11 +1,12 @@
-"""Train one network in several processes: each takes its part of every batch, all hold equal weights.
+"""Train one network in several processes: each takes its part of every batch.
 
-The stage launches them itself (`processes:` in params.yaml), or torchrun does, on one machine or
-many. The rows of a batch, their augmentation and the minimised loss are those of one process;
-dropout is drawn by each process. Batch normalization takes its statistics over the whole batch on
-GPUs (SyncBatchNorm); on CPUs, where torch has no such layer, over each process's own rows. Process
-0 alone writes. If one process ends, all end, and the next run continues from the checkpoint, which
-every process reads: on several machines out/ must lie on a shared file system.
+All processes hold equal weights. The stage launches them itself (`processes:` in params.yaml), or
+torchrun does, on one machine or many. The rows of a batch, their augmentation and the minimised
+loss are those of one process; dropout is drawn by each process. Batch normalization takes its
+statistics over the whole batch on GPUs (SyncBatchNorm); on CPUs, where torch has no such layer,
+over each process's own rows. Process 0 alone writes. If one process ends, all end, and the next run
+continues from the checkpoint, which every process reads: on several machines out/ must lie on a
+shared file system.
 """
 
 from __future__ import annotations

@@ -30,12 +30,13 @@ def require_trained(net: Any, head: Head, epochs: int) -> None:
     if copied > len(known):
         names = ", ".join(known)
         raise StageError(
-            f"head.copied: {copied} asked for, the backbone has {len(known)}: {names}; ask for fewer"
+            f"head.copied: {copied} asked for, the network has {len(known)}: {names}; ask for fewer"
         )
     fresh = len(known) - copied
     trained = unfrozen_count(head, epochs - 1, len(tuned_stages(net, head)))
     if fresh > trained:
-        what = f"{copied} of {len(known)} stages are copied, and of the {fresh} random others {trained}"
+        copies = f"{copied} of {len(known)} stages are copied"
+        what = f"{copies}, and of the {fresh} random others {trained}"
         cure = f"set head.stages to {fresh} or more, and train longer"
         raise StageError(f"head.copied: {what} train within {epochs} epochs; {cure}")
 

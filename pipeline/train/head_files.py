@@ -1,4 +1,4 @@
-"""Files of a fitted head: other stages read the head that stage train fitted and never fit it again.
+"""Files of a fitted head, which other stages read: only stage train fits heads.
 
 A logistic regression is stored as arrays (head.npz), an MLP as a state dict (head.pt), trees and
 support vectors as ONNX (head.onnx). Nothing is pickled.
@@ -30,7 +30,7 @@ LINEAR = {"mean_": 0, "scale_": 0, "coef_": 1, "intercept_": 1, "classes_": 1}
 
 
 class OnnxHead:
-    """Trees or support vectors read from head.onnx, with the method of a scikit-learn classifier."""
+    """Trees or support vectors of head.onnx, with scikit-learn's method."""
 
     def __init__(self, graph: onnx.ModelProto):
         self.graph = graph

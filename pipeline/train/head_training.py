@@ -112,6 +112,6 @@ def save(head: Head, features: Path, folder: Path) -> None:
 
 
 def retrieval_features(net: Headed, source: dataset.Data, folder: Path) -> dict[str, np.ndarray]:
-    """Return the features (N, F) of the training and test split, for `check` to measure retrieval."""
+    """Return the features (N, F) of training and test split, on which check measures retrieval."""
     test = compute(net.backbone, source.served("test"), "test", torch.device("cpu"))
     return {"train": np.load(folder / "features" / "train.npy"), "test": test}

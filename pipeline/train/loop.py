@@ -171,7 +171,7 @@ def one_epoch(
     label: str,
     minimise: Callable[..., tuple[Tensor, Tensor]],
 ) -> dict[str, float]:
-    """Train one epoch, evaluate the validation split, record both in `state`; return the new row."""
+    """Train one epoch, evaluate the validation split, record both; return the history's new row."""
     train = recipe.train
     net.train()
     if recipe.head:
@@ -211,7 +211,9 @@ def take_steps(
     epoch: int,
     minimise: Callable[..., tuple[Tensor, Tensor]],
 ) -> tuple[Tensor, Tensor, int]:
-    """Take one epoch's steps; return the sum of losses, correct predictions (both on the device), rows."""
+    """Take one epoch's steps; return sums on the device, and the rows.
+
+    The sums are of losses and of correct predictions."""
     train = recipe.train
     # Seeded by the epoch: order, dropout and augmentation repeat when a training is resumed.
     distributed.seed_epoch(train.seed * 1_000_003 + epoch)
@@ -256,7 +258,7 @@ def require_finite_weights(net: nn.Module, label: str, epoch: int) -> None:
     The loss need not show it: the weight may meet only the zeros of a padding.
     """
     if broken := next((name for name, p in net.named_parameters() if not p.isfinite().all()), None):
-        cure = "lower train.lr, or set train.precision: fp32 (a bf16 kernel may return garbage for padding)"
+        cure = "lower train.lr, or set train.precision: fp32 (bf16 kernels may fail on padding)"
         weight = broken.removeprefix("net.")
         raise StageError(f"train {label}: {weight} is not finite in epoch {epoch}; {cure}")
 
@@ -270,7 +272,7 @@ def optimizer_step(
     minimise: Callable[..., tuple[Tensor, Tensor]] | None = None,
     weight: float = 1.0,
 ) -> tuple[Tensor, Tensor]:
-    """Take one optimizer step; return the batch's loss without penalties, and its correct predictions.
+    """Take one optimizer step; return the loss without penalties, and correct predictions.
 
     weight: the rows of x over the mean number of rows of a process.
     """
@@ -332,7 +334,7 @@ def load_batches(source: dataset.Data, split: str, net: Any, on: torch.device) -
 def evaluate(
     recipe: Training, net: Any, split: Batches, member: nn.Module | None = None
 ) -> tuple[float, float]:
-    """Return the mean loss of a split, without penalty and smoothing, and its accuracy, 0 of series.
+    """Return a split's mean loss without penalty and smoothing, and its accuracy (series: 0).
 
     member: the member of an ensemble to evaluate alone.
     """

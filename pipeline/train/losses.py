@@ -17,8 +17,9 @@ from pipeline.params.schema import ResolvedTrain, Train
 def objective(output: Tensor, y: Tensor, train: ResolvedTrain) -> Tensor:
     """Return the mean loss of a batch.
 
-    softmax-clip is Keras's cross-entropy on probabilities, clipped to [1e-7, 1 - 1e-7]. A saturated wrong sample
-    gets no gradient from it, which explains the accuracy of 76 % in the lecture notes' exercise. It is here for a study.
+    softmax-clip is Keras's cross-entropy on probabilities, clipped to [1e-7, 1 - 1e-7]. A saturated
+    wrong sample gets no gradient from it, which explains the accuracy of 76 % in the lecture notes'
+    exercise. It is here for a study.
     """
     if y.dtype != torch.int64:
         return (
@@ -48,13 +49,14 @@ def level_column(levels: tuple[float, ...], on: torch.device) -> Tensor:
 
 
 def conformal_offsets(gaps: Tensor, levels: Sequence[float]) -> Tensor:
-    """Return the offset of each quantile level (S, D, Q) that makes it hold on M calibration windows.
+    """Return the offset of each quantile level (S, D, Q), calibrated on M windows.
 
-    gaps (M, S, D, 1 or Q): the truth less the forecast, or less the forecast of each level. The offset of
-    level q is the ceil((M + 1) q)-th smallest gap for q above .5, the floor((M + 1) q)-th below, the median for .5.
-    The truth of one more, exchangeable window then lies beyond it with at most the level's probability (Romano,
-    Patterson, Candes 2019, "Conformalized quantile regression", arXiv:1905.03222, theorem 2, for each tail). With
-    fewer than 1 / (1 - q) windows there is no such gap, and the largest is taken.
+    gaps (M, S, D, 1 or Q): the truth less the forecast, or less the forecast of each level. The
+    offset of level q is the ceil((M + 1) q)-th smallest gap for q above .5, the floor((M + 1) q)-th
+    below, the median for .5. The truth of one more, exchangeable window then lies beyond it with at
+    most the level's probability (Romano, Patterson, Candes 2019, "Conformalized quantile
+    regression", arXiv:1905.03222, theorem 2, for each tail). With fewer than 1 / (1 - q) windows
+    there is no such gap, and the largest is taken.
     """
     count, ordered, offsets = len(gaps), gaps.sort(0).values, []
     for k, q in enumerate(levels):
@@ -70,9 +72,9 @@ def conformal_offsets(gaps: Tensor, levels: Sequence[float]) -> Tensor:
 def penalty(net: nn.Module, train: Train) -> Tensor | float:
     """Return l1 * sum |w| + l2 * sum w^2 over all weights but biases and batch normalization.
 
-    l2_convention `half` takes l2 / 2, whose gradient l2 * w is what `weight_decay` of sgd and adam adds to the
-    gradient, there of biases too (adamw shrinks the weights apart from the gradient, Loshchilov & Hutter 2019,
-    arXiv:1711.05101).
+    l2_convention `half` takes l2 / 2, whose gradient l2 * w is what `weight_decay` of sgd and adam
+    adds to the gradient, there of biases too (adamw shrinks the weights apart from the gradient,
+    Loshchilov & Hutter 2019, arXiv:1711.05101).
     """
     if not train.l1 and not train.l2:
         return 0.0

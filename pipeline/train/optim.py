@@ -37,11 +37,11 @@ def make_optimizer(
 def lr_at(train: Train, epoch: float) -> float:
     """Return the learning rate at `epoch`, a number from 0 (start) to train.epochs (end).
 
-    Every schedule begins with `warmup` epochs, in which the rate rises linearly. Then
-    step: times `factor` after each epoch in `steps`, or every `every` epochs;
-    cosine: half a cosine to 0 (Loshchilov & Hutter 2017, arXiv:1608.03983, eq. 5, no restarts);
-    onecycle: from lr / 25 to lr over the first 30 %, then to lr / 25e4, both by half a cosine (Smith
-    & Topin 2019, arXiv:1708.07120).
+    Every schedule begins with `warmup` epochs, in which the rate rises linearly. Then step: times
+    `factor` after each epoch in `steps`, or every `every` epochs; cosine: half a cosine to 0
+    (Loshchilov & Hutter 2017, arXiv:1608.03983, eq. 5, no restarts); onecycle: from lr / 25 to lr
+    over the first 30 %, then to lr / 25e4, both by half a cosine (Smith & Topin 2019,
+    arXiv:1708.07120).
     """
     lr, warmup = train.lr, train.warmup
     if epoch < warmup:

@@ -297,7 +297,7 @@ def test_published_weights_ship_as_they_are(resolved, tmp_path, monkeypatch):
         ),
         (
             lambda p: torch.save({k: v * float("nan") for k, v in write_state(p, 1).items()}, p),
-            r"weights: published.pth: \S+ holds values that are not finite; give weights that were trained whole",
+            r"weights: published.pth: \S+ has values that are not finite; give other weights",
         ),
     ],
     ids=["missing", "a pickle", "of another network", "not finite"],

@@ -1,4 +1,6 @@
-"""Augmentation: what each transform does to pixels it can be seen on, and that every image has its own draw."""
+"""Augmentation: what each transform does to pixels it can be seen on, and that every image has its
+own draw.
+"""
 
 from typing import Any
 
@@ -53,7 +55,9 @@ def test_both_flips_give_four_images(images: torch.Tensor) -> None:
     "options", [{"rotate": 30}, {"shift": 0.5}, {"zoom": [0.5, 1.5]}, {"crop_pad": 3}], ids=str
 )
 def test_every_image_has_its_own_draw(images: torch.Tensor, options: dict[str, Any]) -> None:
-    """12 equal images become at least 8 different ones (a move has 49 or 63 places); the shape stays."""
+    """12 equal images become at least 8 different ones (a move has 49 or 63 places); the shape
+    stays.
+    """
     equal = images[:1].expand(12, -1, -1, -1)
     after = build(equal, **options)(equal)
     assert after.shape == equal.shape
@@ -118,7 +122,9 @@ def test_random_crops_are_the_image_moved_with_a_black_border(images: torch.Tens
 
 
 def test_pca_colour_follows_the_training_pixels(images: torch.Tensor) -> None:
-    """T22. Oracle: numpy's covariance C of the training pixels. The added colours have covariance sigma^2 C."""
+    """T22. Oracle: numpy's covariance C of the training pixels. The added colours have covariance
+    sigma^2 C.
+    """
     rng = np.random.default_rng(0)
     mix = np.array([[20, 0, 0], [15, 8, 0], [10, 4, 2.0]])
     pixels = (128 + rng.standard_normal((500, 4, 4, 3)) @ mix.T).clip(0, 255).astype(np.uint8)

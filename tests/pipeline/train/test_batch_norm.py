@@ -1,4 +1,6 @@
-"""Batch normalisation's running statistics: they are those of the training split from the first epoch on."""
+"""Batch normalisation's running statistics: they are those of the training split from the first
+epoch on.
+"""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +19,9 @@ Resolve = Callable[..., dict[str, Any]]
 
 
 def test_statistics_are_the_mean_over_batches_until_the_moving_average_has_arrived() -> None:
-    """Oracle: numpy's mean of each batch's mean and unbiased variance, layer by layer in training mode."""
+    """Oracle: numpy's mean of each batch's mean and unbiased variance, layer by layer in training
+    mode.
+    """
     torch.manual_seed(0)
     net = nn.Sequential(
         nn.BatchNorm1d(3, momentum=0.01), nn.Linear(3, 2), nn.BatchNorm1d(2, momentum=0.01)
@@ -51,7 +55,9 @@ def test_statistics_are_the_mean_over_batches_until_the_moving_average_has_arriv
 
 
 def test_arrived_and_frozen_statistics_stay() -> None:
-    """(1 - .01)^459 is .0099: after 459 steps a layer is left alone, and so is one in evaluation mode at any time."""
+    """(1 - .01)^459 is .0099: after 459 steps a layer is left alone, and so is one in evaluation
+    mode at any time.
+    """
     net = nn.Sequential(nn.BatchNorm1d(3, momentum=0.01), nn.BatchNorm1d(3, momentum=0.1)).train()
     net[0].num_batches_tracked.fill_(459)
     net[1].num_batches_tracked.fill_(44)
@@ -69,10 +75,12 @@ def test_arrived_and_frozen_statistics_stay() -> None:
 def test_forty_photos_of_two_colours_are_told_apart(
     tmp_path: Path, resolved: Resolve, batch: int
 ) -> None:
-    """Red against green, 40 images, ten epochs: the moving average of Keras's momentum would still be at its start.
+    """Red against green, 40 images, ten epochs: the moving average of Keras's momentum would still
+    be at its start.
 
-    Oracle: colours that no test image shares are told apart by any trained network; before, batch 32 answered one
-    class for every image (validation accuracy one half) while its training accuracy was 1.
+    Oracle: colours that no test image shares are told apart by any trained network; before, batch
+    32 answered one class for every image (validation accuracy one half) while its training accuracy
+    was 1.
     """
     rng = np.random.default_rng(0)
     for k in range(40):

@@ -39,7 +39,9 @@ def test_cuda_without_a_gpu() -> None:
 
 @pytest.fixture
 def driver_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
-    """A function that puts a driver library in place whose CUDA version, as cuDriverGetVersion gives it, is this."""
+    """A function that puts a driver library in place whose CUDA version, as cuDriverGetVersion
+    gives it, is this.
+    """
 
     def install(version: int) -> None:
         source, library = tmp_path / "driver.c", tmp_path / "libcuda.so.1"
@@ -59,10 +61,13 @@ def driver_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[int
     torch.cuda.is_available() or not torch.version.cuda, reason="needs a CUDA build and no GPU"
 )
 def test_a_driver_that_is_too_old_is_named(driver_for: Callable[[int], None]) -> None:
-    """Oracle: by hand. 12040 is CUDA 12.4, which does not run a build for CUDA 13; torch itself says no GPU."""
+    """Oracle: by hand. 12040 is CUDA 12.4, which does not run a build for CUDA 13; torch itself
+    says no GPU.
+    """
     driver_for(12040)
     built = torch.version.cuda.split(".")[0]
-    reason = f"NVIDIA driver 550.54.15 supports CUDA 12.4, CUDA {built} is needed; update the driver to 580 or newer"
+    reason = f"NVIDIA driver 550.54.15 supports CUDA 12.4, CUDA {built} is needed; "
+    reason += "update the driver to 580 or newer"
     with pytest.raises(
         StageError,
         match=f"^asked for cuda, torch .* sees no GPU: the {reason}, or set `device: cpu`",
@@ -87,7 +92,9 @@ def test_a_driver_that_is_too_old_is_named(driver_for: Callable[[int], None]) ->
 def test_which_drivers_are_too_old(
     driver_for: Callable[[int], None], version: int, built: str | None, old: bool
 ) -> None:
-    """Oracle: NVIDIA's minor version compatibility: a driver runs every build of its own CUDA's major version."""
+    """Oracle: NVIDIA's minor version compatibility: a driver runs every build of its own CUDA's
+    major version.
+    """
     driver_for(version)
     assert host.driver_cuda() == ((version // 1000, version % 1000 // 10) if version else None)
     assert (host.old_driver(built) is not None) == old
@@ -153,7 +160,9 @@ def test_make_says_what_the_driver_is_worth(tmp_path: Path, script: str, said: s
     shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU, none is here"
 )
 def test_a_compiled_network_trains_as_it_does(resolved: Resolve) -> None:
-    """Oracle: eager, to the noise of float32 sums in another order; the weights bear the same names."""
+    """Oracle: eager, to the noise of float32 sums in another order; the weights bear the same
+    names.
+    """
     changes = {"net": {"dropout": 0.0}, "train": {"optimizer": "sgd", "lr": 0.05}}
     net, state = fit(resolved(IMAGE_RECIPE, **changes))
     changes["train"] |= {"compile": "on"}
@@ -173,7 +182,9 @@ def test_compiling_is_decided_after_twenty_steps(
     steps: int,
     compiled: bool,
 ) -> None:
-    """Oracle: by hand. A fifth of 6,975 steps of 50 ms is 70 s, of 4,975 steps 50 s; compiling takes 60 s."""
+    """Oracle: by hand. A fifth of 6,975 steps of 50 ms is 70 s, of 4,975 steps 50 s; compiling
+    takes 60 s.
+    """
     clock, calls = [0.0], []
     monkeypatch.setattr(device.time, "perf_counter", lambda: clock[0])
 
@@ -216,7 +227,9 @@ def test_when_a_network_is_compiled(
     deterministic: bool,
     expected: str,
 ) -> None:
-    """Oracle: by hand. A machine without a compiler trains as it is under `auto`, and is told the cure under `on`."""
+    """Oracle: by hand. A machine without a compiler trains as it is under `auto`, and is told the
+    cure under `on`.
+    """
     recipe = resolved(IMAGE_RECIPE, train={"compile": choice}).updated(deterministic=deterministic)
     done: list[str] = []
     net: Any = SimpleNamespace(net=SimpleNamespace(compile=lambda: done.append("compiled")))
@@ -250,7 +263,9 @@ def test_when_a_network_is_compiled(
 
 @pytest.mark.parametrize("kind", ["cuda", "cpu"])
 def test_what_compiling_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
-    """Oracle: by hand. A compiler on the path, or the one that the environment names, and Python's header."""
+    """Oracle: by hand. A compiler on the path, or the one that the environment names, and Python's
+    header.
+    """
     variable = "CC" if kind == "cuda" else "CXX"
     monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -263,7 +278,8 @@ def test_what_compiling_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, k
     monkeypatch.setenv(variable, str(compiler))
     monkeypatch.setattr(device.sysconfig, "get_path", lambda *a: str(tmp_path))
     assert device.missing_for_compiling(torch.device(kind)) == (
-        f"{tmp_path / 'Python.h'} is missing; install Python's headers, such as Debian's package python3-dev"
+        f"{tmp_path / 'Python.h'} is missing; install Python's headers, "
+        "such as Debian's package python3-dev"
     )
     (tmp_path / "Python.h").touch()
     assert device.missing_for_compiling(torch.device("cpu" if kind == "cpu" else kind)) is None
@@ -283,7 +299,9 @@ def test_compile_on_without_a_compiler_is_one_sentence(
 
 
 def test_an_operation_that_repeats_no_run_is_named(resolved: Resolve) -> None:
-    """Oracle: torch raises for max_unpool2d on every device; on a GPU adaptive average pooling's gradient does, too."""
+    """Oracle: torch raises for max_unpool2d on every device; on a GPU adaptive average pooling's
+    gradient does, too.
+    """
     recipe = resolved(IMAGE_RECIPE).updated(deterministic=True)
     device.make_repeatable(recipe)
     x, places = torch.nn.functional.max_pool2d(torch.rand(1, 1, 4, 4), 2, return_indices=True)
@@ -312,13 +330,16 @@ def test_an_operation_that_repeats_no_run_is_named(resolved: Resolve) -> None:
 
 @pytest.mark.slow
 def test_adaptive_pooling_is_refused_before_training_on_a_gpu(resolved: Resolve) -> None:
-    """Oracle: torch's list. Refused before the network is moved to the GPU, which is not here; not so without it."""
+    """Oracle: torch's list. Refused before the network is moved to the GPU, which is not here; not
+    so without it.
+    """
     digits = {"set": "digits", "size": [64, 64], "colour": "rgb"}
     recipe = resolved(
         {"arch": "zoo", "data": digits, "net": {"name": "alexnet"}, "train": {"epochs": 1}}
     )
     source = data.make(recipe.data)[0]
-    sentence = r"^train tiny: the gradient of net.net.avgpool .* differs from run to run .*; set `deterministic: false`"
+    sentence = r"^train tiny: the gradient of net.net.avgpool .* differs from run to run .*; "
+    sentence += "set `deterministic: false`"
     with pytest.raises(StageError, match=sentence):
         loop.fit(recipe, source, on=torch.device("cuda"), label="tiny")
     net = loop.network.build(recipe, source)
@@ -331,14 +352,18 @@ def test_adaptive_pooling_is_refused_before_training_on_a_gpu(resolved: Resolve)
 
 
 def test_tf32_is_off_wherever_a_network_is_trained(resolved: Resolve) -> None:
-    """Oracle: torch's own flags after training; evaluation and quantile offsets follow it in the same process."""
+    """Oracle: torch's own flags after training; evaluation and quantile offsets follow it in the
+    same process.
+    """
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = True
     fit(resolved(IMAGE_RECIPE))
     assert not torch.backends.cudnn.allow_tf32 and not torch.backends.cuda.matmul.allow_tf32
 
 
 def test_evaluation_computes_in_float32(monkeypatch: pytest.MonkeyPatch, resolved: Resolve) -> None:
-    """Oracle: the type of the network's answers. Under bf16 a training step computes in it, an evaluation does not."""
+    """Oracle: the type of the network's answers. Under bf16 a training step computes in it, an
+    evaluation does not.
+    """
     seen: set[tuple[bool, torch.dtype]] = set()
     build = loop.network.build
 

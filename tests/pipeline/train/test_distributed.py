@@ -1,4 +1,6 @@
-"""Training in two processes: the curve of one process, one writer, and what happens when one of them is killed."""
+"""Training in two processes: the curve of one process, one writer, and what happens when one of
+them is killed.
+"""
 
 from __future__ import annotations
 
@@ -26,8 +28,9 @@ from pipeline.train import distributed
 
 TOGETHER = ROOT / "tests" / "together.py"
 LAUNCHER = ("-m", "torch.distributed.run", "--standalone", "--local-addr=localhost")
-# Without batch normalisation and dropout two processes compute what one does, in another order of float32 sums: each
-# step differs by some 1e-7 of a weight, and 21 steps make less than a hundred times that of a loss.
+# Without batch normalisation and dropout two processes compute what one does, in another order of
+# float32 sums: each step differs by some 1e-7 of a weight, and 21 steps make less than a hundred
+# times that of a loss.
 NOISE = 1e-5
 STACK = {"channels": 4, "kernels": [3, 3], "activation": "relu", "padding": "zeros"}
 BUSY = {
@@ -59,7 +62,9 @@ def recipes(resolved: Resolve) -> dict[str, Any]:
 
 @pytest.mark.slow
 def test_two_processes_train_as_one(recipes: dict[str, Any], tmp_path: Path) -> None:
-    """Oracle: one process. Batch norm's statistics are each process's own on a CPU, so there only the end is near."""
+    """Oracle: one process. Batch norm's statistics are each process's own on a CPU, so there only
+    the end is near.
+    """
     (tmp_path / "given.json").write_text(
         json.dumps({name: recipe.model_dump(mode="json") for name, recipe in recipes.items()})
     )
@@ -137,7 +142,9 @@ def workers(of: subprocess.Popen[str]) -> dict[str, psutil.Process]:
 
 @pytest.mark.long
 def test_one_of_two_processes_is_killed(resolved: Resolve, workspace: Path) -> None:
-    """Oracle: the same two processes, left alone. The killed run says what happened, leaves no process, and goes on."""
+    """Oracle: the same two processes, left alone. The killed run says what happened, leaves no
+    process, and goes on.
+    """
     recipe = resolved(
         IMAGE_RECIPE, train={"epochs": 150, "choose": "last", "augment": {"rotate": 10}}
     )
@@ -171,7 +178,9 @@ def test_one_of_two_processes_is_killed(resolved: Resolve, workspace: Path) -> N
 
 @pytest.mark.long
 def test_what_a_process_says_is_said_once(resolved: Resolve, workspace: Path) -> None:
-    """Oracle: the sentence of one process; ranks are not a reader's concern. No traceback, no second copy."""
+    """Oracle: the sentence of one process; ranks are not a reader's concern. No traceback, no
+    second copy.
+    """
     lay_out(
         workspace, resolved(IMAGE_RECIPE, train={"optimizer": "sgd", "lr": 1e30, "epochs": 20}), 2
     )
@@ -187,7 +196,9 @@ def failure(exitcode: int, message: Any = "", name: str = "N/A") -> SimpleNamesp
 
 
 def test_the_cause_is_the_process_that_said_why() -> None:
-    """Oracle: by hand. A recorded sentence before a signal, a signal before a failure that follows from it."""
+    """Oracle: by hand. A recorded sentence before a signal, a signal before a failure that follows
+    from it.
+    """
     told = failure(1, {"message": "StageError: train tiny: no: memory", "extraInfo": {}})
     killed, follower = failure(-9, "Signal 9", "SIGKILL"), failure(1, "To enable traceback see")
     assert (

@@ -1,4 +1,6 @@
-"""Heads on features and fine-tuning: what is learned elsewhere, put to ten images a class (FEATURES.md R01-R09)."""
+"""Heads on features and fine-tuning: what is learned elsewhere, put to ten images a class
+(FEATURES.md R01-R09).
+"""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -27,7 +29,9 @@ CPU = torch.device("cpu")
 
 
 def test_a_task_of_some_classes_and_few_images(built, resolved: Resolve) -> None:
-    """Labels are renumbered in the order asked for; only training is thinned; the draw follows its seed."""
+    """Labels are renumbered in the order asked for; only training is thinned; the draw follows its
+    seed.
+    """
     made, source = built("linear")
     assert source.about["labels"] == ["9", "7", "5"]
     assert (
@@ -52,7 +56,9 @@ def test_an_unknown_class_names_those_there_are(resolved: Resolve) -> None:
 
 
 def test_another_camera(resolved: Resolve) -> None:
-    """Blur keeps the mean, noise has its deviation, gains are gains, disorder keeps the pixels; all repeat."""
+    """Blur keeps the mean, noise has its deviation, gains are gains, disorder keeps the pixels; all
+    repeat.
+    """
     picture = Image.fromarray(np.random.default_rng(0).integers(60, 190, (40, 30, 3), np.uint8))
     before = np.asarray(picture, float)
 
@@ -168,7 +174,9 @@ def test_recipes_that_cannot_be(
 
 
 def test_all_but_the_last_layer_is_taken_over(built, base_state: dict[str, torch.Tensor]) -> None:
-    """R05: weights, statistics and standardisation are the backbone's; the last layer is new, for three classes."""
+    """R05: weights, statistics and standardisation are the backbone's; the last layer is new, for
+    three classes.
+    """
     made, source = built("tuned")
     net = network.build(made, source)
     pretrained.load_start_weights(net, made, source.about["labels"], base_state)
@@ -201,7 +209,7 @@ def test_all_but_the_last_layer_is_taken_over(built, base_state: dict[str, torch
         (
             {"copied": 11},
             5,
-            "head.copied: 11 asked for, the backbone has 10: features.0, features.1, ",
+            "head.copied: 11 asked for, the network has 10: features.0, features.1, ",
         ),
         ({"copied": "all", "stages": 0}, 5, ""),
         ({"copied": 0, "stages": "all"}, 5, ""),
@@ -210,7 +218,9 @@ def test_all_but_the_last_layer_is_taken_over(built, base_state: dict[str, torch
 def test_stages_that_start_at_random_are_not_frozen(
     built, base_state, head: dict[str, Any], epochs: int, refused: str
 ) -> None:
-    """Oracle: by hand; cnn2 has ten stages with weights, and stage `unfreeze` times k opens after epoch `first`."""
+    """Oracle: by hand; cnn2 has ten stages with weights, and stage `unfreeze` times k opens after
+    epoch `first`.
+    """
     made, source = built("tuned", **head)
     net = network.build(made, source)
     pretrained.load_start_weights(net, made, source.about["labels"], base_state)
@@ -239,7 +249,9 @@ def test_numbers_of_stages_that_mean_nothing(built, head: dict[str, Any], senten
 
 
 def test_some_stages_are_copied_and_known_classes_keep_their_weights(built, base_state) -> None:
-    """R10: copied: 4 takes the first two convolutions with their norms. R12: keep: class 3 has the row that it had."""
+    """R10: copied: 4 takes the first two convolutions with their norms. R12: keep: class 3 has the
+    row that it had.
+    """
     made, source = built("tuned", copied=4, keep=True)
     torch.manual_seed(0)
     net = network.build(made, source)
@@ -303,7 +315,9 @@ def test_a_file_without_counters_of_batches_fits(built, base_state: pretrained.B
 
 
 def test_features_of_a_layer(built, base_state: dict[str, torch.Tensor], tmp_path: Path) -> None:
-    """Penultimate: what the last layer turns into logits. A layer of maps: their means over the places."""
+    """Penultimate: what the last layer turns into logits. A layer of maps: their means over the
+    places.
+    """
     made, source = built("linear")
     net = network.build(made, source)
     pretrained.load_start_weights(net, made, source.about["labels"], base_state)
@@ -353,8 +367,8 @@ def test_features_go_on_where_they_stopped(built, base_state, tmp_path: Path, mo
 
 @pytest.mark.parametrize("degrees", [0, 20, 60, 100, 140])
 def test_hog_finds_the_direction_of_a_grating(degrees: int) -> None:
-    """R20. By hand: a grating has one direction, 20 degrees a bin; the opposite direction is the same, and so
-    is a brighter image; every block has length 1.
+    """R20. By hand: a grating has one direction, 20 degrees a bin; the opposite direction is the
+    same, and so is a brighter image; every block has length 1.
     """
     turn = np.deg2rad(degrees)
     across = np.cos(turn) * np.arange(48) + np.sin(turn) * np.arange(48)[:, None]
@@ -387,7 +401,9 @@ def phases(net: Any, head: dict[str, Any], epochs: int) -> list[int]:
 
 
 def test_a_schedule_of_unfreezing(built, base_state) -> None:
-    """R09: the head alone for two epochs, then from the last stage downwards one more every second epoch."""
+    """R09: the head alone for two epochs, then from the last stage downwards one more every second
+    epoch.
+    """
     made, source = built("tuned", stages=3, first=2, unfreeze=2)
     net = network.build(made, source)
     assert phases(net, made.head, 9) == [0, 0, 1, 1, 2, 2, 3, 3, 3]
@@ -411,7 +427,9 @@ def test_a_schedule_of_unfreezing(built, base_state) -> None:
 
 @pytest.mark.parametrize("batch_norm", ["frozen", "trained"])
 def test_what_is_frozen_does_not_move(built, base_state, batch_norm: str) -> None:
-    """R05, R06: after two epochs only the head and the last two stages differ; statistics only where asked for."""
+    """R05, R06: after two epochs only the head and the last two stages differ; statistics only
+    where asked for.
+    """
     made, source = built("tuned", batch_norm=batch_norm)
     net, _ = loop.fit(made, source, on=CPU, label="tuned", base=base_state)
     same = {

@@ -1,4 +1,6 @@
-"""Heads on features: tuned by cross-validation, one graph with their backbone (FEATURES.md R02-R05)."""
+"""Heads on features: tuned by cross-validation, one graph with their backbone (FEATURES.md
+R02-R05).
+"""
 
 from pathlib import Path
 
@@ -48,7 +50,9 @@ def test_an_mlp_leaves_the_process_its_threads(clouds, monkeypatch: pytest.Monke
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", heads.GRIDS)
 def test_a_head_is_tuned_and_its_graph_answers_as_it_does(kind: str, built, base_state) -> None:
-    """Probabilities of the joined graph, from uint8 images on, against scikit-learn on torch's features."""
+    """Probabilities of the joined graph, from uint8 images on, against scikit-learn on torch's
+    features.
+    """
     made, source = built("linear", kind=kind)
     headed, state = head_training.fit_recipe(made, source, on=CPU, label=kind, base=base_state)
     assert len(headed.head.table) == np.prod([len(v) for v in heads.GRIDS[kind].values()])
@@ -84,7 +88,7 @@ def test_a_head_is_tuned_and_its_graph_answers_as_it_does(kind: str, built, base
 
 
 def test_best_is_the_best_of_all_kinds(clouds, monkeypatch) -> None:
-    """The candidate of the highest cross-validated accuracy; of equals, the one that stands first."""
+    """The candidate of the highest cross-validated accuracy wins; of equals the first."""
     ranks = {"linear": 0.7, "mlp": 0.6, "forest": 0.9, "svm-linear": 0.9, "svm-rbf": 0.5}
     monkeypatch.setattr(heads, "cross_validate", lambda kind, *rest: (ranks[kind], 0.0))
     monkeypatch.setattr(heads, "TREES", 5)
@@ -143,7 +147,9 @@ def test_a_logistic_regression_in_torch_answers_as_scikit_learn(clouds, classes:
 def test_a_saved_head_answers_as_the_fitted_one(
     clouds, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, classes: int
 ) -> None:
-    """Oracle: the fitted estimator, on rows that it has not seen. Nothing is fitted to read it, and nothing pickled."""
+    """Oracle: the fitted estimator, on rows that it has not seen. Nothing is fitted to read it, and
+    nothing pickled.
+    """
     monkeypatch.setattr(heads, "MLP", (8, 4))
     monkeypatch.setattr(heads, "TREES", 20)
     x, y = clouds[0][clouds[1] < classes], clouds[1][clouds[1] < classes]

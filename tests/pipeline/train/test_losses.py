@@ -27,7 +27,9 @@ def log_softmax(z: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 1.0])
 def test_cross_entropy_with_label_smoothing(logits: torch.Tensor, smoothing: float) -> None:
-    """T02. Oracle: Szegedy et al. 2016, arXiv:1512.00567, section 7: targets (1 - e) onehot + e / K, in numpy."""
+    """T02. Oracle: Szegedy et al. 2016, arXiv:1512.00567, section 7: targets (1 - e) onehot + e /
+    K, in numpy.
+    """
     target = np.eye(4)[Y] * (1 - smoothing) + smoothing / 4
     expected = -(target * log_softmax(logits.numpy())).sum(1).mean()
     got = losses.objective(logits, Y, PLAIN.updated(label_smoothing=smoothing))
@@ -41,7 +43,9 @@ def test_forecasts_are_fitted_by_squared_error() -> None:
 
 
 def test_softmax_clip_is_keras_formula(logits: torch.Tensor) -> None:
-    """Oracle: Keras's categorical_crossentropy in numpy: probabilities clipped to [1e-7, 1 - 1e-7], then -log."""
+    """Oracle: Keras's categorical_crossentropy in numpy: probabilities clipped to [1e-7, 1 - 1e-7],
+    then -log.
+    """
     logits = logits * 10  # some clipped at either end
     clipped = np.exp(log_softmax(logits.numpy())).clip(1e-7, 1 - 1e-7)
     assert (clipped == 1e-7).any() and (clipped == 1 - 1e-7).any()
@@ -50,7 +54,9 @@ def test_softmax_clip_is_keras_formula(logits: torch.Tensor) -> None:
 
 
 def test_a_saturated_wrong_sample_gets_no_gradient_from_softmax_clip() -> None:
-    """X05. Class 1 is right, class 0 is 40 ahead: cross-entropy pulls by (1, -1), softmax-clip not at all."""
+    """X05. Class 1 is right, class 0 is 40 ahead: cross-entropy pulls by (1, -1), softmax-clip not
+    at all.
+    """
     pulls = {}
     for name in ("cross-entropy", "softmax-clip"):
         wrong = torch.tensor([[40.0, 0.0]], requires_grad=True)
@@ -96,7 +102,9 @@ def test_a_bias_with_more_dimensions_is_still_a_bias() -> None:
 
 @pytest.mark.parametrize(("convention", "decay"), [("half", 0.2), ("full", 0.4)])
 def test_l2_steps_as_sgd_weight_decay_does(convention: str, decay: float) -> None:
-    """T24, T26: the gradient of l2 / 2 * w^2 is l2 * w, of l2 * w^2 twice that; equal after 5 steps with momentum."""
+    """T24, T26: the gradient of l2 / 2 * w^2 is l2 * w, of l2 * w^2 twice that; equal after 5 steps
+    with momentum.
+    """
     ends = []
     for l2, weight_decay in ((0.2, 0.0), (0.0, decay)):
         torch.manual_seed(0)
@@ -138,7 +146,9 @@ def test_optimizers_take_their_options(net: nn.Module, name: str, kind: type) ->
 
 
 def test_autocast_by_name() -> None:
-    """auto is fp32 on a CPU; bf16 computes products in bfloat16; fast does where the CPU has instructions for it."""
+    """auto is fp32 on a CPU; bf16 computes products in bfloat16; fast does where the CPU has
+    instructions for it.
+    """
     cpu, half = torch.device("cpu"), torch.bfloat16
     fast = half if torch.cpu._is_avx512_bf16_supported() else torch.float32
     for precision, dtype in (

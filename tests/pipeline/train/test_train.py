@@ -1,4 +1,6 @@
-"""Stage train: repeats bit for bit, resumes bit for bit, stops, chooses and keeps the epochs that params name."""
+"""Stage train: repeats bit for bit, resumes bit for bit, stops, chooses and keeps the epochs that
+params name.
+"""
 
 import json
 import math
@@ -67,7 +69,9 @@ def test_a_run_repeats_and_a_stopped_one_ends_the_same(
     base: dict[str, Any],
     changes: dict[str, Any],
 ) -> None:
-    """Oracle: the uninterrupted run. Stopped in epoch 3 and again in epoch 4, each time with the epoch before saved."""
+    """Oracle: the uninterrupted run. Stopped in epoch 3 and again in epoch 4, each time with the
+    epoch before saved.
+    """
     recipe = resolved(base, train=changes)
     whole = fit(recipe)
     assert_equal(whole, fit(recipe))
@@ -136,7 +140,7 @@ def test_every_optimizer_and_schedule_learns(
 def test_options_that_train_too(
     resolved: Resolve, base: dict[str, Any], options: dict[str, Any]
 ) -> None:
-    """The loss falls from the first epoch to the last, and differs from the run without the option."""
+    """The loss falls from first to last epoch, and differs from the run without the option."""
     _, plain = fit(resolved(base))
     _, state = fit(resolved(base, train=options))
     assert state.history[-1]["train_loss"] < state.history[0]["train_loss"]
@@ -144,7 +148,9 @@ def test_options_that_train_too(
 
 
 def test_a_weight_that_is_not_finite(resolved: Resolve) -> None:
-    """The sentence names it, though the loss may not show it: a tap that sees padding alone multiplies nothing."""
+    """The sentence names it, though the loss may not show it: a tap that sees padding alone
+    multiplies nothing.
+    """
     net, _ = fit(resolved(IMAGE_RECIPE))
     loop.require_finite_weights(net, "tiny", 1)
     name, weight = next(iter(net.named_parameters()))
@@ -176,7 +182,9 @@ def test_training_stops_when_validation_no_longer_improves(resolved: Resolve) ->
 
 
 def test_best_and_last_weights(resolved: Resolve) -> None:
-    """T30. A lr that jumps 200-fold spoils the last epochs; best ships the epoch before, last does not."""
+    """T30. A lr that jumps 200-fold spoils the last epochs; best ships the epoch before, last does
+    not.
+    """
     changes = {
         "epochs": 4,
         "optimizer": "sgd",
@@ -208,7 +216,9 @@ def test_best_and_last_weights(resolved: Resolve) -> None:
 
 
 def test_snapshots_are_the_weights_of_their_epochs(resolved: Resolve) -> None:
-    """Oracle: a run that ends at that epoch. A constant learning rate does not know how many epochs come."""
+    """Oracle: a run that ends at that epoch. A constant learning rate does not know how many epochs
+    come.
+    """
     _, state = fit(resolved(IMAGE_RECIPE, train={"epochs": 3, "snapshots": [1, 2]}))
     net, _ = fit(resolved(IMAGE_RECIPE, train={"epochs": 2, "choose": "last"}))
     assert list(state.snapshots) == ["001", "002"]
@@ -217,15 +227,18 @@ def test_snapshots_are_the_weights_of_their_epochs(resolved: Resolve) -> None:
 
 
 def test_gradients_are_recorded_for_each_weight(resolved: Resolve) -> None:
-    """Mean |gradient| of the last batch, for each weight with more than one dimension: two dense layers here."""
+    """Mean |gradient| of the last batch, for each weight with more than one dimension: two dense
+    layers here.
+    """
     _, state = fit(resolved(IMAGE_RECIPE))
     assert [list(row) for row in state.gradients] == [["features.1.weight", "head.weight"]] * 3
     assert all(value > 0 for row in state.gradients for value in row.values())
 
 
 def test_quantiles_cover_validation_as_they_say(resolved: Resolve) -> None:
-    """Oracle: of the sorted validation residuals the floor((n + 1) .1)-th, the median, the ceil((n + 1) .9)-th; the
-    share below level q is q, to two samples."""
+    """Oracle: of the sorted validation residuals the floor((n + 1) .1)-th, the median, the ceil((n
+    + 1) .9)-th; the share below level q is q, to two samples.
+    """
     recipe = resolved(SERIES_RECIPE)
     net, _ = fit(recipe)
     source, _ = prepare.make(recipe.data)
@@ -246,7 +259,9 @@ def test_quantiles_cover_validation_as_they_say(resolved: Resolve) -> None:
 
 
 def test_batches_are_the_networks_own_arithmetic(resolved: Resolve) -> None:
-    """Training sees what the served graph computes: logits of NCHW training batches equal those behind forward()."""
+    """Training sees what the served graph computes: logits of NCHW training batches equal those
+    behind forward().
+    """
     recipe = resolved(IMAGE_RECIPE)
     net, _ = fit(recipe)
     source, _ = prepare.make(recipe.data)
@@ -293,7 +308,9 @@ def test_a_recipe_that_the_network_refuses(
 
 
 def test_one_image_left_over_is_not_a_batch(resolved: Resolve) -> None:
-    """400 images in batches of 57 leave one: batch norm cannot train on it, so it sits out this epoch."""
+    """400 images in batches of 57 leave one: batch norm cannot train on it, so it sits out this
+    epoch.
+    """
     _, state = fit(resolved(IMAGE_RECIPE, train={"batch": 57, "epochs": 2}))
     assert state.epoch == 2
 
@@ -302,7 +319,9 @@ def test_one_image_left_over_is_not_a_batch(resolved: Resolve) -> None:
 def test_the_stage_resumes_and_cleans_up(
     workspace: Path, monkeypatch: pytest.MonkeyPatch, resolved: Resolve
 ) -> None:
-    """The command, stopped by Ctrl-C and run again: the same results/ and weights as a run that was not stopped."""
+    """The command, stopped by Ctrl-C and run again: the same results/ and weights as a run that was
+    not stopped.
+    """
     monkeypatch.setattr(loop, "LEAST_S", 0)
     monkeypatch.setattr(loop, "MOST_SHARE", float("inf"))
     recipe = resolved(IMAGE_RECIPE, train={"snapshots": [2]})
@@ -350,7 +369,9 @@ def test_the_stage_resumes_and_cleans_up(
 
 
 def test_curves_are_tables_of_metrics_by_epoch(workspace: Path) -> None:
-    """Oracle: the files that DVCLive 3.49 wrote of these rows. Epoch 0 is a network that was not trained."""
+    """Oracle: the files that DVCLive 3.49 wrote of these rows. Epoch 0 is a network that was not
+    trained.
+    """
     for first in (0, 1):
         append = artifacts.curve_writer(Path(f"curves{first}"))
         for epoch in range(first, 3):

@@ -1,7 +1,8 @@
-"""What a training step does on a GPU, as far as the meta device shows it: for every recipe, at both sizes.
+"""What a training step does on a GPU, as far as the meta device shows it: for every recipe, at both
+sizes.
 
-The meta device runs every operation without values: what reads one back, `.item()` among it, raises there, and copies
-from the CPU are seen. One thing is not as on a GPU: autocast is off.
+The meta device runs every operation without values: what reads one back, `.item()` among it, raises
+there, and copies from the CPU are seen. One thing is not as on a GPU: autocast is off.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ from pipeline.train import augment, finetune, loop, losses
 
 pytestmark = pytest.mark.slow
 META = torch.device("meta")
-# By the name in torch's list of what raises in deterministic mode: the operators of ATen that raise on a GPU.
+# By the name in torch's list of what raises in deterministic mode: the operators of ATen that raise
+# on a GPU.
 RAISING = {
     "torch.nn.AvgPool3d": ("avg_pool3d_backward",),
     "torch.nn.AdaptiveAvgPool2d": ("_adaptive_avg_pool2d_backward",),
@@ -69,7 +71,9 @@ RAISING = {
 
 
 class Watch(TorchDispatchMode):
-    """Notes the name of every operator that runs, and the copies between devices, each with `non_blocking`."""
+    """Notes the name of every operator that runs, and the copies between devices, each with
+    `non_blocking`.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -94,7 +98,9 @@ class Watch(TorchDispatchMode):
 
 
 class Literals(TorchFunctionMode):
-    """Counts tensors that are made of Python numbers on another device than the CPU: each copy is waited for."""
+    """Counts tensors that are made of Python numbers on another device than the CPU: each copy is
+    waited for.
+    """
 
     count = 0
 
@@ -105,7 +111,9 @@ class Literals(TorchFunctionMode):
 
 
 def raising(doc: str) -> set[str]:
-    """Return the operators that raise on a GPU in deterministic mode, by the docstring that lists them."""
+    """Return the operators that raise on a GPU in deterministic mode, by the docstring that lists
+    them.
+    """
     listed = re.search(
         r"will throw a\s+:class:`RuntimeError` when ``mode=True``:(.*?)\n    In addition", doc, re.S
     )
@@ -122,7 +130,9 @@ def raising(doc: str) -> set[str]:
 
 
 def trained(recipe: Recipe) -> tuple[Watch, int]:
-    """Return what was seen of an epoch of one step in the loop's own lines, and how many tensors numbers made."""
+    """Return what was seen of an epoch of one step in the loop's own lines, and how many tensors
+    numbers made.
+    """
     fitting = noise(recipe, recipe.train.batch, META)
     with META:
         net = network.assemble(recipe, like(recipe))
@@ -141,7 +151,9 @@ def trained(recipe: Recipe) -> tuple[Watch, int]:
 
 
 def recipes() -> Iterator[tuple[str, Recipe]]:
-    """Yield every recipe that is trained, small and full, and every setting of a study; equal ones once."""
+    """Yield every recipe that is trained, small and full, and every setting of a study; equal ones
+    once.
+    """
     seen: set[str] = set()
     for size in ("small", "full"):
         text = (ROOT / "params.yaml").read_text().replace("\nsize: small", f"\nsize: {size}", 1)
@@ -161,7 +173,9 @@ def recipes() -> Iterator[tuple[str, Recipe]]:
 
 
 def kind(recipe: Recipe) -> str:
-    """Return what of a recipe decides which operators run: of its numbers, such as the depth, whether they are 0."""
+    """Return what of a recipe decides which operators run: of its numbers, such as the depth,
+    whether they are 0.
+    """
 
     def outline(value: Any) -> Any:
         if isinstance(value, dict):
@@ -218,7 +232,9 @@ def test_no_step_raises_in_deterministic_mode(watched: dict[str, tuple[Watch, in
 
 
 def test_no_step_waits_for_the_device(watched: dict[str, tuple[Watch, int]]) -> None:
-    """Oracle: by hand. The order of an epoch and, with augmentation, each step's numbers are sent without waiting."""
+    """Oracle: by hand. The order of an epoch and, with augmentation, each step's numbers are sent
+    without waiting.
+    """
     assert {
         name for name, (watch, literals) in watched.items() if literals or not all(watch.copies)
     } == set()
@@ -229,7 +245,9 @@ def test_no_step_waits_for_the_device(watched: dict[str, tuple[Watch, int]]) -> 
     ("name", "found"), [("alexnet", {"_adaptive_avg_pool2d_backward"}), ("squeezenet1_1", set())]
 )
 def test_what_raises_is_seen(on_meta: None, name: str, found: set[str]) -> None:
-    """Oracle: torchvision's AlexNet averages over 6 x 6 places, which has no deterministic gradient on a GPU."""
+    """Oracle: torchvision's AlexNet averages over 6 x 6 places, which has no deterministic gradient
+    on a GPU.
+    """
     recipe = next(recipe for key, recipe in recipes() if key == "squeezenet-digits, full")
     watch, _ = trained(recipe.updated(net={"name": name}))
     assert watch.names & raising(str(torch.use_deterministic_algorithms.__doc__)) == found
@@ -248,7 +266,9 @@ def test_a_new_entry_of_the_list_is_not_overlooked() -> None:
 
 
 def test_copies_are_seen() -> None:
-    """Oracle: by hand. Reading back raises; a copy that is waited for, one that is not, and a tensor of numbers."""
+    """Oracle: by hand. Reading back raises; a copy that is waited for, one that is not, and a
+    tensor of numbers.
+    """
     with Watch() as watch, Literals() as literals:
         torch.zeros(2).to(META)
         torch.zeros(2).to(META, non_blocking=True)
