@@ -54,15 +54,17 @@ class Forecaster(nn.Module):
 
     @property
     def convolution_field(self) -> int | None:
-        """Steps of history that the convolutions see, by the architecture's formula; None where it has none."""
+        """Steps of history that the convolutions see, if the architecture has a formula for it."""
         field: int | None = getattr(self.net, "convolution_field", None)
         return field
 
     @property
     def causal_stack(self) -> tuple[int, list[int]] | None:
-        """Kernel size and dilations of a network that is one stack of causal convolutions, else None."""
-        dilations = getattr(self.net, "dilations", None)
-        return (self.net.kernel_size, dilations) if dilations else None
+        """Kernel size and dilations of a network that is one stack of causal convolutions."""
+        kernel_size, dilations = (
+            getattr(self.net, key, None) for key in ("kernel_size", "dilations")
+        )
+        return (kernel_size, dilations) if kernel_size and dilations else None
 
     def split_input(self, x: Tensor) -> tuple[Tensor, ...]:
         """Return (series,), or (series, calendar) of an input that has both."""
