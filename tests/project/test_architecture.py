@@ -1,4 +1,4 @@
-"""The laws of the design: what may import what, and what names what."""
+"""The architecture of docs/architecture.md: which folder imports which, and how stages are named."""
 
 from __future__ import annotations
 
@@ -24,6 +24,24 @@ MAY_IMPORT = {
     "pipeline": {"pipeline", "models", "convline"},
 }
 TORCH_FREE = ["check", "package", "wheel", "infer", "report"]
+# Package of pipeline/ -> the packages of pipeline/ that it may import.
+PIPELINE_ARROWS = {
+    "core": set(),
+    "params": {"core"},
+    "data": {"core", "params"},
+    "network": {"core", "params", "data"},
+    "train": {"core", "params", "data", "network"},
+    "evaluate": {"core", "params", "data"},
+    "plots": {"core"},
+    "export": {"core", "params", "data", "network", "train"},
+    "check": {"core", "params", "data", "evaluate"},
+    "explain": {"core", "params", "data", "network", "train", "plots"},
+    "study": {"core", "params", "data", "network", "train", "evaluate", "plots"},
+    "package": {"core", "params"},
+    "wheel": {"core"},
+    "infer": {"core", "params", "data"},
+    "report": {"core", "params", "plots"},
+}
 
 
 def imports(path: Path) -> set[str]:
@@ -44,6 +62,18 @@ def test_import_arrows(folder: str) -> None:
         assert imports(path) & OURS <= MAY_IMPORT[folder], path
 
 
+def test_pipeline_arrows() -> None:
+    """Each package of pipeline/ imports only the packages below it, also inside functions."""
+    folders = {path.parent.name for path in (ROOT / "pipeline").glob("*/*.py")}
+    assert folders == PIPELINE_ARROWS.keys()
+    for folder, allowed in PIPELINE_ARROWS.items():
+        for path in (ROOT / "pipeline" / folder).rglob("*.py"):
+            text = path.read_text(encoding="utf-8")
+            imported = set(re.findall(r"^ *(?:from|import) pipeline\.(\w+)", text, re.M))
+            imported |= set(re.findall(r"^ *from pipeline import (\w+)", text, re.M))
+            assert imported <= allowed | {folder}, path
+
+
 def test_models_import_torch_only() -> None:
     """Architectures import torch, torchvision where its network is the paper's, and the standard library."""
     for path in (ROOT / "models").rglob("*.py"):
@@ -59,7 +89,7 @@ def test_serve_imports_what_its_wheel_declares() -> None:
 
 
 def test_every_import_is_declared() -> None:
-    """What a folder imports, pyproject.toml names for it: what comes along with another package may go with it."""
+    """pyproject.toml declares what each folder imports; a dependency of a dependency is not enough."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = {
         name: set(map(distribution, packages))
@@ -95,7 +125,7 @@ def distribution(requirement: str) -> str:
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", TORCH_FREE)
 def test_stage_imports_without_torch(stage: str) -> None:
-    """The verdict is made by the served stack alone: these stages import with torch blocked."""
+    """These stages judge and pack the served files, so they import with torch blocked."""
     code = f"import sys; sys.modules['torch'] = None; import pipeline.{stage}.__main__"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
@@ -124,21 +154,19 @@ def stages() -> dict[str, dict]:
 
 
 def test_every_stage_is_a_package_whose_docstring_is_its_contract() -> None:
-    """Stage = package of pipeline; it says what it reads, writes, when it fails, and its command."""
+    """The docstring says what the stage reads and writes, when it fails, and its command."""
     for name, stage in stages().items():
         body = stage.get("do", stage)
         assert body["cmd"].split()[:3] == ["python", "-m", f"pipeline.{name}"]
-        doc = (
-            ast.get_docstring(ast.parse((ROOT / "pipeline" / name / "__main__.py").read_text()))
-            or ""
-        )
+        main = (ROOT / "pipeline" / name / "__main__.py").read_text(encoding="utf-8")
+        doc = " ".join((ast.get_docstring(ast.parse(main)) or "").split())
         assert doc.startswith(f"Stage {name}: ")
         for word in ("Reads ", "Writes ", "Fails ", f"python -m pipeline.{name}"):
             assert word in doc, (name, word)
 
 
 def test_a_stage_depends_on_the_code_that_it_imports() -> None:
-    """A change to a helper reruns the stages that use it: each has its digest, and it covers what is imported."""
+    """dvc.yaml names the digest of each stage's code, and the digest covers what is imported."""
     for name, stage in stages().items():
         deps = stage.get("do", stage).get("deps", [])
         assert name == "params" or f"out/code/{name}.txt" in deps, name
@@ -150,9 +178,8 @@ def test_a_stage_depends_on_the_code_that_it_imports() -> None:
         "models/summary.py",
         "pipeline/data/dataset.py",
     } <= found["train"]
-    assert (
-        "pipeline/data/image_sources.py" not in found["train"]
-    )  # stage data has made what they decide
+    # What sources decide is in the dataset, on which training depends.
+    assert "pipeline/data/image_sources.py" not in found["train"]
     assert {
         "pipeline/data/image_sources.py",
         "serve/convline/images/decode.py",
@@ -169,7 +196,7 @@ def test_a_stage_depends_on_the_code_that_it_imports() -> None:
 
 
 def test_code_lines_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
-    """Code lines per folder (no blanks, comments, docstrings) are printed, so that growth is seen."""
+    """Prints the code lines of each folder, without blank lines, comments and docstrings."""
     counts = {
         folder: sum(code_lines(p) for p in (ROOT / folder).rglob("*.py")) for folder in FOLDERS
     }
@@ -194,7 +221,7 @@ def test_every_technique_has_code_and_a_test_or_study() -> None:
 
 
 def code_lines(path: Path) -> int:
-    """Return the lines that hold code: each line that a statement other than a docstring spans."""
+    """Return the number of lines with code: not blank, no comment, no docstring."""
     tree = ast.parse(path.read_text())
     lines: set[int] = set()
     strings: set[int] = set()
@@ -212,7 +239,7 @@ def code_lines(path: Path) -> int:
 
 
 def test_lock_holds_no_address() -> None:
-    """No index, no URL: the lock works with whatever registry the machine has."""
+    """The lock names no registry, so it works with the one that the machine has."""
     text = (ROOT / "requirements.lock").read_text()
     assert not re.search(r"https?://|index|find-links|@ file", text)
     assert re.search(r"^torch==", text, re.M) and "torch==2.13.0" not in text
