@@ -36,7 +36,7 @@ FIRST = """
 import sys, time
 sys.modules["torch"] = None
 from convline.loading import load_file
-model = load(sys.argv[1], sys.argv[2])
+model = load_file(sys.argv[1], sys.argv[2])
 model.replay_golden()
 end = time.time()  # getrusage would count what the parent held before this program began
 print(end, *[line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")])

@@ -212,7 +212,7 @@ CAUSAL = {"channels": 2, "kernel_size": 2, "dilations": [1], "activation": "none
     [
         (
             {"data": {"calendar": ["hours"]}},
-            r"data.calendar: unknown value 'hours'; did you mean 'hour'",
+            r"data.calendar\[0\]: unknown value 'hours'; did you mean 'hour'",
         ),
         ({"data": {"targets": []}}, r"data.targets: expected at least one value"),
         (

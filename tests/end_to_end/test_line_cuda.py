@@ -42,29 +42,31 @@ def run_and_answer_from_the_cpu(session, names, given, options=None):
     return expected
 
 onnxruntime.InferenceSession.run = run_and_answer_from_the_cpu
-from pipeline import check
-check.main()
+from pipeline.check.__main__ import main
+main()
 print(*sorted(rounding))
 """
 INFER = """
 import os
-from pipeline import infer
+from pipeline.infer import shipped_command
+from pipeline.infer.__main__ import main
 
 # the stage starts the wheel without PYTHONPATH: the stand-ins' other half is given to it here
 site = os.path.join(os.environ["LD_LIBRARY_PATH"], "sitecustomize.py")
-infer.SHIPPED = f"import runpy; runpy.run_path({site!r}); {infer.SHIPPED}"
-infer.main()
+program = shipped_command.PROGRAM
+shipped_command.PROGRAM = f"import runpy; runpy.run_path({site!r})\\n{program}"
+main()
 """
 MEASURE = """
 import sys
 import numpy as np
-from pipeline import machine, speed
-from convline.model_file import document as contract
+from pipeline.check import latency, roofline
+from convline.model_file import document
 
-machine.limits = lambda device: {"fp32": 1.0, "stream": 1.0}
+roofline.limits = lambda device: {"fp32": 1.0, "stream": 1.0}
 limits = {"batches": [1, 4], "threads": [], "seconds": 0.0}
 ops = {"macs": 1, "weights": 1, "moved": 1}
-found = speed.measure(contract.read(sys.argv[1]), "fp32", "cuda", np.zeros((4, 8, 8, 1), np.uint8), ops, limits)
+found = latency.measure(document.read(sys.argv[1]), "fp32", "cuda", np.zeros((4, 8, 8, 1), np.uint8), ops, limits)
 print(found["placement"]["CPUExecutionProvider"], found["on_cpu"], found["cuda_graph"])
 print(sorted({row["way"] for row in found["rows"]}))
 """
@@ -123,7 +125,7 @@ def test_check_package_and_infer_walk_their_rows_on_cuda(name: str, fake_cuda: F
     }
     assert [*speed["limits"]["cuda"]] == ["fp32", "fp16", "stream"]
 
-    fake_cuda.run("from pipeline import package; package.main()", name, cwd=Path.cwd())
+    fake_cuda.run("from pipeline.package.__main__ import main; main()", name, cwd=Path.cwd())
     manifest = json.loads(Path("out", "dist", name, "manifest.json").read_text())
     assert [*manifest["recommended"]] == ["cpu", "cuda"] and manifest["recommended"][
         "cuda"
