@@ -57,7 +57,9 @@ def predict(model: Model, x: np.ndarray, batch: int) -> list[np.ndarray]:
 def forecast(model: Forecaster, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return forecast and quantiles for what `Data.served` holds of a series: its history, and its calendar beside."""
     context, columns = model.context, len(model.columns)
-    return model.answers(x[:, :context, :columns], x[:, :, columns:] if model.calendar else None)
+    return model.run_encoded(
+        x[:, :context, :columns], x[:, :, columns:] if model.calendar else None
+    )
 
 
 def measure(

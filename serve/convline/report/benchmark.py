@@ -280,7 +280,7 @@ def _inference_rates(
         else:
             indices = np.arange(len(batch))
             known = None if calendar is None else calendar[indices % len(calendar)]
-            opened.answers(batch, known)
+            opened.run_encoded(batch, known)
         return len(batch)
 
     samples = [sample for file in workload.files[: BATCHES[-1]] for sample in workload.read(file)]

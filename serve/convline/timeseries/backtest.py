@@ -142,7 +142,7 @@ def forecast_batch(
 def _run(
     model: Forecaster, windows: Window, horizon: int, times: Times | None
 ) -> tuple[Floats, Floats]:
-    """Return the model's outputs for windows (N, T, D), in halves if the device's memory is too small."""
+    """Return the outputs for windows (N, T, D), run in halves if the device's memory is small."""
     try:
         return model.run(windows, horizon, times)
     except DeviceMemoryError:

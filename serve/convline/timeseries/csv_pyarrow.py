@@ -1,7 +1,8 @@
 """The fast way to read a large, plain CSV file: by pyarrow, where that is installed.
 
-On 5 million rows it is 28 times as fast as `csv_reader` alone (results/series.md). It is used only where the result
-cannot differ from that of `csv_reader`, whose tests compare both; in all other cases nothing is returned.
+On 5 million rows it is 28 times as fast as `csv_reader` alone (results/series.md). It is used only
+where the result cannot differ from that of `csv_reader`, whose tests compare both; in all other
+cases nothing is returned.
 """
 
 import math
@@ -34,10 +35,10 @@ def read_columns(
     decimal: str,
     keys: Collection[str],
 ) -> dict[str, Array | Encoded]:
-    """Return columns by name: numbers float64 (rows,), times datetime64[s] (rows,), other keys encoded.
+    """Return columns: numbers float64 (rows,), times datetime64[s] (rows,), other keys encoded.
 
-    data: UTF-8 with LF ends of lines. start: the byte behind the header. first: the cells of the first row, from which
-    the types are guessed. keys: names of the columns that are ids or times.
+    data: UTF-8 with LF ends of lines. start: the byte behind the header. first: the cells of the
+    first row, from which the types are guessed. keys: names of the columns that are ids or times.
     """
     if not keys or len(data) < LARGE or b'"' in data:
         return {}

@@ -1,13 +1,18 @@
-"""A CSV file as a table of columns. Its delimiter and decimal sign are given, or found if only one choice fits.
+"""A CSV file as a table of columns.
 
-Delimiter `auto`: that of , ; tab | which cuts the first 20 rows into equally many cells, more than one; if none does,
-the one that cuts the header, so that the error names the row that differs. A file without any has one column.
-Decimal `auto`: a point. Beside another delimiter than a comma it is a comma if a cell of a column of numbers is a
-number only so (1,5), and points are then between thousands (1.234). Two possible choices are an error, and so are
-cells such as 1.234 beside `;` if no other cell decides.
+Its delimiter and decimal sign are given, or found if only one choice fits.
 
-This module is written by hand, on the csv module of Python, because neither pyarrow nor numpy refuses what is ambiguous,
-names the line of a wrong cell, or is always installed. Large plain files are left to `csv_pyarrow`.
+delimiter `auto`: that of , ; tab | which cuts the first 20 rows into equally many cells, more than
+one. If none does, the one that cuts the header: the error then names the row that differs. A file
+without any has one column.
+
+decimal `auto`: a point. Beside another delimiter than a comma, it is a comma if a cell of a column
+of numbers is a number only so (1,5); points are then between thousands (1.234). Two possible
+choices are an error, and so are cells such as 1.234 beside `;` if no other cell decides.
+
+This module is written by hand, on the csv module of Python, because neither pyarrow nor numpy
+refuses what is ambiguous, names the line of a wrong cell, or is always installed. Large plain files
+are left to `csv_pyarrow`.
 """
 
 import csv
@@ -46,7 +51,10 @@ THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2},\d{3}")  # 1,234 is 1.234 to some and
 
 @dataclass(frozen=True)
 class CsvTable(RawTable):
-    """fast: the columns that `csv_pyarrow` has read. keys: names of columns that are ids or times, not numbers."""
+    """A CSV file whose cells are split when an exact answer is needed.
+
+    fast: the columns that `csv_pyarrow` has read. keys: the columns that are ids or times.
+    """
 
     data: bytes
     delimiter: str
@@ -56,7 +64,7 @@ class CsvTable(RawTable):
 
     @cached_property
     def exact(self) -> tuple[dict[str, Encoded], "array[int]"]:
-        """All columns as text, and the line in which each row ends; InputError names the first wrong line."""
+        """All columns as text, and the line of each row; InputError names the first wrong line."""
         header, columns, lines = _split(self.data, self.where, self.delimiter)
         pairs = zip(header, columns, strict=True)
         return dict(reversed([*pairs])), lines  # of equal names the first column
@@ -117,7 +125,7 @@ class CsvTable(RawTable):
 
 
 def _cells_with_a_sign(codes: Array, words: list[str]) -> list[str]:
-    """Return the numbers of a column that have a comma or a point; none if at least half of its cells are text."""
+    """Return a column's numbers with a comma or a point; none if half of its cells are text."""
     if not any("," in word or "." in word for word in words):
         return []
     numbers = [
@@ -137,9 +145,10 @@ def open_csv(
     decimal: str = "auto",
     keys: Collection[str] = (),
 ) -> CsvTable:
-    """Read a file with a header line; `delimiter` is a key of DELIMITERS or auto, `decimal` . or , or auto.
+    """Read a file with a header line.
 
-    keys: names of columns that will be asked for as ids or times if the file has them; they are then read faster.
+    delimiter: a key of DELIMITERS, or auto. decimal: . or , or auto. keys: names of columns that
+    are ids or times if the file has them; they are then read faster.
     """
     where, data = _read(source)
     if sep := SEP.match(data):
@@ -225,7 +234,7 @@ def sniff(data: bytes, where: str, decimal: str) -> str:
 
 
 def _widths(data: bytes, delimiter: str) -> list[int]:
-    """Return the number of cells of each of the first rows, the last one 0 where quotes do not fit."""
+    """Return the cell count of each of the first rows; it ends with 0 where quotes do not fit."""
     widths: list[int] = []
     try:
         rows = filter(None, _rows(data, delimiter))
@@ -236,7 +245,7 @@ def _widths(data: bytes, delimiter: str) -> list[int]:
 
 
 def _head(data: bytes, delimiter: str) -> tuple[list[str], list[str], int]:
-    """Return (header, first row, the byte where the header ends); nothing where `_split` raises an error."""
+    """Return (header, first row, the byte where the header ends), empty if quotes do not fit."""
     reader, end = _rows(data, delimiter), 0
     try:
         header: list[str] = next(filter(None, reader), [])
@@ -252,7 +261,8 @@ def _split(
 ) -> tuple[list[str], list[Encoded], "array[int]"]:
     """Return (header, columns of stripped cells, the line in which each row ends).
 
-    Empty lines, and lines of blanks, are skipped; in a file of one column, one between others is a missing value.
+    Empty lines, and lines of blanks, are skipped; in a file of one column, one between others is a
+    missing value.
     """
     reader, lines = _rows(data.rstrip(b"\n"), delimiter), array("q")
     header: list[str] = []

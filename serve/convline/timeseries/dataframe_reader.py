@@ -1,6 +1,7 @@
-"""A DataFrame as a table of columns: pandas, polars, or any library whose frames have columns by name.
+"""A DataFrame of pandas, polars or a similar library as a table of columns.
 
-No such library is imported here: each column becomes an array by `numpy.asarray`. A named index counts as a column.
+No such library is imported here: each column becomes an array by `numpy.asarray`. A named index
+counts as a column.
 """
 
 from collections.abc import Sequence
@@ -37,7 +38,7 @@ def is_dataframe(source: object) -> bool:
 
 
 def open_dataframe(frame: Any) -> DataFrameTable:
-    """Return the columns of a DataFrame, those of a named index first; InputError where it has no row."""
+    """Return the columns of a DataFrame, a named index first; InputError if it has no row."""
     if any(name is not None for name in getattr(getattr(frame, "index", None), "names", [])):
         frame = frame.reset_index()
     if not len(frame):

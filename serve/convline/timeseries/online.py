@@ -46,7 +46,7 @@ Rows = npt.NDArray[np.float64]
 
 
 def follow(task: ForecastTask, stdin: IO[bytes]) -> Iterator[Block]:
-    """Yield the rows of each sample once its line is there; InputError if the header does not fit."""
+    """Yield the rows of each sample when its line comes; InputError if the header does not fit."""
     model, reading, stream = task.model, task.reading, None
     if model.contract.streams and task.horizon <= model.horizon:
         stream = Stream(model.contract, model.kind)

@@ -1,8 +1,10 @@
-"""A Parquet file as a table of columns, each read when it is asked for. Needs pyarrow, the extra `parquet`.
+"""A Parquet file as a table of columns, by pyarrow, the extra `parquet`.
 
-Numbers are columns of integers, floats or decimals. Times are integers, dates, timestamps (those with a time zone are
-in UTC) or text as in a CSV. Ids may have any type and become text. The number of rows is checked before they are read.
-pyarrow is imported inside functions: the package works without it.
+Each column is read when it is asked for, and the number of rows is checked before. pyarrow is
+imported inside functions, because the package works without it.
+
+Numbers are columns of integers, floats or decimals. Times are integers, dates, timestamps (those
+with a time zone are in UTC) or text as in a CSV. Ids may have any type and become text.
 """
 
 import io
@@ -93,7 +95,8 @@ class ParquetTable(RawTable):
     def _check_size(self, columns: int) -> None:
         """Raise InputError where that many columns would be more than MAX_BYTES.
 
-        The sizes of column chunks are not used: pyarrow 26 aborts the process for them on a damaged footer.
+        The sizes of column chunks are not used: pyarrow 26 aborts the process for them on a damaged
+        footer.
         """
         size = 8 * self.file.metadata.num_rows * columns
         if size > MAX_BYTES:
@@ -114,7 +117,7 @@ def is_parquet(source: Any) -> bool:
 
 
 def open_parquet(source: Any) -> ParquetTable:
-    """Open a path or an open binary file; read the names and types of its columns and the number of its rows."""
+    """Open a path or an open binary file, and read the names and types of its columns."""
     is_path = isinstance(source, str | Path)
     where = str(source if is_path else getattr(source, "name", "series.parquet"))
     try:
@@ -136,9 +139,10 @@ def open_parquet(source: Any) -> ParquetTable:
 
 
 def to_array(column: Any, kind: npt.DTypeLike, missing: Any = 0) -> Array:
-    """Return a pyarrow column as an array (rows,) of a type of the same width, `missing` where a cell is null.
+    """Return a pyarrow column as an array (rows,) of a type of equal width, nulls as `missing`.
 
-    pyarrow's own to_numpy and fill_null import pandas where that is installed, which takes two seconds.
+    pyarrow's own to_numpy and fill_null import pandas where that is installed, which takes two
+    seconds.
     """
     chunks, width = [chunk for chunk in column.chunks if len(chunk)], np.dtype(kind).itemsize
     values = np.concatenate(

@@ -1,4 +1,4 @@
-"""Forecasts to rows of a long table: one row for each series and step ahead; errors are rows too."""
+"""Forecasts to rows of a long table: a row for each series and step ahead; errors are rows too."""
 
 import math
 from collections import Counter
@@ -25,7 +25,7 @@ NO_TEXT = np.array([b""])
 
 
 def table_columns(model: Forecaster, cutoff: bool = False) -> Columns:
-    """Return the columns: unique_id, ds, (cutoff,) yhat, yhat-lo-80, yhat-hi-80, ..., status, error.
+    """Return the columns: unique_id, ds, (cutoff,) yhat, yhat-lo-80, ..., status, error.
 
     With several series columns `yhat` is `yhat-<column>`. The quantiles q and 1-q are the ends of
     the 100 (1-2q) % interval; the median is not shown beside yhat. cutoff: whether there is a

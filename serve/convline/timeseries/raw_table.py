@@ -1,10 +1,10 @@
 """The columns of a table before they are series, whatever holds them: CSV, Parquet or a DataFrame.
 
-A reader subclasses `RawTable` and hands over each column either typed (an array) or as text that is encoded (codes and
-words). What is common is here: times, numbers, and errors that name the row.
+A reader subclasses `RawTable` and hands over each column either typed (an array) or as text that is
+encoded (codes and words). What is common is here: times, numbers, and errors that name the row.
 
-Numbers of text are read by hand, not by numpy or pyarrow: `1_000`, `inf` and thousands that could be decimals must be
-errors, and a missing cell has several spellings.
+Numbers of text are read by hand, not by numpy or pyarrow: `1_000`, `inf` and thousands that could
+be decimals must be errors, and a missing cell has several spellings.
 """
 
 import math
@@ -31,8 +31,8 @@ GROUPED = re.compile(r"[+-]?[1-9]\d{0,2}(\.\d{3})+(,\d*)?")  # 1.234.567,8: poin
 class RawTable:
     """Named columns of equally many rows.
 
-    where: the file's path, for messages. stem: names the series of a table without ids. notes: what was found in the
-    file without being told, such as its delimiter.
+    where: the file's path, for messages. stem: names the series of a table without ids. notes: what
+    was found in the file without being told, such as its delimiter.
     """
 
     where: str
@@ -46,7 +46,10 @@ class RawTable:
         return "."
 
     def typed(self, name: str) -> Array | None:
-        """Return a column of integers, floats or datetime64 (rows,), missing ones nan or NaT; None for text."""
+        """Return a column of integers, floats or datetime64 (rows,), nulls as nan or NaT.
+
+        None if the column is text.
+        """
         raise NotImplementedError
 
     def encoded(self, name: str) -> Encoded:
@@ -69,9 +72,9 @@ class RawTable:
         return InputError(self.where, f"{self.place(int(row))}{column}: {reason}")
 
     def times(self, name: str) -> tuple[Times, str]:
-        """Return times datetime64[s] in UTC or int64 (rows,), and the UTC offset that they are written with.
+        """Return times datetime64[s] in UTC or int64 (rows,), and their `common_offset`.
 
-        The offset is that of `timestamps.common_offset`. InputError names the first cell that is no time.
+        InputError names the first cell that is no time.
         """
         values = self.typed(name)
         if values is not None and values.dtype.kind in "iu":
@@ -95,7 +98,10 @@ class RawTable:
         return times[codes], common_offset(words)
 
     def numbers(self, names: Sequence[str]) -> npt.NDArray[np.float64]:
-        """Return float64 (rows, D), nan where a cell is missing; InputError names the first cell that is no number."""
+        """Return float64 (rows, D), nan where a cell is missing.
+
+        InputError names the first cell that is no number.
+        """
         first = self._numbers(names[0])
         if len(names) == 1:
             return first[:, None]
@@ -124,7 +130,7 @@ class RawTable:
 
 
 def parse_number(cell: str, decimal: str) -> float | None:
-    """Return the number of a cell, nan for a missing one, None for text, as which 1_000 and inf count.
+    """Return the number of a cell, nan for a missing one, None for text such as 1_000 and inf.
 
     decimal: the sign "." or ","; beside a comma, points between thousands are left out.
     """
@@ -153,7 +159,7 @@ def encode_words(cells: Sequence[str]) -> Encoded:
 
 
 def order_by_appearance(codes: Array, words: Iterable[str]) -> Encoded:
-    """Return what `encode_words` returns for a column whose words have any order, repeat or are unused."""
+    """Return what `encode_words` returns; the words may have any order, repeat or be unused."""
     named = [*words]
     first = np.full(len(named), len(codes))
     first[codes[::-1]] = np.arange(len(codes))[::-1]  # of equal places the last assignment stays

@@ -2,9 +2,9 @@
 
 A name that the user gives comes first, then that of the model, then the usual one:
 
-    series are told apart by  --id,     else the model's id column if the file has it,   else `unique_id`
-    times are in              --time,   else the model's time column if the file has it, else `ds`
-    values are in             --target, else the model's column if the file has it,      else `y`
+    ids of series  --id,     else the model's id column if the file has it,   else `unique_id`
+    times          --time,   else the model's time column if the file has it, else `ds`
+    values         --target, else the model's column if the file has it,      else `y`
 
 A model of several columns reads those, or those of --target. An empty --id or --time means that
 there is none, and so does a model that was trained without times. A file with a time column and
@@ -40,7 +40,7 @@ class ColumnOptions(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class ReadOptions:
-    """The rule of a model (`input` of its document), and what the user sets instead; None is not set.
+    """The rule of a model (`input` of its document), and what the user sets instead, if not None.
 
     target: as many columns as the rule has. delimiter, decimal: see `csv_reader`.
     """
@@ -94,7 +94,7 @@ class ReadOptions:
     def choose_columns(
         self, header: list[str]
     ) -> tuple[list[str], str | None, str | None, list[str]]:
-        """Return (value columns, time, id, notes on what neither the user nor the model decided)."""
+        """Return (value columns, time, id, notes on columns chosen by their usual names)."""
         columns = self.target or list(self.rule["columns"])
         time = self.rule["time"] if self.time is None else self.time
         id = self.rule["id"] if self.id is None else self.id
@@ -144,7 +144,7 @@ class ReadOptions:
         return f"{expects}, got dates in column {time!r}; {cure}"
 
     def explain_other_offset(self, offset: str) -> str:
-        """Return why times with an offset from UTC, or with none (""), cannot be used; "" if they can.
+        """Return why times with a UTC offset, or with none (""), cannot be used; "" if they can.
 
         The hour that a clock shows is another hour in UTC, so the calendar would be wrong.
         """

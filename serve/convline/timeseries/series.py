@@ -1,9 +1,10 @@
 """A table of columns to regular float series: training and serving read their files by this code.
 
-A table holds one series, or several told apart by an `id` column. Each must be in time order without duplicates; its
-step is the most common difference of times. What is missing (times, or cells that are empty) is an error, or with
-gaps="interpolate" it is filled linearly in the number of steps and counted. Nothing is filled before the first or after
-the last value of a column, and nothing is sorted, dropped or averaged without a word.
+A table holds one series, or several told apart by an `id` column. Each must be in time order
+without duplicates; its step is the most common difference of times. What is missing (times, or
+cells that are empty) is an error, or with gaps="interpolate" it is filled linearly in the number of
+steps and counted. Nothing is filled before the first or after the last value of a column, and
+nothing is sorted, dropped or averaged without a word.
 """
 
 from collections import Counter
@@ -51,9 +52,9 @@ MAX_FILL = 100
 
 @dataclass(frozen=True)
 class Series:
-    """One regular series: times datetime64[s] in UTC or int64 (T,), values float64 (T, D), all finite.
+    """A regular series: times datetime64[s] in UTC or int64 (T,), values float64 (T, D), finite.
 
-    offset: the UTC offset that its times are written with, as `convline.timeseries.timestamps.common_offset` gives it.
+    offset: the UTC offset that its times are written with; see `timestamps.common_offset`.
     """
 
     id: str
@@ -83,7 +84,8 @@ class Series:
 
 @dataclass(frozen=True)
 class Table:
-    """The series of one file in order of first appearance; `filled` counts the values made by interpolation.
+    """The series of one file in order of first appearance; `filled` counts the values made by
+    interpolation.
 
     notes: what was found in the file without being told, such as its delimiter or its decimal sign.
     """
@@ -115,13 +117,15 @@ class _Rows:
 
     @cached_property
     def changes_clocks(self) -> bool:
-        """Whether times are text with several offsets, as local times are over a change of clocks."""
+        """Whether times are text with several offsets, as over a change of clocks."""
         if self.offset != "Z" or self.file.typed(str(self.time)) is not None:
             return False
         return len(find_offsets(self.file.encoded(str(self.time))[1])) > 1
 
     def written(self, *rows: int) -> list[str]:
-        """Return the times of some rows as the file has them if its offsets change, else as forecasts have them."""
+        """Return the times of some rows as the file has them if its offsets change, else as
+        forecasts have them.
+        """
         if not self.changes_clocks:
             return format_times(self.times[[*rows]], offset=self.offset)
         codes, words = self.file.encoded(str(self.time))
@@ -287,7 +291,7 @@ def _fill(rows: _Rows, step: Step, columns: list[str], gaps: str) -> tuple[Serie
 
 
 def _check_no_dates(rows: _Rows, step: Step, gaps: str) -> None:
-    """Raise InputError where whole numbers seem to be dates: nothing lies between 20244 and 20251."""
+    """Raise InputError if whole numbers seem to be dates: nothing is between 20244 and 20251."""
     row = find_period_jump(rows.times, step.count, 1 if gaps == "error" else 2)
     if row is not None:
         got = f"got {rows.times[row]} after {rows.times[row - 1]} in series {rows.id!r}"

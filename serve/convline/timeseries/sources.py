@@ -10,7 +10,9 @@ SERIES = (".csv", ".tsv", ".parquet")
 
 
 class SeriesSources(FileSources):
-    """Iterate over files of series: as of images, but "-" is a CSV on stdin, and nothing is unpacked."""
+    """Iterate over files of series: as of images, but "-" is a CSV on stdin, and nothing is
+    unpacked.
+    """
 
     suffixes = SERIES
     kind = f"series files ({', '.join(SERIES)})"
@@ -20,7 +22,8 @@ class SeriesSources(FileSources):
 
 
 def names_of(paths: Sequence[str]) -> dict[str, str]:
-    """Return what names the series of each file that has no ids: its stem, with the folders that tell it from others.
+    """Return what names the series of each file that has no ids: its stem, with the folders that
+    tell it from others.
 
     A file that is given twice has one name; a.csv and a.parquet of one folder keep their suffixes.
     """

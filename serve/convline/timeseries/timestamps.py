@@ -1,12 +1,14 @@
 """Times of a series: parsing, the step between rows, the times that follow.
 
-A column of times is of one of three kinds, decided from all its cells. They are dates in digits if every cell is one:
-`YYYYMM`, `YYYYMMDD`, `YYYYMMDDHH`, or with minutes or seconds. They are whole numbers (years, counters) if every cell is
-one. Else they are ISO 8601 dates and times, or `YYYY-MM`. Times with an offset from UTC are kept in UTC, and written with
-the offset that all of them have, or with Z if it changes.
+A column of times is of one of three kinds, decided from all its cells. They are dates in digits if
+every cell is one: `YYYYMM`, `YYYYMMDD`, `YYYYMMDDHH`, or with minutes or seconds. They are whole
+numbers (years, counters) if every cell is one. Else they are ISO 8601 dates and times, or
+`YYYY-MM`. Times with an offset from UTC are kept in UTC, and written with the offset that all of
+them have, or with Z if it changes.
 
-Parsing is written by hand around `datetime.fromisoformat`: numpy and pyarrow take neither dates in digits nor offsets
-as they are needed here, and numpy 2.4 ends the process at a date that does not exist among more than 500.
+Parsing is written by hand around `datetime.fromisoformat`: numpy and pyarrow take neither dates in
+digits nor offsets as they are needed here, and numpy 2.4 ends the process at a date that does not
+exist among more than 500.
 """
 
 import re
@@ -23,7 +25,7 @@ WHOLE = re.compile(r"[+-]?\d{1,18}(\.0*)?$")
 MONTH = re.compile(r"\d{4}-\d{2}$")
 # The offset behind a time of day.
 OFFSET = re.compile(r"[Tt ]\d\d(?::?\d\d(?::?\d\d(?:[.,]\d+)?)?)?(Z|z|[+-]\d\d(?::?\d\d)?)$")
-# Numbers of digits that may be a date (months, days, hours, minutes, seconds), and the years in which they are one.
+# How many digits may be a date (to the month, day, hour, minute, second), and in which years.
 YEARS = {
     6: (1600, 2200),
     8: (1, 9999),
@@ -38,7 +40,10 @@ LARGEST = 2**62  # of whole numbers as times: the difference of any two fits in 
 
 @dataclass(frozen=True)
 class Step:
-    """The time from one row to the next: `count` seconds, calendar months, or units of a whole-number index."""
+    """The time from one row to the next.
+
+    It is `count` seconds, calendar months, or units of an index of whole numbers.
+    """
 
     unit: str  # "seconds" | "months" | "index"
     count: int
@@ -56,7 +61,7 @@ class Step:
 
 
 def parse_times(cells: list[str]) -> tuple[Times, tuple[int, str] | None]:
-    """Return (times, None), or (the times before, (row, reason)) for the first cell that is no time."""
+    """Return (times, None), or for the first cell that is no time (times before, (row, reason))."""
     if "" in cells:
         return _as_array([]), (cells.index(""), "expected a time, got a missing value")
     if all(map(WHOLE.match, cells)):
@@ -90,7 +95,7 @@ def parse_times(cells: list[str]) -> tuple[Times, tuple[int, str] | None]:
 
 
 def _as_array(stamps: list[datetime]) -> Times:
-    """Return datetime64[s] (rows,), by way of text: numpy reads text ten times as fast as datetime objects."""
+    """Return datetime64[s] (rows,), by way of text, which numpy reads faster than datetimes."""
     return np.array([stamp.isoformat() for stamp in stamps], "datetime64[s]")
 
 
@@ -130,11 +135,11 @@ def _to_iso(digits: str) -> str:
 
 
 def find_period_jump(numbers: npt.NDArray[np.int64], step: int, least: int) -> int | None:
-    """Return the first row behind a jump of rising whole numbers that seem to be dates; None if they do not.
+    """Return the first row behind a jump of rising whole numbers that seem to be dates, or None.
 
-    They do if most jumps, and at least `least` of them, lead to one small number of two or three last digits that no
-    other row has, or two of them to one of the last digit: 20244 to 20251 (quarters), 2412 to 2501 (months), 2024366 to
-    2025001 (days of the year).
+    They seem to be if most jumps, and at least `least` of them, lead to one small number of two or
+    three last digits that no other row has, or two of them to one of the last digit: 20244 to 20251
+    (quarters), 2412 to 2501 (months), 2024366 to 2025001 (days of the year).
     """
     jumps = np.flatnonzero(np.diff(numbers) != step) + 1
     for digits in (3, 2, 1):
@@ -150,16 +155,18 @@ def find_period_jump(numbers: npt.NDArray[np.int64], step: int, least: int) -> i
 def positions(times: Times, unit: str, offset: str = "") -> npt.NDArray[np.int64]:
     """Return times as whole numbers of the unit: seconds or months since 1970, or the index itself.
 
-    offset: the UTC offset of the clocks by which months are counted, here and below; `times` themselves are in UTC.
+    offset: the UTC offset of the clocks by which months are counted, here and below; `times`
+    themselves are in UTC.
     """
     counted = to_local(times, offset).astype("datetime64[M]") if unit == "months" else times
     return np.asarray(counted.astype(np.int64))
 
 
 def find_step(times: Times, offset: str = "") -> Step:
-    """Return the most common difference of at least two rising times, the smallest of equally common ones.
+    """Return the most common difference of at least two rising times, of several the smallest.
 
-    It is in months if every time has the same day and time of day, or every one is on the last day of its month.
+    It is in months if every time has the same day and time of day, or every one is on the last day
+    of its month.
     """
     gaps, is_index = np.diff(times), times.dtype.kind == "i"
     if (is_index or gaps[0] < SHORTEST_MONTH) and (gaps == gaps[0]).all():  # so are most series
@@ -171,7 +178,10 @@ def find_step(times: Times, offset: str = "") -> Step:
 
 
 def _are_monthly(times: Times) -> bool:
-    """Return whether times are whole months apart: at one time of one day, or of the last day of shorter months."""
+    """Return whether times are whole months apart, each at one time of one day of its month.
+
+    In a month without that day it is the last one.
+    """
     if np.diff(times).min() < SHORTEST_MONTH:
         return False
     clock = times - times.astype("datetime64[D]").astype(times.dtype)
@@ -182,7 +192,7 @@ def _are_monthly(times: Times) -> bool:
 
 
 def month_day(times: Times, offset: str = "") -> int:
-    """Return the day of the month of monthly times, cut to the length of each month; 31 if all are last days."""
+    """Return the day on which monthly times fall in long enough months; 31 for last days."""
     if times.dtype.kind == "i" or not len(times):
         return 31
     times = to_local(times, offset)
@@ -210,10 +220,10 @@ def are_months_apart(times: Times, later: Times, offset: str = "") -> bool:
 def future_times(
     last: Any, step: Step, n: int, *, day: int | None = None, offset: str = ""
 ) -> Times:
-    """Return the n times after `last` (a datetime64, or a whole number): datetime64[s] (n,) or int64 (n,).
+    """Return the n times after `last`: int64 (n,) if it is a whole number, else datetime64[s].
 
-    Months fall on `day`, by default that of `last`, cut to the length of the month (31 January, 29 February, 31 March);
-    31 is the last day of each month.
+    Months fall on `day`, by default that of `last`, cut to the length of the month (31 January, 29
+    February, 31 March); 31 is the last day of each month.
     """
     ahead = step.count * np.arange(1, n + 1, dtype=np.int64)
     if step.unit == "index":
@@ -230,7 +240,7 @@ def future_times(
 
 
 def has_times_after(last: Any, step: Step, n: int) -> bool:
-    """Return whether the n times after `last` can be counted and written: 64 bits, and years of four digits."""
+    """Return whether the n times after `last` fit in 64 bits and in years of four digits."""
     if step.unit == "index":
         return int(last) + n * step.count < 2**63
     start, end = positions(np.array([last, LAST], "datetime64[s]"), step.unit).tolist()
@@ -238,7 +248,7 @@ def has_times_after(last: Any, step: Step, n: int) -> bool:
 
 
 def common_offset(cells: list[str]) -> str:
-    """Return the UTC offset that times are written with as "+02:00"; "Z" if they have several, "" if none."""
+    """Return the UTC offset of written times, such as "+02:00"; "Z" for several, "" for none."""
     if not cells or not OFFSET.search(cells[0]):
         return ""
     offsets = find_offsets(cells)
@@ -259,9 +269,10 @@ def are_dates(times: Times) -> bool:
 
 
 def format_times(times: Times, dates: bool | None = None, offset: str = "") -> list[str]:
-    """Return times as text: whole numbers, dates if all are midnights (or if `dates` is true), else with seconds.
+    """Return times as text: whole numbers, dates, or dates with seconds.
 
-    offset: that of `common_offset`; times are then written in it, and never as dates alone.
+    dates: whether dates stand alone; None decides by whether all are midnights. offset: that of
+    `common_offset`; times are then written in it, and never as dates alone.
     """
     if times.dtype.kind == "i":
         return [str(time) for time in times.tolist()]
@@ -273,7 +284,7 @@ def format_times(times: Times, dates: bool | None = None, offset: str = "") -> l
 
 
 def to_local(times: Any, offset: str) -> Any:
-    """Return times in UTC as clocks of an offset show them; whole numbers, which have none, stay."""
+    """Return times in UTC as clocks of an offset show them; whole numbers stay."""
     return times + _seconds(offset) if offset else times
 
 

@@ -1,4 +1,6 @@
-"""`infer series` on the tables that people have: column names, rolling origins, pictures; and the same from Python."""
+"""`infer series` on the tables that people have: column names, rolling origins, pictures; and the
+same from Python.
+"""
 
 import csv
 import gzip
@@ -153,8 +155,9 @@ def test_columns_that_are_not_there(
 
 
 def test_another_files_form_changes_nothing(make_forecaster: Make, tmp_path: Path) -> None:
-    """Oracle: the rows of the comma file, from semicolons with decimal commas and from Parquet; with a time zone, which
-    Parquet keeps in UTC, times are marked Z."""
+    """Oracle: the rows of the comma file, from semicolons with decimal commas and from Parquet;
+    with a time zone, which Parquet keeps in UTC, times are marked Z.
+    """
     times = pd.date_range("2024-03-29", periods=6, tz="UTC")
     frame = pd.DataFrame({"ds": times.strftime("%Y-%m-%d"), "y": np.arange(6) + 0.5})
     frame.to_csv(tmp_path / "x.csv", index=False)
@@ -221,7 +224,9 @@ def test_counters_are_no_days(make_forecaster: Make, tmp_path: Path) -> None:
 def test_seconds_since_1970_are_named(
     make_forecaster: Make, tmp_path: Path, unit: str, scale: int
 ) -> None:
-    """Oracle: 1,709,251,200 s are midnight of 2024-03-01 (a calendar); the cure is that date, and it works."""
+    """Oracle: 1,709,251,200 s are midnight of 2024-03-01 (a calendar); the cure is that date, and
+    it works.
+    """
     stamps = [1_709_251_200 + 86400 * t for t in range(6)]
     (tmp_path / "x.csv").write_text(
         "ds,y\n" + "".join(f"{stamp * scale},{t}\n" for t, stamp in enumerate(stamps))
@@ -237,7 +242,9 @@ def test_seconds_since_1970_are_named(
 
 
 def test_another_step_of_counters(make_forecaster: Make, tmp_path: Path) -> None:
-    """Oracle: rows numbered 0, 7, 14, ... are not those of a model of steps of 1; counted, they are."""
+    """Oracle: rows numbered 0, 7, 14, ... are not those of a model of steps of 1; counted, they
+    are.
+    """
     (tmp_path / "x.csv").write_text("ds,y\n" + "".join(f"{7 * t},{t}\n" for t in range(6)))
     model = make_forecaster(step=INDEX)
     [row] = rows_of(infer(model, tmp_path / "x.csv"))
@@ -258,7 +265,9 @@ def test_dates_are_no_counters(make_forecaster: Make, tmp_path: Path) -> None:
 
 
 def test_a_file_of_one_series_needs_no_id(make_forecaster: Make, tmp_path: Path) -> None:
-    """Oracle: the numbers of the file with the id; said on stderr; without times several series could not be told."""
+    """Oracle: the numbers of the file with the id; said on stderr; without times several series
+    could not be told.
+    """
     rows = [f"{t},{t}" for t in range(6)]
     (tmp_path / "one.csv").write_text("ds,y\n" + "\n".join(rows) + "\n")
     result = infer(make_forecaster(id="shop", step=INDEX), tmp_path / "one.csv")
@@ -277,7 +286,9 @@ def test_a_file_of_one_series_needs_no_id(make_forecaster: Make, tmp_path: Path)
 
 
 def test_folders_and_globs(make_forecaster: Make, tmp_path: Path) -> None:
-    """Oracle: the files made here, by name; other suffixes are counted, what is empty or matches nothing is a row."""
+    """Oracle: the files made here, by name; other suffixes are counted, what is empty or matches
+    nothing is a row.
+    """
     model, good = make_forecaster(step=INDEX), "ds,y\n" + "".join(f"{t},{t}\n" for t in range(6))
     for name in ("in/b.csv", "in/a/deep.csv", "in/notes.txt", "in/.hidden.csv", "empty/x.txt"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -342,8 +353,9 @@ def test_bytes_that_are_no_csv_are_named(
 
 
 def test_every_is_rolling_origins(make_forecaster: Make, tmp_path: Path) -> None:
-    """Oracle: with context 4, of rows 0 to 8 every third from the last: 8 and 5; each forecast is its own row + 1, 2,
-    3, the third fed back; a short series is one error row."""
+    """Oracle: with context 4, of rows 0 to 8 every third from the last: 8 and 5; each forecast is
+    its own row + 1, 2, 3, the third fed back; a short series is one error row.
+    """
     lines = [f"{u},{t},{t}" for u, rows in (("a", 9), ("short", 3), ("b", 5)) for t in range(rows)]
     (tmp_path / "x.csv").write_text("unique_id,ds,y\n" + "\n".join(lines) + "\n")
     result = infer(
@@ -367,7 +379,9 @@ def test_every_is_rolling_origins(make_forecaster: Make, tmp_path: Path) -> None
 
 @pytest.mark.parametrize(("every", "held"), [(1, 0), (2, 3), (7, 1), (None, 0), (None, 3)])
 def test_origins_know_nothing_later(make_forecaster: Make, every: int | None, held: int) -> None:
-    """Oracle: the tiny network answers the value at the cutoff + 1, 2, 3; cutoffs by Python's range."""
+    """Oracle: the tiny network answers the value at the cutoff + 1, 2, 3; cutoffs by Python's
+    range.
+    """
     model, series = forecaster(make_forecaster("p", "q")), table(300, 4, columns=2)
     batches = list(backtest_batches(model, series, 3, every, held))
     origins = [origin for batch in batches for origin in batch]
@@ -387,7 +401,9 @@ def test_origins_know_nothing_later(make_forecaster: Make, every: int | None, he
 
 
 def test_a_value_that_no_network_takes_spoils_its_own_windows_alone(make_forecaster: Make) -> None:
-    """Oracle: of windows of 4 rows, the four that hold row 5, which is beyond float32; the others are forecast."""
+    """Oracle: of windows of 4 rows, the four that hold row 5, which is beyond float32; the others
+    are forecast.
+    """
     values = np.arange(12.0)[:, None]
     values[5] = 1e39
     one = Table([Series("a", np.arange(12), values)], ["y"], Step("index", 1), 0, [])
@@ -401,7 +417,9 @@ def test_a_value_that_no_network_takes_spoils_its_own_windows_alone(make_forecas
 
 
 def test_long_outputs_stay_flat(make_forecaster: Make) -> None:
-    """Oracle: 20,000 origins of 30 steps are 14 MB of answers, a batch of 128 is 0.1; long ones run fewer at a time."""
+    """Oracle: 20,000 origins of 30 steps are 14 MB of answers, a batch of 128 is 0.1; long ones run
+    fewer at a time.
+    """
     model, series = forecaster(make_forecaster(time=None)), table(20_000)
     tracemalloc.start()
     assert sum(len(batch) for batch in backtest_batches(model, series, 30, every=1)) == 19_997
@@ -424,7 +442,9 @@ def test_long_outputs_stay_flat(make_forecaster: Make) -> None:
 
 
 def test_predict_takes_what_one_has(make_forecaster: Make, tmp_path: Path) -> None:
-    """Oracle: last value + 1, 2, ...; a path, a table and arrays agree; quantiles end where training did."""
+    """Oracle: last value + 1, 2, ...; a path, a table and arrays agree; quantiles end where
+    training did.
+    """
     path = tmp_path / "x.csv"
     path.write_text("ds,y\n" + "".join(f"{t},{t}\n" for t in range(10)))
     model = forecaster(make_forecaster(step=INDEX))
@@ -468,7 +488,9 @@ def test_predict_names_the_series(make_forecaster: Make, given: object, message:
 
 
 def test_a_picture_of_the_forecasts(make_forecaster: Make, tmp_path: Path) -> None:
-    """Oracle: an XML parser; a panel for each column of at most 12 series, ids as text, the times of both ends."""
+    """Oracle: an XML parser; a panel for each column of at most 12 series, ids as text, the times
+    of both ends.
+    """
     lines = [f"<{n}>&,{t},{n + t},{-t}" for n in range(14) for t in range(6)] + ["short,1,1,1"]
     (tmp_path / "x.csv").write_text("unique_id,ds,p,q\n" + "\n".join(lines) + "\n")
     model = make_forecaster("p", "q", step=INDEX)
@@ -492,7 +514,9 @@ def test_a_picture_of_the_forecasts(make_forecaster: Make, tmp_path: Path) -> No
 
 
 def test_a_picture_shows_the_truth(make_forecaster: Make, tmp_path: Path) -> None:
-    """Oracle: of origins 2 rows apart, 3 steps ahead, the newest whose truth is there ends 4 rows before the last."""
+    """Oracle: of origins 2 rows apart, 3 steps ahead, the newest whose truth is there ends 4 rows
+    before the last.
+    """
     (tmp_path / "x.csv").write_text("ds,y\n" + "".join(f"{t},{t}\n" for t in range(20)))
     model = make_forecaster(step=INDEX)
     for options, truth, times in (
@@ -538,7 +562,9 @@ def test_nothing_to_draw_and_wrong_usage(make_forecaster: Make, tmp_path: Path) 
 def test_series_of_files_with_one_name_are_told_apart(
     make_forecaster: Make, tmp_path: Path
 ) -> None:
-    """Oracle: the folders that differ; a file given twice is one series, and other names stay short."""
+    """Oracle: the folders that differ; a file given twice is one series, and other names stay
+    short.
+    """
     for name in ("s1/data.csv", "s2/data.csv", "x/s2/data.csv", "other.csv"):
         (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
         (tmp_path / name).write_text("ds,y\n" + "".join(f"{t},{t}\n" for t in range(6)))
@@ -562,7 +588,9 @@ def test_series_of_files_with_one_name_are_told_apart(
 
 
 def test_ids_that_csv_changes_are_said(make_forecaster: Make, tmp_path: Path) -> None:
-    """Oracle: -A and +B are as in the file in both forms; a formula is quoted in CSV, and stderr names it."""
+    """Oracle: -A and +B are as in the file in both forms; a formula is quoted in CSV, and stderr
+    names it.
+    """
     lines = [f"{u},{t},{t}" for u in ("-A", "+B", "=SUM(A1)") for t in range(6)]
     (tmp_path / "x.csv").write_text("unique_id,ds,y\n" + "\n".join(lines) + "\n")
     words = [
@@ -637,7 +665,9 @@ def test_a_table_is_not_written_among_the_series_of_a_folder(
 def test_month_ends_and_offsets_go_on(
     make_forecaster: Make, tmp_path: Path, step: tuple[str, int], times: str, ahead: str, form: str
 ) -> None:
-    """Oracle: the calendar; offsets come out as they went in, and the cutoffs of rolling origins with them."""
+    """Oracle: the calendar; offsets come out as they went in, and the cutoffs of rolling origins
+    with them.
+    """
     given, expected = times.split(), ahead.split()
     if step[1] == 3600:
         offset = given[0][6:]
@@ -680,7 +710,9 @@ def test_whole_numbers_as_times_have_an_end(
 
 
 def test_the_last_year_has_an_end(make_forecaster: Make, tmp_path: Path) -> None:
-    """Oracle: the days after 30 December 9999 would be in the year 10000 from the second on; earlier origins answer."""
+    """Oracle: the days after 30 December 9999 would be in the year 10000 from the second on;
+    earlier origins answer.
+    """
     path = tmp_path / "x.csv"
     path.write_text("ds,y\n" + "".join(f"9999-12-{day},1\n" for day in range(20, 31)))
     rows = rows_of(infer(make_forecaster(), path, "--every", "1"))
@@ -694,7 +726,9 @@ def test_the_last_year_has_an_end(make_forecaster: Make, tmp_path: Path) -> None
 
 @pytest.mark.parametrize("sign", ["", "-"])
 def test_a_truth_of_any_size_is_drawn(make_forecaster: Make, tmp_path: Path, sign: str) -> None:
-    """Oracle: numbers near the end of float64 in the truth; the picture is XML whose coordinates are finite."""
+    """Oracle: numbers near the end of float64 in the truth; the picture is XML whose coordinates
+    are finite.
+    """
     values = [*map(str, range(6)), f"{sign}1e308", f"{sign}1.7e308", "-1e308", "8", "9", "10"]
     (tmp_path / "x.csv").write_text(
         "ds,y\n" + "".join(f"{t},{v}\n" for t, v in enumerate(values[:9]))
@@ -714,7 +748,9 @@ def test_a_truth_of_any_size_is_drawn(make_forecaster: Make, tmp_path: Path, sig
 
 
 def test_thousands_of_columns_are_read_in_linear_time(tmp_path: Path) -> None:
-    """Oracle: the clock; 8,000 names were each compared with all of them, in seconds; now it is a tenth of one."""
+    """Oracle: the clock; 8,000 names were each compared with all of them, in seconds; now it is a
+    tenth of one.
+    """
     names = [f"c{k}" for k in range(8000)]
     (tmp_path / "x.csv").write_text(
         ",".join(["ds", *names]) + "\n" + "".join(f"{t}" + ",1" * 8000 + "\n" for t in "123")
@@ -727,7 +763,9 @@ def test_thousands_of_columns_are_read_in_linear_time(tmp_path: Path) -> None:
 def test_columns_whose_forecasts_have_one_name_are_refused(
     make_forecaster: Make, tmp_path: Path
 ) -> None:
-    """Oracle: yhat-y-lo-80 is the lower end of y and the forecast of y-lo-80; numbers would be in the wrong column."""
+    """Oracle: yhat-y-lo-80 is the lower end of y and the forecast of y-lo-80; numbers would be in
+    the wrong column.
+    """
     (tmp_path / "x.csv").write_text("ds,y,y-lo-80\n" + "".join(f"{t},1,2\n" for t in range(5)))
     result = infer(make_forecaster("y", "y-lo-80", step=INDEX), tmp_path / "x.csv")
     assert result.exit_code == 1 and "got 'yhat-y-lo-80' twice; export it with" in result.stderr

@@ -31,7 +31,9 @@ def interrupt(arguments: list[str], monkeypatch: pytest.MonkeyPatch, after: int)
 def test_resume_goes_on_where_it_was(
     make_forecaster: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
 ) -> None:
-    """Oracle: table and picture of an uninterrupted run, whichever of its batches was the last to be written."""
+    """Oracle: table and picture of an uninterrupted run, whichever of its batches was the last to
+    be written.
+    """
     lines = [f"{u},{t},{t * 7 % 11}" for u in "ab" for t in range(200)] + ["short,1,1"]
     (tmp_path / "x.csv").write_text("unique_id,ds,y\n" + "\n".join(lines) + "\n")
     output, picture = tmp_path / f"t{suffix}", tmp_path / "t.svg"
@@ -79,7 +81,9 @@ def test_resume_refuses_another_run(
     options: list[str],
     message: str,
 ) -> None:
-    """Oracle: another option; a digit of the file or of the rows that are done, of equal length and time of change."""
+    """Oracle: another option; a digit of the file or of the rows that are done, of equal length and
+    time of change.
+    """
     path = tmp_path / "x.csv"
     path.write_text("ds,y\n" + "".join(f"{t},{t}\n" for t in range(400)))
     words = [

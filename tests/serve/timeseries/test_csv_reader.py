@@ -1,4 +1,6 @@
-"""A CSV is read twice over, by pyarrow where it leaves nothing to decide and exactly: both say the same."""
+"""A CSV is read twice over, by pyarrow where it leaves nothing to decide and exactly: both say the
+same.
+"""
 
 import io
 import itertools
@@ -56,7 +58,9 @@ ODD = [
 
 @pytest.mark.parametrize("cell", ODD)
 def test_both_readers_say_the_same_of_a_cell(cell: str) -> None:
-    """Oracle: the exact reader, of one odd cell in a well-formed file, in each column and at either end."""
+    """Oracle: the exact reader, of one odd cell in a well-formed file, in each column and at either
+    end.
+    """
     rule = {"columns": ["y"], "time": "ds", "id": "u", "gaps": "interpolate"}
     for sign, row, column in itertools.product(",;", (0, 1, 3), range(3)):
         rows = [[f"2024-01-0{t}", "a", str(t)] for t in range(1, 5)]
@@ -70,7 +74,9 @@ def test_both_readers_say_the_same_of_a_cell(cell: str) -> None:
 @FIXED
 @given(st.data())
 def test_both_readers_say_the_same(data: st.DataObject) -> None:
-    """Oracle: the exact reader; of a well-formed file, and with up to three odd cells, lines and ends of lines."""
+    """Oracle: the exact reader; of a well-formed file, and with up to three odd cells, lines and
+    ends of lines.
+    """
     sign, end = (
         data.draw(st.sampled_from(",;|\t")),
         data.draw(st.sampled_from(["\n", "\r\n", "\n\n"])),
@@ -121,8 +127,9 @@ def test_both_readers_say_the_same_of_any_text(header: str, text: str) -> None:
 
 
 def test_a_plain_file_is_read_fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Oracle: what pyarrow has read is there and the exact reader is never asked; quotes are left to it, as all is
-    where pyarrow is not installed."""
+    """Oracle: what pyarrow has read is there and the exact reader is never asked; quotes are left
+    to it, as all is where pyarrow is not installed.
+    """
     text = "unique_id,ds,y\n" + "".join(
         f"{u},2024-01-0{t},{t}\n" for u in "ab" for t in range(1, 9)
     )
@@ -156,7 +163,9 @@ def test_reading_imports_no_pandas(tmp_path: Path) -> None:
 @FIXED
 @given(st.lists(st.sampled_from("abcd")), st.permutations("abcdabx"))
 def test_codes_are_numbered_as_they_are_met(cells: list[str], words: list[str]) -> None:
-    """Oracle: `encode`, in one pass over the cells; words may be in any order, stand there twice, or not be used."""
+    """Oracle: `encode`, in one pass over the cells; words may be in any order, stand there twice,
+    or not be used.
+    """
     places = [k for k, _ in sorted(enumerate(words), key=lambda pair: pair[1])]
     codes = np.array([places[[words[p] for p in places].index(cell)] for cell in cells], np.int32)
     found, there = order_by_appearance(codes, words)

@@ -1,4 +1,6 @@
-"""`infer series --follow`: each sample answered as it comes, by the step graph or by the window run anew."""
+"""`infer series --follow`: each sample answered as it comes, by the step graph or by the window run
+anew.
+"""
 
 import csv
 import io
@@ -39,7 +41,9 @@ def streamer(tmp_path: Path) -> Path:
 
 @contextmanager
 def following(*words: object) -> Iterator[tuple[subprocess.Popen, Callable[[str, int], list[str]]]]:
-    """Give a process and the function that writes a line to it and waits for a number of lines of its answer."""
+    """Give a process and the function that writes a line to it and waits for a number of lines of
+    its answer.
+    """
     pipe = subprocess.PIPE
     with subprocess.Popen(
         [*FOLLOW, *map(str, words)], stdin=pipe, stdout=pipe, stderr=pipe, text=True
@@ -65,7 +69,9 @@ def answers(model: Path, text: str, *options: str, code: int = 0) -> list[dict[s
 def test_a_pipe_is_answered_line_by_line(
     make_forecaster: Make, streamer: Path, tmp_path: Path, steps: bool
 ) -> None:
-    """Oracle: the rows of `--every 1` on the whole file, once settled; until then each row says that it is not."""
+    """Oracle: the rows of `--every 1` on the whole file, once settled; until then each row says
+    that it is not.
+    """
     model = streamer if steps else make_forecaster(step=INDEX)
     lines = [f"{u},{t},{t % 5 + (u == 'b')}" for t in range(9) for u in "ab"]
     (tmp_path / "x.csv").write_text("\n".join(["unique_id,ds,y", *lines]) + "\n")
@@ -124,7 +130,9 @@ def test_the_step_graph_counts_what_it_has_seen(streamer: Path) -> None:
 def test_what_cannot_be_used_is_one_row(
     make_forecaster: Make, streamer: Path, steps: bool, line: str, error: str
 ) -> None:
-    """Oracle: one row with the reason; the samples around it are answered as if it had not been there."""
+    """Oracle: one row with the reason; the samples around it are answered as if it had not been
+    there.
+    """
     model = streamer if steps else make_forecaster(step=INDEX)
     good = [f"a,{t},{t}" for t in range(7)]
     expected = answers(model, "\n".join(["unique_id,ds,y", *good]) + "\n")
@@ -135,7 +143,9 @@ def test_what_cannot_be_used_is_one_row(
 
 
 def test_gaps_start_anew_or_are_filled(make_forecaster: Make, streamer: Path) -> None:
-    """Oracle: after a gap the sum holds what came since; filled, the line between both ends; 100 steps are too many."""
+    """Oracle: after a gap the sum holds what came since; filled, the line between both ends; 100
+    steps are too many.
+    """
     text = "ds,y\n" + "".join(f"{t},{t}\n" for t in (1, 2, 3, 4, 7, 8))
     rows = answers(streamer, text, "--horizon", "1")
     assert [row["status"] for row in rows] == ["unsettled"] * 3 + ["ok", "error", "unsettled"]
@@ -192,7 +202,9 @@ def test_gaps_start_anew_or_are_filled(make_forecaster: Make, streamer: Path) ->
 def test_times_go_on_as_in_a_file(
     tmp_path: Path, step: tuple[str, int], times: list[str], ahead: list[str]
 ) -> None:
-    """Oracle: the calendar; a first midnight does not make hours dates, eight digits are a counter where steps are."""
+    """Oracle: the calendar; a first midnight does not make hours dates, eight digits are a counter
+    where steps are.
+    """
     document = tiny.forecaster_document(step=dict(zip(("unit", "count"), step, strict=True)))
     path = tmp_path / "summer.onnx"
     document |= {"stream": {"samples": tiny.CONTEXT}}
@@ -202,7 +214,9 @@ def test_times_go_on_as_in_a_file(
 
 
 def test_a_series_without_times_and_other_signs(make_forecaster: Make) -> None:
-    """Oracle: samples are counted from 0; delimiters and decimals as they are said, or the header's."""
+    """Oracle: samples are counted from 0; delimiters and decimals as they are said, or the
+    header's.
+    """
     rows = answers(make_forecaster(time=None), "y\n" + "1\n" * 5, "--horizon", "1")
     assert [(row["cutoff"], row["ds"]) for row in rows[3:]] == [("3", "4"), ("4", "5")]
     comma = "ds;y\n" + "".join(f"{t};{t},5\n" for t in range(5))
@@ -235,7 +249,9 @@ def test_memory_does_not_grow_with_the_stream(streamer: Path) -> None:
 
 
 def test_it_ends_cleanly(streamer: Path) -> None:
-    """Oracle: exit code 130 after Ctrl-C, what came before is answered; wrong usage is 2, a wrong header one line."""
+    """Oracle: exit code 130 after Ctrl-C, what came before is answered; wrong usage is 2, a wrong
+    header one line.
+    """
     with following(streamer) as (process, ask):
         ask("ds,y", 1)
         assert ask("1,1", 3)[0].startswith("series,2,1,2,1,3,unsettled,")
@@ -258,8 +274,9 @@ def test_it_ends_cleanly(streamer: Path) -> None:
 
 
 def test_dates_written_as_numbers_are_not_filled(streamer: Path) -> None:
-    """Oracle: the last two digits are 01 behind both jumps: the first is filled, the second refused; a counter
-    whose gaps end in other digits is filled."""
+    """Oracle: the last two digits are 01 behind both jumps: the first is filled, the second
+    refused; a counter whose gaps end in other digits is filled.
+    """
     rows = [f"{t},1\n" for t in (2022364, 2022365, 2022401, 2022402, 2022501, 2022502)]
     found = answers(streamer, "ds,y\n" + "".join(rows), "--horizon", "1", "--gaps", "interpolate")
     assert [row["status"] for row in found if row["error"]] == ["error"]

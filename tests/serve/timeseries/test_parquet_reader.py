@@ -1,4 +1,6 @@
-"""Parquet tables: the same series as from CSV, whatever types the columns have, and every way to be refused."""
+"""Parquet tables: the same series as from CSV, whatever types the columns have, and every way to be
+refused.
+"""
 
 import sys
 from pathlib import Path
@@ -102,7 +104,9 @@ def test_refusals_name_row_and_column(tmp_path: Path, columns: dict, message: st
 def test_only_what_is_asked_for_is_read_and_no_more(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Oracle: 8 bytes a cell; a limit of two columns is enough for two of the file's three, which are read at once."""
+    """Oracle: 8 bytes a cell; a limit of two columns is enough for two of the file's three, which
+    are read at once.
+    """
     path = write(tmp_path / "x.parquet", ds=pyarrow.array(DAYS), more=pyarrow.array(range(ROWS)))
     monkeypatch.setattr(parquet_reader, "MAX_BYTES", 2 * 8 * ROWS)
     assert build_table(open_file(path), **RULE).columns == ["y"]
@@ -133,7 +137,9 @@ def test_files_that_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_bytes_are_texts(tmp_path: Path) -> None:
-    """Oracle: the same file of texts; Impala and older Spark write text as bytes that say nothing of their encoding."""
+    """Oracle: the same file of texts; Impala and older Spark write text as bytes that say nothing
+    of their encoding.
+    """
     words = {"ds": [day.date().isoformat() for day in DAYS], "shop": ["Köln"] * ROWS}
     told = [word.encode() for word in words["shop"]], [word.encode() for word in words["ds"]]
     as_bytes = write(tmp_path / "b.parquet", shop=pyarrow.array(told[0]), ds=pyarrow.array(told[1]))

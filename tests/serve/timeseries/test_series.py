@@ -64,7 +64,9 @@ def test_numeric_columns_are_found() -> None:
 
 
 def test_many_series_in_one_file() -> None:
-    """Oracle: order of first appearance, rows may interleave, lengths may differ, one row is enough for one of them."""
+    """Oracle: order of first appearance, rows may interleave, lengths may differ, one row is enough
+    for one of them.
+    """
     table = read("ds,u,y\n1,b,10\n5,a,1\n2,b,20\n6,a,2\n9,c,5\n7,a,3\n", id="u")
     assert [(s.id, s.times.tolist(), s.values[:, 0].tolist()) for s in table.series] == [
         ("b", [1, 2], [10, 20]), ("a", [5, 6, 7], [1, 2, 3]), ("c", [9], [5]),
@@ -232,7 +234,9 @@ def forms(numbers: list[int], folder: Path) -> list[object]:
 
 @pytest.mark.parametrize("gaps", ["error", "interpolate"])
 def test_local_midnights_over_a_change_of_clocks(gaps: str) -> None:
-    """Oracle: the message shows the cell of the file, not a UTC time that stands nowhere in it; the cure works."""
+    """Oracle: the message shows the cell of the file, not a UTC time that stands nowhere in it; the
+    cure works.
+    """
     days = pd.date_range("2024-10-24", periods=8, tz="Europe/Berlin")
     with pytest.raises(
         InputError, match=r"got 2024-10-28T00:00:00\+01:00 .*write the dates without a time"
@@ -245,7 +249,9 @@ def test_local_midnights_over_a_change_of_clocks(gaps: str) -> None:
 
 @pytest.mark.parametrize("gaps", ["error", "interpolate"])
 def test_dates_written_as_numbers_are_no_gaps(gaps: str, tmp_path: Path) -> None:
-    """Oracle: 24 months give 24 values; quarters in five digits are refused in each form of file, not filled."""
+    """Oracle: 24 months give 24 values; quarters in five digits are refused in each form of file,
+    not filled.
+    """
     for source in forms(MONTHS, tmp_path):
         table = build_table(open_file(source), columns=None, time="ds", id=None, gaps=gaps)
         assert (table.step, table.filled, len(table.series[0].values)) == (Step("months", 1), 0, 24)
@@ -283,7 +289,9 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("gap", [0, 3, 10])
 def test_random_gaps_are_found_again(gap: int) -> None:
-    """Oracle: a straight line survives interpolation exactly, whichever inner rows are removed (seeded)."""
+    """Oracle: a straight line survives interpolation exactly, whichever inner rows are removed
+    (seeded).
+    """
     generator = np.random.default_rng(gap)
     dates = pd.date_range("2020-02-25", periods=60, freq="h")
     lost = generator.choice(np.arange(1, 59), gap, replace=False)
@@ -300,7 +308,9 @@ def test_random_gaps_are_found_again(gap: int) -> None:
 
 
 def test_local_time_across_a_change_of_clocks() -> None:
-    """Oracle: pandas' hours of Berlin's longest night, in UTC; without their offsets they would be a duplicate."""
+    """Oracle: pandas' hours of Berlin's longest night, in UTC; without their offsets they would be
+    a duplicate.
+    """
     local = pd.date_range("2024-10-26T22:00", periods=8, freq="h", tz="UTC").tz_convert(
         "Europe/Berlin"
     )
@@ -354,7 +364,9 @@ GERMAN = "decimal ',', points between thousands"
 def test_delimiters_and_decimals(
     text: str, options: dict, values: list[float], notes: list[str]
 ) -> None:
-    """Oracle: written by hand; what was found in place of a comma and a point is noted, what was given is not."""
+    """Oracle: written by hand; what was found in place of a comma and a point is noted, what was
+    given is not.
+    """
     rule = {"columns": ["y"], "time": "ds", "id": None, "gaps": "error"} | options
     opened = {name: rule.pop(name) for name in ("delimiter", "decimal") if name in rule}
     table = build_table(open_file(io.StringIO(text), **opened), **rule)
@@ -398,7 +410,9 @@ def test_what_a_file_leaves_open_is_refused(text: str, message: str) -> None:
 @FIXED
 @given(st.data())
 def test_tables_come_back(data: st.DataObject) -> None:
-    """Oracle: what csv.writer wrote, with any delimiter, decimal sign and quoting, is read again bit for bit."""
+    """Oracle: what csv.writer wrote, with any delimiter, decimal sign and quoting, is read again
+    bit for bit.
+    """
     delimiter = data.draw(st.sampled_from([",", ";", "tab", "|"]))
     decimal = data.draw(st.sampled_from([".", ","]))
     quoting = data.draw(st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL]))

@@ -50,7 +50,9 @@ from convline.timeseries.timestamps import (
     ],
 )
 def test_parse(cells: list[str], expected: list) -> None:
-    """Oracle: written by hand; eight digits are dates only where all of them are, offsets become UTC."""
+    """Oracle: written by hand; eight digits are dates only where all of them are, offsets become
+    UTC.
+    """
     times, trouble = parse_times(cells)
     assert trouble is None and [str(t) for t in times] == [str(e) for e in expected]
     if all(cell.isdecimal() for cell in cells):
@@ -83,7 +85,9 @@ def test_parse_names_the_row(cells: list[str], row: int) -> None:
 )  # fmt: skip
 @pytest.mark.parametrize("start", ["2023-01-01", "2023-02-28", "2024-02-29", "1969-11-30"])
 def test_steps_and_futures_follow_pandas(frequency: str, step: Step, start: str) -> None:
-    """Oracle: pandas.date_range; the first 8 stamps give the step, the step gives the 9 that follow."""
+    """Oracle: pandas.date_range; the first 8 stamps give the step, the step gives the 9 that
+    follow.
+    """
     stamps = pd.date_range(start, periods=17, freq=frequency).to_numpy().astype("datetime64[s]")
     assert find_step(stamps[:8]) == step
     assert (future_times(stamps[7], step, 9, day=month_day(stamps[:8])) == stamps[8:]).all()
@@ -103,8 +107,10 @@ def test_same_day_is_cut_to_the_month() -> None:
 @pytest.mark.parametrize("months", [1, 3, 12])
 @pytest.mark.parametrize("begin", ["2023-01", "2024-02", "2023-11"])
 def test_every_day_of_a_month_is_a_monthly_series(day: int, months: int, begin: str) -> None:
-    """Oracle: the calendar module: each stamp is `day`, or the last day of a month that is shorter. What is forecast
-    from any row of such a series, once it has shown its day, are the rows that follow."""
+    """Oracle: the calendar module: each stamp is `day`, or the last day of a month that is shorter.
+    What is forecast from any row of such a series, once it has shown its day, are the rows that
+    follow.
+    """
     first, stamps = np.datetime64(begin, "M").astype(int), []
     for place in range(16):
         year, month = divmod(int(first) + months * place, 12)
@@ -174,7 +180,9 @@ def test_offsets_go_in_and_come_out(cells: list[str], offset: str, written: str)
     "cell", ["2024-01-31_12:30+02:00", "2024-01-31T12:30+05:30:15", "1890-01-31T12:30-00:25:21"]
 )
 def test_an_offset_that_could_not_come_out_is_refused(cell: str) -> None:
-    """Oracle: by hand; read as UTC, each would come out hours away from how it came in, without a sign of it."""
+    """Oracle: by hand; read as UTC, each would come out hours away from how it came in, without a
+    sign of it.
+    """
     _, trouble = parse_times(["2024-01-30T12:30+02:00", cell])
     assert trouble is not None and trouble[0] == 1 and trouble[1].endswith(f"got {cell!r}")
 
