@@ -76,7 +76,12 @@ class Part(BaseModel):
     """A block of params.yaml: unknown keys, true for 1, "3" for 3, and numbers that are not finite are errors."""
 
     model_config = ConfigDict(
-        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, protected_namespaces=()
+        frozen=True,
+        extra="forbid",
+        strict=True,
+        allow_inf_nan=False,
+        protected_namespaces=(),
+        defer_build=True,
     )
 
     def updated(self, **changes: Any) -> Self:
