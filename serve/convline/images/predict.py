@@ -70,7 +70,7 @@ def _name(image: ImageLike, position: int) -> str:
     return name if isinstance(name, str) else f"image {position}"
 
 
-def predict_batch(
+def classify_batch(
     model: Classifier,
     run: RunBatch,
     sources: list[Source],

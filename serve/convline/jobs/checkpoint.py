@@ -57,15 +57,15 @@ def read(target: str) -> tuple[Run, Checkpoint]:
         checkpoints = [Checkpoint(**json.loads(line)) for line in lines if line.endswith(b"\n")]
         types = [type(value) for value in Checkpoint()]
         if any([type(value) for value in checkpoint] != types for checkpoint in checkpoints):
-            raise TypeError("its marks have other values")
+            raise TypeError("a checkpoint has values of other types")
         if not isinstance(run, dict) or type(run.get("batch")) is not int or run["batch"] < 1:
-            raise TypeError("its first line has no batch size")
+            raise TypeError("the first line has no batch size")
         if not checkpoints or checkpoints[-1].size > size:
-            raise ValueError("it speaks of more than the part holds")
+            raise ValueError("it counts more bytes than the part has")
     except FileNotFoundError:
         return {}, Checkpoint()
     except (OSError, ValueError, TypeError, RecursionError) as error:
-        expected = f"expected the journal of an interrupted run, got something else ({error})"
+        expected = f"expected the checkpoints of an interrupted run, got something else ({error})"
         raise ServeError(f"{path}: {expected}; remove it to start anew") from error
     return run, checkpoints[-1]
 

@@ -141,15 +141,24 @@ def _encode_with_pyarrow(block: Block, layout: _Layout) -> bytes | None:
 # two. The next four functions make the same arrays from buffers.
 
 
+def _array(kind: Any, known: npt.NDArray[np.bool_] | None, length: int, *buffers: Any) -> Any:
+    """Return an array of a pyarrow type, null where not known."""
+    import pyarrow
+
+    validity = None
+    if known is not None and not known.all():
+        validity = pyarrow.py_buffer(np.packbits(known, bitorder="little"))
+    return pyarrow.Array.from_buffers(kind, length, [validity, *map(pyarrow.py_buffer, buffers)])
+
+
 def _binary(
     data: bytes, lengths: npt.NDArray[np.int64], known: npt.NDArray[np.bool_] | None = None
 ) -> Any:
-    """Return a large_binary array of cells that follow each other in `data`, null if not known."""
+    """Return a large_binary array of cells that follow each other in `data`."""
     import pyarrow
 
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    buffers = [_validity(known), pyarrow.py_buffer(offsets), pyarrow.py_buffer(data)]
-    return pyarrow.Array.from_buffers(pyarrow.large_binary(), len(lengths), buffers)
+    return _array(pyarrow.large_binary(), known, len(lengths), offsets, data)
 
 
 def _scalar(data: bytes) -> Any:
@@ -159,20 +168,8 @@ def _scalar(data: bytes) -> Any:
 def _numbers(
     kind: Any, values: npt.NDArray[Any], known: npt.NDArray[np.bool_] | None = None
 ) -> Any:
-    """Return an array of numbers, null if not known."""
-    import pyarrow
-
     values = np.ascontiguousarray(values, kind.to_pandas_dtype())
-    buffers = [_validity(known), pyarrow.py_buffer(values)]
-    return pyarrow.Array.from_buffers(kind, len(values), buffers)
-
-
-def _validity(known: npt.NDArray[np.bool_] | None) -> Any:
-    import pyarrow
-
-    if known is None or known.all():
-        return None
-    return pyarrow.py_buffer(np.packbits(known, bitorder="little"))
+    return _array(kind, known, len(values), values)
 
 
 def to_float32(numbers: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.float32]:

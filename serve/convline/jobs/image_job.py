@@ -12,18 +12,9 @@ from typing import IO, NamedTuple
 import numpy as np
 
 from convline.errors import ServeError
+from convline.images import predict
 from convline.images.classifier import Classifier
 from convline.images.decode import ImageRule
-from convline.images.predict import (
-    Decoded,
-    PaddedRunner,
-    RunBatch,
-    batch_runner,
-    decode_sources,
-    hash_inputs,
-    predict_batch,
-    table_columns,
-)
 from convline.images.sources import with_bytes
 from convline.jobs import checkpoint
 from convline.jobs.batch_size import BATCH_SIZES, measure_batch_size, measure_workers
@@ -67,8 +58,8 @@ class ImageWorker:
         return model
 
     @cached_property
-    def run(self) -> RunBatch:
-        return batch_runner(self.model, self.batch)
+    def run(self) -> predict.RunBatch:
+        return predict.batch_runner(self.model, self.batch)
 
     def measure(
         self, batch: int | None, workers: int, sizes: Sequence[int], *, fewer: bool = False
@@ -82,8 +73,10 @@ class ImageWorker:
         image = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
 
         def run_random(size: int) -> object:  # with the padding of real batches
-            run, images = batch_runner(self.model, size), np.repeat(image, size, 0)
-            return run.run_padded(images, size) if isinstance(run, PaddedRunner) else run(images)
+            run, images = predict.batch_runner(self.model, size), np.repeat(image, size, 0)
+            if isinstance(run, predict.PaddedRunner):
+                return run.run_padded(images, size)
+            return run(images)
 
         if batch is None and on_cpu:
             batch = measure_batch_size(run_random, workers, sizes)
@@ -100,12 +93,12 @@ class ImageWorker:
         input_hash = b""
         if self.target != "-":
             loaded = [with_bytes(source) for source in sources]
-            input_hash = hash_inputs(
+            input_hash = predict.hash_inputs(
                 [s._replace(error=None) if s.error == DECODER_CRASHED else s for s in loaded]
             )
             if self.decoders is None:  # a process reads a file faster than it receives the bytes
                 sources = loaded
-        result = predict_batch(self.model, self.run, sources, self.top_k, self.decode)
+        result = predict.classify_batch(self.model, self.run, sources, self.top_k, self.decode)
         started = time.perf_counter()
         encoded = encode_rows(self.table_format, result.rows)
         failed = sum(row["status"] == "error" for row in result.rows)
@@ -115,8 +108,8 @@ class ImageWorker:
             result.decode_s, result.inference_s, encode_s, result.low_contrast,
         )  # fmt: skip
 
-    def decode(self, sources: list[Source]) -> Decoded:
-        decode = partial(decode_sources, self.model.rule)
+    def decode(self, sources: list[Source]) -> predict.Decoded:
+        decode = partial(predict.decode_sources, self.model.rule)
         if self.decoders is None:
             return decode(sources)
         try:
@@ -155,20 +148,10 @@ class Workers(NamedTuple):
 
 
 def label_images(
-    contract: Contract,
-    device: str,
-    sources: Iterable[Source],
-    output: str,
-    stdout: IO[bytes],
-    *,
-    top_k: int = 1,
-    batch: int | None = None,
-    workers: int | None = None,
-    resume: bool = False,
-    table_format: str | None = None,
-    engine: str = "local",
-    watch: Watch = lambda summary: None,
-) -> Summary:
+    contract: Contract, device: str, sources: Iterable[Source], output: str, stdout: IO[bytes], *,
+    top_k: int = 1, batch: int | None = None, workers: int | None = None, resume: bool = False,
+    table_format: str | None = None, engine: str = "local", watch: Watch = lambda summary: None,
+) -> Summary:  # fmt: skip
     """Write one row per source, in order, to the file `output`, or to stdout for "-".
 
     batch: images per run; None measures it. workers: None is one per usable core, or fewer if that
@@ -197,7 +180,7 @@ def label_images(
         summary.checkpoint, summary.resumed = start, start.rows
         summary.start_s = time.perf_counter() - started
         watch(summary)
-        columns = table_columns(top_k)
+        columns = predict.table_columns(top_k)
         run = {"model": contract.digest, "columns": list(columns), "batch": summary.batch}
         run |= {"format": table_format} if table_format else {}
         checkpoint.require_same_run(output, run, interrupted)
@@ -207,14 +190,14 @@ def label_images(
             tasks = live_tasks(sources, summary.batch, batches_per_task)
         else:
             batches = batched(sources, summary.batch)
-            skip_finished(map(hash_inputs, batches), start, output)
+            skip_finished(map(predict.hash_inputs, batches), start, output)
             tasks = batched(batches, batches_per_task)
         rescue = partial(_process_alone, worker)
         results = ready.pool.map_in_order(ready.process, tasks, rescue)
         encoded = chain.from_iterable(results)
         write_batches(output, columns, stdout, run, encoded, summary, watch, table_format)
     runner = vars(worker).get("run")  # None if other processes have the session
-    if isinstance(runner, PaddedRunner) and runner.size < summary.batch:
+    if isinstance(runner, predict.PaddedRunner) and runner.size < summary.batch:
         summary.reduced_batch = runner.size
     return summary
 
@@ -294,7 +277,7 @@ def _on_a_cluster(worker: ImageWorker, count: int | None, batch: int | None) -> 
 
 def _process_alone(worker: ImageWorker, task: Task) -> list[EncodedBatch]:
     """Process a task whose process died in a new process; images that crash it are error rows."""
-    decode = partial(decode_sources, ImageRule.from_dict(worker.contract.document["input"]))
+    decode = partial(predict.decode_sources, ImageRule.from_dict(worker.contract.document["input"]))
     with process_pool(1, _set_worker, worker) as pool:
         sources = ([source] for batch in task for source in batch)
         decoded = pool.map_one_by_one(decode, sources)
@@ -316,8 +299,8 @@ def classify(
     model: Classifier, sources: Iterable[Source], *, batch: int, workers: int, top_k: int
 ) -> Iterator[list[Row]]:
     """Yield the rows of each batch of sources. Only the last batch may be smaller."""
-    run = batch_runner(model, batch)
+    run = predict.batch_runner(model, batch)
     with thread_pool(workers) as pool:
         batches = batched(sources, batch)
-        results = pool.map_in_order(lambda s: predict_batch(model, run, s, top_k), batches)
+        results = pool.map_in_order(lambda s: predict.classify_batch(model, run, s, top_k), batches)
         yield from (result.rows for result in results)

@@ -1,8 +1,7 @@
 """Forecasts to rows of a long table: a row for each series and step ahead; errors are rows too."""
 
-import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
@@ -12,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from convline.errors import ServeError
-from convline.runtime.rows import Block, Cells, Columns, Row
+from convline.runtime.rows import Block, Columns, Row, python_values
 from convline.timeseries.backtest import Forecast, cutoff_batches, forecast_batch
 from convline.timeseries.forecaster import Forecaster
 from convline.timeseries.read_options import ReadOptions
@@ -166,17 +165,6 @@ def table_rows(model: Forecaster, table: Table, horizon: int) -> list[Row]:
     rows: list[Row] = []
     for batch in cutoff_batches(model, table, horizon):
         block = task.to_rows(forecast_batch(model, table.step, batch, horizon))
-        columns = [_plain(cells) for cells in block.values()]
+        columns = [python_values(cells) for cells in block.values()]
         rows += [dict(zip(block, row, strict=True)) for row in zip(*columns, strict=True)]
     return rows
-
-
-def _plain(cells: Cells) -> Sequence[str | float | None]:
-    """Return a column as text or numbers, None where a cell is missing."""
-    if isinstance(cells, tuple):
-        return [cells[0][code] for code in cells[1].tolist()]
-    if not isinstance(cells, np.ndarray):
-        return cells
-    if cells.dtype.kind == "f":
-        return [None if math.isnan(value) else value for value in cells.tolist()]
-    return [cell.decode() or None for cell in cells.tolist()]

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import tiny
 from convline.images.classifier import Classifier
-from convline.images.predict import predict_batch
+from convline.images.predict import classify_batch
 from convline.images.sources import ImageSources
 from convline.loading import load_file
 from convline.runtime.sources import Source
@@ -160,12 +160,12 @@ def test_unreadable_files_and_folders(classifier: Path, tmp_path: Path) -> None:
             above.chmod(0o755)
     model = load_file(classifier, "cpu")
     assert isinstance(model, Classifier)
-    predict_batch(
+    classify_batch(
         model, model.predict_proba, [Source(str(folder / "b.png"))], 1
     )  # all that is imported late is imported
     os.seteuid(65534)
     try:
-        found = predict_batch(
+        found = classify_batch(
             model, model.predict_proba, list(ImageSources([str(folder)], io.BytesIO())), 1
         )
     finally:

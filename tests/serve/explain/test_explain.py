@@ -1,4 +1,5 @@
-"""Explanations on a network whose answer is known: scores = pixels @ W, so d score / d pixel is W's column."""
+"""Explanations on a network whose answer is known: scores = pixels @ W, so d score / d pixel is W's
+column."""
 
 import csv
 import time
@@ -61,7 +62,8 @@ def rows_in(folder: Path) -> list[dict[str, str]]:
 
 @pytest.mark.parametrize("method", ["saliency", "smoothgrad"])
 def test_gradients_of_a_linear_model_are_its_weights(linear: Path, method: str) -> None:
-    """Oracle: d (x @ W) / dx = W, whatever noise is on x; of any class, not of the top one alone."""
+    """Oracle: d (x @ W) / dx = W, whatever noise is on x; of any class, not of the top one
+    alone."""
     np.testing.assert_allclose(map_of(linear, method)[0], COLUMN, rtol=1e-6)
     model = explainer(contract.read(linear), method, "cpu")
     other = METHODS[method](model, IMAGE, 0, Options())[0]
@@ -89,7 +91,8 @@ class Square:
 
 @pytest.mark.parametrize("batch", [1, 3, 4])
 def test_the_integral_is_by_the_midpoint_rule(batch: int) -> None:
-    """Oracle: it is exact for a gradient that is linear on the way: x ** 2 - baseline ** 2, from four grey levels."""
+    """Oracle: it is exact for a gradient that is linear on the way: x ** 2 - baseline ** 2, from
+    four grey levels."""
     options = Options(steps=4, batch=batch)
     found, gap = methods.integrated_gradients(Square(), IMAGE, 2, options)  # type: ignore[arg-type]
     np.testing.assert_allclose(found, np.full(IMAGE.shape, 200.0**2))
@@ -113,7 +116,8 @@ def test_the_gap_is_what_the_sum_misses(linear: Path, monkeypatch: pytest.Monkey
 @pytest.mark.parametrize("method", ["occlusion", "rise"])
 @pytest.mark.parametrize("batch", [5, 64])
 def test_black_box_methods_find_the_square(linear: Path, method: str, batch: int) -> None:
-    """Oracle: only the square matters, so its pixels are the four greatest; the least is not in it."""
+    """Oracle: only the square matters, so its pixels are the four greatest; the least is
+    not in it."""
     found, _ = map_of(linear, method, patch=2, stride=1, batch=batch, samples=600)
     values = heatmap.reduce_channels(found, method)
     inside = np.zeros(values.shape, bool)
@@ -122,7 +126,8 @@ def test_black_box_methods_find_the_square(linear: Path, method: str, batch: int
 
 
 def test_occlusion_is_the_fall_of_the_probability(linear: Path) -> None:
-    """Oracle: the patch by hand, at the corner that one patch alone hides; a patch as large as the image hides all."""
+    """Oracle: the patch by hand, at the corner that one patch alone hides; a patch as large as the
+    image hides all."""
     model = load_file(linear, "cpu")
     hidden = IMAGE.copy()
     hidden[:2, :2] = 128
@@ -141,7 +146,8 @@ def test_a_seed_is_a_map(linear: Path) -> None:
 
 
 def test_masks_are_half_open() -> None:
-    """Oracle: Petsiuk et al. 2018: values in [0, 1], mean 1/2; 4 standard errors over 2,000 masks of about 49 draws."""
+    """Oracle: Petsiuk et al. 2018: values in [0, 1], mean 1/2; 4 standard errors over 2,000 masks
+    of about 49 draws."""
     rng = np.random.default_rng(0)
     masks = np.stack([methods.random_mask(rng, 9, 14) for _ in range(2000)])
     assert masks.shape == (2000, 9, 14) and masks.min() >= 0 and masks.max() <= 1
@@ -149,7 +155,8 @@ def test_masks_are_half_open() -> None:
 
 
 def test_predictions_run_without_the_gradient(linear: Path) -> None:
-    """Oracle: softmax by hand; the served graph has one output and the four nodes that lead to it."""
+    """Oracle: softmax by hand; the served graph has one output and the four nodes that lead
+    to it."""
     model = load_file(linear, "cpu")
     assert [o.name for o in model.session.get_outputs()] == ["probabilities"]
     exponent = np.exp(IMAGE.reshape(1, -1) @ weight())
@@ -165,7 +172,8 @@ def test_predictions_run_without_the_gradient(linear: Path) -> None:
 
 
 def test_inner_graphs_keep_what_they_read() -> None:
-    """Oracle: onnxruntime's answer of the whole; the branch of an If reads a tensor from outside."""
+    """Oracle: onnxruntime's answer of the whole; the branch of an If reads a tensor from
+    outside."""
     helper, floats = onnx.helper, onnx.TensorProto.FLOAT
     value = [helper.make_tensor_value_info("y", floats, ["N"])]
     branches = [
@@ -187,7 +195,8 @@ def test_inner_graphs_keep_what_they_read() -> None:
 
 
 def test_a_promise_that_the_graph_breaks_is_refused(tmp_path: Path, linear: Path) -> None:
-    """Oracle: a contract that says saliency over a graph without it; and one whose target has no default."""
+    """Oracle: a contract that says saliency over a graph without it; and one whose target has no
+    default."""
     path = tmp_path / "liar.onnx"
     document = tiny.classifier_document() | {"explain": {"saliency": True}}
     path.write_bytes(contract.seal(tiny.classifier_graph().SerializeToString(), document))
@@ -217,7 +226,8 @@ def test_a_file_without_a_gradient_has_occlusion(classifier: Path, tmp_path: Pat
 
 
 def test_files_and_rows(linear: Path, tmp_path: Path) -> None:
-    """Oracle: one row per input in order, bad ones too; arrays are the method's own; a link keeps its name."""
+    """Oracle: one row per input in order, bad ones too; arrays are the method's own; a link keeps
+    its name."""
     for name in ("a/1.png", "b/1.png", "b/A 1.png", "b/..png.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         Image.fromarray(IMAGE[..., 0]).save(tmp_path / name)
@@ -257,7 +267,8 @@ def test_files_and_rows(linear: Path, tmp_path: Path) -> None:
      ("\u00e9\udcff.png", "__"), ("x" * 300 + ".png", "x" * 100), ("B.png", "B-3")],
 )  # fmt: skip
 def test_names_are_safe(tmp_path: Path, path: str, name: str) -> None:
-    """Oracle: plain characters of the last part, without a leading dot; b and b-2 are taken, in either case."""
+    """Oracle: plain characters of the last part, without a leading dot; b and b-2 are taken, in
+    either case."""
     assert output_stem(path, {"b": 2, "b-2": 1}, tmp_path) == name
 
 

@@ -52,7 +52,8 @@ def pack(path: Path, files: dict[str, bytes]) -> Path:
 def test_archives_are_read_where_they_lie(
     classifier: Path, tmp_path: Path, files: dict[str, bytes], suffix: str
 ) -> None:
-    """Oracle: the shades; names that lead out are only names, nothing is written, bad members are rows."""
+    """Oracle: the shades; names that lead out are only names, nothing is written, bad members are
+    rows."""
     path = pack(tmp_path / f"many{suffix.lower()}", files).rename(tmp_path / f"many{suffix}")
     before = sorted(os.listdir(tmp_path))
     result = infer("images", classifier, path)
@@ -77,7 +78,8 @@ def test_archives_are_read_where_they_lie(
 def test_members_without_bytes_in_one_place_are_rows(
     classifier: Path, tmp_path: Path, files: dict[str, bytes]
 ) -> None:
-    """Oracle: one row for each member, in order, with what it is; a sparse file would be read as a damaged one."""
+    """Oracle: one row for each member, in order, with what it is; a sparse file would be read as a
+    damaged one."""
     with tarfile.open(tmp_path / "many.tar", "w", format=tarfile.GNU_FORMAT) as tar:
         for name, kind in (
             ("a.png", b"0"),
@@ -110,7 +112,8 @@ def test_members_without_bytes_in_one_place_are_rows(
 
 
 def sparse(name: str, data: bytes) -> bytes:
-    """Return a tar of GNU's old sparse format with one file: a map of one piece that begins at byte 512."""
+    """Return a tar of GNU's old sparse format with one file: a map of one piece that begins at byte
+    512."""
     entry = tarfile.TarInfo(name)
     entry.type, entry.size = tarfile.GNUTYPE_SPARSE, len(data)
     block = bytearray(entry.tobuf(tarfile.GNU_FORMAT))
@@ -124,7 +127,8 @@ def sparse(name: str, data: bytes) -> bytes:
 def test_what_is_no_archive_is_one_row(
     classifier: Path, tmp_path: Path, files: dict[str, bytes]
 ) -> None:
-    """Oracle: other bytes, a cut one, an empty one, one without images, none: each a row that says so."""
+    """Oracle: other bytes, a cut one, an empty one, one without images, none: each a row that says
+    so."""
     (tmp_path / "text.zip").write_text("no archive")
     (tmp_path / "cut.zip").write_bytes(pack(tmp_path / "w.zip", files).read_bytes()[:-30])
     (tmp_path / "gz.tar").write_bytes(b"\x1f\x8b" + bytes(600))
@@ -140,7 +144,8 @@ def test_what_is_no_archive_is_one_row(
 
 
 def test_damage_bombs_and_locks_are_refused(tmp_path: Path, files: dict[str, bytes]) -> None:
-    """Oracle: a changed byte fails the checksum, a member that claims less than it inflates to is cut short of it."""
+    """Oracle: a changed byte fails the checksum, a member that claims less than it inflates to is
+    cut short of it."""
     path = pack(tmp_path / "m.zip", files)
     good, *_ = archives.members(str(path))
     assert good.read() == files["a/dark.png"]
@@ -160,7 +165,8 @@ def test_damage_bombs_and_locks_are_refused(tmp_path: Path, files: dict[str, byt
 def test_resume_sees_that_an_archive_changed(
     classifier: Path, tmp_path: Path, files: dict[str, bytes]
 ) -> None:
-    """Oracle: the hash of the inputs is that of the members' bytes; the time of the archive is none of them."""
+    """Oracle: the hash of the inputs is that of the members' bytes; the time of the archive is none
+    of them."""
     from convline.images.predict import hash_inputs
     from convline.images.sources import ImageSources
 

@@ -31,7 +31,8 @@ def encode(image: Image.Image, form: str = "PNG", **options: Any) -> bytes:
 
 
 def test_right_size_is_untouched() -> None:
-    """Oracle: a lossless file of the rule's size gives its own pixels, whatever the interpolation."""
+    """Oracle: a lossless file of the rule's size gives its own pixels, whatever the
+    interpolation."""
     for rule, shape in ((GREY, (4, 6, 1)), (RGB, (4, 6, 3))):
         pixels = noise(*shape)
         for source in (
@@ -61,8 +62,9 @@ def test_stretch_is_one_resize(interpolation: str) -> None:
 
 @pytest.mark.parametrize(("width", "height"), [(40, 20), (20, 40), (20, 20), (33, 21), (5, 3)])
 def test_crop_is_the_centre_of_the_scaled_image(width: int, height: int) -> None:
-    """T36. Oracle: a linear ramp; after scaling its shorter side to 10, the crop's centre has the image's centre value,
-    and neighbouring columns differ by the ramp's slope divided by the scale."""
+    """T36. Oracle: a linear ramp; after scaling its shorter side to 10, the crop's centre has the
+    image's centre value, and neighbouring columns differ by the ramp's slope divided by the scale.
+    """
     slope = 4.0
     ramp = np.tile(slope * np.arange(width), (height, 1)).astype(np.uint8)
     found = read_image(Image.fromarray(ramp), ImageRule((8, 8), "grey", "crop", shorter_px=10))[
@@ -108,7 +110,8 @@ def test_torchvision_scales_then_cuts_whole_pixels(
 
 
 def test_torchvision_refuses_what_would_grow_without_bound() -> None:
-    """Oracle: a line of 10^6 pixels scaled to 16 rows would have 16 x 16 * 10^6 pixels; `crop` takes its centre."""
+    """Oracle: a line of 10^6 pixels scaled to 16 rows would have 16 x 16 * 10^6 pixels; `crop`
+    takes its centre."""
     line = Image.new("L", (1_000_000, 1), 77)
     with pytest.raises(
         InputError, match=r"expected at most 89478485 pixels after scaling, got 16000000 x 16"
@@ -130,8 +133,9 @@ def smooth(width: int, height: int) -> Image.Image:
 def test_draft_decodes_fewer_pixels(
     orientation: int, fit: str, shorter_px: int | None, scale: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Oracle: the whole image's own pixels are nearly the same; libjpeg decodes at 1/8 where 320 x 200 suffice for
-    32 x 24, at 1/4 where the shorter side must have 40 of its 200 pixels, and a PNG is decoded whole."""
+    """Oracle: the whole image's own pixels are nearly the same; libjpeg decodes at 1/8 where 320 x
+    200 suffice for 32 x 24, at 1/4 where the shorter side must have 40 of its 200 pixels, and a PNG
+    is decoded whole."""
     photo = Image.Exif()
     photo[0x0112] = orientation
     size = (320, 200)
@@ -193,9 +197,9 @@ def test_alpha_is_composited_over_the_background(kind: str) -> None:
 def test_a_png_s_transparent_value_is_that_of_its_own_bits(
     depth: int, colour: int, how: str
 ) -> None:
-    """Oracle: PNG specification (third edition), 11.3.1.1: pixels of the tRNS value are transparent, compared in the
-    file's bits, of which higher ones in the chunk are masked; all other pixels are opaque. Grey g of n bits is
-    255 g / (2^n - 1), of 16 bits the high byte."""
+    """Oracle: PNG specification (third edition), 11.3.1.1: pixels of the tRNS value are
+    transparent, compared in the file's bits, of which higher ones in the chunk are masked; all
+    other pixels are opaque. Grey g of n bits is 255 g / (2^n - 1), of 16 bits the high byte."""
     if colour == 2 and depth < 8:
         pytest.skip("PNG has no colours of fewer than 8 bits")
     most = 2**depth - 1
@@ -218,7 +222,8 @@ def test_sixteen_bit_greys_beside_the_transparent_one_are_opaque() -> None:
 
 
 def png(values: np.ndarray, depth: int, colour: int, key: int) -> bytes:
-    """Return a PNG of grey (colour 0) or RGB (2) samples with a transparent value: Pillow writes few of these."""
+    """Return a PNG of grey (colour 0) or RGB (2) samples with a transparent value: Pillow writes
+    few of these."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return (
@@ -257,7 +262,8 @@ def test_sixteen_bit_keeps_the_high_byte(form: str) -> None:
 
 
 def test_other_modes() -> None:
-    """Oracle: white stays white, black stays black, in 1-bit, CMYK JPEG, YCbCr, HSV and 32-bit files."""
+    """Oracle: white stays white, black stays black, in 1-bit, CMYK JPEG, YCbCr, HSV and 32-bit
+    files."""
     for white, mode in (
         ((0, 0, 0, 0), "CMYK"),
         (1, "1"),
@@ -278,7 +284,8 @@ def test_other_modes() -> None:
 
 
 def tiff(samples: bytes, bits: int, form: int = 1, photometric: int = 1) -> bytes:
-    """Return an uncompressed grey TIFF of 8 x 8 samples with the tags named: Pillow writes few of these."""
+    """Return an uncompressed grey TIFF of 8 x 8 samples with the tags named: Pillow writes few of
+    these."""
     shorts = {258: bits, 259: 1, 262: photometric, 277: 1, 339: form}
     tags = {256: 8, 257: 8, 273: 8, 278: 8, 279: len(samples)} | shorts
     entries = b"".join(
@@ -290,7 +297,8 @@ def tiff(samples: bytes, bits: int, form: int = 1, photometric: int = 1) -> byte
 
 
 def test_tiffs_are_read_as_their_tags_say() -> None:
-    """Oracle: TIFF 6.0: BitsPerSample, PhotometricInterpretation 0 (white is zero), SampleFormat; by hand.
+    """Oracle: TIFF 6.0: BitsPerSample, PhotometricInterpretation 0 (white is zero), SampleFormat;
+    by hand.
 
     Before, 12 bits were read as 16, which is black, and 16 bits of white is zero as their negative.
     """
@@ -341,7 +349,8 @@ def test_animations_give_the_first_frame(form: str) -> None:
 
 
 def test_ico_files_of_any_size_are_read() -> None:
-    """Oracle: noise of 150 x 150 RGBA, a PNG of 90 kB within the ICO; bytes 16 and 17 then look like those of a TGA."""
+    """Oracle: noise of 150 x 150 RGBA, a PNG of 90 kB within the ICO; bytes 16 and 17 then look
+    like those of a TGA."""
     pixels = np.random.default_rng(0).integers(0, 256, (150, 150, 4), dtype=np.uint8)
     pixels[..., 3] = 255
     data = encode(Image.fromarray(pixels), "ICO", sizes=[(150, 150)])
@@ -351,7 +360,8 @@ def test_ico_files_of_any_size_are_read() -> None:
 
 @pytest.mark.parametrize("identifier", [*range(20), 40, 108, 124, 255])
 def test_tga_files_with_any_identifier_are_read(identifier: int) -> None:
-    """Oracle: the pixels. The first byte of a TGA is the length of its identifier: with 10 it begins like a PCX."""
+    """Oracle: the pixels. The first byte of a TGA is the length of its identifier: with 10 it
+    begins like a PCX."""
     pixels = noise(4, 6, 3)
     data = encode(Image.fromarray(pixels), "TGA", id_section=b"x" * identifier)
     assert (read_image(data, RGB) == pixels).all()
@@ -361,7 +371,8 @@ def test_tga_files_with_any_identifier_are_read(identifier: int) -> None:
     "form", ["BMP", "DIB", "ICO", "PCX", "PPM", "QOI", "SGI", "TGA", "TIFF", "WEBP", "AVIF"]
 )
 def test_every_format_is_told_from_the_others(form: str) -> None:
-    """Oracle: the pixels, of four sizes; a format that takes the bytes of another gives other ones, or an error."""
+    """Oracle: the pixels, of four sizes; a format that takes the bytes of another gives other ones,
+    or an error."""
     for side in (1, 32, 64, 256):
         pixels = noise(side, side, 3, seed=side)
         options: dict[str, Any] = {"lossless": True} if form == "WEBP" else {}
@@ -465,7 +476,8 @@ def test_bad_paths_have_a_reason(tmp_path: Path) -> None:
 
 
 def test_rules_round_trip_and_refuse() -> None:
-    """Oracle: the document form gives the same rule back; options that contradict are refused with the values."""
+    """Oracle: the document form gives the same rule back; options that contradict are refused with
+    the values."""
     crops = [
         ImageRule((224, 200), "rgb", fit, 256, "lanczos", (1, 2, 3))
         for fit in ("crop", "torchvision")
@@ -487,7 +499,8 @@ def test_rules_round_trip_and_refuse() -> None:
 
 @pytest.mark.parametrize("ground", ["twelve bits", "drawing"])
 def test_a_picture_that_lost_its_contrast_is_known(tmp_path: Path, ground: str) -> None:
-    """By hand: 12 bits in a PNG of 16 keep 4 bits; a black drawing on clear ground over black is all black."""
+    """By hand: 12 bits in a PNG of 16 keep 4 bits; a black drawing on clear ground over black is
+    all black."""
     path = tmp_path / "picture.png"
     if ground == "twelve bits":
         Image.fromarray(np.linspace(0, 4095, 64).astype(np.uint16).reshape(8, 8)).save(path)

@@ -1,4 +1,5 @@
-"""Images in a Parquet file: the same answers as from files, a bad row is a row, the file is bounded."""
+"""Images in a Parquet file: the same answers as from files, a bad row is a row, the file is
+bounded."""
 
 import io
 import os
@@ -32,7 +33,8 @@ def write(path: Path, columns: dict[str, Any], **options: Any) -> Path:
 
 @pytest.mark.parametrize("form", ["column", "struct", "plain", "large"])
 def test_rows_are_images(classifier: Path, tmp_path: Path, form: str) -> None:
-    """Oracle: the shades; row groups of two; a column of its own, in a struct, not coded, of 64-bit offsets."""
+    """Oracle: the shades; row groups of two; a column of its own, in a struct, not coded, of 64-bit
+    offsets."""
     kind = pyarrow.large_binary() if form == "large" else pyarrow.binary()
     column = {"bytes": pyarrow.array(IMAGES, kind), "label": list(range(6))}
     if form == "struct":
@@ -90,7 +92,8 @@ def test_what_holds_no_images_is_a_row(
 
 
 def test_row_groups_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Oracle: a bound below the size; 100,000 equal rows of one megabyte are in memory once, not 100 GB."""
+    """Oracle: a bound below the size; 100,000 equal rows of one megabyte are in memory once, not
+    100 GB."""
     [first, *_] = parquet_images.cells(str(write(tmp_path / "m.parquet", {"bytes": IMAGES})))
     with (
         monkeypatch.context() as patch,
@@ -106,7 +109,8 @@ def test_row_groups_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_resume_sees_that_the_file_changed(tmp_path: Path) -> None:
-    """Oracle: the hash of a row's inputs is that of their bytes: times do not count, another image does."""
+    """Oracle: the hash of a row's inputs is that of their bytes: times do not count, another image
+    does."""
     found, path = [], tmp_path / "m.parquet"
     for moment, images in ((1, IMAGES), (2, IMAGES), (2, IMAGES[::-1])):
         os.utime(write(path, {"bytes": images}), (moment, moment))

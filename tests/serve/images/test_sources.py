@@ -11,7 +11,8 @@ from convline.timeseries.sources import SeriesSources
 
 
 def names(root: Path, *paths: str, stdin: bytes = b"", nul: bool = False) -> tuple[list[str], int]:
-    """Return (the sources relative to the root, a failed one as "name: reason", and how many were skipped)."""
+    """Return (the sources relative to the root, a failed one as "name: reason", and how many were
+    skipped)."""
     sources = ImageSources(paths, io.BytesIO(stdin), nul=nul)
     found = [s.path.removeprefix(f"{root}/") + (f": {s.error}" if s.error else "") for s in sources]
     return found, sources.skipped
@@ -37,12 +38,14 @@ def tree(tmp_path: Path) -> Path:
 
 
 def test_folders_are_walked_in_sorted_order(tree: Path) -> None:
-    """Oracle: the tree, written by hand; hidden names and other suffixes are skipped and counted."""
+    """Oracle: the tree, written by hand; hidden names and other suffixes are skipped and
+    counted."""
     assert names(tree, str(tree)) == (["a.PNG", "b.png", "c/d.jpg", "c/e/f.webp", "c.jpeg"], 3)
 
 
 def test_given_files_are_always_tried(tree: Path) -> None:
-    """Oracle: order and repetition are the user's; hidden names, other suffixes and missing files stay in."""
+    """Oracle: order and repetition are the user's; hidden names, other suffixes and missing files
+    stay in."""
     paths = ["notes.txt", "c/.hidden.png", "none.png", "b.png", "b.png"]
     assert names(tree, *(f"{tree}/{path}" for path in paths)) == (paths, 0)
 
@@ -58,7 +61,8 @@ def test_globs(tree: Path) -> None:
 
 
 def test_lists_on_stdin(tree: Path) -> None:
-    """Oracle: one name a line, CRLF and empty lines forgiven; NUL-separated names may hold newlines and any byte."""
+    """Oracle: one name a line, CRLF and empty lines forgiven; NUL-separated names may hold newlines
+    and any byte."""
     listed = f"{tree}/b.png\r\n\n{tree}/c\n{tree}/no newline.png".encode()
     assert names(tree, "-", stdin=listed)[0] == ["b.png", "c/d.jpg", "c/e/f.webp", "no newline.png"]
     odd = os.fsencode(tree) + b"/two\nlines\xff.png"
@@ -73,7 +77,8 @@ def test_long_lists_are_read_in_pieces() -> None:
 
 
 def test_links(tree: Path, tmp_path: Path) -> None:
-    """Oracle: links that lead outside are error rows, loops end, links inside are read, a given link is followed."""
+    """Oracle: links that lead outside are error rows, loops end, links inside are read, a given
+    link is followed."""
     (tmp_path / "secret.png").write_bytes(b"x")
     (tmp_path / "treetop").mkdir()
     for link, target in (
@@ -102,7 +107,8 @@ def test_folders_without_images(tmp_path: Path) -> None:
 
 
 def test_images_of_other_kinds_are_named(tmp_path: Path) -> None:
-    """Oracle: what an iPhone writes is in the folder, and in an archive of it; beside an image it is skipped."""
+    """Oracle: what an iPhone writes is in the folder, and in an archive of it; beside an image it
+    is skipped."""
     (tmp_path / "IMG_1.HEIC").write_bytes(b"x")
     expected = (
         "holds no image files, but .heic files, which are not read; convert them to JPEG or PNG"
@@ -129,7 +135,8 @@ def test_compressed_files_are_named(tmp_path: Path, name: str) -> None:
 
 
 def test_pipes_in_a_folder_are_error_rows(tmp_path: Path) -> None:
-    """Oracle: by hand; a pipe that nobody writes to would hold up all other files. A named one is tried."""
+    """Oracle: by hand; a pipe that nobody writes to would hold up all other files. A named one is
+    tried."""
     os.mkfifo(tmp_path / "a.csv")
     (tmp_path / "b.csv").write_text("y")
     found = [*SeriesSources([str(tmp_path), str(tmp_path / "a.csv")], io.BytesIO())]

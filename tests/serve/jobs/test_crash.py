@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-# The fault is planted where a flaw of a C decoder would be: no file is known that kills today's Pillow.
+# The fault is planted where a flaw of a C decoder would be: no file is known that kills today's
+# Pillow.
 PLANTED = """
 import os, signal, convline.images.decode
 read = convline.images.decode.read_image
@@ -34,7 +35,8 @@ if __name__ == "__main__":
 def test_a_fatal_image_costs_one_row(
     classifier: Path, tmp_path: Path, count: int, workers: int, deadly: tuple[int, ...]
 ) -> None:
-    """Oracle: images of which some kill their process; the other rows are as they would be without them."""
+    """Oracle: images of which some kill their process; the other rows are as they would be without
+    them."""
     for grey in (0, 255):
         Image.new("L", (9, 9), grey).save(tmp_path / f"{grey}.png")
     names = [f"{tmp_path}/{(0, 255)[k % 2]}.png" for k in range(count)]

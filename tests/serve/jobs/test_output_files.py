@@ -1,4 +1,5 @@
-"""No input is written over, nor what something else wrote; one run at a time; links, modes and other people's files."""
+"""No input is written over, nor what something else wrote; one run at a time; links, modes and
+other people's files."""
 
 import os
 import platform
@@ -130,7 +131,8 @@ def test_what_others_wrote_beside_a_part_stays(
 
 
 def test_streams_are_files_as_well(make_forecaster: Make, history: Path, classifier: Path) -> None:
-    """Oracle: stdin from the file that -o names, stdout at the end of the file that is read: refused, unchanged."""
+    """Oracle: stdin from the file that -o names, stdout at the end of the file that is read:
+    refused, unchanged."""
     run = "import sys; from convline.cli.main import main; main()"
     for command in (
         f"series {make_forecaster()} - -o {history} < {history}",
@@ -153,7 +155,8 @@ def test_streams_are_files_as_well(make_forecaster: Make, history: Path, classif
 def test_a_plot_takes_no_others_place(
     make_forecaster: Make, history: Path, tmp_path: Path, name: str
 ) -> None:
-    """Oracle: a series that is named like a picture, and a drawing of somebody else, stay; one of ours is renewed."""
+    """Oracle: a series that is named like a picture, and a drawing of somebody else, stay; one of
+    ours is renewed."""
     source = history.rename(tmp_path / "h.svg")
     (tmp_path / "other.svg").write_text("<svg xmlns='http://www.w3.org/2000/svg'/>")
     before = content(tmp_path)
@@ -180,7 +183,8 @@ def test_a_plot_takes_no_others_place(
 def test_tables_of_others_stay(
     classifier: Path, photos: Path, tmp_path: Path, suffix: str, foreign: bytes
 ) -> None:
-    """Oracle: what another program wrote, in the place of the table or of its part; an empty file is nobody's."""
+    """Oracle: what another program wrote, in the place of the table or of its part; an empty file
+    is nobody's."""
     target = tmp_path / f"t{suffix}"
     for path in (target, Path(f"{target}.part")):
         path.write_bytes(foreign)
@@ -201,7 +205,8 @@ def test_tables_of_others_stay(
 def test_explanations_lie_apart_from_images(
     classifier: Path, photos: Path, tmp_path: Path, place: str
 ) -> None:
-    """Oracle: the folder of images is as it was, whether it is named, holds the maps, or is that of one image."""
+    """Oracle: the folder of images is as it was, whether it is named, holds the maps, or is that of
+    one image."""
     (tmp_path / "link").symlink_to(photos)
     given = {"of a file": photos / "a.png", "of a list": Path("-")}.get(place, photos)
     folder = photos if place.startswith("of") else tmp_path / place
@@ -216,7 +221,8 @@ def test_explanations_lie_apart_from_images(
 def test_explanations_leave_what_others_wrote(
     classifier: Path, photos: Path, tmp_path: Path
 ) -> None:
-    """Oracle: a picture and an array of somebody else keep their names, ours are numbered; a second run renews ours."""
+    """Oracle: a picture and an array of somebody else keep their names, ours are numbered; a second
+    run renews ours."""
     maps = tmp_path / "maps"
     maps.mkdir()
     Image.new("L", (3, 3)).save(maps / "a.png")
@@ -242,7 +248,8 @@ def test_explanations_leave_what_others_wrote(
 def test_links_are_written_through(
     classifier: Path, photos: Path, tmp_path: Path, suffix: str, there: bool
 ) -> None:
-    """Oracle: the link is still one, and leads to the table; also where its file is not there yet."""
+    """Oracle: the link is still one, and leads to the table; also where its file is not
+    there yet."""
     disk, link = tmp_path / "disk", tmp_path / f"t{suffix}"
     disk.mkdir()
     link.symlink_to(disk / f"x{suffix}")
@@ -293,7 +300,8 @@ def test_pipes_and_devices_are_no_targets(classifier: Path, photos: Path, tmp_pa
 
 
 def test_one_run_at_a_time(make_forecaster: Make, history: Path, tmp_path: Path) -> None:
-    """Oracle: the second run names the first one's process and ends; the first one's table is its own."""
+    """Oracle: the second run names the first one's process and ends; the first one's table is its
+    own."""
     target, model = tmp_path / "t.csv", make_forecaster()
     command = [
         sys.executable,

@@ -1,4 +1,5 @@
-"""What workers are made of: bound batches, a measured batch size, usable cores; and `convline.load` in Python."""
+"""What workers are made of: bound batches, a measured batch size, usable cores; and `convline.load`
+in Python."""
 
 import os
 import threading
@@ -23,7 +24,8 @@ from PIL import Image
 
 
 def test_bound_batches_are_the_same_answers(classifier: Path) -> None:
-    """Oracle: the plain run; batches shorter than the padding as well, and several threads at once."""
+    """Oracle: the plain run; batches shorter than the padding as well, and several threads
+    at once."""
     model = load_file(classifier, "cpu")
     images = np.random.default_rng(1).integers(0, 256, (37, 8, 8, 1), dtype=np.uint8)
     run = PaddedRunner(model, 16, "cpu")
@@ -42,7 +44,8 @@ def test_bound_batches_are_the_same_answers(classifier: Path) -> None:
 
 
 def test_the_batch_grows_while_it_pays() -> None:
-    """Oracle: a run that always takes 5 ms: the largest; a batch that takes longer than its parts: the smallest."""
+    """Oracle: a run that always takes 5 ms: the largest; a batch that takes longer than its parts:
+    the smallest."""
     assert measure_batch_size(lambda n: time.sleep(0.005), 2, (1, 2, 4)) == 4
     assert measure_batch_size(lambda n: time.sleep(0.01 * n**2), 2, (1, 2, 4)) == 1
     assert 1 <= usable_cores() <= (os.cpu_count() or 1)
@@ -52,7 +55,8 @@ def test_the_batch_grows_while_it_pays() -> None:
 def test_the_batch_steps_back_to_what_the_device_holds(
     monkeypatch: pytest.MonkeyPatch, holds: int, expected: int
 ) -> None:
-    """Oracle: larger is faster here, and memory for `holds` images: the last of 16, 32, 64 that fits, or a half."""
+    """Oracle: larger is faster here, and memory for `holds` images: the last of 16, 32, 64 that
+    fits, or a half."""
 
     def rate(run: object, size: int, count: int) -> float:
         if size > holds:
@@ -76,7 +80,8 @@ def test_a_single_image_that_does_not_fit_is_an_error() -> None:
 
 
 def test_workers_that_stand_in_each_others_way_are_halved() -> None:
-    """Oracle: work that one lock serialises and that waiting makes slower, against work that sleeps side by side."""
+    """Oracle: work that one lock serialises and that waiting makes slower, against work that sleeps
+    side by side."""
     lock, waiting = threading.Lock(), []
 
     def crowded(n: int) -> None:
@@ -133,7 +138,8 @@ def shades(
 def test_rows_keep_their_order_whatever_the_batches(
     shades: tuple[Classifier, dict[str, str]], drawn: list[int], batch: int, workers: int
 ) -> None:
-    """Oracle: the shade of each file, in the order given, for any mixture with bad ones, batch size and workers."""
+    """Oracle: the shade of each file, in the order given, for any mixture with bad ones, batch size
+    and workers."""
     model, labels = shades
     names = [list(labels)[k] for k in drawn]
     groups = list(classify(model, map(Source, names), batch=batch, workers=workers, top_k=1))

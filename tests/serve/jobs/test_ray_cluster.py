@@ -1,4 +1,5 @@
-"""`infer images --engine ray` on a cluster of this machine: the local engine's rows, whatever happens to a worker."""
+"""`infer images --engine ray` on a cluster of this machine: the local engine's rows, whatever
+happens to a worker."""
 
 from __future__ import annotations
 
@@ -46,7 +47,8 @@ def run(*arguments: object, stdin: bytes | None = None) -> tuple[bytes, str]:
 def test_two_workers_answer_as_the_local_engine_does(
     classifier: Path, folder: Path, tmp_path: Path
 ) -> None:
-    """Oracle: the local engine's table, byte for byte; of a Parquet file, too, in row groups that no batch fits."""
+    """Oracle: the local engine's table, byte for byte; of a Parquet file, too, in row groups that
+    no batch fits."""
     many = write(
         tmp_path / "many.parquet",
         {"image": [{"bytes": data} for data in IMAGES * 50]},
@@ -64,7 +66,8 @@ def test_two_workers_answer_as_the_local_engine_does(
 @with_ray
 @pytest.mark.long
 def test_a_worker_is_killed_midway(classifier: Path, folder: Path, tmp_path: Path) -> None:
-    """Oracle: the local engine's table. Two kills of actors at work: no row is lost, none stands there twice."""
+    """Oracle: the local engine's table. Two kills of actors at work: no row is lost, none stands
+    there twice."""
     files = sorted(path for path in folder.rglob("*.png"))
     names = "\n".join(str(files[k % len(files)]) for k in range(ROWS)).encode()
     whole, _ = run(classifier, "-", "--batch", 4, stdin=names)
@@ -114,7 +117,8 @@ def actor(process: psutil.Process) -> bool:
 
 
 def test_ray_that_is_not_there(classifier: Path, folder: Path, tmp_path: Path) -> None:
-    """Oracle: one sentence with the cure, exit code 1; a process in which ray cannot be imported."""
+    """Oracle: one sentence with the cure, exit code 1; a process in which ray cannot be
+    imported."""
     blocked = "import sys; sys.modules['ray'] = None; from convline.cli.main import main; main()"
     words = [
         sys.executable,

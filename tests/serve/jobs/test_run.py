@@ -1,4 +1,5 @@
-"""Many images through `infer`: workers of both kinds, kills and --resume, and what a torture folder answers."""
+"""Many images through `infer`: workers of both kinds, kills and --resume, and what a torture folder
+answers."""
 
 import csv
 import io
@@ -29,7 +30,8 @@ QUICK = "import convline.jobs.checkpoint; convline.jobs.checkpoint.INTERVAL_S = 
 def start(*arguments: object, **options: object) -> subprocess.Popen:
     command = [sys.executable, "-c", QUICK, "images", *map(str, arguments)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    # A shell's background job ignores Ctrl-C, and so would everything that it starts: CI may be one.
+    # A shell's background job ignores Ctrl-C, and so would everything that it starts: CI may be
+    # one.
     heed = partial(signal.signal, signal.SIGINT, signal.default_int_handler)
     pipes = {
         "stdout": subprocess.PIPE,
@@ -66,7 +68,8 @@ def labels_of(listed: Path) -> list[str]:
 
 @pytest.mark.parametrize("workers", [1, 3])
 def test_rows_keep_their_order_in_processes(classifier: Path, names: Path, workers: int) -> None:
-    """Oracle: the shade of each file; in this process other threads run, so the workers are spawned, not forked."""
+    """Oracle: the shade of each file; in this process other threads run, so the workers are
+    spawned, not forked."""
     result = CliRunner().invoke(
         main, ["images", str(classifier), "-", "--workers", str(workers)], input=names.read_bytes()
     )
@@ -88,7 +91,8 @@ def rows_marked(target: Path) -> int:
 
 
 def kill_and_resume(classifier: Path, names: Path, target: Path, kills: int) -> list[int]:
-    """Kill runs at random moments after they came further than the one before; return the rows marked at each kill."""
+    """Kill runs at random moments after they came further than the one before; return the rows
+    marked at each kill."""
     drawn, marked = random.Random(kills), [0]
     while len(marked) <= kills:
         with names.open("rb") as listed:
@@ -151,7 +155,8 @@ def test_fifty_kills_lose_nothing(
 def test_interruption_ends_cleanly(
     classifier: Path, names: Path, tmp_path: Path, signal_: signal.Signals
 ) -> None:
-    """Oracle: exit code 130 and the advice; the last mark's bytes hold its rows; no worker stays behind."""
+    """Oracle: exit code 130 and the advice; the last mark's bytes hold its rows; no worker stays
+    behind."""
     target = tmp_path / "t.csv"
     process = start(
         classifier, "-", "-o", target, "--workers", 2, stdin=subprocess.PIPE, start_new_session=True
@@ -238,7 +243,8 @@ def interrupted(classifier: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_resume_refuses_another_run(
     classifier: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str, message: str
 ) -> None:
-    """Oracle: what is changed in the done part is refused with its reason; a file that comes later is just a row."""
+    """Oracle: what is changed in the done part is refused with its reason; a file that comes later
+    is just a row."""
     arguments = interrupted(classifier, tmp_path, monkeypatch)
     many = tmp_path / "many"
     options = {"option": ["--top-k", "2"], "batch": ["--batch", "8"]}.get(change, [])
@@ -278,7 +284,8 @@ def test_an_interrupted_run_is_written_over_with_a_word(
 def test_failed_rows_of_the_interrupted_run_count(
     classifier: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Oracle: one bad file among those that were done; --strict is exit code 3 at the end of the second run."""
+    """Oracle: one bad file among those that were done; --strict is exit code 3 at the end of the
+    second run."""
     (tmp_path / "many").mkdir()
     monkeypatch.setattr(Path, "mkdir", lambda self, *a, **k: None)
     (tmp_path / "many" / "000a.png").write_text("no image")
@@ -317,7 +324,8 @@ def test_progress_is_for_terminals(classifier: Path, names: Path, tmp_path: Path
 
 @pytest.mark.long
 def test_a_million_rows(classifier: Path, names: Path, tmp_path: Path) -> None:
-    """Oracle: a row for each of 1,000,000 names, in order; the peak memory is that of 100,000 within 32 MiB."""
+    """Oracle: a row for each of 1,000,000 names, in order; the peak memory is that of 100,000
+    within 32 MiB."""
     peaks = []
     for count in (100_000, 1_000_000):
         lines = (names.read_bytes() + b"\n") * (count // 3000 + 1)
@@ -364,7 +372,8 @@ def watch_memory(process: subprocess.Popen, note: Callable[[int], None]) -> None
 def test_a_journal_of_another_shape_is_one_sentence(
     classifier: Path, tmp_path: Path, content: bytes | None
 ) -> None:
-    """Oracle: exit code 1 and the cure, the part as it was; None is a folder in the place of the journal."""
+    """Oracle: exit code 1 and the cure, the part as it was; None is a folder in the place of the
+    journal."""
     image = tmp_path / "a.png"
     Image.new("L", (8, 8), 255).save(image)
     part, journal = tmp_path / "rows.csv.part", tmp_path / "rows.csv.part.journal"

@@ -34,7 +34,8 @@ def write(path: Path, rows: list[Row] | list[list[Row]]) -> None:
 
 
 def test_three_forms_are_one_table(tmp_path: Path) -> None:
-    """Oracle: the shortest digits of float32 by hand, lone bytes shown; each form read by its standard reader."""
+    """Oracle: the shortest digits of float32 by hand, lone bytes shown; each form read by its
+    standard reader."""
     expected = [
         ("a.png", 0.33333334, None),
         ('quo"ted, and\nbroken.png', 1234567.0, None),
@@ -72,7 +73,8 @@ SINGLE = st.floats(allow_nan=False, allow_infinity=False, width=32)
     )
 )
 def test_columns_are_written_as_rows_are(cells: list[tuple]) -> None:
-    """Oracle: each value by itself, each row by csv and json alone; many rows, which pyarrow joins, are the same."""
+    """Oracle: each value by itself, each row by csv and json alone; many rows, which pyarrow joins,
+    are the same."""
     rows: list[Row] = [{"path": word, "score": number} for word, number in cells]
     expected = io.StringIO(newline="")
     scores = [
@@ -104,7 +106,8 @@ def test_columns_are_written_as_rows_are(cells: list[tuple]) -> None:
     )
 )
 def test_numbers_read_back_as_they_were(numbers: list[float]) -> None:
-    """Oracle: the float32 itself, by way of the float64 that readers of CSV and JSON make; no shorter %g does."""
+    """Oracle: the float32 itself, by way of the float64 that readers of CSV and JSON make; no
+    shorter %g does."""
     single = np.array(numbers, np.float32)
     for number, text in zip(single, shortest(single), strict=True):
         assert text is not None and np.float32(float(text)) == number
@@ -113,7 +116,8 @@ def test_numbers_read_back_as_they_were(numbers: list[float]) -> None:
 
 
 def test_both_ways_of_writing_numbers_are_one() -> None:
-    """Oracle: pyarrow's own text; powers of ten, their neighbours, and 300,000 bit patterns of float32."""
+    """Oracle: pyarrow's own text; powers of ten, their neighbours, and 300,000 bit patterns of
+    float32."""
     powers = (10.0 ** np.arange(-45, 39)).astype(np.float32)
     bits = np.arange(0, 2**32, 2**32 // 300_000 + 1, dtype=np.uint64).astype(np.uint32)
     numbers = np.concatenate(
@@ -177,7 +181,8 @@ def test_without_pyarrow_the_table_is_the_same(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_many_rows_are_written_without_pandas() -> None:
-    """Oracle: the modules of a new process; pandas takes a second or two to import, and nothing here needs it."""
+    """Oracle: the modules of a new process; pandas takes a second or two to import, and nothing
+    here needs it."""
     code = (
         "import sys, numpy as np; from convline.jobs.formats import to_csv, to_jsonl; "
         "block = {'ds': np.array([b'1', b''] * 999), 'yhat': np.ones(1998), "
@@ -215,7 +220,8 @@ def test_parquet_row_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
              "+'file:///etc/passwd'#$x.A1", "-[x.xls]Sheet1"],
 )  # fmt: skip
 def test_formulas_are_defused_in_csv_alone(tmp_path: Path, text: str) -> None:
-    """Oracle: OWASP's list (CSV injection), of + and - those that call or refer; the quote mark is in CSV only."""
+    """Oracle: OWASP's list (CSV injection), of + and - those that call or refer; the quote mark is
+    in CSV only."""
     write(tmp_path / "t.csv", [{"path": text, "score": -1.0, "error": None}])
     write(tmp_path / "t.jsonl", [{"path": text, "score": -1.0, "error": None}])
     with (tmp_path / "t.csv").open(newline="") as file:
@@ -252,7 +258,8 @@ def test_an_interrupted_table_is_never_seen(tmp_path: Path, suffix: str) -> None
 
 
 def test_rows_are_visible_while_it_runs(tmp_path: Path) -> None:
-    """Oracle: the part file holds the row before the table is closed; stdout stays open afterwards."""
+    """Oracle: the part file holds the row before the table is closed; stdout stays open
+    afterwards."""
     stdout = io.BytesIO()
     with open_table(str(tmp_path / "t.csv"), COLUMNS, stdout) as append:
         append(ROWS[:1])
@@ -263,7 +270,8 @@ def test_rows_are_visible_while_it_runs(tmp_path: Path) -> None:
 
 
 def test_a_part_goes_on_where_it_is_told(tmp_path: Path) -> None:
-    """Oracle: what lies beyond the bytes to keep is cut off, though less is written than lay there."""
+    """Oracle: what lies beyond the bytes to keep is cut off, though less is written than
+    lay there."""
     (tmp_path / "t.csv.part").write_text("path,score,error\na,1,\nhalf a row of a killed run")
     (tmp_path / "t.csv.part.journal").touch()
     kept = hashlib.sha256(b"path,score,error\na,1,\n").hexdigest()
