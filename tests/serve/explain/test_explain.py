@@ -236,8 +236,19 @@ def test_files_and_rows(linear: Path, tmp_path: Path) -> None:
     other.write_text("mine")
     folder.mkdir()
     (folder / "1.npy").symlink_to(other)
-    result = explain(linear, tmp_path / "a", tmp_path / "b/1.png", tmp_path / "b/0.png", tmp_path / "b/A 1.png",
-                     tmp_path / "gone.png", "-o", folder, "--method", "integrated-gradients", "--strict")  # fmt: skip
+    result = explain(
+        linear,
+        tmp_path / "a",
+        tmp_path / "b/1.png",
+        tmp_path / "b/0.png",
+        tmp_path / "b/A 1.png",
+        tmp_path / "gone.png",
+        "-o",
+        folder,
+        "--method",
+        "integrated-gradients",
+        "--strict",
+    )
     assert (
         result.exit_code == 3
         and "3 ok, 2 error" in result.stderr
@@ -257,15 +268,24 @@ def test_files_and_rows(linear: Path, tmp_path: Path) -> None:
     assert found.dtype == np.float32 and found.shape == (8, 8, 1)
     np.testing.assert_allclose(found, COLUMN * 200, rtol=1e-5)
     assert {p.name for p in folder.iterdir()} == {
-        "1.npy", "explanations.csv", *(f"{n}.{s}" for n in ("1-2", "1-3", "A_1") for s in ("png", "npy")),
-    }  # fmt: skip
+        "1.npy",
+        "explanations.csv",
+        *(f"{n}.{s}" for n in ("1-2", "1-3", "A_1") for s in ("png", "npy")),
+    }
 
 
 @pytest.mark.parametrize(
     ("path", "name"),
-    [("/x/../../etc/passwd", "passwd"), ("..", "image"), (".hidden.png", "hidden"), ("a\n\x1b/..\\c.png", "_c"),
-     ("\u00e9\udcff.png", "__"), ("x" * 300 + ".png", "x" * 100), ("B.png", "B-3")],
-)  # fmt: skip
+    [
+        ("/x/../../etc/passwd", "passwd"),
+        ("..", "image"),
+        (".hidden.png", "hidden"),
+        ("a\n\x1b/..\\c.png", "_c"),
+        ("\u00e9\udcff.png", "__"),
+        ("x" * 300 + ".png", "x" * 100),
+        ("B.png", "B-3"),
+    ],
+)
 def test_names_are_safe(tmp_path: Path, path: str, name: str) -> None:
     """Oracle: plain characters of the last part, without a leading dot; b and b-2 are taken, in
     either case."""

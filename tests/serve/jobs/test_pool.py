@@ -100,9 +100,13 @@ def test_the_api_answers_as_the_command(classifier: Path, tmp_path: Path) -> Non
     Image.new("RGB", (30, 20), (255, 255, 255)).save(tmp_path / "white.png")
     path = tmp_path / "white.png"
     pictures = [
-        path, str(path), path.read_bytes(), Image.new("L", (5, 5), 255), np.full((40, 3), 255, np.uint8),
+        path,
+        str(path),
+        path.read_bytes(),
+        Image.new("L", (5, 5), 255),
+        np.full((40, 3), 255, np.uint8),
         np.zeros((8, 8, 3), np.uint8),
-    ]  # fmt: skip
+    ]
     assert model.predict(pictures).tolist() == ["bright"] * 5 + ["dark"]
     assert model.predict(path).tolist() == ["bright"] and model.predict_proba(
         pictures[4]

@@ -24,7 +24,10 @@ from convline.cli.main import main
 from PIL import Image
 
 # Marks every 20 ms, so that a run of a second has many; nothing else is changed.
-QUICK = "import convline.jobs.checkpoint; convline.jobs.checkpoint.INTERVAL_S = 0.02; from convline.cli.main import main; main()"
+QUICK = (
+    "import convline.jobs.checkpoint; convline.jobs.checkpoint.INTERVAL_S = 0.02; "
+    "from convline.cli.main import main; main()"
+)
 
 
 def start(*arguments: object, **options: object) -> subprocess.Popen:
@@ -366,9 +369,21 @@ def watch_memory(process: subprocess.Popen, note: Callable[[int], None]) -> None
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"x", b"[1]\n{}\n", b"{}\n[1, 2]\n", b'{}\n{"rows": "many"}\n', b'{}\n{"rows": 1, "size": 1e9}\n', b"{}\n",
-     b'{}\n{"other": 1}\n', b'{}\n{"size": 1000000}\n', b"[" * 100000 + b"\n", b'{"batch": []}\n{"size": 0}\n', None],
-)  # fmt: skip
+    [
+        b"",
+        b"x",
+        b"[1]\n{}\n",
+        b"{}\n[1, 2]\n",
+        b'{}\n{"rows": "many"}\n',
+        b'{}\n{"rows": 1, "size": 1e9}\n',
+        b"{}\n",
+        b'{}\n{"other": 1}\n',
+        b'{}\n{"size": 1000000}\n',
+        b"[" * 100000 + b"\n",
+        b'{"batch": []}\n{"size": 0}\n',
+        None,
+    ],
+)
 def test_a_journal_of_another_shape_is_one_sentence(
     classifier: Path, tmp_path: Path, content: bytes | None
 ) -> None:

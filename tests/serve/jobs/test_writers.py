@@ -187,7 +187,8 @@ def test_many_rows_are_written_without_pandas() -> None:
         "import sys, numpy as np; from convline.jobs.formats import to_csv, to_jsonl; "
         "block = {'ds': np.array([b'1', b''] * 999), 'yhat': np.ones(1998), "
         "'status': (['ok', 'a'], np.ones(1998, int))}; "
-        "to_csv(block), to_jsonl(block); print('pyarrow.compute' in sys.modules, 'pandas' in sys.modules)"
+        "to_csv(block), to_jsonl(block); "
+        "print('pyarrow.compute' in sys.modules, 'pandas' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["True", "False"]
@@ -216,9 +217,20 @@ def test_parquet_row_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.parametrize(
-    "text", ["=1+1", "@sum", "\tx", "\rx", "=cmd|' /C calc'!A0", "-2+3+cmd|' /C calc'!A0", "+SUM(A1:A9)", "-a\n(b)",
-             "+'file:///etc/passwd'#$x.A1", "-[x.xls]Sheet1"],
-)  # fmt: skip
+    "text",
+    [
+        "=1+1",
+        "@sum",
+        "\tx",
+        "\rx",
+        "=cmd|' /C calc'!A0",
+        "-2+3+cmd|' /C calc'!A0",
+        "+SUM(A1:A9)",
+        "-a\n(b)",
+        "+'file:///etc/passwd'#$x.A1",
+        "-[x.xls]Sheet1",
+    ],
+)
 def test_formulas_are_defused_in_csv_alone(tmp_path: Path, text: str) -> None:
     """Oracle: OWASP's list (CSV injection), of + and - those that call or refer; the quote mark is
     in CSV only."""
