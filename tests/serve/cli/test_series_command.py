@@ -109,7 +109,7 @@ def test_columns_are_the_users_the_models_or_the_usual(
     options: tuple[str, ...],
     said: str,
 ) -> None:
-    """Oracle: both series end at 5, whatever the columns are called; what was assumed is on stderr."""
+    """Oracle: both series end at 5, whatever the names of columns; stderr has those assumed."""
     (tmp_path / "x.csv").write_text(LONG.replace("unique_id,ds,y,z", header))
     result = infer(make_forecaster("sales", step=INDEX, **rule), tmp_path / "x.csv", *options)
     found = [(row["unique_id"], row["ds"], row["yhat"]) for row in rows_of(result)]
@@ -184,10 +184,23 @@ def test_another_files_form_changes_nothing(make_forecaster: Make, tmp_path: Pat
 @pytest.mark.parametrize(
     ("trained", "zone", "error"),
     [
-        ("none", "+05:00", "without an offset from UTC, got +05:00; write the local times without it"),
+        (
+            "none",
+            "+05:00",
+            "without an offset from UTC, got +05:00; write the local times without it",
+        ),
         ("none", "Z", "without an offset from UTC, got Z; write"),
-        ("utc", "", "with an offset from UTC, got none; write them with theirs, such as 2024-01-31T12:00+01:00"),
-        ("none", "", None), ("utc", "Z", None), ("utc", "+05:00", None), (None, "Z", None), (None, "", None),
+        (
+            "utc",
+            "",
+            "with an offset from UTC, got none; write them with theirs, such as "
+            "2024-01-31T12:00+01:00",
+        ),
+        ("none", "", None),
+        ("utc", "Z", None),
+        ("utc", "+05:00", None),
+        (None, "Z", None),
+        (None, "", None),
     ],
 )  # fmt: skip
 def test_times_have_an_offset_as_in_training(
@@ -208,7 +221,7 @@ def test_times_have_an_offset_as_in_training(
 
 
 def test_counters_are_no_days(make_forecaster: Make, tmp_path: Path) -> None:
-    """Oracle: a model of days refuses rows numbered 0 to 5, and takes them where the user says so."""
+    """Oracle: a model of days refuses rows numbered 0 to 5, and reads them with --time ""."""
     (tmp_path / "x.csv").write_text("ds,y\n" + "".join(f"{t},{t}\n" for t in range(6)))
     [row] = rows_of(infer(make_forecaster(), tmp_path / "x.csv"))
     assert (
@@ -438,7 +451,7 @@ def test_long_outputs_stay_flat(make_forecaster: Make) -> None:
         output,
         stdin=source,
     )
-    assert done.mark.rows == 6 * 5000 == output.getvalue().count(b"\n") - 1
+    assert done.checkpoint.rows == 6 * 5000 == output.getvalue().count(b"\n") - 1
 
 
 def test_predict_takes_what_one_has(make_forecaster: Make, tmp_path: Path) -> None:
@@ -532,7 +545,7 @@ def test_a_picture_shows_the_truth(make_forecaster: Make, tmp_path: Path) -> Non
     ("low", "high"), [(0, 1), (-3.2, 17), (999.5, 1000.5), (1e8, 1e8 + 3), (-1e-9, 2e-9), (0, 3e38)]
 )
 def test_axis_numbers_are_nice(low: float, high: float) -> None:
-    """Oracle: 1, 2 or 5 times a power of ten apart, within the axis, and different when read back."""
+    """Oracle: 1, 2 or 5 times a power of ten apart, within the axis, different when read back."""
     ticks = axis_ticks(low, high)
     steps = np.diff([float(text.replace(",", "")) for text in tick_labels(ticks)])
     assert 2 <= len(ticks) <= 6 and low - 1e-12 <= ticks[0] and ticks[-1] <= high * (1 + 1e-12)
@@ -698,7 +711,7 @@ def test_month_ends_and_offsets_go_on(
 def test_whole_numbers_as_times_have_an_end(
     make_forecaster: Make, tmp_path: Path, times: list[int], step: int, ok: bool
 ) -> None:
-    """Oracle: Python's own integers. What 64 bits cannot count is an error, never a negative time."""
+    """Oracle: Python's integers. What 64 bits cannot count is an error, never a negative time."""
     path = tmp_path / "x.parquet"
     pyarrow.parquet.write_table(pyarrow.table({"ds": times, "y": [1.0] * 4}), path)
     model = make_forecaster(step={"unit": "index", "count": min(step, 2**53)})

@@ -51,8 +51,9 @@ def outcome(
 
 
 ODD = [
-    "+3", " 4", "5 ", "1e400", "NaN", "NA", "-nan", "inf", "1_0", "0x1", "1,5", ".5", "1.", "\u0661", "\x1f7", "\xa08",
-    "1\x00", "\u00e9", " a", "20240101", "#N/A", "nAn", "N/a", "4.9e-324", "-0", "2024-01-03 10:00", '"1"',
+    "+3", " 4", "5 ", "1e400", "NaN", "NA", "-nan", "inf", "1_0", "0x1", "1,5", ".5", "1.",
+    "\u0661", "\x1f7", "\xa08", "1\x00", "\u00e9", " a", "20240101", "#N/A", "nAn", "N/a",
+    "4.9e-324", "-0", "2024-01-03 10:00", '"1"',
 ]  # fmt: skip
 
 
@@ -142,8 +143,19 @@ def test_a_plain_file_is_read_fast(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not open_csv(io.StringIO(text), keys=["unique_id", "ds"]).fast
 
 
+@pytest.mark.parametrize("sign", ["\t", "|", ";"])
+def test_one_column_tells_the_decimal_sign_of_another(sign: str) -> None:
+    """Oracle: by hand: 1.234.567 has points between thousands, so 1.234 beside it is 1234."""
+    rows = [["2024-01-01", "1.234", "x"], ["2024-01-02", "2.345", "1.234.567"]]
+    rows += [[f"2024-01-0{t}", "3.456", "7"] for t in range(3, 7)]
+    text = "\n".join(sign.join(row) for row in [["ds", "y", "z"], *rows]) + "\n"
+    file = open_csv(io.StringIO(text), keys=["ds"])
+    table = build_table(file, columns=["y"], time="ds", id=None, gaps="error")
+    assert table.series[0].values[:2, 0].tolist() == [1234, 2345]
+
+
 def test_reading_imports_no_pandas(tmp_path: Path) -> None:
-    """Oracle: sys.modules of a new process; pandas is installed here, and would cost two seconds."""
+    """Oracle: sys.modules of a new process; pandas is installed, and would cost two seconds."""
     days = pd.date_range("2024-01-01", periods=9)
     frame = pd.DataFrame({"unique_id": ["a"] * 9, "ds": days, "y": [1.0, None] + [2.0] * 7})
     frame.to_csv(tmp_path / "x.csv", index=False)

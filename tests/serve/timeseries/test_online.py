@@ -102,7 +102,8 @@ def test_the_step_graph_counts_what_it_has_seen(streamer: Path) -> None:
     """Oracle: sums of the last four by hand; a long horizon is recomputed, and that is said."""
     rows = answers(streamer, "ds,y\n1,1\n2,10\n3,100\n4,1000\n5,2\n", "--horizon", "1")
     assert [(row["yhat"], row["status"]) for row in rows] == [
-        ("2", "unsettled"), ("12", "unsettled"), ("112", "unsettled"), ("1112", "ok"), ("1113", "ok"),
+        ("2", "unsettled"), ("12", "unsettled"), ("112", "unsettled"),
+        ("1112", "ok"), ("1113", "ok"),
     ]  # fmt: skip
     result = CliRunner().invoke(
         main, ["series", str(streamer), "--follow", "--horizon", "5"], input="ds,y\n1,1\n"

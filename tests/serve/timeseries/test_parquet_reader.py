@@ -52,7 +52,7 @@ def test_times_of_any_type(tmp_path: Path, times: pyarrow.Array, expected: objec
 
 
 def test_parquet_is_what_csv_is(tmp_path: Path) -> None:
-    """Oracle: read_csv of the same table written as CSV; ids of text, categories and whole numbers."""
+    """Oracle: read_csv of the same table as CSV; ids of text, categories and whole numbers."""
     frame = pd.DataFrame(
         {
             "u": ["b", "a"] * 3,
@@ -99,6 +99,15 @@ def test_refusals_name_row_and_column(tmp_path: Path, columns: dict, message: st
     """Oracle: one mistake is made in a good table."""
     with pytest.raises(InputError, match=message):
         build_table(open_file(write(tmp_path / "x.parquet", **columns)), **RULE)
+
+
+def test_unsigned_times_have_an_end(tmp_path: Path) -> None:
+    """Oracle: 2^63 does not fit in signed 64 bits; it is an error, not a negative time."""
+    times = pyarrow.array([2**63 - 3 + row for row in range(ROWS)], pyarrow.uint64())
+    with pytest.raises(
+        InputError, match=r"row 1, column 'ds': expected times from -2\^62 to 2\^62"
+    ):
+        build_table(open_file(write(tmp_path / "x.parquet", ds=times)), **RULE)
 
 
 def test_only_what_is_asked_for_is_read_and_no_more(

@@ -265,7 +265,7 @@ def test_dates_written_as_numbers_are_no_gaps(gaps: str, tmp_path: Path) -> None
 
 
 def test_one_new_year_is_not_filled_by_advice() -> None:
-    """Oracle: 2024001 after 2023365 is the day after; a gap of a counter is one that may be filled."""
+    """Oracle: 2024001 after 2023365 is the day after; a gap of a counter may be filled."""
     rows = [*range(2023360, 2023366), 2024001, 2024002]
     with pytest.raises(InputError, match="dates written as numbers") as caught:
         read("ds,y\n" + "".join(f"{row},1\n" for row in rows))

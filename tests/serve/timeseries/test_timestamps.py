@@ -1,4 +1,4 @@
-"""Time stamps: parsing, steps and the stamps that follow, against pandas where it has an opinion."""
+"""Times: parsing, steps and the times that follow, against pandas where it has the same rules."""
 
 import calendar
 from datetime import datetime
@@ -81,7 +81,8 @@ def test_parse_names_the_row(cells: list[str], row: int) -> None:
 @pytest.mark.parametrize(
     ("frequency", "step"),
     [("h", Step("seconds", 3600)), ("D", Step("seconds", 86400)), ("W", Step("seconds", 604800)),
-     ("MS", Step("months", 1)), ("ME", Step("months", 1)), ("QS", Step("months", 3)), ("YE", Step("months", 12))],
+     ("MS", Step("months", 1)), ("ME", Step("months", 1)), ("QS", Step("months", 3)),
+     ("YE", Step("months", 12))],
 )  # fmt: skip
 @pytest.mark.parametrize("start", ["2023-01-01", "2023-02-28", "2024-02-29", "1969-11-30"])
 def test_steps_and_futures_follow_pandas(frequency: str, step: Step, start: str) -> None:
