@@ -1,4 +1,4 @@
-"""`infer series` on the tables that people have: column names, rolling origins, pictures; and the
+"""`infer series` on the tables that people have: column names, backtests, pictures; and the
 same from Python.
 """
 
@@ -397,20 +397,20 @@ def test_origins_know_nothing_later(make_forecaster: Make, every: int | None, he
     """
     model, series = forecaster(make_forecaster("p", "q")), table(300, 4, columns=2)
     batches = list(backtest_batches(model, series, 3, every, held))
-    origins = [origin for batch in batches for origin in batch]
+    forecasts = [forecast for batch in batches for forecast in batch]
     cutoffs = [*range(299 - held, 2, -(every or 300))][::-1]
-    assert [o.cutoff for o in origins if o.series.id == "a"] == cutoffs and max(
+    assert [o.cutoff for o in forecasts if o.series.id == "a"] == cutoffs and max(
         map(len, batches)
     ) <= WINDOWS_PER_RUN
-    for origin in origins[: len(cutoffs)]:
-        expected = origin.series.values[origin.cutoff] + np.array([[1], [2], [3]])
+    for forecast in forecasts[: len(cutoffs)]:
+        expected = forecast.series.values[forecast.cutoff] + np.array([[1], [2], [3]])
         assert (
-            (origin.forecast == expected).all()
-            and origin.quantiles.shape == (3, 2, 3)
-            and not origin.error
+            (forecast.forecast == expected).all()
+            and forecast.quantiles.shape == (3, 2, 3)
+            and not forecast.error
         )
-        assert origin.times.tolist() == [origin.cutoff + s for s in (1, 2, 3)]
-    assert [bool(o.error) for o in origins if o.series.id == "b"] == [held > 0]
+        assert forecast.times.tolist() == [forecast.cutoff + s for s in (1, 2, 3)]
+    assert [bool(o.error) for o in forecasts if o.series.id == "b"] == [held > 0]
 
 
 def test_a_value_that_no_network_takes_spoils_its_own_windows_alone(make_forecaster: Make) -> None:
@@ -420,17 +420,17 @@ def test_a_value_that_no_network_takes_spoils_its_own_windows_alone(make_forecas
     values = np.arange(12.0)[:, None]
     values[5] = 1e39
     one = Table([Series("a", np.arange(12), values)], ["y"], Step("index", 1), 0, [])
-    origins = [
-        origin
+    forecasts = [
+        forecast
         for batch in backtest_batches(forecaster(make_forecaster()), one, 3, 1)
-        for origin in batch
+        for forecast in batch
     ]
-    assert [o.cutoff for o in origins if o.error] == [5, 6, 7, 8] and len(origins) == 9
-    assert all("float32" in o.error for o in origins if o.error)
+    assert [o.cutoff for o in forecasts if o.error] == [5, 6, 7, 8] and len(forecasts) == 9
+    assert all("float32" in o.error for o in forecasts if o.error)
 
 
 def test_long_outputs_stay_flat(make_forecaster: Make) -> None:
-    """Oracle: 20,000 origins of 30 steps are 14 MB of answers, a batch of 128 is 0.1; long ones run
+    """Oracle: 20,000 forecasts of 30 steps are 14 MB, a batch of 128 is 0.1; long ones run
     fewer at a time.
     """
     model, series = forecaster(make_forecaster(time=None)), table(20_000)
@@ -527,7 +527,7 @@ def test_a_picture_of_the_forecasts(make_forecaster: Make, tmp_path: Path) -> No
 
 
 def test_a_picture_shows_the_truth(make_forecaster: Make, tmp_path: Path) -> None:
-    """Oracle: of origins 2 rows apart, 3 steps ahead, the newest whose truth is there ends 4 rows
+    """Oracle: of cutoffs 2 rows apart, 3 steps ahead, the newest whose truth is there ends 4 rows
     before the last.
     """
     (tmp_path / "x.csv").write_text("ds,y\n" + "".join(f"{t},{t}\n" for t in range(20)))
@@ -678,7 +678,7 @@ def test_a_table_is_not_written_among_the_series_of_a_folder(
 def test_month_ends_and_offsets_go_on(
     make_forecaster: Make, tmp_path: Path, step: tuple[str, int], times: str, ahead: str, form: str
 ) -> None:
-    """Oracle: the calendar; offsets come out as they went in, and the cutoffs of rolling origins
+    """Oracle: the calendar; offsets come out as they went in, and the cutoffs of a backtest
     with them.
     """
     given, expected = times.split(), ahead.split()
@@ -724,7 +724,7 @@ def test_whole_numbers_as_times_have_an_end(
 
 def test_the_last_year_has_an_end(make_forecaster: Make, tmp_path: Path) -> None:
     """Oracle: the days after 30 December 9999 would be in the year 10000 from the second on;
-    earlier origins answer.
+    earlier cutoffs have forecasts.
     """
     path = tmp_path / "x.csv"
     path.write_text("ds,y\n" + "".join(f"9999-12-{day},1\n" for day in range(20, 31)))
