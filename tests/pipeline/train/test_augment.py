@@ -122,7 +122,7 @@ def test_random_crops_are_the_image_moved_with_a_black_border(images: torch.Tens
 
 
 def test_pca_colour_follows_the_training_pixels(images: torch.Tensor) -> None:
-    """T22. Oracle: numpy's covariance C of the training pixels. The added colours have covariance
+    """Oracle: numpy's covariance C of the training pixels. The added colours have covariance
     sigma^2 C.
     """
     rng = np.random.default_rng(0)

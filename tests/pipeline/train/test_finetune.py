@@ -1,6 +1,4 @@
-"""Heads on features and fine-tuning: what is learned elsewhere, put to ten images a class
-(FEATURES.md R01-R09).
-"""
+"""Fine-tuning: what a network learned on other classes, used for ten images a class."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -174,7 +172,7 @@ def test_recipes_that_cannot_be(
 
 
 def test_all_but_the_last_layer_is_taken_over(built, base_state: dict[str, torch.Tensor]) -> None:
-    """R05: weights, statistics and standardisation are the backbone's; the last layer is new, for
+    """Weights, statistics and standardisation are the backbone's; the last layer is new, for
     three classes.
     """
     made, source = built("tuned")
@@ -249,7 +247,7 @@ def test_numbers_of_stages_that_mean_nothing(built, head: dict[str, Any], senten
 
 
 def test_some_stages_are_copied_and_known_classes_keep_their_weights(built, base_state) -> None:
-    """R10: copied: 4 takes the first two convolutions with their norms. R12: keep: class 3 has the
+    """Copied: 4 takes the first two convolutions with their norms. With keep, class 3 has the
     row that it had.
     """
     made, source = built("tuned", copied=4, keep=True)
@@ -367,7 +365,7 @@ def test_features_go_on_where_they_stopped(built, base_state, tmp_path: Path, mo
 
 @pytest.mark.parametrize("degrees", [0, 20, 60, 100, 140])
 def test_hog_finds_the_direction_of_a_grating(degrees: int) -> None:
-    """R20. By hand: a grating has one direction, 20 degrees a bin; the opposite direction is the
+    """By hand: a grating has one direction, 20 degrees a bin; the opposite direction is the
     same, and so is a brighter image; every block has length 1.
     """
     turn = np.deg2rad(degrees)
@@ -401,7 +399,7 @@ def phases(net: Any, head: dict[str, Any], epochs: int) -> list[int]:
 
 
 def test_a_schedule_of_unfreezing(built, base_state) -> None:
-    """R09: the head alone for two epochs, then from the last stage downwards one more every second
+    """The head alone for two epochs, then from the last stage downwards one more every second
     epoch.
     """
     made, source = built("tuned", stages=3, first=2, unfreeze=2)
@@ -427,7 +425,7 @@ def test_a_schedule_of_unfreezing(built, base_state) -> None:
 
 @pytest.mark.parametrize("batch_norm", ["frozen", "trained"])
 def test_what_is_frozen_does_not_move(built, base_state, batch_norm: str) -> None:
-    """R05, R06: after two epochs only the head and the last two stages differ; statistics only
+    """After two epochs only the head and the last two stages differ; statistics only
     where asked for.
     """
     made, source = built("tuned", batch_norm=batch_norm)

@@ -1,6 +1,4 @@
-"""Heads on features: tuned by cross-validation, one graph with their backbone (FEATURES.md
-R02-R05).
-"""
+"""Heads on features: cross-validation, their files, and their ONNX form."""
 
 from pathlib import Path
 

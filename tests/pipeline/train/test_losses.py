@@ -27,7 +27,7 @@ def log_softmax(z: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 1.0])
 def test_cross_entropy_with_label_smoothing(logits: torch.Tensor, smoothing: float) -> None:
-    """T02. Oracle: Szegedy et al. 2016, arXiv:1512.00567, section 7: targets (1 - e) onehot + e /
+    """Oracle: Szegedy et al. 2016, arXiv:1512.00567, section 7: targets (1 - e) onehot + e /
     K, in numpy.
     """
     target = np.eye(4)[Y] * (1 - smoothing) + smoothing / 4
@@ -37,7 +37,7 @@ def test_cross_entropy_with_label_smoothing(logits: torch.Tensor, smoothing: flo
 
 
 def test_forecasts_are_fitted_by_squared_error() -> None:
-    """T29: the mean, not the sum."""
+    """The mean, not the sum."""
     output, y = torch.tensor([[1.0, 2.0]]), torch.tensor([[0.0, 4.0]])
     assert float(losses.objective(output, y, PLAIN)) == (1 + 4) / 2
 
@@ -54,7 +54,7 @@ def test_softmax_clip_is_keras_formula(logits: torch.Tensor) -> None:
 
 
 def test_a_saturated_wrong_sample_gets_no_gradient_from_softmax_clip() -> None:
-    """X05. Class 1 is right, class 0 is 40 ahead: cross-entropy pulls by (1, -1), softmax-clip not
+    """Class 1 is right, class 0 is 40 ahead: cross-entropy pulls by (1, -1), softmax-clip not
     at all.
     """
     pulls = {}
@@ -79,7 +79,7 @@ def net() -> nn.Module:
 )
 @pytest.mark.parametrize(("convention", "factor"), [("full", 1.0), ("half", 0.5)])
 def test_penalties(net: nn.Module, l1: float, l2: float, convention: str, factor: float) -> None:
-    """Oracle: T23-T25 in numpy over the two weight arrays; biases and batch norm stay out."""
+    """Oracle: numpy over the two weight arrays; biases and batch norm stay out."""
     weights = [net[i].weight.detach().numpy() for i in (0, 3)]
     expected = sum(l1 * np.abs(w).sum() + factor * l2 * (w**2).sum() for w in weights)
     train = PLAIN.updated(l1=l1, l2=l2, l2_convention=convention)
@@ -102,7 +102,7 @@ def test_a_bias_with_more_dimensions_is_still_a_bias() -> None:
 
 @pytest.mark.parametrize(("convention", "decay"), [("half", 0.2), ("full", 0.4)])
 def test_l2_steps_as_sgd_weight_decay_does(convention: str, decay: float) -> None:
-    """T24, T26: the gradient of l2 / 2 * w^2 is l2 * w, of l2 * w^2 twice that; equal after 5 steps
+    """The gradient of l2 / 2 * w^2 is l2 * w, of l2 * w^2 twice that; equal after 5 steps
     with momentum.
     """
     ends = []
@@ -163,14 +163,14 @@ def test_autocast_by_name() -> None:
 
 # By hand: w = 1, gradient 2 and then 4, lr .1; each rule's own constants.
 STEPS = {
-    # T01, T26: v = .9 v + g, w -= lr v
+    # v = .9 v + g, w -= lr v
     "sgd": lambda: (1 - 0.1 * 2, 1 - 0.1 * 2 - 0.1 * (0.9 * 2 + 4)),
-    # T27, Kingma & Ba 2015: m and v over their own weights; the first step is lr * sign(g)
+    # Kingma & Ba 2015: m and v over their own weights; the first step is lr * sign(g)
     "adam": lambda: (
         0.9,
         0.9 - 0.1 * ((0.9 * 0.2 + 0.4) / 0.19) / math.sqrt((0.999 * 0.004 + 0.016) / 0.001999),
     ),
-    # T28, Zeiler 2012: sqrt(E[dx^2] + eps) / sqrt(E[g^2] + eps) * g, rho .9, eps 1e-6
+    # Zeiler 2012: sqrt(E[dx^2] + eps) / sqrt(E[g^2] + eps) * g, rho .9, eps 1e-6
     "adadelta": lambda: (
         1 - 0.1 * (d1 := math.sqrt(1e-6 / (0.4 + 1e-6)) * 2),
         1 - 0.1 * d1 - 0.1 * math.sqrt((0.1 * d1**2 + 1e-6) / (0.9 * 0.4 + 1.6 + 1e-6)) * 4,

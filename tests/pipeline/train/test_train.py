@@ -182,7 +182,7 @@ def test_training_stops_when_validation_no_longer_improves(resolved: Resolve) ->
 
 
 def test_best_and_last_weights(resolved: Resolve) -> None:
-    """T30. A lr that jumps 200-fold spoils the last epochs; best ships the epoch before, last does
+    """A lr that jumps 200-fold spoils the last epochs; best ships the epoch before, last does
     not.
     """
     changes = {
