@@ -247,7 +247,7 @@ def test_numbers_of_stages_that_mean_nothing(built, head: dict[str, Any], senten
 
 
 def test_some_stages_are_copied_and_known_classes_keep_their_weights(built, base_state) -> None:
-    """Copied: 4 takes the first two convolutions with their norms. With keep, class 3 has the
+    """`copied: 4` takes the first two convolutions with their norms. With keep, class 3 has the
     row that it had.
     """
     made, source = built("tuned", copied=4, keep=True)
