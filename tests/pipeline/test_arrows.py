@@ -1,4 +1,4 @@
-"""Which packages of `pipeline` may import which, and that no modules import each other in a circle."""
+"""Which packages of `pipeline` may import which; no modules import each other in a circle."""
 
 import ast
 import graphlib
@@ -38,7 +38,7 @@ MODULES = {module_name(path): path for path in (ROOT / "pipeline").rglob("*.py")
 
 
 def imports(module: str) -> set[str]:
-    """Return the modules of pipeline that one imports, in functions and for the type checker too."""
+    """Return the modules of pipeline that one imports, also in functions and for type checking."""
     names: set[str] = set()
     for node in ast.walk(ast.parse(MODULES[module].read_text())):
         if isinstance(node, ast.Import):
