@@ -1,8 +1,9 @@
-"""Stage data: the source as arrays at the entry's input size, with the statistics of its training split.
+"""Stage data: the dataset of an entry as arrays at its input size, and statistics of training.
 
-Reads out/params/<entry>/data.json and the source. Writes out/<entry>/data/ (arrays, statistics, raw files for the last
-stage) and results/<entry>/data.json (counts, balance, content hash, the input contract).
-Fails when the source is missing or malformed, or a split leaks: says what was expected and where.
+Reads out/params/<entry>/data.json and the dataset. Writes out/<entry>/data/ (arrays, statistics,
+raw test files for stage infer) and results/<entry>/data.json (counts, balance, content hash, the
+input contract).
+Fails when the dataset is missing or malformed, or when two splits share a sample.
 
     python -m pipeline.data ENTRY
 """

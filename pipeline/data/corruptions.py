@@ -1,7 +1,6 @@
-"""Another camera: the same pictures blurred, noisy or of another colour (R13, R14), or with their pixels in disorder.
+"""Corruptions of images, as another camera would make: blur, noise, colour, permuted pixels.
 
-What it makes is what the source holds then: files for the last stage are written with it, so serving sees it as well.
-Pictures are read as everywhere else, so a camera that changes nothing changes no pixel.
+They apply before everything else: the raw test files that stage infer serves are corrupted, too.
 """
 
 from __future__ import annotations
@@ -24,9 +23,10 @@ def through(
     number: int,
     background: tuple[int, int, int],
 ) -> Image.Image:
-    """Return the picture as this camera takes it, in mode L or RGB.
+    """Return the corrupted image, in mode L or RGB.
 
-    number: its place in the source, which seeds its noise; background: what shows through transparent pixels.
+    number: the image's place in the dataset, part of its noise's seed. background: the colour
+    behind transparent pixels.
     """
     try:
         picture = read_full_size(image, background)

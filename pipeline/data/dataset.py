@@ -1,4 +1,4 @@
-"""The dataset that every later stage opens: arrays of each split, their statistics, and what is known about them."""
+"""The dataset that later stages open: the arrays of each split, statistics and metadata."""
 
 from __future__ import annotations
 
@@ -24,8 +24,9 @@ class Data:
     """An entry's data in memory.
 
     Images: `x[split]` uint8 (N, H, W, C), `y[split]` int64 (N,); mean and scale float32 (C, H, W) or (C, 1, 1).
-    Series: `x[split]` float64 (rows, D) with `starts[split]` (segments + 1,); mean and scale float32 (D,).
-    Standardised is (x - mean) * scale. `about` is what results/<entry>/data.json holds.
+    Series: `x[split]` float64 (rows, D), `y[split]` the first row of each series and the end
+    (series + 1,), `times[split]` (rows,); mean and scale float32 (D,).
+    Standardised values are (x - mean) * scale. `about` is the content of results/<entry>/data.json.
     """
 
     x: dict[str, np.ndarray]
@@ -41,21 +42,24 @@ class Data:
 
     @property
     def targets(self) -> int:
-        """How many of a series' columns are forecast: the first ones."""
+        """The number of columns that are forecast; they are the first columns."""
         return len(self.about["forecast"].get("columns", self.mean))
 
     def alone(self) -> Data:
-        """Return the same series without the columns that are read and not forecast: what errors are taken of."""
+        """Return the same series with the forecast columns alone."""
         x = {split: rows[:, : self.targets] for split, rows in self.x.items()}
         return replace(self, x=x, mean=self.mean[: self.targets], scale=self.scale[: self.targets])
 
     def windows(self, split: str, stride: int = 1) -> tuple[np.ndarray, np.ndarray]:
-        """Return every window of the split as float32 history (M, T, D) and target (M, S, targets), in raw units."""
+        """Return all windows of a split in raw units: history (M, T, D), target (M, S, targets)."""
         given = self.samples(split, stride)
         return given[0], given[-1]
 
     def samples(self, split: str, stride: int = 1) -> tuple[np.ndarray, ...]:
-        """Return (history, target), or (history, calendar, target): calendar (M, T + S, F), of both."""
+        """Return all windows as (history, target) or (history, calendar, target), float32.
+
+        history (M, T, D), calendar (M, T + S, F) of history and horizon, target (M, S, targets).
+        """
         context, horizon = self.about["input"]["context"], self.about["forecast"]["horizon"]
         rows = window_rows(self.y[split], context + horizon, stride)
         both = self.x[split][rows].astype(np.float32)  # (M, T + S, D)
@@ -66,7 +70,7 @@ class Data:
     def served(self, split: str) -> np.ndarray:
         """Return the split as the served graph takes it: uint8 (N, H, W, C), or raw history float32 (M, T, D).
 
-        With a calendar both are in one, (M, T + S, D + F), the history 0 in the rows ahead.
+        With a calendar both are one array (M, T + S, D + F), whose history is 0 in the horizon's rows.
         """
         if self.task == "classification":
             return np.asarray(self.x[split])
@@ -80,7 +84,7 @@ class Data:
 
 
 def window_rows(starts: np.ndarray, length: int, stride: int) -> np.ndarray:
-    """Return the row numbers (M, length) of all windows that lie within one segment."""
+    """Return the row numbers (M, length) of all windows that lie within one series."""
     firsts = [np.arange(a, b - length + 1, stride) for a, b in itertools.pairwise(starts)]
     return np.concatenate(firsts)[:, None] + np.arange(length)
 

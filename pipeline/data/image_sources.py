@@ -1,6 +1,6 @@
-"""Where data comes from: each source answers its splits, before any geometry.
+"""Datasets of images: scikit-learn's digits, torchvision's datasets, and folders (class_folders.py).
 
-Images here and in class_folders.py, series in series.py: `{split: [Sample, ...]}` and the label names.
+Each gives {split: [Sample, ...]}, not resized yet, and the class names.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ DOWNLOADS = Path("out/downloads")
 def images(
     spec: AnyImageSet, background: tuple[int, int, int] = (0, 0, 0)
 ) -> tuple[Splits, list[str]]:
-    """Return the samples of train, validation and test, and the label names.
+    """Return the samples of train, validation and test, and the class names.
 
-    background: what a camera sees through transparent pixels.
+    background: the colour that a corruption puts behind transparent pixels.
     """
     if isinstance(spec, DigitsSet):
         splits, labels = digits(spec)
@@ -81,7 +81,7 @@ def few(samples: list[Sample], per_class: int, seed: int) -> list[Sample]:
 
 
 def digits(spec: DigitsSet) -> tuple[Splits, list[str]]:
-    """Handwritten digits, 1,797 grey images of 8x8 pixels in 17 levels, as they come with scikit-learn."""
+    """Return scikit-learn's 1,797 handwritten digits: grey, 8 x 8 pixels, 17 levels."""
     spec_of = importlib.util.find_spec(
         "sklearn"
     )  # found, not imported: that takes 2-4 s, once for every entry
@@ -176,7 +176,9 @@ def open_torchvision(name: str, train: bool) -> Any:
     """Return torchvision.datasets.<name>; half-downloaded or missing data is an error that says where to put it."""
     from torchvision import datasets
 
-    classes = {n: c for n in datasets.__all__ if inspect.isclass(c := getattr(datasets, n))}
+    classes: dict[str, Any] = {
+        n: c for n in datasets.__all__ if inspect.isclass(c := getattr(datasets, n))
+    }
     keywords = {n: inspect.signature(c).parameters for n, c in classes.items()}
     choices = [
         n

@@ -1,4 +1,4 @@
-"""From a source to a dataset: images decoded, series cut into windows, statistics of the training split."""
+"""Build the dataset of an entry: decode images or join series, and measure the training split."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ RAW = 400  # at most this many raw test files for the last stage
 
 
 def make(recipe: AnyData) -> tuple[Data, dict[str, list[Sample]] | None]:
-    """Return the data of a resolved `data:` block and, for images, the samples behind each array."""
+    """Return the dataset of a `data:` block and, for images, the samples of each split."""
     if isinstance(recipe, ImageData):
         splits, labels = image_sources.images(recipe.spec, recipe.background)
         return image_data(recipe, splits, labels), splits
@@ -76,9 +76,9 @@ def image_data(recipe: ImageData, splits: dict[str, list[Sample]], labels: list[
 
 
 def decode(samples: list[Sample], rule: ImageRule, split: str) -> tuple[np.ndarray, int]:
-    """Return the samples as uint8 (N, H, W, C), and how many came out almost of one grey though their files are not.
+    """Return the images as uint8 (N, H, W, C), and how many lost their contrast in decoding.
 
-    An unreadable file is an error that names it.
+    Raises StageError with the name of a file that cannot be read.
     """
     flat, out = 0, np.empty((len(samples), *rule.size, rule.channels), np.uint8)
     bar = progress(len(samples), split, "image")
@@ -141,7 +141,7 @@ RANGE = 1e18  # values whose squares float32 still holds, and their inverse
 
 
 def require_float32(columns: list[str], values: np.ndarray) -> None:
-    """Raise StageError where float32 cannot tell a column's values (rows, D) apart, or cannot hold their squares."""
+    """Raise StageError where float32 is too coarse for a column of values (rows, D), or too small."""
     eps = float(np.finfo(np.float32).eps)
     for name, column in zip(columns, values.T, strict=True):
         largest, spread = float(np.abs(column).max()), float(column.std())
@@ -161,7 +161,10 @@ def require_float32(columns: list[str], values: np.ndarray) -> None:
 def described(
     recipe: SeriesData, facts: dict[str, Any], columns: list[str], starts: dict[str, np.ndarray]
 ) -> dict[str, Any]:
-    """Return what `about` says of series, but for their hash; StageError where a calendar has no dates."""
+    """Return the metadata of a dataset of series without its hash.
+
+    Raises StageError for a calendar of times that are not dates.
+    """
     length, strides = recipe.context + recipe.horizon, {"train": recipe.train_stride}
     step = facts["step"]
     if recipe.calendar and step.unit == "index":
@@ -210,7 +213,7 @@ def content_hash(*groups: dict[str, np.ndarray]) -> str:
 
 
 def count_twins(x: dict[str, np.ndarray]) -> int:
-    """Return how many test images equal a training or validation image: of each 16 bytes are kept, not its pixels."""
+    """Return how many test images equal a training or validation image pixel by pixel."""
 
     def digest(image: np.ndarray) -> bytes:
         return hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=16).digest()
@@ -220,7 +223,7 @@ def count_twins(x: dict[str, np.ndarray]) -> int:
 
 
 def write_raw_images(folder: Path, samples: list[Sample], labels: list[str]) -> None:
-    """Write test images as a user would hold them: files in class folders, and raw.csv (file, row, label)."""
+    """Write up to RAW test images as files in class folders, and raw.csv (file, row, label)."""
     with (folder.parent / "raw.csv").open("w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file)
         rows.writerow(["file", "row", "label"])
@@ -237,9 +240,10 @@ def write_raw_images(folder: Path, samples: list[Sample], labels: list[str]) -> 
 
 
 def write_raw_series(folder: Path, data: Data) -> None:
-    """Write test histories as a user would hold them, under the source's own column names.
+    """Write the histories of test windows as CSV files, under the dataset's column names.
 
-    With an id column, one file whose ids are the windows' row numbers; without, one file a window, named by it.
+    A dataset with an id column gives one file, in which each window has an id; another gives one
+    file for each window.
     """
     given = data.about["input"]
     length = given["context"] + data.about["forecast"]["horizon"]

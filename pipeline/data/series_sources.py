@@ -1,4 +1,4 @@
-"""Where series come from: each source answers its splits, divided by time, as `{split: [Series, ...]}`."""
+"""Datasets of series: each source gives its splits, divided by time, as {split: [Series, ...]}."""
 
 from __future__ import annotations
 
@@ -23,7 +23,10 @@ WAVE = (
 def series(
     spec: AnySeriesSet, context: int, horizon: int
 ) -> tuple[dict[str, list[Series]], dict[str, Any]]:
-    """Return the series of each split, and the facts {"columns", "step", "filled", "time", "id", "gaps", "offset"}."""
+    """Return the series of each split, and facts about the dataset.
+
+    The facts are {"columns", "step", "filled", "time", "id", "gaps", "offset"}.
+    """
     if isinstance(spec, WavesSet):
         return waves(spec, context, horizon)
     table, names = statsmodels_table(spec) if isinstance(spec, StatsmodelsSet) else csv_table(spec)
@@ -45,9 +48,10 @@ def series(
 def waves(
     spec: WavesSet, context: int, horizon: int
 ) -> tuple[dict[str, list[Series]], dict[str, Any]]:
-    """Amplitude-modulated sines (F02): sin(u + a t) sin(u + b t) + noise, u uniform in [0, 2 pi) for each curve.
+    """Return amplitude-modulated sines: sin(u + a t) sin(u + b t) + noise.
 
-    Each split draws from its own generator, noise step by step, so a longer curve begins as the shorter one does.
+    The phase u is uniform in [0, 2 pi) for each curve. Each split has its own random generator, and
+    noise is drawn step by step: a longer curve begins as a shorter one does.
     """
     parts = {}
     for k, split in enumerate(("train", "validation", "test")):
@@ -74,11 +78,11 @@ def waves(
 
 
 def statsmodels_table(spec: StatsmodelsSet) -> tuple[Any, dict[str, Any]]:
-    """A real series that comes with statsmodels: yearly sunspots from 1700, or weekly co2 with its real gaps."""
+    """Return a series that comes with statsmodels: yearly sunspots, or weekly CO2 with its gaps."""
     from importlib import import_module
 
     module = import_module(f"statsmodels.datasets.{spec.name}")
-    path = Path(module.__file__).with_name(f"{spec.name}.csv")
+    path = Path(str(module.__file__)).with_name(f"{spec.name}.csv")
     time, column = {"sunspots": ("YEAR", "SUNACTIVITY"), "co2": ("date", "co2")}[spec.name]
     return read_csv(path, columns=[column], time=time, id=None, gaps=spec.gaps), {
         "time": time,
@@ -98,9 +102,9 @@ TIME_NAMES = (
 
 
 def csv_table(spec: CsvSet) -> tuple[Any, dict[str, Any]]:
-    """A user's CSV or Parquet file: one or many columns, optional time and id columns.
+    """Return the series of a CSV or Parquet file, with optional time and id columns.
 
-    `time` and `id` that the spec does not name are `ds` and `unique_id` where the file has them, as for `infer series`.
+    The defaults of these are `ds` and `unique_id` where the file has them, as for `infer series`.
     """
     path = located(spec.path)
     if not path.is_file():
@@ -117,7 +121,7 @@ def csv_table(spec: CsvSet) -> tuple[Any, dict[str, Any]]:
 
 
 def require_header(path: Path, header: list[str]) -> None:
-    """Raise StageError where the first line holds values: its numbers would be taken for names, and be lost."""
+    """Raise StageError where the first line has values, which would be taken for column names."""
     if all(
         cell and (parse_number(cell, ".") is not None or parse_times([cell])[1] is None)
         for cell in header
@@ -129,7 +133,7 @@ def require_header(path: Path, header: list[str]) -> None:
 
 
 def refuse_times_as_values(path: Path, file: Any, columns: list[str] | None) -> None:
-    """Raise StageError where a file without a named time column has one: the order of its rows would be trusted."""
+    """Raise StageError where a file has a time column that is not named: its order is not checked."""
     numeric = set(file.numeric(file.header))
     for name in file.header:
         if columns is not None and name in columns:
@@ -143,7 +147,7 @@ def refuse_times_as_values(path: Path, file: Any, columns: list[str] | None) -> 
 
 
 def _are_dates(file: Any, name: str) -> bool:
-    """Return whether every cell of a column is a date or time; whole numbers are where they are written as dates."""
+    """Return whether every cell of a column is a date or time."""
     times, trouble = parse_times(file.encoded(name)[1])
     return trouble is None and times.dtype.kind == "M"
 
@@ -151,10 +155,10 @@ def _are_dates(file: Any, name: str) -> bool:
 def split_by_time(
     one: Series, spec: StatsmodelsSet | CsvSet, context: int, horizon: int
 ) -> dict[str, Series]:
-    """Return the oldest rows as train, then validation, then test; the last two begin one context earlier.
+    """Return the splits of a series: the oldest rows train, then validation, then test.
 
-    Targets never overlap between splits: only history reaches back. `splits:` says in rows where each ends, and what
-    comes after the last is not used.
+    Validation and test begin one context earlier: their history may overlap the split before, their
+    targets never do. `splits:` gives the rows where each ends; rows after the last are not used.
     """
     n = len(one.values)
     test, validation = round(n * spec.test), round(n * spec.validation)
@@ -183,7 +187,7 @@ def split_by_time(
 
 
 def calibrated_levels(levels: list[float], windows: int) -> list[float]:
-    """Return the quantile levels that so many validation windows can calibrate; the median alone where none can be.
+    """Return the quantile levels that `windows` validation windows can calibrate, or [0.5].
 
     Level q below the median needs the floor((windows + 1) q)-th smallest residual, which exists from
     windows = 1 / q - 1 on (Romano, Patterson, Candes 2019, arXiv:1905.03222, theorem 2): 9 for .1.
@@ -192,7 +196,7 @@ def calibrated_levels(levels: list[float], windows: int) -> list[float]:
 
 
 def notes(spec: AnySeriesSet, filled: int, levels: list[float], windows: int) -> list[str]:
-    """Return what a reader of the results should know about the series."""
+    """Return remarks on the dataset for the report."""
     found = [f"{filled} missing values filled by linear interpolation"] if filled else []
     if left_out := [q for q in levels if q < 0.5 and q not in calibrated_levels(levels, windows)]:
         least = round(1 / min(left_out) - 1)

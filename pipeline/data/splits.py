@@ -1,4 +1,4 @@
-"""Labelled images before any geometry, and how they are divided: splits never share a sample, the seed draws them."""
+"""Labelled images before resizing, and stratified random splits of them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pipeline.core.errors import StageError
 
 @dataclass(frozen=True)
 class Sample:
-    """One labelled image: `image` is a file or a decoded picture, `id` is unique within the source."""
+    """One labelled image: a file or a decoded image, and an id that is unique in the dataset."""
 
     id: str
     image: Path | Image.Image
@@ -24,7 +24,10 @@ Splits = dict[str, list[Sample]]
 
 
 def stratified(labels: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
-    """Return `count` indices drawn without replacement, each class in proportion (largest remainders first)."""
+    """Return `count` sorted row numbers, drawn without replacement and stratified by class.
+
+    Rounding is by largest remainders.
+    """
     classes, sizes = np.unique(labels, return_counts=True)
     share = sizes * count / len(labels)
     take = np.floor(share).astype(int)
@@ -36,7 +39,7 @@ def stratified(labels: np.ndarray, count: int, rng: np.random.Generator) -> np.n
 
 
 def divide(samples: list[Sample], counts: dict[str, int | float], seed: int, place: str) -> Splits:
-    """Return `samples` divided in a stratified draw: the named counts (or fractions), the rest as train."""
+    """Return stratified splits: a count or a fraction for each name, and the rest as train."""
     rng = np.random.default_rng(seed)
     rest = np.arange(len(samples))
     labels = np.array([s.label for s in samples])

@@ -1,15 +1,16 @@
 """Stage params: params.yaml checked whole and laid out, one small file for each entry and concern.
 
-Reads params.yaml and the code. Writes out/params/<entry>/{data,train,export,check,explain}.json: the entry's recipe
-with the `full:` block laid over it where `size: full`, defaults filled in, and the digest of architecture and weights;
-the same of each study of the line, out/claims/<study>.json; and the digest of each stage's code, out/code/<stage>.txt.
-Deletes nothing of an entry that params.yaml no longer names: says what it has left, and the command that removes it.
-The stages of an entry depend on these files alone: a change elsewhere in params.yaml or models/ reruns nothing of it.
+Reads params.yaml and the code. Writes out/params/<entry>/{data,train,export,check,explain}.json
+(the resolved recipe, and the digest of architecture and weights), out/claims/<study>.json (the same
+for a study) and out/code/<stage>.txt (the digest of a stage's code).
+The stages of an entry depend on these files alone: a change elsewhere in params.yaml or models/
+reruns nothing of it. For an entry that params.yaml no longer names it prints the command that
+removes its files.
 Fails on any mistake in params.yaml, with the place, the choices and the cure.
 
     python -m pipeline.params
-    python -m pipeline.params --names     every recipe whose files are here, each with what it starts from
-    python -m pipeline.params --docs      writes docs/params.schema.json and docs/params.md
+    python -m pipeline.params --names   prints recipes whose files are here, with their start
+    python -m pipeline.params --docs    writes docs/params.schema.json and docs/params.md
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ SCRATCH = "scratch"  # what an entry's training starts from, if not from another
 
 @dataclass(frozen=True)
 class Params:
-    """params.yaml, checked: `models` holds every recipe resolved for `size`, `raw` the file as it is."""
+    """The checked params: `models` holds all recipes resolved for `size`, `raw` the file as it is."""
 
     size: str
     device: str
@@ -46,7 +46,7 @@ class Params:
 
 
 def load(path: Path = FILE) -> Params:
-    """Return the checked params; raise `ParamsError` at a mistake, be it in a recipe that nothing uses."""
+    """Return the checked params; raise ParamsError at a mistake, even in an unused recipe."""
     raw = read_yaml(path)
     try:
         check_aliases(raw)
@@ -96,7 +96,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def check_aliases(content: dict[str, Any]) -> None:
-    """Refuse a mapping that stands in two places: `dvc exp run -S` would change it in both, or in neither."""
+    """Refuse an alias of a mapping: `dvc exp run -S` would change it in both places or in none."""
     known: dict[int, str] = {}
     waiting: list[tuple[str, Any]] = [("", content)]
     while waiting:
@@ -116,7 +116,7 @@ def check_aliases(content: dict[str, Any]) -> None:
 
 
 def check_line(line: dict[str, str], models: dict[str, EntryRecipe]) -> list[str]:
-    """Return the entries of `line:`; each must say what its training starts from, for DVC to make that first."""
+    """Return the entries of `line:`, each of which must name what its training starts from."""
     check_names("line", list(line), models)
     for name, start in line.items():
         needs = models[name].needs
@@ -152,7 +152,7 @@ def check_set(name: str, spec: Any) -> Any:
 
 
 def check_study(name: str, study: Study, every: Params) -> None:
-    """Resolve every setting of a study, so that a mistake in the last one does not wait for hours."""
+    """Resolve every setting of a study: a mistake in the last one is an error before training."""
     place = f"studies.{name}"
     if study.recipe not in every.models:
         known = list(every.models)
@@ -177,7 +177,7 @@ def check_study(name: str, study: Study, every: Params) -> None:
 
 
 def lay_over(name: str, base: Layer, setting: Layer, every: Params) -> Layer:
-    """Return a study's recipe, unchecked: models.<name>, `base` and the setting laid over it, whatever the size is."""
+    """Return a study's recipe, unchecked: models.<name> without `full`, then `base`, then setting."""
     raw: Layer = {key: value for key, value in every.raw["models"][name].items() if key != "full"}
     for layer in (base, setting):
         raw = overlay(raw, layer)
@@ -205,7 +205,7 @@ def entry(name: str, kind: type[E]) -> E:
 
 
 def lay_out(params: Params, name: str) -> dict[str, dict[str, Any]]:
-    """Return an entry's recipe in parts, each named after the first stage whose numbers depend on it."""
+    """Return an entry's recipe in parts, each named after the first stage that depends on it."""
     recipe = in_environment(params, params.models[name])
     recipe = recipe.updated(size=params.size, processes=params.processes)
     exported, explained = ("saliency", "streaming"), ("synthesis",)
@@ -269,14 +269,14 @@ def at_hand(recipe: Recipe) -> bool:
 
 
 def leftovers(record: list[str], known: list[str]) -> list[Path]:
-    """Return what the entries that this stage once laid out, and that params.yaml no longer names, have left behind."""
+    """Return the folders of recorded entries that params.yaml no longer names."""
     gone = [name for name in record if name not in known]
     folders = (Path("results"), Path("out"), Path("out/dist"))
     return [folder / name for name in gone for folder in folders if (folder / name).exists()]
 
 
 def keep_record(params: Params) -> None:
-    """Add the line to the record of entries, and say what those that are gone have left: nobody else deletes it."""
+    """Add the line to the record of entries; print the command that removes what old ones left."""
     record = json.loads(RECORD.read_text()) if RECORD.exists() else []
     record += [
         path.name for path in sorted(OUT.glob("*/")) if path.name not in record

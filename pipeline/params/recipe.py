@@ -1,4 +1,4 @@
-"""One recipe of params.yaml: its backbone laid under it, its `full:` block over it, every block checked.
+"""Resolve and check one recipe of params.yaml: its backbone, its `full:` block, its dataset.
 
 The fields of `net:` are read from the constructor in models/<arch>.py: torch stays out.
 """
@@ -37,9 +37,10 @@ Sets = dict[str, Any]  # data sets by name, each a member of schema.DataSet
 
 
 def built_on(name: Any, models: dict[Any, Any], above: tuple[Any, ...] = ()) -> Any:
-    """Return the recipe of `models.<name>` with its backbone's network and input contract laid under it.
+    """Return the recipe of `models.<name>` with the network and input of its backbone.
 
-    `needs:` names another recipe, whose trained network is the backbone; `backbone:` one with published weights.
+    `needs:` names another recipe, whose trained network is the backbone; `backbone:` is an
+    architecture with published weights.
     """
     recipe, place = models[name], f"models.{name}"
     if not isinstance(recipe, dict) or not {"needs", "backbone"} & set(recipe):
@@ -75,7 +76,7 @@ def built_on(name: Any, models: dict[Any, Any], above: tuple[Any, ...] = ()) -> 
 
 
 def check_recipe(name: Any, recipe: Any, sets: Sets, size: str) -> EntryRecipe:
-    """Return the recipe of `models.<name>`, resolved for `size`; its `full:` block is checked whatever the size is."""
+    """Return the recipe of `models.<name>` resolved for `size`; both sizes are checked."""
     place = f"models.{name}"
     if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", str(name)) or name in schema.RESERVED:
         raise ParamsError(
@@ -98,7 +99,7 @@ def laid_full(recipe: Layer) -> Layer:
 
 
 def resolve(place: str, recipe: Layer, sets: Sets) -> EntryRecipe:
-    """Return a recipe complete: every block checked, defaults filled in, its data set as `data.spec`."""
+    """Return the complete recipe: blocks checked, defaults filled in, its dataset as `data.spec`."""
     block = check(RecipeBlock, recipe, place)
     if block.arch not in (known := architectures()):
         raise ParamsError(
@@ -192,7 +193,7 @@ def check_forecast(place: str, recipe: EntryRecipe, data: SeriesData) -> None:
 
 
 def check_start(place: str, recipe: EntryRecipe) -> None:
-    """Refuse a head without a backbone, training of no epoch, and other input than published weights take."""
+    """Refuse a head without a backbone, zero epochs, and input that published weights do not take."""
     weights, head, epochs = recipe.weights, recipe.head, recipe.train.epochs
     if head and head.kind == "softmax" and not epochs:
         raise ParamsError(f"{place}.head.kind: softmax is trained by the loop; give `train.epochs`")
@@ -211,7 +212,7 @@ def check_start(place: str, recipe: EntryRecipe) -> None:
 
 
 def overlay(base: Layer, over: Layer) -> Layer:
-    """Return `base` with `over` laid on it, mapping by mapping; everything else of `over`, and augment, replaces."""
+    """Return `base` with the keys of `over`, merged mapping by mapping; `augment` is replaced."""
     merged = copy.deepcopy(base)
     for key, value in over.items():
         both = isinstance(value, dict) and isinstance(merged.get(key), dict) and key != "augment"
@@ -220,7 +221,7 @@ def overlay(base: Layer, over: Layer) -> Layer:
 
 
 def check_net(place: str, arch: str, options: Layer, image: bool) -> None:
-    """Compare `net:` with the keywords of the architecture's constructor, read from its source: torch stays out."""
+    """Check `net:` against the keywords of the architecture's constructor, without importing it."""
     given = {"in_channels", "size", "classes"} if image else {"series", "horizon"}
     keywords = set(constructor(arch).model_fields)
     if not given <= keywords:
@@ -237,7 +238,7 @@ def check_net(place: str, arch: str, options: Layer, image: bool) -> None:
 
 
 def architectures() -> list[str]:
-    """Return the names of models/*.py that define an architecture (their last line binds `Model`)."""
+    """Return the names of the architectures: the files of models/ that bind `Model`."""
     return sorted(
         path.stem
         for path in MODELS.glob("*.py")
@@ -245,7 +246,7 @@ def architectures() -> list[str]:
     )
 
 
-# How a keyword of a constructor may be annotated so that params are checked against it; others are not.
+# Annotations of constructor keywords whose values are checked; others are not.
 ANNOTATIONS: dict[str, Any] = {
     "int": int,
     "float": float,
@@ -257,7 +258,7 @@ ANNOTATIONS: dict[str, Any] = {
 
 
 def constructor(arch: str, without: frozenset[str] = frozenset()) -> type[Part]:
-    """Return the keywords of `Model.__init__` in models/<arch>.py as a model, but for those that `without` names."""
+    """Return the keywords of `Model.__init__` in models/<arch>.py as a model, less `without`."""
     return options_of((MODELS / f"{arch}.py").read_text(), arch, without)
 
 

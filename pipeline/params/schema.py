@@ -1,4 +1,4 @@
-"""What may stand in params.yaml: every key with its type, default, limits and description, as frozen pydantic models.
+"""Every key of params.yaml with its type, default, limits and description, as frozen pydantic models.
 
 The models also carry a checked recipe through the stages: `recipe.train.lr`.
 """
@@ -73,7 +73,10 @@ Layer = dict[str, Any]  # keys of a recipe, laid over another recipe before both
 
 
 class Part(BaseModel):
-    """A block of params.yaml: unknown keys, true for 1, "3" for 3, and numbers that are not finite are errors."""
+    """A block of params.yaml.
+
+    Unknown keys, true for 1, "3" for 3, and numbers that are not finite are errors.
+    """
 
     model_config = ConfigDict(
         frozen=True,
@@ -85,7 +88,7 @@ class Part(BaseModel):
     )
 
     def updated(self, **changes: Any) -> Self:
-        """Return a copy with changed fields; a mapping changes fields of the part at that name. Nothing is checked."""
+        """Return a copy with changed fields, unchecked; a mapping changes fields of a nested part."""
         fields = {
             key: getattr(self, key).updated(**value)
             if isinstance(value, dict) and isinstance(getattr(self, key), Part)
@@ -152,7 +155,7 @@ class TorchvisionSet(ImageSet):
 
 
 class FolderSet(ImageSet):
-    """A folder of images with one sub-folder for each class, and train/, val/, test/ around them or not."""
+    """A folder of images: one sub-folder for each class, below train/, val/, test/ or not."""
 
     source: Literal["folder"]
     path: str = Field(description="the folder, relative to here or else to DATA_ROOT")
@@ -551,7 +554,7 @@ class Training(Part):
 
 
 class Recipe(Training):
-    """A resolved recipe: its `full:` block laid over it, defaults filled in, its data set looked up."""
+    """A resolved recipe: `full:` laid over it, defaults filled in, its dataset looked up."""
 
     FILES: ClassVar[tuple[str, ...]] = ("data", "train")
     data: ImageData | SeriesData
@@ -709,7 +712,7 @@ class Study(Part):
 
 
 class File(Part):
-    """params.yaml as a whole; recipes are checked after what they are built on has been laid under them."""
+    """The keys at the top of params.yaml."""
 
     size: Literal["small", "full"] = Field(
         "small", description="full: the papers' sizes, each recipe's `full:` block laid over it"
@@ -735,7 +738,10 @@ P = TypeVar("P", bound=Part)
 
 
 def check(kind: type[P], value: Any, place: str) -> P:
-    """Return the block as a model; raise ParamsError with the place, the cure and the choices of every mistake."""
+    """Return the block as a model.
+
+    Raises ParamsError with the place, the cure and the choices of every mistake in it.
+    """
     try:
         return kind.model_validate(value)
     except ValidationError as error:
@@ -784,8 +790,9 @@ def describe_problem(kind: type[Part], problem: Any, place: str) -> tuple[str, s
 
 
 def locate(kind: type[Part], loc: tuple[int | str, ...]) -> tuple[str, Any, type[Part]]:
-    """Return the dotted place of pydantic's location, the type that is expected there, and the last model above it."""
-    place, at, parent = "", kind, kind
+    """Return the dotted place of pydantic's location, the type that is expected there, and its model."""
+    at: Any = kind
+    place, parent = "", kind
     for step in loc:
         inner = without_none(at)
         origin = get_origin(inner)

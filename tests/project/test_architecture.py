@@ -39,6 +39,7 @@ PIPELINE_ARROWS = {
     "study": {"core", "params", "data", "network", "train", "evaluate", "plots"},
     "package": {"core", "params"},
     "wheel": {"core"},
+    "line": {"core", "params"},
     "infer": {"core", "params", "data"},
     "report": {"core", "params", "plots"},
 }
