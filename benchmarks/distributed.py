@@ -1,9 +1,11 @@
-"""What a second process adds to training on CPUs: epochs of stage train's loop in one process, and in two over gloo.
+"""What a second process adds to training on CPUs: epochs of stage train's loop in one process, and
+in two over gloo.
 
-The global batch is the recipe's, one thread a process. `one`: a process by itself. `two`: each process takes half of
-every batch, gradients are averaged. `apart`: two processes at once that know nothing of each other, at half the batch:
-what the machine bears without exchange. Ways take turns; an epoch has its look at the validation split. CPU time is
-what a process computes while it waits for no other, so that jobs beside it weigh less on that ratio.
+The global batch is the recipe's, one thread a process. `one`: a process by itself. `two`: each
+process takes half of every batch, gradients are averaged. `apart`: two processes at once that know
+nothing of each other, at half the batch: what the machine bears without exchange. Ways take turns;
+an epoch has its look at the validation split. CPU time is what a process computes while it waits
+for no other, so that jobs beside it weigh less on that ratio.
 
     python benchmarks/distributed.py            # about six minutes on two quiet cores
 """

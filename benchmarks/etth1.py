@@ -1,9 +1,11 @@
-"""ETTh1 as the field measures it, beside its published rows: runs are trained, exported, scored as the file answers.
+"""ETTh1 as the field measures it, beside its published rows: runs are trained, exported, scored as
+the file answers.
 
-Rows to 8,640 train, to 11,520 validate, to 14,400 test; values standardised by the training rows; every test window
-kept; mean squared and absolute error of standardised values. A run is a recipe of params.yaml at one horizon and seed,
-of the oil temperature alone or of all seven columns. Ours is the mean of six nets in one file, the same six in every
-cell: 14 and 21 days of look-back, each window less its mean and by its spread, less its last value, or as it is.
+Rows to 8,640 train, to 11,520 validate, to 14,400 test; values standardised by the training rows;
+every test window kept; mean squared and absolute error of standardised values. A run is a recipe of
+params.yaml at one horizon and seed, of the oil temperature alone or of all seven columns. Ours is
+the mean of six nets in one file, the same six in every cell: 14 and 21 days of look-back, each
+window less its mean and by its spread, less its last value, or as it is.
 
     python benchmarks/etth1.py     # all of it: an hour on one core; goes on where it stopped
     python benchmarks/etth1.py --task univariate --horizon 96 --seed 1
@@ -46,8 +48,10 @@ from pipeline.train import loop
 HORIZONS = (96, 192, 336, 720)
 TASKS = {"univariate": "etth1-ot", "multivariate": "etth1"}
 NETS = {"ours": "ensemble-etth1", "NLinear here": "nlinear-etth1", "DLinear here": "dlinear-etth1"}
-ETTH1 = "f18de3ad269cef59bb07b5438d79bb3042d3be49bdeecf01c1cd6d29695ee066"  # sha256 of the file that was published
-# MSE/MAE at HORIZONS. LTSF: Zeng et al. 2023, the repository's LTSF-Benchmark.md. PatchTST: Nie et al. 2023, table 3.
+# Sha256 of the file that was published.
+ETTH1 = "f18de3ad269cef59bb07b5438d79bb3042d3be49bdeecf01c1cd6d29695ee066"
+# MSE/MAE at HORIZONS. LTSF: Zeng et al. 2023, the repository's LTSF-Benchmark.md. PatchTST: Nie et
+# al. 2023, table 3.
 PUBLISHED = {
     "univariate": {
         "NLinear": (".053/.177", ".069/.204", ".081/.226", ".080/.226"),
@@ -63,14 +67,18 @@ Run = dict[str, Any]
 
 
 def recipe_of(name: str, task: str, horizon: int, seed: int, every: params.Params) -> Recipe:
-    """Return the resolved recipe of one run, whatever params.yaml says its horizon, data and seed are."""
+    """Return the resolved recipe of one run, whatever params.yaml says its horizon, data and
+    seed are.
+    """
     raw = {key: value for key, value in every.raw["models"][name].items() if key != "full"}
     raw = overlay(raw, {"data": {"set": TASKS[task], "horizon": horizon}, "train": {"seed": seed}})
     return params.in_environment(every, resolve(f"params.yaml models.{name}", raw, every.sets))
 
 
 def run(name: str, recipe: Recipe, label: str) -> Run:
-    """Return a run's scores; its file stays under out/etth1, and one of the same recipe, data and code is read."""
+    """Return a run's scores; its file stays under out/etth1, and one of the same recipe, data
+    and code is read.
+    """
     source = prepare.make(recipe.data)[0]
     device = torch.device("cpu")
     stem = OUT / "etth1" / study.key_of(recipe, source, device)
@@ -120,14 +128,17 @@ def cell(runs: list[Run]) -> str:
 
 
 def is_etth1(path: Path) -> bool:
-    """Return whether the file is ETTh1 as published, on which alone the published rows were measured."""
+    """Return whether the file is ETTh1 as published, on which alone the published rows were
+    measured.
+    """
     return hashlib.sha256(path.read_bytes()).hexdigest() == ETTH1
 
 
 def tables(
     found: dict[tuple[str, str, int], list[Run]], rows: dict[str, dict[str, tuple[str, ...]]]
 ) -> str:
-    """Return a table for each task, by horizon, and one of what the runs cost; a cell without runs is empty.
+    """Return a table for each task, by horizon, and one of what the runs cost; a cell without runs
+    is empty.
 
     rows: the published ones by task, which stand beside ours.
     """
@@ -166,7 +177,8 @@ def tables(
 def main(tasks: tuple[str, ...], horizons: tuple[int, ...], seeds: tuple[int, ...]) -> None:
     """Make the runs that are not there yet and write their table to results/etth1.md.
 
-    Of another file than ETTh1 the table goes to out/etth1/, without the published rows, which are not of it.
+    Of another file than ETTh1 the table goes to out/etth1/, without the published rows, which are
+    not of it.
     """
     try:
         every = params.load()

@@ -1,8 +1,9 @@
-"""Perturbation maps in onnxruntime against Captum's loop in torch: occlusion, LIME and RISE, of equal maps.
+"""Perturbation maps in onnxruntime against Captum's loop in torch: occlusion, LIME and RISE, of
+equal maps.
 
-Both sides have the same weights, threads, perturbed images and batches; they take turns, so that a slow second of the
-machine slows both. Captum's `perturbations_per_eval` is the batch: the table has each side's best, and both at the
-largest. Weights are random: speed does not depend on them.
+Both sides have the same weights, threads, perturbed images and batches; they take turns, so that a
+slow second of the machine slows both. Captum's `perturbations_per_eval` is the batch: the table has
+each side's best, and both at the largest. Weights are random: speed does not depend on them.
 
     occlusion   convline.explain.methods.occlusion    captum.attr.Occlusion
     LIME        one ridge regression    captum.attr.LimeBase, on the same on-off vectors of a grid of patches
@@ -58,7 +59,9 @@ class Served:
 
 
 def network(name: str) -> Classifier:
-    """Return torchvision's network with random weights, standardisation and softmax in it, as the line exports it."""
+    """Return torchvision's network with random weights, standardisation and softmax in it, as
+    the line exports it.
+    """
     torch.manual_seed(0)
     net = models.build("zoo", in_channels=3, size=(SIDE, SIDE), classes=10, name=name)
     return (
@@ -139,7 +142,9 @@ def theirs(
 
 
 def on_off(samples: int) -> np.ndarray:
-    """Return which patches of a CELLS x CELLS grid stay, bool (samples, CELLS ** 2), half of them."""
+    """Return which patches of a CELLS x CELLS grid stay, bool (samples, CELLS ** 2), half of
+    them.
+    """
     return np.random.default_rng(1).random((samples, CELLS**2)) < 0.5
 
 

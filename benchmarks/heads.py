@@ -1,8 +1,9 @@
 """Every kind of head on one backbone: scikit-learn beside onnxruntime, over the whole test split.
 
-Three comparisons: the head's graph on the same features (float32, from torch), the backbone's graph against torch, and
-the joined graph from uint8 images on. Rows where a probability moves by more than 1e-4 are counted: with a forest a
-feature that rounding carries over a split's edge moves its votes.
+Three comparisons: the head's graph on the same features (float32, from torch), the backbone's graph
+against torch, and the joined graph from uint8 images on. Rows where a probability moves by more
+than 1e-4 are counted: with a forest a feature that rounding carries over a split's edge moves its
+votes.
 
     python benchmarks/heads.py head-digits      # needs out/source-digits: `make` makes it
 """
@@ -49,7 +50,9 @@ def answers(graph: Any, inputs: np.ndarray) -> np.ndarray:
 
 
 def apart(got: np.ndarray, expected: np.ndarray) -> str:
-    """Return how many labels differ, how many rows are more than CLOSE apart, and the worst difference."""
+    """Return how many labels differ, how many rows are more than CLOSE apart, and the worst
+    difference.
+    """
     gap = np.abs(got - expected).max(1)
     return f"{(got.argmax(1) != expected.argmax(1)).sum()}, {(gap > CLOSE).sum()}, {gap.max():.1e}"
 
@@ -87,7 +90,9 @@ def row(kind: str, recipe: Recipe, source: dataset.Data) -> str:
 @click.command()
 @click.argument("name", default="head-digits")
 def main(name: str) -> None:
-    """Print a table of every kind of head for the recipe NAME of params.yaml, one that has a head on features."""
+    """Print a table of every kind of head for the recipe NAME of params.yaml, one that has a
+    head on features.
+    """
     try:
         models = params.load().models
         fitting = [key for key, recipe in models.items() if recipe.on_features]

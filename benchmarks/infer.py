@@ -1,9 +1,10 @@
 """`infer images` against the ideal of this machine and against what people use instead, in one run.
 
-The ideal of decoding and inference that share the cores is 1 / (1 / decode + 1 / onnxruntime), each measured alone over
-all cores. A serial loop, a torch DataLoader and (with --peer, a Python of its own that has Optimum) Hugging Face's
-pipeline answer the same files with the same weights. Small files: LeNet-5 against one process per core that only opens
-and decodes. Weights are random: speed does not depend on them.
+The ideal of decoding and inference that share the cores is 1 / (1 / decode + 1 / onnxruntime), each
+measured alone over all cores. A serial loop, a torch DataLoader and (with --peer, a Python of its
+own that has Optimum) Hugging Face's pipeline answer the same files with the same weights. Small
+files: LeNet-5 against one process per core that only opens and decodes. Weights are random: speed
+does not depend on them.
 
     python benchmarks/infer.py                            # about six minutes on two cores
     python benchmarks/infer.py --part small               # one
@@ -76,7 +77,9 @@ def small(folder: Path, count: int) -> list[str]:
 def model(
     folder: Path, arch: str, rule: ImageRule, classes: int, options: dict[str, Any]
 ) -> dict[str, Path]:
-    """Write a network with random weights as sealed files, fp32 and int8, as the line exports them."""
+    """Write a network with random weights as sealed files, fp32 and int8, as the line exports
+    them.
+    """
     torch.manual_seed(0)
     net = models.build(arch, in_channels=rule.channels, size=rule.size, classes=classes, **options)
     whole = Classifier(
@@ -121,7 +124,9 @@ def session(path: Path, threads: int) -> onnxruntime.InferenceSession:
 
 
 def inference(path: Path, rule: ImageRule, count: int) -> float:
-    """Return onnxruntime's images/s over all cores at its best: one batch on all of them, or a worker on each."""
+    """Return onnxruntime's images/s over all cores at its best: one batch on all of them, or a
+    worker on each.
+    """
     x = np.random.default_rng(0).integers(0, 256, (32, *rule.size, rule.channels), np.uint8)
     cores = usable_cores()
     one, many = session(path, 1), session(path, cores)
@@ -246,7 +251,9 @@ def started(*words: str) -> float:
 
 
 def small_files(folder: Path, path: Path, count: int, rounds: int) -> None:
-    """Print the table of LeNet-5: every part once in a round, after one that fills the disk's cache; the medians."""
+    """Print the table of LeNet-5: every part once in a round, after one that fills the disk's
+    cache; the medians.
+    """
     files = small(folder, count)
     only_opened(files)
     parts: dict[str, Callable[[], float]] = {

@@ -1,9 +1,10 @@
-"""What the data pipeline adds to a training step: each step as training takes it, beside one on a batch in memory.
+"""What the data pipeline adds to a training step: each step as training takes it, beside one on a
+batch in memory.
 
-With: rows drawn from the split that lies on the device as uint8, augmented as the recipe says, and the step. Without:
-the same step, network and optimizer on one batch of floats. Both standardise, as the network does that itself. Steps
-with and without take turns, so that a slow second of the machine slows both. A recipe whose images are not here gets
-images of noise, and the table says so.
+With: rows drawn from the split that lies on the device as uint8, augmented as the recipe says, and
+the step. Without: the same step, network and optimizer on one batch of floats. Both standardise, as
+the network does that itself. Steps with and without take turns, so that a slow second of the
+machine slows both. A recipe whose images are not here gets images of noise, and the table says so.
 
     python benchmarks/input_pipeline.py
 """
@@ -41,7 +42,9 @@ HEADING = f"{'recipe':<18} {'augmentation':<16} {'batch':>5} {'step ms':>9} {'wi
 
 
 def data_of(recipe: Recipe) -> tuple[dataset.Data, bool]:
-    """Return the recipe's data, or noise of its shape where they are not on this machine, and whether it is that."""
+    """Return the recipe's data, or noise of its shape where they are not on this machine, and
+    whether it is that.
+    """
     try:
         return data.make(recipe.data)[0], False
     except StageError:
@@ -60,7 +63,9 @@ def data_of(recipe: Recipe) -> tuple[dataset.Data, bool]:
 
 
 def drawn(images: loop.Batches, batch: int) -> Iterator[Tensor]:
-    """Yield the row numbers of whole batches, epoch after epoch, as `train.one_epoch` draws them."""
+    """Yield the row numbers of whole batches, epoch after epoch, as `train.one_epoch` draws
+    them.
+    """
     while True:
         yield from (
             torch.randperm(len(images.x)).to(images.x.device).split(batch)[: len(images.x) // batch]
@@ -70,7 +75,9 @@ def drawn(images: loop.Batches, batch: int) -> Iterator[Tensor]:
 def steps_of(
     recipe: Recipe, source: dataset.Data, on: torch.device
 ) -> tuple[Callable[[], Any], ...]:
-    """Return a step without and one with the pipeline; both end when the device has finished (they read the loss)."""
+    """Return a step without and one with the pipeline; both end when the device has finished
+    (they read the loss).
+    """
     settings = recipe.train
     torch.manual_seed(settings.seed)
     net = device.place(network.build(recipe, source), on)
@@ -94,7 +101,9 @@ def steps_of(
 def compare(
     steps: tuple[Callable[[], Any], ...], seconds: float, label: str
 ) -> list[tuple[float, ...]]:
-    """Return each round's median seconds of both steps, which alternate, the first of a pair by turns."""
+    """Return each round's median seconds of both steps, which alternate, the first of a pair by
+    turns.
+    """
     for step in steps * WARM_UP:
         step()
     rounds, bar = [], progress(ROUNDS, label, "round")
@@ -113,7 +122,9 @@ def compare(
 
 
 def row(name: str, recipe: Recipe, on: torch.device, seconds: float) -> str:
-    """Return a recipe's line of the table: medians over rounds, and the least and the largest round's overhead."""
+    """Return a recipe's line of the table: medians over rounds, and the least and the largest
+    round's overhead.
+    """
     source, made_up = data_of(recipe)
     rounds = compare(steps_of(recipe, source, on), seconds, name)
     bare, whole = (1e3 * statistics.median(column) for column in zip(*rounds, strict=True))
@@ -135,7 +146,9 @@ def row(name: str, recipe: Recipe, on: torch.device, seconds: float) -> str:
     help="Measure each recipe for so long.",
 )
 def main(recipes: tuple[str, ...], seconds: float) -> None:
-    """Print what the data pipeline adds to a training step of RECIPES (of params.yaml; four by default)."""
+    """Print what the data pipeline adds to a training step of RECIPES (of params.yaml; four by
+    default).
+    """
     try:
         every = params.load()
         on = device.choose(every.device)

@@ -1,8 +1,10 @@
-"""The same networks under other runtimes, in turns: torch, torch.compile, OpenVINO, onnxruntime in fp32 and in int8.
+"""The same networks under other runtimes, in turns: torch, torch.compile, OpenVINO, onnxruntime in
+fp32 and in int8.
 
-Each runtime has the same weights and the same uint8 images, and every core. They take turns, so that a slow second of
-the machine slows all. Weights are random: speed does not depend on them. With --agree, every entry of
-out/ is answered by OpenVINO and by onnxruntime, and the table says how far they are apart.
+Each runtime has the same weights and the same uint8 images, and every core. They take turns, so
+that a slow second of the machine slows all. Weights are random: speed does not depend on them. With
+--agree, every entry of out/ is answered by OpenVINO and by onnxruntime, and the table says how far
+they are apart.
 
     python benchmarks/runtimes.py               # five networks
     python benchmarks/runtimes.py --agree
@@ -59,7 +61,9 @@ Call = Callable[[np.ndarray], Any]
 
 
 def network(arch: str, side: int, options: dict[str, Any]) -> Classifier:
-    """Return the network with random weights, standardisation and softmax in it, as the line exports it."""
+    """Return the network with random weights, standardisation and softmax in it, as the line
+    exports it.
+    """
     torch.manual_seed(0)
     channels = 1 if arch == "lenet5" else 3
     net = models.build(arch, in_channels=channels, size=(side, side), classes=10, **options)
@@ -104,7 +108,9 @@ def calls_of(net: Classifier, x: np.ndarray) -> dict[str, Call]:
 
 
 def rates(calls: dict[str, Call], x: np.ndarray, rounds: int) -> dict[str, float]:
-    """Return samples/s of each runtime on one batch: the median of rounds in which they take turns."""
+    """Return samples/s of each runtime on one batch: the median of rounds in which they take
+    turns.
+    """
     for call in calls.values():  # torch.compile compiles here
         call(x)
         call(x)
@@ -118,7 +124,9 @@ def rates(calls: dict[str, Call], x: np.ndarray, rounds: int) -> dict[str, float
 
 
 def compare(rounds: int) -> None:
-    """Print samples/s at batch 1 and at each runtime's best batch, and their ratios to onnxruntime in fp32."""
+    """Print samples/s at batch 1 and at each runtime's best batch, and their ratios to
+    onnxruntime in fp32.
+    """
     print(
         "| network | batch | "
         + " | ".join(RUNTIMES)

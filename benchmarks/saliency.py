@@ -1,9 +1,11 @@
-"""Saliency in the exported file against torch's autograd: every architecture, at the least input that it takes.
+"""Saliency in the exported file against torch's autograd: every architecture, at the least input
+that it takes.
 
-A row is one published network of models/ with random weights and 8 random images: the worst difference of the file
-under onnxruntime at batch 1 and 5, as a share of the largest gradient of the image; how many of the 8 maps are beyond
-1e-4 of autograd in float32, and in float64 (a ReLU at 0 within rounding, or a tie in a max pool, may be settled either
-way: such a map agrees with one of the two); and what the gradient costs.
+A row is one published network of models/ with random weights and 8 random images: the worst
+difference of the file under onnxruntime at batch 1 and 5, as a share of the largest gradient of the
+image; how many of the 8 maps are beyond 1e-4 of autograd in float32, and in float64 (a ReLU at 0
+within rounding, or a tie in a max pool, may be settled either way: such a map agrees with one of
+the two); and what the gradient costs.
 
     python benchmarks/saliency.py                            # the first network of each architecture: minutes
     python benchmarks/saliency.py resnet "DenseNet-161"      # all of an architecture, or one by its name
@@ -40,7 +42,9 @@ HEADING = (
 
 
 def network(arch: str, options: dict[str, Any], x: np.ndarray) -> Classifier:
-    """Return the network with random weights; batch norms have the statistics of x, else deep ones would overflow."""
+    """Return the network with random weights; batch norms have the statistics of x, else deep
+    ones would overflow.
+    """
     torch.manual_seed(0)
     mean = torch.full((x.shape[3], 1, 1), 127.5)
     net = Classifier(models.build(arch, **options), mean, torch.full_like(mean, 1 / 64))
@@ -95,7 +99,9 @@ def row(arch: str, name: str, reference: dict[str, Any]) -> str:
 @click.command()
 @click.argument("names", nargs=-1)
 def main(names: tuple[str, ...]) -> None:
-    """Print the table of NAMES: architectures of models/, or published networks as `python -m models` names them."""
+    """Print the table of NAMES: architectures of models/, or published networks as `python -m
+    models` names them.
+    """
     click.echo(HEADING)
     known: set[str] = set()
     for arch in models.names():

@@ -1,8 +1,9 @@
 """`infer series` on a table of many series against pyarrow and onnxruntime alone, and its streams against windows.
 
-Reading: rows/s from a file to checked series against pyarrow's reader of the same file. Windows: forecasts/s from a
-file to written rows, from every 24th row, against onnxruntime on prepared arrays, same model and batch, at its best
-of threads. Streams: the cost of a sample by the step graph and by running the window anew. Weights are random.
+Reading: rows/s from a file to checked series against pyarrow's reader of the same file. Windows:
+forecasts/s from a file to written rows, from every 24th row, against onnxruntime on prepared
+arrays, same model and batch, at its best of threads. Streams: the cost of a sample by the step
+graph and by running the window anew. Weights are random.
 
     python benchmarks/series.py               # about five minutes on two cores
     python benchmarks/series.py streams       # a part of it
@@ -75,7 +76,9 @@ def table(folder: Path, count: int, rows: int) -> dict[str, Path]:
 
 
 def model(folder: Path, context: int) -> Forecaster:
-    """Write the dilated network with random weights, and its step graph, as the line exports them; load it."""
+    """Write the dilated network with random weights, and its step graph, as the line exports
+    them; load it.
+    """
     torch.manual_seed(0)
     net = models.build("causal", series=1, horizon=EVERY, **NET)
     offsets = torch.tensor([-1.0, 0.0, 1.0]).expand(EVERY, 1, 3).contiguous()
@@ -102,14 +105,18 @@ def model(folder: Path, context: int) -> Forecaster:
 
 
 def spent(call: Callable[[], object]) -> np.ndarray:
-    """Return [seconds, seconds of all threads on a core]: where others use the machine only the second repeats."""
+    """Return [seconds, seconds of all threads on a core]: where others use the machine only the
+    second repeats.
+    """
     start = np.array([time.perf_counter(), time.process_time()])
     call()
     return np.array([time.perf_counter(), time.process_time()]) - start
 
 
 def apart(how: ReadOptions, file: Path, blocked: str = "") -> tuple[float, float]:
-    """Return the rows' seconds and the peak MB of a process of its own that reads a file, without a module."""
+    """Return the rows' seconds and the peak MB of a process of its own that reads a file,
+    without a module.
+    """
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(read_apart, (how, file, blocked))
 
@@ -152,7 +159,9 @@ def reading(how: ReadOptions, files: dict[str, Path], rows: int) -> list[str]:
 
 
 def windows(net: Forecaster, how: ReadOptions, files: dict[str, Path], count: int) -> list[str]:
-    """Return the table of forecasts/s: from a file to written rows, between two measurements of onnxruntime."""
+    """Return the table of forecasts/s: from a file to written rows, between two measurements of
+    onnxruntime.
+    """
     before, done = onnxruntime_alone(net.contract, count), {}
     for form, file in files.items():
         for suffix in (".csv", ".jsonl"):
@@ -183,7 +192,9 @@ def windows(net: Forecaster, how: ReadOptions, files: dict[str, Path], count: in
 
 
 def onnxruntime_alone(contract: Contract, count: int) -> np.ndarray:
-    """Return windows a second and a CPU second, prepared arrays, at the best of a batch on all cores or on each."""
+    """Return windows a second and a CPU second, prepared arrays, at the best of a batch on all
+    cores or on each.
+    """
     net = contract.document["input"]
     x = (
         np.random.default_rng(0)
@@ -204,7 +215,9 @@ def onnxruntime_alone(contract: Contract, count: int) -> np.ndarray:
 
 
 def streams(net: Forecaster, how: ReadOptions) -> list[str]:
-    """Return the table of the cost of a sample: from its cells to the rows that answer it, and in the network alone."""
+    """Return the table of the cost of a sample: from its cells to the rows that answer it, and
+    in the network alone.
+    """
     times = np.datetime_as_string(
         np.datetime64("2020-01-01", "s") + 3600 * np.arange(max(SEEN) + TAKEN)
     ).tolist()

@@ -19,7 +19,9 @@ from pipeline.params.schema import EntryRecipe
 
 @pytest.fixture
 def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder to work in, with models/, pipeline/ and serve/ of the repository: stages write below it."""
+    """An empty folder to work in, with models/, pipeline/ and serve/ of the repository: stages
+    write below it.
+    """
     folder = tmp_path / "work space"  # paths with spaces work
     folder.mkdir()
     for name in ("models", "pipeline", "serve"):
@@ -39,7 +41,8 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(scope="session")
 def fake_cuda(request: pytest.FixtureRequest) -> stand_ins.FakeCuda:
-    """Runs Python with stand-ins for CUDA's libraries (fake_cuda.py); skipped with the reason where none can be built.
+    """Runs Python with stand-ins for CUDA's libraries (fake_cuda.py); skipped with the reason where
+    none can be built.
 
     The libraries lie in pytest's cache, so they are compiled once, not once a session.
     """
@@ -62,7 +65,9 @@ def resolved(monkeypatch: pytest.MonkeyPatch) -> Callable[..., EntryRecipe]:
 
 @pytest.fixture
 def images_of() -> Callable[..., dataset.Data]:
-    """A function that wraps uint8 images (N, H, W, C) and labels as an entry's data: thirds as splits."""
+    """A function that wraps uint8 images (N, H, W, C) and labels as an entry's data: thirds as
+    splits.
+    """
 
     def wrap(x: np.ndarray, y: np.ndarray) -> dataset.Data:
         splits = {split: slice(k, None, 3) for k, split in enumerate(dataset.SPLITS)}
@@ -84,7 +89,9 @@ def images_of() -> Callable[..., dataset.Data]:
 
 @pytest.fixture
 def photo_folder(tmp_path: Path) -> Callable[..., Path]:
-    """A function that writes PNG files: classes are {name: images}; answers the folder above them."""
+    """A function that writes PNG files: classes are {name: images}; answers the folder above
+    them.
+    """
 
     def write(classes: dict[str, int], at: str = "photos") -> Path:
         rng = np.random.default_rng(0)

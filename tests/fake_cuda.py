@@ -1,11 +1,13 @@
-"""Stand-ins for CUDA's libraries: onnxruntime-gpu opens and runs real CUDA sessions on a machine without a GPU.
+"""Stand-ins for CUDA's libraries: onnxruntime-gpu opens and runs real CUDA sessions on a machine
+without a GPU.
 
 `build` compiles one library for each that the CUDA provider loads, with the functions that it takes from there. What is
 real then: which nodes the provider has kernels for and takes, its refusals (a CUDA graph over nodes on the CPU, a grid
 or a dimension of 0), memory that runs out, a driver that is too old. What is not: every number. Device memory is host
 memory, kernels compute nothing, and a copy from the device brings zeros.
 
-A test asks for the fixture `fake_cuda` and runs Python in a process of its own, for a process loads each library once:
+A test asks for the fixture `fake_cuda` and runs Python in a process of its own, for a process loads
+each library once:
 
     done = fake_cuda.run("import sys; from convline.loading import load_file; print(load_file(sys.argv[1], 'cuda').device)", path)
     assert done.stdout == "cuda\\n"
@@ -13,8 +15,9 @@ A test asks for the fixture `fake_cuda` and runs Python in a process of its own,
 Processes that this one starts are on the stand-ins too, as long as they keep LD_LIBRARY_PATH and PYTHONPATH: a
 `sitecustomize` beside the libraries takes the place of the machine's parts that a library cannot stand in for.
 
-Keywords become environment variables. The stand-ins read FAKE_CUDA_BYTES (what the GPU's memory holds: an allocation
-beyond it fails) and FAKE_CUDA_DRIVER (the CUDA version of the driver, 13000 for 13.0; 0 for a driver without a device).
+Keywords become environment variables. The stand-ins read FAKE_CUDA_BYTES (what the GPU's memory
+holds: an allocation beyond it fails) and FAKE_CUDA_DRIVER (the CUDA version of the driver, 13000
+for 13.0; 0 for a driver without a device).
 """
 
 from __future__ import annotations
@@ -260,7 +263,8 @@ import sys
 
 
 def keep_stand_ins(onnxruntime):
-    onnxruntime.preload_dlls = lambda *given, **named: None  # it would load the libraries of the wheels
+    # It would load the libraries of the wheels.
+    onnxruntime.preload_dlls = lambda *given, **named: None
 
 
 def show_gpu(session):
@@ -351,7 +355,9 @@ def provider() -> Path:
 
 
 def headers() -> Path | None:
-    """Return the folder of driver_types.h, which says how cudaDeviceProp is laid out; torch's compiler brings it."""
+    """Return the folder of driver_types.h, which says how cudaDeviceProp is laid out; torch's
+    compiler brings it.
+    """
     spec = find_spec("triton")
     root = (
         Path(spec.origin).parent / "backends" / "nvidia" / "include"
@@ -362,7 +368,9 @@ def headers() -> Path | None:
 
 
 def wanted() -> set[str]:
-    """Return the functions that the provider links to, and those of cuDNN that it looks up by name."""
+    """Return the functions that the provider links to, and those of cuDNN that it looks up by
+    name.
+    """
     listed = subprocess.run(
         ["nm", "-D", "--undefined-only", provider()], capture_output=True, text=True, check=True
     )
@@ -373,7 +381,9 @@ def wanted() -> set[str]:
 
 
 def source(library: str, names: set[str]) -> str:
-    """Return the C code of a library: what it has of its own, and for every other function one that answers 0."""
+    """Return the C code of a library: what it has of its own, and for every other function one
+    that answers 0.
+    """
     code = EVERY + OWN.get(library, "")
     written = set(re.findall(r"\b(\w+)\(", code))
     for name in sorted(n for n in names - written if re.match(FUNCTIONS[library], n)):
@@ -400,7 +410,9 @@ def build(folder: Path) -> None:
 
 
 def built(cache: Path) -> FakeCuda:
-    """Return the stand-ins of this onnxruntime and this file, built where the cache does not have them."""
+    """Return the stand-ins of this onnxruntime and this file, built where the cache does not
+    have them.
+    """
     facts = Path(__file__).read_bytes() + metadata.version("onnxruntime-gpu").encode()
     folder = cache / hashlib.sha256(facts).hexdigest()[:16]
     if not folder.exists():

@@ -1,4 +1,6 @@
-"""What the stages leave behind for two entries and a study, written by hand: for the tests of the report."""
+"""What the stages leave behind for two entries and a study, written by hand: for the tests of
+the report.
+"""
 
 from __future__ import annotations
 

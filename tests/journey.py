@@ -1,4 +1,6 @@
-"""A copy of this tree, made and used as a new user would: for the tests of the journey and of the front page."""
+"""A copy of this tree, made and used as a new user would: for the tests of the journey and of
+the front page.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,8 @@
-"""A whole tiny line, made once a session: a linear classifier on the digits and a causal forecaster on waves.
+"""A whole tiny line, made once a session: a linear classifier on the digits and a causal forecaster
+on waves.
 
-Nothing is faked: the stages' own `main` made it, in a folder of its own. Tests copy it and break the copy.
+Nothing is faked: the stages' own `main` made it, in a folder of its own. Tests copy it and break
+the copy.
 """
 
 from __future__ import annotations
@@ -139,7 +141,9 @@ def change_model(
     file: str = "model.onnx",
     keep_golden: bool = True,
 ) -> None:
-    """Change an exported file's graph or document and seal it again: the digest is right, the content is not."""
+    """Change an exported file's graph or document and seal it again: the digest is right, the
+    content is not.
+    """
     path = model_path(name).with_name(file)
     proto, about = onnx.load(path), contract.read(path).document
     graph(proto)

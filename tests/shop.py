@@ -1,4 +1,6 @@
-"""A shop's daily figures as a user's CSV, a recipe that forecasts them, and the network of it before any training."""
+"""A shop's daily figures as a user's CSV, a recipe that forecasts them, and the network of it
+before any training.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,9 @@ CALENDAR = {"targets": ["sales"], "calendar": ["weekday", "yearday"]}
 
 
 def write(path: Path) -> Path:
-    """Daily visits, sales and rain from 25 January 2024, a leap year; sales have a weekly rhythm."""
+    """Daily visits, sales and rain from 25 January 2024, a leap year; sales have a weekly
+    rhythm.
+    """
     rng = np.random.default_rng(0)
     days = np.datetime64("2024-01-25") + np.arange(DAYS)
     rain = rng.random(DAYS)

@@ -1,4 +1,6 @@
-"""Runtimes besides torch and onnxruntime: what three of them answer is the file's answer, not one runtime's."""
+"""Runtimes besides torch and onnxruntime: what three of them answer is the file's answer, not
+one runtime's.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,9 @@ def openvino_answers(model: bytes, x: np.ndarray) -> np.ndarray:
 
 
 def reference_answers(model: bytes, x: np.ndarray) -> np.ndarray:
-    """Return the first output under onnx's reference evaluator: each operator's definition, in numpy."""
+    """Return the first output under onnx's reference evaluator: each operator's definition, in
+    numpy.
+    """
     import onnx
     from onnx.reference import ReferenceEvaluator
 

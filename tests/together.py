@@ -1,7 +1,9 @@
-"""What each of several processes runs in tests/pipeline/train/test_distributed.py: recipes trained one after the other.
+"""What each of several processes runs in tests/pipeline/train/test_distributed.py: recipes trained
+one after the other.
 
-python tests/together.py GIVEN.json ANSWER.json, where GIVEN holds resolved recipes by name; under torchrun as one of
-several. Process 0 writes, for each, the history, the weights' sums and how far apart the processes' weights are.
+python tests/together.py GIVEN.json ANSWER.json, where GIVEN holds resolved recipes by name; under
+torchrun as one of several. Process 0 writes, for each, the history, the weights' sums and how far
+apart the processes' weights are.
 """
 
 from __future__ import annotations

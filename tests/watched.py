@@ -1,4 +1,6 @@
-"""What a command sends and writes, by its system calls and those of its children: strace, where it may be used."""
+"""What a command sends and writes, by its system calls and those of its children: strace, where
+it may be used.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ NOT_OURS = re.compile(r"/(dev|proc|sys)/")  # terminals, semaphores, facts about
 
 
 def run(command: Sequence[str], home: Path, cwd: Path) -> tuple[list[str], list[str]]:
-    """Return (calls that reach beyond this machine, paths that were written), with HOME and TMPDIR in a new folder."""
+    """Return (calls that reach beyond this machine, paths that were written), with HOME and
+    TMPDIR in a new folder.
+    """
     strace, log = shutil.which("strace"), home / "calls"
     works = (
         strace

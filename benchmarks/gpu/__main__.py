@@ -46,7 +46,9 @@ def planned(kind: str, folder: Path) -> dict[str, Planned]:
 
 
 def for_roofline(result: dict[str, Any]) -> dict[str, Any]:
-    """Return the limits of the device and ResNet-50's points below them, as the report draws them."""
+    """Return the limits of the device and ResNet-50's points below them, as the report draws
+    them.
+    """
     facts = result["steps"].get(RESNET, {"facts": {}})["facts"]
     rows = [
         row
@@ -97,7 +99,9 @@ def slug(name: str) -> str:
     help="For all, at most.",
 )
 def main(request: str, pack: bool, folder: Path, out: Path | None, seconds: float) -> None:
-    """Run every step on the device; write OUT/<device>.json after each, and OUT/<device>.md at the end."""
+    """Run every step on the device; write OUT/<device>.json after each, and OUT/<device>.md at
+    the end.
+    """
     begun = time.time()
     try:
         if pack:

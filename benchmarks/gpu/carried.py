@@ -1,10 +1,12 @@
-"""What a bare GPU machine cannot make for itself, in one folder: recipes, small data sets, exported files, ResNet-50.
+"""What a bare GPU machine cannot make for itself, in one folder: recipes, small data sets, exported
+files, ResNet-50.
 
-recipes.json                 every recipe that the loop trains: {name: {"small": recipe, "full": recipe}}
-data/<entry>/                arrays, statistics and about.json of the entries that are trained for real
-files/<entry>/               model.onnx, model.fp16.onnx and torch.npz of the line's exported entries that are small
-packages/                    pydantic, for each of PYTHONS: the recipes are its models
-resnet50/                    model.onnx, model.fp16.onnx and torch's answers: 150 MB, for onnxruntime-gpu alone
+recipes.json                 every recipe that the loop trains: {name: {"small": recipe, "full":
+recipe}} data/<entry>/                arrays, statistics and about.json of the entries that are
+trained for real files/<entry>/               model.onnx, model.fp16.onnx and torch.npz of the
+line's exported entries that are small packages/                    pydantic, for each of PYTHONS:
+the recipes are its models resnet50/                    model.onnx, model.fp16.onnx and torch's
+answers: 150 MB, for onnxruntime-gpu alone
 """
 
 from __future__ import annotations
@@ -36,7 +38,9 @@ PYTHONS = ("3.11", "3.12", "3.13", "3.14")  # that the bare machine may have
 
 
 def pack(folder: Path = FOLDER, reduced: bool = False) -> None:
-    """Write the folder anew from params.yaml and from what the line has exported; reduced: ResNet-18 at 64 pixels."""
+    """Write the folder anew from params.yaml and from what the line has exported; reduced:
+    ResNet-18 at 64 pixels.
+    """
     fresh(folder)
     write_json(folder / "recipes.json", recipes())
     for name in REAL:
@@ -52,7 +56,9 @@ def pack(folder: Path = FOLDER, reduced: bool = False) -> None:
 
 
 def install_packages(folder: Path) -> None:
-    """Install pydantic for each of PYTHONS into one folder: its compiled files carry the version in their names."""
+    """Install pydantic for each of PYTHONS into one folder: its compiled files carry the version
+    in their names.
+    """
     with tempfile.TemporaryDirectory() as place:
         for python in PYTHONS:
             target = Path(place, python)
@@ -89,7 +95,9 @@ def copy_files(export: Path, to: Path) -> None:
 
 
 def recipes() -> dict[str, dict[str, dict[str, Any]]]:
-    """Return every recipe of params.yaml that the training loop trains, at both sizes, as stage params resolves it."""
+    """Return every recipe of params.yaml that the training loop trains, at both sizes, as stage
+    params resolves it.
+    """
     every = params.load()
     found = {
         name: {

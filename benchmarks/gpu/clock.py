@@ -1,8 +1,9 @@
-"""Run steps one after another, each in its own process with its own limit, and write the JSON after each of them.
+"""Run steps one after another, each in its own process with its own limit, and write the JSON after
+each of them.
 
-A step is a function that yields (name, fact) pairs. Its process appends each pair to a file at once, so that a step
-which hangs, is killed or raises loses only what it had not said yet. Its `status` is done, failed, killed, timed out or
-not run.
+A step is a function that yields (name, fact) pairs. Its process appends each pair to a file at
+once, so that a step which hangs, is killed or raises loses only what it had not said yet. Its
+`status` is done, failed, killed, timed out or not run.
 """
 
 from __future__ import annotations
@@ -52,7 +53,9 @@ class Here:
 
 @dataclass(frozen=True)
 class Planned:
-    """A step to be run: where its function is, its limit in seconds, the device if not the one that was asked for."""
+    """A step to be run: where its function is, its limit in seconds, the device if not the one
+    that was asked for.
+    """
 
     target: str  # module:function
     limit: float
@@ -150,7 +153,9 @@ def read(path: Path) -> Any:
 
 
 def attempt(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """Return the facts, or why there are none: one net that does not fit says nothing of the next."""
+    """Return the facts, or why there are none: one net that does not fit says nothing of the
+    next.
+    """
     try:
         return work()
     except (
@@ -165,7 +170,9 @@ def attempt(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
 
 
 def forked(work: Callable[[], None]) -> int:
-    """Return how a fork of this process ended that did the work: 0, 1 after an exception, -9 where it was killed."""
+    """Return how a fork of this process ended that did the work: 0, 1 after an exception, -9
+    where it was killed.
+    """
     sys.stdout.flush()
     sys.stderr.flush()
     if (child := os.fork()) == 0:

@@ -20,7 +20,8 @@ from benchmarks.gpu.files import CURE, tiled, without_cuda
 from pipeline.core.errors import StageError
 
 FIRST, COUNT = ("lenet5-digits", "resnet20-digits"), 2  # of the image files that were carried along
-INFER = "from convline.cli.main import main; main()"  # the command `infer`, which a bare checkout does not install
+# The command `infer`, which a bare checkout does not install.
+INFER = "from convline.cli.main import main; main()"
 FILES = {"cuda": 4000, "cpu": 400}
 
 

@@ -1,4 +1,5 @@
-"""The line's exported files on the device: placement, golden samples, parity at four batch sizes, TF32, CUDA graphs.
+"""The line's exported files on the device: placement, golden samples, parity at four batch sizes,
+TF32, CUDA graphs.
 
 Imports no torch, as stage check.
 """

@@ -1,9 +1,11 @@
-"""ResNet-50 with random weights whose answers can be compared: they differ from image to image, and none is certain.
+"""ResNet-50 with random weights whose answers can be compared: they differ from image to image, and
+none is certain.
 
-As drawn, its logits grow to a thousand and every image is of one class with probability 1, whatever a product answers.
-So its batch norms are fitted to the images, and its last layer is scaled and centred. Its blocks magnify rounding: at
-full strength fp16 moved a probability by .15. Each adds a tenth of its branch to its shortcut: on the CPU fp16 then
-moves one by .006, fp32 by 5e-6, and one convolution that is 1 % off by .007 at least.
+As drawn, its logits grow to a thousand and every image is of one class with probability 1, whatever
+a product answers. So its batch norms are fitted to the images, and its last layer is scaled and
+centred. Its blocks magnify rounding: at full strength fp16 moved a probability by .15. Each adds a
+tenth of its branch to its shortcut: on the CPU fp16 then moves one by .006, fp32 by 5e-6, and one
+convolution that is 1 % off by .007 at least.
 """
 
 from __future__ import annotations
@@ -57,7 +59,9 @@ def built(x: np.ndarray, depth: int = 50) -> network.Classifier:
 
 
 def write(folder: Path, side: int = SIDE, depth: int = 50) -> None:
-    """Write model.onnx, model.fp16.onnx, torch's answers to IMAGES images, and what a sample costs."""
+    """Write model.onnx, model.fp16.onnx, torch's answers to IMAGES images, and what a sample
+    costs.
+    """
     folder.mkdir(parents=True)
     x = images(IMAGES, side)
     net = built(x, depth)

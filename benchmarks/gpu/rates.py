@@ -1,4 +1,5 @@
-"""How fast every architecture trains at its paper's input, on synthetic images: eager, then compiled.
+"""How fast every architecture trains at its paper's input, on synthetic images: eager, then
+compiled.
 
 Three ways: `whole`, an epoch's steps as stage train takes them (its own function: deterministic, rows drawn from uint8
 on the device, augmented there); `memory`, its step on one batch of floats, so that the difference is what input costs;
@@ -55,7 +56,9 @@ def eager(here: Here) -> Facts:
 
 
 def compiled(here: Here) -> Facts:
-    """Yield the rate of each architecture under torch.compile, and the seconds that compiling took."""
+    """Yield the rate of each architecture under torch.compile, and the seconds that compiling
+    took.
+    """
     on = device.choose(here.device)
     for arch in dict.fromkeys((*FIRST, *models.names())) if here.full else CPU[:1]:
         found = partial(measure_compiled, arch, on, SECONDS, not here.full)
@@ -63,7 +66,9 @@ def compiled(here: Here) -> Facts:
 
 
 def published(arch: str, reduced: bool) -> tuple[str, dict[str, Any], tuple[int, ...]]:
-    """Return the name, the options and one sample's shape; reduced: at the least input from 32 pixels on."""
+    """Return the name, the options and one sample's shape; reduced: at the least input from 32
+    pixels on.
+    """
     references = models.references(arch)
     name = PICKED.get(arch, next(iter(references)))
     options, shape = dict(references[name]["options"]), tuple(references[name]["input"])
@@ -113,7 +118,9 @@ def recipe_of(arch: str, batch: int) -> schema.Training:
 
 
 def whole_of(recipe: schema.Training, net: Any, held: loop.Batches) -> Callable[[], int]:
-    """Return stage train's steps over what is held, as a function that returns how many rows they took."""
+    """Return stage train's steps over what is held, as a function that returns how many rows
+    they took.
+    """
     optimizer, epochs = optim.make_optimizer(recipe.train, net.parameters()), itertools.count()
     image = held.y.dtype == torch.int64
     change = augment.build(AUGMENT if image else None, held.x)
@@ -154,7 +161,9 @@ def others_of(
 
 
 def rates(ways: dict[str, Callable[[], int]], seconds: float, on: torch.device) -> dict[str, float]:
-    """Return samples/s of each way, the median of windows that take turns; the device is waited for at their ends."""
+    """Return samples/s of each way, the median of windows that take turns; the device is waited
+    for at their ends.
+    """
     wait = torch.cuda.synchronize if on.type == "cuda" else (lambda: None)
     found: dict[str, list[float]] = {name: [] for name in ways}
     for way in (*ways.values(), *ways.values()):  # kernels are chosen, and compiled
@@ -173,7 +182,9 @@ def rates(ways: dict[str, Callable[[], int]], seconds: float, on: torch.device) 
 
 
 def product(on: torch.device) -> tuple[Callable[[], int], int]:
-    """Return a large matrix product in the precision that training has there, and its operations."""
+    """Return a large matrix product in the precision that training has there, and its
+    operations.
+    """
     half, side = losses.autocast("auto", on)._enabled, 8192 if on.type == "cuda" else 1024
     a = torch.randn(side, side, device=on, dtype=torch.bfloat16 if half else torch.float32)
 
@@ -187,7 +198,9 @@ def product(on: torch.device) -> tuple[Callable[[], int], int]:
 def prepared(
     arch: str, on: torch.device, reduced: bool
 ) -> tuple[schema.Training, Any, loop.Batches, dict[str, Any]]:
-    """Return the recipe, the network and the data of an architecture, and what its row says of them."""
+    """Return the recipe, the network and the data of an architecture, and what its row says of
+    them.
+    """
     name, options, shape = published(arch, reduced)
     batch = batch_of(shape, reduced)
     recipe = recipe_of(arch, batch)
@@ -202,9 +215,11 @@ def prepared(
 
 
 def measure(arch: str, on: torch.device, seconds: float, reduced: bool) -> dict[str, Any]:
-    """Return the facts of one architecture: samples/s of each way, input's share, share of peak, memory.
+    """Return the facts of one architecture: samples/s of each way, input's share, share of peak,
+    memory.
 
-    The peak is a matrix product that takes turns with the steps: on a shared machine both are slowed alike.
+    The peak is a matrix product that takes turns with the steps: on a shared machine both are
+    slowed alike.
     """
     recipe, net, held, facts = prepared(arch, on, reduced)
     multiply, operations = product(on)

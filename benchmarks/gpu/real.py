@@ -1,7 +1,9 @@
-"""Four entries trained for real, twice: to the end, and killed with SIGKILL after a checkpoint and taken up again.
+"""Four entries trained for real, twice: to the end, and killed with SIGKILL after a checkpoint and
+taken up again.
 
-Each training is a fork of this process, which has torch imported and no CUDA: so are the stages under pipeline.line.fork_server.
-Both must end with the same weights; the loss stands beside what the CPU had in results/<entry>/train.json.
+Each training is a fork of this process, which has torch imported and no CUDA: so are the stages
+under pipeline.line.fork_server. Both must end with the same weights; the loss stands beside what
+the CPU had in results/<entry>/train.json.
 """
 
 from __future__ import annotations
@@ -74,7 +76,8 @@ def trained(
     checkpoint: Path,
     kill: bool = False,
 ) -> None:
-    """Train as stage train does, with a checkpoint after every epoch; write the digest of the weights and the loss.
+    """Train as stage train does, with a checkpoint after every epoch; write the digest of the
+    weights and the loss.
 
     kill: die at the end of the epoch after the second checkpoint.
     """

@@ -1,7 +1,9 @@
-"""Three steps of every recipe at its full size, deterministic, twice from the same weights: equal bit by bit or not.
+"""Three steps of every recipe at its full size, deterministic, twice from the same weights: equal
+bit by bit or not.
 
-The steps are stage train's own epoch over three batches of noise that lie on the device: loss, backward, optimizer,
-augmentation, the look at the validation split, the copy of the weights. Memory is the most that tensors took.
+The steps are stage train's own epoch over three batches of noise that lie on the device: loss,
+backward, optimizer, augmentation, the look at the validation split, the copy of the weights. Memory
+is the most that tensors took.
 """
 
 from __future__ import annotations
@@ -45,7 +47,9 @@ def run(here: Here) -> Facts:
 
 
 def of_recipe(name: str, recipe: Recipe, on: torch.device) -> dict[str, Any]:
-    """Return whether two runs of the steps end with the same weights, their time and memory; or why they broke."""
+    """Return whether two runs of the steps end with the same weights, their time and memory; or
+    why they broke.
+    """
     begun = time.perf_counter()
     if on.type == "cuda":
         torch.cuda.empty_cache()
@@ -120,7 +124,9 @@ def like(recipe: Recipe) -> dataset.Data:
 
 
 def noise(recipe: Recipe, count: int, on: torch.device) -> loop.Batches:
-    """Return noise on the device: uint8 images and labels, or standardised series and what follows them."""
+    """Return noise on the device: uint8 images and labels, or standardised series and what
+    follows them.
+    """
     source = like(recipe)
     if isinstance(recipe.data, ImageData):
         height, width = recipe.data.size

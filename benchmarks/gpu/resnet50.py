@@ -1,6 +1,8 @@
-"""ResNet-50 in onnxruntime: in fp32, TF32 and fp16, in either layout, from arrays, bound tensors and as a CUDA graph.
+"""ResNet-50 in onnxruntime: in fp32, TF32 and fp16, in either layout, from arrays, bound tensors
+and as a CUDA graph.
 
-The file is that of `fitted`, whose answers differ from image to image, by `spread`. Imports no torch.
+The file is that of `fitted`, whose answers differ from image to image, by `spread`. Imports no
+torch.
 """
 
 from __future__ import annotations
@@ -29,7 +31,9 @@ WAYS = {"cuda": ("arrays", "bound", "graph"), "cpu": ("arrays", "bound")}
 
 
 def images(count: int, side: int = SIDE, seed: int = 0) -> np.ndarray:
-    """Return uint8 (N, H, W, 3): noise over waves whose direction and colour differ from image to image."""
+    """Return uint8 (N, H, W, 3): noise over waves whose direction and colour differ from image
+    to image.
+    """
     rng = np.random.default_rng(seed)
     rows, columns = np.mgrid[0:side, 0:side] / side
     found = np.empty((count, side, side, 3), np.uint8)
@@ -85,7 +89,9 @@ def timed(
     expected: np.ndarray,
     seconds: float,
 ) -> dict[str, Any]:
-    """Return the timing of one way to run a batch, and its answers' largest difference from torch's."""
+    """Return the timing of one way to run a batch, and its answers' largest difference from
+    torch's.
+    """
     session = open_here(way == "graph")
     if way == "arrays":
         name = session.get_inputs()[0].name
@@ -103,7 +109,9 @@ def timed(
 
 
 def opened(model: bytes, on: str, tf32: bool, nhwc: bool, graph: bool) -> Any:
-    """Return a session, on CUDA with convolutions in channels-last layout where `nhwc`; serving never does so."""
+    """Return a session, on CUDA with convolutions in channels-last layout where `nhwc`; serving
+    never does so.
+    """
     if not nhwc:
         return open_session(model, on, tf32=tf32, cuda_graph=graph)
     import onnxruntime  # its libraries are loaded: sessions of the other layout came first

@@ -1,4 +1,6 @@
-"""First step: versions, the driver, CUDA inside a fork as `pipeline.line.fork_server` makes it, the libraries that were loaded."""
+"""First step: versions, the driver, CUDA inside a fork as `pipeline.line.fork_server` makes it,
+the libraries that were loaded.
+"""
 
 from __future__ import annotations
 
@@ -68,7 +70,9 @@ def smi() -> str:
 
 
 def product(on: torch.device) -> dict[str, Any]:
-    """Return the seconds to a first product on the device, CUDA's own start among them, and whether it is right."""
+    """Return the seconds to a first product on the device, CUDA's own start among them, and
+    whether it is right.
+    """
     begun = time.perf_counter()
     a = torch.arange(64.0, device=on).reshape(8, 8)
     right = bool((a @ a).cpu().equal(a.cpu() @ a.cpu()))
@@ -80,7 +84,9 @@ def capability(on: torch.device) -> str | None:
 
 
 def in_fork(name: str) -> dict[str, Any]:
-    """Return whether a fork of this process, whose libraries are imported, computes on the device."""
+    """Return whether a fork of this process, whose libraries are imported, computes on the
+    device.
+    """
 
     def work() -> None:
         if not product(device.choose(name))["right"]:
@@ -92,7 +98,9 @@ def in_fork(name: str) -> dict[str, Any]:
 
 
 def onnxruntime(name: str) -> dict[str, Any]:
-    """Return what onnxruntime was built for, and whether it opens a session on the device and answers rightly there."""
+    """Return what onnxruntime was built for, and whether it opens a session on the device and
+    answers rightly there.
+    """
     found: dict[str, Any] = {"built_for": built_providers()}
     if cannot := without_cuda(name):
         return found | {"skipped": cannot}

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 Row = dict[str, Any]
-# Title -> how a fact becomes a cell, for each kind of step; a fact without these keys is a line with its reason.
+# Title -> how a fact becomes a cell, for each kind of step; a fact without these keys is a line
+# with its reason.
 COLUMNS: dict[str, dict[str, Callable[[Row], str]]] = {
     "exported files": {
         "golden": lambda f: f"{f['golden']['difference']:.1e} of {f['golden']['limit']:.1e}",
@@ -61,7 +62,9 @@ def yes(fact: bool) -> str:
 
 
 def worst(facts: Row, tf32: bool) -> str:
-    """Return the largest difference from torch's answers, of the rows with TF32 or of the others."""
+    """Return the largest difference from torch's answers, of the rows with TF32 or of the
+    others.
+    """
     own = [row["max_difference"] for row in facts["rows"] if ("TF32" in row["variant"]) == tf32]
     return f"{max(own):.1e}" if own else "–"
 

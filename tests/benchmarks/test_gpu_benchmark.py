@@ -1,4 +1,6 @@
-"""benchmarks/gpu: steps that break, hang or are killed; and the steps themselves, on the CPU and on the stand-ins."""
+"""benchmarks/gpu: steps that break, hang or are killed; and the steps themselves, on the CPU and
+on the stand-ins.
+"""
 
 from __future__ import annotations
 
@@ -67,7 +69,9 @@ def target(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], P
 def test_what_breaks_costs_its_own_facts_alone(
     target: Callable[..., Planned], tmp_path: Path
 ) -> None:
-    """Oracle: the steps above: each has its reason in the file, with what it had said before; those after it run."""
+    """Oracle: the steps above: each has its reason in the file, with what it had said before;
+    those after it run.
+    """
     steps = {
         "a": target("raises"),
         "b": target("dies"),
@@ -116,7 +120,9 @@ def test_the_file_holds_what_is_known_when_the_whole_is_killed(
 
 
 def test_no_step_runs_past_the_end(target: Callable[..., Planned], tmp_path: Path) -> None:
-    """Oracle: 5 s for all: a step that would have 30 is ended then, the next is named as not run."""
+    """Oracle: 5 s for all: a step that would have 30 is ended then, the next is named as not
+    run.
+    """
     begun = time.monotonic()
     steps = {"a": target("hangs"), "b": target("well")}
     found = clock.measure(steps, "cpu", tmp_path, 5, tmp_path / "x.json", {})["steps"]
@@ -128,13 +134,17 @@ def test_no_step_runs_past_the_end(target: Callable[..., Planned], tmp_path: Pat
 def test_a_step_knows_when_to_begin_nothing_more(
     target: Callable[..., Planned], tmp_path: Path
 ) -> None:
-    """Oracle: not late at once, late when LEAVE of its limit has passed, which is before it is ended."""
+    """Oracle: not late at once, late when LEAVE of its limit has passed, which is before it is
+    ended.
+    """
     found = clock.run(target("late").target, 5, "cpu", tmp_path)
     assert found["status"] == "done" and found["facts"]["late"] == [False, None, True]
 
 
 def test_the_limits_add_up() -> None:
-    """Oracle: by hand: 8:30 hold every step that a GPU alone can tell of, and CPU rows come last."""
+    """Oracle: by hand: 8:30 hold every step that a GPU alone can tell of, and CPU rows come
+    last.
+    """
     steps = command.planned("cuda", Path("nowhere"))
     assert command.SECONDS == 510 and sum(step.limit for step in command.GPU.values()) == 510 + 5
     assert (
@@ -146,7 +156,9 @@ def test_the_limits_add_up() -> None:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What is carried along, of the line of line.py, with ResNet-18 at 64 pixels in place of ResNet-50."""
+    """What is carried along, of the line of line.py, with ResNet-18 at 64 pixels in place of
+    ResNet-50.
+    """
     folder = tmp_path_factory.mktemp("carried")
     for entry in (line.DIGITS, line.WAVES):
         carried.copy_files(line.made() / "out" / entry / "export", folder / "files" / entry)
@@ -160,7 +172,9 @@ def run(step: clock.Step, folder: Path, device: str = "cpu") -> dict[str, Any]:
 
 @pytest.mark.slow
 def test_the_first_step(folder: Path) -> None:
-    """Oracle: this process's own versions; the product in a fork and onnxruntime's are right; names of libraries."""
+    """Oracle: this process's own versions; the product in a fork and onnxruntime's are right;
+    names of libraries.
+    """
     found = clock.run("benchmarks.gpu.start:run", 100, "cpu", folder)
     assert found["status"] == "done", found["reason"]
     facts = found["facts"]
@@ -181,7 +195,9 @@ def test_the_first_step(folder: Path) -> None:
 def test_exported_files_and_the_command(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Oracle: files that passed stage check pass here; labels are torch's; a file that answers otherwise does not."""
+    """Oracle: files that passed stage check pass here; labels are torch's; a file that answers
+    otherwise does not.
+    """
     from benchmarks.gpu import command as infer_images
 
     found = run(files.run, folder)
@@ -209,7 +225,9 @@ def test_exported_files_and_the_command(
 
 @pytest.mark.slow
 def test_parity_of_resnet_can_fail(folder: Path, tmp_path: Path) -> None:
-    """Oracle: answers differ from image to image, none is certain; one convolution of 20 that is 1 % off is found."""
+    """Oracle: answers differ from image to image, none is certain; one convolution of 20 that is
+    1 % off is found.
+    """
     y = np.load(folder / "resnet50" / "answers.npy")
     assert len({*y.argmax(1).tolist()}) > 4 and y.std(0).mean() > 0.05 and np.median(y.max(1)) < 0.9
     found = run(resnet50.run, folder)
@@ -235,7 +253,9 @@ def test_parity_of_resnet_can_fail(folder: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_three_steps_twice(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Oracle: what noise is made like has the shapes of the line's data; one bit less in one run is seen."""
+    """Oracle: what noise is made like has the shapes of the line's data; one bit less in one run
+    is seen.
+    """
     with line.inside(line.made()):
         both = {
             name: (params.entry(name, Recipe), dataset.load(name))
@@ -275,7 +295,9 @@ def test_three_steps_twice(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 @pytest.mark.slow
 def test_killed_and_resumed(tmp_path: Path) -> None:
-    """Oracle: a training to its end and one that is killed and goes on have one digest; the codes are 0, -9, 0."""
+    """Oracle: a training to its end and one that is killed and goes on have one digest; the
+    codes are 0, -9, 0.
+    """
     code = (
         "import json, sys\nfrom benchmarks.gpu import real\nfrom pipeline.data import dataset\n"
         "from pipeline.params import load as params, schema\n"
@@ -321,7 +343,9 @@ def test_how_fast_an_architecture_trains() -> None:
 
 
 def test_the_table_names_what_has_no_figures() -> None:
-    """Oracle: by hand: a step's end, a figure, a reason in place of figures, what is counted as a failure."""
+    """Oracle: by hand: a step's end, a figure, a reason in place of figures, what is counted as
+    a failure.
+    """
     step = {"status": "done", "reason": "", "seconds": 1.0}
     fact = {"passed": False, "batch": 8, "equal": False, "seconds": 0.5, "peak_bytes": 2e9}
     facts = {
@@ -386,7 +410,9 @@ def test_a_gpu_that_is_not_there_is_an_error(tmp_path: Path) -> None:
 
 
 def test_onnxruntime_for_the_cpu_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Oracle: the sentence, in each step that needs its CUDA provider; none of them is left empty."""
+    """Oracle: the sentence, in each step that needs its CUDA provider; none of them is left
+    empty.
+    """
     monkeypatch.setattr(files, "built_providers", lambda: ["CPUExecutionProvider"])
     for step in (files.run, resnet50.run):
         assert "onnxruntime-gpu[cuda,cudnn]" in run(step, tmp_path, "cuda")["skipped"]
@@ -401,7 +427,9 @@ def test_the_file_is_named_by_the_device() -> None:
 
 @pytest.mark.slow
 def test_onnxruntimes_steps_walk_their_cuda_rows(fake_cuda: FakeCuda, folder: Path) -> None:
-    """Oracle: the stand-ins: every setting, batch and way has a row with a rate; their numbers are left out."""
+    """Oracle: the stand-ins: every setting, batch and way has a row with a rate; their numbers
+    are left out.
+    """
     code = (
         "import json, math, sys; from pathlib import Path; from benchmarks.gpu import files, resnet50, clock; "
         "resnet50.SECONDS = 0.0; here = clock.Here('cuda', math.inf, Path(sys.argv[1])); "

@@ -1,4 +1,6 @@
-"""What a GPU machine loads comes with the wheels that `make` installs; the NVIDIA driver alone is the machine's."""
+"""What a GPU machine loads comes with the wheels that `make` installs; the NVIDIA driver alone
+is the machine's.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,9 @@ def package(name: str) -> Path:
 
 
 def needed(library: Path, folders: set[str] | None = None) -> dict[str, str | None]:
-    """Return where the dynamic loader finds what a library needs, and that needs in turn; None: nowhere."""
+    """Return where the dynamic loader finds what a library needs, and that needs in turn; None:
+    nowhere.
+    """
     place = {**os.environ, "LD_LIBRARY_PATH": os.pathsep.join(sorted(folders or ()))}
     done = subprocess.run(["ldd", library], capture_output=True, text=True, check=True, env=place)
     pairs = re.findall(r"^\s*(\S+) => (not found|/\S+)", done.stdout, re.M)
@@ -41,7 +45,9 @@ def needed(library: Path, folders: set[str] | None = None) -> dict[str, str | No
 
 
 def preloaded() -> list[Path]:
-    """Return NVIDIA's libraries in a process after onnxruntime has looked for them, as convline.runtime.session has it do."""
+    """Return NVIDIA's libraries in a process after onnxruntime has looked for them, as
+    convline.runtime.session has it do.
+    """
     done = subprocess.run(
         [sys.executable, "-c", PRELOADED], capture_output=True, text=True, check=True
     )
@@ -49,7 +55,9 @@ def preloaded() -> list[Path]:
 
 
 def assert_from_wheels(found: dict[str, str | None]) -> None:
-    """Each of NVIDIA's libraries is in site-packages; the driver's is the only one that may be missing."""
+    """Each of NVIDIA's libraries is in site-packages; the driver's is the only one that may be
+    missing.
+    """
     assert {name for name, path in found.items() if path is None} <= DRIVER
     wheels = str(package("onnxruntime").resolve().parent)
     outside = {
@@ -61,7 +69,9 @@ def assert_from_wheels(found: dict[str, str | None]) -> None:
 
 
 def test_the_cuda_provider_finds_what_it_needs() -> None:
-    """Oracle: the dynamic loader, with the folders of what onnxruntime preloads. libcurand comes by an extra alone."""
+    """Oracle: the dynamic loader, with the folders of what onnxruntime preloads. libcurand comes
+    by an extra alone.
+    """
     provider = package("onnxruntime") / "capi" / "libonnxruntime_providers_cuda.so"
     loaded = preloaded()
     found = needed(provider, {str(path.parent) for path in loaded})
@@ -84,7 +94,9 @@ def test_torchs_cuda_library_finds_what_it_needs() -> None:
 
 @pytest.mark.parametrize("extra", ["gpu", "train"])
 def test_each_extra_brings_cudas_libraries(extra: str) -> None:
-    """Oracle: the metadata of onnxruntime-gpu, whose extras of these names list CUDA's wheels and cuDNN's."""
+    """Oracle: the metadata of onnxruntime-gpu, whose extras of these names list CUDA's wheels
+    and cuDNN's.
+    """
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     (asked,) = [
         line

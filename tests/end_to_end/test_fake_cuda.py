@@ -31,7 +31,9 @@ ones = lambda n: np.ones((n, 1, 4, 4), np.float32)
 
 
 def test_kernels_that_there_are_run_and_answer_zeros(fake_cuda: FakeCuda) -> None:
-    """Oracle: cuDNN's convolution and a kernel of the provider's own; ones in, and no arithmetic."""
+    """Oracle: cuDNN's convolution and a kernel of the provider's own; ones in, and no
+    arithmetic.
+    """
     code = """
 relu, conv = session("Relu", TensorProto.FLOAT), session("Conv", TensorProto.FLOAT)
 print(relu.get_providers()[0], relu.run(None, {"a": ones(2)})[0].tolist() == np.zeros((2, 1, 4, 4)).tolist())
@@ -89,7 +91,9 @@ def test_what_a_machine_can_lack(
 def test_a_file_and_the_command_run_in_processes_of_their_own(
     fake_cuda: FakeCuda, tmp_path: Path
 ) -> None:
-    """Oracle: the device that the command names; of answers that are all 0 the first label, with a score of 0."""
+    """Oracle: the device that the command names; of answers that are all 0 the first label, with
+    a score of 0.
+    """
     Image.new("L", (8, 8)).save(tmp_path / "black.png")
     model, image = line.made() / line.model_path(line.DIGITS), tmp_path / "black.png"
     done = fake_cuda.infer("images", model, image, "--device", "cuda")

@@ -1,4 +1,6 @@
-"""pipeline/network/build.py Forecaster, its calibration and its export: quantiles, targets, calendar, streams, end to end."""
+"""pipeline/network/build.py Forecaster, its calibration and its export: quantiles, targets,
+calendar, streams, end to end.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +58,9 @@ COMBINATIONS = {
 
 @pytest.mark.parametrize("name", COMBINATIONS)
 def test_onnx_is_torch_at_any_batch(name: str, of_shop: Resolve) -> None:
-    """Oracle: torch on fresh random input, at batch 1, odd and large; onnxruntime alone runs the file."""
+    """Oracle: torch on fresh random input, at batch 1, odd and large; onnxruntime alone runs the
+    file.
+    """
     blocks = dict(COMBINATIONS[name])
     other = {key: blocks.pop(key) for key in ("arch", "net")} if "arch" in blocks else {}
     recipe = of_shop(**blocks).updated(**other)
@@ -103,8 +107,10 @@ def test_own_units_undo_what_standardise_does(of_shop: Resolve) -> None:
 
 
 def test_conformal_offsets_by_hand() -> None:
-    """Oracle: nine gaps 1 to 9: with ten windows alike, level .9 is the 9th, .8 the 8th, .2 the 2nd, .1 the 1st; and
-    of every ten numbers, nine taken as the gaps, the share of tenths at or below the upper one is exactly .9."""
+    """Oracle: nine gaps 1 to 9: with ten windows alike, level .9 is the 9th, .8 the 8th, .2 the
+    2nd, .1 the 1st; and of every ten numbers, nine taken as the gaps, the share of tenths at or
+    below the upper one is exactly .9.
+    """
     gaps = torch.arange(9.0, 0, -1).view(9, 1, 1, 1)
     got = losses.conformal_offsets(gaps, [0.1, 0.2, 0.5, 0.8, 0.9])
     assert got.flatten().tolist() == [1, 2, 5, 8, 9]
@@ -121,7 +127,9 @@ def test_conformal_offsets_by_hand() -> None:
 
 
 def test_pinball_by_hand() -> None:
-    """Oracle: Koenker & Bassett: q (y - z) above, (1 - q) (z - y) below; for two steps, three levels, one column."""
+    """Oracle: Koenker & Bassett: q (y - z) above, (1 - q) (z - y) below; for two steps, three
+    levels, one column.
+    """
     output = torch.tensor(
         [[[0.0], [1.0], [3.0], [2.0], [2.0], [2.0]]]
     )  # (1, S Q, 1): steps outside, levels inside
@@ -131,7 +139,9 @@ def test_pinball_by_hand() -> None:
 
 
 def test_pinball_learns_levels(of_shop: Resolve) -> None:
-    """Training lowers it, and before any calibration the levels stand apart in the right order on most windows."""
+    """Training lowers it, and before any calibration the levels stand apart in the right order
+    on most windows.
+    """
     recipe = of_shop(train={"loss": "pinball", "epochs": 30})
     source, _ = prepare.make(recipe.data)
     net, state = loop.fit(recipe, source, on=CPU, label="shop")
@@ -143,8 +153,9 @@ def test_pinball_learns_levels(of_shop: Resolve) -> None:
 
 
 def test_windows_do_not_leak(of_shop: Resolve) -> None:
-    """Oracle: the file's rows: the last row that training sees comes before the first that validation is asked for,
-    and so on; `train_stride` skips windows of training alone."""
+    """Oracle: the file's rows: the last row that training sees comes before the first that
+    validation is asked for, and so on; `train_stride` skips windows of training alone.
+    """
     source, _ = prepare.make(of_shop(data={"train_stride": 4, **CALENDAR}).data)
     wanted = {split: source.times[split][CONTEXT:] for split in dataset.SPLITS}
     assert (
@@ -180,7 +191,9 @@ def test_targets_come_first_and_the_rest_is_read(of_shop: Resolve, shop_csv: Pat
 
 
 def test_calendar_by_hand() -> None:
-    """Oracle: places in the period, written by hand: 29 February 2024 was a Thursday, day 60 of 366; 1970, 1900."""
+    """Oracle: places in the period, written by hand: 29 February 2024 was a Thursday, day 60 of
+    366; 1970, 1900.
+    """
     times = np.array(
         ["2024-02-29T06:30", "1970-01-01T00:00", "1900-12-31T23:00", "2023-07-01T12:00"],
         "datetime64[s]",
@@ -264,8 +277,9 @@ def test_data_that_are_refused_say_why(of_shop: Resolve, resolved: Resolve) -> N
 def test_calendar_and_covariates_from_data_to_served_rows(
     shop_csv: Path, workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Oracle: torch's answers on record, for the same windows read from the user's file by the served model; and the
-    command says of the file what the model does."""
+    """Oracle: torch's answers on record, for the same windows read from the user's file by the
+    served model; and the command says of the file what the model does.
+    """
     params = {
         "device": "cpu",
         "line": {"shop": "scratch"},
@@ -350,9 +364,11 @@ def test_beyond_the_horizon_the_calendar_goes_on(
 def test_too_few_validation_windows_give_no_interval(
     of_shop: Resolve, tmp_path: Path, shop_csv: Path, objective: str
 ) -> None:
-    """Three windows know no .1 quantile (nine do): the file has the median alone, rows no interval, and a note says so.
+    """Three windows know no .1 quantile (nine do): the file has the median alone, rows no interval,
+    and a note says so.
 
-    Oracle: the theorem's count; before, the three residuals' ends were taken, and a forecast lay outside its interval.
+    Oracle: the theorem's count; before, the three residuals' ends were taken, and a forecast lay
+    outside its interval.
     """
     assert [
         series_sources.calibrated_levels([0.1, 0.25, 0.5, 0.75, 0.9], n) for n in (9, 8, 3, 2)

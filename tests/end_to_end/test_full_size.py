@@ -1,4 +1,6 @@
-"""The papers' sizes: `size: full` on little data, so that `make full` does not fail after hours on a GPU."""
+"""The papers' sizes: `size: full` on little data, so that `make full` does not fail after hours
+on a GPU.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ PLAIN = {"epochs": 1, "batch": 10, "lr": 1e-4, "schedule": "constant", "steps": 
 
 
 def reduce(content: dict[str, Any], names: list[str]) -> None:
-    """Put few digits in the place of MNIST, CIFAR-10 and Imagenette, and one epoch in the place of hundreds."""
+    """Put few digits in the place of MNIST, CIFAR-10 and Imagenette, and one epoch in the place
+    of hundreds.
+    """
     for name in ("mnist-full", "cifar10", "imagenette"):
         content["data"][name] = {"source": "digits", "validation": 20, "test": 20, "per_class": 3}
     content["line"], content["line_studies"] = dict.fromkeys(names, "scratch"), []
@@ -40,7 +44,9 @@ def reduce(content: dict[str, Any], names: list[str]) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["lenet5-digits", "resnet20-digits"])
 def test_a_full_recipe_is_trained_and_exported(workspace: Path, name: str) -> None:
-    """Oracle: the `full:` block of params.yaml, seen in the file that is served: its input's size and channels."""
+    """Oracle: the `full:` block of params.yaml, seen in the file that is served: its input's
+    size and channels.
+    """
     copy_params(workspace)
     edit_params(workspace, lambda content: (content.update(size="full"), reduce(content, LINE)))
     line.run("params")
@@ -57,7 +63,9 @@ def test_a_full_recipe_is_trained_and_exported(workspace: Path, name: str) -> No
 @pytest.mark.long
 @pytest.mark.timeout(900)
 def test_a_whole_line_at_full_size(tmp_path: Path) -> None:
-    """Every stage, as `make full` asks DVC for it: four entries are checked and served as checked."""
+    """Every stage, as `make full` asks DVC for it: four entries are checked and served as
+    checked.
+    """
     folder = copy_tree(tmp_path / "con line", git=True)
     edit_params(folder, lambda content: reduce(content, LINE))
     dvc(folder, "exp", "run", "-S", "size=full")

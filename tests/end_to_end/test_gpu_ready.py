@@ -1,4 +1,5 @@
-"""What the line exports, on CUDA's provider with stand-ins for its libraries: where nodes run, CUDA graphs, batches.
+"""What the line exports, on CUDA's provider with stand-ins for its libraries: where nodes run, CUDA
+graphs, batches.
 
 Networks are exported as they start: which kernels there are does not depend on the weights.
 """
@@ -67,12 +68,16 @@ SHAPES = {
 
 
 def walked(fake_cuda: FakeCuda, *files: Path) -> list[dict[str, Any]]:
-    """Return of each file's graph its nodes by operator and provider, the rows answered to 1, 7 and, recorded, to 4."""
+    """Return of each file's graph its nodes by operator and provider, the rows answered to 1, 7
+    and, recorded, to 4.
+    """
     return [json.loads(row) for row in fake_cuda.run(WALK, *files).stdout.splitlines()]
 
 
 def assert_on_cuda(found: dict[str, Any], on_cpu: set[str] = frozenset()) -> None:
-    """All nodes run on CUDA but those of these operators, which compute from shapes; every row is answered."""
+    """All nodes run on CUDA but those of these operators, which compute from shapes; every row
+    is answered.
+    """
     assert {operator for operator, provider in found["nodes"] if provider == CPU} == on_cpu
     assert {provider for _, provider in found["nodes"]} <= {CUDA, CPU}
     assert found["rows"] == [1, 7] and found["graph"] == 4
@@ -103,7 +108,9 @@ def exported(name: str, file: Path, *, saliency: bool = False) -> Path:
 
 
 def test_every_file_of_the_line_runs_on_cuda(fake_cuda: FakeCuda, tmp_path: Path) -> None:
-    """Oracle: no node on the CPU in fp32, fp16, the windows' graph and the step's, plain and as a CUDA graph."""
+    """Oracle: no node on the CPU in fp32, fp16, the windows' graph and the step's, plain and as
+    a CUDA graph.
+    """
     files = []
     for name in (line.DIGITS, line.WAVES):
         for path in sorted((line.made() / line.model_path(name)).parent.glob("model*.onnx")):
@@ -149,20 +156,26 @@ def test_an_int8_file_is_refused_on_cuda_by_name(fake_cuda: FakeCuda) -> None:
 def test_each_architecture_runs_on_cuda(
     fake_cuda: FakeCuda, tmp_path: Path, name: str, on_cpu: set[str]
 ) -> None:
-    """Oracle: no node on the CPU but shapes' arithmetic of the forecasters that sort their quantiles."""
+    """Oracle: no node on the CPU but shapes' arithmetic of the forecasters that sort their
+    quantiles.
+    """
     [found] = walked(fake_cuda, exported(name, tmp_path / "m.onnx"))
     assert_on_cuda(found, on_cpu)
 
 
 @pytest.mark.slow
 def test_a_gradient_in_the_file_runs_on_cuda(fake_cuda: FakeCuda, tmp_path: Path) -> None:
-    """Oracle: no node on the CPU that sees data: `open_session` refuses it; what `infer explain --device cuda` runs."""
+    """Oracle: no node on the CPU that sees data: `open_session` refuses it; what `infer explain
+    --device cuda` runs.
+    """
     [found] = walked(fake_cuda, exported("cnn2-digits", tmp_path / "m.onnx", saliency=True))
     assert found["rows"] == [1, 7] and any(provider == CUDA for _, provider in found["nodes"])
 
 
 def test_infer_walks_through_the_lines_raw_files(fake_cuda: FakeCuda) -> None:
-    """Oracle: a row for each raw image, and `horizon` rows for each raw series, of files that stage data wrote."""
+    """Oracle: a row for each raw image, and `horizon` rows for each raw series, of files that
+    stage data wrote.
+    """
     root = line.made()
     raw = {name: root / "out" / name / "data" / "raw" for name in (line.DIGITS, line.WAVES)}
     pictures = len([*raw[line.DIGITS].rglob("*.png")])

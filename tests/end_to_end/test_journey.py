@@ -1,4 +1,5 @@
-"""The journey, as a new user makes it: a copy of this tree, in a folder with a space in its name, through `dvc repro`.
+"""The journey, as a new user makes it: a copy of this tree, in a folder with a space in its name,
+through `dvc repro`.
 
 The line is short (four entries, few epochs); no stage is left out and nothing is faked.
 """
@@ -114,7 +115,9 @@ def test_changed_learning_rate_reruns_that_entry_and_the_report_only(clone: Path
 
 
 def test_a_new_architecture_is_a_file_a_recipe_and_a_name(clone: Path) -> None:
-    """Added: its stages run, nothing else's; removed: gone from report and metrics, its files named and kept."""
+    """Added: its stages run, nothing else's; removed: gone from report and metrics, its files
+    named and kept.
+    """
 
     def add(p: dict) -> None:
         p["models"] |= YAML(typ="safe").load(added("models"))  # as the front page writes it
@@ -184,7 +187,9 @@ def wait_for_checkpoint(folder: Path, process: subprocess.Popen) -> None:
 
 @pytest.mark.parametrize("victim", ["train", "dvc"])
 def test_killed_training_ends_with_the_same_metrics(tmp_path: Path, victim: str) -> None:
-    """SIGKILL to the training process, or to the whole group of `dvc repro`: run again, the same numbers."""
+    """SIGKILL to the training process, or to the whole group of `dvc repro`: run again, the same
+    numbers.
+    """
     entry = "lenet5-digits"
     folder = copy_tree(tmp_path / "killed", git=True)
     edit_params(folder, lambda p: p["models"][entry]["train"].update(epochs=30))
@@ -240,7 +245,9 @@ def test_the_readmes_infer_commands_run_as_written(clone: Path) -> None:
 
 
 def shape(line: str) -> str:
-    """Return a printed line, every number 0: what it says, not how the short line of this test scored."""
+    """Return a printed line, every number 0: what it says, not how the short line of this test
+    scored.
+    """
     return re.sub(r"-?\d[\d.]*(e-?\d+)?", "0", line)
 
 

@@ -1,7 +1,9 @@
-"""Stages check, package and infer on a machine with a GPU, on stand-ins for CUDA's libraries: every step is walked.
+"""Stages check, package and infer on a machine with a GPU, on stand-ins for CUDA's libraries: every
+step is walked.
 
-The stand-ins compute nothing, so in stage check each answer of a session on CUDA is replaced by the CPU's after it was
-run there: placement, refusals and shapes are CUDA's, the numbers and the limits on them are the CPU's.
+The stand-ins compute nothing, so in stage check each answer of a session on CUDA is replaced by the
+CPU's after it was run there: placement, refusals and shapes are CUDA's, the numbers and the limits
+on them are the CPU's.
 """
 
 from __future__ import annotations
@@ -87,7 +89,9 @@ def zero_answers_of_cuda(name: str) -> None:
 
 @pytest.mark.parametrize("name", [line.DIGITS, line.WAVES])
 def test_check_package_and_infer_walk_their_rows_on_cuda(name: str, fake_cuda: FakeCuda) -> None:
-    """Oracle: by hand. Each file on each device with kernels for it; int8 has a CPU alone, the CPU only plays fp16."""
+    """Oracle: by hand. Each file on each device with kernels for it; int8 has a CPU alone, the
+    CPU only plays fp16.
+    """
     done = fake_cuda.run(CHECK, name, cwd=Path.cwd())
     assert done.stdout == "0 1\n"  # TF32 is off, and on in the row that shows what it would change
     checked, speed = line.results(name, "check"), line.results(name, "speed")
@@ -152,7 +156,9 @@ def test_check_package_and_infer_walk_their_rows_on_cuda(name: str, fake_cuda: F
 def test_a_forest_or_svm_runs_on_the_cpu_behind_a_backbone_on_cuda(
     kind: str, operators: list[str], fake_cuda: FakeCuda, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Oracle: ai.onnx.ml has no kernels but the CPU's; the row names them, no CUDA graph is tried."""
+    """Oracle: ai.onnx.ml has no kernels but the CPU's; the row names them, no CUDA graph is
+    tried.
+    """
     monkeypatch.setattr(heads, "TREES", 3)
     rng = np.random.default_rng(0)
     y = np.arange(60) % 10

@@ -1,4 +1,6 @@
-"""The architecture of docs/architecture.md: which folder imports which, and how stages are named."""
+"""The architecture of docs/architecture.md: which folder imports which, and how stages are
+named.
+"""
 
 from __future__ import annotations
 
@@ -76,7 +78,9 @@ def test_pipeline_arrows() -> None:
 
 
 def test_models_import_torch_only() -> None:
-    """Architectures import torch, torchvision where its network is the paper's, and the standard library."""
+    """Architectures import torch, torchvision where its network is the paper's, and the standard
+    library.
+    """
     for path in (ROOT / "models").rglob("*.py"):
         assert imports(path) <= {"torch", "torchvision", "models"} | set(sys.stdlib_module_names), (
             path
@@ -90,7 +94,9 @@ def test_serve_imports_what_its_wheel_declares() -> None:
 
 
 def test_every_import_is_declared() -> None:
-    """pyproject.toml declares what each folder imports; a dependency of a dependency is not enough."""
+    """pyproject.toml declares what each folder imports; a dependency of a dependency is not
+    enough.
+    """
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = {
         name: set(map(distribution, packages))
@@ -119,7 +125,9 @@ def test_every_import_is_declared() -> None:
 
 
 def distribution(requirement: str) -> str:
-    """Return the name of "Ruamel.yaml>=0.18" or "onnxruntime-gpu[cuda]" as registries compare names."""
+    """Return the name of "Ruamel.yaml>=0.18" or "onnxruntime-gpu[cuda]" as registries compare
+    names.
+    """
     return re.sub(r"[-_.]+", "-", re.split(r"[^\w.-]", requirement)[0]).lower()
 
 

@@ -1,4 +1,6 @@
-"""The pages of docs/: links lead somewhere; every metric, and every set and weight file of params.yaml, is listed."""
+"""The pages of docs/: links lead somewhere; every metric, and every set and weight file of
+params.yaml, is listed.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +52,9 @@ def test_every_data_set_and_weight_file_is_listed_with_its_licence() -> None:
 
 
 def test_every_metric_is_explained_and_every_metric_explained_is_there() -> None:
-    """The keys of results/*/metrics.json against the table of docs/dvc.md; `..._low` stands for any that ends so."""
+    """The keys of results/*/metrics.json against the table of docs/dvc.md; `..._low` stands for
+    any that ends so.
+    """
     rows = re.findall(
         r"^\| (`.*?) \| (.+?) \| (.+?) \|$", (ROOT / "docs" / "dvc.md").read_text(), re.M
     )

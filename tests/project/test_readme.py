@@ -1,4 +1,6 @@
-"""The front page says what is true: commands run as written, the table is the measured one, links lead somewhere."""
+"""The front page says what is true: commands run as written, the table is the measured one,
+links lead somewhere.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ def commands(start: str) -> list[str]:
 
 
 def examples() -> list[tuple[str, list[str]]]:
-    """Return the commands of the README's console blocks, each with the lines that it is said to print."""
+    """Return the commands of the README's console blocks, each with the lines that it is said to
+    print.
+    """
     blocks = "".join(re.findall(r"```console\n(.*?)```", README, re.S))
     parts = [part.splitlines() for part in re.split(r"^\$ ", blocks, flags=re.M)[1:]]
     return [(command, printed) for command, *printed in parts if printed]
@@ -50,7 +54,9 @@ def test_the_gate_runs_the_readmes_test_command() -> None:
 
 
 def test_table_is_the_measured_one() -> None:
-    """The same rows as results/README.md, which stage report writes; `make readme` carries them over."""
+    """The same rows as results/README.md, which stage report writes; `make readme` carries them
+    over.
+    """
     rows = [
         line
         for line in (ROOT / "results" / "README.md").read_text().splitlines()

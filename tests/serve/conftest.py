@@ -30,7 +30,9 @@ def classifier(tmp_path: Path, classifier_bytes: bytes) -> Path:
 
 @pytest.fixture
 def make_forecaster(tmp_path: Path) -> Callable[..., Path]:
-    """A function that writes a sealed forecaster of some columns, with changes to its `input` object."""
+    """A function that writes a sealed forecaster of some columns, with changes to its `input`
+    object.
+    """
 
     def make(*columns: str, **rule: Any) -> Path:
         names = columns or ("y",)

@@ -1,4 +1,6 @@
-"""What `import convline` gives: the names of its first page, no side effects, and models that say what they are."""
+"""What `import convline` gives: the names of its first page, no side effects, and models that
+say what they are.
+"""
 
 import hashlib
 import importlib.metadata
@@ -36,7 +38,9 @@ def test_the_public_names_are_importable_and_sorted() -> None:
 
 
 def test_a_package_says_its_variant_and_why(classifier_bytes: bytes, tmp_path: Path) -> None:
-    """Oracle: the manifest written here; a wrong hash is refused whether it is the user's or the manifest's."""
+    """Oracle: the manifest written here; a wrong hash is refused whether it is the user's or the
+    manifest's.
+    """
     digest = hashlib.sha256(classifier_bytes).hexdigest()
     for file in ("model.onnx", "model.int8.onnx"):
         (tmp_path / file).write_bytes(classifier_bytes)
@@ -73,14 +77,18 @@ print("onnxruntime" in sys.modules)
 
 
 def test_an_import_changes_nothing_outside(tmp_path: Path) -> None:
-    """Oracle: environment, signal handlers, limits of csv and Pillow, filters and threads before and after."""
+    """Oracle: environment, signal handlers, limits of csv and Pillow, filters and threads before
+    and after.
+    """
     command = [sys.executable, "-W", "error", "-c", SIDE_EFFECTS]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stdout) == (0, "False\n"), done.stderr
 
 
 def test_images_are_whatever_one_has(classifier: Path, tmp_path: Path) -> None:
-    """Oracle: one picture as a path, bytes, an open file, Pillow and arrays has one answer; what is none is named."""
+    """Oracle: one picture as a path, bytes, an open file, Pillow and arrays has one answer; what
+    is none is named.
+    """
     model = convline.load(classifier, "cpu")
     assert isinstance(model, convline.Classifier)
     array = np.full((20, 30), 120, np.uint8)
@@ -124,7 +132,9 @@ def test_one_image_starts_no_thread(classifier: Path, monkeypatch: pytest.Monkey
 
 
 def test_the_table_of_images_is_that_of_the_command(classifier: Path, tmp_path: Path) -> None:
-    """Oracle: the rows of `infer images` on the same paths; images without a path are named by their place."""
+    """Oracle: the rows of `infer images` on the same paths; images without a path are named by
+    their place.
+    """
     for n, grey in enumerate((0, 255)):
         Image.new("L", (9, 9), grey).save(tmp_path / f"{n}.png")
     (tmp_path / "1-cut.png").write_bytes(b"no image")
@@ -181,7 +191,8 @@ def frames() -> dict[str, pd.DataFrame]:
 
 @pytest.mark.parametrize("kind", [*frames()])
 def test_frames_are_tables(make_forecaster: Callable[..., Path], kind: str, tmp_path: Path) -> None:
-    """Oracle: last value + 1, 2, 3 and the days after the last one; the rows of `infer series` on pandas' own CSV.
+    """Oracle: last value + 1, 2, 3 and the days after the last one; the rows of `infer series` on
+    pandas' own CSV.
 
     Midnights of UTC in Tokyo are 9 o'clock, and are written with that zone's offset.
     """
@@ -242,7 +253,9 @@ def test_frames_that_cannot_be_read(
 
 
 def test_files_arrays_and_names(make_forecaster: Callable[..., Path], tmp_path: Path) -> None:
-    """Oracle: the numbers of the path, from files opened as text, as bytes and as Parquet, and under other names."""
+    """Oracle: the numbers of the path, from files opened as text, as bytes and as Parquet, and
+    under other names.
+    """
     frame = pd.DataFrame({"day": DAYS, "sales": np.arange(6.0)})
     frame.to_csv(path := tmp_path / "shop.csv", index=False)
     frame.to_parquet(tmp_path / "shop.parquet")

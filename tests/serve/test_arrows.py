@@ -1,4 +1,6 @@
-"""What the folders of `convline` may import: cli -> report, explain -> jobs -> images | timeseries -> runtime -> model_file."""
+"""What the folders of `convline` may import: cli -> report, explain -> jobs -> images |
+timeseries -> runtime -> model_file.
+"""
 
 import ast
 from pathlib import Path

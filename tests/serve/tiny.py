@@ -1,4 +1,6 @@
-"""Real, tiny ONNX files that the tests of `serve` run: their arithmetic is simple enough to do again in numpy."""
+"""Real, tiny ONNX files that the tests of `serve` run: their arithmetic is simple enough to do
+again in numpy.
+"""
 
 import json
 import struct
@@ -45,7 +47,9 @@ def classifier_graph(labels: int = len(LABELS)) -> onnx.ModelProto:
 
 
 def linear_graph(weight: np.ndarray) -> onnx.ModelProto:
-    """uint8 (N, 8, 8, 1) -> scores pixels @ weight (64, K), their softmax, and as saliency the column of a class."""
+    """uint8 (N, 8, 8, 1) -> scores pixels @ weight (64, K), their softmax, and as saliency the
+    column of a class.
+    """
     nodes = [
         helper.make_node("Cast", ["images"], ["real"], to=TensorProto.FLOAT),
         helper.make_node("Reshape", ["real", "flat"], ["pixels"]),  # (N, 64)
@@ -116,7 +120,9 @@ def forecaster_graph(columns: int = 1) -> onnx.ModelProto:
 
 
 def streamer_graph() -> onnx.ModelProto:
-    """float32 (N, 4, 1) -> the window's sum plus 1, 2, 3, and the same from one sample and the three before it."""
+    """float32 (N, 4, 1) -> the window's sum plus 1, 2, 3, and the same from one sample and the
+    three before it.
+    """
     nodes = []
     for start, rows in (("", "series"), ("step_", "window")):
         nodes += [

@@ -1,4 +1,6 @@
-"""The report as a reader has it: Debian's Chromium opens every page from disk, light and dark, wide and narrow."""
+"""The report as a reader has it: Debian's Chromium opens every page from disk, light and dark,
+wide and narrow.
+"""
 
 from __future__ import annotations
 
@@ -89,7 +91,9 @@ def see_all(page: Any) -> None:
 
 @pytest.mark.parametrize("name", PAGES)
 def test_page(name: str, chromium: Any, site: Path) -> None:
-    """No error, no serious finding of axe, no sideways scrolling on a phone, in both schemes; charts are drawn."""
+    """No error, no serious finding of axe, no sideways scrolling on a phone, in both schemes;
+    charts are drawn.
+    """
     axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
     for width, scheme in ((1280, "light"), (375, "dark")):
         with Tab(chromium, site / f"{name}.html", width, scheme) as page:
@@ -175,7 +179,9 @@ def alive(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_live_page_answers_as_onnxruntime_does(chromium: Any, alive: Path) -> None:
-    """Oracle: onnxruntime's own answers to random input, and those that the file recorded; and Pillow's resize."""
+    """Oracle: onnxruntime's own answers to random input, and those that the file recorded; and
+    Pillow's resize.
+    """
     rng = np.random.default_rng(0)
     site = alive / "out" / "report"
     assert (site / "live-data.js").stat().st_size < 20e6
@@ -210,7 +216,9 @@ def test_the_live_page_answers_as_onnxruntime_does(chromium: Any, alive: Path) -
 
 
 def test_a_digit_is_drawn_and_a_series_dragged(chromium: Any, alive: Path) -> None:
-    """What is drawn is answered as `infer` answers the file of 8 x 8 that it is; dragging moves the forecast."""
+    """What is drawn is answered as `infer` answers the file of 8 x 8 that it is; dragging moves
+    the forecast.
+    """
     with Tab(chromium, alive / "out" / "report" / "live.html") as page:
         page.evaluate("live.ready")
         pad, series = page.locator(".pad"), page.locator("svg.series")

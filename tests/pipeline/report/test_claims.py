@@ -1,4 +1,6 @@
-"""The ledger of claims: each has a measurement that exists, or a reason; its numbers are those of results/."""
+"""The ledger of claims: each has a measurement that exists, or a reason; its numbers are those
+of results/.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ KINDS = {
 
 @pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim["id"])
 def test_every_claim_has_a_measurement_or_a_reason(claim: dict) -> None:
-    """One of the four kinds, whole, with a verdict; the study, its rows, the test or the number are there."""
+    """One of the four kinds, whole, with a verdict; the study, its rows, the test or the number
+    are there.
+    """
     (kind,) = [kind for kind in KINDS if kind in claim]
     assert {*claim} - {"note"} == {"id", "claim", "verdict"} | KINDS[kind] and claim[
         "verdict"
@@ -51,7 +55,9 @@ def test_every_oracle_mistake_and_transfer_of_the_notes_is_there() -> None:
 
 
 def test_numbers_are_read_from_results(tmp_path: Path) -> None:
-    """By hand: a table of two settings and a file with an interval; nothing is made up where they are not."""
+    """By hand: a table of two settings and a file with an interval; nothing is made up where
+    they are not.
+    """
     study = {"study": "s", "of": "accuracy", "settings": ["b"]}
     number = {"file": "results/m.json", "key": "share"}
     assert claims.measured_values(study, tmp_path) == claims.measured_values(number, tmp_path) == []

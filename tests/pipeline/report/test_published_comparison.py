@@ -1,4 +1,6 @@
-"""The line beside the literature: what the pictures are fed, and that it is what was measured or published."""
+"""The line beside the literature: what the pictures are fed, and that it is what was measured or
+published.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +43,9 @@ def values(networks: list[published_comparison.Bubble]) -> list[list]:
 
 
 def test_each_measured_classifier_is_a_bubble_with_its_own_numbers(tmp_path: Path) -> None:
-    """Oracle: the files written here. A forecaster and what is not trained or checked yet stay out."""
+    """Oracle: the files written here. A forecaster and what is not trained or checked yet stay
+    out.
+    """
     forecaster = made(tmp_path, "tcn", check={"metric": METRIC | {"name": "mse"}})
     pending = [made(tmp_path, "a", train=None), made(tmp_path, "b", check=None)]
     entries = [made(tmp_path, "lenet5"), forecaster, *pending, made(tmp_path, "slow", speed=None)]
@@ -65,7 +69,9 @@ def test_each_measured_classifier_is_a_bubble_with_its_own_numbers(tmp_path: Pat
 
 
 def test_no_picture_without_a_classifier(tmp_path: Path) -> None:
-    """Oracle: an empty line and a line of nothing but pending entries have nothing to set beside the literature."""
+    """Oracle: an empty line and a line of nothing but pending entries have nothing to set beside
+    the literature.
+    """
     assert (
         published_comparison.draw_comparison([], tmp_path)
         == published_comparison.draw_comparison([made(tmp_path, "a", train=None)], tmp_path)
@@ -75,7 +81,9 @@ def test_no_picture_without_a_classifier(tmp_path: Path) -> None:
 
 
 def test_depth_and_error_are_those_of_the_notes() -> None:
-    """Oracle: the notes print 8, 19, 22 and 152 layers; 15.3 % is the winning entry of 2012, 3.57 % that of 2015."""
+    """Oracle: the notes print 8, 19, 22 and 152 layers; 15.3 % is the winning entry of 2012,
+    3.57 % that of 2015.
+    """
     rows = {row[0]: row[1:4] for row in published_comparison.ilsvrc_rows()}
     assert rows["AlexNet"] == [2012, 8, 15.3] and rows["ResNet-152"] == [2015, 152, 3.57]
     assert [rows[name][1] for name in ("ZFNet", "VGG-19", "GoogLeNet", "NEC-UIUC")] == [
@@ -91,7 +99,9 @@ def test_depth_and_error_are_those_of_the_notes() -> None:
 
 @pytest.mark.slow
 def test_published_numbers_are_torchvisions() -> None:
-    """Oracle: the metadata of torchvision's IMAGENET1K_V1 weights; `_ops` are multiply-adds, 4.09 G in ResNet-50."""
+    """Oracle: the metadata of torchvision's IMAGENET1K_V1 weights; `_ops` are multiply-adds,
+    4.09 G in ResNet-50.
+    """
     models = pytest.importorskip("torchvision.models")
     for name, row in published_comparison.PUBLISHED["imagenet"].items():
         meta = models.get_model_weights(name).IMAGENET1K_V1.meta

@@ -71,7 +71,9 @@ class Links(HTMLParser):
 
 
 def test_a_line_that_was_checked_on_a_gpu_alone(tmp_path: Path) -> None:
-    """Oracle: with `check.devices: [cuda]` files' rows and the latency are CUDA's; the CPU's picture is not drawn."""
+    """Oracle: with `check.devices: [cuda]` files' rows and the latency are CUDA's; the CPU's
+    picture is not drawn.
+    """
     write_all(tmp_path)
     for name in RECIPES:
         for file in ("check", "speed"):
@@ -94,7 +96,9 @@ def test_a_line_that_was_checked_on_a_gpu_alone(tmp_path: Path) -> None:
 
 
 def check_links(site: Path) -> int:
-    """Every target is a file of the folder, an anchor of the page, or data; return how many were followed."""
+    """Every target is a file of the folder, an anchor of the page, or data; return how many were
+    followed.
+    """
     pages = {path.name: Links(path.read_text(encoding="utf-8")) for path in site.glob("*.html")}
     ids = {
         name: {attributes.get("id") for _, attributes in page.tags} for name, page in pages.items()
@@ -187,7 +191,9 @@ def test_explanations_are_shown_and_what_fails_its_check_is_marked(whole: Path) 
 
 
 def test_a_missing_picture_of_explain_is_pending(tmp_path: Path) -> None:
-    """A clone has results/ from git and no out/: the page asks for the stage instead of linking to nothing."""
+    """A clone has results/ from git and no out/: the page asks for the stage instead of linking
+    to nothing.
+    """
     write_all(tmp_path)
     (tmp_path / "out" / CLASSIFIER / "explain" / "attribution.png").unlink()
     build(tmp_path)
@@ -206,7 +212,8 @@ def test_pages_take_nothing_from_elsewhere_and_pictures_are_lazy_sized_and_descr
         for kind, tag in Links(page(whole, name)).tags
         if kind == "img"
     ]
-    # small curves, study, verdict, landscape; of entries curves, noise, mistakes, four of the backtest, one of explain
+    # small curves, study, verdict, landscape; of entries curves, noise, mistakes, four of the
+    # backtest, one of explain
     assert len(images) == 2 + 1 + 2 + 4 + 3 + 1 + 2 + 4 + 2
     for image in images:
         assert (
@@ -298,7 +305,9 @@ def test_a_damaged_file_is_an_error_with_its_cure(tmp_path: Path) -> None:
 
 
 def test_forty_entries_and_as_many_classes(tmp_path: Path) -> None:
-    """Names and classes at the size where layouts break; 41 classes list confusions instead of a matrix."""
+    """Names and classes at the size where layouts break; 41 classes list confusions instead of a
+    matrix.
+    """
     labels = [f"class {i}" for i in range(41)]
     write_data(tmp_path, CLASSIFIER, "classification", labels)
     write_check(tmp_path, CLASSIFIER)
