@@ -8,15 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from convline.cli import options
-from convline.cli.messages import (
-    Progress,
-    advice_on_interrupt,
-    finish,
-    note,
-    note_skipped_and_resumed,
-    resume_advice,
-)
+from convline.cli import messages, options
 from convline.cli.open_model import ModelChoice, read_contract
 from convline.cli.streams import stdout_bytes
 
@@ -88,33 +80,33 @@ def images(
             f"expected at most the model's {len(contract.labels)} labels", param_hint="--top-k"
         )
     sources = ImageSources(paths, sys.stdin.buffer, nul=nul, live=output == "-")
-    progress, started = Progress("images"), time.perf_counter()
+    progress, started = messages.Progress("images"), time.perf_counter()
 
     def show(summary: "Summary") -> None:
         if summary.checkpoint.rows == summary.resumed and choice.device == "auto":
-            note(f"device: {summary.device}")
+            messages.note(f"device: {summary.device}")
         progress.count(summary.checkpoint.rows, summary.checkpoint.failed)
 
-    with advice_on_interrupt(resume_advice(output)):
+    with messages.advice_on_interrupt(messages.resume_advice(output)):
         done = label_images(
             contract, choice.device, sources, output, stdout_bytes(), top_k=top_k, batch=batch,
             workers=workers, resume=resume, table_format=form, engine=engine, watch=show,
         )  # fmt: skip
     progress.clear()
-    note_skipped_and_resumed(sources.skipped, done.resumed)
+    messages.note_skipped_and_resumed(sources.skipped, done.resumed)
     if done.low_contrast:
-        note(f"{done.low_contrast} images came out {LOW_CONTRAST}")
+        messages.note(f"{done.low_contrast} images came out {LOW_CONTRAST}")
     parts = (
         f", run {done.reduced_batch} at a time because memory was short"
         if done.reduced_batch
         else ""
     )
-    note(
+    messages.note(
         f"started in {done.start_s:.2f} s; batches of {done.batch}{parts}, {done.workers}: "
         f"decoding {done.decode_s:.2f} s, inference {done.inference_s:.2f} s, "
         f"writing {done.write_s:.2f} s, summed over the workers"
     )
-    finish(
+    messages.finish(
         done.checkpoint.rows, done.checkpoint.failed, "images", started=started + done.start_s,
         device=done.device, strict=strict, output=output, resumed=done.resumed,
     )  # fmt: skip
@@ -201,13 +193,13 @@ def explain(
     contract = read_contract(choice, "classification")
     method = method or ("saliency" if contract.explains else "occlusion")
     model = explainer(contract, method, choice.device)
-    note(f"device: {model.device}; method: {method}")
+    messages.note(f"device: {model.device}; method: {method}")
     make_folder(folder := Path(output))
     sources = ImageSources(paths, sys.stdin.buffer, nul=nul)
-    progress, started = Progress("images"), time.perf_counter()
+    progress, started = messages.Progress("images"), time.perf_counter()
     rows, failed, gaps = 0, 0, list[float]()
     table = open_table(str(folder / TABLE), COLUMNS, stdout_bytes())
-    with advice_on_interrupt(f"{folder} holds the finished maps"), table as write:
+    with messages.advice_on_interrupt(f"{folder} holds the finished maps"), table as write:
         for rows, row in enumerate(
             explain(model, sources, method, Options(**method_options), folder), 1
         ):
@@ -218,11 +210,11 @@ def explain(
     progress.clear()
     if gaps:
         median = sorted(gaps)[len(gaps) // 2]
-        note(
+        messages.note(
             f"completeness gap: median {median:.2g}, largest {max(gaps):.2g}; "
             "more --steps make it smaller"
         )
-    finish(
+    messages.finish(
         rows, failed, "images", started=started, device=model.device, strict=strict,
         output=str(folder / TABLE),
     )  # fmt: skip

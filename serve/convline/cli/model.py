@@ -4,9 +4,8 @@ from typing import Any
 
 import click
 
-from convline.cli import options
+from convline.cli import messages, options
 from convline.cli.completion import complete_model
-from convline.cli.messages import StatusLine, note
 from convline.cli.open_model import ModelChoice, open_model, read_contract
 
 
@@ -31,7 +30,7 @@ def list_models(as_json: bool) -> None:
         _print(packages, format_packages, as_json)
     else:
         searched = ", ".join(map(str, folders()))
-        note(f"no package in {searched}; CONVLINE_MODELS can list other folders")
+        messages.note(f"no package in {searched}; CONVLINE_MODELS can list other folders")
 
 
 @click.command()
@@ -114,7 +113,7 @@ def bench(
 
     model = open_model(choice, None)
     rule = options.reading_rule(model, columns)
-    status = StatusLine()
+    status = messages.StatusLine()
     report = benchmark.measure(
         model, paths, device=choice.device, seconds=seconds, show=status.show, rule=rule
     )

@@ -9,15 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from convline.cli import options
-from convline.cli.messages import (
-    Progress,
-    advice_on_interrupt,
-    finish,
-    note,
-    note_skipped_and_resumed,
-    resume_advice,
-)
+from convline.cli import messages, options
 from convline.cli.open_model import ModelChoice, open_model
 from convline.cli.streams import stdout_bytes
 
@@ -100,7 +92,7 @@ def series(
     reading = options.reading_rule(model, columns)
     assert reading is not None
     every = 1 if follow else every
-    task = ForecastTask(model, reading, horizon or model.horizon, every, note)
+    task = ForecastTask(model, reading, horizon or model.horizon, every, messages.note)
     if follow:
         _follow_stdin(task, output, form, strict)
     else:
@@ -130,7 +122,7 @@ def _forecast_files(
     forecast_plot = ForecastPlot(task.model, task.horizon, task.every)
     if plot is not None:
         job.draws, job.draw = forecast_plot.wants, forecast_plot.add
-    progress, started = Progress("rows"), time.perf_counter()
+    progress, started = messages.Progress("rows"), time.perf_counter()
     stdin = sys.stdin.buffer.read() if "-" in files else b""
     listing = SeriesSources(files, sys.stdin.buffer)
     sources = [*listing]
@@ -139,7 +131,7 @@ def _forecast_files(
         folders = [file for file in files if Path(file).is_dir()]
         require_folder_apart("--output", str(Path(job.target).parent), folders)
     job.names = names_of([source.path for source in sources if source.path != "-"])
-    with advice_on_interrupt(resume_advice(job.target)):
+    with messages.advice_on_interrupt(messages.resume_advice(job.target)):
         done = forecast_files(
             job,
             sources,
@@ -152,13 +144,13 @@ def _forecast_files(
         )
     progress.clear()
     if plot is not None:
-        note(forecast_plot.write(plot))
-    note_skipped_and_resumed(listing.skipped, done.resumed)
-    note(
+        messages.note(forecast_plot.write(plot))
+    messages.note_skipped_and_resumed(listing.skipped, done.resumed)
+    messages.note(
         f"reading {done.decode_s:.2f} s; {done.workers}: inference {done.inference_s:.2f} s, "
         f"writing {done.write_s:.2f} s"
     )
-    finish(
+    messages.finish(
         done.checkpoint.rows, done.checkpoint.failed, "rows", started=started,
         device=task.model.device, strict=strict, output=job.target, resumed=done.resumed,
     )  # fmt: skip
@@ -173,11 +165,11 @@ def _follow_stdin(task: "ForecastTask", target: str, form: str | None, strict: b
     started, counts = time.perf_counter(), Counter[str]()
     advice = "" if target == "-" else f"{part_of(target)} holds the finished rows"
     table = open_table(target, task.columns, stdout_bytes(), form, once=True)
-    with advice_on_interrupt(advice), table as write:
+    with messages.advice_on_interrupt(advice), table as write:
         for block in follow(task, sys.stdin.buffer):
             write(block)
             counts.update(map(str, python_values(block["status"])))
-    finish(
+    messages.finish(
         counts.total(), counts["error"], "rows", started=started, device=task.model.device,
         strict=strict, output=target,
     )  # fmt: skip

@@ -1,7 +1,7 @@
 """How fast a model file serves on this machine, by part and end to end (`infer bench`).
 
-ReadOptions and inference share the cores. The best rate of the whole is therefore 1 / (1 / reading + 1
-/ inference), each at its best.
+Reading and inference share the cores. The best rate of the whole is therefore
+1 / (1 / reading + 1 / inference), each at its best.
 """
 
 import csv

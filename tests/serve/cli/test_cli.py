@@ -1,4 +1,5 @@
-"""The `infer` command as a user meets it: rows, exit codes, messages; and that it runs without torch and onnx."""
+"""The `infer` command as a user meets it: rows, exit codes, messages; and that it runs without
+torch and onnx."""
 
 import csv
 import hashlib
@@ -61,7 +62,8 @@ EXPECTED = [
 
 @pytest.mark.parametrize("batch", ["1", "2", "3", "32"])
 def test_one_row_per_image_in_order(classifier: Path, photos: Path, batch: str) -> None:
-    """Oracle: each file's brightness is known, and each bad one's fault; no neighbour is touched at any batch size."""
+    """Oracle: each file's brightness is known, and each bad one's fault; no neighbour is touched at
+    any batch size."""
     result = infer("images", classifier, photos, "--batch", batch, "--workers", "3")
     assert result.exit_code == 0
     rows = rows_of(result)
@@ -106,7 +108,8 @@ def test_files_hold_what_stdout_shows(
 def test_the_form_that_is_asked(
     classifier: Path, photos: Path, make_forecaster: Callable[..., Path], tmp_path: Path, form: str
 ) -> None:
-    """Oracle: the bytes of the file whose suffix says the form, on stdout and under a name without one."""
+    """Oracle: the bytes of the file whose suffix says the form, on stdout and under a name without
+    one."""
     (history := tmp_path / "shop.csv").write_text(HISTORY)
     for command, model, given in (
         ("images", classifier, photos),
@@ -141,8 +144,8 @@ HISTORY = "ds,y\n" + "".join(f"2024-02-{day},{day}\n" for day in range(20, 30))
 def test_forecasts_continue_the_history(
     make_forecaster: Callable[..., Path], tmp_path: Path
 ) -> None:
-    """Oracle: last value + 1, 2, 3, an interval of one on each side, dates across the end of a leap February; beyond
-    the trained horizon recursion goes on counting, without intervals."""
+    """Oracle: last value + 1, 2, 3, an interval of one on each side, dates across the end of a leap
+    February; beyond the trained horizon recursion goes on counting, without intervals."""
     (tmp_path / "shop.csv").write_text(HISTORY)
     result = infer("series", make_forecaster(), tmp_path / "shop.csv", "--horizon", "5")
     assert result.exit_code == 0 and "5 ok, 0 error" in result.stderr
@@ -159,7 +162,8 @@ def test_forecasts_continue_the_history(
 
 
 def test_many_series_and_columns(make_forecaster: Callable[..., Path], tmp_path: Path) -> None:
-    """Oracle: a short series and one beyond float32 fail alone, the file's order is kept, columns are named."""
+    """Oracle: a short series and one beyond float32 fail alone, the file's order is kept, columns
+    are named."""
     lines = [
         f"{s},{t},{t},{-t}" for s in ("long", "short") for t in range(2 if s == "short" else 6)
     ]
@@ -168,7 +172,8 @@ def test_many_series_and_columns(make_forecaster: Callable[..., Path], tmp_path:
     model = make_forecaster("a", "b", id="shop", time="week", step={"unit": "index", "count": 1})
     rows = rows_of(infer("series", model, tmp_path / "two.csv"))
     assert [*rows[0]] == [
-        "unique_id", "ds", "yhat-a", "yhat-a-lo-80", "yhat-a-hi-80", "yhat-b", "yhat-b-lo-80", "yhat-b-hi-80",
+        "unique_id", "ds", "yhat-a", "yhat-a-lo-80", "yhat-a-hi-80", "yhat-b",
+        "yhat-b-lo-80", "yhat-b-hi-80",
         "status", "error",
     ]  # fmt: skip
     found = [
@@ -225,7 +230,8 @@ def package(folder: Path, model: bytes, sha256: str | None = None) -> None:
 def test_models_by_name(
     classifier_bytes: bytes, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Oracle: an entry of out/dist, its folder and its file are the same model; a wrong hash is refused."""
+    """Oracle: an entry of out/dist, its folder and its file are the same model; a wrong hash is
+    refused."""
     monkeypatch.chdir(tmp_path)
     package(tmp_path / "out/dist/brightness-grey", classifier_bytes)
     package(tmp_path / "out/dist/forged", classifier_bytes, "0" * 64)
@@ -245,7 +251,8 @@ def test_models_by_name(
 def test_models_of_other_folders(
     classifier_bytes: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Oracle: packages made here; the first folder that has a name gives its package, out/dist comes last."""
+    """Oracle: packages made here; the first folder that has a name gives its package, out/dist
+    comes last."""
     monkeypatch.chdir(tmp_path)
     nothing = infer("list")
     assert nothing.exit_code == 0 and "no package in out/dist; CONVLINE_MODELS" in nothing.stderr
@@ -284,12 +291,14 @@ def test_a_model_must_have_the_sha256_that_is_asked(
     photos: Path,
     tmp_path: Path,
 ) -> None:
-    """Oracle: hashlib; every command that opens a model takes the option and refuses another file, before it runs."""
+    """Oracle: hashlib; every command that opens a model takes the option and refuses another file,
+    before it runs."""
     right = hashlib.sha256(classifier_bytes).hexdigest()
     history = tmp_path / "good.csv"
     history.write_text(HISTORY)
     for command, *more in (
-        ["images", photos], ["explain", photos, "-o", tmp_path / "maps"], ["info"], ["check"], ["bench"],
+        ["images", photos], ["explain", photos, "-o", tmp_path / "maps"], ["info"], ["check"],
+        ["bench"],
         ["evaluate", photos], ["series", history],
     ):  # fmt: skip
         refused = infer(
@@ -326,8 +335,10 @@ def test_broken_manifests(classifier_bytes: bytes, tmp_path: Path, manifest: str
 def test_info_shows_the_contract(classifier: Path, make_forecaster: Callable[..., Path]) -> None:
     """Oracle: every policy of the document is in the text; --json is the document."""
     shown = infer("info", classifier).stdout
-    for part in ("brightness", "dark, middle, bright", "8 x 8 px, stretched, bilinear", "EXIF", "alpha", "16-bit",
-                 "first frame", "MIT", '{"accuracy": 1.0}', "digest", "cpu"):  # fmt: skip
+    for part in (
+        "brightness", "dark, middle, bright", "8 x 8 px, stretched, bilinear", "EXIF", "alpha",
+        "16-bit", "first frame", "MIT", '{"accuracy": 1.0}', "digest", "cpu",
+    ):  # fmt: skip
         assert part in shown
     for part in ("last 4 rows of y", "86400 seconds", "3 steps, quantiles 0.1, 0.5, 0.9", "ds"):
         assert part in infer("info", make_forecaster()).stdout
@@ -348,7 +359,8 @@ def test_info_cannot_move_the_cursor(tmp_path: Path) -> None:
 def test_nothing_succeeded_is_exit_code_1(
     classifier: Path, photos: Path, make_forecaster: Callable[..., Path], tmp_path: Path
 ) -> None:
-    """Oracle: no input can be read, so no row is ok; one good input beside them is enough for 0, and so is no input."""
+    """Oracle: no input can be read, so no row is ok; one good input beside them is enough for 0,
+    and so is no input."""
     (empty := tmp_path / "empty").mkdir()
     (good := tmp_path / "good.csv").write_text(HISTORY)
     maps = ("-o", tmp_path / "maps")
@@ -449,7 +461,8 @@ def test_help_has_examples_that_parse(command: str) -> None:
 
 @pytest.mark.parametrize("command", [*main.commands])
 def test_every_option_is_explained(command: str) -> None:
-    """Oracle: a summary that the list of commands shows whole, and for each option a sentence of at least two words."""
+    """Oracle: a summary that the list of commands shows whole, and for each option a sentence of at
+    least two words."""
     told = main.commands[command]
     assert (
         f"{told.get_short_help_str(80)}\n" in infer("--help").stdout
@@ -462,7 +475,10 @@ def test_every_option_is_explained(command: str) -> None:
             )
 
 
-BLOCKED = "import sys; sys.modules['torch'] = sys.modules['onnx'] = None; from convline.cli.main import main; main()"
+BLOCKED = (
+    "import sys; sys.modules['torch'] = sys.modules['onnx'] = None; "
+    "from convline.cli.main import main; main()"
+)
 
 
 def run_blocked(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
@@ -477,7 +493,8 @@ def run_blocked(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 def test_runs_without_torch_and_onnx(
     classifier: Path, photos: Path, make_forecaster: Callable[..., Path]
 ) -> None:
-    """Oracle: the same labels and forecasts as above, from a process where neither can be imported."""
+    """Oracle: the same labels and forecasts as above, from a process where neither can be
+    imported."""
     images = run_blocked("images", classifier, photos)
     labels = [row["label"] for row in csv.DictReader(io.StringIO(images.stdout))]
     assert (images.returncode, labels) == (0, [label for _, label, _ in EXPECTED]), images.stderr
@@ -487,7 +504,8 @@ def test_runs_without_torch_and_onnx(
 
 
 def test_help_imports_nothing_heavy() -> None:
-    """Oracle: numpy, Pillow and onnxruntime blocked as well; help is quick because it needs none of them."""
+    """Oracle: numpy, Pillow and onnxruntime blocked as well; help is quick because it needs none of
+    them."""
     block = (
         "import sys; sys.modules.update(dict.fromkeys(['numpy', 'PIL', 'onnxruntime', 'pyarrow']));"
     )
@@ -504,7 +522,8 @@ def test_help_imports_nothing_heavy() -> None:
 def test_a_closed_pipe_is_no_traceback(classifier: Path, photos: Path) -> None:
     """Oracle: `infer ... | head -1` ends quietly."""
     names = "\n".join([str(photos / "1.png")] * 3000)
-    command = f"{shlex.quote(sys.executable)} -c {shlex.quote(BLOCKED)} images {shlex.quote(str(classifier))} - | head -1"
+    words = [sys.executable, "-c", BLOCKED, "images", str(classifier), "-"]
+    command = f"{shlex.join(words)} | head -1"
     done = subprocess.run(
         command, shell=True, input=names, capture_output=True, text=True, timeout=60, check=False
     )

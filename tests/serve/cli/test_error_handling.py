@@ -1,4 +1,5 @@
-"""What can go wrong outside the code is one sentence: streams, disks, names, signals; nothing is left behind."""
+"""What can go wrong outside the code is one sentence: streams, disks, names, signals; nothing is
+left behind."""
 
 import errno
 import os
@@ -78,7 +79,8 @@ def photo(tmp_path: Path) -> Path:
 def test_streams_that_cannot_be_used(
     classifier: Path, photo: Path, line: str, code: int, message: str
 ) -> None:
-    """Oracle: exit code and the last line of stderr, whole; without stderr and stdin, which nobody needs, it works."""
+    """Oracle: exit code and the last line of stderr, whole; without stderr and stdin, which nobody
+    needs, it works."""
     done = shell(line, classifier, photo)
     assert done.returncode == code and "Traceback" not in done.stderr
     assert done.stderr.endswith(message) and done.stderr.count("Error") == bool(message)
@@ -87,7 +89,8 @@ def test_streams_that_cannot_be_used(
 
 
 def test_closed_streams_do_not_lend_their_number_to_a_file(classifier: Path, photo: Path) -> None:
-    """Oracle: with all three closed, the table holds its rows and nothing that was meant for a stream."""
+    """Oracle: with all three closed, the table holds its rows and nothing that was meant for a
+    stream."""
     output = photo.parent / "rows.csv"
     done = shell('infer images "$@" <&- >&- 2>&-', classifier, photo, "-o", output)
     assert done.returncode == 0
@@ -95,8 +98,8 @@ def test_closed_streams_do_not_lend_their_number_to_a_file(classifier: Path, pho
 
 
 def test_a_full_disk_names_what_goes_on(classifier: Path, photo: Path) -> None:
-    """Oracle: a limit of 4 kB for a file (EFBIG, which a shell can set) stands for a full disk; the journal holds what
-    is done, and the same command with --resume makes the whole table."""
+    """Oracle: a limit of 4 kB for a file (EFBIG, which a shell can set) stands for a full disk; the
+    journal holds what is done, and the same command with --resume makes the whole table."""
     output = photo.parent / "rows.csv"
     names = [photo] * 600
     done = shell(
@@ -109,7 +112,8 @@ def test_a_full_disk_names_what_goes_on(classifier: Path, photo: Path) -> None:
         "8",
     )
     assert done.returncode == 1 and "Traceback" not in done.stderr
-    expected = f"Error: {output}: File too large; write to another disk, then continue {output}.part with --resume\n"
+    cure = f"write to another disk, then continue {output}.part with --resume"
+    expected = f"Error: {output}: File too large; {cure}\n"
     assert done.stderr.endswith(expected)
     done = shell('infer images "$@"', classifier, *names, "-o", output, "--batch", "8", "--resume")
     assert done.returncode == 0 and len(output.read_text().splitlines()) == 601
@@ -151,7 +155,8 @@ def test_unreadable_names_are_rows(classifier: Path, photo: Path, tmp_path: Path
     os.geteuid() != 0, reason="only root can become another user, who may not read everything"
 )
 def test_locked_folders_are_rows(classifier: Path) -> None:
-    """Oracle: as user 65534, one error row for each path in a folder of mode 000; what lies beside it is answered."""
+    """Oracle: as user 65534, one error row for each path in a folder of mode 000; what lies beside
+    it is answered."""
     with tempfile.TemporaryDirectory() as name:
         photos = Path(name) / "photos"
         (photos / "locked").mkdir(parents=True)
@@ -236,9 +241,11 @@ def test_a_nul_in_a_list_of_labels_is_a_row(classifier: Path, photo: Path) -> No
 def test_signals_end_bench_without_a_trace(
     classifier: Path, tmp_path: Path, how: signal.Signals
 ) -> None:
-    """Oracle: exit code 130, one line, and an empty temporary folder once bench has made its photos there."""
+    """Oracle: exit code 130, one line, and an empty temporary folder once bench has made its photos
+    there."""
     with subprocess.Popen(
-        [*INFER, "bench", classifier, "--seconds", "60"], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
+        [*INFER, "bench", classifier, "--seconds", "60"], stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL, text=True,
         env=os.environ | {"PYTHONPATH": str(ROOT / "serve"), "TMPDIR": str(tmp_path)},
     ) as process:  # fmt: skip
         assert process.stderr
@@ -253,9 +260,11 @@ def test_signals_end_bench_without_a_trace(
 
 
 def test_names_on_stdin_are_answered_as_they_come(classifier: Path, photo: Path) -> None:
-    """Oracle: the row of each name is there before the next name is; names that come together are answered too."""
+    """Oracle: the row of each name is there before the next name is; names that come together are
+    answered too."""
     with subprocess.Popen(
-        [*INFER, "images", classifier, "-"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+        [*INFER, "images", classifier, "-"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
         text=True, env=os.environ | {"PYTHONPATH": str(ROOT / "serve")},
     ) as process:  # fmt: skip
         assert process.stdin and process.stdout
@@ -274,7 +283,8 @@ def test_names_on_stdin_are_answered_as_they_come(classifier: Path, photo: Path)
 
 
 def test_control_characters_do_not_reach_a_terminal(classifier: Path, tmp_path: Path) -> None:
-    """Oracle: a name that clears the screen is written as its escape on a terminal, and as it is into a pipe."""
+    """Oracle: a name that clears the screen is written as its escape on a terminal, and as it is
+    into a pipe."""
     name = "clear\x1b[2J\x07\u202e.png"
     Image.new("L", (8, 8), 255).save(tmp_path / name)
     terminal, other = pty.openpty()
@@ -297,7 +307,8 @@ def test_control_characters_do_not_reach_a_terminal(classifier: Path, tmp_path: 
 
 
 def test_names_of_a_graph_do_not_reach_a_terminal(tmp_path: Path) -> None:
-    """Oracle: an output that is called by an escape sequence, in the sentence that refuses its model."""
+    """Oracle: an output that is called by an escape sequence, in the sentence that refuses its
+    model."""
     graph = tiny.classifier_graph()
     graph.graph.output[0].name = graph.graph.node[-1].output[0] = "x\x1b[2J"
     (tmp_path / "m.onnx").write_bytes(

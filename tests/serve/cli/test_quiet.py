@@ -45,7 +45,8 @@ def test_infer_sends_nothing_and_writes_its_output_alone(
 def test_who_wants_telemetry_keeps_it(
     monkeypatch: pytest.MonkeyPatch, given: str | None, expected: str
 ) -> None:
-    """Oracle: the variable when onnxruntime is imported: as the user has set it, 1 where it was not set."""
+    """Oracle: the variable when onnxruntime is imported: as the user has set it, 1 where it was not
+    set."""
     monkeypatch.setenv("ORT_DISABLE_TELEMETRY", given or "")
     if given is None:
         monkeypatch.delenv("ORT_DISABLE_TELEMETRY")

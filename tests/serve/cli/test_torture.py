@@ -1,4 +1,5 @@
-"""A folder of every unpleasant file that users have: one row each, the right status, no hang, bounded memory."""
+"""A folder of every unpleasant file that users have: one row each, the right status, no hang,
+bounded memory."""
 
 import csv
 import io
@@ -27,7 +28,8 @@ atexit.register(lambda: print(host.peak_memory(), file=sys.stderr))
 main()
 """
 SAVED = {  # every format that Pillow writes, by suffix
-    "png": {}, "jpg": {}, "gif": {}, "bmp": {}, "webp": {}, "tiff": {}, "ppm": {}, "tga": {}, "ico": {}, "dib": {},
+    "png": {}, "jpg": {}, "gif": {}, "bmp": {}, "webp": {}, "tiff": {}, "ppm": {}, "tga": {},
+    "ico": {}, "dib": {},
     "pcx": {}, "sgi": {}, "jp2": {}, "avif": {}, "jfif": {}, "pgm": {}, "qoi": {},
 }  # fmt: skip
 
@@ -48,9 +50,12 @@ def good(folder: Path) -> dict[str, str]:
     half = np.zeros((16, 16, 4), np.uint8)
     half[..., :3] = 255  # white, and wholly transparent: what is seen is the background
     modes = {
-        "rgb.png": white.convert("RGB"), "palette.png": white.convert("P"), "alpha.png": Image.fromarray(half),
-        "cmyk.jpg": white.convert("CMYK"), "bits16.png": Image.fromarray(np.full((9, 9), 65535, np.uint16)),
-        "one-bit.png": white.convert("1"), "la.png": white.convert("LA"), "lab.tiff": white.convert("RGB").convert("L"),
+        "rgb.png": white.convert("RGB"), "palette.png": white.convert("P"),
+        "alpha.png": Image.fromarray(half),
+        "cmyk.jpg": white.convert("CMYK"),
+        "bits16.png": Image.fromarray(np.full((9, 9), 65535, np.uint16)),
+        "one-bit.png": white.convert("1"), "la.png": white.convert("LA"),
+        "lab.tiff": white.convert("RGB").convert("L"),
     }  # fmt: skip
     for name, image in modes.items():
         image.save(folder / name)
@@ -100,7 +105,8 @@ def bad(folder: Path) -> dict[str, str]:
     (folder / "outside.png").symlink_to("/etc/hostname")
     Image.fromarray(np.ones((4, 4), np.float32)).save(folder / "float.tiff")
     return {
-        "empty.png": "zero bytes", "text.jpg": "no known image format", "cut.png": "cannot be decoded",
+        "empty.png": "zero bytes", "text.jpg": "no known image format",
+        "cut.png": "cannot be decoded",
         "cut.jpg": "cannot be decoded", "bomb.png": "pixels", "bomb-small.png": "cannot be decoded",
         "pipe.png": "pipe", "nowhere.png": "no such file", "self.png": "cannot be opened",
         "outside.png": "outside of the given folder", "float.tiff": "floating-point",
@@ -178,7 +184,8 @@ def test_unreadable_files_and_folders(classifier: Path, tmp_path: Path) -> None:
 
 
 def test_a_folder_that_changes_while_it_is_read(tmp_path: Path) -> None:
-    """Oracle: what vanishes after it was listed is a row all the same, a folder that vanishes is an error row."""
+    """Oracle: what vanishes after it was listed is a row all the same, a folder that vanishes is an
+    error row."""
     for name in ("a/1.png", "a/2.png", "b/3.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"x")

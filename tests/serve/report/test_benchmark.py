@@ -1,4 +1,5 @@
-"""`infer bench`: rates that are what was counted over what was timed, and an ideal that follows from its parts."""
+"""`infer bench`: rates that are what was counted over what was timed, and an ideal that follows
+from its parts."""
 
 import json
 from collections.abc import Callable
@@ -20,7 +21,8 @@ def measured(*arguments: str | Path) -> dict:
 
 
 def check_rates(found: dict) -> None:
-    """Each rate is a number above 0, one and all cores are there, and the ideal is the formula of its parts."""
+    """Each rate is a number above 0, one and all cores are there, and the ideal is the formula of
+    its parts."""
     read, run = ([row["per_second"] for row in found[part]] for part in ("reading", "inference"))
     whole = found["whole"]
     assert (
@@ -36,7 +38,8 @@ def check_rates(found: dict) -> None:
 
 
 def test_generated_photos(classifier: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Oracle: the formula of the ideal, this machine's name; decoding photos must cost more than this network."""
+    """Oracle: the formula of the ideal, this machine's name; decoding photos must cost more than
+    this network."""
     monkeypatch.setattr(
         benchmark, "PHOTO", (600, 400)
     )  # the command decodes hundreds before it looks at the time
@@ -49,7 +52,8 @@ def test_generated_photos(classifier: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_own_images_and_bad_ones(classifier: Path, tmp_path: Path) -> None:
-    """Oracle: of three files two can be read; only those are measured. With none it is an error that says why."""
+    """Oracle: of three files two can be read; only those are measured. With none it is an error
+    that says why."""
     for name in ("a", "b"):
         Image.new("L", (30, 20), 90).save(tmp_path / f"{name}.png")
     (tmp_path / "c.png").write_bytes(b"")

@@ -1,4 +1,5 @@
-"""`infer check`: each fault of an environment or a model is a finding with its cure, and only errors fail."""
+"""`infer check`: each fault of an environment or a model is a finding with its cure, and only
+errors fail."""
 
 import hashlib
 import json
@@ -50,7 +51,8 @@ def test_environment_alone() -> None:
 
 
 def test_a_good_model_in_its_package(classifier_bytes: bytes, tmp_path: Path) -> None:
-    """Oracle: hashlib, and the 6 nodes of the tiny graph, some of which onnxruntime may fold or join."""
+    """Oracle: hashlib, and the 6 nodes of the tiny graph, some of which onnxruntime may fold or
+    join."""
     package(tmp_path / "good", classifier_bytes)
     names = found(tmp_path / "good")
     assert hashlib.sha256(classifier_bytes).hexdigest() in names["sha256"][0]["found"]
@@ -65,7 +67,8 @@ def test_a_good_model_in_its_package(classifier_bytes: bytes, tmp_path: Path) ->
 
 
 def test_series_models_and_files_alone(make_forecaster: Callable[..., Path]) -> None:
-    """Oracle: a forecaster replays too; without a manifest nothing vouches for the file, which is a warning."""
+    """Oracle: a forecaster replays too; without a manifest nothing vouches for the file, which is a
+    warning."""
     names = found(make_forecaster())
     assert names["sha256"][0]["state"] == "warning" and names["cpu"][1]["state"] == "ok"
 
@@ -81,7 +84,8 @@ def moved(by: float) -> dict[str, Any]:
 
 @pytest.mark.parametrize("by", [0.25, float("nan")])
 def test_a_golden_sample_that_differs_is_an_error(tmp_path: Path, by: float) -> None:
-    """Oracle: the golden outputs are moved by a quarter, or are no numbers; exit code 1 and the difference."""
+    """Oracle: the golden outputs are moved by a quarter, or are no numbers; exit code 1 and the
+    difference."""
     (tmp_path / "m.onnx").write_bytes(tiny.reseal(moved(by)))
     _, golden = found(tmp_path / "m.onnx", code=1)["cpu"]
     assert (
@@ -106,7 +110,8 @@ def test_a_damaged_and_a_missing_file_are_errors(classifier: Path) -> None:
 
 
 def test_other_versions_are_warnings(tmp_path: Path) -> None:
-    """Oracle: provenance names numpy 1.2 and this Pillow; a version that is a shell command never becomes a cure."""
+    """Oracle: provenance names numpy 1.2 and this Pillow; a version that is a shell command never
+    becomes a cure."""
     versions = {"numpy": "1.2.3", "pillow": PIL.__version__, "onnxruntime": "1'; rm -rf ~; '"}
     (tmp_path / "m.onnx").write_bytes(
         tiny.reseal(tiny.classifier_document() | {"provenance": {"versions": versions}})
@@ -133,7 +138,8 @@ def test_both_distributions_are_an_error(monkeypatch: pytest.MonkeyPatch, tmp_pa
 def test_a_gpu_that_cannot_be_used_is_an_error(
     classifier: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Oracle: told that a GPU is there where none is, the CUDA line fails with its cure and the CPU line stands."""
+    """Oracle: told that a GPU is there where none is, the CUDA line fails with its cure and the CPU
+    line stands."""
     if os.path.exists("/dev/nvidia0") or "CUDAExecutionProvider" not in session.built_providers():
         pytest.skip("a real GPU is here, or this onnxruntime was built without CUDA")
     monkeypatch.setattr(session, "sees_gpu", lambda: True)
@@ -156,7 +162,8 @@ def test_a_gpu_that_cannot_be_used_is_an_error(
     [("max 100000\n", None), ("150000 100000\n", 1.5), ("-1\n", None), ("50000\n", 0.5)],
 )
 def test_core_quota(tmp_path: Path, quota: str, expected: float | None) -> None:
-    """Oracle: cpu.max of cgroup 2 is quota and period in one file; version 1 has two, and -1 for none."""
+    """Oracle: cpu.max of cgroup 2 is quota and period in one file; version 1 has two, and -1 for
+    none."""
     (tmp_path / "quota").write_text(quota)
     (tmp_path / "period").write_text("100000\n")
     assert (

@@ -1,4 +1,5 @@
-"""`infer evaluate`: the figures against counts by hand, and nothing that drops out of them in silence."""
+"""`infer evaluate`: the figures against counts by hand, and nothing that drops out of them in
+silence."""
 
 import json
 from collections.abc import Callable
@@ -20,7 +21,8 @@ def evaluated(*arguments: str | Path) -> dict:
 
 @pytest.fixture
 def classes(tmp_path: Path) -> Path:
-    """A folder of class folders: 3 dark, 2 middle of which one is bright, 1 bright; and one that cannot be read."""
+    """A folder of class folders: 3 dark, 2 middle of which one is bright, 1 bright; and one that
+    cannot be read."""
     root = tmp_path / "classes"
     images = {
         "dark/a": 0,
@@ -55,7 +57,8 @@ def check_figures(report: dict) -> None:
 
 
 def test_class_folders(classifier: Path, classes: Path) -> None:
-    """Oracle: counted by hand in check_figures; the file that cannot be read is named, and --strict fails for it."""
+    """Oracle: counted by hand in check_figures; the file that cannot be read is named, and --strict
+    fails for it."""
     check_figures(evaluated(classifier, classes))
     shown = infer("evaluate", classifier, classes, "--strict")
     assert shown.exit_code == 3 and "5 of 6" in shown.stdout and "not evaluated: 1" in shown.stdout
@@ -72,7 +75,8 @@ def test_labels_file(classifier: Path, classes: Path, tmp_path: Path) -> None:
 
 
 def test_labels_in_another_encoding_are_named(classifier: Path, tmp_path: Path) -> None:
-    """Oracle: what Excel saves as Unicode text, by Python's own encoder; the message says how it becomes a CSV."""
+    """Oracle: what Excel saves as Unicode text, by Python's own encoder; the message says how it
+    becomes a CSV."""
     (tmp_path / "labels.csv").write_text("path,label\na.png,dark\n", encoding="utf-16")
     failed = infer("evaluate", classifier, "--labels", tmp_path / "labels.csv")
     assert (
@@ -117,7 +121,8 @@ def test_columns_are_the_users(
 def test_labels_never_lead_out_of_their_folder(
     classifier: Path, tmp_path: Path, place: str
 ) -> None:
-    """Oracle: a perfectly good image outside, by a relative path, an absolute one and a link: not read, but named."""
+    """Oracle: a perfectly good image outside, by a relative path, an absolute one and a link: not
+    read, but named."""
     Image.new("L", (8, 8), 0).save(tmp_path / "secret.png")
     root = tmp_path / "set"
     root.mkdir()
@@ -157,7 +162,8 @@ def test_folders_that_are_no_labels(
     "text", ["", "path,label\n", "name,label\na.png,dark\n", "path,label\na.png\n", "\x00"]
 )
 def test_bad_label_files(classifier: Path, tmp_path: Path, text: str) -> None:
-    """Oracle: each says in one sentence what was expected; so does one that is not there, and bytes."""
+    """Oracle: each says in one sentence what was expected; so does one that is not there, and
+    bytes."""
     (tmp_path / "labels.csv").write_text(text)
     (tmp_path / "bytes.csv").write_bytes(b"\xff\xfe\x00")
     for name in ("labels.csv", "none.csv", "bytes.csv"):
@@ -170,7 +176,8 @@ def test_bad_label_files(classifier: Path, tmp_path: Path, text: str) -> None:
 def test_nothing_readable_and_wrong_usage(
     classifier: Path, make_forecaster: Callable[..., Path], classes: Path
 ) -> None:
-    """Oracle: an accuracy of no image is no figure; PATH and --labels exclude each other; a forecaster has none."""
+    """Oracle: an accuracy of no image is no figure; PATH and --labels exclude each other; a
+    forecaster has none."""
     for path in classes.rglob("*.png"):
         path.write_bytes(b"")
     result = infer("evaluate", classifier, classes)
@@ -183,8 +190,8 @@ def test_nothing_readable_and_wrong_usage(
 
 
 def test_top_5(tmp_path: Path) -> None:
-    """Oracle: ten classes whose logits fall with their index, whatever the image: the first is right alone, the fifth
-    within five, the sixth not."""
+    """Oracle: ten classes whose logits fall with their index, whatever the image: the first is
+    right alone, the fifth within five, the sixth not."""
     labels = [f"c{k}" for k in range(10)]
     tiny_weights = {
         "weight": np.zeros((1, 10), np.float32),
@@ -208,8 +215,9 @@ def test_top_5(tmp_path: Path) -> None:
 
 
 def test_series_figures(make_forecaster: Callable[..., Path], tmp_path: Path) -> None:
-    """Oracle: the model says last value + 1, 2, 3, one to each side. Column a rises by 1: no error, all inside. Column
-    b stands still: errors 1, 2, 3, the last value has none, and only the first lies in its interval."""
+    """Oracle: the model says last value + 1, 2, 3, one to each side. Column a rises by 1: no error,
+    all inside. Column b stands still: errors 1, 2, 3, the last value has none, and only the first
+    lies in its interval."""
     lines = [f"long,{t},{t},5" for t in range(10)] + ["short,0,0,0", "short,1,0,0"]
     (tmp_path / "two.csv").write_text("shop,week,a,b\n" + "\n".join(lines) + "\n")
     model = make_forecaster("a", "b", id="shop", time="week", step={"unit": "index", "count": 1})
@@ -231,7 +239,8 @@ def test_series_figures(make_forecaster: Callable[..., Path], tmp_path: Path) ->
 def test_series_that_cannot_be_evaluated(
     make_forecaster: Callable[..., Path], tmp_path: Path
 ) -> None:
-    """Oracle: too short for one window, another step, beyond float32, no file: one sentence each, exit code 1."""
+    """Oracle: too short for one window, another step, beyond float32, no file: one sentence each,
+    exit code 1."""
     days = [f"2024-01-{day:02}" for day in range(1, 29)]
     for name, rows in {
         "short": [f"{day},1" for day in days[:6]],
@@ -251,7 +260,8 @@ def test_series_that_cannot_be_evaluated(
 
 
 def test_what_is_not_finite_is_null(make_forecaster: Callable[..., Path], tmp_path: Path) -> None:
-    """Oracle: a truth of 1e200 squared is beyond float64, so mse is null: JSON has no infinity. People read inf."""
+    """Oracle: a truth of 1e200 squared is beyond float64, so mse is null: JSON has no infinity.
+    People read inf."""
     rows = "".join(f"{t},{'1e200' if t == 6 else t}\n" for t in range(7))
     (tmp_path / "x.csv").write_text("ds,y\n" + rows)
     model = make_forecaster(step={"unit": "index", "count": 1})
