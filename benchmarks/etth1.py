@@ -30,7 +30,7 @@ import numpy as np
 import torch
 from convline.errors import ServeError
 from convline.loading import load_file
-from convline.model_file import document as contract
+from convline.model_file.onnx_file import seal
 
 from pipeline.check import roofline
 from pipeline.check.latency import predict
@@ -95,7 +95,7 @@ def run(name: str, recipe: Recipe, label: str) -> Run:
     )
     graph = export.to_onnx(net, x, source.task).SerializeToString()
     stem.parent.mkdir(parents=True, exist_ok=True)
-    stem.with_suffix(".onnx").write_bytes(contract.seal(graph, about))
+    stem.with_suffix(".onnx").write_bytes(seal(graph, about))
     found = score(stem.with_suffix(".onnx"), source, "test") | {
         "seconds": seconds,
         "parameters": metrics["parameters"],

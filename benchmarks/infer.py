@@ -33,8 +33,10 @@ import click
 import numpy as np
 import onnxruntime
 import torch
-from convline.images.decode import ImageRule, read_image
-from convline.model_file.document import pack, seal
+from convline.images.decode import read_image
+from convline.model_file.document import ImageRule
+from convline.model_file.golden import pack_array
+from convline.model_file.onnx_file import seal
 from convline.report.benchmark import photos
 from convline.runtime.host import usable_cores
 from PIL import Image
@@ -94,7 +96,7 @@ def model(
         document = {
             "format": 1, "name": arch, "task": "classification", "labels": [str(k) for k in range(classes)],
             "input": rule.to_dict(), "provenance": {"licence": "none: random weights"},
-            "golden": {"input": pack(x[:2]), "outputs": {"probabilities": pack(answer)}, "atol": 1e-4},
+            "golden": {"input": pack_array(x[:2]), "outputs": {"probabilities": pack_array(answer)}, "atol": 1e-4},
         }  # fmt: skip
         paths[precision] = folder / f"{arch}.{precision}.onnx"
         paths[precision].write_bytes(seal(proto.SerializeToString(), document))

@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # runs from a bare checkout,
 import click
 import numpy as np
 import torch
-from convline.model_file.prune import only
+from convline.model_file.prune import keep_outputs
 from convline.runtime.session import open_session
 from torch import nn
 
@@ -89,7 +89,7 @@ def row(arch: str, name: str, reference: dict[str, Any]) -> str:
     )
     beyond = ", ".join(str((gaps > saliency_graph.LIMIT).sum()) for gaps in (found, exact))
     many = np.resize(x, (SIDE_BY_SIDE, *shape[1:]))
-    served = only(whole, ["probabilities"])
+    served = keep_outputs(whole, ["probabilities"])
     asked = ((plain, "probabilities"), (served, "probabilities"), (whole, "saliency"))
     times = ", ".join(f"{milliseconds(model, [output], many):.0f}" for model, output in asked)
     facts = [f"{side} x {side}", *worst, beyond, len(graph.graph.node), f"{len(whole) / 1e6:.1f}"]

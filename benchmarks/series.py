@@ -33,7 +33,8 @@ import torch
 from convline.jobs.formats import to_csv
 from convline.jobs.series_job import SeriesJob, forecast_files
 from convline.loading import open_model
-from convline.model_file.document import Contract, pack, read, seal
+from convline.model_file.golden import pack_array
+from convline.model_file.onnx_file import ModelFile, read_model_file, seal
 from convline.runtime.host import usable_cores
 from convline.runtime.session import open_session
 from convline.runtime.sources import Source
@@ -95,12 +96,12 @@ def model(folder: Path, context: int) -> Forecaster:
         },
         "forecast": {"horizon": EVERY, "quantiles": QUANTILES}, "stream": {"samples": samples},
         "golden": {
-            "input": pack(x), "outputs": {name: pack(found.numpy()) for name, found in answers.items()}, "atol": 1e-2,
+            "input": pack_array(x), "outputs": {name: pack_array(found.numpy()) for name, found in answers.items()}, "atol": 1e-2,
         },
     }  # fmt: skip
     path = folder / f"dilated-{context}.onnx"
     path.write_bytes(seal(graph.SerializeToString(), document))
-    contract = read(path)
+    contract = read_model_file(path)
     return open_model(contract, "cpu", threads=1, spinning=False)  # as the command does
 
 
@@ -162,7 +163,7 @@ def windows(net: Forecaster, how: ReadOptions, files: dict[str, Path], count: in
     """Return the table of forecasts/s: from a file to written rows, between two measurements of
     onnxruntime.
     """
-    before, done = onnxruntime_alone(net.contract, count), {}
+    before, done = onnxruntime_alone(net.file, count), {}
     for form, file in files.items():
         for suffix in (".csv", ".jsonl"):
             task, found = (
@@ -176,7 +177,7 @@ def windows(net: Forecaster, how: ReadOptions, files: dict[str, Path], count: in
                 )
             )
             done[f"{form} to {suffix[1:]}"] = found[0].checkpoint.rows / EVERY / took, found[0]
-    bare = np.maximum(before, onnxruntime_alone(net.contract, count))
+    bare = np.maximum(before, onnxruntime_alone(net.file, count))
     lines = [
         f"| {net.context} hours, then {EVERY} | windows/s | of onnxruntime alone | of CPU time | read, run, write |",
         "| --- | ---: | ---: | ---: | ---: |",
@@ -191,11 +192,11 @@ def windows(net: Forecaster, how: ReadOptions, files: dict[str, Path], count: in
     return lines
 
 
-def onnxruntime_alone(contract: Contract, count: int) -> np.ndarray:
+def onnxruntime_alone(contract: ModelFile, count: int) -> np.ndarray:
     """Return windows a second and a CPU second, prepared arrays, at the best of a batch on all
     cores or on each.
     """
-    net = contract.document["input"]
+    net = contract.json["input"]
     x = (
         np.random.default_rng(0)
         .normal(100, 10, (WINDOWS_PER_RUN, net["context"], 1))
@@ -203,7 +204,9 @@ def onnxruntime_alone(contract: Contract, count: int) -> np.ndarray:
     )
     cores, runs, found = usable_cores(), count // WINDOWS_PER_RUN, []
     for threads, workers in ((cores, 1), (1, cores)):
-        run = open_session(contract.served, "cpu", threads=threads, spinning=workers == 1).run
+        run = open_session(
+            contract.prediction_graph, "cpu", threads=threads, spinning=workers == 1
+        ).run
         with ThreadPoolExecutor(workers) as pool:
             took = spent(
                 lambda pool=pool, run=run: list(
@@ -221,7 +224,7 @@ def streams(net: Forecaster, how: ReadOptions) -> list[str]:
     times = np.datetime_as_string(
         np.datetime64("2020-01-01", "s") + 3600 * np.arange(max(SEEN) + TAKEN)
     ).tolist()
-    window, alone = np.full((1, net.context, 1), 100.5), Stream(net.contract, "cpu")
+    window, alone = np.full((1, net.context, 1), 100.5), Stream(net.file, "cpu")
     cost = {"step alone": each(lambda _: alone.push([100.5]), times)}
     cost["window alone"] = each(lambda _: net.run(window), times)
     for name, stream in (("step", alone.fork()), ("window", None)):
@@ -262,7 +265,7 @@ def main(parts: tuple[str, ...], count: int, rows: int) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         nets = [model(folder, context) for context in CONTEXTS]
-        how = ReadOptions(nets[0].name, nets[0].contract.document["input"])
+        how = ReadOptions(nets[0].name, nets[0].file.json["input"])
         files = table(folder, count, rows) if {*parts} - {"streams"} else {}
         found = [reading(how, files, count * rows)] if "reading" in parts else []
         found += (

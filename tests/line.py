@@ -25,7 +25,8 @@ from typing import Any
 import numpy as np
 import onnx
 import onnxruntime
-from convline.model_file import document as contract
+from convline.model_file.golden import pack_array, unpack_array
+from convline.model_file.onnx_file import read_model_file, seal
 
 REPOSITORY = Path(__file__).parents[1]
 DIGITS, WAVES = "fcnn0-digits", "causal-waves"
@@ -145,18 +146,18 @@ def change_model(
     content is not.
     """
     path = model_path(name).with_name(file)
-    proto, about = onnx.load(path), contract.read(path).document
+    proto, about = onnx.load(path), read_model_file(path).json
     graph(proto)
     document(about)
     if not keep_golden:  # the answers of the changed file
         session = onnxruntime.InferenceSession(
             proto.SerializeToString(), providers=["CPUExecutionProvider"]
         )
-        given = contract.unpack(about["golden"]["input"])
+        given = unpack_array(about["golden"]["input"])
         names = [*about["golden"]["outputs"]]
         answers = session.run(names, {session.get_inputs()[0].name: given})
-        about["golden"]["outputs"] = dict(zip(names, map(contract.pack, answers), strict=True))
-    path.write_bytes(contract.seal(proto.SerializeToString(), about))
+        about["golden"]["outputs"] = dict(zip(names, map(pack_array, answers), strict=True))
+    path.write_bytes(seal(proto.SerializeToString(), about))
 
 
 def change_weights(

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from convline.model_file import document
+from convline.model_file.onnx_file import read_model_file
 from PIL import Image
 
 from benchmarks.gpu.clock import ROOT, Facts, Here, attempt
@@ -33,7 +33,7 @@ def run(here: Here) -> Facts:
     files = [
         file
         for file in here.carried.glob("files/*/model.onnx")
-        if document.read(file).task == "classification"
+        if read_model_file(file).task == "classification"
     ]
     if not files:
         yield "skipped", CURE
@@ -46,7 +46,7 @@ def run(here: Here) -> Facts:
 
 def of_file(model: Path, on: str, count: int) -> dict[str, Any]:
     """Return the command's rate on `count` files, and the share of its labels that are torch's."""
-    about = document.read(model)
+    about = read_model_file(model)
     with np.load(model.with_name("torch.npz")) as saved:
         images, answers = tiled(saved["random"], count), tiled(saved["random_0"], count)
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as results:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 from convline.loading import load_file, open_model
-from convline.model_file import document as contract
+from convline.model_file.onnx_file import ModelFile
 from convline.runtime import placement
 from convline.runtime.io_binding import bind, fetch, run_bound
 from convline.runtime.session import built_providers, open_session
@@ -67,22 +67,21 @@ def rows_of(
     place = {"provider": on, "variant": precision}
     rows = parity.parity(model, place, x, y, 1e-4, limit)
     if on == "cuda" and precision == "fp32":
-        rounded = open_model(model.contract, on, tf32=True)
+        rounded = open_model(model.file, on, tf32=True)
         rows += parity.parity(rounded, place | {"variant": "fp32, TF32"}, x, y, 1e-4, None)
-    bindable = "calendar" not in model.contract.document["input"]  # one tensor is bound
+    bindable = "calendar" not in model.file.json["input"]  # one tensor is bound
     if on == "cuda" and bindable and placement.recordable(model.session):
         rows += [
-            graph_row(model.contract, on, inputs[:n], [o[:n] for o in answers], limit)
-            for n in (1, 7)
+            graph_row(model.file, on, inputs[:n], [o[:n] for o in answers], limit) for n in (1, 7)
         ]
     return rows
 
 
 def graph_row(
-    about: contract.Contract, on: str, x: np.ndarray, y: list[np.ndarray], limit: float
+    about: ModelFile, on: str, x: np.ndarray, y: list[np.ndarray], limit: float
 ) -> dict[str, Any]:
     """Return the parity of a batch that a CUDA graph answers."""
-    session = open_session(about.served, on, cuda_graph=True)
+    session = open_session(about.prediction_graph, on, cuda_graph=True)
     binding = bind(session, np.ascontiguousarray(x), on, y)
     run_bound(session, binding)
     run_bound(session, binding)

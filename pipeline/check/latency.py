@@ -18,7 +18,7 @@ import numpy as np
 from convline.errors import DeviceMemoryError
 from convline.images.classifier import Classifier
 from convline.loading import open_model
-from convline.model_file.document import Contract
+from convline.model_file.onnx_file import ModelFile
 from convline.runtime.io_binding import bind, run_bound
 from convline.runtime.placement import on_cpu, placement, recordable
 from convline.runtime.session import running
@@ -63,7 +63,7 @@ def forecast(model: Forecaster, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def measure(
-    contract: Contract,
+    contract: ModelFile,
     precision: str,
     device: str,
     x: np.ndarray,
@@ -101,7 +101,7 @@ def measure(
         facts["on_cpu"] = [*dict.fromkeys(node.operator for node in on_cpu(model.session))]
     if device == "cuda":
         facts["cuda_graph"] = recordable(model.session)
-    if device != "cpu" and "calendar" not in contract.document["input"]:  # one tensor is bound
+    if device != "cpu" and "calendar" not in contract.json["input"]:  # one tensor is bound
         for way in ("bound", "graph") if facts.get("cuda_graph") else ("bound",):
 
             def bound_row(batch: int, way: str = way) -> dict[str, Any]:
@@ -121,12 +121,12 @@ def measure(
         "rows": rows,
         **facts,
         **first_result(contract.path, device),
-        "bytes": len(contract.bytes),
+        "bytes": len(contract.content),
     }
 
 
 def bound(
-    contract: Contract, device: str, given: np.ndarray, way: str, seconds: float
+    contract: ModelFile, device: str, given: np.ndarray, way: str, seconds: float
 ) -> dict[str, Any]:
     """Return the timing of a batch that lies on the device already, as does its answer; way graph: as a CUDA graph."""
     model = open_model(contract, device, cuda_graph=way == "graph")

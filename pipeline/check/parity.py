@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from convline.model_file.document import Contract
+from convline.model_file.onnx_file import ModelFile
 from convline.runtime.session import open_session
 from convline.runtime.streaming import Stream
 
@@ -103,7 +103,7 @@ def compare(
     return facts
 
 
-def streaming(contract: Contract, device: str, x: np.ndarray, whole: np.ndarray) -> float:
+def streaming(contract: ModelFile, device: str, x: np.ndarray, whole: np.ndarray) -> float:
     """Return the largest difference of a stream's answer from those to whole windows x (M, T, D), after `samples`."""
     stream = Stream(contract, device)
     stream.reset(len(x))

@@ -134,17 +134,17 @@ def try_file(
     """Return the model of one variant on one provider, the rows of its parity, and its answers to the test split."""
     device, precision = place["provider"], place["variant"]
     model = load_file(OUT / name / "export" / file_of(precision), device)
-    if broken := refuse_promise(name, model.contract.document, about):
+    if broken := refuse_promise(name, model.file.json, about):
         raise StageError(broken)
     limit = {"fp32": model.golden_atol, "fp16": limits.fp16_atol, "int8": None}[precision]
     rows = parity(model, place, x, torch_says, limits.atol, limit)
     if (device, precision) == ("cuda", "fp32"):  # what TF32 would change: a row, not a gate
-        rounded = open_model(model.contract, device, tf32=True)
+        rounded = open_model(model.file, device, tf32=True)
         rows += parity(rounded, place | {"variant": "fp32, TF32"}, x, torch_says, limits.atol, None)
-    if precision == "fp16" and (node := beyond_float16(model.contract.path, x)):
+    if precision == "fp16" and (node := beyond_float16(model.file.path, x)):
         cure = "take fp16 out of check.variants, or train with a weight decay that keeps it smaller"
         what = f"fp16: the output of node {node!r} leaves float16's range"
-        raise StageError(f"{name}: {what}; {cure}; see {model.contract.path}")
+        raise StageError(f"{name}: {what}; {cure}; see {model.file.path}")
     return model, rows, predict(model, x["test"], LARGE)
 
 
@@ -166,15 +166,15 @@ def verdict(name: str, source: dataset.Data, limits: Check) -> Verdict:
             name, place, x, torch_says, source.about, limits
         )
         rows += tried
-        digests[file_of(precision)] = model.contract.digest
-        if model.contract.streams:
+        digests[file_of(precision)] = model.file.digest
+        if model.file.has_step_graph:
             windows, whole = x["test"][:LARGE], got[device, precision][0][:LARGE]
-            gap = streaming(model.contract, device, windows, whole)
+            gap = streaming(model.file, device, windows, whole)
             streams.append(place | {"difference": gap, "limit": STREAM_SHARE * model.golden_atol})
         golden.append(place | {"difference": model.replay_golden(), "limit": model.golden_atol})
         if roofline.computes(device, precision):
             found = latency.measure(
-                model.contract, precision, device, x["test"], export["operations"], limits
+                model.file, precision, device, x["test"], export["operations"], limits
             )
             timings += found.pop("rows")
             files.append({"device": device, "variant": precision, **found})

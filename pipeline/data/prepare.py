@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 from convline.errors import InputError
-from convline.images.decode import LOW_CONTRAST, ImageRule, lost_contrast, read_image
+from convline.images.decode import LOW_CONTRAST, lost_contrast, read_image
+from convline.model_file.document import ImageRule
 from PIL import Image
 
 from pipeline.core.errors import StageError

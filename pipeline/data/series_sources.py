@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from convline.model_file.document import Step
 from convline.timeseries.raw_table import parse_number
 from convline.timeseries.series import Series, build_table, open_file, read_csv
-from convline.timeseries.timestamps import Step, parse_times
+from convline.timeseries.timestamps import parse_times
 
 from pipeline.core.errors import StageError
 from pipeline.core.paths import located

@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 import onnx
 import torch
-from convline.model_file import document as contract
+from convline.model_file.golden import pack_array, unpack_array
+from convline.model_file.onnx_file import seal
 from convline.model_file.registry import file_of
 
 from pipeline.core.files import fresh, read_json, write_json
@@ -67,9 +68,9 @@ def of_variant(
     """
     golden = about["golden"] | {"atol": checks.fp16_atol}
     if variant.precision == "int8":
-        answers = quantize.run(variant.graph, contract.unpack(about["golden"]["input"]))
+        answers = quantize.run(variant.graph, unpack_array(about["golden"]["input"]))
         golden |= {
-            "outputs": {NAMES[about["task"]][1][0]: contract.pack(answers[0])},
+            "outputs": {NAMES[about["task"]][1][0]: pack_array(answers[0])},
             "atol": INT8_ATOL,
         }
     made = {
@@ -141,7 +142,7 @@ def main() -> None:
         for variant in [quantize.Variant("fp32", whole), *made]:
             # what is promised holds for fp32 alone
             own = promise if variant.precision == "fp32" else of_variant(about, variant, checks)
-            sealed = contract.seal(variant.graph.SerializeToString(), about | own)
+            sealed = seal(variant.graph.SerializeToString(), about | own)
             (folder / file_of(variant.precision)).write_bytes(sealed)
             written[variant.precision] = {"bytes": len(sealed), **variant.facts}
         facts = {

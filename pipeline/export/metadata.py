@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from convline.model_file import document as contract
+from convline.model_file.golden import pack_array
 
 from pipeline.data import dataset
 from pipeline.export.graph import NAMES, answers
@@ -67,10 +67,9 @@ def document(
             "licence": licence,
         },
         "golden": {
-            **{key: contract.pack(part) for key, part in given.items()},
+            **{key: pack_array(part) for key, part in given.items()},
             "outputs": {
-                n: contract.pack(o[:GOLDEN])
-                for n, o in zip(NAMES[about["task"]][1], y, strict=True)
+                n: pack_array(o[:GOLDEN]) for n, o in zip(NAMES[about["task"]][1], y, strict=True)
             },
             "atol": atol,
         },

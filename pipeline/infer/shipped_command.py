@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from convline.model_file import document as contract
+from convline.model_file.onnx_file import read_model_file
 from convline.model_file.registry import file_of
 
 from pipeline.core.errors import StageError
@@ -123,7 +123,7 @@ def serve_series(
     served = np.array([[float(row[field]) for field in fields] for row in ok]).reshape(target.shape)
     target, expected = target.astype(np.float64), forecast.astype(np.float64)
     error, expected_error = (float(((f - target) ** 2).mean()) for f in (served, expected))
-    atol = contract.read(OUT / "dist" / name / file_of("fp32")).document["golden"]["atol"]
+    atol = read_model_file(OUT / "dist" / name / file_of("fp32")).json["golden"]["atol"]
     close = abs(error - expected_error) <= ERROR_LIMIT * expected_error
     return {
         "metric": "mse",

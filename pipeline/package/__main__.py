@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import sys
 
-from convline.model_file import document as contract
+from convline.model_file.onnx_file import read_model_file
 from convline.model_file.registry import file_of
 
 from pipeline.core.files import fresh, read_json
@@ -34,7 +34,7 @@ def main() -> None:
         checked = read_json(RESULTS / name / "check.json", made_by)
         digests = OUT / name / "check" / "digests.json"
         files = [file_of(variant) for variant in accepted_variants(checked)]
-        models = {file: contract.read(OUT / name / "export" / file) for file in files}
+        models = {file: read_model_file(OUT / name / "export" / file) for file in files}
         require_checked(
             name, models, checked, read_json(digests, made_by) if digests.exists() else {}
         )

@@ -8,7 +8,7 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from convline.model_file.document import Contract
+from convline.model_file.onnx_file import ModelFile
 from convline.model_file.registry import MANIFEST, MODEL_FILE, VARIANTS, file_of
 
 from pipeline.core.errors import StageError
@@ -27,7 +27,7 @@ def accepted_variants(checked: dict[str, Any]) -> list[str]:
 
 
 def require_checked(
-    name: str, models: dict[str, Contract], checked: dict[str, Any], digests: dict[str, str]
+    name: str, models: dict[str, ModelFile], checked: dict[str, Any], digests: dict[str, str]
 ) -> None:
     """Raise StageError unless these very files passed the check and their data have a licence.
 
@@ -40,24 +40,26 @@ def require_checked(
             raise StageError(
                 f"{name}: {file} is not the file that was checked; run `dvc repro check@{name}`"
             )
-    if not models[MODEL_FILE].document["provenance"].get("licence"):
+    if not models[MODEL_FILE].json["provenance"].get("licence"):
         cure = "add `licence:` to its set under `data:` in params.yaml"
         raise StageError(f"{name}: not packaged, no licence is stated for its data; {cure}")
 
 
 def build_manifest(
-    models: dict[str, Contract], checked: dict[str, Any], choice: dict[str, Any]
+    models: dict[str, ModelFile], checked: dict[str, Any], choice: dict[str, Any]
 ) -> dict[str, Any]:
     """Return the manifest; `files` holds the sha256 by which `infer` recognises each file.
 
     models: by file name; checked: check.json; choice: by device, from speed.json.
     """
     model = models[MODEL_FILE]
-    provenance = model.document["provenance"]
+    provenance = model.json["provenance"]
     return {
         "name": model.name,
         "task": model.task,
-        "files": {file: hashlib.sha256(model.bytes).hexdigest() for file, model in models.items()},
+        "files": {
+            file: hashlib.sha256(model.content).hexdigest() for file, model in models.items()
+        },
         "recommended": {
             device: chosen["variant"]
             for device, chosen in choice.items()
@@ -74,10 +76,10 @@ def build_manifest(
     }
 
 
-def write_package(folder: Path, models: dict[str, Contract], manifest: dict[str, Any]) -> None:
+def write_package(folder: Path, models: dict[str, ModelFile], manifest: dict[str, Any]) -> None:
     """Write the files, the Triton repository, and last the manifest that names them."""
     for variant in (variant for variant in VARIANTS if file_of(variant) in models):
         model, path = models[file_of(variant)], folder / file_of(variant)
-        path.write_bytes(model.bytes)
+        path.write_bytes(model.content)
         write_triton_model(folder / "triton", variant, path, model)
     write_json(folder / MANIFEST, manifest)

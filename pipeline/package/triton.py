@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from convline.model_file.document import Contract
+from convline.model_file.onnx_file import ModelFile
 from convline.model_file.registry import MODEL_FILE
 
 INPUT_TYPES = {"images": "TYPE_UINT8", "series": "TYPE_FP32", "calendar": "TYPE_FP32"}
@@ -72,16 +72,16 @@ def tensor_entry(name: str, data_type: str, dims: list[int], options: str = "") 
     return f'  {{ name: "{name}", data_type: {data_type}, dims: [ {sizes} ]{options} }}'
 
 
-def write_triton_model(repository: Path, variant: str, file: Path, model: Contract) -> None:
+def write_triton_model(repository: Path, variant: str, file: Path, model: ModelFile) -> None:
     """Write <name>/config.pbtxt, <name>/labels.txt and <name>/1/model.onnx below `repository`.
 
     Triton wants every input of the graph, so optional outputs (saliency, streaming) are cut off.
     """
-    document = model.document
+    document = model.json
     version = repository / triton_name(model.name, variant) / "1"
     version.mkdir(parents=True)
-    if model.explains or model.streams:
-        (version / MODEL_FILE).write_bytes(model.served)
+    if model.has_gradient or model.has_step_graph:
+        (version / MODEL_FILE).write_bytes(model.prediction_graph)
     else:
         try:
             os.link(file, version / MODEL_FILE)  # one file on disk under two names

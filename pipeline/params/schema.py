@@ -18,7 +18,7 @@ from typing import (
     get_origin,
 )
 
-from convline.images.decode import ImageRule
+from convline.model_file.document import ImageRule
 from convline.model_file.schema import MAX_IMAGE_SIDE, QUANTILES
 from pydantic import (
     BaseModel,

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from convline.model_file import document as contract
+from convline.model_file.onnx_file import read_model_file
 
 from pipeline.core.errors import StageError
 from pipeline.report.results import Entry
@@ -76,8 +76,8 @@ def first_package(
     """Return (name, model document, served graph) of the first package that `wanted` accepts."""
     for entry in entries:
         path = entry.root / "out" / "dist" / entry.name / "model.onnx"
-        if path.is_file() and wanted((found := contract.read(path)).document):
-            return entry.name, found.document, found.served
+        if path.is_file() and wanted((found := read_model_file(path)).json):
+            return entry.name, found.json, found.prediction_graph
     return None
 
 

@@ -4,8 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from convline.errors import ModelFileError
-from convline.model_file import document
-from convline.model_file.document import Contract
+from convline.model_file.onnx_file import ModelFile, read_model_file
 from convline.runtime.session import describe_device, open_session
 
 if TYPE_CHECKING:
@@ -20,24 +19,22 @@ def load_file(
 
     ModelFileError where the file cannot be trusted, DeviceError where the device is not there.
     """
-    return open_model(document.read(path, sha256), device)
+    return open_model(read_model_file(path, sha256), device)
 
 
-def open_model(
-    contract: Contract, device: str = "auto", **options: Any
-) -> "Classifier | Forecaster":
+def open_model(file: ModelFile, device: str = "auto", **options: Any) -> "Classifier | Forecaster":
     """Return the model of a file that was read; options: of `convline.runtime.session.open_session`."""
-    session = open_session(contract.served, device, **options)
+    session = open_session(file.prediction_graph, device, **options)
     described = describe_device(session, device)
     try:
-        if contract.task == "classification":
+        if file.task == "classification":
             from convline.images.classifier import Classifier  # the series path needs no Pillow
 
-            return Classifier(contract, session, described)
+            return Classifier(file, session, described)
         from convline.timeseries.forecaster import Forecaster
 
-        return Forecaster(contract, session, described)
+        return Forecaster(file, session, described)
     except ValueError as error:
         raise ModelFileError(
-            f"{contract.path}: metadata key 'input': {error}; export the model again"
+            f"{file.path}: metadata key 'input': {error}; export the model again"
         ) from error

@@ -19,7 +19,7 @@ from click.testing import CliRunner
 from convline.cli.main import main
 from convline.errors import InputError, ServeError
 from convline.loading import load_file
-from convline.model_file import document as contract
+from convline.model_file.onnx_file import seal
 from convline.timeseries.calendar_features import encode_calendar
 from convline.timeseries.forecaster import Forecaster
 from convline.timeseries.series import read_csv
@@ -342,7 +342,7 @@ def test_beyond_the_horizon_the_calendar_goes_on(
     x = source.served("test")
     about = document(recipe, source, x, graph.answers(net, x))
     path = tmp_path / "week.onnx"
-    path.write_bytes(contract.seal(graph.to_onnx(net, x, source.task).SerializeToString(), about))
+    path.write_bytes(seal(graph.to_onnx(net, x, source.task).SerializeToString(), about))
     model = load_file(path, "cpu")
     assert isinstance(model, Forecaster)
     table = read_csv(shop_csv, columns=model.columns, time="day")
@@ -389,6 +389,6 @@ def test_too_few_validation_windows_give_no_interval(
     x = source.served("test")
     about = document(recipe, source, x, graph.answers(net.eval(), x))
     path = tmp_path / "few.onnx"
-    path.write_bytes(contract.seal(graph.to_onnx(net, x, source.task).SerializeToString(), about))
+    path.write_bytes(seal(graph.to_onnx(net, x, source.task).SerializeToString(), about))
     done = CliRunner().invoke(main, ["series", str(path), str(shop_csv)])
     assert done.exit_code == 0 and "-lo-" not in done.stdout and "yhat" in done.stdout, done.output

@@ -14,7 +14,7 @@ from typing import Any
 import line
 import onnx
 import pytest
-from convline.model_file import document as contract
+from convline.model_file.onnx_file import read_model_file
 from convline.runtime.placement import CPU
 from fake_cuda import FakeCuda
 from recipes import ROOT
@@ -115,9 +115,9 @@ def test_every_file_of_the_line_runs_on_cuda(fake_cuda: FakeCuda, tmp_path: Path
     for name in (line.DIGITS, line.WAVES):
         for path in sorted((line.made() / line.model_path(name)).parent.glob("model*.onnx")):
             if path.name != "model.int8.onnx":  # int8 is for CPUs
-                found = contract.read(path)
-                graphs = {"served": found.served} | (
-                    {"stepped": found.stepped} if found.streams else {}
+                found = read_model_file(path)
+                graphs = {"served": found.prediction_graph} | (
+                    {"stepped": found.step_graph} if found.has_step_graph else {}
                 )
                 for kind, graph in graphs.items():
                     files.append(tmp_path / f"{name}-{path.name}-{kind}")
@@ -188,7 +188,7 @@ def test_infer_walks_through_the_lines_raw_files(fake_cuda: FakeCuda) -> None:
     (table,) = raw[line.WAVES].glob("*.csv")
     known = {row["unique_id"] for row in line.rows(table)}
     done = fake_cuda.infer("series", root / line.model_path(line.WAVES), table, "--device", "cuda")
-    horizon = contract.read(root / line.model_path(line.WAVES)).document["forecast"]["horizon"]
+    horizon = read_model_file(root / line.model_path(line.WAVES)).json["forecast"]["horizon"]
     assert (
         len(done.stdout.splitlines()) == 1 + horizon * len(known) > 1 and " 0 error" in done.stderr
     )

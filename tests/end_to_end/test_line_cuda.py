@@ -63,13 +63,13 @@ MEASURE = """
 import sys
 import numpy as np
 from pipeline.check import latency, roofline
-from convline.model_file import document
+from convline.model_file.onnx_file import read_model_file
 from pipeline.params.schema import Check
 
 roofline.limits = lambda device: {"fp32": 1.0, "stream": 1.0}
 limits = Check(batches=[1, 4], threads=[], seconds=0.0)
 ops = {"macs": 1, "weights": 1, "moved": 1}
-found = latency.measure(document.read(sys.argv[1]), "fp32", "cuda", np.zeros((4, 8, 8, 1), np.uint8), ops, limits)
+found = latency.measure(read_model_file(sys.argv[1]), "fp32", "cuda", np.zeros((4, 8, 8, 1), np.uint8), ops, limits)
 print(found["placement"]["CPUExecutionProvider"], found["on_cpu"], found["cuda_graph"])
 print(sorted({row["way"] for row in found["rows"]}))
 """

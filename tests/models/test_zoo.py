@@ -8,7 +8,7 @@ import json
 import shutil
 
 import pytest
-from convline.model_file import document as contract
+from convline.model_file.onnx_file import read_model_file
 from journey import ROOT, copy_tree, dvc, edit_params, run
 
 SHARED = ROOT.parent / "shared"
@@ -112,7 +112,7 @@ def test_squeezenets_own_contract(made):
     """Oracle: torchvision's preset of these weights, shorter side 256 and centre 224, with Pillow's
     bilinear.
     """
-    document = contract.read(made / "out" / "dist" / LINE[0] / "model.onnx").document
+    document = read_model_file(made / "out" / "dist" / LINE[0] / "model.onnx").json
     expected = {
         "size": [224, 224],
         "colour": "rgb",

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 import tiny
-from convline.model_file import document
+from convline.model_file.onnx_file import seal
 
 
 @pytest.fixture(scope="session")
 def classifier_bytes() -> bytes:
-    return document.seal(tiny.classifier_graph().SerializeToString(), tiny.classifier_document())
+    return seal(tiny.classifier_graph().SerializeToString(), tiny.classifier_document())
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def make_forecaster(tmp_path: Path) -> Callable[..., Path]:
         names = columns or ("y",)
         path = tmp_path / "riser.onnx"
         graph = tiny.forecaster_graph(len(names)).SerializeToString()
-        path.write_bytes(document.seal(graph, tiny.forecaster_document(names, **rule)))
+        path.write_bytes(seal(graph, tiny.forecaster_document(names, **rule)))
         return path
 
     return make

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 import onnx
-from convline.images.decode import ImageRule
-from convline.model_file import document as contract
+from convline.model_file.document import ImageRule
+from convline.model_file.golden import pack_array
+from convline.model_file.onnx_file import compute_digest
 from onnx import TensorProto, helper, numpy_helper
 
 SIDE, LABELS = 8, ["dark", "middle", "bright"]
@@ -87,8 +88,8 @@ def linear_document(weight: np.ndarray) -> dict[str, Any]:
     exponent = np.exp(images.reshape(2, -1) @ weight)
     probabilities = (exponent / exponent.sum(axis=1, keepdims=True)).astype(np.float32)
     golden = {
-        "input": contract.pack(images),
-        "outputs": {"probabilities": contract.pack(probabilities)},
+        "input": pack_array(images),
+        "outputs": {"probabilities": pack_array(probabilities)},
         "atol": 1e-4,
     }
     return classifier_document() | {"golden": golden, "explain": {"saliency": True}}
@@ -178,9 +179,9 @@ def classifier_document() -> dict[str, Any]:
         "input": ImageRule((SIDE, SIDE), "grey").to_dict(),
         "provenance": {"data": "none", "metrics": {"accuracy": 1.0}, "licence": "MIT"},
         "golden": {
-            "input": contract.pack(images),
+            "input": pack_array(images),
             "outputs": {
-                "probabilities": contract.pack(classify_by_brightness(images).astype(np.float32))
+                "probabilities": pack_array(classify_by_brightness(images).astype(np.float32))
             },
             "atol": 1e-5,
         },
@@ -202,8 +203,8 @@ def forecaster_document(columns: tuple[str, ...] = ("y",), **rule: Any) -> dict[
         "forecast": {"horizon": HORIZON, "quantiles": QUANTILES},
         "provenance": {"data": "none"},
         "golden": {
-            "input": contract.pack(series),
-            "outputs": {"forecast": contract.pack(forecast), "quantiles": contract.pack(quantiles)},
+            "input": pack_array(series),
+            "outputs": {"forecast": pack_array(forecast), "quantiles": pack_array(quantiles)},
             "atol": 1e-5,
         },
     }  # fmt: skip
@@ -213,7 +214,7 @@ def reseal(document: dict[str, Any], graph: onnx.ModelProto | None = None) -> by
     """Seal without any check: the digest is right, the document and the graph may say anything."""
     proto = graph if graph is not None else classifier_graph()
     document = {key: value for key, value in document.items() if key != "digest"}
-    digest = contract._digest([memoryview(proto.SerializeToString())], document)
+    digest = compute_digest([memoryview(proto.SerializeToString())], document)
     sealed = onnx.ModelProto()
     sealed.CopyFrom(proto)
     sealed.metadata_props.add(key="convline", value=json.dumps(document | {"digest": digest}))

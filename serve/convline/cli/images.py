@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from convline.cli import messages, options
-from convline.cli.open_model import ModelChoice, read_contract
+from convline.cli.open_model import ModelChoice, read_model
 from convline.cli.streams import stdout_bytes
 
 if TYPE_CHECKING:
@@ -73,11 +73,14 @@ def images(
     from convline.images.decode import LOW_CONTRAST
     from convline.images.sources import ImageSources
     from convline.jobs.image_job import label_images
+    from convline.model_file.document import ClassifierDocument
 
-    contract = read_contract(choice, "classification")
-    if top_k > len(contract.labels):
+    file = read_model(choice, "classification")
+    document = file.document
+    assert isinstance(document, ClassifierDocument)
+    if top_k > len(document.labels):
         raise click.BadParameter(
-            f"expected at most the model's {len(contract.labels)} labels", param_hint="--top-k"
+            f"expected at most the model's {len(document.labels)} labels", param_hint="--top-k"
         )
     sources = ImageSources(paths, sys.stdin.buffer, nul=nul, live=output == "-")
     progress, started = messages.Progress("images"), time.perf_counter()
@@ -89,7 +92,7 @@ def images(
 
     with messages.advice_on_interrupt(messages.resume_advice(output)):
         done = label_images(
-            contract, choice.device, sources, output, stdout_bytes(), top_k=top_k, batch=batch,
+            file, choice.device, sources, output, stdout_bytes(), top_k=top_k, batch=batch,
             workers=workers, resume=resume, table_format=form, engine=engine, watch=show,
         )  # fmt: skip
     progress.clear()
@@ -190,9 +193,9 @@ def explain(
     from convline.jobs.writers import open_table
 
     require_folder_apart("--output", output, [path for path in paths if path != "-"])
-    contract = read_contract(choice, "classification")
-    method = method or ("saliency" if contract.explains else "occlusion")
-    model = explainer(contract, method, choice.device)
+    file = read_model(choice, "classification")
+    method = method or ("saliency" if file.has_gradient else "occlusion")
+    model = explainer(file, method, choice.device)
     messages.note(f"device: {model.device}; method: {method}")
     make_folder(folder := Path(output))
     sources = ImageSources(paths, sys.stdin.buffer, nul=nul)

@@ -6,7 +6,7 @@ import click
 
 from convline.cli import messages, options
 from convline.cli.completion import complete_model
-from convline.cli.open_model import ModelChoice, open_model, read_contract
+from convline.cli.open_model import ModelChoice, open_model, read_model
 
 
 @click.command("list")
@@ -49,8 +49,8 @@ def info(model: str, as_json: bool, variant: str, sha256: str | None) -> None:
     """
     from convline.report.describe import describe_model
 
-    contract = read_contract(ModelChoice(model, "auto", variant, sha256), None)
-    _print(contract.document, lambda _: describe_model(contract), as_json)
+    file = read_model(ModelChoice(model, "auto", variant, sha256), None)
+    _print(file.document, lambda _: describe_model(file), as_json)
 
 
 @click.command()

@@ -6,7 +6,7 @@ from convline.cli.messages import note
 from convline.errors import ServeError
 
 if TYPE_CHECKING:
-    from convline.model_file.document import Contract
+    from convline.model_file.onnx_file import ModelFile
 
 
 class ModelChoice(NamedTuple):
@@ -18,13 +18,13 @@ class ModelChoice(NamedTuple):
     sha256: str | None = None
 
 
-def read_contract(choice: ModelChoice, task: str | None) -> "Contract":
+def read_model(choice: ModelChoice, task: str | None) -> "ModelFile":
     """Read a model file and print which variant was chosen.
 
     task: "classification" or "forecasting"; ServeError if the model has another one. None accepts
     both.
     """
-    from convline.model_file.document import read
+    from convline.model_file.onnx_file import read_model_file
     from convline.model_file.registry import locate
     from convline.runtime.session import providers_for, resolve
 
@@ -32,16 +32,16 @@ def read_contract(choice: ModelChoice, task: str | None) -> "Contract":
     path, sha256, reason = locate(
         choice.model, resolve(choice.device), choice.variant, choice.sha256
     )
-    contract = read(path, sha256)
-    if task not in (None, contract.task):
-        command = "images" if contract.task == "classification" else "series"
+    file = read_model_file(path, sha256)
+    if task not in (None, file.task):
+        command = "images" if file.task == "classification" else "series"
         raise ServeError(
-            f"{path}: expected a model for {task}, got {contract.task}; use `infer {command}`"
+            f"{path}: expected a model for {task}, got {file.task}; use `infer {command}`"
         )
     if reason and not reason.startswith("fp32"):
         cure = "; use --variant fp32 for full precision" if choice.variant == "auto" else ""
         note(f"variant: {reason}{cure}")
-    return contract
+    return file
 
 
 def open_model(choice: ModelChoice, task: str | None, *, threads: int | None = None) -> Any:
@@ -53,8 +53,8 @@ def open_model(choice: ModelChoice, task: str | None, *, threads: int | None = N
     """
     from convline import loading
 
-    contract = read_contract(choice, task)
-    model = loading.open_model(contract, choice.device, threads=threads, spinning=threads != 1)
+    file = read_model(choice, task)
+    model = loading.open_model(file, choice.device, threads=threads, spinning=threads != 1)
     if choice.device == "auto":
         note(f"device: {model.device}")
     return model

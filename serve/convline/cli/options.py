@@ -175,7 +175,7 @@ def reading_rule(model: "Classifier | Forecaster", columns: ColumnOptions) -> "R
     names = columns.target.split(",") if columns.target else None
     if names and len(names) != len(model.columns):
         raise click.BadParameter(f"expected {len(model.columns)} names", param_hint="--target")
-    return ReadOptions(model.name, model.contract.document["input"], names, *columns[1:])
+    return ReadOptions(model.name, model.document.input, names, *columns[1:])
 
 
 def check_output(

@@ -14,7 +14,7 @@ from PIL import Image
 
 from convline.errors import ModelFileError
 from convline.images.classifier import Classifier
-from convline.model_file.document import Contract
+from convline.model_file.onnx_file import ModelFile
 from convline.runtime.model import Tensors
 from convline.runtime.session import describe_device, open_session
 
@@ -60,24 +60,22 @@ class Explainer(Classifier):
         if inputs.get("target") != ("tensor(int64)", [1]):
             expected = "expected graph input 'target' with a default, int64 [1]"
             got = inputs.get("target")
-            raise ModelFileError(f"{self.contract.path}: {expected}, got {got}; export it again")
+            raise ModelFileError(f"{self.file.path}: {expected}, got {got}; export it again")
 
 
-def explainer(contract: Contract, method: str, device: str) -> Classifier:
+def explainer(file: ModelFile, method: str, device: str) -> Classifier:
     """Return the classifier that a method runs on.
 
     Raises ModelFileError if the method needs a gradient that the file does not compute.
     """
     needs_gradient = method in GRADIENT_METHODS
-    if needs_gradient and not contract.explains:
+    if needs_gradient and not file.has_gradient:
         expected = f"{method} needs a graph that answers saliency"
         cure = "export it with `saliency: true` in its recipe, take --variant fp32"
-        raise ModelFileError(
-            f"{contract.path}: {expected}, got none; {cure}, or --method occlusion"
-        )
-    session = open_session(contract.bytes if needs_gradient else contract.served, device)
+        raise ModelFileError(f"{file.path}: {expected}, got none; {cure}, or --method occlusion")
+    session = open_session(file.content if needs_gradient else file.prediction_graph, device)
     kind = Explainer if needs_gradient else Classifier
-    return kind(contract, session, describe_device(session, device))
+    return kind(file, session, describe_device(session, device))
 
 
 def saliency(model: Explainer, image: Images, target: int, options: Options) -> tuple[Floats, None]:

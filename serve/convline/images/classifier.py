@@ -11,7 +11,8 @@ import numpy.typing as npt
 from PIL import Image
 
 from convline.errors import InputError
-from convline.images.decode import ImageRule, read_image
+from convline.images.decode import read_image
+from convline.model_file.document import ClassifierDocument, ImageRule
 from convline.runtime.batches import batched
 from convline.runtime.host import usable_cores
 from convline.runtime.model import Model, Tensors
@@ -30,12 +31,17 @@ class Classifier(Model):
     """
 
     @property
+    def document(self) -> ClassifierDocument:
+        assert isinstance(self.file.document, ClassifierDocument)
+        return self.file.document
+
+    @property
     def labels(self) -> list[str]:
-        return self.contract.labels
+        return self.document.labels
 
     @property
     def rule(self) -> ImageRule:
-        return ImageRule.from_dict(self.contract.document["input"])
+        return self.document.input
 
     def predict(self, images: ImageLike | Iterable[ImageLike]) -> npt.NDArray[np.str_]:
         """Return the most probable label of each image, (N,). Images: see `predict_proba`."""

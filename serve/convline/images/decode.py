@@ -17,7 +17,6 @@ import struct
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -27,7 +26,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from PIL.ImageFile import ImageFile
 
 from convline.errors import InputError
-from convline.model_file.schema import CROPS
+from convline.model_file.document import ImageRule
+from convline.model_file.schema import INTERPOLATIONS
 
 # The raster formats whose decoders are inside the Pillow wheel. EPS and WMF are left out, because
 # they start other programs. Pillow tries the formats in this order. TGA has no signature, so it may
@@ -68,76 +68,7 @@ DECODER_ERRORS = (
 PNG_DEPTHS = {"L": (8, 1), "L;2": (2, 85), "L;4": (4, 17), "RGB": (8, 1)}
 BITS_PER_SAMPLE, PHOTOMETRIC, SAMPLE_FORMAT = 258, 262, 339  # TIFF tags
 ORIENTATION = 0x0112  # EXIF tag; values from 5 on exchange width and height
-RESAMPLING = {
-    name: Image.Resampling[name.upper()] for name in ("nearest", "bilinear", "bicubic", "lanczos")
-}
-POLICIES = {"exif": "apply", "sixteen_bit": "high byte", "frames": "first"}
-
-
-@dataclass(frozen=True)
-class ImageRule:
-    """How any image becomes uint8 (H, W, C): C is 1 for "grey" (ITU-R 601 luma) and 3 for "rgb".
-
-    ImageRule((28, 28), "grey")                            # the whole image, stretched to 28 x 28
-    ImageRule((224, 224), "rgb", "crop", shorter_px=256)   # shorter side to 256, then the centre
-
-    `crop` resamples once, from the exact centre of the image, which may begin between two pixels.
-    `torchvision` scales to whole pixels first and then cuts at whole pixels, as torchvision's
-    Resize and CenterCrop do.
-    """
-
-    size: tuple[int, int]  # (H, W)
-    colour: str  # "grey" | "rgb"
-    fit: str = "stretch"  # "stretch" | "crop" | "torchvision"
-    shorter_px: int | None = None  # only with crop and torchvision
-    interpolation: str = "bilinear"
-    background: tuple[int, int, int] = (0, 0, 0)
-    draft: bool = (
-        False  # decode a JPEG at 1/2, 1/4 or 1/8 where that leaves enough pixels for the resize
-    )
-
-    def __post_init__(self) -> None:
-        for name, value, choices in (
-            ("colour", self.colour, ("grey", "rgb")),
-            ("fit", self.fit, ("stretch", *CROPS)),
-            ("interpolation", self.interpolation, tuple(RESAMPLING)),
-        ):
-            if value not in choices:
-                expected = f"one of {', '.join(choices)}"
-                raise ValueError(f"ImageRule.{name}: expected {expected}, got {value!r}")
-        if self.fit != "stretch" and (self.shorter_px is None or self.shorter_px < max(self.size)):
-            expected = f"at least {max(self.size)} to crop"
-            raise ValueError(f"ImageRule.shorter_px: expected {expected}, got {self.shorter_px}")
-        if self.fit == "stretch" and self.shorter_px is not None:
-            expected = "None with fit 'stretch'"
-            raise ValueError(f"ImageRule.shorter_px: expected {expected}, got {self.shorter_px}")
-        if self.fit == "torchvision" and self.draft:
-            expected = "false with fit 'torchvision', whose pixels it changes"
-            raise ValueError(f"ImageRule.draft: expected {expected}, got true")
-
-    @property
-    def channels(self) -> int:
-        return 1 if self.colour == "grey" else 3
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the `input` object of the model document."""
-        crop = {"shorter_px": self.shorter_px} if self.shorter_px is not None else {}
-        return {
-            "kind": "image", "size": list(self.size), "colour": self.colour, "fit": self.fit,
-            **crop, "interpolation": self.interpolation, "background": list(self.background),
-            "draft": self.draft, **POLICIES,
-        }  # fmt: skip
-
-    @classmethod
-    def from_dict(cls, document: dict[str, Any]) -> "ImageRule":
-        """Return the rule of an `input` object that `convline.model_file.schema` has checked."""
-        height, width = document["size"]
-        red, green, blue = document["background"]
-        return cls(
-            size=(height, width), colour=document["colour"], fit=document["fit"],
-            shorter_px=document.get("shorter_px"), interpolation=document["interpolation"],
-            background=(red, green, blue), draft=document["draft"],
-        )  # fmt: skip
+RESAMPLING = {name: Image.Resampling[name.upper()] for name in INTERPOLATIONS}
 
 
 def read_image(source: str | Path | bytes | Image.Image, rule: ImageRule) -> npt.NDArray[np.uint8]:

@@ -12,8 +12,8 @@ import numpy.typing as npt
 
 from convline.errors import DeviceMemoryError, InputError
 from convline.images.classifier import Classifier, ImageLike, decode_in_batches, read_image_like
-from convline.images.decode import ImageRule
 from convline.images.sources import FileContents, lost_contrast, read_source, with_bytes
+from convline.model_file.document import ImageRule
 from convline.runtime.batches import IN_FLIGHT
 from convline.runtime.io_binding import bind, fetch, pad, run_bound
 from convline.runtime.rows import Columns, Row

@@ -9,8 +9,9 @@ import numpy.typing as npt
 
 from convline.errors import InputError
 from convline.images import archives, decode, parquet_images
-from convline.images.decode import FLAT_RANGE, SUFFIXES, ImageRule
+from convline.images.decode import FLAT_RANGE, SUFFIXES
 from convline.images.parquet_images import Cell
+from convline.model_file.document import ImageRule
 from convline.runtime.sources import FileSources, Source
 
 UNSUPPORTED_SUFFIXES = (

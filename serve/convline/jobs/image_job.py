@@ -14,7 +14,6 @@ import numpy as np
 from convline.errors import ServeError
 from convline.images import predict
 from convline.images.classifier import Classifier
-from convline.images.decode import ImageRule
 from convline.images.sources import with_bytes
 from convline.jobs import checkpoint
 from convline.jobs.batch_size import BATCH_SIZES, measure_batch_size, measure_workers
@@ -22,7 +21,8 @@ from convline.jobs.formats import encode_rows, format_of
 from convline.jobs.pool import WorkerPool, can_fork, process_pool, thread_pool
 from convline.jobs.run import EncodedBatch, Summary, Watch, skip_finished, write_batches
 from convline.loading import open_model
-from convline.model_file.document import Contract
+from convline.model_file.document import ClassifierDocument
+from convline.model_file.onnx_file import ModelFile
 from convline.runtime.batches import IN_FLIGHT, batched
 from convline.runtime.host import usable_cores
 from convline.runtime.rows import Row
@@ -42,7 +42,7 @@ Task = list[list[Source]]  # batches
 class ImageWorker:
     """Classifies batches. A process receives a worker without a session and opens its own."""
 
-    contract: Contract
+    file: ModelFile
     device: str
     top_k: int
     target: str
@@ -53,7 +53,7 @@ class ImageWorker:
     @cached_property
     def model(self) -> Classifier:
         # One thread per operator, without spinning: the workers themselves fill the cores.
-        model = open_model(self.contract, self.device, threads=1, spinning=False)
+        model = open_model(self.file, self.device, threads=1, spinning=False)
         assert isinstance(model, Classifier)
         return model
 
@@ -148,7 +148,7 @@ class Workers(NamedTuple):
 
 
 def label_images(
-    contract: Contract, device: str, sources: Iterable[Source], output: str, stdout: IO[bytes], *,
+    file: ModelFile, device: str, sources: Iterable[Source], output: str, stdout: IO[bytes], *,
     top_k: int = 1, batch: int | None = None, workers: int | None = None, resume: bool = False,
     table_format: str | None = None, engine: str = "local", watch: Watch = lambda summary: None,
 ) -> Summary:  # fmt: skip
@@ -166,7 +166,7 @@ def label_images(
     count = min(workers or usable_cores(), SMALL_BATCH if is_late else max(1, len(first)))
     if batch is None and len(first) < MANY:
         batch = SMALL_BATCH if is_late else max(1, min(SMALL_BATCH, -(-len(first) // count)))
-    worker = ImageWorker(contract, device, top_k, output, format_of(output, table_format))
+    worker = ImageWorker(file, device, top_k, output, format_of(output, table_format))
     started, is_many = time.perf_counter(), len(first) == MANY
     opened: AbstractContextManager[Workers]
     if engine == "ray":
@@ -181,7 +181,7 @@ def label_images(
         summary.start_s = time.perf_counter() - started
         watch(summary)
         columns = predict.table_columns(top_k)
-        run = {"model": contract.digest, "columns": list(columns), "batch": summary.batch}
+        run = {"model": file.digest, "columns": list(columns), "batch": summary.batch}
         run |= {"format": table_format} if table_format else {}
         checkpoint.require_same_run(output, run, interrupted)
         sources = chain(first, [WAIT] * is_late, remaining)
@@ -235,7 +235,7 @@ def live_tasks(sources: Iterable[Source], batch: int, batches_per_task: int) -> 
 
 
 def _has_small_session(worker: ImageWorker) -> bool:
-    return resolve(worker.device) == "cpu" and len(worker.contract.bytes) <= SMALL_MODEL
+    return resolve(worker.device) == "cpu" and len(worker.file.content) <= SMALL_MODEL
 
 
 @contextmanager
@@ -277,7 +277,9 @@ def _on_a_cluster(worker: ImageWorker, count: int | None, batch: int | None) -> 
 
 def _process_alone(worker: ImageWorker, task: Task) -> list[EncodedBatch]:
     """Process a task whose process died in a new process; images that crash it are error rows."""
-    decode = partial(predict.decode_sources, ImageRule.from_dict(worker.contract.document["input"]))
+    document = worker.file.document
+    assert isinstance(document, ClassifierDocument)
+    decode = partial(predict.decode_sources, document.input)
     with process_pool(1, _set_worker, worker) as pool:
         sources = ([source] for batch in task for source in batch)
         decoded = pool.map_one_by_one(decode, sources)

@@ -15,6 +15,7 @@ from convline.jobs import checkpoint
 from convline.jobs.formats import encode_rows, format_of, is_formula
 from convline.jobs.pool import thread_pool
 from convline.jobs.run import EncodedBatch, Summary, Watch, skip_finished, write_batches
+from convline.model_file.document import Step
 from convline.runtime.batches import IN_FLIGHT
 from convline.runtime.host import usable_cores
 from convline.runtime.rows import block_of
@@ -29,7 +30,6 @@ from convline.timeseries.backtest import (
 )
 from convline.timeseries.predict import ForecastTask
 from convline.timeseries.series import Series
-from convline.timeseries.timestamps import Step
 
 
 class Batch(NamedTuple):
@@ -142,7 +142,7 @@ def forecast_files(
     reading = asdict(task.reading)
     options = ("target", "time", "id", "gaps", "delimiter", "decimal")
     run = {
-        "model": model.contract.digest,
+        "model": model.file.digest,
         "columns": [*task.columns],
         "horizon": task.horizon,
         "every": task.every,

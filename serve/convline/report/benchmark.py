@@ -30,7 +30,6 @@ from convline.jobs.image_job import label_images
 from convline.jobs.run import Summary
 from convline.jobs.series_job import SeriesJob, forecast_files
 from convline.loading import open_model
-from convline.model_file import document as contracts
 from convline.report.text_table import format_table
 from convline.runtime.host import processor, usable_cores
 from convline.runtime.sources import FileSources, Source
@@ -38,7 +37,7 @@ from convline.timeseries.forecaster import Forecaster
 from convline.timeseries.predict import ForecastTask
 from convline.timeseries.read_options import ReadOptions
 from convline.timeseries.sources import SeriesSources
-from convline.timeseries.timestamps import Step, format_times, future_times
+from convline.timeseries.timestamps import format_times, future_times
 
 Model = Classifier | Forecaster
 Array = npt.NDArray[Any]
@@ -135,7 +134,7 @@ def image_workload(model: Classifier, paths: Sequence[str], folder: Path) -> Wor
 
     def serve(files: Iterator[str], target: str) -> Summary:
         sources = map(Source, files)
-        return label_images(model.contract, model.kind, sources, target, sys.stdout.buffer)
+        return label_images(model.file, model.kind, sources, target, sys.stdout.buffer)
 
     sources = ImageSources(paths, sys.stdin.buffer)
     files = _readable_files(sources, read) if paths else photos(folder, FILES, PHOTO)
@@ -146,7 +145,7 @@ def series_workload(
     model: Forecaster, paths: Sequence[str], folder: Path, rule: ReadOptions | None = None
 ) -> Workload:
     """Return the workload of a forecaster; without paths, series are written to `folder`."""
-    own_rule = ReadOptions(model.name, model.contract.document["input"])
+    own_rule = ReadOptions(model.name, model.document.input)
     reading = rule if rule and paths else own_rule
 
     def read(file: str) -> list[Array]:
@@ -193,19 +192,19 @@ def photos(folder: Path, count: int, size: tuple[int, int]) -> list[str]:
 def _generated_series(model: Forecaster, folder: Path) -> list[str]:
     """Write CSV files of one series each: a golden sample repeated, in the model's step and
     columns."""
-    golden = contracts.unpack(model.contract.document["golden"]["input"])  # (n, T, D)
-    rule, rows = model.contract.document["input"], max(model.context, min(4 * model.context, ROWS))
-    step = Step.from_dict(rule["step"])
+    golden = model.document.golden.input  # (n, T, D)
+    rule, rows = model.document.input, max(model.context, min(4 * model.context, ROWS))
+    step = rule.step
     start = 0 if step.unit == "index" else np.datetime64("2000-01-01", "s")
     times = format_times(future_times(start, step, rows))
     names = [str(folder / f"{k}.csv") for k in range(FILES)]
     for k, name in enumerate(names):
         values = np.resize(golden[k % len(golden)], (rows, len(model.columns))).T.tolist()
         columns: dict[str, Sequence[object]] = {}
-        if rule["time"]:
-            columns[rule["time"]] = times
-        if rule["id"]:
-            columns[rule["id"]] = [k] * rows
+        if rule.time:
+            columns[rule.time] = times
+        if rule.id:
+            columns[rule.id] = [k] * rows
         columns |= zip(model.columns, values, strict=True)
         with open(name, "w", encoding="utf-8", newline="") as file:
             csv.writer(file).writerows([[*columns], *zip(*columns.values(), strict=True)])
@@ -217,7 +216,7 @@ def _measure_first_result(
 ) -> tuple[float, int | None]:
     """Return the seconds until a new `infer` process writes its first row of a batch, and its peak
     memory in bytes."""
-    command = [sys.executable, "-P", "-c", FIRST_RESULT, workload.unit, str(model.contract.path)]
+    command = [sys.executable, "-P", "-c", FIRST_RESULT, workload.unit, str(model.file.path)]
     command += [*workload.files[: BATCHES[-1]], "--device", device, *workload.options]
     path = [str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
     start = time.perf_counter()
@@ -238,7 +237,7 @@ def _measure_first_result(
             process.kill()  # if Ctrl-C or SIGTERM ends the wait
     if not row or process.returncode:
         what = f"`infer {workload.unit}` failed in a process of its own: {messages[0]}"
-        raise ServeError(f"{model.contract.path}: {what}")
+        raise ServeError(f"{model.file.path}: {what}")
     return seconds, int(messages[-2]) or None
 
 
@@ -269,10 +268,9 @@ def _inference_rates(
 
     Sizes are left out from the first that takes longer or does not fit in the device's memory.
     """
-    opened = open_model(model.contract, device, threads=threads)
-    golden = model.contract.document["golden"]
+    opened = open_model(model.file, device, threads=threads)
     # A network takes the same time on any day, so the calendar of the golden samples will do.
-    calendar = contracts.unpack(golden["calendar"]) if "calendar" in golden else None
+    calendar = model.document.golden.calendar
 
     def run(batch: Array) -> int:
         if isinstance(opened, Classifier):

@@ -4,7 +4,13 @@ import json
 from pathlib import Path
 from typing import Any
 
-from convline.model_file.document import Contract
+from convline.model_file.document import (
+    POLICIES,
+    ClassifierDocument,
+    ForecasterDocument,
+    SeriesRule,
+)
+from convline.model_file.onnx_file import ModelFile
 from convline.model_file.registry import MANIFEST, VARIANTS, file_of, packages
 from convline.report.text_table import format_table
 from convline.runtime.session import available_devices
@@ -13,77 +19,79 @@ from convline.terminal_text import printable_line
 Rows = list[tuple[str, str]]  # name and value
 
 
-def describe_model(contract: Contract) -> str:
+def describe_model(file: ModelFile) -> str:
     """Return lines of names and values: the model, its input, its output, its provenance, this
     machine's devices."""
-    document = contract.document
-    golden = document["golden"]
+    document = file.document
     rows = [
-        ("name", contract.name),
-        ("task", contract.task),
-        ("file", f"{contract.path} ({len(contract.bytes):,} bytes)"),
-        ("digest", contract.digest),
-        *(_image_rows(contract) if contract.task == "classification" else _series_rows(document)),
-        *_provenance_rows(document["provenance"]),
-        ("golden samples", f"{golden['input']['shape'][0]}, within {golden['atol']:g}"),
+        ("name", file.name),
+        ("task", file.task),
+        ("file", f"{file.path} ({len(file.content):,} bytes)"),
+        ("digest", file.digest),
+        *(
+            _image_rows(document)
+            if isinstance(document, ClassifierDocument)
+            else _series_rows(document)
+        ),
+        *_provenance_rows(document.provenance),
+        ("golden samples", f"{len(document.golden.input)}, within {document.golden.atol:g}"),
         ("devices here", ", ".join(available_devices())),
     ]
     return format_table(rows)
 
 
-def _image_rows(contract: Contract) -> Rows:
-    rule = contract.document["input"]
-    height, width = rule["size"]
+def _image_rows(document: ClassifierDocument) -> Rows:
+    rule = document.input
+    height, width = rule.size
     fit = "stretched"
-    if rule["fit"] != "stretch":
-        pixels = " at whole pixels" if rule["fit"] == "torchvision" else ""
-        fit = f"shorter side to {rule['shorter_px']} px, centre crop{pixels}"
-    size = f"one {rule['colour']} image, {height} x {width} px"
+    if rule.fit != "stretch":
+        pixels = " at whole pixels" if rule.fit == "torchvision" else ""
+        fit = f"shorter side to {rule.shorter_px} px, centre crop{pixels}"
+    size = f"one {rule.colour} image, {height} x {width} px"
     return [
-        ("labels", f"{len(contract.labels)}: {printable_line(', '.join(contract.labels))}"),
-        ("input", f"{size}, {fit}, {rule['interpolation']}"),
-        ("EXIF orientation", rule["exif"]),
-        ("alpha", f"composited over rgb {tuple(rule['background'])}"),
-        ("16-bit", rule["sixteen_bit"]),
-        ("animation", f"{rule['frames']} frame"),
-        ("JPEG draft decoding", "yes" if rule["draft"] else "no"),
-        ("gradient", "in the file, for infer explain" if contract.explains else "none in the file"),
+        ("labels", f"{len(document.labels)}: {printable_line(', '.join(document.labels))}"),
+        ("input", f"{size}, {fit}, {rule.interpolation}"),
+        ("EXIF orientation", POLICIES["exif"]),
+        ("alpha", f"composited over rgb {rule.background}"),
+        ("16-bit", POLICIES["sixteen_bit"]),
+        ("animation", f"{POLICIES['frames']} frame"),
+        ("JPEG draft decoding", "yes" if rule.draft else "no"),
+        ("gradient", "in the file, for infer explain" if document.explain else "none in the file"),
     ]
 
 
-def _series_rows(document: dict[str, Any]) -> Rows:
-    rule, forecast = document["input"], document["forecast"]
+def _series_rows(document: ForecasterDocument) -> Rows:
+    rule = document.input
     stream = "none"
-    if "stream" in document:
-        stream = f"settled after {document['stream']['samples']} samples"
-    quantiles = ", ".join(f"{level:g}" for level in forecast["quantiles"])
+    if document.stream_samples:
+        stream = f"settled after {document.stream_samples} samples"
+    quantiles = ", ".join(f"{level:g}" for level in document.quantiles)
     return [
         (
             "input",
-            f"the last {rule['context']} rows of {printable_line(', '.join(rule['columns']))}",
+            f"the last {rule.context} rows of {printable_line(', '.join(rule.columns))}",
         ),
-        ("id column", rule["id"] or "none, one series per file"),
-        ("time column", rule["time"] or "none, rows are counted"),
-        ("step", f"{rule['step']['count']} {rule['step']['unit']}"),
-        ("calendar", ", ".join(rule.get("calendar", [])) or "none"),
-        ("gaps", rule["gaps"]),
+        ("id column", rule.id or "none, one series per file"),
+        ("time column", rule.time or "none, rows are counted"),
+        ("step", f"{rule.step.count} {rule.step.unit}"),
+        ("calendar", ", ".join(rule.calendar or []) or "none"),
+        ("gaps", rule.gaps),
         ("trained on", _training_range(rule)),
-        ("forecast", printable_line(", ".join(forecast.get("columns", rule["columns"])))),
+        ("forecast", printable_line(", ".join(document.targets))),
         ("stream", stream),
-        ("horizon", f"{forecast['horizon']} steps, quantiles {quantiles}"),
+        ("horizon", f"{document.horizon} steps, quantiles {quantiles}"),
     ]
 
 
-def _training_range(rule: dict[str, Any]) -> str:
+def _training_range(rule: SeriesRule) -> str:
     """Return the range of the training rows of a forecaster, by column."""
-    if "range" not in rule:
+    if rule.range is None:
         return "no range in the file"
-    kind, low, high = (rule["range"][key] for key in ("of", "low", "high"))
     columns = [
         f"{name} {least:.6g} to {greatest:.6g}"
-        for name, least, greatest in zip(rule["columns"], low, high, strict=True)
+        for name, least, greatest in zip(rule.columns, rule.range.low, rule.range.high, strict=True)
     ]
-    return printable_line(f"{kind} {', '.join(columns)}")
+    return printable_line(f"{rule.range.of} {', '.join(columns)}")
 
 
 def _provenance_rows(provenance: dict[str, Any]) -> Rows:

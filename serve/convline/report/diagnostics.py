@@ -18,8 +18,7 @@ import PIL.features
 
 from convline.errors import DeviceError, ServeError
 from convline.loading import open_model
-from convline.model_file import document as contracts
-from convline.model_file.document import Contract
+from convline.model_file.onnx_file import ModelFile, read_model_file
 from convline.model_file.registry import MANIFEST, locate, runs_on
 from convline.report.text_table import format_table
 from convline.runtime import host, placement, session
@@ -57,12 +56,12 @@ def check(model: str | None, variant: str = "auto", sha256: str | None = None) -
     for device in devices if model is not None else ():
         try:
             path, expected, _ = locate(str(model), device, variant, sha256)
-            contract = contracts.read(path, expected)
+            file = read_model_file(path, expected)
         except ServeError as error:
             about_model.append(_error_finding("model", error))
             break
-        exported_with = _exporter_versions(contract)
-        about_model += [*_check_file(contract, expected), *_check_device(contract, device)]
+        exported_with = _exporter_versions(file)
+        about_model += [*_check_file(file, expected), *_check_device(file, device)]
     yield from _check_packages(exported_with)
     yield from _check_machine()
     yield from dict.fromkeys(about_model)  # without repetition: two devices may take the same file
@@ -98,13 +97,13 @@ def _devices() -> list[str]:
         return ["cpu"]
 
 
-def _exporter_versions(contract: Contract) -> Mapping[str, str]:
+def _exporter_versions(file: ModelFile) -> Mapping[str, str]:
     """Return the package versions that the model was exported with.
 
     Provenance may hold any text, and a cure is copied into a shell: other texts than versions are
     left out.
     """
-    versions = contract.document["provenance"].get("versions")
+    versions = file.document.provenance.get("versions")
     versions = versions if isinstance(versions, dict) else {}
     return {name: v for name, v in versions.items() if isinstance(v, str) and VERSION.fullmatch(v)}
 
@@ -196,10 +195,10 @@ def _check_machine() -> Iterator[Finding]:
     yield Finding("cores", f"{usable:g} of {all_cores} usable ({reason})")
 
 
-def _check_file(contract: Contract, sha256: str | None) -> Iterator[Finding]:
-    size = f"{len(contract.bytes):,} bytes"
-    yield Finding("model", f"{contract.name}, {contract.task}, {contract.path} ({size})")
-    yield Finding("digest", f"{contract.digest}, as computed")
+def _check_file(file: ModelFile, sha256: str | None) -> Iterator[Finding]:
+    size = f"{len(file.content):,} bytes"
+    yield Finding("model", f"{file.name}, {file.task}, {file.path} ({size})")
+    yield Finding("digest", f"{file.digest}, as computed")
     if sha256 is not None:
         yield Finding("sha256", f"{sha256}, as {MANIFEST} or --sha256 says")
     else:
@@ -209,10 +208,10 @@ def _check_file(contract: Contract, sha256: str | None) -> Iterator[Finding]:
         yield Finding("sha256", f"no {MANIFEST} beside the file", "warning", cure)
 
 
-def _check_device(contract: Contract, device: str) -> Iterator[Finding]:
+def _check_device(file: ModelFile, device: str) -> Iterator[Finding]:
     """Yield how far the golden samples differ on a device, and which provider ran the nodes."""
     try:
-        model = open_model(contract, device)
+        model = open_model(file, device)
         gap = model.replay_golden()
     except ServeError as error:
         yield _error_finding(device, error)

@@ -187,7 +187,7 @@ def evaluate_series(model: Forecaster, file: str, reading: ReadOptions | None = 
 
     Each forecast begins where the one before it ends; the last one ends with the series.
     """
-    table = (reading or ReadOptions(model.name, model.contract.document["input"])).read(file)
+    table = (reading or ReadOptions(model.name, model.document.input)).read(file)
     unread, parts = [], []
     for batch in backtest_batches(model, table, model.horizon, model.horizon, held=model.horizon):
         good = [origin for origin in batch if not origin.error]

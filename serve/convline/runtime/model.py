@@ -7,8 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from convline.errors import ModelFileError
-from convline.model_file import document as contracts
-from convline.model_file.document import Contract
+from convline.model_file.onnx_file import ModelFile
 from convline.runtime.session import running
 
 Array = npt.NDArray[Any]
@@ -21,8 +20,8 @@ DTYPES = {"float": np.float32, "uint8": np.uint8}  # of element types
 class Model:
     """What both kinds share: the contract, the session, its device, and the golden samples."""
 
-    def __init__(self, contract: Contract, session: Any, device: str) -> None:
-        self.contract = contract
+    def __init__(self, contract: ModelFile, session: Any, device: str) -> None:
+        self.file = contract
         self.session = session
         self.device = device  # in words: "cpu (auto: no NVIDIA GPU is seen)"
         self.variant = "as in the file"  # of a package, in words: "int8, recommended for cpu"
@@ -35,19 +34,19 @@ class Model:
 
     @property
     def name(self) -> str:
-        return self.contract.name
+        return self.file.name
 
     @property
     def golden_atol(self) -> float:
         """The largest difference from the golden outputs that the exporter allows."""
-        return float(self.contract.document["golden"]["atol"])
+        return float(self.file.document.golden_json["atol"])
 
     def replay_golden(self) -> float:
         """Return the largest absolute difference of this provider's answer from the golden outputs."""
-        golden = self.contract.document["golden"]
-        expected = {name: contracts.unpack(packed) for name, packed in golden["outputs"].items()}
-        more = {"calendar": contracts.unpack(golden["calendar"])} if "calendar" in golden else {}
-        got = self._run([*expected], contracts.unpack(golden["input"]), **more)
+        golden = self.file.document.golden
+        expected, calendar = golden.outputs, golden.calendar
+        more = {} if calendar is None else {"calendar": calendar}
+        got = self._run([*expected], golden.input, **more)
         for name, array in zip(expected, got, strict=True):
             if array.shape != expected[name].shape:
                 shapes = f"{expected[name].shape}, got {array.shape}"
@@ -75,19 +74,19 @@ class Model:
             if kind == "input" and {*found} - {*promised}:
                 extra = sorted({*found} - {*promised})[0]
                 raise ModelFileError(
-                    f"{self.contract.path}: the contract has no input {extra!r}; export it again"
+                    f"{self.file.path}: the contract has no input {extra!r}; export it again"
                 )
             for name, (element, shape) in promised.items():
                 if name not in found:
                     have = ", ".join(found) or "none"
                     raise ModelFileError(
-                        f"{self.contract.path}: expected graph {kind} {name!r}, got {have}; export it again"
+                        f"{self.file.path}: expected graph {kind} {name!r}, got {have}; export it again"
                     )
                 node = found[name]
                 if node.type != f"tensor({element})" or not _fits(node.shape, shape):
                     wanted = f"{element} {['N' if n is None else n for n in shape]}"
                     raise ModelFileError(
-                        f"{self.contract.path}: graph {kind} {name!r}: expected {wanted} as the contract says, "
+                        f"{self.file.path}: graph {kind} {name!r}: expected {wanted} as the contract says, "
                         f"got {node.type} {node.shape}; export it again"
                     )
 

@@ -9,8 +9,17 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from convline.model_file.prune import INITIALIZER, INPUT, NAMED, NODE, inside, names
-from convline.model_file.wire import GRAPH, NODE_OPERATOR, fields, messages
+from convline.model_file.onnx_messages import (
+    GRAPH,
+    INITIALIZER,
+    INPUT,
+    NAME_FIELD,
+    NODE,
+    NODE_OPERATOR,
+    read_names,
+    walk_messages,
+)
+from convline.model_file.wire import field_bytes, read_fields
 
 RECORD = (
     "session.record_ep_graph_assignment_info"  # the option without which a session keeps no account
@@ -76,34 +85,39 @@ def strays(model: bytes, found: Iterable[Node]) -> list[Node]:
 
 def shape_nodes(model: bytes) -> frozenset[str]:
     """Return the names of nodes of a ModelProto that compute from shapes, and constants beside: they see no data."""
-    graph = next(inside(field) for field in fields(memoryview(model)) if field.number == GRAPH)
-    parts = list(fields(graph))
+    graph = next(
+        field_bytes(field) for field in read_fields(memoryview(model)) if field.number == GRAPH
+    )
+    parts = list(read_fields(graph))
     constants = {
         name
         for f in parts
         if f.number == INITIALIZER
-        for name in names(inside(f), NAMED[INITIALIZER])
+        for name in read_names(field_bytes(f), NAME_FIELD[INITIALIZER])
     }
     constants -= {
-        name for f in parts if f.number == INPUT for name in names(inside(f), NAMED[INPUT])
+        name
+        for f in parts
+        if f.number == INPUT
+        for name in read_names(field_bytes(f), NAME_FIELD[INPUT])
     }  # a default
     from_shapes: set[bytes] = set()  # tensors, as the next ones are nodes
     found: set[bytes] = set()
     others: set[bytes] = set()
-    for node in (inside(f) for f in parts if f.number == NODE):  # ONNX sorts them
-        [operator] = names(node, NODE_OPERATOR)
+    for node in (field_bytes(f) for f in parts if f.number == NODE):  # ONNX sorts them
+        [operator] = read_names(node, NODE_OPERATOR)
         read = {
             n
-            for part in messages(node, "node")
+            for part in walk_messages(node, "node")
             if part.kind == "node"
-            for n in names(part.bytes, NODE_INPUT)
+            for n in read_names(part.bytes, NODE_INPUT)
         }
         read -= constants | {b""}
         if operator == b"Constant":
-            constants |= names(node, NODE_OUTPUT)
+            constants |= read_names(node, NODE_OUTPUT)
         elif operator in SHAPES or (read and read <= from_shapes):
-            from_shapes |= names(node, NODE_OUTPUT)
-            found |= names(node, NODE_NAME)
+            from_shapes |= read_names(node, NODE_OUTPUT)
+            found |= read_names(node, NODE_NAME)
         else:
-            others |= names(node, NODE_NAME)
+            others |= read_names(node, NODE_NAME)
     return frozenset(str(name, "utf-8", "replace") for name in found - others - {b""})

@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from convline.errors import InputError, ModelFileError
-from convline.model_file.document import Contract
+from convline.model_file.document import ForecasterDocument
+from convline.model_file.onnx_file import ModelFile
 from convline.runtime.model import empty
 from convline.runtime.session import open_session, running
 
@@ -17,15 +18,15 @@ MAX_STATE = 2**24  # numbers that all tails of one series hold; ours are thousan
 
 
 class Stream:
-    """Stream(load("dilated-waves").contract, "cpu").push([0.3])   # one sample in, one forecast out"""
+    """Stream(load("dilated-waves").file, "cpu").push([0.3])   # one sample in, one forecast out"""
 
-    def __init__(self, contract: Contract, device: str = "auto") -> None:
-        self.name = contract.name
-        self.columns = len(contract.document["input"]["columns"])
-        self._session = open_session(contract.stepped, device)
-        self.samples = int(
-            contract.document["stream"]["samples"]
-        )  # after which an answer is that of the full window
+    def __init__(self, file: ModelFile, device: str = "auto") -> None:
+        self.name = file.name
+        graph, document = file.step_graph, file.document
+        assert isinstance(document, ForecasterDocument) and document.stream_samples
+        self.columns = len(document.input.columns)
+        self._session = open_session(graph, device)
+        self.samples = document.stream_samples  # after which it forecasts as from the full window
         shapes = {node.name: node.shape for node in self._session.get_overridable_initializers()}
         self._tails = {
             name: shape[1:] for name, shape in shapes.items() if name.startswith("state_")
@@ -43,11 +44,11 @@ class Stream:
             or shapes.get("sample", [])[1:] != [self.columns]
         ):
             raise ModelFileError(
-                f"{contract.path}: its step graph is not that of its contract; export it again"
+                f"{file.path}: its step graph does not fit its metadata; export it again"
             )
         if sum(int(np.prod(shape)) for shape in self._tails.values()) > MAX_STATE:
             raise ModelFileError(
-                f"{contract.path}: expected tails of at most {MAX_STATE} numbers; export it again"
+                f"{file.path}: expected tails of at most {MAX_STATE} numbers; export it again"
             )
         self._outputs, self._answers = outputs, [found[name] for name in outputs[:2]]
         self.reset()

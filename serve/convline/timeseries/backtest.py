@@ -11,9 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from convline.errors import DeviceMemoryError, InputError
+from convline.model_file.document import Step
 from convline.timeseries.forecaster import WINDOWS_PER_RUN, Floats, Forecaster
 from convline.timeseries.series import Series, Table
-from convline.timeseries.timestamps import Step, Times, has_times_after
+from convline.timeseries.timestamps import Times, has_times_after
 
 DAY = 86400  # seconds
 NO_TIMES = (

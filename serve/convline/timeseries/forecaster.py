@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from convline.errors import InputError, ServeError
+from convline.model_file.document import ForecasterDocument, Step
 from convline.model_file.schema import MAX_STEPS
 from convline.runtime.model import Array, Model, Tensors
 from convline.runtime.rows import Row
@@ -18,7 +19,7 @@ from convline.timeseries.calendar_features import encode_calendar
 from convline.timeseries.dataframe_reader import is_dataframe
 from convline.timeseries.read_options import ColumnOptions, ReadOptions
 from convline.timeseries.series import DataFrame, Series, Table
-from convline.timeseries.timestamps import Step, Times
+from convline.timeseries.timestamps import Times
 
 Floats = npt.NDArray[np.float32]
 Windows = npt.NDArray[np.floating[Any]]
@@ -41,34 +42,39 @@ class Forecaster(Model):
     """
 
     @property
+    def document(self) -> ForecasterDocument:
+        assert isinstance(self.file.document, ForecasterDocument)
+        return self.file.document
+
+    @property
     def context(self) -> int:
         """The number of rows that the network reads, T."""
-        return int(self.contract.document["input"]["context"])
+        return self.document.input.context
 
     @property
     def columns(self) -> list[str]:
         """The D columns that the network reads."""
-        return list(self.contract.document["input"]["columns"])
+        return self.document.input.columns
 
     @property
     def targets(self) -> list[str]:
         """The D' columns that it forecasts, the first ones of `columns`."""
-        return list(self.contract.document["forecast"].get("columns", self.columns))
+        return self.document.targets
 
     @property
     def calendar(self) -> list[str]:
         """The names of its calendar features; see `calendar_features.encode_calendar`."""
-        return list(self.contract.document["input"].get("calendar", []))
+        return self.document.input.calendar or []
 
     @property
     def horizon(self) -> int:
         """The number of steps that one run forecasts, S."""
-        return int(self.contract.document["forecast"]["horizon"])
+        return self.document.horizon
 
     @property
     def quantiles(self) -> list[float]:
         """The Q quantile levels, rising and symmetric about the median."""
-        return list(self.contract.document["forecast"]["quantiles"])
+        return self.document.quantiles
 
     def predict(
         self, series: Input, horizon: int | None = None, **options: Unpack[ColumnOptions]
@@ -154,12 +160,12 @@ class Forecaster(Model):
 
         All are false if the model file does not tell the range of its training values.
         """
-        trained = self.contract.document["input"].get("range")
+        trained = self.document.input.range
         if trained is None:
             return np.zeros(len(windows), np.bool_)
-        low, high = np.array(trained["low"], np.float64), np.array(trained["high"], np.float64)
+        low, high = np.array(trained.low, np.float64), np.array(trained.high, np.float64)
         margin = MARGIN * (high - low)
-        values = windows if trained["of"] == "values" else windows - windows[:, -1:]
+        values = windows if trained.of == "values" else windows - windows[:, -1:]
         return np.asarray(((values < low - margin) | (values > high + margin)).any(axis=(1, 2)))
 
     def stamps(self, series: Series, cutoff: int, step: Step, horizon: int | None = None) -> Times:
@@ -224,7 +230,7 @@ class Forecaster(Model):
             if names is not None and len(names) != len(self.columns):
                 raise ValueError(f"target: expected {len(self.columns)} names, got {names!r}")
             more: dict[str, Any] = {**options, "target": names}
-            return ReadOptions(self.name, self.contract.document["input"], **more).read(series)
+            return ReadOptions(self.name, self.document.input, **more).read(series)
         if options:
             got = f"got {type(series).__name__}"
             raise ValueError(f"{next(iter(options))}: expected with a file or DataFrame, {got}")

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from convline.errors import InputError
+from convline.model_file.document import Step
 from convline.runtime.rows import Block, block_of
 from convline.runtime.streaming import Stream
 from convline.timeseries.backtest import NO_TIMES, NOT_FINITE, Forecast, forecast_batch
@@ -26,7 +27,6 @@ from convline.timeseries.raw_table import GROUPED, parse_number
 from convline.timeseries.read_options import suggest_dates
 from convline.timeseries.series import DATES_AS_NUMBERS, MAX_FILL, Series, check_names
 from convline.timeseries.timestamps import (
-    Step,
     Times,
     are_months_apart,
     common_offset,
@@ -48,12 +48,12 @@ Rows = npt.NDArray[np.float64]
 def follow(task: ForecastTask, stdin: IO[bytes]) -> Iterator[Block]:
     """Yield the rows of each sample when its line comes; InputError if the header does not fit."""
     model, reading, stream = task.model, task.reading, None
-    if model.contract.streams and task.horizon <= model.horizon:
-        stream = Stream(model.contract, model.kind)
+    if model.file.has_step_graph and task.horizon <= model.horizon:
+        stream = Stream(model.file, model.kind)
         task.notify(f"each sample is one step of the network; settled after {stream.samples}")
     else:
         reason = "the file has no step graph"
-        if model.contract.streams:
+        if model.file.has_step_graph:
             reason = f"a step answers {model.horizon}"
         task.notify(f"each sample runs the whole window of {model.context} rows anew: {reason}")
     head = stdin.readline(MAX_LINE).removeprefix(BOM_UTF8)
@@ -118,8 +118,8 @@ class Follower:
         check_names(WHERE, self.header, [])
         for note in notes:
             self.task.notify(note)
-        self.step = Step.from_dict(reading.rule["step"]) if self.time else Step("index", 1)
-        self.fills = (reading.gaps or reading.rule["gaps"]) == "interpolate"
+        self.step = reading.rule.step if self.time else Step("index", 1)
+        self.fills = (reading.gaps or reading.rule.gaps) == "interpolate"
 
     def rows(self, cells: list[str]) -> Block:
         """Return the rows of a forecast, or the one row of an error."""

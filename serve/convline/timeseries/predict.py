@@ -161,7 +161,7 @@ def _write(times: Times, one: Forecast) -> TimeTexts:
 
 def table_rows(model: Forecaster, table: Table, horizon: int) -> list[Row]:
     """Return the rows of `infer series` for the series of a table, as Python's text and numbers."""
-    task = ForecastTask(model, ReadOptions(model.name, model.contract.document["input"]), horizon)
+    task = ForecastTask(model, ReadOptions(model.name, model.document.input), horizon)
     rows: list[Row] = []
     for batch in cutoff_batches(model, table, horizon):
         block = task.to_rows(forecast_batch(model, table.step, batch, horizon))

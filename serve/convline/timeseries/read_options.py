@@ -14,14 +14,14 @@ notes of the table name the columns that were taken by their usual names.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypedDict
+from typing import TypedDict
 
 import numpy as np
 
 from convline.errors import InputError
+from convline.model_file.document import SeriesRule, Step
 from convline.timeseries.csv_reader import DELIMITERS
 from convline.timeseries.series import Table, TableSource, build_table, open_file
-from convline.timeseries.timestamps import Step
 
 DECIMALS = (".", ",")
 EPOCH = (10**8, 2**32)  # seconds since 1970 that are taken for times: from 1973 to 2106
@@ -46,7 +46,7 @@ class ReadOptions:
     """
 
     model: str
-    rule: dict[str, Any]
+    rule: SeriesRule
     target: list[str] | None = None
     time: str | None = None
     id: str | None = None
@@ -76,16 +76,16 @@ class ReadOptions:
 
         name: of a series without an id; None takes the stem of the file's name.
         """
-        keys = (self.time, self.id, self.rule["time"], self.rule["id"], "ds", "unique_id")
+        keys = (self.time, self.id, self.rule.time, self.rule.id, "ds", "unique_id")
         file = open_file(source, self.delimiter, self.decimal, [key for key in keys if key])
         columns, time, id, notes = self.choose_columns(file.header)
         self.check_columns(file.where, file.header, columns, time, id)
         file.notes.extend(notes)
-        gaps = self.gaps or self.rule["gaps"]
+        gaps = self.gaps or self.rule.gaps
         table = build_table(file, columns=columns, time=time, id=id, gaps=gaps, name=name)
-        step = Step.from_dict(self.rule["step"])
+        step = self.rule.step
         # A network trained on months is wrong on days; one trained on counted rows has no step.
-        if time is not None and self.rule["time"] is not None and table.step != step:
+        if time is not None and self.rule.time is not None and table.step != step:
             raise InputError(file.where, self._explain_other_step(step, table, time))
         if time is not None and (reason := self.explain_other_offset(table.series[0].offset)):
             raise InputError(file.where, f"column {time!r}: {reason}")
@@ -95,9 +95,9 @@ class ReadOptions:
         self, header: list[str]
     ) -> tuple[list[str], str | None, str | None, list[str]]:
         """Return (value columns, time, id, notes on columns chosen by their usual names)."""
-        columns = self.target or list(self.rule["columns"])
-        time = self.rule["time"] if self.time is None else self.time
-        id = self.rule["id"] if self.id is None else self.id
+        columns = self.target or self.rule.columns
+        time = self.rule.time if self.time is None else self.time
+        id = self.rule.id if self.id is None else self.id
         usual = []
         if self.id is None and id not in header and "unique_id" in header:
             id = "unique_id"
@@ -148,8 +148,8 @@ class ReadOptions:
 
         The hour that a clock shows is another hour in UTC, so the calendar would be wrong.
         """
-        trained = self.rule.get("offset")
-        if self.rule["time"] is None or trained in (None, "utc" if offset else "none"):
+        trained = self.rule.offset
+        if self.rule.time is None or trained in (None, "utc" if offset else "none"):
             return ""
         expects = f"model {self.model!r} was trained on times"
         if offset:

@@ -18,12 +18,12 @@ import numpy as np
 import numpy.typing as npt
 
 from convline.errors import InputError
+from convline.model_file.document import Step
 from convline.timeseries.csv_reader import open_csv
 from convline.timeseries.dataframe_reader import is_dataframe, open_dataframe
 from convline.timeseries.parquet_reader import is_parquet, open_parquet
 from convline.timeseries.raw_table import RawTable
 from convline.timeseries.timestamps import (
-    Step,
     Times,
     are_dates,
     find_offsets,

@@ -12,12 +12,13 @@ exist among more than 500.
 """
 
 import re
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from convline.model_file.document import Step
 
 Times = npt.NDArray[Any]  # datetime64[s] or int64
 
@@ -36,28 +37,6 @@ YEARS = {
 SHORTEST_MONTH = np.timedelta64(28, "D")
 LAST = np.datetime64("9999-12-31T23:59:59")
 LARGEST = 2**62  # of whole numbers as times: the difference of any two fits in 64 bits
-
-
-@dataclass(frozen=True)
-class Step:
-    """The time from one row to the next.
-
-    It is `count` seconds, calendar months, or units of an index of whole numbers.
-    """
-
-    unit: str  # "seconds" | "months" | "index"
-    count: int
-
-    def to_dict(self) -> dict[str, Any]:
-        return {"unit": self.unit, "count": self.count}
-
-    @classmethod
-    def from_dict(cls, document: dict[str, Any]) -> "Step":
-        return cls(document["unit"], document["count"])
-
-    def __str__(self) -> str:
-        unit = self.unit if self.unit != "index" else "(whole numbers)"
-        return f"{self.count} {unit}"
 
 
 def parse_times(cells: list[str]) -> tuple[Times, tuple[int, str] | None]:

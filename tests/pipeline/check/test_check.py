@@ -228,11 +228,11 @@ def test_golden_samples_of_another_model_are_stopped() -> None:
     """Oracle: the sentence; the graph agrees with torch, the golden outputs do not."""
 
     def swap(document: dict[str, Any]) -> None:
-        ours = verdict.load_file(line.model_path(line.DIGITS), "cpu").contract.document["golden"][
+        ours = verdict.load_file(line.model_path(line.DIGITS), "cpu").file.json["golden"][
             "outputs"
         ]["probabilities"]
-        rolled = np.roll(line.contract.unpack(ours), 1, axis=1)
-        document["golden"]["outputs"]["probabilities"] = line.contract.pack(rolled)
+        rolled = np.roll(line.unpack_array(ours), 1, axis=1)
+        document["golden"]["outputs"]["probabilities"] = line.pack_array(rolled)
 
     line.change_model(line.DIGITS, document=swap)
     assert_refused(

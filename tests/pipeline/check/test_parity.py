@@ -8,9 +8,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from convline.images.decode import ImageRule
 from convline.loading import load_file
-from convline.model_file import document as contract
+from convline.model_file.document import ImageRule
+from convline.model_file.golden import pack_array
+from convline.model_file.onnx_file import seal
 from torch import Tensor, nn
 
 import models
@@ -32,13 +33,13 @@ class Pixels(nn.Module):
 def require_parity(graph: bytes, images: np.ndarray, expected: np.ndarray, path: Path) -> None:
     """Seal, load, and hold each batch of the gate to the answers; 0 rows among them."""
     labels = [f"class {k}" for k in range(expected.shape[1])]
-    outputs = {"probabilities": contract.pack(expected[:2].astype(np.float32))}
+    outputs = {"probabilities": pack_array(expected[:2].astype(np.float32))}
     document = {
         "format": 1, "name": "two", "task": "classification", "labels": labels,
         "input": ImageRule(images.shape[1:3], "grey").to_dict(), "provenance": {"data": "none"},
-        "golden": {"input": contract.pack(images[:2]), "outputs": outputs, "atol": 1e-4},
+        "golden": {"input": pack_array(images[:2]), "outputs": outputs, "atol": 1e-4},
     }  # fmt: skip
-    path.write_bytes(contract.seal(graph, document))
+    path.write_bytes(seal(graph, document))
     model = load_file(path, "cpu")
     rows = parity(model, {}, {"test": images}, {"test": [expected]}, 1e-4, 1e-4)
     assert [row["batch"] for row in rows] == [*ROWS_AT_BATCH] and all(

@@ -12,7 +12,7 @@ import numpy as np
 import onnxruntime
 import pytest
 from convline.errors import DeviceMemoryError
-from convline.model_file import document
+from convline.model_file.onnx_file import read_model_file
 
 from pipeline.check import latency, roofline, variant_selection
 from pipeline.evaluate import bootstrap
@@ -139,7 +139,7 @@ def test_the_sweep_ends_where_a_batch_gains_nothing() -> None:
 @pytest.mark.slow
 def test_a_file_is_measured_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(line.copy_to(tmp_path))
-    model = document.read(line.model_path(line.DIGITS))
+    model = read_model_file(line.model_path(line.DIGITS))
     ops = json.loads(Path("results", line.DIGITS, "export.json").read_text())["operations"]
     images = np.load(f"out/{line.DIGITS}/data/test_x.npy")
     limits = Check(batches=[1, 16], threads=[1], seconds=0.01)
@@ -149,7 +149,7 @@ def test_a_file_is_measured_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         and found["placement"]["CPUExecutionProvider"] >= 2
     )
     assert (
-        found["bytes"] == len(model.bytes) and found["first_s"] > 0.05 and found["memory_mb"] > 20
+        found["bytes"] == len(model.content) and found["first_s"] > 0.05 and found["memory_mb"] > 20
     )
     assert [row["batch"] for row in found["rows"]][:2] == [1, 16]
     row = latency.bound(model, "cpu", images[:4], "bound", 0.01)  # what a GPU gets besides

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from convline.images.decode import ImageRule, read_image
+from convline.images.decode import read_image
+from convline.model_file.document import ImageRule
 from convline.timeseries.series import read_csv
 from PIL import Image
 from recipes import IMAGE_RECIPE, SERIES_RECIPE, SETS

@@ -12,7 +12,8 @@ from urllib.error import URLError
 
 import numpy as np
 import pytest
-from convline.images.decode import ImageRule, read_image
+from convline.images.decode import read_image
+from convline.model_file.document import ImageRule
 from PIL import Image
 from recipes import ROOT
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from convline.errors import InputError
+from convline.model_file.document import SeriesRule
 from convline.timeseries.read_options import ReadOptions
 from recipes import ROOT
 from ruamel.yaml import YAML
@@ -203,7 +204,13 @@ def test_times_with_an_offset_are_known_as_such(
         raw.mkdir()
         prepare.write_raw_series(raw, source)
         for path in raw.iterdir():
-            assert ReadOptions("hours", source.about["input"]).read(path).series[0].offset == zone
+            assert (
+                ReadOptions("hours", SeriesRule.from_dict(source.about["input"]))
+                .read(path)
+                .series[0]
+                .offset
+                == zone
+            )
 
 
 ETTH1 = Path(os.environ.get("DATA_ROOT", Path(__file__).parents[4] / "shared/datasets"))

@@ -9,7 +9,7 @@ import convline
 import numpy as np
 import pytest
 import torch
-from convline.model_file import document as contract
+from convline.model_file.onnx_file import seal
 from PIL import Image
 from recipes import SPECS
 
@@ -50,7 +50,7 @@ def subject(tmp_path_factory: pytest.TempPathFactory) -> Subject:
         "tiny", recipe, source.about, metrics, x, export.answers(net, x), 1e-4
     )
     graph = export.to_onnx(net, x, "classification")
-    (folder / "model.onnx").write_bytes(contract.seal(graph.SerializeToString(), about))
+    (folder / "model.onnx").write_bytes(seal(graph.SerializeToString(), about))
     return Subject(
         "tiny",
         recipe,

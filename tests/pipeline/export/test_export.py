@@ -13,7 +13,8 @@ import pytest
 import torch
 from convline.images.classifier import Classifier
 from convline.loading import load_file
-from convline.model_file import document as contract
+from convline.model_file.golden import unpack_array
+from convline.model_file.onnx_file import read_model_file
 from torch import nn
 
 from pipeline.core.errors import StageError
@@ -83,7 +84,7 @@ def test_torchs_answers_are_on_record(name: str, outputs: int) -> None:
 @pytest.mark.parametrize("name", [line.DIGITS, line.WAVES])
 def test_the_document_says_where_the_model_comes_from(name: str) -> None:
     """Oracle: the stages' own files; the golden samples are the first test inputs and replay within their limit."""
-    about, document = line.results(name, "data"), contract.read(line.model_path(name)).document
+    about, document = line.results(name, "data"), read_model_file(line.model_path(name)).json
     given = {
         key: value for key, value in document["input"].items() if key != "range"
     }  # what export adds itself
@@ -98,7 +99,7 @@ def test_the_document_says_where_the_model_comes_from(name: str) -> None:
     )
     assert provenance["versions"]["torch"] == torch.__version__.split("+")[0]
     assert provenance["metrics"]["parameters"] == line.results(name, "train")["parameters"]
-    golden = contract.unpack(document["golden"]["input"])
+    golden = unpack_array(document["golden"]["input"])
     np.testing.assert_array_equal(golden, dataset.load(name).served("test")[: metadata.GOLDEN])
     assert load_file(line.model_path(name), "cpu").replay_golden() <= document["golden"]["atol"]
 
@@ -299,6 +300,6 @@ def test_the_range_of_training_is_carried_where_answers_depend_on_it(
 def test_a_forecasters_file_carries_its_range() -> None:
     """Oracle: the least and the greatest of the training rows; the network standardises by constants."""
     _, source = trained(line.WAVES)
-    found = contract.read(line.model_path(line.WAVES)).document["input"]["range"]
+    found = read_model_file(line.model_path(line.WAVES)).json["input"]["range"]
     train = source.x["train"]
     assert found == {"of": "values", "low": train.min(0).tolist(), "high": train.max(0).tolist()}

@@ -12,7 +12,7 @@ import onnxruntime
 import pytest
 from convline.errors import InputError, ModelFileError
 from convline.loading import load_file
-from convline.model_file import document as contract
+from convline.model_file.onnx_file import ModelFile, read_model_file, seal
 from convline.runtime.streaming import Stream
 from convline.timeseries.forecaster import Forecaster
 from shop import HORIZON, document, untrained
@@ -59,11 +59,11 @@ def test_a_stream_from_the_file_is_the_window(
     x = source.served("test")
     about = document(recipe, source, x, export.answers(net, x)) | {"stream": {"samples": samples}}
     path = tmp_path / "shop.onnx"
-    path.write_bytes(contract.seal(graph.SerializeToString(), about))
+    path.write_bytes(seal(graph.SerializeToString(), about))
     model = load_file(path, "cpu")
     assert isinstance(model, Forecaster) and model.replay_golden() < about["golden"]["atol"]
     forecast, quantiles = model.run(x)
-    stream = Stream(model.contract, "cpu")
+    stream = Stream(model.file, "cpu")
     other = stream.fork()
     for n, (row, beside) in enumerate(zip(x[0], x[1], strict=True), 1):
         got = stream.push(row)
@@ -79,18 +79,18 @@ def test_a_stream_from_the_file_is_the_window(
     # whoever knows nothing of streams runs the whole file on windows
     plain = onnxruntime.InferenceSession(path.read_bytes()).run(["forecast"], {"series": x})[0]
     np.testing.assert_array_equal(plain, forecast)
-    assert len(model.contract.served) < len(path.read_bytes()) and len(
-        model.contract.stepped
+    assert len(model.file.prediction_graph) < len(path.read_bytes()) and len(
+        model.file.step_graph
     ) < len(path.read_bytes())
 
 
 def test_a_file_without_a_step_graph_has_no_stream() -> None:
-    model = contract.read(Path(line.made(), line.model_path(line.WAVES)))
+    model = read_model_file(Path(line.made(), line.model_path(line.WAVES)))
     assert (
-        model.streams and Stream(model, "cpu").samples == 10
+        model.has_step_graph and Stream(model, "cpu").samples == 10
     )  # 1 + 2 (1 + 2), and the horizon less 1
-    bare = contract.Contract(
-        model.path, {k: v for k, v in model.document.items() if k != "stream"}, model.bytes
+    bare = ModelFile(
+        model.path, {k: v for k, v in model.json.items() if k != "stream"}, model.content
     )
     with pytest.raises(
         ModelFileError, match=r"expected a step graph, got none: .*export it with `streaming: true`"

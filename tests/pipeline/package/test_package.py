@@ -42,7 +42,7 @@ def test_the_manifest_is_true_and_written_without_torch(name: str) -> None:
         assert hashlib.sha256((package(name) / file).read_bytes()).hexdigest() == sha256
     served = package(name) / "triton" / name / "1" / "model.onnx"
     assert (
-        served.read_bytes() == line.contract.read(line.model_path(name)).served
+        served.read_bytes() == line.read_model_file(line.model_path(name)).prediction_graph
     )  # without a stream
     assert line.model_path(name).read_bytes() == (package(name) / "model.onnx").read_bytes()
     assert (
@@ -104,7 +104,7 @@ def test_a_licence_must_be_stated(licence: str | None) -> None:
             del document["provenance"]["licence"]
 
     line.change_model(line.DIGITS, document=change)
-    digest = line.contract.read(line.model_path(line.DIGITS)).digest
+    digest = line.read_model_file(line.model_path(line.DIGITS)).digest
     change_json(f"out/{line.DIGITS}/check/digests.json", **{"model.onnx": digest})
     assert_refused(
         line.DIGITS, r"no licence is stated for its data; add `licence:` to its set under `data:`"
@@ -195,7 +195,9 @@ def test_triton_reads_the_configuration(
         if output.label_filename:
             lines = (model / output.label_filename).read_text().splitlines()
             assert (
-                lines == line.contract.read(model / "1" / "model.onnx").labels == list("0123456789")
+                lines
+                == line.read_model_file(model / "1" / "model.onnx").json.labels
+                == list("0123456789")
             )
     assert [bool(output.label_filename) for output in config.output] == [
         task == "probabilities" for task in outputs

@@ -14,7 +14,7 @@ import line
 import numpy as np
 import onnxruntime
 import pytest
-from convline.model_file import document as contract
+from convline.model_file.onnx_file import read_model_file
 from finished import CLASSIFIER, FORECASTER, HOSTILE, RECIPES, STUDIES, write_all
 from PIL import Image
 
@@ -189,13 +189,13 @@ def test_the_live_page_answers_as_onnxruntime_does(chromium: Any, alive: Path) -
         page.evaluate("live.ready")
         for name in (line.DIGITS, line.WAVES):
             model = alive / "out" / "dist" / name / "model.onnx"
-            size = contract.read(model).document["input"].get("size")
+            size = read_model_file(model).json["input"].get("size")
             given = (
                 rng.integers(0, 256, (7, *size, 1), np.uint8)
                 if size
                 else rng.normal(size=(7, 20, 1)).astype("f4")
             )
-            served = contract.read(model).served  # without the steps of a stream
+            served = read_model_file(model).prediction_graph  # without the steps of a stream
             session = onnxruntime.InferenceSession(served, providers=["CPUExecutionProvider"])
             expected = session.run(None, {session.get_inputs()[0].name: given})
             kind = "Uint8Array" if size else "Float32Array"

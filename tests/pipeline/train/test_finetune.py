@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from convline.images.decode import ImageRule, read_image
+from convline.images.decode import read_image
+from convline.model_file.document import ImageRule
 from PIL import Image
 from recipes import BASE, HIGH, IMAGE_RECIPE, LOW, SPECS, TRANSFERS
 from torch import nn

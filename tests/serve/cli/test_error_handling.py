@@ -20,7 +20,7 @@ import tiny
 from click.testing import CliRunner
 from convline.cli.error_handling import describe_system_failure
 from convline.cli.main import main
-from convline.model_file import document
+from convline.model_file.onnx_file import seal
 from convline.terminal_text import escape_control_characters
 from PIL import Image
 
@@ -311,9 +311,7 @@ def test_names_of_a_graph_do_not_reach_a_terminal(tmp_path: Path) -> None:
     model."""
     graph = tiny.classifier_graph()
     graph.graph.output[0].name = graph.graph.node[-1].output[0] = "x\x1b[2J"
-    (tmp_path / "m.onnx").write_bytes(
-        document.seal(graph.SerializeToString(), tiny.classifier_document())
-    )
+    (tmp_path / "m.onnx").write_bytes(seal(graph.SerializeToString(), tiny.classifier_document()))
     result = CliRunner().invoke(main, ["images", str(tmp_path / "m.onnx"), "a.png"])
     assert (
         result.exit_code == 1

@@ -23,6 +23,7 @@ from convline.cli.main import main
 from convline.errors import InputError
 from convline.jobs.series_job import SeriesJob, forecast_files
 from convline.loading import load_file
+from convline.model_file.document import Step
 from convline.report.svg_plot import axis_ticks, tick_labels
 from convline.runtime.sources import Source
 from convline.timeseries.backtest import backtest_batches, cutoff_batches
@@ -30,7 +31,6 @@ from convline.timeseries.forecaster import WINDOWS_PER_RUN, Forecaster
 from convline.timeseries.predict import ForecastTask
 from convline.timeseries.read_options import ReadOptions
 from convline.timeseries.series import Series, Table, read_csv
-from convline.timeseries.timestamps import Step
 from test_cli import rows_of
 
 Make = Callable[..., Path]
@@ -442,7 +442,7 @@ def test_long_outputs_stay_flat(make_forecaster: Make) -> None:
     assert max(map(len, cutoff_batches(model, series, 5000, every=1))) * 5000 * 4 <= 2**18
     source, reading = (
         io.StringIO("y\n" + "1\n" * 9),
-        ReadOptions(model.name, model.contract.document["input"]),
+        ReadOptions(model.name, model.document.input),
     )
     output = io.BytesIO()
     done = forecast_files(

@@ -18,8 +18,8 @@ from convline.explain import heatmap, methods
 from convline.explain.job import output_stem
 from convline.explain.methods import METHODS, Options, explainer
 from convline.loading import load_file
-from convline.model_file import document as contract
-from convline.model_file.prune import only
+from convline.model_file.onnx_file import read_model_file, seal
+from convline.model_file.prune import keep_outputs
 from PIL import Image
 
 SQUARE = np.s_[2:4, 5:7]  # the pixels that class "bright" looks at
@@ -40,15 +40,13 @@ COLUMN = weight()[:, 2].reshape(tiny.SIDE, tiny.SIDE, 1)
 def linear(tmp_path: Path) -> Path:
     path = tmp_path / "linear.onnx"
     path.write_bytes(
-        contract.seal(
-            tiny.linear_graph(weight()).SerializeToString(), tiny.linear_document(weight())
-        )
+        seal(tiny.linear_graph(weight()).SerializeToString(), tiny.linear_document(weight()))
     )
     return path
 
 
 def map_of(path: Path, method: str, **options: Any) -> tuple[np.ndarray, float | None]:
-    model = explainer(contract.read(path), method, "cpu")
+    model = explainer(read_model_file(path), method, "cpu")
     return METHODS[method](model, IMAGE, 2, Options(**options))
 
 
@@ -65,7 +63,7 @@ def test_gradients_of_a_linear_model_are_its_weights(linear: Path, method: str) 
     """Oracle: d (x @ W) / dx = W, whatever noise is on x; of any class, not of the top one
     alone."""
     np.testing.assert_allclose(map_of(linear, method)[0], COLUMN, rtol=1e-6)
-    model = explainer(contract.read(linear), method, "cpu")
+    model = explainer(read_model_file(linear), method, "cpu")
     other = METHODS[method](model, IMAGE, 0, Options())[0]
     np.testing.assert_allclose(other[..., 0].ravel(), weight()[:, 0], rtol=1e-6)
 
@@ -164,7 +162,7 @@ def test_predictions_run_without_the_gradient(linear: Path) -> None:
         model.predict_proba(IMAGE[None]), exponent / exponent.sum(), rtol=1e-5
     )
     assert model.replay_golden() < 1e-5
-    graph = onnx.load_from_string(model.contract.served).graph
+    graph = onnx.load_from_string(model.file.prediction_graph).graph
     assert [node.op_type for node in graph.node] == ["Cast", "Reshape", "MatMul", "Softmax"]
     assert {i.name for i in graph.initializer} == {"flat", "weight"} and [
         i.name for i in graph.input
@@ -188,7 +186,7 @@ def test_inner_graphs_keep_what_they_read() -> None:
     inputs = [helper.make_tensor_value_info("x", floats, ["N"])]
     outputs = [helper.make_tensor_value_info(name, floats, ["N"]) for name in ("y", "unused")]
     whole = tiny.finish_graph(nodes, inputs, outputs, {"so": np.array(True)}).SerializeToString()
-    part, x = only(whole, ["y"]), np.array([1, 2], np.float32)
+    part, x = keep_outputs(whole, ["y"]), np.array([1, 2], np.float32)
     assert [n.op_type for n in onnx.load_from_string(part).graph.node] == ["Add", "If"]
     session = onnxruntime.InferenceSession(part, providers=["CPUExecutionProvider"])
     np.testing.assert_array_equal(session.run(None, {"x": x})[0], -2 * x)
@@ -199,19 +197,19 @@ def test_a_promise_that_the_graph_breaks_is_refused(tmp_path: Path, linear: Path
     default."""
     path = tmp_path / "liar.onnx"
     document = tiny.classifier_document() | {"explain": {"saliency": True}}
-    path.write_bytes(contract.seal(tiny.classifier_graph().SerializeToString(), document))
+    path.write_bytes(seal(tiny.classifier_graph().SerializeToString(), document))
     with pytest.raises(ModelFileError, match="expected graph output 'scores', got probabilities"):
         map_of(path, "saliency")
     graph = tiny.linear_graph(weight())
     for place in [k for k, i in enumerate(graph.graph.initializer) if i.name == "target"]:
         del graph.graph.initializer[place]
-    path.write_bytes(contract.seal(graph.SerializeToString(), tiny.linear_document(weight())))
+    path.write_bytes(seal(graph.SerializeToString(), tiny.linear_document(weight())))
     with pytest.raises(ModelFileError, match="'target'"):
         map_of(path, "saliency")
     with pytest.raises(
         ModelFileError, match=r"metadata key 'explain\.saliency': expected one of True, got False"
     ):
-        contract.seal(graph.SerializeToString(), document | {"explain": {"saliency": False}})
+        seal(graph.SerializeToString(), document | {"explain": {"saliency": False}})
 
 
 def test_a_file_without_a_gradient_has_occlusion(classifier: Path, tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import tiny
 from convline.errors import InputError
-from convline.images.decode import FORMATS, MAX_PIXELS, ImageRule, lost_contrast, read_image
+from convline.images.decode import FORMATS, MAX_PIXELS, lost_contrast, read_image
+from convline.model_file.document import ImageRule
 from convline.model_file.schema import INTERPOLATIONS
 from PIL import Image, ImageFile
 

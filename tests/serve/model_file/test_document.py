@@ -1,4 +1,4 @@
-"""What `contract.read` accepts, and that everything else is refused with one sentence that names the file."""
+"""What `read_model_file` accepts, and that everything else is refused with one sentence that names the file."""
 
 import hashlib
 import json
@@ -11,19 +11,25 @@ import onnx
 import pytest
 import tiny
 from convline.errors import ModelFileError
-from convline.model_file import document as contract
+from convline.model_file import onnx_file
+from convline.model_file.golden import DTYPES, pack_array, unpack_array
+from convline.model_file.onnx_file import MAX_ENTRY_FIELDS, MAX_TOP_FIELDS, read_model_file, seal
 from convline.model_file.wire import encode_bytes
 from test_wire import hide, with_operator
 
 
 def test_what_is_sealed_is_read(classifier: Path, classifier_bytes: bytes) -> None:
     """Oracle: the document that was sealed, and onnx's own checker on the sealed file."""
-    found = contract.read(classifier)
+    found = read_model_file(classifier)
     assert {
-        key: value for key, value in found.document.items() if key != "digest"
+        key: value for key, value in found.json.items() if key != "digest"
     } == tiny.classifier_document()
-    assert (found.name, found.task, found.labels) == ("brightness", "classification", tiny.LABELS)
-    assert found.bytes == classifier_bytes
+    assert (found.name, found.task, found.document.labels) == (
+        "brightness",
+        "classification",
+        tiny.LABELS,
+    )
+    assert found.content == classifier_bytes
     onnx.checker.check_model(onnx.load_model_from_string(classifier_bytes))
 
 
@@ -42,7 +48,7 @@ def test_sealing_again_changes_nothing(classifier_bytes: bytes) -> None:
     proto = onnx.load_model_from_string(classifier_bytes)
     proto.metadata_props.add(key="author", value="someone")
     document = json.loads(proto.metadata_props[0].value)
-    assert contract.seal(proto.SerializeToString(), document) == classifier_bytes
+    assert seal(proto.SerializeToString(), document) == classifier_bytes
 
 
 def flip(model: bytes, fraction: float) -> bytes:
@@ -56,7 +62,7 @@ def test_every_changed_byte_is_refused(tmp_path: Path, classifier_bytes: bytes) 
     for place in range(0, len(classifier_bytes), 7):
         path.write_bytes(flip(classifier_bytes, (place + 0.5) / len(classifier_bytes)))
         with pytest.raises(ModelFileError, match=r"flipped\.onnx"):
-            contract.read(path)
+            read_model_file(path)
 
 
 DEEP = json.loads("[" * 900 + "]" * 900)  # json still reads and writes it, in Python's 1,000 frames
@@ -65,18 +71,14 @@ DEEP = json.loads("[" * 900 + "]" * 900)  # json still reads and writes it, in P
 def without_golden() -> dict[str, Any]:
     """A document whose golden arrays hold no sample: a replay of them could not fail."""
     document = tiny.classifier_document()
-    document["golden"]["input"] = contract.pack(np.zeros((0, tiny.SIDE, tiny.SIDE, 1), np.uint8))
-    document["golden"]["outputs"]["probabilities"] = contract.pack(np.zeros((0, 3), np.float32))
+    document["golden"]["input"] = pack_array(np.zeros((0, tiny.SIDE, tiny.SIDE, 1), np.uint8))
+    document["golden"]["outputs"]["probabilities"] = pack_array(np.zeros((0, 3), np.float32))
     return document
 
 
 def with_stuffed_metadata() -> bytes:
     """A file whose one metadata entry begins with fields that nobody knows."""
-    entry = (
-        b"\x18\x01" * contract.MAX_ENTRY_FIELDS
-        + encode_bytes(1, b"convline")
-        + encode_bytes(2, b"{}")
-    )
+    entry = b"\x18\x01" * MAX_ENTRY_FIELDS + encode_bytes(1, b"convline") + encode_bytes(2, b"{}")
     return tiny.classifier_graph().SerializeToString() + encode_bytes(14, entry)
 
 
@@ -112,8 +114,8 @@ def foreign() -> bytes:
         ),
         (lambda model: model.replace(b'"atol":1e-05', b'"atol":1e999'), "1e999 is not JSON"),
         (
-            lambda model: b"\x08\x0a\x3a\x00" + b"\x08\x01" * contract.MAX_TOP_FIELDS,
-            "got a stuffed file",
+            lambda model: b"\x08\x0a\x3a\x00" + b"\x08\x01" * MAX_TOP_FIELDS,
+            "top-level fields, got more",
         ),
         (
             lambda model: tiny.reseal(tiny.classifier_document() | {"format": 2}),
@@ -151,7 +153,7 @@ def test_refusals(tmp_path: Path, classifier_bytes: bytes, make: Any, message: s
     path = tmp_path / "wrong.onnx"
     path.write_bytes(make(classifier_bytes))
     with pytest.raises(ModelFileError, match=message) as caught:
-        contract.read(path)
+        read_model_file(path)
     assert str(caught.value).startswith(str(path)) and "\n" not in str(caught.value)
 
 
@@ -181,13 +183,13 @@ def test_mutated_files_are_read_or_refused(
     """
     if digest == "made anew":
         document = json.loads(onnx.load_model_from_string(classifier_bytes).metadata_props[0].value)
-        monkeypatch.setattr(contract, "_digest", lambda parts, changed: document["digest"])
+        monkeypatch.setattr(onnx_file, "compute_digest", lambda parts, changed: document["digest"])
     rng, path, read = np.random.default_rng(0), tmp_path / "mutated.onnx", 0
     for _ in range(1500):
         path.write_bytes(mutate(classifier_bytes, rng))
         start = time.process_time()
         try:
-            contract.read(path)
+            read_model_file(path)
             read += 1
         except ModelFileError as error:
             assert str(error).startswith(str(path))
@@ -198,9 +200,9 @@ def test_mutated_files_are_read_or_refused(
 def test_missing_file_and_folder(tmp_path: Path) -> None:
     """Oracle: neither is a model."""
     with pytest.raises(ModelFileError, match="no such file"):
-        contract.read(tmp_path / "none.onnx")
+        read_model_file(tmp_path / "none.onnx")
     with pytest.raises(ModelFileError, match=r"expected an \.onnx file"):
-        contract.read(tmp_path)
+        read_model_file(tmp_path)
 
 
 def test_two_gib_are_refused_unread(tmp_path: Path) -> None:
@@ -209,32 +211,33 @@ def test_two_gib_are_refused_unread(tmp_path: Path) -> None:
     with path.open("wb") as file:
         file.truncate(2**31)
     with pytest.raises(ModelFileError, match="expected at most 2147483647 bytes"):
-        contract.read(path)
+        read_model_file(path)
 
 
 def test_manifest_hash(classifier: Path, classifier_bytes: bytes) -> None:
     """Oracle: hashlib over the file; another hash is refused."""
     assert (
-        contract.read(classifier, hashlib.sha256(classifier_bytes).hexdigest()).name == "brightness"
+        read_model_file(classifier, hashlib.sha256(classifier_bytes).hexdigest()).name
+        == "brightness"
     )
     with pytest.raises(ModelFileError, match=r"expected the sha256 0{64}, got [0-9a-f]{64}"):
-        contract.read(classifier, "0" * 64)
+        read_model_file(classifier, "0" * 64)
 
 
 def test_seal_refuses_external_data_and_bad_documents() -> None:
     """Oracle: the exporter hears of a mistake before the file exists."""
     with pytest.raises(ModelFileError, match="external data"):
-        contract.seal(hide("initializer").SerializeToString(), tiny.classifier_document())
+        seal(hide("initializer").SerializeToString(), tiny.classifier_document())
     with pytest.raises(ModelFileError, match="'labels'"):
-        contract.seal(foreign(), tiny.classifier_document() | {"labels": ["a", "a"]})
+        seal(foreign(), tiny.classifier_document() | {"labels": ["a", "a"]})
 
 
-@pytest.mark.parametrize("dtype", contract.GOLDEN_DTYPES)
+@pytest.mark.parametrize("dtype", DTYPES)
 def test_pack_round_trip(dtype: str) -> None:
     """Oracle: bit-equal, for a view that is not contiguous, an empty one and a scalar."""
     array = np.arange(24).reshape(2, 3, 4).astype(dtype)
     for view in (array, array[:, ::2].transpose(2, 0, 1), array[:0], array[0, 0, 0].reshape(())):
-        back = contract.unpack(json.loads(json.dumps(contract.pack(view))))
+        back = unpack_array(json.loads(json.dumps(pack_array(view))))
         assert back.dtype == view.dtype and back.shape == view.shape and (back == view).all()
 
 
@@ -256,16 +259,16 @@ def test_pack_round_trip(dtype: str) -> None:
 def test_unpack_refuses(change: dict[str, Any]) -> None:
     """Oracle: a size that is not the data's, or beyond the bound, must not be allocated; the data are 12 uint8."""
     with pytest.raises(ModelFileError, match="golden array"):
-        contract.unpack(contract.pack(np.zeros(12, np.uint8)) | change)
+        unpack_array(pack_array(np.zeros(12, np.uint8)) | change)
 
 
 def test_zlib_bomb_is_not_inflated() -> None:
     """Oracle: 50 MB of zeros packed small but declared as 10 bytes; memory stays under 1 MB."""
     import tracemalloc
 
-    bomb = contract.pack(np.zeros(50_000_000, np.uint8)) | {"shape": [10]}
+    bomb = pack_array(np.zeros(50_000_000, np.uint8)) | {"shape": [10]}
     tracemalloc.start()
     with pytest.raises(ModelFileError, match="another size"):
-        contract.unpack(bomb)
+        unpack_array(bomb)
     assert tracemalloc.get_traced_memory()[1] < 1_000_000
     tracemalloc.stop()

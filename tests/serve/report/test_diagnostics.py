@@ -13,7 +13,7 @@ import onnxruntime
 import PIL
 import pytest
 import tiny
-from convline.model_file.document import pack
+from convline.model_file.golden import pack_array
 from convline.report import diagnostics
 from convline.runtime import host, session
 from test_cli import infer, package
@@ -78,7 +78,10 @@ def moved(by: float) -> dict[str, Any]:
     document = tiny.classifier_document()
     images = numpy.zeros((2, 8, 8, 1), numpy.uint8)
     wrong = (tiny.classify_by_brightness(images) + by).astype(numpy.float32)
-    document["golden"] |= {"input": pack(images), "outputs": {"probabilities": pack(wrong)}}
+    document["golden"] |= {
+        "input": pack_array(images),
+        "outputs": {"probabilities": pack_array(wrong)},
+    }
     return document
 
 

@@ -14,7 +14,7 @@ import onnx
 import onnxruntime
 import pytest
 import tiny
-from convline.model_file import document as contract
+from convline.model_file.onnx_file import seal
 from convline.runtime import session
 from convline.runtime.placement import Node, shape_nodes, strays
 from fake_cuda import FakeCuda
@@ -258,7 +258,7 @@ classifier, forecaster = load_file(images, device), load_file(series, device)
 none = np.empty((0, 8, 8, 1), np.uint8)
 found = [classifier.predict_proba(none), PaddedRunner(classifier, 4, device)(none), classifier.predict_proba([])]
 found += forecaster.run(np.empty((0, 4, 2)), 5)
-stream = Stream(load_file(steps, device).contract, device)
+stream = Stream(load_file(steps, device).file, device)
 stream.reset(0)
 found += stream.advance(np.empty((0, 1), np.float32))
 print([(array.shape, str(array.dtype)) for array in found], stream.seen)
@@ -273,10 +273,10 @@ def test_an_empty_batch_needs_no_session(
     graph, classifier = tiny.classifier_graph(), tmp_path / "normalised.onnx"
     graph.graph.node[1].input[0] = "normalised"
     graph.graph.node.insert(1, helper.make_node("LRN", ["real"], ["normalised"], size=3))
-    classifier.write_bytes(contract.seal(graph.SerializeToString(), tiny.classifier_document()))
+    classifier.write_bytes(seal(graph.SerializeToString(), tiny.classifier_document()))
     streamer = tmp_path / "streamer.onnx"
     document = tiny.forecaster_document() | {"stream": {"samples": 4}}
-    streamer.write_bytes(contract.seal(tiny.streamer_graph().SerializeToString(), document))
+    streamer.write_bytes(seal(tiny.streamer_graph().SerializeToString(), document))
     done = fake_cuda.run(EMPTY, device, classifier, make_forecaster("a", "b"), streamer)
     shapes = [(0, 3)] * 3 + [(0, 5, 2), (0, 5, 2, 3), (0, 3, 1), (0, 3, 1, 3)]
     assert done.stdout == f"{[(shape, 'float32') for shape in shapes]} 1\n"

@@ -11,7 +11,7 @@ import tiny
 from convline.errors import ModelFileError
 from convline.images.classifier import Classifier
 from convline.loading import load_file
-from convline.model_file.document import pack
+from convline.model_file.golden import pack_array
 from convline.timeseries.forecaster import Forecaster
 
 
@@ -50,7 +50,10 @@ def test_golden_replay_measures_the_difference(tmp_path: Path) -> None:
     images = np.zeros((2, 8, 8, 1), np.uint8)
     wrong = tiny.classify_by_brightness(images).astype(np.float32)
     wrong[1, 0] += 0.25
-    document["golden"] |= {"input": pack(images), "outputs": {"probabilities": pack(wrong)}}
+    document["golden"] |= {
+        "input": pack_array(images),
+        "outputs": {"probabilities": pack_array(wrong)},
+    }
     path = tmp_path / "moved.onnx"
     path.write_bytes(tiny.reseal(document))
     assert load_file(path, "cpu").replay_golden() == pytest.approx(0.25, rel=0, abs=1e-6)

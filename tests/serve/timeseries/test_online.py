@@ -17,7 +17,7 @@ import tiny
 from click.testing import CliRunner
 from convline.cli.main import main
 from convline.loading import load_file
-from convline.model_file import document as contract
+from convline.model_file.onnx_file import seal
 from convline.timeseries.online import Follower
 from convline.timeseries.predict import ForecastTask
 from convline.timeseries.read_options import ReadOptions
@@ -35,7 +35,7 @@ def streamer(tmp_path: Path) -> Path:
         "stream": {"samples": tiny.CONTEXT},
     }
     path = tmp_path / "summer.onnx"
-    path.write_bytes(contract.seal(tiny.streamer_graph().SerializeToString(), document))
+    path.write_bytes(seal(tiny.streamer_graph().SerializeToString(), document))
     return path
 
 
@@ -209,7 +209,7 @@ def test_times_go_on_as_in_a_file(
     document = tiny.forecaster_document(step=dict(zip(("unit", "count"), step, strict=True)))
     path = tmp_path / "summer.onnx"
     document |= {"stream": {"samples": tiny.CONTEXT}}
-    path.write_bytes(contract.seal(tiny.streamer_graph().SerializeToString(), document))
+    path.write_bytes(seal(tiny.streamer_graph().SerializeToString(), document))
     rows = answers(path, "ds,y\n" + "".join(f"{time},1\n" for time in times))
     assert [rows[3]["ds"], rows[5]["ds"]] == ahead and not any(row["error"] for row in rows)
 
@@ -242,7 +242,7 @@ def test_a_series_without_times_and_other_signs(make_forecaster: Make) -> None:
 def test_memory_does_not_grow_with_the_stream(streamer: Path) -> None:
     """Oracle: after 2,000 samples the rows of one window are kept."""
     model = load_file(streamer, "cpu")
-    task = ForecastTask(model, ReadOptions(model.name, model.contract.document["input"]), 3, 1)
+    task = ForecastTask(model, ReadOptions(model.name, model.document.input), 3, 1)
     follower = Follower(task, ["ds", "y"], None)
     for t in range(2000):
         follower.rows([str(t), "1"])

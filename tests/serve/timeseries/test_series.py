@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 from convline.errors import InputError
+from convline.model_file.document import Step
 from convline.timeseries.series import Table, build_table, open_file, read_csv
-from convline.timeseries.timestamps import Step
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -6,8 +6,8 @@ from datetime import datetime
 import numpy as np
 import pandas as pd
 import pytest
+from convline.model_file.document import Step
 from convline.timeseries.timestamps import (
-    Step,
     common_offset,
     find_period_jump,
     find_step,
