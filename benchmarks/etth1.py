@@ -81,7 +81,7 @@ def run(name: str, recipe: Recipe, label: str) -> Run:
     """
     source = prepare.make(recipe.data)[0]
     device = torch.device("cpu")
-    stem = OUT / "etth1" / study.key_of(recipe, source, device)
+    stem = OUT / "etth1" / study.run_key(recipe, source, device)
     if stem.with_suffix(".json").exists():
         return json.loads(stem.with_suffix(".json").read_text())
     started = time.perf_counter()
@@ -122,7 +122,7 @@ def score(path: Path, source: dataset.Data, split: str) -> Run:
 def cell(runs: list[Run]) -> str:
     """Return MSE and MAE, each the mean over seeds, and the 95 % t interval of the first."""
     mse, mae = ([run[kind] for run in runs] for kind in ("mse", "mae"))
-    mean, low, high = study.interval(mse, "count")
+    mean, low, high = study.t_interval(mse, "count")
     apart = f" [{low:.3f}, {high:.3f}]" if len(runs) > 1 else ""
     return f"{mean:.3f}{apart}/{np.mean(mae):.3f}".replace("0.", ".")
 

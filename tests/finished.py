@@ -227,7 +227,7 @@ def write_rest(root: Path, name: str) -> None:
         "alt": f"Maps of {HOSTILE}",
         "caption": HOSTILE,
     }
-    sections = [{"title": "What an answer rests on", "shown": [shown]}]
+    sections = [{"title": "Attribution maps", "pictures": [shown]}]
     gain = {
         "deletion": 0.2,
         "deletion_gain": [0.3, 0.1, 0.5],

@@ -15,16 +15,15 @@ from pipeline.explain.activations import (
     select_evenly,
     short_name,
 )
-from pipeline.explain.image_grid import round_levels, to_tensor
+from pipeline.explain.image_grid import to_tensor
 from pipeline.explain.image_optimization import (
-    alpha_norm,
     draw_image_rows,
     from_levels,
+    image_prior,
     load_pool,
     minimise_image,
     synthesis_network,
     to_levels,
-    total_variation,
 )
 from pipeline.explain.sections import ALL_FACTS, Section
 from pipeline.explain.subject import Subject
@@ -110,10 +109,10 @@ def invert_features(
 
     def loss(u: Tensor) -> Tensor:
         error = relative_error(features(to_levels(u)), target)
-        return error.square() + PRIOR_WEIGHT * (total_variation(u) + alpha_norm(u))
+        return error.square() + PRIOR_WEIGHT * image_prior(u)
 
     start = from_levels(pool.mean(0)).expand(len(x), -1, -1, -1)
-    return round_levels(to_levels(minimise_image(loss, start, pool, steps, bar)))
+    return minimise_image(loss, start, pool, steps, bar)
 
 
 def relative_error(features: Tensor, target: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from scipy.optimize import minimize
 from torch import Tensor
 from tqdm import tqdm
 
-from pipeline.explain.image_grid import show_image, to_tensor, to_uint8
+from pipeline.explain.image_grid import round_levels, show_image, to_tensor, to_uint8
 from pipeline.explain.subject import Subject
 from pipeline.network.modules import Classifier
 from pipeline.plots.style import drawing
@@ -56,6 +56,11 @@ def alpha_norm(u: Tensor) -> Tensor:
     return u.pow(6).mean((1, 2, 3))
 
 
+def image_prior(u: Tensor) -> Tensor:
+    """Return the sum (N,) of total variation and alpha norm, which natural images have small."""
+    return total_variation(u) + alpha_norm(u)
+
+
 def spectrum_shape(pool: Tensor) -> tuple[int, ...]:
     """Return the shape (C, H, W // 2 + 1, 2) of the spectrum of an image of the pool."""
     return *pool.shape[1:3], pool.shape[3] // 2 + 1, 2
@@ -93,16 +98,15 @@ def minimise_image(
     steps: int,
     bar: tqdm | None = None,
 ) -> Tensor:
-    """Return u (N, C, H, W) with a small loss(u) (N,): `start` plus a change by L-BFGS.
+    """Return images (N, C, H, W) in integer grey levels with a small loss(u) (N,), by L-BFGS.
 
-    The change is found in the spectrum: in pixels, 100 steps would leave the colours of large areas
-    unchanged. In pixels, 100 steps would leave the colours of large areas unchanged.
+    What is optimised is the spectrum of a change of `start`, images u: in pixels, 100 steps would
+    leave the colours of large areas unchanged.
     """
     to_image = fourier_parametrisation(pool)
-    spectrum = torch.zeros(len(start), *spectrum_shape(pool))
-    return start + to_image(
-        minimise_lbfgs(lambda s: loss(start + to_image(s)).sum(), spectrum, steps, bar)
-    )
+    zero = torch.zeros(len(start), *spectrum_shape(pool))
+    spectrum = minimise_lbfgs(lambda s: loss(start + to_image(s)).sum(), zero, steps, bar)
+    return round_levels(to_levels(start + to_image(spectrum)))
 
 
 def minimise_lbfgs(

@@ -51,7 +51,7 @@ def write_sections(subject: Subject, sections: dict[str, Section]) -> None:
     pages = [
         {
             "title": section.title,
-            "shown": [asdict(p.picture) | {"caption": p.caption} for p in section.pictures],
+            "pictures": [asdict(p.picture) | {"caption": p.caption} for p in section.pictures],
         }
         for section in sections.values()
     ]

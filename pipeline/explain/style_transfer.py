@@ -23,14 +23,13 @@ from pipeline.explain.activations import (
 from pipeline.explain.feature_inversion import invert_features
 from pipeline.explain.image_grid import round_levels, to_tensor
 from pipeline.explain.image_optimization import (
-    alpha_norm,
     draw_image_rows,
     from_levels,
+    image_prior,
     load_pool,
     minimise_image,
     synthesis_network,
     to_levels,
-    total_variation,
 )
 from pipeline.explain.sections import ALL_FACTS, Section
 from pipeline.explain.subject import Subject
@@ -205,10 +204,9 @@ def transfer_style(
         pairs = zip(style_losses(outputs, style_maps), first, strict=True)
         distance = sum(now / before for now, before in pairs) / len(layers)
         distance = distance + CONTENT_WEIGHT * content_loss(outputs[-1], maps[-1]) / scale
-        return distance + PRIOR_WEIGHT * (total_variation(u) + alpha_norm(u))
+        return distance + PRIOR_WEIGHT * image_prior(u)
 
-    images = minimise_image(loss, from_levels(content), pool, steps, bar)
-    return round_levels(to_levels(images))
+    return minimise_image(loss, from_levels(content), pool, steps, bar)
 
 
 def content_loss(maps: Tensor, target: Tensor) -> Tensor:

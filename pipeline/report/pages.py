@@ -204,7 +204,7 @@ def explain_sections(entry: Entry, img: Path) -> list[dict[str, Any]]:
     return [
         {
             "title": section["title"],
-            "shown": [copy_explain_picture(entry, found, img) for found in section["shown"]],
+            "pictures": [copy_explain_picture(entry, found, img) for found in section["pictures"]],
         }
         for section in entry.explain_sections or []
     ]

@@ -167,7 +167,7 @@ class Entry:
     def explain_sections(self) -> list[dict[str, Any]] | None:
         """Sections of pictures with captions by stage explain; None if a picture is missing."""
         sections: list[dict[str, Any]] | None = self.explain_page.get("sections")
-        files = [picture["file"] for section in sections or [] for picture in section["shown"]]
+        files = [picture["file"] for section in sections or [] for picture in section["pictures"]]
         return sections if all(self.picture(file).is_file() for file in files) else None
 
     @property

@@ -1,9 +1,11 @@
-"""Stage study: a claim, measured over a recipe, settings laid over it, and seeds; a tidy CSV, a table, a picture.
+"""Stage study: measure a claim over the settings of a recipe and over seeds.
 
-Reads `studies.<name>` and `models` of params.yaml. Writes results/studies/<name>.csv and .md, out/studies/<name>.png
-and, to go on from, out/studies/<name>/runs/.
-Calls the same data and train as the line, in one process, and goes on run by run where it was interrupted.
-Fails when a run fails; the runs before it are kept.
+Reads `studies.<name>` and `models` of params.yaml.
+Writes results/studies/<name>.csv and .md, out/studies/<name>.png and, to continue from after an
+interruption, out/studies/<name>/runs/.
+Fails when a run fails; finished runs are kept.
+
+The runs use the code of stages data and train, in one process.
 
     python -m pipeline.study NAME
 """
@@ -16,21 +18,20 @@ from pipeline.core.errors import StageError
 from pipeline.core.paths import OUT
 from pipeline.core.stage import run
 from pipeline.params import load as params
-from pipeline.study.plots import draw
-from pipeline.study.runs import FOLDER, run_all, write_table
+from pipeline.study.plots import draw_study
+from pipeline.study.runs import FOLDER, run_study, write_table
 
 
 def main() -> None:
     every = params.load()
     if len(sys.argv) != 2 or sys.argv[1] not in every.studies:
-        raise StageError(
-            f"usage: python -m pipeline.study NAME, where NAME is one of: {', '.join(every.studies)}"
-        )
+        names = ", ".join(every.studies)
+        raise StageError(f"usage: python -m pipeline.study NAME, where NAME is one of: {names}")
     name = sys.argv[1]
     study = every.studies[name]
-    rows = run_all(name, study, every)
+    rows = run_study(name, study, every)
     write_table(name, study, rows)
-    draw(OUT / "studies" / f"{name}.png", study, rows)
+    draw_study(OUT / "studies" / f"{name}.png", study, rows)
     print((FOLDER / f"{name}.md").read_text())
 
 

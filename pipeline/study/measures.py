@@ -1,4 +1,4 @@
-"""What a study measures on a trained network: one number a run (MEASURES), or a curve by epoch or by layer (CURVES)."""
+"""Measures of a trained network: one number for each run (MEASURES), or a curve (CURVES)."""
 
 from __future__ import annotations
 
@@ -17,46 +17,52 @@ from pipeline.params.schema import Training
 from pipeline.train import loop
 from pipeline.train.checkpoint import State, mean_gradients
 
-NEAR_ZERO = 1e-3  # a weight below it is as good as none: trained ones here are .01 to .5
-REACHED = 0.9  # of validation accuracy
+NEAR_ZERO = 1e-3  # a smaller weight has no effect: trained ones here are .01 to .5
+REACHED = 0.9  # validation accuracy
 
 
 @dataclass
 class Run:
-    """One trained network, and what it was trained by and on."""
+    """A trained network with its recipe and dataset.
+
+    old_classes: the names of the classes that its backbone was trained on.
+    """
 
     recipe: Training
     source: dataset.Data
     net: Any
     state: State
-    old: Sequence[str] = ()  # the classes that its backbone knew
+    old_classes: Sequence[str] = ()
 
 
 @torch.no_grad()
 def accuracy(run: Run, split: str = "test") -> float:
-    """Accuracy on a split as it is: no dropout, no augmentation."""
-    return loop.evaluate(
-        run.recipe, run.net, loop.load_batches(run.source, split, run.net, run.net.mean.device)
-    )[1]
+    """Return the accuracy on a split, without dropout and augmentation."""
+    return loop.evaluate(run.recipe, run.net, batches(run, split))[1]
+
+
+def batches(run: Run, split: str) -> loop.Batches:
+    """Return a split on the network's device."""
+    return loop.load_batches(run.source, split, run.net, run.net.mean.device)
 
 
 @torch.no_grad()
 def accuracy_on_old_classes(run: Run) -> float:
-    """Accuracy, among all classes, on the test images of those that the backbone knew (R12)."""
-    if not run.old:
+    """Return the accuracy, among all classes, on test images of the backbone's classes."""
+    if not run.old_classes:
         raise StageError(
             "study: accuracy on old classes needs a backbone; give each setting one with `needs:`"
         )
-    test = loop.load_batches(run.source, "test", run.net, run.net.mean.device)
+    test = batches(run, "test")
     labels = run.source.about["labels"]
     of_old = torch.isin(
-        test.y, torch.tensor([labels.index(name) for name in run.old], device=test.y.device)
+        test.y, torch.tensor([labels.index(name) for name in run.old_classes], device=test.y.device)
     )
     return loop.evaluate(run.recipe, run.net, loop.Batches(test.x[of_old], test.y[of_old]))[1]
 
 
 def epochs_to_reach(run: Run) -> float:
-    """Epochs until the validation accuracy is REACHED; one more than were trained where it never is."""
+    """Return the first epoch with a validation accuracy of REACHED, or one after the last."""
     accuracies = [row["validation_accuracy"] for row in run.state.history]
     return next(
         (k for k, value in enumerate(accuracies, 1) if value >= REACHED), len(accuracies) + 1
@@ -65,34 +71,27 @@ def epochs_to_reach(run: Run) -> float:
 
 @torch.no_grad()
 def dead_units(run: Run) -> float:
-    """Share of hidden units (maps of a convolution, units of a dense layer) that answer every training image alike."""
-    ranges: dict[str, tuple[Tensor, Tensor]] = {}
+    """Return the share of units (maps, or dense units) that are constant on all training images."""
+    ranges: dict[nn.Module, tuple[Tensor, Tensor]] = {}
 
-    def watch(name: str) -> Callable[[nn.Module, Any, Tensor], None]:
-        def hook(module: nn.Module, inputs: Any, output: Tensor) -> None:
-            units = output.transpose(0, 1).flatten(1)
-            low, high = units.amin(1), units.amax(1)
-            before = ranges.get(name, (low, high))
-            ranges[name] = torch.minimum(low, before[0]), torch.maximum(high, before[1])
+    def update_range(module: nn.Module, inputs: Any, output: Tensor) -> None:
+        units = output.transpose(0, 1).flatten(1)
+        low, high = units.amin(1), units.amax(1)
+        before = ranges.get(module, (low, high))
+        ranges[module] = torch.minimum(low, before[0]), torch.maximum(high, before[1])
 
-        return hook
-
-    layers = [
-        (name, m)
-        for name, m in run.net.named_modules()
-        if isinstance(m, nn.ReLU | nn.Tanh | nn.Sigmoid)
-    ]
-    hooks = [module.register_forward_hook(watch(name)) for name, module in layers]
-    loop.evaluate(
-        run.recipe, run.net, loop.load_batches(run.source, "train", run.net, run.net.mean.device)
-    )
+    activations = nn.ReLU | nn.Tanh | nn.Sigmoid
+    layers = [module for module in run.net.modules() if isinstance(module, activations)]
+    hooks = [module.register_forward_hook(update_range) for module in layers]
+    loop.evaluate(run.recipe, run.net, batches(run, "train"))
     for hook in hooks:
         hook.remove()
     dead = torch.cat([high - low < 1e-6 for low, high in ranges.values()])
     return float(dead.double().mean())
 
 
-def weights(net: nn.Module) -> list[Tensor]:
+def weight_tensors(net: nn.Module) -> list[Tensor]:
+    """Return the weights without biases and normalisation."""
     return [
         p.detach()
         for name, p in net.named_parameters()
@@ -101,22 +100,25 @@ def weights(net: nn.Module) -> list[Tensor]:
 
 
 def near_zero_weights(run: Run) -> float:
-    """Share of weights of less than NEAR_ZERO: what L1 drives up (T23)."""
-    flat = torch.cat([w.flatten() for w in weights(run.net)])
+    """Return the share of weights smaller than NEAR_ZERO, which L1 regularization increases."""
+    flat = torch.cat([w.flatten() for w in weight_tensors(run.net)])
     return float((flat.abs() < NEAR_ZERO).double().mean())
 
 
 def weight_diffuseness(run: Run) -> float:
-    """(sum |w|)^2 / (n sum w^2), over the layers by their weights: 1 for equal sizes, .64 for a normal draw (T24)."""
+    """Return (sum |w|)^2 / (n sum w^2), the mean of layers weighted by their sizes.
+
+    It is 1 for weights of equal magnitude, and .64 for normal ones.
+    """
     shares = [
         (w.numel(), float(w.abs().sum() ** 2 / (w.numel() * w.square().sum().clamp_min(1e-30))))
-        for w in weights(run.net)
+        for w in weight_tensors(run.net)
     ]
     return sum(n * share for n, share in shares) / sum(n for n, _ in shares)
 
 
 def gradients_at_start(run: Run) -> dict[str, float]:
-    """Return the mean |gradient| of each weight on a batch of the training split, in an untrained network."""
+    """Return the mean |gradient| of each weight of the untrained network on a training batch."""
     settings = run.recipe.train
     torch.manual_seed(settings.seed)
     net = network.build(run.recipe, run.source)
@@ -128,42 +130,40 @@ def gradients_at_start(run: Run) -> dict[str, float]:
 
 
 def gradient_ratio(run: Run) -> float:
-    """Mean |gradient| of the first weight over that of the last hidden one, at the start: 1 is an even flow (T34)."""
+    """Return the first weight's mean |gradient| before training, over the last hidden one's."""
     values = [*gradients_at_start(run).values()]
     return values[0] / values[-2]
 
 
-def ahead(run: Run, steps: int) -> float:
-    """Test mean squared error over `steps` steps, each test series forecast once from its first context of samples.
+def recursive_error(run: Run, steps: int) -> float:
+    """Return the mean squared error over `steps` steps after the first context of each test series.
 
-    Beyond the trained horizon the forecast is fed back as history.
+    Beyond the trained horizon, the forecast becomes history.
     """
     history, target = first_windows(run.source, steps)
-    return float(((roll_out(run.net, history, steps) - target) ** 2).mean())
+    return float(((forecast_recursively(run.net, history, steps) - target) ** 2).mean())
 
 
 def first_windows(source: dataset.Data, steps: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the first context of every test series (M, T, D) and the `steps` samples after it (M, steps, D)."""
+    """Return each test series' first context (M, T, D) and the next samples (M, steps, D)."""
     context = source.about["input"]["context"]
     starts = source.y["test"]
     if (shortest := int(np.diff(starts).min())) < context + steps:
-        raise StageError(
-            f"study: the test series have {shortest} samples, {context + steps} are needed; set a longer `length:`"
-        )
+        what = f"the test series have {shortest} samples, {context + steps} are needed"
+        raise StageError(f"study: {what}; set a longer `length:`")
     rows = dataset.window_rows(starts, context + steps, stride=10**9)
-    both = source.x["test"][rows]
-    return both[:, :context], both[:, context:]
+    windows = source.x["test"][rows]
+    return windows[:, :context], windows[:, context:]
 
 
 @torch.no_grad()
-def roll_out(net: Any, history: np.ndarray, steps: int) -> np.ndarray:
-    """Return the forecast (M, steps, D), the network's own answers fed back as often as needed."""
-    path = torch.from_numpy(history.astype(np.float32)).to(net.mean.device)
-    context, made = history.shape[1], 0
-    while made < steps:
-        path = torch.cat([path, net(path[:, -context:])[0]], dim=1)
-        made = path.shape[1] - context
-    return path[:, context : context + steps].double().cpu().numpy()
+def forecast_recursively(net: Any, history: np.ndarray, steps: int) -> np.ndarray:
+    """Return the forecast (M, steps, D); forecasts are appended to the history (M, T, D)."""
+    series, context = torch.from_numpy(history.astype(np.float32)), history.shape[1]
+    series = series.to(net.mean.device)
+    while series.shape[1] < context + steps:
+        series = torch.cat([series, net(series[:, -context:])[0]], dim=1)
+    return np.asarray(series[:, context : context + steps].double().cpu().numpy())
 
 
 MEASURES: dict[str, Callable[[Run], float]] = {
@@ -176,47 +176,49 @@ MEASURES: dict[str, Callable[[Run], float]] = {
     "weight diffuseness": weight_diffuseness,
     "parameters": lambda run: sum(p.numel() for p in run.net.parameters()),
     "gradient ratio": gradient_ratio,
-    "mse 10 ahead": lambda run: ahead(run, 10),
-    "mse 100 ahead": lambda run: ahead(run, 100),
+    "mse 10 ahead": lambda run: recursive_error(run, 10),
+    "mse 100 ahead": lambda run: recursive_error(run, 100),
     "validation loss": lambda run: run.state.chosen["validation_loss"],
 }
 
 
-def by_epoch(run: Run, split: str) -> list[tuple[float, float]]:
-    """Return (epoch, error); of the training split the running one, while weights move, dropout and augmentation on."""
+def errors_by_epoch(run: Run, split: str) -> list[tuple[float, float]]:
+    """Return (epoch, error).
+
+    The training error is the running one, with dropout and augmentation, while weights change.
+    """
     return [(row["epoch"], 1 - row[f"{split}_accuracy"]) for row in run.state.history]
 
 
-def by_layer(values: dict[str, float]) -> list[tuple[float, float]]:
-    """Return (place, value) of each weight, in order: place 0 is next to the input, 1 next to the answer."""
+def values_by_depth(values: dict[str, float]) -> list[tuple[float, float]]:
+    """Return (depth, value) of each weight: depth 0 is next to the input, 1 next to the output."""
     last = max(len(values) - 1, 1)
     return [(round(k / last, 4), value) for k, value in enumerate(values.values())]
 
 
 def epochs_to_settle(run: Run) -> dict[str, float]:
-    """Return, for each weight, the epoch from which on it has at most half as far to its end as after epoch 1 (R18).
+    """Return the epoch from which on each weight stays close to its final value.
 
-    Needs a snapshot of every epoch (`train.snapshots`).
+    Close: at most half as far from it as after epoch 1. Needs a snapshot of every epoch
+    (`train.snapshots`).
     """
     if len(run.state.snapshots) < len(run.state.history):
         raise StageError(
             "study: epochs to settle needs train.snapshots of every epoch, [1, 2, ...]"
         )
-    steps = [run.state.snapshots[name] for name in sorted(run.state.snapshots)]
-    names = [name for name, p in run.net.named_parameters() if p.dim() > 1]
-    settled = {}
-    for name in names:
-        left = [float((step[name] - steps[-1][name]).norm()) for step in steps]
-        settled[name] = (
-            1 + max((k for k, gap in enumerate(left) if gap > left[0] / 2), default=-1) + 1
-        )
+    epochs = [run.state.snapshots[name] for name in sorted(run.state.snapshots)]
+    settled: dict[str, float] = {}
+    for name in [name for name, p in run.net.named_parameters() if p.dim() > 1]:
+        distances = [float((epoch[name] - epochs[-1][name]).norm()) for epoch in epochs]
+        far = [k for k, distance in enumerate(distances, 1) if distance > distances[0] / 2]
+        settled[name] = max(far, default=0) + 1
     return settled
 
 
 CURVES: dict[str, Callable[[Run], list[tuple[float, float]]]] = {
-    "training error": lambda run: by_epoch(run, "train"),
-    "test error": lambda run: by_epoch(run, "test"),
-    "gradient at the start": lambda run: by_layer(gradients_at_start(run)),
-    "gradient at the end": lambda run: by_layer(run.state.gradients[-1]),
-    "epochs to settle": lambda run: by_layer(epochs_to_settle(run)),
+    "training error": lambda run: errors_by_epoch(run, "train"),
+    "test error": lambda run: errors_by_epoch(run, "test"),
+    "gradient at the start": lambda run: values_by_depth(gradients_at_start(run)),
+    "gradient at the end": lambda run: values_by_depth(run.state.gradients[-1]),
+    "epochs to settle": lambda run: values_by_depth(epochs_to_settle(run)),
 }

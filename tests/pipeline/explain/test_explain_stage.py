@@ -31,7 +31,7 @@ def test_the_stage_draws_and_measures(name: str) -> None:
     line.run("explain", name)
     path, page = Path("results", name, "explain.json"), Path("out", name, "explain", "page.json")
     found = json.loads(page.read_text())
-    shown = [picture for section in found["sections"] for picture in section["shown"]]
+    shown = [picture for section in found["sections"] for picture in section["pictures"]]
     assert shown and {p.name for p in page.parent.iterdir()} == {p["file"] for p in shown} | {
         "page.json"
     }

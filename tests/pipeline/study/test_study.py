@@ -59,38 +59,42 @@ def loaded(workspace: Path) -> params.Params:
 
 
 def test_the_interval_of_a_mean() -> None:
-    """Oracle: scipy's t interval; of the logarithms for errors, so the middle is the geometric mean."""
+    """Oracle: scipy's t interval; of the logarithms for errors, so the middle is the geometric
+    mean.
+    """
     values = [0.91, 0.95, 0.93]
-    got = study.interval(values, "share")
+    got = study.t_interval(values, "share")
     low, high = stats.t.interval(0.95, 2, loc=np.mean(values), scale=stats.sem(values))
     assert got == pytest.approx((np.mean(values), low, high), rel=1e-12)
     errors = [1e-3, 1e-2, 1e-4]
-    got = study.interval(errors, "error")
+    got = study.t_interval(errors, "error")
     low, high = np.exp(
         stats.t.interval(0.95, 2, loc=np.log(errors).mean(), scale=stats.sem(np.log(errors)))
     )
     assert got == pytest.approx((1e-3, low, high), rel=1e-9)
-    assert study.interval([0.5], "share") == (0.5, 0.5, 0.5)
+    assert study.t_interval([0.5], "share") == (0.5, 0.5, 0.5)
 
 
 def test_runs_are_made_once_and_again_where_they_change(
     loaded: params.Params, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Counted at train.fit: 4 runs; none the second time; those of one setting when it changes. Same rows again."""
+    """Counted at train.fit: 4 runs; none the second time; those of one setting when it changes.
+    Same rows again.
+    """
     fitted: list[str] = []
     real = loop.fit
     monkeypatch.setattr(loop, "fit", lambda *a, **k: fitted.append(k["label"]) or real(*a, **k))
     waves = loaded.studies["waves"]
-    rows = study.run_all("waves", waves, loaded)
+    rows = study.run_study("waves", waves, loaded)
     assert fitted == ["narrow 1", "narrow 2", "wide 1", "wide 2"]
-    assert study.run_all("waves", waves, loaded) == rows and len(fitted) == 4
+    assert study.run_study("waves", waves, loaded) == rows and len(fitted) == 4
     runs = sorted(Path("out/studies/waves/runs").iterdir())
     runs[0].unlink()  # as if stopped before it
-    assert study.run_all("waves", waves, loaded) == rows and len(fitted) == 5
+    assert study.run_study("waves", waves, loaded) == rows and len(fitted) == 5
     changed = waves.model_copy(deep=True)
     changed.settings["wide"]["net"]["channels"] = 9
     fitted.clear()
-    study.run_all("waves", changed, loaded)
+    study.run_study("waves", changed, loaded)
     assert fitted == ["wide 1", "wide 2"]
     values = [
         r["value"] for r in rows if r["setting"] == "narrow" and r["measure"] == "mse 10 ahead"
@@ -101,25 +105,29 @@ def test_runs_are_made_once_and_again_where_they_change(
 
 
 def test_the_baselines_see_the_same_windows(loaded: params.Params) -> None:
-    """Oracle: by hand, last value of each test curve's first 32 samples against the 10 after them."""
-    recipe = study.recipe_of("wave", loaded.studies["waves"].base, {}, 1, loaded)
+    """Oracle: by hand, last value of each test curve's first 32 samples against the 10 after
+    them.
+    """
+    recipe = study.resolve_run("wave", loaded.studies["waves"].base, {}, 1, loaded)
     source, _ = prepare.make(recipe.data)
     curves = source.x["test"].reshape(20, 60)
     expected = ((curves[:, 32:42] - curves[:, 31:32]) ** 2).mean()
-    assert study.rivals(source, ["mse 10 ahead"])["last value"]["mse 10 ahead"] == pytest.approx(
-        expected, rel=1e-12
-    )
+    assert study.baseline_errors(source, ["mse 10 ahead"])["last value"][
+        "mse 10 ahead"
+    ] == pytest.approx(expected, rel=1e-12)
 
 
 def test_forecasts_are_fed_back(loaded: params.Params) -> None:
-    """Oracle: the network called by hand, 4 steps at a time, on histories that take in its own answers."""
+    """Oracle: the network called by hand, 4 steps at a time, on histories that take in its own
+    answers.
+    """
     import torch
 
-    recipe = study.recipe_of("wave", loaded.studies["waves"].base, {}, 1, loaded)
+    recipe = study.resolve_run("wave", loaded.studies["waves"].base, {}, 1, loaded)
     source, _ = prepare.make(recipe.data)
     net, _ = loop.fit(recipe, source, on=torch.device("cpu"), label="tiny")
     history, _ = measures.first_windows(source, 10)
-    got = measures.roll_out(net, history, 10)
+    got = measures.forecast_recursively(net, history, 10)
     path = history.astype(np.float32)
     with torch.no_grad():
         for _ in range(3):
@@ -128,7 +136,7 @@ def test_forecasts_are_fed_back(loaded: params.Params) -> None:
 
 
 def test_too_short_test_curves(loaded: params.Params) -> None:
-    recipe = study.recipe_of("wave", loaded.studies["waves"].base, {}, 1, loaded)
+    recipe = study.resolve_run("wave", loaded.studies["waves"].base, {}, 1, loaded)
     source, _ = prepare.make(recipe.data)
     with pytest.raises(
         StageError, match="the test series have 60 samples, 132 are needed; set a longer `length:`"
@@ -138,7 +146,9 @@ def test_too_short_test_curves(loaded: params.Params) -> None:
 
 @pytest.mark.parametrize("measure", ["mse 10 ahed", "accuracy"])
 def test_a_measure_that_there_is_not(workspace: Path, measure: str) -> None:
-    """A slip, and a measure of images on series: refused with the whole of params.yaml, before any training."""
+    """A slip, and a measure of images on series: refused with the whole of params.yaml, before
+    any training.
+    """
     studies = {"waves": {**WAVES, "measures": [measure]}}
     YAML().dump(copy.deepcopy({**PARAMS, "studies": studies}), Path("params.yaml"))
     with pytest.raises(
@@ -157,10 +167,10 @@ def test_params_know_every_measure() -> None:
 def test_the_table(workspace: Path) -> None:
     """Oracle: written by hand; geometric mean of 1e-2 and 1e-4 is 1e-3."""
     rows = [
-        study.tidy("s", "a", seed, "mse 10 ahead", "", value)
+        study.make_row("s", "a", seed, "mse 10 ahead", "", value)
         for seed, value in ((1, 1e-2), (2, 1e-4))
     ]
-    rows.append(study.tidy("s", "last value", "", "mse 10 ahead", "", 0.123456789))
+    rows.append(study.make_row("s", "last value", "", "mse 10 ahead", "", 0.123456789))
     described = schema.Study(
         claim="It helps.",
         recipe="wave",
@@ -175,7 +185,8 @@ def test_the_table(workspace: Path) -> None:
     assert (study.FOLDER / "s.md").read_text().splitlines() == [
         "# s: It helps.",
         "",
-        "Test split where nothing else is said, mean (geometric: mse 10 ahead) [95 % t interval] over seeds [1, 2].",
+        "Test split where nothing else is said, mean (geometric: mse 10 ahead) [95 % t interval] "
+        "over seeds [1, 2].",
         "",
         "| setting | mse 10 ahead |",
         "| --- | ---: |",
@@ -184,17 +195,24 @@ def test_the_table(workspace: Path) -> None:
     ]
     with (study.FOLDER / "s.csv").open() as file:
         assert list(csv.DictReader(file))[-1] == {
-            "study": "s", "setting": "last value", "seed": "", "measure": "mse 10 ahead", "x": "", "value": "0.123457",
-        }  # fmt: skip
+            "study": "s",
+            "setting": "last value",
+            "seed": "",
+            "measure": "mse 10 ahead",
+            "x": "",
+            "value": "0.123457",
+        }
 
 
 @pytest.mark.slow
 def test_the_stage_writes_table_and_picture(
     loaded: params.Params, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A classifier's study: two architectures, both far above chance (.1); its curves end at its measures.
+    """A classifier's study: two architectures, both far above chance (.1); its curves end at its
+    measures.
 
-    Oracle of the counts: 64 * 16 + 16 + 32 + 160 + 10 and 320 + 32 * 64 * 10 + 10 parameters; cnn1's two weights.
+    Oracle of the counts: 64 * 16 + 16 + 32 + 160 + 10 and 320 + 32 * 64 * 10 + 10 parameters;
+    cnn1's two weights.
     """
     monkeypatch.setattr(sys, "argv", ["study", "digits"])
     study_main.main()
@@ -225,10 +243,11 @@ def test_lines_join_settings_and_the_others_are_levels(workspace: Path) -> None:
 
     runs = [(k, name, seed) for k, name in enumerate("abcd") for seed in (1, 3)]
     rows = [
-        study.tidy("s", name, seed, "accuracy", "", k / 10 + seed / 100) for k, name, seed in runs
+        study.make_row("s", name, seed, "accuracy", "", k / 10 + seed / 100)
+        for k, name, seed in runs
     ]
     axis = Figure().add_subplot()
-    plots.draw_lines(axis, "accuracy", {"up": ["a", "b"], "one": ["c"]}, study.summary(rows))
+    plots.draw_lines(axis, "accuracy", {"up": ["a", "b"], "one": ["c"]}, study.summarize(rows))
     drawn = {line.get_label(): line.get_xydata().tolist() for line in axis.get_lines()}
     assert drawn["up"] == [[1, pytest.approx(0.02)], [2, pytest.approx(0.12)]]
     assert drawn["one"] == [[1, pytest.approx(0.22)]]

@@ -1,4 +1,4 @@
-"""The notes' techniques in our own code (FEATURES.md, T04-T25), what studies measure, and published weights."""
+"""The lecture notes' techniques in our code, the measures of studies, and published weights."""
 
 import copy
 import pickle
@@ -74,8 +74,8 @@ def classifier(net: nn.Module) -> modules.Classifier:
 
 @pytest.mark.parametrize(("padding", "edge"), [("circular", 0), ("zeros", 3)])
 def test_t04_features_move_with_the_image(padding, edge):
-    """Roll, then convolve = convolve, then roll, but for the last digits (measured: 2e-16): everywhere on a ring; with
-    zeros, 2 + 1 pixels away from the border.
+    """Roll, then convolve = convolve, then roll, but for the last digits (measured: 2e-16):
+    everywhere on a ring; with zeros, 2 + 1 pixels away from the border.
     """
     convolutions = models.build("stack", **STACK, padding=padding).double().features[:-2]
     x = torch.randn(2, 1, 14, 13, dtype=torch.float64)
@@ -85,8 +85,8 @@ def test_t04_features_move_with_the_image(padding, edge):
 
 
 def test_t04_locality_and_sharing():
-    """By hand: one pixel moves the (1 + 4 + 2)^2 answers that see it, no other; every place uses the same weights,
-    25 * 4 + 4 of 5x5 and 9 * 4 * 4 + 4 of 3x3, whatever the image's size.
+    """By hand: one pixel moves the (1 + 4 + 2)^2 answers that see it, no other; every place uses
+    the same weights, 25 * 4 + 4 of 5x5 and 9 * 4 * 4 + 4 of 3x3, whatever the image's size.
     """
     convolutions = models.build("stack", **STACK, padding="zeros").double().features[:-2]
     x = torch.zeros(1, 1, 15, 15, dtype=torch.float64)
@@ -116,7 +116,9 @@ NETS["LRN"] = lambda: nn.Sequential(
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", NETS)
 def test_t07_t09_t17_exported(kind):
-    """Oracle: torch's answers to five images, at a batch other than the exported one. Measured: 6e-8 at most."""
+    """Oracle: torch's answers to five images, at a batch other than the exported one. Measured:
+    6e-8 at most.
+    """
     torch.manual_seed(0)
     net, x = (
         classifier(NETS[kind]()),
@@ -130,7 +132,9 @@ def test_t07_t09_t17_exported(kind):
 
 
 def test_t17_gradient_of_local_response_norm():
-    """Oracle: torch's layer, whose alpha is five times the paper's 1e-4; at the paper's own it is another layer."""
+    """Oracle: torch's layer, whose alpha is five times the paper's 1e-4; at the paper's own it
+    is another layer.
+    """
     x = 50 * torch.randn(
         2, 8, 3, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64
     )
@@ -148,7 +152,9 @@ def test_t17_gradient_of_local_response_norm():
 
 @pytest.mark.slow
 def test_t23_t25_l1_makes_weights_sparse(resolved):
-    """Oracle: the same six epochs on the digits without it, .003 of the weights near zero; .15 with L1, .11 elastic."""
+    """Oracle: the same six epochs on the digits without it, .003 of the weights near zero; .15
+    with L1, .11 elastic.
+    """
     steady = {"epochs": 6, "schedule": "cosine", "choose": "last"}
     penalties = ({}, {"l1": 3e-3}, {"l1": 1e-3, "l2": 1e-2})
     runs = [
@@ -159,10 +165,11 @@ def test_t23_t25_l1_makes_weights_sparse(resolved):
 
 
 def test_t24_l2_spreads_weights_evenly(resolved, images_of):
-    """CS231n's argument: for equal inputs L2 prefers w = [.25, .25, .25, .25] to [1, 0, 0, 0], L1 does not.
+    """CS231n's argument: for equal inputs L2 prefers w = [.25, .25, .25, .25] to [1, 0, 0, 0], L1
+    does not.
 
-    All pixels of an image are equal, so the loss keeps the first differences of their weights; L2 shrinks those to
-    nothing. Measured: .93 without, .999 with L2, .70 with L1.
+    All pixels of an image are equal, so the loss keeps the first differences of their weights; L2
+    shrinks those to nothing. Measured: .93 without, .999 with L2, .70 with L1.
     """
     y = np.arange(600) // 3 % 2
     source = images_of(
@@ -182,7 +189,9 @@ def test_t24_l2_spreads_weights_evenly(resolved, images_of):
     [([[3.0, -3, 3, -3]], 1, 0), ([[0.0, 0, 5, 0]], 1 / 4, 3 / 4)],
 )
 def test_measures_of_weights(weight, diffuseness, near_zero):
-    """By hand: equal sizes give 1, one of n gives 1/n; the bias does not count, a second layer does by its size."""
+    """By hand: equal sizes give 1, one of n gives 1/n; the bias does not count, a second layer
+    does by its size.
+    """
     run = measures.Run({}, None, nn.Sequential(nn.Linear(4, 1), nn.Linear(1, 12)), State())
     run.net[0].weight.data, run.net[1].weight.data = torch.tensor(weight), torch.ones(12, 1)
     assert measures.weight_diffuseness(run) == pytest.approx((4 * diffuseness + 12) / 16, rel=1e-6)
@@ -190,7 +199,9 @@ def test_measures_of_weights(weight, diffuseness, near_zero):
 
 
 def test_epochs_to_settle(resolved):
-    """R18. By hand: it ends at 8, so 8 is left after epoch 1; half of that or less from epoch 3, 4 or 5 on."""
+    """By hand: it ends at 8, so 8 is left after epoch 1; half of that or less from epoch 3,
+    4 or 5 on.
+    """
     run = run_of(resolved(IMAGE_RECIPE, net={"hidden": []}, train={"snapshots": [1, 2, 3]}))
     assert set(measures.epochs_to_settle(run)) == {"net.head.weight"}
     shape = run.net.state_dict()["net.head.weight"]
@@ -206,7 +217,9 @@ def test_epochs_to_settle(resolved):
 
 
 def test_dead_units(resolved, images_of):
-    """By hand: one of four hidden units has weights 0 and bias -1, the others pass one pixel each: 1/4."""
+    """By hand: one of four hidden units has weights 0 and bias -1, the others pass one pixel
+    each: 1/4.
+    """
     x = np.random.default_rng(0).integers(0, 256, (30, 2, 2, 1), np.uint8)
     hidden = nn.Linear(4, 4)
     hidden.weight.data, hidden.bias.data = (
@@ -244,7 +257,9 @@ class ThreeHeads(nn.Module):
 
 
 def test_auxiliary_heads_count_three_tenths(resolved):
-    """By hand: -log softmax of class 0 is log(e^a + 2) - a; own + .3 (first + second). A step reports its own alone."""
+    """By hand: -log softmax of class 0 is log(e^a + 2) - a; own + .3 (first + second). A step
+    reports its own alone.
+    """
     recipe, net = resolved(IMAGE_RECIPE), classifier(ThreeHeads()).train()
     x, y = torch.zeros(5, 1, 2, 2), torch.zeros(5, dtype=torch.int64)
     own, first, second = (np.log(np.exp(a) + 2) - a for a in (1, 2, -2))
@@ -269,7 +284,9 @@ def write_state(path: Path, channels: int) -> dict[str, torch.Tensor]:
 
 
 def test_published_weights_ship_as_they_are(resolved, tmp_path, monkeypatch):
-    """Oracle: the file's own tensors, batch norm's statistics among them; one history row, of epoch 0."""
+    """Oracle: the file's own tensors, batch norm's statistics among them; one history row, of
+    epoch 0.
+    """
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     state, run = write_state(tmp_path / "published.pth", 1), run_of(resolved(PUBLISHED))
     assert all(
@@ -285,7 +302,8 @@ def test_published_weights_ship_as_they_are(resolved, tmp_path, monkeypatch):
     [
         (
             lambda p: None,
-            "weights: published.pth is not here nor below TORCH_HOME; put the state dict there, or leave",
+            "weights: published.pth is not here nor below TORCH_HOME; put the state dict there, "
+            "or leave",
         ),
         (
             lambda p: p.write_bytes(pickle.dumps(Path(), 2)),
@@ -293,7 +311,8 @@ def test_published_weights_ship_as_they_are(resolved, tmp_path, monkeypatch):
         ),
         (
             lambda p: write_state(p, 3),
-            r"weights: published.pth does not fit models/resnet.py: of another shape .* for .*; name the weights",
+            r"weights: published.pth does not fit models/resnet.py: "
+            r"of another shape .* for .*; name the weights",
         ),
         (
             lambda p: torch.save({k: v * float("nan") for k, v in write_state(p, 1).items()}, p),
@@ -344,7 +363,9 @@ def test_safetensors_are_refused_with_the_call_that_converts_them(resolved, tmp_
 
 @pytest.mark.slow  # imports torchvision
 def test_a_folder_named_by_imagenets_classes(resolved, photo_folder, monkeypatch):
-    """ImageNet's order: tench is 0, jean 608, 1,000 in all. The path is relative, found below DATA_ROOT."""
+    """ImageNet's order: tench is 0, jean 608, 1,000 in all. The path is relative, found below
+    DATA_ROOT.
+    """
     root = photo_folder({"jean": 4, "tench": 4})
     monkeypatch.setenv("DATA_ROOT", str(root.parent))
     source, samples = prepare.make(resolved(IMAGE_RECIPE, {"digits": FOLDER}).data)
@@ -368,7 +389,9 @@ def test_imagenets_statistics_are_for_colour(resolved):
 
 
 def test_names_leave_out_what_is_not_here(workspace, monkeypatch, capsys):
-    """`make full` asks for names: recipes without their folder or weights are left out, and said to be."""
+    """`make full` asks for names: recipes without their folder or weights are left out, and said
+    to be.
+    """
     monkeypatch.setattr(sys, "argv", ["params", "--names"])
     for variable in ("DATA_ROOT", "TORCH_HOME"):
         monkeypatch.setenv(variable, str(workspace))
