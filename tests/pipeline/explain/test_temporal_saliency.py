@@ -1,4 +1,4 @@
-"""What a forecast rests on, by hand."""
+"""Influence of the history on a forecast, by hand."""
 
 from __future__ import annotations
 
