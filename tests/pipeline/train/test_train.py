@@ -20,7 +20,7 @@ from pipeline.data import dataset, prepare
 from pipeline.params import load as params
 from pipeline.params.schema import Recipe, Training
 from pipeline.train import __main__ as train_main
-from pipeline.train import artifacts, loop
+from pipeline.train import artifacts, checkpoint, loop
 from pipeline.train.checkpoint import checkpoint_path
 
 CPU = torch.device("cpu")
@@ -345,16 +345,16 @@ def test_the_stage_resumes_and_cleans_up(
             raise KeyboardInterrupt
         return real(*arguments)
 
-    loop.CHECKPOINTS.mkdir(exist_ok=True)
-    (loop.CHECKPOINTS / "tiny@old.pt").write_bytes(b"of another recipe")
+    checkpoint.CHECKPOINTS.mkdir(exist_ok=True)
+    (checkpoint.CHECKPOINTS / "tiny@old.pt").write_bytes(b"of another recipe")
     monkeypatch.setattr(loop, "one_epoch", stopped)
     with pytest.raises(KeyboardInterrupt):
         train_main.main()
     key = checkpoint_path("tiny", params.entry("tiny", Recipe), dataset.load("tiny"), CPU)
-    assert list(loop.CHECKPOINTS.iterdir()) == [key]
+    assert list(checkpoint.CHECKPOINTS.iterdir()) == [key]
     monkeypatch.setattr(loop, "one_epoch", real)
     train_main.main()
-    assert results.read_text() == whole[0] and not list(loop.CHECKPOINTS.iterdir())
+    assert results.read_text() == whole[0] and not list(checkpoint.CHECKPOINTS.iterdir())
     for name, tensor in torch.load(weights, weights_only=True).items():
         assert torch.equal(tensor, whole[1][name])
     assert len(json.loads((workspace / "out/tiny/train/history.json").read_text())) == 3
