@@ -30,7 +30,6 @@ TORCH_FREE = ["check", "package", "wheel", "infer", "report"]
 PIPELINE_ARROWS = {
     "core": set(),
     "params": {"core"},
-    "line": {"core", "params"},
     "data": {"core", "params"},
     "network": {"core", "params", "data"},
     "train": {"core", "params", "data", "network"},

@@ -66,7 +66,12 @@ def test_two_processes_train_as_one(recipes: dict[str, Any], tmp_path: Path) -> 
     the end is near.
     """
     (tmp_path / "given.json").write_text(
-        json.dumps({name: recipe.model_dump(mode="json") for name, recipe in recipes.items()})
+        json.dumps(
+            {
+                name: recipe.model_dump(mode="json", round_trip=True)
+                for name, recipe in recipes.items()
+            }
+        )
     )
     found = {}
     for count in (1, 2):
