@@ -1,15 +1,16 @@
-"""The runtime: ONNX files that Convline made, images and series in, predictions out; `load`, and the `infer` command.
+"""Predictions of Convline model files, without PyTorch.
 
-    model = convline.load("lenet5-digits")            # an .onnx file, a package folder, or an entry of out/dist
-    model.predict(["a.png", "b.jpg"])              # labels; predict_proba gives (N, K), predict_table rows
-    convline.load("dilated-waves").predict("history.csv", horizon=24)    # or a DataFrame, an open file, an array
+>>> import convline
+>>> digits = convline.load("lenet5-digits")         # an .onnx file, a package, or its name
+>>> digits.predict(["three.png", "seven.png"])      # predict_proba returns float32 (N, K)
+array(['3', '7'], dtype='<U1')
+>>> waves = convline.load("dilated-waves")
+>>> waves.predict("history.csv", horizon=48).shape  # or a DataFrame, an open file, an array
+(1, 48, 1)
 
-Reading order: `errors`, `contract` (one file is the model), `image` and `series` (raw files to arrays; `csvfile`,
-`parquet` and `frame` are what `series` opens, `reading` which columns a model takes, `calendar` what a time tells),
-`session` and `model` (arrays to predictions; `stream`: one sample at a time), `classify` and `forecast` (inputs to
-rows), `workers` and `bulk` (any number of them), `follow` (as they come), `output`, `target` and `journal`, `plot`,
-`cli`. What judges a model where it is used: `doctor`, `bench`, `evaluate`.
-Imports numpy, Pillow, onnxruntime and click, pyarrow for Parquet and large CSV; never torch, never onnx.
+The folders, from the lowest: `model_file` (what is read, and refused), `runtime` (sessions and
+devices), `images` and `timeseries` (files to arrays, arrays to predictions), `jobs` (tables of any
+number of inputs), `explain` and `report`, `cli`. `tests/serve/test_arrows.py` holds that order.
 """
 
 import importlib

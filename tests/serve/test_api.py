@@ -19,8 +19,8 @@ import numpy as np
 import pandas as pd
 import pytest
 from convline.errors import ModelFileError
+from infer_command import infer, rows_of
 from PIL import Image
-from test_cli import infer, rows_of
 
 
 def test_the_public_names_are_importable_and_sorted() -> None:

@@ -36,7 +36,11 @@ MAX_FIELDS = 200_000  # of all messages together; the models of params.yaml have
 
 
 class TooManyFieldsError(ProtobufError):
-    """The messages have more than MAX_FIELDS fields."""
+    """The messages have more than `limit` fields."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"more than {limit:,} fields")
+        self.limit = limit
 
 
 class Message(NamedTuple):
@@ -60,7 +64,7 @@ def walk_messages(
     counter, found = counter or count(1), []
     for field in read_fields(message):
         if next(counter) > MAX_FIELDS:
-            raise TooManyFieldsError(f"more than {MAX_FIELDS:,} fields")
+            raise TooManyFieldsError(MAX_FIELDS)
         found.append(field)
     yield Message(kind, message, found)
     for field in found:

@@ -5,7 +5,6 @@ size in memory must follow from its size on disk.
 """
 
 from convline.model_file.onnx_messages import (
-    MAX_FIELDS,
     NODE_DOMAIN,
     NODE_OPERATOR,
     Message,
@@ -40,8 +39,8 @@ def refusal_reason(model: bytes | memoryview) -> str | None:
                 return f"expected at most {MAX_NODES:,} nodes, got more"
             if message.kind in CHECKS and (reason := CHECKS[message.kind](message)):
                 return reason
-    except TooManyFieldsError:
-        return f"expected at most {MAX_FIELDS:,} fields in all messages, got more"
+    except TooManyFieldsError as error:
+        return f"expected at most {error.limit:,} fields in all messages, got more"
     return None
 
 

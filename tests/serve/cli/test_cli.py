@@ -19,17 +19,9 @@ import numpy as np
 import pyarrow.parquet
 import pytest
 import tiny
-from click.testing import CliRunner, Result
 from convline.cli.main import main
+from infer_command import HISTORY, infer, package, rows_of
 from PIL import Image
-
-
-def infer(*arguments: str | Path, stdin: bytes | None = None) -> Result:
-    return CliRunner().invoke(main, [str(argument) for argument in arguments], input=stdin)
-
-
-def rows_of(result: Result) -> list[dict[str, str]]:
-    return list(csv.DictReader(io.StringIO(result.stdout, newline="")))
 
 
 @pytest.fixture
@@ -138,9 +130,6 @@ def test_lists_on_stdin(classifier: Path, photos: Path) -> None:
         assert [row["label"] for row in rows_of(result)] == ["bright", "dark", "bright"]
 
 
-HISTORY = "ds,y\n" + "".join(f"2024-02-{day},{day}\n" for day in range(20, 30))
-
-
 def test_forecasts_continue_the_history(
     make_forecaster: Callable[..., Path], tmp_path: Path
 ) -> None:
@@ -218,13 +207,6 @@ def test_other_column_names(make_forecaster: Callable[..., Path], tmp_path: Path
         infer("series", make_forecaster(), tmp_path / "x.csv", "--time", "", "--target", "sales")
     )
     assert (counted[0]["ds"], counted[0]["yhat"]) == ("10", "30")
-
-
-def package(folder: Path, model: bytes, sha256: str | None = None) -> None:
-    folder.mkdir(parents=True)
-    (folder / "model.onnx").write_bytes(model)
-    manifest = {"files": {"model.onnx": sha256 or hashlib.sha256(model).hexdigest()}}
-    (folder / "manifest.json").write_text(json.dumps(manifest))
 
 
 def test_models_by_name(

@@ -31,7 +31,7 @@ from convline.timeseries.forecaster import WINDOWS_PER_RUN, Forecaster
 from convline.timeseries.predict import ForecastTask
 from convline.timeseries.read_options import ReadOptions
 from convline.timeseries.series import Series, Table, read_csv
-from test_cli import rows_of
+from infer_command import rows_of
 
 Make = Callable[..., Path]
 INDEX = {"unit": "index", "count": 1}

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from convline.errors import InputError
 from convline.images import archives
+from infer_command import infer, rows_of
 from PIL import Image
-from test_cli import infer, rows_of
 
 
 @pytest.fixture

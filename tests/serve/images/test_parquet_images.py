@@ -13,22 +13,8 @@ from convline.errors import InputError
 from convline.images import parquet_images
 from convline.images.predict import hash_inputs
 from convline.images.sources import ImageSources
-from PIL import Image
-from test_cli import infer, rows_of
-
-
-def png(grey: int) -> bytes:
-    stream = io.BytesIO()
-    Image.new("L", (9, 9), grey).save(stream, "PNG")
-    return stream.getvalue()
-
-
-IMAGES = [png(0), png(255), b"no image", None, png(120), b""]
-
-
-def write(path: Path, columns: dict[str, Any], **options: Any) -> Path:
-    pyarrow.parquet.write_table(pyarrow.table(columns), path, **options)
-    return path
+from image_tables import IMAGES, png, write_table
+from infer_command import infer, rows_of
 
 
 @pytest.mark.parametrize("form", ["column", "struct", "plain", "large"])
@@ -39,7 +25,7 @@ def test_rows_are_images(classifier: Path, tmp_path: Path, form: str) -> None:
     column = {"bytes": pyarrow.array(IMAGES, kind), "label": list(range(6))}
     if form == "struct":
         column = {"image": [{"path": "x.png", "bytes": data} for data in IMAGES[:5]] + [None]}
-    path = write(
+    path = write_table(
         tmp_path / "many.Parquet", column, row_group_size=2, use_dictionary=form != "plain"
     )
     rows = rows_of(infer("images", classifier, path))
@@ -55,7 +41,7 @@ def test_rows_are_images(classifier: Path, tmp_path: Path, form: str) -> None:
 
 def test_many_rows_in_processes(classifier: Path, tmp_path: Path) -> None:
     """Oracle: the shades of 700 rows in row groups that no batch fits."""
-    path = write(
+    path = write_table(
         tmp_path / "m.parquet",
         {"bytes": [png((0, 255, 120)[k % 3]) for k in range(700)]},
         row_group_size=99,
@@ -78,7 +64,7 @@ def test_many_rows_in_processes(classifier: Path, tmp_path: Path) -> None:
 def test_what_holds_no_images_is_a_row(
     classifier: Path, tmp_path: Path, columns: dict[str, Any], reason: str
 ) -> None:
-    whole = write(tmp_path / "m.parquet", columns)
+    whole = write_table(tmp_path / "m.parquet", columns)
     (tmp_path / "cut.parquet").write_bytes(whole.read_bytes()[:-9])
     rows = rows_of(
         infer("images", classifier, whole, tmp_path / "cut.parquet", tmp_path / "none.parquet")
@@ -94,7 +80,7 @@ def test_what_holds_no_images_is_a_row(
 def test_row_groups_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Oracle: a bound below the size; 100,000 equal rows of one megabyte are in memory once, not
     100 GB."""
-    [first, *_] = parquet_images.cells(str(write(tmp_path / "m.parquet", {"bytes": IMAGES})))
+    [first, *_] = parquet_images.cells(str(write_table(tmp_path / "m.parquet", {"bytes": IMAGES})))
     with (
         monkeypatch.context() as patch,
         pytest.raises(InputError, match="row groups of 10 bytes at most, got"),
@@ -104,7 +90,9 @@ def test_row_groups_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     coded = pyarrow.DictionaryArray.from_arrays(
         pyarrow.array([0] * 100_000, pyarrow.int32()), [bytes(2**20)]
     )
-    last = list(parquet_images.cells(str(write(tmp_path / "n.parquet", {"bytes": coded}))))[-1]
+    last = list(parquet_images.cells(str(write_table(tmp_path / "n.parquet", {"bytes": coded}))))[
+        -1
+    ]
     assert last.row == 99_999 and last.read() == bytes(2**20)
 
 
@@ -113,6 +101,6 @@ def test_resume_sees_that_the_file_changed(tmp_path: Path) -> None:
     does."""
     found, path = [], tmp_path / "m.parquet"
     for moment, images in ((1, IMAGES), (2, IMAGES), (2, IMAGES[::-1])):
-        os.utime(write(path, {"bytes": images}), (moment, moment))
+        os.utime(write_table(path, {"bytes": images}), (moment, moment))
         found.append(hash_inputs(list(ImageSources([str(path)], io.BytesIO()))))
     assert found[0] == found[1] != found[2]

@@ -13,8 +13,8 @@ from pathlib import Path
 import psutil
 import pyarrow.parquet
 import pytest
+from image_tables import IMAGES, write_table
 from PIL import Image
-from test_parquet_images import IMAGES, write
 
 INSTALLED = importlib.util.find_spec("ray") is not None
 with_ray = pytest.mark.skipif(
@@ -49,7 +49,7 @@ def test_two_workers_answer_as_the_local_engine_does(
 ) -> None:
     """Oracle: the local engine's table, byte for byte; of a Parquet file, too, in row groups that
     no batch fits."""
-    many = write(
+    many = write_table(
         tmp_path / "many.parquet",
         {"image": [{"bytes": data} for data in IMAGES * 50]},
         row_group_size=70,

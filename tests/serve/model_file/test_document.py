@@ -15,7 +15,7 @@ from convline.model_file import onnx_file
 from convline.model_file.golden import DTYPES, pack_array, unpack_array
 from convline.model_file.onnx_file import MAX_ENTRY_FIELDS, MAX_TOP_FIELDS, read_model_file, seal
 from convline.model_file.wire import encode_bytes
-from test_wire import hide, with_operator
+from hostile_graphs import hide, with_operator
 
 
 def test_what_is_sealed_is_read(classifier: Path, classifier_bytes: bytes) -> None:

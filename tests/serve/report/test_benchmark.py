@@ -9,8 +9,8 @@ import pytest
 from convline.loading import load_file
 from convline.report import benchmark
 from convline.runtime.host import allowed_cores, processor
+from infer_command import HISTORY, infer
 from PIL import Image
-from test_cli import HISTORY, infer
 
 
 def measured(*arguments: str | Path) -> dict:

@@ -16,7 +16,7 @@ import tiny
 from convline.model_file.golden import pack_array
 from convline.report import diagnostics
 from convline.runtime import host, session
-from test_cli import infer, package
+from infer_command import infer, package
 
 pytestmark = pytest.mark.usefixtures("no_gpu")  # what is expected below is of the CPU
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import tiny
 from convline.report.confidence_interval import wilson_interval
+from infer_command import infer
 from PIL import Image
-from test_cli import infer
 
 
 def evaluated(*arguments: str | Path) -> dict:
