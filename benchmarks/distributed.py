@@ -24,8 +24,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # runs from a bare checkout,
 import click
 import numpy as np
 import torch
+from convline.runtime import host
 
-from pipeline.check import roofline
+from pipeline.check import machine
 from pipeline.data import prepare
 from pipeline.params import load as params
 from pipeline.train import distributed, loop
@@ -95,7 +96,7 @@ def main(rounds: int, divisor: int | None) -> None:
         return print(json.dumps(worker(divisor)))
     found = [{way: measure(way) for way in WAYS} for _ in range(rounds)]
     click.echo(
-        f"{roofline.processor()}, {roofline.describe()['cores']} cores; torch {torch.__version__}\n\n{HEADING}"
+        f"{host.processor()}, {machine.describe_machine()['cores']} cores; torch {torch.__version__}\n\n{HEADING}"
     )
     for name in EPOCHS:
         one, two, apart = (

@@ -32,8 +32,8 @@ from convline.errors import ServeError
 from convline.loading import load_file
 from convline.model_file.onnx_file import seal
 
-from pipeline.check import roofline
-from pipeline.check.latency import predict
+from pipeline.check import machine
+from pipeline.check.predictions import predict
 from pipeline.core.errors import ParamsError, StageError
 from pipeline.core.files import write_json
 from pipeline.core.paths import OUT, RESULTS, located
@@ -88,12 +88,12 @@ def run(name: str, recipe: Recipe, label: str) -> Run:
     net, state = loop.fit(recipe, source, on=device, label=label)
     seconds = time.perf_counter() - started
     x = source.served("test")
-    says = export.answers(net, x[:8])
+    says = export.torch_outputs(net, x[:8])
     metrics = {"validation": state.chosen, "parameters": sum(p.numel() for p in net.parameters())}
-    about = metadata.document(
-        name, recipe, source.about, metrics, x[:8], says, metadata.limit(says, 1e-4)
+    about = metadata.model_document(
+        name, recipe, source.about, metrics, x[:8], says, metadata.parity_limit(says, 1e-4)
     )
-    graph = export.to_onnx(net, x, source.task).SerializeToString()
+    graph = export.export_network(net, x, source.task).SerializeToString()
     stem.parent.mkdir(parents=True, exist_ok=True)
     stem.with_suffix(".onnx").write_bytes(seal(graph, about))
     found = score(stem.with_suffix(".onnx"), source, "test") | {
@@ -193,7 +193,7 @@ def main(tasks: tuple[str, ...], horizons: tuple[int, ...], seeds: tuple[int, ..
     except (ParamsError, StageError, ServeError) as error:
         raise click.ClickException(str(error)) from error
     head = __doc__.split("\n\n")
-    about = f"Brackets: 95 % t interval over {len(seeds)} seeds. {roofline.describe()['cpu']}, one thread."
+    about = f"Brackets: 95 % t interval over {len(seeds)} seeds. {machine.describe_machine()['cpu']}, one thread."
     if is_etth1(path):
         text, file = (
             f"# ETTh1\n\n{head[0]}\n\n{head[1]}\n{about}\n{tables(found, PUBLISHED)}\n",

@@ -32,12 +32,12 @@ import torch
 from captum._utils.models.linear_model import SkLearnRidge
 from captum.attr import LimeBase, Occlusion
 from convline.explain import methods
+from convline.runtime import host
 from convline.runtime.session import open_session
 from sklearn.linear_model import Ridge
 from torch import Tensor
 
 import models
-from pipeline.check import roofline
 from pipeline.export import graph as export
 from pipeline.network.modules import Classifier
 from pipeline.train import device
@@ -197,7 +197,7 @@ def main(
     """Print seconds for each map and their ratios; an error where the two maps differ."""
     threads = torch.get_num_threads()
     device.make_repeatable({"threads": threads})
-    print(f"{roofline.processor()}, {threads} threads; torch {torch.__version__}; captum {captum.__version__}; "
+    print(f"{host.processor()}, {threads} threads; torch {torch.__version__}; captum {captum.__version__}; "
           f"onnxruntime {onnxruntime.__version__}; batches {', '.join(map(str, batches))}\n")  # fmt: skip
     print(f"| network | map | passes | Captum, s (batch) | ours, s (batch) | ratio | ratio at {max(batches)} | goal "
           "| apart |\n| --- | --- |" + " ---: |" * 7)  # fmt: skip
@@ -205,7 +205,9 @@ def main(
     for name in names:
         net = network(NETS[name][0])
         model = Served(
-            export.to_onnx(net, image[None].repeat(2, 0), "classification").SerializeToString(),
+            export.export_network(
+                net, image[None].repeat(2, 0), "classification"
+            ).SerializeToString(),
             threads,
         )
         target = int(model.predict_proba(image[None]).argmax())

@@ -67,18 +67,18 @@ def row(kind: str, recipe: Recipe, source: dataset.Data) -> str:
     images = np.asarray(source.x["test"])
     x = features.compute(headed.backbone, images, "test", torch.device("cpu"), folder / "test.npy")
     expected = headed.head.probabilities(x)
-    if kind in head_graph.NETWORKS:
-        alone = export.to_onnx(head_graph.OnFeatures(headed.head), x, "classification")
+    if kind in head_graph.TORCH_KINDS:
+        alone = export.export_network(head_graph.TorchHead(headed.head), x, "classification")
     else:
         alone = head_files.head_to_onnx(headed.head, x.shape[1], 18)
     if kind == next(iter(heads.GRIDS)):  # they all share the backbone
-        served = answers(export.to_onnx(headed.backbone, images, "features"), images)
+        served = answers(export.export_network(headed.backbone, images, "features"), images)
         gap = np.abs(served - x).max() / np.abs(x).max()
         click.echo(
             f"backbone: torch against onnxruntime, {x.shape[1]} features, worst {gap:.1e} of the largest\n"
         )
         click.echo(HEADING)
-    whole = head_graph.to_graph(headed, images)
+    whole = head_graph.export_with_head(headed, images)
     options = ", ".join(f"{key} {value}" for key, value in headed.head.options.items())
     accuracy = (expected.argmax(1) == source.y["test"]).mean()
     return (

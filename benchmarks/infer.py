@@ -38,13 +38,13 @@ from convline.model_file.document import ImageRule
 from convline.model_file.golden import pack_array
 from convline.model_file.onnx_file import seal
 from convline.report.benchmark import photos
+from convline.runtime import host
 from convline.runtime.host import usable_cores
 from PIL import Image
 
 import models
-from pipeline.check import roofline
 from pipeline.export import graph as export
-from pipeline.export import quantize
+from pipeline.export import graph_analysis, quantize
 from pipeline.network.modules import Classifier
 
 ROOT = Path(__file__).parents[1]
@@ -88,11 +88,14 @@ def model(
         net, torch.full((rule.channels, 1, 1), 127.0), torch.full((rule.channels, 1, 1), 1 / 64)
     ).eval()
     x = np.random.default_rng(0).integers(0, 256, (32, *rule.size, rule.channels), np.uint8)
-    graph = export.to_onnx(whole, x, "classification")
-    made = {"fp32": graph, "int8": quantize.quantise(quantize.prepare(graph), x, "MinMax", [])}
+    graph = export.export_network(whole, x, "classification")
+    made = {
+        "fp32": graph,
+        "int8": quantize.quantize_graph(quantize.prepare_graph(graph), x, "MinMax", []),
+    }
     paths = {}
     for precision, proto in made.items():
-        answer = quantize.run(proto, x[:2])[0]
+        answer = graph_analysis.run_graph(proto, x[:2])[0]
         document = {
             "format": 1, "name": arch, "task": "classification", "labels": [str(k) for k in range(classes)],
             "input": rule.to_dict(), "provenance": {"licence": "none: random weights"},
@@ -320,7 +323,7 @@ def main(
     peer: str | None, count: int, rounds: int, precision: tuple[str, ...], part: tuple[str, ...]
 ) -> None:
     """Print tables of images/s and their ratios."""
-    print(f"{roofline.processor()}, {usable_cores()} cores; onnxruntime {onnxruntime.__version__}, {count} JPEG of "
+    print(f"{host.processor()}, {usable_cores()} cores; onnxruntime {onnxruntime.__version__}, {count} JPEG of "
           f"{PHOTO[0]} x {PHOTO[1]}\n")  # fmt: skip
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -25,9 +25,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # runs from a bare checkout,
 import click
 import numpy as np
 import torch
+from convline.runtime import host
 from torch import Tensor
 
-from pipeline.check import roofline
 from pipeline.core.errors import ParamsError, StageError, hint
 from pipeline.core.stage import progress
 from pipeline.data import dataset
@@ -156,7 +156,7 @@ def main(recipes: tuple[str, ...], seconds: float) -> None:
             name: params.in_environment(every, recipe) for name, recipe in every.models.items()
         }
         device.make_repeatable(next(iter(models.values())))
-        where = f"{roofline.processor()}; {device.describe(on)}, CPU threads {every.threads}; torch {torch.__version__}"
+        where = f"{host.processor()}; {device.describe(on)}, CPU threads {every.threads}; torch {torch.__version__}"
         click.echo(f"{where}\n{HEADING}")
         images = {
             name: recipe for name, recipe in models.items() if isinstance(recipe.data, ImageData)

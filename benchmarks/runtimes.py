@@ -27,15 +27,15 @@ import numpy as np
 import onnx
 import onnxruntime
 import torch
+from convline.runtime import host
 
 import models
-from pipeline.check import roofline
 from pipeline.core.errors import StageError
 from pipeline.core.paths import OUT
 from pipeline.core.stage import progress
 from pipeline.data import dataset
 from pipeline.export import graph as export
-from pipeline.export import quantize
+from pipeline.export import graph_analysis, quantize
 from pipeline.network.modules import Classifier
 from pipeline.train import device
 
@@ -90,8 +90,8 @@ def openvino_of(model: bytes) -> Call:
 
 def calls_of(net: Classifier, x: np.ndarray) -> dict[str, Call]:
     """Return each runtime as a function of uint8 images (N, H, W, C)."""
-    graph = export.to_onnx(net, x, "classification")
-    prepared = quantize.prepare(graph)
+    graph = export.export_network(net, x, "classification")
+    prepared = quantize.prepare_graph(graph)
     compiled = torch.compile(net, dynamic=False)
 
     def eager(images: np.ndarray, run: Any = net) -> Any:
@@ -103,7 +103,7 @@ def calls_of(net: Classifier, x: np.ndarray) -> dict[str, Call]:
         "torch.compile": lambda images: eager(images, compiled),
         "OpenVINO": openvino_of(graph.SerializeToString()),
         "onnxruntime": session_of(graph),
-        "onnxruntime int8": session_of(quantize.quantise(prepared, x[:32], "MinMax", [])),
+        "onnxruntime int8": session_of(quantize.quantize_graph(prepared, x[:32], "MinMax", [])),
     }
 
 
@@ -159,7 +159,7 @@ def agree() -> None:
         raise StageError("no entry in out/; run `make`")
     for file in files:
         x = dataset.load(file.parents[1].name).served("test")[:64]
-        ours = quantize.run(onnx.load(file), x)[0]
+        ours = graph_analysis.run_graph(onnx.load(file), x)[0]
         try:
             call = openvino_of(file.read_bytes())
         except (
@@ -187,7 +187,7 @@ def agree() -> None:
 def main(agreement: bool, rounds: int) -> None:
     """Print a table of samples/s, in brackets the ratio to onnxruntime in fp32."""
     device.make_repeatable({"threads": torch.get_num_threads()})
-    print(f"{roofline.processor()}, {torch.get_num_threads()} threads; torch {torch.__version__}; "
+    print(f"{host.processor()}, {torch.get_num_threads()} threads; torch {torch.__version__}; "
           f"onnxruntime {onnxruntime.__version__}\n")  # fmt: skip
     try:
         agree() if agreement else compare(rounds)

@@ -72,9 +72,9 @@ def row(arch: str, name: str, reference: dict[str, Any]) -> str:
     shape = (IMAGES, side, side, reference["input"][0])
     x = np.random.default_rng(7).integers(0, 256, shape, np.uint8)
     net = network(arch, reference["options"] | {"size": (side, side)}, x)
-    expected = saliency_graph.gradient(net, x)
-    plain = export.to_onnx(net, x, "classification").SerializeToString()
-    graph = saliency_graph.to_onnx(net, x)
+    expected = saliency_graph.autograd_saliency(net, x)
+    plain = export.export_network(net, x, "classification").SerializeToString()
+    graph = saliency_graph.export_with_saliency(net, x)
     whole = graph.SerializeToString()
     session, worst = open_session(whole, "cpu"), []
     for batch in BATCHES:
@@ -82,12 +82,12 @@ def row(arch: str, name: str, reference: dict[str, Any]) -> str:
             session.run(["saliency"], {"images": x[i : i + batch]})[0]
             for i in range(0, IMAGES, batch)
         ]
-        found = saliency_graph.apart(np.concatenate(parts), expected)
+        found = saliency_graph.relative_difference(np.concatenate(parts), expected)
         worst.append(f"{found.max():.1e}")
-    exact = saliency_graph.apart(
-        np.concatenate(parts), saliency_graph.gradient(copy.deepcopy(net).double(), x)
+    exact = saliency_graph.relative_difference(
+        np.concatenate(parts), saliency_graph.autograd_saliency(copy.deepcopy(net).double(), x)
     )
-    beyond = ", ".join(str((gaps > saliency_graph.LIMIT).sum()) for gaps in (found, exact))
+    beyond = ", ".join(str((gaps > saliency_graph.CLOSE).sum()) for gaps in (found, exact))
     many = np.resize(x, (SIDE_BY_SIDE, *shape[1:]))
     served = keep_outputs(whole, ["probabilities"])
     asked = ((plain, "probabilities"), (served, "probabilities"), (whole, "saliency"))

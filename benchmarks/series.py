@@ -35,6 +35,7 @@ from convline.jobs.series_job import SeriesJob, forecast_files
 from convline.loading import open_model
 from convline.model_file.golden import pack_array
 from convline.model_file.onnx_file import ModelFile, read_model_file, seal
+from convline.runtime import host
 from convline.runtime.host import usable_cores
 from convline.runtime.session import open_session
 from convline.runtime.sources import Source
@@ -45,7 +46,6 @@ from convline.timeseries.predict import ForecastTask
 from convline.timeseries.read_options import ReadOptions
 
 import models
-from pipeline.check import roofline
 from pipeline.export import streaming_graph
 from pipeline.network import modules as network
 
@@ -85,7 +85,7 @@ def model(folder: Path, context: int) -> Forecaster:
     offsets = torch.tensor([-1.0, 0.0, 1.0]).expand(EVERY, 1, 3).contiguous()
     whole = network.Forecaster(net, torch.full((1,), 100.0), torch.full((1,), 0.1), offsets).eval()
     x = np.random.default_rng(0).normal(100, 10, (2, context, 1)).astype(np.float32)
-    graph, samples = streaming_graph.to_onnx(whole, x)
+    graph, samples = streaming_graph.export_with_step(whole, x)
     with torch.no_grad():
         answers = dict(zip(("forecast", "quantiles"), whole(torch.from_numpy(x)), strict=True))
     document = {
@@ -259,7 +259,7 @@ def each(call: Callable[[str], object], samples: list[str]) -> dict[int, float]:
 @click.option("--rows", default=5000, show_default=True, help="Of each series.")
 def main(parts: tuple[str, ...], count: int, rows: int) -> None:
     """Print a table for each of PARTS, all of them by default."""
-    print(f"{roofline.processor()}, {usable_cores()} cores; onnxruntime {onnxruntime.__version__}, pyarrow "
+    print(f"{host.processor()}, {usable_cores()} cores; onnxruntime {onnxruntime.__version__}, pyarrow "
           f"{pyarrow.__version__}; {count:,} series of {rows:,} rows\n")  # fmt: skip
     parts = parts or ("reading", "windows", "streams")
     with tempfile.TemporaryDirectory() as name:

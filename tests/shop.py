@@ -64,4 +64,6 @@ def document(
     from pipeline.export import metadata
 
     facts: dict[str, Any] = {"validation": {}, "parameters": 0}
-    return metadata.document("shop", recipe, source.about, facts, x, y, metadata.limit(y, 1e-4))
+    return metadata.model_document(
+        "shop", recipe, source.about, facts, x, y, metadata.parity_limit(y, 1e-4)
+    )

@@ -10,11 +10,12 @@ from typing import Any
 
 import click
 from convline.errors import ServeError
+from convline.runtime import host
 
 from benchmarks.gpu import carried
 from benchmarks.gpu.clock import ROOT, Planned, measure
 from benchmarks.gpu.table import failures, table
-from pipeline.check import roofline
+from pipeline.check import machine, roofline
 from pipeline.core.errors import ParamsError, StageError
 from pipeline.core.files import write_json
 from pipeline.core.paths import OUT
@@ -53,7 +54,7 @@ def for_roofline(result: dict[str, Any]) -> dict[str, Any]:
     rows = [
         row
         for row in facts.values()
-        if isinstance(row, dict) and row.get("variant") in roofline.WIDTHS
+        if isinstance(row, dict) and row.get("variant") in roofline.BYTES
     ]
     points = [
         (row["intensity"], row["ops_per_second"], row["variant"])
@@ -114,10 +115,10 @@ def main(request: str, pack: bool, folder: Path, out: Path | None, seconds: floa
     name = (
         device.describe(on).removeprefix("cuda (").removesuffix(")")
         if on.type == "cuda"
-        else roofline.processor()
+        else host.processor()
     )
     about = {"device": name, "kind": on.type, "date": datetime.now(UTC).date().isoformat()}
-    about |= {"revision": metadata.revision(), "machine": roofline.describe()}
+    about |= {"revision": metadata.git_revision(), "machine": machine.describe_machine()}
     file = (out or (RESULTS if on.type == "cuda" else OUT / "gpu")) / f"{slug(name)}.json"
     left = seconds - (time.time() - begun)
     result = measure(planned(on.type, folder), on.type, folder.resolve(), left, file, about)

@@ -18,7 +18,7 @@ from convline.runtime.io_binding import bind, fetch, run_bound
 from convline.runtime.session import built_providers, open_session
 
 from benchmarks.gpu.clock import Facts, Here, attempt
-from pipeline.check import latency, parity
+from pipeline.check import parity, predictions
 
 ROWS = 256  # so that the largest batch of pipeline.check.parity is one
 VARIANTS = {"fp32": "model.onnx", "fp16": "model.fp16.onnx"}  # int8 is for CPUs
@@ -59,16 +59,16 @@ def of_file(path: Path, precision: str, on: str) -> dict[str, Any]:
 
 
 def rows_of(
-    model: latency.Model, precision: str, on: str, inputs: np.ndarray, answers: list[np.ndarray]
+    model: predictions.Model, precision: str, on: str, inputs: np.ndarray, answers: list[np.ndarray]
 ) -> list[dict[str, Any]]:
     """Return rows of parity: the file as it serves, with TF32, and as a CUDA graph."""
     x, y = {"random": inputs}, {"random": answers}
     limit = model.golden_atol if precision == "fp32" else FP16_ATOL
     place = {"provider": on, "variant": precision}
-    rows = parity.parity(model, place, x, y, 1e-4, limit)
+    rows = parity.measure_parity(model, place, x, y, 1e-4, limit)
     if on == "cuda" and precision == "fp32":
         rounded = open_model(model.file, on, tf32=True)
-        rows += parity.parity(rounded, place | {"variant": "fp32, TF32"}, x, y, 1e-4, None)
+        rows += parity.measure_parity(rounded, place | {"variant": "fp32, TF32"}, x, y, 1e-4, None)
     bindable = "calendar" not in model.file.json["input"]  # one tensor is bound
     if on == "cuda" and bindable and placement.recordable(model.session):
         rows += [
@@ -85,7 +85,7 @@ def graph_row(
     binding = bind(session, np.ascontiguousarray(x), on, y)
     run_bound(session, binding)
     run_bound(session, binding)
-    facts = parity.compare(fetch(binding), y, len(x))
+    facts = parity.compare_outputs(fetch(binding), y, len(x))
     passed = facts["finite"] and facts["max_difference"] <= limit
     return {
         "provider": on,

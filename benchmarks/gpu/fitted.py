@@ -21,7 +21,7 @@ import models
 from benchmarks.gpu.resnet50 import IMAGES, SIDE, images
 from pipeline.core.files import write_json
 from pipeline.export import graph as export
-from pipeline.export import quantize
+from pipeline.export import graph_analysis, quantize
 from pipeline.network import build as build_module
 from pipeline.network import modules as network
 
@@ -65,12 +65,14 @@ def write(folder: Path, side: int = SIDE, depth: int = 50) -> None:
     folder.mkdir(parents=True)
     x = images(IMAGES, side)
     net = built(x, depth)
-    graph = export.to_onnx(net, x, "classification")
-    np.save(folder / "answers.npy", export.answers(net, x)[0])
+    graph = export.export_network(net, x, "classification")
+    np.save(folder / "answers.npy", export.torch_outputs(net, x)[0])
     onnx.save(graph, folder / "model.onnx")
-    onnx.save(quantize.fp16(quantize.prepare(graph), x).graph, folder / "model.fp16.onnx")
+    onnx.save(
+        quantize.convert_to_fp16(quantize.prepare_graph(graph), x).graph, folder / "model.fp16.onnx"
+    )
     ops = {
         "macs": build_module.multiply_adds(net, torch.from_numpy(x[:1])),
-        **quantize.traffic(graph),
+        **graph_analysis.count_traffic(graph),
     }
     write_json(folder / "about.json", {"side": side, "depth": depth, "operations": ops})

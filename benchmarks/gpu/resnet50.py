@@ -55,7 +55,7 @@ def run(here: Here) -> Facts:
     about = read(folder / "about.json")
     x, y = images(IMAGES, about["side"]), np.load(folder / "answers.npy")
     yield "spread", float(y.std(0).mean())
-    limits = attempt(lambda: roofline.limits(on))
+    limits = attempt(lambda: roofline.machine_limits(on))
     yield "limits", limits
     for precision, layout in SETTINGS[on]:
         model = (folder / ("model.fp16.onnx" if precision == "fp16" else "model.onnx")).read_bytes()
@@ -74,7 +74,7 @@ def run(here: Here) -> Facts:
                     row["passed"] = row["finite"] and row["max_difference"] <= LIMITS[precision]
                     width = "fp16" if precision == "fp16" else "fp32"
                     row |= (
-                        latency.against_limit(row, width, about["operations"], limits)
+                        roofline.compare_with_limit(row, width, about["operations"], limits)
                         if "fp32" in limits
                         else {}
                     )
@@ -103,9 +103,9 @@ def timed(
         call()
         call()  # the second run plays the graph that the first one recorded
         answers = fetch(binding)
-    gap = parity.compare(answers, [expected], len(given))
+    gap = parity.compare_outputs(answers, [expected], len(given))
     gap = {key: gap[key] for key in ("finite", "max_difference", "top1_agreement")}
-    return gap | latency.timed(call, len(given), seconds)
+    return gap | latency.time_call(call, len(given), seconds)
 
 
 def opened(model: bytes, on: str, tf32: bool, nhwc: bool, graph: bool) -> Any:

@@ -20,7 +20,7 @@ from onnx import helper
 
 from benchmarks.gpu.clock import Facts, Here, forked
 from benchmarks.gpu.files import without_cuda
-from pipeline.check import roofline
+from pipeline.check import machine
 from pipeline.export import metadata
 from pipeline.train import device
 
@@ -29,7 +29,7 @@ LIBRARY = re.compile(r"\S*/(lib(?:cu|nv|nccl|torch_cuda|onnxruntime_providers)\S
 
 def run(here: Here) -> Facts:
     yield "versions", versions()
-    yield "machine", roofline.describe()
+    yield "machine", machine.describe_machine()
     yield "nvidia-smi", smi()
     if (
         here.full
@@ -50,7 +50,7 @@ def versions() -> dict[str, Any]:
     found = {
         "python": platform.python_version(),
         "system": platform.platform(),
-        **metadata.versions(),
+        **metadata.package_versions(),
     }
     return found | {
         "cuda of torch": torch.version.cuda,

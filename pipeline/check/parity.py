@@ -1,4 +1,4 @@
-"""Parity: how far the answers of a model file are from torch's, on real and on random input, at several batch sizes."""
+"""Parity: how far the outputs of a model file are from torch's, on real and on random inputs."""
 
 from __future__ import annotations
 
@@ -6,138 +6,114 @@ from typing import Any
 
 import numpy as np
 from convline.model_file.onnx_file import ModelFile
-from convline.runtime.session import open_session
 from convline.runtime.streaming import Stream
 
-from pipeline.check.latency import Model, predict
+from pipeline.check.predictions import Model, predict
+from pipeline.check.single_operator import open_operator
 from pipeline.core.errors import StageError
 
-ROUNDED = (
-    2.0**-14
-)  # relative: TF32 is 2^-12 off on the numbers of `rounding`, sums of float32 in any order 1e-6
-ROWS_AT_BATCH = {
-    0: 0,
-    1: 8,
-    7: 22,
-    256: None,
-}  # batch empty, 1, odd (with a rest), large; rows tried on, None: all
+# Relative. TF32 is 2^-12 off in `float32_rounding_error`, sums of float32 in any order 1e-6.
+MAX_ROUNDING_ERROR = 2.0**-14
+# Batch size (empty, one, odd with a rest, large) -> rows tried, None for all.
+ROWS_AT_BATCH = {0: 0, 1: 8, 7: 22, 256: None}
 
 
-def parity(
+def measure_parity(
     model: Model,
     place: dict[str, str],
     x: dict[str, np.ndarray],
-    torch_says: dict[str, list[np.ndarray]],
-    usual: float,
+    torch_outputs: dict[str, list[np.ndarray]],
+    close: float,
     limit: float | None,
 ) -> list[dict[str, Any]]:
-    """Return a row for each kind of input and batch size (0, 1, odd, large): the differences from torch's answers.
+    """Return the differences from torch's outputs, a row for each kind of input and batch size.
 
-    place: the provider and the variant; limit: the largest difference, None where accuracy alone decides.
+    place: provider and variant, which each row repeats; x and torch_outputs: by kind of input;
+    close: as in `compare_outputs`; limit: the largest difference that passes, None where accuracy
+    decides.
     """
     rows = []
     for kind, inputs in x.items():
         for batch, most in ROWS_AT_BATCH.items():
             count = len(inputs) if most is None else min(len(inputs), most)
-            got = predict(model, inputs[:count], max(batch, 1))
-            facts = compare(got, torch_says[kind], count, usual)
+            outputs = predict(model, inputs[:count], max(batch, 1))
+            facts = compare_outputs(outputs, torch_outputs[kind], count, close)
             passed = facts["finite"] and (limit is None or facts["max_difference"] <= limit)
-            rows.append(
-                {
-                    **place,
-                    "input": kind,
-                    "batch": batch,
-                    "n": count,
-                    **facts,
-                    "limit": limit,
-                    "passed": passed,
-                }
-            )
+            row = {**place, "input": kind, "batch": batch, "n": count, **facts}
+            rows.append(row | {"limit": limit, "passed": passed})
     return rows
 
 
-def compare(
-    got: list[np.ndarray], expected: list[np.ndarray], count: int, usual: float = 1e-4
+def compare_outputs(
+    outputs: list[np.ndarray], expected: list[np.ndarray], count: int, close: float = 1e-4
 ) -> dict[str, Any]:
-    """Return the largest difference, also as a share of the largest answer, the mean, the worst row, top-1 agreement.
+    """Return how the outputs for the first `count` rows differ from the expected ones.
 
-    Differences are taken over finite values, so that they are numbers in JSON; `finite` says whether that is all. Of an
-    empty batch the shapes are compared, which is all there is.
+    The largest difference, also as a share of the largest value, the mean one, and the worst row;
+    of probabilities also the share of equal top classes, and in `beyond` the rows that differ by
+    more than `close`. Differences are taken over finite values, so that JSON can hold them;
+    `finite` tells whether all are. Raises StageError where shapes differ.
     """
-    for g, e in zip(got, expected, strict=True):
-        if g.shape != (count, *e.shape[1:]):
+    for got, torch_output in zip(outputs, expected, strict=True):
+        if got.shape != (shape := (count, *torch_output.shape[1:])):
             raise StageError(
-                f"check: expected answers of shape {(count, *e.shape[1:])}, got {g.shape}; export again"
+                f"check: expected outputs of shape {shape}, got {got.shape}; export again"
             )
-    if not count:
-        same = {"beyond": 0, "top1_agreement": 1.0} if got[0].ndim == 2 else {}
-        return {
-            "finite": True,
-            "max_difference": 0.0,
-            "relative": 0.0,
-            "mean_difference": 0.0,
+    if not count:  # shapes are all there is to compare
+        facts: dict[str, Any] = {
+            "finite": True, "max_difference": 0.0, "relative": 0.0, "mean_difference": 0.0,
             "worst_row": 0,
-            **same,
-        }
+        }  # fmt: skip
+        return facts | ({"beyond": 0, "top1_agreement": 1.0} if outputs[0].ndim == 2 else {})
     gaps = [
-        np.abs(g.astype(np.float64) - e[:count]).reshape(count, -1)
-        for g, e in zip(got, expected, strict=True)
+        np.abs(got.astype(np.float64) - torch_output[:count]).reshape(count, -1)
+        for got, torch_output in zip(outputs, expected, strict=True)
     ]
     finite = all(np.isfinite(gap).all() for gap in gaps)
-    worst = np.max([gap.max(1) for gap in gaps], axis=0)
+    worst = np.max([gap.max(1) for gap in gaps], axis=0)  # of each row
     largest = float(np.where(np.isfinite(worst), worst, 0).max())
-    facts: dict[str, Any] = {
+    scale = max(float(np.abs(torch_output[:count]).max()) for torch_output in expected) or 1.0
+    means = [gap[np.isfinite(gap)].mean() if finite else 0.0 for gap in gaps]
+    facts = {
         "finite": finite,
         "max_difference": largest,
-        "relative": largest / (max(float(np.abs(e[:count]).max()) for e in expected) or 1.0),
-        "mean_difference": float(
-            np.mean([gap[np.isfinite(gap)].mean() if finite else 0.0 for gap in gaps])
-        ),
+        "relative": largest / scale,
+        "mean_difference": float(np.mean(means)),
         "worst_row": int(np.where(np.isfinite(worst), worst, np.inf).argmax()),
     }
-    if got[0].ndim == 2:
-        facts["beyond"] = int(
-            (worst > usual).sum()
-        )  # rows of a forest where a feature on a split's edge flipped it
-        facts["top1_agreement"] = float((got[0].argmax(1) == expected[0][:count].argmax(1)).mean())
+    if outputs[0].ndim == 2:
+        same = outputs[0].argmax(1) == expected[0][:count].argmax(1)
+        facts |= {"beyond": int((worst > close).sum()), "top1_agreement": float(same.mean())}
     return facts
 
 
-def streaming(contract: ModelFile, device: str, x: np.ndarray, whole: np.ndarray) -> float:
-    """Return the largest difference of a stream's answer from those to whole windows x (M, T, D), after `samples`."""
-    stream = Stream(contract, device)
+def stream_difference(file: ModelFile, device: str, x: np.ndarray, forecast: np.ndarray) -> float:
+    """Return the largest difference between a stream's forecasts and those of its windows.
+
+    x: windows (M, T, D), of which each stream gets the last `samples` rows; forecast (M, S, D').
+    """
+    stream = Stream(file, device)
     stream.reset(len(x))
     for t in range(x.shape[1] - stream.samples, x.shape[1]):
-        forecast, _ = stream.advance(np.ascontiguousarray(x[:, t]))
-    return float(np.abs(forecast.astype(np.float64) - whole).max())
+        streamed, _ = stream.advance(np.ascontiguousarray(x[:, t]))
+    return float(np.abs(streamed.astype(np.float64) - forecast).max())
 
 
-def rounding(device: str) -> float:
-    """Return the largest relative error of a convolution and a product of float32 numbers that TF32 would round.
+def float32_rounding_error(device: str) -> float:
+    """Return the largest relative error of a convolution and a product of float32 numbers.
 
-    1 + 2^-12 takes 12 bits behind the point. TF32 has 10 and makes it 1; float32 keeps it, and the sums exact.
+    The numbers are 1 + 2^-12, which takes 12 fraction bits: float32 keeps it and its sums are exact,
+    TF32 has 10 bits and makes it 1. onnxruntime can use TF32 without a message.
     """
-    from onnx import TensorProto, helper, numpy_helper
-
-    images, rows = (8, 64, 16, 16), (256, 256)
-    given = {
-        name: np.full(shape, 1 + 2.0**-12, np.float32)
-        for name, shape in (("images", images), ("rows", rows))
-    }
-    ones = {"filters": (64, 64, 3, 3), "columns": (256, 256)}
-    nodes = [
-        helper.make_node("Conv", ["images", "filters"], ["a"]),
-        helper.make_node("MatMul", ["rows", "columns"], ["b"]),
-    ]
-    inputs = [
-        helper.make_tensor_value_info(name, TensorProto.FLOAT, x.shape) for name, x in given.items()
-    ]
-    outputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in ("a", "b")]
-    weights = [
-        numpy_helper.from_array(np.ones(shape, np.float32), name) for name, shape in ones.items()
-    ]
-    graph = helper.make_graph(nodes, "rounding", inputs, outputs, weights)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
-    convolved, product = open_session(model.SerializeToString(), device).run(None, given)
-    sums = {64 * 9: convolved, 256: product}
-    return max(float(np.abs(got / (n * (1 + 2.0**-12)) - 1).max()) for n, got in sums.items())
+    value, errors = 1 + 2.0**-12, []
+    for operator, shape, ones, terms in (
+        ("Conv", (8, 64, 16, 16), (64, 64, 3, 3), 64 * 9),
+        ("MatMul", (256, 256), (256, 256), 256),
+    ):
+        inputs = {
+            "x": np.full(shape, value, np.float32),
+            "weights": np.ones(ones, np.float32),
+        }
+        (sums,) = open_operator(device, operator, inputs, np.float32).run(None, inputs)
+        errors.append(float(np.abs(sums / (terms * value) - 1).max()))
+    return max(errors)

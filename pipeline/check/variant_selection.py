@@ -6,82 +6,85 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.evaluate import bootstrap
+from pipeline.evaluate.bootstrap import paired_accuracy_difference
 
-FASTER = 1.1  # a variant that is not so much faster than fp32 is not recommended: timings differ from run to run
-WEAK = 1000  # test images below which a verdict on accuracy is marked as weak
+MIN_SPEEDUP = 1.1  # over fp32, for a recommendation: timings differ from run to run
+FEW_IMAGES = 1000  # below this many test images the sentence says that the verdict is weak
 
 
-def judge(
+def judge_variant(
     name: str,
     rows: list[dict[str, Any]],
-    got: np.ndarray,
+    probabilities: np.ndarray,
     fp32: np.ndarray,
     y: np.ndarray,
     budget: float,
 ) -> dict[str, Any]:
-    """Return whether a variant may ship, why, and its accuracy beside that of the fp32 file on the same images.
+    """Return whether a variant may ship, why, and how its accuracy differs from the fp32 file's.
 
-    rows: those of its parity; got, fp32: probabilities (N, K); y: labels (N,).
+    rows: of its parity; probabilities and fp32 (N, K): of the variant and of the fp32 file for
+    images with labels y (N,). It may lose `budget` of accuracy, or two images.
     """
-    right, plain = got.argmax(1) == y, fp32.argmax(1) == y
-    lost, low, high = bootstrap.paired_accuracy_difference(plain, right)
-    allowed = max(budget, 2 / len(y))
-    apart = [row for row in rows if not row["passed"]]
-    points = f"loses {100 * lost:.2f} points of accuracy [{100 * low:.2f}, {100 * high:.2f}]"
-    limit = f"limit {100 * budget:.2g} points and two images"
-    if apart:
-        worst = max(row["max_difference"] for row in apart)
-        why = f"differs from torch by {worst:.1e} (limit {apart[0]['limit']:.1e}); it does not ship"
-    elif lost > allowed:
-        why = f"{points} ({limit}); it does not ship"
-    else:
-        why = f"{points} ({limit})"
-    weak = f", a weak verdict on {len(y)} images" if len(y) < WEAK else ""
+    correct, fp32_correct = probabilities.argmax(1) == y, fp32.argmax(1) == y
+    lost, low, high = paired_accuracy_difference(fp32_correct, correct)
+    failed = [row for row in rows if not row["passed"]]
+    accepted = not failed and lost <= max(budget, 2 / len(y))
+    why = (
+        f"loses {100 * lost:.2f} points of accuracy [{100 * low:.2f}, {100 * high:.2f}] "
+        f"(limit {100 * budget:.2g} points and two images)"
+    )
+    if failed:
+        worst = max(row["max_difference"] for row in failed)
+        why = f"differs from torch by {worst:.1e} (limit {failed[0]['limit']:.1e})"
+    why += "" if accepted else "; it does not ship"
+    why += f", a weak verdict on {len(y)} images" if len(y) < FEW_IMAGES else ""
     return {
-        "accepted": not apart and lost <= allowed,
-        "why": f"{name}: {rows[0]['variant']} {why}{weak}",
-        "accuracy": float(right.mean()),
+        "accepted": accepted,
+        "why": f"{name}: {rows[0]['variant']} {why}",
+        "accuracy": float(correct.mean()),
         "lost": lost,
         "lost_low": low,
         "lost_high": high,
-        "top1_agreement": float((got.argmax(1) == fp32.argmax(1)).mean()),
-        "weak": len(y) < WEAK,
+        "top1_agreement": float((probabilities.argmax(1) == fp32.argmax(1)).mean()),
     }
 
 
-def choose(
+def recommend_variant(
     device: str,
     timings: list[dict[str, Any]],
     fp32: float,
     variants: dict[str, dict[str, dict[str, Any]]],
 ) -> dict[str, Any]:
-    """Return the Pareto front of latency at batch 1 and accuracy, and the variant that is recommended, with the reason.
+    """Return the recommended variant, why, and the Pareto front of latency at batch 1 and accuracy.
 
-    Recommended is the fastest that may ship, if it is FASTER than fp32 both at batch 1 and in its best throughput.
-    timings: the rows of speed.json; fp32: its accuracy, or error; variants: the verdicts of `judge` by device.
+    The fastest variant that may ship is recommended, if it is MIN_SPEEDUP faster than fp32 both at
+    batch 1 and in its best throughput. timings: rows of speed.json; fp32: accuracy or error of the
+    fp32 file; variants: what `judge_variant` returned, by variant and device.
     """
     rows = [row for row in timings if row["device"] == device]
     timed = {row["variant"] for row in rows}
     accepted = {
-        v: by[device]["accuracy"]
-        for v, by in variants.items()
-        if v in timed and by[device]["accepted"]
+        variant: by_device[device]["accuracy"]
+        for variant, by_device in variants.items()
+        if variant in timed and by_device[device]["accepted"]
     }
     accuracy = {"fp32": fp32, **accepted}
-    slow = {
+    latency = {
         v: next(r["p50_ms"] for r in rows if (r["variant"], r["batch"]) == (v, 1)) for v in accuracy
     }
-    most = {v: max(r["per_second"] for r in rows if r["variant"] == v) for v in accuracy}
+    throughput = {v: max(r["per_second"] for r in rows if r["variant"] == v) for v in accuracy}
 
-    def beaten(v: str) -> bool:
-        better = [o for o in accuracy if slow[o] <= slow[v] and accuracy[o] >= accuracy[v]]
-        return any((slow[o], accuracy[o]) != (slow[v], accuracy[v]) for o in better)
+    def dominated(v: str) -> bool:
+        better = [o for o in accuracy if latency[o] <= latency[v] and accuracy[o] >= accuracy[v]]
+        return any((latency[o], accuracy[o]) != (latency[v], accuracy[v]) for o in better)
 
-    gains = {v: (slow["fp32"] / slow[v], most[v] / most["fp32"]) for v in accepted}
-    best = max(gains, key=lambda v: min(gains[v]), default="fp32")
-    best = best if best in gains and min(gains[best]) >= FASTER else "fp32"
-    words = "{} has {:.2f} times the speed of fp32 at batch 1, {:.2f} at the best"
-    others = [words.format(v, *both) for v, both in gains.items()]
-    front = [v for v in accuracy if not beaten(v)]
-    return {"variant": best, "why": "; ".join(others) or "nothing else ships", "front": front}
+    speedups = {
+        v: (latency["fp32"] / latency[v], throughput[v] / throughput["fp32"]) for v in accepted
+    }
+    best = max(speedups, key=lambda v: min(speedups[v]), default="fp32")
+    if best != "fp32" and min(speedups[best]) < MIN_SPEEDUP:
+        best = "fp32"
+    sentence = "{} has {:.2f} times the speed of fp32 at batch 1, {:.2f} at the best"
+    sentences = [sentence.format(v, *both) for v, both in speedups.items()]
+    front = [v for v in accuracy if not dominated(v)]
+    return {"variant": best, "why": "; ".join(sentences) or "nothing else ships", "front": front}

@@ -1,268 +1,224 @@
-"""The verdict on one entry's files: parity, accuracy and latency on every device."""
+"""The verdict on an entry: parity, accuracy and latency of each of its files on each device."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 from convline.loading import load_file, open_model
 from convline.model_file.registry import file_of, runs_on
 from convline.runtime.session import available_devices
 
-from pipeline.check import latency, roofline
-from pipeline.check.latency import Model, predict
-from pipeline.check.parity import ROUNDED, parity, rounding, streaming
-from pipeline.check.variant_selection import choose, judge
+from pipeline.check.latency import measure_file
+from pipeline.check.limits import broken_limit, document_mismatch, no_better_than_baseline
+from pipeline.check.machine import describe_machine
+from pipeline.check.parity import float32_rounding_error, measure_parity, stream_difference
+from pipeline.check.predictions import predict
+from pipeline.check.roofline import has_arithmetic, machine_limits
+from pipeline.check.variant_selection import judge_variant, recommend_variant
 from pipeline.core.errors import StageError
 from pipeline.core.files import read_json
 from pipeline.core.paths import OUT, RESULTS
-from pipeline.data import dataset
-from pipeline.data.dataset import RAW_WINDOWS, spread
+from pipeline.data.dataset import RAW_WINDOWS, Data, spread
 from pipeline.evaluate import metrics
 from pipeline.evaluate.retrieval import measure_retrieval
-from pipeline.params.schema import ERROR_LIMIT, Check
+from pipeline.export.graph_analysis import BATCH, find_float16_overflow
+from pipeline.params.schema import Check
 
-LARGE = 256
+LARGE_BATCH = 256
+STREAM_SHARE = 0.1  # of the limit on the difference from torch
 
-
-ACCURACY_LIMIT = (
-    0.005  # of the test split: a tie that rounding decides is not a fault, two of 360 images are
-)
-
-
-STREAM_SHARE = 0.1  # of the limit on the difference from torch: 1e-5 of the spread of forecasts
+Inputs = dict[str, np.ndarray]  # "test" and "random", as served
+Outputs = dict[str, list[np.ndarray]]  # torch's for them
 
 
-Verdict = tuple[
-    dict[str, Any], dict[str, Any], dict[str, np.ndarray], dict[str, str]
-]  # the last: digests by file
+@dataclass
+class FileResult:
+    """What one file on one device was measured to do.
+
+    parity, golden, stream: rows of check.json; timing: as `measure_file` returns it, None where the
+    device has no arithmetic of this precision.
+    """
+
+    device: str
+    variant: str
+    digest: str
+    outputs: list[np.ndarray]  # for the test split
+    parity: list[dict[str, Any]]
+    golden: dict[str, Any]
+    stream: dict[str, Any] | None
+    timing: dict[str, Any] | None
 
 
-def refuse_promise(name: str, document: dict[str, Any], about: dict[str, Any]) -> str | None:
-    """Return the sentence for a file whose contract is not that of the entry's data, or None."""
-    for key in ("name", "task", "labels", "input", "forecast"):
-        expected, promised = name if key == "name" else about.get(key), document.get(key)
-        if key == "input":  # export measures the range on the network
-            promised = {rule: value for rule, value in document["input"].items() if rule != "range"}
-        if promised != expected:
-            found = f"expected {key} {shown(expected)} as the entry has, got {shown(promised)}"
-            return f"{name}: model.onnx: {found}; run `dvc repro export@{name}`"
-    return None
-
-
-def shown(value: Any, most: int = 120) -> str:
-    text = repr(value)
-    return text if len(text) <= most else f"{text[:most]}..."
-
-
-def beyond_float16(path: Path, x: dict[str, np.ndarray]) -> str | None:
-    """Return the first node that overflows on some real and random inputs: the CPU's own answers would not show it."""
-    import onnx
-
-    from pipeline.export import quantize
-
-    graph = onnx.load(path)
-    return next(
-        (node for rows in x.values() if (node := quantize.overflow(graph, rows[: quantize.BATCH]))),
-        None,
-    )
-
-
-def refuse(name: str, checked: dict[str, Any]) -> str | None:
-    """Return the sentence that stops the line, or None."""
-    for device, error in checked.get(
-        "rounding", {}
-    ).items():  # first: every difference below may come of it
-        if not error <= ROUNDED:
-            cure = "unset NVIDIA_TF32_OVERRIDE, or install another version of onnxruntime-gpu"
-            return f"{name}: {device} rounds float32 products, off by {error:.1e} (limit {ROUNDED:.1e}); {cure}"
-    where, metric = f"see results/{name}/check.json", checked["metric"]
-    broken = [
-        row
-        for row in checked["rows"]
-        if not row["passed"] and (row["variant"] == "fp32" or not row["finite"])
-    ]
-    if broken:
-        row = max(broken, key=lambda r: (not r["finite"], r["max_difference"]))
-        who = f"{name}: {row['variant']}: onnxruntime ({row['provider']})"
-        place = f"on {row['input']} input at batch {row['batch']}"
-        if not row["finite"]:
-            cure = (
-                ""
-                if row["variant"] == "fp32"
-                else f"; take {row['variant']} out of check.variants, or retrain"
-            )
-            return f"{who} answers values that are not finite {place}, first in row {row['worst_row']}; {where}{cure}"
-        gap = (
-            f"differs from torch by {row['max_difference']:.1e} {place} (limit {row['limit']:.1e})"
-        )
-        return f"{who} {gap}, worst in row {row['worst_row']}; {where}"
-    for row in checked["golden"]:
-        if not row["difference"] <= row["limit"]:
-            gap = f"{row['difference']:.1e} (limit {row['limit']:.1e})"
-            who = f"the golden samples of {row['variant']} replayed on {row['provider']}"
-            return f"{name}: {who} differ by {gap}; {where}"
-    for row in checked.get("streams", []):
-        if not row["difference"] <= row["limit"]:
-            gap = f"{row['difference']:.1e} (limit {row['limit']:.1e})"
-            return f"{name}: a stream on {row['provider']} differs from whole windows by {gap}; {where}"
-    allowed = ACCURACY_LIMIT if metric["name"] == "accuracy" else ERROR_LIMIT * abs(metric["torch"])
-    if not abs(metric["value"] - metric["torch"]) <= allowed:
-        values = f"{metric['value']:.4g} under onnxruntime, {metric['torch']:.4g} under torch (limit {allowed:.1e})"
-        return f"{name}: {metric['name']} is {values}; {where}"
-    return None
-
-
-def refuse_weak(name: str, checked: dict[str, Any], baseline: str) -> str | None:
-    """Return the sentence for a network that is no better than its best baseline, where params refuse one."""
-    beside = checked["against_baseline"]
-    if baseline != "refuse" or beside["better"]:
-        return None
-    cure = "train it longer, give it more data, ship the baseline, or set `check.baseline: report`"
-    return f"{name}: {beside['sentence']}; {cure}"
-
-
-def try_file(
-    name: str,
-    place: dict[str, str],
-    x: dict[str, np.ndarray],
-    torch_says: dict[str, list[np.ndarray]],
-    about: dict[str, Any],
-    limits: Check,
-) -> tuple[Model, list[dict[str, Any]], list[np.ndarray]]:
-    """Return the model of one variant on one provider, the rows of its parity, and its answers to the test split."""
-    device, precision = place["provider"], place["variant"]
-    model = load_file(OUT / name / "export" / file_of(precision), device)
-    if broken := refuse_promise(name, model.file.json, about):
-        raise StageError(broken)
-    limit = {"fp32": model.golden_atol, "fp16": limits.fp16_atol, "int8": None}[precision]
-    rows = parity(model, place, x, torch_says, limits.atol, limit)
-    if (device, precision) == ("cuda", "fp32"):  # what TF32 would change: a row, not a gate
-        rounded = open_model(model.file, device, tf32=True)
-        rows += parity(rounded, place | {"variant": "fp32, TF32"}, x, torch_says, limits.atol, None)
-    if precision == "fp16" and (node := beyond_float16(model.file.path, x)):
-        cure = "take fp16 out of check.variants, or train with a weight decay that keeps it smaller"
-        what = f"fp16: the output of node {node!r} leaves float16's range"
-        raise StageError(f"{name}: {what}; {cure}; see {model.file.path}")
-    return model, rows, predict(model, x["test"], LARGE)
-
-
-def verdict(name: str, source: dataset.Data, limits: Check) -> Verdict:
-    """Return what goes to check.json, speed.json, test.npz and digests.json."""
-    count = 1 if source.task == "classification" else 2
+def check_entry(
+    name: str, source: Data, checks: Check
+) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any], dict[str, str]]:
+    """Return the contents of check.json, speed.json, test.npz and digests.json."""
     export = read_json(RESULTS / name / "export.json", f"export@{name}")
-    with np.load(OUT / name / "export" / "torch.npz") as saved:
-        torch_says = {
-            kind: [saved[f"{kind}_{i}"] for i in range(count)] for kind in ("test", "random")
-        }
-        x = {"test": source.served("test"), "random": saved["random"]}
-    rows, golden, timings, files, streams = ([] for _ in range(5))
-    digests, got = {}, {}
-    devices = limits.devices or available_devices()
-    for device, precision in [(d, v) for d in devices for v in export["variants"] if runs_on(v, d)]:
-        place = {"provider": device, "variant": precision}
-        model, tried, got[device, precision] = try_file(
-            name, place, x, torch_says, source.about, limits
-        )
-        rows += tried
-        digests[file_of(precision)] = model.file.digest
-        if model.file.has_step_graph:
-            windows, whole = x["test"][:LARGE], got[device, precision][0][:LARGE]
-            gap = streaming(model.file, device, windows, whole)
-            streams.append(place | {"difference": gap, "limit": STREAM_SHARE * model.golden_atol})
-        golden.append(place | {"difference": model.replay_golden(), "limit": model.golden_atol})
-        if roofline.computes(device, precision):
-            found = latency.measure(
-                model.file, precision, device, x["test"], export["operations"], limits
-            )
-            timings += found.pop("rows")
-            files.append({"device": device, "variant": precision, **found})
-    metric, arrays = measure(got[devices[0], "fp32"], torch_says["test"][0], source)
-    variants = judged(name, got, rows, source, limits.budget)
-    keep = arrays.get(
-        "rows", slice(None)
-    )  # of a forecaster, the windows whose history stage data keeps as a file
-    for (
-        device,
-        precision,
-    ), answers in got.items():  # what stage infer expects of the shipped command
-        if roofline.computes(device, precision):
-            arrays[f"answers_{device}_{precision}"] = answers[0][keep]
+    x, torch_outputs = read_torch_outputs(name, source)
+    devices = checks.devices or available_devices()
+    files = [
+        check_file(name, device, variant, x, torch_outputs, source, export["operations"], checks)
+        for device in devices
+        for variant in export["variants"]
+        if runs_on(variant, device)
+    ]
+    fp32 = next(file for file in files if file.variant == "fp32")
+    metric, arrays = measure_metric(fp32.outputs, torch_outputs["test"][0], source)
+    recorded = arrays.get("rows", slice(None))  # of a forecaster, the windows with raw files
+    for file in (file for file in files if file.timing):
+        key = f"predictions_{file.device}_{file.variant}"  # stage infer compares with these
+        arrays[key] = file.outputs[0][recorded]
+    variants = judge_variants(name, files, source, checks.budget)
     checked: dict[str, Any] = {
-        "golden": golden,
-        "rows": rows,
+        "golden": [file.golden for file in files],
+        "rows": [row for file in files for row in file.parity],
         "metric": metric,
         "variants": variants,
     }
-    if (file := OUT / name / "export" / "features.npz").exists():
-        with np.load(file) as vectors:
-            splits = (np.asarray(source.y[split]) for split in ("train", "test"))
+    if (features := OUT / name / "export" / "features.npz").exists():
+        with np.load(features) as vectors:
+            labels = (np.asarray(source.y[split]) for split in ("train", "test"))
             checked["retrieval"], arrays["nearest"] = measure_retrieval(
-                vectors["train"], vectors["test"], *splits
+                vectors["train"], vectors["test"], *labels
             )
-    if streams:
+    if streams := [file.stream for file in files if file.stream]:
         checked["streams"] = streams
-    if (
-        "cuda" in devices
-    ):  # where onnxruntime has no convolution without TF32 it takes one with it, and says nothing
-        checked["rounding"] = {"cuda": rounding("cuda")}
-    checked["against_baseline"] = beside = metrics.compare_with_best_baseline(
-        metric, source.about.get("labels", [])
-    )
-    broken = refuse(name, checked) or refuse_weak(name, checked, limits.baseline)
-    kept = "all limits kept"
-    if source.task == "forecasting" or not beside["better"]:
-        kept += f"; {beside['sentence']}"
-    if flipped := max(row.get("beyond", 0) for row in rows if row["variant"] == "fp32"):
-        kept += f"; {flipped} rows differ from torch by more than {limits.atol:g}: a feature on the edge of a split"
-    checked = {"passed": broken is None, "verdict": broken or kept, **checked}
-    choice = {device: choose(device, timings, metric["value"], variants) for device in devices}
-    described = {
-        "machine": roofline.describe(),
-        "limits": {device: roofline.limits(device) for device in devices},
+    if "cuda" in devices:
+        checked["rounding"] = {"cuda": float32_rounding_error("cuda")}
+    labels = source.about.get("labels", [])
+    checked["against_baseline"] = metrics.compare_with_best_baseline(metric, labels)
+    broken = broken_limit(name, checked) or no_better_than_baseline(name, checked, checks.baseline)
+    sentence = broken or describe_pass(checked, checks.atol)
+    checked = {"passed": broken is None, "verdict": sentence, **checked}
+    timings = [row for file in files if file.timing for row in file.timing["rows"]]
+    speed = {
+        "machine": describe_machine(),
+        "limits": {device: machine_limits(device) for device in devices},
+        "rows": timings,
+        "files": [
+            {"device": file.device, "variant": file.variant}
+            | {key: value for key, value in file.timing.items() if key != "rows"}
+            for file in files
+            if file.timing
+        ],
+        "choice": {
+            device: recommend_variant(device, timings, metric["value"], variants)
+            for device in devices
+        },
     }
-    return checked, described | {"rows": timings, "files": files, "choice": choice}, arrays, digests
+    return checked, speed, arrays, {file_of(file.variant): file.digest for file in files}
 
 
-def judged(
+def read_torch_outputs(name: str, source: Data) -> tuple[Inputs, Outputs]:
+    """Return the inputs of the comparison with torch, and torch's outputs, as stage export left
+    them.
+    """
+    count = 1 if source.task == "classification" else 2
+    with np.load(OUT / name / "export" / "torch.npz") as saved:
+        x = {"test": source.served("test"), "random": saved["random"]}
+        return x, {kind: [saved[f"{kind}_{i}"] for i in range(count)] for kind in x}
+
+
+def check_file(
     name: str,
-    got: dict[tuple[str, str], list[np.ndarray]],
-    rows: list[dict[str, Any]],
-    source: dataset.Data,
-    budget: float,
-) -> dict[str, dict[str, dict[str, Any]]]:
-    """Return variant -> device -> what it loses against fp32 on the same device, and whether it may ship."""
-    found: dict[str, dict[str, dict[str, Any]]] = {
-        precision: {} for _, precision in got if precision != "fp32"
-    }
-    for (device, precision), answers in got.items():
-        if precision != "fp32":
-            own = [row for row in rows if (row["provider"], row["variant"]) == (device, precision)]
-            y, plain = np.asarray(source.y["test"]), got[device, "fp32"][0]
-            found[precision][device] = judge(name, own, answers[0], plain, y, budget)
-    return found
+    device: str,
+    variant: str,
+    x: Inputs,
+    torch_outputs: Outputs,
+    source: Data,
+    operations: dict[str, float],
+    checks: Check,
+) -> FileResult:
+    """Return what one file does on one device.
+
+    Raises StageError where its document is not of this entry's data, or where float16 overflows.
+    """
+    model = load_file(OUT / name / "export" / file_of(variant), device)
+    file, place = model.file, {"provider": device, "variant": variant}
+    if mismatch := document_mismatch(name, file.json, source.about):
+        raise StageError(mismatch)
+    limit = {"fp32": model.golden_atol, "fp16": checks.fp16_atol, "int8": None}[variant]
+    rows = measure_parity(model, place, x, torch_outputs, checks.atol, limit)
+    if (device, variant) == ("cuda", "fp32"):  # what TF32 would change, for the report
+        tf32 = open_model(file, device, tf32=True)
+        place_tf32 = place | {"variant": "fp32, TF32"}
+        rows += measure_parity(tf32, place_tf32, x, torch_outputs, checks.atol, None)
+    if variant == "fp16":
+        require_float16_range(name, file.path, x)
+    outputs = predict(model, x["test"], LARGE_BATCH)
+    stream = None
+    if file.has_step_graph:
+        windows, forecast = x["test"][:LARGE_BATCH], outputs[0][:LARGE_BATCH]
+        difference = stream_difference(file, device, windows, forecast)
+        limit = STREAM_SHARE * model.golden_atol
+        stream = place | {"difference": difference, "limit": limit}
+    golden = place | {"difference": model.replay_golden(), "limit": model.golden_atol}
+    timing = None
+    if has_arithmetic(device, variant):
+        timing = measure_file(file, variant, device, x["test"], operations, checks)
+    return FileResult(device, variant, file.digest, outputs, rows, golden, stream, timing)
 
 
-def measure(
-    got: list[np.ndarray], torch_says: np.ndarray, source: dataset.Data
+def require_float16_range(name: str, path: Path, x: Inputs) -> None:
+    """Raise StageError where a node overflows float16, which the CPU's outputs do not show."""
+    graph = onnx.load(path)
+    for rows in x.values():
+        if node := find_float16_overflow(graph, rows[:BATCH]):
+            what = f"fp16: the output of node {node!r} leaves float16's range"
+            cure = "take fp16 out of check.variants, or train with a larger weight decay"
+            raise StageError(f"{name}: {what}; {cure}; see {path}")
+
+
+def measure_metric(
+    outputs: list[np.ndarray], torch_output: np.ndarray, source: Data
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Return the metric of the test split, and the answers that `infer` and `report` look at."""
+    """Return the metric of the test split, and the arrays of test.npz for stage infer and the
+    report.
+    """
     if source.task == "classification":
         y = np.asarray(source.y["test"])
-        return metrics.measure_classification(got[0], torch_says, y), {
-            "probabilities": got[0],
-            "y": y,
-        }
-    keep, source = spread(len(got[0]), RAW_WINDOWS), source.alone()
+        metric = metrics.measure_classification(outputs[0], torch_output, y)
+        return metric, {"probabilities": outputs[0], "y": y}
+    rows, source = spread(len(outputs[0]), RAW_WINDOWS), source.alone()
     history, target = source.windows("test", source.about["stride"])
     arrays = {
-        "rows": keep,
-        "context": history[keep],
-        "target": target[keep],
-        "forecast": got[0][keep],
-        "quantiles": got[1][keep],
+        "rows": rows,
+        "context": history[rows],
+        "target": target[rows],
+        "forecast": outputs[0][rows],
+        "quantiles": outputs[1][rows],
         "quantile_levels": np.array(source.about["forecast"]["quantiles"]),
     }
-    metric, backtest = metrics.measure_forecasts(got, torch_says, source)
+    metric, backtest = metrics.measure_forecasts(outputs, torch_output, source)
     return metric, arrays | backtest
+
+
+def judge_variants(
+    name: str, files: list[FileResult], source: Data, budget: float
+) -> dict[str, dict[str, dict[str, Any]]]:
+    """Return `judge_variant` of each file but fp32, by variant and device.
+
+    It is compared with the fp32 file on the same device.
+    """
+    fp32 = {file.device: file.outputs[0] for file in files if file.variant == "fp32"}
+    judged: dict[str, dict[str, dict[str, Any]]] = {}
+    for file in (file for file in files if file.variant != "fp32"):
+        y = np.asarray(source.y["test"])
+        verdict = judge_variant(name, file.parity, file.outputs[0], fp32[file.device], y, budget)
+        judged.setdefault(file.variant, {})[file.device] = verdict
+    return judged
+
+
+def describe_pass(checked: dict[str, Any], atol: float) -> str:
+    """Return the verdict of an entry that broke no limit."""
+    sentence, beside = "all limits kept", checked["against_baseline"]
+    if checked["metric"]["name"] != "accuracy" or not beside["better"]:
+        sentence += f"; {beside['sentence']}"
+    if rows := max(row.get("beyond", 0) for row in checked["rows"] if row["variant"] == "fp32"):
+        cause = "a feature on the edge of a split"
+        sentence += f"; {rows} rows differ from torch by more than {atol:g}: {cause}"
+    return sentence

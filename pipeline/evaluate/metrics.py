@@ -130,7 +130,7 @@ def measure_forecasts(
 def all_baselines(
     history: np.ndarray, source: dataset.Data, horizon: int
 ) -> Iterator[tuple[str, np.ndarray, list[str]]]:
-    """Yield name, forecasts (M, S, D) and chosen forms of each baseline; simple ones have no forms."""
+    """Yield name, forecasts (M, S, D) and chosen forms, if any, of each baseline."""
     for name, forecast in naive_baselines.baseline_forecasts(history, source, horizon):
         yield name, forecast, []
     yield from ets_arima.baseline_forecasts(source)

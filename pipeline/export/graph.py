@@ -1,4 +1,4 @@
-"""From a PyTorch network to a checked ONNX graph."""
+"""From a PyTorch network to a checked ONNX graph with a dynamic batch axis."""
 
 from __future__ import annotations
 
@@ -9,113 +9,56 @@ from typing import Any
 import numpy as np
 import onnx
 import torch
+from onnx import numpy_helper
 
 from pipeline.core.errors import StageError
 from pipeline.data import dataset
 from pipeline.network import modules
 
-BATCH = {0: torch.export.Dim("N")}
-
-
-NAMES = {
-    "features": ("images", ["features"]),  # of a backbone alone
+BATCH_AXIS = {0: torch.export.Dim("N")}
+TENSOR_NAMES = {  # by task: the first input, the outputs
+    "features": ("images", ["features"]),  # of a backbone without its head
     "classification": ("images", ["probabilities"]),
     "forecasting": ("series", ["forecast", "quantiles"]),
 }
 
 
-def random_inputs(source: dataset.Data, seed: int, count: int) -> np.ndarray:
-    """Return fresh input of the served kind: uint8 noise (N, H, W, C), or float32 noise at the series' own scale."""
-    rng, real = np.random.default_rng(seed), source.served("test")
-    if source.task == "classification":
-        return rng.integers(0, 256, (count, *real.shape[1:]), np.uint8)
-    columns = len(source.mean)
-    noise = source.mean + rng.standard_normal((count, real.shape[1], columns)) / source.scale
-    calendar = real[
-        np.arange(count) % len(real), :, columns:
-    ]  # of real days: none where there is no calendar
-    return np.concatenate([noise.astype(np.float32), calendar], 2)
+def export_network(net: torch.nn.Module, example: np.ndarray, task: str) -> onnx.ModelProto:
+    """Return the checked graph of a network.
 
-
-@torch.no_grad()
-def answers(net: torch.nn.Module, x: np.ndarray, batch: int = 256) -> list[np.ndarray]:
-    """Return torch's outputs for x, on the CPU in fp32; an answer that is not finite is an error."""
-    parts = []
-    for rows in np.array_split(x, max(1, -(-len(x) // batch))):
-        outputs = net(torch.from_numpy(np.array(rows)))
-        parts.append(outputs if isinstance(outputs, tuple) else (outputs,))
-    columns = [torch.cat(column).numpy() for column in zip(*parts, strict=True)]
-    if bad := sum(
-        int((~np.isfinite(column)).any(axis=tuple(range(1, column.ndim))).sum())
-        for column in columns
-    ):
-        raise StageError(
-            f"export: torch's answers to {bad} of {len(x)} inputs are not finite; retrain with a lower lr"
-        )
-    return columns
-
-
-def require_repeatable(net: torch.nn.Module, x: np.ndarray, atol: float) -> None:
-    """Raise StageError where an answer changes from run to run, or with the other rows of its batch.
-
-    The parity check would refuse the file as well, but could not say why. x: inputs as the graph takes them.
+    example: inputs as `Data.served` holds them, two or more.
     """
-    together, again = answers(net, x), answers(net, x)
-    alone = [
-        np.concatenate(parts) for parts in zip(*(answers(net, row[None]) for row in x), strict=True)
-    ]
-    for other, what, why in (
-        (
-            again,
-            "from one run to the next",
-            "is there noise or dropout that stays on? nn.Dropout ends with training",
-        ),
-        (
-            alone,
-            "with its batch",
-            "are there batch statistics? nn.BatchNorm keeps running ones for evaluation",
-        ),
-    ):
-        gap = max(float(np.abs(a - b).max()) for a, b in zip(together, other, strict=True))
-        if gap > atol:
-            say = f"in evaluation the network's answer to an input changes by {gap:.1e} {what} (limit {atol:.1e})"
-            raise StageError(f"export: {say}; {why}")
+    name, outputs = TENSOR_NAMES[task]
+    inputs = modules.graph_inputs(net, torch.from_numpy(np.array(example[:2])))
+    names = [name, "calendar"][: len(inputs)]
+    graph = trace_network(net, inputs, names, outputs, (BATCH_AXIS,) * len(inputs))
+    check_graph(graph)
+    return graph
 
 
-def to_onnx(net: torch.nn.Module, example: np.ndarray, task: str) -> onnx.ModelProto:
-    """Return the checked graph with a dynamic first axis."""
-    name, outputs = NAMES[task]
-    given = modules.graph_inputs(net, torch.from_numpy(np.array(example[:2])))
-    model = program_of(net, given, [name, "calendar"][: len(given)], outputs, (BATCH,) * len(given))
-    check_graph(model)
-    return model
-
-
-def program_of(
+def trace_network(
     net: torch.nn.Module,
-    given: tuple[Any, ...],
-    inputs: list[str],
-    outputs: list[str],
-    shapes: tuple[Any, ...],
+    inputs: tuple[Any, ...],
+    input_names: list[str],
+    output_names: list[str],
+    dynamic_shapes: tuple[Any, ...],
 ) -> onnx.ModelProto:
-    """Return what the exporter makes of the network, with the dynamic axes that `shapes` names.
+    """Return the graph that torch's exporter makes of a network, unchecked.
 
-    Its example has two rows: with one, the exporter would take the batch for a constant.
+    inputs: an example of two rows, since with one the exporter takes the batch size for a constant.
     """
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore"
-        )  # the exporter's own deprecations; what matters is checked afterwards
+        warnings.simplefilter("ignore")  # deprecations within the exporter; the graph is checked
         try:
             program = torch.onnx.export(
                 net,
-                given,
+                inputs,
                 dynamo=True,
                 verbose=False,
-                input_names=inputs,
-                output_names=outputs,
-                dynamic_shapes=shapes,
+                input_names=input_names,
+                output_names=output_names,
+                dynamic_shapes=dynamic_shapes,
             )
         except torch.onnx.OnnxExporterError as error:
             reason = " ".join(str(error.__cause__ or error).split())[:300]
@@ -124,11 +67,11 @@ def program_of(
                 f"export: the exporter cannot trace {what}; change the network's code"
             ) from error
     assert program is not None  # None only with dynamo=False
-    return without_traces(program.model_proto)
+    return remove_source_notes(program.model_proto)
 
 
-def without_traces(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return the model without the exporter's notes: they hold paths, and differ from folder to folder."""
+def remove_source_notes(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return the model without the exporter's notes, which hold source paths of this machine."""
     for graph in (model.graph, *model.functions):
         graph.ClearField("metadata_props")
         for kind in ("node", "value_info", "input", "output", "initializer"):
@@ -138,10 +81,17 @@ def without_traces(model: onnx.ModelProto) -> onnx.ModelProto:
     return model
 
 
-def check_graph(graph: onnx.ModelProto) -> None:
-    """Raise StageError where the ONNX checker complains or the first axis of an input or output is not dynamic.
+def add_input_defaults(graph: onnx.ModelProto, defaults: dict[str, torch.Tensor]) -> None:
+    """Give inputs a default: an initializer of the same name (ONNX IR specification, Graphs)."""
+    graph.graph.initializer.extend(
+        numpy_helper.from_array(value.numpy(), name) for name, value in defaults.items()
+    )
 
-    An input with a default is no batch.
+
+def check_graph(graph: onnx.ModelProto) -> None:
+    """Raise StageError where the ONNX checker fails or a first axis is not dynamic.
+
+    An input with a default need not have a batch axis.
     """
     try:
         onnx.checker.check_model(graph, full_check=True)
@@ -151,10 +101,66 @@ def check_graph(graph: onnx.ModelProto) -> None:
             f"export: the ONNX checker refuses the graph ({reason}); change the network's code"
         ) from error
     defaults = {tensor.name for tensor in graph.graph.initializer}
-    for value in [*(i for i in graph.graph.input if i.name not in defaults), *graph.graph.output]:
+    inputs = [value for value in graph.graph.input if value.name not in defaults]
+    for value in [*inputs, *graph.graph.output]:
         batch = value.type.tensor_type.shape.dim[0]
         if not batch.dim_param:
             cure = "take the batch from x.shape[0] in forward, not from a constant"
             raise StageError(
                 f"export: the batch axis of {value.name!r} is frozen at {batch.dim_value}; {cure}"
             )
+
+
+def random_inputs(source: dataset.Data, seed: int, count: int) -> np.ndarray:
+    """Return random inputs (count, ...) of the shape and type that `Data.served` holds.
+
+    Images are uniform noise; series are normal noise with the mean and deviation of the training
+    rows, beside the calendar of test windows if there is one.
+    """
+    rng, served = np.random.default_rng(seed), source.served("test")
+    if source.task == "classification":
+        return rng.integers(0, 256, (count, *served.shape[1:]), np.uint8)
+    columns = len(source.mean)
+    noise = source.mean + rng.standard_normal((count, served.shape[1], columns)) / source.scale
+    calendar = served[np.arange(count) % len(served), :, columns:]
+    return np.concatenate([noise.astype(np.float32), calendar], 2)
+
+
+@torch.no_grad()
+def torch_outputs(net: torch.nn.Module, x: np.ndarray, batch: int = 256) -> list[np.ndarray]:
+    """Return the network's outputs for x (N, ...) on the CPU in fp32.
+
+    Raises StageError where one is not finite.
+    """
+    parts = []
+    for rows in np.array_split(x, max(1, -(-len(x) // batch))):
+        outputs = net(torch.from_numpy(np.array(rows)))
+        parts.append(outputs if isinstance(outputs, tuple) else (outputs,))
+    columns = [torch.cat(column).numpy() for column in zip(*parts, strict=True)]
+    if bad := sum(
+        int((~np.isfinite(column)).any(axis=tuple(range(1, column.ndim))).sum())
+        for column in columns
+    ):
+        what = f"torch's outputs for {bad} of {len(x)} inputs are not finite"
+        raise StageError(f"export: {what}; retrain with a lower lr")
+    return columns
+
+
+def require_repeatable(net: torch.nn.Module, x: np.ndarray, atol: float) -> None:
+    """Raise StageError where an output changes from run to run or with the other rows of its batch.
+
+    Stage check would refuse the file as well, but could not tell why. x: inputs as served.
+    """
+    first, second = torch_outputs(net, x), torch_outputs(net, x)
+    rows = [torch_outputs(net, row[None]) for row in x]
+    single = [np.concatenate(column) for column in zip(*rows, strict=True)]
+    noise = "is there noise or dropout that stays on? nn.Dropout ends with training"
+    batch = "are there batch statistics? nn.BatchNorm keeps running ones for evaluation"
+    for other, when, why in (
+        (second, "from one run to the next", noise),
+        (single, "with its batch", batch),
+    ):
+        gap = max(float(np.abs(a - b).max()) for a, b in zip(first, other, strict=True))
+        if gap > atol:
+            what = f"in evaluation the network's output for an input changes by {gap:.1e} {when}"
+            raise StageError(f"export: {what} (limit {atol:.1e}); {why}")

@@ -1,8 +1,9 @@
-"""Backbone and head as one graph, from uint8 images to class probabilities: no scikit-learn where it is served.
+"""Backbone and head as one graph, from uint8 images to class probabilities, so that serving needs
+no scikit-learn.
 
-A logistic regression and an MLP become products, sums and a softmax, which every device has kernels for. Forests and
-support vector machines need the operators of ai.onnx.ml, which only the CPU has: behind a backbone on a GPU they run
-there.
+A logistic regression and an MLP become products, sums and a softmax, which every device has kernels
+for. Forests and support vector machines need operators of ai.onnx.ml, which only the CPU has:
+behind a backbone on a GPU they run on the CPU.
 """
 
 from __future__ import annotations
@@ -14,41 +15,56 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from pipeline.export import graph as export
+from pipeline.export.graph import check_graph, export_network
 from pipeline.train.head_files import head_to_onnx
 from pipeline.train.heads import Head, Headed
 
-NETWORKS = ("linear", "mlp")  # heads that are products, sums and a softmax
+TORCH_KINDS = ("linear", "mlp")  # heads that torch's exporter can trace
 
 
-def join(backbone: onnx.ModelProto, head: onnx.ModelProto) -> onnx.ModelProto:
-    """Return one graph from images to probabilities."""
-    from onnx import compose
+def export_with_head(net: Headed, example: np.ndarray) -> onnx.ModelProto:
+    """Return one checked graph of backbone and head.
 
-    head.ir_version = backbone.ir_version
-    ours = [o for o in backbone.opset_import if o.domain == ""]
-    theirs = [o for o in head.opset_import if o.domain]
-    del head.opset_import[:]
-    head.opset_import.extend([*ours, *theirs])  # merging wants one version of each
-    joined = compose.merge_models(
-        backbone,
-        compose.add_prefix(head, "head/", rename_inputs=False, rename_outputs=False),
-        [("features", "features")],
-    )
-    joined.graph.output[0].type.tensor_type.shape.dim[0].dim_param = "N"
-    return joined
+    example: uint8 images (N, H, W, C), two or more.
+    """
+    if net.head.kind in TORCH_KINDS:
+        joined = nn.Sequential(net.backbone, TorchHead(net.head))
+        return export_network(joined, example, "classification")
+    backbone = export_network(net.backbone, example, "features")
+    width = backbone.graph.output[0].type.tensor_type.shape.dim[1].dim_value
+    opset = next(o.version for o in backbone.opset_import if o.domain == "")
+    graph = join_head(backbone, head_to_onnx(net.head, width, opset))
+    check_graph(graph)
+    return graph
 
 
-class Linear(nn.Module):
-    """A fitted pipeline of StandardScaler and LogisticRegression: features (N, F) to logits (N, K)."""
+class TorchHead(nn.Module):
+    """A head of TORCH_KINDS in torch's operators: features (N, F) to probabilities (N, K)."""
+
+    def __init__(self, head: Head):
+        super().__init__()
+        self.linear = head.kind == "linear"
+        self.net: Any = LinearHead(head.estimator) if self.linear else head.estimator.net
+
+    def forward(self, features: Tensor) -> Tensor:
+        logits = self.net(features) if self.linear else self.net.logits(features[:, None, None])
+        probabilities: Tensor = logits.softmax(1)
+        return probabilities
+
+
+class LinearHead(nn.Module):
+    """StandardScaler and LogisticRegression, fitted: features (N, F) to logits (N, K)."""
+
+    mean: Tensor  # (F,)
+    scale: Tensor  # (F,)
+    weight: Tensor  # (F, K)
+    bias: Tensor  # (K,)
 
     def __init__(self, estimator: Any):
         super().__init__()
         scaler, regression = (step for _, step in estimator.steps)
         weight, bias = regression.coef_.T, regression.intercept_
-        if (
-            len(regression.classes_) == 2
-        ):  # one column: the second class's log odds, against 0 for the first
+        if len(regression.classes_) == 2:  # one column: log odds of the second class over the first
             weight, bias = np.pad(weight, ((0, 0), (1, 0))), np.pad(bias, (1, 0))
         parts = {"mean": scaler.mean_, "scale": scaler.scale_, "weight": weight, "bias": bias}
         for name, values in parts.items():
@@ -58,28 +74,19 @@ class Linear(nn.Module):
         return (features - self.mean) / self.scale @ self.weight + self.bias
 
 
-class OnFeatures(nn.Module):
-    """A head of NETWORKS in torch's own operators, which the exporter can follow: features (N, F) to probabilities."""
+def join_head(backbone: onnx.ModelProto, head: onnx.ModelProto) -> onnx.ModelProto:
+    """Return one graph of a backbone, images to features, and a head, features to probabilities."""
+    from onnx import compose
 
-    def __init__(self, head: Head):
-        super().__init__()
-        self.linear = head.kind == "linear"
-        self.net = Linear(head.estimator) if self.linear else head.estimator.net
-
-    def forward(self, features: Tensor) -> Tensor:
-        logits = self.net(features) if self.linear else self.net.logits(features[:, None, None])
-        return logits.softmax(1)
-
-
-def to_graph(net: Headed, example: np.ndarray) -> onnx.ModelProto:
-    """Return one checked graph from uint8 images to probabilities: backbone and head."""
-    if net.head.kind in NETWORKS:
-        return export.to_onnx(
-            nn.Sequential(net.backbone, OnFeatures(net.head)), example, "classification"
-        )
-    backbone = export.to_onnx(net.backbone, example, "features")
-    width = backbone.graph.output[0].type.tensor_type.shape.dim[1].dim_value
-    opset = next(o.version for o in backbone.opset_import if o.domain == "")
-    graph = join(backbone, head_to_onnx(net.head, width, opset))
-    export.check_graph(graph)
-    return graph
+    head.ir_version = backbone.ir_version
+    default = [o for o in backbone.opset_import if o.domain == ""]
+    others = [o for o in head.opset_import if o.domain]
+    del head.opset_import[:]
+    head.opset_import.extend([*default, *others])  # merge_models needs equal versions
+    joined: onnx.ModelProto = compose.merge_models(
+        backbone,
+        compose.add_prefix(head, "head/", rename_inputs=False, rename_outputs=False),
+        [("features", "features")],
+    )
+    joined.graph.output[0].type.tensor_type.shape.dim[0].dim_param = "N"
+    return joined

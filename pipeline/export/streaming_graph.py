@@ -1,73 +1,91 @@
-"""The step graph in an exported forecaster (`streaming: true`): a forecast for each new sample, at constant cost.
+"""A step graph beside a forecaster's graph (`streaming: true`): a forecast per sample at constant
+cost.
 
-It shares its weights with the graph of whole windows, in one file. Beside that graph's the file takes and answers:
+Both graphs are in one file and share its weights. Inputs and outputs besides those of the window:
 
-    sample           float32 (N, D), in own units; default 0
-    state_0, ...     float32 (N, C, L), the tail of each layer: its newest inputs; default 0, as before the first sample
-    step_forecast    float32 (N, S, D'), and step_quantiles (N, S, D', Q): as forecast and quantiles
-    next_state_0, ...  the tails for the next sample
+    sample             float32 (N, D), in the units of the series; default 0
+    state_0, ...       float32 (N, C, L), the newest inputs of each layer; default 0
+    step_forecast      float32 (N, S, D'), as forecast
+    step_quantiles     float32 (N, S, D', Q), as quantiles
+    next_state_0, ...  the states for the next sample
 
-The defaults let whoever asks for forecasts of windows alone leave these inputs out; `serve` cuts the file in two.
+The defaults let a caller forecast windows without these inputs; `convline` cuts the file in two.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Protocol, cast
+
 import numpy as np
 import onnx
 import torch
-from onnx import numpy_helper
 from torch import Tensor, nn
 
 from pipeline.core.errors import StageError
-from pipeline.export import graph as export
+from pipeline.export.graph import BATCH_AXIS, add_input_defaults, check_graph, trace_network
 from pipeline.network.modules import Forecaster
 
-SERIES = {0: torch.export.Dim("M")}  # those that go side by side
+SERIES_AXIS = {0: torch.export.Dim("M")}  # series whose samples come together
 
 
-class Streamed(nn.Module):
-    """Series (N, T, D), a sample (M, D) and tails to what both graphs answer, and the next tails."""
+class SteppingNet(Protocol):
+    """An architecture that can stream."""
+
+    samples: int  # after which a step forecasts what a window does
+    tails: list[tuple[int, int]]  # (C, L) of each state; raises ValueError if options forbid it
+
+    def step(self, x: Tensor, tails: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        """Return forecasts after one more sample (N, D), and the next states."""
+
+
+class WithStep(nn.Module):
+    """Series (N, T, D), a sample (M, D) and states to the outputs of both graphs."""
 
     def __init__(self, net: Forecaster):
         super().__init__()
         self.net = net
 
-    def forward(self, series: Tensor, sample: Tensor, tails: list[Tensor]) -> tuple[Tensor, ...]:
-        answer, later = self.net.net.step(self.net.standardise(sample), tails)
-        return (*self.net(series), *self.net.read_out(answer), *later)
+    def forward(self, series: Tensor, sample: Tensor, states: list[Tensor]) -> tuple[Tensor, ...]:
+        stepping = cast("SteppingNet", self.net.net)
+        output, next_states = stepping.step(self.net.standardise(sample), states)
+        return (*self.net(series), *self.net.read_out(output), *next_states)
 
 
-def to_onnx(net: Forecaster, example: np.ndarray) -> tuple[onnx.ModelProto, int]:
-    """Return one checked graph of a forecaster and its step, and the samples after which both answer alike."""
-    tails = shapes(net, example.shape[1])
+def export_with_step(net: Forecaster, example: np.ndarray) -> tuple[onnx.ModelProto, int]:
+    """Return one checked graph of a forecaster and its step.
+
+    Beside it the number of samples after which the step forecasts what a window does. example:
+    windows (N, T, D), two or more. Raises StageError where the network cannot stream.
+    """
+    stepping = require_stepping(net, context=example.shape[1])
     defaults = {"sample": torch.zeros(1, example.shape[2])}
-    defaults |= {f"state_{k}": torch.zeros(1, *shape) for k, shape in enumerate(tails)}
-    sample, *state = (value.expand(2, *value.shape[1:]).clone() for value in defaults.values())
-    given = torch.from_numpy(np.array(example[:2])), sample, state
+    defaults |= {f"state_{k}": torch.zeros(1, *size) for k, size in enumerate(stepping.tails)}
+    sample, *states = (value.expand(2, *value.shape[1:]).clone() for value in defaults.values())
+    inputs = torch.from_numpy(np.array(example[:2])), sample, states
     outputs = ["forecast", "quantiles", "step_forecast", "step_quantiles"]
-    outputs += [f"next_state_{k}" for k in range(len(tails))]
-    axes = export.BATCH, SERIES, [SERIES] * len(tails)
-    graph = export.program_of(Streamed(net), given, ["series", *defaults], outputs, axes)
-    # an input with an initializer of its name has that as its default (onnx/docs/IR.md, "Graphs")
-    graph.graph.initializer.extend(
-        numpy_helper.from_array(value.numpy(), name) for name, value in defaults.items()
-    )
-    export.check_graph(graph)
-    return graph, net.net.samples
+    outputs += [f"next_state_{k}" for k in range(len(states))]
+    axes = BATCH_AXIS, SERIES_AXIS, [SERIES_AXIS] * len(states)
+    graph = trace_network(WithStep(net), inputs, ["series", *defaults], outputs, axes)
+    add_input_defaults(graph, defaults)
+    check_graph(graph)
+    return graph, stepping.samples
 
 
-def shapes(net: Forecaster, context: int) -> list[tuple[int, int]]:
-    """Return (C, L) of each tail; StageError with the reason where there is no stream."""
-    why = f"{type(net.net).__name__} has no step"
-    if hasattr(net.net, "step"):
+def require_stepping(net: Forecaster, context: int) -> SteppingNet:
+    """Return a forecaster's architecture; StageError with the reason where it cannot stream."""
+    stepping, reason = cast("SteppingNet", net.net), ""
+    if not hasattr(stepping, "step"):
+        reason = f"{type(net.net).__name__} has no step"
+    else:
         try:
-            tails = net.net.tails
+            _ = stepping.tails
         except ValueError as error:
-            why = str(error)
+            reason = str(error)
         else:
-            if net.net.samples <= context:
-                return tails
-            why = f"its answer rests on {net.net.samples} samples, the window holds {context}: a stream would see more"
-    raise StageError(
-        f"export: streaming: {why}; change net or data.context, or leave `streaming: true` out"
-    )
+            if (needed := stepping.samples) > context:
+                reason = f"its forecast depends on {needed} samples, the window holds {context}"
+    if reason:
+        cure = "change net or data.context, or leave `streaming: true` out"
+        raise StageError(f"export: streaming: {reason}; {cure}")
+    return stepping

@@ -40,7 +40,7 @@ def serve_variants(name: str) -> dict[tuple[str, str], dict[str, Any]]:
     with np.load(folder / "check" / "test.npz") as arrays:
         checked = dict(arrays)
     served: dict[tuple[str, str], dict[str, Any]] = {}
-    for key in [key for key in checked if key.startswith("answers_")]:
+    for key in [key for key in checked if key.startswith("predictions_")]:
         _, device, variant = key.split("_")
         if not (OUT / "dist" / name / file_of(variant)).exists():
             continue

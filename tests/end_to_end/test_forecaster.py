@@ -66,7 +66,7 @@ def test_onnx_is_torch_at_any_batch(name: str, of_shop: Resolve) -> None:
     recipe = of_shop(**blocks).updated(**other)
     net, source = untrained(recipe)
     session = onnxruntime.InferenceSession(
-        graph.to_onnx(net, source.served("test"), source.task).SerializeToString()
+        graph.export_network(net, source.served("test"), source.task).SerializeToString()
     )
     for batch in (1, 7, 65):
         x = torch.from_numpy(graph.random_inputs(source, seed=batch, count=batch))
@@ -340,9 +340,9 @@ def test_beyond_the_horizon_the_calendar_goes_on(
     recipe = of_shop(data={"calendar": ["weekday"]})
     net, source = untrained(recipe)
     x = source.served("test")
-    about = document(recipe, source, x, graph.answers(net, x))
+    about = document(recipe, source, x, graph.torch_outputs(net, x))
     path = tmp_path / "week.onnx"
-    path.write_bytes(seal(graph.to_onnx(net, x, source.task).SerializeToString(), about))
+    path.write_bytes(seal(graph.export_network(net, x, source.task).SerializeToString(), about))
     model = load_file(path, "cpu")
     assert isinstance(model, Forecaster)
     table = read_csv(shop_csv, columns=model.columns, time="day")
@@ -387,8 +387,8 @@ def test_too_few_validation_windows_give_no_interval(
     ]
     net, _ = loop.fit(recipe, source, on=CPU, label="shop")
     x = source.served("test")
-    about = document(recipe, source, x, graph.answers(net.eval(), x))
+    about = document(recipe, source, x, graph.torch_outputs(net.eval(), x))
     path = tmp_path / "few.onnx"
-    path.write_bytes(seal(graph.to_onnx(net, x, source.task).SerializeToString(), about))
+    path.write_bytes(seal(graph.export_network(net, x, source.task).SerializeToString(), about))
     done = CliRunner().invoke(main, ["series", str(path), str(shop_csv)])
     assert done.exit_code == 0 and "-lo-" not in done.stdout and "yhat" in done.stdout, done.output

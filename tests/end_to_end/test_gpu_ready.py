@@ -102,7 +102,11 @@ def exported(name: str, file: Path, *, saliency: bool = False) -> Path:
     torch.manual_seed(0)
     source = prepare.make(recipes()[name].data)[0]
     net, x = network.build(recipes()[name], source).eval(), source.served("test")
-    graph = gradients.to_onnx(net, x) if saliency else export.to_onnx(net, x, source.task)
+    graph = (
+        gradients.export_with_saliency(net, x)
+        if saliency
+        else export.export_network(net, x, source.task)
+    )
     onnx.save(graph, file)
     return file
 

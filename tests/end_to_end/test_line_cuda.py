@@ -66,10 +66,10 @@ from pipeline.check import latency, roofline
 from convline.model_file.onnx_file import read_model_file
 from pipeline.params.schema import Check
 
-roofline.limits = lambda device: {"fp32": 1.0, "stream": 1.0}
+roofline.machine_limits = lambda device: {"fp32": 1.0, "stream": 1.0}
 limits = Check(batches=[1, 4], threads=[], seconds=0.0)
 ops = {"macs": 1, "weights": 1, "moved": 1}
-found = latency.measure(read_model_file(sys.argv[1]), "fp32", "cuda", np.zeros((4, 8, 8, 1), np.uint8), ops, limits)
+found = latency.measure_file(read_model_file(sys.argv[1]), "fp32", "cuda", np.zeros((4, 8, 8, 1), np.uint8), ops, limits)
 print(found["placement"]["CPUExecutionProvider"], found["on_cpu"], found["cuda_graph"])
 print(sorted({row["way"] for row in found["rows"]}))
 """
@@ -82,7 +82,7 @@ def zero_answers_of_cuda(name: str) -> None:
     path = Path("out", name, "check", "test.npz")
     arrays = dict(np.load(path))
     assert [key for key in arrays if "cuda" in key] == [
-        f"answers_cuda_{variant}" for variant in ON_CUDA[name]
+        f"predictions_cuda_{variant}" for variant in ON_CUDA[name]
     ]
     np.savez(path, **{key: 0 * array if "cuda" in key else array for key, array in arrays.items()})
 
@@ -96,7 +96,7 @@ def test_check_package_and_infer_walk_their_rows_on_cuda(name: str, fake_cuda: F
     assert done.stdout == "0 1\n"  # TF32 is off, and on in the row that shows what it would change
     checked, speed = line.results(name, "check"), line.results(name, "speed")
     assert checked["passed"] and checked["verdict"].startswith("all limits kept")
-    assert checked["rounding"]["cuda"] <= parity.ROUNDED
+    assert checked["rounding"]["cuda"] <= parity.MAX_ROUNDING_ERROR
     compared = [("cpu", variant) for variant in FILES[name]] + [
         ("cuda", variant) for variant in ON_CUDA[name]
     ]
@@ -180,7 +180,9 @@ def test_a_forest_or_svm_runs_on_the_cpu_behind_a_backbone_on_cuda(
         backbone = helper.make_graph(nodes, "pixels", graph.graph.input, [value])
         opsets = [o for o in graph.opset_import if o.domain == ""]
         made = helper.make_model(backbone, opset_imports=opsets, ir_version=graph.ir_version)
-        graph.CopyFrom(head_graph.join(made, head_files.head_to_onnx(head, 64, opsets[0].version)))
+        graph.CopyFrom(
+            head_graph.join_head(made, head_files.head_to_onnx(head, 64, opsets[0].version))
+        )
 
     line.change_model(line.DIGITS, graph=put_behind, keep_golden=False)
     done = fake_cuda.run(MEASURE, line.model_path(line.DIGITS), cwd=Path.cwd())

@@ -8,7 +8,7 @@ import onnx
 import pytest
 import thirds
 
-from pipeline.export import quantize
+from pipeline.export import graph_analysis
 
 pytestmark = pytest.mark.slow
 
@@ -26,7 +26,7 @@ def test_others_answer_the_same(name: str, runtime) -> None:
             if key
             else np.load(f"out/{name}/export/torch.npz")["random"][:8]
         )
-    expected = quantize.run(onnx.load_from_string(file), x)[0]
+    expected = graph_analysis.run_graph(onnx.load_from_string(file), x)[0]
     np.testing.assert_allclose(runtime(file, x), expected, atol=1e-5)
 
 
@@ -35,7 +35,7 @@ def test_int8_means_the_same_elsewhere() -> None:
     with line.inside(line.made()):
         file = line.model_path(line.DIGITS).with_name("model.int8.onnx").read_bytes()
         x = np.load(f"out/{line.DIGITS}/data/test_x.npy")[:64]
-    expected = quantize.run(onnx.load_from_string(file), x)[0]
+    expected = graph_analysis.run_graph(onnx.load_from_string(file), x)[0]
     got = thirds.reference_answers(file, x)
     assert (
         np.abs(got - expected).max() < 0.02 and (got.argmax(1) == expected.argmax(1)).mean() > 0.98

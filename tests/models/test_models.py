@@ -269,7 +269,7 @@ def test_every_network_trains_and_exports_at_its_least_input(arch, reference):
     import onnxruntime
     import thirds
 
-    from pipeline.export.graph import to_onnx
+    from pipeline.export.graph import export_network
     from pipeline.network.modules import Classifier
 
     reference = small(arch, reference)
@@ -283,7 +283,7 @@ def test_every_network_trains_and_exports_at_its_least_input(arch, reference):
     images = (
         (samples(reference, 5) * 40 + 127).clamp(0, 255).byte().permute(0, 2, 3, 1).contiguous()
     )
-    graph = to_onnx(whole, images.numpy(), "classification").SerializeToString()
+    graph = export_network(whole, images.numpy(), "classification").SerializeToString()
     session = onnxruntime.InferenceSession(graph)
     with torch.no_grad():
         expected = whole(images[:3]).numpy()

@@ -1,4 +1,4 @@
-"""Stage check: the gate lets a sound file through and stops each planted fault with a sentence, all without torch."""
+"""Stage check: it passes a sound file and stops each planted fault with a sentence."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ import onnx
 import onnxruntime
 import pytest
 from convline.errors import DeviceError, ModelFileError
+from convline.loading import load_file
 from convline.runtime.session import available_devices
 
-from pipeline.check import parity, verdict
+from pipeline.check import limits, parity, single_operator
 from pipeline.core.errors import StageError
 from pipeline.evaluate import metrics
 
@@ -37,7 +38,7 @@ def assert_refused(name: str, sentence: str, error: type[Exception] = StageError
 
 @pytest.mark.parametrize("name", [line.DIGITS, line.WAVES])
 def test_a_sound_file_passes_without_torch(name: str) -> None:
-    """Oracle: numpy on the answers that torch recorded; a process where torch cannot be imported does it all."""
+    """Oracle: numpy on torch's recorded outputs; the process cannot import torch."""
     done = line.run_without_torch("check", name)
     assert done.returncode == 0, done.stderr
     checked, saved = line.results(name, "check"), np.load(f"out/{name}/export/torch.npz")
@@ -72,7 +73,7 @@ def test_a_sound_file_passes_without_torch(name: str) -> None:
     assert {row["batch"] for row in speed["rows"]} <= {1, 4} and speed["machine"]["cores"] >= 1
     assert {file["variant"] for file in speed["files"]} == {*variants} - {
         "fp16"
-    }  # the CPU only plays float16
+    }  # the CPU emulates float16
     assert all(set(file["placement"]) == {"CPUExecutionProvider"} for file in speed["files"])
     assert all(0 < file["first_s"] < 60 and file["memory_mb"] > 10 for file in speed["files"])
     assert all(0 < row["share_of_limit"] < 1 for row in speed["rows"])
@@ -89,7 +90,8 @@ def nudge(index: Any, by: float) -> Callable[[np.ndarray], None]:
 FAULTS = {
     "one weight of 640 changed": (
         lambda graph: line.change_weights(graph, nudge((0, 27), 0.1), "head.weight"),
-        r"fp32: onnxruntime \(cpu\) differs from torch by \S+ on test input at batch \d+ \(limit 1.0e-04\), worst in",
+        r"fp32: onnxruntime \(cpu\) differs from torch by \S+ on test input at batch \d+ "
+        r"\(limit 1.0e-04\), worst in",
     ),
     "a wrong mean": (
         lambda graph: line.change_weights(graph, nudge(..., 3.0), "mean"),
@@ -103,14 +105,15 @@ FAULTS = {
     ),
     "a weight that is not a number": (
         lambda graph: line.change_weights(graph, nudge((3, 20), np.nan), "head.weight"),
-        r"fp32: onnxruntime \(cpu\) answers values that are not finite on test input at batch 1, first in row 0",
+        r"fp32: onnxruntime \(cpu\) has outputs that are not finite on test input at batch 1, "
+        r"first in row 0",
     ),
 }
 
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_in_the_graph_is_stopped(fault: str) -> None:
-    """Oracle: the sentence; the file is sealed again, so its digest is right and only the numbers can tell."""
+    """Oracle: the sentence; the file is sealed again, so that its digest is right."""
     change, sentence = FAULTS[fault]
     line.change_model(line.DIGITS, graph=change)
     assert_refused(
@@ -135,7 +138,7 @@ def test_an_overflow_of_float16_is_stopped() -> None:
 
 
 def test_a_variant_that_loses_accuracy_does_not_ship_and_the_line_goes_on() -> None:
-    """Oracle: the int8 file with the scales of its weights reversed answers otherwise; fp32 passes and is packaged."""
+    """Oracle: reversed scales of weights change int8; fp32 passes and is packaged."""
 
     def spoil(graph: onnx.ModelProto) -> None:
         for weight in graph.graph.initializer:
@@ -159,7 +162,7 @@ def test_a_variant_that_loses_accuracy_does_not_ship_and_the_line_goes_on() -> N
 
 @pytest.mark.skipif("cuda" in available_devices(), reason="there is a CUDA device here")
 def test_a_device_that_is_not_there_is_an_error() -> None:
-    """Oracle: the sentence says what was asked for and what there is."""
+    """Oracle: the sentence names the device and what is missing."""
     laid_out = Path("out/params", line.DIGITS, "check.json")
     asked = json.loads(laid_out.read_text())
     asked["check"]["devices"] = ["cuda"]
@@ -181,7 +184,7 @@ def freeze(graph: onnx.ModelProto) -> None:
 
 
 def test_a_frozen_batch_axis_is_stopped() -> None:
-    """Oracle: the sentence names the input and the shape that the contract promises."""
+    """Oracle: the sentence names the input and the promised shape."""
     line.change_model(line.WAVES, graph=freeze)
     sentence = r"graph input 'series': expected float \['N', 20, 1\].*got .*\[2, 20, 1\]"
     assert_refused(line.WAVES, sentence, ModelFileError)
@@ -203,7 +206,7 @@ def test_a_missing_label_is_stopped() -> None:
         (lambda document: document.update(name="lenet5-digits"), "name"),
     ],
 )
-def test_a_promise_that_the_data_do_not_keep_is_stopped(
+def test_a_document_of_other_data_is_stopped(
     change: Callable[[dict[str, Any]], None], key: str
 ) -> None:
     """Oracle: what stage data wrote; the graph and its numbers are untouched."""
@@ -228,9 +231,9 @@ def test_golden_samples_of_another_model_are_stopped() -> None:
     """Oracle: the sentence; the graph agrees with torch, the golden outputs do not."""
 
     def swap(document: dict[str, Any]) -> None:
-        ours = verdict.load_file(line.model_path(line.DIGITS), "cpu").file.json["golden"][
-            "outputs"
-        ]["probabilities"]
+        ours = load_file(line.model_path(line.DIGITS), "cpu").file.json["golden"]["outputs"][
+            "probabilities"
+        ]
         rolled = np.roll(line.unpack_array(ours), 1, axis=1)
         document["golden"]["outputs"]["probabilities"] = line.pack_array(rolled)
 
@@ -241,40 +244,43 @@ def test_golden_samples_of_another_model_are_stopped() -> None:
 
 
 def test_a_metric_that_moved_is_stopped() -> None:
-    """Oracle: by hand; .005 of accuracy, and a thousandth of an error, is what may move."""
+    """Oracle: by hand; .005 of accuracy, or a thousandth of an error, may move."""
     row = {"passed": True, "limit": 1e-4, "variant": "fp32"}
-    for name, torch_says, kept, broken in (
+    for name, torch_value, kept, broken in (
         ("accuracy", 0.9, 0.8951, 0.8949),
         ("mse", 20.0, 20.019, 20.021),
     ):
-        checked = {"rows": [row], "golden": [], "metric": {"name": name, "torch": torch_says}}
+        checked = {"rows": [row], "golden": [], "metric": {"name": name, "torch": torch_value}}
         checked["metric"]["value"] = kept
-        assert verdict.refuse("x", checked) is None
+        assert limits.broken_limit("x", checked) is None
         checked["metric"]["value"] = broken
-        sentence = f"x: {name} is {broken:.4g} under onnxruntime, {torch_says:.4g} under torch"
-        assert sentence in (verdict.refuse("x", checked) or "")
+        sentence = f"x: {name} is {broken:.4g} under onnxruntime, {torch_value:.4g} under torch"
+        assert sentence in (limits.broken_limit("x", checked) or "")
 
 
-def test_a_network_that_is_no_better_than_its_baseline_is_refused_where_params_say_so() -> None:
+def test_a_network_no_better_than_its_baseline_is_refused_if_params_say_so() -> None:
     """Oracle: the sentence; `report` lets the same file through."""
     beside = {
         "better": False,
         "sentence": "worse than seasonal naive, the best baseline: MASE 2 against 1, 2.00 times",
     }
-    assert verdict.refuse_weak("x", {"against_baseline": beside}, "report") is None
-    sentence = verdict.refuse_weak("x", {"against_baseline": beside}, "refuse") or ""
+    assert limits.no_better_than_baseline("x", {"against_baseline": beside}, "report") is None
+    sentence = limits.no_better_than_baseline("x", {"against_baseline": beside}, "refuse") or ""
     assert (
         sentence.startswith(f"x: {beside['sentence']}; train it longer")
         and "check.baseline: report" in sentence
     )
     assert (
-        verdict.refuse_weak("x", {"against_baseline": beside | {"better": True}}, "refuse") is None
+        limits.no_better_than_baseline(
+            "x", {"against_baseline": beside | {"better": True}}, "refuse"
+        )
+        is None
     )
 
 
-def test_float32_that_is_rounded_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Oracle: by hand. The CPU keeps 1 + 2^-12; a device that keeps 10 bits behind the point is 2^-12 off."""
-    assert parity.rounding("cpu") <= 1e-6
+def test_rounded_float32_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Oracle: by hand; a device that rounds to 10 fraction bits is 2^-12 off."""
+    assert parity.float32_rounding_error("cpu") <= 1e-6
 
     class Rounding:
         def __init__(self, model: bytes, device: str) -> None:
@@ -285,8 +291,8 @@ def test_float32_that_is_rounded_is_stopped(monkeypatch: pytest.MonkeyPatch) -> 
                 names, {name: np.rint(x * 1024) / np.float32(1024) for name, x in given.items()}
             )
 
-    monkeypatch.setattr(parity, "open_session", Rounding)
-    error = parity.rounding("cuda")
+    monkeypatch.setattr(single_operator, "open_session", Rounding)
+    error = parity.float32_rounding_error("cuda")
     assert error == pytest.approx(2.0**-12, rel=1e-3)
     checked = {
         "rounding": {"cuda": error},
@@ -294,12 +300,12 @@ def test_float32_that_is_rounded_is_stopped(monkeypatch: pytest.MonkeyPatch) -> 
         "golden": [],
         "metric": {"name": "accuracy"},
     }
-    sentence = "x: cuda rounds float32 products, off by 2.4e-04 (limit 6.1e-05); unset NVIDIA_TF32_OVERRIDE"
-    assert (verdict.refuse("x", checked) or "").startswith(sentence)
+    sentence = "x: cuda rounds float32 products, off by 2.4e-04 (limit 6.1e-05); unset NVIDIA_TF32"
+    assert (limits.broken_limit("x", checked) or "").startswith(sentence)
 
 
 def test_wilson_against_a_published_value() -> None:
-    """Oracle: Wilson's interval for 81 of 263 is .2553 to .3662 (Newcombe 1998, table I, method 3)."""
+    """Oracle: Wilson's interval for 81 of 263 is .2553 to .3662 (Newcombe 1998, table I)."""
     assert metrics.wilson_interval(81, 263) == pytest.approx((0.2553, 0.3662), abs=5e-5)
     low, high = metrics.wilson_interval(0, 20)
     assert low == pytest.approx(0, abs=1e-12) and high == pytest.approx(
@@ -307,12 +313,12 @@ def test_wilson_against_a_published_value() -> None:
     )  # the same table: 0 of 20
 
 
-def test_compare_counts_what_differs() -> None:
+def test_compare_outputs() -> None:
     """Oracle: by hand, two rows of two probabilities."""
     expected = [np.array([[0.9, 0.1], [0.4, 0.6]], np.float32)]
-    facts = parity.compare([np.array([[0.9, 0.1], [0.7, 0.3]], np.float32)], expected, 2)
+    facts = parity.compare_outputs([np.array([[0.9, 0.1], [0.7, 0.3]], np.float32)], expected, 2)
     assert facts["finite"] and facts["worst_row"] == 1 and facts["top1_agreement"] == 0.5
     assert facts["max_difference"] == pytest.approx(0.3, rel=1e-6)
     assert facts["mean_difference"] == pytest.approx(0.15, rel=1e-6)
-    facts = parity.compare([np.array([[np.inf, 0.1], [0.7, 0.3]], np.float32)], expected, 2)
+    facts = parity.compare_outputs([np.array([[np.inf, 0.1], [0.7, 0.3]], np.float32)], expected, 2)
     assert not facts["finite"] and facts["worst_row"] == 0

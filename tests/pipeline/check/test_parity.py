@@ -1,4 +1,4 @@
-"""pipeline/check/parity.py: what stage check's batches say of graphs that onnxruntime does not run without rows."""
+"""Parity of graphs that onnxruntime cannot run on an empty batch."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from convline.model_file.onnx_file import seal
 from torch import Tensor, nn
 
 import models
-from pipeline.check.parity import ROWS_AT_BATCH, parity
+from pipeline.check.parity import ROWS_AT_BATCH, measure_parity
 from pipeline.export import graph as export
 from pipeline.export import head_graph
 from pipeline.network import modules
@@ -31,7 +31,7 @@ class Pixels(nn.Module):
 
 
 def require_parity(graph: bytes, images: np.ndarray, expected: np.ndarray, path: Path) -> None:
-    """Seal, load, and hold each batch of the gate to the answers; 0 rows among them."""
+    """Seal and load the graph, and require parity at each batch size, 0 among them."""
     labels = [f"class {k}" for k in range(expected.shape[1])]
     outputs = {"probabilities": pack_array(expected[:2].astype(np.float32))}
     document = {
@@ -41,7 +41,7 @@ def require_parity(graph: bytes, images: np.ndarray, expected: np.ndarray, path:
     }  # fmt: skip
     path.write_bytes(seal(graph, document))
     model = load_file(path, "cpu")
-    rows = parity(model, {}, {"test": images}, {"test": [expected]}, 1e-4, 1e-4)
+    rows = measure_parity(model, {}, {"test": images}, {"test": [expected]}, 1e-4, 1e-4)
     assert [row["batch"] for row in rows] == [*ROWS_AT_BATCH] and all(
         row["passed"] for row in rows
     ), rows
@@ -52,8 +52,10 @@ def require_parity(graph: bytes, images: np.ndarray, expected: np.ndarray, path:
 def test_a_head_on_two_classes_passes(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Oracle: scikit-learn's probabilities. Two folders of photos are the first try of many; onnxruntime's
-    ArrayFeatureExtractor, which an SVM's graph ends in, refuses an empty batch."""
+    """Oracle: scikit-learn's probabilities.
+
+    The graph of an SVM ends in ArrayFeatureExtractor, which refuses an empty batch.
+    """
     monkeypatch.setattr(heads, "TREES", 10)
     y = np.arange(60) % 2
     images = RNG.integers(0, 156, (60, 2, 4, 1), np.uint8) + (60 * y[:, None, None, None]).astype(
@@ -68,13 +70,13 @@ def test_a_head_on_two_classes_passes(
 
 @pytest.mark.parametrize("classes", [2, 3])
 def test_circular_padding_passes_at_every_batch(classes: int, tmp_path: Path) -> None:
-    """Oracle: torch; what a ring of pixels becomes in ONNX cannot run on no rows."""
+    """Oracle: torch; circular padding in ONNX cannot run on an empty batch."""
     torch.manual_seed(0)
     images = RNG.integers(0, 256, (30, 9, 8, 1), np.uint8)
     net = models.build("stack", **STACK, classes=classes, padding="circular")
     whole = modules.Classifier(
         net, torch.full((1, 1, 1), 128.0), torch.full((1, 1, 1), 0.01)
     ).eval()
-    [expected] = export.answers(whole, images)
-    graph = export.to_onnx(whole, images, "classification")
+    [expected] = export.torch_outputs(whole, images)
+    graph = export.export_network(whole, images, "classification")
     require_parity(graph.SerializeToString(), images, expected, tmp_path / "ring.onnx")

@@ -1,4 +1,4 @@
-"""Which variants ship and which is recommended: every border, by hand; the roofline and the clock that feed them."""
+"""Which variants ship, which is recommended, and the timings that decide it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 from convline.errors import DeviceMemoryError
 from convline.model_file.onnx_file import read_model_file
 
-from pipeline.check import latency, roofline, variant_selection
+from pipeline.check import latency, machine, roofline, variant_selection
 from pipeline.evaluate import bootstrap
 from pipeline.params.schema import Check
 
@@ -28,8 +28,8 @@ ROW = {
 }
 
 
-def test_a_paired_difference() -> None:
-    """Oracle: by hand, 10 won and 4 lost of 100: 6 points, and 1.96 sqrt(14 - .36) / 100 either way."""
+def test_paired_difference() -> None:
+    """Oracle: by hand; 10 won, 4 lost of 100: 6 points +- 1.96 sqrt(14 - .36) / 100."""
     first, second = np.ones(100, bool), np.ones(100, bool)
     second[:10], first[10:14] = False, False
     gap, low, high = bootstrap.paired_accuracy_difference(first, second)
@@ -45,8 +45,8 @@ def test_a_variant_may_lose_half_a_point_or_two_images(n: int, wrong: int, ships
     fp32 = np.tile([0.9, 0.1], (n, 1))
     got = fp32.copy()
     got[:wrong] = [0.1, 0.9]
-    found = variant_selection.judge("x", [ROW], got, fp32, y, 0.005)
-    assert found["accepted"] == ships and found["lost"] == wrong / n and found["weak"] == (n < 1000)
+    found = variant_selection.judge_variant("x", [ROW], got, fp32, y, 0.005)
+    assert found["accepted"] == ships and found["lost"] == wrong / n
     assert found["top1_agreement"] == 1 - wrong / n
     assert found["why"].startswith(f"x: int8 loses {100 * wrong / n:.2f} points of accuracy [")
     assert ("it does not ship" in found["why"]) != ships and (
@@ -57,7 +57,7 @@ def test_a_variant_may_lose_half_a_point_or_two_images(n: int, wrong: int, ships
 def test_a_variant_beyond_its_limit_does_not_ship() -> None:
     y, same = np.zeros(1000, int), np.tile([0.9, 0.1], (1000, 1))
     row = ROW | {"variant": "fp16", "passed": False, "max_difference": 0.02, "limit": 0.01}
-    found = variant_selection.judge("x", [row], same, same, y, 0.005)
+    found = variant_selection.judge_variant("x", [row], same, same, y, 0.005)
     assert (
         not found["accepted"]
         and "x: fp16 differs from torch by 2.0e-02 (limit 1.0e-02); it does not ship"
@@ -84,24 +84,27 @@ def test_the_recommended_variant(
     p50: float, best: float, accuracy: float, variant: str, front: list[str]
 ) -> None:
     rows = timing("fp32", 10.0, 500.0) + timing("int8", p50, best)
-    found = variant_selection.choose(
+    found = variant_selection.recommend_variant(
         "cpu", rows, 0.90, {"int8": {"cpu": {"accuracy": accuracy, "accepted": True}}}
     )
     assert (found["variant"], found["front"]) == (variant, front)
-    refused = variant_selection.choose(
+    refused = variant_selection.recommend_variant(
         "cpu", rows, 0.90, {"int8": {"cpu": {"accuracy": accuracy, "accepted": False}}}
     )
     assert (refused["variant"], refused["front"]) == ("fp32", ["fp32"])
-    assert variant_selection.choose("cpu", rows, 0.9, {})["why"] == "nothing else ships"
+    assert variant_selection.recommend_variant("cpu", rows, 0.9, {})["why"] == "nothing else ships"
 
 
 def test_the_roofline() -> None:
-    """Oracle: by hand. 1e9 multiply-adds, 1e6 weights, 4e6 numbers moved; fp32 at batch 2: 18e6 bytes a sample."""
+    """Oracle: by hand. At batch 2 in fp32, 18e6 bytes a sample: 4 (1e6 / 2 + 4e6)."""
     limit = {"fp32": 1e11, "int8": 4e11, "stream": 1e9}
-    assert roofline.bound(limit, "fp32", 50) == 5e10 and roofline.bound(limit, "fp32", 500) == 1e11
-    assert roofline.bound(limit, "int8", 500) == 4e11
+    assert (
+        roofline.attainable_rate(limit, "fp32", 50) == 5e10
+        and roofline.attainable_rate(limit, "fp32", 500) == 1e11
+    )
+    assert roofline.attainable_rate(limit, "int8", 500) == 4e11
     ops = {"macs": 1e9, "weights": 1e6, "moved": 4e6}
-    found = latency.against_limit({"batch": 2, "per_second": 10.0}, "fp32", ops, limit)
+    found = roofline.compare_with_limit({"batch": 2, "per_second": 10.0}, "fp32", ops, limit)
     assert found["intensity"] == pytest.approx(2e9 / 18e6) and found[
         "ops_per_second"
     ] == pytest.approx(2e10)
@@ -111,39 +114,43 @@ def test_the_roofline() -> None:
 def test_a_device_is_measured_in_the_precisions_that_it_computes_in(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Oracle: by hand. CUDA has no kernels for the int8 files; the CPU plays float16 in fp32."""
+    """Oracle: by hand. int8 is for CPUs; the CPU emulates float16 in float32."""
     monkeypatch.setattr(roofline, "FILE", tmp_path / "machine.json")
-    monkeypatch.setattr(roofline, "product_rate", lambda device, precision: 1.0)
-    monkeypatch.setattr(roofline, "stream_rate", lambda device: 1.0)
-    assert [*roofline.limits("cpu")] == ["fp32", "int8", "stream"]
+    monkeypatch.setattr(roofline, "measure_product_rate", lambda device, precision: 1.0)
+    monkeypatch.setattr(roofline, "measure_memory_rate", lambda device: 1.0)
+    assert [*roofline.machine_limits("cpu")] == ["fp32", "int8", "stream"]
     assert (
-        [*roofline.limits("cuda")] == [*roofline.limits("tensorrt")] == ["fp32", "fp16", "stream"]
+        [*roofline.machine_limits("cuda")]
+        == [*roofline.machine_limits("tensorrt")]
+        == ["fp32", "fp16", "stream"]
     )
 
 
-def test_the_clock_measures_what_is_called() -> None:
-    """Oracle: a sleep of 5 ms; a call that grows slower is not stable."""
-    found = latency.timed(lambda: time.sleep(0.005), 4, 0.06)
+def test_time_call() -> None:
+    """Oracle: a sleep of 5 ms; a call that gets slower and slower is not stable."""
+    found = latency.time_call(lambda: time.sleep(0.005), 4, 0.06)
     assert 5 <= found["p50_ms"] <= found["p90_ms"] <= found["p99_ms"]
     assert found["per_second"] == pytest.approx(4e3 / found["p50_ms"])
     pauses = iter(range(1, 10_000))
-    assert not latency.timed(lambda: time.sleep(1e-4 * next(pauses)), 1, 0.0)["stable"]
+    assert not latency.time_call(lambda: time.sleep(1e-4 * next(pauses)), 1, 0.0)["stable"]
 
 
 def test_the_sweep_ends_where_a_batch_gains_nothing() -> None:
     speeds = {1: 100.0, 8: 300.0, 32: 310.0, 128: 900.0}
-    found = latency.sweep(lambda batch: {"batch": batch, "per_second": speeds[batch]}, [*speeds])
+    found = latency.sweep_batches(
+        lambda batch: {"batch": batch, "per_second": speeds[batch]}, [*speeds]
+    )
     assert [row["batch"] for row in found] == [1, 8, 32]
 
 
 @pytest.mark.slow
-def test_a_file_is_measured_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_measure_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(line.copy_to(tmp_path))
     model = read_model_file(line.model_path(line.DIGITS))
     ops = json.loads(Path("results", line.DIGITS, "export.json").read_text())["operations"]
     images = np.load(f"out/{line.DIGITS}/data/test_x.npy")
     limits = Check(batches=[1, 16], threads=[1], seconds=0.01)
-    found = latency.measure(model, "fp32", "cpu", images, ops, limits)
+    found = latency.measure_file(model, "fp32", "cpu", images, ops, limits)
     assert (
         set(found["placement"]) == {"CPUExecutionProvider"}
         and found["placement"]["CPUExecutionProvider"] >= 2
@@ -152,29 +159,31 @@ def test_a_file_is_measured_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         found["bytes"] == len(model.content) and found["first_s"] > 0.05 and found["memory_mb"] > 20
     )
     assert [row["batch"] for row in found["rows"]][:2] == [1, 16]
-    row = latency.bound(model, "cpu", images[:4], "bound", 0.01)  # what a GPU gets besides
+    row = latency.time_bound_batch(model, "cpu", images[:4], "bound", 0.01)  # as on a GPU
     assert row["per_second"] == pytest.approx(4e3 / row["p50_ms"])
-    assert roofline.limits("cpu") == roofline.limits("cpu") and roofline.FILE.exists()
+    assert (
+        roofline.machine_limits("cpu") == roofline.machine_limits("cpu") and roofline.FILE.exists()
+    )
 
 
-def test_a_gpu_is_in_the_description(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Oracle: the driver's own files, written here as Linux shows them; without a GPU nothing is said of one."""
-    monkeypatch.setattr(roofline, "sees_gpu", lambda: False)
-    assert roofline.gpu() == {} and "gpu" not in roofline.describe()
+def test_describe_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Oracle: files like those of the driver; without a GPU none is described."""
+    monkeypatch.setattr(machine, "sees_gpu", lambda: False)
+    assert machine.describe_gpu() == {} and "gpu" not in machine.describe_machine()
     for place in ("0000:01:00.0", "0000:02:00.0"):
         (tmp_path / place).mkdir()
         (tmp_path / place / "information").write_text("Model: \t\t NVIDIA H200\nIRQ:   \t\t 16\n")
-    monkeypatch.setattr(roofline, "GPUS", tmp_path)
-    monkeypatch.setattr(roofline, "sees_gpu", lambda: True)
-    monkeypatch.setattr(roofline, "driver_version", lambda: "580.65.06")
-    monkeypatch.setattr(roofline, "driver_cuda", lambda: (13, 0))
-    found = roofline.describe()
+    monkeypatch.setattr(machine, "GPUS", tmp_path)
+    monkeypatch.setattr(machine, "sees_gpu", lambda: True)
+    monkeypatch.setattr(machine, "driver_version", lambda: "580.65.06")
+    monkeypatch.setattr(machine, "driver_cuda", lambda: (13, 0))
+    found = machine.describe_machine()
     assert found["gpu"] == "NVIDIA H200, NVIDIA H200" and found["driver"] == "580.65.06"
     assert found["driver_cuda"] == "13.0" and found["onnxruntime_cuda"] == onnxruntime.cuda_version
 
 
 def test_a_batch_that_does_not_fit_ends_the_sweep(capsys: pytest.CaptureFixture[str]) -> None:
-    """Oracle: memory for 8 samples: the rows of 1 and 8, and a word about 32; where one does not fit, the error."""
+    """Oracle: with memory for 8 samples there are rows of 1 and 8, and a message about 32."""
 
     def row_of(batch: int) -> dict[str, int]:
         if batch > 8:
@@ -183,7 +192,7 @@ def test_a_batch_that_does_not_fit_ends_the_sweep(capsys: pytest.CaptureFixture[
             )
         return {"batch": batch, "per_second": 10 * batch}
 
-    assert [row["batch"] for row in latency.sweep(row_of, [1, 8, 32, 128])] == [1, 8]
+    assert [row["batch"] for row in latency.sweep_batches(row_of, [1, 8, 32, 128])] == [1, 8]
     assert "run a smaller batch; batches from 32 on are not measured" in capsys.readouterr().err
     with pytest.raises(DeviceMemoryError):
-        latency.sweep(row_of, [32, 128])
+        latency.sweep_batches(row_of, [32, 128])

@@ -46,10 +46,10 @@ def subject(tmp_path_factory: pytest.TempPathFactory) -> Subject:
     )
     x = source.served("test")[:4]
     metrics = {"validation": {"accuracy": 0.9}, "parameters": 1}
-    about = metadata.document(
-        "tiny", recipe, source.about, metrics, x, export.answers(net, x), 1e-4
+    about = metadata.model_document(
+        "tiny", recipe, source.about, metrics, x, export.torch_outputs(net, x), 1e-4
     )
-    graph = export.to_onnx(net, x, "classification")
+    graph = export.export_network(net, x, "classification")
     (folder / "model.onnx").write_bytes(seal(graph.SerializeToString(), about))
     return Subject(
         "tiny",

@@ -1,4 +1,4 @@
-"""Stage export: what is in the file is what torch computes, at any batch, and what torch answered is on record."""
+"""Stage export: the file computes what torch computes, and torch's outputs are recorded."""
 
 from __future__ import annotations
 
@@ -56,19 +56,19 @@ def test_the_graph_is_the_network_at_any_batch(name: str, batch: int) -> None:
 
 
 def test_global_pooling_of_colour_images_is_exported_without_index_arithmetic() -> None:
-    """Oracle: ONNX's operators on shapes and indices; CUDA leaves those to the CPU, and its graphs are refused then."""
+    """Oracle: no ONNX operator on shapes or indices, which CUDA leaves to the CPU."""
     pooled = nn.Sequential(
         nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)
     )
     net = modules.Classifier(pooled, torch.zeros(3, 1, 1), torch.ones(3, 1, 1)).eval()
-    graph = export.to_onnx(net, np.zeros((2, 8, 8, 3), np.uint8), "classification")
+    graph = export.export_network(net, np.zeros((2, 8, 8, 3), np.uint8), "classification")
     assert not {"Shape", "Range", "Gather"} & {node.op_type for node in graph.graph.node}
 
 
 @pytest.mark.usefixtures("root")
 @pytest.mark.parametrize(("name", "outputs"), [(line.DIGITS, 1), (line.WAVES, 2)])
-def test_torchs_answers_are_on_record(name: str, outputs: int) -> None:
-    """Oracle: the network asked again, on the test split and on the recorded random inputs."""
+def test_torch_outputs_are_recorded(name: str, outputs: int) -> None:
+    """Oracle: the network run again, on the test split and the recorded random inputs."""
     net, source = trained(name)
     saved = np.load(f"out/{name}/export/torch.npz")
     assert set(saved) == {"random"} | {
@@ -76,14 +76,14 @@ def test_torchs_answers_are_on_record(name: str, outputs: int) -> None:
     }
     assert len(saved["random"]) == 16 and len(saved["test_0"]) == len(source.served("test"))
     for kind, x in (("test", source.served("test")), ("random", saved["random"])):
-        for i, answer in enumerate(export.answers(net, x, batch=50)):
+        for i, answer in enumerate(export.torch_outputs(net, x, batch=50)):
             np.testing.assert_allclose(saved[f"{kind}_{i}"], answer, rtol=0, atol=ATOL)
 
 
 @pytest.mark.usefixtures("root")
 @pytest.mark.parametrize("name", [line.DIGITS, line.WAVES])
-def test_the_document_says_where_the_model_comes_from(name: str) -> None:
-    """Oracle: the stages' own files; the golden samples are the first test inputs and replay within their limit."""
+def test_the_document_states_the_provenance(name: str) -> None:
+    """Oracle: the files of stages data and train; golden samples are the first test inputs."""
     about, document = line.results(name, "data"), read_model_file(line.model_path(name)).json
     given = {
         key: value for key, value in document["input"].items() if key != "range"
@@ -104,18 +104,18 @@ def test_the_document_says_where_the_model_comes_from(name: str) -> None:
     assert load_file(line.model_path(name), "cpu").replay_golden() <= document["golden"]["atol"]
 
 
-def test_the_limit_is_relative_to_the_spread_of_forecasts() -> None:
-    """Oracle: by hand; probabilities keep 1e-4, forecasts 300 +- 2 get 2e-4 and four units of 2^-23 of 302."""
-    assert metadata.limit([np.full((3, 2), 0.5)], 1e-4) == 1e-4
+def test_parity_limit() -> None:
+    """Oracle: by hand; forecasts 300 +- 2 get 2e-4 and four units of 2^-23 of 302."""
+    assert metadata.parity_limit([np.full((3, 2), 0.5)], 1e-4) == 1e-4
     forecasts = np.array([298.0, 302.0]).reshape(2, 1, 1)
     expected = 1e-4 * 2 + 4 * 2**-23 * 302
-    assert metadata.limit([forecasts, forecasts[..., None]], 1e-4) == pytest.approx(
+    assert metadata.parity_limit([forecasts, forecasts[..., None]], 1e-4) == pytest.approx(
         expected, rel=1e-12
     )
 
 
 def test_random_series_have_the_series_scale() -> None:
-    """Oracle: the statistics that were put in; another seed answers other noise."""
+    """Oracle: the mean and deviation of the data; another seed gives other noise."""
     about = {
         "task": "forecasting",
         "stride": 1,
@@ -135,20 +135,20 @@ def test_random_series_have_the_series_scale() -> None:
 
 @pytest.mark.usefixtures("root")
 def test_weights_that_are_not_finite_stop_the_line() -> None:
-    """Oracle: the sentence; one NaN weight reaches the answer to every image."""
+    """Oracle: the sentence; one NaN weight reaches every output."""
     path = f"out/{line.DIGITS}/train/weights.pt"
     weights = torch.load(path, weights_only=True)
     weights["net.head.weight"][3, 20] = float("nan")
     torch.save(weights, path)
     with pytest.raises(
-        StageError, match=r"torch's answers to 360 of 360 inputs are not finite; .*lower lr"
+        StageError, match=r"torch's outputs for 360 of 360 inputs are not finite; .*lower lr"
     ):
         line.run("export", line.DIGITS)
 
 
 @pytest.mark.usefixtures("root")
 def test_a_frozen_batch_axis_is_refused() -> None:
-    """Oracle: the sentence names the axis' owner and its size."""
+    """Oracle: the sentence names the output and its size."""
     graph = onnx.load(line.model_path(line.WAVES))
     export.check_graph(graph)
     graph.graph.output[1].type.tensor_type.shape.dim[0].dim_value = 2
@@ -159,14 +159,14 @@ def test_a_frozen_batch_axis_is_refused() -> None:
 
 
 class Reshaping(nn.Module):
-    """A network with the mistake that freezes a batch: its own constant instead of x.shape[0]."""
+    """A network that freezes the batch by a constant instead of x.shape[0]."""
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         return images.float().reshape(2, 64).softmax(1)
 
 
 class Branching(nn.Module):
-    """A network whose path depends on the values that it is given: it cannot be one graph."""
+    """A network whose path depends on its input's values: it cannot be one graph."""
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         grey = images.float().flatten(1)
@@ -181,13 +181,13 @@ class Branching(nn.Module):
     ],
 )
 def test_a_network_that_cannot_be_exported(net: nn.Module, sentence: str) -> None:
-    """Oracle: the sentence; torch's exporter writes the first one's file without a word."""
+    """Oracle: the sentence; torch exports the first one without an error."""
     with pytest.raises(StageError, match=sentence):
-        export.to_onnx(net, np.zeros((2, 8, 8, 1), np.uint8), "classification")
+        export.export_network(net, np.zeros((2, 8, 8, 1), np.uint8), "classification")
 
 
 class Dense(nn.Module):
-    """A linear classifier of 8 x 8 images whose features go through a function first."""
+    """A linear classifier of 8 x 8 images, after a function of its features."""
 
     def __init__(self, change: Callable[[torch.Tensor], torch.Tensor]):
         super().__init__()
@@ -213,10 +213,10 @@ class Dense(nn.Module):
     ],
     ids=["noise", "F.dropout", "batch mean", "batch spread"],
 )
-def test_an_answer_that_is_not_the_inputs_alone_is_refused_by_name(
+def test_an_output_that_depends_on_more_than_its_input_is_refused(
     change: Callable[[torch.Tensor], torch.Tensor], sentence: str
 ) -> None:
-    """Oracle: the sentence names the cause; stage check would say only that onnxruntime differs from torch."""
+    """Oracle: the sentence names the cause, which stage check could not."""
     torch.manual_seed(0)
     x = np.stack(
         [
@@ -231,7 +231,7 @@ def test_an_answer_that_is_not_the_inputs_alone_is_refused_by_name(
 
 
 def test_a_model_that_no_file_holds_is_refused_before_training() -> None:
-    """Oracle: 24,000 squared weights of four bytes are 2.30 GB; 23,000 squared are 2.12, which one file holds."""
+    """Oracle: 24,000 squared weights of four bytes are 2.30 GB; 23,000 squared are 2.12."""
     network.require_one_file(nn.Linear(23_000, 23_000, device="meta"), "wide")
     with pytest.raises(
         StageError, match=r"models/wide.py: expected weights of at most 2.13 GB, .* got 2.30 GB"
@@ -254,14 +254,14 @@ def test_a_graph_that_the_checker_refuses() -> None:
 @pytest.mark.usefixtures("root")
 @pytest.mark.parametrize("name", [line.DIGITS, line.WAVES])
 def test_the_file_holds_no_path_of_this_machine(name: str) -> None:
-    """The exporter notes where each node was traced; what ships is the same from any folder."""
+    """The file is the same from any folder: the exporter's source notes are removed."""
     shipped = line.model_path(name).read_bytes()
     assert str(Path(network.__file__).parents[3]).encode() not in shipped
     assert b"stack_trace" not in shipped and b".py" not in shipped
 
 
 class Follows(nn.Module):
-    """A forecaster of two steps: weights on the window's last row, mean and spread, and an offset of its interval."""
+    """A forecaster of two steps: the last row, mean and deviation of its window, weighted."""
 
     def __init__(self, last: float, mean: float, spread: float, own: float) -> None:
         super().__init__()
@@ -283,10 +283,10 @@ class Follows(nn.Module):
     ],
 )
 @pytest.mark.parametrize("level", [0.0, 1e5])
-def test_the_range_of_training_is_carried_where_answers_depend_on_it(
-    weights: tuple[float, ...], kind: str | None, level: float
-) -> None:
-    """Oracle: what moves and grows with its window needs none, what moves alone has that of its rows' changes."""
+def test_training_range(weights: tuple[float, ...], kind: str | None, level: float) -> None:
+    """Oracle: a forecast that follows level and scale needs no range, one of the level only that of
+    changes.
+    """
     rows = level + np.random.default_rng(0).normal(size=(40, 1)).astype(np.float32)
     windows = np.stack([rows[k : k + 6] for k in range(34)])
     about = {"columns": ["y"], "input": {"context": 6}, "forecast": {}}
@@ -297,8 +297,8 @@ def test_the_range_of_training_is_carried_where_answers_depend_on_it(
 
 
 @pytest.mark.usefixtures("root")
-def test_a_forecasters_file_carries_its_range() -> None:
-    """Oracle: the least and the greatest of the training rows; the network standardises by constants."""
+def test_a_forecasters_file_holds_its_range() -> None:
+    """Oracle: the minimum and maximum of the training rows; the scale is constant."""
     _, source = trained(line.WAVES)
     found = read_model_file(line.model_path(line.WAVES)).json["input"]["range"]
     train = source.x["train"]

@@ -1,4 +1,4 @@
-"""Other precisions: what is quantised, what is kept and why, on graphs small enough to know the answer."""
+"""Other precisions, on graphs small enough to know the answer."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from pipeline.export import quantize
+from pipeline.export import graph_analysis, quantize
 from pipeline.params.schema import Int8
 
 OPTIONS, BUDGET = Int8(methods=["MinMax"], images=64), 0.005
@@ -17,9 +17,10 @@ Case = tuple[onnx.ModelProto, np.ndarray, np.ndarray]
 
 
 def two_products(gain: float = 1.0) -> onnx.ModelProto:
-    """Return a graph whose first product reads a number of 0 to 1 that decides, and one of 0 to 10,200 that does not.
+    """Return a graph of two products, the first of which int8 cannot represent.
 
-    256 levels over 0 to 10,200 leave nothing of the first number: int8 answers at chance unless that product is kept.
+    It reads a number of 0 to 1 that decides the class, and one of 0 to 10,200 that does not: 256
+    levels over 0 to 10,200 leave nothing of the first.
     """
     weights = {
         "scale": np.float32([1 / 255, 40]),
@@ -49,28 +50,30 @@ def outlier() -> Case:
     return two_products(), x, (x[:, 0] <= 127).astype(int)
 
 
-def test_what_stands_outside_the_products_is_not_touched(outlier: Case) -> None:
+def test_nodes_outside_the_products_stay_in_fp32(outlier: Case) -> None:
     graph, x, _ = outlier
-    assert set(quantize.outside(graph.graph)) == {"cast", "standardise", "softmax"}
-    made = quantize.quantise(quantize.prepare(graph), x[:64], "MinMax", [])
+    assert set(quantize.nodes_outside_products(graph.graph)) == {"cast", "standardise", "softmax"}
+    made = quantize.quantize_graph(quantize.prepare_graph(graph), x[:64], "MinMax", [])
     kinds = [node.op_type for node in made.graph.node]
     assert "DequantizeLinear" in kinds and kinds.index("Cast") < kinds.index("QuantizeLinear")
     assert made.graph.output[0].type.tensor_type.elem_type == TensorProto.FLOAT
 
 
-def test_layers_that_hurt_stay_in_fp32(outlier: Case) -> None:
-    """Oracle: by construction all int8 is a coin, and fp32 is right."""
+def test_the_noisiest_layers_stay_in_fp32(outlier: Case) -> None:
+    """Oracle: by construction; all int8 predicts at chance, fp32 is correct."""
     graph, x, y = outlier
-    made = quantize.int8(quantize.prepare(graph), x, (x, y), OPTIONS, BUDGET)
+    made = quantize.search_int8(quantize.prepare_graph(graph), x, (x, y), OPTIONS, BUDGET)
     assert made.facts["tried"][0]["kept"] == 0 and made.facts["tried"][0]["lost"] > 0.2
     assert made.facts["kept"] == ["first"] and made.facts["lost"] <= 0.0025
-    assert quantize.correct(quantize.run(made.graph, x), y) > 0.995 * len(y)
+    assert quantize.count_correct(graph_analysis.run_graph(made.graph, x), y) > 0.995 * len(y)
 
 
 def test_the_search_ends_with_its_tries(outlier: Case) -> None:
-    """A count and no clock: a slow machine finds what a fast one finds."""
+    """A number of tries, not seconds: a slow machine finds the same file."""
     graph, x, y = outlier
-    made = quantize.int8(quantize.prepare(graph), x, (x, y), OPTIONS.updated(tries=1), BUDGET)
+    made = quantize.search_int8(
+        quantize.prepare_graph(graph), x, (x, y), OPTIONS.updated(tries=1), BUDGET
+    )
     assert len(made.facts["tried"]) == 1 and made.facts["lost"] > 0.2
 
 
@@ -78,38 +81,43 @@ def test_the_search_ends_with_its_tries(outlier: Case) -> None:
 def test_one_image_ends_the_search(
     outlier: Case, monkeypatch: pytest.MonkeyPatch, right: int, tried: int
 ) -> None:
-    """Oracle: by hand. Of 300 images fp32 answers 299 rightly; 299 / 300 - 298 / 300 is more than 1 / 300 in binary."""
+    """Oracle: by hand. Of 300 images fp32 classifies 299 correctly.
+
+    299 / 300 - 298 / 300 is more than 1 / 300 in binary.
+    """
     graph, x, y = outlier[0], outlier[1][:300], np.zeros(300, int)
-    prepared = quantize.prepare(graph)
+    prepared = quantize.prepare_graph(graph)
 
     def answer(given: onnx.ModelProto, x: np.ndarray) -> list[np.ndarray]:
         count = 299 if given is prepared else right
         return [np.eye(2)[(np.arange(len(x)) >= count).astype(int)]]
 
-    monkeypatch.setattr(quantize, "run", answer)
-    monkeypatch.setattr(quantize, "noise", lambda *graphs: {})
-    made = quantize.int8(prepared, x, (x, y), OPTIONS.updated(tries=2), BUDGET)
+    monkeypatch.setattr(quantize, "run_graph", answer)
+    monkeypatch.setattr(quantize, "signal_to_noise", lambda *graphs: {})
+    made = quantize.search_int8(prepared, x, (x, y), OPTIONS.updated(tries=2), BUDGET)
     assert len(made.facts["tried"]) == tried and made.facts["lost"] == round((299 - right) / 300, 6)
 
 
-def test_noise_is_the_signal_over_the_error(outlier: Case) -> None:
-    """Oracle: by hand, 25 over .25 is 20 dB; a tensor that is the same has no error."""
-    assert quantize.decibels(np.float32([3, 4]), np.float32([3, 4.5])) == pytest.approx(20)
-    assert quantize.decibels(np.float32([3, 4]), np.float32([3, 4])) == 200
+def test_signal_to_noise(outlier: Case) -> None:
+    """Oracle: by hand, 25 over .25 is 20 dB; equal tensors have no error."""
+    assert graph_analysis.decibels(np.float32([3, 4]), np.float32([3, 4.5])) == pytest.approx(20)
+    assert graph_analysis.decibels(np.float32([3, 4]), np.float32([3, 4])) == 200
     graph, x, _ = outlier
-    prepared = quantize.prepare(graph)
-    found = quantize.noise(prepared, quantize.quantise(prepared, x[:64], "MinMax", []), x[:64])
+    prepared = quantize.prepare_graph(graph)
+    found = graph_analysis.signal_to_noise(
+        prepared, quantize.quantize_graph(prepared, x[:64], "MinMax", []), x[:64]
+    )
     assert list(found) == ["relu", "second"]  # the first product's ReLU is merged into it
     assert max(found.values()) < 10
-    kept = quantize.noise(
-        prepared, quantize.quantise(prepared, x[:64], "MinMax", ["first"]), x[:64]
+    kept = graph_analysis.signal_to_noise(
+        prepared, quantize.quantize_graph(prepared, x[:64], "MinMax", ["first"]), x[:64]
     )
     assert min(kept.values()) > 30
 
 
-def test_damage_is_what_a_node_adds() -> None:
-    """Oracle: by hand; a node that only passes on what is noisy already has done nothing."""
-    assert quantize.damage({"a": 40.0, "b": 15.0, "c": 14.0, "d": 30.0}) == {
+def test_signal_to_noise_drops() -> None:
+    """Oracle: by hand; a node that only passes noise on adds none."""
+    assert graph_analysis.signal_to_noise_drops({"a": 40.0, "b": 15.0, "c": 14.0, "d": 30.0}) == {
         "a": 20,
         "b": 25,
         "c": 1,
@@ -117,28 +125,34 @@ def test_damage_is_what_a_node_adds() -> None:
     }
 
 
-def test_fp16_answers_as_fp32(outlier: Case) -> None:
+def test_fp16_predicts_as_fp32(outlier: Case) -> None:
     graph, x, _ = outlier
-    made = quantize.fp16(quantize.prepare(graph), x).graph
+    made = quantize.convert_to_fp16(quantize.prepare_graph(graph), x).graph
     assert {w.data_type for w in made.graph.initializer} >= {TensorProto.FLOAT16}
-    assert np.abs(quantize.run(made, x)[0] - quantize.run(graph, x)[0]).max() < 5e-3
-    assert quantize.overflow(made, x) is None
+    assert (
+        np.abs(graph_analysis.run_graph(made, x)[0] - graph_analysis.run_graph(graph, x)[0]).max()
+        < 5e-3
+    )
+    assert graph_analysis.find_float16_overflow(made, x) is None
 
 
-def test_a_node_beyond_float16_is_kept_in_fp32_and_seen_where_it_is_not(outlier: Case) -> None:
-    """Oracle: a gain of 1e5 is beyond 65,504; converted without a look at it, it overflows."""
+def test_a_node_beyond_float16_is_kept_in_fp32_or_found(outlier: Case) -> None:
+    """Oracle: a gain of 9e4 is beyond 65,504; without the check of its range it overflows."""
     _, x, _ = outlier
-    graph = quantize.prepare(two_products(gain=9e4))
-    made = quantize.fp16(graph, x).graph
-    assert quantize.overflow(made, x) is None
-    assert np.abs(quantize.run(made, x)[0] - quantize.run(graph, x)[0]).max() < 5e-3
-    blind = quantize.fp16(graph, np.zeros((1, 2), np.uint8)).graph
+    graph = quantize.prepare_graph(two_products(gain=9e4))
+    made = quantize.convert_to_fp16(graph, x).graph
+    assert graph_analysis.find_float16_overflow(made, x) is None
+    assert (
+        np.abs(graph_analysis.run_graph(made, x)[0] - graph_analysis.run_graph(graph, x)[0]).max()
+        < 5e-3
+    )
+    blind = quantize.convert_to_fp16(graph, np.zeros((1, 2), np.uint8)).graph
     for weight in blind.graph.initializer:  # the converter cuts weights at 1e4
         if list(weight.dims) == [2, 1]:
             weight.CopyFrom(numpy_helper.from_array(np.float16([[6e4], [6e4]]), weight.name))
-    assert quantize.overflow(blind, x) == "first"
+    assert graph_analysis.find_float16_overflow(blind, x) == "first"
 
 
 def test_traffic_is_counted_by_hand(outlier: Case) -> None:
-    """Eight weights; the first product reads 2 numbers and writes 1, the second reads 1 and writes 2."""
-    assert quantize.traffic(outlier[0]) == {"weights": 8, "moved": 6}
+    """Oracle: by hand; the first product reads 2 numbers and writes 1, the second 1 and 2."""
+    assert graph_analysis.count_traffic(outlier[0]) == {"weights": 8, "moved": 6}

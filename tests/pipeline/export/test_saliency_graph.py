@@ -1,4 +1,4 @@
-"""Saliency in the exported graph: by hand on toy networks, against autograd on everything else."""
+"""Saliency in the exported graph: by hand on toy networks, else against autograd."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ LENET = {"full_c3": False, "subsampling": "trainable", "output": "rbf"}
 
 
 def classifier(net: nn.Module, channels: int = 1) -> Classifier:
-    """The network with standardisation (x - 100) / 50 around it."""
+    """Return the network with standardisation (x - 100) / 50 before it."""
     return Classifier(
         net, torch.full((channels, 1, 1), 100.0), torch.full((channels, 1, 1), 0.02)
     ).eval()
@@ -51,13 +51,13 @@ def asked(graph: onnx.ModelProto, x: np.ndarray, *outputs: str, **more: Any) -> 
 @pytest.fixture(scope="module")
 def linear() -> tuple[onnx.ModelProto, nn.Linear]:
     dense = nn.Linear(9, 3)
-    return saliency_graph.to_onnx(
+    return saliency_graph.export_with_saliency(
         classifier(nn.Sequential(nn.Flatten(), dense)), images(2, 3)
     ), dense
 
 
 def test_a_linear_models_saliency_is_its_weights(linear: tuple[onnx.ModelProto, nn.Linear]) -> None:
-    """Oracle: d (w (x - 100) / 50) / dx = w / 50, of the class whose score is largest, or of the one asked for."""
+    """Oracle: d (w (x - 100) / 50) / dx = w / 50, of the predicted or the given class."""
     graph, dense = linear
     x, weight = images(6, 3), dense.weight.detach().numpy()
     scores, probabilities, found = asked(graph, x, "scores", "probabilities", "saliency")
@@ -78,8 +78,9 @@ def test_a_linear_models_saliency_is_its_weights(linear: tuple[onnx.ModelProto, 
 def test_one_convolution_by_hand() -> None:
     """Oracle: kernel [[1, 2], [3, -4]], ReLU, 2x2 max pool, sum; on the image below by hand.
 
-    The 2x2 outputs are a b / c d with a = 1*10 + 2*20 + 3*40 - 4*5 = 150, b = 20 + 60 + 15 - 240 < 0, and so on; the
-    pool takes the largest of the four, c = 40 + 10 + 210 - 4*10 = 220, whose gradient is the kernel on its own pixels.
+    The 2x2 outputs are a b / c d with a = 1*10 + 2*20 + 3*40 - 4*5 = 150, b = 20 + 60 + 15 - 240 <
+    0, and so on; the pool takes the largest of the four, c = 40 + 10 + 210 - 4*10 = 220, whose
+    gradient is the kernel on its own pixels.
     """
     conv = nn.Conv2d(1, 1, 2, bias=False)
     conv.weight.data = torch.tensor([[[[1.0, 2.0], [3.0, -4.0]]]])
@@ -91,16 +92,21 @@ def test_one_convolution_by_hand() -> None:
         torch.ones(1),
     )
     x = np.array([[10, 20, 30], [40, 5, 60], [70, 10, 90]], np.uint8).reshape(1, 3, 3, 1)
-    (found,) = asked(saliency_graph.to_onnx(net, np.repeat(x, 2, 0)), x, "saliency")
+    (found,) = asked(saliency_graph.export_with_saliency(net, np.repeat(x, 2, 0)), x, "saliency")
     np.testing.assert_array_equal(found[0, :, :, 0], [[0, 0, 0], [1, 2, 0], [3, -4, 0]])
 
 
 CONVOLUTIONS = [
-    (dict(kernel_size=3), (7, 7)), (dict(kernel_size=3, stride=2), (8, 9)), (dict(kernel_size=3, stride=3), (8, 7)),
-    (dict(kernel_size=(1, 7), padding=(0, 3)), (5, 11)), (dict(kernel_size=3, dilation=2, padding=2), (9, 8)),
-    (dict(kernel_size=5, stride=(4, 2), padding=2, dilation=(1, 2)), (13, 14)), (dict(kernel_size=3, groups=2), (6, 5)),
-    (dict(kernel_size=1, stride=2), (6, 5)), (dict(kernel_size=3, stride=2, padding=1, groups=4), (10, 9)),
-]  # fmt: skip
+    (dict(kernel_size=3), (7, 7)),
+    (dict(kernel_size=3, stride=2), (8, 9)),
+    (dict(kernel_size=3, stride=3), (8, 7)),
+    (dict(kernel_size=(1, 7), padding=(0, 3)), (5, 11)),
+    (dict(kernel_size=3, dilation=2, padding=2), (9, 8)),
+    (dict(kernel_size=5, stride=(4, 2), padding=2, dilation=(1, 2)), (13, 14)),
+    (dict(kernel_size=3, groups=2), (6, 5)),
+    (dict(kernel_size=1, stride=2), (6, 5)),
+    (dict(kernel_size=3, stride=2, padding=1, groups=4), (10, 9)),
+]
 POOLS = {
     "max 3/2": (lambda x: F.max_pool2d(x, 3, 2), (8, 9)),
     "max 3/2 padded, late windows": (lambda x: F.max_pool2d(x, 3, 2, 1, ceil_mode=True), (8, 11)),
@@ -121,7 +127,7 @@ POOLS = {
 
 
 def close_to_autograd(function: Any, *shape: int) -> None:
-    """Compare the traced gradient of a random projection of function(x) with autograd's, at another batch."""
+    """Compare the traced gradient of a random projection with autograd's, at another batch."""
     torch.manual_seed(0)
     x = torch.randn(5, *shape)
     spread = torch.randn_like(function(x)[0])
@@ -129,8 +135,10 @@ def close_to_autograd(function: Any, *shape: int) -> None:
     def gradient(x: Tensor) -> Tensor:
         return torch.func.grad(lambda y: (function(y) * spread).sum())(x)
 
-    graph = saliency_graph.traced(gradient, x[:2])
-    left = {str(n.target) for n in graph.graph.nodes} & {str(op) for op in saliency_graph.TABLE}
+    graph = saliency_graph.trace_gradient(gradient, x[:2])
+    left = {str(n.target) for n in graph.graph.nodes} & {
+        str(op) for op in saliency_graph.DECOMPOSITIONS
+    }
     assert not left, left
     leaf = x.clone().requires_grad_()
     (expected,) = torch.autograd.grad((function(leaf) * spread).sum(), leaf)
@@ -148,7 +156,7 @@ def test_convolutions_gradient(options: dict[str, Any], size: tuple[int, int]) -
 
 @pytest.mark.parametrize(("dilation", "stride"), [(1, 1), (4, 1), (2, 3)])
 def test_convolutions_gradient_in_one_dimension(dilation: int, stride: int) -> None:
-    """Oracle: autograd, on a causal stack's layer: padded on the left alone."""
+    """Oracle: autograd, on a causal layer, which is padded on the left alone."""
     conv = nn.Conv1d(3, 6, 2, dilation=dilation, stride=stride)
     close_to_autograd(lambda x: conv(F.pad(x, (dilation, 0))), 3, 16)
 
@@ -161,7 +169,7 @@ def test_pools_gradient(name: str) -> None:
 
 
 class Odd(nn.Module):
-    """What architectures join: groups, LRN, slices with a stride, padding by zeros, concatenation, batch norm, tanh."""
+    """Groups, LRN, strided slices, zero padding, concatenation, batch norm, tanh."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -201,46 +209,48 @@ NETS: dict[str, tuple[Any, int, int]] = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NETS)
-def test_the_file_is_autograd_at_any_batch(name: str) -> None:
-    """Oracle: torch's autograd and its probabilities, on new images at batch 1, 5 and 33; the batch is a dimension.
+def test_the_file_equals_autograd_at_any_batch(name: str) -> None:
+    """Oracle: torch's autograd and its probabilities, on new images at batch 1, 5 and 33.
 
-    Of ten maps one may hold a ReLU whose input is 0 within rounding, whose derivative the two may see differently.
+    One map of ten may have a ReLU whose input is 0 within rounding, so that its derivative differs.
     """
     torch.manual_seed(0)
     build, side, channels = NETS[name]
     net = classifier(build(), channels)
-    graph = saliency_graph.to_onnx(net, images(2, side, channels))
+    graph = saliency_graph.export_with_saliency(net, images(2, side, channels))
     assert [i.name for i in graph.graph.input] == ["images", "target"]
     assert all(o.type.tensor_type.shape.dim[0].dim_param for o in graph.graph.output)
     for count in (1, 5, 33):
         x = images(count, side, channels)
         found, probabilities = asked(graph, x, "saliency", "probabilities")
         assert found.shape == x.shape and found.dtype == np.float32
-        far = saliency_graph.apart(found, saliency_graph.gradient(net, x))
+        far = saliency_graph.relative_difference(found, saliency_graph.autograd_saliency(net, x))
         assert (far > RTOL).sum() <= count / 10 and far.max() < 0.05
-        np.testing.assert_allclose(probabilities, export.answers(net, x)[0], rtol=0, atol=1e-6)
-    facts = saliency_graph.check(graph, net, x)
+        np.testing.assert_allclose(
+            probabilities, export.torch_outputs(net, x)[0], rtol=0, atol=1e-6
+        )
+    facts = saliency_graph.check_saliency(graph, net, x)
     assert facts["median"] < RTOL and facts["beyond"] <= 3 and facts["maps"] == 33
 
 
-def test_a_graph_that_is_not_the_gradient_is_refused(
+def test_a_graph_of_another_gradient_is_refused(
     linear: tuple[onnx.ModelProto, nn.Linear],
 ) -> None:
     """Oracle: the graph of other weights."""
     other = classifier(nn.Sequential(nn.Flatten(), nn.Linear(9, 3)))
     with pytest.raises(StageError, match=r"differs from autograd's by .* the median"):
-        saliency_graph.check(linear[0], other, images(4, 3))
+        saliency_graph.check_saliency(linear[0], other, images(4, 3))
 
 
-def test_apart_is_a_share_of_the_largest_gradient() -> None:
-    """Oracle: by hand, image by image; a map of zeros has no scale."""
+def test_relative_difference() -> None:
+    """Oracle: by hand; a map of zeros has no scale."""
     expected = np.array([[0.0, 4.0], [-0.5, 0.1], [0.0, 0.0]]).reshape(3, 1, 2, 1)
     got = expected + np.array([0.4, 0.1, 0.0]).reshape(3, 1, 1, 1)
-    np.testing.assert_allclose(saliency_graph.apart(got, expected), [0.1, 0.2, 0.0])
+    np.testing.assert_allclose(saliency_graph.relative_difference(got, expected), [0.1, 0.2, 0.0])
 
 
-def test_the_switch_is_a_recipes(resolved: Any) -> None:
-    """Oracle: by hand; a head on features cannot."""
+def test_recipes_switch_saliency_on(resolved: Any) -> None:
+    """Oracle: by hand; a head on features cannot have saliency."""
     tiny = {
         "arch": "cnn1",
         "data": {"set": "digits", "size": [8, 8], "colour": "grey"},

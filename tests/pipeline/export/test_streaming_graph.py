@@ -1,4 +1,4 @@
-"""pipeline/export/streaming_graph.py, serve/convline/runtime/streaming.py: one sample at a time is the window, after as many as the file says."""
+"""Streaming: after as many samples as the file states, a step forecasts what a window does."""
 
 from __future__ import annotations
 
@@ -28,23 +28,21 @@ Resolve = Callable[..., dict[str, Any]]
     ("net", "reason"),
     [
         ({"linear": True}, "its linear path looks at the whole window"),
-        ({"linear": False, "blocks": 5}, "its answer rests on 32 samples, the window holds 14"),
+        ({"linear": False, "blocks": 5}, "its forecast depends on 32 samples, the window holds 14"),
     ],
 )
-def test_streams_that_are_refused_say_why(
+def test_a_network_that_cannot_stream_is_refused(
     net: dict[str, Any], reason: str, of_shop: Resolve
 ) -> None:
     recipe = of_shop(net={"independent": False, "normalise": "none", **net})
     made, source = untrained(recipe)
     with pytest.raises(StageError, match=f"export: streaming: .*{reason}"):
-        streaming_graph.to_onnx(made, source.served("test"))
+        streaming_graph.export_with_step(made, source.served("test"))
 
 
 @pytest.mark.parametrize("loss_name", ["mse", "pinball"])
-def test_a_stream_from_the_file_is_the_window(
-    loss_name: str, of_shop: Resolve, tmp_path: Path
-) -> None:
-    """Oracle: the window through the same file; after `samples` pushes to 1e-5 of the spread, and it is told when."""
+def test_a_stream_equals_the_window(loss_name: str, of_shop: Resolve, tmp_path: Path) -> None:
+    """Oracle: the window through the same file, to 1e-5 of the deviation."""
     net = {
         "independent": False,
         "normalise": "none",
@@ -54,10 +52,12 @@ def test_a_stream_from_the_file_is_the_window(
     }  # 2 + 1 + 2 + 4 = 9
     recipe = of_shop(net=net, train={"loss": loss_name}, data={"targets": ["sales"]})
     net, source = untrained(recipe)
-    graph, samples = streaming_graph.to_onnx(net, source.served("test"))
+    graph, samples = streaming_graph.export_with_step(net, source.served("test"))
     assert samples == 9
     x = source.served("test")
-    about = document(recipe, source, x, export.answers(net, x)) | {"stream": {"samples": samples}}
+    about = document(recipe, source, x, export.torch_outputs(net, x)) | {
+        "stream": {"samples": samples}
+    }
     path = tmp_path / "shop.onnx"
     path.write_bytes(seal(graph.SerializeToString(), about))
     model = load_file(path, "cpu")
@@ -76,7 +76,7 @@ def test_a_stream_from_the_file_is_the_window(
     with pytest.raises(InputError, match=r"expected 3 finite numbers, got \[1.0, nan, 2.0\]"):
         stream.push([1, np.nan, 2])
     np.testing.assert_array_equal(stream.push(x[0, -1])[0].shape, (HORIZON, 1))
-    # whoever knows nothing of streams runs the whole file on windows
+    # the file runs on windows without the inputs of the stream
     plain = onnxruntime.InferenceSession(path.read_bytes()).run(["forecast"], {"series": x})[0]
     np.testing.assert_array_equal(plain, forecast)
     assert len(model.file.prediction_graph) < len(path.read_bytes()) and len(

@@ -92,10 +92,10 @@ def test_a_prediction_that_differs_is_stopped_at_equal_accuracy() -> None:
     """Oracle: two wrong predictions of the check become another wrong class: equal accuracy."""
     path = f"out/{line.DIGITS}/check/test.npz"
     arrays = dict(np.load(path))
-    answers = arrays["answers_cpu_fp32"].argmax(1)
+    answers = arrays["predictions_cpu_fp32"].argmax(1)
     for row in np.flatnonzero(answers != arrays["y"])[:2]:
         other = next(k for k in range(10) if k not in (answers[row], arrays["y"][row]))
-        arrays["answers_cpu_fp32"][row, other] = 2
+        arrays["predictions_cpu_fp32"][row, other] = 2
     np.savez(path, **arrays)
     assert_refused(line.DIGITS, r"served accuracy (\S+), checked \1, 0 failed rows")
 

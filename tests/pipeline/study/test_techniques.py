@@ -124,11 +124,11 @@ def test_t07_t09_t17_exported(kind):
         classifier(NETS[kind]()),
         np.random.default_rng(0).integers(0, 256, (5, 9, 8, 1), np.uint8),
     )
-    graph = export.to_onnx(net, x, "classification").SerializeToString()
+    graph = export.export_network(net, x, "classification").SerializeToString()
     (got,) = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"]).run(
         None, {"images": x}
     )
-    np.testing.assert_allclose(got, export.answers(net, x)[0], rtol=0, atol=1e-6)
+    np.testing.assert_allclose(got, export.torch_outputs(net, x)[0], rtol=0, atol=1e-6)
 
 
 def test_t17_gradient_of_local_response_norm():

@@ -60,12 +60,12 @@ def test_a_head_is_tuned_and_its_graph_answers_as_it_does(kind: str, built, base
     images = np.array(source.x["test"])
     with torch.no_grad():
         expected = headed(torch.from_numpy(images)).numpy()
-    graph = head_graph.to_graph(headed, images)
+    graph = head_graph.export_with_head(headed, images)
     session = onnxruntime.InferenceSession(
         graph.SerializeToString(), providers=["CPUExecutionProvider"]
     )
     beyond_cuda = {node.domain for node in graph.graph.node} - {""}
-    assert beyond_cuda == (set() if kind in head_graph.NETWORKS else {"ai.onnx.ml"})
+    assert beyond_cuda == (set() if kind in head_graph.TORCH_KINDS else {"ai.onnx.ml"})
     empty = (
         [] if "svm" in kind else [images[:0]]
     )  # ArrayFeatureExtractor refuses no rows; `serve` answers
@@ -135,7 +135,7 @@ def test_a_logistic_regression_in_torch_answers_as_scikit_learn(clouds, classes:
     x, y = clouds[0][clouds[1] < classes], clouds[1][clouds[1] < classes]
     fitted = heads.fit_estimator("linear", {"C": 1.0}, x, y, 1)
     assert fitted[-1].coef_.shape == ({2: 1, 3: 3}[classes], 10)
-    got = head_graph.OnFeatures(heads.Head("linear", {}, fitted))(torch.from_numpy(x)).numpy()
+    got = head_graph.TorchHead(heads.Head("linear", {}, fitted))(torch.from_numpy(x)).numpy()
     np.testing.assert_allclose(got, fitted.predict_proba(x.astype(np.float64)), atol=1e-6)
     assert np.ptp(got, axis=0).min() > 0.5
 
@@ -163,8 +163,8 @@ def test_a_saved_head_answers_as_the_fitted_one(
     again = heads.Head(kind, options, head_files.read(kind, options, tmp_path))
     apart = np.abs(again.probabilities(x) - head.probabilities(x)).max(1)
     assert (apart > 1e-5).sum() <= (2 if kind == "forest" else 0)
-    if kind in head_graph.NETWORKS:
-        got = head_graph.OnFeatures(again)(torch.from_numpy(x)).detach().numpy()
+    if kind in head_graph.TORCH_KINDS:
+        got = head_graph.TorchHead(again)(torch.from_numpy(x)).detach().numpy()
         np.testing.assert_allclose(got, head.probabilities(x), atol=1e-5)
 
 

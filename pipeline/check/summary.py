@@ -1,0 +1,52 @@
+"""A check in few numbers, for metrics.json, and in few lines, for the terminal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def main_metrics(checked: dict[str, Any]) -> dict[str, float]:
+    """Return the flat numbers of metrics.json; errors are in the units of the series."""
+    metric = checked["metric"]
+    name = metric["name"]
+    numbers = {
+        f"test_{name}": metric["value"],
+        f"test_{name}_low": metric["low"],
+        f"test_{name}_high": metric["high"],
+    }
+    if name == "accuracy":
+        numbers["test_balanced_accuracy"] = metric["balanced_accuracy"]
+    else:
+        if metric["intervals"]:
+            numbers["coverage"] = metric["intervals"][0]["measured"]
+        if metric["mase"] is not None:
+            numbers["mase"] = metric["mase"]
+        if naive := metric["baselines"]["seasonal naive"]["mse"]:  # 0: a perfect season
+            numbers["mse_vs_seasonal_naive"] = metric["value"] / naive
+    if retrieval := checked.get("retrieval"):
+        numbers["precision_at_5"] = retrieval["precision"]
+        numbers["mean_average_precision"] = retrieval["mean_average_precision"]
+    for variant, by_device in checked["variants"].items():
+        numbers[f"{variant}_accuracy"] = next(iter(by_device.values()))["accuracy"]
+    fp32 = [row["max_difference"] for row in checked["rows"] if row["variant"] == "fp32"]
+    return numbers | {"parity": max(fp32)}
+
+
+def describe_result(checked: dict[str, Any], speed: dict[str, Any]) -> str:
+    """Return the lines that the stage prints."""
+    metric, beside = checked["metric"], checked["against_baseline"]
+    interval = f"{metric['value']:.4g} [{metric['low']:.4g}, {metric['high']:.4g}]"
+    parity, p50 = main_metrics(checked)["parity"], speed["rows"][0]["p50_ms"]
+    lines = [f"{metric['name']} {interval} on {metric['n']}, parity {parity:.1e}, p50 {p50:.2f} ms"]
+    if metric["name"] != "accuracy" or not beside["better"]:
+        lines.append(beside["sentence"])
+    lines += [
+        verdict["why"]
+        for by_device in checked["variants"].values()
+        for verdict in by_device.values()
+    ]
+    lines += [
+        f"{device}: {choice['variant']} is recommended ({choice['why']})"
+        for device, choice in speed["choice"].items()
+    ]
+    return "\n".join(f"   {line}" for line in lines)
