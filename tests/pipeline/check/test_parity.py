@@ -64,7 +64,7 @@ def test_a_head_on_two_classes_passes(
     x = Pixels()(torch.from_numpy(images)).numpy()
     options = {name: values[0] for name, values in heads.GRIDS[kind].items()}
     head = heads.Head(kind, options, heads.fit_estimator(kind, options, x, y, 1))
-    graph = head_graph.to_graph(SimpleNamespace(head=head, backbone=Pixels()), images)
+    graph = head_graph.export_with_head(SimpleNamespace(head=head, backbone=Pixels()), images)
     require_parity(graph.SerializeToString(), images, head.probabilities(x), tmp_path / "two.onnx")
 
 

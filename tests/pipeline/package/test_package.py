@@ -124,7 +124,7 @@ def test_the_recommended_variant_is_served_and_named() -> None:
     change_json(
         str(package(line.DIGITS) / "manifest.json"), recommended={"cpu": "int8", "cuda": "fp16"}
     )
-    assert "variant: int8, recommended for cpu; or --variant fp32" in infer_stderr(line.DIGITS)
+    assert "variant: int8, recommended for cpu; use --variant fp32" in infer_stderr(line.DIGITS)
     assert "variant:" not in infer_stderr(line.DIGITS, "--variant", "fp32")
     assert "variant: fp16, as asked" in infer_stderr(line.DIGITS, "--variant", "fp16")
     file = str(package(line.DIGITS) / "model.onnx")
@@ -196,7 +196,7 @@ def test_triton_reads_the_configuration(
             lines = (model / output.label_filename).read_text().splitlines()
             assert (
                 lines
-                == line.read_model_file(model / "1" / "model.onnx").json.labels
+                == line.read_model_file(model / "1" / "model.onnx").json["labels"]
                 == list("0123456789")
             )
     assert [bool(output.label_filename) for output in config.output] == [
