@@ -14,7 +14,7 @@ import numpy as np
 from convline.loading import load_file, open_model
 from convline.model_file.onnx_file import ModelFile
 from convline.runtime import placement
-from convline.runtime.io_binding import bind, fetch, run_bound
+from convline.runtime.io_binding import bind_batch, copy_outputs, run_bound
 from convline.runtime.session import built_providers, open_session
 
 from benchmarks.gpu.clock import Facts, Here, attempt
@@ -52,8 +52,8 @@ def of_file(path: Path, precision: str, on: str) -> dict[str, Any]:
     rows = rows_of(model, precision, on, tiled(x, ROWS), [tiled(answer, ROWS) for answer in y])
     passed = golden["difference"] <= golden["limit"] and all(row["passed"] for row in rows)
     placed = {
-        "placement": placement.placement(model.session),
-        "text": placement.text(model.session),
+        "placement": placement.count_by_provider(model.session),
+        "text": placement.describe_placement(model.session),
     }
     return {"passed": passed, **placed, "golden": golden, "rows": rows}
 
@@ -70,7 +70,7 @@ def rows_of(
         rounded = open_model(model.file, on, tf32=True)
         rows += parity.measure_parity(rounded, place | {"variant": "fp32, TF32"}, x, y, 1e-4, None)
     bindable = "calendar" not in model.file.json["input"]  # one tensor is bound
-    if on == "cuda" and bindable and placement.recordable(model.session):
+    if on == "cuda" and bindable and placement.allows_cuda_graph(model.session):
         rows += [
             graph_row(model.file, on, inputs[:n], [o[:n] for o in answers], limit) for n in (1, 7)
         ]
@@ -82,10 +82,10 @@ def graph_row(
 ) -> dict[str, Any]:
     """Return the parity of a batch that a CUDA graph answers."""
     session = open_session(about.prediction_graph, on, cuda_graph=True)
-    binding = bind(session, np.ascontiguousarray(x), on, y)
+    binding = bind_batch(session, np.ascontiguousarray(x), on, y)
     run_bound(session, binding)
     run_bound(session, binding)
-    facts = parity.compare_outputs(fetch(binding), y, len(x))
+    facts = parity.compare_outputs(copy_outputs(binding), y, len(x))
     passed = facts["finite"] and facts["max_difference"] <= limit
     return {
         "provider": on,

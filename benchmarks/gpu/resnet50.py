@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from convline.runtime.io_binding import bind, fetch, run_bound
+from convline.runtime.io_binding import bind_batch, copy_outputs, run_bound
 from convline.runtime.session import cuda_options, open_session
 
 from benchmarks.gpu.clock import Facts, Here, attempt, read
@@ -98,11 +98,11 @@ def timed(
         call: Callable[[], Any] = partial(session.run, None, {name: given})
         answers = call()
     else:
-        binding = bind(session, given, on, [expected] if way == "graph" else None)
+        binding = bind_batch(session, given, on, [expected] if way == "graph" else None)
         call = partial(run_bound, session, binding)
         call()
         call()  # the second run plays the graph that the first one recorded
-        answers = fetch(binding)
+        answers = copy_outputs(binding)
     gap = parity.compare_outputs(answers, [expected], len(given))
     gap = {key: gap[key] for key in ("finite", "max_difference", "top1_agreement")}
     return gap | latency.time_call(call, len(given), seconds)

@@ -16,9 +16,9 @@ import numpy as np
 from convline.errors import DeviceMemoryError
 from convline.loading import open_model
 from convline.model_file.onnx_file import ModelFile
-from convline.runtime.io_binding import bind, run_bound
-from convline.runtime.placement import on_cpu, placement, recordable
-from convline.runtime.session import running
+from convline.runtime.io_binding import bind_batch, run_bound
+from convline.runtime.placement import allows_cuda_graph, count_by_provider, cpu_nodes
+from convline.runtime.session import translate_errors
 
 from pipeline.check import roofline
 from pipeline.check.predictions import Model, predict
@@ -77,11 +77,11 @@ def measure_file(
 
         batches = [1] if threads else checks.batches
         rows += sweep_batches(timer("arrays", threads or cores, time_arrays), batches)
-        facts: dict[str, Any] = {"placement": placement(model.session)}
+        facts: dict[str, Any] = {"placement": count_by_provider(model.session)}
     if device != "cpu":
-        facts["on_cpu"] = [*dict.fromkeys(node.operator for node in on_cpu(model.session))]
+        facts["on_cpu"] = [*dict.fromkeys(node.operator for node in cpu_nodes(model.session))]
     if device == "cuda":
-        facts["cuda_graph"] = recordable(model.session)
+        facts["cuda_graph"] = allows_cuda_graph(model.session)
     if device != "cpu" and "calendar" not in file.json["input"]:  # only one tensor is bound
         for way in ("bound", "graph") if facts.get("cuda_graph") else ("bound",):
 
@@ -102,8 +102,8 @@ def time_bound_batch(file: ModelFile, device: str, x: np.ndarray, way: str, seco
     model = open_model(file, device, cuda_graph=graph)
     plain = open_model(file, device) if graph else model
     outputs = predict(plain, x, len(x))
-    with running(file.name, f"a batch of {x.shape}"):
-        binding = bind(model.session, x, device, outputs)
+    with translate_errors(file.name, f"a batch of {x.shape}"):
+        binding = bind_batch(model.session, x, device, outputs)
         return time_call(lambda: run_bound(model.session, binding), len(x), seconds)
 
 

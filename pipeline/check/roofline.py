@@ -13,7 +13,7 @@ import time
 from typing import Any
 
 import numpy as np
-from convline.model_file.registry import runs_on
+from convline.model_file.registry import supports_device
 
 from pipeline.check.machine import describe_machine
 from pipeline.check.single_operator import open_operator
@@ -32,7 +32,7 @@ def has_arithmetic(device: str, precision: str) -> bool:
 
     int8 files are for CPUs. The CPU runs fp16 files too, but emulates float16 in float32.
     """
-    return runs_on(precision, device) and (device, precision) != ("cpu", "fp16")
+    return supports_device(precision, device) and (device, precision) != ("cpu", "fp16")
 
 
 def compare_with_limit(

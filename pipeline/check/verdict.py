@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import onnx
 from convline.loading import load_file, open_model
-from convline.model_file.registry import file_of, runs_on
+from convline.model_file.registry import supports_device, variant_file_name
 from convline.runtime.session import available_devices
 
 from pipeline.check.latency import measure_file
@@ -64,7 +64,7 @@ def check_entry(
         check_file(name, device, variant, x, torch_outputs, source, export["operations"], checks)
         for device in devices
         for variant in export["variants"]
-        if runs_on(variant, device)
+        if supports_device(variant, device)
     ]
     fp32 = next(file for file in files if file.variant == "fp32")
     metric, arrays = measure_metric(fp32.outputs, torch_outputs["test"][0], source)
@@ -110,7 +110,7 @@ def check_entry(
             for device in devices
         },
     }
-    return checked, speed, arrays, {file_of(file.variant): file.digest for file in files}
+    return checked, speed, arrays, {variant_file_name(file.variant): file.digest for file in files}
 
 
 def read_torch_outputs(name: str, source: Data) -> tuple[Inputs, Outputs]:
@@ -137,7 +137,7 @@ def check_file(
 
     Raises StageError where its document is not of this entry's data, or where float16 overflows.
     """
-    model = load_file(OUT / name / "export" / file_of(variant), device)
+    model = load_file(OUT / name / "export" / variant_file_name(variant), device)
     file, place = model.file, {"provider": device, "variant": variant}
     if mismatch := document_mismatch(name, file.json, source.about):
         raise StageError(mismatch)

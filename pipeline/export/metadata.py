@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from convline.model_file.golden import pack_array, unpack_array
 from convline.model_file.onnx_file import seal
-from convline.model_file.registry import file_of
+from convline.model_file.registry import variant_file_name
 
 from pipeline.data import dataset
 from pipeline.export.graph import TENSOR_NAMES, torch_outputs
@@ -96,7 +96,7 @@ def write_models(
         if variant.precision != "fp32":
             fields = variant_fields(document, variant, checks)
         sealed = seal(variant.graph.SerializeToString(), document | fields)
-        (folder / file_of(variant.precision)).write_bytes(sealed)
+        (folder / variant_file_name(variant.precision)).write_bytes(sealed)
         written[variant.precision] = {"bytes": len(sealed), **variant.facts}
     return written
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 from convline.model_file.onnx_file import read_model_file
-from convline.model_file.registry import file_of
+from convline.model_file.registry import variant_file_name
 
 from pipeline.core.errors import StageError
 from pipeline.core.paths import OUT
@@ -42,7 +42,7 @@ def serve_variants(name: str) -> dict[tuple[str, str], dict[str, Any]]:
     served: dict[tuple[str, str], dict[str, Any]] = {}
     for key in [key for key in checked if key.startswith("predictions_")]:
         _, device, variant = key.split("_")
-        if not (OUT / "dist" / name / file_of(variant)).exists():
+        if not (OUT / "dist" / name / variant_file_name(variant)).exists():
             continue
         file = f"predictions.{device}.{variant}.jsonl" if served else "predictions.jsonl"
         output, options = folder / "infer" / file, ["--device", device]
@@ -123,7 +123,7 @@ def serve_series(
     served = np.array([[float(row[field]) for field in fields] for row in ok]).reshape(target.shape)
     target, expected = target.astype(np.float64), forecast.astype(np.float64)
     error, expected_error = (float(((f - target) ** 2).mean()) for f in (served, expected))
-    atol = read_model_file(OUT / "dist" / name / file_of("fp32")).json["golden"]["atol"]
+    atol = read_model_file(OUT / "dist" / name / variant_file_name("fp32")).json["golden"]["atol"]
     close = abs(error - expected_error) <= ERROR_LIMIT * expected_error
     return {
         "metric": "mse",

@@ -14,7 +14,7 @@ from __future__ import annotations
 import sys
 
 from convline.model_file.onnx_file import read_model_file
-from convline.model_file.registry import file_of
+from convline.model_file.registry import variant_file_name
 
 from pipeline.core.files import fresh, read_json
 from pipeline.core.paths import OUT, RESULTS
@@ -33,7 +33,7 @@ def main() -> None:
         made_by = f"check@{name}"
         checked = read_json(RESULTS / name / "check.json", made_by)
         digests = OUT / name / "check" / "digests.json"
-        files = [file_of(variant) for variant in accepted_variants(checked)]
+        files = [variant_file_name(variant) for variant in accepted_variants(checked)]
         models = {file: read_model_file(OUT / name / "export" / file) for file in files}
         require_checked(
             name, models, checked, read_json(digests, made_by) if digests.exists() else {}

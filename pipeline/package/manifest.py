@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from convline.model_file.onnx_file import ModelFile
-from convline.model_file.registry import MANIFEST, MODEL_FILE, VARIANTS, file_of
+from convline.model_file.registry import MANIFEST, MODEL_FILE, VARIANTS, variant_file_name
 
 from pipeline.core.errors import StageError
 from pipeline.core.files import write_json
@@ -63,7 +63,7 @@ def build_manifest(
         "recommended": {
             device: chosen["variant"]
             for device, chosen in choice.items()
-            if file_of(chosen["variant"]) in models
+            if variant_file_name(chosen["variant"]) in models
         },
         "digest": model.digest,
         "metric": {key: checked["metric"][key] for key in ("name", "value", "low", "high", "n")},
@@ -78,8 +78,8 @@ def build_manifest(
 
 def write_package(folder: Path, models: dict[str, ModelFile], manifest: dict[str, Any]) -> None:
     """Write the files, the Triton repository, and last the manifest that names them."""
-    for variant in (variant for variant in VARIANTS if file_of(variant) in models):
-        model, path = models[file_of(variant)], folder / file_of(variant)
+    for variant in (variant for variant in VARIANTS if variant_file_name(variant) in models):
+        model, path = models[variant_file_name(variant)], folder / variant_file_name(variant)
         path.write_bytes(model.content)
         write_triton_model(folder / "triton", variant, path, model)
     write_json(folder / MANIFEST, manifest)

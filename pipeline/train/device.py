@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from convline.runtime.host import old_driver
+from convline.runtime.host import outdated_driver
 from convline.runtime.session import sees_gpu
 from torch import Tensor, nn
 
@@ -48,7 +48,9 @@ def choose(request: str) -> torch.device:
 
 def unusable_gpu() -> str | None:
     """Return why torch cannot use this machine's GPU, and the cure; None where there is no GPU."""
-    if reason := old_driver(torch.version.cuda):  # torch itself then says only that there is no GPU
+    if reason := outdated_driver(
+        torch.version.cuda
+    ):  # torch itself then says only that there is no GPU
         return f"torch {torch.__version__} sees no GPU: {reason}"
     if not sees_gpu():
         return None

@@ -54,11 +54,11 @@ def load(
     ModelFileError where the file cannot be trusted, DeviceError where the device is not there.
     """
     from convline.loading import load_file  # numpy and onnxruntime: not for `infer --help`
-    from convline.model_file.registry import locate
-    from convline.runtime.session import resolve
+    from convline.model_file.registry import find_model
+    from convline.runtime.session import choose_device
 
-    path, expected, why = locate(
-        str(model), resolve(device), variant, sha256.lower() if sha256 else None
+    path, expected, why = find_model(
+        str(model), choose_device(device), variant, sha256.lower() if sha256 else None
     )
     loaded = load_file(path, device, sha256=expected)
     loaded.variant = why or loaded.variant

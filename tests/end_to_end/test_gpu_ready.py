@@ -56,7 +56,7 @@ def graph_rows(model, rows):
 for path in sys.argv[1:]:
     model = open(path, "rb").read()
     session = open_session(model, "cuda")  # refuses nodes on the CPU that see data
-    nodes = [[node.operator, node.provider] for node in placement.nodes_of(session)]
+    nodes = [[node.operator, node.provider] for node in placement.placed_nodes(session)]
     rows = [len(session.run(None, inputs(session, n))[0]) for n in (1, 7)]
     print(json.dumps({"nodes": nodes, "rows": rows, "graph": graph_rows(model, 4)}))
 """

@@ -25,12 +25,12 @@ def read_model(choice: ModelChoice, task: str | None) -> "ModelFile":
     both.
     """
     from convline.model_file.onnx_file import read_model_file
-    from convline.model_file.registry import locate
-    from convline.runtime.session import providers_for, resolve
+    from convline.model_file.registry import find_model
+    from convline.runtime.session import choose_device, providers_for
 
     providers_for(choice.device)  # an unknown device is an error before the file is read
-    path, sha256, reason = locate(
-        choice.model, resolve(choice.device), choice.variant, choice.sha256
+    path, sha256, reason = find_model(
+        choice.model, choose_device(choice.device), choice.variant, choice.sha256
     )
     file = read_model_file(path, sha256)
     if task not in (None, file.task):

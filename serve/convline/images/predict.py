@@ -15,9 +15,9 @@ from convline.images.classifier import Classifier, ImageLike, decode_in_batches,
 from convline.images.sources import FileContents, lost_contrast, read_source, with_bytes
 from convline.model_file.document import ImageRule
 from convline.runtime.batches import IN_FLIGHT
-from convline.runtime.io_binding import bind, fetch, pad, run_bound
+from convline.runtime.io_binding import bind_batch, copy_outputs, pad_batch, run_bound
 from convline.runtime.rows import Columns, Row
-from convline.runtime.session import running
+from convline.runtime.session import translate_errors
 from convline.runtime.sources import Source
 
 Images = npt.NDArray[np.uint8]  # (N, H, W, C), or (H, W, C) for one
@@ -180,11 +180,11 @@ class PaddedRunner:
 
         Raises DeviceMemoryError if `size` images do not fit.
         """
-        padded = pad(images, size)
-        with self.slots, running(self.model.name, f"a batch of {padded.shape}"):
-            binding = bind(self.model.session, padded, self.device)
+        padded = pad_batch(images, size)
+        with self.slots, translate_errors(self.model.name, f"a batch of {padded.shape}"):
+            binding = bind_batch(self.model.session, padded, self.device)
             run_bound(self.model.session, binding)
-            return np.asarray(fetch(binding)[self.output][: len(images)])
+            return np.asarray(copy_outputs(binding)[self.output][: len(images)])
 
 
 def hash_inputs(sources: list[Source]) -> bytes:

@@ -26,7 +26,7 @@ from convline.model_file.onnx_file import ModelFile
 from convline.runtime.batches import IN_FLIGHT, batched
 from convline.runtime.host import usable_cores
 from convline.runtime.rows import Row
-from convline.runtime.session import resolve
+from convline.runtime.session import choose_device
 from convline.runtime.sources import WAIT, Source
 
 SMALL_MODEL = 16 * 2**20  # bytes; a smaller model has a session in each process
@@ -235,7 +235,7 @@ def live_tasks(sources: Iterable[Source], batch: int, batches_per_task: int) -> 
 
 
 def _has_small_session(worker: ImageWorker) -> bool:
-    return resolve(worker.device) == "cpu" and len(worker.file.content) <= SMALL_MODEL
+    return choose_device(worker.device) == "cpu" and len(worker.file.content) <= SMALL_MODEL
 
 
 @contextmanager
@@ -255,7 +255,7 @@ def _in_threads(
 ) -> Iterator[Workers]:
     """Open one session for `count` threads, which decode in processes if these start cheaply."""
     with ExitStack() as stack:
-        if resolve(worker.device) == "cpu" and (is_many or can_fork()):
+        if choose_device(worker.device) == "cpu" and (is_many or can_fork()):
             worker.decoders = stack.enter_context(process_pool(count))
             worker.decoders.submit(abs, 0)  # fork now: onnxruntime will start threads
         worker.batch, count = worker.measure(batch, count, BATCH_SIZES, fewer=fewer)

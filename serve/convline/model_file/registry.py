@@ -17,17 +17,17 @@ MODEL_FILE, MANIFEST = "model.onnx", "manifest.json"
 VARIANTS = ("fp32", "fp16", "int8")
 
 
-def file_of(variant: str) -> str:
+def variant_file_name(variant: str) -> str:
     """Return the file name of a model in one precision: model.onnx, model.int8.onnx, model.fp16.onnx."""
     return MODEL_FILE if variant == "fp32" else f"model.{variant}.onnx"
 
 
-def runs_on(variant: str, device: str) -> bool:
+def supports_device(variant: str, device: str) -> bool:
     """Return whether a device has kernels for a variant: int8 is for CPUs, CUDA has none for its 32-bit biases."""
     return variant != "int8" or device == "cpu"
 
 
-def locate(
+def find_model(
     model: str, device: str = "cpu", variant: str = "auto", sha256: str | None = None
 ) -> tuple[Path, str | None, str]:
     """Return (path of the .onnx file, the sha256 that it must have or None, which variant of a package and why).
@@ -45,11 +45,11 @@ def locate(
     if path.is_dir():
         best = _recommended(path, device) if variant == "auto" else variant
         why = f"{best}, as asked" if variant == best else f"{best}, recommended for {device}"
-        if not runs_on(best, device):
+        if not supports_device(best, device):
             raise ModelFileError(
                 f"{model}: {best} runs on a CPU alone, got {device}; add --device cpu"
             )
-        path = path / file_of(best)
+        path = path / variant_file_name(best)
         if not path.exists() and best != "fp32":
             raise ModelFileError(f"{model}: it has no {best} variant; leave --variant out")
     elif variant != "auto":
@@ -105,7 +105,7 @@ def _recommended(folder: Path, device: str) -> str:
         found = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["recommended"][device]
     except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return "fp32"  # the manifest itself is judged by its hash of the file
-    return found if found in VARIANTS and runs_on(found, device) else "fp32"
+    return found if found in VARIANTS and supports_device(found, device) else "fp32"
 
 
 def _entries() -> str:

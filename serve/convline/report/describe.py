@@ -11,7 +11,7 @@ from convline.model_file.document import (
     SeriesRule,
 )
 from convline.model_file.onnx_file import ModelFile
-from convline.model_file.registry import MANIFEST, VARIANTS, file_of, packages
+from convline.model_file.registry import MANIFEST, VARIANTS, packages, variant_file_name
 from convline.report.text_table import format_table
 from convline.runtime.session import available_devices
 from convline.terminal_text import printable_line
@@ -121,9 +121,9 @@ def list_packages() -> list[dict[str, Any]]:
                 "name": name,
                 "task": manifest.get("task"),
                 "metric": manifest.get("metric"),
-                "variants": [v for v in VARIANTS if (folder / file_of(v)).is_file()],
+                "variants": [v for v in VARIANTS if (folder / variant_file_name(v)).is_file()],
                 "recommended": manifest.get("recommended"),
-                "bytes": (folder / file_of("fp32")).stat().st_size,
+                "bytes": (folder / variant_file_name("fp32")).stat().st_size,
                 "folder": str(folder),
             }
         )

@@ -19,7 +19,7 @@ import PIL.features
 from convline.errors import DeviceError, ServeError
 from convline.loading import open_model
 from convline.model_file.onnx_file import ModelFile, read_model_file
-from convline.model_file.registry import MANIFEST, locate, runs_on
+from convline.model_file.registry import MANIFEST, find_model, supports_device
 from convline.report.text_table import format_table
 from convline.runtime import host, placement, session
 
@@ -52,10 +52,10 @@ def check(model: str | None, variant: str = "auto", sha256: str | None = None) -
     """
     exported_with: Mapping[str, str] = {}
     about_model: list[Finding] = []
-    devices = [device for device in _devices() if runs_on(variant, device)]
+    devices = [device for device in _devices() if supports_device(variant, device)]
     for device in devices if model is not None else ():
         try:
-            path, expected, _ = locate(str(model), device, variant, sha256)
+            path, expected, _ = find_model(str(model), device, variant, sha256)
             file = read_model_file(path, expected)
         except ServeError as error:
             about_model.append(_error_finding("model", error))
@@ -168,7 +168,7 @@ def _check_gpu() -> Iterator[Finding]:
         needs = f"onnxruntime is built for CUDA {built}"
         needs += f", which needs driver {least} or newer" if least else ""
     visible = session.sees_gpu()
-    reason = session.unusable("cuda") or ""
+    reason = session.unusable_reason("cuda") or ""
     yield Finding("GPU", "visible" if visible else f"{reason.partition(';')[0]}; {needs}")
     if not visible:
         return
@@ -216,8 +216,8 @@ def _check_device(file: ModelFile, device: str) -> Iterator[Finding]:
     except ServeError as error:
         yield _error_finding(device, error)
         return
-    if placement.tells(model.session):
-        yield Finding(device, f"nodes: {placement.text(model.session)}")
+    if placement.reports_placement(model.session):
+        yield Finding(device, f"nodes: {placement.describe_placement(model.session)}")
     found = f"golden samples differ by {gap:.3g} at most, {model.golden_atol:.3g} is allowed"
     if gap <= model.golden_atol:  # false for nan
         yield Finding(device, found)

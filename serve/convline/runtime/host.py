@@ -85,7 +85,7 @@ def driver_version() -> str | None:
     return found.group() if found else None
 
 
-def old_driver(built: str | None) -> str | None:
+def outdated_driver(built: str | None) -> str | None:
     """Return in words that the driver is too old for a CUDA build ("13.2"), and the cure; None where it is not."""
     supported = driver_cuda()
     major = int(built.split(".")[0]) if built else 0

@@ -13,7 +13,7 @@ Array = npt.NDArray[Any]
 MEMORY = {"cpu": "cpu", "cuda": "cuda", "tensorrt": "cuda"}  # where the tensors of a device live
 
 
-def bind(session: Any, batch: Array, device: str, like: Sequence[Array] | None = None) -> Any:
+def bind_batch(session: Any, batch: Array, device: str, like: Sequence[Array] | None = None) -> Any:
     """Return an onnxruntime IOBinding: `batch` copied to the device's memory, the outputs to be allocated there.
 
     batch: of one sample or more; an empty one is answered without a session.
@@ -46,12 +46,12 @@ def run_bound(session: Any, binding: Any) -> None:
     binding.synchronize_outputs()
 
 
-def fetch(binding: Any) -> list[Array]:
+def copy_outputs(binding: Any) -> list[Array]:
     """Return the outputs of the last run, copied to the host, in the session's order."""
     return [np.asarray(array) for array in binding.copy_outputs_to_cpu()]
 
 
-def pad(batch: Array, to: int) -> Array:
+def pad_batch(batch: Array, to: int) -> Array:
     """Return the batch with its last row repeated up to `to` rows: engines with fixed shapes run whole buckets."""
     if not 0 < len(batch) <= to:
         raise ValueError(f"pad: expected 1 to {to} rows, got {len(batch)}; cut the batch first")

@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from convline.errors import ModelFileError
 from convline.model_file.onnx_file import ModelFile
-from convline.runtime.session import running
+from convline.runtime.session import translate_errors
 
 Array = npt.NDArray[Any]
 Tensors = dict[
@@ -94,14 +94,14 @@ class Model:
         """Return the outputs of a batch; those of an empty one without the session, for cuDNN has no such tensors."""
         if not len(batch):
             promised = self._outputs()
-            return [empty(*promised[name]) for name in outputs]
-        with running(self.name, f"a batch of {batch.shape}"):
+            return [empty_output(*promised[name]) for name in outputs]
+        with translate_errors(self.name, f"a batch of {batch.shape}"):
             return list(
                 self.session.run(list(outputs), {next(iter(self._inputs())): batch, **more})
             )
 
 
-def empty(element: str, shape: Sequence[int | None]) -> Array:
+def empty_output(element: str, shape: Sequence[int | None]) -> Array:
     """Return the array of an output for a batch of no samples: (0, ...)."""
     return np.empty((0, *(n or 0 for n in shape[1:])), DTYPES[element])
 

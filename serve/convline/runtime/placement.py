@@ -39,12 +39,12 @@ class Node(NamedTuple):
     name: str
 
 
-def tells(session: Any) -> bool:
+def reports_placement(session: Any) -> bool:
     """Whether this onnxruntime tells where nodes run: 1.31.1 does."""
     return hasattr(session, "get_provider_graph_assignment_info")
 
 
-def nodes_of(session: Any) -> list[Node]:
+def placed_nodes(session: Any) -> list[Node]:
     """Return the nodes of a session that was opened with RECORD, as they were when providers took them."""
     return [
         Node(part.ep_name, node.domain, node.op_type, node.name)
@@ -53,37 +53,37 @@ def nodes_of(session: Any) -> list[Node]:
     ]
 
 
-def placement(session: Any) -> dict[str, int]:
+def count_by_provider(session: Any) -> dict[str, int]:
     """Return how many nodes each provider runs."""
-    return dict(Counter(node.provider for node in nodes_of(session)))
+    return dict(Counter(node.provider for node in placed_nodes(session)))
 
 
-def text(session: Any) -> str:
+def describe_placement(session: Any) -> str:
     """Return `placement` in words; where others than the first run on the CPU, with their operators."""
-    counts = ", ".join(f"{count} by {name}" for name, count in placement(session).items())
-    left = on_cpu(session) if session.get_providers()[0] != CPU else []
+    counts = ", ".join(f"{count} by {name}" for name, count in count_by_provider(session).items())
+    left = cpu_nodes(session) if session.get_providers()[0] != CPU else []
     operators = ", ".join(dict.fromkeys(node.operator for node in left))
     return f"{counts} ({operators})" if left else counts
 
 
-def on_cpu(session: Any) -> list[Node]:
+def cpu_nodes(session: Any) -> list[Node]:
     """Return the nodes that run on the CPU."""
-    return [node for node in nodes_of(session) if node.provider == CPU]
+    return [node for node in placed_nodes(session) if node.provider == CPU]
 
 
-def recordable(session: Any) -> bool:
+def allows_cuda_graph(session: Any) -> bool:
     """Whether a run can be recorded as a CUDA graph: arithmetic on shapes may be on the CPU then, CPU_ALONE may not."""
-    return all(node.domain != CPU_ALONE for node in on_cpu(session))
+    return all(node.domain != CPU_ALONE for node in cpu_nodes(session))
 
 
-def strays(model: bytes, found: Iterable[Node]) -> list[Node]:
+def unexpected_cpu_nodes(model: bytes, found: Iterable[Node]) -> list[Node]:
     """Return those of some nodes on the CPU that are neither arithmetic on shapes nor of CPU_ALONE."""
     own = [node for node in found if node.domain != CPU_ALONE]
-    shapes = shape_nodes(model) if own else frozenset()
+    shapes = shape_node_names(model) if own else frozenset()
     return [node for node in own if node.name not in shapes]
 
 
-def shape_nodes(model: bytes) -> frozenset[str]:
+def shape_node_names(model: bytes) -> frozenset[str]:
     """Return the names of nodes of a ModelProto that compute from shapes, and constants beside: they see no data."""
     graph = next(
         field_bytes(field) for field in read_fields(memoryview(model)) if field.number == GRAPH

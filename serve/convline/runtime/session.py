@@ -19,7 +19,7 @@ from typing import Any
 
 from convline.errors import DeviceError, DeviceMemoryError, ModelFileError, ServeError
 from convline.runtime import placement
-from convline.runtime.host import DRIVER, old_driver
+from convline.runtime.host import DRIVER, outdated_driver
 
 PROVIDERS = {
     "cpu": ["CPUExecutionProvider"],
@@ -62,10 +62,10 @@ def sees_gpu() -> bool:
 
 def available_devices() -> list[str]:
     """Return the devices that can be asked for here: "cpu", and with a GPU those that this onnxruntime can use."""
-    return [device for device in PROVIDERS if device == "cpu" or unusable(device) is None]
+    return [device for device in PROVIDERS if device == "cpu" or unusable_reason(device) is None]
 
 
-def unusable(device: str) -> str | None:
+def unusable_reason(device: str) -> str | None:
     """Return why a device cannot be used here, and the cure; None where nothing is known against it."""
     if device == "cpu":
         return None
@@ -76,7 +76,7 @@ def unusable(device: str) -> str | None:
     built = {*built_providers()}
     if "CUDAExecutionProvider" not in built:
         return f"this onnxruntime is built without CUDA; {BUILD}"
-    if reason := old_driver(cuda_version()):
+    if reason := outdated_driver(cuda_version()):
         return reason
     if not built >= {*PROVIDERS[device]}:
         return f"this onnxruntime is built without TensorRT; {BUILD}"
@@ -148,9 +148,9 @@ def unloadable(provider: str) -> str:
     return f"{name} cannot be loaded, {missing} is missing; {cure}"
 
 
-def resolve(device: str) -> str:
+def choose_device(device: str) -> str:
     """Return the device that `auto` takes here."""
-    return device if device != "auto" else "cuda" if unusable("cuda") is None else "cpu"
+    return device if device != "auto" else "cuda" if unusable_reason("cuda") is None else "cpu"
 
 
 def providers_for(device: str) -> list[str]:
@@ -159,9 +159,11 @@ def providers_for(device: str) -> list[str]:
         raise DeviceError(f"device: expected one of {', '.join(DEVICES)}, got {device!r}")
     if device == "auto":
         return (
-            PROVIDERS["cuda"] + PROVIDERS["cpu"] if unusable("cuda") is None else PROVIDERS["cpu"]
+            PROVIDERS["cuda"] + PROVIDERS["cpu"]
+            if unusable_reason("cuda") is None
+            else PROVIDERS["cpu"]
         )
-    if reason := unusable(device):
+    if reason := unusable_reason(device):
         raise refusal(device, reason)
     return PROVIDERS[device]
 
@@ -229,13 +231,15 @@ def open_session(
 
 def misplaced(session: Any, model: str | Path | bytes) -> str | None:
     """Return why a session on a GPU is refused, and the cure: nodes on the CPU that serve/convline/runtime/placement.py does not let."""
-    if not placement.tells(session):
+    if not placement.reports_placement(session):
         version = _onnxruntime().__version__
         return f"onnxruntime {version} does not tell where nodes run; pip install 'onnxruntime-gpu[cuda,cudnn]>=1.31.1'"
-    found = placement.on_cpu(session)
+    found = placement.cpu_nodes(session)
     if not found:
         return None
-    left = placement.strays(model if isinstance(model, bytes) else Path(model).read_bytes(), found)
+    left = placement.unexpected_cpu_nodes(
+        model if isinstance(model, bytes) else Path(model).read_bytes(), found
+    )
     if not left:
         return None
     shown = ", ".join(f"{node.operator} {node.name!r}" for node in left[:SHOWN])
@@ -274,12 +278,13 @@ def describe_device(session: Any, asked: str) -> str:
         notes.append("auto: found")
     elif asked == "auto":
         notes.append(
-            "auto: " + (unusable("cuda") or unloadable("CUDAExecutionProvider")).partition(";")[0]
+            "auto: "
+            + (unusable_reason("cuda") or unloadable("CUDAExecutionProvider")).partition(";")[0]
         )
-    if device != "cpu" and placement.tells(session):
+    if device != "cpu" and placement.reports_placement(session):
         alone = (
             node.operator
-            for node in placement.on_cpu(session)
+            for node in placement.cpu_nodes(session)
             if node.domain == placement.CPU_ALONE
         )
         notes += [f"{operator} on the cpu" for operator in dict.fromkeys(alone)]
@@ -303,7 +308,7 @@ def more_memory() -> str:
 
 
 @contextlib.contextmanager
-def running(name: str, what: str) -> Iterator[None]:
+def translate_errors(name: str, what: str) -> Iterator[None]:
     """Turn what onnxruntime raises while it runs into one sentence: DeviceMemoryError where memory is full."""
     try:
         yield

@@ -10,8 +10,8 @@ import numpy.typing as npt
 from convline.errors import InputError, ModelFileError
 from convline.model_file.document import ForecasterDocument
 from convline.model_file.onnx_file import ModelFile
-from convline.runtime.model import empty
-from convline.runtime.session import open_session, running
+from convline.runtime.model import empty_output
+from convline.runtime.session import open_session, translate_errors
 
 Floats = npt.NDArray[np.float32]
 MAX_STATE = 2**24  # numbers that all tails of one series hold; ours are thousands
@@ -84,9 +84,9 @@ class Stream:
         """Return forecasts (N, S, D') and quantiles (N, S, D', Q) after one more row (N, D) of N series."""
         if not len(rows):  # of no series; their tails are empty as well
             self.seen += 1
-            forecast, quantiles = (empty("float", shape) for shape in self._answers)
+            forecast, quantiles = (empty_output("float", shape) for shape in self._answers)
             return forecast, quantiles
-        with running(self.name, f"a step of {len(rows)} series"):
+        with translate_errors(self.name, f"a step of {len(rows)} series"):
             forecast, quantiles, *tails = self._session.run(
                 self._outputs, {"sample": rows, **self._state}
             )

@@ -15,7 +15,7 @@ import pytest
 from click.testing import CliRunner
 from convline.cli import main as cli
 from convline.errors import ModelFileError
-from convline.model_file.registry import locate
+from convline.model_file.registry import find_model
 from google.protobuf import text_format
 
 from pipeline.core.errors import StageError
@@ -52,7 +52,7 @@ def test_the_manifest_is_true_and_written_without_torch(name: str) -> None:
     assert manifest["metric"] == {key: checked["metric"][key] for key in manifest["metric"]}
     assert manifest["licence"] == line.results(name, "data")["licence"] != ""
     found = (package(name) / "model.onnx", manifest["files"]["model.onnx"], "fp32, as asked")
-    assert locate(name, variant="fp32") == found
+    assert find_model(name, variant="fp32") == found
 
 
 def assert_refused(name: str, sentence: str) -> None:
@@ -61,7 +61,7 @@ def assert_refused(name: str, sentence: str) -> None:
         line.run("package", name)
     assert not any(package(name).iterdir())
     with pytest.raises(ModelFileError, match="no such model"):
-        locate(name)
+        find_model(name)
 
 
 def change_json(path: str, **values: Any) -> None:
@@ -131,15 +131,15 @@ def test_the_recommended_variant_is_served_and_named() -> None:
     assert "--variant is of a package, and this is a file" in infer_stderr(
         file, "--variant", "int8"
     )
-    assert locate(line.DIGITS, "cuda")[0].name == "model.fp16.onnx"
+    assert find_model(line.DIGITS, "cuda")[0].name == "model.fp16.onnx"
     change_json(str(package(line.DIGITS) / "manifest.json"), recommended={"cpu": "../../etc"})
     assert "variant:" not in infer_stderr(line.DIGITS)  # nothing that it knows: fp32
     change_json(str(package(line.DIGITS) / "manifest.json"), recommended={"cuda": "int8"})
-    assert locate(line.DIGITS, "cuda")[0].name == "model.onnx"  # int8 is for CPUs
+    assert find_model(line.DIGITS, "cuda")[0].name == "model.onnx"  # int8 is for CPUs
     with pytest.raises(
         ModelFileError, match="int8 runs on a CPU alone, got tensorrt; add --device cpu"
     ):
-        locate(line.DIGITS, "tensorrt", "int8")
+        find_model(line.DIGITS, "tensorrt", "int8")
     (package(line.DIGITS) / "model.int8.onnx").unlink()
     assert "it has no int8 variant; leave --variant out" in infer_stderr(
         line.DIGITS, "--variant", "int8"

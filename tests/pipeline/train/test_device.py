@@ -97,13 +97,13 @@ def test_which_drivers_are_too_old(
     """
     driver_for(version)
     assert host.driver_cuda() == ((version // 1000, version % 1000 // 10) if version else None)
-    assert (host.old_driver(built) is not None) == old
+    assert (host.outdated_driver(built) is not None) == old
 
 
 def test_no_driver_is_no_old_driver(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(host, "DRIVER", "libnone.so.1")
     monkeypatch.setattr(host, "DRIVER_FILE", "/none")
-    assert (host.driver_cuda(), host.driver_version(), host.old_driver("13.2")) == (
+    assert (host.driver_cuda(), host.driver_version(), host.outdated_driver("13.2")) == (
         None,
         None,
         None,
@@ -112,7 +112,7 @@ def test_no_driver_is_no_old_driver(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_gpu_that_torch_cannot_use(monkeypatch: pytest.MonkeyPatch) -> None:
     """Oracle: by hand. `auto` trains on the CPU and says why, where a GPU is seen."""
-    monkeypatch.setattr(device, "old_driver", lambda built: None)
+    monkeypatch.setattr(device, "outdated_driver", lambda built: None)
     for seen, built, said in (
         (True, "13.2", "cannot use the GPU that is seen"),
         (True, None, "is a CPU-only build"),

@@ -16,7 +16,7 @@ import pytest
 import tiny
 from convline.model_file.onnx_file import seal
 from convline.runtime import session
-from convline.runtime.placement import Node, shape_nodes, strays
+from convline.runtime.placement import Node, shape_node_names, unexpected_cpu_nodes
 from fake_cuda import FakeCuda
 from onnx import TensorProto, helper
 from PIL import Image
@@ -167,11 +167,11 @@ def shaped_graph() -> onnx.ModelProto:
 def test_arithmetic_on_shapes_may_stay_on_the_cpu() -> None:
     """Oracle: by hand: what reads data does not, be it in int64; trees may, for they have no kernel elsewhere."""
     model = shaped_graph().SerializeToString()
-    assert shape_nodes(model) == {"shape", "gather", "double", "cast"}
+    assert shape_node_names(model) == {"shape", "gather", "double", "cast"}
     found = (("Gather", "gather"), ("Add", "mixed"), ("Mul", ""))
     nodes = [Node("CPU", "", operator, name) for operator, name in found]
     nodes.append(Node("CPU", "ai.onnx.ml", "TreeEnsembleClassifier", "trees"))
-    assert [node.name for node in strays(model, nodes)] == ["mixed", ""]
+    assert [node.name for node in unexpected_cpu_nodes(model, nodes)] == ["mixed", ""]
 
 
 def test_nodes_left_on_the_cpu_are_named(fake_cuda: FakeCuda, tmp_path: Path) -> None:
@@ -213,7 +213,7 @@ def test_trees_run_on_the_cpu_and_the_device_says_so(fake_cuda: FakeCuda, tmp_pa
 
 RECORD = """
 import sys
-from convline.runtime.placement import recordable
+from convline.runtime.placement import allows_cuda_graph
 from convline.runtime.session import open_session
 for model in sys.argv[1:]:
     try:
@@ -221,7 +221,7 @@ for model in sys.argv[1:]:
         recorded = True
     except Exception as error:
         recorded = "graph capture" not in str(error)
-    print(recordable(open_session(model, "cuda")), recorded)
+    print(allows_cuda_graph(open_session(model, "cuda")), recorded)
 """
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from convline.images.classifier import Classifier
 from convline.loading import load_file
-from convline.runtime.io_binding import bind, fetch, pad, run_bound
+from convline.runtime.io_binding import bind_batch, copy_outputs, pad_batch, run_bound
 from convline.runtime.session import available_devices
 from convline.timeseries.forecaster import Forecaster
 
@@ -19,10 +19,10 @@ def test_a_bound_classifier_answers_the_same(classifier: Path, device: str, batc
     model = load_file(classifier, device)
     assert isinstance(model, Classifier)
     images = np.random.default_rng(batch).integers(0, 256, (batch, 8, 8, 1), np.uint8)
-    binding = bind(model.session, images, device)
+    binding = bind_batch(model.session, images, device)
     for _ in range(2):
         run_bound(model.session, binding)
-        (probabilities,) = fetch(binding)
+        (probabilities,) = copy_outputs(binding)
         np.testing.assert_array_equal(probabilities, model.predict_proba(images))
 
 
@@ -34,20 +34,20 @@ def test_every_output_of_a_forecaster_is_fetched(
     model = load_file(make_forecaster("a", "b"), device)
     assert isinstance(model, Forecaster)
     series = np.random.default_rng(0).normal(size=(6, 4, 2)).astype(np.float32)[::2]
-    binding = bind(model.session, series, device)
+    binding = bind_batch(model.session, series, device)
     run_bound(model.session, binding)
-    for bound, plain in zip(fetch(binding), model.run(series), strict=True):
+    for bound, plain in zip(copy_outputs(binding), model.run(series), strict=True):
         np.testing.assert_array_equal(bound, plain)
 
 
 def test_padding_repeats_the_last_row() -> None:
     """Oracle: by hand."""
     np.testing.assert_array_equal(
-        pad(np.array([[1, 2], [3, 4]]), 4), [[1, 2], [3, 4], [3, 4], [3, 4]]
+        pad_batch(np.array([[1, 2], [3, 4]]), 4), [[1, 2], [3, 4], [3, 4], [3, 4]]
     )
-    np.testing.assert_array_equal(pad(np.array([[1, 2]]), 1), [[1, 2]])
+    np.testing.assert_array_equal(pad_batch(np.array([[1, 2]]), 1), [[1, 2]])
     for rows in (0, 3):
         with pytest.raises(
             ValueError, match=f"pad: expected 1 to 2 rows, got {rows}; cut the batch first"
         ):
-            pad(np.zeros((rows, 2)), 2)
+            pad_batch(np.zeros((rows, 2)), 2)
