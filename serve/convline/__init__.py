@@ -47,11 +47,14 @@ LATE = {
 def load(
     model: str | Path, device: str = "auto", variant: str = "auto", sha256: str | None = None
 ) -> "Classifier | Forecaster":
-    """Open a model: an .onnx file, a package folder, or the name of a package in CONVLINE_MODELS or out/dist.
+    """Open a model: an .onnx file, a package folder, or the name of a package.
 
-    device: auto, cpu, cuda or tensorrt; `model.device` says what was taken. variant: fp32, int8, fp16, or auto for what
-    a package recommends; `model.variant` says what was taken, and why. sha256: what the file must have, in hex.
-    ModelFileError where the file cannot be trusted, DeviceError where the device is not there.
+    Packages are looked up by name in the folders of CONVLINE_MODELS, then in out/dist.
+    device: auto, cpu, cuda or tensorrt; `model.device` states the choice.
+    variant: fp32, int8, fp16, or auto for the one that the package recommends; `model.variant`
+    states the choice and its reason.
+    sha256: the hash that the file must have, in hex.
+    ModelFileError if the file cannot be trusted, DeviceError if the device is not there.
     """
     from convline.loading import load_file  # numpy and onnxruntime: not for `infer --help`
     from convline.model_file.registry import find_model
@@ -66,7 +69,7 @@ def load(
 
 
 def __getattr__(name: str) -> Any:
-    """Return what is imported when it is asked for: classes that need numpy, and the version of the distribution."""
+    """Return a class whose module imports numpy, or the version of the distribution."""
     if name == "__version__":
         return importlib.metadata.version("convline")
     if name in LATE:

@@ -1,7 +1,7 @@
 """The errors that a user of `serve` can meet.
 
     ServeError                  anything the user can cure; `infer` prints it and exits with code 1
-    |-- ModelFileError          the .onnx file, its metadata or its package cannot be trusted or used
+    |-- ModelFileError          the model file, its metadata or its package cannot be used
     |-- DeviceError             the device that was asked for is not there
     |-- DeviceMemoryError       the device's memory is full
     +-- InputError              one input cannot be read: an image, a CSV file, one series of it

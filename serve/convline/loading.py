@@ -23,7 +23,7 @@ def load_file(
 
 
 def open_model(file: ModelFile, device: str = "auto", **options: Any) -> "Classifier | Forecaster":
-    """Return the model of a file that was read; options: of `convline.runtime.session.open_session`."""
+    """Return the model of a file that was read; options: those of `open_session`."""
     session = open_session(file.prediction_graph, device, **options)
     described = describe_device(session, device)
     try:

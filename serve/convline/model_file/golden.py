@@ -17,9 +17,10 @@ DTYPES = ("uint8", "int64", "float16", "float32", "float64")
 
 
 def pack_array(array: npt.NDArray[Any]) -> dict[str, Any]:
-    """Return {"dtype", "shape", "data"}; data is base64 of zlib of the little-endian bytes in C order.
+    """Return {"dtype", "shape", "data"}.
 
-    ValueError for a dtype that is not in DTYPES.
+    data is base64 of zlib of the little-endian bytes in C order. ValueError for
+    a dtype that is not in DTYPES.
     """
     if array.dtype.name not in DTYPES:
         raise ValueError(

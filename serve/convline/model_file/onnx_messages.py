@@ -1,4 +1,7 @@
-"""The messages of an ONNX file: their field numbers, and how they nest (onnx.proto, ONNX 1.19, IR version 11)."""
+"""The messages of an ONNX file: their field numbers, and how they nest.
+
+Source: onnx.proto of ONNX 1.19, IR version 11.
+"""
 
 from collections.abc import Iterator
 from itertools import count
@@ -11,7 +14,7 @@ NODE, INITIALIZER, INPUT, OUTPUT, VALUE_INFO = 1, 5, 11, 12, 13  # of a GraphPro
 NODE_INPUT, NODE_OUTPUT, NODE_NAME, NODE_OPERATOR, NODE_DOMAIN = 1, 2, 3, 4, 7  # of a NodeProto
 NAME_FIELD = {INITIALIZER: 8, INPUT: 1, OUTPUT: 1, VALUE_INFO: 1}  # the name in a part of a graph
 
-# Message -> {field number: the message in that field}. A tensor can be inside all but the last seven.
+# Message -> {field number: the message in that field}. Only the first eight can hold a tensor.
 CHILDREN = {
     "model": {GRAPH: "graph", 20: "training", 25: "function"},
     "training": {1: "graph", 2: "graph"},

@@ -1,7 +1,7 @@
-"""Find the model that a user names: a file, a package folder, or a package by its name; and the hash it must have.
+"""Find the model that a user names (a file, a package folder or a package name) and its hash.
 
-Packages lie in the folders that the environment variable CONVLINE_MODELS lists, and in out/dist/. Where two have one
-name, the first folder has it.
+Packages are in the folders that the environment variable CONVLINE_MODELS lists, and in out/dist/.
+If two packages have the same name, the one in the first folder is used.
 """
 
 import difflib
@@ -18,25 +18,28 @@ VARIANTS = ("fp32", "fp16", "int8")
 
 
 def variant_file_name(variant: str) -> str:
-    """Return the file name of a model in one precision: model.onnx, model.int8.onnx, model.fp16.onnx."""
+    """Return the file name of a variant: model.onnx (fp32), model.int8.onnx, model.fp16.onnx."""
     return MODEL_FILE if variant == "fp32" else f"model.{variant}.onnx"
 
 
 def supports_device(variant: str, device: str) -> bool:
-    """Return whether a device has kernels for a variant: int8 is for CPUs, CUDA has none for its 32-bit biases."""
+    """Return whether a device can run a variant: int8 is for CPUs only.
+
+    CUDA has no kernels for the 32-bit biases of int8 layers.
+    """
     return variant != "int8" or device == "cpu"
 
 
 def find_model(
     model: str, device: str = "cpu", variant: str = "auto", sha256: str | None = None
 ) -> tuple[Path, str | None, str]:
-    """Return (path of the .onnx file, the sha256 that it must have or None, which variant of a package and why).
+    """Return (path of the .onnx file, its expected sha256 or None, variant and reason in words).
 
-    device: a device that is there, cpu or cuda: a package may recommend another precision for each.
+    device: cpu or cuda; a package may recommend another variant for each.
     variant: fp32, int8, fp16, or auto for the one that the package recommends.
-    sha256: what the user expects; a manifest beside the file must not say another.
+    sha256: the user's; ModelFileError if the manifest beside the file has another one.
 
-    locate("lenet5-digits")             # out/dist/lenet5-digits/model.onnx, or the recommended variant beside it
+    locate("lenet5-digits")             # out/dist/lenet5-digits/model.onnx, or a variant of it
     locate("dist/lenet5-digits/")       # the same of a package folder
     locate("lenet5.onnx")               # a file
     """
@@ -66,7 +69,7 @@ def find_model(
 
 
 def _agreed(path: Path, asked: str | None, manifest: str | None) -> str | None:
-    """Return the sha256 that the file must have; ModelFileError where user and manifest expect different ones."""
+    """Return the expected sha256; ModelFileError if user and manifest expect different ones."""
     if asked is not None and manifest not in (None, asked):
         expected = f"expected the sha256 {asked} as asked, got {manifest} in {MANIFEST}"
         raise ModelFileError(f"{path}: {expected}; get the right file, or choose its --variant")
@@ -100,7 +103,7 @@ def _package(model: str) -> Path | None:
 
 
 def _recommended(folder: Path, device: str) -> str:
-    """Return the variant that the manifest recommends for the device, fp32 where it says nothing or nothing known."""
+    """Return the variant that the manifest recommends for the device; fp32 if it has none."""
     try:
         found = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["recommended"][device]
     except (OSError, ValueError, LookupError, TypeError, RecursionError):
@@ -118,7 +121,10 @@ def _entries() -> str:
 
 
 def _manifest_sha256(path: Path) -> str | None:
-    """Return the hash in `{"files": {"model.onnx": sha256}}`; a manifest that does not name the file is refused."""
+    """Return the hash in `{"files": {"model.onnx": sha256}}`, None if there is no manifest.
+
+    ModelFileError if the manifest does not name the file.
+    """
     manifest = path.parent / MANIFEST
     if not manifest.exists():
         return None
@@ -130,6 +136,7 @@ def _manifest_sha256(path: Path) -> str | None:
         ) from error
     if not isinstance(sha256, str) or len(sha256) != 64:
         raise ModelFileError(
-            f"{manifest}: expected a sha256 of 64 hex digits for {path.name}, got {str(sha256)[:80]!r}"
+            f"{manifest}: expected a sha256 of 64 hex digits for {path.name}, "
+            f"got {str(sha256)[:80]!r}"
         )
     return sha256

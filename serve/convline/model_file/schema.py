@@ -1,8 +1,8 @@
 """The schema of the model document (format 1): which keys there must be, and what each may hold.
 
-One table per task, read by one loop. Unknown keys are refused outside `provenance`: a policy that this version does
-not know would be ignored in silence, so whoever adds a key raises FORMAT. (OPTIONAL keys may be absent: an older
-version refuses only the files that have them.)
+There is one table of rules per task. Unknown keys outside `provenance` are refused, because a
+policy that this version does not know would be ignored silently. A new key therefore needs a higher
+FORMAT, unless it is OPTIONAL: an older version then refuses only the files that have it.
 """
 
 from collections.abc import Callable
@@ -37,7 +37,10 @@ def _one_of(*choices: object) -> Rule:
 
 
 def _is_text(value: Any) -> bool:
-    """Non-empty, and valid Unicode: JSON can escape a lone surrogate, which no output file could hold."""
+    """Return whether a value is non-empty text without lone surrogates.
+
+    JSON can escape a lone surrogate, but no output file could hold it.
+    """
     return (
         isinstance(value, str)
         and value != ""
@@ -188,7 +191,7 @@ OPEN = (
 
 
 def check_format(document: Any, where: str) -> None:
-    """Raise ModelFileError where the document is no object, or of a format newer than this version knows."""
+    """Raise ModelFileError if the document is no object, or of a newer format."""
     if not isinstance(document, dict):
         raise ModelFileError(
             f"{where}: expected metadata that is a JSON object, got {type(document).__name__}"
@@ -196,12 +199,13 @@ def check_format(document: Any, where: str) -> None:
     version = document.get("format")
     if type(version) is int and version > FORMAT:
         raise ModelFileError(
-            f"{where}: expected metadata format {FORMAT}, got {version}; install a newer convline, or export again"
+            f"{where}: expected metadata format {FORMAT}, got {version}; "
+            "install a newer convline, or export again"
         )
 
 
 def check_document(document: Any, where: str) -> None:
-    """Raise ModelFileError naming the first key of the model document that is missing, wrong or unknown."""
+    """Raise ModelFileError that names the first missing, wrong or unknown key."""
     check_format(document, where)
     rules = FORECASTING if document.get("task") == "forecasting" else CLASSIFICATION
     if isinstance(document.get("input"), dict) and document["input"].get("fit") in CROPS:
@@ -222,7 +226,8 @@ def check_document(document: Any, where: str) -> None:
     unknown = sorted(_keys(document) - {*rules} - {"digest"})
     if unknown:
         raise ModelFileError(
-            f"{where}: metadata key {unknown[0]!r}: expected only the keys of format {FORMAT}; export it again"
+            f"{where}: metadata key {unknown[0]!r}: expected only the keys of format {FORMAT}; "
+            "export it again"
         )
     if document["task"] == "forecasting":
         _check_forecast(document["input"], document["forecast"], where)
@@ -240,7 +245,7 @@ def _check_forecast(given: dict[str, Any], answer: dict[str, Any], where: str) -
         low, high = given["range"]["low"], given["range"]["high"]
         pairs = [*zip(low, high, strict=False)]
         if not len(low) == len(high) == len(given["columns"]) or any(a > b for a, b in pairs):
-            what = "metadata key 'input.range': expected a low and a high, no lower, for each column, got others"
+            what = "metadata key 'input.range': expected low <= high for each column, got others"
             raise ModelFileError(f"{where}: {what}; export it again")
     if "calendar" in given and (given["time"] is None or given["step"]["unit"] == "index"):
         what = "metadata key 'input.calendar': expected a time column of dates beside it, got none"

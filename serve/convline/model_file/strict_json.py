@@ -1,4 +1,4 @@
-"""JSON that every reader takes: null for what is no finite number, where Python would write NaN or Infinity."""
+"""JSON that every reader accepts: null where Python would write NaN or Infinity."""
 
 import json
 import math
@@ -6,7 +6,10 @@ from typing import Any
 
 
 def to_json(content: Any, **options: Any) -> str:
-    """Return content as JSON (RFC 8259); numbers that are not finite become null. options: of json.dumps."""
+    """Return content as JSON (RFC 8259); numbers that are not finite become null.
+
+    options: those of json.dumps.
+    """
     return json.dumps(_finite(content), allow_nan=False, **options)
 
 

@@ -28,7 +28,7 @@ class Field(NamedTuple):
 
 
 def read_fields(message: memoryview) -> Iterator[Field]:
-    """Yield the fields of one message in file order; ProtobufError for bytes that are no message."""
+    """Yield the fields of one message in file order; ProtobufError if it is malformed."""
     position = 0
     while position < len(message):
         start = position
@@ -60,7 +60,7 @@ def field_bytes(field: Field) -> memoryview:
 
 
 def read_integers(value: int | memoryview) -> Iterator[int]:
-    """Yield the numbers of a repeated field: one as a field of its own, or many packed into bytes."""
+    """Yield the numbers of a repeated field: a single one, or many packed into bytes."""
     if isinstance(value, int):
         yield value
         return

@@ -1,4 +1,4 @@
-"""The machine that a command runs on: its processor, the cores that this process may use, its memory, its driver."""
+"""Facts about this machine: processor, usable cores, peak memory, NVIDIA driver."""
 
 import ctypes
 import math
@@ -39,7 +39,7 @@ def allowed_cores() -> int:
 
 
 def usable_cores() -> int:
-    """Return how many workers can run at once: the cores allowed, and no more than a container's quota is worth."""
+    """Return how many workers can run at once: the allowed cores, within a container's quota."""
     quota = core_quota()
     return allowed_cores() if quota is None else max(1, min(allowed_cores(), math.ceil(quota)))
 
@@ -66,9 +66,10 @@ def peak_memory() -> int | None:
 
 
 def driver_cuda() -> tuple[int, int] | None:
-    """Return the CUDA version that the NVIDIA driver here supports, as (13, 0); None where there is no driver.
+    """Return the CUDA version that the NVIDIA driver supports, as (13, 0); None without a driver.
 
-    A program built for CUDA 13 runs on a driver that supports 13.0 or newer. The question starts no CUDA context.
+    A program built for CUDA 13 runs on a driver that supports 13.0 or newer. No CUDA context is
+    started.
     """
     version = ctypes.c_int()
     try:
@@ -86,11 +87,14 @@ def driver_version() -> str | None:
 
 
 def outdated_driver(built: str | None) -> str | None:
-    """Return in words that the driver is too old for a CUDA build ("13.2"), and the cure; None where it is not."""
+    """Return why the driver is too old for CUDA "13.2", and the cure; None if it is not."""
     supported = driver_cuda()
     major = int(built.split(".")[0]) if built else 0
     if supported is None or supported[0] >= major:
         return None
     name = " ".join(filter(None, ("the NVIDIA driver", driver_version())))
     least = f"{LEAST_DRIVER[major]} or newer" if major in LEAST_DRIVER else f"one for CUDA {major}"
-    return f"{name} supports CUDA {supported[0]}.{supported[1]}, CUDA {major} is needed; update the driver to {least}"
+    return (
+        f"{name} supports CUDA {supported[0]}.{supported[1]}, CUDA {major} is needed; "
+        f"update the driver to {least}"
+    )

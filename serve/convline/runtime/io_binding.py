@@ -1,6 +1,6 @@
-"""Run a session on tensors bound to its device, so that a batch is copied there once and its buffers are known.
+"""Run a session on tensors that are bound to its device, so that a batch is copied there once.
 
-The device is a value: on the CPU the same lines run, and tests execute them there.
+The same code runs on the CPU, where the tests run it.
 """
 
 from collections.abc import Sequence
@@ -14,10 +14,11 @@ MEMORY = {"cpu": "cpu", "cuda": "cuda", "tensorrt": "cuda"}  # where the tensors
 
 
 def bind_batch(session: Any, batch: Array, device: str, like: Sequence[Array] | None = None) -> Any:
-    """Return an onnxruntime IOBinding: `batch` copied to the device's memory, the outputs to be allocated there.
+    """Return an onnxruntime IOBinding with `batch` and the outputs in the device's memory.
 
-    batch: of one sample or more; an empty one is answered without a session.
-    like: arrays of the outputs' shapes and types; the outputs then keep their places, as a CUDA graph needs it.
+    batch: one sample or more; ValueError for an empty one.
+    like: arrays of the outputs' shapes and types. The outputs then keep their addresses, which a
+    CUDA graph needs.
     """
     import onnxruntime
 
@@ -40,7 +41,7 @@ def bind_batch(session: Any, batch: Array, device: str, like: Sequence[Array] | 
 
 
 def run_bound(session: Any, binding: Any) -> None:
-    """Run on what is bound, and wait until the device is done; inputs and outputs stay where they are."""
+    """Run on the bound tensors, and wait until the device has finished."""
     binding.synchronize_inputs()
     session.run_with_iobinding(binding)
     binding.synchronize_outputs()
@@ -52,7 +53,7 @@ def copy_outputs(binding: Any) -> list[Array]:
 
 
 def pad_batch(batch: Array, to: int) -> Array:
-    """Return the batch with its last row repeated up to `to` rows: engines with fixed shapes run whole buckets."""
+    """Return the batch with its last row repeated up to `to` rows, for engines of a fixed shape."""
     if not 0 < len(batch) <= to:
         raise ValueError(f"pad: expected 1 to {to} rows, got {len(batch)}; cut the batch first")
     return np.concatenate([batch, np.repeat(batch[-1:], to - len(batch), axis=0)])

@@ -1,4 +1,4 @@
-"""What a model file opened on a device is, whatever its task: the contract, the session, and the golden samples."""
+"""`Model`: a model file on a device. `Classifier` and `Forecaster` are its two kinds."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -18,10 +18,10 @@ DTYPES = {"float": np.float32, "uint8": np.uint8}  # of element types
 
 
 class Model:
-    """What both kinds share: the contract, the session, its device, and the golden samples."""
+    """A model file, its session and its device; the graph is checked against the document."""
 
-    def __init__(self, contract: ModelFile, session: Any, device: str) -> None:
-        self.file = contract
+    def __init__(self, file: ModelFile, session: Any, device: str) -> None:
+        self.file = file
         self.session = session
         self.device = device  # in words: "cpu (auto: no NVIDIA GPU is seen)"
         self.variant = "as in the file"  # of a package, in words: "int8, recommended for cpu"
@@ -42,7 +42,7 @@ class Model:
         return float(self.file.document.golden_json["atol"])
 
     def replay_golden(self) -> float:
-        """Return the largest absolute difference of this provider's answer from the golden outputs."""
+        """Return the largest absolute difference of the outputs here from the golden outputs."""
         golden = self.file.document.golden
         expected, calendar = golden.outputs, golden.calendar
         more = {} if calendar is None else {"calendar": calendar}
@@ -65,7 +65,7 @@ class Model:
         raise NotImplementedError
 
     def _check_signature(self) -> None:
-        """Raise ModelFileError where names, types or dimensions of the graph are not those of the contract."""
+        """Raise ModelFileError if names, types or shapes of the graph do not fit the document."""
         for kind, nodes, promised in (
             ("input", self.session.get_inputs(), self._inputs()),
             ("output", self.session.get_outputs(), self._outputs()),
@@ -74,24 +74,25 @@ class Model:
             if kind == "input" and {*found} - {*promised}:
                 extra = sorted({*found} - {*promised})[0]
                 raise ModelFileError(
-                    f"{self.file.path}: the contract has no input {extra!r}; export it again"
+                    f"{self.file.path}: the document has no input {extra!r}; export it again"
                 )
             for name, (element, shape) in promised.items():
                 if name not in found:
                     have = ", ".join(found) or "none"
                     raise ModelFileError(
-                        f"{self.file.path}: expected graph {kind} {name!r}, got {have}; export it again"
+                        f"{self.file.path}: expected graph {kind} {name!r}, got {have}; "
+                        "export it again"
                     )
                 node = found[name]
                 if node.type != f"tensor({element})" or not _fits(node.shape, shape):
                     wanted = f"{element} {['N' if n is None else n for n in shape]}"
                     raise ModelFileError(
-                        f"{self.file.path}: graph {kind} {name!r}: expected {wanted} as the contract says, "
-                        f"got {node.type} {node.shape}; export it again"
+                        f"{self.file.path}: graph {kind} {name!r}: expected {wanted} as in the "
+                        f"document, got {node.type} {node.shape}; export it again"
                     )
 
     def _run(self, outputs: Sequence[str], batch: Array, **more: Array) -> list[Array]:
-        """Return the outputs of a batch; those of an empty one without the session, for cuDNN has no such tensors."""
+        """Return the outputs of a batch; an empty one is not run, because cuDNN refuses it."""
         if not len(batch):
             promised = self._outputs()
             return [empty_output(*promised[name]) for name in outputs]
@@ -107,7 +108,7 @@ def empty_output(element: str, shape: Sequence[int | None]) -> Array:
 
 
 def _fits(actual: list[int | str | None], promised: list[int | None]) -> bool:
-    """True where ranks agree, the batch is dynamic, and every other dimension is equal or dynamic."""
+    """Return whether ranks agree, the batch is dynamic, and other sides are equal or dynamic."""
     if len(actual) != len(promised) or isinstance(actual[0], int):
         return False
     return all(

@@ -1,8 +1,8 @@
-"""Which provider runs which node of a session, and which nodes may stay on the CPU where a GPU was asked for.
+"""Which provider runs which node of a session, and which nodes of a GPU session may be on the CPU.
 
-onnxruntime never says by itself that a node has no kernel on the GPU: it runs it on the CPU, and copies back and forth.
-What it puts there on purpose is arithmetic on shapes, a few whole numbers that the host needs anyway. Trees and support
-vector machines (ai.onnx.ml) have no kernels but the CPU's.
+If a node has no kernel on the GPU, onnxruntime runs it on the CPU without a warning and copies its
+tensors back and forth. Two kinds of node are there on purpose: arithmetic on shapes, which the host
+needs anyway, and trees and support vector machines (ai.onnx.ml), which have CPU kernels only.
 """
 
 from collections import Counter
@@ -45,7 +45,7 @@ def reports_placement(session: Any) -> bool:
 
 
 def placed_nodes(session: Any) -> list[Node]:
-    """Return the nodes of a session that was opened with RECORD, as they were when providers took them."""
+    """Return the nodes of a session that was opened with RECORD, as they were when assigned."""
     return [
         Node(part.ep_name, node.domain, node.op_type, node.name)
         for part in session.get_provider_graph_assignment_info()
@@ -59,7 +59,7 @@ def count_by_provider(session: Any) -> dict[str, int]:
 
 
 def describe_placement(session: Any) -> str:
-    """Return `placement` in words; where others than the first run on the CPU, with their operators."""
+    """Return `count_by_provider` in words, with the operators of a GPU session on the CPU."""
     counts = ", ".join(f"{count} by {name}" for name, count in count_by_provider(session).items())
     left = cpu_nodes(session) if session.get_providers()[0] != CPU else []
     operators = ", ".join(dict.fromkeys(node.operator for node in left))
@@ -72,19 +72,19 @@ def cpu_nodes(session: Any) -> list[Node]:
 
 
 def allows_cuda_graph(session: Any) -> bool:
-    """Whether a run can be recorded as a CUDA graph: arithmetic on shapes may be on the CPU then, CPU_ALONE may not."""
+    """Return whether a run can be recorded as a CUDA graph: not with CPU_ALONE operators."""
     return all(node.domain != CPU_ALONE for node in cpu_nodes(session))
 
 
 def unexpected_cpu_nodes(model: bytes, found: Iterable[Node]) -> list[Node]:
-    """Return those of some nodes on the CPU that are neither arithmetic on shapes nor of CPU_ALONE."""
+    """Return the CPU nodes that are neither arithmetic on shapes nor of CPU_ALONE."""
     own = [node for node in found if node.domain != CPU_ALONE]
     shapes = shape_node_names(model) if own else frozenset()
     return [node for node in own if node.name not in shapes]
 
 
 def shape_node_names(model: bytes) -> frozenset[str]:
-    """Return the names of nodes of a ModelProto that compute from shapes, and constants beside: they see no data."""
+    """Return the names of a ModelProto's nodes that compute from shapes and constants alone."""
     graph = next(
         field_bytes(field) for field in read_fields(memoryview(model)) if field.number == GRAPH
     )

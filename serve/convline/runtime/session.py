@@ -1,8 +1,9 @@
 """The one place that opens an onnxruntime session, on a device that is never guessed in silence.
 
-onnxruntime by itself falls back to the CPU without a word, so: the providers are checked after creation, a node that
-runs on the CPU where a GPU was asked for is refused (serve/convline/runtime/placement.py says which may), its Python wrapper's retry on
-other providers is off, and two distributions of it in one environment (they overwrite each other's files) are refused.
+onnxruntime falls back to the CPU without a warning. Here it may not: the providers are checked
+after creation, a GPU session with unexpected nodes on the CPU is refused (`placement`), and the
+retry of its Python wrapper on other providers is off. Two distributions of onnxruntime in one
+environment overwrite each other's files, and are refused.
 """
 
 import contextlib
@@ -55,18 +56,18 @@ FULL = (
 
 
 def sees_gpu() -> bool:
-    """True where an NVIDIA driver shows a device and CUDA_VISIBLE_DEVICES does not hide all of them."""
+    """Return whether there is an NVIDIA GPU that CUDA_VISIBLE_DEVICES does not hide."""
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES", "0").strip() in ("", "-1")
     return not hidden and any(os.path.exists(node) for node in GPU_NODES)
 
 
 def available_devices() -> list[str]:
-    """Return the devices that can be asked for here: "cpu", and with a GPU those that this onnxruntime can use."""
+    """Return the devices that can be used here: "cpu", and "cuda", "tensorrt" if they can."""
     return [device for device in PROVIDERS if device == "cpu" or unusable_reason(device) is None]
 
 
 def unusable_reason(device: str) -> str | None:
-    """Return why a device cannot be used here, and the cure; None where nothing is known against it."""
+    """Return why a device cannot be used here, and the cure; None if no reason is known."""
     if device == "cpu":
         return None
     if not sees_gpu():  # without the import of onnxruntime, which starts a thread
@@ -86,12 +87,12 @@ def unusable_reason(device: str) -> str | None:
 
 
 def built_providers() -> list[str]:
-    """Return the providers that the installed onnxruntime was built with; DeviceError where there is none."""
+    """Return the providers that onnxruntime was built with; DeviceError without onnxruntime."""
     return list(_onnxruntime().get_available_providers())
 
 
 def cuda_version() -> str | None:
-    """Return the CUDA version that the installed onnxruntime was built for, as "13.0"; None without CUDA."""
+    """Return the CUDA version that onnxruntime was built for, as "13.0"; None without CUDA."""
     return getattr(_onnxruntime(), "cuda_version", None) or None
 
 
@@ -99,8 +100,9 @@ def cuda_version() -> str | None:
 def missing_tensorrt() -> str | None:
     """Load TensorRT's libraries; return the first of them that cannot be, None where all are there.
 
-    onnxruntime-gpu lists the provider wherever it is built for it, and looks for the libraries on the system's path
-    alone. Those of the package are found here: what is loaded already, its provider takes.
+    onnxruntime-gpu lists the provider even without the libraries, and searches only the system's
+    path for them. The provider uses libraries that are already loaded, so those of the Python
+    package `tensorrt_libs` are loaded here.
     """
     spec = importlib.util.find_spec("tensorrt_libs")
     folders = [*(spec.submodule_search_locations or ())] if spec else []
@@ -123,7 +125,7 @@ def preload() -> None:
 
 
 def missing_library(provider: str) -> str | None:
-    """Return the library without which one of onnxruntime's providers cannot be loaded, None where it is not known."""
+    """Return the library that a provider of onnxruntime lacks; None if it is not known."""
     preload()
     stem = provider.removesuffix("ExecutionProvider").lower()
     file = Path(_onnxruntime().__file__).parent / "capi" / f"libonnxruntime_providers_{stem}.so"
@@ -138,12 +140,13 @@ def missing_library(provider: str) -> str | None:
 
 
 def unloadable(provider: str) -> str:
-    """Return why a provider that is built in did not come up on a machine where a GPU is seen, and the cure."""
+    """Return why a built-in provider failed on a machine with a GPU, and the cure."""
     missing = missing_library(provider)
     if missing is None:
         return "CUDA finds no GPU that it can use; see what nvidia-smi says"
     if missing == DRIVER:
-        return f"{missing} of the NVIDIA driver is missing; install the driver, or start the container with --gpus all"
+        cure = "install the driver, or start the container with --gpus all"
+        return f"{missing} of the NVIDIA driver is missing; {cure}"
     name, cure = ("TensorRT", LIBRARIES_TENSORRT) if missing in TENSORRT else ("CUDA", LIBRARIES)
     return f"{name} cannot be loaded, {missing} is missing; {cure}"
 
@@ -179,11 +182,14 @@ def open_session(
     *,
     threads: int
     | None = None,  # of one operator; None: onnxruntime's choice, one per physical core
-    spinning: bool = True,  # False where several workers share the cores: waiting threads then sleep
+    spinning: bool = True,  # False if several workers share the cores: waiting threads sleep
     tf32: bool = False,
-    cuda_graph: bool = False,  # record the first run of bound tensors and play it again: one shape a session
+    cuda_graph: bool = False,  # record the first bound run and replay it; one shape per session
 ) -> Any:
-    """Return an onnxruntime.InferenceSession that runs on the device, or raise DeviceError or ModelFileError."""
+    """Return an onnxruntime.InferenceSession that runs on the device.
+
+    DeviceError if the device cannot be used, ModelFileError if onnxruntime refuses the model.
+    """
     ort = _onnxruntime()
     providers = providers_for(device)
     if "CUDAExecutionProvider" in providers:
@@ -230,10 +236,11 @@ def open_session(
 
 
 def misplaced(session: Any, model: str | Path | bytes) -> str | None:
-    """Return why a session on a GPU is refused, and the cure: nodes on the CPU that serve/convline/runtime/placement.py does not let."""
+    """Return why a GPU session is refused, and the cure: unexpected nodes on the CPU."""
     if not placement.reports_placement(session):
         version = _onnxruntime().__version__
-        return f"onnxruntime {version} does not tell where nodes run; pip install 'onnxruntime-gpu[cuda,cudnn]>=1.31.1'"
+        cure = "pip install 'onnxruntime-gpu[cuda,cudnn]>=1.31.1'"
+        return f"onnxruntime {version} does not tell where nodes run; {cure}"
     found = placement.cpu_nodes(session)
     if not found:
         return None
@@ -265,9 +272,9 @@ def cuda_options(tf32: bool = False, cuda_graph: bool = False) -> dict[str, str]
 
 
 def describe_device(session: Any, asked: str) -> str:
-    """Return the device that the session really runs on, and why: "cpu (auto: no NVIDIA GPU is seen)".
+    """Return the device that the session runs on, and why: "cpu (auto: no NVIDIA GPU is seen)".
 
-    Operators that have no kernel but the CPU's are named: "cuda (TreeEnsembleClassifier on the cpu)".
+    It names operators with CPU kernels only: "cuda (TreeEnsembleClassifier on the cpu)".
     """
     provider = session.get_providers()[0]
     device = next(
@@ -292,13 +299,13 @@ def describe_device(session: Any, asked: str) -> str:
 
 
 def brief(error: Exception) -> str:
-    """Return what onnxruntime says in one line; of what CUDA's libraries answered, without the C++ before it."""
+    """Return an error of onnxruntime as one line; of a CUDA failure without the C++ details."""
     found = re.search(r"\bCU\w+ failure \d+: [^;]+", text := " ".join(str(error).split()))
     return found.group().strip() if found else text[:300]
 
 
 def is_full(error: Exception) -> bool:
-    """Whether what onnxruntime raised says that memory is full: its arena's words, CUDA's or those of C++."""
+    """Return whether an error of onnxruntime reports full memory, by its known texts."""
     return any(sign in str(error) for sign in FULL)
 
 
@@ -309,7 +316,7 @@ def more_memory() -> str:
 
 @contextlib.contextmanager
 def translate_errors(name: str, what: str) -> Iterator[None]:
-    """Turn what onnxruntime raises while it runs into one sentence: DeviceMemoryError where memory is full."""
+    """Turn errors of onnxruntime into ServeError, or DeviceMemoryError if memory is full."""
     try:
         yield
     except session_errors() as error:
@@ -321,7 +328,7 @@ def translate_errors(name: str, what: str) -> Iterator[None]:
 
 
 def session_errors() -> tuple[type[Exception], ...]:
-    """Return what onnxruntime raises while it opens or runs a model; its own classes share no base but Exception."""
+    """Return the exceptions of onnxruntime; its own classes have no common base but Exception."""
     own = vars(_onnxruntime().capi.onnxruntime_pybind11_state).values()
     return (
         *(cls for cls in own if isinstance(cls, type) and issubclass(cls, Exception)),
@@ -331,13 +338,13 @@ def session_errors() -> tuple[type[Exception], ...]:
 
 
 def _onnxruntime() -> Any:
-    """Import onnxruntime late (0.1 s), and only where exactly one distribution of it is installed."""
+    """Import onnxruntime (0.1 s); DeviceError unless exactly one distribution is installed."""
     if len(distributions()) > 1:
         raise DeviceError(
             "onnxruntime and onnxruntime-gpu are both installed and overwrite each other's files; "
             "run `pip uninstall onnxruntime onnxruntime-gpu`, then install the one you want"
         )
-    # Its official builds send usage data to Microsoft, and keep a device id in the user's cache folder, unless told.
+    # Its official builds send usage data to Microsoft and store a device id, unless this is set.
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
         import onnxruntime

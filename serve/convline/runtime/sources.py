@@ -28,12 +28,13 @@ IDLE_S = 0.2  # after which a list on stdin is waited for
 
 
 class FileSources:
-    """Iterate over the sources of `paths`; `skipped` then counts what was passed over inside folders.
+    """Iterate over the sources of `paths`; `skipped` counts the files in folders that were skipped.
 
-    A folder gives its files recursively, sorted by name; hidden names and other suffixes are skipped. A link inside a
-    folder is followed to a file in the same folder only: one that leads outside is an error row, one to a folder inside
-    is skipped, since the files there are met under their own names. A path that is given is always tried.
-    live: WAIT comes wherever a list on stdin has no more names for now.
+    A folder yields its files recursively, sorted by name, without hidden names and other
+    suffixes. A symbolic link inside a folder is followed to a file in that folder only. One that
+    leads outside is an error row. One to a folder inside is skipped, because its files are found
+    anyway. A path that the user names is always tried.
+    live: yield WAIT whenever a list on stdin has no more names yet.
     """
 
     suffixes: Collection[str]
@@ -86,14 +87,15 @@ class FileSources:
         if not found:
             yield Source(
                 path,
-                f"the {'archive' if packed else 'folder'} holds no {self.kind}{self._of_other_kinds()}",
+                f"the {'archive' if packed else 'folder'} holds no {self.kind}"
+                f"{self._of_other_kinds()}",
             )
 
     def _unpack(self, path: str) -> Iterator[Source]:
         raise NotImplementedError
 
     def _of_other_kinds(self) -> str:
-        """Return the end of an error's sentence: which files of other kinds a folder holds, and the cure."""
+        """Return which files of other kinds a folder holds, and the cure: the end of an error."""
         return ""
 
     def _skip(self, name: str) -> None:
@@ -101,7 +103,10 @@ class FileSources:
         self.skipped += 1
 
     def _walk(self, root: str) -> Iterator[Source]:
-        """Yield the sources below a folder, depth first; a stack, because folders may nest deeper than Python calls."""
+        """Yield the sources below a folder, depth first.
+
+        It uses a stack, because folders may nest deeper than Python can recurse.
+        """
         inside = os.path.join(os.path.realpath(root), "")
         waiting: list[str | os.DirEntry[str]] = [root]
         while waiting:
@@ -149,7 +154,7 @@ class FileSources:
 
 
 def _split(stream: IO[bytes], separator: bytes, live: bool) -> Iterator[bytes]:
-    """Yield the non-empty parts of a stream as they come, without reading it whole; b"" where one is late."""
+    """Yield the non-empty parts of a stream as they arrive; b"" if `live` and none has arrived."""
     rest = b""
     while True:
         if live and not _has_more(stream):
@@ -168,7 +173,7 @@ def _split(stream: IO[bytes], separator: bytes, live: bool) -> Iterator[bytes]:
 
 
 def _has_more(stream: IO[bytes]) -> bool:
-    """False where a pipe or terminal has had nothing for IDLE_S; streams that cannot tell are read."""
+    """Return whether a stream has data within IDLE_S; True for one that cannot be polled."""
     try:
         return bool(select.select([stream], [], [], IDLE_S)[0])
     except (OSError, ValueError):

@@ -1,7 +1,7 @@
-"""A forecaster fed one sample at a time, at constant cost: the step graph of a file that was exported with one.
+"""`Stream`: a forecaster that takes one sample at a time, at constant cost, by its step graph.
 
-What it has seen lies in one tail for each layer, its newest inputs. Tails start at zero: the first answers rest on
-fewer samples than those of a full window; from the `samples`-th on they are equal to them.
+Its state is one tail per layer: the newest inputs of that layer. Tails start at zero, so the first
+forecasts rest on fewer samples than a full window. From the `samples`-th on they are equal.
 """
 
 import numpy as np
@@ -68,9 +68,10 @@ class Stream:
         return other
 
     def push(self, sample: npt.ArrayLike) -> tuple[Floats, Floats, bool]:
-        """Return forecast (S, D'), quantiles (S, D', Q), and whether they are those of the full window.
+        """Return forecast (S, D'), quantiles (S, D', Q), and whether a full window gives the same.
 
-        sample (D,), in own units; InputError where it is not D finite numbers, and nothing is forgotten.
+        sample: (D,), in the units of the series. InputError if it is not D finite numbers; the
+        state then stays as it was.
         """
         row = np.atleast_1d(np.asarray(sample, np.float64))
         if row.shape != (self.columns,) or not (np.abs(row) <= np.finfo(np.float32).max).all():
@@ -81,7 +82,7 @@ class Stream:
         return forecast[0], quantiles[0], self.seen >= self.samples
 
     def advance(self, rows: Floats) -> tuple[Floats, Floats]:
-        """Return forecasts (N, S, D') and quantiles (N, S, D', Q) after one more row (N, D) of N series."""
+        """Return forecasts (N, S, D') and quantiles (N, S, D', Q) after rows (N, D) of N series."""
         if not len(rows):  # of no series; their tails are empty as well
             self.seen += 1
             forecast, quantiles = (empty_output("float", shape) for shape in self._answers)

@@ -82,7 +82,7 @@ def renamed_output() -> onnx.ModelProto:
 @pytest.mark.parametrize(
     ("graph", "change", "message"),
     [
-        (tiny.forecaster_graph, {}, "the contract has no input 'series'"),
+        (tiny.forecaster_graph, {}, "the document has no input 'series'"),
         (
             tiny.classifier_graph,
             {"labels": ["a", "b"]},
