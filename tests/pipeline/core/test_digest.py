@@ -64,6 +64,7 @@ def digests(tree: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], dict[st
 def imports(path: Path) -> set[str]:
     """Return the files of ours that the text of a file imports, be it inside a function."""
     text = re.sub(r"^if TYPE_CHECKING:\n(?: .*\n|\n)*", "", path.read_text(), flags=re.M)
+    text = re.sub(r'"""(?:.|\n)*?"""', "", text)  # programs in strings
     found = set()
     for package, names in re.findall(r"^ *(?:from (\S+) )?import (\([^)]*\)|[^#\n]+)", text, re.M):
         for name in re.findall(r"[\w.]+(?: as \w+)?", re.sub("#.*", "", names)):
