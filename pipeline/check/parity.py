@@ -102,8 +102,8 @@ def stream_difference(file: ModelFile, device: str, x: np.ndarray, forecast: np.
 def float32_rounding_error(device: str) -> float:
     """Return the largest relative error of a convolution and a product of float32 numbers.
 
-    The numbers are 1 + 2^-12, which takes 12 fraction bits: float32 keeps it and its sums are exact,
-    TF32 has 10 bits and makes it 1. onnxruntime can use TF32 without a message.
+    The numbers are 1 + 2^-12, which takes 12 fraction bits: float32 keeps it and its sums are
+    exact, TF32 has 10 bits and makes it 1. onnxruntime can use TF32 without a message.
     """
     value, errors = 1 + 2.0**-12, []
     for operator, shape, ones, terms in (

@@ -1,7 +1,8 @@
-"""A user's folder of images, one sub-folder a class, with train/, val/ and test/ around them or without.
+"""A user's folder of images, one sub-folder a class, with train/, val/ and test/ around them or
+without.
 
-What could be taken for something else is refused by name: splits under other names, folders beside them, a folder of
-folders beside a folder of images. What is left out is counted and said.
+What could be taken for something else is refused by name: splits under other names, folders beside
+them, a folder of folders beside a folder of images. What is left out is counted and said.
 """
 
 from __future__ import annotations
@@ -29,7 +30,9 @@ JUNK = "__MACOSX"  # what macOS puts beside the files of an archive
 
 
 def read(spec: FolderSet) -> tuple[Splits, list[str]]:
-    """Return the samples of each split, as the folder gives them or drawn by the seed, and the class names."""
+    """Return the samples of each split, as the folder gives them or drawn by the seed, and the
+    class names.
+    """
     root = located(spec.path)
     if not root.is_dir():
         cure = (
@@ -57,7 +60,9 @@ def read(spec: FolderSet) -> tuple[Splits, list[str]]:
 
 
 def splits_in(root: Path) -> dict[str, Path]:
-    """Return the folders of train and test, and of validation if there is one; {} where there are class folders."""
+    """Return the folders of train and test, and of validation if there is one; {} where there
+    are class folders.
+    """
     folders = visible_folders(root)
     given: dict[str, Path] = {}
     for name, path in folders.items():
@@ -85,7 +90,9 @@ def splits_in(root: Path) -> dict[str, Path]:
 
 
 def refuse_other_layouts(root: Path, folders: dict[str, Path]) -> None:
-    """Raise StageError where class folders look like splits, or like a folder of classes beside something else."""
+    """Raise StageError where class folders look like splits, or like a folder of classes beside
+    something else.
+    """
     inside = {name: set(visible_folders(path)) for name, path in folders.items()}
     bare = [name for name, inner in inside.items() if inner and not has_images(folders[name])]
     if (
@@ -126,7 +133,9 @@ def class_names(root: Path, labels: str) -> list[str]:
 def class_samples(
     root: Path, labels: list[str], top: Path, least: int = 2, some: bool = False
 ) -> list[Sample]:
-    """Return the images under root/<label>/, sorted; a class of fewer than `least` is an error; none if `some` do."""
+    """Return the images under root/<label>/, sorted; a class of fewer than `least` is an error;
+    none if `some` do.
+    """
     samples: list[Sample] = []
     folders = visible_folders(root)
     if unknown := sorted(set(folders) - set(labels)):
@@ -153,7 +162,9 @@ def class_samples(
 
 
 def other_files(files: list[Path]) -> str:
-    """Return what files of no image format there are, and the cure: " and 20 .heic files, which are not read; ..."."""
+    """Return what files of no image format there are, and the cure: " and 20 .heic files, which
+    are not read; ...".
+    """
     others = Counter(
         path.suffix.lower() or path.name for path in files if path.suffix.lower() not in SUFFIXES
     )
@@ -164,12 +175,16 @@ def other_files(files: list[Path]) -> str:
 
 
 def hidden(name: str) -> bool:
-    """Return whether a name is passed over, as `infer images` does: it begins with a dot, or is macOS's __MACOSX."""
+    """Return whether a name is passed over, as `infer images` does: it begins with a dot, or is
+    macOS's __MACOSX.
+    """
     return name.startswith(".") or name == JUNK
 
 
 def visible_folders(root: Path) -> dict[str, Path]:
-    """Return the sub-folders that are not hidden, by name in Unicode's composed form (NFC): macOS writes the other."""
+    """Return the sub-folders that are not hidden, by name in Unicode's composed form (NFC):
+    macOS writes the other.
+    """
     found: dict[str, Path] = {}
     for path in sorted(root.iterdir()):
         if path.is_dir() and not hidden(path.name):
@@ -183,7 +198,9 @@ def visible_folders(root: Path) -> dict[str, Path]:
 
 
 def visible_files(root: Path) -> list[Path]:
-    """Return the files below a folder, at any depth, that are not hidden and in no hidden folder."""
+    """Return the files below a folder, at any depth, that are not hidden and in no hidden
+    folder.
+    """
     found = []
     for place, folders, names in os.walk(root):
         folders[:] = sorted(name for name in folders if not hidden(name))

@@ -23,10 +23,10 @@ RAW_WINDOWS = 50
 class Data:
     """An entry's data in memory.
 
-    Images: `x[split]` uint8 (N, H, W, C), `y[split]` int64 (N,); mean and scale float32 (C, H, W) or (C, 1, 1).
-    Series: `x[split]` float64 (rows, D), `y[split]` the first row of each series and the end
-    (series + 1,), `times[split]` (rows,); mean and scale float32 (D,).
-    Standardised values are (x - mean) * scale. `about` is the content of results/<entry>/data.json.
+    Images: `x[split]` uint8 (N, H, W, C), `y[split]` int64 (N,); mean and scale float32 (C, H, W)
+    or (C, 1, 1). Series: `x[split]` float64 (rows, D), `y[split]` the first row of each series and
+    the end (series + 1,), `times[split]` (rows,); mean and scale float32 (D,). Standardised values
+    are (x - mean) * scale. `about` is the content of results/<entry>/data.json.
     """
 
     x: dict[str, np.ndarray]
@@ -68,9 +68,11 @@ class Data:
         return both[:, :context], *known, both[:, context:, : self.targets]
 
     def served(self, split: str) -> np.ndarray:
-        """Return the split as the served graph takes it: uint8 (N, H, W, C), or raw history float32 (M, T, D).
+        """Return the split as the served graph takes it: uint8 (N, H, W, C), or raw history float32
+        (M, T, D).
 
-        With a calendar both are one array (M, T + S, D + F), whose history is 0 in the horizon's rows.
+        With a calendar both are one array (M, T + S, D + F), whose history is 0 in the horizon's
+        rows.
         """
         if self.task == "classification":
             return np.asarray(self.x[split])

@@ -1,4 +1,5 @@
-"""Datasets of images: scikit-learn's digits, torchvision's datasets, and folders (class_folders.py).
+"""Datasets of images: scikit-learn's digits, torchvision's datasets, and folders
+(class_folders.py).
 
 Each gives {split: [Sample, ...]}, not resized yet, and the class names.
 """
@@ -102,7 +103,9 @@ def digits(spec: DigitsSet) -> tuple[Splits, list[str]]:
 
 
 def torchvision_set(spec: TorchvisionSet) -> tuple[Splits, list[str]]:
-    """A torchvision classification set: from DATA_ROOT if on disk, else by torchvision's own download."""
+    """A torchvision classification set: from DATA_ROOT if on disk, else by torchvision's own
+    download.
+    """
     fitting, held_out = (open_torchvision(spec.name, train) for train in (True, False))
     place = f"data: torchvision {spec.name}"
     pool, test = (_labelled(d, tag, place) for d, tag in ((fitting, "train"), (held_out, "test")))
@@ -117,7 +120,9 @@ def torchvision_set(spec: TorchvisionSet) -> tuple[Splits, list[str]]:
 
 
 def _with_validation(spec: TorchvisionSet) -> int | None:
-    """Return how many of the set's training images are needed: those to train on, and the validation split."""
+    """Return how many of the set's training images are needed: those to train on, and the
+    validation split.
+    """
     count, extra = spec.train, spec.validation
     if count is None:
         return None
@@ -138,7 +143,9 @@ def _draw(
 
 
 def _labelled(dataset: Any, tag: str, place: str) -> list[Sample]:
-    """Return the set's labels as samples without pixels, so that only the drawn ones are decoded."""
+    """Return the set's labels as samples without pixels, so that only the drawn ones are
+    decoded.
+    """
     names = ("targets", "labels", "_labels", "y")
     files = next(
         (found for n in ("samples", "_samples", "imgs") if (found := getattr(dataset, n, None))),
@@ -173,7 +180,9 @@ def _with_pixels(sample: Sample, dataset: Any) -> Sample:
 
 
 def open_torchvision(name: str, train: bool) -> Any:
-    """Return torchvision.datasets.<name>; half-downloaded or missing data is an error that says where to put it."""
+    """Return torchvision.datasets.<name>; half-downloaded or missing data is an error that says
+    where to put it.
+    """
     from torchvision import datasets
 
     classes: dict[str, Any] = {
@@ -212,7 +221,9 @@ def open_torchvision(name: str, train: bool) -> Any:
 
 
 def _downloaded(cls: Any, name: str, part: dict[str, Any], root: Path | None) -> Any:
-    """Return the set from our download folder, which is filled by torchvision, or by a copy of packed files in root."""
+    """Return the set from our download folder, which is filled by torchvision, or by a copy of
+    packed files in root.
+    """
     DOWNLOADS.mkdir(parents=True, exist_ok=True)
     with suppress(RuntimeError, OSError):
         return cls(str(DOWNLOADS), **part)

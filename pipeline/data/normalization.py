@@ -13,13 +13,12 @@ IMAGENET = (
 def image_statistics(x: np.ndarray, kind: str) -> tuple[np.ndarray, np.ndarray]:
     """Return mean and scale for (x - mean) * scale, from uint8 training images (N, H, W, C).
 
-    Both are float32, (C, H, W) for kind pixel and (C, 1, 1) for all others.
-    pixel: (x - mean) / (std + 1e-4) of each pixel and channel. A constant pixel becomes 0. An almost
-    constant one gets a huge scale: a single grey level in 1,000 training images has std .03, and a
-    bright test value becomes thousands. Prefer channel for small images, where many pixels hardly
-    change.
-    channel: one mean and std for each channel. mean: subtracts that mean alone, as AlexNet and VGG
-    do. unit: x / 255. none: x as it is. imagenet: the statistics of torchvision's published weights.
+    Both are float32, (C, H, W) for kind pixel and (C, 1, 1) for all others. pixel: (x - mean) /
+    (std + 1e-4) of each pixel and channel. A constant pixel becomes 0. An almost constant one gets
+    a huge scale: a single grey level in 1,000 training images has std .03, and a bright test value
+    becomes thousands. Prefer channel for small images, where many pixels hardly change. channel:
+    one mean and std for each channel. mean: subtracts that mean alone, as AlexNet and VGG do. unit:
+    x / 255. none: x as it is. imagenet: the statistics of torchvision's published weights.
     """
     channels = x.shape[3]
     if kind == "imagenet":

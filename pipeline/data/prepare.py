@@ -142,7 +142,9 @@ RANGE = 1e18  # values whose squares float32 still holds, and their inverse
 
 
 def require_float32(columns: list[str], values: np.ndarray) -> None:
-    """Raise StageError where float32 is too coarse for a column of values (rows, D), or too small."""
+    """Raise StageError where float32 is too coarse for a column of values (rows, D), or too
+    small.
+    """
     eps = float(np.finfo(np.float32).eps)
     for name, column in zip(columns, values.T, strict=True):
         largest, spread = float(np.abs(column).max()), float(column.std())

@@ -134,7 +134,9 @@ def require_header(path: Path, header: list[str]) -> None:
 
 
 def refuse_times_as_values(path: Path, file: Any, columns: list[str] | None) -> None:
-    """Raise StageError where a file has a time column that is not named: its order is not checked."""
+    """Raise StageError where a file has a time column that is not named: its order is not
+    checked.
+    """
     numeric = set(file.numeric(file.header))
     for name in file.header:
         if columns is not None and name in columns:
@@ -190,8 +192,9 @@ def split_by_time(
 def calibrated_levels(levels: list[float], windows: int) -> list[float]:
     """Return the quantile levels that `windows` validation windows can calibrate, or [0.5].
 
-    Level q below the median needs the floor((windows + 1) q)-th smallest residual, which exists from
-    windows = 1 / q - 1 on (Romano, Patterson, Candes 2019, arXiv:1905.03222, theorem 2): 9 for .1.
+    Level q below the median needs the floor((windows + 1) q)-th smallest residual, which exists
+    from windows = 1 / q - 1 on (Romano, Patterson, Candes 2019, arXiv:1905.03222, theorem 2): 9 for
+    .1.
     """
     return [q for q in levels if q == 0.5 or round((windows + 1) * min(q, 1 - q), 6) >= 1] or [0.5]
 

@@ -28,7 +28,9 @@ SCRATCH = "scratch"  # what an entry's training starts from, if not from another
 
 @dataclass(frozen=True)
 class Params:
-    """The checked params: `models` holds all recipes resolved for `size`, `raw` the file as it is."""
+    """The checked params: `models` holds all recipes resolved for `size`, `raw` the file as it
+    is.
+    """
 
     size: str
     device: str
@@ -177,7 +179,9 @@ def check_study(name: str, study: Study, every: Params) -> None:
 
 
 def lay_over(name: str, base: Layer, setting: Layer, every: Params) -> Layer:
-    """Return a study's recipe, unchecked: models.<name> without `full`, then `base`, then setting."""
+    """Return a study's recipe, unchecked: models.<name> without `full`, then `base`, then
+    setting.
+    """
     raw: Layer = {key: value for key, value in every.raw["models"][name].items() if key != "full"}
     for layer in (base, setting):
         raw = overlay(raw, layer)

@@ -99,7 +99,9 @@ def laid_full(recipe: Layer) -> Layer:
 
 
 def resolve(place: str, recipe: Layer, sets: Sets) -> EntryRecipe:
-    """Return the complete recipe: blocks checked, defaults filled in, its dataset as `data.spec`."""
+    """Return the complete recipe: blocks checked, defaults filled in, its dataset as
+    `data.spec`.
+    """
     block = check(RecipeBlock, recipe, place)
     if block.arch not in (known := architectures()):
         raise ParamsError(
@@ -193,7 +195,9 @@ def check_forecast(place: str, recipe: EntryRecipe, data: SeriesData) -> None:
 
 
 def check_start(place: str, recipe: EntryRecipe) -> None:
-    """Refuse a head without a backbone, zero epochs, and input that published weights do not take."""
+    """Refuse a head without a backbone, zero epochs, and input that published weights do not
+    take.
+    """
     weights, head, epochs = recipe.weights, recipe.head, recipe.train.epochs
     if head and head.kind == "softmax" and not epochs:
         raise ParamsError(f"{place}.head.kind: softmax is trained by the loop; give `train.epochs`")

@@ -1,4 +1,5 @@
-"""The reference of params.yaml, written from the models: a JSON schema for editors, and a page of tables.
+"""The reference of params.yaml, written from the models: a JSON schema for editors, and a page of
+tables.
 
 python -m pipeline.params --docs     writes docs/params.schema.json and docs/params.md
 """
@@ -52,8 +53,9 @@ def without_titles(value: Any) -> Any:
 def json_schema() -> Json:
     """Return the JSON schema (draft 7) of params.yaml.
 
-    Blocks of a recipe may be incomplete in it: keys come from merged blocks, from the recipe that `needs:` names, or
-    from the recipe that a study's setting is laid over. Stage params checks what is missing.
+    Blocks of a recipe may be incomplete in it: keys come from merged blocks, from the recipe that
+    `needs:` names, or from the recipe that a study's setting is laid over. Stage params checks what
+    is missing.
     """
     defs = definitions()
     for name in ("ImageBlock", "SeriesBlock", "Train", "Head", "Weights", "RecipeBlock"):

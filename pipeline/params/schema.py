@@ -1,4 +1,5 @@
-"""Every key of params.yaml with its type, default, limits and description, as frozen pydantic models.
+"""Every key of params.yaml with its type, default, limits and description, as frozen pydantic
+models.
 
 The models also carry a checked recipe through the stages: `recipe.train.lr`.
 """
@@ -88,7 +89,9 @@ class Part(BaseModel):
     )
 
     def updated(self, **changes: Any) -> Self:
-        """Return a copy with changed fields, unchecked; a mapping changes fields of a nested part."""
+        """Return a copy with changed fields, unchecked; a mapping changes fields of a nested
+        part.
+        """
         fields = {
             key: getattr(self, key).updated(**value)
             if isinstance(value, dict) and isinstance(getattr(self, key), Part)
@@ -790,7 +793,9 @@ def describe_problem(kind: type[Part], problem: Any, place: str) -> tuple[str, s
 
 
 def locate(kind: type[Part], loc: tuple[int | str, ...]) -> tuple[str, Any, type[Part]]:
-    """Return the dotted place of pydantic's location, the type that is expected there, and its model."""
+    """Return the dotted place of pydantic's location, the type that is expected there, and its
+    model.
+    """
     at: Any = kind
     place, parent = "", kind
     for step in loc:

@@ -135,9 +135,7 @@ def test_an_edited_constant_reruns_what_imports_it_and_nothing_else(
         now = digests()
         path.write_text(text)
         assert {name for name in before if now[name] != before[name]} == must[str(path)], path
-    assert "arch ensemble" in must["models/tcn.py"] and "arch cnn2" not in must[
-        "models/tcn.py"
-    ]
+    assert "arch ensemble" in must["models/tcn.py"] and "arch cnn2" not in must["models/tcn.py"]
     assert {"stage data", "stage train", "stage check"} <= must[
         "serve/convline/timeseries/calendar_features.py"
     ]

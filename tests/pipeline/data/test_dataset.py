@@ -1,4 +1,6 @@
-"""Stage data: arrays, statistics of the training split alone, and what results/<entry>/data.json records."""
+"""Stage data: arrays, statistics of the training split alone, and what results/<entry>/data.json
+records.
+"""
 
 import csv
 import json
@@ -33,7 +35,9 @@ def test_channel_statistics(resolved: Resolve) -> None:
 
 
 def test_pixel_statistics_and_constant_pixels() -> None:
-    """Oracle: T20 in numpy, float64; a pixel that never changes in training standardises to 0 whatever comes."""
+    """Oracle: T20 in numpy, float64; a pixel that never changes in training standardises to 0
+    whatever comes.
+    """
     rng = np.random.default_rng(0)
     x = rng.integers(0, 256, (600, 5, 4, 3), np.uint8)
     x[:, 0, 0] = 200
@@ -145,7 +149,9 @@ def test_twins_are_looked_for_in_little_memory() -> None:
 def test_twins_are_counted_and_recorded(
     resolved: Resolve, photo_folder: Callable[..., Path]
 ) -> None:
-    """Two files with the same pixels, one of them for testing: not a leak of files, but it is said."""
+    """Two files with the same pixels, one of them for testing: not a leak of files, but it is
+    said.
+    """
     root = photo_folder(
         {"train/a": 4, "train/b": 4, "val/a": 1, "val/b": 1, "test/a": 2, "test/b": 2}
     )
@@ -210,7 +216,9 @@ def make_stage(
 def test_the_stage_writes_images(
     workspace: Path, monkeypatch: pytest.MonkeyPatch, resolved: Resolve
 ) -> None:
-    """The raw files, read by serve, are the test arrays; what is loaded is what was made; a second run is equal."""
+    """The raw files, read by serve, are the test arrays; what is loaded is what was made; a
+    second run is equal.
+    """
     recipe = resolved(
         IMAGE_RECIPE, {**SETS, "digits": {"source": "digits", "validation": 900, "test": 500}}
     )
@@ -274,7 +282,9 @@ WNIDS += ("n03394916", "n03417042", "n03425413", "n03445777", "n03888257")
 def test_a_set_of_files_is_not_decoded_for_its_labels(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spec_of: Callable[..., dict[str, Any]]
 ) -> None:
-    """Imagenette in torchvision's layout, made by hand: 10 classes of 4 and 2 images; samples are files."""
+    """Imagenette in torchvision's layout, made by hand: 10 classes of 4 and 2 images; samples
+    are files.
+    """
     for split, each in (("train", 4), ("val", 2)):
         for k, wnid in enumerate(WNIDS):
             for i in range(each):

@@ -1,4 +1,6 @@
-"""Image sources: the embedded digits, torchvision's layout on disk, and a user's folders; and what each refuses."""
+"""Image sources: the embedded digits, torchvision's layout on disk, and a user's folders; and
+what each refuses.
+"""
 
 import gzip
 import os
@@ -36,7 +38,9 @@ def counts(samples: list[Sample]) -> list[int]:
 
 @pytest.mark.slow  # imports scikit-learn
 def test_digits_are_split_1137_300_360_in_proportion(spec_of: Spec) -> None:
-    """Oracle: scikit-learn's own reading of the file; in each split a class has its share to within one image."""
+    """Oracle: scikit-learn's own reading of the file; in each split a class has its share to
+    within one image.
+    """
     from sklearn.datasets import load_digits
 
     truth = load_digits()
@@ -82,7 +86,9 @@ def test_more_than_there_is(spec_of: Spec) -> None:
 
 
 def write_idx(folder: Path, name: str, array: np.ndarray) -> None:
-    """Write the idx format of MNIST: magic 0x800 + dimensions, the shape, the bytes; all big-endian."""
+    """Write the idx format of MNIST: magic 0x800 + dimensions, the shape, the bytes; all
+    big-endian.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     head = struct.pack(f">{1 + array.ndim}I", 0x800 + array.ndim, *array.shape)
     (folder / name).write_bytes(head + array.astype(np.uint8).tobytes())
@@ -251,7 +257,9 @@ def test_a_folder_is_split_by_the_seed(photo_folder: Callable[..., Path], spec_o
 def test_a_folder_with_given_splits(
     photo_folder: Callable[..., Path], spec_of: Spec, validation: str | None
 ) -> None:
-    """train/ and test/ as given; val/ too, or else drawn from train/. One test image of a class is enough."""
+    """train/ and test/ as given; val/ too, or else drawn from train/. One test image of a class
+    is enough.
+    """
     root = photo_folder({"train/hat": 10, "train/shoe": 10, "test/hat": 3, "test/shoe": 1})
     if validation:
         photo_folder({f"{validation}/hat": 2, f"{validation}/shoe": 2})
@@ -323,7 +331,9 @@ def test_a_bad_folder(
 def test_splits_are_known_by_name_in_any_case(
     photo_folder: Callable[..., Path], spec_of: Spec, names: str
 ) -> None:
-    """Oracle: the counts of each folder; before, Train, Test and Val were three classes, and dev/ was ignored."""
+    """Oracle: the counts of each folder; before, Train, Test and Val were three classes, and
+    dev/ was ignored.
+    """
     train, test, validation = names.split()
     root = photo_folder(
         {f"{train}/hat": 4, f"{train}/shoe": 4, f"{test}/hat": 2, f"{test}/shoe": 2}
@@ -341,7 +351,9 @@ def test_splits_are_known_by_name_in_any_case(
 def test_hidden_names_are_left_out_and_counted(
     photo_folder: Callable[..., Path], spec_of: Spec, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Serving's rule: names that begin with a dot; twins of training images in .ipynb_checkpoints were test images."""
+    """Serving's rule: names that begin with a dot; twins of training images in
+    .ipynb_checkpoints were test images.
+    """
     root = photo_folder(
         {"hat": 10, "hat/.ipynb_checkpoints": 4, "shoe": 10, "shoe/old/left": 2, "__MACOSX/hat": 3}
     )
@@ -373,7 +385,9 @@ def test_a_class_of_files_that_are_not_read(
 def test_class_names_in_two_forms_of_unicode_are_one_class(
     photo_folder: Callable[..., Path], spec_of: Spec
 ) -> None:
-    """macOS writes e and an accent where others write one letter: train/ and test/ may come from both."""
+    """macOS writes e and an accent where others write one letter: train/ and test/ may come from
+    both.
+    """
     composed, apart = "caf\u00e9", "cafe\u0301"
     root = photo_folder({f"train/{composed}": 4, "train/tea": 4, f"test/{apart}": 2, "test/tea": 2})
     splits, labels = image_sources.images(spec_of("folder", path=str(root), validation=2))
@@ -447,7 +461,9 @@ def recipe_of_folder(resolved: Callable[..., dict[str, Any]]) -> Callable[[Path]
 
 @TORCHVISION
 def test_fit_torchvision_is_torchvision_s_crop() -> None:
-    """Oracle: torchvision's Resize and CenterCrop on Pillow images of many sizes, each pixel equal."""
+    """Oracle: torchvision's Resize and CenterCrop on Pillow images of many sizes, each pixel
+    equal.
+    """
     from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Resize
 
     generator = np.random.default_rng(0)

@@ -1,4 +1,6 @@
-"""Series sources: the notes' waves, statsmodels' real series, a user's CSV; their splits by time; what is refused."""
+"""Series sources: the notes' waves, statsmodels' real series, a user's CSV; their splits by
+time; what is refused.
+"""
 
 import os
 from collections.abc import Callable
@@ -22,7 +24,9 @@ Spec = Callable[..., dict[str, Any]]
 
 
 def test_waves_are_the_notes_formula(spec_of: Spec) -> None:
-    """Oracle: FEATURES.md F03, sin(u + a t) sin(u + b t) = (cos(19 pi t/137) - cos(2u + 21 pi t/137)) / 2."""
+    """Oracle: FEATURES.md F03, sin(u + a t) sin(u + b t) = (cos(19 pi t/137) - cos(2u + 21 pi
+    t/137)) / 2.
+    """
     parts, facts = series_sources.series(spec_of("waves", noise=0, train=5), 128, 10)
     t = np.arange(138)
     for one in parts["train"]:
@@ -39,7 +43,9 @@ def test_waves_are_the_notes_formula(spec_of: Spec) -> None:
 
 
 def test_a_longer_horizon_continues_the_same_waves(spec_of: Spec) -> None:
-    """F03: in the notes the step size hangs on the horizon; here a curve is the same for any, noise included."""
+    """F03: in the notes the step size hangs on the horizon; here a curve is the same for any,
+    noise included.
+    """
     spec = spec_of("waves", noise=0.1, test_noise=0.1, length=2)
     short, long = (series_sources.series(spec, 128, horizon)[0] for horizon in (10, 20))
     for split in short:
@@ -49,7 +55,9 @@ def test_a_longer_horizon_continues_the_same_waves(spec_of: Spec) -> None:
 
 
 def test_waves_have_the_noise_that_is_asked_for(spec_of: Spec) -> None:
-    """Noise .1 on training curves and none on test curves: their differences to the same clean curves."""
+    """Noise .1 on training curves and none on test curves: their differences to the same clean
+    curves.
+    """
     noisy, clean = (
         series_sources.series(spec_of("waves", noise=noise), 128, 10)[0] for noise in (0.1, 0.0)
     )
@@ -77,7 +85,9 @@ def test_sunspots_are_yearly_from_1700(spec_of: Spec) -> None:
 
 
 def test_co2_has_real_gaps(spec_of: Spec) -> None:
-    """Oracle: statsmodels' documentation: 2,284 weeks, 59 of them missing; refused, or filled and counted."""
+    """Oracle: statsmodels' documentation: 2,284 weeks, 59 of them missing; refused, or filled
+    and counted.
+    """
     with pytest.raises(
         InputError,
         match=r"co2.csv: line \d+, column 'co2': expected a number, got a missing value; fill",
@@ -112,7 +122,9 @@ CSV = "ds,id,a,b\n" + "".join(
 
 @pytest.fixture
 def table(tmp_path: Path, spec_of: Spec) -> Callable[..., dict[str, Any]]:
-    """A function that writes a CSV and answers its spec: two ids x and y, two columns a and b, 60 rows each."""
+    """A function that writes a CSV and answers its spec: two ids x and y, two columns a and b,
+    60 rows each.
+    """
 
     def write(text: str = CSV, **options: Any) -> dict[str, Any]:
         (tmp_path / "mine.csv").write_text(text)
@@ -124,7 +136,9 @@ def table(tmp_path: Path, spec_of: Spec) -> Callable[..., dict[str, Any]]:
 
 
 def test_many_columns_of_several_ids(table: Callable[..., dict[str, Any]]) -> None:
-    """Each id is split by itself, so no series' future stands in another's training rows of the same time."""
+    """Each id is split by itself, so no series' future stands in another's training rows of the
+    same time.
+    """
     parts, facts = series_sources.series(table(), 5, 3)
     assert facts["columns"] == ["a", "b"] and (facts["time"], facts["id"]) == ("ds", "id")
     for split, rows in (("train", 42), ("validation", 5 + 9), ("test", 5 + 9)):
@@ -135,7 +149,9 @@ def test_many_columns_of_several_ids(table: Callable[..., dict[str, Any]]) -> No
 
 
 def test_splits_by_rows(table: Callable[..., dict[str, Any]]) -> None:
-    """By hand: rows to 40 train, to 50 validate, to 57 test, the last three unused; no target stands in two splits."""
+    """By hand: rows to 40 train, to 50 validate, to 57 test, the last three unused; no target
+    stands in two splits.
+    """
     parts, _ = series_sources.series(table(splits=[40, 50, 57]), 5, 3)
     ends = {split: (part[0].values[[0, -1], 0] / 2).tolist() for split, part in parts.items()}
     assert ends == {"train": [0, 39], "validation": [35, 49], "test": [45, 56]}
@@ -177,7 +193,9 @@ def test_ids_and_times_are_found_by_their_usual_names(tmp_path: Path, spec_of: S
 def test_times_and_headers_are_not_taken_for_values(
     tmp_path: Path, spec_of: Spec, text: str, sentence: str
 ) -> None:
-    """Oracle: the sentence; newest first trained backwards, and a first row of values became the names."""
+    """Oracle: the sentence; newest first trained backwards, and a first row of values became the
+    names.
+    """
     (tmp_path / "mine.csv").write_text(text)
     with pytest.raises(StageError, match=sentence):
         series_sources.series(spec_of("csv", path=str(tmp_path / "mine.csv")), 2, 1)
@@ -186,7 +204,9 @@ def test_times_and_headers_are_not_taken_for_values(
 def test_times_with_an_offset_are_known_as_such(
     tmp_path: Path, table: Callable[..., dict[str, Any]]
 ) -> None:
-    """Oracle: the same hours with Z and without; what is written of the test split is read by its rule."""
+    """Oracle: the same hours with Z and without; what is written of the test split is read by
+    its rule.
+    """
     for zone, offset in (("Z", "utc"), ("", "none")):
         hours = np.datetime64("2024-01-01T00:00") + np.arange(60)[:, None].astype("timedelta64[h]")
         rows = "".join(f"{hour[0]}{zone},{row % 7}\n" for row, hour in enumerate(hours))
@@ -221,8 +241,10 @@ ETTH1 = Path(os.environ.get("DATA_ROOT", Path(__file__).parents[4] / "shared/dat
 )
 @pytest.mark.parametrize(("horizon", "tested"), [(96, 2785), (720, 2161)])
 def test_etth1_is_the_fields(monkeypatch: pytest.MonkeyPatch, horizon: int, tested: int) -> None:
-    """Oracle: numpy on the file. 8,640 rows train, 2,880 validate, 2,880 test, windows begin one context earlier:
-    2,880 - S + 1 of them, none dropped; the statistics are the training rows' own."""
+    """Oracle: numpy on the file. 8,640 rows train, 2,880 validate, 2,880 test, windows begin one
+    context earlier: 2,880 - S + 1 of them, none dropped; the statistics are the training rows'
+    own.
+    """
     monkeypatch.setenv("DATA_ROOT", str(ETTH1))
     spec = params.check_set("etth1", YAML(typ="safe").load(ROOT / "params.yaml")["data"]["etth1"])
     source = prepare.series_data(SeriesData(set="etth1", context=336, horizon=horizon, spec=spec))
@@ -280,7 +302,9 @@ def test_a_bad_table(
 
 
 def test_a_missing_row_is_filled_where_allowed(table: Callable[..., dict[str, Any]]) -> None:
-    """Oracle: the columns are straight lines, so linear interpolation restores them; two values were made."""
+    """Oracle: the columns are straight lines, so linear interpolation restores them; two values
+    were made.
+    """
     whole, _ = series_sources.series(table(), 5, 3)
     filled, facts = series_sources.series(table(without(20), gaps="interpolate"), 5, 3)
     assert facts["filled"] == 2

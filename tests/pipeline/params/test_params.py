@@ -1,4 +1,6 @@
-"""params.yaml: every mistake is one sentence with the place, what was expected or the choices, and the cure."""
+"""params.yaml: every mistake is one sentence with the place, what was expected or the choices,
+and the cure.
+"""
 
 import json
 import os
@@ -249,7 +251,9 @@ def test_a_mistake_is_one_sentence(
 
 
 def test_good_params_load_with_defaults(workspace: Path) -> None:
-    """Oracle: pipeline/params/schema.py's defaults, and the set's own spec laid out in the recipe."""
+    """Oracle: pipeline/params/schema.py's defaults, and the set's own spec laid out in the
+    recipe.
+    """
     loaded = params.load(write(GOOD))
     tiny = loaded.models["tiny"]
     assert (loaded.size, loaded.device, loaded.deterministic) == ("small", "auto", True)
@@ -258,7 +262,9 @@ def test_good_params_load_with_defaults(workspace: Path) -> None:
 
 
 def test_full_lays_its_block_over_the_recipe(workspace: Path) -> None:
-    """Mapping by mapping: what the block does not name stays, and the small size does not see it."""
+    """Mapping by mapping: what the block does not name stays, and the small size does not see
+    it.
+    """
     full = {"train": {"batch": 7}, "data": {"size": [16, 16]}}
     content = changed(*TINY, "full", to=full)
     small, large = (
@@ -270,7 +276,9 @@ def test_full_lays_its_block_over_the_recipe(workspace: Path) -> None:
 
 
 def test_a_study_setting_wins_whatever_the_size(workspace: Path) -> None:
-    """Order: recipe, base, setting; no full block; another architecture drops the recipe's net options."""
+    """Order: recipe, base, setting; no full block; another architecture drops the recipe's net
+    options.
+    """
     content = changed(*TINY, "full", to={"train": {"batch": 7, "lr": 1}})
     study = {
         **STUDY,
@@ -317,7 +325,9 @@ def test_what_is_not_a_yaml_mapping(workspace: Path, text: str, sentence: str) -
     ids=["alias", "alias in a merge", "merges"],
 )
 def test_an_aliased_mapping_is_refused(workspace: Path, blocks: str, sentence: str) -> None:
-    """Oracle: the sentence. DVC changes an aliased mapping at both places or at neither, and says nothing."""
+    """Oracle: the sentence. DVC changes an aliased mapping at both places or at neither, and
+    says nothing.
+    """
     Path("params.yaml").write_text(
         "line: {b: scratch}\ndata: {digits: {source: digits}}\nmodels:\n"
         "  a: {arch: cnn1, data: {set: digits, size: [8, 8], colour: grey}, "
@@ -353,9 +363,9 @@ def shipped(path: Path) -> dict[str, Any]:
 def test_an_override_changes_its_own_key_alone(workspace: Path) -> None:
     """DVC's own code for `-S`, on the repository's params.yaml.
 
-    Every leaf of every recipe and data set gets a number of its own, at once: where two shared a mapping, one of them
-    would read the other's. Then, alone, a leaf that others merge, one that is merged, one inside a merged block, and a
-    new key: nothing else differs.
+    Every leaf of every recipe and data set gets a number of its own, at once: where two shared a
+    mapping, one of them would read the other's. Then, alone, a leaf that others merge, one that is
+    merged, one inside a merged block, and a new key: nothing else differs.
     """
     from dvc.utils.hydra import apply_overrides
 
@@ -425,7 +435,9 @@ def test_dvc_needs_line_studies(workspace: Path, monkeypatch: pytest.MonkeyPatch
 def test_the_shipped_line_is_laid_out_at_both_sizes(
     workspace: Path, monkeypatch: pytest.MonkeyPatch, size: str
 ) -> None:
-    """Oracle: each entry's block of params.yaml, its `full:` block on top where the size is full."""
+    """Oracle: each entry's block of params.yaml, its `full:` block on top where the size is
+    full.
+    """
     path = copy_params(workspace)
     path.write_text(path.read_text().replace("\nsize: small", f"\nsize: {size}", 1))
     monkeypatch.setattr(sys, "argv", ["params"])
@@ -449,7 +461,9 @@ def test_the_shipped_line_is_laid_out_at_both_sizes(
 
 @pytest.mark.slow
 def test_the_stage_lays_out_each_entry(workspace: Path) -> None:
-    """The repository's own params.yaml: one folder for each name of `line:`, the same bytes again."""
+    """The repository's own params.yaml: one folder for each name of `line:`, the same bytes
+    again.
+    """
     copy_params(workspace)
     assert stage(workspace).returncode == 0
     loaded = params.load()
@@ -471,7 +485,9 @@ def test_the_stage_lays_out_each_entry(workspace: Path) -> None:
 def test_what_a_renamed_entry_leaves_is_named_and_kept(
     workspace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Of its own record alone: a user's results/mine looks the same, and is neither named nor touched."""
+    """Of its own record alone: a user's results/mine looks the same, and is neither named nor
+    touched.
+    """
 
     def run(**line: str) -> str:
         renamed = (

@@ -1,4 +1,6 @@
-"""docs/params.md and docs/params.schema.json are what `make docs` writes, and fit the shipped params.yaml."""
+"""docs/params.md and docs/params.schema.json are what `make docs` writes, and fit the shipped
+params.yaml.
+"""
 
 import copy
 import json

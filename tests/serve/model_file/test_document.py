@@ -1,4 +1,6 @@
-"""What `read_model_file` accepts, and that everything else is refused with one sentence that names the file."""
+"""What `read_model_file` accepts, and that everything else is refused with one sentence that
+names the file.
+"""
 
 import hashlib
 import json
@@ -34,7 +36,9 @@ def test_what_is_sealed_is_read(classifier: Path, classifier_bytes: bytes) -> No
 
 
 def test_digest_is_the_documented_one(classifier_bytes: bytes) -> None:
-    """Oracle: sha256 over the file as the onnx package serialises it without metadata, then the canonical JSON."""
+    """Oracle: sha256 over the file as the onnx package serialises it without metadata, then the
+    canonical JSON.
+    """
     proto = onnx.load_model_from_string(classifier_bytes)
     document = json.loads(proto.metadata_props[0].value)
     digest = document.pop("digest")
@@ -158,7 +162,9 @@ def test_refusals(tmp_path: Path, classifier_bytes: bytes, make: Any, message: s
 
 
 def mutate(model: bytes, rng: np.random.Generator) -> bytes:
-    """Return the bytes with a few of them changed, a piece cut out or said twice, or the end cut off."""
+    """Return the bytes with a few of them changed, a piece cut out or said twice, or the end cut
+    off.
+    """
     raw = np.frombuffer(model, np.uint8).copy()
     start, stop = sorted(rng.integers(0, len(raw), 2))
     match rng.integers(4):
@@ -177,9 +183,11 @@ def mutate(model: bytes, rng: np.random.Generator) -> bytes:
 def test_mutated_files_are_read_or_refused(
     tmp_path: Path, classifier_bytes: bytes, digest: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Oracle: 1,500 files of a fixed seed; nothing but a Contract or a ModelFileError comes out, each in 2 s.
+    """Oracle: 1,500 files of a fixed seed; nothing but a Contract or a ModelFileError comes out,
+    each in 2 s.
 
-    Behind a digest that holds, as whoever can write the file can make it, the schema and the walk are what is tried.
+    Behind a digest that holds, as whoever can write the file can make it, the schema and the walk
+    are what is tried.
     """
     if digest == "made anew":
         document = json.loads(onnx.load_model_from_string(classifier_bytes).metadata_props[0].value)
@@ -257,7 +265,9 @@ def test_pack_round_trip(dtype: str) -> None:
     ids=str,
 )
 def test_unpack_refuses(change: dict[str, Any]) -> None:
-    """Oracle: a size that is not the data's, or beyond the bound, must not be allocated; the data are 12 uint8."""
+    """Oracle: a size that is not the data's, or beyond the bound, must not be allocated; the
+    data are 12 uint8.
+    """
     with pytest.raises(ModelFileError, match="golden array"):
         unpack_array(pack_array(np.zeros(12, np.uint8)) | change)
 

@@ -34,7 +34,9 @@ def completed(words: str, folder: Path) -> list[str]:
 
 @pytest.fixture
 def dist(tmp_path: Path) -> Path:
-    """A working directory with two packages, a folder that is none, a model file and another file."""
+    """A working directory with two packages, a folder that is none, a model file and another
+    file.
+    """
     for name in ("lenet5-digits", "letters", "fcnn0-digits"):
         (tmp_path / "out" / "dist" / name).mkdir(parents=True)
         (tmp_path / "out" / "dist" / name / "model.onnx").touch()
@@ -57,7 +59,9 @@ def test_entries_and_files(dist: Path, command: str) -> None:
 def test_packages_of_other_folders(
     dist: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Oracle: the package made here is offered beside those of out/dist, and a folder that is not there is no error."""
+    """Oracle: the package made here is offered beside those of out/dist, and a folder that is
+    not there is no error.
+    """
     (tmp_path / "shared" / "lemur").mkdir(parents=True)
     (tmp_path / "shared" / "lemur" / "model.onnx").touch()
     monkeypatch.setenv("CONVLINE_MODELS", f"{tmp_path / 'shared'}{os.pathsep}{tmp_path / 'none'}")
@@ -70,14 +74,18 @@ def test_packages_of_other_folders(
 
 
 def test_files_below_folders_and_nothing(dist: Path) -> None:
-    """Oracle: a path goes on to the .onnx files there; what is no model gives nothing, and no error."""
+    """Oracle: a path goes on to the .onnx files there; what is no model gives nothing, and no
+    error.
+    """
     assert completed("infer info out/dist/letters/m", dist) == ["out/dist/letters/model.onnx"]
     assert completed("infer info nonesuch", dist) == []
     assert completed("infer info [", dist) == []
 
 
 def test_help_says_how_to_turn_it_on(dist: Path) -> None:
-    """Oracle: the line of the help, evaluated as bash does, is a script that asks for completions of `infer`."""
+    """Oracle: the line of the help, evaluated as bash does, is a script that asks for
+    completions of `infer`.
+    """
     help_text = " ".join(
         subprocess.run(
             [*COMMAND, "--help"], capture_output=True, text=True, check=True

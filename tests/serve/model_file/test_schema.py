@@ -100,7 +100,9 @@ def test_forecaster_key_is_named(key: str, value: Any) -> None:
 def test_keys_that_may_be_absent_are_checked_where_they_are_there(
     key: str, change: Any, reason: str
 ) -> None:
-    """Oracle: a good document of two columns, of which the first is forecast, with one key made wrong."""
+    """Oracle: a good document of two columns, of which the first is forecast, with one key made
+    wrong.
+    """
     good = {
         "stream": {"samples": 9},
         "input.calendar": ["hour"],

@@ -1,4 +1,6 @@
-"""docs/model-file.md and its JSON schema describe the contract that serve/convline/model_file/schema.py holds files to."""
+"""docs/model-file.md and its JSON schema describe the contract that
+serve/convline/model_file/schema.py holds files to.
+"""
 
 from __future__ import annotations
 
@@ -79,7 +81,9 @@ def accepted(document: dict[str, Any]) -> bool:
 
 
 def mutants(document: dict[str, Any], path: tuple[str, ...] = ()) -> list[dict[str, Any]]:
-    """The document with each key gone, each value of another kind, and in each object each key that is not its own."""
+    """The document with each key gone, each value of another kind, and in each object each key
+    that is not its own.
+    """
     made = []
     inside = document
     for key in path:
@@ -101,7 +105,9 @@ def mutants(document: dict[str, Any], path: tuple[str, ...] = ()) -> list[dict[s
 
 
 def test_the_json_schema_accepts_what_the_code_accepts() -> None:
-    """Oracle: the rules of serve/convline/model_file/schema.py, on eight documents and some 3,000 changes of them."""
+    """Oracle: the rules of serve/convline/model_file/schema.py, on eight documents and some
+    3,000 changes of them.
+    """
     validator = jsonschema.Draft202012Validator(SPECIFICATION)
     tried = 0
     for document in documents():

@@ -15,7 +15,9 @@ from onnx import TensorProto, numpy_helper
 
 
 def test_fields_concatenate_to_the_message() -> None:
-    """Oracle: the fields' spans tile the file, and their numbers are those that onnx says are set."""
+    """Oracle: the fields' spans tile the file, and their numbers are those that onnx says are
+    set.
+    """
     model = tiny.classifier_graph()
     raw = memoryview(model.SerializeToString())
     found = list(read_fields(raw))
@@ -83,7 +85,9 @@ def test_ordinary_models_are_not_refused(graph) -> None:
 
 
 def test_nesting_is_bounded() -> None:
-    """Oracle: a graph in an attribute of a node of a graph ..., deeper than any protobuf reader allows."""
+    """Oracle: a graph in an attribute of a node of a graph ..., deeper than any protobuf reader
+    allows.
+    """
     message = b""
     for _ in range(MAX_DEPTH):
         message = encode_bytes(1, encode_bytes(5, encode_bytes(6, message)))
@@ -141,7 +145,9 @@ def test_hostile_graphs_are_refused(model: onnx.ModelProto, message: str) -> Non
 
 
 def test_what_exports_hold_is_not_refused() -> None:
-    """Oracle: heads use ai.onnx.ml, quantisers com.microsoft; a weight may be empty, two of 4 bits fill a byte."""
+    """Oracle: heads use ai.onnx.ml, quantisers com.microsoft; a weight may be empty, two of 4
+    bits fill a byte.
+    """
     for domain in ("", "ai.onnx", "ai.onnx.ml", "com.microsoft"):
         assert refusal_reason(with_operator(domain).SerializeToString()) is None
     for dims, data in (([0], b""), ([64, 64], bytes(64 * 64 * 4))):
@@ -172,7 +178,9 @@ def test_nodes_are_counted_over_all_graphs() -> None:
 def test_fields_are_counted_over_all_messages(
     path: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Oracle: fields that nobody knows, in each kind of message that is looked into, half of them in each of two."""
+    """Oracle: fields that nobody knows, in each kind of message that is looked into, half of
+    them in each of two.
+    """
     monkeypatch.setattr("convline.model_file.onnx_messages.MAX_FIELDS", 2 * (10 + len(path)))
 
     def model(unknown: int) -> bytes:
@@ -190,7 +198,9 @@ def test_fields_are_counted_over_all_messages(
 
 @pytest.mark.parametrize("number", [100, 5], ids=["unknown", "attributes"])
 def test_a_stuffed_file_is_refused_soon(number: int) -> None:
-    """Oracle: the clock. 8 MB of empty fields took 9 to 20 s before they were bounded, and now half of one."""
+    """Oracle: the clock. 8 MB of empty fields took 9 to 20 s before they were bounded, and now
+    half of one.
+    """
     field = encode_varint(number << 3 | 2) + b"\0"
     started = time.perf_counter()
     assert "fields in all messages, got more" in str(

@@ -1,4 +1,5 @@
-"""What `serve` does with a GPU, on stand-ins for CUDA's libraries (fake_cuda.py): placement, refusals, full memory.
+"""What `serve` does with a GPU, on stand-ins for CUDA's libraries (fake_cuda.py): placement,
+refusals, full memory.
 
 Device memory brings zeros there, so rows are counted and errors read; no number is looked at.
 """
@@ -37,7 +38,9 @@ print(*available_devices())
 def opened(
     fake_cuda: FakeCuda, model: Path, device: str = "cuda", **more: str | int
 ) -> tuple[str, list[str]]:
-    """Return the device of a session in words, or the kind and sentence of its error; and the devices there are."""
+    """Return the device of a session in words, or the kind and sentence of its error; and the
+    devices there are.
+    """
     found = fake_cuda.run(OPEN, model, device, **more).stdout.splitlines()
     return found[0], found[1].split()
 
@@ -86,7 +89,9 @@ NO_DRIVER = "libcuda.so.1 of the NVIDIA driver is missing; install the driver, o
 def test_each_reason_has_its_own_sentence(
     fake_cuda: FakeCuda, classifier: Path, setting: dict[str, Any], expected: str, there: list[str]
 ) -> None:
-    """Oracle: by hand: what is wrong and its cure. A device is left out where that is known before one is opened."""
+    """Oracle: by hand: what is wrong and its cure. A device is left out where that is known
+    before one is opened.
+    """
     assert opened(fake_cuda, classifier, **setting) == (expected, there)
 
 
@@ -96,7 +101,9 @@ def test_each_reason_has_its_own_sentence(
 def test_a_library_that_is_missing_is_named(
     fake_cuda: FakeCuda, classifier: Path, tmp_path: Path, library: str, expected: str
 ) -> None:
-    """Oracle: the file taken away; by itself onnxruntime would run on the CPU. `auto` does, and says why."""
+    """Oracle: the file taken away; by itself onnxruntime would run on the CPU. `auto` does, and
+    says why.
+    """
     (tmp_path / "libraries").mkdir()
     there = without(fake_cuda, library, tmp_path / "libraries")
     assert (
@@ -117,7 +124,9 @@ def test_auto_on_an_old_driver_is_the_cpu_and_says_why(
 def test_tensorrt_is_offered_where_its_libraries_load(
     fake_cuda: FakeCuda, classifier: Path
 ) -> None:
-    """Oracle: what onnxruntime's provider for it needs, as readelf lists it; here there is none of them."""
+    """Oracle: what onnxruntime's provider for it needs, as readelf lists it; here there is none
+    of them.
+    """
     provider = Path(onnxruntime.__file__).parent / "capi" / "libonnxruntime_providers_tensorrt.so"
     listed = subprocess.run(
         ["readelf", "-d", provider], capture_output=True, text=True, check=True
@@ -165,7 +174,9 @@ def shaped_graph() -> onnx.ModelProto:
 
 
 def test_arithmetic_on_shapes_may_stay_on_the_cpu() -> None:
-    """Oracle: by hand: what reads data does not, be it in int64; trees may, for they have no kernel elsewhere."""
+    """Oracle: by hand: what reads data does not, be it in int64; trees may, for they have no
+    kernel elsewhere.
+    """
     model = shaped_graph().SerializeToString()
     assert shape_node_names(model) == {"shape", "gather", "double", "cast"}
     found = (("Gather", "gather"), ("Add", "mixed"), ("Mul", ""))
@@ -226,7 +237,9 @@ for model in sys.argv[1:]:
 
 
 def test_what_a_cuda_graph_can_hold_is_known_before(fake_cuda: FakeCuda, tmp_path: Path) -> None:
-    """Oracle: onnxruntime's own refusal. The CPU computes shapes in the first file, a Normalizer in the other."""
+    """Oracle: onnxruntime's own refusal. The CPU computes shapes in the first file, a Normalizer
+    in the other.
+    """
     normal = helper.make_node("Normalizer", ["x"], ["y"], "norm", domain="ai.onnx.ml", norm="L1")
     given = [
         helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", 2]) for name in ("x", "y")
@@ -269,7 +282,9 @@ print([(array.shape, str(array.dtype)) for array in found], stream.seen)
 def test_an_empty_batch_needs_no_session(
     fake_cuda: FakeCuda, make_forecaster: Callable[..., Path], tmp_path: Path, device: str
 ) -> None:
-    """Oracle: the contract's shapes with 0 rows. cuDNN refuses such tensors: the classifier's LRN is computed by it."""
+    """Oracle: the contract's shapes with 0 rows. cuDNN refuses such tensors: the classifier's
+    LRN is computed by it.
+    """
     graph, classifier = tiny.classifier_graph(), tmp_path / "normalised.onnx"
     graph.graph.node[1].input[0] = "normalised"
     graph.graph.node.insert(1, helper.make_node("LRN", ["real"], ["normalised"], size=3))
@@ -282,13 +297,16 @@ def test_an_empty_batch_needs_no_session(
     assert done.stdout == f"{[(shape, 'float32') for shape in shapes]} 1\n"
 
 
-SMALL = 2_000_000  # bytes: a batch of 4,096 tiny images takes some 1.3 million, as often as it is in flight
+# Bytes: a batch of 4,096 tiny images takes some 1.3 million, as often as it is in flight.
+SMALL = 2_000_000
 
 
 def test_images_are_run_in_parts_where_memory_is_small(
     fake_cuda: FakeCuda, classifier: Path, tmp_path: Path
 ) -> None:
-    """Oracle: a row for each of 40 images, and a word about it; where a single image does not fit, one sentence."""
+    """Oracle: a row for each of 40 images, and a word about it; where a single image does not
+    fit, one sentence.
+    """
     Image.new("L", (8, 8)).save(tmp_path / "black.png")
     asked = (
         "images",
@@ -340,7 +358,9 @@ def test_series_are_run_in_parts_where_memory_is_small(
 def test_check_names_the_driver_and_what_is_needed(
     fake_cuda: FakeCuda, classifier: Path, tmp_path: Path
 ) -> None:
-    """Oracle: the stand-in's CUDA 13.2, the build's 13.0 and NVIDIA's least driver for it; each thing that lacks."""
+    """Oracle: the stand-in's CUDA 13.2, the build's 13.0 and NVIDIA's least driver for it; each
+    thing that lacks.
+    """
     good = fake_cuda.infer("check", classifier, check=False).stdout
     assert re.search(r"ok +GPU +visible\n", good)
     needs = r"onnxruntime is built for CUDA 13\.\d, which needs driver 580 or newer"

@@ -34,7 +34,9 @@ def history(*series: list[float]) -> str:
 
 
 def test_a_series_far_from_training_is_out_of_range(make_forecaster: Make) -> None:
-    """Oracle: the last four of each series against -5 to 15; last value + 1, 2, 3 is written all the same."""
+    """Oracle: the last four of each series against -5 to 15; last value + 1, 2, 3 is written all
+    the same.
+    """
     model = make_forecaster(step=INDEX, range=VALUES)
     near, far, edge, past = (
         [99, -5, 15, 3, 4],
@@ -62,7 +64,9 @@ def test_a_network_that_follows_the_level_is_judged_by_changes(make_forecaster: 
 
 
 def test_rolling_origins_and_streams_are_judged_one_by_one(make_forecaster: Make) -> None:
-    """Oracle: the windows of four that hold the 99; a stream that has seen too little is unsettled, as before."""
+    """Oracle: the windows of four that hold the 99; a stream that has seen too little is
+    unsettled, as before.
+    """
     model, values = make_forecaster(step=INDEX, range=VALUES), [1.0, 2, 3, 4, 99, 5, 6, 7, 8]
     expected = ["ok", *["out-of-range"] * 4, "ok"]
     found = rows(model, "-", "--horizon", "1", "--every", "1", stdin=history(values))

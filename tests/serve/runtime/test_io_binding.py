@@ -1,4 +1,6 @@
-"""Bound tensors answer what plain arrays answer; the device is a value, so these lines are those of a GPU."""
+"""Bound tensors answer what plain arrays answer; the device is a value, so these lines are those
+of a GPU.
+"""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +17,9 @@ from convline.timeseries.forecaster import Forecaster
 @pytest.mark.parametrize("device", available_devices())
 @pytest.mark.parametrize("batch", [1, 5])
 def test_a_bound_classifier_answers_the_same(classifier: Path, device: str, batch: int) -> None:
-    """Oracle: `predict_proba` on the same batch, bit for bit; a second run does not change the answer."""
+    """Oracle: `predict_proba` on the same batch, bit for bit; a second run does not change the
+    answer.
+    """
     model = load_file(classifier, device)
     assert isinstance(model, Classifier)
     images = np.random.default_rng(batch).integers(0, 256, (batch, 8, 8, 1), np.uint8)

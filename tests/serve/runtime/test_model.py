@@ -1,4 +1,6 @@
-"""Models opened by onnxruntime: numbers, golden samples, and graphs that are not what their contract says."""
+"""Models opened by onnxruntime: numbers, golden samples, and graphs that are not what their
+contract says.
+"""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -38,7 +40,9 @@ def test_forecaster_answers_the_formula(make_forecaster: Callable[..., Path]) ->
 
 
 def test_golden_samples_replay(classifier: Path, make_forecaster: Callable[..., Path]) -> None:
-    """Oracle: golden outputs were computed in numpy, so a replay agrees within the stated tolerance."""
+    """Oracle: golden outputs were computed in numpy, so a replay agrees within the stated
+    tolerance.
+    """
     for path in (classifier, make_forecaster()):
         model = load_file(path, "cpu")
         assert model.replay_golden() <= model.golden_atol

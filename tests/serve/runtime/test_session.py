@@ -13,7 +13,9 @@ HIDDEN = "no NVIDIA GPU is seen, CUDA_VISIBLE_DEVICES hides all"
 @pytest.mark.usefixtures("no_gpu")
 @pytest.mark.parametrize("device", ["cuda", "tensorrt"])
 def test_a_device_that_is_not_there(classifier: Path, device: str) -> None:
-    """Oracle: the message says what was asked, why it is not there, and the cure: `no_gpu` hides it as a user does."""
+    """Oracle: the message says what was asked, why it is not there, and the cure: `no_gpu` hides
+    it as a user does.
+    """
     message = f"{HIDDEN}; unset it, or pass --device cpu"
     with pytest.raises(DeviceError, match=f"asked for {device}: {message}"):
         session.open_session(classifier, device)
@@ -47,7 +49,9 @@ def test_threads_and_spinning_reach_onnxruntime(classifier: Path) -> None:
 def test_a_gpu_that_is_seen_but_broken_is_an_error(
     classifier: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Oracle: told that a GPU is there where none is, CUDA must fail with our error and not run on the CPU."""
+    """Oracle: told that a GPU is there where none is, CUDA must fail with our error and not run
+    on the CPU.
+    """
     if session.sees_gpu():
         pytest.skip("a real GPU is here")
     monkeypatch.setattr(session, "sees_gpu", lambda: True)
