@@ -45,9 +45,10 @@ def read(spec: FolderSet) -> tuple[Splits, list[str]]:
     if not given:
         labels = class_names(root, spec.labels)
         counts = {"validation": spec.validation, "test": spec.test}
-        return divide(
-            class_samples(root, labels, root, some=some), counts, spec.seed, "data.folder"
-        ), labels
+        return (
+            divide(class_samples(root, labels, root, some=some), counts, spec.seed, "data.folder"),
+            labels,
+        )
     labels = class_names(given["train"], spec.labels)
     parts = {
         k: class_samples(path, labels, root, 2 if k == "train" else 1, some)
@@ -77,7 +78,10 @@ def splits_in(root: Path) -> dict[str, Path]:
         return {}
     if beside := sorted(set(folders) - {path.name for path in given.values()}):
         names = ", ".join(f"{name}/" for names in SPLITS.values() for name in names)
-        what = f"{root} has {beside[0]}/ beside {next(iter(given.values())).name}/, which is named as a split"
+        what = (
+            f"{root} has {beside[0]}/ beside {next(iter(given.values())).name}/, which is named as"
+            " a split"
+        )
         raise StageError(
             f"data.folder: {what}; move it elsewhere, or rename it: splits are {names} in any case"
         )
@@ -101,14 +105,23 @@ def refuse_other_layouts(root: Path, folders: dict[str, Path]) -> None:
         and len({frozenset(inner) for inner in inside.values()}) == 1
     ):
         same = ", ".join(sorted(inside[bare[0]])[:3])
-        what = f"{' and '.join(f'{name}/' for name in sorted(bare)[:3])} in {root} all hold the same folders ({same})"
+        what = (
+            f"{' and '.join(f'{name}/' for name in sorted(bare)[:3])} in {root} all hold the same"
+            f" folders ({same})"
+        )
         raise StageError(
             f"data.folder: {what}: they look like splits; name them train/, val/ and test/"
         )
     if bare and len(bare) < len(folders):
         other = next(name for name in sorted(folders) if name not in bare)
-        what = f"{bare[0]}/ in {root} holds folders and no image of its own, {other}/ beside it does not"
-        cure = f"give {root / bare[0]} as `path:` if its folders are the classes, or put its images directly in it"
+        what = (
+            f"{bare[0]}/ in {root} holds folders and no image of its own, {other}/ beside it"
+            " does not"
+        )
+        cure = (
+            f"give {root / bare[0]} as `path:` if its folders are the classes, or put its images"
+            " directly in it"
+        )
         raise StageError(f"data.folder: {what}; {cure}")
 
 
@@ -141,7 +154,8 @@ def class_samples(
     if unknown := sorted(set(folders) - set(labels)):
         near = hint(unknown[0], labels)
         raise StageError(
-            f"data.folder: {root} has class {unknown[0]!r} that train/ lacks; use the same classes; {near}"
+            f"data.folder: {root} has class {unknown[0]!r} that train/ lacks; use the same classes;"
+            f" {near}"
         )
     for label, name in enumerate(labels):
         if some and name not in folders:
@@ -191,7 +205,8 @@ def visible_folders(root: Path) -> dict[str, Path]:
             name = unicodedata.normalize("NFC", path.name)
             if name in found:
                 raise StageError(
-                    f"data.folder: {root} has two folders named {name!r}, in two forms of Unicode; join them"
+                    f"data.folder: {root} has two folders named {name!r}, in two forms of Unicode;"
+                    " join them"
                 )
             found[name] = path
     return found

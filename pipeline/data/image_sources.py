@@ -212,8 +212,9 @@ def open_torchvision(name: str, train: bool) -> Any:
     except (RuntimeError, OSError) as error:
         where = f"{root} (DATA_ROOT) does not hold it whole" if root else "DATA_ROOT is not set"
         raise StageError(
-            f"data: torchvision {name}: {where}, and its download failed ({' '.join(str(error).split())[:200]}); "
-            "put the set there in torchvision's layout and set DATA_ROOT, or choose `source: digits`"
+            f"data: torchvision {name}: {where}, and its download failed"
+            f" ({' '.join(str(error).split())[:200]}); put the set there in torchvision's layout"
+            " and set DATA_ROOT, or choose `source: digits`"
         ) from None
     except (TypeError, ValueError, ImportError) as error:
         reason = " ".join(str(error).split())[:200]

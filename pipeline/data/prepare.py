@@ -47,7 +47,8 @@ def image_data(recipe: ImageData, splits: dict[str, list[Sample]], labels: list[
     for label, name in enumerate(labels):
         if not some and not (y["train"] == label).any():
             raise StageError(
-                f"data: class {name!r} has no training image; give it some, or ask for larger splits"
+                f"data: class {name!r} has no training image; give it some, or ask for larger"
+                " splits"
             )
     mean, scale = image_statistics(x["train"], recipe.standardise)
     balance = {s: {name: int((y[s] == k).sum()) for k, name in enumerate(labels)} for s in SPLITS}
@@ -99,7 +100,8 @@ def series_data(recipe: SeriesData) -> Data:
     own = recipe.targets or facts["columns"]
     if absent := [name for name in own if name not in facts["columns"]]:
         raise StageError(
-            f"data: targets: expected columns among {', '.join(facts['columns'])}, got {absent[0]!r}"
+            f"data: targets: expected columns among {', '.join(facts['columns'])}, got"
+            f" {absent[0]!r}"
         )
     columns = own + [
         name for name in facts["columns"] if name not in own
@@ -126,7 +128,8 @@ def series_data(recipe: SeriesData) -> Data:
     season, shortest = recipe.spec.season, int(np.diff(starts["train"]).min())
     if season >= shortest:
         raise StageError(
-            f"data: expected season below the {shortest} rows of training, got {season}; lower `season:`"
+            f"data: expected season below the {shortest} rows of training, got {season}; lower"
+            " `season:`"
         )
     about = described(recipe, facts, columns, starts) | {"hash": content_hash(x, starts)}
     if len(own) < len(columns):
@@ -151,13 +154,17 @@ def require_float32(columns: list[str], values: np.ndarray) -> None:
         if not (largest < RANGE and spread > 1 / RANGE):
             got = f"values up to {largest:.3g} with a deviation of {spread:.3g}"
             raise StageError(
-                f"data: column {name!r}: expected magnitudes of 1e-18 to 1e18, got {got}; change the unit"
+                f"data: column {name!r}: expected magnitudes of 1e-18 to 1e18, got {got}; change"
+                " the unit"
             )
         if eps * largest > PRECISION * spread:
             got = (
                 f"values up to {largest:.10g} that vary by {spread:.3g} (their standard deviation)"
             )
-            cure = "subtract a constant from the column, as its first value, here and where it is served"
+            cure = (
+                "subtract a constant from the column, as its first value, here and where it is"
+                " served"
+            )
             raise StageError(f"data: column {name!r}: float32 has no digits left for {got}; {cure}")
 
 

@@ -129,7 +129,8 @@ def require_header(path: Path, header: list[str]) -> None:
     ):
         got = ", ".join(header[:4])
         raise StageError(
-            f"data.csv: {path}: expected a first line of column names, got {got}; write one above the values"
+            f"data.csv: {path}: expected a first line of column names, got {got}; write one above"
+            " the values"
         )
 
 
@@ -145,7 +146,8 @@ def refuse_times_as_values(path: Path, file: Any, columns: list[str] | None) -> 
         if dated or (name.lower() in TIME_NAMES and columns is None):
             cure = f"write `time: {name}` in the set, or name the `columns:` that are values"
             raise StageError(
-                f"data.csv: {path}: column {name!r} looks like times, and no time column is named; {cure}"
+                f"data.csv: {path}: column {name!r} looks like times, and no time column is named;"
+                f" {cure}"
             )
 
 
@@ -176,8 +178,9 @@ def split_by_time(
     for split, rows in least.items():
         if rows < horizon:
             raise StageError(
-                f"data: series {one.id!r} has {n} rows, {split} would have {max(rows, 0)} target rows; "
-                f"a horizon of {horizon} with context {context} needs more: shorten them or give a longer series"
+                f"data: series {one.id!r} has {n} rows, {split} would have {max(rows, 0)} target"
+                f" rows; a horizon of {horizon} with context {context} needs more: shorten them or"
+                " give a longer series"
             )
     bounds = {
         "train": (0, ends[0]),
@@ -206,12 +209,12 @@ def notes(spec: AnySeriesSet, filled: int, levels: list[float], windows: int) ->
         least = round(1 / min(left_out) - 1)
         spans = ", ".join(f"{100 * (1 - 2 * q):.0f} %" for q in left_out)
         found.append(
-            f"no {spans} interval: the validation split has {windows} windows, and it needs the residuals of {least}; "
-            "give a longer validation split, or ask for narrower quantiles"
+            f"no {spans} interval: the validation split has {windows} windows, and it needs the"
+            f" residuals of {least}; give a longer validation split, or ask for narrower quantiles"
         )
     if isinstance(spec, WavesSet) and spec.test_noise != spec.noise:
         found.append(
-            f"training curves carry noise {spec.noise}, test curves {spec.test_noise}: bands, made from noisy "
-            "validation curves, cover more than their nominal share of the test"
+            f"training curves carry noise {spec.noise}, test curves {spec.test_noise}: bands, made"
+            " from noisy validation curves, cover more than their nominal share of the test"
         )
     return found

@@ -51,7 +51,8 @@ def main() -> None:
     params = load()
     if "line_studies" not in params.raw and Path("dvc.yaml").exists():
         raise ParamsError(
-            f"{FILE.name} line_studies: missing; dvc.yaml reads it, so add `line_studies: []` for none"
+            f"{FILE.name} line_studies: missing; dvc.yaml reads it, so add `line_studies: []` for"
+            " none"
         )
     if sys.argv[1:] == ["--names"]:
         absent = [name for name, recipe in params.models.items() if not at_hand(recipe)]

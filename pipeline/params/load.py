@@ -107,7 +107,10 @@ def check_aliases(content: dict[str, Any]) -> None:
             what = (
                 f"expected a mapping of its own, got an alias of {known[id(mapping)].lstrip('.')}"
             )
-            cure = f"write `{place.rpartition('.')[2]}: {{<<: *NAME}}`, whose keys `dvc exp run -S` changes here alone"
+            cure = (
+                f"write `{place.rpartition('.')[2]}: {{<<: *NAME}}`, whose keys `dvc exp run -S`"
+                " changes here alone"
+            )
             raise ParamsError(f"{place}: {what}; {cure}")
         known[id(mapping)] = place
         waiting += [
@@ -123,7 +126,10 @@ def check_line(line: dict[str, str], models: dict[str, EntryRecipe]) -> list[str
     for name, start in line.items():
         needs = models[name].needs
         if start != (needs or SCRATCH):
-            what = f"expected {needs or SCRATCH}, as models.{name} {'needs' if needs else 'needs no other entry'}"
+            what = (
+                f"expected {needs or SCRATCH}, as models.{name}"
+                f" {'needs' if needs else 'needs no other entry'}"
+            )
             raise ParamsError(f"line.{name}: {what}, got {start!r}")
         if needs and needs not in line:
             raise ParamsError(
@@ -174,7 +180,8 @@ def check_study(name: str, study: Study, every: Params) -> None:
         for measure in study.measures:
             if measure not in fitting:
                 raise ParamsError(
-                    f"{place}.measures: {measure!r} is none for {kind} data; {hint(measure, fitting)}"
+                    f"{place}.measures: {measure!r} is none for {kind} data;"
+                    f" {hint(measure, fitting)}"
                 )
 
 
@@ -202,7 +209,8 @@ def entry(name: str, kind: type[E]) -> E:
     files = [OUT / name / f"{part}.json" for part in kind.FILES]
     if not all(file.exists() for file in files):
         raise ParamsError(
-            f"{name}: no resolved recipe in {OUT}; put the name under `line:` and run `dvc repro params`"
+            f"{name}: no resolved recipe in {OUT}; put the name under `line:` and run `dvc repro"
+            " params`"
         )
     parts = {key: value for file in files for key, value in json.loads(file.read_text()).items()}
     return kind.model_validate_json(json.dumps(parts))
@@ -219,11 +227,15 @@ def lay_out(params: Params, name: str) -> dict[str, dict[str, Any]]:
     return {
         "data": {"data": whole["data"]},
         "train": {key: value for key, value in whole.items() if key not in later},
-        "export": {key: whole[key] for key in exported}
-        | {"check": {key: check[key] for key in schema.ExportCheck.model_fields}},
+        "export": (
+            {key: whole[key] for key in exported}
+            | {"check": {key: check[key] for key in schema.ExportCheck.model_fields}}
+        ),
         "check": {"check": check},
-        "explain": {key: whole[key] for key in explained}
-        | {"explain": params.explain.model_dump(mode="json")},
+        "explain": (
+            {key: whole[key] for key in explained}
+            | {"explain": params.explain.model_dump(mode="json")}
+        ),
     }
 
 
@@ -288,7 +300,8 @@ def keep_record(params: Params) -> None:
     left = leftovers(record, list(params.models))
     if left:
         print(
-            f"   left by entries that params.yaml no longer names: rm -r {' '.join(map(str, left))}",
+            "   left by entries that params.yaml no longer names: rm -r"
+            f" {' '.join(map(str, left))}",
             file=sys.stderr,
         )
     kept = {path.name for path in left}

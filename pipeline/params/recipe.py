@@ -80,8 +80,8 @@ def check_recipe(name: Any, recipe: Any, sets: Sets, size: str) -> EntryRecipe:
     place = f"models.{name}"
     if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", str(name)) or name in schema.RESERVED:
         raise ParamsError(
-            f"{place}: names are lower-case letters, digits and single hyphens, as in lenet5-digits, and none of "
-            f"{', '.join(schema.RESERVED)}"
+            f"{place}: names are lower-case letters, digits and single hyphens, as in"
+            f" lenet5-digits, and none of {', '.join(schema.RESERVED)}"
         )
     block = check(RecipeBlock, recipe, place)
     check(schema.FullBlock, block.full, f"{place}.full")
@@ -183,10 +183,14 @@ def check_forecast(place: str, recipe: EntryRecipe, data: SeriesData) -> None:
         if value and key not in takes:
             where = "train.loss" if pinball and key == "quantiles" else f"data.{key}"
             raise ParamsError(
-                f"{place}.{where}: models/{recipe.arch}.py takes no `{key}`; leave it out, or use arch: tcn"
+                f"{place}.{where}: models/{recipe.arch}.py takes no `{key}`; leave it out, or use"
+                " arch: tcn"
             )
     if pinball and 0.5 not in data.quantiles:
-        what = f"expected .5 among them for train.loss: pinball, whose forecast is the median, got {data.quantiles}"
+        what = (
+            "expected .5 among them for train.loss: pinball, whose forecast is the median, got"
+            f" {data.quantiles}"
+        )
         raise ParamsError(f"{place}.data.quantiles: {what}")
     normalise = recipe.net.get("normalise", "none")
     if recipe.streaming and normalise != "none":
@@ -231,7 +235,8 @@ def check_net(place: str, arch: str, options: Layer, image: bool) -> None:
     if not given <= keywords:
         kind = "images" if image else "series"
         raise ParamsError(
-            f"{place}: models/{arch}.py does not take {kind}; choose another data set or architecture"
+            f"{place}: models/{arch}.py does not take {kind}; choose another data set or"
+            " architecture"
         )
     given |= set() if image else {"context", "targets", "calendar", "quantiles"}
     if options and not keywords - given:

@@ -121,11 +121,12 @@ TABLES = (
 )
 INTRODUCTION = """# params.yaml
 
-Every key of `params.yaml`. This page and [the JSON schema](params.schema.json), with which an editor completes keys and
-marks mistakes, are written by `make docs` from [the models](../pipeline/params/schema.py).
-The options of `net:` are the keywords of the constructor in `models/<arch>.py`; `python -m models` lists them.
-A recipe names its network in one of three ways: `arch`, `needs` (the trained network of another recipe) or `backbone`
-(published weights).
+Every key of `params.yaml`. `make docs` writes this page and [the JSON schema](params.schema.json),
+with which an editor completes keys and marks mistakes, from
+[the pydantic models](../pipeline/params/schema.py).
+The options of `net:` are the keywords of the constructor in `models/<arch>.py`; `python -m models`
+lists them. A recipe names its network in one of three ways: `arch`, `needs` (the trained network of
+another recipe) or `backbone` (published weights).
 """
 
 

@@ -93,9 +93,11 @@ class Part(BaseModel):
         part.
         """
         fields = {
-            key: getattr(self, key).updated(**value)
-            if isinstance(value, dict) and isinstance(getattr(self, key), Part)
-            else value
+            key: (
+                getattr(self, key).updated(**value)
+                if isinstance(value, dict) and isinstance(getattr(self, key), Part)
+                else value
+            )
             for key, value in changes.items()
         }
         return self.model_copy(update=fields)
@@ -256,12 +258,18 @@ class ImageBlock(Part):
     colour: Literal["grey", "rgb"] = Field(description="one channel or three")
     standardise: Literal["none", "unit", "mean", "channel", "pixel", "imagenet"] = Field(
         "channel",
-        description="subtract a mean and divide by a deviation of the training split: of each channel or pixel; "
-        "unit: divide by 255; mean: subtract the mean alone; imagenet: ImageNet's mean and deviation",
+        description=(
+            "subtract a mean and divide by a deviation of the training split: of each channel or"
+            " pixel; unit: divide by 255; mean: subtract the mean alone; imagenet: ImageNet's mean"
+            " and deviation"
+        ),
     )
     fit: Literal["stretch", "crop", "torchvision"] = Field(
         "stretch",
-        description="how an image gets the size; torchvision: crops at whole pixels, as its weights were tested",
+        description=(
+            "how an image gets the size; torchvision: crops at whole pixels, as its weights were"
+            " tested"
+        ),
     )
     shorter_px: Positive | None = Field(
         None, description="crops only: the shorter side before the crop, in pixels"
@@ -279,7 +287,9 @@ class ImageBlock(Part):
     ] = Field((0, 0, 0), description="red, green and blue behind transparent pixels")
     draft: bool = Field(
         False,
-        description="decode large JPEGs at 1/2, 1/4 or 1/8: faster, off by one grey level on average",
+        description=(
+            "decode large JPEGs at 1/2, 1/4 or 1/8: faster, off by one grey level on average"
+        ),
     )
 
     @property
@@ -441,19 +451,25 @@ class Head(Part):
     """`head:` of a recipe: what a trained backbone gets for this task."""
 
     kind: Literal["softmax", "linear", "mlp", "forest", "svm-linear", "svm-rbf", "best"] = Field(
-        description="softmax: trained by the loop, in place; the others: on the backbone's features; "
-        "best: the one that cross-validation prefers"
+        description=(
+            "softmax: trained by the loop, in place; the others: on the backbone's features; "
+            "best: the one that cross-validation prefers"
+        )
     )
     layer: str = Field(
         "penultimate",
-        description="layer whose output is the features: penultimate, a layer's name, pixels or hog",
+        description=(
+            "layer whose output is the features: penultimate, a layer's name, pixels or hog"
+        ),
     )
     folds: int = Field(
         5, ge=2, description="folds of the cross-validation that tunes a head on features"
     )
     copied: StageCount = Field(
         "all",
-        description="softmax: how many of the backbone's first stages are copied with their weights",
+        description=(
+            "softmax: how many of the backbone's first stages are copied with their weights"
+        ),
     )
     keep: bool = Field(
         False,
@@ -476,7 +492,10 @@ class Head(Part):
     @model_validator(mode="after")
     def require_whole_backbone(self) -> Self:
         if self.kind != "softmax" and self.copied != "all":
-            what = f"expected all for kind: {self.kind}, whose backbone never trains, got {self.copied!r}"
+            what = (
+                f"expected all for kind: {self.kind}, whose backbone never trains, got"
+                f" {self.copied!r}"
+            )
             raise ValueError(f"copied: {what}; leave it out, or set kind: softmax")
         return self
 
@@ -485,7 +504,9 @@ class Weights(Part):
     """Published weights that training starts from."""
 
     file: str = Field(
-        description="a state dict, relative to here or else to TORCH_HOME; imagenet: torchvision's own"
+        description=(
+            "a state dict, relative to here or else to TORCH_HOME; imagenet: torchvision's own"
+        )
     )
     licence: str = Field(description="licence of the weights; it is written into the model file")
 
@@ -587,8 +608,10 @@ class ExportCheck(Part):
 
     atol: Annotated[float, Field(ge=1e-9)] = Field(
         1e-4,
-        description="largest difference between onnxruntime and torch: of probabilities, or of forecasts "
-        "over their standard deviation",
+        description=(
+            "largest difference between onnxruntime and torch: of probabilities, or of forecasts "
+            "over their standard deviation"
+        ),
     )
     fp16_atol: Annotated[float, Field(ge=1e-9)] = Field(1e-2, description="the same of fp16 files")
     random: Positive = Field(64, description="random inputs, besides the whole test split")
@@ -611,7 +634,9 @@ class Check(ExportCheck):
     )
     baseline: Literal["report", "refuse"] = Field(
         "report",
-        description="a network that is no better than its best baseline: report it, or stop the line",
+        description=(
+            "a network that is no better than its best baseline: report it, or stop the line"
+        ),
     )
     batches: Annotated[list[Positive], Field(min_length=1)] = Field(
         [1, 8, 32, 128],
@@ -727,7 +752,9 @@ class File(Part):
         1, description="processes of one training, each with its share of every batch"
     )
     line: dict[str, str] = Field(
-        description="entries that `dvc repro` makes: name of a recipe, and what its training starts from"
+        description=(
+            "entries that `dvc repro` makes: name of a recipe, and what its training starts from"
+        )
     )
     line_studies: list[str] = Field([], description="studies that `dvc repro` makes")
     data: dict[str, Any] = Field(description="data sets by name")
@@ -778,18 +805,20 @@ def describe_problem(kind: type[Part], problem: Any, place: str) -> tuple[str, s
         if colon and inner and field in expected.model_fields:
             return f"{where}.{field}", rest
         return where, str(limits["error"])
-    if name == "finite_number":
-        return where, f"expected a finite number, got {got!r}"
-    for key, words in (("ge", "at least"), ("le", "at most")):
-        if key in limits:
-            return where, f"expected {words} {limits[key]}, got {got!r}"
-    if name == "too_short":
-        return where, f"expected at least one value, got {got!r}"
-    if name == "too_long":
-        return where, f"expected {limits['max_length']} values, got {got!r}"
     if not loc:
         return where, f"expected a mapping with {', '.join(kind.model_fields)}, got {got!r}"
-    return where, f"expected {describe_type(expected)}, got {got!r}"
+    return where, f"expected {describe_limit(name, limits) or describe_type(expected)}, got {got!r}"
+
+
+def describe_limit(name: str, limits: dict[str, Any]) -> str | None:
+    """Return what a limit of pydantic's allows, in words; None for an error of another kind."""
+    if name == "finite_number":
+        return "a finite number"
+    for key, words in (("ge", "at least"), ("le", "at most")):
+        if key in limits:
+            return f"{words} {limits[key]}"
+    counts = {"too_short": "at least one value", "too_long": f"{limits.get('max_length')} values"}
+    return counts.get(name)
 
 
 def locate(kind: type[Part], loc: tuple[int | str, ...]) -> tuple[str, Any, type[Part]]:

@@ -8,6 +8,7 @@ cases nothing is returned.
 import math
 import re
 from collections.abc import Collection
+from typing import Any
 
 import numpy as np
 
@@ -47,18 +48,12 @@ def read_columns(
     if decimal == "auto" and _leaves_sign_open(data, delimiter):
         return {}
     try:
-        from pyarrow import ArrowInvalid, dictionary, float64, int32, py_buffer, string, timestamp
+        from pyarrow import ArrowInvalid, py_buffer
         from pyarrow.csv import ConvertOptions, ParseOptions, ReadOptions, read_csv
     except ImportError:
         return {}
     sign = "," if decimal == "," else "."
-    types = {}
-    for name, cell in zip(header, first, strict=True):
-        if name in keys:
-            is_date = DATE.match(cell.strip())
-            types[name] = timestamp("s") if is_date else dictionary(int32(), string())
-        elif parse_number(cell.strip(), sign) is not None:
-            types[name] = float64()
+    types = _guess_types(header, first, keys, sign)
     if not types:
         return {}
     several = len(header) > 1
@@ -78,25 +73,41 @@ def read_columns(
         )
     except ArrowInvalid:
         return {}
-    columns: dict[str, Array | Encoded] = {}
-    for name, kind in types.items():
-        column = table.column(name)
-        if kind == float64():
-            numbers = to_array(column, np.float64, math.nan)
-            if np.count_nonzero(~np.isfinite(numbers)) > column.null_count:
-                return {}
-            columns[name] = numbers
-        elif kind == timestamp("s"):
-            times = to_array(column, np.int64).view("datetime64[s]")
-            if column.null_count or times.min() < FIRST_YEAR:
-                return {}
-            columns[name] = times
-        else:
-            chunks = column.unify_dictionaries().chunks
-            codes = np.concatenate([np.from_dlpack(chunk.indices) for chunk in chunks])
-            words = map(str.strip, chunks[0].dictionary.to_pylist())
-            columns[name] = order_by_appearance(codes, words)
-    return columns
+    columns = {name: _to_column(table.column(name)) for name in types}
+    complete = {name: column for name, column in columns.items() if column is not None}
+    return complete if len(complete) == len(columns) else {}
+
+
+def _guess_types(
+    header: list[str], first: list[str], keys: Collection[str], sign: str
+) -> dict[str, Any]:
+    """Return pyarrow's type of each column that is a key or holds numbers, by its first cell."""
+    from pyarrow import dictionary, float64, int32, string, timestamp
+
+    types = {}
+    for name, cell in zip(header, first, strict=True):
+        if name in keys:
+            is_date = DATE.match(cell.strip())
+            types[name] = timestamp("s") if is_date else dictionary(int32(), string())
+        elif parse_number(cell.strip(), sign) is not None:
+            types[name] = float64()
+    return types
+
+
+def _to_column(column: Any) -> Array | Encoded | None:
+    """Return a pyarrow column in numpy's form; None if a value is not finite or not a time."""
+    from pyarrow import types
+
+    if types.is_floating(column.type):
+        numbers = to_array(column, np.float64, math.nan)
+        return None if np.count_nonzero(~np.isfinite(numbers)) > column.null_count else numbers
+    if types.is_timestamp(column.type):
+        times = to_array(column, np.int64).view("datetime64[s]")
+        return None if column.null_count or times.min() < FIRST_YEAR else times
+    chunks = column.unify_dictionaries().chunks
+    codes = np.concatenate([np.from_dlpack(chunk.indices) for chunk in chunks])
+    words = map(str.strip, chunks[0].dictionary.to_pylist())
+    return order_by_appearance(codes, words)
 
 
 def _leaves_sign_open(data: bytes, delimiter: str) -> bool:
