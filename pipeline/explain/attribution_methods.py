@@ -24,9 +24,9 @@ from sklearn.metrics import r2_score
 from torch import Tensor, nn
 
 from pipeline.explain.activations import capture_outputs
+from pipeline.explain.explained_model import Subject
 from pipeline.explain.image_grid import to_tensor
 from pipeline.explain.sections import require_finite
-from pipeline.explain.subject import Subject
 from pipeline.network import modules as network
 from pipeline.network.modules import Classifier
 from pipeline.params.schema import Explain

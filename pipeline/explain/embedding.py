@@ -6,9 +6,9 @@ import matplotlib
 import numpy as np
 
 from pipeline.explain.activations import penultimate_features
+from pipeline.explain.explained_model import Subject
 from pipeline.explain.image_grid import to_tensor
 from pipeline.explain.sections import Section, require_finite
-from pipeline.explain.subject import Subject
 from pipeline.plots.style import INK, drawing
 
 NEIGHBOURS = 5

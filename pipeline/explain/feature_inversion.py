@@ -15,6 +15,7 @@ from pipeline.explain.activations import (
     select_evenly,
     short_name,
 )
+from pipeline.explain.explained_model import Subject
 from pipeline.explain.image_grid import to_tensor
 from pipeline.explain.image_optimization import (
     draw_image_rows,
@@ -26,7 +27,6 @@ from pipeline.explain.image_optimization import (
     to_levels,
 )
 from pipeline.explain.sections import ALL_FACTS, Section
-from pipeline.explain.subject import Subject
 from pipeline.plots.style import BLUE, ORANGE, drawing
 
 STAGES, IMAGES = 5, 3

@@ -14,8 +14,8 @@ from scipy.optimize import minimize
 from torch import Tensor
 from tqdm import tqdm
 
+from pipeline.explain.explained_model import Subject
 from pipeline.explain.image_grid import round_levels, show_image, to_tensor, to_uint8
-from pipeline.explain.subject import Subject
 from pipeline.network.modules import Classifier
 from pipeline.plots.style import drawing
 

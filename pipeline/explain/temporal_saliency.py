@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from pipeline.explain.explained_model import Subject
 from pipeline.explain.sections import Section, require_finite
-from pipeline.explain.subject import Subject
 from pipeline.plots.style import INK, drawing, use_integer_ticks
 
 WINDOWS = 32  # test windows that the gradient is averaged over

@@ -15,6 +15,7 @@ from pipeline.explain.activations import (
     find_layers,
     select_evenly,
 )
+from pipeline.explain.explained_model import Subject
 from pipeline.explain.image_grid import resize_tiles, show_tiles, signed_tiles, to_tensor
 from pipeline.explain.maximally_activating import (
     TILE_PX,
@@ -24,7 +25,6 @@ from pipeline.explain.maximally_activating import (
     robust_limits,
 )
 from pipeline.explain.sections import Section, require_finite
-from pipeline.explain.subject import Subject
 from pipeline.network.modules import Classifier
 from pipeline.plots.style import depth_colours, drawing, use_integer_ticks
 

@@ -21,7 +21,7 @@ from typing import Any
 from convline.model_file.onnx_file import read_model_file
 
 from pipeline.core.errors import StageError
-from pipeline.report.results import Entry
+from pipeline.report.result_files import Entry
 
 PACKAGE, VERSION = "onnxruntime-web", "1.30.0"
 SHA512 = "q0y+JrrtukXSzsBWEMccVfqX25LRmosXHF+CaRJmg8pZClzcV7svNc4rKY3jL02Vb7QmRMDs1SigqR4CXAfKYQ=="

@@ -9,7 +9,7 @@ from ruamel.yaml import YAML
 
 from pipeline.core.errors import StageError, hint
 from pipeline.plots.style import format_number
-from pipeline.report.results import Study, load_json
+from pipeline.report.result_files import Study, load_json
 
 CLAIMS_FILE = Path(__file__).parents[2] / "docs" / "claims.yaml"
 VERDICT_STATES = {

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.plots.vega import CONFIG, PALETTE
-from pipeline.report.results import Entry
+from pipeline.report.result_files import Entry
 from pipeline.report.tables import entry_table
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.plots import style
-from pipeline.report.results import Entry
+from pipeline.report.result_files import Entry
 
 MAX_QUERIES = 10  # one of each class
 MAX_ERRORS = 24  # pictures

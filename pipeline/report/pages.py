@@ -30,7 +30,7 @@ from pipeline.report import (
     tables,
     tradeoff_plots,
 )
-from pipeline.report.results import STAGE_OF_FILE, Entry, Study
+from pipeline.report.result_files import STAGE_OF_FILE, Entry, Study
 
 # Files of templates/ that are written into each page.
 INLINED = ("style.css", "page.js", "compare.js", "live.js")

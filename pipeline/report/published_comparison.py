@@ -13,7 +13,7 @@ from typing import Any
 
 from pipeline.plots.style import Picture
 from pipeline.plots.vega import TEMPLATES, draw_chart, label_sparsely
-from pipeline.report.results import Entry
+from pipeline.report.result_files import Entry
 from pipeline.report.tables import format_with_prefix, metric_cell
 
 PUBLISHED = json.loads((TEMPLATES / "published.json").read_text(encoding="utf-8"))

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.plots.style import format_number
-from pipeline.report.results import Entry
+from pipeline.report.result_files import Entry
 
 PENDING = "pending"
 # Adebayo et al. 2018, arXiv:1810.03292, found that the first two pass and the third fails.

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 
 from pipeline.plots.style import BLUE, GREEN, ORANGE, Picture, drawing, format_number
 from pipeline.plots.vega import draw_chart, label_sparsely
-from pipeline.report.results import Entry
+from pipeline.report.result_files import Entry
 from pipeline.report.tables import Cell, Column, Table, device_name, format_with_prefix
 
 COLOURS = {"fp32": BLUE, "int8": ORANGE, "fp16": GREEN}

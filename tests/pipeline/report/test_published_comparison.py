@@ -11,7 +11,7 @@ import pytest
 from finished import CLASSIFIER, RECIPES
 
 from pipeline.report import published_comparison
-from pipeline.report.results import Entry
+from pipeline.report.result_files import Entry
 
 METRIC = {"name": "accuracy", "value": 0.9, "low": 0.85, "high": 0.93}
 FILES = {

@@ -30,7 +30,7 @@ from pipeline.core.errors import StageError
 from pipeline.plots import style
 from pipeline.report import error_analysis, tradeoff_plots
 from pipeline.report import pages as report
-from pipeline.report.results import Entry
+from pipeline.report.result_files import Entry
 
 LIBRARY = {"src": "vega.js", "defer": None}
 

@@ -1,6 +1,6 @@
 """What the report reads: the plain Markdown of a study."""
 
-from pipeline.report.results import split_markdown
+from pipeline.report.result_files import split_markdown
 
 
 def test_markdown_tables_are_read_back() -> None:
