@@ -173,6 +173,6 @@ def test_scales_of_inception_resnet():
     ],
 )
 def test_refusals(arch, wrong, message):
-    """The sentence says what is expected, what was given and the cure (STYLE.md, Errors)."""
+    """The error says what was expected, what it got and the cure."""
     with pytest.raises(ValueError, match=f"^{arch}: expected {message}"):
         models.build(arch, **wrong)

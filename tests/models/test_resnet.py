@@ -281,6 +281,6 @@ def test_zoo_heads_and_auxiliary_classifiers():
     ],
 )
 def test_refusals(arch, wrong, message):
-    """The sentence says what is expected, what was given and the cure (STYLE.md, Errors)."""
+    """The error says what was expected, what it got and the cure."""
     with pytest.raises(ValueError, match=f"^{arch}: .*{message}"):
         models.build(arch, **wrong)

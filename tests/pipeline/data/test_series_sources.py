@@ -24,8 +24,8 @@ Spec = Callable[..., dict[str, Any]]
 
 
 def test_waves_are_the_notes_formula(spec_of: Spec) -> None:
-    """Oracle: FEATURES.md F03, sin(u + a t) sin(u + b t) = (cos(19 pi t/137) - cos(2u + 21 pi
-    t/137)) / 2.
+    """Oracle: the product formula of the lecture notes' generator, sin(u + a t) sin(u + b t) =
+    (cos(19 pi t/137) - cos(2u + 21 pi t/137)) / 2.
     """
     parts, facts = series_sources.series(spec_of("waves", noise=0, train=5), 128, 10)
     t = np.arange(138)

@@ -45,7 +45,7 @@ def test_every_claim_has_a_measurement_or_a_reason(claim: dict) -> None:
 
 
 def test_every_oracle_mistake_and_transfer_of_the_notes_is_there() -> None:
-    """FEATURES.md lists O01-O23, X01-X16 and R01-R20."""
+    """The ids O01 to O23, X01 to X16 and R01 to R20 are all there."""
     wanted = [
         f"{letter}{k:02d}"
         for letter, last in (("O", 23), ("R", 20), ("X", 16))

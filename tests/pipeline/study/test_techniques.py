@@ -322,7 +322,7 @@ def test_published_weights_ship_as_they_are(resolved, tmp_path, monkeypatch):
     ids=["missing", "a pickle", "of another network", "not finite"],
 )
 def test_published_weights_that_cannot_be_used(resolved, tmp_path, monkeypatch, write, sentence):
-    """The sentence names the file and what is wrong with it (STYLE.md, Errors)."""
+    """The error names the file and what is wrong with it."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     write(tmp_path / "published.pth")
     with pytest.raises(StageError, match=f"^{sentence}"):
