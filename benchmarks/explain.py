@@ -40,7 +40,6 @@ from torch import Tensor
 import models
 from pipeline.export import graph as export
 from pipeline.network.modules import Classifier
-from pipeline.train import device
 
 NETS = {"ResNet-18": ("resnet18", 1.5), "ResNet-50": ("resnet50", 2.5)}  # torchvision's name, goal
 SIDE, CELLS, ALPHA, GREY = 224, 8, 1.0, 128
@@ -196,7 +195,7 @@ def main(
 ) -> None:
     """Print seconds for each map and their ratios; an error where the two maps differ."""
     threads = torch.get_num_threads()
-    device.make_repeatable({"threads": threads})
+    torch.use_deterministic_algorithms(True)
     print(f"{host.processor()}, {threads} threads; torch {torch.__version__}; captum {captum.__version__}; "
           f"onnxruntime {onnxruntime.__version__}; batches {', '.join(map(str, batches))}\n")  # fmt: skip
     print(f"| network | map | passes | Captum, s (batch) | ours, s (batch) | ratio | ratio at {max(batches)} | goal "

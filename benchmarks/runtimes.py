@@ -37,7 +37,6 @@ from pipeline.data import dataset
 from pipeline.export import graph as export
 from pipeline.export import graph_analysis, quantize
 from pipeline.network.modules import Classifier
-from pipeline.train import device
 
 AS_PUBLISHED = {"batch_norm": True, "stride_in": "first", "zero_init": False}
 NETS: dict[str, tuple[str, int, dict[str, Any]]] = {
@@ -186,7 +185,7 @@ def agree() -> None:
 @click.option("--rounds", type=click.IntRange(3), default=15, show_default=True)
 def main(agreement: bool, rounds: int) -> None:
     """Print a table of samples/s, in brackets the ratio to onnxruntime in fp32."""
-    device.make_repeatable({"threads": torch.get_num_threads()})
+    torch.use_deterministic_algorithms(True)
     print(f"{host.processor()}, {torch.get_num_threads()} threads; torch {torch.__version__}; "
           f"onnxruntime {onnxruntime.__version__}\n")  # fmt: skip
     try:

@@ -72,7 +72,7 @@ def of_file(model: Path, on: str, count: int) -> dict[str, Any]:
             raise StageError(f"infer images: {done.stderr.strip()[-400:]}")
         with out.open(newline="", encoding="utf-8") as file:
             labels = [row["label"] for row in csv.DictReader(file)]
-    right = [about.labels[k] for k in answers.argmax(1)]
+    right = [about.document.labels[k] for k in answers.argmax(1)]
     same = sum(a == b for a, b in zip(labels, right, strict=True)) / count
     said = done.stderr.strip().splitlines()[-1:]
     return {
