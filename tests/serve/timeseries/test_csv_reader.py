@@ -154,6 +154,15 @@ def test_one_column_tells_the_decimal_sign_of_another(sign: str) -> None:
     assert table.series[0].values[:2, 0].tolist() == [1234, 2345]
 
 
+def test_a_year_that_is_in_no_calendar_is_left_to_the_exact_reader() -> None:
+    """Oracle: Python's calendar begins with year 1; pyarrow reads year 0 as well."""
+    for year, columns in (("2024", {"ds", "y"}), ("0000", set())):
+        data = f"ds,y\n2024-01-01,1\n{year}-01-02,2\n".encode()
+        first = ["2024-01-01", "1"]
+        found = csv_pyarrow.read_columns(data, 5, ["ds", "y"], first, ",", ".", ["ds"])
+        assert found.keys() == columns
+
+
 def test_reading_imports_no_pandas(tmp_path: Path) -> None:
     """Oracle: sys.modules of a new process; pandas is installed, and would cost two seconds."""
     days = pd.date_range("2024-01-01", periods=9)
