@@ -30,6 +30,7 @@ IGNORED_MODULES = (
     "pipeline.params.load",
     "pipeline.params.recipe",
     "pipeline.params.schema",
+    "pipeline.params.validation_errors",
     *HEAD_MODULES,
 )
 

@@ -15,7 +15,8 @@ from pipeline.core import paths
 from pipeline.core.errors import ParamsError, hint
 from pipeline.params import schema
 from pipeline.params.recipe import Sets, built_on, check_recipe, overlay, resolve
-from pipeline.params.schema import EntryRecipe, Layer, Recipe, Study, check
+from pipeline.params.schema import EntryRecipe, Layer, Recipe, Study
+from pipeline.params.validation_errors import check_block
 
 FILE = Path("params.yaml")
 OUT = Path("out/params")
@@ -52,7 +53,7 @@ def load(path: Path = FILE) -> Params:
     raw = read_yaml(path)
     try:
         check_aliases(raw)
-        file = check(schema.File, raw, "")
+        file = check_block(schema.File, raw, "")
         sets = {name: check_set(name, spec) for name, spec in file.data.items()}
         built = {name: built_on(name, file.models) for name in file.models}
         models = {
@@ -156,7 +157,7 @@ def check_set(name: str, spec: Any) -> Any:
         raise ParamsError(
             f"{place}.source: unknown source {source!r}; {hint(source, list(schema.SOURCES))}"
         )
-    return check(schema.SOURCES[source], spec, place)
+    return check_block(schema.SOURCES[source], spec, place)
 
 
 def check_study(name: str, study: Study, every: Params) -> None:
@@ -171,7 +172,7 @@ def check_study(name: str, study: Study, every: Params) -> None:
         check_names(f"{place}.lines.{line}", joined, study.settings)
     for setting, layer in study.settings.items():
         where = f"{place}.settings.{setting}"
-        check(schema.Setting, layer, where)
+        check_block(schema.Setting, layer, where)
         recipe = resolve(where, lay_over(study.recipe, study.base, layer, every), every.sets)
         kind = "image" if isinstance(recipe.data, schema.ImageData) else "series"
         fitting = [

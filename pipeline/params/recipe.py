@@ -29,8 +29,8 @@ from pipeline.params.schema import (
     SeriesBlock,
     SeriesData,
     Train,
-    check,
 )
+from pipeline.params.validation_errors import check_block
 
 MODELS = Path("models")
 Sets = dict[str, Any]  # data sets by name, each a member of schema.DataSet
@@ -54,7 +54,7 @@ def built_on(name: Any, models: dict[Any, Any], above: tuple[Any, ...] = ()) -> 
         kinds = ", ".join(get_args(Head.model_fields["kind"].annotation))
         raise ParamsError(f"{place}.head: missing; add `head: {{kind: ...}}`, one of {kinds}")
     if "backbone" in recipe:
-        backbone = check(schema.Backbone, recipe["backbone"], f"{place}.backbone")
+        backbone = check_block(schema.Backbone, recipe["backbone"], f"{place}.backbone")
         return own | backbone.model_dump()
     needs = recipe["needs"]
     if needs not in models or needs in (name, *above):
@@ -83,8 +83,8 @@ def check_recipe(name: Any, recipe: Any, sets: Sets, size: str) -> EntryRecipe:
             f"{place}: names are lower-case letters, digits and single hyphens, as in"
             f" lenet5-digits, and none of {', '.join(schema.RESERVED)}"
         )
-    block = check(RecipeBlock, recipe, place)
-    check(schema.FullBlock, block.full, f"{place}.full")
+    block = check_block(RecipeBlock, recipe, place)
+    check_block(schema.FullBlock, block.full, f"{place}.full")
     small = resolve(place, recipe, sets)
     if not block.full:
         return small
@@ -102,7 +102,7 @@ def resolve(place: str, recipe: Layer, sets: Sets) -> EntryRecipe:
     """Return the complete recipe: blocks checked, defaults filled in, its dataset as
     `data.spec`.
     """
-    block = check(RecipeBlock, recipe, place)
+    block = check_block(RecipeBlock, recipe, place)
     if block.arch not in (known := architectures()):
         raise ParamsError(
             f"{place}.arch: unknown architecture {block.arch!r}; {hint(block.arch, known)}"
@@ -123,7 +123,7 @@ def resolve(place: str, recipe: Layer, sets: Sets) -> EntryRecipe:
     problems = []
     for key, (kind, value) in blocks.items():
         try:
-            made[key] = None if value is None else check(kind, value, f"{place}.{key}")
+            made[key] = None if value is None else check_block(kind, value, f"{place}.{key}")
         except ParamsError as error:  # all that is wrong with the recipe, in one message
             problems.append(str(error))
     if problems:
@@ -243,7 +243,7 @@ def check_net(place: str, arch: str, options: Layer, image: bool) -> None:
         raise ParamsError(
             f"{place}.{next(iter(options))}: unknown option; models/{arch}.py has none"
         )
-    check(constructor(arch, frozenset(given)), options, place)
+    check_block(constructor(arch, frozenset(given)), options, place)
 
 
 def architectures() -> list[str]:

@@ -6,32 +6,11 @@ The models also carry a checked recipe through the stages: `recipe.train.lr`.
 
 from __future__ import annotations
 
-import types
-from typing import (
-    Annotated,
-    Any,
-    ClassVar,
-    Literal,
-    Self,
-    TypeVar,
-    Union,
-    get_args,
-    get_origin,
-)
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from convline.model_file.document import ImageRule
 from convline.model_file.schema import MAX_IMAGE_SIDE, QUANTILES
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    Strict,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
-
-from pipeline.core.errors import ParamsError, hint
+from pydantic import BaseModel, ConfigDict, Field, Strict, field_validator, model_validator
 
 ERROR_LIMIT = 1e-3  # of a forecast's error, relative: what onnxruntime's may differ from torch's by
 RESERVED = (
@@ -762,119 +741,3 @@ class File(Part):
     explain: Explain = Field(Explain(), description="what stage explain draws and measures")
     models: dict[str, Any] = Field(description="recipes by name")
     studies: dict[str, Study] = Field({}, description="studies by name")
-
-
-P = TypeVar("P", bound=Part)
-
-
-def check(kind: type[P], value: Any, place: str) -> P:
-    """Return the block as a model.
-
-    Raises ParamsError with the place, the cure and the choices of every mistake in it.
-    """
-    try:
-        return kind.model_validate(value)
-    except ValidationError as error:
-        found: dict[str, str] = {}
-        for problem in error.errors(include_url=False):
-            where, sentence = describe_problem(kind, problem, place)
-            if where not in found or not problem["type"].endswith(("_type", "literal_error")):
-                found[where] = sentence
-        raise ParamsError("; ".join(f"{w.lstrip('.')}: {s}" for w, s in found.items())) from None
-
-
-def describe_problem(kind: type[Part], problem: Any, place: str) -> tuple[str, str]:
-    """Return the place of one of pydantic's errors, and the sentence for it."""
-    name, loc, got = problem["type"], problem["loc"], problem["input"]
-    where, expected, parent = locate(kind, loc)
-    where, limits = f"{place}{where}", problem.get("ctx", {})
-    if name == "extra_forbidden":
-        return where, f"unknown key; {hint(str(loc[-1]), list(parent.model_fields))}"
-    if loc and loc[-1] == "[key]":
-        return f"{where}.{got}", f"expected a name that is text, got {got!r}; put it in quotes"
-    if name == "missing" and isinstance(loc[-1], int):  # of a tuple
-        where, expected, _ = locate(kind, loc[:-1])
-        return f"{place}{where}", f"expected {len(get_args(expected))} values, got {got!r}"
-    if name == "missing":
-        return where, f"missing; add it ({describe_type(expected)})"
-    if name == "literal_error" and get_origin(expected) is Literal:
-        return where, f"unknown value {got!r}; {hint(str(got), list(get_args(expected)))}"
-    if name == "value_error":
-        field, colon, rest = str(limits["error"]).partition(": ")
-        inner = isinstance(expected, type) and issubclass(expected, Part)
-        if colon and inner and field in expected.model_fields:
-            return f"{where}.{field}", rest
-        return where, str(limits["error"])
-    if not loc:
-        return where, f"expected a mapping with {', '.join(kind.model_fields)}, got {got!r}"
-    return where, f"expected {describe_limit(name, limits) or describe_type(expected)}, got {got!r}"
-
-
-def describe_limit(name: str, limits: dict[str, Any]) -> str | None:
-    """Return what a limit of pydantic's allows, in words; None for an error of another kind."""
-    if name == "finite_number":
-        return "a finite number"
-    for key, words in (("ge", "at least"), ("le", "at most")):
-        if key in limits:
-            return f"{words} {limits[key]}"
-    counts = {"too_short": "at least one value", "too_long": f"{limits.get('max_length')} values"}
-    return counts.get(name)
-
-
-def locate(kind: type[Part], loc: tuple[int | str, ...]) -> tuple[str, Any, type[Part]]:
-    """Return the dotted place of pydantic's location, the type that is expected there, and its
-    model.
-    """
-    at: Any = kind
-    place, parent = "", kind
-    for step in loc:
-        inner = without_none(at)
-        origin = get_origin(inner)
-        if isinstance(inner, type) and issubclass(inner, Part):
-            place, parent = f"{place}.{step}", inner
-            at = inner.model_fields[step].annotation if step in inner.model_fields else None
-        elif origin in (list, tuple) and isinstance(step, int):
-            arguments = get_args(inner)
-            place, at = f"{place}[{step}]", arguments[step if origin is tuple else 0]
-        elif origin is dict and step != "[key]":
-            place, at = f"{place}.{step}", get_args(inner)[1]
-        # What is left is pydantic's name of a union's member.
-    return place, without_annotations(at), parent
-
-
-def without_annotations(kind: Any) -> Any:
-    return get_args(kind)[0] if get_origin(kind) is Annotated else kind
-
-
-def without_none(kind: Any) -> Any:
-    """Return `X` of `X | None`, and of what is annotated."""
-    kind = without_annotations(kind)
-    if get_origin(kind) in (Union, types.UnionType):
-        some = [part for part in get_args(kind) if part is not type(None)]
-        return without_annotations(some[0]) if len(some) == 1 else kind
-    return kind
-
-
-TYPES = {
-    bool: "true or false",
-    int: "a whole number",
-    float: "a number",
-    str: "text",
-    list: "a list",
-    tuple: "a list",
-    dict: "a mapping",
-    type(None): "null",
-}
-
-
-def describe_type(kind: Any) -> str:
-    """Return a type in words: "a whole number or null"."""
-    kind = without_annotations(kind)
-    origin = get_origin(kind)
-    if origin in (Union, types.UnionType):
-        return " or ".join(dict.fromkeys(map(describe_type, get_args(kind))))
-    if origin is Literal:
-        return " or ".join(map(str, get_args(kind)))
-    if isinstance(kind, type) and issubclass(kind, Part):
-        return "a mapping"
-    return TYPES.get(origin or kind, "a value")
