@@ -36,8 +36,13 @@ IGNORED_MODULES = (
 
 
 def stage_names() -> list[str]:
-    """Return the packages of pipeline that run as `python -m pipeline.<stage>`, sorted."""
-    return sorted(path.parent.name for path in Path("pipeline").glob("*/__main__.py"))
+    """Return the stages, sorted: packages of pipeline whose `__main__.py` says that it is one."""
+    files = Path("pipeline").glob("*/__main__.py")
+    return sorted(
+        path.parent.name
+        for path in files
+        if path.read_text(encoding="utf-8").startswith(f'"""Stage {path.parent.name}: ')
+    )
 
 
 def describe_stage(stage: str) -> dict[str, Any]:

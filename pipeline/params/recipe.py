@@ -78,7 +78,7 @@ def built_on(name: Any, models: dict[Any, Any], above: tuple[Any, ...] = ()) -> 
 def check_recipe(name: Any, recipe: Any, sets: Sets, size: str) -> EntryRecipe:
     """Return the recipe of `models.<name>` resolved for `size`; both sizes are checked."""
     place = f"models.{name}"
-    if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", str(name)) or name in schema.RESERVED:
+    if not re.fullmatch(schema.NAME_PATTERN, str(name)) or name in schema.RESERVED:
         raise ParamsError(
             f"{place}: names are lower-case letters, digits and single hyphens, as in"
             f" lenet5-digits, and none of {', '.join(schema.RESERVED)}"

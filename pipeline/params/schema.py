@@ -13,9 +13,10 @@ from convline.model_file.schema import MAX_IMAGE_SIDE, QUANTILES
 from pydantic import BaseModel, ConfigDict, Field, Strict, field_validator, model_validator
 
 ERROR_LIMIT = 1e-3  # of a forecast's error, relative: what onnxruntime's may differ from torch's by
-RESERVED = (
-    "params", "scratch", "dist", "wheel", "report", "studies", "claims",
-    "checkpoints", "features", "downloads", "gpu", "index", "plots", "compare", "live",
+NAME_PATTERN = r"[a-z0-9]+(-[a-z0-9]+)*"  # of an entry
+RESERVED = (  # folders of out/, pages of the report, and `python -m pipeline.new net`
+    "params", "scratch", "dist", "wheel", "report", "studies", "claims", "code",
+    "checkpoints", "features", "downloads", "gpu", "index", "plots", "compare", "live", "net",
 )  # fmt: skip
 
 # What a study can measure: on which data, and the kind of number, which decides how it is averaged.

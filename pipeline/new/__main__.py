@@ -1,0 +1,92 @@
+"""Write an entry for your own images, series or network into params.yaml.
+
+    python -m pipeline.new pets --images /data/pets
+    python -m pipeline.new sales --csv sales.csv
+    python -m pipeline.new net mynet
+
+It looks at the data, says what it saw, and inserts a dataset, a recipe that suits it, and a line
+entry; `dvc repro infer@pets` then trains, checks, packages and serves.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+
+from pipeline.core.errors import StageError
+from pipeline.core.stage import run
+from pipeline.new import images
+from pipeline.new.params_file import Entry, preview, require_free_name, write
+from pipeline.params import load as params
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("name")
+@click.option("--images", "folder", type=Path, help="Folder of images: one sub-folder a class.")
+@click.option("--arch", help="Network to train from scratch, such as resnet20.")
+@click.option("--from", "backbone", help="Network of torchvision under a new head: mobilenet_v2.")
+@click.option("--weights", help="Its weights: a file, here or below TORCH_HOME.")
+@click.option("--licence", default="your own", show_default=True, help="Licence of the data.")
+@click.option("--dry-run", is_flag=True, help="Print what would be written, and write nothing.")
+@click.option("--run", "run_line", is_flag=True, help="Then run `dvc repro infer@NAME`.")
+def data_entry(
+    name: str,
+    folder: Path | None,
+    arch: str | None,
+    backbone: str | None,
+    weights: str | None,
+    licence: str,
+    dry_run: bool,
+    run_line: bool,
+) -> None:
+    """Write an entry NAME for your own images into params.yaml.
+
+    \b
+    python -m pipeline.new pets --images /data/pets --run
+    python -m pipeline.new net mynet      a file models/mynet.py and its entry
+    """
+    taken = params.load()
+    require_free_name(name, taken)
+    if folder is None:
+        raise StageError(f"new: no data named; add --images FOLDER, as in `new {name} --images .`")
+    entry = images.propose(name, folder, arch, backbone, weights, licence, taken)
+    finish(entry, dry_run, run_line)
+
+
+def finish(entry: Entry, dry_run: bool, run_line: bool) -> None:
+    """Say what was seen and chosen, write the entry, and run it or print the next commands."""
+    for fact in entry.seen:
+        print(f"   {fact}")
+    print(f"   chosen: {entry.why}")
+    if dry_run:
+        print(f"\nparams.yaml would get:\n\n{preview(entry)}")
+        return
+    write(entry)
+    print(f"   wrote {', '.join(f'{key}.{entry.name}' for key in entry.sections)} to params.yaml")
+    if run_line:
+        repro(entry.name)
+        print(f"\nnext: {entry.predict}")
+    else:
+        print(f"\nnext: dvc repro infer@{entry.name}\n      {entry.predict}")
+
+
+def repro(name: str) -> None:
+    """Run the stages of an entry; exit with DVC's code where one fails."""
+    folder = str(Path(sys.executable).parent)  # the stages call `python`
+    environment = os.environ | {"PATH": f"{folder}{os.pathsep}{os.environ.get('PATH', '')}"}
+    command = [sys.executable, "-m", "dvc", "repro", f"infer@{name}"]
+    done = subprocess.run(command, env=environment, check=False)
+    if done.returncode:
+        sys.exit(done.returncode)
+
+
+def main() -> None:
+    data_entry(prog_name="python -m pipeline.new")
+
+
+if __name__ == "__main__":
+    run(main)
