@@ -1,4 +1,5 @@
 # make            set up .venv and run the line: raw data to a report and a served prediction
+# make setup      set up .venv alone; then `source .venv/bin/activate` and your own data: python -m pipeline.new
 # make test       everything tested in under 15 minutes; make test-all adds the long tests
 # make lint       ruff, and mypy strict
 # make docs       docs/params.md and docs/params.schema.json, from the models of pipeline/params/schema.py
@@ -15,13 +16,15 @@ LEAST_DRIVER := 580
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export OMP_WAIT_POLICY ?= PASSIVE
 .DEFAULT_GOAL := line
-.PHONY: readme line welcome scm test test-all lint docs study all full bench clean lock
+.PHONY: readme line setup welcome scm test test-all lint docs study all full bench clean lock
 
 line: welcome $(READY) scm
 	$(FORKED) dvc repro $(addprefix infer@,$(FIRST))
 	$(FORKED) pipeline.line.parallel
 	$(FORKED) dvc repro
 	@echo; grep '^|' results/README.md; echo; echo "report: $(CURDIR)/out/report/index.html"
+
+setup: $(READY) scm
 
 welcome:
 	@echo "Convline: raw data to trained, exported, checked and served networks."

@@ -17,9 +17,9 @@ from pathlib import Path
 
 import click
 
-from pipeline.core.errors import StageError
+from pipeline.core.errors import ParamsError, StageError
 from pipeline.core.stage import run
-from pipeline.new import images
+from pipeline.new import images, network
 from pipeline.new.params_file import Entry, preview, require_free_name, write
 from pipeline.params import load as params
 
@@ -57,6 +57,29 @@ def data_entry(
     finish(entry, dry_run, run_line)
 
 
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("name")
+@click.option("--dry-run", is_flag=True, help="Print what would be written, and write nothing.")
+@click.option("--run", "run_line", is_flag=True, help="Then run `dvc repro infer@NAME-digits`.")
+def network_entry(name: str, dry_run: bool, run_line: bool) -> None:
+    """Write a network models/NAME.py that trains as it is, and its entry on digits.
+
+    \b
+    python -m pipeline.new net mynet --run
+    """
+    file, text, entry = network.propose(name)
+    require_free_name(entry.name, params.load())
+    if dry_run:
+        print(f"{file} would be:\n\n{text}")
+        return finish(entry, dry_run, run_line)
+    file.write_text(text, encoding="utf-8")
+    try:
+        finish(entry, dry_run, run_line)
+    except (ParamsError, StageError):
+        file.unlink()
+        raise
+
+
 def finish(entry: Entry, dry_run: bool, run_line: bool) -> None:
     """Say what was seen and chosen, write the entry, and run it or print the next commands."""
     for fact in entry.seen:
@@ -85,6 +108,8 @@ def repro(name: str) -> None:
 
 
 def main() -> None:
+    if sys.argv[1:2] == ["net"]:
+        network_entry(sys.argv[2:], prog_name="python -m pipeline.new net")
     data_entry(prog_name="python -m pipeline.new")
 
 
