@@ -84,24 +84,28 @@ def finish(entry: Entry, dry_run: bool, run_line: bool) -> None:
     """Say what was seen and chosen, write the entry, and run it or print the next commands."""
     for fact in entry.seen:
         print(f"   {fact}")
-    print(f"   chosen: {entry.why}")
+    print(f"   chosen    {entry.why}")
     if dry_run:
-        print(f"\nparams.yaml would get:\n\n{preview(entry)}")
+        print(f"\nparams.yaml would get\n\n{preview(entry)}")
         return
     write(entry)
-    print(f"   wrote {', '.join(f'{key}.{entry.name}' for key in entry.sections)} to params.yaml")
+    sections = ", ".join(f"{key}.{entry.name}" for key in entry.sections)
+    print(f"   written   {sections} of params.yaml", flush=True)
+    steps = [f"dvc repro infer@{entry.name}"] * (not run_line)
     if run_line:
-        repro(entry.name)
-        print(f"\nnext: {entry.predict}")
-    else:
-        print(f"\nnext: dvc repro infer@{entry.name}\n      {entry.predict}")
+        repro(f"infer@{entry.name}")
+    steps += [entry.predict, f"dvc repro explain@{entry.name} && python -m pipeline.report"]
+    ends = ["train, check, package, serve"] * (not run_line)
+    ends += ["a prediction", f"its page, out/report/{entry.name}.html"]
+    width = max(map(len, steps))
+    print("\nnext\n" + "\n".join(f"   {s:{width}}   {e}" for s, e in zip(steps, ends, strict=True)))
 
 
-def repro(name: str) -> None:
-    """Run the stages of an entry; exit with DVC's code where one fails."""
+def repro(target: str) -> None:
+    """Run the stages that a target of DVC needs; exit with DVC's code where one fails."""
     folder = str(Path(sys.executable).parent)  # the stages call `python`
     environment = os.environ | {"PATH": f"{folder}{os.pathsep}{os.environ.get('PATH', '')}"}
-    command = [sys.executable, "-m", "dvc", "repro", f"infer@{name}"]
+    command = [sys.executable, "-m", "dvc", "repro", target]
     done = subprocess.run(command, env=environment, check=False)
     if done.returncode:
         sys.exit(done.returncode)

@@ -82,7 +82,7 @@ def look(folder: Path, licence: str, path: str) -> ImageFolder:
     drawn = not class_folders.splits_in(root)
     counted = sum(path.suffix.lower() in SUFFIXES for path in class_folders.visible_files(root))
     share = {"validation": 0.2, "test": 0.2} if drawn and counted < FEW_IMAGES else {}
-    spec = FolderSet(source="folder", path=path, licence=licence, **share)
+    spec = FolderSet.model_validate({"source": "folder", "path": path, **share, "licence": licence})
     splits, labels = class_folders.read(spec)
     counts = {split: Counter(sample.label for sample in splits[split]) for split in SPLITS}
     require_every_class(counts, labels, drawn)

@@ -14,11 +14,12 @@ from pipeline.new.image_folder import ImageFolder, look
 from pipeline.new.params_file import Entry, path_text
 from pipeline.params.load import Params
 from pipeline.params.recipe import constructor
+from pipeline.params.schema import Head, ResolvedTrain, Training, Weights
 
 BACKBONES = ("mobilenet_v2", "squeezenet1_1")  # looked for in this order
 PHOTO = 64  # pixels of the shorter side from which images are photos, not small pictures
 # How published networks of torchvision take an image: the shorter side 256, the centre 224.
-IMAGENET_INPUT = {
+IMAGENET_INPUT: dict[str, Any] = {
     "size": [224, 224],
     "colour": "rgb",
     "fit": "crop",
@@ -60,10 +61,14 @@ def propose(
     network = from_recipes(arch, taken) if arch else None
     if weights and not backbone:
         backbone = network_of_file(weights)
+    asked = backbone is not None
     if not arch and not backbone and seen.shorter_side >= PHOTO and not seen.grey:
         backbone = next((name for name in BACKBONES if find_weights(name)), None)
     if backbone:
-        recipe, why = on_backbone(backbone, weights or find_weights(backbone), seen, taken)
+        file = weights or find_weights(backbone) or "imagenet"
+        if asked:
+            require_fitting_weights(backbone, file, len(seen.counts))
+        recipe, why = on_backbone(backbone, file, seen, taken)
     else:
         recipe, why = from_scratch(network, seen)
     recipe["data"] = {"set": name} | recipe["data"]
@@ -78,13 +83,9 @@ def propose(
 
 
 def on_backbone(
-    name: str, file: str | None, seen: ImageFolder, taken: Params
+    name: str, file: str, seen: ImageFolder, taken: Params
 ) -> tuple[dict[str, Any], str]:
     """Return a recipe of a linear head on a network of torchvision, and the reason for it."""
-    require_torchvision(name)
-    file = file or "imagenet"
-    if file != "imagenet" and not located(file, "TORCH_HOME").is_file():
-        raise StageError(f"new: --weights {file} is not here nor below TORCH_HOME; correct it")
     weights = {"file": file, "licence": licence_of(file, taken)}
     folds = {"folds": seen.rarest} if seen.rarest < 5 else {}
     recipe = {
@@ -120,14 +121,33 @@ def from_recipes(arch: str, taken: Params) -> dict[str, Any]:
     raise StageError(f"new: no network {arch!r}; {hint(arch, sorted({*images, *named}))}")
 
 
-def require_torchvision(name: str) -> None:
-    """Raise StageError where torchvision has no such network."""
-    from models import zoo  # torchvision: seconds
+def require_fitting_weights(name: str, file: str, classes: int) -> None:
+    """Raise StageError where torchvision has no such network, or the weights are not its own.
+
+    Weights of any number of classes fit, since the last layer is new. Torchvision's own weights,
+    `imagenet`, are not loaded here: stage train downloads them.
+    """
+    from models import zoo  # torch and torchvision: seconds
+    from pipeline.network import pretrained
 
     try:
         zoo.require_known(name)
     except ValueError as error:
         raise StageError(f"new: --from: {str(error).removeprefix('zoo: ')}") from None
+    if file == "imagenet":
+        return
+    if not located(file, "TORCH_HOME").is_file():
+        raise StageError(f"new: --weights: {file} is not here nor below TORCH_HOME; correct it")
+    recipe = Training(
+        arch="zoo",
+        net={"name": name},
+        train=ResolvedTrain(epochs=0),
+        weights=Weights(file=file, licence=""),
+        head=Head(kind="linear"),
+    )
+    size = (IMAGENET_INPUT["size"][0],) * 2
+    net = models.build("zoo", in_channels=3, size=size, classes=classes, name=name)
+    pretrained.load_weights(net, pretrained.read_published(recipe), f"--weights {file}", recipe)
 
 
 def network_of_file(weights: str) -> str:
@@ -135,10 +155,10 @@ def network_of_file(weights: str) -> str:
     import torchvision
 
     known = torchvision.models.list_models(module=torchvision.models)
-    stem = Path(weights).name
-    fitting = [name for name in known if re.match(rf"{name}(?![a-z0-9])", stem)]
+    fitting = [name for name in known if re.match(rf"{name}(?![a-z0-9])", Path(weights).name)]
     if not fitting:
-        raise StageError(f"new: --weights {weights}: of which network? add --from NAME")
+        cure = "add --from and its network, such as --from mobilenet_v2"
+        raise StageError(f"new: --weights {weights}: its name begins with no network's; {cure}")
     return max(fitting, key=len)
 
 

@@ -143,9 +143,10 @@ def flow(pair: dict[str, Any]) -> str:
     """Return `key: value` on one line, the value as flow YAML."""
     from ruamel.yaml import YAML
 
-    yaml, stream = YAML(typ="safe", pure=True), io.StringIO()
+    yaml: Any = YAML(typ="safe", pure=True)
     yaml.default_flow_style, yaml.width = True, 10**6
     yaml.sort_base_mapping_type_on_output = False
+    stream = io.StringIO()
     yaml.dump(pair, stream)
     return stream.getvalue().strip()[1:-1]
 

@@ -44,7 +44,7 @@ PIPELINE_ARROWS = {
     "line": {"core", "params"},
     "infer": {"core", "params", "data"},
     "report": {"core", "params", "plots"},
-    "new": {"core", "params", "data"},
+    "new": {"core", "params", "data", "network"},
 }
 
 
