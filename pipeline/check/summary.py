@@ -38,7 +38,7 @@ def describe_result(checked: dict[str, Any], speed: dict[str, Any]) -> str:
     interval = f"{metric['value']:.4g} [{metric['low']:.4g}, {metric['high']:.4g}]"
     parity, p50 = main_metrics(checked)["parity"], speed["rows"][0]["p50_ms"]
     lines = [f"{metric['name']} {interval} on {metric['n']}, parity {parity:.1e}, p50 {p50:.2f} ms"]
-    if metric["name"] != "accuracy" or not beside["better"]:
+    if metric["name"] != "accuracy" and beside["better"]:
         lines.append(beside["sentence"])
     lines += [
         verdict["why"]
@@ -49,4 +49,6 @@ def describe_result(checked: dict[str, Any], speed: dict[str, Any]) -> str:
         f"{device}: {choice['variant']} is recommended ({choice['why']})"
         for device, choice in speed["choice"].items()
     ]
+    if not beside["better"]:
+        lines.append(f"✗ {beside['sentence']}")  # last, where it is seen
     return "\n".join(f"   {line}" for line in lines)

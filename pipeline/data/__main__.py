@@ -33,6 +33,8 @@ def main() -> None:
         else:
             write_raw_series(raw, data)
         write_json(RESULTS / name / "data.json", data.about)
+        if "season" in data.about:
+            print(f"   season {data.about['season']}: {data.about['season_from']}", file=sys.stderr)
         for note in data.about["notes"]:
             print(f"   note: {note}", file=sys.stderr)
 

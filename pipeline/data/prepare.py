@@ -19,6 +19,7 @@ from pipeline.core.stage import progress
 from pipeline.data import image_sources, series_sources
 from pipeline.data.dataset import RAW_WINDOWS, SPLITS, Data, spread, window_rows
 from pipeline.data.normalization import image_statistics
+from pipeline.data.season import resolve_season
 from pipeline.data.splits import Sample
 from pipeline.params.schema import AnyData, FolderSet, ImageData, SeriesData
 
@@ -125,11 +126,12 @@ def series_data(recipe: SeriesData) -> Data:
         )
         raise StageError(f"data: column {name!r} never changes in the training rows; {cure}")
     require_float32(columns, x["train"])
-    season, shortest = recipe.spec.season, int(np.diff(starts["train"]).min())
-    if season >= shortest:
+    shortest = int(np.diff(starts["train"]).min())
+    facts |= resolve_season(recipe.set, recipe.spec.season, facts["step"], shortest)
+    if facts["season"] >= shortest:
         raise StageError(
-            f"data: expected season below the {shortest} rows of training, got {season}; lower"
-            " `season:`"
+            f"data: expected season below the {shortest} rows of training, got {facts['season']};"
+            " lower `season:`"
         )
     about = described(recipe, facts, columns, starts) | {"hash": content_hash(x, starts)}
     if len(own) < len(columns):
@@ -189,11 +191,12 @@ def described(
         "licence": recipe.spec.licence,
         **counts,
         "columns": columns,
-        "season": recipe.spec.season,
+        "season": facts["season"],
+        "season_from": facts["season_from"],
         "stride": recipe.stride,
         "train_stride": recipe.train_stride,
         "filled": facts["filled"],
-        "notes": series_sources.notes(recipe.spec, facts["filled"], levels, counts["validation"]),
+        "notes": series_sources.notes(recipe, facts, counts["validation"]),
         "input": {
             "kind": "series",
             "context": recipe.context,

@@ -13,7 +13,7 @@ from convline.timeseries.timestamps import parse_times
 
 from pipeline.core.errors import StageError
 from pipeline.core.paths import located
-from pipeline.params.schema import AnySeriesSet, CsvSet, StatsmodelsSet, WavesSet
+from pipeline.params.schema import AnySeriesSet, CsvSet, SeriesData, StatsmodelsSet, WavesSet
 
 WAVE = (
     20 * np.pi / 137,
@@ -202,9 +202,14 @@ def calibrated_levels(levels: list[float], windows: int) -> list[float]:
     return [q for q in levels if q == 0.5 or round((windows + 1) * min(q, 1 - q), 6) >= 1] or [0.5]
 
 
-def notes(spec: AnySeriesSet, filled: int, levels: list[float], windows: int) -> list[str]:
-    """Return remarks on the dataset for the report."""
+def notes(recipe: SeriesData, facts: dict[str, Any], windows: int) -> list[str]:
+    """Return remarks on the dataset for the report; `windows` of the validation split."""
+    spec, filled, levels = recipe.spec, facts["filled"], recipe.quantiles
     found = [f"{filled} missing values filled by linear interpolation"] if filled else []
+    if spec.season is None and facts["season"] == 1:
+        found.append(
+            f"season is 1: seasonal naive equals the last value; set data.{recipe.set}.season"
+        )
     if left_out := [q for q in levels if q < 0.5 and q not in calibrated_levels(levels, windows)]:
         least = round(1 / min(left_out) - 1)
         spans = ", ".join(f"{100 * (1 - 2 * q):.0f} %" for q in left_out)

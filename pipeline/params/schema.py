@@ -176,6 +176,15 @@ class WavesSet(Part):
     )
 
 
+SEASON = Field(
+    None,
+    description=(
+        "rows of one period, for the seasonal naive forecast; null: from the step between times"
+        " (hourly 24, daily 7, weekly 52, monthly 12, quarterly 4, else 1)"
+    ),
+)
+
+
 class StatsmodelsSet(Part):
     """A series that comes with statsmodels."""
 
@@ -184,7 +193,7 @@ class StatsmodelsSet(Part):
     gaps: Literal["error", "interpolate"] = Field("error", description="what to do with gaps")
     validation: NonNegative = Field(0.15, description="fraction of the rows")
     test: NonNegative = Field(0.15, description="fraction of the rows, the newest")
-    season: Positive = Field(1, description="rows of one period, for the seasonal naive forecast")
+    season: Positive | None = SEASON
     licence: str = Field(
         "public domain", description="licence of the data; it is written into the model file"
     )
@@ -207,7 +216,7 @@ class CsvSet(Part):
         None,
         description="rows where train, validation and test end, in place of fractions",
     )
-    season: Positive = Field(1, description="rows of one period, for the seasonal naive forecast")
+    season: Positive | None = SEASON
     licence: str = Field(description="licence of the data; it is written into the model file")
 
 

@@ -50,7 +50,8 @@ RESULTS_README = """# Results
 
 `python -m pipeline.report` writes this file: every entry of `line` in params.yaml (size: {size}) on
 its test split, with 95 % confidence intervals in brackets. Timings differ between runs, so they are
-in out/report/index.html only. "pending": the stage has not run yet.
+in out/report/index.html only. "pending": the stage has not run yet. A metric with ✗ is no better
+than that of the best baseline.
 
 {table}"""
 
@@ -142,6 +143,7 @@ def index_context(entries: list[Entry], studies: list[Study], img: Path) -> dict
     return {
         "groups": groups,
         "entries": len(entries),
+        "worse": {entry.name: entry.worse_than for entry in entries if entry.worse_than},
         "matrix": tradeoff_plots.file_table(entries),
         "verdicts": tradeoff_plots.draw_tradeoffs(entries, img),
         "landscape": published_comparison.draw_comparison(entries, img),

@@ -122,8 +122,22 @@ class Entry:
         return self.results["data"]["task"] if "data" in self.results else None
 
     @property
+    def recipe_used(self) -> EntryRecipe:
+        """The recipe, with the season that stage data took where the recipe leaves it open."""
+        season = self.results.get("data", {}).get("season")
+        if season is None:
+            return self.recipe
+        return self.recipe.updated(data={"spec": {"season": season}})
+
+    @property
     def metric(self) -> dict[str, Any] | None:
         return self.results["check"]["metric"] if "check" in self.results else None
+
+    @property
+    def worse_than(self) -> str | None:
+        """What stage check says of an entry that is no better than its best baseline, else None."""
+        beside = self.results.get("check", {}).get("against_baseline")
+        return str(beside["sentence"]) if beside and not beside["better"] else None
 
     @property
     def latencies(self) -> dict[str, float]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -69,7 +69,7 @@ def entry_row(entry: Entry, providers: list[str]) -> list[Cell]:
     return [
         Cell(entry.name, entry.name, link=f"{entry.name}.html"),
         Cell(entry.network_description, entry.network_description),
-        metric_cell(entry.metric) if entry.metric else missing,
+        entry_metric_cell(entry) if entry.metric else missing,
         Cell(f"{train['parameters']:,}", train["parameters"]) if train else missing,
         Cell(format_with_prefix(train["macs"]).strip(), train["macs"]) if train else missing,
         Cell(format_with_prefix(export["bytes"]) + "B", export["bytes"]) if export else missing,
@@ -81,6 +81,13 @@ def entry_row(entry: Entry, providers: list[str]) -> list[Cell]:
         verdict_cell(check["passed"], "passed", "failed") if check else missing,
         verdict_cell(infer["equal"], "yes", "no") if infer else missing,
     ]
+
+
+def entry_metric_cell(entry: Entry) -> Cell:
+    """Return the test metric, marked ✗ if it is no better than that of the best baseline."""
+    assert entry.metric
+    cell = metric_cell(entry.metric)
+    return replace(cell, text=f"✗ {cell.text}", state="bad") if entry.worse_than else cell
 
 
 def metric_cell(metric: dict[str, Any]) -> Cell:

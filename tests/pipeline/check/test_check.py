@@ -17,7 +17,7 @@ from convline.errors import DeviceError, ModelFileError
 from convline.loading import load_file
 from convline.runtime.session import available_devices
 
-from pipeline.check import limits, parity, single_operator
+from pipeline.check import limits, parity, single_operator, summary
 from pipeline.core.errors import StageError
 from pipeline.evaluate import metrics
 
@@ -50,6 +50,8 @@ def test_a_sound_file_passes_without_torch(name: str) -> None:
         == "all limits kept" + (name == line.WAVES) * f"; {beside['sentence']}"
     )
     assert beside["sentence"] in done.stderr or name == line.DIGITS
+    if not beside["better"]:  # behind it are the seconds alone
+        assert done.stderr.splitlines()[-2] == f"   ✗ {beside['sentence']}"
     variants = ["fp32", "int8", "fp16"] if name == line.DIGITS else ["fp32"]
     assert [row["variant"] for row in checked["golden"]] == variants and checked["golden"][0][
         "difference"
@@ -276,6 +278,23 @@ def test_a_network_no_better_than_its_baseline_is_refused_if_params_say_so() -> 
         )
         is None
     )
+
+
+@pytest.mark.parametrize("name", [line.DIGITS, line.WAVES])
+def test_the_last_line_says_what_is_no_better_than_its_baseline(name: str) -> None:
+    """Oracle: by hand. A network that answers noise, in the stage's own files of the line."""
+    checked, speed = line.results(name, "check"), line.results(name, "speed")
+    metric = checked["metric"]
+    if name == line.DIGITS:
+        metric["value"] = 0.05  # of ten classes
+    else:
+        metric |= {"value": 1e9, "mase": 1e9}
+    beside = metrics.compare_with_best_baseline(metric, [str(k) for k in range(10)])
+    last = summary.describe_result(checked | {"against_baseline": beside}, speed).splitlines()[-1]
+    assert last.startswith("   ✗ no better than" if name == line.DIGITS else "   ✗ worse than")
+    beside["better"] = True
+    better = summary.describe_result(checked | {"against_baseline": beside}, speed)
+    assert "✗" not in better
 
 
 def test_rounded_float32_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,6 +27,7 @@ from finished import (
 )
 
 from pipeline.core.errors import StageError
+from pipeline.params import schema
 from pipeline.plots import style
 from pipeline.report import error_analysis, tradeoff_plots
 from pipeline.report import pages as report
@@ -287,6 +288,45 @@ def test_a_refused_entry_says_so(tmp_path: Path) -> None:
     assert "✗ failed" in page(
         tmp_path
     ) and "Stage check refuses this entry: differs by 3e-07" in page(tmp_path, CLASSIFIER)
+
+
+def test_an_entry_worse_than_its_baseline_says_so_on_the_index_and_on_its_page(
+    tmp_path: Path,
+) -> None:
+    """Oracle: the sentence of check.json, escaped; the other entry, which is better, has no mark."""
+    write_all(tmp_path)
+    sentences = {
+        FORECASTER: (False, "worse than <ETS>, the best baseline: MASE 2 against 1, 2.00 times"),
+        CLASSIFIER: (True, "better than always predicting 'one'"),
+    }
+    for name, (better, sentence) in sentences.items():
+        path = tmp_path / "results" / name / "check.json"
+        found = json.loads(path.read_text())
+        found["against_baseline"] = {"better": better, "sentence": sentence}
+        path.write_text(json.dumps(found))
+    text = build(tmp_path)
+    index, entry = Links(page(tmp_path)), Links(page(tmp_path, FORECASTER))
+    assert f"{FORECASTER}: {sentences[FORECASTER][1]}" in index.text
+    head = entry.text.partition("Summary")[0]
+    assert "✗ Worse than <ETS>, the best baseline: MASE 2 against 1, 2.00 times." in head
+    assert "✗ MSE 0.9" in text and "✗ MSE 0.9" in index.text and "✗ 90.0 %" not in text
+    assert sentences[CLASSIFIER][1] not in index.text + page(tmp_path, CLASSIFIER)
+    readme = (tmp_path / "results" / "README.md").read_text(encoding="utf-8")
+    assert "| ✗ MSE 0.9" in readme and "A metric with ✗" in readme
+
+
+def test_the_page_shows_the_season_that_was_taken(tmp_path: Path) -> None:
+    """Oracle: data.json's; the recipe leaves the season open."""
+    write_all(tmp_path)
+    path = tmp_path / "results" / FORECASTER / "data.json"
+    reason = {"season": 12, "season_from": "a year, as there is a row every month"}
+    path.write_text(json.dumps(json.loads(path.read_text()) | reason))
+    spec = schema.CsvSet(source="csv", path="air.csv", licence="own")
+    recipe = RECIPES[FORECASTER].updated(data={"spec": spec})
+    report.build_report([FORECASTER], {FORECASTER: recipe}, {}, tmp_path)
+    text = Links(page(tmp_path, FORECASTER)).text
+    assert "12 rows: a year, as there is a row every month" in text
+    assert '"season": 12' in text and '"season": null' not in text
 
 
 def test_a_damaged_file_is_an_error_with_its_cure(tmp_path: Path) -> None:
