@@ -142,7 +142,7 @@ def refuse_times_as_values(path: Path, file: Any, columns: list[str] | None) -> 
     for name in file.header:
         if columns is not None and name in columns:
             continue
-        dated = (name not in numeric or name == file.header[0]) and _are_dates(file, name)
+        dated = (name not in numeric or name == file.header[0]) and are_dates(file, name)
         if dated or (name.lower() in TIME_NAMES and columns is None):
             cure = f"write `time: {name}` in the set, or name the `columns:` that are values"
             raise StageError(
@@ -151,7 +151,7 @@ def refuse_times_as_values(path: Path, file: Any, columns: list[str] | None) -> 
             )
 
 
-def _are_dates(file: Any, name: str) -> bool:
+def are_dates(file: Any, name: str) -> bool:
     """Return whether every cell of a column is a date or time."""
     times, trouble = parse_times(file.encoded(name)[1])
     return trouble is None and times.dtype.kind == "M"

@@ -13,13 +13,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import click
 
 from pipeline.core.errors import ParamsError, StageError
 from pipeline.core.stage import run
-from pipeline.new import images, network
+from pipeline.new import images, network, series
 from pipeline.new.params_file import Entry, preview, require_free_name, write
 from pipeline.params import load as params
 
@@ -27,9 +28,14 @@ from pipeline.params import load as params
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("name")
 @click.option("--images", "folder", type=Path, help="Folder of images: one sub-folder a class.")
+@click.option("--csv", "file", type=Path, help="CSV or Parquet file of one or many series.")
 @click.option("--arch", help="Network to train from scratch, such as resnet20.")
 @click.option("--from", "backbone", help="Network of torchvision under a new head: mobilenet_v2.")
 @click.option("--weights", help="Its weights: a file, here or below TORCH_HOME.")
+@click.option("--horizon", type=click.IntRange(1), help="Series: rows to forecast; a season.")
+@click.option("--time", help="Series: column of times, where the file does not show it.")
+@click.option("--columns", help="Series: columns to forecast, A,B; all columns of numbers.")
+@click.option("--id", help="Series: column that tells the series apart.")
 @click.option("--licence", default="your own", show_default=True, help="Licence of the data.")
 @click.option("--dry-run", is_flag=True, help="Print what would be written, and write nothing.")
 @click.option("--run", "run_line", is_flag=True, help="Then run `dvc repro infer@NAME`.")
@@ -39,22 +45,55 @@ def data_entry(
     arch: str | None,
     backbone: str | None,
     weights: str | None,
+    file: Path | None,
+    horizon: int | None,
+    time: str | None,
+    columns: str | None,
+    id: str | None,
     licence: str,
     dry_run: bool,
     run_line: bool,
 ) -> None:
-    """Write an entry NAME for your own images into params.yaml.
+    """Write an entry NAME for your own images or series into params.yaml.
 
     \b
     python -m pipeline.new pets --images /data/pets --run
+    python -m pipeline.new sales --csv sales.csv --horizon 12 --run
     python -m pipeline.new net mynet      a file models/mynet.py and its entry
     """
     taken = params.load()
     require_free_name(name, taken)
-    if folder is None:
-        raise StageError(f"new: no data named; add --images FOLDER, as in `new {name} --images .`")
-    entry = images.propose(name, folder, arch, backbone, weights, licence, taken)
+    of_images = {"--arch": arch, "--from": backbone, "--weights": weights}
+    of_series = {"--horizon": horizon, "--time": time, "--columns": columns, "--id": id}
+    require_one(name, {"--images": folder, "--csv": file})
+    if folder:
+        refuse_options(of_series, "--csv")
+        entry = images.propose(name, folder, arch, backbone, weights, licence, taken)
+    else:
+        assert file
+        refuse_options(of_images, "--images")
+        names = columns.split(",") if columns else None
+        entry = series.propose(
+            name, file, time=time, columns=names, id=id, horizon=horizon, licence=licence
+        )
     finish(entry, dry_run, run_line)
+
+
+def require_one(name: str, sources: Mapping[str, Path | None]) -> None:
+    """Raise StageError unless exactly one of the options names data."""
+    named = [option for option, path in sources.items() if path is not None]
+    if len(named) > 1:
+        raise StageError(f"new: expected {' or '.join(sources)}, got both; make two entries")
+    if not named:
+        cure = f"add --images FOLDER or --csv FILE, as in `new {name} --csv sales.csv`"
+        raise StageError(f"new: no data named; {cure}")
+
+
+def refuse_options(options: Mapping[str, object], source: str) -> None:
+    """Raise StageError where an option is given that goes with another source of data."""
+    for option, value in options.items():
+        if value is not None:
+            raise StageError(f"new: {option} goes with {source} alone; leave it out")
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})

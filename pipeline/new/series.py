@@ -1,0 +1,173 @@
+"""An entry for a CSV or Parquet file of series: a forecaster that suits its season and length."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pipeline.core.errors import StageError
+from pipeline.data.prepare import series_data
+from pipeline.data.season import resolve_season
+from pipeline.new.params_file import Entry, path_text
+from pipeline.new.series_file import SeriesFile, look
+from pipeline.params.load import check_set
+from pipeline.params.recipe import resolve
+from pipeline.params.schema import SeriesData
+
+SHARE = 0.2  # of the rows for validation, and for test, as of the usual split of ETTh1
+LEAST_CONTEXT = 8  # rows
+# From nine validation windows on, the ends of an 80 % interval can be calibrated:
+# `calibrated_levels` in pipeline/data/series_sources.py.
+WINDOWS = 9
+NO_SEASON = 10  # rows of the default horizon where there is no season
+TRAINED, TESTED = 20_000, 5_000  # windows at most of the training split, and of the test split
+STEPS, EPOCHS = 2_000, (10, 100)  # of the optimizer, and in how many epochs they are taken
+NETWORK: dict[str, Any] = {
+    "normalise": ["instance", "last"],
+    "channels": 16,
+    "kernel_size": 3,
+    "blocks": 0,
+    "patch": 4,
+    "stride": 2,
+    "dropout": 0.1,
+    "independent": True,
+    "linear": True,
+}
+
+
+def propose(
+    name: str,
+    file: Path,
+    *,
+    time: str | None,
+    columns: list[str] | None,
+    id: str | None,
+    horizon: int | None,
+    licence: str,
+) -> Entry:
+    """Return an entry for a file of series.
+
+    time, columns, id: names of columns that the file does not show by itself. horizon: rows to
+    forecast; None takes one season, or as many rows as the file allows. Raises StageError or
+    InputError where no forecaster can be trained.
+    """
+    seen = look(file, time, columns, id)
+    season = resolve_season(name, None, seen.step, train_rows(min(seen.lengths)))["season"]
+    context, horizon = choose_window(seen, season, horizon)
+    data_set: dict[str, Any] = {"source": "csv", "path": path_text(seen.path)}
+    data_set |= {key: value for key, value in (("time", seen.time), ("id", seen.id)) if value}
+    data_set |= {"columns": seen.table.columns} if seen.chosen else {}
+    data_set |= {"gaps": "interpolate"} if seen.table.filled else {}
+    data_set |= {"validation": SHARE, "test": SHARE, "licence": licence}
+    recipe = choose_recipe(name, seen, context, horizon)
+    data = resolve(f"models.{name}", recipe, {name: check_set(name, data_set)}).data
+    assert isinstance(data, SeriesData)
+    about = series_data(data).about  # as stage data does, so that its refusals come now
+    rows = f"{seen.path} --horizon {horizon}"
+    return Entry(
+        name=name,
+        recipe=recipe,
+        data_set=data_set,
+        seen=[*seen.facts, *describe_splits(seen, about)],
+        why=describe_choice(context, horizon, about["season"]),
+        predict=f"infer series {name} {rows} --plot {name}.png",
+    )
+
+
+def describe_splits(seen: SeriesFile, about: dict[str, Any]) -> list[str]:
+    """Return what stage data found: season, splits, and its notes."""
+    facts = [f"season    {about['season']}: {about['season_from']}"]
+    counts = ", ".join(f"{about[split]:,} {split}" for split in ("train", "validation", "test"))
+    share = f"the newest {SHARE:.0%} of the rows are the test split, {SHARE:.0%} before validation"
+    facts.append(f"windows   {counts}: {share}")
+    return facts + [f"note      {note}" for note in about["notes"] if "filled" not in note]
+
+
+def describe_choice(context: int, horizon: int, season: int) -> str:
+    seasons = f" ({context / season:.3g} seasons)" if season > 1 else ""
+    return (
+        f"a convolutional forecaster beside a linear one, {context} rows of history{seasons} to"
+        f" {horizon} ahead, with intervals"
+    )
+
+
+def train_rows(rows: int) -> int:
+    """Return how many of a series' rows train, as `split_by_time` counts them."""
+    return rows - 2 * round(rows * SHARE)
+
+
+def fits(lengths: Sequence[int], context: int, horizon: int) -> bool:
+    """Return whether series of these lengths have training windows in each, and validation windows
+    for an interval.
+    """
+    held = [round(rows * SHARE) for rows in lengths]
+    windows = sum(rows - horizon + 1 for rows in held)
+    trained = min(map(train_rows, lengths)) - context - horizon + 1
+    return min(held) >= horizon and windows >= WINDOWS and trained >= WINDOWS
+
+
+def choose_window(seen: SeriesFile, season: int, horizon: int | None) -> tuple[int, int]:
+    """Return context and horizon in rows; StageError where the series are too short for them."""
+    lengths, asked = seen.lengths, horizon
+    wanted = horizon or (season if season > 1 else NO_SEASON)
+    possible = [h for h in range(1, wanted + 1) if fits(lengths, LEAST_CONTEXT, h)]
+    if not possible or (asked and possible[-1] < asked):
+        refuse_short(seen, asked or 1, possible[-1] if possible else None)
+    horizon = possible[-1]
+    longest = max(
+        context
+        for context in range(LEAST_CONTEXT, train_rows(min(lengths)))
+        if fits(lengths, context, horizon)
+    )
+    return choose_context(season, horizon, longest, train_rows(min(lengths))), horizon
+
+
+def choose_context(season: int, horizon: int, longest: int, rows: int) -> int:
+    """Return the rows of history."""
+    wanted = max(3 * season, 2 * horizon, 48)
+    wanted = math.ceil(wanted / season) * season
+    context = min(wanted, (rows - horizon) // 2, longest)
+    if context >= season:
+        context -= context % season
+    return max(context, LEAST_CONTEXT)
+
+
+def refuse_short(seen: SeriesFile, horizon: int, possible: int | None) -> None:
+    """Raise StageError with the rows that the horizon needs, and the longest that there is."""
+    short = min(seen.table.series, key=lambda one: len(one.values))
+    needed = next(
+        rows for rows in range(LEAST_CONTEXT, 10**9) if fits([rows], LEAST_CONTEXT, horizon)
+    )
+    where = f"series {short.id!r} of {seen.path.name}" if seen.id else seen.path.name
+    splits = f"{SHARE:.0%} each are validation and test, and {LEAST_CONTEXT} history"
+    cure = f"ask for --horizon {possible}, the longest" if possible else "give a longer file"
+    raise StageError(
+        f"new: {where} has {len(short.values)} rows, and a horizon of {horizon} needs {needed}, of"
+        f" which {splits}; {cure}"
+    )
+
+
+def choose_recipe(name: str, seen: SeriesFile, context: int, horizon: int) -> dict[str, Any]:
+    """Return a recipe whose cost does not grow with the file: large ones have windows left out."""
+    trained = sum(train_rows(rows) - context - horizon + 1 for rows in seen.lengths)
+    tested = sum(round(rows * SHARE) - horizon + 1 for rows in seen.lengths)
+    strides = {"train_stride": -(-trained // TRAINED), "stride": -(-tested // TESTED)}
+    windows = trained // strides["train_stride"]
+    batch = 16 if windows < 500 else 64
+    epochs = STEPS * batch // windows
+    return {
+        "arch": "ensemble",
+        "data": {"set": name, "context": context, "horizon": horizon}
+        | {key: value for key, value in strides.items() if value > 1},
+        "net": {"look_backs": [context]} | NETWORK,
+        "train": {
+            "epochs": min(max(epochs, EPOCHS[0]), EPOCHS[1]),
+            "batch": batch,
+            "lr": 0.003,
+            "schedule": "cosine",
+            "loss": "pinball",
+            "aux_weight": 1.0,
+        },
+    }

@@ -1,0 +1,311 @@
+"""`new NAME --csv FILE`: what is seen in a file, the recipe for it, and ten mistakes of a newcomer."""
+
+from collections.abc import Callable
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow
+import pytest
+from click.testing import CliRunner
+from convline.errors import InputError
+from pyarrow import parquet
+from recipes import copy_params
+
+from pipeline.core.errors import StageError
+from pipeline.data import prepare
+from pipeline.new import series
+from pipeline.new.__main__ import data_entry
+from pipeline.new.params_file import Entry
+from pipeline.params import load
+from pipeline.params.schema import EntryRecipe
+
+Resolve = Callable[..., EntryRecipe]
+
+
+def months(n: int, start: int = 1990) -> list[str]:
+    return [f"{start + k // 12}-{1 + k % 12:02d}" for k in range(n)]
+
+
+def passengers(n: int) -> np.ndarray:
+    """Return a series like AirPassengers: a trend, and a season that grows with it."""
+    t = np.arange(n)
+    noise = np.random.default_rng(0).normal(0, 2, n)
+    return (100 + 2 * t) * (1 + 0.2 * np.sin(2 * np.pi * t / 12)) + noise
+
+
+def table(*columns: Any, header: str, sep: str = ",") -> str:
+    rows = zip(*columns, strict=True)
+    return "\n".join([header, *(sep.join(map(str, row)) for row in rows)]) + "\n"
+
+
+@pytest.fixture
+def propose(resolved: Resolve, tmp_path: Path) -> Callable[..., Entry]:
+    """A function that writes a file and returns the entry for it. `resolved` finds models/."""
+
+    def make(content: str | bytes, name: str = "air.csv", **options: Any) -> Entry:
+        path = tmp_path / name
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return call(path, **options)
+
+    return make
+
+
+def call(path: Path, **options: Any) -> Entry:
+    given = {"time": None, "columns": None, "id": None, "horizon": None, "licence": "own"}
+    return series.propose("air", path, **(given | options))
+
+
+def facts_of(entry: Entry) -> dict[str, str]:
+    return {fact[:10].strip(): fact[10:] for fact in entry.seen}
+
+
+AIR = table(months(144), passengers(144).round(1), header="Month,#Passengers")
+
+
+def test_a_monthly_file(propose: Callable[..., Entry], tmp_path: Path) -> None:
+    """Oracle: the file, by hand: 144 months from 1990, a fifth of them (29) for each later split,
+    86 - 36 - 12 + 1 windows of training; the season of months is 12.
+    """
+    entry = propose(AIR)
+    facts = facts_of(entry)
+    assert facts["columns"] == "1 to forecast: #Passengers"
+    assert facts["series"] == "1 of 144 rows"
+    assert facts["times"] == "column Month: every month, 1990-01-01 to 2001-12-01"
+    assert facts["gaps"] == "none"
+    assert facts["season"] == "12: a year, as there is a row every month"
+    assert facts["windows"].startswith("39 train, 18 validation, 18 test: ")
+    assert entry.data_set == {
+        "source": "csv",
+        "path": str(tmp_path / "air.csv"),
+        "time": "Month",
+        "validation": 0.2,
+        "test": 0.2,
+        "licence": "own",
+    }
+    data = entry.recipe["data"]
+    assert (data["set"], data["context"], data["horizon"]) == ("air", 36, 12)
+    assert entry.recipe["train"]["loss"] == "pinball"
+    assert entry.predict == (f"infer series air {tmp_path / 'air.csv'} --horizon 12 --plot air.png")
+
+
+def test_the_recipe_makes_the_data_that_were_announced(
+    propose: Callable[..., Entry], resolved: Resolve
+) -> None:
+    """Oracle: stage data's own counts, from the entry alone."""
+    entry = propose(AIR)
+    data = prepare.make(resolved(entry.recipe, {"air": entry.data_set}).data)[0]
+    counts = ", ".join(f"{data.about[split]} {split}" for split in ("train", "validation", "test"))
+    assert facts_of(entry)["windows"].startswith(counts)
+    assert data.about["season"] == 12 and data.about["notes"] == []
+    assert data.about["forecast"]["quantiles"] == [0.1, 0.5, 0.9]  # so intervals come with it
+
+
+def test_german_numbers_gaps_text_and_a_counter(propose: Callable[..., Entry]) -> None:
+    """Semicolons, decimal commas, a missing value, a missing row, a column of words, and the row
+    numbers that pandas writes.
+    """
+    days = [str(date(2024, 1, 1) + timedelta(days=k)) for k in range(100)]
+    values = [f"{10 + k % 7},{k % 10}5" for k in range(100)]
+    values[20] = ""
+    rows = [f"{k};{d};{v};sunny" for k, (d, v) in enumerate(zip(days, values, strict=True))]
+    entry = propose("\n".join([";day;sales;weather", *rows[:50], *rows[51:]]) + "\n")
+    facts = facts_of(entry)
+    # Without row 50 the numbers are no counter.
+    assert facts["columns"] == "2 to forecast: , sales"
+    entry = propose("\n".join([";day;sales;weather", *rows]) + "\n")
+    facts = facts_of(entry)
+    assert facts["file"] == "air.csv: delimiter ';'; decimal ',', points between thousands" or (
+        facts["file"] == "air.csv: delimiter ';'; decimal ','"
+    )
+    assert facts["columns"] == "1 to forecast: sales"
+    assert facts["left out"] == "nameless (counts the rows), weather (text)"
+    assert facts["gaps"].startswith("1 of 100 values are missing; they are filled by interpol")
+    assert facts["season"] == "7: a week, as there is a row every day"
+    assert entry.data_set and entry.data_set["gaps"] == "interpolate"
+    assert entry.data_set["columns"] == ["sales"]
+
+
+@pytest.mark.parametrize("shop", ["north", 17])
+def test_many_series_are_told_apart(propose: Callable[..., Entry], shop: str | int) -> None:
+    """A column of words or of whole numbers without which the times would not rise is the id."""
+    text = "store,month,sold\n" + "".join(
+        table([f"{shop}{k}"] * 90, months(90), passengers(90) + k, header="").lstrip()
+        for k in range(3)
+    )
+    entry = propose(text)
+    facts = facts_of(entry)
+    assert facts["series"] == "3, told apart by store, of 90 rows each"
+    assert facts["columns"] == "1 to forecast: sold"
+    assert entry.data_set and entry.data_set["id"] == "store"
+
+
+def test_a_parquet_file(propose: Callable[..., Entry], tmp_path: Path) -> None:
+    """Oracle: the same facts as of the CSV with the same content."""
+    stamps = np.array(months(144), "datetime64[M]").astype("datetime64[s]")
+    columns = {"Month": pyarrow.array(stamps), "#Passengers": passengers(144).round(1)}
+    parquet.write_table(pyarrow.table(columns), tmp_path / "air.parquet")
+    same, other = facts_of(propose(AIR)), facts_of(call(tmp_path / "air.parquet"))
+    assert same.pop("file") == "air.csv" and other.pop("file") == "air.parquet"
+    assert same == other
+
+
+def test_what_the_user_says_comes_first(propose: Callable[..., Entry]) -> None:
+    """--time, --columns, --id and --horizon, where the file alone would give others."""
+    n = 100
+    days = [str(date(2024, 1, 1) + timedelta(days=k)) for k in range(n)]
+    later = [str(date(2024, 1, 3) + timedelta(days=k)) for k in range(n)]
+    a, b = passengers(n).round(2), passengers(n).round(1)
+    text = table(days, later, a, b, header="ordered,sent,a,b")
+    with pytest.raises(StageError, match="got ordered and sent; name one with --time"):
+        propose(text)
+    entry = propose(text, time="sent", columns=["b"], horizon=3)
+    assert entry.recipe["data"]["horizon"] == 3
+    assert entry.data_set and entry.data_set["columns"] == ["b"]
+    assert facts_of(entry)["times"].startswith("column sent: every day, 2024-01-03")
+    assert facts_of(entry)["left out"] == "ordered (not asked for), a (not asked for)"
+
+
+def test_the_horizon_is_what_the_file_allows(propose: Callable[..., Entry]) -> None:
+    """Oracle: 60 rows leave 12 for validation, and nine windows of 4 ahead: 12 - 4 + 1."""
+    entry = propose(table(months(60), passengers(60), header="ds,y"))
+    assert entry.recipe["data"]["horizon"] == 4
+    assert facts_of(entry)["windows"].partition(" train, ")[2].startswith("9 validation")
+
+
+def test_no_times_warn_of_the_season(propose: Callable[..., Entry]) -> None:
+    facts = facts_of(propose(table(passengers(144), header="y")))
+    assert facts["times"] == "none: rows are counted"
+    assert facts["season"] == "1: the rows have no dates"
+    assert facts["note"].startswith("season is 1: seasonal naive equals the last value; set data.a")
+
+
+NUMBERS = [f"{value:.1f}" for value in passengers(100)]
+WORD = [*NUMBERS[:7], "closed", *NUMBERS[8:]]
+SHUFFLED = [*months(98)[::-1], "2000-01", "2000-02"]
+MISTAKES = {
+    "a word among the numbers": (
+        table(months(100), WORD, header="ds,y"),
+        {},
+        "line 9, column 'y': expected a number, got 'closed'",
+    ),
+    "no numbers": (
+        table(months(100), ["a", "b"] * 50, header="ds,y"),
+        {},
+        "expected a column of numbers, got only ds, y",
+    ),
+    "text named as a value": (
+        table(months(100), NUMBERS, ["a", "b"] * 50, header="ds,y,z"),
+        {"columns": ["z"]},
+        "line 2, column 'z': expected a number, got 'a'",
+    ),
+    "no header": (
+        table(months(100), NUMBERS, header="1989-12,3"),
+        {},
+        "expected a first line of column names, got 1989-12, 3; write one above the values",
+    ),
+    "newest first": (
+        table(SHUFFLED, NUMBERS, header="ds,y"),
+        {},
+        "expected times in rising order, got 1998-01-01 after 1998-02-01",
+    ),
+    "the same times twice": (
+        table(months(50) * 2, NUMBERS, header="ds,y"),
+        {},
+        "expected times in rising order, .*name the id column",
+    ),
+    "dates that are read as none": (
+        table([f"{k % 12 + 1}/31/2024" for k in range(100)], NUMBERS, header="when,y"),
+        {},
+        "line 2, column 'when': expected a time such as 2024-01-31",
+    ),
+    "a constant": (
+        table(months(100), NUMBERS, ["3"] * 100, header="ds,y,z"),
+        {},
+        "column 'z' never changes; leave it out: --columns y",
+    ),
+    "nothing but a constant": (
+        table(months(100), ["3"] * 100, header="ds,y"),
+        {},
+        "column 'y' never changes; there is nothing to forecast",
+    ),
+    "a horizon that is too long": (
+        table(months(100), NUMBERS, header="ds,y"),
+        {"horizon": 40},
+        "air.csv has 100 rows, and a horizon of 40 needs 238, of which 20% each are validation and"
+        " test, and 8 history; ask for --horizon 12, the longest",
+    ),
+    "too few rows": (
+        table(months(20), NUMBERS[:20], header="ds,y"),
+        {},
+        "air.csv has 20 rows, and a horizon of 1 needs 43, .* give a longer file",
+    ),
+    "a column that is not there": (
+        table(months(100), NUMBERS, header="ds,sales"),
+        {"columns": ["sale"]},
+        "new: --columns: no column 'sale' in .*air.csv; did you mean 'sales'",
+    ),
+    "the same name twice": (
+        table(months(100), NUMBERS, NUMBERS, header="ds,y,y"),
+        {},
+        "expected different column names, got 'y' twice; rename one",
+    ),
+    "two columns that could be the id": (
+        table(months(50) * 2, ["a"] * 50 + ["b"] * 50, ["c"] * 50 + ["d"] * 50, NUMBERS,
+              header="ds,shop,town,y"),
+        {},
+        "both 'shop' and 'town' could tell the series apart; name one with --id",
+    ),
+    "an empty file": ("", {}, "air.csv is empty; expected a header line and rows of numbers"),
+    "a header alone": ("ds,y\n", {}, "expected a header line and rows of numbers, got 1 lines"),
+    "an Excel file by another name": (
+        b"PK\3\4\xff\xfe\0\0",
+        {},
+        "a zip or Excel file; unpack it, or save it as CSV",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_mistakes_get_one_sentence(mistake: str, propose: Callable[..., Entry]) -> None:
+    content, options, sentence = MISTAKES[mistake]
+    with pytest.raises((StageError, InputError), match=sentence) as refusal:
+        propose(content, **options)
+    assert "\n" not in str(refusal.value)
+
+
+def test_what_is_no_csv(propose: Callable[..., Entry], photo_folder: Any, tmp_path: Path) -> None:
+    with pytest.raises(StageError, match=r"got the folder .*photos; for images use `--images"):
+        call(photo_folder({"cat": 1, "dog": 1}))
+    with pytest.raises(StageError, match=r"got the Excel file .*xlsx; save the sheet as CSV"):
+        propose(b"PK", "air.xlsx")
+    (tmp_path / "sales.csv").write_text(AIR)
+    with pytest.raises(StageError, match=r"there is no file .*sale\.csv; did you mean 'sales.csv'"):
+        call(tmp_path / "sale.csv")
+    with pytest.raises(StageError, match=r"got the image .*a\.png; for images name their folder"):
+        propose(b"PNG", "a.png")
+
+
+def test_the_command_writes_an_entry_that_is_valid(resolved: Resolve, workspace: Path) -> None:
+    """Oracle: params.yaml read back; a dry run writes nothing; options of images are refused."""
+    file = copy_params(workspace)
+    before = file.read_text()
+    (workspace / "air.csv").write_text(AIR)
+    asked = ["air", "--csv", "air.csv", "--horizon", "6"]
+    done = CliRunner().invoke(data_entry, [*asked, "--dry-run"], catch_exceptions=False)
+    assert done.exit_code == 0 and file.read_text() == before, done.output
+    assert "   windows   45 train, 24 validation, 24 test: " in done.output
+    for more, sentence in (
+        (["--arch", "resnet20"], "new: --arch goes with --images alone; leave it out"),
+        (["--images", "photos"], "new: expected --images or --csv, got both"),
+    ):
+        with pytest.raises(StageError, match=sentence):
+            CliRunner().invoke(data_entry, [*asked, *more], catch_exceptions=False)
+    with pytest.raises(StageError, match="no data named; add --images FOLDER or --csv FILE"):
+        CliRunner().invoke(data_entry, ["air"], catch_exceptions=False)
+    done = CliRunner().invoke(data_entry, asked, catch_exceptions=False)
+    assert "infer series air air.csv --horizon 6 --plot air.png" in done.output
+    written = load.load(file)
+    assert "air" in written.line and written.sets["air"].path == "air.csv"
+    assert written.models["air"].data.horizon == 6
