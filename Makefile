@@ -5,6 +5,8 @@
 # make docs       docs/params.md and docs/params.schema.json, from the models of pipeline/params/schema.py
 # make study NAME=mnist-exercise     one study; its table goes to results/studies
 # make all        every recipe; make full: the papers' sizes (a GPU)
+# make compare    the experiments of `dvc exp run`: what was changed, and the test metrics
+# make report     the report of what is made so far, when not every entry is
 # make bench      the benchmarks that fit this machine
 # make clean      delete what was made (out/); .venv and the DVC cache stay
 
@@ -16,20 +18,18 @@ LEAST_DRIVER := 580
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export OMP_WAIT_POLICY ?= PASSIVE
 .DEFAULT_GOAL := line
-.PHONY: readme line setup welcome scm test test-all lint docs study all full bench clean lock
+.PHONY: readme line setup welcome scm test test-all lint docs study compare report all full bench clean lock
 
 line: welcome $(READY) scm
-	$(FORKED) dvc repro $(addprefix infer@,$(FIRST))
-	$(FORKED) pipeline.line.parallel
-	$(FORKED) dvc repro
-	@echo; grep '^|' results/README.md; echo; echo "report: $(CURDIR)/out/report/index.html"
+	@$(FORKED) pipeline.line.run $(FIRST)
+	@echo; cat out/report/table.txt; echo; echo "report: $(CURDIR)/out/report/index.html"
 
 setup: $(READY) scm
 
 welcome:
 	@echo "Convline: raw data to trained, exported, checked and served networks."
 	@test -f $(READY) || echo "  set-up    about 3.7 GB to download, 7.2 GB in .venv (PyTorch with CUDA); 1 to 5 minutes"
-	@echo "  first     lenet5 and the dilated forecaster, about 2 minutes; then the other entries, about 20 (two cores)"
+	@test -d out || echo "  first     lenet5 and the dilated forecaster, about 2 minutes; then the other entries, about 20 (two cores)"
 	@if ! command -v nvidia-smi >/dev/null 2>&1; then echo "  device    no NVIDIA GPU seen: training and serving on the CPU"; \
 	elif ! driver=$$(nvidia-smi --query-gpu=driver_version --format=csv,noheader 2>&1); then \
 	echo "  device    all runs on the CPU: nvidia-smi fails ($$driver); mend the NVIDIA driver"; \
@@ -68,14 +68,24 @@ lint: $(READY)
 
 study: $(READY)
 	python -m pipeline.study $(NAME)
+	@echo; cat results/studies/$(NAME).md
 
 all full: $(READY)
 	@test -e .git || { echo "make $@: needs git for dvc exp run; without it, edit 'line:' or 'size:' in params.yaml and run make"; exit 1; }
-	$(FORKED) dvc exp run $(if $(filter full,$@),-S size=full,$$(python -m pipeline.params --names | sed "s/^/-S ++line./")) params
-	$(FORKED) pipeline.line.parallel
-	$(FORKED) dvc exp run
+	@$(FORKED) dvc exp run $(if $(filter full,$@),-S size=full,$$(python -m pipeline.params --names | sed "s/^/-S ++line./")) params >/dev/null
+	@$(FORKED) pipeline.line.run
+	@$(FORKED) dvc exp run >/dev/null
 	@cp results/README.md results/$@.md
 	@echo "the table is in results/$@.md; params.yaml holds this run's values now, 'git checkout params.yaml' goes back"
+
+# Of the thousand columns of `dvc exp show`, those of test metrics and params that differ.
+compare: $(READY)
+	@dvc exp show --only-changed --hide-workspace \
+	  --drop 'Created|.*(_low|_high|balanced_accuracy|int8|fp16|coverage)|[^:]*/[^:]*$$|(models|pipeline|serve|results)$$|.*\.(yaml|toml)$$'
+
+report: $(READY)
+	@python -m pipeline.report
+	@echo; cat out/report/table.txt
 
 bench: $(READY)
 	python -m benchmarks.gpu

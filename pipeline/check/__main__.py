@@ -17,7 +17,6 @@ line goes on.
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,7 @@ from convline.errors import ServeError
 from pipeline.check.summary import describe_result, main_metrics
 from pipeline.check.verdict import check_entry
 from pipeline.core.errors import StageError
-from pipeline.core.files import fresh, write_json
+from pipeline.core.files import fresh, write_json, write_result
 from pipeline.core.paths import OUT, RESULTS
 from pipeline.core.stage import entry_of_command_line, run
 from pipeline.data import dataset
@@ -36,7 +35,7 @@ from pipeline.params.schema import CheckPart
 
 
 def main() -> None:
-    with entry_of_command_line("check") as name:
+    with entry_of_command_line("check") as (name, summarize):
         folder, results = fresh(OUT / name / "check"), RESULTS / name
         source, checks = dataset.load(name), params.entry(name, CheckPart).check
         try:
@@ -47,12 +46,12 @@ def main() -> None:
         np.savez_compressed(folder / "test.npz", **arrays)
         # not in results/: digests change with the git revision that is in the file
         write_json(folder / "digests.json", digests)
-        write_json(results / "check.json", checked)
-        write_json(results / "metrics.json", main_metrics(checked))
+        write_result(name, "check", checked)
+        write_result(name, "metrics", main_metrics(checked))
         write_json(results / "speed.json", speed)
         if not checked["passed"]:
             raise StageError(checked["verdict"])
-        print(describe_result(checked, speed), file=sys.stderr)
+        summarize(describe_result(checked, speed))
 
 
 def write_failure(results: Path, verdict: str) -> None:

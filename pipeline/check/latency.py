@@ -23,6 +23,7 @@ from convline.runtime.session import translate_errors
 from pipeline.check import roofline
 from pipeline.check.predictions import Model, predict
 from pipeline.core.errors import StageError
+from pipeline.core.stage import note
 from pipeline.params.schema import Check
 
 WARM_UP_RUNS, MIN_RUNS, MAX_WINDOWS = 3, 5, 12
@@ -128,7 +129,7 @@ def measure_while_memory_lasts(row_of: Callable[[int], Row], batches: list[int])
         except DeviceMemoryError as error:
             if not place:
                 raise
-            print(f"   {error}; batches from {batch} on are not measured", file=sys.stderr)
+            note(f"{error}; batches from {batch} on are not measured")
             return
         yield row
 

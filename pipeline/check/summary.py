@@ -1,4 +1,4 @@
-"""A check in few numbers, for metrics.json, and in few lines, for the terminal."""
+"""A check in few numbers, for metrics.json, and in one line, for the terminal."""
 
 from __future__ import annotations
 
@@ -28,27 +28,22 @@ def main_metrics(checked: dict[str, Any]) -> dict[str, float]:
         numbers["mean_average_precision"] = retrieval["mean_average_precision"]
     for variant, by_device in checked["variants"].items():
         numbers[f"{variant}_accuracy"] = next(iter(by_device.values()))["accuracy"]
-    fp32 = [row["max_difference"] for row in checked["rows"] if row["variant"] == "fp32"]
-    return numbers | {"parity": max(fp32)}
+    return numbers
 
 
 def describe_result(checked: dict[str, Any], speed: dict[str, Any]) -> str:
-    """Return the lines that the stage prints."""
+    """Return the sentence that the stage prints: metric, parity, latency, variants."""
     metric, beside = checked["metric"], checked["against_baseline"]
     interval = f"{metric['value']:.4g} [{metric['low']:.4g}, {metric['high']:.4g}]"
-    parity, p50 = main_metrics(checked)["parity"], speed["rows"][0]["p50_ms"]
-    lines = [f"{metric['name']} {interval} on {metric['n']}, parity {parity:.1e}, p50 {p50:.2f} ms"]
+    parts = [f"{metric['name']} {interval} on {metric['n']:,}"]
     if metric["name"] != "accuracy" and beside["better"]:
-        lines.append(beside["sentence"])
-    lines += [
-        verdict["why"]
-        for by_device in checked["variants"].values()
-        for verdict in by_device.values()
-    ]
-    lines += [
-        f"{device}: {choice['variant']} is recommended ({choice['why']})"
-        for device, choice in speed["choice"].items()
-    ]
+        parts.append(beside["sentence"])
+    parity = max(row["max_difference"] for row in checked["rows"] if row["variant"] == "fp32")
+    parts.append(f"parity {parity:.1e}, p50 {speed['rows'][0]['p50_ms']:.2f} ms")
+    for variant, by_device in checked["variants"].items():
+        refused = [row["why"] for row in by_device.values() if not row["accepted"]]
+        lost = max(row["lost"] for row in by_device.values())
+        parts += refused or [f"{variant} loses {100 * lost:.2f} points"]
     if not beside["better"]:
-        lines.append(f"✗ {beside['sentence']}")  # last, where it is seen
-    return "\n".join(f"   {line}" for line in lines)
+        parts.append(f"✗ {beside['sentence']}")  # last, where it is seen
+    return "; ".join(parts)

@@ -11,6 +11,9 @@ from typing import Any
 from convline.model_file.strict_json import to_json
 
 from pipeline.core.errors import StageError
+from pipeline.core.paths import RESULTS
+
+RESULT_DIGITS = 6  # significant, of a number in results/: the last bits of a sum differ by machine
 
 
 def fresh(folder: Path) -> Path:
@@ -29,6 +32,20 @@ def write_json(path: Path, content: Any) -> None:
     part = path.with_name(f"{path.name}.part")
     part.write_text(to_json(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     os.replace(part, path)
+
+
+def write_result(entry: str, file: str, content: Any) -> None:
+    """Write results/<entry>/<file>.json, its floats to RESULT_DIGITS."""
+    write_json(RESULTS / entry / f"{file}.json", round_floats(content, RESULT_DIGITS))
+
+
+def round_floats(content: Any, digits: int) -> Any:
+    """Return JSON content whose floats have so many significant digits."""
+    if isinstance(content, dict):
+        return {key: round_floats(value, digits) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [round_floats(value, digits) for value in content]
+    return float(f"{content:.{digits}g}") if isinstance(content, float) else content
 
 
 def read_json(path: Path, made_by: str) -> Any:

@@ -10,19 +10,19 @@ Fails when the dataset is missing or malformed, or when two splits share a sampl
 
 from __future__ import annotations
 
-import sys
+from typing import Any
 
 from pipeline.core.files import fresh, write_json
 from pipeline.core.paths import OUT, RESULTS
-from pipeline.core.stage import entry_of_command_line, run
-from pipeline.data.dataset import save
+from pipeline.core.stage import entry_of_command_line, note, run
+from pipeline.data.dataset import SPLITS, save
 from pipeline.data.prepare import make, write_raw_images, write_raw_series
 from pipeline.params import load as params
 from pipeline.params.schema import DataPart
 
 
 def main() -> None:
-    with entry_of_command_line("data") as name:
+    with entry_of_command_line("data") as (name, summarize):
         data, samples = make(params.entry(name, DataPart).data)
         folder = fresh(OUT / name / "data")
         save(folder, data)
@@ -33,10 +33,22 @@ def main() -> None:
         else:
             write_raw_series(raw, data)
         write_json(RESULTS / name / "data.json", data.about)
-        if "season" in data.about:
-            print(f"   season {data.about['season']}: {data.about['season_from']}", file=sys.stderr)
-        for note in data.about["notes"]:
-            print(f"   note: {note}", file=sys.stderr)
+        for text in data.about["notes"]:
+            note(f"note: {text}")
+        summarize(describe_data(data.about))
+
+
+def describe_data(about: dict[str, Any]) -> str:
+    """Return the samples of each split and their size; about: content of data.json."""
+    counts = ", ".join(f"{about[split]:,} {split}" for split in SPLITS)
+    source = about["input"]
+    if about["task"] == "classification":
+        height, width = source["size"]
+        classes = f"{len(about['labels'])} classes"
+        return f"{counts} images of {classes}, {height} x {width} {source['colour']}"
+    columns, horizon = len(about["columns"]), about["forecast"]["horizon"]
+    text = f"{counts} windows, {columns} column(s), {source['context']} steps to {horizon}"
+    return f"{text}; season {about['season']}: {about['season_from']}"
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ them, a folder of folders beside a folder of images. What is left out is counted
 from __future__ import annotations
 
 import os
-import sys
 import unicodedata
 from collections import Counter
 from pathlib import Path
@@ -17,6 +16,7 @@ from convline.images.decode import SUFFIXES
 
 from pipeline.core.errors import StageError, hint
 from pipeline.core.paths import located
+from pipeline.core.stage import note
 from pipeline.data.splits import Sample, Splits, divide
 from pipeline.params.schema import FolderSet
 
@@ -244,9 +244,6 @@ def say_what_is_left_out(root: Path) -> None:
             not hidden(name) and Path(name).suffix.lower() not in SUFFIXES for name in files
         )
     if names:
-        print(
-            f"   left out: {names} hidden file(s) and folder(s), as .name and {JUNK}",
-            file=sys.stderr,
-        )
+        note(f"left out: {names} hidden file(s) and folder(s), as .name and {JUNK}")
     if others:
-        print(f"   left out: {others} file(s) that are not named as images", file=sys.stderr)
+        note(f"left out: {others} file(s) that are not named as images")

@@ -84,7 +84,7 @@ def decode(samples: list[Sample], rule: ImageRule, split: str) -> tuple[np.ndarr
     Raises StageError with the name of a file that cannot be read.
     """
     flat, out = 0, np.empty((len(samples), *rule.size, rule.channels), np.uint8)
-    bar = progress(len(samples), split, "image")
+    bar = progress(len(samples), f"decode {split}", "image")
     for row, sample in zip(out, samples, strict=True):
         try:
             row[:] = read_image(sample.image, rule)

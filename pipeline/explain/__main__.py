@@ -13,12 +13,9 @@ module. A method that fails its randomisation check is marked in the facts; it i
 
 from __future__ import annotations
 
-import sys
-import time
-
 import torch
 
-from pipeline.core.stage import entry_of_command_line, run
+from pipeline.core.stage import entry_of_command_line, progress, run
 from pipeline.explain import (
     activation_maximization,
     adversarial,
@@ -51,17 +48,37 @@ SYNTHESIS = (activation_maximization, feature_inversion, style_transfer)
 
 
 def main() -> None:
-    with entry_of_command_line("explain") as name:
+    with entry_of_command_line("explain") as (name, summarize):
         torch.manual_seed(0)  # results repeat even where a module does not seed its own generator
         subject = open_subject(name)
         torch.set_num_threads(subject.recipe.threads)  # sums in the same order on every machine
         sections: dict[str, Section] = {}
-        for module in SECTIONS + (SYNTHESIS if subject.recipe.synthesis else ()):
-            start, part = time.perf_counter(), module.__name__.rpartition(".")[2]
+        modules = SECTIONS + (SYNTHESIS if subject.recipe.synthesis else ())
+        bar = progress(len(modules), "explain", "section")
+        for module in modules:
             if section := module.make_section(subject):
-                sections[part] = section
-            print(f"   {part} {time.perf_counter() - start:.1f} s", file=sys.stderr, flush=True)
+                sections[module.__name__.rpartition(".")[2]] = section
+            bar.update()
+        bar.close()
         write_sections(subject, sections)
+        summarize(describe_sections(sections))
+
+
+def describe_sections(sections: dict[str, Section]) -> str:
+    """Return the number of pictures, and the attribution method whose deletion order gains most."""
+    pictures = sum(len(section.pictures) for section in sections.values())
+    text = f"{pictures} pictures in {len(sections)} sections"
+    if "attribution" not in sections:
+        return text
+    gains = {
+        name: facts["deletion_gain"]
+        for name, facts in sections["attribution"].facts["methods"].items()
+        if "deletion_gain" in facts and facts.get("sane", True) and name != "edges"
+    }
+    if not gains:
+        return text
+    best = max(gains, key=lambda name: float(gains[name][0]))
+    return f"{text}; best attribution {best}, {gains[best][0]:+.2f} by deletion over random order"
 
 
 if __name__ == "__main__":

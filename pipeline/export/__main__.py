@@ -12,12 +12,11 @@ or changes with the other rows of its batch.
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 import numpy as np
 
-from pipeline.core.files import fresh, read_json, write_json
+from pipeline.core.files import fresh, read_json, write_json, write_result
 from pipeline.core.paths import OUT, RESULTS
 from pipeline.core.stage import entry_of_command_line, run
 from pipeline.data import dataset
@@ -38,7 +37,7 @@ from pipeline.params.schema import ExportRecipe
 
 
 def main() -> None:
-    with entry_of_command_line("export") as name:
+    with entry_of_command_line("export") as (name, summarize):
         trained, folder = OUT / name / "train", fresh(OUT / name / "export")
         metrics = read_json(RESULTS / name / "train.json", f"train@{name}")
         recipe, source = params.entry(name, ExportRecipe), dataset.load(name)
@@ -78,9 +77,11 @@ def main() -> None:
             "variants": written,
             **added_facts,
         }
-        write_json(RESULTS / name / "export.json", facts)
-        made = [f"{facts['nodes']} nodes", *map(describe_variant, variants)]
-        print(f"   {', '.join(made)}", file=sys.stderr)
+        write_result(name, "export", facts)
+        sizes = [
+            f"{describe_variant(v)} {written[v.precision]['bytes'] / 1e3:,.0f} kB" for v in models
+        ]
+        summarize(f"{facts['nodes']} operators; {', '.join(sizes)}")
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from pipeline.params.schema import ExportCheck, Recipe
 GOLDEN = 4  # samples that travel in the file
 RANGE_WINDOWS = 32  # training windows on which `training_range` tries the network
 INT8_ATOL = 0.02  # of probabilities, of one int8 file on two processors
+SOURCES = ("models", "params.yaml", "pipeline", "serve")  # what a model file is made by
 VERSIONED_PACKAGES = ("torch", "onnx", "onnxruntime-gpu", "onnxruntime", "numpy", "pillow")
 
 
@@ -186,9 +187,19 @@ def package_versions() -> dict[str, str]:
 
 
 def git_revision() -> str:
-    """Return the git revision, with "-dirty" where files differ from it, or "no git"."""
+    """Return the last git commit that changed one of SOURCES, or "no git".
+
+    With "-dirty" where a file of theirs differs from it. Commits of results and pages do not count,
+    so that a model that is exported again from the same sources is the same file.
+    """
+
+    def git(*words: str) -> str:
+        command = ["git", *words, "--", *SOURCES]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        return done.stdout.strip()
+
     if not Path(".git").exists() or not shutil.which("git"):
         return "no git"
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    return done.stdout.strip() if done.returncode == 0 else "no git"
+    if not (revision := git("log", "-1", "--format=%H")):
+        return "no git"
+    return f"{revision}-dirty" if git("status", "--porcelain") else revision

@@ -12,17 +12,15 @@ check's.
 
 from __future__ import annotations
 
-import sys
-
 from pipeline.core.errors import StageError
-from pipeline.core.files import fresh, write_json
-from pipeline.core.paths import OUT, RESULTS
+from pipeline.core.files import fresh, write_result
+from pipeline.core.paths import OUT
 from pipeline.core.stage import entry_of_command_line, run
 from pipeline.infer.shipped_command import serve_variants
 
 
 def main() -> None:
-    with entry_of_command_line("infer") as name:
+    with entry_of_command_line("infer") as (name, summarize):
         fresh(OUT / name / "infer")
         served = serve_variants(name)
         facts = next(iter(served.values())) | {
@@ -31,7 +29,7 @@ def main() -> None:
         facts["served"] = {
             f"{variant} on {device}": one["value"] for (device, variant), one in served.items()
         }
-        write_json(RESULTS / name / "infer.json", facts)
+        write_result(name, "infer", facts)
         for (device, variant), one in served.items():
             if not one["equal"] or one["rows_error"]:
                 raise StageError(
@@ -40,10 +38,9 @@ def main() -> None:
                     f"see results/{name}/infer.json"
                 )
         example = facts["example"]
-        print(
-            f"   {facts['metric']} {facts['value']:.4g} from {facts['n']} raw inputs, as checked; "
-            f"{example['input']} -> {example['output']}",
-            file=sys.stderr,
+        summarize(
+            f"{facts['metric']} {facts['value']:.4g} from {facts['n']} raw inputs, as checked; "
+            f"{example['input']} -> {example['output']}"
         )
 
 

@@ -11,8 +11,6 @@ not pass or was of another file, or when no licence is stated for the data.
 
 from __future__ import annotations
 
-import sys
-
 from convline.model_file.onnx_file import read_model_file
 from convline.model_file.registry import variant_file_name
 
@@ -28,7 +26,7 @@ from pipeline.package.manifest import (
 
 
 def main() -> None:
-    with entry_of_command_line("package") as name:
+    with entry_of_command_line("package") as (name, summarize):
         folder = fresh(OUT / "dist" / name)  # emptied first: a refused package must not be served
         made_by = f"check@{name}"
         checked = read_json(RESULTS / name / "check.json", made_by)
@@ -40,7 +38,7 @@ def main() -> None:
         )
         choice = read_json(RESULTS / name / "speed.json", made_by)["choice"]
         write_package(folder, models, build_manifest(models, checked, choice))
-        print(f"   {folder}: {', '.join(files)}", file=sys.stderr)
+        summarize(f"{folder}: {', '.join(files)}")
 
 
 if __name__ == "__main__":

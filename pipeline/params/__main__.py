@@ -22,12 +22,14 @@ from pathlib import Path
 
 from pipeline.core import digest as code
 from pipeline.core.errors import ParamsError
+from pipeline.core.stage import run, stage_line
 from pipeline.params.load import (
     CLAIMS,
     CODE,
     FILE,
     OUT,
     SCRATCH,
+    Params,
     at_hand,
     keep_record,
     lay_out,
@@ -67,6 +69,13 @@ def main() -> None:
         }
         print("\n".join(f"{name}={start}" for name, start in whole.items()))
         return
+    with stage_line("params") as summarize:
+        write_files(params)
+        summarize(f"{len(params.line)} entries, {len(params.line_studies)} studies")
+
+
+def write_files(params: Params) -> None:
+    """Write the files of the stage, and remove those of an earlier params.yaml."""
     keep_record(params)
     files = {
         OUT / name / f"{part}.json": x
@@ -89,6 +98,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    from pipeline.core.stage import run
-
     run(main)

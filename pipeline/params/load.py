@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any, TypeVar
 from pipeline.core import digest as code
 from pipeline.core import paths
 from pipeline.core.errors import ParamsError, hint
+from pipeline.core.stage import note
 from pipeline.params import schema
 from pipeline.params.recipe import Sets, built_on, check_recipe, overlay, resolve
 from pipeline.params.schema import EntryRecipe, Layer, Recipe, Study
@@ -300,11 +300,7 @@ def keep_record(params: Params) -> None:
     ]  # of before there was a record
     left = leftovers(record, list(params.models))
     if left:
-        print(
-            "   left by entries that params.yaml no longer names: rm -r"
-            f" {' '.join(map(str, left))}",
-            file=sys.stderr,
-        )
+        note(f"left by entries that params.yaml no longer names: rm -r {' '.join(map(str, left))}")
     kept = {path.name for path in left}
     record = [name for name in record if name in params.models or name in kept]
     RECORD.parent.mkdir(exist_ok=True)

@@ -2,8 +2,8 @@
 
 Reads results/ and out/<entry>/ of the entries and studies that params.yaml names, whatever of it is
 made already, and docs/claims.yaml. Writes out/report/ (index, compare, claims, live, one page per
-entry, img/) and results/README.md, and prints the table. Fails when a file of an earlier stage is
-there but cannot be read; what is not there is shown as pending.
+entry, img/, the table of entries as table.txt) and results/README.md. Fails when a file of an
+earlier stage is there but cannot be read; what is not there is shown as pending.
 
     python -m pipeline.report
     python -m pipeline.report --readme     the table of results/README.md on the front page
@@ -14,7 +14,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from pipeline.core.stage import run
+from pipeline.core.stage import run, stage_line
 from pipeline.params import load as params
 from pipeline.report.pages import build_report, update_readme
 
@@ -22,9 +22,10 @@ from pipeline.report.pages import build_report, update_readme
 def main() -> None:
     if sys.argv[1:] == ["--readme"]:
         return update_readme(Path("README.md"), Path("results/README.md"))
-    settings = params.load()
-    print(build_report(settings.line, settings.models, settings.studies, Path(), settings.size))
-    print(f"\nreport: {(Path('out') / 'report' / 'index.html').resolve()}")
+    with stage_line("report") as summarize:
+        line = params.load()
+        page = build_report(line.line, line.models, line.studies, Path(), line.size)
+        summarize(f"{len(line.line)} entries: {page}")
 
 
 if __name__ == "__main__":

@@ -62,8 +62,8 @@ def build_report(
     studies: dict[str, schema.Study],
     root: Path,
     size: str = "small",
-) -> str:
-    """Write out/report/ and results/README.md under `root`; return the table of entries as text."""
+) -> Path:
+    """Write out/report/ and results/README.md under `root`; return the index page."""
     entries = [Entry(name, recipes[name], root) for name in line]
     site = root / "out" / "report"
     if site.exists():
@@ -83,7 +83,9 @@ def build_report(
     (root / "results" / "README.md").write_text(
         RESULTS_README.format(size=size, table=summary), encoding="utf-8"
     )
-    return tables.plain_text(tables.entry_table(entries, timings=True))
+    text = tables.plain_text(tables.entry_table(entries, timings=True))
+    (site / "table.txt").write_text(f"{text}\n", encoding="utf-8")
+    return site / "index.html"
 
 
 def page_writer(site: Path) -> Callable[[str, str, dict[str, Any]], None]:

@@ -16,7 +16,7 @@ import sys
 
 from pipeline.core.errors import StageError
 from pipeline.core.paths import OUT
-from pipeline.core.stage import run
+from pipeline.core.stage import run, stage_line
 from pipeline.params import load as params
 from pipeline.study.plots import draw_study
 from pipeline.study.runs import FOLDER, run_study, write_table
@@ -29,10 +29,12 @@ def main() -> None:
         raise StageError(f"usage: python -m pipeline.study NAME, where NAME is one of: {names}")
     name = sys.argv[1]
     study = every.studies[name]
-    rows = run_study(name, study, every)
-    write_table(name, study, rows)
-    draw_study(OUT / "studies" / f"{name}.png", study, rows)
-    print((FOLDER / f"{name}.md").read_text())
+    with stage_line("study", name) as summarize:
+        rows = run_study(name, study, every)
+        write_table(name, study, rows)
+        draw_study(OUT / "studies" / f"{name}.png", study, rows)
+        runs = len(study.settings) * len(study.seeds)
+        summarize(f"{runs} runs: {FOLDER / name}.md")
 
 
 if __name__ == "__main__":

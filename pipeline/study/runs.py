@@ -6,7 +6,6 @@ import csv
 import hashlib
 import itertools
 import json
-import sys
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from scipy import stats
 from pipeline.core import digest as code
 from pipeline.core.files import write_json
 from pipeline.core.paths import OUT, RESULTS
+from pipeline.core.stage import progress
 from pipeline.data import dataset, prepare
 from pipeline.evaluate import naive_baselines
 from pipeline.network import pretrained
@@ -117,11 +117,11 @@ def baseline_errors(source: dataset.Data, names: list[str]) -> dict[str, dict[st
 def run_study(name: str, study: Study, every: params.Params) -> list[Row]:
     """Return the rows of all runs and baselines; finished runs with the same key are read."""
     on = device.choose(every.device)
-    print(f"   device {every.device}: {device.describe(on, every.device)}", file=sys.stderr)
     rows: list[Row] = []
     sources: dict[str, tuple[str, dataset.Data]] = {}  # dataset name and dataset, by `data:` block
     runs = list(itertools.product(study.settings.items(), study.seeds))
-    for k, ((setting, layer), seed) in enumerate(runs, 1):
+    bar = progress(len(runs), "study", "run")
+    for (setting, layer), seed in runs:
         recipe = resolve_run(study.recipe, study.base, layer, seed, every)
         block = recipe.data.model_dump_json()
         if block not in sources:
@@ -129,12 +129,12 @@ def run_study(name: str, study: Study, every: params.Params) -> list[Row]:
         source = sources[block][1]
         file = OUT / "studies" / name / "runs" / f"{run_key(recipe, source, on, study)}.json"
         if not file.exists():
-            header = f"── study  {name}  {setting}, seed {seed}  {k} of {len(runs)}"
-            print(header, file=sys.stderr, flush=True)
             write_json(file, train_and_measure(recipe, study, source, f"{setting} {seed}", on))
         values = json.loads(file.read_text())
         rows += [make_row(name, setting, seed, m, "", values[m]) for m in study.measures]
         rows += [make_row(name, setting, seed, c, x, y) for c in study.curves for x, y in values[c]]
+        bar.update()
+    bar.close()
     for set_name, source in sources.values():
         for baseline, errors in baseline_errors(source, study.measures).items():
             label = f"{baseline} ({set_name})"

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 from models.summary import layer_table
-from pipeline.core.files import fresh, write_json
-from pipeline.core.paths import OUT, RESULTS
+from pipeline.core.files import RESULT_DIGITS, fresh, write_json, write_result
+from pipeline.core.paths import OUT
 from pipeline.data import dataset
 from pipeline.network import build, modules
 from pipeline.train.checkpoint import State, copy_weights
@@ -45,23 +45,23 @@ def save(
             for key in ("loss", "accuracy")
             if f"{split}_{key}" in chosen
         }
-    write_json(RESULTS / name / "train.json", facts)
+    write_result(name, "train", facts)
 
 
 def curve_writer(folder: Path) -> Callable[[dict[str, float]], None]:
     """Return a function that appends a history row to the TSV files that `dvc plots` reads.
 
     One file for each metric, of columns step (the epoch) and the metric: `validation_loss` goes to
-    validation/loss.tsv. They grow while training goes on.
+    validation/loss.tsv. They grow while training goes on. Numbers have RESULT_DIGITS digits.
     """
-    plots = fresh(folder) / "plots" / "metrics"
+    fresh(folder)
 
     def append(row: dict[str, float]) -> None:
         for key in sorted(set(row) - {"epoch"}):
-            file = plots.joinpath(*key.split("_")).with_suffix(".tsv")
+            file = folder.joinpath(*key.split("_")).with_suffix(".tsv")
             file.parent.mkdir(parents=True, exist_ok=True)
             head = "" if file.exists() else f"step\t{file.stem}\n"
             with file.open("a", encoding="utf-8") as lines:
-                lines.write(f"{head}{row['epoch']}\t{row[key]}\n")
+                lines.write(f"{head}{row['epoch']}\t{row[key]:.{RESULT_DIGITS}g}\n")
 
     return append

@@ -10,7 +10,6 @@ import hashlib
 import json
 import math
 import os
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from torch import Tensor, nn
 
 from pipeline.core import digest as code
 from pipeline.core.paths import OUT
+from pipeline.core.stage import note
 from pipeline.data import dataset
 from pipeline.params.schema import Recipe
 from pipeline.train import distributed
@@ -105,7 +105,7 @@ def read_checkpoint(path: Path, net: nn.Module, optimizer: torch.optim.Optimizer
     state = State(**saved["state"])
     if not distributed.rank():
         where = f"after epoch {state.epoch}, from the checkpoint of an interrupted run"
-        print(f"   continuing {where}", file=sys.stderr)
+        note(f"continuing {where}")
     return state
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
-import sys
 import sysconfig
 import time
 from collections.abc import Callable, Iterator
@@ -19,6 +18,7 @@ from convline.runtime.session import sees_gpu
 from torch import Tensor, nn
 
 from pipeline.core.errors import StageError
+from pipeline.core.stage import note
 from pipeline.params.schema import Training
 from pipeline.train import distributed
 
@@ -120,7 +120,7 @@ def compile_where_it_pays(
             if not distributed.rank():
                 what = "compiled from here on" if pays else "not compiled"
                 step = f"a step takes {1000 * seconds:.1f} ms, {left:,} are left"
-                print(f"   {label}: {step}: {what}", file=sys.stderr)
+                note(f"{label}: {step}: {what}")
         count += 1
         return loss(*inputs)
 

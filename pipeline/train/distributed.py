@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from torch import distributed as dist
 
 from pipeline.core.errors import ParamsError, StageError
+from pipeline.core.stage import note
 
 _shared: torch.Generator | None = None  # in a group: draws the same numbers in all processes
 
@@ -124,7 +125,7 @@ def join_group(on: torch.device) -> Iterator[torch.device]:
         if not isinstance(error, dist.DistError) and "by peer" not in str(error):
             raise
         lost = str(error).splitlines()[0]  # gloo's message about a process that has ended
-        print(f"   process {rank() + 1} of {size()}: {lost}", file=sys.stderr)
+        note(f"process {rank() + 1} of {size()}: {lost}")
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)  # the launcher prints the message

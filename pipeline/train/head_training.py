@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,7 @@ import torch
 from pipeline.core import digest as code
 from pipeline.core import paths
 from pipeline.core.files import fresh, write_json
-from pipeline.core.paths import OUT
+from pipeline.core.paths import OUT, RESULTS
 from pipeline.data import dataset
 from pipeline.network import build as network
 from pipeline.network import pretrained
@@ -30,10 +29,9 @@ def train_entry(name: str, recipe: Recipe, source: dataset.Data, on: torch.devic
     """Fit the entry's head and write what stage train writes."""
     folder, features = fresh(OUT / name / "train"), features_folder(recipe, source, on)
     net, state = fit_recipe(recipe, source, on=on, label=name, folder=features)
-    artifacts.curve_writer(OUT / name / "curves")(state.history[0])
+    artifacts.curve_writer(RESULTS / name / "curves")(state.history[0])
     artifacts.save(name, net.backbone.net, state, source)
     save(net.head, features, folder)
-    print(f"   {net.head.kind} {net.head.options}", file=sys.stderr)
 
 
 def fit_recipe(

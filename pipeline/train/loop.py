@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.core.errors import StageError
-from pipeline.core.stage import progress
+from pipeline.core.stage import note, progress
 from pipeline.data import dataset
 from pipeline.network import build as network
 from pipeline.network import modules, pretrained
@@ -91,7 +90,7 @@ def fit(
         else (lambda x, of: x)
     )
     saved, pause = time.monotonic(), LEAST_S
-    bar = progress(train.epochs, label, "epoch", state.epoch)
+    bar = progress(train.epochs, f"train {label}", "epoch", state.epoch)
     while state.epoch < train.epochs and not out_of_patience(state, train.patience):
         row = one_epoch(recipe, net, optimizer, fitting, validation, change, state, label, minimise)
         for split, part in watched.items():
@@ -151,7 +150,7 @@ def training_loss(
         if not auto:
             needed = f"train.compile: on is not possible, {missing}"
             raise StageError(f"train {label}: {needed}, or set train.compile: off")
-        print(f"   {label}: not compiled: {missing}", file=sys.stderr)
+        note(f"{label}: not compiled: {missing}")
         return loss
     if auto:
         steps = epochs * math.ceil(len(fitting.x) / train.batch)

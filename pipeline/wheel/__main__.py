@@ -8,16 +8,16 @@ when the build fails, or when the wheel does not run with nothing but its declar
 
 from __future__ import annotations
 
-import sys
-
-from pipeline.core.stage import run
+from pipeline.core.stage import run, stage_line
 from pipeline.wheel.build import build_wheel, run_trials
 
 
 def main() -> None:
-    wheel = build_wheel()
-    run_trials(wheel)
-    print(f"── wheel  {wheel}  {wheel.stat().st_size:,} bytes", file=sys.stderr)
+    with stage_line("wheel") as summarize:
+        wheel = build_wheel()
+        run_trials(wheel)
+        size = wheel.stat().st_size / 1e3
+        summarize(f"{wheel}, {size:,.0f} kB, tried in an environment without torch")
 
 
 if __name__ == "__main__":

@@ -54,7 +54,7 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "-m",
     )  # as `make` does
     folder.joinpath("first.log").write_text(
-        run(folder, "env", "JOBS=2", *server, "pipeline.line.parallel")
+        run(folder, "env", "JOBS=2", *server, "pipeline.line.run")
     )
     run(folder, *server, "dvc", "repro")
     return folder
@@ -85,9 +85,10 @@ def test_networks_learned(clone: Path) -> None:
 
 def test_stages_say_where_they_are(clone: Path) -> None:
     log = (clone / "first.log").read_text()
-    assert re.search(r"^\S+ +\| ── train  lenet5-digits$", log, re.MULTILINE)
-    assert "   5 of 5 jobs done" in log  # four entries and a study
-    assert "device auto: cpu" in log or "device auto: cuda" in log
+    line = r"^ *\d+ of \d+  lenet5-digits +\| train +\S+ s  validation accuracy \S+ in epoch"
+    assert re.search(line, log, re.MULTILINE) and "Running stage" not in log
+    stages = len(LINE) * 7 + 3  # and wheel, a study, report; params ran before the count
+    assert f"{stages} of {stages}" in log
 
 
 def test_report_shows_every_entry(clone: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.core import stage
+from pipeline.core.errors import StageError
 
 
 def ending(main: Callable[[], object]) -> str:
@@ -46,17 +47,61 @@ def test_a_missing_module_of_ours_is_a_bug() -> None:
     assert "nowhere_at_all is not installed" in ending(lambda: imports("nowhere_at_all"))
 
 
-def test_an_entry_is_framed_by_a_header_and_its_seconds(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Oracle: the two lines, written out. One of several processes prints nothing."""
+@pytest.fixture
+def two_entries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder where stage params has laid out two entries and a study; `train tiny` is run."""
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "out/params/tiny").mkdir(parents=True)
+    for name in ("params/tiny", "params/another-one"):
+        (tmp_path / "out" / name).mkdir(parents=True)
+    (tmp_path / "out/claims").mkdir()
+    (tmp_path / "out/claims/a-long-study.json").touch()
     monkeypatch.setattr(sys, "argv", ["train", "tiny"])
-    with stage.entry_of_command_line("train") as name:
+
+
+@pytest.mark.usefixtures("two_entries")
+def test_a_stage_prints_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Oracle: the line, written out. The name has the width of the longest one; a note is a line
+    before it; one of several processes prints no line.
+    """
+    with stage.entry_of_command_line("train") as (name, summarize):
         assert name == "tiny"
-    assert re.fullmatch(r"── train  tiny\n   \d+\.\d s\n", capsys.readouterr().err)
+        stage.note("continuing")
+        summarize("accuracy 0.9")
+    first, second = capsys.readouterr().err.splitlines()
+    assert first == "tiny         | continuing"
+    assert re.fullmatch(r"tiny         \| train      0\.\d s  accuracy 0\.9", second)
+    with stage.stage_line("wheel"):
+        pass
+    assert re.fullmatch(r" {13}\| wheel      0\.\d s\n", capsys.readouterr().err)
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
     with stage.entry_of_command_line("train"):
         pass
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.usefixtures("two_entries")
+def test_a_stage_that_fails_prints_its_error_with_the_entry(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def main() -> None:
+        with stage.entry_of_command_line("train"):
+            raise StageError("the loss is not finite")
+
+    assert ending(main) == "tiny         | error: the loss is not finite"
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.usefixtures("two_entries")
+def test_progress_is_a_line_where_there_is_no_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """At the interval that the environment gives; no line is left at the end."""
+    monkeypatch.setenv("TQDM_MININTERVAL", "0")
+    monkeypatch.setattr(stage, "DELAY_S", 0)
+    with stage.progress(3, "train", "epoch") as bar:
+        bar.update(2)
+        bar.set_postfix_str("loss 1")
+    lines = [line for line in re.split(r"[\r\n]", capsys.readouterr().err) if line.strip()]
+    assert re.fullmatch(r"tiny         \| train: 2 of 3 epochs \[.*, loss 1\]", lines[-1].rstrip())

@@ -150,4 +150,4 @@ def test_the_stage_says_the_season_and_why(
     (workspace / "out/params/mine/data.json").write_text(recipe.model_dump_json(include={"data"}))
     monkeypatch.setattr(sys, "argv", ["data", "mine"])
     data_main.main()
-    assert "   season 12: a year, as there is a row every month\n" in capsys.readouterr().err
+    assert "season 12: a year, as there is a row every month\n" in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -102,6 +103,36 @@ def test_the_document_states_the_provenance(name: str) -> None:
     golden = unpack_array(document["golden"]["input"])
     np.testing.assert_array_equal(golden, dataset.load(name).served("test")[: metadata.GOLDEN])
     assert load_file(line.model_path(name), "cpu").replay_golden() <= document["golden"]["atol"]
+
+
+def test_the_revision_is_of_the_sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Oracle: git. Results and pages, committed or changed, leave it; code and params do not."""
+
+    def git(*words: str) -> str:
+        command = ["git", "-c", "user.name=t", "-c", "user.email=t@localhost", *words]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+    def commit(file: str) -> str:
+        Path(file).parent.mkdir(exist_ok=True)
+        with Path(file).open("a") as text:
+            text.write("a line\n")
+        git("add", "--all")
+        git("commit", "--quiet", "-m", file)
+        return git("rev-parse", "HEAD")
+
+    monkeypatch.chdir(tmp_path)
+    assert metadata.git_revision() == "no git"
+    git("init", "--quiet")
+    assert metadata.git_revision() == "no git"  # no commit yet
+    first = commit("params.yaml")
+    assert metadata.git_revision() == first
+    assert commit("results/metrics.json") != first
+    Path("results/metrics.json").write_text("changed")
+    assert metadata.git_revision() == first
+    second = commit("models/new.py")
+    assert metadata.git_revision() == second != first
+    Path("models/newer.py").touch()
+    assert metadata.git_revision() == f"{second}-dirty"
 
 
 def test_parity_limit() -> None:

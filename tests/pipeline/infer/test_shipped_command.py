@@ -27,7 +27,8 @@ def test_images_are_served_as_checked_without_torch() -> None:
     raw = line.rows(f"out/{line.DIGITS}/data/raw.csv")
     served = line.rows(f"out/{line.DIGITS}/infer/predictions.jsonl")
     right = [a["label"] == b["label"] for a, b in zip(raw, served, strict=True)]
-    assert facts["value"] == facts["expected"] == np.mean(right) == checked["metric"]["value"]
+    assert facts["value"] == facts["expected"] == checked["metric"]["value"]
+    assert facts["value"] == pytest.approx(np.mean(right), rel=1e-5)  # results have six digits
     assert facts["served"] == {
         "fp32 on cpu": facts["value"],
         "int8 on cpu": checked["variants"]["int8"]["cpu"]["accuracy"],
@@ -50,7 +51,7 @@ def test_series_are_served_as_checked_without_torch() -> None:
     forecast = np.array([float(row["yhat"]) for row in served])
     # test rows lie within the range of the training rows
     assert {row["status"] for row in served} == {"ok"}
-    assert facts["value"] == pytest.approx(((forecast - target) ** 2).mean(), rel=1e-6)
+    assert facts["value"] == pytest.approx(((forecast - target) ** 2).mean(), rel=1e-5)
     assert facts["value"] == pytest.approx(facts["expected"], rel=1e-4) and facts["equal"]
     assert (facts["n"], facts["rows_ok"], facts["rows_error"]) == (50, 200, 0)
 
@@ -81,7 +82,7 @@ def test_a_served_metric_that_differs_is_stopped() -> None:
         for row in right[:10]:
             row["label"] = str((int(row["label"]) + 1) % 10)
 
-    value = line.results(line.DIGITS, "check")["metric"]["value"]
+    value = round(360 * line.results(line.DIGITS, "check")["metric"]["value"]) / 360
     change_rows(Path(f"out/{line.DIGITS}/data/raw.csv"), relabel)
     assert_refused(
         line.DIGITS, rf"served accuracy {value - 10 / 360:.6g}, checked {value:.6g}, 0 failed rows"

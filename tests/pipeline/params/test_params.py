@@ -510,7 +510,7 @@ def test_what_a_renamed_entry_leaves_is_named_and_kept(
         path.parent.mkdir(parents=True)
         path.write_text("{}")
     assert run(wave="scratch", tiny="scratch") == ""
-    said = "   left by entries that params.yaml no longer names: rm -r results/wave out/wave out/dist/wave\n"
+    said = "left by entries that params.yaml no longer names: rm -r results/wave out/wave out/dist/wave\n"
     assert run(newer="scratch") == said == run(newer="scratch")  # again, until it is gone
     assert all(path.exists() for path in [*mine, *theirs])
     subprocess.run(said.partition(": ")[2], shell=True, check=True)

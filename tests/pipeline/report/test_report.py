@@ -37,7 +37,9 @@ LIBRARY = {"src": "vega.js", "defer": None}
 
 
 def build(root: Path, line: tuple[str, ...] = tuple(RECIPES)) -> str:
-    return report.build_report(list(line), RECIPES, STUDIES, root)
+    """Make the report; return its table of entries as text."""
+    page = report.build_report(list(line), RECIPES, STUDIES, root)
+    return page.with_name("table.txt").read_text(encoding="utf-8")
 
 
 def page(root: Path, name: str = "index") -> str:

@@ -233,7 +233,9 @@ def test_the_stage_writes_table_and_picture(
         r["x"] for r in rows if (r["setting"], r["measure"]) == ("cnn1", "gradient at the start")
     ]
     assert places == ["0.0", "1.0"]
-    assert "mean [95 % t interval] over seeds [1]." in capsys.readouterr().out
+    table = (study.FOLDER / "digits.md").read_text()
+    assert "mean [95 % t interval] over seeds [1]." in table
+    assert "| study " in capsys.readouterr().err
     assert Path("out/studies/digits.png").read_bytes().startswith(b"\x89PNG")
 
 

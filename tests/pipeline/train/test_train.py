@@ -362,23 +362,21 @@ def test_the_stage_resumes_and_cleans_up(
     facts = json.loads(whole[0])
     assert facts["parameters"] == 64 * 16 + 16 + 32 + 16 * 10 + 10  # dense, batch norm, dense
     assert facts["macs"] == 64 * 16 + 16 * 10
-    rows = (
-        (workspace / "out/tiny/curves/plots/metrics/validation/loss.tsv").read_text().splitlines()
-    )
+    rows = (workspace / "results/tiny/curves/validation/loss.tsv").read_text().splitlines()
     assert len(rows) == 1 + 3
 
 
 def test_curves_are_tables_of_metrics_by_epoch(workspace: Path) -> None:
-    """Oracle: the files that DVCLive 3.49 wrote of these rows. Epoch 0 is a network that was not
+    """Oracle: the files that DVCLive 3.49 wrote of these rows, to six digits. Epoch 0 is a network that was not
     trained.
     """
     for first in (0, 1):
         append = artifacts.curve_writer(Path(f"curves{first}"))
         for epoch in range(first, 3):
-            append({"epoch": epoch, "lr": 1e-05, "validation_loss": 0.5})
-        plots = Path(f"curves{first}/plots/metrics")
+            append({"epoch": epoch, "lr": 1e-05, "validation_loss": 0.123456789})
+        plots = Path(f"curves{first}")
         epochs = range(first, 3)
-        loss = "".join(f"{epoch}\t0.5\n" for epoch in epochs)
+        loss = "".join(f"{epoch}\t0.123457\n" for epoch in epochs)
         rate = "".join(f"{epoch}\t1e-05\n" for epoch in epochs)
         assert (plots / "validation/loss.tsv").read_text() == f"step\tloss\n{loss}"
         assert (plots / "lr.tsv").read_text() == f"step\tlr\n{rate}"

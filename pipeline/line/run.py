@@ -1,0 +1,191 @@
+"""Run the line: the first entries, then all entries side by side, then what remains in turn.
+
+Runs `dvc repro`. The entries of the command line come first, up to their served prediction; one
+that is not in `line:` is left out. Then the stages data, train, export and explain of every entry
+and the studies run side by side (parallel.py), then all other stages in turn. Prints a line for
+each stage when it has ended, with the number of stages that are done and that will run in all.
+DVC's own messages are left out, but for its errors.
+
+    python -m pipeline.line.run [ENTRY ...]
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+
+from tqdm import tqdm
+
+from pipeline.core.errors import StageError
+from pipeline.core.stage import prefix, run, stage_of_line
+from pipeline.line.parallel import job_limit, split_commands, target_groups, trains_one_at_a_time
+from pipeline.params import load as params
+
+DVC = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro"]
+SINGLE = "--single-item"  # else each command would lock what all depend on, and refuse the others
+PROGRESS = re.compile(r"\[[\d:]+<")  # in the lines of `core.stage.progress`
+FAILED = re.compile(r"ERROR: failed to reproduce '([^']+)'")  # DVC's own sentence
+
+
+class Output:
+    """The lines of the stages, each with the number of stages that are done.
+
+    On a terminal a last line, redrawn in place, has the progress of the stages that run now.
+    """
+
+    def __init__(self, planned: set[str]):
+        """planned: the stages that will run, as DVC names them; empty where they are not known."""
+        self.planned, self.done = planned, set[str]()
+        self.failures: list[str] = []
+        self.progress: dict[str, str] = {}  # by job
+        self.lock = threading.Lock()
+        live = sys.stderr.isatty()
+        self.bar = tqdm(bar_format="{desc}", disable=not live, leave=False)
+
+    def count(self) -> str:
+        return f"{len(self.done)} of {len(self.planned | self.done)}"
+
+    def add(self, job: str, text: str) -> None:
+        """Print a line that a stage of this job has printed; jobs call this from their threads."""
+        with self.lock:
+            if PROGRESS.search(text) and not self.bar.disable:
+                self.progress[job] = " ".join(text.split())
+                self.show_progress()
+                return
+            stage = stage_of_line(text)
+            if stage:
+                self.done.add(stage)
+                self.progress.pop(job, None)
+            count = self.count() if stage and self.planned else ""
+            named = text if " | " in text else prefix(job) + text
+            width = 2 * len(str(len(self.planned))) + len(" of ")
+            tqdm.write(f"{count:>{width}}  {named}", file=sys.stderr)
+
+    def show_progress(self) -> None:
+        width = shutil.get_terminal_size().columns - 1
+        self.bar.set_description_str("   ".join(self.progress.values())[:width])
+
+    def end(self, job: str) -> None:
+        """Take the progress of a job that has ended off the last line."""
+        with self.lock:
+            if self.progress.pop(job, None):
+                self.show_progress()
+
+
+def planned_stages() -> set[str]:
+    """Return the stages that DVC will run: those that have changed, and all that depend on them."""
+    from dvc.repo import Repo
+
+    with Repo() as repo:
+        graph, changed = repo.index.graph, repo.status()  # edges lead from a stage to what it needs
+        waiting = [stage for stage in graph if stage.addressing in changed]
+        planned: set[str] = set()
+        while waiting:
+            if (stage := waiting.pop()).addressing not in planned:
+                planned.add(stage.addressing)
+                waiting += graph.predecessors(stage)
+        return planned
+
+
+def reproduce(job: str, targets: list[str], output: Output, threads: int | None = None) -> bool:
+    """Run `dvc repro` for the targets and print what their stages print; return its success."""
+    environment = os.environ | ({"OMP_NUM_THREADS": str(threads)} if threads else {})
+    if not output.bar.disable:
+        environment["TQDM_MININTERVAL"] = "1"
+    failed, last = "", ""
+    with subprocess.Popen(
+        [*DVC, *targets],
+        stdout=subprocess.DEVNULL,  # DVC's messages but for its errors
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+        env=environment,
+    ) as command:
+        for line in command.stderr or ():
+            text = line.rstrip()
+            if found := FAILED.match(text):
+                failed = found[1]
+                last = last or text
+            elif text:
+                output.add(job, text)
+                if not PROGRESS.search(text):
+                    last = "" if stage_of_line(text) else text
+    output.end(job)
+    if command.returncode:
+        message = last.partition(" | ")[2] or last
+        output.failures.append(f"{failed or job}: {message.removeprefix('error: ')}")
+    return command.returncode == 0
+
+
+def run_side_by_side(every: params.Params, output: Output) -> None:
+    """Run the jobs of parallel.py; after a failure, what is running ends and nothing is begun."""
+    todo, limit = target_groups(every, output.planned - output.done), job_limit(every)
+    one_training = trains_one_at_a_time(every)
+    stop = threading.Event()
+    cores, training = threading.Semaphore(limit), threading.Lock()
+
+    def run_job(targets: list[str]) -> None:
+        job = targets[0].partition("@")[2]
+        for trains, part in split_commands(targets, one_training):
+            with training if trains else nullcontext(), cores:
+                if stop.is_set():
+                    return
+                if not reproduce(job, [SINGLE, *part], output, every.threads):
+                    stop.set()
+                    return
+
+    # A job that waits for its turn to train takes no core.
+    with ThreadPoolExecutor(max(1, len(todo) if one_training else limit)) as pool:
+        try:
+            list(pool.map(run_job, todo))
+        except KeyboardInterrupt:  # the commands receive it too, and end
+            stop.set()
+            raise
+
+
+def run_line(every: params.Params, first: list[str], output: Output) -> None:
+    """Run the planned stages; return after the first failure, which `output` then holds."""
+    served = [f"infer@{name}" for name in first if f"infer@{name}" in output.planned]
+    if served:
+        reproduce("", served, output)
+    if not output.failures:
+        run_side_by_side(every, output)
+    if not output.failures and output.planned - output.done:
+        reproduce("", [], output)
+
+
+def main() -> None:
+    every, start = params.load(), time.monotonic()
+    if not reproduce("", ["params"], Output(set())):
+        sys.exit(1)  # its error is the last line
+    output = Output(planned_stages())
+    if not output.planned:
+        print("nothing to run: every stage is up to date", file=sys.stderr)
+        return
+    limit = job_limit(every)
+    turns = ", one training at a time" if trains_one_at_a_time(every) else ""
+    print(
+        f"{len(output.planned)} stages will run, {limit} at once{turns}; "
+        "JOBS=1 runs them one by one",
+        file=sys.stderr,
+    )
+    run_line(every, sys.argv[1:], output)
+    output.bar.close()
+    if output.failures:
+        raise StageError(
+            f"{'; '.join(output.failures)}; {output.count()} stages are done and kept: run `make`"
+            " again to go on from there"
+        )
+    seconds = time.monotonic() - start
+    print(f"{len(output.done)} stages ran in {seconds // 60:.0f} min {seconds % 60:.0f} s")
+
+
+if __name__ == "__main__":
+    run(main)

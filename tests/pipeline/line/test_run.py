@@ -1,0 +1,179 @@
+"""The line's output and its end: counts of stages, what fails, and which stages will run."""
+
+import itertools
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import journey
+import pytest
+
+from pipeline.core.errors import StageError
+from pipeline.core.stage import stage_of_line
+from pipeline.line import run
+from pipeline.line.parallel import STAGES
+from pipeline.params import load as params
+
+# A stand-in for DVC. Every target takes .3 s; it prints as DVC and our stages do, and notes when.
+TOOL = """
+import sys, time
+begun = time.time()
+targets = [word for word in sys.argv if "@" in word or word == "params"] or ["wheel", "report"]
+for target in targets:
+    stage, _, name = target.partition("@")
+    print(f"Running stage '{target}':\\n> python -m pipeline.{stage} {name}")
+    time.sleep(.3)
+    if target in BROKEN:
+        print(f"{name} | error: {stage}: the loss is not finite; lower train.lr", file=sys.stderr)
+        print(f"ERROR: failed to reproduce '{target}': failed to run, exited with 1", file=sys.stderr)
+        sys.exit(1)
+    print(f"{name} | {stage}  0.3 s  well done", file=sys.stderr)
+print("Use `dvc push` to send your updates to remote storage.")
+open(LOG, "a").write(f"{begun} {time.time()} {','.join(targets)}\\n")
+"""
+
+
+@pytest.fixture
+def stand_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., list[tuple[float, float, str]]]:
+    """A function that runs the line with TOOL for DVC; returns when each command began and ended."""
+    every = params.load(journey.ROOT / "params.yaml")
+    tool, log = tmp_path / "dvc.py", tmp_path / "log"
+    names = ["lenet5-digits", "fcnn0-digits", "dilated-waves"]
+    stages = ("data", "train", "export", "explain", "check", "infer")
+    planned = {f"{stage}@{name}" for stage in stages for name in names} | {"wheel", "report"}
+    loaded = replace(every, line=names, line_studies=[])
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(run, "DVC", [sys.executable, str(tool)])
+    monkeypatch.setattr(sys, "argv", ["run"])
+
+    def run_line(
+        size: str = "small", broken: str = "", without: tuple[str, ...] = ()
+    ) -> list[tuple[float, float, str]]:
+        tool.write_text(f"LOG = {str(log)!r}; BROKEN = [{broken!r}]\n" + TOOL)
+        monkeypatch.setattr(run.params, "load", lambda: replace(loaded, size=size))
+        monkeypatch.setattr(run, "planned_stages", lambda: planned - set(without))
+        run.main()
+        rows = map(str.split, log.read_text().splitlines()[1:])
+        return [(float(begun), float(end), targets) for begun, end, targets in rows]
+
+    return run_line
+
+
+def test_one_trains_at_a_time_while_others_are_exported(
+    stand_in: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Oracle: when each command began and ended."""
+    monkeypatch.delenv("JOBS", raising=False)
+    monkeypatch.setattr(run, "job_limit", lambda every: 3)
+    rows = stand_in(size="full")
+    trained = sorted(row for row in rows if row[2].startswith("train@"))
+    assert len(trained) == 3
+    assert all(first[1] <= second[0] for first, second in itertools.pairwise(trained))
+    exported = [row for row in rows if row[2].startswith("export@")]
+    assert len(exported) == 3 and any(
+        a[0] < b[1] and b[0] < a[1] for a in exported for b in trained
+    )
+
+
+def test_each_stage_is_a_line_with_the_count_of_those_that_will_run(
+    stand_in: Callable, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing of DVC's; the counts go from 1 to the number of lines."""
+    monkeypatch.setenv("JOBS", "1")
+    stand_in(without=("train@lenet5-digits", "data@lenet5-digits"))
+    prepared, begun, *lines = capsys.readouterr().err.splitlines()
+    assert re.fullmatch(r" +\| params  0\.3 s  well done", prepared)
+    assert begun == "18 stages will run, 1 at once; JOBS=1 runs them one by one"
+    # The stand-in's last command, of all that remains, runs two stages.
+    stages = [f"{stage}@{name}" for name in ("dilated-waves", "fcnn0-digits") for stage in STAGES]
+    stages += ["export@lenet5-digits", "explain@lenet5-digits", "wheel", "report"]
+    counts = [f"{k:>2} of 18" for k in range(1, 13)]
+    assert [(line[:8].rjust(8), stage_of_line(line[10:])) for line in lines] == [
+        (count.rjust(8), stage) for count, stage in zip(counts, stages, strict=True)
+    ]
+
+
+def test_a_failure_says_which_stage_why_and_what_is_done(
+    stand_in: Callable, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Jobs run from the last entry to the first: dilated-waves is done, lenet5-digits never begun."""
+    monkeypatch.setenv("JOBS", "1")
+    with pytest.raises(StageError) as error:
+        stand_in(broken="train@fcnn0-digits")
+    assert str(error.value) == (
+        "train@fcnn0-digits: train: the loss is not finite; lower train.lr; 5 of 20 stages are"
+        " done and kept: run `make` again to go on from there"
+    )
+    printed = capsys.readouterr().err
+    assert "fcnn0-digits | error: train: the loss is not finite" in printed
+    assert "lenet5-digits" not in printed
+
+
+def test_a_line_without_a_name_gets_that_of_its_job(capsys: pytest.CaptureFixture[str]) -> None:
+    output = run.Output({"train@tiny"})
+    output.add("tiny", "Traceback (most recent call last):")
+    output.add("tiny", "tiny | train: 2 of 3 epochs [00:02<00:01, loss 1]")
+    output.add("tiny", "tiny | train  3.0 s  accuracy 1")
+    lines = [line.strip() for line in capsys.readouterr().err.splitlines()]
+    assert lines == [
+        "tiny | Traceback (most recent call last):",
+        "tiny | train: 2 of 3 epochs [00:02<00:01, loss 1]",
+        "1 of 1  tiny | train  3.0 s  accuracy 1",
+    ]
+
+
+@pytest.mark.filterwarnings("ignore:_NoneStep:DeprecationWarning")  # DVC 3.67's, 2026-11
+def test_planned_stages_are_those_that_changed_and_all_after_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Oracle: by hand, in a line of three copies and one of its own."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "start").write_text("1")
+    copies = [("a", "start", "one"), ("b", "one", "two"), ("c", "two", "three"), ("d", "x", "y")]
+    (tmp_path / "x").write_text("1")
+    (tmp_path / "dvc.yaml").write_text(
+        "stages:\n"
+        + "".join(
+            f"  {name}: {{cmd: cp {source} {copy}, deps: [{source}], outs: [{copy}]}}\n"
+            for name, source, copy in copies
+        )
+    )
+    dvc = [sys.executable, "-m", "dvc"]
+    subprocess.run([*dvc, "init", "--no-scm", "--quiet"], check=True)
+    assert run.planned_stages() == {"a", "b", "c", "d"}
+    subprocess.run([*dvc, "repro", "--quiet"], check=True)
+    assert run.planned_stages() == set()
+    (tmp_path / "one").write_text("2")
+    assert run.planned_stages() == {"a", "b", "c"}
+
+
+@pytest.mark.slow
+def test_a_failure_of_the_line_ends_with_1(tmp_path: Path) -> None:
+    """One at a time, so nothing is begun after the entry whose rate is absurd; the entry's own
+    words are shown.
+    """
+    folder = journey.copy_tree(tmp_path / "line", git=False)
+
+    def spoil(given: dict) -> None:
+        given["models"]["dilated-waves"]["train"].update(optimizer="sgd", lr=1e30)
+        given["line"] = {
+            "lenet5-digits": "scratch",
+            "dilated-waves": "scratch",
+        }  # the last is begun first
+        given["line_studies"] = []
+
+    journey.edit_params(folder, spoil)
+    words = ["env", "JOBS=1", sys.executable, "-m", "pipeline.line.run"]
+    done = subprocess.run(words, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "dilated-waves | error: train dilated-waves: the loss is not finite" in done.stderr
+    assert re.search(r"1 of 16  dilated-waves \| data ", done.stderr)
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("error: train@dilated-waves: train dilated-waves: the loss is not")
+    assert last.endswith("1 of 16 stages are done and kept: run `make` again to go on from there")
+    assert not (folder / "results" / "lenet5-digits" / "train.json").exists()
