@@ -1,5 +1,5 @@
-"""What `import convline` gives: the names of its first page, no side effects, and models that
-say what they are.
+"""`import convline`: its public names, no side effects of the import, and what the models accept
+and return.
 """
 
 import hashlib
@@ -24,7 +24,9 @@ from PIL import Image
 
 
 def test_the_public_names_are_importable_and_sorted() -> None:
-    """Oracle: `__all__` itself, the distribution's own metadata, and the marker file of PEP 561."""
+    """`__all__` is sorted and importable, the version is that of the distribution, and py.typed is
+    there.
+    """
     assert convline.__all__ == sorted(convline.__all__)
     assert all(getattr(convline, name) is not None for name in convline.__all__)
     assert convline.__version__ == importlib.metadata.version("convline")
@@ -37,9 +39,12 @@ def test_the_public_names_are_importable_and_sorted() -> None:
         convline.nonesuch  # noqa: B018
 
 
-def test_a_package_says_its_variant_and_why(classifier_bytes: bytes, tmp_path: Path) -> None:
-    """Oracle: the manifest written here; a wrong hash is refused whether it is the user's or the
-    manifest's.
+def test_a_loaded_package_states_its_variant_and_the_reason(
+    classifier_bytes: bytes, tmp_path: Path
+) -> None:
+    """The variant is the one in the manifest that this test writes.
+
+    A wrong hash is refused, be it the user's or the manifest's.
     """
     digest = hashlib.sha256(classifier_bytes).hexdigest()
     for file in ("model.onnx", "model.int8.onnx"):
@@ -76,18 +81,21 @@ print("onnxruntime" in sys.modules)
 """
 
 
-def test_an_import_changes_nothing_outside(tmp_path: Path) -> None:
-    """Oracle: environment, signal handlers, limits of csv and Pillow, filters and threads before
-    and after.
+def test_the_import_changes_no_global_state(tmp_path: Path) -> None:
+    """Environment, signal handlers, limits of csv and Pillow, warning filters and threads are the
+    same before and after the import.
     """
     command = [sys.executable, "-W", "error", "-c", SIDE_EFFECTS]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stdout) == (0, "False\n"), done.stderr
 
 
-def test_images_are_whatever_one_has(classifier: Path, tmp_path: Path) -> None:
-    """Oracle: one picture as a path, bytes, an open file, Pillow and arrays has one answer; what
-    is none is named.
+def test_every_kind_of_image_input_gives_the_same_prediction(
+    classifier: Path, tmp_path: Path
+) -> None:
+    """One picture as a path, bytes, an open file, a Pillow image and arrays has one prediction.
+
+    What is no image is an error that names it.
     """
     model = convline.load(classifier, "cpu")
     assert isinstance(model, convline.Classifier)
@@ -116,7 +124,7 @@ def test_images_are_whatever_one_has(classifier: Path, tmp_path: Path) -> None:
 
 
 def test_one_image_starts_no_thread(classifier: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Oracle: a pool that must not be made; several images make one."""
+    """No thread pool is created for one image; several images create one."""
     model = convline.load(classifier, "cpu")
     pools = []
     monkeypatch.setattr(
@@ -131,9 +139,10 @@ def test_one_image_starts_no_thread(classifier: Path, monkeypatch: pytest.Monkey
     assert len(pools) == 1
 
 
-def test_the_table_of_images_is_that_of_the_command(classifier: Path, tmp_path: Path) -> None:
-    """Oracle: the rows of `infer images` on the same paths; images without a path are named by
-    their place.
+def test_predict_table_equals_infer_images(classifier: Path, tmp_path: Path) -> None:
+    """The rows equal those of `infer images` on the same paths.
+
+    Images without a path are named by their position.
     """
     for n, grey in enumerate((0, 255)):
         Image.new("L", (9, 9), grey).save(tmp_path / f"{n}.png")
@@ -190,11 +199,12 @@ def frames() -> dict[str, pd.DataFrame]:
 
 
 @pytest.mark.parametrize("kind", [*frames()])
-def test_frames_are_tables(make_forecaster: Callable[..., Path], kind: str, tmp_path: Path) -> None:
-    """Oracle: last value + 1, 2, 3 and the days after the last one; the rows of `infer series` on
-    pandas' own CSV.
-
-    Midnights of UTC in Tokyo are 9 o'clock, and are written with that zone's offset.
+def test_dataframes_are_forecast_like_csv_files(
+    make_forecaster: Callable[..., Path], kind: str, tmp_path: Path
+) -> None:
+    """The forecast is the last value + 1, 2, 3 on the days after the last one, as `infer series`
+    forecasts the CSV that pandas writes. A midnight of UTC in Tokyo is 9 o'clock, and is written
+    with that zone's offset.
     """
     model = convline.load(make_forecaster(), "cpu")
     assert isinstance(model, convline.Forecaster)
@@ -243,18 +253,20 @@ def test_frames_are_tables(make_forecaster: Callable[..., Path], kind: str, tmp_
         ({"ds": ["day"] * 6}, "row 1, column 'ds': expected a time such as"),
     ],
 )
-def test_frames_that_cannot_be_read(
+def test_a_wrong_cell_of_a_dataframe_is_named(
     make_forecaster: Callable[..., Path], change: dict, message: str
 ) -> None:
-    """Oracle: one cell is wrong, and is named by row and column."""
+    """One cell is wrong; the error names its row and column."""
     frame = pd.DataFrame({"ds": DAYS, "y": np.arange(6.0)} | change)
     with pytest.raises(convline.InputError, match=re.escape(message)):
         convline.load(make_forecaster(), "cpu").predict(frame)
 
 
-def test_files_arrays_and_names(make_forecaster: Callable[..., Path], tmp_path: Path) -> None:
-    """Oracle: the numbers of the path, from files opened as text, as bytes and as Parquet, and
-    under other names.
+def test_open_files_and_parquet_give_the_forecast_of_the_path(
+    make_forecaster: Callable[..., Path], tmp_path: Path
+) -> None:
+    """Files opened as text, as bytes and as Parquet, and columns under other names, give the
+    numbers of the path.
     """
     frame = pd.DataFrame({"day": DAYS, "sales": np.arange(6.0)})
     frame.to_csv(path := tmp_path / "shop.csv", index=False)
@@ -285,8 +297,10 @@ def test_files_arrays_and_names(make_forecaster: Callable[..., Path], tmp_path: 
 
 
 @pytest.mark.parametrize("horizon", [0, -1, 1.5, "3", True, 1_000_001])
-def test_a_horizon_is_a_count(make_forecaster: Callable[..., Path], horizon: object) -> None:
-    """Oracle: 0 was taken for the trained horizon, and True for 1; a numpy integer is a count."""
+def test_a_horizon_must_be_a_positive_integer(
+    make_forecaster: Callable[..., Path], horizon: object
+) -> None:
+    """0 and True are refused; a numpy integer is accepted."""
     model = convline.load(make_forecaster(), "cpu")
     for ask in (model.predict, model.predict_quantiles, model.predict_table):
         with pytest.raises(

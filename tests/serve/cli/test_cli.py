@@ -1,5 +1,4 @@
-"""The `infer` command as a user meets it: rows, exit codes, messages; and that it runs without
-torch and onnx."""
+"""The command `infer`: rows, exit codes and messages; it runs without torch and onnx."""
 
 import csv
 import hashlib
@@ -26,7 +25,7 @@ from PIL import Image
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    """Good images of known brightness between bad files of every kind."""
+    """Good images of known brightness among bad files of every kind."""
     folder = tmp_path / "photos"
     folder.mkdir()
     for number, grey in enumerate((0, 120, 255)):
@@ -54,8 +53,10 @@ EXPECTED = [
 
 @pytest.mark.parametrize("batch", ["1", "2", "3", "32"])
 def test_one_row_per_image_in_order(classifier: Path, photos: Path, batch: str) -> None:
-    """Oracle: each file's brightness is known, and each bad one's fault; no neighbour is touched at
-    any batch size."""
+    """The brightness of each good file and the fault of each bad one are known.
+
+    No row depends on its neighbours, at any batch size.
+    """
     result = infer("images", classifier, photos, "--batch", batch, "--workers", "3")
     assert result.exit_code == 0
     rows = rows_of(result)
@@ -68,7 +69,7 @@ def test_one_row_per_image_in_order(classifier: Path, photos: Path, batch: str) 
 
 
 def test_top_k_scores_are_the_probabilities(classifier: Path, photos: Path) -> None:
-    """Oracle: softmax by hand, ranked; float32 and its exponential are within 1e-6 of it."""
+    """The ranked softmax, computed here, within 1e-6: float32 and its exponential."""
     [row] = rows_of(infer("images", classifier, photos / "1.png", "--top-k", "3"))
     [probabilities] = tiny.classify_by_brightness(np.full((1, 8, 8, 1), 120, np.uint8))
     order = np.argsort(-probabilities)
@@ -78,10 +79,10 @@ def test_top_k_scores_are_the_probabilities(classifier: Path, photos: Path) -> N
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
-def test_files_hold_what_stdout_shows(
+def test_each_format_holds_the_rows_of_stdout(
     classifier: Path, photos: Path, tmp_path: Path, suffix: str
 ) -> None:
-    """Oracle: the rows on stdout, read back from each form."""
+    """The rows on stdout equal those read back from each format."""
     target = tmp_path / f"t{suffix}"
     assert infer("images", classifier, photos, "-o", target).stdout == ""
     if suffix == ".parquet":
@@ -97,11 +98,12 @@ def test_files_hold_what_stdout_shows(
 
 
 @pytest.mark.parametrize("form", ["csv", "jsonl", "parquet"])
-def test_the_form_that_is_asked(
+def test_format_overrides_the_suffix(
     classifier: Path, photos: Path, make_forecaster: Callable[..., Path], tmp_path: Path, form: str
 ) -> None:
-    """Oracle: the bytes of the file whose suffix says the form, on stdout and under a name without
-    one."""
+    """The bytes equal those of a file with that format's suffix, on stdout and under a name without
+    a suffix.
+    """
     (history := tmp_path / "shop.csv").write_text(HISTORY)
     for command, model, given in (
         ("images", classifier, photos),
@@ -122,8 +124,8 @@ def test_the_form_that_is_asked(
     assert form != "jsonl" or json.loads(followed.stdout.splitlines()[-1])["yhat"] == 32
 
 
-def test_lists_on_stdin(classifier: Path, photos: Path) -> None:
-    """Oracle: order of the list, with either separator."""
+def test_names_are_read_from_stdin(classifier: Path, photos: Path) -> None:
+    """The rows have the order of the list, with either separator."""
     names = [f"{photos}/{name}.png" for name in (2, 0, 2)]
     for separator, options in (("\n", ()), ("\0", ("-0",))):
         result = infer("images", classifier, "-", *options, stdin=separator.join(names).encode())
@@ -133,8 +135,9 @@ def test_lists_on_stdin(classifier: Path, photos: Path) -> None:
 def test_forecasts_continue_the_history(
     make_forecaster: Callable[..., Path], tmp_path: Path
 ) -> None:
-    """Oracle: last value + 1, 2, 3, an interval of one on each side, dates across the end of a leap
-    February; beyond the trained horizon recursion goes on counting, without intervals."""
+    """The last value + 1, 2, 3 with an interval of one on each side, and dates across the end of a
+    leap February. Beyond the trained horizon the recursion counts on, without intervals.
+    """
     (tmp_path / "shop.csv").write_text(HISTORY)
     result = infer("series", make_forecaster(), tmp_path / "shop.csv", "--horizon", "5")
     assert result.exit_code == 0 and "5 ok, 0 error" in result.stderr
@@ -151,8 +154,9 @@ def test_forecasts_continue_the_history(
 
 
 def test_many_series_and_columns(make_forecaster: Callable[..., Path], tmp_path: Path) -> None:
-    """Oracle: a short series and one beyond float32 fail alone, the file's order is kept, columns
-    are named."""
+    """A short series and one beyond float32 fail alone, the file's order is kept, and columns are
+    named.
+    """
     lines = [
         f"{s},{t},{t},{-t}" for s in ("long", "short") for t in range(2 if s == "short" else 6)
     ]
@@ -174,8 +178,10 @@ def test_many_series_and_columns(make_forecaster: Callable[..., Path], tmp_path:
     assert found[5:] == [("last", str(3 + s), str(5 + s), str(6 + s), "") for s in (1, 2, 3)]
 
 
-def test_bad_series_files_are_rows(make_forecaster: Callable[..., Path], tmp_path: Path) -> None:
-    """Oracle: each file is wrong in one known way; the good one between them is served."""
+def test_a_bad_series_file_is_an_error_row(
+    make_forecaster: Callable[..., Path], tmp_path: Path
+) -> None:
+    """Each file is wrong in one known way; the good one among them is forecast."""
     weekly = "ds,y\n" + "".join(f"2024-01-{day:02},1\n" for day in (1, 8, 15, 22))
     for name, text in (
         ("gap", HISTORY.replace("2024-02-25,25\n", "")),
@@ -196,8 +202,8 @@ def test_bad_series_files_are_rows(make_forecaster: Callable[..., Path], tmp_pat
     assert "1 values made by interpolation" in filled.stderr and rows_of(filled)[0]["yhat"] == "30"
 
 
-def test_other_column_names(make_forecaster: Callable[..., Path], tmp_path: Path) -> None:
-    """Oracle: the same numbers under other headers, and without any time."""
+def test_options_name_the_columns(make_forecaster: Callable[..., Path], tmp_path: Path) -> None:
+    """The same numbers under other headers, and without any time."""
     (tmp_path / "x.csv").write_text(HISTORY.replace("ds,y", "day,sales"))
     first = rows_of(
         infer("series", make_forecaster(), tmp_path / "x.csv", "--time", "day", "--target", "sales")
@@ -209,11 +215,10 @@ def test_other_column_names(make_forecaster: Callable[..., Path], tmp_path: Path
     assert (counted[0]["ds"], counted[0]["yhat"]) == ("10", "30")
 
 
-def test_models_by_name(
+def test_a_model_is_found_by_name_folder_and_file(
     classifier_bytes: bytes, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Oracle: an entry of out/dist, its folder and its file are the same model; a wrong hash is
-    refused."""
+    """A package of out/dist, its folder and its file are the same model; a wrong hash is refused."""
     monkeypatch.chdir(tmp_path)
     package(tmp_path / "out/dist/brightness-grey", classifier_bytes)
     package(tmp_path / "out/dist/forged", classifier_bytes, "0" * 64)
@@ -230,11 +235,10 @@ def test_models_by_name(
     assert "did you mean 'brightness-grey'?" in unknown.stderr
 
 
-def test_models_of_other_folders(
+def test_models_are_found_in_convline_models(
     classifier_bytes: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Oracle: packages made here; the first folder that has a name gives its package, out/dist
-    comes last."""
+    """Of equal names the package in the first folder is used; out/dist comes last."""
     monkeypatch.chdir(tmp_path)
     nothing = infer("list")
     assert nothing.exit_code == 0 and "no package in out/dist; CONVLINE_MODELS" in nothing.stderr
@@ -266,15 +270,17 @@ def test_models_of_other_folders(
     assert "out/dist/three/model.onnx" in infer("info", "three").stdout
 
 
-def test_a_model_must_have_the_sha256_that_is_asked(
+def test_sha256_is_checked_by_every_command(
     classifier: Path,
     classifier_bytes: bytes,
     make_forecaster: Callable[..., Path],
     photos: Path,
     tmp_path: Path,
 ) -> None:
-    """Oracle: hashlib; every command that opens a model takes the option and refuses another file,
-    before it runs."""
+    """Every command that opens a model takes --sha256, and refuses another file before it runs.
+
+    The right hash is hashlib's.
+    """
     right = hashlib.sha256(classifier_bytes).hexdigest()
     history = tmp_path / "good.csv"
     history.write_text(HISTORY)
@@ -306,16 +312,20 @@ def test_a_model_must_have_the_sha256_that_is_asked(
 @pytest.mark.parametrize(
     "manifest", ["", "[]", '{"files": {}}', '{"files": {"model.onnx": "abc"}}']
 )
-def test_broken_manifests(classifier_bytes: bytes, tmp_path: Path, manifest: str) -> None:
-    """Oracle: a manifest that does not vouch for the file is refused with its path."""
+def test_a_manifest_without_the_files_hash_is_refused(
+    classifier_bytes: bytes, tmp_path: Path, manifest: str
+) -> None:
+    """The error names the path of the manifest."""
     package(tmp_path / "p", classifier_bytes)
     (tmp_path / "p/manifest.json").write_text(manifest)
     result = infer("info", tmp_path / "p")
     assert result.exit_code == 1 and "manifest.json: expected" in result.stderr
 
 
-def test_info_shows_the_contract(classifier: Path, make_forecaster: Callable[..., Path]) -> None:
-    """Oracle: every policy of the document is in the text; --json is the document."""
+def test_info_shows_the_whole_document(
+    classifier: Path, make_forecaster: Callable[..., Path]
+) -> None:
+    """Every policy of the document is in the text; --json prints the document."""
     shown = infer("info", classifier).stdout
     for part in (
         "brightness", "dark, middle, bright", "8 x 8 px, stretched, bilinear", "EXIF", "alpha",
@@ -331,18 +341,17 @@ def test_info_shows_the_contract(classifier: Path, make_forecaster: Callable[...
 
 
 def test_info_cannot_move_the_cursor(tmp_path: Path) -> None:
-    """Oracle: control characters of a hostile document do not reach the terminal."""
+    """Control characters of a hostile document do not reach the terminal."""
     (tmp_path / "m.onnx").write_bytes(
         tiny.reseal(tiny.classifier_document() | {"provenance": {"data": "a\x1b[2Jb"}})
     )
     assert "\x1b" not in infer("info", tmp_path / "m.onnx").stdout
 
 
-def test_nothing_succeeded_is_exit_code_1(
+def test_exit_code_is_1_if_every_row_failed(
     classifier: Path, photos: Path, make_forecaster: Callable[..., Path], tmp_path: Path
 ) -> None:
-    """Oracle: no input can be read, so no row is ok; one good input beside them is enough for 0,
-    and so is no input."""
+    """One good input among bad ones gives 0, and so does no input."""
     (empty := tmp_path / "empty").mkdir()
     (good := tmp_path / "good.csv").write_text(HISTORY)
     maps = ("-o", tmp_path / "maps")
@@ -364,10 +373,12 @@ def test_nothing_succeeded_is_exit_code_1(
     assert infer("images", classifier, "-", stdin=b"").exit_code == 0
 
 
-def test_quiet_leaves_results_and_errors(
+def test_quiet_prints_only_results_and_errors(
     classifier: Path, photos: Path, make_forecaster: Callable[..., Path], tmp_path: Path
 ) -> None:
-    """Oracle: stdout and the exit code of the same command; stderr is empty, or one error."""
+    """stdout and the exit code are those of the same command without --quiet; stderr is empty, or
+    holds one error.
+    """
     (history := tmp_path / "semi.csv").write_text(HISTORY.replace(",", ";"))
     for command, model, *words in (
         ("images", classifier, photos), ("series", make_forecaster(), history),
@@ -382,10 +393,10 @@ def test_quiet_leaves_results_and_errors(
     assert infer("images", tmp_path / "none.onnx", photos, "-q").stderr.startswith("Error: ")
 
 
-def test_strict_is_exit_code_3(
+def test_strict_exits_with_3_if_a_row_failed(
     classifier: Path, photos: Path, make_forecaster: Callable[..., Path]
 ) -> None:
-    """Oracle: 3 where a row failed, and all rows are written all the same; 0 where none did."""
+    """All rows are written all the same. The exit code is 0 if none failed."""
     failed = infer("images", classifier, photos, "--strict")
     assert failed.exit_code == 3 and len(rows_of(failed)) == len(EXPECTED)
     assert infer("images", classifier, photos / "1.png", "--strict").exit_code == 0
@@ -419,7 +430,7 @@ def test_strict_is_exit_code_3(
 def test_exit_codes(
     classifier: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], code: int, message: str
 ) -> None:
-    """Oracle: 1 what cannot be done, 2 wrong usage; one message on stderr, never a traceback."""
+    """1 for what cannot be done, 2 for wrong usage; one message on stderr, and never a traceback."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     result = infer(
         *[str(classifier) if argument == "MODEL" else argument for argument in arguments]
@@ -429,8 +440,8 @@ def test_exit_codes(
 
 
 @pytest.mark.parametrize("command", ["", *main.commands])
-def test_help_has_examples_that_parse(command: str) -> None:
-    """Oracle: click parses each example line of the help text with the command's own options."""
+def test_the_examples_of_the_help_parse(command: str) -> None:
+    """click parses each example line of the help with the command's own options."""
     shown = infer(*filter(None, [command, "--help"])).stdout
     examples = re.findall(
         rf"^ +(?:find .* \| )?infer ((?:{'|'.join(main.commands)})\b.*)$", shown, re.MULTILINE
@@ -443,8 +454,9 @@ def test_help_has_examples_that_parse(command: str) -> None:
 
 @pytest.mark.parametrize("command", [*main.commands])
 def test_every_option_is_explained(command: str) -> None:
-    """Oracle: a summary that the list of commands shows whole, and for each option a sentence of at
-    least two words."""
+    """The list of commands shows each summary in full, and each option has a sentence of at least
+    two words.
+    """
     told = main.commands[command]
     assert (
         f"{told.get_short_help_str(80)}\n" in infer("--help").stdout
@@ -464,7 +476,7 @@ BLOCKED = (
 
 
 def run_blocked(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    """Run `infer` in a process where torch and onnx cannot be imported."""
+    """Run `infer` in a process in which torch and onnx cannot be imported."""
     command = [sys.executable, "-W", "error", "-c", BLOCKED, *map(str, arguments)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     return subprocess.run(
@@ -472,11 +484,10 @@ def run_blocked(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_runs_without_torch_and_onnx(
+def test_infer_runs_without_torch_and_onnx(
     classifier: Path, photos: Path, make_forecaster: Callable[..., Path]
 ) -> None:
-    """Oracle: the same labels and forecasts as above, from a process where neither can be
-    imported."""
+    """The labels and forecasts equal those above."""
     images = run_blocked("images", classifier, photos)
     labels = [row["label"] for row in csv.DictReader(io.StringIO(images.stdout))]
     assert (images.returncode, labels) == (0, [label for _, label, _ in EXPECTED]), images.stderr
@@ -486,8 +497,7 @@ def test_runs_without_torch_and_onnx(
 
 
 def test_help_imports_nothing_heavy() -> None:
-    """Oracle: numpy, Pillow and onnxruntime blocked as well; help is quick because it needs none of
-    them."""
+    """--help runs with numpy, Pillow and onnxruntime blocked as well, so it is quick."""
     block = (
         "import sys; sys.modules.update(dict.fromkeys(['numpy', 'PIL', 'onnxruntime', 'pyarrow']));"
     )
@@ -502,7 +512,7 @@ def test_help_imports_nothing_heavy() -> None:
 
 
 def test_a_closed_pipe_is_no_traceback(classifier: Path, photos: Path) -> None:
-    """Oracle: `infer ... | head -1` ends quietly."""
+    """`infer ... | head -1` ends without a message."""
     names = "\n".join([str(photos / "1.png")] * 3000)
     words = [sys.executable, "-c", BLOCKED, "images", str(classifier), "-"]
     command = f"{shlex.join(words)} | head -1"

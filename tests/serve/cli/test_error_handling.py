@@ -1,5 +1,6 @@
-"""What can go wrong outside the code is one sentence: streams, disks, names, signals; nothing is
-left behind."""
+"""Faults outside the code (streams, disks, names, signals) become one sentence, and nothing is left
+behind.
+"""
 
 import errno
 import os
@@ -29,7 +30,7 @@ ROOT = Path(__file__).parents[3]
 
 
 def shell(line: str, *words: str | Path, **options: object) -> subprocess.CompletedProcess[str]:
-    """Run `infer` in a shell line in which $@ stands for the words."""
+    """Run `infer` in a shell line, in which $@ stands for the words."""
     command = [
         "bash",
         "-c",
@@ -76,11 +77,13 @@ def photo(tmp_path: Path) -> Path:
         ),
     ],
 )
-def test_streams_that_cannot_be_used(
+def test_unusable_streams_are_one_message(
     classifier: Path, photo: Path, line: str, code: int, message: str
 ) -> None:
-    """Oracle: exit code and the last line of stderr, whole; without stderr and stdin, which nobody
-    needs, it works."""
+    """The exit code and the last line of stderr.
+
+    Without stderr and stdin, which are not needed, the command works.
+    """
     done = shell(line, classifier, photo)
     assert done.returncode == code and "Traceback" not in done.stderr
     assert done.stderr.endswith(message) and done.stderr.count("Error") == bool(message)
@@ -88,18 +91,21 @@ def test_streams_that_cannot_be_used(
         assert done.stdout.count("bright") == 1
 
 
-def test_closed_streams_do_not_lend_their_number_to_a_file(classifier: Path, photo: Path) -> None:
-    """Oracle: with all three closed, the table holds its rows and nothing that was meant for a
-    stream."""
+def test_a_file_does_not_get_the_number_of_a_closed_stream(classifier: Path, photo: Path) -> None:
+    """With all three streams closed, the table holds its rows and nothing that was written to a
+    stream.
+    """
     output = photo.parent / "rows.csv"
     done = shell('infer images "$@" <&- >&- 2>&-', classifier, photo, "-o", output)
     assert done.returncode == 0
     assert [line.split(",")[0] for line in output.read_text().splitlines()] == ["path", str(photo)]
 
 
-def test_a_full_disk_names_what_goes_on(classifier: Path, photo: Path) -> None:
-    """Oracle: a limit of 4 kB for a file (EFBIG, which a shell can set) stands for a full disk; the
-    journal holds what is done, and the same command with --resume makes the whole table."""
+def test_a_full_disk_names_the_part_that_resume_continues(classifier: Path, photo: Path) -> None:
+    """A limit of 4 kB for a file (EFBIG), which a shell can set, stands for a full disk.
+
+    The same command with --resume completes the table.
+    """
     output = photo.parent / "rows.csv"
     names = [photo] * 600
     done = shell(
@@ -119,8 +125,8 @@ def test_a_full_disk_names_what_goes_on(classifier: Path, photo: Path) -> None:
     assert done.returncode == 0 and len(output.read_text().splitlines()) == 601
 
 
-def test_unreadable_names_are_rows(classifier: Path, photo: Path, tmp_path: Path) -> None:
-    """Oracle: one row each, in order, whatever the name is; the good one is answered."""
+def test_unreadable_images_are_error_rows(classifier: Path, photo: Path, tmp_path: Path) -> None:
+    """One row for each name, in order; the good one is classified."""
     loop = tmp_path / "loop.png"
     loop.symlink_to(loop)
     names = [
@@ -154,9 +160,10 @@ def test_unreadable_names_are_rows(classifier: Path, photo: Path, tmp_path: Path
 @pytest.mark.skipif(
     os.geteuid() != 0, reason="only root can become another user, who may not read everything"
 )
-def test_locked_folders_are_rows(classifier: Path) -> None:
-    """Oracle: as user 65534, one error row for each path in a folder of mode 000; what lies beside
-    it is answered."""
+def test_unreadable_folders_are_error_rows(classifier: Path) -> None:
+    """As user 65534, each path in a folder of mode 000 is one error row; the images beside it are
+    classified.
+    """
     with tempfile.TemporaryDirectory() as name:
         photos = Path(name) / "photos"
         (photos / "locked").mkdir(parents=True)
@@ -186,8 +193,10 @@ def test_locked_folders_are_rows(classifier: Path) -> None:
     assert states == ["error", "ok", "error", "ok", "error", "error", "error"]
 
 
-def test_unreadable_series_are_rows(make_forecaster: Callable[..., Path], tmp_path: Path) -> None:
-    """Oracle: one error row for each name."""
+def test_unreadable_series_are_error_rows(
+    make_forecaster: Callable[..., Path], tmp_path: Path
+) -> None:
+    """One error row for each name."""
     names = [
         "n" * 300 + ".csv",
         f"{tmp_path}/{'d/' * 3000}x.csv",
@@ -212,14 +221,14 @@ def test_unreadable_series_are_rows(make_forecaster: Callable[..., Path], tmp_pa
         ["series", "m" * 300, "x.csv", "--plot", "p" * 300 + ".svg"],
     ],
 )
-def test_names_that_are_too_long_are_one_sentence(
+def test_a_name_that_is_too_long_is_one_message(
     classifier: Path,
     photo: Path,
     tmp_path: Path,
     arguments: list[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Oracle: Linux allows 255 bytes; exit code 1 and one line, no traceback."""
+    """Linux allows 255 bytes. Exit code 1 and one line, no traceback."""
     monkeypatch.chdir(tmp_path)
     words = [{"MODEL": str(classifier), "PHOTO": str(photo)}.get(word, word) for word in arguments]
     result = CliRunner().invoke(main, words)
@@ -228,8 +237,8 @@ def test_names_that_are_too_long_are_one_sentence(
         assert re.fullmatch(r"Error: [^\n]+\n", result.stderr.splitlines(keepends=True)[-1])
 
 
-def test_a_nul_in_a_list_of_labels_is_a_row(classifier: Path, photo: Path) -> None:
-    """Oracle: the other image is measured, the path with a NUL is named as not read."""
+def test_a_nul_in_a_list_of_labels_is_reported(classifier: Path, photo: Path) -> None:
+    """The path with the NUL is listed as not read; the other image is evaluated."""
     labels = photo.parent / "labels.csv"
     labels.write_bytes(b'path,label\na.png,bright\n"a\0b.png",bright\n')
     result = CliRunner().invoke(main, ["evaluate", str(classifier), "--labels", str(labels)])
@@ -238,11 +247,12 @@ def test_a_nul_in_a_list_of_labels_is_a_row(classifier: Path, photo: Path) -> No
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
-def test_signals_end_bench_without_a_trace(
+def test_a_signal_ends_bench_and_removes_its_files(
     classifier: Path, tmp_path: Path, how: signal.Signals
 ) -> None:
-    """Oracle: exit code 130, one line, and an empty temporary folder once bench has made its photos
-    there."""
+    """Exit code 130, one line, and an empty temporary folder, although bench had written photos
+    there.
+    """
     with subprocess.Popen(
         [*INFER, "bench", classifier, "--seconds", "60"], stderr=subprocess.PIPE,
         stdout=subprocess.DEVNULL, text=True,
@@ -259,9 +269,8 @@ def test_signals_end_bench_without_a_trace(
     assert not [path for path in tmp_path.iterdir() if path.name.startswith("convline-")]
 
 
-def test_names_on_stdin_are_answered_as_they_come(classifier: Path, photo: Path) -> None:
-    """Oracle: the row of each name is there before the next name is; names that come together are
-    answered too."""
+def test_rows_are_written_before_the_next_name_arrives(classifier: Path, photo: Path) -> None:
+    """Names that arrive together are answered, too."""
     with subprocess.Popen(
         [*INFER, "images", classifier, "-"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -283,8 +292,9 @@ def test_names_on_stdin_are_answered_as_they_come(classifier: Path, photo: Path)
 
 
 def test_control_characters_do_not_reach_a_terminal(classifier: Path, tmp_path: Path) -> None:
-    """Oracle: a name that clears the screen is written as its escape on a terminal, and as it is
-    into a pipe."""
+    """A name that clears the screen is written as its escape on a terminal, and unchanged into a
+    pipe.
+    """
     name = "clear\x1b[2J\x07\u202e.png"
     Image.new("L", (8, 8), 255).save(tmp_path / name)
     terminal, other = pty.openpty()
@@ -306,9 +316,8 @@ def test_control_characters_do_not_reach_a_terminal(classifier: Path, tmp_path: 
     assert name in piped.stdout.decode()
 
 
-def test_names_of_a_graph_do_not_reach_a_terminal(tmp_path: Path) -> None:
-    """Oracle: an output that is called by an escape sequence, in the sentence that refuses its
-    model."""
+def test_control_characters_of_a_graph_do_not_reach_a_terminal(tmp_path: Path) -> None:
+    """An output is named by an escape sequence; the message that refuses its model escapes it."""
     graph = tiny.classifier_graph()
     graph.graph.output[0].name = graph.graph.node[-1].output[0] = "x\x1b[2J"
     (tmp_path / "m.onnx").write_bytes(seal(graph.SerializeToString(), tiny.classifier_document()))
@@ -320,8 +329,8 @@ def test_names_of_a_graph_do_not_reach_a_terminal(tmp_path: Path) -> None:
     )
 
 
-def test_sentences() -> None:
-    """Oracle: where, what and cure, by hand."""
+def test_system_failures_are_described() -> None:
+    """Where, what and cure."""
     denied = PermissionError(errno.EACCES, "Permission denied", b"a\xff")
     assert (
         describe_system_failure(denied, "-", None)

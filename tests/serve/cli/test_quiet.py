@@ -1,4 +1,4 @@
-"""`infer` opens no connection beyond this machine, and writes nothing but its output."""
+"""`infer` opens no network connection, and writes nothing but its output."""
 
 import os
 import sys
@@ -14,10 +14,10 @@ INFER = [sys.executable, "-c", "from convline.cli.main import main; main()"]
 
 
 @pytest.mark.parametrize("count", [3, 600])  # threads, and processes
-def test_infer_sends_nothing_and_writes_its_output_alone(
+def test_infer_opens_no_connection_and_writes_only_its_output(
     classifier: Path, tmp_path: Path, count: int
 ) -> None:
-    """Oracle: the system calls of all its processes; HOME and TMPDIR are empty afterwards."""
+    """The system calls of all its processes are traced; HOME and TMPDIR are empty afterwards."""
     home, work = tmp_path / "home", tmp_path / "work"
     (work / "photos").mkdir(parents=True)
     for number in range(count):
@@ -42,11 +42,10 @@ def test_infer_sends_nothing_and_writes_its_output_alone(
 
 
 @pytest.mark.parametrize(("given", "expected"), [(None, "1"), ("0", "0")])
-def test_who_wants_telemetry_keeps_it(
+def test_the_users_telemetry_setting_is_kept(
     monkeypatch: pytest.MonkeyPatch, given: str | None, expected: str
 ) -> None:
-    """Oracle: the variable when onnxruntime is imported: as the user has set it, 1 where it was not
-    set."""
+    """When onnxruntime is imported, the variable has the user's value, or 1 if it was not set."""
     monkeypatch.setenv("ORT_DISABLE_TELEMETRY", given or "")
     if given is None:
         monkeypatch.delenv("ORT_DISABLE_TELEMETRY")

@@ -1,5 +1,4 @@
-"""A folder of every unpleasant file that users have: one row each, the right status, no hang,
-bounded memory."""
+"""A folder of every unpleasant file: one row each with the right status, no hang, bounded memory."""
 
 import csv
 import io
@@ -35,7 +34,7 @@ SAVED = {  # every format that Pillow writes, by suffix
 
 
 def good(folder: Path) -> dict[str, str]:
-    """Write images of every format, mode and odd name; return the label of each."""
+    """Write images of every format and mode and with odd names; return the label of each."""
     white = Image.new("L", (20, 12), 255)
     expected = {}
     for suffix, options in SAVED.items():
@@ -88,7 +87,7 @@ def good(folder: Path) -> dict[str, str]:
 
 
 def bad(folder: Path) -> dict[str, str]:
-    """Write what cannot be classified; return a part of each reason."""
+    """Write files that cannot be classified; return a part of the reason of each."""
     whole = (folder / "rgb.png").read_bytes()
     (folder / "empty.png").write_bytes(b"")
     (folder / "text.jpg").write_text("not an image")
@@ -114,15 +113,18 @@ def bad(folder: Path) -> dict[str, str]:
 
 
 def skipped(folder: Path) -> None:
-    """Write what a folder's walk passes over: hidden, of another kind, and loops of links."""
+    """Write files that the walk of a folder skips: hidden ones, other kinds, and loops of links."""
     Image.new("L", (4, 4)).save(folder / ".hidden.png")
     (folder / "notes.txt").write_text("text")
     (folder / "loop").symlink_to(folder)
     (folder / "empty-folder.png").mkdir()
 
 
-def test_a_torture_folder(classifier: Path, tmp_path: Path) -> None:
-    """Oracle: what each file was written to be; the peak memory of all is under 400 MiB."""
+def test_every_file_has_its_row(classifier: Path, tmp_path: Path) -> None:
+    """The row of each file follows from what it was written to be.
+
+    The peak memory is under 400 MiB.
+    """
     folder = tmp_path / "torture"
     folder.mkdir()
     labels, reasons = good(folder), bad(folder)
@@ -153,8 +155,8 @@ def test_a_torture_folder(classifier: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="another user's files can be made by root alone")
-def test_unreadable_files_and_folders(classifier: Path, tmp_path: Path) -> None:
-    """Oracle: permissions of mode 000, for a user who is not root."""
+def test_unreadable_files_and_folders_are_error_rows(classifier: Path, tmp_path: Path) -> None:
+    """Permissions of mode 000, for a user who is not root."""
     folder = tmp_path / "mine"
     (folder / "locked").mkdir(parents=True)
     Image.new("L", (4, 4)).save(folder / "a.png")
@@ -183,9 +185,10 @@ def test_unreadable_files_and_folders(classifier: Path, tmp_path: Path) -> None:
     )
 
 
-def test_a_folder_that_changes_while_it_is_read(tmp_path: Path) -> None:
-    """Oracle: what vanishes after it was listed is a row all the same, a folder that vanishes is an
-    error row."""
+def test_a_folder_may_change_while_it_is_read(tmp_path: Path) -> None:
+    """A file that vanishes after it was listed has a row all the same; a folder that vanishes is an
+    error row.
+    """
     for name in ("a/1.png", "a/2.png", "b/3.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"x")

@@ -1,5 +1,6 @@
-"""Explanations on a network whose answer is known: scores = pixels @ W, so d score / d pixel is W's
-column."""
+"""Explanations of a network whose gradient is known: scores = pixels @ W, so d score / d pixel is
+W's column.
+"""
 
 import csv
 import time
@@ -26,7 +27,7 @@ SQUARE = np.s_[2:4, 5:7]  # the pixels that class "bright" looks at
 
 
 def weight() -> np.ndarray:
-    """(64, 3): class 2 counts the square, the others a little of everything."""
+    """Weights (64, 3): class 2 counts the square, the others a little of everything."""
     found = np.random.default_rng(1).normal(0, 1e-5, (tiny.SIDE, tiny.SIDE, 3))
     found[SQUARE][..., 2] += 0.004
     return found.reshape(-1, 3)
@@ -60,8 +61,9 @@ def rows_in(folder: Path) -> list[dict[str, str]]:
 
 @pytest.mark.parametrize("method", ["saliency", "smoothgrad"])
 def test_gradients_of_a_linear_model_are_its_weights(linear: Path, method: str) -> None:
-    """Oracle: d (x @ W) / dx = W, whatever noise is on x; of any class, not of the top one
-    alone."""
+    """d (x @ W) / dx = W, whatever noise is added to x, and for any class, not only the most
+    probable one.
+    """
     np.testing.assert_allclose(map_of(linear, method)[0], COLUMN, rtol=1e-6)
     model = explainer(read_model_file(linear), method, "cpu")
     other = METHODS[method](model, IMAGE, 0, Options())[0]
@@ -73,14 +75,14 @@ def test_gradients_of_a_linear_model_are_its_weights(linear: Path, method: str) 
 def test_integrated_gradients_of_a_linear_model(
     linear: Path, baseline: str | None, grey: int, batch: int
 ) -> None:
-    """Oracle: W * (x - baseline), whose sum is the score's difference; so nothing is missing."""
+    """W * (x - baseline), whose sum is the difference of the scores, so the gap is 0."""
     found, gap = map_of(linear, "integrated-gradients", baseline=baseline, steps=10, batch=batch)
     np.testing.assert_allclose(found, COLUMN * (200.0 - grey), rtol=1e-5)
     assert gap is not None and gap < 1e-5
 
 
 class Square:
-    """The sum of squares, for a model."""
+    """Stands for a model: the sum of the squares."""
 
     def gradients(self, images: np.ndarray, target: int) -> tuple[np.ndarray, np.ndarray]:
         values = images.astype(np.float64)
@@ -88,17 +90,20 @@ class Square:
 
 
 @pytest.mark.parametrize("batch", [1, 3, 4])
-def test_the_integral_is_by_the_midpoint_rule(batch: int) -> None:
-    """Oracle: it is exact for a gradient that is linear on the way: x ** 2 - baseline ** 2, from
-    four grey levels."""
+def test_the_integral_uses_the_midpoint_rule(batch: int) -> None:
+    """It is exact for a gradient that is linear along the path: x ** 2 - baseline ** 2, from four
+    grey levels.
+    """
     options = Options(steps=4, batch=batch)
     found, gap = methods.integrated_gradients(Square(), IMAGE, 2, options)  # type: ignore[arg-type]
     np.testing.assert_allclose(found, np.full(IMAGE.shape, 200.0**2))
     assert gap == pytest.approx(0, abs=1e-12)
 
 
-def test_the_gap_is_what_the_sum_misses(linear: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Oracle: a gradient that is half of what it should be leaves half of the difference."""
+def test_the_gap_is_the_missing_share_of_the_difference(
+    linear: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A gradient of half its size leaves half of the difference."""
     right = methods.Explainer.gradients
 
     def halved(
@@ -114,8 +119,9 @@ def test_the_gap_is_what_the_sum_misses(linear: Path, monkeypatch: pytest.Monkey
 @pytest.mark.parametrize("method", ["occlusion", "rise"])
 @pytest.mark.parametrize("batch", [5, 64])
 def test_black_box_methods_find_the_square(linear: Path, method: str, batch: int) -> None:
-    """Oracle: only the square matters, so its pixels are the four greatest; the least is
-    not in it."""
+    """Only the square matters, so its pixels are the four largest of the map, and the smallest is
+    outside it.
+    """
     found, _ = map_of(linear, method, patch=2, stride=1, batch=batch, samples=600)
     values = heatmap.reduce_channels(found, method)
     inside = np.zeros(values.shape, bool)
@@ -124,8 +130,7 @@ def test_black_box_methods_find_the_square(linear: Path, method: str, batch: int
 
 
 def test_occlusion_is_the_fall_of_the_probability(linear: Path) -> None:
-    """Oracle: the patch by hand, at the corner that one patch alone hides; a patch as large as the
-    image hides all."""
+    """The corner that only one patch hides, computed here; a patch as large as the image hides all."""
     model = load_file(linear, "cpu")
     hidden = IMAGE.copy()
     hidden[:2, :2] = 128
@@ -136,16 +141,18 @@ def test_occlusion_is_the_fall_of_the_probability(linear: Path) -> None:
     assert (map_of(linear, "occlusion", patch=1, stride=3)[0][1] == 0).all()  # never hidden
 
 
-def test_a_seed_is_a_map(linear: Path) -> None:
-    """Oracle: equal to the bit with one seed at any place in a list, unequal with another."""
+def test_equal_seeds_give_equal_maps(linear: Path) -> None:
+    """Bit-equal with one seed at any place in a list, different with another seed."""
     first, again, other = (map_of(linear, "rise", samples=20, seed=seed)[0] for seed in (3, 3, 4))
     np.testing.assert_array_equal(first, again)
     assert np.abs(first - other).max() > 0
 
 
-def test_masks_are_half_open() -> None:
-    """Oracle: Petsiuk et al. 2018: values in [0, 1], mean 1/2; 4 standard errors over 2,000 masks
-    of about 49 draws."""
+def test_masks_have_the_mean_one_half() -> None:
+    """Petsiuk et al.
+
+    2018: values in [0, 1], mean 1/2; within 4 standard errors over 2,000 masks of about 49 draws.
+    """
     rng = np.random.default_rng(0)
     masks = np.stack([methods.random_mask(rng, 9, 14) for _ in range(2000)])
     assert masks.shape == (2000, 9, 14) and masks.min() >= 0 and masks.max() <= 1
@@ -153,8 +160,10 @@ def test_masks_are_half_open() -> None:
 
 
 def test_predictions_run_without_the_gradient(linear: Path) -> None:
-    """Oracle: softmax by hand; the served graph has one output and the four nodes that lead
-    to it."""
+    """The probabilities are the softmax.
+
+    The served graph has one output and only the four nodes that lead to it.
+    """
     model = load_file(linear, "cpu")
     assert [o.name for o in model.session.get_outputs()] == ["probabilities"]
     exponent = np.exp(IMAGE.reshape(1, -1) @ weight())
@@ -169,9 +178,8 @@ def test_predictions_run_without_the_gradient(linear: Path) -> None:
     ] == ["images"]
 
 
-def test_inner_graphs_keep_what_they_read() -> None:
-    """Oracle: onnxruntime's answer of the whole; the branch of an If reads a tensor from
-    outside."""
+def test_pruning_keeps_tensors_that_inner_graphs_read() -> None:
+    """The branch of an If reads a tensor from outside; the result equals that of the whole graph."""
     helper, floats = onnx.helper, onnx.TensorProto.FLOAT
     value = [helper.make_tensor_value_info("y", floats, ["N"])]
     branches = [
@@ -192,9 +200,10 @@ def test_inner_graphs_keep_what_they_read() -> None:
     np.testing.assert_array_equal(session.run(None, {"x": x})[0], -2 * x)
 
 
-def test_a_promise_that_the_graph_breaks_is_refused(tmp_path: Path, linear: Path) -> None:
-    """Oracle: a contract that says saliency over a graph without it; and one whose target has no
-    default."""
+def test_a_graph_without_the_stated_gradient_is_refused(tmp_path: Path, linear: Path) -> None:
+    """One document states saliency over a graph without it; in another one the target has no
+    default.
+    """
     path = tmp_path / "liar.onnx"
     document = tiny.classifier_document() | {"explain": {"saliency": True}}
     path.write_bytes(seal(tiny.classifier_graph().SerializeToString(), document))
@@ -212,8 +221,11 @@ def test_a_promise_that_the_graph_breaks_is_refused(tmp_path: Path, linear: Path
         seal(graph.SerializeToString(), document | {"explain": {"saliency": False}})
 
 
-def test_a_file_without_a_gradient_has_occlusion(classifier: Path, tmp_path: Path) -> None:
-    """Oracle: the default says so; a method that needs the gradient is an error with its cure."""
+def test_the_default_method_needs_no_gradient(classifier: Path, tmp_path: Path) -> None:
+    """For a file without a gradient it is occlusion.
+
+    A method that needs the gradient is an error with its cure.
+    """
     Image.new("L", (20, 20), 255).save(tmp_path / "a.png")
     result = explain(classifier, tmp_path / "a.png", "-o", tmp_path / "maps")
     assert result.exit_code == 0 and "method: occlusion" in result.stderr
@@ -223,9 +235,12 @@ def test_a_file_without_a_gradient_has_occlusion(classifier: Path, tmp_path: Pat
     assert result.exit_code == 1 and "got none; export it with `saliency: true`" in result.stderr
 
 
-def test_files_and_rows(linear: Path, tmp_path: Path) -> None:
-    """Oracle: one row per input in order, bad ones too; arrays are the method's own; a link keeps
-    its name."""
+def test_explain_writes_a_row_a_picture_and_an_array_per_image(
+    linear: Path, tmp_path: Path
+) -> None:
+    """One row per input in order, also for bad ones; the arrays are those of the method itself; a
+    link keeps its name.
+    """
     for name in ("a/1.png", "b/1.png", "b/A 1.png", "b/..png.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         Image.fromarray(IMAGE[..., 0]).save(tmp_path / name)
@@ -284,14 +299,15 @@ def test_files_and_rows(linear: Path, tmp_path: Path) -> None:
         ("B.png", "B-3"),
     ],
 )
-def test_names_are_safe(tmp_path: Path, path: str, name: str) -> None:
-    """Oracle: plain characters of the last part, without a leading dot; b and b-2 are taken, in
-    either case."""
+def test_output_names_are_plain_and_unused(tmp_path: Path, path: str, name: str) -> None:
+    """Plain characters of the last part of the path, without a leading dot. b and b-2 are taken, in
+    upper and lower case.
+    """
     assert output_stem(path, {"b": 2, "b-2": 1}, tmp_path) == name
 
 
-def test_thousands_of_equal_stems_take_linear_time(tmp_path: Path) -> None:
-    """Oracle: the clock, and names that differ; 20,000 equal stems tried 200 million names."""
+def test_naming_thousands_of_equal_stems_takes_linear_time(tmp_path: Path) -> None:
+    """The names differ, and the clock is bounded: 20,000 equal stems once took 200 million tries."""
     taken: dict[str, int] = {}
     started = time.perf_counter()
     names = [output_stem(f"{k}/a.png", taken, tmp_path) for k in range(20_000)]
@@ -299,8 +315,10 @@ def test_thousands_of_equal_stems_take_linear_time(tmp_path: Path) -> None:
     assert time.perf_counter() - started < 10
 
 
-def test_the_picture_says_its_scale(linear: Path, tmp_path: Path) -> None:
-    """Oracle: left the image enlarged; right red where the map is greatest, grey where it is 0."""
+def test_the_picture_shows_image_map_and_scale(linear: Path, tmp_path: Path) -> None:
+    """On the left the enlarged image; on the right red where the map is largest and grey where it
+    is 0.
+    """
     values = np.zeros((8, 8))
     values[0, 0], values[7, 7] = 2.0, -2.0
     (tmp_path / "p.png").write_bytes(heatmap.draw_heatmap(IMAGE, values, ["caf\u00e9 \U0001f600"]))

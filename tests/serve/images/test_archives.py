@@ -1,4 +1,6 @@
-"""Images in archives: the same answers as from files, no name becomes a path, damage is a row."""
+"""Images in archives: the predictions equal those of files, no member's name becomes a path, damage
+is an error row.
+"""
 
 import io
 import os
@@ -15,7 +17,7 @@ from PIL import Image
 
 @pytest.fixture
 def files(tmp_path: Path) -> dict[str, bytes]:
-    """Names in an archive and their bytes: good, hostile, passed over."""
+    """The members of an archive, names and bytes: good, hostile and skipped ones."""
     found = {}
     for name, grey in (("a/dark.png", 0), ("../../etc/bright.png", 255), ("/abs/middle.png", 120)):
         stream = io.BytesIO()
@@ -49,11 +51,14 @@ def pack(path: Path, files: dict[str, bytes]) -> Path:
 
 
 @pytest.mark.parametrize("suffix", [".zip", ".tar", ".ZIP"])
-def test_archives_are_read_where_they_lie(
+def test_archives_are_read_without_unpacking(
     classifier: Path, tmp_path: Path, files: dict[str, bytes], suffix: str
 ) -> None:
-    """Oracle: the shades; names that lead out are only names, nothing is written, bad members are
-    rows."""
+    """The labels follow from the shades.
+
+    Names that lead out of the folder are only names, nothing is written, and bad members are error
+    rows.
+    """
     path = pack(tmp_path / f"many{suffix.lower()}", files).rename(tmp_path / f"many{suffix}")
     before = sorted(os.listdir(tmp_path))
     result = infer("images", classifier, path)
@@ -75,11 +80,10 @@ def test_archives_are_read_where_they_lie(
     )
 
 
-def test_members_without_bytes_in_one_place_are_rows(
+def test_links_devices_and_sparse_files_in_a_tar_are_error_rows(
     classifier: Path, tmp_path: Path, files: dict[str, bytes]
 ) -> None:
-    """Oracle: one row for each member, in order, with what it is; a sparse file would be read as a
-    damaged one."""
+    """One row for each member, in order, with its kind. A sparse file would be read as damaged."""
     with tarfile.open(tmp_path / "many.tar", "w", format=tarfile.GNU_FORMAT) as tar:
         for name, kind in (
             ("a.png", b"0"),
@@ -112,8 +116,7 @@ def test_members_without_bytes_in_one_place_are_rows(
 
 
 def sparse(name: str, data: bytes) -> bytes:
-    """Return a tar of GNU's old sparse format with one file: a map of one piece that begins at byte
-    512."""
+    """Return a tar of GNU's old sparse format with one file, whose one piece begins at byte 512."""
     entry = tarfile.TarInfo(name)
     entry.type, entry.size = tarfile.GNUTYPE_SPARSE, len(data)
     block = bytearray(entry.tobuf(tarfile.GNU_FORMAT))
@@ -124,11 +127,10 @@ def sparse(name: str, data: bytes) -> bytes:
     return bytes(block) + data.ljust(-(-len(data) // 512) * 512, b"\0") + bytes(1024)
 
 
-def test_what_is_no_archive_is_one_row(
+def test_a_file_that_is_no_archive_is_one_error_row(
     classifier: Path, tmp_path: Path, files: dict[str, bytes]
 ) -> None:
-    """Oracle: other bytes, a cut one, an empty one, one without images, none: each a row that says
-    so."""
+    """Other bytes, a truncated archive, an empty one, one without images, and a missing one."""
     (tmp_path / "text.zip").write_text("no archive")
     (tmp_path / "cut.zip").write_bytes(pack(tmp_path / "w.zip", files).read_bytes()[:-30])
     (tmp_path / "gz.tar").write_bytes(b"\x1f\x8b" + bytes(600))
@@ -143,9 +145,13 @@ def test_what_is_no_archive_is_one_row(
     )
 
 
-def test_damage_bombs_and_locks_are_refused(tmp_path: Path, files: dict[str, bytes]) -> None:
-    """Oracle: a changed byte fails the checksum, a member that claims less than it inflates to is
-    cut short of it."""
+def test_damaged_oversized_and_encrypted_members_are_error_rows(
+    tmp_path: Path, files: dict[str, bytes]
+) -> None:
+    """A changed byte fails the checksum.
+
+    A member that declares less than it inflates to is not inflated beyond that.
+    """
     path = pack(tmp_path / "m.zip", files)
     good, *_ = archives.members(str(path))
     assert good.read() == files["a/dark.png"]
@@ -162,11 +168,10 @@ def test_damage_bombs_and_locks_are_refused(tmp_path: Path, files: dict[str, byt
             archives.Member(**facts).read()
 
 
-def test_resume_sees_that_an_archive_changed(
+def test_the_input_hash_covers_the_members_bytes(
     classifier: Path, tmp_path: Path, files: dict[str, bytes]
 ) -> None:
-    """Oracle: the hash of the inputs is that of the members' bytes; the time of the archive is none
-    of them."""
+    """The hash does not depend on the archive's time."""
     from convline.images.predict import hash_inputs
     from convline.images.sources import ImageSources
 
@@ -178,9 +183,9 @@ def test_resume_sees_that_an_archive_changed(
     assert hash_inputs(list(ImageSources([str(path)], io.BytesIO()))) != before
 
 
-def test_members_are_explained_too(
+def test_members_of_an_archive_are_explained(
     classifier: Path, tmp_path: Path, files: dict[str, bytes]
 ) -> None:
-    """Oracle: the same three good members have a picture each."""
+    """Each of the three good members has a picture."""
     result = infer("explain", classifier, pack(tmp_path / "m.zip", files), "-o", tmp_path / "maps")
     assert "3 ok, 2 error" in result.stderr and len(list((tmp_path / "maps").glob("*.png"))) == 3

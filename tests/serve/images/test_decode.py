@@ -1,4 +1,6 @@
-"""Raw images to arrays: every mode and policy against numpy or Pillow's plain operations."""
+"""Decoding images to arrays: every mode and policy, compared with numpy or Pillow's plain
+operations.
+"""
 
 import io
 import os
@@ -31,9 +33,8 @@ def encode(image: Image.Image, form: str = "PNG", **options: Any) -> bytes:
     return stream.getvalue()
 
 
-def test_right_size_is_untouched() -> None:
-    """Oracle: a lossless file of the rule's size gives its own pixels, whatever the
-    interpolation."""
+def test_an_image_of_the_models_size_is_not_resampled() -> None:
+    """A lossless file of the rule's size gives its own pixels, whatever the interpolation."""
     for rule, shape in ((GREY, (4, 6, 1)), (RGB, (4, 6, 3))):
         pixels = noise(*shape)
         for source in (
@@ -45,7 +46,7 @@ def test_right_size_is_untouched() -> None:
 
 
 def test_paths_and_bytes_agree(tmp_path: Path) -> None:
-    """Oracle: the same file, three ways."""
+    """A str, a Path and the bytes of one file give the same pixels."""
     path = tmp_path / "räum \n.png"
     path.write_bytes(encode(Image.fromarray(noise(20, 30, 3))))
     arrays = [read_image(source, RGB) for source in (path, str(path), path.read_bytes())]
@@ -54,7 +55,7 @@ def test_paths_and_bytes_agree(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("interpolation", INTERPOLATIONS)
 def test_stretch_is_one_resize(interpolation: str) -> None:
-    """Oracle: Pillow's resize to (W, H)."""
+    """The pixels equal those of Pillow's resize to (W, H)."""
     image = Image.fromarray(noise(31, 17, 3))
     rule = ImageRule((4, 6), "rgb", interpolation=interpolation)
     expected = np.asarray(image.resize((6, 4), Image.Resampling[interpolation.upper()]))
@@ -63,8 +64,8 @@ def test_stretch_is_one_resize(interpolation: str) -> None:
 
 @pytest.mark.parametrize(("width", "height"), [(40, 20), (20, 40), (20, 20), (33, 21), (5, 3)])
 def test_crop_is_the_centre_of_the_scaled_image(width: int, height: int) -> None:
-    """T36. Oracle: a linear ramp; after scaling its shorter side to 10, the crop's centre has the
-    image's centre value, and neighbouring columns differ by the ramp's slope divided by the scale.
+    """A linear ramp: after scaling its shorter side to 10, the crop's centre has the image's centre
+    value, and neighbouring columns differ by the ramp's slope divided by the scale.
     """
     slope = 4.0
     ramp = np.tile(slope * np.arange(width), (height, 1)).astype(np.uint8)
@@ -80,7 +81,7 @@ def test_crop_is_the_centre_of_the_scaled_image(width: int, height: int) -> None
 
 
 def test_crop_without_scaling_cuts_pixels() -> None:
-    """Oracle: numpy slicing."""
+    """The pixels equal a numpy slice."""
     pixels = noise(10, 16, 3)
     found = read_image(Image.fromarray(pixels), ImageRule((6, 8), "rgb", "crop", shorter_px=10))
     assert (found == pixels[2:8, 4:12]).all()
@@ -99,7 +100,9 @@ def test_crop_without_scaling_cuts_pixels() -> None:
 def test_torchvision_scales_then_cuts_whole_pixels(
     size: tuple[int, int], scaled: tuple[int, int], left: int, top: int
 ) -> None:
-    """Oracle: sizes and places by hand, Pillow's resize and numpy slicing."""
+    """Sizes and places are computed here; the pixels are those of Pillow's resize and numpy's
+    slice.
+    """
     image = Image.fromarray(noise(size[1], size[0], 3))
     found = read_image(image, ImageRule((8, 8), "rgb", "torchvision", shorter_px=16))
     assert (
@@ -110,9 +113,11 @@ def test_torchvision_scales_then_cuts_whole_pixels(
     ).all()
 
 
-def test_torchvision_refuses_what_would_grow_without_bound() -> None:
-    """Oracle: a line of 10^6 pixels scaled to 16 rows would have 16 x 16 * 10^6 pixels; `crop`
-    takes its centre."""
+def test_torchvision_fit_refuses_very_long_images() -> None:
+    """A line of 10^6 pixels scaled to 16 rows would have 16 x 16 * 10^6 pixels.
+
+    With `crop` its centre is taken.
+    """
     line = Image.new("L", (1_000_000, 1), 77)
     with pytest.raises(
         InputError, match=r"expected at most 89478485 pixels after scaling, got 16000000 x 16"
@@ -122,7 +127,7 @@ def test_torchvision_refuses_what_would_grow_without_bound() -> None:
 
 
 def smooth(width: int, height: int) -> Image.Image:
-    """Colours that change slowly, as a photo's mostly do."""
+    """Return slowly changing colours, as most photos have."""
     x, y = np.meshgrid(np.linspace(0, 3, width), np.linspace(0, 2, height))
     return Image.fromarray(
         np.uint8(127 + 100 * np.stack([np.sin(x), np.cos(y), np.sin(x + y)], -1))
@@ -134,9 +139,10 @@ def smooth(width: int, height: int) -> Image.Image:
 def test_draft_decodes_fewer_pixels(
     orientation: int, fit: str, shorter_px: int | None, scale: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Oracle: the whole image's own pixels are nearly the same; libjpeg decodes at 1/8 where 320 x
-    200 suffice for 32 x 24, at 1/4 where the shorter side must have 40 of its 200 pixels, and a PNG
-    is decoded whole."""
+    """The pixels are nearly those of the whole image. libjpeg decodes at 1/8 where 320 x 200
+    suffice for 32 x 24, and at 1/4 where the shorter side must have 40 of its 200 pixels. A PNG is
+    decoded as a whole.
+    """
     photo = Image.Exif()
     photo[0x0112] = orientation
     size = (320, 200)
@@ -156,7 +162,7 @@ def test_draft_decodes_fewer_pixels(
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_orientation_is_applied(orientation: int) -> None:
-    """Oracle: the eight orientations of EXIF 2.3, tag 0x0112, as numpy flips and turns."""
+    """The eight orientations of EXIF 2.3, tag 0x0112, as numpy flips and rotates them."""
     upright = noise(4, 6)
     turns = {
         1: upright, 2: upright[:, ::-1], 3: upright[::-1, ::-1], 4: upright[::-1], 5: upright.T,
@@ -187,7 +193,7 @@ def half_transparent(kind: str) -> Image.Image | bytes:
 
 @pytest.mark.parametrize("kind", ["RGBA", "LA", "PA", "colour key", "palette entry"])
 def test_alpha_is_composited_over_the_background(kind: str) -> None:
-    """Oracle: where alpha is 0 the background shows, where it is 255 the pixel."""
+    """Alpha 0 shows the background, alpha 255 the pixel."""
     found = read_image(half_transparent(kind), RGB)
     assert (found[:, :3] == 90).all() and (found[:, 3:] == RGB.background).all()
 
@@ -195,12 +201,13 @@ def test_alpha_is_composited_over_the_background(kind: str) -> None:
 @pytest.mark.parametrize("colour", [0, 2])
 @pytest.mark.parametrize("depth", [1, 2, 4, 8, 16])
 @pytest.mark.parametrize("how", ["file", "image"])
-def test_a_png_s_transparent_value_is_that_of_its_own_bits(
+def test_a_png_s_transparent_value_is_compared_in_the_files_bits(
     depth: int, colour: int, how: str
 ) -> None:
-    """Oracle: PNG specification (third edition), 11.3.1.1: pixels of the tRNS value are
-    transparent, compared in the file's bits, of which higher ones in the chunk are masked; all
-    other pixels are opaque. Grey g of n bits is 255 g / (2^n - 1), of 16 bits the high byte."""
+    """PNG specification (third edition), 11.3.1.1: pixels of the tRNS value are transparent, and
+    the chunk's higher bits are masked; all other pixels are opaque. Grey g of n bits is 255 g /
+    (2^n - 1), of 16 bits the high byte.
+    """
     if colour == 2 and depth < 8:
         pytest.skip("PNG has no colours of fewer than 8 bits")
     most = 2**depth - 1
@@ -216,15 +223,16 @@ def test_a_png_s_transparent_value_is_that_of_its_own_bits(
 
 
 def test_sixteen_bit_greys_beside_the_transparent_one_are_opaque() -> None:
-    """Oracle: 0x8000 is transparent, 0x8001 has its high byte and is not."""
+    """0x8000 is transparent; 0x8001 has the same high byte and is opaque."""
     values = np.tile(np.repeat([0x8000, 0x8001], 3), (4, 1))
     found = read_image(png(values, 16, 0, 0x8000), RGB)
     assert (found[:, :3] == RGB.background).all() and (found[:, 3:] == 0x80).all()
 
 
 def png(values: np.ndarray, depth: int, colour: int, key: int) -> bytes:
-    """Return a PNG of grey (colour 0) or RGB (2) samples with a transparent value: Pillow writes
-    few of these."""
+    """Return a PNG of grey (colour 0) or RGB (2) samples with a transparent value; Pillow writes
+    few of these.
+    """
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return (
@@ -248,23 +256,22 @@ def png(values: np.ndarray, depth: int, colour: int, key: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in [*parts, (b"IEND", b"")])
 
 
-def test_half_alpha() -> None:
-    """Oracle: 128/255 of 255 over black, rounded: 128."""
+def test_half_transparent_white_over_black_is_128() -> None:
+    """128/255 of 255 over black, rounded, is 128."""
     image = Image.new("LA", (6, 4), (255, 128))
     assert (read_image(image, ImageRule((4, 6), "grey")) == 128).all()
 
 
 @pytest.mark.parametrize("form", ["PNG", "TIFF", "PPM"])
 def test_sixteen_bit_keeps_the_high_byte(form: str) -> None:
-    """Oracle: value // 256 (Pillow's own conversion would clip all of these to 255)."""
+    """value // 256; Pillow's own conversion would clip all of these to 255."""
     values = np.random.default_rng(3).integers(0, 65536, (4, 6), dtype=np.uint16)
     found = read_image(encode(Image.fromarray(values), form), GREY)
     assert (found[:, :, 0] == values >> 8).all()
 
 
-def test_other_modes() -> None:
-    """Oracle: white stays white, black stays black, in 1-bit, CMYK JPEG, YCbCr, HSV and 32-bit
-    files."""
+def test_white_and_black_stay_so_in_other_modes() -> None:
+    """1-bit, CMYK JPEG, YCbCr, HSV and 32-bit files."""
     for white, mode in (
         ((0, 0, 0, 0), "CMYK"),
         (1, "1"),
@@ -285,8 +292,9 @@ def test_other_modes() -> None:
 
 
 def tiff(samples: bytes, bits: int, form: int = 1, photometric: int = 1) -> bytes:
-    """Return an uncompressed grey TIFF of 8 x 8 samples with the tags named: Pillow writes few of
-    these."""
+    """Return an uncompressed grey TIFF of 8 x 8 samples with the given tags; Pillow writes few of
+    these.
+    """
     shorts = {258: bits, 259: 1, 262: photometric, 277: 1, 339: form}
     tags = {256: 8, 257: 8, 273: 8, 278: 8, 279: len(samples)} | shorts
     entries = b"".join(
@@ -298,10 +306,9 @@ def tiff(samples: bytes, bits: int, form: int = 1, photometric: int = 1) -> byte
 
 
 def test_tiffs_are_read_as_their_tags_say() -> None:
-    """Oracle: TIFF 6.0: BitsPerSample, PhotometricInterpretation 0 (white is zero), SampleFormat;
-    by hand.
+    """TIFF 6.0: BitsPerSample, PhotometricInterpretation 0 (white is zero) and SampleFormat.
 
-    Before, 12 bits were read as 16, which is black, and 16 bits of white is zero as their negative.
+    Once 12 bits were read as 16, which is black, and 16 bits of white-is-zero as their negative.
     """
     values = np.arange(64) * 64
     pairs = values.reshape(-1, 2)
@@ -324,7 +331,9 @@ def test_tiffs_are_read_as_their_tags_say() -> None:
     [("<i2", 2, "signed"), ("<i4", 2, "signed"), ("i1", 2, "signed"), ("<u4", 1, "32-bit")],
 )
 def test_tiffs_of_unknown_range_are_refused(dtype: str, form: int, kind: str) -> None:
-    """As floats are: 0 to 255 in 32 bits was read as black."""
+    """32-bit integers are refused as floats are; values of 0 to 255 in 32 bits were once read as
+    black.
+    """
     values = np.arange(64).astype(dtype)
     with pytest.raises(
         InputError, match=f"got {kind} pixels whose range is not known; save it as 8-bit"
@@ -333,7 +342,7 @@ def test_tiffs_of_unknown_range_are_refused(dtype: str, form: int, kind: str) ->
 
 
 def test_grey_is_luma_601() -> None:
-    """Oracle: L = (299 R + 587 G + 114 B) / 1000 (ITU-R 601-2)."""
+    """L = (299 R + 587 G + 114 B) / 1000 (ITU-R 601-2)."""
     pixels = noise(4, 6, 3)
     expected = pixels @ np.array([0.299, 0.587, 0.114])
     np.testing.assert_allclose(
@@ -343,15 +352,16 @@ def test_grey_is_luma_601() -> None:
 
 @pytest.mark.parametrize("form", ["GIF", "PNG", "WEBP"])
 def test_animations_give_the_first_frame(form: str) -> None:
-    """Oracle: the first frame is white, the others black."""
+    """The first frame is white, the others are black."""
     frames = [Image.new("L", (6, 4), value) for value in (255, 0, 0)]
     data = encode(frames[0], form, save_all=True, append_images=frames[1:])
     assert (read_image(data, GREY) == 255).all()
 
 
 def test_ico_files_of_any_size_are_read() -> None:
-    """Oracle: noise of 150 x 150 RGBA, a PNG of 90 kB within the ICO; bytes 16 and 17 then look
-    like those of a TGA."""
+    """Noise of 150 x 150 RGBA is a PNG of 90 kB within the ICO, whose bytes 16 and 17 then look
+    like those of a TGA.
+    """
     pixels = np.random.default_rng(0).integers(0, 256, (150, 150, 4), dtype=np.uint8)
     pixels[..., 3] = 255
     data = encode(Image.fromarray(pixels), "ICO", sizes=[(150, 150)])
@@ -361,8 +371,7 @@ def test_ico_files_of_any_size_are_read() -> None:
 
 @pytest.mark.parametrize("identifier", [*range(20), 40, 108, 124, 255])
 def test_tga_files_with_any_identifier_are_read(identifier: int) -> None:
-    """Oracle: the pixels. The first byte of a TGA is the length of its identifier: with 10 it
-    begins like a PCX."""
+    """The first byte of a TGA is the length of its identifier: with 10 it begins like a PCX."""
     pixels = noise(4, 6, 3)
     data = encode(Image.fromarray(pixels), "TGA", id_section=b"x" * identifier)
     assert (read_image(data, RGB) == pixels).all()
@@ -371,9 +380,10 @@ def test_tga_files_with_any_identifier_are_read(identifier: int) -> None:
 @pytest.mark.parametrize(
     "form", ["BMP", "DIB", "ICO", "PCX", "PPM", "QOI", "SGI", "TGA", "TIFF", "WEBP", "AVIF"]
 )
-def test_every_format_is_told_from_the_others(form: str) -> None:
-    """Oracle: the pixels, of four sizes; a format that takes the bytes of another gives other ones,
-    or an error."""
+def test_every_format_is_distinguished_from_the_others(form: str) -> None:
+    """Images of four sizes keep their pixels; a format that takes the bytes of another one gives
+    others, or an error.
+    """
     for side in (1, 32, 64, 256):
         pixels = noise(side, side, 3, seed=side)
         options: dict[str, Any] = {"lossless": True} if form == "WEBP" else {}
@@ -390,7 +400,7 @@ def test_every_format_is_told_from_the_others(form: str) -> None:
 
 
 def test_the_documented_formats_are_those_that_are_read() -> None:
-    """Oracle: docs/serving.md names each format of the code with its suffixes, and no other."""
+    """docs/serving.md names each format of the code with its suffixes, and no other one."""
     page = (Path(__file__).parents[3] / "docs" / "serving.md").read_text(encoding="utf-8")
     table = page.split("| format | suffixes |")[1].split("\n\n")[0]
     rows = re.findall(r"^\| ([\w ]+) \| (.*) \|$", table, re.M)
@@ -413,15 +423,15 @@ def test_the_documented_formats_are_those_that_are_read() -> None:
     ],
     ids=["empty", "text", "png-cut", "jpeg-cut", "bomb", "small-bomb", "postscript"],
 )
-def test_bad_bytes_have_a_reason(data: bytes, reason: str) -> None:
-    """Oracle: each is broken in one known way; EPS would start another program and is not read."""
+def test_damaged_files_are_errors_with_a_reason(data: bytes, reason: str) -> None:
+    """Each file is damaged in one known way. EPS would start another program and is not read."""
     with pytest.raises(InputError, match=reason) as caught:
         read_image(data, RGB)
     assert "\n" not in caught.value.reason
 
 
-def test_every_cut_of_a_file_is_an_input_error() -> None:
-    """Oracle: whatever the decoders raise on a truncated file, only InputError comes out."""
+def test_every_truncation_of_a_file_is_an_input_error() -> None:
+    """Whatever the decoders raise, only InputError is raised."""
     for form in (
         "PNG",
         "JPEG",
@@ -446,7 +456,7 @@ def test_every_cut_of_a_file_is_an_input_error() -> None:
 
 
 def test_noise_in_a_file_is_an_image_or_an_input_error() -> None:
-    """Oracle: 40 random bytes overwritten per file; no other exception, no crash."""
+    """40 random bytes of each file are overwritten; no other exception and no crash."""
     generator = np.random.default_rng(5)
     for form in ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "JPEG2000", "PSD"):
         if form == "PSD":
@@ -463,8 +473,8 @@ def test_noise_in_a_file_is_an_image_or_an_input_error() -> None:
                 assert error.reason
 
 
-def test_bad_paths_have_a_reason(tmp_path: Path) -> None:
-    """Oracle: missing, a folder, a pipe (reading it would hang), a NUL in the name."""
+def test_bad_paths_are_errors_with_a_reason(tmp_path: Path) -> None:
+    """Missing, a folder, a pipe (reading it would hang), a NUL in the name."""
     os.mkfifo(tmp_path / "pipe.png")
     cases = (
         (tmp_path / "none.png", "no such file"),
@@ -476,9 +486,11 @@ def test_bad_paths_have_a_reason(tmp_path: Path) -> None:
             read_image(path, RGB)
 
 
-def test_rules_round_trip_and_refuse() -> None:
-    """Oracle: the document form gives the same rule back; options that contradict are refused with
-    the values."""
+def test_image_rules_are_read_back_and_contradictions_refused() -> None:
+    """`from_dict` gives the rule of `to_dict`.
+
+    Options that contradict each other are refused with their values.
+    """
     crops = [
         ImageRule((224, 200), "rgb", fit, 256, "lanczos", (1, 2, 3))
         for fit in ("crop", "torchvision")
@@ -499,9 +511,10 @@ def test_rules_round_trip_and_refuse() -> None:
 
 
 @pytest.mark.parametrize("ground", ["twelve bits", "drawing"])
-def test_a_picture_that_lost_its_contrast_is_known(tmp_path: Path, ground: str) -> None:
-    """By hand: 12 bits in a PNG of 16 keep 4 bits; a black drawing on clear ground over black is
-    all black."""
+def test_lost_contrast_is_detected(tmp_path: Path, ground: str) -> None:
+    """12 bits in a PNG of 16 keep 4 bits; a black drawing on transparent ground over black is all
+    black.
+    """
     path = tmp_path / "picture.png"
     if ground == "twelve bits":
         Image.fromarray(np.linspace(0, 4095, 64).astype(np.uint16).reshape(8, 8)).save(path)

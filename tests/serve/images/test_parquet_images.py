@@ -1,5 +1,6 @@
-"""Images in a Parquet file: the same answers as from files, a bad row is a row, the file is
-bounded."""
+"""Images in a Parquet file: the predictions equal those of files, a bad row is an error row, memory
+is bounded.
+"""
 
 import io
 import os
@@ -18,9 +19,11 @@ from infer_command import infer, rows_of
 
 
 @pytest.mark.parametrize("form", ["column", "struct", "plain", "large"])
-def test_rows_are_images(classifier: Path, tmp_path: Path, form: str) -> None:
-    """Oracle: the shades; row groups of two; a column of its own, in a struct, not coded, of 64-bit
-    offsets."""
+def test_each_row_is_classified(classifier: Path, tmp_path: Path, form: str) -> None:
+    """The labels follow from the shades.
+
+    Row groups of two; the column alone, in a struct, without dictionary, with 64-bit offsets.
+    """
     kind = pyarrow.large_binary() if form == "large" else pyarrow.binary()
     column = {"bytes": pyarrow.array(IMAGES, kind), "label": list(range(6))}
     if form == "struct":
@@ -40,7 +43,7 @@ def test_rows_are_images(classifier: Path, tmp_path: Path, form: str) -> None:
 
 
 def test_many_rows_in_processes(classifier: Path, tmp_path: Path) -> None:
-    """Oracle: the shades of 700 rows in row groups that no batch fits."""
+    """700 rows, in row groups whose size divides no batch."""
     path = write_table(
         tmp_path / "m.parquet",
         {"bytes": [png((0, 255, 120)[k % 3]) for k in range(700)]},
@@ -61,7 +64,7 @@ def test_many_rows_in_processes(classifier: Path, tmp_path: Path) -> None:
         ({"bytes": pyarrow.array([], pyarrow.binary())}, "holds no image files"),
     ],
 )
-def test_what_holds_no_images_is_a_row(
+def test_a_file_without_images_is_one_error_row(
     classifier: Path, tmp_path: Path, columns: dict[str, Any], reason: str
 ) -> None:
     whole = write_table(tmp_path / "m.parquet", columns)
@@ -77,9 +80,11 @@ def test_what_holds_no_images_is_a_row(
     )
 
 
-def test_row_groups_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Oracle: a bound below the size; 100,000 equal rows of one megabyte are in memory once, not
-    100 GB."""
+def test_row_groups_have_a_maximum_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bound below the size is an error.
+
+    100,000 equal rows of one megabyte are in memory once, not as 100 GB.
+    """
     [first, *_] = parquet_images.cells(str(write_table(tmp_path / "m.parquet", {"bytes": IMAGES})))
     with (
         monkeypatch.context() as patch,
@@ -96,9 +101,8 @@ def test_row_groups_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert last.row == 99_999 and last.read() == bytes(2**20)
 
 
-def test_resume_sees_that_the_file_changed(tmp_path: Path) -> None:
-    """Oracle: the hash of a row's inputs is that of their bytes: times do not count, another image
-    does."""
+def test_the_input_hash_covers_the_images_bytes(tmp_path: Path) -> None:
+    """Another image changes the hash, the file's time does not."""
     found, path = [], tmp_path / "m.parquet"
     for moment, images in ((1, IMAGES), (2, IMAGES), (2, IMAGES[::-1])):
         os.utime(write_table(path, {"bytes": images}), (moment, moment))

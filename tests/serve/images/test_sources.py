@@ -1,4 +1,4 @@
-"""Which images a user has named: folders, globs, links and lists, in order."""
+"""Which images the user's arguments name: folders, globs, links and lists, in order."""
 
 import io
 import os
@@ -11,8 +11,9 @@ from convline.timeseries.sources import SeriesSources
 
 
 def names(root: Path, *paths: str, stdin: bytes = b"", nul: bool = False) -> tuple[list[str], int]:
-    """Return (the sources relative to the root, a failed one as "name: reason", and how many were
-    skipped)."""
+    """Return (the sources relative to the root, failed ones as "name: reason", and the number of
+    skipped files).
+    """
     sources = ImageSources(paths, io.BytesIO(stdin), nul=nul)
     found = [s.path.removeprefix(f"{root}/") + (f": {s.error}" if s.error else "") for s in sources]
     return found, sources.skipped
@@ -20,7 +21,7 @@ def names(root: Path, *paths: str, stdin: bytes = b"", nul: bool = False) -> tup
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
-    """A folder with images, other files, hidden names, folders in folders."""
+    """A folder with images, other files, hidden names and nested folders."""
     root = tmp_path / "tree"
     for name in (
         "b.png",
@@ -38,20 +39,21 @@ def tree(tmp_path: Path) -> Path:
 
 
 def test_folders_are_walked_in_sorted_order(tree: Path) -> None:
-    """Oracle: the tree, written by hand; hidden names and other suffixes are skipped and
-    counted."""
+    """Hidden names and other suffixes are skipped and counted."""
     assert names(tree, str(tree)) == (["a.PNG", "b.png", "c/d.jpg", "c/e/f.webp", "c.jpeg"], 3)
 
 
-def test_given_files_are_always_tried(tree: Path) -> None:
-    """Oracle: order and repetition are the user's; hidden names, other suffixes and missing files
-    stay in."""
+def test_named_files_are_always_tried(tree: Path) -> None:
+    """Order and repetition are the user's.
+
+    Hidden names, other suffixes and missing files are kept.
+    """
     paths = ["notes.txt", "c/.hidden.png", "none.png", "b.png", "b.png"]
     assert names(tree, *(f"{tree}/{path}" for path in paths)) == (paths, 0)
 
 
-def test_globs(tree: Path) -> None:
-    """Oracle: matches sorted, folders among them walked; a name that exists is no pattern."""
+def test_globs_are_expanded_in_sorted_order(tree: Path) -> None:
+    """Folders among the matches are walked. A name that exists is no pattern."""
     assert names(tree, f"{tree}/*.png")[0] == ["b.png"]
     assert names(tree, f"{tree}/**/*.jpg")[0] == ["c/d.jpg"]
     assert names(tree, f"{tree}/c*")[0] == ["c/d.jpg", "c/e/f.webp", "c.jpeg"]
@@ -60,9 +62,11 @@ def test_globs(tree: Path) -> None:
     assert names(tree, f"{tree}/[1].png")[0] == ["[1].png"]
 
 
-def test_lists_on_stdin(tree: Path) -> None:
-    """Oracle: one name a line, CRLF and empty lines forgiven; NUL-separated names may hold newlines
-    and any byte."""
+def test_names_are_read_from_stdin(tree: Path) -> None:
+    """One name a line; CRLF and empty lines are accepted.
+
+    Names that end with NUL may hold newlines and any byte.
+    """
     listed = f"{tree}/b.png\r\n\n{tree}/c\n{tree}/no newline.png".encode()
     assert names(tree, "-", stdin=listed)[0] == ["b.png", "c/d.jpg", "c/e/f.webp", "no newline.png"]
     odd = os.fsencode(tree) + b"/two\nlines\xff.png"
@@ -71,14 +75,15 @@ def test_lists_on_stdin(tree: Path) -> None:
 
 
 def test_long_lists_are_read_in_pieces() -> None:
-    """Oracle: 30,000 names cross many read boundaries unharmed."""
+    """30,000 names cross many read boundaries unchanged."""
     expected = [f"/nowhere/{'x' * (i % 50)}{i}.png" for i in range(30_000)]
     assert names(Path("/-"), "-", stdin="\n".join(expected).encode())[0] == expected
 
 
-def test_links(tree: Path, tmp_path: Path) -> None:
-    """Oracle: links that lead outside are error rows, loops end, links inside are read, a given
-    link is followed."""
+def test_links_inside_a_folder_are_followed_inside_it(tree: Path, tmp_path: Path) -> None:
+    """Links that lead outside are error rows, loops end, links inside are read, and a link that the
+    user names is followed.
+    """
     (tmp_path / "secret.png").write_bytes(b"x")
     (tmp_path / "treetop").mkdir()
     for link, target in (
@@ -97,8 +102,8 @@ def test_links(tree: Path, tmp_path: Path) -> None:
     assert names(tmp_path, f"{tmp_path}/link")[0] == ["link/d.jpg", "link/e/f.webp"]
 
 
-def test_folders_without_images(tmp_path: Path) -> None:
-    """Oracle: a folder that was given never vanishes from the output."""
+def test_a_folder_without_images_is_an_error_row(tmp_path: Path) -> None:
+    """A named folder always appears in the output."""
     (tmp_path / "notes.txt").write_bytes(b"x")
     assert names(tmp_path.parent, str(tmp_path)) == (
         [f"{tmp_path.name}: the folder holds no image files"],
@@ -106,9 +111,10 @@ def test_folders_without_images(tmp_path: Path) -> None:
     )
 
 
-def test_images_of_other_kinds_are_named(tmp_path: Path) -> None:
-    """Oracle: what an iPhone writes is in the folder, and in an archive of it; beside an image it
-    is skipped."""
+def test_unsupported_images_are_named(tmp_path: Path) -> None:
+    """A folder or archive with only an iPhone's HEIC files names them; beside an image they are
+    skipped.
+    """
     (tmp_path / "IMG_1.HEIC").write_bytes(b"x")
     expected = (
         "holds no image files, but .heic files, which are not read; convert them to JPEG or PNG"
@@ -124,7 +130,7 @@ def test_images_of_other_kinds_are_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["a.tar.gz", "a.tgz", "a.tar.xz", "photo.png.gz", "a.7z"])
 def test_compressed_files_are_named(tmp_path: Path, name: str) -> None:
-    """Oracle: the suffix; in a folder such a file is skipped like any other that is no image."""
+    """By their suffix. In a folder such a file is skipped like any other that is no image."""
     (tmp_path / name).write_bytes(b"\x1f\x8b")
     [source] = ImageSources([str(tmp_path / name)], io.BytesIO())
     assert source.error == "expected image files, got a compressed file; decompress it first"
@@ -135,8 +141,10 @@ def test_compressed_files_are_named(tmp_path: Path, name: str) -> None:
 
 
 def test_pipes_in_a_folder_are_error_rows(tmp_path: Path) -> None:
-    """Oracle: by hand; a pipe that nobody writes to would hold up all other files. A named one is
-    tried."""
+    """A pipe that nobody writes to would block all other files.
+
+    A pipe that the user names is tried.
+    """
     os.mkfifo(tmp_path / "a.csv")
     (tmp_path / "b.csv").write_text("y")
     found = [*SeriesSources([str(tmp_path), str(tmp_path / "a.csv")], io.BytesIO())]

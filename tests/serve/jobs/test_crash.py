@@ -1,4 +1,4 @@
-"""An image that ends the process that decodes it: its own row says so, all others are answered."""
+"""An image that crashes its decoder costs only its own row."""
 
 import csv
 import io
@@ -35,8 +35,7 @@ if __name__ == "__main__":
 def test_a_fatal_image_costs_one_row(
     classifier: Path, tmp_path: Path, count: int, workers: int, deadly: tuple[int, ...]
 ) -> None:
-    """Oracle: images of which some kill their process; the other rows are as they would be without
-    them."""
+    """Some images kill their process; the other rows are as without them."""
     for grey in (0, 255):
         Image.new("L", (9, 9), grey).save(tmp_path / f"{grey}.png")
     names = [f"{tmp_path}/{(0, 255)[k % 2]}.png" for k in range(count)]

@@ -1,5 +1,6 @@
-"""What workers are made of: bound batches, a measured batch size, usable cores; and `convline.load`
-in Python."""
+"""The parts of workers: bound batches, the measured batch size, usable cores; and `convline.load`
+in Python.
+"""
 
 import os
 import threading
@@ -23,9 +24,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 
-def test_bound_batches_are_the_same_answers(classifier: Path) -> None:
-    """Oracle: the plain run; batches shorter than the padding as well, and several threads
-    at once."""
+def test_padded_batches_equal_plain_runs(classifier: Path) -> None:
+    """Also batches shorter than the padding, and several threads at once."""
     model = load_file(classifier, "cpu")
     images = np.random.default_rng(1).integers(0, 256, (37, 8, 8, 1), dtype=np.uint8)
     run = PaddedRunner(model, 16, "cpu")
@@ -43,20 +43,22 @@ def test_bound_batches_are_the_same_answers(classifier: Path) -> None:
     )
 
 
-def test_the_batch_grows_while_it_pays() -> None:
-    """Oracle: a run that always takes 5 ms: the largest; a batch that takes longer than its parts:
-    the smallest."""
+def test_the_batch_grows_while_throughput_grows() -> None:
+    """A run that always takes 5 ms gives the largest size; a batch that takes longer than its parts
+    gives the smallest.
+    """
     assert measure_batch_size(lambda n: time.sleep(0.005), 2, (1, 2, 4)) == 4
     assert measure_batch_size(lambda n: time.sleep(0.01 * n**2), 2, (1, 2, 4)) == 1
     assert 1 <= usable_cores() <= (os.cpu_count() or 1)
 
 
 @pytest.mark.parametrize(("holds", "expected"), [(64, 64), (8, 8), (3, 2), (1, 1)])
-def test_the_batch_steps_back_to_what_the_device_holds(
+def test_the_batch_is_limited_by_device_memory(
     monkeypatch: pytest.MonkeyPatch, holds: int, expected: int
 ) -> None:
-    """Oracle: larger is faster here, and memory for `holds` images: the last of 16, 32, 64 that
-    fits, or a half."""
+    """Larger is faster here, and memory holds `holds` images: the last of 16, 32, 64 that fits, or
+    a half.
+    """
 
     def rate(run: object, size: int, count: int) -> float:
         if size > holds:
@@ -69,7 +71,7 @@ def test_the_batch_steps_back_to_what_the_device_holds(
 
 
 def test_a_single_image_that_does_not_fit_is_an_error() -> None:
-    """Oracle: the error of the run itself, whatever the first size."""
+    """The error of the run itself, whatever the first size."""
 
     def full(n: int) -> None:
         raise DeviceMemoryError(f"no memory for {n}")
@@ -79,9 +81,10 @@ def test_a_single_image_that_does_not_fit_is_an_error() -> None:
             measure_batch_size(full, 2, sizes)
 
 
-def test_workers_that_stand_in_each_others_way_are_halved() -> None:
-    """Oracle: work that one lock serialises and that waiting makes slower, against work that sleeps
-    side by side."""
+def test_workers_are_halved_if_fewer_are_faster() -> None:
+    """Work that one lock serialises and that waiting makes slower, compared with work that sleeps
+    in parallel.
+    """
     lock, waiting = threading.Lock(), []
 
     def crowded(n: int) -> None:
@@ -94,8 +97,8 @@ def test_workers_that_stand_in_each_others_way_are_halved() -> None:
     assert measure_workers(lambda n: time.sleep(0.02), 4, 1) == 4
 
 
-def test_the_api_answers_as_the_command(classifier: Path, tmp_path: Path) -> None:
-    """Oracle: the brightness of each picture, whatever form it comes in; one is a batch of one."""
+def test_the_api_accepts_every_form_of_an_image(classifier: Path, tmp_path: Path) -> None:
+    """The label follows from the brightness, whatever the form; one image is a batch of one."""
     model = convline.load(classifier, "cpu")
     Image.new("RGB", (30, 20), (255, 255, 255)).save(tmp_path / "white.png")
     path = tmp_path / "white.png"
@@ -139,11 +142,10 @@ def shades(
 
 @settings(max_examples=40, derandomize=True, database=None, deadline=None)
 @given(st.lists(st.integers(0, 3), max_size=50), st.integers(1, 9), st.integers(1, 5))
-def test_rows_keep_their_order_whatever_the_batches(
+def test_rows_keep_the_order_of_the_inputs(
     shades: tuple[Classifier, dict[str, str]], drawn: list[int], batch: int, workers: int
 ) -> None:
-    """Oracle: the shade of each file, in the order given, for any mixture with bad ones, batch size
-    and workers."""
+    """For any mixture with bad files, any batch size and any number of workers."""
     model, labels = shades
     names = [list(labels)[k] for k in drawn]
     groups = list(classify(model, map(Source, names), batch=batch, workers=workers, top_k=1))

@@ -1,5 +1,6 @@
-"""`infer images --engine ray` on a cluster of this machine: the local engine's rows, whatever
-happens to a worker."""
+"""`infer images --engine ray` on a cluster of this machine writes the local engine's rows, also if
+workers die.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +27,7 @@ COMMAND = [sys.executable, "-c", "from convline.cli.main import main; main()", "
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Images of three shades, a damaged one and a folder inside."""
+    """Images of three shades, a damaged one and a folder."""
     root = tmp_path / "photos"
     (root / "more").mkdir(parents=True)
     for k, grey in enumerate((0, 120, 255) * 40):
@@ -44,11 +45,10 @@ def run(*arguments: object, stdin: bytes | None = None) -> tuple[bytes, str]:
 
 @with_ray
 @pytest.mark.long
-def test_two_workers_answer_as_the_local_engine_does(
+def test_two_workers_write_the_table_of_the_local_engine(
     classifier: Path, folder: Path, tmp_path: Path
 ) -> None:
-    """Oracle: the local engine's table, byte for byte; of a Parquet file, too, in row groups that
-    no batch fits."""
+    """Byte for byte; also of a Parquet file whose row groups do not fit the batches."""
     many = write_table(
         tmp_path / "many.parquet",
         {"image": [{"bytes": data} for data in IMAGES * 50]},
@@ -65,9 +65,10 @@ def test_two_workers_answer_as_the_local_engine_does(
 
 @with_ray
 @pytest.mark.long
-def test_a_worker_is_killed_midway(classifier: Path, folder: Path, tmp_path: Path) -> None:
-    """Oracle: the local engine's table. Two kills of actors at work: no row is lost, none stands
-    there twice."""
+def test_killed_workers_lose_and_repeat_no_row(
+    classifier: Path, folder: Path, tmp_path: Path
+) -> None:
+    """Two actors are killed at work; the table equals the local engine's."""
     files = sorted(path for path in folder.rglob("*.png"))
     names = "\n".join(str(files[k % len(files)]) for k in range(ROWS)).encode()
     whole, _ = run(classifier, "-", "--batch", 4, stdin=names)
@@ -116,9 +117,8 @@ def actor(process: psutil.Process) -> bool:
         return False
 
 
-def test_ray_that_is_not_there(classifier: Path, folder: Path, tmp_path: Path) -> None:
-    """Oracle: one sentence with the cure, exit code 1; a process in which ray cannot be
-    imported."""
+def test_a_missing_ray_is_one_message(classifier: Path, folder: Path, tmp_path: Path) -> None:
+    """The message has the cure, exit code 1; ray cannot be imported in this process."""
     blocked = "import sys; sys.modules['ray'] = None; from convline.cli.main import main; main()"
     words = [
         sys.executable,

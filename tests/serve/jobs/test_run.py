@@ -1,5 +1,4 @@
-"""Many images through `infer`: workers of both kinds, kills and --resume, and what a torture folder
-answers."""
+"""`infer images` on many inputs: threads and processes, kills and --resume."""
 
 import csv
 import io
@@ -53,7 +52,7 @@ def finish(*arguments: object, stdin: bytes | None = None) -> tuple[int, str]:
 
 @pytest.fixture
 def names(tmp_path: Path) -> Path:
-    """A list of 3,000 inputs: images of three shades, every seventh name without a file."""
+    """A list of 3,000 inputs: images of three shades, and every seventh name without a file."""
     for grey in (0, 120, 255):
         Image.new("L", (9, 9), grey).save(tmp_path / f"{grey}.png")
     lines = [
@@ -71,8 +70,10 @@ def labels_of(listed: Path) -> list[str]:
 
 @pytest.mark.parametrize("workers", [1, 3])
 def test_rows_keep_their_order_in_processes(classifier: Path, names: Path, workers: int) -> None:
-    """Oracle: the shade of each file; in this process other threads run, so the workers are
-    spawned, not forked."""
+    """The label follows from the shade of each file.
+
+    This process has other threads, so the workers are spawned, not forked.
+    """
     result = CliRunner().invoke(
         main, ["images", str(classifier), "-", "--workers", str(workers)], input=names.read_bytes()
     )
@@ -86,16 +87,17 @@ def read(path: Path) -> object:
     return pyarrow.parquet.read_table(path) if path.suffix == ".parquet" else path.read_bytes()
 
 
-def rows_marked(target: Path) -> int:
-    """The rows of the last mark in the journal."""
+def rows_of_last_checkpoint(target: Path) -> int:
+    """Return the rows of the last checkpoint."""
     journal = Path(f"{target}.part.journal")
     lines = journal.read_bytes().split(b"\n")[1:-1] if journal.exists() else []
     return json.loads(lines[-1])["rows"] if lines else 0
 
 
 def kill_and_resume(classifier: Path, names: Path, target: Path, kills: int) -> list[int]:
-    """Kill runs at random moments after they came further than the one before; return the rows
-    marked at each kill."""
+    """Kill runs at random moments after they got further than the one before; return the finished
+    rows at each kill.
+    """
     drawn, marked = random.Random(kills), [0]
     while len(marked) <= kills:
         with names.open("rb") as listed:
@@ -111,7 +113,7 @@ def kill_and_resume(classifier: Path, names: Path, target: Path, kills: int) -> 
                 "--resume",
                 stdin=listed,
             )
-        while process.poll() is None and rows_marked(target) <= marked[-1]:
+        while process.poll() is None and rows_of_last_checkpoint(target) <= marked[-1]:
             time.sleep(0.01)
         time.sleep(drawn.uniform(0, 0.1))
         process.kill()
@@ -120,14 +122,16 @@ def kill_and_resume(classifier: Path, names: Path, target: Path, kills: int) -> 
             target.unlink()
             marked.append(0)
         else:
-            marked.append(rows_marked(target))
+            marked.append(rows_of_last_checkpoint(target))
     return marked[1:]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
-def test_kills_lose_nothing(classifier: Path, names: Path, tmp_path: Path, suffix: str) -> None:
-    """Oracle: the uninterrupted run, byte for byte (Parquet as a table)."""
+def test_killed_runs_are_resumed_without_loss(
+    classifier: Path, names: Path, tmp_path: Path, suffix: str
+) -> None:
+    """The table equals that of an uninterrupted run, byte for byte (Parquet as a table)."""
     whole, target = tmp_path / f"whole.{suffix}", tmp_path / f"killed.{suffix}"
     stdin = names.read_bytes()
     assert finish(classifier, "-", "-o", whole, "--batch", 8, "--workers", 2, stdin=stdin)[0] == 0
@@ -140,10 +144,10 @@ def test_kills_lose_nothing(classifier: Path, names: Path, tmp_path: Path, suffi
 
 @pytest.mark.long
 @pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
-def test_fifty_kills_lose_nothing(
+def test_fifty_kills_are_resumed_without_loss(
     classifier: Path, names: Path, tmp_path: Path, suffix: str
 ) -> None:
-    """Oracle: as above, 50 kills of each form over 60,000 rows."""
+    """As above, with 50 kills for each format over 60,000 rows."""
     names.write_text("\n".join([names.read_text()] * 20))
     whole, target = tmp_path / f"whole.{suffix}", tmp_path / f"killed.{suffix}"
     stdin = names.read_bytes()
@@ -155,11 +159,12 @@ def test_fifty_kills_lose_nothing(
 
 
 @pytest.mark.parametrize("signal_", [signal.SIGINT, signal.SIGTERM])
-def test_interruption_ends_cleanly(
+def test_an_interrupt_leaves_a_valid_checkpoint(
     classifier: Path, names: Path, tmp_path: Path, signal_: signal.Signals
 ) -> None:
-    """Oracle: exit code 130 and the advice; the last mark's bytes hold its rows; no worker stays
-    behind."""
+    """Exit code 130 and the advice; the bytes of the last checkpoint hold its rows, and no worker
+    stays behind.
+    """
     target = tmp_path / "t.csv"
     process = start(
         classifier, "-", "-o", target, "--workers", 2, stdin=subprocess.PIPE, start_new_session=True
@@ -185,7 +190,7 @@ def test_interruption_ends_cleanly(
 
 
 def test_workers_end_with_a_killed_parent(classifier: Path, names: Path) -> None:
-    """Oracle: the process group is empty soon after its first process was killed."""
+    """The process group is empty soon after its first process was killed."""
     process = start(classifier, "-", "--workers", 2, stdin=subprocess.PIPE, start_new_session=True)
     assert process.stdin and process.stdout
     process.stdin.write(
@@ -246,8 +251,10 @@ def interrupted(classifier: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_resume_refuses_another_run(
     classifier: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str, message: str
 ) -> None:
-    """Oracle: what is changed in the done part is refused with its reason; a file that comes later
-    is just a row."""
+    """A change in the finished part is refused with its reason.
+
+    A later file that vanished is only an error row.
+    """
     arguments = interrupted(classifier, tmp_path, monkeypatch)
     many = tmp_path / "many"
     options = {"option": ["--top-k", "2"], "batch": ["--batch", "8"]}.get(change, [])
@@ -271,10 +278,10 @@ def test_resume_refuses_another_run(
     assert (tmp_path / "t.csv").read_text() == whole.stdout
 
 
-def test_an_interrupted_run_is_written_over_with_a_word(
+def test_without_resume_an_interrupted_run_is_overwritten_with_a_note(
     classifier: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Oracle: without --resume all is made anew, and said; --resume needs a file."""
+    """All rows are computed again. --resume needs a file."""
     arguments = interrupted(classifier, tmp_path, monkeypatch)
     result = CliRunner().invoke(main, arguments)
     assert (
@@ -284,11 +291,10 @@ def test_an_interrupted_run_is_written_over_with_a_word(
     assert CliRunner().invoke(main, [*arguments[:-2], "--resume"]).exit_code == 2
 
 
-def test_failed_rows_of_the_interrupted_run_count(
+def test_failed_rows_before_the_interruption_count(
     classifier: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Oracle: one bad file among those that were done; --strict is exit code 3 at the end of the
-    second run."""
+    """One of the finished files was bad: with --strict the second run exits with 3."""
     (tmp_path / "many").mkdir()
     monkeypatch.setattr(Path, "mkdir", lambda self, *a, **k: None)
     (tmp_path / "many" / "000a.png").write_text("no image")
@@ -296,8 +302,8 @@ def test_failed_rows_of_the_interrupted_run_count(
     assert CliRunner().invoke(main, [*arguments, "--resume", "--strict"]).exit_code == 3
 
 
-def test_progress_is_for_terminals(classifier: Path, names: Path, tmp_path: Path) -> None:
-    """Oracle: a terminal as stderr is shown a line that is written over, a file is not."""
+def test_progress_is_shown_on_terminals_only(classifier: Path, names: Path, tmp_path: Path) -> None:
+    """On a terminal a line is overwritten; in a file there is none."""
     leader, follower = os.openpty()
     with names.open("rb") as listed:
         command = [
@@ -326,9 +332,12 @@ def test_progress_is_for_terminals(classifier: Path, names: Path, tmp_path: Path
 
 
 @pytest.mark.long
-def test_a_million_rows(classifier: Path, names: Path, tmp_path: Path) -> None:
-    """Oracle: a row for each of 1,000,000 names, in order; the peak memory is that of 100,000
-    within 32 MiB."""
+def test_a_million_rows_need_no_more_memory_than_100_000(
+    classifier: Path, names: Path, tmp_path: Path
+) -> None:
+    """A row for each of 1,000,000 names, in order; the peak memory is that of 100,000 within 32
+    MiB.
+    """
     peaks = []
     for count in (100_000, 1_000_000):
         lines = (names.read_bytes() + b"\n") * (count // 3000 + 1)
@@ -352,7 +361,7 @@ def test_a_million_rows(classifier: Path, names: Path, tmp_path: Path) -> None:
 
 
 def watch_memory(process: subprocess.Popen, note: Callable[[int], None]) -> None:
-    """Note the largest resident memory of the first process, KiB, again and again until it ends."""
+    """Record the largest resident memory of the first process, in KiB, until it ends."""
     while process.poll() is None:
         try:
             status = Path(f"/proc/{process.pid}/status").read_text()
@@ -384,11 +393,13 @@ def watch_memory(process: subprocess.Popen, note: Callable[[int], None]) -> None
         None,
     ],
 )
-def test_a_journal_of_another_shape_is_one_sentence(
+def test_a_damaged_checkpoint_file_is_one_message(
     classifier: Path, tmp_path: Path, content: bytes | None
 ) -> None:
-    """Oracle: exit code 1 and the cure, the part as it was; None is a folder in the place of the
-    journal."""
+    """Exit code 1 with the cure, and the part is unchanged.
+
+    None: a folder is in the place of the checkpoint file.
+    """
     image = tmp_path / "a.png"
     Image.new("L", (8, 8), 255).save(image)
     part, journal = tmp_path / "rows.csv.part", tmp_path / "rows.csv.part.journal"

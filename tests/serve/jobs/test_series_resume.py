@@ -1,4 +1,4 @@
-"""`infer series --resume`: a run that was interrupted ends as if it had not been."""
+"""`infer series --resume`: an interrupted run ends as if it had not been interrupted."""
 
 import os
 from collections.abc import Callable
@@ -28,11 +28,11 @@ def interrupt(arguments: list[str], monkeypatch: pytest.MonkeyPatch, after: int)
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
-def test_resume_goes_on_where_it_was(
+def test_a_resumed_run_writes_the_uninterrupted_table(
     make_forecaster: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
 ) -> None:
-    """Oracle: table and picture of an uninterrupted run, whichever of its batches was the last to
-    be written.
+    """Table and plot equal those of an uninterrupted run, whichever batch was the last one to be
+    written.
     """
     lines = [f"{u},{t},{t * 7 % 11}" for u in "ab" for t in range(200)] + ["short,1,1"]
     (tmp_path / "x.csv").write_text("unique_id,ds,y\n" + "\n".join(lines) + "\n")
@@ -81,8 +81,8 @@ def test_resume_refuses_another_run(
     options: list[str],
     message: str,
 ) -> None:
-    """Oracle: another option; a digit of the file or of the rows that are done, of equal length and
-    time of change.
+    """Another option, or a changed digit in the file or in the finished rows, of equal length and
+    modification time.
     """
     path = tmp_path / "x.csv"
     path.write_text("ds,y\n" + "".join(f"{t},{t}\n" for t in range(400)))
@@ -111,10 +111,10 @@ def test_resume_refuses_another_run(
         assert refused.exit_code == 2
 
 
-def test_resume_takes_inputs_by_their_content(
+def test_resume_compares_inputs_by_content(
     make_forecaster: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Oracle: a file that was only touched, or copied to its place, is what it was."""
+    """A file that was only touched, or replaced by a copy, is the same input."""
     path = tmp_path / "x.csv"
     path.write_text("ds,y\n" + "".join(f"{t},{t}\n" for t in range(400)))
     words = [

@@ -1,4 +1,4 @@
-"""The same rows in three forms, written as they come and renamed when whole."""
+"""One table in three formats, written row by row and renamed when it is complete."""
 
 import csv
 import hashlib
@@ -33,9 +33,10 @@ def write(path: Path, rows: list[Row] | list[list[Row]]) -> None:
             append(row if isinstance(row, list) else [row])
 
 
-def test_three_forms_are_one_table(tmp_path: Path) -> None:
-    """Oracle: the shortest digits of float32 by hand, lone bytes shown; each form read by its
-    standard reader."""
+def test_three_formats_hold_the_same_table(tmp_path: Path) -> None:
+    """The shortest digits of float32, and bytes that are not UTF-8 as escapes; each format is read
+    by its standard reader.
+    """
     expected = [
         ("a.png", 0.33333334, None),
         ('quo"ted, and\nbroken.png', 1234567.0, None),
@@ -72,9 +73,10 @@ SINGLE = st.floats(allow_nan=False, allow_infinity=False, width=32)
         )
     )
 )
-def test_columns_are_written_as_rows_are(cells: list[tuple]) -> None:
-    """Oracle: each value by itself, each row by csv and json alone; many rows, which pyarrow joins,
-    are the same."""
+def test_blocks_are_written_as_rows_are(cells: list[tuple]) -> None:
+    """Each value alone, and each row by csv and json alone; many rows, which pyarrow joins, give
+    the same.
+    """
     rows: list[Row] = [{"path": word, "score": number} for word, number in cells]
     expected = io.StringIO(newline="")
     scores = [
@@ -105,9 +107,11 @@ def test_columns_are_written_as_rows_are(cells: list[tuple]) -> None:
         min_size=1,
     )
 )
-def test_numbers_read_back_as_they_were(numbers: list[float]) -> None:
-    """Oracle: the float32 itself, by way of the float64 that readers of CSV and JSON make; no
-    shorter %g does."""
+def test_numbers_read_back_as_the_same_float32(numbers: list[float]) -> None:
+    """Readers of CSV and JSON make a float64 of them first.
+
+    No shorter %g text gives the same float32.
+    """
     single = np.array(numbers, np.float32)
     for number, text in zip(single, shortest(single), strict=True):
         assert text is not None and np.float32(float(text)) == number
@@ -115,9 +119,8 @@ def test_numbers_read_back_as_they_were(numbers: list[float]) -> None:
         assert count <= 1 or np.float32(float(f"{number:.{count - 1}g}")) != number
 
 
-def test_both_ways_of_writing_numbers_are_one() -> None:
-    """Oracle: pyarrow's own text; powers of ten, their neighbours, and 300,000 bit patterns of
-    float32."""
+def test_numbers_are_written_as_pyarrow_writes_them() -> None:
+    """Powers of ten and their neighbours, and 300,000 bit patterns of float32."""
     powers = (10.0 ** np.arange(-45, 39)).astype(np.float32)
     bits = np.arange(0, 2**32, 2**32 // 300_000 + 1, dtype=np.uint64).astype(np.uint32)
     numbers = np.concatenate(
@@ -135,8 +138,8 @@ def test_both_ways_of_writing_numbers_are_one() -> None:
 
 @pytest.mark.parametrize("rows", [7, MIN_ROWS])
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
-def test_a_series_with_an_offset_keeps_its_steps(tmp_path: Path, suffix: str, rows: int) -> None:
-    """Oracle: whole numbers that float32 holds exactly: a meter that rises by one a day."""
+def test_a_meter_reading_keeps_its_steps(tmp_path: Path, suffix: str, rows: int) -> None:
+    """Whole numbers that float32 holds exactly: a meter that rises by one a day."""
     values = [1_234_561.0 + k for k in range(rows)]
     write(
         tmp_path / f"t{suffix}",
@@ -157,8 +160,8 @@ def test_a_series_with_an_offset_keeps_its_steps(tmp_path: Path, suffix: str, ro
 
 
 @pytest.mark.parametrize("rows", [1, MIN_ROWS])
-def test_what_is_not_finite_is_missing(rows: int) -> None:
-    """Oracle: JSON has no such numbers, and neither has a table."""
+def test_numbers_that_are_not_finite_are_missing_values(rows: int) -> None:
+    """JSON has no such numbers."""
     for number in (np.nan, np.inf, -np.inf, 1e300):
         block = {"score": np.full(rows, number), "error": np.full(rows, b"x")}
         assert (
@@ -168,7 +171,7 @@ def test_what_is_not_finite_is_missing(rows: int) -> None:
 
 
 def test_without_pyarrow_the_table_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Oracle: the table that pyarrow joins."""
+    """It equals the table that pyarrow joins."""
     block = {
         "ds": np.array([b"2024-01-01", b"", b"7"] * MIN_ROWS),
         "yhat": np.random.default_rng(0).normal(size=3 * MIN_ROWS),
@@ -181,8 +184,9 @@ def test_without_pyarrow_the_table_is_the_same(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_many_rows_are_written_without_pandas() -> None:
-    """Oracle: the modules of a new process; pandas takes a second or two to import, and nothing
-    here needs it."""
+    """The modules of a new process: importing pandas takes one to two seconds, and nothing here
+    needs it.
+    """
     code = (
         "import sys, numpy as np; from convline.jobs.formats import to_csv, to_jsonl; "
         "block = {'ds': np.array([b'1', b''] * 999), 'yhat': np.ones(1998), "
@@ -194,8 +198,8 @@ def test_many_rows_are_written_without_pandas() -> None:
     assert done.stdout.split() == ["True", "False"]
 
 
-def test_no_rows_is_an_empty_table(tmp_path: Path) -> None:
-    """Oracle: a header and nothing else; Parquet keeps the types."""
+def test_a_table_without_rows_has_its_header(tmp_path: Path) -> None:
+    """Parquet keeps the types."""
     write(tmp_path / "t.csv", [])
     write(tmp_path / "t.parquet", [])
     assert (tmp_path / "t.csv").read_text() == "path,score,error\n"
@@ -204,8 +208,8 @@ def test_no_rows_is_an_empty_table(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
-def test_parquet_row_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Oracle: 25 rows in groups of 10 lines' bytes; none lost, order kept."""
+def test_parquet_is_written_in_row_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """25 rows in groups of 10 lines' bytes; none is lost, and the order is kept."""
     monkeypatch.setattr(
         "convline.jobs.writers.BLOCK", 10 * len('{"path": "10", "score": 10, "error": null}\n')
     )
@@ -231,9 +235,8 @@ def test_parquet_row_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         "-[x.xls]Sheet1",
     ],
 )
-def test_formulas_are_defused_in_csv_alone(tmp_path: Path, text: str) -> None:
-    """Oracle: OWASP's list (CSV injection), of + and - those that call or refer; the quote mark is
-    in CSV only."""
+def test_formulas_are_quoted_in_csv_only(tmp_path: Path, text: str) -> None:
+    """OWASP's list (CSV injection); of + and - only those that call or refer to something."""
     write(tmp_path / "t.csv", [{"path": text, "score": -1.0, "error": None}])
     write(tmp_path / "t.jsonl", [{"path": text, "score": -1.0, "error": None}])
     with (tmp_path / "t.csv").open(newline="") as file:
@@ -242,7 +245,7 @@ def test_formulas_are_defused_in_csv_alone(tmp_path: Path, text: str) -> None:
 
 
 def test_different_texts_stay_different(tmp_path: Path) -> None:
-    """Oracle: by hand; one ' less gives back each text that was changed."""
+    """Removing one ' gives back each text that was changed."""
     given = ["=1", "'=1", "''=1", "'-A", "-A", "'", "'x", "x"]
     write(tmp_path / "t.csv", [{"path": text, "score": 0.0, "error": None} for text in given])
     with (tmp_path / "t.csv").open(newline="") as file:
@@ -250,8 +253,8 @@ def test_different_texts_stay_different(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["-5", "+1.5", "-A", "+B", "-x.png", "+cmd", "--", "-north/3.csv"])
-def test_ids_and_numbers_are_left_alone(tmp_path: Path, text: str) -> None:
-    """Oracle: the text itself, in every form: an id is the key that tables are joined by."""
+def test_ids_and_numbers_are_written_unchanged(tmp_path: Path, text: str) -> None:
+    """In every format, because tables are joined by ids."""
     for suffix in (".csv", ".jsonl"):
         write(tmp_path / f"t{suffix}", [{"path": text, "score": 0.0, "error": None}])
     assert (tmp_path / "t.csv").read_text().splitlines()[1] == f"{text},0,"
@@ -259,8 +262,8 @@ def test_ids_and_numbers_are_left_alone(tmp_path: Path, text: str) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
-def test_an_interrupted_table_is_never_seen(tmp_path: Path, suffix: str) -> None:
-    """Oracle: an exception half-way leaves an older file as it was."""
+def test_an_exception_leaves_an_older_table_unchanged(tmp_path: Path, suffix: str) -> None:
+    """The exception comes half-way through the rows."""
     path = tmp_path / f"t{suffix}"
     path.write_text(old := "path,label,status,error\nold,,,\n")
     with pytest.raises(KeyboardInterrupt), open_table(str(path), COLUMNS, io.BytesIO()) as append:
@@ -269,9 +272,8 @@ def test_an_interrupted_table_is_never_seen(tmp_path: Path, suffix: str) -> None
     assert path.read_text() == old
 
 
-def test_rows_are_visible_while_it_runs(tmp_path: Path) -> None:
-    """Oracle: the part file holds the row before the table is closed; stdout stays open
-    afterwards."""
+def test_rows_are_in_the_part_before_the_table_is_closed(tmp_path: Path) -> None:
+    """stdout stays open afterwards."""
     stdout = io.BytesIO()
     with open_table(str(tmp_path / "t.csv"), COLUMNS, stdout) as append:
         append(ROWS[:1])
@@ -281,9 +283,8 @@ def test_rows_are_visible_while_it_runs(tmp_path: Path) -> None:
     assert stdout.getvalue() == b"path,score,error\na.png,0.33333334,\n"
 
 
-def test_a_part_goes_on_where_it_is_told(tmp_path: Path) -> None:
-    """Oracle: what lies beyond the bytes to keep is cut off, though less is written than
-    lay there."""
+def test_a_part_is_cut_to_the_bytes_to_keep(tmp_path: Path) -> None:
+    """Later bytes are removed, even if fewer are written than were there."""
     (tmp_path / "t.csv.part").write_text("path,score,error\na,1,\nhalf a row of a killed run")
     (tmp_path / "t.csv.part.journal").touch()
     kept = hashlib.sha256(b"path,score,error\na,1,\n").hexdigest()
@@ -299,8 +300,8 @@ def test_a_part_goes_on_where_it_is_told(tmp_path: Path) -> None:
     assert (tmp_path / "t.csv").read_text() == "path,score,error\na,1,\nb,2,\n"
 
 
-def test_places_that_cannot_be_written(tmp_path: Path) -> None:
-    """Oracle: a folder that does not exist, and a folder of that name."""
+def test_unwritable_places_are_errors(tmp_path: Path) -> None:
+    """A folder that does not exist, and a folder of that name."""
     (tmp_path / "f.csv").mkdir()
     for name, reason in (("none/t.csv", "make the folder"), ("f.csv", "got a folder")):
         with pytest.raises(ServeError, match=reason):
@@ -308,7 +309,7 @@ def test_places_that_cannot_be_written(tmp_path: Path) -> None:
 
 
 def test_a_part_is_never_written_through_a_link(tmp_path: Path) -> None:
-    """Oracle: a file that a link at the part's place leads to stays as it was."""
+    """A file that a link in the part's place leads to is unchanged."""
     (tmp_path / "precious").write_text("gold")
     (tmp_path / "t.csv.part").symlink_to(tmp_path / "precious")
     with pytest.raises(ServeError, match="cannot be written"):

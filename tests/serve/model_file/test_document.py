@@ -1,6 +1,4 @@
-"""What `read_model_file` accepts, and that everything else is refused with one sentence that
-names the file.
-"""
+"""Which files `read_model_file` accepts; every other file is refused in one sentence that names it."""
 
 import hashlib
 import json
@@ -20,8 +18,8 @@ from convline.model_file.wire import encode_bytes
 from hostile_graphs import hide, with_operator
 
 
-def test_what_is_sealed_is_read(classifier: Path, classifier_bytes: bytes) -> None:
-    """Oracle: the document that was sealed, and onnx's own checker on the sealed file."""
+def test_a_sealed_file_is_read_back(classifier: Path, classifier_bytes: bytes) -> None:
+    """The document equals the one that was sealed, and onnx's checker accepts the sealed file."""
     found = read_model_file(classifier)
     assert {
         key: value for key, value in found.json.items() if key != "digest"
@@ -35,9 +33,9 @@ def test_what_is_sealed_is_read(classifier: Path, classifier_bytes: bytes) -> No
     onnx.checker.check_model(onnx.load_model_from_string(classifier_bytes))
 
 
-def test_digest_is_the_documented_one(classifier_bytes: bytes) -> None:
-    """Oracle: sha256 over the file as the onnx package serialises it without metadata, then the
-    canonical JSON.
+def test_the_digest_follows_its_documentation(classifier_bytes: bytes) -> None:
+    """The digest is the sha256 of the file as the onnx package serialises it without metadata, then
+    of the canonical JSON.
     """
     proto = onnx.load_model_from_string(classifier_bytes)
     document = json.loads(proto.metadata_props[0].value)
@@ -48,7 +46,7 @@ def test_digest_is_the_documented_one(classifier_bytes: bytes) -> None:
 
 
 def test_sealing_again_changes_nothing(classifier_bytes: bytes) -> None:
-    """Oracle: other metadata is dropped and the digest does not depend on an older digest."""
+    """Other metadata is dropped, and the digest does not depend on an older digest."""
     proto = onnx.load_model_from_string(classifier_bytes)
     proto.metadata_props.add(key="author", value="someone")
     document = json.loads(proto.metadata_props[0].value)
@@ -61,7 +59,7 @@ def flip(model: bytes, fraction: float) -> bytes:
 
 
 def test_every_changed_byte_is_refused(tmp_path: Path, classifier_bytes: bytes) -> None:
-    """Oracle: flip one bit anywhere (every 7th byte here); no such file may be served."""
+    """One bit is flipped in every 7th byte; each of these files is refused."""
     path = tmp_path / "flipped.onnx"
     for place in range(0, len(classifier_bytes), 7):
         path.write_bytes(flip(classifier_bytes, (place + 0.5) / len(classifier_bytes)))
@@ -73,7 +71,7 @@ DEEP = json.loads("[" * 900 + "]" * 900)  # json still reads and writes it, in P
 
 
 def without_golden() -> dict[str, Any]:
-    """A document whose golden arrays hold no sample: a replay of them could not fail."""
+    """Return a document whose golden arrays hold no sample, so that replaying them could not fail."""
     document = tiny.classifier_document()
     document["golden"]["input"] = pack_array(np.zeros((0, tiny.SIDE, tiny.SIDE, 1), np.uint8))
     document["golden"]["outputs"]["probabilities"] = pack_array(np.zeros((0, 3), np.float32))
@@ -81,7 +79,7 @@ def without_golden() -> dict[str, Any]:
 
 
 def with_stuffed_metadata() -> bytes:
-    """A file whose one metadata entry begins with fields that nobody knows."""
+    """Return a file whose one metadata entry begins with many unknown fields."""
     entry = b"\x18\x01" * MAX_ENTRY_FIELDS + encode_bytes(1, b"convline") + encode_bytes(2, b"{}")
     return tiny.classifier_graph().SerializeToString() + encode_bytes(14, entry)
 
@@ -152,8 +150,10 @@ def foreign() -> bytes:
         "stuffed metadata",
     ],
 )
-def test_refusals(tmp_path: Path, classifier_bytes: bytes, make: Any, message: str) -> None:
-    """Oracle: each file is wrong in one known way; the sentence names file and cause."""
+def test_each_faulty_file_is_refused_with_its_cause(
+    tmp_path: Path, classifier_bytes: bytes, make: Any, message: str
+) -> None:
+    """Each file is wrong in one known way; the sentence names the file and the cause."""
     path = tmp_path / "wrong.onnx"
     path.write_bytes(make(classifier_bytes))
     with pytest.raises(ModelFileError, match=message) as caught:
@@ -162,9 +162,7 @@ def test_refusals(tmp_path: Path, classifier_bytes: bytes, make: Any, message: s
 
 
 def mutate(model: bytes, rng: np.random.Generator) -> bytes:
-    """Return the bytes with a few of them changed, a piece cut out or said twice, or the end cut
-    off.
-    """
+    """Return the bytes with a few of them changed, a piece removed or repeated, or the end cut off."""
     raw = np.frombuffer(model, np.uint8).copy()
     start, stop = sorted(rng.integers(0, len(raw), 2))
     match rng.integers(4):
@@ -180,14 +178,12 @@ def mutate(model: bytes, rng: np.random.Generator) -> bytes:
 
 
 @pytest.mark.parametrize("digest", ["kept", "made anew"])
-def test_mutated_files_are_read_or_refused(
+def test_mutated_files_give_a_model_or_a_model_file_error(
     tmp_path: Path, classifier_bytes: bytes, digest: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Oracle: 1,500 files of a fixed seed; nothing but a Contract or a ModelFileError comes out,
-    each in 2 s.
-
-    Behind a digest that holds, as whoever can write the file can make it, the schema and the walk
-    are what is tried.
+    """1,500 mutations of a fixed seed give a ModelFile or a ModelFileError within 2 s each, and no
+    other exception. "made anew": the digest is valid, as an attacker could compute it, so that the
+    schema and the graph checks are reached.
     """
     if digest == "made anew":
         document = json.loads(onnx.load_model_from_string(classifier_bytes).metadata_props[0].value)
@@ -205,16 +201,16 @@ def test_mutated_files_are_read_or_refused(
     assert (read > 10) is (digest == "made anew")
 
 
-def test_missing_file_and_folder(tmp_path: Path) -> None:
-    """Oracle: neither is a model."""
+def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
+    """Neither is a model."""
     with pytest.raises(ModelFileError, match="no such file"):
         read_model_file(tmp_path / "none.onnx")
     with pytest.raises(ModelFileError, match=r"expected an \.onnx file"):
         read_model_file(tmp_path)
 
 
-def test_two_gib_are_refused_unread(tmp_path: Path) -> None:
-    """Oracle: a sparse file of 2^31 bytes takes no disk; reading it would take 2 GiB of memory."""
+def test_a_file_of_two_gib_is_refused_without_reading_it(tmp_path: Path) -> None:
+    """A sparse file of 2^31 bytes takes no disk space; reading it would take 2 GiB of memory."""
     path = tmp_path / "huge.onnx"
     with path.open("wb") as file:
         file.truncate(2**31)
@@ -222,8 +218,8 @@ def test_two_gib_are_refused_unread(tmp_path: Path) -> None:
         read_model_file(path)
 
 
-def test_manifest_hash(classifier: Path, classifier_bytes: bytes) -> None:
-    """Oracle: hashlib over the file; another hash is refused."""
+def test_a_file_must_have_the_hash_that_is_given(classifier: Path, classifier_bytes: bytes) -> None:
+    """The right hash is hashlib's; with another one the file is refused."""
     assert (
         read_model_file(classifier, hashlib.sha256(classifier_bytes).hexdigest()).name
         == "brightness"
@@ -233,7 +229,7 @@ def test_manifest_hash(classifier: Path, classifier_bytes: bytes) -> None:
 
 
 def test_seal_refuses_external_data_and_bad_documents() -> None:
-    """Oracle: the exporter hears of a mistake before the file exists."""
+    """The exporter gets the error before the file exists."""
     with pytest.raises(ModelFileError, match="external data"):
         seal(hide("initializer").SerializeToString(), tiny.classifier_document())
     with pytest.raises(ModelFileError, match="'labels'"):
@@ -241,8 +237,8 @@ def test_seal_refuses_external_data_and_bad_documents() -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_pack_round_trip(dtype: str) -> None:
-    """Oracle: bit-equal, for a view that is not contiguous, an empty one and a scalar."""
+def test_packed_arrays_are_unpacked_unchanged(dtype: str) -> None:
+    """Bit-equal, for a view that is not contiguous, an empty array and a scalar."""
     array = np.arange(24).reshape(2, 3, 4).astype(dtype)
     for view in (array, array[:, ::2].transpose(2, 0, 1), array[:0], array[0, 0, 0].reshape(())):
         back = unpack_array(json.loads(json.dumps(pack_array(view))))
@@ -264,16 +260,17 @@ def test_pack_round_trip(dtype: str) -> None:
     ],
     ids=str,
 )
-def test_unpack_refuses(change: dict[str, Any]) -> None:
-    """Oracle: a size that is not the data's, or beyond the bound, must not be allocated; the
-    data are 12 uint8.
+def test_unpack_refuses_inconsistent_sizes(change: dict[str, Any]) -> None:
+    """The data are 12 uint8 values.
+
+    A shape that does not fit them, or exceeds the bound, must not be allocated.
     """
     with pytest.raises(ModelFileError, match="golden array"):
         unpack_array(pack_array(np.zeros(12, np.uint8)) | change)
 
 
 def test_zlib_bomb_is_not_inflated() -> None:
-    """Oracle: 50 MB of zeros packed small but declared as 10 bytes; memory stays under 1 MB."""
+    """50 MB of zeros are packed small and declared as 10 bytes; memory grows by less than 1 MB."""
     import tracemalloc
 
     bomb = pack_array(np.zeros(50_000_000, np.uint8)) | {"shape": [10]}

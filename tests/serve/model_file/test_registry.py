@@ -1,4 +1,4 @@
-"""MODEL as a shell completes it, by click's own protocol."""
+"""Shell completion of MODEL, through click's own protocol."""
 
 import os
 import subprocess
@@ -11,7 +11,7 @@ COMMAND = [sys.executable, "-c", "from convline.cli.main import main; main(prog_
 
 
 def completed(words: str, folder: Path) -> list[str]:
-    """Return what bash would be offered for the last of the words, in a folder."""
+    """Return what bash would offer for the last word, in a folder."""
     protocol = {
         "_INFER_COMPLETE": "bash_complete",
         "COMP_WORDS": words,
@@ -34,7 +34,7 @@ def completed(words: str, folder: Path) -> list[str]:
 
 @pytest.fixture
 def dist(tmp_path: Path) -> Path:
-    """A working directory with two packages, a folder that is none, a model file and another
+    """A working directory with two packages, a folder that is no package, a model file and another
     file.
     """
     for name in ("lenet5-digits", "letters", "fcnn0-digits"):
@@ -47,8 +47,8 @@ def dist(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("command", ["info", "images", "series", "check", "bench", "evaluate"])
-def test_entries_and_files(dist: Path, command: str) -> None:
-    """Oracle: what begins with `le` and is a model, entries first."""
+def test_packages_and_model_files_are_offered(dist: Path, command: str) -> None:
+    """The models whose names begin with `le`, packages first."""
     assert completed(f"infer {command} le", dist) == [
         "lenet5-digits",
         "letters",
@@ -56,11 +56,12 @@ def test_entries_and_files(dist: Path, command: str) -> None:
     ]
 
 
-def test_packages_of_other_folders(
+def test_packages_of_convline_models_are_offered(
     dist: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Oracle: the package made here is offered beside those of out/dist, and a folder that is
-    not there is no error.
+    """The package in CONVLINE_MODELS is offered beside those of out/dist.
+
+    A folder that does not exist is no error.
     """
     (tmp_path / "shared" / "lemur").mkdir(parents=True)
     (tmp_path / "shared" / "lemur" / "model.onnx").touch()
@@ -73,18 +74,19 @@ def test_packages_of_other_folders(
     ]
 
 
-def test_files_below_folders_and_nothing(dist: Path) -> None:
-    """Oracle: a path goes on to the .onnx files there; what is no model gives nothing, and no
-    error.
+def test_paths_are_completed_and_unknown_names_offer_nothing(dist: Path) -> None:
+    """A path is completed to the .onnx files there.
+
+    A name that begins no model gives an empty list and no error.
     """
     assert completed("infer info out/dist/letters/m", dist) == ["out/dist/letters/model.onnx"]
     assert completed("infer info nonesuch", dist) == []
     assert completed("infer info [", dist) == []
 
 
-def test_help_says_how_to_turn_it_on(dist: Path) -> None:
-    """Oracle: the line of the help, evaluated as bash does, is a script that asks for
-    completions of `infer`.
+def test_the_help_text_enables_completion(dist: Path) -> None:
+    """The line in the help, evaluated as bash does, prints a script that asks `infer` for
+    completions.
     """
     help_text = " ".join(
         subprocess.run(

@@ -1,4 +1,4 @@
-"""The schema of the model document: each key, wrong in one way, is named."""
+"""The schema of the model document: an error names the key that is wrong."""
 
 from typing import Any
 
@@ -18,8 +18,8 @@ def changed(document: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
     return document
 
 
-def test_good_documents_pass() -> None:
-    """Oracle: the documents of the tests, a crop rule, and a forecaster of two columns."""
+def test_valid_documents_pass() -> None:
+    """The documents of the other tests, a crop rule, and a forecaster of two columns."""
     check_document(tiny.classifier_document(), "here")
     check_document(
         tiny.forecaster_document(("a", "b"), id="shop", time=None, gaps="interpolate"), "here"
@@ -41,8 +41,8 @@ def test_good_documents_pass() -> None:
         ("golden.atol", 10**400),
     ],
 )  # fmt: skip
-def test_classifier_key_is_named(key: str, value: Any) -> None:
-    """Oracle: one key of a good document is made wrong."""
+def test_a_wrong_key_of_a_classifier_is_named(key: str, value: Any) -> None:
+    """One key of a valid document is made wrong."""
     with pytest.raises(ModelFileError, match=rf"^here: metadata key '{key}': expected .*, got "):
         check_document(changed(tiny.classifier_document(), key, value), "here")
 
@@ -56,8 +56,8 @@ def test_classifier_key_is_named(key: str, value: Any) -> None:
         ("forecast.quantiles", [0.1, 0.5]), ("forecast.quantiles", [0, 0.5, 1]),
     ],
 )  # fmt: skip
-def test_forecaster_key_is_named(key: str, value: Any) -> None:
-    """Oracle: one key of a good document is made wrong."""
+def test_a_wrong_key_of_a_forecaster_is_named(key: str, value: Any) -> None:
+    """One key of a valid document is made wrong."""
     with pytest.raises(ModelFileError, match=rf"^here: metadata key '{key}': expected .*, got "):
         check_document(changed(tiny.forecaster_document(), key, value), "here")
 
@@ -97,12 +97,8 @@ def test_forecaster_key_is_named(key: str, value: Any) -> None:
         ("forecast.columns", {"forecast.columns": []}, "a list of different"),
     ],
 )
-def test_keys_that_may_be_absent_are_checked_where_they_are_there(
-    key: str, change: Any, reason: str
-) -> None:
-    """Oracle: a good document of two columns, of which the first is forecast, with one key made
-    wrong.
-    """
+def test_optional_keys_are_checked_if_present(key: str, change: Any, reason: str) -> None:
+    """One key is made wrong in a valid document of two columns, the first of which is forecast."""
     good = {
         "stream": {"samples": 9},
         "input.calendar": ["hour"],
@@ -124,7 +120,10 @@ def test_keys_that_may_be_absent_are_checked_where_they_are_there(
 
 
 def test_missing_and_unknown_keys_are_named() -> None:
-    """Oracle: a policy that this version does not know must not be ignored; provenance is free."""
+    """An unknown key could be a policy that this version would ignore, so it is refused.
+
+    Inside provenance any key is allowed.
+    """
     document = tiny.classifier_document()
     del document["input"]["exif"]
     with pytest.raises(

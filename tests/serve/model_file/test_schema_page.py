@@ -1,4 +1,4 @@
-"""docs/serving.md says what tables hold; here it is held to the code."""
+"""docs/serving.md lists the columns of the tables that the code writes."""
 
 import re
 from collections.abc import Callable
@@ -15,27 +15,25 @@ PAGE = (Path(__file__).parents[3] / "docs" / "serving.md").read_text()
 
 
 def columns_under(heading: str) -> list[str]:
-    """The names in the first column of the table under a heading."""
+    """Return the names in the first column of the table under a heading."""
     section = PAGE.split(f"## {heading}\n")[1].split("\n## ")[0]
     cells = re.findall(r"^\| (`.+?) \|", section, re.MULTILINE)
     return [name for cell in cells for name in re.findall(r"`(.+?)`", cell)]
 
 
-def test_image_columns_are_those_of_the_page() -> None:
-    """Oracle: the page, for two labels."""
+def test_image_columns_are_documented() -> None:
+    """The columns for two labels equal those on the page."""
     assert list(images.table_columns(2)) == columns_under("`infer images`")
 
 
-def test_columns_of_explanations_are_those_of_the_page() -> None:
-    """Oracle: the page."""
+def test_explanation_columns_are_documented() -> None:
+    """The columns equal those on the page."""
     assert list(job.COLUMNS) == columns_under("`infer explain`")
 
 
 @pytest.mark.parametrize("every", [False, True])
-def test_series_columns_are_those_of_the_page(
-    make_forecaster: Callable[..., Path], every: bool
-) -> None:
-    """Oracle: the page, for a model with an 80 % interval; the cutoff only with --every."""
+def test_series_columns_are_documented(make_forecaster: Callable[..., Path], every: bool) -> None:
+    """The model has an 80 % interval; the column `cutoff` is there only with --every."""
     model = load_file(make_forecaster(), "cpu")
     assert isinstance(model, Forecaster)
     expected = [

@@ -1,6 +1,4 @@
-"""docs/model-file.md and its JSON schema describe the contract that
-serve/convline/model_file/schema.py holds files to.
-"""
+"""docs/model-file.md and its JSON schema describe what serve/convline/model_file/schema.py checks."""
 
 from __future__ import annotations
 
@@ -26,7 +24,7 @@ VALUES = ("gone", None, "", 0, -1, True, 1.5, "text", [], [1], ["a", "a"], {})
 CLOSED = {("provenance",), ("golden", "input"), ("golden", "calendar"), ("golden", "outputs")}
 
 
-def test_every_key_of_the_contract_is_described() -> None:
+def test_every_key_of_the_schema_is_documented() -> None:
     objects = {
         "input",
         "golden",
@@ -81,8 +79,8 @@ def accepted(document: dict[str, Any]) -> bool:
 
 
 def mutants(document: dict[str, Any], path: tuple[str, ...] = ()) -> list[dict[str, Any]]:
-    """The document with each key gone, each value of another kind, and in each object each key
-    that is not its own.
+    """Yield the document with each key removed, each value replaced by one of another type, and an
+    unknown key added to each object.
     """
     made = []
     inside = document
@@ -104,10 +102,8 @@ def mutants(document: dict[str, Any], path: tuple[str, ...] = ()) -> list[dict[s
     return made
 
 
-def test_the_json_schema_accepts_what_the_code_accepts() -> None:
-    """Oracle: the rules of serve/convline/model_file/schema.py, on eight documents and some
-    3,000 changes of them.
-    """
+def test_the_json_schema_and_the_code_accept_the_same_documents() -> None:
+    """Both are asked about eight documents and some 3,000 changes of them."""
     validator = jsonschema.Draft202012Validator(SPECIFICATION)
     tried = 0
     for document in documents():

@@ -1,4 +1,4 @@
-"""The protobuf walk, against the onnx package that it replaces."""
+"""Reading protobuf messages without protobuf, compared with the onnx package."""
 
 import re
 import time
@@ -15,9 +15,7 @@ from onnx import TensorProto, numpy_helper
 
 
 def test_fields_concatenate_to_the_message() -> None:
-    """Oracle: the fields' spans tile the file, and their numbers are those that onnx says are
-    set.
-    """
+    """The fields' bytes joined are the file, and their numbers are those that onnx says are set."""
     model = tiny.classifier_graph()
     raw = memoryview(model.SerializeToString())
     found = list(read_fields(raw))
@@ -26,8 +24,8 @@ def test_fields_concatenate_to_the_message() -> None:
 
 
 @pytest.mark.parametrize("value", [0, 1, 127, 128, 300, 2**31, 2**63])
-def test_varint_round_trip(value: int) -> None:
-    """Oracle: what is encoded is read back; 300 is AC 02 (protobuf.dev, encoding)."""
+def test_encoded_varints_are_read_back(value: int) -> None:
+    """300 is AC 02 (protobuf.dev, encoding)."""
     [field] = read_fields(memoryview(encode_varint(1 << 3) + encode_varint(value)))
     assert field.value == value
     assert encode_varint(300) == b"\xac\x02"
@@ -44,8 +42,8 @@ def test_varint_round_trip(value: int) -> None:
     ],
     ids=["bytes cut off", "number cut off", "number too long", "wire type 3", "field 0"],
 )
-def test_malformed_messages(message: bytes, cut: bool) -> None:
-    """Oracle: hand-made bytes that break the wire format, told apart into cut off or not."""
+def test_malformed_messages_are_errors(message: bytes, cut: bool) -> None:
+    """Hand-made bytes that break the wire format; the error says whether the message is truncated."""
     with pytest.raises(ProtobufError) as caught:
         list(read_fields(memoryview(message)))
     assert caught.value.truncated is cut
@@ -63,8 +61,8 @@ def test_malformed_messages(message: bytes, cut: bool) -> None:
         "training",
     ],
 )
-def test_external_data_is_found_wherever_it_hides(place: str) -> None:
-    """Oracle: each model is built by onnx.helper with one external tensor in that place."""
+def test_external_data_is_refused_in_every_place(place: str) -> None:
+    """onnx.helper builds each model with one external tensor in that place."""
     assert (
         refusal_reason(hide(place).SerializeToString())
         == "expected weights inside the file, got external data"
@@ -72,7 +70,7 @@ def test_external_data_is_found_wherever_it_hides(place: str) -> None:
 
 
 def test_location_alone_counts_as_external() -> None:
-    """Oracle: data_location = EXTERNAL without any entry is external by onnx.proto."""
+    """By onnx.proto, data_location = EXTERNAL without any entry is external, too."""
     model = tiny.classifier_graph()
     model.graph.initializer[0].data_location = TensorProto.EXTERNAL
     assert "external data" in str(refusal_reason(model.SerializeToString()))
@@ -80,12 +78,12 @@ def test_location_alone_counts_as_external() -> None:
 
 @pytest.mark.parametrize("graph", [tiny.classifier_graph, tiny.forecaster_graph])
 def test_ordinary_models_are_not_refused(graph) -> None:
-    """Oracle: these graphs hold their weights, and onnx's checker has passed them."""
+    """These graphs hold their weights, and onnx's checker has passed them."""
     assert refusal_reason(graph().SerializeToString()) is None
 
 
-def test_nesting_is_bounded() -> None:
-    """Oracle: a graph in an attribute of a node of a graph ..., deeper than any protobuf reader
+def test_deep_nesting_is_refused() -> None:
+    """A graph in an attribute of a node of a graph, and so on, deeper than any protobuf reader
     allows.
     """
     message = b""
@@ -140,13 +138,14 @@ def with_input_of(size: int) -> onnx.ModelProto:
     ],
 )
 def test_hostile_graphs_are_refused(model: onnx.ModelProto, message: str) -> None:
-    """Oracle: each model is built by onnx and asks for one thing that no export of ours does."""
+    """Each model is built by onnx and asks for one thing that none of our exports does."""
     assert re.search(message, str(refusal_reason(model.SerializeToString())))
 
 
-def test_what_exports_hold_is_not_refused() -> None:
-    """Oracle: heads use ai.onnx.ml, quantisers com.microsoft; a weight may be empty, two of 4
-    bits fill a byte.
+def test_operators_and_weights_of_our_exports_are_accepted() -> None:
+    """Heads use ai.onnx.ml and quantised files com.microsoft.
+
+    A weight may be empty, and two values of 4 bits fill a byte.
     """
     for domain in ("", "ai.onnx", "ai.onnx.ml", "com.microsoft"):
         assert refusal_reason(with_operator(domain).SerializeToString()) is None
@@ -160,7 +159,7 @@ def test_what_exports_hold_is_not_refused() -> None:
 
 
 def test_nodes_are_counted_over_all_graphs() -> None:
-    """Oracle: MAX_NODES pass, one more does not; each is an empty message of two bytes."""
+    """MAX_NODES nodes pass and one more does not; each is an empty message of two bytes."""
     node = encode_bytes(1, b"")
     half = encode_bytes(
         1, encode_bytes(5, encode_bytes(6, node * (MAX_NODES // 2)))
@@ -178,8 +177,8 @@ def test_nodes_are_counted_over_all_graphs() -> None:
 def test_fields_are_counted_over_all_messages(
     path: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Oracle: fields that nobody knows, in each kind of message that is looked into, half of
-    them in each of two.
+    """Unknown fields count in each kind of message that is read, half of them in each of two
+    messages.
     """
     monkeypatch.setattr("convline.model_file.onnx_messages.MAX_FIELDS", 2 * (10 + len(path)))
 
@@ -197,10 +196,8 @@ def test_fields_are_counted_over_all_messages(
 
 
 @pytest.mark.parametrize("number", [100, 5], ids=["unknown", "attributes"])
-def test_a_stuffed_file_is_refused_soon(number: int) -> None:
-    """Oracle: the clock. 8 MB of empty fields took 9 to 20 s before they were bounded, and now
-    half of one.
-    """
+def test_a_file_of_millions_of_empty_fields_is_refused_quickly(number: int) -> None:
+    """8 MB of empty fields took 9 to 20 s before fields were bounded; now it takes half a second."""
     field = encode_varint(number << 3 | 2) + b"\0"
     started = time.perf_counter()
     assert "fields in all messages, got more" in str(
@@ -209,8 +206,8 @@ def test_a_stuffed_file_is_refused_soon(number: int) -> None:
     assert time.perf_counter() - started < 8
 
 
-def test_dimensions_are_counted() -> None:
-    """Oracle: 64 dimensions of 1, packed or not, pass; 65 do not; 8 MB of them took 2.4 s."""
+def test_tensors_of_many_dimensions_are_refused() -> None:
+    """64 dimensions of 1 pass, packed or not, and 65 do not; 8 MB of them took 2.4 s."""
     for rank, refused in ((64, False), (65, True), (2**23, True)):
         tensor = encode_bytes(1, b"\1" * rank) + encode_bytes(9, b"\0\0\0\0")
         found = refusal_reason(encode_bytes(7, encode_bytes(5, tensor)))
@@ -220,8 +217,8 @@ def test_dimensions_are_counted() -> None:
     )
 
 
-def test_packed_sizes_count_too() -> None:
-    """Oracle: 2^20 x 2^20 written as one packed field, as readers of protobuf must accept it."""
+def test_packed_dimensions_are_checked() -> None:
+    """2^20 x 2^20 is written as one packed field, which readers of protobuf must accept."""
     size = encode_varint(1 << 20)
     tensor = encode_bytes(1, size * 2) + encode_bytes(9, b"\0\0\0\0")
     assert "1,099,511,627,776 elements" in str(

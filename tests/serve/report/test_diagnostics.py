@@ -1,5 +1,6 @@
-"""`infer check`: each fault of an environment or a model is a finding with its cure, and only
-errors fail."""
+"""`infer check`: each fault of an installation or a model is a finding with its cure, and only
+errors fail.
+"""
 
 import hashlib
 import json
@@ -33,8 +34,8 @@ def found(*arguments: str | Path, code: int = 0) -> dict[str, list[dict[str, str
     return names
 
 
-def test_environment_alone() -> None:
-    """Oracle: the packages' own version strings, Pillow's own list of what it decodes."""
+def test_check_without_a_model() -> None:
+    """The packages' own version strings, and Pillow's own list of decoders."""
     names = found()
     assert (
         names["numpy"][0]["found"] == numpy.__version__
@@ -50,9 +51,10 @@ def test_environment_alone() -> None:
     assert "model" not in names and "pyarrow" in names
 
 
-def test_a_good_model_in_its_package(classifier_bytes: bytes, tmp_path: Path) -> None:
-    """Oracle: hashlib, and the 6 nodes of the tiny graph, some of which onnxruntime may fold or
-    join."""
+def test_check_of_a_valid_package(classifier_bytes: bytes, tmp_path: Path) -> None:
+    """The hash is hashlib's; the tiny graph has 6 nodes, some of which onnxruntime may fold or
+    join.
+    """
     package(tmp_path / "good", classifier_bytes)
     names = found(tmp_path / "good")
     assert hashlib.sha256(classifier_bytes).hexdigest() in names["sha256"][0]["found"]
@@ -66,9 +68,8 @@ def test_a_good_model_in_its_package(classifier_bytes: bytes, tmp_path: Path) ->
     )
 
 
-def test_series_models_and_files_alone(make_forecaster: Callable[..., Path]) -> None:
-    """Oracle: a forecaster replays too; without a manifest nothing vouches for the file, which is a
-    warning."""
+def test_check_of_a_forecaster_without_a_manifest(make_forecaster: Callable[..., Path]) -> None:
+    """The golden samples are replayed; the missing manifest is a warning."""
     names = found(make_forecaster())
     assert names["sha256"][0]["state"] == "warning" and names["cpu"][1]["state"] == "ok"
 
@@ -87,8 +88,7 @@ def moved(by: float) -> dict[str, Any]:
 
 @pytest.mark.parametrize("by", [0.25, float("nan")])
 def test_a_golden_sample_that_differs_is_an_error(tmp_path: Path, by: float) -> None:
-    """Oracle: the golden outputs are moved by a quarter, or are no numbers; exit code 1 and the
-    difference."""
+    """The golden outputs are moved by a quarter, or are nan; exit code 1 and the difference."""
     (tmp_path / "m.onnx").write_bytes(tiny.reseal(moved(by)))
     _, golden = found(tmp_path / "m.onnx", code=1)["cpu"]
     assert (
@@ -99,7 +99,7 @@ def test_a_golden_sample_that_differs_is_an_error(tmp_path: Path, by: float) -> 
 
 
 def test_a_damaged_and_a_missing_file_are_errors(classifier: Path) -> None:
-    """Oracle: one bit flipped; no such name. The environment is reported all the same."""
+    """One bit is flipped; no such name. The installation is reported all the same."""
     damaged = bytearray(classifier.read_bytes())
     damaged[100] ^= 1
     classifier.write_bytes(damaged)
@@ -113,8 +113,10 @@ def test_a_damaged_and_a_missing_file_are_errors(classifier: Path) -> None:
 
 
 def test_other_versions_are_warnings(tmp_path: Path) -> None:
-    """Oracle: provenance names numpy 1.2 and this Pillow; a version that is a shell command never
-    becomes a cure."""
+    """Provenance names numpy 1.2 and this Pillow.
+
+    A version that is a shell command never becomes a cure.
+    """
     versions = {"numpy": "1.2.3", "pillow": PIL.__version__, "onnxruntime": "1'; rm -rf ~; '"}
     (tmp_path / "m.onnx").write_bytes(
         tiny.reseal(tiny.classifier_document() | {"provenance": {"versions": versions}})
@@ -125,7 +127,7 @@ def test_other_versions_are_warnings(tmp_path: Path) -> None:
 
 
 def test_both_distributions_are_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Oracle: two real dist-info folders on the path, as pip leaves them."""
+    """Two real dist-info folders are on the path, as pip leaves them."""
     for name in session.DISTRIBUTIONS:
         folder = tmp_path / f"{name.replace('-', '_')}-9.9.dist-info"
         folder.mkdir()
@@ -141,8 +143,9 @@ def test_both_distributions_are_an_error(monkeypatch: pytest.MonkeyPatch, tmp_pa
 def test_a_gpu_that_cannot_be_used_is_an_error(
     classifier: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Oracle: told that a GPU is there where none is, the CUDA line fails with its cure and the CPU
-    line stands."""
+    """A GPU is reported where there is none: the CUDA line fails with its cure, and the CPU line
+    stays ok.
+    """
     if os.path.exists("/dev/nvidia0") or "CUDAExecutionProvider" not in session.built_providers():
         pytest.skip("a real GPU is here, or this onnxruntime was built without CUDA")
     monkeypatch.setattr(session, "sees_gpu", lambda: True)
@@ -164,9 +167,10 @@ def test_a_gpu_that_cannot_be_used_is_an_error(
     ("quota", "expected"),
     [("max 100000\n", None), ("150000 100000\n", 1.5), ("-1\n", None), ("50000\n", 0.5)],
 )
-def test_core_quota(tmp_path: Path, quota: str, expected: float | None) -> None:
-    """Oracle: cpu.max of cgroup 2 is quota and period in one file; version 1 has two, and -1 for
-    none."""
+def test_a_container_quota_limits_the_cores(
+    tmp_path: Path, quota: str, expected: float | None
+) -> None:
+    """cpu.max of cgroup 2 holds quota and period; version 1 has two files, and -1 for no quota."""
     (tmp_path / "quota").write_text(quota)
     (tmp_path / "period").write_text("100000\n")
     assert (
@@ -178,8 +182,8 @@ def test_core_quota(tmp_path: Path, quota: str, expected: float | None) -> None:
 @pytest.mark.skipif(
     not hasattr(os, "sched_setaffinity") or (os.cpu_count() or 1) < 2, reason="needs two cores"
 )
-def test_cores_that_may_not_be_used_are_said() -> None:
-    """Oracle: this process is put on one core, as taskset does."""
+def test_unusable_cores_are_reported() -> None:
+    """This process is put on one core, as taskset does."""
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(before)})
     try:

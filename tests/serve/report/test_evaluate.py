@@ -1,5 +1,4 @@
-"""`infer evaluate`: the figures against counts by hand, and nothing that drops out of them in
-silence."""
+"""`infer evaluate`: metrics equal counts by hand, and everything that they leave out is reported."""
 
 import json
 from collections.abc import Callable
@@ -21,8 +20,9 @@ def evaluated(*arguments: str | Path) -> dict:
 
 @pytest.fixture
 def classes(tmp_path: Path) -> Path:
-    """A folder of class folders: 3 dark, 2 middle of which one is bright, 1 bright; and one that
-    cannot be read."""
+    """A folder of class folders: 3 dark, 2 middle of which one is bright, 1 bright; and an
+    unreadable file.
+    """
     root = tmp_path / "classes"
     images = {
         "dark/a": 0,
@@ -40,7 +40,7 @@ def classes(tmp_path: Path) -> Path:
 
 
 def check_figures(report: dict) -> None:
-    """5 of 6 are right; a bright image lies in `middle`; the seventh cannot be read."""
+    """Assert that 5 of 6 are right: a bright image is in `middle`, and the seventh cannot be read."""
     low, high = wilson_interval(5, 6)
     assert report["accuracy"] == pytest.approx(
         {"value": 5 / 6, "low": low, "high": high, "right": 5, "n": 6}
@@ -56,17 +56,19 @@ def check_figures(report: dict) -> None:
     ] and "top_5" not in report
 
 
-def test_class_folders(classifier: Path, classes: Path) -> None:
-    """Oracle: counted by hand in check_figures; the file that cannot be read is named, and --strict
-    fails for it."""
+def test_accuracy_of_class_folders(classifier: Path, classes: Path) -> None:
+    """Counted by hand in check_figures.
+
+    The unreadable file is named, and --strict fails because of it.
+    """
     check_figures(evaluated(classifier, classes))
     shown = infer("evaluate", classifier, classes, "--strict")
     assert shown.exit_code == 3 and "5 of 6" in shown.stdout and "not evaluated: 1" in shown.stdout
     assert "cut.png" in shown.stdout
 
 
-def test_labels_file(classifier: Path, classes: Path, tmp_path: Path) -> None:
-    """Oracle: the same images by a list, from another working directory than its own."""
+def test_accuracy_of_a_labels_file(classifier: Path, classes: Path, tmp_path: Path) -> None:
+    """The same images by a list, from another working directory than its own."""
     names = sorted(path.relative_to(tmp_path) for path in classes.rglob("*.png"))
     (tmp_path / "labels.csv").write_text(
         "label,path\n" + "".join(f"{n.parts[1]},{n}\n" for n in names)
@@ -75,8 +77,7 @@ def test_labels_file(classifier: Path, classes: Path, tmp_path: Path) -> None:
 
 
 def test_labels_in_another_encoding_are_named(classifier: Path, tmp_path: Path) -> None:
-    """Oracle: what Excel saves as Unicode text, by Python's own encoder; the message says how it
-    becomes a CSV."""
+    """Excel's Unicode text, made by Python's encoder; the message says how it becomes a CSV."""
     (tmp_path / "labels.csv").write_text("path,label\na.png,dark\n", encoding="utf-16")
     failed = infer("evaluate", classifier, "--labels", tmp_path / "labels.csv")
     assert (
@@ -84,10 +85,10 @@ def test_labels_in_another_encoding_are_named(classifier: Path, tmp_path: Path) 
     )
 
 
-def test_columns_are_the_users(
+def test_evaluate_takes_the_column_options(
     make_forecaster: Callable[..., Path], classifier: Path, classes: Path, tmp_path: Path
 ) -> None:
-    """Oracle: the report of the same rows under the model's own names and signs."""
+    """The report equals that of the same rows under the model's own names and signs."""
     days = [f"2024-03-{day:02}" for day in range(1, 21)]
     (tmp_path / "own.csv").write_text(
         "ds,y\n" + "".join(f"{day},{n}.5\n" for n, day in enumerate(days))
@@ -118,11 +119,10 @@ def test_columns_are_the_users(
 
 
 @pytest.mark.parametrize("place", ["../secret.png", "{}/secret.png", "link.png"])
-def test_labels_never_lead_out_of_their_folder(
+def test_paths_outside_of_the_labels_folder_are_not_read(
     classifier: Path, tmp_path: Path, place: str
 ) -> None:
-    """Oracle: a perfectly good image outside, by a relative path, an absolute one and a link: not
-    read, but named."""
+    """A valid image outside, by a relative path, an absolute one and a link, is listed as not read."""
     Image.new("L", (8, 8), 0).save(tmp_path / "secret.png")
     root = tmp_path / "set"
     root.mkdir()
@@ -149,10 +149,10 @@ def test_labels_never_lead_out_of_their_folder(
     ],
     ids=["unknown label", "no class", "no image", "no folder"],
 )
-def test_folders_that_are_no_labels(
+def test_folders_without_class_folders_are_errors(
     classifier: Path, classes: Path, change: Callable, message: str
 ) -> None:
-    """Oracle: each folder is wrong in one known way: one sentence, exit code 1."""
+    """Each folder is wrong in one known way: one sentence, exit code 1."""
     change(classes)
     result = infer("evaluate", classifier, classes)
     assert result.exit_code == 1 and message in result.stderr
@@ -161,9 +161,8 @@ def test_folders_that_are_no_labels(
 @pytest.mark.parametrize(
     "text", ["", "path,label\n", "name,label\na.png,dark\n", "path,label\na.png\n", "\x00"]
 )
-def test_bad_label_files(classifier: Path, tmp_path: Path, text: str) -> None:
-    """Oracle: each says in one sentence what was expected; so does one that is not there, and
-    bytes."""
+def test_bad_label_files_are_errors(classifier: Path, tmp_path: Path, text: str) -> None:
+    """One sentence says what was expected; also of a missing file, and of bytes."""
     (tmp_path / "labels.csv").write_text(text)
     (tmp_path / "bytes.csv").write_bytes(b"\xff\xfe\x00")
     for name in ("labels.csv", "none.csv", "bytes.csv"):
@@ -173,11 +172,13 @@ def test_bad_label_files(classifier: Path, tmp_path: Path, text: str) -> None:
         )
 
 
-def test_nothing_readable_and_wrong_usage(
+def test_unreadable_images_and_wrong_usage_are_errors(
     classifier: Path, make_forecaster: Callable[..., Path], classes: Path
 ) -> None:
-    """Oracle: an accuracy of no image is no figure; PATH and --labels exclude each other; a
-    forecaster has none."""
+    """There is no accuracy of no image.
+
+    PATH and --labels exclude each other, and a forecaster has no labels.
+    """
     for path in classes.rglob("*.png"):
         path.write_bytes(b"")
     result = infer("evaluate", classifier, classes)
@@ -189,9 +190,10 @@ def test_nothing_readable_and_wrong_usage(
     )
 
 
-def test_top_5(tmp_path: Path) -> None:
-    """Oracle: ten classes whose logits fall with their index, whatever the image: the first is
-    right alone, the fifth within five, the sixth not."""
+def test_top_5_accuracy(tmp_path: Path) -> None:
+    """Ten classes whose logits fall with their index, whatever the image: only the first is right,
+    the fifth is within five, the sixth is not.
+    """
     labels = [f"c{k}" for k in range(10)]
     tiny_weights = {
         "weight": np.zeros((1, 10), np.float32),
@@ -214,10 +216,14 @@ def test_top_5(tmp_path: Path) -> None:
     assert (report["accuracy"]["right"], report["top_5"]["right"]) == (1, 2)
 
 
-def test_series_figures(make_forecaster: Callable[..., Path], tmp_path: Path) -> None:
-    """Oracle: the model says last value + 1, 2, 3, one to each side. Column a rises by 1: no error,
-    all inside. Column b stands still: errors 1, 2, 3, the last value has none, and only the first
-    lies in its interval."""
+def test_errors_and_coverage_of_series(
+    make_forecaster: Callable[..., Path], tmp_path: Path
+) -> None:
+    """The model forecasts the last value + 1, 2, 3, one to each side.
+
+    Column a rises by 1: no error, all inside. Column b is constant: errors 1, 2, 3, the last value
+    has none, and only the first one is inside its interval.
+    """
     lines = [f"long,{t},{t},5" for t in range(10)] + ["short,0,0,0", "short,1,0,0"]
     (tmp_path / "two.csv").write_text("shop,week,a,b\n" + "\n".join(lines) + "\n")
     model = make_forecaster("a", "b", id="shop", time="week", step={"unit": "index", "count": 1})
@@ -239,8 +245,9 @@ def test_series_figures(make_forecaster: Callable[..., Path], tmp_path: Path) ->
 def test_series_that_cannot_be_evaluated(
     make_forecaster: Callable[..., Path], tmp_path: Path
 ) -> None:
-    """Oracle: too short for one window, another step, beyond float32, no file: one sentence each,
-    exit code 1."""
+    """Too short for one window, another step, beyond float32, no file: one sentence each, exit code
+    1.
+    """
     days = [f"2024-01-{day:02}" for day in range(1, 29)]
     for name, rows in {
         "short": [f"{day},1" for day in days[:6]],
@@ -259,9 +266,10 @@ def test_series_that_cannot_be_evaluated(
         assert result.exit_code == 1 and message in result.stderr, result.output
 
 
-def test_what_is_not_finite_is_null(make_forecaster: Callable[..., Path], tmp_path: Path) -> None:
-    """Oracle: a truth of 1e200 squared is beyond float64, so mse is null: JSON has no infinity.
-    People read inf."""
+def test_metrics_that_are_not_finite_are_null_in_json(
+    make_forecaster: Callable[..., Path], tmp_path: Path
+) -> None:
+    """A truth of 1e200 squared is beyond float64. The text shows inf."""
     rows = "".join(f"{t},{'1e200' if t == 6 else t}\n" for t in range(7))
     (tmp_path / "x.csv").write_text("ds,y\n" + rows)
     model = make_forecaster(step={"unit": "index", "count": 1})

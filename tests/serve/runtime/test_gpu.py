@@ -1,7 +1,6 @@
-"""What `serve` does with a GPU, on stand-ins for CUDA's libraries (fake_cuda.py): placement,
-refusals, full memory.
-
-Device memory brings zeros there, so rows are counted and errors read; no number is looked at.
+"""`serve` on a GPU, with stand-ins for CUDA's libraries (fake_cuda.py): placement of nodes,
+refusals, full memory. Device memory holds zeros there, so the tests count rows and read errors, but
+look at no number.
 """
 
 import re
@@ -38,15 +37,15 @@ print(*available_devices())
 def opened(
     fake_cuda: FakeCuda, model: Path, device: str = "cuda", **more: str | int
 ) -> tuple[str, list[str]]:
-    """Return the device of a session in words, or the kind and sentence of its error; and the
-    devices there are.
+    """Return the device of a session in words, or the kind and text of its error; and the available
+    devices.
     """
     found = fake_cuda.run(OPEN, model, device, **more).stdout.splitlines()
     return found[0], found[1].split()
 
 
 def without(fake_cuda: FakeCuda, library: str, folder: Path) -> FakeCuda:
-    """Return the stand-ins without one of them."""
+    """Return the stand-ins with one of them removed."""
     for file in fake_cuda.folder.iterdir():
         if file.name != library:
             (folder / file.name).symlink_to(file)
@@ -86,11 +85,12 @@ NO_DRIVER = "libcuda.so.1 of the NVIDIA driver is missing; install the driver, o
     ],
     ids=["all is well", "hidden", "old driver", "no device", "no memory"],
 )
-def test_each_reason_has_its_own_sentence(
+def test_each_reason_why_cuda_is_unusable_has_its_own_message(
     fake_cuda: FakeCuda, classifier: Path, setting: dict[str, Any], expected: str, there: list[str]
 ) -> None:
-    """Oracle: by hand: what is wrong and its cure. A device is left out where that is known
-    before one is opened.
+    """The message says what is wrong and the cure.
+
+    If the reason is known before a session is opened, the device is not listed as available.
     """
     assert opened(fake_cuda, classifier, **setting) == (expected, there)
 
@@ -101,8 +101,8 @@ def test_each_reason_has_its_own_sentence(
 def test_a_library_that_is_missing_is_named(
     fake_cuda: FakeCuda, classifier: Path, tmp_path: Path, library: str, expected: str
 ) -> None:
-    """Oracle: the file taken away; by itself onnxruntime would run on the CPU. `auto` does, and
-    says why.
+    """One library file is removed. onnxruntime alone would run on the CPU without a word; `auto`
+    does so and gives the reason.
     """
     (tmp_path / "libraries").mkdir()
     there = without(fake_cuda, library, tmp_path / "libraries")
@@ -113,19 +113,19 @@ def test_a_library_that_is_missing_is_named(
     assert opened(there, classifier, "auto")[0] == f"cpu (auto: {expected.partition(';')[0]})"
 
 
-def test_auto_on_an_old_driver_is_the_cpu_and_says_why(
+def test_auto_with_an_old_driver_takes_the_cpu_and_gives_the_reason(
     fake_cuda: FakeCuda, classifier: Path
 ) -> None:
-    """Oracle: by hand."""
     found, _ = opened(fake_cuda, classifier, "auto", FAKE_CUDA_DRIVER=12080)
     assert found == "cpu (auto: the NVIDIA driver supports CUDA 12.8, CUDA 13 is needed)"
 
 
-def test_tensorrt_is_offered_where_its_libraries_load(
+def test_tensorrt_needs_the_libraries_that_its_provider_links(
     fake_cuda: FakeCuda, classifier: Path
 ) -> None:
-    """Oracle: what onnxruntime's provider for it needs, as readelf lists it; here there is none
-    of them.
+    """The names are those that readelf lists for onnxruntime's provider.
+
+    They are not installed here.
     """
     provider = Path(onnxruntime.__file__).parent / "capi" / "libonnxruntime_providers_tensorrt.so"
     listed = subprocess.run(
@@ -142,7 +142,7 @@ def test_tensorrt_is_offered_where_its_libraries_load(
 def test_tensorrts_libraries_are_found_in_its_package(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Oracle: a package of that name with files that the loader takes for libraries, one by one."""
+    """A package of that name holds files that the loader accepts as libraries, added one by one."""
     package = tmp_path / "tensorrt_libs"
     package.mkdir()
     (package / "__init__.py").touch()
@@ -157,7 +157,9 @@ def test_tensorrts_libraries_are_found_in_its_package(
 
 
 def shaped_graph() -> onnx.ModelProto:
-    """A float input whose rows are counted, doubled, cast, and added to the rows themselves."""
+    """Return a graph in which the rows of a float input are counted, doubled, cast, and added to
+    the rows themselves.
+    """
     nodes = [
         helper.make_node("Shape", ["x"], ["sides"], "shape"),
         helper.make_node("Gather", ["sides", "first"], ["rows"], "gather"),
@@ -174,8 +176,9 @@ def shaped_graph() -> onnx.ModelProto:
 
 
 def test_arithmetic_on_shapes_may_stay_on_the_cpu() -> None:
-    """Oracle: by hand: what reads data does not, be it in int64; trees may, for they have no
-    kernel elsewhere.
+    """Nodes that read data may not be on the CPU, even if they compute in int64.
+
+    Trees may, because they have CPU kernels only.
     """
     model = shaped_graph().SerializeToString()
     assert shape_node_names(model) == {"shape", "gather", "double", "cast"}
@@ -186,7 +189,7 @@ def test_arithmetic_on_shapes_may_stay_on_the_cpu() -> None:
 
 
 def test_nodes_left_on_the_cpu_are_named(fake_cuda: FakeCuda, tmp_path: Path) -> None:
-    """Oracle: CUDA has no kernel for products of uint8, nor for Det; each is in the sentence."""
+    """CUDA has no kernel for products of uint8 or for Det; the message names each."""
     nodes = [
         helper.make_node("MatMulInteger", ["x", "x"], ["product"], "product of bytes"),
         helper.make_node("Cast", ["product"], ["real"], "cast", to=TensorProto.FLOAT),
@@ -205,8 +208,8 @@ def test_nodes_left_on_the_cpu_are_named(fake_cuda: FakeCuda, tmp_path: Path) ->
     assert found == f"DeviceError asked for cuda: model: {expected}"
 
 
-def test_trees_run_on_the_cpu_and_the_device_says_so(fake_cuda: FakeCuda, tmp_path: Path) -> None:
-    """Oracle: ai.onnx.ml's Normalizer, which has no kernel but the CPU's."""
+def test_the_device_text_names_operators_on_the_cpu(fake_cuda: FakeCuda, tmp_path: Path) -> None:
+    """ai.onnx.ml's Normalizer has a CPU kernel only."""
     nodes = [
         helper.make_node("Relu", ["x"], ["positive"], "relu"),
         helper.make_node("Normalizer", ["positive"], ["y"], "norm", domain="ai.onnx.ml", norm="L1"),
@@ -236,9 +239,10 @@ for model in sys.argv[1:]:
 """
 
 
-def test_what_a_cuda_graph_can_hold_is_known_before(fake_cuda: FakeCuda, tmp_path: Path) -> None:
-    """Oracle: onnxruntime's own refusal. The CPU computes shapes in the first file, a Normalizer
-    in the other.
+def test_allows_cuda_graph_agrees_with_onnxruntime(fake_cuda: FakeCuda, tmp_path: Path) -> None:
+    """onnxruntime itself refuses what `allows_cuda_graph` excludes.
+
+    The CPU computes shapes in the first file, and a Normalizer in the other.
     """
     normal = helper.make_node("Normalizer", ["x"], ["y"], "norm", domain="ai.onnx.ml", norm="L1")
     given = [
@@ -279,11 +283,11 @@ print([(array.shape, str(array.dtype)) for array in found], stream.seen)
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
-def test_an_empty_batch_needs_no_session(
+def test_an_empty_batch_is_answered_without_the_session(
     fake_cuda: FakeCuda, make_forecaster: Callable[..., Path], tmp_path: Path, device: str
 ) -> None:
-    """Oracle: the contract's shapes with 0 rows. cuDNN refuses such tensors: the classifier's
-    LRN is computed by it.
+    """The outputs have the document's shapes with 0 rows. cuDNN refuses such tensors, and it
+    computes the classifier's LRN.
     """
     graph, classifier = tiny.classifier_graph(), tmp_path / "normalised.onnx"
     graph.graph.node[1].input[0] = "normalised"
@@ -301,11 +305,12 @@ def test_an_empty_batch_needs_no_session(
 SMALL = 2_000_000
 
 
-def test_images_are_run_in_parts_where_memory_is_small(
+def test_image_batches_are_halved_if_memory_is_full(
     fake_cuda: FakeCuda, classifier: Path, tmp_path: Path
 ) -> None:
-    """Oracle: a row for each of 40 images, and a word about it; where a single image does not
-    fit, one sentence.
+    """There is a row for each of 40 images, and a note about it.
+
+    If a single image does not fit, the error is one sentence.
     """
     Image.new("L", (8, 8)).save(tmp_path / "black.png")
     asked = (
@@ -328,10 +333,12 @@ def test_images_are_run_in_parts_where_memory_is_small(
     assert sentence in failed.stderr
 
 
-def test_images_are_measured_and_labelled(
+def test_infer_images_measures_its_batch_on_cuda(
     fake_cuda: FakeCuda, classifier: Path, tmp_path: Path
 ) -> None:
-    """Oracle: a row for each of 600 images, which are enough to measure the batch; the device."""
+    """There is a row for each of 600 images, which are enough to measure the batch, and the device
+    is named.
+    """
     Image.new("L", (8, 8)).save(tmp_path / "black.png")
     done = fake_cuda.infer(
         "images", classifier, *[tmp_path / "black.png"] * 600, "--device", "cuda"
@@ -343,10 +350,10 @@ def test_images_are_measured_and_labelled(
     )
 
 
-def test_series_are_run_in_parts_where_memory_is_small(
+def test_series_batches_are_halved_if_memory_is_full(
     fake_cuda: FakeCuda, make_forecaster: Callable[..., Path], tmp_path: Path
 ) -> None:
-    """Oracle: as many rows as with memory enough."""
+    """As many rows as with enough memory."""
     rows = "".join(f"s{k:03},2001-01-0{1 + t},{t}\n" for k in range(120) for t in range(4))
     (tmp_path / "many.csv").write_text("unique_id,ds,y\n" + rows)
     asked = ("series", make_forecaster(id="unique_id"), tmp_path / "many.csv", "--device", "cuda")
@@ -355,11 +362,11 @@ def test_series_are_run_in_parts_where_memory_is_small(
     assert fake_cuda.infer(*asked, FAKE_CUDA_BYTES=9000).stdout == whole
 
 
-def test_check_names_the_driver_and_what_is_needed(
+def test_infer_check_shows_the_driver_and_the_one_that_is_needed(
     fake_cuda: FakeCuda, classifier: Path, tmp_path: Path
 ) -> None:
-    """Oracle: the stand-in's CUDA 13.2, the build's 13.0 and NVIDIA's least driver for it; each
-    thing that lacks.
+    """The stand-in supports CUDA 13.2, the build needs 13.0, and NVIDIA names the oldest driver for
+    it. What is missing is named.
     """
     good = fake_cuda.infer("check", classifier, check=False).stdout
     assert re.search(r"ok +GPU +visible\n", good)

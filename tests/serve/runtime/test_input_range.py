@@ -1,4 +1,4 @@
-"""A history unlike that of training has the status out-of-range; the forecast stays."""
+"""The status out-of-range of forecasts whose history is unlike the training data."""
 
 import csv
 import io
@@ -34,8 +34,9 @@ def history(*series: list[float]) -> str:
 
 
 def test_a_series_far_from_training_is_out_of_range(make_forecaster: Make) -> None:
-    """Oracle: the last four of each series against -5 to 15; last value + 1, 2, 3 is written all
-    the same.
+    """The last four values of each series are compared with -5 to 15.
+
+    The forecast, last value + 1, 2, 3, is written all the same.
     """
     model = make_forecaster(step=INDEX, range=VALUES)
     near, far, edge, past = (
@@ -54,8 +55,8 @@ def test_a_series_far_from_training_is_out_of_range(make_forecaster: Make) -> No
     ]
 
 
-def test_a_network_that_follows_the_level_is_judged_by_changes(make_forecaster: Make) -> None:
-    """Oracle: by hand, from the last row: -3, -2, -1 at any level; 30 is far outside."""
+def test_a_range_of_changes_ignores_the_level(make_forecaster: Make) -> None:
+    """Changes from the last row are -3, -2, -1 at any level; 30 is far outside."""
     model = make_forecaster(step=INDEX, range=CHANGES)
     found = rows(
         model, "-", "--horizon", "1", stdin=history([1e6 + k for k in range(4)], [0, 10, 20, 30])
@@ -63,9 +64,10 @@ def test_a_network_that_follows_the_level_is_judged_by_changes(make_forecaster: 
     assert [row["status"] for row in found] == ["ok", "out-of-range"]
 
 
-def test_rolling_origins_and_streams_are_judged_one_by_one(make_forecaster: Make) -> None:
-    """Oracle: the windows of four that hold the 99; a stream that has seen too little is
-    unsettled, as before.
+def test_each_cutoff_and_sample_is_judged_by_its_own_window(make_forecaster: Make) -> None:
+    """Only the windows of four rows that hold the 99 are out of range.
+
+    A stream without a full window stays unsettled.
     """
     model, values = make_forecaster(step=INDEX, range=VALUES), [1.0, 2, 3, 4, 99, 5, 6, 7, 8]
     expected = ["ok", *["out-of-range"] * 4, "ok"]
@@ -76,8 +78,9 @@ def test_rolling_origins_and_streams_are_judged_one_by_one(make_forecaster: Make
 
 
 @pytest.mark.parametrize("rule", [{}, {"range": VALUES}])
-def test_only_a_file_that_carries_a_range_judges(make_forecaster: Make, rule: dict) -> None:
-    """Oracle: files of before have no range, and nothing is out of it."""
+def test_files_without_a_range_have_no_status_out_of_range(
+    make_forecaster: Make, rule: dict
+) -> None:
     model = load_file(make_forecaster(**rule), "cpu")
     assert isinstance(model, Forecaster)
     assert model.outside(np.full((2, 4, 1), 1e6)).tolist() == [bool(rule)] * 2

@@ -1,5 +1,6 @@
-"""Bound tensors answer what plain arrays answer; the device is a value, so these lines are those
-of a GPU.
+"""Runs on bound tensors equal plain runs.
+
+The device is a parameter, so a GPU runs the same lines.
 """
 
 from collections.abc import Callable
@@ -16,10 +17,8 @@ from convline.timeseries.forecaster import Forecaster
 
 @pytest.mark.parametrize("device", available_devices())
 @pytest.mark.parametrize("batch", [1, 5])
-def test_a_bound_classifier_answers_the_same(classifier: Path, device: str, batch: int) -> None:
-    """Oracle: `predict_proba` on the same batch, bit for bit; a second run does not change the
-    answer.
-    """
+def test_a_bound_classifier_equals_predict_proba(classifier: Path, device: str, batch: int) -> None:
+    """Bit for bit on the same batch; a second run gives the same."""
     model = load_file(classifier, device)
     assert isinstance(model, Classifier)
     images = np.random.default_rng(batch).integers(0, 256, (batch, 8, 8, 1), np.uint8)
@@ -31,10 +30,10 @@ def test_a_bound_classifier_answers_the_same(classifier: Path, device: str, batc
 
 
 @pytest.mark.parametrize("device", available_devices())
-def test_every_output_of_a_forecaster_is_fetched(
+def test_all_outputs_of_a_bound_forecaster_are_copied(
     make_forecaster: Callable[..., Path], device: str
 ) -> None:
-    """Oracle: `predict`; a batch that is not contiguous is bound as one that is."""
+    """They equal `predict`. A batch that is not contiguous is bound as if it were."""
     model = load_file(make_forecaster("a", "b"), device)
     assert isinstance(model, Forecaster)
     series = np.random.default_rng(0).normal(size=(6, 4, 2)).astype(np.float32)[::2]
@@ -45,7 +44,6 @@ def test_every_output_of_a_forecaster_is_fetched(
 
 
 def test_padding_repeats_the_last_row() -> None:
-    """Oracle: by hand."""
     np.testing.assert_array_equal(
         pad_batch(np.array([[1, 2], [3, 4]]), 4), [[1, 2], [3, 4], [3, 4], [3, 4]]
     )

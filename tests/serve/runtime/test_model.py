@@ -1,5 +1,5 @@
-"""Models opened by onnxruntime: numbers, golden samples, and graphs that are not what their
-contract says.
+"""Models opened by onnxruntime: their numbers, golden samples, and graphs that do not fit their
+document.
 """
 
 from collections.abc import Callable
@@ -18,8 +18,8 @@ from convline.timeseries.forecaster import Forecaster
 
 
 @pytest.mark.parametrize("count", [1, 3, 64])
-def test_classifier_answers_the_formula(classifier: Path, count: int) -> None:
-    """Oracle: softmax of the mean brightness, in numpy float64."""
+def test_classifier_computes_the_formula(classifier: Path, count: int) -> None:
+    """The softmax of the mean brightness, in numpy float64."""
     model = load_file(classifier, "cpu")
     assert isinstance(model, Classifier)
     images = np.random.default_rng(count).integers(0, 256, (count, 8, 8, 1), dtype=np.uint8)
@@ -28,8 +28,8 @@ def test_classifier_answers_the_formula(classifier: Path, count: int) -> None:
     )
 
 
-def test_forecaster_answers_the_formula(make_forecaster: Callable[..., Path]) -> None:
-    """Oracle: last value + 1, 2, 3; quantiles one below, at and above."""
+def test_forecaster_computes_the_formula(make_forecaster: Callable[..., Path]) -> None:
+    """The last value + 1, 2, 3; quantiles one below, at and one above it."""
     model = load_file(make_forecaster("a", "b"), "cpu")
     assert isinstance(model, Forecaster)
     values = np.arange(16.0).reshape(2, 4, 2)
@@ -39,17 +39,17 @@ def test_forecaster_answers_the_formula(make_forecaster: Callable[..., Path]) ->
     assert (quantiles == expected[..., None] + [-1, 0, 1]).all()
 
 
-def test_golden_samples_replay(classifier: Path, make_forecaster: Callable[..., Path]) -> None:
-    """Oracle: golden outputs were computed in numpy, so a replay agrees within the stated
-    tolerance.
-    """
+def test_golden_samples_are_reproduced(
+    classifier: Path, make_forecaster: Callable[..., Path]
+) -> None:
+    """The golden outputs were computed in numpy, so a replay agrees within the stated tolerance."""
     for path in (classifier, make_forecaster()):
         model = load_file(path, "cpu")
         assert model.replay_golden() <= model.golden_atol
 
 
 def test_golden_replay_measures_the_difference(tmp_path: Path) -> None:
-    """Oracle: one golden probability is moved by a quarter."""
+    """One golden probability is moved by a quarter."""
     document = tiny.classifier_document()
     images = np.zeros((2, 8, 8, 1), np.uint8)
     wrong = tiny.classify_by_brightness(images).astype(np.float32)
@@ -98,18 +98,18 @@ def renamed_output() -> onnx.ModelProto:
     ],
     ids=["other-task", "labels", "static-batch", "extra-input", "renamed-output"],
 )
-def test_contract_and_graph_must_agree(
+def test_document_and_graph_must_agree(
     tmp_path: Path, graph: Any, change: dict[str, Any], message: str
 ) -> None:
-    """Oracle: graph and document are each valid, but of different models."""
+    """Graph and document are each valid, but belong to different models."""
     path = tmp_path / "other.onnx"
     path.write_bytes(tiny.reseal(tiny.classifier_document() | change, graph()))
     with pytest.raises(ModelFileError, match=message):
         load_file(path, "cpu")
 
 
-def test_a_graph_that_onnxruntime_refuses(tmp_path: Path) -> None:
-    """Oracle: an operator that does not exist, in an otherwise sealed file."""
+def test_a_graph_that_onnxruntime_refuses_is_an_error(tmp_path: Path) -> None:
+    """The file is valid except for an operator that does not exist."""
     graph = tiny.classifier_graph()
     graph.graph.node[0].op_type = "Teleport"
     path = tmp_path / "teleport.onnx"
@@ -119,7 +119,7 @@ def test_a_graph_that_onnxruntime_refuses(tmp_path: Path) -> None:
 
 
 def test_impossible_crop_is_a_model_file_error(tmp_path: Path) -> None:
-    """Oracle: 8 x 8 cannot be cut from an image whose shorter side is 4."""
+    """8 x 8 pixels cannot be cut from an image whose shorter side is 4."""
     document = tiny.classifier_document()
     document["input"] |= {"fit": "crop", "shorter_px": 4}
     path = tmp_path / "crop.onnx"
@@ -131,7 +131,7 @@ def test_impossible_crop_is_a_model_file_error(tmp_path: Path) -> None:
 def test_wrong_shapes_are_value_errors(
     classifier: Path, make_forecaster: Callable[..., Path]
 ) -> None:
-    """Oracle: the message shows what was expected."""
+    """The message shows what was expected."""
     with pytest.raises(ValueError, match=r"expected uint8 \(N, \(8, 8, 1\)\), got float32"):
         load_file(classifier, "cpu").predict_proba(np.zeros((1, 8, 8, 1), np.float32))
     with pytest.raises(ValueError, match=r"expected values \(N, \(4, 1\)\)"):

@@ -1,4 +1,4 @@
-"""Devices are never guessed in silence."""
+"""Opening sessions: no device is chosen without a word."""
 
 import importlib.metadata
 from pathlib import Path
@@ -12,9 +12,10 @@ HIDDEN = "no NVIDIA GPU is seen, CUDA_VISIBLE_DEVICES hides all"
 
 @pytest.mark.usefixtures("no_gpu")
 @pytest.mark.parametrize("device", ["cuda", "tensorrt"])
-def test_a_device_that_is_not_there(classifier: Path, device: str) -> None:
-    """Oracle: the message says what was asked, why it is not there, and the cure: `no_gpu` hides
-    it as a user does.
+def test_a_missing_device_is_an_error_with_its_cure(classifier: Path, device: str) -> None:
+    """The message says what was asked for, why it is missing, and the cure.
+
+    `no_gpu` hides the GPU as a user can.
     """
     message = f"{HIDDEN}; unset it, or pass --device cpu"
     with pytest.raises(DeviceError, match=f"asked for {device}: {message}"):
@@ -22,8 +23,8 @@ def test_a_device_that_is_not_there(classifier: Path, device: str) -> None:
 
 
 @pytest.mark.usefixtures("no_gpu")
-def test_auto_says_what_it_chose(classifier: Path) -> None:
-    """Oracle: without a GPU that is the CPU, and the reason is given."""
+def test_auto_states_the_device_and_the_reason(classifier: Path) -> None:
+    """Without a GPU it is the CPU, and the reason is given."""
     opened = session.open_session(classifier, "auto")
     assert opened.get_providers() == ["CPUExecutionProvider"]
     assert session.describe_device(opened, "auto") == f"cpu (auto: {HIDDEN})"
@@ -32,13 +33,13 @@ def test_auto_says_what_it_chose(classifier: Path) -> None:
 
 
 def test_unknown_device_lists_the_choices() -> None:
-    """Oracle: all four names are in the message."""
+    """All four names are in the message."""
     with pytest.raises(DeviceError, match="expected one of auto, cpu, cuda, tensorrt, got 'npu'"):
         session.providers_for("npu")
 
 
 def test_threads_and_spinning_reach_onnxruntime(classifier: Path) -> None:
-    """Oracle: onnxruntime's own options object, read back from the session."""
+    """onnxruntime's own options are read back from the session."""
     options = session.open_session(
         classifier, "cpu", threads=1, spinning=False
     ).get_session_options()
@@ -49,9 +50,7 @@ def test_threads_and_spinning_reach_onnxruntime(classifier: Path) -> None:
 def test_a_gpu_that_is_seen_but_broken_is_an_error(
     classifier: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Oracle: told that a GPU is there where none is, CUDA must fail with our error and not run
-    on the CPU.
-    """
+    """A GPU is reported where there is none: CUDA must fail with our error and not run on the CPU."""
     if session.sees_gpu():
         pytest.skip("a real GPU is here")
     monkeypatch.setattr(session, "sees_gpu", lambda: True)
@@ -62,8 +61,8 @@ def test_a_gpu_that_is_seen_but_broken_is_an_error(
         session.open_session(classifier, "cuda")
 
 
-def test_memory_on_a_gpu_is_bounded_where_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Oracle: GiB in bytes by hand; what is no number is an error that names the variable."""
+def test_the_environment_bounds_gpu_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """GiB in bytes; a value that is no number is an error that names the variable."""
     monkeypatch.delenv(session.MEMORY, raising=False)
     assert "gpu_mem_limit" not in session.cuda_options()
     monkeypatch.setenv(session.MEMORY, "1.5")
@@ -78,12 +77,12 @@ def test_memory_on_a_gpu_is_bounded_where_asked(monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.gpu
 @pytest.mark.skipif("cuda" not in session.available_devices(), reason="no CUDA device here")
 def test_cuda_runs_on_cuda(classifier: Path) -> None:
-    """Oracle: the first provider of the session."""
+    """CUDA is the session's first provider."""
     assert session.open_session(classifier, "cuda").get_providers()[0] == "CUDAExecutionProvider"
 
 
 def test_both_distributions_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Oracle: two real dist-info folders on the path, as pip leaves them."""
+    """Two real dist-info folders are on the path, as pip leaves them."""
     for name in session.DISTRIBUTIONS:
         folder = tmp_path / f"{name.replace('-', '_')}-9.9.dist-info"
         folder.mkdir()
@@ -94,7 +93,7 @@ def test_both_distributions_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_pat
         session.open_session(b"", "cpu")
 
 
-def test_bytes_that_are_no_model() -> None:
-    """Oracle: onnxruntime's complaint becomes one sentence."""
+def test_bytes_that_are_no_model_are_an_error() -> None:
+    """onnxruntime's complaint becomes one sentence."""
     with pytest.raises(ModelFileError, match="cannot open it"):
         session.open_session(b"not a model", "cpu")

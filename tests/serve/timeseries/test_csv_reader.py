@@ -1,4 +1,4 @@
-"""A CSV is read twice over, by pyarrow where it leaves nothing to decide and exactly: both say the
+"""CSV files are read by pyarrow where that is unambiguous, else by the exact reader; both give the
 same.
 """
 
@@ -37,7 +37,7 @@ def small_files_are_large() -> Iterator[None]:
 def outcome(
     text: str, keys: list[str], *, fast: bool, opened: tuple[str, str] = ("auto", "auto"), **rule
 ) -> object:
-    """What a text gives through pyarrow where it may, or through the exact reader alone."""
+    """Return the result of a text with pyarrow allowed, or by the exact reader alone."""
     try:
         file = open_csv(io.StringIO(text), *opened, keys)
         table = build_table(file if fast else replace(file, fast={}), **rule)
@@ -58,10 +58,8 @@ ODD = [
 
 
 @pytest.mark.parametrize("cell", ODD)
-def test_both_readers_say_the_same_of_a_cell(cell: str) -> None:
-    """Oracle: the exact reader, of one odd cell in a well-formed file, in each column and at either
-    end.
-    """
+def test_both_readers_agree_on_every_odd_cell(cell: str) -> None:
+    """One odd cell in a well-formed file, in each column and in the first and last row."""
     rule = {"columns": ["y"], "time": "ds", "id": "u", "gaps": "interpolate"}
     for sign, row, column in itertools.product(",;", (0, 1, 3), range(3)):
         rows = [[f"2024-01-0{t}", "a", str(t)] for t in range(1, 5)]
@@ -74,10 +72,8 @@ def test_both_readers_say_the_same_of_a_cell(cell: str) -> None:
 
 @FIXED
 @given(st.data())
-def test_both_readers_say_the_same(data: st.DataObject) -> None:
-    """Oracle: the exact reader; of a well-formed file, and with up to three odd cells, lines and
-    ends of lines.
-    """
+def test_both_readers_agree_on_random_files(data: st.DataObject) -> None:
+    """A well-formed file, also with up to three odd cells, lines and ends of lines."""
     sign, end = (
         data.draw(st.sampled_from(",;|\t")),
         data.draw(st.sampled_from(["\n", "\r\n", "\n\n"])),
@@ -119,17 +115,17 @@ def test_both_readers_say_the_same(data: st.DataObject) -> None:
     st.sampled_from(["", "ds,u,y\n", "y\n", "\n\nu,ds,y\n"]),
     st.text(st.sampled_from([*'ds,yu;|\t\n\r"x01.-_e ']), max_size=60),
 )
-def test_both_readers_say_the_same_of_any_text(header: str, text: str) -> None:
-    """Oracle: the exact reader."""
+def test_both_readers_agree_on_random_text(header: str, text: str) -> None:
     for time, id in ((None, None), ("ds", None), ("ds", "u")):
         rule = {"columns": ["y"], "time": time, "id": id, "gaps": "error"}
         expected = outcome(header + text, [], fast=False, **rule)
         assert outcome(header + text, ["ds", "u"], fast=True, **rule) == expected
 
 
-def test_a_plain_file_is_read_fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Oracle: what pyarrow has read is there and the exact reader is never asked; quotes are left
-    to it, as all is where pyarrow is not installed.
+def test_a_plain_file_is_read_by_pyarrow_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The exact reader is never called.
+
+    It reads files with quotes, and all files where pyarrow is not installed.
     """
     text = "unique_id,ds,y\n" + "".join(
         f"{u},2024-01-0{t},{t}\n" for u in "ab" for t in range(1, 9)
@@ -144,8 +140,8 @@ def test_a_plain_file_is_read_fast(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("sign", ["\t", "|", ";"])
-def test_one_column_tells_the_decimal_sign_of_another(sign: str) -> None:
-    """Oracle: by hand: 1.234.567 has points between thousands, so 1.234 beside it is 1234."""
+def test_one_column_decides_the_decimal_sign_of_another(sign: str) -> None:
+    """1.234.567 has points between thousands, so 1.234 beside it is 1234."""
     rows = [["2024-01-01", "1.234", "x"], ["2024-01-02", "2.345", "1.234.567"]]
     rows += [[f"2024-01-0{t}", "3.456", "7"] for t in range(3, 7)]
     text = "\n".join(sign.join(row) for row in [["ds", "y", "z"], *rows]) + "\n"
@@ -154,8 +150,8 @@ def test_one_column_tells_the_decimal_sign_of_another(sign: str) -> None:
     assert table.series[0].values[:2, 0].tolist() == [1234, 2345]
 
 
-def test_a_year_that_is_in_no_calendar_is_left_to_the_exact_reader() -> None:
-    """Oracle: Python's calendar begins with year 1; pyarrow reads year 0 as well."""
+def test_the_year_0_is_left_to_the_exact_reader() -> None:
+    """Python's calendar begins with year 1; pyarrow reads year 0 as well."""
     for year, columns in (("2024", {"ds", "y"}), ("0000", set())):
         data = f"ds,y\n2024-01-01,1\n{year}-01-02,2\n".encode()
         first = ["2024-01-01", "1"]
@@ -164,7 +160,7 @@ def test_a_year_that_is_in_no_calendar_is_left_to_the_exact_reader() -> None:
 
 
 def test_reading_imports_no_pandas(tmp_path: Path) -> None:
-    """Oracle: sys.modules of a new process; pandas is installed, and would cost two seconds."""
+    """sys.modules of a new process: pandas is installed, and would cost two seconds."""
     days = pd.date_range("2024-01-01", periods=9)
     frame = pd.DataFrame({"unique_id": ["a"] * 9, "ds": days, "y": [1.0, None] + [2.0] * 7})
     frame.to_csv(tmp_path / "x.csv", index=False)
@@ -183,10 +179,8 @@ def test_reading_imports_no_pandas(tmp_path: Path) -> None:
 
 @FIXED
 @given(st.lists(st.sampled_from("abcd")), st.permutations("abcdabx"))
-def test_codes_are_numbered_as_they_are_met(cells: list[str], words: list[str]) -> None:
-    """Oracle: `encode`, in one pass over the cells; words may be in any order, stand there twice,
-    or not be used.
-    """
+def test_codes_are_ordered_by_first_appearance(cells: list[str], words: list[str]) -> None:
+    """They equal those of `encode_words`. Words may have any order, repeat, or be unused."""
     places = [k for k, _ in sorted(enumerate(words), key=lambda pair: pair[1])]
     codes = np.array([places[[words[p] for p in places].index(cell)] for cell in cells], np.int32)
     found, there = order_by_appearance(codes, words)

@@ -1,5 +1,5 @@
-"""`infer series --follow`: each sample answered as it comes, by the step graph or by the window run
-anew.
+"""`infer series --follow`: each sample is answered when it comes, by the step graph or by the whole
+window.
 """
 
 import csv
@@ -41,9 +41,7 @@ def streamer(tmp_path: Path) -> Path:
 
 @contextmanager
 def following(*words: object) -> Iterator[tuple[subprocess.Popen, Callable[[str, int], list[str]]]]:
-    """Give a process and the function that writes a line to it and waits for a number of lines of
-    its answer.
-    """
+    """Return a process, and the function that writes a line to it and waits for a number of lines."""
     pipe = subprocess.PIPE
     with subprocess.Popen(
         [*FOLLOW, *map(str, words)], stdin=pipe, stdout=pipe, stderr=pipe, text=True
@@ -69,8 +67,8 @@ def answers(model: Path, text: str, *options: str, code: int = 0) -> list[dict[s
 def test_a_pipe_is_answered_line_by_line(
     make_forecaster: Make, streamer: Path, tmp_path: Path, steps: bool
 ) -> None:
-    """Oracle: the rows of `--every 1` on the whole file, once settled; until then each row says
-    that it is not.
+    """Once settled, the rows equal those of `--every 1` on the whole file; until then each row is
+    marked as unsettled.
     """
     model = streamer if steps else make_forecaster(step=INDEX)
     lines = [f"{u},{t},{t % 5 + (u == 'b')}" for t in range(9) for u in "ab"]
@@ -98,8 +96,8 @@ def test_a_pipe_is_answered_line_by_line(
             )
 
 
-def test_the_step_graph_counts_what_it_has_seen(streamer: Path) -> None:
-    """Oracle: sums of the last four by hand; a long horizon is recomputed, and that is said."""
+def test_the_step_graph_forecasts_from_the_samples_so_far(streamer: Path) -> None:
+    """Sums of the last four by hand. A long horizon runs the whole window, and a note says so."""
     rows = answers(streamer, "ds,y\n1,1\n2,10\n3,100\n4,1000\n5,2\n", "--horizon", "1")
     assert [(row["yhat"], row["status"]) for row in rows] == [
         ("2", "unsettled"), ("12", "unsettled"), ("112", "unsettled"),
@@ -128,12 +126,10 @@ def test_the_step_graph_counts_what_it_has_seen(streamer: Path) -> None:
         ("a,3,1", "expected times in rising order, got 3 after 4; it is passed over"),
     ],
 )
-def test_what_cannot_be_used_is_one_row(
+def test_an_unusable_sample_is_one_error_row(
     make_forecaster: Make, streamer: Path, steps: bool, line: str, error: str
 ) -> None:
-    """Oracle: one row with the reason; the samples around it are answered as if it had not been
-    there.
-    """
+    """The samples around it are answered as if it had not been there."""
     model = streamer if steps else make_forecaster(step=INDEX)
     good = [f"a,{t},{t}" for t in range(7)]
     expected = answers(model, "\n".join(["unique_id,ds,y", *good]) + "\n")
@@ -143,9 +139,9 @@ def test_what_cannot_be_used_is_one_row(
     assert [row for row in found if row != bad] == expected
 
 
-def test_gaps_start_anew_or_are_filled(make_forecaster: Make, streamer: Path) -> None:
-    """Oracle: after a gap the sum holds what came since; filled, the line between both ends; 100
-    steps are too many.
+def test_a_gap_restarts_the_series_or_is_filled(make_forecaster: Make, streamer: Path) -> None:
+    """After a gap the sum holds only the newer samples; filled, the values lie on a line between
+    both ends. 100 steps are too many.
     """
     text = "ds,y\n" + "".join(f"{t},{t}\n" for t in (1, 2, 3, 4, 7, 8))
     rows = answers(streamer, text, "--horizon", "1")
@@ -200,11 +196,11 @@ def test_gaps_start_anew_or_are_filled(make_forecaster: Make, streamer: Path) ->
         (("index", 2), ["20240101", "20240103"], ["20240105", "20240109"]),
     ],
 )
-def test_times_go_on_as_in_a_file(
+def test_times_are_read_as_in_a_file(
     tmp_path: Path, step: tuple[str, int], times: list[str], ahead: list[str]
 ) -> None:
-    """Oracle: the calendar; a first midnight does not make hours dates, eight digits are a counter
-    where steps are.
+    """A first midnight does not turn hours into dates, and eight digits are a counter if the steps
+    are numbers.
     """
     document = tiny.forecaster_document(step=dict(zip(("unit", "count"), step, strict=True)))
     path = tmp_path / "summer.onnx"
@@ -214,9 +210,10 @@ def test_times_go_on_as_in_a_file(
     assert [rows[3]["ds"], rows[5]["ds"]] == ahead and not any(row["error"] for row in rows)
 
 
-def test_a_series_without_times_and_other_signs(make_forecaster: Make) -> None:
-    """Oracle: samples are counted from 0; delimiters and decimals as they are said, or the
-    header's.
+def test_streams_without_times_and_with_other_signs(make_forecaster: Make) -> None:
+    """Samples are counted from 0.
+
+    Delimiter and decimal sign are the given ones, or those of the header.
     """
     rows = answers(make_forecaster(time=None), "y\n" + "1\n" * 5, "--horizon", "1")
     assert [(row["cutoff"], row["ds"]) for row in rows[3:]] == [("3", "4"), ("4", "5")]
@@ -240,7 +237,7 @@ def test_a_series_without_times_and_other_signs(make_forecaster: Make) -> None:
 
 
 def test_memory_does_not_grow_with_the_stream(streamer: Path) -> None:
-    """Oracle: after 2,000 samples the rows of one window are kept."""
+    """After 2,000 samples the rows of one window are kept."""
     model = load_file(streamer, "cpu")
     task = ForecastTask(model, ReadOptions(model.name, model.document.input), 3, 1)
     follower = Follower(task, ["ds", "y"], None)
@@ -249,9 +246,9 @@ def test_memory_does_not_grow_with_the_stream(streamer: Path) -> None:
     assert len(follower.tracks["series"].series.times) == tiny.CONTEXT
 
 
-def test_it_ends_cleanly(streamer: Path) -> None:
-    """Oracle: exit code 130 after Ctrl-C, what came before is answered; wrong usage is 2, a wrong
-    header one line.
+def test_a_stream_ends_with_the_right_exit_code(streamer: Path) -> None:
+    """130 after Ctrl-C, with the earlier samples answered; 2 for wrong usage; one line for a wrong
+    header.
     """
     with following(streamer) as (process, ask):
         ask("ds,y", 1)
@@ -275,8 +272,9 @@ def test_it_ends_cleanly(streamer: Path) -> None:
 
 
 def test_dates_written_as_numbers_are_not_filled(streamer: Path) -> None:
-    """Oracle: the last two digits are 01 behind both jumps: the first is filled, the second
-    refused; a counter whose gaps end in other digits is filled.
+    """The last two digits are 01 after both jumps: the first is filled, the second refused.
+
+    A counter whose gaps end in other digits is filled.
     """
     rows = [f"{t},1\n" for t in (2022364, 2022365, 2022401, 2022402, 2022501, 2022502)]
     found = answers(streamer, "ds,y\n" + "".join(rows), "--horizon", "1", "--gaps", "interpolate")
@@ -290,8 +288,10 @@ def test_dates_written_as_numbers_are_not_filled(streamer: Path) -> None:
     assert {row["status"] for row in found} == {"unsettled", "ok"}
 
 
-def test_the_rows_of_an_interrupted_stream_stay(make_forecaster: Make, tmp_path: Path) -> None:
-    """Oracle: the bytes of the part before; a header alone is no obstacle."""
+def test_the_part_of_an_interrupted_stream_is_not_overwritten(
+    make_forecaster: Make, tmp_path: Path
+) -> None:
+    """Its bytes are unchanged. A part with a header alone is overwritten."""
     part, words = (
         tmp_path / "o.csv.part",
         ["series", str(make_forecaster()), "--follow", "-o", str(tmp_path / "o.csv")],

@@ -1,5 +1,5 @@
-"""Parquet tables: the same series as from CSV, whatever types the columns have, and every way to be
-refused.
+"""Parquet files: the series equal those of a CSV, whatever the column types; each error names its
+place.
 """
 
 import sys
@@ -23,7 +23,7 @@ RULE = {"columns": ["y"], "time": "ds", "id": None, "gaps": "error"}
 
 
 def write(path: Path, **columns: object) -> Path:
-    """Two rows a group, so that a column comes in pieces."""
+    """Write a table with two rows in each group, so that a column comes in several chunks."""
     table = pyarrow.table({"y": pyarrow.array(range(ROWS))} | columns)
     pyarrow.parquet.write_table(table, path, row_group_size=2)
     return path
@@ -41,8 +41,10 @@ def write(path: Path, **columns: object) -> Path:
         (pyarrow.array([float(row) for row in range(ROWS)]), np.arange(ROWS)),
     ],
 )
-def test_times_of_any_type(tmp_path: Path, times: pyarrow.Array, expected: object) -> None:
-    """Oracle: pandas' stamps in UTC, or the whole numbers."""
+def test_every_type_of_time_column_is_read(
+    tmp_path: Path, times: pyarrow.Array, expected: object
+) -> None:
+    """pandas' timestamps in UTC, or the whole numbers."""
     [series] = build_table(open_file(write(tmp_path / "x.parquet", ds=times)), **RULE).series
     wanted = np.asarray(expected)
     assert (
@@ -51,8 +53,8 @@ def test_times_of_any_type(tmp_path: Path, times: pyarrow.Array, expected: objec
     assert (series.id, series.values[:, 0].tolist()) == ("x", [0, 1, 2, 3, 4, 5])
 
 
-def test_parquet_is_what_csv_is(tmp_path: Path) -> None:
-    """Oracle: read_csv of the same table as CSV; ids of text, categories and whole numbers."""
+def test_parquet_and_csv_give_the_same_series(tmp_path: Path) -> None:
+    """Ids are text, categories and whole numbers."""
     frame = pd.DataFrame(
         {
             "u": ["b", "a"] * 3,
@@ -95,14 +97,14 @@ def test_parquet_is_what_csv_is(tmp_path: Path) -> None:
         ({"ds": DAYS[[0, 1, 2, 2, 4, 5]]}, "row 4: expected times in rising order"),
     ],
 )
-def test_refusals_name_row_and_column(tmp_path: Path, columns: dict, message: str) -> None:
-    """Oracle: one mistake is made in a good table."""
+def test_errors_name_row_and_column(tmp_path: Path, columns: dict, message: str) -> None:
+    """One mistake is made in a valid table."""
     with pytest.raises(InputError, match=message):
         build_table(open_file(write(tmp_path / "x.parquet", **columns)), **RULE)
 
 
-def test_unsigned_times_have_an_end(tmp_path: Path) -> None:
-    """Oracle: 2^63 does not fit in signed 64 bits; it is an error, not a negative time."""
+def test_unsigned_times_beyond_int64_are_an_error(tmp_path: Path) -> None:
+    """2^63 does not fit in signed 64 bits; it must not become a negative time."""
     times = pyarrow.array([2**63 - 3 + row for row in range(ROWS)], pyarrow.uint64())
     with pytest.raises(
         InputError, match=r"row 1, column 'ds': expected times from -2\^62 to 2\^62"
@@ -110,11 +112,11 @@ def test_unsigned_times_have_an_end(tmp_path: Path) -> None:
         build_table(open_file(write(tmp_path / "x.parquet", ds=times)), **RULE)
 
 
-def test_only_what_is_asked_for_is_read_and_no_more(
+def test_only_the_requested_columns_are_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Oracle: 8 bytes a cell; a limit of two columns is enough for two of the file's three, which
-    are read at once.
+    """8 bytes a cell: a limit of two columns is enough for two of the file's three, which are read
+    at once.
     """
     path = write(tmp_path / "x.parquet", ds=pyarrow.array(DAYS), more=pyarrow.array(range(ROWS)))
     monkeypatch.setattr(parquet_reader, "MAX_BYTES", 2 * 8 * ROWS)
@@ -125,8 +127,10 @@ def test_only_what_is_asked_for_is_read_and_no_more(
         build_table(open_file(path), **RULE | {"columns": ["y", "more"]})
 
 
-def test_files_that_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Oracle: missing, a folder, other bytes, no rows, no pyarrow: one sentence each."""
+def test_unreadable_parquet_files_are_errors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Missing, a folder, other bytes, no rows, no pyarrow: one sentence each."""
     (tmp_path / "folder.parquet").mkdir()
     (tmp_path / "text.parquet").write_text("ds,y\n1,2\n")
     pyarrow.parquet.write_table(
@@ -145,10 +149,8 @@ def test_files_that_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         open_file(tmp_path / "empty.parquet")
 
 
-def test_bytes_are_texts(tmp_path: Path) -> None:
-    """Oracle: the same file of texts; Impala and older Spark write text as bytes that say nothing
-    of their encoding.
-    """
+def test_binary_columns_are_read_as_text(tmp_path: Path) -> None:
+    """Impala and older Spark write text as bytes without stating the encoding."""
     words = {"ds": [day.date().isoformat() for day in DAYS], "shop": ["Köln"] * ROWS}
     told = [word.encode() for word in words["shop"]], [word.encode() for word in words["ds"]]
     as_bytes = write(tmp_path / "b.parquet", shop=pyarrow.array(told[0]), ds=pyarrow.array(told[1]))

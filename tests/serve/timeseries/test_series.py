@@ -1,4 +1,4 @@
-"""CSV files to regular series: what is read, and every way in which a file is refused."""
+"""CSV files to regular series: what is read, and the error of each faulty file."""
 
 import csv
 import io
@@ -38,8 +38,8 @@ def hours(*clocks: str) -> str:
     return "ds,y\n" + "".join(f"2024-10-27T{clock},{row}\n" for row, clock in enumerate(clocks))
 
 
-def test_a_plain_file(tmp_path: Path) -> None:
-    """Oracle: pandas.read_csv of the same file; a byte order mark and CRLF change nothing."""
+def test_a_plain_csv_is_read(tmp_path: Path) -> None:
+    """As pandas.read_csv reads it; a byte order mark and CRLF change nothing."""
     path = tmp_path / "shop.csv"
     path.write_bytes(b"\xef\xbb\xbf" + days("1", " 2.5", "-3e2").replace("\n", "\r\n").encode())
     table = read_csv(path, time="ds")
@@ -52,8 +52,8 @@ def test_a_plain_file(tmp_path: Path) -> None:
     ).all()
 
 
-def test_numeric_columns_are_found() -> None:
-    """Oracle: text, empty, time and id columns are left out; order is the file's."""
+def test_columns_of_numbers_are_the_default() -> None:
+    """Text, empty, time and id columns are left out; the order is the file's."""
     text = "id,ds,b,name,void,a\nx,1,10,anna,,0.5\nx,2,11,7,,0.25\n"
     table = read(text, id="id")
     assert table.columns == ["b", "a"] and table.series[0].values.tolist() == [
@@ -63,9 +63,10 @@ def test_numeric_columns_are_found() -> None:
     assert read(text, id="id", columns=["a"]).series[0].values.tolist() == [[0.5], [0.25]]
 
 
-def test_many_series_in_one_file() -> None:
-    """Oracle: order of first appearance, rows may interleave, lengths may differ, one row is enough
-    for one of them.
+def test_a_file_may_hold_several_series() -> None:
+    """In order of first appearance.
+
+    Rows may interleave, lengths may differ, and one row is enough for one of them.
     """
     table = read("ds,u,y\n1,b,10\n5,a,1\n2,b,20\n6,a,2\n9,c,5\n7,a,3\n", id="u")
     assert [(s.id, s.times.tolist(), s.values[:, 0].tolist()) for s in table.series] == [
@@ -74,7 +75,7 @@ def test_many_series_in_one_file() -> None:
 
 
 def test_without_a_time_column_rows_are_counted() -> None:
-    """Oracle: 0, 1, 2 within each series."""
+    """0, 1, 2 within each series."""
     table = read_csv(io.StringIO("u,y\na,1\nb,2\na,3\n"), id="u")
     assert [s.times.tolist() for s in table.series] == [[0, 1], [0]] and table.step == Step(
         "index", 1
@@ -82,23 +83,23 @@ def test_without_a_time_column_rows_are_counted() -> None:
 
 
 def test_interpolation_is_linear_and_counted() -> None:
-    """Oracle: two empty cells and a missing day between 1 and 5: numpy.interp by hand."""
+    """Two empty cells and a missing day between 1 and 5, as numpy.interp fills them."""
     text = "ds,y\n2024-01-01,1\n2024-01-02,\n2024-01-03,NaN\n2024-01-05,5\n2024-01-06,6\n"
     table = read(text, gaps="interpolate")
     assert table.series[0].values[:, 0].tolist() == [1, 2, 3, 4, 5, 6] and table.filled == 3
     assert [str(t)[:10] for t in table.series[0].times] == [f"2024-01-0{d}" for d in range(1, 7)]
 
 
-def test_monthly_gap() -> None:
-    """Oracle: months count as equal steps; February is missing."""
+def test_a_missing_month_is_filled() -> None:
+    """Months count as equal steps; February is missing."""
     table = read("ds,y\n2024-01,1\n2024-03,3\n2024-04,4\n2024-05,5\n", gaps="interpolate")
     assert table.step == Step("months", 1) and table.filled == 1
     assert table.series[0].values[:, 0].tolist() == [1, 2, 3, 4, 5]
     assert str(table.series[0].times[1]) == "2024-02-01T00:00:00"
 
 
-def test_a_monthly_gap_beside_an_offset() -> None:
-    """Oracle: the end of February in Tokyo is 15 o'clock of the 28th in UTC, in a leap year."""
+def test_a_missing_month_is_filled_in_local_time() -> None:
+    """The end of February in Tokyo is 15 o'clock of the 28th in UTC, in a leap year."""
     cells = [f"2024-{day}T00:00+09:00,1\n" for day in ("01-31", "03-31", "04-30", "05-31")]
     table = read("ds,y\n" + "".join(cells), gaps="interpolate")
     assert table.step == Step("months", 1) and table.filled == 1
@@ -213,8 +214,8 @@ def test_a_monthly_gap_beside_an_offset() -> None:
         ),
     ],
 )
-def test_refusals_name_file_line_and_value(text: str, options: dict, message: str) -> None:
-    """Oracle: one mistake is made in a good file."""
+def test_errors_name_file_line_and_value(text: str, options: dict, message: str) -> None:
+    """One mistake is made in a valid file."""
     with pytest.raises(InputError, match=message) as caught:
         read(text, **options)
     assert "\n" not in str(caught.value)
@@ -225,7 +226,7 @@ MONTHS = [100 * year + month for year in (2022, 2023) for month in range(1, 13)]
 
 
 def forms(numbers: list[int], folder: Path) -> list[object]:
-    """The same table as CSV, as Parquet with a column of integers, and as a DataFrame."""
+    """Return the same table as CSV, as Parquet with a column of integers, and as a DataFrame."""
     frame = pd.DataFrame({"ds": numbers, "y": np.arange(len(numbers)) ** 2.0})
     frame.to_csv(folder / "t.csv", index=False)
     frame.to_parquet(folder / "t.parquet")
@@ -233,10 +234,8 @@ def forms(numbers: list[int], folder: Path) -> list[object]:
 
 
 @pytest.mark.parametrize("gaps", ["error", "interpolate"])
-def test_local_midnights_over_a_change_of_clocks(gaps: str) -> None:
-    """Oracle: the message shows the cell of the file, not a UTC time that stands nowhere in it; the
-    cure works.
-    """
+def test_midnights_over_a_change_of_clocks_are_an_error(gaps: str) -> None:
+    """The message shows the cell of the file, not a UTC time that is nowhere in it; the cure works."""
     days = pd.date_range("2024-10-24", periods=8, tz="Europe/Berlin")
     with pytest.raises(
         InputError, match=r"got 2024-10-28T00:00:00\+01:00 .*write the dates without a time"
@@ -248,9 +247,10 @@ def test_local_midnights_over_a_change_of_clocks(gaps: str) -> None:
 
 
 @pytest.mark.parametrize("gaps", ["error", "interpolate"])
-def test_dates_written_as_numbers_are_no_gaps(gaps: str, tmp_path: Path) -> None:
-    """Oracle: 24 months give 24 values; quarters in five digits are refused in each form of file,
-    not filled.
+def test_dates_written_as_numbers_are_not_filled(gaps: str, tmp_path: Path) -> None:
+    """24 months give 24 values.
+
+    Quarters in five digits are refused in each kind of file, not filled.
     """
     for source in forms(MONTHS, tmp_path):
         table = build_table(open_file(source), columns=None, time="ds", id=None, gaps=gaps)
@@ -264,8 +264,8 @@ def test_dates_written_as_numbers_are_no_gaps(gaps: str, tmp_path: Path) -> None
         assert "interpol" not in str(caught.value)
 
 
-def test_one_new_year_is_not_filled_by_advice() -> None:
-    """Oracle: 2024001 after 2023365 is the day after; a gap of a counter may be filled."""
+def test_one_new_year_in_numbers_is_not_taken_for_a_gap() -> None:
+    """2024001 after 2023365 is the next day. A gap of a counter may be filled."""
     rows = [*range(2023360, 2023366), 2024001, 2024002]
     with pytest.raises(InputError, match="dates written as numbers") as caught:
         read("ds,y\n" + "".join(f"{row},1\n" for row in rows))
@@ -274,8 +274,8 @@ def test_one_new_year_is_not_filled_by_advice() -> None:
         read("ds,y\n1,1\n2,2\n3,1\n5,5\n")
 
 
-def test_files_that_cannot_be_read(tmp_path: Path) -> None:
-    """Oracle: missing, a folder, not UTF-8; the path is in the message."""
+def test_unreadable_files_are_errors(tmp_path: Path) -> None:
+    """Missing, a folder, not UTF-8; the path is in the message."""
     (tmp_path / "latin.csv").write_bytes(b"ds,y\n1,\xe9\n")
     for name, reason in (
         ("none.csv", "no such file"),
@@ -288,10 +288,8 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("gap", [0, 3, 10])
-def test_random_gaps_are_found_again(gap: int) -> None:
-    """Oracle: a straight line survives interpolation exactly, whichever inner rows are removed
-    (seeded).
-    """
+def test_random_gaps_of_a_line_are_filled_exactly(gap: int) -> None:
+    """Linear interpolation restores a straight line, whichever inner rows are removed (seeded)."""
     generator = np.random.default_rng(gap)
     dates = pd.date_range("2020-02-25", periods=60, freq="h")
     lost = generator.choice(np.arange(1, 59), gap, replace=False)
@@ -307,9 +305,9 @@ def test_random_gaps_are_found_again(gap: int) -> None:
             read(text)
 
 
-def test_local_time_across_a_change_of_clocks() -> None:
-    """Oracle: pandas' hours of Berlin's longest night, in UTC; without their offsets they would be
-    a duplicate.
+def test_offsets_resolve_a_change_of_clocks() -> None:
+    """pandas' hours of Berlin's longest night, in UTC; without their offsets they would be
+    duplicates.
     """
     local = pd.date_range("2024-10-26T22:00", periods=8, freq="h", tz="UTC").tz_convert(
         "Europe/Berlin"
@@ -361,11 +359,11 @@ GERMAN = "decimal ',', points between thousands"
         ("y\n1,5\n2,5\n", {"time": None, "decimal": ","}, [1.5, 2.5], ["delimiter ';'"]),
     ],
 )
-def test_delimiters_and_decimals(
+def test_delimiter_and_decimal_sign_are_detected(
     text: str, options: dict, values: list[float], notes: list[str]
 ) -> None:
-    """Oracle: written by hand; what was found in place of a comma and a point is noted, what was
-    given is not.
+    """Signs other than a comma and a point are noted if they were detected, and not if they were
+    given.
     """
     rule = {"columns": ["y"], "time": "ds", "id": None, "gaps": "error"} | options
     opened = {name: rule.pop(name) for name in ("delimiter", "decimal") if name in rule}
@@ -401,18 +399,16 @@ def test_delimiters_and_decimals(
         ("y\n1,5\n2,5\n", "line 2: expected 1 cells as in the header, got 2"),
     ],
 )
-def test_what_a_file_leaves_open_is_refused(text: str, message: str) -> None:
-    """Oracle: two readings are possible, or none; neither is chosen."""
+def test_ambiguous_files_are_errors(text: str, message: str) -> None:
+    """Two readings are possible, or none."""
     with pytest.raises(InputError, match=message):
         read(text, columns=["y"])
 
 
 @FIXED
 @given(st.data())
-def test_tables_come_back(data: st.DataObject) -> None:
-    """Oracle: what csv.writer wrote, with any delimiter, decimal sign and quoting, is read again
-    bit for bit.
-    """
+def test_written_tables_are_read_back(data: st.DataObject) -> None:
+    """csv.writer wrote them with any delimiter, decimal sign and quoting; the values are bit-equal."""
     delimiter = data.draw(st.sampled_from([",", ";", "tab", "|"]))
     decimal = data.draw(st.sampled_from([".", ","]))
     quoting = data.draw(st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL]))
@@ -439,8 +435,8 @@ def test_tables_come_back(data: st.DataObject) -> None:
 @given(
     st.text(st.sampled_from([*'ds,y;|\t\n\r"x019.-+:TZ_e ']), max_size=60) | st.text(max_size=60)
 )
-def test_any_text_is_a_table_or_one_sentence(text: str) -> None:
-    """Oracle: a table whose values are finite, or InputError; never another exception."""
+def test_any_text_gives_a_table_or_an_input_error(text: str) -> None:
+    """The values of the table are finite; no other exception is raised."""
     for time, gaps in ((None, "error"), ("ds", "interpolate")):
         try:
             table = read("ds,y\n" * (time is not None) + text, time=time, gaps=gaps)

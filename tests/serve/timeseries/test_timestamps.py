@@ -1,4 +1,4 @@
-"""Times: parsing, steps and the times that follow, against pandas where it has the same rules."""
+"""Times: parsing, steps and the times ahead, compared with pandas where it has the same rules."""
 
 import calendar
 from datetime import datetime
@@ -49,10 +49,8 @@ from convline.timeseries.timestamps import (
         (["20240132", "20240133"], [20240132, 20240133]),
     ],
 )
-def test_parse(cells: list[str], expected: list) -> None:
-    """Oracle: written by hand; eight digits are dates only where all of them are, offsets become
-    UTC.
-    """
+def test_times_are_parsed(cells: list[str], expected: list) -> None:
+    """Eight digits are dates only if all of them are; offsets are converted to UTC."""
     times, trouble = parse_times(cells)
     assert trouble is None and [str(t) for t in times] == [str(e) for e in expected]
     if all(cell.isdecimal() for cell in cells):
@@ -73,8 +71,8 @@ def test_parse(cells: list[str], expected: list) -> None:
         (["1e5"], 0),
     ],
 )
-def test_parse_names_the_row(cells: list[str], row: int) -> None:
-    """Oracle: the first cell that is no time, an hour that mixes clocks, or finer than a second."""
+def test_the_first_wrong_time_is_named(cells: list[str], row: int) -> None:
+    """A cell that is no time, that mixes offsets with none, or is finer than a second."""
     assert parse_times(cells)[1] is not None and parse_times(cells)[1][0] == row
 
 
@@ -85,17 +83,15 @@ def test_parse_names_the_row(cells: list[str], row: int) -> None:
      ("YE", Step("months", 12))],
 )  # fmt: skip
 @pytest.mark.parametrize("start", ["2023-01-01", "2023-02-28", "2024-02-29", "1969-11-30"])
-def test_steps_and_futures_follow_pandas(frequency: str, step: Step, start: str) -> None:
-    """Oracle: pandas.date_range; the first 8 stamps give the step, the step gives the 9 that
-    follow.
-    """
+def test_steps_and_times_ahead_equal_pandas(frequency: str, step: Step, start: str) -> None:
+    """pandas.date_range: the first 8 stamps give the step, and the step gives the 9 that follow."""
     stamps = pd.date_range(start, periods=17, freq=frequency).to_numpy().astype("datetime64[s]")
     assert find_step(stamps[:8]) == step
     assert (future_times(stamps[7], step, 9, day=month_day(stamps[:8])) == stamps[8:]).all()
 
 
-def test_same_day_is_cut_to_the_month() -> None:
-    """Oracle: 31 January 2024, then 29 February, 31 March (calendar)."""
+def test_the_31st_becomes_the_last_day_of_shorter_months() -> None:
+    """31 January 2024, then 29 February, 31 March."""
     times = future_times(np.datetime64("2024-01-31T06:00"), Step("months", 1), 3)
     assert [str(t) for t in times] == [
         "2024-02-29T06:00:00",
@@ -108,9 +104,9 @@ def test_same_day_is_cut_to_the_month() -> None:
 @pytest.mark.parametrize("months", [1, 3, 12])
 @pytest.mark.parametrize("begin", ["2023-01", "2024-02", "2023-11"])
 def test_every_day_of_a_month_is_a_monthly_series(day: int, months: int, begin: str) -> None:
-    """Oracle: the calendar module: each stamp is `day`, or the last day of a month that is shorter.
-    What is forecast from any row of such a series, once it has shown its day, are the rows that
-    follow.
+    """Each stamp is on `day`, or on the last day of a shorter month (calendar module).
+
+    From any row after the first stamp on `day`, the times ahead are the rows that follow.
     """
     first, stamps = np.datetime64(begin, "M").astype(int), []
     for place in range(16):
@@ -140,7 +136,7 @@ def test_every_day_of_a_month_is_a_monthly_series(day: int, months: int, begin: 
     ],
 )
 def test_other_days_are_not_monthly(cells: list[str]) -> None:
-    """Oracle: each breaks the rule in one row."""
+    """Each list breaks the rule in one row."""
     assert find_step(parse_times(cells)[0]).unit == "seconds"
 
 
@@ -170,8 +166,8 @@ def test_other_days_are_not_monthly(cells: list[str]) -> None:
         (["2024-01", "2024-02"], "", "2024-02-01"),
     ],
 )
-def test_offsets_go_in_and_come_out(cells: list[str], offset: str, written: str) -> None:
-    """Oracle: by hand; one offset comes out as it went in, several become UTC, none stays none."""
+def test_times_keep_their_offset(cells: list[str], offset: str, written: str) -> None:
+    """One offset is written as it was read, several become UTC, and none stays none."""
     times, trouble = parse_times(cells)
     assert trouble is None and common_offset(cells) == offset
     assert format_times(times, offset=offset)[1] == written
@@ -180,16 +176,14 @@ def test_offsets_go_in_and_come_out(cells: list[str], offset: str, written: str)
 @pytest.mark.parametrize(
     "cell", ["2024-01-31_12:30+02:00", "2024-01-31T12:30+05:30:15", "1890-01-31T12:30-00:25:21"]
 )
-def test_an_offset_that_could_not_come_out_is_refused(cell: str) -> None:
-    """Oracle: by hand; read as UTC, each would come out hours away from how it came in, without a
-    sign of it.
-    """
+def test_an_offset_that_could_not_be_written_is_refused(cell: str) -> None:
+    """Read as UTC, each would be written hours away from what was read, without a note."""
     _, trouble = parse_times(["2024-01-30T12:30+02:00", cell])
     assert trouble is not None and trouble[0] == 1 and trouble[1].endswith(f"got {cell!r}")
 
 
-def test_where_the_times_end() -> None:
-    """Oracle: 2^63 - 1 is the last whole number of 64 bits, 9999 the last year of four digits."""
+def test_the_last_possible_time() -> None:
+    """2^63 - 1 is the last whole number of 64 bits, 9999 the last year of four digits."""
     assert has_times_after(2**63 - 4, Step("index", 1), 3) and not has_times_after(
         2**63 - 3, Step("index", 1), 3
     )
@@ -228,21 +222,21 @@ def test_where_the_times_end() -> None:
         ([0, 10, 20, 40, 50, 70, 80], None),
     ],
 )
-def test_dates_written_as_numbers(numbers: list[int], row: int | None) -> None:
-    """Oracle: by hand: the first row of the second year or hour; counters with gaps have none."""
+def test_dates_written_as_numbers_are_detected(numbers: list[int], row: int | None) -> None:
+    """The first row of the second year or hour; counters with gaps have none."""
     found = np.array([*numbers])
     assert find_period_jump(found, find_step(found).count, 2) == row
 
 
-def test_index_steps() -> None:
-    """Oracle: the most common difference, the smaller one of a tie."""
+def test_the_step_of_whole_numbers() -> None:
+    """The most common difference, and the smaller one of a tie."""
     assert find_step(np.array([1, 3, 5, 9])) == Step("index", 2)
     assert find_step(np.array([0, 1, 3])) == Step("index", 1)
     assert future_times(10, Step("index", 5), 2).tolist() == [15, 20]
 
 
-def test_format() -> None:
-    """Oracle: dates where all are midnights."""
+def test_midnights_are_written_as_dates() -> None:
+    """Only if all times are midnights."""
     assert format_times(np.array(["2024-01-01", "2024-01-02"], "datetime64[s]")) == [
         "2024-01-01",
         "2024-01-02",
@@ -259,8 +253,8 @@ def test_format() -> None:
     "wrong", ["2023-02-29", "2024-13-01", "2024-00-01", "2024-04-31", "2024-04-00", "0000-01-01"]
 )
 @pytest.mark.parametrize("clock", ["", "T12:00", " 12:00:00"])
-def test_many_cells_with_one_wrong_date_name_it(wrong: str, clock: str) -> None:
-    """Oracle: its place; numpy's own parser of texts ends the process at it, from 501 cells on."""
+def test_one_wrong_date_among_many_is_named(wrong: str, clock: str) -> None:
+    """numpy's own parser of text ends the process at such a date, from 501 cells on."""
     cells = [f"{year}-03-01{clock}" for year in range(1000, 3000)]
     cells[700] = wrong + clock
     _, trouble = parse_times(cells)
@@ -268,8 +262,7 @@ def test_many_cells_with_one_wrong_date_name_it(wrong: str, clock: str) -> None:
 
 
 @pytest.mark.parametrize("wrong", ["24:00:00", "12:60:00", "12:00:60", "99:99:99"])
-def test_many_cells_with_one_wrong_clock_name_it(wrong: str) -> None:
-    """Oracle: its place."""
+def test_one_wrong_time_of_day_among_many_is_named(wrong: str) -> None:
     cells = [f"{year}-03-01 12:00:00" for year in range(1000, 3000)]
     cells[700] = f"1700-03-01 {wrong}"
     _, trouble = parse_times(cells)
@@ -277,8 +270,8 @@ def test_many_cells_with_one_wrong_clock_name_it(wrong: str) -> None:
 
 
 @pytest.mark.parametrize("width", [10, 16, 19])
-def test_many_cells_are_read_as_one_by_one(width: int) -> None:
-    """Oracle: Python's own reading of each; days of all years, seconds of all kinds."""
+def test_many_cells_are_parsed_as_each_alone(width: int) -> None:
+    """Days of all years, seconds of all kinds, compared with Python's own parser."""
     seconds = np.random.default_rng(0).integers(-62135596800, 253402300799, 5000)
     cells = [
         text[:width] for text in np.datetime_as_string(seconds.astype("datetime64[s]")).tolist()
