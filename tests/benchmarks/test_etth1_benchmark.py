@@ -1,4 +1,4 @@
-"""benchmarks/etth1.py: the published rows stand beside the published file alone."""
+"""benchmarks/etth1.py: the published rows are shown only for the published file."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ RUN = {"mse": 0.5, "mae": 0.25, "seconds": 1.0, "parameters": 10, "epochs": 2, "
 
 
 def test_published_rows_are_left_out_for_another_file(tmp_path: Path) -> None:
-    """Oracle: the sha256 of the published file; PatchTST's row at 96 hours is .370/.400."""
+    """The file is known by its sha256; PatchTST's row at 96 hours is .370/.400."""
     other = tmp_path / "ETTh1.csv"
     other.write_text("date,OT\n2016-07-01 00:00:00,1.0\n")
     assert not etth1.is_etth1(other)
@@ -20,8 +20,8 @@ def test_published_rows_are_left_out_for_another_file(tmp_path: Path) -> None:
     assert ".370" not in alone and "published" not in alone and ".500/.250" in alone
 
 
-def test_the_published_file_is_known() -> None:
-    """Its own bytes, where they are on this machine."""
+def test_the_published_file_has_its_hash() -> None:
+    """The file itself, if it is on this machine."""
     from pipeline.core.paths import located
 
     path = located("series/ETTh1.csv")

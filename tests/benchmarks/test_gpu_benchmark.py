@@ -1,5 +1,5 @@
-"""benchmarks/gpu: steps that break, hang or are killed; and the steps themselves, on the CPU and
-on the stand-ins.
+"""benchmarks/gpu: steps that fail, hang or are killed; and the steps themselves, on the CPU and on
+the stand-ins for CUDA.
 """
 
 from __future__ import annotations
@@ -60,17 +60,17 @@ def late(here):
 
 @pytest.fixture
 def target(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Planned]:
-    """A function that plans one of the steps above, with a limit in seconds."""
+    """Return a function that plans one of the steps above, with a limit in seconds."""
     (tmp_path / "broken_steps.py").write_text(BROKEN)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     return lambda name, limit=30.0: Planned(f"broken_steps:{name}", limit)
 
 
-def test_what_breaks_costs_its_own_facts_alone(
+def test_a_failing_step_loses_only_its_own_results(
     target: Callable[..., Planned], tmp_path: Path
 ) -> None:
-    """Oracle: the steps above: each has its reason in the file, with what it had said before;
-    those after it run.
+    """The file has the reason of each failure and what the step had recorded before; the steps
+    after it run.
     """
     steps = {
         "a": target("raises"),
@@ -103,10 +103,10 @@ def test_what_breaks_costs_its_own_facts_alone(
     assert found["d"]["facts"] == {"told": ["cpu", False], "rows": {"passed": True}}
 
 
-def test_the_file_holds_what_is_known_when_the_whole_is_killed(
+def test_the_file_holds_the_results_before_a_kill(
     target: Callable[..., Planned], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Oracle: the file at the moment that the second step begins."""
+    """The file at the moment when the second step begins."""
     file, run = tmp_path / "result.json", clock.run
 
     def spy(*arguments: Any) -> dict[str, Any]:
@@ -119,8 +119,10 @@ def test_the_file_holds_what_is_known_when_the_whole_is_killed(
     assert seen[0] is None and [*seen[1]] == ["a"] and seen[1]["a"]["status"] == "failed"
 
 
-def test_no_step_runs_past_the_end(target: Callable[..., Planned], tmp_path: Path) -> None:
-    """Oracle: 5 s for all: a step that would have 30 is ended then, the next is named as not
+def test_no_step_runs_beyond_the_total_limit(
+    target: Callable[..., Planned], tmp_path: Path
+) -> None:
+    """5 s for all: a step with a limit of 30 s is ended then, and the next one is recorded as not
     run.
     """
     begun = time.monotonic()
@@ -131,20 +133,18 @@ def test_no_step_runs_past_the_end(target: Callable[..., Planned], tmp_path: Pat
     assert found["b"] == {"status": "not run", "reason": "out of time", "facts": {}}
 
 
-def test_a_step_knows_when_to_begin_nothing_more(
+def test_a_step_stops_starting_work_before_its_limit(
     target: Callable[..., Planned], tmp_path: Path
 ) -> None:
-    """Oracle: not late at once, late when LEAVE of its limit has passed, which is before it is
+    """It is not late at once; it is late when LEAVE of its limit has passed, which is before it is
     ended.
     """
     found = clock.run(target("late").target, 5, "cpu", tmp_path)
     assert found["status"] == "done" and found["facts"]["late"] == [False, None, True]
 
 
-def test_the_limits_add_up() -> None:
-    """Oracle: by hand: 8:30 hold every step that a GPU alone can tell of, and CPU rows come
-    last.
-    """
+def test_the_limits_of_all_steps_fit_the_total() -> None:
+    """8:30 minutes hold every step that needs a GPU; rows of the CPU come last."""
     steps = command.planned("cuda", Path("nowhere"))
     assert command.SECONDS == 510 and sum(step.limit for step in command.GPU.values()) == 510 + 5
     assert (
@@ -156,8 +156,8 @@ def test_the_limits_add_up() -> None:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What is carried along, of the line of line.py, with ResNet-18 at 64 pixels in place of
-    ResNet-50.
+    """The files that the benchmark takes along, from the line of line.py, with ResNet-18 at 64
+    pixels in place of ResNet-50.
     """
     folder = tmp_path_factory.mktemp("carried")
     for entry in (line.DIGITS, line.WAVES):
@@ -171,9 +171,9 @@ def run(step: clock.Step, folder: Path, device: str = "cpu") -> dict[str, Any]:
 
 
 @pytest.mark.slow
-def test_the_first_step(folder: Path) -> None:
-    """Oracle: this process's own versions; the product in a fork and onnxruntime's are right;
-    names of libraries.
+def test_the_environment_step(folder: Path) -> None:
+    """The versions are those of this process; the product in a fork and onnxruntime's are right;
+    libraries are named.
     """
     found = clock.run("benchmarks.gpu.start:run", 100, "cpu", folder)
     assert found["status"] == "done", found["reason"]
@@ -192,11 +192,11 @@ def test_the_first_step(folder: Path) -> None:
 
 
 @pytest.mark.slow
-def test_exported_files_and_the_command(
+def test_the_step_that_checks_exported_files(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Oracle: files that passed stage check pass here; labels are torch's; a file that answers
-    otherwise does not.
+    """Files that passed stage check pass, with torch's labels; a file with other predictions does
+    not.
     """
     from benchmarks.gpu import command as infer_images
 
@@ -224,9 +224,9 @@ def test_exported_files_and_the_command(
 
 
 @pytest.mark.slow
-def test_parity_of_resnet_can_fail(folder: Path, tmp_path: Path) -> None:
-    """Oracle: answers differ from image to image, none is certain; one convolution of 20 that is
-    1 % off is found.
+def test_the_parity_step_finds_a_wrong_convolution(folder: Path, tmp_path: Path) -> None:
+    """Predictions differ from image to image and none is certain; one of 20 convolutions is 1 %
+    off, and the step finds it.
     """
     y = np.load(folder / "resnet50" / "answers.npy")
     assert len({*y.argmax(1).tolist()}) > 4 and y.std(0).mean() > 0.05 and np.median(y.max(1)) < 0.9
@@ -252,10 +252,10 @@ def test_parity_of_resnet_can_fail(folder: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_three_steps_twice(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Oracle: what noise is made like has the shapes of the line's data; one bit less in one run
-    is seen.
-    """
+def test_repeated_training_steps_are_compared_bit_by_bit(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The noise has the shapes of the line's data; one bit that differs in one run is found."""
     with line.inside(line.made()):
         both = {
             name: (params.entry(name, Recipe), dataset.load(name))
@@ -294,9 +294,9 @@ def test_three_steps_twice(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 @pytest.mark.slow
-def test_killed_and_resumed(tmp_path: Path) -> None:
-    """Oracle: a training to its end and one that is killed and goes on have one digest; the
-    codes are 0, -9, 0.
+def test_a_killed_training_resumes_to_the_same_digest(tmp_path: Path) -> None:
+    """An uninterrupted training and one that is killed and resumed have one digest; the exit codes
+    are 0, -9, 0.
     """
     code = (
         "import json, sys\nfrom benchmarks.gpu import real\nfrom pipeline.data import dataset\n"
@@ -321,8 +321,8 @@ def test_killed_and_resumed(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_how_fast_an_architecture_trains() -> None:
-    """Oracle: each way's rate is there and of one step's order; shares follow from them."""
+def test_training_rates_are_measured() -> None:
+    """Each setting has a rate of one order of magnitude, and the shares follow from the rates."""
     for arch, least in (("lenet5", 416_520), ("causal", 1)):  # the products of its layers alone
         found = rates.measure(arch, torch.device("cpu"), 0.0, reduced=True)
         whole, memory, plain = (found["per_second"][way] for way in ("whole", "memory", "plain"))
@@ -342,10 +342,8 @@ def test_how_fast_an_architecture_trains() -> None:
         )
 
 
-def test_the_table_names_what_has_no_figures() -> None:
-    """Oracle: by hand: a step's end, a figure, a reason in place of figures, what is counted as
-    a failure.
-    """
+def test_the_table_shows_steps_without_results() -> None:
+    """The end of a step, a number, a reason in place of numbers, and what counts as a failure."""
     step = {"status": "done", "reason": "", "seconds": 1.0}
     fact = {"passed": False, "batch": 8, "equal": False, "seconds": 0.5, "peak_bytes": 2e9}
     facts = {
@@ -380,8 +378,8 @@ def test_the_table_names_what_has_no_figures() -> None:
 
 
 @pytest.mark.slow
-def test_it_runs_without_what_a_bare_machine_lacks() -> None:
-    """Oracle: a process in which these packages cannot be imported imports every module."""
+def test_the_modules_import_without_optional_packages() -> None:
+    """A process in which these packages cannot be imported imports every module."""
     blocked = (
         "sklearn statsmodels dvc matplotlib jinja2 pyarrow ray vl_convert ruamel captum skl2onnx"
     )
@@ -396,8 +394,8 @@ def test_it_runs_without_what_a_bare_machine_lacks() -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_a_gpu_that_is_not_there_is_an_error(tmp_path: Path) -> None:
-    """Oracle: exit code 1, one sentence with the cure, and no file."""
+def test_without_a_gpu_the_benchmark_is_an_error(tmp_path: Path) -> None:
+    """Exit code 1, one sentence with the cure, and no file."""
     if torch.cuda.is_available():
         pytest.skip("a CUDA device is here")
     done = CliRunner().invoke(command.main, ["--device", "cuda", "--out", str(tmp_path)])
@@ -409,26 +407,25 @@ def test_a_gpu_that_is_not_there_is_an_error(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_onnxruntime_for_the_cpu_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Oracle: the sentence, in each step that needs its CUDA provider; none of them is left
-    empty.
-    """
+def test_the_cpu_build_of_onnxruntime_is_reported(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The sentence is in each step that needs its CUDA provider; none of them is left empty."""
     monkeypatch.setattr(files, "built_providers", lambda: ["CPUExecutionProvider"])
     for step in (files.run, resnet50.run):
         assert "onnxruntime-gpu[cuda,cudnn]" in run(step, tmp_path, "cuda")["skipped"]
     assert files.without_cuda("cpu") == ""
 
 
-def test_the_file_is_named_by_the_device() -> None:
-    """Oracle: by hand."""
+def test_the_result_file_is_named_after_the_device() -> None:
     assert command.slug("NVIDIA H200") == "nvidia-h200"
     assert command.slug("Intel(R) Xeon(R) CPU @ 2.20GHz") == "intel-r-xeon-r-cpu-2-20ghz"
 
 
 @pytest.mark.slow
-def test_onnxruntimes_steps_walk_their_cuda_rows(fake_cuda: FakeCuda, folder: Path) -> None:
-    """Oracle: the stand-ins: every setting, batch and way has a row with a rate; their numbers
-    are left out.
+def test_onnxruntimes_steps_measure_every_cuda_row(fake_cuda: FakeCuda, folder: Path) -> None:
+    """With the stand-ins every setting, batch and method has a row with a rate; the numbers are not
+    looked at.
     """
     code = (
         "import json, math, sys; from pathlib import Path; from benchmarks.gpu import files, resnet50, clock; "

@@ -1,5 +1,5 @@
-"""What a GPU machine loads comes with the wheels that `make` installs; the NVIDIA driver alone
-is the machine's.
+"""All libraries that a GPU machine loads come from the wheels that `make` installs, except the
+NVIDIA driver.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ print("loaded", *found, sep="\\n")
 
 
 def package(name: str) -> Path:
-    """Return the folder of an installed package, which is not imported."""
+    """Return the folder of an installed package, without importing it."""
     spec = find_spec(name)
     assert spec and spec.submodule_search_locations, f"{name} is not installed; run make"
     return Path(next(iter(spec.submodule_search_locations)))
 
 
 def needed(library: Path, folders: set[str] | None = None) -> dict[str, str | None]:
-    """Return where the dynamic loader finds what a library needs, and that needs in turn; None:
+    """Return where the dynamic loader finds the libraries that a library needs, recursively; None:
     nowhere.
     """
     place = {**os.environ, "LD_LIBRARY_PATH": os.pathsep.join(sorted(folders or ()))}
@@ -45,8 +45,8 @@ def needed(library: Path, folders: set[str] | None = None) -> dict[str, str | No
 
 
 def preloaded() -> list[Path]:
-    """Return NVIDIA's libraries in a process after onnxruntime has looked for them, as
-    convline.runtime.session has it do.
+    """Return NVIDIA's libraries in a process after onnxruntime has loaded them as
+    convline.runtime.session makes it do.
     """
     done = subprocess.run(
         [sys.executable, "-c", PRELOADED], capture_output=True, text=True, check=True
@@ -55,9 +55,7 @@ def preloaded() -> list[Path]:
 
 
 def assert_from_wheels(found: dict[str, str | None]) -> None:
-    """Each of NVIDIA's libraries is in site-packages; the driver's is the only one that may be
-    missing.
-    """
+    """Assert that each of NVIDIA's libraries is in site-packages; only the driver's may be missing."""
     assert {name for name, path in found.items() if path is None} <= DRIVER
     wheels = str(package("onnxruntime").resolve().parent)
     outside = {
@@ -68,9 +66,9 @@ def assert_from_wheels(found: dict[str, str | None]) -> None:
     assert not outside
 
 
-def test_the_cuda_provider_finds_what_it_needs() -> None:
-    """Oracle: the dynamic loader, with the folders of what onnxruntime preloads. libcurand comes
-    by an extra alone.
+def test_the_cuda_provider_finds_its_libraries() -> None:
+    """The dynamic loader, with the folders of what onnxruntime preloads. libcurand comes only by an
+    extra.
     """
     provider = package("onnxruntime") / "capi" / "libonnxruntime_providers_cuda.so"
     loaded = preloaded()
@@ -85,8 +83,8 @@ def test_the_cuda_provider_finds_what_it_needs() -> None:
     } - DRIVER <= names and "libcudnn.so.9" in names
 
 
-def test_torchs_cuda_library_finds_what_it_needs() -> None:
-    """Oracle: the dynamic loader alone: torch's library names the wheels' folders itself."""
+def test_torchs_cuda_library_finds_its_libraries() -> None:
+    """The dynamic loader alone: torch's library itself names the wheels' folders."""
     found = needed(package("torch") / "lib" / "libtorch_cuda.so")
     assert_from_wheels(found)
     assert {"libcudnn.so.9", "libnccl.so.2", "libcudart.so.13"} <= {*found}
@@ -94,9 +92,7 @@ def test_torchs_cuda_library_finds_what_it_needs() -> None:
 
 @pytest.mark.parametrize("extra", ["gpu", "train"])
 def test_each_extra_brings_cudas_libraries(extra: str) -> None:
-    """Oracle: the metadata of onnxruntime-gpu, whose extras of these names list CUDA's wheels
-    and cuDNN's.
-    """
+    """The metadata of onnxruntime-gpu: these extras list CUDA's wheels and cuDNN's."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     (asked,) = [
         line

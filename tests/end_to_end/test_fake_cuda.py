@@ -1,4 +1,4 @@
-"""The stand-ins for CUDA's libraries do what fake_cuda.py says, so that tests on them can fail."""
+"""The stand-ins for CUDA's libraries behave as fake_cuda.py says, so that tests with them can fail."""
 
 from pathlib import Path
 
@@ -30,10 +30,8 @@ ones = lambda n: np.ones((n, 1, 4, 4), np.float32)
 """
 
 
-def test_kernels_that_there_are_run_and_answer_zeros(fake_cuda: FakeCuda) -> None:
-    """Oracle: cuDNN's convolution and a kernel of the provider's own; ones in, and no
-    arithmetic.
-    """
+def test_existing_kernels_run_and_return_zeros(fake_cuda: FakeCuda) -> None:
+    """cuDNN's convolution and a kernel of the provider itself: ones go in, and nothing is computed."""
     code = """
 relu, conv = session("Relu", TensorProto.FLOAT), session("Conv", TensorProto.FLOAT)
 print(relu.get_providers()[0], relu.run(None, {"a": ones(2)})[0].tolist() == np.zeros((2, 1, 4, 4)).tolist())
@@ -56,10 +54,8 @@ print(conv.run(None, {"a": ones(3), "b": ones(1)})[0].shape)
     ],
     ids=["no kernel for uint8 products", "no dimension of 0"],
 )
-def test_what_the_provider_refuses_is_refused(
-    fake_cuda: FakeCuda, code: str, expected: str
-) -> None:
-    """Oracle: CUDA's MatMulInteger takes int8 alone; cuDNN's tensors have sides of 1 and more."""
+def test_the_providers_restrictions_hold(fake_cuda: FakeCuda, code: str, expected: str) -> None:
+    """CUDA's MatMulInteger takes int8 only; cuDNN's tensors have sides of at least 1."""
     done = fake_cuda.run(OPEN + code, check=False)
     assert done.returncode == 1 and expected in done.stderr
 
@@ -76,10 +72,10 @@ def test_what_the_provider_refuses_is_refused(
     ],
     ids=["memory", "driver", "device"],
 )
-def test_what_a_machine_can_lack(
+def test_faults_of_a_machine_are_simulated(
     fake_cuda: FakeCuda, setting: dict[str, int], expected: str
 ) -> None:
-    """Oracle: CUDA's own sentences for its errors 35 and 100, and that of onnxruntime's arena."""
+    """CUDA's own messages for its errors 35 and 100, and that of onnxruntime's arena."""
     done = fake_cuda.run(
         OPEN + "session('Relu', TensorProto.FLOAT).run(None, {'a': ones(64)})",
         check=False,
@@ -88,12 +84,8 @@ def test_what_a_machine_can_lack(
     assert done.returncode == 1 and expected in done.stderr
 
 
-def test_a_file_and_the_command_run_in_processes_of_their_own(
-    fake_cuda: FakeCuda, tmp_path: Path
-) -> None:
-    """Oracle: the device that the command names; of answers that are all 0 the first label, with
-    a score of 0.
-    """
+def test_a_file_and_the_command_run_in_new_processes(fake_cuda: FakeCuda, tmp_path: Path) -> None:
+    """The command names the device; all outputs are 0, so the first label wins, with a score of 0."""
     Image.new("L", (8, 8)).save(tmp_path / "black.png")
     model, image = line.made() / line.model_path(line.DIGITS), tmp_path / "black.png"
     done = fake_cuda.infer("images", model, image, "--device", "cuda")

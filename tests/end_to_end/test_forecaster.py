@@ -1,6 +1,4 @@
-"""pipeline/network/build.py Forecaster, its calibration and its export: quantiles, targets,
-calendar, streams, end to end.
-"""
+"""Forecasters end to end: quantiles, their calibration, targets, calendar, streams and export."""
 
 from __future__ import annotations
 
@@ -57,10 +55,8 @@ COMBINATIONS = {
 
 
 @pytest.mark.parametrize("name", COMBINATIONS)
-def test_onnx_is_torch_at_any_batch(name: str, of_shop: Resolve) -> None:
-    """Oracle: torch on fresh random input, at batch 1, odd and large; onnxruntime alone runs the
-    file.
-    """
+def test_the_onnx_file_equals_torch_at_any_batch(name: str, of_shop: Resolve) -> None:
+    """Fresh random input at batch 1, an odd and a large batch; onnxruntime alone runs the file."""
     blocks = dict(COMBINATIONS[name])
     other = {key: blocks.pop(key) for key in ("arch", "net")} if "arch" in blocks else {}
     recipe = of_shop(**blocks).updated(**other)
@@ -86,7 +82,7 @@ def test_onnx_is_torch_at_any_batch(name: str, of_shop: Resolve) -> None:
 
 @pytest.mark.parametrize("seed", range(5))
 def test_quantiles_never_cross(of_shop: Resolve, seed: int) -> None:
-    """On random weights and random offsets, whatever comes in; the forecast is the median."""
+    """With random weights, random offsets and any input; the forecast is the median."""
     net, source = untrained(of_shop(train={"loss": "pinball"}))
     torch.manual_seed(seed)
     torch.nn.init.normal_(net.offsets, std=30)
@@ -94,8 +90,8 @@ def test_quantiles_never_cross(of_shop: Resolve, seed: int) -> None:
     assert (quantiles.diff(dim=-1) >= 0).all() and torch.equal(forecast, quantiles[..., 1])
 
 
-def test_own_units_undo_what_standardise_does(of_shop: Resolve) -> None:
-    """Oracle: the identity, for all columns and for the first of them."""
+def test_denormalization_inverts_normalization(of_shop: Resolve) -> None:
+    """For all columns and for the first of them."""
     net, source = untrained(of_shop())
     x = torch.from_numpy(np.array(source.served("test")))
     for columns in (3, 1):
@@ -107,9 +103,9 @@ def test_own_units_undo_what_standardise_does(of_shop: Resolve) -> None:
 
 
 def test_conformal_offsets_by_hand() -> None:
-    """Oracle: nine gaps 1 to 9: with ten windows alike, level .9 is the 9th, .8 the 8th, .2 the
-    2nd, .1 the 1st; and of every ten numbers, nine taken as the gaps, the share of tenths at or
-    below the upper one is exactly .9.
+    """Nine gaps 1 to 9: with ten equal windows, level .9 is the 9th, .8 the 8th, .2 the 2nd, .1 the
+    1st. Of every ten numbers, with nine taken as the gaps, the share of tenths at or below the
+    upper one is exactly .9.
     """
     gaps = torch.arange(9.0, 0, -1).view(9, 1, 1, 1)
     got = losses.conformal_offsets(gaps, [0.1, 0.2, 0.5, 0.8, 0.9])
@@ -126,9 +122,9 @@ def test_conformal_offsets_by_hand() -> None:
     assert losses.conformal_offsets(own, [0.1, 0.9]).flatten().tolist() == [1, 90]
 
 
-def test_pinball_by_hand() -> None:
-    """Oracle: Koenker & Bassett: q (y - z) above, (1 - q) (z - y) below; for two steps, three
-    levels, one column.
+def test_pinball_loss_by_hand() -> None:
+    """Koenker & Bassett: q (y - z) above, (1 - q) (z - y) below; for two steps, three levels, one
+    column.
     """
     output = torch.tensor(
         [[[0.0], [1.0], [3.0], [2.0], [2.0], [2.0]]]
@@ -138,9 +134,10 @@ def test_pinball_by_hand() -> None:
     assert float(losses.pinball(output, y, [0.1, 0.5, 0.9])) == pytest.approx(expected / 6)
 
 
-def test_pinball_learns_levels(of_shop: Resolve) -> None:
-    """Training lowers it, and before any calibration the levels stand apart in the right order
-    on most windows.
+def test_training_on_the_pinball_loss_separates_the_quantiles(of_shop: Resolve) -> None:
+    """Training lowers the loss.
+
+    Before any calibration the levels are in the right order on most windows.
     """
     recipe = of_shop(train={"loss": "pinball", "epochs": 30})
     source, _ = prepare.make(recipe.data)
@@ -152,9 +149,9 @@ def test_pinball_learns_levels(of_shop: Resolve) -> None:
     assert (levels.diff(dim=-1) > 0).float().mean() > 0.9
 
 
-def test_windows_do_not_leak(of_shop: Resolve) -> None:
-    """Oracle: the file's rows: the last row that training sees comes before the first that
-    validation is asked for, and so on; `train_stride` skips windows of training alone.
+def test_the_splits_share_no_target_row(of_shop: Resolve) -> None:
+    """The last row that training sees comes before the first target of validation, and so on;
+    `train_stride` skips windows of training only.
     """
     source, _ = prepare.make(of_shop(data={"train_stride": 4, **CALENDAR}).data)
     wanted = {split: source.times[split][CONTEXT:] for split in dataset.SPLITS}
@@ -171,8 +168,10 @@ def test_windows_do_not_leak(of_shop: Resolve) -> None:
     assert len(batch.x) == source.about["train"] and batch.y.shape[1:] == (HORIZON, 1)
 
 
-def test_targets_come_first_and_the_rest_is_read(of_shop: Resolve, shop_csv: Path) -> None:
-    """Oracle: the file itself."""
+def test_targets_are_the_first_columns_and_the_others_are_inputs(
+    of_shop: Resolve, shop_csv: Path
+) -> None:
+    """Compared with the file itself."""
     source, _ = prepare.make(of_shop(data=CALENDAR).data)
     table = read_csv(shop_csv, time="day")
     assert source.about["columns"] == ["sales", "visits", "rain"] and source.about["forecast"][
@@ -190,9 +189,9 @@ def test_targets_come_first_and_the_rest_is_read(of_shop: Resolve, shop_csv: Pat
     np.testing.assert_array_equal(calendar[-1], expected)
 
 
-def test_calendar_by_hand() -> None:
-    """Oracle: places in the period, written by hand: 29 February 2024 was a Thursday, day 60 of
-    366; 1970, 1900.
+def test_calendar_features_by_hand() -> None:
+    """Positions in the period, by hand: 29 February 2024 was a Thursday, day 60 of 366; also 1970
+    and 1900.
     """
     times = np.array(
         ["2024-02-29T06:30", "1970-01-01T00:00", "1900-12-31T23:00", "2023-07-01T12:00"],
@@ -250,7 +249,7 @@ CAUSAL = {"channels": 2, "kernel_size": 2, "dilations": [1], "activation": "none
         ),
     ],
 )
-def test_recipes_that_are_refused_say_why(
+def test_contradictory_recipes_are_errors(
     recipe: dict[str, Any], reason: str, resolved: Resolve
 ) -> None:
     whole = {"arch": "tcn", "net": NET, "train": {"epochs": 1}} | recipe
@@ -262,7 +261,7 @@ def test_recipes_that_are_refused_say_why(
         resolved(whole, SETS)
 
 
-def test_data_that_are_refused_say_why(of_shop: Resolve, resolved: Resolve) -> None:
+def test_unsuitable_data_are_errors(of_shop: Resolve, resolved: Resolve) -> None:
     with pytest.raises(
         StageError, match="targets: expected columns among visits, sales, rain, got 'sale'"
     ):
@@ -277,8 +276,8 @@ def test_data_that_are_refused_say_why(of_shop: Resolve, resolved: Resolve) -> N
 def test_calendar_and_covariates_from_data_to_served_rows(
     shop_csv: Path, workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Oracle: torch's answers on record, for the same windows read from the user's file by the
-    served model; and the command says of the file what the model does.
+    """The served model reads the same windows from the user's file as torch did, and gives torch's
+    recorded forecasts; the command writes what the model forecasts.
     """
     params = {
         "device": "cpu",
@@ -333,10 +332,10 @@ def test_calendar_and_covariates_from_data_to_served_rows(
         model.predict(shop_csv, horizon=4)
 
 
-def test_beyond_the_horizon_the_calendar_goes_on(
+def test_beyond_the_horizon_the_calendar_continues(
     of_shop: Resolve, tmp_path: Path, shop_csv: Path
 ) -> None:
-    """Oracle: the forecast fed back by hand through torch, with the calendar of the later days."""
+    """The forecast is fed back through torch here, with the calendar of the later days."""
     recipe = of_shop(data={"calendar": ["weekday"]})
     net, source = untrained(recipe)
     x = source.served("test")
@@ -364,11 +363,9 @@ def test_beyond_the_horizon_the_calendar_goes_on(
 def test_too_few_validation_windows_give_no_interval(
     of_shop: Resolve, tmp_path: Path, shop_csv: Path, objective: str
 ) -> None:
-    """Three windows know no .1 quantile (nine do): the file has the median alone, rows no interval,
-    and a note says so.
-
-    Oracle: the theorem's count; before, the three residuals' ends were taken, and a forecast lay
-    outside its interval.
+    """Three windows determine no .1 quantile (nine do): the file has only the median, rows have no
+    interval, and a note says so. Once the ends of the three residuals were taken, and a forecast
+    lay outside its interval.
     """
     assert [
         series_sources.calibrated_levels([0.1, 0.25, 0.5, 0.75, 0.9], n) for n in (9, 8, 3, 2)

@@ -1,5 +1,5 @@
-"""The papers' sizes: `size: full` on little data, so that `make full` does not fail after hours
-on a GPU.
+"""The papers' sizes: `size: full` on little data, so that `make full` does not fail after hours on
+a GPU.
 """
 
 from __future__ import annotations
@@ -19,9 +19,7 @@ PLAIN = {"epochs": 1, "batch": 10, "lr": 1e-4, "schedule": "constant", "steps": 
 
 
 def reduce(content: dict[str, Any], names: list[str]) -> None:
-    """Put few digits in the place of MNIST, CIFAR-10 and Imagenette, and one epoch in the place
-    of hundreds.
-    """
+    """Replace MNIST, CIFAR-10 and Imagenette by a few digits, and hundreds of epochs by one."""
     for name in ("mnist-full", "cifar10", "imagenette"):
         content["data"][name] = {"source": "digits", "validation": 20, "test": 20, "per_class": 3}
     content["line"], content["line_studies"] = dict.fromkeys(names, "scratch"), []
@@ -44,8 +42,8 @@ def reduce(content: dict[str, Any], names: list[str]) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["lenet5-digits", "resnet20-digits"])
 def test_a_full_recipe_is_trained_and_exported(workspace: Path, name: str) -> None:
-    """Oracle: the `full:` block of params.yaml, seen in the file that is served: its input's
-    size and channels.
+    """The input's size and channels in the exported file are those of the `full:` block of
+    params.yaml.
     """
     copy_params(workspace)
     edit_params(workspace, lambda content: (content.update(size="full"), reduce(content, LINE)))
@@ -62,10 +60,8 @@ def test_a_full_recipe_is_trained_and_exported(workspace: Path, name: str) -> No
 
 @pytest.mark.long
 @pytest.mark.timeout(900)
-def test_a_whole_line_at_full_size(tmp_path: Path) -> None:
-    """Every stage, as `make full` asks DVC for it: four entries are checked and served as
-    checked.
-    """
+def test_the_line_runs_at_full_size(tmp_path: Path) -> None:
+    """Every stage, as `make full` asks DVC for it: four entries are checked, and served as checked."""
     folder = copy_tree(tmp_path / "con line", git=True)
     edit_params(folder, lambda content: reduce(content, LINE))
     dvc(folder, "exp", "run", "-S", "size=full")

@@ -1,7 +1,6 @@
-"""What the line exports, on CUDA's provider with stand-ins for its libraries: where nodes run, CUDA
-graphs, batches.
-
-Networks are exported as they start: which kernels there are does not depend on the weights.
+"""Exported files on CUDA's provider, with stand-ins for its libraries: placement of nodes, CUDA
+graphs, batches. The networks are exported untrained: which kernels they need does not depend on the
+weights.
 """
 
 from __future__ import annotations
@@ -68,15 +67,15 @@ SHAPES = {
 
 
 def walked(fake_cuda: FakeCuda, *files: Path) -> list[dict[str, Any]]:
-    """Return of each file's graph its nodes by operator and provider, the rows answered to 1, 7
-    and, recorded, to 4.
+    """Return for each file its nodes by operator and provider, and the numbers of rows for batches
+    of 1, 7 and, as a CUDA graph, 4.
     """
     return [json.loads(row) for row in fake_cuda.run(WALK, *files).stdout.splitlines()]
 
 
 def assert_on_cuda(found: dict[str, Any], on_cpu: set[str] = frozenset()) -> None:
-    """All nodes run on CUDA but those of these operators, which compute from shapes; every row
-    is answered.
+    """Assert that all nodes run on CUDA except these operators, which compute from shapes, and that
+    every row is returned.
     """
     assert {operator for operator, provider in found["nodes"] if provider == CPU} == on_cpu
     assert {provider for _, provider in found["nodes"]} <= {CUDA, CPU}
@@ -91,7 +90,7 @@ def recipes() -> dict[str, Any]:
 
 
 def exported(name: str, file: Path, *, saliency: bool = False) -> Path:
-    """Write the graph of an entry's network, as it starts, and return its file."""
+    """Write the graph of an entry's untrained network, and return its file."""
     import torch
 
     from pipeline.data import prepare
@@ -112,8 +111,8 @@ def exported(name: str, file: Path, *, saliency: bool = False) -> Path:
 
 
 def test_every_file_of_the_line_runs_on_cuda(fake_cuda: FakeCuda, tmp_path: Path) -> None:
-    """Oracle: no node on the CPU in fp32, fp16, the windows' graph and the step's, plain and as
-    a CUDA graph.
+    """No node is on the CPU in fp32, fp16, the graph of windows and that of a step, plain and as a
+    CUDA graph.
     """
     files = []
     for name in (line.DIGITS, line.WAVES):
@@ -131,8 +130,8 @@ def test_every_file_of_the_line_runs_on_cuda(fake_cuda: FakeCuda, tmp_path: Path
         assert_on_cuda(found)
 
 
-def test_an_int8_file_is_refused_on_cuda_by_name(fake_cuda: FakeCuda) -> None:
-    """Oracle: CUDA's DequantizeLinear takes no int32, which biases are."""
+def test_an_int8_file_is_refused_on_cuda(fake_cuda: FakeCuda) -> None:
+    """CUDA's DequantizeLinear takes no int32, which the biases are."""
     file = (line.made() / line.model_path(line.DIGITS)).with_name("model.int8.onnx")
     done = fake_cuda.infer("check", file, check=False)
     assert (
@@ -160,24 +159,22 @@ def test_an_int8_file_is_refused_on_cuda_by_name(fake_cuda: FakeCuda) -> None:
 def test_each_architecture_runs_on_cuda(
     fake_cuda: FakeCuda, tmp_path: Path, name: str, on_cpu: set[str]
 ) -> None:
-    """Oracle: no node on the CPU but shapes' arithmetic of the forecasters that sort their
-    quantiles.
-    """
+    """Only arithmetic on shapes is on the CPU, in the forecasters that sort their quantiles."""
     [found] = walked(fake_cuda, exported(name, tmp_path / "m.onnx"))
     assert_on_cuda(found, on_cpu)
 
 
 @pytest.mark.slow
 def test_a_gradient_in_the_file_runs_on_cuda(fake_cuda: FakeCuda, tmp_path: Path) -> None:
-    """Oracle: no node on the CPU that sees data: `open_session` refuses it; what `infer explain
-    --device cuda` runs.
+    """No node that reads data is on the CPU, which `open_session` would refuse; `infer explain
+    --device cuda` runs this graph.
     """
     [found] = walked(fake_cuda, exported("cnn2-digits", tmp_path / "m.onnx", saliency=True))
     assert found["rows"] == [1, 7] and any(provider == CUDA for _, provider in found["nodes"])
 
 
-def test_infer_walks_through_the_lines_raw_files(fake_cuda: FakeCuda) -> None:
-    """Oracle: a row for each raw image, and `horizon` rows for each raw series, of files that
+def test_infer_predicts_the_lines_raw_files_on_cuda(fake_cuda: FakeCuda) -> None:
+    """There is a row for each raw image, and `horizon` rows for each raw series, of files that
     stage data wrote.
     """
     root = line.made()

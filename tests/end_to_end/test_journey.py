@@ -1,7 +1,6 @@
-"""The journey, as a new user makes it: a copy of this tree, in a folder with a space in its name,
-through `dvc repro`.
-
-The line is short (four entries, few epochs); no stage is left out and nothing is faked.
+"""The whole line as a new user runs it: a copy of this tree, in a folder with a space in its name,
+through `dvc repro`. The line is short (four entries, few epochs); no stage is left out and nothing
+is faked.
 """
 
 from __future__ import annotations
@@ -65,8 +64,8 @@ def result(folder: Path, entry: str, stage: str) -> dict:
 
 
 @pytest.mark.parametrize("entry", LINE)
-def test_every_stage_made_its_result(clone: Path, entry: str) -> None:
-    """Checked and served: raw files through the shipped command give the checked metric."""
+def test_served_metrics_equal_the_checked_ones(clone: Path, entry: str) -> None:
+    """The shipped command on the raw files gives the metric of the check."""
     assert result(clone, entry, "check")["passed"]
     served = result(clone, entry, "infer")
     assert served["equal"] and served["rows_error"] == 0 and served["rows_ok"] > 0
@@ -75,15 +74,17 @@ def test_every_stage_made_its_result(clone: Path, entry: str) -> None:
     assert manifest["name"] == entry and manifest["licence"]
 
 
-def test_networks_learned(clone: Path) -> None:
-    """Even in few epochs: digits far above chance (.1), waves far below the last-value error."""
+def test_the_networks_beat_chance_and_the_last_value(clone: Path) -> None:
+    """Even in few epochs: digits far above chance (.1), waves far below the error of the last
+    value.
+    """
     assert result(clone, "fcnn0-digits", "check")["metric"]["value"] > 0.85
     assert result(clone, "lenet5-digits", "check")["metric"]["value"] > 0.85
     metric = result(clone, "dilated-waves", "check")["metric"]
     assert metric["value"] < metric["baselines"]["last value"]["mse"] / 10
 
 
-def test_stages_say_where_they_are(clone: Path) -> None:
+def test_stages_print_their_entry_and_number(clone: Path) -> None:
     log = (clone / "first.log").read_text()
     line = r"^ *\d+ of \d+  lenet5-digits +\| train +\S+ s  validation accuracy \S+ in epoch"
     assert re.search(line, log, re.MULTILINE) and "Running stage" not in log
@@ -115,9 +116,10 @@ def test_changed_learning_rate_reruns_that_entry_and_the_report_only(clone: Path
     assert ran(dvc(clone, "repro")) == expected
 
 
-def test_a_new_architecture_is_a_file_a_recipe_and_a_name(clone: Path) -> None:
-    """Added: its stages run, nothing else's; removed: gone from report and metrics, its files
-    named and kept.
+def test_adding_and_removing_an_architecture(clone: Path) -> None:
+    """Added, only its own stages run.
+
+    Removed, it is gone from report and metrics; its files are named and kept.
     """
 
     def add(p: dict) -> None:
@@ -188,8 +190,8 @@ def wait_for_checkpoint(folder: Path, process: subprocess.Popen) -> None:
 
 @pytest.mark.parametrize("victim", ["train", "dvc"])
 def test_killed_training_ends_with_the_same_metrics(tmp_path: Path, victim: str) -> None:
-    """SIGKILL to the training process, or to the whole group of `dvc repro`: run again, the same
-    numbers.
+    """SIGKILL to the training process, or to the whole group of `dvc repro`; run again, the metrics
+    are equal.
     """
     entry = "lenet5-digits"
     folder = copy_tree(tmp_path / "killed", git=True)
@@ -246,13 +248,13 @@ def test_the_readmes_infer_commands_run_as_written(clone: Path) -> None:
 
 
 def shape(line: str) -> str:
-    """Return a printed line, every number 0: what it says, not how the short line of this test
-    scored.
+    """Return a printed line with every number replaced by 0: its text, not the score of this test's
+    short line.
     """
     return re.sub(r"-?\d[\d.]*(e-?\d+)?", "0", line)
 
 
-def test_the_readmes_examples_print_what_it_says(clone: Path) -> None:
+def test_the_readmes_examples_print_the_output_that_it_shows(clone: Path) -> None:
     assert len(examples()) >= 2
     for command, printed in examples():
         output = [shape(line) for line in run(clone, *shlex.split(command)).splitlines()]

@@ -1,9 +1,8 @@
-"""Stages check, package and infer on a machine with a GPU, on stand-ins for CUDA's libraries: every
-step is walked.
+"""Stages check, package and infer on a machine with a GPU, with stand-ins for CUDA's libraries.
 
-The stand-ins compute nothing, so in stage check each answer of a session on CUDA is replaced by the
-CPU's after it was run there: placement, refusals and shapes are CUDA's, the numbers and the limits
-on them are the CPU's.
+The stand-ins compute nothing, so in stage check each output of a session on CUDA is replaced by the
+CPU's after it was run: placement, refusals and shapes are CUDA's; the numbers and the limits on
+them are the CPU's.
 """
 
 from __future__ import annotations
@@ -78,7 +77,7 @@ ON_CUDA = {line.DIGITS: ["fp32", "fp16"], line.WAVES: ["fp32"]}
 
 
 def zero_answers_of_cuda(name: str) -> None:
-    """Put what the stand-ins answer in the place of what check has kept of CUDA."""
+    """Replace the CUDA outputs that the check recorded by the stand-ins' zeros."""
     path = Path("out", name, "check", "test.npz")
     arrays = dict(np.load(path))
     assert [key for key in arrays if "cuda" in key] == [
@@ -88,9 +87,9 @@ def zero_answers_of_cuda(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [line.DIGITS, line.WAVES])
-def test_check_package_and_infer_walk_their_rows_on_cuda(name: str, fake_cuda: FakeCuda) -> None:
-    """Oracle: by hand. Each file on each device with kernels for it; int8 has a CPU alone, the
-    CPU only plays fp16.
+def test_check_package_and_infer_run_on_cuda(name: str, fake_cuda: FakeCuda) -> None:
+    """Each file has a row for each device with kernels for it: int8 only on the CPU, which emulates
+    fp16.
     """
     done = fake_cuda.run(CHECK, name, cwd=Path.cwd())
     assert done.stdout == "0 1\n"  # TF32 is off, and on in the row that shows what it would change
@@ -156,9 +155,7 @@ def test_check_package_and_infer_walk_their_rows_on_cuda(name: str, fake_cuda: F
 def test_a_forest_or_svm_runs_on_the_cpu_behind_a_backbone_on_cuda(
     kind: str, operators: list[str], fake_cuda: FakeCuda, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Oracle: ai.onnx.ml has no kernels but the CPU's; the row names them, no CUDA graph is
-    tried.
-    """
+    """ai.onnx.ml has CPU kernels only. The row names them, and no CUDA graph is tried."""
     monkeypatch.setattr(heads, "TREES", 3)
     rng = np.random.default_rng(0)
     y = np.arange(60) % 10
@@ -170,7 +167,7 @@ def test_a_forest_or_svm_runs_on_the_cpu_behind_a_backbone_on_cuda(
     head = heads.Head(kind, options, heads.fit_estimator(kind, options, x, y, 1))
 
     def put_behind(graph: onnx.ModelProto) -> None:
-        """Let the head take the place of the linear classifier: its features are the pixels."""
+        """Replace the linear classifier by the head, whose features are the pixels."""
         helper = onnx.helper
         nodes = [
             helper.make_node("Cast", ["images"], ["grey"], to=1),

@@ -1,4 +1,6 @@
-"""A third and a fourth implementation agree with onnxruntime on the files that the line ships."""
+"""A third and a fourth implementation of ONNX agree with onnxruntime on the files that the line
+ships.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,7 @@ pytestmark = pytest.mark.slow
     "runtime", [thirds.reference_answers, thirds.openvino_answers], ids=["onnx", "openvino"]
 )
 @pytest.mark.parametrize("name", [line.DIGITS, line.WAVES])
-def test_others_answer_the_same(name: str, runtime) -> None:
+def test_other_runtimes_give_the_same_outputs(name: str, runtime) -> None:
     with line.inside(line.made()):
         file = line.model_path(name).read_bytes()
         key = "test_x" if name == line.DIGITS else None
@@ -30,8 +32,8 @@ def test_others_answer_the_same(name: str, runtime) -> None:
     np.testing.assert_allclose(runtime(file, x), expected, atol=1e-5)
 
 
-def test_int8_means_the_same_elsewhere() -> None:
-    """QDQ is arithmetic in the open: numpy's rounding of the same file gives the same classes."""
+def test_int8_files_give_the_same_classes_in_numpy() -> None:
+    """QDQ is explicit arithmetic: numpy's rounding of the same file gives the same classes."""
     with line.inside(line.made()):
         file = line.model_path(line.DIGITS).with_name("model.int8.onnx").read_bytes()
         x = np.load(f"out/{line.DIGITS}/data/test_x.npy")[:64]

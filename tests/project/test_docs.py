@@ -1,6 +1,4 @@
-"""The pages of docs/: links lead somewhere; every metric, and every set and weight file of
-params.yaml, is listed.
-"""
+"""docs/: links lead somewhere; every metric, dataset and weight file of params.yaml is listed."""
 
 from __future__ import annotations
 
@@ -20,8 +18,8 @@ PARAMS = YAML(typ="safe").load(ROOT / "params.yaml")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_links_lead_somewhere(page: Path) -> None:
-    """Within the repository: files and headings."""
+def test_links_of_the_docs_exist(page: Path) -> None:
+    """Files and headings within the repository."""
     for target in re.findall(r"\]\(([^)]+)\)", page.read_text()):
         path, _, anchor = target.partition("#")
         found = page.parent / path if path else page
@@ -51,9 +49,9 @@ def test_every_data_set_and_weight_file_is_listed_with_its_licence() -> None:
         assert any(f"`{file}`" in row and f"| {licence} |" in row for row in rows), file
 
 
-def test_every_metric_is_explained_and_every_metric_explained_is_there() -> None:
-    """The keys of results/*/metrics.json against the table of docs/dvc.md; `..._low` stands for
-    any that ends so.
+def test_the_table_of_metrics_is_complete_and_current() -> None:
+    """The keys of results/*/metrics.json and the table of docs/dvc.md are the same; `..._low`
+    stands for any key with that ending.
     """
     rows = re.findall(
         r"^\| (`.*?) \| (.+?) \| (.+?) \|$", (ROOT / "docs" / "dvc.md").read_text(), re.M

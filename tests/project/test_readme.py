@@ -1,5 +1,5 @@
-"""The front page says what is true: commands run as written, the table is the measured one,
-links lead somewhere.
+"""README.md: its commands run as written, its table is the measured one, and its links lead
+somewhere.
 """
 
 from __future__ import annotations
@@ -17,16 +17,14 @@ MAKEFILE = (ROOT / "Makefile").read_text()
 
 
 def commands(start: str) -> list[str]:
-    """Return the lines of the README's shell blocks that begin with `start`, comments cut."""
+    """Return the lines of the README's shell blocks that begin with `start`, without comments."""
     blocks = re.findall(r"```sh\n(.*?)```", README, re.S)
     lines = [line.split("#")[0].strip() for block in blocks for line in block.splitlines()]
     return [line for line in lines if line.startswith(start)]
 
 
 def examples() -> list[tuple[str, list[str]]]:
-    """Return the commands of the README's console blocks, each with the lines that it is said to
-    print.
-    """
+    """Return the commands of the README's console blocks, each with the output shown below it."""
     blocks = "".join(re.findall(r"```console\n(.*?)```", README, re.S))
     parts = [part.splitlines() for part in re.split(r"^\$ ", blocks, flags=re.M)[1:]]
     return [(command, printed) for command, *printed in parts if printed]
@@ -37,7 +35,7 @@ def added(section: str) -> str:
     return re.findall(rf"`params.yaml`, under `{section}:` `(.*)`$", README, re.M)[0]
 
 
-def test_links_lead_somewhere() -> None:
+def test_links_of_the_readme_exist() -> None:
     for target in re.findall(r"\]\(([^)#]+)\)", README):
         assert (ROOT / target).exists(), target
 
@@ -54,8 +52,8 @@ def test_the_gate_runs_the_readmes_test_command() -> None:
 
 
 def test_table_is_the_measured_one() -> None:
-    """The same rows as results/README.md, which stage report writes; `make readme` carries them
-    over.
+    """The rows equal those of results/README.md, which stage report writes; `make readme` copies
+    them.
     """
     rows = [
         line
@@ -68,7 +66,9 @@ def test_table_is_the_measured_one() -> None:
 
 @pytest.mark.long
 def test_make_as_a_new_user_in_a_fresh_copy(tmp_path: Path) -> None:
-    """`make` with a short line: sets up .venv, serves a first prediction, ends with the table and the report."""
+    """`make` with a short line: it sets up .venv, serves a first prediction, and ends with the
+    table and the report.
+    """
     folder = copy_tree(tmp_path / "fresh copy", git=True)
     done = subprocess.run(
         ["make", f"PYTHON={Path(sys.base_prefix) / 'bin' / 'python3'}"],

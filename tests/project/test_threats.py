@@ -1,4 +1,4 @@
-"""docs/threats.md says what is true: the modules and tests that it names are there."""
+"""docs/threats.md names modules and tests that exist."""
 
 import re
 from pathlib import Path
@@ -8,7 +8,6 @@ TEXT = (ROOT / "docs" / "threats.md").read_text(encoding="utf-8")
 
 
 def test_named_tests_and_modules_exist() -> None:
-    """Oracle: the files of the repository."""
     tests = "\n".join(
         path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py")
     )

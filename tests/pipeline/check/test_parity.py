@@ -31,7 +31,7 @@ class Pixels(nn.Module):
 
 
 def require_parity(graph: bytes, images: np.ndarray, expected: np.ndarray, path: Path) -> None:
-    """Seal and load the graph, and require parity at each batch size, 0 among them."""
+    """Seal and load the graph, and require parity at each batch size, 0 included."""
     labels = [f"class {k}" for k in range(expected.shape[1])]
     outputs = {"probabilities": pack_array(expected[:2].astype(np.float32))}
     document = {
@@ -49,10 +49,10 @@ def require_parity(graph: bytes, images: np.ndarray, expected: np.ndarray, path:
 
 
 @pytest.mark.parametrize("kind", ["svm-linear", "svm-rbf", "forest"])
-def test_a_head_on_two_classes_passes(
+def test_a_head_on_two_classes_has_parity(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Oracle: scikit-learn's probabilities.
+    """With scikit-learn's probabilities.
 
     The graph of an SVM ends in ArrayFeatureExtractor, which refuses an empty batch.
     """
@@ -69,8 +69,8 @@ def test_a_head_on_two_classes_passes(
 
 
 @pytest.mark.parametrize("classes", [2, 3])
-def test_circular_padding_passes_at_every_batch(classes: int, tmp_path: Path) -> None:
-    """Oracle: torch; circular padding in ONNX cannot run on an empty batch."""
+def test_circular_padding_has_parity_at_every_batch(classes: int, tmp_path: Path) -> None:
+    """With torch. Circular padding in ONNX cannot run on an empty batch."""
     torch.manual_seed(0)
     images = RNG.integers(0, 256, (30, 9, 8, 1), np.uint8)
     net = models.build("stack", **STACK, classes=classes, padding="circular")

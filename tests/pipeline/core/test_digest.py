@@ -1,4 +1,6 @@
-"""A stage's digest follows its imports, and changes with what the code does, not its text."""
+"""The digest of a stage's code follows its imports, and changes with what the code does, not with
+its text.
+"""
 
 import re
 import shutil
@@ -62,7 +64,7 @@ def digests(tree: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], dict[st
 
 
 def imports(path: Path) -> set[str]:
-    """Return the files of ours that the text of a file imports, be it inside a function."""
+    """Return the files of this repository that the text of a file imports, also inside functions."""
     text = re.sub(r"^if TYPE_CHECKING:\n(?: .*\n|\n)*", "", path.read_text(), flags=re.M)
     text = re.sub(r'"""(?:.|\n)*?"""', "", text)  # programs in strings
     found = set()
@@ -144,10 +146,10 @@ def test_an_edited_constant_reruns_what_imports_it_and_nothing_else(
     }
 
 
-def test_docstrings_comments_and_layout_rerun_nothing(
+def test_docstrings_comments_and_layout_do_not_change_the_digest(
     tree: Path, digests: Callable[[], dict[str, str]]
 ) -> None:
-    """Each file of the tree is given another docstring, a comment and an empty line."""
+    """Each file of the tree gets another docstring, a comment and an empty line."""
     before = digests()
     for folder in FOLDERS:
         for path in Path(folder).rglob("*.py"):
@@ -156,8 +158,8 @@ def test_docstrings_comments_and_layout_rerun_nothing(
     assert digests() == before
 
 
-def test_a_change_within_a_function_and_a_string_that_is_used_count(tmp_path: Path) -> None:
-    """Oracle: three texts that do the same, two that do not."""
+def test_code_and_used_strings_change_the_digest(tmp_path: Path) -> None:
+    """Three texts that do the same, two that do not."""
     texts = [
         'def f(x):\n    """Return x."""\n    return x, "a"\n',
         "def f(x):\n    # a comment\n    return x, 'a'\n",
@@ -173,9 +175,10 @@ def test_a_change_within_a_function_and_a_string_that_is_used_count(tmp_path: Pa
     assert len(set(found[:3])) == 1 and len(set(found)) == 3
 
 
-def test_what_the_digests_cannot_follow_is_not_there() -> None:
-    """No relative imports; modules by a name that is computed are architectures, whose file an
-    entry depends on.
+def test_all_imports_can_be_followed() -> None:
+    """There are no relative imports.
+
+    Modules imported by a computed name are architectures, whose file an entry depends on.
     """
     for path in (path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py")):
         text = path.read_text()

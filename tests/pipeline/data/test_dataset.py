@@ -1,6 +1,4 @@
-"""Stage data: arrays, statistics of the training split alone, and what results/<entry>/data.json
-records.
-"""
+"""Stage data: arrays, statistics of the training split alone, and results/<entry>/data.json."""
 
 import csv
 import json
@@ -26,7 +24,7 @@ Resolve = Callable[..., dict[str, Any]]
 
 
 def test_channel_statistics(resolved: Resolve) -> None:
-    """Oracle: numpy's mean and std of the training pixels; T20's 1e-4 beside the std."""
+    """numpy's mean and std of the training pixels; 1e-4 is added to the std."""
     made, _ = prepare.make(resolved(IMAGE_RECIPE).data)
     x = made.x["train"].astype(np.float64)
     assert made.mean.shape == made.scale.shape == (1, 1, 1)
@@ -35,9 +33,7 @@ def test_channel_statistics(resolved: Resolve) -> None:
 
 
 def test_pixel_statistics_and_constant_pixels() -> None:
-    """Oracle: T20 in numpy, float64; a pixel that never changes in training standardises to 0
-    whatever comes.
-    """
+    """numpy in float64. A pixel that is constant in training becomes 0 for any value."""
     rng = np.random.default_rng(0)
     x = rng.integers(0, 256, (600, 5, 4, 3), np.uint8)
     x[:, 0, 0] = 200
@@ -52,14 +48,14 @@ def test_pixel_statistics_and_constant_pixels() -> None:
 
 
 @pytest.mark.parametrize(("kind", "scale"), [("none", 1.0), ("unit", 1 / 255)])
-def test_fixed_standardisations(kind: str, scale: float) -> None:
+def test_fixed_normalizations(kind: str, scale: float) -> None:
     mean, got = prepare.image_statistics(np.full((3, 2, 2, 3), 9, np.uint8), kind)
     assert mean.shape == got.shape == (3, 1, 1)
     assert not mean.any() and (got == np.float32(scale)).all()
 
 
-def test_mean_and_imagenet() -> None:
-    """Oracles: grey levels less their mean; torchvision's Normalize of images in [0, 1]."""
+def test_mean_and_imagenet_normalization() -> None:
+    """Grey levels minus their mean; torchvision's Normalize of images in [0, 1]."""
     x = np.random.default_rng(0).integers(0, 256, (20, 4, 5, 3), np.uint8)
     mean, scale = prepare.image_statistics(x, "mean")
     np.testing.assert_allclose(mean.ravel(), x.mean((0, 1, 2)), rtol=1e-6)
@@ -75,7 +71,7 @@ def test_mean_and_imagenet() -> None:
 def test_statistics_see_the_training_split_alone(
     resolved: Resolve, recipe: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Everything outside the training split is made wild: mean and scale stay, bit for bit."""
+    """The other splits are set to extreme values: mean and scale stay bit-equal."""
     block = resolved(recipe).data
     before, _ = prepare.make(block)
 
@@ -106,20 +102,20 @@ def test_statistics_see_the_training_split_alone(
 
 
 def test_series_statistics(resolved: Resolve) -> None:
-    """Oracle: numpy over the training rows, each once."""
+    """numpy over the training rows, each counted once."""
     made, _ = prepare.make(resolved(SERIES_RECIPE).data)
     np.testing.assert_allclose(made.mean, made.x["train"].mean(0), rtol=1e-6)
     np.testing.assert_allclose(made.scale, 1 / made.x["train"].std(0), rtol=1e-6)
 
 
 def test_windows_lie_within_a_series() -> None:
-    """Oracle: by hand. Two series of 5 and 4 rows, windows of 3."""
+    """Two series of 5 and 4 rows, windows of 3."""
     rows = dataset.window_rows(np.array([0, 5, 9]), 3, 1)
     assert rows.tolist() == [[0, 1, 2], [1, 2, 3], [2, 3, 4], [5, 6, 7], [6, 7, 8]]
     assert dataset.window_rows(np.array([0, 5, 9]), 3, 2)[:, 0].tolist() == [0, 2, 5]
 
 
-def test_images_in_two_splits_are_a_leak(
+def test_an_image_in_two_splits_is_an_error(
     resolved: Resolve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = prepare.image_sources.images
@@ -133,8 +129,8 @@ def test_images_in_two_splits_are_a_leak(
         prepare.make(resolved(IMAGE_RECIPE).data)
 
 
-def test_twins_are_looked_for_in_little_memory() -> None:
-    """Oracle: by construction; 24 MB of images, which a set of their bytes would double."""
+def test_finding_duplicates_needs_little_memory() -> None:
+    """24 MB of images; a set of their bytes would need as much again."""
     rng = np.random.default_rng(0)
     x = {split: rng.integers(0, 256, (40, 256, 256, 3), np.uint8) for split in dataset.SPLITS}
     x["test"][7], x["test"][9] = x["train"][3], x["validation"][39]
@@ -146,11 +142,11 @@ def test_twins_are_looked_for_in_little_memory() -> None:
         tracemalloc.stop()
 
 
-def test_twins_are_counted_and_recorded(
+def test_duplicate_pixels_are_counted_and_recorded(
     resolved: Resolve, photo_folder: Callable[..., Path]
 ) -> None:
-    """Two files with the same pixels, one of them for testing: not a leak of files, but it is
-    said.
+    """Two files with the same pixels, one of them for testing: not the same file in two splits, but
+    it is recorded.
     """
     root = photo_folder(
         {"train/a": 4, "train/b": 4, "val/a": 1, "val/b": 1, "test/a": 2, "test/b": 2}
@@ -183,7 +179,7 @@ def table(resolved: Resolve, folder: Path, text: str, **options: Any) -> dict[st
     return resolved(recipe, sets).data
 
 
-def test_a_constant_column(resolved: Resolve, tmp_path: Path) -> None:
+def test_a_constant_column_is_an_error(resolved: Resolve, tmp_path: Path) -> None:
     """Ten times .1 has a std that is not exactly 0 in floating point."""
     text = "a,b\n" + "".join(f"{i},0.1\n" for i in range(60))
     with pytest.raises(
@@ -192,7 +188,7 @@ def test_a_constant_column(resolved: Resolve, tmp_path: Path) -> None:
         prepare.make(table(resolved, tmp_path, text))
 
 
-def test_a_season_longer_than_the_data(resolved: Resolve, tmp_path: Path) -> None:
+def test_a_season_longer_than_the_data_is_an_error(resolved: Resolve, tmp_path: Path) -> None:
     text = "a\n" + "".join(f"{i}\n" for i in range(60))
     with pytest.raises(
         StageError,
@@ -216,8 +212,8 @@ def make_stage(
 def test_the_stage_writes_images(
     workspace: Path, monkeypatch: pytest.MonkeyPatch, resolved: Resolve
 ) -> None:
-    """The raw files, read by serve, are the test arrays; what is loaded is what was made; a
-    second run is equal.
+    """`convline` decodes the written raw files to the test arrays; loading gives what was prepared;
+    a second run is equal.
     """
     recipe = resolved(
         IMAGE_RECIPE, {**SETS, "digits": {"source": "digits", "validation": 900, "test": 500}}
@@ -247,7 +243,7 @@ def test_the_stage_writes_images(
 def test_the_stage_writes_series(
     workspace: Path, monkeypatch: pytest.MonkeyPatch, resolved: Resolve
 ) -> None:
-    """The raw CSV, read by serve, holds the test histories that `served` answers, bit for bit."""
+    """`convline` reads from the written CSV the test histories, bit for bit."""
     about = make_stage(workspace, monkeypatch, "wave", resolved(SERIES_RECIPE))
     loaded = dataset.load("wave")
     read = read_csv(workspace / "out/wave/data/raw/series.csv", time="ds", id="unique_id")
@@ -257,8 +253,8 @@ def test_the_stage_writes_series(
         np.testing.assert_array_equal(one.values.astype(np.float32), history[int(one.id)])
 
 
-def test_an_entry_that_is_not_there(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Oracle: the sentence; before any params stage, and after one."""
+def test_an_unknown_entry_is_an_error(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before any params stage, and after one."""
     monkeypatch.setattr(sys, "argv", ["data", "nobody"])
     with pytest.raises(
         StageError, match=r"data: no entry 'nobody' under `line:` .* it has nothing yet: run `dvc"
@@ -279,11 +275,11 @@ WNIDS += ("n03394916", "n03417042", "n03425413", "n03445777", "n03888257")
 
 
 @pytest.mark.slow  # imports torchvision
-def test_a_set_of_files_is_not_decoded_for_its_labels(
+def test_labels_are_read_without_decoding_images(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spec_of: Callable[..., dict[str, Any]]
 ) -> None:
-    """Imagenette in torchvision's layout, made by hand: 10 classes of 4 and 2 images; samples
-    are files.
+    """Imagenette in torchvision's layout, made here: 10 classes of 4 and 2 images; samples are
+    files.
     """
     for split, each in (("train", 4), ("val", 2)):
         for k, wnid in enumerate(WNIDS):
@@ -319,7 +315,7 @@ def test_a_set_of_files_is_not_decoded_for_its_labels(
 def test_values_that_float32_cannot_tell_apart_are_refused(
     level: float, spread: float, sentence: str | None
 ) -> None:
-    """Oracle: float32 keeps 24 bits: at a level of 1e8 the last one is 8, at 5e4 it is .004."""
+    """float32 has 24 bits: at a level of 1e8 the last one is 8, at 5e4 it is .004."""
     values = level + spread * np.random.default_rng(0).standard_normal((500, 1))
     if sentence is None:
         return prepare.require_float32(["y"], values)

@@ -1,5 +1,5 @@
-"""Image sources: the embedded digits, torchvision's layout on disk, and a user's folders; and
-what each refuses.
+"""Image sources: the embedded digits, torchvision's layout on disk, and a user's folders; and the
+errors of each.
 """
 
 import gzip
@@ -38,8 +38,8 @@ def counts(samples: list[Sample]) -> list[int]:
 
 @pytest.mark.slow  # imports scikit-learn
 def test_digits_are_split_1137_300_360_in_proportion(spec_of: Spec) -> None:
-    """Oracle: scikit-learn's own reading of the file; in each split a class has its share to
-    within one image.
+    """Compared with scikit-learn's own reading of the file; in each split each class has its share
+    to within one image.
     """
     from sklearn.datasets import load_digits
 
@@ -67,7 +67,7 @@ def test_the_seed_draws_the_splits(spec_of: Spec) -> None:
 
 @pytest.mark.parametrize("count", [1, 7, 10, 99])
 def test_a_stratified_draw_has_the_count_and_the_shares(count: int) -> None:
-    """Oracle: largest remainders, so a class differs from its share by less than one."""
+    """Largest remainders: each class differs from its share by less than one."""
     labels = np.repeat([0, 1, 2], [50, 30, 20])
     drawn = stratified(labels, count, np.random.default_rng(0))
     assert len(set(drawn.tolist())) == count
@@ -75,7 +75,7 @@ def test_a_stratified_draw_has_the_count_and_the_shares(count: int) -> None:
     assert (np.abs(got - np.array([0.5, 0.3, 0.2]) * count) < 1).all()
 
 
-def test_more_than_there_is(spec_of: Spec) -> None:
+def test_a_count_beyond_the_dataset_is_an_error(spec_of: Spec) -> None:
     with pytest.raises(
         StageError, match=r"^data.digits.test: 900 images asked for, 797 are left; ask for fewer$"
     ):
@@ -86,17 +86,15 @@ def test_more_than_there_is(spec_of: Spec) -> None:
 
 
 def write_idx(folder: Path, name: str, array: np.ndarray) -> None:
-    """Write the idx format of MNIST: magic 0x800 + dimensions, the shape, the bytes; all
-    big-endian.
-    """
+    """Write MNIST's idx format: magic 0x800 + dimensions, the shape, the bytes; all big-endian."""
     folder.mkdir(parents=True, exist_ok=True)
     head = struct.pack(f">{1 + array.ndim}I", 0x800 + array.ndim, *array.shape)
     (folder / name).write_bytes(head + array.astype(np.uint8).tobytes())
 
 
 @pytest.fixture
-def twin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A data set in MNIST's own format, 60 and 30 images; image i is all i."""
+def small_mnist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A dataset in MNIST's format, of 60 and 30 images; every pixel of image i has the value i."""
     for tag, n in (("train", 60), ("t10k", 30)):
         pixels = np.broadcast_to(np.arange(n)[:, None, None], (n, 28, 28))
         write_idx(tmp_path / "root/MNIST/raw", f"{tag}-images-idx3-ubyte", pixels)
@@ -107,7 +105,7 @@ def twin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def offline(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a machine without a network answers, on every machine."""
+    """Make every download fail, as on a machine without a network."""
 
     def unreachable(*_: Any, **__: Any) -> None:
         raise URLError("Temporary failure in name resolution")
@@ -116,10 +114,10 @@ def offline(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @TORCHVISION
-def test_a_set_on_disk_is_read_and_nothing_is_downloaded(
-    twin: Path, offline: None, spec_of: Spec
+def test_a_dataset_on_disk_is_read_without_a_download(
+    small_mnist: Path, offline: None, spec_of: Spec
 ) -> None:
-    """Oracle: image i is all i and of class i mod 10; counts by params, in proportion."""
+    """Image i has the value i and class i mod 10; the counts are those of params, in proportion."""
     spec = spec_of("torchvision", name="MNIST", train=40, validation=10, test=20)
     splits, labels = image_sources.images(spec)
     assert {k: counts(v) for k, v in splits.items()} == {
@@ -139,15 +137,17 @@ def test_a_set_on_disk_is_read_and_nothing_is_downloaded(
 
 
 @TORCHVISION
-def test_all_of_a_set_with_a_fraction_for_validation(
-    twin: Path, offline: None, spec_of: Spec
+def test_a_fraction_of_the_dataset_validates(
+    small_mnist: Path, offline: None, spec_of: Spec
 ) -> None:
     splits, _ = image_sources.images(spec_of("torchvision", name="MNIST", validation=0.5))
     assert {k: len(v) for k, v in splits.items()} == {"train": 30, "validation": 30, "test": 30}
 
 
 @TORCHVISION
-def test_more_than_the_set_has(twin: Path, offline: None, spec_of: Spec) -> None:
+def test_counts_beyond_a_dataset_on_disk_are_an_error(
+    small_mnist: Path, offline: None, spec_of: Spec
+) -> None:
     with pytest.raises(
         StageError, match="torchvision MNIST: 70 images asked for, the set has 60; ask for fewer"
     ):
@@ -155,7 +155,7 @@ def test_more_than_the_set_has(twin: Path, offline: None, spec_of: Spec) -> None
 
 
 @TORCHVISION
-def test_a_set_without_splits_or_name(offline: None, spec_of: Spec) -> None:
+def test_a_dataset_without_splits_or_name_is_an_error(offline: None, spec_of: Spec) -> None:
     with pytest.raises(
         StageError, match="torchvision has no set 'MNITS' with splits; did you mean 'MNIST'"
     ):
@@ -163,17 +163,19 @@ def test_a_set_without_splits_or_name(offline: None, spec_of: Spec) -> None:
 
 
 @TORCHVISION
-def test_a_set_that_is_not_for_classification(tmp_path: Path, offline: None, spec_of: Spec) -> None:
+def test_a_dataset_without_classes_is_an_error(
+    tmp_path: Path, offline: None, spec_of: Spec
+) -> None:
     with pytest.raises(StageError, match=r"data: torchvision EMNIST: .*; choose another set"):
         image_sources.images(spec_of("torchvision", name="EMNIST"))
 
 
 @TORCHVISION
 @pytest.mark.parametrize("set_root", [True, False])
-def test_a_missing_set_without_network(
+def test_a_missing_dataset_without_network_is_one_message(
     set_root: bool, tmp_path: Path, offline: None, monkeypatch: pytest.MonkeyPatch, spec_of: Spec
 ) -> None:
-    """One sentence: where it was looked for, why the download failed, and what to do."""
+    """It says where the dataset was looked for, why the download failed, and what to do."""
     if set_root:
         monkeypatch.setenv("DATA_ROOT", str(tmp_path))
     else:
@@ -188,19 +190,21 @@ def test_a_missing_set_without_network(
 
 
 @TORCHVISION
-def test_a_half_downloaded_set_then_the_whole_one(twin: Path, offline: None, spec_of: Spec) -> None:
-    """The broken copy that the first try left behind does not hide the repaired set."""
-    missing = twin / "MNIST/raw/t10k-images-idx3-ubyte"
-    missing.rename(twin / "kept")
+def test_a_repaired_download_is_read(small_mnist: Path, offline: None, spec_of: Spec) -> None:
+    """The broken copy of the first attempt does not hide the repaired dataset."""
+    missing = small_mnist / "MNIST/raw/t10k-images-idx3-ubyte"
+    missing.rename(small_mnist / "kept")
     with pytest.raises(StageError, match="does not hold it whole, and its download failed"):
         image_sources.images(spec_of("torchvision", name="MNIST"))
-    (twin / "kept").rename(missing)
+    (small_mnist / "kept").rename(missing)
     assert len(image_sources.images(spec_of("torchvision", name="MNIST"))[0]["test"]) == 30
 
 
 @TORCHVISION
-def test_a_truncated_file_of_a_set(twin: Path, offline: None, spec_of: Spec) -> None:
-    file = twin / "MNIST/raw/train-images-idx3-ubyte"
+def test_a_truncated_dataset_file_is_an_error(
+    small_mnist: Path, offline: None, spec_of: Spec
+) -> None:
+    file = small_mnist / "MNIST/raw/train-images-idx3-ubyte"
     file.write_bytes(file.read_bytes()[:1000])
     with pytest.raises(StageError, match="data: torchvision MNIST: "):
         image_sources.images(spec_of("torchvision", name="MNIST"))
@@ -210,7 +214,7 @@ def test_a_truncated_file_of_a_set(twin: Path, offline: None, spec_of: Spec) -> 
 def test_the_exercise_on_real_mnist(
     offline: None, monkeypatch: pytest.MonkeyPatch, spec_of: Spec
 ) -> None:
-    """2,400 / 600 / 1,000 images from packed files; oracle: the idx files themselves."""
+    """2,400 / 600 / 1,000 images from packed files, compared with the idx files themselves."""
     if not (MNIST / "MNIST/raw").exists():
         pytest.skip(f"{MNIST} is absent")
     before = sorted(os.listdir(MNIST / "MNIST/raw"))
@@ -257,8 +261,9 @@ def test_a_folder_is_split_by_the_seed(photo_folder: Callable[..., Path], spec_o
 def test_a_folder_with_given_splits(
     photo_folder: Callable[..., Path], spec_of: Spec, validation: str | None
 ) -> None:
-    """train/ and test/ as given; val/ too, or else drawn from train/. One test image of a class
-    is enough.
+    """train/ and test/ as they are; val/ as well, or else drawn from train/.
+
+    One test image of a class is enough.
     """
     root = photo_folder({"train/hat": 10, "train/shoe": 10, "test/hat": 3, "test/shoe": 1})
     if validation:
@@ -316,7 +321,7 @@ BAD_FOLDERS = [
 
 
 @pytest.mark.parametrize(("classes", "sentence"), BAD_FOLDERS)
-def test_a_bad_folder(
+def test_an_unusable_folder_is_an_error(
     photo_folder: Callable[..., Path], spec_of: Spec, classes: dict[str, int], sentence: str
 ) -> None:
     root = photo_folder(classes)
@@ -328,11 +333,12 @@ def test_a_bad_folder(
 
 
 @pytest.mark.parametrize("names", ["Train Test Val", "train TEST dev", "training testing valid"])
-def test_splits_are_known_by_name_in_any_case(
+def test_split_folders_are_recognised_in_any_case(
     photo_folder: Callable[..., Path], spec_of: Spec, names: str
 ) -> None:
-    """Oracle: the counts of each folder; before, Train, Test and Val were three classes, and
-    dev/ was ignored.
+    """The counts of each folder.
+
+    Once Train, Test and Val were three classes, and dev/ was ignored.
     """
     train, test, validation = names.split()
     root = photo_folder(
@@ -351,8 +357,8 @@ def test_splits_are_known_by_name_in_any_case(
 def test_hidden_names_are_left_out_and_counted(
     photo_folder: Callable[..., Path], spec_of: Spec, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Serving's rule: names that begin with a dot; twins of training images in
-    .ipynb_checkpoints were test images.
+    """Names that begin with a dot, as in serving; copies of training images in .ipynb_checkpoints
+    were once test images.
     """
     root = photo_folder(
         {"hat": 10, "hat/.ipynb_checkpoints": 4, "shoe": 10, "shoe/old/left": 2, "__MACOSX/hat": 3}
@@ -369,10 +375,10 @@ def test_hidden_names_are_left_out_and_counted(
     assert "left out: 1 file(s) that are not named as images" in said
 
 
-def test_a_class_of_files_that_are_not_read(
+def test_a_class_of_unsupported_files_is_an_error(
     photo_folder: Callable[..., Path], spec_of: Spec
 ) -> None:
-    """The sentence names the format: a phone's HEIC pictures were "0 image(s)"."""
+    """The message names the format: a phone's HEIC pictures were once "0 image(s)"."""
     root = photo_folder({"hat": 5, "shoe": 0})
     for k in range(3):
         (root / "shoe" / f"{k}.HEIC").write_bytes(b"x")
@@ -385,7 +391,7 @@ def test_a_class_of_files_that_are_not_read(
 def test_class_names_in_two_forms_of_unicode_are_one_class(
     photo_folder: Callable[..., Path], spec_of: Spec
 ) -> None:
-    """macOS writes e and an accent where others write one letter: train/ and test/ may come from
+    """macOS writes e and an accent where others write one letter; train/ and test/ may come from
     both.
     """
     composed, apart = "caf\u00e9", "cafe\u0301"
@@ -394,14 +400,14 @@ def test_class_names_in_two_forms_of_unicode_are_one_class(
     assert labels == [composed, "tea"] and counts(splits["test"]) == [2, 2]
 
 
-def test_no_folder(tmp_path: Path, spec_of: Spec) -> None:
+def test_a_missing_folder_is_an_error(tmp_path: Path, spec_of: Spec) -> None:
     with pytest.raises(
         StageError, match="none is not a folder; put one sub-folder of images per class there"
     ):
         image_sources.images(spec_of("folder", path=str(tmp_path / "none")))
 
 
-def test_a_fraction_that_rounds_to_nothing(
+def test_a_fraction_of_no_image_is_an_error(
     photo_folder: Callable[..., Path], spec_of: Spec
 ) -> None:
     root = photo_folder({"hat": 5, "shoe": 5})
@@ -411,7 +417,7 @@ def test_a_fraction_that_rounds_to_nothing(
         image_sources.images(spec_of("folder", path=str(root), validation=0.01))
 
 
-def test_a_link_out_of_the_folder(
+def test_a_link_out_of_the_folder_is_an_error(
     photo_folder: Callable[..., Path], spec_of: Spec, tmp_path: Path
 ) -> None:
     root = photo_folder({"hat": 5, "shoe": 5})
@@ -461,9 +467,7 @@ def recipe_of_folder(resolved: Callable[..., dict[str, Any]]) -> Callable[[Path]
 
 @TORCHVISION
 def test_fit_torchvision_is_torchvision_s_crop() -> None:
-    """Oracle: torchvision's Resize and CenterCrop on Pillow images of many sizes, each pixel
-    equal.
-    """
+    """torchvision's Resize and CenterCrop on Pillow images of many sizes, each pixel equal."""
     from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Resize
 
     generator = np.random.default_rng(0)

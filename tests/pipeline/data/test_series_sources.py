@@ -1,5 +1,5 @@
-"""Series sources: the notes' waves, statsmodels' real series, a user's CSV; their splits by
-time; what is refused.
+"""Series sources: the notes' waves, statsmodels' real series, a user's CSV; their splits by time;
+and the errors of each.
 """
 
 import os
@@ -23,9 +23,9 @@ from pipeline.params.schema import SeriesData
 Spec = Callable[..., dict[str, Any]]
 
 
-def test_waves_are_the_notes_formula(spec_of: Spec) -> None:
-    """Oracle: the product formula of the lecture notes' generator, sin(u + a t) sin(u + b t) =
-    (cos(19 pi t/137) - cos(2u + 21 pi t/137)) / 2.
+def test_waves_follow_the_lecture_notes_formula(spec_of: Spec) -> None:
+    """The product formula of the notes' generator: sin(u + a t) sin(u + b t) = (cos(19 pi t/137) -
+    cos(2u + 21 pi t/137)) / 2.
     """
     parts, facts = series_sources.series(spec_of("waves", noise=0, train=5), 128, 10)
     t = np.arange(138)
@@ -43,8 +43,9 @@ def test_waves_are_the_notes_formula(spec_of: Spec) -> None:
 
 
 def test_a_longer_horizon_continues_the_same_waves(spec_of: Spec) -> None:
-    """F03: in the notes the step size hangs on the horizon; here a curve is the same for any,
-    noise included.
+    """In the notes the step size depends on the horizon.
+
+    Here a curve is the same for any horizon, noise included.
     """
     spec = spec_of("waves", noise=0.1, test_noise=0.1, length=2)
     short, long = (series_sources.series(spec, 128, horizon)[0] for horizon in (10, 20))
@@ -55,8 +56,8 @@ def test_a_longer_horizon_continues_the_same_waves(spec_of: Spec) -> None:
 
 
 def test_waves_have_the_noise_that_is_asked_for(spec_of: Spec) -> None:
-    """Noise .1 on training curves and none on test curves: their differences to the same clean
-    curves.
+    """Noise .1 on training curves and none on test curves, measured against the same curves without
+    noise.
     """
     noisy, clean = (
         series_sources.series(spec_of("waves", noise=noise), 128, 10)[0] for noise in (0.1, 0.0)
@@ -70,7 +71,7 @@ def test_waves_have_the_noise_that_is_asked_for(spec_of: Spec) -> None:
 
 
 def test_sunspots_are_yearly_from_1700(spec_of: Spec) -> None:
-    """Oracle: statsmodels' documentation of the set: 309 years, 1700-2008; the first value is 5."""
+    """By statsmodels' documentation: 309 years, 1700-2008; the first value is 5."""
     parts, facts = series_sources.series(
         spec_of("statsmodels", name="sunspots", validation=0.2, test=0.2), 40, 10
     )
@@ -84,10 +85,8 @@ def test_sunspots_are_yearly_from_1700(spec_of: Spec) -> None:
     assert len(parts["test"][0].values) == 40 + round(309 * 0.2)
 
 
-def test_co2_has_real_gaps(spec_of: Spec) -> None:
-    """Oracle: statsmodels' documentation: 2,284 weeks, 59 of them missing; refused, or filled
-    and counted.
-    """
+def test_gaps_of_co2_are_refused_or_filled(spec_of: Spec) -> None:
+    """By statsmodels' documentation: 2,284 weeks, 59 of them missing; the filled ones are counted."""
     with pytest.raises(
         InputError,
         match=r"co2.csv: line \d+, column 'co2': expected a number, got a missing value; fill",
@@ -103,8 +102,8 @@ def test_co2_has_real_gaps(spec_of: Spec) -> None:
     assert (facts["step"].unit, facts["step"].count) == ("seconds", 7 * 24 * 3600)
 
 
-def test_no_target_stands_in_two_splits(spec_of: Spec) -> None:
-    """By time: train, then validation, then test; only history reaches back, by one context."""
+def test_no_target_is_in_two_splits(spec_of: Spec) -> None:
+    """By time: train, then validation, then test; only the history reaches back, by one context."""
     context, horizon = 40, 10
     parts, _ = series_sources.series(spec_of("statsmodels", name="sunspots"), context, horizon)
     train, validation, test = (
@@ -122,8 +121,8 @@ CSV = "ds,id,a,b\n" + "".join(
 
 @pytest.fixture
 def table(tmp_path: Path, spec_of: Spec) -> Callable[..., dict[str, Any]]:
-    """A function that writes a CSV and answers its spec: two ids x and y, two columns a and b,
-    60 rows each.
+    """Return a function that writes a CSV and returns its spec: two ids x and y, two columns a and
+    b, 60 rows each.
     """
 
     def write(text: str = CSV, **options: Any) -> dict[str, Any]:
@@ -135,10 +134,8 @@ def table(tmp_path: Path, spec_of: Spec) -> Callable[..., dict[str, Any]]:
     return write
 
 
-def test_many_columns_of_several_ids(table: Callable[..., dict[str, Any]]) -> None:
-    """Each id is split by itself, so no series' future stands in another's training rows of the
-    same time.
-    """
+def test_each_id_is_split_by_itself(table: Callable[..., dict[str, Any]]) -> None:
+    """No series' future is among another's training rows of the same time."""
     parts, facts = series_sources.series(table(), 5, 3)
     assert facts["columns"] == ["a", "b"] and (facts["time"], facts["id"]) == ("ds", "id")
     for split, rows in (("train", 42), ("validation", 5 + 9), ("test", 5 + 9)):
@@ -149,8 +146,8 @@ def test_many_columns_of_several_ids(table: Callable[..., dict[str, Any]]) -> No
 
 
 def test_splits_by_rows(table: Callable[..., dict[str, Any]]) -> None:
-    """By hand: rows to 40 train, to 50 validate, to 57 test, the last three unused; no target
-    stands in two splits.
+    """Rows to 40 train, to 50 validate, to 57 test, and the last three are unused; no target is in
+    two splits.
     """
     parts, _ = series_sources.series(table(splits=[40, 50, 57]), 5, 3)
     ends = {split: (part[0].values[[0, -1], 0] / 2).tolist() for split, part in parts.items()}
@@ -165,7 +162,10 @@ def test_splits_by_rows(table: Callable[..., dict[str, Any]]) -> None:
 
 
 def test_ids_and_times_are_found_by_their_usual_names(tmp_path: Path, spec_of: Spec) -> None:
-    """`unique_id` and `ds`, as `infer series` finds them; before, two series were chained into one, ids forecast."""
+    """`unique_id` and `ds`, as in `infer series`.
+
+    Once two series were chained into one, and ids were forecast.
+    """
     rows = "".join(f"{k},{t},{k + t * 0.5}\n" for k in (7, 8) for t in range(60))
     (tmp_path / "long.csv").write_text("unique_id,ds,y\n" + rows)
     parts, facts = series_sources.series(spec_of("csv", path=str(tmp_path / "long.csv")), 5, 3)
@@ -193,7 +193,7 @@ def test_ids_and_times_are_found_by_their_usual_names(tmp_path: Path, spec_of: S
 def test_times_and_headers_are_not_taken_for_values(
     tmp_path: Path, spec_of: Spec, text: str, sentence: str
 ) -> None:
-    """Oracle: the sentence; newest first trained backwards, and a first row of values became the
+    """Rows in falling order of time once trained backwards, and a first row of values became the
     names.
     """
     (tmp_path / "mine.csv").write_text(text)
@@ -201,12 +201,10 @@ def test_times_and_headers_are_not_taken_for_values(
         series_sources.series(spec_of("csv", path=str(tmp_path / "mine.csv")), 2, 1)
 
 
-def test_times_with_an_offset_are_known_as_such(
+def test_the_offset_of_times_is_recorded(
     tmp_path: Path, table: Callable[..., dict[str, Any]]
 ) -> None:
-    """Oracle: the same hours with Z and without; what is written of the test split is read by
-    its rule.
-    """
+    """The same hours with Z and without; the written test split is read by its own rule."""
     for zone, offset in (("Z", "utc"), ("", "none")):
         hours = np.datetime64("2024-01-01T00:00") + np.arange(60)[:, None].astype("timedelta64[h]")
         rows = "".join(f"{hour[0]}{zone},{row % 7}\n" for row, hour in enumerate(hours))
@@ -240,10 +238,13 @@ ETTH1 = Path(os.environ.get("DATA_ROOT", Path(__file__).parents[4] / "shared/dat
     not (ETTH1 / "series/ETTh1.csv").exists(), reason="needs ETTh1.csv of the project's shared data"
 )
 @pytest.mark.parametrize(("horizon", "tested"), [(96, 2785), (720, 2161)])
-def test_etth1_is_the_fields(monkeypatch: pytest.MonkeyPatch, horizon: int, tested: int) -> None:
-    """Oracle: numpy on the file. 8,640 rows train, 2,880 validate, 2,880 test, windows begin one
-    context earlier: 2,880 - S + 1 of them, none dropped; the statistics are the training rows'
-    own.
+def test_etth1_is_split_as_in_the_literature(
+    monkeypatch: pytest.MonkeyPatch, horizon: int, tested: int
+) -> None:
+    """numpy on the file: 8,640 rows train, 2,880 validate, 2,880 test.
+
+    Windows begin one context earlier: 2,880 - S + 1 of them, none dropped. The statistics are those
+    of the training rows.
     """
     monkeypatch.setenv("DATA_ROOT", str(ETTH1))
     spec = params.check_set("etth1", YAML(typ="safe").load(ROOT / "params.yaml")["data"]["etth1"])
@@ -293,7 +294,7 @@ BAD_TABLES = [
 
 
 @pytest.mark.parametrize(("options", "text", "sentence"), BAD_TABLES)
-def test_a_bad_table(
+def test_an_unusable_table_is_an_error(
     table: Callable[..., dict[str, Any]], options: dict[str, Any], text: str, sentence: str
 ) -> None:
     with pytest.raises(InputError) as error:
@@ -302,8 +303,8 @@ def test_a_bad_table(
 
 
 def test_a_missing_row_is_filled_where_allowed(table: Callable[..., dict[str, Any]]) -> None:
-    """Oracle: the columns are straight lines, so linear interpolation restores them; two values
-    were made.
+    """The columns are straight lines, so linear interpolation restores them; two values were
+    filled.
     """
     whole, _ = series_sources.series(table(), 5, 3)
     filled, facts = series_sources.series(table(without(20), gaps="interpolate"), 5, 3)
@@ -311,7 +312,7 @@ def test_a_missing_row_is_filled_where_allowed(table: Callable[..., dict[str, An
     np.testing.assert_allclose(filled["train"][0].values, whole["train"][0].values, rtol=1e-12)
 
 
-def test_no_table(spec_of: Spec) -> None:
+def test_a_missing_table_is_an_error(spec_of: Spec) -> None:
     with pytest.raises(
         StageError, match=r"data.csv: none.csv is not a file; give the path of a CSV in params.yaml"
     ):
@@ -319,7 +320,7 @@ def test_no_table(spec_of: Spec) -> None:
 
 
 @pytest.mark.parametrize(("context", "horizon", "split"), [(50, 3, "train"), (5, 10, "validation")])
-def test_too_short_a_series(
+def test_a_series_that_is_too_short_is_an_error(
     table: Callable[..., dict[str, Any]], context: int, horizon: int, split: str
 ) -> None:
     """60 rows: 42 to train on, 9 each for validation and test."""

@@ -1,5 +1,5 @@
-"""ETS and ARIMA as baselines: equal to statsmodels at each cutoff, blind to later rows, a chosen
-form.
+"""ETS and ARIMA as baselines: equal to statsmodels at each cutoff, independent of later rows, with
+a selected form.
 """
 
 import warnings
@@ -47,7 +47,7 @@ def years(source: dataset.Data) -> np.ndarray:
 def test_ets_equals_statsmodels_at_each_cutoff(
     years: np.ndarray, trend: str | None, damped: bool, seasonal: bool
 ) -> None:
-    """Oracle: statsmodels on the rows before each cutoff, same weights, 15 steps: more than a
+    """statsmodels on the rows before each cutoff, with the same weights; 15 steps are more than a
     season.
     """
     from statsmodels.tsa.exponential_smoothing.ets import ETSModel
@@ -74,10 +74,10 @@ def test_ets_equals_statsmodels_at_each_cutoff(
 def test_arima_equals_statsmodels_at_each_cutoff(
     years: np.ndarray, order: tuple[int, int, int], lag: int
 ) -> None:
-    """Oracle: statsmodels' `append`, which adds rows without fitting again.
+    """statsmodels' `append` adds rows without fitting again.
 
-    To forecasts of seasonal differences the value of one season before is added by hand, or the
-    forecast of that time where it is not known yet.
+    To forecasts of seasonal differences this test adds the value of one season before, or its
+    forecast where it is not known yet.
     """
     from statsmodels.tsa.statespace.sarimax import SARIMAX
 
@@ -99,7 +99,7 @@ def test_arima_equals_statsmodels_at_each_cutoff(
 def test_no_forecast_depends_on_rows_after_its_cutoff(source: dataset.Data) -> None:
     """Test rows from the 10th target on become a million.
 
-    The forecasts of the first windows stay equal to the bit, later ones change, the chosen forms do
+    The forecasts of the first windows stay bit-equal, later ones change, and the selected forms do
     not.
     """
     before = {name: rest for name, *rest in ets_arima.baseline_forecasts(source)}
@@ -114,7 +114,7 @@ def test_no_forecast_depends_on_rows_after_its_cutoff(source: dataset.Data) -> N
 
 
 def test_the_form_with_the_least_validation_error_is_chosen(years: np.ndarray) -> None:
-    """Oracle: every form tried on the same cutoffs."""
+    """Every form is tried here on the same cutoffs."""
     cutoffs = np.arange(185, 230)
     candidates = ets_arima.candidate_forms("ETS", SEASON)
     label, forecast = ets_arima.select_form(candidates, years, FITTED, cutoffs, 5) or ("", None)
@@ -128,7 +128,9 @@ def test_the_form_with_the_least_validation_error_is_chosen(years: np.ndarray) -
 
 
 def test_splits_of_different_series_have_no_baseline(resolved: Resolved) -> None:
-    """Waves: the test curves do not continue the training curves, so there is nothing to fit to."""
+    """The test curves of the waves do not continue the training curves, so there is nothing to fit
+    to.
+    """
     from recipes import SERIES_RECIPE
 
     assert not [*ets_arima.baseline_forecasts(prepare.make(resolved(SERIES_RECIPE).data)[0])]

@@ -19,7 +19,7 @@ RNG = np.random.default_rng
 
 
 def test_wilson_interval() -> None:
-    """Oracle: statsmodels' proportion_confint; at p = 1 the interval still has a width."""
+    """statsmodels' proportion_confint; at p = 1 the interval still has a width."""
     from statsmodels.stats.proportion import proportion_confint
 
     for right, n in ((0, 10), (7, 10), (355, 360), (10, 10)):
@@ -31,7 +31,7 @@ def test_wilson_interval() -> None:
 
 
 def test_bootstrap_interval() -> None:
-    """Oracle: the normal interval of the mean of 4,000 values, to a tenth of its width."""
+    """The normal interval of the mean of 4,000 values, to a tenth of its width."""
     values = RNG(0).exponential(size=4000)
     low, high = bootstrap.mean_interval(values)
     half = 1.96 * values.std() / np.sqrt(4000)
@@ -43,7 +43,7 @@ def test_bootstrap_interval() -> None:
 
 
 def test_accuracy() -> None:
-    """Oracle: by hand, 3 of 4 correct, torch 2 of 4."""
+    """3 of 4 correct; torch has 2 of 4."""
     y = np.array([0, 1, 1, 0])
     got, torch_probabilities = np.eye(2)[[0, 1, 1, 1]], np.eye(2)[[1, 1, 1, 1]]
     answer = metrics.measure_classification(got, torch_probabilities, y)
@@ -52,7 +52,7 @@ def test_accuracy() -> None:
 
 
 def test_recall_and_largest_class() -> None:
-    """Oracle: by hand; 97 good and 3 defect images, all predicted good; a third class is empty."""
+    """97 good and 3 defect images, all predicted good; a third class is empty."""
     y = np.array([1] * 97 + [0] * 3)
     answer = metrics.measure_classification(
         np.eye(3)[np.ones(100, int)], np.eye(3)[np.ones(100, int)], y
@@ -74,7 +74,7 @@ def test_recall_and_largest_class() -> None:
 
 
 def test_a_forecaster_is_compared_with_its_best_baseline() -> None:
-    """Oracle: by hand; the lowest MASE decides, without a MASE the lowest MSE."""
+    """The lowest MASE decides; without a MASE the lowest MSE."""
     beside = {"last value": {"mse": 9.0, "mase": 2.0}, "seasonal naive": {"mse": 1.0, "mase": 0.5}}
     metric = {"name": "mse", "value": 4.0, "mase": 1.5, "baselines": beside}
     found = metrics.compare_with_best_baseline(metric, [])
@@ -90,7 +90,7 @@ def test_a_forecaster_is_compared_with_its_best_baseline() -> None:
 
 
 def test_forecast_errors(resolved: Callable[..., dict[str, Any]]) -> None:
-    """Oracle: by hand; the forecast is off by .5, the interval covers half of the targets."""
+    """The forecast is off by .5, and the interval covers half of the targets."""
     source, _ = prepare.make(resolved(SERIES_RECIPE).data)
     _, target = source.windows("test", source.about["stride"])
     forecast = target + np.float32(0.5)
@@ -122,17 +122,16 @@ def test_forecast_errors(resolved: Callable[..., dict[str, Any]]) -> None:
     )
 
 
-def test_pinball() -> None:
-    """Oracle: by hand. Targets 1 and 4; the .1 quantile is 2 for both, the .9 quantile 3 for both.
-
-    .1: (1 - .1) * 1 and .1 * 2; .9: (1 - .9) * 2 and .9 * 1. Their mean is (.9 + .2 + .2 + .9) / 4.
+def test_pinball_loss() -> None:
+    """Targets 1 and 4; the .1 quantile is 2 for both, the .9 quantile 3 for both. .1: (1 - .1) * 1
+    and .1 * 2; .9: (1 - .9) * 2 and .9 * 1. Their mean is (.9 + .2 + .2 + .9) / 4.
     """
     target, quantiles = np.array([1.0, 4]).reshape(2, 1, 1), np.tile([2.0, 3], (2, 1, 1, 1))
     assert metrics.pinball_loss(quantiles, target, [0.1, 0.9]) == pytest.approx(0.55, rel=1e-12)
 
 
-def test_nested_intervals() -> None:
-    """Oracle: by hand; of the targets 0 to 9, -.5 to 7.5 covers eight, 2.5 to 5.5 three."""
+def test_coverage_of_nested_intervals() -> None:
+    """Of the targets 0 to 9, -.5 to 7.5 covers eight, 2.5 to 5.5 three."""
     target = np.arange(10.0).reshape(10, 1, 1)
     quantiles = np.tile([-0.5, 2.5, 4, 5.5, 7.5], (10, 1, 1, 1))
     outer, inner = metrics.measure_intervals(
@@ -146,9 +145,8 @@ def test_nested_intervals() -> None:
 def test_a_perfect_season_has_no_mase_and_its_file_is_json(
     resolved: Callable[..., dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where the training rows repeat exactly, the scale of MASE is 0, and MASE is null in the file.
-
-    Oracle: a JSON parser that refuses NaN and Infinity.
+    """If the training rows repeat exactly, the scale of MASE is 0, and MASE is null in the file,
+    which a parser reads that refuses NaN and Infinity.
     """
     source, _ = prepare.make(resolved(SERIES_RECIPE).data)
     target = source.windows("test", source.about["stride"])[1]
@@ -166,11 +164,8 @@ def test_a_perfect_season_has_no_mase_and_its_file_is_json(
         assert format_number(read["metric"]["mase"]) == "–"
 
 
-def test_symmetric_error_in_per_cent(resolved: Callable[..., dict[str, Any]]) -> None:
-    """Oracle: by hand.
-
-    Three times the target is off by 200 * 2 / 4 = 100 %, minus the target by 200.
-    """
+def test_smape(resolved: Callable[..., dict[str, Any]]) -> None:
+    """Three times the target is off by 200 * 2 / 4 = 100 %, minus the target by 200."""
     source, _ = prepare.make(resolved(SERIES_RECIPE).data)
     target = source.windows("test", source.about["stride"])[1]
     quantiles = np.repeat(target[..., None], 3, axis=-1)
@@ -179,10 +174,10 @@ def test_symmetric_error_in_per_cent(resolved: Callable[..., dict[str, Any]]) ->
         assert answer["smape"] == pytest.approx(expected, rel=1e-5)
 
 
-def test_blocks_of_neighbours() -> None:
-    """Oracle: by hand. A block as long as the series is a rotation of it: its mean never changes.
+def test_block_bootstrap() -> None:
+    """A block as long as the series is a rotation of it, so its mean never changes.
 
-    Rows that come in equal runs of 8: blocks of 32 give a wider interval than single rows.
+    For rows in equal runs of 8, blocks of 32 give a wider interval than single rows.
     """
     values = np.arange(7.0) ** 2
     assert bootstrap.mean_interval(values, block=7) == pytest.approx(
@@ -195,17 +190,13 @@ def test_blocks_of_neighbours() -> None:
 
 
 def test_block_length() -> None:
-    """Oracle: by hand: 12 steps and stride 1 overlap 12 windows, stride 3 four; 1000 ** (1/3) is
-    10; 6 / 3.
-    """
+    """12 steps and stride 1 overlap 12 windows, stride 3 four; 1000 ** (1/3) is 10; 6 / 3."""
     cases = ((300, 12, 1), (60, 12, 3), (1000, 4, 4), (6, 12, 1), (1, 3, 1))
     assert [bootstrap.block_length(*case) for case in cases] == [12, 4, 10, 2, 1]
 
 
 def test_error_ratio() -> None:
-    """Oracle: by hand; half of the error in every window is .5 in every draw; there is none against
-    zero error.
-    """
+    """Half of the error in every window is .5 in every draw; there is no ratio to an error of zero."""
     theirs = RNG(0).exponential(size=50)
     assert metrics.error_ratio(theirs / 2, theirs, 5) == pytest.approx([0.5] * 3, rel=1e-12)
     assert metrics.error_ratio(theirs, np.zeros(50), 5) is None
@@ -228,13 +219,13 @@ def test_last_value() -> None:
     ("season", "first"), [(1, [4, 4, 4, 4, 4]), (3, [2, 3, 4, 2, 3]), (9, [1, 2, 3, 4, 1])]
 )
 def test_seasonal_naive(season: int, first: list[float]) -> None:
-    """Oracle: by hand; a season longer than the history repeats the history."""
+    """A season longer than the history repeats the history."""
     assert naive_baselines.seasonal_naive(HISTORY, 5, season)[0, :, 0].tolist() == first
 
 
 def test_ar4_is_exact_on_waves_without_noise(spec_of: Callable[..., dict[str, Any]]) -> None:
-    """Oracle: two frequencies obey a recurrence of 4 taps without a constant, whose coefficients
-    are those of (1 - 2 cos(19 pi/137) z + z^2)(1 - 2 cos(21 pi/137) z + z^2).
+    """Two frequencies obey a recurrence of 4 taps without a constant, with the coefficients of (1 -
+    2 cos(19 pi/137) z + z^2)(1 - 2 cos(21 pi/137) z + z^2).
     """
     parts, _ = series_sources.series(spec_of("waves", noise=0), 128, 10)
     x = np.concatenate([s.values for s in parts["train"]])
@@ -255,7 +246,7 @@ def test_ar4_is_exact_on_waves_without_noise(spec_of: Callable[..., dict[str, An
 
 
 def test_an_autoregression_does_not_look_across_series() -> None:
-    """Oracle: two straight lines with a jump between them; x_t = x_(t-1) + 1 holds within each."""
+    """Two straight lines with a jump between them; x_t = x_(t-1) + 1 holds within each."""
     x = np.concatenate([np.arange(20.0), 500 + np.arange(20.0)])[:, None]
     coefficients = naive_baselines.fit_autoregression(x, np.array([0, 20, 40]), order=1)
     np.testing.assert_allclose(coefficients[:, 0], [1, 1], atol=1e-9)
@@ -264,9 +255,7 @@ def test_an_autoregression_does_not_look_across_series() -> None:
 
 
 def test_the_linear_window_is_ridge_regression() -> None:
-    """Oracle: scikit-learn's Ridge with the same penalty; predictions are fed back beyond the
-    fitted steps.
-    """
+    """scikit-learn's Ridge with the same penalty; predictions are fed back beyond the fitted steps."""
     from sklearn.linear_model import Ridge
 
     rng = RNG(0)
@@ -286,9 +275,7 @@ def test_the_linear_window_is_ridge_regression() -> None:
 
 
 def test_mase_scale() -> None:
-    """Oracle: by hand, differences over 2 rows within each series: 2, 2 and 10; the third is too
-    short.
-    """
+    """Differences over 2 rows within each series: 2, 2 and 10; the third series is too short."""
     x = np.array([0.0, 1, 2, 3, 100, 101, 110, 7, 8])[:, None]
     assert naive_baselines.mase_scale(x, np.array([0, 4, 7, 9]), 2).tolist() == [(2 + 2 + 10) / 3]
     assert naive_baselines.mase_scale(x, np.array([0, 4, 7, 9]), 3).tolist() == [3]

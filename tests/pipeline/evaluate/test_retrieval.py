@@ -11,7 +11,7 @@ from pipeline.evaluate.retrieval import NEAREST, measure_retrieval
 
 @pytest.mark.parametrize("at_once", [7, 256])
 def test_retrieval_equals_scikit_learn(at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Oracle: scikit-learn's nearest neighbours and average precision."""
+    """scikit-learn's nearest neighbours and average precision."""
     monkeypatch.setattr(retrieval, "QUERIES_AT_ONCE", at_once)
     rng = np.random.default_rng(0)
     labels, query_labels = rng.integers(0, 3, 80), rng.integers(0, 3, 25)

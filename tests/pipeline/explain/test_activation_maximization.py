@@ -1,4 +1,4 @@
-"""Image optimisation where the result is known: linear units, orthogonal layers, Gram matrices."""
+"""Optimising images where the result is known: linear units, orthogonal layers, Gram matrices."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from pipeline.network.modules import Classifier
 
 
 def test_total_variation_by_hand() -> None:
-    """Oracle: [[0, 1, 3], [2, 2, 2], ...]: at the two places with both neighbours 1 + 4 and 4 +
-    1, the mean is 5.
+    """[[0, 1, 3], [2, 2, 2], ...]: at the two places with both neighbours 1 + 4 and 4 + 1; the mean
+    is 5.
     """
     u = torch.tensor([[0.0, 1.0, 3.0], [2.0, 2.0, 9.0]]).reshape(1, 1, 2, 3)
     assert image_optimization.total_variation(u).tolist() == [((1 + 4) + (4 + 1)) / 2]
@@ -28,15 +28,13 @@ def test_total_variation_by_hand() -> None:
 
 
 def test_alpha_norm_by_hand() -> None:
-    """Oracle: the mean of 0, 1, 64 and 1 / 64."""
+    """The mean of 0, 1, 64 and 1 / 64."""
     u = torch.tensor([0.0, -1.0, 2.0, 0.5]).reshape(1, 1, 2, 2)
     assert image_optimization.alpha_norm(u).tolist() == [(0 + 1 + 64 + 1 / 64) / 4]
 
 
 def test_a_linear_unit_under_an_l2_prior_is_maximised_by_its_weights() -> None:
-    """Oracle: w x - lambda ||u||^2 with x = 127.5 (1 + u) is largest at u = 127.5 w / (2
-    lambda).
-    """
+    """w x - lambda ||u||^2 with x = 127.5 (1 + u) is largest at u = 127.5 w / (2 lambda)."""
     w = torch.randn(2, 1, 3, 3, generator=torch.Generator().manual_seed(0)) / 127.5
     method = activation_maximization.Method(
         torch.zeros(2, 1, 3, 3), prior=lambda u: 2 * u.square().sum((1, 2, 3))
@@ -81,7 +79,9 @@ def small(digits: torch.Tensor) -> Classifier:
     )
 
 
-def test_methods_repeat_by_seed_and_raise_the_unit(small: Classifier, digits: torch.Tensor) -> None:
+def test_equal_seeds_give_equal_images_that_raise_the_unit(
+    small: Classifier, digits: torch.Tensor
+) -> None:
     layer = find_map_stages(small, digits[:1])[0]
 
     def answer(x: torch.Tensor) -> torch.Tensor:
@@ -102,10 +102,8 @@ def test_methods_repeat_by_seed_and_raise_the_unit(small: Classifier, digits: to
         ).all(), name
 
 
-def test_a_spectrums_image_has_its_frequency_and_the_pools_colours() -> None:
-    """Oracle: one coefficient is one cosine; a pool of red and yellow alone has no blue in what
-    is mixed.
-    """
+def test_a_spectrum_gives_its_frequency_and_the_pools_colours() -> None:
+    """One coefficient is one cosine. A pool of only red and yellow has no blue in its mixtures."""
     rng = np.random.default_rng(0)
     pool = rng.integers(0, 256, (6, 8, 12, 3), np.uint8)
     pool[..., 2] = 40
@@ -122,7 +120,7 @@ def test_a_spectrums_image_has_its_frequency_and_the_pools_colours() -> None:
 
 
 def test_an_orthogonal_layer_is_inverted(digits: torch.Tensor) -> None:
-    """Oracle: an orthogonal matrix loses nothing of the image; black images are far from it."""
+    """An orthogonal matrix loses nothing of the image; black images are far from it."""
     matrix = nn.init.orthogonal_(torch.empty(64, 64), generator=torch.Generator().manual_seed(0))
     x, pool = digits[:2], digits
     found = feature_inversion.invert_features(lambda z: (z - 60).flatten(1) @ matrix, x, pool, 60)
@@ -135,7 +133,7 @@ def test_an_orthogonal_layer_is_inverted(digits: torch.Tensor) -> None:
 
 
 def test_psnr_by_hand() -> None:
-    """Oracle: one level of error everywhere is 20 log10(255) = 48.13 dB; none is the rounding's
+    """One level of error everywhere is 20 log10(255) = 48.13 dB; no error is that of rounding,
     58.92.
     """
     x = torch.full((1, 1, 2, 2), 9.0)
@@ -145,7 +143,7 @@ def test_psnr_by_hand() -> None:
     )
 
 
-def test_descent_finds_the_least_of_a_quadratic() -> None:
+def test_descent_finds_the_minimum_of_a_quadratic() -> None:
     target = torch.arange(6.0).reshape(1, 6)
     found = image_optimization.minimise_lbfgs(
         lambda p: ((p - target) ** 2 * torch.tensor([1.0, 9, 1, 4, 1, 25])).sum(),
@@ -156,8 +154,7 @@ def test_descent_finds_the_least_of_a_quadratic() -> None:
 
 
 def test_gram_matrix_and_losses_by_hand() -> None:
-    """Oracle, by hand: F = [[1, 2], [3, 4]] of N 2 maps and M 2 places: G = F F' = [[5, 11], [11,
-    25]].
+    """F = [[1, 2], [3, 4]] of N = 2 maps and M = 2 places: G = F F' = [[5, 11], [11, 25]].
 
     Against A = 0, E = (25 + 2 * 121 + 625) / (4 * 2^2 * 2^2) = 892 / 64; the content loss is (1 + 4
     + 9 + 16) / 2.
@@ -208,10 +205,8 @@ def test_a_dream_increases_the_output_of_its_layer(small: Classifier, digits: to
     assert torch.equal(made, style_transfer.dream(small, layer, x, 10, 0))
 
 
-def test_captured_outputs_are_the_networks_and_the_pass_stops_there() -> None:
-    """Oracle: the layers applied one by one; a ReLU in place does not change the output before
-    it.
-    """
+def test_captured_outputs_equal_the_layers_and_the_pass_stops_there() -> None:
+    """The layers are applied one by one here; a ReLU in place does not change the output before it."""
     first, second = nn.Conv2d(1, 2, 3), nn.Conv2d(2, 3, 3)
     ran: list[str] = []
     second.register_forward_hook(lambda *_: ran.append("second"))

@@ -1,4 +1,4 @@
-"""The layers that are selected, their activations, and the network of an entry."""
+"""The selection of layers, their activations, and the network of an entry."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -46,8 +46,8 @@ def test_layers_are_spread_over_the_depth() -> None:
     )
 
 
-def test_outputs_are_those_of_the_modules_and_no_hook_stays() -> None:
-    """Oracle: the modules by hand, on standardised images; one that does not run answers None."""
+def test_captured_activations_equal_the_modules_and_no_hook_stays() -> None:
+    """The modules are applied here to normalised images; one that does not run gives None."""
     conv, aside = nn.Conv2d(1, 2, 3), nn.Linear(1, 1)
     net = classifier(Chain([conv, nn.ReLU()], 2 * 36))
     x = to_tensor(digits(8)[0][:3])

@@ -1,5 +1,5 @@
-"""Attacks on networks small enough to attack by hand, and on a trained one whose file is
-attacked too.
+"""Adversarial attacks on networks that can be attacked by hand, and on a trained one whose ONNX
+file is attacked too.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ SIDE = 4
 
 
 def linear(weight: torch.Tensor, bias: torch.Tensor) -> Classifier:
-    """Two classes, whose scores are weight (2, 16) times the grey levels, plus bias."""
+    """Return two classes whose scores are weight (2, 16) times the grey levels, plus bias."""
     dense = nn.Linear(SIDE * SIDE, 2)
     dense.weight.data, dense.bias.data = weight, bias
     return Classifier(
@@ -28,13 +28,13 @@ def linear(weight: torch.Tensor, bias: torch.Tensor) -> Classifier:
 
 @pytest.fixture
 def opposed() -> tuple[Classifier, torch.Tensor]:
-    """A network whose margin towards class 1 is 2 w x, and w (16,), no weight of which is 0."""
+    """Return a network whose margin towards class 1 is 2 w x, and w (16,), with no weight 0."""
     w = torch.randn(SIDE * SIDE, generator=torch.Generator().manual_seed(1))
     return linear(torch.stack([-w, w]), torch.zeros(2)), w
 
 
 def middling(count: int) -> torch.Tensor:
-    """Whole grey levels (N, 1, 4, 4) from 100 to 149: no change by 32 leaves the range."""
+    """Return whole grey levels (N, 1, 4, 4) from 100 to 149: no change by 32 leaves the range."""
     return torch.randint(
         100, 150, (count, 1, SIDE, SIDE), generator=torch.Generator().manual_seed(2)
     ).float()
@@ -44,9 +44,7 @@ def middling(count: int) -> torch.Tensor:
 def test_an_fgsm_step_moves_a_linear_margin_by_its_size_times_the_weights(
     opposed: tuple[Classifier, torch.Tensor], size: int
 ) -> None:
-    """Oracle: the margin is d x with d = w_1 - w_0 = 2 w, and a step of the signs of d adds size
-    * ||d||_1.
-    """
+    """The margin is d x with d = w_1 - w_0 = 2 w; a step along the signs of d adds size * ||d||_1."""
     net, w = opposed
     x, y = middling(5), torch.zeros(5, dtype=torch.int64)
     (moved,) = adversarial.fgsm(net, x, y, [size])
@@ -56,9 +54,9 @@ def test_an_fgsm_step_moves_a_linear_margin_by_its_size_times_the_weights(
     )
 
 
-def test_fgsm_is_captums(opposed: tuple[Classifier, torch.Tensor]) -> None:
-    """Oracle: captum.robust.FGSM on the same loss, gradients here being far above the 1e-6 that
-    it leaves out.
+def test_fgsm_equals_captum(opposed: tuple[Classifier, torch.Tensor]) -> None:
+    """captum.robust.FGSM on the same loss; the gradients here are far above the 1e-6 that it
+    ignores.
     """
     net, _ = opposed
     x, y = middling(3), torch.tensor([0, 1, 0])
@@ -69,7 +67,7 @@ def test_fgsm_is_captums(opposed: tuple[Classifier, torch.Tensor]) -> None:
 
 
 def test_a_confident_network_is_attacked_too() -> None:
-    """The cross-entropy of a network that is sure by 1e6 has no gradient in float32; the margin
+    """The cross-entropy of a network that is certain by 1e6 has no gradient in float32; the margin
     has.
     """
     w = torch.ones(SIDE * SIDE)
@@ -81,8 +79,8 @@ def test_a_confident_network_is_attacked_too() -> None:
 
 
 def test_pgd_stays_within_its_width_and_the_range() -> None:
-    """White and black pixels can only move inwards, all by whole levels, and each width holds
-    the one before.
+    """White and black pixels can only move inwards, all by whole levels, and each width contains
+    the smaller one.
     """
     w = torch.randn(SIDE * SIDE, generator=torch.Generator().manual_seed(3)) * 1e-3
     net = linear(torch.stack([-w, w]), torch.tensor([1e3, -1e3]))  # never fooled
@@ -103,11 +101,11 @@ def test_pgd_does_not_change_an_image_that_fools_the_network() -> None:
     )
 
 
-def test_the_least_change_of_a_linear_network_is_along_its_weights() -> None:
-    """Oracle: margin d x + b; the nearest point of the boundary is |d x + b| / ||d|| away, along d.
+def test_the_smallest_change_of_a_linear_network_is_along_its_weights() -> None:
+    """Margin d x + b: the nearest point of the boundary is |d x + b| / ||d|| away, along d.
 
-    Rounding to whole levels and steps of a fifth in length make the change found up to a quarter
-    longer.
+    Rounding to whole levels and steps of a fifth in length make the change that is found up to a
+    quarter longer.
     """
     w = torch.tensor([8.0, -6.0] * 8)
     x, y = middling(1), torch.tensor([0])
@@ -123,8 +121,8 @@ def test_the_least_change_of_a_linear_network_is_along_its_weights() -> None:
 
 
 def test_a_change_by_fractions_is_extended_until_it_fools_when_rounded() -> None:
-    """A change of .2 at every pixel is gone when rounded; 1.2 ** 6 times as long it is 1 level,
-    and fools.
+    """A change of .2 at every pixel vanishes by rounding; 1.2 ** 6 times as long it is 1 level, and
+    fools the network.
     """
     w = torch.ones(SIDE * SIDE)
     x, y = middling(1), torch.tensor([0])
@@ -135,9 +133,7 @@ def test_a_change_by_fractions_is_extended_until_it_fools_when_rounded() -> None
 
 
 def test_one_grey_level_amplified_is_0_to_254() -> None:
-    """Oracle: 127 times around 127, -1, 0 and 1 are 0, 127, 254; a larger change is enlarged
-    less.
-    """
+    """127 times around 127: -1, 0 and 1 become 0, 127, 254; a larger change is amplified less."""
     change = torch.tensor([[[-1.0, 0.0, 1.0]]])
     shown, factor = adversarial.enlarge_change(change)
     assert factor == 127 and shown.dtype == np.uint8
@@ -147,7 +143,7 @@ def test_one_grey_level_amplified_is_0_to_254() -> None:
     np.testing.assert_array_equal(shown[:, :, 0], [[0, 127, 254]])
 
 
-def test_pixels_survive_the_way_to_the_network_and_back() -> None:
+def test_normalised_pixels_convert_back_to_the_same_pixels() -> None:
     images = np.random.default_rng(0).integers(0, 256, (2, 3, 5, 3), np.uint8)
     np.testing.assert_array_equal(to_uint8(to_tensor(images)), images)
     assert to_tensor(images)[1, 2, 0, 4] == images[1, 0, 4, 2]

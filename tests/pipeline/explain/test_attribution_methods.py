@@ -27,7 +27,7 @@ SETTINGS = Explain(steps=8, samples=4, perturbations=60)
 
 
 def explained(net: nn.Module, layer: str | None = None, **settings: object) -> ExplainedModel:
-    """A classifier of grey levels as they are: mean 0, scale 1."""
+    """Return a classifier of grey levels as they are: mean 0, scale 1."""
     whole = Classifier(net, torch.zeros(1, 1, 1), torch.ones(1, 1, 1)).eval().requires_grad_(False)
     changed = SETTINGS.updated(**settings)
     return ExplainedModel(
@@ -41,7 +41,7 @@ def explained(net: nn.Module, layer: str | None = None, **settings: object) -> E
 
 @pytest.fixture
 def linear() -> tuple[ExplainedModel, np.ndarray]:
-    """Two classes, 12 x 12 pixels; and the weights (2, 12, 12)."""
+    """Return two classes of 12 x 12 pixels, and the weights (2, 12, 12)."""
     torch.manual_seed(0)
     dense = nn.Linear(144, 2)
     nn.init.normal_(dense.weight, std=1e-3)
@@ -58,9 +58,7 @@ def images() -> np.ndarray:
 def test_a_linear_models_maps_are_its_weights(
     linear: tuple[ExplainedModel, np.ndarray], images: np.ndarray
 ) -> None:
-    """Saliency and SmoothGrad |w|, integrated gradients w * x with nothing missing, whatever the
-    image is.
-    """
+    """Saliency and SmoothGrad are |w|, integrated gradients w * x with no gap, for any image."""
     p, w = linear
     target = np.array([0, 1, 1])
     assert available_methods(p) == [
@@ -95,8 +93,8 @@ def test_the_softmax_option_explains_the_probability(
 def test_occlusion_is_the_fall_of_the_log_odds(
     linear: tuple[ExplainedModel, np.ndarray], images: np.ndarray
 ) -> None:
-    """Log odds of two classes are (w0 - w1) x + b: what a patch of grey 128 hides is a sum, here
-    for the corner.
+    """The log odds of two classes are (w0 - w1) x + b: a patch of grey 128 hides a sum, here in the
+    corner.
     """
     p, w = linear
     fall = (w[0] - w[1])[:3, :3] * (images[0, :3, :3, 0] - 128.0)
@@ -107,8 +105,8 @@ def test_occlusion_is_the_fall_of_the_log_odds(
 
 
 def test_grad_cam_by_hand() -> None:
-    """One convolution, weights 1 and -1: maps x and -x, their mean gradients 2 / 16 and 3 / 16,
-    so relu(-x / 16) = 0; for the other class, 5 / 16 and 1 / 16: relu(4 x / 16).
+    """One convolution, weights 1 and -1: maps x and -x, their mean gradients 2 / 16 and 3 / 16, so
+    relu(-x / 16) = 0; for the other class, 5 / 16 and 1 / 16: relu(4 x / 16).
     """
     conv = nn.Conv2d(1, 2, 1, bias=False)
     conv.weight.data = torch.tensor([1.0, -1.0]).reshape(2, 1, 1, 1)
@@ -123,9 +121,10 @@ def test_grad_cam_by_hand() -> None:
 
 
 def test_guided_and_deconvolution_by_hand() -> None:
-    """y0 = relu(x) - relu(-x): the gradient is 1 everywhere. Guided: the -1 into the second ReLU
-    is stopped, so 1 where x > 0 and 0 where its ReLU is shut. Deconvolution: the first ReLU
-    passes 1 on whatever x is.
+    """y0 = relu(x) - relu(-x): the gradient is 1 everywhere.
+
+    Guided: the -1 into the second ReLU is stopped, so 1 where x > 0 and 0 where its ReLU is
+    inactive. Deconvolution: the first ReLU passes 1 for any x.
     """
     conv = nn.Conv2d(1, 2, 1, bias=False)
     conv.weight.data = torch.tensor([1.0, -1.0]).reshape(2, 1, 1, 1)
@@ -149,7 +148,7 @@ def test_guided_and_deconvolution_by_hand() -> None:
 def test_lime_finds_the_weights_of_a_model_that_is_linear_in_its_segments(
     linear: tuple[ExplainedModel, np.ndarray],
 ) -> None:
-    """Log odds are a sum over segment, so a linear model explains them whole, and its weights
+    """The log odds are a sum over segments, so a linear model explains them fully, and its weights
     are those sums.
     """
     p, w = linear
@@ -186,7 +185,7 @@ def test_maps_are_the_same_every_time_and_leave_the_generator_alone(
 
 
 def test_log_odds_do_not_saturate() -> None:
-    """An answer of 1 - 1e-5 and one of 1 - 1e-4 are 2.3 apart, though both print as 1.00."""
+    """The log odds of 1 - 1e-5 and 1 - 1e-4 are 2.3 apart, though both print as 1.00."""
 
     class Sure:
         def predict_proba(self, images: np.ndarray) -> np.ndarray:

@@ -1,5 +1,5 @@
-"""The measures by hand, against Captum, and on a network trained here: guided backpropagation
-fails as published.
+"""Measures of attributions, by hand, against Captum, and on a network trained here: guided
+backpropagation fails as published.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from pipeline.train import loop
 
 
 def one_pixel() -> ExplainedModel:
-    """Two classes of which the first pixel alone decides, by .01 a grey level."""
+    """Return two classes that the first pixel alone decides, by .01 a grey level."""
     dense = nn.Linear(100, 2, bias=False)
     nn.init.zeros_(dense.weight)
     dense.weight.data[0, 0] = 0.01
@@ -35,9 +35,10 @@ def one_pixel() -> ExplainedModel:
 
 
 def test_deletion_and_insertion_by_hand() -> None:
-    """p = sigmoid(2) until the pixel goes, .5 after. A map that names it loses it within 5 % of
-    the pixels, one that names it last keeps it until the end; inserted, the other way round. The
-    trapezoid rule between FRACTIONS.
+    """p = sigmoid(2) until the pixel is deleted, .5 after.
+
+    A map that ranks it first loses it within 5 % of the pixels, one that ranks it last keeps it
+    until the end; inserted, the other way round. The trapezoid rule between FRACTIONS.
     """
     p, image = one_pixel(), np.full((1, 10, 10, 1), 200, np.uint8)
     subject = SimpleNamespace(file=TorchPredictor(p.scores.net))
@@ -65,10 +66,8 @@ def test_an_interval_of_equal_differences_is_a_point() -> None:
     assert mean == 0.25 and low == 0.0 and 0.5 <= high <= 1
 
 
-def test_a_linear_models_parts_leave_nothing_untold() -> None:
-    """Log odds are (w0 - w1) x: the map (w0 - w1) x tells every fall, so infidelity is 0; its
-    opposite tells none.
-    """
+def test_the_exact_map_of_a_linear_model_has_infidelity_0() -> None:
+    """The log odds are (w0 - w1) x: the map (w0 - w1) x explains every fall, its negative none."""
     torch.manual_seed(1)
     dense = nn.Linear(144, 2)
     nn.init.normal_(dense.weight, std=1e-3)
@@ -84,9 +83,9 @@ def test_a_linear_models_parts_leave_nothing_untold() -> None:
     assert 0.1 < attribution_metrics.infidelity(np.abs(told), patches, falls) <= 1
 
 
-def test_infidelity_is_captums_over_the_falls() -> None:
-    """The same patches through captum.metrics.infidelity with its best scale, divided by the
-    mean squared fall.
+def test_infidelity_equals_captum_over_the_falls() -> None:
+    """The same patches through captum.metrics.infidelity with its best scale, divided by the mean
+    squared fall.
     """
     torch.manual_seed(2)
     net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(400, 3))
@@ -136,9 +135,9 @@ def test_order_kept_is_a_rank_correlation() -> None:
     )  # a dead map has no order
 
 
-def test_unlearning_starts_at_the_output() -> None:
-    """Four layers, the head registered first, as torchvision's Inception v3 is: it answers last,
-    so it goes first.
+def test_randomisation_starts_at_the_output() -> None:
+    """Four layers with the head registered first, as in torchvision's Inception v3: it runs last,
+    so it is randomised first.
     """
 
     class HeadFirst(nn.Module):
@@ -171,14 +170,14 @@ def test_cells_cover_the_image_evenly() -> None:
     assert np.array_equal(attribution_metrics.grid_cells(4, 6), np.arange(24).reshape(4, 6))
 
 
-def test_seeds_agree_on_a_shared_part() -> None:
-    """Top fives {0..4} and {1..5}: 4 of 6 shared."""
+def test_agreement_of_two_seeds_by_hand() -> None:
+    """Top fives {0..4} and {1..5}: 4 of 6 are shared."""
     one, other = np.array([9.0, 8, 7, 6, 5, 0, 0]), np.array([0.0, 8, 7, 6, 5, 9, 0])
     assert attribution_metrics.top_overlap(one, other) == pytest.approx(4 / 6)
 
 
 class Score(nn.Module):
-    """Two classes' score, a function of the image's mean."""
+    """Scores of two classes, a function of the image's mean."""
 
     def __init__(self, of: Callable[[torch.Tensor], torch.Tensor]):
         super().__init__()
@@ -189,8 +188,8 @@ class Score(nn.Module):
 
 
 def test_integrated_gradients_take_the_steps_that_they_need() -> None:
-    """A straight score needs no more than the first 12, tanh(mean - 40) on the way to 130 or so
-    needs them doubled.
+    """A linear score needs no more than the first 12; tanh(mean - 40) on the way to about 130 needs
+    them doubled.
     """
     images, target = (
         np.random.default_rng(0).integers(100, 160, (3, 4, 4, 1), np.uint8),
@@ -218,8 +217,9 @@ def test_integrated_gradients_take_the_steps_that_they_need() -> None:
 def test_gradient_passes_the_randomisation_check_and_guided_backpropagation_fails_it(
     resolved: Callable[..., dict[str, Any]],
 ) -> None:
-    """Adebayo et al. 2018, on digits: the first layers alone decide what guided backpropagation
-    shows.
+    """Adebayo et al.
+
+    2018, on digits: the first layers alone determine the map of guided backpropagation.
     """
     from pipeline.data import prepare
 

@@ -15,8 +15,9 @@ from pipeline.explain.image_grid import to_tensor
 
 
 def test_neighbours_by_hand() -> None:
-    """Two groups of six on a line: of each point all five neighbours are its group's. A stray of
-    class 1 in the middle of group 0 is outvoted and hurts nobody else: 11 of 12.
+    """Two groups of six on a line: all five neighbours of each point are in its group.
+
+    A single point of class 1 in the middle of group 0 is outvoted and changes no other: 11 of 12.
     """
     points = np.array([[0.0], [1], [2], [3], [4], [5], [100], [101], [102], [103], [104], [105]])
     classes = np.array([0] * 6 + [1] * 6)
@@ -28,9 +29,9 @@ def test_neighbours_by_hand() -> None:
     assert embedding.neighbour_accuracy(points[:6], np.array([1, 1, 1, 0, 0, 0])) == 0
 
 
-def test_the_penultimate_features_layer_is_what_the_last_weights_take() -> None:
-    """Of LeNet-5 F6's 84 values, whose output has no weights; of a head of two dense layers the
-    7 values between.
+def test_the_penultimate_features_are_the_input_of_the_last_weights() -> None:
+    """Of LeNet-5, F6's 84 values, because its output layer has no weights; of a head of two dense
+    layers, the 7 values between them.
     """
     x = to_tensor(digits(32)[0][:40])
     net = built("lenet5", 32, **LENET)

@@ -1,6 +1,4 @@
-"""Stage explain on a tiny trained line: pictures, facts that repeat, and the errors that stop
-it.
-"""
+"""Stage explain on a tiny trained line: pictures, facts that repeat, and errors."""
 
 from __future__ import annotations
 
@@ -27,7 +25,9 @@ def inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("name", [line.DIGITS, line.WAVES])
 def test_the_stage_draws_and_measures(name: str) -> None:
-    """Each picture is there, sized, described, and no blank; two runs leave the same results."""
+    """Each picture exists, has a size and a description, and is not blank; two runs give the same
+    results.
+    """
     line.run("explain", name)
     path, page = Path("results", name, "explain.json"), Path("out", name, "explain", "page.json")
     found = json.loads(page.read_text())
@@ -46,7 +46,7 @@ def test_the_stage_draws_and_measures(name: str) -> None:
 
 
 def test_a_linear_classifiers_facts() -> None:
-    """One dense layer: integrated gradients miss nothing, and the file's maps are torch's."""
+    """One dense layer: integrated gradients have no gap, and the ONNX file's maps equal torch's."""
     line.run("explain", line.DIGITS)
     facts = json.loads(Path("out", line.DIGITS, "explain", "page.json").read_text())["facts"][
         "attribution"
@@ -71,8 +71,8 @@ def test_a_linear_classifiers_facts() -> None:
     }
 
 
-def test_another_file_is_an_error() -> None:
-    """A file whose first weights differ from torch's explains another network."""
+def test_a_file_of_another_network_is_an_error() -> None:
+    """Its first weights differ from torch's."""
 
     def halve(array: np.ndarray) -> None:
         array *= 0.5
@@ -87,9 +87,7 @@ def test_another_file_is_an_error() -> None:
 
 
 def test_unstable_facts_are_not_committed() -> None:
-    """Oracle: by hand. t-SNE differs between processors, the nearest neighbours of features do
-    not.
-    """
+    """t-SNE differs between processors, the nearest neighbours of features do not."""
     facts = {
         "embedding": {"points": 200, "knn_map": 0.96, "knn_features": 0.9846},
         "steps": [1, 2.0004],
@@ -108,10 +106,8 @@ def test_facts_are_finite_and_rounded() -> None:
         sections.round_facts({"a": float("nan")}, "f")
 
 
-def test_the_switch_reruns_explain_alone() -> None:
-    """`synthesis` lies in a file that no other stage reads; the stage's digest covers what it
-    imports.
-    """
+def test_the_synthesis_switch_reruns_explain_only() -> None:
+    """`synthesis` is in a file that no other stage reads; the stage's digest covers its imports."""
     before = params.lay_out(params.load(), line.DIGITS)
     text = Path("params.yaml").read_text()
     Path("params.yaml").write_text(

@@ -1,4 +1,4 @@
-"""Filters: planted Gabor functions, planted codes, silent units and spectra that are known."""
+"""Filters: synthetic Gabor functions, known codes, silent units and known spectra."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -15,9 +15,11 @@ from pipeline.explain.gabor import fit_gabor, strongest_component
 from pipeline.explain.sparse_coding import absolute_cosines, learn_sparse_code, whiten
 
 
-def planted(angle: float, frequency: float = 0.2, phase: float = 0.7, side: int = 11) -> np.ndarray:
-    """A Gabor function whose stripes run at `angle` degrees, anticlockwise from horizontal, by
-    its formula.
+def gabor_filter(
+    angle: float, frequency: float = 0.2, phase: float = 0.7, side: int = 11
+) -> np.ndarray:
+    """Return a Gabor function whose stripes run at `angle` degrees, anticlockwise from horizontal,
+    by its formula.
     """
     down, right = np.mgrid[:side, :side] - side // 2
     along = right * np.sin(np.radians(angle)) + down * np.cos(
@@ -30,9 +32,9 @@ def planted(angle: float, frequency: float = 0.2, phase: float = 0.7, side: int 
 
 
 @pytest.mark.parametrize("angle", [0, 20, 45, 90, 135, 160])
-def test_a_planted_gabor_function_is_found(angle: float) -> None:
+def test_a_gabor_function_is_fitted(angle: float) -> None:
     rng = np.random.default_rng(angle)
-    clean, noise = planted(angle), rng.standard_normal((11, 11))
+    clean, noise = gabor_filter(angle), rng.standard_normal((11, 11))
     fit = fit_gabor(clean + 0.02 * noise)
     assert abs((fit.angle - angle + 90) % 180 - 90) < 2  # degrees, 180 is 0
     assert fit.frequency == pytest.approx(0.2, abs=0.01)
@@ -40,7 +42,7 @@ def test_a_planted_gabor_function_is_found(angle: float) -> None:
     assert fit_gabor(noise).r2 < 0.6
 
 
-def test_stripes_as_the_eye_sees_them() -> None:
+def test_angles_of_stripes() -> None:
     """Rows of one sign are stripes at 0 degrees, columns at 90; a slash, / in a picture, is 45."""
     rows = np.cos(np.arange(9) * np.pi / 2)[:, None] * np.ones(9)
     assert fit_gabor(rows).angle % 180 == pytest.approx(0, abs=1) or fit_gabor(
@@ -52,16 +54,14 @@ def test_stripes_as_the_eye_sees_them() -> None:
 
 
 def test_the_strongest_component_of_a_coloured_filter() -> None:
-    """Oracle: pattern times colour is one component, whose pattern comes back up to its sign."""
-    pattern, colour = planted(30), np.array([0.6, 0.0, -0.8])
+    """Pattern times colour is one component, whose pattern is returned up to its sign."""
+    pattern, colour = gabor_filter(30), np.array([0.6, 0.0, -0.8])
     (found,) = strongest_component((colour[:, None, None] * pattern)[None])
     np.testing.assert_allclose(np.abs(found), np.abs(pattern), atol=1e-9)
 
 
 def test_a_sparse_code_finds_the_pictures_that_patches_are_made_of() -> None:
-    """Oracle: patches are sums of few of 6 known orthogonal pictures; each is an atom, up to its
-    sign.
-    """
+    """Patches are sums of a few of 6 known orthogonal pictures; each is an atom, up to its sign."""
     rng = np.random.default_rng(0)
     pictures = np.linalg.qr(rng.standard_normal((16, 6)))[0].T
     amounts = rng.laplace(size=(3000, 6)) * (rng.random((3000, 6)) < 0.2)
@@ -78,8 +78,8 @@ def test_whitened_patches_have_equal_power() -> None:
 
 
 def test_units_that_never_fire_are_counted() -> None:
-    """Of four units one has a bias of minus a million and one weights of 0: both answer one
-    number everywhere.
+    """Of four units one has a bias of minus a million and one weights of 0: both are constant
+    everywhere.
     """
     conv = nn.Conv2d(1, 4, 3, padding=1)
     conv.bias.data = torch.tensor([0.0, -1e6, 0.3, 0.0])
@@ -94,7 +94,7 @@ def test_units_that_never_fire_are_counted() -> None:
 
 
 def test_the_energy_of_smooth_and_rough_filters() -> None:
-    """A mean filter is all low frequencies, a chessboard all high ones; a single pixel is white:
+    """A mean filter has only low frequencies, a chessboard only high ones; a single pixel is white:
     1 - pi / 16 = .80.
     """
     chess = np.indices((8, 8)).sum(0) % 2 * 2.0 - 1
@@ -108,7 +108,7 @@ def test_the_energy_of_smooth_and_rough_filters() -> None:
 
 
 @pytest.mark.parametrize(("kernel", "pictures"), [(3, 3), (5, 4)])
-def test_the_section(
+def test_the_section_explains_a_missing_gabor_fit(
     kernel: int, pictures: int, tmp_path: Path, images_of: Callable[..., dataset.Data]
 ) -> None:
     """A 3 x 3 filter gets no Gabor function, and the caption says why."""

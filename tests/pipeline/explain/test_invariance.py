@@ -1,4 +1,4 @@
-"""Invariance: images moved by hand, and networks whose answer is known to stay."""
+"""Invariance: images moved by hand, and networks whose invariance is known."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -16,9 +16,9 @@ from pipeline.explain.invariance import IDENTITY, transform
 
 
 def test_images_are_moved_as_the_names_say() -> None:
-    """An odd image with one pixel, right of the middle: shifted right by one of 9, turned
-    anticlockwise to the top, enlarged by 2 to twice the distance; and a wide image is turned
-    without being squeezed.
+    """An odd image with one pixel right of the middle: shifted right by one of 9, rotated
+    anticlockwise to the top, enlarged by 2 to twice the distance. A wide image is rotated without
+    being squeezed.
     """
     image = torch.zeros(1, 1, 9, 9)
     image[0, 0, 4, 6] = 1
@@ -35,9 +35,9 @@ def test_images_are_moved_as_the_names_say() -> None:
     assert (transform(wide, 1.0, np.pi / 2, 0.0)[0, 0] > 0.9).nonzero().tolist() == [[0, 4]]
 
 
-def test_a_mean_over_the_map_does_not_see_a_shift_that_a_map_sees() -> None:
-    """Pixels that move within a black border change the map as much as another image, their mean
-    not at all.
+def test_the_mean_of_a_map_is_invariant_to_shifts() -> None:
+    """Pixels that move within a black border change the map as much as another image does, and
+    their mean not at all.
     """
     images = np.zeros((10, 16, 16, 1), np.uint8)
     images[:, 6:10, 6:10] = np.random.default_rng(0).integers(60, 255, (10, 4, 4, 1))

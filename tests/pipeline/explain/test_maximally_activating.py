@@ -1,4 +1,6 @@
-"""Units: planted bright patches, projections by hand, patches cut to what a unit sees."""
+"""Maximally activating patches: bright patches in known places, projections by hand, receptive
+fields.
+"""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -19,17 +21,16 @@ from pipeline.explain.receptive_field import Field
 
 
 def identity() -> tuple[nn.Module, nn.Conv2d]:
-    """A network whose one filter answers its middle pixel."""
+    """Return a network whose one filter returns its middle pixel."""
     conv = nn.Conv2d(1, 1, 3, bias=False)
     conv.weight.data.zero_()
     conv.weight.data[0, 0, 1, 1] = 1
     return classifier(Chain([conv, nn.ReLU()], 36)), conv
 
 
-def test_a_planted_bright_patch_is_found() -> None:
+def test_bright_patches_are_found_in_order() -> None:
     """Image i of 12 has one bright pixel, at (1 + i % 6, 3), of brightness 100 + i: the nine
-    brightest, in their order, and each at its place on the map, one less for the border that the
-    filter has lost.
+    brightest in order, each at its place on the map, one less for the border that the filter loses.
     """
     images = np.zeros((12, 8, 8, 1), np.uint8)
     for i, image in enumerate(images):
@@ -64,8 +65,8 @@ def test_patches_over_the_border_and_fields_beyond_the_image() -> None:
     assert maximally_activating.crop_to_fields(tiles, None, np.array([0]), np.array([0])) is tiles
 
 
-def test_units_that_single_out_images_come_first_and_dead_ones_not_at_all() -> None:
-    """Unit 0 answers the same to all, unit 1 rises evenly, unit 2 fires for nine images alone."""
+def test_selective_units_come_first_and_dead_ones_not_at_all() -> None:
+    """Unit 0 is constant, unit 1 rises evenly, unit 2 fires for nine images only."""
     values = np.stack([np.ones(40), np.arange(40.0), np.where(np.arange(40) < 9, 5.0, 0.0)], 1)
     zeros = np.zeros(values.shape, np.int64)
     own = Peaks(values, zeros, zeros)
@@ -74,9 +75,9 @@ def test_units_that_single_out_images_come_first_and_dead_ones_not_at_all() -> N
     assert maximally_activating.purity(own, classes) == pytest.approx((9 / 9 + 3 / 9) / 2)
 
 
-def test_the_purity_of_images_at_random() -> None:
-    """Oracle: of ten images, nine of one class, nine drawn have the tenth with probability .9: 8
-    / 9, else 1.
+def test_the_expected_purity_of_random_images() -> None:
+    """Of ten images nine are of one class; nine drawn ones have the tenth with probability .9: 8 /
+    9, else 1.
     """
     classes = np.array([0] * 9 + [1])
     assert maximally_activating.chance_purity(classes, 0, draws=4000) == pytest.approx(
@@ -85,8 +86,8 @@ def test_the_purity_of_images_at_random() -> None:
 
 
 def test_one_convolution_projected_by_hand() -> None:
-    """Oracle: ReLU lets the kept activation through, the transposed filter lays its weights
-    where the unit looked, and the network's own (x - 100) / 50 divides by 50.
+    """ReLU passes the kept activation, the transposed filter puts its weights where the unit
+    looked, and the network's own (x - 100) / 50 divides by 50.
     """
     conv = nn.Conv2d(1, 1, 2, bias=False)
     conv.weight.data = torch.tensor([[[[1.0, 2.0], [3.0, -4.0]]]])
@@ -99,10 +100,11 @@ def test_one_convolution_projected_by_hand() -> None:
     )
 
 
-def test_relus_on_the_way_are_applied_to_what_comes_back() -> None:
-    """Two convolutions of 1 x 1: weights -1 then -1 on a bright image. The first ReLU is shut,
-    so the gradient is 0; the deconvnet looks at what comes back instead: -1, which ReLU cuts to
-    0; with +1 it passes and gives -1 / 50.
+def test_relus_are_applied_to_the_projected_signal() -> None:
+    """Two convolutions of 1 x 1: weights -1 then -1 on a bright image.
+
+    The first ReLU is inactive, so the gradient is 0. The deconvnet looks at the signal that comes
+    back: -1, which ReLU cuts to 0; with +1 it passes and gives -1 / 50.
     """
     for second, expected in ((-1.0, 0.0), (1.0, -1 / 50)):
         layers = [nn.Conv2d(1, 1, 1, bias=False), nn.ReLU(), nn.Conv2d(1, 1, 1, bias=False)]
@@ -115,9 +117,9 @@ def test_relus_on_the_way_are_applied_to_what_comes_back() -> None:
         assert back.item() == pytest.approx(expected)
 
 
-def test_a_unit_at_its_bound_is_projected_too() -> None:
-    """ReLU6, a ReLU and a cap as stage explain has it: weight 1 on (700 - 100) / 50 = 12,
-    answered as 6, gradient 0.
+def test_a_saturated_relu6_is_projected() -> None:
+    """ReLU6 is a ReLU and a cap in stage explain: weight 1 on (700 - 100) / 50 = 12 gives 6 and a
+    gradient of 0.
     """
     layers = [nn.Conv2d(1, 1, 1, bias=False), nn.ReLU6()]
     layers[0].weight.data.fill_(1)
@@ -128,9 +130,9 @@ def test_a_unit_at_its_bound_is_projected_too() -> None:
     assert back.item() == pytest.approx(1 / 50)
 
 
-def test_projections_are_captums() -> None:
-    """Oracle: captum's NeuronDeconvolution of the same unit, through skips, batch normalisation
-    and strides.
+def test_projections_equal_captum() -> None:
+    """captum's NeuronDeconvolution of the same unit, through skips, batch normalisation and
+    strides.
     """
     net = built("resnet", 16, **CIFAR)
     x, stage = to_tensor(digits(16)[0][:3]), net.net.features.stage2
@@ -150,8 +152,8 @@ def test_projections_are_captums() -> None:
     np.testing.assert_allclose(back, expected.detach().numpy(), atol=1e-6)
 
 
-def test_the_section(tmp_path: Path, images_of: Callable[..., dataset.Data]) -> None:
-    """LeNet-5 on digits: C1, C3 and C5 see 5, 14 and 32 pixels (LeCun et al. 1998, figure 2)."""
+def test_the_section_of_lenet5(tmp_path: Path, images_of: Callable[..., dataset.Data]) -> None:
+    """C1, C3 and C5 see 5, 14 and 32 pixels (LeCun et al. 1998, figure 2)."""
     net = built("lenet5", 32, full_c3=False, subsampling="trainable", output="rbf")
     given = subject(tmp_path, net, images_of(*digits(32)))
     found = maximally_activating.make_section(given)

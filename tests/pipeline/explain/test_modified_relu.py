@@ -1,5 +1,5 @@
-"""Every ReLU a module of its own: without it, guided backpropagation is the plain gradient, in
-silence.
+"""Every ReLU becomes a module of its own; without that, guided backpropagation silently is the
+plain gradient.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Twice(nn.Module):
 
 
 class Loop(nn.Module):
-    """A part with a ReLU, called twice."""
+    """A block with a ReLU that is called twice."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -47,7 +47,7 @@ class Loop(nn.Module):
 
 
 class Asks(nn.Module):
-    """A forward that looks at values, which torch.fx cannot trace."""
+    """A forward that branches on values, which torch.fx cannot trace."""
 
     def forward(self, x: Tensor) -> Tensor:
         return F.relu(x) if x.sum() > 0 else x
@@ -59,7 +59,7 @@ def attributed(method: type, net: nn.Module, *values: float) -> list[float]:
 
 
 def test_captum_is_silently_wrong_on_functional_relus_and_the_rewrite_is_right() -> None:
-    """By hand: d(-relu(x)) / dx = -1 at x = 2; guided, a ReLU passes on no gradient below 0."""
+    """d(-relu(x)) / dx = -1 at x = 2; guided, a ReLU passes no gradient below 0."""
     assert attributed(GuidedBackprop, Down(), 2.0) == [-1.0]  # the plain gradient: wrong
     net = modified_relu.replace_relus(nn.Sequential(Down()), torch.ones(1, 1))
     assert attributed(GuidedBackprop, net, 2.0) == [0.0]
@@ -83,7 +83,7 @@ def test_relu6_is_a_relu_and_a_cap() -> None:
     assert [type(module) for module in net[0][0]] == [nn.ReLU, modified_relu.ClampAtSix]
 
 
-def test_a_network_that_is_right_already_stays_as_it_is() -> None:
+def test_a_network_of_separate_relus_is_unchanged() -> None:
     net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten(), nn.LazyLinear(3))
     before = [*net]
     assert modified_relu.replace_relus(net, torch.ones(2, 1, 5, 5)) is net and [*net] == before
@@ -103,9 +103,9 @@ def test_what_cannot_be_rewritten_is_an_error() -> None:
 @pytest.mark.parametrize(
     "name", ["googlenet", "resnet18", "densenet121", "mobilenet_v2", "inception_v3"]
 )
-def test_torchvisions_networks(name: str) -> None:
-    """Functional, shared and capped ReLUs: bit-equal answers, the parts still there, and guided
-    maps that differ.
+def test_torchvisions_networks_are_rewritten(name: str) -> None:
+    """Functional, shared and capped ReLUs: bit-equal outputs, the modules are still there, and the
+    guided maps differ.
     """
     more = (
         {"aux_logits": False, "init_weights": False}

@@ -1,4 +1,6 @@
-"""Receptive fields by arithmetic: by hand, and against where the gradient is on real networks."""
+"""Receptive fields by arithmetic: by hand, and compared with where the gradient is on real
+networks.
+"""
 
 import pytest
 import torch
@@ -11,7 +13,7 @@ from pipeline.explain.receptive_field import Field, compute_fields
 
 
 def test_sizes_of_stacks() -> None:
-    """Oracle: one 7 x 7, two and three 3 x 3 see 7, 5 and 7 pixels."""
+    """One 7 x 7, two and three 3 x 3 see 7, 5 and 7 pixels."""
     x = torch.zeros(1, 1, 20, 20)
     for kernels, size in (([7], 7), ([3, 3], 5), ([3, 3, 3], 7)):
         (found,) = compute_fields(
@@ -41,15 +43,13 @@ def test_stride_padding_and_dilation_by_hand() -> None:
 
 
 def test_axes_are_kept_apart() -> None:
-    """A 1 x 7 convolution with padding 3 along rows only, on every second row from the second
-    on.
-    """
+    """A 1 x 7 convolution with padding 3 along rows only, on every second row from the second on."""
     conv = nn.Conv2d(1, 1, (1, 7), padding=(0, 3))
     (found,) = compute_fields(lambda x: [conv(x[:, :, 1::2])], torch.zeros(1, 1, 9, 9))
     assert found == (Field(1, 1, 2), Field(-3, 3, 1))
 
 
-def test_after_an_operator_that_mixes_all_places_every_unit_sees_everything() -> None:
+def test_units_after_global_operators_see_everything() -> None:
     found = compute_fields(
         lambda x: [x.mean((2, 3), keepdim=True), x * x.mean(), x.flip(2)], torch.zeros(1, 1, 5, 5)
     )
@@ -61,7 +61,7 @@ def test_after_an_operator_that_mixes_all_places_every_unit_sees_everything() ->
     [(2, [1] * 4, 5), (2, [1, 2, 4, 8], 16), (5, [1] * 4, 17), (5, [1, 2, 4, 8], 61)],
 )
 def test_causal_stacks(kernel: int, dilations: list[int], size: int) -> None:
-    """Oracle: 5 and 16 steps, with kernels 5 wide 17 and 61; the newest is the unit's own step."""
+    """5 and 16 steps; with kernels of width 5, 17 and 61. The newest step is the unit's own."""
     net = Causal(
         series=1, horizon=1, channels=3, kernel_size=kernel, dilations=dilations, activation="none"
     )
@@ -70,11 +70,9 @@ def test_causal_stacks(kernel: int, dilations: list[int], size: int) -> None:
 
 
 def support(net: nn.Module, module: nn.Module, side: int) -> list[tuple[int, int]]:
-    """First and one after the last row and column on which the module's middle units depend, by the
-    gradient.
-
-    Positive weights and inputs leave no ReLU shut and no sum at 0; max pools become mean pools,
-    which hide no pixel.
+    """Return the first and one after the last row and column on which the module's middle units
+    depend, by the gradient. With positive weights and inputs no ReLU is inactive and no sum is 0;
+    max pools become mean pools, which hide no pixel.
     """
     x = torch.ones(1, 1, side, side, dtype=torch.float64).requires_grad_()
     (maps,) = capture_maps(net, x, [module])
@@ -124,9 +122,10 @@ def positive(net: nn.Module) -> nn.Module:
         pytest.param("inception3", 107, dict(aux=False, dropout=0.0), marks=pytest.mark.slow),
     ],
 )
-def test_arithmetic_is_where_the_gradient_is(arch: str, side: int, options: dict) -> None:
-    """Of every layer, at the middle of its map, cut at the border of the image. Strides larger
-    than kernels leave gaps inside, never at the ends.
+def test_receptive_fields_equal_the_gradients_support(arch: str, side: int, options: dict) -> None:
+    """Of every layer, in the middle of its map, cut at the border of the image.
+
+    Strides larger than kernels leave gaps inside, never at the ends.
     """
     net = positive(built(arch, side, **options))
     x = torch.ones(1, 1, side, side, dtype=torch.float64)

@@ -22,12 +22,10 @@ from pipeline.network import build as network
 @pytest.mark.parametrize(
     ("kernel", "dilations", "size"), [(2, [1] * 4, 5), (2, [1, 2, 4, 8], 16), (5, [1, 2, 4, 8], 61)]
 )
-def test_dependencies_by_graph_and_by_gradient(
+def test_the_graph_and_the_gradient_give_the_same_oldest_step(
     kernel: int, dilations: list[int], size: int
 ) -> None:
-    """Oracle: the graph's oldest input is the oldest step that has a gradient: 4 and 15 steps
-    back.
-    """
+    """4 and 15 steps back."""
     net = Causal(
         series=2, horizon=3, channels=3, kernel_size=kernel, dilations=dilations, activation="none"
     )
@@ -37,9 +35,11 @@ def test_dependencies_by_graph_and_by_gradient(
     assert edges[-1] == [(k * dilations[-1], 0) for k in range(kernel)]
 
 
-def test_what_a_forecaster_sees(tmp_path: Path, resolved: Callable[..., dict[str, Any]]) -> None:
-    """Kernel 3, dilations 1 and 2: 7 steps; of 32 in the window the forecasts of 4 steps leave
-    22 unseen.
+def test_the_receptive_field_of_a_forecaster(
+    tmp_path: Path, resolved: Callable[..., dict[str, Any]]
+) -> None:
+    """Kernel 3, dilations 1 and 2: 7 steps; of 32 in the window the forecasts of 4 steps leave 22
+    unused.
     """
     torch.manual_seed(0)
     recipe = resolved(SERIES_RECIPE)
@@ -51,9 +51,11 @@ def test_what_a_forecaster_sees(tmp_path: Path, resolved: Callable[..., dict[str
     assert "oldest 22 steps" in found.pictures[0].caption
 
 
-def test_what_residual_blocks_see(tmp_path: Path, resolved: Callable[..., dict[str, Any]]) -> None:
-    """Oracle: patches of 4 every 2, one block 3 wide: 4 + 2 * 2 = 8 steps; no gradient falls
-    before them.
+def test_the_receptive_field_of_residual_blocks(
+    tmp_path: Path, resolved: Callable[..., dict[str, Any]]
+) -> None:
+    """Patches of 4 every 2, one block 3 wide: 4 + 2 * 2 = 8 steps; there is no gradient before
+    them.
     """
     torch.manual_seed(0)
     net = {"channels": 4, "kernel_size": 3, "blocks": 1, "patch": 4, "stride": 2, "dropout": 0.1}
@@ -71,9 +73,7 @@ def test_what_residual_blocks_see(tmp_path: Path, resolved: Callable[..., dict[s
 
 
 def test_the_effective_field_of_one_mean_filter_is_the_filter() -> None:
-    """Oracle: the middle unit of a 5 x 5 mean has equal gradient on 25 pixels; 90 % of it is on
-    23 of them.
-    """
+    """The middle unit of a 5 x 5 mean has equal gradients on 25 pixels; 90 % of them are on 23."""
     conv = nn.Conv2d(1, 1, 5, padding=2)
     conv.weight.data.fill_(1 / 25)
     net = classifier(Chain([conv], 256))

@@ -63,8 +63,8 @@ def subject(tmp_path_factory: pytest.TempPathFactory) -> Subject:
     )
 
 
-def drawn(section: Section, folder: Path) -> None:
-    """Every picture is there at twice its size, and is neither empty nor of one colour."""
+def assert_drawn(section: Section, folder: Path) -> None:
+    """Assert that every picture exists at twice its size, and is neither empty nor of one colour."""
     for shown in section.pictures:
         with Image.open(folder / shown.picture.file) as picture:
             assert picture.size == (2 * shown.picture.width, 2 * shown.picture.height)
@@ -76,12 +76,12 @@ def drawn(section: Section, folder: Path) -> None:
         )
 
 
-def test_what_fools_the_network_fools_its_file(subject: Subject) -> None:
-    """Attacks lower accuracy as noise of their size does not; the file falls with the network;
+def test_attacks_on_the_network_fool_its_onnx_file(subject: Subject) -> None:
+    """Attacks lower the accuracy, noise of their size does not; the file falls with the network;
     all of it repeats.
     """
     found = adversarial.make_section(subject)
-    drawn(found, subject.folder)
+    assert_drawn(found, subject.folder)
     facts = found.facts
     assert facts["transfer"] > 0.95 and facts["noise_confidence"] > 0.4  # of ten classes
     assert facts["pgd_accuracy"] == sorted(facts["pgd_accuracy"], reverse=True)
@@ -92,7 +92,7 @@ def test_what_fools_the_network_fools_its_file(subject: Subject) -> None:
 
 def test_synthesis_exceeds_every_training_image(subject: Subject) -> None:
     found = activation_maximization.make_section(subject)
-    drawn(found, subject.folder)
+    assert_drawn(found, subject.folder)
     assert len(found.pictures) == 2 and found.facts["unit_over_data"]["plain"] > 1
     assert found.facts["class_over_data"]["score"] > found.facts["class_over_data"]["probability"]
     assert activation_maximization.make_section(subject).facts == found.facts
@@ -100,15 +100,15 @@ def test_synthesis_exceeds_every_training_image(subject: Subject) -> None:
 
 def test_deeper_stages_contain_less_of_the_image(subject: Subject) -> None:
     found = feature_inversion.make_section(subject)
-    drawn(found, subject.folder)
+    assert_drawn(found, subject.folder)
     decibels = [*found.facts["psnr"].values()]
     assert decibels[0] == max(decibels) > 30 > decibels[-1] == min(decibels)
     assert feature_inversion.make_section(subject).facts == found.facts
 
 
-def test_styles_lower_the_loss_at_stages_that_were_not_asked(subject: Subject) -> None:
+def test_styles_lower_the_loss_of_other_stages_too(subject: Subject) -> None:
     found = style_transfer.make_section(subject)
-    drawn(found, subject.folder)
+    assert_drawn(found, subject.folder)
     left = found.facts["style_loss_left"]
     assert left["style"] < 0.7 and left["style"] < left["held_out"] < 1  # in 24 evaluations
     assert min(found.facts["dream_over_image"].values()) > 1

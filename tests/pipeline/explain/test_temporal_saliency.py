@@ -1,4 +1,4 @@
-"""Influence of the history on a forecast, by hand."""
+"""The influence of the history on a forecast, by hand."""
 
 from __future__ import annotations
 
@@ -10,17 +10,15 @@ from pipeline.explain import temporal_saliency
 
 
 class Season(nn.Module):
-    """Two steps ahead: each is 3 times what was 4 steps before it, and one half of the last
-    value.
-    """
+    """Two steps ahead: each is 3 times the value 4 steps before it, plus half of the last value."""
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         forecast = torch.stack([3 * x[:, -4 + step] + 0.5 * x[:, -1] for step in range(2)], 1)
         return forecast, forecast
 
 
-def test_the_influence_is_the_size_of_the_weights() -> None:
-    """Signs do not cancel, over windows nor series: |3| and |.5| whatever the history is."""
+def test_the_influence_is_the_absolute_weight() -> None:
+    """Signs do not cancel, over windows or series: |3| and |.5| for any history."""
     history = np.random.default_rng(0).normal(size=(5, 6, 2))
     expected = np.zeros((2, 6))
     expected[0, 2] = expected[1, 3] = 3

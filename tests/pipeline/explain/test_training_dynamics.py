@@ -1,4 +1,4 @@
-"""Features over the training: the alignment's axioms, and snapshots that training kept."""
+"""Features during training: properties of the alignment (CKA), and the snapshots of training."""
 
 import copy
 from collections.abc import Callable
@@ -14,9 +14,11 @@ from pipeline.explain import training_dynamics
 from pipeline.explain.training_dynamics import cka, gram
 
 
-def test_the_alignment_of_equal_turned_and_scaled_features_is_one() -> None:
-    """Kornblith et al. 2019, section 2.1 and 2.2: invariant to orthogonal transforms and to
-    isotropic scaling, not to any invertible one.
+def test_alignment_is_invariant_to_rotation_and_scale() -> None:
+    """Kornblith et al.
+
+    2019, sections 2.1 and 2.2: invariant to orthogonal transforms and isotropic scaling, not to any
+    invertible one.
     """
     rng = np.random.default_rng(0)
     x = rng.standard_normal((30, 8)) * np.arange(1, 9)
@@ -26,9 +28,9 @@ def test_the_alignment_of_equal_turned_and_scaled_features_is_one() -> None:
     assert cka(gram(x), gram(x / np.arange(1, 9))) < 0.9
 
 
-def test_the_alignment_by_its_formula() -> None:
-    """Oracle: section 3, the linear kernel: ||Y'X||^2 / (||X'X|| ||Y'Y||), Frobenius norms,
-    features centred.
+def test_alignment_equals_its_formula() -> None:
+    """Section 3, the linear kernel: ||Y'X||^2 / (||X'X|| ||Y'Y||), Frobenius norms, centred
+    features.
     """
     rng = np.random.default_rng(1)
     x, y = rng.standard_normal((20, 5)), rng.standard_normal((20, 7))
@@ -42,8 +44,8 @@ def test_the_alignment_by_its_formula() -> None:
 def test_the_section_follows_a_network_to_its_end(
     tmp_path: Path, images_of: Callable[..., dataset.Data]
 ) -> None:
-    """Weights on a straight line from one network to another: the last snapshot is the end, and
-    none is 1 before.
+    """Weights on a straight line from one network to another: the last snapshot equals the end (1),
+    and no earlier one does.
     """
     net, start = built("resnet", 16, **CIFAR), built("resnet", 16, seed=1, **CIFAR)
     given = subject(tmp_path, net, images_of(*digits(16)))
