@@ -35,7 +35,7 @@ def test_alexnet_order():
     assert order == expected.split()
 
 
-def test_groups_do_not_talk():
+def test_groups_are_independent():
     """conv2 as on two GPUs: the second half of its maps does not see the first half of its input,
     and has half the weights of one that does.
     """
@@ -51,10 +51,7 @@ def test_groups_do_not_talk():
 
 
 @pytest.mark.parametrize(("pool", "least"), [("overlapping", 67), ("separate", 39)])
-def test_alexnet_pools_and_least_input(pool, least):
-    """The stem leaves (67 - 11) / 4 + 1 = 15, then 3x3 pools 7, 3, 1; (39 - 11) / 4 +
-    1 = 8, then 2x2.
-    """
+def test_alexnet_pools_and_smallest_input(pool, least):
     options = PAPER["options"] | {"pool": pool}
     assert summary.least_input("alexnet", PAPER | {"options": options}) == least
     net = summary.on_meta("alexnet", options | {"size": (least, least)})

@@ -33,9 +33,9 @@ def net() -> Ensemble:
     return models.build("ensemble", **given, **MEMBERS).eval()
 
 
-def test_it_answers_the_mean_of_tcns_that_see_their_own_look_back(net: Ensemble) -> None:
-    """Oracle: TCNs of the same weights on the newest rows alone, with the calendar of these and of
-    the steps ahead.
+def test_the_forecast_is_the_mean_of_tcns_with_their_own_contexts(net: Ensemble) -> None:
+    """TCNs of the same weights on the newest rows alone, with the calendar of these and of the
+    steps ahead.
     """
     x = torch.randn(3, CONTEXT + HORIZON, 6)
     expected = []
@@ -58,7 +58,7 @@ def test_it_answers_the_mean_of_tcns_that_see_their_own_look_back(net: Ensemble)
 
 
 def test_members_train_as_they_would_alone(of_shop: Resolve) -> None:
-    """Oracle: each member trained by the same steps as a TCN by itself, on the same batches,
+    """Each member is compared with a TCN trained alone by the same steps on the same batches,
     without dropout.
     """
     members = MEMBERS | {"dropout": 0.0}
@@ -83,7 +83,7 @@ def test_members_train_as_they_would_alone(of_shop: Resolve) -> None:
 
 
 def test_each_member_ships_with_its_own_best_epoch(of_shop: Resolve) -> None:
-    """Oracle: the snapshot of every epoch, and each member's pinball loss on validation rows."""
+    """By the snapshot of every epoch, and each member's pinball loss on validation rows."""
     asked = {
         "loss": "pinball",
         "aux_weight": 1.0,
@@ -121,7 +121,7 @@ def test_each_member_ships_with_its_own_best_epoch(of_shop: Resolve) -> None:
 @pytest.mark.parametrize(
     "wrong", [{"look_backs": []}, {"look_backs": [CONTEXT + 1]}, {"normalise": []}]
 )
-def test_members_that_cannot_be_are_refused(wrong: dict[str, Any]) -> None:
+def test_impossible_members_are_errors(wrong: dict[str, Any]) -> None:
     given = {
         "series": 2,
         "targets": 1,

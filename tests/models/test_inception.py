@@ -1,4 +1,4 @@
-"""models/googlenet.py, inception3.py and inceptionresnet.py against the papers' tables."""
+"""models/googlenet.py, inception3.py and inceptionresnet.py compared with the papers' tables."""
 
 import numpy as np
 import onnxruntime
@@ -24,7 +24,7 @@ def zero_bordered(x, size, top, left):
 
 
 def test_modules_of_table_1():
-    """Oracle: table 1. 3a without reductions: 387,296 parameters, 416 maps, by hand."""
+    """Table 1. 3a without reductions: 387,296 parameters, 416 maps, by hand."""
     net = summary.on_meta("googlenet", GOOGLENET)
     modules = [net.features.get_submodule(f"inception{name}") for name in googlenet.TABLE_1]
     assert [(summary.trainable(module), module.out) for module in modules] == list(
@@ -85,8 +85,8 @@ def test_depth_concat(tmp_path, sizes, corners):
     ("arch", "options", "heads"),
     [("googlenet", GOOGLENET, 3), ("inception3", INCEPTION3 | {"size": (299, 299)}, 2)],
 )
-def test_auxiliary_heads_speak_in_training_only(arch, options, heads):
-    """Section 5 (v3: section 4): logits in training, each with a gradient; else the net without
+def test_auxiliary_heads_run_in_training_only(arch, options, heads):
+    """Section 5 (v3: section 4): logits in training, each with a gradient; else the network without
     them.
     """
     net, x = models.build(arch, **options | {"aux": True}), torch.randn(2, 3, *options["size"])
@@ -172,7 +172,7 @@ def test_scales_of_inception_resnet():
         ("inceptionresnet", IMAGE | {"dropout": 1}, "dropout from 0 to below 1, got 1; "),
     ],
 )
-def test_refusals(arch, wrong, message):
-    """The error says what was expected, what it got and the cure."""
+def test_wrong_options_are_errors(arch, wrong, message):
+    """The message says what was expected, what it got and the cure."""
     with pytest.raises(ValueError, match=f"^{arch}: expected {message}"):
         models.build(arch, **wrong)

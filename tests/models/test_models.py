@@ -1,4 +1,4 @@
-"""Laws that hold for every architecture of models/, and how architectures are found."""
+"""Properties of every architecture of models/, and how architectures are found."""
 
 import subprocess
 import sys
@@ -52,8 +52,8 @@ def case(arch, name, reference, marks=()):
 
 
 def small(arch, reference):
-    """The same network at its least input, in ten classes: nothing narrower, a hundredth of the
-    work.
+    """Return the same network at its smallest input, with ten classes: no layer is narrower, and it
+    costs a hundredth.
     """
     side, options = least(arch, reference), reference["options"]
     return reference | {
@@ -92,8 +92,8 @@ def samples(reference, count):
 
 
 def loss(output):
-    """Cross-entropy against the labels 0, 1, 2 ..., of auxiliary heads too; or the squared error
-    against a ramp.
+    """Return the cross-entropy against the labels 0, 1, 2 ..., of auxiliary heads too; or the
+    squared error against a ramp.
     """
     if isinstance(output, tuple):
         return sum(map(loss, output))
@@ -120,7 +120,7 @@ def test_output_shape_and_finite(arch, reference):
 
 @every_network
 def test_parameter_counts(arch, reference):
-    """Oracle: REFERENCE, counted on the meta device at the paper's input."""
+    """REFERENCE, counted on the meta device at the paper's input size."""
     net = summary.on_meta(arch, reference["options"])
     counts = (summary.trainable(net), summary.total(net) - summary.trainable(net))
     assert counts == (reference["trainable"], reference["fixed"])
@@ -128,8 +128,8 @@ def test_parameter_counts(arch, reference):
 
 @every_network
 def test_layer_table_adds_up(arch, reference):
-    """The rows' parameters sum to the network's but for heads that speak in training only; the last
-    row answers.
+    """The rows' parameters sum to the network's, except for heads that run in training only; the
+    last row is the output.
     """
     net = summary.on_meta(arch, reference["options"])
     rows = summary.layer_table(net, reference["input"])
@@ -148,7 +148,7 @@ def test_layer_table_adds_up(arch, reference):
 
 @each_network
 def test_rows_are_independent(arch, reference):
-    """In evaluation a sample's output is bit-equal whatever its neighbours in the batch are."""
+    """In evaluation the output of a sample is bit-equal for any neighbours in its batch."""
     net, x = network(arch, reference), samples(reference, 4)
     other = x.clone()
     other[1] += 1
@@ -158,9 +158,7 @@ def test_rows_are_independent(arch, reference):
 
 @each_network
 def test_one_step_lowers_the_loss(arch, reference):
-    """A step against the gradient so short that to first order it gains .01 lowers the loss of the
-    same batch.
-    """
+    """A gradient step so short that to first order it gains .01 lowers the loss of the same batch."""
     net, x = network(arch, reference).train(), samples(reference, 16)
     torch.manual_seed(2)
     before = loss(net(x))
@@ -189,7 +187,7 @@ def test_no_tensor_twice_in_the_state(arch, reference):
     ("arch", "reference"), [c for c in EACH if c.values[1]["trainable"] < 500_000]
 )
 def test_every_initialiser_has_effect(arch, reference):
-    """A parameter drawn anew from another seed changes the output; those that do not differ start
+    """A parameter drawn again from another seed changes the output; those that do not differ start
     constant.
     """
     net, other, x = (
@@ -212,12 +210,14 @@ def test_every_initialiser_has_effect(arch, reference):
 
 
 def starts_by_rule(case):
-    """AlexNet's, VGG's and the zoo's own rules are theirs to test: tests/models/test_alexnet.py."""
+    """Return whether a parameter has one of the shared rules; those of AlexNet, VGG and the zoo are
+    tested in tests/models/test_alexnet.py.
+    """
     return case.values[0] != "zoo" and case.values[1]["options"].get("init", "he") == "he"
 
 
 @pytest.mark.parametrize(("arch", "reference"), [c for c in EACH if starts_by_rule(c)])
-def test_initial_weights_have_their_spread(arch, reference):
+def test_initial_weights_have_their_standard_deviation(arch, reference):
     """torch's rule, U(-1, 1) / sqrt(fan-in), has std 1 / sqrt(3 fan-in); He's rule sqrt(2 /
     fan-in).
     """
@@ -230,10 +230,8 @@ def test_initial_weights_have_their_spread(arch, reference):
 
 
 @pytest.mark.parametrize(("arch", "reference"), [c for c in EVERY if least(*c.values) > 1])
-def test_least_input(arch, reference):
-    """The least input builds and runs; one less is refused in a sentence that names the
-    architecture.
-    """
+def test_the_smallest_input_runs_and_a_smaller_one_is_refused(arch, reference):
+    """One pixel less is refused in a message that names the architecture."""
     side, options = least(arch, reference), reference["options"]
     for extent, runs in ((side, True), (side - 1, False)):
         assert summary.runs(arch, reference, extent) == runs
@@ -250,8 +248,8 @@ def test_least_input(arch, reference):
     ("arch", "reference"), [c for c in EACH if "size" in c.values[1]["options"]]
 )
 def test_oblong_colour_images(arch, reference):
-    """Height and width are not confused, channels and classes are free: RGB, higher than wide, 7
-    classes.
+    """Height and width are not confused, and channels and classes are free: RGB, higher than wide,
+    7 classes.
     """
     size = (least(arch, reference) + 21, least(arch, reference) + 9)
     net = models.build(
@@ -262,10 +260,8 @@ def test_oblong_colour_images(arch, reference):
 
 @pytest.mark.long
 @pytest.mark.parametrize(("arch", "reference"), [c for c in EVERY if c.marks])
-def test_every_network_trains_and_exports_at_its_least_input(arch, reference):
-    """Oracle: torch's own answers to a batch of another size than the one exported; OpenVINO gives
-    them, too.
-    """
+def test_every_network_trains_and_exports_at_its_smallest_input(arch, reference):
+    """torch's outputs for a batch of another size than the exported one; OpenVINO gives them, too."""
     import onnxruntime
     import thirds
 

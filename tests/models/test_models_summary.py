@@ -89,7 +89,7 @@ def test_command_fails_on_a_wrong_count(monkeypatch, capsys):
 
 @pytest.mark.parametrize("arch", models.names())
 def test_every_description_says_what_the_network_is_and_cites_its_source(arch):
-    """Oracle: the citation has a year, or is of the lecture notes or torchvision."""
+    """The citation has a year, or is of the lecture notes or torchvision."""
     first, citation = models.description(arch).split("\n\n")
     assert first.count("\n") == 0 and first.endswith(".")
     assert re.search(r"\b(19|20)\d\d\b|lecture notes|torchvision", citation)

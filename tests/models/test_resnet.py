@@ -23,8 +23,8 @@ def options(reference, **changes):
 
 
 def shaken(net):
-    """The network in evaluation, each parameter moved off its initial value, so that no two layers
-    are exchangeable.
+    """Return the network in evaluation, each parameter moved off its initial value, so that no two
+    layers are exchangeable.
     """
     with torch.no_grad():
         for parameter in net.parameters():
@@ -33,7 +33,7 @@ def shaken(net):
 
 
 def same(ours, theirs):
-    """Equal logits on two random 64 x 64 images; summation order alone may differ."""
+    """Assert equal logits on two random 64 x 64 images; only the summation order may differ."""
     x = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
         torch.testing.assert_close(ours.eval()(x), theirs(x), rtol=1e-4, atol=1e-4)
@@ -62,9 +62,11 @@ def test_zero_padded_shortcut():
 
 
 @pytest.mark.parametrize(("shortcut", "passes"), [("A", 1), ("none", 0)])
-def test_what_a_block_passes(shortcut, passes):
-    """Eq. 1 with F = 0: the block is ReLU(x) with slope 1 where x > 0; without its shortcut nothing
-    passes.
+def test_a_block_with_zero_weights_is_a_relu(shortcut, passes):
+    """Eq.
+
+    1 with F = 0: the block is ReLU(x) with slope 1 where x > 0; without its shortcut the output is
+    0.
     """
     block = resnet.Block(4, [(4, 3, 1), (4, 3, 1)], shortcut, True)
     torch.nn.init.zeros_(block.residual.bn2.weight)
@@ -75,7 +77,7 @@ def test_what_a_block_passes(shortcut, passes):
 
 
 @pytest.mark.parametrize(("stride_in", "seen"), [("first", 1 / 4), ("3x3", 1)])
-def test_where_a_bottleneck_strides(stride_in, seen):
+def test_where_a_bottleneck_has_its_stride(stride_in, seen):
     """A strided 1x1 reads every second pixel of every second row; the strided 3x3 reads all (figure
     5, torchvision).
     """
@@ -280,7 +282,7 @@ def test_zoo_heads_and_auxiliary_classifiers():
         ),
     ],
 )
-def test_refusals(arch, wrong, message):
-    """The error says what was expected, what it got and the cure."""
+def test_wrong_options_are_errors(arch, wrong, message):
+    """The message says what was expected, what it got and the cure."""
     with pytest.raises(ValueError, match=f"^{arch}: .*{message}"):
         models.build(arch, **wrong)

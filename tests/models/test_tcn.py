@@ -1,4 +1,4 @@
-"""models/tcn.py and ltsflinear.py: causality, receptive field, normalisation, linear path."""
+"""models/tcn.py and ltsflinear.py: causality, receptive field, normalization, linear path."""
 
 import itertools
 
@@ -35,9 +35,9 @@ def tcn(**options):
 
 
 @pytest.mark.parametrize(("patch", "stride"), [(1, 1), (4, 2), (8, 8)])
-def test_causal_means_bit_equal(patch, stride):
-    """Oracle: position p of the features ends at step T - 1 - (P - 1 - p) stride; a change at step
-    t leaves all that end before t bit-equal, and reaches the first that ends at t or later.
+def test_features_before_a_change_stay_bit_equal(patch, stride):
+    """Position p of the features ends at step T - 1 - (P - 1 - p) stride; a change at step t leaves
+    all that end before t bit-equal, and reaches the first that ends at t or later.
     """
     net, x = tcn(patch=patch, stride=stride), torch.randn(2, 2, 24)
     features = lambda x: net.stages(net.embed(net.separate_targets(x)))  # noqa: E731
@@ -59,7 +59,7 @@ def test_causal_means_bit_equal(patch, stride):
     ],
 )
 def test_receptive_field(options, reach):
-    """Oracle: the formula by hand, and the gradient of the forecast on a window that is longer."""
+    """The formula by hand, and the gradient of the forecast on a longer window."""
     net = tcn(context=48, independent=False, **options)
     assert net.receptive_field == reach
     for parameter in net.parameters():
@@ -80,8 +80,8 @@ def test_the_blocks_cover_the_context_and_one_less_would_not(patch, stride, kern
         assert tcn(**options, blocks=len(net.stages) - 1).receptive_field < context
 
 
-def test_a_linear_path_sees_the_whole_context_and_is_all_there_is_at_first():
-    """Oracle: the dense layer alone; after one step every weight has a gradient."""
+def test_the_linear_path_alone_decides_the_initial_forecast():
+    """The dense layer alone, on the whole context; after one step every weight has a gradient."""
     net, x = tcn(blocks=1, linear=True), torch.randn(4, 24, 2)
     assert net.receptive_field == 24
     assert torch.equal(net(x), net.linear(x.transpose(1, 2)).transpose(1, 2))
@@ -94,8 +94,10 @@ def test_a_linear_path_sees_the_whole_context_and_is_all_there_is_at_first():
 
 
 def test_instance_normalisation_is_undone():
-    """Oracle: Kim et al. 2022: a window moved and stretched has a forecast moved and stretched
-    alike, exactly where the spread is far above eps; the last value's form follows a move.
+    """Kim et al.
+
+    2022: a shifted and scaled window has a forecast shifted and scaled alike, exactly if the
+    deviation is far above eps; the form of the last value follows a shift.
     """
     x = torch.randn(3, 24, 2, dtype=torch.float64)
     for normalise, stretch in (("instance", 50.0), ("last", 1.0)):
@@ -107,9 +109,9 @@ def test_instance_normalisation_is_undone():
     np.testing.assert_allclose(size.numpy()[:, 0], np.sqrt(x.numpy().var(1) + 1e-5))
 
 
-def test_independent_series_do_not_see_each_other_and_covariates_are_seen():
-    """Oracle: which outputs change; the second of two targets, a past covariate, the calendar of a
-    step ahead.
+def test_targets_are_independent_and_covariates_are_used():
+    """By which outputs change: the second of two targets, a past covariate, the calendar of a step
+    ahead.
     """
     x = torch.randn(2, 24, 3)
     moved = x.clone()
@@ -129,8 +131,8 @@ def test_independent_series_do_not_see_each_other_and_covariates_are_seen():
         assert not changed[:, [0, 2]].any() and changed[:, 1].all()
 
 
-def test_series_by_themselves_answer_as_one_series_does():
-    """Oracle: the same weights on each series alone."""
+def test_independent_series_equal_single_series():
+    """The same weights on each series alone."""
     net, one = tcn(series=3, targets=3, linear=True), tcn(series=1, targets=1, linear=True)
     one.load_state_dict(net.state_dict())
     x = torch.randn(2, 24, 3)
@@ -138,10 +140,8 @@ def test_series_by_themselves_answer_as_one_series_does():
     torch.testing.assert_close(net(x), expected, rtol=1e-5, atol=1e-6)
 
 
-def test_nlinear_and_dlinear_are_their_formulas():
-    """Oracle: Zeng et al. 2022 in numpy: W (x - last) + b + last; W1 trend + b1 + W2 (x - trend) +
-    b2.
-    """
+def test_nlinear_and_dlinear_follow_their_formulas():
+    """Zeng et al. 2022 in numpy: W (x - last) + b + last; W1 trend + b1 + W2 (x - trend) + b2."""
     x = np.random.default_rng(0).normal(size=(4, 30, 2))
     options = {"series": 2, "horizon": 5, "context": 30, "quantiles": 1}
     net = models.build("ltsflinear", kind="nlinear", **options).double()
@@ -165,10 +165,8 @@ def test_nlinear_and_dlinear_are_their_formulas():
     )
 
 
-def test_a_stream_of_steps_ends_where_the_window_does():
-    """Oracle: the window itself, from the first sample on that settles it; one before, the two
-    differ.
-    """
+def test_a_stream_of_steps_equals_the_window_once_settled():
+    """From the sample on that settles it; one before, the two differ."""
     nets = {
         "tcn": tcn(blocks=3, patch=2, independent=False, context=40),
         "causal": models.build(
@@ -200,7 +198,7 @@ def test_a_stream_of_steps_ends_where_the_window_does():
         ({}, "independent: true holds a state for each series"),
     ],
 )
-def test_what_has_no_stream_says_why(options, reason):
+def test_a_network_without_a_stream_gives_the_reason(options, reason):
     with pytest.raises(ValueError, match=f"tcn: .*{reason}"):
         tcn(**options).tails  # noqa: B018
 
@@ -213,7 +211,7 @@ def test_what_has_no_stream_says_why(options, reason):
         ({"dropout": 1.0}, "expected dropout from 0 to below 1"),
     ],
 )
-def test_options_that_do_not_fit(options, reason):
+def test_contradictory_options_are_errors(options, reason):
     with pytest.raises(ValueError, match=f"tcn: {reason}"):
         tcn(**options)
 

@@ -67,8 +67,8 @@ def result(made, entry, stage):
 
 @pytest.mark.parametrize("entry", LINE)
 def test_served_as_checked(made, entry):
-    """Oracle: the checked answers to the same files; the network is nobody's training but the
-    publisher's.
+    """The checked predictions for the same files; the network is trained by nobody but its
+    publisher.
     """
     checked, served = result(made, entry, "check"), result(made, entry, "infer")
     assert checked["passed"] and served["equal"] and served["rows_error"] == 0
@@ -76,17 +76,15 @@ def test_served_as_checked(made, entry):
 
 
 def test_resnet20_is_as_good_as_published(made):
-    """Oracle: 929 of the same 1,000 images right in plain torch (README.md of the shared data); two
-    may be ties.
+    """929 of the same 1,000 images are right in plain torch (README.md of the shared data); two may
+    be ties.
     """
     metric = result(made, LINE[1], "check")["metric"]
     assert metric["n"] == 1000 and metric["value"] == pytest.approx(0.929, abs=0.002)
 
 
-def test_squeezenet_names_what_it_sees(made):
-    """Oracle: the folder's class among 1,000. Measured in torch, on these 56: first .29, among five
-    .63.
-    """
+def test_squeezenet_recognises_the_classes(made):
+    """The folder's class among 1,000. Measured in torch, on these 56: first .29, among five .63."""
     photos = made.parent / "data" / "photos" / "imagenet"
     table = made / "labels.jsonl"
     run(
@@ -108,8 +106,8 @@ def test_squeezenet_names_what_it_sees(made):
     assert sum(name in five for name, five in zip(truth, ranks, strict=True)) / len(rows) > 0.5
 
 
-def test_squeezenets_own_contract(made):
-    """Oracle: torchvision's preset of these weights, shorter side 256 and centre 224, with Pillow's
+def test_squeezenets_preprocessing_equals_torchvision(made):
+    """torchvision's preset of these weights: shorter side 256 and centre 224, with Pillow's
     bilinear.
     """
     document = read_model_file(made / "out" / "dist" / LINE[0] / "model.onnx").json

@@ -1,4 +1,4 @@
-"""Stage export: the file computes what torch computes, and torch's outputs are recorded."""
+"""Stage export: the ONNX file computes what torch computes, and torch's outputs are recorded."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ def trained(name: str) -> tuple[modules.Classifier | modules.Forecaster, dataset
 @pytest.mark.usefixtures("root")
 @pytest.mark.parametrize("name", [line.DIGITS, line.WAVES])
 @pytest.mark.parametrize("batch", BATCHES)
-def test_the_graph_is_the_network_at_any_batch(name: str, batch: int) -> None:
-    """Oracle: torch on fresh random inputs of a seed that no stage uses."""
+def test_the_graph_equals_torch_at_any_batch(name: str, batch: int) -> None:
+    """Fresh random inputs of a seed that no stage uses."""
     net, source = trained(name)
     x = export.random_inputs(source, seed=4711 + batch, count=batch)
     model = load_file(line.model_path(name), "cpu")
@@ -57,7 +57,7 @@ def test_the_graph_is_the_network_at_any_batch(name: str, batch: int) -> None:
 
 
 def test_global_pooling_of_colour_images_is_exported_without_index_arithmetic() -> None:
-    """Oracle: no ONNX operator on shapes or indices, which CUDA leaves to the CPU."""
+    """There is no ONNX operator on shapes or indices, which CUDA leaves to the CPU."""
     pooled = nn.Sequential(
         nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)
     )
@@ -69,7 +69,7 @@ def test_global_pooling_of_colour_images_is_exported_without_index_arithmetic() 
 @pytest.mark.usefixtures("root")
 @pytest.mark.parametrize(("name", "outputs"), [(line.DIGITS, 1), (line.WAVES, 2)])
 def test_torch_outputs_are_recorded(name: str, outputs: int) -> None:
-    """Oracle: the network run again, on the test split and the recorded random inputs."""
+    """The network is run again here, on the test split and the recorded random inputs."""
     net, source = trained(name)
     saved = np.load(f"out/{name}/export/torch.npz")
     assert set(saved) == {"random"} | {
@@ -84,7 +84,9 @@ def test_torch_outputs_are_recorded(name: str, outputs: int) -> None:
 @pytest.mark.usefixtures("root")
 @pytest.mark.parametrize("name", [line.DIGITS, line.WAVES])
 def test_the_document_states_the_provenance(name: str) -> None:
-    """Oracle: the files of stages data and train; golden samples are the first test inputs."""
+    """Compared with the files of stages data and train; the golden samples are the first test
+    inputs.
+    """
     about, document = line.results(name, "data"), read_model_file(line.model_path(name)).json
     given = {
         key: value for key, value in document["input"].items() if key != "range"
@@ -136,7 +138,7 @@ def test_the_revision_is_of_the_sources(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_parity_limit() -> None:
-    """Oracle: by hand; forecasts 300 +- 2 get 2e-4 and four units of 2^-23 of 302."""
+    """By hand: forecasts 300 +- 2 get 2e-4 and four units of 2^-23 of 302."""
     assert metadata.parity_limit([np.full((3, 2), 0.5)], 1e-4) == 1e-4
     forecasts = np.array([298.0, 302.0]).reshape(2, 1, 1)
     expected = 1e-4 * 2 + 4 * 2**-23 * 302
@@ -145,8 +147,8 @@ def test_parity_limit() -> None:
     )
 
 
-def test_random_series_have_the_series_scale() -> None:
-    """Oracle: the mean and deviation of the data; another seed gives other noise."""
+def test_random_series_have_the_scale_of_the_data() -> None:
+    """Mean and deviation of the data; another seed gives other noise."""
     about = {
         "task": "forecasting",
         "stride": 1,
@@ -165,8 +167,8 @@ def test_random_series_have_the_series_scale() -> None:
 
 
 @pytest.mark.usefixtures("root")
-def test_weights_that_are_not_finite_stop_the_line() -> None:
-    """Oracle: the sentence; one NaN weight reaches every output."""
+def test_weights_that_are_not_finite_are_an_error() -> None:
+    """One NaN weight reaches every output."""
     path = f"out/{line.DIGITS}/train/weights.pt"
     weights = torch.load(path, weights_only=True)
     weights["net.head.weight"][3, 20] = float("nan")
@@ -179,7 +181,7 @@ def test_weights_that_are_not_finite_stop_the_line() -> None:
 
 @pytest.mark.usefixtures("root")
 def test_a_frozen_batch_axis_is_refused() -> None:
-    """Oracle: the sentence names the output and its size."""
+    """The message names the output and its size."""
     graph = onnx.load(line.model_path(line.WAVES))
     export.check_graph(graph)
     graph.graph.output[1].type.tensor_type.shape.dim[0].dim_value = 2
@@ -190,14 +192,14 @@ def test_a_frozen_batch_axis_is_refused() -> None:
 
 
 class Reshaping(nn.Module):
-    """A network that freezes the batch by a constant instead of x.shape[0]."""
+    """A network that freezes the batch size by a constant in place of x.shape[0]."""
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         return images.float().reshape(2, 64).softmax(1)
 
 
 class Branching(nn.Module):
-    """A network whose path depends on its input's values: it cannot be one graph."""
+    """A network whose path depends on the values of its input, so it cannot be one graph."""
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         grey = images.float().flatten(1)
@@ -211,8 +213,8 @@ class Branching(nn.Module):
         (Branching(), "the exporter cannot trace Branching .*change the network's code"),
     ],
 )
-def test_a_network_that_cannot_be_exported(net: nn.Module, sentence: str) -> None:
-    """Oracle: the sentence; torch exports the first one without an error."""
+def test_a_network_that_cannot_be_exported_is_an_error(net: nn.Module, sentence: str) -> None:
+    """torch exports the first one without an error."""
     with pytest.raises(StageError, match=sentence):
         export.export_network(net, np.zeros((2, 8, 8, 1), np.uint8), "classification")
 
@@ -247,7 +249,7 @@ class Dense(nn.Module):
 def test_an_output_that_depends_on_more_than_its_input_is_refused(
     change: Callable[[torch.Tensor], torch.Tensor], sentence: str
 ) -> None:
-    """Oracle: the sentence names the cause, which stage check could not."""
+    """The message names the cause, which stage check could not."""
     torch.manual_seed(0)
     x = np.stack(
         [
@@ -261,8 +263,8 @@ def test_an_output_that_depends_on_more_than_its_input_is_refused(
         export.require_repeatable(Dense(change), x, 1e-4)
 
 
-def test_a_model_that_no_file_holds_is_refused_before_training() -> None:
-    """Oracle: 24,000 squared weights of four bytes are 2.30 GB; 23,000 squared are 2.12."""
+def test_a_model_beyond_two_gib_is_refused_before_training() -> None:
+    """24,000 squared weights of four bytes are 2.30 GB; 23,000 squared are 2.12."""
     network.require_one_file(nn.Linear(23_000, 23_000, device="meta"), "wide")
     with pytest.raises(
         StageError, match=r"models/wide.py: expected weights of at most 2.13 GB, .* got 2.30 GB"
@@ -271,8 +273,8 @@ def test_a_model_that_no_file_holds_is_refused_before_training() -> None:
 
 
 @pytest.mark.usefixtures("root")
-def test_a_graph_that_the_checker_refuses() -> None:
-    """Oracle: onnx's checker; a node of an operator that does not exist."""
+def test_a_graph_that_onnx_refuses_is_an_error() -> None:
+    """A node of an operator that does not exist."""
     graph = onnx.load(line.model_path(line.DIGITS))
     graph.graph.node[0].op_type = "Transposed"
     with pytest.raises(
@@ -292,7 +294,7 @@ def test_the_file_holds_no_path_of_this_machine(name: str) -> None:
 
 
 class Follows(nn.Module):
-    """A forecaster of two steps: the last row, mean and deviation of its window, weighted."""
+    """A forecaster of two steps: a weighted sum of last row, mean and deviation of its window."""
 
     def __init__(self, last: float, mean: float, spread: float, own: float) -> None:
         super().__init__()
@@ -315,8 +317,8 @@ class Follows(nn.Module):
 )
 @pytest.mark.parametrize("level", [0.0, 1e5])
 def test_training_range(weights: tuple[float, ...], kind: str | None, level: float) -> None:
-    """Oracle: a forecast that follows level and scale needs no range, one of the level only that of
-    changes.
+    """A forecast that follows level and scale needs no range; one that follows only the level needs
+    that of the changes.
     """
     rows = level + np.random.default_rng(0).normal(size=(40, 1)).astype(np.float32)
     windows = np.stack([rows[k : k + 6] for k in range(34)])
@@ -329,7 +331,7 @@ def test_training_range(weights: tuple[float, ...], kind: str | None, level: flo
 
 @pytest.mark.usefixtures("root")
 def test_a_forecasters_file_holds_its_range() -> None:
-    """Oracle: the minimum and maximum of the training rows; the scale is constant."""
+    """Minimum and maximum of the training rows; the scale is constant."""
     _, source = trained(line.WAVES)
     found = read_model_file(line.model_path(line.WAVES)).json["input"]["range"]
     train = source.x["train"]

@@ -1,4 +1,4 @@
-"""Other precisions, on graphs small enough to know the answer."""
+"""int8 and fp16 files, of graphs that are small enough to know the result."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_nodes_outside_the_products_stay_in_fp32(outlier: Case) -> None:
 
 
 def test_the_noisiest_layers_stay_in_fp32(outlier: Case) -> None:
-    """Oracle: by construction; all int8 predicts at chance, fp32 is correct."""
+    """By construction: with all layers in int8 the accuracy is chance, and fp32 is correct."""
     graph, x, y = outlier
     made = quantize.search_int8(quantize.prepare_graph(graph), x, (x, y), OPTIONS, BUDGET)
     assert made.facts["tried"][0]["kept"] == 0 and made.facts["tried"][0]["lost"] > 0.2
@@ -68,8 +68,8 @@ def test_the_noisiest_layers_stay_in_fp32(outlier: Case) -> None:
     assert quantize.count_correct(graph_analysis.run_graph(made.graph, x), y) > 0.995 * len(y)
 
 
-def test_the_search_ends_with_its_tries(outlier: Case) -> None:
-    """A number of tries, not seconds: a slow machine finds the same file."""
+def test_the_search_has_a_maximum_of_tries(outlier: Case) -> None:
+    """It is bounded by a number of tries, not by seconds, so a slow machine finds the same file."""
     graph, x, y = outlier
     made = quantize.search_int8(
         quantize.prepare_graph(graph), x, (x, y), OPTIONS.updated(tries=1), BUDGET
@@ -81,7 +81,7 @@ def test_the_search_ends_with_its_tries(outlier: Case) -> None:
 def test_one_image_ends_the_search(
     outlier: Case, monkeypatch: pytest.MonkeyPatch, right: int, tried: int
 ) -> None:
-    """Oracle: by hand. Of 300 images fp32 classifies 299 correctly.
+    """Of 300 images fp32 classifies 299 correctly.
 
     299 / 300 - 298 / 300 is more than 1 / 300 in binary.
     """
@@ -98,8 +98,8 @@ def test_one_image_ends_the_search(
     assert len(made.facts["tried"]) == tried and made.facts["lost"] == round((299 - right) / 300, 6)
 
 
-def test_signal_to_noise(outlier: Case) -> None:
-    """Oracle: by hand, 25 over .25 is 20 dB; equal tensors have no error."""
+def test_signal_to_noise_ratio(outlier: Case) -> None:
+    """25 over .25 is 20 dB; equal tensors have no error."""
     assert graph_analysis.decibels(np.float32([3, 4]), np.float32([3, 4.5])) == pytest.approx(20)
     assert graph_analysis.decibels(np.float32([3, 4]), np.float32([3, 4])) == 200
     graph, x, _ = outlier
@@ -115,8 +115,8 @@ def test_signal_to_noise(outlier: Case) -> None:
     assert min(kept.values()) > 30
 
 
-def test_signal_to_noise_drops() -> None:
-    """Oracle: by hand; a node that only passes noise on adds none."""
+def test_signal_to_noise_drop_of_each_node() -> None:
+    """A node that only passes noise on adds none."""
     assert graph_analysis.signal_to_noise_drops({"a": 40.0, "b": 15.0, "c": 14.0, "d": 30.0}) == {
         "a": 20,
         "b": 25,
@@ -136,8 +136,8 @@ def test_fp16_predicts_as_fp32(outlier: Case) -> None:
     assert graph_analysis.find_float16_overflow(made, x) is None
 
 
-def test_a_node_beyond_float16_is_kept_in_fp32_or_found(outlier: Case) -> None:
-    """Oracle: a gain of 9e4 is beyond 65,504; without the check of its range it overflows."""
+def test_a_node_beyond_float16_stays_in_fp32(outlier: Case) -> None:
+    """A gain of 9e4 is beyond 65,504; without the check of its range it overflows."""
     _, x, _ = outlier
     graph = quantize.prepare_graph(two_products(gain=9e4))
     made = quantize.convert_to_fp16(graph, x).graph
@@ -153,6 +153,6 @@ def test_a_node_beyond_float16_is_kept_in_fp32_or_found(outlier: Case) -> None:
     assert graph_analysis.find_float16_overflow(blind, x) == "first"
 
 
-def test_traffic_is_counted_by_hand(outlier: Case) -> None:
-    """Oracle: by hand; the first product reads 2 numbers and writes 1, the second 1 and 2."""
+def test_memory_traffic_by_hand(outlier: Case) -> None:
+    """The first product reads 2 numbers and writes 1, the second 1 and 2."""
     assert graph_analysis.count_traffic(outlier[0]) == {"weights": 8, "moved": 6}

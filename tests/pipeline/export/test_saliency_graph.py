@@ -1,4 +1,4 @@
-"""Saliency in the exported graph: by hand on toy networks, else against autograd."""
+"""Saliency in the exported graph: by hand on toy networks, else compared with autograd."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ LENET = {"full_c3": False, "subsampling": "trainable", "output": "rbf"}
 
 
 def classifier(net: nn.Module, channels: int = 1) -> Classifier:
-    """Return the network with standardisation (x - 100) / 50 before it."""
+    """Return the network with the normalization (x - 100) / 50 before it."""
     return Classifier(
         net, torch.full((channels, 1, 1), 100.0), torch.full((channels, 1, 1), 0.02)
     ).eval()
@@ -57,7 +57,7 @@ def linear() -> tuple[onnx.ModelProto, nn.Linear]:
 
 
 def test_a_linear_models_saliency_is_its_weights(linear: tuple[onnx.ModelProto, nn.Linear]) -> None:
-    """Oracle: d (w (x - 100) / 50) / dx = w / 50, of the predicted or the given class."""
+    """d (w (x - 100) / 50) / dx = w / 50, of the predicted or the given class."""
     graph, dense = linear
     x, weight = images(6, 3), dense.weight.detach().numpy()
     scores, probabilities, found = asked(graph, x, "scores", "probabilities", "saliency")
@@ -76,7 +76,7 @@ def test_a_linear_models_saliency_is_its_weights(linear: tuple[onnx.ModelProto, 
 
 
 def test_one_convolution_by_hand() -> None:
-    """Oracle: kernel [[1, 2], [3, -4]], ReLU, 2x2 max pool, sum; on the image below by hand.
+    """Kernel [[1, 2], [3, -4]], ReLU, 2x2 max pool, sum; on the image below.
 
     The 2x2 outputs are a b / c d with a = 1*10 + 2*20 + 3*40 - 4*5 = 150, b = 20 + 60 + 15 - 240 <
     0, and so on; the pool takes the largest of the four, c = 40 + 10 + 210 - 4*10 = 220, whose
@@ -127,7 +127,7 @@ POOLS = {
 
 
 def close_to_autograd(function: Any, *shape: int) -> None:
-    """Compare the traced gradient of a random projection with autograd's, at another batch."""
+    """Compare the traced gradient of a random projection with autograd's, at another batch size."""
     torch.manual_seed(0)
     x = torch.randn(5, *shape)
     spread = torch.randn_like(function(x)[0])
@@ -148,22 +148,22 @@ def close_to_autograd(function: Any, *shape: int) -> None:
 
 
 @pytest.mark.parametrize(("options", "size"), CONVOLUTIONS, ids=str)
-def test_convolutions_gradient(options: dict[str, Any], size: tuple[int, int]) -> None:
-    """Oracle: autograd, on sizes that a stride does not divide."""
+def test_the_gradient_of_convolutions(options: dict[str, Any], size: tuple[int, int]) -> None:
+    """autograd, on sizes that the stride does not divide."""
     conv = nn.Conv2d(4, 8, **options)
     close_to_autograd(lambda x: conv(x), 4, *size)
 
 
 @pytest.mark.parametrize(("dilation", "stride"), [(1, 1), (4, 1), (2, 3)])
-def test_convolutions_gradient_in_one_dimension(dilation: int, stride: int) -> None:
-    """Oracle: autograd, on a causal layer, which is padded on the left alone."""
+def test_the_gradient_of_causal_convolutions(dilation: int, stride: int) -> None:
+    """autograd, on a layer that is padded only on the left."""
     conv = nn.Conv1d(3, 6, 2, dilation=dilation, stride=stride)
     close_to_autograd(lambda x: conv(F.pad(x, (dilation, 0))), 3, 16)
 
 
 @pytest.mark.parametrize("name", POOLS)
-def test_pools_gradient(name: str) -> None:
-    """Oracle: autograd, on overlapping, padded, late, dilated and uneven windows."""
+def test_the_gradient_of_pools(name: str) -> None:
+    """autograd, on overlapping, padded, dilated and uneven windows."""
     function, size = POOLS[name]
     close_to_autograd(function, 3, *size)
 
@@ -210,7 +210,7 @@ NETS: dict[str, tuple[Any, int, int]] = {
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NETS)
 def test_the_file_equals_autograd_at_any_batch(name: str) -> None:
-    """Oracle: torch's autograd and its probabilities, on new images at batch 1, 5 and 33.
+    """torch's autograd and its probabilities, on new images at batch 1, 5 and 33.
 
     One map of ten may have a ReLU whose input is 0 within rounding, so that its derivative differs.
     """
@@ -236,21 +236,21 @@ def test_the_file_equals_autograd_at_any_batch(name: str) -> None:
 def test_a_graph_of_another_gradient_is_refused(
     linear: tuple[onnx.ModelProto, nn.Linear],
 ) -> None:
-    """Oracle: the graph of other weights."""
+    """The graph has other weights."""
     other = classifier(nn.Sequential(nn.Flatten(), nn.Linear(9, 3)))
     with pytest.raises(StageError, match=r"differs from autograd's by .* the median"):
         saliency_graph.check_saliency(linear[0], other, images(4, 3))
 
 
 def test_relative_difference() -> None:
-    """Oracle: by hand; a map of zeros has no scale."""
+    """A map of zeros has no scale."""
     expected = np.array([[0.0, 4.0], [-0.5, 0.1], [0.0, 0.0]]).reshape(3, 1, 2, 1)
     got = expected + np.array([0.4, 0.1, 0.0]).reshape(3, 1, 1, 1)
     np.testing.assert_allclose(saliency_graph.relative_difference(got, expected), [0.1, 0.2, 0.0])
 
 
 def test_recipes_switch_saliency_on(resolved: Any) -> None:
-    """Oracle: by hand; a head on features cannot have saliency."""
+    """A head on features cannot have saliency."""
     tiny = {
         "arch": "cnn1",
         "data": {"set": "digits", "size": [8, 8], "colour": "grey"},

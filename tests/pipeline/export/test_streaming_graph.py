@@ -42,7 +42,7 @@ def test_a_network_that_cannot_stream_is_refused(
 
 @pytest.mark.parametrize("loss_name", ["mse", "pinball"])
 def test_a_stream_equals_the_window(loss_name: str, of_shop: Resolve, tmp_path: Path) -> None:
-    """Oracle: the window through the same file, to 1e-5 of the deviation."""
+    """The window through the same file, to 1e-5 of the deviation."""
     net = {
         "independent": False,
         "normalise": "none",
@@ -98,7 +98,7 @@ def test_a_file_without_a_step_graph_has_no_stream() -> None:
         Stream(bare, "cpu")
 
 
-def test_the_line_checks_its_stream() -> None:
+def test_stage_check_covers_the_stream() -> None:
     with line.inside(line.made()):
         (row,) = line.results(line.WAVES, "check")["streams"]
     assert row["limit"] > 0 and row["difference"] <= row["limit"]

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.usefixtures("root")
 
 
 def test_images_are_served_as_checked_without_torch() -> None:
-    """Oracle: the labels of all 360 raw files, counted here."""
+    """The labels of all 360 raw files are counted here."""
     done = line.run_without_torch("infer", line.DIGITS)
     assert done.returncode == 0, done.stderr
     facts, checked = line.results(line.DIGITS, "infer"), line.results(line.DIGITS, "check")
@@ -42,7 +42,7 @@ def test_images_are_served_as_checked_without_torch() -> None:
 
 
 def test_series_are_served_as_checked_without_torch() -> None:
-    """Oracle: the mean squared error of the written forecasts against the recorded targets."""
+    """The mean squared error of the written forecasts against the recorded targets."""
     done = line.run_without_torch("infer", line.WAVES)
     assert done.returncode == 0, done.stderr
     facts = line.results(line.WAVES, "infer")
@@ -71,8 +71,8 @@ def assert_refused(name: str, sentence: str) -> None:
     assert json.loads(Path(f"results/{name}/infer.json").read_text())["equal"] is False
 
 
-def test_a_served_metric_that_differs_is_stopped() -> None:
-    """Oracle: by hand; the true labels of ten correct images change, so 10 of 360 are lost."""
+def test_a_served_metric_that_differs_is_an_error() -> None:
+    """The true labels of ten correct images are changed, so 10 of 360 are lost."""
 
     def relabel(rows: list[dict[str, str]]) -> None:
         probabilities = np.load(f"out/{line.DIGITS}/check/test.npz")["probabilities"]
@@ -89,8 +89,8 @@ def test_a_served_metric_that_differs_is_stopped() -> None:
     )
 
 
-def test_a_prediction_that_differs_is_stopped_at_equal_accuracy() -> None:
-    """Oracle: two wrong predictions of the check become another wrong class: equal accuracy."""
+def test_a_different_prediction_is_an_error_at_equal_accuracy() -> None:
+    """Two wrong predictions of the check become another wrong class."""
     path = f"out/{line.DIGITS}/check/test.npz"
     arrays = dict(np.load(path))
     answers = arrays["predictions_cpu_fp32"].argmax(1)
@@ -101,16 +101,16 @@ def test_a_prediction_that_differs_is_stopped_at_equal_accuracy() -> None:
     assert_refused(line.DIGITS, r"served accuracy (\S+), checked \1, 0 failed rows")
 
 
-def test_raw_files_that_cannot_be_read_are_stopped() -> None:
-    """Oracle: one file is truncated, one is gone: the sentence counts two failed rows."""
+def test_unreadable_raw_files_are_an_error() -> None:
+    """One file is truncated, one is missing: the message counts two failed rows."""
     raw = sorted(Path(f"out/{line.DIGITS}/data/raw").rglob("*.png"))
     raw[5].write_bytes(raw[5].read_bytes()[:40])
     raw[9].unlink()
     assert_refused(line.DIGITS, r"served accuracy .*, 2 failed rows; see results/")
 
 
-def test_a_series_that_differs_is_stopped() -> None:
-    """Oracle: one value of one history moves by 1."""
+def test_a_different_series_is_an_error() -> None:
+    """One value of one history is changed by 1."""
 
     def move(rows: list[dict[str, str]]) -> None:
         rows[19]["y"] = str(float(rows[19]["y"]) + 1)
@@ -120,10 +120,10 @@ def test_a_series_that_differs_is_stopped() -> None:
 
 
 @pytest.mark.parametrize(("form", "equal"), [("%.6g", False), ("%.9g", True)])
-def test_numbers_that_lost_their_digits_are_stopped(
+def test_numbers_that_lost_digits_are_an_error(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, form: str, equal: bool
 ) -> None:
-    """Oracle: a meter rises by one a day from 1,234,561; six digits cannot show its steps."""
+    """A meter rises by one a day from 1,234,561; six digits cannot show its steps."""
     answers = (1_234_561 + np.arange(200, dtype=np.float32)).reshape(50, 4, 1)
     target = answers + np.random.default_rng(0).normal(0, 0.29, answers.shape)
     rows = [
@@ -136,8 +136,8 @@ def test_numbers_that_lost_their_digits_are_stopped(
     assert found["equal"] is equal and found["expected"] == pytest.approx(0.29**2, rel=0.2)
 
 
-def test_a_series_too_short_is_stopped() -> None:
-    """Oracle: the first window loses a row, so 49 of 50 windows are forecast."""
+def test_a_series_that_is_too_short_is_an_error() -> None:
+    """The first window loses a row, so 49 of 50 windows are forecast."""
     change_rows(Path(f"out/{line.WAVES}/data/raw/series.csv"), lambda rows: rows.pop(0))
     with pytest.raises(
         StageError, match=r"infer predicted 196 rows of 200; see .*predictions.jsonl"
@@ -145,8 +145,8 @@ def test_a_series_too_short_is_stopped() -> None:
         line.run("infer", line.WAVES)
 
 
-def test_a_package_that_changed_after_its_manifest_is_stopped() -> None:
-    """Oracle: the error of the shipped command is in the sentence."""
+def test_a_package_that_differs_from_its_manifest_is_an_error() -> None:
+    """The error of the shipped command is in the message."""
     file = Path(f"out/dist/{line.DIGITS}/model.onnx")
     content = file.read_bytes()
     file.unlink()
@@ -157,16 +157,15 @@ def test_a_package_that_changed_after_its_manifest_is_stopped() -> None:
         line.run("infer", line.DIGITS)
 
 
-def test_without_a_wheel_the_command_is_named() -> None:
-    """Oracle: the sentence."""
+def test_a_missing_wheel_is_an_error_with_its_command() -> None:
     for file in Path("out/dist/wheel").glob("*.whl"):
         file.unlink()
     with pytest.raises(StageError, match=r"no wheel in out/dist/wheel; run `dvc repro wheel`"):
         line.run("infer", line.DIGITS)
 
 
-def test_a_stage_sends_nothing_and_writes_its_outputs_alone(tmp_path: Path) -> None:
-    """Oracle: the system calls of the stage and of the command it starts."""
+def test_the_stage_opens_no_connection_and_writes_only_its_outputs(tmp_path: Path) -> None:
+    """The system calls of the stage, and of the command that it starts."""
     root, home = Path.cwd(), tmp_path / "home"
     far, written = watched.run([sys.executable, "-m", "pipeline.infer", line.WAVES], home, root)
     assert far == []

@@ -25,7 +25,7 @@ def inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def run(*words: str, forked: bool) -> subprocess.CompletedProcess[str]:
-    """Run `python -m WORDS`: as a fork of the server, or as a new process."""
+    """Run `python -m WORDS`, as a fork of the server or as a new process."""
     before, python = (SERVER, "python") if forked else ([], sys.executable)
     command = [*before, *LOG_IMPORTS, python, "-m", *words]
     return subprocess.run(command, capture_output=True, text=True, check=False)
@@ -35,7 +35,7 @@ def run(*words: str, forked: bool) -> subprocess.CompletedProcess[str]:
     ("stage", "output"), [("train", "train/weights.pt"), ("export", "export/model.onnx")]
 )
 def test_a_forked_stage_writes_what_a_new_process_writes(stage: str, output: str) -> None:
-    """Oracle: the bytes of a new process. Two threads: they sum in another order than one does."""
+    """Byte for byte. Two threads: they sum in another order than one does."""
     recipe = Path("out/params", line.DIGITS, "train.json")
     recipe.write_text(recipe.read_text().replace('"threads": 1', '"threads": 2'))
     file = Path("out", line.DIGITS, output)
@@ -62,11 +62,9 @@ print(os.environ["OMP_NUM_THREADS"], sums, x.sum().item() in sums.values(), flus
 def test_a_forked_stage_has_the_threads_of_a_new_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """OpenMP reads its number of threads when torch is imported: the server must have set one by
-    then.
-
-    The stage here is a sum of three million numbers, of which two threads give another last digit,
-    as it prints.
+    """OpenMP reads its number of threads when torch is imported, so the server must have set it by
+    then. The stage here prints the sum of three million numbers, whose last digit differs with two
+    threads.
     """
     package = tmp_path / "pipeline"
     (package / "line").mkdir(parents=True)
@@ -83,8 +81,8 @@ def test_a_forked_stage_has_the_threads_of_a_new_process(
     assert new.stdout.startswith("1 {1: ") and new.stdout.endswith("False\n")
 
 
-def test_errors_and_other_stages_come_through() -> None:
-    """The exit status and the error are the stage's, or the command's, whoever runs it."""
+def test_errors_and_exit_codes_are_passed_on() -> None:
+    """The exit status and the error are those of the stage or command, whichever process runs it."""
     done = run("pipeline.train", "nobody", forked=True)
     assert done.returncode == 1 and "error: train: no entry 'nobody'" in done.stderr
     assert not IMPORTED.search(done.stderr)
@@ -116,8 +114,8 @@ def test_a_worker_ends_with_the_stage_that_waits_for_it() -> None:
 @pytest.mark.skipif(
     shutil.which("cc") is None or not Path("/proc/self/maps").exists(), reason="needs cc and Linux"
 )
-def test_the_server_starts_no_cuda(tmp_path: Path) -> None:
-    """Oracle: a stand-in for the driver's library that names each call; the control asks whether
+def test_the_server_does_not_initialise_cuda(tmp_path: Path) -> None:
+    """A stand-in for the driver's library records each call; as a control, one process asks whether
     there is a GPU.
     """
     says = (
@@ -148,7 +146,7 @@ torch.cuda.is_available()
 
 
 def find(parent: int, count: int) -> list[psutil.Process]:
-    """Return the processes that this one started, once there are so many."""
+    """Return the processes that this one started, once there are as many as asked for."""
     end = time.monotonic() + 120
     while len(found := psutil.Process(parent).children()) < count:
         assert time.monotonic() < end, f"{len(found)} of {count} processes"

@@ -1,4 +1,4 @@
-"""Jobs side by side: their DVC targets, and how many run at once."""
+"""Jobs in parallel: their DVC targets, how many run at once, and how a failure ends."""
 
 from dataclasses import replace
 
@@ -15,7 +15,7 @@ def every() -> params.Params:
     return params.load(journey.ROOT / "params.yaml")
 
 
-def test_entries_that_start_from_one_another_go_in_turn(every: params.Params) -> None:
+def test_entries_run_after_the_ones_that_they_start_from(every: params.Params) -> None:
     names = ["lenet5-digits", "source-digits", "head-digits", "tuned-digits"]
     every = replace(every, line=names, line_studies=["waves"])
     three = [
@@ -37,7 +37,7 @@ def test_what_will_not_run_is_no_target(every: params.Params) -> None:
     assert parallel.target_groups(every, {"report"}) == []
 
 
-def test_as_many_at_once_as_cores_and_memory_bear(
+def test_the_number_of_jobs_fits_cores_and_memory(
     every: params.Params, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("JOBS", raising=False)
@@ -63,7 +63,7 @@ def test_as_many_at_once_as_cores_and_memory_bear(
         parallel.job_limit(on_cpu)
 
 
-def test_only_what_trains_waits_for_its_turn() -> None:
+def test_only_training_jobs_wait_for_each_other() -> None:
     targets = [f"{stage}@{name}" for name in ("a", "b") for stage in parallel.STAGES]
     assert parallel.split_commands(targets, one_training=False) == [(False, targets)]
     assert parallel.split_commands(targets, one_training=True) == [

@@ -1,4 +1,4 @@
-"""Stage package: it ships the checked files, with hashes, a licence, and a Triton configuration."""
+"""Stage package: it packs the checked files, with hashes, a licence, and a Triton configuration."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def package(name: str) -> Path:
 
 @pytest.mark.parametrize("name", [line.DIGITS, line.WAVES])
 def test_the_manifest_is_true_and_written_without_torch(name: str) -> None:
-    """Oracle: sha256 of the files themselves, and the checked metric."""
+    """sha256 of the files themselves, and the checked metric."""
     done = line.run_without_torch("package", name)
     assert done.returncode == 0, done.stderr
     manifest, checked = (
@@ -56,7 +56,7 @@ def test_the_manifest_is_true_and_written_without_torch(name: str) -> None:
 
 
 def assert_refused(name: str, sentence: str) -> None:
-    """The stage raises the sentence and leaves nothing that `infer` takes for a model."""
+    """Assert that the stage raises the message and leaves nothing that `infer` takes for a model."""
     with pytest.raises(StageError, match=sentence):
         line.run("package", name)
     assert not any(package(name).iterdir())
@@ -69,14 +69,14 @@ def change_json(path: str, **values: Any) -> None:
     file.write_text(json.dumps(json.loads(file.read_text()) | values))
 
 
-def test_what_was_not_checked_is_not_packaged() -> None:
-    """Oracle: the sentence gives the command."""
+def test_an_unchecked_model_is_not_packaged() -> None:
+    """The message gives the command."""
     Path("results", line.DIGITS, "check.json").unlink()
     assert_refused(line.DIGITS, rf"check.json: not made yet; run `dvc repro check@{line.DIGITS}`")
 
 
-def test_what_failed_its_check_is_not_packaged() -> None:
-    """Oracle: the verdict is in the sentence."""
+def test_a_model_that_failed_its_check_is_not_packaged() -> None:
+    """The verdict is in the message."""
     change_json(
         f"results/{line.DIGITS}/check.json", passed=False, verdict="onnxruntime differs from torch"
     )
@@ -84,7 +84,7 @@ def test_what_failed_its_check_is_not_packaged() -> None:
 
 
 def test_another_file_than_the_checked_one_is_not_packaged() -> None:
-    """Oracle: the file changes after its check; its own digest is right."""
+    """The file changes after its check, and has a valid digest of its own."""
     line.change_model(
         line.DIGITS, document=lambda document: document["provenance"].update(revision="other")
     )
@@ -96,7 +96,7 @@ def test_another_file_than_the_checked_one_is_not_packaged() -> None:
 
 @pytest.mark.parametrize("licence", ["", None])
 def test_a_licence_must_be_stated(licence: str | None) -> None:
-    """Oracle: the sentence says where to state it."""
+    """The message says where to state it."""
 
     def change(document: dict[str, Any]) -> None:
         document["provenance"]["licence"] = licence
@@ -119,7 +119,7 @@ def infer_stderr(*arguments: str) -> str:
 
 
 def test_the_recommended_variant_is_served_and_named() -> None:
-    """Oracle: the manifest, edited to recommend each variant in turn."""
+    """The manifest is edited to recommend each variant in turn."""
     assert package(line.DIGITS).joinpath("model.int8.onnx").exists()
     change_json(
         str(package(line.DIGITS) / "manifest.json"), recommended={"cpu": "int8", "cuda": "fp16"}
@@ -177,7 +177,7 @@ CPU, GPU, AUTO = 2, 1, None  # ModelInstanceGroup.Kind; None: Triton chooses
 def test_triton_reads_the_configuration(
     name: str, place: int | None, inputs: dict[str, Any], outputs: dict[str, Any]
 ) -> None:
-    """Oracle: Triton's schema, its enum numbers, and the model file; no server runs it."""
+    """Triton's schema, its enum numbers, and the model file; no server runs it."""
     model = Path("out", "dist", name.removesuffix("-int8").removesuffix("-fp16"), "triton", name)
     config = text_format.Parse((model / "config.pbtxt").read_text(), triton_message())
     assert (config.name, config.backend) == (name, "onnxruntime")
@@ -205,7 +205,7 @@ def test_triton_reads_the_configuration(
 
 
 def test_the_schema_refuses_a_wrong_configuration() -> None:
-    """The oracle above works: an unknown field and an unknown type are errors."""
+    """Triton's schema can fail: an unknown field and an unknown type are errors."""
     text = (package(line.DIGITS) / "triton" / line.DIGITS / "config.pbtxt").read_text()
     for wrong in (
         text.replace("dynamic_batching", "batching"),
@@ -216,7 +216,7 @@ def test_the_schema_refuses_a_wrong_configuration() -> None:
 
 
 def test_the_repository_has_the_layout_of_triton() -> None:
-    """Oracle: Triton's documentation: <model>/<version>/model.onnx, config.pbtxt beside it."""
+    """By Triton's documentation: <model>/<version>/model.onnx, with config.pbtxt beside it."""
     files = {
         str(p.relative_to(package(line.DIGITS) / "triton"))
         for p in package(line.DIGITS).rglob("triton/**/*.*")

@@ -23,7 +23,7 @@ def test_the_files_are_written_from_the_models() -> None:
 
 
 def test_the_shipped_file_names_the_schema_and_fits_it() -> None:
-    """Oracle: jsonschema, draft 7."""
+    """jsonschema, draft 7."""
     first = (ROOT / "params.yaml").read_text().splitlines()[0]
     assert first == "# yaml-language-server: $schema=docs/params.schema.json"
     jsonschema.Draft7Validator.check_schema(SCHEMA)

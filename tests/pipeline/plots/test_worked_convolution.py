@@ -9,7 +9,7 @@ from pipeline.plots import worked_convolution
 
 
 def test_the_worked_convolution_has_the_lecture_notes_numbers(tmp_path: Path) -> None:
-    """Oracle: the lecture notes, whose slides print the transpose."""
+    """The lecture notes' slides print the transpose."""
     steps = worked_convolution.compute_steps()
     expected = [
         [32.5, -105.5, -44, -60.5],

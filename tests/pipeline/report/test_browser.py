@@ -1,5 +1,5 @@
-"""The report as a reader has it: Debian's Chromium opens every page from disk, light and dark,
-wide and narrow.
+"""The report in a browser: Debian's Chromium opens every page from disk, light and dark, wide and
+narrow.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def chromium() -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The report of two entries and a study, every label of them hostile."""
+    """The report of two entries and a study, all of whose labels are hostile."""
     root = tmp_path_factory.mktemp("the site")
     write_all(root)
     pages.build_report(list(RECIPES), RECIPES, STUDIES, root)
@@ -48,7 +48,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Tab:
-    """A page of the report, and what went wrong on it."""
+    """A page of the report, and the errors on it."""
 
     def __init__(
         self, browser: Any, path: Path, width: int = 1280, scheme: str = "light", address: str = ""
@@ -78,7 +78,7 @@ class Tab:
 
 
 def see_all(page: Any) -> None:
-    """Scroll to the end, so that what is lazy comes, and wait until every picture and chart has."""
+    """Scroll to the end, so that lazy pictures and charts load, and wait until all have."""
     page.evaluate(
         """async () => { for (const it of document.querySelectorAll('img, figure.read')) {
              it.scrollIntoView(); await new Promise(requestAnimationFrame); } }"""
@@ -90,7 +90,7 @@ def see_all(page: Any) -> None:
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_page(name: str, chromium: Any, site: Path) -> None:
+def test_every_page_is_accessible_and_without_errors(name: str, chromium: Any, site: Path) -> None:
     """No error, no serious finding of axe, no sideways scrolling on a phone, in both schemes;
     charts are drawn.
     """
@@ -127,7 +127,7 @@ def test_the_table_sorts_and_is_searched(chromium: Any, site: Path) -> None:
         )
 
 
-def test_charts_answer_the_pointer_and_zoom(chromium: Any, site: Path) -> None:
+def test_charts_have_tooltips_and_zoom(chromium: Any, site: Path) -> None:
     with Tab(chromium, site / f"{CLASSIFIER}.html") as page:
         see_all(page)
         chart = page.locator("figure.read").first
@@ -139,7 +139,7 @@ def test_charts_answer_the_pointer_and_zoom(chromium: Any, site: Path) -> None:
         page.wait_for_function(other, arg=[chart.element_handle(), axis])
 
 
-def test_two_entries_side_by_side(chromium: Any, site: Path) -> None:
+def test_two_entries_are_compared(chromium: Any, site: Path) -> None:
     with Tab(chromium, site / "compare.html", address=f"#{FORECASTER},{CLASSIFIER}") as page:
         assert page.locator("#compared thead a").all_inner_texts() == [FORECASTER, CLASSIFIER]
         assert "61,706" in page.locator("#compared tbody").first.inner_text()
@@ -163,7 +163,7 @@ def test_hostile_labels_stay_text(chromium: Any, site: Path) -> None:
 
 @pytest.fixture(scope="module")
 def alive(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The report of the tests' own line, whose two files its live page runs."""
+    """The report of the tests' own line, whose live page runs its two files."""
     if isinstance(missing := browser_demo.onnxruntime_web(ROOT / "out" / "downloads"), str):
         pytest.skip(missing)
     root = tmp_path_factory.mktemp("alive")
@@ -178,9 +178,9 @@ def alive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def test_the_live_page_answers_as_onnxruntime_does(chromium: Any, alive: Path) -> None:
-    """Oracle: onnxruntime's own answers to random input, and those that the file recorded; and
-    Pillow's resize.
+def test_the_live_page_computes_what_onnxruntime_computes(chromium: Any, alive: Path) -> None:
+    """onnxruntime's outputs for random input, and those that the file recorded; and Pillow's
+    resize.
     """
     rng = np.random.default_rng(0)
     site = alive / "out" / "report"
@@ -215,9 +215,9 @@ def test_the_live_page_answers_as_onnxruntime_does(chromium: Any, alive: Path) -
             assert found == np.asarray(right).ravel().tolist(), (side, to)
 
 
-def test_a_digit_is_drawn_and_a_series_dragged(chromium: Any, alive: Path) -> None:
-    """What is drawn is answered as `infer` answers the file of 8 x 8 that it is; dragging moves
-    the forecast.
+def test_drawing_a_digit_and_dragging_a_series(chromium: Any, alive: Path) -> None:
+    """The drawing is classified as `infer` classifies its file of 8 x 8; dragging moves the
+    forecast.
     """
     with Tab(chromium, alive / "out" / "report" / "live.html") as page:
         page.evaluate("live.ready")

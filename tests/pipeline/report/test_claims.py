@@ -1,5 +1,5 @@
-"""The ledger of claims: each has a measurement that exists, or a reason; its numbers are those
-of results/.
+"""The ledger of claims: each has a measurement that exists, or a reason; its numbers are those of
+results/.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ KINDS = {
 
 @pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim["id"])
 def test_every_claim_has_a_measurement_or_a_reason(claim: dict) -> None:
-    """One of the four kinds, whole, with a verdict; the study, its rows, the test or the number
-    are there.
+    """It is one of the four kinds, complete, with a verdict; the study, its rows, the test or the
+    number exist.
     """
     (kind,) = [kind for kind in KINDS if kind in claim]
     assert {*claim} - {"note"} == {"id", "claim", "verdict"} | KINDS[kind] and claim[
@@ -44,8 +44,8 @@ def test_every_claim_has_a_measurement_or_a_reason(claim: dict) -> None:
     }.get(kind, 0)
 
 
-def test_every_oracle_mistake_and_transfer_of_the_notes_is_there() -> None:
-    """The ids O01 to O23, X01 to X16 and R01 to R20 are all there."""
+def test_every_claim_of_the_lecture_notes_is_listed() -> None:
+    """The ids O01 to O23, X01 to X16 and R01 to R20."""
     wanted = [
         f"{letter}{k:02d}"
         for letter, last in (("O", 23), ("R", 20), ("X", 16))
@@ -55,9 +55,7 @@ def test_every_oracle_mistake_and_transfer_of_the_notes_is_there() -> None:
 
 
 def test_numbers_are_read_from_results(tmp_path: Path) -> None:
-    """By hand: a table of two settings and a file with an interval; nothing is made up where
-    they are not.
-    """
+    """A table of two settings and a file with an interval; nothing is invented where there is none."""
     study = {"study": "s", "of": "accuracy", "settings": ["b"]}
     number = {"file": "results/m.json", "key": "share"}
     assert claims.measured_values(study, tmp_path) == claims.measured_values(number, tmp_path) == []

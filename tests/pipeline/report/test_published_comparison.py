@@ -1,6 +1,4 @@
-"""The line beside the literature: what the pictures are fed, and that it is what was measured or
-published.
-"""
+"""The comparison with the literature: the data of the pictures are measured or published."""
 
 from __future__ import annotations
 
@@ -27,7 +25,7 @@ OURS = ["lenet5", "digits", 61706, 423400]
 
 
 def made(root: Path, name: str, **changed: dict | None) -> Entry:
-    """An entry with FILES in its results; `changed` replaces one, None leaves it out."""
+    """Return an entry with FILES in its results; `changed` replaces one, None leaves it out."""
     (root / "results" / name).mkdir(parents=True)
     for file, content in (FILES | changed).items():
         if content is not None:
@@ -43,8 +41,9 @@ def values(networks: list[published_comparison.Bubble]) -> list[list]:
 
 
 def test_each_measured_classifier_is_a_bubble_with_its_own_numbers(tmp_path: Path) -> None:
-    """Oracle: the files written here. A forecaster and what is not trained or checked yet stay
-    out.
+    """The files are written here.
+
+    A forecaster, and entries that are not trained or checked yet, are left out.
     """
     forecaster = made(tmp_path, "tcn", check={"metric": METRIC | {"name": "mse"}})
     pending = [made(tmp_path, "a", train=None), made(tmp_path, "b", check=None)]
@@ -69,9 +68,7 @@ def test_each_measured_classifier_is_a_bubble_with_its_own_numbers(tmp_path: Pat
 
 
 def test_no_picture_without_a_classifier(tmp_path: Path) -> None:
-    """Oracle: an empty line and a line of nothing but pending entries have nothing to set beside
-    the literature.
-    """
+    """An empty line, and one of only pending entries, have nothing to compare with the literature."""
     assert (
         published_comparison.draw_comparison([], tmp_path)
         == published_comparison.draw_comparison([made(tmp_path, "a", train=None)], tmp_path)
@@ -81,8 +78,8 @@ def test_no_picture_without_a_classifier(tmp_path: Path) -> None:
 
 
 def test_depth_and_error_are_those_of_the_notes() -> None:
-    """Oracle: the notes print 8, 19, 22 and 152 layers; 15.3 % is the winning entry of 2012,
-    3.57 % that of 2015.
+    """The notes print 8, 19, 22 and 152 layers; 15.3 % is the winning entry of 2012, 3.57 % that of
+    2015.
     """
     rows = {row[0]: row[1:4] for row in published_comparison.ilsvrc_rows()}
     assert rows["AlexNet"] == [2012, 8, 15.3] and rows["ResNet-152"] == [2015, 152, 3.57]
@@ -99,8 +96,8 @@ def test_depth_and_error_are_those_of_the_notes() -> None:
 
 @pytest.mark.slow
 def test_published_numbers_are_torchvisions() -> None:
-    """Oracle: the metadata of torchvision's IMAGENET1K_V1 weights; `_ops` are multiply-adds,
-    4.09 G in ResNet-50.
+    """The metadata of torchvision's IMAGENET1K_V1 weights; `_ops` are multiply-adds, 4.09 G in
+    ResNet-50.
     """
     models = pytest.importorskip("torchvision.models")
     for name, row in published_comparison.PUBLISHED["imagenet"].items():

@@ -74,7 +74,7 @@ def classifier(net: nn.Module) -> modules.Classifier:
 
 @pytest.mark.parametrize(("padding", "edge"), [("circular", 0), ("zeros", 3)])
 def test_t04_features_move_with_the_image(padding, edge):
-    """Roll, then convolve = convolve, then roll, but for the last digits (measured: 2e-16):
+    """Roll, then convolve = convolve, then roll, except for the last digits (measured: 2e-16):
     everywhere on a ring; with zeros, 2 + 1 pixels away from the border.
     """
     convolutions = models.build("stack", **STACK, padding=padding).double().features[:-2]
@@ -85,8 +85,10 @@ def test_t04_features_move_with_the_image(padding, edge):
 
 
 def test_t04_locality_and_sharing():
-    """By hand: one pixel moves the (1 + 4 + 2)^2 answers that see it, no other; every place uses
-    the same weights, 25 * 4 + 4 of 5x5 and 9 * 4 * 4 + 4 of 3x3, whatever the image's size.
+    """One pixel changes the (1 + 4 + 2)^2 outputs that see it, and no other.
+
+    Every place uses the same weights, 25 * 4 + 4 of 5x5 and 9 * 4 * 4 + 4 of 3x3, for any size of
+    the image.
     """
     convolutions = models.build("stack", **STACK, padding="zeros").double().features[:-2]
     x = torch.zeros(1, 1, 15, 15, dtype=torch.float64)
@@ -98,8 +100,8 @@ def test_t04_locality_and_sharing():
 
 
 @pytest.mark.parametrize(("kind", "mode"), [("symmetric", "symmetric"), ("circular", "wrap")])
-def test_t08_t09_pad_is_numpys(kind, mode):
-    """Oracle: numpy.pad, every value equal."""
+def test_t08_t09_padding_equals_numpy(kind, mode):
+    """numpy.pad, every value equal."""
     x = np.random.default_rng(0).random((2, 3, 5, 4), np.float32)
     expected = np.pad(x, ((0, 0), (0, 0), (3, 3), (3, 3)), mode)
     np.testing.assert_array_equal(stack.Pad(3, kind)(torch.from_numpy(x)), expected)
@@ -115,10 +117,8 @@ NETS["LRN"] = lambda: nn.Sequential(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", NETS)
-def test_t07_t09_t17_exported(kind):
-    """Oracle: torch's answers to five images, at a batch other than the exported one. Measured:
-    6e-8 at most.
-    """
+def test_t07_t09_t17_exported_layers_equal_torch(kind):
+    """Five images, at a batch size other than the exported one. Measured: 6e-8 at most."""
     torch.manual_seed(0)
     net, x = (
         classifier(NETS[kind]()),
@@ -132,8 +132,8 @@ def test_t07_t09_t17_exported(kind):
 
 
 def test_t17_gradient_of_local_response_norm():
-    """Oracle: torch's layer, whose alpha is five times the paper's 1e-4; at the paper's own it
-    is another layer.
+    """torch's layer, whose alpha is five times the paper's 1e-4; with the paper's own it is another
+    layer.
     """
     x = 50 * torch.randn(
         2, 8, 3, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64
@@ -152,7 +152,7 @@ def test_t17_gradient_of_local_response_norm():
 
 @pytest.mark.slow
 def test_t23_t25_l1_makes_weights_sparse(resolved):
-    """Oracle: the same six epochs on the digits without it, .003 of the weights near zero; .15
+    """The same six epochs on the digits without a penalty leave .003 of the weights near zero; .15
     with L1, .11 elastic.
     """
     steady = {"epochs": 6, "schedule": "cosine", "choose": "last"}
@@ -166,10 +166,8 @@ def test_t23_t25_l1_makes_weights_sparse(resolved):
 
 def test_t24_l2_spreads_weights_evenly(resolved, images_of):
     """CS231n's argument: for equal inputs L2 prefers w = [.25, .25, .25, .25] to [1, 0, 0, 0], L1
-    does not.
-
-    All pixels of an image are equal, so the loss keeps the first differences of their weights; L2
-    shrinks those to nothing. Measured: .93 without, .999 with L2, .70 with L1.
+    does not. All pixels of an image are equal, so the loss keeps the first differences of their
+    weights; L2 shrinks those to nothing. Measured: .93 without, .999 with L2, .70 with L1.
     """
     y = np.arange(600) // 3 % 2
     source = images_of(
@@ -189,8 +187,9 @@ def test_t24_l2_spreads_weights_evenly(resolved, images_of):
     [([[3.0, -3, 3, -3]], 1, 0), ([[0.0, 0, 5, 0]], 1 / 4, 3 / 4)],
 )
 def test_measures_of_weights(weight, diffuseness, near_zero):
-    """By hand: equal sizes give 1, one of n gives 1/n; the bias does not count, a second layer
-    does by its size.
+    """Equal sizes give 1, one of n gives 1/n.
+
+    The bias does not count; a second layer counts by its size.
     """
     run = measures.Run({}, None, nn.Sequential(nn.Linear(4, 1), nn.Linear(1, 12)), State())
     run.net[0].weight.data, run.net[1].weight.data = torch.tensor(weight), torch.ones(12, 1)
@@ -199,9 +198,7 @@ def test_measures_of_weights(weight, diffuseness, near_zero):
 
 
 def test_epochs_to_settle(resolved):
-    """By hand: it ends at 8, so 8 is left after epoch 1; half of that or less from epoch 3,
-    4 or 5 on.
-    """
+    """It ends at 8, so 8 is left after epoch 1; half of that or less from epoch 3, 4 or 5 on."""
     run = run_of(resolved(IMAGE_RECIPE, net={"hidden": []}, train={"snapshots": [1, 2, 3]}))
     assert set(measures.epochs_to_settle(run)) == {"net.head.weight"}
     shape = run.net.state_dict()["net.head.weight"]
@@ -217,9 +214,7 @@ def test_epochs_to_settle(resolved):
 
 
 def test_dead_units(resolved, images_of):
-    """By hand: one of four hidden units has weights 0 and bias -1, the others pass one pixel
-    each: 1/4.
-    """
+    """One of four hidden units has weights 0 and bias -1, the others pass one pixel each: 1/4."""
     x = np.random.default_rng(0).integers(0, 256, (30, 2, 2, 1), np.uint8)
     hidden = nn.Linear(4, 4)
     hidden.weight.data, hidden.bias.data = (
@@ -235,13 +230,13 @@ def test_dead_units(resolved, images_of):
     ("accuracies", "epochs"), [([0.5, 0.92, 0.8], 2), ([0.9], 1), ([0.5, 0.6], 3)]
 )
 def test_epochs_to_reach(accuracies, epochs):
-    """By hand, for 90 %: the first epoch that has it; one more than were trained where none has."""
+    """For 90 %: the first epoch that has it, and one more than were trained if none has."""
     state = State(history=[{"validation_accuracy": value} for value in accuracies])
     assert measures.epochs_to_reach(measures.Run({}, None, None, state)) == epochs
 
 
 class ThreeHeads(nn.Module):
-    """Answers its weights as logits, and one and two more sets of them in training."""
+    """Returns its weights as logits, and one and two more sets of them in training."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -257,8 +252,9 @@ class ThreeHeads(nn.Module):
 
 
 def test_auxiliary_heads_count_three_tenths(resolved):
-    """By hand: -log softmax of class 0 is log(e^a + 2) - a; own + .3 (first + second). A step
-    reports its own alone.
+    """-log softmax of class 0 is log(e^a + 2) - a; the main head + .3 (first + second).
+
+    A step reports the main loss only.
     """
     recipe, net = resolved(IMAGE_RECIPE), classifier(ThreeHeads()).train()
     x, y = torch.zeros(5, 1, 2, 2), torch.zeros(5, dtype=torch.int64)
@@ -284,9 +280,7 @@ def write_state(path: Path, channels: int) -> dict[str, torch.Tensor]:
 
 
 def test_published_weights_ship_as_they_are(resolved, tmp_path, monkeypatch):
-    """Oracle: the file's own tensors, batch norm's statistics among them; one history row, of
-    epoch 0.
-    """
+    """The file's own tensors, with the statistics of batch norm; one history row, of epoch 0."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     state, run = write_state(tmp_path / "published.pth", 1), run_of(resolved(PUBLISHED))
     assert all(
@@ -321,8 +315,8 @@ def test_published_weights_ship_as_they_are(resolved, tmp_path, monkeypatch):
     ],
     ids=["missing", "a pickle", "of another network", "not finite"],
 )
-def test_published_weights_that_cannot_be_used(resolved, tmp_path, monkeypatch, write, sentence):
-    """The error names the file and what is wrong with it."""
+def test_unusable_published_weights_are_an_error(resolved, tmp_path, monkeypatch, write, sentence):
+    """The message names the file and what is wrong with it."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     write(tmp_path / "published.pth")
     with pytest.raises(StageError, match=f"^{sentence}"):
@@ -340,7 +334,7 @@ def test_published_weights_that_cannot_be_used(resolved, tmp_path, monkeypatch, 
     ids=["alone", "state_dict", "model", "DataParallel"],
 )
 def test_weights_inside_a_checkpoint_are_found(resolved, tmp_path, monkeypatch, wrap):
-    """Oracle: the tensors that were saved, however a training script had wrapped them."""
+    """The saved tensors, however a training script has wrapped them."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     state = {"layer.weight": torch.ones(2), "layer.bias": torch.zeros(2)}
     torch.save(wrap(state), tmp_path / "published.pth")
@@ -362,10 +356,8 @@ def test_safetensors_are_refused_with_the_call_that_converts_them(resolved, tmp_
 
 
 @pytest.mark.slow  # imports torchvision
-def test_a_folder_named_by_imagenets_classes(resolved, photo_folder, monkeypatch):
-    """ImageNet's order: tench is 0, jean 608, 1,000 in all. The path is relative, found below
-    DATA_ROOT.
-    """
+def test_a_folder_of_imagenet_classes_has_imagenets_order(resolved, photo_folder, monkeypatch):
+    """tench is 0, jean 608, 1,000 in all. The path is relative, and found below DATA_ROOT."""
     root = photo_folder({"jean": 4, "tench": 4})
     monkeypatch.setenv("DATA_ROOT", str(root.parent))
     source, samples = prepare.make(resolved(IMAGE_RECIPE, {"digits": FOLDER}).data)
@@ -388,9 +380,9 @@ def test_imagenets_statistics_are_for_colour(resolved):
         resolved(IMAGE_RECIPE, data={"standardise": "imagenet"})
 
 
-def test_names_leave_out_what_is_not_here(workspace, monkeypatch, capsys):
-    """`make full` asks for names: recipes without their folder or weights are left out, and said
-    to be.
+def test_names_leave_out_recipes_without_their_files(workspace, monkeypatch, capsys):
+    """`make full` asks for names: recipes without their folder or weights are left out, with a
+    note.
     """
     monkeypatch.setattr(sys, "argv", ["params", "--names"])
     for variable in ("DATA_ROOT", "TORCH_HOME"):

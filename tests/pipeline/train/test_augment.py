@@ -1,5 +1,5 @@
-"""Augmentation: what each transform does to pixels it can be seen on, and that every image has its
-own draw.
+"""Augmentation: what each transform does to the pixels, and that every image is transformed
+independently.
 """
 
 from typing import Any
@@ -26,14 +26,16 @@ def images() -> torch.Tensor:
     )
 
 
-def test_nothing_asked_for_changes_nothing(images: torch.Tensor) -> None:
+def test_no_augmentation_changes_nothing(images: torch.Tensor) -> None:
     assert augment.build(None, images)(images) is images
     assert torch.equal(build(images)(images), images)
 
 
 @pytest.mark.parametrize(("flip", "axes"), [("horizontal", [(), (3,)]), ("vertical", [(), (2,)])])
-def test_flips_are_flips(images: torch.Tensor, flip: str, axes: list[tuple[int, ...]]) -> None:
-    """Each image is itself or its mirror image, and both happen."""
+def test_flips_mirror_some_images(
+    images: torch.Tensor, flip: str, axes: list[tuple[int, ...]]
+) -> None:
+    """Each image is itself or its mirror image, and both occur."""
     after = build(images, flip=flip)(images)
     which = [
         [torch.equal(a, b.flip([d - 1 for d in axis])) for axis in axes]
@@ -55,7 +57,7 @@ def test_both_flips_give_four_images(images: torch.Tensor) -> None:
     "options", [{"rotate": 30}, {"shift": 0.5}, {"zoom": [0.5, 1.5]}, {"crop_pad": 3}], ids=str
 )
 def test_every_image_has_its_own_draw(images: torch.Tensor, options: dict[str, Any]) -> None:
-    """12 equal images become at least 8 different ones (a move has 49 or 63 places); the shape
+    """12 equal images become at least 8 different ones (a shift has 49 or 63 places); the shape
     stays.
     """
     equal = images[:1].expand(12, -1, -1, -1)
@@ -74,8 +76,8 @@ def test_every_image_has_its_own_draw(images: torch.Tensor, options: dict[str, A
     ],
     ids=str,
 )
-def test_affine_is_torchvisions(images: torch.Tensor, options: dict[str, Any]) -> None:
-    """Oracle: torchvision's affine on one image at a time, given the numbers that were drawn."""
+def test_affine_equals_torchvision(images: torch.Tensor, options: dict[str, Any]) -> None:
+    """torchvision's affine on one image at a time, with the numbers that were drawn."""
     from torchvision.transforms.v2 import InterpolationMode
     from torchvision.transforms.v2.functional import affine
 
@@ -122,9 +124,7 @@ def test_random_crops_are_the_image_moved_with_a_black_border(images: torch.Tens
 
 
 def test_pca_colour_follows_the_training_pixels(images: torch.Tensor) -> None:
-    """Oracle: numpy's covariance C of the training pixels. The added colours have covariance
-    sigma^2 C.
-    """
+    """numpy's covariance C of the training pixels: the added colours have covariance sigma^2 C."""
     rng = np.random.default_rng(0)
     mix = np.array([[20, 0, 0], [15, 8, 0], [10, 4, 2.0]])
     pixels = (128 + rng.standard_normal((500, 4, 4, 3)) @ mix.T).clip(0, 255).astype(np.uint8)
@@ -143,7 +143,7 @@ def test_colour_stays_within_grey_levels(images: torch.Tensor, channels: int) ->
     assert after.min() == 0 and after.max() == 255
 
 
-def test_the_seed_repeats_the_draws(images: torch.Tensor) -> None:
+def test_equal_seeds_give_equal_augmentations(images: torch.Tensor) -> None:
     options = {
         "rotate": 10,
         "shift": 0.1,

@@ -1,5 +1,5 @@
-"""Batch normalisation's running statistics: they are those of the training split from the first
-epoch on.
+"""Running statistics of batch normalisation are those of the training split from the first epoch
+on.
 """
 
 from collections.abc import Callable
@@ -19,9 +19,7 @@ Resolve = Callable[..., dict[str, Any]]
 
 
 def test_statistics_are_the_mean_over_batches_until_the_moving_average_has_arrived() -> None:
-    """Oracle: numpy's mean of each batch's mean and unbiased variance, layer by layer in training
-    mode.
-    """
+    """numpy's mean of each batch's mean and unbiased variance, layer by layer in training mode."""
     torch.manual_seed(0)
     net = nn.Sequential(
         nn.BatchNorm1d(3, momentum=0.01), nn.Linear(3, 2), nn.BatchNorm1d(2, momentum=0.01)
@@ -54,9 +52,9 @@ def test_statistics_are_the_mean_over_batches_until_the_moving_average_has_arriv
     assert [layer.momentum for layer in (first, second)] == [0.01, 0.01]
 
 
-def test_arrived_and_frozen_statistics_stay() -> None:
-    """(1 - .01)^459 is .0099: after 459 steps a layer is left alone, and so is one in evaluation
-    mode at any time.
+def test_converged_and_frozen_statistics_are_kept() -> None:
+    """(1 - .01)^459 is .0099: after 459 steps a layer keeps its moving average, and so does one in
+    evaluation mode at any time.
     """
     net = nn.Sequential(nn.BatchNorm1d(3, momentum=0.01), nn.BatchNorm1d(3, momentum=0.1)).train()
     net[0].num_batches_tracked.fill_(459)
@@ -72,14 +70,12 @@ def test_arrived_and_frozen_statistics_stay() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("batch", [8, 32])
-def test_forty_photos_of_two_colours_are_told_apart(
+def test_two_colours_are_learned_from_forty_photos(
     tmp_path: Path, resolved: Resolve, batch: int
 ) -> None:
     """Red against green, 40 images, ten epochs: the moving average of Keras's momentum would still
-    be at its start.
-
-    Oracle: colours that no test image shares are told apart by any trained network; before, batch
-    32 answered one class for every image (validation accuracy one half) while its training accuracy
+    be at its start. Any trained network separates colours that no test image shares. Once batch 32
+    predicted one class for every image (validation accuracy one half) while its training accuracy
     was 1.
     """
     rng = np.random.default_rng(0)

@@ -1,4 +1,4 @@
-"""The device that training takes: never guessed in silence, and compiled for where that pays."""
+"""The device of training: never chosen without a word, and compiled if that pays."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ def test_cuda_without_a_gpu() -> None:
 
 @pytest.fixture
 def driver_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
-    """A function that puts a driver library in place whose CUDA version, as cuDriverGetVersion
-    gives it, is this.
+    """Return a function that installs a driver library whose cuDriverGetVersion returns this CUDA
+    version.
     """
 
     def install(version: int) -> None:
@@ -61,8 +61,8 @@ def driver_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[int
     torch.cuda.is_available() or not torch.version.cuda, reason="needs a CUDA build and no GPU"
 )
 def test_a_driver_that_is_too_old_is_named(driver_for: Callable[[int], None]) -> None:
-    """Oracle: by hand. 12040 is CUDA 12.4, which does not run a build for CUDA 13; torch itself
-    says no GPU.
+    """12040 is CUDA 12.4, which does not run a build for CUDA 13; torch itself says that there is
+    no GPU.
     """
     driver_for(12040)
     built = torch.version.cuda.split(".")[0]
@@ -92,8 +92,8 @@ def test_a_driver_that_is_too_old_is_named(driver_for: Callable[[int], None]) ->
 def test_which_drivers_are_too_old(
     driver_for: Callable[[int], None], version: int, built: str | None, old: bool
 ) -> None:
-    """Oracle: NVIDIA's minor version compatibility: a driver runs every build of its own CUDA's
-    major version.
+    """NVIDIA's minor version compatibility: a driver runs every build of its own CUDA's major
+    version.
     """
     driver_for(version)
     assert host.driver_cuda() == ((version // 1000, version % 1000 // 10) if version else None)
@@ -111,7 +111,7 @@ def test_no_driver_is_no_old_driver(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_gpu_that_torch_cannot_use(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Oracle: by hand. `auto` trains on the CPU and says why, where a GPU is seen."""
+    """`auto` trains on the CPU and gives the reason if a GPU is seen."""
     monkeypatch.setattr(device, "outdated_driver", lambda built: None)
     for seen, built, said in (
         (True, "13.2", "cannot use the GPU that is seen"),
@@ -139,8 +139,10 @@ def test_a_gpu_that_torch_cannot_use(monkeypatch: pytest.MonkeyPatch) -> None:
         ),
     ],
 )
-def test_make_says_what_the_driver_is_worth(tmp_path: Path, script: str, said: str) -> None:
-    """Oracle: by hand, for the CUDA version that requirements.lock installs."""
+def test_make_states_whether_the_driver_is_new_enough(
+    tmp_path: Path, script: str, said: str
+) -> None:
+    """For the CUDA version that requirements.lock installs."""
     tool = tmp_path / "nvidia-smi"
     tool.write_text(f"#!/bin/sh\n{script}\n")
     tool.chmod(0o755)
@@ -159,10 +161,8 @@ def test_make_says_what_the_driver_is_worth(tmp_path: Path, script: str, said: s
 @pytest.mark.skipif(
     shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU, none is here"
 )
-def test_a_compiled_network_trains_as_it_does(resolved: Resolve) -> None:
-    """Oracle: eager, to the noise of float32 sums in another order; the weights bear the same
-    names.
-    """
+def test_a_compiled_network_trains_like_the_eager_one(resolved: Resolve) -> None:
+    """To the noise of float32 sums in another order; the weights have the same names."""
     changes = {"net": {"dropout": 0.0}, "train": {"optimizer": "sgd", "lr": 0.05}}
     net, state = fit(resolved(IMAGE_RECIPE, **changes))
     changes["train"] |= {"compile": "on"}
@@ -182,9 +182,7 @@ def test_compiling_is_decided_after_twenty_steps(
     steps: int,
     compiled: bool,
 ) -> None:
-    """Oracle: by hand. A fifth of 6,975 steps of 50 ms is 70 s, of 4,975 steps 50 s; compiling
-    takes 60 s.
-    """
+    """A fifth of 6,975 steps of 50 ms is 70 s, of 4,975 steps 50 s; compiling takes 60 s."""
     clock, calls = [0.0], []
     monkeypatch.setattr(device.time, "perf_counter", lambda: clock[0])
 
@@ -227,8 +225,8 @@ def test_when_a_network_is_compiled(
     deterministic: bool,
     expected: str,
 ) -> None:
-    """Oracle: by hand. A machine without a compiler trains as it is under `auto`, and is told the
-    cure under `on`.
+    """Without a compiler training under `auto` runs as it is; under `on` it is an error with the
+    cure.
     """
     recipe = resolved(IMAGE_RECIPE, train={"compile": choice}).updated(deterministic=deterministic)
     done: list[str] = []
@@ -263,9 +261,7 @@ def test_when_a_network_is_compiled(
 
 @pytest.mark.parametrize("kind", ["cuda", "cpu"])
 def test_what_compiling_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
-    """Oracle: by hand. A compiler on the path, or the one that the environment names, and Python's
-    header.
-    """
+    """A compiler on the path, or the one that the environment names, and Python's header."""
     variable = "CC" if kind == "cuda" else "CXX"
     monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -288,7 +284,7 @@ def test_what_compiling_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, k
 def test_compile_on_without_a_compiler_is_one_sentence(
     resolved: Resolve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Training itself says it before its first step, in place of a traceback out of torch."""
+    """Training says it before its first step, in place of a traceback from torch."""
     monkeypatch.setenv("PATH", "/nowhere")
     monkeypatch.delenv("CXX", raising=False)
     with pytest.raises(
@@ -298,9 +294,9 @@ def test_compile_on_without_a_compiler_is_one_sentence(
         fit(resolved(IMAGE_RECIPE, train={"compile": "on"}))
 
 
-def test_an_operation_that_repeats_no_run_is_named(resolved: Resolve) -> None:
-    """Oracle: torch raises for max_unpool2d on every device; on a GPU adaptive average pooling's
-    gradient does, too.
+def test_a_nondeterministic_operation_is_named(resolved: Resolve) -> None:
+    """torch raises for max_unpool2d on every device; on a GPU also for the gradient of adaptive
+    average pooling.
     """
     recipe = resolved(IMAGE_RECIPE).updated(deterministic=True)
     device.make_repeatable(recipe)
@@ -330,8 +326,10 @@ def test_an_operation_that_repeats_no_run_is_named(resolved: Resolve) -> None:
 
 @pytest.mark.slow
 def test_adaptive_pooling_is_refused_before_training_on_a_gpu(resolved: Resolve) -> None:
-    """Oracle: torch's list. Refused before the network is moved to the GPU, which is not here; not
-    so without it.
+    """torch's list.
+
+    It is refused before the network is moved to the GPU, which is not there; a network without it
+    is not.
     """
     digits = {"set": "digits", "size": [64, 64], "colour": "rgb"}
     recipe = resolved(
@@ -352,17 +350,16 @@ def test_adaptive_pooling_is_refused_before_training_on_a_gpu(resolved: Resolve)
 
 
 def test_tf32_is_off_wherever_a_network_is_trained(resolved: Resolve) -> None:
-    """Oracle: torch's own flags after training; evaluation and quantile offsets follow it in the
-    same process.
-    """
+    """torch's own flags after training; evaluation and quantile offsets follow in the same process."""
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = True
     fit(resolved(IMAGE_RECIPE))
     assert not torch.backends.cudnn.allow_tf32 and not torch.backends.cuda.matmul.allow_tf32
 
 
 def test_evaluation_computes_in_float32(monkeypatch: pytest.MonkeyPatch, resolved: Resolve) -> None:
-    """Oracle: the type of the network's answers. Under bf16 a training step computes in it, an
-    evaluation does not.
+    """The type of the network's outputs.
+
+    Under bf16 a training step computes in it, an evaluation does not.
     """
     seen: set[tuple[bool, torch.dtype]] = set()
     build = loop.network.build

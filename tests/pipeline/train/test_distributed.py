@@ -1,5 +1,5 @@
-"""Training in two processes: the curve of one process, one writer, and what happens when one of
-them is killed.
+"""Training in two processes: the curve of one process, one writer, and the end of a run when one is
+killed.
 """
 
 from __future__ import annotations
@@ -62,8 +62,9 @@ def recipes(resolved: Resolve) -> dict[str, Any]:
 
 @pytest.mark.slow
 def test_two_processes_train_as_one(recipes: dict[str, Any], tmp_path: Path) -> None:
-    """Oracle: one process. Batch norm's statistics are each process's own on a CPU, so there only
-    the end is near.
+    """Compared with one process.
+
+    Batch norm's statistics are each process's own on a CPU, so there only the result is close.
     """
     (tmp_path / "given.json").write_text(
         json.dumps(
@@ -131,7 +132,7 @@ def train_stage(folder: Path) -> subprocess.Popen[str]:
 
 
 def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
-    """Wait for a stage; return its exit code and what it said."""
+    """Wait for a stage; return its exit code and its output."""
     said = process.communicate(timeout=300)[1]
     return process.returncode, said
 
@@ -147,8 +148,9 @@ def workers(of: subprocess.Popen[str]) -> dict[str, psutil.Process]:
 
 @pytest.mark.long
 def test_one_of_two_processes_is_killed(resolved: Resolve, workspace: Path) -> None:
-    """Oracle: the same two processes, left alone. The killed run says what happened, leaves no
-    process, and goes on.
+    """The same two processes, undisturbed, are the reference.
+
+    The killed run says what happened, leaves no process, and can be resumed.
     """
     recipe = resolved(
         IMAGE_RECIPE, train={"epochs": 150, "choose": "last", "augment": {"rotate": 10}}
@@ -182,10 +184,8 @@ def test_one_of_two_processes_is_killed(resolved: Resolve, workspace: Path) -> N
 
 
 @pytest.mark.long
-def test_what_a_process_says_is_said_once(resolved: Resolve, workspace: Path) -> None:
-    """Oracle: the sentence of one process; ranks are not a reader's concern. No traceback, no
-    second copy.
-    """
+def test_an_error_of_all_processes_is_printed_once(resolved: Resolve, workspace: Path) -> None:
+    """The message is that of one process, without ranks, a traceback, or a second copy."""
     lay_out(
         workspace, resolved(IMAGE_RECIPE, train={"optimizer": "sgd", "lr": 1e30, "epochs": 20}), 2
     )
@@ -200,10 +200,8 @@ def failure(exitcode: int, message: Any = "", name: str = "N/A") -> SimpleNamesp
     return SimpleNamespace(exitcode=exitcode, message=message, signal_name=lambda: name)
 
 
-def test_the_cause_is_the_process_that_said_why() -> None:
-    """Oracle: by hand. A recorded sentence before a signal, a signal before a failure that follows
-    from it.
-    """
+def test_the_first_cause_of_a_failure_is_reported() -> None:
+    """A recorded message comes before a signal, and a signal before a failure that follows from it."""
     told = failure(1, {"message": "StageError: train tiny: no: memory", "extraInfo": {}})
     killed, follower = failure(-9, "Signal 9", "SIGKILL"), failure(1, "To enable traceback see")
     assert (
@@ -220,7 +218,6 @@ def test_the_cause_is_the_process_that_said_why() -> None:
 
 
 def test_processes_reach_the_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Oracle: by hand."""
     monkeypatch.chdir(ROOT)
     text = (ROOT / "params.yaml").read_text()
     for count in (1, 4):

@@ -1,4 +1,4 @@
-"""Fine-tuning: what a network learned on other classes, used for ten images a class."""
+"""Fine-tuning: a network trained on other classes, used for ten images a class."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -28,8 +28,8 @@ CPU = torch.device("cpu")
 
 
 def test_a_task_of_some_classes_and_few_images(built, resolved: Resolve) -> None:
-    """Labels are renumbered in the order asked for; only training is thinned; the draw follows its
-    seed.
+    """Labels are renumbered in the order of the recipe; only training is reduced; the draw follows
+    its seed.
     """
     made, source = built("linear")
     assert source.about["labels"] == ["9", "7", "5"]
@@ -54,7 +54,7 @@ def test_an_unknown_class_names_those_there_are(resolved: Resolve) -> None:
         prepare.make(resolved(BASE, SPECS).data.updated(spec=spec))
 
 
-def test_another_camera(resolved: Resolve) -> None:
+def test_simulated_cameras(resolved: Resolve) -> None:
     """Blur keeps the mean, noise has its deviation, gains are gains, disorder keeps the pixels; all
     repeat.
     """
@@ -120,7 +120,7 @@ def write_turned_jpeg(path: Path) -> None:
 def test_a_camera_that_changes_nothing_changes_no_pixel(
     tmp_path: Path, name: str, write: Callable[[Path], None], colour: str
 ) -> None:
-    """Oracle: the one reader, `read_image`; 16-bit pictures were all white through a camera."""
+    """`read_image` is the reference; 16-bit pictures were once all white through a camera."""
     write(tmp_path / name)
     taken = corruptions.through(tmp_path / name, Camera(), 1, 2, (200, 10, 30))
     rule = ImageRule((6, 5), colour, background=(200, 10, 30))
@@ -161,7 +161,7 @@ def test_a_recipe_takes_its_backbones_network_and_contract(built, resolved: Reso
         ),
     ],
 )
-def test_recipes_that_cannot_be(
+def test_contradictory_recipes_are_errors(
     resolved: Resolve, change: dict[str, Any], sentence: str | None
 ) -> None:
     models = {**TRANSFERS, "linear": {**TRANSFERS["linear"], **change}}
@@ -173,8 +173,8 @@ def test_recipes_that_cannot_be(
 
 
 def test_all_but_the_last_layer_is_taken_over(built, base_state: dict[str, torch.Tensor]) -> None:
-    """Weights, statistics and standardisation are the backbone's; the last layer is new, for
-    three classes.
+    """Weights, statistics and normalization are the backbone's; the last layer is new, for three
+    classes.
     """
     made, source = built("tuned")
     net = network.build(made, source)
@@ -217,9 +217,7 @@ def test_all_but_the_last_layer_is_taken_over(built, base_state: dict[str, torch
 def test_stages_that_start_at_random_are_not_frozen(
     built, base_state, head: dict[str, Any], epochs: int, refused: str
 ) -> None:
-    """Oracle: by hand; cnn2 has ten stages with weights, and stage `unfreeze` times k opens after
-    epoch `first`.
-    """
+    """cnn2 has ten stages with weights, and stage `unfreeze` times k opens after epoch `first`."""
     made, source = built("tuned", **head)
     net = network.build(made, source)
     pretrained.load_start_weights(net, made, source.about["labels"], base_state)
@@ -242,14 +240,17 @@ def test_stages_that_start_at_random_are_not_frozen(
         ({"stages": -3}, "head.stages: expected at least 0, got -3"),
     ],
 )
-def test_numbers_of_stages_that_mean_nothing(built, head: dict[str, Any], sentence: str) -> None:
+def test_impossible_numbers_of_stages_are_errors(
+    built, head: dict[str, Any], sentence: str
+) -> None:
     with pytest.raises(ParamsError, match=sentence):
         built("tuned", **head)
 
 
 def test_some_stages_are_copied_and_known_classes_keep_their_weights(built, base_state) -> None:
-    """`copied: 4` takes the first two convolutions with their norms. With keep, class 3 has the
-    row that it had.
+    """`copied: 4` takes the first two convolutions with their norms.
+
+    With keep, class 3 has its earlier row.
     """
     made, source = built("tuned", copied=4, keep=True)
     torch.manual_seed(0)
@@ -294,7 +295,7 @@ def test_keys_that_do_not_match_are_named(built, base_state: dict[str, torch.Ten
 
 
 def test_a_file_without_counters_of_batches_fits(built, base_state: pretrained.Base) -> None:
-    """Networks saved before PyTorch 0.4.1 have none; everything else is still asked for."""
+    """Networks saved before PyTorch 0.4.1 have none; all other tensors are required."""
     made, source = built("tuned")
     old = {
         key: tensor
@@ -314,9 +315,7 @@ def test_a_file_without_counters_of_batches_fits(built, base_state: pretrained.B
 
 
 def test_features_of_a_layer(built, base_state: dict[str, torch.Tensor], tmp_path: Path) -> None:
-    """Penultimate: what the last layer turns into logits. A layer of maps: their means over the
-    places.
-    """
+    """Penultimate: the input of the last layer. A layer of maps: their means over the places."""
     made, source = built("linear")
     net = network.build(made, source)
     pretrained.load_start_weights(net, made, source.about["labels"], base_state)
@@ -338,7 +337,7 @@ def test_features_of_a_layer(built, base_state: dict[str, torch.Tensor], tmp_pat
         features.Backbone(net, "conv9")
 
 
-def test_features_go_on_where_they_stopped(built, base_state, tmp_path: Path, monkeypatch) -> None:
+def test_interrupted_features_are_resumed(built, base_state, tmp_path: Path, monkeypatch) -> None:
     made, source = built("linear")
     net = network.build(made, source)
     pretrained.load_start_weights(net, made, source.about["labels"], base_state)
@@ -366,8 +365,8 @@ def test_features_go_on_where_they_stopped(built, base_state, tmp_path: Path, mo
 
 @pytest.mark.parametrize("degrees", [0, 20, 60, 100, 140])
 def test_hog_finds_the_direction_of_a_grating(degrees: int) -> None:
-    """By hand: a grating has one direction, 20 degrees a bin; the opposite direction is the
-    same, and so is a brighter image; every block has length 1.
+    """A grating has one direction, 20 degrees a bin; the opposite direction is the same, and so is
+    a brighter image; every block has length 1.
     """
     turn = np.deg2rad(degrees)
     across = np.cos(turn) * np.arange(48) + np.sin(turn) * np.arange(48)[:, None]
@@ -400,7 +399,7 @@ def phases(net: Any, head: dict[str, Any], epochs: int) -> list[int]:
 
 
 def test_a_schedule_of_unfreezing(built, base_state) -> None:
-    """The head alone for two epochs, then from the last stage downwards one more every second
+    """The head alone for two epochs, then one more stage from the last one downwards every second
     epoch.
     """
     made, source = built("tuned", stages=3, first=2, unfreeze=2)
@@ -425,9 +424,9 @@ def test_a_schedule_of_unfreezing(built, base_state) -> None:
 
 
 @pytest.mark.parametrize("batch_norm", ["frozen", "trained"])
-def test_what_is_frozen_does_not_move(built, base_state, batch_norm: str) -> None:
-    """After two epochs only the head and the last two stages differ; statistics only
-    where asked for.
+def test_frozen_layers_do_not_change(built, base_state, batch_norm: str) -> None:
+    """After two epochs only the head and the last two stages differ; statistics only if the recipe
+    says so.
     """
     made, source = built("tuned", batch_norm=batch_norm)
     net, _ = loop.fit(made, source, on=CPU, label="tuned", base=base_state)
@@ -445,14 +444,14 @@ def test_what_is_frozen_does_not_move(built, base_state, batch_norm: str) -> Non
 
 
 def test_learning_rates_of_head_and_stages(built, base_state) -> None:
-    """Plain gradient steps: with lr_factor 0 the stages stay, though they are free to move."""
+    """Plain gradient steps: with lr_factor 0 the stages stay, though they may move."""
     made, source = built("tuned", stages="all", lr_factor=0.0)
     net, _ = loop.fit(made, source, on=CPU, label="tuned", base=base_state)
     for key, tensor in net.state_dict().items():
         assert key.startswith("net.head.") or torch.equal(tensor, base_state.state[key]), key
 
 
-def test_a_missing_backbone_says_what_makes_it(built, workspace: Path) -> None:
+def test_a_missing_backbone_is_an_error_with_its_command(built, workspace: Path) -> None:
     made, source = built("tuned")
     with pytest.raises(StageError, match=r"weights.pt: not made yet; run `dvc repro train@base`"):
         pretrained.load_start_weights(network.build(made, source), made, [])

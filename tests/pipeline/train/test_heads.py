@@ -21,14 +21,14 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module")
 def clouds() -> tuple[np.ndarray, np.ndarray]:
-    """Features of three classes that overlap a little."""
+    """Return features of three classes that overlap a little."""
     rng = np.random.default_rng(0)
     y = np.arange(120) % 3
     return (rng.standard_normal((120, 10)) + 2.5 * np.eye(3, 10)[y]).astype(np.float32), y
 
 
 def test_an_mlp_leaves_the_process_its_threads(clouds, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is trained inside of stages and studies, whose recipes say how many threads there are."""
+    """It is trained inside stages and studies, whose recipes set the number of threads."""
     monkeypatch.setattr(heads, "MLP", (4,))
     before, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     try:
@@ -47,9 +47,9 @@ def test_an_mlp_leaves_the_process_its_threads(clouds, monkeypatch: pytest.Monke
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", heads.GRIDS)
-def test_a_head_is_tuned_and_its_graph_answers_as_it_does(kind: str, built, base_state) -> None:
-    """Probabilities of the joined graph, from uint8 images on, against scikit-learn on torch's
-    features.
+def test_a_heads_graph_equals_scikit_learn(kind: str, built, base_state) -> None:
+    """Probabilities of the joined graph, from uint8 images on, compared with scikit-learn on
+    torch's features.
     """
     made, source = built("linear", kind=kind)
     headed, state = head_training.fit_recipe(made, source, on=CPU, label=kind, base=base_state)
@@ -98,7 +98,7 @@ def test_best_is_the_best_of_all_kinds(clouds, monkeypatch) -> None:
 
 
 def test_cross_validation_does_not_look_at_the_fold_it_scores(clouds) -> None:
-    """Oracle: on three clouds most is right; labels without signal stay at chance."""
+    """On three clouds most predictions are right; labels without signal stay at chance."""
     x, y = clouds
     shuffled = np.random.default_rng(1).permutation(y)
     assert heads.cross_validate("linear", {"C": 1.0}, x, y, 4, 1)[0] > 0.75
@@ -123,15 +123,15 @@ def test_cross_validation_does_not_look_at_the_fold_it_scores(clouds) -> None:
         ),
     ],
 )
-def test_data_that_no_head_can_learn(labels, y, folds, sentence) -> None:
+def test_data_that_no_head_can_learn_are_an_error(labels, y, folds, sentence) -> None:
     x = np.zeros((len(y), 4), np.float32)
     with pytest.raises(StageError, match=sentence):
         heads.fit_head(Head(kind="linear", folds=folds), x, np.array(y), labels, 1, "here")
 
 
 @pytest.mark.parametrize("classes", [2, 3])
-def test_a_logistic_regression_in_torch_answers_as_scikit_learn(clouds, classes: int) -> None:
-    """Oracle: predict_proba in float64, for two classes (one column of weights) and for three."""
+def test_logistic_regression_in_torch_equals_scikit_learn(clouds, classes: int) -> None:
+    """predict_proba in float64, for two classes (one column of weights) and for three."""
     x, y = clouds[0][clouds[1] < classes], clouds[1][clouds[1] < classes]
     fitted = heads.fit_estimator("linear", {"C": 1.0}, x, y, 1)
     assert fitted[-1].coef_.shape == ({2: 1, 3: 3}[classes], 10)
@@ -142,11 +142,12 @@ def test_a_logistic_regression_in_torch_answers_as_scikit_learn(clouds, classes:
 
 @pytest.mark.parametrize("kind", heads.GRIDS)
 @pytest.mark.parametrize("classes", [2, 3])
-def test_a_saved_head_answers_as_the_fitted_one(
+def test_a_saved_head_equals_the_fitted_one(
     clouds, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, classes: int
 ) -> None:
-    """Oracle: the fitted estimator, on rows that it has not seen. Nothing is fitted to read it, and
-    nothing pickled.
+    """On rows that the estimator has not seen.
+
+    Nothing is fitted to read it, and nothing is pickled.
     """
     monkeypatch.setattr(heads, "MLP", (8, 4))
     monkeypatch.setattr(heads, "TREES", 20)
@@ -168,8 +169,8 @@ def test_a_saved_head_answers_as_the_fitted_one(
         np.testing.assert_allclose(got, head.probabilities(x), atol=1e-5)
 
 
-def test_a_head_that_is_not_saved_as_it_is_stops_training(clouds, tmp_path: Path) -> None:
-    """Oracle: the sentence; the arrays on disk are those of another fit."""
+def test_a_head_that_is_saved_wrongly_is_an_error(clouds, tmp_path: Path) -> None:
+    """The arrays on disk are those of another fit."""
     x, y = clouds
     head, other = (
         heads.Head("linear", {"C": c}, heads.fit_estimator("linear", {"C": c}, x, y, 1))

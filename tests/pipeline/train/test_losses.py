@@ -1,4 +1,4 @@
-"""The loss, the penalties in both conventions, and what the optimizers' weight decay adds."""
+"""The loss, the penalties in both conventions, and the weight decay of the optimizers."""
 
 import math
 
@@ -27,8 +27,9 @@ def log_softmax(z: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 1.0])
 def test_cross_entropy_with_label_smoothing(logits: torch.Tensor, smoothing: float) -> None:
-    """Oracle: Szegedy et al. 2016, arXiv:1512.00567, section 7: targets (1 - e) onehot + e /
-    K, in numpy.
+    """Szegedy et al.
+
+    2016, arXiv:1512.00567, section 7: targets (1 - e) onehot + e / K, in numpy.
     """
     target = np.eye(4)[Y] * (1 - smoothing) + smoothing / 4
     expected = -(target * log_softmax(logits.numpy())).sum(1).mean()
@@ -43,8 +44,8 @@ def test_forecasts_are_fitted_by_squared_error() -> None:
 
 
 def test_softmax_clip_is_keras_formula(logits: torch.Tensor) -> None:
-    """Oracle: Keras's categorical_crossentropy in numpy: probabilities clipped to [1e-7, 1 - 1e-7],
-    then -log.
+    """Keras's categorical_crossentropy in numpy: probabilities clipped to [1e-7, 1 - 1e-7], then
+    -log.
     """
     logits = logits * 10  # some clipped at either end
     clipped = np.exp(log_softmax(logits.numpy())).clip(1e-7, 1 - 1e-7)
@@ -54,8 +55,8 @@ def test_softmax_clip_is_keras_formula(logits: torch.Tensor) -> None:
 
 
 def test_a_saturated_wrong_sample_gets_no_gradient_from_softmax_clip() -> None:
-    """Class 1 is right, class 0 is 40 ahead: cross-entropy pulls by (1, -1), softmax-clip not
-    at all.
+    """Class 1 is right, class 0 is 40 ahead: the gradient of cross-entropy is (1, -1), that of
+    softmax-clip 0.
     """
     pulls = {}
     for name in ("cross-entropy", "softmax-clip"):
@@ -79,7 +80,7 @@ def net() -> nn.Module:
 )
 @pytest.mark.parametrize(("convention", "factor"), [("full", 1.0), ("half", 0.5)])
 def test_penalties(net: nn.Module, l1: float, l2: float, convention: str, factor: float) -> None:
-    """Oracle: numpy over the two weight arrays; biases and batch norm stay out."""
+    """numpy over the two weight arrays; biases and batch norm are left out."""
     weights = [net[i].weight.detach().numpy() for i in (0, 3)]
     expected = sum(l1 * np.abs(w).sum() + factor * l2 * (w**2).sum() for w in weights)
     train = PLAIN.updated(l1=l1, l2=l2, l2_convention=convention)
@@ -101,9 +102,9 @@ def test_a_bias_with_more_dimensions_is_still_a_bias() -> None:
 
 
 @pytest.mark.parametrize(("convention", "decay"), [("half", 0.2), ("full", 0.4)])
-def test_l2_steps_as_sgd_weight_decay_does(convention: str, decay: float) -> None:
-    """The gradient of l2 / 2 * w^2 is l2 * w, of l2 * w^2 twice that; equal after 5 steps
-    with momentum.
+def test_l2_equals_weight_decay_of_sgd(convention: str, decay: float) -> None:
+    """The gradient of l2 / 2 * w^2 is l2 * w, of l2 * w^2 twice that; equal after 5 steps with
+    momentum.
     """
     ends = []
     for l2, weight_decay in ((0.2, 0.0), (0.0, decay)):

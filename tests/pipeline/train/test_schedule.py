@@ -1,4 +1,4 @@
-"""Learning rates at marked points; oracles by hand, and torch's own schedulers."""
+"""Learning rates at certain epochs, by hand, and compared with torch's own schedulers."""
 
 import math
 from typing import Any
@@ -21,12 +21,12 @@ def test_constant() -> None:
 @pytest.mark.parametrize(
     ("epoch", "lr"), [(0, 0.1), (4.99, 0.1), (5, 0.01), (11.99, 0.01), (12, 0.001), (19, 0.001)]
 )
-def test_step_falls_after_the_named_epochs(epoch: float, lr: float) -> None:
+def test_step_decays_after_the_given_epochs(epoch: float, lr: float) -> None:
     assert lr_at(train("step", steps=[5, 12]), epoch) == pytest.approx(lr, rel=1e-12)
 
 
 @pytest.mark.parametrize(("epoch", "falls"), [(0, 0), (1.99, 0), (2, 1), (19.5, 9)])
-def test_step_falls_after_every_so_many_epochs(epoch: float, falls: int) -> None:
+def test_step_decays_at_equal_intervals(epoch: float, falls: int) -> None:
     """Inception's schedule: times .94 after each second epoch."""
     assert lr_at(train("step", every=2, factor=0.94), epoch) == pytest.approx(
         0.1 * 0.94**falls, rel=1e-12
@@ -41,7 +41,7 @@ def test_cosine(epoch: float, share: float) -> None:
     assert lr_at(train("cosine"), epoch) == pytest.approx(0.1 * share, abs=1e-15)
 
 
-def test_cosine_is_torchs() -> None:
+def test_cosine_equals_torch() -> None:
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1)
     scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=20)
     for epoch in range(20):
@@ -65,7 +65,7 @@ def test_onecycle(epoch: float, lr: float) -> None:
     assert lr_at(train("onecycle"), epoch) == pytest.approx(lr, rel=1e-9)
 
 
-def test_onecycle_is_torchs() -> None:
+def test_onecycle_equals_torch() -> None:
     """torch counts its last step as the end: 1,001 steps over 20 epochs."""
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0, momentum=0.9)
     scheduler = torch.optim.lr_scheduler.OneCycleLR(
@@ -83,7 +83,7 @@ def test_onecycle_is_torchs() -> None:
 
 @pytest.mark.parametrize("schedule", ["constant", "step", "cosine", "onecycle"])
 def test_warm_up_is_linear_and_comes_first(schedule: str) -> None:
-    """From (nearly) 0 up to lr in 4 epochs; then the schedule over the 16 that are left."""
+    """From (nearly) 0 up to lr in 4 epochs; then the schedule over the remaining 16."""
     options = train(schedule, warmup=4, steps=[10])
     ramp = [lr_at(options, epoch) for epoch in (0, 1, 2, 3)]
     assert ramp == pytest.approx([0, 0.025, 0.05, 0.075], abs=1e-4) and ramp[0] > 0

@@ -1,5 +1,5 @@
-"""Stage train: repeats bit for bit, resumes bit for bit, stops, chooses and keeps the epochs that
-params name.
+"""Stage train: it repeats and resumes bit for bit, stops early, and keeps the epoch that params
+choose.
 """
 
 import json
@@ -33,7 +33,7 @@ def fit(recipe: dict[str, Any], **options: Any) -> tuple[Any, loop.State]:
 
 
 def assert_equal(a: tuple[Any, loop.State], b: tuple[Any, loop.State]) -> None:
-    """Same history and same weights, bit for bit."""
+    """Assert equal histories and weights, bit for bit."""
     assert a[1].history == b[1].history and a[1].gradients == b[1].gradients
     for (name, x), y in zip(a[0].state_dict().items(), b[0].state_dict().values(), strict=True):
         assert torch.equal(x, y), name
@@ -62,15 +62,16 @@ RUNS = [
 
 
 @pytest.mark.parametrize(("base", "changes"), RUNS)
-def test_a_run_repeats_and_a_stopped_one_ends_the_same(
+def test_runs_repeat_and_resume_bit_for_bit(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     resolved: Resolve,
     base: dict[str, Any],
     changes: dict[str, Any],
 ) -> None:
-    """Oracle: the uninterrupted run. Stopped in epoch 3 and again in epoch 4, each time with the
-    epoch before saved.
+    """Compared with the uninterrupted run.
+
+    Stopped in epoch 3 and again in epoch 4, each time with the epoch before saved.
     """
     recipe = resolved(base, train=changes)
     whole = fit(recipe)
@@ -96,7 +97,7 @@ def test_a_run_repeats_and_a_stopped_one_ends_the_same(
 
 
 def test_a_checkpoint_belongs_to_recipe_data_and_code(resolved: Resolve, workspace: Path) -> None:
-    """Any change of the recipe, the data, the device or the torch version names another file."""
+    """Any change of the recipe, the data, the device or the torch version gives another file name."""
     recipe = resolved(IMAGE_RECIPE)
     source, _ = prepare.make(recipe.data)
     path = checkpoint_path("tiny", recipe, source, CPU)
@@ -137,7 +138,7 @@ def test_every_optimizer_and_schedule_learns(
 @pytest.mark.parametrize(
     "options", [{"precision": "bf16"}, {"clip_norm": 0.1}, {"l1": 1e-4, "l2": 1e-4}], ids=str
 )
-def test_options_that_train_too(
+def test_every_training_option_learns(
     resolved: Resolve, base: dict[str, Any], options: dict[str, Any]
 ) -> None:
     """The loss falls from first to last epoch, and differs from the run without the option."""
@@ -147,8 +148,8 @@ def test_options_that_train_too(
     assert state.history != plain.history
 
 
-def test_a_weight_that_is_not_finite(resolved: Resolve) -> None:
-    """The sentence names it, though the loss may not show it: a tap that sees padding alone
+def test_a_weight_that_is_not_finite_is_an_error(resolved: Resolve) -> None:
+    """The message names it, though the loss may not show it: a tap that sees only padding
     multiplies nothing.
     """
     net, _ = fit(resolved(IMAGE_RECIPE))
@@ -163,7 +164,7 @@ def test_a_weight_that_is_not_finite(resolved: Resolve) -> None:
 
 
 @pytest.mark.parametrize("base", [IMAGE_RECIPE, SERIES_RECIPE], ids=["images", "series"])
-def test_a_loss_that_is_not_finite(resolved: Resolve, base: dict[str, Any]) -> None:
+def test_a_loss_that_is_not_finite_is_an_error(resolved: Resolve, base: dict[str, Any]) -> None:
     """Plain gradient descent on squared errors with lr 1e6 grows without bound."""
     changes = {"optimizer": "sgd", "lr": 1e30, "epochs": 20}
     with pytest.raises(StageError) as error:
@@ -182,8 +183,8 @@ def test_training_stops_when_validation_no_longer_improves(resolved: Resolve) ->
 
 
 def test_best_and_last_weights(resolved: Resolve) -> None:
-    """A lr that jumps 200-fold spoils the last epochs; best ships the epoch before, last does
-    not.
+    """A learning rate that jumps 200-fold spoils the last epochs; best keeps the epoch before, last
+    does not.
     """
     changes = {
         "epochs": 4,
@@ -216,8 +217,9 @@ def test_best_and_last_weights(resolved: Resolve) -> None:
 
 
 def test_snapshots_are_the_weights_of_their_epochs(resolved: Resolve) -> None:
-    """Oracle: a run that ends at that epoch. A constant learning rate does not know how many epochs
-    come.
+    """Compared with a run that ends at that epoch.
+
+    With a constant learning rate it does not matter how many epochs follow.
     """
     _, state = fit(resolved(IMAGE_RECIPE, train={"epochs": 3, "snapshots": [1, 2]}))
     net, _ = fit(resolved(IMAGE_RECIPE, train={"epochs": 2, "choose": "last"}))
@@ -235,9 +237,9 @@ def test_gradients_are_recorded_for_each_weight(resolved: Resolve) -> None:
     assert all(value > 0 for row in state.gradients for value in row.values())
 
 
-def test_quantiles_cover_validation_as_they_say(resolved: Resolve) -> None:
-    """Oracle: of the sorted validation residuals the floor((n + 1) .1)-th, the median, the ceil((n
-    + 1) .9)-th; the share below level q is q, to two samples.
+def test_quantiles_have_their_coverage_on_validation(resolved: Resolve) -> None:
+    """Of the sorted validation residuals the floor((n + 1) .1)-th, the median, the ceil((n + 1)
+    .9)-th; the share below level q is q, to two samples.
     """
     recipe = resolved(SERIES_RECIPE)
     net, _ = fit(recipe)
@@ -258,7 +260,7 @@ def test_quantiles_cover_validation_as_they_say(resolved: Resolve) -> None:
     )
 
 
-def test_batches_are_the_networks_own_arithmetic(resolved: Resolve) -> None:
+def test_training_batches_are_normalised_as_the_network_does(resolved: Resolve) -> None:
     """Training sees what the served graph computes: logits of NCHW training batches equal those
     behind forward().
     """
@@ -293,10 +295,10 @@ def test_batches_are_the_networks_own_arithmetic(resolved: Resolve) -> None:
     ],
     ids=["option", "context", "size"],
 )
-def test_a_recipe_that_the_network_refuses(
+def test_an_error_of_the_network_is_one_message(
     resolved: Resolve, base: dict[str, Any], blocks: dict[str, Any], reason: str
 ) -> None:
-    """The network's own sentence, before the first step, not a traceback in it."""
+    """The network's own message, before the first step, without a traceback."""
     if blocks.get("arch"):
         base = {**base, "arch": blocks["arch"], "net": {"dropout": 0.1}}
         blocks = {"data": blocks["data"]}
@@ -308,8 +310,8 @@ def test_a_recipe_that_the_network_refuses(
 
 
 def test_one_image_left_over_is_not_a_batch(resolved: Resolve) -> None:
-    """400 images in batches of 57 leave one: batch norm cannot train on it, so it sits out this
-    epoch.
+    """400 images in batches of 57 leave one: batch norm cannot train on it, so it is left out in
+    this epoch.
     """
     _, state = fit(resolved(IMAGE_RECIPE, train={"batch": 57, "epochs": 2}))
     assert state.epoch == 2
@@ -319,8 +321,8 @@ def test_one_image_left_over_is_not_a_batch(resolved: Resolve) -> None:
 def test_the_stage_resumes_and_cleans_up(
     workspace: Path, monkeypatch: pytest.MonkeyPatch, resolved: Resolve
 ) -> None:
-    """The command, stopped by Ctrl-C and run again: the same results/ and weights as a run that was
-    not stopped.
+    """The command, stopped by Ctrl-C and run again: the same results/ and weights as those of an
+    uninterrupted run.
     """
     monkeypatch.setattr(loop, "LEAST_S", 0)
     monkeypatch.setattr(loop, "MOST_SHARE", float("inf"))
@@ -367,8 +369,9 @@ def test_the_stage_resumes_and_cleans_up(
 
 
 def test_curves_are_tables_of_metrics_by_epoch(workspace: Path) -> None:
-    """Oracle: the files that DVCLive 3.49 wrote of these rows, to six digits. Epoch 0 is a network that was not
-    trained.
+    """The files that DVCLive 3.49 wrote of these rows.
+
+    Epoch 0 is a network that was not trained.
     """
     for first in (0, 1):
         append = artifacts.curve_writer(Path(f"curves{first}"))

@@ -1,8 +1,6 @@
-"""What a training step does on a GPU, as far as the meta device shows it: for every recipe, at both
-sizes.
-
-The meta device runs every operation without values: what reads one back, `.item()` among it, raises
-there, and copies from the CPU are seen. One thing is not as on a GPU: autocast is off.
+"""Training steps on the meta device, which shows what a GPU would do: for every recipe, at both
+sizes. The meta device runs every operation without values: reading one back, as `.item()` does,
+raises there, and copies from the CPU are recorded. One thing differs from a GPU: autocast is off.
 """
 
 from __future__ import annotations
@@ -71,7 +69,7 @@ RAISING = {
 
 
 class Watch(TorchDispatchMode):
-    """Notes the name of every operator that runs, and the copies between devices, each with
+    """Records the name of every operator that runs, and the copies between devices, each with
     `non_blocking`.
     """
 
@@ -98,8 +96,8 @@ class Watch(TorchDispatchMode):
 
 
 class Literals(TorchFunctionMode):
-    """Counts tensors that are made of Python numbers on another device than the CPU: each copy is
-    waited for.
+    """Counts tensors made of Python numbers on another device than the CPU, because each waits for
+    a copy.
     """
 
     count = 0
@@ -111,7 +109,7 @@ class Literals(TorchFunctionMode):
 
 
 def raising(doc: str) -> set[str]:
-    """Return the operators that raise on a GPU in deterministic mode, by the docstring that lists
+    """Return the operators that raise on a GPU in deterministic mode, from the docstring that lists
     them.
     """
     listed = re.search(
@@ -130,8 +128,8 @@ def raising(doc: str) -> set[str]:
 
 
 def trained(recipe: Recipe) -> tuple[Watch, int]:
-    """Return what was seen of an epoch of one step in the loop's own lines, and how many tensors
-    numbers made.
+    """Return what was recorded in an epoch of one step in the loop's own lines, and how many
+    tensors were made of numbers.
     """
     fitting = noise(recipe, recipe.train.batch, META)
     with META:
@@ -173,7 +171,7 @@ def recipes() -> Iterator[tuple[str, Recipe]]:
 
 
 def kind(recipe: Recipe) -> str:
-    """Return what of a recipe decides which operators run: of its numbers, such as the depth,
+    """Return what decides which operators a recipe runs: of its numbers, such as the depth, only
     whether they are 0.
     """
 
@@ -191,7 +189,7 @@ def kind(recipe: Recipe) -> str:
 
 
 def lightest() -> dict[str, Recipe]:
-    """Return one recipe of each kind: the one whose depth is least."""
+    """Return one recipe of each kind: the one of the smallest depth."""
     found: dict[str, tuple[float, str, Recipe]] = {}
     for name, recipe in recipes():
         size = recipe.net.get("depth", 0)
@@ -215,13 +213,13 @@ def on_meta(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(scope="module", params=["lightest", pytest.param("every", marks=pytest.mark.long)])
 def watched(on_meta: None, request: pytest.FixtureRequest) -> dict[str, tuple[Watch, int]]:
-    """What was seen of recipes: of the lightest of each kind, or of every one."""
+    """What was recorded of the recipes: of the lightest of each kind, or of every one."""
     chosen = lightest().items() if request.param == "lightest" else recipes()
     return {name: trained(recipe) for name, recipe in chosen}
 
 
 def test_no_step_raises_in_deterministic_mode(watched: dict[str, tuple[Watch, int]]) -> None:
-    """Oracle: the docstring of torch.use_deterministic_algorithms."""
+    """By the docstring of torch.use_deterministic_algorithms."""
     refused = raising(str(torch.use_deterministic_algorithms.__doc__))
     assert {
         name: found for name, (watch, _) in watched.items() if (found := watch.names & refused)
@@ -232,9 +230,7 @@ def test_no_step_raises_in_deterministic_mode(watched: dict[str, tuple[Watch, in
 
 
 def test_no_step_waits_for_the_device(watched: dict[str, tuple[Watch, int]]) -> None:
-    """Oracle: by hand. The order of an epoch and, with augmentation, each step's numbers are sent
-    without waiting.
-    """
+    """The order of an epoch and, with augmentation, each step's numbers are sent without waiting."""
     assert {
         name for name, (watch, literals) in watched.items() if literals or not all(watch.copies)
     } == set()
@@ -244,9 +240,9 @@ def test_no_step_waits_for_the_device(watched: dict[str, tuple[Watch, int]]) -> 
 @pytest.mark.parametrize(
     ("name", "found"), [("alexnet", {"_adaptive_avg_pool2d_backward"}), ("squeezenet1_1", set())]
 )
-def test_what_raises_is_seen(on_meta: None, name: str, found: set[str]) -> None:
-    """Oracle: torchvision's AlexNet averages over 6 x 6 places, which has no deterministic gradient
-    on a GPU.
+def test_a_nondeterministic_gradient_is_detected(on_meta: None, name: str, found: set[str]) -> None:
+    """torchvision's AlexNet averages over 6 x 6 places, which has no deterministic gradient on a
+    GPU.
     """
     recipe = next(recipe for key, recipe in recipes() if key == "squeezenet-digits, full")
     watch, _ = trained(recipe.updated(net={"name": name}))
@@ -265,10 +261,8 @@ def test_a_new_entry_of_the_list_is_not_overlooked() -> None:
         raising(doc.replace("will throw a", "throw a"))
 
 
-def test_copies_are_seen() -> None:
-    """Oracle: by hand. Reading back raises; a copy that is waited for, one that is not, and a
-    tensor of numbers.
-    """
+def test_blocking_copies_are_detected() -> None:
+    """Reading back raises; a copy that is waited for, one that is not, and a tensor of numbers."""
     with Watch() as watch, Literals() as literals:
         torch.zeros(2).to(META)
         torch.zeros(2).to(META, non_blocking=True)

@@ -1,4 +1,4 @@
-"""Stage wheel: it holds `convline` alone and predicts with its declared dependencies alone."""
+"""Stage wheel: it holds only `convline`, and predicts with its declared dependencies alone."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def wheel_file() -> Path:
     return next(build.DIST.glob("*.whl"))
 
 
-def test_the_wheel_holds_serve_alone() -> None:
-    """Oracle: the files of serve/, and the lists of the metadata."""
+def test_the_wheel_holds_only_convline() -> None:
+    """The files of serve/, and the lists of the metadata."""
     with zipfile.ZipFile(wheel_file()) as archive:
         names = archive.namelist()
         about = next(name for name in names if name.endswith(".dist-info/METADATA"))
@@ -44,10 +44,8 @@ def test_the_wheel_holds_serve_alone() -> None:
     assert "infer = convline.cli.main:main" in entry_points
 
 
-def test_it_runs_with_its_dependencies_alone(tmp_path: Path) -> None:
-    """Oracle: the interpreter of the clean environment imports what the wheel declares, and no
-    more.
-    """
+def test_the_wheel_runs_with_its_dependencies_alone(tmp_path: Path) -> None:
+    """The interpreter of the clean environment imports what the wheel declares, and no more."""
     python = build.create_clean_environment(tmp_path / "clean", wheel_file())
     code = "import importlib.util as u, sys; print(*[n for n in sys.argv[1:] if u.find_spec(n)])"
     wanted = ["convline", "numpy", "PIL", "click", "onnxruntime"]
@@ -75,16 +73,16 @@ def test_it_runs_with_its_dependencies_alone(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_an_import_that_is_not_declared_is_found(file: str, code: str, sentence: str) -> None:
-    """Oracle: the sentence; the import is added to the copy of serve/ that is built."""
+def test_an_undeclared_import_is_an_error(file: str, code: str, sentence: str) -> None:
+    """The import is added to the copy of serve/ that is built."""
     path = Path(file)
     path.write_text(path.read_text() + code)
     with pytest.raises(StageError, match=rf"(?s)wheel: in a clean environment .*{sentence}"):
         line.run("wheel")
 
 
-def test_a_build_that_fails_says_why() -> None:
-    """Oracle: the error of hatchling is in the sentence."""
+def test_a_failed_build_gives_the_reason() -> None:
+    """hatchling's error is in the message."""
     project = Path("pyproject.toml")
     project.write_text(
         project.read_text().replace('requires-python = ">=3.11', 'requires-python = ">=three')
@@ -95,7 +93,7 @@ def test_a_build_that_fails_says_why() -> None:
 
 @pytest.fixture
 def installed(tmp_path: Path) -> Path:
-    """The bin folder of a new environment with the wheel and its `cpu` extra; skips without uv."""
+    """The bin folder of a new environment with the wheel and its `cpu` extra; it skips without uv."""
     if not UV.exists():
         pytest.skip(f"no uv beside {sys.executable}")
     folder, package = tmp_path / "fresh", f"convline[cpu] @ {wheel_file().resolve().as_uri()}"
@@ -119,8 +117,10 @@ def installed(tmp_path: Path) -> Path:
 
 
 @pytest.mark.slow
-def test_it_predicts_in_a_new_environment(installed: Path) -> None:
-    """Oracle: the check's predictions for the same files; no torch there, under 200 MB in all."""
+def test_the_installed_wheel_predicts(installed: Path) -> None:
+    """The check's predictions for the same files; no torch is there, and the environment is under
+    200 MB.
+    """
     assert (
         sum(path.lstat().st_size for path in installed.parent.rglob("*") if path.is_file()) < 200e6
     )
