@@ -145,7 +145,8 @@ def repro(target: str) -> None:
     folder = str(Path(sys.executable).parent)  # the stages call `python`
     environment = os.environ | {"PATH": f"{folder}{os.pathsep}{os.environ.get('PATH', '')}"}
     command = [sys.executable, "-m", "dvc", "repro", target]
-    done = subprocess.run(command, env=environment, check=False)
+    # Stages write to stderr, and so does DVC where it fails; the rest is DVC's own log.
+    done = subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, check=False)
     if done.returncode:
         sys.exit(done.returncode)
 

@@ -13,8 +13,8 @@ from pipeline.core.paths import located
 from pipeline.new.image_folder import ImageFolder, look
 from pipeline.new.params_file import Entry, path_text
 from pipeline.params.load import Params
-from pipeline.params.recipe import constructor
-from pipeline.params.schema import Head, ResolvedTrain, Training, Weights
+from pipeline.params.recipe import architectures, constructor
+from pipeline.params.schema import Head, ImageData, ResolvedTrain, Training, Weights
 
 BACKBONES = ("mobilenet_v2", "squeezenet1_1")  # looked for in this order
 PHOTO = 64  # pixels of the shorter side from which images are photos, not small pictures
@@ -26,6 +26,14 @@ IMAGENET_INPUT: dict[str, Any] = {
     "shorter_px": 256,
     "standardise": "imagenet",
 }
+# Networks to train from scratch. Three of the classes of clothes, 234 photos at 64 pixels: cnn2 69 % in
+# half a minute, resnet20 68 % in four, mobilenet_v2 under a linear head 96 % in half a minute.
+# CIFAR-10, 4,500 pictures: resnet20 74 %.
+CNN2: dict[str, Any] = {
+    "arch": "cnn2",
+    "net": {"dropout": 0.3},
+    "train": {"batch": 32, "lr": 0.002, "schedule": "onecycle"},
+}
 RESNET20: dict[str, Any] = {
     "arch": "resnet",
     "net": {
@@ -36,8 +44,20 @@ RESNET20: dict[str, Any] = {
         "stride_in": "first",
         "zero_init": False,
     },
+    "train": {
+        "batch": 64,
+        "optimizer": "sgd",
+        "lr": 0.1,
+        "weight_decay": 0.0001,
+        "schedule": "onecycle",
+    },
 }
-CNN2: dict[str, Any] = {"arch": "cnn2", "net": {"dropout": 0.3}}
+MANY = 1000  # training images from which a deeper network pays
+LEAST_SIDE, SMALL_SIDE, PHOTO_SIDE = 8, 32, 64  # pixels of the network's input
+TURNED = {"rotate": 10, "shift": 0.06}  # of characters, which a mirror would change
+VARIED = {"rotate": 10, "shift": 0.1, "zoom": [0.8, 1.3], "flip": "horizontal"}
+SAMPLES, EPOCHS = 128_000, (20, 60)  # images that training sees, within limits of epochs
+TASK_KEYS = ("epochs", "augment", "snapshots", "choose", "patience", "seed")  # not a network's
 
 
 def propose(
@@ -94,31 +114,63 @@ def on_backbone(
         "head": {"kind": "linear"} | folds,
         "train": {"epochs": 0},
     }
-    why = f"{name} with ImageNet's weights, frozen, under a linear head"
-    return recipe, f"{why}: {seen.splits['train']} training photos"
+    why = f"{name} keeps its published weights under a new linear head"
+    return recipe, f"{why}, for {seen.splits['train']} photos"
 
 
 def from_scratch(network: dict[str, Any] | None, seen: ImageFolder) -> tuple[dict[str, Any], str]:
-    """Return a recipe that trains a network from random weights, and the reason for it."""
-    side = 32 if seen.shorter_side < PHOTO else 64
-    network = network or (CNN2 if seen.grey else RESNET20)
-    colour = "grey" if seen.grey else "rgb"
-    recipe = network | {
-        "data": {"size": [side, side], "colour": colour},
-        "train": {"epochs": 40, "batch": 32, "lr": 0.002, "schedule": "onecycle"},
+    """Return a recipe that trains a network from random weights, and the reason for it.
+
+    network: arch, net, train and least side of the network that is asked for; None: by the images.
+    """
+    count, small = seen.splits["train"], seen.shorter_side < PHOTO
+    characters = small and seen.grey
+    asked = network is not None
+    network = network or (RESNET20 if count >= MANY and not characters else CNN2)
+    side = min(max(seen.shorter_side, LEAST_SIDE), SMALL_SIDE) if small else PHOTO_SIDE
+    side = max(side, network.get("side", 0))
+    epochs = min(max(SAMPLES // count, EPOCHS[0]), EPOCHS[1])
+    recipe = {
+        "arch": network["arch"],
+        "data": {"size": [side, side], "colour": "grey" if seen.grey else "rgb"},
+        "net": network["net"],
+        "train": {
+            "epochs": epochs,
+            **network["train"],
+            "augment": TURNED if characters else VARIED,
+        },
     }
-    return recipe, f"{network['arch']} from scratch: {seen.splits['train']} training images"
+    if asked:
+        return recipe, f"{network['arch']} from scratch, as asked for"
+    kind = f"{count} {'small grey' if characters else 'small' if small else 'large'} images"
+    names = {"cnn2": "cnn2, four convolutions,", "resnet": "resnet20"}
+    lacking = "" if small or seen.grey else "; no weights of mobilenet_v2 are at hand"
+    return recipe, f"{names[network['arch']]} from scratch for {kind}{lacking}"
 
 
 def from_recipes(arch: str, taken: Params) -> dict[str, Any]:
-    """Return arch and net of a network by the name of a recipe: resnet20 is of resnet20-digits."""
-    named = {name.partition("-")[0]: recipe for name, recipe in taken.models.items()}
-    if arch in named and not named[arch].needs:
-        return {"arch": named[arch].arch, "net": named[arch].net}
-    images = [name for name in models.names() if "classes" in constructor(name).model_fields]
-    if arch in images:
-        return {"arch": arch}
-    raise StageError(f"new: no network {arch!r}; {hint(arch, sorted({*images, *named}))}")
+    """Return arch, net, train and least side of a network by its name.
+
+    The name is of an architecture, or a recipe's before its dataset: resnet20 of resnet20-digits.
+    """
+    named: dict[str, dict[str, Any]] = {
+        name: {"arch": name, "net": {}, "train": CNN2["train"]}
+        for name in architectures()
+        if "classes" in constructor(name).model_fields and name != "zoo"
+    }
+    for name, recipe in reversed(taken.models.items()):
+        short, plain = name.partition("-")[0], not (recipe.weights or recipe.head)
+        if isinstance(recipe.data, ImageData) and plain and short.startswith(recipe.arch):
+            train = taken.raw["models"][name]["train"]
+            named[short] = {
+                "arch": recipe.arch,
+                "net": recipe.net,
+                "train": {key: value for key, value in train.items() if key not in TASK_KEYS},
+                "side": max(recipe.data.size),
+            }
+    if arch not in named:
+        raise StageError(f"new: no network {arch!r} for images; {hint(arch, sorted(named))}")
+    return named[arch]
 
 
 def require_fitting_weights(name: str, file: str, classes: int) -> None:
