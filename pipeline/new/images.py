@@ -26,9 +26,11 @@ IMAGENET_INPUT: dict[str, Any] = {
     "shorter_px": 256,
     "standardise": "imagenet",
 }
-# Networks to train from scratch. Three of the classes of clothes, 234 photos at 64 pixels: cnn2 69 % in
-# half a minute, resnet20 68 % in four, mobilenet_v2 under a linear head 96 % in half a minute.
-# CIFAR-10, 4,500 pictures: resnet20 74 %.
+# Networks to train from scratch. Test accuracy and training time on one CPU core:
+# - three classes of clothes, 234 photos at 64 pixels: cnn2 69 % in 31 s, resnet20 68 % in 248 s;
+#   mobilenet_v2 under a linear head 96 % in 31 s, under the best of all heads 96 % in 39 s;
+# - CIFAR-10, 4,500 images: resnet20 74 %;
+# - MNIST, 300 and 2,400 images: cnn2 96 % and 98 %, LeNet-5 89 % and 97 %.
 CNN2: dict[str, Any] = {
     "arch": "cnn2",
     "net": {"dropout": 0.3},
@@ -55,6 +57,7 @@ RESNET20: dict[str, Any] = {
 MANY = 1000  # training images from which a deeper network pays
 LEAST_SIDE, SMALL_SIDE, PHOTO_SIDE = 8, 32, 64  # pixels of the network's input
 TURNED = {"rotate": 10, "shift": 0.06}  # of characters, which a mirror would change
+CROPPED = {"crop_pad": 4, "flip": "horizontal"}  # of small pictures, as for CIFAR-10
 VARIED = {"rotate": 10, "shift": 0.1, "zoom": [0.8, 1.3], "flip": "horizontal"}
 SAMPLES, EPOCHS = 128_000, (20, 60)  # images that training sees, within limits of epochs
 TASK_KEYS = ("epochs", "augment", "snapshots", "choose", "patience", "seed")  # not a network's
@@ -130,6 +133,7 @@ def from_scratch(network: dict[str, Any] | None, seen: ImageFolder) -> tuple[dic
     side = min(max(seen.shorter_side, LEAST_SIDE), SMALL_SIDE) if small else PHOTO_SIDE
     side = max(side, network.get("side", 0))
     epochs = min(max(SAMPLES // count, EPOCHS[0]), EPOCHS[1])
+    augment = TURNED if characters else CROPPED if small else VARIED
     recipe = {
         "arch": network["arch"],
         "data": {"size": [side, side], "colour": "grey" if seen.grey else "rgb"},
@@ -137,7 +141,7 @@ def from_scratch(network: dict[str, Any] | None, seen: ImageFolder) -> tuple[dic
         "train": {
             "epochs": epochs,
             **network["train"],
-            "augment": TURNED if characters else VARIED,
+            "augment": augment,
         },
     }
     if asked:
