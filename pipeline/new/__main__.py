@@ -63,6 +63,8 @@ def data_entry(
     """
     taken = params.load()
     require_free_name(name, taken)
+    if not licence.strip():
+        raise StageError("new: --licence is empty, and data without one are not packaged; name it")
     of_images = {"--arch": arch, "--from": backbone, "--weights": weights}
     of_series = {"--horizon": horizon, "--time": time, "--columns": columns, "--id": id}
     require_one(name, {"--images": folder, "--csv": file})

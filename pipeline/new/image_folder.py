@@ -26,6 +26,7 @@ DECODED = 500  # images that are decoded to see their colour; of the others the 
 SMALL = ImageRule((32, 32), "rgb", draft=True)  # enough to see colour, and fast for large JPEGs
 COLOUR = 16  # a pixel whose channels differ by more is no grey that a JPEG has rounded
 FEW_IMAGES = 1000  # below, a split of 15 % says little: 20 % are drawn
+TABLES = (".csv", ".tsv", ".parquet", ".txt")
 ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar")
 
 
@@ -112,7 +113,8 @@ def require_class_folders(folder: Path) -> Path:
     if not root.exists():
         raise StageError(f"new: there is no folder {folder}{nearest(root)}")
     if root.is_file():
-        raise StageError(f"new: expected a folder of images, got the file {folder}; {unpack(root)}")
+        what = "expected a folder of images, got the file"
+        raise StageError(f"new: {what} {folder}; {other_file(root)}")
     if root.resolve().is_relative_to(OUT.resolve()):
         raise StageError(f"new: {folder} lies in {OUT}/, which `make clean` removes; move it")
     refuse_links_out(root)
@@ -120,9 +122,11 @@ def require_class_folders(folder: Path) -> Path:
     files = [path for path in class_folders.visible_files(root) if path.parent == root]
     images = sum(path.suffix.lower() in SUFFIXES for path in files)
     layout = f"put the images of each class into a folder of its own, as {root.name}/cat/1.jpg"
+    if not folders and files and not images:
+        what = f"no image, but {few(path.name for path in sorted(files))}"
+        raise StageError(f"new: {folder} holds {what}; {other_file(files[0])}")
     if not folders:
-        what = f"{images} image(s) and no folders{class_folders.other_files(files)}"
-        raise StageError(f"new: {folder} holds {what}; {layout}")
+        raise StageError(f"new: {folder} holds {images} image(s) and no folders; {layout}")
     if len(folders) == 1:
         (name, inner) = next(iter(folders.items()))
         below = class_folders.visible_folders(inner)
@@ -141,13 +145,15 @@ def nearest(root: Path) -> str:
     return f"; did you mean {root.parent / near[0]}?" if near else "; correct the path"
 
 
-def unpack(file: Path) -> str:
-    """Return the cure where a file is named in place of a folder."""
+def other_file(file: Path) -> str:
+    """Return the cure where there is a file in place of a folder of images."""
     suffix = file.suffix.lower()
     if suffix in ARCHIVES:
         return "unpack the archive, and name the folder that it gives"
-    if suffix in (".csv", ".tsv", ".parquet", ".txt"):
+    if suffix in TABLES:
         return "a table of series is given with --csv"
+    if suffix not in SUFFIXES:
+        return f"{suffix or 'such'} files are not read: convert images to JPEG or PNG"
     return "name the folder that holds one folder of images for each class"
 
 

@@ -173,7 +173,8 @@ def from_recipes(arch: str, taken: Params) -> dict[str, Any]:
                 "side": max(recipe.data.size),
             }
     if arch not in named:
-        raise StageError(f"new: no network {arch!r} for images; {hint(arch, sorted(named))}")
+        others = "networks of torchvision are given with --from"
+        raise StageError(f"new: no network {arch!r}; {hint(arch, sorted(named))}; {others}")
     return named[arch]
 
 

@@ -109,10 +109,16 @@ def test_folders_without_classes(tmp_path: Path, photo_folder: Folder) -> None:
     assert "3 image(s) and no folders" in refused(tmp_path / "loose")
     (tmp_path / "empty").mkdir()
     assert "0 image(s) and no folders" in refused(tmp_path / "empty")
+    (tmp_path / "tables").mkdir()
+    (tmp_path / "tables" / "a.csv").write_text("day,value")
+    assert "no image, but a.csv; a table of series" in refused(tmp_path / "tables")
     (tmp_path / "phone").mkdir()
     for k in range(2):
         (tmp_path / "phone" / f"{k}.HEIC").write_bytes(b"x")
-    assert "2 .heic file(s), a format that is not read: convert them" in refused(tmp_path / "phone")
+    message = refused(tmp_path / "phone")
+    assert message.endswith(
+        "0.HEIC, 1.HEIC; .heic files are not read: convert images to JPEG or PNG"
+    )
 
 
 def test_one_class(photo_folder: Folder) -> None:

@@ -39,7 +39,7 @@ def test_the_file_is_the_starter_under_another_name(workspace: Path) -> None:
     assert entry.sections.keys() == {"line", "models"}
 
 
-@pytest.mark.parametrize("name", ["mynet", "a_rather_long_name_of_a_network"])
+@pytest.mark.parametrize("name", ["mynet", "my_own_network"])
 def test_the_file_passes_the_linter(workspace: Path, tmp_path: Path, name: str) -> None:
     text = network.propose(name)[1]
     for command in (["check", "--quiet"], ["format", "--check", "--quiet"]):

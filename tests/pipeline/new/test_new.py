@@ -110,6 +110,8 @@ def test_run_calls_dvc_with_this_python(place: Path, monkeypatch: pytest.MonkeyP
     "arguments, answer",
     [
         ([], "no data named; add --images FOLDER"),
+        (["--images", "photos", "--licence", " "], "--licence is empty"),
+        (["--images", "photos", "--arch", "mobilenet_v2"], "torchvision are given with --from"),
         (["--images", "photos", "--arch", "resnet20", "--from", "mobilenet_v2"], "give one of them"),
         (["--images", "photos", "--arch", "rsnet20"], "no network 'rsnet20'; did you mean 'resnet20'"),
         (["--images", "photos", "--arch", "tcn"], "no network 'tcn'"),
