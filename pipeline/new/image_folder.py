@@ -26,6 +26,7 @@ DECODED = 500  # images that are decoded to see their colour; of the others the 
 SMALL = ImageRule((32, 32), "rgb", draft=True)  # enough to see colour, and fast for large JPEGs
 COLOUR = 16  # a pixel whose channels differ by more is no grey that a JPEG has rounded
 FEW_IMAGES = 1000  # below, a split of 15 % says little: 20 % are drawn
+FEW_OF_A_CLASS = 20  # training images
 TABLES = (".csv", ".tsv", ".parquet", ".txt")
 ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar")
 
@@ -69,6 +70,9 @@ class ImageFolder:
         if max(self.counts.values()) >= 2 * min(self.counts.values()):
             name, most = max(self.counts.items(), key=lambda item: item[1])
             facts.append(f"balance   always answering {name!r} is right for {most / total:.0%}")
+        if self.rarest < FEW_OF_A_CLASS:
+            more = "more images help more than any setting"
+            facts.append(f"few       {self.rarest} training images in the smallest class: {more}")
         if self.left_out:
             facts.append(f"left out  {self.left_out} images beside the class folders")
         return facts

@@ -54,12 +54,16 @@ RESNET20: dict[str, Any] = {
         "schedule": "onecycle",
     },
 }
+FEW, FEW_BATCH = 100, 8  # below so many training images a batch is smaller: more steps
 MANY = 1000  # training images from which a deeper network pays
 LEAST_SIDE, SMALL_SIDE, PHOTO_SIDE = 8, 32, 64  # pixels of the network's input
 TURNED = {"rotate": 10, "shift": 0.06}  # of characters, which a mirror would change
 CROPPED = {"crop_pad": 4, "flip": "horizontal"}  # of small pictures, as for CIFAR-10
 VARIED = {"rotate": 10, "shift": 0.1, "zoom": [0.8, 1.3], "flip": "horizontal"}
 SAMPLES, EPOCHS = 128_000, (20, 60)  # images that training sees, within limits of epochs
+ADVICE = (
+    "advice    --from mobilenet_v2 downloads published weights: better for a few hundred photos"
+)
 TASK_KEYS = ("epochs", "augment", "snapshots", "choose", "patience", "seed")  # not a network's
 
 
@@ -94,12 +98,13 @@ def propose(
         recipe, why = on_backbone(backbone, file, seen, taken)
     else:
         recipe, why = from_scratch(network, seen)
+    advice = [] if arch or backbone or seen.shorter_side < PHOTO else [ADVICE]
     recipe["data"] = {"set": name} | recipe["data"]
     return Entry(
         name=name,
         recipe=recipe,
         data_set=seen.data_set.model_dump(exclude_unset=True),
-        seen=seen.facts,
+        seen=seen.facts + advice,
         why=why,
         predict=f"infer images {name} PHOTO",
     )
@@ -134,7 +139,7 @@ def from_scratch(network: dict[str, Any] | None, seen: ImageFolder) -> tuple[dic
     side = max(side, network.get("side", 0))
     epochs = min(max(SAMPLES // count, EPOCHS[0]), EPOCHS[1])
     augment = TURNED if characters else CROPPED if small else VARIED
-    recipe = {
+    recipe: dict[str, Any] = {
         "arch": network["arch"],
         "data": {"size": [side, side], "colour": "grey" if seen.grey else "rgb"},
         "net": network["net"],
@@ -146,10 +151,11 @@ def from_scratch(network: dict[str, Any] | None, seen: ImageFolder) -> tuple[dic
     }
     if asked:
         return recipe, f"{network['arch']} from scratch, as asked for"
-    kind = f"{count} {'small grey' if characters else 'small' if small else 'large'} images"
+    if count < FEW:
+        recipe["train"]["batch"] = FEW_BATCH
     names = {"cnn2": "cnn2, four convolutions,", "resnet": "resnet20"}
-    lacking = "" if small or seen.grey else "; no weights of mobilenet_v2 are at hand"
-    return recipe, f"{names[network['arch']]} from scratch for {kind}{lacking}"
+    kind = "small grey pictures" if characters else "small pictures" if small else "photos"
+    return recipe, f"{names[network['arch']]} from scratch, for {count} {kind}"
 
 
 def from_recipes(arch: str, taken: Params) -> dict[str, Any]:

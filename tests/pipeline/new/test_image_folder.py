@@ -46,6 +46,7 @@ def test_classes_sizes_and_drawn_splits(photo_folder: Folder) -> None:
         "images    21: widths 5 to 300, heights 6 to 200 pixels, colour",
         "splits    13 train, 4 validation, 4 test: drawn from each class, by the seed",
         "balance   always answering 'cat' is right for 76%",
+        "few       3 training images in the smallest class: more images help more than any setting",
         "left out  1 images beside the class folders",
     ]
 
