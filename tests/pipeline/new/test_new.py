@@ -22,7 +22,9 @@ import models
 from pipeline.core.errors import ParamsError, StageError
 from pipeline.new import __main__ as command
 from pipeline.new import images
+from pipeline.new.image_folder import ImageFolder
 from pipeline.params import load as params
+from pipeline.params.schema import FolderSet
 
 
 @pytest.fixture
@@ -206,3 +208,46 @@ def test_a_network_goes_with_its_entry(place: Path) -> None:
     with pytest.raises(ParamsError):
         call("net", "mynet")
     assert not (place / "models" / "mynet.py").exists()
+
+
+@pytest.mark.parametrize(
+    "count, side, grey, chosen",
+    [
+        (60_000, 28, True, ("cnn2", [28, 28], "grey", 20, 32, images.TURNED)),
+        (300, 100, True, ("cnn2", [64, 64], "grey", 60, 32, images.VARIED)),
+        (4500, 32, False, ("resnet", [32, 32], "rgb", 28, 64, images.CROPPED)),
+        (4500, 300, False, ("resnet", [64, 64], "rgb", 28, 64, images.VARIED)),
+        (234, 256, False, ("cnn2", [64, 64], "rgb", 60, 32, images.VARIED)),
+        (50, 5, False, ("cnn2", [8, 8], "rgb", 60, 8, images.CROPPED)),
+    ],
+)
+def test_the_network_follows_number_size_and_colour(
+    count: int, side: int, grey: bool, chosen: tuple[Any, ...]
+) -> None:
+    seen = ImageFolder(
+        data_set=FolderSet(source="folder", path="photos", licence="own"),
+        counts={"cat": count, "dog": count},
+        splits={"train": count, "validation": count, "test": count},
+        rarest=count,
+        drawn=True,
+        widths=(side, side),
+        heights=(side, side),
+        shorter_side=side,
+        grey=grey,
+        left_out=0,
+    )
+    made, why = images.from_scratch(None, seen)
+    data, train = made["data"], made["train"]
+    got = made["arch"], data["size"], data["colour"], train["epochs"], train["batch"]
+    assert (*got, train["augment"]) == chosen and str(count) in why
+
+
+def test_an_asked_network_keeps_its_options(place: Path) -> None:
+    """Net and optimizer of the recipe by which it is called, and its least size of images."""
+    taken = params.load()
+    folder = write_photos(place / "photos", {"cat": 8, "dog": 8}, side=20)
+    made = images.propose("pets", folder, "alexnet2x2", None, None, "own", taken).recipe
+    model = taken.models["alexnet2x2-digits"]
+    assert made["net"] == model.net and made["net"]["pool"] == "separate"
+    assert made["data"]["size"] == [67, 67] and made["train"]["lr"] == model.train.lr
+    assert made["train"]["epochs"] == 60
