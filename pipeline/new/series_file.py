@@ -6,11 +6,13 @@ The file is read as `infer series` and stage data read it.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from convline.errors import InputError
 from convline.model_file.document import Step
 from convline.timeseries.raw_table import MISSING, RawTable, parse_number
 from convline.timeseries.series import Table, build_table, open_file
@@ -101,10 +103,15 @@ def look(file: Path, time: str | None, columns: list[str] | None, id: str | None
             cure = hint(name, raw.header)
             raise StageError(f"new: {option}: no column {name!r} in {file}; {cure}")
     time = time or find_time(raw, [*(columns or ()), *([id] if id else [])])
+    if time:
+        with with_cure("write them so, or name another column with --time"):
+            raw.times(time)
     id = id or find_id(raw, time, columns or ())
     keys = [name for name in (time, id) if name]
     others = [name for name in raw.header if name not in keys]
     numeric = raw.numeric(others)
+    for name in columns or ():
+        refuse_words(raw, name)
     used = columns or choose_values(raw, others, numeric)
     table = build_table(raw, columns=used, time=time, id=id, gaps="interpolate")
     refuse_constants(path, table)
@@ -201,17 +208,36 @@ def tells_apart(times: np.ndarray, codes: np.ndarray, words: list[str]) -> bool:
     return bool((times[order][1:] > times[order][:-1])[same].all())
 
 
-def choose_values(raw: RawTable, names: list[str], numeric: list[str]) -> list[str] | None:
-    """Return the columns of numbers but one that counts the rows; None lets `build_table` refuse.
+def choose_values(raw: RawTable, names: list[str], numeric: list[str]) -> list[str]:
+    """Return the columns of numbers but one that counts the rows.
 
     A column of numbers with a word in it is an error, which names the line: it would be left out
-    in silence.
+    in silence. So is a file without numbers.
     """
     for name in names:
         if name not in numeric and is_mostly_numbers(raw, name):
-            raw.numbers([name])  # raises InputError with the first cell that is none
+            refuse_words(raw, name)
+    if not numeric:
+        got = ", ".join(raw.header)
+        cure = "give the file that has the values"
+        raise StageError(f"new: {raw.where}: expected a column of numbers, got only {got}; {cure}")
     counters = [name for name in numeric if counts_rows(raw.numbers([name])[:, 0])]
-    return [name for name in numeric if name not in counters] or numeric or None
+    return [name for name in numeric if name not in counters] or numeric
+
+
+def refuse_words(raw: RawTable, name: str) -> None:
+    """Raise StageError with the first cell of a column that is no number."""
+    with with_cure("correct it, empty the cell, or name other columns with --columns"):
+        raw.numbers([name])
+
+
+@contextmanager
+def with_cure(cure: str) -> Iterator[None]:
+    """Raise the StageError of an InputError, with a cure that this command offers."""
+    try:
+        yield
+    except InputError as error:
+        raise StageError(f"new: {error}; {cure}") from error
 
 
 def is_mostly_numbers(raw: RawTable, name: str) -> bool:

@@ -188,12 +188,12 @@ MISTAKES = {
     "a word among the numbers": (
         table(months(100), WORD, header="ds,y"),
         {},
-        "line 9, column 'y': expected a number, got 'closed'",
+        "line 9, column 'y': expected a number, got 'closed'; correct it, empty the cell, or name",
     ),
     "no numbers": (
         table(months(100), ["a", "b"] * 50, header="ds,y"),
         {},
-        "expected a column of numbers, got only ds, y",
+        "expected a column of numbers, got only ds, y; give the file that has the values",
     ),
     "text named as a value": (
         table(months(100), NUMBERS, ["a", "b"] * 50, header="ds,y,z"),
@@ -218,7 +218,7 @@ MISTAKES = {
     "dates that are read as none": (
         table([f"{k % 12 + 1}/31/2024" for k in range(100)], NUMBERS, header="when,y"),
         {},
-        "line 2, column 'when': expected a time such as 2024-01-31",
+        "line 2, column 'when': expected a time such as 2024-01-31 .*; write them so, or name ano",
     ),
     "a constant": (
         table(months(100), NUMBERS, ["3"] * 100, header="ds,y,z"),
