@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from convline.model_file.document import Step
+
 from pipeline.core.errors import StageError
 from pipeline.data.prepare import series_data
-from pipeline.data.season import resolve_season
+from pipeline.data.season import DAY, WEEK, resolve_season
 from pipeline.new.params_file import Entry, path_text
 from pipeline.new.series_file import SeriesFile, look
 from pipeline.params.load import check_set
@@ -17,13 +19,13 @@ from pipeline.params.recipe import resolve
 from pipeline.params.schema import SeriesData
 
 SHARE = 0.2  # of the rows for validation, and for test, as of the usual split of ETTh1
-LEAST_CONTEXT = 8  # rows
+LEAST_CONTEXT, SHORT, LONG = 8, 24, 336  # rows of history; LONG: two weeks of hours
 # From nine validation windows on, the ends of an 80 % interval can be calibrated:
 # `calibrated_levels` in pipeline/data/series_sources.py.
 WINDOWS = 9
 NO_SEASON = 10  # rows of the default horizon where there is no season
 TRAINED, TESTED = 20_000, 5_000  # windows at most of the training split, and of the test split
-STEPS, EPOCHS = 2_000, (10, 100)  # of the optimizer, and in how many epochs they are taken
+STEPS, EPOCHS = 2_000, (10, 200)  # of the optimizer, and in how many epochs they are taken
 NETWORK: dict[str, Any] = {
     "normalise": ["instance", "last"],
     "channels": 16,
@@ -116,22 +118,22 @@ def choose_window(seen: SeriesFile, season: int, horizon: int | None) -> tuple[i
     if not possible or (asked and possible[-1] < asked):
         refuse_short(seen, asked or 1, possible[-1] if possible else None)
     horizon = possible[-1]
-    longest = max(
-        context
-        for context in range(LEAST_CONTEXT, train_rows(min(lengths)))
-        if fits(lengths, context, horizon)
-    )
-    return choose_context(season, horizon, longest, train_rows(min(lengths))), horizon
+    rows = train_rows(min(lengths)) - horizon
+    # Not more than half of the rows, so that there are as many windows.
+    longest = max(LEAST_CONTEXT, rows // 2)
+    while not fits(lengths, longest, horizon):
+        longest -= 1
+    return choose_context(seen.step, season, horizon, longest), horizon
 
 
-def choose_context(season: int, horizon: int, longest: int, rows: int) -> int:
-    """Return the rows of history."""
-    wanted = max(3 * season, 2 * horizon, 48)
+def choose_context(step: Step, season: int, horizon: int, longest: int) -> int:
+    """Return the rows of history: two seasons, and of rows within a day a week, if there are."""
+    wanted = max(2 * season, 2 * horizon, SHORT)
+    if step.unit == "seconds" and step.count < DAY:
+        wanted = max(wanted, min(WEEK // step.count, LONG))
     wanted = math.ceil(wanted / season) * season
-    context = min(wanted, (rows - horizon) // 2, longest)
-    if context >= season:
-        context -= context % season
-    return max(context, LEAST_CONTEXT)
+    context = min(wanted, longest)
+    return context - context % season if context >= season else context
 
 
 def refuse_short(seen: SeriesFile, horizon: int, possible: int | None) -> None:

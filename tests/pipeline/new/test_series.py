@@ -66,7 +66,7 @@ AIR = table(months(144), passengers(144).round(1), header="Month,#Passengers")
 
 def test_a_monthly_file(propose: Callable[..., Entry], tmp_path: Path) -> None:
     """Oracle: the file, by hand: 144 months from 1990, a fifth of them (29) for each later split,
-    86 - 36 - 12 + 1 windows of training; the season of months is 12.
+    86 - 24 - 12 + 1 windows of training; the season of months is 12.
     """
     entry = propose(AIR)
     facts = facts_of(entry)
@@ -75,7 +75,7 @@ def test_a_monthly_file(propose: Callable[..., Entry], tmp_path: Path) -> None:
     assert facts["times"] == "column Month: every month, 1990-01-01 to 2001-12-01"
     assert facts["gaps"] == "none"
     assert facts["season"] == "12: a year, as there is a row every month"
-    assert facts["windows"].startswith("39 train, 18 validation, 18 test: ")
+    assert facts["windows"].startswith("51 train, 18 validation, 18 test: ")
     assert entry.data_set == {
         "source": "csv",
         "path": str(tmp_path / "air.csv"),
@@ -85,7 +85,7 @@ def test_a_monthly_file(propose: Callable[..., Entry], tmp_path: Path) -> None:
         "licence": "own",
     }
     data = entry.recipe["data"]
-    assert (data["set"], data["context"], data["horizon"]) == ("air", 36, 12)
+    assert (data["set"], data["context"], data["horizon"]) == ("air", 24, 12)
     assert entry.recipe["train"]["loss"] == "pinball"
     assert entry.predict == (f"infer series air {tmp_path / 'air.csv'} --horizon 12 --plot air.png")
 
@@ -295,7 +295,7 @@ def test_the_command_writes_an_entry_that_is_valid(resolved: Resolve, workspace:
     asked = ["air", "--csv", "air.csv", "--horizon", "6"]
     done = CliRunner().invoke(data_entry, [*asked, "--dry-run"], catch_exceptions=False)
     assert done.exit_code == 0 and file.read_text() == before, done.output
-    assert "   windows   45 train, 24 validation, 24 test: " in done.output
+    assert "   windows   57 train, 24 validation, 24 test: " in done.output
     for more, sentence in (
         (["--arch", "resnet20"], "new: --arch goes with --images alone; leave it out"),
         (["--images", "photos"], "new: expected --images or --csv, got both"),
