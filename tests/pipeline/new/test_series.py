@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow
 import pytest
+import torch
 from click.testing import CliRunner
 from convline.errors import InputError
 from pyarrow import parquet
@@ -15,11 +16,14 @@ from recipes import copy_params
 
 from pipeline.core.errors import StageError
 from pipeline.data import prepare
+from pipeline.evaluate import naive_baselines
+from pipeline.export import graph
 from pipeline.new import series
 from pipeline.new.__main__ import data_entry
 from pipeline.new.params_file import Entry
 from pipeline.params import load
 from pipeline.params.schema import EntryRecipe
+from pipeline.train import loop
 
 Resolve = Callable[..., EntryRecipe]
 
@@ -100,6 +104,24 @@ def test_the_recipe_makes_the_data_that_were_announced(
     assert facts_of(entry)["windows"].startswith(counts)
     assert data.about["season"] == 12 and data.about["notes"] == []
     assert data.about["forecast"]["quantiles"] == [0.1, 0.5, 0.9]  # so intervals come with it
+
+
+@pytest.mark.slow
+def test_the_recipe_beats_the_seasonal_naive_forecast(
+    propose: Callable[..., Entry], resolved: Resolve
+) -> None:
+    """A fifth of the epochs are enough: its test error is below half of that of one season ago, and
+    intervals come with it.
+    """
+    entry = propose(AIR)
+    recipe = resolved(entry.recipe, {"air": entry.data_set}).updated(train={"epochs": 40})
+    source = prepare.make(recipe.data)[0]
+    net, _ = loop.fit(recipe, source, on=torch.device("cpu"), label="air")
+    forecast, quantiles = graph.torch_outputs(net, source.served("test"))
+    history, target = source.windows("test")
+    naive = naive_baselines.seasonal_naive(history, 12, source.about["season"])
+    assert np.abs(forecast - target).mean() < 0.5 * np.abs(naive - target).mean()
+    assert quantiles.shape == (*target.shape, 3) and (np.diff(quantiles) > 0).any()
 
 
 def test_german_numbers_gaps_text_and_a_counter(propose: Callable[..., Entry]) -> None:
