@@ -1,4 +1,4 @@
-"""Draw a convolution, a ReLU and a max pool by numbers, for docs/findings.md.
+"""Draw a convolution, a ReLU and a max pool by numbers, for docs/lecture-notes.md.
 
 python -m pipeline.plots.worked_convolution docs/img/convolution.png
 """

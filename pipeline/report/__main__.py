@@ -6,7 +6,8 @@ entry, img/, the table of entries as table.txt) and results/README.md. Fails whe
 earlier stage is there but cannot be read; what is not there is shown as pending.
 
     python -m pipeline.report
-    python -m pipeline.report --readme     the table of results/README.md on the front page
+    python -m pipeline.report --readme     writes the measured tables of README.md and
+                                           docs/lecture-notes.md
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ from pathlib import Path
 
 from pipeline.core.stage import run, stage_line
 from pipeline.params import load as params
-from pipeline.report.pages import build_report, update_readme
+from pipeline.report.pages import build_report, update_docs
 
 
 def main() -> None:
     if sys.argv[1:] == ["--readme"]:
-        return update_readme(Path("README.md"), Path("results/README.md"))
+        return update_docs(Path())
     with stage_line("report") as summarize:
         line = params.load()
         page = build_report(line.line, line.models, line.studies, Path(), line.size)

@@ -1,4 +1,7 @@
-"""The claims of the lecture notes (docs/claims.yaml), each with its measured values or its test."""
+"""The claims of the lecture notes (docs/claims.yaml), each with its measured values or its test.
+
+Stage report shows them as a page; `make readme` writes them into docs/lecture-notes.md.
+"""
 
 from __future__ import annotations
 
@@ -37,6 +40,44 @@ def claims_context(root: Path) -> dict[str, Any]:
         counts[claim["verdict"]] += 1
         claim |= {"state": VERDICT_STATES[claim["verdict"]], "found": measured_values(claim, root)}
     return {"groups": groups, "counts": counts}
+
+
+def claims_markdown(root: Path) -> str:
+    """Return the claims as Markdown: the verdict counts, then a table for each group.
+
+    Links are relative to docs/.
+    """
+    context = claims_context(root)
+    counts = ", ".join(f"{n} {verdict}" for verdict, n in context["counts"].items())
+    parts = [f"{counts}. Brackets hold 95 % intervals over seeds or test images."]
+    for group in context["groups"]:
+        rows = [
+            [claim["id"], claim["claim"], measured_text(claim), claim["verdict"], source(claim)]
+            for claim in group["claims"]
+        ]
+        lines = [["Id", "The notes say", "Measured", "Verdict", "Source"], ["---"] * 5, *rows]
+        table = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+        parts.append(f"### {group['group']}\n\n{table}")
+    return "\n\n".join(parts)
+
+
+def measured_text(claim: dict[str, Any]) -> str:
+    """Return measured values, the reason why nothing is measured, and the note as one cell."""
+    lines = [f"{name}: {value}" for name, value in claim["found"]]
+    if not lines and "reason" not in claim:
+        lines = ["by a test" if "test" in claim else "pending"]
+    return "<br>".join([*lines, *(claim[key] for key in ("reason", "note") if key in claim)])
+
+
+def source(claim: dict[str, Any]) -> str:
+    """Return a link to the study's table, the test or the file of a claim; a dash if none."""
+    if "study" in claim:
+        table = f"../results/studies/{claim['study']}.md"
+        return f"study [{claim['study']}]({table}), {claim['of']}"
+    if "test" in claim:
+        path, name = claim["test"].split("::")
+        return f"[`{name}`](../{path})"
+    return f"[{Path(claim['file']).name}](../{claim['file']})" if "file" in claim else "–"
 
 
 def measured_values(claim: dict[str, Any], root: Path) -> list[tuple[str, str]]:

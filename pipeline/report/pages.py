@@ -44,6 +44,7 @@ TASK_TITLES = {
 
 
 README_MARKS = ("<!-- results: `make readme` writes this table -->", "<!-- /results -->")
+CLAIMS_MARKS = ("<!-- claims: `make readme` writes these tables -->", "<!-- /claims -->")
 
 
 RESULTS_README = """# Results
@@ -78,7 +79,7 @@ def build_report(
     write("compare", "compare", {"entries": line, "facts": comparison.comparison_data(entries)})
     write("claims", "claims", {**claims.claims_context(root), "studies": list(studies)})
     write("live", "live", browser_demo.write_demo(entries, site, root / "out" / "downloads"))
-    summary = tables.markdown(tables.entry_table(entries, timings=False))
+    summary = tables.summary_markdown(entries)
     (root / "results").mkdir(exist_ok=True)
     (root / "results" / "README.md").write_text(
         RESULTS_README.format(size=size, table=summary), encoding="utf-8"
@@ -272,12 +273,16 @@ def forecaster_context(entry: Entry, img: Path) -> dict[str, Any] | None:
     }
 
 
-def update_readme(readme: Path, results: Path) -> None:
-    """Copy the table of results/README.md into README.md, between README_MARKS."""
-    table_lines = results.read_text(encoding="utf-8").split("\n\n", 2)[2]
-    head, rest = readme.read_text(encoding="utf-8").split(README_MARKS[0], 1)
-    tail = rest.split(README_MARKS[1], 1)[1]
-    readme.write_text(
-        f"{head}{README_MARKS[0]}\n\n{table_lines.strip()}\n\n{README_MARKS[1]}{tail}",
-        encoding="utf-8",
-    )
+def update_docs(root: Path) -> None:
+    """Write the measured tables of README.md and docs/lecture-notes.md under `root`."""
+    results = (root / "results" / "README.md").read_text(encoding="utf-8")
+    table = results.split("\n\n", 2)[2].strip()
+    replace_between(root / "README.md", README_MARKS, table)
+    replace_between(root / "docs" / "lecture-notes.md", CLAIMS_MARKS, claims.claims_markdown(root))
+
+
+def replace_between(page: Path, marks: tuple[str, str], content: str) -> None:
+    """Replace what a page holds between two marks."""
+    head, rest = page.read_text(encoding="utf-8").split(marks[0], 1)
+    tail = rest.split(marks[1], 1)[1]
+    page.write_text(f"{head}{marks[0]}\n\n{content}\n\n{marks[1]}{tail}", encoding="utf-8")

@@ -12,6 +12,11 @@ from pipeline.plots.style import format_number
 from pipeline.report.result_files import Entry
 
 PENDING = "pending"
+# Column of a test that a model must pass -> what its failure means.
+TESTS = {
+    "Gate": "onnxruntime and torch give different predictions, so this model is not packaged",
+    "Served = trained": "the packaged command does not reach the checked metric",
+}
 # Adebayo et al. 2018, arXiv:1810.03292, found that the first two pass and the third fails.
 SANITY_CHECKED = ("gradient", "Grad-CAM", "guided backpropagation")
 DELETION_COMPARED = ("gradient", "integrated gradients", "LIME")
@@ -56,7 +61,7 @@ def entry_table(entries: list[Entry], *, timings: bool) -> Table:
         ],
         *[Column(f"{device_name(name)}\u00a0p50, batch\u00a01", number=True) for name in providers],
         Column("int8", number=True),
-        *[Column(title) for title in ("Gate", "Served = trained")],
+        *[Column(title) for title in TESTS],
     ]
     return Table(titles, [entry_row(entry, providers) for entry in entries])
 
@@ -344,10 +349,37 @@ def markdown(table: Table) -> str:
     )
 
 
+def without_columns(table: Table, titles: tuple[str, ...]) -> Table:
+    """Return the table without the columns of these titles."""
+    kept = [i for i, column in enumerate(table.columns) if column.title not in titles]
+    return Table([table.columns[i] for i in kept], [[row[i] for i in kept] for row in table.rows])
+
+
+def summary_markdown(entries: list[Entry]) -> str:
+    """Return the table of README.md as Markdown, and a line for each entry that failed a test.
+
+    It has no timings, which do not repeat, and no column for the two tests that entries pass.
+    """
+    table = entry_table(entries, timings=False)
+    failures = "".join(f"\n{sentence}\n" for sentence in failed_tests(entries))
+    return markdown(without_columns(table, ("MACs", *TESTS))) + failures
+
+
+def failed_tests(entries: list[Entry]) -> list[str]:
+    """Return a Markdown sentence for each test of `TESTS` that an entry failed."""
+    sentences = []
+    for entry in entries:
+        check, infer = entry.results.get("check"), entry.results.get("infer")
+        passed = (check is None or check["passed"], infer is None or infer["equal"])
+        for (title, meaning), holds in zip(TESTS.items(), passed, strict=True):
+            if not holds:
+                sentences.append(f"**✗ {entry.name}** ({title}): {meaning}.")
+    return sentences
+
+
 def plain_text(table: Table, without: tuple[str, ...] = ("Architecture", "MACs")) -> str:
     """Return the table with padded columns, without the columns that do not fit a terminal."""
-    kept = [i for i, column in enumerate(table.columns) if column.title not in without]
-    table = Table([table.columns[i] for i in kept], [[row[i] for i in kept] for row in table.rows])
+    table = without_columns(table, without)
     rows = [
         [column.title for column in table.columns],
         *[[cell.text for cell in row] for row in table.rows],

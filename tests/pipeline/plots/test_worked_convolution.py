@@ -1,4 +1,4 @@
-"""The worked convolution: its numbers, and the picture that docs/findings.md shows."""
+"""The worked convolution: its numbers, and the picture that docs/lecture-notes.md shows."""
 
 from pathlib import Path
 
