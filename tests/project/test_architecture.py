@@ -219,19 +219,6 @@ def test_code_lines_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
     assert all(counts.values())
 
 
-def test_every_technique_has_code_and_a_test_or_study() -> None:
-    """Each row of docs/techniques.md names files, tests and studies that exist."""
-    page = (ROOT / "docs" / "techniques.md").read_text(encoding="utf-8")
-    rows = [row.strip("|").split("|") for row in page.splitlines() if row.startswith("| ")][2:]
-    tests = "\n".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
-    studies = YAML(typ="safe").load(ROOT / "params.yaml")["studies"]
-    assert len(rows) == 36
-    for technique, code, shown_by in rows:
-        assert (ROOT / code.strip(" `")).is_file(), technique
-        names = re.findall(r"`([\w-]+)`", shown_by)
-        assert names and all(n in studies or f"def {n}(" in tests for n in names), technique
-
-
 def code_lines(path: Path) -> int:
     """Return the number of lines with code: not blank, no comment, no docstring."""
     tree = ast.parse(path.read_text())

@@ -13,7 +13,6 @@ import pytest
 from journey import ROOT, copy_tree
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-MAKEFILE = (ROOT / "Makefile").read_text()
 
 
 def commands(start: str) -> list[str]:
@@ -38,13 +37,6 @@ def added(section: str) -> str:
 def test_links_of_the_readme_exist() -> None:
     for target in re.findall(r"\]\(([^)#]+)\)", README):
         assert (ROOT / target).exists(), target
-
-
-def test_make_targets_exist() -> None:
-    for target in re.findall(r"`make ([a-z-]+)", README) + [
-        c.removeprefix("make ") for c in commands("make ")
-    ]:
-        assert re.search(rf"^(?:[a-z -]+ )?{target}(?: [a-z ]+)?:", MAKEFILE, re.M), target
 
 
 def test_the_gate_runs_the_readmes_test_command() -> None:

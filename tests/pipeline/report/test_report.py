@@ -275,7 +275,7 @@ def test_a_removed_entry_is_gone(tmp_path: Path) -> None:
 def test_readme_of_results_holds_only_what_repeats(whole: Path) -> None:
     readme = (whole / "results" / "README.md").read_text(encoding="utf-8")
     assert "| lenet5-digits | lenet5 | 90.0 % [69.9, 97.2] | 61,706 | 250 kB | 85.0 % |\n" in readme
-    assert " ms" not in readme and "✗" not in readme
+    assert " ms" not in readme and "✗" not in readme.partition("| Entry")[2]
     build(whole)
     assert (whole / "results" / "README.md").read_text(encoding="utf-8") == readme
 
