@@ -2,6 +2,7 @@
 # make setup      set up .venv alone; then `source .venv/bin/activate` and your own data: python -m pipeline.new
 # make test       everything tested in under 15 minutes; make test-all adds the long tests
 # make lint       ruff, and mypy strict
+# make readme     the measured tables of README.md and docs/lecture-notes.md, from results
 # make docs       docs/params.md and docs/params.schema.json, from the models of pipeline/params/schema.py
 # make study NAME=mnist-exercise     one study; its table goes to results/studies
 # make all        every recipe; make full: the papers' sizes (a GPU)
@@ -25,6 +26,9 @@ line: welcome $(READY) scm
 	@echo; cat out/report/table.txt; echo; echo "report: $(CURDIR)/out/report/index.html"
 
 setup: $(READY) scm
+	@echo "Now run: source .venv/bin/activate"
+	@echo "Your images:  python -m pipeline.new pets --images ~/pets --run"
+	@echo "Your series:  python -m pipeline.new air --csv air.csv --run"
 
 welcome:
 	@echo "Convline: raw data to trained, exported, checked and served networks."
@@ -75,8 +79,7 @@ all full: $(READY)
 	@$(FORKED) dvc exp run $(if $(filter full,$@),-S size=full,$$(python -m pipeline.params --names | sed "s/^/-S ++line./")) params >/dev/null
 	@$(FORKED) pipeline.line.run
 	@$(FORKED) dvc exp run >/dev/null
-	@cp results/README.md results/$@.md
-	@echo "the table is in results/$@.md; params.yaml holds this run's values now, 'git checkout params.yaml' goes back"
+	@echo; cat out/report/table.txt; echo; echo "params.yaml and results hold this run's values now; 'git checkout params.yaml results' goes back"
 
 # Of the thousand columns of `dvc exp show`, those of test metrics and params that differ.
 compare: $(READY)
@@ -91,7 +94,7 @@ bench: $(READY)
 	python -m benchmarks.gpu
 	python benchmarks/input_pipeline.py
 
-# The table of results/README.md on the front page.
+# The measured tables of README.md and docs/lecture-notes.md.
 readme: $(READY)
 	python -m pipeline.report --readme
 

@@ -18,28 +18,11 @@ from pathlib import Path
 
 import pytest
 from journey import LINE, copy_tree, dvc, edit_params, ran, run
-from ruamel.yaml import YAML
-from test_readme import added, commands, examples
+from test_readme import SERVING, commands, examples, network_file
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 STAGES = ("train", "export", "check", "explain", "package", "infer")
-TOY = '''"""Toy: one dense layer, to show what a new architecture takes."""
-
-from torch import Tensor, nn
-
-
-class Toy(nn.Module):
-    def __init__(self, *, in_channels: int, size: tuple[int, int], classes: int) -> None:
-        super().__init__()
-        self.head = nn.Sequential(nn.Flatten(), nn.Linear(in_channels * size[0] * size[1], classes))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.head(x)
-
-
-Model = Toy
-'''
 
 
 @pytest.fixture(scope="module")
@@ -117,41 +100,35 @@ def test_changed_learning_rate_reruns_that_entry_and_the_report_only(clone: Path
 
 
 def test_adding_and_removing_an_architecture(clone: Path) -> None:
-    """Added, only its own stages run.
+    """`new net` writes it; the README's file takes the place of the written one. Added, only its
+    own stages run.
 
     Removed, it is gone from report and metrics; its files are named and kept.
     """
-
-    def add(p: dict) -> None:
-        p["models"] |= YAML(typ="safe").load(added("models"))  # as the front page writes it
-        p["line"] |= YAML(typ="safe").load(added("line"))
-
-    (clone / "models" / "toy.py").write_text(TOY)
-    edit_params(clone, add)
+    before = (clone / "params.yaml").read_text()
+    run(clone, sys.executable, "-m", "pipeline.new", "net", "mynet")
+    assert "\nModel = " in (clone / "models" / "mynet.py").read_text()
+    (clone / "models" / "mynet.py").write_text(network_file())
     assert ran(dvc(clone, "repro")) == {
         "params",
         "report",
-        *(f"{s}@toy-digits" for s in ("data", *STAGES)),
+        *(f"{s}@mynet-digits" for s in ("data", *STAGES)),
     }
-    assert (clone / "out" / "dist" / "toy-digits" / "model.onnx").exists()
-    assert "toy-digits" in (clone / "out" / "report" / "index.html").read_text()
+    assert (clone / "out" / "dist" / "mynet-digits" / "model.onnx").exists()
+    assert "mynet-digits" in (clone / "out" / "report" / "index.html").read_text()
 
-    def remove(p: dict) -> None:
-        p["line"].pop("toy-digits")
-        del p["models"]["toy-digits"]
-
-    (clone / "models" / "toy.py").unlink()
-    edit_params(clone, remove)
+    (clone / "models" / "mynet.py").unlink()
+    (clone / "params.yaml").write_text(before)
     output = dvc(clone, "repro")
     assert ran(output) <= {"params", "report"}
-    assert "toy-digits" not in (clone / "out" / "report" / "index.html").read_text()
-    assert "toy-digits" not in dvc(clone, "metrics", "show")
-    assert not (clone / "out" / "report" / "toy-digits.html").exists()
+    assert "mynet-digits" not in (clone / "out" / "report" / "index.html").read_text()
+    assert "mynet-digits" not in dvc(clone, "metrics", "show")
+    assert not (clone / "out" / "report" / "mynet-digits.html").exists()
     (command,) = set(re.findall(r"no longer names: rm -r (.+)", output))
     for path in (
-        "out/dist/toy-digits",
-        "results/toy-digits",
-        "out/toy-digits",
+        "out/dist/mynet-digits",
+        "results/mynet-digits",
+        "out/mynet-digits",
     ):  # a user's to delete
         assert (clone / path).exists() and path in command.split(), path
     for path in command.split():
@@ -240,9 +217,10 @@ def test_predictions_are_one_row_per_raw_file(clone: Path) -> None:
     assert len(rows) == 360 and {row["status"] for row in rows} == {"ok"}
 
 
-def test_the_readmes_infer_commands_run_as_written(clone: Path) -> None:
-    assert len(commands("infer ")) >= 3
-    for command in commands("infer "):
+def test_the_infer_commands_of_the_page_of_serving_run_as_written(clone: Path) -> None:
+    written = [c for c in commands("infer ", SERVING) if c.split()[2:3] and c.split()[2] in LINE]
+    assert len(written) >= 7
+    for command in ("infer list", *written):
         output = run(clone, *shlex.split(command, comments=True))
         assert "Traceback" not in output and output.strip(), command
 

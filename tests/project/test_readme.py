@@ -8,16 +8,20 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
-from journey import ROOT, copy_tree
+from journey import ROOT, copy_tree, run
+from PIL import Image
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+SERVING = (ROOT / "docs" / "serving.md").read_text(encoding="utf-8")
 
 
-def commands(start: str) -> list[str]:
-    """Return the lines of the README's shell blocks that begin with `start`, without comments."""
-    blocks = re.findall(r"```sh\n(.*?)```", README, re.S)
+def commands(start: str, page: str = README) -> list[str]:
+    """Return the lines of a page's shell blocks that begin with `start`, without comments."""
+    blocks = re.findall(r"```sh\n(.*?)```", page, re.S)
     lines = [line.split("#")[0].strip() for block in blocks for line in block.splitlines()]
     return [line for line in lines if line.startswith(start)]
 
@@ -29,9 +33,37 @@ def examples() -> list[tuple[str, list[str]]]:
     return [(command, printed) for command, *printed in parts if printed]
 
 
-def added(section: str) -> str:
-    """Return the line that the README adds to a section of params.yaml."""
-    return re.findall(rf"`params.yaml`, under `{section}:` `(.*)`$", README, re.M)[0]
+def section(title: str) -> str:
+    """Return the README's text under a heading."""
+    return README.split(f"\n## {title}\n")[1].split("\n## ")[0]
+
+
+def network_file() -> str:
+    """Return the whole file of a network that the README shows."""
+    (text,) = re.findall(r"```python\n(.*?)```", section("Add a network"), re.S)
+    return str(text)
+
+
+def write_pets(folder: Path, images: int = 12) -> None:
+    """Write two classes of colour images of 48 pixels: reddish cats and bluish dogs."""
+    random = np.random.default_rng(0)
+    for name, colour in (("cat", (200, 60, 60)), ("dog", (60, 60, 200))):
+        (folder / name).mkdir(parents=True)
+        for k in range(images):
+            pixels = random.normal(colour, 25, (48, 48, 3)).clip(0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(folder / name / f"{k}.jpg")
+
+
+def air_values(months: np.ndarray) -> np.ndarray:
+    """Return a series with a trend and a season of twelve months."""
+    return (100 + 2 * months) * (1 + 0.2 * np.sin(2 * np.pi * months / 12))
+
+
+def write_air(path: Path) -> None:
+    """Write twelve years of it, from 1949 on."""
+    values = enumerate(air_values(np.arange(144)))
+    rows = [f"{1949 + k // 12}-{1 + k % 12:02d},{value:.1f}" for k, value in values]
+    path.write_text("\n".join(["month,passengers", *rows]) + "\n")
 
 
 def test_links_of_the_readme_exist() -> None:
@@ -54,6 +86,35 @@ def test_table_is_the_measured_one() -> None:
     ]
     assert len(rows) > 2, "results/README.md holds no table; run `dvc repro report`"
     assert "\n".join(rows) in README, "run `make readme`"
+
+
+@pytest.mark.slow
+def test_the_commands_for_own_data_look_at_the_data(tmp_path: Path) -> None:
+    """With --dry-run in place of --run; tests/end_to_end/test_own_data.py runs them as written."""
+    write_pets(tmp_path / "pets")
+    write_air(tmp_path / "air.csv")
+    seen = []
+    for command in commands("python -m pipeline.new "):
+        if "net" not in command.split():
+            here = command.replace("air.csv", str(tmp_path / "air.csv"))
+            words = here.replace("~", str(tmp_path)).replace("--run", "--dry-run").split()
+            seen.append(run(ROOT, sys.executable, *words[1:]))
+    images, series = seen
+    assert "classes   2: cat 12, dog 12" in images and "season    12" in series
+
+
+def test_the_network_of_the_readme_is_whole(tmp_path: Path) -> None:
+    """It gives logits of the stated shape, and every weight learns."""
+    import torch
+
+    space: dict[str, Any] = {}
+    exec(network_file(), space)
+    network = space["Model"](in_channels=1, size=(8, 8), classes=10)
+    logits = network(torch.rand(2, 1, 8, 8))
+    assert logits.shape == (2, 10)
+    logits.sum().backward()
+    assert all(p.grad is not None and p.grad.any() for p in network.parameters())
+    assert network_file().splitlines()[-1].startswith("Model = ")
 
 
 @pytest.mark.long
