@@ -32,6 +32,9 @@ def run(main: Callable[[], None]) -> None:
         sys.exit(f"{own_prefix()}error: {error}")
     except FileNotFoundError as error:
         sys.exit(f"{own_prefix()}error: {error.filename}: {explain_missing_file(error.filename)}")
+    except PermissionError as error:
+        cure = "let this user read and write it"
+        sys.exit(f"{own_prefix()}error: {error.filename}: permission denied; {cure}")
     except ModuleNotFoundError as error:
         if error.name and error.name.partition(".")[0] in ("pipeline", "convline", "models"):
             raise  # a bug in our own code

@@ -20,6 +20,7 @@ from pipeline.core.stage import progress
 from pipeline.data import class_folders
 from pipeline.data.dataset import SPLITS, spread
 from pipeline.data.splits import Sample
+from pipeline.new.params_file import require_utf8
 from pipeline.params.schema import FolderSet
 
 DECODED = 500  # images that are decoded to see their colour; of the others the header is read
@@ -89,6 +90,8 @@ def look(folder: Path, licence: str, path: str) -> ImageFolder:
     share = {"validation": 0.2, "test": 0.2} if drawn and counted < FEW_IMAGES else {}
     spec = FolderSet.model_validate({"source": "folder", "path": path, **share, "licence": licence})
     splits, labels = class_folders.read(spec)
+    for label in labels:
+        require_utf8(label)
     counts = {split: Counter(sample.label for sample in splits[split]) for split in SPLITS}
     require_every_class(counts, labels, drawn)
     samples = sorted((s for part in splits.values() for s in part), key=lambda s: s.id)

@@ -67,13 +67,22 @@ def path_text(path: Path) -> str:
     It is relative to the repository or to DATA_ROOT where the path lies below them, so that it
     holds on another machine, too; otherwise absolute.
     """
-    whole = Path(os.path.abspath(path))
+    whole = Path(require_utf8(os.path.abspath(path)))
     for root in (Path.cwd(), Path(os.environ.get("DATA_ROOT", "/nowhere")).expanduser().absolute()):
         if whole.is_relative_to(root) and whole != root:
             text = str(whole.relative_to(root))
             if located(text).absolute() == whole:
                 return text
     return str(whole)
+
+
+def require_utf8(name: str) -> str:
+    """Return the name; raise StageError where its bytes on disk are no UTF-8, as a file must be."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise StageError(f"new: expected a name in UTF-8, got {name!r}; rename it") from None
+    return name
 
 
 def preview(entry: Entry) -> str:

@@ -36,6 +36,14 @@ def test_only_what_the_line_makes_is_not_made_yet(
     assert said == "error: no-such-compiler: no such file or program; put it there, or install it"
 
 
+def test_what_may_not_be_read_is_said() -> None:
+    def open_it() -> object:
+        raise PermissionError(13, "Permission denied", "photos/cats")
+
+    cure = "let this user read and write it"
+    assert ending(open_it) == f"error: photos/cats: permission denied; {cure}"
+
+
 def test_a_missing_module_of_ours_is_a_bug() -> None:
     """A traceback: it is not installed by `make`."""
 

@@ -173,6 +173,12 @@ def test_a_linked_image_that_leads_out(photo_folder: Folder, tmp_path: Path) -> 
     assert "link.png leads out of" in refused(folder)
 
 
+def test_names_that_no_file_can_hold(photo_folder: Folder, tmp_path: Path) -> None:
+    """params.yaml and the model file are UTF-8; a name on disk may be any bytes."""
+    folder = photo_folder({"cat": 9, "caf\udce9": 9})
+    assert "expected a name in UTF-8, got 'caf\\udce9'; rename it" in refused(folder)
+
+
 def test_a_folder_in_out(workspace: Path) -> None:
     for name in ("a", "b"):
         draw(workspace / "out" / "pets" / name / "1.png")
