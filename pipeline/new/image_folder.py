@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -93,7 +94,7 @@ def look(folder: Path, licence: str, path: str) -> ImageFolder:
     for label in labels:
         require_utf8(label)
     counts = {split: Counter(sample.label for sample in splits[split]) for split in SPLITS}
-    require_every_class(counts, labels, drawn)
+    require_every_class(counts, labels, math.ceil(1 / float(spec.test)) if drawn else None)
     samples = sorted((s for part in splits.values() for s in part), key=lambda s: s.id)
     sizes, grey = look_at_images(samples)
     widths, heights = zip(*sizes, strict=True)
@@ -172,14 +173,19 @@ def refuse_links_out(root: Path) -> None:
             raise StageError(f"new: {path} leads out of {root}; copy the folder instead of linking")
 
 
-def require_every_class(counts: dict[str, Counter[int]], labels: list[str], drawn: bool) -> None:
-    """Raise StageError where a class has no image in one of the splits."""
+def require_every_class(
+    counts: dict[str, Counter[int]], labels: list[str], needed: int | None
+) -> None:
+    """Raise StageError where a class has no image in one of the splits.
+
+    needed: images of a class that give it one in each drawn split; None where folders are splits.
+    """
     for split in SPLITS:
         for label, name in enumerate(labels):
             if not counts[split][label]:
                 total = sum(count[label] for count in counts.values())
                 what = f"class {name!r} has {total} image(s), none of them in the {split} split"
-                cure = "give it 5 or more" if drawn else f"add some to the folder of {split}"
+                cure = f"give it {needed} or more" if needed else f"add some to {split}/"
                 raise StageError(f"new: {what}; {cure}")
 
 

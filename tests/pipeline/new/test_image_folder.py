@@ -134,6 +134,16 @@ def test_a_class_that_is_too_small_for_the_splits(photo_folder: Folder) -> None:
     assert message.endswith("give it 5 or more")
 
 
+def test_a_small_class_of_a_large_folder(
+    photo_folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Above FEW_IMAGES 15 % are drawn: 3 of 83 images are .45 of one, 7 of 87 are 1.05."""
+    monkeypatch.setattr("pipeline.new.image_folder.FEW_IMAGES", 50)
+    assert refused(photo_folder({"cat": 80, "dog": 3})).endswith("give it 7 or more")
+    enough = photo_folder({"cat": 80, "dog": 7}, "enough")
+    assert seen(enough).splits == {"train": 61, "validation": 13, "test": 13}
+
+
 @pytest.mark.parametrize("count", [5, 6, 7, 8, 9, 11, 13])
 @pytest.mark.parametrize("classes", [2, 3, 7])
 def test_five_images_of_each_class_are_enough(
