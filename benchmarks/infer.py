@@ -37,7 +37,7 @@ from convline.images.decode import read_image
 from convline.model_file.document import ImageRule
 from convline.model_file.golden import pack_array
 from convline.model_file.onnx_file import seal
-from convline.report.benchmark import photos
+from convline.report.workload import photos
 from convline.runtime import host
 from convline.runtime.host import usable_cores
 from PIL import Image

@@ -9,8 +9,8 @@ each device that can run its precision: int8 on the CPU alone. Fails when the fp
 is not of the entry's data, has outputs that are not finite, or differs from torch by more than
 `check.atol` allows, in its outputs or in its metric; when a variant has outputs that are not
 finite; with `check.baseline: refuse` when the network is no better than its best baseline.
-check.json then holds the sentence. A variant that loses too much accuracy does not ship, and the
-line goes on.
+check.json then holds the sentence. A variant that loses too much accuracy does not ship, and
+neither does int8 where the test images are too few to decide (`check.undecided`); the line goes on.
 
     python -m pipeline.check ENTRY
 """

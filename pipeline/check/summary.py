@@ -41,9 +41,15 @@ def describe_result(checked: dict[str, Any], speed: dict[str, Any]) -> str:
     parity = max(row["max_difference"] for row in checked["rows"] if row["variant"] == "fp32")
     parts.append(f"parity {parity:.1e}, p50 {speed['rows'][0]['p50_ms']:.2f} ms")
     for variant, by_device in checked["variants"].items():
-        refused = [row["why"] for row in by_device.values() if not row["accepted"]]
-        lost = max(row["lost"] for row in by_device.values())
-        parts += refused or [f"{variant} loses {100 * lost:.2f} points"]
+        verdicts = by_device.values()
+        lost = max(verdict["lost"] for verdict in verdicts)
+        # without the entry's name, which begins the line
+        doubts = [
+            verdict["why"].partition(": ")[2]
+            for verdict in verdicts
+            if verdict["undecided"] or not verdict["accepted"]
+        ]
+        parts += doubts or [f"{variant} loses {100 * lost:.2f} points"]
     if not beside["better"]:
         parts.append(f"✗ {beside['sentence']}")  # last, where it is seen
     return "; ".join(parts)

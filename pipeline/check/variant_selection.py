@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 
 from pipeline.evaluate.bootstrap import paired_accuracy_difference
+from pipeline.params.schema import Check
 
 MIN_SPEEDUP = 1.1  # over fp32, for a recommendation: timings differ from run to run
 FEW_IMAGES = 1000  # below this many test images the sentence says that the verdict is weak
+
+
+def images_needed(budget: float) -> int:
+    """Return how many test images can decide whether a variant loses more accuracy than `budget`.
+
+    With fewer, the budget is less than two images, which chance alone may cost.
+    """
+    return math.ceil(2 / budget - 1e-9)  # 2 / .005 must not round up to 401
 
 
 def judge_variant(
@@ -18,35 +28,65 @@ def judge_variant(
     probabilities: np.ndarray,
     fp32: np.ndarray,
     y: np.ndarray,
-    budget: float,
+    checks: Check,
 ) -> dict[str, Any]:
     """Return whether a variant may ship, why, and how its accuracy differs from the fp32 file's.
 
     rows: of its parity; probabilities and fp32 (N, K): of the variant and of the fp32 file for
-    images with labels y (N,). It may lose `budget` of accuracy, or two images.
+    images with labels y (N,).
+
+    int8 may lose `check.budget` of accuracy. With fewer test images than `images_needed`, int8 is
+    undecided, unless it certainly loses more: it then ships only with `check.undecided: package`.
+    fp16 may lose the budget, or two images where these are more. Its accuracy is no better known,
+    but its probabilities must be within `check.fp16_atol` of torch's for every input, so that only
+    images at the edge between two classes can change. int8 has no such limit.
     """
     correct, fp32_correct = probabilities.argmax(1) == y, fp32.argmax(1) == y
-    lost, low, high = paired_accuracy_difference(fp32_correct, correct)
-    failed = [row for row in rows if not row["passed"]]
-    accepted = not failed and lost <= max(budget, 2 / len(y))
-    why = (
-        f"loses {100 * lost:.2f} points of accuracy [{100 * low:.2f}, {100 * high:.2f}] "
-        f"(limit {100 * budget:.2g} points and two images)"
-    )
+    loss = paired_accuracy_difference(fp32_correct, correct)
+    variant, failed = rows[0]["variant"], [row for row in rows if not row["passed"]]
+    undecided = False
     if failed:
         worst = max(row["max_difference"] for row in failed)
+        accepted = False
         why = f"differs from torch by {worst:.1e} (limit {failed[0]['limit']:.1e})"
-    why += "" if accepted else "; it does not ship"
-    why += f", a weak verdict on {len(y)} images" if len(y) < FEW_IMAGES else ""
+        why += "; it does not ship"
+    else:
+        undecided, accepted, why = judge_accuracy(variant, loss, len(y), checks)
     return {
         "accepted": accepted,
-        "why": f"{name}: {rows[0]['variant']} {why}",
+        "undecided": undecided,
+        "why": f"{name}: {variant} {why}",
         "accuracy": float(correct.mean()),
-        "lost": lost,
-        "lost_low": low,
-        "lost_high": high,
+        "lost": loss[0],
+        "lost_low": loss[1],
+        "lost_high": loss[2],
         "top1_agreement": float((probabilities.argmax(1) == fp32.argmax(1)).mean()),
     }
+
+
+def judge_accuracy(
+    variant: str, loss: tuple[float, float, float], n: int, checks: Check
+) -> tuple[bool, bool, str]:
+    """Return whether a variant is undecided, whether it ships, and why.
+
+    loss: of accuracy on n test images, and the ends of its 95 % interval.
+    """
+    budget, needed = checks.budget, images_needed(checks.budget)
+    lost, low, high = (100 * share for share in loss)
+    points = f"{100 * budget:.2g} points"
+    why = f"loses {lost:.2f} points of accuracy [{low:.2f}, {high:.2f}]"
+    if variant == "int8" and n < needed and loss[1] <= budget:
+        ships = checks.undecided == "package"
+        why = f"is undecided: {n} test images cannot decide a loss of {points} ({needed} needed)"
+        why += f", it loses {lost:.2f} [{low:.2f}, {high:.2f}]; "
+        asked = "`check.undecided: package`"
+        why += f"it ships because of {asked}" if ships else f"{asked} ships it anyway"
+        return True, ships, why
+    ships = loss[0] <= (max(budget, 2 / n) if variant == "fp16" else budget)
+    why += f" (limit {points}{' or two images' if variant == 'fp16' else ''})"
+    why += "" if ships else "; it does not ship"
+    why += f", a weak verdict on {n} images" if n < FEW_IMAGES else ""
+    return False, ships, why
 
 
 def recommend_variant(

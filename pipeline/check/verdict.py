@@ -72,7 +72,7 @@ def check_entry(
     for file in (file for file in files if file.timing):
         key = f"predictions_{file.device}_{file.variant}"  # stage infer compares with these
         arrays[key] = file.outputs[0][recorded]
-    variants = judge_variants(name, files, source, checks.budget)
+    variants = judge_variants(name, files, source, checks)
     checked: dict[str, Any] = {
         "golden": [file.golden for file in files],
         "rows": [row for file in files for row in file.parity],
@@ -198,7 +198,7 @@ def measure_metric(
 
 
 def judge_variants(
-    name: str, files: list[FileResult], source: Data, budget: float
+    name: str, files: list[FileResult], source: Data, checks: Check
 ) -> dict[str, dict[str, dict[str, Any]]]:
     """Return `judge_variant` of each file but fp32, by variant and device.
 
@@ -208,7 +208,7 @@ def judge_variants(
     judged: dict[str, dict[str, dict[str, Any]]] = {}
     for file in (file for file in files if file.variant != "fp32"):
         y = np.asarray(source.y["test"])
-        verdict = judge_variant(name, file.parity, file.outputs[0], fp32[file.device], y, budget)
+        verdict = judge_variant(name, file.parity, file.outputs[0], fp32[file.device], y, checks)
         judged.setdefault(file.variant, {})[file.device] = verdict
     return judged
 

@@ -31,14 +31,17 @@ def main() -> None:
         made_by = f"check@{name}"
         checked = read_json(RESULTS / name / "check.json", made_by)
         digests = OUT / name / "check" / "digests.json"
-        files = [variant_file_name(variant) for variant in accepted_variants(checked)]
+        variants = accepted_variants(checked)
+        files = [variant_file_name(variant) for variant in variants]
         models = {file: read_model_file(OUT / name / "export" / file) for file in files}
         require_checked(
             name, models, checked, read_json(digests, made_by) if digests.exists() else {}
         )
         choice = read_json(RESULTS / name / "speed.json", made_by)["choice"]
         write_package(folder, models, build_manifest(models, checked, choice))
-        summarize(f"{folder}: {', '.join(files)}")
+        left_out = ", ".join(variant for variant in checked["variants"] if variant not in variants)
+        without = f"; left out: {left_out}" if left_out else ""
+        summarize(f"{folder}: {', '.join(files)}{without}")
 
 
 if __name__ == "__main__":

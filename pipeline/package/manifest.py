@@ -69,7 +69,11 @@ def build_manifest(
         "metric": {key: checked["metric"][key] for key in ("name", "value", "low", "high", "n")},
         "verdict": checked["verdict"],
         "variants": {
-            variant: [verdict["why"] for verdict in by_device.values()]
+            variant: {
+                "packaged": variant_file_name(variant) in models,
+                "undecided": any(verdict["undecided"] for verdict in by_device.values()),
+                "why": [verdict["why"] for verdict in by_device.values()],
+            }
             for variant, by_device in checked["variants"].items()
         },
         **{key: provenance[key] for key in ("licence", "revision", "versions")},

@@ -608,9 +608,8 @@ class ExportCheck(Part):
     variants: list[Literal["int8", "fp16"]] = Field(
         ["int8", "fp16"], description="files made beside fp32, of classifiers"
     )
-    budget: Share = Field(
-        0.005,
-        description="accuracy that a variant may lose and still ship; two images may always go",
+    budget: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.005, description="accuracy that a variant may lose and still ship"
     )
     int8: Int8 = Field(Int8(), description="the search for an int8 file")
 
@@ -625,6 +624,13 @@ class Check(ExportCheck):
         "report",
         description=(
             "a network that is no better than its best baseline: report it, or stop the line"
+        ),
+    )
+    undecided: Literal["leave_out", "package"] = Field(
+        "leave_out",
+        description=(
+            "int8 where two test images are more than the budget, so that chance decides: "
+            "leave it out of the package, or package it"
         ),
     )
     batches: Annotated[list[Positive], Field(min_length=1)] = Field(

@@ -14,6 +14,12 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+from convline.colours import BLUE as BLUE
+from convline.colours import GREEN as GREEN
+from convline.colours import GRID as GRID
+from convline.colours import INK as INK
+from convline.colours import ORANGE as ORANGE
+from convline.colours import PURPLE as PURPLE
 from matplotlib import rcsetup
 from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -21,9 +27,6 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
-# Okabe & Ito 2008, "Color Universal Design": told apart with every common colour vision.
-BLUE, ORANGE, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
-INK, GRID = "#333333", "#cccccc"
 STYLE: dict[Any, Any] = {
     "font.size": 8,
     "text.color": INK,

@@ -107,15 +107,19 @@ def metric_cell(metric: dict[str, Any]) -> Cell:
 
 
 def int8_cell(check: dict[str, Any]) -> Cell:
-    """Return the lowest accuracy of the int8 model over devices, marked ✗ if it is not packaged."""
-    if not (found := check["variants"].get("int8")):
+    """Return the lowest accuracy of the int8 model over devices, marked by `variant_mark`."""
+    if not (by_device := check["variants"].get("int8")):
         return Cell("–")
-    worst = min(found.values(), key=lambda row: row["accuracy"])
-    percent, ships = (
-        f"{100 * worst['accuracy']:.1f} %",
-        all(row["accepted"] for row in found.values()),
-    )
-    return Cell(percent if ships else f"✗ {percent}", worst["accuracy"], "" if ships else "bad")
+    worst = min(by_device.values(), key=lambda row: row["accuracy"])
+    mark, state = variant_mark([*by_device.values()])
+    return Cell(f"{mark} {100 * worst['accuracy']:.1f} %".lstrip(), worst["accuracy"], state)
+
+
+def variant_mark(verdicts: list[dict[str, Any]]) -> tuple[str, str]:
+    """Return the mark and the state of a variant: ? for undecided, ✗ for not accurate enough."""
+    if any(verdict["undecided"] for verdict in verdicts):
+        return "?", ""
+    return ("", "") if all(verdict["accepted"] for verdict in verdicts) else ("✗", "bad")
 
 
 def latency_cell(p50_ms: float | None) -> Cell:

@@ -69,6 +69,8 @@ def file_table_row(entry: Entry, file: dict[str, Any]) -> list[Cell]:
     points = [100 * found[key] for key in ("lost", "lost_low", "lost_high")] if found else []
     lost = "{:.2f} [{:.2f}, {:.2f}]".format(*points) if found else "–"
     ships = Cell("✓ yes", 1, "good") if not found or found["accepted"] else Cell("✗ no", 0, "bad")
+    if found and found["undecided"]:
+        ships = Cell(f"? undecided, {'packaged' if found['accepted'] else 'left out'}", 0.5)
     if choice["variant"] == variant:
         ships = Cell("✓ recommended", 2, "good")
     return [

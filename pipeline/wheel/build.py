@@ -23,7 +23,7 @@ MODULES = (  # between them they import most of the package
     "convline.report.describe",
     "convline.report.diagnostics",
     "convline.report.evaluate",
-    "convline.report.svg_plot",
+    "convline.report.forecast_plot",
     "convline.jobs.writers",
 )
 OPEN_BAD_MODEL = """\

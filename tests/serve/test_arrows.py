@@ -11,6 +11,7 @@ PACKAGE = Path(__file__).parents[2] / "serve" / "convline"
 
 # Each folder or module, and the folders and modules that it may import besides itself.
 MAY_IMPORT = {
+    "colours": set[str](),
     "errors": set[str](),
     "terminal_text": set[str](),
     "model_file": {"errors"},
@@ -21,6 +22,7 @@ MAY_IMPORT = {
     "jobs": {"errors", "model_file", "runtime", "images", "timeseries", "loading", "terminal_text"},
     "explain": {"errors", "model_file", "runtime", "images", "jobs", "loading"},
     "report": {
+        "colours",
         "errors",
         "model_file",
         "runtime",

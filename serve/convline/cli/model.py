@@ -1,5 +1,6 @@
 """The commands about models and this machine: list, info, check, bench and evaluate."""
 
+import time
 from typing import Any
 
 import click
@@ -101,8 +102,9 @@ def bench(
 ) -> None:
     """Measure how fast a model runs on this machine.
 
-    Measures reading, inference and writing separately, then all of them together. A PATH is what
-    `infer images` or `infer series` takes; without one, photos or series are generated.
+    Measures reading, inference and writing separately, then all of them together. A PATH is a file
+    or folder of images or of series, and their first 64 files are read again and again; without a
+    PATH, photos or series are generated. The result names the files, their sizes and their source.
 
     \b
     infer bench lenet5-digits
@@ -113,10 +115,15 @@ def bench(
 
     model = open_model(choice, None)
     rule = options.reading_rule(model, columns)
-    status = messages.StatusLine()
+    status, started = messages.StatusLine(), time.monotonic()
+
+    def show(text: str) -> None:
+        status.show(f"{time.monotonic() - started:.0f} of about {seconds:.0f} s: {text}")
+
     report = benchmark.measure(
-        model, paths, device=choice.device, seconds=seconds, show=status.show, rule=rule
-    )
+        model, paths, device=choice.device, seconds=seconds, show=show, note=messages.note,
+        rule=rule,
+    )  # fmt: skip
     status.clear()
     _print(report, benchmark.format_text, as_json)
 

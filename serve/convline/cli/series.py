@@ -33,7 +33,11 @@ if TYPE_CHECKING:
     help="Backtest: forecast from every K-th row, counted back from the last one, "
     "instead of the last row only.",
 )
-@click.option("--plot", metavar="FILE.svg", help="Draw the forecasts with their intervals.")
+@click.option(
+    "--plot",
+    metavar="FILE",
+    help="Draw the forecasts with their intervals, as .svg or .png.",
+)
 @options.columns
 @click.option("--follow", is_flag=True, help="Read a CSV from stdin and forecast after each line.")
 @options.RESUME
@@ -62,7 +66,7 @@ def series(
     rows are known.
 
     \b
-    infer series dilated-waves history.csv --horizon 48 --plot forecast.svg
+    infer series dilated-waves history.csv --horizon 48 --plot forecast.png
     infer series dilated-waves shop.csv --id shop --time day --target sales -o forecast.parquet
     infer series dilated-waves shops/ --every 24 -o backtest.parquet
     infer series dilated-waves german.csv --delimiter ';' --decimal ,
@@ -84,7 +88,7 @@ def series(
             "expected a FILE: --resume compares the inputs, and cannot reread stdin"
         )
     if plot is not None:
-        _check_plot(plot, [choice.model, *files])
+        _check_plot(plot, output, [choice.model, *files])
     from convline.jobs.series_job import SeriesJob
     from convline.timeseries.predict import ForecastTask
 
@@ -99,14 +103,25 @@ def series(
         _forecast_files(SeriesJob(task, output, form), files, plot, resume, strict)
 
 
-def _check_plot(plot: str, inputs: list[str]) -> None:
-    """Refuse a picture that cannot be written, or that would replace an input."""
-    if Path(plot).suffix.lower() != ".svg":
-        raise click.BadParameter("expected a name ending in .svg", param_hint="--plot")
-    from convline.jobs.output_files import require_not_an_input, require_replaceable
-    from convline.report.svg_plot import is_plot
+def _check_plot(plot: str, output: str, inputs: list[str]) -> None:
+    """Refuse a picture that cannot be written, or that would replace the table or an input."""
+    from convline.jobs.output_files import (
+        follow_link,
+        require_folder,
+        require_not_an_input,
+        require_replaceable,
+    )
+    from convline.report.forecast_plot import FORMATS, is_plot
 
+    if Path(plot).suffix.lower() not in FORMATS:
+        expected = f"expected a name ending in {' or '.join(FORMATS)}, got {plot!r}"
+        raise click.BadParameter(expected, param_hint="--plot")
+    if follow_link(plot) == follow_link(output):
+        raise click.BadParameter(
+            f"expected another file than the table, got {plot!r} twice", param_hint="--plot"
+        )
     require_not_an_input("--plot", plot, inputs)
+    require_folder(plot)
     require_replaceable(plot, is_plot)
 
 
@@ -115,18 +130,21 @@ def _forecast_files(
 ) -> None:
     from convline.jobs.output_files import require_folder_apart, require_not_an_input
     from convline.jobs.series_job import forecast_files
-    from convline.report.svg_plot import ForecastPlot
     from convline.timeseries.sources import SERIES, SeriesSources, names_of
 
     task = job.task
-    forecast_plot = ForecastPlot(task.model, task.horizon, task.every)
     if plot is not None:
+        from convline.report.forecast_plot import ForecastPlot
+
+        forecast_plot = ForecastPlot(task.model, task.horizon, task.every)
         job.draws, job.draw = forecast_plot.wants, forecast_plot.add
     progress, started = messages.Progress("rows"), time.perf_counter()
     stdin = sys.stdin.buffer.read() if "-" in files else b""
     listing = SeriesSources(files, sys.stdin.buffer)
     sources = [*listing]
-    require_not_an_input("--output", job.target, [source.path for source in sources])
+    for option, target in (("--output", job.target), ("--plot", plot)):
+        if target is not None:
+            require_not_an_input(option, target, [source.path for source in sources])
     if Path(job.target).suffix.lower() in SERIES:  # the next run of a folder would read it
         folders = [file for file in files if Path(file).is_dir()]
         require_folder_apart("--output", str(Path(job.target).parent), folders)

@@ -76,6 +76,15 @@ def require_replaceable(target: str, is_ours: IsOurs) -> None:
         raise ServeError(f"{target}: expected {expected}; {cure or CHOOSE}")
 
 
+def require_folder(target: str) -> None:
+    """Raise ServeError if the target's folder is not there or cannot be written to."""
+    folder = follow_link(target).parent
+    if not folder.is_dir():
+        raise ServeError(f"{target}: expected a folder that exists, got {folder}; make it first")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise ServeError(f"{target}: expected a folder to write in, got {folder}; {CHOOSE}")
+
+
 def require_not_an_input(option: str, target: str, inputs: Iterable[str]) -> None:
     """Raise ServeError if writing the target would change an input.
 

@@ -4,7 +4,6 @@ Reading and inference share the cores. The best rate of the whole is therefore
 1 / (1 / reading + 1 / inference), each at its best.
 """
 
-import csv
 import functools
 import itertools
 import os
@@ -12,41 +11,25 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-from PIL import Image
 
-from convline.errors import DeviceMemoryError, InputError, ServeError
+from convline.errors import DeviceMemoryError, ServeError
 from convline.images.classifier import Classifier
-from convline.images.decode import read_image
-from convline.images.sources import ImageSources
-from convline.jobs.image_job import label_images
-from convline.jobs.run import Summary
-from convline.jobs.series_job import SeriesJob, forecast_files
 from convline.loading import open_model
 from convline.report.text_table import format_table
+from convline.report.workload import Array, Workload, image_workload, series_workload
 from convline.runtime.host import processor, usable_cores
-from convline.runtime.sources import FileSources, Source
 from convline.timeseries.forecaster import Forecaster
-from convline.timeseries.predict import ForecastTask
 from convline.timeseries.read_options import ReadOptions
-from convline.timeseries.sources import SeriesSources
-from convline.timeseries.timestamps import format_times, future_times
 
 Model = Classifier | Forecaster
-Array = npt.NDArray[Any]
 Show = Callable[[str], None]
 BATCHES = (1, 8, 32)
-FILES = 16  # generated where no path is given
-MOST_FILES = 64  # of the paths; they are read again and again
-PHOTO = (1500, 1000)  # pixels (W, H) of a small photo
-ROWS = 10_000  # of a generated series at most, four contexts if they are fewer
 SHARES = 12  # of the time: 1 for each of 2 readings and 6 inferences, 4 for the whole
 FIRST_RESULT = """
 import sys
@@ -59,18 +42,6 @@ finally:
 """
 
 
-@dataclass(frozen=True)
-class Workload:
-    """The files that a model is measured on, and how they are read and served."""
-
-    unit: str  # "images" | "series": what rates count, and the command of `infer`
-    files: list[str]
-    read: Callable[[str], list[Array]]  # a file to its samples
-    serve: Callable[[Iterator[str], str], Summary]  # files to a table, as the command does
-    rows_per_sample: int  # in that table; 1 for a sample that failed
-    options: list[str]  # of the command, for these files
-
-
 def measure(
     model: Model,
     paths: Sequence[str],
@@ -78,13 +49,14 @@ def measure(
     device: str,
     seconds: float,
     show: Show,
+    note: Show,
     rule: ReadOptions | None = None,
 ) -> dict[str, Any]:
     """Return the samples/s of each part, of the whole, and of the ideal whole.
 
-    device: as in --device, "auto" too. show: is called with what is measured. rule: how a
-    forecaster's files are read. Takes about `seconds`, and longer where one run takes longer than
-    its share of them.
+    device: as in --device, "auto" too. show: is called with what is measured now; note: with what
+    the user should know about the files. rule: how a forecaster's files are read. Takes about
+    `seconds`, and longer where one run takes longer than its share of them.
     """
     share, threads = seconds / SHARES, list(dict.fromkeys((1, usable_cores())))
     with tempfile.TemporaryDirectory(prefix="convline-") as name:
@@ -94,6 +66,10 @@ def measure(
             workload = image_workload(model, paths, folder)
         else:
             workload = series_workload(model, paths, folder, rule)
+        measured_on = workload.describe()
+        if not paths:
+            what = f"{measured_on['samples']} generated {workload.unit} of {measured_on['sizes']}"
+            note(f"no PATH is given: measuring on {what}; a PATH measures on your own files")
         show("starting the command")
         first_s, peak = _measure_first_result(workload, model, device)
         reading, inference = [], []
@@ -116,7 +92,7 @@ def measure(
         "machine": processor(),
         "cores": threads[-1],
         "unit": workload.unit,
-        "files": len(workload.files),
+        "measured_on": measured_on,
         "reading": reading,
         "inference": inference,
         "rows_written_per_second": writing,
@@ -124,91 +100,6 @@ def measure(
         "first_s": first_s,
         "peak_bytes": peak,
     }
-
-
-def image_workload(model: Classifier, paths: Sequence[str], folder: Path) -> Workload:
-    """Return the workload of a classifier; without paths, photos are written to `folder`."""
-
-    def read(file: str) -> list[Array]:
-        return [read_image(file, model.rule)]
-
-    def serve(files: Iterator[str], target: str) -> Summary:
-        sources = map(Source, files)
-        return label_images(model.file, model.kind, sources, target, sys.stdout.buffer)
-
-    sources = ImageSources(paths, sys.stdin.buffer)
-    files = _readable_files(sources, read) if paths else photos(folder, FILES, PHOTO)
-    return Workload("images", files, read, serve, 1, [])
-
-
-def series_workload(
-    model: Forecaster, paths: Sequence[str], folder: Path, rule: ReadOptions | None = None
-) -> Workload:
-    """Return the workload of a forecaster; without paths, series are written to `folder`."""
-    own_rule = ReadOptions(model.name, model.document.input)
-    reading = rule if rule and paths else own_rule
-
-    def read(file: str) -> list[Array]:
-        series = [one.values for one in reading.read(file).series]
-        return [values[-model.context :] for values in series if len(values) >= model.context]
-
-    def serve(files: Iterator[str], target: str) -> Summary:
-        task = ForecastTask(model, reading, model.horizon, notify=lambda _: None)
-        return forecast_files(SeriesJob(task, target), map(Source, files), sys.stdout.buffer)
-
-    sources = SeriesSources(paths, sys.stdin.buffer)
-    files = _readable_files(sources, read) if paths else _generated_series(model, folder)
-    return Workload("series", files, read, serve, model.horizon, reading.to_arguments())
-
-
-def _readable_files(sources: FileSources, read: Callable[[str], list[Array]]) -> list[str]:
-    """Return the readable ones of the first MOST_FILES files: a rate over broken ones would mean
-    nothing."""
-    readable, reason = [], "there is no file"
-    for source in itertools.islice(sources, MOST_FILES):
-        try:
-            if read(source.path):
-                readable.append(source.path)
-        except InputError as error:
-            reason = str(error)
-    if not readable:
-        cure = "leave them out for generated ones"
-        raise ServeError(f"expected files to measure on, none can be used: {reason}; {cure}")
-    return readable
-
-
-def photos(folder: Path, count: int, size: tuple[int, int]) -> list[str]:
-    """Write JPEG files (W, H) that cost what photos cost to decode: smooth shapes with a sensor's
-    noise."""
-    rng, (width, height) = np.random.default_rng(0), size
-    names = [str(folder / f"{k:05}.jpg") for k in range(count)]
-    for name in names:
-        smooth = Image.fromarray(rng.integers(0, 256, (12, 18, 3), np.uint8)).resize(size)
-        noisy = np.asarray(smooth, np.int16) + rng.integers(-12, 13, (height, width, 1), np.int16)
-        Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(name, quality=90)
-    return names
-
-
-def _generated_series(model: Forecaster, folder: Path) -> list[str]:
-    """Write CSV files of one series each: a golden sample repeated, in the model's step and
-    columns."""
-    golden = model.document.golden.input  # (n, T, D)
-    rule, rows = model.document.input, max(model.context, min(4 * model.context, ROWS))
-    step = rule.step
-    start = 0 if step.unit == "index" else np.datetime64("2000-01-01", "s")
-    times = format_times(future_times(start, step, rows))
-    names = [str(folder / f"{k}.csv") for k in range(FILES)]
-    for k, name in enumerate(names):
-        values = np.resize(golden[k % len(golden)], (rows, len(model.columns))).T.tolist()
-        columns: dict[str, Sequence[object]] = {}
-        if rule.time:
-            columns[rule.time] = times
-        if rule.id:
-            columns[rule.id] = [k] * rows
-        columns |= zip(model.columns, values, strict=True)
-        with open(name, "w", encoding="utf-8", newline="") as file:
-            csv.writer(file).writerows([[*columns], *zip(*columns.values(), strict=True)])
-    return names
 
 
 def _measure_first_result(
@@ -325,13 +216,22 @@ def format_text(report: dict[str, Any]) -> str:
     facts = [
         ["model", f"{report['model']} on {report['device']}"],
         ["machine", f"{report['machine']}, {report['cores']} cores"],
-        ["measured on", f"{report['files']} files"],
+        *_describe_files(report["measured_on"], report["unit"]),
         ["rows written", f"{report['rows_written_per_second']:.0f}/s"],
         ["reached", f"{share}, 1 / (1 / reading + 1 / inference)"],
         ["first result", f"{report['first_s']:.2f} s after the command starts"],
         ["peak memory", f"{peak / 1e6:.0f} MB" if peak else "not known on this system"],
     ]
     return f"{format_table(rows, right_aligned=(1, 2, 3))}\n\n{format_table(facts)}"
+
+
+def _describe_files(about: dict[str, Any], unit: str) -> list[list[str]]:
+    """Return lines: how many files of what size, where they are from, and which were left out."""
+    first = "the first " if about["more_files"] else ""
+    files = f"{first}{about['files']} file{'s' if about['files'] > 1 else ''}"
+    samples = f"{about['samples']} {unit} of {about['sizes']}, {about['bytes'] / 1e6:.3g} MB"
+    lines = [["measured on", f"{files}: {samples}"], ["source", about["source"]]]
+    return lines if about["left_out"] == "none" else [*lines, ["left out", about["left_out"]]]
 
 
 def _format_rate(row: dict[str, float]) -> str:

@@ -34,6 +34,7 @@ def describe_model(file: ModelFile) -> str:
             else _series_rows(document)
         ),
         *_provenance_rows(document.provenance),
+        *_variant_rows(file),
         ("golden samples", f"{len(document.golden.input)}, within {document.golden.atol:g}"),
         ("devices here", ", ".join(available_devices())),
     ]
@@ -106,6 +107,18 @@ def _provenance_rows(provenance: dict[str, Any]) -> Rows:
         )
         for name, value in provenance.items()
     ]
+
+
+def _variant_rows(file: ModelFile) -> Rows:
+    """Return what the manifest beside a model file says about each variant of the package."""
+    variants = _read_manifest(file.path.parent / MANIFEST).get("variants")
+    rows: Rows = []
+    for name, verdict in variants.items() if isinstance(variants, dict) else ():
+        sentences = verdict.get("why") if isinstance(verdict, dict) else None
+        if isinstance(sentences, list):
+            text = "; ".join(str(one).removeprefix(f"{file.name}: ") for one in sentences)
+            rows.append((f"variant {name}", printable_line(text, 400)))
+    return rows
 
 
 def list_packages() -> list[dict[str, Any]]:

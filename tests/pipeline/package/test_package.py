@@ -19,6 +19,7 @@ from convline.model_file.registry import find_model
 from google.protobuf import text_format
 
 from pipeline.core.errors import StageError
+from pipeline.report import tables
 
 pytestmark = pytest.mark.usefixtures("root")
 
@@ -109,6 +110,34 @@ def test_a_licence_must_be_stated(licence: str | None) -> None:
     assert_refused(
         line.DIGITS, r"no licence is stated for its data; add `licence:` to its set under `data:`"
     )
+
+
+def test_an_undecided_int8_stays_out_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
+    """Oracle: 360 test images cannot decide half a point; every place that names int8 says so."""
+    path = Path("out/params", line.DIGITS, "check.json")
+    asked = json.loads(path.read_text())
+    assert asked["check"]["undecided"] == "package"  # so that other tests have an int8 file
+    assert package(line.DIGITS).joinpath("model.int8.onnx").exists()
+    asked["check"]["undecided"] = "leave_out"
+    path.write_text(json.dumps(asked))
+    for stage in ("check", "package", "infer"):
+        line.run(stage, line.DIGITS)
+    printed = capsys.readouterr().err
+    assert "; int8 is undecided: 360 test images cannot decide a loss" in printed
+    assert "model.onnx, model.fp16.onnx; left out: int8" in printed
+    verdict = line.results(line.DIGITS, "check")["variants"]["int8"]["cpu"]
+    assert verdict["undecided"] and not verdict["accepted"]
+    speed = line.results(line.DIGITS, "speed")
+    assert speed["choice"]["cpu"]["variant"] == "fp32"
+    manifest = json.loads((package(line.DIGITS) / "manifest.json").read_text())
+    assert set(manifest["files"]) == {"model.onnx", "model.fp16.onnx"}
+    marked = {"packaged": False, "undecided": True, "why": [verdict["why"]]}
+    assert manifest["variants"]["int8"] == marked
+    assert not package(line.DIGITS).joinpath("triton", f"{line.DIGITS}-int8").exists()
+    assert [*line.results(line.DIGITS, "infer")["served"]] == ["fp32 on cpu"]
+    shown = CliRunner().invoke(cli.main, ["info", line.DIGITS]).stdout
+    assert "variant int8" in shown and "360 test images cannot decide a loss" in shown
+    assert tables.int8_cell(line.results(line.DIGITS, "check")).text.startswith("? ")
 
 
 def infer_stderr(*arguments: str) -> str:

@@ -27,3 +27,19 @@ def test_three_digits_and_all_before_the_point() -> None:
     }
     numbers |= {16: "16", 2_049_280: "2,049,280"}
     assert {number: style.format_number(number) for number in numbers} == numbers
+
+
+def test_the_mark_of_int8() -> None:
+    """Oracle: by hand; the worst device counts, and an undecided one is no failure."""
+
+    def cell(*verdicts: tuple[float, bool, bool]) -> tuple[str, str]:
+        keys = ("accuracy", "accepted", "undecided")
+        rows = [dict(zip(keys, verdict, strict=True)) for verdict in verdicts]
+        shown = tables.int8_cell({"variants": {"int8": dict(enumerate(rows))}})
+        return shown.text, shown.state
+
+    assert cell((0.9, True, False)) == ("90.0 %", "")
+    assert cell((0.9, False, False), (0.95, True, False)) == ("✗ 90.0 %", "bad")
+    assert cell((0.852, False, True)) == ("? 85.2 %", "")
+    assert cell((0.852, True, True)) == ("? 85.2 %", "")
+    assert tables.int8_cell({"variants": {}}).text == "–"

@@ -5,13 +5,10 @@ same from Python.
 import csv
 import gzip
 import io
-import re
 import time
 import tracemalloc
 from collections.abc import Callable
-from itertools import pairwise
 from pathlib import Path
-from xml.etree import ElementTree
 
 import numpy as np
 import pandas as pd
@@ -24,7 +21,6 @@ from convline.errors import InputError
 from convline.jobs.series_job import SeriesJob, forecast_files
 from convline.loading import load_file
 from convline.model_file.document import Step
-from convline.report.svg_plot import axis_ticks, tick_labels
 from convline.runtime.sources import Source
 from convline.timeseries.backtest import backtest_batches, cutoff_batches
 from convline.timeseries.forecaster import WINDOWS_PER_RUN, Forecaster
@@ -500,70 +496,9 @@ def test_predict_names_the_series(make_forecaster: Make, given: object, message:
         forecaster(make_forecaster()).predict(given)
 
 
-def test_a_picture_of_the_forecasts(make_forecaster: Make, tmp_path: Path) -> None:
-    """Oracle: an XML parser; a panel for each column of at most 12 series, ids as text, the times
-    of both ends.
-    """
-    lines = [f"<{n}>&,{t},{n + t},{-t}" for n in range(14) for t in range(6)] + ["short,1,1,1"]
-    (tmp_path / "x.csv").write_text("unique_id,ds,p,q\n" + "\n".join(lines) + "\n")
-    model = make_forecaster("p", "q", step=INDEX)
-    result = infer(
-        model, tmp_path / "x.csv", "--horizon", "4", "--plot", tmp_path / "x.svg", "--every", "2"
-    )
-    assert f"plot: {tmp_path / 'x.svg'} shows the first 12 of 14 series" in result.stderr
-    root = ElementTree.parse(tmp_path / "x.svg").getroot()
-    texts = [element.text for element in root.iter() if element.text and element.text.strip()]
-    assert [text for text in texts if text.startswith("<")] == [
-        f"<{n}>&" for n in range(12) for _ in "pq"
-    ]
-    assert texts.count("q") == 12 and {
-        "0",
-        "9",
-        "80 % interval",
-        "fed back, no interval known",
-    } <= {*texts}
-    numbers = [float(n) for e in root.iter() for n in re.findall(r"-?\d+\.\d", e.get("d", ""))]
-    assert min(numbers) >= 0 and max(numbers) <= 860 and not list(tmp_path.glob("*.part"))
-
-
-def test_a_picture_shows_the_truth(make_forecaster: Make, tmp_path: Path) -> None:
-    """Oracle: of cutoffs 2 rows apart, 3 steps ahead, the newest whose truth is there ends 4 rows
-    before the last.
-    """
-    (tmp_path / "x.csv").write_text("ds,y\n" + "".join(f"{t},{t}\n" for t in range(20)))
-    model = make_forecaster(step=INDEX)
-    for options, truth, times in (
-        (("--every", "2"), True, {"10", "18"}),
-        ((), False, {"14", "22"}),
-    ):
-        infer(model, tmp_path / "x.csv", "--plot", tmp_path / "x.svg", *options)
-        texts = {element.text for element in ElementTree.parse(tmp_path / "x.svg").iter()}
-        assert times <= texts and ("truth" in texts) is truth
-
-
-@pytest.mark.parametrize(
-    ("low", "high"), [(0, 1), (-3.2, 17), (999.5, 1000.5), (1e8, 1e8 + 3), (-1e-9, 2e-9), (0, 3e38)]
-)
-def test_axis_numbers_are_nice(low: float, high: float) -> None:
-    """Oracle: 1, 2 or 5 times a power of ten apart, within the axis, different when read back."""
-    ticks = axis_ticks(low, high)
-    steps = np.diff([float(text.replace(",", "")) for text in tick_labels(ticks)])
-    assert 2 <= len(ticks) <= 6 and low - 1e-12 <= ticks[0] and ticks[-1] <= high * (1 + 1e-12)
-    assert {f"{step:.0e}"[0] for step in steps} < {"1", "2", "5"} and all(
-        a < b for a, b in pairwise(ticks)
-    )
-
-
-def test_nothing_to_draw_and_wrong_usage(make_forecaster: Make, tmp_path: Path) -> None:
-    """Oracle: no forecast, no file; what no run could do is usage, exit code 2."""
-    result = infer(make_forecaster(), tmp_path / "none.csv", "--plot", tmp_path / "x.svg")
-    assert (
-        result.exit_code == 1
-        and "no forecast to draw" in result.stderr
-        and not (tmp_path / "x.svg").exists()
-    )
+def test_wrong_usage(make_forecaster: Make) -> None:
+    """Oracle: what no run could do is usage, exit code 2."""
     for options, message in (
-        (("--plot", "x.png"), "expected a name ending in .svg"),
         (("--every", "0"), "0 is not in the range"),
         (("--delimiter", "::"), "'::' is not one of"),
         (("--target", "a,b"), "expected 1 names"),
@@ -735,29 +670,6 @@ def test_the_last_year_has_an_end(make_forecaster: Make, tmp_path: Path) -> None
     ]
     assert all("before the year 10000" in row["error"] for row in rows if row["status"] == "error")
     assert rows[-3]["ds"] == "9999-12-31"
-
-
-@pytest.mark.parametrize("sign", ["", "-"])
-def test_a_truth_of_any_size_is_drawn(make_forecaster: Make, tmp_path: Path, sign: str) -> None:
-    """Oracle: numbers near the end of float64 in the truth; the picture is XML whose coordinates
-    are finite.
-    """
-    values = [*map(str, range(6)), f"{sign}1e308", f"{sign}1.7e308", "-1e308", "8", "9", "10"]
-    (tmp_path / "x.csv").write_text(
-        "ds,y\n" + "".join(f"{t},{v}\n" for t, v in enumerate(values[:9]))
-    )
-    result = infer(
-        make_forecaster(step=INDEX),
-        tmp_path / "x.csv",
-        "--every",
-        "3",
-        "--plot",
-        tmp_path / "x.svg",
-    )
-    assert "plot:" in result.stderr, result.stderr
-    picture = (tmp_path / "x.svg").read_text()
-    ElementTree.fromstring(picture)
-    assert not re.search(r"\b(nan|inf)\b", picture)
 
 
 def test_thousands_of_columns_are_read_in_linear_time(tmp_path: Path) -> None:

@@ -260,11 +260,11 @@ def test_links_are_written_through(
     assert link.stat().st_size > 0
 
 
-@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet", ".svg"])
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet", ".svg", ".png"])
 @pytest.mark.parametrize("mode", [0o600, 0o664])
 def test_modes_are_kept(make_forecaster: Make, history: Path, suffix: str, mode: int) -> None:
     """Oracle: the mode of the file that is replaced; one that is read-only is refused and stays."""
-    target, option = history.parent / f"t{suffix}", "--plot" if suffix == ".svg" else "-o"
+    target, option = history.parent / f"t{suffix}", "--plot" if suffix in (".svg", ".png") else "-o"
     words = ("series", make_forecaster(), history, option, target)
     assert infer(*words).exit_code == 0
     target.chmod(mode)
