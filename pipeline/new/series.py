@@ -82,9 +82,13 @@ def describe_splits(seen: SeriesFile, about: dict[str, Any]) -> list[str]:
     """Return what stage data found: season, splits, and its notes."""
     facts = [f"season    {about['season']}: {about['season_from']}"]
     counts = ", ".join(f"{about[split]:,} {split}" for split in ("train", "validation", "test"))
-    share = f"the newest {SHARE:.0%} of the rows are the test split, {SHARE:.0%} before validation"
+    share = f"the newest {percent(SHARE)} of the rows are test, {percent(SHARE)} before validation"
     facts.append(f"windows   {counts}: {share}")
     return facts + [f"note      {note}" for note in about["notes"] if "filled" not in note]
+
+
+def percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
 
 
 def describe_choice(context: int, horizon: int, season: int) -> str:
@@ -143,7 +147,7 @@ def refuse_short(seen: SeriesFile, horizon: int, possible: int | None) -> None:
         rows for rows in range(LEAST_CONTEXT, 10**9) if fits([rows], LEAST_CONTEXT, horizon)
     )
     where = f"series {short.id!r} of {seen.path.name}" if seen.id else seen.path.name
-    splits = f"{SHARE:.0%} each are validation and test, and {LEAST_CONTEXT} history"
+    splits = f"{percent(SHARE)} each are validation and test, and {LEAST_CONTEXT} history"
     cure = f"ask for --horizon {possible}, the longest" if possible else "give a longer file"
     raise StageError(
         f"new: {where} has {len(short.values)} rows, and a horizon of {horizon} needs {needed}, of"

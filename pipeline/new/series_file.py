@@ -25,6 +25,7 @@ from pipeline.data.series_sources import TIME_NAMES, are_dates, require_header
 
 LIKE_A_DATE = re.compile(r"\d{1,4}[./-]\d{1,2}[./-]\d{1,4}\b")  # 12/31/2024 is read as no time
 ROWS_OF_A_SERIES = 10  # a column that tells series apart has as many rows for each, on average
+TABLES = (".csv", ".tsv", ".txt", ".parquet")
 EXCEL = (".xlsx", ".xls", ".ods")
 IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
@@ -140,8 +141,8 @@ def require_table(file: Path) -> Path:
         raise StageError(f"new: --csv: expected CSV or Parquet, got the image {file}; {cure}")
     if not path.exists():
         folder = path.parent
-        near = [found.name for found in folder.glob("*")] if folder.is_dir() else []
-        cure = hint(path.name, near) if near else f"there is no folder {file.parent} either"
+        near = [found.name for found in folder.glob("*") if found.suffix.lower() in TABLES]
+        cure = hint(path.name, near) if near else "name a CSV or Parquet file"
         raise StageError(f"new: --csv: there is no file {file}; {cure}")
     if path.stat().st_size == 0:
         raise StageError(f"new: --csv: {file} is empty; expected a header line and rows of numbers")

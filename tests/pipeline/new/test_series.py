@@ -255,7 +255,7 @@ MISTAKES = {
     "a horizon that is too long": (
         table(months(100), NUMBERS, header="ds,y"),
         {"horizon": 40},
-        "air.csv has 100 rows, and a horizon of 40 needs 238, of which 20% each are validation and"
+        "air.csv has 100 rows, and a horizon of 40 needs 238, of which 20 % each are validation and"
         " test, and 8 history; ask for --horizon 12, the longest",
     ),
     "too few rows": (
