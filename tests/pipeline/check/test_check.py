@@ -1,4 +1,4 @@
-"""Stage check: it passes a sound file and stops each planted fault with a sentence."""
+"""Stage check: it passes a valid file, and stops each introduced fault with a message."""
 
 from __future__ import annotations
 
@@ -25,7 +25,9 @@ pytestmark = pytest.mark.usefixtures("root")
 
 
 def assert_refused(name: str, sentence: str, error: type[Exception] = StageError) -> None:
-    """The stage raises the sentence, and check.json holds it as the verdict with passed false."""
+    """Assert that the stage raises the message, and that check.json holds it as the verdict with
+    passed false.
+    """
     with pytest.raises(error) as refusal:
         line.run("check", name)
     assert re.search(sentence, str(refusal.value)), str(refusal.value)
@@ -37,8 +39,8 @@ def assert_refused(name: str, sentence: str, error: type[Exception] = StageError
 
 
 @pytest.mark.parametrize("name", [line.DIGITS, line.WAVES])
-def test_a_sound_file_passes_without_torch(name: str) -> None:
-    """Oracle: numpy on torch's recorded outputs; the process cannot import torch."""
+def test_a_valid_file_passes_without_torch(name: str) -> None:
+    """numpy on torch's recorded outputs; the process cannot import torch."""
     done = line.run_without_torch("check", name)
     assert done.returncode == 0, done.stderr
     checked, saved = line.results(name, "check"), np.load(f"out/{name}/export/torch.npz")
@@ -115,8 +117,8 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_fault_in_the_graph_is_stopped(fault: str) -> None:
-    """Oracle: the sentence; the file is sealed again, so that its digest is right."""
+def test_a_fault_in_the_graph_is_an_error(fault: str) -> None:
+    """The file is sealed again, so that its digest is right."""
     change, sentence = FAULTS[fault]
     line.change_model(line.DIGITS, graph=change)
     assert_refused(
@@ -124,8 +126,8 @@ def test_a_fault_in_the_graph_is_stopped(fault: str) -> None:
     )
 
 
-def test_an_overflow_of_float16_is_stopped() -> None:
-    """Oracle: 64 pixels times 6e4 is beyond 65,504; the fp32 file is untouched."""
+def test_an_overflow_of_float16_is_an_error() -> None:
+    """64 pixels times 6e4 is beyond 65,504; the fp32 file is untouched."""
 
     def overflow(graph: onnx.ModelProto) -> None:
         for weight in graph.graph.initializer:
@@ -140,8 +142,8 @@ def test_an_overflow_of_float16_is_stopped() -> None:
     assert_refused(line.DIGITS, sentence)
 
 
-def test_a_variant_that_loses_accuracy_does_not_ship_and_the_line_goes_on() -> None:
-    """Oracle: reversed scales of weights change int8; fp32 passes and is packaged."""
+def test_a_variant_that_loses_accuracy_is_left_out() -> None:
+    """Reversed scales of weights change int8; fp32 passes and is packaged."""
 
     def spoil(graph: onnx.ModelProto) -> None:
         for weight in graph.graph.initializer:
@@ -164,8 +166,8 @@ def test_a_variant_that_loses_accuracy_does_not_ship_and_the_line_goes_on() -> N
 
 
 @pytest.mark.skipif("cuda" in available_devices(), reason="there is a CUDA device here")
-def test_a_device_that_is_not_there_is_an_error() -> None:
-    """Oracle: the sentence names the device and what is missing."""
+def test_a_missing_device_is_an_error() -> None:
+    """The message names the device and what is missing."""
     laid_out = Path("out/params", line.DIGITS, "check.json")
     asked = json.loads(laid_out.read_text())
     asked["check"]["devices"] = ["cuda"]
@@ -173,8 +175,8 @@ def test_a_device_that_is_not_there_is_an_error() -> None:
     assert_refused(line.DIGITS, "asked for cuda: no NVIDIA GPU is seen", DeviceError)
 
 
-def test_a_fault_in_the_quantiles_is_stopped() -> None:
-    """Oracle: the sentence; the forecast itself is untouched."""
+def test_a_fault_in_the_quantiles_is_an_error() -> None:
+    """The forecast itself is untouched."""
     line.change_model(
         line.WAVES,
         graph=lambda graph: line.change_weights(graph, nudge((0, 0, 0), 0.01), "offsets"),
@@ -186,15 +188,15 @@ def freeze(graph: onnx.ModelProto) -> None:
     graph.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 2
 
 
-def test_a_frozen_batch_axis_is_stopped() -> None:
-    """Oracle: the sentence names the input and the promised shape."""
+def test_a_frozen_batch_axis_is_an_error() -> None:
+    """The message names the input and the expected shape."""
     line.change_model(line.WAVES, graph=freeze)
     sentence = r"graph input 'series': expected float \['N', 20, 1\].*got .*\[2, 20, 1\]"
     assert_refused(line.WAVES, sentence, ModelFileError)
 
 
-def test_a_missing_label_is_stopped() -> None:
-    """Oracle: nine labels for ten probabilities."""
+def test_a_missing_label_is_an_error() -> None:
+    """Nine labels for ten probabilities."""
     line.change_model(line.DIGITS, document=lambda document: document["labels"].pop())
     assert_refused(
         line.DIGITS, r"'probabilities': expected float \['N', 9\].*got .*10\]", ModelFileError
@@ -209,18 +211,18 @@ def test_a_missing_label_is_stopped() -> None:
         (lambda document: document.update(name="lenet5-digits"), "name"),
     ],
 )
-def test_a_document_of_other_data_is_stopped(
+def test_a_document_of_other_data_is_an_error(
     change: Callable[[dict[str, Any]], None], key: str
 ) -> None:
-    """Oracle: what stage data wrote; the graph and its numbers are untouched."""
+    """It differs from what stage data wrote; the graph and its numbers are untouched."""
     line.change_model(line.DIGITS, document=change)
     assert_refused(
         line.DIGITS, rf"model.onnx: expected {key} .* as the entry has, got .*export@{line.DIGITS}"
     )
 
 
-def test_an_edited_byte_is_stopped() -> None:
-    """Oracle: the digest."""
+def test_an_edited_byte_is_an_error() -> None:
+    """By the digest."""
     path = line.model_path(line.DIGITS)
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
@@ -230,8 +232,8 @@ def test_an_edited_byte_is_stopped() -> None:
     )
 
 
-def test_golden_samples_of_another_model_are_stopped() -> None:
-    """Oracle: the sentence; the graph agrees with torch, the golden outputs do not."""
+def test_golden_samples_of_another_model_are_an_error() -> None:
+    """The graph agrees with torch, the golden outputs do not."""
 
     def swap(document: dict[str, Any]) -> None:
         ours = load_file(line.model_path(line.DIGITS), "cpu").file.json["golden"]["outputs"][
@@ -246,8 +248,8 @@ def test_golden_samples_of_another_model_are_stopped() -> None:
     )
 
 
-def test_a_metric_that_moved_is_stopped() -> None:
-    """Oracle: by hand; .005 of accuracy, or a thousandth of an error, may move."""
+def test_a_changed_metric_is_an_error() -> None:
+    """.005 of accuracy, or a thousandth of an error, may change."""
     row = {"passed": True, "limit": 1e-4, "variant": "fp32"}
     for name, torch_value, kept, broken in (
         ("accuracy", 0.9, 0.8951, 0.8949),
@@ -262,7 +264,7 @@ def test_a_metric_that_moved_is_stopped() -> None:
 
 
 def test_a_network_no_better_than_its_baseline_is_refused_if_params_say_so() -> None:
-    """Oracle: the sentence; `report` lets the same file through."""
+    """With `report` the same file passes."""
     beside = {
         "better": False,
         "sentence": "worse than seasonal naive, the best baseline: MASE 2 against 1, 2.00 times",
@@ -299,8 +301,8 @@ def test_the_last_line_says_what_is_no_better_than_its_baseline(name: str) -> No
     assert "✗" not in better
 
 
-def test_rounded_float32_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Oracle: by hand; a device that rounds to 10 fraction bits is 2^-12 off."""
+def test_rounded_float32_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A device that rounds to 10 fraction bits is 2^-12 off."""
     assert parity.float32_rounding_error("cpu") <= 1e-6
 
     class Rounding:
@@ -326,7 +328,7 @@ def test_rounded_float32_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_wilson_against_a_published_value() -> None:
-    """Oracle: Wilson's interval for 81 of 263 is .2553 to .3662 (Newcombe 1998, table I)."""
+    """Wilson's interval for 81 of 263 is .2553 to .3662 (Newcombe 1998, table I)."""
     assert metrics.wilson_interval(81, 263) == pytest.approx((0.2553, 0.3662), abs=5e-5)
     low, high = metrics.wilson_interval(0, 20)
     assert low == pytest.approx(0, abs=1e-12) and high == pytest.approx(
@@ -335,7 +337,7 @@ def test_wilson_against_a_published_value() -> None:
 
 
 def test_compare_outputs() -> None:
-    """Oracle: by hand, two rows of two probabilities."""
+    """Two rows of two probabilities, by hand."""
     expected = [np.array([[0.9, 0.1], [0.4, 0.6]], np.float32)]
     facts = parity.compare_outputs([np.array([[0.9, 0.1], [0.7, 0.3]], np.float32)], expected, 2)
     assert facts["finite"] and facts["worst_row"] == 1 and facts["top1_agreement"] == 0.5

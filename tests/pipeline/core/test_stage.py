@@ -44,8 +44,8 @@ def test_what_may_not_be_read_is_said() -> None:
     assert ending(open_it) == f"error: photos/cats: permission denied; {cure}"
 
 
-def test_a_missing_module_of_ours_is_a_bug() -> None:
-    """A traceback: it is not installed by `make`."""
+def test_a_missing_module_of_ours_is_a_traceback() -> None:
+    """`make` does not install it, so no cure is named."""
 
     def imports(name: str) -> object:
         return __import__(name)

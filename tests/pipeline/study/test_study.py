@@ -1,4 +1,4 @@
-"""Stage study: intervals, the table, baselines, and runs that are made once."""
+"""Stage study: intervals, the table, baselines, and runs that are made only once."""
 
 import copy
 import csv
@@ -59,9 +59,7 @@ def loaded(workspace: Path) -> params.Params:
 
 
 def test_the_interval_of_a_mean() -> None:
-    """Oracle: scipy's t interval; of the logarithms for errors, so the middle is the geometric
-    mean.
-    """
+    """scipy's t interval; of the logarithms for errors, so the middle is the geometric mean."""
     values = [0.91, 0.95, 0.93]
     got = study.t_interval(values, "share")
     low, high = stats.t.interval(0.95, 2, loc=np.mean(values), scale=stats.sem(values))
@@ -79,7 +77,8 @@ def test_runs_are_made_once_and_again_where_they_change(
     loaded: params.Params, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Counted at train.fit: 4 runs; none the second time; those of one setting when it changes.
-    Same rows again.
+
+    The rows are the same.
     """
     fitted: list[str] = []
     real = loop.fit
@@ -105,9 +104,7 @@ def test_runs_are_made_once_and_again_where_they_change(
 
 
 def test_the_baselines_see_the_same_windows(loaded: params.Params) -> None:
-    """Oracle: by hand, last value of each test curve's first 32 samples against the 10 after
-    them.
-    """
+    """By hand, the last value of each test curve's first 32 samples against the 10 after them."""
     recipe = study.resolve_run("wave", loaded.studies["waves"].base, {}, 1, loaded)
     source, _ = prepare.make(recipe.data)
     curves = source.x["test"].reshape(20, 60)
@@ -118,9 +115,7 @@ def test_the_baselines_see_the_same_windows(loaded: params.Params) -> None:
 
 
 def test_forecasts_are_fed_back(loaded: params.Params) -> None:
-    """Oracle: the network called by hand, 4 steps at a time, on histories that take in its own
-    answers.
-    """
+    """The network is called here, 4 steps at a time, on histories that include its own forecasts."""
     import torch
 
     recipe = study.resolve_run("wave", loaded.studies["waves"].base, {}, 1, loaded)
@@ -135,7 +130,7 @@ def test_forecasts_are_fed_back(loaded: params.Params) -> None:
     np.testing.assert_array_equal(got, path[:, 32:42].astype(np.float64))
 
 
-def test_too_short_test_curves(loaded: params.Params) -> None:
+def test_test_curves_that_are_too_short_are_an_error(loaded: params.Params) -> None:
     recipe = study.resolve_run("wave", loaded.studies["waves"].base, {}, 1, loaded)
     source, _ = prepare.make(recipe.data)
     with pytest.raises(
@@ -145,9 +140,9 @@ def test_too_short_test_curves(loaded: params.Params) -> None:
 
 
 @pytest.mark.parametrize("measure", ["mse 10 ahed", "accuracy"])
-def test_a_measure_that_there_is_not(workspace: Path, measure: str) -> None:
-    """A slip, and a measure of images on series: refused with the whole of params.yaml, before
-    any training.
+def test_an_unknown_or_unsuitable_measure_is_an_error(workspace: Path, measure: str) -> None:
+    """A typing error, and a measure of images on series: refused with the whole of params.yaml,
+    before any training.
     """
     studies = {"waves": {**WAVES, "measures": [measure]}}
     YAML().dump(copy.deepcopy({**PARAMS, "studies": studies}), Path("params.yaml"))
@@ -165,7 +160,7 @@ def test_params_know_every_measure() -> None:
 
 
 def test_the_table(workspace: Path) -> None:
-    """Oracle: written by hand; geometric mean of 1e-2 and 1e-4 is 1e-3."""
+    """By hand: the geometric mean of 1e-2 and 1e-4 is 1e-3."""
     rows = [
         study.make_row("s", "a", seed, "mse 10 ahead", "", value)
         for seed, value in ((1, 1e-2), (2, 1e-4))
@@ -209,10 +204,8 @@ def test_the_stage_writes_table_and_picture(
     loaded: params.Params, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A classifier's study: two architectures, both far above chance (.1); its curves end at its
-    measures.
-
-    Oracle of the counts: 64 * 16 + 16 + 32 + 160 + 10 and 320 + 32 * 64 * 10 + 10 parameters;
-    cnn1's two weights.
+    measures. Parameters: 64 * 16 + 16 + 32 + 160 + 10 and 320 + 32 * 64 * 10 + 10; cnn1's two
+    weights.
     """
     monkeypatch.setattr(sys, "argv", ["study", "digits"])
     study_main.main()
@@ -240,7 +233,7 @@ def test_the_stage_writes_table_and_picture(
 
 
 def test_lines_join_settings_and_the_others_are_levels(workspace: Path) -> None:
-    """Oracle: the means of the rows; three settings in two lines and a level."""
+    """The means of the rows; three settings in two lines and a level."""
     from matplotlib.figure import Figure
 
     runs = [(k, name, seed) for k, name in enumerate("abcd") for seed in (1, 3)]
@@ -257,7 +250,9 @@ def test_lines_join_settings_and_the_others_are_levels(workspace: Path) -> None:
     assert level.get_segments()[0].tolist() == [[1, pytest.approx(0.32)], [2, pytest.approx(0.32)]]
 
 
-def test_an_unknown_study(loaded: params.Params, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_study_is_an_error(
+    loaded: params.Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(sys, "argv", ["study", "wave"])
     with pytest.raises(
         StageError, match=r"usage: python -m pipeline.study NAME, .* one of: waves, digits$"
