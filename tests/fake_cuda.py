@@ -291,12 +291,12 @@ sys.meta_path.insert(0, After())
 
 @dataclass(frozen=True)
 class FakeCuda:
-    """Runs Python on the stand-ins in a folder."""
+    """Runs Python with the stand-ins of a folder."""
 
     folder: Path
 
     def environment(self, **more: str | int) -> dict[str, str]:
-        """Return the environment of a process on the stand-ins."""
+        """Return the environment of a process with the stand-ins."""
         path = os.pathsep.join([str(self.folder), str(REPOSITORY)])
         told = {name: str(value) for name, value in more.items()}
         hidden = {k: v for k, v in os.environ.items() if k != "CUDA_VISIBLE_DEVICES"}
@@ -310,7 +310,7 @@ class FakeCuda:
         cwd: str | Path | None = None,
         **more: str | int,
     ) -> subprocess.CompletedProcess[str]:
-        """Run code in a process of its own; where `check` is true it must end well."""
+        """Run code in a new process; if `check` is true it must succeed."""
         command = [sys.executable, "-c", code, *map(str, arguments)]
         done = subprocess.run(
             command,
@@ -355,8 +355,8 @@ def provider() -> Path:
 
 
 def headers() -> Path | None:
-    """Return the folder of driver_types.h, which says how cudaDeviceProp is laid out; torch's
-    compiler brings it.
+    """Return the folder of driver_types.h, which defines cudaDeviceProp; torch's compiler brings
+    it.
     """
     spec = find_spec("triton")
     root = (
@@ -368,9 +368,7 @@ def headers() -> Path | None:
 
 
 def wanted() -> set[str]:
-    """Return the functions that the provider links to, and those of cuDNN that it looks up by
-    name.
-    """
+    """Return the functions that the provider links to, and those of cuDNN that it looks up by name."""
     listed = subprocess.run(
         ["nm", "-D", "--undefined-only", provider()], capture_output=True, text=True, check=True
     )
@@ -381,8 +379,8 @@ def wanted() -> set[str]:
 
 
 def source(library: str, names: set[str]) -> str:
-    """Return the C code of a library: what it has of its own, and for every other function one
-    that answers 0.
+    """Return the C code of a library: the functions written for it, and for every other one a
+    function that returns 0.
     """
     code = EVERY + OWN.get(library, "")
     written = set(re.findall(r"\b(\w+)\(", code))
@@ -410,7 +408,7 @@ def build(folder: Path) -> None:
 
 
 def built(cache: Path) -> FakeCuda:
-    """Return the stand-ins of this onnxruntime and this file, built where the cache does not
+    """Return the stand-ins for this onnxruntime and this file; they are built if the cache does not
     have them.
     """
     facts = Path(__file__).read_bytes() + metadata.version("onnxruntime-gpu").encode()

@@ -1,4 +1,4 @@
-"""Recipes that train in a second, as they stand in params.yaml, and where the repository is."""
+"""Recipes that train in a second, in the form of params.yaml, and the folder of the repository."""
 
 import shutil
 from pathlib import Path

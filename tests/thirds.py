@@ -1,5 +1,5 @@
-"""Runtimes besides torch and onnxruntime: what three of them answer is the file's answer, not
-one runtime's.
+"""ONNX runtimes besides torch and onnxruntime: outputs that three runtimes agree on are those of
+the file.
 """
 
 from __future__ import annotations

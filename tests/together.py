@@ -1,9 +1,7 @@
-"""What each of several processes runs in tests/pipeline/train/test_distributed.py: recipes trained
-one after the other.
-
-python tests/together.py GIVEN.json ANSWER.json, where GIVEN holds resolved recipes by name; under
-torchrun as one of several. Process 0 writes, for each, the history, the weights' sums and how far
-apart the processes' weights are.
+"""Program for tests/pipeline/train/test_distributed.py, run by each of several processes: it trains
+recipes one after the other. Usage: python tests/together.py GIVEN.json ANSWER.json, where GIVEN
+holds resolved recipes by name; under torchrun as one of several. For each recipe process 0 writes
+the history, the sums of the weights, and how far the weights of the processes are apart.
 """
 
 from __future__ import annotations

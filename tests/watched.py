@@ -1,5 +1,5 @@
-"""What a command sends and writes, by its system calls and those of its children: strace, where
-it may be used.
+"""What a command sends and writes: the system calls of it and its children, by strace if that may
+be used.
 """
 
 from __future__ import annotations

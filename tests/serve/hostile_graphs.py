@@ -15,7 +15,7 @@ def external_tensor(name: str = "w") -> TensorProto:
 
 
 def hide(place: str) -> onnx.ModelProto:
-    """Return a model with an external tensor at the place."""
+    """Return a model with an external tensor in the given place."""
     model, tensor = tiny.classifier_graph(), external_tensor()
     branch = helper.make_graph([], "branch", [], [], [tensor])
     node = helper.make_node("If", ["c"], ["d"])
@@ -40,7 +40,7 @@ def hide(place: str) -> onnx.ModelProto:
 
 
 def with_operator(domain: str, operator: str = "Teleport") -> onnx.ModelProto:
-    """Return a model with one more node, inside a branch, as an operator of that domain."""
+    """Return a model with one more node, inside a branch, of an operator of that domain."""
     model = tiny.classifier_graph()
     branch = helper.make_graph(
         [helper.make_node(operator, [], ["x"], domain=domain)], "branch", [], []

@@ -1,4 +1,4 @@
-"""The command `infer` run in this process, and inputs that several test files give it."""
+"""The command `infer`, run in this process, and inputs that several test files use."""
 
 import csv
 import hashlib

@@ -1,5 +1,5 @@
-"""Real, tiny ONNX files that the tests of `serve` run: their arithmetic is simple enough to do
-again in numpy.
+"""Real, tiny ONNX files for the tests of `serve`, whose arithmetic is simple enough to repeat in
+numpy.
 """
 
 import json
@@ -21,7 +21,7 @@ CONTEXT, HORIZON, QUANTILES, SPREAD = 4, 3, [0.1, 0.5, 0.9], np.array([-1.0, 0.0
 
 
 def classify_by_brightness(images: np.ndarray) -> np.ndarray:
-    """The classifier's oracle: softmax of WEIGHT * mean / 255 + BIAS, (N, K)."""
+    """Return the expected probabilities (N, K): softmax of WEIGHT * mean / 255 + BIAS."""
     mean = images.reshape(len(images), -1).astype(np.float64).mean(axis=1, keepdims=True) / 255
     logits = mean @ WEIGHT.astype(np.float64) + BIAS
     exponent = np.exp(logits - logits.max(axis=1, keepdims=True))
@@ -49,7 +49,7 @@ def classifier_graph(labels: int = len(LABELS)) -> onnx.ModelProto:
 
 def linear_graph(weight: np.ndarray) -> onnx.ModelProto:
     """uint8 (N, 8, 8, 1) -> scores pixels @ weight (64, K), their softmax, and as saliency the
-    column of a class.
+    weights of a class.
     """
     nodes = [
         helper.make_node("Cast", ["images"], ["real"], to=TensorProto.FLOAT),
@@ -211,7 +211,7 @@ def forecaster_document(columns: tuple[str, ...] = ("y",), **rule: Any) -> dict[
 
 
 def reseal(document: dict[str, Any], graph: onnx.ModelProto | None = None) -> bytes:
-    """Seal without any check: the digest is right, the document and the graph may say anything."""
+    """Seal without any check: the digest is valid, whatever the document and the graph are."""
     proto = graph if graph is not None else classifier_graph()
     document = {key: value for key, value in document.items() if key != "digest"}
     digest = compute_digest([memoryview(proto.SerializeToString())], document)
@@ -222,7 +222,7 @@ def reseal(document: dict[str, Any], graph: onnx.ModelProto | None = None) -> by
 
 
 def bomb_png(width: int, height: int) -> bytes:
-    """A PNG whose header claims a size that its data do not have."""
+    """Return a PNG whose header states a size that its data do not have."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return (
