@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[3]
 CLAIMS = [claim for group in claims.load_claims() for claim in group["claims"]]
 STUDIES = YAML(typ="safe").load(ROOT / "params.yaml")["studies"]
 KINDS = {
-    "study": {"study", "of", "settings"},
+    "study": {"study", "of", "settings", "shows"},
     "test": {"test"},
     "file": {"file", "key"},
     "reason": {"reason"},
@@ -42,6 +42,45 @@ def test_every_claim_has_a_measurement_or_a_reason(claim: dict) -> None:
         "study": len(claim.get("settings", [])),
         "file": 1,
     }.get(kind, 0)
+
+
+def interval(text: str) -> tuple[float, float]:
+    """Return the ends of "0.9 [0.8, 1]"; of a number alone, the number twice."""
+    numbers = [float(number.replace(",", "")) for number in re.findall(r"[\d.][\d.,e+-]*", text)]
+    return (numbers[1], numbers[2]) if "[" in text else (numbers[0], numbers[0])
+
+
+def holds(relation: str, values: dict[str, str]) -> bool:
+    """Return whether "a < b", "a > b" or "a ~ b" is so: intervals apart, or overlapping."""
+    left, sign, right = re.split(r" ([<>~]) ", relation)
+    (low, high), (other_low, other_high) = (interval(values.get(x, x)) for x in (left, right))
+    return {
+        "<": high < other_low,
+        ">": low > other_high,
+        "~": low <= other_high and other_low <= high,
+    }[sign]
+
+
+@pytest.mark.parametrize("claim", [c for c in CLAIMS if "study" in c], ids=lambda c: c["id"])
+def test_the_results_still_show_what_the_verdict_rests_on(claim: dict) -> None:
+    """Oracle: the study's table. A study that is made again may turn a verdict."""
+    everything = claim | {"settings": [*STUDIES[claim["study"]]["settings"], *claim["settings"]]}
+    values = dict(claims.measured_values(everything, ROOT))
+    assert claim["shows"]
+    assert [relation for relation in claim["shows"] if not holds(relation, values)] == []
+
+
+def test_relations_by_hand() -> None:
+    values = {
+        "a": "0.5 [0.4, 0.6]",
+        "b": "0.7 [0.61, 0.8]",
+        "c, d": "2",
+        "e": "1,200 [0.55, 3e+03]",
+    }
+    for relation in ("a < b", "b > a", "a ~ 0.6", "c, d > b", "e ~ a", "e ~ c, d"):
+        assert holds(relation, values), relation
+    for relation in ("a > b", "a ~ b", "b < a", "c, d < b", "a < 0.6", "e > a"):
+        assert not holds(relation, values), relation
 
 
 def test_every_claim_of_the_lecture_notes_is_listed() -> None:
