@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
-from tqdm import tqdm
 
 from pipeline.core.stage import progress
 from pipeline.data.dataset import spread
@@ -37,9 +36,8 @@ from pipeline.explain.image_optimization import (
 from pipeline.explain.sections import ALL_FACTS, Section
 from pipeline.network.modules import Classifier
 
-Objective = Callable[
-    [Tensor], Tensor
-]  # images (N, C, H, W) in grey levels to what is maximised, (N,)
+# images (N, C, H, W) in grey levels to what is maximised, (N,)
+Objective = Callable[[Tensor], Tensor]
 STAGES, UNITS, CLASSES = 2, 3, 6  # stages, units of each; classes at most
 LEARNING_RATE = 0.05  # of Adam, for u from -1 to 1
 TRAINING = "best training image"
@@ -70,13 +68,14 @@ def make_section(subject: Subject) -> Section | None:
     net = synthesis_network(subject)
     if net is None:
         return None
-    section, pool = Section("Activation maximization", unstable=ALL_FACTS), load_pool(subject)
-    maximise_units(subject, section, net, pool)
-    maximise_classes(subject, section, net, pool)
+    section = Section(subject, "Activation maximization", unstable=ALL_FACTS)
+    pool = load_pool(subject)
+    maximise_units(section, net, pool)
+    maximise_classes(section, net, pool)
     return section
 
 
-def maximise_units(subject: Subject, section: Section, net: Classifier, pool: Tensor) -> None:
+def maximise_units(section: Section, net: Classifier, pool: Tensor) -> None:
     """Add the best training images of units, and images by plain ascent and each prior."""
     stages = [
         name
@@ -101,15 +100,15 @@ def maximise_units(subject: Subject, section: Section, net: Classifier, pool: Te
             torch.stack([maps[stage][k, unit].mean() for k, (stage, unit) in enumerate(units)])
         )
 
-    steps, seed = subject.settings.synthesis_steps, subject.settings.seed
+    settings = section.subject.settings
+    steps, seed = settings.synthesis_steps, settings.seed
     methods = make_methods(pool, len(units), seed)
     images = {TRAINING: torch.cat(best)}
-    images |= maximise_all({n: (objective, m) for n, m in methods.items()}, "units", steps, seed)
+    images |= {name: maximise(objective, m, steps, seed) for name, m in methods.items()}
     with torch.no_grad():
         reached = {name: objective(x) for name, x in images.items()}
     notes = {name: [f"{value:.2f}" for value in row] for name, row in reached.items()}
     notes[TRAINING] = [f"{short_name(stage)},\nunit {unit}" for stage, unit in units]
-    size = draw_image_rows(subject, "synthesis.units.png", images, notes)
     medians = {name: float(reached[name].median()) for name in methods}
     section.facts["unit_over_data"] = medians
     values = ", ".join(f"{name} {value:.4g}" for name, value in medians.items())
@@ -119,15 +118,16 @@ def maximise_units(subject: Subject, section: Section, net: Classifier, pool: Te
         f"is 1. The medians are: {values}."
     )
     alt = "The images that activate units most, by method."
-    section.add("synthesis.units.png", size, alt, caption)
+    draw_image_rows(section, "synthesis.units.png", alt, caption, images, notes)
 
 
-def maximise_classes(subject: Subject, section: Section, net: Classifier, pool: Tensor) -> None:
+def maximise_classes(section: Section, net: Classifier, pool: Tensor) -> None:
     """Add an image of each class: Simonyan, Vedaldi, Zisserman 2013, arXiv:1312.6034, section 2.
 
     From the mean image, on the score before softmax with an L2 prior, and for comparison on the
     probability, which also rises when the other classes fall.
     """
+    subject = section.subject
     steps, seed = subject.settings.synthesis_steps, subject.settings.seed
     classes = torch.from_numpy(spread(len(subject.labels), CLASSES))
     with torch.no_grad():
@@ -137,22 +137,21 @@ def maximise_classes(subject: Subject, section: Section, net: Classifier, pool: 
     l2 = Method(
         mean, prior=lambda u: 10 * (u - mean).square().mean((1, 2, 3)), jitter=jitter_of(pool)
     )
+    fourier = make_methods(pool, len(classes), seed)["Fourier"]
 
     def score(x: Tensor) -> Tensor:
         return net.logits(x).gather(1, classes[:, None])[:, 0]
 
-    def relative_score(x: Tensor) -> Tensor:
-        return relative(score(x))
-
     def probability(x: Tensor) -> Tensor:
         return net.logits(x).softmax(1).gather(1, classes[:, None])[:, 0]
 
-    ways: dict[str, tuple[Objective, Method]] = {
-        "score": (relative_score, l2),
-        "probability": (probability, l2),
-        "score, Fourier": (relative_score, make_methods(pool, len(classes), seed)["Fourier"]),
+    images = {
+        TRAINING: pool[best],
+        "score": maximise(lambda x: relative(score(x)), l2, steps, seed),
+        "probability": maximise(probability, l2, steps, seed),
+        "score, Fourier": maximise(lambda x: relative(score(x)), fourier, steps, seed),
     }
-    images = {TRAINING: pool[best]} | maximise_all(ways, "classes", steps, seed)
+    ways = list(images)[1:]
     with torch.no_grad():
         reached = {name: score(x) for name, x in images.items()}
     rows = range(len(classes))
@@ -165,7 +164,6 @@ def maximise_classes(subject: Subject, section: Section, net: Classifier, pool: 
     }
     names = [subject.labels[k] for k in classes]
     notes[TRAINING] = [f"{name}: {s:.1f}" for name, s in zip(names, scores.amax(0), strict=True)]
-    size = draw_image_rows(subject, "synthesis.classes.png", images, notes)
     medians = {name: float(relative(reached[name]).median()) for name in ways}
     section.facts["class_over_data"] = medians
     section.facts["class_confidence"] = {name: served[name].mean() for name in ways}
@@ -178,7 +176,7 @@ def maximise_classes(subject: Subject, section: Section, net: Classifier, pool: 
         "with the Fourier parametrisation."
     )
     alt = "Images that maximise classes, by score and by probability."
-    section.add("synthesis.classes.png", size, alt, caption)
+    draw_image_rows(section, "synthesis.classes.png", alt, caption, images, notes)
 
 
 def relative_to_data(values: Tensor) -> Objective:
@@ -187,23 +185,11 @@ def relative_to_data(values: Tensor) -> Objective:
     return lambda value: (value - mean) / (top - mean).clamp_min(1e-12)
 
 
-def maximise_all(
-    ways: dict[str, tuple[Objective, Method]], what: str, steps: int, seed: int
-) -> dict[str, Tensor]:
-    """Return the images of each way, under one progress bar."""
-    with progress(len(ways) * steps, what, "step") as bar:
-        return {
-            name: maximise(objective, method, steps, seed, bar)
-            for name, (objective, method) in ways.items()
-        }
-
-
-def maximise(
-    objective: Objective, method: Method, steps: int, seed: int, bar: tqdm | None = None
-) -> Tensor:
+def maximise(objective: Objective, method: Method, steps: int, seed: int) -> Tensor:
     """Return images (N, C, H, W) in integer grey levels after `steps` of Adam on the objective."""
     parameters, rng = method.start.clone().requires_grad_(), np.random.default_rng(seed)
     optimizer = torch.optim.Adam([parameters], LEARNING_RATE)
+    bar = progress(steps, "images", "step")
     for step in range(steps):
         u = method.to_image(parameters)
         shift = rng.integers(-method.jitter, method.jitter + 1, 2)
@@ -216,8 +202,8 @@ def maximise(
         with torch.no_grad():
             assert parameters.grad is not None
             parameters.copy_(method.after_step(parameters, parameters.grad, step))
-        if bar is not None:
-            bar.update()
+        bar.update()
+    bar.close()
     return round_levels(to_levels(method.to_image(parameters)))
 
 

@@ -16,16 +16,7 @@ from pipeline.explain.modified_relu import ClampAtSix
 from pipeline.network.modules import Classifier, parts, stages
 
 BATCH = 32
-ACTIVATIONS = (
-    nn.ReLU,
-    nn.LeakyReLU,
-    nn.ELU,
-    nn.GELU,
-    nn.SiLU,
-    nn.Hardswish,
-    nn.Tanh,
-    nn.Sigmoid,
-)
+ACTIVATIONS = (nn.ReLU, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Hardswish, nn.Tanh, nn.Sigmoid)
 Item = TypeVar("Item")
 
 
@@ -130,15 +121,21 @@ def watch_outputs(
             handle.remove()
 
 
-@torch.no_grad()
 def find_map_stages(net: Classifier, image: Tensor, min_px: int = 1) -> list[str]:
     """Return the names of the stages with maps (N, C, h, w), h, w >= min_px; no batch norms."""
     names = [n for n in stages(net) if not isinstance(net.get_submodule(n), nn.BatchNorm2d)]
-    maps = capture_outputs(net, image, names)
+    return select_with_maps(net, image, names, min_px)
+
+
+@torch.no_grad()
+def select_with_maps(
+    net: Classifier, image: Tensor, names: Sequence[str], min_px: int
+) -> list[str]:
+    """Return those of the named layers whose output is a map (N, C, h, w) with h, w >= min_px."""
     return [
         name
-        for name, m in zip(names, maps, strict=True)
-        if m is not None and m.dim() == 4 and min(m.shape[2:]) >= min_px
+        for name, output in zip(names, capture_outputs(net, image, names), strict=True)
+        if output is not None and output.dim() == 4 and min(output.shape[2:]) >= min_px
     ]
 
 

@@ -19,7 +19,7 @@ from pipeline.explain.explained_model import Subject
 from pipeline.explain.image_grid import round_levels, show_image, to_tensor, to_uint8
 from pipeline.explain.sections import Section
 from pipeline.network.modules import Classifier
-from pipeline.plots.style import BLUE, GREEN, INK, ORANGE, drawing
+from pipeline.plots.style import BLUE, GREEN, INK, ORANGE
 
 LIMITS = (0, 1, 2, 4, 8, 16)  # grey levels by which an attack may change a pixel
 COLOURS = {"noise": GREEN, "FGSM": BLUE, "PGD": ORANGE}
@@ -37,13 +37,13 @@ def make_section(subject: Subject) -> Section | None:
     net = subject.differentiable_classifier
     if net is None:
         return None
-    section, budget = Section("Adversarial examples"), 1e9 * subject.settings.attack_gmacs
+    section, budget = Section(subject, "Adversarial examples"), 1e9 * subject.settings.attack_gmacs
     images, classes = subject.samples(subject.affordable(budget, MIN_IMAGES, MAX_IMAGES))
     x, y = to_tensor(images), torch.from_numpy(classes)
     attacked = pgd(net, x, y)
-    measure_accuracy(subject, section, net, x, y, attacked)
-    draw_smallest_changes(subject, section, net, x, y, attacked)
-    draw_confident_noise(subject, section, net)
+    measure_accuracy(section, net, x, y, attacked)
+    draw_smallest_changes(section, net, x, y, attacked)
+    draw_confident_noise(section, net)
     return section
 
 
@@ -59,14 +59,10 @@ def predict_file(subject: Subject, x: Tensor) -> np.ndarray:
 
 
 def measure_accuracy(
-    subject: Subject,
-    section: Section,
-    net: Classifier,
-    x: Tensor,
-    y: Tensor,
-    attacked: list[Tensor],
+    section: Section, net: Classifier, x: Tensor, y: Tensor, attacked: list[Tensor]
 ) -> None:
     """Add the accuracy of network and file by size of the change; noise is the control."""
+    subject = section.subject
     rng = torch.Generator().manual_seed(subject.settings.seed)
     signs = torch.randint(0, 2, x.shape, generator=rng) * 2 - 1
     noisy = [round_levels(x + limit * signs) for limit in LIMITS]
@@ -91,7 +87,6 @@ def measure_accuracy(
     section.facts |= {"attacked": len(x), "levels": list(LIMITS), "transfer": transfer}
     for kind, values in accuracy.items():
         section.facts[f"{kind.lower()}_accuracy"] = values.tolist()
-    size = draw_accuracy(subject, accuracy, {k: right.mean(1) for k, right in of_torch.items()})
     percent = {kind: [round(100 * share) for share in shares] for kind, shares in accuracy.items()}
     caption = (
         f"Accuracy of the served file and of the network on {len(x)} images, by the size of the "
@@ -109,59 +104,32 @@ def measure_accuracy(
         f"Accuracy in % over grey levels {LIMITS}: noise {percent['noise']}, FGSM "
         f"{percent['FGSM']}, PGD {percent['PGD']}."
     )
-    section.add("adversarial.curve.png", size, alt, caption)
-
-
-def draw_accuracy(
-    subject: Subject, of_file: dict[str, np.ndarray], of_torch: dict[str, np.ndarray]
-) -> tuple[int, int]:
-    """Draw the accuracies over LIMITS, torch's as circles; return width and height."""
-    size, places = (380, 240), range(len(LIMITS))
-    with drawing(subject.folder / "adversarial.curve.png", *size, head_px=22) as axes:
+    places = range(len(LIMITS))
+    with section.draw("adversarial.curve.png", (380, 240), alt, caption, head_px=22) as axes:
         axis = axes[0, 0]
-        for kind, values in of_file.items():
+        for kind, values in accuracy.items():
             axis.plot(places, 100 * values, color=COLOURS[kind], label=f"{kind}, file")
-        for kind, values in of_torch.items():
-            axis.plot(places, 100 * values, "o", color=COLOURS[kind], mfc="none", ms=5)
+        for kind, right in of_torch.items():
+            axis.plot(places, 100 * right.mean(1), "o", color=COLOURS[kind], mfc="none", ms=5)
         axis.plot([], [], "o", color=INK, mfc="none", ms=5, label="torch")
         axis.set(xlabel="largest change in grey levels", ylabel="accuracy, %", ylim=(-4, 104))
         axis.set_xticks(places, [str(limit) for limit in LIMITS])
         axis.figure.legend(*axis.get_legend_handles_labels(), loc="upper right", ncols=4)
-    return size
 
 
 def draw_smallest_changes(
-    subject: Subject,
-    section: Section,
-    net: Classifier,
-    x: Tensor,
-    y: Tensor,
-    attacked: list[Tensor],
+    section: Section, net: Classifier, x: Tensor, y: Tensor, attacked: list[Tensor]
 ) -> None:
     """Add images beside two changes of the predicted class: by DeepFool and by PGD."""
     rows = np.flatnonzero(predict_torch(net, x).argmax(1) == y.numpy())[:SHOWN]
     if not len(rows):
         return
-    x, y = x[rows], y[rows]
+    subject, x, y = section.subject, x[rows], y[rows]
     before, by_deepfool = predict_file(subject, x), deepfool(net, x, y)
     by_limit = torch.stack([images[rows] for images in attacked])  # (limits, N, C, H, W)
     fooled = np.stack([predict_torch(net, z).argmax(1) != y.numpy() for z in by_limit])
     limit_rows = np.where(fooled.any(0), fooled.argmax(0), len(LIMITS) - 1)
     by_pgd = by_limit[limit_rows, range(len(rows))]
-    size = 620, 148 * len(rows)
-    grid = {"rows": len(rows), "columns": 5}
-    with drawing(subject.folder / "adversarial.smallest.png", *size, **grid) as axes:
-        for k, line in enumerate(axes):
-            title = f"{subject.labels[y[k]]} {before[k, y[k]]:.2f}"
-            show_image(line[0], to_uint8(x)[k], title)
-            pgd_name = "PGD" if fooled[:, k].any() else "PGD fails"
-            for pair, name, images in ((1, "DeepFool", by_deepfool), (3, pgd_name, by_pgd)):
-                change, factor = enlarge_change(images[k] - x[k])
-                show_image(line[pair], change, f"{name}, ×{factor:.3g}")
-                probabilities = predict_file(subject, images[k : k + 1])[0]
-                label = subject.labels[probabilities.argmax()]
-                title = f"{label} {probabilities.max():.2f}"
-                show_image(line[pair + 1], to_uint8(images)[k], title)
     length = float((by_deepfool - x).flatten(1).norm(dim=1).median())
     limits = [
         LIMITS[k] if succeeds else None
@@ -176,11 +144,24 @@ def draw_smallest_changes(
         f"each pixel; its smallest limits that fool the network are: {listed} grey levels."
     )
     alt = "Images, two changes of the predicted class, and the changed images."
-    section.add("adversarial.smallest.png", size, alt, caption)
+    size, grid = (620, 148 * len(rows)), {"rows": len(rows), "columns": 5}
+    with section.draw("adversarial.smallest.png", size, alt, caption, **grid) as axes:
+        for k, line in enumerate(axes):
+            title = f"{subject.labels[y[k]]} {before[k, y[k]]:.2f}"
+            show_image(line[0], to_uint8(x)[k], title)
+            pgd_name = "PGD" if fooled[:, k].any() else "PGD fails"
+            for pair, name, images in ((1, "DeepFool", by_deepfool), (3, pgd_name, by_pgd)):
+                change, factor = enlarge_change(images[k] - x[k])
+                show_image(line[pair], change, f"{name}, ×{factor:.3g}")
+                probabilities = predict_file(subject, images[k : k + 1])[0]
+                label = subject.labels[probabilities.argmax()]
+                title = f"{label} {probabilities.max():.2f}"
+                show_image(line[pair + 1], to_uint8(images)[k], title)
 
 
-def draw_confident_noise(subject: Subject, section: Section, net: Classifier) -> None:
+def draw_confident_noise(section: Section, net: Classifier) -> None:
     """Add noise that is changed until the network predicts a class with confidence."""
+    subject = section.subject
     y = torch.from_numpy(spread(len(subject.labels), NOISE_IMAGES))
     rng = torch.Generator().manual_seed(subject.settings.seed)
     shape = to_tensor(subject.samples(1)[0]).shape[1:]
@@ -188,17 +169,16 @@ def draw_confident_noise(subject: Subject, section: Section, net: Classifier) ->
     images = increase_confidence(net, noise, y)
     before, after = (predict_file(subject, z)[range(len(y)), y] for z in (noise, images))
     section.facts["noise_confidence"] = float(after.mean())
-    size = 124 * len(y), 150
-    with drawing(subject.folder / "adversarial.noise.png", *size, columns=len(y)) as axes:
-        for axis, image, k, confidence in zip(axes[0], to_uint8(images), y, after, strict=True):
-            show_image(axis, image, f"{subject.labels[k]} {confidence:.3f}")
     caption = (
         "Noise that is changed until the network predicts a class with a probability of "
         f"{CONFIDENT}. The served file gives that class {after.mean():.3f} on average; before the "
         f"change it gave {before.mean():.3f}."
     )
     alt = "Images that look like noise, each with the class that the served file predicts."
-    section.add("adversarial.noise.png", size, alt, caption)
+    size = 124 * len(y), 150
+    with section.draw("adversarial.noise.png", size, alt, caption, columns=len(y)) as axes:
+        for axis, image, k, confidence in zip(axes[0], to_uint8(images), y, after, strict=True):
+            show_image(axis, image, f"{subject.labels[k]} {confidence:.3f}")
 
 
 def margin(scores: Tensor, y: Tensor) -> Tensor:

@@ -20,7 +20,6 @@ from pipeline.explain.attribution_methods import (
 from pipeline.explain.explained_model import Subject
 from pipeline.explain.image_grid import arrange_tiles, photo_tiles, resize_tiles
 from pipeline.explain.sections import Section
-from pipeline.plots.style import drawing
 
 MIN_IMAGES = 4  # however expensive the network is
 MAX_GAP = 0.3  # median completeness gap that correct integrated gradients stay far below
@@ -36,12 +35,10 @@ def make_section(subject: Subject) -> Section | None:
     images, _ = subject.samples(subject.affordable(settings.macs, MIN_IMAGES, settings.judged))
     probabilities = subject.file.predict_proba(images)
     target = probabilities.argmax(1)
-    section = Section("Attribution maps", unstable=("parity", "methods.LIME"))
+    section = Section(subject, "Attribution maps", unstable=("parity", "methods.LIME"))
     section.facts["parity"] = occlusion_parity(subject, model, images, target)
-    notes = [
-        f"The occlusion maps of the file and of torch differ by {section.facts['parity']:.0e} at "
-        "most"
-    ]
+    parity = f"{section.facts['parity']:.0e}"
+    notes = [f"The occlusion maps of the file and of torch differ by {parity} at most"]
     if model.cam_layer:
         notes.append(f"Grad-CAM weights {model.cam_layer}")
     maps = {}
@@ -58,9 +55,6 @@ def make_section(subject: Subject) -> Section | None:
     section.facts |= attribution_metrics.measure_methods(subject, model, images, target, maps)
     shown = settings.images
     names = [f"{subject.labels[k]} {probabilities[i, k]:.2f}" for i, k in enumerate(target[:shown])]
-    size = draw_maps(
-        subject, images[:shown], names, {name: values[:shown] for name, values in maps.items()}
-    )
     caption = (
         f"The predicted class of each image and, by {len(maps)} methods, how much each pixel "
         "contributes to it. All maps of a row have one scale: the number below a method's name is "
@@ -69,7 +63,7 @@ def make_section(subject: Subject) -> Section | None:
         f"blue, where a method has signs, is evidence against it. {'; '.join(notes)}."
     )
     alt = f"Attribution maps of {len(names)} test images by {', '.join(maps)}."
-    section.add("attribution.png", size, alt, caption)
+    draw_maps(section, alt, caption, images[:shown], names, maps)
     return section
 
 
@@ -112,9 +106,15 @@ def occlusion_parity(
 
 
 def draw_maps(
-    subject: Subject, images: np.ndarray, names: list[str], maps: dict[str, np.ndarray]
-) -> tuple[int, int]:
-    """Draw images in columns above their maps, a row for each method; return width and height."""
+    section: Section,
+    alt: str,
+    caption: str,
+    images: np.ndarray,
+    names: list[str],
+    maps: dict[str, np.ndarray],
+) -> None:
+    """Add images in columns above their maps, a row for each method; maps may be of more images."""
+    maps = {name: values[: len(images)] for name, values in maps.items()}
     scales = {name: heatmap.full_colour_value(values) for name, values in maps.items()}
     cell, left, top = (760 - 145) // max(len(images), 4), 145, 20
     rows = [images] + [
@@ -126,7 +126,7 @@ def draw_maps(
     labels = ["prediction"]
     labels += [f"{name.replace(' ', chr(10), 1)}\n{scale:.2g}" for name, scale in scales.items()]
     size = left + cell * len(images), top + cell * len(rows)
-    with drawing(subject.folder / "attribution.png", *size) as axes:
+    with section.draw("attribution.png", size, alt, caption) as axes:
         axis = axes[0, 0]
         axis.imshow(picture)
         middles = [
@@ -138,4 +138,3 @@ def draw_maps(
         axis.tick_params(length=0, labeltop=True, labelbottom=False)
         axis.grid(visible=False)
         axis.spines[:].set_visible(False)
-    return size

@@ -23,7 +23,7 @@ from sklearn.cluster import KMeans
 from sklearn.metrics import r2_score
 from torch import Tensor, nn
 
-from pipeline.explain.activations import capture_outputs
+from pipeline.explain.activations import select_with_maps
 from pipeline.explain.explained_model import Subject
 from pipeline.explain.image_grid import to_tensor
 from pipeline.explain.sections import require_finite
@@ -32,9 +32,7 @@ from pipeline.network.modules import Classifier
 from pipeline.params.schema import Explain
 
 MIN_CAM_PX = 4  # sides of the map that Grad-CAM weights: a smaller one shows no location
-NOISE_SHARE = (
-    0.15  # SmoothGrad's noise as a share of 255: Smilkov et al. 2017, arXiv:1706.03825, section 3.2
-)
+NOISE_SHARE = 0.15  # of 255, SmoothGrad's noise: Smilkov et al. 2017, arXiv:1706.03825, section 3.2
 LIME_SEGMENTS = 20
 BATCH = 32
 
@@ -107,24 +105,14 @@ class ExplainedModel:
 def explained_model(subject: Subject) -> ExplainedModel:
     """Return the model of an entry; its baseline is the image that normalizes to zero."""
     net, image = subject.net, np.asarray(subject.source.x["test"][:1])
-    scores = Scores(net, subject.settings.of) if subject.differentiable else None
-    layer = find_cam_layer(net, to_tensor(image)) if subject.differentiable else None
+    scores, layers = None, []
+    if subject.differentiable:
+        scores = Scores(net, subject.settings.of)
+        layers = select_with_maps(net, to_tensor(image), list(network.parts(net)), MIN_CAM_PX)
     mean = np.broadcast_to(net.mean.numpy(), (image.shape[3], *image.shape[1:3])).mean((1, 2))
     baseline = np.rint(mean).astype(np.uint8)
+    layer = layers[-1] if layers else None
     return ExplainedModel(scores, LogOdds(subject.file), layer, baseline, subject.settings)
-
-
-@torch.no_grad()
-def find_cam_layer(net: Classifier, images: Tensor) -> str | None:
-    """Return the last part with a map (N, C, h, w) of h, w >= MIN_CAM_PX, or None."""
-    parts = network.parts(net)
-    outputs = capture_outputs(net, images, list(parts.values()))
-    names = [
-        name
-        for name, output in zip(parts, outputs, strict=True)
-        if output is not None and output.dim() == 4 and min(output.shape[2:]) >= MIN_CAM_PX
-    ]
-    return names[-1] if names else None
 
 
 def differentiable_input(images: np.ndarray) -> Tensor:
@@ -132,9 +120,15 @@ def differentiable_input(images: np.ndarray) -> Tensor:
     return to_tensor(images).requires_grad_()
 
 
-def reduce_channels(attributions: Tensor) -> np.ndarray:
-    """Return the largest magnitude of the channels (N, H, W): Simonyan et al. 2013, section 3.1."""
-    return attributions.detach().abs().amax(1).double().numpy()
+def compute_magnitudes(
+    method: attr.Attribution, images: np.ndarray, target: np.ndarray, **options: Any
+) -> np.ndarray:
+    """Return maps (N, H, W) by a method of Captum: the largest magnitude of the channels.
+
+    Simonyan et al. 2013, arXiv:1312.6034, section 3.1.
+    """
+    x, classes = differentiable_input(images), torch.from_numpy(target)
+    return method.attribute(x, target=classes, **options).detach().abs().amax(1).double().numpy()
 
 
 @contextmanager
@@ -151,22 +145,19 @@ def seeded(seed: int) -> Iterator[None]:
 
 def gradient(model: ExplainedModel, images: np.ndarray, target: np.ndarray) -> np.ndarray:
     """|d score / d pixel|: Simonyan, Vedaldi, Zisserman 2013, arXiv:1312.6034, section 3."""
-    method, classes = attr.Saliency(model.network), torch.from_numpy(target)
-    return reduce_channels(method.attribute(differentiable_input(images), classes, abs=False))
+    return compute_magnitudes(attr.Saliency(model.network), images, target, abs=False)
 
 
 def guided_backpropagation(
     model: ExplainedModel, images: np.ndarray, target: np.ndarray
 ) -> np.ndarray:
     """Springenberg et al. 2014, arXiv:1412.6806, section 3.4: ReLUs pass positive gradients."""
-    method, classes = attr.GuidedBackprop(model.network), torch.from_numpy(target)
-    return reduce_channels(method.attribute(differentiable_input(images), classes))
+    return compute_magnitudes(attr.GuidedBackprop(model.network), images, target)
 
 
 def deconvolution(model: ExplainedModel, images: np.ndarray, target: np.ndarray) -> np.ndarray:
     """Zeiler & Fergus 2013, arXiv:1311.2901, section 2.1: a ReLU of the gradient, no derivative."""
-    method, classes = attr.Deconvolution(model.network), torch.from_numpy(target)
-    return reduce_channels(method.attribute(differentiable_input(images), classes))
+    return compute_magnitudes(attr.Deconvolution(model.network), images, target)
 
 
 def integrated_gradients(
@@ -199,14 +190,9 @@ def integrate_gradients(
 
 def smoothgrad(model: ExplainedModel, images: np.ndarray, target: np.ndarray) -> np.ndarray:
     """The mean gradient under noise: Smilkov et al. 2017, arXiv:1706.03825, section 2."""
-    attributions = attr.NoiseTunnel(attr.Saliency(model.network)).attribute(
-        differentiable_input(images),
-        nt_samples=model.settings.samples,
-        stdevs=NOISE_SHARE * 255,
-        target=torch.from_numpy(target),
-        abs=False,
-    )
-    return reduce_channels(attributions)
+    method, noise = attr.NoiseTunnel(attr.Saliency(model.network)), NOISE_SHARE * 255
+    options = {"nt_samples": model.settings.samples, "stdevs": noise, "abs": False}
+    return compute_magnitudes(method, images, target, **options)
 
 
 def grad_cam(model: ExplainedModel, images: np.ndarray, target: np.ndarray) -> np.ndarray:

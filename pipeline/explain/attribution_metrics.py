@@ -55,9 +55,7 @@ NOISE_LEVELS = 2.55  # grey levels of `sensitivity`: 1 %
 # one forward and backward pass each, so that `sensitivity` can compute them several times
 ONE_PASS = ("gradient", "guided backpropagation", "deconvolution", "Grad-CAM")
 RANDOMISED_SHARES = (0.0, 0.5, 1.0)  # of the layers, from the output; at least the last layer
-MAX_KEPT = (
-    0.5  # mean rank correlation: a map that keeps more depends on the image, not on the network
-)
+MAX_KEPT = 0.5  # mean rank correlation: a map that keeps more depends on the image alone
 FEW_IMAGES = 2  # for the slowest measures
 LIME_SEEDS = 3
 TOP_SEGMENTS = 5  # of LIME, compared between seeds
@@ -191,7 +189,7 @@ def sensitivity(model: ExplainedModel, name: str, images: np.ndarray, target: np
         classes = np.repeat(target, len(rows) // len(target))
         return (torch.from_numpy(compute_maps(model, name, rows, classes)),)
 
-    x = torch.from_numpy(images.astype(np.float32)).permute(0, 3, 1, 2)
+    x = to_tensor(images)
     with seeded(model.settings.seed):
         change = sensitivity_max(maps, x, perturb_radius=NOISE_LEVELS, n_perturb_samples=3)
         return float(change.mean())
@@ -241,10 +239,9 @@ def randomise_cascade(
     """Return each method's rank correlations with the maps of networks with random layers."""
     kept: dict[str, list[float]] = {name: [] for name in maps}
     for share in RANDOMISED_SHARES:
-        net = randomise_last_layers(
-            model.network.net, to_tensor(images), share, model.settings.seed
-        )
-        randomised = replace(model, scores=Scores(net, model.network.of))
+        trained, seed = model.network, model.settings.seed
+        net = randomise_last_layers(trained.net, to_tensor(images), share, seed)
+        randomised = replace(model, scores=Scores(net, trained.of))
         for name, before in maps.items():
             after = compute_maps(randomised, name, images, target)
             kept[name].append(mean_rank_correlation(before, after))
@@ -272,15 +269,11 @@ def randomise_last_layers(net: Classifier, images: Tensor, share: float, seed: i
 
 def mean_rank_correlation(before: np.ndarray, after: np.ndarray) -> float:
     """Return the mean Spearman correlation of maps (N, H, W); a constant map counts as 0."""
-    pairs = zip(before, after, strict=True)
-    return float(
-        np.mean(
-            [
-                spearmanr(a.ravel(), b.ravel()).statistic if np.ptp(a) and np.ptp(b) else 0.0
-                for a, b in pairs
-            ]
-        )
-    )
+    correlations = [
+        spearmanr(a.ravel(), b.ravel()).statistic if np.ptp(a) and np.ptp(b) else 0.0
+        for a, b in zip(before, after, strict=True)
+    ]
+    return float(np.mean(correlations))
 
 
 def measure_lime(model: ExplainedModel, images: np.ndarray, target: np.ndarray) -> dict[str, float]:

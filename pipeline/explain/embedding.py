@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import matplotlib
 import numpy as np
+from matplotlib.axes import Axes
 
 from pipeline.explain.activations import penultimate_features
 from pipeline.explain.explained_model import Subject
 from pipeline.explain.image_grid import to_tensor
 from pipeline.explain.sections import Section, require_finite
-from pipeline.plots.style import INK, drawing
+from pipeline.plots.style import INK
 
 NEIGHBOURS = 5
 LABEL_BOX = {"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 1}
@@ -35,8 +36,6 @@ def make_section(subject: Subject) -> Section | None:
         "knn_features": neighbour_accuracy(features, classes),
         "knn_map": neighbour_accuracy(points, classes),
     }
-    size = 560, 420
-    draw_points(subject, points, classes, size)
     caption = (
         f"t-SNE of the last hidden layer's features ({features.shape[1]} wide) of {len(points)} "
         f"test images. The majority of an image's {NEIGHBOURS} nearest neighbours has its class "
@@ -44,8 +43,10 @@ def make_section(subject: Subject) -> Section | None:
         f"{facts['knn_map']:.1%} on this map. The map's trustworthiness is "
         f"{facts['trustworthiness']:.3f}."
     )
-    section = Section("Embedding", facts=facts, unstable=("trustworthiness", "knn_map"))
-    section.add("embedding.png", size, "Test images, placed by their features.", caption)
+    section = Section(subject, "Embedding", facts=facts, unstable=("trustworthiness", "knn_map"))
+    alt = "Test images, placed by their features."
+    with section.draw("embedding.png", (560, 420), alt, caption) as axes:
+        draw_points(axes[0, 0], points, classes, subject.labels)
     return section
 
 
@@ -57,15 +58,11 @@ def neighbour_accuracy(points: np.ndarray, classes: np.ndarray) -> float:
     return float(KNeighborsClassifier(count).fit(points, classes).score(None, classes))
 
 
-def draw_points(
-    subject: Subject, points: np.ndarray, classes: np.ndarray, size: tuple[int, int]
-) -> None:
+def draw_points(axis: Axes, points: np.ndarray, classes: np.ndarray, labels: list[str]) -> None:
     """Draw the map: a colour for each class (every tenth is the same), its name at its median."""
-    with drawing(subject.folder / "embedding.png", *size) as axes:
-        axis = axes[0, 0]
-        for k in np.unique(classes):
-            rows = points[classes == k]
-            axis.scatter(*rows.T, 9, color=matplotlib.colormaps["tab10"](int(k) % 10), lw=0)
-            style = {"color": INK, "weight": "bold", "ha": "center", "va": "center"}
-            axis.text(*np.median(rows, 0), subject.labels[k], bbox=LABEL_BOX, **style)
-        axis.set_axis_off()
+    for k in np.unique(classes):
+        rows = points[classes == k]
+        axis.scatter(*rows.T, 9, color=matplotlib.colormaps["tab10"](int(k) % 10), lw=0)
+        style = {"color": INK, "weight": "bold", "ha": "center", "va": "center"}
+        axis.text(*np.median(rows, 0), labels[k], bbox=LABEL_BOX, **style)
+    axis.set_axis_off()

@@ -3,18 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
-import torch
 from torch import Tensor
-from tqdm import tqdm
 
-from pipeline.core.stage import progress
-from pipeline.explain.activations import (
-    capture_output,
-    find_map_stages,
-    select_evenly,
-    short_name,
-)
+from pipeline.explain.activations import capture_output, find_map_stages, select_evenly, short_name
 from pipeline.explain.explained_model import Subject
 from pipeline.explain.image_grid import to_tensor
 from pipeline.explain.image_optimization import (
@@ -27,7 +20,7 @@ from pipeline.explain.image_optimization import (
     to_levels,
 )
 from pipeline.explain.sections import ALL_FACTS, Section
-from pipeline.plots.style import BLUE, ORANGE, drawing
+from pipeline.plots.style import BLUE, ORANGE
 
 STAGES, IMAGES = 5, 3
 PRIOR_WEIGHT = 0.02  # of total variation and alpha norm, beside a squared relative error
@@ -46,40 +39,32 @@ def make_section(subject: Subject) -> Section | None:
         return None
     rows, notes = {"image": x}, {"image": [subject.labels[k] for k in classes]}
     decibels, errors = {}, {}
-    steps = 2 * subject.settings.synthesis_steps
-    with progress(len(stages) * steps, "inversion", "step") as bar:
-        for stage in stages:
-
-            def features(z: Tensor, stage: str = stage) -> Tensor:
-                return capture_output(net, z, stage)
-
-            name = short_name(stage)
-            rows[name] = invert_features(features, x, pool, steps, bar)
-            quality = psnr(rows[name], x)
-            notes[name], decibels[name] = [f"{d:.1f} dB" for d in quality], float(quality.mean())
-            errors[name] = float(relative_error(features(rows[name]), features(x)).mean())
-    section = Section("Feature inversion", unstable=ALL_FACTS)
+    for stage in stages:
+        features, name = partial(capture_output, net, layer=stage), short_name(stage)
+        rows[name] = invert_features(features, x, pool, 2 * subject.settings.synthesis_steps)
+        quality = psnr(rows[name], x)
+        notes[name], decibels[name] = [f"{d:.1f} dB" for d in quality], float(quality.mean())
+        errors[name] = float(relative_error(features(rows[name]), features(x)).mean())
+    section = Section(subject, "Feature inversion", unstable=ALL_FACTS)
     section.facts |= {"psnr": decibels, "feature_error": errors}
-    size = draw_image_rows(subject, "inversion.images.png", rows, notes)
     first, *_, last = [*decibels, *decibels]
     caption = (
         "Images that are optimised until a stage's output is the same as for the image at the "
         f"top. The output of {first} gives the image back at {decibels[first]:.4g} dB, that of "
         f"{last} at {decibels[last]:.4g} dB."
     )
-    section.add(
-        "inversion.images.png", size, "Images inverted from the output of each stage.", caption
-    )
-    draw_curves(subject, section, decibels, errors)
+    alt = "Images inverted from the output of each stage."
+    draw_image_rows(section, "inversion.images.png", alt, caption, rows, notes)
+    draw_curves(section, decibels, errors)
     return section
 
 
-def draw_curves(
-    subject: Subject, section: Section, decibels: dict[str, float], errors: dict[str, float]
-) -> None:
+def draw_curves(section: Section, decibels: dict[str, float], errors: dict[str, float]) -> None:
     """Add the peak signal-to-noise ratio and the error of the features, by stage."""
-    size = 560, 200
-    with drawing(subject.folder / "inversion.curve.png", *size, columns=2) as axes:
+    psnrs = ", ".join(f"{name} {value:.4g} dB" for name, value in decibels.items())
+    caption = f"Error of the inverted images and of their features, the mean of {IMAGES} images."
+    alt = f"Signal to noise of the inverted images, by stage: {psnrs}."
+    with section.draw("inversion.curve.png", (560, 200), alt, caption, columns=2) as axes:
         for axis, values, title, colour in (
             (axes[0, 0], decibels, "image, PSNR in dB", BLUE),
             (axes[0, 1], errors, "features, relative error", ORANGE),
@@ -87,18 +72,10 @@ def draw_curves(
             axis.plot(range(len(values)), [*values.values()], ".-", color=colour)
             axis.set_xticks(range(len(values)), [*values], rotation=30, ha="right")
             axis.set(title=title, ylim=(0, 1.1 * max(values.values())))
-    psnrs = ", ".join(f"{name} {value:.4g} dB" for name, value in decibels.items())
-    caption = f"Error of the inverted images and of their features, the mean of {IMAGES} images."
-    alt = f"Signal to noise of the inverted images, by stage: {psnrs}."
-    section.add("inversion.curve.png", size, alt, caption)
 
 
 def invert_features(
-    features: Callable[[Tensor], Tensor],
-    x: Tensor,
-    pool: Tensor,
-    steps: int,
-    bar: tqdm | None = None,
+    features: Callable[[Tensor], Tensor], x: Tensor, pool: Tensor, steps: int
 ) -> Tensor:
     """Return images in integer grey levels with the features of x (N, C, H, W).
 
@@ -112,17 +89,16 @@ def invert_features(
         return error.square() + PRIOR_WEIGHT * image_prior(u)
 
     start = from_levels(pool.mean(0)).expand(len(x), -1, -1, -1)
-    return minimise_image(loss, start, pool, steps, bar)
+    return minimise_image(loss, start, pool, steps)
 
 
 def relative_error(features: Tensor, target: Tensor) -> Tensor:
     """Return the Euclidean distance (N,) of features from a target, as a share of its norm."""
     norm = target.flatten(1).norm(dim=1).clamp_min(1e-12)
-    share: Tensor = (features - target).flatten(1).norm(dim=1) / norm
-    return share
+    return (features - target).flatten(1).norm(dim=1) / norm
 
 
 def psnr(images: Tensor, x: Tensor) -> Tensor:
     """Return the peak signal-to-noise ratio (N,) in dB, at most 58.92, that of rounding."""
     error = (images - x).square().mean((1, 2, 3)).clamp_min(ROUNDING_ERROR)
-    return 10 * torch.log10(255**2 / error)
+    return 10 * (255**2 / error).log10()

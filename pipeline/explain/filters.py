@@ -22,7 +22,7 @@ from pipeline.explain.image_grid import arrange_tiles, show_tiles, signed_tiles,
 from pipeline.explain.sections import Section, require_finite
 from pipeline.explain.sparse_coding import absolute_cosines, learn_sparse_code, sample_patches
 from pipeline.network.modules import Classifier
-from pipeline.plots.style import BLUE, INK, ORANGE, drawing, use_integer_ticks
+from pipeline.plots.style import BLUE, INK, ORANGE, use_integer_ticks
 
 FITTED, FITTED_RANDOM = 16, 16  # filters with a Gabor fit, the strongest first; random ones
 BEST = 8  # filters drawn beside what they resemble
@@ -44,23 +44,19 @@ def make_section(subject: Subject) -> Section | None:
     weight = weight[np.argsort(-norms, kind="stable")]
     rng = np.random.default_rng(subject.settings.seed)
     random = rng.standard_normal((RANDOM, *weight.shape[1:]))
-    section = Section("Filters", unstable=("gabor.random",))
-    draw_filters(subject, section, weight)
+    section = Section(subject, "Filters", unstable=("gabor.random",))
+    draw_filters(section, weight)
     if weight.shape[2] * weight.shape[3] >= 2 * PARAMETERS:
-        draw_gabor_fits(subject, section, weight, random)
-    draw_sparse_code(subject, section, weight, random)
-    draw_silent_units(subject, section, net, weight, random)
+        draw_gabor_fits(section, weight, random)
+    draw_sparse_code(section, weight, random)
+    draw_silent_units(section, net, weight, random)
     return section
 
 
-def draw_filters(subject: Subject, section: Section, weight: np.ndarray) -> None:
+def draw_filters(section: Section, weight: np.ndarray) -> None:
     """Add all filters on one scale, symmetric about 0."""
     count, channels, height, width = weight.shape
     limit = float(np.abs(weight).max())
-    columns = min(count, 16)
-    size = 44 * columns, 44 * -(-count // columns) + 10
-    with drawing(subject.folder / "filters.png", *size) as axes:
-        show_tiles(axes[0, 0], arrange_tiles(signed_tiles(weight, limit), columns))
     what = f"{count} filters of {height} x {width}" + (" in colour" if channels == 3 else "")
     zero = "mid grey is 0" if channels == 3 else "white is 0, red positive, blue negative"
     caption = (
@@ -72,21 +68,21 @@ def draw_filters(subject: Subject, section: Section, weight: np.ndarray) -> None
             f" They have {height * width} pixels, too few for a Gabor function of {PARAMETERS} "
             "numbers, which would fit any of them."
         )
-    section.add("filters.png", size, f"The first layer's {what}.", caption)
+    columns = min(count, 16)
+    size = 44 * columns, 44 * -(-count // columns) + 10
+    with section.draw("filters.png", size, f"The first layer's {what}.", caption) as axes:
+        show_tiles(axes[0, 0], arrange_tiles(signed_tiles(weight, limit), columns))
     section.facts["filters"] = {"shape": list(weight.shape), "largest": limit}
 
 
-def draw_gabor_fits(
-    subject: Subject, section: Section, weight: np.ndarray, random: np.ndarray
-) -> None:
+def draw_gabor_fits(section: Section, weight: np.ndarray, random: np.ndarray) -> None:
     """Add Gabor functions fitted to the strongest filters."""
     strongest = weight[:FITTED][np.abs(weight[:FITTED]).max((1, 2, 3)) > 0]
     patterns = strongest_component(strongest)
     fits = [fit_gabor(pattern) for pattern in patterns]
     r2 = np.array([fit.r2 for fit in fits])
-    random_r2 = np.array(
-        [fit_gabor(pattern).r2 for pattern in strongest_component(random[:FITTED_RANDOM])]
-    )
+    random_patterns = strongest_component(random[:FITTED_RANDOM])
+    random_r2 = np.array([fit_gabor(pattern).r2 for pattern in random_patterns])
     striped = [
         fit
         for fit in fits
@@ -95,30 +91,28 @@ def draw_gabor_fits(
     order = np.argsort(-r2, kind="stable")[:BEST]
     pairs = np.stack([image for i in order for image in (patterns[i], fits[i].fitted)])
     limits = np.abs(pairs[::2]).max((1, 2)).repeat(2)
-    size = 760, 200
-    with drawing(subject.folder / "filters.gabor.png", *size, columns=3) as axes:
-        grid, histogram, directions = axes[0]
-        tiles = arrange_tiles(signed_tiles(pairs[:, None], limits), 4)
-        show_tiles(grid, tiles, "best fits: filter and Gabor function")
-        draw_histograms(histogram, r2, random_r2, "R² of the fit")
-        draw_directions(directions, [fit.angle for fit in striped])
     caption = (
         f"Gabor functions fitted to the {len(fits)} strongest filters explain {np.median(r2):.0%} "
         f"of the variance in the median filter, and {np.median(random_r2):.0%} in the median "
         f"random one. {len(striped)} filters with stripes fit better than 95 % of the random ones."
     )
     alt = "Filters, their Gabor fits and the directions of their stripes."
-    section.add("filters.gabor.png", size, alt, caption)
-    section.facts["gabor"] = {
-        "r2": np.median(r2),
-        "random": np.median(random_r2),
-        "beyond_random": share_beyond(r2, random_r2),
-    }
+    with section.draw("filters.gabor.png", (760, 200), alt, caption, columns=3) as axes:
+        grid, histogram, directions = axes[0]
+        tiles = arrange_tiles(signed_tiles(pairs[:, None], limits), 4)
+        show_tiles(grid, tiles, "best fits: filter and Gabor function")
+        draw_histograms(histogram, r2, random_r2, "R² of the fit")
+        draw_directions(directions, [fit.angle for fit in striped])
+    section.facts["gabor"] = compare_with_random("r2", r2, random_r2)
 
 
-def share_beyond(values: np.ndarray, random: np.ndarray) -> float:
-    """Return the share of values above 95 % of random ones: .05 for equal distributions."""
-    return float((values > np.quantile(random, 0.95)).mean())
+def compare_with_random(name: str, values: np.ndarray, random: np.ndarray) -> dict[str, float]:
+    """Return the median value of the filters, as `name`, and of random filters.
+
+    beyond_random: the share of the values above 95 % of random ones, .05 for equal distributions.
+    """
+    beyond = float((values > np.quantile(random, 0.95)).mean())
+    return {name: np.median(values), "random": np.median(random), "beyond_random": beyond}
 
 
 def draw_directions(axis: Axes, angles: list[float]) -> None:
@@ -144,10 +138,9 @@ def draw_histograms(axis: Axes, values: np.ndarray, random: np.ndarray, title: s
     axis.legend(loc="best")
 
 
-def draw_sparse_code(
-    subject: Subject, section: Section, weight: np.ndarray, random: np.ndarray
-) -> None:
+def draw_sparse_code(section: Section, weight: np.ndarray, random: np.ndarray) -> None:
     """Add a sparse code of the training images beside the filters that are closest to it."""
+    subject = section.subject
     seed, (_, channels, height, width) = subject.settings.seed, weight.shape
     images = np.asarray(subject.source.x["train"][: subject.settings.searched])
     patches = sample_patches(images, height, width, np.random.default_rng(seed))
@@ -157,8 +150,18 @@ def draw_sparse_code(
     random_closest = absolute_cosines(random.reshape(RANDOM, -1), atoms).max(1)
     order = np.argsort(-closest, kind="stable")[:BEST]
     pairs = np.stack([x for i in order for x in (weight[i].ravel(), atoms[cosines[i].argmax()])])
-    size, wide = (760, 200), math.ceil(math.sqrt(1.5 * len(atoms)))
-    with drawing(subject.folder / "filters.code.png", *size, columns=3) as axes:
+    facts = compare_with_random("cosine", closest, random_closest)
+    section.facts["sparse_code"] = facts
+    caption = (
+        f"A sparse code of the training images: {len(atoms)} atoms for patches of {height} x "
+        f"{width}, each on its own scale. The median filter has a cosine of {facts['cosine']:.2f} "
+        f"with its closest atom, the median random filter {facts['random']:.2f}. "
+        f"{facts['beyond_random']:.0%} of the filters are closer to an atom than 95 % of the "
+        "random ones."
+    )
+    alt = "A sparse code, and the filters closest to its atoms."
+    wide = math.ceil(math.sqrt(1.5 * len(atoms)))
+    with section.draw("filters.code.png", (760, 200), alt, caption, columns=3) as axes:
         for axis, rows, columns, title in (
             (axes[0, 0], atoms, wide, "sparse code of the images"),
             (axes[0, 1], pairs, 4, "closest: filter and atom"),
@@ -166,20 +169,6 @@ def draw_sparse_code(
             tiles = signed_tiles(rows.reshape(-1, channels, height, width), np.abs(rows).max(1))
             show_tiles(axis, arrange_tiles(tiles, columns), title)
         draw_histograms(axes[0, 2], closest, random_closest, "|cosine| with the closest atom")
-    caption = (
-        f"A sparse code of the training images: {len(atoms)} atoms for patches of {height} x "
-        f"{width}, each on its own scale. The median filter has a cosine of "
-        f"{np.median(closest):.2f} with its closest atom, the median random filter "
-        f"{np.median(random_closest):.2f}. {share_beyond(closest, random_closest):.0%} of the "
-        "filters are closer to an atom than 95 % of the random ones."
-    )
-    alt = "A sparse code, and the filters closest to its atoms."
-    section.add("filters.code.png", size, alt, caption)
-    section.facts["sparse_code"] = {
-        "cosine": np.median(closest),
-        "random": np.median(random_closest),
-        "beyond_random": share_beyond(closest, random_closest),
-    }
 
 
 def power_spectrum(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -224,16 +213,13 @@ def measure_firing(net: Classifier, images: np.ndarray) -> list[Firing]:
 
 
 def draw_silent_units(
-    subject: Subject, section: Section, net: Classifier, weight: np.ndarray, random: np.ndarray
+    section: Section, net: Classifier, weight: np.ndarray, random: np.ndarray
 ) -> None:
     """Add how often units fire by layer, how many never do, and the spectrum of the filters."""
+    subject = section.subject
     images, _ = subject.samples(subject.settings.searched)
     layers = measure_firing(net, images)
     share, white = high_frequency_share(weight).mean(), high_frequency_share(random).mean()
-    size = 760, 200
-    with drawing(subject.folder / "filters.silent.png", *size, columns=2) as axes:
-        draw_firing(axes[0, 0], layers)
-        draw_spectrum(axes[0, 1], weight)
     silent = sum(int(layer.silent.sum()) for layer in layers)
     units = sum(len(layer.silent) for layer in layers)
     most = ""
@@ -247,7 +233,9 @@ def draw_silent_units(
         f"energy above {HIGH_FREQUENCY} cycles per pixel; white noise has {white:.0%}."
     )
     alt = "How often units fire, by layer, and the spectrum of the first layer's filters."
-    section.add("filters.silent.png", size, alt, caption)
+    with section.draw("filters.silent.png", (760, 200), alt, caption, columns=2) as axes:
+        draw_firing(axes[0, 0], layers)
+        draw_spectrum(axes[0, 1], weight)
     section.facts["silent"] = {"units": units, "silent": silent, "images": len(images)}
     section.facts["high_frequency"] = {"share": share, "white_noise": white}
 
@@ -277,9 +265,8 @@ def draw_spectrum(axis: Axes, weight: np.ndarray) -> None:
     middles = np.arange(0.025, 0.5, 0.05)
     rings = [power[:, np.abs(frequency - middle) <= 0.025].mean(1) for middle in middles]
     power = np.stack(rings, 1)
-    axis.fill_between(
-        middles, *np.quantile(power, (0.1, 0.9), axis=0), color=BLUE, alpha=0.25, lw=0
-    )
+    low, high = np.quantile(power, (0.1, 0.9), axis=0)
+    axis.fill_between(middles, low, high, color=BLUE, alpha=0.25, lw=0)
     axis.plot(middles, power.mean(0), color=BLUE, label="filters, mean and 80 %")
     axis.axhline(1, color=INK, lw=0.8, ls="--", label="white noise")
     title = "power of the first layer's filters"

@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from scipy.optimize import minimize
 from torch import Tensor
-from tqdm import tqdm
 
+from pipeline.core.stage import progress
 from pipeline.explain.explained_model import Subject
 from pipeline.explain.image_grid import round_levels, show_image, to_tensor, to_uint8
+from pipeline.explain.sections import Section
 from pipeline.network.modules import Classifier
-from pipeline.plots.style import drawing
 
 POOL_IMAGES = 256  # training images whose statistics and best activations are used
 
@@ -92,11 +92,7 @@ def fourier_parametrisation(pool: Tensor) -> Callable[[Tensor], Tensor]:
 
 
 def minimise_image(
-    loss: Callable[[Tensor], Tensor],
-    start: Tensor,
-    pool: Tensor,
-    steps: int,
-    bar: tqdm | None = None,
+    loss: Callable[[Tensor], Tensor], start: Tensor, pool: Tensor, steps: int
 ) -> Tensor:
     """Return images (N, C, H, W) in integer grey levels with a small loss(u) (N,), by L-BFGS.
 
@@ -105,38 +101,40 @@ def minimise_image(
     """
     to_image = fourier_parametrisation(pool)
     zero = torch.zeros(len(start), *spectrum_shape(pool))
-    spectrum = minimise_lbfgs(lambda s: loss(start + to_image(s)).sum(), zero, steps, bar)
+    spectrum = minimise_lbfgs(lambda s: loss(start + to_image(s)).sum(), zero, steps)
     return round_levels(to_levels(start + to_image(spectrum)))
 
 
-def minimise_lbfgs(
-    loss: Callable[[Tensor], Tensor], start: Tensor, steps: int, bar: tqdm | None = None
-) -> Tensor:
+def minimise_lbfgs(loss: Callable[[Tensor], Tensor], start: Tensor, steps: int) -> Tensor:
     """Return the parameters that scipy's L-BFGS-B finds in `steps` evaluations of the loss."""
 
     def evaluate(flat: np.ndarray) -> tuple[float, np.ndarray]:
         parameters = torch.from_numpy(flat.astype(np.float32)).reshape(start.shape).requires_grad_()
         value = loss(parameters)
         (gradient,) = torch.autograd.grad(value, parameters)
-        if bar is not None:
-            bar.update()
+        bar.update()
         return value.item(), gradient.double().numpy().ravel()
 
     options = {"maxfun": steps, "maxiter": steps, "ftol": 0.0, "gtol": 0.0}
     flat = start.double().numpy().ravel()
-    result = minimize(evaluate, flat, jac=True, method="L-BFGS-B", options=options)
+    with progress(steps, "images", "step") as bar:
+        result = minimize(evaluate, flat, jac=True, method="L-BFGS-B", options=options)
     return torch.from_numpy(result.x.astype(np.float32)).reshape(start.shape)
 
 
 def draw_image_rows(
-    subject: Subject, file: str, images: dict[str, Tensor], notes: dict[str, list[str]]
-) -> tuple[int, int]:
-    """Draw a row of images for each name, a note above each; return width and height."""
+    section: Section,
+    file: str,
+    alt: str,
+    caption: str,
+    images: dict[str, Tensor],
+    notes: dict[str, list[str]],
+) -> None:
+    """Add a picture of a row of images for each name, a note above each image."""
     columns = max(map(len, images.values()))
-    size = 30 + 100 * columns, 122 * len(images)
-    with drawing(subject.folder / file, *size, rows=len(images), columns=columns) as axes:
+    size, grid = (30 + 100 * columns, 122 * len(images)), {"rows": len(images), "columns": columns}
+    with section.draw(file, size, alt, caption, **grid) as axes:
         for line, (name, row) in zip(axes, images.items(), strict=True):
             for axis, image, note in zip(line, to_uint8(row), notes[name], strict=True):
                 show_image(axis, image, note)
             line[0].set_ylabel(name)
-    return size

@@ -20,7 +20,7 @@ from pipeline.explain.explained_model import Subject
 from pipeline.explain.image_grid import to_tensor
 from pipeline.explain.sections import Section, require_finite
 from pipeline.network.modules import Classifier
-from pipeline.plots.style import depth_colours, drawing
+from pipeline.plots.style import depth_colours
 
 LAYERS = 4
 Change = tuple[float, float, float]  # scale, angle in radians, shift as a share of the width
@@ -35,7 +35,7 @@ REPORTED = {"shift, % of the width": 12.5, "scale": 1.2, "rotation, degrees": 15
 
 def make_section(subject: Subject) -> Section | None:
     """Return the relative distances of layers from several depths; None for a forecaster."""
-    net, size = subject.classifier, (760, 220)
+    net = subject.classifier
     if net is None:
         return None
     images, _ = subject.samples(subject.settings.images)
@@ -44,18 +44,6 @@ def make_section(subject: Subject) -> Section | None:
     distances = relative_distances(net, x, layers)
     names = [*(layer.name for layer in layers), "logits"]
     highest = max(1.1, 1.05 * max(rows.max() for rows in distances.values()))
-    with drawing(
-        subject.folder / "invariance.png", *size, columns=len(CHANGES), head_px=24
-    ) as axes:
-        for axis, (kind, rows) in zip(axes[0], distances.items(), strict=True):
-            require_finite(rows, f"a distance under {kind}")
-            for name, row, colour in zip(names, rows, depth_colours(len(names)), strict=True):
-                axis.plot(CHANGES[kind][1], row, color=colour, label=name, marker=".")
-            axis.axhline(1, color="#777777", lw=0.8, ls="--")
-            axis.set(title=kind, ylim=(0, highest))
-        axes[0, 0].set_ylabel("relative distance")
-        legend = axes[0, 0].get_legend_handles_labels()
-        axes[0, 0].figure.legend(*legend, loc="upper left", ncols=len(names))
     reported = {
         kind: rows[:, CHANGES[kind][1].index(REPORTED[kind])] for kind, rows in distances.items()
     }
@@ -68,10 +56,20 @@ def make_section(subject: Subject) -> Section | None:
         f"share of the mean distance between two different images (dashed line), for {len(images)} "
         f"test images. For {names[0]} and {names[-1]} it is {'; '.join(numbers)}."
     )
-    section = Section("Invariance")
+    section = Section(subject, "Invariance")
     section.facts = {name: [rows[k] for rows in reported.values()] for k, name in enumerate(names)}
     alt = "Relative distance of features under shift, scale and rotation."
-    section.add("invariance.png", size, alt, caption)
+    grid = {"columns": len(CHANGES), "head_px": 24}
+    with section.draw("invariance.png", (760, 220), alt, caption, **grid) as axes:
+        for axis, (kind, rows) in zip(axes[0], distances.items(), strict=True):
+            require_finite(rows, f"a distance under {kind}")
+            for name, row, colour in zip(names, rows, depth_colours(len(names)), strict=True):
+                axis.plot(CHANGES[kind][1], row, color=colour, label=name, marker=".")
+            axis.axhline(1, color="#777777", lw=0.8, ls="--")
+            axis.set(title=kind, ylim=(0, highest))
+        axes[0, 0].set_ylabel("relative distance")
+        legend = axes[0, 0].get_legend_handles_labels()
+        axes[0, 0].figure.legend(*legend, loc="upper left", ncols=len(names))
     return section
 
 
@@ -83,11 +81,9 @@ def relative_distances(
     units = [torch.pdist(rows).mean().clamp_min(1e-12) for rows in features]
 
     def distances(change: Change) -> list[float]:
-        changed = (
-            features
-            if change == IDENTITY
-            else flat_features(net, transform(images, *change), layers)
-        )
+        changed = features
+        if change != IDENTITY:
+            changed = flat_features(net, transform(images, *change), layers)
         return [
             float((a - b).norm(dim=1).mean() / unit)
             for a, b, unit in zip(features, changed, units, strict=True)

@@ -36,7 +36,6 @@ from pipeline.explain.modified_relu import ClampAtSix
 from pipeline.explain.receptive_field import Fields, compute_fields
 from pipeline.explain.sections import Section, require_finite
 from pipeline.network.modules import Classifier
-from pipeline.plots.style import drawing
 
 LAYERS, MAPS = 4, 7  # rows of the pictures; maps of a layer for each image
 TOP = 9  # images for each unit, as in Zeiler & Fergus
@@ -50,9 +49,7 @@ RECTIFIERS = (nn.ReLU, ClampAtSix)
 
 @dataclass(frozen=True)
 class Peaks:
-    """The highest activation of each unit of a layer on each image, and its place on the map:
-    all (N, C).
-    """
+    """The highest activation of each unit on each image, and its place on the map: all (N, C)."""
 
     values: np.ndarray
     rows: np.ndarray
@@ -81,27 +78,33 @@ def make_section(subject: Subject) -> Section | None:
     spatial = [layer for layer in find_layers(net, x) if layer.spatial]
     if not spatial:
         return None
-    section = Section("Units")
+    section = Section(subject, "Units")
     readable = [layer for layer in spatial if max(layer.shape[1:]) >= MIN_MAP_PX] or spatial
-    draw_activation_maps(subject, section, net, images[:2], select_evenly(readable, LAYERS))
+    draw_activation_maps(section, net, images[:2], select_evenly(readable, LAYERS))
     layers = select_evenly(spatial, LAYERS)
     modules = [layer.module for layer in layers]
     fields = compute_fields(lambda x: capture_maps(net, x, modules), x[:1])
     peaks = find_peaks(net, x, modules)
     units = list(zip(layers, fields, peaks, strict=True))
-    draw_patches(subject, section, net, images, classes, units)
+    draw_patches(section, net, images, classes, units)
     return section
 
 
 def draw_activation_maps(
-    subject: Subject, section: Section, net: Classifier, images: np.ndarray, layers: list[Layer]
+    section: Section, net: Classifier, images: np.ndarray, layers: list[Layer]
 ) -> None:
     """Add the maps of the units with the highest activation for two images, layer by layer."""
     with torch.no_grad():
         outputs = capture_maps(net, to_tensor(images), [layer.module for layer in layers])
-    size = 760, 74 * len(layers)
     photos = resize_tiles(photo_tiles(images), TILE_PX)
-    with drawing(subject.folder / "units.maps.png", *size, rows=len(layers), columns=2) as axes:
+    caption = (
+        f"Two test images, and the maps of the {MAPS} units with the highest activation in "
+        f"{len(layers)} layers of the network. Left and right show the same units. All maps of a "
+        "layer have one scale; bright is high."
+    )
+    alt, size = "Activation maps of two images, by layer.", (760, 74 * len(layers))
+    grid = {"rows": len(layers), "columns": 2}
+    with section.draw("units.maps.png", size, alt, caption, **grid) as axes:
         for line, layer, output in zip(axes, layers, outputs, strict=True):
             maps = require_finite(output.numpy(), f"a map of {layer.name}")
             units = np.argsort(-np.abs(maps).max((0, 2, 3)), kind="stable")[:MAPS]
@@ -112,12 +115,6 @@ def draw_activation_maps(
                 tiles = resize_tiles(heat_tiles(of_image, low, high), TILE_PX)
                 row = arrange_tiles(np.concatenate([photo[None], tiles]), MAPS + 1)
                 show_tiles(axis, row, f"{layer.name}: {layer.shape[0]} maps of {sides}")
-    caption = (
-        f"Two test images, and the maps of the {MAPS} units with the highest activation in "
-        f"{len(layers)} layers of the network. Left and right show the same units. All maps of a "
-        "layer have one scale; bright is high."
-    )
-    section.add("units.maps.png", size, "Activation maps of two images, by layer.", caption)
 
 
 def find_peaks(net: Classifier, x: Tensor, modules: list[nn.Module]) -> list[Peaks]:
@@ -186,12 +183,8 @@ def crop_to_fields(
         border = [(field.size, field.size) if k == axis else (0, 0) for k in range(4)]
         padded = np.pad(tiles, border)
         starts = places * field.jump + field.first + field.size
-        tiles = np.stack(
-            [
-                tile.take(range(start, start + field.size), axis - 1)
-                for tile, start in zip(padded, starts, strict=True)
-            ]
-        )
+        cuts = [range(start, start + field.size) for start in starts]
+        tiles = np.stack([t.take(cut, axis - 1) for t, cut in zip(padded, cuts, strict=True)])
     return tiles
 
 
@@ -210,7 +203,6 @@ def chance_purity(classes: np.ndarray, seed: int, draws: int = 500) -> float:
 
 
 def draw_patches(
-    subject: Subject,
     section: Section,
     net: Classifier,
     images: np.ndarray,
@@ -218,13 +210,27 @@ def draw_patches(
     units: list[tuple[Layer, Fields, Peaks]],
 ) -> None:
     """Add the patches that activate units most, and their projections."""
-    size, side = (760, 152 * len(units)), max(images.shape[1:3])
-    facts = section.facts
-    grid = {"rows": len(units), "columns": 2 * UNITS}
-    with drawing(subject.folder / "units.patches.png", *size, **grid) as axes:
+    facts, side = section.facts, max(images.shape[1:3])
+    for layer, fields, peaks in units:
+        pixels = max(f.size for f in fields) if fields else None
+        facts[layer.name] = {"pixels": pixels, "purity": purity(peaks, classes)}
+    sizes = ", ".join(f"{name} {row['pixels'] or 'all'}" for name, row in facts.items())
+    purities = [row["purity"] for row in facts.values()]
+    has_rectifiers = any(isinstance(m, RECTIFIERS) for m in net.modules())
+    method = "deconvnet" if has_rectifiers else "gradient, because there is no ReLU"
+    caption = (
+        f"For some units, the {TOP} of {len(images)} test images that activate them most, cut to "
+        "the unit's receptive field, with full contrast; beside them the projection of the "
+        f"activation ({method}). Receptive fields in pixels by layer: {sizes}. Of a unit's {TOP} "
+        f"images {purities[0]:.0%} have one class in the first of these layers and "
+        f"{purities[-1]:.0%} in the last; of {TOP} random images "
+        f"{chance_purity(classes, section.subject.settings.seed):.0%} have."
+    )
+    alt = "Patches that activate units most, and their projections."
+    size, grid = (760, 152 * len(units)), {"rows": len(units), "columns": 2 * UNITS}
+    with section.draw("units.patches.png", size, alt, caption, **grid) as axes:
         for line, (layer, fields, peaks) in zip(axes, units, strict=True):
-            pixels = max(f.size for f in fields) if fields else None
-            facts[layer.name] = {"pixels": pixels, "purity": purity(peaks, classes)}
+            pixels = facts[layer.name]["pixels"]
             for axis in line:
                 axis.set_axis_off()
             for k, unit in enumerate(peaks.selective_units()[:UNITS]):
@@ -241,27 +247,6 @@ def draw_patches(
                 title = f"unit {unit}"
                 if k == 0:
                     title = f"{layer.name} ({f'{pixels} px' if pixels else 'all'}): {title}"
-                for axis, tiles, text in zip(
-                    line[2 * k :],
-                    (stretch_contrast(photos), projections),
-                    (title, ""),
-                    strict=False,
-                ):
+                pair = (stretch_contrast(photos), title), (projections, "")
+                for axis, (tiles, text) in zip(line[2 * k :], pair, strict=False):
                     show_tiles(axis, arrange_tiles(resize_tiles(tiles, TILE_PX), 3), text)
-    sizes = ", ".join(f"{name} {row['pixels'] or 'all'}" for name, row in facts.items())
-    purities = [row["purity"] for row in facts.values()]
-    method = "deconvnet" if has_rectifiers(net) else "gradient, because there is no ReLU"
-    caption = (
-        f"For some units, the {TOP} of {len(images)} test images that activate them most, cut to "
-        "the unit's receptive field, with full contrast; beside them the projection of the "
-        f"activation ({method}). Receptive fields in pixels by layer: {sizes}. Of a unit's {TOP} "
-        f"images {purities[0]:.0%} have one class in the first of these layers and "
-        f"{purities[-1]:.0%} in the last; of {TOP} random images "
-        f"{chance_purity(classes, subject.settings.seed):.0%} have."
-    )
-    alt = "Patches that activate units most, and their projections."
-    section.add("units.patches.png", size, alt, caption)
-
-
-def has_rectifiers(net: nn.Module) -> bool:
-    return any(isinstance(m, RECTIFIERS) for m in net.modules())

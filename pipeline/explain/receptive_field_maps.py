@@ -16,7 +16,7 @@ from pipeline.explain.receptive_field import Fields, compute_fields
 from pipeline.explain.sections import Section, require_finite
 from pipeline.explain.temporal_saliency import input_gradients
 from pipeline.network.modules import Classifier, Forecaster
-from pipeline.plots.style import BLUE, INK, ORANGE, drawing
+from pipeline.plots.style import BLUE, INK, ORANGE
 
 LAYERS = 4
 GRADIENT_SHARE = 0.9  # of the gradient: what the effective receptive field holds
@@ -43,25 +43,25 @@ def make_classifier_section(subject: Subject, net: Classifier) -> Section | None
     modules = [layer.module for layer in layers]
     fields = compute_fields(lambda x: capture_maps(net, x, modules), x[:1])
     gradients = effective_fields(net, x, modules, subject.settings.seed)
-    section, size = Section("Receptive fields"), (190 * len(layers), 222)
-    facts = section.facts
-    with drawing(subject.folder / "fields.png", *size, columns=len(layers)) as axes:
-        for axis, layer, field, gradient in zip(axes[0], layers, fields, gradients, strict=True):
-            require_finite(gradient, f"the gradient of {layer.name}")
-            draw_field(axis, gradient, field, (layer.shape[1], layer.shape[2]))
-            pixels, side = max(f.size for f in field) if field else None, effective_side(gradient)
-            facts[layer.name] = {"pixels": pixels, "effective": side}
-            axis.set_title(f"{layer.name}: {pixels or 'all'}, effective {side:.0f}")
-    sizes = [
-        f"{name} {row['pixels'] or 'all'} and {row['effective']:.0f}" for name, row in facts.items()
-    ]
+    section, titles, sizes = Section(subject, "Receptive fields"), [], []
+    for layer, field, gradient in zip(layers, fields, gradients, strict=True):
+        require_finite(gradient, f"the gradient of {layer.name}")
+        pixels, side = max(f.size for f in field) if field else None, effective_side(gradient)
+        section.facts[layer.name] = {"pixels": pixels, "effective": side}
+        titles.append(f"{layer.name}: {pixels or 'all'}, effective {side:.0f}")
+        sizes.append(f"{layer.name} {pixels or 'all'} and {side:.0f}")
     caption = (
         "The pixels that the middle unit of a layer depends on: the mean |gradient| over "
         f"{len(images)} test images. The frame is the receptive field, computed from kernels and "
         "strides. Sides in pixels, computed, and of a square with as many pixels as hold "
         f"{GRADIENT_SHARE:.0%} of the gradient: {'; '.join(sizes)}."
     )
-    section.add("fields.png", size, "Receptive fields by layer.", caption)
+    size, alt = (190 * len(layers), 222), "Receptive fields by layer."
+    with section.draw("fields.png", size, alt, caption, columns=len(layers)) as axes:
+        rows = zip(axes[0], titles, layers, fields, gradients, strict=True)
+        for axis, title, layer, field, gradient in rows:
+            draw_field(axis, gradient, field, (layer.shape[1], layer.shape[2]))
+            axis.set_title(title)
     return section
 
 
@@ -111,7 +111,7 @@ def make_forecaster_section(subject: Subject, net: Forecaster) -> Section | None
         return None
     gradient = input_gradients(net, windows, [-1])[0]
     half = int(1 + np.searchsorted(gradient[::-1].cumsum(), 0.5 * gradient.sum()))
-    section, facts = Section("Receptive field"), {"formula": formula}
+    section, facts = Section(subject, "Receptive field"), {"formula": formula}
     notes = [f"The convolutions see {formula} steps by formula, of a context of {context}"]
     if net.causal_stack is not None:
         kernel, dilations = net.causal_stack
@@ -121,19 +121,23 @@ def make_forecaster_section(subject: Subject, net: Forecaster) -> Section | None
         notes.append(f"Dilations {other} would see {stack_field(kernel, other)}")
         if (unseen := context - formula - horizon + 1) > 0:
             notes.append(f"No forecast sees the oldest {unseen} steps of the history")
-        size = draw_stacks(subject, gradient, kernel, dilations, other)
     else:
         reach = int(context - np.flatnonzero(gradient)[0]) if gradient.any() else 0
         if reach > formula:
             paths = "such as the normalisation of the window"
             notes.append(f"Other paths, {paths}, carry the gradient to {reach} steps back")
-        size = 760, 220
-        with drawing(subject.folder / "fields.png", *size) as axes:
-            draw_gradient(axes[0, 0], gradient, max(context, formula), formula)
     section.facts |= facts | {"half": half}
     notes.append(f"Half of the gradient falls on the newest {half} steps")
     alt = "The gradient of the last forecast over the history, and the end of the receptive field."
-    section.add("fields.png", size, alt, f"{'. '.join(notes)}.")
+    caption = f"{'. '.join(notes)}."
+    if net.causal_stack is not None:
+        with section.draw("fields.png", (760, 460), alt, caption, rows=3) as axes:
+            draw_stacks(
+                axes[:, 0], gradient, kernel, {"this network": dilations, "for comparison": other}
+            )
+    else:
+        with section.draw("fields.png", (760, 220), alt, caption) as axes:
+            draw_gradient(axes[0, 0], gradient, max(context, formula), formula)
     return section
 
 
@@ -144,19 +148,15 @@ def comparison_dilations(dilations: list[int]) -> list[int]:
 
 
 def draw_stacks(
-    subject: Subject, gradient: np.ndarray, kernel: int, dilations: list[int], other: list[int]
-) -> tuple[int, int]:
-    """Draw the dependencies of two stacks above the gradient; return width and height."""
-    stacks = {"this network": dilations, "for comparison": other}
-    fields = {name: stack_field(kernel, stack) for name, stack in stacks.items()}
-    longest, size = max(fields.values()), (760, 460)
-    with drawing(subject.folder / "fields.png", *size, rows=3) as axes:
-        for axis, (name, stack) in zip(axes[:2, 0], stacks.items(), strict=True):
-            draw_dependencies(axis, kernel, stack, longest)
-            kind = "plain" if set(stack) == {1} else f"dilated by {', '.join(map(str, stack))}"
-            axis.set_title(f"{name}, {kind}: {fields[name]} steps by formula")
-        draw_gradient(axes[2, 0], gradient, longest, fields["this network"])
-    return size
+    axes: np.ndarray, gradient: np.ndarray, kernel: int, stacks: dict[str, list[int]]
+) -> None:
+    """Draw the dependencies of each stack, by name, and below them the gradient of the first."""
+    fields = [stack_field(kernel, stack) for stack in stacks.values()]
+    for axis, (name, stack), field in zip(axes[:-1], stacks.items(), fields, strict=True):
+        draw_dependencies(axis, kernel, stack, max(fields))
+        kind = "plain" if set(stack) == {1} else f"dilated by {', '.join(map(str, stack))}"
+        axis.set_title(f"{name}, {kind}: {field} steps by formula")
+    draw_gradient(axes[-1], gradient, max(fields), fields[0])
 
 
 def stack_field(kernel: int, dilations: list[int]) -> int:

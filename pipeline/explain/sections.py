@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -11,7 +13,7 @@ from pipeline.core.errors import StageError
 from pipeline.core.files import write_json
 from pipeline.core.paths import RESULTS
 from pipeline.explain.explained_model import Subject
-from pipeline.plots.style import Picture
+from pipeline.plots.style import Picture, drawing
 
 PAGE_DIGITS = 4  # of a fact on the page: these repeat from run to run on one machine
 COMMITTED_DIGITS = 3  # of a fact in git: these repeat from machine to machine
@@ -28,20 +30,29 @@ class CaptionedPicture:
 
 @dataclass
 class Section:
-    """A part of the page.
+    """A part of the page of an entry, the subject.
 
     facts: numbers, nested by names. unstable: dotted names of the facts that differ between
     machines, because the last bit of a sum decides them (k-means, t-SNE, optimisation in many
     steps): they are on the page, but not committed.
     """
 
+    subject: Subject
     title: str
     pictures: list[CaptionedPicture] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
     unstable: tuple[str, ...] = ()
 
-    def add(self, file: str, size: tuple[int, int], alt: str, caption: str) -> None:
-        """Add a picture drawn to out/<entry>/explain/<file>; size in CSS pixels."""
+    @contextmanager
+    def draw(
+        self, file: str, size: tuple[int, int], alt: str, caption: str, **grid: int
+    ) -> Iterator[np.ndarray]:
+        """Yield the axes of a new picture, out/<entry>/explain/<file>, and add it at the end.
+
+        size: width and height in CSS pixels. grid: rows, columns and head_px, as in `drawing`.
+        """
+        with drawing(self.subject.folder / file, *size, **grid) as axes:
+            yield axes
         self.pictures.append(CaptionedPicture(Picture(file, *size, alt), caption))
 
 

@@ -6,10 +6,11 @@ Gatys, Ecker, Bethge 2016, "Image Style Transfer Using Convolutional Neural Netw
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
-from tqdm import tqdm
 
 from pipeline.core.stage import progress
 from pipeline.explain.activations import (
@@ -52,35 +53,34 @@ def make_section(subject: Subject) -> Section | None:
     stages = find_map_stages(net, to_tensor(subject.samples(1)[0]), min_px=MIN_MAP_PX)
     if len(stages) < 2:
         return None
-    section = Section("Deep dream and style transfer", unstable=ALL_FACTS)
-    draw_dreams(subject, section, net, stages)
-    draw_styles(subject, section, net, stages)
+    section = Section(subject, "Deep dream and style transfer", unstable=ALL_FACTS)
+    draw_dreams(section, net, stages)
+    draw_styles(section, net, stages)
     return section
 
 
-def draw_dreams(subject: Subject, section: Section, net: Classifier, stages: list[str]) -> None:
+def draw_dreams(section: Section, net: Classifier, stages: list[str]) -> None:
     """Add images that increase a stage's output: Mordvintsev, Olah, Tyka 2015, "Inceptionism"."""
+    subject = section.subject
     images, classes = subject.samples(IMAGES)
     x, seed = to_tensor(images), subject.settings.seed
     unbounded = [stage for stage in stages if not is_bounded(net.get_submodule(stage))]
     stages, steps = select_evenly(unbounded, 3)[1:], subject.settings.synthesis_steps // 4
     rows, notes = {"image": x}, {"image": [subject.labels[k] for k in classes]}
     facts = section.facts["dream_over_image"] = {}
-    with progress(len(stages) * OCTAVES * steps, "dreams", "step") as bar:
-        for stage in stages:
-            name = short_name(stage)
-            rows[name] = dream(net, stage, x, steps, seed, bar)
-            with torch.no_grad():
-                ratios = mean_square(net, rows[name], stage) / mean_square(net, x, stage)
-            notes[name], facts[name] = [f"×{ratio:.1f}" for ratio in ratios], float(ratios.mean())
-    size = draw_image_rows(subject, "style.dreams.png", rows, notes)
+    for stage in stages:
+        name = short_name(stage)
+        rows[name] = dream(net, stage, x, steps, seed)
+        with torch.no_grad():
+            ratios = mean_square(net, rows[name], stage) / mean_square(net, x, stage)
+        notes[name], facts[name] = [f"×{ratio:.1f}" for ratio in ratios], float(ratios.mean())
     growth = ", ".join(f"{name} ×{ratio:.4g}" for name, ratio in facts.items())
     caption = (
         "Deep dreams: test images that are changed to increase a stage's output. The mean square "
         f"of the output has grown by {growth}."
     )
     alt = "Deep dreams of test images, one row for each stage."
-    section.add("style.dreams.png", size, alt, caption)
+    draw_image_rows(section, "style.dreams.png", alt, caption, rows, notes)
 
 
 def mean_square(net: Classifier, x: Tensor, layer: str) -> Tensor:
@@ -88,16 +88,14 @@ def mean_square(net: Classifier, x: Tensor, layer: str) -> Tensor:
     return capture_output(net, x, layer).square().flatten(1).mean(1)
 
 
-def dream(
-    net: Classifier, layer: str, x: Tensor, steps: int, seed: int, bar: tqdm | None = None
-) -> Tensor:
+def dream(net: Classifier, layer: str, x: Tensor, steps: int, seed: int) -> Tensor:
     """Return images of the size of x (N, C, H, W), changed to increase a layer's mean square.
 
     From small to large: each size starts from the change that the size before has found. A step has
     the same length for every image, whatever its gradient.
     """
     rng = torch.Generator().manual_seed(seed)
-    change = torch.zeros_like(x)
+    change, bar = torch.zeros_like(x), progress(OCTAVES * steps, "dreams", "step")
     for octave in range(OCTAVES):
         size = [round(side * ZOOM ** (octave - 1)) for side in x.shape[2:]]
         image, change = (
@@ -110,20 +108,20 @@ def dream(
             gradient = torch.roll(gradient, [-k for k in shift], (2, 3))
             length = gradient.abs().mean((1, 2, 3), keepdim=True).clamp_min(1e-12)
             change = (image + change + STEP_LEVELS * gradient / length).clamp(0, 255) - image
-            if bar is not None:
-                bar.update()
+            bar.update()
+    bar.close()
     return round_levels(interpolate(image + change, x.shape[2:], mode="bilinear", antialias=True))
 
 
-def draw_styles(subject: Subject, section: Section, net: Classifier, stages: list[str]) -> None:
+def draw_styles(section: Section, net: Classifier, stages: list[str]) -> None:
     """Add images with one image's content and another's style, and what stages keep of each."""
+    subject = section.subject
     x, pool = to_tensor(subject.samples(2 * IMAGES)[0]), load_pool(subject)
     content, style = x[:IMAGES], x[IMAGES:]
     selected = select_evenly(stages, min(STAGES, len(stages) - 1))
     held_out = [stage for stage in stages if stage not in selected]
     steps = 2 * subject.settings.synthesis_steps
-    with progress(steps, "style", "step") as bar:
-        both = transfer_style(net, selected, content, style, pool, steps, bar)
+    both = transfer_style(net, selected, content, style, pool, steps)
     left = {}
     with torch.no_grad():
         for name, layers in (("style", selected), ("held_out", held_out)):
@@ -136,19 +134,18 @@ def draw_styles(subject: Subject, section: Section, net: Classifier, stages: lis
     section.facts["style_loss_left"] = left
     rows = {"content": content, "style": style, "both": both}
     notes = {name: [""] * IMAGES for name in rows}
-    size = draw_image_rows(subject, "style.transfer.png", rows, notes)
     caption = (
         f"Images with the content of {short_name(selected[-1])} and the style of "
         f"{', '.join(map(short_name, selected))}. {100 * left['style']:.3g} % of the style loss is "
         f"left at these stages, and {100 * left['held_out']:.3g} % at the stages that were not "
         "optimised."
     )
-    section.add("style.transfer.png", size, "Content, style, and images with both.", caption)
-    draw_inversions(subject, section, net, selected, content[:1], style[:1], pool)
+    alt = "Content, style, and images with both."
+    draw_image_rows(section, "style.transfer.png", alt, caption, rows, notes)
+    draw_inversions(section, net, selected, content[:1], style[:1], pool)
 
 
 def draw_inversions(
-    subject: Subject,
     section: Section,
     net: Classifier,
     layers: list[str],
@@ -157,42 +154,28 @@ def draw_inversions(
     pool: Tensor,
 ) -> None:
     """Add inversions of a layer's maps F alone, and of their inner products G alone."""
-    steps = subject.settings.synthesis_steps
-    rows = {"content": [content], "style": [style]}
-    with progress(2 * len(layers) * steps, "content and style alone", "step") as bar:
-        for layer in layers:
-
-            def maps(x: Tensor, layer: str = layer) -> Tensor:
-                return capture_output(net, x, layer)
-
-            def products(x: Tensor, layer: str = layer) -> Tensor:
-                return gram(capture_output(net, x, layer))
-
-            rows["content"].append(invert_features(maps, content, pool, steps, bar))
-            rows["style"].append(invert_features(products, style, pool, steps, bar))
+    steps, rows = section.subject.settings.synthesis_steps, {"content": [content], "style": [style]}
+    for layer in layers:
+        maps = partial(capture_output, net, layer=layer)
+        rows["content"].append(invert_features(maps, content, pool, steps))
+        products = partial(lambda maps, x: gram(maps(x)), maps)
+        rows["style"].append(invert_features(products, style, pool, steps))
     names = [short_name(layer) for layer in layers]
     notes = {
         "content": ["image", *(f"F of {name}" for name in names)],
         "style": ["image", *(f"G of {name}" for name in names)],
     }
     images = {name: torch.cat(row) for name, row in rows.items()}
-    size = draw_image_rows(subject, "style.panels.png", images, notes)
     caption = (
         f"What {', '.join(names)} keep of content and of style: images inverted from the maps F of "
         "one image alone, and from the inner products G of the maps of another image alone."
     )
     alt = "Images inverted from maps alone, and from Gram matrices alone."
-    section.add("style.panels.png", size, alt, caption)
+    draw_image_rows(section, "style.panels.png", alt, caption, images, notes)
 
 
 def transfer_style(
-    net: Classifier,
-    layers: list[str],
-    content: Tensor,
-    style: Tensor,
-    pool: Tensor,
-    steps: int,
-    bar: tqdm | None = None,
+    net: Classifier, layers: list[str], content: Tensor, style: Tensor, pool: Tensor, steps: int
 ) -> Tensor:
     """Return images in integer grey levels: style at all layers, content at the last."""
     maps, style_maps = capture_maps(net, content, layers), capture_maps(net, style, layers)
@@ -206,7 +189,7 @@ def transfer_style(
         distance = distance + CONTENT_WEIGHT * content_loss(outputs[-1], maps[-1]) / scale
         return distance + PRIOR_WEIGHT * image_prior(u)
 
-    return minimise_image(loss, from_levels(content), pool, steps, bar)
+    return minimise_image(loss, from_levels(content), pool, steps)
 
 
 def content_loss(maps: Tensor, target: Tensor) -> Tensor:

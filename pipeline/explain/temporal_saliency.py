@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
+from matplotlib.axes import Axes
 
 from pipeline.explain.explained_model import Subject
 from pipeline.explain.sections import Section, require_finite
-from pipeline.plots.style import INK, drawing, use_integer_ticks
+from pipeline.plots.style import INK, use_integer_ticks
 
 WINDOWS = 32  # test windows that the gradient is averaged over
 
@@ -27,9 +29,8 @@ def make_section(subject: Subject) -> Section | None:
     reach = int(context - np.flatnonzero(gradients.max(0) > 0).min()) if gradients.any() else 0
     # from the step with the largest share to the step that is forecast
     lag = int(np.median(context + np.arange(steps) - shares.argmax(1)))
-    section = Section("Influence of the history on the forecast")
+    section = Section(subject, "Influence of the history on the forecast")
     section.facts |= {"recent_share": recent, "lag": lag, "reach": reach}
-    size = draw_shares(subject, shares)
     alt = (
         f"Influence of {context} steps of the history on {steps} steps ahead; the largest share is "
         f"{shares.max():.2g}."
@@ -41,7 +42,9 @@ def make_section(subject: Subject) -> Section | None:
         f"influential step is {lag} steps before the one that is forecast (median). Steps more "
         f"than {reach} back have no influence."
     )
-    section.add("influence.png", size, alt, caption)
+    size = 760, 190 if steps > 4 else 120
+    with section.draw("influence.png", size, alt, caption) as axes:
+        draw_shares(axes[0, 0], shares)
     return section
 
 
@@ -59,22 +62,14 @@ def input_gradients(net: torch.nn.Module, history: np.ndarray, steps: Sequence[i
     return require_finite(torch.stack(rows).double().numpy(), "the gradient of the forecast")
 
 
-def draw_shares(subject: Subject, shares: np.ndarray) -> tuple[int, int]:
-    """Draw shares (S, T) as grey levels, the newest step at the right; return width and height."""
+def draw_shares(axis: Axes, shares: np.ndarray) -> None:
+    """Draw shares (S, T) as grey levels, the newest step at the right."""
     steps, context = shares.shape
-    size = 760, 190 if steps > 4 else 120
-    with drawing(subject.folder / "influence.png", *size) as axes:
-        axis = axes[0, 0]
-        edges = (-context + 0.5, 0.5, steps + 0.5, 0.5)
-        image = axis.imshow(
-            shares, cmap="Greys", vmin=0, aspect="auto", interpolation="nearest", extent=edges
-        )
-        axis.set(
-            title="share of the influence",
-            xlabel="step of the history (0: the last)",
-            ylabel="step ahead",
-        )
-        use_integer_ticks(axis.yaxis)
-        axis.grid(visible=False)
-        axis.figure.colorbar(image, ax=axis, pad=0.01).outline.set(edgecolor=INK, linewidth=0.6)
-    return size
+    edges = (-context + 0.5, 0.5, steps + 0.5, 0.5)
+    look: dict[str, Any] = {"cmap": "Greys", "aspect": "auto", "interpolation": "nearest"}
+    image = axis.imshow(shares, vmin=0, extent=edges, **look)
+    title, label = "share of the influence", "step of the history (0: the last)"
+    axis.set(title=title, xlabel=label, ylabel="step ahead")
+    use_integer_ticks(axis.yaxis)
+    axis.grid(visible=False)
+    axis.figure.colorbar(image, ax=axis, pad=0.01).outline.set(edgecolor=INK, linewidth=0.6)

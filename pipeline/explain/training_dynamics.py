@@ -9,12 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.explain.activations import (
-    Layer,
-    capture_in_batches,
-    find_layers,
-    select_evenly,
-)
+from pipeline.explain.activations import Layer, capture_in_batches, find_layers, select_evenly
 from pipeline.explain.explained_model import Subject
 from pipeline.explain.image_grid import resize_tiles, show_tiles, signed_tiles, to_tensor
 from pipeline.explain.maximally_activating import (
@@ -26,7 +21,7 @@ from pipeline.explain.maximally_activating import (
 )
 from pipeline.explain.sections import Section, require_finite
 from pipeline.network.modules import Classifier
-from pipeline.plots.style import depth_colours, drawing, use_integer_ticks
+from pipeline.plots.style import depth_colours, use_integer_ticks
 
 LAYERS = 5  # of the curves
 UNIT_LAYERS, UNIT_EPOCHS = 3, 8  # rows and columns of the picture of units
@@ -49,10 +44,10 @@ def make_section(subject: Subject) -> Section | None:
         )
         for name in final
     }
-    section = Section("Training dynamics")
+    section = Section(subject, "Training dynamics")
     section.facts["cka"] = {"epochs": list(files), **{k: list(v) for k, v in alignments.items()}}
-    draw_alignments(subject, section, alignments, list(files), len(images))
-    draw_units(subject, section, net, files, x)
+    draw_alignments(section, alignments, list(files), len(images))
+    draw_units(section, net, files, x)
     return section
 
 
@@ -98,23 +93,9 @@ def layer_grams(net: Classifier, x: Tensor) -> dict[str, np.ndarray]:
 
 
 def draw_alignments(
-    subject: Subject,
-    section: Section,
-    alignments: dict[str, np.ndarray],
-    epochs: list[int],
-    images: int,
+    section: Section, alignments: dict[str, np.ndarray], epochs: list[int], images: int
 ) -> None:
     """Add the curves of each layer's alignment over the epochs."""
-    size = 560, 240
-    with drawing(subject.folder / "history.png", *size) as axes:
-        axis = axes[0, 0]
-        colours = depth_colours(len(alignments))
-        for (name, row), colour in zip(alignments.items(), colours, strict=True):
-            axis.plot(epochs, row, color=colour, label=name, marker=".")
-        title = "alignment (linear CKA) with the trained network"
-        axis.set(title=title, xlabel="epoch", ylim=(None, 1.02))
-        axis.legend(loc="lower right")
-        use_integer_ticks(axis.xaxis)
     reached = []
     for name, row in alignments.items():
         first = next((e for e, value in zip(epochs, row, strict=True) if value >= ALIGNED), None)
@@ -123,12 +104,19 @@ def draw_alignments(
         f"Alignment of each layer's output for {images} test images with its output in the trained "
         f"network. {ALIGNED} is reached by {', '.join(reached)}."
     )
-    section.add("history.png", size, "Alignment with the trained network by epoch.", caption)
+    alt = "Alignment with the trained network by epoch."
+    with section.draw("history.png", (560, 240), alt, caption) as axes:
+        axis = axes[0, 0]
+        colours = depth_colours(len(alignments))
+        for (name, row), colour in zip(alignments.items(), colours, strict=True):
+            axis.plot(epochs, row, color=colour, label=name, marker=".")
+        title = "alignment (linear CKA) with the trained network"
+        axis.set(title=title, xlabel="epoch", ylim=(None, 1.02))
+        axis.legend(loc="lower right")
+        use_integer_ticks(axis.xaxis)
 
 
-def draw_units(
-    subject: Subject, section: Section, net: Classifier, files: dict[int, Path], x: Tensor
-) -> None:
+def draw_units(section: Section, net: Classifier, files: dict[int, Path], x: Tensor) -> None:
     """Add units at snapshots, projected back from the image that then activates each most."""
 
     def spatial_layers(net: Classifier) -> list[Layer]:
@@ -142,10 +130,20 @@ def draw_units(
     best = [
         peaks.selective_units()[:1] for peaks in find_peaks(net, x, [la.module for la in layers])
     ]
+    names = ", ".join(
+        f"unit {units[0]} of {layer.name}"
+        for layer, units in zip(layers, best, strict=True)
+        if len(units)
+    )
+    caption = (
+        f"From above: {names}, each projected back from the test image that activated it most in "
+        "that epoch."
+    )
+    alt = "The same units at snapshots of training."
     epochs = select_evenly(list(files), UNIT_EPOCHS)
     size = 92 * len(epochs), 108 * len(layers)
     grid = {"rows": len(layers), "columns": len(epochs)}
-    with drawing(subject.folder / "history.units.png", *size, **grid) as axes:
+    with section.draw("history.units.png", size, alt, caption, **grid) as axes:
         for column, epoch in zip(axes.T, epochs, strict=True):
             snapshot = load_snapshot(net, files[epoch])
             modules = [layer.module for layer in spatial_layers(snapshot)]
@@ -158,13 +156,3 @@ def draw_units(
                     back = average_blocks(back, x.shape[2] // TILE_PX)
                     (tile,) = resize_tiles(signed_tiles(back, robust_limits(back)), TILE_PX)
                     show_tiles(axis, tile, f"epoch {epoch}" if axis is column[0] else "")
-    names = ", ".join(
-        f"unit {units[0]} of {layer.name}"
-        for layer, units in zip(layers, best, strict=True)
-        if len(units)
-    )
-    caption = (
-        f"From above: {names}, each projected back from the test image that activated it most in "
-        "that epoch."
-    )
-    section.add("history.units.png", size, "The same units at snapshots of training.", caption)
