@@ -15,13 +15,11 @@ from PIL import Image, ImageFilter
 from pipeline.core.errors import StageError
 from pipeline.params.schema import Camera
 
+Colour = tuple[int, int, int]  # red, green, blue
 
-def through(
-    image: Image.Image | Path,
-    camera: Camera,
-    seed: int,
-    number: int,
-    background: tuple[int, int, int],
+
+def corrupt_image(
+    image: Image.Image | Path, camera: Camera, seed: int, number: int, background: Colour
 ) -> Image.Image:
     """Return the corrupted image, in mode L or RGB.
 
@@ -36,9 +34,8 @@ def through(
     pixels = np.asarray(picture, np.float64)
     pixels = pixels * (camera.colour if pixels.ndim == 3 else np.mean(camera.colour))
     if camera.noise:
-        pixels = pixels + np.random.default_rng([seed, number]).normal(
-            0, camera.noise, pixels.shape
-        )
+        rng = np.random.default_rng([seed, number])
+        pixels = pixels + rng.normal(0, camera.noise, pixels.shape)
     if camera.scramble:
         flat = pixels.reshape(-1, *pixels.shape[2:])
         pixels = flat[np.random.default_rng(seed).permutation(len(flat))].reshape(pixels.shape)

@@ -1,7 +1,6 @@
-"""Datasets of images: scikit-learn's digits, torchvision's datasets, and folders
-(class_folders.py).
+"""Datasets of images: scikit-learn's digits, torchvision's datasets, and folders of images.
 
-Each gives {split: [Sample, ...]}, not resized yet, and the class names.
+Each source gives {split: [Sample, ...]}, not resized yet, and the class names.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from PIL import Image
 
 from pipeline.core.errors import StageError, hint
 from pipeline.data import class_folders
-from pipeline.data.corruptions import through
+from pipeline.data.corruptions import corrupt_image
 from pipeline.data.splits import Sample, Splits, divide, stratified
 from pipeline.params.schema import AnyImageSet, DigitsSet, TorchvisionSet
 
@@ -46,29 +45,24 @@ def images(
     if chosen := spec.classes:
         for name in chosen:
             if name not in labels:
-                raise StageError(
-                    f"data.classes: {name!r} is no class of the set; {hint(name, labels)}"
-                )
+                what = f"{name!r} is no class of the set"
+                raise StageError(f"data.classes: {what}; {hint(name, labels)}")
         new = {labels.index(name): k for k, name in enumerate(chosen)}
         splits = {
-            k: [replace(s, label=new[s.label]) for s in part if s.label in new]
-            for k, part in splits.items()
+            split: [replace(s, label=new[s.label]) for s in samples if s.label in new]
+            for split, samples in splits.items()
         }
         labels = chosen
     if spec.camera:
-        number = itertools.count()
-        for split, part in splits.items():
+        number, look = itertools.count(), (spec.camera, spec.seed)
+        for split, samples in splits.items():
             splits[split] = [
-                replace(
-                    sample,
-                    image=through(sample.image, spec.camera, spec.seed, next(number), background),
-                )
-                for sample in part
+                replace(s, image=corrupt_image(s.image, *look, next(number), background))
+                for s in samples
             ]
     if spec.per_class:
-        splits["train"] = few(
-            splits["train"], spec.per_class, spec.seed if spec.draw is None else spec.draw
-        )
+        seed = spec.seed if spec.draw is None else spec.draw
+        splits["train"] = few(splits["train"], spec.per_class, seed)
     return splits, labels
 
 
@@ -83,16 +77,12 @@ def few(samples: list[Sample], per_class: int, seed: int) -> list[Sample]:
 
 def digits(spec: DigitsSet) -> tuple[Splits, list[str]]:
     """Return scikit-learn's 1,797 handwritten digits: grey, 8 x 8 pixels, 17 levels."""
-    spec_of = importlib.util.find_spec(
-        "sklearn"
-    )  # found, not imported: that takes 2-4 s, once for every entry
-    if spec_of is None or spec_of.origin is None:
-        raise StageError(
-            "data.digits: scikit-learn is not installed; run `pip install -e '.[train]'`"
-        )
-    table = np.loadtxt(
-        Path(spec_of.origin).parent / "datasets/data/digits.csv.gz", delimiter=","
-    )  # (1797, 64 + 1)
+    package = importlib.util.find_spec("sklearn")  # importing it takes 2-4 s, for every entry
+    if package is None or package.origin is None:
+        cure = "run `pip install -e '.[train]'`"
+        raise StageError(f"data.digits: scikit-learn is not installed; {cure}")
+    file = Path(package.origin).parent / "datasets/data/digits.csv.gz"
+    table = np.loadtxt(file, delimiter=",")  # (1797, 64 + 1)
     grey = np.rint(table[:, :-1] * (255 / 16)).astype(np.uint8).reshape(-1, 8, 8)
     samples = [
         Sample(f"{i:04d}", Image.fromarray(g), int(y))
@@ -103,9 +93,7 @@ def digits(spec: DigitsSet) -> tuple[Splits, list[str]]:
 
 
 def torchvision_set(spec: TorchvisionSet) -> tuple[Splits, list[str]]:
-    """A torchvision classification set: from DATA_ROOT if on disk, else by torchvision's own
-    download.
-    """
+    """Return a torchvision dataset, from DATA_ROOT if it is there, else downloaded."""
     fitting, held_out = (open_torchvision(spec.name, train) for train in (True, False))
     place = f"data: torchvision {spec.name}"
     pool, test = (_labelled(d, tag, place) for d, tag in ((fitting, "train"), (held_out, "test")))
@@ -120,9 +108,7 @@ def torchvision_set(spec: TorchvisionSet) -> tuple[Splits, list[str]]:
 
 
 def _with_validation(spec: TorchvisionSet) -> int | None:
-    """Return how many of the set's training images are needed: those to train on, and the
-    validation split.
-    """
+    """Return how many of the dataset's training images are needed, to train and to validate."""
     count, extra = spec.train, spec.validation
     if count is None:
         return None
@@ -136,73 +122,56 @@ def _draw(
     if count is None:
         return samples
     if count > len(samples):
-        raise StageError(
-            f"{place}: {count} images asked for, the set has {len(samples)}; ask for fewer"
-        )
+        what = f"{count} images asked for, the set has {len(samples)}"
+        raise StageError(f"{place}: {what}; ask for fewer")
     return [samples[i] for i in stratified(np.array([s.label for s in samples]), count, rng)]
 
 
 def _labelled(dataset: Any, tag: str, place: str) -> list[Sample]:
-    """Return the set's labels as samples without pixels, so that only the drawn ones are
-    decoded.
-    """
-    names = ("targets", "labels", "_labels", "y")
-    files = next(
-        (found for n in ("samples", "_samples", "imgs") if (found := getattr(dataset, n, None))),
-        None,
-    )
-    if files and all(
-        isinstance(file, str | Path) for file, _ in files
-    ):  # read later, by the served code
+    """Return the dataset's labels as samples without pixels: only those drawn are decoded."""
+
+    def first(*names: str) -> Any:
+        values = (getattr(dataset, name, None) for name in names)
+        return next((value for value in values if value is not None), None)
+
+    files = first("samples", "_samples", "imgs")
+    if files and all(isinstance(file, str | Path) for file, _ in files):
+        # the served code reads them later
         return [Sample(f"{tag}{i}", Path(file), int(y)) for i, (file, y) in enumerate(files)]
-    targets = next(
-        (getattr(dataset, n) for n in names if getattr(dataset, n, None) is not None), None
-    )
+    targets = first("targets", "labels", "_labels", "y")
     try:
-        found = (
-            (dataset[i][1] for i in range(len(dataset))) if targets is None else np.asarray(targets)
-        )
-        return [Sample(f"{tag}{i}", Path(), operator.index(y)) for i, y in enumerate(found)]
+        if targets is None:
+            targets = [dataset[i][1] for i in range(len(dataset))]
+        labels = map(operator.index, np.asarray(targets))
+        return [Sample(f"{tag}{i}", Path(), label) for i, label in enumerate(labels)]
     except (TypeError, ValueError):
-        raise StageError(
-            f"{place}: expected one class for each image; choose a classification set"
-        ) from None
+        needed = "expected one class for each image; choose a classification set"
+        raise StageError(f"{place}: {needed}") from None
 
 
 def _with_pixels(sample: Sample, dataset: Any) -> Sample:
     if sample.image != Path():
         return sample
-    return Sample(
-        sample.id,
-        dataset[int(sample.id.removeprefix("train").removeprefix("test"))][0],
-        sample.label,
-    )
+    row = int(sample.id.removeprefix("train").removeprefix("test"))
+    return replace(sample, image=dataset[row][0])
 
 
 def open_torchvision(name: str, train: bool) -> Any:
-    """Return torchvision.datasets.<name>; half-downloaded or missing data is an error that says
-    where to put it.
-    """
+    """Return torchvision.datasets.<name>; StageError says where to put missing data."""
     from torchvision import datasets
 
     classes: dict[str, Any] = {
         n: c for n in datasets.__all__ if inspect.isclass(c := getattr(datasets, n))
     }
     keywords = {n: inspect.signature(c).parameters for n, c in classes.items()}
-    choices = [
-        n
-        for n, accepted in keywords.items()
-        if "root" in accepted and {"train", "split"} & set(accepted)
-    ]
+    choices = [n for n, k in keywords.items() if "root" in k and ("train" in k or "split" in k)]
     if name not in choices:
-        raise StageError(
-            f"params.yaml data: torchvision has no set {name!r} with splits; {hint(name, choices)}"
-        )
-    part: dict[str, Any] = {"train": train} if "train" in keywords[name] else {}
+        what = f"torchvision has no set {name!r} with splits"
+        raise StageError(f"params.yaml data: {what}; {hint(name, choices)}")
+    part: dict[str, Any] = {"train": train}
     if "split" in keywords[name]:
-        part = {
-            "split": "train" if train else ("val" if name in ("Imagenette", "ImageNet") else "test")
-        }
+        held_out = "val" if name in ("Imagenette", "ImageNet") else "test"
+        part = {"split": "train" if train else held_out}
     root = os.environ.get("DATA_ROOT")
     try:
         if root:
@@ -211,10 +180,10 @@ def open_torchvision(name: str, train: bool) -> Any:
         return _downloaded(classes[name], name, part, Path(root) if root else None)
     except (RuntimeError, OSError) as error:
         where = f"{root} (DATA_ROOT) does not hold it whole" if root else "DATA_ROOT is not set"
+        failed = f"its download failed ({' '.join(str(error).split())[:200]})"
+        cure = "put the set there in torchvision's layout and set DATA_ROOT, or choose"
         raise StageError(
-            f"data: torchvision {name}: {where}, and its download failed"
-            f" ({' '.join(str(error).split())[:200]}); put the set there in torchvision's layout"
-            " and set DATA_ROOT, or choose `source: digits`"
+            f"data: torchvision {name}: {where}, and {failed}; {cure} `source: digits`"
         ) from None
     except (TypeError, ValueError, ImportError) as error:
         reason = " ".join(str(error).split())[:200]
@@ -222,15 +191,11 @@ def open_torchvision(name: str, train: bool) -> Any:
 
 
 def _downloaded(cls: Any, name: str, part: dict[str, Any], root: Path | None) -> Any:
-    """Return the set from our download folder, which is filled by torchvision, or by a copy of
-    packed files in root.
-    """
+    """Return the dataset from DOWNLOADS, filled by torchvision or with packed files of root."""
     DOWNLOADS.mkdir(parents=True, exist_ok=True)
     with suppress(RuntimeError, OSError):
         return cls(str(DOWNLOADS), **part)
-    if (
-        root and (root / name).is_dir()
-    ):  # it unpacks where the files are: the given folder stays as it is
+    if root and (root / name).is_dir():  # a copy, since torchvision unpacks where the files are
         shutil.copytree(root / name, DOWNLOADS / name, dirs_exist_ok=True)
     accepts = "download" in inspect.signature(cls).parameters
     with redirect_stdout(sys.stderr):

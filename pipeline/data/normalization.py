@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-IMAGENET = (
-    (0.485, 0.456, 0.406),
-    (0.229, 0.224, 0.225),
-)  # mean and std of red, green, blue in [0, 1]
+# mean and std of red, green, blue in [0, 1]
+IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def image_statistics(x: np.ndarray, kind: str) -> tuple[np.ndarray, np.ndarray]:

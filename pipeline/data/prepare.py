@@ -24,6 +24,8 @@ from pipeline.data.splits import Sample
 from pipeline.params.schema import AnyData, FolderSet, ImageData, SeriesData
 
 RAW = 400  # at most this many raw test files for the last stage
+PRECISION = 0.01  # of a column's deviation: what rounding its values to float32 may cost
+RANGE = 1e18  # values whose squares float32 still holds, and their inverse
 
 
 def make(recipe: AnyData) -> tuple[Data, dict[str, list[Sample]] | None]:
@@ -37,28 +39,21 @@ def make(recipe: AnyData) -> tuple[Data, dict[str, list[Sample]] | None]:
 def image_data(recipe: ImageData, splits: dict[str, list[Sample]], labels: list[str]) -> Data:
     rule = recipe.image_rule
     ids = [s.id for samples in splits.values() for s in samples]
-    if len(set(ids)) < len(ids):
-        raise StageError(
-            f"data: a split leaks, {len(ids) - len(set(ids))} images stand in two splits"
-        )
+    if twice := len(ids) - len(set(ids)):
+        raise StageError(f"data: a split leaks, {twice} images stand in two splits")
     decoded = {split: decode(samples, rule, split) for split, samples in splits.items()}
     x = {split: images for split, (images, _) in decoded.items()}
     y = {split: np.array([s.label for s in samples], np.int64) for split, samples in splits.items()}
     some = isinstance(recipe.spec, FolderSet) and recipe.spec.labels == "imagenet"
     for label, name in enumerate(labels):
         if not some and not (y["train"] == label).any():
-            raise StageError(
-                f"data: class {name!r} has no training image; give it some, or ask for larger"
-                " splits"
-            )
+            cure = "give it some, or ask for larger splits"
+            raise StageError(f"data: class {name!r} has no training image; {cure}")
     mean, scale = image_statistics(x["train"], recipe.standardise)
     balance = {s: {name: int((y[s] == k).sum()) for k, name in enumerate(labels)} for s in SPLITS}
-    twins = count_twins(x)
-    notes = (
-        [f"{twins} test images equal a training or validation image pixel by pixel"]
-        if twins
-        else []
-    )
+    notes = []
+    if twins := count_twins(x):
+        notes.append(f"{twins} test images equal a training or validation image pixel by pixel")
     if flat := sum(count for _, count in decoded.values()):
         notes.append(f"{flat} images came out {LOW_CONTRAST}")
     for split in ("validation", "test"):
@@ -100,31 +95,17 @@ def series_data(recipe: SeriesData) -> Data:
     parts, facts = series_sources.series(recipe.spec, recipe.context, recipe.horizon)
     own = recipe.targets or facts["columns"]
     if absent := [name for name in own if name not in facts["columns"]]:
-        raise StageError(
-            f"data: targets: expected columns among {', '.join(facts['columns'])}, got"
-            f" {absent[0]!r}"
-        )
-    columns = own + [
-        name for name in facts["columns"] if name not in own
-    ]  # what is forecast comes first
+        choices = ", ".join(facts["columns"])
+        raise StageError(f"data: targets: expected columns among {choices}, got {absent[0]!r}")
+    # what is forecast comes first
+    columns = own + [name for name in facts["columns"] if name not in own]
     order = [facts["columns"].index(name) for name in columns]
     x = {split: np.concatenate([s.values for s in part])[:, order] for split, part in parts.items()}
     starts = {
         split: np.cumsum([0, *(len(s.values) for s in part)]) for split, part in parts.items()
     }
     times = {split: np.concatenate([s.times for s in part]) for split, part in parts.items()}
-    flat = np.flatnonzero(
-        np.ptp(x["train"], axis=0) == 0
-    )  # std of equal values need not be exactly 0
-    if flat.size:
-        name = columns[flat[0]]
-        others = ", ".join(column for k, column in enumerate(columns) if k not in flat)
-        cure = (
-            f"leave it out: `columns: [{others}]` in the set"
-            if others
-            else "there is nothing to forecast"
-        )
-        raise StageError(f"data: column {name!r} never changes in the training rows; {cure}")
+    require_changes(columns, x["train"])
     require_float32(columns, x["train"])
     shortest = int(np.diff(starts["train"]).min())
     facts |= resolve_season(recipe.set, recipe.spec.season, facts["step"], shortest)
@@ -140,34 +121,31 @@ def series_data(recipe: SeriesData) -> Data:
     return Data(x, starts, mean, scale, about, times)
 
 
-PRECISION = 0.01  # of a column's deviation: what rounding its values to float32 may cost
-
-
-RANGE = 1e18  # values whose squares float32 still holds, and their inverse
+def require_changes(columns: list[str], values: np.ndarray) -> None:
+    """Raise StageError where a column of values (rows, D) is constant."""
+    changes = np.ptp(values, axis=0) != 0  # the std of equal values need not be exactly 0
+    if not changes.all():
+        name = columns[int(changes.argmin())]
+        others = ", ".join(np.array(columns)[changes])
+        cure = f"leave it out: `columns: [{others}]` in the set"
+        cure = cure if others else "there is nothing to forecast"
+        raise StageError(f"data: column {name!r} never changes in the training rows; {cure}")
 
 
 def require_float32(columns: list[str], values: np.ndarray) -> None:
-    """Raise StageError where float32 is too coarse for a column of values (rows, D), or too
-    small.
-    """
+    """Raise StageError where a column of values (rows, D) does not fit float32 well enough."""
     eps = float(np.finfo(np.float32).eps)
     for name, column in zip(columns, values.T, strict=True):
         largest, spread = float(np.abs(column).max()), float(column.std())
         if not (largest < RANGE and spread > 1 / RANGE):
-            got = f"values up to {largest:.3g} with a deviation of {spread:.3g}"
-            raise StageError(
-                f"data: column {name!r}: expected magnitudes of 1e-18 to 1e18, got {got}; change"
-                " the unit"
-            )
+            got = f"got values up to {largest:.3g} with a deviation of {spread:.3g}"
+            needed = f"expected magnitudes of 1e-18 to 1e18, {got}"
+            raise StageError(f"data: column {name!r}: {needed}; change the unit")
         if eps * largest > PRECISION * spread:
-            got = (
-                f"values up to {largest:.10g} that vary by {spread:.3g} (their standard deviation)"
-            )
-            cure = (
-                "subtract a constant from the column, as its first value, here and where it is"
-                " served"
-            )
-            raise StageError(f"data: column {name!r}: float32 has no digits left for {got}; {cure}")
+            got = f"values up to {largest:.10g} that vary by {spread:.3g}"
+            what = f"float32 has no digits left for {got} (their standard deviation)"
+            cure = "subtract a constant from the column, as its first value, here and in serving"
+            raise StageError(f"data: column {name!r}: {what}; {cure}")
 
 
 def described(
@@ -180,9 +158,8 @@ def described(
     length, strides = recipe.context + recipe.horizon, {"train": recipe.train_stride}
     step = facts["step"]
     if recipe.calendar and step.unit == "index":
-        raise StageError(
-            "data: calendar: expected times that are dates, got whole numbers; leave it out"
-        )
+        needed = "expected times that are dates, got whole numbers"
+        raise StageError(f"data: calendar: {needed}; leave it out")
     counts = {s: len(window_rows(starts[s], length, strides.get(s, recipe.stride))) for s in SPLITS}
     levels = recipe.quantiles
     return {
@@ -268,9 +245,8 @@ def write_raw_series(folder: Path, data: Data) -> None:
         for row in rows[window]:
             time = f"{data.times['test'][row]}{'Z' if given.get('offset') == 'utc' else ''}"
             keys = [f"{window:06d}"] * bool(given["id"]) + [time] * bool(given["time"])
-            written.setdefault(file, [header]).append(
-                [*keys, *map(repr, data.x["test"][row].tolist())]
-            )
+            values = map(repr, data.x["test"][row].tolist())
+            written.setdefault(file, [header]).append([*keys, *values])
     for file, lines in written.items():
         with file.open("w", newline="", encoding="utf-8") as stream:
             csv.writer(stream).writerows(lines)

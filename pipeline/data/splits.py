@@ -32,9 +32,8 @@ def stratified(labels: np.ndarray, count: int, rng: np.random.Generator) -> np.n
     share = sizes * count / len(labels)
     take = np.floor(share).astype(int)
     take[np.argsort(-(share - take), kind="stable")[: count - take.sum()]] += 1
-    drawn = [
-        rng.permutation(np.flatnonzero(labels == c))[:n] for c, n in zip(classes, take, strict=True)
-    ]
+    pairs = zip(classes, take, strict=True)
+    drawn = [rng.permutation(np.flatnonzero(labels == c))[:n] for c, n in pairs]
     return np.sort(np.concatenate(drawn))
 
 
@@ -47,13 +46,11 @@ def divide(samples: list[Sample], counts: dict[str, int | float], seed: int, pla
     for split, wanted in counts.items():
         count = round(wanted * len(samples)) if wanted < 1 else int(wanted)
         if count < 1:
-            raise StageError(
-                f"{place}.{split}: {wanted} of {len(samples)} images is none; ask for more"
-            )
+            what = f"{wanted} of {len(samples)} images is none"
+            raise StageError(f"{place}.{split}: {what}; ask for more")
         if count >= len(rest):
-            raise StageError(
-                f"{place}.{split}: {count} images asked for, {len(rest)} are left; ask for fewer"
-            )
+            what = f"{count} images asked for, {len(rest)} are left"
+            raise StageError(f"{place}.{split}: {what}; ask for fewer")
         drawn = rest[stratified(labels[rest], count, rng)]
         rest = np.setdiff1d(rest, drawn)
         splits[split] = [samples[i] for i in drawn]

@@ -14,10 +14,10 @@ from pipeline.core.files import fresh, read_json
 from pipeline.core.paths import OUT, RESULTS
 from pipeline.data import dataset
 from pipeline.explain.modified_relu import replace_relus
-from pipeline.network import build as network
 from pipeline.network.modules import Classifier
 from pipeline.params import load as params
 from pipeline.params.schema import Explain, ExplainRecipe
+from pipeline.train.trained_network import load_network
 
 
 @dataclass(frozen=True)
@@ -73,17 +73,12 @@ class Subject:
 def open_subject(name: str) -> Subject:
     """Return the entry with its trained weights and exported file; its folder is emptied."""
     recipe, source = params.entry(name, ExplainRecipe), dataset.load(name)
-    net: Any = network.build(recipe, source)
-    net.load_state_dict(torch.load(OUT / name / "train" / "weights.pt", weights_only=True))
-    inner = net.eval().requires_grad_(False)
-    replace_relus(inner, torch.from_numpy(np.array(source.example())))
-    if headed := recipe.on_features:
-        from pipeline.train import head_files  # imports scikit-learn: 3 s
-
-        net = head_files.restore(net, recipe, OUT / name / "train")
+    example = torch.from_numpy(np.array(source.example()))
+    net = load_network(
+        name, recipe, source, lambda net: replace_relus(net.requires_grad_(False), example)
+    )
     file = convline.load(OUT / name / "export" / "model.onnx", device="cpu")
     folder = fresh(OUT / name / "explain")
     macs = read_json(RESULTS / name / "train.json", f"train@{name}")["macs"]
-    return Subject(
-        name, recipe, source, net, file, recipe.explain, folder, macs, differentiable=not headed
-    )
+    has_gradient = not recipe.on_features
+    return Subject(name, recipe, source, net, file, recipe.explain, folder, macs, has_gradient)

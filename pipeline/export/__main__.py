@@ -20,7 +20,12 @@ from pipeline.core.files import fresh, read_json, write_json, write_result
 from pipeline.core.paths import OUT, RESULTS
 from pipeline.core.stage import entry_of_command_line, run
 from pipeline.data import dataset
-from pipeline.export.graph import random_inputs, require_repeatable, torch_outputs
+from pipeline.export.graph import (
+    export_network,
+    random_inputs,
+    require_repeatable,
+    torch_outputs,
+)
 from pipeline.export.graph_analysis import count_traffic
 from pipeline.export.metadata import (
     GOLDEN,
@@ -31,22 +36,19 @@ from pipeline.export.metadata import (
 )
 from pipeline.export.optional_outputs import add_optional_outputs
 from pipeline.export.quantize import Variant, describe_variant, make_variants
-from pipeline.export.trained_network import export_graph, load_network, write_features
 from pipeline.params import load as params
 from pipeline.params.schema import ExportRecipe
+from pipeline.train.trained_network import load_network
 
 
 def main() -> None:
     with entry_of_command_line("export") as (name, summarize):
-        trained, folder = OUT / name / "train", fresh(OUT / name / "export")
+        folder = fresh(OUT / name / "export")
         metrics = read_json(RESULTS / name / "train.json", f"train@{name}")
         recipe, source = params.entry(name, ExportRecipe), dataset.load(name)
-        checks = recipe.check
-        net = load_network(recipe, source, trained)
-        x = {
-            "test": source.served("test"),
-            "random": random_inputs(source, checks.seed, checks.random),
-        }
+        checks, net = recipe.check, load_network(name, recipe, source)
+        random = random_inputs(source, checks.seed, checks.random)
+        x = {"test": source.served("test"), "random": random}
         outputs = {kind: torch_outputs(net, rows) for kind, rows in x.items()}
         atol = parity_limit(outputs["test"], checks.atol)
         atol = max(atol, getattr(net, "flips", 0.0))  # a forest's, where rounding moves a vote
@@ -54,11 +56,17 @@ def main() -> None:
         named: dict[str, Any] = {
             f"{kind}_{i}": y for kind, ys in outputs.items() for i, y in enumerate(ys)
         }
-        np.savez(folder / "torch.npz", random=x["random"], **named)
+        np.savez(folder / "torch.npz", random=random, **named)
 
-        graph = export_graph(net, recipe, x["test"], source.task)
         if recipe.on_features:
-            write_features(net, source, trained, folder)
+            from pipeline.export.head_graph import export_with_head
+            from pipeline.train.head_training import retrieval_features
+
+            graph = export_with_head(net, x["test"])
+            vectors = retrieval_features(net, source, OUT / name / "train")
+            np.savez(folder / "features.npz", **vectors)
+        else:
+            graph = export_network(net, x["test"], source.task)
         document = model_document(
             name, recipe, source.about, metrics, x["test"], outputs["test"], atol
         )

@@ -62,7 +62,9 @@ def test_simulated_cameras(resolved: Resolve) -> None:
     before = np.asarray(picture, float)
 
     def seen(**options: Any) -> np.ndarray:
-        return np.asarray(corruptions.through(picture, Camera(**options), 1, 2, (0, 0, 0)), float)
+        return np.asarray(
+            corruptions.corrupt_image(picture, Camera(**options), 1, 2, (0, 0, 0)), float
+        )
 
     assert (seen() == before).all()
     assert (
@@ -122,7 +124,7 @@ def test_a_camera_that_changes_nothing_changes_no_pixel(
 ) -> None:
     """`read_image` is the reference; 16-bit pictures were once all white through a camera."""
     write(tmp_path / name)
-    taken = corruptions.through(tmp_path / name, Camera(), 1, 2, (200, 10, 30))
+    taken = corruptions.corrupt_image(tmp_path / name, Camera(), 1, 2, (200, 10, 30))
     rule = ImageRule((6, 5), colour, background=(200, 10, 30))
     np.testing.assert_array_equal(read_image(taken, rule), read_image(tmp_path / name, rule))
 
