@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -118,6 +119,12 @@ def hash_files(*paths: Path) -> str:
     """Return one SHA-256 over the content of the files, in the given order."""
     hashes = [hashlib.sha256(file_content(path)).digest() for path in paths]
     return hashlib.sha256(b"".join(hashes)).hexdigest()
+
+
+def hash_values(*values: Any) -> str:
+    """Return 16 hexadecimal digits of the SHA-256 over values that JSON can hold."""
+    text = json.dumps(values, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def file_content(path: Path) -> bytes:

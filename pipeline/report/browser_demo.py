@@ -39,19 +39,11 @@ def write_demo(entries: list[Entry], site: Path, downloads: Path) -> dict[str, A
 
     Raises StageError if the runtime's hash differs from SHA512.
     """
-    chosen = [
-        found
-        for found in (
-            first_package(entries, accepts_drawn_digits),
-            first_package(entries, accepts_edited_series),
-        )
-        if found
-    ]
+    packages = [first_package(entries, f) for f in (accepts_drawn_digits, accepts_edited_series)]
+    chosen = [package for package in packages if package]
     if not chosen:
-        return {
-            "models": [],
-            "missing": "no digits classifier and no forecaster of one series is packaged yet",
-        }
+        missing = "no digits classifier and no forecaster of one series is packaged yet"
+        return {"models": [], "missing": missing}
     parts = onnxruntime_web(downloads)
     if isinstance(parts, str):
         return {"models": [], "missing": parts}
@@ -63,11 +55,8 @@ def write_demo(entries: list[Entry], site: Path, downloads: Path) -> dict[str, A
     live = {"models": models, "loader": parts["loader"].decode(), "wasm": base64_text(wasm)}
     script = f"{parts['script'].decode()}\nwindow.LIVE = {json.dumps(live)};\n"
     (site / "live-data.js").write_text(script, encoding="utf-8")
-    return {
-        "models": [(name, document["task"]) for name, document, _ in chosen],
-        "missing": "",
-        "version": VERSION,
-    }
+    tasks = [(name, document["task"]) for name, document, _ in chosen]
+    return {"models": tasks, "missing": "", "version": VERSION}
 
 
 def first_package(
@@ -96,33 +85,23 @@ def accepts_edited_series(document: dict[str, Any]) -> bool:
 
 
 def onnxruntime_web(downloads: Path) -> dict[str, bytes] | str:
-    """Return the runtime's files, fetched if not on disk; or a sentence why they are not
-    available.
-    """
-    archive = downloads / f"{PACKAGE}-{VERSION}.tgz"
+    """Return the runtime's files, fetched if not on disk; or a sentence why they are missing."""
+    archive, runtime = (
+        downloads / f"{PACKAGE}-{VERSION}.tgz",
+        f"the browser runtime ({PACKAGE} {VERSION})",
+    )
     if not archive.is_file():
         if not (npm := shutil.which("npm")):
-            return (
-                f"npm fetches the browser runtime ({PACKAGE} {VERSION}), and npm is not installed"
-            )
+            return f"npm fetches {runtime}, and npm is not installed"
         downloads.mkdir(parents=True, exist_ok=True)
-        command = [
-            npm,
-            "pack",
-            f"{PACKAGE}@{VERSION}",
-            f"--pack-destination={downloads}",
-            *NPM_OPTIONS,
-        ]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            return (
-                f"npm could not fetch the browser runtime ({PACKAGE} {VERSION}); check the network"
-            )
-    found = base64.b64encode(hashlib.sha512(archive.read_bytes()).digest()).decode()
-    if found != SHA512:
-        raise StageError(
-            f"{archive}: expected sha512 {SHA512}, got {found}; delete it, it is fetched again"
-        )
+        what = f"{PACKAGE}@{VERSION}", f"--pack-destination={downloads}"
+        command = [npm, "pack", *what, *NPM_OPTIONS]
+        if subprocess.run(command, capture_output=True, check=False).returncode:
+            return f"npm could not fetch {runtime}; check the network"
+    digest = base64_text(hashlib.sha512(archive.read_bytes()).digest())
+    if digest != SHA512:
+        cure = "delete it, it is fetched again"
+        raise StageError(f"{archive}: expected sha512 {SHA512}, got {digest}; {cure}")
     with tarfile.open(archive) as files:
         members = {k: files.extractfile(f"package/dist/{v}") for k, v in RUNTIME_FILES.items()}
         return {part: member.read() for part, member in members.items() if member}

@@ -26,14 +26,11 @@ VERDICT_STATES = {
 
 def load_claims() -> list[dict[str, Any]]:
     """Return the groups of docs/claims.yaml, each with its claims."""
-    groups: list[dict[str, Any]] = YAML(typ="safe").load(CLAIMS_FILE)
-    return groups
+    return YAML(typ="safe").load(CLAIMS_FILE)
 
 
 def claims_context(root: Path) -> dict[str, Any]:
-    """Return the context of claims.html.j2: groups of claims with measured values, and verdict
-    counts.
-    """
+    """Return the context of claims.html.j2: claims with measured values, and verdict counts."""
     groups = load_claims()
     counts = dict.fromkeys(VERDICT_STATES, 0)
     for claim in [claim for group in groups for claim in group["claims"]]:
@@ -81,9 +78,7 @@ def source(claim: dict[str, Any]) -> str:
 
 
 def measured_values(claim: dict[str, Any], root: Path) -> list[tuple[str, str]]:
-    """Return [(name, value with interval)] of a claim from results/; empty if there is no number
-    yet.
-    """
+    """Return [(name, value with interval)] of a claim from results/, [] without results."""
     if "study" in claim:
         text = Study(claim["study"], "", root).text
         if not text:
@@ -91,31 +86,23 @@ def measured_values(claim: dict[str, Any], root: Path) -> list[tuple[str, str]]:
         head, *rows = text[1]
         table = f"results/studies/{claim['study']}.md"
         by_row = {row[0]: dict(zip(head, row, strict=True)) for row in rows}
-        found = [
-            look_up(by_row, setting, f"row of {table}", claim) for setting in claim["settings"]
-        ]
-        cells = [look_up(row, claim["of"], f"column of {table}", claim) for row in found]
-        return list(zip(claim["settings"], cells, strict=True))
+        measured = []
+        for setting in claim["settings"]:
+            row = look_up(by_row, setting, f"row of {table}", claim)
+            measured.append((setting, look_up(row, claim["of"], f"column of {table}", claim)))
+        return measured
     if "file" in claim and (values := load_json(root / claim["file"], "dvc repro")):
         key = claim["key"]
-        ends = [
-            format_number(values[end]) for end in (f"{key}_low", f"{key}_high") if end in values
-        ]
-        value = look_up(values, key, f"number of {claim['file']}", claim)
-        return [
-            (
-                key.replace("_", " "),
-                format_number(value) + (f" [{', '.join(ends)}]" if ends else ""),
-            )
-        ]
+        keys = [end for end in (f"{key}_low", f"{key}_high") if end in values]
+        ends = ", ".join(format_number(values[end]) for end in keys)
+        value = format_number(look_up(values, key, f"number of {claim['file']}", claim))
+        return [(key.replace("_", " "), f"{value} [{ends}]" if ends else value)]
     return []
 
 
 def look_up(table: dict[str, Any], name: str, what: str, claim: dict[str, Any]) -> Any:
     """Return table[name]; raise StageError with the known names if the claim names another one."""
     if name not in table:
-        place = f"docs/claims.yaml {claim['id']}"
-        raise StageError(
-            f"{place}: expected a {what}, got {name!r}; {hint(name, [str(key) for key in table])}"
-        )
+        place = f"docs/claims.yaml {claim['id']}: expected a {what}"
+        raise StageError(f"{place}, got {name!r}; {hint(name, [str(key) for key in table])}")
     return table[name]

@@ -15,15 +15,11 @@ def comparison_data(entries: list[Entry]) -> dict[str, Any]:
     """Return the data that templates/compare.js reads: entries by name, chart style."""
     table = entry_table(entries, timings=True)
     titles = [column.title for column in table.columns[1:]]
-    cells = [[(cell.text, cell.value, cell.state) for cell in row[1:]] for row in table.rows]
-    known = {
-        entry.name: {
-            "cells": dict(zip(titles, row, strict=True)),
-            "set": entry.recipe.data.set,
-        }
-        | history_and_correctness(entry)
-        for entry, row in zip(entries, cells, strict=True)
-    }
+    known = {}
+    for entry, row in zip(entries, table.rows, strict=True):
+        cells = [(cell.text, cell.value, cell.state) for cell in row[1:]]
+        facts = {"cells": dict(zip(titles, cells, strict=True)), "set": entry.recipe.data.set}
+        known[entry.name] = facts | history_and_correctness(entry)
     return {"entries": known, "config": CONFIG, "palette": PALETTE}
 
 

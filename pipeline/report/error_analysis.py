@@ -19,11 +19,8 @@ def error_context(entry: Entry, img: Path) -> dict[str, Any] | None:
     """Return confusion matrix, error samples and neighbours; None before stage check has run."""
     if entry.predictions is None:
         return None
-    labels, truth, probabilities = (
-        entry.results["data"]["labels"],
-        entry.predictions["y"],
-        entry.predictions["probabilities"],
-    )
+    labels = entry.results["data"]["labels"]
+    truth, probabilities = entry.predictions["y"], entry.predictions["probabilities"]
     counts = confusion_matrix(truth, probabilities)
     wrong = most_confident_errors(truth, probabilities)
     return {
@@ -40,13 +37,9 @@ def error_context(entry: Entry, img: Path) -> dict[str, Any] | None:
 def nearest_neighbours(entry: Entry, img: Path) -> dict[str, Any] | None:
     """Draw test images beside their nearest training images in feature space, one per class."""
     database, classes = entry.array("train_x"), entry.array("train_y")
-    if (
-        entry.predictions is None
-        or "nearest" not in entry.predictions
-        or entry.images is None
-        or database is None
-        or classes is None
-    ):
+    if entry.predictions is None or "nearest" not in entry.predictions or entry.images is None:
+        return None
+    if database is None or classes is None:
         return None
     labels, truth = entry.results["data"]["labels"], entry.predictions["y"]
     first_of_class = [np.flatnonzero(truth == k)[:1] for k in range(len(labels))]
@@ -87,22 +80,21 @@ def error_samples(entry: Entry, rows: np.ndarray, img: Path) -> list[dict[str, A
     """Return picture, labels and probabilities of each row; None if the test images are missing."""
     if entry.images is None or entry.predictions is None:
         return None
-    labels, truth, probabilities = (
-        entry.results["data"]["labels"],
-        entry.predictions["y"],
-        entry.predictions["probabilities"],
-    )
+    labels = entry.results["data"]["labels"]
+    truth, probabilities = entry.predictions["y"], entry.predictions["probabilities"]
     samples = []
     for place, row in enumerate(rows):
-        answer = int(probabilities[row].argmax())
-        sample = {"row": int(row), "true": labels[truth[row]], "answer": labels[answer]}
-        sample |= {
-            "probability": float(probabilities[row, answer]),
-            "of_true": float(probabilities[row, truth[row]]),
-        }
-        alt = f"Test sample {row}: {sample['true']}, taken for {sample['answer']}."
-        sample["picture"] = style.save_enlarged(
-            entry.images[row], img / f"{entry.name}.wrong{place:02d}.png", alt
+        true, answer = int(truth[row]), int(probabilities[row].argmax())
+        alt = f"Test sample {row}: {labels[true]}, taken for {labels[answer]}."
+        path = img / f"{entry.name}.wrong{place:02d}.png"
+        samples.append(
+            {
+                "row": int(row),
+                "true": labels[true],
+                "answer": labels[answer],
+                "probability": float(probabilities[row, answer]),
+                "of_true": float(probabilities[row, true]),
+                "picture": style.save_enlarged(entry.images[row], path, alt),
+            }
         )
-        samples.append(sample)
     return samples

@@ -15,11 +15,7 @@ from markupsafe import Markup
 
 from pipeline.params import schema
 from pipeline.plots import forecasts, style, vega
-from pipeline.plots.learning_curves import (
-    draw_learning_curve,
-    draw_small_loss_curve,
-    loss_limits,
-)
+from pipeline.plots.learning_curves import draw_learning_curve, draw_small_loss_curve, loss_limits
 from pipeline.plots.style import Picture
 from pipeline.report import (
     browser_demo,
@@ -34,15 +30,7 @@ from pipeline.report.result_files import STAGE_OF_FILE, Entry, Study
 
 # Files of templates/ that are written into each page.
 INLINED = ("style.css", "page.js", "compare.js", "live.js")
-
-
-TASK_TITLES = {
-    "classification": "Classification",
-    "forecasting": "Forecasting",
-    None: "Pending",
-}
-
-
+TASK_TITLES = {"classification": "Classification", "forecasting": "Forecasting", None: "Pending"}
 README_MARKS = ("<!-- results: `make readme` writes this table -->", "<!-- /results -->")
 CLAIMS_MARKS = ("<!-- claims: `make readme` writes these tables -->", "<!-- /claims -->")
 
@@ -90,9 +78,7 @@ def build_report(
 
 
 def page_writer(site: Path) -> Callable[[str, str, dict[str, Any]], None]:
-    """Return a function write(kind, name, context) that renders templates/<kind>.html.j2,
-    escaped.
-    """
+    """Return a function write(kind, name, context) that renders templates/<kind>.html.j2."""
     pages = jinja2.Environment(
         loader=jinja2.FileSystemLoader(vega.TEMPLATES),
         autoescape=True,
@@ -100,24 +86,20 @@ def page_writer(site: Path) -> Callable[[str, str, dict[str, Any]], None]:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    pages.globals |= {file.replace(".", "_"): read_inlined(file) for file in INLINED}
-    pages.globals |= {
-        "made": datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
-        "library": vega.LIBRARY,
-    }
+    for file in INLINED:  # markup: these are our own files, so they are not escaped
+        text = (vega.TEMPLATES / file).read_text(encoding="utf-8")
+        pages.globals[file.replace(".", "_")] = Markup(text)
+    made = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")
+    pages.globals |= {"made": made, "library": vega.LIBRARY}
     pages.policies["json.dumps_kwargs"] = {"sort_keys": False}
     pages.filters |= {
         "scaled": tables.format_with_prefix,
         "three": style.format_number,
         "device": tables.device_name,
+        "percent": lambda share: f"{100 * share:.0f}\u00a0%",
+        "pretty": format_recipe,
+        "anchor": lambda text: re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-"),
     }
-    pages.filters["percent"] = lambda share: f"{100 * share:.0f}\u00a0%"
-    pages.filters["pretty"] = lambda recipe: json.dumps(
-        recipe.model_dump(mode="json", include=set(schema.RecipeBlock.model_fields)),
-        indent=2,
-        ensure_ascii=False,
-    )
-    pages.filters["anchor"] = lambda text: re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
 
     def write(kind: str, name: str, context: dict[str, Any]) -> None:
         html = pages.get_template(f"{kind}.html.j2").render(**context)
@@ -126,21 +108,19 @@ def page_writer(site: Path) -> Callable[[str, str, dict[str, Any]], None]:
     return write
 
 
-def read_inlined(file: str) -> Markup:
-    """Return a file of templates/ as markup: it is our own, so it is not escaped."""
-    return Markup((vega.TEMPLATES / file).read_text(encoding="utf-8"))
+def format_recipe(recipe: schema.EntryRecipe) -> str:
+    """Return the blocks of a recipe that params.yaml has, as indented JSON."""
+    blocks = recipe.model_dump(mode="json", include=set(schema.RecipeBlock.model_fields))
+    return json.dumps(blocks, indent=2, ensure_ascii=False)
 
 
 def index_context(entries: list[Entry], studies: list[Study], img: Path) -> dict[str, Any]:
     """Return the context of index.html.j2."""
     groups: list[dict[str, Any]] = []
     for task, title in TASK_TITLES.items():
-        members = [entry for entry in entries if entry.task == task]
-        if members:
-            groups.append(
-                {"title": title, "task": task, "table": tables.entry_table(members, timings=True)}
-            )
-            groups[-1]["curves"] = small_curves(members, img)
+        if members := [entry for entry in entries if entry.task == task]:
+            table = tables.entry_table(members, timings=True)
+            groups.append({"title": title, "table": table, "curves": small_curves(members, img)})
     pending = {entry.name: entry for entry in entries if entry.pending_stages}
     machines = [entry.results["speed"]["machine"] for entry in entries if "speed" in entry.results]
     return {
@@ -176,16 +156,14 @@ def best_epoch(entry: Entry) -> int | None:
 def study_context(study: Study, img: Path) -> dict[str, Any]:
     """Return one study and its plot."""
     alt = f"Result of the study {study.name}; the table beside it holds the same numbers."
-    picture = (
-        style.copy_picture(study.picture, img / f"study.{study.name}.png", alt)
-        if study.picture
-        else None
-    )
-    return {"study": study, "picture": picture}
+    path, source = img / f"study.{study.name}.png", study.picture
+    return {"study": study, "picture": style.copy_picture(source, path, alt) if source else None}
 
 
 def entry_context(entry: Entry, img: Path) -> dict[str, Any]:
     """Return the context of entry.html.j2."""
+    classifier = entry.task == "classification"
+    noise = img / f"{entry.name}.noise.png"
     return {
         "entry": entry,
         "metric": tables.metric_cell(entry.metric) if entry.metric else None,
@@ -193,12 +171,8 @@ def entry_context(entry: Entry, img: Path) -> dict[str, Any]:
         "rows": tables.detail_rows(entry),
         "serve": serve_command(entry),
         "curves": learning_curves(entry, img),
-        "classifier": error_analysis.error_context(entry, img)
-        if entry.task == "classification"
-        else None,
-        "noise": tradeoff_plots.signal_to_noise_plot([entry], img / f"{entry.name}.noise.png")
-        if entry.signal_to_noise
-        else None,
+        "classifier": error_analysis.error_context(entry, img) if classifier else None,
+        "noise": entry.signal_to_noise and tradeoff_plots.signal_to_noise_plot([entry], noise),
         "forecaster": forecaster_context(entry, img) if entry.task == "forecasting" else None,
         "seen": explain_sections(entry, img),
     }
@@ -206,34 +180,23 @@ def entry_context(entry: Entry, img: Path) -> dict[str, Any]:
 
 def explain_sections(entry: Entry, img: Path) -> list[dict[str, Any]]:
     """Copy the pictures of stage explain; return its sections, none if it has not run."""
-    return [
-        {
-            "title": section["title"],
-            "pictures": [copy_explain_picture(entry, found, img) for found in section["pictures"]],
-        }
-        for section in entry.explain_sections or []
-    ]
-
-
-def copy_explain_picture(entry: Entry, found: dict[str, Any], img: Path) -> dict[str, Any]:
-    """Copy one picture of stage explain into the report; return it with its caption."""
-    name = f"{entry.name}.{found['file']}"
-    shutil.copyfile(entry.picture(found["file"]), img / name)
-    return {
-        "picture": Picture(name, found["width"], found["height"], found["alt"]),
-        "caption": found["caption"],
-    }
+    sections: list[dict[str, Any]] = []
+    for section in entry.explain_sections or []:
+        sections.append({"title": section["title"], "pictures": []})
+        for drawn in section["pictures"]:
+            name = f"{entry.name}.{drawn['file']}"
+            shutil.copyfile(entry.picture(drawn["file"]), img / name)
+            picture = Picture(name, drawn["width"], drawn["height"], drawn["alt"])
+            sections[-1]["pictures"].append({"picture": picture, "caption": drawn["caption"]})
+    return sections
 
 
 def serve_command(entry: Entry) -> str:
     """Return the `infer` command for the raw test files that stage data wrote."""
     raw = f"out/{entry.name}/data/raw"
-    is_forecaster = entry.task == "forecasting"
-    return (
-        f"infer series {entry.name} {raw}/*.csv"
-        if is_forecaster
-        else f"infer images {entry.name} {raw}"
-    )
+    if entry.task == "forecasting":
+        return f"infer series {entry.name} {raw}/*.csv"
+    return f"infer images {entry.name} {raw}"
 
 
 def learning_curves(entry: Entry, img: Path) -> list[Picture]:
@@ -247,25 +210,28 @@ def learning_curves(entry: Entry, img: Path) -> list[Picture]:
 
 
 def forecaster_context(entry: Entry, img: Path) -> dict[str, Any] | None:
-    """Return the plots of the backtest and the numbers of their captions; None before stage
-    check.
+    """Return the plots of the backtest and the numbers of their captions.
+
+    None before stage check has run.
     """
     if entry.predictions is None or entry.metric is None:
         return None
-    answers, about, name = entry.predictions, entry.results["data"], f"{entry.name}."
-    columns, bounds, first = about["columns"], entry.array("test_y"), answers["residuals"][:, 0]
-    one = bounds is not None and len(bounds) == 2  # several series have no common time axis
+    predictions, about, baselines = (
+        entry.predictions,
+        entry.results["data"],
+        entry.metric["baselines"],
+    )
+    columns, bounds, first = about["columns"], entry.array("test_y"), predictions["residuals"][:, 0]
+    files = ("forecasts", "along", "steps", "residuals")
+    examples, along, steps, residuals = (img / f"{entry.name}.{file}.png" for file in files)
+    rows = None
+    if bounds is not None and len(bounds) == 2:  # several series have no common time axis
+        rows = forecasts.draw_test_rows(predictions, columns, about["stride"], along)
     return {
-        "examples": forecasts.draw_examples(answers, columns, img / f"{name}forecasts.png"),
-        "along": forecasts.draw_test_rows(
-            answers, columns, about["stride"], img / f"{name}along.png"
-        )
-        if one
-        else None,
-        "steps": forecasts.draw_errors_by_step(
-            answers, list(entry.metric["baselines"]), img / f"{name}steps.png"
-        ),
-        "residuals": forecasts.draw_residuals(first, columns[0], img / f"{name}residuals.png"),
+        "examples": forecasts.draw_examples(predictions, columns, examples),
+        "along": rows,
+        "steps": forecasts.draw_errors_by_step(predictions, list(baselines), steps),
+        "residuals": forecasts.draw_residuals(first, columns[0], residuals),
         "column": columns[0],
         "memory": float(forecasts.autocorrelation(first, 1)[0]),
         "noise": 1.96 / len(first) ** 0.5,

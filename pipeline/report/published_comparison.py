@@ -32,16 +32,17 @@ def accuracy_bubbles(entries: list[Entry]) -> list[Bubble]:
 def latency_bubbles(entries: list[Entry]) -> list[Bubble]:
     """Return a bubble with the CPU latency (p50 in ms, batch 1) of each checked classifier."""
     p50 = {entry.name: entry.latencies.get("cpu") for entry in entries}
-    return [found | {key: p50[found["name"]] for key in ("y", "low", "high")} | {"interval": "–"}
-            for found in accuracy_bubbles(entries) if p50[found["name"]]]  # fmt: skip
+    return [
+        bubble | dict.fromkeys(("y", "low", "high"), p50[bubble["name"]]) | {"interval": "–"}
+        for bubble in accuracy_bubbles(entries)
+        if p50[bubble["name"]]
+    ]
 
 
 def entry_bubble(entry: Entry, values: list[float]) -> Bubble:
     assert entry.metric
-    train, interval = (
-        entry.results["train"],
-        metric_cell(entry.metric).text.partition(" [")[2].rstrip("]"),
-    )
+    train = entry.results["train"]
+    interval = metric_cell(entry.metric).text.partition(" [")[2].rstrip("]")
     where = {"name": entry.name, "set": entry.recipe.data.set, "link": f"{entry.name}.html"}
     size = {"parameters": train["parameters"], "macs": train["macs"], "interval": interval}
     return where | size | dict(zip(("y", "low", "high"), values, strict=True))
@@ -62,42 +63,30 @@ def draw_comparison(entries: list[Entry], img: Path) -> dict[str, Picture]:
     ours, times = accuracy_bubbles(entries), latency_bubbles(entries)
     if not ours:
         return {}
-    sets = sorted({found["set"] for found in ours})
-    where = (
-        f"on the test split of {sets[0]}"
-        if len(sets) == 1
-        else "each on the test split of its own set"
-    )
-    accuracy, top1 = "test accuracy, %", "ImageNet-1k top-1 accuracy, %"
-    drawn = {
-        "accuracy": bubble_chart(
-            ours, f"this line: measured here, {where}", accuracy, img / "landscape.accuracy.png"
-        )
-    }
+    sets = sorted({bubble["set"] for bubble in ours})
+    one = f"on the test split of {sets[0]}"
+    where = one if len(sets) == 1 else "each on the test split of its own set"
+    title, path = f"this line: measured here, {where}", img / "landscape.accuracy.png"
+    drawn = {"accuracy": bubble_chart(ours, title, "test accuracy, %", path)}
     title = "published: ImageNet-1k, torchvision's weight metadata"
-    drawn["published"] = bubble_chart(
-        published_bubbles(), title, top1, img / "landscape.published.png"
-    )
+    top1, path = "ImageNet-1k top-1 accuracy, %", img / "landscape.published.png"
+    drawn["published"] = bubble_chart(published_bubbles(), title, top1, path)
     if times:
-        title, label = (
-            "this line: measured here, onnxruntime on the CPU at batch 1",
-            "latency p50, ms",
-        )
-        drawn["latency"] = bubble_chart(
-            times, title, label, img / "landscape.latency.png", log=True
-        )
+        title = "this line: measured here, onnxruntime on the CPU at batch 1"
+        path = img / "landscape.latency.png"
+        drawn["latency"] = bubble_chart(times, title, "latency p50, ms", path, log=True)
     return drawn | {"depth": depth_chart(img / "landscape.depth.png")}
 
 
 def bubble_chart(
     networks: list[Bubble], title: str, measure: str, path: Path, *, log: bool = False
 ) -> Picture:
-    """Draw `measure` over multiply-adds; area is parameters (Canziani et al. 2016,
-    arXiv:1605.07678).
+    """Draw `measure` over multiply-adds, the area by parameters.
+
+    Canziani et al. 2016, arXiv:1605.07678.
     """
-    groups = sorted(
-        {found["set"] for found in networks if found["link"]}
-    )  # published: none, and grey
+    # published networks have no group: they are grey
+    groups = sorted({bubble["set"] for bubble in networks if bubble["link"]})
     lowest, highest = (choose(networks, key=lambda found: found["y"]) for choose in (min, max))
     ends = [
         f"{found['name']} with {found['y']:.3g} at {format_with_prefix(found['macs']).strip()}"
@@ -105,42 +94,29 @@ def bubble_chart(
     ]
     alt = f"{title}; {measure} of {len(networks)} networks over multiply-adds: {' to '.join(ends)}."
     values = label_sparsely(sorted(networks, key=lambda found: -found["parameters"]), "macs", "y")
-    return draw_chart(
-        "bubbles", path, alt, values=values, title=title, measure=measure, groups=groups, log=log
-    )
+    facts = {"title": title, "measure": measure, "groups": groups, "log": log}
+    return draw_chart("bubbles", path, alt, values=values, **facts)
 
 
 def ilsvrc_rows() -> list[list[Any]]:
-    """Return name, year, weight layers, top-5 error and source of each ILSVRC entry, oldest
-    first.
-    """
+    """Return name, year, weight layers, top-5 error and source of ILSVRC entries, oldest first."""
     return [
-        [*map(row.get, ("name", "year")), weight_layers(row), row["error"], row["source"]]
+        [row["name"], row["year"], weight_layers(row), row["error"], row["source"]]
         for row in PUBLISHED["ilsvrc"]
     ]
 
 
 def weight_layers(row: dict[str, Any]) -> int | str:
     """Return the number of layers with weights, or what stands in its place: "shallow"."""
-    layers: int | str = row["depth"] or row["instead"]
-    return layers
+    return row["depth"] or row["instead"]
 
 
 def depth_chart(path: Path) -> Picture:
     """Draw weight layers and top-5 error of ILSVRC entries, oldest first; non-winners are pale."""
-    rows = [
-        row
-        | {
-            "layers": str(weight_layers(row)),
-            "depth": row["depth"] or 0,
-            "name": f"{row['name']} · {row['year']}",
-        }
-        for row in PUBLISHED["ilsvrc"]
-    ]
+    rows = []
+    for row in PUBLISHED["ilsvrc"]:
+        name, depth = f"{row['name']} · {row['year']}", row["depth"] or 0
+        rows.append(row | {"layers": str(weight_layers(row)), "depth": depth, "name": name})
     networks = "; ".join(f"{row['name']} {row['layers']}, {row['error']} %" for row in rows)
-    return draw_chart(
-        "depth",
-        path,
-        f"Weight layers and published top-5 error of ILSVRC entries: {networks}.",
-        values=rows,
-    )
+    alt = f"Weight layers and published top-5 error of ILSVRC entries: {networks}."
+    return draw_chart("depth", path, alt, values=rows)

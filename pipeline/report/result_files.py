@@ -21,14 +21,8 @@ from pipeline.core.errors import StageError
 from pipeline.params.schema import EntryRecipe
 
 # File of results/<entry>/ -> the stage that writes it, in pipeline order.
-STAGE_OF_FILE = {
-    "data": "data",
-    "train": "train",
-    "export": "export",
-    "check": "check",
-    "speed": "check",
-}
-STAGE_OF_FILE |= {"explain": "explain", "infer": "infer"}
+STAGE_OF_FILE = {file: file for file in ("data", "train", "export", "check")}
+STAGE_OF_FILE |= {"speed": "check", "explain": "explain", "infer": "infer"}
 FINAL_STAGES = ("explain", "infer")  # no later stage depends on these
 
 
@@ -60,9 +54,7 @@ def load_arrays(path: Path, command: str) -> dict[str, np.ndarray] | None:
 
 @dataclass(frozen=True)
 class Entry:
-    """One entry of `line`: its resolved recipe and the files that stages wrote for it under
-    `root`.
-    """
+    """One entry of `line`: its resolved recipe, and the files of its stages under `root`."""
 
     name: str
     recipe: EntryRecipe
@@ -73,31 +65,25 @@ class Entry:
 
     @cached_property
     def results(self) -> dict[str, dict[str, Any]]:
-        """Content of each results/<entry>/<file>.json that exists, keyed by file name without
-        suffix.
-        """
-        folder = self.root / "results" / self.name
-        found = {
-            file: load_json(folder / f"{file}.json", self.command(stage))
-            for file, stage in STAGE_OF_FILE.items()
-        }
-        return {file: content for file, content in found.items() if content is not None}
+        """Content of each results/<entry>/<file>.json that exists, by file name without suffix."""
+        contents = {}
+        for file, stage in STAGE_OF_FILE.items():
+            path = self.root / "results" / self.name / f"{file}.json"
+            if (content := load_json(path, self.command(stage))) is not None:
+                contents[file] = content
+        return contents
 
     @property
     def pending_stages(self) -> dict[str, str]:
         """Stages that have not run, each with its command; `dvc repro` runs earlier stages too."""
-        return {
-            stage: self.command(stage)
-            for file, stage in STAGE_OF_FILE.items()
-            if file not in self.results
-        }
+        stages = [stage for file, stage in STAGE_OF_FILE.items() if file not in self.results]
+        return {stage: self.command(stage) for stage in stages}
 
     @property
     def repro_command(self) -> str:
         """The command that runs every pending stage."""
-        ends = [stage for stage in FINAL_STAGES if stage in self.pending_stages] or list(
-            self.pending_stages
-        )[-1:]
+        pending = list(self.pending_stages)
+        ends = [stage for stage in FINAL_STAGES if stage in pending] or pending[-1:]
         return "dvc repro " + " ".join(f"{stage}@{self.name}" for stage in ends)
 
     @property
@@ -106,9 +92,7 @@ class Entry:
 
     @property
     def network_description(self) -> str:
-        """The architecture; for transfer learning also the head and the entry that it starts
-        from.
-        """
+        """The architecture; for transfer learning also the head and the backbone's entry."""
         if not (head := self.recipe.head):
             return self.arch
         kind = self.head_search["chosen"]["kind"] if self.head_search else head.kind
@@ -144,38 +128,30 @@ class Entry:
         """Median latency (p50) of the fp32 model in milliseconds at batch 1 on all cores, by
         device.
         """
-        rows = [
-            r
-            for r in self.results.get("speed", {}).get("rows", [])
-            if (r["variant"], r["batch"]) == ("fp32", 1)
-        ]
+        rows = self.results.get("speed", {}).get("rows", [])
+        one = [row for row in rows if (row["variant"], row["batch"]) == ("fp32", 1)]
         # The first row of a device is on all cores.
-        return {row["device"]: row["p50_ms"] for row in reversed(rows)}
+        return {row["device"]: row["p50_ms"] for row in reversed(one)}
 
     @cached_property
     def history(self) -> list[dict[str, Any]] | None:
         """One row per epoch; None before stage train has run."""
-        content: list[dict[str, Any]] | None = self.output("train", "history.json")
-        return content
+        return self.output("train", "history.json")
 
     @property
     def has_epochs(self) -> bool:
-        """Whether there were epochs: heads on features and published weights are not trained by
-        epochs.
-        """
+        """Whether there were epochs: heads on features and published weights have none."""
         return bool(self.history and self.history[-1]["epoch"] > 0)
 
     @cached_property
     def head_search(self) -> dict[str, Any] | None:
         """The head that cross-validation chose, and its candidates; None for other entries."""
-        content: dict[str, Any] | None = self.output("train", "head.json")
-        return content
+        return self.output("train", "head.json")
 
     @cached_property
     def signal_to_noise(self) -> dict[str, dict[str, float]] | None:
         """Signal-to-noise ratio in dB of each node's output, by variant and node name."""
-        content: dict[str, dict[str, float]] | None = self.output("export", "noise.json")
-        return content
+        return self.output("export", "noise.json")
 
     @property
     def explain_sections(self) -> list[dict[str, Any]] | None:
@@ -186,19 +162,13 @@ class Entry:
 
     @property
     def attribution_facts(self) -> dict[str, Any]:
-        """Metrics of a classifier's attribution maps; empty for forecasters and before stage
-        explain.
-        """
-        facts: dict[str, Any] = self.explain_page.get("facts", {}).get("attribution", {})
-        return facts
+        """Metrics of a classifier's attribution maps, {} for others and before stage explain."""
+        return self.explain_page.get("facts", {}).get("attribution", {})
 
     @cached_property
     def explain_page(self) -> dict[str, Any]:
-        """Content of explain/page.json: sections, and all facts, including those that differ
-        between machines.
-        """
-        content: dict[str, Any] = self.output("explain", "page.json") or {}
-        return content
+        """Content of explain/page.json: sections and all facts; {} before stage explain."""
+        return self.output("explain", "page.json") or {}
 
     def output(self, stage: str, file: str) -> Any:
         """Return the content of out/<entry>/<stage>/<file>, JSON; None if missing."""
@@ -210,8 +180,7 @@ class Entry:
     @cached_property
     def layers(self) -> list[dict[str, Any]] | None:
         """One row per layer; None before stage train has run."""
-        content: list[dict[str, Any]] | None = self.output("train", "layers.json")
-        return content
+        return self.output("train", "layers.json")
 
     @cached_property
     def predictions(self) -> dict[str, np.ndarray] | None:
@@ -225,31 +194,20 @@ class Entry:
         return self.array("test_x")
 
     def array(self, name: str) -> np.ndarray | None:
-        """Return an array that stage data wrote, such as "train_x", memory-mapped; None if
-        missing.
-        """
+        """Return an array of stage data, such as "train_x", memory-mapped; None if missing."""
         path = self.root / "out" / self.name / "data" / f"{name}.npy"
-        if not path.is_file():
-            return None
         try:
-            array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
-            return array
+            return np.load(path, mmap_mode="r", allow_pickle=False) if path.is_file() else None
         except (ValueError, EOFError) as error:
-            raise unreadable_file(
-                path, "an array in .npy form", error, self.command("data")
-            ) from error
+            what = "an array in .npy form"
+            raise unreadable_file(path, what, error, self.command("data")) from error
 
     @cached_property
     def architecture_notes(self) -> list[str]:
-        """Paragraphs of the architecture's docstring, parsed without import: the report runs
-        without torch.
-        """
+        """Paragraphs of the architecture's docstring, parsed: the report runs without torch."""
         path = self.root / "models" / f"{self.arch}.py"
-        text = (
-            ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
-            if path.is_file()
-            else None
-        )
+        source = path.read_text(encoding="utf-8") if path.is_file() else ""
+        text = ast.get_docstring(ast.parse(source))
         return text.split("\n\n") if text else []
 
 
@@ -281,9 +239,7 @@ class Study:
 
     @cached_property
     def text(self) -> tuple[list[str], list[list[str]]] | None:
-        """Paragraphs and table rows (header first) of results/studies/<name>.md; None if
-        missing.
-        """
+        """Paragraphs, and table rows with the header, of the study's .md; None if missing."""
         path = self.root / "results" / "studies" / f"{self.name}.md"
         return split_markdown(path.read_text(encoding="utf-8")) if path.is_file() else None
 
@@ -295,7 +251,6 @@ def split_markdown(text: str) -> tuple[list[str], list[list[str]]]:
         line.strip("|").replace("\\|", "\0").split("|") for line in lines if line.startswith("|")
     ]
     rows = [[cell.strip().replace("\0", "|") for cell in row] for row in table]
-    rows = [
-        row for row in rows if not all(cell and set(cell) <= set(":-") for cell in row)
-    ]  # without | --- | ---: |
+    # without | --- | ---: |
+    rows = [row for row in rows if not all(cell and set(cell) <= set(":-") for cell in row)]
     return [line for line in lines if line and line[0] not in "|#"], rows

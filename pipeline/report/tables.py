@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -48,20 +49,14 @@ class Table:
 
 def entry_table(entries: list[Entry], *, timings: bool) -> Table:
     """Return one row per entry. Without timings, the same results give the same table."""
-    providers = (
-        list(dict.fromkeys(name for entry in entries for name in entry.latencies))
-        if timings
-        else []
-    )
+    providers = list(dict.fromkeys(name for entry in entries for name in entry.latencies))
+    providers = providers if timings else []
+    measured = "Test metric [95\u00a0%]", "Parameters", "MACs", "File"
+    latencies = [f"{device_name(name)}\u00a0p50, batch\u00a01" for name in providers]
     titles = [
-        *[Column(title) for title in ("Entry", "Architecture")],
-        *[
-            Column(title, number=True)
-            for title in ("Test metric [95\u00a0%]", "Parameters", "MACs", "File")
-        ],
-        *[Column(f"{device_name(name)}\u00a0p50, batch\u00a01", number=True) for name in providers],
-        Column("int8", number=True),
-        *[Column(title) for title in TESTS],
+        *map(Column, ("Entry", "Architecture")),
+        *[Column(title, number=True) for title in (*measured, *latencies, "int8")],
+        *map(Column, TESTS),
     ]
     return Table(titles, [entry_row(entry, providers) for entry in entries])
 
@@ -78,10 +73,7 @@ def entry_row(entry: Entry, providers: list[str]) -> list[Cell]:
         Cell(f"{train['parameters']:,}", train["parameters"]) if train else missing,
         Cell(format_with_prefix(train["macs"]).strip(), train["macs"]) if train else missing,
         Cell(format_with_prefix(export["bytes"]) + "B", export["bytes"]) if export else missing,
-        *[
-            latency_cell(entry.latencies.get(name)) if entry.latencies else missing
-            for name in providers
-        ],
+        *[latency_cell(entry.latencies.get(n)) if entry.latencies else missing for n in providers],
         int8_cell(check) if check else missing,
         verdict_cell(check["passed"], "passed", "failed") if check else missing,
         verdict_cell(infer["equal"], "yes", "no") if infer else missing,
@@ -163,9 +155,8 @@ def detail_rows(entry: Entry) -> dict[str, list[list[Any]]]:
     if entry.head_search:
         ranked = sorted(entry.head_search["candidates"], key=lambda row: -row["accuracy"])
         kinds = dict.fromkeys(row["kind"] for row in ranked)
-        rows["heads"] = [
-            head_row(next(row for row in ranked if row["kind"] == kind)) for kind in kinds
-        ]
+        best = [next(row for row in ranked if row["kind"] == kind) for kind in kinds]
+        rows["heads"] = [head_row(row) for row in best]
     if entry.metric and "baselines" in entry.metric:
         own = {"mse": entry.metric["value"], "mase": entry.metric["mase"]}
         rivals = {"this entry": own, **entry.metric["baselines"]}
@@ -174,34 +165,32 @@ def detail_rows(entry: Entry) -> dict[str, list[list[Any]]]:
     if entry.metric and "recall" in entry.metric and "data" in results:
         counts = results["data"]["balance"]["test"]
         shares = zip(results["data"]["labels"], entry.metric["recall"], strict=True)
-        rows["classes"] = [
-            [label, counts[label], f"{100 * s:.1f} %"] for label, s in shares if s is not None
-        ]
+        known = [(label, share) for label, share in shares if share is not None]
+        rows["classes"] = [[label, counts[label], f"{100 * share:.1f} %"] for label, share in known]
     if methods := entry.attribution_facts.get("methods"):
         rows["explanations"] = [attribution_row(name, facts) for name, facts in methods.items()]
     if balance := results.get("data", {}).get("balance"):
-        labels = results["data"]["labels"]
+        splits, labels = balance.values(), results["data"]["labels"]
         rows["balance"] = [
-            [label, *[counts.get(label, 0) for counts in balance.values()]] for label in labels
+            [label, *(counts.get(label, 0) for counts in splits)] for label in labels
         ]
     return rows
 
 
+def with_interval(values: Sequence[float], sign: str = "") -> str:
+    """Format a value with its interval: (0.5, 0.4, 0.6) -> '0.50 [0.40, 0.60]'; sign: "+" or ""."""
+    value, low, high = (f"{number:{sign}.2f}" for number in values)
+    return f"{value} [{low}, {high}]"
+
+
 def attribution_row(name: str, facts: dict[str, Any]) -> list[str]:
     """Return the metrics of one attribution method; a dash where a metric does not apply."""
-    verdict = (
-        verdict_cell(facts["sane"], "passes", "fails its sanity check").text
-        if "sane" in facts
-        else "–"
-    )
-    cells = [name, verdict]
+    cells = [name, "–"]
+    if "sane" in facts:
+        cells[1] = verdict_cell(facts["sane"], "passes", "fails its sanity check").text
     for what in ("deletion", "insertion"):
-        gain = (
-            " ({:+.2f} [{:+.2f}, {:+.2f}])".format(*facts[f"{what}_gain"])
-            if f"{what}_gain" in facts
-            else ""
-        )
-        cells.append(f"{facts[what]:.2f}{gain}")
+        gain = facts.get(f"{what}_gain")
+        cells.append(f"{facts[what]:.2f}" + (f" ({with_interval(gain, '+')})" if gain else ""))
     for what in ("infidelity", "sensitivity", "hit", "mass"):
         cells.append(f"{facts[what]:.2f}" if what in facts else "–")
     return [*cells, " → ".join(f"{kept:.2f}" for kept in facts["kept"]) if "kept" in facts else "–"]
@@ -216,21 +205,19 @@ def attribution_summary_rows(entries: list[Entry]) -> list[list[str]]:
         if not (methods := entry.attribution_facts.get("methods")):
             continue
         checked = {name: facts for name, facts in methods.items() if "sane" in facts}
-        means = [
-            f"{np.mean(checked[name]['kept']):.2f}" if name in checked else "–"
-            for name in SANITY_CHECKED
-        ]
+        kept = [checked.get(name, {}).get("kept") for name in SANITY_CHECKED]
         failing = ", ".join(name for name, facts in checked.items() if not facts["sane"])
-        gains = [
-            methods[name]["deletion_gain"] if name in methods else None
-            for name in DELETION_COMPARED
-        ]
-        told = ["{:+.2f} [{:+.2f}, {:+.2f}]".format(*gain) if gain else "–" for gain in gains]
-        lime = [f"{methods['LIME'][what]:.2f}" for what in ("fidelity", "stability")]
+        gains = [methods.get(name, {}).get("deletion_gain") for name in DELETION_COMPARED]
         gap = entry.attribution_facts.get("completeness_gap")
-        last = "–" if gap is None else f"{100 * gap:.1f} %"
         rows.append(
-            [entry.name, *means, failing or ("none" if checked else "–"), *told, *lime, last]
+            [
+                entry.name,
+                *[f"{np.mean(shares):.2f}" if shares else "–" for shares in kept],
+                failing or ("none" if checked else "–"),
+                *[with_interval(gain, "+") if gain else "–" for gain in gains],
+                *[f"{methods['LIME'][what]:.2f}" for what in ("fidelity", "stability")],
+                "–" if gap is None else f"{100 * gap:.1f} %",
+            ]
         )
     return rows
 
@@ -242,30 +229,22 @@ def baseline_row(name: str, facts: dict[str, Any]) -> list[str]:
     forms = f" ({'; '.join(dict.fromkeys(facts['forms']))})" if "forms" in facts else ""
     cells = [name + forms]
     for kind in ("mse", "mase"):
-        share = facts.get(f"{kind}_ratio")
-        cells += [
-            format_number(facts[kind]),
-            "{:.2f} [{:.2f}, {:.2f}]".format(*share) if share else "–",
-        ]
+        ratio = facts.get(f"{kind}_ratio")
+        cells += [format_number(facts[kind]), with_interval(ratio) if ratio else "–"]
     return cells
 
 
 def interval_row(facts: dict[str, float]) -> list[str]:
     """Return nominal coverage, measured coverage with its confidence interval, and mean width."""
-    held = "{:.1f} % [{:.1f}, {:.1f}]".format(
-        *(100 * facts[key] for key in ("measured", "low", "high"))
-    )
-    return [f"{100 * facts['nominal']:.0f} %", held, format_number(facts["width"])]
+    held, low, high = (f"{100 * facts[key]:.1f}" for key in ("measured", "low", "high"))
+    nominal, width = f"{100 * facts['nominal']:.0f} %", format_number(facts["width"])
+    return [nominal, f"{held} % [{low}, {high}]", width]
 
 
 def layer_row(row: dict[str, Any]) -> list[str]:
     """Return name, type, output shape (without N) and parameters of one layer."""
-    return [
-        row["layer"],
-        row["type"],
-        " × ".join(map(str, row["output"])),
-        f"{row['parameters']:,}",
-    ]
+    shape = " × ".join(map(str, row["output"]))
+    return [row["layer"], row["type"], shape, f"{row['parameters']:,}"]
 
 
 def head_row(row: dict[str, Any]) -> list[str]:
@@ -293,20 +272,13 @@ def parity_row(row: dict[str, Any]) -> list[Any]:
 
 def speed_row(row: dict[str, Any]) -> list[Any]:
     """Return device, variant, binding, batch, threads, p50, p90, p99 in ms, and throughput."""
-    times = [format_number(row[key]) for key in ("p50_ms", "p90_ms", "p99_ms")]
-    rate = [
+    return [
+        device_name(row["device"]),
+        *[row[key] for key in ("variant", "way", "batch", "threads")],
+        *[format_number(row[key]) for key in ("p50_ms", "p90_ms", "p99_ms")],
         f"{row['per_second']:,.0f}",
         f"{format_with_prefix(row['ops_per_second'])}op/s",
         f"{100 * row['share_of_limit']:.1f} %",
-    ]
-    return [
-        device_name(row["device"]),
-        row["variant"],
-        row["way"],
-        row["batch"],
-        row["threads"],
-        *times,
-        *rate,
     ]
 
 
@@ -318,22 +290,23 @@ def file_row(row: dict[str, Any]) -> list[Any]:
     if operators := row.get("on_cpu"):
         nodes += f" ({', '.join(operators)})"
     nodes += "; no CUDA graph" if row.get("cuda_graph") is False else ""
-    facts = [
-        f"{format_with_prefix(row['bytes'])}B",
+    size, memory = f"{format_with_prefix(row['bytes'])}B", f"{row['memory_mb']:,.0f} MB"
+    return [
+        device_name(row["device"]),
+        row["variant"],
+        size,
         f"{row['first_s']:.2f} s",
-        f"{row['memory_mb']:,.0f} MB",
+        memory,
         nodes,
     ]
-    return [device_name(row["device"]), row["variant"], *facts]
 
 
 def variant_row(variant: str, made: dict[str, Any]) -> list[Any]:
     """Return variant, calibration, top-1 agreement and verdict on the first device that ran it."""
-    facts = made["export"]["variants"][variant]
-    kept = (
-        f"{len(facts['kept'])} of {facts['products']} products in fp32" if "method" in facts else ""
-    )
-    how = f"{facts['method']}, {kept}" if kept else ""
+    facts, how = made["export"]["variants"][variant], ""
+    if "method" in facts:
+        kept = f"{len(facts['kept'])} of {facts['products']} products in fp32"
+        how = f"{facts['method']}, {kept}"
     found = next(iter(made["check"]["variants"][variant].values()))
     why = found["why"].partition(f": {variant} ")[2] or found["why"]  # the page names the entry
     return [variant, how, f"{100 * found['top1_agreement']:.1f} %", why]
@@ -347,10 +320,8 @@ def markdown(table: Table) -> str:
 
     rule = ["---:" if column.number else "---" for column in table.columns]
     rows = [[html.escape(cell.text).replace("|", "\\|") for cell in row] for row in table.rows]
-    return (
-        "\n".join([line([column.title for column in table.columns]), line(rule), *map(line, rows)])
-        + "\n"
-    )
+    titles = [column.title for column in table.columns]
+    return "\n".join([*map(line, [titles, rule, *rows]), ""])
 
 
 def without_columns(table: Table, titles: tuple[str, ...]) -> Table:
@@ -381,17 +352,12 @@ def failed_tests(entries: list[Entry]) -> list[str]:
     return sentences
 
 
-def plain_text(table: Table, without: tuple[str, ...] = ("Architecture", "MACs")) -> str:
+def plain_text(table: Table) -> str:
     """Return the table with padded columns, without the columns that do not fit a terminal."""
-    table = without_columns(table, without)
-    rows = [
-        [column.title for column in table.columns],
-        *[[cell.text for cell in row] for row in table.rows],
-    ]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    sides = [">" if column.number else "<" for column in table.columns]
-    padded = [
-        [f"{word:{side}{n}}" for word, side, n in zip(row, sides, widths, strict=True)]
-        for row in rows
-    ]
-    return "\n".join("  ".join(words).rstrip() for words in padded)
+    table = without_columns(table, ("Architecture", "MACs"))
+    rows = [[c.title for c in table.columns], *([c.text for c in row] for row in table.rows)]
+    columns = []
+    for column, words in zip(table.columns, zip(*rows, strict=True), strict=True):
+        width, side = max(map(len, words)), ">" if column.number else "<"
+        columns.append([f"{word:{side}{width}}" for word in words])
+    return "\n".join("  ".join(words).rstrip() for words in zip(*columns, strict=True))

@@ -1,6 +1,4 @@
-"""Accuracy against cost of every model file: table, Pareto front, roofline, signal-to-noise
-ratio.
-"""
+"""Accuracy against cost of every model file: table, Pareto front, roofline, signal to noise."""
 
 from __future__ import annotations
 
@@ -23,29 +21,17 @@ SIGNAL_TO_NOISE_PAIR = (
     "plain20-digits",
     "resnet20-digits",
 )  # equal depth, without shortcuts and with
-COLUMNS = (
-    ("Entry", "Device", "Variant"),
-    (
-        "Accuracy",
-        "Points lost [95\u00a0%]",
-        "p50, batch\u00a01",
-        "Best per second",
-        "Share of limit",
-        "First result",
-        "Memory",
-        "File",
-    ),
-)
+QUALITY = "Accuracy", "Points lost [95\u00a0%]"
+COST = "p50, batch\u00a01", "Best per second", "Share of limit", "First result", "Memory", "File"
 
 
 def file_table(entries: list[Entry]) -> Table:
-    """Return one row per model file and device: accuracy, latency, memory, and whether it is
-    packaged.
-    """
-    titles = [Column(title) for title in COLUMNS[0]] + [
-        Column(title, number=True) for title in COLUMNS[1]
+    """Return a row for each model file and device: accuracy, cost, and whether it is packaged."""
+    titles = [
+        *map(Column, ("Entry", "Device", "Variant")),
+        *[Column(title, number=True) for title in QUALITY + COST],
+        *map(Column, ("Ships", "On the front")),
     ]
-    titles += [Column("Ships"), Column("On the front")]
     rows = [
         file_table_row(entry, file)
         for entry in entries
@@ -58,10 +44,8 @@ def file_table_row(entry: Entry, file: dict[str, Any]) -> list[Cell]:
     device, variant = file["device"], file["variant"]
     check, speed = entry.results["check"], entry.results["speed"]
     own = [row for row in speed["rows"] if (row["device"], row["variant"]) == (device, variant)]
-    one, best = (
-        next(row for row in own if row["batch"] == 1),
-        max(own, key=lambda row: row["per_second"]),
-    )
+    one = next(row for row in own if row["batch"] == 1)
+    best = max(own, key=lambda row: row["per_second"])
     found = check["variants"].get(variant, {}).get(device)
     choice = speed["choice"][device]
     accuracy = found["accuracy"] if found else check["metric"]["value"]
@@ -96,54 +80,35 @@ def draw_tradeoffs(entries: list[Entry], img: Path, gpu: Path = GPU_RESULTS) -> 
     if not timed:
         return {}
     drawn = {}
-    on_cpu = [
-        e for e in timed if e.task == "classification" and "cpu" in e.results["speed"]["limits"]
-    ]
+    classifiers = [entry for entry in timed if entry.task == "classification"]
+    on_cpu = [entry for entry in classifiers if "cpu" in entry.results["speed"]["limits"]]
     sets = [entry.recipe.data.set for entry in on_cpu]
     if sets:  # accuracies are comparable on one dataset only
         most = max(sets, key=sets.count)
         same = [entry for entry in on_cpu if entry.recipe.data.set == most]
         drawn["fronts"] = pareto_front_chart(same, most, img / "verdict.fronts.png")
     drawn["roofline"] = roofline_chart(timed, gpu, img / "verdict.roofline.png")
-    pair = {
-        entry.name: entry
-        for entry in entries
-        if entry.name in SIGNAL_TO_NOISE_PAIR and entry.signal_to_noise
-    }
-    if len(pair) == len(SIGNAL_TO_NOISE_PAIR):
-        drawn["noise"] = signal_to_noise_plot(
-            [pair[name] for name in SIGNAL_TO_NOISE_PAIR], img / "verdict.noise.png"
-        )
+    by_name = {entry.name: entry for entry in entries if entry.signal_to_noise}
+    pair = [by_name[name] for name in SIGNAL_TO_NOISE_PAIR if name in by_name]
+    if len(pair) == 2:
+        drawn["noise"] = signal_to_noise_plot(pair, img / "verdict.noise.png")
     return drawn
 
 
 def pareto_front_chart(entries: list[Entry], data_set: str, path: Path) -> Picture:
-    """Draw accuracy over latency of each file and the Pareto front; a line joins an entry's
-    files.
-    """
+    """Draw accuracy over latency of each file and the Pareto front; lines join an entry's files."""
     points: list[dict[str, Any]] = []
     for entry in entries:
-        rows = [
-            row
-            for row in entry.results["speed"]["rows"]
-            if row["device"] == "cpu" and row["batch"] == 1
+        check, rows = entry.results["check"], entry.results["speed"]["rows"]
+        accuracy = {"fp32": check["metric"]["value"]}
+        accuracy |= {v: by["cpu"]["accuracy"] for v, by in check["variants"].items() if "cpu" in by}
+        one = [row for row in rows if (row["device"], row["batch"]) == ("cpu", 1)]
+        latencies = {row["variant"]: row["p50_ms"] for row in reversed(one)}  # the first: all cores
+        about = {"entry": entry.name, "link": f"{entry.name}.html"}
+        points += [
+            about | {"variant": variant, "ms": ms, "accuracy": 100 * accuracy[variant]}
+            for variant, ms in latencies.items()
         ]
-        found = {"fp32": entry.results["check"]["metric"]["value"]}
-        found |= {
-            v: by["cpu"]["accuracy"]
-            for v, by in entry.results["check"]["variants"].items()
-            if "cpu" in by
-        }
-        for variant, ms in {
-            row["variant"]: row["p50_ms"] for row in reversed(rows)
-        }.items():  # the first: every core
-            place = {
-                "entry": entry.name,
-                "variant": variant,
-                "link": f"{entry.name}.html",
-                "ms": ms,
-            }
-            points.append(place | {"accuracy": 100 * found[variant]})
     for p in points:
         better = [o for o in points if o["ms"] <= p["ms"] and o["accuracy"] >= p["accuracy"]]
         p["front"] = all((o["ms"], o["accuracy"]) == (p["ms"], p["accuracy"]) for o in better)
@@ -152,17 +117,14 @@ def pareto_front_chart(entries: list[Entry], data_set: str, path: Path) -> Pictu
     alt = f"Accuracy on {data_set} over latency of {len(points)} files; on the front: {names}."
     title = f"{data_set}: accuracy over latency on the CPU, batch 1"
     low = float(np.quantile([p["accuracy"] for p in points], 0.1)) - 1
-    values = label_sparsely(points, "ms", "accuracy")
-    return draw_chart(
-        "fronts", path, alt, values=values, title=title, low=low, variants=precision_colours(points)
-    )
+    facts = {"values": label_sparsely(points, "ms", "accuracy"), "title": title, "low": low}
+    return draw_chart("fronts", path, alt, **facts, variants=precision_colours(points))
 
 
 def precision_colours(points: list[dict[str, Any]]) -> dict[str, str]:
     """Return the colours of the precisions that occur."""
-    return {
-        v: colour for v, colour in COLOURS.items() if any(point["variant"] == v for point in points)
-    }
+    present = {point["variant"] for point in points}
+    return {variant: colour for variant, colour in COLOURS.items() if variant in present}
 
 
 def roofline_chart(entries: list[Entry], gpu: Path, path: Path) -> Picture:
@@ -185,52 +147,36 @@ def roofline_chart(entries: list[Entry], gpu: Path, path: Path) -> Picture:
         found = json.loads(file.read_text(encoding="utf-8"))
         if "limits" in found:
             limits[found["device"]] = found["limits"]
-            keys = ("intensity", "rate", "variant")
             points += [
-                dict(zip(keys, row, strict=True)) | {"machine": found["device"]}
-                for row in found["points"]
+                {"intensity": x, "rate": y, "variant": variant, "machine": found["device"]}
+                for x, y, variant in found["points"]
             ]
-    roofs = []
+    roofs: list[dict[str, Any]] = []
     for machine, limit in limits.items():
         for variant in [v for v in COLOURS if v in limit]:
-            knee, most = limit[variant] / limit["stream"], limit[variant]
-            corners = [
-                (0.05, 0.05 * limit["stream"], None),
-                (knee, most, None),
-                (5e3, most, f"{format_with_prefix(most)}op/s"),
-            ]
-            keys = ("intensity", "rate", "roof")
+            stream, most = limit["stream"], limit[variant]
+            label = f"{format_with_prefix(most)}op/s"
+            corners = (0.05, 0.05 * stream, None), (most / stream, most, None), (5e3, most, label)
             roofs += [
-                dict(zip(keys, c, strict=True)) | {"machine": machine, "variant": variant}
-                for c in corners
+                {"intensity": x, "rate": y, "roof": roof, "machine": machine, "variant": variant}
+                for x, y, roof in corners
             ]
     machines = ", ".join(limits)
     alt = f"Roofline of {machines}: {len(points)} measured points below each machine's limits."
-    title = "achieved rate of every file and batch"
-    return draw_chart(
-        "roofline",
-        path,
-        alt,
-        values=points,
-        roofs=roofs,
-        title=title,
-        variants=precision_colours(points),
-    )
+    facts = {"title": "achieved rate of every file and batch", "values": points, "roofs": roofs}
+    return draw_chart("roofline", path, alt, **facts, variants=precision_colours(points))
 
 
 def signal_to_noise_plot(entries: list[Entry], path: Path) -> Picture:
-    """Draw the signal-to-noise ratio of each node's output along the graph; rings are fp32
-    layers.
-    """
+    """Draw the signal-to-noise ratio of each node's output along the graph; rings: fp32 layers."""
     width, height = 760, 230
     with drawing(path, width, height, columns=len(entries), head_px=22) as axes:
         for axis, entry in zip(axes[0], entries, strict=True):
             draw_signal_to_noise(axis, entry)
             axis.set(title=entry.name, ylim=(0, 90), xlabel="node")
         axes[0, 0].set_ylabel("signal to noise, dB")
-        axes[0, 0].figure.legend(
-            *axes[0, 0].get_legend_handles_labels(), loc="upper right", ncols=3
-        )
+        handles = axes[0, 0].get_legend_handles_labels()
+        axes[0, 0].figure.legend(*handles, loc="upper right", ncols=3)
     ends = [
         f"{e.name} {v} ends at {[*by.values()][-1]:.0f} dB"
         for e in entries
@@ -249,15 +195,12 @@ def draw_signal_to_noise(axis: Axes, entry: Entry) -> None:
         axis.plot(x, [*shown.values()], ".-", color=COLOURS[variant], lw=1, ms=2, label=variant)
         rings = [(place[name], shown[name]) for name in by if variant == "int8" and name in kept]
         if rings:
-            axis.plot(
-                *zip(*rings, strict=True), "o", mfc="none", color=ORANGE, ms=6, label="kept in fp32"
-            )
+            x, y = zip(*rings, strict=True)
+            axis.plot(x, y, "o", mfc="none", color=ORANGE, ms=6, label="kept in fp32")
 
 
 def node_positions(graphs: list[dict[str, float]]) -> dict[str, float]:
-    """Return each node's position on the axis. Precisions fuse different nodes, so no graph has
-    all.
-    """
+    """Return each node's position on the axis: precisions fuse different nodes, none has all."""
     longest, *others = sorted(graphs, key=len, reverse=True)
     place: dict[str, float] = {name: k for k, name in enumerate(longest)}
     for graph in others:

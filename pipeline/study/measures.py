@@ -16,6 +16,7 @@ from pipeline.network import build as network
 from pipeline.params.schema import Training
 from pipeline.train import loop
 from pipeline.train.checkpoint import State, mean_gradients
+from pipeline.train.losses import weight_tensors
 
 NEAR_ZERO = 1e-3  # a smaller weight has no effect: trained ones here are .01 to .5
 REACHED = 0.9  # validation accuracy
@@ -50,23 +51,19 @@ def batches(run: Run, split: str) -> loop.Batches:
 def accuracy_on_old_classes(run: Run) -> float:
     """Return the accuracy, among all classes, on test images of the backbone's classes."""
     if not run.old_classes:
-        raise StageError(
-            "study: accuracy on old classes needs a backbone; give each setting one with `needs:`"
-        )
-    test = batches(run, "test")
-    labels = run.source.about["labels"]
-    of_old = torch.isin(
-        test.y, torch.tensor([labels.index(name) for name in run.old_classes], device=test.y.device)
-    )
+        cure = "give each setting one with `needs:`"
+        raise StageError(f"study: accuracy on old classes needs a backbone; {cure}")
+    test, labels = batches(run, "test"), run.source.about["labels"]
+    old = [labels.index(name) for name in run.old_classes]
+    of_old = torch.isin(test.y, torch.tensor(old, device=test.y.device))
     return loop.evaluate(run.recipe, run.net, loop.Batches(test.x[of_old], test.y[of_old]))[1]
 
 
 def epochs_to_reach(run: Run) -> float:
     """Return the first epoch with a validation accuracy of REACHED, or one after the last."""
     accuracies = [row["validation_accuracy"] for row in run.state.history]
-    return next(
-        (k for k, value in enumerate(accuracies, 1) if value >= REACHED), len(accuracies) + 1
-    )
+    reached = (k for k, value in enumerate(accuracies, 1) if value >= REACHED)
+    return next(reached, len(accuracies) + 1)
 
 
 @torch.no_grad()
@@ -90,21 +87,14 @@ def dead_units(run: Run) -> float:
     return float(dead.double().mean())
 
 
-def weight_tensors(net: nn.Module) -> list[Tensor]:
-    """Return the weights without biases and normalisation."""
-    return [
-        p.detach()
-        for name, p in net.named_parameters()
-        if p.dim() > 1 and not name.endswith("bias")
-    ]
-
-
+@torch.no_grad()
 def near_zero_weights(run: Run) -> float:
     """Return the share of weights smaller than NEAR_ZERO, which L1 regularization increases."""
     flat = torch.cat([w.flatten() for w in weight_tensors(run.net)])
     return float((flat.abs() < NEAR_ZERO).double().mean())
 
 
+@torch.no_grad()
 def weight_diffuseness(run: Run) -> float:
     """Return (sum |w|)^2 / (n sum w^2), the mean of layers weighted by their sizes.
 
@@ -203,9 +193,8 @@ def epochs_to_settle(run: Run) -> dict[str, float]:
     (`train.snapshots`).
     """
     if len(run.state.snapshots) < len(run.state.history):
-        raise StageError(
-            "study: epochs to settle needs train.snapshots of every epoch, [1, 2, ...]"
-        )
+        needed = "train.snapshots of every epoch, [1, 2, ...]"
+        raise StageError(f"study: epochs to settle needs {needed}")
     epochs = [run.state.snapshots[name] for name in sorted(run.state.snapshots)]
     settled: dict[str, float] = {}
     for name in [name for name, p in run.net.named_parameters() if p.dim() > 1]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import itertools
 import json
 from typing import Any
@@ -49,7 +48,7 @@ def run_key(
     recipe: Recipe, source: dataset.Data, on: torch.device, study: Study | None = None
 ) -> str:
     """Return a hash of all that a run's numbers depend on; a backbone has no study."""
-    parts = [
+    return code.hash_values(
         recipe.model_dump(mode="json"),
         study.measures if study else [],
         study.curves if study else [],
@@ -57,8 +56,7 @@ def run_key(
         source.about["hash"],
         torch.__version__,
         on.type,
-    ]
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+    )
 
 
 def train_and_measure(

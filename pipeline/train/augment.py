@@ -44,10 +44,8 @@ def build(spec: schema.Augment | None, images: Tensor) -> Augment:
     """
     if spec is None:
         return lambda batch, of=0: batch
-    steps: list[Step] = []
-    for way, dim in (("horizontal", 3), ("vertical", 2)):
-        if spec.flip in (way, "both"):
-            steps.append(mirror(dim))
+    axes = {"horizontal": [3], "vertical": [2], "both": [3, 2]}
+    steps = [mirror(dim) for dim in axes.get(spec.flip, [])]
     if spec.crop_pad:
         steps.append(crop(spec.crop_pad))
     if spec.rotate or spec.shift or spec.zoom != (1.0, 1.0):
@@ -116,9 +114,7 @@ def affine(degrees: float, shift: float, least: float, most: float) -> Step:
         height, width = batch.shape[2:]
         turn, zoom, *shares = numbers
         angle = torch.deg2rad(turn)
-        right, down = (
-            (part * side).round() for part, side in zip(shares, (width, height), strict=True)
-        )
+        right, down = (shares[0] * width).round(), (shares[1] * height).round()
         # From a pixel of the result to its source, seen from the centre: moved back, then turned
         # and scaled back; in half sides, as affine_grid counts.
         cos, sin = angle.cos() / zoom, angle.sin() / zoom
@@ -143,9 +139,7 @@ def pca_colour(images: Tensor, sigma: float) -> Step:
     n, channels = images.numel() // images.shape[1], images.shape[1]
     total = torch.zeros(channels, dtype=torch.float64, device=images.device)
     square = torch.zeros(channels, channels, dtype=torch.float64, device=images.device)
-    for part in images.split(
-        256
-    ):  # in parts: float64 of all images would take 8 times their memory
+    for part in images.split(256):  # float64 of all images would take 8 times their memory
         pixels = part.double().permute(1, 0, 2, 3).flatten(1)  # (C, N H W)
         total, square = total + pixels.sum(1), square + pixels @ pixels.T
     covariance = (square - torch.outer(total, total) / n) / (n - 1)

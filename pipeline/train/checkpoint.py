@@ -6,8 +6,6 @@ that a training never continues from the checkpoint of another one.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 import os
 from dataclasses import dataclass, field
@@ -38,9 +36,7 @@ class State:
     best_epoch: int = 0
     chosen_epoch: int = 0  # whose weights are shipped: the best or the last, by params
     best: dict[str, Tensor] = field(default_factory=dict)
-    least: dict[str, float] = field(
-        default_factory=dict
-    )  # validation loss of `best`, by name prefix
+    least: dict[str, float] = field(default_factory=dict)  # loss of `best`, by name prefix
     kept: dict[str, float] = field(default_factory=dict)  # replaces values of the chosen row
     snapshots: dict[str, dict[str, Tensor]] = field(default_factory=dict)
 
@@ -67,9 +63,8 @@ def record_epoch(
     state.epoch += 1
     state.history.append(row)
     state.gradients.append(mean_gradients(net))
-    better = tuple(
-        prefix for prefix, loss in losses.items() if loss < state.least.get(prefix, math.inf)
-    )
+    before = state.least
+    better = tuple(p for p, loss in losses.items() if loss < before.get(p, math.inf))
     if better:
         for name, weight in copy_weights(net).items():
             if name.startswith(better) or name not in state.best:
@@ -112,8 +107,6 @@ def read_checkpoint(path: Path, net: nn.Module, optimizer: torch.optim.Optimizer
 def checkpoint_path(name: str, recipe: Recipe, source: dataset.Data, on: torch.device) -> Path:
     """Return a training's checkpoint; its name depends on recipe, data, code and device."""
     digest = code.hash_files(*code.stage_files("train"))
-    key = json.dumps(
-        [recipe.model_dump(mode="json"), source.about["hash"], digest, torch.__version__, on.type],
-        sort_keys=True,
-    )
-    return CHECKPOINTS / f"{name}@{hashlib.sha256(key.encode()).hexdigest()[:16]}.pt"
+    data = source.about["hash"]
+    key = code.hash_values(recipe.model_dump(mode="json"), data, digest, torch.__version__, on.type)
+    return CHECKPOINTS / f"{name}@{key}.pt"

@@ -102,9 +102,7 @@ def join_group(on: torch.device) -> Iterator[torch.device]:
         yield on
         return
     from torch.distributed.elastic.multiprocessing.errors import get_error_handler
-    from torch.multiprocessing import (  # type: ignore[attr-defined]
-        _prctl_pr_set_pdeathsig,
-    )
+    from torch.multiprocessing import _prctl_pr_set_pdeathsig  # type: ignore[attr-defined]
 
     # A launcher that is killed takes its processes along.
     _prctl_pr_set_pdeathsig(signal.SIGTERM)
@@ -158,13 +156,14 @@ def sum_over_processes(*numbers: float | Tensor) -> list[float]:
     return sums.tolist()
 
 
-def require_agreement(what: str, value: str) -> None:
-    """Raise StageError where the processes do not all have the same value."""
+def require_agreement(value: str) -> None:
+    """Raise StageError where the processes differ in `value`, their checkpoint and its epoch."""
     own = torch.tensor(int(hashlib.sha256(value.encode()).hexdigest()[:12], 16))
     first = own.clone()
     if size() > 1:
         dist.broadcast(first, 0)
     if others := sum_over_processes(own != first)[0]:
+        what = "recipe, data, code or checkpoint"
         differ = f"{others:.0f} of {size()} processes have another {what} than process 0 ({value})"
         cure = "give all machines the same code, and out/ on a file system that they share"
         raise StageError(f"{differ}; {cure}")

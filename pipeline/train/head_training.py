@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import shutil
 from pathlib import Path
 
@@ -83,7 +81,7 @@ def features_folder(recipe: Recipe, source: dataset.Data, on: torch.device) -> P
         Path("pipeline/network/features.py"),
         *code.architecture_files(recipe.arch),
     ]
-    key = [
+    return FOLDER / code.hash_values(
         recipe.arch,
         recipe.net,
         recipe.data.model_dump(mode="json"),
@@ -93,8 +91,7 @@ def features_folder(recipe: Recipe, source: dataset.Data, on: torch.device) -> P
         code.hash_files(*files),
         torch.__version__,
         on.type,
-    ]
-    return FOLDER / hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
+    )
 
 
 def save(head: Head, features: Path, folder: Path) -> None:

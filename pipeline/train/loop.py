@@ -68,30 +68,22 @@ def fit(
     pretrained.load_start_weights(net, recipe, source.about.get("labels", []), base)
     net = device.place(net, on)
     optimizer = optimizer_of(recipe, net)
-    state = (
-        read_checkpoint(checkpoint, net, optimizer)
-        if checkpoint and checkpoint.exists()
-        else State()
-    )
+    state = State()
+    if checkpoint and checkpoint.exists():
+        state = read_checkpoint(checkpoint, net, optimizer)
     for row in state.history:
         on_epoch(row)
     if checkpoint:
-        distributed.require_agreement(
-            "recipe, data, code or checkpoint", f"{checkpoint.name} after epoch {state.epoch}"
-        )
-    fitting, validation = (
-        load_batches(source, split, net, on) for split in ("train", "validation")
-    )
+        distributed.require_agreement(f"{checkpoint.name} after epoch {state.epoch}")
+    fitting, validation = (load_batches(source, k, net, on) for k in ("train", "validation"))
     minimise = training_loss(recipe, net, fitting, validation, label, train.epochs - state.epoch)
     watched = {split: load_batches(source, split, net, on) for split in watch}
-    change = (
-        augment.build(train.augment, fitting.x)
-        if source.task == "classification"
-        else (lambda x, of: x)
-    )
+    spec = train.augment if source.task == "classification" else None
+    change = augment.build(spec, fitting.x)
     saved, pause = time.monotonic(), LEAST_S
     bar = progress(train.epochs, f"train {label}", "epoch", state.epoch)
-    while state.epoch < train.epochs and not out_of_patience(state, train.patience):
+    patience = train.patience or train.epochs
+    while state.epoch < train.epochs and state.epoch - state.best_epoch < patience:
         row = one_epoch(recipe, net, optimizer, fitting, validation, change, state, label, minimise)
         for split, part in watched.items():
             row[f"{split}_loss"], row[f"{split}_accuracy"] = evaluate(recipe, net, part)
@@ -186,18 +178,16 @@ def one_epoch(
         row |= {"train_accuracy": right / seen, "validation_accuracy": accuracy}
     if not math.isfinite(row["train_loss"]) or not math.isfinite(row["validation_loss"]):
         values = f"train {row['train_loss']}, validation {row['validation_loss']}"
+        what = f"the loss is not finite in epoch {epoch + 1} ({values})"
         cure = f"lower train.lr ({train.lr}), add warmup, or set clip_norm"
-        raise StageError(
-            f"train {label}: the loss is not finite in epoch {epoch + 1} ({values}); {cure}"
-        )
+        raise StageError(f"train {label}: {what}; {cure}")
     require_finite_weights(net, label, epoch + 1)
     losses = {  # each member of an ensemble keeps the weights of its own best epoch
         f"net.members.{k}.": evaluate(recipe, net, validation, member)[0]
         for k, member in enumerate(getattr(net.net, "members", []))
     }
-    record_epoch(
-        state, net, row, epoch + 1 in train.snapshots, losses or {"": row["validation_loss"]}
-    )
+    losses = losses or {"": row["validation_loss"]}
+    record_epoch(state, net, row, epoch + 1 in train.snapshots, losses)
     return row
 
 
@@ -210,9 +200,10 @@ def take_steps(
     epoch: int,
     minimise: Callable[..., tuple[Tensor, Tensor]],
 ) -> tuple[Tensor, Tensor, int]:
-    """Take one epoch's steps; return sums on the device, and the rows.
+    """Take one epoch's steps; return the sums of losses and of correct predictions, and the rows.
 
-    The sums are of losses and of correct predictions."""
+    The sums are scalars on the device.
+    """
     train = recipe.train
     # Seeded by the epoch: order, dropout and augmentation repeat when a training is resumed.
     distributed.seed_epoch(train.seed * 1_000_003 + epoch)
@@ -256,10 +247,11 @@ def require_finite_weights(net: nn.Module, label: str, epoch: int) -> None:
 
     The loss need not show it: the weight may meet only the zeros of a padding.
     """
-    if broken := next((name for name, p in net.named_parameters() if not p.isfinite().all()), None):
-        cure = "lower train.lr, or set train.precision: fp32 (bf16 kernels may fail on padding)"
-        weight = broken.removeprefix("net.")
-        raise StageError(f"train {label}: {weight} is not finite in epoch {epoch}; {cure}")
+    for name, weight in net.named_parameters():
+        if not weight.isfinite().all():
+            cure = "lower train.lr, or set train.precision: fp32 (bf16 kernels may fail on padding)"
+            what = f"{name.removeprefix('net.')} is not finite in epoch {epoch}"
+            raise StageError(f"train {label}: {what}; {cure}")
 
 
 def optimizer_step(
@@ -295,10 +287,9 @@ def loss_and_output(
     """Return the loss of a step, with penalties and auxiliary heads, and the network's output."""
     train = recipe.train
     with autocast(train.precision, x.device):
-        output = net.logits(x) if y.dtype == torch.int64 else net.net(x)
-    output, *auxiliary = (
-        part.float() for part in (output if isinstance(output, tuple) else (output,))
-    )
+        outputs = net.logits(x) if y.dtype == torch.int64 else net.net(x)
+    outputs = outputs if isinstance(outputs, tuple) else (outputs,)
+    output, *auxiliary = (part.float() for part in outputs)
     zero = torch.zeros((), device=x.device)
     aside = sum((objective(other, y, train) for other in auxiliary), zero)
     loss = weight * (objective(output, y, train) + train.aux_weight * aside)
@@ -313,10 +304,6 @@ def untrained_row(
     for split, part in (("train", fitting), ("validation", validation)):
         row[f"{split}_loss"], row[f"{split}_accuracy"] = evaluate(recipe, net, part)
     return row
-
-
-def out_of_patience(state: State, patience: int | None) -> bool:
-    return patience is not None and state.epoch - state.best_epoch >= patience
 
 
 def load_batches(source: dataset.Data, split: str, net: Any, on: torch.device) -> Batches:

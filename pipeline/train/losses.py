@@ -21,10 +21,10 @@ def objective(output: Tensor, y: Tensor, train: ResolvedTrain) -> Tensor:
     wrong sample gets no gradient from it, which explains the accuracy of 76 % in the lecture notes'
     exercise. It is here for a study.
     """
+    if y.dtype != torch.int64 and train.loss == "pinball":
+        return pinball(output, y, train.levels)
     if y.dtype != torch.int64:
-        return (
-            pinball(output, y, train.levels) if train.loss == "pinball" else F.mse_loss(output, y)
-        )
+        return F.mse_loss(output, y)
     if train.loss == "softmax-clip":
         return F.nll_loss(output.softmax(1).clamp(1e-7, 1 - 1e-7).log(), y)
     return F.cross_entropy(output, y, label_smoothing=train.label_smoothing)
@@ -78,11 +78,15 @@ def penalty(net: nn.Module, train: Train) -> Tensor | float:
     """
     if not train.l1 and not train.l2:
         return 0.0
-    weights = [p for name, p in net.named_parameters() if p.dim() > 1 and not name.endswith("bias")]
     half = 0.5 if train.l2_convention == "half" else 1.0
-    l1 = sum((w.abs().sum() for w in weights), torch.zeros(()))
-    l2 = sum((w.square().sum() for w in weights), torch.zeros(()))
+    l1 = sum((w.abs().sum() for w in weight_tensors(net)), torch.zeros(()))
+    l2 = sum((w.square().sum() for w in weight_tensors(net)), torch.zeros(()))
     return train.l1 * l1 + half * train.l2 * l2
+
+
+def weight_tensors(net: nn.Module) -> list[Tensor]:
+    """Return the weights without biases and normalisation."""
+    return [p for name, p in net.named_parameters() if p.dim() > 1 and not name.endswith("bias")]
 
 
 def autocast(precision: str, on: torch.device) -> torch.autocast:
@@ -90,12 +94,11 @@ def autocast(precision: str, on: torch.device) -> torch.autocast:
 
     `auto` is bf16 on a GPU that computes in it, else float32; `fast` is bf16 on such a CPU, too.
     """
-    fast = torch.cpu._is_avx512_bf16_supported() if on.type == "cpu" else False
-    able = on.type == "cpu" or torch.cuda.is_bf16_supported(including_emulation=False)
+    on_cpu = on.type == "cpu"
+    able = on_cpu or torch.cuda.is_bf16_supported(including_emulation=False)
     if precision == "bf16" and not able:
-        raise StageError(
-            "train.precision: this GPU does not compute in bf16 (before Ampere); set fp32 or auto"
-        )
-    on_gpu = precision in ("auto", "fast") and on.type == "cuda" and able
-    bf16 = precision == "bf16" or on_gpu or (precision == "fast" and fast)
+        what = "this GPU does not compute in bf16 (before Ampere)"
+        raise StageError(f"train.precision: {what}; set fp32 or auto")
+    fast = torch.cpu._is_avx512_bf16_supported() if on_cpu else able
+    bf16 = {"bf16": True, "fast": fast, "auto": able and not on_cpu}.get(precision, False)
     return torch.autocast(on.type, torch.bfloat16, enabled=bf16)
