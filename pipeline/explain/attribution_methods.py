@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -121,14 +122,19 @@ def differentiable_input(images: np.ndarray) -> Tensor:
 
 
 def compute_magnitudes(
-    method: attr.Attribution, images: np.ndarray, target: np.ndarray, **options: Any
+    kind: Callable[[Scores], Any],
+    model: ExplainedModel,
+    images: np.ndarray,
+    target: np.ndarray,
+    **options: Any,
 ) -> np.ndarray:
     """Return maps (N, H, W) by a method of Captum: the largest magnitude of the channels.
 
     Simonyan et al. 2013, arXiv:1312.6034, section 3.1.
     """
     x, classes = differentiable_input(images), torch.from_numpy(target)
-    return method.attribute(x, target=classes, **options).detach().abs().amax(1).double().numpy()
+    attributions = kind(model.network).attribute(x, target=classes, **options)
+    return attributions.detach().abs().amax(1).double().numpy()
 
 
 @contextmanager
@@ -143,36 +149,13 @@ def seeded(seed: int) -> Iterator[None]:
 # Each method: images uint8 (N, H, W, C) and classes (N,) to maps float64 (N, H, W).
 
 
-def gradient(model: ExplainedModel, images: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """|d score / d pixel|: Simonyan, Vedaldi, Zisserman 2013, arXiv:1312.6034, section 3."""
-    return compute_magnitudes(attr.Saliency(model.network), images, target, abs=False)
-
-
-def guided_backpropagation(
-    model: ExplainedModel, images: np.ndarray, target: np.ndarray
-) -> np.ndarray:
-    """Springenberg et al. 2014, arXiv:1412.6806, section 3.4: ReLUs pass positive gradients."""
-    return compute_magnitudes(attr.GuidedBackprop(model.network), images, target)
-
-
-def deconvolution(model: ExplainedModel, images: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Zeiler & Fergus 2013, arXiv:1311.2901, section 2.1: a ReLU of the gradient, no derivative."""
-    return compute_magnitudes(attr.Deconvolution(model.network), images, target)
-
-
-def integrated_gradients(
-    model: ExplainedModel, images: np.ndarray, target: np.ndarray
-) -> np.ndarray:
-    """Each pixel's signed part of the score's difference from black: see `integrate_gradients`."""
-    return integrate_gradients(model, images, target)[0]
-
-
 def integrate_gradients(
     model: ExplainedModel, images: np.ndarray, target: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return maps (N, H, W), and the share (N,) of the score's difference that each misses.
 
-    Sundararajan, Taly, Yan 2017, arXiv:1703.01365, eq. 1 and proposition 1 (completeness).
+    A map has each pixel's signed part of the difference between the scores of the image and of
+    black: Sundararajan, Taly, Yan 2017, arXiv:1703.01365, eq. 1 and proposition 1 (completeness).
     """
     x, classes = differentiable_input(images), torch.from_numpy(target)
     black = torch.zeros_like(x)
@@ -190,9 +173,12 @@ def integrate_gradients(
 
 def smoothgrad(model: ExplainedModel, images: np.ndarray, target: np.ndarray) -> np.ndarray:
     """The mean gradient under noise: Smilkov et al. 2017, arXiv:1706.03825, section 2."""
-    method, noise = attr.NoiseTunnel(attr.Saliency(model.network)), NOISE_SHARE * 255
-    options = {"nt_samples": model.settings.samples, "stdevs": noise, "abs": False}
-    return compute_magnitudes(method, images, target, **options)
+    options = {"nt_samples": model.settings.samples, "stdevs": NOISE_SHARE * 255, "abs": False}
+
+    def noisy(scores: Scores) -> Any:
+        return attr.NoiseTunnel(attr.Saliency(scores))
+
+    return compute_magnitudes(noisy, model, images, target, **options)
 
 
 def grad_cam(model: ExplainedModel, images: np.ndarray, target: np.ndarray) -> np.ndarray:
@@ -288,13 +274,16 @@ def segment(image: np.ndarray) -> np.ndarray:
 
 Method = Callable[[ExplainedModel, np.ndarray, np.ndarray], np.ndarray]
 RELU_METHODS: dict[str, Method] = {
-    "guided backpropagation": guided_backpropagation,
-    "deconvolution": deconvolution,
+    # Springenberg et al. 2014, arXiv:1412.6806, section 3.4: ReLUs pass positive gradients
+    "guided backpropagation": partial(compute_magnitudes, attr.GuidedBackprop),
+    # Zeiler & Fergus 2013, arXiv:1311.2901, section 2.1: a ReLU of the gradient, no derivative
+    "deconvolution": partial(compute_magnitudes, attr.Deconvolution),
 }
 GRADIENT_METHODS: dict[str, Method] = {
-    "gradient": gradient,
+    # |d score / d pixel|: Simonyan, Vedaldi, Zisserman 2013, arXiv:1312.6034, section 3
+    "gradient": partial(compute_magnitudes, attr.Saliency, abs=False),
     "SmoothGrad": smoothgrad,
-    "integrated gradients": integrated_gradients,
+    "integrated gradients": lambda *inputs: integrate_gradients(*inputs)[0],
     **RELU_METHODS,
     "Grad-CAM": grad_cam,
 }

@@ -50,11 +50,6 @@ class Field:
         move = start * self.jump
         return Field(self.first + move, self.last + move, self.jump * stride)
 
-    def within(self, place: int, length: int) -> tuple[int, int]:
-        """Return the first input that the unit at `place` sees, and the one after the last."""
-        move = self.jump * place
-        return max(0, self.first + move), min(length, self.last + move + 1)
-
 
 Fields = tuple[Field, ...] | None  # one for each axis of the map; None: every unit sees every input
 

@@ -134,6 +134,7 @@ def test_receptive_fields_equal_the_gradients_support(arch: str, side: int, opti
     assert len(found) >= 3
     for layer, field in zip(found, seen, strict=True):
         by_arithmetic = [
-            f.within(n // 2, side) for f, n in zip(field, layer.shape[1:], strict=True)
+            (max(0, f.first + f.jump * (n // 2)), min(side, f.last + f.jump * (n // 2) + 1))
+            for f, n in zip(field, layer.shape[1:], strict=True)
         ]
         assert by_arithmetic == support(net, layer.module, side), layer.name
