@@ -31,14 +31,8 @@ def series(
     if isinstance(spec, WavesSet):
         return waves(spec, context, horizon)
     table, names = statsmodels_table(spec) if isinstance(spec, StatsmodelsSet) else csv_table(spec)
-    facts = {
-        "columns": table.columns,
-        "step": table.step,
-        "filled": table.filled,
-        "gaps": spec.gaps,
-        **names,
-    }
-    facts["offset"] = "utc" if table.series[0].offset else "none"
+    facts = {"columns": table.columns, "step": table.step, "filled": table.filled}
+    facts |= {"gaps": spec.gaps, "offset": "utc" if table.series[0].offset else "none", **names}
     parts: dict[str, list[Series]] = {"train": [], "validation": [], "test": []}
     for one in table.series:
         for split, part in split_by_time(one, spec, context, horizon).items():
@@ -64,18 +58,10 @@ def waves(
         steps = np.arange(length)
         curves = np.sin(phase + WAVE[0] * steps) * np.sin(phase + WAVE[1] * steps)
         curves += noise * rng.standard_normal((length, count)).T
-        parts[split] = [
-            Series(f"{split}-{i:04d}", steps, curve[:, None]) for i, curve in enumerate(curves)
-        ]
-    return parts, {
-        "columns": ["y"],
-        "step": Step("index", 1),
-        "filled": 0,
-        "gaps": "error",
-        "offset": "none",
-        "time": "ds",
-        "id": "unique_id",
-    }
+        numbered = enumerate(curves)
+        parts[split] = [Series(f"{split}-{i:04d}", steps, y[:, None]) for i, y in numbered]
+    facts = {"columns": ["y"], "step": Step("index", 1), "filled": 0, "gaps": "error"}
+    return parts, facts | {"offset": "none", "time": "ds", "id": "unique_id"}
 
 
 def statsmodels_table(spec: StatsmodelsSet) -> tuple[Any, dict[str, Any]]:
@@ -85,21 +71,12 @@ def statsmodels_table(spec: StatsmodelsSet) -> tuple[Any, dict[str, Any]]:
     module = import_module(f"statsmodels.datasets.{spec.name}")
     path = Path(str(module.__file__)).with_name(f"{spec.name}.csv")
     time, column = {"sunspots": ("YEAR", "SUNACTIVITY"), "co2": ("date", "co2")}[spec.name]
-    return read_csv(path, columns=[column], time=time, id=None, gaps=spec.gaps), {
-        "time": time,
-        "id": None,
-    }
+    table = read_csv(path, columns=[column], time=time, id=None, gaps=spec.gaps)
+    return table, {"time": time, "id": None}
 
 
-TIME_NAMES = (
-    "date",
-    "datetime",
-    "time",
-    "timestamp",
-    "year",
-    "month",
-    "day",
-)  # of columns that are no values
+# of columns that are no values
+TIME_NAMES = ("date", "datetime", "time", "timestamp", "year", "month", "day")
 
 
 def csv_table(spec: CsvSet) -> tuple[Any, dict[str, Any]]:
@@ -123,15 +100,13 @@ def csv_table(spec: CsvSet) -> tuple[Any, dict[str, Any]]:
 
 def require_header(path: Path, header: list[str]) -> None:
     """Raise StageError where the first line has values, which would be taken for column names."""
-    if all(
-        cell and (parse_number(cell, ".") is not None or parse_times([cell])[1] is None)
-        for cell in header
-    ):
-        got = ", ".join(header[:4])
-        raise StageError(
-            f"data.csv: {path}: expected a first line of column names, got {got}; write one above"
-            " the values"
-        )
+
+    def is_value(cell: str) -> bool:
+        return parse_number(cell, ".") is not None or parse_times([cell])[1] is None
+
+    if all(cell and is_value(cell) for cell in header):
+        needed = f"expected a first line of column names, got {', '.join(header[:4])}"
+        raise StageError(f"data.csv: {path}: {needed}; write one above the values")
 
 
 def refuse_times_as_values(path: Path, file: Any, columns: list[str] | None) -> None:
@@ -171,24 +146,19 @@ def split_by_time(
     if isinstance(spec, CsvSet) and spec.splits:
         ends = spec.splits
     if ends[2] > n:
-        raise StageError(
-            f"data: expected splits of at most the {n} rows of series {one.id!r}, got {list(ends)}"
-        )
+        needed = f"expected splits of at most the {n} rows of series {one.id!r}"
+        raise StageError(f"data: {needed}, got {list(ends)}")
     least = {"train": ends[0] - context, "validation": ends[1] - ends[0], "test": ends[2] - ends[1]}
     for split, rows in least.items():
         if rows < horizon:
-            raise StageError(
-                f"data: series {one.id!r} has {n} rows, {split} would have {max(rows, 0)} target"
-                f" rows; a horizon of {horizon} with context {context} needs more: shorten them or"
-                " give a longer series"
-            )
-    bounds = {
-        "train": (0, ends[0]),
-        "validation": (ends[0] - context, ends[1]),
-        "test": (ends[1] - context, ends[2]),
-    }
+            got = f"series {one.id!r} has {n} rows, {split} would have {max(rows, 0)} target rows"
+            needed = f"a horizon of {horizon} with context {context} needs more"
+            cure = "shorten them or give a longer series"
+            raise StageError(f"data: {got}; {needed}: {cure}")
+    starts = (0, ends[0] - context, ends[1] - context)
     return {
-        split: Series(one.id, one.times[a:b], one.values[a:b]) for split, (a, b) in bounds.items()
+        split: Series(one.id, one.times[a:b], one.values[a:b])
+        for split, a, b in zip(least, starts, ends, strict=True)
     }
 
 
