@@ -16,10 +16,10 @@ from torch import Tensor
 
 from pipeline.data.dataset import spread
 from pipeline.explain.explained_model import Subject
-from pipeline.explain.image_grid import round_levels, show_image, to_tensor, to_uint8
+from pipeline.explain.image_grid import round_levels, to_tensor, to_uint8
 from pipeline.explain.sections import Section
 from pipeline.network.modules import Classifier
-from pipeline.plots.style import BLUE, GREEN, INK, ORANGE
+from pipeline.plots.style import BLUE, GREEN, INK, ORANGE, show_image
 
 LIMITS = (0, 1, 2, 4, 8, 16)  # grey levels by which an attack may change a pixel
 COLOURS = {"noise": GREEN, "FGSM": BLUE, "PGD": ORANGE}

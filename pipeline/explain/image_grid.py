@@ -95,11 +95,3 @@ def show_tiles(axis: Axes, picture: np.ndarray, title: str = "") -> None:
     axis.imshow(picture, interpolation="nearest")
     axis.set_axis_off()
     axis.set_title(title)
-
-
-def show_image(axis: Axes, image: np.ndarray, title: str = "") -> None:
-    """Draw a uint8 image (H, W, C) without axes, its title in the middle."""
-    axis.imshow(image.squeeze(), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
-    axis.set(xticks=[], yticks=[])
-    axis.set_title(title, loc="center", fontsize=7)
-    axis.spines[:].set_visible(False)

@@ -15,9 +15,10 @@ from torch import Tensor
 
 from pipeline.core.stage import progress
 from pipeline.explain.explained_model import Subject
-from pipeline.explain.image_grid import round_levels, show_image, to_tensor, to_uint8
+from pipeline.explain.image_grid import round_levels, to_tensor, to_uint8
 from pipeline.explain.sections import Section
 from pipeline.network.modules import Classifier
+from pipeline.plots.style import show_image
 
 POOL_IMAGES = 256  # training images whose statistics and best activations are used
 

@@ -21,6 +21,7 @@ from convline.colours import INK as INK
 from convline.colours import ORANGE as ORANGE
 from convline.colours import PURPLE as PURPLE
 from matplotlib import rcsetup
+from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -67,11 +68,9 @@ def format_number(number: float | None) -> str:
     """Format to 3 significant digits, integers in full: 1077.3 -> '1,077', None -> '–'."""
     if number is None:
         return "–"
-    return (
-        f"{number:,.0f}"
-        if isinstance(number, int) or 999.5 <= abs(number) < 1e9
-        else f"{number:#.3g}".rstrip(".")
-    )
+    if isinstance(number, int) or 999.5 <= abs(number) < 1e9:
+        return f"{number:,.0f}"
+    return f"{number:#.3g}".rstrip(".")
 
 
 @contextmanager
@@ -101,22 +100,28 @@ def depth_colours(count: int) -> np.ndarray:
     return matplotlib.colormaps["viridis"](np.linspace(0.85, 0.1, count))
 
 
+def show_image(axis: Axes, image: np.ndarray, title: str, font_size: int = 7) -> None:
+    """Draw a uint8 image (H, W, C) without axes, its title in the middle."""
+    axis.imshow(image.squeeze(), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+    axis.set(xticks=[], yticks=[])
+    axis.set_title(title, loc="center", fontsize=font_size)
+    axis.spines[:].set_visible(False)
+
+
 def save_enlarged(image: np.ndarray, path: Path, alt: str, side_px: int = 112) -> Picture:
     """Write a uint8 image (H, W, C), its longer side near `side_px`, small pixels visible."""
     picture = Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image)
     longer = max(picture.size)
     if longer <= side_px:
         factor = side_px // longer
-        picture = picture.resize(
-            (picture.width * factor, picture.height * factor), Image.Resampling.NEAREST
-        )
+        larger = picture.width * factor, picture.height * factor
+        picture = picture.resize(larger, Image.Resampling.NEAREST)
     else:
         picture.thumbnail((side_px * PIXEL_RATIO, side_px * PIXEL_RATIO))
     picture.save(path)
     scale = side_px / max(picture.size)
-    return Picture(
-        path.name, max(1, round(picture.width * scale)), max(1, round(picture.height * scale)), alt
-    )
+    width, height = (max(1, round(side * scale)) for side in picture.size)
+    return Picture(path.name, width, height, alt)
 
 
 def draw_neighbours(
@@ -132,12 +137,9 @@ def draw_neighbours(
         for line, (query, label, neighbours, classes) in zip(axes, rows, strict=True):
             colours = [INK, *(GREEN if name == label else ORANGE for name in classes)]
             titles = [f"query: {label}", *classes]
-            for axis, image, title, colour in zip(
-                line, [query, *neighbours], titles, colours, strict=True
-            ):
-                axis.imshow(image.squeeze(), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
-                axis.set(xticks=[], yticks=[])
-                axis.set_title(title, loc="center")
+            cells = zip(line, [query, *neighbours], titles, colours, strict=True)
+            for axis, image, title, colour in cells:
+                show_image(axis, image, title, 8)
                 axis.spines[:].set(visible=True, edgecolor=colour, linewidth=2)
     alt = "Test images, each with the training images nearest to it."
     return Picture(path.name, width, height, alt)

@@ -67,9 +67,8 @@ def label_sparsely(points: list[dict[str, Any]], x: str, y: str) -> list[dict[st
         distances = np.abs(places[labelled] - place)
         if points[k]["name"] and not (distances < (0.26, 0.06)).all(1).any():
             labelled.append(k)
-    return [
-        point | {"label": point["name"] if k in labelled else ""} for k, point in enumerate(points)
-    ]
+    labels = [point["name"] if k in labelled else "" for k, point in enumerate(points)]
+    return [point | {"label": label} for point, label in zip(points, labels, strict=True)]
 
 
 @functools.cache

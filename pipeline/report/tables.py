@@ -301,15 +301,15 @@ def file_row(row: dict[str, Any]) -> list[Any]:
     ]
 
 
-def variant_row(variant: str, made: dict[str, Any]) -> list[Any]:
+def variant_row(variant: str, results: dict[str, Any]) -> list[Any]:
     """Return variant, calibration, top-1 agreement and verdict on the first device that ran it."""
-    facts, how = made["export"]["variants"][variant], ""
+    facts, how = results["export"]["variants"][variant], ""
     if "method" in facts:
         kept = f"{len(facts['kept'])} of {facts['products']} products in fp32"
         how = f"{facts['method']}, {kept}"
-    found = next(iter(made["check"]["variants"][variant].values()))
-    why = found["why"].partition(f": {variant} ")[2] or found["why"]  # the page names the entry
-    return [variant, how, f"{100 * found['top1_agreement']:.1f} %", why]
+    verdict = next(iter(results["check"]["variants"][variant].values()))
+    why = verdict["why"].partition(f": {variant} ")[2] or verdict["why"]  # the page names the entry
+    return [variant, how, f"{100 * verdict['top1_agreement']:.1f} %", why]
 
 
 def markdown(table: Table) -> str:
