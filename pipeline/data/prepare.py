@@ -101,19 +101,16 @@ def series_data(recipe: SeriesData) -> Data:
     columns = own + [name for name in facts["columns"] if name not in own]
     order = [facts["columns"].index(name) for name in columns]
     x = {split: np.concatenate([s.values for s in part])[:, order] for split, part in parts.items()}
-    starts = {
-        split: np.cumsum([0, *(len(s.values) for s in part)]) for split, part in parts.items()
-    }
+    lengths = {split: [len(s.values) for s in part] for split, part in parts.items()}
+    starts = {split: np.cumsum([0, *rows]) for split, rows in lengths.items()}
     times = {split: np.concatenate([s.times for s in part]) for split, part in parts.items()}
     require_changes(columns, x["train"])
     require_float32(columns, x["train"])
     shortest = int(np.diff(starts["train"]).min())
     facts |= resolve_season(recipe.set, recipe.spec.season, facts["step"], shortest)
     if facts["season"] >= shortest:
-        raise StageError(
-            f"data: expected season below the {shortest} rows of training, got {facts['season']};"
-            " lower `season:`"
-        )
+        needed = f"expected season below the {shortest} rows of training, got {facts['season']}"
+        raise StageError(f"data: {needed}; lower `season:`")
     about = described(recipe, facts, columns, starts) | {"hash": content_hash(x, starts)}
     if len(own) < len(columns):
         about["forecast"]["columns"] = own
@@ -144,7 +141,7 @@ def require_float32(columns: list[str], values: np.ndarray) -> None:
         if eps * largest > PRECISION * spread:
             got = f"values up to {largest:.10g} that vary by {spread:.3g}"
             what = f"float32 has no digits left for {got} (their standard deviation)"
-            cure = "subtract a constant from the column, as its first value, here and in serving"
+            cure = "subtract a constant from it, as its first value, here and where it is served"
             raise StageError(f"data: column {name!r}: {what}; {cure}")
 
 

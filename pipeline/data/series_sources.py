@@ -15,10 +15,8 @@ from pipeline.core.errors import StageError
 from pipeline.core.paths import located
 from pipeline.params.schema import AnySeriesSet, CsvSet, SeriesData, StatsmodelsSet, WavesSet
 
-WAVE = (
-    20 * np.pi / 137,
-    np.pi / 137,
-)  # radians a step: the notes' linspace over 128 + 10 points, kept at any horizon
+# radians a step: the notes' linspace over 128 + 10 points, kept at any horizon
+WAVE = 20 * np.pi / 137, np.pi / 137
 
 
 def series(
@@ -110,9 +108,7 @@ def require_header(path: Path, header: list[str]) -> None:
 
 
 def refuse_times_as_values(path: Path, file: Any, columns: list[str] | None) -> None:
-    """Raise StageError where a file has a time column that is not named: its order is not
-    checked.
-    """
+    """Raise StageError where a time column is not named: the order of times is not checked."""
     numeric = set(file.numeric(file.header))
     for name in file.header:
         if columns is not None and name in columns:
@@ -120,10 +116,8 @@ def refuse_times_as_values(path: Path, file: Any, columns: list[str] | None) -> 
         dated = (name not in numeric or name == file.header[0]) and are_dates(file, name)
         if dated or (name.lower() in TIME_NAMES and columns is None):
             cure = f"write `time: {name}` in the set, or name the `columns:` that are values"
-            raise StageError(
-                f"data.csv: {path}: column {name!r} looks like times, and no time column is named;"
-                f" {cure}"
-            )
+            what = f"column {name!r} looks like times, and no time column is named"
+            raise StageError(f"data.csv: {path}: {what}; {cure}")
 
 
 def are_dates(file: Any, name: str) -> bool:
@@ -175,21 +169,18 @@ def calibrated_levels(levels: list[float], windows: int) -> list[float]:
 def notes(recipe: SeriesData, facts: dict[str, Any], windows: int) -> list[str]:
     """Return remarks on the dataset for the report; `windows` of the validation split."""
     spec, filled, levels = recipe.spec, facts["filled"], recipe.quantiles
-    found = [f"{filled} missing values filled by linear interpolation"] if filled else []
+    remarks = [f"{filled} missing values filled by linear interpolation"] if filled else []
     if spec.season is None and facts["season"] == 1:
-        found.append(
-            f"season is 1: seasonal naive equals the last value; set data.{recipe.set}.season"
-        )
+        cure = f"set data.{recipe.set}.season"
+        remarks.append(f"season is 1: seasonal naive equals the last value; {cure}")
     if left_out := [q for q in levels if q < 0.5 and q not in calibrated_levels(levels, windows)]:
         least = round(1 / min(left_out) - 1)
         spans = ", ".join(f"{100 * (1 - 2 * q):.0f} %" for q in left_out)
-        found.append(
-            f"no {spans} interval: the validation split has {windows} windows, and it needs the"
-            f" residuals of {least}; give a longer validation split, or ask for narrower quantiles"
-        )
+        what = f"the validation split has {windows} windows, and it needs the residuals of {least}"
+        cure = "give a longer validation split, or ask for narrower quantiles"
+        remarks.append(f"no {spans} interval: {what}; {cure}")
     if isinstance(spec, WavesSet) and spec.test_noise != spec.noise:
-        found.append(
-            f"training curves carry noise {spec.noise}, test curves {spec.test_noise}: bands, made"
-            " from noisy validation curves, cover more than their nominal share of the test"
-        )
-    return found
+        noise = f"training curves carry noise {spec.noise}, test curves {spec.test_noise}"
+        why = "bands, made from noisy validation curves, cover more than their nominal share"
+        remarks.append(f"{noise}: {why} of the test")
+    return remarks
