@@ -23,8 +23,8 @@ from typing import Any
 import numpy as np
 from convline.errors import ServeError
 
+from pipeline.check.entry_results import check_entry
 from pipeline.check.summary import describe_result, main_metrics
-from pipeline.check.verdict import check_entry
 from pipeline.core.errors import StageError
 from pipeline.core.files import fresh, write_json, write_result
 from pipeline.core.paths import OUT, RESULTS

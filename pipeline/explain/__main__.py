@@ -30,8 +30,8 @@ from pipeline.explain import (
     temporal_saliency,
     training_dynamics,
 )
-from pipeline.explain.explained_model import open_subject
 from pipeline.explain.sections import Section, write_sections
+from pipeline.explain.subject import open_subject
 
 SECTIONS = (
     attribution,

@@ -20,7 +20,6 @@ from pipeline.explain.activations import (
     select_evenly,
     short_name,
 )
-from pipeline.explain.explained_model import Subject
 from pipeline.explain.image_grid import round_levels, to_uint8
 from pipeline.explain.image_optimization import (
     alpha_norm,
@@ -34,6 +33,7 @@ from pipeline.explain.image_optimization import (
     total_variation,
 )
 from pipeline.explain.sections import ALL_FACTS, Section
+from pipeline.explain.subject import Subject
 from pipeline.network.modules import Classifier
 
 # images (N, C, H, W) in grey levels to what is maximised, (N,)

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from pipeline.data.dataset import spread
-from pipeline.explain.explained_model import Subject
 from pipeline.explain.image_grid import round_levels, to_tensor, to_uint8
 from pipeline.explain.sections import Section
+from pipeline.explain.subject import Subject
 from pipeline.network.modules import Classifier
 from pipeline.plots.style import BLUE, GREEN, INK, ORANGE, show_image
 

@@ -17,9 +17,9 @@ from pipeline.explain.attribution_methods import (
     explained_model,
     integrate_gradients,
 )
-from pipeline.explain.explained_model import Subject
 from pipeline.explain.image_grid import arrange_tiles, photo_tiles, resize_tiles
 from pipeline.explain.sections import Section
+from pipeline.explain.subject import Subject
 
 MIN_IMAGES = 4  # however expensive the network is
 MAX_GAP = 0.3  # median completeness gap that correct integrated gradients stay far below

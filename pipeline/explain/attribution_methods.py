@@ -25,9 +25,9 @@ from sklearn.metrics import r2_score
 from torch import Tensor, nn
 
 from pipeline.explain.activations import select_with_maps
-from pipeline.explain.explained_model import Subject
 from pipeline.explain.image_grid import to_tensor
 from pipeline.explain.sections import require_finite
+from pipeline.explain.subject import Subject
 from pipeline.network import modules as network
 from pipeline.network.modules import Classifier
 from pipeline.params.schema import Explain

@@ -44,8 +44,8 @@ from pipeline.explain.attribution_methods import (
     fit_lime,
     seeded,
 )
-from pipeline.explain.explained_model import Subject
 from pipeline.explain.image_grid import to_tensor
+from pipeline.explain.subject import Subject
 from pipeline.network.modules import Classifier
 
 FRACTIONS = np.array([0.0, 0.05, 0.2, 0.5, 1.0])  # of the cells that are removed, or inserted

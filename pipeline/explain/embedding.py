@@ -7,9 +7,9 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from pipeline.explain.activations import penultimate_features
-from pipeline.explain.explained_model import Subject
 from pipeline.explain.image_grid import to_tensor
 from pipeline.explain.sections import Section, require_finite
+from pipeline.explain.subject import Subject
 from pipeline.plots.style import INK
 
 NEIGHBOURS = 5

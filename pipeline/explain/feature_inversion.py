@@ -8,7 +8,6 @@ from functools import partial
 from torch import Tensor
 
 from pipeline.explain.activations import capture_output, find_map_stages, select_evenly, short_name
-from pipeline.explain.explained_model import Subject
 from pipeline.explain.image_grid import to_tensor
 from pipeline.explain.image_optimization import (
     draw_image_rows,
@@ -20,6 +19,7 @@ from pipeline.explain.image_optimization import (
     to_levels,
 )
 from pipeline.explain.sections import ALL_FACTS, Section
+from pipeline.explain.subject import Subject
 from pipeline.plots.style import BLUE, ORANGE
 
 STAGES, IMAGES = 5, 3

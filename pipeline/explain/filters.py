@@ -16,11 +16,11 @@ from matplotlib.axes import Axes
 from torch import Tensor, nn
 
 from pipeline.explain.activations import ACTIVATIONS, capture_in_batches
-from pipeline.explain.explained_model import Subject
 from pipeline.explain.gabor import PARAMETERS, fit_gabor, strongest_component
 from pipeline.explain.image_grid import arrange_tiles, show_tiles, signed_tiles, to_tensor
 from pipeline.explain.sections import Section, require_finite
 from pipeline.explain.sparse_coding import absolute_cosines, learn_sparse_code, sample_patches
+from pipeline.explain.subject import Subject
 from pipeline.network.modules import Classifier
 from pipeline.plots.style import BLUE, INK, ORANGE, use_integer_ticks
 

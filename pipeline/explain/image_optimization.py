@@ -14,9 +14,9 @@ from scipy.optimize import minimize
 from torch import Tensor
 
 from pipeline.core.stage import progress
-from pipeline.explain.explained_model import Subject
 from pipeline.explain.image_grid import round_levels, to_tensor, to_uint8
 from pipeline.explain.sections import Section
+from pipeline.explain.subject import Subject
 from pipeline.network.modules import Classifier
 from pipeline.plots.style import show_image
 

@@ -16,9 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pipeline.explain.activations import Layer, capture_maps, find_layers, select_evenly
-from pipeline.explain.explained_model import Subject
 from pipeline.explain.image_grid import to_tensor
 from pipeline.explain.sections import Section, require_finite
+from pipeline.explain.subject import Subject
 from pipeline.network.modules import Classifier
 from pipeline.plots.style import depth_colours
 

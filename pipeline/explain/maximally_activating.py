@@ -21,7 +21,6 @@ from pipeline.explain.activations import (
     find_layers,
     select_evenly,
 )
-from pipeline.explain.explained_model import Subject
 from pipeline.explain.image_grid import (
     arrange_tiles,
     heat_tiles,
@@ -35,6 +34,7 @@ from pipeline.explain.image_grid import (
 from pipeline.explain.modified_relu import ClampAtSix
 from pipeline.explain.receptive_field import Fields, compute_fields
 from pipeline.explain.sections import Section, require_finite
+from pipeline.explain.subject import Subject
 from pipeline.network.modules import Classifier
 
 LAYERS, MAPS = 4, 7  # rows of the pictures; maps of a layer for each image

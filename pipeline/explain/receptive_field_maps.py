@@ -10,10 +10,10 @@ from matplotlib.patches import Rectangle
 from torch import Tensor, nn
 
 from pipeline.explain.activations import capture_maps, find_layers, select_evenly
-from pipeline.explain.explained_model import Subject
 from pipeline.explain.image_grid import to_tensor
 from pipeline.explain.receptive_field import Fields, compute_fields
 from pipeline.explain.sections import Section, require_finite
+from pipeline.explain.subject import Subject
 from pipeline.explain.temporal_saliency import input_gradients
 from pipeline.network.modules import Classifier, Forecaster
 from pipeline.plots.style import BLUE, INK, ORANGE

@@ -12,7 +12,7 @@ import numpy as np
 from pipeline.core.errors import StageError
 from pipeline.core.files import write_json
 from pipeline.core.paths import RESULTS
-from pipeline.explain.explained_model import Subject
+from pipeline.explain.subject import Subject
 from pipeline.plots.style import Picture, drawing
 
 PAGE_DIGITS = 4  # of a fact on the page: these repeat from run to run on one machine

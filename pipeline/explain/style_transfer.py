@@ -21,7 +21,6 @@ from pipeline.explain.activations import (
     select_evenly,
     short_name,
 )
-from pipeline.explain.explained_model import Subject
 from pipeline.explain.feature_inversion import invert_features
 from pipeline.explain.image_grid import round_levels, to_tensor
 from pipeline.explain.image_optimization import (
@@ -34,6 +33,7 @@ from pipeline.explain.image_optimization import (
     to_levels,
 )
 from pipeline.explain.sections import ALL_FACTS, Section
+from pipeline.explain.subject import Subject
 from pipeline.network.modules import Classifier
 
 STAGES = 3  # whose style is transferred; the others are held out

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 
-from pipeline.explain.explained_model import Subject
 from pipeline.explain.sections import Section, require_finite
+from pipeline.explain.subject import Subject
 from pipeline.plots.style import INK, use_integer_ticks
 
 WINDOWS = 32  # test windows that the gradient is averaged over

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from pipeline.explain.activations import Layer, capture_in_batches, find_layers, select_evenly
-from pipeline.explain.explained_model import Subject
 from pipeline.explain.image_grid import resize_tiles, show_tiles, signed_tiles, to_tensor
 from pipeline.explain.maximally_activating import (
     TILE_PX,
@@ -20,6 +19,7 @@ from pipeline.explain.maximally_activating import (
     robust_limits,
 )
 from pipeline.explain.sections import Section, require_finite
+from pipeline.explain.subject import Subject
 from pipeline.network.modules import Classifier
 from pipeline.plots.style import depth_colours, use_integer_ticks
 

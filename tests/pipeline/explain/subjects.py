@@ -11,7 +11,7 @@ from torch import nn
 
 import models
 from pipeline.data import dataset
-from pipeline.explain.explained_model import Subject
+from pipeline.explain.subject import Subject
 from pipeline.network.modules import Classifier
 from pipeline.params.schema import Explain
 

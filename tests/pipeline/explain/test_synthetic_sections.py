@@ -15,8 +15,8 @@ from recipes import SPECS
 
 from pipeline.data import prepare
 from pipeline.explain import activation_maximization, adversarial, feature_inversion, style_transfer
-from pipeline.explain.explained_model import Subject
 from pipeline.explain.sections import Section
+from pipeline.explain.subject import Subject
 from pipeline.export import graph as export
 from pipeline.export import metadata
 from pipeline.params import load as params

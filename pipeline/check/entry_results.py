@@ -1,4 +1,4 @@
-"""The verdict on an entry: parity, accuracy and latency of each of its files on each device."""
+"""The results of an entry: parity, accuracy and latency of each of its files on each device."""
 
 from __future__ import annotations
 
