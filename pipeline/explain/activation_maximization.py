@@ -10,7 +10,6 @@ import torch
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
-from pipeline.core.stage import progress
 from pipeline.data.dataset import spread
 from pipeline.explain.activations import (
     capture_maps,
@@ -189,7 +188,6 @@ def maximise(objective: Objective, method: Method, steps: int, seed: int) -> Ten
     """Return images (N, C, H, W) in integer grey levels after `steps` of Adam on the objective."""
     parameters, rng = method.start.clone().requires_grad_(), np.random.default_rng(seed)
     optimizer = torch.optim.Adam([parameters], LEARNING_RATE)
-    bar = progress(steps, "images", "step")
     for step in range(steps):
         u = method.to_image(parameters)
         shift = rng.integers(-method.jitter, method.jitter + 1, 2)
@@ -202,8 +200,6 @@ def maximise(objective: Objective, method: Method, steps: int, seed: int) -> Ten
         with torch.no_grad():
             assert parameters.grad is not None
             parameters.copy_(method.after_step(parameters, parameters.grad, step))
-        bar.update()
-    bar.close()
     return round_levels(to_levels(method.to_image(parameters)))
 
 

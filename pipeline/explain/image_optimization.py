@@ -13,7 +13,6 @@ import torch
 from scipy.optimize import minimize
 from torch import Tensor
 
-from pipeline.core.stage import progress
 from pipeline.explain.image_grid import round_levels, to_tensor, to_uint8
 from pipeline.explain.sections import Section
 from pipeline.explain.subject import Subject
@@ -113,13 +112,11 @@ def minimise_lbfgs(loss: Callable[[Tensor], Tensor], start: Tensor, steps: int) 
         parameters = torch.from_numpy(flat.astype(np.float32)).reshape(start.shape).requires_grad_()
         value = loss(parameters)
         (gradient,) = torch.autograd.grad(value, parameters)
-        bar.update()
         return value.item(), gradient.double().numpy().ravel()
 
     options = {"maxfun": steps, "maxiter": steps, "ftol": 0.0, "gtol": 0.0}
     flat = start.double().numpy().ravel()
-    with progress(steps, "images", "step") as bar:
-        result = minimize(evaluate, flat, jac=True, method="L-BFGS-B", options=options)
+    result = minimize(evaluate, flat, jac=True, method="L-BFGS-B", options=options)
     return torch.from_numpy(result.x.astype(np.float32)).reshape(start.shape)
 
 

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from pipeline.core.stage import progress
 from pipeline.explain.activations import (
     capture_maps,
     capture_output,
@@ -95,7 +94,7 @@ def dream(net: Classifier, layer: str, x: Tensor, steps: int, seed: int) -> Tens
     the same length for every image, whatever its gradient.
     """
     rng = torch.Generator().manual_seed(seed)
-    change, bar = torch.zeros_like(x), progress(OCTAVES * steps, "dreams", "step")
+    change = torch.zeros_like(x)
     for octave in range(OCTAVES):
         size = [round(side * ZOOM ** (octave - 1)) for side in x.shape[2:]]
         image, change = (
@@ -108,8 +107,6 @@ def dream(net: Classifier, layer: str, x: Tensor, steps: int, seed: int) -> Tens
             gradient = torch.roll(gradient, [-k for k in shift], (2, 3))
             length = gradient.abs().mean((1, 2, 3), keepdim=True).clamp_min(1e-12)
             change = (image + change + STEP_LEVELS * gradient / length).clamp(0, 255) - image
-            bar.update()
-    bar.close()
     return round_levels(interpolate(image + change, x.shape[2:], mode="bilinear", antialias=True))
 
 
