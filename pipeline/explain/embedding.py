@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
@@ -62,7 +64,8 @@ def draw_points(axis: Axes, points: np.ndarray, classes: np.ndarray, labels: lis
     """Draw the map: a colour for each class (every tenth is the same), its name at its median."""
     for k in np.unique(classes):
         rows = points[classes == k]
-        axis.scatter(*rows.T, 9, color=matplotlib.colormaps["tab10"](int(k) % 10), lw=0)
-        style = {"color": INK, "weight": "bold", "ha": "center", "va": "center"}
-        axis.text(*np.median(rows, 0), labels[k], bbox=LABEL_BOX, **style)
+        x, y = rows.T
+        axis.scatter(x, y, 9, color=matplotlib.colormaps["tab10"](int(k) % 10), lw=0)
+        style: dict[str, Any] = {"color": INK, "weight": "bold", "ha": "center", "va": "center"}
+        axis.text(np.median(x), np.median(y), labels[k], bbox=LABEL_BOX, **style)
     axis.set_axis_off()

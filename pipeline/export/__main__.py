@@ -63,7 +63,7 @@ def main() -> None:
             from pipeline.train.head_training import retrieval_features
 
             graph = export_with_head(net, x["test"])
-            vectors = retrieval_features(net, source, OUT / name / "train")
+            vectors: dict[str, Any] = {**retrieval_features(net, source, OUT / name / "train")}
             np.savez(folder / "features.npz", **vectors)
         else:
             graph = export_network(net, x["test"], source.task)

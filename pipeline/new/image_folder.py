@@ -86,7 +86,7 @@ def look(folder: Path, licence: str, path: str) -> ImageFolder:
     path: the folder as the dataset's `path:` says it.
     """
     root = require_class_folders(folder)
-    drawn = not class_folders.splits_in(root)
+    drawn = not class_folders.find_splits(root)
     counted = sum(path.suffix.lower() in SUFFIXES for path in class_folders.visible_files(root))
     share = {"validation": 0.2, "test": 0.2} if drawn and counted < FEW_IMAGES else {}
     spec = FolderSet.model_validate({"source": "folder", "path": path, **share, "licence": licence})

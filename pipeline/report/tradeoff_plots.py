@@ -195,8 +195,8 @@ def draw_signal_to_noise(axis: Axes, entry: Entry) -> None:
         axis.plot(x, [*shown.values()], ".-", color=COLOURS[variant], lw=1, ms=2, label=variant)
         rings = [(place[name], shown[name]) for name in by if variant == "int8" and name in kept]
         if rings:
-            x, y = zip(*rings, strict=True)
-            axis.plot(x, y, "o", mfc="none", color=ORANGE, ms=6, label="kept in fp32")
+            places, ratios = zip(*rings, strict=True)
+            axis.plot(places, ratios, "o", mfc="none", color=ORANGE, ms=6, label="kept in fp32")
 
 
 def node_positions(graphs: list[dict[str, float]]) -> dict[str, float]:
