@@ -2,12 +2,13 @@
 
 `build("lenet5", ...)` imports models/lenet5.py and calls its `Model`. A file is an architecture
 when its last line binds `Model`. The first two paragraphs of its docstring say what it is and cite
-the paper. It defines two constants, `PAPER` (its authors and year, for tables) and `REFERENCE`,
-networks whose parameter count is known:
+the paper. The keywords of `Model` that the data do not give have defaults: the paper's options, so
+that a recipe needs `arch` and `data` alone. Two constants may follow: `PAPER` (its authors and the
+year, for tables) and `REFERENCE`, networks whose parameter count is known:
 
     REFERENCE = {
         "fcNN 784-10": {                 # the name that tables print
-            "options": {...},            # every keyword of `Model`
+            "options": {...},            # keywords of `Model` without a default, and others
             "input": (1, 28, 28),        # one sample: an image (C, H, W) or a series (T, D)
             "trainable": 7_850,          # parameters that training changes
             "fixed": 0,                  # other numbers: moving statistics, fixed codes
@@ -16,7 +17,7 @@ networks whose parameter count is known:
     }
 
     python -m models            a table of all architectures
-    python -m models lenet5     the layers of one, with shapes and parameter counts
+    python -m models lenet5     the options of one, and its layers with shapes and parameter counts
 """
 
 from __future__ import annotations
@@ -53,20 +54,20 @@ def build(arch: str, **options: Any) -> nn.Module:
     return network
 
 
-def takes(arch: str) -> set[str]:
-    """Return the keywords of `Model` in models/<arch>.py."""
-    return {*inspect.signature(_file(arch).Model).parameters}
+def takes(arch: str) -> dict[str, inspect.Parameter]:
+    """Return the keywords of `Model` in models/<arch>.py, with their types and defaults."""
+    return dict(inspect.signature(_file(arch).Model).parameters)
 
 
 def references(arch: str) -> dict[str, dict[str, Any]]:
     """Return the `REFERENCE` of models/<arch>.py; the module docstring describes it."""
-    networks: dict[str, dict[str, Any]] = _file(arch).REFERENCE
+    networks: dict[str, dict[str, Any]] = getattr(_file(arch), "REFERENCE", {})
     return networks
 
 
 def paper(arch: str) -> str:
     """Return who published the architecture, as a table prints it: "LeCun et al. 1998"."""
-    return str(_file(arch).PAPER)
+    return str(getattr(_file(arch), "PAPER", ""))
 
 
 def description(arch: str) -> str:

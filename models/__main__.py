@@ -1,10 +1,11 @@
-"""python -m models: a table of all architectures. python -m models lenet5: one with its layers."""
+"""python -m models: a table of all architectures. python -m models lenet5: options and layers."""
 
 from __future__ import annotations
 
 import argparse
+import inspect
 import sys
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 import models
 
@@ -21,6 +22,7 @@ def main(arguments: list[str] | None = None) -> int:
     if arch not in models.names():
         parser.error(f"unknown architecture {arch!r}; models/ has {', '.join(models.names())}")
     print(f"{models.description(arch)}\n")
+    print_options(arch)
     for name, reference in models.references(arch).items():
         print_layers(arch, name, reference)
     return 0
@@ -60,6 +62,18 @@ def print_all() -> bool:
     return all(row[5] == "yes" for row in rows)
 
 
+def print_options(arch: str) -> None:
+    """Print the options of `net:` in a recipe, with their defaults and their choices or types."""
+    rows = [
+        [name, _value(option.default), _choices(option.annotation)]
+        for name, option in models.takes(arch).items()
+        if option.default is not inspect.Parameter.empty
+    ]
+    if rows:
+        print_table(["option", "default", "choices"], rows, right=set())
+        print()
+
+
 def print_layers(arch: str, name: str, reference: dict[str, Any]) -> None:
     """Print a published network: its layers with output shapes and parameters, then the totals."""
     from models import summary
@@ -86,6 +100,21 @@ def print_table(head: list[str], rows: list[list[str]], right: set[int]) -> None
             for cell, align, width in zip(line, aligns, widths, strict=True)
         ]
         print("  ".join(cells).rstrip())
+
+
+def _value(value: Any) -> str:
+    """Return a default as a recipe states it."""
+    words = {True: "true", False: "false", None: "null"}
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(_value, value))}]"
+    return words[value] if value is None or isinstance(value, bool) else str(value)
+
+
+def _choices(annotation: Any) -> str:
+    if get_origin(annotation) is Literal:
+        return ", ".join(map(str, get_args(annotation)))
+    names = {bool: "true, false", int: "whole number", float: "number"}
+    return names.get(annotation, "list")
 
 
 def _shape(shape: list[int] | tuple[int, ...]) -> str:

@@ -16,7 +16,7 @@ networks", NIPS 25, section 3 and figure 2.
 
 Section 3's claims are options: `activation` (3.1), `groups` 1 or 2 (3.2), `normalisation` (3.3),
 `pool` (3.4). The lecture notes have separate windows, 2x2 stride 2: the same 6 x 6 map at 227
-pixels, and 39 x 39 are enough.
+pixels, and 39 x 39 are enough. The defaults are the paper's network.
 
 Differs from the paper: 227 pixels, since 224 do not fit its stem ((224 - 11) / 4 + 1 = 54.25); the
 two GPUs are two groups of one convolution; dropped units are scaled up in training, not the kept
@@ -25,9 +25,12 @@ entry's images, 67 x 67 at least. Not the paper's: `normalisation: batch`, batch
 (Ioffe & Szegedy 2015) in the two places of the local one, and `init: he`.
 """
 
+from typing import Literal
+
 from torch import Tensor, nn
 
-from models import layers
+from models import layers, options
+from models.options import Fraction
 
 PAPER = "Krizhevsky et al. 2012"
 DENSE = 4096
@@ -50,17 +53,10 @@ BIAS_ONE = (
     "head.fc7",
 )  # section 5
 
-PUBLISHED = {
-    "in_channels": 3,
-    "size": (227, 227),
-    "classes": 1000,
-    "groups": 2,
-    "pool": "overlapping",
-}
-PUBLISHED |= {"normalisation": "local", "activation": "relu", "dropout": 0.5, "init": "paper"}
+IMAGE = {"in_channels": 3, "size": (227, 227), "classes": 1000}
 REFERENCE = {
     name: {
-        "options": PUBLISHED | changed,
+        "options": IMAGE | changed,
         "input": (3, 227, 227),
         "trainable": count,
         "fixed": fixed,
@@ -87,6 +83,12 @@ REFERENCE = {
 }
 
 
+def check_options(size: tuple[int, int], pool: str) -> None:
+    """Raise ValueError for images that are too small for the stem and the pools."""
+    _, least = options.choose("alexnet", "pool", pool, POOLS)
+    options.require_size("alexnet", size, least)
+
+
 class AlexNet(nn.Module):
     """Return logits (N, K) for standardised images (N, C, H, W)."""
 
@@ -96,22 +98,22 @@ class AlexNet(nn.Module):
         in_channels: int,
         size: tuple[int, int],
         classes: int,
-        groups: int,
-        pool: str,
-        normalisation: str,
-        activation: str,
-        dropout: float,
-        init: str,
+        groups: Literal[1, 2] = 2,
+        pool: Literal["overlapping", "separate"] = "overlapping",
+        normalisation: Literal["local", "batch", "none"] = "local",
+        activation: Literal["relu", "tanh"] = "relu",
+        dropout: Fraction = 0.5,
+        init: Literal["paper", "he"] = "paper",
     ) -> None:
         """`groups`: of conv2, conv4 and conv5; `dropout`: probability of dropping a unit of fc6 and
         fc7.
         """
         super().__init__()
-        window, least = layers.choose("alexnet", "pool", pool, POOLS)
-        norm = layers.choose("alexnet", "normalisation", normalisation, NORMALISATIONS)
-        act = layers.choose("alexnet", "activation", activation, ACTIVATIONS)
-        layers.choose("alexnet", "groups", groups, {1: "one GPU", 2: "two GPUs"})
-        layers.require_size("alexnet", size, least)
+        check_options(size, pool)
+        window, _ = POOLS[pool]
+        norm = options.choose("alexnet", "normalisation", normalisation, NORMALISATIONS)
+        act = options.choose("alexnet", "activation", activation, ACTIVATIONS)
+        options.choose("alexnet", "groups", groups, {1: "one GPU", 2: "two GPUs"})
         self.features = layers.named(
             conv1=nn.Conv2d(in_channels, 96, 11, stride=4),
             act1=act(),
@@ -140,7 +142,7 @@ class AlexNet(nn.Module):
             drop7=nn.Dropout(dropout),
             fc8=nn.Linear(DENSE, classes),
         )
-        layers.initialise(self, layers.choose("alexnet", "init", init, INITS))
+        layers.initialise(self, options.choose("alexnet", "init", init, INITS))
         if init == "paper":
             for name in BIAS_ONE:
                 layers.fill_bias(self.get_submodule(name), 1)

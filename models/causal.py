@@ -12,7 +12,7 @@ plain stack, [1, 2, 4, 8] the dilated one. The notebook trains by Adam, MSE, bat
 
 The output of step t forecasts step t + S, so every forecast looks exactly S steps ahead: the first
 of them uses nothing of the newest S - 1 samples. The notebook's network is linear (`activation:
-none`).
+none`). The defaults are the notebook's dilated stack.
 
 Differs from the notebook: any number of series D at once, and weights start from torch's uniform
 distribution, not Keras's Glorot one.
@@ -23,18 +23,20 @@ above 1 plain, 3e-3 dilated.
 """
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from models import layers
+from models import layers, options
 from models.layers import CausalConv1d
+from models.options import Positive
 
 PAPER = "lecture notes, after WaveNet 2016"
 ACTIVATIONS = {"none": nn.Identity, "relu": nn.ReLU}
 
 COUNT = "(32 * 5 + 32) + 3 * (32 * 32 * 5 + 32) + (32 + 1)"
-NOTEBOOK = {"series": 1, "horizon": 10, "channels": 32, "kernel_size": 5, "activation": "none"}
+NOTEBOOK = {"series": 1, "horizon": 10}
 COUNTS = {
     "input": (128, 1),
     "trainable": 15_681,
@@ -54,16 +56,16 @@ class Causal(nn.Module):
         *,
         series: int,
         horizon: int,
-        channels: int,
-        kernel_size: int,
-        dilations: Sequence[int],
-        activation: str,
+        channels: Positive = 32,
+        kernel_size: Positive = 5,
+        dilations: Sequence[Positive] = (1, 2, 4, 8),
+        activation: Literal["none", "relu"] = "none",
     ) -> None:
         """`dilations`: one layer each, the layer at the input first; `activation`: "none" or
         "relu".
         """
         super().__init__()
-        act = layers.choose("causal", "activation", activation, ACTIVATIONS)
+        act = options.choose("causal", "activation", activation, ACTIVATIONS)
         self.horizon, self.kernel_size, self.dilations = horizon, kernel_size, list(dilations)
         stages: list[nn.Module] = []
         for depth, dilation in enumerate(self.dilations):

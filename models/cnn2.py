@@ -21,14 +21,15 @@ one core): .983-.986 (Adam 2e-3, 30 epochs, 3 s).
 
 from torch import Tensor, nn
 
-from models import layers
+from models import layers, options
+from models.options import Fraction
 
 PAPER = "lecture notes"
 DENSE = 40
 
 REFERENCE = {
     "cnn2": {
-        "options": {"in_channels": 1, "size": (28, 28), "classes": 10, "dropout": 0.3},
+        "options": {"in_channels": 1, "size": (28, 28), "classes": 10},
         "input": (1, 28, 28),
         "trainable": 36_138,
         "fixed": 176,
@@ -46,16 +47,21 @@ def conv_block(in_channels: int, channels: int) -> list[nn.Module]:
     ]
 
 
+def check_options(size: tuple[int, int]) -> None:
+    """Raise ValueError for images that are too small for two pools."""
+    options.require_size("cnn2", size, 4)
+
+
 class Cnn2(nn.Module):
     """Return logits (N, K) for standardised images (N, C, H, W)."""
 
     def __init__(
-        self, *, in_channels: int, size: tuple[int, int], classes: int, dropout: float
+        self, *, in_channels: int, size: tuple[int, int], classes: int, dropout: Fraction = 0.3
     ) -> None:
         """`dropout`: probability of dropping a unit."""
         super().__init__()
         height, width = size
-        layers.require_size("cnn2", size, 4)
+        check_options(size)
         self.features = nn.Sequential(
             *conv_block(in_channels, 8),
             *conv_block(8, 8),

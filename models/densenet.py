@@ -15,16 +15,21 @@ and width.
     norm5    BN, ReLU, mean over the map             1024
     head     dense                                   1000
 
+The defaults are DenseNet-121 without dropout, as the paper trains on ImageNet.
+
 Differs from the paper: DenseNet-161 is the widest, as in torchvision and the authors' repository
 (the paper's last version prints 264 in its place); dropout follows the 3x3 convolutions only (the
 paper has it after all but the first convolution, .2 where data are not augmented); the dense layer,
 too, starts from N(0, 2 / fan-in), He et al. 2015.
 """
 
+from typing import Literal
+
 import torchvision
 from torch import Tensor, nn
 
-from models import layers
+from models import layers, options
+from models.options import Fraction
 
 PAPER = "Huang et al. 2016"
 LEAST = 29  # below it the last transition pools a map of one pixel
@@ -37,13 +42,7 @@ COUNTS = {  # depth: parameters, moving statistics
 }
 REFERENCE = {
     f"DenseNet-{depth}": {
-        "options": {
-            "in_channels": 3,
-            "size": (224, 224),
-            "classes": 1000,
-            "depth": depth,
-            "dropout": 0.0,
-        },
+        "options": {"in_channels": 3, "size": (224, 224), "classes": 1000, "depth": depth},
         "input": (3, 224, 224),
         "trainable": trainable,
         "fixed": fixed,
@@ -53,19 +52,29 @@ REFERENCE = {
 }
 
 
+def check_options(size: tuple[int, int]) -> None:
+    """Raise ValueError for images that leave the last transition too small a map."""
+    options.require_size("densenet", size, LEAST)
+
+
 class DenseNet(nn.Module):
     """Return logits (N, K) for standardised images (N, C, H, W)."""
 
     def __init__(
-        self, *, in_channels: int, size: tuple[int, int], classes: int, depth: int, dropout: float
+        self,
+        *,
+        in_channels: int,
+        size: tuple[int, int],
+        classes: int,
+        depth: Literal[121, 161, 169, 201] = 121,
+        dropout: Fraction = 0.0,
     ) -> None:
         """`depth`: 121, 161, 169 or 201; `dropout`: probability of dropping a value that a dense
         layer appends.
         """
         super().__init__()
-        layers.require_size("densenet", size, LEAST)
-        layers.choose("densenet", "depth", depth, COUNTS)
-        layers.require_fraction("densenet", "dropout", dropout, ".2 is the paper's")
+        check_options(size)
+        options.choose("densenet", "depth", depth, COUNTS)
         net = torchvision.models.get_model(
             f"densenet{depth}", num_classes=classes, drop_rate=dropout
         )

@@ -5,8 +5,9 @@ Each member, a models/tcn.py, has weights and a loss of its own, as in Lakshmina
 section 2.4, whose members differ by their random start. Here they differ by what they assume of a
 series that leaves the range of its training: `instance` that its level and spread move, `last` that
 its level moves, `none` that neither does. The validation split may not show which assumption holds;
-the mean needs no choice. Each quantile level is averaged separately: Lichtendahl, Grushka-Cockayne,
-Winkler 2013, "Is it better to average probabilities or quantiles?", section 3.
+the mean needs no choice. The defaults are these three, which all see the whole context. Each
+quantile level is averaged separately: Lichtendahl, Grushka-Cockayne, Winkler 2013, "Is it better to
+average probabilities or quantiles?", section 3.
 
     member    layers                                        output for a window (504, 7), S = 96
     each      a TCN on its newest `look_backs` rows         96 x 7
@@ -24,34 +25,53 @@ squared error 1,324, and .78 of the test rows inside the 80 % interval (`instanc
 
 import itertools
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from models import layers, tcn
+from models import layers, options, tcn
+from models.options import Count, Fraction, Positive
 
 PAPER = "after Lakshminarayanan et al. 2017"
 
 REFERENCE = {
     "six TCNs": {
-        "options": tcn.OPTIONS
-        | {
+        "options": {
             "series": 7,
             "targets": 7,
             "calendar": 0,
-            "independent": True,
+            "horizon": 96,
+            "context": 504,
+            "quantiles": 1,
+            "look_backs": [336, 504],
             "channels": 8,
             "patch": 24,
             "stride": 24,
-        }
-        | {"context": 504, "look_backs": [336, 504], "normalise": list(tcn.NORMALISE)},
+        },
         "input": (504, 7),
         "trainable": 12_096,
         "fixed": 0,
         "source": "3 (200 + 3 * 272 + 9 * 96) + 3 (200 + 4 * 272 + 9 * 96)",
     },
 }
+
+
+def check_options(
+    context: int,
+    look_backs: Sequence[int] | None,
+    normalise: Sequence[str],
+    kernel_size: int,
+    patch: int,
+    stride: int,
+) -> None:
+    """Raise ValueError without members, or for members that do not fit the context."""
+    rows = [context] if look_backs is None else look_backs
+    if not rows or not normalise or min(rows) < 1 or max(rows) > context:
+        got = f"look_backs {list(rows)}, normalise {list(normalise)}"
+        needed = f"one and more of each, look-backs up to context {context}"
+        raise ValueError(f"ensemble: expected {needed}, got {got}; raise context or lower them")
+    options.require_patch("ensemble", kernel_size, patch, stride)
 
 
 class Ensemble(nn.Module):
@@ -68,25 +88,23 @@ class Ensemble(nn.Module):
         horizon: int,
         context: int,
         quantiles: int,
-        look_backs: Sequence[int],
-        normalise: Sequence[str],
-        channels: int,
-        kernel_size: int,
-        blocks: int,
-        patch: int,
-        stride: int,
-        dropout: float,
-        independent: bool,
-        linear: bool,
+        look_backs: Sequence[Positive] | None = None,
+        normalise: Sequence[Literal["instance", "last", "none"]] = ("instance", "last", "none"),
+        channels: Positive = 32,
+        kernel_size: Positive = 3,
+        blocks: Count = 0,
+        patch: Positive = 16,
+        stride: Positive = 8,
+        dropout: Fraction = 0.2,
+        independent: bool = True,
+        linear: bool = False,
     ) -> None:
-        """`look_backs`: rows that members see, at most `context`; `normalise`: as the TCN's; each
-        pair is a member.
+        """`look_backs`: rows that members see, at most `context`; None: all see `context` rows;
+        `normalise`: as the TCN's; each pair is a member.
         """
         super().__init__()
-        if not look_backs or not normalise or min(look_backs) < 1 or max(look_backs) > context:
-            got = f"look_backs {list(look_backs)}, normalise {list(normalise)}"
-            needed = f"one and more of each, look-backs up to context {context}"
-            raise ValueError(f"ensemble: expected {needed}, got {got}")
+        look_backs = [context] if look_backs is None else look_backs
+        check_options(context, look_backs, normalise, kernel_size, patch, stride)
         shared: dict[str, Any] = {
             "series": series,
             "targets": targets,

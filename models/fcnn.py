@@ -10,6 +10,8 @@ The lecture notes on convolutional networks, "exercises/07_CNN_MNIST a)", which 
                dense, batch norm, dropout, ReLU    50
     head       dense                               10
 
+The defaults are the notes' network, two hidden layers and dropout .3 (the probability of dropping).
+
 Differs from the notes: the softmax is outside (training wants logits, the exported graph adds it),
 and weights start from torch's uniform distribution, not Keras's Glorot one. As in the notes,
 dropout comes before the ReLU.
@@ -25,20 +27,21 @@ from itertools import pairwise
 from torch import Tensor, nn
 
 from models.layers import KERAS_BATCH_NORM
+from models.options import Fraction, Positive
 
 PAPER = "lecture notes"
 
 MNIST = {"in_channels": 1, "size": (28, 28), "classes": 10}
 REFERENCE = {
     "fcNN 784-10": {
-        "options": MNIST | {"hidden": [], "dropout": 0.0},
+        "options": MNIST | {"hidden": []},
         "input": (1, 28, 28),
         "trainable": 7_850,
         "fixed": 0,
         "source": "784 * 10 + 10",
     },
     "fcNN 784-500-50-10": {
-        "options": MNIST | {"hidden": [500, 50], "dropout": 0.3},
+        "options": MNIST,
         "input": (1, 28, 28),
         "trainable": 419_160,
         "fixed": 1_100,
@@ -56,8 +59,8 @@ class FcNN(nn.Module):
         in_channels: int,
         size: tuple[int, int],
         classes: int,
-        hidden: Sequence[int],
-        dropout: float,
+        hidden: Sequence[Positive] = (500, 50),
+        dropout: Fraction = 0.3,
     ) -> None:
         """`hidden`: widths of the hidden layers, first one first; `dropout`: probability of
         dropping a unit.

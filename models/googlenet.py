@@ -16,7 +16,8 @@ response normalisation with the constants of Krizhevsky et al. 2012.
 
 `module: naive` is figure 2(a): no 1x1 convolution before the 3x3 and 5x5 ones or after the pool, so
 that a module passes on all channels it got and the depth grows to 4,944. `aux: true` adds the two
-classifiers, which speak in training only; train.aux_weight .3 is the paper's.
+classifiers, which speak in training only; train.aux_weight .3 is the paper's. The defaults are the
+paper's network with both; below 79 pixels set `aux: false`.
 
 Differs from the paper: the last mean is over the whole map (7 x 7 at 224, as in the paper), so that
 inputs of 31 pixels and more fit; the auxiliary dense layer is sized by the input's map, 79 pixels
@@ -24,13 +25,14 @@ at least; weights start as `init` says (the paper is silent; `he` keeps the sign
 layers).
 """
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models import layers
+from models import layers, options
+from models.options import Fraction
 
 PAPER = "Szegedy et al. 2014"
 LEAST, LEAST_AUX = 31, 79  # the last pool has 2 x 2 pixels, and the auxiliary mean pool 5 x 5
@@ -51,9 +53,9 @@ TABLE_1 = {
 
 
 def _reference(module: str, aux: bool, trainable: int, source: str) -> dict[str, Any]:
-    options = {"in_channels": 3, "size": (224, 224), "classes": 1000, "dropout": 0.4, "init": "he"}
+    image = {"in_channels": 3, "size": (224, 224), "classes": 1000}
     return {
-        "options": options | {"module": module, "aux": aux},
+        "options": image | {"module": module, "aux": aux},
         "input": (3, 224, 224),
         "trainable": trainable,
         "fixed": 0,
@@ -133,6 +135,12 @@ def auxiliary_head(channels: int, height: int, width: int, classes: int) -> nn.S
     )
 
 
+def check_options(size: tuple[int, int], aux: bool) -> None:
+    """Raise ValueError for images that are too small, with auxiliary classifiers or without."""
+    least, cure = (LEAST_AUX, "enlarge size, or set aux: false") if aux else (LEAST, "enlarge size")
+    options.require_size("googlenet", size, least, cure)
+
+
 class GoogLeNet(nn.Module):
     """Return logits (N, K) for standardised images (N, C, H, W).
 
@@ -144,16 +152,15 @@ class GoogLeNet(nn.Module):
         in_channels: int,
         size: tuple[int, int],
         classes: int,
-        module: str,
-        aux: bool,
-        dropout: float,
-        init: str,
+        module: Literal["reduced", "naive"] = "reduced",
+        aux: bool = True,
+        dropout: Fraction = 0.4,
+        init: Literal["he", "normal", "xavier"] = "he",
     ) -> None:
         """`module`: reduced or naive; `dropout`: before the head; `init`: normal, xavier or he."""
         super().__init__()
-        layers.require_size("googlenet", size, LEAST_AUX if aux else LEAST)
-        reduced = layers.choose("googlenet", "module", module, {"reduced": True, "naive": False})
-        layers.require_fraction("googlenet", "dropout", dropout, ".4 is the paper's")
+        check_options(size, aux)
+        reduced = options.choose("googlenet", "module", module, {"reduced": True, "naive": False})
         self.features, self.aux = nn.Sequential(), nn.ModuleDict()
         stem = [
             nn.Conv2d(in_channels, 64, 7, stride=2, padding=3),

@@ -16,7 +16,8 @@ section 3.2 (convolutions on MNIST).
 
 A highway layer is y = H(x) T(x) + x (1 - T(x)): H is the activation of a dense layer or of a 3x3
 convolution, T the sigmoid of another. `gated: false` makes plain layers, the paper's comparison, as
-large at width 71 (71^2 + 71 = 5,112) as highway layers at width 50 (2 (50^2 + 50) = 5,100).
+large at width 71 (71^2 + 71 = 5,112) as highway layers at width 50 (2 (50^2 + 50) = 5,100). The
+defaults are the dense network of ten layers.
 
 Differs from the paper: it gives the convolutions' number (9 with the stem, so `depth: 8`) and width
 (16, 32), not the pools; three of 2x2 and a dense head on what they leave make 38,730 and 151,178
@@ -26,15 +27,17 @@ are options (bias: -1 to -4, the deeper the lower).
 
 import math
 from collections.abc import Callable
+from typing import Literal
 
 from torch import Tensor, nn
 
-from models import layers
+from models import layers, options
+from models.options import Positive
 
 PAPER = "Srivastava et al. 2015"
 ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh}
 
-MNIST = {"in_channels": 1, "size": (28, 28), "classes": 10, "gate_bias": -1.0}
+MNIST = {"in_channels": 1, "size": (28, 28), "classes": 10}
 REFERENCE = {
     name: {
         "options": MNIST
@@ -101,8 +104,17 @@ def conv(
     return first, lambda: nn.Conv2d(width, width, kernel_size=3, padding=1)
 
 
-# What makes the affine maps, how many pools part the layers, least depth, least input.
-KINDS = {"dense": (dense, 0, 1, 1), "conv": (conv, 3, 3, 8)}
+POOLS = {"dense": 0, "conv": 3}  # pools of 2x2, which part the layers
+
+
+def check_options(size: tuple[int, int], kind: str, depth: int) -> None:
+    """Raise ValueError where the pools have too few layers or pixels."""
+    pools = options.choose("highway", "kind", kind, POOLS)
+    options.require_size("highway", size, 2**pools)
+    if depth < max(1, pools):
+        raise ValueError(
+            f"highway: expected depth {max(1, pools)} or more, got {depth}; add layers"
+        )
 
 
 class HighwayNetwork(nn.Module):
@@ -114,24 +126,20 @@ class HighwayNetwork(nn.Module):
         in_channels: int,
         size: tuple[int, int],
         classes: int,
-        kind: str,
-        depth: int,
-        width: int,
-        activation: str,
-        gated: bool,
-        gate_bias: float,
+        kind: Literal["dense", "conv"] = "dense",
+        depth: Positive = 9,
+        width: Positive = 50,
+        activation: Literal["relu", "tanh"] = "tanh",
+        gated: bool = True,
+        gate_bias: float = -1.0,
     ) -> None:
         """`depth`: highway layers, after a plain one; `gated`: false makes all plain; `gate_bias`:
         where T's starts.
         """
         super().__init__()
-        affine, pools, least_depth, least = layers.choose("highway", "kind", kind, KINDS)
-        act = layers.choose("highway", "activation", activation, ACTIVATIONS)
-        layers.require_size("highway", size, least)
-        if depth < least_depth:
-            raise ValueError(
-                f"highway: expected depth {least_depth} or more, got {depth}; add layers"
-            )
+        check_options(size, kind, depth)
+        affine, pools = {"dense": dense, "conv": conv}[kind], POOLS[kind]
+        act = options.choose("highway", "activation", activation, ACTIVATIONS)
         first, another = affine(in_channels, size, width)
         steps = [first, act()]
         for k in range(2, depth + 2):  # the k-th layer of depth + 1

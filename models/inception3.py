@@ -16,8 +16,8 @@ are torchvision's, with its names for the weights.
     head                         dense                                          1000
     aux, after Mixed_6e          mean pool 5x5 / 3, conv 1x1, conv 5x5, dense   128 x 5 x 5, 768, K
 
-`aux: true` adds the auxiliary classifier, which speaks in training only and needs 299 pixels:
-below, its 5x5 convolution has no room.
+`aux: true`, the default as in the paper, adds the auxiliary classifier, which speaks in training
+only and needs 299 pixels: below, its 5x5 convolution has no room.
 
 Differs from the paper, as the published weights do: the stem ends with conv 1x1, 3x3 and a pool
 (table 1: three conv 3x3), and Mixed_5b-d keep a branch with a 5x5 (figure 5: two 3x3). Differs from
@@ -32,13 +32,14 @@ from typing import Any
 from torch import Tensor, nn
 from torchvision.models import inception
 
-from models import layers
+from models import layers, options
+from models.options import Fraction
 
 PAPER = "Szegedy et al. 2015"
 LEAST, LEAST_AUX = 75, 299
 AUXILIARY = "Mixed_6e"
 
-OPTIONS = {"in_channels": 3, "size": (299, 299), "classes": 1000, "dropout": 0.5}
+OPTIONS = {"in_channels": 3, "size": (299, 299), "classes": 1000}
 REFERENCE = {
     name: {
         "options": OPTIONS | {"aux": aux},
@@ -73,18 +74,29 @@ BLOCKS = [
 ]
 
 
+def check_options(size: tuple[int, int], aux: bool) -> None:
+    """Raise ValueError for images that are too small, with the auxiliary classifier or without."""
+    least, cure = (LEAST_AUX, "enlarge size, or set aux: false") if aux else (LEAST, "enlarge size")
+    options.require_size("inception3", size, least, cure)
+
+
 class Inception3(nn.Module):
     """Return logits (N, K) for standardised images (N, C, H, W).
 
     In training with `aux` a pair with the auxiliary logits."""
 
     def __init__(
-        self, *, in_channels: int, size: tuple[int, int], classes: int, aux: bool, dropout: float
+        self,
+        *,
+        in_channels: int,
+        size: tuple[int, int],
+        classes: int,
+        aux: bool = True,
+        dropout: Fraction = 0.5,
     ) -> None:
         """`aux`: with the auxiliary classifier; `dropout`: before the head."""
         super().__init__()
-        layers.require_size("inception3", size, LEAST_AUX if aux else LEAST)
-        layers.require_fraction("inception3", "dropout", dropout, ".5 is torchvision's")
+        check_options(size, aux)
         net = inception.Inception3(
             classes, aux, inception_blocks=BLOCKS, init_weights=False, dropout=dropout
         )

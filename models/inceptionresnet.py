@@ -29,14 +29,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from models import layers
+from models import layers, options
+from models.options import Fraction
 
 PAPER = "Szegedy et al. 2016"
 LEAST = 75  # the last map has 1 x 1 pixel
 
 REFERENCE = {
     "Inception-ResNet-v2": {
-        "options": {"in_channels": 3, "size": (299, 299), "classes": 1000, "dropout": 0.2},
+        "options": {"in_channels": 3, "size": (299, 299), "classes": 1000},
         "input": (3, 299, 299),
         "trainable": 55_843_464,
         "fixed": 60_544,
@@ -113,16 +114,20 @@ class Residual(nn.Module):
         return self.relu(x + self.scale * self.project(self.branches(x)))
 
 
+def check_options(size: tuple[int, int]) -> None:
+    """Raise ValueError for images that are too small for the three reductions."""
+    options.require_size("inceptionresnet", size, LEAST)
+
+
 class InceptionResNet(nn.Module):
     """Return logits (N, K) for standardised images (N, C, H, W)."""
 
     def __init__(
-        self, *, in_channels: int, size: tuple[int, int], classes: int, dropout: float
+        self, *, in_channels: int, size: tuple[int, int], classes: int, dropout: Fraction = 0.2
     ) -> None:
         """`dropout`: probability of dropping a value before the head."""
         super().__init__()
-        layers.require_size("inceptionresnet", size, LEAST)
-        layers.require_fraction("inceptionresnet", "dropout", dropout, ".2 is the paper's")
+        check_options(size)
         stages: dict[str, nn.Module] = {"stem": chain(in_channels, STEM)}
         channels = 192
         for name, stage in STAGES.items():

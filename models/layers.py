@@ -1,13 +1,14 @@
-"""What several architectures share: two layers, initial weights, and checks of their options."""
+"""What several architectures share: two layers, initial weights, shapes."""
 
 import copy
 from collections import OrderedDict
-from collections.abc import Mapping
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from models import options
 
 # Keras's defaults in torch's terms: torch's momentum is 1 minus that of Keras, .99.
 KERAS_BATCH_NORM: dict[str, Any] = {"eps": 1e-3, "momentum": 0.01}
@@ -78,7 +79,7 @@ def initialise(net: nn.Module, rule: str) -> None:
         "xavier": nn.init.xavier_uniform_,
         "he": lambda w: nn.init.kaiming_normal_(w, nonlinearity="relu"),
     }
-    draw = choose(type(net).__name__.lower(), "init", rule, rules)
+    draw = options.choose(type(net).__name__.lower(), "init", rule, rules)
     for layer in net.modules():
         if isinstance(layer, nn.Conv2d | nn.Linear):
             draw(layer.weight)
@@ -92,34 +93,11 @@ def fill_bias(layer: nn.Module, value: float) -> None:
     nn.init.constant_(layer.bias, value)
 
 
-def choose(arch: str, option: str, value: Any, choices: Mapping[Any, Any]) -> Any:
-    """Return the choice that an option names, or raise ValueError with all names."""
-    if value not in choices:
-        raise ValueError(
-            f"{arch}: expected {option} {', '.join(map(str, choices))}, got {value!r}; choose one"
-        )
-    return choices[value]
-
-
-def require_fraction(arch: str, option: str, value: float, usual: str) -> None:
-    """Raise ValueError where a probability is not from 0 to below 1."""
-    if not 0 <= value < 1:
-        raise ValueError(f"{arch}: expected {option} from 0 to below 1, got {value}; {usual}")
-
-
 def named(**steps: nn.Module | None) -> nn.Sequential:
     """Return the layers in their order under their names, without those that are None."""
     return nn.Sequential(
         OrderedDict((name, layer) for name, layer in steps.items() if layer is not None)
     )
-
-
-def require_size(arch: str, size: tuple[int, int], least: int) -> None:
-    """Raise ValueError where an image is smaller than the architecture accepts."""
-    if min(size) < least:
-        height, width = size
-        needed = f"expected at least {least} x {least} pixels, got {height} x {width}"
-        raise ValueError(f"{arch}: {needed}; enlarge size")
 
 
 def require_steps(arch: str, x: Tensor, least: int) -> None:

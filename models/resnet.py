@@ -22,6 +22,9 @@ or the 3x3 as torchvision has it ("v1.5"); blocks of two convolutions always str
 is its shortcuts (Goyal et al. 2017, arXiv:1706.02677, section 5.1): without it, a hundred layers
 learn nothing from a thousand images in a hundred steps.
 
+The defaults are the paper's ResNet-20 for CIFAR-10 with option A, which takes images of any size;
+for photos set `family: imagenet`, a depth of table 1 and `shortcut: B`.
+
 Differs from the paper: the dense layer, too, starts from N(0, 2 / fan-in), He et al. 2015,
 arXiv:1502.01852, which the paper cites for the convolutions (torchvision takes fan-out); option A
 pads half of its zero channels before and half after the input's, because the published CIFAR
@@ -29,12 +32,13 @@ weights do (the paper leaves the place open).
 """
 
 import re
-from typing import Any
+from typing import Any, Literal
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models import layers
+from models import layers, options
+from models.options import Positive
 
 PAPER = "He et al. 2015"
 TABLE_1 = {
@@ -67,16 +71,9 @@ def _reference(
     family: str, depth: int, shortcut: str, trainable: int, fixed: int
 ) -> dict[str, Any]:
     shape, classes = ((3, 224, 224), 1000) if family == "imagenet" else ((3, 32, 32), 10)
-    options = {
-        "in_channels": 3,
-        "size": shape[1:],
-        "classes": classes,
-        "family": family,
-        "depth": depth,
-    }
+    image = {"in_channels": 3, "size": shape[1:], "classes": classes}
     return {
-        "options": options
-        | {"shortcut": shortcut, "batch_norm": True, "stride_in": "first", "zero_init": False},
+        "options": image | {"family": family, "depth": depth, "shortcut": shortcut},
         "input": shape,
         "trainable": trainable,
         "fixed": fixed,  # two moving statistics for each channel of batch normalisation
@@ -175,6 +172,21 @@ class Block(nn.Module):
         return self.relu(y if self.shortcut is None else y + self.shortcut(x))
 
 
+def check_options(
+    family: str, depth: int, shortcut: str, batch_norm: bool, zero_init: bool
+) -> None:
+    """Raise ValueError for a depth that the family has not, and for `zero_init` of a plain net."""
+    if family == "cifar" and (depth < 8 or depth % 6 != 2):
+        needed = f"expected depth 6n + 2 in family cifar, got {depth}"
+        other = ", or set family: imagenet" if depth in TABLE_1 else ""
+        raise ValueError(f"resnet: {needed}; choose 20, 32, 44, 56, 110{other}")
+    if family == "imagenet":
+        options.choose("resnet", "depth", depth, TABLE_1)
+    if zero_init and (shortcut == "none" or not batch_norm):
+        needed = "expected shortcuts and batch_norm for zero_init, got neither or one"
+        raise ValueError(f"resnet: {needed}; set it false")
+
+
 class ResNet(nn.Module):
     """Return logits (N, K) for standardised images (N, C, H, W) of any size."""
 
@@ -184,30 +196,22 @@ class ResNet(nn.Module):
         in_channels: int,
         size: tuple[int, int],
         classes: int,
-        family: str,
-        depth: int,
-        shortcut: str,
-        batch_norm: bool,
-        stride_in: str,
-        zero_init: bool,
+        family: Literal["cifar", "imagenet"] = "cifar",
+        depth: Positive = 20,
+        shortcut: Literal["A", "B", "C", "none"] = "A",
+        batch_norm: bool = True,
+        stride_in: Literal["first", "3x3"] = "first",
+        zero_init: bool = False,
     ) -> None:
         """`family`: imagenet or cifar; `shortcut`: A, B, C or none; `stride_in`: first or 3x3, of a
         bottleneck.
         """
         super().__init__()
         for option, value in (("family", family), ("shortcut", shortcut), ("stride_in", stride_in)):
-            layers.choose("resnet", option, value, dict.fromkeys(CHOICES[option]))
+            options.choose("resnet", option, value, dict.fromkeys(CHOICES[option]))
+        check_options(family, depth, shortcut, batch_norm, zero_init)
         cifar, widths = family == "cifar", WIDTHS[family]
-        if zero_init and (shortcut == "none" or not batch_norm):
-            needed = "expected shortcuts and batch_norm for zero_init, got neither or one"
-            raise ValueError(f"resnet: {needed}; set it false")
-        if cifar and (depth < 8 or depth % 6 != 2):
-            needed = f"expected depth 6n + 2 in family cifar, got {depth}"
-            raise ValueError(f"resnet: {needed}; choose 20, 32, 44, 56, 110")
-        blocks_of = (
-            [(depth - 2) // 6] * 3 if cifar else layers.choose("resnet", "depth", depth, TABLE_1)
-        )
-
+        blocks_of = [(depth - 2) // 6] * 3 if cifar else TABLE_1[depth]
         channels = widths[0]
         kernel, stride = (3, 1) if cifar else (7, 2)
         stem = convolution(1, in_channels, channels, kernel, stride, batch_norm) | {

@@ -11,31 +11,26 @@ deep convolutional networks for large-scale image recognition", arXiv:1409.1556,
 
 `padding` chooses the values beyond the border: zeros; symmetric, the image mirrored with its edge
 (numpy's name; torch's "reflect" leaves the edge out); circular, the opposite side; or valid, no
-border, so that the map shrinks.
+border, so that the map shrinks. The defaults are four convolutions of 3x3.
 """
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models import layers
+from models import options
+from models.options import Positive
 
 PAPER = "lecture notes"
 ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh, "sigmoid": nn.Sigmoid}
 
-OPTIONS = {
-    "in_channels": 1,
-    "size": (28, 28),
-    "classes": 10,
-    "channels": 16,
-    "activation": "relu",
-    "padding": "zeros",
-}
+MNIST = {"in_channels": 1, "size": (28, 28), "classes": 10}
 REFERENCE = {
     f"stack {' '.join(f'{k}x{k}' for k in kernels)}": {
-        "options": OPTIONS | {"kernels": kernels},
+        "options": MNIST | {"kernels": kernels},
         "input": (1, 28, 28),
         "trainable": count,
         "fixed": 0,
@@ -74,6 +69,19 @@ PADDINGS = {
 }
 
 
+def lost(kernels: Sequence[int], padding: str) -> int:
+    """Return the pixels that convolutions without a border take from height and width."""
+    return sum(kernel - 1 for kernel in kernels) if padding == "valid" else 0
+
+
+def check_options(size: tuple[int, int], kernels: Sequence[int], padding: str) -> None:
+    """Raise ValueError for kernels without a middle, and for images that they do not fit."""
+    if not kernels or any(kernel % 2 == 0 for kernel in kernels):
+        needed = f"expected kernels of odd sides, one and more, got {list(kernels)}"
+        raise ValueError(f"stack: {needed}; write kernels: [3, 3]")
+    options.require_size("stack", size, max(2 + lost(kernels, padding), max(kernels) // 2))
+
+
 class Stack(nn.Module):
     """Return logits (N, K) for standardised images (N, C, H, W)."""
 
@@ -83,24 +91,23 @@ class Stack(nn.Module):
         in_channels: int,
         size: tuple[int, int],
         classes: int,
-        channels: int,
-        kernels: Sequence[int],
-        activation: str,
-        padding: str,
+        channels: Positive = 16,
+        kernels: Sequence[Positive] = (3, 3, 3, 3),
+        activation: Literal["relu", "tanh", "sigmoid"] = "relu",
+        padding: Literal["zeros", "symmetric", "circular", "valid"] = "zeros",
     ) -> None:
         """`kernels`: the side of each convolution, odd; `activation`: relu, tanh or sigmoid."""
         super().__init__()
-        act = layers.choose("stack", "activation", activation, ACTIVATIONS)
-        pad = layers.choose("stack", "padding", padding, PADDINGS)
-        lost = sum(kernel - 1 for kernel in kernels) if padding == "valid" else 0
-        layers.require_size("stack", size, max(2 + lost, max(kernels) // 2))
+        check_options(size, kernels, padding)
+        act = options.choose("stack", "activation", activation, ACTIVATIONS)
+        pad = options.choose("stack", "padding", padding, PADDINGS)
         steps: list[nn.Module] = []
         for kernel in kernels:
             around, border = pad(kernel // 2)
             steps += [around, nn.Conv2d(in_channels, channels, kernel, padding=border), act()]
             in_channels = channels
         self.features = nn.Sequential(*steps, nn.MaxPool2d(2), nn.Flatten())
-        height, width = ((side - lost) // 2 for side in size)
+        height, width = ((side - lost(kernels, padding)) // 2 for side in size)
         self.head = nn.Linear(channels * height * width, classes)
 
     def forward(self, x: Tensor) -> Tensor:

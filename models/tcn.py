@@ -24,6 +24,8 @@ the field of the blocks asked for is dead input to them, not to the linear path.
 Its input (N, T, D) has the targets first, then past covariates. With a calendar it is (N, T + S, D
 + F), and the D columns are zero in the S rows ahead, which are not known.
 
+The defaults are PatchTST's patches, 16 samples every 8, and its normalisation of each window.
+
 Differs from Bai et al.: no weight normalisation; only the newest step is read out, so one run
 forecasts all S steps.
 
@@ -33,41 +35,30 @@ stack 2,040).
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from models import layers
+from models import layers, options
 from models.layers import CausalConv1d
+from models.options import Count, Fraction, Positive
 
 PAPER = "after Bai et al. 2018"
 NORMALISE = ("instance", "last", "none")
 
-OPTIONS: dict[str, Any] = {
-    "horizon": 96,
-    "context": 336,
-    "quantiles": 1,
-    "channels": 32,
-    "kernel_size": 3,
-    "blocks": 0,
-    "patch": 16,
-    "stride": 8,
-    "dropout": 0.2,
-    "normalise": "instance",
-    "linear": False,
-}
+WINDOW: dict[str, Any] = {"horizon": 96, "context": 336, "quantiles": 1, "calendar": 0}
 BODY = "(16 * 32 {} + 32) + 5 blocks of (3 * 32^2 + 32 + 32^2 + 32)"
 REFERENCE = {
     "TCN, each series by itself": {
-        "options": OPTIONS | {"series": 7, "targets": 7, "calendar": 0, "independent": True},
+        "options": WINDOW | {"series": 7, "targets": 7},
         "input": (336, 7),
         "trainable": 24_512,
         "fixed": 0,
         "source": BODY.format("") + " + (32 * 96 + 96)",
     },
     "TCN, three series together": {
-        "options": OPTIONS | {"series": 3, "targets": 3, "calendar": 0, "independent": False},
+        "options": WINDOW | {"series": 3, "targets": 3, "independent": False},
         "input": (336, 3),
         "trainable": 31_872,
         "fixed": 0,
@@ -93,6 +84,11 @@ class Block(nn.Module):
         return x + self.mix(y), tail
 
 
+def check_options(kernel_size: int, patch: int, stride: int) -> None:
+    """Raise ValueError where patches leave gaps, or where a block sees one step alone."""
+    options.require_patch("tcn", kernel_size, patch, stride)
+
+
 class TCN(nn.Module):
     """Return forecasts (N, S * Q, targets) for standardised series (N, T, D).
 
@@ -107,27 +103,22 @@ class TCN(nn.Module):
         horizon: int,
         context: int,
         quantiles: int,
-        channels: int,
-        kernel_size: int,
-        blocks: int,
-        patch: int,
-        stride: int,
-        dropout: float,
-        independent: bool,
-        normalise: str,
-        linear: bool,
+        channels: Positive = 32,
+        kernel_size: Positive = 3,
+        blocks: Count = 0,
+        patch: Positive = 16,
+        stride: Positive = 8,
+        dropout: Fraction = 0.2,
+        independent: bool = True,
+        normalise: Literal["instance", "last", "none"] = "instance",
+        linear: bool = False,
     ) -> None:
         """`calendar`: its features F; `independent`: each target by itself, all by the same
         weights.
         """
         super().__init__()
-        layers.choose("tcn", "normalise", normalise, dict.fromkeys(NORMALISE))
-        layers.require_fraction("tcn", "dropout", dropout, "0.2 is usual")
-        if patch < stride or min(kernel_size - 1, stride) < 1:
-            sizes = f"patch {patch}, stride {stride}, kernel_size {kernel_size}"
-            raise ValueError(
-                f"tcn: expected patch >= stride >= 1 and kernel_size of 2 and more, got {sizes}"
-            )
+        options.choose("tcn", "normalise", normalise, dict.fromkeys(NORMALISE))
+        check_options(kernel_size, patch, stride)
         self.series, self.targets, self.calendar = series, targets, calendar
         self.horizon, self.context, self.steps = horizon, context, horizon * quantiles
         self.independent, self.normalise = independent, normalise

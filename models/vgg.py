@@ -12,6 +12,8 @@ ICLR, arXiv:1409.1556, table 1.
     head       2 x (dense, ReLU, dropout)             4,096
                dense                                  1,000
 
+The defaults are VGG-16, configuration D, with xavier.
+
 Differs from the paper: the first dense layer is as wide as the map of the entry's images (32 x 32
 at least leave one pixel). `batch_norm` (after each convolution) came later. `init`: the paper
 trained A from normal weights and began the deeper ones from A, later found xavier enough for all
@@ -20,9 +22,12 @@ trained A from normal weights and began the deeper ones from A, later found xavi
 .01: neither carries through 16 layers. he, not the paper's, scales by 1.
 """
 
+from typing import Literal
+
 from torch import Tensor, nn
 
-from models import layers
+from models import layers, options
+from models.options import Fraction
 
 PAPER = "Simonyan & Zisserman 2015"
 DENSE = 4096
@@ -49,13 +54,7 @@ BATCH_NORM = {
 IMAGE = {"in_channels": 3, "size": (224, 224), "classes": 1000}
 REFERENCE = {
     f"VGG {configuration}{' batch norm' if added else ''}": {
-        "options": IMAGE
-        | {
-            "configuration": configuration,
-            "batch_norm": added > 0,
-            "dropout": 0.5,
-            "init": "xavier",
-        },
+        "options": IMAGE | {"configuration": configuration, "batch_norm": added > 0},
         "input": (3, 224, 224),
         "trainable": COUNTS[configuration] + added,
         "fixed": added,
@@ -90,6 +89,11 @@ def weights_from(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return {key.replace("classifier.", "head."): tensor for key, tensor in state.items()}
 
 
+def check_options(size: tuple[int, int]) -> None:
+    """Raise ValueError for images that leave no pixel after five pools."""
+    options.require_size("vgg", size, 32)
+
+
 class Vgg(nn.Module):
     """Return logits (N, K) for standardised images (N, C, H, W)."""
 
@@ -99,17 +103,17 @@ class Vgg(nn.Module):
         in_channels: int,
         size: tuple[int, int],
         classes: int,
-        configuration: str,
-        batch_norm: bool,
-        dropout: float,
-        init: str,
+        configuration: Literal["A", "A-LRN", "B", "C", "D", "E"] = "D",
+        batch_norm: bool = False,
+        dropout: Fraction = 0.5,
+        init: Literal["normal", "xavier", "he"] = "xavier",
     ) -> None:
         """`configuration`: a column of table 1; `dropout`: probability of dropping a unit of the
         two dense layers.
         """
         super().__init__()
-        column = layers.choose("vgg", "configuration", configuration, TABLE_1)
-        layers.require_size("vgg", size, 32)
+        column = options.choose("vgg", "configuration", configuration, TABLE_1)
+        check_options(size)
         self.features = convolutions(in_channels, column, batch_norm)
         (units,) = layers.feature_shape(self.features, in_channels, size)
         self.head = nn.Sequential(

@@ -54,7 +54,7 @@ def fake_cuda(request: pytest.FixtureRequest) -> stand_ins.FakeCuda:
 @pytest.fixture
 def resolved(monkeypatch: pytest.MonkeyPatch) -> Callable[..., EntryRecipe]:
     """A function that resolves a recipe as stage params does; keywords are laid over its blocks."""
-    monkeypatch.setattr("pipeline.params.recipe.MODELS", ROOT / "models")
+    monkeypatch.setattr("pipeline.params.network_options.MODELS", ROOT / "models")
 
     def resolve(recipe: dict[str, Any], sets: dict[str, Any] = SETS, **blocks: Any) -> EntryRecipe:
         known = {name: load.check_set(name, spec) for name, spec in sets.items()}

@@ -29,9 +29,11 @@ IGNORED_MODULES = (
     "pipeline.core.paths",
     "pipeline.core.stage",
     "pipeline.params.load",
+    "pipeline.params.network_options",
     "pipeline.params.recipe",
     "pipeline.params.schema",
     "pipeline.params.validation_errors",
+    "pipeline.params.working_recipe",
     *HEAD_MODULES,
 )
 

@@ -15,7 +15,7 @@ class ParamsError(Exception):
 
 def hint(word: str, choices: list[str]) -> str:
     """Return the cure for an unknown word: the nearest choice and, if they are few, all choices."""
-    if len(choices) > 200:
+    if len(choices) > 60:
         near = difflib.get_close_matches(word, choices, n=5, cutoff=0.3)
         return f"nearest of {len(choices)}: {', '.join(near)}"
     near = difflib.get_close_matches(word, choices, n=1)

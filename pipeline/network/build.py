@@ -6,6 +6,10 @@ network.modules and nowhere else, and training uses the same buffers.
 
 from __future__ import annotations
 
+import traceback
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -20,20 +24,67 @@ from pipeline.params.schema import Training
 MOST_BYTES = 2**31 - 2**24
 
 
+# What a mistake in an architecture's file raises.
+MISTAKES: tuple[type[Exception], ...] = (
+    *(ArithmeticError, AssertionError, AttributeError, ImportError, LookupError),
+    *(NameError, RuntimeError, TypeError, ValueError),
+)
+
+
 def build(recipe: Training, data: Data) -> Classifier | Forecaster:
     """Return the untrained network of a resolved recipe, sized by its data.
 
-    Raises StageError where the recipe's options do not fit each other or the data.
+    Raises StageError where the recipe's options do not fit each other or the data, and where the
+    architecture's own code fails or its output has another shape: one sample goes through it, so
+    that this shows here and not in the first step.
     """
     try:
         net = assemble(recipe, data)
         require_one_file(net, recipe.arch)
-        with torch.no_grad():  # one sample, so that a misfit shows here, not in the first step
-            net.eval()(torch.from_numpy(np.array(data.example())))
-    except (ValueError, RuntimeError) as error:  # raised by models/ and torch for a misfit
-        reason = " ".join(str(error).split())
-        raise StageError(f"models/{recipe.arch}.py does not fit its recipe: {reason}") from None
+        require_output(net.eval(), recipe, data)
+    except MISTAKES as error:
+        raise explained(error, recipe.arch) from None
     return net.train()
+
+
+def explained(error: Exception, arch: str) -> Exception:
+    """Return an error of an architecture's code as one sentence with its line; others as they are.
+
+    A ValueError of models/ is such a sentence already.
+    """
+    file, reason = f"models/{arch}.py", " ".join(str(error).split())
+    if type(error) is ValueError:
+        return StageError(f"{file} does not fit its recipe: {reason}")
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if Path(frame.filename).match(file)]
+    if not lines and not isinstance(error, RuntimeError):
+        return error
+    where = f"{file} line {lines[-1]}" if lines else file
+    if isinstance(error, RuntimeError):  # torch's, of shapes
+        return StageError(f"{where} does not fit its recipe: {reason}")
+    return StageError(f"{where}: {type(error).__name__}: {reason}; correct the line")
+
+
+def require_output(net: Classifier | Forecaster, recipe: Training, data: Data) -> None:
+    """Raise StageError where the architecture's output for one sample has not the data's shape."""
+    x = torch.from_numpy(np.array(data.example()))
+    with torch.no_grad():
+        if isinstance(net, Classifier):
+            x = x.permute(0, 3, 1, 2).contiguous()
+            output: Any = net.logits(x)
+            expected: tuple[int, ...] = (len(data.about["labels"]),)
+            what = "logits (N, K)"
+        else:
+            x = net.standardise(*net.split_input(x))
+            output = net.net(x)
+            horizon, targets, levels = net.offsets.shape
+            expected = (horizon * (levels if recipe.train.loss == "pinball" else 1), targets)
+            what = "forecasts (N, S, D)"
+    if isinstance(output, Tensor) and output.shape == (1, *expected):
+        return
+    got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+    needed = f"expected {what} of shape {(1, *expected)} for one input {tuple(x.shape)}"
+    raise StageError(f"models/{recipe.arch}.py: {needed}, got {got}; change what forward returns")
 
 
 def require_one_file(net: nn.Module, arch: str) -> None:
@@ -50,7 +101,7 @@ def require_one_file(net: nn.Module, arch: str) -> None:
 
 def assemble(recipe: Training, data: Data) -> Classifier | Forecaster:
     """Return the network of a recipe, sized by its data, without a trial run."""
-    about = data.about
+    about, keywords = data.about, models.takes(recipe.arch)
     mean, scale = torch.from_numpy(np.array(data.mean)), torch.from_numpy(np.array(data.scale))
     if data.task == "classification":
         images = {
@@ -58,6 +109,7 @@ def assemble(recipe: Training, data: Data) -> Classifier | Forecaster:
             "size": tuple(about["input"]["size"]),
             "classes": len(about["labels"]),
         }
+        images = {key: value for key, value in images.items() if key in keywords}
         return Classifier(models.build(recipe.arch, **images, **recipe.net), mean, scale)
     forecast = about["forecast"]
     horizon, levels = forecast["horizon"], len(forecast["quantiles"])
@@ -69,7 +121,6 @@ def assemble(recipe: Training, data: Data) -> Classifier | Forecaster:
         "quantiles": levels if recipe.train.loss == "pinball" else 1,
         "calendar": 2 * len(about["input"].get("calendar", [])),
     }
-    keywords = models.takes(recipe.arch)
     options = {key: value for key, value in series.items() if key in keywords}
     net = models.build(recipe.arch, **options, **recipe.net)
     return Forecaster(net, mean, scale, torch.zeros(horizon, data.targets, levels))

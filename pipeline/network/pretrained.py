@@ -16,6 +16,7 @@ from pipeline.core.errors import StageError
 from pipeline.core.files import read_json
 from pipeline.core.paths import OUT, RESULTS
 from pipeline.network.modules import Classifier, Forecaster, output_layer_name, stages
+from pipeline.params.recipe import head_cure
 from pipeline.params.schema import Head, Training
 
 
@@ -136,6 +137,9 @@ def load_weights(net: nn.Module, state: dict[str, Tensor], whose: str, recipe: T
         near = difflib.get_close_matches(unexpected[0], missing, 1, 0) if both else []
         meant = f"; was {unexpected[0]} meant for {near[0]}?" if near else ""
         cure = "name the weights of this network, with its own options and number of classes"
+        rows = [got[1:] == expected[1:] for got, expected in shapes.values() if got != expected]
+        if all(rows) and len(rows) <= 2 and not (missing or unexpected):  # one layer's outputs
+            cure = f"they are of other classes: {head_cure(recipe)}"
         raise StageError(
             f"{whose} does not fit models/{recipe.arch}.py: {'; '.join(faults)}{meant}; {cure}"
         )

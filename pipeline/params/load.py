@@ -16,7 +16,8 @@ from pipeline.core.stage import note
 from pipeline.params import schema
 from pipeline.params.recipe import Sets, built_on, check_recipe, overlay, resolve
 from pipeline.params.schema import EntryRecipe, Layer, Recipe, Study
-from pipeline.params.validation_errors import check_block
+from pipeline.params.validation_errors import BlockError, check_block
+from pipeline.params.working_recipe import describe_working_recipe
 
 FILE = Path("params.yaml")
 OUT = Path("out/params")
@@ -55,10 +56,15 @@ def load(path: Path = FILE) -> Params:
         check_aliases(raw)
         file = check_block(schema.File, raw, "")
         sets = {name: check_set(name, spec) for name, spec in file.data.items()}
-        built = {name: built_on(name, file.models) for name in file.models}
-        models = {
-            name: check_recipe(name, recipe, sets, file.size) for name, recipe in built.items()
-        }
+        built: dict[str, Any] = {}
+        models: dict[str, EntryRecipe] = {}
+        for name, recipe in file.models.items():
+            try:
+                built[name] = built_on(name, file.models)
+                models[name] = check_recipe(name, built[name], sets, file.size)
+            except BlockError as error:
+                working = describe_working_recipe(name, recipe, error.mistakes, sets)
+                raise ParamsError(f"{error}{working}") from None
         check_names("line_studies", file.line_studies, file.studies)
         keys = ("size", "device", "deterministic", "threads", "processes", "line_studies")
         every = Params(
@@ -92,6 +98,11 @@ def read_yaml(path: Path) -> dict[str, Any]:
     try:
         content = YAML(typ="safe").load(path)
     except YAMLError as error:
+        lines = path.read_text(encoding="utf-8").splitlines()
+        for number, line in enumerate(lines, 1):
+            if "\t" in line[: len(line) - len(line.lstrip())]:
+                what = "expected spaces before the first word, got a tab character"
+                raise ParamsError(f"{path.name} line {number}: {what}; indent by spaces") from None
         raise ParamsError(f"{path.name}: not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
         raise ParamsError(f"{path.name}: expected a mapping, got {type(content).__name__}")

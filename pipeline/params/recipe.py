@@ -1,21 +1,16 @@
-"""Resolve and check one recipe of params.yaml: its backbone, its `full:` block, its dataset.
-
-The fields of `net:` are read from the constructor in models/<arch>.py: torch stays out.
-"""
+"""Resolve and check one recipe of params.yaml: its backbone, its `full:` block, its dataset."""
 
 from __future__ import annotations
 
-import ast
 import copy
-import functools
 import re
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any, get_args
 
-from pydantic import Field, create_model
-
+from pipeline.core import paths
 from pipeline.core.errors import ParamsError, hint
-from pipeline.params import schema
+from pipeline.params import network_options, schema
+from pipeline.params.network_options import constructor
 from pipeline.params.schema import (
     EntryRecipe,
     Head,
@@ -30,10 +25,12 @@ from pipeline.params.schema import (
     SeriesData,
     Train,
 )
-from pipeline.params.validation_errors import check_block
+from pipeline.params.validation_errors import Mistakes
 
-MODELS = Path("models")
 Sets = dict[str, Any]  # data sets by name, each a member of schema.DataSet
+# Keywords of a constructor that come from the data: of an architecture for images, for series.
+IMAGE_KEYWORDS = frozenset({"in_channels", "size", "classes"})
+SERIES_KEYWORDS = frozenset({"series", "horizon", "context", "targets", "calendar", "quantiles"})
 
 
 def built_on(name: Any, models: dict[Any, Any], above: tuple[Any, ...] = ()) -> Any:
@@ -50,12 +47,19 @@ def built_on(name: Any, models: dict[Any, Any], above: tuple[Any, ...] = ()) -> 
             f"{place}: expected one of arch, needs, backbone, got more; the others follow from it"
         )
     own = {key: value for key, value in recipe.items() if key != "backbone"}
+    mistakes = Mistakes()
     if "head" not in own:
         kinds = ", ".join(get_args(Head.model_fields["kind"].annotation))
-        raise ParamsError(f"{place}.head: missing; add `head: {{kind: ...}}`, one of {kinds}")
+        mistakes[f"{place}.head"] = f"missing; add `head: {{kind: ...}}`, one of {kinds}"
     if "backbone" in recipe:
-        backbone = check_block(schema.Backbone, recipe["backbone"], f"{place}.backbone")
+        backbone = mistakes.check(schema.Backbone, recipe["backbone"], f"{place}.backbone")
+        arch = recipe["backbone"].get("arch") if isinstance(recipe["backbone"], dict) else None
+        if isinstance(arch, str) and arch not in network_options.architectures():
+            mistakes[f"{place}.backbone.arch"] = network_options.explain_unknown(arch)
+        mistakes.raise_any()
+        assert backbone is not None
         return own | backbone.model_dump()
+    mistakes.raise_any()
     needs = recipe["needs"]
     if needs not in models or needs in (name, *above):
         raise ParamsError(
@@ -83,10 +87,8 @@ def check_recipe(name: Any, recipe: Any, sets: Sets, size: str) -> EntryRecipe:
             f"{place}: names are lower-case letters, digits and single hyphens, as in"
             f" lenet5-digits, and none of {', '.join(schema.RESERVED)}"
         )
-    block = check_block(RecipeBlock, recipe, place)
-    check_block(schema.FullBlock, block.full, f"{place}.full")
     small = resolve(place, recipe, sets)
-    if not block.full:
+    if not recipe.get("full"):
         return small
     full = resolve(f"{place} (with its full block)", laid_full(recipe), sets)
     return full if size == "full" else small
@@ -98,54 +100,121 @@ def laid_full(recipe: Layer) -> Layer:
     return overlay({key: value for key, value in recipe.items() if key != "full"}, full)
 
 
-def resolve(place: str, recipe: Layer, sets: Sets) -> EntryRecipe:
+def resolve(place: str, recipe: Any, sets: Sets) -> EntryRecipe:
     """Return the complete recipe: blocks checked, defaults filled in, its dataset as
-    `data.spec`.
+    `data.spec`, the constructor's defaults in `net`.
+
+    Raises BlockError with all unknown, missing and wrong keys, or ParamsError with all that do not
+    go together.
     """
-    block = check_block(RecipeBlock, recipe, place)
-    if block.arch not in (known := architectures()):
-        raise ParamsError(
-            f"{place}.arch: unknown architecture {block.arch!r}; {hint(block.arch, known)}"
-        )
-    set_name = str(block.data.get("set", "none"))
-    if set_name not in sets:
-        raise ParamsError(
-            f"{place}.data.set: unknown data set {set_name!r}; {hint(set_name, list(sets))}"
-        )
-    image = isinstance(sets[set_name], ImageSet)
-    blocks: dict[str, tuple[type[Part], Any]] = {
-        "data": (ImageBlock if image else SeriesBlock, block.data),
-        "train": (Train, block.train),
-        "weights": (schema.Weights, block.weights),
-        "head": (Head, block.head),
+    mistakes = Mistakes()
+    mistakes.check(RecipeBlock, recipe, place)
+    if not isinstance(recipe, dict):
+        mistakes.raise_any()
+    keys = {key: value for key, value in recipe.items() if f"{place}.{key}" not in mistakes}
+    block = RecipeBlock.model_construct(**keys)
+    image = takes_images(keys, sets)
+    kinds = kinds_of_blocks(place, block, image, mistakes)
+    values = {key: getattr(block, key) for key in kinds}
+    values["train"] = with_epochs(block.train, block.head)
+    made: dict[str, Any] = {
+        key: None if values[key] is None else mistakes.check(kind, values[key], f"{place}.{key}")
+        for key, kind in kinds.items()
     }
-    made: dict[str, Any] = {}
-    problems = []
-    for key, (kind, value) in blocks.items():
-        try:
-            made[key] = None if value is None else check_block(kind, value, f"{place}.{key}")
-        except ParamsError as error:  # all that is wrong with the recipe, in one message
-            problems.append(str(error))
-    if problems:
-        raise ParamsError("; ".join(problems))
+    name = block.data.get("set", "")
+    if f"{place}.data.set" in mistakes or name not in list(sets):
+        what = f"unknown data set {name!r}" if name else "missing"
+        mistakes[f"{place}.data.set"] = f"{what}; {hint(str(name), list(sets))}"
+    explain_misplaced_keys(place, mistakes, kinds)
+    mistakes.raise_any()
     whole = ImageData if image else SeriesData
-    data = whole.model_construct(**dict(made["data"]), spec=sets[set_name])
     levels = made["data"].quantiles if made["train"].loss == "pinball" else []
-    train = ResolvedTrain.model_construct(**dict(made["train"]), levels=levels)
     found = EntryRecipe.model_construct(
         arch=block.arch,
-        net=block.net,
-        data=data,
-        train=train,
+        net=network_options.options_in_effect(made["net"]),
+        data=whole.model_construct(**dict(made["data"]), spec=sets[name]),
+        train=ResolvedTrain.model_construct(**dict(made["train"]), levels=levels),
         weights=made["weights"],
         needs=block.needs,
         head=made["head"],
         **{key: getattr(block, key) for key in ("saliency", "streaming", "synthesis")},
     )
-    check_task(place, found)
-    check_net(f"{place}.net", block.arch, block.net, image)
-    check_start(place, found)
+    check_together(place, found)
     return found
+
+
+def takes_images(recipe: Layer, sets: Sets) -> bool:
+    """Return whether a recipe is for images: by its dataset, else by keys, else by architecture."""
+    data, arch = recipe.get("data", {}), recipe.get("arch")
+    spec = next((spec for name, spec in sets.items() if name == data.get("set")), None)
+    if spec:
+        return isinstance(spec, ImageSet)
+    if data.keys() & {"size", "colour", "context", "horizon"}:
+        return not {"context", "horizon"} & set(data)
+    known = isinstance(arch, str) and arch in network_options.architectures()
+    return not known or "horizon" not in constructor(str(arch)).model_fields
+
+
+def kinds_of_blocks(
+    place: str, block: RecipeBlock, image: bool, mistakes: Mistakes
+) -> dict[str, type[Part]]:
+    """Return the model of each block of a recipe; that of `net` only of a fitting architecture."""
+    kinds: dict[str, type[Part]] = {
+        "data": ImageBlock if image else SeriesBlock,
+        "train": Train,
+        "weights": schema.Weights,
+        "head": Head,
+        "full": schema.FullBlock,
+    }
+    arch = getattr(block, "arch", None)
+    if arch is None:  # missing, or no text, which is noted already
+        return kinds
+    if arch not in network_options.architectures():
+        mistakes[f"{place}.arch"] = network_options.explain_unknown(arch)
+        return kinds
+    takes = set(constructor(arch).model_fields)
+    needed, task = ("classes", "images") if image else ("horizon", "series")
+    if needed not in takes:
+        cure = "choose another data set or architecture"
+        mistakes[f"{place}.arch"] = (
+            f"models/{arch}.py does not take {task}, since its __init__ has no `{needed}`; {cure}"
+        )
+        return kinds
+    given = IMAGE_KEYWORDS if image else SERIES_KEYWORDS
+    return {"net": constructor(arch, given), **kinds}
+
+
+def with_epochs(train: Layer, head: Any) -> Layer:
+    """Return a `train:` block; of a head on features, which no loop trains, with no epochs."""
+    on_features = isinstance(head, dict) and head.get("kind", "softmax") != "softmax"
+    return {"epochs": 0} | train if on_features else train
+
+
+def explain_misplaced_keys(place: str, mistakes: Mistakes, kinds: dict[str, type[Part]]) -> None:
+    """Name the block that an unknown key belongs to, where another block has such a key."""
+    for where, sentence in mistakes.items():
+        homes = [
+            name
+            for name, kind in kinds.items()
+            if where.rpartition(".")[2] in kind.model_fields
+            and where.rpartition(".")[0] != f"{place}.{name}"
+            and name != "full"
+        ]
+        if sentence.startswith("unknown key") and homes:
+            mistakes[where] = f"unknown key here; move it to `{homes[0]}:`"
+
+
+def check_together(place: str, recipe: EntryRecipe) -> None:
+    """Raise ParamsError with all of a recipe's values that do not go together."""
+    found = []
+    checks: list[Callable[[str, EntryRecipe], None]] = [check_task, check_options, check_start]
+    for check in checks:
+        try:
+            check(place, recipe)
+        except ParamsError as error:
+            found.append(str(error))
+    if found:
+        raise ParamsError("; ".join(found))
 
 
 def check_task(place: str, recipe: EntryRecipe) -> None:
@@ -214,9 +283,35 @@ def check_start(place: str, recipe: EntryRecipe) -> None:
             f"{place}.train.epochs: 0 is for published weights; add `weights:` or train an epoch"
         )
     standardise = getattr(recipe.data, "standardise", None)
-    if weights and weights.file == "imagenet" and standardise != "imagenet":
+    imagenet = weights and weights.file == "imagenet"
+    known = class_count(recipe.data.spec) if imagenet and not head else None
+    if known not in (None, 1000):
+        raise ParamsError(
+            f"{place}.weights.file: expected weights of {known} classes, as data.set has, got"
+            f" ImageNet's 1,000; {head_cure(recipe)}"
+        )
+    if imagenet and standardise != "imagenet":
         what = f"expected imagenet, as the published weights were trained, got {standardise}"
         raise ParamsError(f"{place}.data.standardise: {what}")
+
+
+def head_cure(recipe: schema.Training) -> str:
+    """Return how published weights get a layer for other classes."""
+    net = f"arch: {recipe.arch}, net: {{...}}, weights: {{...}}"
+    return f"write `backbone: {{{net}}}` and `head: {{kind: best}}` in place of arch, net, weights"
+
+
+def class_count(spec: Any) -> int | None:
+    """Return the number of a dataset's classes, or None where stage data alone finds it out."""
+    if getattr(spec, "classes", None):
+        return len(spec.classes)
+    if isinstance(spec, schema.DigitsSet):
+        return 10
+    if isinstance(spec, schema.FolderSet) and spec.labels == "folders":
+        root = paths.located(spec.path)
+        train = [path for path in root.glob("*/") if path.name.lower() in ("train", "training")]
+        return sum(not path.name.startswith(".") for path in (*train, root)[0].glob("*/")) or None
+    return None
 
 
 def overlay(base: Layer, over: Layer) -> Layer:
@@ -228,69 +323,15 @@ def overlay(base: Layer, over: Layer) -> Layer:
     return merged
 
 
-def check_net(place: str, arch: str, options: Layer, image: bool) -> None:
-    """Check `net:` against the keywords of the architecture's constructor, without importing it."""
-    given = {"in_channels", "size", "classes"} if image else {"series", "horizon"}
-    keywords = set(constructor(arch).model_fields)
-    if not given <= keywords:
-        kind = "images" if image else "series"
-        raise ParamsError(
-            f"{place}: models/{arch}.py does not take {kind}; choose another data set or"
-            " architecture"
-        )
-    given |= set() if image else {"context", "targets", "calendar", "quantiles"}
-    if options and not keywords - given:
-        raise ParamsError(
-            f"{place}.{next(iter(options))}: unknown option; models/{arch}.py has none"
-        )
-    check_block(constructor(arch, frozenset(given)), options, place)
-
-
-def architectures() -> list[str]:
-    """Return the names of the architectures: the files of models/ that bind `Model`."""
-    return sorted(
-        path.stem
-        for path in MODELS.glob("*.py")
-        if re.search(r"^Model = \w+", path.read_text(), re.M)
-    )
-
-
-# Annotations of constructor keywords whose values are checked; others are not.
-ANNOTATIONS: dict[str, Any] = {
-    "int": int,
-    "float": float,
-    "bool": bool,
-    "str": str,
-    "Sequence[int]": list[int],
-    "Sequence[str]": list[str],
-}
-
-
-def constructor(arch: str, without: frozenset[str] = frozenset()) -> type[Part]:
-    """Return the keywords of `Model.__init__` in models/<arch>.py as a model, less `without`."""
-    return options_of((MODELS / f"{arch}.py").read_text(), arch, without)
-
-
-@functools.cache
-def options_of(source: str, arch: str, without: frozenset[str]) -> type[Part]:
-    bound = re.findall(r"^Model = (\w+)", source, re.M)[-1]
-    for node in ast.parse(source).body:
-        if isinstance(node, ast.ClassDef) and node.name == bound:
-            for method in node.body:
-                if isinstance(method, ast.FunctionDef) and method.name == "__init__":
-                    pairs = zip(method.args.kwonlyargs, method.args.kw_defaults, strict=True)
-                    fields: Any = {
-                        a.arg: keyword(a, default) for a, default in pairs if a.arg not in without
-                    }
-                    return create_model(arch, __base__=Part, **fields)
-    raise ParamsError(
-        f"models/{arch}.py: expected a class {bound} with an __init__ of keyword-only options"
-    )
-
-
-def keyword(argument: ast.arg, default: ast.expr | None) -> tuple[Any, Any]:
-    """Return the type of one keyword and its field; None stands for its own default."""
-    kind = ANNOTATIONS.get(ast.unparse(argument.annotation) if argument.annotation else "", Any)
-    return (
-        (kind, ...) if default is None else (kind | None if kind is not Any else Any, Field(None))
-    )
+def check_options(place: str, recipe: EntryRecipe) -> None:
+    """Refuse options of the network that do not fit each other or the data."""
+    data = recipe.data
+    if isinstance(data, ImageData):
+        channels = 1 if data.colour == "grey" else 3
+        known: dict[str, Any] = {"in_channels": channels, "size": tuple(data.size)}
+    else:
+        known = {"context": data.context, "horizon": data.horizon}
+    try:
+        network_options.check_rules(recipe.arch, known | recipe.net)
+    except ParamsError as error:
+        raise ParamsError(f"{place}: {error}") from None

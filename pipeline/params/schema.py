@@ -368,7 +368,12 @@ class Train(Part):
     """`train:` of a recipe: optimizer, schedule, loss, regularisation."""
 
     epochs: int = Field(
-        ge=0, description="passes over the training split; 0: published weights as they are"
+        30,
+        ge=0,
+        description=(
+            "passes over the training split; 0: published weights as they are, and the default of a"
+            " head on features"
+        ),
     )
     batch: int = Field(64, ge=2, description="rows of a batch")
     optimizer: Literal["sgd", "adam", "adamw", "adadelta", "rmsprop"] = Field(

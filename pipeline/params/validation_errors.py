@@ -5,6 +5,7 @@ pydantic finds the mistakes; the words are ours: place, what was expected, what 
 
 from __future__ import annotations
 
+import re
 import types
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
@@ -16,20 +17,44 @@ from pipeline.params.schema import Part
 P = TypeVar("P", bound=Part)
 
 
+class BlockError(ParamsError):
+    """Mistakes in a block of params.yaml."""
+
+    def __init__(self, mistakes: dict[str, str]) -> None:
+        super().__init__("; ".join(f"{w.lstrip('.')}: {s}" for w, s in mistakes.items()))
+        self.mistakes = mistakes
+
+
+class Mistakes(dict[str, str]):
+    """The sentence about each mistake, by its place in params.yaml."""
+
+    def check(self, kind: type[P], value: Any, place: str) -> P | None:
+        """Return the block as a model; note its mistakes and return None where it has any."""
+        try:
+            return kind.model_validate(value)
+        except ValidationError as error:
+            for problem in error.errors(include_url=False):
+                where, sentence = describe_problem(kind, problem, place)
+                if where not in self or not problem["type"].endswith(("_type", "literal_error")):
+                    self[where] = sentence
+            return None
+
+    def raise_any(self) -> None:
+        """Raise BlockError with every mistake, if there are any."""
+        if self:
+            raise BlockError(self)
+
+
 def check_block(kind: type[P], value: Any, place: str) -> P:
     """Return the block as a model.
 
-    Raises ParamsError with the place, the cure and the choices of every mistake in it.
+    Raises BlockError with the place, the cure and the choices of every mistake in it.
     """
-    try:
-        return kind.model_validate(value)
-    except ValidationError as error:
-        found: dict[str, str] = {}
-        for problem in error.errors(include_url=False):
-            where, sentence = describe_problem(kind, problem, place)
-            if where not in found or not problem["type"].endswith(("_type", "literal_error")):
-                found[where] = sentence
-        raise ParamsError("; ".join(f"{w.lstrip('.')}: {s}" for w, s in found.items())) from None
+    mistakes = Mistakes()
+    block = mistakes.check(kind, value, place)
+    mistakes.raise_any()
+    assert block is not None
+    return block
 
 
 def describe_problem(kind: type[Part], problem: Any, place: str) -> tuple[str, str]:
@@ -39,6 +64,8 @@ def describe_problem(kind: type[Part], problem: Any, place: str) -> tuple[str, s
     where, limits = f"{place}{where}", problem.get("ctx", {})
     if name == "extra_forbidden":
         return where, f"unknown key; {hint(str(loc[-1]), list(parent.model_fields))}"
+    if name == "invalid_key":
+        return where, "expected a name that is text, got a number; put it in quotes"
     if loc and loc[-1] == "[key]":
         return f"{where}.{got}", f"expected a name that is text, got {got!r}; put it in quotes"
     if name == "missing" and isinstance(loc[-1], int):  # of a tuple
@@ -56,14 +83,25 @@ def describe_problem(kind: type[Part], problem: Any, place: str) -> tuple[str, s
         return where, str(limits["error"])
     if not loc:
         return where, f"expected a mapping with {', '.join(kind.model_fields)}, got {got!r}"
-    return where, f"expected {describe_limit(name, limits) or describe_type(expected)}, got {got!r}"
+    needed = describe_limit(name, limits) or describe_type(expected)
+    cure = "; remove the quotes" if is_quoted_number(got, expected) else ""
+    return where, f"expected {needed}, got {got!r}{cure}"
+
+
+def is_quoted_number(got: Any, expected: Any) -> bool:
+    """Return whether a text has a number in it where one is expected."""
+    wanted = without_none(expected)
+    return isinstance(got, str) and (
+        (wanted is float and re.fullmatch(r"[-+]?[\d.]+(e[-+]?\d+)?", got) is not None)
+        or (wanted is int and got.isdigit())
+    )
 
 
 def describe_limit(name: str, limits: dict[str, Any]) -> str | None:
     """Return what a limit of pydantic's allows, in words; None for an error of another kind."""
     if name == "finite_number":
         return "a finite number"
-    for key, words in (("ge", "at least"), ("le", "at most")):
+    for key, words in (("ge", "at least"), ("le", "at most"), ("lt", "below")):
         if key in limits:
             return f"{words} {limits[key]}"
     counts = {"too_short": "at least one value", "too_long": f"{limits.get('max_length')} values"}

@@ -259,11 +259,6 @@ def test_zoo_heads_and_auxiliary_classifiers():
             IMAGE | {"depth": 122, "dropout": 0},
             "expected depth 121, 161, 169, 201, got 122; choose one",
         ),
-        (
-            "densenet",
-            IMAGE | {"depth": 121, "dropout": 1},
-            "expected dropout from 0 to below 1, got 1; ",
-        ),
         ("zoo", IMAGE | {"name": "resnet19"}, "got 'resnet19'; nearest are .*resnet18"),
         (
             "zoo",

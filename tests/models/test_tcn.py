@@ -208,7 +208,6 @@ def test_a_network_without_a_stream_gives_the_reason(options, reason):
     [
         ({"normalise": "batch"}, "expected normalise instance, last, none, got 'batch'"),
         ({"patch": 2, "stride": 4}, "expected patch >= stride"),
-        ({"dropout": 1.0}, "expected dropout from 0 to below 1"),
     ],
 )
 def test_contradictory_options_are_errors(options, reason):

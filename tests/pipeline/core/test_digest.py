@@ -13,7 +13,7 @@ from recipes import ROOT, copy_params
 
 from pipeline.core import digest as code
 from pipeline.params import load as params
-from pipeline.params.recipe import architectures
+from pipeline.params.network_options import architectures
 
 FOLDERS = ("models", "pipeline", "serve")
 HEADED = {str(code.module_file(name)) for name in code.HEAD_MODULES}

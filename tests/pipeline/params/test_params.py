@@ -16,7 +16,7 @@ from ruamel.yaml import YAML
 from pipeline.core.errors import ParamsError
 from pipeline.params import __main__ as params_main
 from pipeline.params import load as params
-from pipeline.params.recipe import architectures
+from pipeline.params.network_options import architectures
 from pipeline.params.schema import CheckPart, DataPart, Recipe
 
 GOOD = {
@@ -179,24 +179,31 @@ MISTAKES = [
     (("data", "digits"), 3, "data.digits.source: missing; choices: digits, torchvision"),
     # missing keys
     (("models",), None, "models: missing; add it (a mapping)"),
+    ((*TINY, "arch"), None, "models.tiny.arch: missing; add it (text)"),
+    ((*TINY, "data", "set"), None, "models.tiny.data.set: missing; choices: digits, waves"),
+    ((*TINY, "data", "size"), None, "models.tiny.data.size: missing; add it (a list)"),
+    ((*WAVE, "data", "horizon"), None, "models.wave.data.horizon: missing; add it (a whole"),
+    # keys at the wrong place
+    ((*TINY, "epochs"), 3, "models.tiny.epochs: unknown key here; move it to `train:`"),
+    ((*TINY, "train", "dropout"), 0.1, "train.dropout: unknown key here; move it to `net:`"),
+    ((*TINY, "train", "colour"), "grey", "train.colour: unknown key here; move it to `data:`"),
+    ((*TINY, "head"), {"kind": "mlp", "lr": 1}, "head.lr: unknown key here; move it to `train:`"),
+    ((*TINY, "train", "lr"), "1e-3", "expected a number, got '1e-3'; remove the quotes"),
+    ((*TINY, 3), 4, "models.tiny.3: expected a name that is text, got a number; put it in quotes"),
+    # networks of torchvision, which are not files of models/
     (
-        (*TINY, "train", "epochs"),
-        None,
-        "models.tiny.train.epochs: missing; add it (a whole number)",
-    ),
-    ((*TINY, "net", "dropout"), None, "models.tiny.net.dropout: missing; add it (a number)"),
-    (
-        (*TINY, "data", "set"),
-        None,
-        "models.tiny.data.set: unknown data set 'none'; choices: digits, waves",
+        (*TINY, "arch"),
+        "mobilenet_v2",
+        "models.tiny.arch: 'mobilenet_v2' is a network of torchvision; write arch: zoo and net: "
+        "{name: mobilenet_v2}; ",
     ),
     # one task's options for the other
     (
         (*WAVE, "arch"),
         "cnn1",
-        "models.wave.net: models/cnn1.py does not take series; choose another data set or",
+        "models.wave.arch: models/cnn1.py does not take series, since its __init__ has no `horizon`",
     ),
-    ((*TINY, "arch"), "causal", "models.tiny.net: models/causal.py does not take images; "),
+    ((*TINY, "arch"), "causal", "models.tiny.arch: models/causal.py does not take images, since"),
     (
         (*TINY, "train", "loss"),
         "mse",
@@ -237,7 +244,9 @@ MISTAKES = [
 
 
 @pytest.mark.parametrize(
-    ("path", "to", "sentence"), MISTAKES, ids=lambda v: ".".join(v) if isinstance(v, tuple) else ""
+    ("path", "to", "sentence"),
+    MISTAKES,
+    ids=lambda v: ".".join(map(str, v)) if isinstance(v, tuple) else "",
 )
 def test_a_mistake_is_one_sentence(
     workspace: Path, path: tuple[str, ...], to: Any, sentence: str
@@ -299,6 +308,10 @@ def test_a_study_setting_wins_whatever_the_size(workspace: Path) -> None:
         ("- a\n- b\n", "params.yaml: expected a mapping, got list"),
         ("", "params.yaml: expected a mapping, got NoneType"),
         ("size: small\nsize: full\n", "params.yaml: not YAML: "),
+        (
+            "models:\n\ttiny: 3\n",
+            "params.yaml line 2: expected spaces before the first word, got a",
+        ),
     ],
 )
 def test_what_is_not_a_yaml_mapping(workspace: Path, text: str, sentence: str) -> None:
@@ -414,7 +427,8 @@ def test_the_stage_says_its_error_without_a_traceback(workspace: Path) -> None:
     assert done.returncode == 1
     assert done.stderr.splitlines() == [
         "error: params.yaml models.tiny.arch: unknown architecture 'fcn'; did you mean 'fcnn'? "
-        f"choices: {', '.join(architectures())}"
+        f"choices: {', '.join(architectures())}; this works: tiny: {{arch: fcnn, "
+        "data: {set: digits, size: [8, 8], colour: grey}, train: {epochs: 3, batch: 64, lr: 0.01}}"
     ]
 
 

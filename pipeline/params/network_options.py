@@ -1,0 +1,203 @@
+"""Options of a network, read from the source of models/<arch>.py: names, types, defaults, rules.
+
+The file is not imported: stage params runs without torch.
+"""
+
+from __future__ import annotations
+import __future__
+
+import ast
+import functools
+import inspect
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Literal, cast, get_args
+
+from pydantic import Field, create_model
+
+from models import options as models_options
+from pipeline.core.errors import ParamsError, hint
+from pipeline.params.schema import Part
+
+MODELS = Path("models")
+
+# Annotations of a constructor's keywords whose values are checked; those of models/options.py, too.
+TYPES: dict[str, Any] = {
+    "int": int,
+    "float": float,
+    "bool": bool,
+    "str": str,
+    "None": None,
+    "Count": Annotated[int, Field(ge=0)],
+    "Positive": Annotated[int, Field(ge=1)],
+    "Fraction": Annotated[float, Field(ge=0, lt=1)],
+}
+NOT_LITERAL = object()  # stands for a default that only Python can compute
+
+
+def architectures() -> list[str]:
+    """Return the names of the architectures: the files of models/ that bind `Model`."""
+    return sorted(path.stem for path in MODELS.glob("*.py") if bound_class(path.read_text()))
+
+
+def explain_unknown(arch: str) -> str:
+    """Return the sentence for an `arch:` that is no architecture, with the cure."""
+    file = MODELS / f"{arch}.py"
+    if file.exists():
+        classes = re.findall(r"^class (\w+)", file.read_text(), re.M)
+        line = f"Model = {classes[-1] if classes else 'MyNetwork'}"
+        return f"expected a last line `{line}` in models/{arch}.py, got none; add it"
+    if arch in torchvision_names():
+        cure = f"write arch: zoo and net: {{name: {arch}}}"
+        return f"{arch!r} is a network of torchvision; {cure}"
+    return f"unknown architecture {arch!r}; {hint(arch, architectures())}"
+
+
+def torchvision_names() -> list[str]:
+    """Return the networks of torchvision, which arch: zoo builds."""
+    if not (MODELS / "zoo.py").exists():
+        return []
+    return list(get_args(constructor("zoo").model_fields["name"].annotation))
+
+
+def bound_class(source: str) -> str | None:
+    """Return the name of the class that a file binds to `Model`, or None."""
+    bound = re.findall(r"^Model = (\w+)", source, re.M)
+    return bound[-1] if bound else None
+
+
+def constructor(arch: str, without: frozenset[str] = frozenset()) -> type[Part]:
+    """Return the keywords of `Model.__init__` in models/<arch>.py as a model, less `without`."""
+    return options_of((MODELS / f"{arch}.py").read_text(), arch, without)
+
+
+def options_in_effect(options: Part) -> dict[str, Any]:
+    """Return checked options with the constructor's defaults, where these are literals."""
+    return {key: value for key, value in options if value is not NOT_LITERAL}
+
+
+@functools.cache
+def options_of(source: str, arch: str, without: frozenset[str]) -> type[Part]:
+    module, bound = parse(source, arch), bound_class(source)
+    for node in module.body:
+        if isinstance(node, ast.ClassDef) and node.name == bound:
+            for method in node.body:
+                if isinstance(method, ast.FunctionDef) and method.name == "__init__":
+                    fields = {
+                        argument.arg: field_of(argument, default, module)
+                        for argument, default in keywords(method.args)
+                        if argument.arg not in without
+                    }
+                    return cast(type[Part], create_model(arch, __base__=Part, **fields))  # type: ignore[call-overload]
+    raise ParamsError(
+        f"models/{arch}.py: expected a class {bound} with an __init__ whose arguments are options"
+    )
+
+
+def parse(source: str, arch: str) -> ast.Module:
+    """Return the syntax tree of models/<arch>.py; raise ParamsError where it is not Python."""
+    try:
+        return ast.parse(source)
+    except SyntaxError as error:
+        where = f"models/{arch}.py line {error.lineno}"
+        raise ParamsError(f"{where}: expected Python, got {error.msg}; correct it") from None
+
+
+def keywords(arguments: ast.arguments) -> list[tuple[ast.arg, ast.expr | None]]:
+    """Return the arguments that can be given by name, each with its default, without `self`."""
+    plain = arguments.args[1:]
+    without_default = len(plain) - len(arguments.defaults)
+    defaults = [*[None] * without_default, *arguments.defaults]
+    return [
+        *zip(plain, defaults, strict=True),
+        *zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True),
+    ]
+
+
+def field_of(argument: ast.arg, default: ast.expr | None, module: ast.Module) -> tuple[Any, Any]:
+    """Return the type and the default of one keyword, as pydantic's `create_model` takes them."""
+    kind = type_of(argument.annotation, module)
+    if default is None:
+        return kind, ...
+    try:
+        value = ast.literal_eval(default)
+    except ValueError:
+        return kind | None if kind is not Any else Any, NOT_LITERAL
+    return kind, list(value) if isinstance(value, tuple) else value
+
+
+def type_of(annotation: ast.expr | None, module: ast.Module) -> Any:
+    """Return an annotation as a type; Any for one that is not checked."""
+    match annotation:
+        case ast.Constant(value=None):
+            return None
+        case ast.Name(id=name):
+            return TYPES.get(name) or alias(name, module)
+        case ast.Subscript(value=ast.Name(id="Literal"), slice=choices):
+            values = ast.literal_eval(choices)
+            return Literal[values if isinstance(values, tuple) else (values,)]
+        case ast.Subscript(value=ast.Name(id="Sequence" | "list"), slice=item):
+            return list[type_of(item, module)]  # type: ignore[misc]
+        case ast.BinOp(left=left, op=ast.BitOr(), right=right):
+            sides = type_of(left, module), type_of(right, module)
+            return Any if Any in sides else sides[0] | sides[1]
+    return Any
+
+
+def alias(name: str, module: ast.Module) -> Any:
+    """Return the type that a line `Name = Literal[...]` of the file binds, or Any."""
+    for node in module.body:
+        match node:
+            case ast.Assign(targets=[ast.Name(id=bound)], value=ast.Subscript() as value):
+                if bound == name:
+                    return type_of(value, module)
+    return Any
+
+
+def check_rules(arch: str, known: dict[str, Any]) -> None:
+    """Call `check_options` of models/<arch>.py with options and facts of the data, if it has one.
+
+    Raises ParamsError where options do not fit each other or the data.
+    """
+    rule = rule_of((MODELS / f"{arch}.py").read_text(), arch)
+    if rule is None or not set(names := inspect.signature(rule).parameters) <= set(known):
+        return
+    try:
+        rule(**{name: known[name] for name in names})
+    except ValueError as error:
+        raise ParamsError(str(error)) from None
+    except NameError:
+        return  # it needs torch or an import: the constructor calls it in stage train
+
+
+@functools.cache
+def rule_of(source: str, arch: str) -> Callable[..., None] | None:
+    """Return the function `check_options` of a file, compiled alone, or None.
+
+    It sees models.options, and of its own file the functions that it names and the constants that
+    are literals.
+    """
+    module = parse(source, arch)
+    named = {node.name: node for node in module.body if isinstance(node, ast.FunctionDef)}
+    if "check_options" not in named:
+        return None
+    used = {node.id for node in ast.walk(named["check_options"]) if isinstance(node, ast.Name)}
+    body: list[ast.stmt] = [named[name] for name in named if name in used | {"check_options"}]
+    body += [node for node in module.body if is_literal(node, used)]
+    scope: dict[str, Any] = {"options": models_options}
+    flags = __future__.annotations.compiler_flag
+    exec(compile(ast.Module(body, []), f"models/{arch}.py", "exec", flags), scope)
+    return cast(Callable[..., None], scope["check_options"])
+
+
+def is_literal(node: ast.stmt, used: set[str]) -> bool:
+    """Return whether a statement binds a literal to one of the names."""
+    if not isinstance(node, ast.Assign):
+        return False
+    bound = {name.id for name in ast.walk(node) if isinstance(name, ast.Name)}
+    try:
+        ast.literal_eval(node.value)
+    except ValueError:
+        return False
+    return bool(bound & used)

@@ -1,0 +1,81 @@
+"""The recipe that an error ends with works: pasted, it passes stage params."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from recipes import SETS
+from ruamel.yaml import YAML
+
+from pipeline.core.errors import ParamsError
+from pipeline.params import load as params
+
+BACKBONE = {"arch": "zoo", "net": {"name": "mobilenet_v2"}}
+AT8 = {"set": "digits", "size": [8, 8], "colour": "grey"}
+MISTAKES = [
+    ({}, "{arch: resnet, data: {set: digits, size: [32, 32], colour: grey}}"),
+    ({"arch": "tcn"}, "{arch: tcn, data: {set: waves, context: 48, horizon: 12}}"),
+    ({"data": {"set": "waves", "context": 20}}, "{arch: tcn, data: {set: waves, context: 20, "),
+    ({"arch": "fcn", "data": AT8, "net": {"hiden": 3}}, "{arch: fcnn, data: {set: digits, size: [8, 8]"),
+    ({"arch": "fcnn", "data": {**AT8, "set": "digts"}}, "{arch: fcnn, data: {set: digits, size: [8"),
+    ({"arch": "fcnn", "data": {**AT8, "size": 9, "x": 1}}, "{arch: fcnn, data: {set: digits, size: [9, 9]"),
+    ({"arch": "fcnn", "data": AT8, "epochs": 3}, "{arch: fcnn, data: {set: digits, size: [8, 8], colour: "
+     "grey}, train: {epochs: 3}}"),
+    ({"arch": "fcnn", "data": [1], "net": 3, "train": "x", "y": 1}, "{arch: fcnn, data: {set: digits, size: [3"),
+    ({"arch": "resnet50", "data": AT8}, "{arch: resnet, data: {set: digits, size: [8, 8], colour: grey}}"),
+    ({"arch": "mobilenet_v2", "data": {**AT8, "colour": "rgb"}}, "{arch: zoo, net: {name: mobilenet_v2}, "),
+    ({"backbone": {"arch": "mobilenet_v2"}}, "{backbone: {arch: zoo, net: {name: mobilenet_v2}, weights: "),
+    ({"backbone": BACKBONE, "head": {"kind": "mlp"}, "data": AT8}, "standardise: imagenet}, head: {kind: mlp}}"),
+    ({"backbone": 3, "sed": 1}, "{backbone: {arch: zoo, net: {name: mobilenet_v2}, weights: {file: imagenet"),
+]  # fmt: skip
+
+
+def load(recipe: Any) -> params.Params:
+    content = {"line": {}, "data": SETS, "models": {"tiny": recipe}}
+    YAML().dump(content, Path("params.yaml"))
+    return params.load()
+
+
+@pytest.mark.parametrize(("recipe", "works"), MISTAKES)
+def test_the_recipe_at_the_end_of_an_error_works(
+    workspace: Path, recipe: dict[str, Any], works: str
+) -> None:
+    with pytest.raises(ParamsError) as error:
+        load(recipe)
+    shown = str(error.value).split("; this works: tiny: ")[1]
+    assert works in shown and "\n" not in str(error.value)
+    assert load(YAML(typ="safe").load(shown)).models["tiny"].train.epochs in (0, 3, 30)
+
+
+def test_all_mistakes_of_all_blocks_are_in_one_message(workspace: Path) -> None:
+    """Oracle: one place for each of the eight mistakes."""
+    recipe = {
+        "arch": "highway",
+        "data": {"set": "digts", "size": [8, 8], "color": "grey"},
+        "net": {"kind": "banana", "depht": 3},
+        "train": {"epochs": "ten", "optimiser": "sgd"},
+        "head": {"kind": "tree"},
+        "epochs": 3,
+    }
+    with pytest.raises(ParamsError) as error:
+        load(recipe)
+    places = re.findall(r"models\.tiny\.([\w.]+): ", str(error.value))
+    expected = "data.set data.color data.colour net.kind net.depht train.epochs train.optimiser "
+    assert sorted(places) == sorted((expected + "head.kind epochs").split())
+
+
+def test_what_does_not_go_together_is_in_one_message_too(workspace: Path) -> None:
+    recipe = {"arch": "vgg", "data": AT8, "train": {"loss": "mse"}, "head": {"kind": "mlp"}}
+    with pytest.raises(ParamsError) as error:
+        load(recipe)
+    message = str(error.value)
+    assert "'mse' is not for images" in message and "needs a trained backbone" in message
+    assert "expected at least 32 x 32 pixels" in message
+
+
+def test_wrong_values_alone_need_no_recipe(workspace: Path) -> None:
+    with pytest.raises(ParamsError) as error:
+        load({"arch": "fcnn", "data": {**AT8, "colour": "gray"}, "net": {"dropout": 1.5}})
+    assert "did you mean 'grey'" in str(error.value) and "this works" not in str(error.value)
+    assert "net.dropout: expected below 1.0, got 1.5" in str(error.value)
