@@ -18,6 +18,7 @@ def hint(word: str, choices: list[str]) -> str:
     if len(choices) > 60:
         near = difflib.get_close_matches(word, choices, n=5, cutoff=0.3)
         return f"nearest of {len(choices)}: {', '.join(near)}"
-    near = difflib.get_close_matches(word, choices, n=1)
-    question = f"did you mean {near[0]!r}? " if near else ""
+    folded = {choice.lower(): choice for choice in choices}
+    near = difflib.get_close_matches(word.lower(), list(folded), n=1)
+    question = f"did you mean {folded[near[0]]!r}? " if near else ""
     return f"{question}choices: {', '.join(sorted(choices))}"

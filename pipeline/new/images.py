@@ -13,7 +13,7 @@ from pipeline.core.paths import located
 from pipeline.new.image_folder import ImageFolder, look
 from pipeline.new.params_file import Entry, path_text
 from pipeline.params.load import Params
-from pipeline.params.recipe import architectures, constructor
+from pipeline.params.network_options import architectures, constructor
 from pipeline.params.schema import Head, ImageData, ResolvedTrain, Training, Weights
 
 BACKBONES = ("mobilenet_v2", "squeezenet1_1")  # looked for in this order

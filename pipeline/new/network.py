@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pipeline.core.errors import StageError
 from pipeline.new.params_file import Entry
-from pipeline.params.recipe import MODELS
+from pipeline.params.network_options import MODELS
 
 # A network of our own, which the linter and the type checker read; its name is replaced.
 STARTER = Path(__file__).with_name("starter.py")

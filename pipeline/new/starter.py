@@ -13,7 +13,8 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from models import layers
+from models import options
+from models.options import Fraction, Positive
 
 PAPER = "own"  # authors and year, for tables
 
@@ -39,6 +40,13 @@ def conv_block(in_channels: int, channels: int) -> list[nn.Module]:
     ]
 
 
+def check_options(size: tuple[int, int], channels: Sequence[int]) -> None:
+    """Raise ValueError for options that do not fit; stage params calls it before any training."""
+    if not channels:
+        raise ValueError("starter: expected one or more channels, got []; write channels: [32]")
+    options.require_size("starter", size, 2 ** len(channels))
+
+
 class Starter(nn.Module):
     """Return logits (N, K) for standardised images (N, C, H, W)."""
 
@@ -48,15 +56,15 @@ class Starter(nn.Module):
         in_channels: int,
         size: tuple[int, int],
         classes: int,
-        channels: Sequence[int] = (32, 64, 128),
-        dropout: float = 0.2,
+        channels: Sequence[Positive] = (32, 64, 128),
+        dropout: Fraction = 0.2,
     ) -> None:
         """`channels`: of each convolution; `dropout`: probability of dropping a feature.
 
         The first three options come from the data; those with a default are keys of `net:`.
         """
         super().__init__()
-        layers.require_size("starter", size, 2 ** len(channels))
+        check_options(size, channels)
         blocks: list[nn.Module] = []
         for k, after in enumerate(channels):
             blocks += conv_block(channels[k - 1] if k else in_channels, after)

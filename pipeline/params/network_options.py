@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast, get_args
 
-from pydantic import Field, create_model
+from pydantic import BeforeValidator, Field, create_model
 
 from models import options as models_options
 from pipeline.core.errors import ParamsError, hint
@@ -136,13 +136,23 @@ def type_of(annotation: ast.expr | None, module: ast.Module) -> Any:
             return TYPES.get(name) or alias(name, module)
         case ast.Subscript(value=ast.Name(id="Literal"), slice=choices):
             values = ast.literal_eval(choices)
-            return Literal[values if isinstance(values, tuple) else (values,)]
+            values = values if isinstance(values, tuple) else (values,)
+            return Annotated[
+                Literal[values], BeforeValidator(functools.partial(require_type, values))
+            ]
         case ast.Subscript(value=ast.Name(id="Sequence" | "list"), slice=item):
             return list[type_of(item, module)]  # type: ignore[misc]
         case ast.BinOp(left=left, op=ast.BitOr(), right=right):
             sides = type_of(left, module), type_of(right, module)
             return Any if Any in sides else sides[0] | sides[1]
     return Any
+
+
+def require_type(choices: tuple[Any, ...], value: Any) -> Any:
+    """Return the value; raise ValueError for true and 1.0 where 1 is a choice, which equal it."""
+    if value in choices and type(value) not in map(type, choices):
+        raise ValueError(f"expected {' or '.join(map(str, choices))}, got {value!r}")
+    return value
 
 
 def alias(name: str, module: ast.Module) -> Any:

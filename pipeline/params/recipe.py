@@ -297,8 +297,11 @@ def check_start(place: str, recipe: EntryRecipe) -> None:
 
 def head_cure(recipe: schema.Training) -> str:
     """Return how published weights get a layer for other classes."""
-    net = f"arch: {recipe.arch}, net: {{...}}, weights: {{...}}"
-    return f"write `backbone: {{{net}}}` and `head: {{kind: best}}` in place of arch, net, weights"
+    assert recipe.weights
+    net = f", net: {{name: {recipe.net['name']}}}" if "name" in recipe.net else ""
+    weights = f"{{file: {recipe.weights.file}, licence: {recipe.weights.licence}}}"
+    backbone = f"backbone: {{arch: {recipe.arch}{net}, weights: {weights}}}"
+    return f"write `{backbone}` and `head: {{kind: best}}` in place of arch, net and weights"
 
 
 def class_count(spec: Any) -> int | None:

@@ -74,7 +74,7 @@ def describe_problem(kind: type[Part], problem: Any, place: str) -> tuple[str, s
     if name == "missing":
         return where, f"missing; add it ({describe_type(expected)})"
     if name == "literal_error" and get_origin(expected) is Literal:
-        return where, f"unknown value {got!r}; {hint(str(got), list(get_args(expected)))}"
+        return where, f"unknown value {got!r}; {hint(str(got), list(map(str, get_args(expected))))}"
     if name == "value_error":
         field, colon, rest = str(limits["error"]).partition(": ")
         inner = isinstance(expected, type) and issubclass(expected, Part)
@@ -164,4 +164,6 @@ def describe_type(kind: Any) -> str:
         return " or ".join(map(str, get_args(kind)))
     if isinstance(kind, type) and issubclass(kind, Part):
         return "a mapping"
+    if origin is tuple:
+        return f"a list of {len(get_args(kind))} values"
     return TYPES.get(origin or kind, "a value")

@@ -181,7 +181,9 @@ MISTAKES = [
     (("models",), None, "models: missing; add it (a mapping)"),
     ((*TINY, "arch"), None, "models.tiny.arch: missing; add it (text)"),
     ((*TINY, "data", "set"), None, "models.tiny.data.set: missing; choices: digits, waves"),
-    ((*TINY, "data", "size"), None, "models.tiny.data.size: missing; add it (a list)"),
+    ((*TINY, "data", "size"), None, "models.tiny.data.size: missing; add it (a list of 2 values)"),
+    ((*TINY, "data", "size"), 8, "models.tiny.data.size: expected a list of 2 values, got 8"),
+    ((*TINY, "train", "optimizer"), "SGD", "unknown value 'SGD'; did you mean 'sgd'? choices: ada"),
     ((*WAVE, "data", "horizon"), None, "models.wave.data.horizon: missing; add it (a whole"),
     # keys at the wrong place
     ((*TINY, "epochs"), 3, "models.tiny.epochs: unknown key here; move it to `train:`"),

@@ -79,3 +79,42 @@ def test_wrong_values_alone_need_no_recipe(workspace: Path) -> None:
         load({"arch": "fcnn", "data": {**AT8, "colour": "gray"}, "net": {"dropout": 1.5}})
     assert "did you mean 'grey'" in str(error.value) and "this works" not in str(error.value)
     assert "net.dropout: expected below 1.0, got 1.5" in str(error.value)
+
+
+ZOO = {"arch": "zoo", "net": {"name": "mobilenet_v2"}, "train": {"epochs": 0}}
+WEIGHTS = {"file": "imagenet", "licence": "BSD"}
+COLOUR = {**AT8, "size": [64, 64], "colour": "rgb", "standardise": "imagenet"}
+
+
+@pytest.mark.parametrize(("source", "classes"), [("digits", 10), ("low", 2), ("folder", 3)])
+def test_weights_of_1000_classes_point_to_backbone_and_head(
+    workspace: Path, source: str, classes: int
+) -> None:
+    """Oracle: the cure, written into the recipe, passes."""
+    for name in ("a", "b", "c", ".hidden"):
+        (workspace / "photos" / "train" / name).mkdir(parents=True)
+    sets = {
+        "digits": SETS["digits"],
+        "low": SETS["digits"] | {"classes": ["0", "1"]},
+        "folder": {"source": "folder", "path": "photos", "licence": "own"},
+    }
+    recipe = {**ZOO, "data": {**COLOUR, "set": source}, "weights": WEIGHTS}
+    content = {"line": {}, "data": sets, "models": {"tiny": recipe}}
+    YAML().dump(content, Path("params.yaml"))
+    with pytest.raises(ParamsError) as error:
+        params.load()
+    assert f"weights.file: expected weights of {classes} classes, as data.set has, got Im" in str(
+        error.value
+    )
+    backbone, head = re.findall(r"`(.*?)`", str(error.value))
+    cured = YAML(typ="safe").load(f"{backbone}\n{head}\n") | {"data": recipe["data"]}
+    YAML().dump({**content, "models": {"tiny": cured}}, Path("params.yaml"))
+    assert params.load().models["tiny"].weights
+
+
+def test_imagenets_own_classes_need_no_head(workspace: Path) -> None:
+    spec = {"source": "folder", "path": "photos", "licence": "own", "labels": "imagenet"}
+    recipe = {**ZOO, "data": {**COLOUR, "set": "photos"}, "weights": WEIGHTS}
+    content = {"line": {}, "data": {"photos": spec}, "models": {"tiny": recipe}}
+    YAML().dump(content, Path("params.yaml"))
+    assert params.load().models["tiny"].train.epochs == 0

@@ -309,11 +309,18 @@ def test_published_weights_ship_as_they_are(resolved, tmp_path, monkeypatch):
             r"of another shape .* for .*; name the weights",
         ),
         (
+            lambda p: torch.save(
+                {k: v[:7] if k.startswith("head.") else v for k, v in write_state(p, 1).items()}, p
+            ),
+            r"of another shape head.weight .* for .*; they are of other classes: write "
+            r"`backbone: \{arch: resnet, weights: \{file: published.pth, licence: .*` and `head: ",
+        ),
+        (
             lambda p: torch.save({k: v * float("nan") for k, v in write_state(p, 1).items()}, p),
             r"weights: published.pth: \S+ has values that are not finite; give other weights",
         ),
     ],
-    ids=["missing", "a pickle", "of another network", "not finite"],
+    ids=["missing", "a pickle", "of another network", "of other classes", "not finite"],
 )
 def test_unusable_published_weights_are_an_error(resolved, tmp_path, monkeypatch, write, sentence):
     """The message names the file and what is wrong with it."""
