@@ -43,26 +43,27 @@ def build(recipe: Training, data: Data) -> Classifier | Forecaster:
         require_one_file(net, recipe.arch)
         require_output(net.eval(), recipe, data)
     except MISTAKES as error:
-        raise explained(error, recipe.arch) from None
+        raise explained(error, recipe.arch, building=True) from None
     return net.train()
 
 
-def explained(error: Exception, arch: str) -> Exception:
+def explained(error: Exception, arch: str, building: bool = False) -> Exception:
     """Return an error of an architecture's code as one sentence with its line; others as they are.
 
-    A ValueError of models/ is such a sentence already.
+    A ValueError of models/ is such a sentence already. In building, torch's errors of shapes count,
+    too, wherever they are raised.
     """
     file, reason = f"models/{arch}.py", " ".join(str(error).split())
-    if type(error) is ValueError:
-        return StageError(f"{file} does not fit its recipe: {reason}")
     frames = traceback.extract_tb(error.__traceback__)
     lines = [frame.lineno for frame in frames if Path(frame.filename).match(file)]
-    if not lines and not isinstance(error, RuntimeError):
+    misfit = isinstance(error, ValueError | RuntimeError)
+    if not lines and not (building and misfit):
         return error
-    where = f"{file} line {lines[-1]}" if lines else file
-    if isinstance(error, RuntimeError):  # torch's, of shapes
+    where = f"{file} line {lines[-1]}" if lines and not reason.startswith(f"{arch}:") else file
+    if misfit:
         return StageError(f"{where} does not fit its recipe: {reason}")
-    return StageError(f"{where}: {type(error).__name__}: {reason}; correct the line")
+    what = f"{type(error).__name__}: {reason}" if reason else type(error).__name__
+    return StageError(f"{where}: {what}; correct the line")
 
 
 def require_output(net: Classifier | Forecaster, recipe: Training, data: Data) -> None:

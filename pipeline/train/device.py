@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from pipeline.core.errors import StageError
 from pipeline.core.stage import note
+from pipeline.network.build import MISTAKES, explained
 from pipeline.params.schema import Training
 from pipeline.train import distributed
 
@@ -166,7 +167,9 @@ def explain_errors(what: str, recipe: Training, on: torch.device) -> Iterator[No
             raise StageError(
                 f"{what}: torch.compile failed ({reason[:300]}); set train.compile: off"
             ) from error
-        raise
+        raise explained(error, recipe.arch) from None
+    except MISTAKES as error:  # in code that runs in training alone
+        raise explained(error, recipe.arch) from None
 
 
 def make_repeatable(recipe: Training) -> None:

@@ -7,12 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from recipes import IMAGE_RECIPE, SERIES_RECIPE
 
 import models
 from pipeline.core.errors import StageError
 from pipeline.data import prepare
 from pipeline.network import build
+from pipeline.params.schema import ResolvedTrain, Training
+from pipeline.train import device
 
 NETWORK = """import torch
 from torch import nn
@@ -130,3 +133,15 @@ def test_a_mistake_of_ours_keeps_its_traceback(train: Any, monkeypatch: pytest.M
     monkeypatch.setattr(build, "require_one_file", broken)
     with pytest.raises(KeyError, match="ours"):
         train(GOOD)
+
+
+@pytest.mark.parametrize("kind", ["RuntimeError", "AttributeError", "ValueError"])
+def test_a_mistake_in_training_alone_is_a_sentence_too(train: Any, kind: str) -> None:
+    """`if self.training` hides it from the sample that the build sends through."""
+    net = train(f"if self.training: raise {kind}('no')\n        {GOOD}")
+    recipe = Training(arch="mine", train=ResolvedTrain())
+    with (
+        pytest.raises(StageError, match=r"^models/mine\.py line 11.*: no"),
+        device.explain_errors("train mine", recipe, torch.device("cpu")),
+    ):
+        net.net(torch.zeros(2, 1, 8, 8))

@@ -272,6 +272,17 @@ def test_good_params_load_with_defaults(workspace: Path) -> None:
     assert isinstance(tiny.train.lr, float)
 
 
+@pytest.mark.parametrize(("kind", "epochs"), [("mlp", 0), ("best", 0), ("softmax", 30)])
+def test_a_head_on_features_has_no_epochs(workspace: Path, kind: str, epochs: int) -> None:
+    """The loop trains softmax alone; what a recipe states stays."""
+    head = {"needs": "tiny", "data": {"set": "digits"}, "head": {"kind": kind}}
+    stated = {**head, "train": {"epochs": 7}}
+    models = params.load(
+        write({**GOOD, "models": {**GOOD["models"], "a": head, "b": stated}})
+    ).models
+    assert (models["a"].train.epochs, models["b"].train.epochs) == (epochs, 7)
+
+
 def test_full_lays_its_block_over_the_recipe(workspace: Path) -> None:
     """Mapping by mapping: what the block does not name stays, and the small size does not see
     it.
