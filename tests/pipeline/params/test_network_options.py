@@ -26,6 +26,8 @@ GIVEN_SERIES = dict(series=1, targets=1, calendar=0, horizon=12, context=48, qua
 EVERY = [(arch, option) for arch in models.names() for option in network_options.constructor(
     arch, IMAGE_KEYWORDS | SERIES_KEYWORDS
 ).model_fields]  # fmt: skip
+# Half a second each to build; their options are choices, probabilities and true or false.
+HEAVY = {"alexnet", "densenet", "googlenet", "inception3", "inceptionresnet", "vgg", "zoo"}
 # Values of every kind that YAML has; each option must refuse what its constructor cannot take.
 VALUES = (
     *("banana", "3", "", True, None, 0, -1, 1, 2, 3, 21, 2.5, 1.5, -0.1, 1.0),
@@ -82,12 +84,13 @@ def test_a_wrong_value_is_refused_before_training(arch: str, option: str) -> Non
             assert option in str(error) and "\n" not in str(error)
             refused.append(value)
         else:
-            built(arch, net)
+            if arch not in HEAVY:
+                built(arch, net)
     assert {"a": 1} in refused and len(refused) >= 9
 
 
 CHOICES = [
-    (arch, option, choice)
+    pytest.param(arch, option, choice, marks=[pytest.mark.slow] * (arch in HEAVY))
     for arch, option in EVERY
     for kind in [network_options.constructor(arch).model_fields[option].annotation]
     if get_origin(kind) is Literal and arch != "zoo"
