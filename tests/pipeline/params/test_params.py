@@ -276,7 +276,7 @@ def test_good_params_load_with_defaults(workspace: Path) -> None:
 def test_a_head_on_features_has_no_epochs(workspace: Path, kind: str, epochs: int) -> None:
     """The loop trains softmax alone; what a recipe states stays."""
     head = {"needs": "tiny", "data": {"set": "digits"}, "head": {"kind": kind}}
-    stated = {**head, "train": {"epochs": 7}}
+    stated = {**json.loads(json.dumps(head)), "train": {"epochs": 7}}
     models = params.load(
         write({**GOOD, "models": {**GOOD["models"], "a": head, "b": stated}})
     ).models
