@@ -185,15 +185,18 @@ def check_rules(arch: str, known: dict[str, Any]) -> None:
 def rule_of(source: str, arch: str) -> Callable[..., None] | None:
     """Return the function `check_options` of a file, compiled alone, or None.
 
-    It sees models.options, and of its own file the functions that it names and the constants that
+    It sees models.options, and of its own file the functions that it needs and the constants that
     are literals.
     """
     module = parse(source, arch)
     named = {node.name: node for node in module.body if isinstance(node, ast.FunctionDef)}
     if "check_options" not in named:
         return None
-    used = {node.id for node in ast.walk(named["check_options"]) if isinstance(node, ast.Name)}
-    body: list[ast.stmt] = [named[name] for name in named if name in used | {"check_options"}]
+    functions = ["check_options"]
+    for name in functions:  # grows while it is read
+        functions += [used for used in names_in(named[name]) & named.keys() - set(functions)]
+    body: list[ast.stmt] = [named[name] for name in functions]
+    used = set[str]().union(*map(names_in, body))
     body += [node for node in module.body if is_literal(node, used)]
     scope: dict[str, Any] = {"options": models_options}
     flags = __future__.annotations.compiler_flag
@@ -205,9 +208,12 @@ def is_literal(node: ast.stmt, used: set[str]) -> bool:
     """Return whether a statement binds a literal to one of the names."""
     if not isinstance(node, ast.Assign):
         return False
-    bound = {name.id for name in ast.walk(node) if isinstance(name, ast.Name)}
     try:
         ast.literal_eval(node.value)
     except ValueError:
         return False
-    return bool(bound & used)
+    return bool(names_in(node) & used)
+
+
+def names_in(node: ast.AST) -> set[str]:
+    return {name.id for name in ast.walk(node) if isinstance(name, ast.Name)}

@@ -206,7 +206,7 @@ def test_rules_that_need_torch_are_left_to_the_constructor(mine: Any) -> None:
     [
         ("self, classes", "", r"expected a last line `Model = Mine` in models/mine.py, got none; add"),
         ("self, horizon", "Model = Mine", "models/mine.py does not take images, since its __init__"),
-        ("self, classes", "Model = Mine\nif x:", "models/mine.py line 10: expected Python, got "),
+        ("self, classes", "Model = Mine\nif x:", "models/mine.py line 9: expected Python, got "),
         ("self, classes", "Model = Other", "models/mine.py: expected a class Other with an __init__"),
         ("self, classes, width: int", "Model = Mine", "models.tiny.net.width: missing; add it"),
     ],
