@@ -274,7 +274,7 @@ def test_training_batches_are_normalised_as_the_network_does(resolved: Resolve) 
     torch.testing.assert_close(inside, served, rtol=0, atol=1e-6)
 
 
-def test_a_recipe_that_the_network_refuses(resolved: Resolve) -> None:
+def test_an_error_of_the_network_is_one_message(resolved: Resolve) -> None:
     """The network's own sentence, before the first step; stage params cannot know it."""
     recipe = resolved(SERIES_RECIPE, data={"context": 13, "horizon": 14})
     with pytest.raises(StageError) as error:
