@@ -43,7 +43,8 @@ def conv_block(in_channels: int, channels: int) -> list[nn.Module]:
 def check_options(size: tuple[int, int], channels: Sequence[int]) -> None:
     """Raise ValueError for options that do not fit; stage params calls it before any training."""
     if not channels:
-        raise ValueError("starter: expected one or more channels, got []; write channels: [32]")
+        needed = "expected one or more channels, got []"
+        raise ValueError(f"starter: {needed}; write channels: [32]")
     options.require_size("starter", size, 2 ** len(channels))
 
 

@@ -312,7 +312,7 @@ def test_published_weights_ship_as_they_are(resolved, tmp_path, monkeypatch):
             lambda p: torch.save(
                 {k: v[:7] if k.startswith("head.") else v for k, v in write_state(p, 1).items()}, p
             ),
-            r"of another shape head.weight .* for .*; they are of other classes: write "
+            r"weights: .* of another shape head.weight .* for .*; they are of other classes: write "
             r"`backbone: \{arch: resnet, weights: \{file: published.pth, licence: .*` and `head: ",
         ),
         (
