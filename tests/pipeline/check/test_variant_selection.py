@@ -1,4 +1,4 @@
-"""Which variants ship, which is recommended, and the timings that decide it."""
+"""Which variants are packaged, which one is recommended, and the timings that decide it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ ROW = {
 
 
 def test_paired_difference() -> None:
-    """Oracle: by hand; 10 won, 4 lost of 100: 6 points +- 1.96 sqrt(14 - .36) / 100."""
+    """By hand: 10 won, 4 lost of 100: 6 points +- 1.96 sqrt(14 - .36) / 100."""
     first, second = np.ones(100, bool), np.ones(100, bool)
     second[:10], first[10:14] = False, False
     gap, low, high = bootstrap.paired_accuracy_difference(first, second)
@@ -93,7 +93,7 @@ def test_how_many_images_decide() -> None:
     assert {budget: variant_selection.images_needed(budget) for budget in needed} == needed
 
 
-def test_a_variant_beyond_its_limit_does_not_ship() -> None:
+def test_a_variant_beyond_its_limit_is_left_out() -> None:
     y, same = np.zeros(1000, int), np.tile([0.9, 0.1], (1000, 1))
     row = ROW | {"variant": "fp16", "passed": False, "max_difference": 0.02, "limit": 0.01}
     found = variant_selection.judge_variant("x", [row], same, same, y, Check())
@@ -135,7 +135,7 @@ def test_the_recommended_variant(
 
 
 def test_the_roofline() -> None:
-    """Oracle: by hand. At batch 2 in fp32, 18e6 bytes a sample: 4 (1e6 / 2 + 4e6)."""
+    """By hand: at batch 2 in fp32, 18e6 bytes a sample: 4 (1e6 / 2 + 4e6)."""
     limit = {"fp32": 1e11, "int8": 4e11, "stream": 1e9}
     assert (
         roofline.attainable_rate(limit, "fp32", 50) == 5e10
@@ -153,7 +153,7 @@ def test_the_roofline() -> None:
 def test_a_device_is_measured_in_the_precisions_that_it_computes_in(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Oracle: by hand. int8 is for CPUs; the CPU emulates float16 in float32."""
+    """int8 is for CPUs; the CPU emulates float16 in float32."""
     monkeypatch.setattr(roofline, "FILE", tmp_path / "machine.json")
     monkeypatch.setattr(roofline, "measure_product_rate", lambda device, precision: 1.0)
     monkeypatch.setattr(roofline, "measure_memory_rate", lambda device: 1.0)
@@ -166,7 +166,7 @@ def test_a_device_is_measured_in_the_precisions_that_it_computes_in(
 
 
 def test_time_call() -> None:
-    """Oracle: a sleep of 5 ms; a call that gets slower and slower is not stable."""
+    """A sleep of 5 ms; a call that gets slower and slower is not stable."""
     found = latency.time_call(lambda: time.sleep(0.005), 4, 0.06)
     assert 5 <= found["p50_ms"] <= found["p90_ms"] <= found["p99_ms"]
     assert found["per_second"] == pytest.approx(4e3 / found["p50_ms"])
@@ -206,7 +206,7 @@ def test_measure_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_describe_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Oracle: files like those of the driver; without a GPU none is described."""
+    """Files like those of the driver; without a GPU none is described."""
     monkeypatch.setattr(machine, "sees_gpu", lambda: False)
     assert machine.describe_gpu() == {} and "gpu" not in machine.describe_machine()
     for place in ("0000:01:00.0", "0000:02:00.0"):
@@ -222,7 +222,7 @@ def test_describe_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def test_a_batch_that_does_not_fit_ends_the_sweep(capsys: pytest.CaptureFixture[str]) -> None:
-    """Oracle: with memory for 8 samples there are rows of 1 and 8, and a message about 32."""
+    """With memory for 8 samples there are rows of 1 and 8, and a message about 32."""
 
     def row_of(batch: int) -> dict[str, int]:
         if batch > 8:

@@ -1,6 +1,6 @@
-"""The report: every state of the line, nothing of what is gone, nothing unescaped, no dead link.
+"""The report: every state of the line, no removed entries, everything escaped, no dead link.
 
-Results are written here in the form that the stages write them; the oracle is what was written.
+The results are written here in the form that the stages write them.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def page(root: Path, name: str = "index") -> str:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A root where everything is made and the report of it. Tests do not change it."""
+    """A root in which everything is made, with the report of it. Tests do not change it."""
     root = tmp_path_factory.mktemp("whole")
     write_all(root)
     (root / "table.txt").write_text(build(root), encoding="utf-8")
@@ -56,7 +56,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Links(HTMLParser):
-    """Collects what a page points at, its tags, its ids and its text."""
+    """Collects the targets, tags, ids and text of a page."""
 
     def __init__(self, html: str):
         super().__init__()
@@ -74,8 +74,8 @@ class Links(HTMLParser):
 
 
 def test_a_line_that_was_checked_on_a_gpu_alone(tmp_path: Path) -> None:
-    """Oracle: with `check.devices: [cuda]` files' rows and the latency are CUDA's; the CPU's
-    picture is not drawn.
+    """With `check.devices: [cuda]` the files' rows and the latency are CUDA's; the CPU's picture is
+    not drawn.
     """
     write_all(tmp_path)
     for name in RECIPES:
@@ -99,8 +99,8 @@ def test_a_line_that_was_checked_on_a_gpu_alone(tmp_path: Path) -> None:
 
 
 def check_links(site: Path) -> int:
-    """Every target is a file of the folder, an anchor of the page, or data; return how many were
-    followed.
+    """Assert that every target is a file of the folder, an anchor of the page, or data; return how
+    many there are.
     """
     pages = {path.name: Links(path.read_text(encoding="utf-8")) for path in site.glob("*.html")}
     ids = {
@@ -194,9 +194,7 @@ def test_explanations_are_shown_and_what_fails_its_check_is_marked(whole: Path) 
 
 
 def test_a_missing_picture_of_explain_is_pending(tmp_path: Path) -> None:
-    """A clone has results/ from git and no out/: the page asks for the stage instead of linking
-    to nothing.
-    """
+    """A clone has results/ from git and no out/: the page asks for the stage and has no dead link."""
     write_all(tmp_path)
     (tmp_path / "out" / CLASSIFIER / "explain" / "attribution.png").unlink()
     build(tmp_path)
@@ -240,7 +238,7 @@ def test_the_most_wrong_sample_comes_first_with_its_own_image(whole: Path) -> No
             assert image.size == (112, 112) and np.unique(np.asarray(image)).tolist() == [row]
 
 
-def test_confusion_counts_by_true_row_and_answered_column() -> None:
+def test_confusion_counts_by_true_row_and_predicted_column() -> None:
     counts = error_analysis.confusion_matrix(np.array([0, 0, 1]), np.eye(3)[[0, 2, 1]])
     assert counts.tolist() == [[1, 0, 1], [0, 1, 0], [0, 0, 0]]
     assert error_analysis.frequent_confusions(counts, ["a", "b", "c"]) == [("a", "c", 1)]
@@ -280,7 +278,7 @@ def test_readme_of_results_holds_only_what_repeats(whole: Path) -> None:
     assert (whole / "results" / "README.md").read_text(encoding="utf-8") == readme
 
 
-def test_a_refused_entry_says_so(tmp_path: Path) -> None:
+def test_an_entry_that_failed_its_check_is_marked(tmp_path: Path) -> None:
     write_data(tmp_path, CLASSIFIER, "classification", ["a", "b", "c"])
     write_check(tmp_path, CLASSIFIER, passed=False)
     build(tmp_path)
@@ -373,8 +371,8 @@ def test_a_damaged_file_is_an_error_with_its_cure(tmp_path: Path) -> None:
         build(tmp_path)
 
 
-def test_forty_entries_and_as_many_classes(tmp_path: Path) -> None:
-    """Names and classes at the size where layouts break; 41 classes list confusions instead of a
+def test_forty_entries_and_forty_one_classes(tmp_path: Path) -> None:
+    """Many names and classes, at which layouts break; 41 classes list confusions in place of a
     matrix.
     """
     labels = [f"class {i}" for i in range(41)]
@@ -396,13 +394,13 @@ def test_forty_entries_and_as_many_classes(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_report_imports_neither_torch_nor_onnxruntime() -> None:
-    """Law 11: the report is made where they are not installed."""
+    """The report is made on machines where they are not installed."""
     blocked = "import sys; sys.modules.update(torch=None, onnxruntime=None, onnx=None); import pipeline.report"
     subprocess.run([sys.executable, "-c", blocked], check=True, cwd=Path(__file__).parents[3])
 
 
 def test_nodes_that_a_precision_merges_have_a_place_between() -> None:
-    """Oracle: int8 has conv_q where fp16 has conv and relu; each order rises along the axis."""
+    """int8 has conv_q where fp16 has conv and relu; each order rises along the axis."""
     graphs = [
         {"a": 1.0, "conv": 1.0, "relu": 1.0, "end": 1.0},
         {"a": 1.0, "conv_q": 1.0, "end": 1.0},

@@ -1,5 +1,5 @@
-"""`infer series` on the tables that people have: column names, backtests, pictures; and the
-same from Python.
+"""`infer series` on tables as users have them: column names, backtests, plots; and the same from
+Python.
 """
 
 import csv
@@ -97,7 +97,7 @@ LONG = "unique_id,ds,y,z\n" + "".join(f"{u},{t},{t},{-t}\n" for t in range(6) fo
         ),
     ],
 )
-def test_columns_are_the_users_the_models_or_the_usual(
+def test_columns_are_chosen_by_option_model_or_usual_name(
     make_forecaster: Make,
     tmp_path: Path,
     rule: dict,
@@ -105,7 +105,7 @@ def test_columns_are_the_users_the_models_or_the_usual(
     options: tuple[str, ...],
     said: str,
 ) -> None:
-    """Oracle: both series end at 5, whatever the names of columns; stderr has those assumed."""
+    """Both series end at 5, whatever the columns are called; stderr names those that were assumed."""
     (tmp_path / "x.csv").write_text(LONG.replace("unique_id,ds,y,z", header))
     result = infer(make_forecaster("sales", step=INDEX, **rule), tmp_path / "x.csv", *options)
     found = [(row["unique_id"], row["ds"], row["yhat"]) for row in rows_of(result)]
@@ -140,19 +140,22 @@ def test_columns_are_the_users_the_models_or_the_usual(
         ("unique_id,ds,y,z", ("--target", "q"), "expected a column 'q'"),
     ],
 )
-def test_columns_that_are_not_there(
+def test_missing_columns_are_errors(
     make_forecaster: Make, tmp_path: Path, header: str, options: tuple[str, ...], error: str
 ) -> None:
-    """Oracle: one name is missing or refused; the row says which and what there is."""
+    """One name is missing or refused; the row names it and those that exist."""
     (tmp_path / "x.csv").write_text(LONG.replace("unique_id,ds,y,z", header))
     model = make_forecaster("sales", id="shop", time="week", step=INDEX)
     [row] = rows_of(infer(model, tmp_path / "x.csv", *options))
     assert row["status"] == "error" and error in row["error"]
 
 
-def test_another_files_form_changes_nothing(make_forecaster: Make, tmp_path: Path) -> None:
-    """Oracle: the rows of the comma file, from semicolons with decimal commas and from Parquet;
-    with a time zone, which Parquet keeps in UTC, times are marked Z.
+def test_the_form_of_the_file_does_not_change_the_rows(
+    make_forecaster: Make, tmp_path: Path
+) -> None:
+    """Semicolons with decimal commas, and Parquet, give the rows of the comma file.
+
+    With a time zone, which Parquet keeps in UTC, times are marked Z.
     """
     times = pd.date_range("2024-03-29", periods=6, tz="UTC")
     frame = pd.DataFrame({"ds": times.strftime("%Y-%m-%d"), "y": np.arange(6) + 0.5})
@@ -199,10 +202,10 @@ def test_another_files_form_changes_nothing(make_forecaster: Make, tmp_path: Pat
         (None, "", None),
     ],
 )  # fmt: skip
-def test_times_have_an_offset_as_in_training(
+def test_the_offset_must_be_as_in_training(
     make_forecaster: Make, tmp_path: Path, trained: str | None, zone: str, error: str | None
 ) -> None:
-    """Oracle: what the contract says, of a file and of a stream; one without the key takes both."""
+    """For a file and for a stream; a model file without the key accepts both."""
     model = make_forecaster(**({} if trained is None else {"offset": trained}))
     (tmp_path / "x.csv").write_text(
         "ds,y\n" + "".join(f"2024-03-0{t}T00:00{zone},{t}\n" for t in range(1, 7))
@@ -216,8 +219,8 @@ def test_times_have_an_offset_as_in_training(
         assert rows[0]["status"] == "ok" and ",ok," in stream
 
 
-def test_counters_are_no_days(make_forecaster: Make, tmp_path: Path) -> None:
-    """Oracle: a model of days refuses rows numbered 0 to 5, and reads them with --time ""."""
+def test_a_model_of_days_refuses_counted_rows(make_forecaster: Make, tmp_path: Path) -> None:
+    """Rows numbered 0 to 5 are refused, and read with --time ""."""
     (tmp_path / "x.csv").write_text("ds,y\n" + "".join(f"{t},{t}\n" for t in range(6)))
     [row] = rows_of(infer(make_forecaster(), tmp_path / "x.csv"))
     assert (
@@ -230,12 +233,10 @@ def test_counters_are_no_days(make_forecaster: Make, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("unit", "scale"), [("seconds", 1), ("milliseconds", 1000), ("microseconds", 10**6)]
 )
-def test_seconds_since_1970_are_named(
+def test_seconds_since_1970_are_recognised(
     make_forecaster: Make, tmp_path: Path, unit: str, scale: int
 ) -> None:
-    """Oracle: 1,709,251,200 s are midnight of 2024-03-01 (a calendar); the cure is that date, and
-    it works.
-    """
+    """1,709,251,200 s are midnight of 2024-03-01; the cure is that date, and it works."""
     stamps = [1_709_251_200 + 86400 * t for t in range(6)]
     (tmp_path / "x.csv").write_text(
         "ds,y\n" + "".join(f"{stamp * scale},{t}\n" for t, stamp in enumerate(stamps))
@@ -250,10 +251,8 @@ def test_seconds_since_1970_are_named(
     assert f"if they are {unit} since 1970" in result.stdout
 
 
-def test_another_step_of_counters(make_forecaster: Make, tmp_path: Path) -> None:
-    """Oracle: rows numbered 0, 7, 14, ... are not those of a model of steps of 1; counted, they
-    are.
-    """
+def test_another_step_of_whole_numbers_is_an_error(make_forecaster: Make, tmp_path: Path) -> None:
+    """A model of steps of 1 refuses rows numbered 0, 7, 14, ...; counted, they are accepted."""
     (tmp_path / "x.csv").write_text("ds,y\n" + "".join(f"{7 * t},{t}\n" for t in range(6)))
     model = make_forecaster(step=INDEX)
     [row] = rows_of(infer(model, tmp_path / "x.csv"))
@@ -263,8 +262,8 @@ def test_another_step_of_counters(make_forecaster: Make, tmp_path: Path) -> None
     assert rows_of(infer(model, tmp_path / "x.csv", "--time", ""))[0]["yhat"] == "6"
 
 
-def test_dates_are_no_counters(make_forecaster: Make, tmp_path: Path) -> None:
-    """Oracle: a model of counted rows refuses dates, and takes the rows where the user says so."""
+def test_a_model_of_counted_rows_refuses_dates(make_forecaster: Make, tmp_path: Path) -> None:
+    """It accepts the rows if the user says so."""
     (tmp_path / "x.csv").write_text("ds,y\n" + "".join(f"2024-03-0{t + 1},{t}\n" for t in range(6)))
     model = make_forecaster(step=INDEX)
     [row] = rows_of(infer(model, tmp_path / "x.csv"))
@@ -274,8 +273,9 @@ def test_dates_are_no_counters(make_forecaster: Make, tmp_path: Path) -> None:
 
 
 def test_a_file_of_one_series_needs_no_id(make_forecaster: Make, tmp_path: Path) -> None:
-    """Oracle: the numbers of the file with the id; said on stderr; without times several series
-    could not be told.
+    """The numbers equal those of the file with the id, and stderr says so.
+
+    Without times several series could not be told apart.
     """
     rows = [f"{t},{t}" for t in range(6)]
     (tmp_path / "one.csv").write_text("ds,y\n" + "\n".join(rows) + "\n")
@@ -294,9 +294,9 @@ def test_a_file_of_one_series_needs_no_id(make_forecaster: Make, tmp_path: Path)
     assert row["error"] == f"expected a column 'shop', got ds, y; {cure}"
 
 
-def test_folders_and_globs(make_forecaster: Make, tmp_path: Path) -> None:
-    """Oracle: the files made here, by name; other suffixes are counted, what is empty or matches
-    nothing is a row.
+def test_folders_and_globs_of_series(make_forecaster: Make, tmp_path: Path) -> None:
+    """By name; other suffixes are counted, and an empty folder or a pattern without a match is a
+    row.
     """
     model, good = make_forecaster(step=INDEX), "ds,y\n" + "".join(f"{t},{t}\n" for t in range(6))
     for name in ("in/b.csv", "in/a/deep.csv", "in/notes.txt", "in/.hidden.csv", "empty/x.txt"):
@@ -355,15 +355,18 @@ def test_folders_and_globs(make_forecaster: Make, tmp_path: Path) -> None:
 def test_bytes_that_are_no_csv_are_named(
     make_forecaster: Make, tmp_path: Path, name: str, data: bytes, error: str
 ) -> None:
-    """Oracle: Python's own encoders; the message says what the file is and how it becomes a CSV."""
+    """The bytes are Python's own encodings; the message says what the file is and how it becomes a
+    CSV.
+    """
     (tmp_path / name).write_bytes(data)
     [row] = rows_of(infer(make_forecaster(), tmp_path / name))
     assert error in row["error"]
 
 
-def test_every_is_rolling_origins(make_forecaster: Make, tmp_path: Path) -> None:
-    """Oracle: with context 4, of rows 0 to 8 every third from the last: 8 and 5; each forecast is
-    its own row + 1, 2, 3, the third fed back; a short series is one error row.
+def test_every_forecasts_from_every_kth_row(make_forecaster: Make, tmp_path: Path) -> None:
+    """With context 4, of rows 0 to 8 every third from the last: 8 and 5.
+
+    Each forecast is its own row + 1, 2, 3, the third fed back; a short series is one error row.
     """
     lines = [f"{u},{t},{t}" for u, rows in (("a", 9), ("short", 3), ("b", 5)) for t in range(rows)]
     (tmp_path / "x.csv").write_text("unique_id,ds,y\n" + "\n".join(lines) + "\n")
@@ -387,9 +390,9 @@ def test_every_is_rolling_origins(make_forecaster: Make, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(("every", "held"), [(1, 0), (2, 3), (7, 1), (None, 0), (None, 3)])
-def test_origins_know_nothing_later(make_forecaster: Make, every: int | None, held: int) -> None:
-    """Oracle: the tiny network answers the value at the cutoff + 1, 2, 3; cutoffs by Python's
-    range.
+def test_a_cutoff_uses_no_later_row(make_forecaster: Make, every: int | None, held: int) -> None:
+    """The tiny network forecasts the value at the cutoff + 1, 2, 3; the cutoffs are those of
+    Python's range.
     """
     model, series = forecaster(make_forecaster("p", "q")), table(300, 4, columns=2)
     batches = list(backtest_batches(model, series, 3, every, held))
@@ -409,9 +412,9 @@ def test_origins_know_nothing_later(make_forecaster: Make, every: int | None, he
     assert [bool(o.error) for o in forecasts if o.series.id == "b"] == [held > 0]
 
 
-def test_a_value_that_no_network_takes_spoils_its_own_windows_alone(make_forecaster: Make) -> None:
-    """Oracle: of windows of 4 rows, the four that hold row 5, which is beyond float32; the others
-    are forecast.
+def test_a_value_beyond_float32_spoils_only_its_own_windows(make_forecaster: Make) -> None:
+    """Of windows of 4 rows, the four that hold row 5, which is beyond float32; the others are
+    forecast.
     """
     values = np.arange(12.0)[:, None]
     values[5] = 1e39
@@ -425,10 +428,8 @@ def test_a_value_that_no_network_takes_spoils_its_own_windows_alone(make_forecas
     assert all("float32" in o.error for o in forecasts if o.error)
 
 
-def test_long_outputs_stay_flat(make_forecaster: Make) -> None:
-    """Oracle: 20,000 forecasts of 30 steps are 14 MB, a batch of 128 is 0.1; long ones run
-    fewer at a time.
-    """
+def test_memory_is_bounded_in_long_backtests(make_forecaster: Make) -> None:
+    """20,000 forecasts of 30 steps are 14 MB, a batch of 128 is 0.1; long ones run fewer at a time."""
     model, series = forecaster(make_forecaster(time=None)), table(20_000)
     tracemalloc.start()
     assert sum(len(batch) for batch in backtest_batches(model, series, 30, every=1)) == 19_997
@@ -450,10 +451,8 @@ def test_long_outputs_stay_flat(make_forecaster: Make) -> None:
     assert done.checkpoint.rows == 6 * 5000 == output.getvalue().count(b"\n") - 1
 
 
-def test_predict_takes_what_one_has(make_forecaster: Make, tmp_path: Path) -> None:
-    """Oracle: last value + 1, 2, ...; a path, a table and arrays agree; quantiles end where
-    training did.
-    """
+def test_predict_accepts_paths_tables_and_arrays(make_forecaster: Make, tmp_path: Path) -> None:
+    """The last value + 1, 2, ... from each; quantiles end where training did."""
     path = tmp_path / "x.csv"
     path.write_text("ds,y\n" + "".join(f"{t},{t}\n" for t in range(10)))
     model = forecaster(make_forecaster(step=INDEX))
@@ -490,8 +489,10 @@ def test_predict_takes_what_one_has(make_forecaster: Make, tmp_path: Path) -> No
         ("none.csv", "none.csv: no such file"),
     ],
 )
-def test_predict_names_the_series(make_forecaster: Make, given: object, message: str) -> None:
-    """Oracle: one thing is wrong with one series."""
+def test_an_error_of_predict_names_the_series(
+    make_forecaster: Make, given: object, message: str
+) -> None:
+    """One thing is wrong with one series."""
     with pytest.raises(InputError, match=message):
         forecaster(make_forecaster()).predict(given)
 
@@ -507,12 +508,10 @@ def test_wrong_usage(make_forecaster: Make) -> None:
         assert refused.exit_code == 2 and message in refused.stderr
 
 
-def test_series_of_files_with_one_name_are_told_apart(
+def test_series_of_equally_named_files_have_different_names(
     make_forecaster: Make, tmp_path: Path
 ) -> None:
-    """Oracle: the folders that differ; a file given twice is one series, and other names stay
-    short.
-    """
+    """By the folders that differ. A file given twice is one series, and other names stay short."""
     for name in ("s1/data.csv", "s2/data.csv", "x/s2/data.csv", "other.csv"):
         (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
         (tmp_path / name).write_text("ds,y\n" + "".join(f"{t},{t}\n" for t in range(6)))
@@ -535,9 +534,9 @@ def test_series_of_files_with_one_name_are_told_apart(
     assert len({*ids}) == 4 and ids[4].endswith("x/s2/data")
 
 
-def test_ids_that_csv_changes_are_said(make_forecaster: Make, tmp_path: Path) -> None:
-    """Oracle: -A and +B are as in the file in both forms; a formula is quoted in CSV, and stderr
-    names it.
+def test_ids_that_csv_quotes_are_noted(make_forecaster: Make, tmp_path: Path) -> None:
+    """-A and +B are as in the file in both formats; a formula is quoted in CSV, and stderr names
+    it.
     """
     lines = [f"{u},{t},{t}" for u in ("-A", "+B", "=SUM(A1)") for t in range(6)]
     (tmp_path / "x.csv").write_text("unique_id,ds,y\n" + "\n".join(lines) + "\n")
@@ -558,7 +557,7 @@ def test_ids_that_csv_changes_are_said(make_forecaster: Make, tmp_path: Path) ->
 def test_a_table_is_not_written_among_the_series_of_a_folder(
     make_forecaster: Make, tmp_path: Path
 ) -> None:
-    """Oracle: the second run would forecast the forecasts of the first."""
+    """A second run would forecast the forecasts of the first."""
     folder = tmp_path / "in"
     folder.mkdir()
     (folder / "x.csv").write_text("ds,y\n" + "".join(f"{t},{t}\n" for t in range(6)))
@@ -610,11 +609,12 @@ def test_a_table_is_not_written_among_the_series_of_a_folder(
     ],
 )
 @pytest.mark.parametrize("form", ["csv", "parquet"])
-def test_month_ends_and_offsets_go_on(
+def test_month_ends_and_offsets_are_continued(
     make_forecaster: Make, tmp_path: Path, step: tuple[str, int], times: str, ahead: str, form: str
 ) -> None:
-    """Oracle: the calendar; offsets come out as they went in, and the cutoffs of a backtest
-    with them.
+    """By the calendar.
+
+    Offsets are written as they were read, and the cutoffs of a backtest with them.
     """
     given, expected = times.split(), ahead.split()
     if step[1] == 3600:
@@ -643,10 +643,10 @@ def test_month_ends_and_offsets_go_on(
         ([-(2**62), -(2**61), 0, 2**61], 2**61, True),
     ],
 )
-def test_whole_numbers_as_times_have_an_end(
+def test_times_beyond_int64_are_an_error(
     make_forecaster: Make, tmp_path: Path, times: list[int], step: int, ok: bool
 ) -> None:
-    """Oracle: Python's integers. What 64 bits cannot count is an error, never a negative time."""
+    """What 64 bits cannot count is an error, never a negative time."""
     path = tmp_path / "x.parquet"
     pyarrow.parquet.write_table(pyarrow.table({"ds": times, "y": [1.0] * 4}), path)
     model = make_forecaster(step={"unit": "index", "count": min(step, 2**53)})
@@ -657,9 +657,9 @@ def test_whole_numbers_as_times_have_an_end(
         assert [row["status"] for row in rows] == ["error"] and not rows[0]["ds"]
 
 
-def test_the_last_year_has_an_end(make_forecaster: Make, tmp_path: Path) -> None:
-    """Oracle: the days after 30 December 9999 would be in the year 10000 from the second on;
-    earlier cutoffs have forecasts.
+def test_times_beyond_the_year_9999_are_an_error(make_forecaster: Make, tmp_path: Path) -> None:
+    """The days after 30 December 9999 are in the year 10000 from the second on; earlier cutoffs
+    have forecasts.
     """
     path = tmp_path / "x.csv"
     path.write_text("ds,y\n" + "".join(f"9999-12-{day},1\n" for day in range(20, 31)))
@@ -673,8 +673,8 @@ def test_the_last_year_has_an_end(make_forecaster: Make, tmp_path: Path) -> None
 
 
 def test_thousands_of_columns_are_read_in_linear_time(tmp_path: Path) -> None:
-    """Oracle: the clock; 8,000 names were each compared with all of them, in seconds; now it is a
-    tenth of one.
+    """The time is bounded: once each of 8,000 names was compared with all of them, in seconds; now
+    it takes a tenth of one.
     """
     names = [f"c{k}" for k in range(8000)]
     (tmp_path / "x.csv").write_text(
@@ -688,8 +688,8 @@ def test_thousands_of_columns_are_read_in_linear_time(tmp_path: Path) -> None:
 def test_columns_whose_forecasts_have_one_name_are_refused(
     make_forecaster: Make, tmp_path: Path
 ) -> None:
-    """Oracle: yhat-y-lo-80 is the lower end of y and the forecast of y-lo-80; numbers would be in
-    the wrong column.
+    """yhat-y-lo-80 is the lower end of y and the forecast of y-lo-80; numbers would be in the wrong
+    column.
     """
     (tmp_path / "x.csv").write_text("ds,y,y-lo-80\n" + "".join(f"{t},1,2\n" for t in range(5)))
     result = infer(make_forecaster("y", "y-lo-80", step=INDEX), tmp_path / "x.csv")

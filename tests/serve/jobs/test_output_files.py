@@ -1,5 +1,4 @@
-"""No input is written over, nor what something else wrote; one run at a time; links, modes and
-other people's files."""
+"""No input and no file of another program is overwritten; one run at a time; links and modes."""
 
 import os
 import platform
@@ -52,8 +51,8 @@ def photos(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     "way", ["itself", "./itself", "link", "hard link", "part", "journal", "second of several"]
 )
-def test_a_series_is_not_written_over(make_forecaster: Make, history: Path, way: str) -> None:
-    """Oracle: every byte of the folder is as it was, however the input's file is named."""
+def test_an_input_series_is_not_overwritten(make_forecaster: Make, history: Path, way: str) -> None:
+    """Every byte of the folder is unchanged, however the input's file is named."""
     folder, source, target, model = history.parent, history, history, make_forecaster()
     if way == "./itself":
         target = folder / "x" / ".." / "h.csv"
@@ -80,10 +79,10 @@ def test_a_series_is_not_written_over(make_forecaster: Make, history: Path, way:
     assert result.exit_code == 1 and content(folder) == before
 
 
-def test_an_earlier_forecast_is_an_input_like_any_other(
+def test_a_table_is_not_overwritten_while_it_is_an_input(
     make_forecaster: Make, history: Path, tmp_path: Path
 ) -> None:
-    """Oracle: a table of our own may be written over, but not while it is read."""
+    """Our own tables may be overwritten, but not while they are read."""
     model, forecast = make_forecaster(), tmp_path / "f.csv"
     assert infer("series", model, history, "-o", forecast, "--horizon", "5").exit_code == 0
     before = forecast.read_bytes()
@@ -103,10 +102,13 @@ def test_an_earlier_forecast_is_an_input_like_any_other(
     "name", ["o.csv.part.journal", "o.csv.part.journal.new", "o.parquet.parquet.part"]
 )
 @pytest.mark.parametrize("kind", ["file", "link", "with a part"])
-def test_what_others_wrote_beside_a_part_stays(
+def test_files_of_others_beside_a_part_stay(
     make_forecaster: Make, history: Path, tmp_path: Path, name: str, kind: str
 ) -> None:
-    """Oracle: the bytes before, behind a link too; what an interrupted run left is no obstacle."""
+    """Their bytes are unchanged, also behind a link.
+
+    What an interrupted run left is no obstacle.
+    """
     beside, other, target = (
         tmp_path / name,
         tmp_path / "mine.txt",
@@ -130,9 +132,12 @@ def test_what_others_wrote_beside_a_part_stays(
     assert not beside.exists() and target.exists()
 
 
-def test_streams_are_files_as_well(make_forecaster: Make, history: Path, classifier: Path) -> None:
-    """Oracle: stdin from the file that -o names, stdout at the end of the file that is read:
-    refused, unchanged."""
+def test_standard_streams_that_are_files_are_checked(
+    make_forecaster: Make, history: Path, classifier: Path
+) -> None:
+    """stdin from the file that -o names, and stdout at the end of the file that is read: refused,
+    unchanged.
+    """
     run = "import sys; from convline.cli.main import main; main()"
     for command in (
         f"series {make_forecaster()} - -o {history} < {history}",
@@ -152,11 +157,12 @@ def test_streams_are_files_as_well(make_forecaster: Make, history: Path, classif
 
 
 @pytest.mark.parametrize("name", ["h.svg", "other.svg"])
-def test_a_plot_takes_no_others_place(
+def test_a_plot_replaces_only_earlier_plots(
     make_forecaster: Make, history: Path, tmp_path: Path, name: str
 ) -> None:
-    """Oracle: a series that is named like a picture, and a drawing of somebody else, stay; one of
-    ours is renewed."""
+    """A series named like a picture, and a drawing of another program, stay; an earlier plot is
+    replaced.
+    """
     source = history.rename(tmp_path / "h.svg")
     (tmp_path / "other.svg").write_text("<svg xmlns='http://www.w3.org/2000/svg'/>")
     before = content(tmp_path)
@@ -180,11 +186,10 @@ def test_a_plot_takes_no_others_place(
 @pytest.mark.parametrize(
     "foreign", [b"name,price\na,1\n", b'{"name": "a"}\n', b"PAR1 but no more", b"\xff\xfe\0"]
 )
-def test_tables_of_others_stay(
+def test_tables_of_other_programs_stay(
     classifier: Path, photos: Path, tmp_path: Path, suffix: str, foreign: bytes
 ) -> None:
-    """Oracle: what another program wrote, in the place of the table or of its part; an empty file
-    is nobody's."""
+    """In the place of the table or of its part; an empty file may be replaced."""
     target = tmp_path / f"t{suffix}"
     for path in (target, Path(f"{target}.part")):
         path.write_bytes(foreign)
@@ -202,11 +207,12 @@ def test_tables_of_others_stay(
 
 
 @pytest.mark.parametrize("place", ["photos", "photos/maps", "link", "of a file", "of a list"])
-def test_explanations_lie_apart_from_images(
+def test_explanations_need_a_folder_apart_from_the_images(
     classifier: Path, photos: Path, tmp_path: Path, place: str
 ) -> None:
-    """Oracle: the folder of images is as it was, whether it is named, holds the maps, or is that of
-    one image."""
+    """The folder of images is unchanged, whether it is named, holds the maps, or is that of one
+    image.
+    """
     (tmp_path / "link").symlink_to(photos)
     given = {"of a file": photos / "a.png", "of a list": Path("-")}.get(place, photos)
     folder = photos if place.startswith("of") else tmp_path / place
@@ -218,11 +224,8 @@ def test_explanations_lie_apart_from_images(
     } == before
 
 
-def test_explanations_leave_what_others_wrote(
-    classifier: Path, photos: Path, tmp_path: Path
-) -> None:
-    """Oracle: a picture and an array of somebody else keep their names, ours are numbered; a second
-    run renews ours."""
+def test_explanations_keep_files_of_others(classifier: Path, photos: Path, tmp_path: Path) -> None:
+    """Their pictures and arrays keep their names, ours are numbered; a second run replaces ours."""
     maps = tmp_path / "maps"
     maps.mkdir()
     Image.new("L", (3, 3)).save(maps / "a.png")
@@ -245,11 +248,10 @@ def test_explanations_leave_what_others_wrote(
 
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
 @pytest.mark.parametrize("there", [True, False])
-def test_links_are_written_through(
+def test_a_link_is_followed_and_kept(
     classifier: Path, photos: Path, tmp_path: Path, suffix: str, there: bool
 ) -> None:
-    """Oracle: the link is still one, and leads to the table; also where its file is not
-    there yet."""
+    """The link leads to the table, also if its file does not exist yet."""
     disk, link = tmp_path / "disk", tmp_path / f"t{suffix}"
     disk.mkdir()
     link.symlink_to(disk / f"x{suffix}")
@@ -262,8 +264,10 @@ def test_links_are_written_through(
 
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet", ".svg", ".png"])
 @pytest.mark.parametrize("mode", [0o600, 0o664])
-def test_modes_are_kept(make_forecaster: Make, history: Path, suffix: str, mode: int) -> None:
-    """Oracle: the mode of the file that is replaced; one that is read-only is refused and stays."""
+def test_the_mode_of_a_replaced_file_is_kept(
+    make_forecaster: Make, history: Path, suffix: str, mode: int
+) -> None:
+    """A read-only file is refused and unchanged."""
     target, option = history.parent / f"t{suffix}", "--plot" if suffix in (".svg", ".png") else "-o"
     words = ("series", make_forecaster(), history, option, target)
     assert infer(*words).exit_code == 0
@@ -283,15 +287,15 @@ def test_modes_are_kept(make_forecaster: Make, history: Path, suffix: str, mode:
 
 
 def test_a_part_is_as_private_as_its_table(tmp_path: Path) -> None:
-    """Oracle: the mode of the part before a byte is in it."""
+    """The part has the mode before a byte is in it."""
     target = tmp_path / "t.csv"
     target.touch(0o600)
     with open_part(str(target), lambda path: True) as file:
         assert stat.S_IMODE(os.fstat(file.fileno()).st_mode) == 0o600
 
 
-def test_pipes_and_devices_are_no_targets(classifier: Path, photos: Path, tmp_path: Path) -> None:
-    """Oracle: a named pipe at the place of the table, and at that of its part, is still there."""
+def test_a_pipe_is_not_replaced(classifier: Path, photos: Path, tmp_path: Path) -> None:
+    """A named pipe in the place of the table, or of its part, is still there."""
     for name in ("t.csv", "u.csv.part"):
         os.mkfifo(tmp_path / name)
         result = infer("images", classifier, photos, "-o", tmp_path / name.removesuffix(".part"))
@@ -300,8 +304,7 @@ def test_pipes_and_devices_are_no_targets(classifier: Path, photos: Path, tmp_pa
 
 
 def test_one_run_at_a_time(make_forecaster: Make, history: Path, tmp_path: Path) -> None:
-    """Oracle: the second run names the first one's process and ends; the first one's table is its
-    own."""
+    """The second run names the process of the first and ends; the first one's table is complete."""
     target, model = tmp_path / "t.csv", make_forecaster()
     command = [
         sys.executable,
@@ -338,7 +341,7 @@ def test_one_run_at_a_time(make_forecaster: Make, history: Path, tmp_path: Path)
 def test_a_part_that_was_renamed_meanwhile_is_not_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Oracle: another run ends between the opening and the lock: the table that it made stays."""
+    """Another run ends between the opening and the lock: its table is unchanged."""
     target, part = tmp_path / "t.csv", tmp_path / "t.csv.part"
     part.write_text("whole")
     from convline.jobs import output_files
@@ -356,8 +359,7 @@ def test_a_part_that_was_renamed_meanwhile_is_not_written(
     assert target.read_text() == "whole" and part.read_text() == "new"
 
 
-def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
-    """Oracle: the sentence."""
+def test_a_missing_folder_is_named(tmp_path: Path) -> None:
     with (
         pytest.raises(ServeError, match=r"t\.csv\.part: cannot be written .*; make the folder"),
         open_part(str(tmp_path / "none" / "t.csv"), lambda path: True),

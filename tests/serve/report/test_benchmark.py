@@ -22,8 +22,9 @@ def measured(*arguments: str | Path) -> dict:
 
 
 def check_rates(found: dict) -> None:
-    """Each rate is a number above 0, one and all cores are there, and the ideal is the formula of
-    its parts."""
+    """Assert that each rate is above 0, that one and all cores are there, and that the ideal
+    follows from its parts.
+    """
     read, run = ([row["per_second"] for row in found[part]] for part in ("reading", "inference"))
     whole = found["whole"]
     assert (
