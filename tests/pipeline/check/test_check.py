@@ -285,7 +285,7 @@ def test_a_network_no_better_than_its_baseline_is_refused_if_params_say_so() -> 
 
 @pytest.mark.parametrize("name", [line.DIGITS, line.WAVES])
 def test_the_last_line_says_what_is_no_better_than_its_baseline(name: str) -> None:
-    """Oracle: by hand. A network that answers noise, in the stage's own files of the line."""
+    """A network that answers noise, in the stage's own files of the line."""
     checked, speed = line.results(name, "check"), line.results(name, "speed")
     metric = checked["metric"]
     if name == line.DIGITS:

@@ -58,7 +58,7 @@ def judge(variant: str, n: int, wrong: int, **checks: Any) -> dict[str, Any]:
     ],
 )
 def test_a_variant_may_lose_half_a_point(variant: str, n: int, wrong: int, ships: bool) -> None:
-    """Oracle: half a point of 400 images is two; fp16 may lose two images of any number."""
+    """Half a point of 400 images is two; fp16 may lose two images of any number."""
     verdict = judge(variant, n, wrong)
     assert (verdict["accepted"], verdict["undecided"]) == (ships, False)
     assert verdict["lost"] == wrong / n and verdict["top1_agreement"] == 1 - wrong / n
@@ -70,7 +70,7 @@ def test_a_variant_may_lose_half_a_point(variant: str, n: int, wrong: int, ships
 
 @pytest.mark.parametrize(("n", "wrong"), [(399, 0), (360, 1), (27, 2), (1, 0)])
 def test_int8_on_few_images_is_undecided(n: int, wrong: int) -> None:
-    """Oracle: two images are more than half a point of fewer than 400; only params ship it."""
+    """Two images are more than half a point of fewer than 400; only params ship it."""
     left_out, packaged = judge("int8", n, wrong), judge("int8", n, wrong, undecided="package")
     assert left_out["undecided"] and packaged["undecided"]
     assert not left_out["accepted"] and packaged["accepted"]
@@ -81,14 +81,14 @@ def test_int8_on_few_images_is_undecided(n: int, wrong: int) -> None:
 
 
 def test_a_certain_loss_is_no_matter_of_few_images() -> None:
-    """Oracle: by hand; of 27 images 20 lost are 74 points, 58 at least: far beyond the budget."""
+    """Of 27 images 20 lost are 74 points, 58 at least: far beyond the budget."""
     verdict = judge("int8", 27, 20, undecided="package")
     assert (verdict["accepted"], verdict["undecided"]) == (False, False)
     assert "loses 74.07 points" in verdict["why"] and "it does not ship" in verdict["why"]
 
 
 def test_how_many_images_decide() -> None:
-    """Oracle: by hand; two images are the budget."""
+    """Two images are the budget."""
     needed = {0.005: 400, 0.01: 200, 0.003: 667, 1.0: 2}
     assert {budget: variant_selection.images_needed(budget) for budget in needed} == needed
 

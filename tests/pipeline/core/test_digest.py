@@ -126,8 +126,8 @@ def expected(files: list[Path]) -> dict[str, set[str]]:
 def test_an_edited_constant_reruns_what_imports_it_and_nothing_else(
     tree: Path, digests: Callable[[], dict[str, str]]
 ) -> None:
-    """Oracle: the imports between the files, read by a regular expression here; each file of the
-    tree is edited.
+    """The imports between the files, read by a regular expression here; each file of the tree is
+    edited.
     """
     files = sorted(path for folder in FOLDERS for path in Path(folder).rglob("*.py"))
     must, before = expected(files), digests()

@@ -21,9 +21,7 @@ def ending(main: Callable[[], object]) -> str:
 def test_only_what_the_line_makes_is_not_made_yet(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Oracle: the sentence. `dvc repro` makes out/ and results/, no program and no file of a
-    user's.
-    """
+    """`dvc repro` makes out/ and results/, no program and no file of a user's."""
     monkeypatch.chdir(tmp_path)
     for made in (Path("out/tiny/train/weights.pt"), tmp_path / "results/tiny/data.json"):
         assert ending(made.read_bytes) == f"error: {made}: not made yet; run `dvc repro`"
@@ -70,8 +68,10 @@ def two_entries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_stage_prints_one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Oracle: the line, written out. The name has the width of the longest one; a note is a line
-    before it; one of several processes prints no line.
+    """The last line, as it is printed.
+
+    The name has the width of the longest one; a note is a line before it; one of several processes
+    prints no line.
     """
     with stage.entry_of_command_line("train") as (name, summarize):
         assert name == "tiny"

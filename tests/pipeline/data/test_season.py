@@ -41,7 +41,7 @@ MINUTE, HOUR, DAY, WEEK = 60, 3600, 86_400, 604_800
     ],
 )
 def test_the_season_of_a_step(step: Step, expected: int) -> None:
-    """Oracle: the tables of Hyndman 2014 and Godahewa et al. 2021, which the module cites."""
+    """By the tables of Hyndman 2014 and Godahewa et al. 2021, which the module cites."""
     assert season.calendar_season(step)[0] == expected
 
 
@@ -99,7 +99,7 @@ def recipe_of(resolved: Resolve, path: Path, times: list[str] | None, **options:
 
 @pytest.mark.parametrize("name", CALENDARS)
 def test_the_season_of_a_file(name: str, resolved: Resolve, tmp_path: Path) -> None:
-    """Oracle: the calendar's; where it is 1, a note says so and names the key that sets it."""
+    """By the calendar. If the season is 1, a note says so and names the key that sets it."""
     times, expected = CALENDARS[name]
     path = write_csv(tmp_path, times)
     about = prepare.make(recipe_of(resolved, path, times).data)[0].about
@@ -109,7 +109,7 @@ def test_the_season_of_a_file(name: str, resolved: Resolve, tmp_path: Path) -> N
 
 
 def test_a_season_that_the_recipe_gives_is_kept(resolved: Resolve, tmp_path: Path) -> None:
-    """Oracle: the recipe; 1 that is asked for needs no warning."""
+    """The recipe's season is kept; a season of 1 in the recipe needs no warning."""
     times = months(80)
     path = write_csv(tmp_path, times)
     for given in (5, 1):

@@ -108,7 +108,7 @@ def test_the_document_states_the_provenance(name: str) -> None:
 
 
 def test_the_revision_is_of_the_sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Oracle: git. Results and pages, committed or changed, leave it; code and params do not."""
+    """Changed or committed results and pages keep the revision of git; code and params change it."""
 
     def git(*words: str) -> str:
         command = ["git", "-c", "user.name=t", "-c", "user.email=t@localhost", *words]

@@ -67,7 +67,7 @@ def stand_in(
 def test_one_trains_at_a_time_while_others_are_exported(
     stand_in: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Oracle: when each command began and ended."""
+    """By the times at which each command began and ended."""
     monkeypatch.delenv("JOBS", raising=False)
     monkeypatch.setattr(run, "job_limit", lambda every: 3)
     rows = stand_in(size="full")
@@ -131,7 +131,7 @@ def test_a_line_without_a_name_gets_that_of_its_job(capsys: pytest.CaptureFixtur
 def test_planned_stages_are_those_that_changed_and_all_after_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Oracle: by hand, in a line of three copies and one of its own."""
+    """In a line of three copies and one of its own."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "start").write_text("1")
     copies = [("a", "start", "one"), ("b", "one", "two"), ("c", "two", "three"), ("d", "x", "y")]

@@ -99,14 +99,13 @@ def test_a_network_gets_the_keywords_that_it_takes(train: Any, arguments: str) -
     ],
 )  # fmt: skip
 def test_a_mistake_in_forward_is_one_sentence(train: Any, forward: str, sentence: str) -> None:
-    """Oracle: the sentence."""
     with pytest.raises(StageError) as error:
         train(forward)
     assert sentence in str(error.value) and "\n" not in str(error.value)
 
 
 def test_a_class_without_forward_or_super(train: Any) -> None:
-    """Oracle: the sentences: a missing method, and a missing `super().__init__()`."""
+    """A missing method, and a missing `super().__init__()`, are one message each."""
     with pytest.raises(
         StageError, match=r"models/mine\.py does not fit its recipe: Module \[Mine\]"
     ):
@@ -116,7 +115,7 @@ def test_a_class_without_forward_or_super(train: Any) -> None:
 
 
 def test_the_shape_of_forecasts(train: Any) -> None:
-    """Oracle: S = 4 steps of one series."""
+    """S = 4 steps of one series."""
     with pytest.raises(StageError) as error:
         train("return x[:, -5:]", "horizon", SERIES_RECIPE)
     assert "expected forecasts (N, S, D) of shape (1, 4, 1) for one input (1, 32, 1), got " in str(

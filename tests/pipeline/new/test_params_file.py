@@ -1,4 +1,4 @@
-"""Oracle: the old text line by line, and the file read back by a YAML library."""
+"""An entry is inserted into params.yaml: the other lines stay, and a YAML library reads the entry."""
 
 from __future__ import annotations
 

@@ -69,8 +69,8 @@ AIR = table(months(144), passengers(144).round(1), header="Month,#Passengers")
 
 
 def test_a_monthly_file(propose: Callable[..., Entry], tmp_path: Path) -> None:
-    """Oracle: the file, by hand: 144 months from 1990, a fifth of them (29) for each later split,
-    86 - 24 - 12 + 1 windows of training; the season of months is 12.
+    """The file, by hand: 144 months from 1990, a fifth of them (29) for each later split, 86 - 24 -
+    12 + 1 windows of training; the season of months is 12.
     """
     entry = propose(AIR)
     facts = facts_of(entry)
@@ -97,7 +97,7 @@ def test_a_monthly_file(propose: Callable[..., Entry], tmp_path: Path) -> None:
 def test_the_recipe_makes_the_data_that_were_announced(
     propose: Callable[..., Entry], resolved: Resolve
 ) -> None:
-    """Oracle: stage data's own counts, from the entry alone."""
+    """The counts equal those of stage data, for the entry alone."""
     entry = propose(AIR)
     data = prepare.make(resolved(entry.recipe, {"air": entry.data_set}).data)[0]
     counts = ", ".join(f"{data.about[split]} {split}" for split in ("train", "validation", "test"))
@@ -164,7 +164,7 @@ def test_many_series_are_told_apart(propose: Callable[..., Entry], shop: str | i
 
 
 def test_a_parquet_file(propose: Callable[..., Entry], tmp_path: Path) -> None:
-    """Oracle: the same facts as of the CSV with the same content."""
+    """The same facts as of the CSV with the same content."""
     stamps = np.array(months(144), "datetime64[M]").astype("datetime64[s]")
     columns = {"Month": pyarrow.array(stamps), "#Passengers": passengers(144).round(1)}
     parquet.write_table(pyarrow.table(columns), tmp_path / "air.parquet")
@@ -190,7 +190,7 @@ def test_what_the_user_says_comes_first(propose: Callable[..., Entry]) -> None:
 
 
 def test_the_horizon_is_what_the_file_allows(propose: Callable[..., Entry]) -> None:
-    """Oracle: 60 rows leave 12 for validation, and nine windows of 4 ahead: 12 - 4 + 1."""
+    """60 rows leave 12 for validation, and nine windows of 4 ahead: 12 - 4 + 1."""
     entry = propose(table(months(60), passengers(60), header="ds,y"))
     assert entry.recipe["data"]["horizon"] == 4
     assert facts_of(entry)["windows"].partition(" train, ")[2].startswith("9 validation")
@@ -310,7 +310,7 @@ def test_what_is_no_csv(propose: Callable[..., Entry], photo_folder: Any, tmp_pa
 
 
 def test_the_command_writes_an_entry_that_is_valid(resolved: Resolve, workspace: Path) -> None:
-    """Oracle: params.yaml read back; a dry run writes nothing; options of images are refused."""
+    """params.yaml read back; a dry run writes nothing; options of images are refused."""
     file = copy_params(workspace)
     before = file.read_text()
     (workspace / "air.csv").write_text(AIR)

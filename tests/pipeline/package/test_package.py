@@ -113,7 +113,7 @@ def test_a_licence_must_be_stated(licence: str | None) -> None:
 
 
 def test_an_undecided_int8_stays_out_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
-    """Oracle: 360 test images cannot decide half a point; every place that names int8 says so."""
+    """360 test images cannot decide half a point; every place that names int8 says so."""
     path = Path("out/params", line.DIGITS, "check.json")
     asked = json.loads(path.read_text())
     assert asked["check"]["undecided"] == "package"  # so that other tests have an int8 file

@@ -59,7 +59,7 @@ def built(arch: str, net: dict[str, Any]) -> Any:
 
 @pytest.mark.parametrize("arch", models.names())
 def test_a_recipe_needs_arch_and_data_alone(arch: str) -> None:
-    """Oracle: the constructor's own defaults, and it builds without any option."""
+    """The constructor's own defaults, and it builds without any option."""
     recipe = resolved(arch)
     defaults = {
         name: list(keyword.default) if isinstance(keyword.default, tuple) else keyword.default
@@ -100,13 +100,13 @@ CHOICES = [
 
 @pytest.mark.parametrize(("arch", "option", "choice"), CHOICES)
 def test_every_choice_builds(arch: str, option: str, choice: Any) -> None:
-    """Oracle: the tables in models/, which the `Literal` repeats."""
+    """The tables in models/, which the `Literal` repeats."""
     beside = {"depth": 18, "shortcut": "B"} if choice == "imagenet" else {}
     built(arch, resolved(arch, **{option: choice}, **beside).net)
 
 
 def test_the_names_of_torchvision_are_torchvisions() -> None:
-    """Oracle: torchvision's own list; models/zoo.py writes it out for stage params."""
+    """torchvision's own list; models/zoo.py repeats it for stage params."""
     import torchvision
 
     assert network_options.torchvision_names() == torchvision.models.list_models(
@@ -136,7 +136,7 @@ def test_the_names_of_torchvision_are_torchvisions() -> None:
 def test_what_does_not_go_together_is_refused_before_training(
     arch: str, net: dict[str, Any], size: int, sentence: str
 ) -> None:
-    """Oracle: the sentence. It is the constructor's own."""
+    """The default is that of the constructor."""
     recipe = recipe_of(arch, **net)
     recipe["data"] = recipe["data"] | ({"size": [size, size]} if size else {})
     sets = {name: params.check_set(name, spec) for name, spec in SETS.items()}
@@ -220,7 +220,7 @@ def test_a_file_that_is_no_network_says_why(
 
 
 def test_options_are_read_without_torch() -> None:
-    """Oracle: a process in which torch cannot be imported."""
+    """A process in which torch cannot be imported."""
     code = (
         "import sys; sys.modules['torch'] = sys.modules['torchvision'] = None\n"
         "from pipeline.params.load import load; load()"

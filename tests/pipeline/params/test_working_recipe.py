@@ -49,7 +49,7 @@ def test_the_recipe_at_the_end_of_an_error_works(
 
 
 def test_all_mistakes_of_all_blocks_are_in_one_message(workspace: Path) -> None:
-    """Oracle: one place for each of the eight mistakes."""
+    """One place for each of the eight mistakes."""
     recipe = {
         "arch": "highway",
         "data": {"set": "digts", "size": [8, 8], "color": "grey"},
@@ -90,7 +90,7 @@ COLOUR = {**AT8, "size": [64, 64], "colour": "rgb", "standardise": "imagenet"}
 def test_weights_of_1000_classes_point_to_backbone_and_head(
     workspace: Path, source: str, classes: int
 ) -> None:
-    """Oracle: the cure, written into the recipe, passes."""
+    """The cure, written into the recipe, passes."""
     for name in ("a", "b", "c", ".hidden"):
         (workspace / "photos" / "train" / name).mkdir(parents=True)
     sets = {

@@ -14,7 +14,7 @@ from pipeline.plots import prediction
 def test_a_prediction_and_where_the_network_looked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Oracle: the top class of `infer images`; red and blue of the map, the bar's blue; its size."""
+    """The top class of `infer images`; red and blue of the map, the bar's blue; its size."""
     monkeypatch.setattr(prediction, "METHOD", "occlusion")
     photo = sorted(Path(f"out/{line.DIGITS}/data/raw").rglob("*.png"))[0]
     classes, _ = prediction.run_commands(line.DIGITS, photo, tmp_path)
@@ -33,6 +33,5 @@ def test_a_prediction_and_where_the_network_looked(
 
 @pytest.mark.usefixtures("root")
 def test_a_forecaster_has_no_such_picture(tmp_path: Path) -> None:
-    """Oracle: the sentence."""
     with pytest.raises(ValueError, match="expected a classifier of images, got a forecaster"):
         prediction.draw_prediction(line.WAVES, Path("x.png"), tmp_path / "p.png")

@@ -63,7 +63,7 @@ def holds(relation: str, values: dict[str, str]) -> bool:
 
 @pytest.mark.parametrize("claim", [c for c in CLAIMS if "study" in c], ids=lambda c: c["id"])
 def test_the_results_still_show_what_the_verdict_rests_on(claim: dict) -> None:
-    """Oracle: the study's table. A study that is made again may turn a verdict."""
+    """By the study's table: a study that is made again may change a verdict."""
     everything = claim | {"settings": [*STUDIES[claim["study"]]["settings"], *claim["settings"]]}
     values = dict(claims.measured_values(everything, ROOT))
     assert claim["shows"]

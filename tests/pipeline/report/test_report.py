@@ -290,7 +290,7 @@ def test_an_entry_that_failed_its_check_is_marked(tmp_path: Path) -> None:
 def test_an_entry_worse_than_its_baseline_says_so_on_the_index_and_on_its_page(
     tmp_path: Path,
 ) -> None:
-    """Oracle: the sentence of check.json, escaped; the other entry, which is better, has no mark."""
+    """The sentence of check.json is shown, escaped; the other entry, which is better, has no mark."""
     write_all(tmp_path)
     sentences = {
         FORECASTER: (False, "worse than <ETS>, the best baseline: MASE 2 against 1, 2.00 times"),
@@ -313,7 +313,7 @@ def test_an_entry_worse_than_its_baseline_says_so_on_the_index_and_on_its_page(
 
 
 def test_the_page_shows_the_season_that_was_taken(tmp_path: Path) -> None:
-    """Oracle: data.json's; the recipe leaves the season open."""
+    """The season is that of data.json; the recipe leaves it open."""
     write_all(tmp_path)
     path = tmp_path / "results" / FORECASTER / "data.json"
     reason = {"season": 12, "season_from": "a year, as there is a row every month"}

@@ -30,7 +30,7 @@ def test_three_digits_and_all_before_the_point() -> None:
 
 
 def test_the_mark_of_int8() -> None:
-    """Oracle: by hand; the worst device counts, and an undecided one is no failure."""
+    """The worst device counts, and an undecided one is no failure."""
 
     def cell(*verdicts: tuple[float, bool, bool]) -> tuple[str, str]:
         keys = ("accuracy", "accepted", "undecided")

@@ -498,7 +498,7 @@ def test_an_error_of_predict_names_the_series(
 
 
 def test_wrong_usage(make_forecaster: Make) -> None:
-    """Oracle: what no run could do is usage, exit code 2."""
+    """Options that no run could satisfy are wrong usage, exit code 2."""
     for options, message in (
         (("--every", "0"), "0 is not in the range"),
         (("--delimiter", "::"), "'::' is not one of"),

@@ -40,8 +40,9 @@ def check_rates(found: dict) -> None:
 
 
 def test_generated_photos(classifier: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Oracle: the formula of the ideal, this machine's name; decoding photos must cost more than
-    this network."""
+    """The formula of the ideal, this machine's name; decoding photos must cost more than this
+    network.
+    """
     # the command decodes hundreds before it looks at the time
     monkeypatch.setattr(workload, "PHOTO", (600, 400))
     found = measured(classifier)
@@ -55,7 +56,7 @@ def test_generated_photos(classifier: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_what_was_generated_is_said(classifier: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Oracle: a line before the measurement, and the result; with files of the user no such line."""
+    """A line before the measurement, and the result; with files of the user no such line."""
     monkeypatch.setattr(workload, "PHOTO", (60, 40))
     said = infer("bench", classifier, "--seconds", "0.1", "--device", "cpu")
     line = "no PATH is given: measuring on 16 generated images of 60 x 40 px; a PATH measures"
@@ -64,8 +65,10 @@ def test_what_was_generated_is_said(classifier: Path, monkeypatch: pytest.Monkey
 
 
 def test_own_images_and_bad_ones(classifier: Path, tmp_path: Path) -> None:
-    """Oracle: of three files two can be read; only those are measured, and the third is named. With
-    none it is an error that says why."""
+    """Of three files two can be read; only those are measured, and the third is named.
+
+    With none it is an error that says why.
+    """
     folder = tmp_path / "photos"
     folder.mkdir()
     Image.new("L", (30, 20), 90).save(folder / "a.png")
@@ -84,7 +87,7 @@ def test_own_images_and_bad_ones(classifier: Path, tmp_path: Path) -> None:
 def test_the_first_files_of_many_are_measured(
     classifier: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Oracle: the limit, and a result that says so."""
+    """The limit holds, and the result says so."""
     monkeypatch.setattr(workload, "MOST_FILES", 2)
     for name in "abc":
         Image.new("L", (8, 8), 90).save(tmp_path / f"{name}.png")
@@ -104,7 +107,7 @@ def test_the_first_files_of_many_are_measured(
 def test_images_that_cannot_be_measured(
     classifier: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str, sentence: str
 ) -> None:
-    """Oracle: one sentence with the reason and the cure."""
+    """One sentence with the reason and the cure."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
     Image.new("L", (8, 8), 90).save(tmp_path / "a.png")
@@ -118,7 +121,7 @@ def test_images_that_cannot_be_measured(
 def test_series_that_cannot_be_measured(
     make_forecaster: Callable[..., Path], tmp_path: Path
 ) -> None:
-    """Oracle: the sentence; a series that is too short is not silently left out, nor is stdin."""
+    """A series that is too short is not silently left out, nor is stdin."""
     (tmp_path / "short.csv").write_text("ds,y\n2024-01-01,1\n2024-01-02,1\n")
     failed = infer("bench", make_forecaster(), tmp_path / "short.csv")
     sentence = "short.csv: expected a series of 4 rows or more, got none"
@@ -131,7 +134,7 @@ def test_series_that_cannot_be_measured(
     "rule", [{}, {"time": None}, {"id": "shop", "time": "ds"}], ids=["time", "rows", "ids"]
 )
 def test_generated_series(make_forecaster: Callable[..., Path], rule: dict) -> None:
-    """Oracle: as for photos; the files are read with the model's own columns, whichever it has."""
+    """As for photos; the files are read with the model's own columns, whichever it has."""
     found = measured(make_forecaster("a", "b", **rule))
     check_rates(found)
     about = found["measured_on"]
@@ -140,7 +143,7 @@ def test_generated_series(make_forecaster: Callable[..., Path], rule: dict) -> N
 
 
 def test_own_series(make_forecaster: Callable[..., Path], tmp_path: Path) -> None:
-    """Oracle: one file of one series."""
+    """A file of one series."""
     (tmp_path / "shop.csv").write_text(HISTORY.replace("ds,y", "day|sales").replace(",", "|"))
     names = ("--time", "day", "--target", "sales", "--delimiter", "|")
     options = ("--seconds", "0.3", "--device", "cpu")
@@ -150,7 +153,7 @@ def test_own_series(make_forecaster: Callable[..., Path], tmp_path: Path) -> Non
 
 
 def test_the_whole_counts_every_file(classifier: Path, tmp_path: Path) -> None:
-    """Oracle: the rows of the written table, over the seconds that were given at least."""
+    """The rows of the written table, over the seconds that were given at least."""
     Image.new("L", (8, 8), 90).save(tmp_path / "a.png")
     model = load_file(classifier, "cpu")
     work = workload.image_workload(model, [str(tmp_path / "a.png")], tmp_path)

@@ -30,7 +30,7 @@ def lines_of(path: Path, colour: str) -> list[str]:
 
 
 def test_a_panel_for_each_series_and_column(make_forecaster: Make, tmp_path: Path) -> None:
-    """Oracle: an XML parser; the first panels, ids as text, coordinates inside the picture."""
+    """An XML parser reads it: the first panels, ids as text, coordinates inside the picture."""
     lines = [f"<{n}>&,{t},{n + t},{-t}" for n in range(14) for t in range(6)] + ["short,1,1,1"]
     (tmp_path / "x.csv").write_text("unique_id,ds,p,q\n" + "\n".join(lines) + "\n")
     plot = tmp_path / "x.svg"
@@ -56,8 +56,9 @@ def test_a_panel_for_each_series_and_column(make_forecaster: Make, tmp_path: Pat
 def test_measured_values_are_blue_and_forecasts_orange(
     make_forecaster: Make, tmp_path: Path
 ) -> None:
-    """Oracle: 20 rows 0, 1, ...; of cutoffs 2 rows apart, 3 steps ahead, the newest whose truth is
-    there is row 15, and the forecast equals the truth."""
+    """20 rows 0, 1, ...; of cutoffs 2 rows apart, 3 steps ahead, the newest whose truth is there is
+    row 15, and the forecast equals the truth.
+    """
     (tmp_path / "x.csv").write_text("ds,y\n" + "".join(f"{t},{t}\n" for t in range(20)))
     plot = tmp_path / "x.svg"
     for options, measured, first, last in (
@@ -74,7 +75,7 @@ def test_measured_values_are_blue_and_forecasts_orange(
 
 
 def test_a_png_shows_what_the_svg_shows(make_forecaster: Make, tmp_path: Path) -> None:
-    """Oracle: the SVG's size twice, and the colours of its curves where its points are."""
+    """The SVG's size twice, and the colours of its curves where its points are."""
     (tmp_path / "x.csv").write_text(HISTORY)
     for suffix in (".svg", ".png"):
         infer("series", make_forecaster(), tmp_path / "x.csv", "--plot", tmp_path / f"x{suffix}")
@@ -92,7 +93,7 @@ def test_a_png_shows_what_the_svg_shows(make_forecaster: Make, tmp_path: Path) -
 
 
 def test_ten_series_are_small_panels_side_by_side(make_forecaster: Make, tmp_path: Path) -> None:
-    """Oracle: titles at two places from the left, five of each."""
+    """Titles at two places from the left, five of each."""
     rows = [f"shop {n},2024-01-0{t},{n * t}" for n in range(10) for t in range(1, 7)]
     (tmp_path / "x.csv").write_text("unique_id,ds,y\n" + "\n".join(rows))
     result = infer("series", make_forecaster(), tmp_path / "x.csv", "--plot", tmp_path / "x.svg")
@@ -107,7 +108,7 @@ def test_ten_series_are_small_panels_side_by_side(make_forecaster: Make, tmp_pat
 def test_a_truth_of_any_size_is_drawn(
     make_forecaster: Make, tmp_path: Path, sign: str, suffix: str
 ) -> None:
-    """Oracle: numbers near the end of float64; the picture has finite coordinates."""
+    """Numbers near the end of float64; the picture has finite coordinates."""
     values = [*map(str, range(6)), f"{sign}1e308", f"{sign}1.7e308", "-1e308"]
     rows = "".join(f"{t},{v}\n" for t, v in enumerate(values))
     (tmp_path / "x.csv").write_text("ds,y\n" + rows)
@@ -123,7 +124,7 @@ def test_a_truth_of_any_size_is_drawn(
 def test_names_of_any_script_are_written(
     make_forecaster: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Oracle: SVG keeps the text; a PNG is written with and without a font of this machine."""
+    """SVG keeps the text; a PNG is written with and without a font of this machine."""
     (tmp_path / "x.csv").write_text("unique_id,ds,y\n" + "".join(
         f"Zürich 店,2024-01-0{t},{t}\n" for t in range(1, 7)
     ))  # fmt: skip
@@ -139,7 +140,7 @@ def test_names_of_any_script_are_written(
 
 
 def test_pictures_that_cannot_be_written_are_refused(make_forecaster: Make, tmp_path: Path) -> None:
-    """Oracle: one sentence each, before any forecast; the input and the table stay."""
+    """One sentence each, before any forecast; the input and the table stay."""
     model, source = make_forecaster(), tmp_path / "x.csv"
     source.write_text(HISTORY)
     (tmp_path / "photo.png").write_bytes(b"\x89PNG of somebody else")
@@ -160,7 +161,6 @@ def test_pictures_that_cannot_be_written_are_refused(make_forecaster: Make, tmp_
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write to every folder")
 def test_a_folder_that_is_read_only_is_refused(make_forecaster: Make, tmp_path: Path) -> None:
-    """Oracle: the sentence."""
     (tmp_path / "x.csv").write_text(HISTORY)
     (tmp_path / "locked").mkdir(mode=0o500)
     plot = tmp_path / "locked" / "x.png"
@@ -169,7 +169,7 @@ def test_a_folder_that_is_read_only_is_refused(make_forecaster: Make, tmp_path: 
 
 
 def test_nothing_to_draw(make_forecaster: Make, tmp_path: Path) -> None:
-    """Oracle: no forecast, no file."""
+    """No forecast, no file."""
     plot = tmp_path / "x.svg"
     result = infer("series", make_forecaster(), tmp_path / "none.csv", "--plot", plot)
     assert result.exit_code == 1 and "no forecast to draw" in result.stderr and not plot.exists()
@@ -179,7 +179,7 @@ def test_nothing_to_draw(make_forecaster: Make, tmp_path: Path) -> None:
     ("low", "high"), [(0, 1), (-3.2, 17), (999.5, 1000.5), (1e8, 1e8 + 3), (-1e-9, 2e-9), (0, 3e38)]
 )
 def test_axis_numbers_are_nice(low: float, high: float) -> None:
-    """Oracle: 1, 2 or 5 times a power of ten apart, within the axis, different when read back."""
+    """1, 2 or 5 times a power of ten apart, within the axis, different when read back."""
     ticks = axis_ticks(low, high)
     steps = np.diff([float(text.replace(",", "")) for text in tick_labels(ticks)])
     assert 2 <= len(ticks) <= 6 and low - 1e-12 <= ticks[0] and ticks[-1] <= high * (1 + 1e-12)

@@ -11,7 +11,7 @@ def ticks(start: str, end: str, unit: str, step: int = 1, width: float = 100) ->
 
 
 def test_months() -> None:
-    """Oracle: by hand; three years of months on an axis for nine ticks."""
+    """Three years of months on an axis for nine ticks."""
     halves = [(6 * k, text) for k, text in enumerate(["Jan", "Jul"] * 3)]
     years = ["1958", "", "1959", "", "1960", ""]
     assert ticks("1958-01", "1961-01", "M") == [
@@ -20,13 +20,13 @@ def test_months() -> None:
 
 
 def test_years_are_round() -> None:
-    """Oracle: by hand; 3 in 300 years, each the first row of its century."""
+    """3 in 300 years, each the first row of its century."""
     centuries = [Tick(row, str(1700 + row), "") for row in (0, 100, 200, 300)]
     assert ticks("1700", "2009", "Y", width=50) == centuries
 
 
 def test_days_and_hours() -> None:
-    """Oracle: by hand; the day stands below its first hour that is shown, the year once."""
+    """The day stands below its first hour that is shown, the year once."""
     assert ticks("2024-02-28", "2024-03-02", "D") == [
         Tick(0, "28 Feb", "2024"), Tick(1, "29 Feb", ""), Tick(2, "1 Mar", ""),
     ]  # fmt: skip
@@ -38,13 +38,13 @@ def test_days_and_hours() -> None:
 
 
 def test_weeks_have_ticks_at_mondays() -> None:
-    """Oracle: the calendar; 1 January 2024 is a Monday."""
+    """1 January 2024 is a Monday."""
     days = ticks("2024-01-01", "2024-02-10", "D", width=60)
     assert [tick.text for tick in days][:3] == ["1 Jan", "8 Jan", "15 Jan"]
 
 
 def test_times_are_those_of_their_clocks() -> None:
-    """Oracle: by hand; 22:00 in UTC is midnight at +02:00."""
+    """22:00 in UTC is midnight at +02:00."""
     times = np.arange("2024-01-01T20", "2024-01-02T06", dtype="datetime64[h]")
     [first, *_] = time_ticks(times.astype("datetime64[s]"), "+02:00", 40)
     assert first == Tick(2, "00:00", "2 Jan 2024")
@@ -59,13 +59,13 @@ def test_times_are_those_of_their_clocks() -> None:
     ],
 )
 def test_row_numbers(times: range | tuple[int, ...], texts: list[str]) -> None:
-    """Oracle: multiples of 1, 2 or 5 times a power of ten, or each row where all fit."""
+    """Multiples of 1, 2 or 5 times a power of ten, or each row where all fit."""
     shown = time_ticks(np.array(times, np.int64), "", 25)
     assert [tick.text for tick in shown] == texts
 
 
 def test_every_axis_has_a_tick() -> None:
-    """Oracle: any number of rows of any step; few enough, and the rows rise."""
+    """Any number of rows of any step; few enough, and the rows rise."""
     for unit, step in (
         ("s", 1),
         ("m", 7),
