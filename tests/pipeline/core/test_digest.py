@@ -32,8 +32,8 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def digests(tree: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], dict[str, str]]:
-    """A function that digests the tree: {"stage train": ..., "arch tcn": ..., "head": ...}, for
-    entries with that.
+    """Return a function that digests the tree: {"stage train": ..., "arch tcn": ..., "head": ...},
+    for entries with that.
     """
     monkeypatch.chdir(tree)
     known: dict[tuple[Path, bytes], bytes] = {}
@@ -87,9 +87,7 @@ def imports(path: Path) -> set[str]:
 
 def expected(files: list[Path]) -> dict[str, set[str]]:
     """Return which of the names of `digests` must change with each file, by the imports between
-    files.
-
-    A stage is what it imports, and what that imports. The files of a module's packages are run
+    files. A stage consists of its imports, and of theirs. The files of a module's packages run
     before it.
     """
     direct = {str(path): imports(path) for path in files}
@@ -123,10 +121,10 @@ def expected(files: list[Path]) -> dict[str, set[str]]:
     return must
 
 
-def test_an_edited_constant_reruns_what_imports_it_and_nothing_else(
+def test_an_edited_constant_changes_the_digests_of_its_importers(
     tree: Path, digests: Callable[[], dict[str, str]]
 ) -> None:
-    """The imports between the files, read by a regular expression here; each file of the tree is
+    """The imports between the files are read by a regular expression here; each file of the tree is
     edited.
     """
     files = sorted(path for folder in FOLDERS for path in Path(folder).rglob("*.py"))

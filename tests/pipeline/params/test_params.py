@@ -1,5 +1,5 @@
-"""params.yaml: every mistake is one sentence with the place, what was expected or the choices,
-and the cure.
+"""params.yaml: every mistake is one message with the place, what was expected or the choices, and
+the cure.
 """
 
 import json
@@ -39,7 +39,7 @@ def write(content: Any) -> Path:
 
 
 def changed(*path: str, to: Any) -> dict[str, Any]:
-    """Return GOOD with the value at `path` replaced, or removed where `to` is None."""
+    """Return GOOD with the value at `path` replaced, or removed if `to` is None."""
     content = json.loads(json.dumps(GOOD))
     at = content
     for key in path[:-1]:
@@ -253,7 +253,7 @@ MISTAKES = [
 def test_a_mistake_is_one_sentence(
     workspace: Path, path: tuple[str, ...], to: Any, sentence: str
 ) -> None:
-    """Oracle: the sentence, written by hand."""
+    """The message of each mistake is written by hand."""
     with pytest.raises(ParamsError) as error:
         params.load(write(changed(*path, to=to)))
     message = str(error.value)
@@ -261,10 +261,8 @@ def test_a_mistake_is_one_sentence(
     assert "\n" not in message
 
 
-def test_good_params_load_with_defaults(workspace: Path) -> None:
-    """Oracle: pipeline/params/schema.py's defaults, and the set's own spec laid out in the
-    recipe.
-    """
+def test_valid_params_load_with_defaults(workspace: Path) -> None:
+    """The defaults of pipeline/params/schema.py, and the dataset's own spec laid out in the recipe."""
     loaded = params.load(write(GOOD))
     tiny = loaded.models["tiny"]
     assert (loaded.size, loaded.device, loaded.deterministic) == ("small", "auto", True)
@@ -284,9 +282,7 @@ def test_a_head_on_features_has_no_epochs(workspace: Path, kind: str, epochs: in
 
 
 def test_full_lays_its_block_over_the_recipe(workspace: Path) -> None:
-    """Mapping by mapping: what the block does not name stays, and the small size does not see
-    it.
-    """
+    """Mapping by mapping: what the block does not name stays, and the small size does not see it."""
     full = {"train": {"batch": 7}, "data": {"size": [16, 16]}}
     content = changed(*TINY, "full", to=full)
     small, large = (
@@ -297,9 +293,9 @@ def test_full_lays_its_block_over_the_recipe(workspace: Path) -> None:
     assert large.train.epochs == small.train.epochs == 3
 
 
-def test_a_study_setting_wins_whatever_the_size(workspace: Path) -> None:
-    """Order: recipe, base, setting; no full block; another architecture drops the recipe's net
-    options.
+def test_a_study_setting_wins_at_both_sizes(workspace: Path) -> None:
+    """The order is recipe, base, setting, without the full block; another architecture drops the
+    recipe's net options.
     """
     content = changed(*TINY, "full", to={"train": {"batch": 7, "lr": 1}})
     study = {
@@ -327,8 +323,8 @@ def test_a_study_setting_wins_whatever_the_size(workspace: Path) -> None:
         ),
     ],
 )
-def test_what_is_not_a_yaml_mapping(workspace: Path, text: str, sentence: str) -> None:
-    """Oracle: the sentence. A key that stands twice is an error, not the last one."""
+def test_a_file_that_is_no_mapping_is_an_error(workspace: Path, text: str, sentence: str) -> None:
+    """A key that occurs twice is an error; the last one is not taken."""
     Path("params.yaml").write_text(text)
     with pytest.raises(ParamsError) as error:
         params.load()
@@ -351,9 +347,7 @@ def test_what_is_not_a_yaml_mapping(workspace: Path, text: str, sentence: str) -
     ids=["alias", "alias in a merge", "merges"],
 )
 def test_an_aliased_mapping_is_refused(workspace: Path, blocks: str, sentence: str) -> None:
-    """Oracle: the sentence. DVC changes an aliased mapping at both places or at neither, and
-    says nothing.
-    """
+    """DVC changes an aliased mapping at both places or at neither, without a word."""
     Path("params.yaml").write_text(
         "line: {b: scratch}\ndata: {digits: {source: digits}}\nmodels:\n"
         "  a: {arch: cnn1, data: {set: digits, size: [8, 8], colour: grey}, "
@@ -389,9 +383,9 @@ def shipped(path: Path) -> dict[str, Any]:
 def test_an_override_changes_its_own_key_alone(workspace: Path) -> None:
     """DVC's own code for `-S`, on the repository's params.yaml.
 
-    Every leaf of every recipe and data set gets a number of its own, at once: where two shared a
-    mapping, one of them would read the other's. Then, alone, a leaf that others merge, one that is
-    merged, one inside a merged block, and a new key: nothing else differs.
+    Every leaf of every recipe and dataset gets a number of its own, at once: if two shared a
+    mapping, one would read the other's. Then, alone, a leaf that others merge, one that is merged,
+    one inside a merged block, and a new key: nothing else changes.
     """
     from dvc.utils.hydra import apply_overrides
 
@@ -416,7 +410,7 @@ def test_an_override_changes_its_own_key_alone(workspace: Path) -> None:
         assert shipped(path) == before | {f".{key.lstrip('+')}": 77}
 
 
-def test_no_params_file(workspace: Path) -> None:
+def test_a_missing_params_file_is_an_error(workspace: Path) -> None:
     with pytest.raises(
         ParamsError, match=r"params.yaml: not found in .*; run the command in the repository's root"
     ):
@@ -445,8 +439,8 @@ def test_the_stage_says_its_error_without_a_traceback(workspace: Path) -> None:
     ]
 
 
-def test_dvc_needs_line_studies(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Oracle: dvc.yaml asks for the key; what stage params takes, dvc takes."""
+def test_params_accepts_what_dvc_needs(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """dvc.yaml asks for the key `line`; what stage params accepts, DVC accepts."""
     path = copy_params(workspace)
     content = YAML(typ="safe").load(path)
     del content["line_studies"]
@@ -462,9 +456,7 @@ def test_dvc_needs_line_studies(workspace: Path, monkeypatch: pytest.MonkeyPatch
 def test_the_shipped_line_is_laid_out_at_both_sizes(
     workspace: Path, monkeypatch: pytest.MonkeyPatch, size: str
 ) -> None:
-    """Oracle: each entry's block of params.yaml, its `full:` block on top where the size is
-    full.
-    """
+    """Each entry's block of params.yaml, with its `full:` block on top if the size is full."""
     path = copy_params(workspace)
     path.write_text(path.read_text().replace("\nsize: small", f"\nsize: {size}", 1))
     monkeypatch.setattr(sys, "argv", ["params"])
@@ -488,7 +480,7 @@ def test_the_shipped_line_is_laid_out_at_both_sizes(
 
 @pytest.mark.slow
 def test_the_stage_lays_out_each_entry(workspace: Path) -> None:
-    """The repository's own params.yaml: one folder for each name of `line:`, the same bytes
+    """The repository's own params.yaml: one folder for each name of `line:`, and the same bytes
     again.
     """
     copy_params(workspace)
@@ -512,7 +504,7 @@ def test_the_stage_lays_out_each_entry(workspace: Path) -> None:
 def test_what_a_renamed_entry_leaves_is_named_and_kept(
     workspace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Of its own record alone: a user's results/mine looks the same, and is neither named nor
+    """Only by its own record: a user's results/mine looks the same, and is neither named nor
     touched.
     """
 
@@ -549,7 +541,7 @@ def test_what_a_renamed_entry_leaves_is_named_and_kept(
 
 
 def test_one_recipe_changes_only_its_own_files(workspace: Path) -> None:
-    """Issue 2, show 2: DVC compares these files, so another entry's must not change by a byte."""
+    """DVC compares these files, so another entry's must not change by a byte."""
     before, after = (
         params.load(
             write(
@@ -568,7 +560,7 @@ def test_one_recipe_changes_only_its_own_files(workspace: Path) -> None:
 
 @pytest.mark.slow
 def test_make_all_puts_every_name_under_line(workspace: Path) -> None:
-    """DVC itself lays what `--names` prints over params.yaml, as `make all` asks it to."""
+    """DVC itself lays the output of `--names` over params.yaml, as in `make all`."""
     from dvc.utils.hydra import apply_overrides
 
     path = write(GOOD)
