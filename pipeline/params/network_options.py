@@ -38,7 +38,13 @@ NOT_LITERAL = object()  # stands for a default that only Python can compute
 
 def architectures() -> list[str]:
     """Return the names of the architectures: the files of models/ that bind `Model`."""
-    return sorted(path.stem for path in MODELS.glob("*.py") if bound_class(path.read_text()))
+    return sorted(path.stem for path in MODELS.glob("*.py") if is_architecture(path.stem))
+
+
+def is_architecture(name: Any) -> bool:
+    """Return whether a name, as it stands in a recipe, is of an architecture."""
+    path = MODELS / f"{name}.py"
+    return isinstance(name, str) and path.exists() and bool(bound_class(path.read_text()))
 
 
 def explain_unknown(arch: str) -> str:

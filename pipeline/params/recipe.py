@@ -54,7 +54,7 @@ def built_on(name: Any, models: dict[Any, Any], above: tuple[Any, ...] = ()) -> 
     if "backbone" in recipe:
         backbone = mistakes.check(schema.Backbone, recipe["backbone"], f"{place}.backbone")
         arch = recipe["backbone"].get("arch") if isinstance(recipe["backbone"], dict) else None
-        if isinstance(arch, str) and arch not in network_options.architectures():
+        if isinstance(arch, str) and not network_options.is_architecture(arch):
             mistakes[f"{place}.backbone.arch"] = network_options.explain_unknown(arch)
         mistakes.raise_any()
         assert backbone is not None
@@ -151,7 +151,7 @@ def takes_images(recipe: Layer, sets: Sets) -> bool:
         return isinstance(spec, ImageSet)
     if data.keys() & {"size", "colour", "context", "horizon"}:
         return not {"context", "horizon"} & set(data)
-    known = isinstance(arch, str) and arch in network_options.architectures()
+    known = network_options.is_architecture(arch)
     return not known or "horizon" not in constructor(str(arch)).model_fields
 
 
@@ -169,7 +169,7 @@ def kinds_of_blocks(
     arch = getattr(block, "arch", None)
     if arch is None:  # missing, or no text, which is noted already
         return kinds
-    if arch not in network_options.architectures():
+    if not network_options.is_architecture(arch):
         mistakes[f"{place}.arch"] = network_options.explain_unknown(arch)
         return kinds
     takes = set(constructor(arch).model_fields)
