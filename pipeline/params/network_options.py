@@ -33,6 +33,15 @@ TYPES: dict[str, Any] = {
     "Positive": Annotated[int, Field(ge=1)],
     "Fraction": Annotated[float, Field(ge=0, lt=1)],
 }
+# The type of an option without an annotation, by that of its default.
+OF_DEFAULT: dict[type, Any] = {
+    bool: bool,
+    int: int | float,
+    float: float,
+    str: str,
+    list: list[Any],
+    tuple: list[Any],
+}
 NOT_LITERAL = object()  # stands for a default that only Python can compute
 
 
@@ -96,8 +105,10 @@ def options_of(source: str, arch: str, without: frozenset[str]) -> type[Part]:
                         if argument.arg not in without
                     }
                     return cast(type[Part], create_model(arch, __base__=Part, **fields))  # type: ignore[call-overload]
+    classes = ", ".join(node.name for node in module.body if isinstance(node, ast.ClassDef))
     raise ParamsError(
-        f"models/{arch}.py: expected a class {bound} with an __init__ whose arguments are options"
+        f"models/{arch}.py: expected a class {bound} with an __init__ whose arguments are options,"
+        f" as its line `Model = {bound}` says, got {classes or 'no class'}; correct the line"
     )
 
 
@@ -130,6 +141,8 @@ def field_of(argument: ast.arg, default: ast.expr | None, module: ast.Module) ->
         value = ast.literal_eval(default)
     except ValueError:
         return kind | None if kind is not Any else Any, NOT_LITERAL
+    if argument.annotation is None:
+        kind = OF_DEFAULT.get(type(value), Any)
     return kind, list(value) if isinstance(value, tuple) else value
 
 

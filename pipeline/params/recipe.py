@@ -175,10 +175,11 @@ def kinds_of_blocks(
     takes = set(constructor(arch).model_fields)
     needed, task = ("classes", "images") if image else ("horizon", "series")
     if needed not in takes:
+        what = f"models/{arch}.py does not take {task}, since its __init__ has no `{needed}`"
         cure = "choose another data set or architecture"
-        mistakes[f"{place}.arch"] = (
-            f"models/{arch}.py does not take {task}, since its __init__ has no `{needed}`; {cure}"
-        )
+        if not takes & {"classes", "horizon"}:
+            cure = f"name the argument `{needed}` that says how many outputs it has"
+        mistakes[f"{place}.arch"] = f"{what}; {cure}"
         return kinds
     given = IMAGE_KEYWORDS if image else SERIES_KEYWORDS
     return {"net": constructor(arch, given), **kinds}

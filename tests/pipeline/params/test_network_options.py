@@ -181,6 +181,20 @@ def test_arguments_by_position_are_options_too(mine: Any) -> None:
     assert recipe.net == {"width": 3, "flag": True}  # deep: Python alone knows its default
 
 
+@pytest.mark.parametrize(
+    ("default", "good", "bad"),
+    [("3", 2.5, "wide"), ("0.1", 1, True), ("'a'", "b", 3), ("True", False, 1), ("(3, 4)", [5], 5)],
+)
+def test_the_default_of_an_option_gives_its_type(
+    mine: Any, default: str, good: Any, bad: Any
+) -> None:
+    """Without an annotation; oracle: types by hand. A whole number may become any number."""
+    arguments = f"self, classes, width={default}"
+    assert mine(arguments, width=good).net == {"width": good}
+    with pytest.raises(ParamsError, match=r"models\.tiny\.net\.width: expected "):
+        mine(arguments, width=bad)
+
+
 def test_a_network_need_not_take_size_or_channels(mine: Any) -> None:
     assert mine("self, classes").net == {}
 
@@ -209,6 +223,7 @@ def test_rules_that_need_torch_are_left_to_the_constructor(mine: Any) -> None:
         ("self, classes", "Model = Mine\nif x:", "models/mine.py line 9: expected Python, got "),
         ("self, classes", "Model = Other", "models/mine.py: expected a class Other with an __init__"),
         ("self, classes, width: int", "Model = Mine", "models.tiny.net.width: missing; add it"),
+        ("self, num_classes", "Model = Mine", "has no `classes`; name the argument `classes` that"),
     ],
 )  # fmt: skip
 def test_a_file_that_is_no_network_says_why(
