@@ -45,7 +45,8 @@ def repair(recipe: Layer, mistakes: dict[str, str], sets: Sets) -> Layer:
     removed = {path: remove(fixed, path.split(".")) for path in mistakes}
     for path, said in mistakes.items():
         if home := re.search(r"move it to `(\w+):`", said):
-            fixed[home[1]] = {path.rpartition(".")[2]: removed[path]} | fixed.get(home[1], {})
+            block = fixed.get(home[1]) or {}
+            fixed[home[1]] = {path.rpartition(".")[2]: removed[path]} | block
     if "arch" in mistakes:
         fixed.pop("net", None)  # the options of another architecture
     data = dict(fixed.get("data", {}))

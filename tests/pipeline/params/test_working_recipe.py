@@ -27,6 +27,7 @@ MISTAKES = [
     ({"arch": "mobilenet_v2", "data": {**AT8, "colour": "rgb"}}, "{arch: zoo, net: {name: mobilenet_v2}, "),
     ({"backbone": {"arch": "mobilenet_v2"}}, "{backbone: {arch: zoo, net: {name: mobilenet_v2}, weights: "),
     ({"backbone": BACKBONE, "head": {"kind": "mlp"}, "data": AT8}, "standardise: imagenet}, head: {kind: mlp}}"),
+    ({"arch": "fcnn", "data": AT8, "head": None, "kind": "mlp"}, "{arch: resnet, data: {set: digits"),
     ({"backbone": 3, "sed": 1}, "{backbone: {arch: zoo, net: {name: mobilenet_v2}, weights: {file: imagenet"),
 ]  # fmt: skip
 
