@@ -42,6 +42,8 @@ def describe_working_recipe(name: str, recipe: Any, mistakes: dict[str, str], se
 def repair(recipe: Layer, mistakes: dict[str, str], sets: Sets) -> Layer:
     """Return a recipe without the keys of mistakes, by dotted path, and with what it then lacks."""
     fixed = {key: copy.deepcopy(value) for key, value in recipe.items() if key != "full"}
+    if not isinstance(fixed.get("data"), dict):
+        fixed["data"] = {}
     removed = {path: remove(fixed, path.split(".")) for path in mistakes}
     for path, said in mistakes.items():
         if home := re.search(r"move it to `(\w+):`", said):
@@ -49,7 +51,7 @@ def repair(recipe: Layer, mistakes: dict[str, str], sets: Sets) -> Layer:
             fixed[home[1]] = {path.rpartition(".")[2]: removed[path]} | block
     if "arch" in mistakes:
         fixed.pop("net", None)  # the options of another architecture
-    data = dict(fixed.get("data", {}))
+    data = fixed["data"] if isinstance(fixed.get("data"), dict) else {}
     if data.get("set") not in list(sets):
         image = takes_images({**fixed, "data": data}, {})
         likely = [name for name in sets if takes_images({"data": {"set": name}}, sets) == image]

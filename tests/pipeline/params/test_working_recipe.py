@@ -1,15 +1,20 @@
 """The recipe that an error ends with works: pasted, it passes stage params."""
 
+import copy
+import random
 import re
 from pathlib import Path
 from typing import Any
 
 import pytest
-from recipes import SETS
+from recipes import IMAGE_RECIPE, SERIES_RECIPE, SETS
 from ruamel.yaml import YAML
 
 from pipeline.core.errors import ParamsError
 from pipeline.params import load as params
+from pipeline.params.recipe import built_on, check_recipe
+from pipeline.params.validation_errors import BlockError
+from pipeline.params.working_recipe import describe_working_recipe
 
 BACKBONE = {"arch": "zoo", "net": {"name": "mobilenet_v2"}}
 AT8 = {"set": "digits", "size": [8, 8], "colour": "grey"}
@@ -119,3 +124,41 @@ def test_imagenets_own_classes_need_no_head(workspace: Path) -> None:
     content = {"line": {}, "data": {"photos": spec}, "models": {"tiny": recipe}}
     YAML().dump(content, Path("params.yaml"))
     assert params.load().models["tiny"].train.epochs == 0
+
+
+ON_BACKBONE = {
+    "backbone": {**BACKBONE, "weights": WEIGHTS},
+    "data": COLOUR,
+    "head": {"kind": "best"},
+}
+VALUES = (None, 3, -1, True, "x", "digits", "mobilenet_v2", [], [1], {}, {"a": 1}, 0.5, "softmax")
+KEYS = "arch data net train head weights needs backbone full kind size epochs lr set dropout name"
+
+
+def damage(recipe: dict[Any, Any], chance: random.Random) -> None:
+    """Remove a key of some block, or set one to a value that means nothing there."""
+    inner = [value for value in recipe.values() if isinstance(value, dict)]
+    deeper = [value for block in inner for value in block.values() if isinstance(value, dict)]
+    block = chance.choice([recipe, *inner, *deeper])
+    if block and chance.random() < 0.3:
+        block.pop(chance.choice(list(block)))
+    else:
+        block[chance.choice([*KEYS.split(), 3, *block])] = copy.deepcopy(chance.choice(VALUES))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_no_damage_to_a_recipe_ends_in_a_traceback(workspace: Path, seed: int) -> None:
+    """Oracle: a ParamsError or a recipe, and never another error, for 100 damaged recipes."""
+    chance, suggested = random.Random(seed), 0
+    sets = {name: params.check_set(name, spec) for name, spec in SETS.items()}
+    for _ in range(100):
+        recipe = copy.deepcopy(chance.choice([IMAGE_RECIPE, SERIES_RECIPE, ON_BACKBONE]))
+        for _ in range(chance.randint(1, 4)):
+            damage(recipe, chance)
+        try:
+            check_recipe("tiny", built_on("tiny", {"tiny": recipe}), sets, "small")
+        except BlockError as error:
+            suggested += bool(describe_working_recipe("tiny", recipe, error.mistakes, sets))
+        except ParamsError:
+            pass
+    assert suggested > 50
