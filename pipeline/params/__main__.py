@@ -71,7 +71,7 @@ def main() -> None:
         return
     with stage_line("params") as summarize:
         write_files(params)
-        summarize(f"{len(params.line)} entries, {len(params.line_studies)} studies")
+        summarize(f"entries: {len(params.line)}, studies: {len(params.line_studies)}")
 
 
 def write_files(params: Params) -> None:
