@@ -83,7 +83,7 @@ def test_a_key_that_is_left_at_its_default_needs_two_plus_signs(project: Path) -
     head = next(line for line in run(project, *make).splitlines() if "Experiment" in line)
     assert re.split(r"  +", head.strip()) == [
         "Experiment",
-        "results/a/metrics.json:test_accuracy",
+        "test_accuracy",
         "models.a.train.lr",
         "models.a.train.decay",
     ]
