@@ -138,7 +138,7 @@ def require_class_folders(folder: Path) -> Path:
     if len(folders) == 1:
         (name, inner) = next(iter(folders.items()))
         below = class_folders.visible_folders(inner)
-        cure = f"did you mean --images {folder / name}" if len(below) > 1 else layout
+        cure = f"did you mean --images {folder / name}?" if len(below) > 1 else layout
         what = f"{folder} holds one folder, {name!r}, and at least two classes are needed"
         raise StageError(f"new: {what}; {cure}")
     return root

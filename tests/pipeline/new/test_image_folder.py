@@ -125,7 +125,7 @@ def test_folders_without_classes(tmp_path: Path, photo_folder: Folder) -> None:
 def test_one_class(photo_folder: Folder) -> None:
     assert "one folder, 'cat', and at least two classes" in refused(photo_folder({"cat": 9}, "one"))
     nested = photo_folder({"pets/cat": 9, "pets/dog": 9}, "nested")
-    assert refused(nested).endswith(f"did you mean --images {nested}/pets")
+    assert refused(nested).endswith(f"did you mean --images {nested}/pets?")
 
 
 def test_a_class_that_is_too_small_for_the_splits(photo_folder: Folder) -> None:
