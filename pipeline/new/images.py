@@ -122,7 +122,8 @@ def on_backbone(
         "head": {"kind": "linear"} | folds,
         "train": {"epochs": 0},
     }
-    why = f"{name} keeps its published weights under a new linear head"
+    whose = "torchvision's weights, downloaded if need be," if file == "imagenet" else "its weights"
+    why = f"{name} keeps {whose} under a new linear head"
     return recipe, f"{why}, for {seen.splits['train']} photos"
 
 
@@ -171,7 +172,7 @@ def from_recipes(arch: str, taken: Params) -> dict[str, Any]:
     for name, recipe in reversed(taken.models.items()):
         short, plain = name.partition("-")[0], not (recipe.weights or recipe.head)
         if isinstance(recipe.data, ImageData) and plain and short.startswith(recipe.arch):
-            train = taken.raw["models"][name]["train"]
+            train = taken.raw["models"][name].get("train", CNN2["train"])
             named[short] = {
                 "arch": recipe.arch,
                 "net": recipe.net,
