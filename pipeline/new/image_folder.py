@@ -127,7 +127,7 @@ def require_class_folders(folder: Path) -> Path:
         raise StageError(f"new: {folder} lies in {OUT}/, which `make clean` removes; move it")
     refuse_links_out(root)
     folders = class_folders.visible_folders(root)
-    files = [p for p in root.iterdir() if p.is_file() and not class_folders.hidden(p.name)]
+    files = [p for p in root.iterdir() if p.is_file() and not class_folders.is_hidden(p.name)]
     images = sum(path.suffix.lower() in SUFFIXES for path in files)
     layout = f"put the images of each class into a folder of its own, as {root.name}/cat/1.jpg"
     if not folders and files and not images:
