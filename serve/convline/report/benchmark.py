@@ -212,7 +212,8 @@ def format_text(report: dict[str, Any]) -> str:
     ]
     rows += [["the whole", report["cores"], "", _format_rate(whole)]]
     peak = report["peak_bytes"]
-    share = f"{100 * whole['reached']:.0f} % of {whole['ideal']:.3g} {unit}"
+    ideal = _format_rate({"per_second": whole["ideal"]})
+    share = f"{100 * whole['reached']:.0f} % of {ideal} {unit}"
     facts = [
         ["model", f"{report['model']} on {report['device']}"],
         ["machine", f"{report['machine']}, {report['cores']} cores"],

@@ -116,7 +116,7 @@ def _variant_rows(file: ModelFile) -> Rows:
     for name, verdict in variants.items() if isinstance(variants, dict) else ():
         sentences = verdict.get("why") if isinstance(verdict, dict) else None
         if isinstance(sentences, list):
-            text = "; ".join(str(one).removeprefix(f"{file.name}: ") for one in sentences)
+            text = "; ".join(str(one).removeprefix(f"{file.name}: {name} ") for one in sentences)
             rows.append((f"variant {name}", printable_line(text, 400)))
     return rows
 
