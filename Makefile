@@ -54,8 +54,9 @@ $(READY): requirements.lock pyproject.toml
 scm: $(READY)
 	@test -e .git || python -m dvc config --local --quiet core.no_scm true
 
-# Files side by side, one thread each; on more than four cores the fixtures that each process makes anew cost more than they save.
-SIDE_BY_SIDE := OMP_NUM_THREADS=1 python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+# Test files in parallel, one thread each; on more than four cores the fixtures of each process cost more than they save.
+# In the order of the folders: xdist would run files of few tests last, and those take longest (end_to_end).
+SIDE_BY_SIDE := OMP_NUM_THREADS=1 python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 test: $(READY) scm
 	$(SIDE_BY_SIDE) -m "not long"

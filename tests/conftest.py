@@ -1,6 +1,10 @@
 """What the tests of the pipeline share: a workspace, and recipes that train in a second."""
 
 import copy
+import functools
+import os
+import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +19,13 @@ from recipes import BASE, ROOT, SETS, SPECS, TRANSFERS
 from pipeline.data import dataset, prepare
 from pipeline.params import load, recipe, schema
 from pipeline.params.schema import EntryRecipe
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Create the folder that the processes of this run share (line.py); remove it at the end."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        folder = os.environ["CONVLINE_TESTS"] = tempfile.mkdtemp(prefix="convline-tests-")
+        config.add_cleanup(functools.partial(shutil.rmtree, folder, ignore_errors=True))
 
 
 @pytest.fixture

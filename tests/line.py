@@ -1,14 +1,14 @@
-"""A whole tiny line, made once a session: a linear classifier on the digits and a causal forecaster
-on waves.
+"""A complete tiny line, made once a test run: a linear classifier on the digits and a causal
+forecaster on waves.
 
-Nothing is faked: the stages' own `main` made it, in a folder of its own. Tests copy it and break
+Nothing is faked: the stages' own `main` make it, in a folder of its own. Tests copy it and break
 the copy.
 """
 
 from __future__ import annotations
 
-import atexit
 import csv
+import fcntl
 import functools
 import importlib
 import json
@@ -16,7 +16,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,14 +29,8 @@ from convline.model_file.onnx_file import read_model_file, seal
 
 REPOSITORY = Path(__file__).parents[1]
 DIGITS, WAVES = "fcnn0-digits", "causal-waves"
-STAGES = (
-    "data",
-    "train",
-    "export",
-    "check",
-    "package",
-    "infer",
-)  # those of one entry; params and wheel beside them
+# Those of one entry; params and wheel run once.
+STAGES = ("data", "train", "export", "check", "package", "infer")
 PARAMS = """
 device: cpu
 line: {fcnn0-digits: scratch, causal-waves: scratch}
@@ -63,9 +56,23 @@ models:
 
 @functools.cache
 def made() -> Path:
-    """Return the folder of the finished line; it goes when the session ends."""
-    root = Path(tempfile.mkdtemp(prefix="convline-line-"))
-    atexit.register(shutil.rmtree, root, ignore_errors=True)
+    """Return the folder of the finished line, which the processes of a test run share.
+
+    The first one that needs it makes it, and others wait. conftest.py removes it at the end.
+    """
+    shared = Path(os.environ["CONVLINE_TESTS"])
+    with (shared / "line.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (shared / "line.finished").exists():
+            shutil.rmtree(shared / "line", ignore_errors=True)  # of a process that failed
+            make(shared / "line")
+            (shared / "line.finished").touch()
+    return shared / "line"
+
+
+def make(root: Path) -> None:
+    """Run all stages in a new folder."""
+    root.mkdir()
     for folder in ("models", "pipeline"):
         (root / folder).symlink_to(REPOSITORY / folder)
     shutil.copytree(
@@ -79,7 +86,6 @@ def made() -> Path:
         for name in (DIGITS, WAVES):
             for stage in STAGES:
                 run(stage, name)
-    return root
 
 
 @contextmanager
@@ -100,7 +106,7 @@ def copy_to(folder: Path) -> Path:
 
 
 def run(stage: str, *arguments: str) -> None:
-    """Run a stage's `main` in this process and the working directory; its errors come through."""
+    """Run a stage's `main` in this process and the working directory; its errors are raised."""
     before, sys.argv = sys.argv, [f"pipeline/{stage}/__main__.py", *arguments]
     try:
         importlib.import_module(f"pipeline.{stage}.__main__").main()
@@ -109,7 +115,7 @@ def run(stage: str, *arguments: str) -> None:
 
 
 def run_without_torch(stage: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run a stage as its command does, in a process of its own where torch cannot be imported."""
+    """Run a stage as its command does, in a new process in which torch cannot be imported."""
     code = (
         "import sys; sys.modules['torch'] = None; sys.argv = sys.argv[1:]; from pipeline.core.stage import run; "
         f"import pipeline.{stage}.__main__ as stage; run(stage.main)"
@@ -142,9 +148,7 @@ def change_model(
     file: str = "model.onnx",
     keep_golden: bool = True,
 ) -> None:
-    """Change an exported file's graph or document and seal it again: the digest is right, the
-    content is not.
-    """
+    """Change an exported file's graph or document and seal it again, with a valid digest."""
     path = model_path(name).with_name(file)
     proto, about = onnx.load(path), read_model_file(path).json
     graph(proto)
@@ -163,7 +167,7 @@ def change_model(
 def change_weights(
     proto: onnx.ModelProto, change: Callable[[np.ndarray], None], ending: str
 ) -> None:
-    """Apply `change` to the float weights whose name ends so; at least one must."""
+    """Apply `change` to the float weights whose names have this ending; there must be one."""
     found = [w for w in proto.graph.initializer if w.name.endswith(ending)]
     assert found, [w.name for w in proto.graph.initializer]
     for weight in found:
