@@ -23,6 +23,7 @@ from test_readme import SERVING, commands, examples, network_file
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 STAGES = ("train", "export", "check", "explain", "package", "infer")
+KILLED = "lenet5-digits"  # whose training is killed
 
 
 @pytest.fixture(scope="module")
@@ -165,27 +166,37 @@ def wait_for_checkpoint(folder: Path, process: subprocess.Popen) -> None:
         time.sleep(0.02)
 
 
+def outcome(folder: Path) -> tuple[dict, str]:
+    """Return the result and the history of the training of KILLED."""
+    history = folder / "out" / KILLED / "train" / "history.json"
+    return result(folder, KILLED, "train"), history.read_text()
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, tuple[dict, str]]:
+    """A copy in which KILLED was trained without an interruption, and the outcome."""
+    folder = copy_tree(tmp_path_factory.mktemp("killed") / "copy", git=True)
+    edit_params(folder, lambda p: p["models"][KILLED]["train"].update(epochs=30))
+    dvc(folder, "repro", f"train@{KILLED}")
+    return folder, outcome(folder)
+
+
 @pytest.mark.parametrize("victim", ["train", "dvc"])
-def test_killed_training_ends_with_the_same_metrics(tmp_path: Path, victim: str) -> None:
+def test_killed_training_ends_with_the_same_metrics(
+    uninterrupted: tuple[Path, tuple[dict, str]], victim: str
+) -> None:
     """SIGKILL to the training process, or to the whole group of `dvc repro`; run again, the metrics
     are equal.
     """
-    entry = "lenet5-digits"
-    folder = copy_tree(tmp_path / "killed", git=True)
-    edit_params(folder, lambda p: p["models"][entry]["train"].update(epochs=30))
-    dvc(folder, "repro", f"train@{entry}")
-    whole = (
-        result(folder, entry, "train"),
-        (folder / "out" / entry / "train" / "history.json").read_text(),
-    )
+    folder, expected = uninterrupted
     for made in ("out", "results", ".dvc/cache", "dvc.lock"):
         path = folder / made
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     if victim == "train":
-        dvc(folder, "repro", f"data@{entry}")
-        command = [sys.executable, "-m", "pipeline.train", entry]
+        dvc(folder, "repro", f"data@{KILLED}")
+        command = [sys.executable, "-m", "pipeline.train", KILLED]
     else:
-        command = [sys.executable, "-m", "dvc", "repro", f"train@{entry}"]
+        command = [sys.executable, "-m", "dvc", "repro", f"train@{KILLED}"]
     environment = os.environ | {
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     }
@@ -200,12 +211,9 @@ def test_killed_training_ends_with_the_same_metrics(tmp_path: Path, victim: str)
     wait_for_checkpoint(folder, process)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    output = dvc(folder, "repro", f"train@{entry}")
+    output = dvc(folder, "repro", f"train@{KILLED}")
     assert "continuing after epoch" in output
-    assert (
-        result(folder, entry, "train"),
-        (folder / "out" / entry / "train" / "history.json").read_text(),
-    ) == whole
+    assert outcome(folder) == expected
     assert not list((folder / "out" / "checkpoints").glob("*.pt"))
 
 
