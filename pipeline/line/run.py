@@ -62,7 +62,7 @@ class Output:
             stage = stage_of_line(text)
             if stage:
                 self.done.add(stage)
-                self.progress.pop(job, None)
+                self.end(job)
             count = self.count() if stage and self.planned else ""
             named = text if " | " in text else prefix(job) + text
             width = 2 * len(str(len(self.planned))) + len(" of ")
@@ -73,10 +73,9 @@ class Output:
         self.bar.set_description_str("   ".join(self.progress.values())[:width])
 
     def end(self, job: str) -> None:
-        """Take the progress of a job that has ended off the last line."""
-        with self.lock:
-            if self.progress.pop(job, None):
-                self.show_progress()
+        """Take the progress of a job's stage that has ended off the last line."""
+        if self.progress.pop(job, None):
+            self.show_progress()
 
 
 def planned_stages() -> set[str]:
@@ -117,7 +116,8 @@ def reproduce(job: str, targets: list[str], output: Output, threads: int | None 
                 output.add(job, text)
                 if not PROGRESS.search(text):
                     last = "" if stage_of_line(text) else text
-    output.end(job)
+    with output.lock:
+        output.end(job)
     if command.returncode:
         message = last.partition(" | ")[2] or last
         output.failures.append(f"{failed or job}: {message.removeprefix('error: ')}")
