@@ -40,7 +40,8 @@ from convline.runtime.host import usable_cores
 from convline.runtime.session import open_session
 from convline.runtime.sources import Source
 from convline.runtime.streaming import Stream
-from convline.timeseries.forecaster import WINDOWS_PER_RUN, Forecaster
+from convline.timeseries.forecaster import Forecaster
+from convline.timeseries.model import WINDOWS_PER_RUN
 from convline.timeseries.online import Follower
 from convline.timeseries.predict import ForecastTask
 from convline.timeseries.read_options import ReadOptions

@@ -22,10 +22,7 @@ if TYPE_CHECKING:
 @options.OUTPUT
 @options.FORMAT
 @click.option(
-    "--top-k",
-    type=click.IntRange(1),
-    default=1,
-    help="Labels per image, the most probable first.",
+    "--top-k", type=click.IntRange(1), default=1, help="Labels per image, the most probable first."
 )
 @click.option(
     "--batch",
@@ -134,10 +131,7 @@ def images(
     "[default: grey for occlusion, else black]",
 )
 @click.option(
-    "--steps",
-    type=click.IntRange(1, 10000),
-    default=50,
-    help="Steps of integrated-gradients.",
+    "--steps", type=click.IntRange(1, 10000), default=50, help="Steps of integrated-gradients."
 )
 @click.option(
     "--samples",

@@ -12,6 +12,7 @@ from PIL import Image
 
 from convline.errors import InputError
 from convline.images.decode import read_image
+from convline.images.table import Images, batch_rows
 from convline.model_file.document import ClassifierDocument, ImageRule
 from convline.runtime.batches import batched
 from convline.runtime.host import usable_cores
@@ -70,12 +71,21 @@ class Classifier(Model):
         has the status "error". The path of an image without one is "image 0", by its position.
         Images: see `predict_proba`. For a DataFrame: pandas.DataFrame(model.predict_table(images)).
         """
-        from convline.images.predict import table_rows  # which imports this module
-
         if not 1 <= top_k <= len(self.labels):
             expected = f"1 to the model's {len(self.labels)} labels"
             raise ValueError(f"top_k: expected {expected}, got {top_k}")
-        return table_rows(self, as_iterable(images), top_k)
+        rule, rows = self.rule, list[Row]()
+
+        def decode(image: ImageLike) -> Images | str:
+            try:
+                return read_image_like(image, rule)
+            except InputError as error:
+                return error.reason
+
+        for batch, decoded in decode_in_batches(as_iterable(images), decode):
+            names = [_name(image, position) for position, image in enumerate(batch, len(rows))]
+            rows += batch_rows(names, decoded, self.predict_proba, self.labels, top_k)
+        return rows
 
     def _probabilities(self, batch: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         expected = (*self.rule.size, self.rule.channels)
@@ -97,6 +107,14 @@ def as_iterable(images: ImageLike | Iterable[ImageLike]) -> Iterable[ImageLike]:
     one = isinstance(images, str | os.PathLike | bytes | Image.Image) or hasattr(images, "read")
     one = one or (isinstance(images, np.ndarray) and images.ndim < 4)
     return cast("Iterable[ImageLike]", [images] if one else images)
+
+
+def _name(image: ImageLike, position: int) -> str:
+    if isinstance(image, str | os.PathLike):
+        return os.fspath(image)
+    # `name` of an open file, `filename` of a Pillow image
+    name = getattr(image, "name", None) or getattr(image, "filename", None)
+    return name if isinstance(name, str) else f"image {position}"
 
 
 def decode_in_batches(

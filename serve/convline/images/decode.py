@@ -120,9 +120,7 @@ def read_bytes(path: str) -> bytes:
 
 
 @contextmanager
-def _open_image(
-    source: str | Path | bytes | Image.Image,
-) -> Iterator[tuple[Image.Image, str]]:
+def _open_image(source: str | Path | bytes | Image.Image) -> Iterator[tuple[Image.Image, str]]:
     """Yield the opened image and its name; translate what a decoder raises to InputError."""
     if isinstance(source, Image.Image):
         yield source, "Pillow image"

@@ -4,25 +4,22 @@ import hashlib
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from convline.errors import DeviceMemoryError, InputError
-from convline.images.classifier import Classifier, ImageLike, decode_in_batches, read_image_like
+from convline.images.classifier import Classifier
 from convline.images.sources import FileContents, lost_contrast, read_source, with_bytes
+from convline.images.table import Decoded, Images, RunBatch, batch_rows
 from convline.model_file.document import ImageRule
 from convline.runtime.batches import IN_FLIGHT
 from convline.runtime.io_binding import bind_batch, copy_outputs, pad_batch, run_bound
-from convline.runtime.rows import Columns, Row
+from convline.runtime.rows import Row
 from convline.runtime.session import translate_errors
 from convline.runtime.sources import Source
-
-Images = npt.NDArray[np.uint8]  # (N, H, W, C), or (H, W, C) for one
-RunBatch = Callable[[Images], npt.NDArray[np.float32]]  # images to probabilities (N, K)
-Decoded = list[Images | str]  # per input the image, or the reason why there is none
 
 
 class BatchResult(NamedTuple):
@@ -32,42 +29,6 @@ class BatchResult(NamedTuple):
     decode_s: float
     inference_s: float
     low_contrast: int = 0  # images: see `convline.images.sources.lost_contrast`
-
-
-def table_columns(top_k: int) -> Columns:
-    """Return path, label, score, label_2, score_2, ..., status ("ok" or "error"), error."""
-    columns: Columns = {"path": str}
-    for rank in range(1, top_k + 1):
-        columns |= {_ranked("label", rank): str, _ranked("score", rank): float}
-    return columns | {"status": str, "error": str}
-
-
-def table_rows(model: Classifier, images: Iterable[ImageLike], top_k: int) -> list[Row]:
-    """Return one row per image in order, with the columns of `infer images`.
-
-    An image without a path is named by its position. The batches are those of `predict_proba`, so
-    the scores are its probabilities.
-    """
-    rule, rows = model.rule, list[Row]()
-
-    def decode(image: ImageLike) -> Images | str:
-        try:
-            return read_image_like(image, rule)
-        except InputError as error:
-            return error.reason
-
-    for batch, decoded in decode_in_batches(images, decode):
-        names = [_name(image, position) for position, image in enumerate(batch, len(rows))]
-        rows += batch_rows(names, decoded, model.predict_proba, model.labels, top_k)
-    return rows
-
-
-def _name(image: ImageLike, position: int) -> str:
-    if isinstance(image, str | os.PathLike):
-        return os.fspath(image)
-    # `name` of an open file, `filename` of a Pillow image
-    name = getattr(image, "name", None) or getattr(image, "filename", None)
-    return name if isinstance(name, str) else f"image {position}"
 
 
 def classify_batch(
@@ -99,49 +60,6 @@ def decode_sources(rule: ImageRule, sources: list[Source]) -> Decoded:
         except InputError as error:
             decoded.append(error.reason)
     return decoded
-
-
-def batch_rows(
-    names: list[str], decoded: Decoded, run: RunBatch, labels: list[str], top_k: int
-) -> list[Row]:
-    """Return one row per name. Only inputs that were decoded are run."""
-    images = [image for image in decoded if not isinstance(image, str)]
-    ranked = iter(_ranked_labels(run(np.stack(images)), labels, top_k) if images else ())
-    blank: Row = dict.fromkeys(table_columns(top_k))
-    rows = []
-    for name, image in zip(names, decoded, strict=True):
-        row = _error(image) if isinstance(image, str) else next(ranked)
-        rows.append(blank | {"path": name} | row)
-    return rows
-
-
-def _ranked_labels(
-    probabilities: npt.NDArray[np.float32], labels: list[str], top_k: int
-) -> list[Row]:
-    """Return label, score, label_2, ... of the most probable classes; the first wins a tie."""
-    best = np.argsort(-probabilities, axis=1, kind="stable")[:, :top_k]
-    # Python's numbers: one conversion for all
-    scores = np.take_along_axis(probabilities, best, axis=1).tolist()
-    finite = np.asarray(np.isfinite(probabilities).all(axis=1))
-    ranks = range(1, best.shape[1] + 1)
-    columns = [(_ranked("label", rank), _ranked("score", rank)) for rank in ranks]
-    rows: list[Row] = []
-    for classes, values, is_finite in zip(best.tolist(), scores, finite, strict=True):
-        row = _error("the model answered probabilities that are not finite")
-        if is_finite:
-            row = {"status": "ok"}
-            for (label, score), index, value in zip(columns, classes, values, strict=True):
-                row |= {label: labels[index], score: value}
-        rows.append(row)
-    return rows
-
-
-def _error(reason: str) -> Row:
-    return {"status": "error", "error": reason}
-
-
-def _ranked(name: str, rank: int) -> str:
-    return name if rank == 1 else f"{name}_{rank}"
 
 
 def batch_runner(model: Classifier, batch: int) -> RunBatch:

@@ -12,7 +12,7 @@ from typing import IO, NamedTuple
 import numpy as np
 
 from convline.errors import ServeError
-from convline.images import predict
+from convline.images import predict, table
 from convline.images.classifier import Classifier
 from convline.images.sources import with_bytes
 from convline.jobs import checkpoint
@@ -58,7 +58,7 @@ class ImageWorker:
         return model
 
     @cached_property
-    def run(self) -> predict.RunBatch:
+    def run(self) -> table.RunBatch:
         return predict.batch_runner(self.model, self.batch)
 
     def measure(
@@ -108,7 +108,7 @@ class ImageWorker:
             result.decode_s, result.inference_s, encode_s, result.low_contrast,
         )  # fmt: skip
 
-    def decode(self, sources: list[Source]) -> predict.Decoded:
+    def decode(self, sources: list[Source]) -> table.Decoded:
         decode = partial(predict.decode_sources, self.model.rule)
         if self.decoders is None:
             return decode(sources)
@@ -180,7 +180,7 @@ def label_images(
         summary.checkpoint, summary.resumed = start, start.rows
         summary.start_s = time.perf_counter() - started
         watch(summary)
-        columns = predict.table_columns(top_k)
+        columns = table.table_columns(top_k)
         run = {"model": file.digest, "columns": list(columns), "batch": summary.batch}
         run |= {"format": table_format} if table_format else {}
         checkpoint.require_same_run(output, run, interrupted)

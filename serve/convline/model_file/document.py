@@ -5,8 +5,8 @@ described in docs/model-file.md and docs/model-file.schema.json.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, fields
+from typing import Any, NoReturn
 
 import numpy.typing as npt
 
@@ -38,23 +38,25 @@ class ImageRule:
     draft: bool = False
 
     def __post_init__(self) -> None:
-        for name, value, choices in (
-            ("colour", self.colour, ("grey", "rgb")),
-            ("fit", self.fit, ("stretch", *CROPS)),
-            ("interpolation", self.interpolation, INTERPOLATIONS),
-        ):
-            if value not in choices:
-                expected = f"one of {', '.join(choices)}"
-                raise ValueError(f"ImageRule.{name}: expected {expected}, got {value!r}")
-        if self.fit != "stretch" and (self.shorter_px is None or self.shorter_px < max(self.size)):
-            expected = f"at least {max(self.size)} to crop"
-            raise ValueError(f"ImageRule.shorter_px: expected {expected}, got {self.shorter_px}")
+        choices = {
+            "colour": ("grey", "rgb"),
+            "fit": ("stretch", *CROPS),
+            "interpolation": INTERPOLATIONS,
+        }
+        for name, known in choices.items():
+            if getattr(self, name) not in known:
+                self._refuse(name, f"one of {', '.join(known)}")
         if self.fit == "stretch" and self.shorter_px is not None:
-            expected = "None with fit 'stretch'"
-            raise ValueError(f"ImageRule.shorter_px: expected {expected}, got {self.shorter_px}")
+            self._refuse("shorter_px", "None with fit 'stretch'")
+        if self.fit != "stretch" and (self.shorter_px or 0) < max(self.size):
+            self._refuse("shorter_px", f"at least {max(self.size)} to crop")
         if self.fit == "torchvision" and self.draft:
             expected = "false with fit 'torchvision', whose pixels it changes"
             raise ValueError(f"ImageRule.draft: expected {expected}, got true")
+
+    def _refuse(self, name: str, expected: str) -> NoReturn:
+        got = getattr(self, name)
+        raise ValueError(f"ImageRule.{name}: expected {expected}, got {got!r}")
 
     @property
     def channels(self) -> int:
@@ -62,23 +64,16 @@ class ImageRule:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the `input` object of the model document."""
-        crop = {"shorter_px": self.shorter_px} if self.shorter_px is not None else {}
-        return {
-            "kind": "image", "size": list(self.size), "colour": self.colour, "fit": self.fit,
-            **crop, "interpolation": self.interpolation, "background": list(self.background),
-            "draft": self.draft, **POLICIES,
-        }  # fmt: skip
+        values = {key: value for key, value in asdict(self).items() if value is not None}
+        lists = {"size": [*self.size], "background": [*self.background]}
+        return {"kind": "image", **values, **lists, **POLICIES}
 
     @classmethod
     def from_dict(cls, document: Mapping[str, Any]) -> "ImageRule":
         """Return the rule of an `input` object; ValueError if its values do not agree."""
-        height, width = document["size"]
-        red, green, blue = document["background"]
-        return cls(
-            size=(height, width), colour=document["colour"], fit=document["fit"],
-            shorter_px=document.get("shorter_px"), interpolation=document["interpolation"],
-            background=(red, green, blue), draft=document["draft"],
-        )  # fmt: skip
+        values = {one.name: document[one.name] for one in fields(cls) if one.name in document}
+        tuples = {"size": tuple(document["size"]), "background": tuple(document["background"])}
+        return cls(**values | tuples)
 
 
 @dataclass(frozen=True)
@@ -87,13 +82,6 @@ class Step:
 
     unit: str  # "seconds" | "months" | "index" (whole numbers)
     count: int
-
-    def to_dict(self) -> dict[str, Any]:
-        return {"unit": self.unit, "count": self.count}
-
-    @classmethod
-    def from_dict(cls, document: Mapping[str, Any]) -> "Step":
-        return cls(document["unit"], document["count"])
 
     def __str__(self) -> str:
         unit = self.unit if self.unit != "index" else "(whole numbers)"
@@ -126,15 +114,11 @@ class SeriesRule:
     @classmethod
     def from_dict(cls, document: Mapping[str, Any]) -> "SeriesRule":
         """Return the rule of an `input` object."""
-        known = {
-            key: value for key, value in document.items() if key not in ("kind", "step", "range")
-        }
-        training = document.get("range")
-        return cls(
-            **known,
-            step=Step.from_dict(document["step"]),
-            range=TrainingRange(**training) if training else None,
-        )
+        values = {key: value for key, value in document.items() if key != "kind"}
+        values["step"] = Step(**document["step"])
+        if document.get("range"):
+            values["range"] = TrainingRange(**document["range"])
+        return cls(**values)
 
 
 @dataclass(frozen=True)
@@ -194,13 +178,8 @@ class ForecasterDocument(Document):
 
 def parse_document(document: dict[str, Any]) -> ClassifierDocument | ForecasterDocument:
     """Return the typed document of checked JSON; ValueError if an image rule contradicts itself."""
-    common = {
-        "name": document["name"],
-        "task": document["task"],
-        "digest": document["digest"],
-        "provenance": document["provenance"],
-        "golden_json": document["golden"],
-    }
+    common = {key: document[key] for key in ("name", "task", "digest", "provenance")}
+    common["golden_json"] = document["golden"]
     if document["task"] == "classification":
         return ClassifierDocument(
             **common,

@@ -13,7 +13,7 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -33,6 +33,7 @@ MAX_DOCUMENT_BYTES = 64 * 2**20
 MAX_NESTING = 64  # of the document; ours has 6 levels
 STEP_PREFIXES = ("step_", "next_")  # of the outputs of a step graph
 EXPORT = "export the model again"
+COPY = f"copy it again or {EXPORT}"
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class ModelFile:
         try:
             return parse_document(self.json)
         except ValueError as error:
-            raise ModelFileError(f"{self.path}: metadata key 'input': {error}; {EXPORT}") from error
+            raise _error(self.path, f"metadata key 'input': {error}") from error
 
     @property
     def name(self) -> str:
@@ -87,7 +88,7 @@ class ModelFile:
         names = [name for name in output_names(self.content) if name.startswith(STEP_PREFIXES)]
         if not (self.has_step_graph and names):
             cure = "export it with `streaming: true`"
-            raise ModelFileError(f"{self.path}: expected a step graph, got none; {cure}")
+            raise _error(self.path, "expected a step graph, got none", cure)
         return keep_outputs(self.content, names)
 
 
@@ -116,9 +117,7 @@ def read_model_file(path: str | Path, sha256: str | None = None) -> ModelFile:
     path = Path(path)
     model = _read_bytes(path)
     if sha256 is not None and (actual := hashlib.sha256(model).hexdigest()) != sha256:
-        raise ModelFileError(
-            f"{path}: expected the sha256 {sha256}, got {actual}; get the right file"
-        )
+        raise _error(path, f"expected the sha256 {sha256}, got {actual}", "get the right file")
     fields = _read_top_level(model, path)
     document = _read_document(fields, path)
     check_format(document, str(path))  # first: a newer format may have another digest
@@ -126,18 +125,14 @@ def read_model_file(path: str | Path, sha256: str | None = None) -> ModelFile:
     parts = [view[f.start : f.stop] for f in fields if f.number != METADATA_PROPS]
     rest = {key: value for key, value in document.items() if key != "digest"}
     if document.get("digest") != compute_digest(parts, rest):
-        raise ModelFileError(
-            f"{path}: the file is damaged, its digest does not fit; copy it again or {EXPORT}"
-        )
+        raise _error(path, "the file is damaged, its digest does not fit", COPY)
     check_document(document, str(path))
     try:
         reason = refusal_reason(model)
     except ProtobufError as error:
-        raise ModelFileError(
-            f"{path}: expected an ONNX graph, got bytes that are none ({error}); {EXPORT}"
-        ) from error
+        raise _error(path, f"expected an ONNX graph, got bytes that are none ({error})") from error
     if reason:
-        raise ModelFileError(f"{path}: {reason}; {EXPORT}")
+        raise _error(path, reason)
     return ModelFile(path, document, model)
 
 
@@ -160,17 +155,14 @@ def _read_bytes(path: Path) -> bytes:
     try:
         if not path.is_file():
             got = "something else" if path.exists() else "no such file"
-            raise ModelFileError(
-                f"{path}: expected an .onnx file, got {got}; name the file of a model"
-            )
+            raise _error(path, f"expected an .onnx file, got {got}", "name the file of a model")
         if (size := os.path.getsize(path)) > MAX_MODEL_BYTES:
             what = f"expected at most {MAX_MODEL_BYTES} bytes, got {size}"
-            raise ModelFileError(f"{path}: {what}; export a smaller model")
+            raise _error(path, what, "export a smaller model")
         return path.read_bytes()
     except OSError as error:
-        raise ModelFileError(
-            f"{path}: cannot be read ({error.strerror}); check its permissions"
-        ) from error
+        cure = "check its permissions"
+        raise _error(path, f"cannot be read ({error.strerror})", cure) from error
 
 
 def _read_top_level(model: bytes, path: Path) -> list[Field]:
@@ -180,20 +172,12 @@ def _read_top_level(model: bytes, path: Path) -> list[Field]:
     except ProtobufError as error:
         # Every exporter writes the IR version first.
         if error.truncated and model[:1] == bytes([IR_VERSION << 3]):
-            raise ModelFileError(
-                f"{path}: the file is truncated ({error}); copy it again or {EXPORT}"
-            ) from error
-        raise ModelFileError(
-            f"{path}: expected an ONNX file, got other bytes ({error}); {EXPORT}"
-        ) from error
+            raise _error(path, f"the file is truncated ({error})", COPY) from error
+        raise _error(path, f"expected an ONNX file, got other bytes ({error})") from error
     if not {IR_VERSION, GRAPH} <= {f.number for f in fields}:
-        raise ModelFileError(
-            f"{path}: expected an ONNX file, got {len(model)} bytes without a graph; {EXPORT}"
-        )
+        raise _error(path, f"expected an ONNX file, got {len(model)} bytes without a graph")
     if len(fields) == MAX_TOP_FIELDS:
-        raise ModelFileError(
-            f"{path}: expected fewer than {MAX_TOP_FIELDS} top-level fields, got more; {EXPORT}"
-        )
+        raise _error(path, f"expected fewer than {MAX_TOP_FIELDS} top-level fields, got more")
     return fields
 
 
@@ -209,22 +193,21 @@ def _read_document(fields: list[Field], path: Path) -> dict[str, Any]:
             if isinstance(key, memoryview) and key == PROPERTY.encode():
                 values.append(parts.get(2, b""))
         if not values:
-            raise ModelFileError(
-                f"{path}: expected Convline's metadata, got an ONNX file without it; {EXPORT}"
-            )
+            raise _error(path, "expected Convline's metadata, got an ONNX file without it")
         if len(values) > 1 or isinstance(values[0], int) or len(values[0]) > MAX_DOCUMENT_BYTES:
-            raise ModelFileError(
-                f"{path}: expected one metadata document under {MAX_DOCUMENT_BYTES} bytes; {EXPORT}"
-            )
+            raise _error(path, f"expected one metadata document under {MAX_DOCUMENT_BYTES} bytes")
         document: dict[str, Any] = json.loads(
             bytes(values[0]), parse_constant=_refuse_constant, parse_float=_parse_finite
         )
         _check_nesting(document)
     except (ProtobufError, ValueError, RecursionError) as error:
-        raise ModelFileError(
-            f"{path}: expected metadata that is JSON, got other bytes ({error}); {EXPORT}"
-        ) from error
+        what = f"expected metadata that is JSON, got other bytes ({error})"
+        raise _error(path, what) from error
     return document
+
+
+def _error(path: Path, what: str, cure: str = EXPORT) -> ModelFileError:
+    return ModelFileError(f"{path}: {what}; {cure}")
 
 
 def _refuse_constant(text: str) -> NoReturn:
@@ -241,12 +224,9 @@ def _check_nesting(value: Any) -> None:
     """Raise ValueError if lists and objects nest so deep that recursive code could fail."""
     level: list[Any] = [value]
     for _ in range(MAX_NESTING):
-        level = [
-            inner
-            for outer in level
-            if isinstance(outer, dict | list)
-            for inner in (outer.values() if isinstance(outer, dict) else outer)
-        ]
+        objects = [one.values() for one in level if isinstance(one, dict)]
+        lists = [one for one in level if isinstance(one, list)]
+        level = [*chain(*objects, *lists)]
         if not level:
             return
     raise ValueError(f"it nests deeper than {MAX_NESTING}")

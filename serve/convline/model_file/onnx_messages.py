@@ -3,7 +3,7 @@
 Source: onnx.proto of ONNX 1.19, IR version 11.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import count
 from typing import NamedTuple
 
@@ -87,3 +87,15 @@ def read_graph(model: bytes) -> memoryview:
 def read_names(message: memoryview, number: int) -> set[bytes]:
     """Return the texts of a repeated field."""
     return {bytes(field_bytes(f)) for f in read_fields(message) if f.number == number}
+
+
+def part_names(graph: Iterable[Field], number: int) -> set[bytes]:
+    """Return the names of one kind of parts of a graph: a key of NAME_FIELD."""
+    parts = (field_bytes(f) for f in graph if f.number == number)
+    return {name for part in parts for name in read_names(part, NAME_FIELD[number])}
+
+
+def tensors_read(node: memoryview) -> set[bytes]:
+    """Return the tensors that a node reads; a loop's inner nodes read some of the outer graph."""
+    nodes = (message for message in walk_messages(node, "node") if message.kind == "node")
+    return {name for message in nodes for name in read_names(message.bytes, NODE_INPUT)}

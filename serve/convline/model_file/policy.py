@@ -4,13 +4,7 @@ A model file may come from anywhere. No operator of it may load another file or 
 size in memory must follow from its size on disk.
 """
 
-from convline.model_file.onnx_messages import (
-    NODE_DOMAIN,
-    NODE_OPERATOR,
-    Message,
-    TooManyFieldsError,
-    walk_messages,
-)
+from convline.model_file import onnx_messages as onnx
 from convline.model_file.wire import read_integers
 
 # Operators of any other domain come from a library that would have to be loaded.
@@ -33,21 +27,22 @@ def refusal_reason(model: bytes | memoryview) -> str | None:
     """
     nodes = 0
     try:
-        for message in walk_messages(memoryview(model)):
+        for message in onnx.walk_messages(memoryview(model)):
             nodes += message.kind == "node"
             if nodes > MAX_NODES:
                 return f"expected at most {MAX_NODES:,} nodes, got more"
             if message.kind in CHECKS and (reason := CHECKS[message.kind](message)):
                 return reason
-    except TooManyFieldsError as error:
+    except onnx.TooManyFieldsError as error:
         return f"expected at most {error.limit:,} fields in all messages, got more"
     return None
 
 
-def _refuse_node(message: Message) -> str | None:
+def _refuse_node(message: onnx.Message) -> str | None:
     texts = {f.number: f.value for f in message.fields if not isinstance(f.value, int)}
     domain, operator = (
-        str(texts.get(number, b""), errors="replace") for number in (NODE_DOMAIN, NODE_OPERATOR)
+        str(texts.get(number, b""), errors="replace")
+        for number in (onnx.NODE_DOMAIN, onnx.NODE_OPERATOR)
     )
     if domain not in DOMAINS:
         known = ", ".join(filter(None, DOMAINS))
@@ -57,7 +52,7 @@ def _refuse_node(message: Message) -> str | None:
     return None
 
 
-def _refuse_tensor(message: Message) -> str | None:
+def _refuse_tensor(message: onnx.Message) -> str | None:
     """Refuse external data, and a declared shape that is larger than the data of the tensor."""
     elements, rank, size = 1, 0, len(message.bytes)
     for field in message.fields:
@@ -75,7 +70,7 @@ def _refuse_tensor(message: Message) -> str | None:
     return None
 
 
-def _refuse_dimension(message: Message) -> str | None:
+def _refuse_dimension(message: onnx.Message) -> str | None:
     for field in message.fields:
         value = field.value
         if field.number == DIMENSION_VALUE and isinstance(value, int) and value > MAX_DIMENSION:

@@ -8,6 +8,7 @@ import difflib
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 from convline.errors import ModelFileError
 
@@ -39,9 +40,9 @@ def find_model(
     variant: fp32, int8, fp16, or auto for the one that the package recommends.
     sha256: the user's; ModelFileError if the manifest beside the file has another one.
 
-    locate("lenet5-digits")             # out/dist/lenet5-digits/model.onnx, or a variant of it
-    locate("dist/lenet5-digits/")       # the same of a package folder
-    locate("lenet5.onnx")               # a file
+    find_model("lenet5-digits")         # out/dist/lenet5-digits/model.onnx, or a variant of it
+    find_model("dist/lenet5-digits/")   # the same of a package folder
+    find_model("lenet5.onnx")           # a file
     """
     path = _package(model) or Path(model)
     why = ""
@@ -49,31 +50,24 @@ def find_model(
         best = _recommended(path, device) if variant == "auto" else variant
         why = f"{best}, as asked" if variant == best else f"{best}, recommended for {device}"
         if not supports_device(best, device):
-            raise ModelFileError(
-                f"{model}: {best} runs on a CPU alone, got {device}; add --device cpu"
-            )
+            what = f"{best} runs on a CPU alone, got {device}"
+            raise ModelFileError(f"{model}: {what}; add --device cpu")
         path = path / variant_file_name(best)
         if not path.exists() and best != "fp32":
             raise ModelFileError(f"{model}: it has no {best} variant; leave --variant out")
     elif variant != "auto":
-        raise ModelFileError(
-            f"{model}: --variant is of a package, and this is a file; leave it out"
-        )
+        what = "--variant is of a package, and this is a file"
+        raise ModelFileError(f"{model}: {what}; leave it out")
     if not path.exists():
         close = difflib.get_close_matches(model, names(), 1)
         meant = f"did you mean {close[0]!r}? " if close else ""
-        raise ModelFileError(
-            f"{model}: no such model; {meant}give an .onnx file, a package folder, or {_entries()}"
-        )
-    return path, _agreed(path, sha256, _manifest_sha256(path)), why
-
-
-def _agreed(path: Path, asked: str | None, manifest: str | None) -> str | None:
-    """Return the expected sha256; ModelFileError if user and manifest expect different ones."""
-    if asked is not None and manifest not in (None, asked):
-        expected = f"expected the sha256 {asked} as asked, got {manifest} in {MANIFEST}"
+        cure = f"{meant}give an .onnx file, a package folder, or {_entries()}"
+        raise ModelFileError(f"{model}: no such model; {cure}")
+    listed = _manifest_sha256(path)
+    if sha256 is not None and listed not in (None, sha256):
+        expected = f"expected the sha256 {sha256} as asked, got {listed} in {MANIFEST}"
         raise ModelFileError(f"{path}: {expected}; get the right file, or choose its --variant")
-    return asked or manifest
+    return path, sha256 or listed, why
 
 
 def folders() -> list[Path]:
@@ -102,22 +96,28 @@ def _package(model: str) -> Path | None:
     return next((folder / model for folder in folders() if (folder / model).is_dir()), None)
 
 
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Return a package's manifest; nothing if it cannot be read, which opening the model
+    reports."""
+    try:
+        text = (folder / MANIFEST).read_text(encoding="utf-8")
+        manifest = json.loads(text, parse_constant=lambda _: None)  # NaN is not JSON
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return manifest if isinstance(manifest, dict) else {}
+
+
 def _recommended(folder: Path, device: str) -> str:
     """Return the variant that the manifest recommends for the device; fp32 if it has none."""
-    try:
-        found = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["recommended"][device]
-    except (OSError, ValueError, LookupError, TypeError, RecursionError):
-        return "fp32"  # the manifest itself is judged by its hash of the file
-    return found if found in VARIANTS and supports_device(found, device) else "fp32"
+    by_device = read_manifest(folder).get("recommended")
+    variant = by_device.get(device) if isinstance(by_device, dict) else None
+    return variant if variant in VARIANTS and supports_device(variant, device) else "fp32"
 
 
 def _entries() -> str:
-    searched = ", ".join(map(str, folders()))
-    return (
-        f"one of: {', '.join(found)}"
-        if (found := names())
-        else f"let {FOLDERS} list more folders than {searched}"
-    )
+    if found := names():
+        return f"one of: {', '.join(found)}"
+    return f"let {FOLDERS} list more folders than {', '.join(map(str, folders()))}"
 
 
 def _manifest_sha256(path: Path) -> str | None:
@@ -128,15 +128,12 @@ def _manifest_sha256(path: Path) -> str | None:
     manifest = path.parent / MANIFEST
     if not manifest.exists():
         return None
-    try:
-        sha256 = json.loads(manifest.read_text(encoding="utf-8"))["files"][path.name]
-    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
-        raise ModelFileError(
-            f"{manifest}: expected the sha256 of {path.name}, got none; package the model again"
-        ) from error
+    files = read_manifest(path.parent).get("files")
+    if not isinstance(files, dict) or path.name not in files:
+        what = f"expected the sha256 of {path.name}, got none"
+        raise ModelFileError(f"{manifest}: {what}; package the model again")
+    sha256 = files[path.name]
     if not isinstance(sha256, str) or len(sha256) != 64:
-        raise ModelFileError(
-            f"{manifest}: expected a sha256 of 64 hex digits for {path.name}, "
-            f"got {str(sha256)[:80]!r}"
-        )
+        expected = f"expected a sha256 of 64 hex digits for {path.name}"
+        raise ModelFileError(f"{manifest}: {expected}, got {str(sha256)[:80]!r}")
     return sha256

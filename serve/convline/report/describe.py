@@ -1,7 +1,6 @@
 """A model's document as text (`infer info`), and the packages that can be named (`infer list`)."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 from convline.model_file.document import (
@@ -11,7 +10,7 @@ from convline.model_file.document import (
     SeriesRule,
 )
 from convline.model_file.onnx_file import ModelFile
-from convline.model_file.registry import MANIFEST, VARIANTS, packages, variant_file_name
+from convline.model_file.registry import VARIANTS, packages, read_manifest, variant_file_name
 from convline.report.text_table import format_table
 from convline.runtime.session import available_devices
 from convline.terminal_text import printable_line
@@ -23,16 +22,16 @@ def describe_model(file: ModelFile) -> str:
     """Return lines of names and values: the model, its input, its output, its provenance, this
     machine's devices."""
     document = file.document
+    if isinstance(document, ClassifierDocument):
+        about_input = _image_rows(document)
+    else:
+        about_input = _series_rows(document)
     rows = [
         ("name", file.name),
         ("task", file.task),
         ("file", f"{file.path} ({len(file.content):,} bytes)"),
         ("digest", file.digest),
-        *(
-            _image_rows(document)
-            if isinstance(document, ClassifierDocument)
-            else _series_rows(document)
-        ),
+        *about_input,
         *_provenance_rows(document.provenance),
         *_variant_rows(file),
         ("golden samples", f"{len(document.golden.input)}, within {document.golden.atol:g}"),
@@ -63,15 +62,11 @@ def _image_rows(document: ClassifierDocument) -> Rows:
 
 def _series_rows(document: ForecasterDocument) -> Rows:
     rule = document.input
-    stream = "none"
-    if document.stream_samples:
-        stream = f"settled after {document.stream_samples} samples"
+    samples = document.stream_samples
+    stream = f"settled after {samples} samples" if samples else "none"
     quantiles = ", ".join(f"{level:g}" for level in document.quantiles)
     return [
-        (
-            "input",
-            f"the last {rule.context} rows of {printable_line(', '.join(rule.columns))}",
-        ),
+        ("input", f"the last {rule.context} rows of {printable_line(', '.join(rule.columns))}"),
         ("id column", rule.id or "none, one series per file"),
         ("time column", rule.time or "none, rows are counted"),
         ("step", f"{rule.step.count} {rule.step.unit}"),
@@ -98,15 +93,11 @@ def _training_range(rule: SeriesRule) -> str:
 def _provenance_rows(provenance: dict[str, Any]) -> Rows:
     """Return one row per entry. Provenance is free-form: an entry that is no text becomes one line
     of JSON."""
-    return [
-        (
-            name,
-            printable_line(
-                value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-            ),
-        )
+    texts = {
+        name: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
         for name, value in provenance.items()
-    ]
+    }
+    return [(name, printable_line(text)) for name, text in texts.items()]
 
 
 def _variant_rows(file: ModelFile) -> Rows:
@@ -128,7 +119,7 @@ def list_packages() -> list[dict[str, Any]]:
     """
     found = []
     for name, folder in packages().items():
-        manifest = _read_manifest(folder / MANIFEST)
+        manifest = read_manifest(folder)
         found.append(
             {
                 "name": name,
@@ -148,26 +139,8 @@ def format_packages(found: list[dict[str, Any]]) -> str:
     rows: list[list[object]] = [["name", "task", "metric", "variants", "size", "folder"]]
     for package in found:
         metric = package["metric"] if isinstance(package["metric"], dict) else {}
-        value = metric.get("value")
-        rows.append(
-            [
-                package["name"],
-                package["task"],
-                f"{metric.get('name')} {value:.4g}" if isinstance(value, float) else None,
-                ", ".join(package["variants"]),
-                f"{package['bytes'] / 1e3:,.0f} kB",
-                package["folder"],
-            ]
-        )
+        value, size = metric.get("value"), f"{package['bytes'] / 1e3:,.0f} kB"
+        known = f"{metric.get('name')} {value:.4g}" if isinstance(value, float) else None
+        variants = ", ".join(package["variants"])
+        rows.append([package["name"], package["task"], known, variants, size, package["folder"]])
     return format_table(rows, right_aligned=[4])
-
-
-def _read_manifest(path: Path) -> dict[str, Any]:
-    """Return a package's manifest; nothing if it cannot be read, which opening the model
-    reports."""
-    try:
-        text = path.read_text(encoding="utf-8")
-        manifest = json.loads(text, parse_constant=lambda _: None)  # NaN is not JSON
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return manifest if isinstance(manifest, dict) else {}

@@ -19,7 +19,7 @@ from convline.report.canvas import PngCanvas, SvgCanvas
 from convline.report.time_axis import time_ticks
 from convline.terminal_text import printable_line
 from convline.timeseries.backtest import Forecast
-from convline.timeseries.forecaster import Forecaster
+from convline.timeseries.model import ForecastModel
 from convline.timeseries.predict import prediction_intervals
 from convline.timeseries.series import Series
 
@@ -64,7 +64,7 @@ class ForecastPlot:
     plot.write("forecast.svg")
     """
 
-    def __init__(self, model: Forecaster, horizon: int, every: int | None = None) -> None:
+    def __init__(self, model: ForecastModel, horizon: int, every: int | None = None) -> None:
         self.model = model
         self.horizon, self.every = horizon, every
         self.n_series = 0

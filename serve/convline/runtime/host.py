@@ -7,19 +7,14 @@ import platform
 import re
 from pathlib import Path
 
-QUOTAS = (
-    "/sys/fs/cgroup/cpu.max",
-    "/sys/fs/cgroup/cpu/cpu.cfs_quota_us",
-)  # of version 2, of version 1
+# Of version 2, of version 1.
+QUOTAS = ("/sys/fs/cgroup/cpu.max", "/sys/fs/cgroup/cpu/cpu.cfs_quota_us")
 PERIOD = "/sys/fs/cgroup/cpu/cpu.cfs_period_us"
-DRIVER = (
-    "nvcuda.dll" if os.name == "nt" else "libcuda.so.1"
-)  # comes with NVIDIA's driver, never with a Python package
+# It comes with NVIDIA's driver, never with a Python package.
+DRIVER = "nvcuda.dll" if os.name == "nt" else "libcuda.so.1"
 DRIVER_FILE = "/proc/driver/nvidia/version"
-LEAST_DRIVER = {
-    12: "525",
-    13: "580",
-}  # by CUDA's major version; NVIDIA, "CUDA Compatibility", minor versions
+# By CUDA's major version; NVIDIA, "CUDA Compatibility", minor versions.
+LEAST_DRIVER = {12: "525", 13: "580"}
 
 
 def processor() -> str:

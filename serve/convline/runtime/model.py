@@ -11,9 +11,8 @@ from convline.model_file.onnx_file import ModelFile
 from convline.runtime.session import translate_errors
 
 Array = npt.NDArray[Any]
-Tensors = dict[
-    str, tuple[str, list[int | None]]
-]  # name -> (element type, shape; None is a dynamic dimension)
+# By name the element type and the shape, in which None is a dynamic dimension.
+Tensors = dict[str, tuple[str, list[int | None]]]
 DTYPES = {"float": np.float32, "uint8": np.uint8}  # of element types
 
 
@@ -46,17 +45,16 @@ class Model:
         golden = self.file.document.golden
         expected, calendar = golden.outputs, golden.calendar
         more = {} if calendar is None else {"calendar": calendar}
-        got = self._run([*expected], golden.input, **more)
-        for name, array in zip(expected, got, strict=True):
-            if array.shape != expected[name].shape:
-                shapes = f"{expected[name].shape}, got {array.shape}"
+        outputs = self._run([*expected], golden.input, **more)
+        gaps = []
+        for (name, array), output in zip(expected.items(), outputs, strict=True):
+            if output.shape != array.shape:
+                what = f"expected shape {array.shape}, got {output.shape}"
                 raise ModelFileError(
-                    f"{self.name}: golden output {name!r}: expected shape {shapes}; export it again"
+                    f"{self.name}: golden output {name!r}: {what}; export it again"
                 )
-        gaps = [
-            np.abs(a.astype(np.float64) - b) for a, b in zip(got, expected.values(), strict=True)
-        ]
-        return max(float(gap.max(initial=0.0)) for gap in gaps)
+            gaps.append(float(np.abs(output.astype(np.float64) - array).max(initial=0.0)))
+        return max(gaps)
 
     def _inputs(self) -> Tensors:
         raise NotImplementedError
@@ -71,25 +69,21 @@ class Model:
             ("output", self.session.get_outputs(), self._outputs()),
         ):
             found = {node.name: node for node in nodes}
-            if kind == "input" and {*found} - {*promised}:
-                extra = sorted({*found} - {*promised})[0]
-                raise ModelFileError(
-                    f"{self.file.path}: the document has no input {extra!r}; export it again"
-                )
+            extra = sorted({*found} - {*promised}) if kind == "input" else []
+            if extra:
+                raise self._misfit(f"the document has no input {extra[0]!r}")
             for name, (element, shape) in promised.items():
                 if name not in found:
                     have = ", ".join(found) or "none"
-                    raise ModelFileError(
-                        f"{self.file.path}: expected graph {kind} {name!r}, got {have}; "
-                        "export it again"
-                    )
+                    raise self._misfit(f"expected graph {kind} {name!r}, got {have}")
                 node = found[name]
                 if node.type != f"tensor({element})" or not _fits(node.shape, shape):
                     wanted = f"{element} {['N' if n is None else n for n in shape]}"
-                    raise ModelFileError(
-                        f"{self.file.path}: graph {kind} {name!r}: expected {wanted} as in the "
-                        f"document, got {node.type} {node.shape}; export it again"
-                    )
+                    expected = f"graph {kind} {name!r}: expected {wanted} as in the document"
+                    raise self._misfit(f"{expected}, got {node.type} {node.shape}")
+
+    def _misfit(self, what: str) -> ModelFileError:
+        return ModelFileError(f"{self.file.path}: {what}; export it again")
 
     def _run(self, outputs: Sequence[str], batch: Array, **more: Array) -> list[Array]:
         """Return the outputs of a batch; an empty one is not run, because cuDNN refuses it."""
@@ -97,9 +91,8 @@ class Model:
             promised = self._outputs()
             return [empty_output(*promised[name]) for name in outputs]
         with translate_errors(self.name, f"a batch of {batch.shape}"):
-            return list(
-                self.session.run(list(outputs), {next(iter(self._inputs())): batch, **more})
-            )
+            inputs = {next(iter(self._inputs())): batch, **more}
+            return [*self.session.run([*outputs], inputs)]
 
 
 def empty_output(element: str, shape: Sequence[int | None]) -> Array:

@@ -9,25 +9,14 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from convline.model_file.onnx_messages import (
-    GRAPH,
-    INITIALIZER,
-    INPUT,
-    NAME_FIELD,
-    NODE,
-    NODE_OPERATOR,
-    read_names,
-    walk_messages,
-)
+from convline.model_file import onnx_messages as onnx
 from convline.model_file.wire import field_bytes, read_fields
 
-RECORD = (
-    "session.record_ep_graph_assignment_info"  # the option without which a session keeps no account
-)
+# The option without which a session keeps no account.
+RECORD = "session.record_ep_graph_assignment_info"
 CPU = "CPUExecutionProvider"
 CPU_ALONE = "ai.onnx.ml"
 SHAPES = (b"Shape", b"Size")
-NODE_INPUT, NODE_OUTPUT, NODE_NAME = 1, 2, 3  # fields of a NodeProto
 
 
 class Node(NamedTuple):
@@ -85,39 +74,20 @@ def unexpected_cpu_nodes(model: bytes, found: Iterable[Node]) -> list[Node]:
 
 def shape_node_names(model: bytes) -> frozenset[str]:
     """Return the names of a ModelProto's nodes that compute from shapes and constants alone."""
-    graph = next(
-        field_bytes(field) for field in read_fields(memoryview(model)) if field.number == GRAPH
-    )
-    parts = list(read_fields(graph))
-    constants = {
-        name
-        for f in parts
-        if f.number == INITIALIZER
-        for name in read_names(field_bytes(f), NAME_FIELD[INITIALIZER])
-    }
-    constants -= {
-        name
-        for f in parts
-        if f.number == INPUT
-        for name in read_names(field_bytes(f), NAME_FIELD[INPUT])
-    }  # a default
+    parts = [*read_fields(onnx.read_graph(model))]
+    # An initializer of an input's name is that input's default.
+    constants = onnx.part_names(parts, onnx.INITIALIZER) - onnx.part_names(parts, onnx.INPUT)
     from_shapes: set[bytes] = set()  # tensors, as the next ones are nodes
     found: set[bytes] = set()
     others: set[bytes] = set()
-    for node in (field_bytes(f) for f in parts if f.number == NODE):  # ONNX sorts them
-        [operator] = read_names(node, NODE_OPERATOR)
-        read = {
-            n
-            for part in walk_messages(node, "node")
-            if part.kind == "node"
-            for n in read_names(part.bytes, NODE_INPUT)
-        }
-        read -= constants | {b""}
+    for node in (field_bytes(f) for f in parts if f.number == onnx.NODE):  # ONNX sorts them
+        [operator] = onnx.read_names(node, onnx.NODE_OPERATOR)
+        read = onnx.tensors_read(node) - constants - {b""}
         if operator == b"Constant":
-            constants |= read_names(node, NODE_OUTPUT)
+            constants |= onnx.read_names(node, onnx.NODE_OUTPUT)
         elif operator in SHAPES or (read and read <= from_shapes):
-            from_shapes |= read_names(node, NODE_OUTPUT)
-            found |= read_names(node, NODE_NAME)
+            from_shapes |= onnx.read_names(node, onnx.NODE_OUTPUT)
+            found |= onnx.read_names(node, onnx.NODE_NAME)
         else:
-            others |= read_names(node, NODE_NAME)
+            others |= onnx.read_names(node, onnx.NODE_NAME)
     return frozenset(str(name, "utf-8", "replace") for name in found - others - {b""})

@@ -10,9 +10,8 @@ import numpy.typing as npt
 Row = dict[str, str | float | None]
 Columns = dict[str, type]  # name -> str or float, in order
 Words = tuple[list[str | None], npt.NDArray[np.int64]]  # words, and which of them each row holds
-Cells = (
-    list[str | None] | Words | npt.NDArray[Any]
-)  # a column: text, numbers (float64, nan is none) or plain ASCII
+# A column: text, numbers (float64, nan is none) or plain ASCII.
+Cells = list[str | None] | Words | npt.NDArray[Any]
 Block = dict[str, Cells]  # rows as columns
 
 

@@ -25,40 +25,33 @@ from convline.runtime.host import DRIVER, outdated_driver
 PROVIDERS = {
     "cpu": ["CPUExecutionProvider"],
     "cuda": ["CUDAExecutionProvider"],
-    "tensorrt": [
-        "TensorrtExecutionProvider",
-        "CUDAExecutionProvider",
-    ],  # TensorRT leaves some nodes to CUDA
+    # TensorRT leaves some nodes to CUDA.
+    "tensorrt": ["TensorrtExecutionProvider", "CUDAExecutionProvider"],
 }
 DEVICES = ("auto", *PROVIDERS)
-GPU_NODES = (
-    "/dev/nvidia0",
-    "/proc/driver/nvidia/gpus",
-    "/dev/dxg",
-)  # the last one is Windows' Linux subsystem
+# The last one is Windows' Linux subsystem.
+GPU_NODES = ("/dev/nvidia0", "/proc/driver/nvidia/gpus", "/dev/dxg")
 MEMORY = "CONVLINE_GPU_GIB"  # in the environment: what the arena of a session on a GPU may take
 DISTRIBUTIONS = ("onnxruntime", "onnxruntime-gpu")
-TENSORRT = (
-    "libnvinfer.so.10",
-    "libnvonnxparser.so.10",
-)  # what onnxruntime's provider for it needs besides CUDA
+# What onnxruntime's provider for it needs besides CUDA.
+TENSORRT = ("libnvinfer.so.10", "libnvonnxparser.so.10")
 BUILD = "pip uninstall onnxruntime onnxruntime-gpu, then pip install 'onnxruntime-gpu[cuda,cudnn]'"
 LIBRARIES = "pip install 'onnxruntime-gpu[cuda,cudnn]'"
 LIBRARIES_TENSORRT = "pip install 'tensorrt-cu13<11' (version 11 brings others)"
 SHOWN = 3  # nodes that an error names
-FULL = (
-    "out of memory",
-    "Failed to allocate memory",
-    "Available memory of",
-    "ALLOC_FAILED",
-    "bad_alloc",
+FULL = re.compile(
+    "out of memory|Failed to allocate memory|Available memory of|ALLOC_FAILED|bad_alloc"
 )
 
 
 def sees_gpu() -> bool:
     """Return whether there is an NVIDIA GPU that CUDA_VISIBLE_DEVICES does not hide."""
-    hidden = os.environ.get("CUDA_VISIBLE_DEVICES", "0").strip() in ("", "-1")
-    return not hidden and any(os.path.exists(node) for node in GPU_NODES)
+    return not hides_gpus() and any(map(os.path.exists, GPU_NODES))
+
+
+def hides_gpus() -> bool:
+    """Return whether CUDA_VISIBLE_DEVICES hides all GPUs."""
+    return os.environ.get("CUDA_VISIBLE_DEVICES", "0").strip() in ("", "-1")
 
 
 def available_devices() -> list[str]:
@@ -71,7 +64,7 @@ def unusable_reason(device: str) -> str | None:
     if device == "cpu":
         return None
     if not sees_gpu():  # without the import of onnxruntime, which starts a thread
-        if os.environ.get("CUDA_VISIBLE_DEVICES", "0").strip() in ("", "-1"):
+        if hides_gpus():
             return "no NVIDIA GPU is seen, CUDA_VISIBLE_DEVICES hides all; unset it"
         return "no NVIDIA GPU is seen; run it where nvidia-smi lists one"
     built = {*built_providers()}
@@ -118,9 +111,8 @@ def missing_tensorrt() -> str | None:
 
 def preload() -> None:
     """Load CUDA and cuDNN from their Python packages."""
-    with contextlib.redirect_stdout(
-        sys.stderr
-    ):  # it prints what it cannot find, and stdout is for results
+    # It prints what it cannot find, and stdout is for results.
+    with contextlib.redirect_stdout(sys.stderr):
         _onnxruntime().preload_dlls()  # noisy, so not called on CPU machines
 
 
@@ -131,9 +123,8 @@ def missing_library(provider: str) -> str | None:
     file = Path(_onnxruntime().__file__).parent / "capi" / f"libonnxruntime_providers_{stem}.so"
     try:
         CDLL(str(file))
-    except (
-        OSError
-    ) as error:  # "libcurand.so.10: cannot open shared object file: No such file or directory"
+    except OSError as error:
+        # "libcurand.so.10: cannot open shared object file: No such file or directory"
         found = re.match(r"(\S+): cannot open shared object", str(error))
         return Path(found.group(1)).name if found else None
     return None
@@ -161,11 +152,8 @@ def providers_for(device: str) -> list[str]:
     if device not in DEVICES:
         raise DeviceError(f"device: expected one of {', '.join(DEVICES)}, got {device!r}")
     if device == "auto":
-        return (
-            PROVIDERS["cuda"] + PROVIDERS["cpu"]
-            if unusable_reason("cuda") is None
-            else PROVIDERS["cpu"]
-        )
+        on_gpu = unusable_reason("cuda") is None
+        return [*(PROVIDERS["cuda"] if on_gpu else ()), *PROVIDERS["cpu"]]
     if reason := unusable_reason(device):
         raise refusal(device, reason)
     return PROVIDERS[device]
@@ -180,14 +168,16 @@ def open_session(
     model: str | Path | bytes,
     device: str = "auto",
     *,
-    threads: int
-    | None = None,  # of one operator; None: onnxruntime's choice, one per physical core
-    spinning: bool = True,  # False if several workers share the cores: waiting threads sleep
+    threads: int | None = None,
+    spinning: bool = True,
     tf32: bool = False,
-    cuda_graph: bool = False,  # record the first bound run and replay it; one shape per session
+    cuda_graph: bool = False,
 ) -> Any:
     """Return an onnxruntime.InferenceSession that runs on the device.
 
+    threads: of one operator; None is onnxruntime's choice, one per physical core. spinning: False
+    if several workers share the cores; waiting threads then sleep. cuda_graph: record the first
+    bound run and replay it; one shape per session.
     DeviceError if the device cannot be used, ModelFileError if onnxruntime refuses the model.
     """
     ort = _onnxruntime()
@@ -195,9 +185,8 @@ def open_session(
     if "CUDAExecutionProvider" in providers:
         preload()
     options = ort.SessionOptions()
-    options.log_severity_level = (
-        3  # errors; its warnings speak of node placement, not of anything the user can do
-    )
+    # Errors alone: its warnings speak of node placement, not of anything the user can do.
+    options.log_severity_level = 3
     if threads is not None:
         options.intra_op_num_threads = threads
     options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spinning else "0")
@@ -213,20 +202,16 @@ def open_session(
     except session_errors() as error:
         reason = brief(error)
         if is_full(error):
-            raise DeviceMemoryError(
-                f"{name}: the device's memory is too small for it; {more_memory()}"
-            ) from error
+            what = f"{name}: the device's memory is too small for it"
+            raise DeviceMemoryError(f"{what}; {more_memory()}") from error
         if "CUDA failure" in reason:
-            raise refusal(
-                device, f"the GPU cannot be used ({reason}); see what nvidia-smi says"
-            ) from error
+            what = f"the GPU cannot be used ({reason}); see what nvidia-smi says"
+            raise refusal(device, what) from error
         if device in ("auto", "cpu"):
-            raise ModelFileError(
-                f"{name}: onnxruntime {ort.__version__} cannot open it ({reason})"
-            ) from error
-        raise refusal(
-            device, f"{name}: onnxruntime cannot open it there ({reason}); take another variant"
-        ) from error
+            what = f"{name}: onnxruntime {ort.__version__} cannot open it ({reason})"
+            raise ModelFileError(what) from error
+        what = f"{name}: onnxruntime cannot open it there ({reason}); take another variant"
+        raise refusal(device, what) from error
     if device not in ("auto", "cpu"):
         if session.get_providers()[0] != providers[0]:
             raise refusal(device, unloadable(providers[0]))
@@ -244,9 +229,8 @@ def misplaced(session: Any, model: str | Path | bytes) -> str | None:
     found = placement.cpu_nodes(session)
     if not found:
         return None
-    left = placement.unexpected_cpu_nodes(
-        model if isinstance(model, bytes) else Path(model).read_bytes(), found
-    )
+    content = model if isinstance(model, bytes) else Path(model).read_bytes()
+    left = placement.unexpected_cpu_nodes(content, found)
     if not left:
         return None
     shown = ", ".join(f"{node.operator} {node.name!r}" for node in left[:SHOWN])
@@ -277,23 +261,16 @@ def describe_device(session: Any, asked: str) -> str:
     It names operators with CPU kernels only: "cuda (TreeEnsembleClassifier on the cpu)".
     """
     provider = session.get_providers()[0]
-    device = next(
-        (name for name, providers in PROVIDERS.items() if providers[0] == provider), provider
-    )
+    device = {first: name for name, (first, *_) in PROVIDERS.items()}.get(provider, provider)
     notes = []
     if asked == "auto" and device != "cpu":
         notes.append("auto: found")
     elif asked == "auto":
-        notes.append(
-            "auto: "
-            + (unusable_reason("cuda") or unloadable("CUDAExecutionProvider")).partition(";")[0]
-        )
+        reason = unusable_reason("cuda") or unloadable("CUDAExecutionProvider")
+        notes.append(f"auto: {reason.partition(';')[0]}")
     if device != "cpu" and placement.reports_placement(session):
-        alone = (
-            node.operator
-            for node in placement.cpu_nodes(session)
-            if node.domain == placement.CPU_ALONE
-        )
+        nodes = placement.cpu_nodes(session)
+        alone = [node.operator for node in nodes if node.domain == placement.CPU_ALONE]
         notes += [f"{operator} on the cpu" for operator in dict.fromkeys(alone)]
     return f"{device} ({', '.join(notes)})" if notes else device
 
@@ -306,7 +283,7 @@ def brief(error: Exception) -> str:
 
 def is_full(error: Exception) -> bool:
     """Return whether an error of onnxruntime reports full memory, by its known texts."""
-    return any(sign in str(error) for sign in FULL)
+    return FULL.search(str(error)) is not None
 
 
 def more_memory() -> str:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from convline.errors import DeviceMemoryError, InputError
 from convline.model_file.document import Step
-from convline.timeseries.forecaster import WINDOWS_PER_RUN, Floats, Forecaster
+from convline.timeseries.model import WINDOWS_PER_RUN, Floats, ForecastModel
 from convline.timeseries.series import Series, Table
 from convline.timeseries.timestamps import Times, has_times_after
 
@@ -56,7 +56,7 @@ class Forecast(NamedTuple):  # a file has hundreds of thousands of them
 
 
 def backtest_batches(
-    model: Forecaster, table: Table, horizon: int, every: int | None = None, held: int = 0
+    model: ForecastModel, table: Table, horizon: int, every: int | None = None, held: int = 0
 ) -> Iterator[list[Forecast]]:
     """Yield the forecasts of `cutoff_batches`; memory does not grow with their number."""
     for batch in cutoff_batches(model, table, horizon, every, held):
@@ -64,7 +64,7 @@ def backtest_batches(
 
 
 def cutoff_batches(
-    model: Forecaster, table: Table, horizon: int, every: int | None = None, held: int = 0
+    model: ForecastModel, table: Table, horizon: int, every: int | None = None, held: int = 0
 ) -> Iterator[list[Cutoff]]:
     """Yield batches of cutoffs, series after series, in rising order of time.
 
@@ -80,20 +80,20 @@ def cutoff_batches(
         yield batch
 
 
-def windows_per_run(model: Forecaster, horizon: int) -> int:
+def windows_per_run(model: ForecastModel, horizon: int) -> int:
     """Return the number of windows of a batch, so that its outputs are at most VALUES_PER_RUN."""
     values = horizon * len(model.targets) * (1 + len(model.quantiles))
     return max(1, min(WINDOWS_PER_RUN, VALUES_PER_RUN // values))
 
 
-def _cutoff_rows(model: Forecaster, series: Series, every: int | None, held: int) -> range:
+def _cutoff_rows(model: ForecastModel, series: Series, every: int | None, held: int) -> range:
     last = max(len(series.values) - 1 - held, -1)
     rows = range(last, model.context - 2, -every)[::-1] if every else range(0)
     return rows or range(last, last + 1)
 
 
 def forecast_batch(
-    model: Forecaster, step: Step, cutoffs: list[Cutoff], horizon: int
+    model: ForecastModel, step: Step, cutoffs: list[Cutoff], horizon: int
 ) -> list[Forecast]:
     """Return the forecast of each cutoff; one that cannot be run has an error and nan."""
     context, columns, has_calendar = model.context, len(model.columns), bool(model.calendar)
@@ -141,7 +141,7 @@ def forecast_batch(
 
 
 def _run(
-    model: Forecaster, windows: Window, horizon: int, times: Times | None
+    model: ForecastModel, windows: Window, horizon: int, times: Times | None
 ) -> tuple[Floats, Floats]:
     """Return the outputs for windows (N, T, D), run in halves if the device's memory is small."""
     try:

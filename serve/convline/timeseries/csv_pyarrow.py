@@ -13,13 +13,7 @@ from typing import Any
 import numpy as np
 
 from convline.timeseries.parquet_reader import to_array
-from convline.timeseries.raw_table import (
-    MISSING,
-    Array,
-    Encoded,
-    order_by_appearance,
-    parse_number,
-)
+from convline.timeseries.raw_table import MISSING, Array, Encoded, order_by_appearance, parse_number
 
 LARGE = 2**20  # bytes of a file from which pyarrow saves more time than its import takes
 DATE = re.compile(r"\d{4}-\d\d-\d\d")

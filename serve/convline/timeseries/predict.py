@@ -13,7 +13,7 @@ import numpy.typing as npt
 from convline.errors import ServeError
 from convline.runtime.rows import Block, Columns, Row, python_values
 from convline.timeseries.backtest import Forecast, cutoff_batches, forecast_batch
-from convline.timeseries.forecaster import Forecaster
+from convline.timeseries.model import ForecastModel
 from convline.timeseries.read_options import ReadOptions
 from convline.timeseries.series import Table
 from convline.timeseries.timestamps import Times, format_times
@@ -23,7 +23,7 @@ STATUSES = ("recursive", "error", "out-of-range")  # beside "ok"
 NO_TEXT = np.array([b""])
 
 
-def table_columns(model: Forecaster, cutoff: bool = False) -> Columns:
+def table_columns(model: ForecastModel, cutoff: bool = False) -> Columns:
     """Return the columns: unique_id, ds, (cutoff,) yhat, yhat-lo-80, ..., status, error.
 
     With several series columns `yhat` is `yhat-<column>`. The quantiles q and 1-q are the ends of
@@ -63,7 +63,7 @@ class ForecastTask:
     on a file.
     """
 
-    model: Forecaster
+    model: ForecastModel
     reading: ReadOptions
     horizon: int
     every: int | None = None
@@ -159,7 +159,7 @@ def _write(times: Times, one: Forecast) -> TimeTexts:
     return np.array(format_times(times, one.dates, one.series.offset), "S")
 
 
-def table_rows(model: Forecaster, table: Table, horizon: int) -> list[Row]:
+def table_rows(model: ForecastModel, table: Table, horizon: int) -> list[Row]:
     """Return the rows of `infer series` for the series of a table, as Python's text and numbers."""
     task = ForecastTask(model, ReadOptions(model.name, model.document.input), horizon)
     rows: list[Row] = []

@@ -27,13 +27,7 @@ MONTH = re.compile(r"\d{4}-\d{2}$")
 # The offset behind a time of day.
 OFFSET = re.compile(r"[Tt ]\d\d(?::?\d\d(?::?\d\d(?:[.,]\d+)?)?)?(Z|z|[+-]\d\d(?::?\d\d)?)$")
 # How many digits may be a date (to the month, day, hour, minute, second), and in which years.
-YEARS = {
-    6: (1600, 2200),
-    8: (1, 9999),
-    10: (1800, 2200),
-    12: (1800, 2200),
-    14: (1800, 2200),
-}
+YEARS = {6: (1600, 2200), 8: (1, 9999), 10: (1800, 2200), 12: (1800, 2200), 14: (1800, 2200)}
 SHORTEST_MONTH = np.timedelta64(28, "D")
 LAST = np.datetime64("9999-12-31T23:59:59")
 LARGEST = 2**62  # of whole numbers as times: the difference of any two fits in 64 bits

@@ -23,7 +23,8 @@ from convline.loading import load_file
 from convline.model_file.document import Step
 from convline.runtime.sources import Source
 from convline.timeseries.backtest import backtest_batches, cutoff_batches
-from convline.timeseries.forecaster import WINDOWS_PER_RUN, Forecaster
+from convline.timeseries.forecaster import Forecaster
+from convline.timeseries.model import WINDOWS_PER_RUN
 from convline.timeseries.predict import ForecastTask
 from convline.timeseries.read_options import ReadOptions
 from convline.timeseries.series import Series, Table, read_csv

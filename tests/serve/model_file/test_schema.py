@@ -137,3 +137,13 @@ def test_missing_and_unknown_keys_are_named() -> None:
     check_document(
         changed(tiny.classifier_document(), "provenance.anything", {"at": ["all"]}), "here"
     )
+
+
+def test_a_key_with_a_dot_does_not_hide_a_nested_key() -> None:
+    """A top-level key named "input.size" is refused, and the size inside `input` is checked."""
+    good = tiny.classifier_document()
+    with pytest.raises(ModelFileError, match=r"size': expected only the keys"):
+        check_document(good | {"input.size": [8, 8]}, "here")
+    bad = changed(good, "input.size", [0, 0])
+    with pytest.raises(ModelFileError, match=r"'input\.size': expected \[H, W\]"):
+        check_document(bad | {"input.size": [8, 8]}, "here")

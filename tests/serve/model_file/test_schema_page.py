@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from convline.explain import job
-from convline.images import predict as images
+from convline.images import table as images
 from convline.loading import load_file
 from convline.timeseries import predict as timeseries
 from convline.timeseries.forecaster import Forecaster
