@@ -50,9 +50,7 @@ class CommandGroup(click.Group):
                 raise SystemExit(130) from None
             except ServeError as error:
                 raise click.ClickException(escape_control_characters(str(error))) from error
-            except (
-                BrokenPipeError
-            ):  # the reader of stdout has enough (`| head`): click ends quietly
+            except BrokenPipeError:  # stdout's reader has enough (`| head`): click ends quietly
                 raise
             except (OSError, UnicodeError, MemoryError) as error:
                 discard_unwritten_stdout()

@@ -187,17 +187,12 @@ def check_output(
     inputs: names of the files that are read, which must not be written; "-" is stdin. form: of
     --format, if given.
     """
+    from convline.jobs import output_files
     from convline.jobs.formats import SUFFIXES
-    from convline.jobs.output_files import (
-        checkpoint_of,
-        part_of,
-        require_not_an_input,
-        require_replaceable,
-    )
     from convline.jobs.writers import is_table
 
     click.get_current_context().meta[OUTPUT_KEY] = output
-    require_not_an_input("--output", output, inputs)
+    output_files.require_not_an_input("--output", output, inputs)
     if output == "-":
         if resume:
             raise click.BadParameter(
@@ -217,6 +212,7 @@ def check_output(
             f"expected {suffix[1:]}, because {output} has that suffix; rename the file",
             param_hint="--format",
         )
-    require_replaceable(output, is_table)
-    if not resume and checkpoint_of(output).exists():
-        note(f"{part_of(output)}: an interrupted run is overwritten; --resume would continue it")
+    output_files.require_replaceable(output, is_table)
+    if not resume and output_files.checkpoint_of(output).exists():
+        part = output_files.part_of(output)
+        note(f"{part}: an interrupted run is overwritten; --resume would continue it")

@@ -46,9 +46,8 @@ SUFFIXES = frozenset(suffix for suffixes in FORMATS.values() for suffix in suffi
 # and two times the limit. Here it is an error, because a small file can claim any size (a
 # decompression bomb).
 MAX_PIXELS = 1024 * 1024 * 1024 // 4 // 3
-SMALL_FILE = (
-    2**20
-)  # bytes; a file up to this size is read in one call, which halves the time of tiny files
+# Bytes; a file up to this size is read in one call, which halves the time of tiny files.
+SMALL_FILE = 2**20
 
 LOW_CONTRAST = (
     "almost of one grey though their files' samples differ: pixels of fewer bits than the file "

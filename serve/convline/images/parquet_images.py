@@ -7,12 +7,12 @@ kept, so an image that every row repeats is in memory once.
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from convline.errors import InputError, ServeError
+from convline.errors import InputError
+from convline.runtime.pyarrow_errors import pyarrow_errors
 
 SUFFIX = ".parquet"
 MAX_BYTES = 2**30  # of a row group's images, as the footer declares; each worker holds one group
@@ -36,7 +36,7 @@ class Cell:
 
         Raises InputError if there are none, or if the file is damaged or has changed.
         """
-        with _translate_errors(self.archive):
+        with pyarrow_errors(self.archive):
             status = os.stat(self.archive)
             version = status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
             data = _read_row_group(self.archive, self.group, version)[self.place].as_py()
@@ -47,7 +47,7 @@ class Cell:
 
 def cells(path: str) -> Iterator[Cell]:
     """Yield the positions of all rows. Raises InputError without exactly one column of bytes."""
-    with _translate_errors(path):
+    with pyarrow_errors(path):
         file, _ = _open(path)
         sizes = [file.metadata.row_group(k).num_rows for k in range(file.num_row_groups)]
     row = 0
@@ -93,19 +93,3 @@ def _read_row_group(path: str, group: int, version: tuple[int, ...]) -> Any:
     while types.is_struct(table.schema.types[0]):
         table = table.flatten()
     return table.column(0)
-
-
-@contextmanager
-def _translate_errors(path: str) -> Iterator[None]:
-    """Turn pyarrow's errors, some of which are OSError, ValueError or KeyError, into InputError."""
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError as error:
-        cure = "pip install 'convline[parquet]'"
-        raise ServeError(f"{path}: pyarrow cannot be imported; {cure}") from error
-    try:
-        yield
-    except (pyarrow.ArrowException, OSError, ValueError, LookupError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise InputError(path, f"the file cannot be read: {reason}") from error

@@ -12,7 +12,6 @@ import json
 import os
 import time
 from pathlib import Path
-from types import TracebackType
 from typing import Any, NamedTuple
 
 from convline.errors import ServeError
@@ -104,12 +103,7 @@ class CheckpointFile:
     def __enter__(self) -> "CheckpointFile":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         with self.file:
             self._save()
 

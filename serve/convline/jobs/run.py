@@ -33,9 +33,8 @@ class Summary:
     device: str
     batch: int
     workers: str
-    checkpoint: Checkpoint = field(
-        default_factory=Checkpoint
-    )  # its rows include those of the interrupted run
+    # Its rows include those of the interrupted run.
+    checkpoint: Checkpoint = field(default_factory=Checkpoint)
     resumed: int = 0  # rows of the interrupted run
     reduced_batch: int = 0  # images that fit in the device's memory, where a batch did not
     start_s: float = 0.0  # wall-clock time until the first batch

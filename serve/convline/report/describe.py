@@ -102,7 +102,7 @@ def _provenance_rows(provenance: dict[str, Any]) -> Rows:
 
 def _variant_rows(file: ModelFile) -> Rows:
     """Return what the manifest beside a model file says about each variant of the package."""
-    variants = _read_manifest(file.path.parent / MANIFEST).get("variants")
+    variants = read_manifest(file.path.parent).get("variants")
     rows: Rows = []
     for name, verdict in variants.items() if isinstance(variants, dict) else ():
         sentences = verdict.get("why") if isinstance(verdict, dict) else None

@@ -85,7 +85,7 @@ def to_document(findings: list[Finding]) -> dict[str, Any]:
 def _error_finding(name: str, error: ServeError) -> Finding:
     """Return the finding of an error whose message is `<what>; <cure>`."""
     what, _, cure = str(error).rpartition("; ")
-    return Finding(name, what, "error", cure) if what else Finding(name, cure, "error")
+    return Finding(name, what or cure, "error", cure if what else "")
 
 
 def _devices() -> list[str]:
@@ -112,9 +112,8 @@ def _check_packages(exported_with: Mapping[str, str]) -> Iterator[Finding]:
     yield Finding("Python", platform.python_version())
     yield _check_version("numpy", numpy.__version__, exported_with.get("numpy"))
     yield _check_version("Pillow", PIL.__version__, exported_with.get("pillow"))
-    yield from _check_onnxruntime(
-        exported_with.get("onnxruntime") or exported_with.get("onnxruntime-gpu")
-    )
+    names = ("onnxruntime", "onnxruntime-gpu")
+    yield from _check_onnxruntime(next(filter(None, map(exported_with.get, names)), None))
     if importlib.util.find_spec("pyarrow") is None:
         cure = "only Parquet files need it; pip install 'convline[parquet]'"
         yield Finding("pyarrow", "not installed", "warning", cure)
@@ -202,10 +201,9 @@ def _check_file(file: ModelFile, sha256: str | None) -> Iterator[Finding]:
     if sha256 is not None:
         yield Finding("sha256", f"{sha256}, as {MANIFEST} or --sha256 says")
     else:
-        cure = (
-            "damage is detected, a replaced file is not; serve the package folder or add --sha256"
-        )
-        yield Finding("sha256", f"no {MANIFEST} beside the file", "warning", cure)
+        what = f"no {MANIFEST} beside the file"
+        risk, cure = "damage is detected, a replaced file is not", "serve the package folder"
+        yield Finding("sha256", what, "warning", f"{risk}; {cure} or add --sha256")
 
 
 def _check_device(file: ModelFile, device: str) -> Iterator[Finding]:

@@ -9,6 +9,7 @@ import difflib
 import io
 import os
 from collections import Counter
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -49,10 +50,8 @@ def evaluate(
         images = read_labels(labels) if labels else list_class_folders(str(path))
         return evaluate_images(model, images, str(path or labels))
     if labels:
-        raise InputError(
-            labels,
-            f"expected a classifier for --labels, got {model.name!r}, a forecaster; pass a PATH",
-        )
+        got = f"got {model.name!r}, a forecaster; pass a PATH"
+        raise InputError(labels, f"expected a classifier for --labels, {got}")
     return evaluate_series(model, str(path), reading)
 
 
@@ -60,10 +59,8 @@ def list_class_folders(folder: str) -> LabelledImages:
     """Return each image below a folder that holds one folder of images for each class, with its
     class."""
     if not os.path.isdir(folder):
-        raise InputError(
-            folder,
-            "expected a folder that holds one folder of images for each class; or use --labels",
-        )
+        expected = "expected a folder that holds one folder of images for each class"
+        raise InputError(folder, f"{expected}; or use --labels")
     images = []
     for source in ImageSources([os.path.join(folder, "")], io.BytesIO()):
         label, _, name = os.path.relpath(source.path, folder).partition(os.sep)
@@ -115,11 +112,9 @@ def evaluate_images(model: Classifier, images: LabelledImages, where: str) -> Re
     columns = ["label", *(f"label_{rank}" for rank in range(2, top + 1))]
     pairs = Counter[tuple[str, str]]()  # images by (true label, predicted label)
     n_within_top, unread = 0, []
-    batches = classify(
-        model, [source for source, _ in images], batch=32, workers=usable_cores(), top_k=top
-    )
-    rows = (row for batch in batches for row in batch)
-    for row, (_, label) in zip(rows, images, strict=True):
+    sources = [source for source, _ in images]
+    batches = classify(model, sources, batch=32, workers=usable_cores(), top_k=top)
+    for row, (_, label) in zip(chain.from_iterable(batches), images, strict=True):
         if row["status"] == "error":
             unread.append({"path": row["path"], "error": row["error"]})
             continue
@@ -190,12 +185,10 @@ def evaluate_series(model: Forecaster, file: str, reading: ReadOptions | None = 
     table = (reading or ReadOptions(model.name, model.document.input)).read(file)
     unread, parts = [], []
     for batch in backtest_batches(model, table, model.horizon, model.horizon, held=model.horizon):
-        good = [origin for origin in batch if not origin.error]
-        unread += [
-            {"path": origin.series.id, "error": _reason_not_evaluated(model, origin)}
-            for origin in batch
-            if origin.error
-        ]
+        good = [forecast for forecast in batch if not forecast.error]
+        for forecast in (one for one in batch if one.error):
+            reason = _reason_not_evaluated(model, forecast)
+            unread.append({"path": forecast.series.id, "error": reason})
         parts += [_error_sums(model, good)] if good else []
     if not parts:
         reason = f"none of {len(unread)} can be: {unread[0]['error']}"
@@ -217,30 +210,28 @@ def evaluate_series(model: Forecaster, file: str, reading: ReadOptions | None = 
     }
 
 
-def _reason_not_evaluated(model: Forecaster, origin: Forecast) -> str:
+def _reason_not_evaluated(model: Forecaster, forecast: Forecast) -> str:
     """Return why a forecast is not evaluated; it needs the rows after it as well as those
     before."""
-    rows = len(origin.series.values)
+    rows = len(forecast.series.values)
     if rows < model.context + model.horizon:
         return f"{model.context} + {model.horizon} rows are needed, there are {rows}"
-    return origin.error
+    return forecast.error
 
 
-def _error_sums(model: Forecaster, origins: list[Forecast]) -> dict[str, Any]:
+def _error_sums(model: Forecaster, forecasts: list[Forecast]) -> dict[str, Any]:
     """Return the number of windows, and sums over windows and steps.
 
     squared, absolute, last_value (D,): errors of the forecast, and absolute ones of repeating the
     last value. inside (D, Q // 2): values inside each interval, the widest first.
     """
     columns, half = len(model.targets), len(model.quantiles) // 2
-    values = [origin.series.values[:, :columns] for origin in origins]
-    cutoffs = [origin.cutoff for origin in origins]
-    last = np.stack([v[cutoff : cutoff + 1] for v, cutoff in zip(values, cutoffs, strict=True)])
-    target = np.stack(  # (M, S, D)
-        [v[c + 1 : c + 1 + model.horizon] for v, c in zip(values, cutoffs, strict=True)]
+    rows = np.stack(  # (M, 1 + S, D): the last row of each window, and those of its horizon
+        [o.series.values[o.cutoff : o.cutoff + 1 + model.horizon, :columns] for o in forecasts]
     )
-    forecast = np.stack([origin.forecast for origin in origins]).astype(np.float64)
-    quantiles = np.stack([origin.quantiles for origin in origins]).astype(np.float64)
+    last, target = rows[:, :1], rows[:, 1:]
+    forecast = np.stack([one.forecast for one in forecasts]).astype(np.float64)
+    quantiles = np.stack([one.quantiles for one in forecasts]).astype(np.float64)
     lower, upper = quantiles[..., :half], quantiles[..., ::-1][..., :half]
     inside = (lower <= target[..., None]) & (target[..., None] <= upper)  # (M, S, D, Q // 2)
     # A target near 1e308 has an infinite squared error, which is null in JSON.
@@ -299,11 +290,9 @@ def _image_tables(report: Report) -> list[str]:
             interval = f"[{100 * figure['low']:.1f}, {100 * figure['high']:.1f}] (95 %, Wilson)"
             value = f"{100 * figure['value']:.1f} % {interval}, {figure['right']} of {figure['n']}"
             rows.append([name.replace("_", "-"), value])
+    keys = ("label", "images", "recall", "answers", "precision")
     classes = [["class", "images", "recall", "predictions", "precision"]]
-    classes += [
-        [one[key] for key in ("label", "images", "recall", "answers", "precision")]
-        for one in report["classes"]
-    ]
+    classes += [[one[key] for key in keys] for one in report["classes"]]
     tables = [format_table(rows), format_table(classes, right_aligned=range(1, 5))]
     if report["confusions"]:
         confusions = [["true", "predicted", "images"]]
@@ -325,13 +314,9 @@ def _series_tables(report: Report) -> list[str]:
         ]
         for one in columns
     ]
-    facts = [
-        ["series", report["series"]],
-        ["windows", f"{report['windows']}, one horizon after the other"],
-    ]
+    windows = f"{report['windows']}, one horizon after the other"
+    facts = [["series", report["series"]], ["windows", windows]]
     if report["filled"]:
         facts.append(["interpolated", f"{report['filled']} values"])
-    return [
-        format_table(facts),
-        format_table([heading, *rows], right_aligned=range(1, len(heading))),
-    ]
+    errors = format_table([heading, *rows], right_aligned=range(1, len(heading)))
+    return [format_table(facts), errors]

@@ -10,8 +10,7 @@ with a time zone are in UTC) or text as in a CSV. Ids may have any type and beco
 import io
 import math
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from convline.errors import InputError, ServeError
+from convline.errors import InputError
+from convline.runtime.pyarrow_errors import pyarrow_errors
 from convline.timeseries.raw_table import Array, Encoded, RawTable, order_by_appearance, text_of
 from convline.timeseries.timestamps import Times
 
@@ -35,7 +35,7 @@ class ParquetTable(RawTable):
 
     def prefetch(self, names: Sequence[str]) -> None:
         self._check_size(len(names))
-        with _pyarrow_errors(self.where):
+        with pyarrow_errors(self.where):
             table = self.file.read(columns=[*names])
             self.columns.update({name: table.column(name) for name in names})
 
@@ -44,7 +44,7 @@ class ParquetTable(RawTable):
 
         column = self._column(name)
         kind = column.type
-        with _pyarrow_errors(self.where):
+        with pyarrow_errors(self.where):
             if types.is_integer(kind) and not column.null_count:
                 return to_array(column, np.dtype(str(kind)))
             if self.numeric([name]):
@@ -60,7 +60,7 @@ class ParquetTable(RawTable):
         import pyarrow
 
         column = self._column(name)
-        with _pyarrow_errors(self.where):
+        with pyarrow_errors(self.where):
             coded = column if hasattr(column.chunk(0), "dictionary") else column.dictionary_encode()
             column = coded.unify_dictionaries()
             words = [*map(text_of, column.chunk(0).dictionary.to_pylist()), ""]
@@ -120,15 +120,12 @@ def open_parquet(source: Any) -> ParquetTable:
     """Open a path or an open binary file, and read the names and types of its columns."""
     is_path = isinstance(source, str | Path)
     where = str(source if is_path else getattr(source, "name", "series.parquet"))
-    try:
+    with pyarrow_errors(where):
         from pyarrow import parquet
-    except ImportError as error:
-        cure = "pip install 'convline[parquet]'"
-        raise ServeError(f"{where}: pyarrow cannot be imported; {cure}") from error
-    if is_path and not os.path.isfile(source):  # Path.is_file raises where a name is too long
-        reason = "expected a file, got a folder; name a file"
-        raise InputError(where, reason if os.path.exists(source) else "no such file")
-    with _pyarrow_errors(where):
+
+        if is_path and not os.path.isfile(source):  # Path.is_file raises where a name is too long
+            reason = "expected a file, got a folder; name a file"
+            raise InputError(where, reason if os.path.exists(source) else "no such file")
         # Text stays encoded: one long word that every row repeats is then in memory once.
         schema = parquet.read_schema(source)
         texts = [column.name for column in schema if str(column.type).endswith("string")]
@@ -152,15 +149,3 @@ def to_array(column: Any, kind: npt.DTypeLike, missing: Any = 0) -> Array:
         nulls = np.concatenate([np.from_dlpack(c.is_null().cast("int8")) for c in chunks])
         values[nulls == 1] = missing
     return values
-
-
-@contextmanager
-def _pyarrow_errors(where: str) -> Iterator[None]:
-    """Raise pyarrow's errors, of which some are OSError or ValueError, as one InputError."""
-    import pyarrow
-
-    try:
-        yield
-    except (pyarrow.ArrowException, OSError, ValueError) as error:
-        reason = f"the file cannot be read: {' '.join(str(error).split())[:300]}"
-        raise InputError(where, reason) from error
