@@ -159,9 +159,10 @@ def choose_recipe(name: str, seen: SeriesFile, context: int, horizon: int) -> di
     """Return a recipe whose cost does not grow with the file: large ones have windows left out."""
     trained = sum(train_rows(rows) - context - horizon + 1 for rows in seen.lengths)
     tested = sum(round(rows * SHARE) - horizon + 1 for rows in seen.lengths)
-    strides = {"train_stride": -(-trained // TRAINED), "stride": -(-tested // TESTED)}
-    windows = trained // strides["train_stride"]
-    batch = 16 if windows < 500 else 64
+    columns = len(seen.table.columns)  # each is a row of a batch by itself
+    strides = {"train_stride": -(-trained * columns // TRAINED), "stride": -(-tested // TESTED)}
+    windows = max(1, trained // strides["train_stride"])
+    batch = 16 if windows * columns < 500 else max(16, 64 // columns)
     epochs = STEPS * batch // windows
     return {
         "arch": "ensemble",

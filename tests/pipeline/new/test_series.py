@@ -196,6 +196,22 @@ def test_the_horizon_is_what_the_file_allows(propose: Callable[..., Entry]) -> N
     assert facts_of(entry)["windows"].partition(" train, ")[2].startswith("9 validation")
 
 
+def test_training_costs_no_more_for_many_rows_and_columns(propose: Callable[..., Entry]) -> None:
+    """Oracle: by hand; a step costs `batch` windows of each column. Ten times as many rows of seven
+    columns take at most twice as long as one column.
+    """
+
+    def cost(rows: int, columns: int) -> int:
+        values = [(passengers(rows) + k).round(1) for k in range(columns)]
+        entry = propose(table(*values, header=",".join("abcdefg"[:columns])))
+        train, data = entry.recipe["train"], entry.recipe["data"]
+        windows = int(facts_of(entry)["windows"].partition(" train")[0].replace(",", ""))
+        assert data.get("train_stride", 1) == 1 or windows * columns <= 21_000
+        return int(train["epochs"] * windows * columns)
+
+    assert cost(20_000, 7) <= 2 * cost(2_000, 1)
+
+
 def test_no_times_warn_of_the_season(propose: Callable[..., Entry]) -> None:
     facts = facts_of(propose(table(passengers(144), header="y")))
     assert facts["times"] == "none: rows are counted"
