@@ -28,6 +28,8 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of this tree with a photo and a table in it, and ~/pets beside it."""
     home = tmp_path_factory.mktemp("home")
     folder = copy_tree(home / "convline", git=True)
+    for key in ("user.name", "user.email"):  # `dvc exp run` commits
+        run(folder, "git", "config", key, "t@localhost")
     write_pets(home / "pets")
     write_air(folder / "air.csv")
     (folder / "photo.jpg").write_bytes((home / "pets" / "dog" / "3.jpg").read_bytes())

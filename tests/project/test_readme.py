@@ -44,7 +44,7 @@ def network_file() -> str:
     return str(text)
 
 
-def write_pets(folder: Path, images: int = 12) -> None:
+def write_pets(folder: Path, images: int = 30) -> None:
     """Write two classes of colour images of 48 pixels: reddish cats and bluish dogs."""
     random = np.random.default_rng(0)
     for name, colour in (("cat", (200, 60, 60)), ("dog", (60, 60, 200))):
@@ -100,7 +100,7 @@ def test_the_commands_for_own_data_look_at_the_data(tmp_path: Path) -> None:
             words = here.replace("~", str(tmp_path)).replace("--run", "--dry-run").split()
             seen.append(run(ROOT, sys.executable, *words[1:]))
     images, series = seen
-    assert "classes   2: cat 12, dog 12" in images and "season    12" in series
+    assert "classes   2: cat 30, dog 30" in images and "season    12" in series
 
 
 def test_the_network_of_the_readme_is_whole(tmp_path: Path) -> None:
