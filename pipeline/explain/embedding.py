@@ -19,13 +19,18 @@ LABEL_BOX = {"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 1}
 
 
 def make_section(subject: Subject) -> Section | None:
-    """Return the map of up to `points` test images; None for a forecaster."""
+    """Return the map of up to `points` test images; None for a forecaster and for a few images.
+
+    Trustworthiness is defined for more than twice as many images as neighbours.
+    """
     net = subject.classifier
     if net is None:
         return None
     from sklearn.manifold import TSNE, trustworthiness
 
     images, classes = subject.samples(subject.settings.points)
+    if len(images) <= 2 * NEIGHBOURS:
+        return None
     features = penultimate_features(net, to_tensor(images))
     require_finite(features, "a feature of the last hidden layer")
     # van der Maaten & Hinton 2008, section 2: between 5 and 50

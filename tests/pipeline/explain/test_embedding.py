@@ -50,3 +50,14 @@ def test_the_section_repeats(tmp_path: Path, images_of: Callable[..., dataset.Da
     assert first.facts == second.facts
     assert first.facts["points"] == 60
     assert 0.5 < first.facts["trustworthiness"] <= 1
+
+
+@pytest.mark.parametrize(("count", "drawn"), [(10, False), (11, True)])
+def test_ten_images_are_too_few_for_a_map(
+    tmp_path: Path, images_of: Callable[..., dataset.Data], count: int, drawn: bool
+) -> None:
+    """Trustworthiness with five neighbours is defined from eleven images on."""
+    images, classes = digits(32)
+    source = images_of(images[: 3 * count], classes[: 3 * count])  # thirds are the splits
+    given = subject(tmp_path, built("lenet5", 32, **LENET), source)
+    assert (embedding.make_section(given) is not None) == drawn
