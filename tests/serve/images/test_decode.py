@@ -198,8 +198,9 @@ def test_alpha_is_composited_over_the_background(kind: str) -> None:
     assert (found[:, :3] == 90).all() and (found[:, 3:] == RGB.background).all()
 
 
-@pytest.mark.parametrize("colour", [0, 2])
-@pytest.mark.parametrize("depth", [1, 2, 4, 8, 16])
+@pytest.mark.parametrize(  # PNG has no colours of fewer than 8 bits
+    ("colour", "depth"), [(0, 1), (0, 2), (0, 4), (0, 8), (0, 16), (2, 8), (2, 16)]
+)
 @pytest.mark.parametrize("how", ["file", "image"])
 def test_a_png_s_transparent_value_is_compared_in_the_files_bits(
     depth: int, colour: int, how: str
@@ -208,8 +209,6 @@ def test_a_png_s_transparent_value_is_compared_in_the_files_bits(
     the chunk's higher bits are masked; all other pixels are opaque. Grey g of n bits is 255 g /
     (2^n - 1), of 16 bits the high byte.
     """
-    if colour == 2 and depth < 8:
-        pytest.skip("PNG has no colours of fewer than 8 bits")
     most = 2**depth - 1
     key, other = 0xC822 if depth == 16 else most - most // 3, most // 3
     values = np.tile(np.repeat([key, other], 3), (4, 1))
