@@ -20,6 +20,7 @@ from pipeline.core.errors import ParamsError, StageError
 from pipeline.core.paths import located
 from pipeline.params import load as params
 from pipeline.params.schema import NAME_PATTERN, RESERVED
+from pipeline.params.working_recipe import flow
 
 
 @dataclass(frozen=True)
@@ -143,21 +144,9 @@ def block(entry: Entry, key: str, indent: str) -> str:
     """Return the lines of the entry in one section: a recipe has a line for each of its blocks."""
     value = entry.sections[key]
     if key != "models":
-        return indent + flow({entry.name: value})
-    parts = [f"{indent}{indent}{flow({part: options})}" for part, options in value.items()]
+        return indent + flow({entry.name: value})[1:-1]
+    parts = [f"{indent}{indent}{flow({part: options})[1:-1]}" for part, options in value.items()]
     return "\n".join([f"{indent}{entry.name}: # {entry.why}", *parts])
-
-
-def flow(pair: dict[str, Any]) -> str:
-    """Return `key: value` on one line, the value as flow YAML."""
-    from ruamel.yaml import YAML
-
-    yaml: Any = YAML(typ="safe", pure=True)
-    yaml.default_flow_style, yaml.width = True, 10**6
-    yaml.sort_base_mapping_type_on_output = False
-    stream = io.StringIO()
-    yaml.dump(pair, stream)
-    return stream.getvalue().strip()[1:-1]
 
 
 def require_nothing_else_changed(old: Path, new: Path, entry: Entry) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 from convline.errors import InputError
+from convline.images.decode import SUFFIXES
 from convline.model_file.document import Step
 from convline.timeseries.raw_table import MISSING, RawTable, parse_number
 from convline.timeseries.series import Table, build_table, open_file
@@ -27,7 +28,6 @@ LIKE_A_DATE = re.compile(r"\d{1,4}[./-]\d{1,2}[./-]\d{1,4}\b")  # 12/31/2024 is 
 ROWS_OF_A_SERIES = 10  # a column that tells series apart has as many rows for each, on average
 TABLES = (".csv", ".tsv", ".txt", ".parquet")
 EXCEL = (".xlsx", ".xls", ".ods")
-IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
 
 @dataclass(frozen=True)
@@ -128,15 +128,14 @@ def require_table(file: Path) -> Path:
     """Return the path of the file, here or below DATA_ROOT; StageError for what is no table."""
     path = located(str(file))
     if path.is_dir():
-        inside = {found.suffix.lower() for found in path.rglob("*") if found.is_file()}
         cure = "name one CSV or Parquet file"
-        if inside & set(IMAGES):
+        if any(found.suffix.lower() in SUFFIXES for found in path.rglob("*")):
             cure = f"for images use `--images {file}`"
         raise StageError(f"new: --csv: expected a file, got the folder {file}; {cure}")
     if path.suffix.lower() in EXCEL:
         cure = "save the sheet as CSV (UTF-8)"
         raise StageError(f"new: --csv: expected CSV or Parquet, got the Excel file {file}; {cure}")
-    if path.suffix.lower() in IMAGES:
+    if path.suffix.lower() in SUFFIXES:
         cure = "for images name their folder with --images"
         raise StageError(f"new: --csv: expected CSV or Parquet, got the image {file}; {cure}")
     if not path.exists():
