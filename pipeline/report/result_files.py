@@ -143,6 +143,11 @@ class Entry:
         """Whether there were epochs: heads on features and published weights have none."""
         return bool(self.history and self.history[-1]["epoch"] > 0)
 
+    @property
+    def best_epoch(self) -> int | None:
+        """The epoch whose weights are exported; None before stage train has run."""
+        return self.results.get("train", {}).get("best_epoch")
+
     @cached_property
     def head_search(self) -> dict[str, Any] | None:
         """The head that cross-validation chose, and its candidates; None for other entries."""
