@@ -193,17 +193,24 @@ def measure_intervals(
 ) -> list[dict[str, float]]:
     """Return nominal and measured coverage of each prediction interval, and its mean width.
 
-    The widest interval comes first; low and high are the ends of the 95 % interval of the coverage.
+    The widest interval comes first; low and high are the ends of the 95 % interval of the coverage:
+    the bootstrap's, or Wilson's for as many trials as there are blocks where all targets or none
+    are covered, since all draws of the bootstrap are equal then.
     """
+    blocks = max(1, len(target) // block)
     rows = []
     for k in range(len(levels) // 2):
         lower, upper = quantiles[..., k], quantiles[..., -1 - k]
         covered = ((target >= lower) & (target <= upper)).mean((1, 2))  # (M,)
-        low, high = mean_interval(covered, block)
+        measured = float(covered.mean())
+        if measured in (0, 1):
+            low, high = wilson_interval(round(measured) * blocks, blocks)
+        else:
+            low, high = mean_interval(covered, block)
         rows.append(
             {
                 "nominal": round(levels[-1 - k] - levels[k], 6),
-                "measured": float(covered.mean()),
+                "measured": measured,
                 "low": low,
                 "high": high,
                 "width": float((upper - lower).mean()),

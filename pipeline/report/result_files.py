@@ -19,6 +19,11 @@ import numpy as np
 
 from pipeline.core.errors import StageError
 from pipeline.params.schema import EntryRecipe
+from pipeline.report.forecast_verdicts import (
+    BestBaseline,
+    describe_interval_fault,
+    find_best_baseline,
+)
 
 # File of results/<entry>/ -> the stage that writes it, in pipeline order.
 STAGE_OF_FILE = {file: file for file in ("data", "train", "export", "check")}
@@ -122,6 +127,16 @@ class Entry:
         """What stage check says of an entry that is no better than its best baseline, else None."""
         beside = self.results.get("check", {}).get("against_baseline")
         return str(beside["sentence"]) if beside and not beside["better"] else None
+
+    @property
+    def best_baseline(self) -> BestBaseline | None:
+        """A forecaster's best baseline with the ratio of errors; None before stage check."""
+        return find_best_baseline(self.metric) if self.metric else None
+
+    @property
+    def interval_fault(self) -> str | None:
+        """ "interval too wide: 100 % of the targets in the 80 % interval"; None without a fault."""
+        return describe_interval_fault(self.metric) if self.metric else None
 
     @property
     def latencies(self) -> dict[str, float]:

@@ -142,6 +142,22 @@ def test_coverage_of_nested_intervals() -> None:
     assert outer["low"] < 0.8 < outer["high"]
 
 
+def test_coverage_of_all_targets_or_none_has_the_interval_of_as_many_trials_as_blocks() -> None:
+    """All draws of the bootstrap are equal. Wilson's interval of n of n begins at n / (n + z^2):
+    with 60 windows in blocks of 6 at 10 / (10 + 1.96^2).
+    """
+    target = np.zeros((60, 4, 1))
+    for quantiles, low, high in (
+        (np.tile([-1.0, 0, 1], (60, 4, 1, 1)), 10 / (10 + 1.96**2), 1.0),
+        (np.tile([1.0, 2, 3], (60, 4, 1, 1)), 0.0, 1.96**2 / (10 + 1.96**2)),
+    ):
+        (held,) = metrics.measure_intervals(quantiles, target, [0.1, 0.5, 0.9], block=6)
+        assert (held["low"], held["high"]) == pytest.approx((low, high), rel=1e-9, abs=1e-9)
+        assert held["low"] <= held["measured"] <= held["high"] + 1e-9
+    (held,) = metrics.measure_intervals(quantiles[:2], target[:2], [0.1, 0.5, 0.9], block=6)
+    assert held["low"] < 0.01 and held["high"] > 0.7  # fewer windows than a block: one trial
+
+
 def test_a_perfect_season_has_no_mase_and_its_file_is_json(
     resolved: Callable[..., dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
