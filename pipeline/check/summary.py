@@ -16,6 +16,7 @@ def main_metrics(checked: dict[str, Any]) -> dict[str, float]:
     }
     if name == "accuracy":
         numbers["test_balanced_accuracy"] = metric["balanced_accuracy"]
+        numbers["test_calibration_error"] = metric["calibration_error"]
     else:
         if metric["intervals"]:
             numbers["coverage"] = metric["intervals"][0]["measured"]

@@ -13,6 +13,7 @@ from convline.report.confidence_interval import wilson_interval
 from pipeline.data import dataset
 from pipeline.evaluate import ets_arima, naive_baselines
 from pipeline.evaluate.bootstrap import block_length, mean_interval, percentile_interval
+from pipeline.evaluate.calibration import measure_calibration
 
 
 def measure_classification(
@@ -22,7 +23,8 @@ def measure_classification(
 
     `torch` is the accuracy of the same network in PyTorch; `recall` the share of each class's
     images that are classified correctly, None for a class without test images; `balanced_accuracy`
-    the mean of these; `largest_class` the class with most test images, and its share of them.
+    the mean of these; `largest_class` the class with most test images, and its share of them;
+    `calibration_error` the expected calibration error.
     """
     predicted = probabilities.argmax(1)
     correct = int((predicted == y).sum())
@@ -39,6 +41,7 @@ def measure_classification(
         "torch": float((torch_probabilities.argmax(1) == y).mean()),
         "balanced_accuracy": float(np.mean([share for share in recall if share is not None])),
         "recall": recall,
+        **measure_calibration(probabilities, y),
         "largest_class": {"label": int(counts.argmax()), "share": float(counts.max() / len(y))},
     }
 
