@@ -124,7 +124,8 @@ def class_names(root: Path, labels: str) -> list[str]:
 
 
 def class_samples(root: Path, labels: list[str], top: Path, least: int, some: bool) -> list[Sample]:
-    """Return the images below root/<label>/, sorted; their ids are paths relative to `top`.
+    """Return the images below root/<label>/, sorted; their ids are paths relative to `top`, their
+    names begin with its name.
 
     Raises StageError for a class of fewer than `least` images. some: classes may have no folder.
     """
@@ -144,7 +145,9 @@ def class_samples(root: Path, labels: list[str], top: Path, least: int, some: bo
         if len(images) < least:
             what = f"class {name!r} in {root} has {len(images)} image(s){describe_others(files)}"
             raise StageError(f"data.folder: {what}; {least} are needed")
-        samples += [Sample(str(p.relative_to(top)), p, label) for p in images]
+        for path in images:
+            inside = str(path.relative_to(top))
+            samples.append(Sample(inside, path, label, f"{top.resolve().name}/{inside}"))
     return samples
 
 

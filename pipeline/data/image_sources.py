@@ -137,7 +137,10 @@ def _labelled(dataset: Any, tag: str, place: str) -> list[Sample]:
     files = first("samples", "_samples", "imgs")
     if files and all(isinstance(file, str | Path) for file, _ in files):
         # the served code reads them later
-        return [Sample(f"{tag}{i}", Path(file), int(y)) for i, (file, y) in enumerate(files)]
+        return [
+            Sample(f"{tag}{i}", Path(file), int(y), "/".join(Path(file).parts[-2:]))
+            for i, (file, y) in enumerate(files)
+        ]
     targets = first("targets", "labels", "_labels", "y")
     try:
         if targets is None:

@@ -15,6 +15,7 @@ from convline.model_file.document import ImageRule
 from PIL import Image
 
 from pipeline.core.errors import StageError
+from pipeline.core.files import write_json
 from pipeline.core.stage import progress
 from pipeline.data import image_sources, series_sources
 from pipeline.data.dataset import RAW_WINDOWS, SPLITS, Data, spread, window_rows
@@ -210,7 +211,13 @@ def count_twins(x: dict[str, np.ndarray]) -> int:
 
 
 def write_raw_images(folder: Path, samples: list[Sample], labels: list[str]) -> None:
-    """Write up to RAW test images as files in class folders, and raw.csv (file, row, label)."""
+    """Write up to RAW test images as files in class folders, and raw.csv (file, row, label).
+
+    test_names.json lists the name of each test image: that of its own file, else of the raw file,
+    else its number.
+    """
+    # a name that is not UTF-8 cannot be written: its other bytes become ?
+    names = [sample.name.encode("utf-8", "replace").decode() for sample in samples]
     with (folder.parent / "raw.csv").open("w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file)
         rows.writerow(["file", "row", "label"])
@@ -223,7 +230,11 @@ def write_raw_images(folder: Path, samples: list[Sample], labels: list[str]) -> 
                 sample.image.save(target)
             else:
                 shutil.copyfile(sample.image, target)
-            rows.writerow([target.relative_to(folder.parent), row, labels[sample.label]])
+            raw = target.relative_to(folder.parent).as_posix()
+            names[row] = names[row] or raw
+            rows.writerow([raw, row, labels[sample.label]])
+    numbered = [name or f"test image {row}" for row, name in enumerate(names)]
+    write_json(folder.parent / "test_names.json", numbered)
 
 
 def write_raw_series(folder: Path, data: Data) -> None:

@@ -13,11 +13,15 @@ from pipeline.core.errors import StageError
 
 @dataclass(frozen=True)
 class Sample:
-    """One labelled image: a file or a decoded image, and an id that is unique in the dataset."""
+    """One labelled image: a file or a decoded image, and an id that is unique in the dataset.
+
+    name: by which its owner finds it, the path of its file; "" for an image without a file.
+    """
 
     id: str
     image: Path | Image.Image
     label: int
+    name: str = ""
 
 
 Splits = dict[str, list[Sample]]

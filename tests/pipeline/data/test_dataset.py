@@ -19,6 +19,7 @@ from recipes import IMAGE_RECIPE, SERIES_RECIPE, SETS
 from pipeline.core.errors import StageError
 from pipeline.data import __main__ as data_main
 from pipeline.data import dataset, image_sources, prepare
+from pipeline.data.splits import Sample
 
 Resolve = Callable[..., dict[str, Any]]
 
@@ -238,6 +239,22 @@ def test_the_stage_writes_images(
             loaded.x["test"][int(row["row"])],
         )
         assert row["label"] == about["labels"][loaded.y["test"][int(row["row"])]]
+    names = json.loads((folder / "test_names.json").read_text())
+    assert len(names) == 500 and {row["file"] for row in rows} < set(names)
+    without_file = set(range(500)) - {int(row["row"]) for row in rows}
+    assert {names[row] for row in without_file} == {f"test image {row}" for row in without_file}
+
+
+def test_the_names_of_test_images_are_those_of_their_files(tmp_path: Path) -> None:
+    """A file keeps its own name, beyond the 400 raw files too, and a name that is not UTF-8."""
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "a.png").write_bytes(b"")
+    samples = [Sample(f"{i}", tmp_path / "a.png", 0, f"my/hat/{i}.png") for i in range(500)]
+    samples[7] = Sample("7", tmp_path / "a.png", 0, "my/hat/\udcff.png")
+    prepare.write_raw_images(tmp_path / "raw", samples, ["hat"])
+    names = json.loads((tmp_path / "test_names.json").read_text(encoding="utf-8"))
+    assert names[:7] + names[8:] == [f"my/hat/{i}.png" for i in range(500) if i != 7]
+    assert names[7] == "my/hat/?.png"
 
 
 def test_the_stage_writes_series(

@@ -9,6 +9,7 @@ import struct
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from urllib.error import URLError
 
@@ -155,6 +156,12 @@ def test_counts_beyond_a_dataset_on_disk_are_an_error(
 
 
 @TORCHVISION
+def test_a_dataset_of_files_names_them_by_class_folder_and_file() -> None:
+    dataset = SimpleNamespace(samples=[("/data/set/test/hat/1.jpg", 0), ("hat/2.jpg", 0)])
+    samples = image_sources._labelled(dataset, "test", "here")
+    assert [(s.id, s.name) for s in samples] == [("test0", "hat/1.jpg"), ("test1", "hat/2.jpg")]
+
+
 def test_a_dataset_without_splits_or_name_is_an_error(offline: None, spec_of: Spec) -> None:
     with pytest.raises(
         StageError, match="torchvision has no set 'MNITS' with splits; did you mean 'MNIST'"
@@ -250,6 +257,8 @@ def test_a_folder_is_split_by_the_seed(photo_folder: Callable[..., Path], spec_o
         "test": [4, 2],
     }
     assert len({s.id for v in splits.values() for s in v}) == 30
+    for sample in splits["test"]:  # a reader finds the file beside the folder by this name
+        assert root.parent / sample.name == sample.image
     assert (
         ids(splits)
         == ids(image_sources.images(spec)[0])
