@@ -4,7 +4,7 @@ accuracies.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -40,12 +40,16 @@ def percentile_interval(
     Windows that overlap are not independent of each other, so a block should be as long as the
     overlap.
     """
+    statistics = [statistic(rows) for rows in block_draws(n, block)]
+    return float(np.quantile(statistics, 0.025)), float(np.quantile(statistics, 0.975))
+
+
+def block_draws(n: int, block: int) -> Iterator[np.ndarray]:
+    """Yield the row numbers (n,) of each draw of the bootstrap, the same ones at each call."""
     rng, offsets = np.random.default_rng(0), np.arange(block)
-    statistics = []
     for _ in range(DRAWS):
         starts = rng.integers(0, n, -(-n // block))
-        statistics.append(statistic(((starts[:, None] + offsets) % n).ravel()[:n]))
-    return float(np.quantile(statistics, 0.025)), float(np.quantile(statistics, 0.975))
+        yield ((starts[:, None] + offsets) % n).ravel()[:n]
 
 
 def block_length(windows: int, steps: int, stride: int) -> int:

@@ -78,7 +78,8 @@ def measure_forecasts(
     Errors are in units of the series; those under `standardised` are in training standard
     deviations. The arrays for the report: `steps` (1 + baselines, S), the squared error at each
     step ahead of this forecast and of each baseline; `inside` (S,), the share of targets within the
-    widest interval; `residuals` (M, D), the errors of the first step.
+    widest interval; `residuals` (M, D), the errors of the first step; `window_errors` (M,), the
+    mean squared error of each window.
     """
     history, target = (
         part.astype(np.float64) for part in source.windows("test", source.about["stride"])
@@ -126,6 +127,7 @@ def measure_forecasts(
         "steps": np.stack(steps),
         "inside": inside.mean((0, 2)),
         "residuals": error[:, 0].astype(np.float32),
+        "window_errors": squared.astype(np.float32),
     }
     return metric, arrays
 

@@ -117,6 +117,8 @@ def test_forecast_errors(resolved: Callable[..., dict[str, Any]]) -> None:
     )
     assert arrays["steps"][2].mean() == pytest.approx(naive["mse"], rel=1e-9)
     assert arrays["inside"] == pytest.approx([held["measured"]] * 4)
+    assert arrays["window_errors"].shape == (len(target),)
+    assert arrays["window_errors"].mean() == pytest.approx(answer["value"], rel=1e-5)
     assert arrays["residuals"].shape == (len(target), 1) and arrays["residuals"] == pytest.approx(
         0.5, rel=1e-5
     )

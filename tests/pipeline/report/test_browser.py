@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import io
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import line
 import numpy as np
 import onnxruntime
 import pytest
+from browser import Tab, see_all
 from convline.model_file.onnx_file import read_model_file
 from finished import CLASSIFIER, FORECASTER, HOSTILE, RECIPES, STUDIES, write_all
 from PIL import Image
@@ -22,20 +22,7 @@ from pipeline.report import browser_demo, pages
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[3]
-LOCAL = ("file:", "data:", "blob:")
 PAGES = ("index", "compare", "claims", "live", *RECIPES)
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    """A running browser."""
-    playwright = pytest.importorskip("playwright.sync_api")
-    if not (path := shutil.which("chromium") or shutil.which("google-chrome")):
-        pytest.skip("no chromium here: apt-get install chromium")
-    with playwright.sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")
@@ -45,48 +32,6 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_all(root)
     pages.build_report(list(RECIPES), RECIPES, STUDIES, root)
     return root / "out" / "report"
-
-
-class Tab:
-    """A page of the report, and the errors on it."""
-
-    def __init__(
-        self, browser: Any, path: Path, width: int = 1280, scheme: str = "light", address: str = ""
-    ):
-        self.explain_page = browser.new_page(
-            viewport={"width": width, "height": 900}, color_scheme=scheme
-        )
-        self.wrong: list[str] = []
-        self.explain_page.on(
-            "console",
-            lambda said: said.type in ("error", "warning") and self.wrong.append(said.text),
-        )
-        self.explain_page.on("pageerror", lambda error: self.wrong.append(str(error)))
-        self.explain_page.on("requestfailed", lambda request: self.wrong.append(request.url))
-        self.explain_page.on(
-            "request", lambda request: request.url[:5] in LOCAL or self.wrong.append(request.url)
-        )
-        self.explain_page.goto(path.as_uri() + address)
-
-    def __enter__(self) -> Any:
-        return self.explain_page
-
-    def __exit__(self, *raised: object) -> None:
-        self.explain_page.close()
-        if not any(raised):
-            assert self.wrong == []
-
-
-def see_all(page: Any) -> None:
-    """Scroll to the end, so that lazy pictures and charts load, and wait until all have."""
-    page.evaluate(
-        """async () => { for (const it of document.querySelectorAll('img, figure.read')) {
-             it.scrollIntoView(); await new Promise(requestAnimationFrame); } }"""
-    )
-    page.wait_for_function("[...document.images].every((i) => i.complete && i.naturalWidth)")
-    page.wait_for_function(
-        "[...document.querySelectorAll('figure.read')].every((f) => 'drawn' in f.dataset)"
-    )
 
 
 @pytest.mark.parametrize("name", PAGES)
