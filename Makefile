@@ -85,7 +85,7 @@ all full: $(READY)
 # Of the thousand columns of `dvc exp show`, those of test metrics and params that differ.
 compare: $(READY)
 	@dvc exp show --only-changed --hide-workspace \
-	  --drop 'Created|.*(_low|_high|balanced_accuracy|int8|fp16|coverage)|[^:]*/[^:]*$$|(models|pipeline|serve|results)$$|.*\.(yaml|toml)$$'
+	  --drop 'Created|.*(_low|_high|balanced_accuracy|calibration|int8|fp16|coverage|ratio_to)|[^:]*/[^:]*$$|(models|pipeline|serve|results)$$|.*\.(yaml|toml)$$'
 
 report: $(READY)
 	@python -m pipeline.report

@@ -72,14 +72,12 @@ def judge_accuracy(
     loss: of accuracy on n test images, and the ends of its 95 % interval.
     """
     budget, needed = checks.budget, images_needed(checks.budget)
-    lost, low, high = (100 * share for share in loss)
-    points = f"{100 * budget:.2g} points"
-    why = f"loses {lost:.2f} points of accuracy [{low:.2f}, {high:.2f}]"
+    points, why = f"{100 * budget:.2g} points", describe_loss_with_interval(*loss)
     if variant == "int8" and n < needed and loss[1] <= budget:
         ships = checks.undecided == "package"
+        asked, found = "`check.undecided: package`", why
         why = f"is undecided: {n} test images cannot decide a loss of {points} ({needed} needed)"
-        why += f", it loses {lost:.2f} [{low:.2f}, {high:.2f}]; "
-        asked = "`check.undecided: package`"
+        why += f", it {found}; "
         why += f"it ships because of {asked}" if ships else f"{asked} ships it anyway"
         return True, ships, why
     ships = loss[0] <= (max(budget, 2 / n) if variant == "fp16" else budget)
@@ -87,6 +85,19 @@ def judge_accuracy(
     why += "" if ships else "; it does not ship"
     why += f", a weak verdict on {n} images" if n < FEW_IMAGES else ""
     return False, ships, why
+
+
+def describe_loss(lost: float) -> str:
+    """Return "loses 0.28 points", or "gains 4.23 points" where the accuracy is higher."""
+    return f"{'gains' if lost < 0 else 'loses'} {100 * abs(lost):.2f} points"
+
+
+def describe_loss_with_interval(lost: float, low: float, high: float) -> str:
+    """Return `describe_loss` with the 95 % interval of the loss, or of the gain, in points."""
+    ends = (-high, -low) if lost < 0 else (low, high)
+    return "{} of accuracy [{:.2f}, {:.2f}]".format(
+        describe_loss(lost), *(100 * end + 0.0 for end in ends)
+    )
 
 
 def recommend_variant(

@@ -14,6 +14,7 @@ from pipeline.data import dataset
 from pipeline.evaluate import ets_arima, naive_baselines
 from pipeline.evaluate.bootstrap import block_length, mean_interval, percentile_interval
 from pipeline.evaluate.calibration import measure_calibration
+from pipeline.evaluate.metric_catalogue import CATALOGUE, find_best_baseline
 
 
 def measure_classification(
@@ -54,19 +55,20 @@ def compare_with_best_baseline(metric: dict[str, Any], labels: list[str]) -> dic
     """
     if metric["name"] == "accuracy":
         label, share = labels[metric["largest_class"]["label"]], metric["largest_class"]["share"]
-        better = metric["value"] > share
-        than = f"always predicting {label!r}, the largest class ({share:.3g} of the test split)"
+        better, accuracy = metric["value"] > share, CATALOGUE["accuracy"].text(share)
+        than = f"always predicting {label!r}, the largest class (accuracy {accuracy})"
         return {
             "better": better,
             "sentence": f"{'better' if better else 'no better'} than {than}",
         }
-    measure = "mse" if metric["mase"] is None else "mase"
+    name, measure = find_best_baseline(metric)
     ours = metric["value"] if measure == "mse" else metric["mase"]
-    errors = {name: baseline[measure] for name, baseline in metric["baselines"].items()}
-    name = min(errors, key=errors.__getitem__)
-    better, theirs = ours < errors[name], errors[name]
-    times = f", {ours / theirs:.2f} times" if theirs else ""
-    than = f"{name}, the best baseline: {measure.upper()} {ours:.3g} against {theirs:.3g}{times}"
+    theirs = metric["baselines"][name][measure]
+    better, text = ours < theirs, CATALOGUE[measure].text
+    errors = f"{measure.upper()} {text(ours)} against {text(theirs)}"
+    if theirs:
+        errors += f", {CATALOGUE['ratio_to_best_baseline'].text(ours / theirs)} times"
+    than = f"{name}, the best baseline: {errors}"
     return {"better": better, "sentence": f"{'better' if better else 'worse'} than {than}"}
 
 

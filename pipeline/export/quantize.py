@@ -253,9 +253,10 @@ def silence_converters() -> Iterator[None]:
 
 
 def describe_variant(variant: Variant) -> str:
-    """Return e.g. `int8 (MinMax, 2 of 53 products in fp32, 0.0033 of validation accuracy lost)`."""
+    """Return e.g. `int8 (MinMax, 2 of 53 products in fp32, loses 0.33 points on validation)`."""
     if not (facts := variant.facts):
         return variant.precision
     kept = f"{len(facts['kept'])} of {facts['products']} products in fp32"
-    lost = f"{facts['lost']:.4f} of validation accuracy lost"
-    return f"{variant.precision} ({facts['method']}, {kept}, {lost})"
+    verb = "gains" if facts["lost"] < 0 else "loses"
+    change = f"{verb} {100 * abs(facts['lost']):.2f} points on validation"
+    return f"{variant.precision} ({facts['method']}, {kept}, {change})"

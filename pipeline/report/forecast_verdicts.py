@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline.evaluate import metric_catalogue
+
 
 @dataclass(frozen=True)
 class BestBaseline:
@@ -32,11 +34,10 @@ def find_best_baseline(metric: dict[str, Any]) -> BestBaseline | None:
 
     None for a classifier.
     """
-    if not (baselines := metric.get("baselines")):
+    if "baselines" not in metric:
         return None
-    measure = "mse" if metric["mase"] is None else "mase"
-    name = min(baselines, key=lambda each: baselines[each][measure])
-    ratio = baselines[name].get(f"{measure}_ratio")
+    name, measure = metric_catalogue.find_best_baseline(metric)
+    ratio = metric["baselines"][name].get(f"{measure}_ratio")
     return BestBaseline(name, measure.upper(), tuple(ratio) if ratio else None)
 
 

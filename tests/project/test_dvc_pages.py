@@ -19,7 +19,7 @@ import json, sys
 from pathlib import Path
 from ruamel.yaml import YAML
 train = YAML(typ="safe").load(Path("params.yaml"))["models"]["a"]["train"]
-metrics = {"test_accuracy": 1 - train["lr"], "test_accuracy_low": train["lr"], "int8_accuracy": .5}
+metrics = {"accuracy": 1 - train["lr"], "accuracy_low": train["lr"], "int8_accuracy": .5}
 curves = Path("results/a/curves/validation")
 curves.mkdir(parents=True)
 Path("results/a/metrics.json").write_text(json.dumps(metrics))
@@ -83,12 +83,12 @@ def test_a_key_that_is_left_at_its_default_needs_two_plus_signs(project: Path) -
     head = next(line for line in run(project, *make).splitlines() if "Experiment" in line)
     assert re.split(r"  +", head.strip()) == [
         "Experiment",
-        "test_accuracy",
+        "accuracy",
         "models.a.train.lr",
         "models.a.train.decay",
     ]
     assert "decay" in dvc(project, "params", "diff")
-    assert "test_accuracy" in dvc(project, "metrics", "diff")
+    assert "accuracy" in dvc(project, "metrics", "diff")
     run(project, "git", "checkout", "--quiet", ".")
 
 

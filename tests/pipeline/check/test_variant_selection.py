@@ -75,7 +75,9 @@ def test_int8_on_few_images_is_undecided(n: int, wrong: int) -> None:
     assert left_out["undecided"] and packaged["undecided"]
     assert not left_out["accepted"] and packaged["accepted"]
     sentence = f"{n} test images cannot decide a loss of 0.5 points (400 needed), it loses "
-    assert left_out["why"].startswith(f"x: int8 is undecided: {sentence}{100 * wrong / n:.2f} [")
+    assert left_out["why"].startswith(
+        f"x: int8 is undecided: {sentence}{100 * wrong / n:.2f} points of"
+    )
     assert left_out["why"].endswith("; `check.undecided: package` ships it anyway")
     assert packaged["why"].endswith("; it ships because of `check.undecided: package`")
 
@@ -85,6 +87,16 @@ def test_a_certain_loss_is_no_matter_of_few_images() -> None:
     verdict = judge("int8", 27, 20, undecided="package")
     assert (verdict["accepted"], verdict["undecided"]) == (False, False)
     assert "loses 74.07 points" in verdict["why"] and "it does not ship" in verdict["why"]
+
+
+def test_a_gain_is_called_a_gain() -> None:
+    """The ends of the loss's interval change places and signs."""
+    assert variant_selection.describe_loss(0.0028) == "loses 0.28 points"
+    assert variant_selection.describe_loss(-0.0423) == "gains 4.23 points"
+    found = variant_selection.describe_loss_with_interval(-0.0423, -0.07, 0.01)
+    assert found == "gains 4.23 points of accuracy [-1.00, 7.00]"
+    found = variant_selection.describe_loss_with_interval(0.0, -0.01, 0.01)
+    assert found == "loses 0.00 points of accuracy [-1.00, 1.00]"
 
 
 def test_how_many_images_decide() -> None:

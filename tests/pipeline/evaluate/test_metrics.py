@@ -63,7 +63,7 @@ def test_recall_and_largest_class() -> None:
     assert not found["better"]
     assert (
         found["sentence"]
-        == "no better than always predicting 'good', the largest class (0.97 of the test split)"
+        == "no better than always predicting 'good', the largest class (accuracy 0.9700)"
     )
     better = metrics.compare_with_best_baseline(
         answer | {"value": 0.98}, ["defect", "good", "other"]
@@ -81,12 +81,14 @@ def test_a_forecaster_is_compared_with_its_best_baseline() -> None:
     assert found["better"] is False
     assert (
         found["sentence"]
-        == "worse than seasonal naive, the best baseline: MASE 1.5 against 0.5, 3.00 times"
+        == "worse than seasonal naive, the best baseline: MASE 1.500 against 0.5000, 3.000 times"
     )
     assert metrics.compare_with_best_baseline(metric | {"mase": 0.25}, [])["better"]
     perfect = {"seasonal naive": {"mse": 0.0, "mase": None}}
     found = metrics.compare_with_best_baseline(metric | {"mase": None, "baselines": perfect}, [])
-    assert found["sentence"] == "worse than seasonal naive, the best baseline: MSE 4 against 0"
+    assert (
+        found["sentence"] == "worse than seasonal naive, the best baseline: MSE 4.000 against 0.000"
+    )
 
 
 def test_forecast_errors(resolved: Callable[..., dict[str, Any]]) -> None:
