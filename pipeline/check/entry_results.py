@@ -22,7 +22,8 @@ from pipeline.check.variant_selection import judge_variant, recommend_variant
 from pipeline.core.errors import StageError
 from pipeline.core.files import read_json
 from pipeline.core.paths import OUT, RESULTS
-from pipeline.data.dataset import RAW_WINDOWS, Data, spread
+from pipeline.data.dataset import Data
+from pipeline.data.raw_windows import choose_raw_windows
 from pipeline.evaluate import metrics
 from pipeline.evaluate.retrieval import measure_retrieval
 from pipeline.export.graph_analysis import BATCH, find_float16_overflow
@@ -183,7 +184,8 @@ def measure_metric(
         y = np.asarray(source.y["test"])
         metric = metrics.measure_classification(outputs[0], torch_output, y)
         return metric, {"probabilities": outputs[0], "y": y}
-    rows, source = spread(len(outputs[0]), RAW_WINDOWS), source.alone()
+    rows = choose_raw_windows(len(outputs[0]), source.about["input"]["context"])
+    source = source.alone()
     history, target = source.windows("test", source.about["stride"])
     arrays = {
         "rows": rows,

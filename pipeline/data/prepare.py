@@ -18,8 +18,9 @@ from pipeline.core.errors import StageError
 from pipeline.core.files import write_json
 from pipeline.core.stage import progress
 from pipeline.data import image_sources, series_sources
-from pipeline.data.dataset import RAW_WINDOWS, SPLITS, Data, spread, window_rows
+from pipeline.data.dataset import SPLITS, Data, spread, window_rows
 from pipeline.data.normalization import image_statistics
+from pipeline.data.raw_windows import choose_raw_windows
 from pipeline.data.season import resolve_season
 from pipeline.data.splits import Sample
 from pipeline.params.schema import AnyData, FolderSet, ImageData, SeriesData
@@ -248,7 +249,7 @@ def write_raw_series(folder: Path, data: Data) -> None:
     rows = window_rows(data.y["test"], length, data.about["stride"])[:, : given["context"]]
     header = [name for name in (given["id"], given["time"]) if name] + given["columns"]
     written: dict[Path, list[list[Any]]] = {}
-    for window in spread(len(rows), RAW_WINDOWS):
+    for window in choose_raw_windows(len(rows), given["context"]):
         file = folder / ("series.csv" if given["id"] else f"window-{window:06d}.csv")
         for row in rows[window]:
             time = f"{data.times['test'][row]}{'Z' if given.get('offset') == 'utc' else ''}"

@@ -12,6 +12,8 @@ check's.
 
 from __future__ import annotations
 
+from typing import Any
+
 from pipeline.core.errors import StageError
 from pipeline.core.files import fresh, write_result
 from pipeline.core.paths import OUT
@@ -39,9 +41,17 @@ def main() -> None:
                 )
         example = facts["example"]
         summarize(
-            f"{facts['metric']} {facts['value']:.4g} from {facts['n']} raw inputs, as checked; "
+            f"{facts['metric']} {facts['value']:.4g} from {describe_inputs(facts)}; "
             f"{example['input']} -> {example['output']}"
         )
+
+
+def describe_inputs(facts: dict[str, Any]) -> str:
+    """Return which raw inputs were served, and that stage check measured the same on these."""
+    if facts["n"] == facts["test"]:
+        return f"{facts['n']} raw inputs, as checked"
+    part = f"{facts['n']} raw inputs, spread evenly over the {facts['test']} of the test split"
+    return f"{part}; as checked on these {facts['n']}"
 
 
 if __name__ == "__main__":

@@ -34,7 +34,8 @@ main()
 def serve_variants(name: str) -> dict[tuple[str, str], dict[str, Any]]:
     """Return the result of serving by (device, variant), for each pair that stage check compared.
 
-    The first one writes predictions.jsonl. A variant that the check refused is not served.
+    `n` of the `test` inputs of the test split have raw files. The first variant writes
+    predictions.jsonl. A variant that the check refused is not served.
     """
     about, folder = dataset.load(name).about, OUT / name
     with np.load(folder / "check" / "test.npz") as arrays:
@@ -56,6 +57,7 @@ def serve_variants(name: str) -> dict[tuple[str, str], dict[str, Any]]:
             served[device, variant] = serve_series(
                 name, columns, checked["target"], checked[key], output, options
             )
+        served[device, variant]["test"] = about["test"]
     return served
 
 

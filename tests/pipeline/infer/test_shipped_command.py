@@ -14,6 +14,7 @@ import pytest
 import watched
 
 from pipeline.core.errors import StageError
+from pipeline.infer import __main__ as infer_main
 from pipeline.infer import shipped_command
 
 pytestmark = pytest.mark.usefixtures("root")
@@ -53,7 +54,20 @@ def test_series_are_served_as_checked_without_torch() -> None:
     assert {row["status"] for row in served} == {"ok"}
     assert facts["value"] == pytest.approx(((forecast - target) ** 2).mean(), rel=1e-5)
     assert facts["value"] == pytest.approx(facts["expected"], rel=1e-4) and facts["equal"]
-    assert (facts["n"], facts["rows_ok"], facts["rows_error"]) == (50, 200, 0)
+    # all 204 windows have raw files, so the served metric is that of the test split
+    assert facts["expected"] == line.results(line.WAVES, "check")["metric"]["value"]
+    assert (facts["n"], facts["test"]) == (204, 204)
+    assert (facts["rows_ok"], facts["rows_error"]) == (816, 0)
+    assert "from 204 raw inputs, as checked" in done.stdout + done.stderr
+
+
+def test_the_stages_line_says_which_part_of_the_test_split_was_served() -> None:
+    everything = infer_main.describe_inputs({"n": 53, "test": 53})
+    assert everything == "53 raw inputs, as checked"
+    part = infer_main.describe_inputs({"n": 390, "test": 2000})
+    assert part == (
+        "390 raw inputs, spread evenly over the 2000 of the test split; as checked on these 390"
+    )
 
 
 def change_rows(path: Path, change: Callable[[list[dict[str, str]]], object]) -> None:
@@ -137,10 +151,10 @@ def test_numbers_that_lost_digits_are_an_error(
 
 
 def test_a_series_that_is_too_short_is_an_error() -> None:
-    """The first window loses a row, so 49 of 50 windows are forecast."""
+    """The first window loses a row, so 203 of 204 windows are forecast."""
     change_rows(Path(f"out/{line.WAVES}/data/raw/series.csv"), lambda rows: rows.pop(0))
     with pytest.raises(
-        StageError, match=r"infer predicted 196 rows of 200; see .*predictions.jsonl"
+        StageError, match=r"infer predicted 812 rows of 816; see .*predictions.jsonl"
     ):
         line.run("infer", line.WAVES)
 
