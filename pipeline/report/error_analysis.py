@@ -1,4 +1,4 @@
-"""Errors of a classifier: confusion matrix, most confident errors, nearest neighbours."""
+"""What a classifier's page says of its test split: classes, confusions, confidence, mistakes."""
 
 from __future__ import annotations
 
@@ -8,28 +8,40 @@ from typing import Any
 import numpy as np
 
 from pipeline.plots import style
+from pipeline.report import class_metrics
+from pipeline.report.confidence import confidence_context
+from pipeline.report.mistakes import mistakes_context
 from pipeline.report.result_files import Entry
 
 MAX_QUERIES = 10  # one of each class
-MAX_ERRORS = 24  # pictures
+MAX_ROWS = 40  # of the table of classes; the others are folded away
 MAX_MATRIX_CLASSES = 40  # of more classes, only the most frequent confusions are listed
 
 
 def error_context(entry: Entry, img: Path) -> dict[str, Any] | None:
-    """Return confusion matrix, error samples and neighbours; None before stage check has run."""
+    """Return the context of classifier.html.j2; None before stage check has run."""
     if entry.predictions is None:
         return None
     labels = entry.results["data"]["labels"]
     truth, probabilities = entry.predictions["y"], entry.predictions["probabilities"]
     counts = confusion_matrix(truth, probabilities)
-    wrong = most_confident_errors(truth, probabilities)
+    classes = class_metrics.measure_classes(truth, probabilities, counts)
+    curves = img / f"{entry.name}.precision-recall.png"
     return {
         "labels": labels,
         "matrix": counts.tolist() if len(labels) <= MAX_MATRIX_CLASSES else None,
         "pairs": frequent_confusions(counts, labels),
         "errors": int((probabilities.argmax(1) != truth).sum()),
         "n": len(truth),
-        "wrong": error_samples(entry, wrong, img),
+        "worst": class_metrics.describe_worst_class(classes, labels),
+        "classes": class_metrics.class_table(classes[:MAX_ROWS], labels),
+        "other_classes": class_metrics.class_table(classes[MAX_ROWS:], labels),
+        "curves": class_metrics.precision_recall_curves(
+            classes, truth, probabilities, labels, curves
+        ),
+        "all_curves": sum(row["images"] > 0 for row in classes) <= class_metrics.MAX_CURVES,
+        "confidence": confidence_context(truth, probabilities, entry.name, img),
+        "mistakes": mistakes_context(entry, img),
         "neighbours": nearest_neighbours(entry, img),
     }
 
@@ -68,33 +80,3 @@ def frequent_confusions(
     order = np.argsort(-off, axis=None, kind="stable")[:most]
     cells = [np.unravel_index(cell, off.shape) for cell in order if off.flat[cell] > 0]
     return [(labels[i], labels[j], int(off[i, j])) for i, j in cells]
-
-
-def most_confident_errors(truth: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """Return the row indices of wrong predictions, highest predicted probability first."""
-    rows = np.flatnonzero(probabilities.argmax(1) != truth)
-    return rows[np.argsort(-probabilities[rows].max(1), kind="stable")][:MAX_ERRORS]
-
-
-def error_samples(entry: Entry, rows: np.ndarray, img: Path) -> list[dict[str, Any]] | None:
-    """Return picture, labels and probabilities of each row; None if the test images are missing."""
-    if entry.images is None or entry.predictions is None:
-        return None
-    labels = entry.results["data"]["labels"]
-    truth, probabilities = entry.predictions["y"], entry.predictions["probabilities"]
-    samples = []
-    for place, row in enumerate(rows):
-        true, answer = int(truth[row]), int(probabilities[row].argmax())
-        alt = f"Test sample {row}: {labels[true]}, taken for {labels[answer]}."
-        path = img / f"{entry.name}.wrong{place:02d}.png"
-        samples.append(
-            {
-                "row": int(row),
-                "true": labels[true],
-                "answer": labels[answer],
-                "probability": float(probabilities[row, answer]),
-                "of_true": float(probabilities[row, true]),
-                "picture": style.save_enlarged(entry.images[row], path, alt),
-            }
-        )
-    return samples

@@ -213,6 +213,18 @@ class Entry:
         """Test images, uint8 (N, H, W, C), memory-mapped; rows as in `predictions`."""
         return self.array("test_x")
 
+    @cached_property
+    def test_features(self) -> np.ndarray | None:
+        """Features (N, F) of the test images; None for an entry without a head on features."""
+        path = self.root / "out" / self.name / "export" / "features.npz"
+        return (load_arrays(path, self.command("export")) or {}).get("test")
+
+    @cached_property
+    def test_names(self) -> list[str] | None:
+        """The file name of each test image; None if stage data has written none."""
+        names: list[str] | None = self.output("data", "test_names.json")
+        return names
+
     def array(self, name: str) -> np.ndarray | None:
         """Return an array of stage data, such as "train_x", memory-mapped; None if missing."""
         path = self.root / "out" / self.name / "data" / f"{name}.npy"

@@ -162,11 +162,6 @@ def detail_rows(entry: Entry) -> dict[str, list[list[Any]]]:
         rivals = {"this entry": own, **entry.metric["baselines"]}
         rows["baselines"] = [baseline_row(name, facts) for name, facts in rivals.items()]
         rows["intervals"] = [interval_row(facts) for facts in entry.metric["intervals"]]
-    if entry.metric and "recall" in entry.metric and "data" in results:
-        counts = results["data"]["balance"]["test"]
-        shares = zip(results["data"]["labels"], entry.metric["recall"], strict=True)
-        known = [(label, share) for label, share in shares if share is not None]
-        rows["classes"] = [[label, counts[label], f"{100 * share:.1f} %"] for label, share in known]
     if methods := entry.attribution_facts.get("methods"):
         rows["explanations"] = [attribution_row(name, facts) for name, facts in methods.items()]
     if balance := results.get("data", {}).get("balance"):

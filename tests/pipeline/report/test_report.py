@@ -29,7 +29,7 @@ from finished import (
 from pipeline.core.errors import StageError
 from pipeline.params import schema
 from pipeline.plots import style
-from pipeline.report import error_analysis, tradeoff_plots
+from pipeline.report import error_analysis, mistakes, tradeoff_plots
 from pipeline.report import pages as report
 from pipeline.report.result_files import Entry
 
@@ -213,9 +213,9 @@ def test_pages_take_nothing_from_elsewhere_and_pictures_are_lazy_sized_and_descr
         for kind, tag in Links(page(whole, name)).tags
         if kind == "img"
     ]
-    # small curves, study, verdict, landscape; of entries curves, noise, mistakes, four of the
-    # backtest, one of explain
-    assert len(images) == 2 + 1 + 2 + 4 + 3 + 1 + 2 + 4 + 2
+    # small curves, study, verdict, landscape; of entries curves, noise, four charts of a classifier,
+    # two mistakes each beside a right image, four of the backtest, one of explain
+    assert len(images) == 2 + 1 + 2 + 4 + 3 + 1 + 4 + 2 * 2 + 4 + 2
     for image in images:
         assert (
             image["loading"] == "lazy"
@@ -228,12 +228,10 @@ def test_pages_take_nothing_from_elsewhere_and_pictures_are_lazy_sized_and_descr
 def test_the_most_wrong_sample_comes_first_with_its_own_image(whole: Path) -> None:
     """Row 5 is wrong with .9, row 3 with .6; every pixel of image i has the value i."""
     answers = Entry(CLASSIFIER, RECIPES[CLASSIFIER], whole).predictions
-    assert error_analysis.most_confident_errors(
-        answers["y"], answers["probabilities"]
-    ).tolist() == [5, 3]
-    for place, row in enumerate((5, 3)):
+    assert mistakes.most_confident_errors(answers["y"], answers["probabilities"]).tolist() == [5, 3]
+    for row in (5, 3):
         with style.Image.open(
-            whole / "out" / "report" / "img" / f"{CLASSIFIER}.wrong{place:02d}.png"
+            whole / "out" / "report" / "img" / f"{CLASSIFIER}.test{row}.png"
         ) as image:
             assert image.size == (112, 112) and np.unique(np.asarray(image)).tolist() == [row]
 
