@@ -48,6 +48,22 @@ def batches(run: Run, split: str) -> loop.Batches:
 
 
 @torch.no_grad()
+def loss(run: Run, split: str) -> float:
+    """Return the mean loss on a split, without dropout, augmentation, penalties and smoothing."""
+    return loop.evaluate(run.recipe, run.net, batches(run, split))[0]
+
+
+def loss_gap(run: Run) -> float:
+    """Return the test loss less the training loss: the overfitting that accuracy may hide."""
+    return loss(run, "test") - loss(run, "train")
+
+
+def accuracy_gap(run: Run) -> float:
+    """Return the training accuracy less the test accuracy."""
+    return accuracy(run, "train") - accuracy(run, "test")
+
+
+@torch.no_grad()
 def accuracy_on_old_classes(run: Run) -> float:
     """Return the accuracy, among all classes, on test images of the backbone's classes."""
     if not run.old_classes:
@@ -156,22 +172,6 @@ def forecast_recursively(net: Any, history: np.ndarray, steps: int) -> np.ndarra
     return np.asarray(series[:, context : context + steps].double().cpu().numpy())
 
 
-MEASURES: dict[str, Callable[[Run], float]] = {
-    "accuracy": accuracy,
-    "accuracy on old classes": accuracy_on_old_classes,
-    "training accuracy": lambda run: accuracy(run, "train"),
-    "epochs to 90 %": epochs_to_reach,
-    "dead units": dead_units,
-    "near-zero weights": near_zero_weights,
-    "weight diffuseness": weight_diffuseness,
-    "parameters": lambda run: sum(p.numel() for p in run.net.parameters()),
-    "gradient ratio": gradient_ratio,
-    "mse 10 ahead": lambda run: recursive_error(run, 10),
-    "mse 100 ahead": lambda run: recursive_error(run, 100),
-    "validation loss": lambda run: run.state.chosen["validation_loss"],
-}
-
-
 def errors_by_epoch(run: Run, split: str) -> list[tuple[float, float]]:
     """Return (epoch, error).
 
@@ -203,6 +203,32 @@ def epochs_to_settle(run: Run) -> dict[str, float]:
         settled[name] = max(far, default=0) + 1
     return settled
 
+
+def settling_lag(run: Run) -> float:
+    """Return how many epochs the last weight settles after the first one (see epochs_to_settle)."""
+    first, *_, last = epochs_to_settle(run).values()
+    return last - first
+
+
+MEASURES: dict[str, Callable[[Run], float]] = {
+    "accuracy": accuracy,
+    "accuracy on old classes": accuracy_on_old_classes,
+    "training accuracy": lambda run: accuracy(run, "train"),
+    "accuracy gap": accuracy_gap,
+    "training loss": lambda run: loss(run, "train"),
+    "test loss": lambda run: loss(run, "test"),
+    "loss gap": loss_gap,
+    "epochs to 90 %": epochs_to_reach,
+    "settling lag": settling_lag,
+    "dead units": dead_units,
+    "near-zero weights": near_zero_weights,
+    "weight diffuseness": weight_diffuseness,
+    "parameters": lambda run: sum(p.numel() for p in run.net.parameters()),
+    "gradient ratio": gradient_ratio,
+    "mse 10 ahead": lambda run: recursive_error(run, 10),
+    "mse 100 ahead": lambda run: recursive_error(run, 100),
+    "validation loss": lambda run: run.state.chosen["validation_loss"],
+}
 
 CURVES: dict[str, Callable[[Run], list[tuple[float, float]]]] = {
     "training error": lambda run: errors_by_epoch(run, "train"),

@@ -150,7 +150,8 @@ def make_row(
 def t_interval(values: list[float], kind: str) -> tuple[float, float, float]:
     """Return mean, low and high of the 95 % t interval over seeds.
 
-    kind: an "error" has the interval of its logarithm, that of a "share" is cut at 0 and 1.
+    kind: an "error" has the interval of its logarithm, that of a "share" is cut at 0 and 1; a
+    "count" and a "difference" have the plain one.
     """
     log = kind == "error"
     x = np.log(np.maximum(values, 1e-300)) if log else np.asarray(values)
