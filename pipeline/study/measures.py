@@ -206,8 +206,8 @@ def epochs_to_settle(run: Run) -> dict[str, float]:
 
 def settling_lag(run: Run) -> float:
     """Return how many epochs the last weight settles after the first one (see epochs_to_settle)."""
-    first, *_, last = epochs_to_settle(run).values()
-    return last - first
+    settled = [*epochs_to_settle(run).values()]
+    return settled[-1] - settled[0]
 
 
 MEASURES: dict[str, Callable[[Run], float]] = {

@@ -46,7 +46,7 @@ def test_every_claim_has_a_measurement_or_a_reason(claim: dict) -> None:
 
 def interval(text: str) -> tuple[float, float]:
     """Return the ends of "0.9 [0.8, 1]"; of a number alone, the number twice."""
-    numbers = [float(number.replace(",", "")) for number in re.findall(r"[\d.][\d.,e+-]*", text)]
+    numbers = [float(number.replace(",", "")) for number in re.findall(r"-?[\d.][\d.,e+-]*", text)]
     return (numbers[1], numbers[2]) if "[" in text else (numbers[0], numbers[0])
 
 
@@ -76,8 +76,9 @@ def test_relations_by_hand() -> None:
         "b": "0.7 [0.61, 0.8]",
         "c, d": "2",
         "e": "1,200 [0.55, 3e+03]",
+        "f": "-0.5 [-0.7, -0.1]",
     }
-    for relation in ("a < b", "b > a", "a ~ 0.6", "c, d > b", "e ~ a", "e ~ c, d"):
+    for relation in ("a < b", "b > a", "a ~ 0.6", "c, d > b", "e ~ a", "e ~ c, d", "f < 0"):
         assert holds(relation, values), relation
     for relation in ("a > b", "a ~ b", "b < a", "c, d < b", "a < 0.6", "e > a"):
         assert not holds(relation, values), relation

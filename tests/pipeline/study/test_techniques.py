@@ -213,6 +213,34 @@ def test_epochs_to_settle(resolved):
         measures.epochs_to_settle(run)
 
 
+def test_the_settling_lag(resolved):
+    """The hidden layer settles in epoch 2 of 4, the output layer in epoch 4: a lag of 2."""
+    run = run_of(resolved(IMAGE_RECIPE, train={"epochs": 4, "snapshots": [1, 2, 3, 4]}))
+    names = [name for name, p in run.net.named_parameters() if p.dim() > 1]
+    ways = {name: [0, 0, 0, 8] for name in names} | {names[0]: [0, 8, 8, 8]}
+    for k, weights in enumerate(run.state.snapshots.values()):
+        for name, way in ways.items():
+            weights[name] = torch.full_like(weights[name], way[k])
+    assert measures.settling_lag(run) == 4 - 2
+
+
+def test_the_gaps_of_loss_and_accuracy(images_of, resolved):
+    """By hand, a network whose logits are the two pixels: right by 2 nats on all four training
+    images, wrong by 2 on one of the four test images.
+    """
+    net = modules.Classifier(nn.Flatten(), torch.zeros(1, 1, 1), torch.ones(1, 1, 1))
+    labels = np.array([0, 0, 0, 1, 1, 1] * 2)
+    pixels = np.where(labels[:, None] == [0, 1], 2, 0).astype(np.uint8)
+    pixels[2] = [0, 2]  # the first test image
+    source = images_of(pixels.reshape(12, 1, 2, 1), labels)
+    run = measures.Run(resolved(IMAGE_RECIPE), source, net, State())
+    right, wrong = np.log1p(np.exp(-2)), np.log1p(np.exp(2))
+    assert measures.MEASURES["training loss"](run) == pytest.approx(right, rel=1e-6)
+    assert measures.MEASURES["test loss"](run) == pytest.approx((3 * right + wrong) / 4, rel=1e-6)
+    assert measures.loss_gap(run) == pytest.approx((wrong - right) / 4, rel=1e-6)
+    assert measures.accuracy_gap(run) == 0.25
+
+
 def test_dead_units(resolved, images_of):
     """One of four hidden units has weights 0 and bias -1, the others pass one pixel each: 1/4."""
     x = np.random.default_rng(0).integers(0, 256, (30, 2, 2, 1), np.uint8)
