@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.ticker import PercentFormatter, ScalarFormatter
+from matplotlib.ticker import PercentFormatter, StrMethodFormatter
 
 from pipeline.plots.style import (
     BLUE,
     GREEN,
-    GRID,
     INK,
     ORANGE,
     PURPLE,
@@ -37,11 +36,10 @@ def draw_reliability(bins: list[dict[str, Any]], error: float, path: Path) -> Pi
     ends = np.array([[row["accuracy"] - row["low"], row["high"] - row["accuracy"]] for row in bins])
     with drawing(path, WIDTH, HEIGHT, head_px=COUNTS_PX) as axes:
         axis = axes[0, 0]
-        exact = {"color": INK, "linewidth": 0.8, "linestyle": NEUTRAL}
-        axis.plot([0, 1], [0, 1], **exact, label="perfect calibration")
+        axis.plot([0, 1], [0, 1], color=INK, linewidth=0.8, linestyle=NEUTRAL)
         bars = {"fmt": "o", "markersize": 4, "elinewidth": 1.2, "capsize": 2}
         # rounding puts an end of Wilson's interval beyond a share of 0 or 1
-        axis.errorbar(x, y, ends.T.clip(0), color=BLUE, label="measured, 95 % interval", **bars)
+        axis.errorbar(x, y, ends.T.clip(0), color=BLUE, **bars)
         axis.set(xlim=(0, 1.02), ylim=(0, 1.02), xlabel="probability of the predicted class")
         axis.set_ylabel("share of right predictions")
         above = {"transform": axis.get_xaxis_transform(), "fontsize": 7, "va": "bottom"}
@@ -49,8 +47,6 @@ def draw_reliability(bins: list[dict[str, Any]], error: float, path: Path) -> Pi
             middle = (row["from"] + row["to"]) / 2
             axis.text(middle, 1.03, f"{row['n']:,}", rotation=90, ha="center", **above)
         axis.set_title("images in each bin:", fontsize=7, loc="left", pad=COUNTS_PX * 0.5)
-        overconfident = (y < x).mean() > 0.5  # dots below the diagonal: free space above it
-        axis.legend(loc="upper left" if overconfident else "lower right")
     alt = (
         f"Reliability diagram of {len(bins)} bins: share of right predictions over the probability "
         f"of the predicted class; expected calibration error {error:.3f}."
@@ -61,8 +57,7 @@ def draw_reliability(bins: list[dict[str, Any]], error: float, path: Path) -> Pi
 def draw_confidence(confidence: np.ndarray, right: np.ndarray, path: Path) -> Picture:
     """Draw how many right (n,) and wrong predictions have which confidence (n,)."""
     edges = np.linspace(0, 1, 21)
-    first = int(np.searchsorted(edges, confidence.min(), side="right")) - 1
-    edges = edges[min(first, 19) :]
+    edges = edges[min(int(20 * confidence.min()), 10) :]
     counts = [np.histogram(confidence[kind], edges)[0] for kind in (right, ~right)]
     most = max(int(count.max()) for count in counts)
     fewest = min((int(count.max()) for count in counts if count.any()), default=1)
@@ -77,7 +72,7 @@ def draw_confidence(confidence: np.ndarray, right: np.ndarray, path: Path) -> Pi
         if most > LOG_FROM * fewest:
             axis.set_yscale("log")
             axis.set_ylim(0.7, most * 1.6)
-            axis.yaxis.set_major_formatter(ScalarFormatter())
+            axis.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
         axis.set(xlabel="probability of the predicted class", ylabel="test images")
         axis.legend(loc="upper left")
     kinds_text = f"{right.sum():,} right and {(~right).sum():,} wrong predictions"
@@ -92,19 +87,24 @@ def draw_coverage(
 
     curve: both shares (n,); points: rows of `calibration.accuracy_above`, marked as thresholds.
     """
+    lowest = min(0.98, *curve[1])  # some height also where nothing is wrong
+    height = 1 - lowest
     with drawing(path, WIDTH, HEIGHT) as axes:
         axis = axes[0, 0]
         axis.plot(*curve, color=BLUE, drawstyle="steps-post")
-        for k, row in enumerate(row for row in points if row["n"]):
-            place, below = (row["sent"], row["accuracy"]), bool(k % 2)
-            axis.plot(*place, "o", color=ORANGE, markersize=4)
-            text = f"{row['threshold']:g}".lstrip("0")
-            at = {"textcoords": "offset points", "ha": "right", "fontsize": 7}
-            axis.annotate(text, place, (-3, -9 if below else 4), **at)
-        axis.set(xlim=(-0.02, 1.02), xlabel="share sent to a person", ylabel="accuracy of the rest")
-        axis.margins(y=0.15)
+        labelled: list[tuple[float, float]] = []
+        for row in [row for row in points if row["n"]]:
+            x, y = row["sent"], row["accuracy"]
+            axis.plot(x, y, "o", color=ORANGE, markersize=4)
+            if all(abs(x - u) > 0.06 or abs(y - v) > 0.08 * height for u, v in labelled):
+                labelled.append((x, y))
+                text = f"{row['threshold']:g}".lstrip("0")
+                at = {"textcoords": "offset points", "ha": "right", "fontsize": 7}
+                axis.annotate(text, (x, y), (-3, 4), **at)
+        axis.set(xlim=(-0.06, 1.02), ylim=(lowest - 0.1 * height, 1 + 0.1 * height))
+        axis.set(xlabel="share sent to a person", ylabel="accuracy of the rest")
         axis.xaxis.set_major_formatter(PERCENT)
-        axis.yaxis.set_major_formatter(PercentFormatter(1, symbol="\u00a0%"))
+        axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=1, symbol="\u00a0%"))
     alt = "Accuracy of the predictions that are kept, over the share of images sent to a person."
     return Picture(path.name, WIDTH, HEIGHT, alt)
 
@@ -123,7 +123,6 @@ def draw_precision_recall(
             look = {"color": colour, "linestyle": line, "drawstyle": "steps-post"}
             axis.plot(recall, precision, **look, label=f"{format_number(average)}  {shorten(name)}")
         axis.set(xlim=(0, 1.02), ylim=(0, 1.02), xlabel="recall", ylabel="precision")
-        axis.grid(color=GRID)
         title = {"title": "average precision", "alignment": "left", "title_fontsize": 8}
         axis.legend(loc="upper left", bbox_to_anchor=(1.01, 1.02), **title)
     alt = f"Precision over recall of {len(curves)} classes."

@@ -65,10 +65,11 @@ def describe_worst_class(rows: list[dict[str, Any]], labels: list[str]) -> str:
     if tested and tested[0]["f1"] < 1:
         worst = tested[0]
         name, wrong = labels[worst["class"]], worst["predicted"] - worst["hits"]
+        others = f"{wrong} images of other classes are" if wrong > 1 else "1 image of another is"
         text = (
             f"The worst class is {name} (F1 {worst['f1']:.3f}): {worst['hits']} of its "
-            f"{worst['images']} test images are classified correctly, and {wrong} of other classes "
-            "are taken for it"
+            f"{worst['images']} test images are classified correctly, and "
+            f"{others if wrong else 'no image of another is'} taken for it"
         )
         if worst["taken_for"]:
             k, images = worst["taken_for"]
@@ -127,4 +128,4 @@ def precision_recall_curves(
         k = row["class"]
         precision, recall, _ = precision_recall_curve(truth == k, probabilities[:, k])
         curves.append((labels[k], row["average_precision"], precision, recall))
-    return draw_precision_recall(curves, path)
+    return draw_precision_recall(sorted(curves, key=lambda curve: curve[1]), path)
