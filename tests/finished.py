@@ -65,6 +65,8 @@ def write_data(root: Path, name: str, task: str, labels: list[str]) -> None:
         (root / "out" / name / "data").mkdir(parents=True)
         images = np.broadcast_to(np.arange(20, dtype=np.uint8)[:, None, None, None], (20, 8, 8, 1))
         np.save(root / "out" / name / "data" / "test_x.npy", images)
+        names = [f"{HOSTILE}/{row}.png" for row in range(20)]
+        write(root / "out" / name / "data" / "test_names.json", names)
     else:
         data |= {"columns": labels, "stride": 3}
         (root / "out" / name / "data").mkdir(parents=True)

@@ -10,7 +10,7 @@ import numpy as np
 from pipeline.plots import style
 from pipeline.report import class_metrics
 from pipeline.report.confidence import confidence_context
-from pipeline.report.mistakes import mistakes_context
+from pipeline.report.mistakes import mistakes_context, names_of_test_images
 from pipeline.report.result_files import Entry
 
 MAX_QUERIES = 10  # one of each class
@@ -55,14 +55,19 @@ def nearest_neighbours(entry: Entry, img: Path) -> dict[str, Any] | None:
         return None
     labels, truth = entry.results["data"]["labels"], entry.predictions["y"]
     first_of_class = [np.flatnonzero(truth == k)[:1] for k in range(len(labels))]
-    rows = []
-    for query in np.concatenate(first_of_class)[:MAX_QUERIES]:
+    queries = np.concatenate(first_of_class)[:MAX_QUERIES]
+    rows, names_of = [], names_of_test_images(entry, len(truth))
+    for query in queries:
         nearest = entry.predictions["nearest"][query]
         names = [labels[k] for k in classes[nearest]]
         query_image, query_label = entry.images[query], labels[truth[query]]
         rows.append((query_image, query_label, [database[row] for row in nearest], names))
     picture = style.draw_neighbours(rows, img / f"{entry.name}.neighbours.png")
-    return {"picture": picture, "facts": entry.results["check"]["retrieval"]}
+    return {
+        "picture": picture,
+        "files": [names_of[query] for query in queries],
+        "facts": entry.results["check"]["retrieval"],
+    }
 
 
 def confusion_matrix(truth: np.ndarray, probabilities: np.ndarray) -> np.ndarray:

@@ -26,7 +26,7 @@ def mistakes_context(entry: Entry, img: Path) -> dict[str, Any]:
     assert entry.predictions is not None
     truth, probabilities = entry.predictions["y"], entry.predictions["probabilities"]
     labels = entry.results["data"]["labels"]
-    names = entry.test_names or [f"test image {row}" for row in range(len(truth))]
+    names = names_of_test_images(entry, len(truth))
     wrong = most_confident_errors(truth, probabilities)
     rows = [mistake_row(row, truth, probabilities, names, labels) for row in wrong]
     file = f"{entry.name}.mistakes.csv"
@@ -38,6 +38,11 @@ def mistakes_context(entry: Entry, img: Path) -> dict[str, Any]:
         "by_features": entry.test_features is not None,
         "pictures": mistakes_beside_right_images(entry, wrong, names, img),
     }
+
+
+def names_of_test_images(entry: Entry, n: int) -> list[str]:
+    """Return the file name of each of n test images; its number where stage data wrote no names."""
+    return entry.test_names or [f"test image {row}" for row in range(n)]
 
 
 def most_confident_errors(truth: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
@@ -108,10 +113,10 @@ def mistakes_beside_right_images(
         for k in (predicted, true):
             other = nearest_right_image(row, k, truth, probabilities, features)
             if other is not None:
-                alt = f"Test image of class {labels[k]}, predicted as such."
+                alt = f"{names[other]}: {labels[k]}, classified correctly."
                 picture = draw_test_image(entry, other, alt, img)
                 beside.append({"picture": picture, "label": labels[k], "name": names[other]})
-        alt = f"Test image of class {labels[true]}, predicted as {labels[predicted]}."
+        alt = f"{names[row]}: {labels[true]}, taken for {labels[predicted]}."
         shown.append(
             {
                 "picture": draw_test_image(entry, row, alt, img),

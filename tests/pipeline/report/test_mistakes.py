@@ -62,6 +62,7 @@ def test_the_csv_has_all_of_them_and_no_formula(entry: Entry) -> None:
 
 def test_without_names_the_number_of_the_image_is_shown(entry: Entry) -> None:
     """Outputs of an earlier version have no names."""
+    (entry.root / "out" / entry.name / "data" / "test_names.json").unlink()
     assert [row[0] for row in context(entry)["rows"]] == ["test image 5", "test image 3"]
 
 
@@ -100,7 +101,7 @@ def test_each_mistake_stands_beside_right_images(entry: Entry) -> None:
         pytest.approx(0.9),
     )
     assert [(other["label"], other["name"]) for other in first["beside"]] == [
-        (HOSTILE, "test image 7")
+        (HOSTILE, f"{HOSTILE}/7.png")
     ]
     assert (entry.root / "site" / "img" / f"{CLASSIFIER}.test7.png").is_file()
 
@@ -139,3 +140,18 @@ def test_the_whole_context_of_two_classes(entry: Entry) -> None:
     found = error_analysis.error_context(entry, entry.root / "site" / "img")
     assert found and found["errors"] == 10 and found["matrix"] == [[10, 0], [10, 0]]
     assert found["worst"].startswith("The worst class is yes (F1 0.000): 0 of its 10 test images")
+
+
+def test_the_queries_of_nearest_neighbours_are_named(entry: Entry) -> None:
+    """One test image of each class that has any, beside training images, by file name."""
+    folder = entry.root / "out" / entry.name
+    np.save(folder / "data" / "train_x.npy", np.zeros((4, 8, 8, 1), np.uint8))
+    np.save(folder / "data" / "train_y.npy", np.array([0, 1, 2, 0]))
+    truth = np.array([0] * 12 + [2] * 8)
+    probabilities = np.eye(3, dtype=np.float32)[truth]
+    nearest = np.tile([0, 3], (20, 1))
+    np.savez(folder / "check" / "test.npz", y=truth, probabilities=probabilities, nearest=nearest)
+    entry.results["check"]["retrieval"] = {"precision": 1.0}
+    found = error_analysis.nearest_neighbours(entry, entry.root / "site" / "img")
+    assert found and found["files"] == [f"{HOSTILE}/0.png", f"{HOSTILE}/12.png"]
+    assert (entry.root / "site" / "img" / found["picture"].file).is_file()

@@ -248,6 +248,7 @@ def test_hostile_labels_stay_text(whole: Path) -> None:
         assert (
             HOSTILE in html.text or name == FORECASTER
         )  # its column names stand in a picture only
+        assert f"{HOSTILE}/5.png" in html.text or name == FORECASTER  # the name of a file
         scripts = [attributes for tag, attributes in html.tags if tag == "script"]
         assert [found for found in scripts if found.get("type") != "application/json"] == [
             LIBRARY,
