@@ -57,7 +57,7 @@ def build_report(
         "index",
         {"size": size, **index_page.index_context(entries, study_results, site / "img")},
     )
-    write("compare", "compare", {"entries": line, "facts": comparison.comparison_data(entries)})
+    write("compare", "compare", comparison.write_comparison(entries, site))
     write("claims", "claims", {**claims.claims_context(root), "studies": list(studies)})
     write("live", "live", browser_demo.write_demo(entries, site, root / "out" / "downloads"))
     summary = tables.summary_markdown(entries)

@@ -225,6 +225,13 @@ class Entry:
         names: list[str] | None = self.output("data", "test_names.json")
         return names
 
+    @cached_property
+    def raw_test_files(self) -> tuple[tuple[str, int], ...]:
+        """Name and bytes of each raw test file; they do not depend on the network's input size."""
+        raw = self.root / "out" / self.name / "data" / "raw"
+        files = sorted(path for path in raw.rglob("*") if path.is_file())
+        return tuple((path.relative_to(raw).as_posix(), path.stat().st_size) for path in files)
+
     def array(self, name: str) -> np.ndarray | None:
         """Return an array of stage data, such as "train_x", memory-mapped; None if missing."""
         path = self.root / "out" / self.name / "data" / f"{name}.npy"

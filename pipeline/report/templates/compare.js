@@ -1,8 +1,14 @@
-// Two entries side by side. The address keeps the choice: compare.html#first,second
-const facts = JSON.parse(document.querySelector("#facts").textContent);
-const names = Object.keys(facts.entries);
-const [a, b] = [document.querySelector("#a"), document.querySelector("#b")];
+// Any number of entries side by side. The address keeps the choice, compare.html#first,second,third; the first is the reference.
+const { entries, groups } = comparison;
+const names = Object.keys(entries);
+const boxes = [...document.querySelectorAll(".choice [type=checkbox]")];
+const find = document.querySelector("#find");
+const reference = document.querySelector("#reference");
 const place = document.querySelector("#compared");
+const MOST_PICTURES = 48;
+const COSTS = /^(Parameters|MACs|File)|p50/; // rows whose values are divided by the reference's
+const METRIC = /^Test metric/;
+let chosen = [];
 
 // Text alone, never markup: names and labels come from files.
 const element = (tag, attributes = {}, ...children) => {
@@ -10,82 +16,291 @@ const element = (tag, attributes = {}, ...children) => {
   made.append(...children);
   return made;
 };
+const quiet = (text) => element("span", { className: "quiet" }, text);
+const link = (name) => element("a", { href: `${encodeURIComponent(name)}.html` }, name);
+const option = (name) => element("option", { value: name }, name);
+const count = (n, one, several = `${one}s`) => `${n.toLocaleString("en")} ${n === 1 ? one : several}`;
+const significant = (value) => String(Number(value.toPrecision(3)));
 
-const row = (title, first, second, comparable) => {
-  const sizes = comparable && [first, second].every((cell) => typeof cell?.[1] === "number" && !cell[2] && cell[1] > 0);
-  const times = sizes ? `${Number((second[1] / first[1]).toPrecision(3))}\u00a0×` : "";
-  const cells = [first, second].map((cell) => element("td", { className: cell?.[2] ?? "" }, cell?.[0] ?? "–"));
-  return element("tr", {}, element("th", { scope: "row" }, title), ...cells, element("td", { className: "number" }, times));
+const scroll = (label, content) => {
+  const made = element("div", { className: "scroll", role: "region", tabIndex: 0 }, content);
+  made.setAttribute("aria-label", label);
+  return made;
 };
 
-const table = (head, rows, caption) => {
-  const headings = head.map((title) => element("th", { scope: "col" }, title));
-  const made = element("table", {}, element("caption", {}, caption), element("thead", {}, element("tr", {}, ...headings)), element("tbody", {}, ...rows));
-  const scroll = element("div", { className: "scroll", role: "region", tabIndex: 0 }, made);
-  scroll.setAttribute("aria-label", caption);
-  return scroll;
+// What is known of an entry beside another of its group: four counts, difference, low, high, p. The data hold each pair once.
+const pairOf = (group, name, other) => {
+  const [i, j] = [group.entries.indexOf(name), group.entries.indexOf(other)];
+  const [a, b] = i < j ? [i, j] : [j, i];
+  const [both, first, second, neither, difference, low, high, p] = group.pairs[(a * (2 * group.entries.length - a - 1)) / 2 + b - a - 1];
+  if (i < j) return { both, only: first, other: second, neither, difference, low, high, p };
+  return { both, only: second, other: first, neither, difference: -difference, low: -high, high: -low, p };
 };
 
-// Chance that the rarer of two ways to differ is as rare as it is, or rarer, if both were equally likely (McNemar, exact).
-const mcnemar = (one, other) => {
-  const n = one + other;
-  let term = 0.5 ** n, sum = 0;
-  for (let k = 0; k <= Math.min(one, other); k++, term *= (n - k + 1) / k) sum += term;
-  return Math.min(1, 2 * sum);
+// Holm 1979, "A simple sequentially rejective multiple test procedure": p values of several comparisons, adjusted for their number.
+const holm = (values) => {
+  const order = values.map((_, k) => k).sort((a, b) => values[a] - values[b]);
+  const adjusted = [];
+  let largest = 0;
+  order.forEach((k, rank) => { adjusted[k] = largest = Math.max(largest, Math.min(1, (values.length - rank) * values[k])); });
+  return adjusted;
 };
 
-const answers = (first, second) => {
-  const bits = (hex) => [...hex].flatMap((digit) => [8, 4, 2, 1].map((bit) => Boolean(parseInt(digit, 16) & bit)));
-  const [x, y] = [bits(first.right), bits(second.right)].map((right) => right.slice(0, first.n));
-  const count = (wanted) => x.filter((right, k) => wanted(right, y[k])).length;
-  const [onlyA, onlyB] = [count((p, q) => p && !q), count((p, q) => !p && q)];
-  const said = [["both correct", count((p, q) => p && q)], ["A only", onlyA], ["B only", onlyB], ["neither", count((p, q) => !p && !q)]];
-  const chance = mcnemar(onlyA, onlyB);
-  const verdict = chance < 0.05 ? "more than chance would explain" : "which chance alone explains";
-  return [
-    element("h2", {}, "Correct predictions"),
-    table(["", ...said.map(([title]) => title)], [element("tr", {}, element("th", { scope: "row" }, "test images"), ...said.map(([, n]) => element("td", { className: "number" }, n)))], `${first.n} test images of ${first.set}`),
-    element("p", {}, `They differ on ${onlyA + onlyB} images, ${onlyA} to ${onlyB}, ${verdict} (McNemar's exact test, p = ${chance.toPrecision(2)}).`),
-  ];
+// The group that an entry shares with the reference, or a sentence that says why they cannot be compared.
+const shared = (name) => {
+  const [one, other] = [entries[name], entries[chosen[0]]];
+  if (name !== chosen[0] && one.group !== null && one.group === other.group) return groups[one.group];
+  if (name === chosen[0]) return "reference";
+  if (one.set !== other.set) return "other data set";
+  const waiting = [one, other].find((entry) => entry.group === null);
+  return waiting ? `pending: ${waiting.pending}` : `other test ${one.task === "forecasting" ? "windows" : "images"}`;
 };
 
-const curves = async (pair) => {
-  const values = pair.flatMap((name) => facts.entries[name].history.map(([epoch, train, validation]) => [{ name, epoch, split: "train", loss: train }, { name, epoch, split: "validation", loss: validation }]).flat());
-  if (!values.length) return;
-  const chart = element("div", { className: "chart" });
-  place.append(element("h2", {}, "Learning curves"), element("div", { className: "scroll", tabIndex: 0, role: "region", ariaLabel: "Learning curves" }, chart));
-  const tooltip = ["name", "epoch", "split", "loss"].map((field) => ({ field }));
-  await vegaEmbed(chart, {
-    description: `Loss by epoch of ${pair.join(" and ")}`, width: 520, height: 280, data: { values }, config: facts.config,
-    layer: [{ mark: "line", encoding: { strokeDash: { field: "split", type: "nominal", title: null } } }, { mark: { type: "circle", size: 40, opacity: 0.05 }, params: [{ name: "zoom", select: "interval", bind: "scales" }] }],
-    encoding: {
-      x: { field: "epoch", type: "quantitative" },
-      y: { field: "loss", type: "quantitative", scale: { type: "log" }, axis: { format: "~g", tickCount: 6 } },
-      color: { field: "name", type: "nominal", title: null, scale: { domain: pair, range: facts.palette }, legend: { symbolOpacity: 1 } },
-      tooltip,
-    },
-  }, { mode: "vega-lite", renderer: "svg", actions: false });
+// Table ---------------------------------------------------------------------------------------------------------------------------
+
+const points = (share) => `${share < 0 ? "−" : "+"}${Math.abs(100 * share).toFixed(1)}`;
+
+const differenceCell = (pair) => {
+  const interval = `${points(pair.difference)} points [${points(pair.low)}, ${points(pair.high)}]`;
+  return [interval, pair.low > 0 ? "✓ better" : pair.high < 0 ? "✗ worse" : "interval includes 0"];
 };
+
+const ratioCell = (ratio) => {
+  if (!ratio) return ["–", "an error of 0"];
+  const [value, low, high] = ratio.map(significant);
+  return [`${value} × [${low}, ${high}]`, ratio[2] < 1 ? "✓ better" : ratio[1] > 1 ? "✗ worse" : "interval includes 1"];
+};
+
+// A cell: its value, the interval of it, which is never broken, and a second line; `state` is a class of style.css.
+const cell = ([text, below, state]) => {
+  const [value, interval] = text.split(/ (?=\[)/);
+  const lines = [value, ...(interval ? [" ", element("span", { className: "whole" }, interval)] : []), ...(below ? [element("br"), quiet(below)] : [])];
+  return element("td", { className: `number ${state ?? ""}` }, ...lines);
+};
+
+// Rows that compare with the reference; a row is left out where no chosen entry has it.
+const comparisons = () => {
+  const rows = [];
+  const found = chosen.map(shared);
+  const add = (title, get) => {
+    const cells = found.map((group, k) => (typeof group === "string" ? null : get(group, k)));
+    const reason = (k) => (k && !rows.length && typeof found[k] === "string" ? found[k] : "–"); // once, in the first row
+    if (cells.some(Boolean)) rows.push([title, cells.map((made, k) => made ?? [reason(k)])]);
+  };
+  const pairs = found.map((group, k) => (group.pairs ? pairOf(group, chosen[k], chosen[0]) : null));
+  const known = pairs.filter(Boolean);
+  const adjusted = holm(known.map((pair) => pair.p));
+  const p = pairs.map((pair) => (pair ? adjusted[known.indexOf(pair)] : null));
+  add("Difference of accuracy [95 %]", (group, k) => pairs[k] && differenceCell(pairs[k]));
+  add(known.length > 1 ? `McNemar p, Holm-adjusted for ${known.length}` : "McNemar p", (group, k) => pairs[k] && [p[k] < 0.001 ? "< 0.001" : p[k].toFixed(3), p[k] < 0.05 ? "below 0.05" : ""]);
+  add("Right where the reference is wrong", (group, k) => pairs[k] && [count(pairs[k].only, "image")]);
+  add("Wrong where the reference is right", (group, k) => pairs[k] && [count(pairs[k].other, "image")]);
+  add("Ratio of MSE [95 %]", (group, k) => group.ratios && ratioCell(group.ratios[group.entries.indexOf(chosen[k])][group.entries.indexOf(chosen[0])]));
+  return rows;
+};
+
+const factRow = (title) => {
+  const base = entries[chosen[0]].cells[title];
+  return [title, chosen.map((name, k) => {
+    const [text, value, state] = entries[name].cells[title] ?? ["–"];
+    const ratio = k && COSTS.test(title) && value > 0 && base?.[1] > 0 ? `${significant(value / base[1])} ×` : "";
+    return [text, ratio, state];
+  })];
+};
+
+const table = () => {
+  const titles = [...new Set(chosen.flatMap((name) => Object.keys(entries[name].cells)))];
+  const split = titles.findIndex((title) => METRIC.test(title)) + 1;
+  const sets = ["Data set", chosen.map((name) => [entries[name].set])];
+  const rows = [sets, ...titles.slice(0, split).map(factRow), ...comparisons(), ...titles.slice(split).map(factRow)];
+  const head = chosen.map((name, k) => element("th", { scope: "col", className: "number" }, link(name), element("br"), quiet(k ? "" : "reference")));
+  const body = rows.map(([title, cells]) => element("tr", {}, element("th", { scope: "row" }, title), ...cells.map(cell)));
+  const made = element("table", { className: "entries side-by-side" }, element("thead", {}, element("tr", {}, element("td"), ...head)), element("tbody", {}, ...body));
+  return scroll("The chosen entries side by side", made);
+};
+
+const explanation = () => {
+  const others = chosen.slice(1).map(shared);
+  const sentences = [];
+  if (others.some((group) => group.pairs)) sentences.push("Difference: accuracy minus that of the reference on the same test images, with the 95 % interval for paired proportions (Newcombe 1998, method 10). McNemar: exact test of the images on which one of the two is right.");
+  const compared = others.filter((group) => group.pairs).length;
+  if (compared > 1) sentences.push(`With ${compared} comparisons, one of the intervals leaves out 0 by chance more often than one time in twenty; the p values are adjusted for that (Holm 1979).`);
+  if (others.some((group) => group.ratios)) sentences.push("Ratio of MSE: divided by that of the reference on the same windows; the 95 % interval is a bootstrap over blocks of windows. Below 1 is better.");
+  const apart = chosen.slice(1).filter((name, k) => others[k] === "other data set");
+  if (apart.length) sentences.push(`${apart.join(", ")}: other data than ${chosen[0]}, so metrics and losses cannot be compared. Costs can.`);
+  return sentences.map((sentence) => element("p", { className: "quiet" }, sentence));
+};
+
+// Images on which predictions differ -------------------------------------------------------------------------------------------------
+
+const twoByTwo = (group) => {
+  const [a, b] = chosen;
+  const pair = pairOf(group, a, b);
+  const head = element("tr", {}, element("td"), ...[`${b} right`, `${b} wrong`].map((text) => element("th", { scope: "col" }, text)));
+  const row = (text, ...counts) => element("tr", {}, element("th", { scope: "row" }, text), ...counts.map((n) => element("td", { className: "number" }, n.toLocaleString("en"))));
+  const made = element("table", {}, element("caption", {}, `${count(group.n, "test image")} of ${entries[a].set}`), element("thead", {}, head), element("tbody", {}, row(`${a} right`, pair.both, pair.only), row(`${a} wrong`, pair.other, pair.neither)));
+  return scroll("Right and wrong predictions of the two entries", made);
+};
+
+// The picture of a row, cut out of the sprite: each tile is as large as the picture shows it.
+const tile = (sprite, k, label) => {
+  const width = sprite.width >= sprite.height ? 112 : Math.round((112 * sprite.width) / sprite.height);
+  const height = Math.round((width * sprite.height) / sprite.width);
+  const made = element("div", { className: "tile", role: "img" });
+  made.setAttribute("aria-label", label);
+  const [column, row] = [k % sprite.columns, Math.floor(k / sprite.columns)];
+  Object.assign(made.style, {
+    width: `${width}px`, height: `${height}px`, backgroundImage: `url("img/${sprite.file}")`,
+    backgroundSize: `${width * sprite.columns}px ${height * sprite.rows}px`, backgroundPosition: `${-column * width}px ${-row * height}px`,
+  });
+  if (sprite.file.endsWith(".png")) made.style.imageRendering = "pixelated";
+  return made;
+};
+
+// The number of the picture of group.rows[place], -1 without one.
+const pictureOf = (group, place) => (group.places ??= new Map(group.pictured.map((row, k) => [row, k]))).get(place) ?? -1;
+
+const card = (group, members, place) => {
+  const [row, k] = [group.rows[place], pictureOf(group, place)];
+  const truth = group.truth[place];
+  const lines = members.map((member) => {
+    const answer = group.classes[member][place];
+    const right = answer === truth;
+    const chance = k < 0 ? "" : ` (${group.percents[member][k]}\u00a0%)`;
+    return element("li", {}, element("span", { className: right ? "good" : "bad" }, `${right ? "✓" : "✗"} ${group.labels[answer]}${chance}`), " ", quiet(group.entries[member]));
+  });
+  const name = k < 0 ? `test image ${row}` : group.names[k];
+  const picture = k < 0 || !group.sprite ? [] : [tile(group.sprite, k, `Test image ${row}, class ${group.labels[truth]}`)];
+  return element("li", {}, ...picture, element("strong", {}, `class ${group.labels[truth]}`), element("br"), quiet(name), element("ul", { className: "answers" }, ...lines));
+};
+
+const disagreements = (group) => {
+  const compared = chosen.filter((name) => entries[name].group === entries[chosen[0]].group);
+  const members = compared.map((name) => group.entries.indexOf(name));
+  const answers = (place) => members.map((member) => group.classes[member][place]);
+  const apart = (place) => { // pairs of the chosen entries that predict different classes
+    const seen = answers(place);
+    return seen.reduce((sum, answer, k) => sum + seen.slice(0, k).filter((other) => other !== answer).length, 0);
+  };
+  const all = group.rows.map((_, k) => k).filter((k) => apart(k) > 0);
+  const sure = (k) => members.reduce((sum, member) => sum + (group.percents[member][pictureOf(group, k)] ?? 0), 0);
+  const order = new Map(all.map((k) => [k, [apart(k), sure(k)]]));
+  all.sort((a, b) => order.get(b)[0] - order.get(a)[0] || order.get(b)[1] - order.get(a)[1] || a - b);
+  const choices = () => [element("option", { value: "" }, "any entry"), ...compared.map(option)];
+  const [right, wrong] = [element("select", { id: "right" }, ...choices()), element("select", { id: "wrong" }, ...choices())];
+  const said = element("p", { role: "status" });
+  const grid = element("ul", { className: "grid samples apart" });
+  const is = (name, k, wanted) => !name || (group.classes[group.entries.indexOf(name)][k] === group.truth[k]) === wanted;
+  const show = () => {
+    const found = all.filter((k) => is(right.value, k, true) && is(wrong.value, k, false));
+    const pictured = found.filter((k) => pictureOf(group, k) >= 0);
+    const shown = (pictured.length ? pictured : found).slice(0, MOST_PICTURES);
+    const kept = group.pictured.length < group.rows.length ? `; the report holds ${pictured.length.toLocaleString("en")} of their pictures (${group.pictured.length} of this data set, drawn evenly)` : "";
+    const filtered = right.value || wrong.value ? ` ${count(found.length, "of these is", "of these are")} as chosen here.` : "";
+    said.textContent = `The predicted classes differ on ${count(all.length, "test image")} of ${group.n.toLocaleString("en")}.${filtered} ${found.length > shown.length ? `The ${shown.length} with most disagreement are shown${kept}.` : ""}`;
+    grid.replaceChildren(...shown.map((k) => card(group, members, k)));
+  };
+  for (const select of [right, wrong]) select.addEventListener("change", show);
+  show();
+  const filter = element("p", { className: "search" }, element("label", {}, "Right ", right), " ", element("label", {}, "Wrong ", wrong));
+  return [element("h2", {}, "Images on which predictions differ"), ...(compared.length === 2 && chosen.length === 2 ? [twoByTwo(group)] : []), said, filter, grid];
+};
+
+// Learning curves: one chart for each data set, since losses of different data cannot be compared --------------------------------------
+
+const curves = async () => {
+  const sets = [...new Set(chosen.map((name) => entries[name].set))];
+  const colours = comparison.palette;
+  const dashes = [[1, 0], [6, 3], [2, 2], [8, 3, 2, 3]];
+  const narrow = place.clientWidth < 700;
+  const heading = element("h2", {}, "Learning curves");
+  for (const set of sets) {
+    const drawn = chosen.filter((name) => entries[name].set === set && entries[name].history.length);
+    if (!drawn.length) continue;
+    const values = drawn.flatMap((name) => entries[name].history.flatMap(([epoch, training, validation]) => [{ name, epoch, split: "training loss", loss: training }, { name, epoch, split: "validation loss", loss: validation }]));
+    const chart = element("div", { className: "chart" });
+    if (!heading.isConnected) place.append(heading);
+    if (sets.length > 1) place.append(element("h3", {}, `Data set ${set}`));
+    place.append(scroll(`Learning curves, data set ${set}`, chart));
+    const at = (name) => chosen.indexOf(name);
+    const legend = { orient: "bottom", columns: narrow ? 1 : 4, labelLimit: 260, symbolType: "stroke" };
+    const colour = { field: "name", type: "nominal", title: null, scale: { domain: drawn, range: drawn.map((name) => colours[at(name) % colours.length]) } };
+    const strokeDash = { ...colour, scale: { domain: drawn, range: drawn.map((name) => dashes[Math.floor(at(name) / colours.length) % dashes.length]) }, legend };
+    await vegaEmbed(chart, {
+      description: `Training and validation loss by epoch of ${drawn.join(", ")}`, data: { values }, config: comparison.config,
+      facet: { field: "split", type: "nominal", title: null }, columns: narrow ? 1 : 2,
+      spec: {
+        width: narrow ? Math.max(200, place.clientWidth - 90) : Math.min(480, (place.clientWidth - 140) / 2), height: 240,
+        layer: [
+          { mark: "line", encoding: { color: { ...colour, legend }, strokeDash } },
+          { mark: { type: "circle", size: 40, opacity: 0 }, params: [{ name: "zoom", select: "interval", bind: "scales" }] },
+        ],
+        encoding: {
+          x: { field: "epoch", type: "quantitative", axis: { tickMinStep: 1 } },
+          y: { field: "loss", type: "quantitative", title: null, scale: { type: "log" }, axis: { format: "~g", tickCount: 6 } },
+          tooltip: ["name", "epoch", "split", "loss"].map((field) => ({ field })),
+        },
+      },
+    }, { mode: "vega-lite", renderer: "svg", actions: false, tooltip: { theme: "report" } });
+  }
+};
+
+// Choice ------------------------------------------------------------------------------------------------------------------------------
 
 const show = () => {
-  const pair = [a.value, b.value];
-  const [first, second] = pair.map((name) => facts.entries[name]);
-  const link = (name) => element("a", { href: `${encodeURIComponent(name)}.html` }, name);
-  const alike = (title) => first.set === second.set || !/metric|int8/.test(title); // what other data give says nothing
-  const rows = Object.keys({ ...first.cells, ...second.cells }).map((title) => row(title, first.cells[title], second.cells[title], alike(title)));
-  place.replaceChildren(table(["", link(pair[0]), link(pair[1]), "B / A"], rows, `${pair[0]} beside ${pair[1]}`));
-  if (first.right && second.right && first.set === second.set && first.n === second.n) place.append(...answers(first, second));
-  if (window.vegaEmbed) curves([...new Set(pair)]);
-  history.replaceState(null, "", `#${pair.map(encodeURIComponent).join(",")}`);
+  for (const box of boxes) box.checked = chosen.includes(box.value);
+  reference.replaceChildren(...chosen.map(option));
+  document.querySelector("#chosen").textContent = `${chosen.length} chosen`;
+  history.replaceState(null, "", `#${chosen.map(encodeURIComponent).join(",")}`);
+  place.replaceChildren();
+  if (!chosen.length) return place.append(element("p", {}, "Choose two or more entries."));
+  place.append(table(), ...explanation());
+  const group = groups[entries[chosen[0]].group];
+  if (group?.pairs && chosen.some((name) => shared(name) === group)) place.append(...disagreements(group));
+  if (window.vegaEmbed) curves();
 };
 
-const choose = () => {
-  const asked = location.hash.slice(1).split(",").map(decodeURIComponent).filter((name) => names.includes(name));
-  a.value = asked[0] ?? names[0];
-  b.value = asked[1] ?? names.find((name) => name !== a.value && facts.entries[name].set === facts.entries[a.value].set) ?? names.find((name) => name !== a.value) ?? names[0];
+const best = (from) => [...from].sort((a, b) => (entries[b].better ?? -Infinity) - (entries[a].better ?? -Infinity) || 0);
+const alike = (name) => names.filter((other) => entries[other].set === entries[name].set);
+
+// What the address says; beside a single entry the best other one of its data set; without one the two best of the largest group.
+const read = () => {
+  const asked = location.hash.slice(1).split(",").filter(Boolean).map((part) => { try { return decodeURIComponent(part); } catch { return part; } });
+  const unknown = asked.filter((name) => !names.includes(name));
+  chosen = [...new Set(asked.filter((name) => names.includes(name)))];
+  const notice = unknown.map((name) => element("p", { className: "notice" }, `The report has no entry ${name}, which the address of this page names.`));
+  document.querySelector("#unknown").replaceChildren(...notice);
+  if (!chosen.length) chosen = best(names.map(alike).sort((a, b) => b.length - a.length)[0] ?? []).slice(0, 2);
+  else if (chosen.length === 1) chosen.push(...best(alike(chosen[0]).filter((name) => name !== chosen[0])).slice(0, 1));
   show();
 };
-for (const select of [a, b]) select.addEventListener("change", show);
-document.querySelector("#swap").addEventListener("click", () => { [a.value, b.value] = [b.value, a.value]; show(); });
-addEventListener("hashchange", choose);
-addEventListener("load", choose);
+
+for (const box of boxes) {
+  box.addEventListener("change", () => {
+    chosen = chosen.filter((name) => name !== box.value);
+    if (box.checked) chosen.push(box.value);
+    show();
+  });
+}
+reference.addEventListener("change", () => {
+  chosen = [reference.value, ...chosen.filter((name) => name !== reference.value)];
+  show();
+});
+find.addEventListener("input", () => {
+  const words = find.value.toLowerCase().split(/\s+/).filter(Boolean);
+  for (const set of document.querySelectorAll(".choice fieldset")) {
+    const labels = [...set.querySelectorAll("label")];
+    const title = set.querySelector("legend").textContent;
+    for (const label of labels) label.hidden = !words.every((word) => `${title} ${label.textContent} ${label.title}`.toLowerCase().includes(word));
+    set.hidden = labels.every((label) => label.hidden);
+  }
+  document.querySelector("#nothing").hidden = Boolean(document.querySelector(".choice fieldset:not([hidden])"));
+});
+document.querySelector("#all").addEventListener("click", () => {
+  chosen = [...new Set([...chosen, ...boxes.filter((box) => !box.closest("[hidden]")).map((box) => box.value)])];
+  show();
+});
+document.querySelector("#none").addEventListener("click", () => { chosen = []; show(); });
+document.querySelector(".choice").addEventListener("submit", (event) => event.preventDefault());
+addEventListener("hashchange", read);
+addEventListener("load", read);

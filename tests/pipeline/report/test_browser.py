@@ -15,7 +15,7 @@ import onnxruntime
 import pytest
 from browser import Tab, see_all
 from convline.model_file.onnx_file import read_model_file
-from finished import CLASSIFIER, FORECASTER, HOSTILE, RECIPES, STUDIES, write_all
+from finished import CLASSIFIER, HOSTILE, RECIPES, STUDIES, write_all
 from PIL import Image
 
 from pipeline.report import browser_demo, pages
@@ -82,22 +82,6 @@ def test_charts_have_tooltips_and_zoom(chromium: Any, site: Path) -> None:
         page.mouse.wheel(0, -800)
         other = "([f, before]) => f.querySelector('.role-axis-label').textContent !== before"
         page.wait_for_function(other, arg=[chart.element_handle(), axis])
-
-
-def test_two_entries_are_compared(chromium: Any, site: Path) -> None:
-    with Tab(chromium, site / "compare.html", address=f"#{FORECASTER},{CLASSIFIER}") as page:
-        assert page.locator("#compared thead a").all_inner_texts() == [FORECASTER, CLASSIFIER]
-        assert "61,706" in page.locator("#compared tbody").first.inner_text()
-        row = page.locator("#compared tbody tr")
-        assert (
-            row.filter(has_text="Test metric").locator("td").last.inner_text() == ""
-        )  # of other data: not a ratio
-        assert row.filter(has_text="Parameters").locator("td").last.inner_text().endswith("×")
-        page.locator("#a").select_option(CLASSIFIER)
-        assert (
-            "0 to 0" in page.locator("#compared").inner_text()
-        )  # beside itself it differs on no image
-        page.wait_for_selector("#compared svg")
 
 
 def test_hostile_labels_stay_text(chromium: Any, site: Path) -> None:
