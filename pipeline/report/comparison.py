@@ -57,7 +57,7 @@ def comparison_data(entries: list[Entry], img: Path) -> dict[str, Any]:
     titles = [column.title for column in table.columns[1:]]
     known = {}
     for entry, row in zip(entries, table.rows, strict=True):
-        cells = dict(zip(titles, row[1:], strict=True)) | calibration_cell(entry)
+        cells = calibration_cell(entry) | dict(zip(titles, row[1:], strict=True))
         known[entry.name] = {
             "set": entry.recipe.data.set,
             "task": entry.task,

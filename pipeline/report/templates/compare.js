@@ -7,7 +7,7 @@ const reference = document.querySelector("#reference");
 const place = document.querySelector("#compared");
 const MOST_PICTURES = 48;
 const COSTS = /^(Parameters|MACs|File)|p50/; // rows whose values are divided by the reference's
-const METRIC = /^Test metric/;
+const METRIC = /^(Test metric|Accuracy|MSE|Ratio to best baseline)/; // rows before those that compare with the reference
 let chosen = [];
 
 // Text alone, never markup: names and labels come from files.
@@ -109,10 +109,11 @@ const factRow = (title) => {
 };
 
 const table = () => {
-  const titles = [...new Set(chosen.flatMap((name) => Object.keys(entries[name].cells)))];
-  const split = titles.findIndex((title) => METRIC.test(title)) + 1;
+  const has = (title) => chosen.some((name) => (entries[name].cells[title]?.[0] ?? "–") !== "–");
+  const titles = [...new Set(chosen.flatMap((name) => Object.keys(entries[name].cells)))].filter(has);
+  const [metrics, others] = [true, false].map((wanted) => titles.filter((title) => METRIC.test(title) === wanted).map(factRow));
   const sets = ["Data set", chosen.map((name) => [entries[name].set])];
-  const rows = [sets, ...titles.slice(0, split).map(factRow), ...comparisons(), ...titles.slice(split).map(factRow)];
+  const rows = [sets, ...metrics, ...comparisons(), ...others];
   const head = chosen.map((name, k) => element("th", { scope: "col", className: "number" }, link(name), element("br"), quiet(k ? "" : "reference")));
   const body = rows.map(([title, cells]) => element("tr", {}, element("th", { scope: "row" }, title), ...cells.map(cell)));
   const made = element("table", { className: "entries side-by-side" }, element("thead", {}, element("tr", {}, element("td"), ...head)), element("tbody", {}, ...body));
