@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from convline.colours import BLUE, GREEN, INK, ORANGE
 from torch import Tensor
 
 from pipeline.data.dataset import spread
@@ -19,7 +20,7 @@ from pipeline.explain.image_grid import round_levels, to_tensor, to_uint8
 from pipeline.explain.sections import Section
 from pipeline.explain.subject import Subject
 from pipeline.network.modules import Classifier
-from pipeline.plots.style import BLUE, GREEN, INK, ORANGE, show_image
+from pipeline.plots.style import show_image
 
 LIMITS = (0, 1, 2, 4, 8, 16)  # grey levels by which an attack may change a pixel
 COLOURS = {"noise": GREEN, "FGSM": BLUE, "PGD": ORANGE}
@@ -89,10 +90,10 @@ def measure_accuracy(
         section.facts[f"{kind.lower()}_accuracy"] = values.tolist()
     percent = {kind: [round(100 * share) for share in shares] for kind, shares in accuracy.items()}
     caption = (
-        f"Accuracy of the served file and of the network on {len(x)} images, by the size of the "
-        f"change. The file is right on {percent['PGD'][0]} % of the images, on {percent['PGD'][1]} "
-        f"% where PGD may change a pixel by 1 grey level, and on {percent['PGD'][-1]} % for "
-        f"{LIMITS[-1]} (noise of that size: {percent['noise'][-1]} %). "
+        f"Accuracy of the served file (lines) and of the network in torch (circles) on {len(x)} "
+        f"images, by the size of the change. The file is right on {percent['PGD'][0]} % of the "
+        f"images, on {percent['PGD'][1]} % where PGD may change a pixel by 1 grey level, and on "
+        f"{percent['PGD'][-1]} % for {LIMITS[-1]} (noise of that size: {percent['noise'][-1]} %). "
     )
     if transfer is None:
         caption += "No attack fools the network."
@@ -108,7 +109,7 @@ def measure_accuracy(
     with section.draw("adversarial.curve.png", (380, 240), alt, caption, head_px=22) as axes:
         axis = axes[0, 0]
         for kind, values in accuracy.items():
-            axis.plot(places, 100 * values, color=COLOURS[kind], label=f"{kind}, file")
+            axis.plot(places, 100 * values, color=COLOURS[kind], label=kind)
         for kind, right in of_torch.items():
             axis.plot(places, 100 * right.mean(1), "o", color=COLOURS[kind], mfc="none", ms=5)
         axis.plot([], [], "o", color=INK, mfc="none", ms=5, label="torch")
@@ -145,7 +146,7 @@ def draw_smallest_changes(
     )
     alt = "Images, two changes of the predicted class, and the changed images."
     size, grid = (620, 148 * len(rows)), {"rows": len(rows), "columns": 5}
-    with section.draw("adversarial.smallest.png", size, alt, caption, **grid) as axes:
+    with section.draw("adversarial.smallest.png", size, alt, caption, "photograph", **grid) as axes:
         for k, line in enumerate(axes):
             title = f"{subject.labels[y[k]]} {before[k, y[k]]:.2f}"
             show_image(line[0], to_uint8(x)[k], title)
@@ -176,7 +177,8 @@ def draw_confident_noise(section: Section, net: Classifier) -> None:
     )
     alt = "Images that look like noise, each with the class that the served file predicts."
     size = 124 * len(y), 150
-    with section.draw("adversarial.noise.png", size, alt, caption, columns=len(y)) as axes:
+    grid = {"columns": len(y)}
+    with section.draw("adversarial.noise.png", size, alt, caption, "photograph", **grid) as axes:
         for axis, image, k, confidence in zip(axes[0], to_uint8(images), y, after, strict=True):
             show_image(axis, image, f"{subject.labels[k]} {confidence:.3f}")
 

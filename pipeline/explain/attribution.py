@@ -24,6 +24,16 @@ from pipeline.explain.subject import Subject
 MIN_IMAGES = 4  # however expensive the network is
 MAX_GAP = 0.3  # median completeness gap that correct integrated gradients stay far below
 SMALL_GAP = 0.1  # more steps are not worth their time
+UNITS = {  # of each method's values; "score" is a probability where explain.of is "softmax"
+    "gradient": "score per grey level",
+    "SmoothGrad": "score per grey level",
+    "integrated gradients": "score",
+    "guided backpropagation": "score per grey level",
+    "deconvolution": "score per grey level",
+    "Grad-CAM": "score",
+    "occlusion": "log odds",
+    "LIME": "log odds",
+}
 DOUBLINGS = 3  # of the steps: between black and an image the score of a deep network is rough
 
 
@@ -40,7 +50,7 @@ def make_section(subject: Subject) -> Section | None:
     parity = f"{section.facts['parity']:.0e}"
     notes = [f"The occlusion maps of the file and of torch differ by {parity} at most"]
     if model.cam_layer:
-        notes.append(f"Grad-CAM weights {model.cam_layer}")
+        notes.append(f"Grad-CAM weights the maps of {model.cam_layer}")
     maps = {}
     if model.scores is not None:
         model, maps["integrated gradients"], gap = integrate_to_completeness(model, images, target)
@@ -55,16 +65,32 @@ def make_section(subject: Subject) -> Section | None:
     section.facts |= attribution_metrics.measure_methods(subject, model, images, target, maps)
     shown = settings.images
     names = [f"{subject.labels[k]} {probabilities[i, k]:.2f}" for i, k in enumerate(target[:shown])]
-    caption = (
-        f"The predicted class of each image and, by {len(maps)} methods, how much each pixel "
-        "contributes to it. All maps of a row have one scale: the number below a method's name is "
-        "where the colour is full. It is in score for each grey level (gradients), score "
-        "(integrated gradients) or log odds (occlusion, LIME). Red is evidence for the class; "
-        f"blue, where a method has signs, is evidence against it. {'; '.join(notes)}."
-    )
+    maps = {name: values[:shown] for name, values in maps.items()}
+    caption = f"{describe_maps(maps, model.settings.of)} {'; '.join(notes)}."
     alt = f"Attribution maps of {len(names)} test images by {', '.join(maps)}."
     draw_maps(section, alt, caption, images[:shown], names, maps)
     return section
+
+
+def describe_maps(maps: dict[str, np.ndarray], of: str) -> str:
+    """Return sentences on the methods that are drawn: what they show, units and colours."""
+    by_unit: dict[str, list[str]] = {}
+    for name in maps:
+        unit = UNITS[name].replace("score", "probability" if of == "softmax" else "score")
+        by_unit.setdefault(unit, []).append(name)
+    units = "; ".join(f"{unit} ({', '.join(names)})" for unit, names in by_unit.items())
+    signed = [name for name, values in maps.items() if (values < 0).any()]
+    unsigned = [name for name in maps if name not in signed]
+    text = (
+        "Above each image: the predicted class and its probability. Below it: how much each pixel "
+        f"contributes to that class, by {len(maps)} methods. All maps of a row have one scale; the "
+        f"number below a method's name is the value from which on the colour is full, in {units}."
+    )
+    if unsigned:
+        text += f" Red is the size of the contribution ({', '.join(unsigned)})."
+    if signed:
+        text += f" Red is evidence for the class, blue against it ({', '.join(signed)})."
+    return text
 
 
 def integrate_to_completeness(
@@ -113,8 +139,7 @@ def draw_maps(
     names: list[str],
     maps: dict[str, np.ndarray],
 ) -> None:
-    """Add images in columns above their maps, a row for each method; maps may be of more images."""
-    maps = {name: values[: len(images)] for name, values in maps.items()}
+    """Add images in columns above their maps, a row for each method."""
     scales = {name: heatmap.full_colour_value(values) for name, values in maps.items()}
     cell, left, top = (760 - 145) // max(len(images), 4), 145, 20
     rows = [images] + [
@@ -123,10 +148,10 @@ def draw_maps(
     ]
     tiles = np.concatenate([resize_tiles(photo_tiles(row), 2 * cell - 6) for row in rows])
     picture = arrange_tiles(tiles, len(images))
-    labels = ["prediction"]
+    labels = ["input"]
     labels += [f"{name.replace(' ', chr(10), 1)}\n{scale:.2g}" for name, scale in scales.items()]
     size = left + cell * len(images), top + cell * len(rows)
-    with section.draw("attribution.png", size, alt, caption) as axes:
+    with section.draw("attribution.png", size, alt, caption, "photograph") as axes:
         axis = axes[0, 0]
         axis.imshow(picture)
         middles = [

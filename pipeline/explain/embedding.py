@@ -6,16 +6,17 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+from convline.colours import INK, WHITE
 from matplotlib.axes import Axes
 
 from pipeline.explain.activations import penultimate_features
 from pipeline.explain.image_grid import to_tensor
 from pipeline.explain.sections import Section, require_finite
 from pipeline.explain.subject import Subject
-from pipeline.plots.style import INK
+from pipeline.plots.style import CLASSES
 
 NEIGHBOURS = 5
-LABEL_BOX = {"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 1}
+LABEL_BOX = {"facecolor": WHITE, "edgecolor": "none", "alpha": 0.7, "pad": 1}
 
 
 def make_section(subject: Subject) -> Section | None:
@@ -70,7 +71,7 @@ def draw_points(axis: Axes, points: np.ndarray, classes: np.ndarray, labels: lis
     for k in np.unique(classes):
         rows = points[classes == k]
         x, y = rows.T
-        axis.scatter(x, y, 9, color=matplotlib.colormaps["tab10"](int(k) % 10), lw=0)
+        axis.scatter(x, y, 9, color=matplotlib.colormaps[CLASSES](int(k) % 10), lw=0)
         style: dict[str, Any] = {"color": INK, "weight": "bold", "ha": "center", "va": "center"}
         axis.text(np.median(x), np.median(y), labels[k], bbox=LABEL_BOX, **style)
     axis.set_axis_off()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
+from convline.colours import BLUE, ORANGE
 from torch import Tensor
 
 from pipeline.explain.activations import capture_output, find_map_stages, select_evenly, short_name
@@ -20,7 +21,6 @@ from pipeline.explain.image_optimization import (
 )
 from pipeline.explain.sections import ALL_FACTS, Section
 from pipeline.explain.subject import Subject
-from pipeline.plots.style import BLUE, ORANGE
 
 STAGES, IMAGES = 5, 3
 PRIOR_WEIGHT = 0.02  # of total variation and alpha norm, beside a squared relative error
@@ -37,7 +37,7 @@ def make_section(subject: Subject) -> Section | None:
     stages = select_evenly(find_map_stages(net, x[:1]), STAGES)
     if not stages:
         return None
-    rows, notes = {"image": x}, {"image": [subject.labels[k] for k in classes]}
+    rows, notes = {"input": x}, {"input": [subject.labels[k] for k in classes]}
     decibels, errors = {}, {}
     for stage in stages:
         features, name = partial(capture_output, net, layer=stage), short_name(stage)
@@ -48,10 +48,11 @@ def make_section(subject: Subject) -> Section | None:
     section = Section(subject, "Feature inversion", unstable=ALL_FACTS)
     section.facts |= {"psnr": decibels, "feature_error": errors}
     first, *_, last = [*decibels, *decibels]
+    ends = dict.fromkeys((first, last))  # one name where there is one stage
     caption = (
-        "Images that are optimised until a stage's output is the same as for the image at the "
-        f"top. The output of {first} gives the image back at {decibels[first]:.4g} dB, that of "
-        f"{last} at {decibels[last]:.4g} dB."
+        "Images that are optimised until a stage's output is the same as for the input at the "
+        "top. Of the input, the output of a stage gives back: "
+        f"{', '.join(f'{name} {decibels[name]:.4g} dB' for name in ends)}."
     )
     alt = "Images inverted from the output of each stage."
     draw_image_rows(section, "inversion.images.png", alt, caption, rows, notes)

@@ -12,20 +12,22 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from convline.colours import BLUE, INK, ORANGE
 from matplotlib.axes import Axes
 from torch import Tensor, nn
 
 from pipeline.explain.activations import ACTIVATIONS, capture_in_batches
 from pipeline.explain.gabor import PARAMETERS, fit_gabor, strongest_component
 from pipeline.explain.image_grid import arrange_tiles, show_tiles, signed_tiles, to_tensor
-from pipeline.explain.sections import Section, require_finite
+from pipeline.explain.sections import Section, percent, require_finite
 from pipeline.explain.sparse_coding import absolute_cosines, learn_sparse_code, sample_patches
 from pipeline.explain.subject import Subject
 from pipeline.network.modules import Classifier
-from pipeline.plots.style import BLUE, INK, ORANGE, use_integer_ticks
+from pipeline.plots.style import use_integer_ticks
 
 FITTED, FITTED_RANDOM = 16, 16  # filters with a Gabor fit, the strongest first; random ones
 BEST = 8  # filters drawn beside what they resemble
+PAIR_COLUMNS, TILE_PX = 8, 44  # of their picture: tiles in a row, CSS pixels of a tile
 RANDOM = 512  # random filters
 HIGH_FREQUENCY = 0.25  # cycles per pixel: half of the highest that pixels can hold
 BIN_DEGREES = 22.5
@@ -69,8 +71,9 @@ def draw_filters(section: Section, weight: np.ndarray) -> None:
             "numbers, which would fit any of them."
         )
     columns = min(count, 16)
-    size = 44 * columns, 44 * -(-count // columns) + 10
-    with section.draw("filters.png", size, f"The first layer's {what}.", caption) as axes:
+    size = TILE_PX * columns, TILE_PX * -(-count // columns) + 10
+    alt = f"The first layer's {what}."
+    with section.draw("filters.png", size, alt, caption, "photograph") as axes:
         show_tiles(axes[0, 0], arrange_tiles(signed_tiles(weight, limit), columns))
     section.facts["filters"] = {"shape": list(weight.shape), "largest": limit}
 
@@ -92,18 +95,30 @@ def draw_gabor_fits(section: Section, weight: np.ndarray, random: np.ndarray) ->
     pairs = np.stack([image for i in order for image in (patterns[i], fits[i].fitted)])
     limits = np.abs(pairs[::2]).max((1, 2)).repeat(2)
     caption = (
-        f"Gabor functions fitted to the {len(fits)} strongest filters explain {np.median(r2):.0%} "
-        f"of the variance in the median filter, and {np.median(random_r2):.0%} in the median "
-        f"random one. {len(striped)} filters with stripes fit better than 95 % of the random ones."
+        f"{len(order)} filters, each beside the Gabor function that is fitted to it; each pair has "
+        "its own scale, and the best fit is the first."
     )
-    alt = "Filters, their Gabor fits and the directions of their stripes."
-    with section.draw("filters.gabor.png", (760, 200), alt, caption, columns=3) as axes:
-        grid, histogram, directions = axes[0]
-        tiles = arrange_tiles(signed_tiles(pairs[:, None], limits), 4)
-        show_tiles(grid, tiles, "best fits: filter and Gabor function")
+    tiles = arrange_tiles(signed_tiles(pairs[:, None], limits), PAIR_COLUMNS)
+    alt, size = "Filters and their Gabor functions.", pair_picture_size(len(pairs))
+    with section.draw("filters.gabor.png", size, alt, caption, "photograph") as axes:
+        show_tiles(axes[0, 0], tiles)
+    caption = (
+        f"Gabor functions fitted to the {len(fits)} strongest filters explain "
+        f"{percent(np.median(r2))} of the variance in the median filter, and "
+        f"{percent(np.median(random_r2))} in the median random one. {len(striped)} "
+        f"filter{'s' * (len(striped) != 1)} with stripes fit better than 95 % of the random ones."
+    )
+    alt = "How well Gabor functions fit, and the directions of the filters' stripes."
+    with section.draw("filters.gabor-fits.png", (560, 200), alt, caption, columns=2) as axes:
+        histogram, directions = axes[0]
         draw_histograms(histogram, r2, random_r2, "R² of the fit")
         draw_directions(directions, [fit.angle for fit in striped])
     section.facts["gabor"] = compare_with_random("r2", r2, random_r2)
+
+
+def pair_picture_size(tiles: int) -> tuple[int, int]:
+    """Return width and height in CSS pixels of a picture of `tiles` in rows of PAIR_COLUMNS."""
+    return TILE_PX * min(tiles, PAIR_COLUMNS), TILE_PX * -(-tiles // PAIR_COLUMNS) + 10
 
 
 def compare_with_random(name: str, values: np.ndarray, random: np.ndarray) -> dict[str, float]:
@@ -131,7 +146,7 @@ def draw_directions(axis: Axes, angles: list[float]) -> None:
 def draw_histograms(axis: Axes, values: np.ndarray, random: np.ndarray, title: str) -> None:
     """Draw the distribution of the filters' values, at most 1, and that of random filters."""
     edges = np.linspace(min(0.0, values.min(), random.min()), 1, 21).tolist()
-    for part, colour, label in ((random, ORANGE, "random"), (values, BLUE, "filters")):
+    for part, colour, label in ((values, BLUE, "filters"), (random, ORANGE, "random")):
         weights = np.full(len(part), 1 / len(part))
         axis.hist(part, edges, weights=weights, color=colour, alpha=0.6, label=label)
     axis.set(title=title, ylabel="share")
@@ -154,21 +169,27 @@ def draw_sparse_code(section: Section, weight: np.ndarray, random: np.ndarray) -
     section.facts["sparse_code"] = facts
     caption = (
         f"A sparse code of the training images: {len(atoms)} atoms for patches of {height} x "
-        f"{width}, each on its own scale. The median filter has a cosine of {facts['cosine']:.2f} "
-        f"with its closest atom, the median random filter {facts['random']:.2f}. "
-        f"{facts['beyond_random']:.0%} of the filters are closer to an atom than 95 % of the "
-        "random ones."
+        f"{width}. Beside it the {len(order)} filters that are closest to an atom, each with that "
+        "atom. Each tile has its own scale."
     )
     alt = "A sparse code, and the filters closest to its atoms."
     wide = math.ceil(math.sqrt(1.5 * len(atoms)))
-    with section.draw("filters.code.png", (760, 200), alt, caption, columns=3) as axes:
+    draw = section.draw("filters.code.png", (560, 200), alt, caption, "photograph", columns=2)
+    with draw as axes:
         for axis, rows, columns, title in (
             (axes[0, 0], atoms, wide, "sparse code of the images"),
             (axes[0, 1], pairs, 4, "closest: filter and atom"),
         ):
             tiles = signed_tiles(rows.reshape(-1, channels, height, width), np.abs(rows).max(1))
             show_tiles(axis, arrange_tiles(tiles, columns), title)
-        draw_histograms(axes[0, 2], closest, random_closest, "|cosine| with the closest atom")
+    caption = (
+        f"The median filter has a cosine of {facts['cosine']:.2f} with its closest atom, the "
+        f"median random filter {facts['random']:.2f}. {percent(facts['beyond_random'])} of the "
+        "filters are closer to an atom than 95 % of the random ones."
+    )
+    alt = "How close filters and random filters are to atoms of the sparse code."
+    with section.draw("filters.code-cosines.png", (280, 200), alt, caption) as axes:
+        draw_histograms(axes[0, 0], closest, random_closest, "|cosine| with the closest atom")
 
 
 def power_spectrum(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -226,11 +247,11 @@ def draw_silent_units(
     if silent:
         worst = max(range(len(layers)), key=lambda k: layers[k].silent.mean())
         share_silent = layers[worst].silent.mean()
-        most = f", the largest share in activation {worst + 1} ({share_silent:.0%})"
+        most = f", the largest share in activation {worst + 1} ({percent(share_silent)})"
     caption = (
         f"{silent} of {units} units in {len(layers)} activations have the same output everywhere "
-        f"on {len(images)} test images{most}. The first layer's filters have {share:.0%} of their "
-        f"energy above {HIGH_FREQUENCY} cycles per pixel; white noise has {white:.0%}."
+        f"on {len(images)} test images{most}. The first layer's filters have {percent(share)} of "
+        f"their energy above {HIGH_FREQUENCY} cycles per pixel; white noise has {percent(white)}."
     )
     alt = "How often units fire, by layer, and the spectrum of the first layer's filters."
     with section.draw("filters.silent.png", (760, 200), alt, caption, columns=2) as axes:

@@ -13,6 +13,8 @@ import torch
 from matplotlib.axes import Axes
 from torch import Tensor
 
+from pipeline.plots.style import SIGNED, UNSIGNED
+
 MIN_TILE_PX = 24  # smaller tiles are enlarged to about this, their pixels visible
 GAP_PX = 3
 
@@ -45,14 +47,14 @@ def signed_tiles(values: np.ndarray, limit: float | np.ndarray) -> np.ndarray:
     share = values / np.maximum(np.reshape(limit, (-1, 1, 1, 1)), np.finfo(np.float32).tiny)
     share = (share.clip(-1, 1) + 1) / 2
     if values.shape[1] == 1:
-        return np.asarray(matplotlib.colormaps["RdBu_r"](share[:, 0]))
+        return np.asarray(matplotlib.colormaps[SIGNED](share[:, 0]))
     return opaque(share.transpose(0, 2, 3, 1))
 
 
 def heat_tiles(values: np.ndarray, low: float, high: float) -> np.ndarray:
-    """Return values (N, H, W) as tiles, from dark at `low` to bright at `high`."""
+    """Return values (N, H, W) as tiles, from white at `low` to dark blue at `high`."""
     share = ((values - low) / max(high - low, 1e-12)).clip(0, 1)
-    return np.asarray(matplotlib.colormaps["viridis"](share))
+    return np.asarray(matplotlib.colormaps[UNSIGNED](share))
 
 
 def opaque(colours: np.ndarray) -> np.ndarray:

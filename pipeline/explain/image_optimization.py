@@ -131,7 +131,7 @@ def draw_image_rows(
     """Add a picture of a row of images for each name, a note above each image."""
     columns = max(map(len, images.values()))
     size, grid = (30 + 100 * columns, 122 * len(images)), {"rows": len(images), "columns": columns}
-    with section.draw(file, size, alt, caption, **grid) as axes:
+    with section.draw(file, size, alt, caption, "photograph", **grid) as axes:
         for line, (name, row) in zip(axes, images.items(), strict=True):
             for axis, image, note in zip(line, to_uint8(row), notes[name], strict=True):
                 show_image(axis, image, note)

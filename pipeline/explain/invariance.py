@@ -13,6 +13,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 import torch.nn.functional as F
+from convline.colours import GREY
 from torch import Tensor
 
 from pipeline.explain.activations import Layer, capture_maps, find_layers, select_evenly
@@ -30,7 +31,11 @@ CHANGES: dict[str, tuple[Callable[[float], Change], list[float]]] = {
     "scale": (lambda v: (v, 0.0, 0.0), [0.7, 0.85, 1, 1.2, 1.4]),
     "rotation, degrees": (lambda v: (1.0, math.radians(v), 0.0), [0, 5, 15, 30, 60]),
 }
-REPORTED = {"shift, % of the width": 12.5, "scale": 1.2, "rotation, degrees": 15}
+REPORTED = {  # the change of each kind whose distances are facts, and its name in the caption
+    "shift, % of the width": (12.5, "a shift of 12.5 % of the width"),
+    "scale": (1.2, "a scale of 1.2"),
+    "rotation, degrees": (15, "a rotation of 15 degrees"),
+}
 
 
 def make_section(subject: Subject) -> Section | None:
@@ -45,16 +50,17 @@ def make_section(subject: Subject) -> Section | None:
     names = [*(layer.name for layer in layers), "logits"]
     highest = max(1.1, 1.05 * max(rows.max() for rows in distances.values()))
     reported = {
-        kind: rows[:, CHANGES[kind][1].index(REPORTED[kind])] for kind, rows in distances.items()
+        kind: rows[:, CHANGES[kind][1].index(REPORTED[kind][0])] for kind, rows in distances.items()
     }
+    ends = [0, -1] if layers else [-1]  # without layers there are the logits alone
     numbers = [
-        f"{rows[0]:.2f} and {rows[-1]:.2f} for a {kind.split(',')[0]} of {REPORTED[kind]:g}"
+        f"{' and '.join(f'{rows[k]:.2f}' for k in ends)} for {REPORTED[kind][1]}"
         for kind, rows in reported.items()
     ]
     caption = (
         "The distance between a layer's outputs for an image and for the changed image, as a "
         f"share of the mean distance between two different images (dashed line), for {len(images)} "
-        f"test images. For {names[0]} and {names[-1]} it is {'; '.join(numbers)}."
+        f"test images. For {' and '.join(names[k] for k in ends)} it is {'; '.join(numbers)}."
     )
     section = Section(subject, "Invariance")
     section.facts = {name: [rows[k] for rows in reported.values()] for k, name in enumerate(names)}
@@ -65,7 +71,7 @@ def make_section(subject: Subject) -> Section | None:
             require_finite(rows, f"a distance under {kind}")
             for name, row, colour in zip(names, rows, depth_colours(len(names)), strict=True):
                 axis.plot(CHANGES[kind][1], row, color=colour, label=name, marker=".")
-            axis.axhline(1, color="#777777", lw=0.8, ls="--")
+            axis.axhline(1, color=GREY, lw=0.8, ls="--")
             axis.set(title=kind, ylim=(0, highest))
         axes[0, 0].set_ylabel("relative distance")
         legend = axes[0, 0].get_legend_handles_labels()

@@ -33,7 +33,7 @@ from pipeline.explain.image_grid import (
 )
 from pipeline.explain.modified_relu import ClampAtSix
 from pipeline.explain.receptive_field import Fields, compute_fields
-from pipeline.explain.sections import Section, require_finite
+from pipeline.explain.sections import Section, percent, require_finite
 from pipeline.explain.subject import Subject
 from pipeline.network.modules import Classifier
 
@@ -98,13 +98,13 @@ def draw_activation_maps(
         outputs = capture_maps(net, to_tensor(images), [layer.module for layer in layers])
     photos = resize_tiles(photo_tiles(images), TILE_PX)
     caption = (
-        f"Two test images, and the maps of the {MAPS} units with the highest activation in "
-        f"{len(layers)} layers of the network. Left and right show the same units. All maps of a "
-        "layer have one scale; bright is high."
+        f"Two test images, and the maps of up to {MAPS} units with the highest activation in "
+        f"{len(layers)} layer{'s' * (len(layers) > 1)} of the network. Left and right show the "
+        "same units. All maps of a layer have one scale; dark blue is high."
     )
     alt, size = "Activation maps of two images, by layer.", (760, 74 * len(layers))
     grid = {"rows": len(layers), "columns": 2}
-    with section.draw("units.maps.png", size, alt, caption, **grid) as axes:
+    with section.draw("units.maps.png", size, alt, caption, "photograph", **grid) as axes:
         for line, layer, output in zip(axes, layers, outputs, strict=True):
             maps = require_finite(output.numpy(), f"a map of {layer.name}")
             units = np.argsort(-np.abs(maps).max((0, 2, 3)), kind="stable")[:MAPS]
@@ -218,31 +218,37 @@ def draw_patches(
     purities = [row["purity"] for row in facts.values()]
     has_rectifiers = any(isinstance(m, RECTIFIERS) for m in net.modules())
     method = "deconvnet" if has_rectifiers else "gradient, because there is no ReLU"
+    top = min(TOP, len(images))
+    shares = f"{percent(purities[0])} have one class"
+    if len(purities) > 1:
+        shares += f" in the first of these layers and {percent(purities[-1])} in the last"
     caption = (
-        f"For some units, the {TOP} of {len(images)} test images that activate them most, cut to "
+        f"For some units, the {top} of {len(images)} test images that activate them most, cut to "
         "the unit's receptive field, with full contrast; beside them the projection of the "
-        f"activation ({method}). Receptive fields in pixels by layer: {sizes}. Of a unit's {TOP} "
-        f"images {purities[0]:.0%} have one class in the first of these layers and "
-        f"{purities[-1]:.0%} in the last; of {TOP} random images "
-        f"{chance_purity(classes, section.subject.settings.seed):.0%} have."
+        f"activation ({method}). Receptive fields in pixels by layer: {sizes}. Of a unit's {top} "
+        f"images {shares}; of {top} random images "
+        f"{percent(chance_purity(classes, section.subject.settings.seed))} have."
     )
     alt = "Patches that activate units most, and their projections."
     size, grid = (760, 152 * len(units)), {"rows": len(units), "columns": 2 * UNITS}
-    with section.draw("units.patches.png", size, alt, caption, **grid) as axes:
+    with section.draw("units.patches.png", size, alt, caption, "photograph", **grid) as axes:
         for line, (layer, fields, peaks) in zip(axes, units, strict=True):
             pixels = facts[layer.name]["pixels"]
             for axis in line:
                 axis.set_axis_off()
             for k, unit in enumerate(peaks.selective_units()[:UNITS]):
-                top = peaks.top_images()[:, unit]
-                rows, columns = peaks.rows[top, unit], peaks.columns[top, unit]
-                places = np.stack([np.full(len(top), unit), rows, columns])
-                back = project_back(net, to_tensor(images[top]), layer.module, places)
+                best = peaks.top_images()[:, unit]
+                rows, columns = peaks.rows[best, unit], peaks.columns[best, unit]
+                places = np.stack([np.full(len(best), unit), rows, columns])
+                back = project_back(net, to_tensor(images[best]), layer.module, places)
                 require_finite(back, f"a projection of {layer.name}")
                 back = average_blocks(back, min(pixels or side, side) // TILE_PX)
                 photos, projections = (
                     crop_to_fields(tiles, fields, rows, columns)
-                    for tiles in (photo_tiles(images[top]), signed_tiles(back, robust_limits(back)))
+                    for tiles in (
+                        photo_tiles(images[best]),
+                        signed_tiles(back, robust_limits(back)),
+                    )
                 )
                 title = f"unit {unit}"
                 if k == 0:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from convline.colours import BLUE, INK, ORANGE
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.patches import Rectangle
@@ -12,11 +13,11 @@ from torch import Tensor, nn
 from pipeline.explain.activations import capture_maps, find_layers, select_evenly
 from pipeline.explain.image_grid import to_tensor
 from pipeline.explain.receptive_field import Fields, compute_fields
-from pipeline.explain.sections import Section, require_finite
+from pipeline.explain.sections import Section, percent, require_finite
 from pipeline.explain.subject import Subject
 from pipeline.explain.temporal_saliency import input_gradients
 from pipeline.network.modules import Classifier, Forecaster
-from pipeline.plots.style import BLUE, INK, ORANGE
+from pipeline.plots.style import UNSIGNED
 
 LAYERS = 4
 GRADIENT_SHARE = 0.9  # of the gradient: what the effective receptive field holds
@@ -52,9 +53,15 @@ def make_classifier_section(subject: Subject, net: Classifier) -> Section | None
         sizes.append(f"{layer.name} {pixels or 'all'} and {side:.0f}")
     caption = (
         "The pixels that the middle unit of a layer depends on: the mean |gradient| over "
-        f"{len(images)} test images. The frame is the receptive field, computed from kernels and "
-        "strides. Sides in pixels, computed, and of a square with as many pixels as hold "
-        f"{GRADIENT_SHARE:.0%} of the gradient: {'; '.join(sizes)}."
+        f"{len(images)} test images. "
+    )
+    if any(fields):
+        caption += "The frame is the receptive field, computed from kernels and strides. "
+    if not all(fields):
+        caption += "Without a frame, the unit depends on all pixels. "
+    caption += (
+        "Sides in pixels, computed, and of a square with as many pixels as hold "
+        f"{percent(GRADIENT_SHARE)} of the gradient: {'; '.join(sizes)}."
     )
     size, alt = (190 * len(layers), 222), "Receptive fields by layer."
     with section.draw("fields.png", size, alt, caption, columns=len(layers)) as axes:
@@ -92,7 +99,7 @@ def effective_side(gradient: np.ndarray) -> float:
 
 def draw_field(axis: Axes, gradient: np.ndarray, field: Fields, shape: tuple[int, int]) -> None:
     """Draw a gradient (H, W), and a frame around the field of a map's middle unit."""
-    axis.imshow(gradient / max(gradient.max(), 1e-30), cmap="viridis", interpolation="nearest")
+    axis.imshow(gradient / max(gradient.max(), 1e-30), cmap=UNSIGNED, interpolation="nearest")
     axis.set(xticks=[], yticks=[])
     if field:
         top, left = (f.first + f.jump * (n // 2) - 0.5 for f, n in zip(field, shape, strict=True))

@@ -13,7 +13,7 @@ from pipeline.core.errors import StageError
 from pipeline.core.files import write_json
 from pipeline.core.paths import RESULTS
 from pipeline.explain.subject import Subject
-from pipeline.plots.style import Picture, drawing
+from pipeline.plots.style import Kind, Picture, drawing
 
 PAGE_DIGITS = 4  # of a fact on the page: these repeat from run to run on one machine
 COMMITTED_DIGITS = 3  # of a fact in git: these repeat from machine to machine
@@ -45,7 +45,14 @@ class Section:
 
     @contextmanager
     def draw(
-        self, file: str, size: tuple[int, int], alt: str, caption: str, **grid: int
+        self,
+        file: str,
+        size: tuple[int, int],
+        alt: str,
+        caption: str,
+        kind: Kind = "chart",
+        /,
+        **grid: int,
     ) -> Iterator[np.ndarray]:
         """Yield the axes of a new picture, out/<entry>/explain/<file>, and add it at the end.
 
@@ -53,7 +60,13 @@ class Section:
         """
         with drawing(self.subject.folder / file, *size, **grid) as axes:
             yield axes
-        self.pictures.append(CaptionedPicture(Picture(file, *size, alt), caption))
+        picture = Picture(file, *size, alt, kind=kind)
+        self.pictures.append(CaptionedPicture(picture, caption))
+
+
+def percent(share: float) -> str:
+    """Return a share as a caption writes it: "57 %"."""
+    return f"{100 * share:.0f} %"
 
 
 def write_sections(subject: Subject, sections: dict[str, Section]) -> None:

@@ -65,7 +65,9 @@ def draw_dreams(section: Section, net: Classifier, stages: list[str]) -> None:
     x, seed = to_tensor(images), subject.settings.seed
     unbounded = [stage for stage in stages if not is_bounded(net.get_submodule(stage))]
     stages, steps = select_evenly(unbounded, 3)[1:], subject.settings.synthesis_steps // 4
-    rows, notes = {"image": x}, {"image": [subject.labels[k] for k in classes]}
+    if not stages:
+        return
+    rows, notes = {"input": x}, {"input": [subject.labels[k] for k in classes]}
     facts = section.facts["dream_over_image"] = {}
     for stage in stages:
         name = short_name(stage)

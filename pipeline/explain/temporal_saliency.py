@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from convline.colours import INK
 from matplotlib.axes import Axes
 
-from pipeline.explain.sections import Section, require_finite
+from pipeline.explain.sections import Section, percent, require_finite
 from pipeline.explain.subject import Subject
-from pipeline.plots.style import INK, use_integer_ticks
+from pipeline.plots.style import UNSIGNED, use_integer_ticks
 
 WINDOWS = 32  # test windows that the gradient is averaged over
 
@@ -38,10 +39,12 @@ def make_section(subject: Subject) -> Section | None:
     caption = (
         "The gradient of each forecast step with respect to each step of the history, as shares "
         f"of their sum, averaged over {len(history)} test windows. The last {steps} "
-        f"step{'s' * (steps > 1)} of the history have {100 * recent:.0f} % of it. The most "
-        f"influential step is {lag} steps before the one that is forecast (median). Steps more "
-        f"than {reach} back have no influence."
+        f"step{'s' * (steps > 1)} of the history {'have' if steps > 1 else 'has'} "
+        f"{percent(recent)} of it. The most "
+        f"influential step is {lag} steps before the one that is forecast (median)."
     )
+    if reach < context:
+        caption += f" Steps more than {reach} back have no influence."
     size = 760, 190 if steps > 4 else 120
     with section.draw("influence.png", size, alt, caption) as axes:
         draw_shares(axes[0, 0], shares)
@@ -63,10 +66,10 @@ def input_gradients(net: torch.nn.Module, history: np.ndarray, steps: Sequence[i
 
 
 def draw_shares(axis: Axes, shares: np.ndarray) -> None:
-    """Draw shares (S, T) as grey levels, the newest step at the right."""
+    """Draw shares (S, T) as shades of blue, the newest step at the right."""
     steps, context = shares.shape
     edges = (-context + 0.5, 0.5, steps + 0.5, 0.5)
-    look: dict[str, Any] = {"cmap": "Greys", "aspect": "auto", "interpolation": "nearest"}
+    look: dict[str, Any] = {"cmap": UNSIGNED, "aspect": "auto", "interpolation": "nearest"}
     image = axis.imshow(shares, vmin=0, extent=edges, **look)
     title, label = "share of the influence", "step of the history (0: the last)"
     axis.set(title=title, xlabel=label, ylabel="step ahead")

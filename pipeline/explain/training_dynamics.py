@@ -124,35 +124,35 @@ def draw_units(section: Section, net: Classifier, files: dict[int, Path], x: Ten
         return select_evenly(layers, UNIT_LAYERS)
 
     layers = spatial_layers(net)
-    if not layers:
-        return
-    # the first unit of `selective_units`; none where all are dead
-    best = [
-        peaks.selective_units()[:1] for peaks in find_peaks(net, x, [la.module for la in layers])
+    selective = [
+        peaks.selective_units()
+        for peaks in (find_peaks(net, x, [layer.module for layer in layers]) if layers else [])
     ]
-    names = ", ".join(
-        f"unit {units[0]} of {layer.name}"
-        for layer, units in zip(layers, best, strict=True)
-        if len(units)
-    )
+    # a layer's place and its most selective unit; not where all units are dead
+    best = {k: int(units[0]) for k, units in enumerate(selective) if len(units)}
+    if not best:
+        return
+    names = ", ".join(f"unit {unit} of {layers[k].name}" for k, unit in best.items())
     caption = (
         f"From above: {names}, each projected back from the test image that activated it most in "
         "that epoch."
     )
     alt = "The same units at snapshots of training."
     epochs = select_evenly(list(files), UNIT_EPOCHS)
-    size = 92 * len(epochs), 108 * len(layers)
-    grid = {"rows": len(layers), "columns": len(epochs)}
-    with section.draw("history.units.png", size, alt, caption, **grid) as axes:
+    size = 92 * len(epochs), 108 * len(best)
+    grid = {"rows": len(best), "columns": len(epochs)}
+    with section.draw("history.units.png", size, alt, caption, "photograph", **grid) as axes:
         for column, epoch in zip(axes.T, epochs, strict=True):
             snapshot = load_snapshot(net, files[epoch])
-            modules = [layer.module for layer in spatial_layers(snapshot)]
-            rows = zip(column, best, modules, find_peaks(snapshot, x, modules), strict=True)
-            for axis, units, module, peaks in rows:
-                for unit in units:
-                    i = peaks.values[:, unit].argmax()
-                    place = np.array([[unit], [peaks.rows[i, unit]], [peaks.columns[i, unit]]])
-                    back = project_back(snapshot, x[i : i + 1], module, place)
-                    back = average_blocks(back, x.shape[2] // TILE_PX)
-                    (tile,) = resize_tiles(signed_tiles(back, robust_limits(back)), TILE_PX)
-                    show_tiles(axis, tile, f"epoch {epoch}" if axis is column[0] else "")
+            spatial = spatial_layers(snapshot)
+            modules = [spatial[k].module for k in best]
+            rows = zip(
+                column, best.values(), modules, find_peaks(snapshot, x, modules), strict=True
+            )
+            for axis, unit, module, peaks in rows:
+                i = peaks.values[:, unit].argmax()
+                place = np.array([[unit], [peaks.rows[i, unit]], [peaks.columns[i, unit]]])
+                back = project_back(snapshot, x[i : i + 1], module, place)
+                back = average_blocks(back, x.shape[2] // TILE_PX)
+                (tile,) = resize_tiles(signed_tiles(back, robust_limits(back)), TILE_PX)
+                show_tiles(axis, tile, f"epoch {epoch}" if axis is column[0] else "")

@@ -7,26 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.ticker import PercentFormatter, StrMethodFormatter
+from convline.colours import BLUE, INK, ORANGE, PALETTE
+from matplotlib.ticker import PercentFormatter
 
-from pipeline.plots.style import (
-    BLUE,
-    GREEN,
-    INK,
-    ORANGE,
-    PURPLE,
-    Picture,
-    drawing,
-    format_number,
-)
+from pipeline.plots.style import Picture, drawing, format_number, label_log_axis
 
 WIDTH, HEIGHT = 392, 280  # three side by side on a page of 1,280 px
 COUNTS_PX = 34  # above a reliability diagram, for the counts of its bins
 LOG_FROM = 20  # a ratio of counts from which the smaller one would be invisible
 PERCENT = PercentFormatter(1, decimals=0, symbol="\u00a0%")
-LINES = [
-    (colour, line) for line, colour in product(("-", "--", ":"), (BLUE, ORANGE, GREEN, PURPLE))
-]
+LINES = [(colour, line) for line, colour in product(("-", "--", ":"), PALETTE[:4])]
 NEUTRAL = (0, (3, 3))  # the dashes of a line that is not measured
 
 
@@ -72,7 +62,7 @@ def draw_confidence(confidence: np.ndarray, right: np.ndarray, path: Path) -> Pi
         if most > LOG_FROM * fewest:
             axis.set_yscale("log")
             axis.set_ylim(0.7, most * 1.6)
-            axis.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+            label_log_axis(axis.yaxis)
         axis.set(xlabel="probability of the predicted class", ylabel="test images")
         axis.legend(loc="upper left")
     kinds_text = f"{right.sum():,} right and {(~right).sum():,} wrong predictions"

@@ -7,20 +7,10 @@ from pathlib import Path
 from statistics import NormalDist
 
 import numpy as np
+from convline.colours import BLUE, GRID, INK, ORANGE, PALETTE, interval_tints
 from matplotlib.axes import Axes
 
-from pipeline.plots.style import (
-    BLUE,
-    GREEN,
-    GRID,
-    INK,
-    ORANGE,
-    PURPLE,
-    Picture,
-    drawing,
-    format_number,
-    use_integer_ticks,
-)
+from pipeline.plots.style import Picture, drawing, format_number, label_log_axis, use_integer_ticks
 
 MAX_SERIES = 3
 MAX_LAGS = 40
@@ -45,36 +35,36 @@ def draw_examples(predictions: Predictions, columns: Sequence[str], path: Path) 
         axes[-1, 0].set_xlabel("steps after the last known value")
         add_shared_legend(axes)
     alt = (
-        f"History, target, forecast and its intervals, {target.shape[1]} steps ahead, in the best, "
+        f"Observed values, forecast and its intervals, {target.shape[1]} steps ahead, in the best, "
         f"median and worst window; {series} of {target.shape[2]} series."
     )
     return Picture(path.name, width, height, alt)
 
 
 def draw_window(axis: Axes, predictions: Predictions, window: int, series: int) -> None:
-    """Draw one window of one series; step 0 is the last value that the model knows."""
+    """Draw one window of one series; step 0, a line, is the last value that the model knows."""
     history = predictions["context"][window, :, series]
     target = predictions["target"][window, :, series]
     steps = len(target)
     history = history[-max(2 * steps, 40) :]  # more of it would leave no room for the forecast
     ahead = np.arange(1, steps + 1)
-    axis.plot(np.arange(1 - len(history), 1), history, color=INK, lw=0.8, label="history")
+    observed, places = np.append(history, target), np.arange(1 - len(history), steps + 1)
+    axis.plot(places, observed, color=BLUE, lw=0.9, marker=dot(steps), label="observed")
     draw_intervals(axis, ahead, predictions, window, series)
-    axis.plot(ahead, target, color=BLUE, lw=1, marker=dot(steps), label="target")
+    axis.axvline(0, color=INK, lw=0.5)
 
 
 def draw_intervals(
     axis: Axes, x: np.ndarray, predictions: Predictions, window: int, series: int
 ) -> None:
-    """Draw a forecast in its nested intervals, the inner ones darker."""
+    """Draw a forecast in its nested intervals, the widest first, the inner ones darker."""
     quantiles = predictions["quantiles"][window, :, series]
     levels = predictions["quantile_levels"]
-    for k in range(len(levels) // 2):
-        label = f"{100 * (levels[-1 - k] - levels[k]):.0f} % interval"
-        low, high = quantiles[:, k], quantiles[:, -1 - k]
-        axis.fill_between(x, low, high, color=ORANGE, alpha=0.2 + 0.2 * k, lw=0, label=label)
     forecast = predictions["forecast"][window, :, series]
     axis.plot(x, forecast, color=ORANGE, lw=1, marker=dot(len(x)), label="forecast")
+    for k, tint in enumerate(interval_tints(len(levels) // 2)):
+        label = f"{100 * (levels[-1 - k] - levels[k]):.0f} % interval"
+        axis.fill_between(x, quantiles[:, k], quantiles[:, -1 - k], color=tint, lw=0, label=label)
 
 
 def dot(points: int) -> str | None:
@@ -114,7 +104,7 @@ def draw_test_rows(
                 values = both[-min(gap + steps + 1, len(both)) :]  # from the last drawn value on
                 end, shown = first[window] + steps, shown + 1
                 rows = np.arange(end - len(values), end) + 1
-                axis.plot(rows, values, color=BLUE, lw=0.9, label="measured")
+                axis.plot(rows, values, color=BLUE, lw=0.9, label="observed")
                 draw_intervals(axis, rows[-steps:], predictions, window, name)
             axis.set_title(escape_dollar(columns[name]))
         axes[-1, 0].set_xlabel("test row")
@@ -132,20 +122,22 @@ def draw_errors_by_step(predictions: Predictions, names: Sequence[str], path: Pa
     columns = 2 if len(levels) > 1 else 1  # the median alone has no interval
     with drawing(path, 380 * columns, 280, columns=columns, head_px=22) as axes:
         error = axes[0, 0]
-        looks = [(c, style) for style in ("-", "--") for c in (INK, BLUE, GREEN, PURPLE)]
+        others = [colour for colour in PALETTE if colour != ORANGE]
+        looks = [(colour, style) for style in ("-", "--") for colour in (INK, *others)]
         for name, row, (colour, style) in zip(names, steps[1:], looks, strict=False):
             error.plot(ahead, row, color=colour, ls=style, lw=0.9, marker=marker, label=name)
         error.plot(ahead, steps[0], color=ORANGE, lw=1.8, marker=marker, label="this entry")
         positive = steps[np.isfinite(steps) & (steps > 0)]
         if positive.size and positive.max() > 20 * positive.min():
             error.set_yscale("log")
+            label_log_axis(error.yaxis)
         error.set(title="test mean squared error", xlabel="steps ahead")
         error.figure.legend(
             loc="upper left", ncols=len(steps) + 2, fontsize=7, handlelength=1.4, columnspacing=1.2
         )
         for share in axes[0, 1:]:
             share.axhline(nominal, color=INK, lw=0.8, ls="--", label="nominal coverage")
-            share.plot(ahead, coverage, color=ORANGE, marker=marker, label="measured coverage")
+            share.plot(ahead, coverage, color=ORANGE, marker=marker, label="coverage")
             title = f"share inside the {100 * nominal:.0f} % interval"
             share.set(title=title, xlabel="steps ahead", ylim=(0, 1.02))
         for axis in axes.flat:

@@ -11,6 +11,7 @@ from typing import Any
 from pipeline.plots.style import Picture
 from pipeline.plots.vega import draw_chart
 
+SPLIT_KEYS = {"training": "train", "validation": "validation"}  # of a row's measures
 History = list[dict[str, Any]]  # a row for each epoch, with train_loss, validation_loss and so on
 
 
@@ -41,11 +42,11 @@ def curve_points(history: History, measure: str, best_epoch: int | None) -> list
         {
             "epoch": row["epoch"],
             "split": split,
-            "value": row[f"{split}_{measure}"],
+            "value": row[f"{SPLIT_KEYS[split]}_{measure}"],
             "kept": split == "validation" and row["epoch"] == best_epoch,
         }
         for row in history
-        for split in ("train", "validation")
+        for split in SPLIT_KEYS
     ]
 
 

@@ -1,9 +1,9 @@
-"""Draw a photo, where the network looked, and the most probable classes, for README.md.
+"""Draw photos, where the network looked, and the most probable classes, for README.md.
 
-python -m pipeline.plots.prediction MODEL PHOTO docs/img/prediction.png
+python -m pipeline.plots.prediction docs/img/prediction.png MODEL PHOTO...
 
-The map is that of `infer explain MODEL PHOTO --method rise`, the probabilities are those of `infer
-images MODEL PHOTO --top-k 5`.
+The maps are those of `infer explain MODEL PHOTO --method rise`, the probabilities are those of
+`infer images MODEL PHOTO --top-k 3`.
 """
 
 from __future__ import annotations
@@ -15,22 +15,25 @@ from pathlib import Path
 
 import numpy as np
 from convline.cli.main import main as infer
-from convline.explain.heatmap import full_colour_value, reduce_channels
+from convline.colours import BLUE, GRID, WHITE, rgb
+from convline.explain.heatmap import full_colour_value, overlay, reduce_channels
 from convline.images.decode import read_image
 from convline.model_file.document import ClassifierDocument
 from convline.model_file.onnx_file import read_model_file
 from convline.model_file.registry import find_model
+from matplotlib.axes import Axes
 from PIL import Image
 
-from pipeline.plots.style import BLUE, GRID, ORANGE, drawing
+from pipeline.plots.style import Picture, drawing
 
-CLASSES, COLOURS = 5, 160
-WIDTH, HEIGHT = 640, 222  # px
+CLASSES, COLOURS = 3, 128
+WIDTH, ROWS = 150, (158, 158, 118)  # CSS px: width of a column, heights of the rows
 METHOD = "rise"
 DITHER = Image.Dither.FLOYDSTEINBERG  # else smooth colours have steps
+Classes = list[tuple[str, float]]  # the most probable classes with their probabilities
 
 
-def run_commands(model: str, photo: Path, folder: Path) -> tuple[list[tuple[str, float]], Path]:
+def run_commands(model: str, photo: Path, folder: Path) -> tuple[Classes, Path]:
     """Return the most probable classes with their probabilities, and the file of the map."""
     device = ["--device", "cpu", "--quiet"]
     table = folder / "predictions.csv"
@@ -48,47 +51,66 @@ def run_commands(model: str, photo: Path, folder: Path) -> tuple[list[tuple[str,
     )
 
 
-def highlight(image: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Return RGB (H, W, 3): the image in light grey, orange where the map (H, W) is above 0."""
-    grey = 255 - (255 - image.mean(axis=2, keepdims=True)) * 0.6
-    strength = 0.85 * (values / full_colour_value(values.clip(0))).clip(0, 1)[..., None]
-    orange = np.array([*bytes.fromhex(ORANGE[1:])])
-    return np.rint(grey * (1 - strength) + orange * strength).astype(np.uint8)
-
-
-def draw_prediction(model: str, photo: Path, path: Path) -> None:
+def draw_predictions(model: str, photos: list[Path], path: Path) -> Picture:
     """Write the picture on white, in few colours: a page on the web should be small."""
     document = read_model_file(find_model(model)[0]).document
     if not isinstance(document, ClassifierDocument):
         raise ValueError(f"{model}: expected a classifier of images, got a forecaster")
-    image = read_image(photo, document.input)
-    with tempfile.TemporaryDirectory() as folder:
-        classes, map_file = run_commands(model, photo, Path(folder))
-        values = reduce_channels(np.load(map_file), METHOD)
-    with drawing(path, WIDTH, HEIGHT, columns=3) as axes:
-        seen, looked, bars = axes[0]
-        seen.imshow(image, interpolation="bicubic")
-        seen.set_title("photo")
-        looked.imshow(highlight(image, values), interpolation="bicubic")
-        looked.set_title("where the network looked")
-        for axis in (seen, looked):
-            axis.set_axis_off()
-        names, scores = zip(*classes, strict=True)
-        bars.barh(names, scores, color=[BLUE] + [GRID] * (CLASSES - 1), height=0.3)
-        for row, (name, score) in enumerate(classes):
-            bars.text(0, row - 0.26, name)
-            bars.text(score + 0.02, row, f"{100 * score:.1f} %", va="center")
-        bars.set(title="prediction", xlim=(0, 1.2), xticks=[], yticks=[])
-        bars.set_ylim(CLASSES - 0.7, -0.7)
-        bars.grid(False)
-        bars.spines[:].set_visible(False)
+    width, height, tops = WIDTH * len(photos), sum(ROWS), []
+    with drawing(path, width, height, rows=3, columns=len(photos)) as axes:
+        axes[0, 0].get_gridspec().set_height_ratios(ROWS)
+        for (seen, looked, bars), photo in zip(axes.T, photos, strict=True):
+            image = read_image(photo, document.input)
+            with tempfile.TemporaryDirectory() as folder:
+                classes, map_file = run_commands(model, photo, Path(folder))
+                values = reduce_channels(np.load(map_file), METHOD).clip(min=0)
+            heat = overlay(image, values, full_colour_value(values))
+            for axis, pixels in ((seen, image), (looked, heat)):
+                axis.imshow(np.broadcast_to(pixels, (*pixels.shape[:2], 3)))
+                axis.set_axis_off()
+            draw_bars(bars, classes)
+            tops.append(f"{classes[0][0]} {100 * classes[0][1]:.0f} %")
+        titles = "photo", "where the network looked", "prediction"
+        for axis, title in zip(axes[:, 0], titles, strict=True):
+            axis.set_title(title)
+    reduce_colours(path)
+    alt = (
+        f"{len(photos)} photos; below each, in red, where the network looked, and its prediction: "
+        f"{', '.join(tops)}."
+    )
+    return Picture(path.name, width, height, alt, kind="photograph")
+
+
+def draw_bars(axis: Axes, classes: Classes) -> None:
+    """Draw a bar for each class, its name above the bar, the most probable class in blue."""
+    names, scores = zip(*classes, strict=True)
+    colours = [BLUE] + [GRID] * (len(classes) - 1)
+    axis.barh(names, scores, color=colours, height=0.3)
+    for row, (name, score) in enumerate(classes):
+        axis.text(0, row - 0.26, name)
+        axis.text(score + 0.02, row, f"{100 * score:.0f} %", va="center")
+    axis.set(xlim=(0, 1.25), ylim=(len(classes) - 0.7, -0.7), xticks=[], yticks=[])
+    axis.grid(False)
+    axis.spines[:].set_visible(False)
+
+
+def reduce_colours(path: Path) -> None:
+    """Write a PNG again, on white and in COLOURS colours."""
     with Image.open(path) as drawn:
-        page = Image.new("RGBA", drawn.size, "white")
-        page.alpha_composite(drawn)
-    rgb = page.convert("RGB")
-    few = rgb.quantize(palette=rgb.quantize(COLOURS, kmeans=1), dither=DITHER)
+        rgba = drawn.convert("RGBA")
+    page = Image.new("RGBA", rgba.size, WHITE)
+    page.alpha_composite(rgba)
+    page_rgb = page.convert("RGB")
+    few = page_rgb.quantize(palette=page_rgb.quantize(COLOURS, kmeans=1), dither=DITHER)
+    palette, ground = few.getpalette() or [], few.getpixel((0, 0))
+    assert isinstance(ground, int), "a picture with a palette"
+    palette[3 * ground : 3 * ground + 3] = rgb(WHITE)  # the mean of nearly white pixels is less
+    few.putpalette(palette)
     few.save(path, optimize=True)
 
 
 if __name__ == "__main__":
-    draw_prediction(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]))
+    drawn = draw_predictions(
+        sys.argv[2], [Path(photo) for photo in sys.argv[3:]], Path(sys.argv[1])
+    )
+    print(drawn.alt)

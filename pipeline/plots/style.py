@@ -1,31 +1,28 @@
 """The one style of all matplotlib pictures, and pictures of image files.
 
-Pictures have a transparent background and dark ink. The report's style.css inverts them for a dark
-page, so each is drawn once.
+Pictures have a transparent background and dark ink, and each is drawn once. Its kind says what a
+dark page does with it (style.css): a chart is turned light, its hues kept; a photograph, or a map
+whose colours mean values, is shown as it is, on a light ground.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib
 import numpy as np
-from convline.colours import BLUE as BLUE
-from convline.colours import GREEN as GREEN
-from convline.colours import GRID as GRID
-from convline.colours import INK as INK
-from convline.colours import ORANGE as ORANGE
-from convline.colours import PURPLE as PURPLE
+from convline.colours import BLUE, GRID, INK, ORANGE, PALETTE
 from matplotlib import rcsetup
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, NullLocator
 from PIL import Image
 
 STYLE: dict[Any, Any] = {
@@ -42,26 +39,35 @@ STYLE: dict[Any, Any] = {
     "axes.axisbelow": True,
     "axes.titlelocation": "left",
     "axes.titlesize": 8,
-    "axes.prop_cycle": rcsetup.cycler(color=[BLUE, ORANGE, GREEN, PURPLE]),
+    "axes.prop_cycle": rcsetup.cycler(color=PALETTE[:4]),
     "grid.color": GRID,
     "grid.linewidth": 0.4,
     "lines.linewidth": 1.4,
     "legend.frameon": False,
     "legend.fontsize": 8,
 }
+# matplotlib's colour maps for values with a sign, values without one, classes, and layers
+SIGNED, UNSIGNED, CLASSES, DEPTH = "RdBu_r", "Blues", "tab10", "viridis"
 CSS_DPI = 96  # CSS pixels per inch
 PIXEL_RATIO = 2  # image pixels per CSS pixel, for sharp text on phones
 
 
+Kind = Literal["chart", "photograph"]
+
+
 @dataclass(frozen=True)
 class Picture:
-    """A picture of the report: file name, size in CSS pixels, and its text alternative."""
+    """A picture of the report: file name, size in CSS pixels, and its text alternative.
+
+    spec: the Vega specification of a chart that the page draws again.
+    """
 
     file: str
     width: int
     height: int
     alt: str
-    spec: dict[str, Any] | None = None  # Vega specification of a chart that the page draws again
+    spec: dict[str, Any] | None = None
+    kind: Kind = "chart"
 
 
 def format_number(number: float | None) -> str:
@@ -95,14 +101,40 @@ def use_integer_ticks(axis: Axis) -> None:
     axis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 2.5, 5, 10], integer=True))
 
 
+def label_log_axis(axis: Axis) -> None:
+    """Put ticks with plain numbers on a logarithmic axis, after all is drawn on it.
+
+    matplotlib labels powers of ten, of which a narrow axis has one or none.
+    """
+    ticks = log_ticks(*axis.get_view_interval())
+    axis.set_minor_locator(NullLocator())
+    axis.set_ticks(ticks, [f"{tick:.10g}" for tick in ticks])
+
+
+def log_ticks(low: float, high: float) -> list[float]:
+    """Return ticks of a logarithmic axis from low to high, both above 0: three or more.
+
+    Powers of ten; over less than three decades also twice and five times these; over less than one
+    decade multiples of 1, 2 or 5 times a power of ten.
+    """
+    factors = (1,) if high / low > 1e3 else (1, 2, 5)
+    exponents = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    ticks = [factor * 10.0**exponent for exponent in exponents for factor in factors]
+    ticks = [tick for tick in ticks if low <= tick <= high]
+    if len(ticks) < 3:
+        linear = MaxNLocator(5, steps=[1, 2, 5, 10], min_n_ticks=3).tick_values(low, high)
+        ticks = [float(tick) for tick in linear if low <= tick <= high]
+    return ticks
+
+
 def depth_colours(count: int) -> np.ndarray:
     """Return colours (count, 4) of layers from the input, light, to the output, dark."""
-    return matplotlib.colormaps["viridis"](np.linspace(0.85, 0.1, count))
+    return matplotlib.colormaps[DEPTH](np.linspace(0.1, 0.85, count))[::-1]
 
 
 def show_image(axis: Axes, image: np.ndarray, title: str, font_size: int = 7) -> None:
     """Draw a uint8 image (H, W, C) without axes, its title in the middle."""
-    axis.imshow(image.squeeze(), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+    axis.imshow(np.broadcast_to(image, (*image.shape[:2], 3)), interpolation="nearest")
     axis.set(xticks=[], yticks=[])
     axis.set_title(title, loc="center", fontsize=font_size)
     axis.spines[:].set_visible(False)
@@ -121,13 +153,13 @@ def save_enlarged(image: np.ndarray, path: Path, alt: str, side_px: int = 112) -
     picture.save(path)
     scale = side_px / max(picture.size)
     width, height = (max(1, round(side * scale)) for side in picture.size)
-    return Picture(path.name, width, height, alt)
+    return Picture(path.name, width, height, alt, kind="photograph")
 
 
 def draw_neighbours(
     rows: list[tuple[np.ndarray, str, list[np.ndarray], list[str]]], path: Path
 ) -> Picture:
-    """Draw queries at the left, then their nearest images, framed green for the same class.
+    """Draw queries at the left, then their nearest images, framed blue for the same class.
 
     rows: a query (H, W, C) and its class, its neighbours and their classes, the nearest first.
     """
@@ -135,14 +167,14 @@ def draw_neighbours(
     width, height = 96 * columns, 112 * len(rows)
     with drawing(path, width, height, rows=len(rows), columns=columns) as axes:
         for line, (query, label, neighbours, classes) in zip(axes, rows, strict=True):
-            colours = [INK, *(GREEN if name == label else ORANGE for name in classes)]
+            colours = [INK, *(BLUE if name == label else ORANGE for name in classes)]
             titles = [f"query: {label}", *classes]
             cells = zip(line, [query, *neighbours], titles, colours, strict=True)
             for axis, image, title, colour in cells:
                 show_image(axis, image, title, 8)
                 axis.spines[:].set(visible=True, edgecolor=colour, linewidth=2)
-    alt = "Test images, each with the training images nearest to it."
-    return Picture(path.name, width, height, alt)
+    alt = "Test images, each with the training images nearest to it; blue frames: the same class."
+    return Picture(path.name, width, height, alt, kind="photograph")
 
 
 def copy_picture(source: Path, path: Path, alt: str, max_width_px: int = 760) -> Picture:

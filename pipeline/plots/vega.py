@@ -14,9 +14,10 @@ from typing import Any
 import jinja2
 import numpy as np
 import vl_convert
+from convline.colours import BLUE, GREY, GRID, INK, ORANGE, PALETTE
 from PIL import Image
 
-from pipeline.plots.style import BLUE, GREEN, INK, ORANGE, PIXEL_RATIO, PURPLE, Picture
+from pipeline.plots.style import PIXEL_RATIO, Picture
 
 TEMPLATES = Path(__file__).parents[1] / "report" / "templates"
 LIBRARY = "vega.js"
@@ -26,9 +27,11 @@ SPECIFICATIONS = jinja2.Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-PALETTE = [BLUE, ORANGE, GREEN, PURPLE, "#E69F00", "#56B4E9"]
-SPECIFICATIONS.globals |= {"palette": PALETTE, "ink": INK}
-CONFIG = json.loads((TEMPLATES / "charts" / "config.json").read_text(encoding="utf-8"))
+SPECIFICATIONS.globals |= {
+    "palette": PALETTE,
+    "colours": {"ink": INK, "grey": GREY, "grid": GRID, "training": BLUE, "validation": ORANGE},
+}
+CONFIG = json.loads(SPECIFICATIONS.get_template("charts/config.json.j2").render())
 ANCHORS = "right left top bottom top-right top-left bottom-right bottom-left"
 LABEL = {  # Vega's transform that places each name where it overlaps nothing
     "type": "label",

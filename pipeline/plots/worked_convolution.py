@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from convline.colours import BLUE, ORANGE
 from matplotlib.patches import Rectangle
 
-from pipeline.plots.style import BLUE, ORANGE, Picture, drawing
+from pipeline.plots.style import Picture, drawing
 
 OWL = [
     [255, 220, 150, 200, 110, 100],

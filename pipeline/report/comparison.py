@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from convline.colours import PALETTE
 from PIL import Image
 
 from pipeline.evaluate import paired
-from pipeline.plots.vega import CONFIG, PALETTE
+from pipeline.plots.vega import CONFIG
 from pipeline.report.result_files import Entry
 from pipeline.report.tables import Cell, entry_table
 

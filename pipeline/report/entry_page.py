@@ -39,7 +39,8 @@ def explain_sections(entry: Entry, img: Path) -> list[dict[str, Any]]:
         for drawn in section["pictures"]:
             name = f"{entry.name}.{drawn['file']}"
             shutil.copyfile(entry.picture(drawn["file"]), img / name)
-            picture = Picture(name, drawn["width"], drawn["height"], drawn["alt"])
+            kind = drawn.get("kind", "photograph")  # pictures of earlier versions have no kind
+            picture = Picture(name, drawn["width"], drawn["height"], drawn["alt"], kind=kind)
             sections[-1]["pictures"].append({"picture": picture, "caption": drawn["caption"]})
     return sections
 

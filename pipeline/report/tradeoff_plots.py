@@ -7,15 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from convline.colours import VARIANTS
 from matplotlib.axes import Axes
 
-from pipeline.plots.style import BLUE, GREEN, ORANGE, Picture, drawing, format_number
+from pipeline.plots.style import Picture, drawing, format_number, use_integer_ticks
 from pipeline.plots.vega import draw_chart, label_sparsely
 from pipeline.report.result_files import Entry
 from pipeline.report.tables import Cell, Column, Table, device_name, format_with_prefix
 
-COLOURS = {"fp32": BLUE, "int8": ORANGE, "fp16": GREEN}
 GPU_RESULTS = Path("results/gpu")
+FEW_NODES = 6  # that have their names on the axis
 LOSSLESS_DB = 88  # where a node without any loss is drawn
 SIGNAL_TO_NOISE_PAIR = (
     "plain20-digits",
@@ -124,7 +125,7 @@ def pareto_front_chart(entries: list[Entry], data_set: str, path: Path) -> Pictu
 def precision_colours(points: list[dict[str, Any]]) -> dict[str, str]:
     """Return the colours of the precisions that occur."""
     present = {point["variant"] for point in points}
-    return {variant: colour for variant, colour in COLOURS.items() if variant in present}
+    return {variant: colour for variant, colour in VARIANTS.items() if variant in present}
 
 
 def roofline_chart(entries: list[Entry], gpu: Path, path: Path) -> Picture:
@@ -153,7 +154,7 @@ def roofline_chart(entries: list[Entry], gpu: Path, path: Path) -> Picture:
             ]
     roofs: list[dict[str, Any]] = []
     for machine, limit in limits.items():
-        for variant in [v for v in COLOURS if v in limit]:
+        for variant in [v for v in VARIANTS if v in limit]:
             stream, most = limit["stream"], limit[variant]
             label = f"{format_with_prefix(most)}op/s"
             corners = (0.05, 0.05 * stream, None), (most / stream, most, None), (5e3, most, label)
@@ -173,7 +174,7 @@ def signal_to_noise_plot(entries: list[Entry], path: Path) -> Picture:
     with drawing(path, width, height, columns=len(entries), head_px=22) as axes:
         for axis, entry in zip(axes[0], entries, strict=True):
             draw_signal_to_noise(axis, entry)
-            axis.set(title=entry.name, ylim=(0, 90), xlabel="node")
+            axis.set(title=entry.name, ylim=(0, 90), xlabel="node, from the input on")
         axes[0, 0].set_ylabel("signal to noise, dB")
         handles = axes[0, 0].get_legend_handles_labels()
         axes[0, 0].figure.legend(*handles, loc="upper right", ncols=3)
@@ -189,14 +190,22 @@ def draw_signal_to_noise(axis: Axes, entry: Entry) -> None:
     kept = entry.results.get("export", {}).get("variants", {}).get("int8", {}).get("kept", [])
     found = entry.signal_to_noise or {}
     place = node_positions(list(found.values()))
-    for variant, by in found.items():
+    for variant in [variant for variant in VARIANTS if variant in found]:
+        by = found[variant]
         x = [place[name] for name in by]
         shown = {name: min(decibels, LOSSLESS_DB) for name, decibels in by.items()}
-        axis.plot(x, [*shown.values()], ".-", color=COLOURS[variant], lw=1, ms=2, label=variant)
+        look: dict[str, Any] = {"color": VARIANTS[variant], "lw": 1, "label": variant}
+        axis.plot(x, [*shown.values()], ".-", ms=2 if len(place) > FEW_NODES else 6, **look)
         rings = [(place[name], shown[name]) for name in by if variant == "int8" and name in kept]
         if rings:
             places, ratios = zip(*rings, strict=True)
-            axis.plot(places, ratios, "o", mfc="none", color=ORANGE, ms=6, label="kept in fp32")
+            axis.plot(
+                places, ratios, "o", mfc="none", color=VARIANTS[variant], ms=6, label="kept in fp32"
+            )
+    if len(place) <= FEW_NODES:
+        axis.set_xticks([*place.values()], [*place])
+    else:
+        use_integer_ticks(axis.xaxis)
 
 
 def node_positions(graphs: list[dict[str, float]]) -> dict[str, float]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from convline.colours import BLUE, INK, ORANGE
 from matplotlib.axes import Axes
 
 from pipeline.params import schema
 from pipeline.params.schema import Study
-from pipeline.plots.style import BLUE, ORANGE, drawing
+from pipeline.plots.style import drawing, label_log_axis
 from pipeline.study.measures import CURVES
 from pipeline.study.runs import Row, summarize, t_interval
 
@@ -53,7 +54,9 @@ def draw_intervals(
             axis.plot(dots, [y] * len(dots), ".", color=ORANGE, ms=4)
             axis.plot([mean], [y], "|", color=BLUE, ms=11, mew=2)
     axis.set(yticks=range(len(summary)), yticklabels=list(summary) if named else [])
-    axis.set_xscale("log" if schema.MEASURES[measure][1] == "error" else "linear")
+    if schema.MEASURES[measure][1] == "error":
+        axis.set_xscale("log")
+        label_log_axis(axis.xaxis)
     axis.invert_yaxis()
 
 
@@ -68,7 +71,7 @@ def draw_lines(axis: Axes, measure: str, lines: dict[str, list[str]], summary: S
         axis.fill_between(x, low, high, color=line.get_color(), alpha=0.15, lw=0)
     for setting in summary.keys() - joined:
         level = summary[setting][measure][0]
-        axis.hlines(level, 1, last, "k", "dotted", lw=1, label=setting)
+        axis.hlines(level, 1, last, INK, "dotted", lw=1, label=setting)
     axis.set_xticks(range(1, last + 1))
     axis.legend(loc="center left", bbox_to_anchor=(1, 0.5))
 
@@ -87,6 +90,8 @@ def draw_curve(axis: Axes, curve: str, study: Study, rows: list[Row]) -> None:
         (line,) = axis.plot(x, mean, style, label=setting)
         axis.fill_between(x, low, high, color=line.get_color(), alpha=0.15, lw=0)
     axis.set(xlabel="layer, from input (0) to output (1)" if curve in KINDS else "epoch")
-    axis.set_yscale("log" if kind == "error" else "linear")
+    if kind == "error":
+        axis.set_yscale("log")
+        label_log_axis(axis.yaxis)
     if curve == study.curves[0]:
         axis.legend(loc="upper left", bbox_to_anchor=(0, -0.22), ncols=2)

@@ -13,8 +13,9 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw
 from PIL.PngImagePlugin import PngInfo
 
+from convline.colours import INK, NEGATIVE, POSITIVE, WHITE, rgb
+
 Floats = npt.NDArray[np.floating]
-RED, BLUE = np.array([202.0, 0.0, 32.0]), np.array([5.0, 80.0, 200.0])
 LEGENDS = {
     "saliency": "red: how much the score moves with a grey level there",
     "smoothgrad": "red: how much the score moves with a grey level there",
@@ -58,7 +59,7 @@ def overlay(image: npt.NDArray[np.uint8], values: Floats, scale: float) -> npt.N
     """Return RGB (H, W, 3): the grey image under red positive and blue negative values (H, W)."""
     strength = np.clip(np.abs(values) / scale, 0, 1)[..., None]
     grey = image.mean(axis=2, keepdims=True)
-    colour = np.where(values[..., None] > 0, RED, BLUE)
+    colour = np.where(values[..., None] > 0, rgb(POSITIVE), rgb(NEGATIVE))
     return np.asarray(np.rint(grey * (1 - strength) + colour * strength), np.uint8)
 
 
@@ -68,17 +69,17 @@ def draw_heatmap(image: npt.NDArray[np.uint8], values: Floats, legend: list[str]
     lines = [
         line.encode("ascii", "replace").decode() for line in (*legend, f"{SCALE} {scale:.3g} on")
     ]
-    rgb = image if image.shape[2] == 3 else np.repeat(image, 3, axis=2)
+    coloured = image if image.shape[2] == 3 else np.repeat(image, 3, axis=2)
     zoom = max(1, -(-MIN_SIDE_PX // min(image.shape[:2])))
-    pair = np.concatenate([rgb, overlay(image, values, scale)])  # (2 H, W, 3)
+    pair = np.concatenate([coloured, overlay(image, values, scale)])  # (2 H, W, 3)
     left, right = pair.repeat(zoom, 0).repeat(zoom, 1).reshape(2, zoom * image.shape[0], -1, 3)
     height, width = left.shape[:2]
     size = (2 * width + GAP_PX, height + LINE_PX * len(lines) + GAP_PX)
-    picture = Image.new("RGB", size, "white")
+    picture = Image.new("RGB", size, WHITE)
     picture.paste(Image.fromarray(left), (0, 0))
     picture.paste(Image.fromarray(right), (width + GAP_PX, 0))
     text = ImageDraw.Draw(picture)
-    text.multiline_text((2, height + 2), "\n".join(lines), fill="black", spacing=2)
+    text.multiline_text((2, height + 2), "\n".join(lines), fill=INK, spacing=2)
     metadata, file = PngInfo(), io.BytesIO()
     metadata.add_text("Description", "; ".join(lines))
     picture.save(file, "PNG", pnginfo=metadata)

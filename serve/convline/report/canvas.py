@@ -15,7 +15,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
-from convline.colours import INK
+from convline.colours import INK, WHITE
 
 CSS_DPI = 96  # px per inch
 PIXEL_RATIO = 2
@@ -36,7 +36,7 @@ class SvgCanvas:
             f'width="{width}" height="{height}" font-family="sans-serif" fill="none" '
             'stroke-linejoin="round">',
             f"<title>{escape(title)}</title>",
-            f'<rect width="{width}" height="{height}" fill="#ffffff"/>',
+            f'<rect width="{width}" height="{height}" fill="{WHITE}"/>',
         ]
 
     def line(self, x: Points, y: Points, colour: str, width: float) -> None:
@@ -64,7 +64,7 @@ class PngCanvas:
 
     def __init__(self, width: int, height: int, title: str) -> None:
         self.title = title
-        self.image = Image.new("RGB", (width * PIXEL_RATIO, height * PIXEL_RATIO), "white")
+        self.image = Image.new("RGB", (width * PIXEL_RATIO, height * PIXEL_RATIO), WHITE)
         self.draw = ImageDraw.Draw(self.image)
 
     def line(self, x: Points, y: Points, colour: str, width: float) -> None:

@@ -1,4 +1,4 @@
-"""Forecasts as one picture, SVG or PNG: a panel for each series and column, with its last measured
+"""Forecasts as one picture, SVG or PNG: a panel for each series and column, with its last observed
 values, the forecast and its intervals.
 
 From a backtest (--every) the newest forecast is drawn whose true values the series holds, with
@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from convline.colours import BLUE, GRID, INK, ORANGE, PURPLE, lighten
+from convline.colours import BLUE, GRID, INK, ORANGE, PURPLE, interval_tints
 from convline.jobs.output_files import write_file
 from convline.report.canvas import PngCanvas, SvgCanvas
 from convline.report.time_axis import time_ticks
@@ -127,10 +127,8 @@ class ForecastPlot:
         return panels
 
     def _draw_legend(self, canvas: Canvas) -> None:
-        entries = [("measured", BLUE, False), ("forecast", ORANGE, False)]
-        for tint, (level, _, _) in zip(
-            self._tints(), prediction_intervals(self.model.quantiles), strict=True
-        ):
+        entries = [("observed", BLUE, False), ("forecast", ORANGE, False)]
+        for tint, (level, _, _) in self._intervals():
             entries.append((f"{level:.6g} % interval", tint, True))
         if self.horizon > self.model.horizon:
             entries.append(("fed back, no interval known", PURPLE, False))
@@ -143,10 +141,10 @@ class ForecastPlot:
             canvas.text(x + 28, y + 4, text)
             x += 50 + CHARACTER * len(text)
 
-    def _tints(self) -> list[str]:
-        """Return a tint of the forecast for each interval; the innermost is first and darkest."""
-        count = len(self.model.quantiles) // 2
-        return [lighten(ORANGE, 0.4 - 0.25 * place / count) for place in range(count)]
+    def _intervals(self) -> list[tuple[str, tuple[float, int, int]]]:
+        """Return the tint and the `prediction_intervals` of each interval, the widest first."""
+        widest_first = prediction_intervals(self.model.quantiles)[::-1]
+        return [*zip(interval_tints(len(widest_first)), widest_first, strict=True)]
 
     def _draw_panel(self, canvas: Canvas, panel: Panel) -> None:
         one, column = panel.forecast, panel.column
@@ -154,14 +152,14 @@ class ForecastPlot:
         end, values = one.cutoff + 1, one.series.values[:, column]
         rows = min(end, max(self.model.context, 2 * ahead))
         # A true value may be any float64, a forecast is float32: larger ones are drawn at the edge.
-        measured = np.clip(values[end - rows : end + ahead], -LARGEST, LARGEST)
-        last = measured[rows - 1 : rows]  # known value, from which forecast and intervals start
+        observed = np.clip(values[end - rows : end + ahead], -LARGEST, LARGEST)
+        last = observed[rows - 1 : rows]  # known value, from which forecast and intervals start
         forecast = np.concatenate([last, one.forecast[:, column]])
         bands = [
             [np.concatenate([last, one.quantiles[:trained, column, place]]) for place in pair]
-            for _, *pair in prediction_intervals(self.model.quantiles)
+            for _, (_, *pair) in self._intervals()
         ]
-        drawn = np.concatenate([measured, forecast, *(edge for band in bands for edge in band)])
+        drawn = np.concatenate([observed, forecast, *(edge for band in bands for edge in band)])
         pad = max(0.06 * (drawn.max() - drawn.min()), 1e-6 * np.abs(drawn).max()) or 1.0
         low, high = float(drawn.min() - pad), float(drawn.max() + pad)
 
@@ -175,11 +173,11 @@ class ForecastPlot:
         _draw_value_axis(canvas, panel, low, high, y)
         after = np.arange(rows - 1, rows + ahead, dtype=np.float64)  # from the last known row
         inside = x(after[: trained + 1])
-        for tint, (lower, upper) in reversed([*zip(self._tints(), bands, strict=True)]):
+        for (tint, _), (lower, upper) in zip(self._intervals(), bands, strict=True):
             canvas.area(inside, y(lower), y(upper), tint)
         _draw_time_axis(canvas, panel, rows, x)
         canvas.line([inside[0]] * 2, [panel.top, panel.bottom], INK, HAIR)
-        _draw_curve(canvas, x(np.arange(len(measured), dtype=np.float64)), y(measured), BLUE)
+        _draw_curve(canvas, x(np.arange(len(observed), dtype=np.float64)), y(observed), BLUE)
         _draw_curve(canvas, inside, y(forecast[: trained + 1]), ORANGE)
         if ahead > trained:
             _draw_curve(canvas, x(after[trained:]), y(forecast[trained:]), PURPLE)

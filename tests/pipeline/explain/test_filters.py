@@ -107,7 +107,7 @@ def test_the_energy_of_smooth_and_rough_filters() -> None:
     assert white == pytest.approx(1 - np.pi / 16, abs=0.02)
 
 
-@pytest.mark.parametrize(("kernel", "pictures"), [(3, 3), (5, 4)])
+@pytest.mark.parametrize(("kernel", "pictures"), [(3, 4), (5, 6)])
 def test_the_section_explains_a_missing_gabor_fit(
     kernel: int, pictures: int, tmp_path: Path, images_of: Callable[..., dataset.Data]
 ) -> None:

@@ -14,6 +14,7 @@ import pytest
 import tiny
 from click.testing import CliRunner, Result
 from convline.cli.main import main
+from convline.colours import NEGATIVE, POSITIVE, rgb
 from convline.errors import ModelFileError
 from convline.explain import heatmap, methods
 from convline.explain.job import output_stem
@@ -329,5 +330,5 @@ def test_the_picture_shows_image_map_and_scale(linear: Path, tmp_path: Path) -> 
     pixels = np.asarray(picture)
     assert pixels.shape[1] == 2 * 224 + heatmap.GAP_PX
     assert (pixels[10, 10] == 200).all() and (pixels[100, 332] == 200).all()
-    assert (pixels[10, 240] == heatmap.RED).all() and (pixels[220, 450] == heatmap.BLUE).all()
+    assert (pixels[10, 240] == rgb(POSITIVE)).all() and (pixels[220, 450] == rgb(NEGATIVE)).all()
     assert heatmap.full_colour_value(np.zeros((8, 8))) == 1.0

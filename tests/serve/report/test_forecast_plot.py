@@ -41,7 +41,7 @@ def test_a_panel_for_each_series_and_column(make_forecaster: Make, tmp_path: Pat
     texts = texts_of(plot)
     titles = [f"<{n}>&  ·  {column}" for n in range(MOST_PANELS // 2) for column in "pq"]
     assert [text for text in texts if text.startswith("<")] == titles
-    legend = {"measured", "forecast", "80 % interval", "fed back, no interval known"}
+    legend = {"observed", "forecast", "80 % interval", "fed back, no interval known"}
     assert legend <= {*texts}
     root = ElementTree.parse(plot).getroot()
     numbers = [
@@ -53,7 +53,7 @@ def test_a_panel_for_each_series_and_column(make_forecaster: Make, tmp_path: Pat
     assert not [*tmp_path.glob("*.part")]
 
 
-def test_measured_values_are_blue_and_forecasts_orange(
+def test_observed_values_are_blue_and_forecasts_orange(
     make_forecaster: Make, tmp_path: Path
 ) -> None:
     """20 rows 0, 1, ...; of cutoffs 2 rows apart, 3 steps ahead, the newest whose truth is there is
@@ -61,13 +61,13 @@ def test_measured_values_are_blue_and_forecasts_orange(
     """
     (tmp_path / "x.csv").write_text("ds,y\n" + "".join(f"{t},{t}\n" for t in range(20)))
     plot = tmp_path / "x.svg"
-    for options, measured, first, last in (
+    for options, observed, first, last in (
         (("--every", "2"), 9, "10", "18"),  # 6 rows before the forecast, 3 beside it
         ((), 6, "14", "22"),
     ):
         infer("series", make_forecaster(step=INDEX), tmp_path / "x.csv", "--plot", plot, *options)
         _, blue = lines_of(plot, colours.BLUE)
-        assert blue.count("L") + 1 == measured
+        assert blue.count("L") + 1 == observed
         forecast = lines_of(plot, colours.ORANGE)[1]
         assert forecast.count("L") == 3 and {first, last} <= {*texts_of(plot)}
         if options:

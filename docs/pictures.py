@@ -1,0 +1,136 @@
+"""Make the pictures of README.md and docs/ from the outputs of the pipeline: `make pictures`.
+
+python docs/pictures.py [NAME ...]
+
+Writes docs/img/NAME.png of each NAME, of all where none is given, and prints its text alternative.
+A picture whose inputs are not at hand stays as it is; the command says what is missing, and exits
+with 1. The same inputs give the same bytes.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+
+from PIL import Image
+
+from pipeline.params import load as params
+from pipeline.plots.prediction import draw_predictions, reduce_colours
+from pipeline.plots.worked_convolution import draw_steps
+from pipeline.study.plots import draw_study
+
+IMG = Path("docs/img")
+CLASSIFIER = "mobilenet-clothing"  # the dataset's licence is CC0 1.0
+PHOTOS = ("shoes", "hat", "dress", "shorts")  # the first test photo of these classes
+SEEING = "vgg16-digits"  # its page has every attribution method
+REPORT = Path("out/report")
+SIZE = {"width": 1280, "height": 1200}  # of the report's picture
+
+
+def require(path: Path, command: str) -> Path:
+    """Return a path that exists; FileNotFoundError with the command that makes it."""
+    if not path.exists():
+        raise FileNotFoundError(f"{path} is not there; {command}")
+    return path
+
+
+def draw_convolution(path: Path) -> str:
+    return draw_steps(path).alt
+
+
+def draw_prediction(path: Path) -> str:
+    make = f"add '{CLASSIFIER}: scratch' below line: in params.yaml, and run `make`"
+    require(Path("out/dist", CLASSIFIER), f"{make} (docs/data.md: photos and weights)")
+    test = Path(os.environ.get("DATA_ROOT", "data"), "photos", "clothing", "test")
+    folders = [require(test / name, "set DATA_ROOT (docs/data.md)") for name in PHOTOS]
+    return draw_predictions(CLASSIFIER, [min(folder.iterdir()) for folder in folders], path).alt
+
+
+def draw_seeing(path: Path) -> str:
+    folder = Path("out", SEEING, "explain")
+    page = json.loads(
+        require(folder / "page.json", f"run `dvc repro explain@{SEEING}`").read_text()
+    )
+    pictures = [picture for section in page["sections"] for picture in section["pictures"]]
+    [picture] = [picture for picture in pictures if picture["file"] == "attribution.png"]
+    with Image.open(folder / picture["file"]) as drawn:
+        drawn.resize((drawn.width // 2, drawn.height // 2)).save(path)  # a quarter of the bytes
+    reduce_colours(path)
+    return str(picture["alt"])
+
+
+def draw_roofline(path: Path) -> str:
+    shutil.copyfile(require(REPORT / "img" / "verdict.roofline.png", "run `make`"), path)
+    reduce_colours(path)
+    return "Every file's rate over its arithmetic intensity, below the limits of the machine."
+
+
+def draw_study_again(path: Path) -> str:
+    """Draw a study from its table in results, as stage study does."""
+    table = require(
+        Path("results/studies", f"{path.stem}.csv"), f"run `make study NAME={path.stem}`"
+    )
+    with table.open(newline="", encoding="utf-8") as file:
+        rows = [
+            row | {"value": float(row["value"]), "x": row["x"] and float(row["x"])}
+            for row in csv.DictReader(file)
+        ]
+    study = params.load().studies[path.stem]
+    draw_study(path, study, rows)
+    reduce_colours(path)
+    return study.claim
+
+
+def draw_report(path: Path) -> str:
+    from playwright.sync_api import Error, sync_playwright
+
+    index = require(REPORT / "index.html", "run `make`")
+    with sync_playwright() as driver:
+        chromium = shutil.which("chromium") or shutil.which("google-chrome")
+        try:
+            browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        except Error as error:
+            cure = "install Chromium, or run `playwright install chromium`"
+            raise FileNotFoundError(f"no browser to show the report; {cure}") from error
+        page = browser.new_page(viewport=SIZE, color_scheme="light")
+        page.goto(index.resolve().as_uri())
+        page.wait_for_function("document.fonts.ready")
+        page.screenshot(path=path)
+        browser.close()
+    reduce_colours(path)
+    return "The first page of the report: a table of models with metric, size and latency."
+
+
+DRAW = {
+    "prediction": draw_prediction,
+    "report": draw_report,
+    "convolution": draw_convolution,
+    "degradation": draw_study_again,
+    "generality": draw_study_again,
+    "seeing": draw_seeing,
+    "roofline": draw_roofline,
+}
+
+
+def main(names: list[str]) -> int:
+    """Make the pictures; return 1 if the inputs of one are missing, or no picture has the name."""
+    if unknown := sorted({*names} - DRAW.keys()):
+        print(f"docs/pictures.py: expected some of {', '.join(DRAW)}, got {', '.join(unknown)}")
+        return 1
+    failed = 0
+    for name in names or DRAW:
+        path = IMG / f"{name}.png"
+        try:
+            print(f"{path}: {DRAW[name](path)}")
+        except FileNotFoundError as error:
+            print(f"{path} stays as it is: {error}")
+            failed = 1
+    return failed
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
