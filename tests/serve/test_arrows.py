@@ -20,7 +20,7 @@ MAY_IMPORT = {
     "timeseries": {"errors", "model_file", "runtime"},
     "loading": {"errors", "model_file", "runtime", "images", "timeseries"},
     "jobs": {"errors", "model_file", "runtime", "images", "timeseries", "loading", "terminal_text"},
-    "explain": {"errors", "model_file", "runtime", "images", "jobs", "loading"},
+    "explain": {"colours", "errors", "model_file", "runtime", "images", "jobs", "loading"},
     "report": {
         "colours",
         "errors",
