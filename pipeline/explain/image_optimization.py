@@ -77,9 +77,8 @@ def fourier_parametrisation(pool: Tensor) -> Callable[[Tensor], Tensor]:
     frequency = torch.hypot(torch.fft.fftfreq(height)[:, None], torch.fft.rfftfreq(width)[None])
     scale = 1 / frequency.clamp_min(1 / max(height, width))
     scale = scale / scale.square().mean().sqrt()
-    colours = pool.transpose(0, 1).flatten(1)
-    values, vectors = torch.linalg.eigh(torch.cov(colours).reshape(len(colours), -1))
-    mix = vectors * values.clamp_min(0).sqrt()
+    variances, axes = colour_axes(pool)
+    mix = axes * variances.sqrt()
     mix = mix / mix.norm(dim=1).max()
 
     def to_image(spectrum: Tensor) -> Tensor:
@@ -87,6 +86,34 @@ def fourier_parametrisation(pool: Tensor) -> Callable[[Tensor], Tensor]:
             torch.view_as_complex(spectrum) * scale, (height, width), norm="ortho"
         )
         return torch.einsum("dc,nchw->ndhw", mix, waves)
+
+    return to_image
+
+
+def colour_axes(pool: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the variances (C,) of the pool's pixels along their principal axes, columns (C, C)."""
+    colours = pool.transpose(0, 1).flatten(1)
+    variances, axes = torch.linalg.eigh(torch.cov(colours).reshape(len(colours), -1))
+    return variances.clamp_min(0), axes
+
+
+def phase_parametrisation(pool: Tensor) -> Callable[[Tensor], Tensor]:
+    """Return the function from phases (N, C, H, W) to u (N, C, H, W), which is not clipped.
+
+    The magnitude of each frequency is fixed, its mean over the pool: Fel et al. 2023,
+    arXiv:2306.06805, who take the mean over natural images. Channels are the principal axes of the
+    pool's colours. Phases are added to those of the pool's mean image, and only their odd part is:
+    the spectrum is then that of a real image, and no magnitude is lost.
+    """
+    _, axes = colour_axes(pool)
+    spectra = torch.fft.fft2(torch.einsum("cd,nchw->ndhw", axes, from_levels(pool)))
+    magnitude, origin = spectra.abs().mean(0), spectra.mean(0).angle()
+
+    def to_image(phases: Tensor) -> Tensor:
+        of_negative_frequencies = phases.flip((2, 3)).roll((1, 1), (2, 3))
+        angle = origin + (phases - of_negative_frequencies) / 2
+        waves = torch.fft.ifft2(torch.polar(magnitude.expand_as(angle), angle)).real
+        return torch.einsum("dc,nchw->ndhw", axes, waves)
 
     return to_image
 

@@ -49,7 +49,9 @@ def test_images_of_a_batch_are_independent() -> None:
 
     def alone(some: torch.Tensor) -> torch.Tensor:
         method = activation_maximization.Method(
-            torch.zeros_like(some), prior=image_optimization.total_variation, jitter=1
+            torch.zeros_like(some),
+            prior=image_optimization.total_variation,
+            transform=activation_maximization.jitter,
         )
         return activation_maximization.maximise(
             lambda x: (some * x).tanh().mean((1, 2, 3)), method, 5, 4
@@ -117,6 +119,82 @@ def test_a_spectrum_gives_its_frequency_and_the_pools_colours() -> None:
         image[strongest, 5] / image[strongest, 5, 0], expected, rtol=0, atol=1e-5
     )
     assert image[2].abs().max() < 1e-5 < image[:2].abs().max()
+
+
+@pytest.mark.parametrize("size, channels", [((8, 8), 1), ((7, 10), 3), ((9, 5), 3)])
+def test_phases_change_images_but_never_their_magnitudes(
+    size: tuple[int, int], channels: int
+) -> None:
+    """The oracle is numpy's transform of the pool along its principal colours, by numpy's SVD.
+
+    Even and odd sides: a frequency that is its own negative has no phase, only a sign. The pool is
+    dark, so a mean of the wrong sign would show.
+    """
+    rng = np.random.default_rng(0)
+    pool = rng.integers(0, 120, (6, *size, channels)).astype(np.uint8)
+    pool //= np.arange(1, channels + 1, dtype=np.uint8)  # axes of unequal variance
+    to_image = image_optimization.phase_parametrisation(to_tensor(pool))
+    u = pool.transpose(0, 3, 1, 2) / 127.5 - 1
+    pixels = pool.reshape(-1, channels).astype(float)
+    axes = np.linalg.svd(pixels - pixels.mean(0), full_matrices=False)[2][::-1]  # as rows
+
+    def magnitudes(images: np.ndarray) -> np.ndarray:
+        return np.abs(np.fft.fft2(np.einsum("dc,nchw->ndhw", axes, images)))
+
+    expected = magnitudes(u).mean(0)
+    start = torch.from_numpy(rng.uniform(-np.pi, np.pi, (2, channels, *size))).float()
+    step = torch.randn(start.shape, generator=torch.Generator().manual_seed(0))
+    images = [to_image(start), to_image(start + step)]
+    for image in images:
+        found = magnitudes(image.double().numpy())
+        np.testing.assert_allclose(found, np.broadcast_to(expected, found.shape), 0, 1e-4)
+        assert (image.mean((1, 2, 3)) < 0).all()
+    assert (images[0] - images[1]).abs().amax() > 0.1
+
+
+def test_phases_alone_raise_a_unit_of_colour_photos() -> None:
+    """A linear unit: its image is brighter where the weights are positive, and repeats."""
+    pool = np.random.default_rng(1).integers(0, 256, (8, 9, 12, 3), np.uint8)
+    w = torch.zeros(1, 3, 9, 12)
+    w[:, 0, :, :6], w[:, 0, :, 6:] = 0.01, -0.01
+
+    def unit(x: torch.Tensor) -> torch.Tensor:
+        return (w * x).sum((1, 2, 3))
+
+    method = activation_maximization.make_methods(to_tensor(pool), 2, 0)["MACO"]
+    found = activation_maximization.maximise(unit, method, 30, 0)
+    before = image_optimization.to_levels(method.to_image(method.start))
+    assert (unit(found) > unit(before) + 1).all()
+    assert torch.equal(found, activation_maximization.maximise(unit, method, 30, 0))
+
+
+def test_a_crop_is_enlarged_to_the_size_of_its_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A constant image stays constant but for noise of at most NOISE_LEVELS; without noise a crop of
+    a ramp is a part of the ramp; the whole without noise is the image itself.
+    """
+    crop = activation_maximization.crop_with_noise
+    grey = torch.full((2, 3, 20, 30), 90.0)
+    found = crop(grey, np.random.default_rng(0))
+    assert found.shape == grey.shape and found.dtype == grey.dtype
+    assert 5 < (found - 90).abs().max() <= activation_maximization.NOISE_LEVELS
+    assert torch.equal(found, crop(grey, np.random.default_rng(0)))
+    monkeypatch.setattr(activation_maximization, "NOISE_LEVELS", 0.0)
+    ramp = torch.arange(20.0).expand(1, 1, 20, 20)
+    part = crop(ramp, np.random.default_rng(0))
+    assert 0.75 * 19 < part.max() - part.min() < 19 and (part.diff(dim=3) >= 0).all()
+    monkeypatch.setattr(activation_maximization, "LEAST_CROP", 1.0)
+    assert torch.equal(crop(ramp, np.random.default_rng(0)), ramp)
+
+
+def test_likeness_by_hand() -> None:
+    """As differences from the mean (1, 1): (1, 0) is at 45 degrees from (1, 1), and the nearer of
+    two to (0, 1) is itself. A group without images does not count.
+    """
+    x = torch.tensor([[2.0, 1.0], [1.0, 2.0], [5.0, 5.0]]).reshape(3, 1, 1, 2)
+    groups = [[[2.0, 2.0]], [[0.0, 0.0], [1.0, 2.0]]]
+    tensors = [torch.tensor(g).reshape(-1, 1, 1, 2) for g in groups] + [torch.zeros(0, 1, 1, 2)]
+    found = activation_maximization.likeness_to_data(x, tensors, torch.ones(1, 1, 2))
+    assert found == pytest.approx((0.5**0.5 + 1) / 2, rel=1e-6)
 
 
 def test_an_orthogonal_layer_is_inverted(digits: torch.Tensor) -> None:

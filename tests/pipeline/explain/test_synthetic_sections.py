@@ -95,6 +95,11 @@ def test_synthesis_exceeds_every_training_image(subject: Subject) -> None:
     assert_drawn(found, subject.folder)
     assert len(found.pictures) == 2 and found.facts["unit_over_data"]["plain"] > 1
     assert found.facts["class_over_data"]["score"] > found.facts["class_over_data"]["probability"]
+    likeness = found.facts["class_likeness"]
+    assert likeness["score, MACO"] > likeness["score, Fourier"]
+    caption = found.pictures[1].caption
+    assert f"{likeness['score, MACO']:.2f} with MACO" in caption
+    assert found.facts["unit_over_data"]["MACO"] > 0 < found.facts["class_over_data"]["score, MACO"]
     assert activation_maximization.make_section(subject).facts == found.facts
 
 
