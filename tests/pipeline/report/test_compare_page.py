@@ -29,8 +29,8 @@ APART, FORECASTS = "other-digits", "causal-waves"
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """compare.html of three classifiers of one data set, whose first class has a hostile label, one
-    of another data set, and a forecaster.
+    """compare.html of three classifiers of one data set, whose first class and files have hostile
+    names, one of another data set, and a forecaster.
     """
     root = tmp_path_factory.mktemp("compare")
     entries = []
@@ -157,13 +157,13 @@ def test_images_of_most_disagreement_come_first_and_are_filtered(chromium: Any, 
     with Tab(chromium, page, address=address) as tab:
         status = tab.locator("#compared p[role=status]")
         assert "differ on 9 test images of 20" in status.inner_text()
-        assert len(cards(tab)) == 9 and "test image 3" in cards(tab)[0]
+        assert len(cards(tab)) == 9 and f"{HOSTILE}/3.png" in cards(tab)[0]
         assert f"✓ {HOSTILE} (70\u00a0%) {BEST}" in cards(tab)[0]
         assert f"✗ owl (70\u00a0%) {MIDDLE}" in cards(tab)[0]
         tab.locator("#right").select_option(BEST)
         tab.locator("#wrong").select_option(MIDDLE)
         assert "3 of these are as chosen here." in status.inner_text()
-        rows = [re.search(r"test image (\d+)", text)[1] for text in cards(tab)]  # type: ignore[index]
+        rows = [re.search(r"/(\d+)\.png", text)[1] for text in cards(tab)]  # type: ignore[index]
         assert rows == ["3", "1", "2"]
         tile = tab.locator("ul.apart .tile").first
         assert tile.get_attribute("aria-label") == f"Test image 3, class {HOSTILE}"

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from finished import CLASSIFIER, FORECASTER, RECIPES, write_all, write_check, write_data
+from finished import CLASSIFIER, FORECASTER, HOSTILE, RECIPES, write_all, write_check, write_data
 from PIL import Image
 
 from pipeline.evaluate import paired
@@ -118,6 +118,11 @@ def test_pairs_count_the_images_and_rows_are_those_on_which_any_two_disagree(
     assert data["rows"] == [0, 1, 2] and data["truth"] == [0, 0, 0] and data["n"] == 20
     assert data["classes"] == [[2, 1, 0], [0, 1, 2], [0, 0, 0]]
     assert data["percents"] == [[70, 70, 70]] * 3
+    assert data["names"] == [f"{HOSTILE}/{row}.png" for row in range(3)]
+    for name in predicted:
+        (tmp_path / "out" / name / "data" / "test_names.json").unlink()
+    entries = [Entry(entry.name, entry.recipe, tmp_path) for entry in entries]
+    (data,) = comparison.comparison_data(entries, tmp_path / "img")["groups"]
     assert data["names"] == ["test image 0", "test image 1", "test image 2"]
 
 
@@ -188,7 +193,8 @@ def test_twenty_entries_of_ten_thousand_images_stay_below_a_megabyte(tmp_path: P
         predicted = np.where(wrong, rng.integers(0, 10, 10_000), truth)
         probabilities = np.eye(10, dtype=np.float32)[predicted]
         entries.append(change(entry, "test", y=truth, probabilities=probabilities))
-        (tmp_path / "out" / entry.name / "data" / "test_x.npy").unlink()
+        for file in ("test_x.npy", "test_names.json"):
+            (tmp_path / "out" / entry.name / "data" / file).unlink()
     (tmp_path / "img").mkdir()
     comparison.write_comparison(entries, tmp_path)
     size = (tmp_path / comparison.DATA_FILE).stat().st_size
