@@ -81,11 +81,14 @@ def coverage_curve(confidence: np.ndarray, right: np.ndarray) -> tuple[np.ndarra
 
 
 def threshold_row(row: dict[str, Any], n: int) -> list[str]:
-    """Return threshold, share sent to a person, and the accuracy of the rest with its interval."""
+    """Return threshold, share sent to a person, the rest's accuracy with its interval, and its
+    mistakes.
+    """
     rest = "nothing is left"
     if row["n"]:
         rest = "{:.1f}\u00a0% [{:.1f}, {:.1f}]".format(
             *(100 * row[key] for key in ("accuracy", "low", "high"))
         )
     sent = f"{100 * row['sent']:.1f}\u00a0% ({n - row['n']:,})"
-    return [f"{row['threshold']:g}".lstrip("0"), sent, rest, f"{row['n'] - row['right']:,}"]
+    left = f"{row['n'] - row['right']:,} of {row['n']:,}"
+    return [f"{row['threshold']:g}".lstrip("0"), sent, rest, left]

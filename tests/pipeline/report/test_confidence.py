@@ -61,8 +61,8 @@ def test_the_context(tmp_path: Path, classes: int, wrong: int) -> None:
         ".5",
         "0.0\u00a0% (0)",
         {0: "100.0\u00a0% [91.2, 100.0]", 3: "92.5\u00a0% [80.1, 97.4]"}[wrong],
-        str(wrong),
+        f"{wrong} of 40",
     ]
-    assert found["thresholds"][-1] == [".99", "100.0\u00a0% (40)", "nothing is left", "0"]
+    assert found["thresholds"][-1] == [".99", "100.0\u00a0% (40)", "nothing is left", "0 of 0"]
     for kind in ("reliability", "histogram", "coverage"):
         assert (tmp_path / found[kind].file).is_file() and found[kind].alt
