@@ -3,6 +3,7 @@
 # make test       everything tested in under 15 minutes; make test-all adds the long tests
 # make lint       ruff, and mypy strict
 # make readme     the measured tables of README.md and docs/lecture-notes.md, from results
+# make pictures   the pictures of README.md and docs/, from the outputs of the line
 # make docs       docs/params.md and docs/params.schema.json, from the models of pipeline/params/schema.py
 # make study NAME=mnist-exercise     one study; its table goes to results/studies
 # make all        every recipe; make full: the papers' sizes (a GPU)
@@ -19,7 +20,7 @@ LEAST_DRIVER := 580
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export OMP_WAIT_POLICY ?= PASSIVE
 .DEFAULT_GOAL := line
-.PHONY: readme line setup welcome scm test test-all lint docs study compare report all full bench clean lock
+.PHONY: pictures readme line setup welcome scm test test-all lint docs study compare report all full bench clean lock
 
 line: welcome $(READY) scm
 	@$(FORKED) pipeline.line.run $(FIRST)
@@ -98,6 +99,10 @@ bench: $(READY)
 # The measured tables of README.md and docs/lecture-notes.md.
 readme: $(READY)
 	python -m pipeline.report --readme
+
+# A picture whose inputs are not at hand stays as it is; the command says what is missing.
+pictures: $(READY)
+	python -m docs.pictures
 
 clean:
 	rm -rf out

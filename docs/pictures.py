@@ -1,6 +1,6 @@
 """Make the pictures of README.md and docs/ from the outputs of the pipeline: `make pictures`.
 
-python docs/pictures.py [NAME ...]
+python -m docs.pictures [NAME ...]
 
 Writes docs/img/NAME.png of each NAME, of all where none is given, and prints its text alternative.
 A picture whose inputs are not at hand stays as it is; the command says what is missing, and exits
@@ -119,7 +119,7 @@ DRAW = {
 def main(names: list[str]) -> int:
     """Make the pictures; return 1 if the inputs of one are missing, or no picture has the name."""
     if unknown := sorted({*names} - DRAW.keys()):
-        print(f"docs/pictures.py: expected some of {', '.join(DRAW)}, got {', '.join(unknown)}")
+        print(f"docs.pictures: expected some of {', '.join(DRAW)}, got {', '.join(unknown)}")
         return 1
     failed = 0
     for name in names or DRAW:

@@ -138,7 +138,7 @@ def draw_errors_by_step(predictions: Predictions, names: Sequence[str], path: Pa
         for share in axes[0, 1:]:
             share.axhline(nominal, color=INK, lw=0.8, ls="--", label="nominal coverage")
             share.plot(ahead, coverage, color=ORANGE, marker=marker, label="coverage")
-            title = f"share inside the {100 * nominal:.0f} % interval"
+            title = f"coverage of the {100 * nominal:.0f} % interval"
             share.set(title=title, xlabel="steps ahead", ylim=(0, 1.02))
         for axis in axes.flat:
             use_integer_ticks(axis.xaxis)
@@ -168,11 +168,15 @@ def draw_residuals(residuals: np.ndarray, name: str, path: Path) -> Picture:
         time, histogram, memory, normal = axes.flat
         time.axhline(0, color=INK, lw=0.6)
         time.plot(residuals, color=BLUE, lw=0.7, marker="." if n < 80 else None)
-        time.set(title=escape_dollar(f"{name}: forecast minus target, one step ahead, by window"))
+        time.set(
+            title=escape_dollar(
+                f"residuals (forecast minus observed) of {name}, one step ahead, by window"
+            )
+        )
         histogram.hist(residuals, bins=min(40, max(8, n // 8)), density=True, color=GRID)
         x = np.linspace(residuals.min(), residuals.max(), 200)
         histogram.plot(x, [fit.pdf(value) for value in x], color=ORANGE)
-        histogram.set(title="histogram, and the normal density of the same mean and spread")
+        histogram.set(title="histogram, and the normal density of the same mean and deviation")
         memory.axhspan(-bound, bound, color=GRID, alpha=0.6, lw=0)
         memory.vlines(np.arange(1, lags + 1), 0, autocorrelation(residuals, lags), color=BLUE)
         memory.axhline(0, color=INK, lw=0.6)
@@ -182,9 +186,10 @@ def draw_residuals(residuals: np.ndarray, name: str, path: Path) -> Picture:
         normal.plot(expected, expected, color=INK, lw=0.6)
         standardised = np.sort((residuals - fit.mean) / fit.stdev)
         normal.plot(expected, standardised, ".", color=BLUE, ms=3)
-        normal.set(title="quantiles, standardised, over those of the normal", xlabel="normal")
+        normal.set(title="standardised residuals over normal quantiles", xlabel="normal quantile")
     alt = (
-        f"First step: mean residual {format_number(fit.mean)}, spread {format_number(fit.stdev)}, "
-        f"autocorrelation {autocorrelation(residuals, 1)[0]:.2f} at lag 1."
+        f"First step: mean residual {format_number(fit.mean)}, standard deviation "
+        f"{format_number(fit.stdev)}, autocorrelation at lag 1 "
+        f"{autocorrelation(residuals, 1)[0]:.2f}."
     )
     return Picture(path.name, 760, 380, alt)

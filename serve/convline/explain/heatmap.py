@@ -17,11 +17,11 @@ from convline.colours import INK, NEGATIVE, POSITIVE, WHITE, rgb
 
 Floats = npt.NDArray[np.floating]
 LEGENDS = {
-    "saliency": "red: how much the score moves with a grey level there",
-    "smoothgrad": "red: how much the score moves with a grey level there",
-    "integrated-gradients": "red raises the score, blue lowers it, by so much",
-    "occlusion": "red: probability lost where it is hidden, blue: won",
-    "rise": "red: probability above the mean where it stays, blue: below",
+    "saliency": "red: change of the score for each grey level",
+    "smoothgrad": "red: change of the score for each grey level, mean under noise",
+    "integrated-gradients": "red: raises the score, blue: lowers it",
+    "occlusion": "red: probability falls where hidden, blue: rises",
+    "rise": "red: probability above the mean where visible, blue: below",
 }
 SCALE = "full colour from"  # the beginning of the last line of the legend
 MIN_SIDE_PX = 224  # the shorter side of the image is enlarged to at least this
