@@ -19,7 +19,7 @@ from pipeline.core import digest
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = ("models", "pipeline", "serve", "tests", "benchmarks")
-OURS = {"models", "pipeline", "convline", "tests", "benchmarks"}
+OURS = {"models", "pipeline", "convline", "tests", "benchmarks", "docs"}
 MAY_IMPORT = {
     "serve": {"convline"},
     "models": {"models"},
