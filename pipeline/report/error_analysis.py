@@ -19,11 +19,14 @@ MAX_MATRIX_CLASSES = 40  # of more classes, only the most frequent confusions ar
 
 
 def error_context(entry: Entry, img: Path) -> dict[str, Any] | None:
-    """Return the context of classifier.html.j2; None before stage check has run."""
-    if entry.predictions is None:
+    """Return the context of classifier.html.j2; None before stage check has run on these data."""
+    if entry.predictions is None or entry.metric is None:
         return None
-    labels = entry.results["data"]["labels"]
-    truth, probabilities = entry.predictions["y"], entry.predictions["probabilities"]
+    about = entry.results["data"]
+    labels, truth = about["labels"], entry.predictions["y"]
+    probabilities = entry.predictions["probabilities"]
+    if probabilities.shape != (about["test"], len(labels)):  # stage data has run again since
+        return None
     counts = confusion_matrix(truth, probabilities)
     classes = class_metrics.measure_classes(truth, probabilities, counts)
     curves = img / f"{entry.name}.precision-recall.png"

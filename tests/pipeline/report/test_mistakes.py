@@ -135,8 +135,7 @@ def test_the_whole_context_of_two_classes(entry: Entry) -> None:
     np.savez(
         path, y=np.arange(20) % 2, probabilities=np.eye(2, dtype=np.float32)[np.zeros(20, int)]
     )
-    write_labels = entry.results["data"]
-    write_labels["labels"] = ["no", "yes"]
+    entry.results["data"]["labels"] = ["no", "yes"]
     found = error_analysis.error_context(entry, entry.root / "site" / "img")
     assert found and found["errors"] == 10 and found["matrix"] == [[10, 0], [10, 0]]
     assert found["worst"].startswith("The worst class is yes (F1 0.000): 0 of its 10 test images")
@@ -155,3 +154,16 @@ def test_the_queries_of_nearest_neighbours_are_named(entry: Entry) -> None:
     found = error_analysis.nearest_neighbours(entry, entry.root / "site" / "img")
     assert found and found["files"] == [f"{HOSTILE}/0.png", f"{HOSTILE}/12.png"]
     assert (entry.root / "site" / "img" / found["picture"].file).is_file()
+
+
+def test_predictions_for_other_data_are_pending(entry: Entry) -> None:
+    """Stage data has run again, and stage check has not: rows and classes are not those of before."""
+    img = entry.root / "site" / "img"
+    assert error_analysis.error_context(entry, img)
+    for change in ({"test": 21}, {"labels": LABELS[:2]}):
+        before = dict(entry.results["data"])
+        entry.results["data"].update(change)
+        assert error_analysis.error_context(entry, img) is None
+        entry.results["data"].update(before)
+    entry.results["check"]["metric"] = None  # a check that was refused measured nothing
+    assert error_analysis.error_context(entry, img) is None
