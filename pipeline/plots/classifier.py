@@ -94,7 +94,6 @@ def draw_coverage(
         axis.set(xlim=(-0.06, 1.02), ylim=(lowest - 0.1 * height, 1 + 0.1 * height))
         axis.set(xlabel="share sent to a person", ylabel="accuracy of the rest")
         axis.xaxis.set_major_formatter(PERCENT)
-        axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=1, symbol="\u00a0%"))
     alt = "Accuracy of the predictions that are kept, over the share of images sent to a person."
     return Picture(path.name, WIDTH, HEIGHT, alt)
 

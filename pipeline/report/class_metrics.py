@@ -90,26 +90,22 @@ def class_table(rows: list[dict[str, Any]], labels: list[str]) -> Table:
 
 def class_row(row: dict[str, Any], labels: list[str]) -> list[Cell]:
     label = labels[row["class"]]
-    recall, taken = share_cell(row["recall"]), row["taken_for"]
+    recall, taken = proportion_cell(row["recall"]), row["taken_for"]
     if row["images"]:
-        interval = f"{recall.text} [{100 * row['low']:.0f}, {100 * row['high']:.0f}]"
+        interval = f"{recall.text} [{row['low']:.3f}, {row['high']:.3f}]"
         recall = Cell(interval, row["recall"])
     return [
         Cell(label, label),
         Cell(f"{row['images']:,}" if row["images"] else "no test image", row["images"]),
-        share_cell(row["precision"]),
+        proportion_cell(row["precision"]),
         recall,
-        *[number_cell(row[key]) for key in ("f1", "average_precision")],
+        *[proportion_cell(row[key]) for key in ("f1", "average_precision")],
         Cell(f"{labels[taken[0]]} ({taken[1]})", labels[taken[0]]) if taken else Cell("–"),
     ]
 
 
-def share_cell(share: float | None) -> Cell:
-    return Cell("–") if share is None else Cell(f"{100 * share:.1f}\u00a0%", share)
-
-
-def number_cell(number: float | None) -> Cell:
-    return Cell("–") if number is None else Cell(f"{number:.3f}", number)
+def proportion_cell(proportion: float | None) -> Cell:
+    return Cell("–") if proportion is None else Cell(f"{proportion:.3f}", proportion)
 
 
 def precision_recall_curves(

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.evaluate import calibration
+from pipeline.evaluate.metric_catalogue import CATALOGUE
 from pipeline.plots.classifier import draw_confidence, draw_coverage, draw_reliability
 
 NINE_IN_TEN = (0.85, 0.95)
@@ -27,8 +28,8 @@ def confidence_context(
     rows = [calibration.accuracy_above(confidence, right, t) for t in calibration.THRESHOLDS]
     curve = coverage_curve(confidence, right)
     return {
-        "error": error,
-        "by_chance": by_chance,
+        "error": CATALOGUE["calibration_error"].text(error),
+        "by_chance": CATALOGUE["calibration_error"].text(by_chance),
         "bins": bins,
         "direction": describe_direction(confidence, right, error > by_chance),
         "nine": describe_nine_in_ten(confidence, right),
@@ -58,12 +59,11 @@ def describe_nine_in_ten(confidence: np.ndarray, right: np.ndarray) -> str:
 def describe_direction(confidence: np.ndarray, right: np.ndarray, beyond_chance: bool) -> str:
     """Return a sentence that compares the mean probability with the accuracy."""
     mean, accuracy = float(confidence.mean()), float(right.mean())
-    shares = f"mean probability {100 * mean:.1f}\u00a0%, accuracy {100 * accuracy:.1f}\u00a0%"
+    means = f"mean probability {mean:.4f}, accuracy {accuracy:.4f}"
     if not beyond_chance:
-        return f"{len(right):,} test images show no fault of the probabilities ({shares})."
-    return (
-        f"The probabilities are too {'high' if mean > accuracy else 'low'} on average ({shares})."
-    )
+        return f"{len(right):,} test images show no fault of the probabilities ({means})."
+    direction = "high" if mean > accuracy else "low"
+    return f"The probabilities are too {direction} on average ({means})."
 
 
 def coverage_curve(confidence: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -86,9 +86,7 @@ def threshold_row(row: dict[str, Any], n: int) -> list[str]:
     """
     rest = "nothing is left"
     if row["n"]:
-        rest = "{:.1f}\u00a0% [{:.1f}, {:.1f}]".format(
-            *(100 * row[key] for key in ("accuracy", "low", "high"))
-        )
+        rest = CATALOGUE["accuracy"].interval_text(row["accuracy"], row["low"], row["high"])
     sent = f"{100 * row['sent']:.1f}\u00a0% ({n - row['n']:,})"
     left = f"{row['n'] - row['right']:,} of {row['n']:,}"
     return [f"{row['threshold']:g}".lstrip("0"), sent, rest, left]

@@ -24,7 +24,7 @@ def test_is_nine_in_ten_right() -> None:
 
 def test_the_direction_is_said_only_beyond_chance() -> None:
     said = [confidence.describe_direction(SURE, RIGHT, beyond) for beyond in (False, True)]
-    shares = "(mean probability 81.2\u00a0%, accuracy 60.0\u00a0%)."
+    shares = "(mean probability 0.8120, accuracy 0.6000)."
     assert said[0] == f"5 test images show no fault of the probabilities {shares}"
     assert said[1] == f"The probabilities are too high on average {shares}"
     low = confidence.describe_direction(SURE / 2, RIGHT, True)
@@ -56,11 +56,11 @@ def test_the_context(tmp_path: Path, classes: int, wrong: int) -> None:
     probabilities[:wrong] = probabilities[:wrong, ::-1]
     found = confidence.confidence_context(truth, probabilities, "e", tmp_path)
     assert found["bins"] == 5
-    assert found["error"] == pytest.approx(abs(0.9 - (40 - wrong) / 40), abs=1e-6)
+    assert found["error"] == {0: "0.1000", 3: "0.0250"}[wrong]
     assert found["thresholds"][0] == [
         ".5",
         "0.0\u00a0% (0)",
-        {0: "100.0\u00a0% [91.2, 100.0]", 3: "92.5\u00a0% [80.1, 97.4]"}[wrong],
+        {0: "1.0000 [0.9124, 1.0000]", 3: "0.9250 [0.8014, 0.9742]"}[wrong],
         f"{wrong} of 40",
     ]
     assert found["thresholds"][-1] == [".99", "100.0\u00a0% (40)", "nothing is left", "0 of 0"]
