@@ -6,6 +6,7 @@ const find = document.querySelector("#find");
 const reference = document.querySelector("#reference");
 const place = document.querySelector("#compared");
 const MOST_PICTURES = 48;
+const MOST_LINES = 4; // entries that each have a line in the card of an image
 const COSTS = /^(Parameters|MACs|File)|p50/; // rows whose values are divided by the reference's
 const METRIC = /^(Test metric|Accuracy|MSE|Ratio to best baseline)/; // rows before those that compare with the reference
 let chosen = [];
@@ -161,18 +162,25 @@ const tile = (sprite, k, label) => {
 // The number of the picture of group.rows[place], -1 without one.
 const pictureOf = (group, place) => (group.places ??= new Map(group.pictured.map((row, k) => [row, k]))).get(place) ?? -1;
 
+// Predictions of one image: a line for each entry; of many entries a line for each predicted class, which opens to name them.
+const predictions = (group, members, place) => {
+  const k = pictureOf(group, place);
+  const mark = (label, text) => element("span", { className: label === group.truth[place] ? "good" : "bad" }, `${label === group.truth[place] ? "✓" : "✗"} ${group.labels[label]}${text}`);
+  const chance = (member) => (k < 0 ? "" : ` (${group.percents[member][k]}\u00a0%)`);
+  const lines = (some) => some.map((member) => element("li", {}, mark(group.classes[member][place], chance(member)), " ", quiet(group.entries[member])));
+  const classes = new Map();
+  for (const member of members) classes.set(group.classes[member][place], [...(classes.get(group.classes[member][place]) ?? []), member]);
+  if (members.length <= MOST_LINES) return lines(members);
+  const folded = ([label, some]) => element("li", {}, element("details", {}, element("summary", {}, mark(label, ""), " ", quiet(count(some.length, "entry", "entries"))), element("ul", { className: "answers" }, ...lines(some))));
+  return [...classes].sort((a, b) => b[1].length - a[1].length).map((found) => (found[1].length > 1 ? folded(found) : lines(found[1])[0]));
+};
+
 const card = (group, members, place) => {
   const [row, k] = [group.rows[place], pictureOf(group, place)];
-  const truth = group.truth[place];
-  const lines = members.map((member) => {
-    const answer = group.classes[member][place];
-    const right = answer === truth;
-    const chance = k < 0 ? "" : ` (${group.percents[member][k]}\u00a0%)`;
-    return element("li", {}, element("span", { className: right ? "good" : "bad" }, `${right ? "✓" : "✗"} ${group.labels[answer]}${chance}`), " ", quiet(group.entries[member]));
-  });
+  const label = group.labels[group.truth[place]];
+  const picture = k < 0 || !group.sprite ? [] : [tile(group.sprite, k, `Test image ${row}, class ${label}`)];
   const name = k < 0 ? `test image ${row}` : group.names[k];
-  const picture = k < 0 || !group.sprite ? [] : [tile(group.sprite, k, `Test image ${row}, class ${group.labels[truth]}`)];
-  return element("li", {}, ...picture, element("strong", {}, `class ${group.labels[truth]}`), element("br"), quiet(name), element("ul", { className: "answers" }, ...lines));
+  return element("li", {}, ...picture, element("strong", {}, `class ${label}`), element("br"), quiet(name), element("ul", { className: "answers" }, ...predictions(group, members, place)));
 };
 
 const disagreements = (group) => {
@@ -196,9 +204,10 @@ const disagreements = (group) => {
     const found = all.filter((k) => is(right.value, k, true) && is(wrong.value, k, false));
     const pictured = found.filter((k) => pictureOf(group, k) >= 0);
     const shown = (pictured.length ? pictured : found).slice(0, MOST_PICTURES);
-    const kept = group.pictured.length < group.rows.length ? `; the report holds ${pictured.length.toLocaleString("en")} of their pictures (${group.pictured.length} of this data set, drawn evenly)` : "";
+    const kept = group.pictured.length < group.rows.length ? ` among the ${pictured.length.toLocaleString("en")} that have a picture (the report keeps ${group.pictured.length} of a data set, drawn evenly)` : "";
     const filtered = right.value || wrong.value ? ` ${count(found.length, "of these is", "of these are")} as chosen here.` : "";
-    said.textContent = `The predicted classes differ on ${count(all.length, "test image")} of ${group.n.toLocaleString("en")}.${filtered} ${found.length > shown.length ? `The ${shown.length} with most disagreement are shown${kept}.` : ""}`;
+    const part = found.length > shown.length ? ` The ${shown.length} with most disagreement${kept} are shown.` : "";
+    said.textContent = `The predicted classes differ on ${count(all.length, "test image")} of ${group.n.toLocaleString("en")}.${filtered}${part}`;
     grid.replaceChildren(...shown.map((k) => card(group, members, k)));
   };
   for (const select of [right, wrong]) select.addEventListener("change", show);

@@ -24,17 +24,18 @@ from pipeline.report.pages import page_writer
 pytestmark = pytest.mark.slow
 BEST, MIDDLE, WORST = "best-digits", "middle-digits", "<img src=x onerror=alert(1)>,&"
 WRONG = {BEST: [1], MIDDLE: [1, 1, 1, 2], WORST: [0, 1, 1, 1, 1, 1, 1, 1, 2]}  # of 20 of class 0
+OTHERS = {"fourth-digits": [1] * 10, "fifth-digits": [1] * 10}
 APART, FORECASTS = "other-digits", "causal-waves"
 
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """compare.html of three classifiers of one data set, whose first class and files have hostile
+    """compare.html of five classifiers of one data set, whose first class and files have hostile
     names, one of another data set, and a forecaster.
     """
     root = tmp_path_factory.mktemp("compare")
     entries = []
-    for name, predicted in WRONG.items():
+    for name, predicted in (WRONG | OTHERS).items():
         entry = classifier(root, name, predicted)
         write_train(root, name)
         entries.append(change(entry, "data", labels=[HOSTILE, "dog", "owl"]))
@@ -144,7 +145,7 @@ def test_boxes_search_and_reference_work_by_keyboard(chromium: Any, page: Path) 
         assert tab.get_by_text("No entry has these words.").is_visible()
         tab.get_by_label("Find entries").fill("set digits digits")
         tab.get_by_role("button", name="Choose all shown").press("Enter")
-        assert columns(tab) == [MIDDLE, BEST, WORST, APART]
+        assert columns(tab) == [MIDDLE, BEST, WORST, *OTHERS, APART]
         tab.get_by_role("button", name="Choose none").press("Enter")
         assert "Choose two or more entries." in tab.locator("#compared").inner_text()
 
@@ -168,6 +169,23 @@ def test_images_of_most_disagreement_come_first_and_are_filtered(chromium: Any, 
         tile = tab.locator("ul.apart .tile").first
         assert tile.get_attribute("aria-label") == f"Test image 3, class {HOSTILE}"
         assert "compare.0.png" in tile.evaluate("e => getComputedStyle(e).backgroundImage")
+
+
+def test_of_many_entries_equal_predictions_are_one_line_that_opens(
+    chromium: Any, page: Path
+) -> None:
+    """On row 3 WORST, which is not alone, and the other two predict dog; MIDDLE alone owl."""
+    address = "#" + ",".join(map(quote, [*WRONG, *OTHERS]))
+    with Tab(chromium, page, address=address) as tab:
+        assert "differ on 10 test images of 20" in tab.locator("#compared").inner_text()
+        (first,) = [
+            card for card in tab.locator("ul.apart > li").all() if "/3.png" in card.inner_text()
+        ]
+        assert first.locator("summary").all_inner_texts() == ["✗ dog 3 entries"]
+        assert f"✗ owl (70\u00a0%) {MIDDLE}" in first.inner_text()
+        assert "fifth-digits" not in first.inner_text()
+        first.locator("summary").press("Enter")
+        assert "✗ dog (70\u00a0%) fifth-digits" in first.inner_text()
 
 
 def test_two_entries_have_a_table_of_counts(chromium: Any, page: Path) -> None:
