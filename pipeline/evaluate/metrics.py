@@ -81,7 +81,8 @@ def measure_forecasts(
     deviations. The arrays for the report: `steps` (1 + baselines, S), the squared error at each
     step ahead of this forecast and of each baseline; `inside` (S,), the share of targets within the
     widest interval; `residuals` (M, D), the errors of the first step; `window_errors` (M,), the
-    mean squared error of each window.
+    mean squared error of each window; `column_mae`, `column_mase` and `column_coverage` (D,), the
+    errors and the share of targets within the widest interval of each series.
     """
     history, target = (
         part.astype(np.float64) for part in source.windows("test", source.about["stride"])
@@ -125,11 +126,17 @@ def measure_forecasts(
         "baselines": baselines,
     }
     inside = (target >= quantiles[..., 0]) & (target <= quantiles[..., -1])
+    column_mae = np.abs(error).mean((0, 1))
     arrays = {
         "steps": np.stack(steps),
         "inside": inside.mean((0, 2)),
         "residuals": error[:, 0].astype(np.float32),
         "window_errors": squared.astype(np.float32),
+        "column_mae": column_mae,
+        "column_mase": np.divide(
+            column_mae, scale, out=np.full_like(scale, np.nan), where=scale > 0
+        ),
+        "column_coverage": inside.mean((0, 1)),
     }
     return metric, arrays
 

@@ -11,6 +11,7 @@ from convline.colours import BLUE, GRID, INK, ORANGE, PALETTE, interval_tints
 from matplotlib.axes import Axes
 
 from pipeline.plots.style import Picture, drawing, format_number, label_log_axis, use_integer_ticks
+from pipeline.plots.window_times import WindowTimes
 
 MAX_SERIES = 3
 MAX_LAGS = 40
@@ -19,20 +20,32 @@ MAX_LAGS = 40
 Predictions = dict[str, np.ndarray]
 
 
-def draw_examples(predictions: Predictions, columns: Sequence[str], path: Path) -> Picture:
-    """Draw the best, the median and the worst forecast by squared error, of up to three series."""
+def example_windows(predictions: Predictions) -> dict[str, int]:
+    """Return which recorded windows have the best, the median and the worst forecast by MSE."""
     target, forecast = predictions["target"], predictions["forecast"]
-    order = np.argsort(((forecast - target) ** 2).mean((1, 2)), kind="stable")
-    windows = {"best": order[0], "median": order[len(order) // 2], "worst": order[-1]}
+    order = np.argsort(((forecast - target) ** 2).mean((1, 2)), kind="stable").tolist()
+    return {"best": order[0], "median": order[len(order) // 2], "worst": order[-1]}
+
+
+def draw_examples(
+    predictions: Predictions, columns: Sequence[str], path: Path, times: WindowTimes | None = None
+) -> Picture:
+    """Draw the best, the median and the worst forecast by squared error, of up to three series."""
+    target, windows = predictions["target"], example_windows(predictions)
     series = min(MAX_SERIES, target.shape[2])
     width, height = 760, 62 + 160 * series
     with drawing(path, width, height, rows=series, columns=len(windows), head_px=24) as axes:
         for column, (name, window) in enumerate(windows.items()):
             for row in range(series):
                 draw_window(axes[row, column], predictions, window, row)
-                title = f"{name} of {len(order)} windows: {columns[row]}"
+                title = f"{name} of {len(target)} windows: {columns[row]}"
+                if times:
+                    steps = target.shape[1]
+                    rows = shown_history(predictions) + steps
+                    places = np.arange(steps - rows, steps) + 1
+                    times.label(axes[row, column], places, times.windows[window][-rows:])
                 axes[row, column].set_title(escape_dollar(title))
-        axes[-1, 0].set_xlabel("steps after the last known value")
+        axes[-1, 0].set_xlabel(times.name if times else "steps after the last known value")
         add_shared_legend(axes)
     alt = (
         f"Observed values, forecast and its intervals, {target.shape[1]} steps ahead, in the best, "
@@ -41,12 +54,17 @@ def draw_examples(predictions: Predictions, columns: Sequence[str], path: Path) 
     return Picture(path.name, width, height, alt)
 
 
+def shown_history(predictions: Predictions) -> int:
+    """Return how many rows of a history are drawn: more would leave no room for the forecast."""
+    return min(predictions["context"].shape[1], max(2 * predictions["target"].shape[1], 40))
+
+
 def draw_window(axis: Axes, predictions: Predictions, window: int, series: int) -> None:
     """Draw one window of one series; step 0, a line, is the last value that the model knows."""
     history = predictions["context"][window, :, series]
     target = predictions["target"][window, :, series]
     steps = len(target)
-    history = history[-max(2 * steps, 40) :]  # more of it would leave no room for the forecast
+    history = history[-shown_history(predictions) :]
     ahead = np.arange(1, steps + 1)
     observed, places = np.append(history, target), np.arange(1 - len(history), steps + 1)
     axis.plot(places, observed, color=BLUE, lw=0.9, marker=dot(steps), label="observed")
@@ -87,7 +105,11 @@ def add_shared_legend(axes: np.ndarray) -> None:
 
 
 def draw_test_rows(
-    predictions: Predictions, columns: Sequence[str], stride: int, path: Path
+    predictions: Predictions,
+    columns: Sequence[str],
+    stride: int,
+    path: Path,
+    times: WindowTimes | None = None,
 ) -> Picture:
     """Draw the test rows of up to three series, and forecasts of windows that do not overlap."""
     context, target = predictions["context"], predictions["target"]
@@ -107,7 +129,11 @@ def draw_test_rows(
                 axis.plot(rows, values, color=BLUE, lw=0.9, label="observed")
                 draw_intervals(axis, rows[-steps:], predictions, window, name)
             axis.set_title(escape_dollar(columns[name]))
-        axes[-1, 0].set_xlabel("test row")
+            if times:
+                start = first[0] - min(steps, context.shape[1] - 1)
+                places = np.arange(start, end + 1)
+                times.label(axis, places, times.split[places + context.shape[1] - 1])
+        axes[-1, 0].set_xlabel(times.name if times else "test row")
         add_shared_legend(axes)
     alt = f"The test rows, and {shown} forecasts of {steps} steps with their intervals."
     return Picture(path.name, width, height, alt)
@@ -159,7 +185,9 @@ def autocorrelation(values: np.ndarray, lags: int) -> np.ndarray:
     return np.array([centred[k:] @ centred[:-k] / total for k in range(1, lags + 1)])
 
 
-def draw_residuals(residuals: np.ndarray, name: str, path: Path) -> Picture:
+def draw_residuals(
+    residuals: np.ndarray, name: str, path: Path, times: WindowTimes | None = None
+) -> Picture:
     """Draw residuals (n,) of one step: over time, histogram, autocorrelation, normal plot."""
     residuals = residuals.astype(np.float64)
     n, fit = len(residuals), NormalDist(residuals.mean(), residuals.std() or 1.0)
@@ -168,11 +196,12 @@ def draw_residuals(residuals: np.ndarray, name: str, path: Path) -> Picture:
         time, histogram, memory, normal = axes.flat
         time.axhline(0, color=INK, lw=0.6)
         time.plot(residuals, color=BLUE, lw=0.7, marker="." if n < 80 else None)
-        time.set(
-            title=escape_dollar(
-                f"residuals (forecast minus observed) of {name}, one step ahead, by window"
-            )
-        )
+        what = f"residuals (forecast minus observed) of {name}, one step ahead, by cutoff"
+        time.set(title=escape_dollar(what))
+        if times and times.has_one_series:
+            times.label(time, np.arange(n), times.cutoffs)
+        else:
+            time.set_xlabel("test window")
         histogram.hist(residuals, bins=min(40, max(8, n // 8)), density=True, color=GRID)
         x = np.linspace(residuals.min(), residuals.max(), 200)
         histogram.plot(x, [fit.pdf(value) for value in x], color=ORANGE)

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.evaluate import metric_catalogue
+from pipeline.plots.style import format_number
 
 
 @dataclass(frozen=True)
-class BestBaseline:
-    """The baseline with the least error, and this entry's error divided by that baseline's.
+class BaselineRatio:
+    """A baseline, and this entry's error divided by that baseline's.
 
     measure: "MASE", or "MSE" where MASE is not defined. ratio: the ratio and the ends of its 95 %
     interval, below 1 where this entry is better; None where stage check could not measure it.
@@ -28,8 +29,17 @@ class BestBaseline:
         _, low, high = self.ratio
         return "better" if high < 1 else "worse" if low > 1 else "no clear difference"
 
+    @property
+    def sentence(self) -> str:
+        """The ratio in words: "1.04 [0.94, 1.16] times the MASE of ARIMA: no clear difference"."""
+        if self.ratio is None:
+            return f"{self.verdict} with {self.name}, whose {self.measure} is 0 or not defined"
+        value, low, high = (format_number(number) for number in self.ratio)
+        times = f"{value} [{low}, {high}] times the {self.measure} of {self.name}"
+        return f"{times}: {self.verdict}"
 
-def find_best_baseline(metric: dict[str, Any]) -> BestBaseline | None:
+
+def find_best_baseline(metric: dict[str, Any]) -> BaselineRatio | None:
     """Return the best baseline of a forecaster's metric, chosen as stage check chooses it.
 
     None for a classifier.
@@ -37,8 +47,23 @@ def find_best_baseline(metric: dict[str, Any]) -> BestBaseline | None:
     if "baselines" not in metric:
         return None
     name, measure = metric_catalogue.find_best_baseline(metric)
+    return compare_with_baseline(metric, name, measure)
+
+
+def compare_with_baseline(metric: dict[str, Any], name: str, measure: str) -> BaselineRatio:
+    """Return the ratio to the named baseline by "mase" or "mse"."""
     ratio = metric["baselines"][name].get(f"{measure}_ratio")
-    return BestBaseline(name, measure.upper(), tuple(ratio) if ratio else None)
+    return BaselineRatio(name, measure.upper(), tuple(ratio) if ratio else None)
+
+
+def judge_interval(interval: dict[str, float]) -> str:
+    """Return a verdict on one prediction interval, in words."""
+    held, low, high = (f"{100 * interval[key]:.3g}" for key in ("measured", "low", "high"))
+    fault = interval_fault(interval)
+    verdict = f"✗ {fault}" if fault else "✓ the nominal coverage is in the range of chance"
+    return f"{verdict}: {held} % [{low}, {high}] of the test targets in the " + (
+        f"{100 * interval['nominal']:.3g} % interval"
+    )
 
 
 def interval_fault(interval: dict[str, float]) -> str | None:

@@ -13,6 +13,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from pipeline.core.errors import StageError
 from pipeline.params import schema
 from pipeline.plots import style, vega
 from pipeline.report import browser_demo, claims, comparison, entry_page, index_page, tables
@@ -51,7 +52,9 @@ def build_report(
     study_results = [Study(name, study.claim, root) for name, study in studies.items()]
     write = page_writer(site)
     for entry in entries:
-        write("entry", entry.name, entry_page.entry_context(entry, site / "img"))
+        context = entry_page.entry_context(entry, site / "img")
+        write("entry", entry.name, context)
+        write("explain", context["explain_page"], context)
     write(
         "index",
         "index",
@@ -91,14 +94,25 @@ def page_writer(site: Path) -> Callable[[str, str, dict[str, Any]], None]:
         "device": tables.device_name,
         "percent": lambda share: f"{100 * share:.0f}\u00a0%",
         "pretty": format_recipe,
+        "headings": find_headings,
         "anchor": lambda text: re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-"),
     }
 
     def write(kind: str, name: str, context: dict[str, Any]) -> None:
         html = pages.get_template(f"{kind}.html.j2").render(**context)
-        (site / f"{name}.html").write_text(html, encoding="utf-8")
+        path = site / f"{name}.html"
+        if path.exists():
+            where = "pipeline/params/schema.py RESERVED"
+            raise StageError(f"report: two pages are named {path.name}; add {name!r} to {where}")
+        path.write_text(html, encoding="utf-8")
 
     return write
+
+
+def find_headings(html: str) -> list[tuple[str, Markup]]:
+    """Return id and title, escaped, of the headings of level 2 that have an id."""
+    found = re.findall(r'<h2 id="([^"]+)">([^<]+)</h2>', html)
+    return [(name, Markup(title)) for name, title in found]
 
 
 def format_recipe(recipe: schema.EntryRecipe) -> str:

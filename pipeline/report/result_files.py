@@ -20,7 +20,7 @@ import numpy as np
 from pipeline.core.errors import StageError
 from pipeline.params.schema import EntryRecipe
 from pipeline.report.forecast_verdicts import (
-    BestBaseline,
+    BaselineRatio,
     describe_interval_fault,
     find_best_baseline,
 )
@@ -129,7 +129,7 @@ class Entry:
         return str(beside["sentence"]) if beside and not beside["better"] else None
 
     @property
-    def best_baseline(self) -> BestBaseline | None:
+    def best_baseline(self) -> BaselineRatio | None:
         """A forecaster's best baseline with the ratio of errors; None before stage check."""
         return find_best_baseline(self.metric) if self.metric else None
 

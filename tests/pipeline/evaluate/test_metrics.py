@@ -126,6 +126,28 @@ def test_forecast_errors(resolved: Callable[..., dict[str, Any]]) -> None:
     )
 
 
+def test_errors_of_each_series(
+    resolved: Callable[..., dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The forecast of the second series is off by 3, outside of its interval of +-1; the training
+    rows of the first have a scale of MASE of 2, those of the second repeat exactly.
+    """
+    recipe = SERIES_RECIPE | {"data": SERIES_RECIPE["data"] | {"set": "noise"}}
+    rng = RNG(0)
+    rows = "".join(f"{day},{rng.normal():.3f},{rng.normal():.3f}\n" for day in range(600))
+    (tmp_path / "noise.csv").write_text("day,a,b\n" + rows)
+    spec = {"source": "csv", "path": str(tmp_path / "noise.csv"), "licence": "own", "time": "day"}
+    source, _ = prepare.make(resolved(recipe, {"noise": spec}).data)
+    target = source.windows("test", source.about["stride"])[1]
+    forecast = target + np.array([0.5, 3.0], np.float32)
+    quantiles = np.stack([forecast - 1, forecast, forecast + 1], axis=-1)
+    monkeypatch.setattr(naive_baselines, "mase_scale", lambda *_: np.array([2.0, 0.0]))
+    _, arrays = metrics.measure_forecasts([forecast, quantiles], forecast, source)
+    np.testing.assert_allclose(arrays["column_mae"], [0.5, 3.0], rtol=1e-5)
+    np.testing.assert_allclose(arrays["column_mase"], [0.25, np.nan], rtol=1e-5)
+    assert arrays["column_coverage"].tolist() == [1.0, 0.0]
+
+
 def test_pinball_loss() -> None:
     """Targets 1 and 4; the .1 quantile is 2 for both, the .9 quantile 3 for both. .1: (1 - .1) * 1
     and .1 * 2; .9: (1 - .9) * 2 and .9 * 1. Their mean is (.9 + .2 + .2 + .9) / 4.

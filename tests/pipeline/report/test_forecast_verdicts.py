@@ -19,7 +19,7 @@ def test_the_best_baseline_is_the_one_that_stage_check_names() -> None:
     """By MASE; by MSE where MASE is not defined. A ratio that was not measured is None."""
     metric = {"name": "mse", "value": 4.0, "mase": 1.5, "baselines": BASELINES}
     best = forecast_verdicts.find_best_baseline(metric)
-    assert best == forecast_verdicts.BestBaseline("seasonal naive", "MASE", (3.0, 2.5, 3.5))
+    assert best == forecast_verdicts.BaselineRatio("seasonal naive", "MASE", (3.0, 2.5, 3.5))
     for changed in (metric, metric | {"mase": None}):
         best = forecast_verdicts.find_best_baseline(changed)
         assert best and best.name in compare_with_best_baseline(changed, [])["sentence"]
@@ -37,7 +37,7 @@ def test_the_best_baseline_is_the_one_that_stage_check_names() -> None:
     ],
 )
 def test_the_interval_of_the_ratio_decides(ratio: tuple[float, float, float], verdict: str) -> None:
-    assert forecast_verdicts.BestBaseline("ETS", "MASE", ratio).verdict == verdict
+    assert forecast_verdicts.BaselineRatio("ETS", "MASE", ratio).verdict == verdict
 
 
 def interval(nominal: float, measured: float, low: float, high: float) -> dict[str, float]:
