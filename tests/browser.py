@@ -37,7 +37,10 @@ class Tab:
 
 
 def see_all(page: Any) -> None:
-    """Scroll to the end, so that lazy pictures and charts load, and wait until all have."""
+    """Open what is folded and scroll to the end, so that lazy pictures and charts load; wait until
+    all have.
+    """
+    page.evaluate("document.querySelectorAll('details').forEach((d) => { d.open = true; })")
     page.evaluate(
         """async () => { for (const it of document.querySelectorAll('img, figure.read')) {
              it.scrollIntoView(); await new Promise(requestAnimationFrame); } }"""

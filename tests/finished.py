@@ -68,9 +68,13 @@ def write_data(root: Path, name: str, task: str, labels: list[str]) -> None:
         names = [f"{HOSTILE}/{row}.png" for row in range(20)]
         write(root / "out" / name / "data" / "test_names.json", names)
     else:
-        data |= {"columns": labels, "stride": 3}
-        (root / "out" / name / "data").mkdir(parents=True)
-        np.save(root / "out" / name / "data" / "test_y.npy", np.array([0, 100]))
+        data |= {"columns": labels, "stride": 3, "forecast": {"horizon": STEPS}}
+        data["input"] = {"context": 60, "time": "day", "offset": "none"}
+        folder = root / "out" / name / "data"
+        folder.mkdir(parents=True)
+        np.save(folder / "test_y.npy", np.array([0, 183]))  # 40 windows
+        days = np.datetime64("2024-01-01", "s") + np.arange(183) * np.timedelta64(86400, "s")
+        np.save(folder / "test_times.npy", days)
     write(root / "results" / name / "data.json", data)
 
 
@@ -151,6 +155,8 @@ def write_check(root: Path, name: str, *, passed: bool = True) -> None:
             "inside": np.full(STEPS, 0.79),
         }
         arrays["residuals"] = rng.normal(size=(40, 2))
+        arrays |= {"column_mae": np.array([0.1, 0.3]), "column_mase": np.array([0.5, np.nan])}
+        arrays["column_coverage"] = np.array([0.7, 0.88])
     np.savez(root / "out" / name / "check" / "test.npz", **arrays)
     write(
         root / "results" / name / "check.json",

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, Strict, field_validator, mode
 ERROR_LIMIT = 1e-3  # of a forecast's error, relative: what onnxruntime's may differ from torch's by
 NAME_PATTERN = r"[a-z0-9]+(-[a-z0-9]+)*"  # of an entry
 RESERVED = (  # folders of out/, pages of the report, and `python -m pipeline.new net`
-    "params", "scratch", "dist", "wheel", "report", "studies", "claims", "code",
+    "params", "scratch", "dist", "wheel", "report", "studies", "claims", "code", "metrics",
     "checkpoints", "features", "downloads", "gpu", "index", "plots", "compare", "live", "net",
 )  # fmt: skip
 

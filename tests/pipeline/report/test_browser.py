@@ -22,7 +22,7 @@ from pipeline.report import browser_demo, pages
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[3]
-PAGES = ("index", "compare", "claims", "live", *RECIPES)
+PAGES = ("index", "compare", "claims", "live", *RECIPES, *(f"{name}.explain" for name in RECIPES))
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +53,31 @@ def test_every_page_is_accessible_and_without_errors(name: str, chromium: Any, s
             ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
             assert (sum(map(int, ground[4:-1].split(","))) > 384) == (scheme == "light")
     assert (site / f"{name}.html").stat().st_size < 1e6
+
+
+def test_on_a_phone_metric_and_command_are_read_without_scrolling_sideways(
+    chromium: Any, site: Path
+) -> None:
+    for name in RECIPES:
+        with Tab(chromium, site / f"{name}.html", 390) as page:
+            metric = page.locator("#result ~ dl dd").first.bounding_box()
+            assert metric["x"] >= 0 and metric["x"] + metric["width"] <= 390
+            assert metric["y"] < 900  # on the first screen
+            command = page.locator("#serve-it ~ pre")
+            assert command.inner_text().startswith("infer ")
+            assert command.evaluate("(e) => e.scrollWidth <= e.clientWidth")
+
+
+def test_an_entrys_page_is_short_and_its_contents_lead_to_its_sections(
+    chromium: Any, site: Path
+) -> None:
+    for name in RECIPES:
+        with Tab(chromium, site / f"{name}.html") as page:
+            assert page.evaluate("document.documentElement.scrollHeight") < 6000
+            page.get_by_role("navigation", name="On this page").get_by_text("Serve it").click()
+            assert page.url.endswith("#serve-it")
+            page.locator("a.teaser").click()
+            assert page.locator("h1").inner_text() == f"How {name} sees"
 
 
 def test_the_table_sorts_and_is_searched(chromium: Any, site: Path) -> None:

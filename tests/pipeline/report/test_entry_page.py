@@ -1,0 +1,119 @@
+"""An entry's page: order, contents and headings; its page of how the network sees; no clashes."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from finished import CLASSIFIER, FORECASTER, RECIPES, STUDIES, write_all
+
+from pipeline.core.errors import StageError
+from pipeline.params import schema
+from pipeline.report import pages
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report of two entries and a study. Tests do not change it."""
+    root = tmp_path_factory.mktemp("root")
+    write_all(root)
+    return build(root)
+
+
+def build(root: Path) -> Path:
+    return pages.build_report(list(RECIPES), RECIPES, STUDIES, root).parent
+
+
+def headings(html: str, levels: str = "2") -> list[str]:
+    return re.findall(rf"<h[{levels}][^>]*>([^<]+)</h", html)
+
+
+def test_an_entrys_page_is_in_the_order_of_what_a_reader_asks(site: Path) -> None:
+    """Result first, then mistakes, speed, the command to serve, and only then the rest."""
+    last = ["Speed", "Serve it", "How it sees", "Training", "Provenance"]
+    order = {
+        CLASSIFIER: ["Result", "Classes", "Confidence", "Mistakes", *last],
+        FORECASTER: [
+            *("Result", "Forecasts", "Baselines", "Mistakes", "Prediction intervals"),
+            *last,
+        ],
+    }
+    for name, titles in order.items():
+        html = (site / f"{name}.html").read_text(encoding="utf-8")
+        assert headings(html) == titles
+        contents = html.partition('<nav class="contents"')[2].partition("</nav>")[0]
+        assert re.findall(r'href="#[^"]+">([^<]+)<', contents) == titles
+        assert html.index('<nav class="contents"') < html.index("<h2")
+
+
+def test_no_page_of_an_entry_has_two_headings_or_ids_of_one_name(site: Path) -> None:
+    for name in [*RECIPES, *(f"{name}.explain" for name in RECIPES)]:
+        html = (site / f"{name}.html").read_text(encoding="utf-8")
+        for found in (headings(html, "23"), re.findall(r' id="([^"]*)"', html)):
+            assert found and len(found) == len(set(found)), (name, found)
+
+
+def test_how_it_sees_is_a_page_of_its_own_and_the_entrys_page_shows_one_picture(
+    site: Path,
+) -> None:
+    for name in RECIPES:
+        entry, seen = (
+            (site / f"{name}{end}.html").read_text(encoding="utf-8") for end in ("", ".explain")
+        )
+        assert f'href="{name}.explain.html"' in entry and f'href="{name}.html"' in seen
+        assert entry.count(f"img/{name}.attribution.png") == 1
+        assert "fails its sanity check" not in entry and "<figcaption>" in seen
+        assert '<nav class="contents"' in seen
+    quality = 'href="#quality-of-the-attribution-maps"'
+    assert quality in (site / f"{CLASSIFIER}.explain.html").read_text(encoding="utf-8")
+
+
+def test_no_entry_can_have_the_name_of_another_page(site: Path) -> None:
+    """Pages of the site are reserved names, or have a character that no entry's name has."""
+    others = {path.stem for path in site.glob("*.html")} - set(RECIPES)
+    assert f"{CLASSIFIER}.explain" in others and "index" in others
+    for name in others:
+        assert name in schema.RESERVED or not re.fullmatch(schema.NAME_PATTERN, name), name
+    assert "metrics" in schema.RESERVED
+
+
+def test_two_pages_of_one_name_are_an_error(tmp_path: Path) -> None:
+    write = pages.page_writer(tmp_path)
+    write("compare", "twice", {"entries": [], "facts": {}})
+    with pytest.raises(StageError, match=r"two pages are named twice.html; add 'twice' to "):
+        write("compare", "twice", {"entries": [], "facts": {}})
+
+
+def test_the_page_says_which_part_of_the_test_split_was_served(tmp_path: Path) -> None:
+    """All 20 of the classifier's images; 20 of 53 of the forecaster's windows."""
+    write_all(tmp_path)
+    path = tmp_path / "results" / FORECASTER / "data.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"test": 53}))
+    site = build(tmp_path)
+    for name, part in (
+        (CLASSIFIER, "all 20 test images"),
+        (FORECASTER, "20 of the 53 test windows, spread evenly over them"),
+    ):
+        html = (site / f"{name}.html").read_text(encoding="utf-8")
+        assert f"reached the checked metric from {part}</dd>" in html
+        assert f"From the raw files of {part} the command wrote" in html
+
+
+def test_an_interval_at_fault_is_marked_in_words(tmp_path: Path, site: Path) -> None:
+    write_all(tmp_path)
+    path = tmp_path / "results" / FORECASTER / "check.json"
+    check = json.loads(path.read_text())
+    check["metric"]["intervals"][0] |= {"measured": 1.0, "low": 0.975, "high": 1.0}
+    path.write_text(json.dumps(check))
+    html = (build(tmp_path) / f"{FORECASTER}.html").read_text(encoding="utf-8")
+    mark = "✗ Interval too wide: 100 % of the targets in the 80 % interval."
+    assert mark in html.partition("<main")[0]
+    assert "✗ too wide: 100 % [97.5, 100] of the test targets in the 80 % interval" in html
+    assert (
+        "too wide"
+        not in (site / f"{FORECASTER}.html")
+        .read_text(encoding="utf-8")
+        .partition("An interval is too wide")[0]
+    )
