@@ -81,9 +81,9 @@ def test_no_entry_can_have_the_name_of_another_page(site: Path) -> None:
 
 def test_two_pages_of_one_name_are_an_error(tmp_path: Path) -> None:
     write = pages.page_writer(tmp_path)
-    write("compare", "twice", {"entries": [], "facts": {}})
+    write("base", "twice", {})
     with pytest.raises(StageError, match=r"two pages are named twice.html; add 'twice' to "):
-        write("compare", "twice", {"entries": [], "facts": {}})
+        write("base", "twice", {})
 
 
 def test_the_page_says_which_part_of_the_test_split_was_served(tmp_path: Path) -> None:
