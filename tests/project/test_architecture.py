@@ -43,7 +43,7 @@ PIPELINE_ARROWS = {
     "wheel": {"core"},
     "line": {"core", "params"},
     "infer": {"core", "params", "data"},
-    "report": {"core", "params", "plots", "evaluate"},
+    "report": {"core", "params", "data", "plots", "evaluate"},
     "new": {"core", "params", "data", "network"},
 }
 
