@@ -12,6 +12,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from convline.errors import describe_count
+
 from pipeline.core.files import fresh, write_json
 from pipeline.core.paths import OUT, RESULTS
 from pipeline.core.stage import entry_of_command_line, note, run
@@ -46,8 +48,9 @@ def describe_data(about: dict[str, Any]) -> str:
         height, width = source["size"]
         classes = f"{len(about['labels'])} classes"
         return f"{counts} images of {classes}, {height} x {width} {source['colour']}"
-    columns, horizon = len(about["columns"]), about["forecast"]["horizon"]
-    text = f"{counts} windows, {columns} column(s), {source['context']} steps to {horizon}"
+    columns = describe_count(len(about["columns"]), "column")
+    horizon = about["forecast"]["horizon"]
+    text = f"{counts} windows, {columns}, {source['context']} steps to {horizon}"
     return f"{text}; season {about['season']}: {about['season_from']}"
 
 

@@ -12,6 +12,7 @@ import unicodedata
 from collections import Counter
 from pathlib import Path
 
+from convline.errors import describe_count
 from convline.images.decode import SUFFIXES
 
 from pipeline.core.errors import StageError, hint
@@ -111,7 +112,7 @@ def class_names(root: Path, labels: str) -> list[str]:
     """Return the names of the class folders, or all of ImageNet's, which they must be among."""
     names = sorted(visible_folders(root))
     if len(names) < 2:
-        what = f"{root} has {len(names)} class folder(s)"
+        what = f"{root} has {describe_count(len(names), 'class folder')}"
         raise StageError(f"data.folder: {what}; at least 2 are needed")
     if labels == "folders":
         return names
@@ -143,8 +144,9 @@ def class_samples(root: Path, labels: list[str], top: Path, least: int, some: bo
             what = f"{outside[0]} leads out of {top}"
             raise StageError(f"data.folder: {what}; copy the file instead of linking it")
         if len(images) < least:
-            what = f"class {name!r} in {root} has {len(images)} image(s){describe_others(files)}"
-            raise StageError(f"data.folder: {what}; {least} are needed")
+            has = f"has {describe_count(len(images), 'image')}{describe_others(files)}"
+            cure = f"it needs {least} or more"
+            raise StageError(f"data.folder: class {name!r} in {root} {has}; {cure}")
         for path in images:
             inside = str(path.relative_to(top))
             samples.append(Sample(inside, path, label, f"{top.resolve().name}/{inside}"))
@@ -157,7 +159,8 @@ def describe_others(files: list[Path]) -> str:
     if not others:
         return ""
     suffix, count = others.most_common(1)[0]
-    return f" and {count} {suffix} file(s), a format that is not read: convert them to JPEG or PNG"
+    found = describe_count(count, f"{suffix} file")
+    return f" and {found}, a format that is not read: convert to JPEG or PNG"
 
 
 def is_image(path: Path) -> bool:
@@ -209,6 +212,6 @@ def print_what_is_left_out(root: Path) -> None:
         folders[:] = [name for name in folders if not is_hidden(name)]
         others += sum(not is_hidden(name) and not is_image(Path(name)) for name in files)
     if names:
-        note(f"left out: {names} hidden file(s) and folder(s), as .name and {JUNK}")
+        note(f"left out: {describe_count(names, 'hidden name')}, as .name and {JUNK}")
     if others:
-        note(f"left out: {others} file(s) that are not named as images")
+        note(f"left out: {describe_count(others, 'file')} without the suffix of an image")

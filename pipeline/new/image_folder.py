@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from convline.errors import InputError
+from convline.errors import InputError, describe_count
 from convline.images.decode import DECODER_ERRORS, FORMATS, SUFFIXES, read_image
 from convline.model_file.document import ImageRule
 from PIL import Image
@@ -134,7 +134,8 @@ def require_class_folders(folder: Path) -> Path:
         what = f"no image, but {few(path.name for path in sorted(files))}"
         raise StageError(f"new: {folder} holds {what}; {other_file(files[0])}")
     if not folders:
-        raise StageError(f"new: {folder} holds {images} image(s) and no folders; {layout}")
+        what = f"{describe_count(images, 'image')} and no folders"
+        raise StageError(f"new: {folder} holds {what}; {layout}")
     if len(folders) == 1:
         (name, inner) = next(iter(folders.items()))
         below = class_folders.visible_folders(inner)
@@ -184,9 +185,9 @@ def require_every_class(
         for label, name in enumerate(labels):
             if not counts[split][label]:
                 total = sum(count[label] for count in counts.values())
-                what = f"class {name!r} has {total} image(s), none of them in the {split} split"
+                has = f"class {name!r} has {describe_count(total, 'image')}"
                 cure = f"give it {needed} or more" if needed else f"add some to {split}/"
-                raise StageError(f"new: {what}; {cure}")
+                raise StageError(f"new: {has}, none of them in the {split} split; {cure}")
 
 
 def look_at_images(samples: list[Sample]) -> tuple[list[tuple[int, int]], bool]:

@@ -218,7 +218,7 @@ def choose_values(raw: RawTable, names: list[str], numeric: list[str]) -> list[s
         if name not in numeric and is_mostly_numbers(raw, name):
             refuse_words(raw, name)
     if not numeric:
-        got = ", ".join(raw.header)
+        got = f"text in {', '.join(map(repr, raw.header))}"
         cure = "give the file that has the values"
         raise StageError(f"new: {raw.where}: expected a column of numbers, got only {got}; {cure}")
     counters = [name for name in numeric if counts_rows(raw.numbers([name])[:, 0])]

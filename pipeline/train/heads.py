@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from convline.errors import describe_count
 from torch import Tensor, nn
 
 from pipeline.core.errors import StageError
@@ -192,8 +193,9 @@ def fit_head(
     if least == 0:
         raise StageError(f"{place}: class {rarest!r} has no training image; give it some")
     if least < spec.folds:
-        few = f"class {rarest!r} has {least} training image(s), fewer than head.folds"
-        raise StageError(f"{place}: {few} ({spec.folds}); lower folds or give it more")
+        few = f"class {rarest!r} has {describe_count(least, 'training image')}"
+        what = f"{few}, fewer than head.folds ({spec.folds})"
+        raise StageError(f"{place}: {what}; lower folds or give it more")
     kinds = list(GRIDS) if spec.kind == "best" else [spec.kind]
     grid = [
         (kind, dict(zip(GRIDS[kind], values, strict=True)))

@@ -33,3 +33,8 @@ class InputError(ServeError):
         super().__init__(f"{where}: {reason}")
         self.where = where
         self.reason = reason
+
+
+def describe_count(count: int, noun: str) -> str:
+    """Return a count with its noun: "1 image", "1,137 images"."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"

@@ -11,6 +11,7 @@ import click
 from convline.cli import messages, options
 from convline.cli.open_model import ModelChoice, read_model
 from convline.cli.streams import stdout_bytes
+from convline.errors import describe_count
 
 if TYPE_CHECKING:
     from convline.jobs.run import Summary
@@ -95,7 +96,7 @@ def images(
     progress.clear()
     messages.note_skipped_and_resumed(sources.skipped, done.resumed)
     if done.low_contrast:
-        messages.note(f"{done.low_contrast} images came out {LOW_CONTRAST}")
+        messages.note(f"{describe_count(done.low_contrast, 'image')} came out {LOW_CONTRAST}")
     parts = (
         f", run {done.reduced_batch} at a time because memory was short"
         if done.reduced_batch

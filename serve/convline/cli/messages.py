@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import click
 
+from convline.errors import describe_count
 from convline.terminal_text import escape_control_characters
 
 QUIET_KEY = "convline.quiet"  # key of --quiet in the context's `meta`
@@ -79,9 +80,10 @@ def note_skipped_and_resumed(skipped: int, resumed: int) -> None:
     """Print how many files of folders were skipped, and how many rows an interrupted run had
     written."""
     if skipped:
-        note(f"skipped {skipped} files in folders: hidden, links, or with another suffix")
+        files = describe_count(skipped, "file")
+        note(f"skipped {files} in folders: hidden, links, or with another suffix")
     if resumed:
-        note(f"{resumed} rows are from the interrupted run")
+        note(f"{describe_count(resumed, 'row')} taken from the interrupted run")
 
 
 def finish(

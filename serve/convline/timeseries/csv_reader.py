@@ -29,7 +29,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from convline.errors import InputError
+from convline.errors import InputError, describe_count
 from convline.timeseries import csv_pyarrow
 from convline.timeseries.raw_table import GROUPED, Array, Encoded, RawTable, parse_number
 
@@ -46,6 +46,7 @@ SIGNATURES = {  # first bytes of files that are no CSV
 }
 # A first line that tells Excel the delimiter.
 SEP = re.compile(rb'"?sep=(.)"?[ ]*\n', re.IGNORECASE)
+NUMBER_OR_TIME = re.compile(r"[+-]?[\d.,]*\d([eE/:T-]|$)")  # how a cell of either begins
 THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2},\d{3}")  # 1,234 is 1.234 to some and 1234 to others
 
 
@@ -274,8 +275,7 @@ def _split(
             if len(header) > 1 and len(row) < 2 and not "".join(row).strip():
                 continue
             if len(row or [""]) != len(header):
-                expected = f"expected {len(header)} cells as in the header, got {len(row)}"
-                raise InputError(where, f"line {reader.line_num}: {expected}")
+                raise InputError(where, _explain_width(reader.line_num, header, row, words))
             lines.append(reader.line_num)
             for column, index, cell in zip(codes, words, row or [""], strict=True):
                 column.append(index.setdefault(cell.strip(), len(index)))
@@ -283,10 +283,27 @@ def _split(
         reason = f"line {reader.line_num}: expected cells between {delimiter!r}, {error}"
         raise InputError(where, reason) from error
     if not lines:
-        got = f"{len(header[:1])} lines"
+        got = "only the header" if header else "no line"
         raise InputError(where, f"expected a header line and rows of numbers, got {got}")
     columns = [
         (np.frombuffer(column, np.int64), [*index])
         for column, index in zip(codes, words, strict=True)
     ]
     return header, columns, lines
+
+
+def _explain_width(
+    line: int, header: list[str], row: list[str], words: Sequence[Collection[str]]
+) -> str:
+    """Return why a row has not as many cells as the header; words: the cells of rows before it.
+
+    A file without a number so far, such as Markdown or prose, is no table. Nor is one that begins
+    with lines of one cell: these are notes above the header.
+    """
+    expected = f"expected {describe_count(len(header), 'cell')} as in the header, got {len(row)}"
+    numbers = [bool(NUMBER_OR_TIME.match(cell.strip())) for cell in row]
+    before = any(NUMBER_OR_TIME.match(word) for cells in words for word in cells)
+    if all(numbers) or (len(header) > 1 and (before or any(numbers))):
+        return f"line {line}: {expected}"
+    cure = "give a CSV file, or remove the lines above its header"
+    return f"expected a header line and rows of numbers, got text (line {line}: {expected}); {cure}"

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from convline.errors import InputError, ServeError
+from convline.errors import InputError, ServeError, describe_count
 from convline.model_file.document import ForecasterDocument, Step
 from convline.model_file.schema import MAX_STEPS
 from convline.runtime.model import Array, Model, Tensors
@@ -135,13 +135,14 @@ class ForecastModel(Model):
 
     def window(self, name: str, values: Windows) -> Windows:
         """Return the last rows (T, D) of a series (T', D); InputError if they cannot be run."""
-        window, columns = values[-self.context :], len(self.columns)
-        needs = f"model {self.name!r} needs"
-        if values.ndim != 2 or values.shape[1] != columns:
-            raise InputError(name, f"{needs} rows of {columns} columns, got shape {values.shape}")
+        window, needs = values[-self.context :], f"model {self.name!r} needs"
+        columns = describe_count(len(self.columns), "column")
+        if values.ndim != 2 or values.shape[1] != len(self.columns):
+            raise InputError(name, f"{needs} rows of {columns}, got shape {values.shape}")
         if len(window) < self.context:
-            expected = f"{self.context} rows of {columns} columns"
-            raise InputError(name, f"{needs} {expected}, got {len(values)} rows")
+            expected = f"{describe_count(self.context, 'row')} of {columns}"
+            got = describe_count(len(values), "row")
+            raise InputError(name, f"{needs} {expected}, got {got}")
         limit = float(np.finfo(np.float32).max)
         if not (np.abs(window) <= limit).all():
             expected = f"expected finite values up to {limit:.6g} (float32)"

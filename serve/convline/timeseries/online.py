@@ -16,7 +16,7 @@ from typing import IO
 import numpy as np
 import numpy.typing as npt
 
-from convline.errors import InputError
+from convline.errors import InputError, describe_count
 from convline.model_file.document import Step
 from convline.runtime.rows import Block, block_of
 from convline.runtime.streaming import Stream
@@ -126,7 +126,7 @@ class Follower:
         name = None
         try:
             if len(cells) != len(self.header):
-                expected = f"expected {len(self.header)} cells as in the header"
+                expected = f"expected {describe_count(len(self.header), 'cell')} as in the header"
                 raise InputError(WHERE, f"{expected}, got {len(cells)}")
             sample = dict(zip(self.header, map(str.strip, cells), strict=True))
             name = sample[self.id] if self.id else "series"

@@ -236,7 +236,8 @@ def _check_order(rows: _Rows) -> None:
         raise rows.error(
             row,
             f"expected times in rising order, got {got} ({time}) in series {rows.id!r}; sort the "
-            "file, name the id column, or give local times their offset from UTC",
+            "file, name the id column (--id; in a recipe id:), or give local times their offset "
+            "from UTC",
         )
 
 

@@ -287,9 +287,9 @@ def test_a_folder_with_given_splits(
 
 
 BAD_FOLDERS = [
-    ({"hat": 5}, "has 1 class folder(s); at least 2 are needed"),
-    ({"hat": 5, "shoe": 1}, "class 'shoe' in {root} has 1 image(s); 2 are needed"),
-    ({"hat": 5, "shoe": 0}, "class 'shoe' in {root} has 0 image(s); 2 are needed"),
+    ({"hat": 5}, "has 1 class folder; at least 2 are needed"),
+    ({"hat": 5, "shoe": 1}, "class 'shoe' in {root} has 1 image; it needs 2 or more"),
+    ({"hat": 5, "shoe": 0}, "class 'shoe' in {root} has 0 images; it needs 2 or more"),
     (
         {"train/hat": 5, "train/shoe": 5},
         "has train/ but no test/; add test/, or rename train/ if it is a class",
@@ -304,7 +304,7 @@ BAD_FOLDERS = [
     ),
     (
         {"train/hat": 5, "train/shoe": 5, "test/hat": 2},
-        "class 'shoe' in {root}/test has 0 image(s); 1 are needed",
+        "class 'shoe' in {root}/test has 0 images; it needs 1 or more",
     ),
     (
         {"Train/hat": 5, "Train/shoe": 5, "Val/hat": 2},
@@ -380,19 +380,19 @@ def test_hidden_names_are_left_out_and_counted(
         s.id for part in splits.values() for s in part if "/." in s.id or "__MACOSX" in s.id
     ]
     said = capsys.readouterr().err
-    assert "left out: 3 hidden file(s) and folder(s), as .name and __MACOSX" in said
-    assert "left out: 1 file(s) that are not named as images" in said
+    assert "left out: 3 hidden names, as .name and __MACOSX" in said
+    assert "left out: 1 file without the suffix of an image" in said
 
 
 def test_a_class_of_unsupported_files_is_an_error(
     photo_folder: Callable[..., Path], spec_of: Spec
 ) -> None:
-    """The message names the format: a phone's HEIC pictures were once "0 image(s)"."""
+    """The message names the format: a phone's HEIC pictures were once "0 images"."""
     root = photo_folder({"hat": 5, "shoe": 0})
     for k in range(3):
         (root / "shoe" / f"{k}.HEIC").write_bytes(b"x")
     with pytest.raises(
-        StageError, match=r"has 0 image\(s\) and 3 .heic file\(s\), .* convert them to JPEG or PNG"
+        StageError, match=r"has 0 images and 3 .heic files, .* convert to JPEG or PNG"
     ):
         image_sources.images(spec_of("folder", path=str(root)))
 

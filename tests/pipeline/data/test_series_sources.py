@@ -289,7 +289,7 @@ BAD_TABLES = [
         without(20),
         "add the rows, or allow interpolation (--gaps interpolate; in a recipe gaps: interpolate)",
     ),
-    ({}, "ds,id,a\n", "mine.csv: expected a header line and rows of numbers, got 1 lines"),
+    ({}, "ds,id,a\n", "mine.csv: expected a header line and rows of numbers, got only the header"),
 ]
 
 

@@ -107,9 +107,9 @@ def test_a_file_in_place_of_a_folder(tmp_path: Path, name: str, answer: str) -> 
 def test_folders_without_classes(tmp_path: Path, photo_folder: Folder) -> None:
     for k in range(3):
         draw(tmp_path / "loose" / f"{k}.jpg")
-    assert "3 image(s) and no folders" in refused(tmp_path / "loose")
+    assert "3 images and no folders" in refused(tmp_path / "loose")
     (tmp_path / "empty").mkdir()
-    assert "0 image(s) and no folders" in refused(tmp_path / "empty")
+    assert "0 images and no folders" in refused(tmp_path / "empty")
     (tmp_path / "tables").mkdir()
     (tmp_path / "tables" / "a.csv").write_text("day,value")
     assert "no image, but a.csv; a table of series" in refused(tmp_path / "tables")
@@ -130,7 +130,7 @@ def test_one_class(photo_folder: Folder) -> None:
 
 def test_a_class_that_is_too_small_for_the_splits(photo_folder: Folder) -> None:
     message = refused(photo_folder({"cat": 2, "dog": 2, "fish": 2}))
-    assert re.search(r"class '\w+' has 2 image\(s\), none of them in the \w+ split", message)
+    assert re.search(r"class '\w+' has 2 images, none of them in the \w+ split", message)
     assert message.endswith("give it 5 or more")
 
 

@@ -231,7 +231,7 @@ MISTAKES = {
     "no numbers": (
         table(months(100), ["a", "b"] * 50, header="ds,y"),
         {},
-        "expected a column of numbers, got only ds, y; give the file that has the values",
+        "expected a column of numbers, got only text in 'ds', 'y'; give the file that has the values",
     ),
     "text named as a value": (
         table(months(100), NUMBERS, ["a", "b"] * 50, header="ds,y,z"),
@@ -251,7 +251,7 @@ MISTAKES = {
     "the same times twice": (
         table(months(50) * 2, NUMBERS, header="ds,y"),
         {},
-        "expected times in rising order, .*name the id column",
+        "expected times in rising order, .*name the id column .--id; in a recipe id:.,",
     ),
     "dates that are read as none": (
         table([f"{k % 12 + 1}/31/2024" for k in range(100)], NUMBERS, header="when,y"),
@@ -296,7 +296,7 @@ MISTAKES = {
         "both 'shop' and 'town' could tell the series apart; name one with --id",
     ),
     "an empty file": ("", {}, "air.csv is empty; expected a header line and rows of numbers"),
-    "a header alone": ("ds,y\n", {}, "expected a header line and rows of numbers, got 1 lines"),
+    "a header alone": ("ds,y\n", {}, "expected a header line and rows of numbers, got only the header"),
     "an Excel file by another name": (
         b"PK\3\4\xff\xfe\0\0",
         {},

@@ -119,7 +119,7 @@ def test_cross_validation_does_not_look_at_the_fold_it_scores(clouds) -> None:
             ["a", "b"],
             [0] * 9 + [1] * 2,
             3,
-            r"class 'b' has 2 training image\(s\), fewer than head.folds \(3\)",
+            r"class 'b' has 2 training images, fewer than head.folds \(3\)",
         ),
     ],
 )

@@ -480,13 +480,13 @@ def test_predict_accepts_paths_tables_and_arrays(make_forecaster: Make, tmp_path
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (np.arange(3), "series 0: model 'riser' needs 4 rows of 1 columns, got 3 rows"),
+        (np.arange(3), "series 0: model 'riser' needs 4 rows of 1 column, got 3 rows"),
         (
             np.zeros((2, 4, 2)),
-            r"series 0: model 'riser' needs rows of 1 columns, got shape \(4, 2\)",
+            r"series 0: model 'riser' needs rows of 1 column, got shape \(4, 2\)",
         ),
         (np.array([1, 2, np.nan, 3]), "series 0: expected finite values up to"),
-        (table(9, 3), "b: model 'riser' needs 4 rows of 1 columns, got 3 rows"),
+        (table(9, 3), "b: model 'riser' needs 4 rows of 1 column, got 3 rows"),
         ("none.csv", "none.csv: no such file"),
     ],
 )

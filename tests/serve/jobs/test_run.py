@@ -273,7 +273,7 @@ def test_resume_refuses_another_run(
     if message:
         assert result.exit_code == 1 and message in result.stderr
         return
-    assert result.exit_code == 0 and "20 rows are from the interrupted run" in result.stderr
+    assert result.exit_code == 0 and "20 rows taken from the interrupted run" in result.stderr
     whole = CliRunner().invoke(main, [*arguments[:-2], "--batch", "4"])
     assert (tmp_path / "t.csv").read_text() == whole.stdout
 

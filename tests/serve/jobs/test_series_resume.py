@@ -55,9 +55,9 @@ def test_a_resumed_run_writes_the_uninterrupted_table(
     for after in range(0, 9, 2 if suffix == ".csv" else 4):
         interrupt(words, monkeypatch, after)
         result = CliRunner().invoke(main, [*words, "--resume"])
-        assert result.exit_code == 0 and ("rows are from the interrupted run" in result.stderr) is (
-            after > 0
-        )
+        assert result.exit_code == 0 and (
+            "rows taken from the interrupted run" in result.stderr
+        ) is (after > 0)
         assert output.read_bytes() == whole and picture.read_bytes() == drawn
         assert sorted(tmp_path.glob("t.*")) == sorted([output, picture])
 

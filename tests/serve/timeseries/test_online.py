@@ -92,7 +92,7 @@ def test_a_pipe_is_answered_line_by_line(
         else:
             assert (
                 line[1:3] == ",,"
-                and "unsettled,\"model 'riser' needs 4 rows of 1 columns, got" in line
+                and "unsettled,\"model 'riser' needs 4 rows of 1 column, got" in line
             )
 
 

@@ -154,8 +154,8 @@ def test_a_missing_month_is_filled_in_local_time() -> None:
         ("ds,y\n1,1\n2\n", {}, "line 3: expected 2 cells as in the header, got 1"),
         ("ds,y,y\n1,2,3\n", {}, "got 'y' twice"),
         ('ds,y\n"1,2\n', {}, "line 2: expected cells between ','"),
-        ("", {}, "got 0 lines"),
-        ("ds,y\n", {}, "got 1 lines"),
+        ("", {}, "got no line"),
+        ("ds,y\n", {}, "got only the header"),
         ("ds,y\n2024-01-01,5\n", {}, "expected at least two rows"),
         (
             "ds,u,y\n1,a,1\n2,a,2\n1,b,1\n3,b,2\n",
@@ -396,7 +396,27 @@ def test_delimiter_and_decimal_sign_are_detected(
             "expected one decimal sign, got '1,234' and '1.234'; say --decimal",
         ),
         ("ds;y\n1;2\n2;3;4\n", "line 3: expected 2 cells as in the header, got 3"),
-        ("y\n1,5\n2,5\n", "line 2: expected 1 cells as in the header, got 2"),
+        (
+            "# Notes\n\nRead this, please.\n",
+            r"rows of numbers, got text \(line 3: expected 1 cell as in the header, got 2\); give a ",
+        ),
+        (
+            "Station: Oslo\nExported: 2024-01-02, 10:00\nds,y\n1,2\n",
+            "got text .line 2: .*; give a CSV file, or remove the lines above its header",
+        ),
+        ('{"a": [1, 2],\n "b": [3, 4]}\n', "got text .line 2: expected 3 cells .*, got 2"),
+        ("ds,y\n2024-01-01\n", "^-: line 2: expected 2 cells as in the header, got 1"),
+        (
+            "# Notes\n\nRead this, please.\n",
+            r"rows of numbers, got text \(line 3: expected 1 cell as in the header, got 2\); give a ",
+        ),
+        (
+            "Station: Oslo\nExported: 2024-01-02, 10:00\nds,y\n1,2\n",
+            "got text .line 2: .*; give a CSV file, or remove the lines above its header",
+        ),
+        ('{"a": [1, 2],\n "b": [3, 4]}\n', "got text .line 2: expected 3 cells .*, got 2"),
+        ("ds,y\n2024-01-01\n", "^-: line 2: expected 2 cells as in the header, got 1"),
+        ("y\n1,5\n2,5\n", "line 2: expected 1 cell as in the header, got 2"),
     ],
 )
 def test_ambiguous_files_are_errors(text: str, message: str) -> None:
