@@ -73,7 +73,8 @@ def describe_worst_class(rows: list[dict[str, Any]], labels: list[str]) -> str:
         )
         if worst["taken_for"]:
             k, images = worst["taken_for"]
-            text += f"; it is most often taken for {labels[k]} ({images})"
+            times = "1 image" if images == 1 else f"{images} images"
+            text += f"; it is most often taken for {labels[k]} ({times})"
         text += "."
     if untested := [labels[row["class"]] for row in rows if not row["images"]]:
         first = ", ".join(untested[:5]) + (", …" if len(untested) > 5 else "")

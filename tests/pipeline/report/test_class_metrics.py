@@ -52,7 +52,7 @@ def test_metrics_are_those_of_scikit_learn() -> None:
 def test_the_first_sentence_names_the_worst_class(rows: list[dict[str, object]]) -> None:
     assert class_metrics.describe_worst_class(rows, LABELS) == (
         "The worst class is a (F1 0.667): 2 of its 4 test images are classified correctly, and no"
-        " image of another is taken for it; it is most often taken for b (1)."
+        " image of another is taken for it; it is most often taken for b (1 image)."
         " 1 class has no test image: c."
     )
 
