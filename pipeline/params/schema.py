@@ -16,7 +16,8 @@ ERROR_LIMIT = 1e-3  # of a forecast's error, relative: what onnxruntime's may di
 NAME_PATTERN = r"[a-z0-9]+(-[a-z0-9]+)*"  # of an entry
 RESERVED = (  # folders of out/, pages of the report, and `python -m pipeline.new net`
     "params", "scratch", "dist", "wheel", "report", "studies", "claims", "code", "metrics",
-    "checkpoints", "features", "downloads", "gpu", "index", "plots", "compare", "live", "net",
+    "checkpoints", "features", "downloads", "gpu", "index", "plots", "compare", "live", "inside",
+    "net",
 )  # fmt: skip
 
 # What a study can measure: on which data, and the kind of number, which decides how it is averaged.
