@@ -1,8 +1,8 @@
-"""The report's Live page: onnxruntime-web runs two packaged models in the browser.
+"""The browser runtime of the report, and its Live page, where it runs two packaged models.
 
-npm fetches the runtime once, from the registry that the machine is configured for, and its hash is
-checked. Runtime and models are written into a script, because a page opened from disk may not read
-other files.
+npm fetches onnxruntime-web once, from the registry that the machine is configured for, and its hash
+is checked. Runtime and models are written into scripts, because a page opened from disk may not
+read other files.
 """
 
 from __future__ import annotations
@@ -34,29 +34,45 @@ RUNTIME_FILES = {
 NPM_OPTIONS = ("--fetch-retries=0", "--fetch-timeout=30000")
 
 
-def write_demo(entries: list[Entry], site: Path, downloads: Path) -> dict[str, Any]:
-    """Write live-data.js (runtime and models) into the site; return the context of live.html.j2.
+def write_runtime(entries: list[Entry], site: Path, downloads: Path) -> str:
+    """Write runtime-data.js into the site; return "", or a sentence why it is missing.
 
     Raises StageError if the runtime's hash differs from SHA512.
+    """
+    if not any(package_path(entry).is_file() for entry in entries):
+        return "no model is packaged yet"
+    parts = onnxruntime_web(downloads)
+    if isinstance(parts, str):
+        return parts
+    wasm = base64_text(gzip.compress(parts["wasm"], 6, mtime=0))
+    runtime = json.dumps({"loader": parts["loader"].decode(), "wasm": wasm})
+    script = f"{parts['script'].decode()}\nwindow.RUNTIME = {runtime};\n"
+    (site / "runtime-data.js").write_text(script, encoding="utf-8")
+    return ""
+
+
+def write_demo(entries: list[Entry], site: Path, missing: str) -> dict[str, Any]:
+    """Write the models into live-data.js of the site; return the context of live.html.j2.
+
+    missing: why the runtime is not in the site, or "".
     """
     packages = [first_package(entries, f) for f in (accepts_drawn_digits, accepts_edited_series)]
     chosen = [package for package in packages if package]
     if not chosen:
-        missing = "no digits classifier and no forecaster of one series is packaged yet"
-        return {"models": [], "missing": missing}
-    parts = onnxruntime_web(downloads)
-    if isinstance(parts, str):
-        return {"models": [], "missing": parts}
+        missing = missing or "no digits classifier and no forecaster of one series is packaged yet"
+    if missing:
+        return {"models": [], "missing": missing, "version": VERSION}
     models = [
         {"name": name, "document": document, "onnx": base64_text(data)}
         for name, document, data in chosen
     ]
-    wasm = gzip.compress(parts["wasm"], 6, mtime=0)
-    live = {"models": models, "loader": parts["loader"].decode(), "wasm": base64_text(wasm)}
-    script = f"{parts['script'].decode()}\nwindow.LIVE = {json.dumps(live)};\n"
-    (site / "live-data.js").write_text(script, encoding="utf-8")
+    (site / "live-data.js").write_text(f"window.LIVE = {json.dumps(models)};\n", encoding="utf-8")
     tasks = [(name, document["task"]) for name, document, _ in chosen]
     return {"models": tasks, "missing": "", "version": VERSION}
+
+
+def package_path(entry: Entry) -> Path:
+    return entry.root / "out" / "dist" / entry.name / "model.onnx"
 
 
 def first_package(
@@ -64,7 +80,7 @@ def first_package(
 ) -> tuple[str, dict[str, Any], bytes] | None:
     """Return (name, model document, served graph) of the first package that `wanted` accepts."""
     for entry in entries:
-        path = entry.root / "out" / "dist" / entry.name / "model.onnx"
+        path = package_path(entry)
         if path.is_file() and wanted((found := read_model_file(path)).json):
             return entry.name, found.json, found.prediction_graph
     return None

@@ -16,11 +16,19 @@ from markupsafe import Markup
 from pipeline.core.errors import StageError
 from pipeline.params import schema
 from pipeline.plots import style, vega
-from pipeline.report import browser_demo, claims, comparison, entry_page, index_page, tables
+from pipeline.report import (
+    browser_demo,
+    claims,
+    comparison,
+    entry_page,
+    index_page,
+    tables,
+    unit_view,
+)
 from pipeline.report.result_files import Entry, Study
 
 # Files of templates/ that are written into each page.
-INLINED = ("style.css", "page.js", "compare.js", "live.js")
+INLINED = ("style.css", "page.js", "compare.js", "runtime.js", "live.js", "inside.js")
 README_MARKS = ("<!-- results: `make readme` writes this table -->", "<!-- /results -->")
 CLAIMS_MARKS = ("<!-- claims: `make readme` writes these tables -->", "<!-- /claims -->")
 
@@ -62,7 +70,9 @@ def build_report(
     )
     write("compare", "compare", comparison.write_comparison(entries, site))
     write("claims", "claims", {**claims.claims_context(root), "studies": list(studies)})
-    write("live", "live", browser_demo.write_demo(entries, site, root / "out" / "downloads"))
+    missing = browser_demo.write_runtime(entries, site, root / "out" / "downloads")
+    write("live", "live", browser_demo.write_demo(entries, site, missing))
+    write("inside", "inside", unit_view.write_unit_views(entries, site, missing))
     summary = tables.summary_markdown(entries)
     (root / "results").mkdir(exist_ok=True)
     (root / "results" / "README.md").write_text(

@@ -1,10 +1,4 @@
 // The shipped files at work: onnxruntime-web on what the reader draws or drags. Geometry as serve/ has it.
-const bytes = (base64) => Uint8Array.from(atob(base64), (char) => char.charCodeAt(0));
-const inflate = async (data, format) =>
-  new Uint8Array(await new Response(new Blob([data]).stream().pipeThrough(new DecompressionStream(format))).arrayBuffer());
-const ARRAYS = { uint8: Uint8Array, float32: Float32Array, float64: Float64Array, int64: BigInt64Array };
-const unpack = async ({ dtype, shape, data }) => ({ dtype, shape, data: new ARRAYS[dtype]((await inflate(bytes(data), "deflate")).buffer) });
-
 // Pillow's bilinear resize of 8-bit pixels, bit for bit: triangle weights in 22 binary digits, rows first, then columns
 // (of squares: which pass comes first depends on the shape).
 const weights = (from, to) => {
@@ -37,18 +31,6 @@ const run = async (name, input, shape) => {
   return Object.fromEntries(Object.entries(answers).map(([output, { data }]) => [output, data]));
 };
 
-// One run at a time, and of those that wait only the newest.
-const latest = (work) => {
-  let busy = false, again = false;
-  const go = async () => {
-    if (busy) return void (again = true);
-    busy = true;
-    do { again = false; await work(); } while (again);
-    busy = false;
-  };
-  return go;
-};
-
 const replay = async ({ name, document: { golden } }, section) => {
   const given = await unpack(golden.input);
   const answers = await run(name, given.data, given.shape);
@@ -61,6 +43,12 @@ const replay = async ({ name, document: { golden } }, section) => {
   section.dataset.difference = worst;
   section.querySelector(".replay").textContent = `The file's ${given.shape[0]} golden samples, replayed here: they differ from the recorded answers by ${worst.toExponential(1)} at most (${golden.atol.toExponential(0)} are allowed).`;
   return given;
+};
+
+// The page that computes each unit again, opened with the input that is shown here.
+const insideLink = (name, input) => {
+  const text = btoa(String.fromCharCode(...new Uint8Array(input.slice().buffer)));
+  return `inside.html#${new URLSearchParams({ model: name, input: text })}`;
 };
 
 const button = (text, action) => {
@@ -126,10 +114,19 @@ const classifier = (model, section, golden) => {
     paint(map, falls, COARSE, (fall) => `rgb(${fall > 0 ? "213 94 0" : "0 114 178"} / ${Math.abs(fall) / most})`);
     section.querySelector(".most").textContent = most.toFixed(3);
   };
-  let shown = null; // a test image, until the reader draws
+  let shown = null; // the number of a test image, until the reader draws
+  const one = size[0] * size[1];
+  const examples = Array.from({ length: golden.shape[0] }, (_, k) => golden.data.slice(k * one, (k + 1) * one));
   const answer = latest(async () => {
-    paint(pad, ink, FINE, (dot) => grey(255 * dot));
-    await judge(shown ?? resize(small(), COARSE, size[0]));
+    const drawn = shown === null;
+    const image = drawn ? resize(small(), COARSE, size[0]) : examples[shown];
+    if (drawn) paint(pad, ink, FINE, (dot) => grey(255 * dot));
+    else paint(pad, image, size[1], grey);
+    const what = drawn ? "your drawing" : `test image ${shown + 1} of the file`;
+    section.querySelector(".shown").textContent = drawn ? "Classified: your drawing." : `Classified: ${what}. Draw on it to begin your own digit.`;
+    pad.setAttribute("aria-label", `Drawing pad, which shows ${what}. Arrow keys move the pen, space draws.`);
+    section.querySelector(".look").href = insideLink(model.name, image);
+    await judge(image);
   });
   const dot = (x, y) => {
     for (let j = -1; j <= 1; j++) for (let i = -1; i <= 1; i++) {
@@ -166,10 +163,8 @@ const classifier = (model, section, golden) => {
     look.strokeRect((pen[0] - 1) * 9, (pen[1] - 1) * 9, 27, 27);
   });
   section.querySelector(".clear").addEventListener("click", () => { ink.fill(0); shown = null; answer(); });
-  const one = size[0] * size[1];
-  const examples = Array.from({ length: golden.shape[0] }, (_, k) => golden.data.slice(k * one, (k + 1) * one));
-  section.querySelector(".examples").append(...examples.map((image, k) => button(`Test image ${k + 1}`, () => { shown = image; answer(); })));
-  shown = examples[0];
+  section.querySelector(".examples").append(...examples.map((_, k) => button(`Test image ${k + 1}`, () => { ink.fill(0); shown = k; answer(); })));
+  shown = 0;
   return answer();
 };
 
@@ -199,6 +194,7 @@ const forecaster = (model, section, golden) => {
     band.setAttribute("points", [...points(ends[0], context), ...points(ends[1], context).reverse()].join(" "));
     mark.setAttribute("cx", x(chosen));
     mark.setAttribute("cy", y(history[chosen]));
+    section.querySelector(".look").href = insideLink(model.name, Float32Array.from(history));
     svg.setAttribute("aria-valuenow", chosen + 1);
     svg.setAttribute("aria-valuetext", `step ${chosen + 1}: ${history[chosen].toPrecision(3)}`);
     section.querySelector(".said").textContent = `next: ${yhat[0].toPrecision(3)}, ${horizon} ahead: ${yhat[horizon - 1].toPrecision(3)} [${ends.map((end) => end[horizon - 1].toPrecision(3)).join(", ")}]`;
@@ -232,10 +228,8 @@ const forecaster = (model, section, golden) => {
 };
 
 const start = async () => {
-  ort.env.wasm.numThreads = 1;
-  ort.env.wasm.wasmBinary = await inflate(bytes(LIVE.wasm), "gzip");
-  ort.env.wasm.wasmPaths = { mjs: URL.createObjectURL(new Blob([LIVE.loader], { type: "text/javascript" })) };
-  for (const model of LIVE.models) {
+  await startRuntime();
+  for (const model of LIVE) {
     const session = await ort.InferenceSession.create(bytes(model.onnx), { executionProviders: ["wasm"] });
     sessions[model.name] = { session };
     const section = [...document.querySelectorAll("section.live")].find(({ dataset }) => dataset.name === model.name);

@@ -11,18 +11,29 @@ from typing import Any
 
 import line
 import numpy as np
+import onnx
 import onnxruntime
+import operators
 import pytest
 from browser import Tab, see_all
 from convline.model_file.onnx_file import read_model_file
 from finished import CLASSIFIER, HOSTILE, RECIPES, STUDIES, write_all
 from PIL import Image
 
-from pipeline.report import browser_demo, pages
+from pipeline.report import browser_demo, pages, unit_view
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[3]
-PAGES = ("index", "compare", "claims", "live", *RECIPES, *(f"{name}.explain" for name in RECIPES))
+SHIPPED = [line.DIGITS, line.WAVES, "operators"]
+PAGES = (
+    "index",
+    "compare",
+    "claims",
+    "live",
+    "inside",
+    *RECIPES,
+    *(f"{name}.explain" for name in RECIPES),
+)
 
 
 @pytest.fixture(scope="module")
@@ -34,22 +45,24 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root / "out" / "report"
 
 
+def serious_findings(page: Any) -> list[tuple[str, str]]:
+    """Return axe's serious findings on a page: the rule, and the first element that breaks it."""
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    found = axe.run(page).response["violations"]
+    serious = [v for v in found if v["impact"] in ("serious", "critical")]
+    return [(v["id"], v["nodes"][0]["html"]) for v in serious]
+
+
 @pytest.mark.parametrize("name", PAGES)
 def test_every_page_is_accessible_and_without_errors(name: str, chromium: Any, site: Path) -> None:
     """No error, no serious finding of axe, no sideways scrolling on a phone, in both schemes;
     charts are drawn.
     """
-    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
     for width, scheme in ((1280, "light"), (375, "dark")):
         with Tab(chromium, site / f"{name}.html", width, scheme) as page:
             see_all(page)
             assert page.evaluate("document.documentElement.scrollWidth") <= width
-            found = axe.run(page).response["violations"]
-            assert [
-                (v["id"], v["nodes"][0]["html"])
-                for v in found
-                if v["impact"] in ("serious", "critical")
-            ] == []
+            assert serious_findings(page) == []
             ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
             assert (sum(map(int, ground[4:-1].split(","))) > 384) == (scheme == "light")
     assert (site / f"{name}.html").stat().st_size < 1e6
@@ -117,18 +130,14 @@ def test_hostile_labels_stay_text(chromium: Any, site: Path) -> None:
 
 @pytest.fixture(scope="module")
 def alive(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The report of the tests' own line, whose live page runs its two files."""
+    """The report of the tests' own line and of a file of all operators; its pages run them."""
     if isinstance(missing := browser_demo.onnxruntime_web(ROOT / "out" / "downloads"), str):
         pytest.skip(missing)
     root = tmp_path_factory.mktemp("alive")
     shutil.copytree(line.made() / "out" / "dist", root / "out" / "dist")
+    operators.write(root / "out" / "dist" / "operators" / "model.onnx")
     (root / "out" / "downloads").symlink_to(ROOT / "out" / "downloads")
-    pages.build_report(
-        [line.DIGITS, line.WAVES],
-        dict.fromkeys((line.DIGITS, line.WAVES), RECIPES[CLASSIFIER]),
-        {},
-        root,
-    )
+    pages.build_report(SHIPPED, dict.fromkeys(SHIPPED, RECIPES[CLASSIFIER]), {}, root)
     return root
 
 
@@ -191,6 +200,198 @@ def test_drawing_a_digit_and_dragging_a_series(chromium: Any, alive: Path) -> No
         for _ in range(4):
             page.keyboard.press("ArrowUp")
         page.wait_for_function("(b) => document.querySelector('.said').innerText !== b", arg=said)
+
+
+def test_the_pad_shows_what_is_classified(chromium: Any, alive: Path) -> None:
+    """A test image, and then the drawing: the page says which, and hands it to the page Inside."""
+    pixels = """(k) => { const pen = new OffscreenCanvas(8, 8).getContext('2d', {willReadFrequently: true});
+        pen.imageSmoothingEnabled = false;
+        pen.drawImage(document.querySelectorAll('canvas')[k], 0, 0, 8, 8);
+        return Array.from(pen.getImageData(0, 0, 8, 8).data); }"""
+    with Tab(chromium, alive / "out" / "report" / "live.html") as page:
+        page.evaluate("live.ready")
+        first = page.evaluate(pixels, 0)
+        assert first == page.evaluate(pixels, 1) and max(first[::4]) > 200
+        assert "test image 1" in page.locator(".shown").inner_text()
+        page.get_by_role("button", name="Test image 2").click()
+        page.wait_for_function(
+            "document.querySelector('.shown').innerText.includes('test image 2')"
+        )
+        second = page.evaluate(pixels, 0)
+        assert first != second == page.evaluate(pixels, 1)
+        page.locator(".pad").focus()
+        page.keyboard.press("ArrowDown")  # draws nothing, and begins an own drawing
+        page.wait_for_function(
+            "document.querySelector('.shown').innerText.includes('your drawing')"
+        )
+        assert "your drawing" in page.locator(".pad").get_attribute("aria-label")
+        page.locator(".look").first.click()
+        page.wait_for_function(
+            "document.querySelector('#answer')?.innerText.startsWith('Your input')"
+        )
+        assert page.locator("#model").input_value() == line.DIGITS
+
+
+def tensors_of(root: Path, name: str) -> dict[str, np.ndarray]:
+    """Return every inner tensor of a packaged file for its first sample, by onnxruntime."""
+    file = read_model_file(root / "out" / "dist" / name / "model.onnx")
+    graph = unit_view.expose_tensors(onnx.load_from_string(file.prediction_graph))
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = onnxruntime.InferenceSession(
+        graph.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    given = {session.get_inputs()[0].name: file.document.golden.input[:1]}
+    names = [output.name for output in session.get_outputs()]
+    return dict(zip(names, session.run(names, given), strict=True)) | given
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_random_units_are_computed_as_onnxruntime_computes_them(
+    name: str, chromium: Any, alive: Path
+) -> None:
+    """Fifty units over all layers, offline: the products of the page add up to the number that the
+    file computes in the browser and in Python, to 1e-5 of numbers up to 1 in size.
+    """
+    tensors, rng = tensors_of(alive, name), np.random.default_rng(1)
+    address = f"#model={name}"
+    with Tab(chromium, alive / "out" / "report" / "inside.html", address=address) as page:
+        page.evaluate("inside.ready")
+        layers = page.evaluate("inside.layers().map(({op, output}) => [op, output])")
+        assert {output for _, output in layers} == {
+            tensor for tensor, array in tensors.items() if array.dtype in (np.float32, np.uint8)
+        }
+        choices = [
+            (k, int(rng.integers(tensors[output].size)))
+            for k, (_, output) in list(enumerate(layers)) * max(1, -(-50 // len(layers)))
+        ]
+        call = "async (all) => { const done = []; for (const [k, unit] of all) { const { value, file } = await inside.choose(k, unit); done.push([value ?? null, file]); } return done; }"
+        for (k, unit), (value, file) in zip(choices, page.evaluate(call, choices), strict=True):
+            operator, output = layers[k]
+            right = float(tensors[output].ravel()[unit])
+            allowed = 1e-5 * max(1, abs(right))
+            assert abs(file - right) <= allowed, (operator, output, unit)
+            if operator in ("Input", operators.NOT_EXPLAINED):
+                assert value is None
+            else:
+                assert abs(value - file) <= allowed, (operator, output, unit, value, file)
+        if name == "operators":  # each operator that the page explains is among them
+            known = set(page.evaluate("Object.keys(inside.operators)"))
+            assert known == {op for op, _ in layers} - {"Input", operators.NOT_EXPLAINED}
+
+
+def test_a_unit_is_chosen_by_pointer_and_by_keyboard(chromium: Any, alive: Path) -> None:
+    """The page says position and value, and shows window, filter, products and what follows."""
+    address = "#model=operators&layer=c1&unit=9"  # the first convolution: map 0, row 1, column 1
+    with Tab(chromium, alive / "out" / "report" / "inside.html", address=address) as page:
+        page.evaluate("inside.ready")
+        value = tensors_of(alive, "operators")["c1"][0]
+        said = page.locator("#said")
+        position = lambda: said.inner_text().split(":")[0]  # noqa: E731
+        shown = lambda: float(said.inner_text().split(":")[1].replace("−", "-"))  # noqa: E731
+        assert position() == "Map 0, row 1, column 1"
+        assert shown() == pytest.approx(value[0, 1, 1], rel=0.01)
+        page.locator("#maps").focus()
+        for key, place in (
+            ("ArrowRight", (0, 1, 2)),
+            ("ArrowDown", (0, 2, 2)),
+            ("PageDown", (1, 2, 2)),
+            ("PageUp", (0, 2, 2)),
+            ("PageUp", (0, 2, 2)),  # there is none before the first
+        ):
+            page.keyboard.press(key)
+            text = "Map {}, row {}, column {}".format(*place)
+            page.wait_for_function(
+                "(t) => document.querySelector('#said').innerText.startsWith(t)", arg=text
+            )
+            assert shown() == pytest.approx(value[place], rel=0.01)
+        page.get_by_role("spinbutton", name="Map").fill("3")
+        page.keyboard.press("Enter")
+        page.wait_for_function(
+            "document.querySelector('#said').innerText.startsWith('Map 3, row 2')"
+        )
+        box = page.locator("#maps canvas").nth(2).bounding_box()
+        page.mouse.click(box["x"] + box["width"] * 7.5 / 8, box["y"] + box["height"] * 0.5 / 8)
+        page.wait_for_function(
+            "document.querySelector('#said').innerText.startsWith('Map 2, row 0, column 7')"
+        )
+        assert shown() == pytest.approx(value[2, 0, 7], rel=0.01)
+        assert page.locator("#how .cells").count() == 3  # window, filter, products
+        assert page.locator("#how .cells").first.locator(".outside").count() == 5  # in the padding
+        assert "Sum of 9 products" in page.locator("#how .equation").inner_text()
+        page.locator("#layer").focus()
+        page.keyboard.press("ArrowUp")
+        page.wait_for_function(
+            "document.querySelector('#layer-title').innerText === 'multiplication'"
+        )
+        page.locator("#then").get_by_role("button").first.click()
+        page.wait_for_function("document.activeElement.id === 'layer-title'")
+        assert "convolution 3 × 3" in page.locator("#layer-title").inner_text()
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
+def test_the_page_inside_is_accessible(width: int, scheme: str, chromium: Any, alive: Path) -> None:
+    """With products, a table of weights, a window, a formula, a copy and an operator unknown."""
+    with Tab(chromium, alive / "out" / "report" / "inside.html", width, scheme) as page:
+        page.evaluate("inside.ready")
+        page.evaluate("inside.open('operators')")
+        operators_shown = page.evaluate("inside.layers().map(({ op }) => op)")
+        for operator in ("Conv", "Gemm", "AveragePool", "BatchNormalization", "Slice", "Softmax"):
+            page.evaluate("(k) => inside.choose(k)", operators_shown.index(operator))
+            assert serious_findings(page) == [], operator
+            assert page.evaluate("document.documentElement.scrollWidth") <= width
+            assert page.evaluate("document.documentElement.scrollHeight") <= 6000
+        page.evaluate("(k) => inside.choose(k)", operators_shown.index(operators.NOT_EXPLAINED))
+        assert (
+            f"does not explain the operator {operators.NOT_EXPLAINED}"
+            in page.locator("#how").inner_text()
+        )
+
+
+def test_markup_in_names_of_a_file_stays_text(chromium: Any, alive: Path) -> None:
+    with Tab(
+        chromium, alive / "out" / "report" / "inside.html", address="#model=operators"
+    ) as page:
+        page.evaluate("inside.ready")
+        assert page.locator("#layer-title").inner_text().startswith(f"{operators.MARKUP}: conv")
+        page.evaluate("inside.choose(inside.layers().length - 1, 0)")
+        assert f"(class {operators.MARKUP})" in page.locator("#said").inner_text()
+        assert operators.MARKUP in page.locator("#how table").inner_text()
+        assert page.locator("main img").count() == 0
+
+
+def test_an_address_that_means_nothing_opens_the_page_as_usual(chromium: Any, alive: Path) -> None:
+    """Another network, an unknown layer, a unit beyond the layer, an input of another size."""
+    inside = alive / "out" / "report" / "inside.html"
+    for address in ("#model=gone&layer=x&unit=-5&input=AAAA", "#unit=1e9&input=%F0%9F", "#layer"):
+        with Tab(chromium, inside, address=address) as page:
+            page.evaluate("inside.ready")
+            assert page.locator("#model").input_value() == line.DIGITS
+            assert "Test image 1" in page.locator("#answer").inner_text()
+            assert float(page.locator("#unit").get_attribute("data-difference")) < 1e-5
+
+
+def test_a_script_that_is_gone_is_named(chromium: Any, alive: Path, tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    shutil.copytree(alive / "out" / "report", site)
+    (site / "inside" / f"{line.DIGITS}.js").unlink()
+    page = chromium.new_page()
+    page.goto((site / "inside.html").as_uri())
+    page.wait_for_function("document.querySelector('#state').innerText.includes('missing beside')")
+    page.close()
+
+
+def test_layers_with_weights_of_the_line_are_explained(chromium: Any, alive: Path) -> None:
+    """Of the networks in the lecture notes that are packaged in this checkout."""
+    packages = sorted((ROOT / "out" / "dist").glob("*/model.onnx"))
+    small = [path for path in packages if path.stat().st_size <= unit_view.MAX_BYTES]
+    if not small:
+        pytest.skip("nothing is packaged here: run make")
+    with Tab(chromium, alive / "out" / "report" / "inside.html") as page:
+        known = set(page.evaluate("Object.keys(inside.operators)"))
+    for path in small:
+        layers = unit_view.view(read_model_file(path))["layers"]
+        assert {layer["op"] for layer in layers if layer["name"]} <= known, path
 
 
 def test_a_runtime_that_is_not_the_one_named_is_refused(tmp_path: Path) -> None:

@@ -206,7 +206,7 @@ def test_a_missing_picture_of_explain_is_pending(tmp_path: Path) -> None:
 def test_pages_take_nothing_from_elsewhere_and_pictures_are_lazy_sized_and_described(
     whole: Path,
 ) -> None:
-    for name in ("index", "compare", "claims", "live", *RECIPES):
+    for name in ("index", "compare", "claims", "live", "inside", *RECIPES):
         assert "http:" not in page(whole, name) and "https:" not in page(whole, name)
     images = [
         tag
