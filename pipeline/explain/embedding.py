@@ -45,10 +45,10 @@ def make_section(subject: Subject) -> Section | None:
         "knn_map": neighbour_accuracy(points, classes),
     }
     caption = (
-        f"t-SNE of the last hidden layer's features ({features.shape[1]} wide) of {len(points)} "
-        f"test images. The majority of an image's {NEIGHBOURS} nearest neighbours has its class "
-        f"for {facts['knn_features']:.1%} of the images in the features, and for "
-        f"{facts['knn_map']:.1%} on this map. The map's trustworthiness is "
+        f"t-SNE of the last layer's inputs ({features.shape[1]} wide) for {len(points)} test "
+        f"images. The majority of an image's {NEIGHBOURS} nearest neighbours has its class for "
+        f"{100 * facts['knn_features']:.1f} % of the images in these inputs, and for "
+        f"{100 * facts['knn_map']:.1f} % on this map. The map's trustworthiness is "
         f"{facts['trustworthiness']:.3f}."
     )
     section = Section(subject, "Embedding", facts=facts, unstable=("trustworthiness", "knn_map"))

@@ -105,8 +105,8 @@ def draw_gabor_fits(section: Section, weight: np.ndarray, random: np.ndarray) ->
     caption = (
         f"Gabor functions fitted to the {len(fits)} strongest filters explain "
         f"{percent(np.median(r2))} of the variance in the median filter, and "
-        f"{percent(np.median(random_r2))} in the median random one. {len(striped)} "
-        f"filter{'s' * (len(striped) != 1)} with stripes fit better than 95 % of the random ones."
+        f"{percent(np.median(random_r2))} in the median random one. Of the "
+        f"filters with stripes, {len(striped)} fit better than 95 % of the random ones."
     )
     alt = "How well Gabor functions fit, and the directions of the filters' stripes."
     with section.draw("filters.gabor-fits.png", (560, 200), alt, caption, columns=2) as axes:
