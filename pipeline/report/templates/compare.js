@@ -111,7 +111,7 @@ const factRow = (title) => {
 
 const table = () => {
   const has = (title) => chosen.some((name) => (entries[name].cells[title]?.[0] ?? "–") !== "–");
-  const titles = [...new Set(chosen.flatMap((name) => Object.keys(entries[name].cells)))].filter(has);
+  const titles = [...new Set(chosen.flatMap((name) => Object.keys(entries[name].cells)))].filter((title) => title !== "Data" && has(title));
   const [metrics, others] = [true, false].map((wanted) => titles.filter((title) => METRIC.test(title) === wanted).map(factRow));
   const sets = ["Data set", chosen.map((name) => [entries[name].set])];
   const rows = [sets, ...metrics, ...comparisons(), ...others];
