@@ -196,7 +196,7 @@ def draw_residuals(
         time, histogram, memory, normal = axes.flat
         time.axhline(0, color=INK, lw=0.6)
         time.plot(residuals, color=BLUE, lw=0.7, marker="." if n < 80 else None)
-        what = f"residuals (forecast minus observed) of {name}, one step ahead, by cutoff"
+        what = f"residuals of {name}, forecast minus observed, by cutoff"
         time.set(title=escape_dollar(what))
         if times and times.has_one_series:
             times.label(time, np.arange(n), times.cutoffs)

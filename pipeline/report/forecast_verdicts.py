@@ -60,7 +60,7 @@ def judge_interval(interval: dict[str, float]) -> str:
     """Return a verdict on one prediction interval, in words."""
     held, low, high = (f"{100 * interval[key]:.3g}" for key in ("measured", "low", "high"))
     fault = interval_fault(interval)
-    verdict = f"✗ {fault}" if fault else "✓ the nominal coverage is in the range of chance"
+    verdict = f"✗ {fault}" if fault else "✓ as it should be"
     return f"{verdict}: {held} % [{low}, {high}] of the test targets in the " + (
         f"{100 * interval['nominal']:.3g} % interval"
     )

@@ -11,7 +11,7 @@ from finished import CLASSIFIER, FORECASTER, RECIPES, STUDIES, write_all
 
 from pipeline.core.errors import StageError
 from pipeline.params import schema
-from pipeline.report import pages
+from pipeline.report import pages, unit_view
 
 
 @pytest.fixture(scope="module")
@@ -117,3 +117,35 @@ def test_an_interval_at_fault_is_marked_in_words(tmp_path: Path, site: Path) -> 
         .read_text(encoding="utf-8")
         .partition("An interval is too wide")[0]
     )
+
+
+def test_a_difference_that_may_be_chance_is_said_to_be(tmp_path: Path) -> None:
+    """The best baseline is ETS; the interval of the ratio of MASE holds 1, then it does not."""
+    write_all(tmp_path)
+    path = tmp_path / "results" / FORECASTER / "check.json"
+    check = json.loads(path.read_text())
+    check["against_baseline"] = {"better": False, "sentence": "worse than ETS"}
+    for low, chance in ((0.94, True), (1.01, False)):
+        check["metric"]["baselines"]["ETS"]["mase_ratio"] = [1.04, low, 1.16]
+        path.write_text(json.dumps(check))
+        html = (build(tmp_path) / f"{FORECASTER}.html").read_text(encoding="utf-8")
+        head = html.partition("<main")[0]
+        assert "✗ Worse than ETS." in head and ("This may be chance" in head) is chance
+        verdict = "no clear difference" if chance else "worse"
+        assert f"1.16] times the MASE of ETS: {verdict}</dd>" in html
+
+
+def test_an_entry_with_a_unit_view_leads_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_all(tmp_path)
+    write = unit_view.write_unit_views
+    monkeypatch.setattr(
+        unit_view,
+        "write_unit_views",
+        lambda *given: write(*given) | {"models": [CLASSIFIER], "missing": ""},
+    )
+    site = build(tmp_path)
+    for name in RECIPES:
+        html = (site / f"{name}.html").read_text(encoding="utf-8")
+        assert (f'href="inside.html#model={name}"' in html) is (name == CLASSIFIER)
