@@ -128,8 +128,11 @@ const explanation = () => {
   const compared = others.filter((group) => group.pairs).length;
   if (compared > 1) sentences.push(`With ${compared} comparisons, one of the intervals leaves out 0 by chance more often than one time in twenty; the p values are adjusted for that (Holm 1979).`);
   if (others.some((group) => group.ratios)) sentences.push("Ratio of MSE: divided by that of the reference on the same windows; the 95 % interval is a bootstrap over blocks of windows. Below 1 is better.");
-  const apart = chosen.slice(1).filter((name, k) => others[k] === "other data set");
-  if (apart.length) sentences.push(`${apart.join(", ")}: other data than ${chosen[0]}, so metrics and losses cannot be compared. Costs can.`);
+  const named = (wanted) => chosen.slice(1).filter((name, k) => typeof others[k] === "string" && others[k].startsWith(wanted));
+  const [elsewhere, changed, waiting] = ["other data set", "other test", "pending"].map(named);
+  if (elsewhere.length) sentences.push(`${elsewhere.join(", ")}: other data than ${chosen[0]}, so metrics and losses cannot be compared. Costs can.`);
+  if (changed.length) sentences.push(`${changed.join(", ")}: the data set of ${chosen[0]}, but not the same test samples, so results are not paired: another horizon or stride, or an earlier version of the data.`);
+  if (waiting.length) sentences.push(`${waiting.join(", ")}: not compared yet, ${others.find((group) => typeof group === "string" && group.startsWith("pending"))}.`);
   return sentences.map((sentence) => element("p", { className: "quiet" }, sentence));
 };
 

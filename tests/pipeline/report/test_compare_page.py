@@ -20,18 +20,20 @@ from pipeline.evaluate import paired
 from pipeline.plots import vega
 from pipeline.report import comparison
 from pipeline.report.pages import page_writer
+from pipeline.report.result_files import Entry
 
 pytestmark = pytest.mark.slow
 BEST, MIDDLE, WORST = "best-digits", "middle-digits", "<img src=x onerror=alert(1)>,&"
 WRONG = {BEST: [1], MIDDLE: [1, 1, 1, 2], WORST: [0, 1, 1, 1, 1, 1, 1, 1, 2]}  # of 20 of class 0
 OTHERS = {"fourth-digits": [1] * 10, "fifth-digits": [1] * 10}
-APART, FORECASTS = "other-digits", "causal-waves"
+APART, FORECASTS, WORSE = "other-digits", "causal-waves", "worse-waves"
+UNCHECKED, MOVED = "unchecked", "moved"  # of the data set of the five
 
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """compare.html of five classifiers of one data set, whose first class and files have hostile
-    names, one of another data set, and a forecaster.
+    names, one of another data set, one that was not checked, and two forecasters.
     """
     root = tmp_path_factory.mktemp("compare")
     entries = []
@@ -41,6 +43,9 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
         entries.append(change(entry, "data", labels=[HOSTILE, "dog", "owl"]))
     entries.append(classifier(root, APART, [], "digits-high"))
     entries.append(forecaster(root, FORECASTS, np.ones(6)))
+    entries.append(forecaster(root, WORSE, 4 * np.ones(6)))
+    entries.append(Entry(UNCHECKED, entries[0].recipe, root))
+    entries.append(change(classifier(root, MOVED, []), "test", y=np.arange(20) % 2))
     site = root / "site"
     (site / "img").mkdir(parents=True)
     (site / vega.LIBRARY).write_text(vega.javascript_library(), encoding="utf-8")
@@ -145,7 +150,7 @@ def test_boxes_search_and_reference_work_by_keyboard(chromium: Any, page: Path) 
         assert tab.get_by_text("No entry has these words.").is_visible()
         tab.get_by_label("Find entries").fill("set digits digits")
         tab.get_by_role("button", name="Choose all shown").press("Enter")
-        assert columns(tab) == [MIDDLE, BEST, WORST, *OTHERS, APART]
+        assert columns(tab) == [MIDDLE, BEST, WORST, *OTHERS, UNCHECKED, MOVED, APART]
         tab.get_by_role("button", name="Choose none").press("Enter")
         assert "Choose two or more entries." in tab.locator("#compared").inner_text()
 
@@ -202,6 +207,24 @@ def test_other_data_are_not_compared_but_costs_are(chromium: Any, page: Path) ->
         assert row(tab, "p50")[1].endswith("1 ×") and row(tab, "p50")[3].endswith("1 ×")
         said = f"{APART}, {FORECASTS}: other data than {BEST}"
         assert said in tab.locator("#compared").inner_text()
+
+
+def test_forecasters_of_the_same_windows_have_a_ratio_of_errors(chromium: Any, page: Path) -> None:
+    """Four times the error on every window: the ratio is 4 in each draw, and 1 / 4 the other way."""
+    with Tab(chromium, page, address=f"#{FORECASTS},{WORSE}") as tab:
+        assert row(tab, "Ratio of MSE")[1].split() == ["4", "×", "[4,", "4]", "✗", "worse"]
+        assert tab.locator("ul.apart").count() == 0
+        tab.get_by_label("Compare with").select_option(WORSE)
+        assert row(tab, "Ratio of MSE")[1].split()[:4] == ["0.25", "×", "[0.25,", "0.25]"]
+
+
+def test_what_is_not_paired_is_said_with_its_reason(chromium: Any, page: Path) -> None:
+    """An entry that was not checked, and one whose test images of the same data set are others."""
+    with Tab(chromium, page, address=f"#{BEST},{UNCHECKED},{MOVED}") as tab:
+        said = tab.locator("#compared").inner_text()
+        assert f"{UNCHECKED}: not compared yet, pending: dvc repro check@{UNCHECKED}." in said
+        assert f"{MOVED}: the data set of {BEST}, but not the same test samples" in said
+        assert "Difference of accuracy" not in said
 
 
 def test_names_and_labels_stay_text(chromium: Any, page: Path) -> None:
