@@ -14,12 +14,16 @@ SIGNIFICANT_DIGITS = 4  # of every other number
 
 @dataclass(frozen=True)
 class Metric:
-    """One metric. better: "higher", "lower", or "nominal", the value that was asked for."""
+    """One metric. better: "higher", "lower", or "nominal", the value that was asked for.
+
+    interval: whether metrics.json has the ends of its 95 % confidence interval.
+    """
 
     title: str
     unit: str  # "proportion", "ratio" or what an error is measured in
     better: str
     meaning: str
+    interval: bool = False
 
     @property
     def key(self) -> str:
@@ -48,6 +52,7 @@ CATALOGUE = {
             "proportion",
             "higher",
             "proportion of the test images that the fp32 file classifies correctly",
+            interval=True,
         ),
         Metric(
             "Balanced accuracy",
@@ -92,6 +97,7 @@ CATALOGUE = {
             "square of the series' unit",
             "lower",
             "mean squared error over all steps and columns of all test windows",
+            interval=True,
         ),
         Metric(
             "MASE",
@@ -106,6 +112,7 @@ CATALOGUE = {
             "lower",
             "MASE divided by that of the best baseline on the same windows, or MSE where MASE is"
             " not defined; 1 is as good as the baseline",
+            interval=True,
         ),
         Metric(
             "Coverage",
@@ -113,6 +120,7 @@ CATALOGUE = {
             "nominal",
             "proportion of the test targets inside the widest prediction interval, whose nominal"
             " coverage is 0.8 unless the recipe's quantiles differ",
+            interval=True,
         ),
     )
 }

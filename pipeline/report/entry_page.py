@@ -17,7 +17,7 @@ def entry_context(entry: Entry, img: Path) -> dict[str, Any]:
     noise = img / f"{entry.name}.noise.png"
     return {
         "entry": entry,
-        "metric": tables.metric_cell(entry.metric) if entry.metric else None,
+        "metric": tables.named_metric(entry) if entry.metric else None,
         "verdicts": verdicts(entry),
         "made_of": {file: entry.results.get(file) for file in STAGE_OF_FILE},
         "rows": tables.detail_rows(entry) | {"single": single_input_rows(entry)},

@@ -22,6 +22,8 @@ from pipeline.report import (
     comparison,
     entry_page,
     index_page,
+    metrics_page,
+    study_pages,
     tables,
     unit_view,
 )
@@ -37,8 +39,10 @@ RESULTS_README = """# Results
 
 `python -m pipeline.report` writes this file: every entry of `line` in params.yaml (size: {size}) on
 its test split, with 95 % confidence intervals in brackets. Timings differ between runs, so they are
-in out/report/index.html only. "pending": the stage has not run yet. A metric with ✗ is no better
-than that of the best baseline.
+in out/report/index.html only; out/report/metrics.html says what each metric means. "pending": the
+stage has not run yet. ✗: a metric that is no better than that of the best baseline, a coverage that
+is certainly not the nominal one, or int8 that loses too much accuracy; ?: the test images are too
+few to say so.
 
 {table}"""
 
@@ -66,11 +70,14 @@ def build_report(
         context["has_unit_view"] = entry.name in units["models"]
         write("entry", entry.name, context)
         write("explain", context["explain_page"], context)
-    write(
-        "index",
-        "index",
-        {"size": size, **index_page.index_context(entries, study_results, site / "img")},
-    )
+    write("index", "index", {"size": size, **index_page.index_context(entries, site / "img")})
+    write("model_files", "model_files", index_page.files_context(entries, site / "img"))
+    write("explanation_quality", "explanation_quality", index_page.explanations_context(entries))
+    write("metrics", "metrics", metrics_page.metrics_context())
+    contexts = study_pages.study_contexts(study_results, site / "img")
+    write("studies", "studies", {"items": contexts})
+    for context in contexts:
+        write("study", study_pages.page_name(context["study"].name), context)
     write("compare", "compare", comparison.write_comparison(entries, site))
     write("claims", "claims", {**claims.claims_context(root), "studies": list(studies)})
     write("live", "live", browser_demo.write_demo(entries, site, missing))
@@ -80,8 +87,7 @@ def build_report(
     (root / "results" / "README.md").write_text(
         RESULTS_README.format(size=size, table=summary), encoding="utf-8"
     )
-    text = tables.plain_text(tables.entry_table(entries, timings=True))
-    (site / "table.txt").write_text(f"{text}\n", encoding="utf-8")
+    (site / "table.txt").write_text(tables.plain_text(entries), encoding="utf-8")
     return site / "index.html"
 
 
@@ -107,11 +113,12 @@ def page_writer(site: Path) -> Callable[[str, str, dict[str, Any]], None]:
         "percent": lambda share: f"{100 * share:.0f}\u00a0%",
         "pretty": format_recipe,
         "headings": find_headings,
+        "study_page": study_pages.page_name,
         "anchor": lambda text: re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-"),
     }
 
     def write(kind: str, name: str, context: dict[str, Any]) -> None:
-        html = pages.get_template(f"{kind}.html.j2").render(**context)
+        html = pages.get_template(f"{kind}.html.j2").render(page=name, **context)
         path = site / f"{name}.html"
         if path.exists():
             where = "pipeline/params/schema.py RESERVED"

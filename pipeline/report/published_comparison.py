@@ -14,7 +14,7 @@ from typing import Any
 from pipeline.plots.style import Picture
 from pipeline.plots.vega import TEMPLATES, draw_chart, label_sparsely
 from pipeline.report.result_files import Entry
-from pipeline.report.tables import format_with_prefix, metric_cell
+from pipeline.report.tables import format_with_prefix, metric_text
 
 PUBLISHED = json.loads((TEMPLATES / "published.json").read_text(encoding="utf-8"))
 Bubble = dict[str, Any]  # one bubble: name, set, parameters, macs, y, low, high, interval, link
@@ -42,7 +42,7 @@ def latency_bubbles(entries: list[Entry]) -> list[Bubble]:
 def entry_bubble(entry: Entry, values: list[float]) -> Bubble:
     assert entry.metric
     train = entry.results["train"]
-    interval = metric_cell(entry.metric).text.partition(" [")[2].rstrip("]")
+    interval = metric_text(entry.metrics, entry.metric["name"]).partition(" [")[2].rstrip("]")
     where = {"name": entry.name, "set": entry.recipe.data.set, "link": f"{entry.name}.html"}
     size = {"parameters": train["parameters"], "macs": train["macs"], "interval": interval}
     return where | size | dict(zip(("y", "low", "high"), values, strict=True))

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.core.errors import StageError
+from pipeline.evaluate.metric_catalogue import main_metrics
 from pipeline.params.schema import EntryRecipe
 from pipeline.report.forecast_verdicts import (
     BaselineRatio,
@@ -121,6 +122,11 @@ class Entry:
     @property
     def metric(self) -> dict[str, Any] | None:
         return self.results["check"]["metric"] if "check" in self.results else None
+
+    @cached_property
+    def metrics(self) -> dict[str, float]:
+        """The numbers of metrics.json, rounded as every table shows them; {} before stage check."""
+        return main_metrics(self.results["check"]) if "check" in self.results else {}
 
     @property
     def worse_than(self) -> str | None:

@@ -3,21 +3,32 @@
 from __future__ import annotations
 
 import html
+import itertools
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
+from pipeline.evaluate.metric_catalogue import CATALOGUE
 from pipeline.plots.style import format_number
+from pipeline.report.forecast_verdicts import interval_fault
 from pipeline.report.result_files import Entry
 
 PENDING = "pending"
-# Column of a test that a model must pass -> what its failure means.
+# Test that a model must pass -> what its failure means.
 TESTS = {
     "Gate": "onnxruntime and torch give different predictions, so this model is not packaged",
     "Served = trained": "the packaged command does not reach the checked metric",
 }
+# Task -> the metrics beside an entry's name, and those behind its costs.
+METRICS: dict[str | None, tuple[list[str], list[str]]] = {
+    "classification": (["accuracy"], ["int8_accuracy", "calibration_error"]),
+    "forecasting": (["mse", "ratio_to_best_baseline"], ["coverage"]),
+    None: ([], []),
+}
+TASK_TITLES = {"classification": "Classification", "forecasting": "Forecasting", None: "Pending"}
 # Adebayo et al. 2018, arXiv:1810.03292, found that the first two pass and the third fails.
 SANITY_CHECKED = ("gradient", "Grad-CAM", "guided backpropagation")
 DELETION_COMPARED = ("gradient", "integrated gradients", "LIME")
@@ -25,86 +36,183 @@ DELETION_COMPARED = ("gradient", "integrated gradients", "LIME")
 
 @dataclass(frozen=True)
 class Cell:
-    """Text, the value to sort by (None sorts last), a state that sets the colour, and a link."""
+    """Text, the value to sort by (None sorts last), a state that sets the colour, a link, and a
+    note that is shown below the text.
+    """
 
     text: str
     value: float | str | None = None
     state: str = ""  # "", "pending", "good" or "bad"
     link: str = ""
+    note: str = ""
+
+    @property
+    def line(self) -> str:
+        """The text and the note on one line."""
+        return f"{self.text}, {self.note}" if self.note else self.text
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column title; `number` columns are right-aligned and sorted by value."""
+    """A column title; `number` columns are right-aligned and sorted by value.
+
+    explained: the anchor of metrics.html that says what the column holds, if any.
+    """
 
     title: str
     number: bool = False
+    explained: str = ""
 
 
 @dataclass(frozen=True)
 class Table:
+    """Columns and rows. groups: row number -> title of the group of rows that begins there."""
+
     columns: list[Column]
     rows: list[list[Cell]]
+    groups: dict[int, str] = field(default_factory=dict)
+
+
+def entry_tables(entries: list[Entry], *, timings: bool) -> dict[str, Table]:
+    """Return a table of entries for each task, by title; its groups are the data sets."""
+    tables = {}
+    for task, title in TASK_TITLES.items():
+        if members := [entry for entry in entries if entry.task == task]:
+            groups = group_by_data(members)
+            ranked = [entry for group in groups.values() for entry in group]
+            tables[title] = replace(entry_table(ranked, timings=timings), groups=first_rows(groups))
+    return tables
+
+
+def group_by_data(entries: list[Entry]) -> dict[str, list[Entry]]:
+    """Return the entries by the description of their data; the best of each group comes first."""
+    groups: dict[str, list[Entry]] = {}
+    for entry in entries:
+        groups.setdefault(describe_data(entry), []).append(entry)
+    return {title: sorted(group, key=rank) for title, group in groups.items()}
+
+
+def first_rows(groups: dict[str, list[Entry]]) -> dict[int, str]:
+    """Return {number of a group's first row: its title} of groups with one row for each entry."""
+    starts = itertools.accumulate((len(group) for group in groups.values()), initial=0)
+    return dict(zip(starts, groups, strict=False))
+
+
+def rank(entry: Entry) -> float:
+    """Return a number that is lower for a better entry of the same data; pending ones are last."""
+    if not entry.metric:
+        return math.inf
+    value = float(entry.metric["value"])
+    return -value if entry.metric["name"] == "accuracy" else value
+
+
+def describe_data(entry: Entry) -> str:
+    """Return e.g. "digits (10 classes, 360 test images)"; the name alone before stage data."""
+    if not (about := entry.results.get("data")):
+        return str(entry.recipe.data.set)
+    if entry.task == "classification":
+        counts = f"{len(about['labels'])} classes, {about['test']:,} test images"
+    else:
+        counts = f"{len(about['columns'])} series"
+    return f"{entry.recipe.data.set} ({counts})"
 
 
 def entry_table(entries: list[Entry], *, timings: bool) -> Table:
     """Return one row per entry. Without timings, the same results give the same table."""
     providers = list(dict.fromkeys(name for entry in entries for name in entry.latencies))
     providers = providers if timings else []
-    measured = "Test metric [95\u00a0%]", "Parameters", "MACs", "File"
-    latencies = [f"{device_name(name)}\u00a0p50, batch\u00a01" for name in providers]
-    titles = [
-        *map(Column, ("Entry", "Architecture")),
-        *[Column(title, number=True) for title in (*measured, *latencies, "int8")],
-        *map(Column, TESTS),
+    tasks = list(dict.fromkeys(entry.task for entry in entries))
+    first, last = ([key for task in tasks for key in METRICS[task][k]] for k in (0, 1))
+    costs = [("Parameters", "parameters"), ("MACs", "macs"), ("File", "file")]
+    latencies = [(f"{device_name(name)}\u00a0p50, batch\u00a01", "p50") for name in providers]
+    columns = [
+        Column("Entry"),
+        *map(metric_column, first),
+        Column("Served = trained", explained="served-trained"),
+        Column("Data"),
+        Column("Architecture"),
+        *[Column(title, number=True, explained=anchor) for title, anchor in (*costs, *latencies)],
+        *map(metric_column, last),
     ]
-    return Table(titles, [entry_row(entry, providers) for entry in entries])
+    return Table(columns, [entry_row(entry, providers, first, last) for entry in entries])
 
 
-def entry_row(entry: Entry, providers: list[str]) -> list[Cell]:
+def metric_column(key: str) -> Column:
+    """Return the column of a metric; [95 %] says that its cells hold an interval."""
+    metric = CATALOGUE[key]
+    title = f"{metric.title} [95\u00a0%]" if metric.interval else metric.title
+    return Column(title, number=True, explained=key.replace("_", "-"))
+
+
+def entry_row(entry: Entry, providers: list[str], first: list[str], last: list[str]) -> list[Cell]:
     """Return the cells of one entry; results that do not exist yet are marked pending."""
     train, export = entry.results.get("train"), entry.results.get("export")
-    check, infer = entry.results.get("check"), entry.results.get("infer")
     missing = Cell(PENDING, state="pending")
     return [
         Cell(entry.name, entry.name, link=f"{entry.name}.html"),
+        *[metric_cell(entry, key) for key in first],
+        served_cell(entry),
+        Cell(str(entry.recipe.data.set), str(entry.recipe.data.set)),
         Cell(entry.network_description, entry.network_description),
-        entry_metric_cell(entry) if entry.metric else missing,
         Cell(f"{train['parameters']:,}", train["parameters"]) if train else missing,
         Cell(format_with_prefix(train["macs"]).strip(), train["macs"]) if train else missing,
         Cell(format_with_prefix(export["bytes"]) + "B", export["bytes"]) if export else missing,
         *[latency_cell(entry.latencies.get(n)) if entry.latencies else missing for n in providers],
-        int8_cell(check) if check else missing,
-        verdict_cell(check["passed"], "passed", "failed") if check else missing,
-        verdict_cell(infer["equal"], "yes", "no") if infer else missing,
+        *[metric_cell(entry, key) for key in last],
     ]
 
 
-def entry_metric_cell(entry: Entry) -> Cell:
-    """Return the test metric, marked ✗ if it is no better than that of the best baseline."""
-    assert entry.metric
-    cell = metric_cell(entry.metric)
-    return replace(cell, text=f"✗ {cell.text}", state="bad") if entry.worse_than else cell
+def metric_cell(entry: Entry, key: str) -> Cell:
+    """Return the cell of a metric; ✗ marks what is no better than the best baseline or is refused.
 
-
-def metric_cell(metric: dict[str, Any]) -> Cell:
-    """Return the test metric with its 95 % confidence interval: accuracy in %, errors to 3
-    digits.
+    A dash stands where the metric does not apply to the entry.
     """
-    if metric["name"] == "accuracy":
-        value, low, high = (f"{100 * metric[key]:.1f}" for key in ("value", "low", "high"))
-        return Cell(f"{value} % [{low}, {high}]", metric["value"])
-    value, low, high = (format_number(metric[key]) for key in ("value", "low", "high"))
-    return Cell(f"{metric['name'].upper()} {value} [{low}, {high}]", metric["value"])
-
-
-def int8_cell(check: dict[str, Any]) -> Cell:
-    """Return the lowest accuracy of the int8 model over devices, marked by `variant_mark`."""
-    if not (by_device := check["variants"].get("int8")):
+    if entry.metric is None:
+        return Cell(PENDING, state="pending")
+    if key not in entry.metrics:
         return Cell("–")
-    worst = min(by_device.values(), key=lambda row: row["accuracy"])
-    mark, state = variant_mark([*by_device.values()])
-    return Cell(f"{mark} {100 * worst['accuracy']:.1f} %".lstrip(), worst["accuracy"], state)
+    cell = Cell(metric_text(entry.metrics, key), entry.metrics[key])
+    if key == entry.metric["name"] and entry.worse_than:
+        return replace(cell, text=f"✗ {cell.text}", state="bad")
+    if key == "ratio_to_best_baseline" and entry.best_baseline:
+        return replace(cell, note=f"to {entry.best_baseline.name}")
+    if key == "coverage":
+        return coverage_cell(cell, entry.metric["intervals"][0])
+    if by_device := entry.results["check"]["variants"].get(key.removesuffix("_accuracy")):
+        mark, state = variant_mark([*by_device.values()])
+        return replace(cell, text=f"{mark} {cell.text}".lstrip(), state=state)
+    return cell
+
+
+def named_metric(entry: Entry) -> Cell:
+    """Return the test metric of a checked entry with its name: "MSE 0.2440 [0.1970, 0.2950]"."""
+    assert entry.metric
+    cell = metric_cell(entry, entry.metric["name"])
+    return replace(cell, text=f"{CATALOGUE[entry.metric['name']].title} {cell.text}")
+
+
+def metric_text(metrics: dict[str, float], key: str) -> str:
+    """Return a metric of metrics.json as text, with its interval if it has one."""
+    metric = CATALOGUE[key]
+    if not metric.interval:
+        return metric.text(metrics[key])
+    return metric.interval_text(*(metrics[f"{key}{end}"] for end in ("", "_low", "_high")))
+
+
+def coverage_cell(cell: Cell, interval: dict[str, float]) -> Cell:
+    """Return the cell with the nominal coverage; ✗ marks an interval that is certainly wrong."""
+    nominal = f"{interval['nominal']:g}"
+    if fault := interval_fault(interval):
+        return replace(cell, text=f"✗ {cell.text}", note=f"{fault} for {nominal}", state="bad")
+    return replace(cell, note=f"nominal {nominal}")
+
+
+def served_cell(entry: Entry) -> Cell:
+    """Return whether the packaged command reaches the checked metric, and what hinders it."""
+    check, infer = entry.results.get("check"), entry.results.get("infer")
+    if check and not check["passed"]:
+        return Cell("✗ check failed", 0, "bad")
+    return verdict_cell(infer["equal"], "yes", "no") if infer else Cell(PENDING, state="pending")
 
 
 def variant_mark(verdicts: list[dict[str, Any]]) -> tuple[str, str]:
@@ -207,8 +315,8 @@ def attribution_summary_rows(entries: list[Entry]) -> list[list[str]]:
         rows.append(
             [
                 entry.name,
-                *[f"{np.mean(shares):.2f}" if shares else "–" for shares in kept],
                 failing or ("none" if checked else "–"),
+                *[f"{np.mean(shares):.2f}" if shares else "–" for shares in kept],
                 *[with_interval(gain, "+") if gain else "–" for gain in gains],
                 *[f"{methods['LIME'][what]:.2f}" for what in ("fidelity", "stability")],
                 "–" if gap is None else f"{100 * gap:.1f} %",
@@ -314,7 +422,7 @@ def markdown(table: Table) -> str:
         return "| " + " | ".join(cells) + " |"
 
     rule = ["---:" if column.number else "---" for column in table.columns]
-    rows = [[html.escape(cell.text).replace("|", "\\|") for cell in row] for row in table.rows]
+    rows = [[html.escape(cell.line).replace("|", "\\|") for cell in row] for row in table.rows]
     titles = [column.title for column in table.columns]
     return "\n".join([*map(line, [titles, rule, *rows]), ""])
 
@@ -326,13 +434,15 @@ def without_columns(table: Table, titles: tuple[str, ...]) -> Table:
 
 
 def summary_markdown(entries: list[Entry]) -> str:
-    """Return the table of README.md as Markdown, and a line for each entry that failed a test.
+    """Return the tables of README.md as Markdown, and a line for each entry that failed a test.
 
-    It has no timings, which do not repeat, and no column for the two tests that entries pass.
+    They have no timings, which do not repeat, and no column for the two tests that entries pass.
     """
-    table = entry_table(entries, timings=False)
-    failures = "".join(f"\n{sentence}\n" for sentence in failed_tests(entries))
-    return markdown(without_columns(table, ("MACs", *TESTS))) + failures
+    parts = []
+    for title, table in entry_tables(entries, timings=False).items():
+        kept = without_columns(table, ("MACs", "Served = trained"))
+        parts.append(f"### {title}\n\n{markdown(kept)}")
+    return "\n".join([*parts, *(f"{sentence}\n" for sentence in failed_tests(entries))])
 
 
 def failed_tests(entries: list[Entry]) -> list[str]:
@@ -347,10 +457,18 @@ def failed_tests(entries: list[Entry]) -> list[str]:
     return sentences
 
 
-def plain_text(table: Table) -> str:
-    """Return the table with padded columns, without the columns that do not fit a terminal."""
-    table = without_columns(table, ("Architecture", "MACs"))
-    rows = [[c.title for c in table.columns], *([c.text for c in row] for row in table.rows)]
+def plain_text(entries: list[Entry]) -> str:
+    """Return the tables for a terminal: padded columns, without those that do not fit."""
+    parts = []
+    for title, table in entry_tables(entries, timings=True).items():
+        kept = without_columns(table, ("Architecture", "MACs"))
+        parts.append(f"{title}\n{padded_text(kept)}\n")
+    return "\n".join(parts)
+
+
+def padded_text(table: Table) -> str:
+    """Return the table with columns of equal width."""
+    rows = [[c.title for c in table.columns], *([c.line for c in row] for row in table.rows)]
     columns = []
     for column, words in zip(table.columns, zip(*rows, strict=True), strict=True):
         width, side = max(map(len, words)), ">" if column.number else "<"

@@ -10,10 +10,18 @@ import numpy as np
 from convline.colours import VARIANTS
 from matplotlib.axes import Axes
 
+from pipeline.evaluate.metric_catalogue import CATALOGUE
 from pipeline.plots.style import Picture, drawing, format_number, use_integer_ticks
 from pipeline.plots.vega import draw_chart, label_sparsely
 from pipeline.report.result_files import Entry
-from pipeline.report.tables import Cell, Column, Table, device_name, format_with_prefix
+from pipeline.report.tables import (
+    Cell,
+    Column,
+    Table,
+    device_name,
+    format_with_prefix,
+    group_by_data,
+)
 
 GPU_RESULTS = Path("results/gpu")
 FEW_NODES = 6  # that have their names on the axis
@@ -22,23 +30,41 @@ SIGNAL_TO_NOISE_PAIR = (
     "plain20-digits",
     "resnet20-digits",
 )  # equal depth, without shortcuts and with
-QUALITY = "Accuracy", "Points lost [95\u00a0%]"
-COST = "p50, batch\u00a01", "Best per second", "Share of limit", "First result", "Memory", "File"
+COST = {  # column of a cost -> where metrics.html explains it
+    "p50, batch\u00a01": "p50",
+    "Best per second": "best-per-second",
+    "File": "file",
+    "Memory": "memory",
+    "First result": "first-result",
+    "Share of limit": "share-of-limit",
+}
 
 
 def file_table(entries: list[Entry]) -> Table:
-    """Return a row for each model file and device: accuracy, cost, and whether it is packaged."""
-    titles = [
-        *map(Column, ("Entry", "Device", "Variant")),
-        *[Column(title, number=True) for title in QUALITY + COST],
-        *map(Column, ("Ships", "On the front")),
+    """Return a row for each model file and device: accuracy, cost, and whether it is packaged.
+
+    The groups of rows are the data sets.
+    """
+    columns = [
+        Column("Entry"),
+        Column("Accuracy or MSE", number=True, explained="accuracy"),
+        *map(Column, ("Variant", "Device")),
+        Column("Ships", explained="ships"),
+        Column("Points lost [95\u00a0%]", number=True, explained="points-lost"),
+        *[Column(title, number=True, explained=anchor) for title, anchor in COST.items()],
+        Column("Front", explained="front"),
     ]
-    rows = [
-        file_table_row(entry, file)
-        for entry in entries
-        for file in entry.results.get("speed", {}).get("files", [])
-    ]
-    return Table(titles, rows)
+    rows: list[list[Cell]] = []
+    groups: dict[int, str] = {}
+    for title, group in group_by_data(entries).items():
+        found = [
+            file_table_row(entry, file)
+            for entry in group
+            for file in entry.results.get("speed", {}).get("files", [])
+        ]
+        groups |= {len(rows): title} if found else {}
+        rows += found
+    return Table(columns, rows, groups)
 
 
 def file_table_row(entry: Entry, file: dict[str, Any]) -> list[Cell]:
@@ -49,30 +75,35 @@ def file_table_row(entry: Entry, file: dict[str, Any]) -> list[Cell]:
     best = max(own, key=lambda row: row["per_second"])
     found = check["variants"].get(variant, {}).get(device)
     choice = speed["choice"][device]
-    accuracy = found["accuracy"] if found else check["metric"]["value"]
-    percent = check["metric"]["name"] == "accuracy"
+    metric = found["accuracy"] if found else check["metric"]["value"]
     points = [100 * found[key] for key in ("lost", "lost_low", "lost_high")] if found else []
     lost = "{:.2f} [{:.2f}, {:.2f}]".format(*points) if found else "–"
-    ships = Cell("✓ yes", 1, "good") if not found or found["accepted"] else Cell("✗ no", 0, "bad")
-    if found and found["undecided"]:
-        ships = Cell(f"? undecided, {'packaged' if found['accepted'] else 'left out'}", 0.5)
-    if choice["variant"] == variant:
-        ships = Cell("✓ recommended", 2, "good")
     return [
         Cell(entry.name, entry.name, link=f"{entry.name}.html"),
-        Cell(device_name(device), device),
+        Cell(CATALOGUE[check["metric"]["name"]].text(metric), metric),
         Cell(variant, variant),
-        Cell(f"{100 * accuracy:.1f} %" if percent else f"MSE {format_number(accuracy)}", accuracy),
+        Cell(device_name(device), device),
+        ships_cell(found, recommended=choice["variant"] == variant),
         Cell(lost, found["lost"] if found else None),
         Cell(f"{format_number(one['p50_ms'])} ms", one["p50_ms"]),
-        Cell(f"{best['per_second']:,.0f} at {best['batch']}", best["per_second"]),
-        Cell(f"{100 * best['share_of_limit']:.0f} %", best["share_of_limit"]),
-        Cell(f"{file['first_s']:.2f} s", file["first_s"]),
-        Cell(f"{file['memory_mb']:,.0f} MB", file["memory_mb"]),
+        Cell(f"{best['per_second']:,.0f}", best["per_second"], note=f"batch {best['batch']}"),
         Cell(f"{format_with_prefix(file['bytes'])}B", file["bytes"]),
-        ships,
+        Cell(f"{file['memory_mb']:,.0f} MB", file["memory_mb"]),
+        Cell(f"{file['first_s']:.2f} s", file["first_s"]),
+        Cell(f"{100 * best['share_of_limit']:.0f} %", best["share_of_limit"]),
         Cell("✓" if variant in choice["front"] else "–", int(variant in choice["front"])),
     ]
+
+
+def ships_cell(verdict: dict[str, Any] | None, *, recommended: bool) -> Cell:
+    """Return whether a file is packaged. verdict: `judge_variant` of stage check, None for fp32."""
+    if recommended:
+        return Cell("✓ recommended", 2, "good")
+    if verdict and verdict["undecided"]:
+        return Cell("? undecided", 0.5, note="packaged" if verdict["accepted"] else "left out")
+    return (
+        Cell("✗ no", 0, "bad") if verdict and not verdict["accepted"] else Cell("✓ yes", 1, "good")
+    )
 
 
 def draw_tradeoffs(entries: list[Entry], img: Path, gpu: Path = GPU_RESULTS) -> dict[str, Picture]:

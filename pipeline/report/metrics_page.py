@@ -1,0 +1,61 @@
+"""The page that explains every metric of the catalogue, with its formula and source."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pipeline.evaluate.metric_catalogue import CATALOGUE
+
+WILSON = "95 % interval: Wilson 1927, “Probable inference” (score interval)"
+BLOCKS = "95 % interval: circular block bootstrap, Politis and Romano 1992, over test windows"
+# Metric -> (formula, source).
+FORMULAS = {
+    "accuracy": ("right / n, of n test images", WILSON),
+    "balanced_accuracy": (
+        "mean over classes of (right in the class / images of the class)",
+        "Brodersen et al. 2010, “The balanced accuracy and its posterior distribution”",
+    ),
+    "calibration_error": (
+        "Σ over bins of (images in the bin / n) · |accuracy in the bin − mean confidence in the"
+        " bin|; the confidence is the probability of the predicted class",
+        "Guo et al. 2017, “On Calibration of Modern Neural Networks”, arXiv:1706.04599, eq. 3",
+    ),
+    "int8_accuracy": ("right / n, as predicted by model.int8.onnx", ""),
+    "fp16_accuracy": ("right / n, as predicted by model.fp16.onnx", ""),
+    "precision_at_5": (
+        "mean over test images of (images of the same class among the 5 nearest / 5); distances"
+        " are Euclidean between features",
+        "Manning, Raghavan and Schütze 2008, “Introduction to Information Retrieval”, section 8.4",
+    ),
+    "mean_average_precision": (
+        "mean over test images of the mean of the precision at the rank of each training image of"
+        " the same class",
+        "Manning, Raghavan and Schütze 2008, “Introduction to Information Retrieval”, section 8.4",
+    ),
+    "mse": ("mean of (forecast − value)²", BLOCKS),
+    "mase": (
+        "mean |forecast − value| / mean |value − value one season before| over the training rows",
+        "Hyndman and Koehler 2006, “Another look at measures of forecast accuracy”, section 3",
+    ),
+    "ratio_to_best_baseline": (
+        "MASE of the entry / least MASE of last value, seasonal naive, AR(4), linear window, ETS"
+        " and ARIMA",
+        BLOCKS,
+    ),
+    "coverage": (
+        "values between the lowest and the highest predicted quantile / all values; ✗ if the 95 %"
+        " interval of the coverage does not hold the nominal coverage",
+        BLOCKS,
+    ),
+}
+BETTER = {
+    "higher": "higher is better",
+    "lower": "lower is better",
+    "nominal": "near the nominal value is better",
+}
+
+
+def metrics_context() -> dict[str, Any]:
+    """Return the context of metrics.html.j2."""
+    metrics = [(metric, BETTER[metric.better], *FORMULAS[key]) for key, metric in CATALOGUE.items()]
+    return {"metrics": metrics}
