@@ -26,12 +26,8 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[3]
 SHIPPED = [line.DIGITS, line.WAVES, "operators"]
 PAGES = (
-    "index",
-    "compare",
-    "claims",
-    "live",
-    "inside",
-    *RECIPES,
+    *("index", "model_files", "explanation_quality", "compare", "studies", "study_dilation"),
+    *("claims", "metrics", "live", "inside", *RECIPES),
     *(f"{name}.explain" for name in RECIPES),
 )
 
@@ -94,20 +90,41 @@ def test_an_entrys_page_is_short_and_its_contents_lead_to_its_sections(
 
 
 def test_the_table_sorts_and_is_searched(chromium: Any, site: Path) -> None:
-    with Tab(chromium, site / "index.html") as page:
-        table = page.locator("table.entries").nth(
-            2
-        )  # the verdict: fp32, int8, and the forecaster's fp32
+    """Each group of rows by itself: fp32 and int8 of the classifier, then the forecaster's fp32."""
+    with Tab(chromium, site / "model_files.html") as page:
+        table = page.locator("table.entries")
         order = lambda: table.locator("tbody tr td:nth-child(3)").all_inner_texts()  # noqa: E731
         assert order() == ["fp32", "int8", "fp32"]
         table.get_by_role("button", name="p50").press("Enter")
         assert order() == ["int8", "fp32", "fp32"]
         assert table.locator("[aria-sort=ascending]").inner_text().startswith("p50")
-        page.get_by_label("Find entries").fill(f"{CLASSIFIER} INT8")
-        assert (
-            table.locator("tbody tr:visible").count() == 1
-            and page.locator("#found").inner_text() == "1 found"
-        )
+        rows = table.locator("tbody tr:not(.group):visible")
+        page.get_by_label("Find files").fill(f"{CLASSIFIER} INT8")
+        assert rows.count() == 1 and page.locator("#found").inner_text() == "1 found"
+        assert table.locator("tr.group:visible").count() == 1
+        page.get_by_label("Find files").fill("waves (2 series)")  # the title of a group
+        assert rows.count() == 1 and FORECASTER in rows.first.inner_text()
+
+
+def test_a_phone_shows_the_metric_beside_the_name(chromium: Any, site: Path) -> None:
+    """Without scrolling sideways; a shadow at the edge shows that there is more."""
+    with Tab(chromium, site / "index.html", 390) as page:
+        for table in page.locator("table.entries").all():
+            for cell in table.locator("tbody td:nth-child(2)").all():
+                box = cell.bounding_box()
+                assert box and box["x"] >= 0 and box["x"] + box["width"] <= 390
+            scroll = table.locator("xpath=..")
+            assert scroll.evaluate("box => box.scrollWidth > box.clientWidth")
+            assert "local" in scroll.evaluate("b => getComputedStyle(b).backgroundAttachment")
+
+
+def test_a_heading_links_to_what_it_means(chromium: Any, site: Path) -> None:
+    """The link is beside the button that sorts, not in it."""
+    with Tab(chromium, site / "index.html") as page:
+        assert page.locator("thead button a").count() == 0
+        page.get_by_role("link", name="What Accuracy [95\u00a0%] means").click()
+        assert page.url.endswith("metrics.html#accuracy")
+        assert page.locator(":target").inner_text() == "Accuracy"
 
 
 def test_charts_have_tooltips_and_zoom(chromium: Any, site: Path) -> None:

@@ -92,8 +92,8 @@ def test_a_line_that_was_checked_on_a_gpu_alone(tmp_path: Path) -> None:
                 }
             path.write_text(json.dumps(found))
     assert "CUDA\u00a0p50, batch\u00a01" in build(tmp_path)
-    index = page(tmp_path)
-    assert ">CUDA</td>" in index and ">CPU</td>" not in index
+    files = page(tmp_path, "model_files")
+    assert ">CUDA</td>" in files and ">CPU</td>" not in files
     assert not (tmp_path / "out" / "report" / "img" / "verdict.fronts.png").exists()
     assert "18 by CUDA, 2 by CPU (SVMClassifier); no CUDA graph" in page(tmp_path, CLASSIFIER)
 
@@ -124,7 +124,8 @@ def test_nothing_made_shows_every_entry_pending_with_its_command(tmp_path: Path)
             assert f">dvc repro {stage}@{name}</code>" in page(tmp_path, name)
         assert f">dvc repro explain@{name} infer@{name}</code>" in page(tmp_path)
         assert name in text
-    assert "make study NAME=dilation" in page(tmp_path)
+    for name in ("studies", "study_dilation"):
+        assert "make study NAME=dilation" in page(tmp_path, name)
     assert check_links(tmp_path / "out" / "report") >= 4
 
 
@@ -145,17 +146,11 @@ def test_all_made_shows_every_measurement(whole: Path) -> None:
     index, classifier, forecaster = (
         page(whole, name) for name in ("index", CLASSIFIER, FORECASTER)
     )
-    assert (
-        "90.0 % [69.9, 97.2]" in index
-        and "MSE 0.900 [0.699, 0.972]" in index
-        and "0.123 ms" in index
-    )
-    assert (
-        "dvc repro infer@" not in index
-        and "test CPU" in index
-        and "1.0 ± .1" in index
-        and "It holds." in index
-    )
+    assert ">0.9000 [0.6990,\u00a00.9720]</td>" in index and "0.123 ms" in index
+    assert "dvc repro infer@" not in index
+    study, files = page(whole, "study_dilation"), page(whole, "model_files")
+    assert "1.0 ± .1" in study and "It holds." in study and "2 runs" in study
+    assert "test CPU" in files and "? undecided" not in files and "✓ recommended" in files
     assert "2 of 20 test images are classified wrongly" in classifier and "3.0e-07" in classifier
     assert (
         "infer images lenet5-digits out/lenet5-digits/data/raw" in classifier
@@ -165,6 +160,7 @@ def test_all_made_shows_every_measurement(whole: Path) -> None:
         "infer series tcn-waves out/tcn-waves/data/raw/*.csv" in forecaster
         and "7 (0.990)" in classifier
     )
+    assert "Accuracy 0.9000 [0.6990, 0.9720]" in classifier
     assert "79 % [70, 88] of the test targets in the 80 % interval" in forecaster
     assert (
         "Other precisions" in classifier and "Other precisions" not in forecaster
@@ -174,20 +170,20 @@ def test_all_made_shows_every_measurement(whole: Path) -> None:
         and "2.00 [1.50, 2.50]" in forecaster
         and "79.0 % [70.0, 88.0]" in forecaster
     )
-    assert "90.0 % [69.9, 97.2]" in text and "0.123 ms" in text
+    assert "0.9000 [0.6990, 0.9720]" in text and "0.123 ms" in text
     assert check_links(whole / "out" / "report") > 20
 
 
 def test_explanations_are_shown_and_what_fails_its_check_is_marked(whole: Path) -> None:
-    index, classifier, forecaster = (
-        page(whole, name) for name in ("index", f"{CLASSIFIER}.explain", f"{FORECASTER}.explain")
-    )
+    classifier, forecaster = (page(whole, f"{name}.explain") for name in (CLASSIFIER, FORECASTER))
     assert "1.00 → 0.90 → 0.50</td>" in classifier and "✗ fails its sanity check" in classifier
     assert (
         "0.20 (+0.30 [+0.10, +0.50])" in classifier
         and "4 images of which one half is replaced by noise" in classifier
     )
-    assert "<td>guided backpropagation</td>" in index and ">0.80</td>" in index and "3.1 %" in index
+    quality = page(whole, "explanation_quality")
+    assert "<td>guided backpropagation</td>" in quality and ">0.80</td>" in quality
+    assert "3.1 %" in quality
     for name, text in ((CLASSIFIER, classifier), (FORECASTER, forecaster)):
         assert f"img/{name}.attribution.png" in text
         assert "<figcaption>&lt;script&gt;" in text
@@ -206,17 +202,18 @@ def test_a_missing_picture_of_explain_is_pending(tmp_path: Path) -> None:
 def test_pages_take_nothing_from_elsewhere_and_pictures_are_lazy_sized_and_described(
     whole: Path,
 ) -> None:
-    for name in ("index", "compare", "claims", "live", "inside", *RECIPES):
+    pages = ("index", "model_files", "explanation_quality", "studies", "study_dilation", "metrics")
+    for name in (*pages, "compare", "claims", "live", "inside", *RECIPES):
         assert "http:" not in page(whole, name) and "https:" not in page(whole, name)
     images = [
         tag
-        for name in ("index", *RECIPES)
+        for name in (*pages, *RECIPES)
         for kind, tag in Links(page(whole, name)).tags
         if kind == "img"
     ]
-    # small curves, study, verdict, landscape; of entries curves, noise, four charts of a classifier,
+    # small curves, study twice, verdict, landscape; of entries curves, noise, four charts of a classifier,
     # two mistakes each beside a right image, four of the backtest, one of explain
-    assert len(images) == 2 + 1 + 2 + 4 + 3 + 1 + 4 + 2 * 2 + 4 + 2
+    assert len(images) == 2 + 2 + 2 + 4 + 3 + 1 + 4 + 2 * 2 + 4 + 2
     for image in images:
         assert (
             image["loading"] == "lazy"
@@ -272,7 +269,8 @@ def test_a_removed_entry_is_gone(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_readme_of_results_holds_only_what_repeats(whole: Path) -> None:
     readme = (whole / "results" / "README.md").read_text(encoding="utf-8")
-    assert "| lenet5-digits | lenet5 | 90.0 % [69.9, 97.2] | 61,706 | 250 kB | 85.0 % |\n" in readme
+    facts = "0.9000 [0.6990, 0.9720] | digits | lenet5 | 61,706 | 250 kB | 0.8500 | –"
+    assert f"| lenet5-digits | {facts} |\n" in readme
     assert " ms" not in readme and "✗" not in readme.partition("| Entry")[2]
     build(whole)
     assert (whole / "results" / "README.md").read_text(encoding="utf-8") == readme
@@ -282,7 +280,7 @@ def test_an_entry_that_failed_its_check_is_marked(tmp_path: Path) -> None:
     write_data(tmp_path, CLASSIFIER, "classification", ["a", "b", "c"])
     write_check(tmp_path, CLASSIFIER, passed=False)
     build(tmp_path)
-    assert "✗ failed" in page(
+    assert "✗ check failed" in page(
         tmp_path
     ) and "Stage check refuses this entry: differs by 3e-07" in page(tmp_path, CLASSIFIER)
 
@@ -306,10 +304,12 @@ def test_an_entry_worse_than_its_baseline_says_so_on_the_index_and_on_its_page(
     assert f"{FORECASTER}: {sentences[FORECASTER][1]}" in index.text
     head = entry.text.partition("Test metric")[0]
     assert "✗ Worse than <ETS>, the best baseline: MASE 2 against 1, 2.00 times." in head
-    assert "✗ MSE 0.9" in text and "✗ MSE 0.9" in index.text and "✗ 90.0 %" not in text
+    assert (
+        "✗ 0.9000" in text and "✗ 0.9000" in index.text and "✗ 0.9000" not in text.split("\n\n")[0]
+    )
     assert sentences[CLASSIFIER][1] not in index.text + page(tmp_path, CLASSIFIER)
     readme = (tmp_path / "results" / "README.md").read_text(encoding="utf-8")
-    assert "| ✗ MSE 0.9" in readme and "A metric with ✗" in readme
+    assert "| tcn-waves | ✗ 0.9000 [" in readme and "✗: a metric that is no better" in readme
 
 
 def test_the_page_shows_the_season_that_was_taken(tmp_path: Path) -> None:
@@ -346,8 +346,10 @@ def test_a_failed_test_is_a_line_below_the_table_of_the_readme(tmp_path: Path) -
         (tmp_path / name).write_text(f"before\n\n{marks[0]}\nold\n{marks[1]}\n\nafter\n")
     report.update_docs(tmp_path)
     readme = (tmp_path / "README.md").read_text(encoding="utf-8")
-    before, table, *sentences, after = readme.split("\n\n")[1:-1]
-    assert (before, after) == report.README_MARKS and table.startswith("| Entry |")
+    before, *tables, one, other, after = readme.split("\n\n")[1:-1]
+    assert (before, after) == report.README_MARKS
+    sentences, titles = [one, other], ["### Classification", "### Forecasting"]
+    assert tables[::2] == titles and all(table.startswith("| Entry |") for table in tables[1::2])
     assert sentences == [
         "**✗ lenet5-digits** (Gate): onnxruntime and torch give different predictions, so this"
         " model is not packaged.",
@@ -385,9 +387,8 @@ def test_forty_entries_and_forty_one_classes(tmp_path: Path) -> None:
         *[f"a-rather-long-architecture-name-{i:02d}-with-a-long-set" for i in range(39)],
     ]
     report.build_report(names, {name: RECIPES[CLASSIFIER] for name in names}, {}, tmp_path)
-    assert (
-        page(tmp_path).count('<th scope="row"') == 40 + 2
-    )  # and the two files of the one that was checked
+    assert page(tmp_path).count('<th scope="row"') == 40
+    assert page(tmp_path, "model_files").count('<th scope="row"') == 2  # of the one that is checked
     assert "Most frequent confusions" in page(tmp_path, CLASSIFIER)
     assert '<table class="confusion' not in page(tmp_path, CLASSIFIER)
 

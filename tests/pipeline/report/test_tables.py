@@ -29,17 +29,13 @@ def test_three_digits_and_all_before_the_point() -> None:
     assert {number: style.format_number(number) for number in numbers} == numbers
 
 
-def test_the_mark_of_int8() -> None:
+def test_the_mark_of_a_variant() -> None:
     """The worst device counts, and an undecided one is no failure."""
 
-    def cell(*verdicts: tuple[float, bool, bool]) -> tuple[str, str]:
-        keys = ("accuracy", "accepted", "undecided")
-        rows = [dict(zip(keys, verdict, strict=True)) for verdict in verdicts]
-        shown = tables.int8_cell({"variants": {"int8": dict(enumerate(rows))}})
-        return shown.text, shown.state
+    def mark(*verdicts: tuple[bool, bool]) -> tuple[str, str]:
+        keys = ("accepted", "undecided")
+        return tables.variant_mark([dict(zip(keys, verdict, strict=True)) for verdict in verdicts])
 
-    assert cell((0.9, True, False)) == ("90.0 %", "")
-    assert cell((0.9, False, False), (0.95, True, False)) == ("✗ 90.0 %", "bad")
-    assert cell((0.852, False, True)) == ("? 85.2 %", "")
-    assert cell((0.852, True, True)) == ("? 85.2 %", "")
-    assert tables.int8_cell({"variants": {}}).text == "–"
+    assert mark((True, False)) == ("", "")
+    assert mark((False, False), (True, False)) == ("✗", "bad")
+    assert mark((False, True)) == mark((True, True)) == ("?", "")
