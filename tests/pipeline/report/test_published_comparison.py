@@ -14,7 +14,7 @@ from pipeline.report.result_files import Entry
 METRIC = {"name": "accuracy", "value": 0.9, "low": 0.85, "high": 0.93}
 FILES = {
     "train": {"parameters": 61706, "macs": 423400},
-    "check": {"metric": METRIC},
+    "check": {"metric": METRIC, "variants": {}},
     "speed": {
         "rows": [
             {"device": "cpu", "variant": "fp32", "batch": n, "p50_ms": 0.125 * n} for n in (1, 8)
@@ -45,7 +45,7 @@ def test_each_measured_classifier_is_a_bubble_with_its_own_numbers(tmp_path: Pat
 
     A forecaster, and entries that are not trained or checked yet, are left out.
     """
-    forecaster = made(tmp_path, "tcn", check={"metric": METRIC | {"name": "mse"}})
+    forecaster = made(tmp_path, "tcn", check={"metric": METRIC | {"name": "mse"}, "variants": {}})
     pending = [made(tmp_path, "a", train=None), made(tmp_path, "b", check=None)]
     entries = [made(tmp_path, "lenet5"), forecaster, *pending, made(tmp_path, "slow", speed=None)]
     ours, slow = values(published_comparison.accuracy_bubbles(entries))
