@@ -17,7 +17,7 @@ from PIL import Image
 from pipeline.evaluate import paired
 from pipeline.plots.vega import CONFIG
 from pipeline.report.result_files import Entry
-from pipeline.report.tables import Cell, entry_table
+from pipeline.report.tables import entry_table
 
 DATA_FILE = "compare-data.js"
 MAX_PICTURES = 500  # of one group; about 2 MB of photographs
@@ -58,14 +58,14 @@ def comparison_data(entries: list[Entry], img: Path) -> dict[str, Any]:
     titles = [column.title for column in table.columns[1:]]
     known = {}
     for entry, row in zip(entries, table.rows, strict=True):
-        cells = calibration_cell(entry) | dict(zip(titles, row[1:], strict=True))
+        cells = dict(zip(titles, row[1:], strict=True))
         known[entry.name] = {
             "set": entry.recipe.data.set,
             "task": entry.task,
             "group": next((k for k, group in enumerate(groups) if entry in group.entries), None),
             "pending": entry.command("check"),
             "better": metric_to_rank(entry),
-            "cells": {title: (c.text, c.value, c.state) for title, c in cells.items()},
+            "cells": {title: (c.line, c.value, c.state) for title, c in cells.items()},
             "history": [
                 [row["epoch"], row["train_loss"], row["validation_loss"]]
                 for row in (entry.history or [] if entry.has_epochs else [])
@@ -77,12 +77,6 @@ def comparison_data(entries: list[Entry], img: Path) -> dict[str, Any]:
         "config": CONFIG,
         "palette": PALETTE,
     }
-
-
-def calibration_cell(entry: Entry) -> dict[str, Cell]:
-    """Return {"Calibration error": cell} if stage check has measured it."""
-    error = (entry.metric or {}).get("calibration_error")
-    return {} if error is None else {"Calibration error": Cell(f"{error:.3f}", error)}
 
 
 def metric_to_rank(entry: Entry) -> float | None:

@@ -17,7 +17,7 @@ import operators
 import pytest
 from browser import Tab, see_all
 from convline.model_file.onnx_file import read_model_file
-from finished import CLASSIFIER, HOSTILE, RECIPES, STUDIES, write_all
+from finished import CLASSIFIER, FORECASTER, HOSTILE, RECIPES, STUDIES, write_all
 from PIL import Image
 
 from pipeline.report import browser_demo, pages, unit_view

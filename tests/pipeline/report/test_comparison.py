@@ -218,5 +218,5 @@ def test_calibration_error_has_a_row_where_it_was_measured(tmp_path: Path) -> No
     entries = [Entry(name, RECIPES[name], tmp_path) for name in RECIPES]
     (tmp_path / "img").mkdir()
     known = comparison.comparison_data(entries, tmp_path / "img")["entries"]
-    assert known[CLASSIFIER]["cells"]["Calibration error"][0] == "0.012"
-    assert "Calibration error" not in known[FORECASTER]["cells"]
+    assert known[CLASSIFIER]["cells"]["Calibration error"][0] == "0.0123"
+    assert known[FORECASTER]["cells"]["Calibration error"][0] == "–"
