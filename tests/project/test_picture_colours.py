@@ -26,7 +26,6 @@ OWN = {
     "serve/convline/colours.py",
     "pipeline/plots/style.py",
     "pipeline/report/templates/style.css",
-    "pipeline/report/templates/live.js",
 }
 HEX = re.compile(r"#(?:[0-9a-fA-F]{3}){1,2}\b")
 LOOKS = {"color", "colors", "c", "ec", "fc", "edgecolor", "edgecolors", "facecolor", "fill",
@@ -92,7 +91,15 @@ def turned_light(colour: str) -> str:
     return "#" + bytes(round(min(max(value, 0), 255)) for value in turned).hex()
 
 
-@pytest.mark.parametrize(("name", "colour"), [("right", colours.BLUE), ("wrong", colours.ORANGE)])
+@pytest.mark.parametrize(
+    ("name", "colour"),
+    [
+        ("right", colours.BLUE),
+        ("wrong", colours.ORANGE),
+        ("positive", colours.POSITIVE),
+        ("negative", colours.NEGATIVE),
+    ],
+)
 def test_the_pages_colours_are_those_of_the_charts(name: str, colour: str) -> None:
     """On a light page the palette's own; on a dark page what the filter makes of it."""
     css = (TEMPLATES / "style.css").read_text(encoding="utf-8")

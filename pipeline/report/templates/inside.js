@@ -353,7 +353,8 @@ const explain = (layer, unit) => {
   return explainer ? explainer(layer, layer.inputs.map(tensor), placeOf(dims, unit), unit, dims) : null;
 };
 
-// Pictures: blue is positive, orange is negative, and full colour is the largest absolute value of the layer.
+// Pictures: red is positive, blue is negative, and full colour is the largest absolute value of the layer.
+const [POSITIVE, NEGATIVE] = ["--positive", "--negative"].map(tone);
 const largest = (data) => {
   let most = 0;
   for (const value of data) most = Math.max(most, Math.abs(Number(value)));
@@ -366,7 +367,7 @@ const drawMap = (name, map, most) => {
     const unit = unitAt(kind, [map, Math.floor(cell / columns), cell % columns]);
     if (unit >= kind.total) break;
     const value = Number(data[unit]);
-    image.data.set(kind.last ? [value, value, value, 255] : [...(value < 0 ? [213, 94, 0] : [0, 114, 178]), 255 * Math.abs(value) / (most || 1)], 4 * cell);
+    image.data.set(kind.last ? [value, value, value, 255] : [...(value < 0 ? NEGATIVE : POSITIVE), 255 * Math.abs(value) / (most || 1)], 4 * cell);
   }
   canvas.getContext("2d").putImageData(image, 0, 0);
   return canvas;
@@ -403,7 +404,7 @@ const showMaps = () => {
   const what = kind.vector ? `${kind.total} ${kind.total > 1 ? "units" : "unit"}` : kind.maps > 1 ? `${kind.maps} maps of ${kind.rows} × ${kind.columns} units` : `${kind.rows} rows of ${kind.columns} units`;
   const lanes = kind.lanes ? " Each row is a channel, each column a step in time." : "";
   find("#layer-title").textContent = title(layer);
-  find("#layer-text").textContent = `${what}.${lanes}${windowText(layer)} ${kind.last ? "Pixels from 0 (black) to 255 (white)." : `Blue is positive, orange is negative; full colour is ${short(most)}.`} Click a unit, or use the arrow keys.`;
+  find("#layer-text").textContent = `${what}.${lanes}${windowText(layer)} ${kind.last ? "Pixels from 0 (black) to 255 (white)." : `Red is positive, blue is negative; full colour is ${short(most)}.`} Click a unit, or use the arrow keys.`;
   ["map", "row", "column"].forEach((axis, k) => {
     const field = find(`#at-${axis}`), count = kind.vector ? (k === 2 ? kind.total : 1) : [kind.maps, kind.rows, kind.columns][k];
     field.max = count - 1;
@@ -599,7 +600,7 @@ const setSample = async (given, text) => {
   drawGiven(Object.values(given)[0]);
   await choose(shown.layer, shown.unit);
   const { data } = tensor(shown.data.answer), { labels } = shown.data, top = strongest(data);
-  find("#answer").textContent = `${text}. ${labels.length ? `The network's answer: class ${labels[top]}, probability ${Number(data[top]).toFixed(3)}.` : `The network's forecast begins with ${short(Number(data[0]))}.`}`;
+  find("#answer").textContent = `${text}. ${labels.length ? `The network predicts class ${labels[top]}, probability ${Number(data[top]).toFixed(3)}.` : `The network's forecast begins with ${short(Number(data[0]))}.`}`;
 };
 const drawGiven = ({ data, dims }) => {
   const canvas = find("#given"), pen = canvas.getContext("2d");

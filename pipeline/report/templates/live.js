@@ -41,7 +41,7 @@ const replay = async ({ name, document: { golden } }, section) => {
     expected.data.forEach((value, k) => { worst = Math.max(worst, Math.abs(value - answers[output][k])); });
   }
   section.dataset.difference = worst;
-  section.querySelector(".replay").textContent = `The file's ${given.shape[0]} golden samples, replayed here: they differ from the recorded answers by ${worst.toExponential(1)} at most (${golden.atol.toExponential(0)} are allowed).`;
+  section.querySelector(".replay").textContent = `The file's ${given.shape[0]} golden samples, replayed here: they differ from the recorded outputs by ${worst.toExponential(1)} at most (${golden.atol.toExponential(0)} are allowed).`;
   return given;
 };
 
@@ -96,7 +96,7 @@ const classifier = (model, section, golden) => {
     paint(section.querySelector(".seen"), image, size[1], grey);
     return top;
   };
-  // What an answer rests on: what inverting each of 8 x 8 blocks of the image takes from its probability.
+  // What a prediction depends on: what inverting each of 8 x 8 blocks of the image takes from its probability.
   const judge = async (image) => {
     const probabilities = Array.from((await run(model.name, image, [1, ...size, 1])).probabilities);
     const top = show(probabilities, image);
@@ -111,7 +111,7 @@ const classifier = (model, section, golden) => {
     const falls = Array.from({ length: COARSE * COARSE }, (_, k) => probabilities[top] - all[k * labels.length + top]);
     map.getContext("2d").clearRect(0, 0, map.width, map.height);
     const most = Math.max(...falls.map(Math.abs), 1e-6);
-    paint(map, falls, COARSE, (fall) => `rgb(${fall > 0 ? "213 94 0" : "0 114 178"} / ${Math.abs(fall) / most})`);
+    paint(map, falls, COARSE, (fall) => `rgb(${tone(fall > 0 ? "--positive" : "--negative").join(" ")} / ${Math.abs(fall) / most})`);
     section.querySelector(".most").textContent = most.toFixed(3);
   };
   let shown = null; // the number of a test image, until the reader draws
@@ -159,7 +159,7 @@ const classifier = (model, section, golden) => {
     shown = null;
     answer();
     const look = pad.getContext("2d");
-    look.strokeStyle = "#D55E00";
+    look.strokeStyle = `rgb(${tone("--wrong").join(" ")})`;
     look.strokeRect((pen[0] - 1) * 9, (pen[1] - 1) * 9, 27, 27);
   });
   section.querySelector(".clear").addEventListener("click", () => { ink.fill(0); shown = null; answer(); });

@@ -5,6 +5,9 @@ const inflate = async (data, format) =>
 const ARRAYS = { uint8: Uint8Array, float32: Float32Array, float64: Float64Array, int64: BigInt64Array };
 const unpack = async ({ dtype, shape, data }) => ({ dtype, shape, data: new ARRAYS[dtype]((await inflate(bytes(data), "deflate")).buffer) });
 
+// A colour of style.css, "--positive" for example, as [red, green, blue].
+const tone = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).match(/[0-9a-f]{2}/gi).map((part) => parseInt(part, 16));
+
 const startRuntime = async () => {
   ort.env.wasm.numThreads = 1;
   ort.env.wasm.wasmBinary = await inflate(bytes(RUNTIME.wasm), "gzip");
