@@ -26,8 +26,9 @@ from pipeline.study.plots import draw_study
 IMG = Path("docs/img")
 CLASSIFIER = "mobilenet-clothing"  # the dataset's licence is CC0 1.0
 PHOTOS = ("shoes", "hat", "dress", "shorts")  # the first test photo of these classes
-SEEING = "vgg16-digits"  # its page has every attribution method
+SEEING = "resnet20-digits"  # its page has every attribution method
 REPORT = Path("out/report")
+CHART_COLOURS = 256
 SIZE = {"width": 1280, "height": 1200}  # of the report's picture
 
 
@@ -59,13 +60,13 @@ def draw_seeing(path: Path) -> str:
     [picture] = [picture for picture in pictures if picture["file"] == "attribution.png"]
     with Image.open(folder / picture["file"]) as drawn:
         drawn.resize((drawn.width // 2, drawn.height // 2)).save(path)  # a quarter of the bytes
-    reduce_colours(path)
+    reduce_colours(path, 48)
     return str(picture["alt"])
 
 
 def draw_roofline(path: Path) -> str:
     shutil.copyfile(require(REPORT / "img" / "verdict.roofline.png", "run `make`"), path)
-    reduce_colours(path)
+    reduce_colours(path, CHART_COLOURS)
     return "Every file's rate over its arithmetic intensity, below the limits of the machine."
 
 
@@ -81,7 +82,7 @@ def draw_study_again(path: Path) -> str:
         ]
     study = params.load().studies[path.stem]
     draw_study(path, study, rows)
-    reduce_colours(path)
+    reduce_colours(path, CHART_COLOURS)
     return study.claim
 
 
@@ -101,7 +102,7 @@ def draw_report(path: Path) -> str:
         page.wait_for_function("document.fonts.ready")
         page.screenshot(path=path)
         browser.close()
-    reduce_colours(path)
+    reduce_colours(path, CHART_COLOURS)
     return "The first page of the report: a table of models with metric, size and latency."
 
 

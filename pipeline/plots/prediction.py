@@ -94,14 +94,14 @@ def draw_bars(axis: Axes, classes: Classes) -> None:
     axis.spines[:].set_visible(False)
 
 
-def reduce_colours(path: Path) -> None:
-    """Write a PNG again, on white and in COLOURS colours."""
+def reduce_colours(path: Path, colours: int = COLOURS) -> None:
+    """Write a PNG again, on white and in few colours."""
     with Image.open(path) as drawn:
         rgba = drawn.convert("RGBA")
     page = Image.new("RGBA", rgba.size, WHITE)
     page.alpha_composite(rgba)
     page_rgb = page.convert("RGB")
-    few = page_rgb.quantize(palette=page_rgb.quantize(COLOURS, kmeans=1), dither=DITHER)
+    few = page_rgb.quantize(palette=page_rgb.quantize(colours, kmeans=1), dither=DITHER)
     palette, ground = few.getpalette() or [], few.getpixel((0, 0))
     assert isinstance(ground, int), "a picture with a palette"
     palette[3 * ground : 3 * ground + 3] = rgb(WHITE)  # the mean of nearly white pixels is less

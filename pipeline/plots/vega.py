@@ -7,6 +7,7 @@ same specification.
 from __future__ import annotations
 
 import functools
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import jinja2
 import numpy as np
 import vl_convert
-from convline.colours import BLUE, GREY, GRID, INK, ORANGE, PALETTE
+from convline.colours import BLUE, GREY, GRID, INK, ORANGE, PALETTE, WHITE
 from PIL import Image
 
 from pipeline.plots.style import PIXEL_RATIO, Picture
@@ -49,16 +50,32 @@ def draw_chart(kind: str, path: Path, alt: str, **facts: Any) -> Picture:
     filled = SPECIFICATIONS.get_template(f"charts/{kind}.json.j2").render(description=alt, **facts)
     spec = vl_convert.vegalite_to_vega(json.loads(filled) | {"config": CONFIG})
     del spec["$schema"]  # the report contains no address
-    path.write_bytes(vl_convert.vega_to_png(spec, scale=PIXEL_RATIO, allowed_base_urls=[]))
+    on_white = spec | {"background": WHITE}
+    png = vl_convert.vega_to_png(on_white, scale=PIXEL_RATIO, allowed_base_urls=[])
+    image = remove_white(png)
+    path.unlink(missing_ok=True)
+    image.save(path)
     for mark in spec["marks"]:
         # Vega-Lite has no label transform, and vl-convert no canvas to measure texts on
         if mark.get("name") == "names_marks":
             look = {key: mark["encode"]["update"][key] for key in ("fill", "fontSize")}
             texts = {"update": {"text": {"field": "datum.name"}, **look}}
             mark |= {"from": {"data": "points_marks"}, "encode": texts, "transform": [LABEL]}
-    with Image.open(path) as image:
-        width, height = (side // PIXEL_RATIO for side in image.size)
+    width, height = (side // PIXEL_RATIO for side in image.size)
     return Picture(path.name, width, height, alt, spec)
+
+
+def remove_white(png: bytes) -> Image.Image:
+    """Return a picture on white as one with no ground that looks the same on white.
+
+    vl-convert darkens translucent colours on no ground: no channel is above alpha.
+    """
+    with Image.open(io.BytesIO(png)) as image:
+        rgb = np.asarray(image.convert("RGB"), np.float64) / 255
+    alpha = 1 - rgb.min(2, keepdims=True)
+    colour = (rgb - (1 - alpha)) / np.maximum(alpha, 1e-9)
+    rgba = np.concatenate([colour, alpha], 2)
+    return Image.fromarray(np.rint(255 * rgba).astype(np.uint8), "RGBA")
 
 
 def label_sparsely(points: list[dict[str, Any]], x: str, y: str) -> list[dict[str, Any]]:

@@ -35,7 +35,7 @@ def test_a_study_is_drawn_from_its_table(capsys: pytest.CaptureFixture[str]) -> 
 @pytest.mark.parametrize(
     ("name", "missing"),
     [
-        ("seeing", "run `dvc repro explain@vgg16-digits`"),
+        ("seeing", "run `dvc repro explain@resnet20-digits`"),
         ("roofline", "run `make`"),
         ("report", "run `make`"),
         ("prediction", "add 'mobilenet-clothing: scratch' below line:"),

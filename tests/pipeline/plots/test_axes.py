@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import vl_convert
+from convline.colours import GRID, INK, ORANGE, WHITE, rgb
 from PIL import Image
 
 from pipeline.plots import style, vega
@@ -66,6 +67,17 @@ def test_a_chart_has_no_ground(tmp_path: Path) -> None:
     for file in tmp_path.glob("*.png"):
         with Image.open(file) as image:
             assert np.asarray(image.convert("RGBA"))[0, 0, 3] == 0
+
+
+def test_translucent_colours_are_not_darkened() -> None:
+    """Orange at 65 % and grey at 60 % on white, as a chart without ground shows them on white."""
+    for name, opacity in ((ORANGE, 0.65), (GRID, 0.6), (INK, 1.0)):
+        wanted = [round(255 - opacity * (255 - value)) for value in rgb(name)]
+        square = f'<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"><rect width="9" height="9" fill="{WHITE}"/><rect width="9" height="9" fill="{name}" opacity="{opacity}"/></svg>'
+        clear = vega.remove_white(vl_convert.svg_to_png(square))
+        page = Image.new("RGBA", clear.size, WHITE)
+        page.alpha_composite(clear)
+        assert page.getpixel((4, 4))[:3] == pytest.approx(wanted, abs=3)
 
 
 def test_one_layer_is_drawn_dark() -> None:
