@@ -1,9 +1,10 @@
 """Stage report: everything that the line has measured, as one static folder that opens from disk.
 
 Reads results/ and out/<entry>/ of the entries and studies that params.yaml names, whatever of it is
-made already, and docs/claims.yaml. Writes out/report/ (index, compare, claims, live, one page per
-entry, img/, the table of entries as table.txt) and results/README.md. Fails when a file of an
-earlier stage is there but cannot be read; what is not there is shown as pending.
+made already, the packaged files in out/dist/, and docs/claims.yaml. Writes out/report/ (index,
+compare, claims, live, inside, one page per entry, img/, the table of entries as table.txt) and
+results/README.md. Fails when a file of an earlier stage is there but cannot be read; what is not
+there is shown as pending.
 
     python -m pipeline.report
     python -m pipeline.report --readme     writes the measured tables of README.md and

@@ -7,7 +7,14 @@ from typing import Any
 
 from pipeline.plots.learning_curves import draw_learning_curve
 from pipeline.plots.style import Picture
-from pipeline.report import error_analysis, explain_page, forecaster_page, tables, tradeoff_plots
+from pipeline.report import (
+    error_analysis,
+    explain_page,
+    forecaster_page,
+    tables,
+    tradeoff_plots,
+    unit_view,
+)
 from pipeline.report.result_files import STAGE_OF_FILE, Entry
 
 
@@ -28,6 +35,7 @@ def entry_context(entry: Entry, img: Path) -> dict[str, Any]:
         "noise": entry.signal_to_noise and tradeoff_plots.signal_to_noise_plot([entry], noise),
         "forecaster": forecaster_page.forecaster_context(entry, img) if forecaster else None,
         "explain_page": explain_page.page_name(entry),
+        "inside": unit_view.is_shown(entry),
         "seen": explain_page.explain_sections(entry, img),
     }
 

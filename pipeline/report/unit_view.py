@@ -46,8 +46,8 @@ def write_unit_views(entries: list[Entry], site: Path, missing: str) -> dict[str
         path = package_path(entry)
         if missing or not path.is_file():
             continue
-        if (size := path.stat().st_size) > MAX_BYTES:
-            refused.append(f"{entry.name} ({size / 1e6:.1f} MB)")
+        if not is_shown(entry):
+            refused.append(f"{entry.name} ({path.stat().st_size / 1e6:.1f} MB)")
             continue
         script = f"INSIDE[{json.dumps(entry.name)}] = {json.dumps(view(read_model_file(path)))};\n"
         (site / FOLDER).mkdir(exist_ok=True)
@@ -57,6 +57,12 @@ def write_unit_views(entries: list[Entry], site: Path, missing: str) -> dict[str
         missing = missing or f"no file of up to {MAX_BYTES // 10**6} MB is packaged yet"
     limit = {"limit": MAX_BYTES // 10**6, "constant": f"MAX_BYTES in {Path(__file__).name}"}
     return {"models": models, "refused": refused, "missing": missing, "version": VERSION, **limit}
+
+
+def is_shown(entry: Entry) -> bool:
+    """Whether the entry is packaged, in a file that is small enough for the page."""
+    path = package_path(entry)
+    return path.is_file() and path.stat().st_size <= MAX_BYTES
 
 
 def view(file: ModelFile) -> dict[str, Any]:

@@ -473,7 +473,7 @@ const renderProducts = ({ from, groups, bias, scale, value }) => {
     if (groups.length > 1) parts.push(make("p", { textContent: `The filter covers ${groups.length} channels of its input. Those that contribute most come first.` }));
     for (const k of seen) {
       const { label, columns, places, window, filter, sum: own } = groups[k];
-      parts.push(make("h3", { textContent: `${label[0].toUpperCase()}${label.slice(1)} of the input: its products add up to ${short(own)}` }), make("div", { className: "side" },
+      parts.push(make("h3", { textContent: `${label[0].toUpperCase()}${label.slice(1)} of the input: its products add up to ${short(own)}` }), make("div", { className: "numbers" },
         ...sourceMap(from, places), grid("Window", window, columns, { from, places }), sign("×"), grid("Filter", filter, columns), sign("="),
         grid("Products", window.map((number, j) => number * filter[j]), columns)));
     }
@@ -507,8 +507,8 @@ const renderWindow = ({ from, places, columns, window, how, divisor, value }) =>
   const best = { largest: value, smallest: value }[how], marked = best === undefined ? -1 : window.findIndex((number, k) => number === best && places[k] >= 0);
   const equation = how === "mean" ? `Mean: sum ${short(value * divisor)} / ${divisor} = ${short(value)}` : how === "sum" ? `Sum of ${window.length} = ${short(value)}` : `The ${how} of ${places.filter((flat) => flat >= 0).length} = ${short(value)}`;
   const parts = [make("p", { className: "equation", textContent: equation })], many = window.length > 400;
-  if (!many) parts.push(make("div", { className: "side" }, ...sourceMap(from, places), grid("Window", window, columns, { from, places, marked })));
-  else parts.push(make("div", { className: "side" }, ...sourceMap(from, places)), make("p", { textContent: `${window.length} units are too many to print.` }));
+  if (!many) parts.push(make("div", { className: "numbers" }, ...sourceMap(from, places), grid("Window", window, columns, { from, places, marked })));
+  else parts.push(make("div", { className: "numbers" }, ...sourceMap(from, places)), make("p", { textContent: `${window.length} units are too many to print.` }));
   if (marked >= 0 && goesTo(from)) parts.push(make("p", {}, go(`Go to the ${how} unit`, from, places[marked])));
   return parts;
 };

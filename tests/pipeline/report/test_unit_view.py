@@ -119,6 +119,7 @@ def test_a_file_that_is_too_large_is_named_and_not_written(
         path.name for path in (tmp_path / "inside").iterdir()
     ]
     assert len(context["models"]) == 1 and context["missing"] == ""
+    assert [entry.name for entry in entries if unit_view.is_shown(entry)] == context["models"]
 
 
 def test_without_a_package_or_a_runtime_the_page_says_why(root: Path, tmp_path: Path) -> None:
