@@ -65,7 +65,7 @@ def comparison_data(entries: list[Entry], img: Path) -> dict[str, Any]:
             "group": next((k for k, group in enumerate(groups) if entry in group.entries), None),
             "pending": entry.command("check"),
             "better": metric_to_rank(entry),
-            "cells": {title: (c.line, c.value, c.state) for title, c in cells.items()},
+            "cells": {title: (c.text, c.value, c.state, c.note) for title, c in cells.items()},
             "history": [
                 [row["epoch"], row["train_loss"], row["validation_loss"]]
                 for row in (entry.history or [] if entry.has_epochs else [])

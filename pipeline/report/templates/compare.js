@@ -8,7 +8,7 @@ const place = document.querySelector("#compared");
 const MOST_PICTURES = 48;
 const MOST_LINES = 4; // entries that each have a line in the card of an image
 const COSTS = /^(Parameters|MACs|File)|p50/; // rows whose values are divided by the reference's
-const METRIC = /^(Test metric|Accuracy|MSE|Ratio to best baseline)/; // rows before those that compare with the reference
+const METRIC = /^(Accuracy|MSE|Ratio to best baseline)/; // rows before those that compare with the reference
 let chosen = [];
 
 // Text alone, never markup: names and labels come from files.
@@ -103,9 +103,9 @@ const comparisons = () => {
 const factRow = (title) => {
   const base = entries[chosen[0]].cells[title];
   return [title, chosen.map((name, k) => {
-    const [text, value, state] = entries[name].cells[title] ?? ["–"];
+    const [text, value, state, note] = entries[name].cells[title] ?? ["–"];
     const ratio = k && COSTS.test(title) && value > 0 && base?.[1] > 0 ? `${significant(value / base[1])} ×` : "";
-    return [text, ratio, state];
+    return [text, ratio || note, state];
   })];
 };
 
