@@ -11,6 +11,7 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from pipeline.core.errors import StageError, hint
+from pipeline.evaluate.metric_catalogue import CATALOGUE
 from pipeline.plots.style import format_number
 from pipeline.report.result_files import Study, load_json
 
@@ -93,9 +94,10 @@ def measured_values(claim: dict[str, Any], root: Path) -> list[tuple[str, str]]:
         return measured
     if "file" in claim and (values := load_json(root / claim["file"], "dvc repro")):
         key = claim["key"]
+        rounded = CATALOGUE[key].text if key in CATALOGUE else format_number
         keys = [end for end in (f"{key}_low", f"{key}_high") if end in values]
-        ends = ", ".join(format_number(values[end]) for end in keys)
-        value = format_number(look_up(values, key, f"number of {claim['file']}", claim))
+        ends = ", ".join(rounded(values[end]) for end in keys)
+        value = rounded(look_up(values, key, f"number of {claim['file']}", claim))
         return [(key.replace("_", " "), f"{value} [{ends}]" if ends else value)]
     return []
 

@@ -53,4 +53,4 @@ def files_context(entries: list[Entry], img: Path) -> dict[str, Any]:
 
 def explanations_context(entries: list[Entry]) -> dict[str, Any]:
     """Return the context of explanation_quality.html.j2."""
-    return {"explanations": tables.attribution_summary_rows(entries)}
+    return {"explanations": tables.attribution_summary(entries)}

@@ -10,9 +10,9 @@ WILSON = "95 % interval: Wilson 1927, “Probable inference” (score interval)"
 BLOCKS = "95 % interval: circular block bootstrap, Politis and Romano 1992, over test windows"
 # Metric -> (formula, source).
 FORMULAS = {
-    "accuracy": ("right / n, of n test images", WILSON),
+    "accuracy": ("images classified correctly / test images", WILSON),
     "balanced_accuracy": (
-        "mean over classes of (right in the class / images of the class)",
+        "mean over classes of (images of the class classified correctly / images of the class)",
         "Brodersen et al. 2010, “The balanced accuracy and its posterior distribution”",
     ),
     "calibration_error": (
@@ -20,8 +20,8 @@ FORMULAS = {
         " bin|; the confidence is the probability of the predicted class",
         "Guo et al. 2017, “On Calibration of Modern Neural Networks”, arXiv:1706.04599, eq. 3",
     ),
-    "int8_accuracy": ("right / n, as predicted by model.int8.onnx", ""),
-    "fp16_accuracy": ("right / n, as predicted by model.fp16.onnx", ""),
+    "int8_accuracy": ("images classified correctly by model.int8.onnx / test images", ""),
+    "fp16_accuracy": ("images classified correctly by model.fp16.onnx / test images", ""),
     "precision_at_5": (
         "mean over test images of (images of the same class among the 5 nearest / 5); distances"
         " are Euclidean between features",

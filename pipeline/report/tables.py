@@ -299,30 +299,47 @@ def attribution_row(name: str, facts: dict[str, Any]) -> list[str]:
     return [*cells, " → ".join(f"{kept:.2f}" for kept in facts["kept"]) if "kept" in facts else "–"]
 
 
-def attribution_summary_rows(entries: list[Entry]) -> list[list[str]]:
+def attribution_summary(entries: list[Entry]) -> Table:
     """Return one row per explained classifier: sanity checks, deletion gains, LIME, completeness
     gap.
     """
-    rows = []
-    for entry in entries:
-        if not (methods := entry.attribution_facts.get("methods")):
-            continue
-        checked = {name: facts for name, facts in methods.items() if "sane" in facts}
-        kept = [checked.get(name, {}).get("kept") for name in SANITY_CHECKED]
-        failing = ", ".join(name for name, facts in checked.items() if not facts["sane"])
-        gains = [methods.get(name, {}).get("deletion_gain") for name in DELETION_COMPARED]
-        gap = entry.attribution_facts.get("completeness_gap")
-        rows.append(
-            [
-                entry.name,
-                failing or ("none" if checked else "–"),
-                *[f"{np.mean(shares):.2f}" if shares else "–" for shares in kept],
-                *[with_interval(gain, "+") if gain else "–" for gain in gains],
-                *[f"{methods['LIME'][what]:.2f}" for what in ("fidelity", "stability")],
-                "–" if gap is None else f"{100 * gap:.1f} %",
-            ]
-        )
-    return rows
+    numbers = [f"{name}: correlation" for name in ("Gradient", "Grad-CAM", "Guided")]
+    numbers += ["Deletion gain of gradient", "of integrated gradients", "of LIME"]
+    numbers += ["LIME fits", "LIME agrees", "Completeness gap"]
+    columns = [Column("Entry"), Column("Failed sanity checks")]
+    columns += [Column(title, number=True) for title in numbers]
+    explained = [entry for entry in entries if entry.attribution_facts.get("methods")]
+    return Table(columns, [attribution_summary_row(entry) for entry in explained])
+
+
+def attribution_summary_row(entry: Entry) -> list[Cell]:
+    methods: dict[str, dict[str, Any]] = entry.attribution_facts["methods"]
+    gap = entry.attribution_facts.get("completeness_gap")
+    checked = {name: facts for name, facts in methods.items() if "sane" in facts}
+    failing = ", ".join(name for name, facts in checked.items() if not facts["sane"])
+    failing = failing or ("none" if checked else "–")
+    kept = [checked.get(name, {}).get("kept") for name in SANITY_CHECKED]
+    gains = [methods.get(name, {}).get("deletion_gain") for name in DELETION_COMPARED]
+    return [
+        Cell(entry.name, entry.name, link=f"{entry.name}.explain.html"),
+        Cell(failing, failing),
+        *[share_cell(float(np.mean(shares)) if shares else None) for shares in kept],
+        *[gain_cell(gain) for gain in gains],
+        *[share_cell(methods["LIME"][what]) for what in ("fidelity", "stability")],
+        Cell("–") if gap is None else Cell(f"{100 * gap:.1f} %", gap),
+    ]
+
+
+def share_cell(share: float | None) -> Cell:
+    return Cell("–") if share is None else Cell(f"{share:.2f}", share)
+
+
+def gain_cell(gain: list[float] | None) -> Cell:
+    """Return a gain with its interval below it."""
+    if not gain:
+        return Cell("–")
+    value, interval = with_interval(gain, "+").split(" ", 1)
+    return Cell(value, gain[0], note=interval)
 
 
 def baseline_row(name: str, facts: dict[str, Any]) -> list[str]:
