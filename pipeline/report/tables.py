@@ -303,7 +303,7 @@ def attribution_summary(entries: list[Entry]) -> Table:
     """Return one row per explained classifier: sanity checks, deletion gains, LIME, completeness
     gap.
     """
-    numbers = [f"{name}: correlation" for name in ("Gradient", "Grad-CAM", "Guided")]
+    numbers = [f"Kept: {name}" for name in ("gradient", "Grad-CAM", "guided")]
     numbers += ["Deletion gain of gradient", "of integrated gradients", "of LIME"]
     numbers += ["LIME fits", "LIME agrees", "Completeness gap"]
     columns = [Column("Entry"), Column("Failed sanity checks")]
