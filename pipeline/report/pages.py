@@ -63,11 +63,8 @@ def build_report(
     (site / vega.LIBRARY).write_text(vega.javascript_library(), encoding="utf-8")
     study_results = [Study(name, study.claim, root) for name, study in studies.items()]
     write = page_writer(site)
-    missing = browser_demo.write_runtime(entries, site, root / "out" / "downloads")
-    units = unit_view.write_unit_views(entries, site, missing)
     for entry in entries:
         context = entry_page.entry_context(entry, site / "img")
-        context["has_unit_view"] = entry.name in units["models"]
         write("entry", entry.name, context)
         write("explain", context["explain_page"], context)
     write("index", "index", {"size": size, **index_page.index_context(entries, site / "img")})
@@ -80,8 +77,9 @@ def build_report(
         write("study", study_pages.page_name(context["study"].name), context)
     write("compare", "compare", comparison.write_comparison(entries, site))
     write("claims", "claims", {**claims.claims_context(root), "studies": list(studies)})
+    missing = browser_demo.write_runtime(entries, site, root / "out" / "downloads")
     write("live", "live", browser_demo.write_demo(entries, site, missing))
-    write("inside", "inside", units)
+    write("inside", "inside", unit_view.write_unit_views(entries, site, missing))
     summary = tables.summary_markdown(entries)
     (root / "results").mkdir(exist_ok=True)
     (root / "results" / "README.md").write_text(
