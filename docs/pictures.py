@@ -9,7 +9,6 @@ with 1. The same inputs give the same bytes.
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import shutil
@@ -18,10 +17,11 @@ from pathlib import Path
 
 from PIL import Image
 
+from pipeline.evaluate.over_seeds import read_rows
 from pipeline.params import load as params
 from pipeline.plots.prediction import draw_predictions, reduce_colours
+from pipeline.plots.studies import draw_study
 from pipeline.plots.worked_convolution import draw_steps
-from pipeline.study.plots import draw_study
 
 IMG = Path("docs/img")
 CLASSIFIER = "mobilenet-clothing"  # the dataset's licence is CC0 1.0
@@ -70,18 +70,13 @@ def draw_roofline(path: Path) -> str:
     return "Every file's rate over its arithmetic intensity, below the limits of the machine."
 
 
-def draw_study_again(path: Path) -> str:
-    """Draw a study from its table in results, as stage study does."""
+def draw_study_table(path: Path) -> str:
+    """Draw a study from its table in results, as the report does."""
     table = require(
         Path("results/studies", f"{path.stem}.csv"), f"run `make study NAME={path.stem}`"
     )
-    with table.open(newline="", encoding="utf-8") as file:
-        rows = [
-            row | {"value": float(row["value"]), "x": row["x"] and float(row["x"])}
-            for row in csv.DictReader(file)
-        ]
     study = params.load().studies[path.stem]
-    draw_study(path, study, rows)
+    draw_study(study, read_rows(table), path, study.claim)
     reduce_colours(path, CHART_COLOURS)
     return study.claim
 
@@ -110,8 +105,8 @@ DRAW = {
     "prediction": draw_prediction,
     "report": draw_report,
     "convolution": draw_convolution,
-    "degradation": draw_study_again,
-    "generality": draw_study_again,
+    "degradation": draw_study_table,
+    "generality": draw_study_table,
     "seeing": draw_seeing,
     "roofline": draw_roofline,
 }

@@ -81,7 +81,7 @@ def source(claim: dict[str, Any]) -> str:
 def measured_values(claim: dict[str, Any], root: Path) -> list[tuple[str, str]]:
     """Return [(name, value with interval)] of a claim from results/, [] without results."""
     if "study" in claim:
-        text = Study(claim["study"], "", root).text
+        text = Study(claim["study"], root).text
         if not text:
             return []
         head, *rows = text[1]

@@ -61,7 +61,7 @@ def build_report(
         shutil.rmtree(site)  # removes the pages of entries that are not in the line any more
     (site / "img").mkdir(parents=True)
     (site / vega.LIBRARY).write_text(vega.javascript_library(), encoding="utf-8")
-    study_results = [Study(name, study.claim, root) for name, study in studies.items()]
+    study_results = [Study(name, root, study) for name, study in studies.items()]
     write = page_writer(site)
     for entry in entries:
         context = entry_page.entry_context(entry, site / "img")

@@ -7,7 +7,6 @@ names the command that writes the file again.
 from __future__ import annotations
 
 import ast
-import csv
 import json
 import zipfile
 from dataclasses import dataclass
@@ -19,7 +18,9 @@ import numpy as np
 
 from pipeline.core.errors import StageError
 from pipeline.evaluate.metric_catalogue import main_metrics
+from pipeline.evaluate.over_seeds import Row, read_rows
 from pipeline.params.schema import EntryRecipe
+from pipeline.params.schema import Study as StudyRecipe
 from pipeline.report.forecast_verdicts import (
     BaselineRatio,
     describe_interval_fault,
@@ -258,29 +259,30 @@ class Entry:
 
 @dataclass(frozen=True)
 class Study:
-    """One study of params.yaml: the claim that it tests, its table and its plot."""
+    """One study: its recipe in params.yaml, if it is read, and its table in results/studies."""
 
     name: str
-    claim: str
     root: Path
+    recipe: StudyRecipe | None = None
+
+    @property
+    def claim(self) -> str:
+        return self.recipe.claim if self.recipe else ""
 
     @property
     def command(self) -> str:
         return f"make study NAME={self.name}"
 
-    @property
-    def picture(self) -> Path | None:
-        path = self.root / "out" / "studies" / f"{self.name}.png"
-        return path if path.is_file() else None
-
     @cached_property
+    def rows(self) -> list[Row]:
+        """Rows of the study's CSV file; [] if missing."""
+        path = self.root / "results" / "studies" / f"{self.name}.csv"
+        return read_rows(path) if path.is_file() else []
+
+    @property
     def runs(self) -> int:
         """Number of (setting, seed) pairs in the CSV file."""
-        path = self.root / "results" / "studies" / f"{self.name}.csv"
-        if not path.is_file():
-            return 0
-        with path.open(encoding="utf-8", newline="") as lines:
-            return len({(row["setting"], row["seed"]) for row in csv.DictReader(lines)})
+        return len({(row["setting"], row["seed"]) for row in self.rows})
 
     @cached_property
     def text(self) -> tuple[list[str], list[list[str]]] | None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
-from pipeline.plots import style
+from pipeline.plots.studies import draw_study
+from pipeline.plots.style import Picture
 from pipeline.report.claims import VERDICT_STATES, load_claims
 from pipeline.report.result_files import Study
 
@@ -16,7 +18,7 @@ def study_contexts(studies: list[Study], img: Path) -> list[dict[str, Any]]:
     return [
         {
             "study": study,
-            "picture": copy_plot(study, img),
+            "picture": draw_plot(study, img),
             "claims": [
                 claim | {"state": VERDICT_STATES[claim["verdict"]]}
                 for claim in claims
@@ -27,11 +29,16 @@ def study_contexts(studies: list[Study], img: Path) -> list[dict[str, Any]]:
     ]
 
 
-def copy_plot(study: Study, img: Path) -> style.Picture | None:
-    """Copy the plot of a study to the site; None if stage study has not drawn it."""
+def draw_plot(study: Study, img: Path) -> Picture | None:
+    """Draw a study from its table; None where that lacks a setting or measure of the recipe."""
+    if not study.recipe:
+        return None
+    measured = {(row["setting"], row["measure"]) for row in study.rows}
+    names = [*study.recipe.measures, *study.recipe.curves]
+    if not {*itertools.product(study.recipe.settings, names)} <= measured:
+        return None
     alt = f"Result of the study {study.name}; the table of its page holds the same numbers."
-    path, source = img / f"study_{study.name}.png", study.picture
-    return style.copy_picture(source, path, alt) if source else None
+    return draw_study(study.recipe, study.rows, img / f"study_{study.name}.png", alt)
 
 
 def page_name(study: str) -> str:

@@ -1,8 +1,8 @@
 """Stage study: measure a claim over the settings of a recipe and over seeds.
 
 Reads `studies.<name>` and `models` of params.yaml.
-Writes results/studies/<name>.csv and .md, out/studies/<name>.png and, to continue from after an
-interruption, out/studies/<name>/runs/.
+Writes results/studies/<name>.csv and .md, from which the report draws its plots, and, to continue
+from after an interruption, out/studies/<name>/runs/.
 Fails when a run fails; finished runs are kept.
 
 The runs use the code of stages data and train, in one process.
@@ -15,10 +15,8 @@ from __future__ import annotations
 import sys
 
 from pipeline.core.errors import StageError
-from pipeline.core.paths import OUT
 from pipeline.core.stage import run, stage_line
 from pipeline.params import load as params
-from pipeline.study.plots import draw_study
 from pipeline.study.runs import FOLDER, run_study, write_table
 
 
@@ -32,7 +30,6 @@ def main() -> None:
     with stage_line("study", name) as summarize:
         rows = run_study(name, study, every)
         write_table(name, study, rows)
-        draw_study(OUT / "studies" / f"{name}.png", study, rows)
         runs = len(study.settings) * len(study.seeds)
         summarize(f"{runs} runs: {FOLDER / name}.md")
 

@@ -7,9 +7,7 @@ import itertools
 import json
 from typing import Any
 
-import numpy as np
 import torch
-from scipy import stats
 
 from pipeline.core import digest as code
 from pipeline.core.files import write_json
@@ -17,6 +15,7 @@ from pipeline.core.paths import OUT, RESULTS
 from pipeline.core.stage import progress
 from pipeline.data import dataset, prepare
 from pipeline.evaluate import naive_baselines
+from pipeline.evaluate.over_seeds import Row, summarize
 from pipeline.network import pretrained
 from pipeline.params import load as params
 from pipeline.params import schema
@@ -27,10 +26,6 @@ from pipeline.study.measures import CURVES, MEASURES, Run
 from pipeline.train import checkpoint, device, loop
 
 FOLDER = RESULTS / "studies"
-
-
-# study, setting, seed, measure, x (of a curve: epoch or depth, else ""), value
-Row = dict[str, Any]
 
 
 def resolve_run(name: str, base: Layer, setting: Layer, seed: int, every: params.Params) -> Recipe:
@@ -145,34 +140,6 @@ def make_row(
 ) -> Row:
     keys = {"study": study, "setting": setting, "seed": seed, "measure": measure, "x": x}
     return keys | {"value": float(f"{value:.6g}")}
-
-
-def t_interval(values: list[float], kind: str) -> tuple[float, float, float]:
-    """Return mean, low and high of the 95 % t interval over seeds.
-
-    kind: an "error" has the interval of its logarithm, that of a "share" is cut at 0 and 1; a
-    "count" and a "difference" have the plain one.
-    """
-    log = kind == "error"
-    x = np.log(np.maximum(values, 1e-300)) if log else np.asarray(values)
-    mean = x.mean()
-    half = stats.t.ppf(0.975, len(x) - 1) * x.std(ddof=1) / np.sqrt(len(x)) if len(x) > 1 else 0.0
-    ends = np.array([mean, mean - half, mean + half])
-    middle, low, high = np.exp(ends) if log else np.clip(ends, 0, 1) if kind == "share" else ends
-    return float(middle), float(low), float(high)
-
-
-def summarize(rows: list[Row]) -> dict[str, dict[str, tuple[float, float, float]]]:
-    """Return {setting: {measure: (mean, low, high)}} in the order of the rows, without curves."""
-    groups: dict[str, dict[str, list[float]]] = {}
-    for row in rows:
-        if row["x"] == "":
-            values = groups.setdefault(row["setting"], {}).setdefault(row["measure"], [])
-            values.append(row["value"])
-    return {
-        setting: {m: t_interval(values, schema.MEASURES[m][1]) for m, values in by_measure.items()}
-        for setting, by_measure in groups.items()
-    }
 
 
 def write_table(name: str, study: Study, rows: list[Row]) -> None:

@@ -19,6 +19,7 @@ from finished import (
     write_all,
     write_check,
     write_data,
+    write_study,
     write_train,
 )
 
@@ -203,13 +204,22 @@ def test_every_metric_is_explained(root: Path) -> None:
 def test_a_study_shows_the_verdicts_of_its_claims(tmp_path: Path) -> None:
     """H6 and O20 of docs/claims.yaml rest on the study waves; a study of one's own has no claim."""
     waves, own = study_pages.study_contexts(
-        [Study("waves", "c", tmp_path), Study("own", "c", tmp_path)], tmp_path
+        [Study("waves", tmp_path), Study("own", tmp_path)], tmp_path
     )
     assert [(claim["id"], claim["verdict"]) for claim in waves["claims"]] == [
         ("H6", "reproduced"),
         ("O20", "reproduced"),
     ]
     assert own["claims"] == [] and own["picture"] is None
+
+
+def test_a_study_whose_table_lacks_a_setting_has_no_plot(tmp_path: Path) -> None:
+    """The recipe has got a second setting since stage study ran."""
+    write_study(tmp_path)
+    recipe = STUDIES["dilation"]
+    changed = recipe.model_copy(update={"settings": {**recipe.settings, "wide": {}}})
+    assert study_pages.draw_plot(Study("dilation", tmp_path, recipe), tmp_path)
+    assert study_pages.draw_plot(Study("dilation", tmp_path, changed), tmp_path) is None
 
 
 def test_an_entry_that_is_trained_alone_is_pending(tmp_path: Path) -> None:

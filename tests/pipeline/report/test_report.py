@@ -150,6 +150,7 @@ def test_all_made_shows_every_measurement(whole: Path) -> None:
     assert "dvc repro infer@" not in index
     study, files = page(whole, "study_dilation"), page(whole, "model_files")
     assert "1.0 ± .1" in study and "It holds." in study and "2 runs" in study
+    assert "img/study_dilation.png" in study
     assert "test CPU" in files and "? undecided" not in files and "✓ recommended" in files
     assert "2 of 20 test images are classified wrongly" in classifier and "3.0e-07" in classifier
     assert (

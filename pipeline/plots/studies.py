@@ -7,13 +7,11 @@ from pathlib import Path
 from convline.colours import BLUE, INK, ORANGE
 from matplotlib.axes import Axes
 
+from pipeline.evaluate.over_seeds import Row, Summary, summarize, t_interval
 from pipeline.params import schema
 from pipeline.params.schema import Study
-from pipeline.plots.style import drawing, label_log_axis
-from pipeline.study.measures import CURVES
-from pipeline.study.runs import Row, summarize, t_interval
+from pipeline.plots.style import Picture, drawing, label_log_axis
 
-Summary = dict[str, dict[str, tuple[float, float, float]]]  # setting, measure: mean, low, high
 KINDS = {  # of the curves' intervals; every other one is of a share
     "gradient at the start": "error",
     "gradient at the end": "error",
@@ -21,18 +19,18 @@ KINDS = {  # of the curves' intervals; every other one is of a share
 }
 
 
-def draw_study(path: Path, study: Study, rows: list[Row]) -> None:
+def draw_study(study: Study, rows: list[Row], path: Path, alt: str) -> Picture:
     """Draw each measure as intervals with a dot for each seed, or as lines; then the curves."""
     names, summary = [*study.measures, *study.curves], summarize(rows)
-    path.parent.mkdir(parents=True, exist_ok=True)
     columns = 1 if len(names) == 1 else 2
     lines = -(-len(names) // columns)
     listed = 0 if study.lines else len(summary)
     height = 60 + 22 * max(listed, 9 if study.curves or study.lines else 0)
-    with drawing(path, 760, height * lines, rows=lines, columns=columns) as axes:
+    width, height = 760, height * lines
+    with drawing(path, width, height, rows=lines, columns=columns) as axes:
         for axis, name in zip(axes.flat, names, strict=False):
             axis.set(title=name)
-            if name in CURVES:
+            if name in study.curves:
                 draw_curve(axis, name, study, rows)
             elif study.lines:
                 draw_lines(axis, name, study.lines, summary)
@@ -40,6 +38,7 @@ def draw_study(path: Path, study: Study, rows: list[Row]) -> None:
                 draw_intervals(axis, name, summary, rows, named=axis in axes[:, 0])
         for axis in axes.flat[len(names) :]:
             axis.set_visible(False)
+    return Picture(path.name, width, height, alt)
 
 
 def draw_intervals(
