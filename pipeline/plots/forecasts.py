@@ -205,7 +205,7 @@ def draw_residuals(
         histogram.hist(residuals, bins=min(40, max(8, n // 8)), density=True, color=GRID)
         x = np.linspace(residuals.min(), residuals.max(), 200)
         histogram.plot(x, [fit.pdf(value) for value in x], color=ORANGE)
-        histogram.set(title="histogram, and the normal density of the same mean and deviation")
+        histogram.set(title="histogram and normal density")
         memory.axhspan(-bound, bound, color=GRID, alpha=0.6, lw=0)
         memory.vlines(np.arange(1, lags + 1), 0, autocorrelation(residuals, lags), color=BLUE)
         memory.axhline(0, color=INK, lw=0.6)

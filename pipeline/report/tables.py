@@ -280,9 +280,9 @@ def detail_rows(entry: Entry) -> dict[str, list[list[Any]]]:
     return rows
 
 
-def with_interval(values: Sequence[float], sign: str = "") -> str:
-    """Format a value with its interval: (0.5, 0.4, 0.6) -> '0.50 [0.40, 0.60]'; sign: "+" or ""."""
-    value, low, high = (f"{number:{sign}.2f}" for number in values)
+def with_interval(values: Sequence[float]) -> str:
+    """Format a gain with its interval: (0.5, -0.4, 0.6) -> '+0.50 [-0.40, +0.60]'."""
+    value, low, high = (f"{number:+.2f}" for number in values)
     return f"{value} [{low}, {high}]"
 
 
@@ -293,7 +293,7 @@ def attribution_row(name: str, facts: dict[str, Any]) -> list[str]:
         cells[1] = verdict_cell(facts["sane"], "passes", "fails its sanity check").text
     for what in ("deletion", "insertion"):
         gain = facts.get(f"{what}_gain")
-        cells.append(f"{facts[what]:.2f}" + (f" ({with_interval(gain, '+')})" if gain else ""))
+        cells.append(f"{facts[what]:.2f}" + (f" ({with_interval(gain)})" if gain else ""))
     for what in ("infidelity", "sensitivity", "hit", "mass"):
         cells.append(f"{facts[what]:.2f}" if what in facts else "–")
     return [*cells, " → ".join(f"{kept:.2f}" for kept in facts["kept"]) if "kept" in facts else "–"]
@@ -338,7 +338,7 @@ def gain_cell(gain: list[float] | None) -> Cell:
     """Return a gain with its interval below it."""
     if not gain:
         return Cell("–")
-    value, interval = with_interval(gain, "+").split(" ", 1)
+    value, interval = with_interval(gain).split(" ", 1)
     return Cell(value, gain[0], note=interval)
 
 
@@ -349,8 +349,9 @@ def baseline_row(name: str, facts: dict[str, Any]) -> list[str]:
     forms = f" ({'; '.join(dict.fromkeys(facts['forms']))})" if "forms" in facts else ""
     cells = [name + forms]
     for kind in ("mse", "mase"):
-        ratio = facts.get(f"{kind}_ratio")
-        cells += [format_number(facts[kind]), with_interval(ratio) if ratio else "–"]
+        error, ratio = facts[kind], facts.get(f"{kind}_ratio")
+        cells.append("–" if error is None else CATALOGUE[kind].text(error))
+        cells.append(CATALOGUE["ratio_to_best_baseline"].interval_text(*ratio) if ratio else "–")
     return cells
 
 
