@@ -68,7 +68,7 @@ def write_data(root: Path, name: str, task: str, labels: list[str]) -> None:
         names = [f"{HOSTILE}/{row}.png" for row in range(20)]
         write(root / "out" / name / "data" / "test_names.json", names)
     else:
-        data |= {"columns": labels, "stride": 3, "forecast": {"horizon": STEPS}}
+        data |= {"columns": labels, "stride": 3, "forecast": {"horizon": STEPS}, "test": 40}
         data["input"] = {"context": 60, "time": "day", "offset": "none"}
         folder = root / "out" / name / "data"
         folder.mkdir(parents=True)
@@ -155,6 +155,7 @@ def write_check(root: Path, name: str, *, passed: bool = True) -> None:
             "inside": np.full(STEPS, 0.79),
         }
         arrays["residuals"] = rng.normal(size=(40, 2))
+        arrays["window_errors"] = np.full(40, 0.1)
         arrays |= {"column_mae": np.array([0.1, 0.3]), "column_mase": np.array([0.5, np.nan])}
         arrays["column_coverage"] = np.array([0.7, 0.88])
     np.savez(root / "out" / name / "check" / "test.npz", **arrays)
@@ -236,6 +237,7 @@ def write_rest(root: Path, name: str) -> None:
         "height": 112,
         "alt": f"Maps of {HOSTILE}",
         "caption": HOSTILE,
+        "kind": "photograph",
     }
     sections = [{"title": "Attribution maps", "pictures": [shown]}]
     gain = {

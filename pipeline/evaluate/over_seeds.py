@@ -17,10 +17,13 @@ Summary = dict[str, dict[str, tuple[float, float, float]]]  # setting, measure: 
 
 
 def read_rows(path: Path) -> list[Row]:
-    """Return the rows of results/studies/<name>.csv with numbers for x and value."""
+    """Return the rows of results/studies/<name>.csv with numbers for x and value.
+
+    A table of measures alone may lack the column x.
+    """
     with path.open(encoding="utf-8", newline="") as file:
         return [
-            row | {"x": float(row["x"]) if row["x"] else "", "value": float(row["value"])}
+            row | {"x": float(row["x"]) if row.get("x") else "", "value": float(row["value"])}
             for row in csv.DictReader(file)
         ]
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from convline.colours import BLUE, INK, ORANGE
+from convline.errors import describe_count
 from matplotlib.axes import Axes
 from torch import Tensor, nn
 
@@ -95,8 +96,8 @@ def draw_gabor_fits(section: Section, weight: np.ndarray, random: np.ndarray) ->
     pairs = np.stack([image for i in order for image in (patterns[i], fits[i].fitted)])
     limits = np.abs(pairs[::2]).max((1, 2)).repeat(2)
     caption = (
-        f"{len(order)} filters, each beside the Gabor function that is fitted to it; each pair has "
-        "its own scale, and the best fit is the first."
+        f"{describe_count(len(order), 'filter')}, each beside the Gabor function that is fitted "
+        "to it; each pair has its own scale, and the best fit is the first."
     )
     tiles = arrange_tiles(signed_tiles(pairs[:, None], limits), PAIR_COLUMNS)
     alt, size = "Filters and their Gabor functions.", pair_picture_size(len(pairs))
@@ -105,8 +106,8 @@ def draw_gabor_fits(section: Section, weight: np.ndarray, random: np.ndarray) ->
     caption = (
         f"Gabor functions fitted to the {len(fits)} strongest filters explain "
         f"{percent(np.median(r2))} of the variance in the median filter, and "
-        f"{percent(np.median(random_r2))} in the median random one. Of the "
-        f"filters with stripes, {len(striped)} fit better than 95 % of the random ones."
+        f"{percent(np.median(random_r2))} in the median random one. Filters with "
+        f"stripes that fit better than 95 % of the random ones: {len(striped)}."
     )
     alt = "How well Gabor functions fit, and the directions of the filters' stripes."
     with section.draw("filters.gabor-fits.png", (560, 200), alt, caption, columns=2) as axes:

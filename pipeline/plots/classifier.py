@@ -119,8 +119,8 @@ def draw_precision_recall(
 
 
 def shorten(name: str, most: int = 14) -> str:
-    """Return a name for a legend: its middle is left out if it is longer than `most`; $ is text."""
+    """Return a name for a legend: its middle is left out if it is longer than `most`."""
     if len(name) > most:
         half = (most - 1) // 2
         name = f"{name[:half]}…{name[-half:]}"
-    return name.replace("$", r"\$")
+    return name

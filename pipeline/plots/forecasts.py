@@ -10,7 +10,13 @@ import numpy as np
 from convline.colours import BLUE, GRID, INK, ORANGE, PALETTE, interval_tints
 from matplotlib.axes import Axes
 
-from pipeline.plots.style import Picture, drawing, format_number, label_log_axis, use_integer_ticks
+from pipeline.plots.style import (
+    Picture,
+    drawing,
+    format_number,
+    label_log_axis,
+    use_integer_ticks,
+)
 from pipeline.plots.window_times import WindowTimes
 
 MAX_SERIES = 3
@@ -44,7 +50,7 @@ def draw_examples(
                     rows = shown_history(predictions) + steps
                     places = np.arange(steps - rows, steps) + 1
                     times.label(axes[row, column], places, times.windows[window][-rows:])
-                axes[row, column].set_title(escape_dollar(title))
+                axes[row, column].set_title(title)
         axes[-1, 0].set_xlabel(times.name if times else "steps after the last known value")
         add_shared_legend(axes)
     alt = (
@@ -90,11 +96,6 @@ def dot(points: int) -> str | None:
     return "." if points == 1 else None
 
 
-def escape_dollar(text: str) -> str:
-    """Return a title in which matplotlib sees no formula."""
-    return text.replace("$", r"\$")
-
-
 def add_shared_legend(axes: np.ndarray) -> None:
     """Add one legend for all axes above them, and keep tick labels in the lowest row alone."""
     for axis in axes[:-1].flat:
@@ -128,7 +129,7 @@ def draw_test_rows(
                 rows = np.arange(end - len(values), end) + 1
                 axis.plot(rows, values, color=BLUE, lw=0.9, label="observed")
                 draw_intervals(axis, rows[-steps:], predictions, window, name)
-            axis.set_title(escape_dollar(columns[name]))
+            axis.set_title(columns[name])
             if times:
                 start = first[0] - min(steps, context.shape[1] - 1)
                 places = np.arange(start, end + 1)
@@ -197,7 +198,7 @@ def draw_residuals(
         time.axhline(0, color=INK, lw=0.6)
         time.plot(residuals, color=BLUE, lw=0.7, marker="." if n < 80 else None)
         what = f"residuals of {name}, forecast minus observed, by cutoff"
-        time.set(title=escape_dollar(what))
+        time.set(title=what)
         if times and times.has_one_series:
             times.label(time, np.arange(n), times.cutoffs)
         else:

@@ -27,6 +27,7 @@ from PIL import Image
 
 STYLE: dict[Any, Any] = {
     "font.size": 8,
+    "text.parse_math": False,  # a $ in a name of the user's begins no formula
     "text.color": INK,
     "axes.labelcolor": INK,
     "axes.edgecolor": INK,
@@ -175,12 +176,3 @@ def draw_neighbours(
                 axis.spines[:].set(visible=True, edgecolor=colour, linewidth=2)
     alt = "Test images, each with the training images nearest to it; blue frames: the same class."
     return Picture(path.name, width, height, alt, kind="photograph")
-
-
-def copy_picture(source: Path, path: Path, alt: str, max_width_px: int = 760) -> Picture:
-    """Copy a picture; the page shows it no wider than `max_width_px`."""
-    path.write_bytes(source.read_bytes())
-    with Image.open(path) as picture:
-        width, height = picture.size
-    scale = min(1.0, max_width_px / width)
-    return Picture(path.name, round(width * scale), round(height * scale), alt)

@@ -66,9 +66,10 @@ def describe_worst_class(rows: list[dict[str, Any]], labels: list[str]) -> str:
         worst = tested[0]
         name, wrong = labels[worst["class"]], worst["predicted"] - worst["hits"]
         others = f"{wrong} images of other classes are" if wrong > 1 else "1 image of another is"
+        are = "is" if worst["hits"] == 1 else "are"
         text = (
             f"The worst class is {name} (F1 {worst['f1']:.3f}): {worst['hits']} of its "
-            f"{worst['images']} test images are classified correctly, and "
+            f"{worst['images']} test images {are} classified correctly, and "
             f"{others if wrong else 'no image of another is'} taken for it"
         )
         if worst["taken_for"]:

@@ -14,10 +14,11 @@ import numpy as np
 from convline.colours import PALETTE
 from PIL import Image
 
+from pipeline.data.dataset import spread
 from pipeline.evaluate import paired
 from pipeline.plots.vega import CONFIG
 from pipeline.report.result_files import Entry
-from pipeline.report.tables import entry_table
+from pipeline.report.tables import entry_table, rank
 
 DATA_FILE = "compare-data.js"
 MAX_PICTURES = 500  # of one group; about 2 MB of photographs
@@ -64,7 +65,7 @@ def comparison_data(entries: list[Entry], img: Path) -> dict[str, Any]:
             "task": entry.task,
             "group": next((k for k, group in enumerate(groups) if entry in group.entries), None),
             "pending": entry.command("check"),
-            "better": metric_to_rank(entry),
+            "better": -rank(entry) if entry.metric else None,
             "cells": {title: (c.text, c.value, c.state, c.note) for title, c in cells.items()},
             "history": [
                 [row["epoch"], row["train_loss"], row["validation_loss"]]
@@ -77,14 +78,6 @@ def comparison_data(entries: list[Entry], img: Path) -> dict[str, Any]:
         "config": CONFIG,
         "palette": PALETTE,
     }
-
-
-def metric_to_rank(entry: Entry) -> float | None:
-    """Return the test metric, higher for a better entry of the same data; None before check."""
-    if not entry.metric:
-        return None
-    value = float(entry.metric["value"])
-    return value if entry.metric["name"] == "accuracy" else -value
 
 
 def paired_groups(entries: list[Entry]) -> list[Group]:
@@ -101,18 +94,16 @@ def test_samples_key(entry: Entry) -> tuple[Any, ...] | None:
 
     Of images: data set, classes, labels, and the names and sizes of the raw test files, which do
     not depend on the size at which the network reads them. Of windows: data set, their number, the
-    columns, and the targets of the recorded windows. None before stage check.
+    target columns, and the targets of the recorded windows. None before stage check.
     """
     made = entry.predictions
-    if made is None or "data" not in entry.results:
+    if made is None or not entry.metric:
         return None
     about = entry.results["data"]
     if entry.task == "classification":
         files = entry.raw_test_files or about["hash"]  # arrays that are equal are the same images
         return entry.recipe.data.set, tuple(about["labels"]), made["y"].tobytes(), files
-    if "window_errors" not in made:  # of a stage check before these were recorded
-        return None
-    columns, target = tuple(about["columns"]), made["target"]
+    columns, target = tuple(about["forecast"].get("columns", about["columns"])), made["target"]
     windows = (made["rows"].tobytes(), target.shape, target.tobytes())
     return entry.recipe.data.set, columns, len(made["window_errors"]), *windows
 
@@ -183,11 +174,6 @@ def test_image_names(entries: list[Entry], rows: np.ndarray) -> list[str]:
 def pairs_of(count: int) -> list[tuple[int, int]]:
     """Return the pairs (i, j), i < j, in the order in which compare.js looks them up."""
     return list(itertools.combinations(range(count), 2))
-
-
-def spread(n: int, at_most: int) -> np.ndarray:
-    """Return up to `at_most` of the numbers below n, spread evenly, so that no pair is favoured."""
-    return np.unique(np.linspace(0, n - 1, min(n, at_most)).round().astype(int))
 
 
 def compare_pair(first: np.ndarray, second: np.ndarray) -> list[float]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from convline.report.confidence_interval import wilson_interval
 
 from pipeline.evaluate import calibration
 from pipeline.evaluate.metric_catalogue import CATALOGUE
@@ -62,6 +63,9 @@ def describe_direction(confidence: np.ndarray, right: np.ndarray, beyond_chance:
     means = f"mean probability {mean:.4f}, accuracy {accuracy:.4f}"
     if not beyond_chance:
         return f"{len(right):,} test images show no fault of the probabilities ({means})."
+    low, high = wilson_interval(int(right.sum()), len(right))
+    if low <= mean <= high:
+        return f"The probabilities are off in places, but not on average ({means})."
     direction = "high" if mean > accuracy else "low"
     return f"The probabilities are too {direction} on average ({means})."
 

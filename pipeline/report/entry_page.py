@@ -49,10 +49,10 @@ def verdicts(entry: Entry) -> dict[str, str]:
     if entry.metric:
         found |= forecaster_page.verdicts(entry.metric)
     if check:
-        found["Files against torch"] = (
+        found["Check"] = (
             "✓ passed: onnxruntime predicts what torch predicts"
             if check["passed"]
-            else "✗ failed, so the file is not packaged"
+            else f"✗ failed, so the file is not packaged: {check['verdict']}"
         )
     if infer:
         found["Served as checked"] = (

@@ -25,8 +25,6 @@ def error_context(entry: Entry, img: Path) -> dict[str, Any] | None:
     about = entry.results["data"]
     labels, truth = about["labels"], entry.predictions["y"]
     probabilities = entry.predictions["probabilities"]
-    if probabilities.shape != (about["test"], len(labels)):  # stage data has run again since
-        return None
     counts = confusion_matrix(truth, probabilities)
     classes = class_metrics.measure_classes(truth, probabilities, counts)
     curves = img / f"{entry.name}.precision-recall.png"
@@ -55,6 +53,8 @@ def nearest_neighbours(entry: Entry, img: Path) -> dict[str, Any] | None:
     if entry.predictions is None or "nearest" not in entry.predictions or entry.images is None:
         return None
     if database is None or classes is None:
+        return None
+    if entry.predictions["nearest"].max(initial=0) >= len(classes):  # of earlier training images
         return None
     labels, truth = entry.results["data"]["labels"], entry.predictions["y"]
     first_of_class = [np.flatnonzero(truth == k)[:1] for k in range(len(labels))]

@@ -23,7 +23,7 @@ def explain_sections(entry: Entry, img: Path) -> list[dict[str, Any]]:
         for drawn in section["pictures"]:
             name = f"{entry.name}.{drawn['file']}"
             shutil.copyfile(entry.picture(drawn["file"]), img / name)
-            kind = drawn.get("kind", "photograph")  # pictures of earlier versions have no kind
-            picture = Picture(name, drawn["width"], drawn["height"], drawn["alt"], kind=kind)
+            width, height, alt, kind = (drawn[key] for key in ("width", "height", "alt", "kind"))
+            picture = Picture(name, width, height, alt, kind=kind)
             sections[-1]["pictures"].append({"picture": picture, "caption": drawn["caption"]})
     return sections

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.data.dataset import window_rows
+from pipeline.data.dataset import spread, window_rows
 from pipeline.plots import forecasts
 from pipeline.plots.style import format_number
 from pipeline.plots.window_times import WindowTimes
@@ -121,10 +121,11 @@ def describe_steps(predictions: dict[str, np.ndarray], metric: dict[str, Any]) -
         lost = np.flatnonzero(ours >= predictions["steps"][1 + names.index(SEASONAL)]) + 1
         where = f"not better at {describe_ranges(lost.tolist())}" if len(lost) else "at every step"
         won = len(ours) - len(lost)
-        better = f"at {won} of {len(ours)} steps, {where}" if len(lost) else where
+        better = f"at {won or 'none'} of {len(ours)} steps, {where}" if len(lost) else where
         sentences.append(f"It is lower than that of seasonal naive {better}.")
-    if metric["intervals"]:
-        inside, nominal = predictions["inside"], 100 * metric["intervals"][0]["nominal"]
+    inside = predictions["inside"]
+    if metric["intervals"] and np.ptp(inside):
+        nominal = 100 * metric["intervals"][0]["nominal"]
         low, high = int(inside.argmin()), int(inside.argmax())
         least = f"{100 * inside[low]:.1f} % of the targets at step {low + 1}"
         most = f"{100 * inside[high]:.1f} % at step {high + 1}"
@@ -144,7 +145,7 @@ def describe_ranges(numbers: list[int]) -> str:
 def step_rows(predictions: dict[str, np.ndarray], metric: dict[str, Any]) -> list[list[str]]:
     """Return step, this entry's MSE, that of each baseline, and coverage of the widest interval."""
     errors = predictions["steps"]
-    shown = np.unique(np.linspace(0, errors.shape[1] - 1, MAX_ROWS).round().astype(int))
+    shown = spread(errors.shape[1], MAX_ROWS)
     rows = []
     for step in shown.tolist():
         cells = [str(step + 1), *(format_number(float(error)) for error in errors[:, step])]
@@ -156,9 +157,9 @@ def step_rows(predictions: dict[str, np.ndarray], metric: dict[str, Any]) -> lis
 
 def series_rows(predictions: dict[str, np.ndarray], columns: list[str]) -> list[list[str]]:
     """Return name, MAE, MASE and coverage of each of several series, the worst MASE first."""
-    if len(columns) < 2 or "column_mae" not in predictions:
-        return []
     mae, mase = predictions["column_mae"], predictions["column_mase"]
+    if len(mae) < 2:
+        return []
     order = np.argsort(np.where(np.isfinite(mase), -mase, np.inf), kind="stable")[:MAX_ROWS]
     return [
         [
@@ -175,7 +176,7 @@ def describe_worst_series(
     predictions: dict[str, np.ndarray], times: WindowTimes | None
 ) -> str | None:
     """Return a sentence on the worst of several series that are told apart by an id, else None."""
-    if times is None or times.has_one_series or "window_errors" not in predictions:
+    if times is None or times.has_one_series:
         return None
     counts = np.bincount(times.series)
     tested = np.flatnonzero(counts)

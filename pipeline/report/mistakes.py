@@ -71,7 +71,7 @@ def format_row(row: dict[str, Any]) -> list[str]:
 
 def write_mistakes(path: Path, rows: list[dict[str, Any]]) -> None:
     """Write rows as CSV; a text that a spreadsheet would run as a formula gets a ' before it."""
-    with path.open("w", newline="", encoding="utf-8") as file:
+    with path.open("w", newline="", encoding="utf-8-sig") as file:  # Excel needs the mark
         lines = csv.writer(file)
         lines.writerow(rows[0])
         for row in rows:

@@ -211,9 +211,24 @@ class Entry:
 
     @cached_property
     def predictions(self) -> dict[str, np.ndarray] | None:
-        """Predictions of the served model on the test split, by stage check."""
+        """Predictions of the served model on the test split, by stage check.
+
+        None before it has run on these data: stage data may have run again since.
+        """
         path = self.root / "out" / self.name / "check" / "test.npz"
-        return load_arrays(path, self.command("check"))
+        arrays = load_arrays(path, self.command("check"))
+        return arrays if arrays and self.are_of_these_data(arrays) else None
+
+    def are_of_these_data(self, arrays: dict[str, np.ndarray]) -> bool:
+        """Whether predictions have the counts of stage data's test split and of its targets."""
+        if not (about := self.results.get("data")):
+            return False
+        if about["task"] == "classification":
+            return arrays["probabilities"].shape == (about["test"], len(about["labels"]))
+        targets = len(about["forecast"].get("columns", about["columns"]))
+        if "window_errors" not in arrays:  # of an earlier version
+            return False
+        return (len(arrays["window_errors"]), arrays["target"].shape[2]) == (about["test"], targets)
 
     @cached_property
     def images(self) -> np.ndarray | None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+from convline.errors import describe_count
 
 from pipeline.evaluate.metric_catalogue import CATALOGUE
 from pipeline.plots.style import format_number
@@ -17,11 +18,6 @@ from pipeline.report.forecast_verdicts import interval_fault
 from pipeline.report.result_files import Entry
 
 PENDING = "pending"
-# Test that a model must pass -> what its failure means.
-TESTS = {
-    "Gate": "onnxruntime and torch give different predictions, so this model is not packaged",
-    "Served = trained": "the packaged command does not reach the checked metric",
-}
 # Task -> the metrics beside an entry's name, and those behind its costs.
 METRICS: dict[str | None, tuple[list[str], list[str]]] = {
     "classification": (["accuracy"], ["int8_accuracy", "calibration_error"]),
@@ -113,7 +109,8 @@ def describe_data(entry: Entry) -> str:
     if entry.task == "classification":
         counts = f"{len(about['labels'])} classes, {about['test']:,} test images"
     else:
-        counts = f"{len(about['columns'])} series"
+        columns = describe_count(len(about["columns"]), "column")
+        counts = f"{columns}, {describe_count(about['forecast']['horizon'], 'step')} ahead"
     return f"{entry.recipe.data.set} ({counts})"
 
 
@@ -167,8 +164,8 @@ def metric_cell(entry: Entry, key: str) -> Cell:
 
     A dash stands where the metric does not apply to the entry.
     """
-    if entry.metric is None:
-        return Cell(PENDING, state="pending")
+    if entry.metric is None:  # stage check may have refused the file before it was measured
+        return Cell("–") if "check" in entry.results else Cell(PENDING, state="pending")
     if key not in entry.metrics:
         return Cell("–")
     cell = Cell(metric_text(entry.metrics, key), entry.metrics[key])
@@ -464,14 +461,15 @@ def summary_markdown(entries: list[Entry]) -> str:
 
 
 def failed_tests(entries: list[Entry]) -> list[str]:
-    """Return a Markdown sentence for each test of `TESTS` that an entry failed."""
+    """Return a Markdown sentence for each entry that stages check or infer refused."""
     sentences = []
     for entry in entries:
         check, infer = entry.results.get("check"), entry.results.get("infer")
-        passed = (check is None or check["passed"], infer is None or infer["equal"])
-        for (title, meaning), holds in zip(TESTS.items(), passed, strict=True):
-            if not holds:
-                sentences.append(f"**✗ {entry.name}** ({title}): {meaning}.")
+        if check and not check["passed"]:
+            sentences.append(f"**✗ {entry.name}**: stage check refused it: {check['verdict']}.")
+        if infer and not infer["equal"]:
+            meaning = "the packaged command does not reach the checked metric"
+            sentences.append(f"**✗ {entry.name}** (Served = trained): {meaning}.")
     return sentences
 
 

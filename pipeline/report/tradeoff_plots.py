@@ -83,7 +83,9 @@ def file_table_row(entry: Entry, file: dict[str, Any]) -> list[Cell]:
         Cell(CATALOGUE[check["metric"]["name"]].text(metric), metric),
         Cell(variant, variant),
         Cell(device_name(device), device),
-        ships_cell(found, recommended=choice["variant"] == variant),
+        ships_cell(found, recommended=choice["variant"] == variant)
+        if check["passed"]
+        else Cell("✗ check failed", 0, "bad"),
         Cell(lost, found["lost"] if found else None),
         Cell(f"{format_number(one['p50_ms'])} ms", one["p50_ms"]),
         Cell(f"{best['per_second']:,.0f}", best["per_second"], note=f"batch {best['batch']}"),

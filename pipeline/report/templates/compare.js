@@ -221,7 +221,10 @@ const disagreements = (group) => {
 
 // Learning curves: one chart for each data set, since losses of different data cannot be compared --------------------------------------
 
+let drawing = 0; // the newest call of curves: an older one, which still waits for a chart, ends
+
 const curves = async () => {
+  const own = ++drawing;
   const sets = [...new Set(chosen.map((name) => entries[name].set))];
   const colours = comparison.palette;
   const dashes = [[1, 0], [6, 3], [2, 2], [8, 3, 2, 3]];
@@ -255,6 +258,7 @@ const curves = async () => {
         },
       },
     }, { mode: "vega-lite", renderer: "svg", actions: false, tooltip: { theme: "report" } });
+    if (own !== drawing) return;
   }
 };
 

@@ -675,7 +675,8 @@ const failed = (error) => {
 const begin = async () => {
   const names = [...find("#model").options].map(({ value }) => value), asked = new URLSearchParams(location.hash.slice(1));
   const name = names.includes(asked.get("model")) ? asked.get("model") : names[0];
-  find("#model").addEventListener("change", ({ target }) => { inside.ready = open(target.value).catch(failed); });
+  // One network after the other: a session that opens late must not meet the data of the next one.
+  find("#model").addEventListener("change", ({ target }) => { const { value } = target; inside.ready = inside.ready.then(() => open(value)).catch(failed); });
   find("#layer").addEventListener("change", ({ target }) => choose(target.selectedIndex));
   find("#maps").addEventListener("keydown", keys);
   for (const axis of ["map", "row", "column"]) find(`#at-${axis}`).addEventListener("change", typed);

@@ -102,7 +102,9 @@ def test_the_table_sorts_and_is_searched(chromium: Any, site: Path) -> None:
         page.get_by_label("Find files").fill(f"{CLASSIFIER} INT8")
         assert rows.count() == 1 and page.locator("#found").inner_text() == "1 found"
         assert table.locator("tr.group:visible").count() == 1
-        page.get_by_label("Find files").fill("waves (2 series)")  # the title of a group
+        page.get_by_label("Find files").fill(
+            "waves (2 columns, 6 steps ahead)"
+        )  # the title of a group
         assert rows.count() == 1 and FORECASTER in rows.first.inner_text()
 
 

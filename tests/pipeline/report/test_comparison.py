@@ -40,7 +40,7 @@ def forecaster(root: Path, name: str, errors: np.ndarray, target: float = 0.0) -
     path = root / "out" / name / "check" / "test.npz"
     windows = {"rows": np.arange(3), "target": np.full((3, 4, 1), target)}
     np.savez(path, window_errors=errors.astype(np.float32), **windows)
-    return Entry(name, RECIPES[FORECASTER], root)
+    return change(Entry(name, RECIPES[FORECASTER], root), "data", test=len(errors))
 
 
 def change(entry: Entry, file: str, **arrays: Any) -> Entry:
@@ -192,6 +192,7 @@ def test_twenty_entries_of_ten_thousand_images_stay_below_a_megabyte(tmp_path: P
         wrong = rng.random(10_000) < 0.15
         predicted = np.where(wrong, rng.integers(0, 10, 10_000), truth)
         probabilities = np.eye(10, dtype=np.float32)[predicted]
+        change(entry, "data", test=10_000, labels=[str(k) for k in range(10)])
         entries.append(change(entry, "test", y=truth, probabilities=probabilities))
         for file in ("test_x.npy", "test_names.json"):
             (tmp_path / "out" / entry.name / "data" / file).unlink()

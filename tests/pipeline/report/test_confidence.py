@@ -23,12 +23,16 @@ def test_is_nine_in_ten_right() -> None:
 
 
 def test_the_direction_is_said_only_beyond_chance() -> None:
-    said = [confidence.describe_direction(SURE, RIGHT, beyond) for beyond in (False, True)]
+    """Of 50 predictions 30 are right: Wilson's interval of .6 is [.46, .72]."""
+    sure, right = np.tile(SURE, 10), np.tile(RIGHT, 10)
+    said = [confidence.describe_direction(sure, right, beyond) for beyond in (False, True)]
     shares = "(mean probability 0.8120, accuracy 0.6000)."
-    assert said[0] == f"5 test images show no fault of the probabilities {shares}"
+    assert said[0] == f"50 test images show no fault of the probabilities {shares}"
     assert said[1] == f"The probabilities are too high on average {shares}"
-    low = confidence.describe_direction(SURE / 2, RIGHT, True)
+    low = confidence.describe_direction(sure / 2, right, True)
     assert low.startswith("The probabilities are too low")
+    both = confidence.describe_direction(np.where(right, 0.5, 0.7), right, True)
+    assert both.startswith("The probabilities are off in places, but not on average")
 
 
 def test_the_curve_of_what_is_sent_to_a_person() -> None:

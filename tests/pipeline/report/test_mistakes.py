@@ -1,6 +1,8 @@
 """Wrong predictions by file name, in a CSV file, and beside right images."""
 
 import csv
+import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +49,7 @@ def test_the_csv_has_all_of_them_and_no_formula(entry: Entry) -> None:
     names[3], names[5] = '=HYPERLINK("http://x","y").png', 'a, "b"\nc.png'
     name_files(entry, names)
     found = context(entry)
-    with (entry.root / "site" / found["csv"]).open(encoding="utf-8", newline="") as file:
+    with (entry.root / "site" / found["csv"]).open(encoding="utf-8-sig", newline="") as file:
         rows = list(csv.reader(file))
     assert rows == [
         ["file", "true", "predicted", "probability", "probability_of_true"],
@@ -81,7 +83,7 @@ def test_a_table_of_very_many_mistakes_is_cut(
     monkeypatch.setattr(mistakes, "MAX_ROWS", 1)
     found = context(entry)
     assert len(found["rows"]) == 1
-    lines = (entry.root / "site" / found["csv"]).read_text(encoding="utf-8").splitlines()
+    lines = (entry.root / "site" / found["csv"]).read_text(encoding="utf-8-sig").splitlines()
     assert len(lines) == 1 + 2
 
 
@@ -160,10 +162,10 @@ def test_predictions_for_other_data_are_pending(entry: Entry) -> None:
     """Stage data has run again, and stage check has not: rows and classes are not those of before."""
     img = entry.root / "site" / "img"
     assert error_analysis.error_context(entry, img)
+    path = entry.root / "results" / entry.name / "data.json"
+    before = json.loads(path.read_text())
     for change in ({"test": 21}, {"labels": LABELS[:2]}):
-        before = dict(entry.results["data"])
-        entry.results["data"].update(change)
-        assert error_analysis.error_context(entry, img) is None
-        entry.results["data"].update(before)
+        path.write_text(json.dumps(before | change))
+        assert error_analysis.error_context(replace(entry), img) is None
     entry.results["check"]["metric"] = None  # a check that was refused measured nothing
     assert error_analysis.error_context(entry, img) is None

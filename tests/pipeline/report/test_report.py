@@ -168,7 +168,7 @@ def test_all_made_shows_every_measurement(whole: Path) -> None:
     )  # there are none
     assert (
         "ETS (A,N,N)" in forecaster
-        and "2.00 [1.50, 2.50]" in forecaster
+        and "2.000 [1.500, 2.500]" in forecaster
         and "79.0 % [70.0, 88.0]" in forecaster
     )
     assert "0.9000 [0.6990, 0.9720]" in text and "0.123 ms" in text
@@ -352,8 +352,7 @@ def test_a_failed_test_is_a_line_below_the_table_of_the_readme(tmp_path: Path) -
     sentences, titles = [one, other], ["### Classification", "### Forecasting"]
     assert tables[::2] == titles and all(table.startswith("| Entry |") for table in tables[1::2])
     assert sentences == [
-        "**✗ lenet5-digits** (Gate): onnxruntime and torch give different predictions, so this"
-        " model is not packaged.",
+        "**✗ lenet5-digits**: stage check refused it: differs by 3e-07.",
         "**✗ tcn-waves** (Served = trained): the packaged command does not reach the checked"
         " metric.",
     ]

@@ -11,7 +11,8 @@ PAGES = " ".join(
     for path in sorted(TEMPLATES.rglob("*"))
     if path.suffix in (".j2", ".js") and path.parent == TEMPLATES
 )
-PYTHON = " ".join(path.read_text(encoding="utf-8") for path in TEMPLATES.parent.glob("*.py"))
+FOLDERS = (TEMPLATES.parent, TEMPLATES.parents[1] / "plots")  # kinds of pictures are classes
+PYTHON = " ".join(p.read_text(encoding="utf-8") for folder in FOLDERS for p in folder.glob("*.py"))
 LIBRARY = {"visible", "key"}  # of Vega's tooltip
 CLASS = r"\.([A-Za-z][\w-]*)"
 
