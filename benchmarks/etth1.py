@@ -38,6 +38,7 @@ from pipeline.core.errors import ParamsError, StageError
 from pipeline.core.files import write_json
 from pipeline.core.paths import OUT, RESULTS, located
 from pipeline.data import dataset, prepare
+from pipeline.evaluate.over_seeds import t_interval
 from pipeline.export import graph as export
 from pipeline.export import metadata
 from pipeline.params import load as params
@@ -122,7 +123,7 @@ def score(path: Path, source: dataset.Data, split: str) -> Run:
 def cell(runs: list[Run]) -> str:
     """Return MSE and MAE, each the mean over seeds, and the 95 % t interval of the first."""
     mse, mae = ([run[kind] for run in runs] for kind in ("mse", "mae"))
-    mean, low, high = study.t_interval(mse, "count")
+    mean, low, high = t_interval(mse, "count")
     apart = f" [{low:.3f}, {high:.3f}]" if len(runs) > 1 else ""
     return f"{mean:.3f}{apart}/{np.mean(mae):.3f}".replace("0.", ".")
 
