@@ -25,6 +25,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator
 from PIL import Image
 
+MAX_DECADES = 8  # that are labelled on a logarithmic axis: labels of more would overlap
 STYLE: dict[Any, Any] = {
     "font.size": 8,
     "text.parse_math": False,  # a $ in a name of the user's begins no formula
@@ -115,11 +116,14 @@ def label_log_axis(axis: Axis) -> None:
 def log_ticks(low: float, high: float) -> list[float]:
     """Return ticks of a logarithmic axis from low to high, both above 0: three or more.
 
-    Powers of ten; over less than three decades also twice and five times these; over less than one
-    decade multiples of 1, 2 or 5 times a power of ten.
+    Powers of ten, over many decades every second, third, ... of them; over less than three decades
+    also twice and five times these; over less than one decade multiples of 1, 2 or 5 times a power
+    of ten.
     """
     factors = (1,) if high / low > 1e3 else (1, 2, 5)
-    exponents = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
+    step = math.ceil((last - first) / MAX_DECADES)
+    exponents = range(first - first % step, last + 1, step)
     ticks = [factor * 10.0**exponent for exponent in exponents for factor in factors]
     ticks = [tick for tick in ticks if low <= tick <= high]
     if len(ticks) < 3:

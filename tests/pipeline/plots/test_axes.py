@@ -16,6 +16,7 @@ from pipeline.plots.learning_curves import draw_learning_curve
 from pipeline.report import published_comparison
 
 RANGES = [(0.062, 0.083), (0.31, 0.92), (2.1, 8.7), (2, 30), (0.036, 1.1), (1e-5, 30), (6.1, 6.2)]
+RANGES += [(1e-27, 10), (1e-25, 1e6)]  # a study of series without noise
 
 
 @pytest.mark.parametrize(("low", "high"), RANGES)
