@@ -406,16 +406,6 @@ def test_delimiter_and_decimal_sign_are_detected(
         ),
         ('{"a": [1, 2],\n "b": [3, 4]}\n', "got text .line 2: expected 3 cells .*, got 2"),
         ("ds,y\n2024-01-01\n", "^-: line 2: expected 2 cells as in the header, got 1"),
-        (
-            "# Notes\n\nRead this, please.\n",
-            r"rows of numbers, got text \(line 3: expected 1 cell as in the header, got 2\); give a ",
-        ),
-        (
-            "Station: Oslo\nExported: 2024-01-02, 10:00\nds,y\n1,2\n",
-            "got text .line 2: .*; give a CSV file, or remove the lines above its header",
-        ),
-        ('{"a": [1, 2],\n "b": [3, 4]}\n', "got text .line 2: expected 3 cells .*, got 2"),
-        ("ds,y\n2024-01-01\n", "^-: line 2: expected 2 cells as in the header, got 1"),
         ("y\n1,5\n2,5\n", "line 2: expected 1 cell as in the header, got 2"),
     ],
 )
