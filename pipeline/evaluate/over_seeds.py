@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import stats
+from scipy.special import stdtrit
 
 from pipeline.params import schema
 
@@ -37,7 +37,7 @@ def t_interval(values: list[float], kind: str) -> tuple[float, float, float]:
     log = kind == "error"
     x = np.log(np.maximum(values, 1e-300)) if log else np.asarray(values)
     mean = x.mean()
-    half = stats.t.ppf(0.975, len(x) - 1) * x.std(ddof=1) / np.sqrt(len(x)) if len(x) > 1 else 0.0
+    half = stdtrit(len(x) - 1, 0.975) * x.std(ddof=1) / np.sqrt(len(x)) if len(x) > 1 else 0.0
     ends = np.array([mean, mean - half, mean + half])
     middle, low, high = np.exp(ends) if log else np.clip(ends, 0, 1) if kind == "share" else ends
     return float(middle), float(low), float(high)

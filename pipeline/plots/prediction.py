@@ -36,9 +36,10 @@ Classes = list[tuple[str, float]]  # the most probable classes with their probab
 def run_commands(model: str, photo: Path, folder: Path) -> tuple[Classes, Path]:
     """Return the most probable classes with their probabilities, and the file of the map."""
     device = ["--device", "cpu", "--quiet"]
+    fp32 = ["--variant", "fp32"]  # as explain uses it; the recommended one depends on timings
     table = folder / "predictions.csv"
     commands = (
-        ["images", model, str(photo), "--top-k", str(CLASSES), "-o", str(table), *device],
+        ["images", model, str(photo), "--top-k", str(CLASSES), "-o", str(table), *device, *fp32],
         ["explain", model, str(photo), "--method", METHOD, "-o", str(folder / "maps"), *device],
     )
     for command in commands:

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 from convline.report.confidence_interval import wilson_interval
-from sklearn.metrics import average_precision_score, precision_recall_curve
 
 from pipeline.plots.classifier import draw_precision_recall
 from pipeline.plots.style import Picture
@@ -39,6 +38,8 @@ def measure_class(
     k: int, truth: np.ndarray, score: np.ndarray, counts: np.ndarray
 ) -> dict[str, Any]:
     """Return the metrics of class k, whose probability is `score` (n,)."""
+    from sklearn.metrics import average_precision_score  # imports scipy.stats, which needs a second
+
     images, predicted, hits = int(counts[k].sum()), int(counts[:, k].sum()), int(counts[k, k])
     row: dict[str, Any] = {"class": k, "images": images, "predicted": predicted, "hits": hits}
     row["precision"] = hits / predicted if predicted else None
@@ -118,6 +119,8 @@ def precision_recall_curves(
     path: Path,
 ) -> Picture | None:
     """Draw the curves of `rows`, of all classes or of the worst; None without test images."""
+    from sklearn.metrics import precision_recall_curve  # imports scipy.stats, which needs a second
+
     tested = [row for row in rows if row["images"]]
     if not tested:
         return None
