@@ -35,12 +35,12 @@ Classes = list[tuple[str, float]]  # the most probable classes with their probab
 
 def run_commands(model: str, photo: Path, folder: Path) -> tuple[Classes, Path]:
     """Return the most probable classes with their probabilities, and the file of the map."""
-    device = ["--device", "cpu", "--quiet"]
-    fp32 = ["--variant", "fp32"]  # as explain uses it; the recommended one depends on timings
+    # fp32: the recommended variant depends on timings, and the map is to be of the same file
+    options = ["--device", "cpu", "--variant", "fp32", "--quiet"]
     table = folder / "predictions.csv"
     commands = (
-        ["images", model, str(photo), "--top-k", str(CLASSES), "-o", str(table), *device, *fp32],
-        ["explain", model, str(photo), "--method", METHOD, "-o", str(folder / "maps"), *device],
+        ["images", model, str(photo), "--top-k", str(CLASSES), "-o", str(table), *options],
+        ["explain", model, str(photo), "--method", METHOD, "-o", str(folder / "maps"), *options],
     )
     for command in commands:
         infer(command, prog_name="infer", standalone_mode=False)

@@ -38,7 +38,7 @@ def measure_class(
     k: int, truth: np.ndarray, score: np.ndarray, counts: np.ndarray
 ) -> dict[str, Any]:
     """Return the metrics of class k, whose probability is `score` (n,)."""
-    from sklearn.metrics import average_precision_score  # imports scipy.stats, which needs a second
+    from sklearn.metrics import average_precision_score  # late: fails where torch is blocked
 
     images, predicted, hits = int(counts[k].sum()), int(counts[:, k].sum()), int(counts[k, k])
     row: dict[str, Any] = {"class": k, "images": images, "predicted": predicted, "hits": hits}
@@ -119,7 +119,7 @@ def precision_recall_curves(
     path: Path,
 ) -> Picture | None:
     """Draw the curves of `rows`, of all classes or of the worst; None without test images."""
-    from sklearn.metrics import precision_recall_curve  # imports scipy.stats, which needs a second
+    from sklearn.metrics import precision_recall_curve  # late: fails where torch is blocked
 
     tested = [row for row in rows if row["images"]]
     if not tested:
