@@ -1,0 +1,178 @@
+"""Scenes: real handwritten digits on a textured ground, with exact boxes, masks and captions.
+
+The digits are scikit-learn's, of 8 x 8 pixels, cut to their ink and enlarged. A digit's ink never
+covers another digit's ink, so that its box is tight around visible pixels, and a box overlaps
+another one by at most a fifth of the smaller one. A caption is a function of boxes and labels,
+and a scene near one of its borders (which relation, which order) is drawn again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+SIDES = {"small": (12, 17), "large": (22, 28)}  # least and largest height of a digit, in pixels
+LARGE = 19.5  # a box of this height or more is called large: between the two, ink loses a pixel
+OVERLAP = 0.2  # largest intersection of two boxes, as a share of the smaller one
+MARGIN = 6  # pixels by which a caption's relation and order are away from their borders
+TRIES = 30  # places that are tried for a digit, before the scene is drawn again
+INK = 128  # of 255: a pixel belongs to a digit where ink covers half of it
+LABELS = [str(digit) for digit in range(10)]
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A scene.
+
+    image: uint8 (H, W, 3). boxes: float32 (M, 4), x_min, y_min, x_max, y_max in pixels, where pixel
+    k covers k to k + 1. labels: int64 (M,), the digits. mask: uint8 (H, W), 0 for the ground and
+    digit + 1 for ink. rows: int64 (M,), which of the given digits were drawn.
+    """
+
+    image: np.ndarray
+    boxes: np.ndarray
+    labels: np.ndarray
+    mask: np.ndarray
+    rows: np.ndarray
+
+    @property
+    def caption(self) -> str:
+        return describe(self.boxes, self.labels)
+
+
+def make_scene(
+    rng: np.random.Generator,
+    digits: np.ndarray,
+    labels: np.ndarray,
+    size: tuple[int, int],
+    counts: tuple[int, int],
+    distinct: bool = False,
+) -> Scene:
+    """Return a scene of some of the digits, uint8 (n, 8, 8) with labels int64 (n,).
+
+    size: height and width of the scene. counts: least and largest number of digits. distinct: no
+    two digits of a scene have the same label.
+    """
+    count = int(rng.integers(counts[0], counts[1], endpoint=True))
+    while True:
+        if distinct:
+            kinds = rng.permutation(np.unique(labels))[:count]
+            rows = np.array([rng.choice(np.flatnonzero(labels == kind)) for kind in kinds])
+        else:
+            rows = rng.choice(len(digits), count, replace=False)
+        shades = [enlarge(digits[row], int(rng.integers(*band(rng)))) for row in rows]
+        boxes = place(rng, shades, size)
+        if boxes is not None and is_clear(boxes, labels[rows]):
+            break
+    image, mask = make_ground(rng, size), np.zeros(size, np.uint8)
+    bright = rng.random() < 0.5  # ink of one scene is brighter or darker than any ground
+    for shade, (left, top, right, bottom), label in zip(shades, boxes, labels[rows], strict=True):
+        colour = rng.integers(215, 256, 3) if bright else rng.integers(0, 41, 3)
+        window = np.s_[top:bottom, left:right]
+        cover = shade[:, :, None] / 255
+        image[window] += cover * (colour - image[window])
+        mask[window][shade >= INK] = label + 1
+    image += rng.normal(0, rng.uniform(2, 10), image.shape)
+    pixels = np.rint(image).clip(0, 255).astype(np.uint8)
+    return Scene(pixels, boxes.astype(np.float32), labels[rows].astype(np.int64), mask, rows)
+
+
+def band(rng: np.random.Generator) -> tuple[int, int]:
+    """Return the bounds of a digit's height, of small or of large ones, the upper one excluded."""
+    least, largest = SIDES["large" if rng.random() < 0.5 else "small"]
+    return least, largest + 1
+
+
+def enlarge(digit: np.ndarray, height: int) -> np.ndarray:
+    """Return how much ink covers each pixel, uint8 (h, w): tight around pixels of at least INK.
+
+    digit: uint8 (8, 8). height: of its ink after enlarging; h may be a pixel less.
+    """
+    inked = digit[tight(digit)]
+    width = max(3, round(height * inked.shape[1] / inked.shape[0]))
+    grown = np.asarray(Image.fromarray(inked).resize((width, height), Image.Resampling.BICUBIC))
+    return grown[tight(grown)]
+
+
+def tight(shade: np.ndarray) -> tuple[slice, slice]:
+    """Return the rows and columns of the tight box around pixels of at least INK."""
+    rows, columns = (np.flatnonzero((shade >= INK).any(axis)) for axis in (1, 0))
+    return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+
+
+def place(
+    rng: np.random.Generator, shades: list[np.ndarray], size: tuple[int, int]
+) -> np.ndarray | None:
+    """Return places for the digits, int64 (M, 4) as boxes, or None where no free one was found.
+
+    Boxes overlap by at most OVERLAP of the smaller one, and ink meets no ink.
+    """
+    taken, boxes = np.zeros(size, bool), np.zeros((0, 4), np.int64)
+    for shade in shades:
+        height, width = shade.shape
+        for _ in range(TRIES):
+            top, left = rng.integers(0, size[0] - height + 1), rng.integers(0, size[1] - width + 1)
+            box = np.array([left, top, left + width, top + height])
+            window = np.s_[top : top + height, left : left + width]
+            if overlap(boxes, box) <= OVERLAP and not (taken[window] & (shade >= INK)).any():
+                break
+        else:
+            return None
+        taken[window] |= shade >= INK
+        boxes = np.vstack([boxes, box])
+    return boxes
+
+
+def overlap(boxes: np.ndarray, box: np.ndarray) -> float:
+    """Return the largest intersection of a box with others, as a share of the smaller box."""
+    sides = np.minimum(boxes[:, 2:], box[2:]) - np.maximum(boxes[:, :2], box[:2])
+    areas = (boxes[:, 2:] - boxes[:, :2]).prod(1)
+    smaller = np.minimum(areas, (box[2:] - box[:2]).prod())
+    return float((sides.clip(0).prod(1) / smaller).max(initial=0))
+
+
+def make_ground(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
+    """Return a coloured texture, float64 (H, W, 3), of 70 to 180, in spots of 4 to 16 pixels."""
+    cells = [max(2, side // int(rng.integers(4, 17))) for side in size]
+    spread = rng.uniform(5, 35)
+    spots = rng.normal(rng.uniform(95, 160, 3), spread, (*cells, 3)).clip(70, 180)
+    coarse = Image.fromarray(spots.astype(np.uint8))
+    return np.asarray(coarse.resize(size[::-1], Image.Resampling.BILINEAR), np.float64)
+
+
+def caption_order(boxes: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Return the order in which a caption names digits: by their value, equal ones from left."""
+    return np.lexsort((boxes[:, 0] + boxes[:, 2], labels))
+
+
+def is_clear(boxes: np.ndarray, labels: np.ndarray) -> bool:
+    """Return whether relations and order of the caption are MARGIN pixels from their borders."""
+    order = caption_order(boxes, labels)
+    centres = (boxes[:, :2] + boxes[:, 2:])[order] / 2
+    steps = np.abs(np.diff(centres, axis=0))  # (M - 1, 2)
+    related = np.abs(steps[:, 0] - steps[:, 1]) >= MARGIN
+    ordered = (np.diff(labels[order]) > 0) | (steps[:, 0] >= MARGIN)
+    return bool((related & ordered).all())
+
+
+def describe(boxes: np.ndarray, labels: np.ndarray) -> str:
+    """Return the caption, as "a large 3 left of a small 7 above a small 9", of at most 28 words.
+
+    Each digit is related to the next one that is named, along the axis on which their centres are
+    further apart.
+    """
+    order = caption_order(boxes, labels)
+    centres = (boxes[:, :2] + boxes[:, 2:]) / 2
+    words = []
+    for here, there in zip(order, [*order[1:], None], strict=True):
+        height = boxes[here, 3] - boxes[here, 1]
+        words.append(f"a {'large' if height >= LARGE else 'small'} {labels[here]}")
+        if there is not None:
+            x, y = centres[there] - centres[here]
+            if abs(x) > abs(y):
+                words.append("left of" if x > 0 else "right of")
+            else:
+                words.append("above" if y > 0 else "below")
+    return " ".join(words)

@@ -1,0 +1,84 @@
+"""Scenes: boxes, masks and captions against the drawn pixels, and a parser of the captions."""
+
+import numpy as np
+import pytest
+
+from pipeline.data import scenes
+from pipeline.data.image_sources import digits
+from pipeline.data.scenes import Scene
+from pipeline.params.schema import DigitsSet
+
+SIZE = (64, 96)
+
+
+@pytest.fixture(scope="module")
+def drawn() -> list[Scene]:
+    samples = digits(DigitsSet(source="digits"))[0]["validation"]
+    given = np.stack([np.asarray(sample.image) for sample in samples])
+    labels = np.array([sample.label for sample in samples])
+    return [
+        scenes.make_scene(np.random.default_rng(k), given, labels, SIZE, (1, 6)) for k in range(60)
+    ]
+
+
+def test_a_box_is_tight_around_the_ink_of_its_digit(drawn: list[Scene]) -> None:
+    """The mask within a box has its digit's class in every border row and column, and each inked
+    pixel lies in a box of its class.
+    """
+    for scene in drawn:
+        explained = np.zeros(SIZE, bool)
+        for (left, top, right, bottom), label in zip(
+            scene.boxes.astype(int), scene.labels, strict=True
+        ):
+            assert 0 <= left < right <= SIZE[1] and 0 <= top < bottom <= SIZE[0]
+            own = scene.mask[top:bottom, left:right] == label + 1
+            assert own[[0, -1]].any(1).all() and own[:, [0, -1]].any(0).all()
+            explained[top:bottom, left:right] |= own
+        np.testing.assert_array_equal(explained, scene.mask > 0)
+
+
+def test_ink_differs_from_the_ground(drawn: list[Scene]) -> None:
+    """The mean of inked pixels is at least 40 grey levels from the mean of the ground."""
+    for scene in drawn:
+        grey = scene.image.mean(2)
+        assert abs(grey[scene.mask > 0].mean() - grey[scene.mask == 0].mean()) > 40
+
+
+def test_sizes_and_overlap(drawn: list[Scene]) -> None:
+    """Pairwise intersections in plain Python."""
+    assert {len(scene.labels) for scene in drawn} == {1, 2, 3, 4, 5, 6}
+    for scene in drawn:
+        heights = scene.boxes[:, 3] - scene.boxes[:, 1]
+        assert all(11 <= h <= 17 or 21 <= h <= 28 for h in heights)
+        boxes = scene.boxes.tolist()
+        for i, a in enumerate(boxes):
+            for b in boxes[:i]:
+                across = max(0, min(a[2], b[2]) - max(a[0], b[0]))
+                down = max(0, min(a[3], b[3]) - max(a[1], b[1]))
+                areas = [(c[2] - c[0]) * (c[3] - c[1]) for c in (a, b)]
+                assert across * down <= 0.2 * min(areas)
+
+
+def test_a_caption_says_what_is_in_the_picture(drawn: list[Scene]) -> None:
+    """A parser of the grammar: the named digits are those drawn, and each relation holds for the
+    boxes by 6 pixels.
+    """
+    for scene in drawn:
+        words = scene.caption.replace(" of", "").split()
+        assert len(words) <= 40
+        order = np.lexsort((scene.boxes[:, [0, 2]].mean(1), scene.labels))
+        assert words[2::4] == [str(digit) for digit in scene.labels[order]]
+        assert set(words[::4]) == {"a"}
+        heights = (scene.boxes[:, 3] - scene.boxes[:, 1])[order]
+        assert words[1::4] == ["large" if height > 19 else "small" for height in heights]
+        centres = ((scene.boxes[:, :2] + scene.boxes[:, 2:]) / 2)[order]
+        for relation, (x, y) in zip(words[3::4], np.diff(centres, axis=0), strict=True):
+            away = {"left": x, "right": -x, "above": y, "below": -y}
+            across = y if relation in ("left", "right") else x
+            assert away[relation] >= abs(across) + 6
+
+
+def test_distinct_digits(drawn: list[Scene]) -> None:
+    given, labels = np.full((12, 8, 8), 255, np.uint8), np.arange(12) % 4
+    scene = scenes.make_scene(np.random.default_rng(0), given, labels, (80, 80), (4, 4), True)
+    assert sorted(scene.labels) == [0, 1, 2, 3]
