@@ -92,6 +92,29 @@ def read_full_size(
         return _to_colour(image, "grey" if grey else "rgb", background, where)
 
 
+def read_size(source: str | Path | bytes) -> tuple[int, int]:
+    """Return width and height in pixels of the upright image. Its pixels are not decoded, except
+    those of a PNG, whose EXIF data may come last."""
+    with _open_image(source) as (image, _):
+        turned = image.getexif().get(ORIENTATION, 1) > 4
+        return image.size[::-1] if turned else image.size
+
+
+def read_indices(path: str | Path) -> npt.NDArray[np.uint8]:
+    """Return the class indices uint8 (H, W) of a mask: the samples of a palette or grey PNG.
+
+    Raises InputError, whose reason is one sentence, if it is no such file.
+    """
+    with _open_image(path) as (image, where):
+        # Pillow scales grey of 2 and 4 bits to 8, which would change the indices.
+        raw_mode = image.tile[0].args if isinstance(image, ImageFile) and image.tile else None
+        if image.format != "PNG" or image.mode not in "1LP" or raw_mode in ("L;2", "L;4"):
+            got = f"{image.format} of mode {raw_mode if isinstance(raw_mode, str) else image.mode}"
+            expected = "expected class indices in a PNG with a palette or 8-bit grey"
+            raise InputError(where, f"{expected}, got {got}; convert its colours to indices")
+        return np.asarray(image).astype(np.uint8)
+
+
 def lost_contrast(source: str | Path | bytes, decoded: npt.NDArray[np.uint8]) -> bool:
     """Return whether a decoded image is almost of one grey but the samples of its file are not.
 
