@@ -41,6 +41,7 @@ from pipeline.data import dataset, prepare
 from pipeline.evaluate.over_seeds import t_interval
 from pipeline.export import graph as export
 from pipeline.export import metadata
+from pipeline.export.tasks import forecasting
 from pipeline.params import load as params
 from pipeline.params.recipe import overlay, resolve
 from pipeline.study import runs as study
@@ -92,9 +93,9 @@ def run(name: str, recipe: Recipe, label: str) -> Run:
     says = export.torch_outputs(net, x[:8])
     metrics = {"validation": state.chosen, "parameters": sum(p.numel() for p in net.parameters())}
     about = metadata.model_document(
-        name, recipe, source.about, metrics, x[:8], says, metadata.parity_limit(says, 1e-4)
+        name, recipe, source.about, metrics, x[:8], says, forecasting.parity_limit(says, 1e-4)
     )
-    graph = export.export_network(net, x, source.task).SerializeToString()
+    graph = forecasting.export(net, x).SerializeToString()
     stem.parent.mkdir(parents=True, exist_ok=True)
     stem.with_suffix(".onnx").write_bytes(seal(graph, about))
     found = score(stem.with_suffix(".onnx"), source, "test") | {

@@ -204,9 +204,7 @@ def main(
     for name in names:
         net = network(NETS[name][0])
         model = Served(
-            export.export_network(
-                net, image[None].repeat(2, 0), "classification"
-            ).SerializeToString(),
+            export.export_network(net, image[None].repeat(2, 0)).SerializeToString(),
             threads,
         )
         target = int(model.predict_proba(image[None]).argmax())

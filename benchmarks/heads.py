@@ -68,11 +68,13 @@ def row(kind: str, recipe: Recipe, source: dataset.Data) -> str:
     x = features.compute(headed.backbone, images, "test", torch.device("cpu"), folder / "test.npy")
     expected = headed.head.probabilities(x)
     if kind in head_graph.TORCH_KINDS:
-        alone = export.export_network(head_graph.TorchHead(headed.head), x, "classification")
+        alone = export.export_network(head_graph.TorchHead(headed.head), x)
     else:
         alone = head_files.head_to_onnx(headed.head, x.shape[1], 18)
     if kind == next(iter(heads.GRIDS)):  # they all share the backbone
-        served = answers(export.export_network(headed.backbone, images, "features"), images)
+        served = answers(
+            export.export_network(headed.backbone, images, output_names=("features",)), images
+        )
         gap = np.abs(served - x).max() / np.abs(x).max()
         click.echo(
             f"backbone: torch against onnxruntime, {x.shape[1]} features, worst {gap:.1e} of the largest\n"

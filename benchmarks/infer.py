@@ -88,7 +88,7 @@ def model(
         net, torch.full((rule.channels, 1, 1), 127.0), torch.full((rule.channels, 1, 1), 1 / 64)
     ).eval()
     x = np.random.default_rng(0).integers(0, 256, (32, *rule.size, rule.channels), np.uint8)
-    graph = export.export_network(whole, x, "classification")
+    graph = export.export_network(whole, x)
     made = {
         "fp32": graph,
         "int8": quantize.quantize_graph(quantize.prepare_graph(graph), x, "MinMax", []),

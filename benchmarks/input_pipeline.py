@@ -35,6 +35,7 @@ from pipeline.data import prepare as data
 from pipeline.network import build as network
 from pipeline.params import load as params
 from pipeline.train import augment, device, loop, optim
+from pipeline.train.batches import Batches
 
 RECIPES = ("lenet5-digits", "resnet20-digits", "alexnet-digits", "resnet20-cifar10")
 ROUNDS, WARM_UP, LEAST_PAIRS, IMAGES = 7, 3, 3, 1000
@@ -62,7 +63,7 @@ def data_of(recipe: Recipe) -> tuple[dataset.Data, bool]:
         ), True
 
 
-def drawn(images: loop.Batches, batch: int) -> Iterator[Tensor]:
+def drawn(images: Batches, batch: int) -> Iterator[Tensor]:
     """Yield the row numbers of whole batches, epoch after epoch, as `train.one_epoch` draws
     them.
     """

@@ -89,7 +89,7 @@ def openvino_of(model: bytes) -> Call:
 
 def calls_of(net: Classifier, x: np.ndarray) -> dict[str, Call]:
     """Return each runtime as a function of uint8 images (N, H, W, C)."""
-    graph = export.export_network(net, x, "classification")
+    graph = export.export_network(net, x)
     prepared = quantize.prepare_graph(graph)
     compiled = torch.compile(net, dynamic=False)
 

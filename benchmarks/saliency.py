@@ -73,7 +73,7 @@ def row(arch: str, name: str, reference: dict[str, Any]) -> str:
     x = np.random.default_rng(7).integers(0, 256, shape, np.uint8)
     net = network(arch, reference["options"] | {"size": (side, side)}, x)
     expected = saliency_graph.autograd_saliency(net, x)
-    plain = export.export_network(net, x, "classification").SerializeToString()
+    plain = export.export_network(net, x).SerializeToString()
     graph = saliency_graph.export_with_saliency(net, x)
     whole = graph.SerializeToString()
     session, worst = open_session(whole, "cpu"), []

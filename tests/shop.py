@@ -62,8 +62,9 @@ def document(
 ) -> dict[str, Any]:
     """Return what the stage exports beside the graph, for a network whose answers to x are y."""
     from pipeline.export import metadata
+    from pipeline.export.tasks import forecasting
 
     facts: dict[str, Any] = {"validation": {}, "parameters": 0}
     return metadata.model_document(
-        "shop", recipe, source.about, facts, x, y, metadata.parity_limit(y, 1e-4)
+        "shop", recipe, source.about, facts, x, y, forecasting.parity_limit(y, 1e-4)
     )

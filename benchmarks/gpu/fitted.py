@@ -65,7 +65,7 @@ def write(folder: Path, side: int = SIDE, depth: int = 50) -> None:
     folder.mkdir(parents=True)
     x = images(IMAGES, side)
     net = built(x, depth)
-    graph = export.export_network(net, x, "classification")
+    graph = export.export_network(net, x)
     np.save(folder / "answers.npy", export.torch_outputs(net, x)[0])
     onnx.save(graph, folder / "model.onnx")
     onnx.save(

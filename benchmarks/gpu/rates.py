@@ -25,6 +25,7 @@ from pipeline.network import build as network
 from pipeline.network import modules
 from pipeline.params import schema
 from pipeline.train import augment, device, loop, losses, optim
+from pipeline.train.batches import Batches
 
 PICKED = {
     "resnet": "ResNet-50",
@@ -99,16 +100,16 @@ def built(arch: str, options: dict[str, Any], shape: tuple[int, ...], on: torch.
 
 def data_of(
     shape: tuple[int, ...], options: dict[str, Any], count: int, on: torch.device
-) -> loop.Batches:
+) -> Batches:
     """Return noise on the device: uint8 images and labels, or series and what follows them."""
     torch.manual_seed(0)
     with on:
         if len(shape) == 2:
-            return loop.Batches(
+            return Batches(
                 torch.randn(count, *shape), torch.randn(count, options["horizon"], shape[1])
             )
         images = torch.randint(0, 256, (count, *shape), dtype=torch.uint8)
-        return loop.Batches(images, torch.randint(0, options["classes"], (count,)))
+        return Batches(images, torch.randint(0, options["classes"], (count,)))
 
 
 def recipe_of(arch: str, batch: int) -> schema.Training:
@@ -117,14 +118,14 @@ def recipe_of(arch: str, batch: int) -> schema.Training:
     return schema.Training(arch=arch, train=train)
 
 
-def whole_of(recipe: schema.Training, net: Any, held: loop.Batches) -> Callable[[], int]:
+def whole_of(recipe: schema.Training, net: Any, held: Batches) -> Callable[[], int]:
     """Return stage train's steps over what is held, as a function that returns how many rows
     they took.
     """
     optimizer, epochs = optim.make_optimizer(recipe.train, net.parameters()), itertools.count()
     image = held.y.dtype == torch.int64
     change = augment.build(AUGMENT if image else None, held.x)
-    minimise = partial(loop.loss_and_output, recipe, net)
+    minimise = partial(loop.loss_and_outputs, recipe, net)
     net.train()
 
     def whole() -> int:
@@ -133,9 +134,7 @@ def whole_of(recipe: schema.Training, net: Any, held: loop.Batches) -> Callable[
     return whole
 
 
-def others_of(
-    recipe: schema.Training, net: Any, held: loop.Batches
-) -> dict[str, Callable[[], int]]:
+def others_of(recipe: schema.Training, net: Any, held: Batches) -> dict[str, Callable[[], int]]:
     """Return a step on one batch of floats, and a step of a plain loop."""
     optimizer, batch = optim.make_optimizer(recipe.train, net.parameters()), recipe.train.batch
     image, on = held.y.dtype == torch.int64, held.x.device
@@ -197,7 +196,7 @@ def product(on: torch.device) -> tuple[Callable[[], int], int]:
 
 def prepared(
     arch: str, on: torch.device, reduced: bool
-) -> tuple[schema.Training, Any, loop.Batches, dict[str, Any]]:
+) -> tuple[schema.Training, Any, Batches, dict[str, Any]]:
     """Return the recipe, the network and the data of an architecture, and what its row says of
     them.
     """

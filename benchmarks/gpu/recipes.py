@@ -22,6 +22,7 @@ from pipeline.data import dataset
 from pipeline.network import build as network
 from pipeline.params.schema import ImageData, Recipe, TorchvisionSet
 from pipeline.train import augment, device, loop
+from pipeline.train.batches import Batches
 from pipeline.train.checkpoint import State
 
 STEPS = 3
@@ -79,7 +80,7 @@ def twice(name: str, recipe: Recipe, on: torch.device) -> dict[str, Any]:
         for parameter in net.parameters():
             parameter.requires_grad_(True)
         optimizer, state = loop.optimizer_of(recipe, net), State()
-        minimise = partial(loop.loss_and_output, recipe, net)
+        minimise = partial(loop.loss_and_outputs, recipe, net)
         rows.append(
             loop.one_epoch(
                 recipe, net, optimizer, fitting, validation, change, state, name, minimise
@@ -123,7 +124,7 @@ def like(recipe: Recipe) -> dataset.Data:
     return dataset.Data({}, {}, mean, np.ones_like(mean), about)
 
 
-def noise(recipe: Recipe, count: int, on: torch.device) -> loop.Batches:
+def noise(recipe: Recipe, count: int, on: torch.device) -> Batches:
     """Return noise on the device: uint8 images and labels, or standardised series and what
     follows them.
     """
@@ -133,9 +134,9 @@ def noise(recipe: Recipe, count: int, on: torch.device) -> loop.Batches:
         x = torch.randint(
             0, 256, (count, len(source.mean), height, width), dtype=torch.uint8, device=on
         )
-        return loop.Batches(x, torch.randint(0, len(source.about["labels"]), (count,), device=on))
+        return Batches(x, torch.randint(0, len(source.about["labels"]), (count,), device=on))
     given, horizon = source.about["input"], recipe.data.horizon
     known = 2 * len(given.get("calendar", ()))
     steps = given["context"] + (horizon if known else 0)
     x = torch.randn(count, steps, len(given["columns"]) + known, device=on)
-    return loop.Batches(x, torch.randn(count, horizon, source.targets, device=on))
+    return Batches(x, torch.randn(count, horizon, source.targets, device=on))

@@ -20,22 +20,12 @@ from pipeline.core.files import fresh, read_json, write_json, write_result
 from pipeline.core.paths import OUT, RESULTS
 from pipeline.core.stage import entry_of_command_line, run
 from pipeline.data import dataset
-from pipeline.export.graph import (
-    export_network,
-    random_inputs,
-    require_repeatable,
-    torch_outputs,
-)
+from pipeline.export.graph import require_repeatable, torch_outputs
 from pipeline.export.graph_analysis import count_traffic
-from pipeline.export.metadata import (
-    GOLDEN,
-    model_document,
-    parity_limit,
-    training_range,
-    write_models,
-)
+from pipeline.export.metadata import GOLDEN, model_document, write_models
 from pipeline.export.optional_outputs import add_optional_outputs
 from pipeline.export.quantize import Variant, describe_variant, make_variants
+from pipeline.export.tasks import TASKS
 from pipeline.params import load as params
 from pipeline.params.schema import ExportRecipe
 from pipeline.train.trained_network import load_network
@@ -47,12 +37,14 @@ def main() -> None:
         metrics = read_json(RESULTS / name / "train.json", f"train@{name}")
         recipe, source = params.entry(name, ExportRecipe), dataset.load(name)
         checks, net = recipe.check, load_network(name, recipe, source)
-        random = random_inputs(source, checks.seed, checks.random)
+        task = TASKS[source.task]
+        random = task.random_inputs(source, checks.seed, checks.random)
         x = {"test": source.served("test"), "random": random}
         outputs = {kind: torch_outputs(net, rows) for kind, rows in x.items()}
-        atol = parity_limit(outputs["test"], checks.atol)
+        atol = task.parity_limit(outputs["test"], checks.atol)
         atol = max(atol, getattr(net, "flips", 0.0))  # a forest's, where rounding moves a vote
-        require_repeatable(net, np.concatenate([rows[:GOLDEN] for rows in x.values()]), atol)
+        some = np.concatenate([rows[:GOLDEN] for rows in x.values()])
+        require_repeatable(net, some, atol, task.difference)
         named: dict[str, Any] = {
             f"{kind}_{i}": y for kind, ys in outputs.items() for i, y in enumerate(ys)
         }
@@ -66,12 +58,11 @@ def main() -> None:
             vectors: dict[str, Any] = {**retrieval_features(net, source, OUT / name / "train")}
             np.savez(folder / "features.npz", **vectors)
         else:
-            graph = export_network(net, x["test"], source.task)
+            graph = task.export(net, x["test"])
         document = model_document(
             name, recipe, source.about, metrics, x["test"], outputs["test"], atol
         )
-        if source.task == "forecasting" and (limits := training_range(net, source)):
-            document["input"] = document["input"] | {"range": limits}
+        document |= task.measured_fields(net, source)
         fp32_graph, fp32_fields, added_facts = add_optional_outputs(graph, net, recipe, x)
         variants, noise = make_variants(graph, source, checks)
         write_json(folder / "noise.json", noise)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,26 +13,25 @@ import torch
 from onnx import numpy_helper
 
 from pipeline.core.errors import StageError
-from pipeline.data import dataset
 from pipeline.network import modules
 
 BATCH_AXIS = {0: torch.export.Dim("N")}
-TENSOR_NAMES = {  # by task: the first input, the outputs
-    "features": ("images", ["features"]),  # of a backbone without its head
-    "classification": ("images", ["probabilities"]),
-    "forecasting": ("series", ["forecast", "quantiles"]),
-}
 
 
-def export_network(net: torch.nn.Module, example: np.ndarray, task: str) -> onnx.ModelProto:
+def export_network(
+    net: torch.nn.Module,
+    example: np.ndarray,
+    input_names: tuple[str, ...] = ("images",),
+    output_names: tuple[str, ...] = ("probabilities",),
+    translations: dict[Any, Callable[..., Any]] | None = None,
+) -> onnx.ModelProto:
     """Return the checked graph of a network.
 
-    example: inputs as `Data.served` holds them, two or more.
+    example: inputs as `Data.served` holds them, two or more. translations: see `trace_network`.
     """
-    name, outputs = TENSOR_NAMES[task]
     inputs = modules.graph_inputs(net, torch.from_numpy(np.array(example[:2])))
-    names = [name, "calendar"][: len(inputs)]
-    graph = trace_network(net, inputs, names, outputs, (BATCH_AXIS,) * len(inputs))
+    names, axes = list(input_names[: len(inputs)]), (BATCH_AXIS,) * len(inputs)
+    graph = trace_network(net, inputs, names, list(output_names), axes, translations)
     check_graph(graph)
     return graph
 
@@ -42,10 +42,12 @@ def trace_network(
     input_names: list[str],
     output_names: list[str],
     dynamic_shapes: tuple[Any, ...],
+    translations: dict[Any, Callable[..., Any]] | None = None,
 ) -> onnx.ModelProto:
     """Return the graph that torch's exporter makes of a network, unchecked.
 
     inputs: an example of two rows, since with one the exporter takes the batch size for a constant.
+    translations: of operators of our own to functions of onnxscript.
     """
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings():
@@ -59,6 +61,7 @@ def trace_network(
                 input_names=input_names,
                 output_names=output_names,
                 dynamic_shapes=dynamic_shapes,
+                custom_translation_table=translations,
             )
         except torch.onnx.OnnxExporterError as error:
             reason = " ".join(str(error.__cause__ or error).split())[:300]
@@ -111,21 +114,6 @@ def check_graph(graph: onnx.ModelProto) -> None:
             )
 
 
-def random_inputs(source: dataset.Data, seed: int, count: int) -> np.ndarray:
-    """Return random inputs (count, ...) of the shape and type that `Data.served` holds.
-
-    Images are uniform noise; series are normal noise with the mean and deviation of the training
-    rows, beside the calendar of test windows if there is one.
-    """
-    rng, served = np.random.default_rng(seed), source.served("test")
-    if source.task == "classification":
-        return rng.integers(0, 256, (count, *served.shape[1:]), np.uint8)
-    columns = len(source.mean)
-    noise = source.mean + rng.standard_normal((count, served.shape[1], columns)) / source.scale
-    calendar = served[np.arange(count) % len(served), :, columns:]
-    return np.concatenate([noise.astype(np.float32), calendar], 2)
-
-
 @torch.no_grad()
 def torch_outputs(net: torch.nn.Module, x: np.ndarray, batch: int = 256) -> list[np.ndarray]:
     """Return the network's outputs for x (N, ...) on the CPU in fp32.
@@ -146,10 +134,22 @@ def torch_outputs(net: torch.nn.Module, x: np.ndarray, batch: int = 256) -> list
     return columns
 
 
-def require_repeatable(net: torch.nn.Module, x: np.ndarray, atol: float) -> None:
+def difference(first: list[np.ndarray], second: list[np.ndarray]) -> float:
+    """Return the largest absolute difference of the outputs for the same inputs."""
+    pairs = zip(first, second, strict=True)
+    return max(float(np.abs(a.astype(np.float64) - b).max(initial=0)) for a, b in pairs)
+
+
+def require_repeatable(
+    net: torch.nn.Module,
+    x: np.ndarray,
+    atol: float,
+    gap_of: Callable[[list[np.ndarray], list[np.ndarray]], float] = difference,
+) -> None:
     """Raise StageError where an output changes from run to run or with the other rows of its batch.
 
-    Stage check would refuse the file as well, but could not tell why. x: inputs as served.
+    Stage check would refuse the file as well, but could not tell why. x: inputs as served;
+    gap_of: the difference of outputs for the same inputs.
     """
     first, second = torch_outputs(net, x), torch_outputs(net, x)
     rows = [torch_outputs(net, row[None]) for row in x]
@@ -160,7 +160,6 @@ def require_repeatable(net: torch.nn.Module, x: np.ndarray, atol: float) -> None
         (second, "from one run to the next", noise),
         (single, "with its batch", batch),
     ):
-        gap = max(float(np.abs(a - b).max()) for a, b in zip(first, other, strict=True))
-        if gap > atol:
+        if (gap := gap_of(first, other)) > atol:
             what = f"in evaluation the network's output for an input changes by {gap:.1e} {when}"
             raise StageError(f"export: {what} (limit {atol:.1e}); {why}")

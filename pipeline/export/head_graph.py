@@ -29,8 +29,8 @@ def export_with_head(net: Headed, example: np.ndarray) -> onnx.ModelProto:
     """
     if net.head.kind in TORCH_KINDS:
         joined = nn.Sequential(net.backbone, TorchHead(net.head))
-        return export_network(joined, example, "classification")
-    backbone = export_network(net.backbone, example, "features")
+        return export_network(joined, example)
+    backbone = export_network(net.backbone, example, output_names=("features",))
     width = backbone.graph.output[0].type.tensor_type.shape.dim[1].dim_value
     opset = next(o.version for o in backbone.opset_import if o.domain == "")
     graph = join_head(backbone, head_to_onnx(net.head, width, opset))

@@ -11,19 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from convline.model_file.golden import pack_array, unpack_array
 from convline.model_file.onnx_file import seal
 from convline.model_file.registry import variant_file_name
+from convline.model_file.schema import FORMAT
 
-from pipeline.data import dataset
-from pipeline.export.graph import TENSOR_NAMES, torch_outputs
 from pipeline.export.graph_analysis import run_graph
 from pipeline.export.quantize import Variant
+from pipeline.export.tasks import TASKS
 from pipeline.params.schema import ExportCheck, Recipe
 
 GOLDEN = 4  # samples that travel in the file
-RANGE_WINDOWS = 32  # training windows on which `training_range` tries the network
 INT8_ATOL = 0.02  # of probabilities, of one int8 file on two processors
 SOURCES = ("models", "params.yaml", "pipeline", "serve")  # what a model file is made by
 VERSIONED_PACKAGES = ("torch", "onnx", "onnxruntime-gpu", "onnxruntime", "numpy", "pillow")
@@ -43,21 +41,13 @@ def model_document(
     about: results/<entry>/data.json; metrics: results/<entry>/train.json; x: inputs as served, of
     which the first are the golden samples, with the outputs of torch and the tolerance `atol`.
     """
-    task = about["task"]
+    task = TASKS[about["task"]]
     licence = about["licence"] + (f"; weights: {recipe.weights.licence}" if recipe.weights else "")
-    golden_inputs = {"input": x[:GOLDEN]}
-    if "calendar" in about["input"]:  # beside the history in x
-        context, columns = about["input"]["context"], len(about["columns"])
-        golden_inputs = {
-            "input": x[:GOLDEN, :context, :columns],
-            "calendar": x[:GOLDEN, :, columns:],
-        }
-    target = "forecast" if task == "forecasting" else "labels"
     return {
-        "format": 1,
+        "format": FORMAT,
         "name": name,
-        "task": task,
-        target: about[target],
+        "task": about["task"],
+        **task.document_fields(about),
         "input": about["input"],
         "provenance": {
             "data": {key: about[key] for key in ("source", "hash", "licence")},
@@ -70,10 +60,13 @@ def model_document(
             "licence": licence,
         },
         "golden": {
-            **{key: pack_array(array) for key, array in golden_inputs.items()},
+            **{
+                key: pack_array(array)
+                for key, array in task.golden_inputs(about, x[:GOLDEN]).items()
+            },
             "outputs": {
                 output: pack_array(array[:GOLDEN])
-                for output, array in zip(TENSOR_NAMES[task][1], outputs, strict=True)
+                for output, array in zip(task.OUTPUT_NAMES, outputs, strict=True)
             },
             "atol": atol,
         },
@@ -113,66 +106,12 @@ def variant_fields(
     golden = document["golden"] | {"atol": checks.fp16_atol}
     if variant.precision == "int8":
         outputs = run_graph(variant.graph, unpack_array(document["golden"]["input"]))
-        names = TENSOR_NAMES[document["task"]][1]
+        names = TASKS[document["task"]].OUTPUT_NAMES
         packed = {name: pack_array(a) for name, a in zip(names, outputs, strict=True)}
         golden |= {"outputs": packed, "atol": INT8_ATOL}
     how = {key: value for key, value in variant.facts.items() if key in ("method", "kept")}
     provenance = document["provenance"] | {"variant": {"precision": variant.precision} | how}
     return {"golden": golden, "provenance": provenance}
-
-
-def parity_limit(outputs: list[np.ndarray], relative: float) -> float:
-    """Return the largest difference from these outputs of torch that stage check allows.
-
-    `relative` of probabilities (N, K), and of the standard deviation of forecasts, to which four
-    units in the last place of float32 are added: they matter where forecasts are far from zero.
-    """
-    if outputs[0].ndim == 2:
-        return relative
-    spread = float(outputs[0].std()) or 1.0
-    largest = max(float(np.abs(output).max()) for output in outputs)
-    return relative * spread + 4 * float(np.finfo(np.float32).eps) * largest
-
-
-def training_range(net: torch.nn.Module, source: dataset.Data) -> dict[str, Any] | None:
-    """Return `input.range` of a forecaster's document: the range of its training inputs.
-
-    None where forecasts follow the level and the scale of their window, so that no range limits
-    them: this is tried on training windows, moved by ten times their range and scaled by three.
-    Calibrated intervals do not grow with the window, since their offsets are in the units of the
-    series; where forecasts follow the level alone, the range is that of changes against the
-    window's last row.
-    """
-    about = source.about
-    columns, context = len(about["columns"]), about["input"]["context"]
-    targets = len(about["forecast"].get("columns", about["columns"]))
-    x, train = source.served("train"), source.x["train"]
-    width = np.ptp(train, axis=0)
-    windows = x[dataset.spread(len(x), RANGE_WINDOWS)]
-    before = [values_by_column(output) for output in torch_outputs(net, windows)]
-
-    def follows(scale: float) -> bool:
-        moved = windows.copy()
-        moved[:, :context, :columns] = scale * moved[:, :context, :columns] + 10 * width
-        after = [values_by_column(output) for output in torch_outputs(net, moved)]
-        gaps = [
-            np.abs(b - (scale * a + 10 * width[:targets])).max(0)
-            for a, b in zip(before, after, strict=True)
-        ]
-        largest = np.abs(moved[:, :context, :targets]).max((0, 1))
-        rounding = 16 * float(np.finfo(np.float32).eps) * largest
-        return bool((np.max(gaps, 0) <= 1e-3 * scale * width[:targets] + rounding).all())
-
-    if follows(3):
-        return None
-    history = x[:, :context, :columns]
-    kind, seen = ("changes", history - history[:, -1:]) if follows(1) else ("values", train[None])
-    return {"of": kind, "low": seen.min((0, 1)).tolist(), "high": seen.max((0, 1)).tolist()}
-
-
-def values_by_column(output: np.ndarray) -> np.ndarray:
-    """Return forecasts (N, S, D) or quantiles (N, S, D, Q) as float64 (values, D)."""
-    return np.moveaxis(output, 2, -1).reshape(-1, output.shape[2]).astype(np.float64)
 
 
 def package_versions() -> dict[str, str]:

@@ -12,7 +12,7 @@ import io
 import itertools
 import logging
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from pipeline.export.graph_analysis import (
     signal_to_noise,
     signal_to_noise_drops,
 )
+from pipeline.export.tasks import TASKS
 from pipeline.params.schema import ExportCheck, Int8
 
 # A quarter of float16's range: other images may have larger values than those of the calibration.
@@ -50,13 +51,12 @@ class Variant:
 def make_variants(
     graph: onnx.ModelProto, source: dataset.Data, checks: ExportCheck
 ) -> tuple[list[Variant], dict[str, dict[str, float]]]:
-    """Return the classifier's other precisions that params.yaml asks for.
+    """Return the other precisions that params.yaml asks for, of tasks that have some.
 
     Beside them the signal-to-noise ratio of each node in dB, by precision.
     """
-    if source.task != "classification" or not any(
-        node.op_type in PRODUCTS for node in graph.graph.node
-    ):
+    count = TASKS[source.task].count_correct
+    if not count or not any(node.op_type in PRODUCTS for node in graph.graph.node):
         return [], {}
     prepared = prepare_graph(graph)
     train = source.x["train"]
@@ -64,7 +64,8 @@ def make_variants(
     validation = np.asarray(source.x["validation"]), np.asarray(source.y["validation"])
     variants = []
     if "int8" in checks.variants:
-        variants.append(search_int8(prepared, calibration, validation, checks.int8, checks.budget))
+        int8 = search_int8(prepared, calibration, validation, count, checks.int8, checks.budget)
+        variants.append(int8)
     if "fp16" in checks.variants:
         variants.append(convert_to_fp16(prepared, calibration))
     batch = calibration[:BATCH]
@@ -133,20 +134,22 @@ def search_int8(
     prepared: onnx.ModelProto,
     calibration: np.ndarray,
     validation: tuple[np.ndarray, np.ndarray],
+    count: Callable[[list[np.ndarray], np.ndarray], float],
     options: Int8,
     budget: float,
 ) -> Variant:
     """Return the int8 graph that loses least accuracy on the validation split.
 
-    calibration: training inputs as served (N, ...); validation: inputs as served and labels (M,).
-    budget: the accuracy that may be lost; the search ends with half of it, or with one image, since
-    the test split may lose more. First each method is tried in turn, then the best one with ever
-    more products in fp32, those that add most noise first.
+    calibration: training inputs as served (N, ...); validation: inputs as served and `Data.y`, M of
+    each; count: the task's `count_correct`; budget: the accuracy that may be lost; the search ends
+    with half of it, or with one image, since the test split may lose more. First each method is
+    tried in turn, then the best one with ever more products in fp32, those that add most noise
+    first.
     """
     (x, y), calibration = validation, calibration[: options.images]
     # images, not shares: shares of one image differ in their last digit
     enough = max(int(budget / 2 * len(y) + 1e-9), 1)
-    reference, fewest = count_correct(run_graph(prepared, x), y), len(y) + 1
+    reference, fewest = count(run_graph(prepared, x), y), len(y) + 1.0
     products = [node.name for node in prepared.graph.node if node.op_type in PRODUCTS]
     best, tried = Variant("int8", prepared), []
 
@@ -160,7 +163,7 @@ def search_int8(
 
     for method, kept in itertools.islice(settings(), options.tries):
         graph = quantize_graph(prepared, calibration, method, kept)
-        lost = reference - count_correct(run_graph(graph, x), y)
+        lost = reference - count(run_graph(graph, x), y)
         tried.append({"method": method, "kept": len(kept), "lost": round(lost / len(y), 6)})
         if lost < fewest:
             best, fewest = Variant("int8", graph, {"method": method, "kept": kept}), lost
@@ -234,10 +237,6 @@ def nodes_outside_products(graph: onnx.GraphProto) -> list[str]:
         else:
             names.append(node.name)
     return names
-
-
-def count_correct(outputs: list[np.ndarray], y: np.ndarray) -> int:
-    return int((outputs[0].argmax(1) == y).sum())
 
 
 @contextlib.contextmanager

@@ -10,14 +10,12 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-import models
 from pipeline.core.errors import StageError
 from pipeline.data.dataset import Data
-from pipeline.network.modules import Classifier, Forecaster
+from pipeline.network.tasks import TASKS
 from pipeline.params.schema import Training
 
 # Of weights in one ONNX file: a protobuf message ends at 2 GiB, and the graph needs some of it.
@@ -31,7 +29,7 @@ MISTAKES: tuple[type[Exception], ...] = (
 )
 
 
-def build(recipe: Training, data: Data) -> Classifier | Forecaster:
+def build(recipe: Training, data: Data) -> Any:
     """Return the untrained network of a resolved recipe, sized by its data.
 
     Raises StageError where the recipe's options do not fit each other or the data, and where the
@@ -41,7 +39,8 @@ def build(recipe: Training, data: Data) -> Classifier | Forecaster:
     try:
         net = assemble(recipe, data)
         require_one_file(net, recipe.arch)
-        require_output(net.eval(), recipe, data)
+        with torch.no_grad():
+            TASKS[data.task].require_output(net.eval(), recipe, data)
     except MISTAKES as error:
         raise explained(error, recipe.arch, building=True) from None
     return net.train()
@@ -66,28 +65,6 @@ def explained(error: Exception, arch: str, building: bool = False) -> Exception:
     return StageError(f"{where}: {what}; correct the line")
 
 
-def require_output(net: Classifier | Forecaster, recipe: Training, data: Data) -> None:
-    """Raise StageError where the architecture's output for one sample has not the data's shape."""
-    x = torch.from_numpy(np.array(data.example()))
-    with torch.no_grad():
-        if isinstance(net, Classifier):
-            x = x.permute(0, 3, 1, 2).contiguous()
-            output: Any = net.logits(x)
-            expected: tuple[int, ...] = (len(data.about["labels"]),)
-            what = "logits (N, K)"
-        else:
-            x = net.standardise(*net.split_input(x))
-            output = net.net(x)
-            horizon, targets, levels = net.offsets.shape
-            expected = (horizon * (levels if recipe.train.loss == "pinball" else 1), targets)
-            what = "forecasts (N, S, D)"
-    if isinstance(output, Tensor) and output.shape == (1, *expected):
-        return
-    got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-    needed = f"expected {what} of shape {(1, *expected)} for one input {tuple(x.shape)}"
-    raise StageError(f"models/{recipe.arch}.py: {needed}, got {got}; change what forward returns")
-
-
 def require_one_file(net: nn.Module, arch: str) -> None:
     """Raise StageError where the weights do not fit one ONNX file, before a long training.
 
@@ -100,31 +77,9 @@ def require_one_file(net: nn.Module, arch: str) -> None:
         raise StageError(f"models/{arch}.py: {what}; make it narrower, or give it smaller images")
 
 
-def assemble(recipe: Training, data: Data) -> Classifier | Forecaster:
+def assemble(recipe: Training, data: Data) -> Any:
     """Return the network of a recipe, sized by its data, without a trial run."""
-    about, keywords = data.about, models.takes(recipe.arch)
-    mean, scale = torch.from_numpy(np.array(data.mean)), torch.from_numpy(np.array(data.scale))
-    if data.task == "classification":
-        images = {
-            "in_channels": 1 if about["input"]["colour"] == "grey" else 3,
-            "size": tuple(about["input"]["size"]),
-            "classes": len(about["labels"]),
-        }
-        images = {key: value for key, value in images.items() if key in keywords}
-        return Classifier(models.build(recipe.arch, **images, **recipe.net), mean, scale)
-    forecast = about["forecast"]
-    horizon, levels = forecast["horizon"], len(forecast["quantiles"])
-    series = {
-        "series": len(about["columns"]),
-        "horizon": horizon,
-        "context": about["input"]["context"],
-        "targets": data.targets,
-        "quantiles": levels if recipe.train.loss == "pinball" else 1,
-        "calendar": 2 * len(about["input"].get("calendar", [])),
-    }
-    options = {key: value for key, value in series.items() if key in keywords}
-    net = models.build(recipe.arch, **options, **recipe.net)
-    return Forecaster(net, mean, scale, torch.zeros(horizon, data.targets, levels))
+    return TASKS[data.task].assemble(recipe, data)
 
 
 def multiply_adds(net: nn.Module, x: Tensor) -> int:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 
-class Classifier(nn.Module):
-    """uint8 images (N, H, W, C) to probabilities (N, K)."""
+class ImageNetwork(nn.Module):
+    """An architecture for images between its standardisation and the form of its output.
 
+    `task` names the module of network.tasks, train.tasks and export.tasks that it goes with.
+    """
+
+    task: ClassVar[str]
     mean: Tensor
     scale: Tensor
 
@@ -19,18 +25,35 @@ class Classifier(nn.Module):
         self.register_buffer("mean", mean)  # (C, H, W) or (C, 1, 1)
         self.register_buffer("scale", scale)
 
+    def standardise(self, images: Tensor) -> Tensor:
+        """Return the network's input for uint8 or float images in grey levels (N, C, H, W)."""
+        return (images.float() - self.mean) * self.scale
+
+
+def channels_first(images: Tensor) -> Tensor:
+    """Return images (N, H, W, C) as (N, C, H, W).
+
+    Contiguous: for channels-last images the exporter writes global pooling as index arithmetic,
+    which CUDA leaves to the CPU, and a CUDA graph is then refused.
+    """
+    return images.permute(0, 3, 1, 2).contiguous()
+
+
+class Classifier(ImageNetwork):
+    """uint8 images (N, H, W, C) to probabilities (N, K)."""
+
+    task: ClassVar[str] = "classification"
+
     def logits(self, images: Tensor) -> Tensor:
         """Return logits (N, K) for uint8 or float images in grey levels (N, C, H, W).
 
         In training, a network with auxiliary heads returns a tuple, the logits of its own head
         first.
         """
-        return self.net((images.float() - self.mean) * self.scale)
+        return self.net(self.standardise(images))
 
     def forward(self, images: Tensor) -> Tensor:
-        # Contiguous: for channels-last images the exporter writes global pooling as index
-        # arithmetic, which CUDA leaves to the CPU, and a CUDA graph is then refused.
-        return self.logits(images.permute(0, 3, 1, 2).contiguous()).softmax(1)
+        return self.logits(channels_first(images)).softmax(1)
 
 
 class Forecaster(nn.Module):
@@ -41,6 +64,7 @@ class Forecaster(nn.Module):
     S rows ahead.
     """
 
+    task: ClassVar[str] = "forecasting"
     mean: Tensor
     scale: Tensor
     offsets: Tensor

@@ -15,6 +15,7 @@ from pipeline.data import dataset
 from pipeline.network import build as network
 from pipeline.params.schema import Training
 from pipeline.train import loop
+from pipeline.train.batches import Batches
 from pipeline.train.checkpoint import State, mean_gradients
 from pipeline.train.losses import weight_tensors
 
@@ -42,7 +43,7 @@ def accuracy(run: Run, split: str = "test") -> float:
     return loop.evaluate(run.recipe, run.net, batches(run, split))[1]
 
 
-def batches(run: Run, split: str) -> loop.Batches:
+def batches(run: Run, split: str) -> Batches:
     """Return a split on the network's device."""
     return loop.load_batches(run.source, split, run.net, run.net.mean.device)
 
@@ -72,7 +73,7 @@ def accuracy_on_old_classes(run: Run) -> float:
     test, labels = batches(run, "test"), run.source.about["labels"]
     old = [labels.index(name) for name in run.old_classes]
     of_old = torch.isin(test.y, torch.tensor(old, device=test.y.device))
-    return loop.evaluate(run.recipe, run.net, loop.Batches(test.x[of_old], test.y[of_old]))[1]
+    return loop.evaluate(run.recipe, run.net, Batches(test.x[of_old], test.y[of_old]))[1]
 
 
 def epochs_to_reach(run: Run) -> float:
@@ -130,7 +131,7 @@ def gradients_at_start(run: Run) -> dict[str, float]:
     net = network.build(run.recipe, run.source)
     batch = loop.load_batches(run.source, "train", net, torch.device("cpu"))
     rows = torch.randperm(len(batch.x))[: settings.batch]
-    loss = loop.loss_and_output(run.recipe, net.train(), batch.x[rows], batch.y[rows])[0]
+    loss = loop.loss_and_outputs(run.recipe, net.train(), batch.x[rows], batch.y[rows])[0]
     loss.backward()
     return mean_gradients(net)
 

@@ -17,9 +17,7 @@ from pipeline.network import build, modules
 from pipeline.train.checkpoint import State, copy_weights
 
 
-def save(
-    name: str, net: modules.Classifier | modules.Forecaster, state: State, source: dataset.Data
-) -> None:
+def save(name: str, net: Any, state: State, source: dataset.Data) -> None:
     """Write the entry's weights, history and facts."""
     folder = OUT / name / "train"
     torch.save(copy_weights(net), folder / "weights.pt")
@@ -29,7 +27,8 @@ def save(
     write_json(folder / "history.json", state.history)
     write_json(folder / "gradients.json", state.gradients)
     sample = torch.from_numpy(np.array(source.example())).to(net.mean.device)
-    inner = sample.permute(0, 3, 1, 2).float() if source.task == "classification" else sample
+    image = isinstance(net, modules.ImageNetwork)
+    inner = modules.channels_first(sample).float() if image else sample
     write_json(folder / "layers.json", layer_table(net.net, tuple(inner.shape[1:])))
     shipped = [p for name, p in net.named_parameters() if ".aux" not in name]
     facts: dict[str, Any] = {

@@ -5,22 +5,23 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
 from pipeline.core.errors import StageError
 from pipeline.core.stage import note, progress
 from pipeline.data import dataset
 from pipeline.network import build as network
-from pipeline.network import modules, pretrained
+from pipeline.network import pretrained
 from pipeline.params.schema import Training
 from pipeline.train import augment, batch_norm, device, distributed, finetune
+from pipeline.train.batches import Batches
 from pipeline.train.checkpoint import (
     LEAST_S,
     MOST_SHARE,
@@ -29,16 +30,9 @@ from pipeline.train.checkpoint import (
     record_epoch,
     write_checkpoint,
 )
-from pipeline.train.losses import autocast, conformal_offsets, objective, penalty
+from pipeline.train.losses import autocast, penalty
 from pipeline.train.optim import lr_at, make_optimizer
-
-
-@dataclass
-class Batches:
-    """A split on the device, with the network's inputs and the loss's targets."""
-
-    x: Tensor  # uint8 (N, C, H, W) or standardised (M, T, D); with a calendar (M, T + S, D + F)
-    y: Tensor  # int64 (N,) or standardised (M, S, targets)
+from pipeline.train.tasks import TASKS
 
 
 def fit(
@@ -51,7 +45,7 @@ def fit(
     on_epoch: Callable[[dict[str, float]], None] = lambda row: None,
     watch: Sequence[str] = (),
     base: pretrained.Base | None = None,
-) -> tuple[modules.Classifier | modules.Forecaster, State]:
+) -> tuple[Any, State]:
     """Return the trained network with the weights of the chosen epoch, and the training's state.
 
     watch: further splits whose loss and accuracy go into the history; nothing is chosen by them.
@@ -78,8 +72,7 @@ def fit(
     fitting, validation = (load_batches(source, k, net, on) for k in ("train", "validation"))
     minimise = training_loss(recipe, net, fitting, validation, label, train.epochs - state.epoch)
     watched = {split: load_batches(source, split, net, on) for split in watch}
-    spec = train.augment if source.task == "classification" else None
-    change = augment.build(spec, fitting.x)
+    change = augment.build(train.augment, fitting.x)
     saved, pause = time.monotonic(), LEAST_S
     bar = progress(train.epochs, f"train {label}", "epoch", state.epoch)
     patience = train.patience or train.epochs
@@ -105,8 +98,7 @@ def fit(
         if "" not in state.least:
             state.kept = {"validation_loss": evaluate(recipe, net, validation)[0]}
     net.eval()  # a training that is resumed after its last epoch has not called `evaluate`
-    if isinstance(net, modules.Forecaster):
-        set_quantile_offsets(net, source, validation)
+    TASKS[net.task].finish(net, source, validation)
     return net, state
 
 
@@ -121,7 +113,7 @@ def optimizer_of(recipe: Training, net: Any) -> torch.optim.Optimizer:
 def training_loss(
     recipe: Training, net: Any, fitting: Batches, validation: Batches, label: str, epochs: int
 ) -> Callable[..., tuple[Tensor, Tensor]]:
-    """Return `loss_and_output` of the network as a function of (x, y, weight).
+    """Return `loss_and_outputs` of the network as a function of (x, y, weight).
 
     It is compiled where that saves time in the `epochs` that are left, and its gradients are the
     mean over all processes.
@@ -132,7 +124,7 @@ def training_loss(
         needed = f"{count} processes share {least} rows, expected two each"
         raise StageError(f"train {label}: {needed}; lower `processes:`")
     loss = distributed.average_gradients(
-        partial(loss_and_output, recipe), net, partly=bool(recipe.head)
+        partial(loss_and_outputs, recipe), net, partly=bool(recipe.head)
     )
     on, auto = fitting.x.device, train.compile == "auto"
     # A choice by the clock can differ from run to run, and compiled sums differ in their last bits.
@@ -174,7 +166,7 @@ def one_epoch(
     total, right, seen = distributed.sum_over_processes(*sums)
     row = {"epoch": epoch + 1, "lr": optimizer.param_groups[0]["lr"], "train_loss": total / seen}
     row["validation_loss"], accuracy = evaluate(recipe, net, validation)
-    if fitting.y.dtype == torch.int64:
+    if TASKS[net.task].HAS_ACCURACY:
         row |= {"train_accuracy": right / seen, "validation_accuracy": accuracy}
     if not math.isfinite(row["train_loss"]) or not math.isfinite(row["validation_loss"]):
         values = f"train {row['train_loss']}, validation {row['validation_loss']}"
@@ -233,7 +225,7 @@ def reestimate_batch_norm(net: Any, fitting: Batches, batch: int) -> None:
     """
     if not batch_norm.unsettled_layers(net):
         return
-    forward = net.logits if fitting.y.dtype == torch.int64 else net.net
+    forward = TASKS[net.task].statistics_forward(net)
     drawn = torch.randperm(len(fitting.x), generator=distributed.shared_generator())
     order = device.send(drawn, fitting.x.device)
     own, full_batches = distributed.own_rows(order), len(order) // distributed.size() // batch
@@ -269,31 +261,30 @@ def optimizer_step(
     """
     train = recipe.train
     optimizer.zero_grad(set_to_none=True)  # before the step: the last gradients stay readable
-    loss, output = minimise(x, y, weight) if minimise else loss_and_output(recipe, net, x, y)
+    loss, outputs = minimise(x, y, weight) if minimise else loss_and_outputs(recipe, net, x, y)
     loss.backward()
     if train.clip_norm:
         nn.utils.clip_grad_norm_(net.parameters(), train.clip_norm)
     optimizer.step()
-    output = output.detach()
-    correct = torch.zeros((), device=x.device)
-    if y.dtype == torch.int64:
-        correct = (output.argmax(1) == y).sum()
-    return objective(output, y, train), correct
+    task = TASKS[net.task]
+    with torch.no_grad():
+        return task.objective(outputs, y, train), task.sum_correct(outputs, y)
 
 
-def loss_and_output(
+def loss_and_outputs(
     recipe: Training, net: Any, x: Tensor, y: Tensor, weight: float = 1.0
-) -> tuple[Tensor, Tensor]:
-    """Return the loss of a step, with penalties and auxiliary heads, and the network's output."""
-    train = recipe.train
+) -> tuple[Tensor, Any]:
+    """Return the loss of a step, with penalties and auxiliary heads, and the network's outputs."""
+    train, task = recipe.train, TASKS[net.task]
     with autocast(train.precision, x.device):
-        outputs = net.logits(x) if y.dtype == torch.int64 else net.net(x)
-    outputs = outputs if isinstance(outputs, tuple) else (outputs,)
-    output, *auxiliary = (part.float() for part in outputs)
-    zero = torch.zeros((), device=x.device)
-    aside = sum((objective(other, y, train) for other in auxiliary), zero)
-    loss = weight * (objective(output, y, train) + train.aux_weight * aside)
-    return loss + penalty(net, train), output
+        outputs = task.forward(net, x, y, train)
+    outputs = tree_map(in_float32, outputs)
+    return weight * task.training_loss(outputs, y, train) + penalty(net, train), outputs
+
+
+def in_float32(part: Any) -> Any:
+    """Return a tensor of autocast's type as float32, anything else as it is."""
+    return part.float() if isinstance(part, Tensor) and part.is_floating_point() else part
 
 
 def untrained_row(
@@ -307,41 +298,27 @@ def untrained_row(
 
 
 def load_batches(source: dataset.Data, split: str, net: Any, on: torch.device) -> Batches:
-    """Return a split on the device; series windows are standardised by the network's buffers."""
-    if source.task == "classification":
-        images = torch.from_numpy(np.array(source.x[split])).permute(0, 3, 1, 2).contiguous()
-        return Batches(images.to(on), torch.from_numpy(np.array(source.y[split])).to(on))
-    stride = source.about["train_stride" if split == "train" else "stride"]
-    *inputs, target = (torch.from_numpy(part).to(on) for part in source.samples(split, stride))
-    return Batches(net.standardise(*inputs), net.standardise(target))
+    """Return a split on the device."""
+    return TASKS[net.task].load_batches(source, split, net, on)
 
 
 @torch.no_grad()
 def evaluate(
     recipe: Training, net: Any, split: Batches, member: nn.Module | None = None
 ) -> tuple[float, float]:
-    """Return a split's mean loss without penalty and smoothing, and its accuracy (series: 0).
+    """Return a split's mean loss without penalty and smoothing, and its accuracy, 0 without one.
 
     member: the member of an ensemble to evaluate alone.
     """
     net.eval()
-    total, right = 0.0, 0.0
+    task, total, right = TASKS[net.task], 0.0, 0.0
+    judged = SimpleNamespace(net=member) if member else net
     plain = recipe.train.updated(label_smoothing=0.0)
     batch = 2 * plain.batch  # what fits with gradients fits twice without
     parts = distributed.own_rows(split.x).split(batch), distributed.own_rows(split.y).split(batch)
     for x, y in zip(*parts, strict=True):
-        output = net.logits(x) if y.dtype == torch.int64 else (member or net.net)(x)
-        total += float(objective(output, y, plain)) * len(x)
-        right += float((output.argmax(1) == y).sum()) if y.dtype == torch.int64 else 0.0
+        outputs = task.forward(judged, x, y, plain)
+        total += float(task.objective(outputs, y, plain)) * len(x)
+        right += float(task.sum_correct(outputs, y))
     total, right = distributed.sum_over_processes(total, right)
     return total / len(split.x), right / len(split.x)
-
-
-@torch.no_grad()
-def set_quantile_offsets(
-    net: modules.Forecaster, source: dataset.Data, validation: Batches
-) -> None:
-    """Set the offsets that make the forecast's quantiles hold on the validation split."""
-    levels = torch.cat([net.levels(net.net(x)) for x in validation.x.split(500)])
-    gaps = net.to_units(validation.y).unsqueeze(-1) - levels
-    net.offsets.copy_(conformal_offsets(gaps, source.about["forecast"]["quantiles"]))

@@ -14,20 +14,21 @@ from pipeline.core.errors import StageError
 from pipeline.params.schema import ResolvedTrain, Train
 
 
-def objective(output: Tensor, y: Tensor, train: ResolvedTrain) -> Tensor:
-    """Return the mean loss of a batch.
+def cross_entropy(logits: Tensor, y: Tensor, train: ResolvedTrain) -> Tensor:
+    """Return the mean cross-entropy of a batch: logits (N, K), labels y (N,).
 
     softmax-clip is Keras's cross-entropy on probabilities, clipped to [1e-7, 1 - 1e-7]. A saturated
     wrong sample gets no gradient from it, which explains the accuracy of 76 % in the lecture notes'
     exercise. It is here for a study.
     """
-    if y.dtype != torch.int64 and train.loss == "pinball":
-        return pinball(output, y, train.levels)
-    if y.dtype != torch.int64:
-        return F.mse_loss(output, y)
     if train.loss == "softmax-clip":
-        return F.nll_loss(output.softmax(1).clamp(1e-7, 1 - 1e-7).log(), y)
-    return F.cross_entropy(output, y, label_smoothing=train.label_smoothing)
+        return F.nll_loss(logits.softmax(1).clamp(1e-7, 1 - 1e-7).log(), y)
+    return F.cross_entropy(logits, y, label_smoothing=train.label_smoothing)
+
+
+def forecast_error(output: Tensor, y: Tensor, train: ResolvedTrain) -> Tensor:
+    """Return the mean squared error of forecasts, or the pinball loss of their quantiles."""
+    return pinball(output, y, train.levels) if train.loss == "pinball" else F.mse_loss(output, y)
 
 
 def pinball(output: Tensor, y: Tensor, levels: Sequence[float]) -> Tensor:

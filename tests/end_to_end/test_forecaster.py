@@ -26,6 +26,7 @@ from shop import CALENDAR, CONTEXT, HORIZON, MEMBERS, NET, RECIPE, document, unt
 from pipeline.core.errors import ParamsError, StageError
 from pipeline.data import dataset, prepare, series_sources
 from pipeline.export import graph
+from pipeline.export.tasks import forecasting
 from pipeline.network import build as network
 from pipeline.train import loop, losses
 
@@ -62,10 +63,10 @@ def test_the_onnx_file_equals_torch_at_any_batch(name: str, of_shop: Resolve) ->
     recipe = of_shop(**blocks).updated(**other)
     net, source = untrained(recipe)
     session = onnxruntime.InferenceSession(
-        graph.export_network(net, source.served("test"), source.task).SerializeToString()
+        forecasting.export(net, source.served("test")).SerializeToString()
     )
     for batch in (1, 7, 65):
-        x = torch.from_numpy(graph.random_inputs(source, seed=batch, count=batch))
+        x = torch.from_numpy(forecasting.random_inputs(source, seed=batch, count=batch))
         given = {
             i.name: part.numpy()
             for i, part in zip(session.get_inputs(), net.split_input(x), strict=True)
@@ -86,7 +87,7 @@ def test_quantiles_never_cross(of_shop: Resolve, seed: int) -> None:
     net, source = untrained(of_shop(train={"loss": "pinball"}))
     torch.manual_seed(seed)
     torch.nn.init.normal_(net.offsets, std=30)
-    forecast, quantiles = net(torch.from_numpy(graph.random_inputs(source, seed, 50)))
+    forecast, quantiles = net(torch.from_numpy(forecasting.random_inputs(source, seed, 50)))
     assert (quantiles.diff(dim=-1) >= 0).all() and torch.equal(forecast, quantiles[..., 1])
 
 
@@ -341,7 +342,7 @@ def test_beyond_the_horizon_the_calendar_continues(
     x = source.served("test")
     about = document(recipe, source, x, graph.torch_outputs(net, x))
     path = tmp_path / "week.onnx"
-    path.write_bytes(seal(graph.export_network(net, x, source.task).SerializeToString(), about))
+    path.write_bytes(seal(forecasting.export(net, x).SerializeToString(), about))
     model = load_file(path, "cpu")
     assert isinstance(model, Forecaster)
     table = read_csv(shop_csv, columns=model.columns, time="day")
@@ -386,6 +387,6 @@ def test_too_few_validation_windows_give_no_interval(
     x = source.served("test")
     about = document(recipe, source, x, graph.torch_outputs(net.eval(), x))
     path = tmp_path / "few.onnx"
-    path.write_bytes(seal(graph.export_network(net, x, source.task).SerializeToString(), about))
+    path.write_bytes(seal(forecasting.export(net, x).SerializeToString(), about))
     done = CliRunner().invoke(main, ["series", str(path), str(shop_csv)])
     assert done.exit_code == 0 and "-lo-" not in done.stdout and "yhat" in done.stdout, done.output

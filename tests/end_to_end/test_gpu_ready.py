@@ -94,17 +94,15 @@ def exported(name: str, file: Path, *, saliency: bool = False) -> Path:
     import torch
 
     from pipeline.data import prepare
-    from pipeline.export import graph as export
     from pipeline.export import saliency_graph as gradients
+    from pipeline.export.tasks import TASKS
     from pipeline.network import build as network
 
     torch.manual_seed(0)
     source = prepare.make(recipes()[name].data)[0]
     net, x = network.build(recipes()[name], source).eval(), source.served("test")
     graph = (
-        gradients.export_with_saliency(net, x)
-        if saliency
-        else export.export_network(net, x, source.task)
+        gradients.export_with_saliency(net, x) if saliency else TASKS[source.task].export(net, x)
     )
     onnx.save(graph, file)
     return file

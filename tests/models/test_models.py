@@ -279,7 +279,7 @@ def test_every_network_trains_and_exports_at_its_smallest_input(arch, reference)
     images = (
         (samples(reference, 5) * 40 + 127).clamp(0, 255).byte().permute(0, 2, 3, 1).contiguous()
     )
-    graph = export_network(whole, images.numpy(), "classification").SerializeToString()
+    graph = export_network(whole, images.numpy()).SerializeToString()
     session = onnxruntime.InferenceSession(graph)
     with torch.no_grad():
         expected = whole(images[:3]).numpy()

@@ -13,7 +13,7 @@ from models import layers, lenet5, summary
 from pipeline.data import series_sources
 from pipeline.data.prepare import image_statistics
 from pipeline.params.schema import ResolvedTrain, WavesSet
-from pipeline.train.loop import objective
+from pipeline.train.losses import cross_entropy
 
 # ---- layers
 
@@ -110,7 +110,7 @@ def test_loss_of_an_ignorant_network(arch):
             nn.init.zeros_(parameter)
         labels = torch.arange(10)
         logits = net(torch.randn(10, *reference["input"]))
-        loss = objective(logits, labels, ResolvedTrain(epochs=1))
+        loss = cross_entropy(logits, labels, ResolvedTrain(epochs=1))
         assert loss.item() == pytest.approx(2.3025851, rel=1e-6)
         assert (logits.argmax(1) == labels).float().mean().item() == pytest.approx(0.1)
 
@@ -149,7 +149,7 @@ def test_clipped_softmax_learns_nothing_from_a_sure_mistake():
     losses, gradients = {}, {}
     for kind in ("softmax-clip", "cross-entropy"):
         logits = torch.tensor([[0.0, 30.0]], requires_grad=True)
-        losses[kind] = objective(logits, y, ResolvedTrain(epochs=1, loss=kind))
+        losses[kind] = cross_entropy(logits, y, ResolvedTrain(epochs=1, loss=kind))
         losses[kind].backward()
         gradients[kind] = logits.grad[0].tolist()
     assert losses["softmax-clip"].item() == pytest.approx(-math.log(1e-7))

@@ -78,5 +78,5 @@ def test_circular_padding_has_parity_at_every_batch(classes: int, tmp_path: Path
         net, torch.full((1, 1, 1), 128.0), torch.full((1, 1, 1), 0.01)
     ).eval()
     [expected] = export.torch_outputs(whole, images)
-    graph = export.export_network(whole, images, "classification")
+    graph = export.export_network(whole, images)
     require_parity(graph.SerializeToString(), images, expected, tmp_path / "ring.onnx")

@@ -49,7 +49,7 @@ def subject(tmp_path_factory: pytest.TempPathFactory) -> Subject:
     about = metadata.model_document(
         "tiny", recipe, source.about, metrics, x, export.torch_outputs(net, x), 1e-4
     )
-    graph = export.export_network(net, x, "classification")
+    graph = export.export_network(net, x)
     (folder / "model.onnx").write_bytes(seal(graph.SerializeToString(), about))
     return Subject(
         "tiny",

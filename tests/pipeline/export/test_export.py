@@ -22,6 +22,7 @@ from pipeline.core.errors import StageError
 from pipeline.data import dataset
 from pipeline.export import graph as export
 from pipeline.export import metadata
+from pipeline.export.tasks import TASKS, classification, forecasting
 from pipeline.network import build as network
 from pipeline.network import modules
 from pipeline.params import load as params
@@ -45,7 +46,7 @@ def trained(name: str) -> tuple[modules.Classifier | modules.Forecaster, dataset
 def test_the_graph_equals_torch_at_any_batch(name: str, batch: int) -> None:
     """Fresh random inputs of a seed that no stage uses."""
     net, source = trained(name)
-    x = export.random_inputs(source, seed=4711 + batch, count=batch)
+    x = TASKS[source.task].random_inputs(source, seed=4711 + batch, count=batch)
     model = load_file(line.model_path(name), "cpu")
     got = [model.predict_proba(x)] if isinstance(model, Classifier) else model.run(x)
     with torch.no_grad():
@@ -62,7 +63,7 @@ def test_global_pooling_of_colour_images_is_exported_without_index_arithmetic() 
         nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)
     )
     net = modules.Classifier(pooled, torch.zeros(3, 1, 1), torch.ones(3, 1, 1)).eval()
-    graph = export.export_network(net, np.zeros((2, 8, 8, 3), np.uint8), "classification")
+    graph = export.export_network(net, np.zeros((2, 8, 8, 3), np.uint8))
     assert not {"Shape", "Range", "Gather"} & {node.op_type for node in graph.graph.node}
 
 
@@ -139,10 +140,10 @@ def test_the_revision_is_of_the_sources(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_parity_limit() -> None:
     """By hand: forecasts 300 +- 2 get 2e-4 and four units of 2^-23 of 302."""
-    assert metadata.parity_limit([np.full((3, 2), 0.5)], 1e-4) == 1e-4
+    assert classification.parity_limit([np.full((3, 2), 0.5)], 1e-4) == 1e-4
     forecasts = np.array([298.0, 302.0]).reshape(2, 1, 1)
     expected = 1e-4 * 2 + 4 * 2**-23 * 302
-    assert metadata.parity_limit([forecasts, forecasts[..., None]], 1e-4) == pytest.approx(
+    assert forecasting.parity_limit([forecasts, forecasts[..., None]], 1e-4) == pytest.approx(
         expected, rel=1e-12
     )
 
@@ -159,11 +160,11 @@ def test_random_series_have_the_scale_of_the_data() -> None:
     source = dataset.Data(
         rows, {"test": np.array([0, 60])}, np.float32([3, -4]), np.float32([0.1, 2]), about
     )
-    noise = export.random_inputs(source, seed=0, count=400)
+    noise = TASKS[source.task].random_inputs(source, seed=0, count=400)
     assert noise.dtype == np.float32 and noise.shape == (400, 50, 2)
     np.testing.assert_allclose(noise.mean((0, 1)), [3, -4], atol=0.3)
     np.testing.assert_allclose(noise.std((0, 1)), [10, 0.5], rtol=0.02)
-    assert not np.array_equal(noise, export.random_inputs(source, seed=1, count=400))
+    assert not np.array_equal(noise, TASKS[source.task].random_inputs(source, seed=1, count=400))
 
 
 @pytest.mark.usefixtures("root")
@@ -216,7 +217,7 @@ class Branching(nn.Module):
 def test_a_network_that_cannot_be_exported_is_an_error(net: nn.Module, sentence: str) -> None:
     """torch exports the first one without an error."""
     with pytest.raises(StageError, match=sentence):
-        export.export_network(net, np.zeros((2, 8, 8, 1), np.uint8), "classification")
+        export.export_network(net, np.zeros((2, 8, 8, 1), np.uint8))
 
 
 class Dense(nn.Module):
@@ -324,7 +325,7 @@ def test_training_range(weights: tuple[float, ...], kind: str | None, level: flo
     windows = np.stack([rows[k : k + 6] for k in range(34)])
     about = {"columns": ["y"], "input": {"context": 6}, "forecast": {}}
     source = SimpleNamespace(about=about, x={"train": rows}, served=lambda split: windows)
-    found = metadata.training_range(Follows(*weights), source)
+    found = forecasting.training_range(Follows(*weights), source)
     seen = rows[None] if kind == "values" else windows - windows[:, -1:]
     assert found == (kind and {"of": kind, "low": [float(seen.min())], "high": [float(seen.max())]})
 

@@ -8,6 +8,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from pipeline.export import graph_analysis, quantize
+from pipeline.export.tasks.classification import count_correct
 from pipeline.params.schema import Int8
 
 OPTIONS, BUDGET = Int8(methods=["MinMax"], images=64), 0.005
@@ -62,17 +63,19 @@ def test_nodes_outside_the_products_stay_in_fp32(outlier: Case) -> None:
 def test_the_noisiest_layers_stay_in_fp32(outlier: Case) -> None:
     """By construction: with all layers in int8 the accuracy is chance, and fp32 is correct."""
     graph, x, y = outlier
-    made = quantize.search_int8(quantize.prepare_graph(graph), x, (x, y), OPTIONS, BUDGET)
+    made = quantize.search_int8(
+        quantize.prepare_graph(graph), x, (x, y), count_correct, OPTIONS, BUDGET
+    )
     assert made.facts["tried"][0]["kept"] == 0 and made.facts["tried"][0]["lost"] > 0.2
     assert made.facts["kept"] == ["first"] and made.facts["lost"] <= 0.0025
-    assert quantize.count_correct(graph_analysis.run_graph(made.graph, x), y) > 0.995 * len(y)
+    assert count_correct(graph_analysis.run_graph(made.graph, x), y) > 0.995 * len(y)
 
 
 def test_the_search_has_a_maximum_of_tries(outlier: Case) -> None:
     """It is bounded by a number of tries, not by seconds, so a slow machine finds the same file."""
     graph, x, y = outlier
     made = quantize.search_int8(
-        quantize.prepare_graph(graph), x, (x, y), OPTIONS.updated(tries=1), BUDGET
+        quantize.prepare_graph(graph), x, (x, y), count_correct, OPTIONS.updated(tries=1), BUDGET
     )
     assert len(made.facts["tried"]) == 1 and made.facts["lost"] > 0.2
 
@@ -94,7 +97,9 @@ def test_one_image_ends_the_search(
 
     monkeypatch.setattr(quantize, "run_graph", answer)
     monkeypatch.setattr(quantize, "signal_to_noise", lambda *graphs: {})
-    made = quantize.search_int8(prepared, x, (x, y), OPTIONS.updated(tries=2), BUDGET)
+    made = quantize.search_int8(
+        prepared, x, (x, y), count_correct, OPTIONS.updated(tries=2), BUDGET
+    )
     assert len(made.facts["tried"]) == tried and made.facts["lost"] == round((299 - right) / 300, 6)
 
 

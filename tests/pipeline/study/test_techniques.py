@@ -124,7 +124,7 @@ def test_t07_t09_t17_exported_layers_equal_torch(kind):
         classifier(NETS[kind]()),
         np.random.default_rng(0).integers(0, 256, (5, 9, 8, 1), np.uint8),
     )
-    graph = export.export_network(net, x, "classification").SerializeToString()
+    graph = export.export_network(net, x).SerializeToString()
     (got,) = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"]).run(
         None, {"images": x}
     )
@@ -287,7 +287,7 @@ def test_auxiliary_heads_count_three_tenths(resolved):
     recipe, net = resolved(IMAGE_RECIPE), classifier(ThreeHeads()).train()
     x, y = torch.zeros(5, 1, 2, 2), torch.zeros(5, dtype=torch.int64)
     own, first, second = (np.log(np.exp(a) + 2) - a for a in (1, 2, -2))
-    assert loop.loss_and_output(recipe, net, x, y)[0].item() == pytest.approx(
+    assert loop.loss_and_outputs(recipe, net, x, y)[0].item() == pytest.approx(
         own + 0.3 * (first + second), rel=1e-6
     )
     sgd = torch.optim.SGD(net.parameters(), lr=0.1)

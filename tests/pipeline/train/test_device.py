@@ -19,6 +19,7 @@ from recipes import IMAGE_RECIPE, ROOT, SERIES_RECIPE
 from pipeline.core.errors import StageError
 from pipeline.data import prepare as data
 from pipeline.train import device, loop
+from pipeline.train.batches import Batches
 
 CPU = torch.device("cpu")
 Resolve = Callable[..., dict[str, Any]]
@@ -238,7 +239,7 @@ def test_when_a_network_is_compiled(
         def __len__(self) -> int:
             return 9
 
-    rows = loop.Batches(Rows(), Rows())  # type: ignore[arg-type]
+    rows = Batches(Rows(), Rows())  # type: ignore[arg-type]
     monkeypatch.setattr(loop.distributed, "average_gradients", lambda *a, **k: "loss")
     monkeypatch.setattr(device, "compile_where_it_pays", lambda *a: done.append("timed") or "loss")
     monkeypatch.setattr(device, "missing_for_compiling", lambda on: None)

@@ -33,14 +33,14 @@ def test_cross_entropy_with_label_smoothing(logits: torch.Tensor, smoothing: flo
     """
     target = np.eye(4)[Y] * (1 - smoothing) + smoothing / 4
     expected = -(target * log_softmax(logits.numpy())).sum(1).mean()
-    got = losses.objective(logits, Y, PLAIN.updated(label_smoothing=smoothing))
+    got = losses.cross_entropy(logits, Y, PLAIN.updated(label_smoothing=smoothing))
     assert float(got) == pytest.approx(expected, rel=1e-12)
 
 
 def test_forecasts_are_fitted_by_squared_error() -> None:
     """The mean, not the sum."""
     output, y = torch.tensor([[1.0, 2.0]]), torch.tensor([[0.0, 4.0]])
-    assert float(losses.objective(output, y, PLAIN)) == (1 + 4) / 2
+    assert float(losses.forecast_error(output, y, PLAIN)) == (1 + 4) / 2
 
 
 def test_softmax_clip_is_keras_formula(logits: torch.Tensor) -> None:
@@ -50,7 +50,7 @@ def test_softmax_clip_is_keras_formula(logits: torch.Tensor) -> None:
     logits = logits * 10  # some clipped at either end
     clipped = np.exp(log_softmax(logits.numpy())).clip(1e-7, 1 - 1e-7)
     assert (clipped == 1e-7).any() and (clipped == 1 - 1e-7).any()
-    got = losses.objective(logits, Y, PLAIN.updated(loss="softmax-clip"))
+    got = losses.cross_entropy(logits, Y, PLAIN.updated(loss="softmax-clip"))
     assert float(got) == pytest.approx(-np.log(clipped[np.arange(6), Y]).mean(), rel=1e-12)
 
 
@@ -61,7 +61,7 @@ def test_a_saturated_wrong_sample_gets_no_gradient_from_softmax_clip() -> None:
     pulls = {}
     for name in ("cross-entropy", "softmax-clip"):
         wrong = torch.tensor([[40.0, 0.0]], requires_grad=True)
-        losses.objective(wrong, torch.tensor([1]), PLAIN.updated(loss=name)).backward()
+        losses.cross_entropy(wrong, torch.tensor([1]), PLAIN.updated(loss=name)).backward()
         pulls[name] = wrong.grad.numpy()
     np.testing.assert_allclose(pulls["cross-entropy"], [[1, -1]], rtol=1e-6)
     assert (pulls["softmax-clip"] == 0).all()
@@ -116,7 +116,7 @@ def test_l2_equals_weight_decay_of_sgd(convention: str, decay: float) -> None:
         optimizer = optim.make_optimizer(options, net.parameters())
         for _ in range(5):
             optimizer.zero_grad()
-            (losses.objective(net(x), y, train) + losses.penalty(net, train)).backward()
+            (losses.cross_entropy(net(x), y, train) + losses.penalty(net, train)).backward()
             optimizer.step()
         ends.append(net.weight.detach())
     torch.testing.assert_close(*ends, rtol=1e-12, atol=0)

@@ -1,0 +1,54 @@
+"""Classification: cross-entropy of one label an image."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pipeline.data.dataset import Data
+from pipeline.params.schema import ResolvedTrain
+from pipeline.train.batches import Batches, image_batches
+from pipeline.train.losses import cross_entropy
+
+HAS_ACCURACY = True
+
+
+def load_batches(source: Data, split: str, net: Any, on: torch.device) -> Batches:
+    """Return images uint8 (N, C, H, W) and labels int64 (N,)."""
+    return image_batches(source, split, on)
+
+
+def forward(net: Any, x: Tensor, y: Tensor, train: ResolvedTrain) -> tuple[Tensor, ...]:
+    """Return logits (N, K) of the network's own head, then those of auxiliary heads."""
+    outputs = net.logits(x)
+    return outputs if isinstance(outputs, tuple) else (outputs,)
+
+
+def training_loss(outputs: tuple[Tensor, ...], y: Tensor, train: ResolvedTrain) -> Tensor:
+    """Return the loss of the network's own head and the weighted ones of auxiliary heads."""
+    zero = torch.zeros((), device=y.device)
+    aside = sum((cross_entropy(other, y, train) for other in outputs[1:]), zero)
+    return objective(outputs, y, train) + train.aux_weight * aside
+
+
+def objective(outputs: tuple[Tensor, ...], y: Tensor, train: ResolvedTrain) -> Tensor:
+    """Return the mean cross-entropy of the network's own head."""
+    return cross_entropy(outputs[0], y, train)
+
+
+def sum_correct(outputs: tuple[Tensor, ...], y: Tensor) -> Tensor:
+    """Return how many images have their label as the most probable one."""
+    return (outputs[0].argmax(1) == y).sum()
+
+
+def statistics_forward(net: Any) -> Callable[[Tensor], object]:
+    """Return the function from images to logits."""
+    logits: Callable[[Tensor], object] = net.logits
+    return logits
+
+
+def finish(net: Any, source: Data, validation: Batches) -> None:
+    """Leave the network as it is."""
