@@ -1,0 +1,195 @@
+"""Farabet's scene labelling network: one convnet at three scales and a classifier at every pixel.
+
+Farabet, Couprie, Najman, LeCun 2013, "Learning hierarchical features for scene labeling", IEEE
+Transactions on Pattern Analysis and Machine Intelligence 35(8), pp. 1915-1929, sections 3 and 5.
+
+    stage      layers                                             output at 240 x 320
+    pyramid    Laplacian, three scales, each normalised locally   3 x 240 x 320, 120 x 160, 60 x 80
+    features   conv 7x7, tanh, max pool 2x2                       16 x 120 x 160, and so on
+               conv 7x7, tanh, max pool 2x2                       64 x 60 x 80
+               conv 7x7                                           256 x 60 x 80, 30 x 40, 15 x 20
+    head       the three enlarged to the first one's size         768 x 60 x 80
+               dense, of every pixel                              8 x 60 x 80
+               enlarged to the image                              8 x 240 x 320
+
+`features` is one network with one set of weights for all scales. `hidden: 1024` is the paper's
+classifier of two layers, whose hidden units are tanh.
+
+Differs from the paper: a filter sees all channels below it (the paper's see 8 of 16 and 32 of 64
+maps, drawn at random), and those of the image as they come, RGB (YUV, of which 10 of the first
+filters see Y and 6 see U and V); scales are halved by a mean of 2 x 2 pixels; borders are padded;
+training is end to end (first the features below a linear classifier, then the classifier); there
+are no superpixels, no CRF and no segmentation tree behind the classifier.
+
+For thin objects the paper's map, a quarter of the image, is too coarse. `pools` is the number of
+max pools: with 1 the map is half of the image. `activation: relu` (with He's initial weights) and
+`batch_norm` came later; the latter normalizes over the pixels of all scales.
+"""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from models import layers, options
+from models.options import Count, Positive
+
+PAPER = "Farabet et al. 2013"
+TASK = "segmentation"
+WINDOW = 15  # side of the neighbourhood in local normalization, section 5
+
+STANFORD = {"in_channels": 3, "size": (240, 320), "classes": 8}  # the Stanford background dataset
+REFERENCE = {
+    "Farabet": {
+        "options": STANFORD,
+        "input": (3, 240, 320),
+        "trainable": 861_832,
+        "fixed": 0,
+        "source": "2,368 + 50,240 + 803,072 + (768 + 1) * 8",
+    },
+    "Farabet two-layer classifier": {
+        "options": STANFORD | {"hidden": 1024},
+        "input": (3, 240, 320),
+        "trainable": 1_651_336,
+        "fixed": 0,
+        "source": "2,368 + 50,240 + 803,072 + 769 * 1,024 + 1,025 * 8",
+    },
+}
+
+ACTIVATIONS = {"tanh": nn.Tanh, "relu": nn.ReLU}
+
+
+def enlarge(maps: Tensor, size: torch.Size) -> Tensor:
+    """Return maps (N, C, *size), interpolated between the centres of pixels."""
+    return F.interpolate(maps, size=size, mode="bilinear", align_corners=False)
+
+
+class LocalNormalization(nn.Module):
+    """Return (N, C, H, W): each channel less its mean around a pixel, over the deviation there.
+
+    Around a pixel is a window of WINDOW x WINDOW, cut at the border. A deviation below its mean
+    over the image counts as that mean, so that flat regions do not become noise (Jarrett et al.
+    2009, "What is the best multi-stage architecture for object recognition?", section 2.1).
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        reach = WINDOW // 2
+        self.mean = nn.Sequential(  # of rows, then of columns: 30 additions in place of 225
+            nn.AvgPool2d((WINDOW, 1), 1, (reach, 0), count_include_pad=False),
+            nn.AvgPool2d((1, WINDOW), 1, (0, reach), count_include_pad=False),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        centred = x - self.mean(x)
+        deviation = (self.mean(centred.square()) + 1e-6).sqrt()
+        return centred / torch.maximum(deviation, deviation.mean((2, 3), keepdim=True))
+
+
+def halvings(pools: int, scales: int) -> int:
+    """Return how often the image is halved up to the map of the coarsest scale."""
+    return pools + scales - 1
+
+
+def check_options(
+    size: tuple[int, int], kernel_size: int, maps: Sequence[int], pools: int, scales: int
+) -> None:
+    """Raise ValueError for kernels without a middle, for more pools than convolutions have, and for
+    images that are less than one pixel at the coarsest scale.
+    """
+    if kernel_size % 2 == 0:
+        raise ValueError(
+            f"farabet: expected kernel_size odd, got {kernel_size}; the middle is the pixel itself"
+        )
+    if not maps or pools >= len(maps):
+        needed = f"one after each convolution but the last, at most {len(maps) - 1}"
+        raise ValueError(f"farabet: expected pools {needed}, got {pools}; lower it")
+    options.require_size(
+        "farabet", size, 2 ** halvings(pools, scales), "enlarge size, lower scales"
+    )
+
+
+class Farabet(nn.Module):
+    """Return logits (N, K, H, W) for standardised images (N, C, H, W)."""
+
+    def __init__(
+        self,
+        *,
+        in_channels: int,
+        size: tuple[int, int],
+        classes: int,
+        maps: Sequence[Positive] = (16, 64, 256),
+        kernel_size: Positive = 7,
+        pools: Count = 2,
+        scales: Positive = 3,
+        hidden: Count = 0,
+        activation: Literal["tanh", "relu"] = "tanh",
+        batch_norm: bool = False,
+    ) -> None:
+        """`maps`: of each convolution; `pools`: the first so many convolutions have a max pool;
+        `hidden`: units of the classifier's first layer, 0 without it.
+        """
+        super().__init__()
+        check_options(size, kernel_size, maps, pools, scales)
+        act = options.choose("farabet", "activation", activation, ACTIVATIONS)
+        self.scales, self.multiple = scales, 2 ** halvings(pools, scales)
+        self.normalize = LocalNormalization()
+        steps: dict[str, nn.Module] = {}
+        for k, (before, after) in enumerate(zip((in_channels, *maps), maps, strict=False), 1):
+            steps[f"conv{k}"] = nn.Conv2d(before, after, kernel_size, padding=kernel_size // 2)
+            if batch_norm:
+                steps[f"norm{k}"] = nn.BatchNorm2d(after)
+            if k < len(maps) or batch_norm:  # the paper's last layer is a filter bank alone
+                steps[f"activation{k}"] = act()
+            if k <= pools:
+                steps[f"pool{k}"] = nn.MaxPool2d(2)
+        self.features = nn.Sequential(OrderedDict(steps))
+        width = scales * maps[-1]
+        self.head = layers.named(
+            dense1=nn.Conv2d(width, hidden, 1) if hidden else None,
+            activation=act() if hidden else None,
+            dense2=nn.Conv2d(hidden or width, classes, 1),
+        )
+        if activation == "relu":
+            layers.initialise(self, "he")
+
+    def pyramid(self, x: Tensor) -> list[Tensor]:
+        """Return images at each scale, finest first, of which all but the last hold details alone.
+
+        Burt & Adelson 1983, "The Laplacian pyramid as a compact image code".
+        """
+        details = []
+        for _ in range(self.scales - 1):
+            coarse = F.avg_pool2d(x, 2)
+            details.append(x - enlarge(coarse, x.shape[2:]))
+            x = coarse
+        return [*details, x]
+
+    def describe(self, scales: list[Tensor]) -> list[Tensor]:
+        """Return the features of each scale, by the same layers."""
+        for layer in self.features:
+            if self.training and isinstance(layer, _BatchNorm):  # of all scales, as in evaluation
+                pixels = layer(torch.cat([maps.flatten(2) for maps in scales], 2).unsqueeze(3))
+                parts = pixels.split([maps[0, 0].numel() for maps in scales], 2)
+                scales = [
+                    part.reshape(maps.shape) for part, maps in zip(parts, scales, strict=True)
+                ]
+            else:
+                scales = [layer(maps) for maps in scales]
+        return scales
+
+    def forward(self, x: Tensor) -> Tensor:
+        height, width = x.shape[2:]
+        beyond = (0, -width % self.multiple, 0, -height % self.multiple)
+        x = F.pad(x, beyond, mode="replicate")  # so that every scale is half of the one before
+        scales = [self.normalize(scale) for scale in self.pyramid(x)]
+        finest, *coarser = self.describe(scales)
+        maps = torch.cat([finest, *(enlarge(maps, finest.shape[2:]) for maps in coarser)], 1)
+        return enlarge(self.head(maps), x.shape[2:])[:, :, :height, :width]
+
+
+Model = Farabet
