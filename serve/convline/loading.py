@@ -1,10 +1,11 @@
-"""Open a model file on a device, as a Classifier or a Forecaster."""
+"""Open a model file on a device, as the class of its task."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from convline.errors import ModelFileError
 from convline.model_file.onnx_file import ModelFile, read_model_file
+from convline.runtime.model import Model
 from convline.runtime.session import describe_device, open_session
 
 if TYPE_CHECKING:
@@ -27,14 +28,20 @@ def open_model(file: ModelFile, device: str = "auto", **options: Any) -> "Classi
     session = open_session(file.prediction_graph, device, **options)
     described = describe_device(session, device)
     try:
-        if file.task == "classification":
-            from convline.images.classifier import Classifier  # the series path needs no Pillow
-
-            return Classifier(file, session, described)
-        from convline.timeseries.forecaster import Forecaster
-
-        return Forecaster(file, session, described)
+        model = kind_of(file.task)(file, session, described)
     except ValueError as error:
         raise ModelFileError(
             f"{file.path}: metadata key 'input': {error}; export the model again"
         ) from error
+    return cast("Classifier | Forecaster", model)
+
+
+def kind_of(task: str) -> type[Model]:
+    """Return the class of a task's models."""
+    if task == "forecasting":
+        from convline.timeseries.forecaster import Forecaster  # the image path needs no series
+
+        return Forecaster
+    from convline.images.kinds import KINDS  # the series path needs no Pillow
+
+    return KINDS[task]

@@ -120,6 +120,114 @@ def forecaster_graph(columns: int = 1) -> onnx.ModelProto:
     return finish_graph(nodes, inputs, outputs, constants)
 
 
+WIDE = (8, 16)  # (H, W) of the detector and the segmenter
+HALVES = ["top", "bottom"]  # labels of the detector
+SHADES = ["background", "grey", "white"]  # labels of the segmenter
+
+
+def find_bright_halves(image: np.ndarray) -> list[tuple[list[int], str, float]]:
+    """Return the finds expected in an image (H, W): box, label and score, the best first.
+
+    Each half of the image that has pixels above 127 gives their bounding box; its score is the
+    brightest one over 255, of the bottom .8 of that.
+    """
+    finds = []
+    for place, label in enumerate(HALVES):
+        half = image[place * 4 : place * 4 + 4]
+        rows, columns = np.nonzero(half > 127)
+        if len(rows):
+            left, right = int(columns.min()), int(columns.max()) + 1
+            box = [left, int(rows.min()) + 4 * place, right, int(rows.max()) + 1 + 4 * place]
+            finds.append((box, label, float(half.max()) / 255 * (0.8 if place else 1.0)))
+    return sorted(finds, key=lambda find: -find[2])
+
+
+def detector_graph() -> onnx.ModelProto:
+    """uint8 (N, 8, 16, 1) -> the finds of `find_bright_halves`, K is 2."""
+    nodes = [
+        helper.make_node("Cast", ["images"], ["real"], to=TensorProto.FLOAT),
+        helper.make_node("Reshape", ["real", "halves"], ["pixels"]),  # (N, 2, 4, 16)
+        helper.make_node("Greater", ["pixels", "dark"], ["bright"]),
+        helper.make_node("Cast", ["bright"], ["lit"], to=TensorProto.INT32),
+        helper.make_node("ReduceMax", ["lit", "third"], ["columns"], keepdims=0),  # (N, 2, 16)
+        helper.make_node("ReduceMax", ["lit", "fourth"], ["rows"], keepdims=0),  # (N, 2, 4)
+        helper.make_node("ReduceMax", ["columns", "third"], ["any"], keepdims=0),  # (N, 2)
+    ]
+    for name, lines in (("x", "columns"), ("y", "rows")):
+        for end, last in (("low", 0), ("last", 1)):
+            nodes.append(
+                helper.make_node(
+                    "ArgMax", [lines], [f"{name}_{end}"], axis=2, keepdims=0, select_last_index=last
+                )
+            )
+        nodes.append(helper.make_node("Add", [f"{name}_last", "one"], [f"{name}_high"]))
+    sides = ["x_low", "y_moved_low", "x_high", "y_moved_high"]
+    nodes += [
+        helper.make_node("Add", ["y_low", "offset"], ["y_moved_low"]),
+        helper.make_node("Add", ["y_high", "offset"], ["y_moved_high"]),
+        *(helper.make_node("Unsqueeze", [side, "third"], [f"{side}_wide"]) for side in sides),
+        helper.make_node("Concat", [f"{side}_wide" for side in sides], ["box"], axis=2),
+        helper.make_node("Cast", ["any"], ["found"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceMax", ["pixels", "inner"], ["brightest"], keepdims=0),
+        helper.make_node("Mul", ["brightest", "scale"], ["score"]),
+        helper.make_node("Mul", ["score", "found"], ["score_found"]),
+        helper.make_node("TopK", ["score_found", "two"], ["scores", "best"], axis=1),
+        helper.make_node("GatherElements", ["found", "best"], ["found_best"], axis=1),
+        helper.make_node("Cast", ["found_best"], ["valid"], to=TensorProto.INT64),
+        helper.make_node("Mul", ["best", "valid"], ["labels"]),
+        helper.make_node("ReduceSum", ["valid", "second"], ["count"], keepdims=0),
+        helper.make_node("Cast", ["box"], ["box_real"], to=TensorProto.FLOAT),
+        helper.make_node("Unsqueeze", ["best", "third"], ["best_wide"]),
+        helper.make_node("Tile", ["best_wide", "four"], ["best_four"]),
+        helper.make_node("GatherElements", ["box_real", "best_four"], ["box_best"], axis=1),
+        helper.make_node("Unsqueeze", ["found_best", "third"], ["found_wide"]),
+        helper.make_node("Mul", ["box_best", "found_wide"], ["boxes"]),
+    ]
+    constants = {
+        "halves": np.array([-1, 2, 4, 16]), "dark": np.float32(127), "third": np.array([2]), "fourth": np.array([3]),
+        "one": np.array([1]), "second": np.array([1]), "inner": np.array([2, 3]), "two": np.array([2]),
+        "offset": np.array([[0, 4]]), "scale": np.array([[1, 0.8]], np.float32) / np.float32(255), "four": np.array([1, 1, 4]),
+    }  # fmt: skip
+    inputs = [helper.make_tensor_value_info("images", TensorProto.UINT8, ["N", *WIDE, 1])]
+    kinds = {
+        "boxes": (TensorProto.FLOAT, [2, 4]), "labels": (TensorProto.INT64, [2]),
+        "scores": (TensorProto.FLOAT, [2]), "count": (TensorProto.INT64, []),
+    }  # fmt: skip
+    outputs = [
+        helper.make_tensor_value_info(name, kind, ["N", *shape])
+        for name, (kind, shape) in kinds.items()
+    ]
+    return finish_graph(nodes, inputs, outputs, constants)
+
+
+def shade_probabilities(images: np.ndarray) -> np.ndarray:
+    """Return the segmenter's expected probabilities (N, K, H, W)."""
+    logits = images[..., :1] / 255.0 @ WEIGHT.astype(np.float64) + BIAS
+    exponent = np.exp(logits)
+    return np.moveaxis(exponent / exponent.sum(axis=3, keepdims=True), 3, 1)
+
+
+def segmenter_graph() -> onnx.ModelProto:
+    """uint8 (N, 8, 16, 1) -> each pixel's softmax of WEIGHT * value / 255 + BIAS, and its class."""
+    nodes = [
+        helper.make_node("Cast", ["images"], ["real"], to=TensorProto.FLOAT),
+        helper.make_node("Div", ["real", "white"], ["unit"]),
+        helper.make_node("MatMul", ["unit", "weight"], ["product"]),
+        helper.make_node("Add", ["product", "bias"], ["logits"]),
+        helper.make_node("Softmax", ["logits"], ["shares"], axis=3),
+        helper.make_node("Transpose", ["shares"], ["probabilities"], perm=[0, 3, 1, 2]),
+        helper.make_node("ArgMax", ["probabilities"], ["index"], axis=1, keepdims=0),
+        helper.make_node("Cast", ["index"], ["masks"], to=TensorProto.UINT8),
+    ]
+    constants = {"white": np.float32(255), "weight": WEIGHT, "bias": BIAS}
+    inputs = [helper.make_tensor_value_info("images", TensorProto.UINT8, ["N", *WIDE, 1])]
+    outputs = [
+        helper.make_tensor_value_info("masks", TensorProto.UINT8, ["N", *WIDE]),
+        helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["N", 3, *WIDE]),
+    ]
+    return finish_graph(nodes, inputs, outputs, constants)
+
+
 def streamer_graph() -> onnx.ModelProto:
     """float32 (N, 4, 1) -> the window's sum plus 1, 2, 3, and the same from one sample and the
     three before it.
@@ -172,7 +280,7 @@ def finish_graph(
 def classifier_document() -> dict[str, Any]:
     images = np.random.default_rng(0).integers(0, 256, (5, SIDE, SIDE, 1), dtype=np.uint8)
     return {
-        "format": 1,
+        "format": 2,
         "name": "brightness",
         "task": "classification",
         "labels": LABELS,
@@ -188,12 +296,60 @@ def classifier_document() -> dict[str, Any]:
     }
 
 
+def wide_document(task: str, outputs: dict[str, np.ndarray], **fields: Any) -> dict[str, Any]:
+    """Return the document of a network of WIDE images and its golden outputs for `wide_images`."""
+    packed = {name: pack_array(array) for name, array in outputs.items()}
+    return {
+        "format": 2,
+        "name": f"tiny-{task}",
+        "task": task,
+        "input": ImageRule(WIDE, "grey").to_dict(),
+        "provenance": {"data": "none"},
+        "golden": {"input": pack_array(wide_images()), "outputs": packed, "atol": 1e-5},
+        **fields,
+    }
+
+
+def wide_images() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (3, *WIDE, 1), dtype=np.uint8)
+
+
+def detector_document() -> dict[str, Any]:
+    count = len(images := wide_images())
+    boxes, scores = np.zeros((count, 2, 4), np.float32), np.zeros((count, 2), np.float32)
+    labels, counts = np.zeros((count, 2), np.int64), np.zeros(count, np.int64)
+    for k, image in enumerate(images[..., 0]):
+        finds = find_bright_halves(image)
+        counts[k] = len(finds)
+        for place, (box, label, score) in enumerate(finds):
+            boxes[k, place], labels[k, place] = box, HALVES.index(label)
+            scores[k, place] = score
+    outputs = {"boxes": boxes, "labels": labels, "scores": scores, "count": counts}
+    detection = {"most": 2, "min_score": 0.5}
+    return wide_document("detection", outputs, labels=HALVES, detection=detection)
+
+
+def segmenter_document() -> dict[str, Any]:
+    probabilities = shade_probabilities(wide_images()).astype(np.float32)
+    outputs = {
+        "masks": probabilities.argmax(axis=1).astype(np.uint8),
+        "probabilities": probabilities,
+    }
+    return wide_document("segmentation", outputs, labels=SHADES)
+
+
+def captioner_document() -> dict[str, Any]:
+    outputs = {"first_hidden": np.zeros((3, 4), np.float32)}
+    words = ["<start>", "<end>", "<unknown>", "a", "cat"]
+    return wide_document("captioning", outputs, words=words, caption={"longest": 5})
+
+
 def forecaster_document(columns: tuple[str, ...] = ("y",), **rule: Any) -> dict[str, Any]:
     series = np.random.default_rng(0).normal(size=(2, CONTEXT, len(columns))).astype(np.float32)
     forecast = series[:, -1:] + np.arange(1, HORIZON + 1, dtype=np.float32).reshape(1, HORIZON, 1)
     quantiles = forecast[..., None] + SPREAD
     return {
-        "format": 1,
+        "format": 2,
         "name": "riser",
         "task": "forecasting",
         "input": {

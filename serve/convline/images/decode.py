@@ -66,8 +66,15 @@ DECODER_ERRORS = (
 # PNG raw modes that Pillow decodes to 8 bits: (bits per sample in the file, 8-bit value of a step)
 PNG_DEPTHS = {"L": (8, 1), "L;2": (2, 85), "L;4": (4, 17), "RGB": (8, 1)}
 BITS_PER_SAMPLE, PHOTOMETRIC, SAMPLE_FORMAT = 258, 262, 339  # TIFF tags
-ORIENTATION = 0x0112  # EXIF tag; values from 5 on exchange width and height
+ORIENTATION, TURNED = 0x0112, (5, 6, 7, 8)  # EXIF tag; its values that exchange width and height
 RESAMPLING = {name: Image.Resampling[name.upper()] for name in INTERPOLATIONS}
+
+
+class SizedImage(NamedTuple):
+    """An image as a network reads it, and the size of the upright image that it was made of."""
+
+    pixels: npt.NDArray[np.uint8]  # (H, W, C)
+    size: tuple[int, int]  # (width, height), px, after the EXIF orientation
 
 
 def read_image(source: str | Path | bytes | Image.Image, rule: ImageRule) -> npt.NDArray[np.uint8]:
@@ -75,12 +82,24 @@ def read_image(source: str | Path | bytes | Image.Image, rule: ImageRule) -> npt
 
     Raises InputError, whose reason is one sentence, if the image cannot be read.
     """
+    return read_sized(source, rule).pixels
+
+
+def read_sized(source: str | Path | bytes | Image.Image, rule: ImageRule) -> SizedImage:
+    """Return what `read_image` returns, and the original's size."""
     with _open_image(source) as (image, where):
+        declared = image.size
         if rule.draft and not isinstance(source, Image.Image):
             _request_draft(image, rule)
-        resized = _resize(_to_colour(image, rule.colour, rule.background, where), rule, where)
+        is_draft = image.size != declared
+        upright = _to_colour(image, rule.colour, rule.background, where)
+        size = upright.size
+        if is_draft:
+            is_turned = image.getexif().get(ORIENTATION) in TURNED
+            size = declared[::-1] if is_turned else declared
         # Twice as fast as np.asarray(image) for small images.
-        return np.frombuffer(resized.tobytes(), np.uint8).reshape(*rule.size, rule.channels)
+        resized = np.frombuffer(_resize(upright, rule, where).tobytes(), np.uint8)
+        return SizedImage(resized.reshape(*rule.size, rule.channels), size)
 
 
 def read_full_size(

@@ -6,7 +6,7 @@ described in docs/model-file.md and docs/model-file.schema.json.
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any, NoReturn
+from typing import Any, ClassVar, NoReturn, Self
 
 import numpy.typing as npt
 
@@ -133,13 +133,36 @@ class Golden:
 
 @dataclass(frozen=True)
 class Document:
-    """What both tasks have in common."""
+    """What all tasks have in common."""
+
+    OUTPUTS: ClassVar[tuple[str, ...]]  # of the prediction graph, in order
 
     name: str
     task: str
     digest: str
     provenance: dict[str, Any]  # free-form
     golden_json: dict[str, Any]
+
+    @classmethod
+    def from_dict(cls, document: dict[str, Any]) -> Self:
+        """Return the typed document of checked JSON; ValueError if a rule contradicts itself."""
+        common = {key: document[key] for key in ("name", "task", "digest", "provenance")}
+        return cls(**common, golden_json=document["golden"], **cls._own_fields(document))
+
+    @classmethod
+    def _own_fields(cls, document: dict[str, Any]) -> dict[str, Any]:
+        """Return the values of the fields that only this task has."""
+        raise NotImplementedError
+
+    @property
+    def has_step(self) -> bool:
+        """Whether the graph also computes one step at a time, from the state of the step before."""
+        return False
+
+    @property
+    def has_other_outputs(self) -> bool:
+        """Whether the graph also computes what predictions do not need."""
+        return self.has_step
 
     @property
     def golden(self) -> Golden:
@@ -155,17 +178,90 @@ class Document:
 
 
 @dataclass(frozen=True)
-class ClassifierDocument(Document):
-    """The document of an image classifier."""
+class ImageDocument(Document):
+    """The document of a network that reads images."""
 
-    labels: list[str]  # in the order of the columns of the probabilities
     input: ImageRule
+
+    @classmethod
+    def _own_fields(cls, document: dict[str, Any]) -> dict[str, Any]:
+        return {"input": ImageRule.from_dict(document["input"])}
+
+
+@dataclass(frozen=True)
+class LabelledDocument(ImageDocument):
+    """The document of a network that tells classes apart."""
+
+    labels: list[str]  # the name of each class index
+
+    @classmethod
+    def _own_fields(cls, document: dict[str, Any]) -> dict[str, Any]:
+        return super()._own_fields(document) | {"labels": document["labels"]}
+
+
+@dataclass(frozen=True)
+class ClassifierDocument(LabelledDocument):
+    """The document of an image classifier; labels are in the order of the probabilities."""
+
+    OUTPUTS = ("probabilities",)
+
     explain: bool  # the graph also computes `scores` and `saliency`, for `infer explain`
+
+    @classmethod
+    def _own_fields(cls, document: dict[str, Any]) -> dict[str, Any]:
+        return super()._own_fields(document) | {"explain": "explain" in document}
+
+    @property
+    def has_other_outputs(self) -> bool:
+        return self.explain
+
+
+@dataclass(frozen=True)
+class DetectorDocument(LabelledDocument):
+    """The document of a detector; no label stands for the background."""
+
+    OUTPUTS = ("boxes", "labels", "scores", "count")
+
+    most: int  # finds of one image, K
+    min_score: float  # finds of a lower score are left out, unless the user asks for them
+
+    @classmethod
+    def _own_fields(cls, document: dict[str, Any]) -> dict[str, Any]:
+        detection: dict[str, Any] = document["detection"]
+        return super()._own_fields(document) | detection
+
+
+@dataclass(frozen=True)
+class SegmenterDocument(LabelledDocument):
+    """The document of a network that gives each pixel a class, by its index in the labels."""
+
+    OUTPUTS = ("masks", "probabilities")
+
+
+@dataclass(frozen=True)
+class CaptionerDocument(ImageDocument):
+    """The document of a captioner: an encoder of images, and a step for one more word."""
+
+    OUTPUTS = ("first_hidden", "first_cell")
+
+    words: list[str]  # by id; the first are SPECIAL_WORDS
+    longest: int  # words of a caption with its <end>, L
+
+    @classmethod
+    def _own_fields(cls, document: dict[str, Any]) -> dict[str, Any]:
+        own = {"words": document["words"], **document["caption"]}
+        return super()._own_fields(document) | own
+
+    @property
+    def has_step(self) -> bool:
+        return True
 
 
 @dataclass(frozen=True)
 class ForecasterDocument(Document):
     """The document of a forecaster."""
+
+    OUTPUTS = ("forecast", "quantiles")
 
     input: SeriesRule
     horizon: int  # rows of one forecast, S
@@ -175,24 +271,31 @@ class ForecasterDocument(Document):
     # file has no step graph.
     stream_samples: int | None
 
+    @classmethod
+    def _own_fields(cls, document: dict[str, Any]) -> dict[str, Any]:
+        forecast, rule = document["forecast"], SeriesRule.from_dict(document["input"])
+        return {
+            "input": rule,
+            "horizon": forecast["horizon"],
+            "quantiles": forecast["quantiles"],
+            "targets": forecast.get("columns", rule.columns),
+            "stream_samples": document["stream"]["samples"] if "stream" in document else None,
+        }
 
-def parse_document(document: dict[str, Any]) -> ClassifierDocument | ForecasterDocument:
+    @property
+    def has_step(self) -> bool:
+        return self.stream_samples is not None
+
+
+DOCUMENTS: dict[str, type[Document]] = {
+    "classification": ClassifierDocument,
+    "detection": DetectorDocument,
+    "segmentation": SegmenterDocument,
+    "captioning": CaptionerDocument,
+    "forecasting": ForecasterDocument,
+}
+
+
+def parse_document(document: dict[str, Any]) -> Document:
     """Return the typed document of checked JSON; ValueError if an image rule contradicts itself."""
-    common = {key: document[key] for key in ("name", "task", "digest", "provenance")}
-    common["golden_json"] = document["golden"]
-    if document["task"] == "classification":
-        return ClassifierDocument(
-            **common,
-            labels=document["labels"],
-            input=ImageRule.from_dict(document["input"]),
-            explain="explain" in document,
-        )
-    forecast, rule = document["forecast"], SeriesRule.from_dict(document["input"])
-    return ForecasterDocument(
-        **common,
-        input=rule,
-        horizon=forecast["horizon"],
-        quantiles=forecast["quantiles"],
-        targets=forecast.get("columns", rule.columns),
-        stream_samples=document["stream"]["samples"] if "stream" in document else None,
-    )
+    return DOCUMENTS[document["task"]].from_dict(document)

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from convline.errors import ModelFileError
-from convline.model_file.document import ClassifierDocument, ForecasterDocument, parse_document
+from convline.model_file.document import ClassifierDocument, Document, parse_document
 from convline.model_file.onnx_messages import GRAPH, IR_VERSION, METADATA_PROPS
 from convline.model_file.policy import refusal_reason
 from convline.model_file.prune import keep_outputs, output_names
@@ -31,7 +31,6 @@ MAX_TOP_FIELDS = 10_000  # a ModelProto has some ten; each one is kept in memory
 MAX_ENTRY_FIELDS = 16  # of one metadata property, which has a key and a value
 MAX_DOCUMENT_BYTES = 64 * 2**20
 MAX_NESTING = 64  # of the document; ours has 6 levels
-STEP_PREFIXES = ("step_", "next_")  # of the outputs of a step graph
 EXPORT = "export the model again"
 COPY = f"copy it again or {EXPORT}"
 
@@ -45,7 +44,7 @@ class ModelFile:
     content: bytes = field(repr=False)
 
     @cached_property
-    def document(self) -> ClassifierDocument | ForecasterDocument:
+    def document(self) -> Document:
         try:
             return parse_document(self.json)
         except ValueError as error:
@@ -57,7 +56,7 @@ class ModelFile:
 
     @property
     def task(self) -> str:
-        """classification or forecasting."""
+        """A key of `convline.model_file.document.DOCUMENTS`."""
         return self.document.task
 
     @property
@@ -72,20 +71,21 @@ class ModelFile:
 
     @property
     def has_step_graph(self) -> bool:
-        """Whether the graph also forecasts from one new row at a time, for `Stream`."""
-        return isinstance(self.document, ForecasterDocument) and bool(self.document.stream_samples)
+        """Whether the graph also computes a step: of a `Stream`, or the next word of a caption."""
+        return self.document.has_step
 
     @cached_property
     def prediction_graph(self) -> bytes:
         """The ModelProto without the gradient or the step graph that the file may hold."""
-        if self.has_step_graph:
-            return keep_outputs(self.content, ["forecast", "quantiles"])
-        return keep_outputs(self.content, ["probabilities"]) if self.has_gradient else self.content
+        document = self.document
+        if not document.has_other_outputs:
+            return self.content
+        return keep_outputs(self.content, document.OUTPUTS)
 
     @cached_property
     def step_graph(self) -> bytes:
-        """The ModelProto of one step of a stream; ModelFileError if the file has none."""
-        names = [name for name in output_names(self.content) if name.startswith(STEP_PREFIXES)]
+        """The ModelProto of one step; ModelFileError if the file has none."""
+        names = [n for n in output_names(self.content) if n not in self.document.OUTPUTS]
         if not (self.has_step_graph and names):
             cure = "export it with `streaming: true`"
             raise _error(self.path, "expected a step graph, got none", cure)

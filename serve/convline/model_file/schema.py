@@ -1,8 +1,10 @@
-"""The schema of the model document (format 1): which keys there must be, and what each may hold.
+"""The schema of the model document (format 2): which keys there must be, and what each may hold.
 
-There is one table of rules per task. Unknown keys outside `provenance` are refused, because a
-policy that this version does not know would be ignored silently. A new key therefore needs a higher
-FORMAT, unless it is OPTIONAL: an older version then refuses only the files that have it.
+There is one table of rules per task. Format 2 added detection, segmentation and captioning; files
+of format 1 hold classifiers and forecasters, whose keys are the same in both. Unknown keys outside
+`provenance` are refused, because a policy that this version does not know would be ignored
+silently. A new key therefore needs a higher FORMAT, unless it is OPTIONAL: an older version then
+refuses only the files that have it.
 """
 
 import re
@@ -13,8 +15,8 @@ from typing import Any
 
 from convline.errors import ModelFileError
 
-FORMAT = 1
-TASKS = ("classification", "forecasting")
+FORMAT = 2
+TASKS = ("classification", "detection", "segmentation", "captioning", "forecasting")
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
 # Both scale the shorter side and cut the centre; torchvision's at whole pixels.
 CROPS = ("crop", "torchvision")
@@ -22,6 +24,10 @@ CALENDAR_FEATURES = ("minute", "hour", "weekday", "day", "month", "yearday")
 UNITS = ("seconds", "months", "index")
 MAX_IMAGE_SIDE = 8192  # bounds what a hostile file can make us allocate: 192 MiB for one rgb image
 MAX_STEPS = 1_000_000  # context and horizon, rows
+MAX_FINDS = 1000  # boxes of one image
+MAX_WORDS = 1000  # of one caption
+MAX_MASK_LABELS = 255  # a mask holds class indices as uint8, of which 255 means "not judged"
+SPECIAL_WORDS = ("<start>", "<end>", "<unknown>")  # the first words of each captioner
 SURROGATES = re.compile("[\ud800-\udfff]")
 
 Rule = tuple[str, Callable[[Any], bool]]  # (what is expected, in words; the test)
@@ -94,6 +100,15 @@ GOLDENS: Rule = (
     lambda v: isinstance(v, dict) and v != {} and all(map(_is_packed, v.values())),
 )
 NUMBERS: Rule = "a list of finite numbers", lambda v: _is_list(v, _is_number)
+SHARE: Rule = "a number from 0 to 1", lambda v: _is_number(v) and 0 <= v <= 1
+MASK_LABELS: Rule = (
+    f"2 to {MAX_MASK_LABELS} different non-empty strings",
+    lambda v: _are_names(v) and 2 <= len(v) <= MAX_MASK_LABELS,
+)
+WORDS: Rule = (
+    f"different non-empty strings, the first {', '.join(SPECIAL_WORDS)}",
+    lambda v: _are_names(v) and (*v[: len(SPECIAL_WORDS)],) == SPECIAL_WORDS,
+)
 POSITIVE: Rule = "a number above 0", lambda v: _is_number(v) and v > 0
 KNOWN: Rule = (
     f"a list of different names among {', '.join(CALENDAR_FEATURES)}",
@@ -101,7 +116,7 @@ KNOWN: Rule = (
 )
 
 COMMON: dict[str, Rule] = {
-    "format": _one_of(FORMAT),
+    "format": _integer(1, FORMAT),
     "name": TEXT,
     "task": _one_of(*TASKS),
     "input": OBJECT,
@@ -111,8 +126,7 @@ COMMON: dict[str, Rule] = {
     "golden.outputs": GOLDENS,
     "golden.atol": POSITIVE,
 }
-CLASSIFICATION: dict[str, Rule] = COMMON | {
-    "labels": NAMES,
+IMAGE: dict[str, Rule] = COMMON | {
     "input.kind": _one_of("image"),
     "input.size": _integers("H, W", 1, MAX_IMAGE_SIDE),
     "input.colour": _one_of("grey", "rgb"),
@@ -123,6 +137,24 @@ CLASSIFICATION: dict[str, Rule] = COMMON | {
     "input.sixteen_bit": _one_of("high byte"),
     "input.frames": _one_of("first"),
     "input.draft": _one_of(False, True),
+}
+CLASSIFICATION: dict[str, Rule] = IMAGE | {"labels": NAMES}
+# Positions in the input are positions in the whole image.
+STRETCHED: dict[str, Rule] = IMAGE | {
+    "format": _one_of(FORMAT),
+    "input.fit": _one_of("stretch"),
+}
+DETECTION: dict[str, Rule] = STRETCHED | {
+    "labels": NAMES,
+    "detection": OBJECT,
+    "detection.most": _integer(1, MAX_FINDS),
+    "detection.min_score": SHARE,
+}
+SEGMENTATION: dict[str, Rule] = STRETCHED | {"labels": MASK_LABELS}
+CAPTIONING: dict[str, Rule] = STRETCHED | {
+    "words": WORDS,
+    "caption": OBJECT,
+    "caption.longest": _integer(1, MAX_WORDS),
 }
 CROP: dict[str, Rule] = {"input.shorter_px": _integer(1, MAX_IMAGE_SIDE)}
 EXPLAIN: dict[str, Rule] = {"explain": OBJECT, "explain.saliency": _one_of(True)}
@@ -159,6 +191,13 @@ OPTIONAL = {  # task: keys that may be absent, each with the rules that hold whe
         "forecast.columns": {"forecast.columns": NAMES},  # the first of input.columns
     },
 }
+RULES = {
+    "classification": CLASSIFICATION,
+    "detection": DETECTION,
+    "segmentation": SEGMENTATION,
+    "captioning": CAPTIONING,
+    "forecasting": FORECASTING,
+}
 # The rules name no key inside these.
 OPEN = ("provenance", "golden.input", "golden.calendar", "golden.outputs")
 
@@ -194,7 +233,7 @@ def check_document(document: Any, where: str) -> None:
 
 def _rules_for(values: dict[str, Any]) -> dict[str, Rule]:
     """Return the rules of a flat document's task, of its crop, and of its optional keys."""
-    rules = FORECASTING if values.get("task") == "forecasting" else CLASSIFICATION
+    rules = RULES.get(str(values.get("task")), COMMON)
     if values.get("input.fit") in CROPS:
         rules = rules | CROP
     if values.get("input.fit") == "torchvision":  # its pixels are those of the whole image

@@ -1,12 +1,17 @@
 """A model's document as text (`infer info`), and the packages that can be named (`infer list`)."""
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 from convline.model_file.document import (
     POLICIES,
+    CaptionerDocument,
     ClassifierDocument,
+    DetectorDocument,
     ForecasterDocument,
+    ImageDocument,
+    ImageRule,
     SeriesRule,
 )
 from convline.model_file.onnx_file import ModelFile
@@ -22,10 +27,11 @@ def describe_model(file: ModelFile) -> str:
     """Return lines of names and values: the model, its input, its output, its provenance, this
     machine's devices."""
     document = file.document
-    if isinstance(document, ClassifierDocument):
-        about_input = _image_rows(document)
-    else:
+    if isinstance(document, ForecasterDocument):
         about_input = _series_rows(document)
+    else:
+        assert isinstance(document, ImageDocument)
+        about_input = [*_image_rows(document.input), *OUTPUT_ROWS[file.task](document)]
     rows = [
         ("name", file.name),
         ("task", file.task),
@@ -40,8 +46,7 @@ def describe_model(file: ModelFile) -> str:
     return format_table(rows)
 
 
-def _image_rows(document: ClassifierDocument) -> Rows:
-    rule = document.input
+def _image_rows(rule: ImageRule) -> Rows:
     height, width = rule.size
     fit = "stretched"
     if rule.fit != "stretch":
@@ -49,15 +54,39 @@ def _image_rows(document: ClassifierDocument) -> Rows:
         fit = f"shorter side to {rule.shorter_px} px, centre crop{pixels}"
     size = f"one {rule.colour} image, {height} x {width} px"
     return [
-        ("labels", f"{len(document.labels)}: {printable_line(', '.join(document.labels))}"),
         ("input", f"{size}, {fit}, {rule.interpolation}"),
         ("EXIF orientation", POLICIES["exif"]),
         ("alpha", f"composited over rgb {rule.background}"),
         ("16-bit", POLICIES["sixteen_bit"]),
         ("animation", f"{POLICIES['frames']} frame"),
         ("JPEG draft decoding", "yes" if rule.draft else "no"),
-        ("gradient", "in the file, for infer explain" if document.explain else "none in the file"),
     ]
+
+
+def _names(kind: str, names: list[str]) -> tuple[str, str]:
+    return kind, f"{len(names)}: {printable_line(', '.join(names))}"
+
+
+def _classifier_rows(document: ClassifierDocument) -> Rows:
+    gradient = "in the file, for infer explain" if document.explain else "none in the file"
+    return [_names("labels", document.labels), ("gradient", gradient)]
+
+
+def _detector_rows(document: DetectorDocument) -> Rows:
+    finds = f"at most {document.most} in an image, from a score of {document.min_score:g}"
+    return [_names("labels", document.labels), ("finds", finds)]
+
+
+def _captioner_rows(document: CaptionerDocument) -> Rows:
+    return [_names("words", document.words), ("caption", f"at most {document.longest - 1} words")]
+
+
+OUTPUT_ROWS: dict[str, Callable[[Any], Rows]] = {  # by task
+    "classification": _classifier_rows,
+    "detection": _detector_rows,
+    "segmentation": lambda document: [_names("labels", document.labels)],
+    "captioning": _captioner_rows,
+}
 
 
 def _series_rows(document: ForecasterDocument) -> Rows:

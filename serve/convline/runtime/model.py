@@ -1,4 +1,4 @@
-"""`Model`: a model file on a device. `Classifier` and `Forecaster` are its two kinds."""
+"""`Model`: a model file on a device. `ImageModel` and `ForecastModel` are its two families."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,13 +7,14 @@ import numpy as np
 import numpy.typing as npt
 
 from convline.errors import ModelFileError
+from convline.model_file.document import Golden
 from convline.model_file.onnx_file import ModelFile
 from convline.runtime.session import translate_errors
 
 Array = npt.NDArray[Any]
 # By name the element type and the shape, in which None is a dynamic dimension.
 Tensors = dict[str, tuple[str, list[int | None]]]
-DTYPES = {"float": np.float32, "uint8": np.uint8}  # of element types
+DTYPES = {"float": np.float32, "uint8": np.uint8, "int64": np.int64}  # of element types
 
 
 class Model:
@@ -43,18 +44,27 @@ class Model:
     def replay_golden(self) -> float:
         """Return the largest absolute difference of the outputs here from the golden outputs."""
         golden = self.file.document.golden
-        expected, calendar = golden.outputs, golden.calendar
-        more = {} if calendar is None else {"calendar": calendar}
-        outputs = self._run([*expected], golden.input, **more)
-        gaps = []
-        for (name, array), output in zip(expected.items(), outputs, strict=True):
-            if output.shape != array.shape:
-                what = f"expected shape {array.shape}, got {output.shape}"
+        for name, array in (outputs := self._replay(golden)).items():
+            expected = golden.outputs[name]
+            if array.shape != expected.shape:
+                what = f"expected shape {expected.shape}, got {array.shape}"
                 raise ModelFileError(
                     f"{self.name}: golden output {name!r}: {what}; export it again"
                 )
-            gaps.append(float(np.abs(output.astype(np.float64) - array).max(initial=0.0)))
-        return max(gaps)
+        return self._difference(golden.outputs, outputs)
+
+    def _replay(self, golden: Golden) -> dict[str, Array]:
+        """Return by name what the golden outputs are here."""
+        more = {} if golden.calendar is None else {"calendar": golden.calendar}
+        outputs = self._run([*golden.outputs], golden.input, **more)
+        return dict(zip(golden.outputs, outputs, strict=True))
+
+    def _difference(self, expected: dict[str, Array], outputs: dict[str, Array]) -> float:
+        """Return how far outputs are from the expected ones of the same shapes."""
+        gaps = (
+            np.abs(outputs[name] - array.astype(np.float64)) for name, array in expected.items()
+        )
+        return max(float(gap.max(initial=0.0)) for gap in gaps)
 
     def _inputs(self) -> Tensors:
         raise NotImplementedError
@@ -101,9 +111,13 @@ def empty_output(element: str, shape: Sequence[int | None]) -> Array:
 
 
 def _fits(actual: list[int | str | None], promised: list[int | None]) -> bool:
-    """Return whether ranks agree, the batch is dynamic, and other sides are equal or dynamic."""
+    """Return whether ranks agree, the batch is dynamic, and other sides are equal or dynamic.
+
+    A side whose promise is None may have any length.
+    """
     if len(actual) != len(promised) or isinstance(actual[0], int):
         return False
     return all(
-        not isinstance(a, int) or a == p for a, p in zip(actual[1:], promised[1:], strict=True)
+        p is None or not isinstance(a, int) or a == p
+        for a, p in zip(actual[1:], promised[1:], strict=True)
     )

@@ -11,6 +11,7 @@ import onnx
 import pytest
 import tiny
 from convline.errors import ModelFileError
+from convline.loading import load_file
 from convline.model_file import onnx_file
 from convline.model_file.golden import DTYPES, pack_array, unpack_array
 from convline.model_file.onnx_file import MAX_ENTRY_FIELDS, MAX_TOP_FIELDS, read_model_file, seal
@@ -120,7 +121,7 @@ def foreign() -> bytes:
             "top-level fields, got more",
         ),
         (
-            lambda model: tiny.reseal(tiny.classifier_document() | {"format": 2}),
+            lambda model: tiny.reseal(tiny.classifier_document() | {"format": 3}),
             "install a newer convline",
         ),
         (lambda model: tiny.reseal({"format": 1}), "metadata key 'name': expected a non-empty"),
@@ -279,3 +280,26 @@ def test_zlib_bomb_is_not_inflated() -> None:
         unpack_array(bomb)
     assert tracemalloc.get_traced_memory()[1] < 1_000_000
     tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    ("graph", "document"),
+    [
+        (tiny.classifier_graph(), tiny.classifier_document()),
+        (tiny.forecaster_graph(), tiny.forecaster_document()),
+    ],
+    ids=["classification", "forecasting"],
+)
+def test_files_of_format_1_predict_as_before(tmp_path: Path, graph: Any, document: Any) -> None:
+    """Only the number differs: the golden samples are replayed, and the file says 1."""
+    path = tmp_path / "old.onnx"
+    path.write_bytes(seal(graph.SerializeToString(), document | {"format": 1}))
+    model = load_file(path, "cpu")
+    assert model.file.json["format"] == 1
+    assert model.replay_golden() <= model.golden_atol
+
+
+def test_format_1_has_no_detectors() -> None:
+    """Programs that know format 1 alone would refuse the task, not the format."""
+    with pytest.raises(ModelFileError, match=r"key 'format': expected one of 2, got 1"):
+        seal(tiny.detector_graph().SerializeToString(), tiny.detector_document() | {"format": 1})

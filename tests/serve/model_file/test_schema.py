@@ -32,7 +32,7 @@ def test_valid_documents_pass() -> None:
     ("key", "value"),
     [
         ("format", True), ("format", "1"), ("name", ""), ("name", 3), ("name", "\ud800"),
-        ("task", "detection"), ("labels", []),
+        ("task", "styling"), ("format", 0), ("labels", []),
         ("labels", ["a", "a"]), ("labels", "abc"), ("input", []), ("input.size", [8]), ("input.size", [8, 0]),
         ("input.size", [8, 1 << 30]), ("input.size", [8.0, 8]), ("input.colour", "cmyk"), ("input.fit", "pad"),
         ("input.interpolation", "area"), ("input.background", [0, 0, 256]), ("input.exif", "ignore"),

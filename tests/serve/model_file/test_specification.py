@@ -12,12 +12,18 @@ from typing import Any
 import jsonschema
 from convline.errors import ModelFileError
 from convline.model_file import schema
-from tiny import classifier_document, forecaster_document
+from tiny import (
+    captioner_document,
+    classifier_document,
+    detector_document,
+    forecaster_document,
+    segmenter_document,
+)
 
 DOCS = Path(__file__).parents[3] / "docs"
 SPECIFICATION = json.loads((DOCS / "model-file.schema.json").read_text())
 OPTIONAL = [rules for by_key in schema.OPTIONAL.values() for rules in by_key.values()]
-RULES = dict(ChainMap(schema.CLASSIFICATION, schema.FORECASTING, schema.CROP, *OPTIONAL))
+RULES = dict(ChainMap(*schema.RULES.values(), schema.CROP, *OPTIONAL))
 KEYS = {key.split(".")[-1] for key in RULES} | {"unknown"}
 VALUES = ("gone", None, "", 0, -1, True, 1.5, "text", [], [1], ["a", "a"], {})
 # What is inside of these is not the tables'.
@@ -33,6 +39,8 @@ def test_every_key_of_the_schema_is_documented() -> None:
         "forecast",
         "explain",
         "stream",
+        "detection",
+        "caption",
     }  # their keys are listed
     keys = {*RULES} - objects
     lines = (DOCS / "model-file.md").read_text().splitlines()
@@ -67,6 +75,9 @@ def documents() -> list[dict[str, Any]]:
         fewer,
         ranged,
         zoned,
+        detector_document(),
+        segmenter_document(),
+        captioner_document(),
     ]
 
 
@@ -103,7 +114,7 @@ def mutants(document: dict[str, Any], path: tuple[str, ...] = ()) -> list[dict[s
 
 
 def test_the_json_schema_and_the_code_accept_the_same_documents() -> None:
-    """Both are asked about eight documents and some 3,000 changes of them."""
+    """Both are asked about a dozen documents and some thousands of changes of them."""
     validator = jsonschema.Draft202012Validator(SPECIFICATION)
     tried = 0
     for document in documents():

@@ -1,0 +1,10 @@
+"""The kinds of image models, by task. A new kind is a file beside this one, and a line here."""
+
+from typing import Any
+
+from convline.images.classifier import Classifier
+from convline.images.image_model import ImageModel
+
+KINDS: dict[str, type[ImageModel[Any]]] = {
+    "classification": Classifier,
+}
