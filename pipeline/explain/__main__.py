@@ -16,35 +16,9 @@ from __future__ import annotations
 import torch
 
 from pipeline.core.stage import entry_of_command_line, progress, run
-from pipeline.explain import (
-    activation_maximization,
-    adversarial,
-    attribution,
-    embedding,
-    feature_inversion,
-    filters,
-    invariance,
-    maximally_activating,
-    receptive_field_maps,
-    style_transfer,
-    temporal_saliency,
-    training_dynamics,
-)
 from pipeline.explain.sections import Section, write_sections
 from pipeline.explain.subject import open_subject
-
-SECTIONS = (
-    attribution,
-    temporal_saliency,
-    filters,
-    maximally_activating,
-    receptive_field_maps,
-    invariance,
-    training_dynamics,
-    embedding,
-    adversarial,
-)
-SYNTHESIS = (activation_maximization, feature_inversion, style_transfer)
+from pipeline.explain.tasks import TASKS
 
 
 def main() -> None:
@@ -53,7 +27,8 @@ def main() -> None:
         subject = open_subject(name)
         torch.set_num_threads(subject.recipe.threads)  # sums in the same order on every machine
         sections: dict[str, Section] = {}
-        modules = SECTIONS + (SYNTHESIS if subject.recipe.synthesis else ())
+        task = TASKS[subject.source.task]
+        modules = task.SECTIONS + (task.SYNTHESIS if subject.recipe.synthesis else ())
         bar = progress(len(modules), "explain", "section")
         for module in modules:
             if section := module.make_section(subject):

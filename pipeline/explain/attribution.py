@@ -37,10 +37,8 @@ UNITS = {  # of each method's values; "score" is a probability where explain.of 
 DOUBLINGS = 3  # of the steps: between black and an image the score of a deep network is rough
 
 
-def make_section(subject: Subject) -> Section | None:
-    """Return maps of up to `images` test images and measures on up to `judged`, or None."""
-    if subject.source.task != "classification":
-        return None
+def make_section(subject: Subject) -> Section:
+    """Return maps of up to `images` test images and measures on up to `judged`."""
     model, settings = explained_model(subject), subject.settings
     images, _ = subject.samples(subject.affordable(settings.macs, MIN_IMAGES, settings.judged))
     probabilities = subject.file.predict_proba(images)

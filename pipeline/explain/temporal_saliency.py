@@ -17,10 +17,8 @@ from pipeline.plots.style import UNSIGNED, use_integer_ticks
 WINDOWS = 32  # test windows that the gradient is averaged over
 
 
-def make_section(subject: Subject) -> Section | None:
-    """Return the influence of the history on the forecast; None for a classifier."""
-    if subject.source.task != "forecasting":
-        return None
+def make_section(subject: Subject) -> Section:
+    """Return the influence of the history on the forecast."""
     history = subject.source.served("test")[:WINDOWS]
     steps = subject.source.about["forecast"]["horizon"]
     gradients = input_gradients(subject.net, history, range(steps))  # (S, T)

@@ -5,35 +5,36 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from pipeline.evaluate.metric_catalogue import CATALOGUE
 from pipeline.plots.learning_curves import draw_learning_curve
 from pipeline.plots.style import Picture
 from pipeline.report import (
-    error_analysis,
     explain_page,
-    forecaster_page,
     tables,
     tradeoff_plots,
     unit_view,
 )
 from pipeline.report.result_files import STAGE_OF_FILE, Entry
+from pipeline.report.tasks import TASKS
 
 
 def entry_context(entry: Entry, img: Path) -> dict[str, Any]:
     """Return the context of entry.html.j2, and that of explain.html.j2."""
-    classifier, forecaster = (entry.task == task for task in ("classification", "forecasting"))
+    task = TASKS[entry.task]
     noise = img / f"{entry.name}.noise.png"
     return {
         "entry": entry,
+        "task": task,
         "metric": tables.named_metric(entry) if entry.metric else None,
+        "metric_title": CATALOGUE[entry.metric["name"]].title if entry.metric else "",
         "verdicts": verdicts(entry),
         "made_of": {file: entry.results.get(file) for file in STAGE_OF_FILE},
         "rows": tables.detail_rows(entry) | {"single": single_input_rows(entry)},
-        "serve": serve_command(entry),
+        "serve": task.serve_command(entry),
         "served_part": served_part(entry),
         "curves": learning_curves(entry, img),
-        "classifier": error_analysis.error_context(entry, img) if classifier else None,
+        "analysis": task.analyse(entry, img),
         "noise": entry.signal_to_noise and tradeoff_plots.signal_to_noise_plot([entry], noise),
-        "forecaster": forecaster_page.forecaster_context(entry, img) if forecaster else None,
         "explain_page": explain_page.page_name(entry),
         "inside": unit_view.is_shown(entry),
         "seen": explain_page.explain_sections(entry, img),
@@ -43,11 +44,7 @@ def entry_context(entry: Entry, img: Path) -> dict[str, Any]:
 def verdicts(entry: Entry) -> dict[str, str]:
     """Return what the stages found, in words: against the baseline, intervals, gate, serving."""
     check, infer = entry.results.get("check"), entry.results.get("infer")
-    found: dict[str, str] = {}
-    if check and "against_baseline" in check and entry.task == "classification":
-        found["Against the baseline"] = check["against_baseline"]["sentence"]
-    if entry.metric:
-        found |= forecaster_page.verdicts(entry.metric)
+    found = TASKS[entry.task].verdicts(entry)
     if check:
         found["Check"] = (
             "✓ passed: onnxruntime predicts what torch predicts"
@@ -69,20 +66,12 @@ def single_input_rows(entry: Entry) -> list[list[Any]]:
     return [[*row[:2], *row[4:6], *row[7:9]] for row in rows if row[3] == 1]
 
 
-def serve_command(entry: Entry) -> str:
-    """Return the `infer` command for the raw test files that stage data wrote."""
-    raw = f"out/{entry.name}/data/raw"
-    if entry.task == "forecasting":
-        return f"infer series {entry.name} {raw}/*.csv"
-    return f"infer images {entry.name} {raw}"
-
-
 def served_part(entry: Entry) -> str:
     """Return which part of the test split stage infer served, as the end of a sentence."""
     if "infer" not in entry.results or "data" not in entry.results:
         return ""
     served, tested = entry.results["infer"]["n"], entry.results["data"]["test"]
-    inputs = "windows" if entry.task == "forecasting" else "images"
+    inputs = TASKS[entry.task].SAMPLES
     if served == tested:
         return f"all {tested:,} test {inputs}"
     return f"{served:,} of the {tested:,} test {inputs}, spread evenly over them"

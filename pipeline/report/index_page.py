@@ -7,14 +7,15 @@ from typing import Any
 
 from pipeline.plots.learning_curves import draw_small_loss_curve, loss_limits
 from pipeline.plots.style import Picture
-from pipeline.report import published_comparison, tables, tradeoff_plots
+from pipeline.report import entry_tables, published_comparison, tables, tradeoff_plots
 from pipeline.report.result_files import Entry
+from pipeline.report.tasks import TASKS
 
 
 def index_context(entries: list[Entry], img: Path) -> dict[str, Any]:
     """Return the context of index.html.j2."""
     return {
-        "tables": tables.entry_tables(entries, timings=True),
+        "tables": entry_tables.entry_tables(entries, timings=True),
         "entries": len(entries),
         "worse": {entry.name: entry.worse_than for entry in entries if entry.worse_than},
         "intervals": {e.name: e.interval_fault for e in entries if e.interval_fault},
@@ -31,13 +32,13 @@ def small_curves(entries: list[Entry], img: Path) -> dict[str, list[tuple[str, P
     All curves of a task are on one scale.
     """
     drawn: dict[str, list[tuple[str, Picture]]] = {}
-    for task, title in tables.TASK_TITLES.items():
-        trained = [e for e in entries if e.task == task and e.has_epochs]
+    for name, task in TASKS.items():
+        trained = [e for e in entries if e.task == name and e.has_epochs]
         limits = loss_limits(entry.history or [] for entry in trained)
         for entry in trained:
             path, history = img / f"{entry.name}.loss.png", entry.history or []
             picture = draw_small_loss_curve(history, entry.best_epoch, limits, path)
-            drawn.setdefault(title, []).append((entry.name, picture))
+            drawn.setdefault(task.TITLE, []).append((entry.name, picture))
     return drawn
 
 

@@ -21,6 +21,7 @@ from pipeline.report import (
     claims,
     comparison,
     entry_page,
+    entry_tables,
     index_page,
     metrics_page,
     study_pages,
@@ -80,12 +81,12 @@ def build_report(
     missing = browser_demo.write_runtime(entries, site, root / "out" / "downloads")
     write("live", "live", browser_demo.write_demo(entries, site, missing))
     write("inside", "inside", unit_view.write_unit_views(entries, site, missing))
-    summary = tables.summary_markdown(entries)
+    summary = entry_tables.summary_markdown(entries)
     (root / "results").mkdir(exist_ok=True)
     (root / "results" / "README.md").write_text(
         RESULTS_README.format(size=size, table=summary), encoding="utf-8"
     )
-    (site / "table.txt").write_text(tables.plain_text(entries), encoding="utf-8")
+    (site / "table.txt").write_text(entry_tables.plain_text(entries), encoding="utf-8")
     return site / "index.html"
 
 

@@ -19,7 +19,7 @@ import numpy as np
 from pipeline.core.errors import StageError
 from pipeline.evaluate.metric_catalogue import main_metrics
 from pipeline.evaluate.over_seeds import Row, read_rows
-from pipeline.params.schema import EntryRecipe
+from pipeline.params.schema import EntryRecipe, ImageData
 from pipeline.params.schema import Study as StudyRecipe
 from pipeline.report.forecast_verdicts import (
     BaselineRatio,
@@ -108,9 +108,9 @@ class Entry:
         return f"{kind} on {network}" + (f" of {needs}" if needs else "")
 
     @property
-    def task(self) -> str | None:
-        """ "classification" or "forecasting"; None before stage data has run."""
-        return self.results["data"]["task"] if "data" in self.results else None
+    def task(self) -> str:
+        is_image = isinstance(self.recipe.data, ImageData)
+        return "classification" if is_image else "forecasting"
 
     @property
     def recipe_used(self) -> EntryRecipe:
@@ -215,20 +215,16 @@ class Entry:
 
         None before it has run on these data: stage data may have run again since.
         """
-        path = self.root / "out" / self.name / "check" / "test.npz"
-        arrays = load_arrays(path, self.command("check"))
-        return arrays if arrays and self.are_of_these_data(arrays) else None
+        from pipeline.report.tasks import TASKS  # late: its modules import this one
 
-    def are_of_these_data(self, arrays: dict[str, np.ndarray]) -> bool:
-        """Whether predictions have the counts of stage data's test split and of its targets."""
-        if not (about := self.results.get("data")):
-            return False
-        if about["task"] == "classification":
-            return arrays["probabilities"].shape == (about["test"], len(about["labels"]))
-        targets = len(about["forecast"].get("columns", about["columns"]))
-        if "window_errors" not in arrays:  # of an earlier version
-            return False
-        return (len(arrays["window_errors"]), arrays["target"].shape[2]) == (about["test"], targets)
+        path = self.root / "out" / self.name / "check" / "test.npz"
+        arrays, about = load_arrays(path, self.command("check")), self.results.get("data")
+        return arrays if arrays and about and TASKS[self.task].fits(arrays, about) else None
+
+    def prediction(self, array: str) -> np.ndarray:
+        """Return an array of the predictions of an entry that has them."""
+        assert self.predictions is not None
+        return self.predictions[array]
 
     @cached_property
     def images(self) -> np.ndarray | None:

@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from pipeline.evaluate.metric_catalogue import CATALOGUE
 from pipeline.plots.style import Picture, drawing, format_number, use_integer_ticks
 from pipeline.plots.vega import draw_chart, label_sparsely
+from pipeline.report.entry_tables import group_by_data
 from pipeline.report.result_files import Entry
 from pipeline.report.tables import (
     Cell,
@@ -20,7 +21,6 @@ from pipeline.report.tables import (
     Table,
     device_name,
     format_with_prefix,
-    group_by_data,
 )
 
 GPU_RESULTS = Path("results/gpu")
@@ -45,9 +45,11 @@ def file_table(entries: list[Entry]) -> Table:
 
     The groups of rows are the data sets.
     """
+    names = dict.fromkeys(entry.metric["name"] for entry in entries if entry.metric)
+    metrics = " or ".join(CATALOGUE[name].title for name in names)
     columns = [
         Column("Entry"),
-        Column("Accuracy or MSE", number=True, explained="accuracy"),
+        Column(metrics, number=True, explained="accuracy"),
         *map(Column, ("Variant", "Device")),
         Column("Ships", explained="ships"),
         Column("Points lost [95\u00a0%]", number=True, explained="points-lost"),
@@ -75,7 +77,7 @@ def file_table_row(entry: Entry, file: dict[str, Any]) -> list[Cell]:
     best = max(own, key=lambda row: row["per_second"])
     found = check["variants"].get(variant, {}).get(device)
     choice = speed["choice"][device]
-    metric = found["accuracy"] if found else check["metric"]["value"]
+    metric = found[check["metric"]["name"]] if found else check["metric"]["value"]
     points = [100 * found[key] for key in ("lost", "lost_low", "lost_high")] if found else []
     lost = "{:.2f} [{:.2f}, {:.2f}]".format(*points) if found else "–"
     return [
@@ -114,7 +116,7 @@ def draw_tradeoffs(entries: list[Entry], img: Path, gpu: Path = GPU_RESULTS) -> 
     if not timed:
         return {}
     drawn = {}
-    classifiers = [entry for entry in timed if entry.task == "classification"]
+    classifiers = [entry for entry in timed if entry.metric and entry.metric["name"] == "accuracy"]
     on_cpu = [entry for entry in classifiers if "cpu" in entry.results["speed"]["limits"]]
     sets = [entry.recipe.data.set for entry in on_cpu]
     if sets:  # accuracies are comparable on one dataset only

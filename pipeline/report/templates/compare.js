@@ -54,7 +54,7 @@ const shared = (name) => {
   if (name === chosen[0]) return "reference";
   if (one.set !== other.set) return "other data set";
   const waiting = [one, other].find((entry) => entry.group === null);
-  return waiting ? `pending: ${waiting.pending}` : `other test ${one.task === "forecasting" ? "windows" : "images"}`;
+  return waiting ? `pending: ${waiting.pending}` : `other test ${one.samples}`;
 };
 
 // Table ---------------------------------------------------------------------------------------------------------------------------

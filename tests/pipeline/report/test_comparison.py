@@ -14,7 +14,7 @@ from finished import CLASSIFIER, FORECASTER, HOSTILE, RECIPES, write_all, write_
 from PIL import Image
 
 from pipeline.evaluate import paired
-from pipeline.report import comparison
+from pipeline.report import comparison, paired_images
 from pipeline.report.result_files import Entry
 
 LABELS = ["cat", "dog", "owl"]
@@ -55,7 +55,7 @@ def change(entry: Entry, file: str, **arrays: Any) -> Entry:
 
 
 def names_of_groups(*entries: Entry) -> list[list[str]]:
-    return [[e.name for e in group.entries] for group in comparison.paired_groups([*entries])]
+    return [[e.name for e in group] for group in comparison.paired_groups([*entries])]
 
 
 def test_entries_are_paired_only_if_their_test_images_are_the_same(tmp_path: Path) -> None:
@@ -153,11 +153,11 @@ def test_pictures_are_of_the_largest_input_and_in_the_order_of_rows(tmp_path: Pa
         classifier(tmp_path, name, classes) for name, classes in (("s", [1]), ("l", [0, 0, 0, 2]))
     )
     pixels = np.arange(20, dtype=np.uint8) * 10
-    for side, suffix, shown in ((16, "png", 16), (300, "jpg", comparison.TILE_PX)):
+    for side, suffix, shown in ((16, "png", 16), (300, "jpg", paired_images.TILE_PX)):
         images = np.broadcast_to(pixels[:, None, None, None], (20, side, side, 3))
         np.save(tmp_path / "out" / "l" / "data" / "test_x.npy", images)
         entries = [small, Entry("l", large.recipe, tmp_path)]
-        sprite = comparison.write_sprite(entries, np.array([0, 3]), tmp_path / "compare.0")
+        sprite = paired_images.write_sprite(entries, np.array([0, 3]), tmp_path / "compare.0")
         assert sprite is not None and sprite["file"] == f"compare.0.{suffix}"
         assert (sprite["width"], sprite["height"], sprite["columns"], sprite["rows"]) == (
             shown,
@@ -173,7 +173,7 @@ def test_pictures_are_of_the_largest_input_and_in_the_order_of_rows(tmp_path: Pa
 def test_more_pictures_than_allowed_are_drawn_evenly_and_counts_stay_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(comparison, "MAX_PICTURES", 3)
+    monkeypatch.setattr(paired_images, "MAX_PICTURES", 3)
     entries = [classifier(tmp_path, "a", [1] * 9), classifier(tmp_path, "b", [])]
     (tmp_path / "img").mkdir()
     (data,) = comparison.comparison_data(entries, tmp_path / "img")["groups"]

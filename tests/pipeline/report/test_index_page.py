@@ -24,7 +24,7 @@ from finished import (
 )
 
 from pipeline.evaluate.metric_catalogue import CATALOGUE, main_metrics
-from pipeline.report import pages, study_pages, tables
+from pipeline.report import entry_tables, pages, study_pages
 from pipeline.report.result_files import Entry, Study
 
 Rows = dict[str, dict[str, str]]  # entry -> column title -> text of the cell
@@ -162,12 +162,11 @@ def test_a_group_for_each_data_set_and_the_best_entry_first(tmp_path: Path) -> N
             checked |= {"metric": metric, "variants": {}}
             path.write_text(json.dumps(checked))
     entries.append(Entry("nothing", RECIPES[CLASSIFIER], tmp_path))
-    made = tables.entry_tables(entries, timings=False)
-    assert list(made) == ["Classification", "Pending"]
+    made = entry_tables.entry_tables(entries, timings=False)
     table = made["Classification"]
-    assert [row[0].text for row in table.rows] == ["b", "a", "unchecked", "small"]
+    assert [row[0].text for row in table.rows] == ["b", "a", "unchecked", "small", "nothing"]
     ten, five = (f"digits ({k} classes, 20 test images)" for k in (10, 5))
-    assert table.groups == {0: ten, 3: five}
+    assert table.groups == {0: ten, 3: five, 4: "digits"}
     assert [row[1].text for row in table.rows[1:3]] == ["0.7000 [0.6990, 0.9720]", "pending"]
 
 
@@ -227,7 +226,7 @@ def test_an_entry_that_is_trained_alone_is_pending(tmp_path: Path) -> None:
     write_data(tmp_path, CLASSIFIER, "classification", ["a", "b"])
     write_train(tmp_path, CLASSIFIER)
     entry = Entry(CLASSIFIER, RECIPES[CLASSIFIER], tmp_path)
-    table = tables.entry_table([entry], timings=True)
+    table = entry_tables.entry_table([entry], timings=True)
     cells = dict(zip([c.title for c in table.columns], table.rows[0], strict=True))
     pending = {title for title, cell in cells.items() if cell.state == "pending"}
     assert pending == {
