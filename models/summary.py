@@ -94,17 +94,20 @@ def _is_image(reference: dict[str, Any]) -> bool:
 
 def _record(
     rows: list[dict[str, Any]], name: str
-) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
-    def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor | tuple[Tensor, ...]], None]:
+    def hook(
+        module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor | tuple[Tensor, ...]
+    ) -> None:
         seen = any(
             row["layer"] == name for row in rows
         )  # a layer used twice has its parameters once
         own = [] if seen else _own(module)
+        main = output[0] if isinstance(output, tuple) else output  # of an LSTM its hidden state
         rows.append(
             {
                 "layer": name,
                 "type": type(module).__name__,
-                "output": list(output.shape[1:]),
+                "output": list(main.shape[1:]),
                 "parameters": sum(tensor.numel() for tensor in own),
                 "trainable": sum(tensor.numel() for tensor in own if tensor.requires_grad),
             }
