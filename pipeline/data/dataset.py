@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,9 +24,17 @@ RAW_WINDOWS = 50
 class Data:
     """An entry's data in memory.
 
-    Images: `x[split]` uint8 (N, H, W, C), `y[split]` int64 (N,); mean and scale float32 (C, H, W)
-    or (C, 1, 1). Series: `x[split]` float64 (rows, D), `y[split]` the first row of each series and
-    the end (series + 1,), `times[split]` (rows,); mean and scale float32 (D,). Standardised values
+    Images: `x[split]` uint8 (N, H, W, C); mean and scale float32 (C, H, W) or (C, 1, 1). The
+    targets `y[split]` of a task:
+
+    - classification: int64 (N,)
+    - detection: float32 (N, M, 5), x_min, y_min, x_max, y_max in pixels of the input, where pixel k
+      covers k to k + 1, and the label; rows beyond an image's boxes have label -1 and zeros
+    - segmentation: uint8 (N, H, W), 255 for void
+    - captioning: int64 (N, R, L), R captions as word ids to the end word, then -1
+
+    Series: `x[split]` float64 (rows, D), `y[split]` the first row of each series and the end
+    (series + 1,), `times[split]` (rows,); mean and scale float32 (D,). Standardised values
     are (x - mean) * scale. `about` is the content of results/<entry>/data.json.
     """
 
@@ -39,6 +48,10 @@ class Data:
     @property
     def task(self) -> str:
         return str(self.about["task"])
+
+    @property
+    def has_images(self) -> bool:
+        return "size" in self.about["input"]
 
     @property
     def targets(self) -> int:
@@ -74,7 +87,7 @@ class Data:
         With a calendar both are one array (M, T + S, D + F), whose history is 0 in the horizon's
         rows.
         """
-        if self.task == "classification":
+        if self.has_images:
             return np.asarray(self.x[split])
         history, *known, _ = self.samples(split, self.about["stride"])
         ahead = ((0, 0), (0, self.about["forecast"]["horizon"]), (0, 0))
@@ -82,7 +95,7 @@ class Data:
 
     def example(self) -> np.ndarray:
         """Return one sample as the served graph takes it."""
-        return self.served("train" if self.task == "classification" else "validation")[:1]
+        return self.served("train" if self.has_images else "validation")[:1]
 
 
 def window_rows(starts: np.ndarray, length: int, stride: int) -> np.ndarray:
@@ -94,6 +107,21 @@ def window_rows(starts: np.ndarray, length: int, stride: int) -> np.ndarray:
 def spread(n: int, at_most: int) -> np.ndarray:
     """Return up to `at_most` row numbers spread evenly over n rows."""
     return np.unique(np.linspace(0, n - 1, min(n, at_most)).round().astype(int))
+
+
+def content_hash(*groups: dict[str, np.ndarray]) -> str:
+    """Return a sha256 over the arrays' shapes, types and bytes."""
+    total = hashlib.sha256()
+    for group in groups:
+        for split in SPLITS:
+            total.update(f"{split} {group[split].shape} {group[split].dtype}".encode())
+            total.update(np.ascontiguousarray(group[split]).tobytes())
+    return total.hexdigest()
+
+
+def describe_splits(about: dict[str, Any]) -> str:
+    """Return the samples of each split: "1,137 train, 300 validation, 360 test"."""
+    return ", ".join(f"{about[split]:,} {split}" for split in SPLITS)
 
 
 def save(folder: Path, data: Data) -> None:
@@ -112,7 +140,7 @@ def load(name: str) -> Data:
 
 def read(folder: Path, about: dict[str, Any]) -> Data:
     """Return the data that `save` wrote to the folder, arrays memory-mapped."""
-    parts = ("x", "y", "times") if about["task"] == "forecasting" else ("x", "y")
+    parts = ("x", "y") if "size" in about["input"] else ("x", "y", "times")
     x, y, *times = (
         {s: np.load(folder / f"{s}_{part}.npy", mmap_mode="r") for s in SPLITS} for part in parts
     )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from PIL import Image
@@ -24,7 +26,26 @@ class Sample:
     name: str = ""
 
 
+@dataclass(frozen=True, eq=False)
+class AnnotatedSample(Sample):
+    """An image with annotations in place of a class.
+
+    size: width and height in pixels of the upright image. boxes: float32 (M, 4), x_min, y_min,
+    x_max, y_max in its pixels. labels: int64 (M,). draw_mask: returns class indices uint8 (H, W), 0
+    for the background and 255 for void; None where there are no masks.
+    """
+
+    label: int = 0
+    size: tuple[int, int] = (0, 0)
+    boxes: np.ndarray = field(default_factory=lambda: np.zeros((0, 4), np.float32))
+    labels: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    captions: tuple[str, ...] = ()
+    draw_mask: Callable[[], np.ndarray] | None = None
+
+
+S = TypeVar("S", bound=Sample)
 Splits = dict[str, list[Sample]]
+AnnotatedSplits = dict[str, list[AnnotatedSample]]
 
 
 def stratified(labels: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
@@ -41,12 +62,14 @@ def stratified(labels: np.ndarray, count: int, rng: np.random.Generator) -> np.n
     return np.sort(np.concatenate(drawn))
 
 
-def divide(samples: list[Sample], counts: dict[str, int | float], seed: int, place: str) -> Splits:
+def divide(
+    samples: list[S], counts: dict[str, int | float], seed: int, place: str
+) -> dict[str, list[S]]:
     """Return stratified splits: a count or a fraction for each name, and the rest as train."""
     rng = np.random.default_rng(seed)
     rest = np.arange(len(samples))
     labels = np.array([s.label for s in samples])
-    splits: Splits = {}
+    splits: dict[str, list[S]] = {}
     for split, wanted in counts.items():
         count = round(wanted * len(samples)) if wanted < 1 else int(wanted)
         if count < 1:

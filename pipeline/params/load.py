@@ -185,7 +185,8 @@ def check_study(name: str, study: Study, every: Params) -> None:
         where = f"{place}.settings.{setting}"
         check_block(schema.Setting, layer, where)
         recipe = resolve(where, lay_over(study.recipe, study.base, layer, every), every.sets)
-        kind = "image" if isinstance(recipe.data, schema.ImageData) else "series"
+        task = recipe.data.task
+        kind = {"classification": "image", "forecasting": "series"}.get(task, task)
         fitting = [
             measure for measure, (takes, _) in schema.MEASURES.items() if takes in (kind, "any")
         ]

@@ -18,7 +18,7 @@ from pydantic import BeforeValidator, Field, create_model
 
 from models import options as models_options
 from pipeline.core.errors import ParamsError, hint
-from pipeline.params.schema import Part
+from pipeline.params.schema import TASKS, Part
 
 MODELS = Path("models")
 
@@ -85,6 +85,23 @@ def bound_class(source: str) -> str | None:
 def constructor(arch: str, without: frozenset[str] = frozenset()) -> type[Part]:
     """Return the keywords of `Model.__init__` in models/<arch>.py as a model, less `without`."""
     return options_of((MODELS / f"{arch}.py").read_text(), arch, without)
+
+
+def task_of(arch: str) -> str | None:
+    """Return the task of models/<arch>.py: its constant TASK, else that of a keyword of its
+    constructor; None without any.
+    """
+    for node in parse((MODELS / f"{arch}.py").read_text(), arch).body:
+        match node:
+            case ast.Assign(targets=[ast.Name(id="TASK")], value=ast.Constant(value=task)):
+                if task not in TASKS:
+                    raise ParamsError(
+                        f"models/{arch}.py TASK: unknown task {task!r}; {hint(str(task), TASKS)}"
+                    )
+                return str(task)
+    takes = constructor(arch).model_fields
+    keywords = {"classes": "classification", "horizon": "forecasting"}
+    return next((task for keyword, task in keywords.items() if keyword in takes), None)
 
 
 def options_in_effect(options: Part) -> dict[str, Any]:

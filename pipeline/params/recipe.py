@@ -12,6 +12,7 @@ from pipeline.core.errors import ParamsError, hint
 from pipeline.params import network_options, schema
 from pipeline.params.network_options import constructor
 from pipeline.params.schema import (
+    AnnotatedSet,
     EntryRecipe,
     Head,
     ImageBlock,
@@ -28,9 +29,18 @@ from pipeline.params.schema import (
 from pipeline.params.validation_errors import Mistakes
 
 Sets = dict[str, Any]  # data sets by name, each a member of schema.DataSet
-# Keywords of a constructor that come from the data: of an architecture for images, for series.
-IMAGE_KEYWORDS = frozenset({"in_channels", "size", "classes"})
-SERIES_KEYWORDS = frozenset({"series", "horizon", "context", "targets", "calendar", "quantiles"})
+# Keywords of a constructor that come from the data, by the architecture's task.
+DATA_KEYWORDS = {
+    "classification": frozenset({"in_channels", "size", "classes"}),
+    "detection": frozenset({"in_channels", "size", "classes"}),
+    "segmentation": frozenset({"in_channels", "size", "classes"}),
+    "captioning": frozenset({"in_channels", "size", "words", "longest"}),
+    "forecasting": frozenset({"series", "horizon", "context", "targets", "calendar", "quantiles"}),
+}
+LOSSES = {  # choices of train.loss; of a task that is not listed the network has its own
+    "classification": ("auto", "cross-entropy", "softmax-clip"),
+    "forecasting": ("auto", "mse", "pinball"),
+}
 
 
 def built_on(name: Any, models: dict[Any, Any], above: tuple[Any, ...] = ()) -> Any:
@@ -128,11 +138,12 @@ def resolve(place: str, recipe: Any, sets: Sets) -> EntryRecipe:
     explain_misplaced_keys(place, mistakes, kinds)
     mistakes.raise_any()
     whole = ImageData if image else SeriesData
+    task = network_options.task_of(block.arch)
     levels = made["data"].quantiles if made["train"].loss == "pinball" else []
     found = EntryRecipe.model_construct(
         arch=block.arch,
         net=network_options.options_in_effect(made["net"]),
-        data=whole.model_construct(**dict(made["data"]), spec=sets[name]),
+        data=whole.model_construct(**dict(made["data"]), task=task, spec=sets[name]),
         train=ResolvedTrain.model_construct(**dict(made["train"]), levels=levels),
         weights=made["weights"],
         needs=block.needs,
@@ -148,7 +159,7 @@ def takes_images(recipe: Layer, sets: Sets) -> bool:
     data, arch = recipe.get("data", {}), recipe.get("arch")
     spec = next((spec for name, spec in sets.items() if name == data.get("set")), None)
     if spec:
-        return isinstance(spec, ImageSet)
+        return isinstance(spec, ImageSet | AnnotatedSet)
     if data.keys() & {"size", "colour", "context", "horizon"}:
         return not {"context", "horizon"} & set(data)
     known = network_options.is_architecture(arch)
@@ -172,17 +183,16 @@ def kinds_of_blocks(
     if not network_options.is_architecture(arch):
         mistakes[f"{place}.arch"] = network_options.explain_unknown(arch)
         return kinds
-    takes = set(constructor(arch).model_fields)
-    needed, task = ("classes", "images") if image else ("horizon", "series")
-    if needed not in takes:
-        what = f"models/{arch}.py does not take {task}, since its __init__ has no `{needed}`"
+    task = network_options.task_of(arch)
+    if task is None or image == (task == "forecasting"):
+        needed, taken = ("classes", "images") if image else ("horizon", "series")
+        what = f"models/{arch}.py does not take {taken}, since its __init__ has no `{needed}`"
         cure = "choose another data set or architecture"
-        if not takes & {"classes", "horizon"}:
+        if task is None:
             cure = f"name the argument `{needed}` that says how many outputs it has"
         mistakes[f"{place}.arch"] = f"{what}; {cure}"
         return kinds
-    given = IMAGE_KEYWORDS if image else SERIES_KEYWORDS
-    return {"net": constructor(arch, given), **kinds}
+    return {"net": constructor(arch, DATA_KEYWORDS[task]), **kinds}
 
 
 def with_epochs(train: Layer, head: Any) -> Layer:
@@ -219,29 +229,37 @@ def check_together(place: str, recipe: EntryRecipe) -> None:
 
 
 def check_task(place: str, recipe: EntryRecipe) -> None:
-    """Refuse options of images for series, and of series for images."""
-    data, train = recipe.data, recipe.train
-    image = isinstance(data, ImageData)
-    losses = ("auto", "cross-entropy", "softmax-clip") if image else ("auto", "mse", "pinball")
+    """Refuse a data set of another task, and options of another task."""
+    data, train, task = recipe.data, recipe.train, recipe.data.task
+    if task not in data.spec.TASKS:
+        what = f"{data.set!r} is for {' or '.join(data.spec.TASKS)}, models/{recipe.arch}.py"
+        raise ParamsError(f"{place}.data.set: {what} is for {task}; choose another of the two")
+    losses = LOSSES.get(task, ("auto",))
     if train.loss not in losses:
-        kind = "images" if image else "series"
         raise ParamsError(
-            f"{place}.train.loss: {train.loss!r} is not for {kind}; choices: {', '.join(losses)}"
+            f"{place}.train.loss: {train.loss!r} is not for {task}; choices: {', '.join(losses)}"
         )
     if isinstance(data, SeriesData):
         check_forecast(place, recipe, data)
-        if train.augment is not None:
-            raise ParamsError(f"{place}.train.augment: there is none for series; leave it out")
     elif data.standardise == "imagenet" and data.colour != "rgb":
         raise ParamsError(
             f"{place}.data.colour: standardise: imagenet is for three channels; set rgb"
         )
-    if recipe.saliency and (not image or recipe.on_features):
-        raise ParamsError(
-            f"{place}.saliency: only a network of images has gradients to export; leave it out"
-        )
-    if recipe.streaming and image:
-        raise ParamsError(f"{place}.streaming: only series come one sample at a time; leave it out")
+        if task != "classification" and data.fit != "stretch":
+            what = f"expected stretch for {task}, whose targets would be cut, got {data.fit!r}"
+            raise ParamsError(f"{place}.data.fit: {what}")
+    own = {  # keys that one task alone has
+        "train.augment": ("classification", train.augment),
+        "head": ("classification", recipe.head),
+        "saliency": ("classification", recipe.saliency),
+        "synthesis": ("classification", recipe.synthesis),
+        "streaming": ("forecasting", recipe.streaming),
+    }
+    for key, (owner, value) in own.items():
+        if value and task != owner:
+            raise ParamsError(f"{place}.{key}: it is for {owner}, not for {task}; leave it out")
+    if recipe.saliency and recipe.on_features:
+        raise ParamsError(f"{place}.saliency: a head on features has no gradients; leave it out")
 
 
 def check_forecast(place: str, recipe: EntryRecipe, data: SeriesData) -> None:

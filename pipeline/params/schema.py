@@ -6,7 +6,7 @@ The models also carry a checked recipe through the stages: `recipe.train.lr`.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
 from convline.model_file.document import ImageRule
 from convline.model_file.schema import MAX_IMAGE_SIDE, QUANTILES
@@ -19,6 +19,9 @@ RESERVED = (  # folders of out/, pages of the report, and `python -m pipeline.ne
     "checkpoints", "features", "downloads", "gpu", "index", "plots", "compare", "live", "inside",
     "net",
 )  # fmt: skip
+
+ImageTask = Literal["classification", "detection", "segmentation", "captioning"]
+TASKS = [*get_args(ImageTask), "forecasting"]
 
 # What a study can measure: on which data, and the kind of number, which decides how it is averaged.
 MEASURES = {
@@ -56,6 +59,8 @@ NonNegative = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 FractionOrCount = Annotated[int, Field(ge=0)] | NonNegative
 Names = Annotated[list[str], Field(min_length=1)]
+SceneSide = Annotated[int, Field(ge=64, le=96)]
+DigitCount = Annotated[int, Field(ge=1, le=6)]
 Layer = dict[str, Any]  # keys of a recipe, laid over another recipe before both are checked
 
 
@@ -105,8 +110,9 @@ class Camera(Part):
 
 
 class ImageSet(Part):
-    """Keys that every data set of images has."""
+    """Keys that every data set of images with a class each has."""
 
+    TASKS: ClassVar[tuple[str, ...]] = ("classification",)
     seed: Seed = Field(0, description="seed of the split")
     camera: Camera | None = Field(None, description="corruptions of every image")
     classes: Names | None = Field(
@@ -161,7 +167,85 @@ class FolderSet(ImageSet):
     licence: str = Field(description="licence of the data; it is written into the model file")
 
 
-class WavesSet(Part):
+class AnnotatedSet(Part):
+    """Keys that every data set of images with annotations has."""
+
+    TASKS: ClassVar[tuple[str, ...]] = ("detection", "segmentation", "captioning")
+    seed: Seed = Field(0, description="seed of the split, and of what is drawn")
+
+
+class ScenesSet(AnnotatedSet):
+    """Scenes of handwritten digits, which come with scikit-learn, on a textured ground, with boxes,
+    masks and a caption.
+    """
+
+    source: Literal["scenes"]
+    size: Annotated[tuple[SceneSide, SceneSide], Strict(False)] = Field(
+        (80, 80), description="height and width of a scene in pixels"
+    )
+    digits: Annotated[tuple[DigitCount, DigitCount], Strict(False)] = Field(
+        (1, 6), description="least and largest number of digits in a scene"
+    )
+    distinct: bool = Field(False, description="no digit is in a scene twice")
+    train: Positive = Field(2000, description="scenes of the training split")
+    validation: Positive = Field(300, description="scenes of the validation split")
+    test: Positive = Field(400, description="scenes of the test split")
+    licence: str = Field(
+        "CC BY 4.0 (UCI optical recognition of handwritten digits)",
+        description="licence of the data; it is written into the model file",
+    )
+
+    @field_validator("digits")
+    @classmethod
+    def require_rising_digits(cls, digits: tuple[int, int]) -> tuple[int, int]:
+        if digits[0] > digits[1]:
+            raise ValueError(f"expected [least, largest], got {list(digits)}")
+        return digits
+
+
+class OwnAnnotatedSet(AnnotatedSet):
+    """Keys of a user's images with annotations."""
+
+    validation: FractionOrCount = Field(
+        0.15, description="validation images: a count, or a fraction below 1"
+    )
+    test: FractionOrCount = Field(0.15, description="test images: a count, or a fraction below 1")
+    licence: str = Field(description="licence of the data; it is written into the model file")
+
+
+class CocoSet(OwnAnnotatedSet):
+    """Images with a COCO file of boxes, polygons or captions."""
+
+    source: Literal["coco"]
+    path: str = Field(description="the JSON file, relative to here or else to DATA_ROOT")
+    images: str | None = Field(
+        None, description="folder of the images, relative as `path`; null: the file's own folder"
+    )
+
+
+class MaskSet(OwnAnnotatedSet):
+    """A folder of images and a folder of PNG masks of class indices, as Pascal VOC has them."""
+
+    TASKS: ClassVar[tuple[str, ...]] = ("segmentation",)
+    source: Literal["masks"]
+    path: str = Field(
+        description=(
+            "the folder that holds JPEGImages/ and SegmentationClass/, or images/ and masks/,"
+            " relative to here or else to DATA_ROOT"
+        )
+    )
+    classes: Names | None = Field(
+        None, description="names of the indices from 1 on, 0 is the background; null: numbers"
+    )
+
+
+class SeriesSet(Part):
+    """Of every data set of series."""
+
+    TASKS: ClassVar[tuple[str, ...]] = ("forecasting",)
+
+
+class WavesSet(SeriesSet):
     """Generated amplitude-modulated sines."""
 
     source: Literal["waves"]
@@ -191,7 +275,7 @@ SEASON = Field(
 )
 
 
-class StatsmodelsSet(Part):
+class StatsmodelsSet(SeriesSet):
     """A series that comes with statsmodels."""
 
     source: Literal["statsmodels"]
@@ -205,7 +289,7 @@ class StatsmodelsSet(Part):
     )
 
 
-class CsvSet(Part):
+class CsvSet(SeriesSet):
     """A CSV or Parquet file with one or many series."""
 
     source: Literal["csv"]
@@ -228,11 +312,15 @@ class CsvSet(Part):
 
 AnySeriesSet = WavesSet | StatsmodelsSet | CsvSet
 AnyImageSet = DigitsSet | TorchvisionSet | FolderSet
-DataSet = Annotated[AnyImageSet | AnySeriesSet, Field(discriminator="source")]
+AnyAnnotatedSet = ScenesSet | CocoSet | MaskSet
+DataSet = AnyImageSet | AnyAnnotatedSet | AnySeriesSet
 SOURCES: dict[str, type[Part]] = {
     "digits": DigitsSet,
     "torchvision": TorchvisionSet,
     "folder": FolderSet,
+    "scenes": ScenesSet,
+    "coco": CocoSet,
+    "masks": MaskSet,
     "waves": WavesSet,
     "statsmodels": StatsmodelsSet,
     "csv": CsvSet,
@@ -332,13 +420,15 @@ class SeriesBlock(Part):
 class ImageData(ImageBlock):
     """A checked `data:` block with the data set that it names."""
 
-    spec: DigitsSet | TorchvisionSet | FolderSet = Field(discriminator="source")
+    task: ImageTask = "classification"
+    spec: AnyImageSet | AnyAnnotatedSet = Field(discriminator="source")
 
 
 class SeriesData(SeriesBlock):
     """A checked `data:` block with the data set that it names."""
 
-    spec: WavesSet | StatsmodelsSet | CsvSet = Field(discriminator="source")
+    task: Literal["forecasting"] = "forecasting"
+    spec: AnySeriesSet = Field(discriminator="source")
 
 
 AnyData = ImageData | SeriesData

@@ -209,17 +209,17 @@ MISTAKES = [
     (
         (*TINY, "train", "loss"),
         "mse",
-        "models.tiny.train.loss: 'mse' is not for images; choices: auto, cross-entropy",
+        "models.tiny.train.loss: 'mse' is not for classification; choices: auto, cross-entropy",
     ),
     (
         (*WAVE, "train", "loss"),
         "softmax-clip",
-        "models.wave.train.loss: 'softmax-clip' is not for series; ",
+        "models.wave.train.loss: 'softmax-clip' is not for forecasting; ",
     ),
     (
         (*WAVE, "train", "augment"),
         {"rotate": 3},
-        "models.wave.train.augment: there is none for series; leave it out",
+        "models.wave.train.augment: it is for classification, not for forecasting; leave it out",
     ),
     # in a `full:` block, although the size is small; in a study's last setting
     (

@@ -76,7 +76,7 @@ def test_what_does_not_go_together_is_in_one_message_too(workspace: Path) -> Non
     with pytest.raises(ParamsError) as error:
         load(recipe)
     message = str(error.value)
-    assert "'mse' is not for images" in message and "needs a trained backbone" in message
+    assert "'mse' is not for classification" in message and "needs a trained backbone" in message
     assert "expected at least 32 x 32 pixels" in message
 
 
