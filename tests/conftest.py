@@ -17,6 +17,7 @@ from PIL import Image
 from recipes import BASE, ROOT, SETS, SPECS, TRANSFERS
 
 from pipeline.data import dataset, prepare
+from pipeline.data.normalization import image_statistics
 from pipeline.params import load, recipe, schema
 from pipeline.params.schema import EntryRecipe
 
@@ -86,7 +87,7 @@ def images_of() -> Callable[..., dataset.Data]:
         colour = "grey" if x.shape[3] == 1 else "rgb"
         about = {"task": "classification", "labels": labels, "hash": "none"}
         about["input"] = {"size": list(x.shape[1:3]), "colour": colour}
-        mean, scale = prepare.image_statistics(x[splits["train"]], "channel")
+        mean, scale = image_statistics(x[splits["train"]], "channel")
         return dataset.Data(
             {k: x[s] for k, s in splits.items()},
             {k: y[s] for k, s in splits.items()},

@@ -10,8 +10,8 @@ from typing import Any
 from convline.model_file.document import Step
 
 from pipeline.core.errors import StageError
-from pipeline.data.tasks.forecasting import series_data
 from pipeline.data.season import DAY, WEEK, resolve_season
+from pipeline.data.tasks.forecasting import series_data
 from pipeline.new.params_file import Entry, path_text
 from pipeline.new.series_file import SeriesFile, look
 from pipeline.params.load import check_set

@@ -138,7 +138,7 @@ def resolve(place: str, recipe: Any, sets: Sets) -> EntryRecipe:
     explain_misplaced_keys(place, mistakes, kinds)
     mistakes.raise_any()
     whole = ImageData if image else SeriesData
-    task = network_options.task_of(block.arch)
+    task: Any = network_options.task_of(block.arch)
     levels = made["data"].quantiles if made["train"].loss == "pinball" else []
     found = EntryRecipe.model_construct(
         arch=block.arch,

@@ -20,7 +20,7 @@ from pipeline.network import pretrained
 from pipeline.params import load as params
 from pipeline.params import schema
 from pipeline.params.recipe import overlay, resolve
-from pipeline.params.schema import ImageData, Layer, Recipe, Study
+from pipeline.params.schema import Layer, Recipe, Study
 from pipeline.study import measures
 from pipeline.study.measures import CURVES, MEASURES, Run
 from pipeline.train import checkpoint, device, loop
@@ -32,7 +32,7 @@ def resolve_run(name: str, base: Layer, setting: Layer, seed: int, every: params
     """Return the recipe of one run: models.<name> with `base`, the setting and the seed."""
     raw = overlay(params.lay_over(name, base, setting, every), {"train": {"seed": seed}})
     recipe = params.in_environment(every, resolve(f"params.yaml models.{name}", raw, every.sets))
-    if isinstance(recipe.data, ImageData) and recipe.data.spec.per_class:
+    if getattr(recipe.data.spec, "per_class", None):
         recipe = recipe.updated(data={"spec": {"draw": seed}})
     if recipe.needs:  # each seed trains its own backbone
         recipe = recipe.updated(base=resolve_run(recipe.needs, {}, {}, seed, every))

@@ -18,8 +18,10 @@ from recipes import IMAGE_RECIPE, SERIES_RECIPE, SETS
 
 from pipeline.core.errors import StageError
 from pipeline.data import __main__ as data_main
-from pipeline.data import dataset, image_sources, prepare
+from pipeline.data import dataset, image_arrays, image_sources, prepare, series_sources
+from pipeline.data.normalization import image_statistics
 from pipeline.data.splits import Sample
+from pipeline.data.tasks import forecasting
 
 Resolve = Callable[..., dict[str, Any]]
 
@@ -38,7 +40,7 @@ def test_pixel_statistics_and_constant_pixels() -> None:
     rng = np.random.default_rng(0)
     x = rng.integers(0, 256, (600, 5, 4, 3), np.uint8)
     x[:, 0, 0] = 200
-    mean, scale = prepare.image_statistics(x, "pixel")
+    mean, scale = image_statistics(x, "pixel")
     assert mean.shape == scale.shape == (3, 5, 4)
     channels_first = x.transpose(0, 3, 1, 2).astype(np.float64)
     std = channels_first.std(0)
@@ -50,7 +52,7 @@ def test_pixel_statistics_and_constant_pixels() -> None:
 
 @pytest.mark.parametrize(("kind", "scale"), [("none", 1.0), ("unit", 1 / 255)])
 def test_fixed_normalizations(kind: str, scale: float) -> None:
-    mean, got = prepare.image_statistics(np.full((3, 2, 2, 3), 9, np.uint8), kind)
+    mean, got = image_statistics(np.full((3, 2, 2, 3), 9, np.uint8), kind)
     assert mean.shape == got.shape == (3, 1, 1)
     assert not mean.any() and (got == np.float32(scale)).all()
 
@@ -58,10 +60,10 @@ def test_fixed_normalizations(kind: str, scale: float) -> None:
 def test_mean_and_imagenet_normalization() -> None:
     """Grey levels minus their mean; torchvision's Normalize of images in [0, 1]."""
     x = np.random.default_rng(0).integers(0, 256, (20, 4, 5, 3), np.uint8)
-    mean, scale = prepare.image_statistics(x, "mean")
+    mean, scale = image_statistics(x, "mean")
     np.testing.assert_allclose(mean.ravel(), x.mean((0, 1, 2)), rtol=1e-6)
     assert (scale == 1).all() and scale.shape == (3, 1, 1)
-    mean, scale = prepare.image_statistics(x, "imagenet")
+    mean, scale = image_statistics(x, "imagenet")
     expected = (x / 255 - np.array([0.485, 0.456, 0.406])) / np.array([0.229, 0.224, 0.225])
     np.testing.assert_allclose(
         (x.transpose(0, 3, 1, 2) - mean) * scale, expected.transpose(0, 3, 1, 2), atol=1e-5
@@ -77,15 +79,15 @@ def test_statistics_see_the_training_split_alone(
     before, _ = prepare.make(block)
 
     if before.task == "classification":
-        real = prepare.decode
+        real = image_arrays.decode
 
         def inverted(samples: Any, rule: ImageRule, split: str) -> tuple[np.ndarray, int]:
             images, flat = real(samples, rule, split)
             return (images if split == "train" else 255 - images), flat
 
-        monkeypatch.setattr(prepare, "decode", inverted)
+        monkeypatch.setattr(image_arrays, "decode", inverted)
     else:
-        real_series = prepare.series_sources.series
+        real_series = series_sources.series
 
         def wild(*arguments: Any) -> Any:
             parts, facts = real_series(*arguments)
@@ -94,7 +96,7 @@ def test_statistics_see_the_training_split_alone(
                     one.values[:] += 1e6
             return parts, facts
 
-        monkeypatch.setattr(prepare.series_sources, "series", wild)
+        monkeypatch.setattr(series_sources, "series", wild)
     after, _ = prepare.make(block)
     assert not np.array_equal(before.x["test"], after.x["test"])
     np.testing.assert_array_equal(before.mean, after.mean)
@@ -119,13 +121,13 @@ def test_windows_lie_within_a_series() -> None:
 def test_an_image_in_two_splits_is_an_error(
     resolved: Resolve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = prepare.image_sources.images
+    real = image_sources.images
 
     def leaking(spec: dict[str, Any], background: list[int]) -> Any:
         splits, labels = real(spec, background)
         return {**splits, "test": [*splits["test"], splits["train"][0]]}, labels
 
-    monkeypatch.setattr(prepare.image_sources, "images", leaking)
+    monkeypatch.setattr(image_sources, "images", leaking)
     with pytest.raises(StageError, match="data: a split leaks, 1 images stand in two splits"):
         prepare.make(resolved(IMAGE_RECIPE).data)
 
@@ -137,7 +139,7 @@ def test_finding_duplicates_needs_little_memory() -> None:
     x["test"][7], x["test"][9] = x["train"][3], x["validation"][39]
     tracemalloc.start()
     try:
-        assert prepare.count_twins(x) == 2
+        assert image_arrays.count_twins(x) == 2
         assert tracemalloc.get_traced_memory()[1] < 1e6
     finally:
         tracemalloc.stop()
@@ -232,7 +234,7 @@ def test_the_stage_writes_images(
     folder = workspace / "out/tiny/data"
     with (folder / "raw.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert len(rows) == prepare.RAW
+    assert len(rows) == image_arrays.RAW
     for row in rows[::40]:
         np.testing.assert_array_equal(
             read_image(folder / row["file"], ImageRule.from_dict(about["input"])),
@@ -251,7 +253,7 @@ def test_the_names_of_test_images_are_those_of_their_files(tmp_path: Path) -> No
     (tmp_path / "a.png").write_bytes(b"")
     samples = [Sample(f"{i}", tmp_path / "a.png", 0, f"my/hat/{i}.png") for i in range(500)]
     samples[7] = Sample("7", tmp_path / "a.png", 0, "my/hat/\udcff.png")
-    prepare.write_raw_images(tmp_path / "raw", samples, ["hat"])
+    image_arrays.write_raw_files(tmp_path / "raw", samples)
     names = json.loads((tmp_path / "test_names.json").read_text(encoding="utf-8"))
     assert names[:7] + names[8:] == [f"my/hat/{i}.png" for i in range(500) if i != 7]
     assert names[7] == "my/hat/?.png"
@@ -335,6 +337,6 @@ def test_values_that_float32_cannot_tell_apart_are_refused(
     """float32 has 24 bits: at a level of 1e8 the last one is 8, at 5e4 it is .004."""
     values = level + spread * np.random.default_rng(0).standard_normal((500, 1))
     if sentence is None:
-        return prepare.require_float32(["y"], values)
+        return forecasting.require_float32(["y"], values)
     with pytest.raises(StageError, match=f"data: column 'y': .*{sentence}"):
-        prepare.require_float32(["y"], values)
+        forecasting.require_float32(["y"], values)

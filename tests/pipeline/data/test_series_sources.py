@@ -16,7 +16,8 @@ from recipes import ROOT
 from ruamel.yaml import YAML
 
 from pipeline.core.errors import StageError
-from pipeline.data import prepare, series_sources
+from pipeline.data import series_sources
+from pipeline.data.tasks import forecasting
 from pipeline.params import load as params
 from pipeline.params.schema import SeriesData
 
@@ -208,7 +209,7 @@ def test_the_offset_of_times_is_recorded(
     for zone, offset in (("Z", "utc"), ("", "none")):
         hours = np.datetime64("2024-01-01T00:00") + np.arange(60)[:, None].astype("timedelta64[h]")
         rows = "".join(f"{hour[0]}{zone},{row % 7}\n" for row, hour in enumerate(hours))
-        source = prepare.series_data(
+        source = forecasting.series_data(
             SeriesData(
                 set="mine",
                 context=5,
@@ -220,7 +221,7 @@ def test_the_offset_of_times_is_recorded(
         assert source.about["input"]["offset"] == offset
         raw = tmp_path / offset
         raw.mkdir()
-        prepare.write_raw_series(raw, source)
+        forecasting.write_raw(raw, source, None)
         for path in raw.iterdir():
             assert (
                 ReadOptions("hours", SeriesRule.from_dict(source.about["input"]))
@@ -248,7 +249,9 @@ def test_etth1_is_split_as_in_the_literature(
     """
     monkeypatch.setenv("DATA_ROOT", str(ETTH1))
     spec = params.check_set("etth1", YAML(typ="safe").load(ROOT / "params.yaml")["data"]["etth1"])
-    source = prepare.series_data(SeriesData(set="etth1", context=336, horizon=horizon, spec=spec))
+    source = forecasting.series_data(
+        SeriesData(set="etth1", context=336, horizon=horizon, spec=spec)
+    )
     raw = np.loadtxt(ETTH1 / "series/ETTh1.csv", delimiter=",", skiprows=1, usecols=range(1, 8))
     history, target = source.windows("test")
     assert (len(source.windows("train")[0]), len(target)) == (8640 - 336 - horizon + 1, tested)

@@ -16,15 +16,17 @@ from models import summary
 from pipeline.core.errors import ParamsError
 from pipeline.params import load as params
 from pipeline.params import network_options
-from pipeline.params.recipe import IMAGE_KEYWORDS, SERIES_KEYWORDS, resolve
+from pipeline.params.recipe import DATA_KEYWORDS, resolve
 
 IMAGES = {"set": "digits", "size": [304, 304], "colour": "rgb"}  # what the largest stem needs
 SERIES = {"set": "waves", "context": 48, "horizon": 12}
+DATA = {"classification": IMAGES, "forecasting": SERIES}
+SCENES = IMAGES | {"set": "scenes"}  # of the other tasks
 # What the data give: the keywords of a constructor that have no default.
-GIVEN = {"in_channels": 3, "size": (304, 304), "classes": 10}
+GIVEN = {"in_channels": 3, "size": (304, 304), "classes": 10, "words": 21, "longest": 14}
 GIVEN_SERIES = dict(series=1, targets=1, calendar=0, horizon=12, context=48, quantiles=1)
 EVERY = [(arch, option) for arch in models.names() for option in network_options.constructor(
-    arch, IMAGE_KEYWORDS | SERIES_KEYWORDS
+    arch, frozenset().union(*DATA_KEYWORDS.values())
 ).model_fields]  # fmt: skip
 # Half a second each to build; their options are choices, probabilities and true or false.
 HEAVY = {"alexnet", "densenet", "googlenet", "inception3", "inceptionresnet", "vgg", "zoo"}
@@ -42,12 +44,13 @@ def in_repository(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def recipe_of(arch: str, **net: Any) -> dict[str, Any]:
     """Return a recipe of `arch` and `data`, with `net` where an option is asked for."""
-    series = "horizon" in models.takes(arch)
-    return {"arch": arch, "data": SERIES if series else IMAGES} | ({"net": net} if net else {})
+    data = DATA.get(str(network_options.task_of(arch)), SCENES)
+    return {"arch": arch, "data": data} | ({"net": net} if net else {})
 
 
 def resolved(arch: str, **net: Any) -> Any:
-    sets = {name: params.check_set(name, spec) for name, spec in SETS.items()}
+    specs = SETS | {"scenes": {"source": "scenes"}}
+    sets = {name: params.check_set(name, spec) for name, spec in specs.items()}
     return resolve("models.tiny", recipe_of(arch, **net), sets)
 
 

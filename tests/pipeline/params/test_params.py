@@ -90,7 +90,7 @@ MISTAKES = [
     (
         ("data", "digits", "source"),
         ["a"],
-        "data.digits.source: unknown source \"['a']\"; choices: csv, digits",
+        "data.digits.source: unknown source \"['a']\"; choices: coco, csv, digits",
     ),
     (
         (*TINY, "train", "optimizer"),
