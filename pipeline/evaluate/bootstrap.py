@@ -1,28 +1,13 @@
-"""95 % intervals: of a mean or any statistic by the bootstrap, and of the difference of two
-accuracies.
-"""
+"""95 % intervals of a mean or of any statistic by the bootstrap."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
 import numpy as np
+from convline.report.confidence_interval import wilson_interval
 
 DRAWS = 1000
-NORMAL_QUANTILE = 1.96  # of 97.5 %
-
-
-def paired_accuracy_difference(first: np.ndarray, second: np.ndarray) -> tuple[float, float, float]:
-    """Return accuracy(first) - accuracy(second) and the ends of its 95 % interval.
-
-    first, second: bool (n,), whether each classifier is right about the same n images. Wald's
-    interval for matched pairs: Fleiss 1981, "Statistical Methods for Rates and Proportions",
-    section 8.2.
-    """
-    n, won, lost = len(first), int((first & ~second).sum()), int((second & ~first).sum())
-    difference = (won - lost) / n
-    half = NORMAL_QUANTILE * np.sqrt(max(won + lost - (won - lost) ** 2 / n, 0.0)) / n
-    return difference, float(difference - half), float(difference + half)
 
 
 def mean_interval(values: np.ndarray, block: int = 1) -> tuple[float, float]:
@@ -42,6 +27,16 @@ def percentile_interval(
     """
     statistics = [statistic(rows) for rows in block_draws(n, block)]
     return float(np.quantile(statistics, 0.025)), float(np.quantile(statistics, 0.975))
+
+
+def proportion_interval(statistic: Callable[[np.ndarray], float], n: int) -> tuple[float, float]:
+    """Return `percentile_interval` of a statistic in [0, 1] over n samples.
+
+    Where all draws are equal, as of samples that are all right, the bootstrap knows no doubt; it is
+    Wilson's interval then, of this share of n samples.
+    """
+    low, high = percentile_interval(statistic, n)
+    return (low, high) if low < high else wilson_interval(round(low * n), n)
 
 
 def block_draws(n: int, block: int) -> Iterator[np.ndarray]:

@@ -10,6 +10,11 @@ from typing import Any
 
 PROPORTION_DIGITS = 4  # after the point
 SIGNIFICANT_DIGITS = 4  # of every other number
+# What metrics.json holds of check.json's metric besides its main value, where it is there.
+BESIDE = (
+    "balanced_accuracy", "calibration_error", "mase",
+    "map", "pixel_accuracy", "class_accuracy", "cider",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -24,6 +29,11 @@ class Metric:
     better: str
     meaning: str
     interval: bool = False
+
+    @property
+    def noun(self) -> str:
+        """Its title within a sentence: "accuracy", "mean IoU", "mAP50"."""
+        return self.title[0].lower() + self.title[1:] if self.title[1:2].islower() else self.title
 
     @property
     def key(self) -> str:
@@ -67,17 +77,15 @@ CATALOGUE = {
             "mean distance between confidence and accuracy: at 0, predictions of probability 0.9"
             " are right nine times in ten",
         ),
-        Metric(
-            "int8 accuracy",
-            "proportion",
-            "higher",
-            "accuracy of the int8 file on the test images, the lowest over devices",
-        ),
-        Metric(
-            "fp16 accuracy",
-            "proportion",
-            "higher",
-            "accuracy of the fp16 file on the test images, the lowest over devices",
+        *(
+            Metric(
+                f"{variant} {noun}",
+                "proportion",
+                "higher",
+                f"{noun} of the {variant} file on the test images, the lowest over devices",
+            )
+            for noun in ("accuracy", "mAP50", "mean IoU", "exact match")
+            for variant in ("int8", "fp16")
         ),
         Metric(
             "Precision at 5",
@@ -91,6 +99,54 @@ CATALOGUE = {
             "proportion",
             "higher",
             "for heads on features: mean average precision over the ranking of all training images",
+        ),
+        Metric(
+            "mAP50",
+            "proportion",
+            "higher",
+            "mean average precision over the classes: a find is right where it overlaps a true box"
+            " of its class by half of their union or more",
+            interval=True,
+        ),
+        Metric(
+            "mAP",
+            "proportion",
+            "higher",
+            "mean average precision of COCO: the mean over overlaps of .5, .55, ... .95",
+        ),
+        Metric(
+            "Mean IoU",
+            "proportion",
+            "higher",
+            "intersection over union of the pixels of a class, its mean over the classes",
+            interval=True,
+        ),
+        Metric(
+            "Pixel accuracy",
+            "proportion",
+            "higher",
+            "proportion of the pixels of all test images that have the right class",
+        ),
+        Metric(
+            "Class accuracy",
+            "proportion",
+            "higher",
+            "mean over the classes of the proportion of their pixels that are right",
+        ),
+        Metric(
+            "Exact match",
+            "proportion",
+            "higher",
+            "proportion of the test images whose caption equals a reference word by word",
+            interval=True,
+        ),
+        Metric(
+            "CIDEr",
+            "score from 0 to 10",
+            "higher",
+            "CIDEr-D: how many n-grams of words a caption shares with its references, rare ones"
+            " counting more",
+            interval=True,
         ),
         Metric(
             "MSE",
@@ -145,9 +201,10 @@ def main_metrics(checked: dict[str, Any]) -> dict[str, float]:
     if not (metric := checked["metric"]):
         return {}
     found = {metric["name"]: [metric[key] for key in ("value", "low", "high")]}
-    for key in ("balanced_accuracy", "calibration_error", "mase"):
+    for key in BESIDE:
         if metric.get(key) is not None:
-            found[key] = [metric[key]]
+            ends = [f"{key}_{end}" for end in ("low", "high") if CATALOGUE[key].interval]
+            found[key] = [metric[name] for name in (key, *ends)]
     if "baselines" in metric:
         name, measure = find_best_baseline(metric)
         if ratio := metric["baselines"][name].get(f"{measure}_ratio"):
@@ -158,7 +215,8 @@ def main_metrics(checked: dict[str, Any]) -> dict[str, float]:
         found["precision_at_5"] = [retrieval["precision"]]
         found["mean_average_precision"] = [retrieval["mean_average_precision"]]
     for variant, by_device in checked["variants"].items():
-        found[f"{variant}_accuracy"] = [min(row["accuracy"] for row in by_device.values())]
+        name = metric["name"]
+        found[f"{variant}_{name}"] = [min(row[name] for row in by_device.values())]
     return {
         f"{key}{end}": float(CATALOGUE[key].text(value))
         for key, values in found.items()

@@ -15,7 +15,6 @@ from convline.errors import DeviceMemoryError
 from convline.model_file.onnx_file import read_model_file
 
 from pipeline.check import latency, machine, roofline, variant_selection
-from pipeline.evaluate import bootstrap
 from pipeline.params.schema import Check
 
 ROW = {
@@ -26,15 +25,6 @@ ROW = {
     "limit": None,
     "finite": True,
 }
-
-
-def test_paired_difference() -> None:
-    """By hand: 10 won, 4 lost of 100: 6 points +- 1.96 sqrt(14 - .36) / 100."""
-    first, second = np.ones(100, bool), np.ones(100, bool)
-    second[:10], first[10:14] = False, False
-    gap, low, high = bootstrap.paired_accuracy_difference(first, second)
-    assert gap == pytest.approx(0.06)
-    assert (high - gap, gap - low) == (pytest.approx(1.96 * np.sqrt(14 - 0.36) / 100),) * 2
 
 
 def judge(variant: str, n: int, wrong: int, **checks: Any) -> dict[str, Any]:

@@ -64,6 +64,28 @@ def test_the_metrics_of_a_classifier() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("name", "more"),
+    [
+        ("map50", {"map": 0.61234}),
+        ("mean_iou", {"pixel_accuracy": 0.98, "class_accuracy": 0.9}),
+        ("exact_match", {"cider": 8.12345, "cider_low": 7.5, "cider_high": 8.75}),
+    ],
+)
+def test_the_metrics_of_the_other_tasks(name: str, more: dict[str, float]) -> None:
+    """A variant has the task's own metric."""
+    metric = {"name": name, "value": 0.9, "low": 0.85, "high": 0.95, **more}
+    found = main_metrics({"metric": metric, "variants": {"int8": {"cpu": {name: 0.89}}}})
+    rounded = {key: float(f"{value:.4g}") for key, value in more.items()}
+    ends = {f"{name}_low": 0.85, f"{name}_high": 0.95}
+    assert found == {name: 0.9, **ends, **rounded, f"int8_{name}": 0.89}
+
+
+def test_a_title_within_a_sentence() -> None:
+    nouns = {key: CATALOGUE[key].noun for key in ("accuracy", "map50", "mean_iou", "cider", "mse")}
+    assert [*nouns.values()] == ["accuracy", "mAP50", "mean IoU", "CIDEr", "MSE"]
+
+
 def test_the_metrics_of_a_forecaster() -> None:
     """The ratio is to the baseline of the least MASE, though another one has a lower MSE."""
     assert main_metrics({"metric": FORECASTS, "variants": {}}) == {
