@@ -16,24 +16,22 @@ from pipeline.check.latency import measure_file
 from pipeline.check.limits import broken_limit, document_mismatch, no_better_than_baseline
 from pipeline.check.machine import describe_machine
 from pipeline.check.parity import float32_rounding_error, measure_parity, stream_difference
-from pipeline.check.predictions import predict
+from pipeline.check.predictions import LARGE_BATCH, Outputs
 from pipeline.check.roofline import has_arithmetic, machine_limits
+from pipeline.check.tasks import TASKS
 from pipeline.check.variant_selection import judge_variant, recommend_variant
 from pipeline.core.errors import StageError
 from pipeline.core.files import read_json
 from pipeline.core.paths import OUT, RESULTS
 from pipeline.data.dataset import Data
-from pipeline.data.raw_windows import choose_raw_windows
-from pipeline.evaluate import metrics
 from pipeline.evaluate.retrieval import measure_retrieval
 from pipeline.export.graph_analysis import BATCH, find_float16_overflow
 from pipeline.params.schema import Check
 
-LARGE_BATCH = 256
 STREAM_SHARE = 0.1  # of the limit on the difference from torch
 
 Inputs = dict[str, np.ndarray]  # "test" and "random", as served
-Outputs = dict[str, list[np.ndarray]]  # torch's for them
+TorchOutputs = dict[str, Outputs]  # for them, and "answers", which the metric judges
 
 
 @dataclass
@@ -47,7 +45,7 @@ class FileResult:
     device: str
     variant: str
     digest: str
-    outputs: list[np.ndarray]  # for the test split
+    answers: Outputs  # for the test split
     parity: list[dict[str, Any]]
     golden: dict[str, Any]
     stream: dict[str, Any] | None
@@ -68,12 +66,13 @@ def check_entry(
         if supports_device(variant, device)
     ]
     fp32 = next(file for file in files if file.variant == "fp32")
-    metric, arrays = measure_metric(fp32.outputs, torch_outputs["test"][0], source)
+    task = TASKS[source.task]
+    metric, arrays = task.measure(fp32.answers, torch_outputs["answers"], source)
     recorded = arrays.get("rows", slice(None))  # of a forecaster, the windows with raw files
     for file in (file for file in files if file.timing):
         key = f"predictions_{file.device}_{file.variant}"  # stage infer compares with these
-        arrays[key] = file.outputs[0][recorded]
-    variants = judge_variants(name, files, source, checks)
+        arrays[key] = task.record(file.answers)[recorded]
+    variants = judge_variants(name, metric["name"], files, source, checks)
     checked: dict[str, Any] = {
         "golden": [file.golden for file in files],
         "rows": [row for file in files for row in file.parity],
@@ -90,10 +89,9 @@ def check_entry(
         checked["streams"] = streams
     if "cuda" in devices:
         checked["rounding"] = {"cuda": float32_rounding_error("cuda")}
-    labels = source.about.get("labels", [])
-    checked["against_baseline"] = metrics.compare_with_best_baseline(metric, labels)
+    checked["against_baseline"] = task.compare_with_baseline(metric, source)
     broken = broken_limit(name, checked) or no_better_than_baseline(name, checked, checks.baseline)
-    sentence = broken or describe_pass(checked, checks.atol)
+    sentence = broken or describe_pass(checked, checks.atol, task.BEYOND)
     checked = {"passed": broken is None, "verdict": sentence, **checked}
     timings = [row for file in files if file.timing for row in file.timing["rows"]]
     speed = {
@@ -107,21 +105,25 @@ def check_entry(
             if file.timing
         ],
         "choice": {
-            device: recommend_variant(device, timings, metric["value"], variants)
-            for device in devices
+            device: recommend_variant(device, timings, metric, variants) for device in devices
         },
     }
     return checked, speed, arrays, {variant_file_name(file.variant): file.digest for file in files}
 
 
-def read_torch_outputs(name: str, source: Data) -> tuple[Inputs, Outputs]:
+def read_torch_outputs(name: str, source: Data) -> tuple[Inputs, TorchOutputs]:
     """Return the inputs of the comparison with torch, and torch's outputs, as stage export left
     them.
+
+    Torch's answers are its outputs for the test split, unless export saved others.
     """
-    count = 1 if source.task == "classification" else 2
     with np.load(OUT / name / "export" / "torch.npz") as saved:
         x = {"test": source.served("test"), "random": saved["random"]}
-        return x, {kind: [saved[f"{kind}_{i}"] for i in range(count)] for kind in x}
+        outputs = {
+            kind: [saved[key] for key in sorted(saved) if key.startswith(f"{kind}_")]
+            for kind in (*x, "answers")
+        }
+    return x, outputs | {"answers": outputs["answers"] or outputs["test"]}
 
 
 def check_file(
@@ -129,7 +131,7 @@ def check_file(
     device: str,
     variant: str,
     x: Inputs,
-    torch_outputs: Outputs,
+    torch_outputs: TorchOutputs,
     source: Data,
     operations: dict[str, float],
     checks: Check,
@@ -150,10 +152,10 @@ def check_file(
         rows += measure_parity(tf32, place_tf32, x, torch_outputs, checks.atol, None)
     if variant == "fp16":
         require_float16_range(name, file.path, x)
-    outputs = predict(model, x["test"], LARGE_BATCH)
+    answers = TASKS[source.task].answers(model, x["test"])
     stream = None
     if file.has_step_graph:
-        windows, forecast = x["test"][:LARGE_BATCH], outputs[0][:LARGE_BATCH]
+        windows, forecast = x["test"][:LARGE_BATCH], answers[0][:LARGE_BATCH]
         difference = stream_difference(file, device, windows, forecast)
         limit = STREAM_SHARE * model.golden_atol
         stream = place | {"difference": difference, "limit": limit}
@@ -161,7 +163,7 @@ def check_file(
     timing = None
     if has_arithmetic(device, variant):
         timing = measure_file(file, variant, device, x["test"], operations, checks)
-    return FileResult(device, variant, file.digest, outputs, rows, golden, stream, timing)
+    return FileResult(device, variant, file.digest, answers, rows, golden, stream, timing)
 
 
 def require_float16_range(name: str, path: Path, x: Inputs) -> None:
@@ -174,53 +176,29 @@ def require_float16_range(name: str, path: Path, x: Inputs) -> None:
             raise StageError(f"{name}: {what}; {cure}; see {path}")
 
 
-def measure_metric(
-    outputs: list[np.ndarray], torch_output: np.ndarray, source: Data
-) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Return the metric of the test split, and the arrays of test.npz for stage infer and the
-    report.
-    """
-    if source.task == "classification":
-        y = np.asarray(source.y["test"])
-        metric = metrics.measure_classification(outputs[0], torch_output, y)
-        return metric, {"probabilities": outputs[0], "y": y}
-    rows = choose_raw_windows(len(outputs[0]), source.about["input"]["context"])
-    source = source.alone()
-    history, target = source.windows("test", source.about["stride"])
-    arrays = {
-        "rows": rows,
-        "context": history[rows],
-        "target": target[rows],
-        "forecast": outputs[0][rows],
-        "quantiles": outputs[1][rows],
-        "quantile_levels": np.array(source.about["forecast"]["quantiles"]),
-    }
-    metric, backtest = metrics.measure_forecasts(outputs, torch_output, source)
-    return metric, arrays | backtest
-
-
 def judge_variants(
-    name: str, files: list[FileResult], source: Data, checks: Check
+    name: str, metric: str, files: list[FileResult], source: Data, checks: Check
 ) -> dict[str, dict[str, dict[str, Any]]]:
     """Return `judge_variant` of each file but fp32, by variant and device.
 
     It is compared with the fp32 file on the same device.
     """
-    fp32 = {file.device: file.outputs[0] for file in files if file.variant == "fp32"}
+    if not (lose := TASKS[source.task].lose):
+        return {}
+    fp32 = {file.device: file.answers for file in files if file.variant == "fp32"}
     judged: dict[str, dict[str, dict[str, Any]]] = {}
     for file in (file for file in files if file.variant != "fp32"):
-        y = np.asarray(source.y["test"])
-        verdict = judge_variant(name, file.parity, file.outputs[0], fp32[file.device], y, checks)
+        loss = lose(fp32[file.device], file.answers, source)
+        verdict = judge_variant(name, metric, file.parity, loss, checks)
         judged.setdefault(file.variant, {})[file.device] = verdict
     return judged
 
 
-def describe_pass(checked: dict[str, Any], atol: float) -> str:
-    """Return the verdict of an entry that broke no limit."""
+def describe_pass(checked: dict[str, Any], atol: float, beyond: str) -> str:
+    """Return the verdict of an entry that broke no limit; beyond: the task's BEYOND."""
     sentence, beside = "all limits kept", checked["against_baseline"]
     if checked["metric"]["name"] != "accuracy" or not beside["better"]:
         sentence += f"; {beside['sentence']}"
-    if rows := max(row.get("beyond", 0) for row in checked["rows"] if row["variant"] == "fp32"):
-        cause = "a feature on the edge of a split"
-        sentence += f"; {rows} rows differ from torch by more than {atol:g}: {cause}"
+    if count := max(row.get("beyond", 0) for row in checked["rows"] if row["variant"] == "fp32"):
+        sentence += f"; {beyond.format(count=count, atol=atol)}"
     return sentence

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from pipeline.check.parity import MAX_ROUNDING_ERROR
+from pipeline.evaluate.metric_catalogue import CATALOGUE
 from pipeline.params.schema import ERROR_LIMIT
 
-# Of accuracy: rounding may decide a tie of one image; two of 360 images are a fault.
-ACCURACY_LIMIT = 0.005
+# Of accuracies and the like: rounding may decide a tie of one image; two of 360 are a fault.
+PROPORTION_LIMIT = 0.005
 
 
 def document_mismatch(name: str, document: dict[str, Any], about: dict[str, Any]) -> str | None:
@@ -16,7 +17,7 @@ def document_mismatch(name: str, document: dict[str, Any], about: dict[str, Any]
     rule = {key: value for key, value in document["input"].items() if key != "range"}
     promised = document | {"input": rule}  # stage export adds the range, of the network
     expected = about | {"name": name}
-    for key in ("name", "task", "labels", "input", "forecast"):
+    for key in ("name", "task", "labels", "words", "input", "forecast"):
         if promised.get(key) != expected.get(key):
             values = (
                 f"{shorten(expected.get(key))} as the entry has, got {shorten(promised.get(key))}"
@@ -87,9 +88,10 @@ def broken_stream(checked: dict[str, Any]) -> str | None:
 
 
 def broken_metric(checked: dict[str, Any]) -> str | None:
-    """Return the sentence for a metric that onnxruntime changes: accuracy, or a relative error."""
+    """Return the sentence for a metric that onnxruntime changes: a proportion, or an error."""
     metric = checked["metric"]
-    limit = ACCURACY_LIMIT if metric["name"] == "accuracy" else ERROR_LIMIT * abs(metric["torch"])
+    is_proportion = CATALOGUE[metric["name"]].unit == "proportion"
+    limit = PROPORTION_LIMIT if is_proportion else ERROR_LIMIT * abs(metric["torch"])
     if abs(metric["value"] - metric["torch"]) <= limit:
         return None
     values = f"{metric['value']:.4g} under onnxruntime, {metric['torch']:.4g} under torch"

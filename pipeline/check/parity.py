@@ -8,9 +8,9 @@ import numpy as np
 from convline.model_file.onnx_file import ModelFile
 from convline.runtime.streaming import Stream
 
-from pipeline.check.predictions import Model, predict
+from pipeline.check.predictions import Model, Outputs, predict
 from pipeline.check.single_operator import open_operator
-from pipeline.core.errors import StageError
+from pipeline.check.tasks import TASKS
 
 # Relative. TF32 is 2^-12 off in `float32_rounding_error`, sums of float32 in any order 1e-6.
 MAX_ROUNDING_ERROR = 2.0**-14
@@ -22,69 +22,26 @@ def measure_parity(
     model: Model,
     place: dict[str, str],
     x: dict[str, np.ndarray],
-    torch_outputs: dict[str, list[np.ndarray]],
+    torch_outputs: dict[str, Outputs],
     close: float,
     limit: float | None,
 ) -> list[dict[str, Any]]:
     """Return the differences from torch's outputs, a row for each kind of input and batch size.
 
     place: provider and variant, which each row repeats; x and torch_outputs: by kind of input;
-    close: as in `compare_outputs`; limit: the largest difference that passes, None where accuracy
-    decides.
+    close: as the task's `compare` takes it; limit: the largest difference that passes, None where
+    the metric decides.
     """
-    rows = []
+    rows, compare = [], TASKS[model.file.task].compare
     for kind, inputs in x.items():
         for batch, most in ROWS_AT_BATCH.items():
             count = len(inputs) if most is None else min(len(inputs), most)
             outputs = predict(model, inputs[:count], max(batch, 1))
-            facts = compare_outputs(outputs, torch_outputs[kind], count, close)
+            facts = compare(model, outputs, torch_outputs[kind], count, close)
             passed = facts["finite"] and (limit is None or facts["max_difference"] <= limit)
             row = {**place, "input": kind, "batch": batch, "n": count, **facts}
             rows.append(row | {"limit": limit, "passed": passed})
     return rows
-
-
-def compare_outputs(
-    outputs: list[np.ndarray], expected: list[np.ndarray], count: int, close: float = 1e-4
-) -> dict[str, Any]:
-    """Return how the outputs for the first `count` rows differ from the expected ones.
-
-    The largest difference, also as a share of the largest value, the mean one, and the worst row;
-    of probabilities also the share of equal top classes, and in `beyond` the rows that differ by
-    more than `close`. Differences are taken over finite values, so that JSON can hold them;
-    `finite` tells whether all are. Raises StageError where shapes differ.
-    """
-    for got, torch_output in zip(outputs, expected, strict=True):
-        if got.shape != (shape := (count, *torch_output.shape[1:])):
-            raise StageError(
-                f"check: expected outputs of shape {shape}, got {got.shape}; export again"
-            )
-    if not count:  # shapes are all there is to compare
-        facts: dict[str, Any] = {
-            "finite": True, "max_difference": 0.0, "relative": 0.0, "mean_difference": 0.0,
-            "worst_row": 0,
-        }  # fmt: skip
-        return facts | ({"beyond": 0, "top1_agreement": 1.0} if outputs[0].ndim == 2 else {})
-    gaps = [
-        np.abs(got.astype(np.float64) - torch_output[:count]).reshape(count, -1)
-        for got, torch_output in zip(outputs, expected, strict=True)
-    ]
-    finite = all(np.isfinite(gap).all() for gap in gaps)
-    worst = np.max([gap.max(1) for gap in gaps], axis=0)  # of each row
-    largest = float(np.where(np.isfinite(worst), worst, 0).max())
-    scale = max(float(np.abs(torch_output[:count]).max()) for torch_output in expected) or 1.0
-    means = [gap[np.isfinite(gap)].mean() if finite else 0.0 for gap in gaps]
-    facts = {
-        "finite": finite,
-        "max_difference": largest,
-        "relative": largest / scale,
-        "mean_difference": float(np.mean(means)),
-        "worst_row": int(np.where(np.isfinite(worst), worst, np.inf).argmax()),
-    }
-    if outputs[0].ndim == 2:
-        same = outputs[0].argmax(1) == expected[0][:count].argmax(1)
-        facts |= {"beyond": int((worst > close).sum()), "top1_agreement": float(same.mean())}
-    return facts
 
 
 def stream_difference(file: ModelFile, device: str, x: np.ndarray, forecast: np.ndarray) -> float:

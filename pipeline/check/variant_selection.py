@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numpy as np
-
-from pipeline.evaluate.bootstrap import paired_accuracy_difference
+from pipeline.check.metric_loss import MetricLoss
+from pipeline.evaluate.metric_catalogue import CATALOGUE
 from pipeline.params.schema import Check
 
 MIN_SPEEDUP = 1.1  # over fp32, for a recommendation: timings differ from run to run
@@ -23,26 +22,18 @@ def images_needed(budget: float) -> int:
 
 
 def judge_variant(
-    name: str,
-    rows: list[dict[str, Any]],
-    probabilities: np.ndarray,
-    fp32: np.ndarray,
-    y: np.ndarray,
-    checks: Check,
+    name: str, metric: str, rows: list[dict[str, Any]], loss: MetricLoss, checks: Check
 ) -> dict[str, Any]:
-    """Return whether a variant may ship, why, and how its accuracy differs from the fp32 file's.
+    """Return whether a variant may ship, why, and how its metric differs from the fp32 file's.
 
-    rows: of its parity; probabilities and fp32 (N, K): of the variant and of the fp32 file for
-    images with labels y (N,).
+    metric: its name; rows: of the variant's parity.
 
-    int8 may lose `check.budget` of accuracy. With fewer test images than `images_needed`, int8 is
-    undecided, unless it certainly loses more: it then ships only with `check.undecided: package`.
-    fp16 may lose the budget, or two images where these are more. Its accuracy is no better known,
-    but its probabilities must be within `check.fp16_atol` of torch's for every input, so that only
-    images at the edge between two classes can change. int8 has no such limit.
+    int8 may lose `check.budget` of the metric. It is undecided where the test images cannot tell,
+    unless it certainly loses more: it then ships only with `check.undecided: package`. fp16 may
+    lose the budget, or two images where these are more. Its metric is no better known, but its
+    outputs must be within `check.fp16_atol` of torch's for every input, so that only images at the
+    edge between two answers can change. int8 has no such limit.
     """
-    correct, fp32_correct = probabilities.argmax(1) == y, fp32.argmax(1) == y
-    loss = paired_accuracy_difference(fp32_correct, correct)
     variant, failed = rows[0]["variant"], [row for row in rows if not row["passed"]]
     undecided = False
     if failed:
@@ -51,39 +42,40 @@ def judge_variant(
         why = f"differs from torch by {worst:.1e} (limit {failed[0]['limit']:.1e})"
         why += "; it does not ship"
     else:
-        undecided, accepted, why = judge_accuracy(variant, loss, len(y), checks)
+        undecided, accepted, why = judge_loss(variant, CATALOGUE[metric].noun, loss, checks)
     return {
         "accepted": accepted,
         "undecided": undecided,
         "why": f"{name}: {variant} {why}",
-        "accuracy": float(correct.mean()),
-        "lost": loss[0],
-        "lost_low": loss[1],
-        "lost_high": loss[2],
-        "top1_agreement": float((probabilities.argmax(1) == fp32.argmax(1)).mean()),
+        metric: loss.value,
+        "lost": loss.lost,
+        "lost_low": loss.low,
+        "lost_high": loss.high,
+        "top1_agreement": loss.agreement,
     }
 
 
-def judge_accuracy(
-    variant: str, loss: tuple[float, float, float], n: int, checks: Check
-) -> tuple[bool, bool, str]:
+def judge_loss(variant: str, noun: str, loss: MetricLoss, checks: Check) -> tuple[bool, bool, str]:
     """Return whether a variant is undecided, whether it ships, and why.
 
-    loss: of accuracy on n test images, and the ends of its 95 % interval.
+    A loss of images that are right is undecided with fewer images than `images_needed`, another
+    loss where its interval holds the budget. noun: of the metric.
     """
     budget, needed = checks.budget, images_needed(checks.budget)
-    points, why = f"{100 * budget:.2g} points", describe_loss_with_interval(*loss)
-    if variant == "int8" and n < needed and loss[1] <= budget:
+    points, why = f"{100 * budget:.2g} points", describe_loss_with_interval(noun, *loss.interval)
+    unknown = loss.n < needed if loss.counted else loss.high > budget
+    if variant == "int8" and unknown and loss.low <= budget:
         ships = checks.undecided == "package"
         asked, found = "`check.undecided: package`", why
-        why = f"is undecided: {n} test images cannot decide a loss of {points} ({needed} needed)"
+        why = f"is undecided: {loss.n} test images cannot decide a loss of {points}"
+        why += f" ({needed} needed)" if loss.counted else ""
         why += f", it {found}; "
         why += f"it ships because of {asked}" if ships else f"{asked} ships it anyway"
         return True, ships, why
-    ships = loss[0] <= (max(budget, 2 / n) if variant == "fp16" else budget)
+    ships = loss.lost <= (max(budget, 2 / loss.n) if variant == "fp16" else budget)
     why += f" (limit {points}{' or two images' if variant == 'fp16' else ''})"
     why += "" if ships else "; it does not ship"
-    why += f", a weak verdict on {n} images" if n < FEW_IMAGES else ""
+    why += f", a weak verdict on {loss.n} images" if loss.counted and loss.n < FEW_IMAGES else ""
     return False, ships, why
 
 
@@ -92,34 +84,34 @@ def describe_loss(lost: float) -> str:
     return f"{'gains' if lost < 0 else 'loses'} {100 * abs(lost):.2f} points"
 
 
-def describe_loss_with_interval(lost: float, low: float, high: float) -> str:
-    """Return `describe_loss` with the 95 % interval of the loss, or of the gain, in points."""
+def describe_loss_with_interval(noun: str, lost: float, low: float, high: float) -> str:
+    """Return `describe_loss` with the metric and the 95 % interval of the loss, or of the gain."""
     ends = (-high, -low) if lost < 0 else (low, high)
-    return "{} of accuracy [{:.2f}, {:.2f}]".format(
-        describe_loss(lost), *(100 * end + 0.0 for end in ends)
+    return "{} of {} [{:.2f}, {:.2f}]".format(
+        describe_loss(lost), noun, *(100 * end + 0.0 for end in ends)
     )
 
 
 def recommend_variant(
     device: str,
     timings: list[dict[str, Any]],
-    fp32: float,
+    metric: dict[str, Any],
     variants: dict[str, dict[str, dict[str, Any]]],
 ) -> dict[str, Any]:
-    """Return the recommended variant, why, and the Pareto front of latency at batch 1 and accuracy.
+    """Return the recommended variant, why, and the Pareto front of latency at batch 1 and metric.
 
     The fastest variant that may ship is recommended, if it is MIN_SPEEDUP faster than fp32 both at
-    batch 1 and in its best throughput. timings: rows of speed.json; fp32: accuracy or error of the
-    fp32 file; variants: what `judge_variant` returned, by variant and device.
+    batch 1 and in its best throughput. timings: rows of speed.json; metric: of the fp32
+    file; variants: what `judge_variant` returned, by variant and device.
     """
     rows = [row for row in timings if row["device"] == device]
     timed = {row["variant"] for row in rows}
     accepted = {
-        variant: by_device[device]["accuracy"]
+        variant: by_device[device][metric["name"]]
         for variant, by_device in variants.items()
         if variant in timed and by_device[device]["accepted"]
     }
-    accuracy = {"fp32": fp32, **accepted}
+    accuracy = {"fp32": metric["value"], **accepted}
     latency = {
         v: next(r["p50_ms"] for r in rows if (r["variant"], r["batch"]) == (v, 1)) for v in accuracy
     }

@@ -6,10 +6,13 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from convline.metrics.captions import GRADES, cider_scores, exact_matches, grade_captions
 from convline.report.confidence_interval import wilson_interval
 
 from pipeline.evaluate.bootstrap import mean_interval
+
+UNKNOWN, END = "<unknown>", 1  # a word, and the id of <end>
 
 
 def measure_captions(
@@ -44,3 +47,19 @@ def measure_captions(
             "value": float(exact_matches([often] * n, references).mean()),
         },
     }
+
+
+def reference_texts(y: np.ndarray, words: Sequence[str]) -> list[list[str]]:
+    """Return the references of each image of y int64 (N, R, L), word ids that end with <end>.
+
+    A word that the training captions do not have is "_", so that no caption equals it.
+    """
+    names = ["_" if word == UNKNOWN else word for word in words]
+    return [
+        [
+            " ".join(names[word] for word in ids[: [*ids].index(END)])
+            for ids in references
+            if ids[0] >= 0
+        ]
+        for references in y
+    ]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 from convline.metrics.detection import (
+    ClassFinds,
     Finds,
     average_precision,
     finds_by_class,
@@ -28,9 +30,7 @@ def measure_detection(
     box of the most frequent class for every image.
     """
     matched = finds_by_class(finds, y, len(labels))
-    low, high = proportion_interval(
-        lambda rows: float(mean_curve(matched, rows=rows).mean()), len(y)
-    )
+    low, high = proportion_interval(partial(drawn_precision, matched), len(y))
     curves = [precision_curve(found) for found in matched]
     value, everywhere = average_precision(finds, y, len(labels))
     baseline, label = mean_box(y)
@@ -49,6 +49,11 @@ def measure_detection(
             "value": average_precision(baseline, y, len(labels))[0],
         },
     }
+
+
+def drawn_precision(matched: list[ClassFinds], rows: np.ndarray) -> float:
+    """Return mean average precision at an overlap of .5 of the images `rows`, drawn from all."""
+    return float(mean_curve(matched, rows=rows).mean())
 
 
 def mean_box(y: np.ndarray) -> tuple[Finds, int]:

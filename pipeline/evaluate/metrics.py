@@ -47,20 +47,28 @@ def measure_classification(
     }
 
 
-def compare_with_best_baseline(metric: dict[str, Any], labels: list[str]) -> dict[str, Any]:
-    """Return {"better": bool, "sentence": str} about a metric of this module and its best baseline.
+def compare_with_largest_class(metric: dict[str, Any], labels: list[str]) -> dict[str, Any]:
+    """Return {"better": bool, "sentence": str} about an accuracy and that of the largest class."""
+    label, share = labels[metric["largest_class"]["label"]], metric["largest_class"]["share"]
+    name = f"always predicting {label!r}, the largest class"
+    return compare_with_constant(metric | {"baseline": {"name": name, "value": share}})
 
-    The baseline of a classifier predicts the largest class for every image. The best baseline of a
-    forecaster has the least MASE, or the least MSE where MASE is not defined.
+
+def compare_with_constant(metric: dict[str, Any]) -> dict[str, Any]:
+    """Return {"better": bool, "sentence": str} about a metric and its `baseline`.
+
+    The baseline gives the same answer for every image.
     """
-    if metric["name"] == "accuracy":
-        label, share = labels[metric["largest_class"]["label"]], metric["largest_class"]["share"]
-        better, accuracy = metric["value"] > share, CATALOGUE["accuracy"].text(share)
-        than = f"always predicting {label!r}, the largest class (accuracy {accuracy})"
-        return {
-            "better": better,
-            "sentence": f"{'better' if better else 'no better'} than {than}",
-        }
+    baseline, named = metric["baseline"], CATALOGUE[metric["name"]]
+    better = metric["value"] > baseline["value"]
+    than = f"{baseline['name']} ({named.noun} {named.text(baseline['value'])})"
+    return {"better": better, "sentence": f"{'better' if better else 'no better'} than {than}"}
+
+
+def compare_with_best_baseline(metric: dict[str, Any]) -> dict[str, Any]:
+    """Return {"better": bool, "sentence": str} about forecast errors and those of the best
+    baseline, which has the least MASE, or the least MSE where MASE is not defined.
+    """
     name, measure = find_best_baseline(metric)
     ours = metric["value"] if measure == "mse" else metric["mase"]
     theirs = metric["baselines"][name][measure]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,7 @@ def measure_segmentation(
     classes = len(labels)
     counts = confusions(masks, y, classes)
     confusion = counts.sum(0)
-    low, high = proportion_interval(lambda rows: mean_overlap(counts, rows), len(y))
+    low, high = proportion_interval(partial(mean_overlap, counts), len(y))
     pixel_accuracy, class_accuracy = pixel_accuracies(confusion)
     true = confusion.sum(1)
     largest = int(true.argmax())

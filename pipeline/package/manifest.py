@@ -13,7 +13,7 @@ from convline.model_file.registry import MANIFEST, MODEL_FILE, VARIANTS, variant
 
 from pipeline.core.errors import StageError
 from pipeline.core.files import write_json
-from pipeline.package.triton import write_triton_model
+from pipeline.package.triton import write_triton_models
 
 
 def accepted_variants(checked: dict[str, Any]) -> list[str]:
@@ -85,5 +85,5 @@ def write_package(folder: Path, models: dict[str, ModelFile], manifest: dict[str
     for variant in (variant for variant in VARIANTS if variant_file_name(variant) in models):
         model, path = models[variant_file_name(variant)], folder / variant_file_name(variant)
         path.write_bytes(model.content)
-        write_triton_model(folder / "triton", variant, path, model)
+        write_triton_models(folder / "triton", variant, path, model)
     write_json(folder / MANIFEST, manifest)
