@@ -21,14 +21,14 @@ def accuracy_difference(
     intervals of the two accuracies, combined with their correlation.
     """
     n = both + first + second + neither
-    p, q = (both + first) / n, (both + second) / n
+    p, q, difference = (both + first) / n, (both + second) / n, (first - second) / n
     p_low, p_high = wilson_interval(both + first, n)
     q_low, q_high = wilson_interval(both + second, n)
     phi = correlation(both, first, second, neither)
     down, up = (p - p_low, q_high - q), (p_high - p, q - q_low)
-    low = p - q - math.sqrt(max(0.0, down[0] ** 2 - 2 * phi * down[0] * down[1] + down[1] ** 2))
-    high = p - q + math.sqrt(max(0.0, up[0] ** 2 - 2 * phi * up[0] * up[1] + up[1] ** 2))
-    return p - q, low, high
+    low = difference - math.sqrt(max(0.0, down[0] ** 2 - 2 * phi * down[0] * down[1] + down[1] ** 2))
+    high = difference + math.sqrt(max(0.0, up[0] ** 2 - 2 * phi * up[0] * up[1] + up[1] ** 2))
+    return difference, low, high
 
 
 def correlation(both: int, first: int, second: int, neither: int) -> float:

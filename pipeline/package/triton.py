@@ -17,7 +17,7 @@ from convline.model_file.onnx_file import ModelFile
 from convline.model_file.registry import MODEL_FILE
 from onnx import TensorProto
 
-DATA_TYPES = {
+DATA_TYPES: dict[int, str] = {
     TensorProto.UINT8: "TYPE_UINT8",
     TensorProto.INT64: "TYPE_INT64",
     TensorProto.FLOAT: "TYPE_FP32",

@@ -1,5 +1,5 @@
 """What the folders of `convline` may import: cli -> report, explain -> jobs -> images |
-timeseries -> runtime -> model_file; report -> metrics.
+timeseries -> runtime -> model_file.
 """
 
 import ast
@@ -14,7 +14,6 @@ MAY_IMPORT = {
     "colours": set[str](),
     "errors": set[str](),
     "terminal_text": set[str](),
-    "metrics": set[str](),
     "model_file": {"errors"},
     "runtime": {"errors", "model_file"},
     "metrics": set[str](),
@@ -26,7 +25,6 @@ MAY_IMPORT = {
     "report": {
         "colours",
         "errors",
-        "metrics",
         "model_file",
         "runtime",
         "images",

@@ -18,7 +18,9 @@ from convline.loading import load_file
 from convline.runtime.session import available_devices
 
 from pipeline.check import limits, parity, single_operator, summary
+from pipeline.check.tasks import TASKS, classification
 from pipeline.core.errors import StageError
+from pipeline.data import dataset
 from pipeline.evaluate import metrics
 
 pytestmark = pytest.mark.usefixtures("root")
@@ -292,7 +294,7 @@ def test_the_last_line_says_what_is_no_better_than_its_baseline(name: str) -> No
         metric["value"] = 0.05  # of ten classes
     else:
         metric |= {"value": 1e9, "mase": 1e9}
-    beside = metrics.compare_with_best_baseline(metric, [str(k) for k in range(10)])
+    beside = TASKS[dataset.load(name).task].compare_with_baseline(metric, dataset.load(name))
     last = summary.describe_result(checked | {"against_baseline": beside}, speed).split("; ✗ ")[1]
     assert last == beside["sentence"]
     assert last.startswith("no better than" if name == line.DIGITS else "worse than")
@@ -336,12 +338,15 @@ def test_wilson_against_a_published_value() -> None:
     )  # the same table: 0 of 20
 
 
-def test_compare_outputs() -> None:
+def test_differences_of_probabilities() -> None:
     """Two rows of two probabilities, by hand."""
     expected = [np.array([[0.9, 0.1], [0.4, 0.6]], np.float32)]
-    facts = parity.compare_outputs([np.array([[0.9, 0.1], [0.7, 0.3]], np.float32)], expected, 2)
+    found = [np.array([[0.9, 0.1], [0.7, 0.3]], np.float32)]
+    facts = classification.compare(None, found, expected, 2, 1e-4)
     assert facts["finite"] and facts["worst_row"] == 1 and facts["top1_agreement"] == 0.5
+    assert facts["beyond"] == 1
     assert facts["max_difference"] == pytest.approx(0.3, rel=1e-6)
     assert facts["mean_difference"] == pytest.approx(0.15, rel=1e-6)
-    facts = parity.compare_outputs([np.array([[np.inf, 0.1], [0.7, 0.3]], np.float32)], expected, 2)
+    found[0][0, 0] = np.inf
+    facts = classification.compare(None, found, expected, 2, 1e-4)
     assert not facts["finite"] and facts["worst_row"] == 0

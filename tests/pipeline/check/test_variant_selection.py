@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import line
@@ -13,8 +14,10 @@ import onnxruntime
 import pytest
 from convline.errors import DeviceMemoryError
 from convline.model_file.onnx_file import read_model_file
+from convline.report.confidence_interval import wilson_interval
 
-from pipeline.check import latency, machine, roofline, variant_selection
+from pipeline.check import latency, machine, metric_loss, roofline, variant_selection
+from pipeline.check.tasks import classification
 from pipeline.params.schema import Check
 
 ROW = {
@@ -29,11 +32,13 @@ ROW = {
 
 def judge(variant: str, n: int, wrong: int, **checks: Any) -> dict[str, Any]:
     """Return the verdict on a variant that errs on the first `wrong` of n images, fp32 on none."""
-    y, fp32 = np.zeros(n, int), np.tile([0.9, 0.1], (n, 1))
+    fp32 = np.tile([0.9, 0.1], (n, 1))
     probabilities = fp32.copy()
     probabilities[:wrong] = [0.1, 0.9]
+    source = SimpleNamespace(y={"test": np.zeros(n, int)})
+    loss = classification.lose([fp32], [probabilities], source)
     row = ROW | {"variant": variant}
-    return variant_selection.judge_variant("x", [row], probabilities, fp32, y, Check(**checks))
+    return variant_selection.judge_variant("x", "accuracy", [row], loss, Check(**checks))
 
 
 @pytest.mark.parametrize(
@@ -83,9 +88,9 @@ def test_a_gain_is_called_a_gain() -> None:
     """The ends of the loss's interval change places and signs."""
     assert variant_selection.describe_loss(0.0028) == "loses 0.28 points"
     assert variant_selection.describe_loss(-0.0423) == "gains 4.23 points"
-    found = variant_selection.describe_loss_with_interval(-0.0423, -0.07, 0.01)
+    found = variant_selection.describe_loss_with_interval("accuracy", -0.0423, -0.07, 0.01)
     assert found == "gains 4.23 points of accuracy [-1.00, 7.00]"
-    found = variant_selection.describe_loss_with_interval(0.0, -0.01, 0.01)
+    found = variant_selection.describe_loss_with_interval("accuracy", 0.0, -0.01, 0.01)
     assert found == "loses 0.00 points of accuracy [-1.00, 1.00]"
 
 
@@ -96,14 +101,79 @@ def test_how_many_images_decide() -> None:
 
 
 def test_a_variant_beyond_its_limit_is_left_out() -> None:
-    y, same = np.zeros(1000, int), np.tile([0.9, 0.1], (1000, 1))
     row = ROW | {"variant": "fp16", "passed": False, "max_difference": 0.02, "limit": 0.01}
-    found = variant_selection.judge_variant("x", [row], same, same, y, Check())
+    loss = metric_loss.counted_loss(*np.ones((3, 1000), bool))
+    found = variant_selection.judge_variant("x", "accuracy", [row], loss, Check())
     assert (
         not found["accepted"]
         and "x: fp16 differs from torch by 2.0e-02 (limit 1.0e-02); it does not ship"
         in found["why"]
     )
+
+
+def test_two_files_that_agree_are_not_certainly_equal() -> None:
+    """Newcombe's interval for 360 of 360 and 360 of 360: Wilson's lower end, on both sides."""
+    low, _ = wilson_interval(360, 360)
+    found = judge("int8", 360, 0)
+    assert found["lost"] == 0
+    ends = low - 1, 1 - low
+    assert (found["lost_low"], found["lost_high"]) == pytest.approx(ends, rel=1e-9)
+    assert "loses 0.00 points of accuracy [-1.06, 1.06]" in found["why"]
+
+
+def loss_of(lost: float, low: float, high: float) -> metric_loss.MetricLoss:
+    return metric_loss.MetricLoss(0.9 - lost, lost, low, high, 0.99, 200, counted=False)
+
+
+@pytest.mark.parametrize(
+    ("ends", "variant", "ships", "undecided", "sentence"),
+    [
+        ((0.001, -0.002, 0.004), "int8", True, False, "points of mAP50 [-0.20, 0.40] (limit 0.5"),
+        (
+            (0.001, -0.002, 0.006),
+            "int8",
+            False,
+            True,
+            "200 test images cannot decide a loss of 0.5",
+        ),
+        ((0.009, 0.004, 0.012), "int8", False, True, "it loses 0.90 points of mAP50 [0.40, 1.20]"),
+        ((0.009, 0.006, 0.012), "int8", False, False, "(limit 0.5 points); it does not ship"),
+        ((0.009, 0.006, 0.012), "fp16", True, False, "(limit 0.5 points or two images)"),
+        ((-0.01, -0.02, -0.002), "int8", True, False, "gains 1.00 points of mAP50 [0.20, 2.00]"),
+    ],
+)
+def test_a_metric_that_is_no_mean_over_images_is_judged_by_its_interval(
+    ends: tuple[float, float, float], variant: str, ships: bool, undecided: bool, sentence: str
+) -> None:
+    """Undecided where the interval of the loss holds the budget, whatever the number of images."""
+    row, loss = ROW | {"variant": variant}, loss_of(*ends)
+    found = variant_selection.judge_variant("x", "map50", [row], loss, Check())
+    assert (found["accepted"], found["undecided"]) == (ships, undecided)
+    assert sentence in found["why"] and "weak" not in found["why"] and "needed" not in found["why"]
+    assert found["map50"] == loss.value and found["top1_agreement"] == 0.99
+    packed = variant_selection.judge_variant("x", "map50", [row], loss, Check(undecided="package"))
+    assert packed["accepted"] == (ships or undecided)
+
+
+def test_the_bootstrap_draws_the_same_images_for_both_files() -> None:
+    """A variant that is always a tenth worse loses a tenth in every draw; its width is Newcombe's.
+
+    One that is worse on some images loses their mean, with an interval about it.
+    """
+    rng = np.random.default_rng(0)
+    fp32 = rng.random(300)
+    found = metric_loss.drawn_loss(
+        lambda rows: float(fp32[rows].mean()), lambda rows: float(fp32[rows].mean()), 300, 1.0
+    )
+    assert found.lost == 0 and found.low < -0.005 and found.high > 0.005
+    worse = fp32 - (rng.random(300) < 0.1) * 0.1
+    found = metric_loss.drawn_loss(
+        lambda rows: float(fp32[rows].mean()), lambda rows: float(worse[rows].mean()), 300, 0.9
+    )
+    lost = (fp32 - worse).mean()
+    half = 1.96 * (fp32 - worse).std() / np.sqrt(300)
+    assert found.lost == pytest.approx(lost) and found.value == pytest.approx(worse.mean())
+    assert (found.low, found.high) == pytest.approx((lost - half, lost + half), abs=0.1 * half)
 
 
 def timing(variant: str, p50: float, best: float) -> list[dict[str, Any]]:
@@ -124,16 +194,19 @@ def timing(variant: str, p50: float, best: float) -> list[dict[str, Any]]:
 def test_the_recommended_variant(
     p50: float, best: float, accuracy: float, variant: str, front: list[str]
 ) -> None:
+    metric = {"name": "accuracy", "value": 0.9}
     rows = timing("fp32", 10.0, 500.0) + timing("int8", p50, best)
     found = variant_selection.recommend_variant(
-        "cpu", rows, 0.90, {"int8": {"cpu": {"accuracy": accuracy, "accepted": True}}}
+        "cpu", rows, metric, {"int8": {"cpu": {"accuracy": accuracy, "accepted": True}}}
     )
     assert (found["variant"], found["front"]) == (variant, front)
     refused = variant_selection.recommend_variant(
-        "cpu", rows, 0.90, {"int8": {"cpu": {"accuracy": accuracy, "accepted": False}}}
+        "cpu", rows, metric, {"int8": {"cpu": {"accuracy": accuracy, "accepted": False}}}
     )
     assert (refused["variant"], refused["front"]) == ("fp32", ["fp32"])
-    assert variant_selection.recommend_variant("cpu", rows, 0.9, {})["why"] == "nothing else ships"
+    assert (
+        variant_selection.recommend_variant("cpu", rows, metric, {})["why"] == "nothing else ships"
+    )
 
 
 def test_the_roofline() -> None:

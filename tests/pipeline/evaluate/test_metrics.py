@@ -59,13 +59,13 @@ def test_recall_and_largest_class() -> None:
     )
     assert answer["recall"] == [0.0, 1.0, None] and answer["balanced_accuracy"] == 0.5
     assert answer["largest_class"] == {"label": 1, "share": 0.97}
-    found = metrics.compare_with_best_baseline(answer, ["defect", "good", "other"])
+    found = metrics.compare_with_largest_class(answer, ["defect", "good", "other"])
     assert not found["better"]
     assert (
         found["sentence"]
         == "no better than always predicting 'good', the largest class (accuracy 0.9700)"
     )
-    better = metrics.compare_with_best_baseline(
+    better = metrics.compare_with_largest_class(
         answer | {"value": 0.98}, ["defect", "good", "other"]
     )
     assert better["better"] and better["sentence"].startswith(
@@ -77,15 +77,15 @@ def test_a_forecaster_is_compared_with_its_best_baseline() -> None:
     """The lowest MASE decides; without a MASE the lowest MSE."""
     beside = {"last value": {"mse": 9.0, "mase": 2.0}, "seasonal naive": {"mse": 1.0, "mase": 0.5}}
     metric = {"name": "mse", "value": 4.0, "mase": 1.5, "baselines": beside}
-    found = metrics.compare_with_best_baseline(metric, [])
+    found = metrics.compare_with_best_baseline(metric)
     assert found["better"] is False
     assert (
         found["sentence"]
         == "worse than seasonal naive, the best baseline: MASE 1.500 against 0.5000, 3.000 times"
     )
-    assert metrics.compare_with_best_baseline(metric | {"mase": 0.25}, [])["better"]
+    assert metrics.compare_with_best_baseline(metric | {"mase": 0.25})["better"]
     perfect = {"seasonal naive": {"mse": 0.0, "mase": None}}
-    found = metrics.compare_with_best_baseline(metric | {"mase": None, "baselines": perfect}, [])
+    found = metrics.compare_with_best_baseline(metric | {"mase": None, "baselines": perfect})
     assert (
         found["sentence"] == "worse than seasonal naive, the best baseline: MSE 4.000 against 0.000"
     )

@@ -22,8 +22,8 @@ def test_the_best_baseline_is_the_one_that_stage_check_names() -> None:
     assert best == forecast_verdicts.BaselineRatio("seasonal naive", "MASE", (3.0, 2.5, 3.5))
     for changed in (metric, metric | {"mase": None}):
         best = forecast_verdicts.find_best_baseline(changed)
-        assert best and best.name in compare_with_best_baseline(changed, [])["sentence"]
-        assert best.measure in compare_with_best_baseline(changed, [])["sentence"]
+        assert best and best.name in compare_with_best_baseline(changed)["sentence"]
+        assert best.measure in compare_with_best_baseline(changed)["sentence"]
     assert best.measure == "MSE" and best.ratio is None and best.verdict == "not comparable"
     assert forecast_verdicts.find_best_baseline({"name": "accuracy"}) is None
 
