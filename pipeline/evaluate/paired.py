@@ -26,9 +26,10 @@ def accuracy_difference(
     q_low, q_high = wilson_interval(both + second, n)
     phi = correlation(both, first, second, neither)
     down, up = (p - p_low, q_high - q), (p_high - p, q - q_low)
-    low = difference - math.sqrt(max(0.0, down[0] ** 2 - 2 * phi * down[0] * down[1] + down[1] ** 2))
-    high = difference + math.sqrt(max(0.0, up[0] ** 2 - 2 * phi * up[0] * up[1] + up[1] ** 2))
-    return difference, low, high
+    below = down[0] ** 2 - 2 * phi * down[0] * down[1] + down[1] ** 2
+    above = up[0] ** 2 - 2 * phi * up[0] * up[1] + up[1] ** 2
+    low, high = (end * math.sqrt(max(0.0, square)) for end, square in ((-1, below), (1, above)))
+    return difference, difference + low, difference + high
 
 
 def correlation(both: int, first: int, second: int, neither: int) -> float:
