@@ -16,6 +16,10 @@ year, for tables) and `REFERENCE`, networks whose parameter count is known:
         },
     }
 
+A third constant, `TASK`, says what the network is for where its keywords do not: "detection",
+"segmentation" or "captioning". A function `start_weights(state)` makes `needs:` of a recipe the name
+of a trained network of another architecture: it gives the weights that this one begins with.
+
     python -m models            a table of all architectures
     python -m models lenet5     the options of one, and its layers with shapes and parameter counts
 """
@@ -86,6 +90,14 @@ def published(arch: str, state: dict[str, Any] | None, options: dict[str, Any]) 
         raise ValueError(f"models/{arch}.py loads no weights of torchvision by itself; {cure}")
     published: dict[str, Any] = file.torchvision_weights(**options) if state is None else state
     return dict(file.weights_from(published)) if hasattr(file, "weights_from") else published
+
+
+def start_weights(arch: str, state: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the weights that an architecture begins with, under its own keys, from those of
+    another one; None if it takes none.
+    """
+    file = _file(arch)
+    return dict(file.start_weights(state)) if hasattr(file, "start_weights") else None
 
 
 def _file(arch: str) -> ModuleType:

@@ -15,7 +15,7 @@ from pipeline.core import paths
 from pipeline.core.errors import StageError
 from pipeline.core.files import read_json
 from pipeline.core.paths import OUT, RESULTS
-from pipeline.network.modules import Classifier, Forecaster, output_layer_name, stages
+from pipeline.network.modules import output_layer_name, stages
 from pipeline.params.recipe import head_cure
 from pipeline.params.schema import Head, Training
 
@@ -29,7 +29,7 @@ class Base:
 
 
 def load_start_weights(
-    net: Classifier | Forecaster,
+    net: Any,
     recipe: Training,
     labels: list[str],
     base: Base | None = None,
@@ -38,11 +38,16 @@ def load_start_weights(
 
     labels: the classes of this recipe. base: the other entry, where it is in memory; else it is
     read from out/ and results/. With a `head:` block the last layer keeps its random weights; all
-    other weights must fit, or StageError is raised.
+    other weights must fit, or StageError is raised. An architecture with `start_weights` takes a
+    part of the other entry's.
     """
     if needs := recipe.needs:
-        base = base or read_base(needs)
-        load_weights(net, base.state, f"the network of {needs}", recipe)
+        base, whose = base or read_base(needs), f"the network of {needs}"
+        of_net = {key.removeprefix("net."): w for key, w in base.state.items() if key[:4] == "net."}
+        if (part := models.start_weights(recipe.arch, of_net)) is not None:
+            load_weights(net.net, net.net.state_dict() | part, whose, recipe)
+            return
+        load_weights(net, base.state, whose, recipe)
         if recipe.head and recipe.head.keep:
             copy_known_classes(net, base, labels)
     elif weights := recipe.weights:
@@ -54,7 +59,7 @@ def read_base(entry: str) -> Base:
     file = OUT / entry / "train" / "weights.pt"
     if not file.exists():
         raise StageError(f"{file}: not made yet; run `dvc repro train@{entry}`")
-    labels = read_json(RESULTS / entry / "data.json", f"data@{entry}")["labels"]
+    labels = read_json(RESULTS / entry / "data.json", f"data@{entry}").get("labels", [])
     return Base(torch.load(file, map_location="cpu", weights_only=True), labels)
 
 

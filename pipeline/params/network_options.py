@@ -56,6 +56,12 @@ def is_architecture(name: Any) -> bool:
     return isinstance(name, str) and path.exists() and bool(bound_class(path.read_text()))
 
 
+def takes_start_weights(name: Any) -> bool:
+    """Return whether an architecture has `start_weights`: it begins with another one's weights."""
+    path = MODELS / f"{name}.py"
+    return is_architecture(name) and "\ndef start_weights(" in path.read_text()
+
+
 def explain_unknown(arch: str) -> str:
     """Return the sentence for an `arch:` that is no architecture, with the cure."""
     file = MODELS / f"{arch}.py"

@@ -47,11 +47,15 @@ def built_on(name: Any, models: dict[Any, Any], above: tuple[Any, ...] = ()) -> 
     """Return the recipe of `models.<name>` with the network and input of its backbone.
 
     `needs:` names another recipe, whose trained network is the backbone; `backbone:` is an
-    architecture with published weights.
+    architecture with published weights. An architecture with `start_weights` may stand beside
+    `needs:`: it takes weights of that network and nothing else.
     """
     recipe, place = models[name], f"models.{name}"
     if not isinstance(recipe, dict) or not {"needs", "backbone"} & set(recipe):
         return recipe
+    if "needs" in recipe and network_options.takes_start_weights(recipe.get("arch")):
+        require_other(place, name, recipe["needs"], models, above)
+        return recipe  # its own network, part of whose weights are those of the other
     if "arch" in recipe or {"needs", "backbone"} <= set(recipe):
         raise ParamsError(
             f"{place}: expected one of arch, needs, backbone, got more; the others follow from it"
@@ -71,10 +75,7 @@ def built_on(name: Any, models: dict[Any, Any], above: tuple[Any, ...] = ()) -> 
         return own | backbone.model_dump()
     mistakes.raise_any()
     needs = recipe["needs"]
-    if needs not in models or needs in (name, *above):
-        raise ParamsError(
-            f"{place}.needs: no other recipe {needs!r}; {hint(str(needs), list(models))}"
-        )
+    require_other(place, name, needs, models, above)
     base = built_on(needs, models, (name, *above))
     for part, over in ((base, own), (laid_full(base), laid_full(own))):
         given = part.get("data", {})
@@ -87,6 +88,16 @@ def built_on(name: Any, models: dict[Any, Any], above: tuple[Any, ...] = ()) -> 
         full = {key: {k: v for k, v in part.items() if k != "set"} for key, part in full.items()}
         own = {**own, "full": overlay(full, own.get("full", {}))}
     return overlay(below, own)
+
+
+def require_other(
+    place: str, name: Any, needs: Any, models: dict[Any, Any], above: tuple[Any, ...]
+) -> None:
+    """Raise ParamsError where `needs:` does not name another recipe."""
+    if needs not in models or needs in (name, *above):
+        raise ParamsError(
+            f"{place}.needs: no other recipe {needs!r}; {hint(str(needs), list(models))}"
+        )
 
 
 def check_recipe(name: Any, recipe: Any, sets: Sets, size: str) -> EntryRecipe:
