@@ -17,8 +17,8 @@ year, for tables) and `REFERENCE`, networks whose parameter count is known:
     }
 
 A third constant, `TASK`, says what the network is for where its keywords do not: "detection",
-"segmentation" or "captioning". With a function `start_weights(state)`, `needs:` of a recipe may name
-a trained network of another architecture; it gives the weights that this one begins with.
+"segmentation" or "captioning". With a function `start_weights(state)`, `needs:` may name
+the trained network of another architecture, of which it gives the weights to begin with.
 
     python -m models            a table of all architectures
     python -m models lenet5     the options of one, and its layers with shapes and parameter counts
