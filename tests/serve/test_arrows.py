@@ -13,11 +13,12 @@ PACKAGE = Path(__file__).parents[2] / "serve" / "convline"
 MAY_IMPORT = {
     "colours": set[str](),
     "errors": set[str](),
+    "fonts": set[str](),
     "terminal_text": set[str](),
     "model_file": {"errors"},
     "runtime": {"errors", "model_file"},
     "metrics": set[str](),
-    "images": {"colours", "errors", "model_file", "runtime", "terminal_text"},
+    "images": {"colours", "errors", "fonts", "model_file", "runtime", "terminal_text"},
     "timeseries": {"errors", "model_file", "runtime"},
     "loading": {"errors", "model_file", "runtime", "images", "timeseries"},
     "jobs": {"errors", "model_file", "runtime", "images", "timeseries", "loading", "terminal_text"},
@@ -25,6 +26,7 @@ MAY_IMPORT = {
     "report": {
         "colours",
         "errors",
+        "fonts",
         "model_file",
         "runtime",
         "images",

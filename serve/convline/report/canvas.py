@@ -4,7 +4,6 @@ Lengths are in px from the top left corner. The PNG has PIXEL_RATIO pixels per p
 sharp on screens of high resolution.
 """
 
-import functools
 import io
 from collections.abc import Sequence
 from html import escape
@@ -12,15 +11,15 @@ from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 from PIL.PngImagePlugin import PngInfo
 
 from convline.colours import INK, WHITE
+from convline.fonts import write_text
 
 CSS_DPI = 96  # px per inch
 PIXEL_RATIO = 2
 COLOURS = 64  # of a PNG: a third of the bytes that it has in all colours, with no visible change
-FONTS = ("DejaVuSans.ttf", "LiberationSans-Regular.ttf", "Arial.ttf")  # of Linux, macOS, Windows
 ANCHORS = {"start": "ls", "middle": "ms", "end": "rs"}  # as Pillow names them: on the baseline
 
 Floats = npt.NDArray[np.float64]
@@ -107,12 +106,8 @@ class PngCanvas:
         colour: str = INK,
     ) -> None:  # fmt: skip
         """Write a line of text with its baseline at y. anchor: start, middle or end is at x."""
-        font, writes_all = _font(size * PIXEL_RATIO)
-        if not writes_all:
-            text = text.encode("ascii", "replace").decode()
-        self.draw.text(
-            (x * PIXEL_RATIO, y * PIXEL_RATIO), text, colour, font, anchor=ANCHORS[anchor]
-        )
+        place = x * PIXEL_RATIO, y * PIXEL_RATIO
+        write_text(self.draw, place, text, colour, size * PIXEL_RATIO, ANCHORS[anchor])
 
     def encode(self) -> bytes:
         about, file = PngInfo(), io.BytesIO()
@@ -125,14 +120,3 @@ class PngCanvas:
 
 def _path(x: Points, y: Points) -> str:
     return "M" + "L".join(f"{a:.1f} {b:.1f}" for a, b in zip(x, y, strict=True))
-
-
-@functools.cache
-def _font(size: int) -> tuple[ImageFont.FreeTypeFont | ImageFont.ImageFont, bool]:
-    """Return a font, and whether it has more than ASCII: Pillow's own, the last choice, has not."""
-    for name in FONTS:
-        try:
-            return ImageFont.truetype(name, size), True
-        except OSError:
-            continue
-    return ImageFont.load_default(size), False

@@ -10,8 +10,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from convline import colours
-from convline.report import canvas
+from convline import colours, fonts
 from convline.report.forecast_plot import MOST_PANELS, axis_ticks, tick_labels
 from infer_command import HISTORY, infer
 from PIL import Image
@@ -130,13 +129,13 @@ def test_names_of_any_script_are_written(
     ))  # fmt: skip
     infer("series", make_forecaster(), tmp_path / "x.csv", "--plot", tmp_path / "x.svg")
     assert any(text.startswith("Zürich 店") for text in texts_of(tmp_path / "x.svg"))
-    for fonts in (canvas.FONTS, ("no such font.ttf",)):
-        monkeypatch.setattr(canvas, "FONTS", fonts)
-        canvas._font.cache_clear()
+    for names in (fonts.NAMES, ("no such font.ttf",)):
+        monkeypatch.setattr(fonts, "NAMES", names)
+        fonts._find_font.cache_clear()
         infer("series", make_forecaster(), tmp_path / "x.csv", "--plot", tmp_path / "x.png")
         with Image.open(io.BytesIO((tmp_path / "x.png").read_bytes())) as image:
             image.verify()
-    canvas._font.cache_clear()
+    fonts._find_font.cache_clear()
 
 
 def test_pictures_that_cannot_be_written_are_refused(make_forecaster: Make, tmp_path: Path) -> None:
