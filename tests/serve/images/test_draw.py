@@ -105,7 +105,13 @@ def test_texts_are_below_the_picture(texts: list[str]) -> None:
     assert picture.width == 512
     assert picture.height > 384
     assert (np.asarray(picture)[:384] == GROUND).all()
-    row: Row = {"path": "label.png", "label": "cat", "score": 0.5, "label_2": "dog", "score_2": 0.004}
+    row: Row = {
+        "path": "label.png",
+        "label": "cat",
+        "score": 0.5,
+        "label_2": "dog",
+        "score_2": 0.004,
+    }
     draw_label(scene(), row)
     assert texts[1:] == ["cat: 50 %", "dog: < 1 %"]
     draw_caption(scene(), "many words " * 30)
