@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from convline.images.image_model import ImageModel
+from convline.images.classifier import Classifier
 from convline.timeseries.forecaster import Forecaster
 
 LARGE_BATCH = 256
 
-Model = ImageModel[Any] | Forecaster
+Model = Classifier | Forecaster
 Outputs = list[np.ndarray]  # of a model, or of torch
 
 
@@ -24,8 +22,8 @@ def predict(model: Model, x: np.ndarray, batch: int) -> Outputs:
     parts: list[tuple[np.ndarray, ...]] = []
     for start in range(0, max(len(x), 1), batch):
         rows = np.ascontiguousarray(x[start : start + batch])
-        if isinstance(model, ImageModel):
-            parts.append(model.run(rows))
+        if isinstance(model, Classifier):
+            parts.append((model.predict_proba(rows),))
         else:  # the history, and beside it the calendar of history and horizon
             context, columns = model.context, len(model.columns)
             calendar = rows[:, :, columns:] if model.calendar else None

@@ -11,7 +11,7 @@ from typing import Any
 from convline.colours import PALETTE
 
 from pipeline.plots.vega import CONFIG
-from pipeline.report.entry_tables import entry_table, rank
+from pipeline.report.entry_tables import entry_table, metric_column, rank
 from pipeline.report.result_files import Entry
 from pipeline.report.tasks import TASKS
 
@@ -42,6 +42,7 @@ def comparison_data(entries: list[Entry], img: Path) -> dict[str, Any]:
         cells = dict(zip(titles, row[1:], strict=True))
         known[entry.name] = {
             "set": entry.recipe.data.set,
+            "task": entry.task,
             "samples": TASKS[entry.task].SAMPLES,
             "group": next((k for k, group in enumerate(groups) if entry in group), None),
             "pending": entry.command("check"),
@@ -55,6 +56,7 @@ def comparison_data(entries: list[Entry], img: Path) -> dict[str, Any]:
     return {
         "entries": known,
         "groups": [group_data(group, k, img) for k, group in enumerate(groups)],
+        "metrics": [metric_column(key).title for task in TASKS.values() for key in task.METRICS[0]],
         "config": CONFIG,
         "palette": PALETTE,
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from pipeline.report.result_files import Entry
@@ -25,9 +26,14 @@ def verdicts(entry: Entry) -> dict[str, str]:
 
 
 def test_files(entry: Entry) -> tuple[Any, ...]:
-    """Return labels, and names and sizes of the raw test files, which do not depend on the size at
-    which the network reads them.
+    """Return classes or words, and names and sizes of the raw test files, which do not depend on
+    the size at which the network reads them.
     """
     about = entry.results["data"]
     files = entry.raw_test_files or about["hash"]  # arrays that are equal are the same images
-    return tuple(about["labels"]), files
+    return tuple(about["labels"] if "labels" in about else about["words"]), files
+
+
+def count_images(entries: list[Entry], picture: Path) -> dict[str, Any]:
+    """Return the number of test images: of tasks that are compared by their metrics alone."""
+    return {"n": entries[0].results["data"]["test"]}

@@ -8,6 +8,10 @@ from pipeline.evaluate.metric_catalogue import CATALOGUE
 
 WILSON = "95 % interval: Wilson 1927, “Probable inference” (score interval)"
 BLOCKS = "95 % interval: circular block bootstrap, Politis and Romano 1992, over test windows"
+COCO = (
+    "Lin et al. 2014, “Microsoft COCO: Common Objects in Context”, arXiv:1405.0312, evaluation code"
+)
+IMAGES = "95 % interval: bootstrap over test images, Efron and Tibshirani 1993"
 # Metric -> (formula, source).
 FORMULAS = {
     "accuracy": ("images classified correctly / test images", WILSON),
@@ -20,8 +24,48 @@ FORMULAS = {
         " bin|; the confidence is the probability of the predicted class",
         "Guo et al. 2017, “On Calibration of Modern Neural Networks”, arXiv:1706.04599, eq. 3",
     ),
+    **{
+        f"{variant}_{key}": (f"{title} of model.{variant}.onnx", "")
+        for variant in ("int8", "fp16")
+        for key, title in (
+            ("map50", "mAP50"),
+            ("mean_iou", "mean IoU"),
+            ("exact_match", "exact match"),
+        )
+    },
     "int8_accuracy": ("images classified correctly by model.int8.onnx / test images", ""),
     "fp16_accuracy": ("images classified correctly by model.fp16.onnx / test images", ""),
+    "map50": (
+        "mean over classes of the mean of the highest precision at each of 101 recalls, 0, "
+        ".01, ... 1, or at a higher recall; a find is right if it overlaps a true box of its "
+        "class, which no find of a higher score takes, by 50 % of their union",
+        f"{COCO}; {IMAGES}",
+    ),
+    "map": ("mean of mAP over the overlaps 50 %, 55 %, ... 95 %", COCO),
+    "mean_iou": (
+        "mean over classes of (pixels that are of the class in truth and answer / pixels that"
+        " are of it in either); pixels of all test images together, without void ones",
+        "Long, Shelhamer and Darrell 2015, “Fully convolutional networks for semantic"
+        f" segmentation”, arXiv:1411.4038, section 5; {IMAGES}",
+    ),
+    "pixel_accuracy": (
+        "pixels of the right class / pixels that are not void",
+        "Farabet et al. 2013, “Learning hierarchical features for scene labeling”, section 5",
+    ),
+    "class_accuracy": (
+        "mean over classes of (pixels of the class that are right / pixels of the class)",
+        "Farabet et al. 2013, “Learning hierarchical features for scene labeling”, section 5",
+    ),
+    "exact_match": (
+        "captions that equal one of their references word by word / test images",
+        WILSON,
+    ),
+    "cider": (
+        "mean over test images of CIDEr-D: 10 × the cosine of the counts of n-grams, n = 1 to"
+        " 4, weighted by their rarity in the references",
+        "Vedantam, Zitnick and Parikh 2015, “CIDEr: Consensus-based image description"
+        f" evaluation”, arXiv:1411.5726, eq. 4; {IMAGES}",
+    ),
     "precision_at_5": (
         "mean over test images of (images of the same class among the 5 nearest / 5); distances"
         " are Euclidean between features",

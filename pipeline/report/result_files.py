@@ -19,7 +19,7 @@ import numpy as np
 from pipeline.core.errors import StageError
 from pipeline.evaluate.metric_catalogue import main_metrics
 from pipeline.evaluate.over_seeds import Row, read_rows
-from pipeline.params.schema import EntryRecipe, ImageData
+from pipeline.params.schema import EntryRecipe
 from pipeline.params.schema import Study as StudyRecipe
 from pipeline.report.forecast_verdicts import (
     BaselineRatio,
@@ -109,8 +109,7 @@ class Entry:
 
     @property
     def task(self) -> str:
-        is_image = isinstance(self.recipe.data, ImageData)
-        return "classification" if is_image else "forecasting"
+        return str(self.recipe.data.task)
 
     @property
     def recipe_used(self) -> EntryRecipe:

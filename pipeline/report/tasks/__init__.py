@@ -8,7 +8,13 @@ from typing import Any, Protocol
 import numpy as np
 
 from pipeline.report.result_files import Entry
-from pipeline.report.tasks import classification, forecasting
+from pipeline.report.tasks import (
+    captioning,
+    classification,
+    detection,
+    forecasting,
+    segmentation,
+)
 
 
 class ReportTask(Protocol):
@@ -56,4 +62,7 @@ class ReportTask(Protocol):
 TASKS: dict[str, ReportTask] = {
     "classification": classification,
     "forecasting": forecasting,
+    "detection": detection,
+    "segmentation": segmentation,
+    "captioning": captioning,
 }

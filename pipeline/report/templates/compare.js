@@ -1,5 +1,5 @@
 // Any number of entries side by side. The address keeps the choice, compare.html#first,second,third; the first is the reference.
-const { entries, groups } = comparison;
+const { entries, groups, metrics: METRICS } = comparison; // rows of METRICS are before those that compare with the reference
 const names = Object.keys(entries);
 const boxes = [...document.querySelectorAll(".choice [type=checkbox]")];
 const find = document.querySelector("#find");
@@ -8,7 +8,6 @@ const place = document.querySelector("#compared");
 const MOST_PICTURES = 48;
 const MOST_LINES = 4; // entries that each have a line in the card of an image
 const COSTS = /^(Parameters|MACs|File)|p50/; // rows whose values are divided by the reference's
-const METRIC = /^(Accuracy|MSE|Ratio to best baseline)/; // rows before those that compare with the reference
 let chosen = [];
 
 // Text alone, never markup: names and labels come from files.
@@ -53,6 +52,7 @@ const shared = (name) => {
   if (name !== chosen[0] && one.group !== null && one.group === other.group) return groups[one.group];
   if (name === chosen[0]) return "reference";
   if (one.set !== other.set) return "other data set";
+  if (one.task !== other.task) return "other task";
   const waiting = [one, other].find((entry) => entry.group === null);
   return waiting ? `pending: ${waiting.pending}` : `other test ${one.samples}`;
 };
@@ -112,7 +112,7 @@ const factRow = (title) => {
 const table = () => {
   const has = (title) => chosen.some((name) => (entries[name].cells[title]?.[0] ?? "–") !== "–");
   const titles = [...new Set(chosen.flatMap((name) => Object.keys(entries[name].cells)))].filter((title) => title !== "Data" && has(title));
-  const [metrics, others] = [true, false].map((wanted) => titles.filter((title) => METRIC.test(title) === wanted).map(factRow));
+  const [metrics, others] = [true, false].map((wanted) => titles.filter((title) => METRICS.includes(title) === wanted).map(factRow));
   const sets = ["Data set", chosen.map((name) => [entries[name].set])];
   const rows = [sets, ...metrics, ...comparisons(), ...others];
   const head = chosen.map((name, k) => element("th", { scope: "col", className: "number" }, link(name), element("br"), quiet(k ? "" : "reference")));
@@ -129,8 +129,9 @@ const explanation = () => {
   if (compared > 1) sentences.push(`With ${compared} comparisons, one of the intervals leaves out 0 by chance more often than one time in twenty; the p values are adjusted for that (Holm 1979).`);
   if (others.some((group) => group.ratios)) sentences.push("Ratio of MSE: divided by that of the reference on the same windows; the 95 % interval is a bootstrap over blocks of windows. Below 1 is better.");
   const named = (wanted) => chosen.slice(1).filter((name, k) => typeof others[k] === "string" && others[k].startsWith(wanted));
-  const [elsewhere, changed, waiting] = ["other data set", "other test", "pending"].map(named);
+  const [elsewhere, changed, waiting, apart] = ["other data set", "other test", "pending", "other task"].map(named);
   if (elsewhere.length) sentences.push(`${elsewhere.join(", ")}: other data than ${chosen[0]}, so metrics and losses cannot be compared. Costs can.`);
+  if (apart.length) sentences.push(`${apart.join(", ")}: another task than ${chosen[0]}, so metrics and losses cannot be compared. Costs can.`);
   if (changed.length) sentences.push(`${changed.join(", ")}: the data set of ${chosen[0]}, but not the same test samples, so results are not paired: another horizon or stride, or an earlier version of the data.`);
   if (waiting.length) sentences.push(`${waiting.join(", ")}: not compared yet, ${others.find((group) => typeof group === "string" && group.startsWith("pending"))}.`);
   return sentences.map((sentence) => element("p", { className: "quiet" }, sentence));
@@ -278,7 +279,7 @@ const show = () => {
 };
 
 const best = (from) => [...from].sort((a, b) => (entries[b].better ?? -Infinity) - (entries[a].better ?? -Infinity) || 0);
-const alike = (name) => names.filter((other) => entries[other].set === entries[name].set);
+const alike = (name) => names.filter((other) => entries[other].set === entries[name].set && entries[other].task === entries[name].task);
 
 // What the address says; beside a single entry the best other one of its data set; without one the two best of the largest group.
 const read = () => {

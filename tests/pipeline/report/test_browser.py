@@ -15,6 +15,7 @@ import onnx
 import onnxruntime
 import operators
 import pytest
+import scene_entries
 from browser import Tab, see_all
 from convline.model_file.onnx_file import read_model_file
 from finished import CLASSIFIER, FORECASTER, HOSTILE, RECIPES, STUDIES, write_all
@@ -49,8 +50,26 @@ def serious_findings(page: Any) -> list[tuple[str, str]]:
     return [(v["id"], v["nodes"][0]["html"]) for v in serious]
 
 
+@pytest.fixture(scope="module")
+def scenes_site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report of a detector, a segmenter and a captioner."""
+    root = tmp_path_factory.mktemp("scenes")
+    scene_entries.write_all(root)
+    pages.build_report(list(scene_entries.RECIPES), scene_entries.RECIPES, {}, root)
+    return root / "out" / "report"
+
+
 @pytest.mark.parametrize("name", PAGES)
 def test_every_page_is_accessible_and_without_errors(name: str, chromium: Any, site: Path) -> None:
+    check_page(chromium, site, name)
+
+
+@pytest.mark.parametrize("name", ["index", "compare", "model_files", *scene_entries.RECIPES])
+def test_pages_of_scenes_are_accessible(name: str, chromium: Any, scenes_site: Path) -> None:
+    check_page(chromium, scenes_site, name)
+
+
+def check_page(chromium: Any, site: Path, name: str) -> None:
     """No error, no serious finding of axe, no sideways scrolling on a phone, in both schemes;
     charts are drawn.
     """

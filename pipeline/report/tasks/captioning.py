@@ -1,0 +1,29 @@
+"""Captioning: captions beside their references, by the grade of their mistakes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from pipeline.report import captioner_page, image_files
+
+TITLE = "Captioning"
+SAMPLES = "images"
+METRICS = ["exact_match", "cider"], ["int8_exact_match"]
+TEMPLATE = "captioner.html.j2"
+
+describe_test = image_files.describe_test
+serve_command = image_files.serve_command
+verdicts = image_files.verdicts
+test_samples = image_files.test_files
+compare = image_files.count_images
+analyse = captioner_page.captioner_context
+
+
+def describe_targets(about: dict[str, Any]) -> str:
+    return f"{len(about['words'])} words"
+
+
+def fits(predictions: dict[str, np.ndarray], about: dict[str, Any]) -> bool:
+    return len(predictions["captions"]) == about["test"]

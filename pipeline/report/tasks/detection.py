@@ -1,0 +1,27 @@
+"""Detection: finds over images, average precision by class, missed and false boxes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from pipeline.report import detector_page, image_files
+
+TITLE = "Detection"
+SAMPLES = "images"
+METRICS = ["map50", "map"], ["int8_map50"]
+TEMPLATE = "detector.html.j2"
+
+describe_targets = image_files.describe_classes
+describe_test = image_files.describe_test
+serve_command = image_files.serve_command
+verdicts = image_files.verdicts
+test_samples = image_files.test_files
+compare = image_files.count_images
+analyse = detector_page.detector_context
+
+
+def fits(predictions: dict[str, np.ndarray], about: dict[str, Any]) -> bool:
+    inside = predictions["labels"].max(initial=0) < len(about["labels"])
+    return bool(inside) and len(predictions["y"]) == about["test"]
