@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
-from convline.images.classifier import Classifier
+from convline.images.image_model import ImageModel
 from convline.timeseries.forecaster import Forecaster
 
 LARGE_BATCH = 256
 
-Model = Classifier | Forecaster
+Model = ImageModel[Any] | Forecaster
 Outputs = list[np.ndarray]  # of a model, or of torch
 
 
@@ -22,8 +24,8 @@ def predict(model: Model, x: np.ndarray, batch: int) -> Outputs:
     parts: list[tuple[np.ndarray, ...]] = []
     for start in range(0, max(len(x), 1), batch):
         rows = np.ascontiguousarray(x[start : start + batch])
-        if isinstance(model, Classifier):
-            parts.append((model.predict_proba(rows),))
+        if isinstance(model, ImageModel):
+            parts.append(model.run(rows))
         else:  # the history, and beside it the calendar of history and horizon
             context, columns = model.context, len(model.columns)
             calendar = rows[:, :, columns:] if model.calendar else None

@@ -18,7 +18,7 @@ from pipeline.core.errors import StageError
 from pipeline.core.files import fresh, write_result
 from pipeline.core.paths import OUT
 from pipeline.core.stage import entry_of_command_line, run
-from pipeline.infer.shipped_command import serve_variants
+from pipeline.infer.variants import serve_variants
 
 
 def main() -> None:

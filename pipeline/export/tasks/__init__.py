@@ -10,7 +10,7 @@ import onnx
 from torch import nn
 
 from pipeline.data.dataset import Data
-from pipeline.export.tasks import classification, forecasting
+from pipeline.export.tasks import classification, detection, forecasting
 
 
 class ExportTask(Protocol):
@@ -53,4 +53,5 @@ class ExportTask(Protocol):
 TASKS: dict[str, ExportTask] = {
     "classification": classification,
     "forecasting": forecasting,
+    "detection": detection,
 }

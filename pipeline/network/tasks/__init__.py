@@ -7,7 +7,7 @@ from typing import Any, Protocol
 from torch import nn
 
 from pipeline.data.dataset import Data
-from pipeline.network.tasks import classification, forecasting
+from pipeline.network.tasks import classification, detection, forecasting
 from pipeline.params.schema import Training
 
 
@@ -30,4 +30,5 @@ class NetworkTask(Protocol):
 TASKS: dict[str, NetworkTask] = {
     "classification": classification,
     "forecasting": forecasting,
+    "detection": detection,
 }

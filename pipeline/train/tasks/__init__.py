@@ -11,7 +11,7 @@ from torch import Tensor
 from pipeline.data.dataset import Data
 from pipeline.params.schema import ResolvedTrain
 from pipeline.train.batches import Batches
-from pipeline.train.tasks import classification, forecasting
+from pipeline.train.tasks import classification, detection, forecasting
 
 
 class TrainTask(Protocol):
@@ -48,4 +48,5 @@ class TrainTask(Protocol):
 TASKS: dict[str, TrainTask] = {
     "classification": classification,
     "forecasting": forecasting,
+    "detection": detection,
 }

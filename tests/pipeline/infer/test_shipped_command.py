@@ -15,7 +15,8 @@ import watched
 
 from pipeline.core.errors import StageError
 from pipeline.infer import __main__ as infer_main
-from pipeline.infer import shipped_command
+from pipeline.infer.request import Request
+from pipeline.infer.tasks import forecasting
 
 pytestmark = pytest.mark.usefixtures("root")
 
@@ -144,9 +145,13 @@ def test_numbers_that_lost_digits_are_an_error(
         {"unique_id": "m", "ds": "1", "yhat": float(form % value), "status": "ok"}
         for value in answers.ravel()
     ]
-    monkeypatch.setattr(shipped_command, "run_infer", lambda arguments: None)
-    monkeypatch.setattr(shipped_command, "read_rows", lambda path: rows)
-    found = shipped_command.serve_series(line.WAVES, ["y"], target, answers, tmp_path / "none", [])
+    monkeypatch.setattr(forecasting, "run_infer", lambda arguments: None)
+    monkeypatch.setattr(forecasting, "read_rows", lambda path: rows)
+    about = {"columns": ["y"], "forecast": {}}
+    request = Request(
+        line.WAVES, about, {"target": target}, answers, "cpu", "fp32", tmp_path / "none"
+    )
+    found = forecasting.serve(request)
     assert found["equal"] is equal and found["expected"] == pytest.approx(0.29**2, rel=0.2)
 
 

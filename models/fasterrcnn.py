@@ -1,0 +1,312 @@
+"""Faster R-CNN: a network proposes boxes, a second one names what is in each, on one feature map.
+
+Ren, He, Girshick, Sun 2017, "Faster R-CNN: Towards real-time object detection with region proposal
+networks", IEEE TPAMI 39(6), arXiv:1506.01497, section 3; the second network is that of Girshick
+2015, "Fast R-CNN", ICCV, arXiv:1504.08083, section 2.
+
+    stage      layers, backbone small                             output at 80 x 80
+    features   2 x (conv 3x3, BN, ReLU), max pool 2x2             32 x 40 x 40
+               2 x (conv 3x3, BN, ReLU), max pool 2x2             64 x 20 x 20
+               2 x (conv 3x3, BN, ReLU), max pool 2x2             128 x 10 x 10
+    rpn        conv 3x3, ReLU; conv 1x1: 9 scores, 9 x 4 offsets  900 anchors
+    proposals  the best after non-maximum suppression             48 boxes
+    head       RoI align, 2 x (dense, ReLU)                       48 x 128
+               dense: K + 1 classes, K x 4 offsets                48 x (K + 1), 48 x K x 4
+    finds      non-maximum suppression by class, the best         32 boxes, labels, scores
+
+Every shape is fixed, so that the network is one ONNX graph: there are always `proposals` boxes, of
+which some may not be valid, and `most` finds, of which the first `count` are. `backbone: vgg` is
+VGG-16 up to conv5_3, as in the paper; with `pooled: 7`, `width: 4096` the network has the paper's
+size. `scales` are the sides of the square anchors in pixels: set them to the sizes of your objects.
+
+Differs from the paper: the backbone is a small VGG with batch normalization, whose stride is 8, for
+images of 64 to 96 pixels with objects of 12 to 28 (the paper: VGG-16, stride 16, 600 pixels,
+anchors of 128, 256, 512), and trains from scratch; RoI align (He et al. 2017, arXiv:1703.06870) in
+place of RoI pooling, which `pooling: pool` gives; the RPN's score is one logit in place of two (the
+paper's footnote 3); both networks train together from the first step (section 3.2, "approximate
+joint training"; the paper's tables are of its 4-step training); 48 proposals from 192 anchors, in
+training and after it (300 from 6,000, in training 2,000); no dropout; hidden layers start from he,
+since they are not pretrained.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torchvision import ops
+
+from models import layers, options, resnet, vgg
+from models.options import Positive
+
+PAPER = "Ren et al. 2017"
+TASK = "detection"
+
+RATIOS = (0.5, 1.0, 2.0)  # of height to width
+CANDIDATES = 4  # anchors that suppression chooses a proposal from
+PROPOSAL_OVERLAP = 0.7  # section 3.3
+FIND_OVERLAP = 0.3  # of the authors' code, github.com/rbgirshick/py-faster-rcnn, TEST.NMS
+LEAST_SCORE = 0.05  # of a find, there
+MOST_GROWTH = math.log(1000 / 16)  # of a side, so that exp does not overflow; as in Detectron
+
+SMALL = "3-32 3-32 M 3-64 3-64 M 3-128 3-128 M"  # in the words of vgg.TABLE_1
+STRIDES = {"small": 8, "vgg": 16, "resnet": 16}
+
+REFERENCE = {
+    "Faster R-CNN VGG-16": {
+        "options": {
+            "in_channels": 3,
+            "size": (600, 1000),
+            "classes": 20,
+            "backbone": "vgg",
+            "scales": (128, 256, 512),
+            "width": 4096,
+            "pooled": 7,
+            "proposals": 300,
+        },
+        "input": (3, 600, 1000),
+        # 13 convolutions 14,714,688; RPN 2,359,808 + 513 * 9 * 5; dense 102,764,544 + 16,781,312;
+        # heads 4,097 * (21 + 80)
+        "trainable": 137_057_234,
+        "fixed": 0,
+        "source": "sum over the layers of sections 3.1 and 4, VGG-16 and 20 classes",
+    },
+}
+
+
+@torch.library.custom_op("convline::nms_mask", mutates_args=())
+def nms_mask(boxes: Tensor, scores: Tensor, overlap: float, least: float) -> Tensor:
+    """Return which boxes non-maximum suppression keeps in each row, bool (M, R).
+
+    boxes (M, R, 4), scores (M, R). A box is kept if its score is above `least` and no kept box of a
+    higher score in its row overlaps it by more than `overlap`, as intersection over union. One
+    operator, whose output has a fixed shape: stage export writes it as ONNX's NonMaxSuppression.
+    """
+    kept = torch.zeros_like(scores, dtype=torch.bool)
+    for row in range(len(boxes)):
+        (above,) = torch.where(scores[row] > least)
+        kept[row, above[ops.nms(boxes[row, above], scores[row, above], overlap)]] = True
+    return kept
+
+
+@nms_mask.register_fake
+def _(boxes: Tensor, scores: Tensor, overlap: float, least: float) -> Tensor:
+    return torch.empty_like(scores, dtype=torch.bool)
+
+
+def encode(boxes: Tensor, anchors: Tensor) -> Tensor:
+    """Return the offsets (..., 4) that lead from anchors to boxes, both (..., 4) corners; eq. 2."""
+    size, anchor_size = boxes[..., 2:] - boxes[..., :2], anchors[..., 2:] - anchors[..., :2]
+    shift = (boxes[..., :2] + size / 2 - anchors[..., :2] - anchor_size / 2) / anchor_size
+    return torch.cat([shift, (size / anchor_size).log()], -1)
+
+
+def decode(offsets: Tensor, anchors: Tensor) -> Tensor:
+    """Return the boxes (..., 4) that offsets lead to from anchors; the inverse of `encode`."""
+    anchor_size = anchors[..., 2:] - anchors[..., :2]
+    centre = anchors[..., :2] + anchor_size / 2 + offsets[..., :2] * anchor_size
+    size = anchor_size * offsets[..., 2:].clamp(max=MOST_GROWTH).exp()
+    return torch.cat([centre - size / 2, centre + size / 2], -1)
+
+
+def grid_anchors(height: int, width: int, stride: int, scales: Sequence[int]) -> Tensor:
+    """Return the anchors (height * width * 9, 4) of a feature map, corners in pixels.
+
+    Row by row, cell by cell; in a cell scale by scale, and of each scale the three ratios, all of
+    area scale ** 2, around the middle of the cell's pixels.
+    """
+    sides = [(s / r**0.5 / 2, s * r**0.5 / 2) for s in scales for r in RATIOS]  # half width, height
+    shapes = torch.tensor([[-w, -h, w, h] for w, h in sides])
+    y, x = ((torch.arange(count) + 0.5) * stride for count in (height, width))
+    rows, columns = torch.meshgrid(y, x, indexing="ij")
+    centres = torch.stack([columns, rows, columns, rows], -1)  # (height, width, 4)
+    return (centres.unsqueeze(2) + shapes).reshape(-1, 4)
+
+
+def gather_rows(rows: Tensor, index: Tensor) -> Tensor:
+    """Return rows (N, R, ...) of (N, A, ...) at index (N, R)."""
+    index = index.reshape(*index.shape, *[1] * (rows.dim() - 2))
+    return rows.gather(1, index.expand(*index.shape[:2], *rows.shape[2:]))
+
+
+class ProposalNetwork(nn.Module):
+    """Return objectness logits (N, A) and box offsets (N, A, 4) of a map (section 3.1)."""
+
+    def __init__(self, channels: int, anchors: int) -> None:
+        super().__init__()
+        self.hidden = nn.Sequential(nn.Conv2d(channels, channels, 3, padding=1), nn.ReLU())
+        self.objectness = nn.Conv2d(channels, anchors, 1)
+        self.offsets = nn.Conv2d(channels, 4 * anchors, 1)
+
+    def forward(self, maps: Tensor) -> tuple[Tensor, Tensor]:
+        hidden = self.hidden(maps)
+        objectness = self.objectness(hidden).permute(0, 2, 3, 1).flatten(1)  # (N, H * W * 9)
+        offsets = self.offsets(hidden).permute(0, 2, 3, 1).flatten(1)
+        return objectness.float(), offsets.unflatten(1, (-1, 4)).float()
+
+
+class BoxHead(nn.Module):
+    """Return class logits (M, K + 1), background first, and offsets (M, K, 4) of pooled regions."""
+
+    def __init__(self, units: int, width: int, classes: int) -> None:
+        super().__init__()
+        self.hidden = nn.Sequential(
+            *(nn.Flatten(), nn.Linear(units, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU())
+        )
+        self.logits = nn.Linear(width, classes + 1)
+        self.offsets = nn.Linear(width, 4 * classes)
+
+    def forward(self, regions: Tensor) -> tuple[Tensor, Tensor]:
+        hidden = self.hidden(regions)
+        return self.logits(hidden).float(), self.offsets(hidden).unflatten(1, (-1, 4)).float()
+
+
+def small_features(in_channels: int) -> nn.Sequential:
+    """Return the convolutions of the table above."""
+    return vgg.convolutions(in_channels, SMALL, batch_norm=True)[:-1]  # without Flatten
+
+
+def vgg_features(in_channels: int) -> nn.Sequential:
+    """Return VGG-16 up to conv5_3: without the last pool (section 4)."""
+    return vgg.convolutions(in_channels, vgg.TABLE_1["D"], batch_norm=False)[:-2]
+
+
+def resnet_features(in_channels: int) -> nn.Sequential:
+    """Return ResNet-18 up to conv4_x, as He et al. 2015, arXiv:1512.03385, appendix A."""
+    net = resnet.ResNet(
+        in_channels=in_channels,
+        size=(224, 224),
+        classes=1,
+        family="imagenet",
+        depth=18,
+        shortcut="B",
+    )
+    return net.features[:-3]  # without stage4, pool, Flatten
+
+
+BACKBONES: dict[str, Callable[[int], nn.Sequential]] = {
+    "small": small_features,
+    "vgg": vgg_features,
+    "resnet": resnet_features,
+}
+POOLING = {
+    "align": lambda maps, boxes, side, scale: ops.roi_align(maps, boxes, side, scale, 2, True),
+    "pool": ops.roi_pool,
+}
+# Deviations of the head's offsets, which training divides them by: the authors' code,
+# BBOX_NORMALIZE_STDS; Girshick 2015, section 2.3, has targets of unit variance.
+HEAD_DEVIATIONS = (0.1, 0.1, 0.2, 0.2)
+
+
+def check_options(size: tuple[int, int], backbone: str) -> None:
+    """Raise ValueError for images that leave no cell of the feature map."""
+    options.require_size("fasterrcnn", size, STRIDES.get(backbone, 1))
+
+
+class FasterRCNN(nn.Module):
+    """Return boxes (N, most, 4), labels int64 and scores (N, most), count int64 (N,).
+
+    Of standardised images (N, C, H, W). Boxes are corners x_min, y_min, x_max, y_max in pixels,
+    scores are probabilities and fall; rows from count on are 0.
+    """
+
+    anchors: Tensor
+    limits: Tensor
+    deviations: Tensor
+
+    def __init__(
+        self,
+        *,
+        in_channels: int,
+        size: tuple[int, int],
+        classes: int,
+        backbone: Literal["small", "vgg", "resnet"] = "small",
+        scales: Sequence[Positive] = (12, 18, 27),
+        pooling: Literal["align", "pool"] = "align",
+        pooled: Positive = 5,
+        width: Positive = 128,
+        proposals: Positive = 48,
+        most: Positive = 32,
+        anchor_samples: Positive = 256,
+        region_samples: Positive = 64,
+    ) -> None:
+        """`scales`: sides of the anchors in pixels; `pooled`: side of a pooled region; `width`:
+        units of the two dense layers; `most`: finds of an image; `anchor_samples`,
+        `region_samples`: of an image, that the two losses are of.
+        """
+        super().__init__()
+        features = options.choose("fasterrcnn", "backbone", backbone, BACKBONES)
+        self.pool_regions = options.choose("fasterrcnn", "pooling", pooling, POOLING)
+        check_options(size, backbone)
+        self.stride, self.pooled = STRIDES[backbone], pooled
+        self.anchor_samples, self.region_samples = anchor_samples, region_samples
+        self.features = features(in_channels)
+        channels, rows, columns = layers.feature_shape(self.features, in_channels, size)
+        self.rpn = ProposalNetwork(channels, len(scales) * len(RATIOS))
+        self.head = BoxHead(channels * pooled**2, width, classes)
+        anchors = grid_anchors(rows, columns, self.stride, scales)
+        self.proposals = min(proposals, len(anchors))
+        self.most = min(most, classes * self.proposals)
+        height, width_px = size
+        limits = torch.tensor([width_px, height, width_px, height], dtype=torch.float32)
+        self.register_buffer("anchors", anchors, persistent=False)
+        self.register_buffer("limits", limits, persistent=False)
+        self.register_buffer("deviations", torch.tensor(HEAD_DEVIATIONS), persistent=False)
+        layers.initialise(self, "he")
+        for layer, deviation in (
+            *((self.rpn.objectness, 0.01), (self.rpn.offsets, 0.01)),  # section 3.1
+            *((self.head.logits, 0.01), (self.head.offsets, 0.001)),  # Girshick 2015, section 2.3
+        ):
+            nn.init.normal_(layer.weight, std=deviation)
+
+    def clip(self, boxes: Tensor) -> Tensor:
+        """Return boxes (..., 4) cut at the image's border."""
+        return boxes.clamp(min=0).minimum(self.limits)
+
+    def propose(self, objectness: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the best proposals (N, R, 4) after suppression, and which are valid, bool (N, R).
+
+        The others fill up: suppression may leave fewer.
+        """
+        count = min(CANDIDATES * self.proposals, objectness.shape[1])
+        scores, index = objectness.topk(count, dim=1)
+        anchors = self.anchors[index]  # (N, count, 4)
+        boxes = self.clip(decode(gather_rows(offsets, index), anchors))
+        kept = nms_mask(boxes, scores, PROPOSAL_OVERLAP, -math.inf)
+        scores, index = scores.masked_fill(~kept, -math.inf).topk(min(self.proposals, count), dim=1)
+        return gather_rows(boxes, index), scores > -math.inf
+
+    def judge(self, maps: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
+        """Return class logits (N, R, K + 1) and offsets (N, R, K, 4) of boxes (N, R, 4)."""
+        image = torch.arange(boxes.shape[0], device=boxes.device, dtype=boxes.dtype)
+        image = image.view(-1, 1, 1).expand(-1, boxes.shape[1], 1)
+        regions = torch.cat([image, boxes], 2).flatten(0, 1)  # (N * R, 5)
+        pooled = self.pool_regions(maps.float(), regions, self.pooled, 1 / self.stride)
+        logits, offsets = self.head(pooled)
+        shape = (-1, boxes.shape[1])
+        return logits.unflatten(0, shape), offsets.unflatten(0, shape)
+
+    def select(
+        self, boxes: Tensor, valid: Tensor, logits: Tensor, offsets: Tensor
+    ) -> tuple[Tensor, ...]:
+        """Return the finds: each class's boxes after suppression, the best of all classes."""
+        boxes = decode(offsets * self.deviations, boxes.unsqueeze(2))
+        boxes = self.clip(boxes).transpose(1, 2)  # (N, K, R, 4)
+        scores = logits.softmax(2)[..., 1:] * valid.unsqueeze(2)
+        scores = scores.transpose(1, 2)  # (N, K, R)
+        kept = nms_mask(boxes.flatten(0, 1), scores.flatten(0, 1), FIND_OVERLAP, LEAST_SCORE)
+        scores = (scores * kept.view_as(scores)).flatten(1)
+        scores, index = scores.topk(self.most, dim=1)
+        found = scores > 0
+        labels = index // boxes.shape[2] * found
+        boxes = gather_rows(boxes.flatten(1, 2), index) * found.unsqueeze(2)
+        return boxes, labels, scores, found.sum(1)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        maps = self.features(x)
+        boxes, valid = self.propose(*self.rpn(maps))
+        return self.select(boxes, valid, *self.judge(maps, boxes))
+
+
+Model = FasterRCNN

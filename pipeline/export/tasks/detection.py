@@ -1,0 +1,66 @@
+"""Detection: boxes, labels and scores of finds, and their number."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from onnx import TensorProto, helper
+from onnxscript import opset20
+from torch import nn
+
+import models.fasterrcnn  # noqa: F401, registers the operator convline::nms_mask
+from pipeline.data.dataset import Data
+from pipeline.export.graph import export_network
+from pipeline.export.image_inputs import golden_inputs as golden_inputs
+from pipeline.export.image_inputs import random_inputs as random_inputs
+
+OUTPUT_NAMES = ("boxes", "labels", "scores", "count")
+SHOWN = 0.5  # least score of a find that `infer images` prints unless it is told another
+
+
+op: Any = opset20  # whose types know no Python numbers, which it takes
+
+
+def nms_mask(boxes: Any, scores: Any, overlap: float, least: float) -> Any:
+    """Return the nodes of convline::nms_mask: which boxes of each row are kept, bool (M, R).
+
+    NonMaxSuppression lists the boxes that are kept, (kept, 3) of row, class (one, 0) and place.
+    """
+    every = op.Constant(value_int=np.iinfo(np.int64).max)
+    kept = op.NonMaxSuppression(boxes, op.Unsqueeze(scores, [1]), every, overlap, least)
+    places = op.Gather(kept, op.Constant(value_ints=[0, 2]), axis=1)
+    false, true = (helper.make_tensor("", TensorProto.BOOL, [1], [value]) for value in (0, 1))
+    mask = op.ConstantOfShape(op.Shape(scores), value=false)
+    return op.ScatterND(mask, places, op.ConstantOfShape(op.Shape(places, end=1), value=true))
+
+
+def export(net: nn.Module, x: np.ndarray) -> onnx.ModelProto:
+    """Return the checked graph: images (N, H, W, C) to boxes, labels, scores and count."""
+    translations = {torch.ops.convline.nms_mask.default: nms_mask}
+    return export_network(net, x, output_names=OUTPUT_NAMES, translations=translations)
+
+
+def parity_limit(outputs: list[np.ndarray], relative: float) -> float:
+    """Return `relative` as it is: scores are at most 1, and boxes count as shares of the image."""
+    return relative
+
+
+def difference(first: list[np.ndarray], second: list[np.ndarray]) -> float:
+    """Return the largest difference of scores."""
+    return float(np.abs(first[2] - second[2]).max(initial=0))
+
+
+def document_fields(about: dict[str, Any]) -> dict[str, Any]:
+    """Return the labels."""
+    return {"labels": about["labels"]}
+
+
+def measured_fields(net: Any, source: Data) -> dict[str, Any]:
+    """Return how many finds an image has at most, and the least score of those that are shown."""
+    return {"detection": {"most": net.net.most, "min_score": SHOWN}}
+
+
+count_correct = None
