@@ -500,6 +500,13 @@ class Train(Part):
         0.3, description="weight of each auxiliary head's loss, or of each further member's"
     )
     label_smoothing: Share = Field(0.0, description="cross-entropy only")
+    balance: Share = Field(
+        0.0,
+        description=(
+            "segmentation only: a pixel weighs n ** -balance, n the pixels of its class in the"
+            " batch; 0: every pixel alike, 1: every class alike"
+        ),
+    )
     l1: NonNegative = Field(0.0, description="adds l1 * sum |w| to the loss")
     l2: NonNegative = Field(0.0, description="adds l2 * sum w^2 to the loss, or half of that")
     l2_convention: Literal["full", "half"] = Field("full", description="half: l2 / 2 * sum w^2")

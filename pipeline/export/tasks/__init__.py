@@ -10,7 +10,7 @@ import onnx
 from torch import nn
 
 from pipeline.data.dataset import Data
-from pipeline.export.tasks import classification, detection, forecasting
+from pipeline.export.tasks import classification, detection, forecasting, segmentation
 
 
 class ExportTask(Protocol):
@@ -54,4 +54,5 @@ TASKS: dict[str, ExportTask] = {
     "classification": classification,
     "forecasting": forecasting,
     "detection": detection,
+    "segmentation": segmentation,
 }

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 from torch import nn
 
 from pipeline.data.dataset import Data
-from pipeline.network.tasks import classification, detection, forecasting
+from pipeline.network.tasks import classification, detection, forecasting, segmentation
 from pipeline.params.schema import Training
 
 
@@ -31,4 +31,5 @@ TASKS: dict[str, NetworkTask] = {
     "classification": classification,
     "forecasting": forecasting,
     "detection": detection,
+    "segmentation": segmentation,
 }

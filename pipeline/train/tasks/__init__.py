@@ -11,7 +11,7 @@ from torch import Tensor
 from pipeline.data.dataset import Data
 from pipeline.params.schema import ResolvedTrain
 from pipeline.train.batches import Batches
-from pipeline.train.tasks import classification, detection, forecasting
+from pipeline.train.tasks import classification, detection, forecasting, segmentation
 
 
 class TrainTask(Protocol):
@@ -49,4 +49,5 @@ TASKS: dict[str, TrainTask] = {
     "classification": classification,
     "forecasting": forecasting,
     "detection": detection,
+    "segmentation": segmentation,
 }

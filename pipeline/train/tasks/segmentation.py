@@ -1,0 +1,64 @@
+"""Segmentation: cross-entropy of the class of every pixel, classes balanced."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from convline.metrics.segmentation import VOID
+from torch import Tensor
+from torch.nn import functional as F
+
+from pipeline.data.dataset import Data
+from pipeline.params.schema import ResolvedTrain
+from pipeline.train.batches import Batches, image_batches
+
+HAS_ACCURACY = True
+
+
+def load_batches(source: Data, split: str, net: Any, on: torch.device) -> Batches:
+    """Return images uint8 (N, C, H, W) and masks uint8 (N, H, W)."""
+    return image_batches(source, split, on)
+
+
+def forward(net: Any, x: Tensor, y: Tensor, train: ResolvedTrain) -> Tensor:
+    """Return logits (N, K, H, W)."""
+    logits: Tensor = net.logits(x)
+    return logits
+
+
+def objective(outputs: Tensor, y: Tensor, train: ResolvedTrain) -> Tensor:
+    """Return the weighted mean cross-entropy over the pixels that are not VOID, 0 without any.
+
+    A pixel weighs n ** -balance, where n is the number of pixels of its class in the batch: with 0
+    every pixel weighs alike, with 1 every class. Farabet et al. 2013, section 5, draw pixels by
+    their natural frequency or each class equally often ("balanced"); these are the expectations.
+    """
+    # As rows: cross-entropy of maps has no deterministic kernel on a GPU.
+    logits, labels = outputs.movedim(1, 3).flatten(0, 2), y.flatten().long()
+    classes = torch.arange(outputs.shape[1], device=y.device)
+    counts = (labels[:, None] == classes).sum(0)
+    weights = counts.clamp(min=1).to(logits.dtype) ** -train.balance
+    total = F.cross_entropy(logits, labels, weights, ignore_index=VOID, reduction="sum")
+    return total / (weights * counts).sum().clamp(min=1e-30)
+
+
+training_loss = objective
+
+
+def sum_correct(outputs: Tensor, y: Tensor) -> Tensor:
+    """Return the sum over images of the share of pixels that are right, of those not VOID."""
+    known = y != VOID
+    right = (outputs.argmax(1) == y) & known
+    return (right.sum((1, 2)) / known.sum((1, 2)).clamp(min=1)).sum()
+
+
+def statistics_forward(net: Any) -> Callable[[Tensor], object]:
+    """Return the function from images to logits."""
+    logits: Callable[[Tensor], object] = net.logits
+    return logits
+
+
+def finish(net: Any, source: Data, validation: Batches) -> None:
+    """Leave the network as it is."""
