@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from benchmarks.gpu import carried
 from benchmarks.gpu.clock import Facts, Here, attempt
@@ -29,6 +30,7 @@ STEPS = 3
 CPU = ("lenet5-digits", "dilated-waves", "resnet20-digits")  # at their small size
 CLASSES = {"CIFAR100": 100, "ImageNet": 1000}  # of torchvision's sets; ten otherwise
 COLUMNS = {"csv": 7}  # of the series of a source; one otherwise
+WORDS, LONGEST = 20, 8  # of captions
 
 
 def run(here: Here) -> Facts:
@@ -69,11 +71,7 @@ def twice(name: str, recipe: Recipe, on: torch.device) -> dict[str, Any]:
     initial = {key: tensor.clone() for key, tensor in net.state_dict().items()}
     batch = recipe.train.batch
     fitting, validation = noise(recipe, STEPS * batch, on), noise(recipe, min(batch, 64), on)
-    change = (
-        augment.build(recipe.train.augment, fitting.x)
-        if isinstance(recipe.data, ImageData)
-        else (lambda x, of: x)
-    )
+    change = augment.build(recipe.train.augment, fitting.x)
     ends, rows = [], []
     for _ in range(2):
         net.load_state_dict(initial)
@@ -108,8 +106,10 @@ def like(recipe: Recipe) -> dataset.Data:
         classes = CLASSES.get(name, len(spec.classes or range(10)))
         rule = block.image_rule
         about = {
-            "task": "classification",
+            "task": block.task,
             "labels": [str(k) for k in range(classes)],
+            "words": [str(k) for k in range(WORDS)],
+            "longest": LONGEST,
             "input": rule.to_dict(),
         }
         mean = np.full((rule.channels, 1, 1), 127, np.float32)
@@ -124,8 +124,22 @@ def like(recipe: Recipe) -> dataset.Data:
     return dataset.Data({}, {}, mean, np.ones_like(mean), about)
 
 
+def random_targets(about: dict[str, Any], count: int, on: torch.device) -> Tensor:
+    """Return targets of random content for `count` images, in the form of `Data.y`."""
+    (height, width), classes = about["input"]["size"], len(about["labels"])
+    if about["task"] == "captioning":
+        return torch.randint(0, WORDS, (count, 1, LONGEST), device=on)
+    if about["task"] == "segmentation":
+        return torch.randint(0, classes, (count, height, width), dtype=torch.uint8, device=on)
+    labels = torch.randint(0, classes, (count,), device=on)
+    if about["task"] == "classification":
+        return labels
+    box = torch.tensor([width / 4, height / 4, width / 2, height / 2], device=on)
+    return torch.cat([box.expand(count, 4), labels[:, None].float()], 1)[:, None]
+
+
 def noise(recipe: Recipe, count: int, on: torch.device) -> Batches:
-    """Return noise on the device: uint8 images and labels, or standardised series and what
+    """Return noise on the device: uint8 images and targets, or standardised series and what
     follows them.
     """
     source = like(recipe)
@@ -134,7 +148,7 @@ def noise(recipe: Recipe, count: int, on: torch.device) -> Batches:
         x = torch.randint(
             0, 256, (count, len(source.mean), height, width), dtype=torch.uint8, device=on
         )
-        return Batches(x, torch.randint(0, len(source.about["labels"]), (count,), device=on))
+        return Batches(x, random_targets(source.about, count, on))
     given, horizon = source.about["input"], recipe.data.horizon
     known = 2 * len(given.get("calendar", ()))
     steps = given["context"] + (horizon if known else 0)

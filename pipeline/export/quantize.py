@@ -12,7 +12,7 @@ import io
 import itertools
 import logging
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ from pipeline.export.graph_analysis import (
     signal_to_noise,
     signal_to_noise_drops,
 )
-from pipeline.export.tasks import TASKS
+from pipeline.export.tasks import TASKS, ExportTask
 from pipeline.params.schema import ExportCheck, Int8
 
 # A quarter of float16's range: other images may have larger values than those of the calibration.
@@ -55,8 +55,8 @@ def make_variants(
 
     Beside them the signal-to-noise ratio of each node in dB, by precision.
     """
-    count = TASKS[source.task].count_correct
-    if not count or not any(node.op_type in PRODUCTS for node in graph.graph.node):
+    task = TASKS[source.task]
+    if not task.count_correct or not any(node.op_type in PRODUCTS for node in graph.graph.node):
         return [], {}
     prepared = prepare_graph(graph)
     train = source.x["train"]
@@ -64,7 +64,7 @@ def make_variants(
     validation = np.asarray(source.x["validation"]), np.asarray(source.y["validation"])
     variants = []
     if "int8" in checks.variants:
-        int8 = search_int8(prepared, calibration, validation, count, checks.int8, checks.budget)
+        int8 = search_int8(prepared, calibration, validation, task, checks.int8, checks.budget)
         variants.append(int8)
     if "fp16" in checks.variants:
         variants.append(convert_to_fp16(prepared, calibration))
@@ -134,22 +134,27 @@ def search_int8(
     prepared: onnx.ModelProto,
     calibration: np.ndarray,
     validation: tuple[np.ndarray, np.ndarray],
-    count: Callable[[list[np.ndarray], np.ndarray], float],
+    task: ExportTask,
     options: Int8,
     budget: float,
 ) -> Variant:
     """Return the int8 graph that loses least accuracy on the validation split.
 
     calibration: training inputs as served (N, ...); validation: inputs as served and `Data.y`, M of
-    each; count: the task's `count_correct`; budget: the accuracy that may be lost; the search ends
+    each; budget: the part of `task.count_correct` that may be lost; the search ends
     with half of it, or with one image, since the test split may lose more. First each method is
     tried in turn, then the best one with ever more products in fp32, those that add most noise
     first.
     """
     (x, y), calibration = validation, calibration[: options.images]
+
+    def count(candidate: onnx.ModelProto) -> float:
+        assert task.count_correct
+        return task.count_correct(run_graph(candidate, x, list(task.OUTPUT_NAMES)), y)
+
     # images, not shares: shares of one image differ in their last digit
     enough = max(int(budget / 2 * len(y) + 1e-9), 1)
-    reference, fewest = count(run_graph(prepared, x), y), len(y) + 1.0
+    reference, fewest = count(prepared), len(y) + 1.0
     products = [node.name for node in prepared.graph.node if node.op_type in PRODUCTS]
     best, tried = Variant("int8", prepared), []
 
@@ -163,7 +168,7 @@ def search_int8(
 
     for method, kept in itertools.islice(settings(), options.tries):
         graph = quantize_graph(prepared, calibration, method, kept)
-        lost = reference - count(run_graph(graph, x), y)
+        lost = reference - count(graph)
         tried.append({"method": method, "kept": len(kept), "lost": round(lost / len(y), 6)})
         if lost < fewest:
             best, fewest = Variant("int8", graph, {"method": method, "kept": kept}), lost

@@ -8,7 +8,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from pipeline.export import graph_analysis, quantize
-from pipeline.export.tasks.classification import count_correct
+from pipeline.export.tasks import classification
 from pipeline.params.schema import Int8
 
 OPTIONS, BUDGET = Int8(methods=["MinMax"], images=64), 0.005
@@ -64,18 +64,18 @@ def test_the_noisiest_layers_stay_in_fp32(outlier: Case) -> None:
     """By construction: with all layers in int8 the accuracy is chance, and fp32 is correct."""
     graph, x, y = outlier
     made = quantize.search_int8(
-        quantize.prepare_graph(graph), x, (x, y), count_correct, OPTIONS, BUDGET
+        quantize.prepare_graph(graph), x, (x, y), classification, OPTIONS, BUDGET
     )
     assert made.facts["tried"][0]["kept"] == 0 and made.facts["tried"][0]["lost"] > 0.2
     assert made.facts["kept"] == ["first"] and made.facts["lost"] <= 0.0025
-    assert count_correct(graph_analysis.run_graph(made.graph, x), y) > 0.995 * len(y)
+    assert classification.count_correct(graph_analysis.run_graph(made.graph, x), y) > 0.995 * len(y)
 
 
 def test_the_search_has_a_maximum_of_tries(outlier: Case) -> None:
     """It is bounded by a number of tries, not by seconds, so a slow machine finds the same file."""
     graph, x, y = outlier
     made = quantize.search_int8(
-        quantize.prepare_graph(graph), x, (x, y), count_correct, OPTIONS.updated(tries=1), BUDGET
+        quantize.prepare_graph(graph), x, (x, y), classification, OPTIONS.updated(tries=1), BUDGET
     )
     assert len(made.facts["tried"]) == 1 and made.facts["lost"] > 0.2
 
@@ -91,14 +91,14 @@ def test_one_image_ends_the_search(
     graph, x, y = outlier[0], outlier[1][:300], np.zeros(300, int)
     prepared = quantize.prepare_graph(graph)
 
-    def answer(given: onnx.ModelProto, x: np.ndarray) -> list[np.ndarray]:
+    def answer(given: onnx.ModelProto, x: np.ndarray, names: list[str]) -> list[np.ndarray]:
         count = 299 if given is prepared else right
         return [np.eye(2)[(np.arange(len(x)) >= count).astype(int)]]
 
     monkeypatch.setattr(quantize, "run_graph", answer)
     monkeypatch.setattr(quantize, "signal_to_noise", lambda *graphs: {})
     made = quantize.search_int8(
-        prepared, x, (x, y), count_correct, OPTIONS.updated(tries=2), BUDGET
+        prepared, x, (x, y), classification, OPTIONS.updated(tries=2), BUDGET
     )
     assert len(made.facts["tried"]) == tried and made.facts["lost"] == round((299 - right) / 300, 6)
 

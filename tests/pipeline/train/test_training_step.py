@@ -138,8 +138,7 @@ def trained(recipe: Recipe) -> tuple[Watch, int]:
     optimizer = loop.optimizer_of(recipe, net)
     if recipe.head:
         finetune.freeze_stages(net, recipe.head, recipe.train.epochs)
-    image = fitting.y.dtype == torch.int64
-    change = augment.build(recipe.train.augment, fitting.x) if image else (lambda x, of: x)
+    change = augment.build(recipe.train.augment, fitting.x)
     minimise = partial(loop.loss_and_outputs, recipe, net)
     if recipe.train.loss == "pinball":
         losses.level_column(tuple(recipe.train.levels), META)  # once a process
