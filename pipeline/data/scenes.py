@@ -17,7 +17,8 @@ SIDES = {"small": (12, 17), "large": (22, 28)}  # least and largest height of a 
 LARGE = 19.5  # a box of this height or more is called large: between the two, ink loses a pixel
 OVERLAP = 0.2  # largest intersection of two boxes, as a share of the smaller one
 MARGIN = 6  # pixels by which a caption's relation and order are away from their borders
-TRIES = 30  # places that are tried for a digit, before the scene is drawn again
+PLACES = 16  # that are tried for a digit, before all are placed again
+LAYOUTS = 10  # that are tried for the digits, before others are drawn
 INK = 128  # of 255: a pixel belongs to a digit where ink covers half of it
 LABELS = [str(digit) for digit in range(10)]
 
@@ -56,16 +57,15 @@ def make_scene(
     two digits of a scene have the same label.
     """
     count = int(rng.integers(counts[0], counts[1], endpoint=True))
-    while True:
+    boxes = None
+    while boxes is None:
         if distinct:
             kinds = rng.permutation(np.unique(labels))[:count]
             rows = np.array([rng.choice(np.flatnonzero(labels == kind)) for kind in kinds])
         else:
             rows = rng.choice(len(digits), count, replace=False)
         shades = [enlarge(digits[row], int(rng.integers(*band(rng)))) for row in rows]
-        boxes = place(rng, shades, size)
-        if boxes is not None and is_clear(boxes, labels[rows]):
-            break
+        boxes = place(rng, shades, labels[rows], size)
     image, mask = make_ground(rng, size), np.zeros(size, np.uint8)
     bright = rng.random() < 0.5  # ink of one scene is brighter or darker than any ground
     for shade, (left, top, right, bottom), label in zip(shades, boxes, labels[rows], strict=True):
@@ -103,34 +103,40 @@ def tight(shade: np.ndarray) -> tuple[slice, slice]:
 
 
 def place(
-    rng: np.random.Generator, shades: list[np.ndarray], size: tuple[int, int]
+    rng: np.random.Generator, shades: list[np.ndarray], labels: np.ndarray, size: tuple[int, int]
 ) -> np.ndarray | None:
-    """Return places for the digits, int64 (M, 4) as boxes, or None where no free one was found.
+    """Return places for the digits, int64 (M, 4) as boxes, or None where none was found.
 
-    Boxes overlap by at most OVERLAP of the smaller one, and ink meets no ink.
+    Boxes overlap by at most OVERLAP of the smaller one, ink meets no ink, and the caption is clear.
     """
-    taken, boxes = np.zeros(size, bool), np.zeros((0, 4), np.int64)
-    for shade in shades:
-        height, width = shade.shape
-        for _ in range(TRIES):
-            top, left = rng.integers(0, size[0] - height + 1), rng.integers(0, size[1] - width + 1)
-            box = np.array([left, top, left + width, top + height])
-            window = np.s_[top : top + height, left : left + width]
-            if overlap(boxes, box) <= OVERLAP and not (taken[window] & (shade >= INK)).any():
+    for _ in range(LAYOUTS):
+        taken, boxes = np.zeros(size, bool), np.zeros((0, 4), np.int64)
+        for shade in shades:
+            sides = np.array(shade.shape)
+            corners = rng.integers(0, np.array(size) - sides, (PLACES, 2), endpoint=True)
+            free = np.hstack([corners[:, ::-1], (corners + sides)[:, ::-1]])
+            for box in free[overlaps(free, boxes) <= OVERLAP]:
+                window = np.s_[box[1] : box[3], box[0] : box[2]]
+                if not (taken[window] & (shade >= INK)).any():
+                    taken[window] |= shade >= INK
+                    boxes = np.vstack([boxes, box])
+                    break
+            else:
                 break
-        else:
-            return None
-        taken[window] |= shade >= INK
-        boxes = np.vstack([boxes, box])
-    return boxes
+        if len(boxes) == len(shades) and is_clear(boxes, labels):
+            return boxes
+    return None
 
 
-def overlap(boxes: np.ndarray, box: np.ndarray) -> float:
-    """Return the largest intersection of a box with others, as a share of the smaller box."""
-    sides = np.minimum(boxes[:, 2:], box[2:]) - np.maximum(boxes[:, :2], box[:2])
-    areas = (boxes[:, 2:] - boxes[:, :2]).prod(1)
-    smaller = np.minimum(areas, (box[2:] - box[:2]).prod())
-    return float((sides.clip(0).prod(1) / smaller).max(initial=0))
+def overlaps(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Return the largest intersection of each box (n, 4) with others, as a share of the smaller
+    box, float64 (n,).
+    """
+    near = np.maximum(boxes[:, None, :2], others[:, :2])
+    far = np.minimum(boxes[:, None, 2:], others[:, 2:])
+    areas = [(part[:, 2:] - part[:, :2]).prod(1) for part in (boxes, others)]
+    shares = (far - near).clip(0).prod(2) / np.minimum(areas[0][:, None], areas[1])
+    return np.asarray(shares.max(1, initial=0))
 
 
 def make_ground(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:

@@ -80,7 +80,7 @@ MISTAKES = [
     (
         (*TINY, "arch"),
         "fcn",
-        "models.tiny.arch: unknown architecture 'fcn'; did you mean 'fcnn'? choices: alexnet, causal, cnn1",
+        "models.tiny.arch: unknown architecture 'fcn'; did you mean 'fcnn'? choices: alexnet, captioner, causal, c",
     ),
     (
         ("data", "digits", "source"),
