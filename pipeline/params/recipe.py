@@ -261,6 +261,7 @@ def check_task(place: str, recipe: EntryRecipe) -> None:
             raise ParamsError(f"{place}.data.fit: {what}")
     own = {  # keys that one task alone has
         "train.augment": ("classification", train.augment),
+        "train.balance": ("segmentation", train.balance),
         "head": ("classification", recipe.head),
         "saliency": ("classification", recipe.saliency),
         "synthesis": ("classification", recipe.synthesis),

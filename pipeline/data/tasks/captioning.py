@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from convline.metrics.captions import split_words
 
 from pipeline.core.errors import StageError
 from pipeline.data.annotated_sources import annotated_images
@@ -46,11 +46,6 @@ def make(recipe: ImageData) -> tuple[Data, AnnotatedSplits]:
     most = max(len(captions) for rows in texts.values() for captions in rows)
     y = {split: caption_targets(texts[split], words, longest, most) for split in SPLITS}
     return image_data(recipe, splits, y, {"words": words, "longest": longest}, notes), splits
-
-
-def split_words(caption: str) -> list[str]:
-    """Return the words of a caption in lower case, without punctuation."""
-    return re.findall(r"\w+(?:'\w+)?", caption.lower())
 
 
 def vocabulary(texts: list[list[list[str]]]) -> list[str]:
