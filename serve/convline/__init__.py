@@ -22,15 +22,20 @@ from convline.errors import DeviceError, InputError, ModelFileError, ServeError
 
 if TYPE_CHECKING:
     from convline.images.classifier import Classifier
+    from convline.images.detector import Detector
+    from convline.images.segmenter import Segmenter
+    from convline.loading import AnyModel
     from convline.runtime.streaming import Stream
     from convline.timeseries.forecaster import Forecaster
 
 __all__ = [
     "Classifier",
+    "Detector",
     "DeviceError",
     "Forecaster",
     "InputError",
     "ModelFileError",
+    "Segmenter",
     "ServeError",
     "Stream",
     "__version__",
@@ -39,14 +44,16 @@ __all__ = [
 
 LATE = {
     "Classifier": "convline.images.classifier",
+    "Detector": "convline.images.detector",
     "Forecaster": "convline.timeseries.forecaster",
+    "Segmenter": "convline.images.segmenter",
     "Stream": "convline.runtime.streaming",
 }  # these import numpy
 
 
 def load(
     model: str | Path, device: str = "auto", variant: str = "auto", sha256: str | None = None
-) -> "Classifier | Forecaster":
+) -> "AnyModel":
     """Open a model: an .onnx file, a package folder, or the name of a package.
 
     Packages are looked up by name in the folders of CONVLINE_MODELS, then in out/dist.

@@ -12,10 +12,10 @@ if TYPE_CHECKING:
     from convline.images.classifier import Classifier
     from convline.timeseries.forecaster import Forecaster
 
+    AnyModel = Classifier | Forecaster
 
-def load_file(
-    path: str | Path, device: str = "auto", *, sha256: str | None = None
-) -> "Classifier | Forecaster":
+
+def load_file(path: str | Path, device: str = "auto", *, sha256: str | None = None) -> "AnyModel":
     """Return the model of an .onnx file; sha256: the hash that the file must have, in hex.
 
     ModelFileError where the file cannot be trusted, DeviceError where the device is not there.
@@ -23,7 +23,7 @@ def load_file(
     return open_model(read_model_file(path, sha256), device)
 
 
-def open_model(file: ModelFile, device: str = "auto", **options: Any) -> "Classifier | Forecaster":
+def open_model(file: ModelFile, device: str = "auto", **options: Any) -> "AnyModel":
     """Return the model of a file that was read; options: those of `open_session`."""
     session = open_session(file.prediction_graph, device, **options)
     described = describe_device(session, device)
@@ -33,7 +33,7 @@ def open_model(file: ModelFile, device: str = "auto", **options: Any) -> "Classi
         raise ModelFileError(
             f"{file.path}: metadata key 'input': {error}; export the model again"
         ) from error
-    return cast("Classifier | Forecaster", model)
+    return cast("AnyModel", model)
 
 
 def kind_of(task: str) -> type[Model]:

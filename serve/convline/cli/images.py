@@ -14,7 +14,9 @@ from convline.cli.streams import stdout_bytes
 from convline.errors import describe_count
 
 if TYPE_CHECKING:
+    from convline.images.image_model import Options as AnswerOptions
     from convline.jobs.run import Summary
+    from convline.model_file.onnx_file import ModelFile
 
 
 @click.command()
@@ -23,7 +25,29 @@ if TYPE_CHECKING:
 @options.OUTPUT
 @options.FORMAT
 @click.option(
-    "--top-k", type=click.IntRange(1), default=1, help="Labels per image, the most probable first."
+    "--top-k",
+    type=click.IntRange(1),
+    help="Labels per image of a classifier, the most probable first.  [default: 1]",
+)
+@click.option(
+    "--min-score",
+    type=click.FloatRange(0, 1),
+    help="Lowest score of a detector's finds.  [default: that of the model file]",
+)
+@click.option(
+    "--beams",
+    type=click.IntRange(1, 100),
+    help="Captions that a captioner's search keeps after each word.  [default: 3]",
+)
+@click.option(
+    "--masks",
+    metavar="FOLDER",
+    help="Write the class of each pixel, of a segmenter: a PNG with a palette for each image.",
+)
+@click.option(
+    "--draw",
+    metavar="FOLDER",
+    help="Write each image with its labels, boxes, classes or caption on it, as a PNG.",
 )
 @click.option(
     "--batch",
@@ -47,39 +71,46 @@ if TYPE_CHECKING:
 @options.STRICT
 @options.model_choice
 def images(
-    choice: ModelChoice, paths: tuple[str, ...], output: str, form: str | None, top_k: int,
+    choice: ModelChoice, paths: tuple[str, ...], output: str, form: str | None,
     batch: int | None, workers: int | None, resume: bool, engine: str, nul: bool, strict: bool,
+    **asked: Any,
 ) -> None:  # fmt: skip
-    """Classify images.
+    """Answer images: what the model is for decides the columns of the table.
 
     A PATH is an image file, a folder (searched recursively), a .zip or .tar archive of images, a
     .parquet file with a column `bytes`, a glob in quotes, or - to read file names from stdin, one
     per line.
 
-    The table has one row per image, in input order: path, label, score, status, error, and with
-    --top-k also label_2, score_2 and so on. An image that cannot be read gets a row with status
-    error and the reason; the other images are not affected.
+    The table has the rows of each image, in input order: path, the columns below, status, error. An
+    image that cannot be read gets a row with status error and the reason; the other images are not
+    affected.
+
+    \b
+    classifier  label, score, and with --top-k also label_2, score_2 and so on
+    detector    label, score, x_min, y_min, x_max, y_max: a row for each object that was found, in
+                pixels of the upright image; an image without one has a row without a label
+    segmenter   label, share, mask: a row for each class in the image, its share of the pixels,
+                and with --masks the name of the mask
+    captioner   caption, score
+
+    A picture of --masks and --draw has the path of its image below FOLDER, with .png behind it.
 
     \b
     infer images lenet5-digits digits/ 'more/*.png' --top-k 3 -o labels.csv
     infer images lenet5-digits digits/ --format jsonl
     find . -name '*.jpg' -print0 | infer images lenet5-digits -0 - -o labels.parquet --resume
+    infer images fasterrcnn-scenes photos/ --min-score .7 --draw drawn -o finds.csv
+    infer images farabet-scenes photos/ --masks masks -o shares.csv
     """
     # numpy's BLAS threads are not used, and they would make a fork of this process unsafe.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     options.check_output(output, [choice.model, *paths], form, resume=resume)
     from convline.images.decode import LOW_CONTRAST
     from convline.images.sources import ImageSources
-    from convline.jobs.image_job import label_images
-    from convline.model_file.document import ClassifierDocument
+    from convline.jobs.image_job import answer_images
 
-    file = read_model(choice, "classification")
-    document = file.document
-    assert isinstance(document, ClassifierDocument)
-    if top_k > len(document.labels):
-        raise click.BadParameter(
-            f"expected at most the model's {len(document.labels)} labels", param_hint="--top-k"
-        )
+    file = read_model(choice, "images")
+    answer_options = _answer_options(file, asked, paths)
     sources = ImageSources(paths, sys.stdin.buffer, nul=nul, live=output == "-")
     progress, started = messages.Progress("images"), time.perf_counter()
 
@@ -89,9 +120,10 @@ def images(
         progress.count(summary.checkpoint.rows, summary.checkpoint.failed)
 
     with messages.advice_on_interrupt(messages.resume_advice(output)):
-        done = label_images(
-            file, choice.device, sources, output, stdout_bytes(), top_k=top_k, batch=batch,
-            workers=workers, resume=resume, table_format=form, engine=engine, watch=show,
+        done = answer_images(
+            file, choice.device, sources, output, stdout_bytes(), options=answer_options,
+            batch=batch, workers=workers, resume=resume, table_format=form, engine=engine,
+            watch=show,
         )  # fmt: skip
     progress.clear()
     messages.note_skipped_and_resumed(sources.skipped, done.resumed)
@@ -111,6 +143,34 @@ def images(
         done.checkpoint.rows, done.checkpoint.failed, "images", started=started + done.start_s,
         device=done.device, strict=strict, output=output, resumed=done.resumed,
     )  # fmt: skip
+
+
+def _answer_options(
+    file: "ModelFile", asked: dict[str, Any], paths: tuple[str, ...]
+) -> "AnswerOptions":
+    """Return the options that a model takes; UsageError for one that its task has not."""
+    from convline.images.image_model import Options
+    from convline.images.kinds import KINDS
+    from convline.jobs.output_files import require_folder_apart
+    from convline.model_file.document import ClassifierDocument
+
+    given = {name: value for name, value in asked.items() if value is not None}
+    takes = (*KINDS[file.task].OPTIONS, "draw")
+    for name in given:
+        if name not in takes:
+            tasks = " and ".join(task for task, kind in KINDS.items() if name in kind.OPTIONS)
+            option = f"--{name.replace('_', '-')}"
+            raise click.UsageError(f"{option} is for {tasks}, and {file.name!r} is for {file.task}")
+    document = file.document
+    if isinstance(document, ClassifierDocument) and given.get("top_k", 1) > len(document.labels):
+        raise click.BadParameter(
+            f"expected at most the model's {len(document.labels)} labels", param_hint="--top-k"
+        )
+    for name in ("masks", "draw"):
+        if name in given:
+            named = [path for path in paths if path != "-"]
+            require_folder_apart(f"--{name}", given[name], named)
+    return Options(**given)
 
 
 @click.command()

@@ -21,8 +21,8 @@ class ModelChoice(NamedTuple):
 def read_model(choice: ModelChoice, task: str | None) -> "ModelFile":
     """Read a model file and print which variant was chosen.
 
-    task: "classification" or "forecasting"; ServeError if the model has another one. None accepts
-    both.
+    task: the one that the model must have, or "images" for any task about images; ServeError if it
+    has another one. None accepts all.
     """
     from convline.model_file.onnx_file import read_model_file
     from convline.model_file.registry import find_model
@@ -33,8 +33,8 @@ def read_model(choice: ModelChoice, task: str | None) -> "ModelFile":
         choice.model, choose_device(choice.device), choice.variant, choice.sha256
     )
     file = read_model_file(path, sha256)
-    if task not in (None, file.task):
-        command = "images" if file.task == "classification" else "series"
+    command = "series" if file.task == "forecasting" else "images"
+    if task not in (None, file.task, command):
         raise ServeError(
             f"{path}: expected a model for {task}, got {file.task}; use `infer {command}`"
         )
@@ -45,7 +45,7 @@ def read_model(choice: ModelChoice, task: str | None) -> "ModelFile":
 
 
 def open_model(choice: ModelChoice, task: str | None, *, threads: int | None = None) -> Any:
-    """Return the Classifier or Forecaster on its device, and print which device and variant were
+    """Return the model on its device, and print which device and variant were
     chosen.
 
     threads: of one operator. It is 1 where worker threads fill the cores; they then wait without

@@ -36,7 +36,7 @@ def explain(
     for source in sources:
         row: Row = dict.fromkeys(COLUMNS) | {"path": source.path, "method": method}
         try:
-            image = read_source(source, model.rule)
+            image = read_source(source, model.rule).pixels
             probabilities = model.predict_proba(image[None])[0]
             target = int(probabilities.argmax())
             heat_map, gap = METHODS[method](model, image, target, options)

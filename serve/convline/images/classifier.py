@@ -4,7 +4,9 @@ from collections.abc import Iterable
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
+from convline.images.draw import draw_label
 from convline.images.image_model import ImageLike, ImageModel, Options, Outputs, Sizes
 from convline.model_file.document import ClassifierDocument
 from convline.runtime.model import Tensors
@@ -80,6 +82,9 @@ class Classifier(ImageModel[Row]):
 
     def rows(self, answer: Row, options: Options) -> list[Row]:
         return [answer]
+
+    def draw(self, image: Image.Image, answer: Row) -> Image.Image:
+        return draw_label(image, answer)
 
     def _outputs(self) -> Tensors:
         return {"probabilities": ("float", [None, len(self.labels)])}

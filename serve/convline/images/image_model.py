@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from convline.errors import InputError
+from convline.errors import InputError, ModelFileError, ServeError
 from convline.images.decode import SizedImage, read_sized
 from convline.model_file.document import ImageDocument, ImageRule
 from convline.runtime.batches import batched
@@ -40,6 +40,8 @@ class Options:
     top_k: int = 1  # labels for each image, the most probable first
     min_score: float | None = None  # of a find; None is that of the model file
     beams: int = 3  # captions that the search keeps after each word
+    masks: str | None = None  # folder for the masks
+    draw: str | None = None  # folder for the pictures with the answers drawn on them; of all kinds
 
 
 class ImageModel(Model, Generic[Answer]):
@@ -91,6 +93,10 @@ class ImageModel(Model, Generic[Answer]):
         self.require_shapes(outputs, len(images))
         return outputs
 
+    def parity_outputs(self, images: Images) -> Outputs:
+        """Return what torch and onnxruntime are compared by, and what golden outputs hold."""
+        return self.run(images)
+
     def no_outputs(self) -> Outputs:
         """Return the outputs for no image, (0, ...)."""
         return tuple(empty_output(*self._outputs()[name]) for name in self.document.OUTPUTS)
@@ -116,7 +122,7 @@ class ImageModel(Model, Generic[Answer]):
 
         def decode(image: ImageLike) -> SizedImage | str:
             try:
-                return read_image_like(image, self.rule)
+                return self._decode(image)
             except InputError as error:
                 return error.reason
 
@@ -139,20 +145,40 @@ class ImageModel(Model, Generic[Answer]):
         if isinstance(images, np.ndarray) and images.ndim == 4:
             height, width = self.rule.size
             return self.run(images), [(width, height)] * len(images)
-        rule, parts, sizes = self.rule, [self.no_outputs()], Sizes()
-        batches = decode_in_batches(as_iterable(images), lambda image: read_image_like(image, rule))
-        for _, decoded in batches:
+        parts, sizes = list[Outputs](), Sizes()
+        for _, decoded in decode_in_batches(as_iterable(images), self._decode):
             parts.append(self.run(np.stack([image.pixels for image in decoded])))
             sizes += [image.size for image in decoded]
-        return join_outputs(parts), sizes
+        return join_outputs(parts or [self.no_outputs()]), sizes
+
+    def _predict(self, images: ImageLike | Iterable[ImageLike], options: Options) -> list[Answer]:
+        """Return the answer for each image. Images: see `run_many`."""
+        found: list[Answer] = []
+        for _, decoded in decode_in_batches(as_iterable(images), self._decode):
+            for answer in answer_decoded(self, self.run, [*decoded], options):
+                if isinstance(answer, str):
+                    raise ServeError(f"{self.name}: {answer}; export the model again")
+                found.append(answer)
+        return found
+
+    def _decode(self, image: ImageLike) -> SizedImage:
+        return read_image_like(image, self.rule)
+
+    def _in_order(self, arrays: dict[str, Array]) -> Outputs:
+        """Return golden outputs in the order of the document's OUTPUTS."""
+        names = self.document.OUTPUTS
+        if {*arrays} != {*names}:
+            expected = f"expected golden outputs {', '.join(names)}, got {', '.join(arrays)}"
+            raise ModelFileError(f"{self.name}: {expected}; export it again")
+        return tuple(arrays[name] for name in names)
 
     def _inputs(self) -> Tensors:
         return {"images": ("uint8", [None, *self.rule.size, self.rule.channels])}
 
 
 def join_outputs(parts: list[Outputs]) -> Outputs:
-    """Return the outputs of batches, one after the other."""
-    return tuple(map(np.concatenate, zip(*parts, strict=True)))
+    """Return the outputs of one batch or more, one after the other."""
+    return parts[0] if len(parts) == 1 else tuple(map(np.concatenate, zip(*parts, strict=True)))
 
 
 def answer_decoded(

@@ -3,8 +3,12 @@
 from typing import Any
 
 from convline.images.classifier import Classifier
+from convline.images.detector import Detector
 from convline.images.image_model import ImageModel
+from convline.images.segmenter import Segmenter
 
 KINDS: dict[str, type[ImageModel[Any]]] = {
     "classification": Classifier,
+    "detection": Detector,
+    "segmentation": Segmenter,
 }

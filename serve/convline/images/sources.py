@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from convline.errors import InputError
 from convline.images import archives, decode, parquet_images
@@ -29,11 +30,16 @@ class FileContents:
         return self.data
 
 
-def read_source(source: Source, rule: ImageRule) -> npt.NDArray[np.uint8]:
-    """Return the image, uint8 (H, W, C). Raises InputError if it cannot be read."""
+def read_source(source: Source, rule: ImageRule) -> decode.SizedImage:
+    """Return the image at the rule's size. Raises InputError if it cannot be read."""
     if source.error is not None:
         raise InputError(source.path, source.error)
-    return decode.read_image(_path_or_bytes(source), rule)
+    return decode.read_sized(_path_or_bytes(source), rule)
+
+
+def read_original(source: Source, rule: ImageRule) -> Image.Image:
+    """Return the upright image at its own size. Raises InputError if it cannot be read."""
+    return decode.read_full_size(_path_or_bytes(source), rule.background)
 
 
 def with_bytes(source: Source) -> Source:

@@ -26,7 +26,7 @@ Run = dict[str, Any]  # what must be equal for --resume: model, columns, options
 class Checkpoint(NamedTuple):
     """What is finished."""
 
-    rows: int = 0
+    rows: int = 0  # of images, the images: one may have several rows
     failed: int = 0  # rows of them with an error
     size: int = 0  # bytes of the part
     inputs: str = ""  # hash of the inputs, in hex

@@ -1,4 +1,4 @@
-"""Classify any number of images into a table: choose workers and batch size, run, and resume."""
+"""Answer any number of images in a table: choose workers and batch size, run, and resume."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -7,21 +7,23 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import chain
-from typing import IO, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 
 from convline.errors import ServeError
-from convline.images import predict, table
-from convline.images.classifier import Classifier
+from convline.images import predict
+from convline.images.image_model import Answer, ImageModel, Options, Run, table_rows
+from convline.images.kinds import KINDS
 from convline.images.sources import with_bytes
 from convline.jobs import checkpoint
 from convline.jobs.batch_size import BATCH_SIZES, measure_batch_size, measure_workers
 from convline.jobs.formats import encode_rows, format_of
+from convline.jobs.pictures import write_pictures
 from convline.jobs.pool import WorkerPool, can_fork, process_pool, thread_pool
 from convline.jobs.run import EncodedBatch, Summary, Watch, skip_finished, write_batches
 from convline.loading import open_model
-from convline.model_file.document import ClassifierDocument
+from convline.model_file.document import ImageDocument
 from convline.model_file.onnx_file import ModelFile
 from convline.runtime.batches import IN_FLIGHT, batched
 from convline.runtime.host import usable_cores
@@ -33,6 +35,7 @@ SMALL_MODEL = 16 * 2**20  # bytes; a smaller model has a session in each process
 MANY = 512  # inputs from which it pays to start processes and to measure the batch size
 SMALL_BATCH = 8  # images of a batch for fewer inputs
 INPUTS_PER_TASK = 128  # sent to a process at once, because sending costs as much as a few images
+DEFAULTS = Options()
 DECODER_CRASHED = "its decoder ended the whole process"
 
 Task = list[list[Source]]  # batches
@@ -40,25 +43,25 @@ Task = list[list[Source]]  # batches
 
 @dataclass
 class ImageWorker:
-    """Classifies batches. A process receives a worker without a session and opens its own."""
+    """Answers batches. A process receives a worker without a session and opens its own."""
 
     file: ModelFile
     device: str
-    top_k: int
+    options: Options
     target: str
     table_format: str = "csv"
     batch: int = SMALL_BATCH
     decoders: WorkerPool | None = None  # processes that decode for a worker that is a thread
 
     @cached_property
-    def model(self) -> Classifier:
+    def model(self) -> ImageModel[Any]:
         # One thread per operator, without spinning: the workers themselves fill the cores.
         model = open_model(self.file, self.device, threads=1, spinning=False)
-        assert isinstance(model, Classifier)
+        assert isinstance(model, ImageModel)
         return model
 
     @cached_property
-    def run(self) -> table.RunBatch:
+    def run(self) -> Run:
         return predict.batch_runner(self.model, self.batch)
 
     def measure(
@@ -98,17 +101,28 @@ class ImageWorker:
             )
             if self.decoders is None:  # a process reads a file faster than it receives the bytes
                 sources = loaded
-        result = predict.classify_batch(self.model, self.run, sources, self.top_k, self.decode)
+        batch = predict.answer_batch(self.model, self.run, sources, self.options, self.decode)
         started = time.perf_counter()
-        encoded = encode_rows(self.table_format, result.rows)
-        failed = sum(row["status"] == "error" for row in result.rows)
+        answers = [
+            answer if isinstance(answer, str) else self.write_pictures(source, answer)
+            for source, answer in zip(sources, batch.answers, strict=True)
+        ]
+        names = [source.path for source in sources]
+        rows = table_rows(self.model, names, answers, self.options)
+        encoded = encode_rows(self.table_format, rows)
+        failed = sum(isinstance(answer, str) for answer in answers)
         encode_s = time.perf_counter() - started
         return EncodedBatch(
             encoded, len(sources), failed, input_hash,
-            result.decode_s, result.inference_s, encode_s, result.low_contrast,
+            batch.decode_s, batch.inference_s, encode_s, batch.low_contrast,
         )  # fmt: skip
 
-    def decode(self, sources: list[Source]) -> table.Decoded:
+    def write_pictures(self, source: Source, answer: Answer) -> Answer | str:
+        if self.options.masks is None and self.options.draw is None:
+            return answer
+        return write_pictures(self.model, source, answer, self.options)
+
+    def decode(self, sources: list[Source]) -> predict.Decoded:
         decode = partial(predict.decode_sources, self.model.rule)
         if self.decoders is None:
             return decode(sources)
@@ -147,13 +161,15 @@ class Workers(NamedTuple):
     summary: Summary
 
 
-def label_images(
+def answer_images(
     file: ModelFile, device: str, sources: Iterable[Source], output: str, stdout: IO[bytes], *,
-    top_k: int = 1, batch: int | None = None, workers: int | None = None, resume: bool = False,
-    table_format: str | None = None, engine: str = "local", watch: Watch = lambda summary: None,
+    options: Options = DEFAULTS, batch: int | None = None, workers: int | None = None,
+    resume: bool = False, table_format: str | None = None, engine: str = "local",
+    watch: Watch = lambda summary: None,
 ) -> Summary:  # fmt: skip
-    """Write one row per source, in order, to the file `output`, or to stdout for "-".
+    """Write the rows of each source, in order, to the file `output`, or to stdout for "-".
 
+    The counts of the summary and of checkpoints are of images, whatever the number of their rows.
     batch: images per run; None measures it. workers: None is one per usable core, or fewer if that
     is measured to be faster. table_format: None is that of the output's suffix. engine: "local", or
     "ray" for a cluster. watch: it is also called before the first batch.
@@ -166,7 +182,7 @@ def label_images(
     count = min(workers or usable_cores(), SMALL_BATCH if is_late else max(1, len(first)))
     if batch is None and len(first) < MANY:
         batch = SMALL_BATCH if is_late else max(1, min(SMALL_BATCH, -(-len(first) // count)))
-    worker = ImageWorker(file, device, top_k, output, format_of(output, table_format))
+    worker = ImageWorker(file, device, options, output, format_of(output, table_format))
     started, is_many = time.perf_counter(), len(first) == MANY
     opened: AbstractContextManager[Workers]
     if engine == "ray":
@@ -180,8 +196,10 @@ def label_images(
         summary.checkpoint, summary.resumed = start, start.rows
         summary.start_s = time.perf_counter() - started
         watch(summary)
-        columns = table.table_columns(top_k)
+        kind = KINDS[file.task]
+        columns = kind.columns(options)  # they tell top_k
         run = {"model": file.digest, "columns": list(columns), "batch": summary.batch}
+        run |= {name: getattr(options, name) for name in (*kind.OPTIONS, "draw") if name != "top_k"}
         run |= {"format": table_format} if table_format else {}
         checkpoint.require_same_run(output, run, interrupted)
         sources = chain(first, [WAIT] * is_late, remaining)
@@ -278,7 +296,7 @@ def _on_a_cluster(worker: ImageWorker, count: int | None, batch: int | None) -> 
 def _process_alone(worker: ImageWorker, task: Task) -> list[EncodedBatch]:
     """Process a task whose process died in a new process; images that crash it are error rows."""
     document = worker.file.document
-    assert isinstance(document, ClassifierDocument)
+    assert isinstance(document, ImageDocument)
     decode = partial(predict.decode_sources, document.input)
     with process_pool(1, _set_worker, worker) as pool:
         sources = ([source] for batch in task for source in batch)
@@ -297,12 +315,25 @@ def _process_alone(worker: ImageWorker, task: Task) -> list[EncodedBatch]:
             raise ServeError(f"a worker process dies without any image; {cure}") from error
 
 
-def classify(
-    model: Classifier, sources: Iterable[Source], *, batch: int, workers: int, top_k: int
-) -> Iterator[list[Row]]:
-    """Yield the rows of each batch of sources. Only the last batch may be smaller."""
+def answer_sources(
+    model: ImageModel[Answer], sources: Iterable[Source], *, batch: int, workers: int,
+    options: Options = DEFAULTS,
+) -> Iterator[Answer | str]:  # fmt: skip
+    """Yield the answer for each source in order, or the reason why there is none."""
     run = predict.batch_runner(model, batch)
     with thread_pool(workers) as pool:
-        batches = batched(sources, batch)
-        results = pool.map_in_order(lambda s: predict.classify_batch(model, run, s, top_k), batches)
-        yield from (result.rows for result in results)
+        results = pool.map_in_order(
+            lambda some: predict.answer_batch(model, run, some, options), batched(sources, batch)
+        )
+        for result in results:
+            yield from result.answers
+
+
+def classify(
+    model: ImageModel[Any], sources: Iterable[Source], *, batch: int, workers: int, top_k: int
+) -> Iterator[list[Row]]:
+    """Yield the rows of each source."""
+    options, sources = Options(top_k=top_k), [*sources]
+    found = answer_sources(model, sources, batch=batch, workers=workers, options=options)
+    for source, answer in zip(sources, found, strict=True):
+        yield table_rows(model, [source.path], [answer], options)

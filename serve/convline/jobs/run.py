@@ -17,7 +17,7 @@ class EncodedBatch(NamedTuple):
     """The result of a worker: the rows of one batch as bytes."""
 
     encoded: bytes
-    rows: int
+    rows: int  # of images, the images: one may have several rows
     failed: int
     input_hash: bytes
     decode_s: float
@@ -35,7 +35,7 @@ class Summary:
     workers: str
     # Its rows include those of the interrupted run.
     checkpoint: Checkpoint = field(default_factory=Checkpoint)
-    resumed: int = 0  # rows of the interrupted run
+    resumed: int = 0  # rows of the interrupted run, or images
     reduced_batch: int = 0  # images that fit in the device's memory, where a batch did not
     start_s: float = 0.0  # wall-clock time until the first batch
     decode_s: float = 0.0

@@ -43,7 +43,7 @@ def is_table(path: Path) -> bool:
             names = next(csv.reader(io.StringIO(head.decode(errors="replace"), newline="")), [])
     except (ValueError, OSError, RecursionError, csv.Error):  # pyarrow raises the first two
         return False
-    first = names[:2] in (["unique_id", "ds"], ["path", "label"])
+    first = names[:2] in (["unique_id", "ds"], ["path", "label"], ["path", "caption"])
     return first and names[-2:] == ["status", "error"]
 
 

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from convline.errors import DeviceMemoryError, ServeError
-from convline.images.classifier import Classifier
+from convline.images.image_model import ImageModel, Options
 from convline.loading import open_model
 from convline.report.text_table import format_table
 from convline.report.workload import Array, Workload, image_workload, series_workload
@@ -27,7 +27,7 @@ from convline.runtime.host import processor, usable_cores
 from convline.timeseries.forecaster import Forecaster
 from convline.timeseries.read_options import ReadOptions
 
-Model = Classifier | Forecaster
+Model = ImageModel[Any] | Forecaster
 Show = Callable[[str], None]
 BATCHES = (1, 8, 32)
 SHARES = 12  # of the time: 1 for each of 2 readings and 6 inferences, 4 for the whole
@@ -62,7 +62,7 @@ def measure(
     with tempfile.TemporaryDirectory(prefix="convline-") as name:
         folder = Path(name)
         show("preparing the files")
-        if isinstance(model, Classifier):
+        if isinstance(model, ImageModel):
             workload = image_workload(model, paths, folder)
         else:
             workload = series_workload(model, paths, folder, rule)
@@ -164,8 +164,8 @@ def _inference_rates(
     calendar = model.document.golden.calendar
 
     def run(batch: Array) -> int:
-        if isinstance(opened, Classifier):
-            opened.predict_proba(batch)
+        if isinstance(opened, ImageModel):  # of a captioner, the search is a part of it
+            opened.answers(opened.run(batch), [(1, 1)] * len(batch), Options())
         else:
             indices = np.arange(len(batch))
             known = None if calendar is None else calendar[indices % len(calendar)]

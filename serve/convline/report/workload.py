@@ -14,10 +14,10 @@ import numpy.typing as npt
 from PIL import Image
 
 from convline.errors import InputError, ServeError
-from convline.images.classifier import Classifier
 from convline.images.decode import read_image
+from convline.images.image_model import ImageModel
 from convline.images.sources import ImageSources
-from convline.jobs.image_job import label_images
+from convline.jobs.image_job import answer_images
 from convline.jobs.run import Summary
 from convline.jobs.series_job import SeriesJob, forecast_files
 from convline.runtime.sources import FileSources, Source
@@ -83,8 +83,8 @@ def _describe_sizes(sizes: Sizes) -> str:
     return f"{' to '.join(texts)} {unit}"
 
 
-def image_workload(model: Classifier, paths: Sequence[str], folder: Path) -> Workload:
-    """Return the workload of a classifier; without paths, photos are written to `folder`."""
+def image_workload(model: ImageModel[Any], paths: Sequence[str], folder: Path) -> Workload:
+    """Return the workload of a network of images; without paths, photos are written to `folder`."""
 
     def read(file: str) -> list[Array]:
         return [read_image(file, model.rule)]
@@ -96,7 +96,7 @@ def image_workload(model: Classifier, paths: Sequence[str], folder: Path) -> Wor
 
     def serve(files: Iterator[str], target: str) -> Summary:
         sources = map(Source, files)
-        return label_images(model.file, model.kind, sources, target, sys.stdout.buffer)
+        return answer_images(model.file, model.kind, sources, target, sys.stdout.buffer)
 
     if paths:
         files = _usable_files(paths, ImageSources(paths, sys.stdin.buffer), measure)

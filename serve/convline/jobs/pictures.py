@@ -1,0 +1,82 @@
+"""The pictures of `infer images --masks FOLDER --draw FOLDER`: one PNG for each image.
+
+A picture has the path of its image below the folder, with .png behind it, so that no two have the
+same name, in whichever order and by however many workers they are written. A text in the PNG marks
+it as ours; nothing else is ever replaced.
+"""
+
+import errno
+import io
+from pathlib import Path
+
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from convline.errors import InputError, ServeError
+from convline.images.image_model import Answer, ImageModel, Options
+from convline.images.segmenter import Segmentation
+from convline.images.sources import read_original
+from convline.jobs.output_files import follow_link, write_file
+from convline.runtime.sources import Source
+
+MARK = b"tEXtSoftware\0convline"
+HEAD = 4096  # bytes of a PNG; the mark comes before the pixels
+OUTSIDE = {"/": "_root", "..": "_up"}  # parts of a path that would lead out of the folder
+
+
+def write_pictures(
+    model: ImageModel[Answer], source: Source, answer: Answer, options: Options
+) -> Answer | str:
+    """Write the pictures that the options ask for.
+
+    Return the answer, with the name of its mask; or the reason why the image has no picture.
+    """
+    try:
+        if options.masks is not None and isinstance(answer, Segmentation):
+            name = write_picture("--masks", options.masks, source, answer.picture())
+            answer = answer._replace(file=name)
+        if options.draw is not None:
+            drawn = model.draw(read_original(source, model.rule), answer)
+            write_picture("--draw", options.draw, source, drawn)
+    except InputError as error:
+        return error.reason
+    return answer
+
+
+def write_picture(option: str, folder: str, source: Source, picture: Image.Image) -> str:
+    """Write the picture of an image; return its path below the folder.
+
+    InputError if the image's name is too long for another suffix; ServeError if an input is in the
+    folder, or if a folder or file of someone else is in the way.
+    """
+    root = follow_link(folder)
+    if source.member is None and follow_link(source.path).is_relative_to(root):
+        expected = f"expected a folder apart from the inputs, got one that holds {source.path}"
+        raise ServeError(f"{option} {folder}: {expected}; choose another")
+    name = picture_name(source.path)
+    target, content, mark = root / name, io.BytesIO(), PngInfo()
+    mark.add_text("Software", "convline")
+    picture.save(content, "PNG", pnginfo=mark, compress_level=1)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if target.is_symlink() or follow_link(str(target.parent)) != target.parent:
+            expected = f"expected folders and files of its own, got a link at {name}"
+            raise ServeError(f"{option} {folder}: {expected}; remove it")
+        write_file(str(target), content.getvalue(), is_picture)
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise InputError(source.path, f"its name is too long for {option}") from error
+        raise ServeError(f"{target}: cannot be written ({error.strerror})") from error
+    return name
+
+
+def picture_name(path: str) -> str:
+    """Return the path of an image's picture below its folder; "/" and ".." become plain names."""
+    return str(Path(*(OUTSIDE.get(part, part) for part in Path(path).parts))) + ".png"
+
+
+def is_picture(path: Path) -> bool:
+    """Return whether a file is a picture that this module wrote."""
+    with path.open("rb") as file:
+        head = file.read(HEAD)
+    return head.startswith(b"\x89PNG") and MARK in head
