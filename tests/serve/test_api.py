@@ -128,7 +128,7 @@ def test_one_image_starts_no_thread(classifier: Path, monkeypatch: pytest.Monkey
     model = convline.load(classifier, "cpu")
     pools = []
     monkeypatch.setattr(
-        "convline.images.classifier.ThreadPoolExecutor",
+        "convline.images.image_model.ThreadPoolExecutor",
         lambda count: pools.append(count) or ThreadPoolExecutor(count),
     )
     image = np.zeros((8, 8), np.uint8)

@@ -27,7 +27,6 @@ from convline.model_file.document import ImageDocument
 from convline.model_file.onnx_file import ModelFile
 from convline.runtime.batches import IN_FLIGHT, batched
 from convline.runtime.host import usable_cores
-from convline.runtime.rows import Row
 from convline.runtime.session import choose_device
 from convline.runtime.sources import WAIT, Source
 
@@ -327,13 +326,3 @@ def answer_sources(
         )
         for result in results:
             yield from result.answers
-
-
-def classify(
-    model: ImageModel[Any], sources: Iterable[Source], *, batch: int, workers: int, top_k: int
-) -> Iterator[list[Row]]:
-    """Yield the rows of each source."""
-    options, sources = Options(top_k=top_k), [*sources]
-    found = answer_sources(model, sources, batch=batch, workers=workers, options=options)
-    for source, answer in zip(sources, found, strict=True):
-        yield table_rows(model, [source.path], [answer], options)

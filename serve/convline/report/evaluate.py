@@ -9,7 +9,6 @@ import difflib
 import io
 import os
 from collections import Counter
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,9 @@ import numpy as np
 
 from convline.errors import InputError
 from convline.images.classifier import Classifier
+from convline.images.image_model import Options
 from convline.images.sources import ImageSources
-from convline.jobs.image_job import classify
+from convline.jobs.image_job import answer_sources
 from convline.report.confidence_interval import wilson_interval
 from convline.report.text_table import format_table
 from convline.runtime.host import usable_cores
@@ -112,11 +112,16 @@ def evaluate_images(model: Classifier, images: LabelledImages, where: str) -> Re
     columns = ["label", *(f"label_{rank}" for rank in range(2, top + 1))]
     pairs = Counter[tuple[str, str]]()  # images by (true label, predicted label)
     n_within_top, unread = 0, []
-    sources = [source for source, _ in images]
-    batches = classify(model, sources, batch=32, workers=usable_cores(), top_k=top)
-    for row, (_, label) in zip(chain.from_iterable(batches), images, strict=True):
-        if row["status"] == "error":
-            unread.append({"path": row["path"], "error": row["error"]})
+    answers = answer_sources(
+        model,
+        [source for source, _ in images],
+        batch=32,
+        workers=usable_cores(),
+        options=Options(top_k=top),
+    )
+    for row, (source, label) in zip(answers, images, strict=True):
+        if isinstance(row, str):
+            unread.append({"path": source.path, "error": row})
             continue
         pairs[label, str(row["label"])] += 1
         n_within_top += label in [row[column] for column in columns]

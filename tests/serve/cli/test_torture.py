@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import tiny
 from convline.images.classifier import Classifier
-from convline.images.predict import classify_batch
+from convline.images.image_model import Options
+from convline.images.predict import answer_batch
 from convline.images.sources import ImageSources
 from convline.loading import load_file
 from convline.runtime.sources import Source
@@ -168,21 +169,21 @@ def test_unreadable_files_and_folders_are_error_rows(classifier: Path, tmp_path:
             above.chmod(0o755)
     model = load_file(classifier, "cpu")
     assert isinstance(model, Classifier)
-    classify_batch(
-        model, model.predict_proba, [Source(str(folder / "b.png"))], 1
+    answer_batch(
+        model, model.run, [Source(str(folder / "b.png"))], Options()
     )  # all that is imported late is imported
     os.seteuid(65534)
     try:
-        found = classify_batch(
-            model, model.predict_proba, list(ImageSources([str(folder)], io.BytesIO())), 1
-        )
+        sources = list(ImageSources([str(folder)], io.BytesIO()))
+        found = answer_batch(model, model.run, sources, Options())
     finally:
         os.seteuid(0)
-    rows = {Path(str(row["path"])).name: row for row in found.rows}
-    assert rows["b.png"]["label"] == BRIGHT
-    assert "Permission denied" in str(rows["a.png"]["error"]) and "cannot be read" in str(
-        rows["locked"]["error"]
-    )
+    answers = {
+        Path(source.path).name: answer
+        for source, answer in zip(sources, found.answers, strict=True)
+    }
+    assert answers["b.png"]["label"] == BRIGHT
+    assert "Permission denied" in answers["a.png"] and "cannot be read" in answers["locked"]
 
 
 def test_a_folder_may_change_while_it_is_read(tmp_path: Path) -> None:

@@ -14,12 +14,12 @@ from PIL import Image
 # Pillow.
 PLANTED = """
 import os, signal, convline.images.decode
-read = convline.images.decode.read_image
+read = convline.images.decode.read_sized
 def fatal(path, rule):
     if path.endswith("deadly.png"):
         os.kill(os.getpid(), signal.SIGSEGV)
     return read(path, rule)
-convline.images.decode.read_image = fatal
+convline.images.decode.read_sized = fatal
 if __name__ == "__main__":
     from convline.cli.main import main
     main()

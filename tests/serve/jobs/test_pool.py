@@ -15,7 +15,7 @@ from convline.errors import DeviceMemoryError
 from convline.images.classifier import Classifier
 from convline.images.predict import PaddedRunner
 from convline.jobs.batch_size import measure_batch_size, measure_workers
-from convline.jobs.image_job import classify
+from convline.jobs.image_job import answer_sources
 from convline.loading import load_file
 from convline.runtime.host import usable_cores
 from convline.runtime.sources import Source
@@ -30,7 +30,7 @@ def test_padded_batches_equal_plain_runs(classifier: Path) -> None:
     images = np.random.default_rng(1).integers(0, 256, (37, 8, 8, 1), dtype=np.uint8)
     run = PaddedRunner(model, 16, "cpu")
     parts = [images[:16], images[16:32], images[32:]]
-    found: dict[int, np.ndarray] = {}
+    found: dict[int, tuple[np.ndarray, ...]] = {}
     workers = [
         threading.Thread(target=lambda k=k: found.update({k: run(parts[k])})) for k in range(3)
     ]
@@ -39,7 +39,10 @@ def test_padded_batches_equal_plain_runs(classifier: Path) -> None:
     for worker in workers:
         worker.join()
     np.testing.assert_allclose(
-        np.concatenate([found[k] for k in range(3)]), model.predict_proba(images), rtol=0, atol=1e-6
+        np.concatenate([found[k][0] for k in range(3)]),
+        model.predict_proba(images),
+        rtol=0,
+        atol=1e-6,
     )
 
 
@@ -148,8 +151,6 @@ def test_rows_keep_the_order_of_the_inputs(
     """For any mixture with bad files, any batch size and any number of workers."""
     model, labels = shades
     names = [list(labels)[k] for k in drawn]
-    groups = list(classify(model, map(Source, names), batch=batch, workers=workers, top_k=1))
-    assert [(row["path"], row["label"]) for rows in groups for row in rows] == [
-        (name, labels[name]) for name in names
-    ]
-    assert all(len(rows) == batch for rows in groups[:-1])
+    answers = answer_sources(model, map(Source, names), batch=batch, workers=workers)
+    found = [None if isinstance(answer, str) else answer["label"] for answer in answers]
+    assert found == [labels[name] for name in names]

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 from convline.explain import job
-from convline.images import table as images
+from convline.images.classifier import Classifier
+from convline.images.image_model import Options
 from convline.loading import load_file
 from convline.timeseries import predict as timeseries
 from convline.timeseries.forecaster import Forecaster
@@ -23,7 +24,7 @@ def columns_under(heading: str) -> list[str]:
 
 def test_image_columns_are_documented() -> None:
     """The columns for two labels equal those on the page."""
-    assert list(images.table_columns(2)) == columns_under("`infer images`")
+    assert list(Classifier.columns(Options(top_k=2))) == columns_under("`infer images`")
 
 
 def test_explanation_columns_are_documented() -> None:

@@ -273,7 +273,7 @@ from convline.runtime.streaming import Stream
 device, images, series, steps = sys.argv[1:]
 classifier, forecaster = load_file(images, device), load_file(series, device)
 none = np.empty((0, 8, 8, 1), np.uint8)
-found = [classifier.predict_proba(none), PaddedRunner(classifier, 4, device)(none), classifier.predict_proba([])]
+found = [classifier.predict_proba(none), *PaddedRunner(classifier, 4, device)(none), classifier.predict_proba([])]
 found += forecaster.run(np.empty((0, 4, 2)), 5)
 stream = Stream(load_file(steps, device).file, device)
 stream.reset(0)
