@@ -10,9 +10,11 @@ from convline.runtime.session import describe_device, open_session
 
 if TYPE_CHECKING:
     from convline.images.classifier import Classifier
+    from convline.images.detector import Detector
+    from convline.images.segmenter import Segmenter
     from convline.timeseries.forecaster import Forecaster
 
-    AnyModel = Classifier | Forecaster
+    AnyModel = Classifier | Detector | Segmenter | Forecaster
 
 
 def load_file(path: str | Path, device: str = "auto", *, sha256: str | None = None) -> "AnyModel":

@@ -75,7 +75,7 @@ def images(
     batch: int | None, workers: int | None, resume: bool, engine: str, nul: bool, strict: bool,
     **asked: Any,
 ) -> None:  # fmt: skip
-    """Answer images: what the model is for decides the columns of the table.
+    """Label images, their objects or their pixels, or caption them.
 
     A PATH is an image file, a folder (searched recursively), a .zip or .tar archive of images, a
     .parquet file with a column `bytes`, a glob in quotes, or - to read file names from stdin, one
