@@ -37,9 +37,8 @@ GRID = 32  # frequencies along an axis
 
 def make_section(subject: Subject) -> Section | None:
     """Return the first convolution's filters and their comparisons; None without convolutions."""
-    net = subject.classifier
-    first = next((m for m in net.modules() if isinstance(m, nn.Conv2d)), None) if net else None
-    if net is None or first is None:
+    first = next((m for m in subject.network.modules() if isinstance(m, nn.Conv2d)), None)
+    if first is None:
         return None
     weight = first.weight.detach().numpy().astype(np.float64)
     require_finite(weight, "a filter of the first layer")
@@ -52,7 +51,8 @@ def make_section(subject: Subject) -> Section | None:
     if weight.shape[2] * weight.shape[3] >= 2 * PARAMETERS:
         draw_gabor_fits(section, weight, random)
     draw_sparse_code(section, weight, random)
-    draw_silent_units(section, net, weight, random)
+    if subject.classifier:  # units of other networks run at several scales, or in proposals
+        draw_silent_units(section, subject.classifier, weight, random)
     return section
 
 

@@ -9,12 +9,13 @@ from typing import Any
 import convline
 import numpy as np
 import torch
+from torch import nn
 
 from pipeline.core.files import fresh, read_json
 from pipeline.core.paths import OUT, RESULTS
 from pipeline.data import dataset
 from pipeline.explain.modified_relu import replace_relus
-from pipeline.network.modules import Classifier
+from pipeline.network.modules import Classifier, Forecaster
 from pipeline.params import load as params
 from pipeline.params.schema import Explain, ExplainRecipe
 from pipeline.train.trained_network import load_network
@@ -24,8 +25,9 @@ from pipeline.train.trained_network import load_network
 class Subject:
     """A trained entry.
 
-    net: in eval mode on the CPU, each ReLU a module of its own, its weights without gradients. An
-    entry whose head is not a network (a forest, for example) has a `Headed`, and no gradient.
+    net: in eval mode on the CPU, its weights without gradients; each ReLU of a classifier or
+    forecaster is a module of its own. An entry whose head is not a network (a forest, for example)
+    has a `Headed`, and no gradient.
     settings: `explain:` of params.yaml. folder: out/<entry>/explain, where pictures are written.
     macs: multiply-adds of one sample.
     """
@@ -41,10 +43,15 @@ class Subject:
     differentiable: bool = True
 
     @property
+    def network(self) -> nn.Module:
+        """The network, or the backbone below a forest or SVM."""
+        net: nn.Module = self.net.backbone.net if hasattr(self.net, "backbone") else self.net
+        return net
+
+    @property
     def classifier(self) -> Classifier | None:
-        """The network of a classifier, or the backbone below a forest or SVM; else None."""
-        net = self.net.backbone.net if hasattr(self.net, "backbone") else self.net
-        return net if isinstance(net, Classifier) else None
+        """The network if it is a classifier's, else None."""
+        return self.network if isinstance(self.network, Classifier) else None
 
     @property
     def differentiable_classifier(self) -> Classifier | None:
@@ -74,9 +81,13 @@ def open_subject(name: str) -> Subject:
     """Return the entry with its trained weights and exported file; its folder is emptied."""
     recipe, source = params.entry(name, ExplainRecipe), dataset.load(name)
     example = torch.from_numpy(np.array(source.example()))
-    net = load_network(
-        name, recipe, source, lambda net: replace_relus(net.requires_grad_(False), example)
-    )
+
+    def prepare(net: nn.Module) -> None:
+        net.requires_grad_(False)
+        if isinstance(net, Classifier | Forecaster):  # attribution methods change their gradients
+            replace_relus(net, example)
+
+    net = load_network(name, recipe, source, prepare)
     file = convline.load(OUT / name / "export" / "model.onnx", device="cpu")
     folder = fresh(OUT / name / "explain")
     macs = read_json(RESULTS / name / "train.json", f"train@{name}")["macs"]

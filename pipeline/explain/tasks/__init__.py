@@ -6,7 +6,13 @@ from typing import Protocol
 
 from pipeline.explain.sections import Section
 from pipeline.explain.subject import Subject
-from pipeline.explain.tasks import classification, forecasting
+from pipeline.explain.tasks import (
+    captioning,
+    classification,
+    detection,
+    forecasting,
+    segmentation,
+)
 
 
 class SectionModule(Protocol):
@@ -33,4 +39,7 @@ class ExplainTask(Protocol):
 TASKS: dict[str, ExplainTask] = {
     "classification": classification,
     "forecasting": forecasting,
+    "detection": detection,
+    "segmentation": segmentation,
+    "captioning": captioning,
 }
