@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from convline.metrics.segmentation import confusions, mean_overlap
 
-from pipeline.check.differences import row_differences
+from pipeline.check.differences import require_shapes, row_differences
 from pipeline.check.metric_loss import MetricLoss, drawn_loss
 from pipeline.check.predictions import Model, Outputs
 from pipeline.check.predictions import answers as answers
@@ -28,6 +28,7 @@ def compare(
     A pixel of another class differs by half the margin between torch's probabilities of the two
     classes: probabilities that each differ by less can not exchange them.
     """
+    require_shapes(outputs, expected, count)
     masks, probabilities = outputs
     torch_masks, torch_probabilities = (one[:count] for one in expected)
     other, torch_class = masks[:, None].astype(np.int64), torch_masks[:, None].astype(np.int64)
