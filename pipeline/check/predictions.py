@@ -25,7 +25,7 @@ def predict(model: Model, x: np.ndarray, batch: int) -> Outputs:
     for start in range(0, max(len(x), 1), batch):
         rows = np.ascontiguousarray(x[start : start + batch])
         if isinstance(model, ImageModel):
-            parts.append(model.run(rows))
+            parts.append(model.parity_outputs(rows))
         else:  # the history, and beside it the calendar of history and horizon
             context, columns = model.context, len(model.columns)
             calendar = rows[:, :, columns:] if model.calendar else None

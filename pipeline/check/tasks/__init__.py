@@ -9,7 +9,7 @@ import numpy as np
 
 from pipeline.check.metric_loss import MetricLoss
 from pipeline.check.predictions import Model, Outputs
-from pipeline.check.tasks import captioning, classification, forecasting, segmentation
+from pipeline.check.tasks import captioning, classification, detection, forecasting, segmentation
 from pipeline.data.dataset import Data
 
 
@@ -55,6 +55,7 @@ class CheckTask(Protocol):
 TASKS: dict[str, CheckTask] = {
     "classification": classification,
     "forecasting": forecasting,
+    "detection": detection,
     "segmentation": segmentation,
     "captioning": captioning,
 }

@@ -8,6 +8,7 @@ from pipeline.infer.request import Request
 from pipeline.infer.tasks import (
     captioning,
     classification,
+    detection,
     forecasting,
     segmentation,
 )
@@ -25,6 +26,7 @@ class InferTask(Protocol):
 TASKS: dict[str, InferTask] = {
     "classification": classification,
     "forecasting": forecasting,
+    "detection": detection,
     "segmentation": segmentation,
     "captioning": captioning,
 }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
 import re
 from pathlib import Path
@@ -17,6 +16,7 @@ from convline.cli import main as cli
 from convline.errors import ModelFileError
 from convline.model_file.registry import find_model
 from google.protobuf import text_format
+from triton_schema import triton_message
 
 from pipeline.core.errors import StageError
 from pipeline.report import tables
@@ -174,17 +174,6 @@ def test_the_recommended_variant_is_served_and_named() -> None:
     assert "it has no int8 variant; leave --variant out" in infer_stderr(
         line.DIGITS, "--variant", "int8"
     )
-
-
-def triton_message() -> Any:
-    """Return an empty ModelConfig of Triton's schema, from its client without the gRPC parts."""
-    (folder,) = importlib.util.find_spec("tritonclient").submodule_search_locations
-    spec = importlib.util.spec_from_file_location(
-        "model_config_pb2", Path(folder, "grpc", "model_config_pb2.py")
-    )
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.ModelConfig()
 
 
 CPU, GPU, AUTO = 2, 1, None  # ModelInstanceGroup.Kind; None: Triton chooses

@@ -1,0 +1,100 @@
+"""Detection: mean average precision of the finds."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+from convline.images.detector import Detector, compare_finds
+from convline.metrics.detection import finds_by_class
+
+from pipeline.check.differences import require_shapes
+from pipeline.check.metric_loss import MetricLoss, drawn_loss
+from pipeline.check.predictions import Model, Outputs
+from pipeline.check.predictions import answers as answers
+from pipeline.data.dataset import Data
+from pipeline.evaluate.detection import drawn_precision, measure_detection
+from pipeline.evaluate.metrics import compare_with_constant
+
+SHOWN = 0.5  # score from which finds are compared with the fp32 file's
+BEYOND = "{count} finds are on one side alone, each with a score at the edge of a threshold"
+
+
+def compare(
+    model: Model, outputs: Outputs, expected: Outputs, count: int, close: float
+) -> dict[str, Any]:
+    """Return the differences of finds, matched one to one; in `beyond` those that only one side has
+    because their score is at the edge of a threshold.
+
+    Boxes differ in shares of the image's longer side. A find that only one side has for no such
+    reason is a difference of 1.
+    """
+    require_shapes(outputs, expected, count)
+    assert isinstance(model, Detector)
+    longer = max(model.rule.size)
+    gaps = [
+        compare_finds(one_image(outputs, row), one_image(expected, row), longer, close=close)
+        for row in range(count)
+    ]
+    differences = np.array([gap.difference for gap in gaps])
+    largest = float(differences.max(initial=0.0))
+    return {
+        "finite": all(bool(np.isfinite(one).all()) for one in outputs),
+        "max_difference": largest,
+        "relative": largest,  # scores are at most 1, boxes are in shares of the longer side
+        "mean_difference": float(differences.mean()) if count else 0.0,
+        "worst_row": int(differences.argmax()) if count else 0,
+        "beyond": sum(len(gap.edge) for gap in gaps),
+    }
+
+
+def one_image(outputs: Outputs, row: int) -> tuple[np.ndarray, ...]:
+    """Return the outputs (1, ...) of one image of a batch."""
+    return tuple(output[row : row + 1] for output in outputs)
+
+
+def measure(
+    found: Outputs, torch: Outputs, source: Data
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Return mAP50 and its worth, and {"boxes", "labels", "scores", "count", "y"}."""
+    y = np.asarray(source.y["test"])
+    arrays = dict(zip(("boxes", "labels", "scores", "count"), found, strict=True))
+    return measure_detection(found, torch, y, source.about["labels"]), arrays | {"y": y}
+
+
+def record(found: Outputs) -> np.ndarray:
+    """Return the finds as one array float32 (N, K, 6): box, label and score.
+
+    The label is -1 in the rows beyond an image's finds.
+    """
+    boxes, labels, scores, count = found
+    valid = np.arange(labels.shape[1]) < count[:, None]
+    return np.concatenate(
+        [boxes, np.where(valid, labels, -1)[..., None], scores[..., None]], 2, dtype=np.float32
+    )
+
+
+def compare_with_baseline(metric: dict[str, Any], source: Data) -> dict[str, Any]:
+    """Return how mAP50 compares with that of the mean box of the most frequent class."""
+    return compare_with_constant(metric)
+
+
+def lose(fp32: Outputs, found: Outputs, source: Data) -> MetricLoss:
+    """Return the mAP50 that the variant loses, and the share of images with the same finds.
+
+    The same are as many finds of each class, with a score of SHOWN or more.
+    """
+    y, classes = np.asarray(source.y["test"]), len(source.about["labels"])
+    fp32_matched, matched = (finds_by_class(one, y, classes) for one in (fp32, found))
+    fp32_shown, shown = (count_shown(one, classes) for one in (fp32, found))
+    agreement = float((fp32_shown == shown).all(1).mean())
+    precisions = partial(drawn_precision, fp32_matched), partial(drawn_precision, matched)
+    return drawn_loss(*precisions, len(y), agreement)
+
+
+def count_shown(found: Outputs, classes: int) -> np.ndarray:
+    """Return the finds of each class with a score of SHOWN or more, int64 (N, K)."""
+    _, labels, scores, count = found
+    shown = (np.arange(labels.shape[1]) < count[:, None]) & (scores >= SHOWN)
+    return (shown[..., None] & (labels[..., None] == np.arange(classes))).sum(1)
