@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 from convline.metrics.detection import (
+    ALL,
+    HALF,
     ClassFinds,
     Finds,
-    average_precision,
     finds_by_class,
     mean_curve,
     precision_curve,
@@ -32,23 +33,27 @@ def measure_detection(
     matched = finds_by_class(finds, y, len(labels))
     low, high = proportion_interval(partial(drawn_precision, matched), len(y))
     curves = [precision_curve(found) for found in matched]
-    value, everywhere = average_precision(finds, y, len(labels))
     baseline, label = mean_box(y)
     return {
         "name": "map50",
-        "value": value,
+        "value": float(mean_curve(matched).mean()),
         "low": low,
         "high": high,
         "n": len(y),
-        "torch": average_precision(torch_finds, y, len(labels))[0],
-        "map": everywhere,
+        "torch": half_precision(torch_finds, y, len(labels)),
+        "map": float(mean_curve(matched, ALL).mean()),
         "class_map50": [None if curve is None else float(curve.mean()) for curve in curves],
         "boxes": int((y[..., 4] >= 0).sum()),
         "baseline": {
             "name": f"always answering the mean box of {labels[label]!r}, the most frequent class",
-            "value": average_precision(baseline, y, len(labels))[0],
+            "value": half_precision(baseline, y, len(labels)),
         },
     }
+
+
+def half_precision(finds: Finds, y: np.ndarray, classes: int) -> float:
+    """Return mean average precision at an overlap of .5."""
+    return float(mean_curve(finds_by_class(finds, y, classes, HALF)).mean())
 
 
 def drawn_precision(matched: list[ClassFinds], rows: np.ndarray) -> float:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from convline.images.detector import Detector, compare_finds
-from convline.metrics.detection import finds_by_class
+from convline.metrics.detection import HALF, finds_by_class
 
 from pipeline.check.differences import require_shapes
 from pipeline.check.metric_loss import MetricLoss, drawn_loss
@@ -86,7 +86,7 @@ def lose(fp32: Outputs, found: Outputs, source: Data) -> MetricLoss:
     The same are as many finds of each class, with a score of SHOWN or more.
     """
     y, classes = np.asarray(source.y["test"]), len(source.about["labels"])
-    fp32_matched, matched = (finds_by_class(one, y, classes) for one in (fp32, found))
+    fp32_matched, matched = (finds_by_class(one, y, classes, HALF) for one in (fp32, found))
     fp32_shown, shown = (count_shown(one, classes) for one in (fp32, found))
     agreement = float((fp32_shown == shown).all(1).mean())
     precisions = partial(drawn_precision, fp32_matched), partial(drawn_precision, matched)

@@ -20,6 +20,7 @@ Finds = Sequence[Array]  # boxes, labels, scores, count
 THRESHOLDS = np.linspace(0.5, 0.95, 10)  # of intersection over union
 RECALLS = np.linspace(0, 1, 101)  # where precision is read off its curve
 MOST = 100  # finds of an image that are judged, those of the best scores
+HALF = THRESHOLDS[:1]
 AT_HALF, ALL = slice(0, 1), slice(None)  # of THRESHOLDS
 
 
@@ -58,14 +59,16 @@ class ClassFinds:
     """The finds of one class in all images, best score first, and which of them are right."""
 
     image: Array  # int64 (F,), the row of each find's image
-    right: Array  # bool (len(THRESHOLDS), F)
+    right: Array  # bool (thresholds, F)
     truths: Array  # int64 (N,), boxes of this class in each image
 
 
-def finds_by_class(finds: Finds, y: Array, classes: int) -> list[ClassFinds]:
-    """Return the finds of each class, matched with the boxes of y."""
+def finds_by_class(
+    finds: Finds, y: Array, classes: int, thresholds: Array = THRESHOLDS
+) -> list[ClassFinds]:
+    """Return the finds of each class, matched with the boxes of y at each threshold."""
     _, labels, scores, count = finds
-    right = np.stack([match_finds(finds, y, threshold) >= 0 for threshold in THRESHOLDS])
+    right = np.stack([match_finds(finds, y, threshold) >= 0 for threshold in thresholds])
     judged = np.arange(labels.shape[1]) < np.minimum(count, MOST)[:, None]
     matched = []
     for label in range(classes):
