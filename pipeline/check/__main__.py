@@ -1,7 +1,7 @@
 """Stage check: judge the .onnx files themselves, under onnxruntime and without torch. A gate.
 
 Reads out/<entry>/export (the files, torch's outputs), out/<entry>/data and
-results/<entry>/export.json. Writes results/<entry>/check.json (parity, accuracy or error with its
+results/<entry>/export.json. Writes results/<entry>/check.json (parity, the task's metric with its
 interval, which variants may ship), metrics.json (its main numbers, for `dvc metrics`), speed.json
 (latency, recommended variants; not in git), and out/<entry>/check/: test.npz (predictions) and
 digests.json (of the files that were judged; stage package takes no others). Each file is tried on
@@ -9,7 +9,7 @@ each device that can run its precision: int8 on the CPU alone. Fails when the fp
 is not of the entry's data, has outputs that are not finite, or differs from torch by more than
 `check.atol` allows, in its outputs or in its metric; when a variant has outputs that are not
 finite; with `check.baseline: refuse` when the network is no better than its best baseline.
-check.json then holds the sentence. A variant that loses too much accuracy does not ship, and
+check.json then holds the sentence. A variant that loses too much of the metric does not ship, and
 neither does int8 where the test images are too few to decide (`check.undecided`); the line goes on.
 
     python -m pipeline.check ENTRY

@@ -3,8 +3,9 @@
 Reads out/<entry>/export, out/<entry>/check, results/<entry>/check.json and speed.json. Writes
 out/dist/<entry>/: model.onnx, the variants that stage check accepts, manifest.json (hashes,
 licence, metric, verdict, the variant recommended for each device) and triton/, a repository for
-Triton with one model for each file: <entry>, <entry>-int8, <entry>-fp16. Fails when the check did
-not pass or was of another file, or when no licence is stated for the data.
+Triton with one model for each file: <entry>, <entry>-int8, <entry>-fp16, and for a captioner's step
+a further one, <entry>-step. Fails when the check did not pass or was of another file, or when no
+licence is stated for the data.
 
     python -m pipeline.package ENTRY
 """
