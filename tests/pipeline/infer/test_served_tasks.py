@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tiny
+import tiny_captioner
 from click.testing import CliRunner
 from convline.cli.main import main
 from convline.errors import InputError
@@ -193,3 +194,33 @@ def test_masks_are_served_as_checked(segmenter: Any) -> None:
     assert facts["metric"] == "mean_iou" and facts["example"]["output"].startswith("background 0.")
     segmenter.predictions[2, 0, 0] += 1
     assert not TASKS["segmentation"].serve(segmenter)["equal"]
+
+
+@pytest.fixture
+def captioner() -> Any:
+    """Dark images, of which the last two have references that say bright."""
+    shades = ["dark"] * 4 + ["bright"] * 2
+    asked = prepared(
+        "captioning",
+        tiny_captioner.document(),
+        tiny_captioner.graph(),
+        np.zeros(0),
+        words=tiny_captioner.WORDS,
+    )
+    captions = [
+        {"image_id": row, "caption": text}
+        for row, shade in enumerate(shades)
+        for text in (f"A {shade} square.", "another sentence")
+    ]
+    write_coco(asked, captions, [])
+    return asked
+
+
+def test_captions_are_served_as_checked(captioner: Any) -> None:
+    facts = TASKS["captioning"].serve(captioner)
+    assert facts["equal"] and facts["metric"] == "exact_match"
+    assert facts["value"] == facts["expected"] == 4 / 6
+    assert facts["example"] == {"input": "raw/000000.png", "output": "'a dark square'"}
+    captioner.predictions[5] = "a bright square"
+    facts = TASKS["captioning"].serve(captioner)
+    assert not facts["equal"] and facts["expected"] == 5 / 6

@@ -7,8 +7,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
+import onnxruntime
 import tiny
+import tiny_captioner
 from convline.model_file.onnx_file import read_model_file
 from google.protobuf import text_format
 from triton_schema import triton_message
@@ -59,3 +62,35 @@ def test_a_segmenter(tmp_path: Path) -> None:
     assert tensors(config.output) == {"masks": masks, "probabilities": probabilities}
     assert not any(tensor.label_filename for tensor in config.output)  # a class a pixel
     assert len((tmp_path / "triton/tiny-segmentation/labels.txt").read_text().splitlines()) == 3
+
+
+def test_a_captioner_is_two_models(tmp_path: Path) -> None:
+    """All inputs of the step are required; both together say what the whole file says."""
+    found = written(tmp_path, tiny_captioner.document(), tiny_captioner.graph())
+    assert [*found] == ["tiny-captioning", "tiny-captioning-step"]
+    encoder, step = found.values()
+    state = (FP32, [2])
+    assert tensors(encoder.input) == {"images": (UINT8, [*WIDE, 1])}
+    assert tensors(encoder.output) == {"first_hidden": state, "first_cell": state}
+    assert tensors(step.input) == {"word": (INT64, [1]), "hidden": state, "cell": state}
+    assert [tensor.HasField("reshape") for tensor in step.input] == [True, False, False]
+    assert tensors(step.output) == {
+        "log_probabilities": (FP32, [7]), "next_hidden": state, "next_cell": state,
+    }  # fmt: skip
+    assert [tensor.label_filename for tensor in step.output] == ["labels.txt", "", ""]
+    words = (tmp_path / "triton/tiny-captioning-step/labels.txt").read_text().splitlines()
+    assert words == tiny_captioner.WORDS
+    whole, first, second = (
+        onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        for path in (
+            tmp_path / "model.onnx",
+            tmp_path / "triton/tiny-captioning/1/model.onnx",
+            tmp_path / "triton/tiny-captioning-step/1/model.onnx",
+        )
+    )
+    assert {node.name for node in second.get_inputs()} == {"word", "hidden", "cell"}
+    given = {"images": tiny.wide_images()}
+    hidden, cell = first.run(["first_hidden", "first_cell"], given)
+    state_inputs = {"word": np.array([0, 3, 4]), "hidden": hidden, "cell": cell}
+    expected = whole.run(["log_probabilities"], given | state_inputs)
+    np.testing.assert_array_equal(second.run(["log_probabilities"], state_inputs), expected)
