@@ -21,7 +21,8 @@ from pipeline.export.quantize import Variant
 from pipeline.export.tasks import TASKS
 from pipeline.params.schema import ExportCheck, Recipe
 
-GOLDEN = 4  # samples that travel in the file
+GOLDEN = 4  # samples that travel in the file, fewer where they take more than
+GOLDEN_BYTES = 2**20
 INT8_ATOL = 0.02  # of probabilities, of one int8 file on two processors
 SOURCES = ("models", "params.yaml", "pipeline", "serve")  # what a model file is made by
 VERSIONED_PACKAGES = ("torch", "onnx", "onnxruntime-gpu", "onnxruntime", "numpy", "pillow")
@@ -41,7 +42,7 @@ def model_document(
     about: results/<entry>/data.json; metrics: results/<entry>/train.json; x: inputs as served, of
     which the first are the golden samples, with the outputs of torch and the tolerance `atol`.
     """
-    task = TASKS[about["task"]]
+    task, count = TASKS[about["task"]], golden_count([x, *outputs])
     licence = about["licence"] + (f"; weights: {recipe.weights.licence}" if recipe.weights else "")
     return {
         "format": FORMAT,
@@ -62,15 +63,20 @@ def model_document(
         "golden": {
             **{
                 key: pack_array(array)
-                for key, array in task.golden_inputs(about, x[:GOLDEN]).items()
+                for key, array in task.golden_inputs(about, x[:count]).items()
             },
             "outputs": {
-                output: pack_array(array[:GOLDEN])
+                output: pack_array(array[:count])
                 for output, array in zip(task.OUTPUT_NAMES, outputs, strict=True)
             },
             "atol": atol,
         },
     }
+
+
+def golden_count(arrays: list[np.ndarray]) -> int:
+    """Return how many rows of the arrays are golden samples: GOLDEN, or what fits GOLDEN_BYTES."""
+    return max(1, min(GOLDEN, GOLDEN_BYTES // sum(array[0].nbytes for array in arrays)))
 
 
 def write_models(

@@ -109,9 +109,19 @@ def convert_to_fp16(prepared: onnx.ModelProto, calibration: np.ndarray) -> Varia
             copy_graph(prepared), keep_io_types=True, node_block_list=kept, disable_shape_infer=True
         )
     del model.graph.value_info[:]  # these are still of fp32
+    remove_repeated_casts(model.graph)
     remove_cast_pairs(model.graph)
     OnnxModel(model).topological_sort()
     return Variant("fp16", model)
+
+
+def remove_repeated_casts(graph: onnx.GraphProto) -> None:
+    """Remove casts that the converter writes again for each node that reads their output."""
+    seen: set[str] = set()
+    for node in [*graph.node]:
+        if node.op_type == "Cast" and node.output[0] in seen:
+            graph.node.remove(node)
+        seen |= {*node.output}
 
 
 def remove_cast_pairs(graph: onnx.GraphProto) -> None:

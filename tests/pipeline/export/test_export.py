@@ -138,6 +138,14 @@ def test_the_revision_is_of_the_sources(tmp_path: Path, monkeypatch: pytest.Monk
     assert metadata.git_revision() == f"{second}-dirty"
 
 
+def test_large_golden_samples_are_fewer() -> None:
+    """A mask of 11 classes at 80 x 80 takes 0.3 MB, one at 500 x 500 takes 11 MB."""
+    images, probabilities = np.zeros((9, 80, 80, 3), np.uint8), np.zeros((9, 11, 80, 80), "f4")
+    assert metadata.golden_count([np.zeros((9, 32, 32, 1), np.uint8), np.zeros((9, 10))]) == 4
+    assert metadata.golden_count([images, probabilities]) == 3
+    assert metadata.golden_count([np.zeros((9, 11, 500, 500), "f4")]) == 1
+
+
 def test_parity_limit() -> None:
     """By hand: forecasts 300 +- 2 get 2e-4 and four units of 2^-23 of 302."""
     assert classification.parity_limit([np.full((3, 2), 0.5)], 1e-4) == 1e-4

@@ -141,6 +141,16 @@ def test_fp16_predicts_as_fp32(outlier: Case) -> None:
     assert graph_analysis.find_float16_overflow(made, x) is None
 
 
+def test_a_tensor_that_two_nodes_read_is_cast_once(outlier: Case) -> None:
+    """A segmenter's last product is read by its softmax and by its argmax."""
+    graph, x, _ = outlier
+    graph.graph.node.append(helper.make_node("ArgMax", ["s"], ["masks"], "argmax", axis=1))
+    graph.graph.output.append(helper.make_tensor_value_info("masks", TensorProto.INT64, ["N", 1]))
+    made = quantize.convert_to_fp16(quantize.prepare_graph(graph), x).graph
+    (masks,) = graph_analysis.run_graph(made, x, ["masks"])
+    assert (masks == graph_analysis.run_graph(graph, x, ["masks"])[0]).all()
+
+
 def test_a_node_beyond_float16_stays_in_fp32(outlier: Case) -> None:
     """A gain of 9e4 is beyond 65,504; without the check of its range it overflows."""
     _, x, _ = outlier
