@@ -18,24 +18,33 @@ from pipeline.evaluate.detection import drawn_precision, measure_detection
 from pipeline.evaluate.metrics import compare_with_constant
 
 SHOWN = 0.5  # score from which finds are compared with the fp32 file's
+NAMED = 5  # finds at the edge, at most
 BEYOND = "{count} finds are on one side alone, each with a score at the edge of a threshold"
 
 
 def compare(
     model: Model, outputs: Outputs, expected: Outputs, count: int, close: float
 ) -> dict[str, Any]:
-    """Return the differences of finds, matched one to one; in `beyond` those that only one side has
-    because their score is at the edge of a threshold.
+    """Return the differences of finds, matched one to one; in `beyond` the number of those that
+    only one side has because their score is at the edge of a threshold, and in `edge` some of them.
 
-    Boxes differ in shares of the image's longer side. A find that only one side has for no such
-    reason is a difference of 1.
+    The threshold is torch's lowest score, for the network's own is not in the file; the edge is as
+    wide as the file may differ from torch. Boxes differ in shares of the image's longer side. A
+    find that only one side has for no such reason is a difference of 1.
     """
     require_shapes(outputs, expected, count)
     assert isinstance(model, Detector)
-    longer = max(model.rule.size)
+    longer, close = max(model.rule.size), max(close, model.golden_atol)
+    scores = expected[2][is_valid(expected)]
+    least = float(scores.min(initial=model.document.min_score))
     gaps = [
-        compare_finds(one_image(outputs, row), one_image(expected, row), longer, close=close)
+        compare_finds(one_image(outputs, row), one_image(expected, row), longer, least, close)
         for row in range(count)
+    ]
+    edge = [
+        f"image {row}{name.removeprefix('image 0')}"
+        for row in range(count)
+        for name in gaps[row].edge
     ]
     differences = np.array([gap.difference for gap in gaps])
     largest = float(differences.max(initial=0.0))
@@ -45,8 +54,15 @@ def compare(
         "relative": largest,  # scores are at most 1, boxes are in shares of the longer side
         "mean_difference": float(differences.mean()) if count else 0.0,
         "worst_row": int(differences.argmax()) if count else 0,
-        "beyond": sum(len(gap.edge) for gap in gaps),
+        "beyond": len(edge),
+        "edge": edge[:NAMED],
     }
+
+
+def is_valid(outputs: Outputs) -> np.ndarray:
+    """Return which rows of finds are finds, bool (N, K)."""
+    _, labels, _, count = outputs
+    return np.arange(labels.shape[1]) < count[:, None]
 
 
 def one_image(outputs: Outputs, row: int) -> tuple[np.ndarray, ...]:
@@ -68,10 +84,11 @@ def record(found: Outputs) -> np.ndarray:
 
     The label is -1 in the rows beyond an image's finds.
     """
-    boxes, labels, scores, count = found
-    valid = np.arange(labels.shape[1]) < count[:, None]
+    boxes, labels, scores, _ = found
     return np.concatenate(
-        [boxes, np.where(valid, labels, -1)[..., None], scores[..., None]], 2, dtype=np.float32
+        [boxes, np.where(is_valid(found), labels, -1)[..., None], scores[..., None]],
+        2,
+        dtype=np.float32,
     )
 
 
@@ -95,6 +112,6 @@ def lose(fp32: Outputs, found: Outputs, source: Data) -> MetricLoss:
 
 def count_shown(found: Outputs, classes: int) -> np.ndarray:
     """Return the finds of each class with a score of SHOWN or more, int64 (N, K)."""
-    _, labels, scores, count = found
-    shown = (np.arange(labels.shape[1]) < count[:, None]) & (scores >= SHOWN)
+    _, labels, scores, _ = found
+    shown = is_valid(found) & (scores >= SHOWN)
     return (shown[..., None] & (labels[..., None] == np.arange(classes))).sum(1)

@@ -64,14 +64,29 @@ def test_differences_of_finds(model: Detector, images: np.ndarray) -> None:
     first = [output[:4] for output in found]
     assert detection.compare(model, first, expected, 4, 1e-4)["worst_row"] == 2
     lost = change(expected)
-    lost[3][1] = 0
+    lost[3][1] = 0  # of a score that `infer` shows
+    assert expected[2][1, 0] > 0.5
     facts = detection.compare(model, lost, expected, 30, 1e-4)
     assert (facts["max_difference"], facts["worst_row"], facts["beyond"]) == (1, 1, 0)
     edge = change(expected)
     edge[3][2] = 1  # of K = 2 finds the last is left out
     facts = detection.compare(model, edge, expected, 30, 1e-4)
     assert (facts["max_difference"], facts["beyond"]) == (0, 1)
+    score = f"{expected[2][2, 1]:.4f}"
+    assert facts["edge"] == [f"image 2: label 1, score {score}, in one run alone"]
     assert detection.BEYOND.format(count=1, atol=1e-4).startswith("1 finds are on one side alone")
+    low = change(expected)
+    low[2][:] /= 2
+    least = low[2][low[2] > 0]
+    row, place = np.argwhere(low[2] == least.min())[0]
+    without = change(low)
+    without[3][row] = place  # the lowest score of all is at the edge of the network's threshold
+    without[2][row, place:] = 0
+    facts = detection.compare(model, without, low, 30, 1e-4)
+    assert facts["edge"] == [
+        f"image {row}: label {low[1][row, place]}, score {least.min():.4f}, in one run alone"
+    ]
+    assert facts["max_difference"] == 0 and facts["beyond"] == 1
     broken = change(expected)
     broken[0][1, 0, 0] = np.nan
     assert not detection.compare(model, broken, expected, 30, 1e-4)["finite"]
