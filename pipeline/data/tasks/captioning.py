@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from convline.errors import describe_count
 from convline.metrics.captions import split_words
 
 from pipeline.core.errors import StageError
@@ -40,7 +41,7 @@ def make(recipe: ImageData) -> tuple[Data, AnnotatedSplits]:
             raise StageError(f"data.{recipe.spec.source}: {what}; add some")
     lengths = [len(words) for rows in texts.values() for captions in rows for words in captions]
     cut = sum(length > MOST_WORDS for length in lengths)
-    notes = [f"{cut} captions are cut after {MOST_WORDS} words"] if cut else []
+    notes = [f"{describe_count(cut, 'caption')} cut after {MOST_WORDS} words"] if cut else []
     words = vocabulary(texts["train"])
     longest = min(max(lengths), MOST_WORDS) + 1  # the end word
     most = max(len(captions) for rows in texts.values() for captions in rows)
