@@ -132,7 +132,10 @@ def bench(
 @options.MODEL
 @click.argument("path", metavar="[PATH]", required=False)
 @click.option(
-    "--labels", metavar="FILE.csv", help="CSV with columns path and label, instead of PATH."
+    "--labels",
+    metavar="FILE|FOLDER",
+    help="What is true of the images, if PATH does not say it: a CSV with columns path and label, "
+    "a COCO file, or a folder of masks.",
 )
 @options.JSON
 @options.columns
@@ -145,18 +148,23 @@ def evaluate(
 ) -> None:  # fmt: skip
     """Measure how good a model is on your own data.
 
-    For images, PATH is a folder that holds one folder of images for each class; or --labels names a
-    CSV, whose paths are relative to its folder. For series, PATH is a CSV or Parquet file; each
-    part of it, one horizon long, is forecast from the rows before it.
+    For a classifier, PATH is a folder that holds one folder of images for each class; or --labels
+    names a CSV, whose paths are relative to its folder. For a detector or captioner, PATH is a COCO
+    file, with its images beside it, or a folder of images of which --labels names the COCO file.
+    For segmentation, PATH is a folder with JPEGImages and SegmentationClass (or images and masks),
+    or a folder of images whose masks are in the folder of --labels. For series, PATH is a CSV or
+    Parquet file; each part of it, one horizon long, is forecast from the rows before it.
 
     \b
     infer evaluate lenet5-digits digits/
     infer evaluate lenet5-digits --labels digits/labels.csv --json
+    infer evaluate fasterrcnn-scenes photos/ --labels boxes.json
+    infer evaluate farabet-scenes VOC/
     infer evaluate dilated-waves history.csv
     infer evaluate dilated-waves shop.csv --id shop --time day --target sales
     """
-    if (path is None) is (labels is None):
-        raise click.UsageError("expected either PATH or --labels")
+    if path is None and labels is None:
+        raise click.UsageError("expected PATH or --labels")
     from convline.report import evaluate
 
     model = open_model(choice, None)

@@ -112,10 +112,12 @@ def read_full_size(
 
 
 def read_size(source: str | Path | bytes) -> tuple[int, int]:
-    """Return width and height in pixels of the upright image. Its pixels are not decoded, except
-    those of a PNG, whose EXIF data may come last."""
+    """Return width and height in pixels of the upright image, from its header and EXIF data."""
     with _open_image(source) as (image, _):
-        turned = image.getexif().get(ORIENTATION, 1) > 4
+        try:
+            turned = image.getexif().get(ORIENTATION, 1) > 4
+        except DECODER_ERRORS:  # a PNG is decoded for it; `read_image` says what is wrong with it
+            turned = False
         return image.size[::-1] if turned else image.size
 
 

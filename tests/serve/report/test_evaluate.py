@@ -184,9 +184,11 @@ def test_unreadable_images_and_wrong_usage_are_errors(
     result = infer("evaluate", classifier, classes)
     assert result.exit_code == 1 and "none of 7 could be read" in result.stderr
     assert infer("evaluate", classifier).exit_code == 2
-    assert infer("evaluate", classifier, classes, "--labels", "x.csv").exit_code == 2
+    both = infer("evaluate", classifier, classes, "--labels", "x.csv")
+    assert both.exit_code == 1 and "expected either PATH or --labels" in both.stderr
     assert (
-        "expected a classifier" in infer("evaluate", make_forecaster(), "--labels", "x.csv").stderr
+        "expected a model of images"
+        in infer("evaluate", make_forecaster(), "--labels", "x.csv").stderr
     )
 
 
