@@ -7,7 +7,6 @@ counted; the metrics cover the others.
 from typing import Any, Protocol
 
 from convline.report.evaluate import (
-    captioning,
     classification,
     detection,
     forecasting,
@@ -35,7 +34,6 @@ TASKS: dict[str, EvaluatedTask] = {
     "classification": classification,
     "detection": detection,
     "segmentation": segmentation,
-    "captioning": captioning,
     "forecasting": forecasting,
 }
 
