@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 from convline.explain import job
-from convline.images.classifier import Classifier
 from convline.images.image_model import Options
+from convline.images.kinds import KINDS
 from convline.loading import load_file
 from convline.timeseries import predict as timeseries
 from convline.timeseries.forecaster import Forecaster
@@ -22,9 +22,13 @@ def columns_under(heading: str) -> list[str]:
     return [name for cell in cells for name in re.findall(r"`(.+?)`", cell)]
 
 
-def test_image_columns_are_documented() -> None:
-    """The columns for two labels equal those on the page."""
-    assert list(Classifier.columns(Options(top_k=2))) == columns_under("`infer images`")
+@pytest.mark.parametrize("task", KINDS)
+def test_image_columns_are_documented(task: str) -> None:
+    """The columns between path and status, for two labels, equal those on the page."""
+    [cell] = re.findall(rf"^\| {task} \| (`label`.*?|`caption`.*?) \|", PAGE, re.MULTILINE)
+    path, *own, status, error = KINDS[task].columns(Options(top_k=2))
+    assert (path, status, error) == ("path", "status", "error")
+    assert own == re.findall(r"`(.+?)`", cell)
 
 
 def test_explanation_columns_are_documented() -> None:
