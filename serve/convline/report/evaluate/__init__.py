@@ -47,7 +47,7 @@ def evaluate(
     and masks. labels: for images whose truth is somewhere else: a CSV of labels, a COCO file, or a
     folder of masks. reading: how a file of series is read.
     """
-    task = model.document.task
+    task = model.file.task
     report = TASKS[task].evaluate(model, Truth(path, labels, reading))
     return {"task": task, "model": model.name, **report}
 

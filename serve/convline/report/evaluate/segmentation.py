@@ -25,8 +25,10 @@ def evaluate(model: Segmenter, truth: Truth) -> Report:
         indices = np.array(label_indices(model.labels[1:], labels, truth.where))
         images = [replace(image, labels=indices[image.labels]) for image in images]
     else:
-        given = (truth.path, truth.labels) if truth.path and truth.labels else None
-        folders = [*map(Path, given)] if given else find_mask_folders(Path(truth.where))
+        if truth.path and truth.labels:
+            folders = Path(truth.path), Path(truth.labels)
+        else:
+            folders = find_mask_folders(Path(truth.where))
         images, _ = read_masks(*folders, model.labels[1:])
     unread: Unread = []
     sources = [Source(str(image.path)) for image in images]
