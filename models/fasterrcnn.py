@@ -5,12 +5,12 @@ networks", IEEE TPAMI 39(6), arXiv:1506.01497, section 3; the second network is 
 2015, "Fast R-CNN", ICCV, arXiv:1504.08083, section 2.
 
     stage      layers, backbone small                             output at 80 x 80
-    features   2 x (conv 3x3, BN, ReLU), max pool 2x2             32 x 40 x 40
-               2 x (conv 3x3, BN, ReLU), max pool 2x2             64 x 20 x 20
-               2 x (conv 3x3, BN, ReLU), max pool 2x2             128 x 10 x 10
-    rpn        conv 3x3, ReLU; conv 1x1: 9 scores, 9 x 4 offsets  900 anchors
+    features   conv 3x3, BN, ReLU, max pool 2x2                   16 x 40 x 40
+               conv 3x3, BN, ReLU, max pool 2x2                   32 x 20 x 20
+               2 x (conv 3x3, BN, ReLU)                           64 x 20 x 20
+    rpn        conv 3x3, ReLU; conv 1x1: 9 scores, 9 x 4 offsets  3,600 anchors
     proposals  the best after non-maximum suppression             48 boxes
-    head       RoI align, 2 x (dense, ReLU)                       48 x 128
+    head       RoI align 5 x 5, 2 x (dense, ReLU)                 48 x 128
                dense: K + 1 classes, K x 4 offsets                48 x (K + 1), 48 x K x 4
     finds      non-maximum suppression by class, the best         32 boxes, labels, scores
 
@@ -19,7 +19,7 @@ which some may not be valid, and `most` finds, of which the first `count` are. `
 VGG-16 up to conv5_3, as in the paper; with `pooled: 7`, `width: 4096` the network has the paper's
 size. `scales` are the sides of the square anchors in pixels: set them to the sizes of your objects.
 
-Differs from the paper: the backbone is a small VGG with batch normalization, whose stride is 8, for
+Differs from the paper: the backbone is a small VGG with batch normalization, whose stride is 4, for
 images of 64 to 96 pixels with objects of 12 to 28 (the paper: VGG-16, stride 16, 600 pixels,
 anchors of 128, 256, 512), and trains from scratch; RoI align (He et al. 2017, arXiv:1703.06870) in
 place of RoI pooling, which `pooling: pool` gives; the RPN's score is one logit in place of two (the
@@ -50,8 +50,8 @@ FIND_OVERLAP = 0.3  # of the authors' code, github.com/rbgirshick/py-faster-rcnn
 LEAST_SCORE = 0.05  # of a find, there
 MOST_GROWTH = math.log(1000 / 16)  # of a side, so that exp does not overflow; as in Detectron
 
-SMALL = "3-32 3-32 M 3-64 3-64 M 3-128 3-128 M"  # in the words of vgg.TABLE_1
-STRIDES = {"small": 8, "vgg": 16, "resnet": 16}
+SMALL = "3-16 M 3-32 M 3-64 3-64"  # in the words of vgg.TABLE_1
+STRIDES = {"small": 4, "vgg": 16, "resnet": 16}
 
 REFERENCE = {
     "Faster R-CNN VGG-16": {
@@ -222,7 +222,7 @@ class FasterRCNN(nn.Module):
         size: tuple[int, int],
         classes: int,
         backbone: Literal["small", "vgg", "resnet"] = "small",
-        scales: Sequence[Positive] = (12, 18, 27),
+        scales: Sequence[Positive] = (10, 15, 22),
         pooling: Literal["align", "pool"] = "align",
         pooled: Positive = 5,
         width: Positive = 128,

@@ -1,0 +1,194 @@
+"""Faster R-CNN: anchors, box coding, suppression and pooling against hand values and torchvision."""
+
+import math
+
+import pytest
+import torch
+from torchvision import ops
+
+import models
+from models import fasterrcnn, summary
+
+SMALL = {"in_channels": 1, "size": (24, 32), "classes": 3, "width": 8}
+
+
+@pytest.fixture
+def net():
+    torch.manual_seed(0)
+    return models.build("fasterrcnn", **SMALL).eval()
+
+
+def images(count):
+    return torch.randn(count, 1, 24, 32, generator=torch.Generator().manual_seed(1))
+
+
+def random_boxes(*shape):
+    corners = torch.rand(*shape, 2, 2, generator=torch.Generator().manual_seed(2)) * 24
+    return torch.cat([corners.amin(-2), corners.amax(-2)], -1)
+
+
+def test_anchors():
+    """Cells of 4 pixels have their middles at 2 and 6; a side of 10 with ratio 1/2 is 14.14 wide
+    and 7.07 high.
+    """
+    anchors = fasterrcnn.grid_anchors(1, 2, 4, [10, 20])
+    long, short = 10 * 2**0.5 / 2, 10 * 0.5**0.5 / 2
+    expected = [[2 - long, 2 - short, 2 + long, 2 + short], [-3, -3, 7, 7]]
+    expected += [[2 - short, 2 - long, 2 + short, 2 + long]]
+    torch.testing.assert_close(anchors[:3], torch.tensor(expected))
+    torch.testing.assert_close(anchors[6:], anchors[:6] + torch.tensor([4.0, 0, 4, 0]))
+    areas = (anchors[:, 2:] - anchors[:, :2]).prod(1)
+    torch.testing.assert_close(areas, torch.tensor([100.0, 100, 100, 400, 400, 400] * 2))
+
+
+def test_nine_anchors_at_each_cell_cover_the_image(net):
+    """6 x 8 cells; anchors follow the order of the 1x1 convolutions' outputs."""
+    assert len(net.anchors) == 6 * 8 * 9
+    with torch.no_grad():
+        net.rpn.objectness.weight.zero_()
+        net.rpn.objectness.bias.copy_(torch.arange(9.0))
+        objectness, offsets = net.rpn(net.features(images(2)))
+    assert objectness.shape == (2, 432) and offsets.shape == (2, 432, 4)
+    assert (objectness.unflatten(1, (48, 9)) == torch.arange(9.0)).all()
+    middles = (net.anchors[:, :2] + net.anchors[:, 2:]).unflatten(0, (6, 8, 9)) / 2
+    torch.testing.assert_close(middles[2, 3], torch.tensor([[14.0, 10.0]]).expand(9, 2))
+
+
+def test_box_coding():
+    """Eq. 2 by hand: the box is one anchor width further right, twice as wide, half as high."""
+    anchor, box = torch.tensor([0.0, 0, 10, 20]), torch.tensor([5.0, 5, 25, 15])
+    offsets = fasterrcnn.encode(box, anchor)
+    torch.testing.assert_close(offsets, torch.tensor([1, 0, math.log(2), math.log(0.5)]))
+    torch.testing.assert_close(fasterrcnn.decode(offsets, anchor), box)
+
+
+def test_decoded_sides_are_finite():
+    box = fasterrcnn.decode(torch.full((4,), 1e4), torch.tensor([0.0, 0, 10, 10]))
+    assert box.isfinite().all()
+
+
+def test_clip(net):
+    """Images of 24 x 32 pixels."""
+    clipped = net.clip(torch.tensor([[-3.0, -1, 40, 30], [2, 3, 4, 5]]))
+    assert clipped.tolist() == [[0, 0, 32, 24], [2, 3, 4, 5]]
+
+
+def test_suppression_by_its_definition():
+    """A box stays if no better box that stays overlaps it too much; each row on its own."""
+    boxes = random_boxes(3, 20)
+    scores = torch.rand(3, 20, generator=torch.Generator().manual_seed(3))
+    overlaps = ops.box_iou(boxes, boxes)
+    kept = fasterrcnn.nms_mask(boxes, scores, 0.3, 0.2)
+    for row in range(3):
+        stays: list[int] = []
+        for k in scores[row].argsort(descending=True).tolist():
+            if scores[row, k] > 0.2 and all(overlaps[row, k, j] <= 0.3 for j in stays):
+                stays.append(k)
+        assert kept[row].nonzero().flatten().tolist() == sorted(stays)
+
+
+def test_the_operator_is_registered_properly():
+    checks = ("test_schema", "test_faketensor")
+    torch.library.opcheck(
+        fasterrcnn.nms_mask, (random_boxes(2, 5), torch.rand(2, 5), 0.5, 0.1), test_utils=checks
+    )
+
+
+@pytest.mark.parametrize(
+    ("pooling", "layer"),
+    [("align", ops.RoIAlign(5, 1 / 4, 2, aligned=True)), ("pool", ops.RoIPool(5, 1 / 4))],
+)
+def test_pooled_regions_are_torchvisions(pooling, layer):
+    net = models.build("fasterrcnn", **SMALL, pooling=pooling).eval()
+    pooled = []
+    net.head.register_forward_pre_hook(lambda _, inputs: pooled.append(inputs[0]))
+    maps, boxes = net.features(images(2)), random_boxes(2, 7)
+    logits, offsets = net.judge(maps, boxes)
+    assert logits.shape == (2, 7, 4) and offsets.shape == (2, 7, 3, 4)
+    torch.testing.assert_close(pooled[0], layer(maps, list(boxes)))
+
+
+def test_proposals_are_few_and_distinct(net):
+    """The best anchor comes first; no two proposals overlap by more than .7; the rest is not valid."""
+    objectness = torch.arange(432.0).repeat(2, 1)
+    boxes, valid = net.propose(objectness, torch.zeros(2, 432, 4))
+    assert boxes.shape == (2, 48, 4) and valid[:, 0].all()
+    torch.testing.assert_close(boxes[0, 0], net.clip(net.anchors[-1]))
+    overlaps = ops.box_iou(boxes[0, valid[0]], boxes[0, valid[0]]).fill_diagonal_(0)
+    assert overlaps.max() <= 0.7
+    whole = torch.tensor([0.0, 0, 9, 9]).expand(2, 432, 4)  # every box is the image
+    boxes, valid = net.propose(objectness, whole)
+    assert boxes[0, 0].tolist() == [0, 0, 32, 24] and valid.sum(1).tolist() == [1, 1]
+
+
+def test_finds(net):
+    """Of two like boxes of one class the better one stays; of two classes both; .04 is too little."""
+    box, other = [2.0, 2, 12, 12], [20.0, 2, 30, 12]
+    boxes = torch.tensor([[box, box, other, other]])
+    probabilities = torch.tensor(
+        [[[0.1, 0.9, 0, 0], [0.2, 0.8, 0, 0], [0.3, 0, 0.04, 0.66], [0.0, 0.0, 0.4, 0.6]]]
+    )
+    valid = torch.tensor([[True, True, True, False]])
+    outputs = net.select(boxes, valid, probabilities.log(), torch.zeros(1, 4, 3, 4))
+    found, labels, scores, count = (part[0] for part in outputs)
+    assert count == 2 and labels[:2].tolist() == [0, 2]
+    torch.testing.assert_close(scores[:2], torch.tensor([0.9, 0.66]))
+    torch.testing.assert_close(found[:2], torch.tensor([box, other]))
+    assert not found[2:].any() and not labels[2:].any() and not scores[2:].any()
+    assert len(scores) == net.most == 32
+
+
+def test_each_class_has_its_own_offsets(net):
+    """The head's offsets are in units of its deviations, .1 of a box's width for x."""
+    boxes, offsets = torch.tensor([[[2.0, 2, 12, 12]]]), torch.zeros(1, 1, 3, 4)
+    offsets[0, 0, 1, 0] = 5
+    probabilities = torch.tensor([[[0.0, 0.5, 0.4, 0.1]]])
+    found, labels, *_ = net.select(boxes, torch.ones(1, 1) > 0, probabilities.log(), offsets)
+    assert labels[0, :3].tolist() == [0, 1, 2]
+    torch.testing.assert_close(found[0, :3, 0], torch.tensor([2.0, 7, 2]))
+
+
+@torch.no_grad()
+def test_rows_are_independent(net):
+    x = images(3)
+    other = x.clone()
+    other[1] += 1
+    for first, second in zip(net(x), net(other), strict=True):
+        assert torch.equal(first[[0, 2]], second[[0, 2]])
+
+
+@pytest.mark.parametrize("backbone", ["small", "vgg", "resnet"])
+def test_backbones(backbone):
+    """Oblong colour images; the map has a cell for each stride, and only hidden layers are He's."""
+    options = SMALL | {"in_channels": 3, "size": (64, 96), "backbone": backbone, "width": 2000}
+    net = summary.on_meta("fasterrcnn", options)
+    cells = 64 * 96 // net.stride**2
+    assert net.features(torch.zeros(2, 3, 64, 96, device="meta")).shape[2:].numel() == cells
+    assert [tuple(part.shape) for part in net(torch.zeros(2, 3, 64, 96, device="meta"))] == [
+        *((2, 32, 4), (2, 32), (2, 32), (2,))
+    ]
+
+
+def test_initial_weights():
+    """Hidden layers keep the variance, sqrt(2 / fan-in); those that score or move boxes start small."""
+    torch.manual_seed(0)
+    net = models.build("fasterrcnn", **SMALL | {"width": 500})
+    for layer, deviation in [
+        (net.rpn.hidden[0], (2 / (64 * 9)) ** 0.5),
+        (net.head.hidden[1], (2 / (64 * 25)) ** 0.5),
+        *((net.rpn.offsets, 0.01), (net.head.logits, 0.01), (net.head.offsets, 0.001)),
+    ]:
+        assert layer.weight.std().item() == pytest.approx(deviation, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"size": (3, 32)}, "expected at least 4 x 4 pixels, got 3 x 32"),
+        ({"backbone": "lenet5"}, "expected backbone small, vgg, resnet, got 'lenet5'"),
+        ({"pooling": "mean"}, "expected pooling align, pool, got 'mean'"),
+    ],
+)
+def test_refused_options(options, message):
+    with pytest.raises(ValueError, match=rf"^fasterrcnn: {message}; "):
+        models.build("fasterrcnn", **SMALL | options)
