@@ -24,9 +24,9 @@ images of 64 to 96 pixels with objects of 12 to 28 (the paper: VGG-16, stride 16
 anchors of 128, 256, 512), and trains from scratch; RoI align (He et al. 2017, arXiv:1703.06870) in
 place of RoI pooling, which `pooling: pool` gives; the RPN's score is one logit in place of two (the
 paper's footnote 3); both networks train together from the first step (section 3.2, "approximate
-joint training"; the paper's tables are of its 4-step training); 48 proposals from 192 anchors, in
-training and after it (300 from 6,000, in training 2,000); no dropout; hidden layers start from he,
-since they are not pretrained.
+joint training"; the paper's tables are of its 4-step training), and on anchors that cross the
+image's border, too; 48 proposals from 192 anchors, in training and after it (300 from 6,000, in
+training 2,000); no dropout; hidden layers start from he, since they are not pretrained.
 """
 
 import math

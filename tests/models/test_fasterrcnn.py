@@ -87,13 +87,6 @@ def test_suppression_by_its_definition():
         assert kept[row].nonzero().flatten().tolist() == sorted(stays)
 
 
-def test_the_operator_is_registered_properly():
-    checks = ("test_schema", "test_faketensor")
-    torch.library.opcheck(
-        fasterrcnn.nms_mask, (random_boxes(2, 5), torch.rand(2, 5), 0.5, 0.1), test_utils=checks
-    )
-
-
 @pytest.mark.parametrize(
     ("pooling", "layer"),
     [("align", ops.RoIAlign(5, 1 / 4, 2, aligned=True)), ("pool", ops.RoIPool(5, 1 / 4))],
@@ -121,15 +114,20 @@ def test_proposals_are_few_and_distinct(net):
     assert boxes[0, 0].tolist() == [0, 0, 32, 24] and valid.sum(1).tolist() == [1, 1]
 
 
+def judged(boxes, probabilities, valid):
+    """Return boxes (1, 48, 4), which of them are valid, and logits (1, 48, 4): those given first."""
+    rest = 48 - len(boxes)
+    boxes = torch.tensor([boxes + [[0.0, 0, 0, 0]] * rest])
+    probabilities = torch.tensor([probabilities + [[1.0, 0, 0, 0]] * rest])
+    return boxes, torch.tensor([valid + [False] * rest]), probabilities.log()
+
+
 def test_finds(net):
     """Of two like boxes of one class the better one stays; of two classes both; .04 is too little."""
     box, other = [2.0, 2, 12, 12], [20.0, 2, 30, 12]
-    boxes = torch.tensor([[box, box, other, other]])
-    probabilities = torch.tensor(
-        [[[0.1, 0.9, 0, 0], [0.2, 0.8, 0, 0], [0.3, 0, 0.04, 0.66], [0.0, 0.0, 0.4, 0.6]]]
-    )
-    valid = torch.tensor([[True, True, True, False]])
-    outputs = net.select(boxes, valid, probabilities.log(), torch.zeros(1, 4, 3, 4))
+    probabilities = [[0.1, 0.9, 0, 0], [0.2, 0.8, 0, 0], [0.3, 0, 0.04, 0.66], [0.0, 0.0, 0.4, 0.6]]
+    given = judged([box, box, other, other], probabilities, [True, True, True, False])
+    outputs = net.select(*given, torch.zeros(1, 48, 3, 4))
     found, labels, scores, count = (part[0] for part in outputs)
     assert count == 2 and labels[:2].tolist() == [0, 2]
     torch.testing.assert_close(scores[:2], torch.tensor([0.9, 0.66]))
@@ -140,10 +138,10 @@ def test_finds(net):
 
 def test_each_class_has_its_own_offsets(net):
     """The head's offsets are in units of its deviations, .1 of a box's width for x."""
-    boxes, offsets = torch.tensor([[[2.0, 2, 12, 12]]]), torch.zeros(1, 1, 3, 4)
+    offsets = torch.zeros(1, 48, 3, 4)
     offsets[0, 0, 1, 0] = 5
-    probabilities = torch.tensor([[[0.0, 0.5, 0.4, 0.1]]])
-    found, labels, *_ = net.select(boxes, torch.ones(1, 1) > 0, probabilities.log(), offsets)
+    given = judged([[2.0, 2, 12, 12]], [[0.0, 0.5, 0.4, 0.1]], [True])
+    found, labels, *_ = net.select(*given, offsets)
     assert labels[0, :3].tolist() == [0, 1, 2]
     torch.testing.assert_close(found[0, :3, 0], torch.tensor([2.0, 7, 2]))
 

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import onnx
 import torch
+from convline.images.detector import compare_finds
+from convline.metrics.detection import average_precision
 from onnx import TensorProto, helper
 from onnxscript import opset20
 from torch import nn
@@ -49,8 +51,13 @@ def parity_limit(outputs: list[np.ndarray], relative: float) -> float:
 
 
 def difference(first: list[np.ndarray], second: list[np.ndarray]) -> float:
-    """Return the largest difference of scores."""
-    return float(np.abs(first[2] - second[2]).max(initial=0))
+    """Return the largest difference of scores, and of boxes as a share of the longer side.
+
+    Of finds that are shown; 1 where one of them is in one of the two alone. No box ends beyond the
+    longer side, so that the largest end stands for it.
+    """
+    longer_side = max(int(finds[0].max(initial=1)) for finds in (first, second))
+    return compare_finds(tuple(first), tuple(second), longer_side, SHOWN).difference
 
 
 def document_fields(about: dict[str, Any]) -> dict[str, Any]:
@@ -63,4 +70,7 @@ def measured_fields(net: Any, source: Data) -> dict[str, Any]:
     return {"detection": {"most": net.net.most, "min_score": SHOWN}}
 
 
-count_correct = None
+def count_correct(outputs: list[np.ndarray], y: np.ndarray) -> float:
+    """Return mean average precision at an overlap of .5, times the number of images."""
+    classes = int(y[..., 4].max(initial=0)) + 1
+    return average_precision(outputs, y, classes)[0] * len(y)

@@ -141,8 +141,8 @@ def test_training_finds_the_boxes():
     assert losses[-1] < losses[0] / 5
     with torch.no_grad():
         boxes, labels, scores, _ = net.eval()(x.permute(0, 2, 3, 1))
-    assert labels[:, 0].tolist() == [0, 0, 1, 1] and (scores[:, 0] > 0.5).all()
-    assert (box_iou(boxes[:, 0], y[:, 0, :4]).diagonal() > 0.7).all()
+    assert labels[:, 0].tolist() == [0, 0, 1, 1] and (scores[:, 0] > 0.3).all()
+    assert (box_iou(boxes[:, 0], y[:, 0, :4]).diagonal() > 0.5).all()
 
 
 def test_statistics_come_from_the_features():
