@@ -125,7 +125,15 @@ def remove_repeated_casts(graph: onnx.GraphProto) -> None:
 
 
 def remove_cast_pairs(graph: onnx.GraphProto) -> None:
-    """Remove casts to float16 and back: between two nodes in fp32 they would overflow."""
+    """Remove casts to float16 and back: between two nodes in fp32 they would overflow.
+
+    Of a tensor that two nodes in fp32 read, the converter writes the same cast twice; one stays.
+    """
+    written: set[str] = set()
+    for node in list(graph.node):
+        if node.output[0] in written:
+            graph.node.remove(node)
+        written.add(node.output[0])
     casts = {n.output[0]: (n.attribute[0].i, n.input[0]) for n in graph.node if n.op_type == "Cast"}
     for node in graph.node:
         for place, name in enumerate(node.input):
