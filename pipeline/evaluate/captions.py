@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 from convline.metrics.captions import GRADES, cider_scores, exact_matches, grade_captions
+from convline.model_file.schema import SPECIAL_WORDS
 from convline.report.confidence_interval import wilson_interval
 
 from pipeline.evaluate.bootstrap import mean_interval
 
-UNKNOWN, END = "<unknown>", 1  # a word, and the id of <end>
+END, UNKNOWN = map(SPECIAL_WORDS.index, ("<end>", "<unknown>"))  # ids
 
 
 def measure_captions(
@@ -54,7 +55,7 @@ def reference_texts(y: np.ndarray, words: Sequence[str]) -> list[list[str]]:
 
     A word that the training captions do not have is "_", so that no caption equals it.
     """
-    names = ["_" if word == UNKNOWN else word for word in words]
+    names = ["_" if k == UNKNOWN else word for k, word in enumerate(words)]
     return [
         [
             " ".join(names[word] for word in ids[: [*ids].index(END)])
