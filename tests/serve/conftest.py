@@ -29,6 +29,22 @@ def classifier(tmp_path: Path, classifier_bytes: bytes) -> Path:
 
 
 @pytest.fixture
+def detector(tmp_path: Path) -> Path:
+    """The path of a sealed detector of bright halves."""
+    path = tmp_path / "halves.onnx"
+    path.write_bytes(seal(tiny.detector_graph().SerializeToString(), tiny.detector_document()))
+    return path
+
+
+@pytest.fixture
+def segmenter(tmp_path: Path) -> Path:
+    """The path of a sealed segmenter of shades."""
+    path = tmp_path / "shades.onnx"
+    path.write_bytes(seal(tiny.segmenter_graph().SerializeToString(), tiny.segmenter_document()))
+    return path
+
+
+@pytest.fixture
 def make_forecaster(tmp_path: Path) -> Callable[..., Path]:
     """A function that writes a sealed forecaster of some columns, with changes to its `input`
     object.

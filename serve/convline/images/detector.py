@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -142,55 +143,55 @@ def compare_finds(
 
     found, expected: boxes (N, K, 4), labels, scores (N, K) and count (N,). Finds with `min_score`
     or more in either are compared, each with the best overlapping one of its label. A find without
-    such a partner is lost, unless its score is within `close` of where scores are cut: `min_score`,
-    or the last of K finds.
+    such a partner is lost, unless its score is within `close` of where the other run cuts its own:
+    at `min_score`, or at the last of K finds.
     """
     largest, edge, lost = 0.0, list[str](), list[str]()
-    for image in range(len(expected[0])):
+    for image, most in enumerate([len(scores) for scores in expected[2]]):
         ours, theirs = (_valid(outputs, image) for outputs in (found, expected))
-        cut = max(_cut(finds, len(expected[1][image]), min_score) for finds in (ours, theirs))
-        pairs, alone = _match(ours, theirs)
-        for boxes, scores in pairs:
-            if max(scores) < min_score:
+        pairs, ours_alone, theirs_alone = _match(ours, theirs)
+        for one, other in pairs:
+            if max(one.score, other.score) < min_score:
                 continue
-            apart = float(np.abs(boxes[0] - boxes[1]).max()) / longer_side
-            largest = max(largest, apart, abs(scores[0] - scores[1]))
-            if min(scores) < min_score:
-                edge.append(f"image {image}: scores {scores[0]:.4f} and {scores[1]:.4f}")
-        for label, score in alone:
-            if score >= min_score:
-                named = edge if score < cut + close else lost
-                named.append(f"image {image}: label {label}, score {score:.4f}, in one run alone")
+            apart = float(np.abs(one.box - other.box).max()) / longer_side
+            largest = max(largest, apart, abs(one.score - other.score))
+            if min(one.score, other.score) < min_score:
+                edge.append(f"image {image}: scores {one.score:.4f} and {other.score:.4f}")
+        for alone, others in ((ours_alone, theirs), (theirs_alone, ours)):
+            is_full = len(others) == most
+            cut = max(min_score, min(o.score for o in others)) if is_full else min_score
+            for find in alone:
+                if find.score >= min_score:
+                    told = f"label {find.label}, score {find.score:.4f}, in one run alone"
+                    (edge if find.score < cut + close else lost).append(f"image {image}: {told}")
     return FindsGap(1.0 if lost else largest, edge, lost)
 
 
-_Finds = list[tuple[Array, int, float]]  # box, label, score
+class _Find(NamedTuple):
+    box: Array
+    label: int
+    score: float
 
 
-def _valid(outputs: Outputs, image: int) -> _Finds:
+def _valid(outputs: Outputs, image: int) -> list[_Find]:
     boxes, labels, scores, count = (array[image] for array in outputs)
-    return [(boxes[k], int(labels[k]), float(scores[k])) for k in range(int(count))]
-
-
-def _cut(finds: _Finds, most: int, min_score: float) -> float:
-    """Return the score below which an image's finds were left out."""
-    return max(min_score, min(score for *_, score in finds)) if len(finds) == most else min_score
+    return [_Find(boxes[k], int(labels[k]), float(scores[k])) for k in range(int(count))]
 
 
 def _match(
-    ours: _Finds, theirs: _Finds
-) -> tuple[list[tuple[tuple[Array, Array], tuple[float, float]]], list[tuple[int, float]]]:
-    """Return boxes and scores of the pairs, and label and score of the finds without a partner."""
-    pairs, alone, left = [], list[tuple[int, float]](), ours.copy()
-    for box, label, score in theirs:
-        overlaps = [overlap(box, other) if label == its else 0.0 for other, its, _ in left]
-        best = int(np.argmax(overlaps)) if overlaps else 0
-        if overlaps and overlaps[best] >= SAME_BOX:
-            other, _, its_score = left.pop(best)
-            pairs.append(((other, box), (its_score, score)))
+    ours: list[_Find], theirs: list[_Find]
+) -> tuple[list[tuple[_Find, _Find]], list[_Find], list[_Find]]:
+    """Return the pairs, and the finds of either side that have no partner."""
+    pairs, left, alone = [], ours.copy(), []
+    for find in theirs:
+        overlaps = [
+            overlap(find.box, other.box) if find.label == other.label else 0.0 for other in left
+        ]
+        if max(overlaps, default=0.0) >= SAME_BOX:
+            pairs.append((left.pop(int(np.argmax(overlaps))), find))
         else:
-            alone.append((label, score))
-    return pairs, alone + [(label, score) for _, label, score in left]
+            alone.append(find)
+    return pairs, left, alone
 
 
 def overlap(one: Array, other: Array) -> float:
