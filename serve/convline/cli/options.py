@@ -15,8 +15,7 @@ from convline.cli.messages import QUIET_KEY, note
 from convline.cli.open_model import ModelChoice
 
 if TYPE_CHECKING:
-    from convline.images.classifier import Classifier
-    from convline.timeseries.forecaster import Forecaster
+    from convline.loading import AnyModel
     from convline.timeseries.read_options import ReadOptions
 
 Command = Callable[..., Any]
@@ -159,9 +158,9 @@ def _as_one_argument(
     return decorated
 
 
-def reading_rule(model: "Classifier | Forecaster", columns: ColumnOptions) -> "ReadOptions | None":
-    """Return the rule by which a forecaster's files are read; None for a classifier, which has no
-    such option."""
+def reading_rule(model: "AnyModel", columns: ColumnOptions) -> "ReadOptions | None":
+    """Return the rule by which a forecaster's files are read; None for models of images, which have
+    no such option."""
     from convline.timeseries.forecaster import Forecaster
     from convline.timeseries.read_options import ReadOptions
 
@@ -169,7 +168,7 @@ def reading_rule(model: "Classifier | Forecaster", columns: ColumnOptions) -> "R
         if {*columns} - {None, "auto"}:
             options = "--target, --time, --id, --gaps, --delimiter and --decimal"
             raise click.UsageError(
-                f"{options} are for files of series, and {model.name!r} classifies images"
+                f"{options} are for files of series, and {model.name!r} reads images"
             )
         return None
     names = columns.target.split(",") if columns.target else None

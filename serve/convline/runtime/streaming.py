@@ -23,7 +23,8 @@ class Stream:
     def __init__(self, file: ModelFile, device: str = "auto") -> None:
         self.name = file.name
         graph, document = file.step_graph, file.document
-        assert isinstance(document, ForecasterDocument) and document.stream_samples
+        if not isinstance(document, ForecasterDocument) or document.stream_samples is None:
+            raise ModelFileError(f"{file.path}: expected a forecaster, got one for {file.task}")
         self.columns = len(document.input.columns)
         self._session = open_session(graph, device)
         self.samples = document.stream_samples  # after which it forecasts as from the full window
