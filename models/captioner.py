@@ -1,33 +1,37 @@
 """Captioner: a convolutional encoder and an LSTM that writes a sentence about the image.
 
 Vinyals, Toshev, Bengio, Erhan 2015, "Show and Tell: A Neural Image Caption Generator",
-arXiv:1411.4555, section 3; with beam width and batch normalisation as in Vinyals et al. 2017,
-"Show and Tell: Lessons learned from the 2015 MSCOCO Image Captioning Challenge", arXiv:1609.06647.
+arXiv:1411.4555, section 3; its authors' code, "im2txt", of 2016.
 
-    stage      layers                                             output for (3, 64, 64), V words
-    features   4 x (conv 3x3, batch norm, ReLU, max pool 2x2)     64 x 4 x 4
-    image      flatten, dense, batch norm, ReLU, dense            128, as wide as a word
+    stage      layers                                             output for (3, 80, 80), V words
+    features   the small backbone of models/fasterrcnn.py         64 x 20 x 20
+    reader     conv 5x5 / 2, batch norm, ReLU                     64 x 10 x 10
+    image      maximum and place of each map, dense, batch norm   128, as wide as a word
     lstm       the image, then <start> and the words, one a step  128
     head       dense                                              V
 
-The image is the LSTM's input once, before the words (the paper's eq. 10 to 12). `encode` takes this
-first step and gives the state; `step` takes a word and gives the log-probabilities of the next one;
-`forward` steps through known words, which is teacher forcing. Word 0 is <start>.
+The image is the first input of the LSTM, the words follow (the paper's eq. 10 to 12). `encode`
+takes this first step and returns the state; `step` takes a word and returns the log-probabilities
+of the next one; `follow` steps through known words, which is teacher forcing. Word 0 is <start>.
+With `needs:` a detector, training starts from its features; `frozen` leaves them as they are, as
+the paper leaves its CNN (section 4.3.1).
 
-Differs from the paper: the encoder is small and its own, where the paper's was trained on ImageNet;
-its map is flattened and not averaged over positions, since a caption like "a 3 left of a 7" depends
-on them; a hidden layer follows, which makes of positions what the sentence needs; the LSTM has
-biases and the tanh of its cell (Hochreiter & Schmidhuber 1997), as the authors' published code
-has, where eq. 8 has neither; width and embedding are 128, not 512; one network, no ensemble.
+Differs from the paper: its CNN was trained to classify ImageNet, ours to find objects, or not at
+all; it averaged the last map over all positions, but a caption like "a 3 left of a 7" depends on
+them, so that each map gives its maximum and its place; `image: every` adds the image to each word,
+too, which the paper found to overfit, and which learns in a tenth of the steps here; the LSTM has
+biases, that of the forget gate starts at 1, and the tanh of its cell, as the authors' code has,
+where eq. 8 has neither; width and embedding are 128, not 512; no dropout, no ensemble.
 """
 
-from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from models import layers, options
-from models.options import Fraction, Positive
+from models.fasterrcnn import small_features
+from models.options import Positive
 
 PAPER = "Vinyals et al. 2015"
 TASK = "captioning"
@@ -35,29 +39,41 @@ START = 0  # the word that every sentence begins with
 
 REFERENCE = {
     "Show and Tell, small": {
-        "options": {"in_channels": 3, "size": (64, 64), "words": 21, "longest": 14},
-        "input": (3, 64, 64),
-        "trainable": 526_517,
-        "fixed": 960,
-        "source": "93,472 + 295,552 + 2,688 + 132,096 + 2,709",
+        "options": {"in_channels": 3, "size": (80, 80), "words": 21, "longest": 9},
+        "input": (3, 80, 80),
+        "trainable": 325_845,
+        "fixed": 736,
+        "source": "60,864 + 102,528 + 24,960 + 2,688 + 132,096 + 2,709",
     },
 }
 
 
-def conv_block(in_channels: int, channels: int) -> list[nn.Module]:
-    """Return layers from (N, in_channels, H, W) to (N, channels, H / 2, W / 2)."""
-    return [
-        nn.Conv2d(in_channels, channels, kernel_size=3, padding=1, bias=False),
-        nn.BatchNorm2d(channels),
-        nn.ReLU(),
-        nn.MaxPool2d(2),
-    ]
+def start_weights(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the features of a detector's network, which this one begins with."""
+    return {name: weight for name, weight in state.items() if name.startswith("features.")}
 
 
-def check_options(size: tuple[int, int], channels: Sequence[int]) -> None:
-    """Raise ValueError for images that leave the encoder no map."""
-    cure = "enlarge size, or give fewer channels"
-    options.require_size("captioner", size, 2 ** len(channels), cure)
+def check_options(size: tuple[int, int]) -> None:
+    """Raise ValueError for images that leave the reader no map."""
+    options.require_size("captioner", size, 4)
+
+
+class Places(nn.Module):
+    """Return (N, 3 C) of maps (N, C, H, W): each map's maximum, and this times its place.
+
+    The place, x and y from -1 to 1, is the mean over positions weighted by the softmax of the map:
+    Finn et al. 2016, "Deep spatial autoencoders", arXiv:1509.06113, section IV.B.
+    """
+
+    SHARPNESS = 2.0  # of the softmax; 1 / temperature
+
+    def forward(self, maps: Tensor) -> Tensor:
+        height, width = maps.shape[2:]
+        share = (self.SHARPNESS * maps.flatten(2)).softmax(2).unflatten(2, (height, width))
+        x = share.sum(2) @ torch.linspace(-1, 1, width, device=maps.device)  # (N, C)
+        y = share.sum(3) @ torch.linspace(-1, 1, height, device=maps.device)
+        most = maps.amax((2, 3))
+        return torch.cat([most, most * x, most * y], 1)
 
 
 class Captioner(nn.Module):
@@ -72,52 +88,72 @@ class Captioner(nn.Module):
         size: tuple[int, int],
         words: int,
         longest: int,
-        channels: Sequence[Positive] = (32, 64, 64, 64),
-        hidden: Positive = 256,
+        image: Literal["first", "every"] = "first",
+        frozen: bool = False,
+        maps: Positive = 64,
         width: Positive = 128,
-        dropout: Fraction = 0.0,
     ) -> None:
-        """`words`: of the vocabulary; `longest`: of a caption, with its <end>; `channels`: one
-        convolution each; `hidden`: units between map and LSTM; `width`: of a word and of the LSTM's
-        state; `dropout`: probability of dropping an input or an output of the LSTM.
+        """`words`: of the vocabulary; `longest`: of a caption, with its <end>; `image`: steps that
+        get it; `frozen`: train all but the features; `maps`: of the reader; `width`: of a word and
+        of the LSTM.
         """
         super().__init__()
-        check_options(size, channels)
-        self.longest = longest
-        blocks = zip((in_channels, *channels), channels, strict=False)
-        self.features = nn.Sequential(*(layer for pair in blocks for layer in conv_block(*pair)))
-        height, width_ = (pixels // 2 ** len(channels) for pixels in size)
-        self.image = layers.named(
-            flatten=nn.Flatten(),
-            hidden=nn.Linear(channels[-1] * height * width_, hidden, bias=False),
-            norm=nn.BatchNorm1d(hidden),
+        check_options(size)
+        self.words, self.longest, self.frozen = words, longest, frozen
+        self.at_every_step = options.choose("captioner", "image", image, {"first": 0, "every": 1})
+        self.features = small_features(in_channels).requires_grad_(not frozen)
+        channels = layers.feature_shape(self.features, in_channels, size)[0]
+        self.reader = layers.named(
+            conv=nn.Conv2d(channels, maps, kernel_size=5, stride=2, padding=2, bias=False),
+            norm=nn.BatchNorm2d(maps),
             relu=nn.ReLU(),
-            embed=nn.Linear(hidden, width),
+        )
+        self.image = layers.named(
+            places=Places(), embed=nn.Linear(3 * maps, width), norm=nn.BatchNorm1d(width)
         )
         self.embedding = nn.Embedding(words, width)
         self.lstm = nn.LSTMCell(width, width)
-        self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(width, words)
+        nn.init.constant_(self.lstm.bias_ih[width : 2 * width], 1.0)  # the forget gate
+
+    def train(self, mode: bool = True) -> "Captioner":
+        """Set the mode of all parts; frozen features stay in evaluation, their statistics too."""
+        super().train(mode)
+        self.features.train(mode and not self.frozen)
+        return self
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return hidden and cell (N, D) after the image (N, C, H, W)."""
-        return self.lstm(self.dropout(self.image(self.features(x))))
+        """Return hidden and cell after the image (N, C, H, W).
+
+        They are (N, D); with `image: every` hidden is (N, 2 D), the image in its second half.
+        """
+        image = self.image(self.reader(self.features(x)))
+        hidden, cell = self.lstm(image)
+        return torch.cat([hidden, image], 1) if self.at_every_step else hidden, cell
 
     def step(self, word: Tensor, hidden: Tensor, cell: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return log-probabilities (N, V) of the word after word (N,), next hidden and cell."""
-        hidden, cell = self.lstm(self.dropout(self.embedding(word)), (hidden, cell))
-        return self.head(self.dropout(hidden)).log_softmax(1), hidden, cell
+        entry = self.embedding(word)
+        if not self.at_every_step:
+            hidden, cell = self.lstm(entry, (hidden, cell))
+            return self.head(hidden).log_softmax(1), hidden, cell
+        hidden, image = hidden.chunk(2, 1)
+        hidden, cell = self.lstm(entry + image, (hidden, cell))
+        return self.head(hidden).log_softmax(1), torch.cat([hidden, image], 1), cell
+
+    def follow(self, words: Tensor, hidden: Tensor, cell: Tensor) -> Tensor:
+        """Return log-probabilities (N, L, V) of the word after each of `words` (N, L)."""
+        outputs = []
+        for word in words.unbind(1):
+            output, hidden, cell = self.step(word, hidden, cell)
+            outputs.append(output)
+        return torch.stack(outputs, 1)
 
     def forward(self, x: Tensor, words: Tensor | None = None) -> Tensor:
         """`words`: int64 (N, L), <start> and those of the caption; without them <start> alone."""
         if words is None:
             words = torch.full((len(x), 1), START, device=x.device)
-        outputs = []
-        hidden, cell = self.encode(x)
-        for word in words.unbind(1):
-            output, hidden, cell = self.step(word, hidden, cell)
-            outputs.append(output)
-        return torch.stack(outputs, 1)
+        return self.follow(words, *self.encode(x))
 
 
 Model = Captioner

@@ -10,7 +10,7 @@ import onnx
 from torch import nn
 
 from pipeline.data.dataset import Data
-from pipeline.export.tasks import classification, detection, forecasting, segmentation
+from pipeline.export.tasks import captioning, classification, detection, forecasting, segmentation
 
 
 class ExportTask(Protocol):
@@ -55,4 +55,5 @@ TASKS: dict[str, ExportTask] = {
     "forecasting": forecasting,
     "detection": detection,
     "segmentation": segmentation,
+    "captioning": captioning,
 }

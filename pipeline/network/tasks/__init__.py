@@ -7,7 +7,7 @@ from typing import Any, Protocol
 from torch import nn
 
 from pipeline.data.dataset import Data
-from pipeline.network.tasks import classification, detection, forecasting, segmentation
+from pipeline.network.tasks import captioning, classification, detection, forecasting, segmentation
 from pipeline.params.schema import Training
 
 
@@ -32,4 +32,5 @@ TASKS: dict[str, NetworkTask] = {
     "forecasting": forecasting,
     "detection": detection,
     "segmentation": segmentation,
+    "captioning": captioning,
 }

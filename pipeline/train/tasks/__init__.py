@@ -11,7 +11,7 @@ from torch import Tensor
 from pipeline.data.dataset import Data
 from pipeline.params.schema import ResolvedTrain
 from pipeline.train.batches import Batches
-from pipeline.train.tasks import classification, detection, forecasting, segmentation
+from pipeline.train.tasks import captioning, classification, detection, forecasting, segmentation
 
 
 class TrainTask(Protocol):
@@ -50,4 +50,5 @@ TASKS: dict[str, TrainTask] = {
     "forecasting": forecasting,
     "detection": detection,
     "segmentation": segmentation,
+    "captioning": captioning,
 }

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from convline.images.captioner import Captioner
 from convline.images.classifier import Classifier
 from convline.images.detector import Detector
 from convline.images.image_model import ImageModel
@@ -11,4 +12,5 @@ KINDS: dict[str, type[ImageModel[Any]]] = {
     "classification": Classifier,
     "detection": Detector,
     "segmentation": Segmenter,
+    "captioning": Captioner,
 }

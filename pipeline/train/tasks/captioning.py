@@ -1,0 +1,62 @@
+"""Captioning: cross-entropy of each word of a caption, given the words before it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from convline.images.captioner import START
+from torch import Tensor
+from torch.nn import functional as F
+
+from pipeline.data.dataset import Data
+from pipeline.params.schema import ResolvedTrain
+from pipeline.train.batches import Batches, image_batches
+
+HAS_ACCURACY = True
+NONE = -1  # in place of a word behind a caption's end
+
+
+def load_batches(source: Data, split: str, net: Any, on: torch.device) -> Batches:
+    """Return images uint8 (N, C, H, W) and their R captions as word ids int64 (N, R, L)."""
+    return image_batches(source, split, on)
+
+
+def forward(net: Any, x: Tensor, y: Tensor, train: ResolvedTrain) -> Tensor:
+    """Return log-probabilities (N, R, L, V) of the words of all captions of an image.
+
+    Each word is told the true ones before it, in evaluation too. The image is encoded once.
+    """
+    before = F.pad(y[..., :-1], (1, 0), value=START).clamp(min=0)  # (N, R, L)
+    hidden, cell = (part.repeat_interleave(y.shape[1], 0) for part in net.encode(x))
+    return net.net.follow(before.flatten(0, 1), hidden, cell).unflatten(0, y.shape[:2])
+
+
+def training_loss(outputs: Tensor, y: Tensor, train: ResolvedTrain) -> Tensor:
+    """Return the objective: there are no auxiliary heads."""
+    return objective(outputs, y, train)
+
+
+def objective(outputs: Tensor, y: Tensor, train: ResolvedTrain) -> Tensor:
+    """Return the mean cross-entropy over all words of a batch."""
+    smoothing = train.label_smoothing
+    words = outputs.flatten(0, 2), y.flatten()
+    return F.cross_entropy(*words, ignore_index=NONE, label_smoothing=smoothing)
+
+
+def sum_correct(outputs: Tensor, y: Tensor) -> Tensor:
+    """Return the sum over images of the share of words that are the most probable ones."""
+    told = y != NONE
+    right = (outputs.argmax(3) == y) & told
+    return (right.sum((1, 2)) / told.sum((1, 2))).sum()
+
+
+def statistics_forward(net: Any) -> Callable[[Tensor], object]:
+    """Return the function from images to the state of the LSTM, which has no such layers."""
+    encode: Callable[[Tensor], object] = net.encode
+    return encode
+
+
+def finish(net: Any, source: Data, validation: Batches) -> None:
+    """Leave the network as it is."""
