@@ -31,7 +31,7 @@ def lstm_of(net):
 def test_the_state_is_that_of_an_lstm_over_image_and_words(net):
     """Vinyals et al. 2015, eq. 10 to 12: nn.LSTM over the image, then the embedded words."""
     x, words = samples(), WORDS.clone()
-    image = net.image(net.features(x)).unsqueeze(1)
+    image = net.image(net.reader(net.features(x))).unsqueeze(1)
     states, (last, cell) = lstm_of(net)(torch.cat([image, net.embedding(words)], 1))
     state = net.encode(x)
     torch.testing.assert_close(state[0], states[:, 0], rtol=1e-5, atol=1e-6)
