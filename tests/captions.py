@@ -38,7 +38,8 @@ def data() -> Data:
     return Data(xs, ys, mean, scale, about)
 
 
-def network() -> captioning.Captioner:
-    """Return an untrained captioner for `data`, sixteen units wide."""
-    recipe: Any = type("Recipe", (), {"arch": "captioner", "net": {"width": 16, "hidden": 16}})
+def network(image: str = "every") -> captioning.Captioner:
+    """Return an untrained captioner for `data`, sixteen units wide; image: the steps that get it."""
+    net = {"width": 16, "maps": 16, "image": image}
+    recipe: Any = type("Recipe", (), {"arch": "captioner", "net": net})
     return captioning.assemble(recipe, data())
