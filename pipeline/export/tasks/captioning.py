@@ -3,9 +3,9 @@
 Inputs and outputs besides images, first_hidden and first_cell:
 
     word                     int64 (M,), the word before; default 0, <start>
-    hidden, cell             float32 (M, D), the state after it; default 0
+    hidden, cell             float32 (M, D) and (M, D'), the state before it; default 0
     log_probabilities        float32 (M, V), of the word after it
-    next_hidden, next_cell   float32 (M, D)
+    next_hidden, next_cell   the state after it
 
 The defaults let a caller run the encoder alone; `convline` cuts the file in two.
 """
@@ -18,7 +18,7 @@ import numpy as np
 import onnx
 import torch
 from convline.images.beam_search import Floats, Ints, State, search
-from convline.images.captioner import STEP_INPUTS, STEP_OUTPUTS, sentence
+from convline.images.captioner import START, STEP_INPUTS, STEP_OUTPUTS, sentence
 from torch import Tensor, nn
 
 from pipeline.export.graph import BATCH_AXIS, add_input_defaults, check_graph, trace_network
@@ -53,9 +53,8 @@ def export(net: nn.Module, x: np.ndarray) -> onnx.ModelProto:
     """Return the checked graph of encoder and step."""
     assert isinstance(net, Captioner)
     images = torch.from_numpy(np.array(x[:2]))
-    width = net.encode(channels_first(images))[0].shape[1]
-    start, zero = torch.zeros(1, dtype=torch.int64), torch.zeros(1, width)
-    defaults = dict(zip(STEP_INPUTS, (start, zero, zero), strict=True))
+    zeros = (torch.zeros(1, part.shape[1]) for part in net.encode(channels_first(images)))
+    defaults = dict(zip(STEP_INPUTS, (torch.tensor([START]), *zeros), strict=True))
     examples = (value.repeat(2, *[1] * (value.dim() - 1)) for value in defaults.values())
     inputs, outputs = ["images", *defaults], [*OUTPUT_NAMES[:2], *STEP_OUTPUTS]
     axes = BATCH_AXIS, *[SENTENCE_AXIS] * len(defaults)
