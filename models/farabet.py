@@ -110,7 +110,9 @@ def check_options(
         raise ValueError(
             f"farabet: expected kernel_size odd, got {kernel_size}; the middle is the pixel itself"
         )
-    if not maps or pools >= len(maps):
+    if not maps:
+        raise ValueError("farabet: expected maps, one number or more, got []; write [16, 64, 256]")
+    if pools >= len(maps):
         needed = f"one after each convolution but the last, at most {len(maps) - 1}"
         raise ValueError(f"farabet: expected pools {needed}, got {pools}; lower it")
     options.require_size(

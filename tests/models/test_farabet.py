@@ -146,6 +146,7 @@ def test_subpixels_label_each_pixel_of_a_place():
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
+        ({"maps": []}, r"expected maps, one number or more, got \[\]; "),
         ({"kernel_size": 4}, "expected kernel_size odd, got 4; "),
         (
             {"pools": 3},
