@@ -104,7 +104,7 @@ def _enlarge(image: Image.Image) -> tuple[Image.Image, int]:
 
 
 def _text_px(picture: Image.Image) -> int:
-    return max(SMALLEST_FONT_PX, max(picture.size) // 36)
+    return max(SMALLEST_FONT_PX, max(picture.size) // 28)
 
 
 def _draw_tag(picture: Image.Image, text: str, box: Box, colour: str, tags: list[Box]) -> None:
