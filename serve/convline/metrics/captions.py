@@ -95,8 +95,8 @@ def grade_captions(captions: Sequence[str], references: Sequence[Sequence[str]])
 
     The errors of a caption are the words that it has too much or too few, a wrong word counting
     once, and one more where the words that both have are in another order: a relation is turned.
-    "no errors": none. "minor errors": one error, or at most MINOR_SHARE of the reference's words.
-    "somewhat related": at least half of what the reference names is named. "unrelated": less.
+    "unrelated": less than half of what the reference names is named. "no errors": none. "minor
+    errors": one error, or at most MINOR_SHARE of the reference's words. "somewhat related": more.
     What a reference names are its words that fewer than half of all images' references have, so
     that "a" and "of" name nothing; all its words where none are so rare.
     """
@@ -115,10 +115,10 @@ def grade(caption: list[str], reference: list[str], common: set[str]) -> int:
     errors = max((ours - theirs).total(), (theirs - ours).total()) + turned(caption, reference)
     if not errors:
         return 0
-    if errors <= max(1, MINOR_SHARE * len(reference)):
-        return 1
     named = Counter(word for word in reference if word not in common) or theirs
-    return 2 if 2 * (ours & named).total() >= named.total() else 3
+    if 2 * (ours & named).total() < named.total():
+        return 3
+    return 1 if errors <= max(1, MINOR_SHARE * len(reference)) else 2
 
 
 def turned(caption: list[str], reference: list[str]) -> bool:

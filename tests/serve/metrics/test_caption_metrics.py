@@ -71,6 +71,12 @@ def test_grades(caption: str, grade: str) -> None:
     assert captions.grade_captions([caption, *OTHERS], references) == [grade] + ["no errors"] * 4
 
 
+def test_the_only_digit_wrong_is_no_minor_error() -> None:
+    """One word of three, but all that the reference names."""
+    found = captions.grade_captions(["a small 2", *OTHERS], [["a small 5"], *([o] for o in OTHERS)])
+    assert found == ["unrelated"] + ["no errors"] * 4
+
+
 def test_the_best_reference_counts_and_long_captions_may_err_twice() -> None:
     """Two errors are a tenth of 20 words, and more than a tenth of 19."""
     words = [f"w{k}" for k in range(20)]
