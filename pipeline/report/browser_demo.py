@@ -1,4 +1,4 @@
-"""The browser runtime of the report, and its Live page, where it runs two packaged models.
+"""The browser runtime of the report, and its Live page, where it runs packaged models.
 
 npm fetches onnxruntime-web once, from the registry that the machine is configured for, and its hash
 is checked. Runtime and models are written into scripts, because a page opened from disk may not
@@ -14,15 +14,18 @@ import json
 import shutil
 import subprocess
 import tarfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from convline.model_file.onnx_file import read_model_file
+from convline.model_file.onnx_file import ModelFile, read_model_file
 
 from pipeline.core.errors import StageError
+from pipeline.report.live_demo import Demo
 from pipeline.report.result_files import Entry
+from pipeline.report.tasks import TASKS
 
+# Each file is written into the report as text, which takes 1.2 times its bytes.
+MAX_BYTES = 10_000_000
 PACKAGE, VERSION = "onnxruntime-web", "1.30.0"
 SHA512 = "q0y+JrrtukXSzsBWEMccVfqX25LRmosXHF+CaRJmg8pZClzcV7svNc4rKY3jL02Vb7QmRMDs1SigqR4CXAfKYQ=="
 RUNTIME_FILES = {
@@ -54,50 +57,48 @@ def write_runtime(entries: list[Entry], site: Path, downloads: Path) -> str:
 def write_demo(entries: list[Entry], site: Path, missing: str) -> dict[str, Any]:
     """Write the models into live-data.js of the site; return the context of live.html.j2.
 
-    missing: why the runtime is not in the site, or "".
+    Of each task the first package that the page can run. missing: why the runtime is not in the
+    site, or "".
     """
-    packages = [first_package(entries, f) for f in (accepts_drawn_digits, accepts_edited_series)]
-    chosen = [package for package in packages if package]
-    if not chosen:
-        missing = missing or "no digits classifier and no forecaster of one series is packaged yet"
-    if missing:
+    demos = {} if missing else choose_demos(entries)
+    if not demos:
+        missing = missing or "no model that this page can run is packaged yet"
         return {"models": [], "missing": missing, "version": VERSION}
     models = [
-        {"name": name, "document": document, "onnx": base64_text(data)}
-        for name, document, data in chosen
+        {
+            "name": name,
+            "document": file.json,
+            "onnx": base64_text(file.prediction_graph),
+            **demo.data,
+        }
+        for name, file, demo in demos.values()
     ]
     (site / "live-data.js").write_text(f"window.LIVE = {json.dumps(models)};\n", encoding="utf-8")
-    tasks = [(name, document["task"]) for name, document, _ in chosen]
-    return {"models": tasks, "missing": "", "version": VERSION}
+    contexts = [
+        {"name": name, "task": task, "template": demo.template, **demo.context}
+        for task, (name, _, demo) in demos.items()
+    ]
+    return {"models": contexts, "missing": "", "version": VERSION}
+
+
+def choose_demos(entries: list[Entry]) -> dict[str, tuple[str, ModelFile, Demo]]:
+    """Return name, file and demo of the first package of each task that the page can run."""
+    found: dict[str, tuple[str, ModelFile, Demo]] = {}
+    for entry in filter(is_small, entries):
+        file = read_model_file(package_path(entry))
+        if file.task not in found and (demo := TASKS[file.task].demo(file)):
+            found[file.task] = entry.name, file, demo
+    return {task: found[task] for task in TASKS if task in found}
+
+
+def is_small(entry: Entry) -> bool:
+    """Whether the entry is packaged, in a file that is small enough to be written into a page."""
+    path = package_path(entry)
+    return path.is_file() and path.stat().st_size <= MAX_BYTES
 
 
 def package_path(entry: Entry) -> Path:
     return entry.root / "out" / "dist" / entry.name / "model.onnx"
-
-
-def first_package(
-    entries: list[Entry], wanted: Callable[[dict[str, Any]], bool]
-) -> tuple[str, dict[str, Any], bytes] | None:
-    """Return (name, model document, served graph) of the first package that `wanted` accepts."""
-    for entry in entries:
-        path = package_path(entry)
-        if path.is_file() and wanted((found := read_model_file(path)).json):
-            return entry.name, found.json, found.prediction_graph
-    return None
-
-
-def accepts_drawn_digits(document: dict[str, Any]) -> bool:
-    """Whether the model reads square grey digits with the resize that the page implements."""
-    known = {"kind": "image", "colour": "grey", "fit": "stretch", "interpolation": "bilinear"}
-    given = document["input"]
-    digits = document["provenance"]["data"]["source"] == "digits" and known.items() <= given.items()
-    return bool(digits and given["size"][0] == given["size"][1])
-
-
-def accepts_edited_series(document: dict[str, Any]) -> bool:
-    """Whether the model forecasts one series from its own past only."""
-    series = document["task"] == "forecasting" and len(document["input"]["columns"]) == 1
-    return series and "calendar" not in document["input"]
 
 
 def onnxruntime_web(downloads: Path) -> dict[str, bytes] | str:

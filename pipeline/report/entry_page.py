@@ -9,10 +9,10 @@ from pipeline.evaluate.metric_catalogue import CATALOGUE
 from pipeline.plots.learning_curves import draw_learning_curve
 from pipeline.plots.style import Picture
 from pipeline.report import (
+    browser_demo,
     explain_page,
     tables,
     tradeoff_plots,
-    unit_view,
 )
 from pipeline.report.result_files import STAGE_OF_FILE, Entry
 from pipeline.report.tasks import TASKS
@@ -36,7 +36,7 @@ def entry_context(entry: Entry, img: Path) -> dict[str, Any]:
         "analysis": task.analyse(entry, img),
         "noise": entry.signal_to_noise and tradeoff_plots.signal_to_noise_plot([entry], noise),
         "explain_page": explain_page.page_name(entry),
-        "inside": unit_view.is_shown(entry),
+        "inside": browser_demo.is_small(entry),
         "seen": explain_page.explain_sections(entry, img),
     }
 

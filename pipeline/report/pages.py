@@ -31,7 +31,15 @@ from pipeline.report import (
 from pipeline.report.result_files import Entry, Study
 
 # Files of templates/ that are written into each page.
-INLINED = ("style.css", "page.js", "compare.js", "runtime.js", "live.js", "inside.js")
+INLINED = (
+    "style.css",
+    "page.js",
+    "compare.js",
+    "runtime.js",
+    "live.js",
+    "live_images.js",
+    "inside.js",
+)
 README_MARKS = ("<!-- results: `make readme` writes this table -->", "<!-- /results -->")
 CLAIMS_MARKS = ("<!-- claims: `make readme` writes these tables -->", "<!-- /claims -->")
 

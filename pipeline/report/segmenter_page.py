@@ -39,7 +39,7 @@ def segmenter_context(entry: Entry, img: Path) -> dict[str, Any] | None:
     confusion = counts.sum(0)
     return {
         "labels": labels,
-        "legend": {label: colour_of(k) for k, label in enumerate(labels)},
+        "legend": {label: f"#{colour_of(k).hex()}" for k, label in enumerate(labels)},
         "n": len(truth),
         "worst": describe_worst_class(confusion, labels),
         "classes": class_table(confusion, labels),
@@ -49,9 +49,9 @@ def segmenter_context(entry: Entry, img: Path) -> dict[str, Any] | None:
     }
 
 
-def colour_of(k: int) -> str:
-    """Return the colour #rrggbb of class k in the pictures, as `infer` draws it."""
-    return f"#{mask_palette()[3 * k : 3 * k + 3].hex()}"
+def colour_of(k: int) -> bytes:
+    """Return red, green and blue of class k in the pictures, as `infer` draws it."""
+    return mask_palette()[3 * k : 3 * k + 3]
 
 
 def image_row(row: int, counts: np.ndarray, overlap: float, names: list[str]) -> dict[str, Any]:

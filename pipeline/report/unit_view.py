@@ -19,12 +19,11 @@ from convline.model_file.onnx_messages import GRAPH, INITIALIZER
 from convline.model_file.wire import Field, field_bytes, read_fields
 from onnx import helper, numpy_helper
 
+from pipeline.report import browser_demo
 from pipeline.report.browser_demo import VERSION, base64_text, package_path
 from pipeline.report.result_files import Entry
 
 FOLDER = "inside"  # of the site, with one script for each entry
-# Each file is written into the report as text, which takes 1.2 times its bytes.
-MAX_BYTES = 10_000_000
 TENSOR_NAME, TENSOR_RAW_DATA = 8, 9  # fields of a TensorProto
 UNITS = (  # types of tensors that hold units: whole numbers beside these are shapes and indices
     onnx.TensorProto.FLOAT,
@@ -46,23 +45,17 @@ def write_unit_views(entries: list[Entry], site: Path, missing: str) -> dict[str
         path = package_path(entry)
         if missing or not path.is_file():
             continue
-        if not is_shown(entry):
+        if not browser_demo.is_small(entry):
             refused.append(f"{entry.name} ({path.stat().st_size / 1e6:.1f} MB)")
             continue
         script = f"INSIDE[{json.dumps(entry.name)}] = {json.dumps(view(read_model_file(path)))};\n"
         (site / FOLDER).mkdir(exist_ok=True)
         (site / FOLDER / f"{entry.name}.js").write_text(script, encoding="utf-8")
         models.append(entry.name)
+    limit = {"limit": browser_demo.MAX_BYTES // 10**6, "constant": "MAX_BYTES in browser_demo.py"}
     if not models:
-        missing = missing or f"no file of up to {MAX_BYTES // 10**6} MB is packaged yet"
-    limit = {"limit": MAX_BYTES // 10**6, "constant": f"MAX_BYTES in {Path(__file__).name}"}
+        missing = missing or f"no file of up to {limit['limit']} MB is packaged yet"
     return {"models": models, "refused": refused, "missing": missing, "version": VERSION, **limit}
-
-
-def is_shown(entry: Entry) -> bool:
-    """Whether the entry is packaged, in a file that is small enough for the page."""
-    path = package_path(entry)
-    return path.is_file() and path.stat().st_size <= MAX_BYTES
 
 
 def view(file: ModelFile) -> dict[str, Any]:
@@ -82,8 +75,8 @@ def view(file: ModelFile) -> dict[str, Any]:
     inputs = [value.name for value in graph.graph.input if value.name not in weights]
     golden = document["golden"]
     return {
-        "task": document["task"],
-        "labels": document.get("labels", []),
+        # names of the units of the answer, where it is one number for each class
+        "labels": document.get("labels", []) if file.document.OUTPUTS == ("probabilities",) else [],
         "answer": graph.graph.output[0].name,
         "inputs": inputs,
         "samples": [golden["input"], *([golden["calendar"]] if "calendar" in golden else [])],

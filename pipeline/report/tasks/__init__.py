@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+from convline.model_file.onnx_file import ModelFile
 
+from pipeline.report.live_demo import Demo
 from pipeline.report.result_files import Entry
 from pipeline.report.tasks import (
     captioning,
@@ -57,6 +59,9 @@ class ReportTask(Protocol):
 
         picture: where a picture of the samples is written; its suffix is added.
         """
+
+    def demo(self, file: ModelFile) -> Demo | None:
+        """Return what the Live page needs of a packaged file; None where it cannot run it."""
 
 
 TASKS: dict[str, ReportTask] = {

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 from typing import Any
 
 import numpy as np
+from convline.model_file.onnx_file import ModelFile
 
 from pipeline.report import captioner_page, image_files
+from pipeline.report.live_demo import Demo, demo_of_pictures
 
 TITLE = "Captioning"
 SAMPLES = "images"
@@ -27,3 +30,8 @@ def describe_targets(about: dict[str, Any]) -> str:
 
 def fits(predictions: dict[str, np.ndarray], about: dict[str, Any]) -> bool:
     return len(predictions["captions"]) == about["test"]
+
+
+def demo(file: ModelFile) -> Demo | None:
+    step, columns = base64.b64encode(file.step_graph).decode(), ["word", "probability"]
+    return demo_of_pictures(file, "write a caption", "Words", columns, step=step)

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from convline.model_file.onnx_file import ModelFile
 
 from pipeline.report import error_analysis, image_files, paired_images
+from pipeline.report.live_demo import Demo
 from pipeline.report.result_files import Entry
 
 TITLE = "Classification"
@@ -28,3 +30,13 @@ def fits(predictions: dict[str, np.ndarray], about: dict[str, Any]) -> bool:
 
 def test_samples(entry: Entry) -> tuple[Any, ...]:
     return *image_files.test_files(entry), entry.prediction("y").tobytes()
+
+
+def demo(file: ModelFile) -> Demo | None:
+    """Return the demo of a model of square grey digits with the resize that the page implements."""
+    known = {"kind": "image", "colour": "grey", "fit": "stretch", "interpolation": "bilinear"}
+    rule, is_of_digits = file.json["input"], file.json["provenance"]["data"]["source"] == "digits"
+    height, width = rule["size"]
+    if is_of_digits and known.items() <= rule.items() and height == width:
+        return Demo("live_digits.html.j2")
+    return None

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from convline.model_file.onnx_file import ModelFile
 
 from pipeline.report import detector_page, image_files
+from pipeline.report.live_demo import Demo, demo_of_pictures
 
 TITLE = "Detection"
 SAMPLES = "images"
@@ -25,3 +27,9 @@ analyse = detector_page.detector_context
 def fits(predictions: dict[str, np.ndarray], about: dict[str, Any]) -> bool:
     inside = predictions["labels"].max(initial=0) < len(about["labels"])
     return bool(inside) and len(predictions["y"]) == about["test"]
+
+
+def demo(file: ModelFile) -> Demo | None:
+    least = file.json["detection"]["min_score"]
+    columns = ["class", "score", "box, in pixels of the input"]
+    return demo_of_pictures(file, "find objects", "Finds", columns, least)

@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 from convline.errors import describe_count
+from convline.model_file.onnx_file import ModelFile
 
 from pipeline.evaluate import paired
 from pipeline.report import forecaster_page
+from pipeline.report.live_demo import Demo
 from pipeline.report.paired_images import rounded
 from pipeline.report.result_files import Entry
 
@@ -69,3 +71,10 @@ def compare(entries: list[Entry], picture: Path) -> dict[str, Any]:
         for row in zip(ratios, finite, strict=True)
     ]
     return {"n": errors.shape[1], "ratios": rows}
+
+
+def demo(file: ModelFile) -> Demo | None:
+    """Return the demo of a model that forecasts one series from its own past only."""
+    rule = file.json["input"]
+    alone = len(rule["columns"]) == 1 and "calendar" not in rule
+    return Demo("live_series.html.j2") if alone else None

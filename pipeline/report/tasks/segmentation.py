@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from convline.model_file.onnx_file import ModelFile
 
 from pipeline.report import image_files, segmenter_page
+from pipeline.report.live_demo import Demo, demo_of_pictures
 
 TITLE = "Segmentation"
 SAMPLES = "images"
@@ -29,3 +31,9 @@ def fits(predictions: dict[str, np.ndarray], about: dict[str, Any]) -> bool:
         and predictions["y"].shape == predictions["masks"].shape[:1] + tuple(about["input"]["size"])
         and len(predictions["y"]) == about["test"]
     )
+
+
+def demo(file: ModelFile) -> Demo | None:
+    colours = [list(segmenter_page.colour_of(k)) for k in range(len(file.json["labels"]))]
+    columns = ["class", "share of pixels", "colour"]
+    return demo_of_pictures(file, "label pixels", "Classes", columns, colours=colours)

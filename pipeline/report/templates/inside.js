@@ -600,7 +600,7 @@ const setSample = async (given, text) => {
   drawGiven(Object.values(given)[0]);
   await choose(shown.layer, shown.unit);
   const { data } = tensor(shown.data.answer), { labels } = shown.data, top = strongest(data);
-  find("#answer").textContent = `${text}. ${labels.length ? `The network predicts class ${labels[top]}, probability ${Number(data[top]).toFixed(3)}.` : `The network's forecast begins with ${short(Number(data[0]))}.`}`;
+  find("#answer").textContent = `${text}. ${labels.length ? `The network predicts class ${labels[top]}, probability ${Number(data[top]).toFixed(3)}.` : `The first number of the network's output ${shown.data.answer} is ${short(Number(data[0]))}.`}`;
 };
 const drawGiven = ({ data, dims }) => {
   const canvas = find("#given"), pen = canvas.getContext("2d");
@@ -641,7 +641,7 @@ const open = async (name, { layer, unit, input } = {}) => {
     const dims = [1, ...shape.slice(1)], size = product(dims);
     return [data.inputs[j], { dtype, dims, data: all.slice(k * size, (k + 1) * size) }];
   }));
-  const what = data.labels.length ? "Test image" : "Series", count = samples[0].shape[0];
+  const what = samples[0].shape.length === 4 ? "Test image" : "Series", count = samples[0].shape[0];
   find("#samples").replaceChildren(...Array.from({ length: count }, (_, k) => button(`${what} ${k + 1}`, () => setSample(row(k), `${what} ${k + 1} of the file`))));
   const first = row(0), mine = input && ownInput(first[data.inputs[0]], input);
   await (mine ? setSample({ ...first, [data.inputs[0]]: mine }, "Your input from the Live page") : setSample(first, `${what} 1 of the file`));

@@ -38,7 +38,7 @@ const replay = async ({ name, document: { golden } }, section) => {
   for (const [output, packed] of Object.entries(golden.outputs)) {
     if (!(output in answers)) continue; // of a graph that predictions do not need, such as a gradient
     const expected = await unpack(packed);
-    expected.data.forEach((value, k) => { worst = Math.max(worst, Math.abs(value - answers[output][k])); });
+    expected.data.forEach((value, k) => { worst = Math.max(worst, Math.abs(Number(value) - Number(answers[output][k]))); });
   }
   section.dataset.difference = worst;
   section.querySelector(".replay").textContent = `The file's ${given.shape[0]} golden samples, replayed here: they differ from the recorded outputs by ${worst.toExponential(1)} at most (${golden.atol.toExponential(0)} are allowed).`;
@@ -227,18 +227,20 @@ const forecaster = (model, section, golden) => {
   return answer();
 };
 
+const SECTIONS = { classification: classifier, forecasting: forecaster, detection: (...parts) => pictures(...parts), segmentation: (...parts) => pictures(...parts), captioning: (...parts) => pictures(...parts) };
+
 const start = async () => {
   await startRuntime();
   for (const model of LIVE) {
     const session = await ort.InferenceSession.create(bytes(model.onnx), { executionProviders: ["wasm"] });
-    sessions[model.name] = { session };
+    sessions[model.name] = { session, step: model.step && await ort.InferenceSession.create(bytes(model.step), { executionProviders: ["wasm"] }) };
     const section = [...document.querySelectorAll("section.live")].find(({ dataset }) => dataset.name === model.name);
     const golden = await replay(model, section);
-    await (section.dataset.task === "classification" ? classifier : forecaster)(model, section, golden);
+    await SECTIONS[section.dataset.task](model, section, golden);
   }
   document.querySelector("#state").textContent = "Running in this page.";
 };
-const live = { run, resize, ready: null };
+const live = { run, resize, shrink: (...given) => shrink(...given), ready: null };
 addEventListener("load", () => {
   live.ready = start().catch((error) => {
     document.querySelector("#state").textContent = `This browser cannot run it: ${error.message}`;

@@ -11,13 +11,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from convline.model_file.document import ImageRule
+from convline.model_file.golden import pack_array
+from convline.model_file.onnx_file import seal
 from finished import speed_of, write, write_train
 
+import models
 from pipeline.data import scenes
 from pipeline.data.image_sources import digits
 from pipeline.evaluate.captions import measure_captions
 from pipeline.evaluate.detection import measure_detection
 from pipeline.evaluate.segmentation import measure_segmentation
+from pipeline.export.tasks import TASKS as EXPORT_TASKS
+from pipeline.network.tasks.detection import Detector
+from pipeline.network.tasks.segmentation import Segmenter
 from pipeline.params import schema
 
 SIZE, N, MOST = (64, 64), 16, 8
@@ -137,3 +145,40 @@ def write_all(root: Path) -> None:
         write_data(root, task, drawn)
         write_train(root, name_of(task))
         write_check(root, task, drawn)
+
+
+def write_packages(root: Path) -> None:
+    """Package an untrained Faster R-CNN and an untrained segmenter."""
+    torch.manual_seed(0)
+    mean, scale = torch.full((3, 1, 1), 120.0), torch.full((3, 1, 1), 0.02)
+    size = {"in_channels": 3, "size": SIZE}
+    nets = {
+        "detection": Detector(
+            models.build("fasterrcnn", **size, classes=10, proposals=8), mean, scale
+        ),
+        "segmentation": Segmenter(
+            models.build("farabet", **size, classes=11, maps=[4, 8, 8]), mean, scale
+        ),
+    }
+    x = np.stack([scene.image for scene in draw()])
+    for task, net in nets.items():
+        export, rule = EXPORT_TASKS[task], ImageRule(SIZE, "rgb").to_dict()
+        outputs = net.eval()(torch.from_numpy(x[:2]))
+        packed = {
+            name: pack_array(output.detach().numpy())
+            for name, output in zip(export.OUTPUT_NAMES, outputs, strict=True)
+        }
+        document = {
+            "format": 2,
+            "name": name_of(task),
+            "task": task,
+            "input": rule,
+            "labels": CLASSES if task == "segmentation" else DIGITS,
+            "provenance": {"data": "none"},
+            "golden": {"input": pack_array(x[:2]), "outputs": packed, "atol": 1e-3},
+        }
+        if task == "detection":
+            document["detection"] = {"most": net.net.most, "min_score": 0.5}
+        path = root / "out" / "dist" / name_of(task) / "model.onnx"
+        path.parent.mkdir(parents=True)
+        path.write_bytes(seal(export.export(net, x).SerializeToString(), document))

@@ -52,9 +52,11 @@ def serious_findings(page: Any) -> list[tuple[str, str]]:
 
 @pytest.fixture(scope="module")
 def scenes_site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The report of a detector, a segmenter and a captioner."""
+    """The report of a detector, a segmenter and a captioner, of which the first two are packaged."""
     root = tmp_path_factory.mktemp("scenes")
     scene_entries.write_all(root)
+    scene_entries.write_packages(root)
+    (root / "out" / "downloads").symlink_to(ROOT / "out" / "downloads")
     pages.build_report(list(scene_entries.RECIPES), scene_entries.RECIPES, {}, root)
     return root / "out" / "report"
 
@@ -64,7 +66,9 @@ def test_every_page_is_accessible_and_without_errors(name: str, chromium: Any, s
     check_page(chromium, site, name)
 
 
-@pytest.mark.parametrize("name", ["index", "compare", "model_files", *scene_entries.RECIPES])
+@pytest.mark.parametrize(
+    "name", ["index", "compare", "model_files", "live", *scene_entries.RECIPES]
+)
 def test_pages_of_scenes_are_accessible(name: str, chromium: Any, scenes_site: Path) -> None:
     check_page(chromium, scenes_site, name)
 
@@ -214,6 +218,62 @@ def test_the_live_page_computes_what_onnxruntime_computes(chromium: Any, alive: 
             )
             right = Image.fromarray(image).resize((to, to), Image.Resampling.BILINEAR)
             assert found == np.asarray(right).ravel().tolist(), (side, to)
+
+
+def test_a_picture_of_ones_own_is_answered_as_onnxruntime_does(
+    chromium: Any, scenes_site: Path, tmp_path: Path
+) -> None:
+    """The detector, with NonMaxSuppression and RoiAlign, and the segmenter, on Pillow's resize of a
+    picture; the finds of a score of .05 or more are listed.
+    """
+    if isinstance(missing := browser_demo.onnxruntime_web(ROOT / "out" / "downloads"), str):
+        pytest.skip(missing)
+    rng = np.random.default_rng(0)
+    picture = rng.integers(0, 256, (50, 90, 3), np.uint8)
+    Image.fromarray(picture).save(tmp_path / "picture.png")
+    small = Image.fromarray(picture).resize((64, 64), Image.Resampling.BILINEAR)
+    expected = {}
+    for task in ("detection", "segmentation"):
+        name = scene_entries.name_of(task)
+        file = read_model_file(scenes_site.parent / "dist" / name / "model.onnx")
+        session = onnxruntime.InferenceSession(file.content, providers=["CPUExecutionProvider"])
+        outputs = session.run(None, {"images": np.asarray(small)[None]})
+        expected[task] = dict(zip([o.name for o in session.get_outputs()], outputs, strict=True))
+    with Tab(chromium, scenes_site / "live.html") as page:
+        page.evaluate("live.ready")
+        for task in expected:
+            section = page.locator(f"section[data-task={task}]")
+            assert float(section.get_attribute("data-difference")) < 1e-3
+            section.locator("[type=file]").set_input_files(tmp_path / "picture.png")
+            section.get_by_text("Your picture:").wait_for()
+        detector, segmenter = (page.locator(f"section[data-task={task}]") for task in expected)
+        assert detector.locator(".said").inner_text() == "Your picture: nothing."
+        detector.locator(".least input").fill("0.05")
+        found = expected["detection"]
+        shown = [
+            f"{score:.3f}" for score in found["scores"][0, : found["count"][0]] if score >= 0.05
+        ]
+        detector.locator(".finds tbody tr").nth(len(shown) - 1).wait_for()
+        assert detector.locator(".finds td:nth-child(2)").all_inner_texts() == shown
+        shares = np.bincount(expected["segmentation"]["masks"].ravel(), minlength=11) / 64**2
+        listed = dict(
+            zip(
+                *[
+                    segmenter.locator(
+                        f".finds :is(th[scope=row], td):nth-child({k})"
+                    ).all_inner_texts()
+                    for k in (1, 2)
+                ],
+                strict=True,
+            )
+        )
+        assert listed == {
+            label: f"{100 * share:.1f} %"
+            for label, share in zip(scene_entries.CLASSES, shares, strict=True)
+            if share
+        }
+        segmenter.locator("[type=file]").set_input_files(Path(__file__))
+        segmenter.get_by_text("is no picture").wait_for()
 
 
 def test_drawing_a_digit_and_dragging_a_series(chromium: Any, alive: Path) -> None:
@@ -422,7 +482,7 @@ def test_a_script_that_is_gone_is_named(chromium: Any, alive: Path, tmp_path: Pa
 def test_layers_with_weights_of_the_line_are_explained(chromium: Any, alive: Path) -> None:
     """Of the networks in the lecture notes that are packaged in this checkout."""
     packages = sorted((ROOT / "out" / "dist").glob("*/model.onnx"))
-    small = [path for path in packages if path.stat().st_size <= unit_view.MAX_BYTES]
+    small = [path for path in packages if path.stat().st_size <= browser_demo.MAX_BYTES]
     if not small:
         pytest.skip("nothing is packaged here: run make")
     with Tab(chromium, alive / "out" / "report" / "inside.html") as page:

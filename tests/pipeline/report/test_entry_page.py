@@ -11,7 +11,7 @@ from finished import CLASSIFIER, FORECASTER, RECIPES, STUDIES, write_all
 
 from pipeline.core.errors import StageError
 from pipeline.params import schema
-from pipeline.report import pages, unit_view
+from pipeline.report import browser_demo, pages
 
 
 @pytest.fixture(scope="module")
@@ -139,7 +139,7 @@ def test_an_entry_with_a_unit_view_leads_to_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_all(tmp_path)
-    monkeypatch.setattr(unit_view, "is_shown", lambda entry: entry.name == CLASSIFIER)
+    monkeypatch.setattr(browser_demo, "is_small", lambda entry: entry.name == CLASSIFIER)
     site = build(tmp_path)
     for name in RECIPES:
         html = (site / f"{name}.html").read_text(encoding="utf-8")

@@ -19,7 +19,7 @@ from convline.model_file.onnx_file import read_model_file
 from finished import CLASSIFIER, RECIPES
 from onnx import numpy_helper
 
-from pipeline.report import unit_view
+from pipeline.report import browser_demo, unit_view
 from pipeline.report.result_files import Entry
 
 pytestmark = pytest.mark.slow
@@ -111,7 +111,7 @@ def test_a_file_that_is_too_large_is_named_and_not_written(
 ) -> None:
     entries = [Entry(name, RECIPES[CLASSIFIER], root) for name in (line.DIGITS, "operators", "new")]
     sizes = [unit_view.package_path(entry).stat().st_size for entry in entries[:2]]
-    monkeypatch.setattr(unit_view, "MAX_BYTES", min(sizes))
+    monkeypatch.setattr(browser_demo, "MAX_BYTES", min(sizes))
     large = entries[int(np.argmax(sizes))].name
     context = unit_view.write_unit_views(entries, tmp_path, "")
     assert context["refused"] == [f"{large} ({max(sizes) / 1e6:.1f} MB)"]
@@ -119,7 +119,7 @@ def test_a_file_that_is_too_large_is_named_and_not_written(
         path.name for path in (tmp_path / "inside").iterdir()
     ]
     assert len(context["models"]) == 1 and context["missing"] == ""
-    assert [entry.name for entry in entries if unit_view.is_shown(entry)] == context["models"]
+    assert [entry.name for entry in entries if browser_demo.is_small(entry)] == context["models"]
 
 
 def test_without_a_package_or_a_runtime_the_page_says_why(root: Path, tmp_path: Path) -> None:
