@@ -4,6 +4,9 @@
 >>> digits = convline.load("lenet5-digits")         # an .onnx file, a package, or its name
 >>> digits.predict(["three.png", "seven.png"])      # predict_proba returns float32 (N, K)
 array(['3', '7'], dtype='<U1')
+>>> scenes = convline.load("fasterrcnn-scenes")
+>>> scenes.predict("scene.png")[0].labels           # boxes and scores beside them
+['3', '7']
 >>> waves = convline.load("dilated-waves")
 >>> waves.predict("history.csv", horizon=48).shape  # or a DataFrame, an open file, an array
 (1, 48, 1)

@@ -1,9 +1,14 @@
 """`infer images --masks FOLDER --draw FOLDER`: names, what may be replaced, and --resume."""
 
+import json
 import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet
 import pytest
 from click.testing import Result
 from convline.images.draw import mask_palette
@@ -139,6 +144,59 @@ def interrupt_after(batches: int, monkeypatch: pytest.MonkeyPatch, *command: str
     with monkeypatch.context() as patch:
         patch.setattr(TablePart, "append", fail_late)
         assert infer(*command).exit_code == 130
+
+
+def test_types_of_missing_values(detector: Path, photos: Path) -> None:
+    """Numbers are numbers and missing ones null, in JSON lines and Parquet, whatever the rows."""
+    Image.new("L", (16, 8), 255).save("photos/full.png")
+    infer("images", detector, "photos", "-o", "t.jsonl")
+    infer("images", detector, "photos", "-o", "t.parquet")
+    table = pyarrow.parquet.read_table("t.parquet")
+    assert [str(kind) for kind in table.schema.types] == ["string"] * 2 + ["double"] * 5 + [
+        "string"
+    ] * 2
+    rows = [json.loads(line) for line in Path("t.jsonl").read_text().splitlines()]
+    assert rows == table.to_pylist()
+    full = [row for row in rows if row["path"] == "photos/full.png"]
+    assert full[0] == {
+        "path": "photos/full.png", "label": "top", "score": 1, "x_min": 0, "y_min": 0,
+        "x_max": 16, "y_max": 4, "status": "ok", "error": None,
+    }  # fmt: skip
+    assert [row["label"] for row in rows if "/a/" in row["path"]] == [None, None]
+
+
+@pytest.mark.slow
+def test_a_killed_detection_is_resumed_without_loss(detector: Path, tmp_path: Path) -> None:
+    """SIGKILL while rows of varying number are written; pictures are complete as well."""
+    (tmp_path / "in").mkdir()
+    for k in range(400):
+        pixels = np.zeros((8, 16), np.uint8)
+        pixels[k % 3 :: 5] = [0, 150, 255][k % 3]
+        Image.fromarray(pixels).save(tmp_path / "in" / f"{k:03}.png")
+    code = (
+        "import convline.jobs.checkpoint as c; c.INTERVAL_S = .02; "
+        "from convline.cli.main import main; main()"
+    )
+    command = [sys.executable, "-c", code, "images", detector, "in", "--batch", "4"]
+
+    def run(output: str, folder: str) -> subprocess.Popen[bytes]:
+        more = ["--workers", "2", "--draw", folder, "-o", output, "--resume", "-q"]
+        return subprocess.Popen([*command, *more], cwd=tmp_path)
+
+    assert run("all.csv", "all").wait() == 0
+    target = tmp_path / "cut.csv"
+    journal, finished = Path(f"{target}.part.journal"), 0
+    for _ in range(2):
+        process, before = run("cut.csv", "cut"), finished
+        while process.poll() is None and finished <= before:
+            lines = journal.read_bytes().split(b"\n")[1:-1] if journal.exists() else []
+            finished = json.loads(lines[-1])["rows"] if lines else 0
+        process.kill()
+        assert process.wait() == -signal.SIGKILL
+    assert run("cut.csv", "cut").wait() == 0
+    assert target.read_bytes() == (tmp_path / "all.csv").read_bytes()
+    drawn = (sorted(p.name for p in (tmp_path / f).rglob("*.*")) for f in ("all", "cut"))
+    assert next(drawn) == next(drawn)
 
 
 @pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
