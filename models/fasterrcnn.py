@@ -19,6 +19,9 @@ which some may not be valid, and `most` finds, of which the first `count` are. `
 VGG-16 up to conv5_3, as in the paper; with `pooled: 7`, `width: 4096` the network has the paper's
 size. `scales` are the sides of the square anchors in pixels: set them to the sizes of your objects.
 
+Expected on `scenes` (2,000 images of 80 x 80 pixels with 1 to 6 digits, batch 16, AdamW 2e-3,
+one-cycle, `region_samples` 64): a mean average precision of .96 at an overlap of .5, of .90 at .75.
+
 Differs from the paper: the backbone is a small VGG with batch normalization, whose stride is 4, for
 images of 64 to 96 pixels with objects of 12 to 28 (the paper: VGG-16, stride 16, 600 pixels,
 anchors of 128, 256, 512), and trains from scratch; RoI align (He et al. 2017, arXiv:1703.06870) in
@@ -269,12 +272,11 @@ class FasterRCNN(nn.Module):
 
         The others fill up: suppression may leave fewer.
         """
-        count = min(CANDIDATES * self.proposals, objectness.shape[1])
+        count = min(CANDIDATES * self.proposals, len(self.anchors))
         scores, index = objectness.topk(count, dim=1)
-        anchors = self.anchors[index]  # (N, count, 4)
-        boxes = self.clip(decode(gather_rows(offsets, index), anchors))
+        boxes = self.clip(decode(gather_rows(offsets, index), self.anchors[index]))
         kept = nms_mask(boxes, scores, PROPOSAL_OVERLAP, -math.inf)
-        scores, index = scores.masked_fill(~kept, -math.inf).topk(min(self.proposals, count), dim=1)
+        scores, index = scores.masked_fill(~kept, -math.inf).topk(self.proposals, dim=1)
         return gather_rows(boxes, index), scores > -math.inf
 
     def judge(self, maps: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:

@@ -245,7 +245,11 @@ def quantize_graph(
 
 
 def nodes_outside_products(graph: onnx.GraphProto) -> list[str]:
-    """Return the nodes before every product (standardisation) or after every one (softmax)."""
+    """Return the nodes before every product (standardisation) or after every one (softmax), and
+    those of a detector's boxes: from the choice of the best ones to the pooling of their maps.
+
+    In 8 bits a corner is off by pixels, and the number of a box's image is another image's.
+    """
     behind: set[str] = set()  # tensors that depend on a product
     names = []
     for node in graph.node:  # in topological order
@@ -258,6 +262,12 @@ def nodes_outside_products(graph: onnx.GraphProto) -> list[str]:
         if node.op_type in PRODUCTS or needed & {*node.output}:
             needed |= {*node.input}
         else:
+            names.append(node.name)
+    boxes: set[str] = set()  # tensors of boxes
+    for node in graph.node:
+        pooled = node.op_type in ("RoiAlign", "MaxRoiPool")
+        if node.op_type == "TopK" or (boxes & {*node.input} and not pooled):
+            boxes |= {*node.output}
             names.append(node.name)
     return names
 

@@ -10,6 +10,7 @@ import torch
 from onnx import numpy_helper
 
 import models
+from pipeline.export import quantize
 from pipeline.export.tasks import detection
 from pipeline.network.tasks.detection import Detector
 
@@ -54,6 +55,19 @@ def test_suppression_is_onnx_own(graph):
     kinds = Counter(node.op_type for node in graph.graph.node)
     assert kinds["NonMaxSuppression"] == 2 and kinds["RoiAlign"] == 1
     assert {node.domain for node in graph.graph.node} <= {"", "ai.onnx"}
+
+
+def test_boxes_stay_in_fp32(graph):
+    """In the int8 file the convolutions and dense layers are quantized, and no node of boxes is."""
+    prepared = quantize.prepare_graph(graph)
+    quantized = quantize.quantize_graph(prepared, images(8), "MinMax", [])
+    readers = {name: node for node in quantized.graph.node for name in node.input}
+    kinds = [
+        readers[n.output[0]].op_type for n in quantized.graph.node if "Dequantize" in n.op_type
+    ]
+    assert {"Conv", "Gemm", "RoiAlign"} <= set(kinds) and not {"Concat", "Add", "Sub"} & set(kinds)
+    found, expected = run(quantized, images(8)), run(graph, images(8))
+    assert np.abs(found[2] - expected[2]).max() < 0.05
 
 
 def test_no_find(graph):
