@@ -5,7 +5,7 @@ arXiv:1411.4555, section 3; its authors' code, "im2txt", of 2016.
 
     stage      layers                                             output for (3, 80, 80), V words
     features   the small backbone of models/fasterrcnn.py         64 x 20 x 20
-    reader     conv 5x5 / 2, batch norm, ReLU                     64 x 10 x 10
+    reader     conv 5x5 / 2, ReLU, conv 1x1, ReLU                 128 x 10 x 10
     image      maximum and place of each map, dense, batch norm   128, as wide as a word
     lstm       the image, then <start> and the words, one a step  128
     head       dense                                              V
@@ -13,8 +13,9 @@ arXiv:1411.4555, section 3; its authors' code, "im2txt", of 2016.
 The image is the first input of the LSTM, the words follow (the paper's eq. 10 to 12). `encode`
 takes this first step and returns the state; `step` takes a word and returns the log-probabilities
 of the next one; `follow` steps through known words, which is teacher forcing. Word 0 is <start>.
-With `needs:` a detector, training starts from its features; `frozen` leaves them as they are, as
-the paper leaves its CNN (section 4.3.1).
+With `needs:` a detector, training starts from it: its features, and its dense layers as the reader,
+which slides them over the map (Sermanet et al. 2013, "OverFeat", arXiv:1312.6229, section 3.5).
+`frozen` leaves the features as they are, as the paper leaves its CNN (section 4.3.1).
 
 Differs from the paper: its CNN was trained to classify ImageNet, ours to find objects, or not at
 all; it averaged the last map over all positions, but a caption like "a 3 left of a 7" depends on
@@ -35,22 +36,31 @@ from models.options import Positive
 
 PAPER = "Vinyals et al. 2015"
 TASK = "captioning"
+WINDOW = 5  # side of what the reader sees at once, in cells of the features: a detector's `pooled`
 START = 0  # the word that every sentence begins with
 
 REFERENCE = {
     "Show and Tell, small": {
         "options": {"in_channels": 3, "size": (80, 80), "words": 21, "longest": 9},
         "input": (3, 80, 80),
-        "trainable": 325_845,
-        "fixed": 736,
-        "source": "60,864 + 102,528 + 24,960 + 2,688 + 132,096 + 2,709",
+        "trainable": 469_333,
+        "fixed": 608,
+        "source": "60,864 + 221,440 + 49,536 + 2,688 + 132,096 + 2,709",
     },
 }
 
 
 def start_weights(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return the features of a detector's network, which this one begins with."""
-    return {name: weight for name, weight in state.items() if name.startswith("features.")}
+    """Return what a detector's network gives this one: its features, and its head as the reader.
+
+    A dense layer on WINDOW x WINDOW cells is a convolution at each of their positions.
+    """
+    part = {name: weight for name, weight in state.items() if name.startswith("features.")}
+    for name, layer, side in (("window", 1, WINDOW), ("cell", 3, 1)):
+        weight = state[f"head.hidden.{layer}.weight"]
+        part[f"reader.{name}.weight"] = weight.unflatten(1, (-1, side, side))
+        part[f"reader.{name}.bias"] = state[f"head.hidden.{layer}.bias"]
+    return part
 
 
 def check_options(size: tuple[int, int]) -> None:
@@ -90,12 +100,12 @@ class Captioner(nn.Module):
         longest: int,
         image: Literal["first", "every"] = "first",
         frozen: bool = False,
-        maps: Positive = 64,
+        maps: Positive = 128,
         width: Positive = 128,
     ) -> None:
         """`words`: of the vocabulary; `longest`: of a caption, with its <end>; `image`: steps that
-        get it; `frozen`: train all but the features; `maps`: of the reader; `width`: of a word and
-        of the LSTM.
+        get it; `frozen`: train all but the features; `maps`: of the reader, a detector's `width`;
+        `width`: of a word and of the LSTM.
         """
         super().__init__()
         check_options(size)
@@ -104,10 +114,12 @@ class Captioner(nn.Module):
         self.features = small_features(in_channels).requires_grad_(not frozen)
         channels = layers.feature_shape(self.features, in_channels, size)[0]
         self.reader = layers.named(
-            conv=nn.Conv2d(channels, maps, kernel_size=5, stride=2, padding=2, bias=False),
-            norm=nn.BatchNorm2d(maps),
+            window=nn.Conv2d(channels, maps, WINDOW, stride=2, padding=WINDOW // 2),
             relu=nn.ReLU(),
+            cell=nn.Conv2d(maps, maps, kernel_size=1),
+            relu2=nn.ReLU(),
         )
+        layers.initialise(self.reader, "he")
         self.image = layers.named(
             places=Places(), embed=nn.Linear(3 * maps, width), norm=nn.BatchNorm1d(width)
         )

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 import models
@@ -90,13 +91,17 @@ def test_a_place_is_where_the_map_is_large():
     )
 
 
-def test_start_weights_are_those_of_a_detectors_features():
-    detector = models.build("fasterrcnn", in_channels=1, size=(16, 24), classes=2)
-    net = models.build("captioner", **OPTIONS)
+def test_start_weights_are_those_of_a_detector():
+    """Its features; its dense layers on the 5 x 5 cells around a position give the maps there."""
+    torch.manual_seed(3)
+    detector = models.build("fasterrcnn", in_channels=1, size=(16, 24), classes=2, width=8)
+    net, x = models.build("captioner", **OPTIONS, maps=8).eval(), samples()
     part = models.start_weights("captioner", detector.state_dict())
-    assert {*part} == {name for name in net.state_dict() if name.startswith("features.")}
+    assert {name.split(".")[0] for name in part} == {"features", "reader"}
     net.load_state_dict(net.state_dict() | part)
-    assert torch.equal(net.features(samples()), detector.features(samples()))
+    maps = detector.eval().features(x)  # (N, 64, 4, 6)
+    expected = detector.head.hidden(F.pad(maps, (2, 2, 2, 2))[:, :, 2:7, 4:9])
+    torch.testing.assert_close(net.reader(net.features(x))[:, :, 1, 2], expected)
 
 
 def test_too_small_images_are_refused():
