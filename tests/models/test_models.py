@@ -37,7 +37,7 @@ LEAST |= {
     "highway conv 32": 8,
     "resnet": 1,
 }
-LEAST |= {"tcn": 336, "ltsflinear": 336, "ensemble": 504}
+LEAST |= {"tcn": 336, "ltsflinear": 336, "ensemble": 504, "captioner": 4}
 LEAST |= {
     "densenet": 29,
     "stack": 3,
@@ -145,11 +145,11 @@ def test_layer_table_adds_up(arch, reference):
     assert sum(row["trainable"] for row in rows) == summary.trainable(net) - sum(
         map(summary.trainable, aside)
     )
-    classes, series, horizon = (
-        reference["options"].get(name, 1) for name in ("classes", "series", "horizon")
+    classes, series, horizon, words = (
+        reference["options"].get(name, 1) for name in ("classes", "series", "horizon", "words")
     )
     boxes = 4 * classes
-    assert rows[-1]["output"][0] in (classes, boxes, series, horizon, series * horizon)
+    assert rows[-1]["output"][0] in (classes, boxes, series, horizon, series * horizon, words)
 
 
 @each_network

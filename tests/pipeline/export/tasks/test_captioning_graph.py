@@ -21,10 +21,11 @@ from pipeline.export.tasks import captioning
 from pipeline.network.tasks.captioning import Captioner as Network
 
 
-@pytest.fixture(scope="module")
-def net() -> Network:
+@pytest.fixture(scope="module", params=["first", "every"])
+def net(request: pytest.FixtureRequest) -> Network:
+    """Networks that get the image at their first step, and at each."""
     torch.manual_seed(0)
-    return captions.network().eval()
+    return captions.network(request.param).eval()
 
 
 @pytest.fixture(scope="module")
