@@ -8,7 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 import tiny
+from convline.errors import InputError
+from convline.images.captioner import Caption
 from convline.model_file.onnx_file import seal
+from convline.report.evaluate import captioning
+from convline.report.evaluate.answers import Truth
 from infer_command import infer
 from PIL import Image
 
@@ -193,3 +197,49 @@ def test_masks_that_do_not_fit_are_errors(segmenter: Path, voc: Path) -> None:
     write_image(voc / "SegmentationClass" / "0.png", np.full((8, 16), 3))
     result = infer("evaluate", segmenter, voc)
     assert result.exit_code == 1 and "expected class indices 0 to 2" in result.stderr
+
+
+@pytest.fixture
+def captions(tmp_path: Path) -> Path:
+    """Three images with captions, the first with two, and one image without."""
+    for place in range(4):
+        write_image(tmp_path / f"{place}.png", np.zeros((8, 16)))
+    content = {
+        "images": [{"id": k, "file_name": f"{k}.png"} for k in range(4)],
+        "annotations": [
+            {"image_id": image, "caption": caption}
+            for image, caption in (
+                (0, "a small 3"), (0, "a 3"), (2, "a large 7 left of a small 3"), (3, "a small 1"),
+            )
+        ],
+    }  # fmt: skip
+    (tmp_path / "coco.json").write_text(json.dumps(content))
+    return tmp_path / "coco.json"
+
+
+def test_captions(captions: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One equals its second reference, one has one word wrong, one names nothing that is there."""
+    told = ["A 3.", "a large 7 left of a small 4", "two blue 9 9"]
+    monkeypatch.setattr(
+        captioning,
+        "answers",
+        lambda *_: ((place, Caption((), text, 1.0)) for place, text in enumerate(told)),
+    )
+    report = captioning.evaluate(None, Truth(str(captions), None))  # type: ignore[arg-type]  # unused
+    assert report["images"] == 3
+    assert (report["exact_match"]["right"], report["exact_match"]["n"]) == (1, 3)
+    grades = {"no errors": 1, "minor errors": 1, "somewhat related": 0, "unrelated": 1}
+    assert report["grades"] == grades
+    assert 0 < report["cider"] < 10
+    assert [Path(one["path"]).name for one in report["captions"]] == ["0.png", "2.png", "3.png"]
+    shown = "\n".join(captioning.tables(report))
+    assert "1 of 3" in shown and "two blue 9 9" in shown and "A 3." not in shown
+
+
+def test_boxes_are_no_captions(captions: Path) -> None:
+    content = json.loads(captions.read_text())
+    content["categories"] = [{"id": 1, "name": "top"}]
+    content["annotations"] = [{"image_id": 0, "category_id": 1, "bbox": [0, 0, 4, 4]}]
+    captions.write_text(json.dumps(content))
+    with pytest.raises(InputError, match="expected captions, got boxes alone"):
+        captioning.evaluate(None, Truth(str(captions), None))  # type: ignore[arg-type]  # unused

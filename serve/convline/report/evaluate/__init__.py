@@ -7,6 +7,7 @@ counted; the metrics cover the others.
 from typing import Any, Protocol
 
 from convline.report.evaluate import (
+    captioning,
     classification,
     detection,
     forecasting,
@@ -34,6 +35,7 @@ TASKS: dict[str, EvaluatedTask] = {
     "classification": classification,
     "detection": detection,
     "segmentation": segmentation,
+    "captioning": captioning,
     "forecasting": forecasting,
 }
 
