@@ -18,15 +18,15 @@ classifier of two layers, whose hidden units are tanh.
 Differs from the paper: a filter sees all channels below it (the paper's see 8 of 16 and 32 of 64
 maps, drawn at random), and those of the image as they come, RGB (YUV, of which 10 of the first
 filters see Y and 6 see U and V); scales are halved by a mean of 2 x 2 pixels; borders are padded;
-training is end to end (first the features below a linear classifier, then the classifier); there
-are no superpixels, no CRF and no segmentation tree behind the classifier.
+flat regions are not normalized to variance 1; training is end to end (first the features below a
+linear classifier, then the classifier); behind it are no superpixels, no CRF and no segmentation
+tree.
 
 For thin objects the paper's map, a quarter of the image, is too coarse. `pools: 1` makes it a half:
 the second pool is left out, and the third convolution dilated by 2, so that it sees as far (Yu &
-Koltun 2016, "Multi-scale context aggregation by dilated convolutions", arXiv:1511.07122). With
-`subpixels` the classifier labels each pixel of a place on the map by itself (Shi et al. 2016,
-arXiv:1609.05158, section 2.2). `activation: relu` (with He's initial weights) and `batch_norm` are
-later, too; the latter normalizes over the pixels of all scales.
+Koltun 2016, "Multi-scale context aggregation by dilated convolutions", arXiv:1511.07122).
+`activation: relu` (with He's initial weights) and `batch_norm` are later, too; the latter
+normalizes over the pixels of all scales.
 """
 
 from collections import OrderedDict
@@ -68,8 +68,6 @@ ACTIVATIONS = {"tanh": nn.Tanh, "relu": nn.ReLU}
 
 def enlarge(maps: Tensor, size: torch.Size) -> Tensor:
     """Return maps (N, C, *size), interpolated between the centres of pixels."""
-    if maps.shape[2:] == size:
-        return maps
     return F.interpolate(maps, size=size, mode="bilinear", align_corners=False)
 
 
@@ -136,17 +134,14 @@ class Farabet(nn.Module):
         hidden: Count = 0,
         activation: Literal["tanh", "relu"] = "tanh",
         batch_norm: bool = False,
-        subpixels: bool = False,
     ) -> None:
         """`maps`: of each convolution; `pools`: the first so many convolutions have a max pool;
-        `hidden`: units of the classifier's first layer, 0 without it; `subpixels`: it labels every
-        pixel of a place on the map, else the place, and logits are enlarged.
+        `hidden`: units of the classifier's first layer, 0 without it.
         """
         super().__init__()
         check_options(size, kernel_size, maps, pools, scales)
         act = options.choose("farabet", "activation", activation, ACTIVATIONS)
         self.scales, self.multiple = scales, 2 ** halvings(pools, scales)
-        self.side = 2**pools if subpixels else 1  # of what a place labels, in pixels
         self.normalize = LocalNormalization()
         steps: dict[str, nn.Module] = {}
         for k, (before, after) in enumerate(zip((in_channels, *maps), maps, strict=False), 1):
@@ -164,7 +159,7 @@ class Farabet(nn.Module):
         self.head = layers.named(
             dense1=nn.Conv2d(width, hidden, 1) if hidden else None,
             activation=act() if hidden else None,
-            dense2=nn.Conv2d(hidden or width, classes * self.side**2, 1),
+            dense2=nn.Conv2d(hidden or width, classes, 1),
         )
         if activation == "relu":
             layers.initialise(self, "he")
@@ -201,8 +196,7 @@ class Farabet(nn.Module):
         scales = [self.normalize(scale) for scale in self.pyramid(x)]
         finest, *coarser = self.describe(scales)
         maps = torch.cat([finest, *(enlarge(maps, finest.shape[2:]) for maps in coarser)], 1)
-        logits = F.pixel_shuffle(self.head(maps), self.side)  # (N, K, H * side / 2**pools, ...)
-        return enlarge(logits, x.shape[2:])[:, :, :height, :width]
+        return enlarge(self.head(maps), x.shape[2:])[:, :, :height, :width]
 
 
 Model = Farabet

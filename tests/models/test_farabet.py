@@ -84,9 +84,8 @@ def test_a_place_on_the_map_sees_as_far_as_the_papers(pools, field):
 
 @pytest.mark.parametrize("size", [(16, 16), (37, 51), (64, 40)])
 @pytest.mark.parametrize(("pools", "scales"), [(2, 3), (1, 3), (0, 1)])
-@pytest.mark.parametrize("subpixels", [False, True])
-def test_logits_have_the_size_of_the_image(size, pools, scales, subpixels):
-    net = small(size=size, pools=pools, scales=scales, subpixels=subpixels)
+def test_logits_have_the_size_of_the_image(size, pools, scales):
+    net = small(size=size, pools=pools, scales=scales)
     assert net(torch.randn(2, 3, *size)).shape == (2, 4, *size)
 
 
@@ -100,11 +99,10 @@ def test_a_mirrored_image_gives_mirrored_logits():
     torch.testing.assert_close(net(x.flip(3)), net(x).flip(3), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("subpixels", [False, True])
 @pytest.mark.parametrize("across", [0, 4])
-def test_a_shifted_object_gives_shifted_logits(across, subpixels):
+def test_a_shifted_object_gives_shifted_logits(across):
     """On an even ground, by the pixels of one pixel of the coarsest map; logits far off stay."""
-    net = small(maps=(4, 6), kernel_size=3, pools=1, scales=2, subpixels=subpixels)
+    net = small(maps=(4, 6), kernel_size=3, pools=1, scales=2)
     x = torch.zeros(1, 3, 128, 128)
     x[:, :, 60:68, 58:66] = torch.randn(3, 8, 8)
     moved = net(x.roll((4, across), (2, 3)))
@@ -129,18 +127,6 @@ def test_each_scale_reaches_the_logits():
         maps = farabet.enlarge(net.features(scale), (8, 8))
         total = total + F.conv2d(maps, weight[:, 8 * k : 8 * (k + 1)])
     torch.testing.assert_close(net(x), farabet.enlarge(total, (32, 32)), rtol=1e-4, atol=1e-5)
-
-
-def test_subpixels_label_each_pixel_of_a_place():
-    """The head's outputs 4 k to 4 k + 3 of a place are class k at its four pixels, by rows."""
-    net, x = small(pools=1, subpixels=True), torch.randn(1, 3, 32, 32)
-    places = torch.empty(0)
-    net.head.register_forward_hook(lambda *args: places.set_(args[2]))
-    logits = net(x)
-    for k in range(4):
-        for down, right in ((0, 0), (0, 1), (1, 0), (1, 1)):
-            expected = places[:, 4 * k + 2 * down + right]
-            assert torch.equal(logits[:, k, down::2, right::2], expected)
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,6 @@ def source() -> Data:
 
 def recipe(**net: object) -> Training:
     small = {"maps": [8, 8], "pools": 1, "scales": 2, "kernel_size": 5, "activation": "relu"}
-    small |= {"subpixels": True}
     train = {"epochs": 6, "batch": 8, "lr": 0.01, "balance": 0.5}
     return Training.model_validate({"arch": "farabet", "net": small | net, "train": train})
 
