@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 from convline.errors import DeviceError, InputError, ModelFileError, ServeError
 
 if TYPE_CHECKING:
+    from convline.images.captioner import Captioner
     from convline.images.classifier import Classifier
     from convline.images.detector import Detector
     from convline.images.segmenter import Segmenter
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from convline.timeseries.forecaster import Forecaster
 
 __all__ = [
+    "Captioner",
     "Classifier",
     "Detector",
     "DeviceError",
@@ -46,6 +48,7 @@ __all__ = [
 ]
 
 LATE = {
+    "Captioner": "convline.images.captioner",
     "Classifier": "convline.images.classifier",
     "Detector": "convline.images.detector",
     "Forecaster": "convline.timeseries.forecaster",

@@ -9,12 +9,13 @@ from convline.runtime.model import Model
 from convline.runtime.session import describe_device, open_session
 
 if TYPE_CHECKING:
+    from convline.images.captioner import Captioner
     from convline.images.classifier import Classifier
     from convline.images.detector import Detector
     from convline.images.segmenter import Segmenter
     from convline.timeseries.forecaster import Forecaster
 
-    AnyModel = Classifier | Detector | Segmenter | Forecaster
+    AnyModel = Classifier | Detector | Segmenter | Captioner | Forecaster
 
 
 def load_file(path: str | Path, device: str = "auto", *, sha256: str | None = None) -> "AnyModel":
