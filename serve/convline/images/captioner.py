@@ -120,6 +120,8 @@ class Captioner(ImageModel[Caption]):
         if log_probabilities.shape != expected:
             got = log_probabilities.shape
             raise self._misfit(f"output {STEP_OUTPUTS[0]!r}: expected {expected}, got {got}")
+        if any(len(part) != len(words) for part in later):
+            raise self._misfit("its step: expected a state of each sentence, got others")
         return log_probabilities, tuple(later)
 
     def follow(self, words: Ints, state: State) -> Floats:
