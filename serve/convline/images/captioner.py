@@ -40,10 +40,11 @@ class Caption:
 def probe_words(count: int, longest: int, vocabulary: int) -> Ints:
     """Return words (count, L) that a network is led through to compare it with another one.
 
-    <start>, then a fixed pattern over the vocabulary, different for each image.
+    <start>, then words from all over the vocabulary, the same for each image: what is said of an
+    image does not depend on its batch.
     """
-    image, place = np.indices((count, min(longest, PROBES)))
-    return np.where(place == 0, START, (5 * image + 7 * place) % vocabulary)
+    words = np.linspace(START, vocabulary - 1, min(longest, PROBES)).astype(np.int64)
+    return np.tile(words, (count, 1))
 
 
 def sentence(ids: Iterable[int], words: Sequence[str]) -> str:
@@ -134,10 +135,12 @@ class Captioner(ImageModel[Caption]):
 
     def parity_outputs(self, images: npt.NDArray[np.uint8]) -> Outputs:
         """Return hidden and cell, and log-probabilities (N, L, V) along the probe words."""
-        state = self.run(images)
         words = probe_words(len(images), self.document.longest, len(self.document.words))
         if not len(images):
-            return *state, np.empty((*words.shape, len(self.document.words)), np.float32)
+            width = {node.name: node.shape[1] for node in self._step_session.get_outputs()}
+            states = [np.empty((0, width[name]), np.float32) for name in STEP_OUTPUTS[1:]]
+            return *states, np.empty((*words.shape, width[STEP_OUTPUTS[0]]), np.float32)
+        state = self.run(images)
         return *state, self.follow(words, state)
 
     def _replay(self, golden: Golden) -> dict[str, Array]:
