@@ -256,9 +256,9 @@ def check_task(place: str, recipe: EntryRecipe) -> None:
         raise ParamsError(
             f"{place}.data.colour: standardise: imagenet is for three channels; set rgb"
         )
-        if task != "classification" and data.fit != "stretch":
-            what = f"expected stretch for {task}, whose targets would be cut, got {data.fit!r}"
-            raise ParamsError(f"{place}.data.fit: {what}")
+    elif task != "classification" and data.fit != "stretch":
+        what = f"expected stretch for {task}, whose targets would be cut, got {data.fit!r}"
+        raise ParamsError(f"{place}.data.fit: {what}")
     own = {  # keys that one task alone has
         "train.augment": ("classification", train.augment),
         "train.balance": ("segmentation", train.balance),
