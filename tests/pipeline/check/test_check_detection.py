@@ -69,12 +69,12 @@ def test_differences_of_finds(model: Detector, images: np.ndarray) -> None:
     facts = detection.compare(model, lost, expected, 30, 1e-4)
     assert (facts["max_difference"], facts["worst_row"], facts["beyond"]) == (1, 1, 0)
     edge = change(expected)
-    edge[3][2] = 1  # of K = 2 finds the last is left out
+    edge[1][2, 1] = 0  # of K = 2 finds, all that there is room for, the last is another one
     facts = detection.compare(model, edge, expected, 30, 1e-4)
-    assert (facts["max_difference"], facts["beyond"]) == (0, 1)
+    assert (facts["max_difference"], facts["beyond"]) == (0, 2)
     score = f"{expected[2][2, 1]:.4f}"
-    assert facts["edge"] == [f"image 2: label 1, score {score}, in one run alone"]
-    assert detection.BEYOND.format(count=1, atol=1e-4).startswith("1 finds are on one side alone")
+    assert f"image 2: label 1, score {score}, in one run alone" in facts["edge"]
+    assert detection.BEYOND.format(count=2, atol=1e-4).startswith("2 finds are on one side alone")
     low = change(expected)
     low[2][1, 0] = 0.1  # its only find, the lowest score of all: at the edge of the network's own
     without = change(low)
@@ -82,6 +82,14 @@ def test_differences_of_finds(model: Detector, images: np.ndarray) -> None:
     facts = detection.compare(model, without, low, 30, 1e-4)
     assert facts["edge"] == ["image 1: label 0, score 0.1000, in one run alone"]
     assert facts["max_difference"] == 0 and facts["beyond"] == 1
+    low[2][:] = np.minimum(low[2], 0.4)  # a second find of .4, below the score that is shown
+    low[2][5, 0] = 0.2
+    without[2], without[3] = low[2].copy(), expected[3].copy()
+    without[3][2] = 1
+    without[0][9] += 0.5
+    facts = detection.compare(model, without, low, 30, 1e-4)
+    assert facts["edge"] == ["image 2: label 1, score 0.4000, in one run alone"]
+    assert facts["max_difference"] == 0.5 / 16  # other images are measured on all their finds
     broken = change(expected)
     broken[0][1, 0, 0] = np.nan
     assert not detection.compare(model, broken, expected, 30, 1e-4)["finite"]
