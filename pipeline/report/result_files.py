@@ -26,6 +26,7 @@ from pipeline.report.forecast_verdicts import (
     describe_interval_fault,
     find_best_baseline,
 )
+from pipeline.report.prediction_shapes import FITS
 
 # File of results/<entry>/ -> the stage that writes it, in pipeline order.
 STAGE_OF_FILE = {file: file for file in ("data", "train", "export", "check")}
@@ -214,11 +215,9 @@ class Entry:
 
         None before it has run on these data: stage data may have run again since.
         """
-        from pipeline.report.tasks import TASKS  # late: its modules import this one
-
         path = self.root / "out" / self.name / "check" / "test.npz"
         arrays, about = load_arrays(path, self.command("check")), self.results.get("data")
-        return arrays if arrays and about and TASKS[self.task].fits(arrays, about) else None
+        return arrays if arrays and about and FITS[self.task](arrays, about) else None
 
     def prediction(self, array: str) -> np.ndarray:
         """Return an array of the predictions of an entry that has them."""

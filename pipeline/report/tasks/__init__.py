@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
 from convline.model_file.onnx_file import ModelFile
 
 from pipeline.report.live_demo import Demo
@@ -45,9 +44,6 @@ class ReportTask(Protocol):
 
         None before stage check has run on these data.
         """
-
-    def fits(self, predictions: dict[str, np.ndarray], about: dict[str, Any]) -> bool:
-        """Whether predictions have the counts of stage data's test split and of its targets."""
 
     def test_samples(self, entry: Entry) -> tuple[Any, ...]:
         """Return what is equal for two entries of a data set only if they have the same test

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 from typing import Any
 
-import numpy as np
 from convline.model_file.onnx_file import ModelFile
 
 from pipeline.report import captioner_page, image_files
@@ -26,10 +25,6 @@ analyse = captioner_page.captioner_context
 
 def describe_targets(about: dict[str, Any]) -> str:
     return f"{len(about['words'])} words"
-
-
-def fits(predictions: dict[str, np.ndarray], about: dict[str, Any]) -> bool:
-    return len(predictions["captions"]) == about["test"]
 
 
 def demo(file: ModelFile) -> Demo | None:

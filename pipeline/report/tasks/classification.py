@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 from convline.model_file.onnx_file import ModelFile
 
 from pipeline.report import error_analysis, image_files, paired_images
@@ -22,10 +21,6 @@ serve_command = image_files.serve_command
 verdicts = image_files.verdicts
 analyse = error_analysis.error_context
 compare = paired_images.compare_classifiers
-
-
-def fits(predictions: dict[str, np.ndarray], about: dict[str, Any]) -> bool:
-    return predictions["probabilities"].shape == (about["test"], len(about["labels"]))
 
 
 def test_samples(entry: Entry) -> tuple[Any, ...]:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import numpy as np
 from convline.model_file.onnx_file import ModelFile
 
 from pipeline.report import detector_page, image_files
@@ -22,11 +19,6 @@ verdicts = image_files.verdicts
 test_samples = image_files.test_files
 compare = image_files.count_images
 analyse = detector_page.detector_context
-
-
-def fits(predictions: dict[str, np.ndarray], about: dict[str, Any]) -> bool:
-    inside = predictions["labels"].max(initial=0) < len(about["labels"])
-    return bool(inside) and len(predictions["y"]) == about["test"]
 
 
 def demo(file: ModelFile) -> Demo | None:

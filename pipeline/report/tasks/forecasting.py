@@ -39,23 +39,12 @@ def verdicts(entry: Entry) -> dict[str, str]:
     return forecaster_page.verdicts(entry.metric) if entry.metric else {}
 
 
-def fits(predictions: dict[str, np.ndarray], about: dict[str, Any]) -> bool:
-    if "window_errors" not in predictions:  # of an earlier version
-        return False
-    shape = len(predictions["window_errors"]), predictions["target"].shape[2]
-    return shape == (about["test"], len(target_columns(about)))
-
-
-def target_columns(about: dict[str, Any]) -> tuple[str, ...]:
-    return tuple(about["forecast"].get("columns", about["columns"]))
-
-
 def test_samples(entry: Entry) -> tuple[Any, ...]:
     """Return target columns, number of windows, and the targets of the recorded windows."""
-    assert entry.predictions is not None
-    arrays, target = entry.predictions, entry.predictions["target"]
-    windows = arrays["rows"].tobytes(), target.shape, target.tobytes()
-    return target_columns(entry.results["data"]), len(arrays["window_errors"]), *windows
+    about, target = entry.results["data"], entry.prediction("target")
+    columns = tuple(about["forecast"].get("columns", about["columns"]))
+    windows = entry.prediction("rows").tobytes(), target.shape, target.tobytes()
+    return columns, len(entry.prediction("window_errors")), *windows
 
 
 def compare(entries: list[Entry], picture: Path) -> dict[str, Any]:
