@@ -98,11 +98,8 @@ def word_scores(net: Any, ids: list[int]) -> Score:
     """Return the score function of a caption: the probability (N, len(ids)) of each word."""
 
     def score(images: Tensor) -> Tensor:
-        state = net.encode(channels_first(images))
-        steps = []
-        for word, following in zip([START, *ids], ids, strict=False):
-            log_probabilities, *state = net.net.step(torch.full((len(images),), word), *state)
-            steps.append(log_probabilities[:, following].exp())
-        return torch.stack(steps, 1)
+        words = torch.tensor([START, *ids[:-1]]).expand(len(images), -1)
+        following: Tensor = net.net.follow(words, *net.encode(channels_first(images)))
+        return following[:, torch.arange(len(ids)), ids].exp()
 
     return score

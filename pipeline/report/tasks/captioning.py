@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 from typing import Any
 
+import onnx
 from convline.model_file.onnx_file import ModelFile
 
 from pipeline.report import captioner_page, image_files
@@ -12,7 +13,7 @@ from pipeline.report.live_demo import Demo, demo_of_pictures
 
 TITLE = "Captioning"
 SAMPLES = "images"
-METRICS = ["exact_match", "cider"], ["int8_exact_match"]
+METRICS: tuple[list[str], list[str]] = ["exact_match", "cider"], []
 TEMPLATE = "captioner.html.j2"
 
 describe_test = image_files.describe_test
@@ -28,5 +29,19 @@ def describe_targets(about: dict[str, Any]) -> str:
 
 
 def demo(file: ModelFile) -> Demo | None:
-    step, columns = base64.b64encode(file.step_graph).decode(), ["word", "probability"]
-    return demo_of_pictures(file, "write a caption", "Words", columns, step=step)
+    columns = ["word", "probability"]
+    return demo_of_pictures(
+        file, "write a caption", "Words", columns, step=step_without_defaults(file)
+    )
+
+
+def step_without_defaults(file: ModelFile) -> str:
+    """Return the step graph in base64, its inputs required: onnxruntime-web takes no value for an
+    input that has a default.
+    """
+    model = onnx.load_from_string(file.step_graph)
+    inputs = {value.name for value in model.graph.input}
+    weights = [tensor for tensor in model.graph.initializer if tensor.name not in inputs]
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(weights)
+    return base64.b64encode(model.SerializeToString()).decode()

@@ -67,8 +67,8 @@ const ANSWERS = {
     let [hidden, cell, word, chance] = [found.first_hidden, found.first_cell, 0, 1];
     const { words, caption: { longest } } = model.document, lines = [];
     while (lines.length < longest) {
-      const wide = [1, hidden.length];
-      const next = await sessions[model.name].step.run({ word: new ort.Tensor("int64", BigInt64Array.of(BigInt(word)), [1]), hidden: new ort.Tensor("float32", hidden, wide), cell: new ort.Tensor("float32", cell, wide) });
+      const state = (values) => new ort.Tensor("float32", values, [1, values.length]);
+      const next = await sessions[model.name].step.run({ word: new ort.Tensor("int64", BigInt64Array.of(BigInt(word)), [1]), hidden: state(hidden), cell: state(cell) });
       const logs = next.log_probabilities.data;
       word = logs.indexOf(Math.max(...logs));
       chance *= Math.exp(logs[word]);

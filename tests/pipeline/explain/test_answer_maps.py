@@ -146,6 +146,9 @@ class Writer(nn.Module):
         chance[word >= 4, 1] = 1
         return chance.log(), hidden, cell
 
+    def follow(self, words: Tensor, hidden: Tensor, cell: Tensor) -> Tensor:
+        return torch.stack([self.step(word, hidden, cell)[0] for word in words.unbind(1)], 1)
+
 
 def test_a_word_of_the_grammar_rests_on_nothing_and_one_of_content_on_its_pixels(
     tmp_path: Path,

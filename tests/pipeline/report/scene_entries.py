@@ -24,6 +24,7 @@ from pipeline.evaluate.captions import measure_captions
 from pipeline.evaluate.detection import measure_detection
 from pipeline.evaluate.segmentation import measure_segmentation
 from pipeline.export.tasks import TASKS as EXPORT_TASKS
+from pipeline.network.tasks.captioning import Captioner
 from pipeline.network.tasks.detection import Detector
 from pipeline.network.tasks.segmentation import Segmenter
 from pipeline.params import schema
@@ -148,7 +149,7 @@ def write_all(root: Path) -> None:
 
 
 def write_packages(root: Path) -> None:
-    """Package an untrained Faster R-CNN and an untrained segmenter."""
+    """Package an untrained Faster R-CNN, an untrained segmenter and an untrained captioner."""
     torch.manual_seed(0)
     mean, scale = torch.full((3, 1, 1), 120.0), torch.full((3, 1, 1), 0.02)
     size = {"in_channels": 3, "size": SIZE}
@@ -158,6 +159,9 @@ def write_packages(root: Path) -> None:
         ),
         "segmentation": Segmenter(
             models.build("farabet", **size, classes=11, maps=[4, 8, 8]), mean, scale
+        ),
+        "captioning": Captioner(
+            models.build("captioner", **size, words=len(WORDS), longest=6), mean, scale
         ),
     }
     x = np.stack([scene.image for scene in draw()])
@@ -173,12 +177,15 @@ def write_packages(root: Path) -> None:
             "name": name_of(task),
             "task": task,
             "input": rule,
-            "labels": CLASSES if task == "segmentation" else DIGITS,
             "provenance": {"data": "none"},
             "golden": {"input": pack_array(x[:2]), "outputs": packed, "atol": 1e-3},
         }
-        if task == "detection":
-            document["detection"] = {"most": net.net.most, "min_score": 0.5}
+        detection = {"most": nets["detection"].net.most, "min_score": 0.5}
+        document |= {
+            "detection": {"labels": DIGITS, "detection": detection},
+            "segmentation": {"labels": CLASSES},
+            "captioning": {"words": WORDS, "caption": {"longest": 6}},
+        }[task]
         path = root / "out" / "dist" / name_of(task) / "model.onnx"
         path.parent.mkdir(parents=True)
         path.write_bytes(seal(export.export(net, x).SerializeToString(), document))

@@ -9,6 +9,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import convline
 import line
 import numpy as np
 import onnx
@@ -52,7 +53,7 @@ def serious_findings(page: Any) -> list[tuple[str, str]]:
 
 @pytest.fixture(scope="module")
 def scenes_site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The report of a detector, a segmenter and a captioner, of which the first two are packaged."""
+    """The report of a detector, a segmenter and a captioner."""
     root = tmp_path_factory.mktemp("scenes")
     scene_entries.write_all(root)
     scene_entries.write_packages(root)
@@ -223,8 +224,8 @@ def test_the_live_page_computes_what_onnxruntime_computes(chromium: Any, alive: 
 def test_a_picture_of_ones_own_is_answered_as_onnxruntime_does(
     chromium: Any, scenes_site: Path, tmp_path: Path
 ) -> None:
-    """The detector, with NonMaxSuppression and RoiAlign, and the segmenter, on Pillow's resize of a
-    picture; the finds of a score of .05 or more are listed.
+    """The detector, with NonMaxSuppression and RoiAlign, the segmenter and the captioner, greedy, on
+    Pillow's resize of a picture; the finds of a score of .05 or more are listed.
     """
     if isinstance(missing := browser_demo.onnxruntime_web(ROOT / "out" / "downloads"), str):
         pytest.skip(missing)
@@ -272,6 +273,12 @@ def test_a_picture_of_ones_own_is_answered_as_onnxruntime_does(
             for label, share in zip(scene_entries.CLASSES, shares, strict=True)
             if share
         }
+        captioner = convline.load(scenes_site.parent / "dist" / scene_entries.name_of("captioning"))
+        [caption] = captioner.caption([tmp_path / "picture.png"], beams=1)
+        section = page.locator("section[data-task=captioning]")
+        section.locator("[type=file]").set_input_files(tmp_path / "picture.png")
+        said = f"Your picture: “{caption.text}”, probability {caption.score:.3f}."
+        section.get_by_text(said).wait_for()
         segmenter.locator("[type=file]").set_input_files(Path(__file__))
         segmenter.get_by_text("is no picture").wait_for()
 
