@@ -20,9 +20,14 @@ which slides them over the map (Sermanet et al. 2013, "OverFeat", arXiv:1312.622
 Differs from the paper: its CNN was trained to classify ImageNet, ours to find objects, or not at
 all; it averaged the last map over all positions, but a caption like "a 3 left of a 7" depends on
 them, so that each map gives its maximum and its place; `image: every` adds the image to each word,
-too, which the paper found to overfit, and which learns in a tenth of the steps here; the LSTM has
-biases, that of the forget gate starts at 1, and the tanh of its cell, as the authors' code has,
-where eq. 8 has neither; width and embedding are 128, not 512; no dropout, no ensemble.
+too, which the paper found to overfit; the LSTM has biases, that of the forget gate starts at 1, and
+the tanh of its cell, as the authors' code has, where eq. 8 has neither; width and embedding are
+128, not 512; no dropout, no ensemble.
+
+Expected on scenes of one or two digits (6,000 to train, batch 32, AdamW 4e-3, one-cycle, 8 epochs,
+`image: every`, features of a detector of mAP .975, frozen; 400 unseen scenes): .77 of captions
+exact. After three epochs with a weaker detector and one to three digits .28, and .05 with the image
+at the first step alone.
 """
 
 from typing import Literal
