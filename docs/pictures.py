@@ -15,6 +15,12 @@ import shutil
 import sys
 from pathlib import Path
 
+from convline import load
+from convline.colours import WHITE
+from convline.images.decode import read_full_size
+from convline.images.image_model import ImageModel
+from convline.jobs.image_job import answer_sources
+from convline.runtime.sources import Source
 from PIL import Image
 
 from pipeline.evaluate.over_seeds import read_rows
@@ -27,6 +33,9 @@ IMG = Path("docs/img")
 CLASSIFIER = "mobilenet-clothing"  # the dataset's licence is CC0 1.0
 PHOTOS = ("shoes", "hat", "dress", "shorts")  # the first test photo of these classes
 SEEING = "resnet20-digits"  # its page has every attribution method
+SCENES = ("fasterrcnn-scenes", "farabet-scenes", "captioner-scenes")
+BLACK = (0, 0, 0)
+PANEL, GAP = 320, 12  # px: the width of a scene, and what is between two
 REPORT = Path("out/report")
 CHART_COLOURS = 256
 SIZE = {"width": 1280, "height": 1200}  # of the report's picture
@@ -62,6 +71,31 @@ def draw_seeing(path: Path) -> str:
         drawn.resize((drawn.width // 2, drawn.height // 2)).save(path)  # a quarter of the bytes
     reduce_colours(path, 48)
     return str(picture["alt"])
+
+
+def draw_scenes(path: Path) -> str:
+    """Draw what each network of SCENES answers about its first two test scenes, a column each."""
+    columns = []
+    for entry in SCENES:
+        make = "run `make`"
+        model = load(require(Path("out/dist", entry), make), device="cpu", variant="fp32")
+        raw = sorted(require(Path("out", entry, "data/raw"), make).glob("*.png"))[:2]
+        assert isinstance(model, ImageModel)
+        answers = answer_sources(model, [Source(str(file)) for file in raw], batch=1, workers=1)
+        pairs = zip(raw, answers, strict=True)
+        drawn = [model.draw(read_full_size(file, BLACK), answer) for file, answer in pairs]
+        columns.append([one.resize((PANEL, one.height * PANEL // one.width)) for one in drawn])
+    tops = [0, GAP + max(column[0].height for column in columns)]
+    bottom = tops[1] + max(column[1].height for column in columns)
+    page = Image.new("RGB", (len(columns) * (PANEL + GAP) - GAP, bottom), WHITE)
+    for place, column in enumerate(columns):
+        for top, picture in zip(tops, column, strict=True):
+            page.paste(picture, (place * (PANEL + GAP), top))
+    page.quantize(CHART_COLOURS).save(path, optimize=True)
+    return (
+        "Six scenes of handwritten digits: two with a box, label and score for each digit, two "
+        "whose pixels are coloured by digit, two with a sentence such as a large 3 left of a 7."
+    )
 
 
 def draw_roofline(path: Path) -> str:
@@ -109,6 +143,7 @@ DRAW = {
     "generality": draw_study_table,
     "seeing": draw_seeing,
     "roofline": draw_roofline,
+    "scenes": draw_scenes,
 }
 
 

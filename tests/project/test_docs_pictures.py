@@ -38,6 +38,7 @@ def test_a_study_is_drawn_from_its_table(capsys: pytest.CaptureFixture[str]) -> 
         ("seeing", "run `dvc repro explain@resnet20-digits`"),
         ("roofline", "run `make`"),
         ("report", "run `make`"),
+        ("scenes", "run `make`"),
         ("prediction", "add 'mobilenet-clothing: scratch' below line:"),
     ],
 )
