@@ -13,12 +13,15 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
+from pipeline.core.errors import StageError
+
 SIDES = {"small": (12, 17), "large": (22, 28)}  # least and largest height of a digit, in pixels
 LARGE = 19.5  # a box of this height or more is called large: between the two, ink loses a pixel
 OVERLAP = 0.2  # largest intersection of two boxes, as a share of the smaller one
 MARGIN = 6  # pixels by which a caption's relation and order are away from their borders
 PLACES = 16  # that are tried for a digit, before all are placed again
 LAYOUTS = 10  # that are tried for the digits, before others are drawn
+DRAWS = 200  # of digits that are tried: six in 64 x 64 pixels took at most 3, in 300 scenes
 INK = 128  # of 255: a pixel belongs to a digit where ink covers half of it
 LABELS = [str(digit) for digit in range(10)]
 
@@ -54,11 +57,13 @@ def make_scene(
     """Return a scene of some of the digits, uint8 (n, 8, 8) with labels int64 (n,).
 
     size: height and width of the scene. counts: least and largest number of digits. distinct: no
-    two digits of a scene have the same label.
+    two digits of a scene have the same label. Raises StageError where the digits do not fit.
     """
     count = int(rng.integers(counts[0], counts[1], endpoint=True))
-    boxes = None
-    while boxes is None:
+    if distinct and count > (values := len(np.unique(labels))):
+        what = f"expected at most {values} distinct digits, got {count}"
+        raise StageError(f"data.scenes: {what}; lower `digits`, or drop `distinct`")
+    for _ in range(DRAWS):
         if distinct:
             kinds = rng.permutation(np.unique(labels))[:count]
             rows = np.array([rng.choice(np.flatnonzero(labels == kind)) for kind in kinds])
@@ -66,6 +71,12 @@ def make_scene(
             rows = rng.choice(len(digits), count, replace=False)
         shades = [enlarge(digits[row], int(rng.integers(*band(rng)))) for row in rows]
         boxes = place(rng, shades, labels[rows], size)
+        if boxes is not None:
+            break
+    else:
+        what = f"expected {count} digits to fit in {size[0]} x {size[1]} pixels"
+        cure = "make `size` larger, or `digits` fewer"
+        raise StageError(f"data.scenes: {what}, got none of {DRAWS} draws; {cure}")
     image, mask = make_ground(rng, size), np.zeros(size, np.uint8)
     bright = rng.random() < 0.5  # ink of one scene is brighter or darker than any ground
     for shade, (left, top, right, bottom), label in zip(shades, boxes, labels[rows], strict=True):

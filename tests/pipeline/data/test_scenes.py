@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from pipeline.core.errors import StageError
 from pipeline.data import scenes
 from pipeline.data.image_sources import digits
 from pipeline.data.scenes import Scene
@@ -82,3 +83,18 @@ def test_distinct_digits(drawn: list[Scene]) -> None:
     given, labels = np.full((12, 8, 8), 255, np.uint8), np.arange(12) % 4
     scene = scenes.make_scene(np.random.default_rng(0), given, labels, (80, 80), (4, 4), True)
     assert sorted(scene.labels) == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("size", "count", "distinct", "sentence"),
+    [
+        ((40, 40), 10, False, "expected 10 digits to fit in 40 x 40 pixels, got none of 200 draws"),
+        ((96, 96), 5, True, "expected at most 4 distinct digits, got 5; lower `digits`"),
+    ],
+)
+def test_digits_that_do_not_fit_are_refused(
+    size: tuple[int, int], count: int, distinct: bool, sentence: str
+) -> None:
+    given, labels = np.full((12, 8, 8), 255, np.uint8), np.arange(12) % 4
+    with pytest.raises(StageError, match=sentence):
+        scenes.make_scene(np.random.default_rng(0), given, labels, size, (count, count), distinct)
