@@ -32,7 +32,7 @@ class AnnotatedSample(Sample):
 
     size: width and height in pixels of the upright image. boxes: float32 (M, 4), x_min, y_min,
     x_max, y_max in its pixels. labels: int64 (M,). draw_mask: returns class indices uint8 (H, W), 0
-    for the background and 255 for void; None where there are no masks.
+    for the background and 255 for void; None without annotations.
     """
 
     label: int = 0

@@ -27,9 +27,6 @@ VOID = 255  # pixels that are not judged and not trained on
 def make(recipe: ImageData) -> tuple[Data, AnnotatedSplits]:
     """Return the data of a `data:` block, and the samples of each split."""
     splits, names = annotated_images(recipe)
-    if not any(sample.draw_mask for samples in splits.values() for sample in samples):
-        what = "expected masks or polygons, got none"
-        raise StageError(f"data.{recipe.spec.source}: {what}; add some, or detect boxes")
     if len(names) >= VOID:
         what = f"expected at most {VOID - 1} classes, got {len(names)}"
         raise StageError(f"data.{recipe.spec.source}: {what}; join some")
@@ -38,6 +35,9 @@ def make(recipe: ImageData) -> tuple[Data, AnnotatedSplits]:
         split: np.stack([resized_mask(sample, recipe.size) for sample in samples])
         for split, samples in splits.items()
     }
+    if all(np.isin(masks, [0, VOID]).all() for masks in y.values()):
+        what = "expected masks or polygons, got none"
+        raise StageError(f"data.{recipe.spec.source}: {what}; add some, or detect boxes")
     present = {split: [np.setdiff1d(mask, [VOID]) for mask in y[split]] for split in SPLITS}
     balance, notes = count_classes(present, labels)
     return image_data(recipe, splits, y, {"labels": labels, "balance": balance}, notes), splits
@@ -45,7 +45,7 @@ def make(recipe: ImageData) -> tuple[Data, AnnotatedSplits]:
 
 def read_mask(sample: AnnotatedSample) -> np.ndarray:
     """Return the class indices of an image, uint8 (H, W) of its own size."""
-    if sample.draw_mask is None:  # an image without an object, among others that have masks
+    if sample.draw_mask is None:  # an image without any annotation, among others that have some
         return np.zeros(sample.size[::-1], np.uint8)
     try:
         return sample.draw_mask()

@@ -69,6 +69,27 @@ def test_polygons_are_masks_where_they_are_there(tmp_path: Path) -> None:
         assert (y[2:10, 4:12] == 1).all() and (y == 1).sum() == 64
 
 
+def test_an_image_with_boxes_alone_is_void_there(tmp_path: Path) -> None:
+    """One image among others with polygons, as `infer evaluate` judges it; without any, ground."""
+    content = coco_content()
+    del content["annotations"][1]  # the dog of image 0
+    content["annotations"] = [one for one in content["annotations"] if one["image_id"] != 1]
+    content["annotations"][0].pop("segmentation")
+    for annotation in content["annotations"]:
+        if annotation.get("category_id") == 9:
+            annotation["segmentation"] = [[20, 5, 30, 5, 30, 10, 20, 10]]
+    path = str(write_coco_set(tmp_path, content))
+    recipe = annotated_recipe("segmentation", (HEIGHT, WIDTH), source="coco", path=path)
+    made, samples = prepare.make(recipe)
+    rows = {
+        s.id: y
+        for split in dataset.SPLITS
+        for s, y in zip(samples[split], made.y[split], strict=True)
+    }
+    assert (rows["0"][2:10, 4:12] == 255).all() and (rows["0"] == 0).sum() == HEIGHT * WIDTH - 64
+    assert (rows["1"] == 0).all()
+
+
 def test_boxes_alone_are_refused(tmp_path: Path) -> None:
     content = coco_content()
     for annotation in content["annotations"]:
