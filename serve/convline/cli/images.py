@@ -151,7 +151,7 @@ def _answer_options(
     """Return the options that a model takes; UsageError for one that its task has not."""
     from convline.images.image_model import Options
     from convline.images.kinds import KINDS
-    from convline.jobs.output_files import require_folder_apart
+    from convline.jobs.output_files import follow_link, require_folder_apart
     from convline.model_file.document import ClassifierDocument
 
     given = {name: value for name, value in asked.items() if value is not None}
@@ -170,6 +170,10 @@ def _answer_options(
         if name in given:
             named = [path for path in paths if path != "-"]
             require_folder_apart(f"--{name}", given[name], named)
+    folders = [follow_link(given[name]) for name in ("masks", "draw") if name in given]
+    if len({*folders}) < len(folders):
+        expected = "expected a folder apart from that of --masks, got the same one"
+        raise click.UsageError(f"--draw {given['draw']}: {expected}; choose another")
     return Options(**given)
 
 

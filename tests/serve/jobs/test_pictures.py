@@ -107,6 +107,16 @@ def test_the_folder_is_apart_from_the_inputs(segmenter: Path, photos: Path, fold
     assert [name for name in files_in("photos") if not name.startswith("masks")] == before
 
 
+def test_masks_and_drawings_have_a_folder_each(segmenter: Path, photos: Path) -> None:
+    """Their pictures have the same names, so that the drawing would replace the mask."""
+    Path("out").mkdir()
+    Path("link").symlink_to("out")
+    for other in ("out", "./out/", "link"):
+        result = infer("images", segmenter, "photos", "--masks", "out", "--draw", other)
+        assert result.exit_code == 2 and "apart from that of --masks" in result.stderr
+    assert not os.listdir("out")
+
+
 def test_a_name_that_is_too_long_costs_one_row(segmenter: Path, photos: Path) -> None:
     """With .png behind it, a name of 255 characters is longer than Linux allows."""
     (photos / "b" / "one.jpg").rename(photos / "b" / f"{'x' * 251}.jpg")
