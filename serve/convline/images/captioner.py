@@ -23,6 +23,7 @@ PROBES = 8  # words through which parity and golden samples follow the LSTM
 STEP_INPUTS = ("word", "hidden", "cell")
 STEP_OUTPUTS = ("log_probabilities", "next_hidden", "next_cell")
 NOT_FINITE = "the model answered probabilities that are not finite"
+ABOVE_ONE = "the model answered a probability above 1"
 
 
 @dataclass(frozen=True)
@@ -99,9 +100,9 @@ class Captioner(ImageModel[Caption]):
         longest, words = self.document.longest, self.document.words
         found, scores = search(self.step, outputs, beams=options.beams, longest=longest)
         return [
-            Caption(spoken(ids), sentence(ids, words), math.exp(score))
+            Caption(spoken(ids), sentence(ids, words), math.exp(min(score, 0)))
             if math.isfinite(score)
-            else NOT_FINITE
+            else (ABOVE_ONE if score > 0 else NOT_FINITE)
             for ids, score in zip(found.tolist(), scores.tolist(), strict=True)
         ]
 

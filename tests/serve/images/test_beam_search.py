@@ -33,6 +33,19 @@ def find(tables: np.ndarray, beams: int) -> tuple[Ints, np.ndarray]:
     return search(step, (rows, 0 * rows, 0 * rows), beams=beams, longest=LONGEST)
 
 
+@pytest.mark.parametrize(("wrong", "told"), [(0.5, np.inf), (np.inf, np.inf), (np.nan, np.nan)])
+def test_what_is_no_log_probability_spoils_its_own_sentence_only(wrong: float, told: float) -> None:
+    """One such value on the best beam, also of a word that is not chosen; -inf is a probability."""
+    tables = networks(seed=0)
+    tables[..., 2] = -np.inf
+    expected = find(tables, beams=3)
+    tables[1, 0, 0, 0, 3] = wrong
+    words, scores = find(tables, beams=3)
+    np.testing.assert_array_equal(scores[1], told)
+    np.testing.assert_array_equal(np.delete(words, 1, 0), np.delete(expected[0], 1, 0))
+    np.testing.assert_array_equal(np.delete(scores, 1), np.delete(expected[1], 1))
+
+
 def score(table: np.ndarray, words: tuple[int, ...]) -> float:
     """Return the log-probability of a sentence by one network."""
     told = (0, 0, *words)

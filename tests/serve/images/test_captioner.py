@@ -93,6 +93,18 @@ def test_probabilities_that_are_not_finite_are_an_error(captioner: Path) -> None
     assert not isinstance(good, str) and good.text == SENTENCES[0]
 
 
+@pytest.mark.parametrize("beams", [1, 3])
+def test_log_probabilities_above_zero_are_an_error(tmp_path: Path, beams: int) -> None:
+    """Logits in their place give sums whose exponential overflows, or scores above 1."""
+    graph = tiny_captioner.graph()
+    node = next(node for node in graph.graph.node if node.output[0] == "log_probabilities")
+    node.CopyFrom(helper.make_node("Mul", ["logits", "full"], ["log_probabilities"]))
+    state, options = np.array([[1e3, 0], [0.1, 0]], np.float32), Options(beams=beams)
+    model = load_captioner(write(tmp_path, graph))
+    for answer in model.answers((state, state), [(1, 1)] * 2, options):
+        assert answer == "the model answered a probability above 1"
+
+
 def test_a_step_that_loses_rows_is_refused(tmp_path: Path) -> None:
     """A hostile graph may return the state of one sentence for all."""
     graph = tiny_captioner.graph()
