@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from convline.errors import InputError
 from convline.images.annotations import (
+    BACKGROUND,
     AnnotatedImage,
     draw_mask,
     find_mask_folders,
@@ -26,8 +27,6 @@ from pipeline.data.image_sources import digits
 from pipeline.data.scenes import LABELS, Scene, make_scene
 from pipeline.data.splits import AnnotatedSample, AnnotatedSplits, divide
 from pipeline.params.schema import AnnotatedSet, CocoSet, DigitsSet, ImageData, MaskSet, ScenesSet
-
-BACKGROUND = "background"  # class 0 of every mask
 
 
 def annotated_images(recipe: ImageData) -> tuple[AnnotatedSplits, list[str]]:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from convline.errors import describe_count
 from convline.metrics.captions import split_words
+from convline.model_file.schema import SPECIAL_WORDS
 
 from pipeline.core.errors import StageError
 from pipeline.data.annotated_sources import annotated_images
@@ -22,8 +23,7 @@ from pipeline.data.image_arrays import (
 from pipeline.data.splits import AnnotatedSplits
 from pipeline.params.schema import ImageData
 
-START, END, UNKNOWN = range(3)
-SPECIAL = ["<start>", "<end>", "<unknown>"]
+START, END, UNKNOWN = map(SPECIAL_WORDS.index, ("<start>", "<end>", "<unknown>"))
 MOST_WORDS = 50  # of a caption: longer ones are cut
 
 
@@ -52,7 +52,7 @@ def make(recipe: ImageData) -> tuple[Data, AnnotatedSplits]:
 def vocabulary(texts: list[list[list[str]]]) -> list[str]:
     """Return the words of captions, the frequent ones first, after the three special ones."""
     counts = Counter(word for captions in texts for words in captions for word in words)
-    return SPECIAL + sorted(counts, key=lambda word: (-counts[word], word))
+    return [*SPECIAL_WORDS, *sorted(counts, key=lambda word: (-counts[word], word))]
 
 
 def caption_targets(

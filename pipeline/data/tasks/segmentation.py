@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 from convline.errors import InputError
+from convline.images.annotations import BACKGROUND, VOID
 from PIL import Image
 
 from pipeline.core.errors import StageError
-from pipeline.data.annotated_sources import BACKGROUND, annotated_images
+from pipeline.data.annotated_sources import annotated_images
 from pipeline.data.dataset import SPLITS, Data
 from pipeline.data.image_arrays import (
     count_classes,
@@ -20,8 +21,6 @@ from pipeline.data.image_arrays import (
 )
 from pipeline.data.splits import AnnotatedSample, AnnotatedSplits
 from pipeline.params.schema import ImageData
-
-VOID = 255  # pixels that are not judged and not trained on
 
 
 def make(recipe: ImageData) -> tuple[Data, AnnotatedSplits]:

@@ -14,11 +14,12 @@ from convline.images.beam_search import Floats, Ints, State, search
 from convline.images.draw import draw_caption
 from convline.images.image_model import ImageLike, ImageModel, Options, Outputs, Sizes
 from convline.model_file.document import CaptionerDocument, Golden
+from convline.model_file.schema import SPECIAL_WORDS
 from convline.runtime.model import Array, Tensors
 from convline.runtime.rows import Columns, Row
 from convline.runtime.session import open_session, translate_errors
 
-START, END = 0, 1  # of convline.model_file.schema.SPECIAL_WORDS
+START, END = map(SPECIAL_WORDS.index, ("<start>", "<end>"))
 PROBES = 8  # words through which parity and golden samples follow the LSTM
 STEP_INPUTS = ("word", "hidden", "cell")
 STEP_OUTPUTS = ("log_probabilities", "next_hidden", "next_cell")
