@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -99,22 +99,24 @@ def count_twins(x: dict[str, np.ndarray]) -> int:
 
 
 def count_classes(
-    present: dict[str, list[np.ndarray]], labels: list[str]
+    present: dict[str, list[np.ndarray]], labels: list[str], spared: Collection[int] = ()
 ) -> tuple[dict[str, dict[str, int]], list[str]]:
     """Return how often each class is present in each split, and remarks on those that are not.
 
     present: of each image the class indices of what is in it. Raises StageError for a class that
-    the training split lacks.
+    the training split lacks. spared: classes that it may lack: a remark says so.
     """
     counts = {
         split: np.bincount(np.concatenate(rows).astype(int), minlength=len(labels)).tolist()
         for split, rows in present.items()
     }
-    for name, count in zip(labels, counts["train"], strict=True):
-        if not count:
+    notes = []
+    for index, (name, count) in enumerate(zip(labels, counts["train"], strict=True)):
+        if not count and index in spared:
+            notes.append(f"no training image of class {name!r}")
+        elif not count:
             cure = "give it more, ask for larger splits, or choose another seed"
             raise StageError(f"data: class {name!r} is in no training image; {cure}")
-    notes = []
     for split in ("validation", "test"):
         absent = [name for name, count in zip(labels, counts[split], strict=True) if not count]
         if absent:

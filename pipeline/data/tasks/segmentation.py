@@ -38,7 +38,8 @@ def make(recipe: ImageData) -> tuple[Data, AnnotatedSplits]:
         what = "expected masks or polygons, got none"
         raise StageError(f"data.{recipe.spec.source}: {what}; add some, or detect boxes")
     present = {split: [np.setdiff1d(mask, [VOID]) for mask in y[split]] for split in SPLITS}
-    balance, notes = count_classes(present, labels)
+    # A densely labelled set gives each pixel a class and has no background.
+    balance, notes = count_classes(present, labels, spared={labels.index(BACKGROUND)})
     return image_data(recipe, splits, y, {"labels": labels, "balance": balance}, notes), splits
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from annotated import HEIGHT, WIDTH, annotated_recipe, coco_content, write_coco_set, write_mask_set
 from convline.images.annotations import draw_mask, read_masks
+from PIL import Image
 
 from pipeline.core.errors import StageError
 from pipeline.data import dataset, prepare
@@ -44,6 +45,19 @@ def test_a_folder_of_masks_as_data(tmp_path: Path) -> None:
     assert len(images) == 3 and images[0].path.name == "000000.jpg"
     for image, y in zip(images, made.y["test"], strict=True):
         np.testing.assert_array_equal(draw_mask(image, labels), y)
+
+
+def test_a_densely_labelled_set_needs_no_background(tmp_path: Path) -> None:
+    """Every pixel has a class: a remark for index 0 in place of an error."""
+    folder = write_mask_set(tmp_path)
+    for path in (folder / "SegmentationClass").iterdir():
+        mask = np.asarray(Image.open(path))
+        Image.fromarray(np.where(mask == 0, 2, mask).astype(np.uint8)).save(path)
+    made, _ = prepare.make(
+        annotated_recipe("segmentation", (20, 40), source="masks", path=str(folder))
+    )
+    assert made.about["balance"]["train"] == {"background": 0, "1": 5, "2": 5}
+    assert "no training image of class 'background'" in made.about["notes"]
 
 
 def test_polygons_are_masks_where_they_are_there(tmp_path: Path) -> None:
