@@ -191,6 +191,12 @@ def test_polygons(segmenter: Path, voc: Path) -> None:
     assert [one["iou"] for one in report["classes"]] == [1, 1]
 
 
+def test_boxes_alone_are_no_masks(segmenter: Path, boxes: Path) -> None:
+    """Their pixels would be void and all others background: plausible figures of nothing."""
+    result = infer("evaluate", segmenter, boxes)
+    assert result.exit_code == 1 and "expected polygons, got boxes alone" in result.stderr
+
+
 def test_masks_that_do_not_fit_are_errors(segmenter: Path, voc: Path) -> None:
     result = infer("evaluate", segmenter, voc / "JPEGImages")
     assert result.exit_code == 1 and "JPEGImages and SegmentationClass" in result.stderr

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from convline.errors import InputError
 from convline.images.annotations import draw_mask, find_mask_folders, read_coco, read_masks
 from convline.images.image_model import Options
 from convline.images.segmenter import Segmenter
@@ -22,6 +23,9 @@ def evaluate(model: Segmenter, truth: Truth) -> Report:
     """
     if truth.where.lower().endswith(".json"):
         images, labels = read_coco(*truth.coco())
+        if not any(polygons for image in images for polygons in image.polygons):
+            got = f"got {'boxes' if labels else 'captions'} alone"
+            raise InputError(truth.where, f"expected polygons, {got}; add some")
         indices = np.array(label_indices(model.labels[1:], labels, truth.where))
         images = [replace(image, labels=indices[image.labels]) for image in images]
     else:
