@@ -19,7 +19,7 @@ Finds = Sequence[Array]  # boxes, labels, scores, count
 
 THRESHOLDS = np.linspace(0.5, 0.95, 10)  # of intersection over union
 RECALLS = np.linspace(0, 1, 101)  # where precision is read off its curve
-MOST = 100  # finds of an image that are judged, those of the best scores
+MOST = 100  # finds of a class in an image that average precision ranks, those of the best scores
 HALF = THRESHOLDS[:1]
 AT_HALF, ALL = slice(0, 1), slice(None)  # of THRESHOLDS
 
@@ -46,7 +46,7 @@ def match_finds(finds: Finds, y: Array, threshold: float = 0.5) -> Array:
     for row, truth in enumerate(y):
         overlaps = box_overlaps(boxes[row, : count[row]], truth[:, :4])
         overlaps[labels[row, : count[row], None] != truth[:, 4]] = -1
-        for find, over in enumerate(overlaps[:MOST]):
+        for find, over in enumerate(overlaps):
             best = len(over) - 1 - int(over[::-1].argmax())
             if over[best] >= threshold:
                 taken[row, find] = best
@@ -66,13 +66,16 @@ class ClassFinds:
 def finds_by_class(
     finds: Finds, y: Array, classes: int, thresholds: Array = THRESHOLDS
 ) -> list[ClassFinds]:
-    """Return the finds of each class, matched with the boxes of y at each threshold."""
+    """Return the finds of each class, matched with the boxes of y at each threshold: of each image
+    the MOST of the best scores.
+    """
     _, labels, scores, count = finds
     right = np.stack([match_finds(finds, y, threshold) >= 0 for threshold in thresholds])
-    judged = np.arange(labels.shape[1]) < np.minimum(count, MOST)[:, None]
+    valid = np.arange(labels.shape[1]) < count[:, None]
     matched = []
     for label in range(classes):
-        image, find = np.nonzero(judged & (labels == label))
+        own = valid & (labels == label)
+        image, find = np.nonzero(own & (own.cumsum(1) <= MOST))
         order = np.argsort(-scores[image, find], kind="stable")
         truths = (y[..., 4] == label).sum(1)
         matched.append(ClassFinds(image[order], right[:, image, find][:, order], truths))

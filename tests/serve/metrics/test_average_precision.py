@@ -12,8 +12,6 @@ from convline.metrics import detection
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-LABELS = ["circle", "square", "star"]
-
 
 def made_up(seed: int, levels: int) -> tuple[detection.Finds, np.ndarray]:
     """Return finds near and far from up to six true boxes an image; scores have `levels` values."""
@@ -43,7 +41,7 @@ def made_up(seed: int, levels: int) -> tuple[detection.Finds, np.ndarray]:
     return (boxes, labels, scores.astype(np.float32), count), y
 
 
-def coco_stats(finds: detection.Finds, y: np.ndarray) -> list[float]:
+def coco_stats(finds: detection.Finds, y: np.ndarray, classes: int = 3) -> list[float]:
     """Return AP at .5:.95 and at .5 of pycocotools."""
 
     def form(box: np.ndarray) -> dict[str, Any]:
@@ -63,7 +61,7 @@ def coco_stats(finds: detection.Finds, y: np.ndarray) -> list[float]:
         coco.dataset = {
             "info": {},
             "images": [{"id": row} for row in range(len(y))],
-            "categories": [{"id": k} for k in range(len(LABELS))],
+            "categories": [{"id": k} for k in range(classes)],
             "annotations": truth,
         }
         coco.createIndex()
@@ -92,6 +90,21 @@ def test_at_most_a_hundred_finds_of_an_image_count() -> None:
     finds = boxes, np.zeros((1, 150), np.int64), scores, np.array([150])
     y = np.float32([[[0, 0, 10, 10, 0]]])
     assert coco_stats(finds, y)[1] == detection.average_precision(finds, y, 1)[0] == 0
+
+
+def test_the_cut_is_per_class() -> None:
+    """10 classes with 30 finds each in one image: all 300 are judged, and matched."""
+    rng = np.random.default_rng(0)
+    corners = rng.uniform(0, 400, (300, 2))
+    true = np.concatenate([corners, corners + rng.uniform(8, 30, (300, 2))], axis=1)
+    labels = rng.permutation(np.arange(300) % 10)
+    y = np.concatenate([true, labels[:, None]], axis=1).astype(np.float32)[None]
+    boxes = (true + rng.normal(0, 1.5, true.shape)).astype(np.float32)[None]
+    scores = -np.sort(-rng.random(300).astype(np.float32))[None]
+    finds = boxes, labels[None], scores, np.array([300])
+    half, everywhere = detection.average_precision(finds, y, 10)
+    assert [everywhere, half] == pytest.approx(coco_stats(finds, y, 10), abs=1e-9)
+    assert half > 0.5 and (detection.match_finds(finds, y)[0, 100:] >= 0).mean() > 0.5
 
 
 def test_by_hand() -> None:
