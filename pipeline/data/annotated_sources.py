@@ -83,7 +83,7 @@ def read(spec: CocoSet | MaskSet) -> tuple[list[AnnotatedImage], list[str]]:
 
 def sample_of(image: AnnotatedImage, labels: list[str], root: Path) -> AnnotatedSample:
     """Return an image with its annotations; root: the COCO file or the folder of the masks."""
-    some = image.mask is not None or len(image.boxes) > 0
+    some = image.mask is not None or len(image.boxes) > 0 or bool(image.crowds)
     top = root if root.is_dir() else root.parent
     inside = image.path.is_relative_to(top)
     return AnnotatedSample(

@@ -5,7 +5,8 @@ that contradicts itself or its images is refused in one sentence that names the 
 
 - COCO: Lin et al. 2014, "Microsoft COCO", arXiv:1405.0312; https://cocodataset.org/#format-data.
   Sizes and boxes are of the upright image, as annotation tools show it. A crowd (a box around many
-  objects, which COCO does not judge) is left out. Run-length masks are refused.
+  objects, which COCO does not judge) is no object; its box is void in masks. Run-length
+  masks are refused.
 - VOC: Everingham et al. 2010, "The Pascal Visual Object Classes Challenge": a PNG for each image,
   whose samples are class indices; 0 is the background, 255 is void and not judged.
 
@@ -17,7 +18,7 @@ import json
 import math
 import os
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -49,6 +50,7 @@ class AnnotatedImage:
     polygons: list[list[Polygon]]  # of each box, empty where it has none
     captions: list[str]
     mask: Path | None = None  # a PNG of class indices
+    crowds: list[list[float]] = field(default_factory=list)  # boxes around many objects
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,6 +77,7 @@ def read_coco(
     files = _image_files(json_path, images, images_folder or json_path.parent)
     boxes: dict[str, list[_Annotation]] = {id: [] for id in files}
     captions: dict[str, list[str]] = {id: [] for id in files}
+    crowds: dict[str, list[list[float]]] = {id: [] for id in files}
     ids, labels = set[str](), {category: place for place, category in enumerate(names)}
     for place, annotation in enumerate(annotations):
         where = f"{json_path} annotations[{place}]"
@@ -89,7 +92,9 @@ def read_coco(
             captions[image].append(_text(where, annotation, "caption"))
         elif "bbox" not in annotation:
             raise InputError(where, "expected a bbox or a caption, got neither")
-        if "bbox" in annotation and annotation.get("iscrowd") != 1:
+        if "bbox" in annotation and annotation.get("iscrowd") == 1:
+            crowds[image].append(_box(where, annotation["bbox"], size))
+        elif "bbox" in annotation:
             category = _id(where, annotation, "category_id")
             if category not in labels:
                 known = ", ".join(f"{id} ({name})" for id, name in [*names.items()][:20]) or "none"
@@ -106,6 +111,7 @@ def read_coco(
             labels=np.searchsorted(used, [one.label for one in found]).astype(np.int64),
             polygons=[one.polygons for one in found],
             captions=captions[id],
+            crowds=crowds[id],
         )
         for id, found in boxes.items()
     ], [[*names.values()][label] for label in used]  # fmt: skip
@@ -156,22 +162,30 @@ def draw_mask(annotated: AnnotatedImage, labels: list[str]) -> npt.NDArray[np.ui
 
     labels: of the segmentation, the background first. From polygons: label k is index k + 1, and a
     pixel is inside if its centre is. Large objects are drawn first, so that small ones in front of
-    them stay. The pixels of a box without polygon are void, because nobody said which are its own.
+    them stay. The pixels of a box without polygon are void, because nobody said which are its own,
+    and those of a crowd where no object is.
     Raises InputError for a PNG that does not belong to the image or has an index beyond the labels.
     """
     if annotated.mask is not None:
         return _read_mask(annotated.mask, annotated.size, len(labels))
     width, height = annotated.size
     mask = np.zeros((height, width), np.uint8)
+    for crowd in annotated.crowds:
+        mask[_is_inside(_corners(crowd), height, width)] = VOID
     areas = np.prod(annotated.boxes[:, 2:] - annotated.boxes[:, :2], axis=1)
     for place in np.argsort(-areas, kind="stable").tolist():
-        x_min, y_min, x_max, y_max = annotated.boxes[place].tolist()
-        corners = np.array([[x_min, y_min], [x_max, y_min], [x_max, y_max], [x_min, y_max]])
+        corners = _corners(annotated.boxes[place].tolist())
         for polygon in annotated.polygons[place]:
             mask[_is_inside(polygon, height, width)] = annotated.labels[place] + 1
         if not annotated.polygons[place]:
             mask[_is_inside(corners, height, width)] = VOID
     return mask
+
+
+def _corners(box: list[float]) -> npt.NDArray[np.float64]:
+    """Return the corners (4, 2) of a box."""
+    x_min, y_min, x_max, y_max = box
+    return np.array([[x_min, y_min], [x_max, y_min], [x_max, y_max], [x_min, y_max]], np.float64)
 
 
 def _is_inside(polygon: npt.NDArray[Any], height: int, width: int) -> npt.NDArray[np.bool_]:

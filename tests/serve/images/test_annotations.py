@@ -78,8 +78,8 @@ def write_coco(folder: Path, content: Any) -> Path:
 
 
 def test_coco_is_read(folder: Path) -> None:
-    """Images in the file's order, labels by category id without the unused one, the crowd left out,
-    a box that a tool rounded out of its image clipped, sizes upright."""
+    """Images in the file's order, labels by category id without the unused one, the crowd no
+    box but void, a box that a tool rounded out of its image clipped, sizes upright."""
     (a, b, c), labels = read_coco(write_coco(folder, COCO))
     assert labels == ["cat", "dog"]
     assert [image.id for image in (a, b, c)] == ["7", "3", "4"]
@@ -91,6 +91,9 @@ def test_coco_is_read(folder: Path) -> None:
     assert [len(polygons) for polygons in a.polygons] == [1, 0]
     assert (a.captions, b.captions, c.captions) == (["a cat"], ["two dogs"], [])
     assert b.boxes.shape == (0, 4)
+    expected = np.zeros((9, 6), np.uint8)
+    expected[1:5, 1:5] = VOID
+    np.testing.assert_array_equal(draw_mask(b, ["background", *labels]), expected)
 
 
 def test_images_may_be_in_another_folder(folder: Path, tmp_path: Path) -> None:
