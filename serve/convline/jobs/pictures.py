@@ -7,6 +7,7 @@ it as ours; nothing else is ever replaced.
 
 import errno
 import io
+import os
 from pathlib import Path
 
 from PIL import Image
@@ -15,7 +16,7 @@ from PIL.PngImagePlugin import PngInfo
 from convline.errors import InputError, ServeError
 from convline.images.image_model import Answer, ImageModel, Options
 from convline.images.segmenter import Segmentation
-from convline.images.sources import read_original
+from convline.images.sources import FileContents, read_original
 from convline.jobs.output_files import follow_link, write_file
 from convline.runtime.sources import Source
 
@@ -50,7 +51,9 @@ def write_picture(option: str, folder: str, source: Source, picture: Image.Image
     folder, or if a folder or file of someone else is in the way.
     """
     root = follow_link(folder)
-    if source.member is None and follow_link(source.path).is_relative_to(root):
+    # The bytes of an archive's member may be in memory too; its path leads nowhere.
+    is_read = isinstance(source.member, FileContents) and os.path.lexists(source.path)
+    if (source.member is None or is_read) and follow_link(source.path).is_relative_to(root):
         expected = f"expected a folder apart from the inputs, got one that holds {source.path}"
         raise ServeError(f"{option} {folder}: {expected}; choose another")
     name = picture_name(source.path)

@@ -102,8 +102,10 @@ def test_the_folder_is_apart_from_the_inputs(segmenter: Path, photos: Path, fold
     before = files_in("photos")
     assert refused(infer("images", segmenter, "photos", "--masks", folder), "apart from the inputs")
     listed = b"photos/a/one.png\n"
-    result = infer("images", segmenter, "-", "--masks", folder, stdin=listed)
-    assert refused(result, "apart from the inputs") or folder == "photos/masks"
+    for output in ("-", "t.csv"):  # for a file, the bytes are read beforehand
+        command = ("images", segmenter, "-", "--masks", folder, "-o", output)
+        result = infer(*command, stdin=listed)
+        assert refused(result, "apart from the inputs") or folder == "photos/masks"
     assert [name for name in files_in("photos") if not name.startswith("masks")] == before
 
 
