@@ -22,7 +22,7 @@ from convline.runtime.sources import Source
 
 MARK = b"tEXtSoftware\0convline"
 HEAD = 4096  # bytes of a PNG; the mark comes before the pixels
-OUTSIDE = {"/": "_root", "..": "_up"}  # parts of a path that would lead out of the folder
+ROOT, UP = "_root", "_up"  # in place of parts of a path that would lead out of the folder
 
 
 def write_pictures(
@@ -61,10 +61,10 @@ def write_picture(option: str, folder: str, source: Source, picture: Image.Image
     mark.add_text("Software", "convline")
     picture.save(content, "PNG", pnginfo=mark, compress_level=1)
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
         if target.is_symlink() or follow_link(str(target.parent)) != target.parent:
             expected = f"expected folders and files of its own, got a link at {name}"
             raise ServeError(f"{option} {folder}: {expected}; remove it")
+        target.parent.mkdir(parents=True, exist_ok=True)
         write_file(str(target), content.getvalue(), is_picture)
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:
@@ -74,8 +74,18 @@ def write_picture(option: str, folder: str, source: Source, picture: Image.Image
 
 
 def picture_name(path: str) -> str:
-    """Return the path of an image's picture below its folder; "/" and ".." become plain names."""
-    return str(Path(*(OUTSIDE.get(part, part) for part in Path(path).parts))) + ".png"
+    """Return the path of an image's picture below its folder.
+
+    The root and ".." become ROOT and UP; what has such a name already gets one more "_".
+    """
+    anchor = Path(path).anchor  # "/", and "//" of a path that begins so
+    parts = [_plain_name(part) for part in Path(path).parts[bool(anchor) :]]
+    return str(Path(*[ROOT] * bool(anchor), *parts)) + ".png"
+
+
+def _plain_name(part: str) -> str:
+    is_taken = part.startswith("_") and f"_{part.lstrip('_')}" in (ROOT, UP)
+    return UP if part == ".." else f"_{part}" if is_taken else part
 
 
 def is_picture(path: Path) -> bool:

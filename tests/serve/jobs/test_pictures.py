@@ -66,7 +66,9 @@ def test_every_kind_draws(classifier: Path, detector: Path, photos: Path) -> Non
     [
         ("a.png", "a.png.png"), ("./b/a.jpg", "b/a.jpg.png"), ("/x/a.png", "_root/x/a.png.png"),
         ("../x/../a.png", "_up/x/_up/a.png.png"), ("z.zip/../../a.png", "z.zip/_up/_up/a.png.png"),
-        ("data.parquet#3", "data.parquet#3.png"),
+        ("data.parquet#3", "data.parquet#3.png"), ("//x/a.png", "_root/x/a.png.png"),
+        ("_root/x/a.png", "__root/x/a.png.png"), ("__up/a.png", "___up/a.png.png"),
+        ("x/_up.png", "x/_up.png.png"), ("x/_up", "x/__up.png"),
     ],
 )  # fmt: skip
 def test_no_name_leads_out_of_the_folder(path: str, name: str) -> None:
@@ -93,6 +95,10 @@ def test_nothing_of_someone_else_is_replaced(segmenter: Path, photos: Path) -> N
     target.parent.rmdir()
     Path("elsewhere").mkdir()
     target.parent.symlink_to(Path("elsewhere").absolute())
+    assert refused(infer(*command), "got a link") and not os.listdir("elsewhere")
+    target.parent.unlink()
+    target.parent.parent.rmdir()
+    target.parent.parent.symlink_to(Path("elsewhere").absolute())
     assert refused(infer(*command), "got a link") and not os.listdir("elsewhere")
 
 
