@@ -115,7 +115,8 @@ def read_size(source: str | Path | bytes) -> tuple[int, int]:
     """Return width and height in pixels of the upright image, from its header and EXIF data."""
     with _open_image(source) as (image, _):
         try:
-            turned = image.getexif().get(ORIENTATION, 1) > 4
+            # Of a TIFF, Pillow has exchanged them already.
+            turned = image.format != "TIFF" and image.getexif().get(ORIENTATION) in TURNED
         except DECODER_ERRORS:  # a PNG is decoded for it; `read_image` says what is wrong with it
             turned = False
         return image.size[::-1] if turned else image.size
@@ -214,7 +215,7 @@ def _request_draft(image: Image.Image, rule: ImageRule) -> None:
     if image.format != "JPEG":
         return
     height, width = rule.size
-    if image.getexif().get(ORIENTATION, 1) > 4:
+    if image.getexif().get(ORIENTATION) in TURNED:
         height, width = width, height
     if rule.shorter_px is not None:  # both sides of the scaled image, before the crop
         scale = rule.shorter_px / min(image.size)

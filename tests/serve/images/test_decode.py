@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 import tiny
 from convline.errors import InputError
-from convline.images.decode import FORMATS, MAX_PIXELS, lost_contrast, read_image
+from convline.images.decode import FORMATS, MAX_PIXELS, lost_contrast, read_image, read_size
 from convline.model_file.document import ImageRule
 from convline.model_file.schema import INTERPOLATIONS
-from PIL import Image, ImageFile
+from PIL import Image, ImageFile, ImageOps
 
 GREY = ImageRule((4, 6), "grey")
 RGB = ImageRule((4, 6), "rgb", background=(10, 20, 30))
@@ -158,6 +158,20 @@ def test_draft_decodes_fewer_pixels(
     read_image(data, rules[1])
     read_image(encode(smooth(*size)), rules[1])
     assert decoded[0] == (size[0] // scale, size[1] // scale) and decoded[-1] == size
+
+
+@pytest.mark.parametrize("form", ["TIFF", "JPEG", "PNG"])
+@pytest.mark.parametrize(("orientation", "size"), [(1, (9, 6)), (3, (9, 6)), (6, (6, 9))])
+def test_the_size_is_that_of_the_upright_image(
+    form: str, orientation: int, size: tuple[int, int]
+) -> None:
+    """From the header alone, as decoding the whole image gives it."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encode(Image.new("L", (9, 6)), form, exif=exif)
+    assert read_size(data) == size
+    with Image.open(io.BytesIO(data)) as image:
+        assert ImageOps.exif_transpose(image).size == size
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
