@@ -104,7 +104,8 @@ def _enlarge(image: Image.Image) -> tuple[Image.Image, int]:
 
 
 def _text_px(picture: Image.Image) -> int:
-    return max(SMALLEST_FONT_PX, max(picture.size) // 28)
+    """Return the font size: by the longer side, but so that words fit a narrow picture's width."""
+    return max(SMALLEST_FONT_PX, min(max(picture.size) // 28, picture.width // 14))
 
 
 def _draw_tag(picture: Image.Image, text: str, box: Box, colour: str, tags: list[Box]) -> None:

@@ -55,6 +55,14 @@ def test_a_box_surrounds_its_pixels(texts: list[str]) -> None:
     assert np.asarray(image).tolist() == np.asarray(scene()).tolist()
 
 
+@pytest.mark.parametrize("width", [200, 1000])
+def test_words_fit_a_narrow_picture(texts: list[str], width: int) -> None:
+    draw_caption(scene(width, 6000), "a dark square")
+    assert " ".join(texts) == "a dark square"
+    draw_finds(scene(width, 6000), [find("dog", 0.876, 10, 20, 150, 300)], LABELS)
+    assert texts[-1] == "dog: 88 %"
+
+
 def test_the_most_probable_find_is_on_top(texts: list[str]) -> None:
     box = (10, 20, 20, 30)
     for finds in (
