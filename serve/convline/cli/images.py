@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--beams",
-    type=click.IntRange(1, 100),
+    type=click.IntRange(1, 16),
     help="Captions that a captioner's search keeps after each word.  [default: 3]",
 )
 @click.option(

@@ -70,6 +70,8 @@ def test_the_table_has_one_row_per_image(captioner: Path, tmp_path: Path) -> Non
     assert [row["status"] for row in rows] == ["ok", "ok", "error"]
     refused = infer("images", captioner, *paths, "--top-k", "2")
     assert refused.exit_code == 2 and "--top-k is for classification" in refused.stderr
+    refused = infer("images", captioner, *paths, "--beams", "17")
+    assert refused.exit_code == 2 and "1<=x<=16" in refused.stderr
 
 
 def test_parity_and_golden_samples_follow_the_probe_words(captioner: Path) -> None:
