@@ -4,6 +4,8 @@ ships.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import line
 import numpy as np
 import onnx
@@ -34,6 +36,9 @@ def test_other_runtimes_give_the_same_outputs(name: str, runtime) -> None:
 
 def test_int8_files_give_the_same_classes_in_numpy() -> None:
     """QDQ is explicit arithmetic: numpy's rounding of the same file gives the same classes."""
+    flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else "vnni"
+    if "avx2" in flags and "vnni" not in flags:
+        pytest.skip("onnxruntime's int8 products saturate on this CPU, which has no VNNI")
     with line.inside(line.made()):
         file = line.model_path(line.DIGITS).with_name("model.int8.onnx").read_bytes()
         x = np.load(f"out/{line.DIGITS}/data/test_x.npy")[:64]

@@ -11,7 +11,7 @@ from torch import nn
 import models
 from models import layers, lenet5, summary
 from pipeline.data import series_sources
-from pipeline.data.prepare import image_statistics
+from pipeline.data.normalization import image_statistics
 from pipeline.params.schema import ResolvedTrain, WavesSet
 from pipeline.train.losses import cross_entropy
 

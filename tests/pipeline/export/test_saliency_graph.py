@@ -259,5 +259,5 @@ def test_recipes_switch_saliency_on(resolved: Any) -> None:
     sets = {"digits": {"source": "digits"}}
     assert not resolved(tiny, sets).saliency and resolved(tiny | {"saliency": True}, sets).saliency
     headed = tiny | {"saliency": True, "head": {"kind": "forest"}, "needs": "other"}
-    with pytest.raises(ParamsError, match=r"saliency: only a network of images"):
+    with pytest.raises(ParamsError, match=r"saliency: a head on features has no gradients"):
         resolved(headed, sets)
