@@ -117,8 +117,8 @@ def check_options(
     if not maps:
         raise ValueError("farabet: expected maps, one number or more, got []; write [16, 64, 256]")
     if pools >= len(maps):
-        needed = f"one after each convolution but the last, at most {len(maps) - 1}"
-        raise ValueError(f"farabet: expected pools {needed}, got {pools}; lower it")
+        needed = f"pools of at most {len(maps) - 1}, one after each of maps but the last"
+        raise ValueError(f"farabet: expected {needed}, got {pools}; lower it")
     options.require_size(
         "farabet", size, 2 ** halvings(pools, scales), "enlarge size, lower scales"
     )

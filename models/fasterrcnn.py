@@ -202,8 +202,10 @@ POOLING = {
 HEAD_DEVIATIONS = (0.1, 0.1, 0.2, 0.2)
 
 
-def check_options(size: tuple[int, int], backbone: str) -> None:
-    """Raise ValueError for images that leave no cell of the feature map."""
+def check_options(size: tuple[int, int], backbone: str, scales: Sequence[int]) -> None:
+    """Raise ValueError for no scale, and for images that leave no cell of the feature map."""
+    if not scales:
+        raise ValueError("fasterrcnn: expected scales, one or more, got []; write [10, 15, 22]")
     options.require_size("fasterrcnn", size, STRIDES.get(backbone, 1))
 
 
@@ -241,7 +243,7 @@ class FasterRCNN(nn.Module):
         super().__init__()
         features = options.choose("fasterrcnn", "backbone", backbone, BACKBONES)
         self.pool_regions = options.choose("fasterrcnn", "pooling", pooling, POOLING)
-        check_options(size, backbone)
+        check_options(size, backbone, scales)
         self.stride, self.pooled = STRIDES[backbone], pooled
         self.anchor_samples, self.region_samples = anchor_samples, region_samples
         self.features = features(in_channels)

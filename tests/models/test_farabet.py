@@ -136,7 +136,7 @@ def test_each_scale_reaches_the_logits():
         ({"kernel_size": 4}, "expected kernel_size odd, got 4; "),
         (
             {"pools": 3},
-            "expected pools one after each convolution but the last, at most 2, got 3; ",
+            "expected pools of at most 2, one after each of maps but the last, got 3; ",
         ),
         ({"size": (32, 15)}, "expected at least 16 x 16 pixels, got 32 x 15; "),
         ({"activation": "gelu"}, "expected activation tanh, relu, got 'gelu'; "),

@@ -32,15 +32,15 @@ const ANSWERS = {
     const draw = (pen, across, down) => {
       for (const { box: [left, top, right, bottom], label, score } of finds) {
         const frame = [left * across, top * down, (right - left) * across, (bottom - top) * down];
-        for (const [width, colour] of [[5, "white"], [2.5, "#0072b2"]]) {
+        for (const [width, colour] of [[5, "white"], [2.5, colourOf("--right")]]) {
           Object.assign(pen, { lineWidth: width, strokeStyle: colour });
           pen.strokeRect(...frame);
         }
         const text = `${label} ${score.toFixed(2)}`;
         pen.font = "bold 13px system-ui, sans-serif";
-        Object.assign(pen, { fillStyle: "white", textBaseline: "top" });
+        Object.assign(pen, { fillStyle: colourOf("--page"), textBaseline: "top" });
         pen.fillRect(frame[0], frame[1], pen.measureText(text).width + 6, 17);
-        pen.fillStyle = "#0072b2";
+        pen.fillStyle = colourOf("--right");
         pen.fillText(text, frame[0] + 3, frame[1] + 2);
       }
     };

@@ -60,11 +60,11 @@ def test_no_word_sees_itself_or_a_later_one() -> None:
 
 
 def test_a_short_training_learns_the_captions() -> None:
-    """Bright or dark, above or below: scenes of one square each, in 60 steps."""
+    """Bright or dark, above or below: scenes of one square each, in 120 steps."""
     torch.manual_seed(0)
     net, (x, y) = network(), batch(48)
     optimizer = torch.optim.Adam(net.parameters(), lr=1e-2)
-    for _ in range(60):
+    for _ in range(120):
         loss = captioning.objective(captioning.forward(net, x, y, PLAIN), y, PLAIN)
         optimizer.zero_grad()
         loss.backward()
