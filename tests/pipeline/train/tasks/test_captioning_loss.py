@@ -71,4 +71,5 @@ def test_a_short_training_learns_the_captions() -> None:
         optimizer.step()
     net.eval()
     output = captioning.forward(net, x, y, PLAIN)
-    assert float(captioning.sum_correct(output, y)) > 0.95 * len(x)
+    # Of nine words of an image's references one differs between them: no answer has both.
+    assert float(captioning.sum_correct(output, y)) > 0.88 * len(x)
