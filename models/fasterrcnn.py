@@ -20,7 +20,8 @@ VGG-16 up to conv5_3, as in the paper; with `pooled: 7`, `width: 4096` the netwo
 size. `scales` are the sides of the square anchors in pixels: set them to the sizes of your objects.
 
 Expected on `scenes` (2,000 images of 80 x 80 pixels with 1 to 6 digits, batch 16, AdamW 2e-3,
-one-cycle, `region_samples` 64): a mean average precision of .96 at an overlap of .5, of .90 at .75.
+one-cycle, 8 epochs, `region_samples` 64; 400 unseen scenes): a mean average precision of .975 at an
+overlap of .5, of .80 as COCO's mean over .5 to .95.
 
 Differs from the paper: the backbone is a small VGG with batch normalization, whose stride is 4, for
 images of 64 to 96 pixels with objects of 12 to 28 (the paper: VGG-16, stride 16, 600 pixels,

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.check.predictions import Model, Outputs
 from pipeline.core.errors import StageError
 
 
@@ -50,3 +51,10 @@ def row_differences(
         "mean_difference": float(np.mean(means)),
         "worst_row": int(np.where(np.isfinite(worst), worst, np.inf).argmax()),
     }, worst
+
+
+def compare(
+    model: Model, outputs: Outputs, expected: Outputs, count: int, close: float
+) -> dict[str, Any]:
+    """Return how the outputs differ, for tasks whose outputs are compared number by number."""
+    return row_differences(outputs, expected, count)[0]

@@ -125,15 +125,7 @@ def remove_repeated_casts(graph: onnx.GraphProto) -> None:
 
 
 def remove_cast_pairs(graph: onnx.GraphProto) -> None:
-    """Remove casts to float16 and back: between two nodes in fp32 they would overflow.
-
-    Of a tensor that two nodes in fp32 read, the converter writes the same cast twice; one stays.
-    """
-    written: set[str] = set()
-    for node in list(graph.node):
-        if node.output[0] in written:
-            graph.node.remove(node)
-        written.add(node.output[0])
+    """Remove casts to float16 and back: between two nodes in fp32 they would overflow."""
     casts = {n.output[0]: (n.attribute[0].i, n.input[0]) for n in graph.node if n.op_type == "Cast"}
     for node in graph.node:
         for place, name in enumerate(node.input):
@@ -159,10 +151,9 @@ def search_int8(
     """Return the int8 graph that loses least accuracy on the validation split.
 
     calibration: training inputs as served (N, ...); validation: inputs as served and `Data.y`, M of
-    each; budget: the part of `task.count_correct` that may be lost; the search ends
-    with half of it, or with one image, since the test split may lose more. First each method is
-    tried in turn, then the best one with ever more products in fp32, those that add most noise
-    first.
+    each; budget: the part of `task.count_correct` that may be lost; the search ends with half of
+    it, or with one image, since the test split may lose more. First each method is tried in turn,
+    then the best one with ever more products in fp32, those that add most noise first.
     """
     (x, y), calibration = validation, calibration[: options.images]
 

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from convline.metrics.captions import exact_matches
 
-from pipeline.check.differences import row_differences
+from pipeline.check.differences import compare as compare
 from pipeline.check.metric_loss import MetricLoss, counted_loss
-from pipeline.check.predictions import Model, Outputs
+from pipeline.check.predictions import Outputs
 from pipeline.check.predictions import record as record
 from pipeline.data.dataset import Data
 from pipeline.evaluate.captions import measure_captions, reference_texts
@@ -21,13 +21,6 @@ BEYOND = ""  # no row of parity counts any
 def answers(model: Any, x: np.ndarray) -> Outputs:
     """Return the captions of images x, str (N,)."""
     return [np.array([caption.text for caption in model.caption(x)], dtype=np.str_)]
-
-
-def compare(
-    model: Model, outputs: Outputs, expected: Outputs, count: int, close: float
-) -> dict[str, Any]:
-    """Return the differences of the first state and of the log-probabilities of probe words."""
-    return row_differences(outputs, expected, count)[0]
 
 
 def measure(

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.check.differences import row_differences
-from pipeline.check.predictions import Model, Outputs
+from pipeline.check.differences import compare as compare
+from pipeline.check.predictions import Outputs
 from pipeline.check.predictions import answers as answers
 from pipeline.check.predictions import record as record
 from pipeline.data.dataset import Data
@@ -16,13 +16,6 @@ from pipeline.evaluate import metrics
 
 BEYOND = ""  # no row of parity counts any
 lose = None  # no other precisions
-
-
-def compare(
-    model: Model, outputs: Outputs, expected: Outputs, count: int, close: float
-) -> dict[str, Any]:
-    """Return the differences of forecast and quantiles."""
-    return row_differences(outputs, expected, count)[0]
 
 
 def measure(

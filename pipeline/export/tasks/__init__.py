@@ -28,6 +28,13 @@ class ExportTask(Protocol):
         no precision but fp32.
         """
 
+    @property
+    def answers(self) -> Callable[[Any, np.ndarray, dict[str, Any]], list[np.ndarray]] | None:
+        """What a search on the host makes of the network's outputs for inputs, as torch has them.
+
+        From the network, the inputs and results/<entry>/data.json. None: outputs are answers.
+        """
+
     def export(self, net: nn.Module, x: np.ndarray) -> onnx.ModelProto:
         """Return the checked graph of a network; x: two inputs or more."""
 

@@ -19,6 +19,7 @@ import onnx
 import torch
 from convline.images.beam_search import Floats, Ints, State, search
 from convline.images.captioner import START, STEP_INPUTS, STEP_OUTPUTS, sentence
+from convline.images.image_model import Options
 from torch import Tensor, nn
 
 from pipeline.export.graph import BATCH_AXIS, add_input_defaults, check_graph, trace_network
@@ -31,7 +32,7 @@ from pipeline.network.tasks.captioning import Captioner
 
 OUTPUT_NAMES = ("first_hidden", "first_cell", "log_probabilities")
 SENTENCE_AXIS = {0: torch.export.Dim("M")}  # sentences that get a word together
-BEAMS = 3  # of `infer images`
+BEAMS = Options().beams  # of `infer images`
 count_correct = None  # no other precisions
 
 

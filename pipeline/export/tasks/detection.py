@@ -20,6 +20,7 @@ from pipeline.export.image_inputs import golden_inputs as golden_inputs
 from pipeline.export.image_inputs import random_inputs as random_inputs
 
 OUTPUT_NAMES = ("boxes", "labels", "scores", "count")
+answers = None  # the outputs are
 SHOWN = 0.5  # least score of a find that `infer images` prints unless it is told another
 
 

@@ -13,6 +13,7 @@ from pipeline.export.graph import difference as difference
 from pipeline.export.graph import export_network, torch_outputs
 
 OUTPUT_NAMES = ("forecast", "quantiles")
+answers = None  # the outputs are
 RANGE_WINDOWS = 32  # training windows on which `training_range` tries the network
 count_correct = None  # no other precisions
 

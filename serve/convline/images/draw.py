@@ -20,7 +20,8 @@ NARROWEST_PX = 240  # of a picture with text below it
 SMALLEST_FONT_PX, MOST_LINES = 14, 12
 LONGEST = 1000  # characters of a text that are looked at: it may come from anybody's model file
 TINT = 0.55  # of a class's colour over the image
-STRENGTHS = (1.0, 0.55, 0.3)  # of the palette's colours, one round after the other
+# Of the palette's colours, one round after the other: at a half, its blue would be its sky blue.
+STRENGTHS = (1.0, 0.3, 0.6)
 Box = tuple[float, float, float, float]  # left, top, right, bottom, px
 
 
