@@ -54,6 +54,8 @@ def serious_findings(page: Any) -> list[tuple[str, str]]:
 @pytest.fixture(scope="module")
 def scenes_site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The report of a detector, a segmenter and a captioner."""
+    if isinstance(missing := browser_demo.onnxruntime_web(ROOT / "out" / "downloads"), str):
+        pytest.skip(missing)
     root = tmp_path_factory.mktemp("scenes")
     scene_entries.write_all(root)
     scene_entries.write_packages(root)
@@ -227,8 +229,6 @@ def test_a_picture_of_ones_own_is_answered_as_onnxruntime_does(
     """The detector, with NonMaxSuppression and RoiAlign, the segmenter and the captioner, greedy, on
     Pillow's resize of a picture; the finds of a score of .05 or more are listed.
     """
-    if isinstance(missing := browser_demo.onnxruntime_web(ROOT / "out" / "downloads"), str):
-        pytest.skip(missing)
     rng = np.random.default_rng(0)
     picture = rng.integers(0, 256, (50, 90, 3), np.uint8)
     Image.fromarray(picture).save(tmp_path / "picture.png")

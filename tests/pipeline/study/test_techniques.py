@@ -19,7 +19,6 @@ from models import layers, stack
 from pipeline.core.errors import StageError
 from pipeline.data import dataset, prepare
 from pipeline.export import graph as export
-from pipeline.network import build as network
 from pipeline.network import modules, pretrained
 from pipeline.params import __main__ as params_main
 from pipeline.params import load
@@ -374,7 +373,7 @@ def test_weights_inside_a_checkpoint_are_found(resolved, tmp_path, monkeypatch, 
     state = {"layer.weight": torch.ones(2), "layer.bias": torch.zeros(2)}
     torch.save(wrap(state), tmp_path / "published.pth")
     with monkeypatch.context() as patched:
-        patched.setattr(network.models, "published", lambda arch, found, net: found)
+        patched.setattr(pretrained.models, "published", lambda arch, found, net: found)
         found = pretrained.read_published(resolved(PUBLISHED))
     assert found.keys() == state.keys() and all(
         torch.equal(found[key], state[key]) for key in state
