@@ -103,7 +103,7 @@ def like(recipe: Recipe) -> dataset.Data:
     if isinstance(block, ImageData):
         spec = block.spec
         name = spec.name if isinstance(spec, TorchvisionSet) else ""
-        classes = CLASSES.get(name, len(spec.classes or range(10)))
+        classes = CLASSES.get(name, len(getattr(spec, "classes", None) or range(10)))
         rule = block.image_rule
         about = {
             "task": block.task,

@@ -76,10 +76,10 @@ def anchor_losses(
     positive, negative = draw(*label_anchors(overlaps), count, ANCHOR_SHARE, random)
     sampled = positive | negative
     goals = encode(gather_rows(y[..., :4], overlaps.argmax(2)), anchors)
-    return (
-        F.binary_cross_entropy_with_logits(objectness[sampled], positive[sampled].float()),
-        F.smooth_l1_loss(offsets[positive], goals[positive], reduction="sum") / sampled.sum(),
+    logits = F.binary_cross_entropy_with_logits(
+        objectness, positive.float(), sampled.float(), reduction="sum"
     )
+    return logits / sampled.sum(), box_loss(offsets, goals, positive) / sampled.sum()
 
 
 def region_losses(
@@ -91,11 +91,21 @@ def region_losses(
     -1 for none. Girshick 2015, eq. 1 to 3, with lambda 1.
     """
     sampled, positive = labels >= 0, labels > 0
-    own = offsets[positive, labels[positive] - 1]  # (positives, 4)
+    own_class = (labels - 1).clamp(min=0)[..., None, None].expand(-1, -1, 1, 4)
+    own = offsets.gather(2, own_class)[:, :, 0]  # (N, R, 4)
     return (
-        F.cross_entropy(logits[sampled], labels[sampled]),
-        F.smooth_l1_loss(own, goals[positive], reduction="sum") / sampled.sum(),
+        F.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=-1),
+        box_loss(own, goals, positive) / sampled.sum(),
     )
+
+
+def box_loss(offsets: Tensor, goals: Tensor, positive: Tensor) -> Tensor:
+    """Return the summed smooth L1 loss of the positive rows of offsets and goals (N, A, 4).
+
+    The others are masked, and not left out: to count them, a GPU would have to be waited for.
+    """
+    reached = torch.where(positive[..., None], goals, offsets.detach())  # goals there may be inf
+    return F.smooth_l1_loss(offsets, reached, reduction="sum")
 
 
 def overlap(boxes: Tensor, y: Tensor) -> Tensor:

@@ -240,13 +240,20 @@ def test_a_device_is_measured_in_the_precisions_that_it_computes_in(
     )
 
 
-def test_time_call() -> None:
-    """A sleep of 5 ms; a call that gets slower and slower is not stable."""
-    found = latency.time_call(lambda: time.sleep(0.005), 4, 0.06)
-    assert 5 <= found["p50_ms"] <= found["p90_ms"] <= found["p99_ms"]
-    assert found["per_second"] == pytest.approx(4e3 / found["p50_ms"])
+def test_time_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a clock of the test: calls of 5 ms, and calls that take longer and longer."""
+    now = 0.0
+
+    def take(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+
+    monkeypatch.setattr(time, "perf_counter", lambda: now)
+    found = latency.time_call(lambda: take(0.005), 4, 0.06)
+    assert found["stable"] and found["per_second"] == pytest.approx(800)
+    assert [found[key] for key in ("p50_ms", "p90_ms", "p99_ms")] == pytest.approx([5, 5, 5])
     pauses = iter(range(1, 10_000))
-    assert not latency.time_call(lambda: time.sleep(1e-4 * next(pauses)), 1, 0.0)["stable"]
+    assert not latency.time_call(lambda: take(1e-4 * next(pauses)), 1, 0.0)["stable"]
 
 
 def test_the_sweep_ends_where_a_batch_gains_nothing() -> None:

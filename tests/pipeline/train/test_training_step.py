@@ -199,7 +199,9 @@ def lightest() -> dict[str, Recipe]:
 
 @pytest.fixture(scope="module")
 def on_meta(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Training without autocast, which the meta device does not have, and with fused optimizers."""
+    """Training in deterministic mode, where some functions of torch choose other operators; without
+    autocast, which the meta device does not have, and with fused optimizers.
+    """
     with pytest.MonkeyPatch.context() as patch:
         folder = tmp_path_factory.mktemp("work")
         (folder / "models").symlink_to(ROOT / "models")
@@ -207,7 +209,9 @@ def on_meta(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setattr(loop, "autocast", lambda precision, on: nullcontext())
         optimizer = importlib.import_module("torch.optim.optimizer")
         patch.setattr(optimizer, "_get_fused_kernels_supported_devices", lambda: ["meta"])
+        torch.use_deterministic_algorithms(True)
         yield
+        torch.use_deterministic_algorithms(False)
 
 
 @pytest.fixture(scope="module", params=["lightest", pytest.param("every", marks=pytest.mark.long)])
