@@ -26,6 +26,7 @@ from pipeline.network import modules
 from pipeline.params import schema
 from pipeline.train import augment, device, loop, losses, optim
 from pipeline.train.batches import Batches
+from pipeline.train.checkpoint import State
 
 PICKED = {
     "resnet": "ResNet-50",
@@ -129,7 +130,8 @@ def whole_of(recipe: schema.Training, net: Any, held: Batches) -> Callable[[], i
     net.train()
 
     def whole() -> int:
-        return loop.take_steps(recipe, net, optimizer, held, change, next(epochs), minimise)[2]
+        state = State(epoch=next(epochs))
+        return loop.take_steps(recipe, net, optimizer, held, change, state, minimise).rows
 
     return whole
 

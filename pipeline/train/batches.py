@@ -1,14 +1,58 @@
-"""A split on the device, as training and evaluation take it."""
+"""What the training loop asks of a split: its batches, in random order or in its own.
+
+A split on the device (`Batches`) is indexed. One that does not fit into memory is read batch by
+batch: `photo_batches`.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from pipeline.data.dataset import Data
+from pipeline.train import device
+from pipeline.train.distributed import own_rows, shared_generator
+
+Pairs = Iterator[tuple[Tensor, Tensor]]  # inputs and targets of batch after batch, on the device
+
+
+class Split(Protocol):
+    """A split of any size, of which the loop sees batches."""
+
+    @property
+    def device(self) -> torch.device:
+        """Return where the batches are."""
+
+    @property
+    def x(self) -> Tensor:
+        """Return images of the split (N, C, H, W) for statistics: all, or a sample of them."""
+
+    def __len__(self) -> int:
+        """Return the rows of the split."""
+
+    def in_order(self, batch: int) -> Pairs:
+        """Yield this process's rows in the split's order."""
+
+
+class TrainingSplit(Split, Protocol):
+    """The split that is trained on."""
+
+    def pause(self, batch: int) -> int:
+        """Return after how many steps an epoch may be interrupted, and be resumed there."""
+
+    def shuffled(self) -> Tensor:
+        """Return all row numbers in random order, drawn from `shared_generator`."""
+
+    def read(self, parts: Sequence[Tensor], seed: int | None) -> Pairs:
+        """Yield the rows of each part.
+
+        seed: of what is drawn for each row where the split itself cuts images; None: as served.
+        """
 
 
 @dataclass
@@ -21,6 +65,25 @@ class Batches:
 
     x: Tensor
     y: Tensor
+
+    @property
+    def device(self) -> torch.device:
+        return self.x.device
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def in_order(self, batch: int) -> Pairs:
+        yield from zip(*(own_rows(part).split(batch) for part in (self.x, self.y)), strict=True)
+
+    def pause(self, batch: int) -> int:
+        return len(self)  # an epoch in memory is short: it is resumed at its start
+
+    def shuffled(self) -> Tensor:
+        return device.send(torch.randperm(len(self), generator=shared_generator()), self.device)
+
+    def read(self, parts: Sequence[Tensor], seed: int | None) -> Pairs:
+        return ((self.x[rows], self.y[rows]) for rows in parts)
 
 
 def image_batches(source: Data, split: str, on: torch.device) -> Batches:

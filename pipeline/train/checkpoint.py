@@ -31,6 +31,8 @@ class State:
     """What training carries from epoch to epoch besides the network and the optimizer."""
 
     epoch: int = 0
+    step: int = 0  # of the epoch that has begun
+    sums: list[float] = field(default_factory=lambda: [0.0] * 3)  # loss, right and rows up to there
     history: list[dict[str, float]] = field(default_factory=list)
     gradients: list[dict[str, float]] = field(default_factory=list)  # of `mean_gradients`
     best_epoch: int = 0
@@ -39,6 +41,12 @@ class State:
     least: dict[str, float] = field(default_factory=dict)  # loss of `best`, by name prefix
     kept: dict[str, float] = field(default_factory=dict)  # replaces values of the chosen row
     snapshots: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+
+    @property
+    def where(self) -> str:
+        """How far the training is: "after epoch 3", or "after 120 steps of epoch 4"."""
+        inside = f"{self.step:,} steps of " if self.step else ""
+        return f"after {inside}epoch {self.epoch + bool(self.step)}"
 
     @property
     def chosen(self) -> dict[str, float]:
@@ -61,6 +69,7 @@ def record_epoch(
     with this prefix become the best ones. The prefix of a whole network is "".
     """
     state.epoch += 1
+    state.step, state.sums = 0, [0.0] * 3
     state.history.append(row)
     state.gradients.append(mean_gradients(net))
     before = state.least
@@ -99,8 +108,7 @@ def read_checkpoint(path: Path, net: nn.Module, optimizer: torch.optim.Optimizer
     optimizer.load_state_dict(saved["optimizer"])
     state = State(**saved["state"])
     if not distributed.rank():
-        where = f"after epoch {state.epoch}, from the checkpoint of an interrupted run"
-        note(f"continuing {where}")
+        note(f"continuing {state.where}, from the checkpoint of an interrupted run")
     return state
 
 

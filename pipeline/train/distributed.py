@@ -30,6 +30,7 @@ from torch import distributed as dist
 from pipeline.core.errors import ParamsError, StageError
 from pipeline.core.stage import note
 
+ODD = 0x9E3779B97F4A7C15  # 2**64 over the golden ratio: its multiples are far apart modulo 2**63
 _shared: torch.Generator | None = None  # in a group: draws the same numbers in all processes
 
 
@@ -129,9 +130,13 @@ def join_group(on: torch.device) -> Iterator[torch.device]:
         sys.exit(130)  # the launcher prints the message
 
 
-def seed_epoch(number: int) -> None:
-    """Seed an epoch: `shared_generator` alike in all processes, the rest (dropout) in each."""
+def seed_epoch(number: int, step: int = 0) -> None:
+    """Seed an epoch: `shared_generator` alike in all processes, the rest (dropout) in each.
+
+    step: where an epoch goes on, which then draws other numbers than at its start.
+    """
     global _shared
+    number = (number + step * ODD) % 2**63
     torch.manual_seed(number)
     if size() > 1:
         _shared = torch.Generator().manual_seed(number)

@@ -21,7 +21,7 @@ from pipeline.network import build as network
 from pipeline.network import pretrained
 from pipeline.params.schema import Training
 from pipeline.train import augment, batch_norm, device, distributed, finetune
-from pipeline.train.batches import Batches
+from pipeline.train.batches import Batches, Split, TrainingSplit
 from pipeline.train.checkpoint import (
     LEAST_S,
     MOST_SHARE,
@@ -68,25 +68,24 @@ def fit(
     for row in state.history:
         on_epoch(row)
     if checkpoint:
-        distributed.require_agreement(f"{checkpoint.name} after epoch {state.epoch}")
+        distributed.require_agreement(f"{checkpoint.name} {state.where}")
     fitting, validation = (load_batches(source, k, net, on) for k in ("train", "validation"))
     minimise = training_loss(recipe, net, fitting, validation, label, train.epochs - state.epoch)
     watched = {split: load_batches(source, split, net, on) for split in watch}
     change = augment.build(train.augment, fitting.x)
-    saved, pause = time.monotonic(), LEAST_S
+    keep = checkpoint_writer(checkpoint, net, optimizer, state)
     bar = progress(train.epochs, f"train {label}", "epoch", state.epoch)
     patience = train.patience or train.epochs
     while state.epoch < train.epochs and state.epoch - state.best_epoch < patience:
-        row = one_epoch(recipe, net, optimizer, fitting, validation, change, state, label, minimise)
+        row = one_epoch(
+            recipe, net, optimizer, fitting, validation, change, state, label, minimise, keep
+        )
         for split, part in watched.items():
             row[f"{split}_loss"], row[f"{split}_accuracy"] = evaluate(recipe, net, part)
         on_epoch(row)
         bar.update()
         bar.set_postfix_str(f"validation loss {row['validation_loss']:.4g}", refresh=False)
-        if checkpoint and not distributed.rank() and (begun := time.monotonic()) - saved > pause:
-            write_checkpoint(checkpoint, net, optimizer, state)
-            saved = time.monotonic()
-            pause = max(LEAST_S, (saved - begun) / MOST_SHARE)
+        keep()
     bar.close()
     if not train.epochs:  # the network is used as it was published
         row = untrained_row(recipe, net, fitting, validation)
@@ -102,6 +101,22 @@ def fit(
     return net, state
 
 
+def checkpoint_writer(
+    path: Path | None, net: Any, optimizer: torch.optim.Optimizer, state: State
+) -> Callable[[], None]:
+    """Return a function that writes a checkpoint when it is time for one, in process 0."""
+    saved, pause = time.monotonic(), LEAST_S
+
+    def keep() -> None:
+        nonlocal saved, pause
+        if path and not distributed.rank() and (begun := time.monotonic()) - saved > pause:
+            write_checkpoint(path, net, optimizer, state)
+            saved = time.monotonic()
+            pause = max(LEAST_S, (saved - begun) / MOST_SHARE)
+
+    return keep
+
+
 def optimizer_of(recipe: Training, net: Any) -> torch.optim.Optimizer:
     """Return the recipe's optimizer of the weights that it trains."""
     if recipe.head:
@@ -111,7 +126,7 @@ def optimizer_of(recipe: Training, net: Any) -> torch.optim.Optimizer:
 
 
 def training_loss(
-    recipe: Training, net: Any, fitting: Batches, validation: Batches, label: str, epochs: int
+    recipe: Training, net: Any, fitting: Split, validation: Split, label: str, epochs: int
 ) -> Callable[..., tuple[Tensor, Tensor]]:
     """Return `loss_and_outputs` of the network as a function of (x, y, weight).
 
@@ -119,14 +134,14 @@ def training_loss(
     mean over all processes.
     """
     train = recipe.train
-    least, count = min(train.batch, len(fitting.x), len(validation.x)), distributed.size()
+    least, count = min(train.batch, len(fitting), len(validation)), distributed.size()
     if count > 1 and least < 2 * count:
         needed = f"{count} processes share {least} rows, expected two each"
         raise StageError(f"train {label}: {needed}; lower `processes:`")
     loss = distributed.average_gradients(
         partial(loss_and_outputs, recipe), net, partly=bool(recipe.head)
     )
-    on, auto = fitting.x.device, train.compile == "auto"
+    on, auto = fitting.device, train.compile == "auto"
     # A choice by the clock can differ from run to run, and compiled sums differ in their last bits.
     if train.compile == "off" or (auto and (on.type == "cpu" or recipe.deterministic)):
         return loss
@@ -137,7 +152,7 @@ def training_loss(
         note(f"{label}: not compiled: {missing}")
         return loss
     if auto:
-        steps = epochs * math.ceil(len(fitting.x) / train.batch)
+        steps = epochs * math.ceil(len(fitting) / train.batch)
         return device.compile_where_it_pays(loss, net, on, steps, label)
     net.net.compile()
     return loss
@@ -147,23 +162,27 @@ def one_epoch(
     recipe: Training,
     net: Any,
     optimizer: torch.optim.Optimizer,
-    fitting: Batches,
-    validation: Batches,
+    fitting: TrainingSplit,
+    validation: Split,
     change: augment.Augment,
     state: State,
     label: str,
     minimise: Callable[..., tuple[Tensor, Tensor]],
+    keep: Callable[[], None] = lambda: None,
 ) -> dict[str, float]:
-    """Train one epoch, evaluate the validation split, record both; return the history's new row."""
+    """Train one epoch, evaluate the validation split, record both; return the history's new row.
+
+    keep: writes a checkpoint where it is time; called where the epoch may be interrupted.
+    """
     train = recipe.train
     net.train()
     if recipe.head:
         finetune.freeze_stages(net, recipe.head, state.epoch)
     epoch = state.epoch
-    sums = take_steps(recipe, net, optimizer, fitting, change, epoch, minimise)
+    sums = take_steps(recipe, net, optimizer, fitting, change, state, minimise, keep)
     reestimate_batch_norm(net, fitting, train.batch)
     distributed.average_statistics(net)
-    total, right, seen = distributed.sum_over_processes(*sums)
+    total, right, seen = sums.added_to(state.sums)
     row = {"epoch": epoch + 1, "lr": optimizer.param_groups[0]["lr"], "train_loss": total / seen}
     row["validation_loss"], accuracy = evaluate(recipe, net, validation)
     if TASKS[net.task].HAS_ACCURACY:
@@ -187,37 +206,65 @@ def take_steps(
     recipe: Training,
     net: Any,
     optimizer: torch.optim.Optimizer,
-    fitting: Batches,
+    fitting: TrainingSplit,
     change: augment.Augment,
-    epoch: int,
+    state: State,
     minimise: Callable[..., tuple[Tensor, Tensor]],
-) -> tuple[Tensor, Tensor, int]:
-    """Take one epoch's steps; return the sums of losses and of correct predictions, and the rows.
+    keep: Callable[[], None] = lambda: None,
+) -> Sums:
+    """Take the steps that are left of an epoch; return the sums of those since its last pause.
 
-    The sums are scalars on the device.
+    At a pause `state` gets the sums of all steps before it. All processes are alike then, and what
+    is drawn later depends on the step's number alone: an interrupted epoch is resumed there.
     """
-    train = recipe.train
+    train, epoch, first = recipe.train, state.epoch, state.step
     # Seeded by the epoch: order, dropout and augmentation repeat when a training is resumed.
-    distributed.seed_epoch(train.seed * 1_000_003 + epoch)
-    drawn = torch.randperm(len(fitting.x), generator=distributed.shared_generator())
-    order = device.send(drawn, fitting.x.device).split(train.batch)
+    seed = train.seed * 1_000_003 + epoch
+    distributed.seed_epoch(seed)
+    order = fitting.shuffled().split(train.batch)
     least = 2 * distributed.size()  # batch norm cannot train on one sample
     order = [rows for rows in order if len(rows) >= least or len(order) == 1]
-    # On the device, so that a GPU need not wait for its host.
-    total = right = torch.zeros((), dtype=torch.float64, device=fitting.x.device)
-    seen = 0
-    for i, rows in enumerate(order):
+    parts = [distributed.own_rows(rows) for rows in order[first:]]
+    pause = fitting.pause(train.batch)
+    sums = Sums(fitting.device)
+    for i, (x, y) in enumerate(fitting.read(parts, seed), first):
+        if i and i % pause == 0:
+            if i > first:
+                distributed.average_statistics(net)
+                state.step, state.sums = i, sums.added_to(state.sums)
+                sums = Sums(fitting.device)
+                keep()
+            distributed.seed_epoch(seed, i)
         for group in optimizer.param_groups:
             group["lr"] = lr_at(train, epoch + i / len(order)) * group.get("factor", 1.0)
-        own = distributed.own_rows(rows)
-        x, y = change(fitting.x[own], len(rows)), fitting.y[own]
-        weight = len(own) * distributed.size() / len(rows)
-        loss, correct = optimizer_step(recipe, net, optimizer, x, y, minimise, weight)
-        total, right, seen = total + loss.double() * len(own), right + correct, seen + len(own)
-    return total, right, seen
+        x = change(x, len(order[i]))
+        weight = len(x) * distributed.size() / len(order[i])
+        sums.add(*optimizer_step(recipe, net, optimizer, x, y, minimise, weight), len(x))
+    return sums
 
 
-def reestimate_batch_norm(net: Any, fitting: Batches, batch: int) -> None:
+class Sums:
+    """Sums over rows of losses and of correct predictions, and the rows.
+
+    They are scalars on the device, so that a GPU need not wait for its host.
+    """
+
+    def __init__(self, on: torch.device):
+        self.total = self.right = torch.zeros((), dtype=torch.float64, device=on)
+        self.rows = 0
+
+    def add(self, loss: Tensor, right: Tensor, rows: int) -> None:
+        """Add a step's mean loss and correct predictions."""
+        self.total, self.right = self.total + loss.double() * rows, self.right + right
+        self.rows += rows
+
+    def added_to(self, before: Sequence[float]) -> list[float]:
+        """Return `before` and these sums over all processes, added; it waits for the device."""
+        sums = distributed.sum_over_processes(self.total, self.right, self.rows)
+        return [a + b for a, b in zip(before, sums, strict=True)]
+
+
+def reestimate_batch_norm(net: Any, fitting: TrainingSplit, batch: int) -> None:
     """Estimate unsettled batch-norm statistics from the training split in random order.
 
     The order is random because a split is sorted by class, and a batch of one class has not the
@@ -226,12 +273,11 @@ def reestimate_batch_norm(net: Any, fitting: Batches, batch: int) -> None:
     if not batch_norm.unsettled_layers(net):
         return
     forward = TASKS[net.task].statistics_forward(net)
-    drawn = torch.randperm(len(fitting.x), generator=distributed.shared_generator())
-    order = device.send(drawn, fitting.x.device)
+    order = fitting.shuffled()
     own, full_batches = distributed.own_rows(order), len(order) // distributed.size() // batch
     # Equally many batches in each process: a synchronized layer waits for all processes.
     rows = own.split(batch)[:full_batches] if full_batches else [own]
-    batch_norm.reestimate(net, forward, (fitting.x[part] for part in rows))
+    batch_norm.reestimate(net, forward, (x for x, _ in fitting.read(rows, None)))
 
 
 def require_finite_weights(net: nn.Module, label: str, epoch: int) -> None:
@@ -288,7 +334,7 @@ def in_float32(part: Any) -> Any:
 
 
 def untrained_row(
-    recipe: Training, net: Any, fitting: Batches, validation: Batches
+    recipe: Training, net: Any, fitting: Split, validation: Split
 ) -> dict[str, float]:
     """Return the history row of a network that is not trained."""
     row: dict[str, float] = {"epoch": 0, "lr": 0.0}
@@ -304,7 +350,7 @@ def load_batches(source: dataset.Data, split: str, net: Any, on: torch.device) -
 
 @torch.no_grad()
 def evaluate(
-    recipe: Training, net: Any, split: Batches, member: nn.Module | None = None
+    recipe: Training, net: Any, split: Split, member: nn.Module | None = None
 ) -> tuple[float, float]:
     """Return a split's mean loss without penalty and smoothing, and its accuracy, 0 without one.
 
@@ -315,10 +361,9 @@ def evaluate(
     judged = SimpleNamespace(net=member) if member else net
     plain = recipe.train.updated(label_smoothing=0.0)
     batch = 2 * plain.batch  # what fits with gradients fits twice without
-    parts = distributed.own_rows(split.x).split(batch), distributed.own_rows(split.y).split(batch)
-    for x, y in zip(*parts, strict=True):
+    for x, y in split.in_order(batch):
         outputs = task.forward(judged, x, y, plain)
         total += float(task.objective(outputs, y, plain)) * len(x)
         right += float(task.sum_correct(outputs, y))
     total, right = distributed.sum_over_processes(total, right)
-    return total / len(split.x), right / len(split.x)
+    return total / len(split), right / len(split)

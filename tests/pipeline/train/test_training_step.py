@@ -27,6 +27,7 @@ from pipeline.network import build as network
 from pipeline.params import load as params
 from pipeline.params.schema import Recipe
 from pipeline.train import augment, finetune, loop, losses
+from pipeline.train.checkpoint import State
 
 pytestmark = pytest.mark.slow
 META = torch.device("meta")
@@ -143,7 +144,7 @@ def trained(recipe: Recipe) -> tuple[Watch, int]:
     if recipe.train.loss == "pinball":
         losses.level_column(tuple(recipe.train.levels), META)  # once a process
     with Watch() as watch, Literals() as literals:
-        loop.take_steps(recipe, net, optimizer, fitting, change, 0, minimise)
+        loop.take_steps(recipe, net, optimizer, fitting, change, State(), minimise)
     return watch, literals.count
 
 
