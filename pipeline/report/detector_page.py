@@ -12,6 +12,7 @@ from convline.errors import describe_count
 from convline.metrics.detection import (
     ALL,
     RECALLS,
+    SHOWN,
     ClassFinds,
     box_overlaps,
     finds_by_class,
@@ -33,7 +34,6 @@ from pipeline.report.mistakes import (
 from pipeline.report.result_files import Entry
 from pipeline.report.tables import Cell, Column, Table
 
-SHOWN = 0.5  # score from which `infer` writes a find
 THRESHOLDS = (0.1, 0.3, 0.5, 0.7, 0.9)
 OVERLAP = 0.5  # from which on a find is right
 MAX_PICTURES = 12

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from convline.images.detector import Detector, compare_finds
-from convline.metrics.detection import HALF, finds_by_class
+from convline.metrics.detection import HALF, SHOWN, finds_by_class
 
 from pipeline.check.differences import require_shapes
 from pipeline.check.metric_loss import MetricLoss, drawn_loss
@@ -17,7 +17,6 @@ from pipeline.data.dataset import Data
 from pipeline.evaluate.detection import drawn_precision, measure_detection
 from pipeline.evaluate.metrics import compare_with_constant
 
-SHOWN = 0.5  # score from which finds are compared with the fp32 file's
 NAMED = 5  # finds at the edge, at most
 BEYOND = "{count} finds are on one side alone, at the edge of a threshold or of a suppression"
 

@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import torch
 from convline.images.detector import compare_finds
-from convline.metrics.detection import average_precision
+from convline.metrics.detection import SHOWN, average_precision
 from onnx import TensorProto, helper
 from onnxscript import opset20
 from torch import nn
@@ -21,7 +21,6 @@ from pipeline.export.image_inputs import random_inputs as random_inputs
 
 OUTPUT_NAMES = ("boxes", "labels", "scores", "count")
 answers = None  # the outputs are
-SHOWN = 0.5  # least score of a find that `infer images` prints unless it is told another
 
 
 op: Any = opset20  # whose types know no Python numbers, which it takes

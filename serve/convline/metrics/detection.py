@@ -21,6 +21,7 @@ THRESHOLDS = np.linspace(0.5, 0.95, 10)  # of intersection over union
 RECALLS = np.linspace(0, 1, 101)  # where precision is read off its curve
 MOST = 100  # finds of a class in an image that average precision ranks, those of the best scores
 HALF = THRESHOLDS[:1]
+SHOWN = 0.5  # least score of a find that `infer images` prints unless it is told another
 AT_HALF, ALL = slice(0, 1), slice(None)  # of THRESHOLDS
 
 
