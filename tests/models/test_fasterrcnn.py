@@ -101,6 +101,21 @@ def test_pooled_regions_are_torchvisions(pooling, layer):
     torch.testing.assert_close(pooled[0], layer(maps, list(boxes)))
 
 
+def test_training_pools_as_inference_does(net):
+    """Features, boxes that touch the border and one without an area; the gradient of the map, too."""
+    boxes = torch.cat(
+        [random_boxes(2, 7), torch.tensor([[0.0, 0, 32, 24], [9, 9, 9, 9]] * 2).view(2, 2, 4)], 1
+    )
+    pooled, gradients = [], []
+    for mode in (True, False):
+        maps = torch.randn(2, 5, 6, 8, generator=torch.Generator().manual_seed(4)).requires_grad_()
+        pooled.append(net.train(mode).pool(maps, boxes))
+        (pooled[-1] * torch.arange(25.0).view(5, 5)).sum().backward()
+        gradients.append(maps.grad)
+    torch.testing.assert_close(*pooled)
+    torch.testing.assert_close(*gradients)
+
+
 def test_proposals_are_few_and_distinct(net):
     """The best anchor comes first; no two proposals overlap by more than .7; the rest is not valid."""
     objectness = torch.arange(432.0).repeat(2, 1)

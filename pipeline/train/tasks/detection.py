@@ -136,9 +136,20 @@ def draw(
     At most `share` of them are positive; negatives fill up.
     """
     keys = torch.rand(positive.shape, generator=random, device=positive.device)
-    places = [keys.masked_fill(~group, 2).argsort(1).argsort(1) for group in (positive, negative)]
-    positive = positive & (places[0] < int(share * count))
-    return positive, negative & (places[1] < count - positive.sum(1, keepdim=True))
+    most = torch.full_like(positive[:, :1], int(share * count), dtype=torch.int64)
+    positive = draw_from(positive, keys, most, count)
+    return positive, draw_from(negative, keys, count - positive.sum(1, keepdim=True), count)
+
+
+def draw_from(group: Tensor, keys: Tensor, size: Tensor, most: int) -> Tensor:
+    """Return the members of a group, bool (N, A), with the `size` (N, 1) smallest keys (N, A).
+
+    Keys are below 1, sizes at most `most`. It finds these alone: to sort all took a tenth of a
+    training step.
+    """
+    keys = keys.masked_fill(~group, 1)
+    smallest = F.pad(keys, (0, most + 1), value=1.0).topk(most + 1, largest=False).values
+    return group & (keys < smallest.gather(1, size))
 
 
 def sample_regions(

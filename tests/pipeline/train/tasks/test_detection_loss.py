@@ -66,6 +66,13 @@ def test_samples(positives, expected):
     assert len({tuple(row.nonzero().flatten().tolist()) for row in drawn[1]}) == 50
 
 
+def test_a_sample_is_larger_than_what_there_is():
+    """Of 8 at most a quarter is positive, also where five are there in all."""
+    positive = torch.tensor([[True, True, True, False, False]])
+    drawn = detection.draw(positive, ~positive, 8, 0.25, torch.Generator().manual_seed(0))
+    assert [int(part.sum()) for part in drawn] == [2, 2]
+
+
 def test_sampled_regions():
     """True boxes are among them; a region is of the class it overlaps by half, else background."""
     truth = torch.tensor([[[0.0, 0, 10, 10, 1], [20, 20, 30, 30, 0], NONE]])
