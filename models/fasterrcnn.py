@@ -17,7 +17,9 @@ networks", IEEE TPAMI 39(6), arXiv:1506.01497, section 3; the second network is 
 Every shape is fixed, so that the network is one ONNX graph: there are always `proposals` boxes, of
 which some may not be valid, and `most` finds, of which the first `count` are. `backbone: vgg` is
 VGG-16 up to conv5_3, as in the paper; with `pooled: 7`, `width: 4096` the network has the paper's
-size. `scales` are the sides of the square anchors in pixels: set them to the sizes of your objects.
+size. `backbone: zoo` is any convolutional network of torchvision, `name`, up to a map of `stride`,
+with its published weights if the recipe has `weights: {file: imagenet}`. `scales` are the sides of
+the square anchors in pixels: set them to the sizes of your objects.
 
 Expected on `scenes` (2,000 images of 80 x 80 pixels with 1 to 6 digits, batch 16, AdamW 2e-3,
 one-cycle, 8 epochs, `region_samples` 64; 400 unseen scenes): a mean average precision of .975 at an
@@ -33,6 +35,7 @@ image's border, too; 48 proposals from 192 anchors, in training and after it (30
 training 2,000); no dropout; hidden layers start from he, since they are not pretrained.
 """
 
+import copy
 import math
 from collections.abc import Callable, Sequence
 from typing import Literal
@@ -41,7 +44,7 @@ import torch
 from torch import Tensor, nn
 from torchvision import ops
 
-from models import layers, options, resnet, vgg
+from models import layers, options, resnet, vgg, zoo
 from models.options import Positive
 
 PAPER = "Ren et al. 2017"
@@ -56,7 +59,10 @@ POINTS = 2  # of RoI align, in each direction of a bin
 MOST_GROWTH = math.log(1000 / 16)  # of a side, so that exp does not overflow; as in Detectron
 
 SMALL = "3-16 M 3-32 M 3-64 3-64"  # in the words of vgg.TABLE_1
-STRIDES = {"small": 4, "vgg": 16, "resnet": 16}
+STRIDES = {"small": 4, "vgg": 16, "resnet": 16}  # zoo's is an option
+NAME = "squeezenet1_1"  # of zoo, its smallest
+PROBE = 256  # side in pixels of an image that measures strides
+NO_TRUNK = ("googlenet", "inception", "maxvit", "regnet", "swin", "vit")  # not one chain of maps
 
 REFERENCE = {
     "Faster R-CNN VGG-16": {
@@ -193,17 +199,17 @@ class BoxHead(nn.Module):
         return self.logits(hidden).float(), self.offsets(hidden).unflatten(1, (-1, 4)).float()
 
 
-def small_features(in_channels: int) -> nn.Sequential:
+def small_features(in_channels: int, *_: object) -> nn.Sequential:
     """Return the convolutions of the table above."""
     return vgg.convolutions(in_channels, SMALL, batch_norm=True)[:-1]  # without Flatten
 
 
-def vgg_features(in_channels: int) -> nn.Sequential:
+def vgg_features(in_channels: int, *_: object) -> nn.Sequential:
     """Return VGG-16 up to conv5_3: without the last pool (section 4)."""
     return vgg.convolutions(in_channels, vgg.TABLE_1["D"], batch_norm=False)[:-2]
 
 
-def resnet_features(in_channels: int) -> nn.Sequential:
+def resnet_features(in_channels: int, *_: object) -> nn.Sequential:
     """Return ResNet-18 up to conv4_x, as He et al. 2015, arXiv:1512.03385, appendix A."""
     net = resnet.ResNet(
         in_channels=in_channels,
@@ -216,10 +222,43 @@ def resnet_features(in_channels: int) -> nn.Sequential:
     return net.features[:-3]  # without stage4, pool, Flatten
 
 
-BACKBONES: dict[str, Callable[[int], nn.Sequential]] = {
+def zoo_features(in_channels: int, name: str, stride: int) -> nn.Sequential:
+    """Return torchvision's network up to the last map of at most `stride` pixels a cell.
+
+    Its layers keep their names.
+    """
+    if zoo.require_known(name).startswith(NO_TRUNK):
+        fitting = "resnet18, mobilenet_v2, squeezenet1_1, efficientnet_b0"
+        raise ValueError(f"fasterrcnn: expected a chain of layers, got {name}; take {fitting}")
+    net: nn.Module = zoo.Zoo(in_channels=in_channels, size=(224, 224), classes=1, name=name).net  # type: ignore[arg-type]
+    trunk = getattr(net, "features", getattr(net, "layers", net))
+    kept, probe = {}, torch.zeros(1, 3, PROBE, PROBE, device="meta")
+    for place, layer in trunk.named_children():
+        probe = copy.deepcopy(layer).to("meta").eval()(probe)
+        if (
+            PROBE / probe.shape[2] > 1.5 * stride
+        ):  # maps without padding are smaller by a cell or so
+            break
+        kept[place] = layer
+    return layers.named(**kept)
+
+
+def torchvision_weights(name: str = NAME, **options: object) -> dict[str, Tensor]:
+    """Return the ImageNet weights of `backbone: zoo`, under torchvision's names."""
+    return zoo.torchvision_weights(name)
+
+
+def start_weights(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return what a classifier, or another detector, gives a detector: weights of its features."""
+    names = {name: name.removeprefix("net.").removeprefix("layers.") for name in state}
+    return {f"features.{names[n].removeprefix('features.')}": state[n] for n in state}
+
+
+BACKBONES: dict[str, Callable[[int, str, int], nn.Sequential]] = {
     "small": small_features,
     "vgg": vgg_features,
     "resnet": resnet_features,
+    "zoo": zoo_features,
 }
 POOLING: dict[str, Callable[..., Tensor]] = {
     "align": lambda maps, boxes, side, scale: ops.roi_align(maps, boxes, side, scale, POINTS, True),
@@ -230,11 +269,16 @@ POOLING: dict[str, Callable[..., Tensor]] = {
 HEAD_DEVIATIONS = (0.1, 0.1, 0.2, 0.2)
 
 
-def check_options(size: tuple[int, int], backbone: str, scales: Sequence[int]) -> None:
+def check_options(
+    in_channels: int, size: tuple[int, int], backbone: str, scales: Sequence[int], stride: int
+) -> None:
     """Raise ValueError for no scale, and for images that leave no cell of the feature map."""
     if not scales:
         raise ValueError("fasterrcnn: expected scales, one or more, got []; write [10, 15, 22]")
-    options.require_size("fasterrcnn", size, STRIDES.get(backbone, 1))
+    if backbone == "zoo" and in_channels != 3:
+        needed = f"expected 3 channels for backbone zoo, got {in_channels}"
+        raise ValueError(f"fasterrcnn: {needed}; set `colour: rgb`")
+    options.require_size("fasterrcnn", size, STRIDES.get(backbone, 2 * stride))
 
 
 class FasterRCNN(nn.Module):
@@ -254,7 +298,7 @@ class FasterRCNN(nn.Module):
         in_channels: int,
         size: tuple[int, int],
         classes: int,
-        backbone: Literal["small", "vgg", "resnet"] = "small",
+        backbone: Literal["small", "vgg", "resnet", "zoo"] = "small",
         scales: Sequence[Positive] = (10, 15, 22),
         pooling: Literal["align", "pool"] = "align",
         pooled: Positive = 5,
@@ -263,18 +307,22 @@ class FasterRCNN(nn.Module):
         most: Positive = 32,
         anchor_samples: Positive = 256,
         region_samples: Positive = 64,
+        name: str = NAME,
+        stride: Literal[4, 8, 16, 32] = 16,
     ) -> None:
         """`scales`: sides of the anchors in pixels; `pooled`: side of a pooled region; `width`:
         units of the two dense layers; `most`: finds of an image; `anchor_samples`,
-        `region_samples`: of an image, that the two losses are of.
+        `region_samples`: of an image, that the two losses are of; `name`, `stride`:
+        of `backbone: zoo`, as torchvision spells it, and pixels a cell of its map.
         """
         super().__init__()
         features = options.choose("fasterrcnn", "backbone", backbone, BACKBONES)
         options.choose("fasterrcnn", "pooling", pooling, POOLING)
-        check_options(size, backbone, scales)
-        self.stride, self.pooling, self.pooled = STRIDES[backbone], pooling, pooled
+        check_options(in_channels, size, backbone, scales, stride)
+        self.stride = STRIDES.get(backbone, stride)
+        self.pooling, self.pooled = pooling, pooled
         self.anchor_samples, self.region_samples = anchor_samples, region_samples
-        self.features = features(in_channels)
+        self.features = features(in_channels, name, stride)
         channels, rows, columns = layers.feature_shape(self.features, in_channels, size)
         self.rpn = ProposalNetwork(channels, len(scales) * len(RATIOS))
         self.head = BoxHead(channels * pooled**2, width, classes)

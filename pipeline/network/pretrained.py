@@ -39,19 +39,36 @@ def load_start_weights(
     labels: the classes of this recipe. base: the other entry, where it is in memory; else it is
     read from out/ and results/. With a `head:` block the last layer keeps its random weights; all
     other weights must fit, or StageError is raised. An architecture with `start_weights` takes a
-    part of the other entry's.
+    part of another architecture's.
     """
     if needs := recipe.needs:
         base, whose = base or read_base(needs), f"the network of {needs}"
         of_net = {key.removeprefix("net."): w for key, w in base.state.items() if key[:4] == "net."}
-        if (part := models.start_weights(recipe.arch, of_net)) is not None:
-            load_weights(net.net, net.net.state_dict() | part, whose, recipe)
+        if (part := part_of(net.net, recipe.arch, of_net)) is not None:
+            load_weights(net.net, part, whose, recipe)
             return
         load_weights(net, base.state, whose, recipe)
         if recipe.head and recipe.head.keep:
             copy_known_classes(net, base, labels)
     elif weights := recipe.weights:
-        load_weights(net.net, read_published(recipe), f"weights: {weights.file}", recipe)
+        state = read_published(recipe)
+        if not net.net.state_dict().keys() <= state.keys():
+            state = part_of(net.net, recipe.arch, state) or state
+        load_weights(net.net, state, f"weights: {weights.file}", recipe)
+
+
+def part_of(net: nn.Module, arch: str, state: dict[str, Tensor]) -> dict[str, Tensor] | None:
+    """Return a network's weights with those that its architecture takes of another one's `state`.
+
+    Of a part that it takes at all, such as the features, every weight is expected; what the other
+    one has beyond is left out. None where the architecture takes none.
+    """
+    part, own = models.start_weights(arch, state), net.state_dict()
+    if part is None:
+        return None
+    parts = {name.partition(".")[0] for name in part}
+    rest = {name: weight for name, weight in own.items() if name.partition(".")[0] not in parts}
+    return rest | {name: weight for name, weight in part.items() if name in own}
 
 
 def read_base(entry: str) -> Base:

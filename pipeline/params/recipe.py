@@ -315,7 +315,8 @@ def check_start(place: str, recipe: EntryRecipe) -> None:
         )
     standardise = getattr(recipe.data, "standardise", None)
     imagenet = weights and weights.file == "imagenet"
-    known = class_count(recipe.data.spec) if imagenet and not head else None
+    whole = not head and not network_options.takes_start_weights(recipe.arch)
+    known = class_count(recipe.data.spec) if imagenet and whole else None
     if known not in (None, 1000):
         raise ParamsError(
             f"{place}.weights.file: expected weights of {known} classes, as data.set has, got"

@@ -5,9 +5,10 @@ import math
 import pytest
 import torch
 from torchvision import ops
+from torchvision.models import get_model
 
 import models
-from models import fasterrcnn, summary
+from models import fasterrcnn, layers, summary
 
 SMALL = {"in_channels": 1, "size": (24, 32), "classes": 3, "width": 8}
 
@@ -170,16 +171,52 @@ def test_rows_are_independent(net):
         assert torch.equal(first[[0, 2]], second[[0, 2]])
 
 
-@pytest.mark.parametrize("backbone", ["small", "vgg", "resnet"])
+@pytest.mark.parametrize("backbone", ["small", "vgg", "resnet", "zoo"])
 def test_backbones(backbone):
     """Oblong colour images; the map has a cell for each stride, and only hidden layers are He's."""
     options = SMALL | {"in_channels": 3, "size": (64, 96), "backbone": backbone, "width": 2000}
+    options |= {"name": "mobilenet_v2"}
     net = summary.on_meta("fasterrcnn", options)
     cells = 64 * 96 // net.stride**2
     assert net.features(torch.zeros(2, 3, 64, 96, device="meta")).shape[2:].numel() == cells
     assert [tuple(part.shape) for part in net(torch.zeros(2, 3, 64, 96, device="meta"))] == [
         *((2, 32, 4), (2, 32), (2, 32), (2,))
     ]
+
+
+@pytest.mark.parametrize(
+    ("name", "stride", "expected"),
+    [
+        ("vgg16", 16, (512, 4, 6)),  # up to conv5_3, as in the paper
+        ("resnet18", 16, (256, 4, 6)),  # up to conv4_x
+        ("mobilenet_v2", 8, (32, 8, 12)),
+        (
+            "squeezenet1_1",
+            8,
+            (256, 7, 11),
+        ),  # its pools round up, its first convolution does not pad
+        ("densenet121", 4, (256, 16, 24)),
+    ],
+)
+def test_networks_of_torchvision_are_cut_at_a_stride(name, stride, expected):
+    """Images of 64 x 96; the same maps as torchvision's layers give."""
+    with torch.device("meta"):
+        features = fasterrcnn.zoo_features(3, name, stride)
+    assert layers.feature_shape(features, 3, (64, 96)) == expected
+    assert 64 / expected[1] < 1.5 * stride
+
+
+def test_published_weights_of_the_features():
+    """torchvision's weights of these layers fit under their own names, and give the same map."""
+    torch.manual_seed(0)
+    options = SMALL | {"in_channels": 3, "size": (32, 32), "backbone": "zoo", "stride": 8}
+    net, published = models.build("fasterrcnn", **options).eval(), get_model("squeezenet1_1").eval()
+    given = fasterrcnn.start_weights(published.state_dict())
+    net.features.load_state_dict(
+        {name: given[f"features.{name}"] for name in net.features.state_dict()}
+    )
+    x = torch.randn(1, 3, 32, 32)
+    torch.testing.assert_close(net.features(x), published.features[: len(net.features)](x))
 
 
 def test_initial_weights():
@@ -198,7 +235,13 @@ def test_initial_weights():
     ("options", "message"),
     [
         ({"size": (3, 32)}, "expected at least 4 x 4 pixels, got 3 x 32"),
-        ({"backbone": "lenet5"}, "expected backbone small, vgg, resnet, got 'lenet5'"),
+        ({"backbone": "lenet5"}, "expected backbone small, vgg, resnet, zoo, got 'lenet5'"),
+        ({"backbone": "zoo"}, "expected 3 channels for backbone zoo, got 1"),
+        ({"backbone": "zoo", "in_channels": 3}, "expected at least 32 x 32 pixels, got 24 x 32"),
+        (
+            {"backbone": "zoo", "in_channels": 3, "size": (32, 32), "name": "swin_t"},
+            "expected a chain of layers, got swin_t",
+        ),
         ({"pooling": "mean"}, "expected pooling align, pool, got 'mean'"),
     ],
 )

@@ -1,7 +1,8 @@
-"""A captioner's features are those of the detector that its recipe needs; the rest is its own."""
+"""A captioner's features are a detector's, a detector's a classifier's; the rest is its own."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -10,9 +11,10 @@ import torch
 import models
 from pipeline.core.errors import StageError
 from pipeline.network.pretrained import Base, load_start_weights
-from pipeline.params.schema import ResolvedTrain, Training
+from pipeline.params.schema import ResolvedTrain, Training, Weights
 
 SIZE = {"in_channels": 3, "size": (64, 64)}
+ON_ZOO = {"classes": 3, "backbone": "zoo", "stride": 8}
 RECIPE = Training.model_construct(
     arch="captioner", net={}, needs="finder", head=None, train=ResolvedTrain(epochs=1)
 )
@@ -37,3 +39,57 @@ def test_features_of_another_shape_are_an_error() -> None:
     state = {f"net.{name}": weight for name, weight in finder.state_dict().items()}
     with pytest.raises(StageError, match=r"the network of finder does not fit models/captioner"):
         load_start_weights(SimpleNamespace(net=teller), RECIPE, [], Base(state, []))
+
+
+@pytest.mark.parametrize("prefix", ["", "net."], ids=["as published", "of an entry"])
+def test_a_detectors_features_are_a_classifiers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, prefix: str
+) -> None:
+    """Published weights in a file, or another entry's; the layers beyond the cut are left out."""
+    torch.manual_seed(0)
+    finder = models.build("fasterrcnn", **SIZE, **ON_ZOO)
+    known = models.build("zoo", **SIZE, classes=7).net.state_dict()
+    before = {name: weight.clone() for name, weight in finder.state_dict().items()}
+    start_from(finder, known, prefix, tmp_path, monkeypatch)
+    for name, weight in finder.state_dict().items():
+        assert torch.equal(weight, known.get(name, before[name])), name
+    assert not torch.equal(before["features.0.weight"], known["features.0.weight"])
+
+
+@pytest.mark.parametrize("prefix", ["", "net."], ids=["as published", "of an entry"])
+def test_weights_of_another_classifier_are_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, prefix: str
+) -> None:
+    finder = models.build("fasterrcnn", **SIZE, **ON_ZOO)
+    known = models.build("zoo", **SIZE, classes=7, name="alexnet").net.state_dict()
+    with pytest.raises(
+        StageError, match=r"fit models/fasterrcnn\.py: missing features\.3\.squeeze"
+    ):
+        start_from(finder, known, prefix, tmp_path, monkeypatch)
+
+
+def test_published_weights_of_a_detector_are_taken_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finder, other = (models.build("fasterrcnn", **SIZE, classes=3) for _ in range(2))
+    start_from(finder, other.state_dict(), "", tmp_path, monkeypatch)
+    for name, weight in finder.state_dict().items():
+        assert torch.equal(weight, other.state_dict()[name]), name
+
+
+def start_from(
+    finder: torch.nn.Module,
+    known: dict[str, torch.Tensor],
+    prefix: str,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Load weights by `needs:` where names have a prefix, else by `weights:` from a file."""
+    recipe = RECIPE.model_copy(update={"arch": "fasterrcnn"})
+    base = Base({f"net.{prefix}{name}": weight for name, weight in known.items()}, [])
+    if not prefix:
+        torch.save(known, folder / "known.pth")
+        monkeypatch.setenv("TORCH_HOME", str(folder))
+        weights = Weights(file="known.pth", licence="BSD")
+        recipe = recipe.model_copy(update={"needs": None, "weights": weights})
+    load_start_weights(SimpleNamespace(net=finder), recipe, [], base)

@@ -126,6 +126,23 @@ def test_imagenets_own_classes_need_no_head(workspace: Path) -> None:
     assert params.load().models["tiny"].train.epochs == 0
 
 
+def test_a_detector_takes_only_features_of_imagenet(workspace: Path) -> None:
+    """Its classes may be others; its input is standardised as that of the published network."""
+    recipe = {
+        "arch": "fasterrcnn",
+        "data": {**COLOUR, "set": "scenes"},
+        "net": {"backbone": "zoo", "name": "mobilenet_v2", "stride": 8},
+        "weights": WEIGHTS,
+    }
+    content = {"line": {}, "data": {"scenes": {"source": "scenes"}}, "models": {"tiny": recipe}}
+    YAML().dump(content, Path("params.yaml"))
+    assert params.load().models["tiny"].weights
+    recipe["data"]["standardise"] = "channel"
+    YAML().dump(content, Path("params.yaml"))
+    with pytest.raises(ParamsError, match="expected imagenet, as the published weights were"):
+        params.load()
+
+
 ON_BACKBONE = {
     "backbone": {**BACKBONE, "weights": WEIGHTS},
     "data": COLOUR,

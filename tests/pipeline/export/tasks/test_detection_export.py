@@ -50,6 +50,20 @@ def test_file_finds_what_torch_finds(graph, count):
     assert expected[3].min() > 3
 
 
+def test_features_of_torchvision_export():
+    """The first layers of squeezenet1_1, whose map is odd: it pools with ceil_mode."""
+    torch.manual_seed(0)
+    net = models.build("fasterrcnn", **OPTIONS, backbone="zoo", stride=8)
+    torch.nn.init.normal_(net.head.logits.bias, std=0.1)
+    net = Detector(net, torch.full((3, 1, 1), 127.0), torch.full((3, 1, 1), 1 / 64)).eval()
+    with torch.no_grad():
+        expected = [part.numpy() for part in net(torch.from_numpy(images(3)))]
+    outputs = run(detection.export(net, images(2)), images(3))
+    for got, wanted, atol in zip(outputs, expected, (1e-4, 0, 1e-6, 0), strict=True):
+        np.testing.assert_allclose(got, wanted, rtol=0, atol=atol)
+    assert expected[3].min() > 3
+
+
 def test_suppression_is_onnx_own(graph):
     """Two: of proposals, and of finds of each class; every operator is of the standard domain."""
     kinds = Counter(node.op_type for node in graph.graph.node)
