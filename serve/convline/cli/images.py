@@ -230,7 +230,10 @@ def explain(
     choice: ModelChoice, paths: tuple[str, ...], output: str, method: str | None,
     nul: bool, strict: bool, **method_options: Any,
 ) -> None:  # fmt: skip
-    """Draw heat maps of the pixels that an image's label depends on.
+    """Draw heat maps of the pixels that the answer to an image depends on.
+
+    The answer is the most probable class; of a detector the best find, of a segmenter the class of
+    the most pixels apart from the background, of a captioner the caption.
 
     A PATH is an image file, a folder, an archive, a glob in quotes, or - to read file names from
     stdin.
@@ -252,7 +255,7 @@ def explain(
     from convline.jobs.writers import open_table
 
     require_folder_apart("--output", output, [path for path in paths if path != "-"])
-    file = read_model(choice, "classification")
+    file = read_model(choice, "images")
     method = method or ("saliency" if file.has_gradient else "occlusion")
     model = explainer(file, method, choice.device)
     messages.note(f"device: {model.device}; method: {method}")

@@ -20,8 +20,8 @@ LEGENDS = {
     "saliency": "red: change of the score for each grey level",
     "smoothgrad": "red: change of the score for each grey level, mean under noise",
     "integrated-gradients": "red: raises the score, blue: lowers it",
-    "occlusion": "red: probability falls where hidden, blue: rises",
-    "rise": "red: probability above the mean where visible, blue: below",
+    "occlusion": "red: the score falls where hidden, blue: it rises",
+    "rise": "red: score above the mean where visible, blue: below",
 }
 SCALE = "full colour from"  # the beginning of the last line of the legend
 MIN_SIDE_PX = 224  # the shorter side of the image is enlarged to at least this

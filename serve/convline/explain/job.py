@@ -4,13 +4,15 @@ import io
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from convline.errors import InputError, ServeError
+from convline.explain.answers import ANSWERS
 from convline.explain.heatmap import LEGENDS, draw_heatmap, is_heatmap, reduce_channels
 from convline.explain.methods import METHODS, Options
-from convline.images.classifier import Classifier
+from convline.images.image_model import ImageModel
 from convline.images.sources import read_source
 from convline.jobs.output_files import require_folder_apart, write_file
 from convline.runtime.rows import Columns, Row
@@ -25,27 +27,36 @@ MAX_STEM = 100  # characters of the input's name that are kept in the output's n
 
 
 def explain(
-    model: Classifier, sources: Iterable[Source], method: str, options: Options, folder: Path
+    model: ImageModel[Any],
+    sources: Iterable[Source],
+    method: str,
+    options: Options,
+    folder: Path,
 ) -> Iterator[Row]:
     """Yield a row per source after writing <stem>.png and <stem>.npy into the folder.
 
-    The array is float32, (H, W, C) or (H, W). The map is that of the most probable class, whose
-    probability is the row's score. The gap is that of `integrated_gradients`.
+    The array is float32, (H, W, C) or (H, W). The map is that of the answer of the model's task in
+    ANSWERS; its score for the image is the row's. An image without an answer has a row without a
+    label, and no files. The gap is that of `integrated_gradients`.
     """
     last_numbers: dict[str, int] = {}
     for source in sources:
         row: Row = dict.fromkeys(COLUMNS) | {"path": source.path, "method": method}
         try:
             image = read_source(source, model.rule).pixels
-            probabilities = model.predict_proba(image[None])[0]
-            target = int(probabilities.argmax())
-            heat_map, gap = METHODS[method](model, image, target, options)
-            if not (np.isfinite(heat_map).all() and np.isfinite(probabilities).all()):
+            answer = ANSWERS[model.file.task](model, image)
+            if answer is None:
+                yield row | {"status": "ok"}
+                continue
+            label, asked, target = answer
+            scores = asked.predict_proba(image[None])[0]
+            heat_map, gap = METHODS[method](asked, image, target, options)
+            if not (np.isfinite(heat_map).all() and np.isfinite(scores).all()):
                 raise InputError(source.path, "the model answered numbers that are not finite")
         except InputError as error:
             yield row | {"status": "error", "error": error.reason}
             continue
-        label, score = model.labels[target], float(probabilities[target])
+        score = float(scores[target])
         if source.member is None:  # the file may come from a list or a pattern
             require_folder_apart("--output", str(folder), [source.path])
         stem = output_stem(source.path, last_numbers, folder)

@@ -1,12 +1,13 @@
-"""Heat maps of what the top class of an image depends on, computed with the model file alone.
+"""Heat maps of what the answer to an image depends on, computed with the model file alone.
 
-The gradient methods need a file with the output `saliency` (d score / d pixel, where the score is
-the class's logit). The other methods need only probabilities. A network reads whole grey levels, so
-its inputs are rounded to them.
+The gradient methods need a classifier with the output `saliency` (d score / d pixel, where the
+score is the class's logit). The other methods need only a score (answers.py). A network reads whole
+grey levels, so its inputs are rounded to them.
 """
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any, Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +15,8 @@ from PIL import Image
 
 from convline.errors import ModelFileError
 from convline.images.classifier import Classifier
+from convline.images.image_model import ImageModel
+from convline.loading import open_model
 from convline.model_file.onnx_file import ModelFile
 from convline.runtime.model import Tensors
 from convline.runtime.session import describe_device, open_session
@@ -63,8 +66,15 @@ class Explainer(Classifier):
             raise ModelFileError(f"{self.file.path}: {expected}, got {got}; export it again")
 
 
-def explainer(file: ModelFile, method: str, device: str) -> Classifier:
-    """Return the classifier that a method runs on.
+class Predictor(Protocol):
+    """What the methods without gradient ask of a model."""
+
+    def predict_proba(self, images: Images) -> npt.NDArray[Any]:
+        """Return scores (N, K) for images (N, H, W, C)."""
+
+
+def explainer(file: ModelFile, method: str, device: str) -> ImageModel[Any]:
+    """Return the model that a method runs on.
 
     Raises ModelFileError if the method needs a gradient that the file does not compute.
     """
@@ -73,9 +83,10 @@ def explainer(file: ModelFile, method: str, device: str) -> Classifier:
         expected = f"{method} needs a graph that answers saliency"
         cure = "export it with `saliency: true` in its recipe, take --variant fp32"
         raise ModelFileError(f"{file.path}: {expected}, got none; {cure}, or --method occlusion")
-    session = open_session(file.content if needs_gradient else file.prediction_graph, device)
-    kind = Explainer if needs_gradient else Classifier
-    return kind(file, session, describe_device(session, device))
+    if not needs_gradient:
+        return cast("ImageModel[Any]", open_model(file, device))
+    session = open_session(file.content, device)
+    return Explainer(file, session, describe_device(session, device))
 
 
 def saliency(model: Explainer, image: Images, target: int, options: Options) -> tuple[Floats, None]:
@@ -125,9 +136,9 @@ def smoothgrad(
 
 
 def occlusion(
-    model: Classifier, image: Images, target: int, options: Options
+    model: Predictor, image: Images, target: int, options: Options
 ) -> tuple[Floats, None]:
-    """Return the mean fall of the probability (H, W) over the patches that cover a pixel.
+    """Return the mean fall of the score (H, W) over the patches that cover a pixel.
 
     Zeiler & Fergus 2013, arXiv:1311.2901, section 4.2. By default a patch is grey, its side is an
     eighth of the shorter side of the image, and the stride is half of that.
@@ -149,8 +160,8 @@ def occlusion(
     return fall / np.maximum(covered, 1), None  # a stride beyond the patch leaves pixels uncovered
 
 
-def rise(model: Classifier, image: Images, target: int, options: Options) -> tuple[Floats, None]:
-    """Return the mean probability (H, W) of the masked images in which a pixel stays visible.
+def rise(model: Predictor, image: Images, target: int, options: Options) -> tuple[Floats, None]:
+    """Return the mean score (H, W) of the masked images in which a pixel stays visible.
 
     Petsiuk, Das, Saenko 2018, arXiv:1806.07421, eq. 6. Masks are 7 x 7 draws of 0 or 1, enlarged
     bilinearly and shifted at random (section 3.2). What a mask hides becomes black. The default is
