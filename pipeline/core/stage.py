@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import sys
@@ -17,6 +18,7 @@ from pipeline.core.errors import ParamsError, StageError
 from pipeline.core.paths import OUT, RESULTS
 
 STAGE_LINE = re.compile(r"(\S*) *\| (\w+) +[\d.]+ s\b")  # as `stage_line` prints it
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 DELAY_S = 2  # until a progress bar appears
 PROGRESS_LINE = "{desc}: {n_fmt} of {total_fmt} {unit}s [{elapsed}<{remaining}{postfix}]"
 
@@ -35,6 +37,11 @@ def run(main: Callable[[], None]) -> None:
     except PermissionError as error:
         cure = "let this user read and write it"
         sys.exit(f"{own_prefix()}error: {error.filename}: permission denied; {cure}")
+    except OSError as error:
+        if error.errno not in FULL_DISK:
+            raise
+        cure = "free some space, and run it again"
+        sys.exit(f"{own_prefix()}error: {Path.cwd()}: {error.strerror}; {cure}")
     except ModuleNotFoundError as error:
         if error.name and error.name.partition(".")[0] in ("pipeline", "convline", "models"):
             raise  # a bug in our own code

@@ -10,6 +10,8 @@ Fails when the dataset is missing or malformed, or when two splits share a sampl
 
 from __future__ import annotations
 
+import shutil
+
 from pipeline.core.files import fresh, write_json
 from pipeline.core.paths import OUT, RESULTS
 from pipeline.core.stage import entry_of_command_line, note, run
@@ -22,13 +24,19 @@ from pipeline.params.schema import DataPart
 
 def main() -> None:
     with entry_of_command_line("data") as (name, summarize):
-        data, samples = make(params.entry(name, DataPart).data)
+        work = OUT / "checkpoints" / f"{name}@shards"  # DVC leaves it, so that a run can continue
+        data, samples = make(params.entry(name, DataPart).data, work)
         folder = fresh(OUT / name / "data")
-        save(folder, data)
-        raw = folder / "raw"
-        raw.mkdir()
-        TASKS[data.task].write_raw(raw, data, samples)
+        try:
+            save(folder, data)
+            raw = folder / "raw"
+            raw.mkdir()
+            TASKS[data.task].write_raw(raw, data, samples)
+        except OSError:  # a full disk
+            shutil.rmtree(folder)
+            raise
         write_json(RESULTS / name / "data.json", data.about)
+        shutil.rmtree(work, ignore_errors=True)
         for text in data.about["notes"]:
             note(f"note: {text}")
         summarize(TASKS[data.task].describe(data.about))

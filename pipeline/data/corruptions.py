@@ -19,7 +19,7 @@ Colour = tuple[int, int, int]  # red, green, blue
 
 
 def corrupt_image(
-    image: Image.Image | Path, camera: Camera, seed: int, number: int, background: Colour
+    image: Image.Image | Path | bytes, camera: Camera, seed: int, number: int, background: Colour
 ) -> Image.Image:
     """Return the corrupted image, in mode L or RGB.
 

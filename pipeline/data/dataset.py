@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import shutil
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,11 @@ from convline.timeseries.calendar_features import encode_calendar
 
 from pipeline.core.files import read_json
 from pipeline.core.paths import OUT, RESULTS
+from pipeline.data.shards import ShardIndex
 
 SPLITS = ("train", "validation", "test")
-
-
 RAW_WINDOWS = 50
+SAMPLE = 512  # training images in memory where the split is in shards
 
 
 @dataclass
@@ -36,6 +37,10 @@ class Data:
     Series: `x[split]` float64 (rows, D), `y[split]` the first row of each series and the end
     (series + 1,), `times[split]` (rows,); mean and scale float32 (D,). Standardised values
     are (x - mean) * scale. `about` is the content of results/<entry>/data.json.
+
+    shards: the training split of images in files (`layout: shards`), else None. x and y of the
+    training split are then a sample of at most SAMPLE images, for calibration and explanations;
+    `about["train"]` counts the whole split.
     """
 
     x: dict[str, np.ndarray]
@@ -44,6 +49,7 @@ class Data:
     scale: np.ndarray
     about: dict[str, Any]
     times: dict[str, np.ndarray] = field(default_factory=dict)
+    shards: ShardIndex | None = None
 
     @property
     def task(self) -> str:
@@ -125,6 +131,9 @@ def describe_splits(about: dict[str, Any]) -> str:
 
 
 def save(folder: Path, data: Data) -> None:
+    """Write the data to a stage's folder; shards, which are files already, move there."""
+    if data.shards:
+        shutil.move(data.shards.folder, folder / "shards")
     for split in SPLITS:
         np.save(folder / f"{split}_x.npy", data.x[split])
         np.save(folder / f"{split}_y.npy", data.y[split])
@@ -145,4 +154,6 @@ def read(folder: Path, about: dict[str, Any]) -> Data:
         {s: np.load(folder / f"{s}_{part}.npy", mmap_mode="r") for s in SPLITS} for part in parts
     )
     with np.load(folder / "statistics.npz") as statistics:
-        return Data(x, y, statistics["mean"], statistics["scale"], about, *times)
+        mean, scale = statistics["mean"], statistics["scale"]
+    shards = ShardIndex.load(folder / "shards") if about.get("layout") == "shards" else None
+    return Data(x, y, mean, scale, about, times[0] if times else {}, shards)

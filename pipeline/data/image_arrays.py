@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import shutil
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from convline.errors import InputError
+from convline.errors import InputError, describe_count
 from convline.images.decode import LOW_CONTRAST, lost_contrast, read_image
 from convline.model_file.document import ImageRule
 from PIL import Image
@@ -20,10 +20,31 @@ from pipeline.core.files import write_json
 from pipeline.core.stage import progress
 from pipeline.data.dataset import Data, content_hash, describe_splits, spread
 from pipeline.data.normalization import image_statistics
+from pipeline.data.shards import ShardIndex
 from pipeline.data.splits import AnnotatedSample, Sample
 from pipeline.params.schema import ImageData
 
 RAW = 400  # at most this many raw test files for the last stage
+
+
+@dataclass
+class Decoded:
+    """The images of a data set at the input's size, and what was seen of them.
+
+    x: uint8 (N, H, W, C) of each split. samples: those of its rows. mean, scale: of the training
+    split. flat: images that lost their contrast in decoding. twins: test images that equal another
+    split's. skipped: id and reason of those that cannot be decoded. shards: the whole training
+    split in files, where x["train"] is a sample of it; None where that is the split.
+    """
+
+    x: dict[str, np.ndarray]
+    samples: dict[str, list[Sample]]
+    mean: np.ndarray
+    scale: np.ndarray
+    flat: int
+    twins: int
+    skipped: dict[str, str]
+    shards: ShardIndex | None = None
 
 
 def image_data(
@@ -33,33 +54,88 @@ def image_data(
     facts: dict[str, Any],
     notes: list[str],
 ) -> Data:
-    """Return the data of decoded images with their targets `y`.
+    """Return the data of images with their targets `y`.
 
     facts: what `about` says of the task. notes: remarks on the targets.
     """
-    rule = recipe.image_rule
-    ids = [s.id for samples in splits.values() for s in samples]
-    if twice := len(ids) - len(set(ids)):
-        raise StageError(f"data: a split leaks, {twice} images stand in two splits")
-    decoded = {split: decode(samples, rule, split) for split, samples in splits.items()}
+    return decoded_data(recipe, decode_splits(recipe, splits), y, facts, notes)
+
+
+def decode_splits(recipe: ImageData, splits: Mapping[str, Sequence[Sample]]) -> Decoded:
+    """Return the images as arrays. Raises StageError as `decode` does."""
+    require_distinct(splits)
+    rule, skipped = recipe.image_rule, dict[str, str]()
+    kept = skipped if recipe.on_undecodable == "skip" else None
+    decoded = {split: decode(samples, rule, split, kept) for split, samples in splits.items()}
+    samples = without_skipped(recipe, splits, skipped)
     x = {split: images for split, (images, _) in decoded.items()}
     mean, scale = image_statistics(x["train"], recipe.standardise)
-    remarks = []
-    if twins := count_twins(x):
-        remarks.append(f"{twins} test images equal a training or validation image pixel by pixel")
-    if flat := sum(count for _, count in decoded.values()):
-        remarks.append(f"{flat} images came out {LOW_CONTRAST}")
+    flat = sum(count for _, count in decoded.values())
+    return Decoded(x, samples, mean, scale, flat, count_twins(x), skipped)
+
+
+def decoded_data(
+    recipe: ImageData,
+    decoded: Decoded,
+    y: dict[str, np.ndarray],
+    facts: dict[str, Any],
+    notes: list[str],
+) -> Data:
+    """Return the data of decoded images with the targets `y` of the rows of `decoded.x`."""
+    x, shards, remarks = decoded.x, decoded.shards, []
+    if decoded.twins:
+        remarks.append(
+            f"{decoded.twins} test images equal a training or validation image pixel by pixel"
+        )
+    if decoded.flat:
+        remarks.append(f"{decoded.flat} images came out {LOW_CONTRAST}")
+    digest, more = content_hash(x, y), dict[str, Any]()
+    if decoded.skipped:
+        first, reason = next(iter(decoded.skipped.items()))
+        count = describe_count(len(decoded.skipped), "image")
+        remarks.append(f"left out: {count} that cannot be decoded; the first: {first}: {reason}")
+        more["skipped"] = len(decoded.skipped)
+    if shards:
+        digest = hashlib.sha256(f"{digest} {shards.hash}".encode()).hexdigest()
+        more |= {"layout": "shards", "shards": len(shards.names)}
     about = {
         "task": recipe.task,
         "source": recipe.spec.source,
         "licence": recipe.spec.licence,
-        **{split: len(rows) for split, rows in x.items()},
+        **{split: len(samples) for split, samples in decoded.samples.items()},
+        **more,
         **facts,
-        "hash": content_hash(x, y),
+        "hash": digest,
         "notes": remarks + notes,
-        "input": rule.to_dict(),
+        "input": recipe.image_rule.to_dict(),
     }
-    return Data(x, y, mean, scale, about)
+    return Data(x, y, decoded.mean, decoded.scale, about, shards=shards)
+
+
+def require_distinct(splits: Mapping[str, Sequence[Sample]]) -> None:
+    """Raise StageError where an image is in the splits twice."""
+    ids = [s.id for samples in splits.values() for s in samples]
+    if twice := len(ids) - len(set(ids)):
+        raise StageError(f"data: a split leaks, {twice} images stand in two splits")
+
+
+def without_skipped(
+    recipe: ImageData, splits: Mapping[str, Sequence[Sample]], skipped: Mapping[str, str]
+) -> dict[str, list[Sample]]:
+    """Return the samples that were not skipped.
+
+    Raises StageError where more were skipped than `max_skipped` allows.
+    """
+    total = sum(map(len, splits.values()))
+    if len(skipped) > recipe.max_skipped * total:
+        (first, reason), allowed = next(iter(skipped.items())), recipe.max_skipped
+        what = f"{len(skipped)} of {total} images cannot be decoded, {first} ({reason}) the first"
+        cure = f"repair or remove them, or raise data.max_skipped, which is {allowed}"
+        raise StageError(f"data: {what}; {cure}")
+    return {
+        split: [sample for sample in samples if sample.id not in skipped]
+        for split, samples in splits.items()
+    }
 
 
 def describe_images(about: dict[str, Any], what: str) -> str:
@@ -70,32 +146,59 @@ def describe_images(about: dict[str, Any], what: str) -> str:
     )
 
 
-def decode(samples: Sequence[Sample], rule: ImageRule, split: str) -> tuple[np.ndarray, int]:
+def decode(
+    samples: Sequence[Sample],
+    rule: ImageRule,
+    split: str,
+    skipped: dict[str, str] | None = None,
+    out: np.ndarray | None = None,
+) -> tuple[np.ndarray, int]:
     """Return the images as uint8 (N, H, W, C), and how many lost their contrast in decoding.
 
-    Raises StageError with the name of a file that cannot be read.
+    skipped: gets id and reason of images that cannot be decoded, which then have no row. None:
+    StageError names the first one. out: an array of at least N rows to write to.
     """
-    flat, out = 0, np.empty((len(samples), *rule.size, rule.channels), np.uint8)
+    flat = row = 0
+    if out is None:
+        out = np.empty((len(samples), *rule.size, rule.channels), np.uint8)
     bar = progress(len(samples), f"decode {split}", "image")
-    for row, sample in zip(out, samples, strict=True):
-        try:
-            row[:] = read_image(sample.image, rule)
-        except InputError as error:
-            raise StageError(f"data: {sample.id}: {error}; repair or remove the file") from None
-        flat += isinstance(sample.image, Path) and lost_contrast(sample.image, row)
+    for sample in samples:
         bar.update()
+        try:
+            out[row], lost = decode_sample(sample, rule)
+        except InputError as error:
+            if skipped is None:
+                raise undecodable(sample, error) from None
+            skipped[sample.id] = error.reason
+            continue
+        flat += lost
+        row += 1
     bar.close()
-    return out, flat
+    return out[:row], flat
+
+
+def decode_sample(sample: Sample, rule: ImageRule) -> tuple[np.ndarray, bool]:
+    """Return an image as uint8 (H, W, C), and whether its file lost its contrast in decoding."""
+    image = sample.open()
+    pixels = read_image(image, rule)
+    return pixels, not isinstance(image, Image.Image) and lost_contrast(image, pixels)
+
+
+def undecodable(sample: Sample, error: InputError) -> StageError:
+    """Return the error that names an image, in a file or in an archive, and the cure."""
+    reason = error if error.where == str(sample.image) else error.reason
+    return StageError(f"data: {sample.id}: {reason}; repair or remove the file")
+
+
+def pixel_digest(image: np.ndarray) -> bytes:
+    """Return 16 bytes that only images of the same pixels share."""
+    return hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=16).digest()
 
 
 def count_twins(x: dict[str, np.ndarray]) -> int:
     """Return how many test images equal a training or validation image pixel by pixel."""
-
-    def digest(image: np.ndarray) -> bytes:
-        return hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=16).digest()
-
-    seen = {digest(row) for split in ("train", "validation") for row in x[split]}
-    return sum(digest(row) in seen for row in x["test"])
+    seen = {pixel_digest(row) for split in ("train", "validation") for row in x[split]}
+    return sum(pixel_digest(row) in seen for row in x["test"])
 
 
 def count_classes(
@@ -140,14 +243,10 @@ def write_raw_files(
         rows = csv.writer(file)
         rows.writerow(["file", "row", *columns])
         for row in spread(len(samples), RAW).tolist():
-            image = samples[row].image
-            suffix = image.suffix if isinstance(image, Path) else ".png"
+            content, suffix = samples[row].encoded()
             target = folder / (folders[row] if folders else "") / f"{row:06d}{suffix}"
             target.parent.mkdir(parents=True, exist_ok=True)
-            if isinstance(image, Image.Image):
-                image.save(target)
-            else:
-                shutil.copyfile(image, target)
+            target.write_bytes(content)
             files[row] = target.relative_to(folder.parent)
             names[row] = names[row] or files[row].as_posix()
             rows.writerow(

@@ -1,4 +1,4 @@
-"""Datasets of images: scikit-learn's digits, torchvision's datasets, and folders of images.
+"""Datasets of images: scikit-learn's digits, torchvision's datasets, folders and packed files.
 
 Each source gives {split: [Sample, ...]}, not resized yet, and the class names.
 """
@@ -21,10 +21,10 @@ import numpy as np
 from PIL import Image
 
 from pipeline.core.errors import StageError, hint
-from pipeline.data import class_folders
+from pipeline.data import class_folders, packed_sources
 from pipeline.data.corruptions import corrupt_image
 from pipeline.data.splits import Sample, Splits, divide, stratified
-from pipeline.params.schema import AnyImageSet, DigitsSet, TorchvisionSet
+from pipeline.params.schema import AnyImageSet, DigitsSet, PackedSet, TorchvisionSet
 
 DOWNLOADS = Path("out/downloads")
 
@@ -40,6 +40,8 @@ def images(
         splits, labels = digits(spec)
     elif isinstance(spec, TorchvisionSet):
         splits, labels = torchvision_set(spec)
+    elif isinstance(spec, PackedSet):
+        splits, labels = packed_sources.read(spec)
     else:
         splits, labels = class_folders.read(spec)
     if chosen := spec.classes:
@@ -57,7 +59,7 @@ def images(
         number, look = itertools.count(), (spec.camera, spec.seed)
         for split, samples in splits.items():
             splits[split] = [
-                replace(s, image=corrupt_image(s.image, *look, next(number), background))
+                replace(s, image=corrupt_image(s.open(), *look, next(number), background))
                 for s in samples
             ]
     if spec.per_class:

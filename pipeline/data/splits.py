@@ -2,28 +2,55 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
+from convline.images.archives import Member
+from convline.images.decode import FORMATS, read_bytes, read_format
+from convline.images.parquet_images import Cell
 from PIL import Image
 
 from pipeline.core.errors import StageError
 
+Packed = Member | Cell  # the position of a file in a tar, or of an image in a Parquet file
+
 
 @dataclass(frozen=True)
 class Sample:
-    """One labelled image: a file or a decoded image, and an id that is unique in the dataset.
+    """One labelled image: a file, a packed file or a decoded image, and an id that is unique in the
+    dataset.
 
     name: by which its owner finds it, the path of its file; "" for an image without a file.
     """
 
     id: str
-    image: Path | Image.Image
+    image: Path | Image.Image | Packed
     label: int
     name: str = ""
+
+    def open(self) -> Path | Image.Image | bytes:
+        """Return the image as `convline` reads it, a packed one as the bytes of its file.
+
+        Raises InputError where the archive is damaged.
+        """
+        return self.image.read() if isinstance(self.image, Packed) else self.image
+
+    def encoded(self) -> tuple[bytes, str]:
+        """Return the bytes of the image's file, and its suffix; a decoded image as a PNG file.
+
+        Raises InputError where they cannot be read or are no image.
+        """
+        image = self.open()
+        if isinstance(image, Path):
+            return read_bytes(str(image)), image.suffix
+        if isinstance(image, Image.Image):
+            image.save(file := io.BytesIO(), "PNG")
+            return file.getvalue(), ".png"
+        return image, FORMATS[read_format(image)][0]
 
 
 @dataclass(frozen=True, eq=False)

@@ -185,6 +185,9 @@ def check_study(name: str, study: Study, every: Params) -> None:
         where = f"{place}.settings.{setting}"
         check_block(schema.Setting, layer, where)
         recipe = resolve(where, lay_over(study.recipe, study.base, layer, every), every.sets)
+        if getattr(recipe.data, "layout", "array") == "shards":
+            what = "expected array, as studies train on, got shards"
+            raise ParamsError(f"{where}.data.layout: {what}")
         task = recipe.data.task
         kind = {"classification": "image", "forecasting": "series"}.get(task, task)
         fitting = [

@@ -37,6 +37,8 @@ DATA_KEYWORDS = {
     "captioning": frozenset({"in_channels", "size", "words", "longest"}),
     "forecasting": frozenset({"series", "horizon", "context", "targets", "calendar", "quantiles"}),
 }
+# Keys of `data:` that say how stage data keeps images: no part of the input that a backbone takes.
+LAYOUT = ("layout", "longest_side", "shard_mb", "on_undecodable", "max_skipped")
 LOSSES = {  # choices of train.loss; of a task that is not listed the network has its own
     "classification": ("auto", "cross-entropy", "softmax-clip"),
     "forecasting": ("auto", "mse", "pinball"),
@@ -80,12 +82,17 @@ def built_on(name: Any, models: dict[Any, Any], above: tuple[Any, ...] = ()) -> 
     for part, over in ((base, own), (laid_full(base), laid_full(own))):
         given = part.get("data", {})
         for key, value in over.get("data", {}).items():
-            if key != "set" and value != given.get(key, value):
+            if key not in ("set", *LAYOUT) and value != given.get(key, value):
                 what = f"expected {given[key]!r} as its backbone {needs} takes, got {value!r}"
                 raise ParamsError(f"{place}.data.{key}: {what}; leave it out")
     below = {key: base[key] for key in ("arch", "net", "data") if key in base}
+    if "data" in below:
+        below["data"] = {k: v for k, v in below["data"].items() if k not in LAYOUT}
     if full := {key: base["full"][key] for key in ("net", "data") if key in base.get("full", {})}:
-        full = {key: {k: v for k, v in part.items() if k != "set"} for key, part in full.items()}
+        full = {
+            key: {k: v for k, v in part.items() if k not in ("set", *LAYOUT)}
+            for key, part in full.items()
+        }
         own = {**own, "full": overlay(full, own.get("full", {}))}
     return overlay(below, own)
 
@@ -162,6 +169,9 @@ def resolve(place: str, recipe: Any, sets: Sets) -> EntryRecipe:
         **{key: getattr(block, key) for key in ("saliency", "streaming", "synthesis")},
     )
     check_together(place, found)
+    given = found.data
+    if isinstance(given, ImageData) and given.layout == "auto" and needs_array(found, given):
+        return found.updated(data={"layout": "array"})
     return found
 
 
@@ -259,6 +269,8 @@ def check_task(place: str, recipe: EntryRecipe) -> None:
     elif task != "classification" and data.fit != "stretch":
         what = f"expected stretch for {task}, whose targets would be cut, got {data.fit!r}"
         raise ParamsError(f"{place}.data.fit: {what}")
+    if isinstance(data, ImageData):
+        check_layout(place, recipe, data)
     own = {  # keys that one task alone has
         "train.augment": ("classification", train.augment),
         "train.balance": ("segmentation", train.balance),
@@ -272,6 +284,28 @@ def check_task(place: str, recipe: EntryRecipe) -> None:
             raise ParamsError(f"{place}.{key}: it is for {owner}, not for {task}; leave it out")
     if recipe.saliency and recipe.on_features:
         raise ParamsError(f"{place}.saliency: a head on features has no gradients; leave it out")
+
+
+def needs_array(recipe: EntryRecipe, data: ImageData) -> str | None:
+    """Return why the training split of a recipe cannot be in shards, None where it can."""
+    if data.task != "classification":
+        return f"{data.task} needs its targets in memory"
+    if recipe.on_features:
+        return "a head on features needs all images at once"
+    if getattr(data.spec, "camera", None):
+        return "`camera:` changes decoded images"
+    return None
+
+
+def check_layout(place: str, recipe: EntryRecipe, data: ImageData) -> None:
+    """Refuse shards where they cannot be, and keys of stage data that would change nothing."""
+    if data.layout == "shards" and (reason := needs_array(recipe, data)):
+        raise ParamsError(f"{place}.data.layout: expected array, since {reason}, got shards")
+    if data.layout == "array" and data.longest_side is not None:
+        raise ParamsError(f"{place}.data.longest_side: it is for layout: shards; leave it out")
+    if data.task != "classification" and data.on_undecodable == "skip":
+        what = f"expected error for {data.task}, whose targets are counted, got skip"
+        raise ParamsError(f"{place}.data.on_undecodable: {what}")
 
 
 def check_forecast(place: str, recipe: EntryRecipe, data: SeriesData) -> None:
@@ -338,8 +372,8 @@ def head_cure(recipe: schema.Training) -> str:
 
 def class_count(spec: Any) -> int | None:
     """Return the number of a dataset's classes, or None where stage data alone finds it out."""
-    if getattr(spec, "classes", None):
-        return len(spec.classes)
+    if named := getattr(spec, "classes", None) or getattr(spec, "names", None):
+        return len(named)
     if isinstance(spec, schema.DigitsSet):
         return 10
     if isinstance(spec, schema.FolderSet) and spec.labels == "folders":

@@ -167,6 +167,42 @@ class FolderSet(ImageSet):
     licence: str = Field(description="licence of the data; it is written into the model file")
 
 
+class PackedSet(ImageSet):
+    """Keys of images that are packed with their labels in files, of a split each or of all.
+
+    A file is of the split that its name, or that of a folder above it, says: train, val or test.
+    """
+
+    source: Literal["webdataset", "parquet"]
+    path: str = Field(
+        description="a file, or a folder of files, relative to here or else to DATA_ROOT"
+    )
+    label: str
+    names: Names | None = Field(
+        None,
+        description="names of the classes 0, 1, ...; null: as the files say, or the labels found",
+    )
+    validation: FractionOrCount = Field(
+        0.15, description="validation images: a count, or a fraction below 1"
+    )
+    test: FractionOrCount = Field(0.15, description="test images: a count, or a fraction below 1")
+    licence: str = Field(description="licence of the data; it is written into the model file")
+
+
+class WebDatasetSet(PackedSet):
+    """Uncompressed tar files in WebDataset's layout: KEY.jpg beside KEY.cls."""
+
+    source: Literal["webdataset"]
+    label: str = Field("cls", description="suffix of the members that hold an index or a name")
+
+
+class ParquetSet(PackedSet):
+    """Parquet files with a column of images, as Hugging Face's data sets have them."""
+
+    source: Literal["parquet"]
+    label: str = Field("label", description="column of class indices or names")
+
+
 class AnnotatedSet(Part):
     """Keys that every data set of images with annotations has."""
 
@@ -311,13 +347,15 @@ class CsvSet(SeriesSet):
 
 
 AnySeriesSet = WavesSet | StatsmodelsSet | CsvSet
-AnyImageSet = DigitsSet | TorchvisionSet | FolderSet
+AnyImageSet = DigitsSet | TorchvisionSet | FolderSet | WebDatasetSet | ParquetSet
 AnyAnnotatedSet = ScenesSet | CocoSet | MaskSet
 DataSet = AnyImageSet | AnyAnnotatedSet | AnySeriesSet
 SOURCES: dict[str, type[Part]] = {
     "digits": DigitsSet,
     "torchvision": TorchvisionSet,
     "folder": FolderSet,
+    "webdataset": WebDatasetSet,
+    "parquet": ParquetSet,
     "scenes": ScenesSet,
     "coco": CocoSet,
     "masks": MaskSet,
@@ -374,6 +412,31 @@ class ImageBlock(Part):
             "decode large JPEGs at 1/2, 1/4 or 1/8: faster, off by one grey level on average"
         ),
     )
+    layout: Literal["array", "shards", "auto"] = Field(
+        "array",
+        description=(
+            "training split: an array in memory, or tar files of the photos on disk, which training"
+            " reads as it goes; auto: shards where the arrays take more than a quarter of the"
+            " memory; classification only"
+        ),
+    )
+    longest_side: Positive | None = Field(
+        None,
+        description=(
+            "shards only: a photo whose longer side exceeds so many pixels is scaled down to it and"
+            " encoded as JPEG; null: every photo as it is"
+        ),
+    )
+    shard_mb: Annotated[float, Field(gt=0)] = Field(
+        128.0, description="shards only: megabytes of a shard, about"
+    )
+    on_undecodable: Literal["error", "skip"] = Field(
+        "error",
+        description="classification only: an image that cannot be decoded; skip: leave it out",
+    )
+    max_skipped: Share = Field(
+        0.01, description="on_undecodable: skip only: share of the images that may be left out"
+    )
 
     @property
     def image_rule(self) -> ImageRule:
@@ -387,6 +450,14 @@ class ImageBlock(Part):
             self.image_rule  # noqa: B018
         except ValueError as error:
             raise ValueError(str(error).removeprefix("ImageRule.")) from None
+        return self
+
+    @model_validator(mode="after")
+    def require_enough_pixels(self) -> Self:
+        least = max(*self.size, self.shorter_px or 0)
+        if self.longest_side is not None and self.longest_side < least:
+            what = f"expected at least {least} pixels, the size of the input or of its crop"
+            raise ValueError(f"longest_side: {what}, got {self.longest_side}")
         return self
 
 

@@ -122,6 +122,12 @@ def read_size(source: str | Path | bytes) -> tuple[int, int]:
         return image.size[::-1] if turned else image.size
 
 
+def read_format(source: str | Path | bytes) -> str:
+    """Return the format of an image, a key of FORMATS."""
+    with _open_image(source) as (image, _):
+        return "JPEG" if image.format == "MPO" else str(image.format)  # several JPEGs in a file
+
+
 def read_indices(path: str | Path) -> npt.NDArray[np.uint8]:
     """Return the class indices uint8 (H, W) of a mask: the samples of a palette or grey PNG.
 
