@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import shutil
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -243,10 +244,15 @@ def write_raw_files(
         rows = csv.writer(file)
         rows.writerow(["file", "row", *columns])
         for row in spread(len(samples), RAW).tolist():
-            content, suffix = samples[row].encoded()
-            target = folder / (folders[row] if folders else "") / f"{row:06d}{suffix}"
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(content)
+            image, target = samples[row].image, folder / (folders[row] if folders else "")
+            target.mkdir(parents=True, exist_ok=True)
+            if isinstance(image, Path):
+                target /= f"{row:06d}{image.suffix}"
+                shutil.copyfile(image, target)
+            else:
+                content, suffix = samples[row].encoded()
+                target /= f"{row:06d}{suffix}"
+                target.write_bytes(content)
             files[row] = target.relative_to(folder.parent)
             names[row] = names[row] or files[row].as_posix()
             rows.writerow(

@@ -81,8 +81,10 @@ def test_statistics_see_the_training_split_alone(
     if before.task == "classification":
         real = image_arrays.decode
 
-        def inverted(samples: Any, rule: ImageRule, split: str) -> tuple[np.ndarray, int]:
-            images, flat = real(samples, rule, split)
+        def inverted(
+            samples: Any, rule: ImageRule, split: str, *more: Any
+        ) -> tuple[np.ndarray, int]:
+            images, flat = real(samples, rule, split, *more)
             return (images if split == "train" else 255 - images), flat
 
         monkeypatch.setattr(image_arrays, "decode", inverted)
