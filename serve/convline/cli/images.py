@@ -230,7 +230,7 @@ def explain(
     choice: ModelChoice, paths: tuple[str, ...], output: str, method: str | None,
     nul: bool, strict: bool, **method_options: Any,
 ) -> None:  # fmt: skip
-    """Draw heat maps of the pixels that the answer to an image depends on.
+    """Draw heat maps of the pixels that an answer depends on.
 
     The answer is the most probable class; of a detector the best find, of a segmenter the class of
     the most pixels apart from the background, of a captioner the caption.
