@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import io
+import os
+import signal
 import tarfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from convline.images.archives import Member
 from PIL import Image
 
 from pipeline.data import dataset, prepare
@@ -53,6 +56,14 @@ def sharded(folder: Path, per_class: int = 20, shard_mb: float = 0.02, **keys: A
     (folder / "data").mkdir()
     dataset.save(folder / "data", data)
     return dataset.read(folder / "data", data.about)
+
+
+class Deadly(Member):
+    """A packed image whose reading kills the process, as a broken decoder might."""
+
+    def read(self) -> bytes:
+        os.kill(os.getpid(), signal.SIGKILL)
+        return b""
 
 
 def write_tar(path: Path, members: Mapping[str, bytes]) -> Path:

@@ -5,7 +5,6 @@ import json
 import os
 import pickle
 import shutil
-import signal
 import subprocess
 import sys
 import tarfile
@@ -16,7 +15,6 @@ from typing import Any
 import numpy as np
 import photos
 import pytest
-from convline.images.archives import Member
 from convline.images.decode import read_image
 from PIL import Image
 from recipes import ROOT
@@ -315,14 +313,6 @@ def test_a_disk_that_fills_leaves_nothing_half_written(recipe: ImageData, tmp_pa
 # writers that die
 
 
-class Deadly(Member):
-    """A packed image whose reading kills the process, as a broken decoder might."""
-
-    def read(self) -> bytes:
-        os.kill(os.getpid(), signal.SIGKILL)
-        return b""
-
-
 @pytest.mark.slow  # starts processes
 def test_a_writer_that_dies_is_one_sentence_with_the_sample(
     recipe: ImageData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -331,7 +321,7 @@ def test_a_writer_that_dies_is_one_sentence_with_the_sample(
     settings = shard_writer.Settings(recipe.image_rule, "channel", None, False)
     files = sorted((tmp_path / "photos/hat").iterdir())
     samples = [Sample(file.name, file, 0) for file in files]
-    samples[7] = replace(samples[7], image=Deadly(str(files[7]), "x", 0, 1, 1))
+    samples[7] = replace(samples[7], image=photos.Deadly(str(files[7]), "x", 0, 1, 1))
     (tmp_path / "shards").mkdir()
     (tmp_path / "parts").mkdir()
     jobs = [
