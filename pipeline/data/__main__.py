@@ -1,8 +1,8 @@
 """Stage data: the dataset of an entry as arrays at its input size, and statistics of training.
 
 Reads out/params/<entry>/data.json and the dataset. Writes out/<entry>/data/ (arrays, statistics,
-raw test files for stage infer, names of the test images) and results/<entry>/data.json (counts,
-balance, content hash, the input contract).
+raw test files for stage infer, names of the test images; with `layout: shards` the training split
+in tar files) and results/<entry>/data.json (counts, balance, content hash, the input contract).
 Fails when the dataset is missing or malformed, or when two splits share a sample.
 
     python -m pipeline.data ENTRY

@@ -132,14 +132,14 @@ def describe_splits(about: dict[str, Any]) -> str:
 
 def save(folder: Path, data: Data) -> None:
     """Write the data to a stage's folder; shards, which are files already, move there."""
-    if data.shards:
-        shutil.move(data.shards.folder, folder / "shards")
     for split in SPLITS:
         np.save(folder / f"{split}_x.npy", data.x[split])
         np.save(folder / f"{split}_y.npy", data.y[split])
         if split in data.times:
             np.save(folder / f"{split}_times.npy", data.times[split])
     np.savez(folder / "statistics.npz", mean=data.mean, scale=data.scale)
+    if data.shards:  # last: where the disk is full they stay for the next run
+        shutil.move(data.shards.folder, folder / "shards")
 
 
 def load(name: str) -> Data:

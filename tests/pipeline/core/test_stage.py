@@ -1,5 +1,6 @@
 """The frame of a stage: its header line, and its errors in one sentence."""
 
+import errno
 import re
 import subprocess
 import sys
@@ -40,6 +41,20 @@ def test_what_may_not_be_read_is_said() -> None:
 
     cure = "let this user read and write it"
     assert ending(open_it) == f"error: photos/cats: permission denied; {cure}"
+
+
+def test_a_full_disk_is_said_and_other_faults_of_it_are_tracebacks() -> None:
+    def write() -> object:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    cure = "free some space, and run it again"
+    assert ending(write) == f"error: {Path.cwd()}: No space left on device; {cure}"
+
+    def broken() -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with pytest.raises(OSError, match="Input/output error"):
+        stage.run(broken)
 
 
 def test_a_missing_module_of_ours_is_a_traceback() -> None:

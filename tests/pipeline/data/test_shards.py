@@ -1,5 +1,6 @@
 """A training split in shards: what is written, what is read, and what happens when it goes wrong."""
 
+import errno
 import io
 import json
 import os
@@ -149,6 +150,25 @@ def test_the_stage_leaves_the_shards_and_no_other_file(
     np.testing.assert_array_equal(loaded.y["train"], loaded.shards.label)
     raw = (folder / "raw.csv").read_text().splitlines()
     assert len(raw) == 1 + loaded.about["test"]
+
+
+def test_a_full_disk_at_the_end_leaves_the_shards_alone(
+    recipe: ImageData, workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (workspace / "out/params/tiny").mkdir(parents=True)
+    block = DataPart(data=recipe).model_dump_json()
+    (workspace / "out/params/tiny/data.json").write_text(block)
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(sys, "argv", ["data", "tiny"])
+    monkeypatch.setattr(np, "save", full)
+    with pytest.raises(OSError, match="No space left"):
+        data_main.main()
+    assert not list((workspace / "out/tiny").iterdir())
+    assert not (workspace / "results").exists()
+    assert shard_times(workspace / "out/checkpoints/tiny@shards")  # for the next run
 
 
 def test_an_index_is_pickled_without_its_names(tmp_path: Path) -> None:
