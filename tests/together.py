@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +26,13 @@ from pipeline.train import checkpoint, distributed, loop
 
 
 def facts(recipe: Recipe, on: torch.device, bases: dict[str, pretrained.Base]) -> dict[str, Any]:
-    source = prepare.make(recipe.data)[0]
-    try:
-        net, state = loop.fit(
-            recipe, source, on=on, label="together", base=bases.get(recipe.needs or "")
-        )
-    except StageError as error:
-        return {"error": str(error)}
+    with tempfile.TemporaryDirectory() as work:  # of shards, where the recipe asks for them
+        source = prepare.make(recipe.data, Path(work))[0]
+        base = bases.get(recipe.needs or "")
+        try:
+            net, state = loop.fit(recipe, source, on=on, label="together", base=base)
+        except StageError as error:
+            return {"error": str(error)}
     bases.setdefault(
         "images", pretrained.Base(checkpoint.copy_weights(net), source.about.get("labels", []))
     )

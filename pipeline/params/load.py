@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pipeline.core import digest as code
 from pipeline.core import paths
@@ -39,6 +39,7 @@ class Params:
     deterministic: bool
     threads: int
     processes: int
+    workers: int | Literal["auto"]
     line: list[str]
     line_studies: list[str]
     check: schema.Check
@@ -66,7 +67,8 @@ def load(path: Path = FILE) -> Params:
                 working = describe_working_recipe(name, recipe, error.mistakes, sets)
                 raise ParamsError(f"{error}{working}") from None
         check_names("line_studies", file.line_studies, file.studies)
-        keys = ("size", "device", "deterministic", "threads", "processes", "line_studies")
+        run_by = ("device", "deterministic", "threads", "processes", "workers")
+        keys = ("size", *run_by, "line_studies")
         every = Params(
             **{key: getattr(file, key) for key in keys},
             line=check_line(file.line, models),
@@ -235,7 +237,7 @@ def entry(name: str, kind: type[E]) -> E:
 def lay_out(params: Params, name: str) -> dict[str, dict[str, Any]]:
     """Return an entry's recipe in parts, each named after the first stage that depends on it."""
     recipe = in_environment(params, params.models[name])
-    recipe = recipe.updated(size=params.size, processes=params.processes)
+    recipe = recipe.updated(size=params.size, processes=params.processes, workers=params.workers)
     exported, explained = ("saliency", "streaming"), ("synthesis",)
     whole = recipe.model_dump(mode="json", exclude={"base"})
     later = {"data", *exported, *explained}

@@ -239,7 +239,12 @@ def explain_misplaced_keys(place: str, mistakes: Mistakes, kinds: dict[str, type
 def check_together(place: str, recipe: EntryRecipe) -> None:
     """Raise ParamsError with all of a recipe's values that do not go together."""
     found = []
-    checks: list[Callable[[str, EntryRecipe], None]] = [check_task, check_options, check_start]
+    checks: list[Callable[[str, EntryRecipe], None]] = [
+        check_task,
+        check_crop,
+        check_options,
+        check_start,
+    ]
     for check in checks:
         try:
             check(place, recipe)
@@ -306,6 +311,19 @@ def check_layout(place: str, recipe: EntryRecipe, data: ImageData) -> None:
     if data.task != "classification" and data.on_undecodable == "skip":
         what = f"expected error for {data.task}, whose targets are counted, got skip"
         raise ParamsError(f"{place}.data.on_undecodable: {what}")
+
+
+def check_crop(place: str, recipe: EntryRecipe) -> None:
+    """Refuse a random part of a photo where the photo is not kept, or the part has no room."""
+    data, augment = recipe.data, recipe.train.augment
+    if augment is None or augment.crop == "none" or not isinstance(data, ImageData):
+        return
+    if data.layout != "shards":
+        what = f"{augment.crop} cuts photos, expected data.layout: shards, got {data.layout!r}"
+        raise ParamsError(f"{place}.train.augment.crop: {what}")
+    if augment.crop == "random" and data.shorter_px is None:
+        what = "random cuts out of a photo of data.shorter_px pixels, which is missing"
+        raise ParamsError(f"{place}.train.augment.crop: {what}; set it, with fit: crop")
 
 
 def check_forecast(place: str, recipe: EntryRecipe, data: SeriesData) -> None:

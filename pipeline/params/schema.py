@@ -57,6 +57,8 @@ Seed = Annotated[int, Field(ge=0, le=10**12)]
 Positive = Annotated[int, Field(ge=1)]
 NonNegative = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
+AreaShare = Annotated[float, Field(gt=0, le=1)]
+Aspect = Annotated[float, Field(ge=0.1, le=10)]  # width over height
 FractionOrCount = Annotated[int, Field(ge=0)] | NonNegative
 Names = Annotated[list[str], Field(min_length=1)]
 SceneSide = Annotated[int, Field(ge=64, le=96)]
@@ -522,13 +524,28 @@ class Augment(Part):
     colour: NonNegative = Field(
         0.0, description="AlexNet's colour change: standard deviation of the PCA coefficients"
     )
+    crop: Literal["none", "random", "random_resized"] = Field(
+        "none",
+        description=(
+            "`data.layout: shards` only, what is cut out of a photo; random: the input's size, from"
+            " the central square of `shorter_px` pixels; random_resized: a part of random area and"
+            " aspect ratio"
+        ),
+    )
+    area: Annotated[tuple[AreaShare, AreaShare], Strict(False)] = Field(
+        (0.08, 1.0), description="random_resized only: least and largest share of the photo's area"
+    )
+    aspect: Annotated[tuple[Aspect, Aspect], Strict(False)] = Field(
+        (3 / 4, 4 / 3),
+        description="random_resized only: least and largest ratio of width to height",
+    )
 
-    @field_validator("zoom")
+    @field_validator("zoom", "area", "aspect")
     @classmethod
-    def require_rising_zoom(cls, zoom: tuple[float, float]) -> tuple[float, float]:
-        if zoom[0] > zoom[1]:
-            raise ValueError(f"expected [least, largest], got {list(zoom)}")
-        return zoom
+    def require_rising_range(cls, ends: tuple[float, float]) -> tuple[float, float]:
+        if ends[0] > ends[1]:
+            raise ValueError(f"expected [least, largest], got {list(ends)}")
+        return ends
 
 
 class Train(Part):
@@ -737,6 +754,7 @@ class Training(Part):
     deterministic: bool = True
     threads: int = 1
     processes: int = 1
+    workers: int | Literal["auto"] = "auto"
     code: str = ""  # digest of the architecture's code, and of the head's
 
     @property
@@ -924,6 +942,13 @@ class File(Part):
     threads: Positive = Field(1, description="CPU threads of one training")
     processes: Positive = Field(
         1, description="processes of one training, each with its share of every batch"
+    )
+    workers: Annotated[int, Field(ge=0)] | Literal["auto"] = Field(
+        "auto",
+        description=(
+            "`data.layout: shards` only: processes that decode photos for each process of a"
+            " training; auto: one for each core"
+        ),
     )
     line: dict[str, str] = Field(
         description=(

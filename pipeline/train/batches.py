@@ -24,14 +24,6 @@ Pairs = Iterator[tuple[Tensor, Tensor]]  # inputs and targets of batch after bat
 class Split(Protocol):
     """A split of any size, of which the loop sees batches."""
 
-    @property
-    def device(self) -> torch.device:
-        """Return where the batches are."""
-
-    @property
-    def x(self) -> Tensor:
-        """Return images of the split (N, C, H, W) for statistics: all, or a sample of them."""
-
     def __len__(self) -> int:
         """Return the rows of the split."""
 
@@ -40,7 +32,17 @@ class Split(Protocol):
 
 
 class TrainingSplit(Split, Protocol):
-    """The split that is trained on."""
+    """The split that is trained on.
+
+    x: inputs of the split, all or a sample of them, for statistics.
+    """
+
+    @property
+    def x(self) -> Tensor: ...
+
+    @property
+    def device(self) -> torch.device:
+        """Return where the batches are."""
 
     def pause(self, batch: int) -> int:
         """Return after how many steps an epoch may be interrupted, and be resumed there."""

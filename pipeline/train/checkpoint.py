@@ -116,5 +116,6 @@ def checkpoint_path(name: str, recipe: Recipe, source: dataset.Data, on: torch.d
     """Return a training's checkpoint; its name depends on recipe, data, code and device."""
     digest = code.hash_files(*code.stage_files("train"))
     data = source.about["hash"]
-    key = code.hash_values(recipe.model_dump(mode="json"), data, digest, torch.__version__, on.type)
+    known = recipe.model_dump(mode="json", exclude={"workers"})  # any number gives equal batches
+    key = code.hash_values(known, data, digest, torch.__version__, on.type)
     return CHECKPOINTS / f"{name}@{key}.pt"

@@ -20,7 +20,7 @@ from pipeline.data import dataset
 from pipeline.network import build as network
 from pipeline.network import pretrained
 from pipeline.params.schema import Training
-from pipeline.train import augment, batch_norm, device, distributed, finetune
+from pipeline.train import augment, batch_norm, device, distributed, finetune, photo_batches
 from pipeline.train.batches import Batches, Split, TrainingSplit
 from pipeline.train.checkpoint import (
     LEAST_S,
@@ -69,7 +69,7 @@ def fit(
         on_epoch(row)
     if checkpoint:
         distributed.require_agreement(f"{checkpoint.name} {state.where}")
-    fitting, validation = (load_batches(source, k, net, on) for k in ("train", "validation"))
+    fitting, validation = splits_of(recipe, source, net, on)
     minimise = training_loss(recipe, net, fitting, validation, label, train.epochs - state.epoch)
     watched = {split: load_batches(source, split, net, on) for split in watch}
     change = augment.build(train.augment, fitting.x)
@@ -101,6 +101,16 @@ def fit(
     return net, state
 
 
+def splits_of(
+    recipe: Training, source: dataset.Data, net: Any, on: torch.device
+) -> tuple[TrainingSplit, Split]:
+    """Return the training and the validation split: on the device, or where one is in shards."""
+    if source.shards:
+        return photo_batches.open_splits(recipe, source, on)
+    fitting, validation = (load_batches(source, k, net, on) for k in ("train", "validation"))
+    return fitting, validation
+
+
 def checkpoint_writer(
     path: Path | None, net: Any, optimizer: torch.optim.Optimizer, state: State
 ) -> Callable[[], None]:
@@ -126,7 +136,7 @@ def optimizer_of(recipe: Training, net: Any) -> torch.optim.Optimizer:
 
 
 def training_loss(
-    recipe: Training, net: Any, fitting: Split, validation: Split, label: str, epochs: int
+    recipe: Training, net: Any, fitting: TrainingSplit, validation: Split, label: str, epochs: int
 ) -> Callable[..., tuple[Tensor, Tensor]]:
     """Return `loss_and_outputs` of the network as a function of (x, y, weight).
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pipeline.data.dataset import Data
 from pipeline.params.schema import ResolvedTrain
-from pipeline.train.batches import Batches
+from pipeline.train.batches import Batches, Split
 from pipeline.train.tasks import captioning, classification, detection, forecasting, segmentation
 
 
@@ -41,7 +41,7 @@ class TrainTask(Protocol):
     def statistics_forward(self, net: Any) -> Callable[[Tensor], object]:
         """Return the function of x that runs every batch-normalized layer."""
 
-    def finish(self, net: Any, source: Data, validation: Batches) -> None:
+    def finish(self, net: Any, source: Data, validation: Split) -> None:
         """Set what the network takes from the validation split once it is trained."""
 
 

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from pipeline.data.dataset import Data
 from pipeline.params.schema import ResolvedTrain
-from pipeline.train.batches import Batches, image_batches
+from pipeline.train.batches import Batches, Split, image_batches
 
 HAS_ACCURACY = True
 NONE = -1  # in place of a word behind a caption's end
@@ -58,5 +58,5 @@ def statistics_forward(net: Any) -> Callable[[Tensor], object]:
     return encode
 
 
-def finish(net: Any, source: Data, validation: Batches) -> None:
+def finish(net: Any, source: Data, validation: Split) -> None:
     """Leave the network as it is."""

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pipeline.data.dataset import Data
 from pipeline.params.schema import ResolvedTrain
-from pipeline.train.batches import Batches, image_batches
+from pipeline.train.batches import Batches, Split, image_batches
 from pipeline.train.losses import cross_entropy
 
 HAS_ACCURACY = True
@@ -50,5 +50,5 @@ def statistics_forward(net: Any) -> Callable[[Tensor], object]:
     return logits
 
 
-def finish(net: Any, source: Data, validation: Batches) -> None:
+def finish(net: Any, source: Data, validation: Split) -> None:
     """Leave the network as it is."""

@@ -16,7 +16,7 @@ from torchvision.ops import box_iou
 from models.fasterrcnn import encode, gather_rows
 from pipeline.data.dataset import Data
 from pipeline.params.schema import ResolvedTrain
-from pipeline.train.batches import Batches, image_batches
+from pipeline.train.batches import Batches, Split, image_batches
 
 HAS_ACCURACY = False
 
@@ -191,5 +191,5 @@ def statistics_forward(net: Any) -> Callable[[Tensor], object]:
     return lambda x: net.net.features(net.standardise(x))
 
 
-def finish(net: Any, source: Data, validation: Batches) -> None:
+def finish(net: Any, source: Data, validation: Split) -> None:
     """Leave the network as it is."""

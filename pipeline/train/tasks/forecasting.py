@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pipeline.data.dataset import Data
 from pipeline.params.schema import ResolvedTrain
-from pipeline.train.batches import Batches
+from pipeline.train.batches import Batches, Split
 from pipeline.train.losses import conformal_offsets, forecast_error
 
 HAS_ACCURACY = False
@@ -53,8 +53,9 @@ def statistics_forward(net: Any) -> Callable[[Tensor], object]:
 
 
 @torch.no_grad()
-def finish(net: Any, source: Data, validation: Batches) -> None:
+def finish(net: Any, source: Data, validation: Split) -> None:
     """Set the offsets that make the forecast's quantiles hold on the validation split."""
+    assert isinstance(validation, Batches)  # series are on the device
     levels = torch.cat([net.levels(net.net(x)) for x in validation.x.split(500)])
     gaps = net.to_units(validation.y).unsqueeze(-1) - levels
     net.offsets.copy_(conformal_offsets(gaps, source.about["forecast"]["quantiles"]))

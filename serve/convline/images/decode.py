@@ -15,7 +15,7 @@ import os
 import stat
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -70,6 +70,9 @@ ORIENTATION, TURNED = 0x0112, (5, 6, 7, 8)  # EXIF tag; its values that exchange
 RESAMPLING = {name: Image.Resampling[name.upper()] for name in INTERPOLATIONS}
 
 
+Box = tuple[float, float, float, float]  # left, top, right, bottom of a part, in pixels
+
+
 class SizedImage(NamedTuple):
     """An image as a network reads it, and the size of the upright image that it was made of."""
 
@@ -100,6 +103,31 @@ def read_sized(source: str | Path | bytes | Image.Image, rule: ImageRule) -> Siz
         # Twice as fast as np.asarray(image) for small images.
         resized = np.frombuffer(_resize(upright, rule, where).tobytes(), np.uint8)
         return SizedImage(resized.reshape(*rule.size, rule.channels), size)
+
+
+def read_part(
+    source: str | Path | bytes, rule: ImageRule, choose: Callable[[int, int], Box]
+) -> npt.NDArray[np.uint8]:
+    """Return a part of an image, resampled once to the rule's size: uint8 (H, W, C).
+
+    The outermost pixels take in pixels beside the part, where there are any. choose: returns the part of an upright image of a width and a height. Raises InputError.
+    """
+    with _open_image(source) as (image, where):
+        # Of a TIFF, Pillow has exchanged width and height already.
+        turned = image.format != "TIFF" and image.getexif().get(ORIENTATION) in TURNED
+        width, height = image.size[::-1] if turned else image.size
+        box = choose(width, height)
+        if rule.draft and image.format == "JPEG":
+            needed = (
+                math.ceil(width * rule.size[1] / (box[2] - box[0])),
+                math.ceil(height * rule.size[0] / (box[3] - box[1])),
+            )
+            image.draft(None, needed[::-1] if turned else needed)
+        upright = _to_colour(image, rule.colour, rule.background, where)
+        x, y = upright.width / width, upright.height / height  # below 1 of a draft
+        part = (box[0] * x, box[1] * y, box[2] * x, box[3] * y)
+        resized = upright.resize(rule.size[::-1], RESAMPLING[rule.interpolation], box=part)
+        return np.frombuffer(resized.tobytes(), np.uint8).reshape(*rule.size, rule.channels)
 
 
 def read_full_size(

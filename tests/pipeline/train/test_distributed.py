@@ -50,9 +50,16 @@ Resolve = Callable[..., dict[str, Any]]
 def recipes(resolved: Resolve) -> dict[str, Any]:
     """400 digits in batches of 61: six of 31 and 30 rows in each process, and one of 34."""
     images = {**IMAGE_RECIPE, "arch": "stack", "net": STACK}
+    cut = {**ALL_AUGMENTED, "crop": "random_resized"}
+    shards = resolved(
+        images,
+        data={"layout": "shards", "shard_mb": 0.05},
+        train={**BUSY, "augment": cut},
+    )
     tuned = Head(kind="softmax", stages=2, first=1, batch_norm="trained")
     return {
         "images": resolved(images, train={**BUSY, "augment": ALL_AUGMENTED}),
+        "shards": shards.updated(workers=0),
         "series": resolved(SERIES_RECIPE),
         "batch norm": resolved(IMAGE_RECIPE, net={"dropout": 0.0}),
         "frozen at first": resolved(images).updated(head=tuned, needs="images"),
