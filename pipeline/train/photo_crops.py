@@ -39,8 +39,7 @@ def random_crop(
     unit = min(width, height) / shorter  # pixels of the photo to one of the scaled photo
     top, left = (int(rng.integers(shorter - side + 1)) for side in size)
     x, y = (width - shorter * unit) / 2 + left * unit, (height - shorter * unit) / 2 + top * unit
-    # Rounding must not put an edge beyond the photo's.
-    return x, y, min(x + size[1] * unit, width), min(y + size[0] * unit, height)
+    return x, y, x + size[1] * unit, y + size[0] * unit
 
 
 def random_resized_crop(

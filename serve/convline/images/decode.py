@@ -110,7 +110,8 @@ def read_part(
 ) -> npt.NDArray[np.uint8]:
     """Return a part of an image, resampled once to the rule's size: uint8 (H, W, C).
 
-    The outermost pixels take in pixels beside the part, where there are any. choose: returns the part of an upright image of a width and a height. Raises InputError.
+    The outermost pixels take in pixels beside the part, where there are any. choose: returns the
+    part of an upright image of a width and a height. Raises InputError.
     """
     with _open_image(source) as (image, where):
         # Of a TIFF, Pillow has exchanged width and height already.
@@ -124,8 +125,11 @@ def read_part(
             )
             image.draft(None, needed[::-1] if turned else needed)
         upright = _to_colour(image, rule.colour, rule.background, where)
-        x, y = upright.width / width, upright.height / height  # below 1 of a draft
-        part = (box[0] * x, box[1] * y, box[2] * x, box[3] * y)
+        # In pixels of the decoded image, of which a draft has fewer. Rounding may pass its edges.
+        x, y = upright.width / width, upright.height / height
+        left, top = max(box[0] * x, 0), max(box[1] * y, 0)
+        right, bottom = min(box[2] * x, upright.width), min(box[3] * y, upright.height)
+        part = (left, top, right, bottom)
         resized = upright.resize(rule.size[::-1], RESAMPLING[rule.interpolation], box=part)
         return np.frombuffer(resized.tobytes(), np.uint8).reshape(*rule.size, rule.channels)
 
