@@ -67,7 +67,7 @@ MISTAKES = [
     (
         (*TINY, "train", "augment"),
         {"spin": 1},
-        "models.tiny.train.augment.spin: unknown key; choices: colour, crop_pad",
+        "models.tiny.train.augment.spin: unknown key; choices: area, aspect, colour, crop, crop_pad",
     ),
     (
         (*TINY, "net", "hiden"),
